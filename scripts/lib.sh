@@ -1,0 +1,115 @@
+# shellcheck shell=bash disable=SC2034  # what is set here is used there
+# What the scripts beside this file have in common; each sources it after `set -euo pipefail`.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# rustup's folder and /usr/sbin (pgbouncer) are not on everybody's PATH.
+PATH=$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:/usr/sbin
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "scripts/$(basename "$0"): $*"; exit 1; }
+wrong_usage() { say "scripts/$(basename "$0"): $*"; usage >&2; exit 2; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# may_install WHAT PACKAGE…: sets as_root to what runs apt-get as root, or says what has to be done by hand.
+may_install() {
+  local what=$1
+  shift
+  as_root=()
+  have apt-get || die "$what: not installed, and this is no Debian or Ubuntu. Install what Debian calls '$*' in this system's own way, then run this again."
+  [ "$(id -u)" = 0 ] && return
+  # Where somebody sits at a terminal, sudo may ask for the password.
+  if have sudo && { sudo -n true 2>/dev/null || { [ -t 0 ] && sudo -v; }; }; then
+    as_root=(sudo)
+  else
+    die "$what: not installed, and installing needs root. As root, run: apt-get update && apt-get install --no-install-recommends $*  (then this again)."
+  fi
+}
+
+# update_packages: reads the package lists anew, once in a run.
+update_packages() {
+  [ -z "${packages_updated:-}" ] || return 0
+  "${as_root[@]}" apt-get update -qq >&2 || die "apt-get update failed (see above). Check the network and the package sources, then run this again."
+  packages_updated=1
+}
+
+# install_packages WHAT PACKAGE…: from the distribution. No service is started: a policy-rc.d that says no stands
+# in for the time of the install, unless the machine has its own.
+install_packages() {
+  may_install "$@"
+  local what=$1
+  shift
+  say "installing $what from the distribution …"
+  update_packages
+  # shellcheck disable=SC2016  # the inner shell expands these
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive sh -c '
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+      trap "rm -f $policy" EXIT
+      trap "exit 1" HUP INT TERM
+      printf "#!/bin/sh\nexit 101\n" >"$policy"
+      chmod +x "$policy"
+    fi
+    apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"' sh "$@" >&2 </dev/null \
+    || die "installing $* failed (see above)."
+}
+
+# need_rust: cargo, and as new as Cargo.toml asks for.
+need_rust() {
+  local wanted found
+  wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")
+  have cargo || die "cargo is not installed. Install Rust $wanted or newer (https://rustup.rs), open a new shell and run this again."
+  found=$(cd "$root" && cargo --version | cut -d ' ' -f 2)
+  [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1)" = "$wanted" ] \
+    || die "Rust $found is too old; $wanted is the oldest that works. Run: rustup update stable  (a distribution's Rust: see https://rustup.rs), then this again."
+}
+
+# need_compiler: what the C parts (SQLite, zlib-ng, ring) are built with.
+need_compiler() {
+  local missing=()
+  have cmake || missing+=(cmake)
+  if ! have cc || ! have make; then missing+=(build-essential); fi
+  [ ${#missing[@]} = 0 ] || install_packages "a C compiler and cmake" "${missing[@]}"
+}
+
+# build_release: builds the program; sets oar_tiles to its path.
+build_release() {
+  (cd "$root" && cargo build --release --locked --bin oar-tiles >&2) || die "the build failed (see above)."
+  oar_tiles=$(cd "$root" && realpath "${CARGO_TARGET_DIR:-target}/release/oar-tiles")
+}
+
+# start_server: a private PostgreSQL in a new folder, stopped and removed when the script ends. Sets
+# server (that folder, of which the script may use "files"), url (socket) and url_tcp (with the password).
+start_server() {
+  local base=${TMPDIR:-/tmp} urls
+  # A socket's path holds about 100 characters, and stands in a URL.
+  [[ ${#base} -le 50 && $base =~ ^[A-Za-z0-9_./+-]+$ ]] || base=/tmp
+  server=$(mktemp -d "$base/oar-tiles.XXXXXX") || die "cannot make a folder in $base. Set TMPDIR to a folder that you can write to."
+  trap stop_server EXIT
+  trap 'exit 129' HUP
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  # As root, another account runs the server and has to pass through.
+  chmod 711 "$server"
+  mkdir -m 700 "$server/files"
+  urls=$("$root/scripts/postgres" start "$server/pg")
+  url=${urls%%$'\n'*}
+  url_tcp=${urls#*$'\n'}
+}
+
+stop_server() {
+  "$root/scripts/postgres" stop "$server/pg" immediate || true
+  rm -rf "$server"
+}
+
+# sql URL PSQL-ARGUMENT…: quiet psql that stops at the first error.
+sql() {
+  local database=$1 psql=psql
+  shift
+  have psql || psql=$("$root/scripts/postgres" bindir)/psql
+  PGOPTIONS='-c client_min_messages=warning' "$psql" -X -q -v ON_ERROR_STOP=1 -d "$database" "$@"
+}
+
+# whole_number OPTION VALUE: refuses anything but 1, 2, 3 …
+whole_number() {
+  [[ $2 =~ ^[1-9][0-9]{0,8}$ ]] || wrong_usage "$1 is '$2', but must be a whole number from 1 to 999999999."
+}

@@ -1,0 +1,134 @@
+//! Flags as typed. Nothing is decided here: "not given" stays `None`.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::config::{Flag, Progress};
+use crate::tile::{LonLatBox, ZoomList};
+
+/// Pregenerates static vector tiles from PostGIS: whole pyramids in seconds, on one snapshot.
+#[derive(Debug, Parser)]
+#[command(name = "oar-tiles", version, about, arg_required_else_help = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Render every occupied tile of the pyramid into the output
+    Seed(Seed),
+    /// Print the settings and where each value came from
+    Config(Given),
+}
+
+/// Flags that give settings.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Given {
+    /// The configuration file (OAR_TILES_CONFIG); sample-config.toml shows every key
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The database, as a URL or key/value string (DATABASE_URL, PG*)
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<String>,
+    /// The zooms: 0-14, 7 or 0-4,8,10-12 (OAR_TILES_ZOOM)
+    #[arg(long, value_name = "LIST")]
+    pub zoom: Option<ZoomList>,
+    /// A box in degrees; again for each box; west may be greater than east (OAR_TILES_BBOX)
+    #[arg(long, value_name = "W,S,E,N", allow_hyphen_values = true, action = ArgAction::Append)]
+    pub bbox: Vec<LonLatBox>,
+    /// The MBTiles file to write (OAR_TILES_OUTPUT)
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Only this layer; again for each layer
+    #[arg(long, value_name = "NAME", action = ArgAction::Append)]
+    pub layer: Vec<String>,
+    /// Sessions that render side by side; 0 for one a processor (OAR_TILES_WORKERS)
+    #[arg(long, value_name = "N")]
+    pub workers: Option<u16>,
+    /// How progress is shown (OAR_TILES_PROGRESS)
+    #[arg(long, value_name = "STYLE")]
+    pub progress: Option<Progress>,
+}
+
+/// `oar-tiles seed`.
+#[derive(Debug, Args)]
+pub struct Seed {
+    /// Flags that give settings.
+    #[command(flatten)]
+    pub given: Given,
+    /// Print the plan with estimated sizes and times, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Also write the closing table (or the plan) as JSON
+    #[arg(long, value_name = "FILE.json")]
+    pub report: Option<PathBuf>,
+    /// Say more; twice for the statements' fate
+    #[arg(long, short, action = ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
+    /// Say nothing but errors
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+impl Given {
+    /// The settings that flags give, by key.
+    #[must_use]
+    pub fn flags(&self) -> Vec<Flag> {
+        let mut flags: Vec<Flag> = Vec::new();
+        if let Some(url) = &self.database_url {
+            flags.push(("--database-url", "database.url", url.as_str().into()));
+        }
+        if let Some(zoom) = &self.zoom {
+            flags.push(("--zoom", "tileset.zoom", zoom.to_string().into()));
+        }
+        if !self.bbox.is_empty() {
+            let boxes: Vec<toml::Value> = self.bbox.iter().map(|bbox| bbox.to_string().into()).collect();
+            flags.push(("--bbox", "tileset.bbox", boxes.into()));
+        }
+        if let Some(output) = &self.output {
+            flags.push(("--output", "tileset.output", output.to_string_lossy().into_owned().into()));
+        }
+        if let Some(workers) = self.workers {
+            flags.push(("--workers", "run.workers", i64::from(workers).into()));
+        }
+        if let Some(progress) = self.progress
+            && let Ok(value) = toml::Value::try_from(progress)
+        {
+            flags.push(("--progress", "run.progress", value));
+        }
+        flags
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_that_are_not_given_give_nothing() {
+        let Command::Seed(seed) = Cli::try_parse_from(["oar-tiles", "seed"]).unwrap().command else { panic!() };
+        assert_eq!(seed.given.flags(), []);
+        let arguments = ["oar-tiles", "seed", "--bbox", "-10,-5,10,5", "--bbox=170,-50,-170,50", "--zoom", "0-2,5", "--progress", "json"];
+        let Command::Seed(seed) = Cli::try_parse_from(arguments).unwrap().command else { panic!() };
+        let flags: Vec<String> = seed.given.flags().iter().map(|(flag, key, value)| format!("{flag} {key} {value}")).collect();
+        assert_eq!(
+            flags,
+            [
+                "--zoom tileset.zoom \"0-2,5\"",
+                "--bbox tileset.bbox [\"-10,-5,10,5\", \"170,-50,-170,50\"]",
+                "--progress run.progress \"json\""
+            ]
+        );
+    }
+}

@@ -1,0 +1,65 @@
+//! `oar-tiles seed --dry-run`: the plan, with sizes and times estimated from one batch of each zoom.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::CommandError;
+use super::survey::prepare;
+use crate::config::Settings;
+use crate::encode::Gzip;
+use crate::plan::ZoomPlan;
+use crate::postgis::Renderer;
+use crate::report::{PlanReport, PlanZoom, Report};
+use crate::source::Source as _;
+use crate::stop::Stop;
+use crate::tile::Batch;
+
+/// Plans and samples; writes nothing.
+pub(super) async fn dry_run(settings: &Settings, report: &Arc<dyn Report>, stop: &Stop) -> Result<PlanReport, CommandError> {
+    let prepared = prepare(settings, report, stop).await?;
+    let mut renderer = Renderer::open(&prepared.database, &prepared.snapshot, &prepared.layers).await?;
+    let mut gzip = Gzip::new(settings.limits.level);
+    let mut zooms = Vec::new();
+    for plan in &prepared.zooms {
+        let (bytes, seconds) = match sample(plan) {
+            Some(batch) => measure(batch, plan, &mut renderer, &mut gzip).await?,
+            None => (0.0, 0.0),
+        };
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate, and never negative")]
+        zooms.push(PlanZoom {
+            zoom: plan.zoom.get(),
+            tiles: plan.tiles,
+            features: plan.features,
+            batches: plan.batches.len() as u64,
+            heaviest: plan.heaviest.clone(),
+            estimated_bytes: bytes as u64,
+            // A zoom of few batches cannot keep every worker busy.
+            estimated_seconds: seconds / settings.workers.get().min(plan.batches.len().max(1)) as f64,
+        });
+    }
+    Ok(PlanReport { zooms, workers: settings.workers.get(), skipped: prepared.skipped, warnings: prepared.warnings })
+}
+
+/// The batch of median size: neither the one huge tile nor the lonely remainder.
+fn sample(plan: &ZoomPlan) -> Option<&Batch> {
+    let mut batches: Vec<&Batch> = plan.batches.iter().collect();
+    batches.sort_by_key(|batch| batch.features());
+    batches.get(batches.len() / 2).copied()
+}
+
+/// Stored bytes and worker seconds of a zoom, judged by one of its batches.
+#[expect(clippy::cast_precision_loss, reason = "an estimate")]
+async fn measure(
+    batch: &Batch,
+    plan: &ZoomPlan,
+    renderer: &mut Renderer,
+    gzip: &mut Gzip,
+) -> Result<(f64, f64), CommandError> {
+    let begun = Instant::now();
+    let mut bytes = 0;
+    for tile in renderer.render(batch).await?.iter().filter(|tile| !tile.mvt.is_empty()) {
+        bytes += gzip.pack(&tile.mvt).map_err(|error| CommandError::Pipeline(error.to_string()))?.len();
+    }
+    let scale = plan.features as f64 / batch.features().max(1) as f64;
+    Ok((bytes as f64 * scale, begun.elapsed().as_secs_f64() * scale))
+}

@@ -1,0 +1,56 @@
+//! The database floor, for the benchmark: the same plan and the same statements on as many connections, the results
+//! thrown away. What `seed` takes longer is its own.
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use super::CommandError;
+use super::survey::prepare;
+use crate::config::Settings;
+use crate::postgis::Renderer;
+use crate::report::Report;
+use crate::stop::Stop;
+use crate::tile::Batch;
+
+/// What was measured.
+#[derive(Debug, serde::Serialize)]
+pub struct Floor {
+    /// Seconds for the snapshot, the survey and the plan.
+    pub plan_seconds: f64,
+    /// Seconds for the statements of all batches.
+    pub render_seconds: f64,
+    /// Tiles planned.
+    pub tiles: u64,
+    /// Pairs of a feature and a tile.
+    pub features: u64,
+}
+
+/// Runs every statement of a seed and throws the results away.
+///
+/// # Errors
+/// As a seed's.
+pub async fn floor(settings: &Settings, report: &Arc<dyn Report>, stop: &Stop) -> Result<Floor, CommandError> {
+    let mut prepared = prepare(settings, report, stop).await?;
+    let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
+    let tiles = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
+    let features = prepared.zooms.iter().map(|zoom| zoom.features).sum();
+    let begun = Instant::now();
+    let workers = settings.workers.get().min(batches.len());
+    let queue = Arc::new(Mutex::new(batches.into_iter()));
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..workers {
+        let renderer = Renderer::open(&prepared.database, &prepared.snapshot, &prepared.layers).await?;
+        let queue = Arc::clone(&queue);
+        tasks.spawn(async move {
+            loop {
+                let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
+                let Some(batch) = next else { return Ok(()) };
+                renderer.discard(&batch).await?;
+            }
+        });
+    }
+    while let Some(task) = tasks.join_next().await {
+        task.unwrap_or_else(|error| Err(CommandError::Died(error.to_string())))?;
+    }
+    Ok(Floor { plan_seconds: prepared.took.as_secs_f64(), render_seconds: begun.elapsed().as_secs_f64(), tiles, features })
+}

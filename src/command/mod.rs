@@ -1,0 +1,68 @@
+//! One verb a file; the only place that names concrete sources and sinks.
+
+pub mod config;
+mod dry_run;
+pub mod floor;
+pub mod seed;
+mod survey;
+
+use std::path::PathBuf;
+
+use crate::config::ConfigError;
+use crate::plan::HeavyTile;
+use crate::sink::MbtilesError;
+use crate::stop::Signal;
+
+/// Why a command ended without success.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] crate::postgis::Error),
+    /// The target.
+    #[error(transparent)]
+    Target(#[from] MbtilesError),
+    /// A defect that the pipeline's own counting found.
+    #[error("{0}")]
+    Pipeline(String),
+    /// A tile is larger than allowed.
+    #[error("layer \"{layer}\": {tiles} tiles hold more than {limit} features; the heaviest is tile {} with {}. Raise max_tile_features, draw the layer from a deeper zoom, or set on_large_tile = \"warn\"", heaviest.tile, heaviest.features)]
+    LargeTile {
+        /// The layer.
+        layer: String,
+        /// Tiles over the limit.
+        tiles: u64,
+        /// The limit.
+        limit: u64,
+        /// The heaviest.
+        heaviest: HeavyTile,
+    },
+    /// The database went away too often.
+    #[error("the database went away {attempts} times: the target is unchanged. Look into the server's log, and run the command again (restarts in [database] sets how often it tries)")]
+    Restarts {
+        /// How often the run was begun.
+        attempts: u32,
+        /// The last cause.
+        source: crate::postgis::Error,
+    },
+    /// The report cannot be written.
+    #[error("cannot write the report {}: choose another --report", path.display())]
+    NoReport {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// Standard output is closed.
+    #[error("cannot write to standard output")]
+    Output(#[from] std::io::Error),
+    /// A thread died.
+    #[error("a thread died ({0}): please report this")]
+    Died(String),
+    /// A stop was asked for.
+    #[error("interrupted: the target is unchanged")]
+    Interrupted(Signal),
+}

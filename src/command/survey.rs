@@ -1,0 +1,125 @@
+//! What `seed` and its dry run begin with: the snapshot, the probe, the survey, the plan.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::CommandError;
+use crate::config::{OnLargeTile, Settings};
+use crate::plan::{PlanLayer, ZoomPlan, plan};
+use crate::postgis::{Database, Layer, Server, Snapshot, probe, survey};
+use crate::report::{Event, Report, SkippedRows};
+use crate::stop::Stop;
+use crate::tile::{Coverage, WORLD_UNITS, latitude, longitude};
+
+/// Everything known before the first tile.
+pub(super) struct Prepared {
+    pub(super) database: Database,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) server: Server,
+    pub(super) layers: Vec<Layer>,
+    pub(super) zooms: Vec<ZoomPlan>,
+    /// West, south, east, north of the features within the coverage, in degrees.
+    pub(super) bounds: [f64; 4],
+    pub(super) skipped: Vec<SkippedRows>,
+    pub(super) warnings: Vec<String>,
+    /// How long it took.
+    pub(super) took: Duration,
+}
+
+/// Takes a snapshot, looks at the layers, and plans.
+pub(super) async fn prepare(settings: &Settings, report: &Arc<dyn Report>, stop: &Stop) -> Result<Prepared, CommandError> {
+    let begun = Instant::now();
+    let database = Database::new(&settings.connect, settings.session.clone(), stop)?;
+    let snapshot = database.snapshot().await?;
+    let options: Vec<_> = settings.layers.iter().map(|layer| layer.options.clone()).collect();
+    let probed = probe(&snapshot, &options).await?;
+    let mut warnings = Warnings { report, seen: Vec::new() };
+    probed.warnings.into_iter().for_each(|warning| warnings.add(warning));
+    if probed.server.in_recovery {
+        tracing::info!("the database is a standby");
+    }
+    let coverage = Coverage::new(&settings.tileset.bbox);
+    let (mut planned, mut skipped) = (Vec::new(), Vec::new());
+    for (layer, settings) in probed.layers.iter().zip(&settings.layers) {
+        report.event(&Event::Surveying { layer: layer.name().to_owned() });
+        let surveyed = survey(&snapshot, layer, &coverage).await?;
+        if surveyed.footprints.is_empty() {
+            warnings.add(format!("layer \"{}\" has no feature to draw: is its table filled, and its where right?", layer.name()));
+        }
+        for rows in surveyed.skipped {
+            let layer = layer.name().to_owned();
+            skipped.push(SkippedRows { layer, reason: rows.reason, rows: rows.rows, examples: rows.examples });
+        }
+        planned.push(PlanLayer {
+            zooms: layer.zooms().clone(),
+            extent: layer.extent(),
+            buffer: layer.buffer(),
+            max_tile_features: settings.max_tile_features,
+            footprints: surveyed.footprints,
+        });
+    }
+    let bounds = bounds(&planned, &coverage);
+    let (zooms, batch) = (settings.tileset.zooms.clone(), settings.batch_features);
+    let zooms = tokio::task::spawn_blocking(move || plan(&zooms, &planned, &coverage, batch))
+        .await
+        .map_err(|error| CommandError::Died(error.to_string()))?;
+    let warnings = check_limits(settings, &zooms, warnings)?;
+    Ok(Prepared {
+        database,
+        snapshot: Arc::new(snapshot),
+        server: probed.server,
+        layers: probed.layers,
+        zooms,
+        bounds,
+        skipped,
+        warnings,
+        took: begun.elapsed(),
+    })
+}
+
+/// Warnings, shown as they come and kept for the report.
+struct Warnings<'a> {
+    report: &'a Arc<dyn Report>,
+    seen: Vec<String>,
+}
+
+impl Warnings<'_> {
+    fn add(&mut self, message: String) {
+        self.report.event(&Event::Warning { message: message.clone() });
+        self.seen.push(message);
+    }
+}
+
+/// Names the tiles that hold too many features, or refuses the run.
+fn check_limits(settings: &Settings, zooms: &[ZoomPlan], mut warnings: Warnings<'_>) -> Result<Vec<String>, CommandError> {
+    for (number, layer) in settings.layers.iter().enumerate() {
+        let over: Vec<_> = zooms.iter().flat_map(|zoom| &zoom.over_limit).filter(|over| over.layer == number).collect();
+        let Some(heaviest) = over.iter().map(|over| over.heaviest).max_by_key(|heavy| heavy.features) else { continue };
+        let error = CommandError::LargeTile {
+            layer: layer.options.name.clone(),
+            tiles: over.iter().map(|over| over.tiles).sum(),
+            limit: layer.max_tile_features.map_or(0, Into::into),
+            heaviest,
+        };
+        match layer.on_large_tile {
+            OnLargeTile::Fail => return Err(error),
+            OnLargeTile::Warn => warnings.add(error.to_string()),
+        }
+    }
+    Ok(warnings.seen)
+}
+
+/// The box of all features, cut to the coverage; the coverage's own if there is none.
+fn bounds(layers: &[PlanLayer], coverage: &Coverage) -> [f64; 4] {
+    let [west, south, east, north] = coverage.bounds();
+    let mut world = [WORLD_UNITS, WORLD_UNITS, 0, 0];
+    for layer in layers {
+        for feature in 0..layer.footprints.len() {
+            let [w, n, e, s] = layer.footprints.world(feature).map(i64::from);
+            world = [world[0].min(w), world[1].min(n), world[2].max(e), world[3].max(s)];
+        }
+    }
+    let found = [longitude(world[0]), latitude(world[3]), longitude(world[2]), latitude(world[1])];
+    let cut = [west.max(found[0]), south.max(found[1]), east.min(found[2]), north.min(found[3])];
+    if cut[0] <= cut[2] && cut[1] <= cut[3] { cut } else { [west, south, east, north] }
+}

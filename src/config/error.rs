@@ -1,0 +1,109 @@
+//! What can be wrong with the configuration.
+
+use std::path::{Path, PathBuf};
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: name a TOML file with --config", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// Something in the file is wrong.
+    #[error("{}, line {line}: {message}", path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong, and what to write.
+        message: String,
+    },
+    /// An environment variable of ours that does not exist.
+    #[error("the environment variable {variable} is unknown{hint}")]
+    UnknownVariable {
+        /// Its name.
+        variable: String,
+        /// What may have been meant.
+        hint: String,
+    },
+    /// An environment variable that must be a number.
+    #[error("the environment variable {variable} is \"{text}\", which is no whole number")]
+    NotANumber {
+        /// Its name.
+        variable: String,
+        /// Its text.
+        text: String,
+        /// The cause.
+        source: std::num::ParseIntError,
+    },
+    /// An environment variable with a value that does not fit.
+    #[error("the environment variable {variable}: {message}")]
+    BadVariable {
+        /// Its name.
+        variable: String,
+        /// What is wrong, and what to write.
+        message: String,
+    },
+    /// A value that does not fit.
+    #[error("{key} (from {origin}): {what}")]
+    Setting {
+        /// The key.
+        key: String,
+        /// Where its value came from.
+        origin: String,
+        /// What is wrong, and what to write.
+        what: String,
+    },
+    /// `--layer` names a layer that is not there.
+    #[error("there is no layer \"{wanted}\": {hint}")]
+    UnknownLayer {
+        /// The name.
+        wanted: String,
+        /// What there is.
+        hint: String,
+    },
+    /// The database URL.
+    #[error(transparent)]
+    Connection(#[from] crate::postgis::Error),
+}
+
+impl ConfigError {
+    /// What the TOML reader says, with line and nearest name.
+    pub(super) fn in_file(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
+        let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or_default());
+        let line = before.matches('\n').count() + 1;
+        let message = match unknown_key(error.message()) {
+            Some((wanted, known)) => {
+                let hint = nearest(wanted, known.iter().copied());
+                format!("unknown key \"{wanted}\"{}", hint.unwrap_or_else(|| format!(". Known here: {}", known.join(", "))))
+            }
+            None => error.message().trim_end().replace('\n', ", "),
+        };
+        ConfigError::InFile { path: path.to_owned(), line, message }
+    }
+
+    pub(super) fn unknown_variable<'a>(variable: String, known: impl Iterator<Item = &'a str>) -> ConfigError {
+        let hint = nearest(&variable, known).unwrap_or_else(|| ". `oar-tiles config --help` lists them".to_owned());
+        ConfigError::UnknownVariable { variable, hint }
+    }
+}
+
+/// The key and the known ones in serde's message "unknown field `a`, expected one of `b`, `c`".
+fn unknown_key(message: &str) -> Option<(&str, Vec<&str>)> {
+    let mut names = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
+    Some((names.next()?, names.collect()))
+}
+
+/// ". Did you mean …?" if a name is like the one wanted.
+pub(super) fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    known
+        .map(|name| (strsim::jaro_winkler(wanted, name), name))
+        .filter(|(likeness, _)| *likeness > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| format!(". Did you mean \"{name}\"?"))
+}

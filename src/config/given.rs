@@ -1,0 +1,141 @@
+//! A layer of the configuration as it is written: every key may be missing.
+
+use serde::{Deserialize, Serialize};
+
+use crate::tile::{LonLatBox, ZoomList};
+
+/// All keys.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Given {
+    pub(super) database: Database,
+    pub(super) tileset: Tileset,
+    pub(super) run: Run,
+    pub(super) layer_defaults: LayerDefaults,
+    pub(super) layer: Option<Vec<Layer>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Database {
+    pub(super) url: Option<Secret>,
+    #[serde(with = "duration")]
+    pub(super) statement_timeout: Option<std::time::Duration>,
+    #[serde(with = "duration")]
+    pub(super) connect_timeout: Option<std::time::Duration>,
+    pub(super) application_name: Option<String>,
+    pub(super) work_mem: Option<String>,
+    pub(super) restarts: Option<u32>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Tileset {
+    pub(super) name: Option<String>,
+    pub(super) description: Option<String>,
+    pub(super) attribution: Option<String>,
+    pub(super) version: Option<String>,
+    pub(super) zoom: Option<ZoomList>,
+    pub(super) bbox: Option<Vec<LonLatBox>>,
+    pub(super) output: Option<std::path::PathBuf>,
+    pub(super) gzip_level: Option<u32>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Run {
+    pub(super) workers: Option<usize>,
+    pub(super) batch_features: Option<u64>,
+    pub(super) window: Option<usize>,
+    pub(super) progress: Option<Progress>,
+}
+
+/// What a layer says of tiles, or the default for all.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct LayerDefaults {
+    pub(super) extent: Option<u32>,
+    pub(super) buffer: Option<u32>,
+    pub(super) zoom: Option<ZoomList>,
+    pub(super) max_tile_features: Option<u64>,
+    pub(super) on_large_tile: Option<OnLargeTile>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Layer {
+    pub(super) name: String,
+    pub(super) table: String,
+    pub(super) schema: Option<String>,
+    pub(super) geometry: Option<String>,
+    pub(super) key: Option<Vec<String>>,
+    pub(super) properties: Option<Properties>,
+    pub(super) feature_id: Option<String>,
+    #[serde(rename = "where")]
+    pub(super) filter: Option<String>,
+    pub(super) extent: Option<u32>,
+    pub(super) buffer: Option<u32>,
+    pub(super) zoom: Option<ZoomList>,
+    pub(super) max_tile_features: Option<u64>,
+    pub(super) on_large_tile: Option<OnLargeTile>,
+}
+
+/// Columns by name, or names with SQL expressions; the order is kept.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, expecting = "a list of columns or a table of names and SQL expressions")]
+pub(super) enum Properties {
+    Columns(Vec<String>),
+    Expressions(toml::Table),
+}
+
+/// What happens when a tile holds more features than allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnLargeTile {
+    /// The tile is named, the run goes on.
+    Warn,
+    /// The run ends before it renders.
+    Fail,
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Progress {
+    /// A bar on a terminal, lines elsewhere.
+    Auto,
+    /// A bar.
+    Bar,
+    /// Sparse lines.
+    Lines,
+    /// One JSON object a line, on standard output.
+    Json,
+    /// Nothing.
+    None,
+}
+
+/// A text that is not shown: `Debug` hides it.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Secret(pub(super) String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// Durations such as "30s" or "10m".
+mod duration {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, de::Error};
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match humantime::parse_duration(&text) {
+            Ok(duration) => Ok(Some(duration)),
+            Err(error) => Err(D::Error::custom(format!("\"{text}\" is no duration ({error}): write 30s, 10m or 0s"))),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The layers of the configuration: the compiled-in sample, a file, the environment, flags. Each gives values to keys; the
+//! last one that does wins, and is remembered.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize as _;
+
+use super::error::ConfigError;
+use super::given::Given;
+
+/// The defaults: the sample configuration itself.
+pub const SAMPLE: &str = include_str!("../../sample-config.toml");
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// The compiled-in sample.
+    Default,
+    /// A file.
+    File(PathBuf),
+    /// An environment variable.
+    Environment(String),
+    /// A flag.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File(path) => write!(f, "{}", path.display()),
+            Origin::Environment(variable) => f.write_str(variable),
+            Origin::Flag(flag) => f.write_str(flag),
+        }
+    }
+}
+
+/// Values by key, such as `tileset.zoom`, each with its origin.
+#[derive(Debug, Clone, Default)]
+pub struct Values(pub(super) BTreeMap<String, (toml::Value, Origin)>);
+
+/// How an environment variable becomes a value.
+#[derive(Clone, Copy)]
+enum Kind {
+    Text,
+    Number,
+    List,
+}
+
+/// The environment variables and the keys that they set.
+const VARIABLES: [(&str, &str, Kind); 14] = [
+    ("DATABASE_URL", "database.url", Kind::Text),
+    ("OAR_TILES_STATEMENT_TIMEOUT", "database.statement_timeout", Kind::Text),
+    ("OAR_TILES_CONNECT_TIMEOUT", "database.connect_timeout", Kind::Text),
+    ("OAR_TILES_APPLICATION_NAME", "database.application_name", Kind::Text),
+    ("OAR_TILES_WORK_MEM", "database.work_mem", Kind::Text),
+    ("OAR_TILES_RESTARTS", "database.restarts", Kind::Number),
+    ("OAR_TILES_ZOOM", "tileset.zoom", Kind::Text),
+    ("OAR_TILES_BBOX", "tileset.bbox", Kind::List),
+    ("OAR_TILES_OUTPUT", "tileset.output", Kind::Text),
+    ("OAR_TILES_GZIP_LEVEL", "tileset.gzip_level", Kind::Number),
+    ("OAR_TILES_WORKERS", "run.workers", Kind::Number),
+    ("OAR_TILES_BATCH_FEATURES", "run.batch_features", Kind::Number),
+    ("OAR_TILES_WINDOW", "run.window", Kind::Number),
+    ("OAR_TILES_PROGRESS", "run.progress", Kind::Text),
+];
+
+/// The variable that names the file; it sets no key.
+pub const CONFIG_VARIABLE: &str = "OAR_TILES_CONFIG";
+
+impl Values {
+    /// The compiled-in defaults.
+    ///
+    /// # Errors
+    /// Never, as a test shows.
+    pub(super) fn defaults() -> Result<Values, ConfigError> {
+        let mut values = Values::default();
+        values.add_text(SAMPLE, &Origin::Default, Path::new("sample-config.toml"))?;
+        Ok(values)
+    }
+
+    /// Adds a file.
+    pub(super) fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        self.add_text(&text, &Origin::File(path.to_owned()), path)
+    }
+
+    fn add_text(&mut self, text: &str, origin: &Origin, path: &Path) -> Result<(), ConfigError> {
+        let wrong = |error| ConfigError::in_file(path, text, &error);
+        toml::from_str::<Given>(text).map_err(wrong)?;
+        let table: toml::Table = toml::from_str(text).map_err(wrong)?;
+        for (section, value) in table {
+            match value {
+                toml::Value::Table(keys) => {
+                    for (key, value) in keys {
+                        self.0.insert(format!("{section}.{key}"), (value, origin.clone()));
+                    }
+                }
+                other => {
+                    self.0.insert(section, (other, origin.clone()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the environment. A variable that begins with `OAR_TILES_` and is not known is an error.
+    pub(super) fn add_environment(
+        &mut self,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(), ConfigError> {
+        for (name, text) in variables {
+            if name == CONFIG_VARIABLE || text.is_empty() {
+                continue;
+            }
+            let Some((_, key, kind)) = VARIABLES.iter().find(|(variable, _, _)| *variable == name) else {
+                if name.starts_with("OAR_TILES_") {
+                    let known = VARIABLES.iter().map(|(variable, _, _)| *variable).chain([CONFIG_VARIABLE]);
+                    return Err(ConfigError::unknown_variable(name, known));
+                }
+                continue;
+            };
+            let value = match kind {
+                Kind::Text => toml::Value::String(text),
+                Kind::List => toml::Value::Array(
+                    text.split(';').filter(|part| !part.trim().is_empty()).map(toml::Value::from).collect(),
+                ),
+                Kind::Number => match text.trim().parse::<i64>() {
+                    Ok(number) => toml::Value::Integer(number),
+                    Err(source) => return Err(ConfigError::NotANumber { variable: name, text, source }),
+                },
+            };
+            let (section, field) = key.split_once('.').unwrap_or((key, ""));
+            let alone = toml::Table::from_iter([(
+                section.to_owned(),
+                toml::Value::Table(toml::Table::from_iter([(field.to_owned(), value.clone())])),
+            )]);
+            Given::deserialize(alone)
+                .map_err(|error| ConfigError::BadVariable { variable: name.clone(), message: error.message().to_owned() })?;
+            self.0.insert((*key).to_owned(), (value, Origin::Environment(name)));
+        }
+        Ok(())
+    }
+
+    /// Adds a flag, whose value was checked when it was parsed.
+    pub(super) fn add_flag(&mut self, flag: &'static str, key: &str, value: toml::Value) {
+        self.0.insert(key.to_owned(), (value, Origin::Flag(flag)));
+    }
+
+    /// All values together.
+    pub(super) fn together(&self) -> Result<Given, ConfigError> {
+        let mut table = toml::Table::new();
+        for (key, (value, _)) in &self.0 {
+            match key.split_once('.') {
+                Some((section, field)) => {
+                    let section = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+                    if let toml::Value::Table(section) = section {
+                        section.insert(field.to_owned(), value.clone());
+                    }
+                }
+                None => {
+                    table.insert(key.clone(), value.clone());
+                }
+            }
+        }
+        // Each part was checked by itself before; together they differ in nothing but their place.
+        Given::deserialize(table).map_err(|error| ConfigError::Setting {
+            key: "configuration".to_owned(),
+            origin: "all layers together".to_owned(),
+            what: error.message().to_owned(),
+        })
+    }
+
+    /// Where a key's value came from.
+    #[must_use]
+    pub fn origin(&self, key: &str) -> Option<&Origin> {
+        self.0.get(key).map(|(_, origin)| origin)
+    }
+}

@@ -1,0 +1,40 @@
+//! File, environment and flags become checked settings; secrets cannot be printed.
+
+mod error;
+mod given;
+mod layers;
+mod settings;
+mod show;
+
+use std::path::Path;
+
+pub use error::ConfigError;
+pub use given::{OnLargeTile, Progress};
+pub use layers::{CONFIG_VARIABLE, Origin, SAMPLE, Values};
+pub use settings::{LayerSettings, Settings, TilesetSettings};
+
+/// A flag that was given: its name, the key that it sets, the value.
+pub type Flag = (&'static str, &'static str, toml::Value);
+
+/// Gathers the values: defaults, then the file, then the environment, then the flags.
+///
+/// # Errors
+/// If a layer cannot be read or names an unknown key.
+pub fn gather(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+    flags: Vec<Flag>,
+) -> Result<Values, ConfigError> {
+    let mut values = Values::defaults()?;
+    if let Some(file) = file {
+        values.add_file(file)?;
+    }
+    values.add_environment(environment)?;
+    for (flag, key, value) in flags {
+        values.add_flag(flag, key, value);
+    }
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+//! The checked settings, and the small option structs of the parts that they fill.
+
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+
+use super::error::{ConfigError, nearest};
+use super::given::{Given, Layer, LayerDefaults, OnLargeTile, Progress, Properties};
+use super::layers::{Origin, Values};
+use crate::encode::Level;
+use crate::pipeline::Limits;
+use crate::postgis::{ConnectOptions, LayerOptions, Parts, Property, PropertySource, SessionOptions};
+use crate::tile::{LonLatBox, ZoomList};
+
+/// Everything a command needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How to reach the database.
+    pub connect: ConnectOptions,
+    /// Limits of a session.
+    pub session: SessionOptions,
+    /// How often a run may start over.
+    pub restarts: u32,
+    /// What the tileset says about itself.
+    pub tileset: TilesetSettings,
+    /// Sessions that render side by side.
+    pub workers: NonZeroUsize,
+    /// Features and tiles rendered by one statement.
+    pub batch_features: NonZeroU64,
+    /// Bounds of the pipeline.
+    pub limits: Limits,
+    /// How progress is shown.
+    pub progress: Progress,
+    /// The layers, in the order in which they stand in a tile.
+    pub layers: Vec<LayerSettings>,
+}
+
+/// What is produced.
+#[derive(Debug, Clone)]
+pub struct TilesetSettings {
+    /// Its name.
+    pub name: String,
+    /// What it shows.
+    pub description: Option<String>,
+    /// Whom to credit.
+    pub attribution: Option<String>,
+    /// Its version.
+    pub version: Option<String>,
+    /// The zooms.
+    pub zooms: ZoomList,
+    /// The boxes; none for the world.
+    pub bbox: Vec<LonLatBox>,
+    /// Where it goes.
+    pub output: PathBuf,
+}
+
+/// A layer and its budget.
+#[derive(Debug, Clone)]
+pub struct LayerSettings {
+    /// What PostGIS needs to know.
+    pub options: LayerOptions,
+    /// A tile with more features is named.
+    pub max_tile_features: Option<NonZeroU64>,
+    /// What then happens.
+    pub on_large_tile: OnLargeTile,
+}
+
+/// The most layers in one tile.
+const MOST_LAYERS: usize = 255;
+
+impl Settings {
+    /// Checks the values and resolves them.
+    ///
+    /// # Errors
+    /// If a value does not fit; the message names the key and where the value came from.
+    pub fn resolve(
+        values: &Values,
+        environment: &Parts,
+        only_layers: &[String],
+    ) -> Result<Settings, ConfigError> {
+        let given = values.together()?;
+        let check = Check { values };
+        let application_name = check.present("database.application_name", given.database.application_name.clone())?;
+        let connect_timeout = check.present("database.connect_timeout", given.database.connect_timeout)?;
+        let url = given.database.url.as_ref().map(|url| url.0.as_str());
+        // A URL from a file gives way to the environment; one from a flag or DATABASE_URL is only completed by it.
+        let url_is_weak = matches!(values.origin("database.url"), Some(Origin::File(_) | Origin::Default) | None);
+        let connect = ConnectOptions::new(url, environment, url_is_weak, &application_name, connect_timeout)?;
+        let workers = match check.present("run.workers", given.run.workers)? {
+            0 => std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            count => check.within("run.workers", count, 1..=256).map(|count| NonZeroUsize::MIN.saturating_add(count - 1))?,
+        };
+        let window = check.present("run.window", given.run.window)?;
+        let window = NonZeroUsize::new(check.within("run.window", window, 1..=10_000)?).unwrap_or(NonZeroUsize::MIN);
+        let batch = check.present("run.batch_features", given.run.batch_features)?;
+        let batch = NonZeroU64::new(check.within("run.batch_features", batch, 1..=10_000_000)?).unwrap_or(NonZeroU64::MIN);
+        let level = check.present("tileset.gzip_level", given.tileset.gzip_level)?;
+        let Some(level) = Level::new(level) else {
+            return Err(check.wrong("tileset.gzip_level", format!("{level} is no gzip level: write 1 (fast) to 9 (small)")));
+        };
+        let tileset = TilesetSettings {
+            name: check.present("tileset.name", given.tileset.name.clone())?,
+            description: given.tileset.description.clone(),
+            attribution: given.tileset.attribution.clone(),
+            version: given.tileset.version.clone(),
+            zooms: check.present("tileset.zoom", given.tileset.zoom.clone())?,
+            bbox: check.present("tileset.bbox", given.tileset.bbox.clone())?,
+            output: check.present("tileset.output", given.tileset.output.clone())?,
+        };
+        Ok(Settings {
+            connect,
+            session: SessionOptions {
+                statement_timeout: check.present("database.statement_timeout", given.database.statement_timeout)?,
+                work_mem: check.present("database.work_mem", given.database.work_mem.clone())?,
+                // One more for the session that holds the snapshot.
+                connections: workers.get() + 1,
+            },
+            restarts: check.present("database.restarts", given.database.restarts)?,
+            tileset,
+            workers,
+            batch_features: batch,
+            limits: Limits { window, level },
+            progress: check.present("run.progress", given.run.progress)?,
+            layers: check.layers(&given, only_layers)?,
+        })
+    }
+}
+
+/// Checks values and says where a wrong one came from.
+struct Check<'a> {
+    values: &'a Values,
+}
+
+impl Check<'_> {
+    fn wrong(&self, key: &str, what: String) -> ConfigError {
+        let section = key.split(['.', '[']).next().unwrap_or(key);
+        let origin = self.values.origin(key).or_else(|| self.values.origin(section));
+        ConfigError::Setting {
+            key: key.to_owned(),
+            origin: origin.map_or_else(|| "nowhere".to_owned(), ToString::to_string),
+            what,
+        }
+    }
+
+    fn present<T>(&self, key: &str, value: Option<T>) -> Result<T, ConfigError> {
+        value.ok_or_else(|| self.wrong(key, "has no value: write one".to_owned()))
+    }
+
+    fn within<T: PartialOrd + std::fmt::Display>(
+        &self,
+        key: &str,
+        value: T,
+        range: std::ops::RangeInclusive<T>,
+    ) -> Result<T, ConfigError> {
+        if range.contains(&value) {
+            return Ok(value);
+        }
+        Err(self.wrong(key, format!("{value} must lie between {} and {}", range.start(), range.end())))
+    }
+
+    fn layers(&self, given: &Given, only: &[String]) -> Result<Vec<LayerSettings>, ConfigError> {
+        let layers = self.present("layer", given.layer.as_ref())?;
+        if layers.is_empty() || layers.len() > MOST_LAYERS {
+            return Err(self.wrong("layer", format!("there are {} layers: write 1 to {MOST_LAYERS}", layers.len())));
+        }
+        let mut names: Vec<&str> = Vec::new();
+        for layer in layers {
+            if names.contains(&layer.name.as_str()) {
+                return Err(self.wrong("layer", format!("two layers are named \"{}\": give each its own name", layer.name)));
+            }
+            names.push(&layer.name);
+        }
+        if let Some(wanted) = only.iter().find(|wanted| !names.contains(&wanted.as_str())) {
+            let hint = nearest(wanted, names.iter().copied());
+            let hint = hint.map_or_else(|| format!("there is {}", names.join(", ")), |hint| hint[2..].to_owned());
+            return Err(ConfigError::UnknownLayer { wanted: wanted.clone(), hint });
+        }
+        layers
+            .iter()
+            .filter(|layer| only.is_empty() || only.contains(&layer.name))
+            .map(|layer| self.layer(layer, &given.layer_defaults))
+            .collect()
+    }
+
+    fn layer(&self, layer: &Layer, defaults: &LayerDefaults) -> Result<LayerSettings, ConfigError> {
+        let key = |field: &str| format!("layer[{}].{field}", layer.name);
+        let field = |field: &str, own: bool| if own { key(field) } else { format!("layer_defaults.{field}") };
+        let extent = self.present("layer_defaults.extent", layer.extent.or(defaults.extent))?;
+        let extent = self.within(&field("extent", layer.extent.is_some()), extent, 256..=65_536)?;
+        let buffer = self.present("layer_defaults.buffer", layer.buffer.or(defaults.buffer))?;
+        let buffer = self.within(&field("buffer", layer.buffer.is_some()), buffer, 0..=2 * extent)?;
+        let columns = layer.key.clone().unwrap_or_default();
+        if let Some(twice) = first_repeated(columns.iter()) {
+            return Err(self.wrong(&key("key"), format!("names the column \"{twice}\" twice: name each column once")));
+        }
+        let properties = layer.properties.as_ref().map(|properties| self.properties(&key("properties"), properties)).transpose()?;
+        let limit = self.present("layer_defaults.max_tile_features", layer.max_tile_features.or(defaults.max_tile_features))?;
+        Ok(LayerSettings {
+            options: LayerOptions {
+                name: layer.name.clone(),
+                schema: layer.schema.clone(),
+                table: layer.table.clone(),
+                geometry: layer.geometry.clone(),
+                key: columns,
+                properties,
+                feature_id: layer.feature_id.clone(),
+                filter: layer.filter.clone(),
+                zooms: self.present("layer_defaults.zoom", layer.zoom.as_ref().or(defaults.zoom.as_ref()).cloned())?,
+                extent,
+                buffer,
+            },
+            max_tile_features: NonZeroU64::new(limit),
+            on_large_tile: self
+                .present("layer_defaults.on_large_tile", layer.on_large_tile.or(defaults.on_large_tile))?,
+        })
+    }
+
+    fn properties(&self, key: &str, properties: &Properties) -> Result<Vec<Property>, ConfigError> {
+        let properties: Vec<Property> = match properties {
+            Properties::Columns(names) => names
+                .iter()
+                .map(|name| Property { name: name.clone(), source: PropertySource::Column(name.clone()) })
+                .collect(),
+            Properties::Expressions(table) => table
+                .iter()
+                .map(|(name, sql)| match sql {
+                    toml::Value::String(sql) => {
+                        Ok(Property { name: name.clone(), source: PropertySource::Expression(sql.clone()) })
+                    }
+                    _ => Err(self.wrong(key, format!("the value of \"{name}\" is no text: write an SQL expression in quotes"))),
+                })
+                .collect::<Result<_, _>>()?,
+        };
+        if let Some(twice) = first_repeated(properties.iter().map(|property| &property.name)) {
+            return Err(self.wrong(key, format!("names \"{twice}\" twice: name each property once")));
+        }
+        // PostgreSQL cuts longer names off, and two might become one.
+        if let Some(long) = properties.iter().find(|property| property.name.len() > 63) {
+            return Err(self.wrong(key, format!("the name \"{}\" is longer than 63 bytes: shorten it", long.name)));
+        }
+        Ok(properties)
+    }
+}
+
+fn first_repeated<'a>(names: impl Iterator<Item = &'a String>) -> Option<&'a String> {
+    let mut seen = std::collections::HashSet::new();
+    names.into_iter().find(|name| !seen.insert(*name))
+}

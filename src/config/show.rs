@@ -1,0 +1,81 @@
+//! The settings as `oar-tiles config` prints them: every value, where it came from, secrets hidden.
+
+use super::layers::Values;
+
+impl Values {
+    /// One line a value, in TOML, with its origin behind it.
+    #[must_use]
+    pub fn show(&self) -> String {
+        let mut lines = Vec::new();
+        let mut section = "";
+        for (key, (value, origin)) in &self.0 {
+            let Some((front, field)) = key.split_once('.') else { continue };
+            if front != section {
+                section = front;
+                lines.push(format!("\n[{section}]"));
+            }
+            let value = if key == "database.url" {
+                toml::Value::String(value.as_str().map(masked).unwrap_or_default())
+            } else {
+                value.clone()
+            };
+            lines.push(format!("{field} = {value}  # {origin}"));
+        }
+        if let Some((toml::Value::Array(layers), origin)) = self.0.get("layer") {
+            for layer in layers {
+                lines.push(format!("\n[[layer]]  # {origin}"));
+                if let toml::Value::Table(fields) = layer {
+                    lines.extend(fields.iter().map(|(field, value)| format!("{field} = {value}")));
+                }
+            }
+        }
+        lines.join("\n").trim_start().to_owned() + "\n"
+    }
+}
+
+/// A database URL or key/value string without its password.
+fn masked(url: &str) -> String {
+    let hide = |part: &str| match part.split_once('=') {
+        Some((key, _)) if key.to_lowercase().contains("password") => format!("{key}=(hidden)"),
+        _ => part.to_owned(),
+    };
+    let Some((scheme, rest)) = url.split_once("://") else {
+        // A quoted value may hold spaces: with a password in sight nothing behind it is shown.
+        return match url.to_lowercase().find("password") {
+            Some(at) => format!("{}password=(hidden)", &url[..at]),
+            None => url.to_owned(),
+        };
+    };
+    let (authority, query) = match rest.split_once('?') {
+        Some((authority, query)) => (authority, Some(query)),
+        None => (rest, None),
+    };
+    // A password may hold an unescaped "@": the last one ends it.
+    let authority = match authority.rsplit_once('@') {
+        Some((user, host)) if user.contains(':') => {
+            format!("{}:(hidden)@{host}", user.split(':').next().unwrap_or_default())
+        }
+        _ => authority.to_owned(),
+    };
+    let query = query.map(|query| format!("?{}", query.split('&').map(hide).collect::<Vec<_>>().join("&")));
+    format!("{scheme}://{authority}{}", query.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::masked;
+
+    #[test]
+    fn passwords_are_hidden_in_every_form() {
+        for (url, shown) in [
+            ("postgresql://u:hunter2@h:5/d", "postgresql://u:(hidden)@h:5/d"),
+            ("postgresql://u:hun@ter2@h/d?sslmode=require", "postgresql://u:(hidden)@h/d?sslmode=require"),
+            ("postgresql://u@h/d?password=hunter2&sslmode=require", "postgresql://u@h/d?password=(hidden)&sslmode=require"),
+            ("host=h password=hunter2 dbname=d", "host=h password=(hidden)"),
+            ("host=h PASSWORD = 'hun ter2'", "host=h password=(hidden)"),
+            ("postgresql://u@h/d", "postgresql://u@h/d"),
+        ] {
+            assert_eq!(masked(url), shown);
+        }
+    }
+}

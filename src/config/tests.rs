@@ -1,0 +1,146 @@
+use std::io::Write as _;
+
+use super::*;
+use crate::postgis::Parts;
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn gather_with(text: &str, environment: &[(&str, &str)], flags: Vec<Flag>) -> Result<Values, ConfigError> {
+    let file = file(text);
+    let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    gather(Some(file.path()), environment, flags)
+}
+
+fn resolve(text: &str) -> Result<Settings, ConfigError> {
+    Settings::resolve(&gather_with(text, &[], Vec::new())?, &Parts::default(), &[])
+}
+
+#[test]
+fn the_sample_configuration_is_the_defaults() {
+    let values = gather(None, [], Vec::new()).unwrap();
+    let settings = Settings::resolve(&values, &Parts::default(), &[]).unwrap();
+    assert_eq!(settings.tileset.zooms.to_string(), "0-14");
+    assert_eq!(settings.layers[0].options.table, "api_facility");
+    assert_eq!(settings.session.connections, settings.workers.get() + 1);
+}
+
+#[test]
+fn the_sample_configuration_holds_every_key() {
+    // Uncommented, every example line is a valid setting too, and no key is left out.
+    let text: String = SAMPLE
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(setting) if setting.split_once(" = ").is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_')) => {
+                format!("{setting}\n")
+            }
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let table: toml::Table = toml::from_str(&text).unwrap();
+    resolve(&text).unwrap();
+    for (section, keys) in [
+        ("database", "application_name connect_timeout restarts statement_timeout url work_mem"),
+        ("tileset", "attribution bbox description gzip_level name output version zoom"),
+        ("run", "batch_features progress window workers"),
+        ("layer_defaults", "buffer extent max_tile_features on_large_tile zoom"),
+        ("layer", "feature_id geometry key name properties schema table where"),
+    ] {
+        let section = match &table[section] {
+            toml::Value::Array(layers) => layers[0].as_table().unwrap(),
+            section => section.as_table().unwrap(),
+        };
+        let mut found: Vec<&str> = section.keys().map(String::as_str).collect();
+        found.sort_unstable();
+        assert_eq!(found.join(" "), keys);
+    }
+}
+
+#[test]
+fn a_flag_beats_the_environment_beats_the_file_beats_the_default() {
+    let file = "[tileset]\nzoom = \"1-2\"\noutput = \"file.mbtiles\"\nname = \"of the file\"";
+    let environment = [("OAR_TILES_ZOOM", "3-4"), ("OAR_TILES_OUTPUT", "env.mbtiles"), ("HOME", "/")];
+    let flags = vec![("--zoom", "tileset.zoom", toml::Value::from("5-6"))];
+    let values = gather_with(file, &environment, flags).unwrap();
+    let settings = Settings::resolve(&values, &Parts::default(), &[]).unwrap();
+    assert_eq!(settings.tileset.zooms.to_string(), "5-6");
+    assert_eq!(settings.tileset.output.to_str(), Some("env.mbtiles"));
+    assert_eq!(settings.tileset.name, "of the file");
+    let shown = values.show();
+    assert!(shown.contains("zoom = \"5-6\"  # --zoom\n"), "{shown}");
+    assert!(shown.contains("output = \"env.mbtiles\"  # OAR_TILES_OUTPUT\n"), "{shown}");
+    assert!(shown.contains("gzip_level = 1  # default\n"), "{shown}");
+}
+
+#[test]
+fn a_bad_file_is_answered_with_line_and_nearest_name() {
+    for (text, message) in [
+        ("[tileset]\nname = \"x\"\nzom = 3", "line 3: unknown key \"zom\". Did you mean \"zoom\"?"),
+        ("[tilset]\n", "line 1: unknown key \"tilset\". Did you mean \"tileset\"?"),
+        ("[run]\nxyzzy = 1", "line 2: unknown key \"xyzzy\". Known here: workers, batch_features, window, progress"),
+        ("[[layer]]\nname = \"a\"\ntable = \"t\"\ngeometri = \"g\"", "line 4: unknown key \"geometri\". Did you mean \"geometry\"?"),
+        ("[tileset]\nzoom = \"9-3\"", "line 2: the zoom range 9-3 is reversed: write 3-9"),
+        ("[tileset]\nzoom = 23", "line 2: zoom 23 is too deep: the deepest zoom is 22"),
+        ("[tileset]\nbbox = [\"0,10,10,0\"]", "line 2: the box 0,10,10,0 is reversed: south 10 is not below north 0 (the order is west,south,east,north)"),
+        ("[run]\nworkers = \"many\"", "line 2: invalid type: string \"many\", expected usize"),
+        ("[database]\nstatement_timeout = \"soon\"", "line 2: \"soon\" is no duration (expected number at 0): write 30s, 10m or 0s"),
+        ("[[layer]]\nname = \"a\"", "line 1: missing field `table`"),
+    ] {
+        let error = resolve(text).unwrap_err().to_string();
+        assert!(error.ends_with(&format!(", {message}")), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_bad_value_is_answered_with_its_key_and_origin() {
+    for (text, key, message) in [
+        ("[tileset]\ngzip_level = 12", "tileset.gzip_level", "12 is no gzip level: write 1 (fast) to 9 (small)"),
+        ("[run]\nworkers = 1000", "run.workers", "1000 must lie between 1 and 256"),
+        ("[layer_defaults]\nextent = 10", "layer_defaults.extent", "10 must lie between 256 and 65536"),
+        ("[[layer]]\nname=\"a\"\ntable=\"t\"\nbuffer=9000", "layer[a].buffer", "9000 must lie between 0 and 8192"),
+        ("[[layer]]\nname=\"a\"\ntable=\"t\"\nkey=[\"i\",\"i\"]", "layer[a].key", "names the column \"i\" twice: name each column once"),
+        ("[[layer]]\nname=\"a\"\ntable=\"t\"\nproperties=[\"i\",\"i\"]", "layer[a].properties", "names \"i\" twice: name each property once"),
+        ("[[layer]]\nname=\"a\"\ntable=\"t\"\n[[layer]]\nname=\"a\"\ntable=\"u\"", "layer", "two layers are named \"a\": give each its own name"),
+    ] {
+        let file = file(text);
+        let values = gather(Some(file.path()), [], Vec::new()).unwrap();
+        let error = Settings::resolve(&values, &Parts::default(), &[]).unwrap_err().to_string();
+        assert_eq!(error, format!("{key} (from {}): {message}", file.path().display()));
+    }
+}
+
+#[test]
+fn a_bad_variable_is_answered_with_its_name() {
+    for (name, value, message) in [
+        ("OAR_TILES_ZOM", "1", "the environment variable OAR_TILES_ZOM is unknown. Did you mean \"OAR_TILES_ZOOM\"?"),
+        ("OAR_TILES_ZOOM", "9-1", "the environment variable OAR_TILES_ZOOM: the zoom range 9-1 is reversed: write 1-9"),
+        ("OAR_TILES_WORKERS", "two", "the environment variable OAR_TILES_WORKERS is \"two\", which is no whole number"),
+    ] {
+        assert_eq!(gather_with("", &[(name, value)], Vec::new()).unwrap_err().to_string(), message);
+    }
+}
+
+#[test]
+fn an_unknown_layer_is_answered_with_the_nearest() {
+    let values = gather(None, [], Vec::new()).unwrap();
+    let error = |name: &str| Settings::resolve(&values, &Parts::default(), &[name.to_owned()]).unwrap_err().to_string();
+    assert_eq!(error("facility"), "there is no layer \"facility\": Did you mean \"facilities\"?");
+    assert_eq!(error("roads"), "there is no layer \"roads\": there is facilities");
+}
+
+#[test]
+fn the_order_of_expressions_is_kept() {
+    let settings = resolve("[[layer]]\nname=\"a\"\ntable=\"t\"\nproperties = { z = \"1\", a = \"upper(b)\", m = \"c\" }").unwrap();
+    let names: Vec<&str> = settings.layers[0].options.properties.iter().flatten().map(|p| p.name.as_str()).collect();
+    assert_eq!(names, ["z", "a", "m"]);
+}
+
+#[test]
+fn settings_do_not_show_passwords() {
+    let text = "[database]\nurl = \"postgresql://u:hunter2@h/d\"";
+    assert!(!format!("{:?}", resolve(text).unwrap()).contains("hunter2"));
+    assert!(!gather_with(text, &[], Vec::new()).unwrap().show().contains("hunter2"));
+}

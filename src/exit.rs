@@ -1,0 +1,74 @@
+//! From how a command ended to the exit code, in one place.
+
+use std::process::ExitCode;
+
+use crate::command::CommandError;
+use crate::postgis;
+use crate::sink::{MbtilesError, StagingError};
+use crate::stop::Signal;
+
+/// The exit codes (README, "Exit codes").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// All done.
+    Done = 0,
+    /// Failed; the target is unchanged.
+    Failed = 1,
+    /// Wrong usage or configuration; nothing was begun.
+    Usage = 2,
+    /// SIGINT.
+    Interrupted = 130,
+    /// SIGTERM.
+    Terminated = 143,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+impl From<Signal> for Exit {
+    fn from(signal: Signal) -> Exit {
+        match signal {
+            Signal::Interrupt => Exit::Interrupted,
+            Signal::Terminate => Exit::Terminated,
+        }
+    }
+}
+
+impl From<&CommandError> for Exit {
+    fn from(error: &CommandError) -> Exit {
+        match error {
+            CommandError::Interrupted(signal) => (*signal).into(),
+            CommandError::Config(_) | CommandError::LargeTile { .. } | CommandError::NoReport { .. } => Exit::Usage,
+            CommandError::Database(error) => match error {
+                postgis::Error::Setting { .. }
+                | postgis::Error::Layer { .. }
+                | postgis::Error::NoPostgis { .. }
+                | postgis::Error::OldPostgis { .. } => Exit::Usage,
+                postgis::Error::Unreachable { .. }
+                | postgis::Error::Refused { .. }
+                | postgis::Error::NotAccepted { .. }
+                | postgis::Error::Timeout { .. }
+                | postgis::Error::Query { .. }
+                | postgis::Error::Lost { .. }
+                | postgis::Error::Miscounted { .. }
+                | postgis::Error::Interrupted => Exit::Failed,
+            },
+            CommandError::Target(error) => match error {
+                MbtilesError::Foreign { .. }
+                | MbtilesError::Staging(StagingError::NoFolder { .. } | StagingError::IsDirectory { .. }) => Exit::Usage,
+                MbtilesError::Staging(StagingError::Busy { .. } | StagingError::Io { .. })
+                | MbtilesError::Unreadable { .. }
+                | MbtilesError::DiskFull { .. }
+                | MbtilesError::Interrupted { .. }
+                | MbtilesError::Sqlite { .. } => Exit::Failed,
+            },
+            CommandError::Pipeline(_) | CommandError::Restarts { .. } | CommandError::Output(_) | CommandError::Died(_) => {
+                Exit::Failed
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Parses, starts logging, runs the command, ends with an exit code.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use oar_tiles::cli::{Cli, Command, Given, Seed};
+use oar_tiles::command::{CommandError, config, seed};
+use oar_tiles::config::{CONFIG_VARIABLE, Progress, Settings, Values, gather};
+use oar_tiles::exit::Exit;
+use oar_tiles::postgis::Parts;
+use oar_tiles::report::{Style, report, say};
+use oar_tiles::stop::{Signal, Stop};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ended = match &cli.command {
+        Command::Seed(arguments) => run_seed(arguments),
+        Command::Config(given) => gathered(given)
+            .and_then(|values| config::config(&values, &environment(), &given.layer)),
+    };
+    match ended {
+        Ok(()) => Exit::Done.into(),
+        Err(error) => {
+            say(&explained(&error));
+            Exit::from(&error).into()
+        }
+    }
+}
+
+/// The error, and the cause beneath it once.
+fn explained(error: &CommandError) -> String {
+    let mut text = format!("error: {error}");
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(&format!("\n  cause: {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
+fn environment() -> Parts {
+    Parts::from_environment(|name| std::env::var(name).ok())
+}
+
+fn gathered(given: &Given) -> Result<Values, CommandError> {
+    let file = given.config.clone().or_else(|| std::env::var_os(CONFIG_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from));
+    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    Ok(gather(file.as_deref(), variables, given.flags())?)
+}
+
+fn run_seed(arguments: &Seed) -> Result<(), CommandError> {
+    log(arguments.verbose, arguments.quiet);
+    let settings = Settings::resolve(&gathered(&arguments.given)?, &environment(), &arguments.given.layer)?;
+    let style = match settings.progress {
+        _ if arguments.quiet => Style::Nothing,
+        Progress::Auto => Style::Auto,
+        Progress::Bar => Style::Bar,
+        Progress::Lines => Style::Lines,
+        Progress::Json => Style::Json,
+        Progress::None => Style::Warnings,
+    };
+    let options = seed::SeedOptions {
+        dry_run: arguments.dry_run,
+        report: arguments.report.clone(),
+        table: !matches!(style, Style::Json | Style::Nothing),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CommandError::Output)?;
+    let done = runtime.block_on(async {
+        let stop = Stop::new();
+        tokio::spawn(listen(stop.clone()));
+        seed::seed(&settings, &options, &report(style), &stop).await
+    });
+    // Nothing is left to wait for: an idle connection must not hold the end up.
+    runtime.shutdown_background();
+    done
+}
+
+/// Asks for a stop at SIGINT and SIGTERM.
+#[cfg(unix)]
+async fn listen(stop: Stop) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+        tracing::warn!("signals cannot be listened to: Ctrl-C ends the process at once");
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => stop.ask(Signal::Interrupt),
+            _ = terminate.recv() => stop.ask(Signal::Terminate),
+        }
+    }
+}
+
+#[cfg(not(unix))]
+async fn listen(stop: Stop) {
+    while tokio::signal::ctrl_c().await.is_ok() {
+        stop.ask(Signal::Interrupt);
+    }
+}
+
+/// Logs go to standard error.
+fn log(verbose: u8, quiet: bool) {
+    let level = match verbose {
+        _ if quiet => tracing::Level::ERROR,
+        0 => tracing::Level::WARN,
+        1 => tracing::Level::INFO,
+        _ => tracing::Level::DEBUG,
+    };
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
+}

@@ -1,0 +1,51 @@
+//! What a target says about the run that made it: enough to tell later whether, and from where, it can be brought up to
+//! date.
+
+use serde::{Deserialize, Serialize};
+
+/// The version of the manifest's own layout.
+pub const MANIFEST_VERSION: u32 = 1;
+
+/// The manifest of a tileset.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`MANIFEST_VERSION`] of the program that wrote it.
+    pub version: u32,
+    /// The program and its version.
+    pub generator: String,
+    /// `pg_current_snapshot()` of the run: the database state that the tiles show, and the cursor for changes.
+    pub snapshot: String,
+    /// The database.
+    pub database: DatabaseIdentity,
+    /// A hash of everything in the configuration that decides a tile's bytes.
+    pub fingerprint: String,
+    /// The zooms, as a list such as `0-14`.
+    pub zooms: String,
+    /// The boxes, each `west,south,east,north`; none for the whole world.
+    pub bbox: Vec<String>,
+    /// Tiles that the plan held.
+    pub planned: u64,
+    /// Tiles stored.
+    pub stored: u64,
+    /// Planned tiles that rendered to nothing.
+    pub empty: u64,
+    /// When the run began, in seconds since 1970 (UTC).
+    pub started: u64,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}
+
+/// What tells one database from another.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DatabaseIdentity {
+    /// The cluster's system identifier (`pg_control_system()`), if the role may read it.
+    pub system_identifier: Option<String>,
+    /// The database's name.
+    pub name: String,
+    /// The database's OID.
+    pub oid: u32,
+    /// `server_version`.
+    pub postgresql: String,
+    /// `postgis_lib_version()`.
+    pub postgis: String,
+}

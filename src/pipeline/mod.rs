@@ -1,0 +1,202 @@
+//! Plan in, tileset out: a bounded pool of workers renders and packs batches, one writer stores them in order.
+//!
+//! ```text
+//! batches ─► permit ─► worker: render, check, pack ─┐
+//!            (window)  worker: render, check, pack ─┼─► writer: put in order, store, give the permit back
+//!                      …                           ─┘
+//! ```
+//!
+//! A worker takes the permit first and the next batch then, so the oldest batch that is not stored always has one: the
+//! writer, which stores in order, can never wait for a batch that waits for a permit. What is rendered but not stored is
+//! bounded by the window, however slow the writer or one of the workers is.
+
+mod stats;
+mod writer;
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use crate::encode::{EncodeError, Gzip, Level};
+use crate::sink::{Sink, TileEdit, Written};
+use crate::source::Source;
+use crate::tile::{Batch, TileCoord, Zoom};
+
+pub use stats::{LargestTile, TileSizes, ZoomStats};
+
+/// How a run is bounded.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Batches that may be rendered or waiting to be stored at one time.
+    pub window: NonZeroUsize,
+    /// How hard tiles are packed.
+    pub level: Level,
+}
+
+/// A batch is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// The zoom of its tiles.
+    pub zoom: Zoom,
+    /// Tiles stored, removed and unchanged.
+    pub written: Written,
+    /// Features that the plan counted in it: the measure of progress.
+    pub planned_features: u64,
+    /// Bytes stored.
+    pub bytes: u64,
+}
+
+/// What a run has done.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// What became of the tiles.
+    pub written: Written,
+    /// Figures for each zoom, shallowest first.
+    pub zooms: Vec<ZoomStats>,
+}
+
+/// Why a run ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError<R, W> {
+    /// A source failed.
+    #[error(transparent)]
+    Source(R),
+    /// The sink failed.
+    #[error(transparent)]
+    Sink(W),
+    /// A tile could not be packed.
+    #[error("tile {tile}")]
+    Encode {
+        /// Which one.
+        tile: TileCoord,
+        /// The cause.
+        source: EncodeError,
+    },
+    /// A batch came back with other tiles than planned.
+    #[error("a batch of zoom {zoom} came back with {found} tiles for {planned} planned: the result is not complete, nothing was published. Please report this")]
+    Miscounted {
+        /// The batch's zoom.
+        zoom: Zoom,
+        /// Tiles planned.
+        planned: u64,
+        /// Tiles that came.
+        found: u64,
+    },
+    /// Fewer tiles were stored than planned, though nothing failed.
+    #[error("{stored} of {planned} planned tiles were stored: the result is not complete, nothing was published. Please report this")]
+    Incomplete {
+        /// Tiles planned.
+        planned: u64,
+        /// Tiles stored, removed and unchanged.
+        stored: u64,
+    },
+    /// A worker died.
+    #[error("a worker died ({0}): the result is not complete, nothing was published. Please report this")]
+    Died(String),
+}
+
+/// A packed batch on its way to the writer.
+struct Packed {
+    /// Its place in the plan.
+    index: usize,
+    zoom: Zoom,
+    edits: Vec<TileEdit>,
+    /// Features drawn in each tile, side by side with `edits`.
+    features: Vec<u64>,
+    planned_features: u64,
+    /// Time spent on rendering and packing it.
+    busy: Duration,
+    permit: OwnedSemaphorePermit,
+}
+
+/// Renders every batch and stores it. The batches are in the order that the sink needs; each source works on its own.
+/// `stored` is told of each batch once it is handed to the sink.
+///
+/// Gives the sink back when every planned tile is accounted for; it is to be finished then.
+///
+/// # Errors
+/// At the first failure of a source or of the sink, or if a count is off. The sink is dropped then.
+pub async fn run<R, W>(
+    batches: Vec<Batch>,
+    sources: Vec<R>,
+    sink: W,
+    limits: Limits,
+    stored: impl Fn(&Stored) + Send + 'static,
+) -> Result<(W, Outcome), PipelineError<R::Error, W::Error>>
+where
+    R: Source + 'static,
+    W: Sink + 'static,
+{
+    let planned: u64 = batches.iter().map(|batch| batch.tiles).sum();
+    let window = Arc::new(Semaphore::new(limits.window.get()));
+    let queue = Arc::new(Mutex::new(batches.into_iter().enumerate()));
+    let (done, packed) = mpsc::channel(limits.window.get());
+    let writer = tokio::task::spawn_blocking(move || writer::write(packed, sink, stored));
+
+    let mut workers = JoinSet::new();
+    for source in sources {
+        workers.spawn(work(source, Arc::clone(&window), Arc::clone(&queue), limits.level, done.clone()));
+    }
+    // The writer ends when the last sender is gone.
+    drop(done);
+    let mut failure = None;
+    while let Some(worker) = workers.join_next().await {
+        let worked = worker.unwrap_or_else(|error| Err(PipelineError::Died(error.to_string())));
+        if let Err(error) = worked {
+            // The others end after the batch in hand.
+            window.close();
+            failure.get_or_insert(error);
+        }
+    }
+    let written = writer.await.map_err(|error| PipelineError::Died(error.to_string()))?;
+    // A failed writer makes the workers stop; then its error is the cause.
+    let (sink, outcome) = written.map_err(PipelineError::Sink)?;
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    if outcome.written.total() != planned {
+        return Err(PipelineError::Incomplete { planned, stored: outcome.written.total() });
+    }
+    Ok((sink, outcome))
+}
+
+/// One worker: batch after batch until there is none, or the writer is gone.
+async fn work<R: Source, W>(
+    mut source: R,
+    window: Arc<Semaphore>,
+    queue: Arc<Mutex<impl Iterator<Item = (usize, Batch)>>>,
+    level: Level,
+    done: mpsc::Sender<Packed>,
+) -> Result<(), PipelineError<R::Error, W>> {
+    let mut gzip = Gzip::new(level);
+    loop {
+        let Ok(permit) = Arc::clone(&window).acquire_owned().await else { return Ok(()) };
+        let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
+        let Some((index, batch)) = next else { return Ok(()) };
+        let begun = Instant::now();
+        let tiles = source.render(&batch).await.map_err(PipelineError::Source)?;
+        let Some(zoom) = batch.zoom() else { continue };
+        if tiles.len() as u64 != batch.tiles {
+            return Err(PipelineError::Miscounted { zoom, planned: batch.tiles, found: tiles.len() as u64 });
+        }
+        let mut edits = Vec::with_capacity(tiles.len());
+        let mut features = Vec::with_capacity(tiles.len());
+        for tile in tiles {
+            features.push(tile.features);
+            edits.push(if tile.mvt.is_empty() {
+                TileEdit::Remove(tile.tile)
+            } else {
+                let packed = gzip.pack(&tile.mvt);
+                TileEdit::Put(tile.tile, packed.map_err(|source| PipelineError::Encode { tile: tile.tile, source })?)
+            });
+        }
+        let planned_features = batch.features();
+        let packed = Packed { index, zoom, edits, features, planned_features, busy: begun.elapsed(), permit };
+        if done.send(packed).await.is_err() {
+            return Ok(());
+        }
+    }
+}

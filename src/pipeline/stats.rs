@@ -1,0 +1,129 @@
+//! Figures for each zoom, gathered on the way in bounded memory.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Packed, writer};
+use crate::sink::TileEdit;
+use crate::tile::{TileCoord, Zoom};
+
+/// The largest tile of a zoom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LargestTile {
+    /// Which one.
+    pub tile: TileCoord,
+    /// Its stored bytes.
+    pub bytes: u64,
+}
+
+/// How many tiles there are of each stored size. Sizes above 16 kB are counted in steps of one part in 256, so that there
+/// are never more than some thousand steps.
+#[derive(Debug, Clone, Default)]
+pub struct TileSizes(BTreeMap<u64, u64>);
+
+impl TileSizes {
+    fn add(&mut self, bytes: u64) {
+        *self.0.entry(TileSizes::step(bytes)).or_default() += 1;
+    }
+
+    fn step(bytes: u64) -> u64 {
+        const EXACT: u64 = 1 << 14;
+        if bytes < EXACT {
+            return bytes;
+        }
+        let dropped = 64 - bytes.leading_zeros() - 9;
+        bytes >> dropped << dropped
+    }
+
+    /// The size that a share of the tiles, 0..=1, does not exceed.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of tiles are far below 2^52")]
+    pub fn quantile(&self, share: f64) -> u64 {
+        let tiles: u64 = self.0.values().sum();
+        let wanted = ((tiles as f64 * share).ceil() as u64).max(1);
+        let mut seen = 0;
+        for (size, count) in &self.0 {
+            seen += count;
+            if seen >= wanted {
+                return *size;
+            }
+        }
+        0
+    }
+}
+
+/// Figures of one zoom.
+#[derive(Debug, Clone)]
+pub struct ZoomStats {
+    /// The zoom level.
+    pub zoom: Zoom,
+    /// Tiles stored.
+    pub tiles: u64,
+    /// Features drawn in them.
+    pub features: u64,
+    /// Stored bytes.
+    pub bytes: u64,
+    /// The spread of sizes.
+    pub sizes: TileSizes,
+    /// The largest tile; `None` if no tile was stored.
+    pub largest: Option<LargestTile>,
+    /// Time that workers spent on rendering and packing, added up over the workers.
+    pub busy: Duration,
+}
+
+/// The figures of a run in the making.
+#[derive(Debug, Default)]
+pub(super) struct Stats(BTreeMap<Zoom, ZoomStats>);
+
+impl Stats {
+    /// Counts a batch; gives its stored bytes.
+    pub(super) fn add(&mut self, batch: &Packed) -> u64 {
+        let zoom = self.0.entry(batch.zoom).or_insert_with(|| ZoomStats {
+            zoom: batch.zoom,
+            tiles: 0,
+            features: 0,
+            bytes: 0,
+            sizes: TileSizes::default(),
+            largest: None,
+            busy: Duration::ZERO,
+        });
+        let before = zoom.bytes;
+        zoom.busy += batch.busy;
+        for (edit, features) in batch.edits.iter().zip(&batch.features) {
+            let (Some(bytes), TileEdit::Put(tile, _)) = (writer::size(edit), edit) else { continue };
+            let bytes = bytes as u64;
+            zoom.tiles += 1;
+            zoom.features += features;
+            zoom.bytes += bytes;
+            zoom.sizes.add(bytes);
+            if zoom.largest.is_none_or(|largest| bytes > largest.bytes) {
+                zoom.largest = Some(LargestTile { tile: *tile, bytes });
+            }
+        }
+        zoom.bytes - before
+    }
+
+    pub(super) fn finish(self) -> Vec<ZoomStats> {
+        self.0.into_values().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_exact_for_small_tiles_and_close_for_large_ones() {
+        let mut sizes = TileSizes::default();
+        for bytes in 1..=100 {
+            sizes.add(bytes);
+        }
+        assert_eq!((sizes.quantile(0.5), sizes.quantile(0.95), sizes.quantile(1.0)), (50, 95, 100));
+        sizes.add(14_000_001);
+        let largest = sizes.quantile(1.0);
+        assert!(largest <= 14_000_001 && largest > 13_900_000, "{largest}");
+        assert_eq!(TileSizes::default().quantile(0.5), 0);
+    }
+}

@@ -1,0 +1,235 @@
+//! Cutting the sweep into batches of about equal size, each one rectangle: whole columns side by side, or a part of one
+//! column where the column alone is too heavy. Batches follow each other in the archive's order without gaps.
+
+use super::{HEAVIEST, HeavyTile, OverLimit, PlanLayer, Touched, ZoomPlan};
+use crate::tile::{Area, Batch, Footprints, LayerCount, SearchBox, SourceBox, TileCoord, TileRect, Zoom};
+
+/// The smallest box that touches the boxes of all features seen: along each axis from the least upper end to the
+/// greatest lower end. A feature larger than the area does not make it grow.
+#[derive(Debug, Clone, Copy)]
+struct Touching {
+    least_upper: [f32; 2],
+    greatest_lower: [f32; 2],
+}
+
+impl Touching {
+    const NONE: Touching = Touching { least_upper: [f32::INFINITY; 2], greatest_lower: [f32::NEG_INFINITY; 2] };
+
+    fn add(&mut self, [x0, y0, x1, y1]: SourceBox) {
+        self.join(&Touching { least_upper: [x1, y1], greatest_lower: [x0, y0] });
+    }
+
+    fn join(&mut self, other: &Touching) {
+        for axis in 0..2 {
+            self.least_upper[axis] = self.least_upper[axis].min(other.least_upper[axis]);
+            self.greatest_lower[axis] = self.greatest_lower[axis].max(other.greatest_lower[axis]);
+        }
+    }
+
+    fn search(&self) -> SearchBox {
+        let [x, y] = [0, 1].map(|axis| {
+            let (a, b) = (f64::from(self.least_upper[axis]), f64::from(self.greatest_lower[axis]));
+            (a.min(b), a.max(b))
+        });
+        if x.0.is_finite() && y.0.is_finite() { SearchBox::Source([x.0, y.0, x.1, y.1]) } else { SearchBox::Area }
+    }
+}
+
+/// A run of tiles of the column in hand; its counts and boxes stand in the cutter, layer by layer.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    start: u64,
+    tiles: u64,
+    /// Pairs of a feature and a tile, for each tile.
+    features: u64,
+}
+
+/// The batch in hand.
+#[derive(Debug)]
+struct Open {
+    columns: (u32, u32),
+    rows: (u32, u32),
+    tiles: u64,
+    features: u64,
+    layers: Vec<LayerCount>,
+    touching: Vec<Touching>,
+}
+
+/// Takes the runs of a sweep and makes the plan of one zoom.
+pub(super) struct Cutter<'a> {
+    zoom: Zoom,
+    layers: &'a [PlanLayer],
+    /// How many pairs of a feature and a tile a batch should hold.
+    target: u64,
+    /// Whether a layer finds its features by the boxes of those planned rather than by the area.
+    searches_by_members: bool,
+    column: Vec<Run>,
+    counts: Vec<u64>,
+    touching: Vec<Touching>,
+    open: Option<Open>,
+    plan: ZoomPlan,
+}
+
+impl<'a> Cutter<'a> {
+    pub(super) fn new(zoom: Zoom, layers: &'a [PlanLayer], target: u64) -> Cutter<'a> {
+        let plan =
+            ZoomPlan { zoom, tiles: 0, features: 0, heaviest: Vec::new(), over_limit: Vec::new(), batches: Vec::new() };
+        Cutter {
+            zoom,
+            layers,
+            target,
+            searches_by_members: layers.iter().any(|layer| matches!(layer.footprints, Footprints::Boxes(_))),
+            column: Vec::new(),
+            counts: Vec::new(),
+            touching: Vec::new(),
+            open: None,
+            plan,
+        }
+    }
+
+    /// Takes the next run; runs come in the archive's order.
+    pub(super) fn add(&mut self, touched: &Touched<'_>) {
+        if self.column.first().is_some_and(|run| self.column_of(run.start) != self.column_of(touched.start)) {
+            self.end_column();
+        }
+        let features = touched.counts.iter().sum();
+        self.column.push(Run { start: touched.start, tiles: touched.tiles, features });
+        self.counts.extend_from_slice(touched.counts);
+        let first = self.touching.len();
+        self.touching.resize(first + self.layers.len(), Touching::NONE);
+        if self.searches_by_members {
+            for (layer, feature) in touched.members() {
+                if let Some(source) = self.layers[layer].footprints.source(feature as usize) {
+                    self.touching[first + layer].add(source);
+                }
+            }
+        }
+        self.plan.tiles += touched.tiles;
+        self.plan.features += touched.tiles * features;
+        self.note_heavy(touched, features);
+    }
+
+    /// Ends the last batch and gives the plan.
+    pub(super) fn finish(mut self) -> ZoomPlan {
+        self.end_column();
+        self.close();
+        self.plan
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "a column fits in 22 bits")]
+    fn column_of(&self, place: u64) -> u32 {
+        (place >> self.zoom.get()) as u32
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "a row fits in 22 bits")]
+    fn row_of(&self, place: u64) -> u32 {
+        (place & u64::from(self.zoom.last())) as u32
+    }
+
+    fn coord(&self, place: u64) -> TileCoord {
+        TileCoord::from_tms(self.zoom, self.column_of(place), self.row_of(place))
+    }
+
+    fn note_heavy(&mut self, touched: &Touched<'_>, features: u64) {
+        let tile = self.coord(touched.start);
+        let heaviest = &mut self.plan.heaviest;
+        if heaviest.len() < HEAVIEST || heaviest.last().is_some_and(|least| least.features < features) {
+            let at = heaviest.partition_point(|heavy| heavy.features >= features);
+            heaviest.insert(at, HeavyTile { tile, features });
+            heaviest.truncate(HEAVIEST);
+        }
+        for (layer, count) in touched.counts.iter().enumerate() {
+            if self.layers[layer].max_tile_features.is_none_or(|limit| *count <= limit.get()) {
+                continue;
+            }
+            let heavy = HeavyTile { tile, features: *count };
+            match self.plan.over_limit.iter_mut().find(|over| over.layer == layer) {
+                None => self.plan.over_limit.push(OverLimit { layer, tiles: touched.tiles, heaviest: heavy }),
+                Some(over) => {
+                    over.tiles += touched.tiles;
+                    if heavy.features > over.heaviest.features {
+                        over.heaviest = heavy;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Puts the column in hand into batches.
+    fn end_column(&mut self) {
+        let column = std::mem::take(&mut self.column);
+        let (counts, touching) = (std::mem::take(&mut self.counts), std::mem::take(&mut self.touching));
+        let cost: u64 = column.iter().map(|run| run.tiles * run.features).sum();
+        if self.open.as_ref().is_some_and(|open| open.features + cost > self.target) {
+            self.close();
+        }
+        // A column a little over the target stays whole.
+        let split = cost > self.target + self.target / 4;
+        let layers = self.layers.len();
+        for (number, run) in column.iter().enumerate() {
+            let (counts, touching) = (&counts[number * layers..][..layers], &touching[number * layers..][..layers]);
+            let piece = if split { (self.target / run.features).clamp(1, run.tiles) } else { run.tiles };
+            let mut done = 0;
+            while done < run.tiles {
+                let tiles = piece.min(run.tiles - done);
+                let full = |open: &Open| open.features + tiles * run.features > self.target;
+                if split && self.open.as_ref().is_some_and(full) {
+                    self.close();
+                }
+                self.take(run.start + done, tiles, counts, touching);
+                done += tiles;
+            }
+        }
+        if split {
+            self.close();
+        }
+        (self.column, self.counts, self.touching) = (column, counts, touching);
+        self.column.clear();
+        self.counts.clear();
+        self.touching.clear();
+    }
+
+    /// Puts some tiles of one column into the batch in hand.
+    fn take(&mut self, start: u64, tiles: u64, counts: &[u64], touching: &[Touching]) {
+        let (column, first, last) = (self.column_of(start), self.row_of(start), self.row_of(start + tiles - 1));
+        let open = self.open.get_or_insert_with(|| Open {
+            columns: (column, column),
+            rows: (first, last),
+            tiles: 0,
+            features: 0,
+            layers: vec![LayerCount::default(); counts.len()],
+            touching: vec![Touching::NONE; counts.len()],
+        });
+        open.columns.1 = column;
+        open.rows = (open.rows.0.min(first), open.rows.1.max(last));
+        open.tiles += tiles;
+        for (layer, count) in counts.iter().enumerate() {
+            if *count > 0 {
+                open.features += tiles * count;
+                open.layers[layer].tiles += tiles;
+                open.layers[layer].features += tiles * count;
+                open.touching[layer].join(&touching[layer]);
+            }
+        }
+    }
+
+    /// Ends the batch in hand.
+    fn close(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        let search = open
+            .layers
+            .iter()
+            .zip(&open.touching)
+            .map(|(count, touching)| if count.tiles == 0 { SearchBox::Nothing } else { touching.search() })
+            .collect();
+        let last = self.zoom.last();
+        let rect = TileRect {
+            zoom: self.zoom,
+            x0: open.columns.0,
+            y0: last - open.rows.1,
+            x1: open.columns.1,
+            y1: last - open.rows.0,
+        };
+        self.plan.batches.push(Batch { areas: vec![Area { rect, search }], tiles: open.tiles, layers: open.layers });
+    }
+}

@@ -1,0 +1,121 @@
+//! Planning: which tiles are occupied, how heavy each one is, and how the work is cut into balanced batches.
+//!
+//! Nothing is asked of the database here. A sweep over the footprints of one zoom's features walks the tiles in the
+//! order in which the archive wants them (column by column, TMS rows upwards) and knows at each tile how many features
+//! of each layer touch it; the cutter closes a batch when it holds enough of them.
+
+mod cut;
+mod sweep;
+
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use serde::Serialize;
+
+use crate::tile::{Batch, Coverage, Footprints, TileCoord, Zoom, ZoomList, margin};
+
+pub use sweep::Touched;
+
+/// What planning knows of a layer.
+#[derive(Debug)]
+pub struct PlanLayer {
+    /// The zooms at which the layer is drawn.
+    pub zooms: ZoomList,
+    /// Units of a tile's grid along one side.
+    pub extent: u32,
+    /// The buffer around a tile in units of its grid.
+    pub buffer: u32,
+    /// A tile with more features than this is named; `None` for no limit.
+    pub max_tile_features: Option<NonZeroU64>,
+    /// Where its features lie.
+    pub footprints: Footprints,
+}
+
+impl PlanLayer {
+    /// The margin at a zoom, in world units.
+    #[must_use]
+    pub fn margin(&self, zoom: Zoom) -> i64 {
+        margin(zoom, self.extent, self.buffer)
+    }
+}
+
+/// A tile and how many features touch it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct HeavyTile {
+    /// The tile.
+    pub tile: TileCoord,
+    /// Features that touch it, those in its buffer counted in.
+    pub features: u64,
+}
+
+/// Tiles of one layer that hold more features than the layer allows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OverLimit {
+    /// The layer's number, counted from 0 in the order of the configuration.
+    pub layer: usize,
+    /// How many tiles are over the limit.
+    pub tiles: u64,
+    /// The heaviest of them.
+    pub heaviest: HeavyTile,
+}
+
+/// The plan of one zoom.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ZoomPlan {
+    /// The zoom level.
+    pub zoom: Zoom,
+    /// Occupied tiles: at least one feature falls into them or their buffer.
+    pub tiles: u64,
+    /// Pairs of a feature and a tile that it touches.
+    pub features: u64,
+    /// The heaviest tiles, heaviest first.
+    pub heaviest: Vec<HeavyTile>,
+    /// Layers with tiles over their limit.
+    pub over_limit: Vec<OverLimit>,
+    /// The batches, in the archive's order.
+    pub batches: Vec<Batch>,
+}
+
+/// How many of the heaviest tiles a plan names for each zoom.
+const HEAVIEST: usize = 5;
+
+/// Plans every zoom, shallowest first.
+///
+/// `batch_features` is how many pairs of a feature and a tile a batch should hold; a single tile with more is a batch
+/// of its own.
+#[must_use]
+pub fn plan(zooms: &ZoomList, layers: &[PlanLayer], coverage: &Coverage, batch_features: NonZeroU64) -> Vec<ZoomPlan> {
+    let zooms: Vec<Zoom> = zooms.iter().collect();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(zooms.len().max(1));
+    let next = AtomicUsize::new(zooms.len());
+    let mut plans: Vec<ZoomPlan> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut done = Vec::new();
+                    // The deepest zooms take longest: begin with them.
+                    while let Ok(left) = next.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)) {
+                        done.push(plan_zoom(zooms[left - 1], layers, coverage, batch_features));
+                    }
+                    done
+                })
+            })
+            .collect();
+        workers
+            .into_iter()
+            .flat_map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    plans.sort_by_key(|plan| plan.zoom);
+    plans
+}
+
+fn plan_zoom(zoom: Zoom, layers: &[PlanLayer], coverage: &Coverage, batch_features: NonZeroU64) -> ZoomPlan {
+    let touches = sweep::touches(zoom, layers, coverage);
+    let mut cutter = cut::Cutter::new(zoom, layers, batch_features.get());
+    sweep::sweep(&touches, layers.len(), |touched| cutter.add(touched));
+    cutter.finish()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,179 @@
+//! The sweep: which tiles each feature touches, and, tile by tile in the archive's order, how many touch it.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::PlanLayer;
+use crate::tile::{Coverage, Footprints, TileRect, Zoom};
+
+/// A run of tiles in one column that one feature touches. Sixteen bytes: there is one for each feature and column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Touch {
+    /// The place of the run's first tile in the archive's order, above eight bits of layer number.
+    key: u64,
+    /// How many tiles.
+    length: u32,
+    /// The feature's number within its layer.
+    feature: u32,
+}
+
+impl Touch {
+    const fn start(self) -> u64 {
+        self.key >> 8
+    }
+
+    const fn end(self) -> u64 {
+        self.start() + self.length as u64
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the low eight bits hold the layer")]
+    const fn layer(self) -> usize {
+        (self.key & 0xff) as usize
+    }
+}
+
+/// A run of neighbouring tiles of one column, all touched by the same features.
+#[derive(Debug)]
+pub struct Touched<'a> {
+    /// The place of the first tile: its column above the zoom's bits, its TMS row in them.
+    pub start: u64,
+    /// How many tiles.
+    pub tiles: u64,
+    /// For each layer, how many features touch each of the tiles.
+    pub counts: &'a [u64],
+    /// Every feature that touches the run.
+    active: &'a Active,
+}
+
+impl Touched<'_> {
+    /// Every feature (layer, number) that touches the run, in no order.
+    pub fn members(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
+        self.active.iter().map(|Reverse((_, layer, feature))| (*layer, *feature))
+    }
+}
+
+/// The features that touch the present tile, by the place at which they end.
+type Active = BinaryHeap<Reverse<(u64, usize, u32)>>;
+
+/// What every feature touches at a zoom, inside the coverage, sorted in the archive's order.
+pub(super) fn touches(zoom: Zoom, layers: &[PlanLayer], coverage: &Coverage) -> Vec<Touch> {
+    let rects = distinct_columns(&coverage.rects(zoom));
+    let mut touches = Vec::with_capacity(layers.iter().map(|layer| layer.footprints.len()).sum());
+    for (number, layer) in layers.iter().enumerate() {
+        if layer.zooms.contains(zoom) {
+            layer_touches(zoom, number, layer, &rects, &mut touches);
+        }
+    }
+    touches.sort_unstable();
+    touches
+}
+
+fn layer_touches(zoom: Zoom, number: usize, layer: &PlanLayer, rects: &[TileRect], touches: &mut Vec<Touch>) {
+    let (margin, shift, last) = (layer.margin(zoom), 32 - zoom.get(), i64::from(zoom.last()));
+    let footprints: &Footprints = &layer.footprints;
+    for feature in 0..footprints.len() {
+        let [west, north, east, south] = footprints.world(feature).map(i64::from);
+        let tile = |units: i64| units >> shift;
+        let (x0, x1) = (tile(west - margin).max(0), tile(east + margin).min(last));
+        let (y0, y1) = (tile(north - margin).max(0), tile(south + margin).min(last));
+        for rect in rects {
+            let (x0, x1) = (x0.max(rect.x0.into()), x1.min(rect.x1.into()));
+            let (y0, y1) = (y0.max(rect.y0.into()), y1.min(rect.y1.into()));
+            if y0 > y1 {
+                continue;
+            }
+            for x in x0..=x1 {
+                #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "clamped into the zoom above; a layer holds fewer than 2^32 features")]
+                touches.push(Touch {
+                    key: (((x as u64) << zoom.get()) | (last - y1) as u64) << 8 | number as u64,
+                    length: (y1 - y0 + 1) as u32,
+                    feature: feature as u32,
+                });
+            }
+        }
+    }
+}
+
+/// The same tiles as rectangles of which no two share a tile, so that overlapping boxes are planned once: the columns
+/// are cut wherever a rectangle begins or ends, and within such a strip the rows are joined.
+fn distinct_columns(rects: &[TileRect]) -> Vec<TileRect> {
+    let mut cuts: Vec<u32> = rects.iter().flat_map(|rect| [rect.x0, rect.x1 + 1]).collect();
+    cuts.sort_unstable();
+    cuts.dedup();
+    let mut distinct = Vec::new();
+    for strip in cuts.windows(2) {
+        let (x0, x1) = (strip[0], strip[1] - 1);
+        let mut rows: Vec<&TileRect> = rects.iter().filter(|rect| rect.x0 <= x0 && x1 <= rect.x1).collect();
+        rows.sort_by_key(|rect| rect.y0);
+        let mut joined: Vec<TileRect> = Vec::new();
+        for rect in rows {
+            match joined.last_mut() {
+                Some(last) if rect.y0 <= last.y1 + 1 => last.y1 = last.y1.max(rect.y1),
+                _ => joined.push(TileRect { x0, x1, ..*rect }),
+            }
+        }
+        distinct.append(&mut joined);
+    }
+    distinct
+}
+
+/// Walks the touched tiles in the archive's order and hands over each run of tiles that the same features touch.
+pub(super) fn sweep(touches: &[Touch], layers: usize, mut each: impl FnMut(&Touched<'_>)) {
+    let mut counts = vec![0_u64; layers];
+    let mut active = Active::new();
+    let mut left = touches;
+    let mut place = 0;
+    loop {
+        while let Some(Reverse((end, layer, _))) = active.peek().copied() {
+            if end > place {
+                break;
+            }
+            active.pop();
+            counts[layer] -= 1;
+        }
+        if active.is_empty() {
+            match left.first() {
+                Some(next) => place = next.start(),
+                None => return,
+            }
+        }
+        while let Some((touch, rest)) = left.split_first() {
+            if touch.start() > place {
+                break;
+            }
+            counts[touch.layer()] += 1;
+            active.push(Reverse((touch.end(), touch.layer(), touch.feature)));
+            left = rest;
+        }
+        let Some(Reverse((first_end, _, _))) = active.peek() else { return };
+        let next = left.first().map_or(*first_end, |touch| touch.start().min(*first_end));
+        each(&Touched { start: place, tiles: next - place, counts: &counts, active: &active });
+        place = next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlapping_boxes_share_no_tile() {
+        let zoom = Zoom::new(4).unwrap();
+        let rect = |x0, y0, x1, y1| TileRect { zoom, x0, y0, x1, y1 };
+        let rects = [rect(0, 0, 5, 5), rect(3, 3, 8, 8), rect(3, 3, 3, 3), rect(10, 0, 10, 2)];
+        let distinct = distinct_columns(&rects);
+        let mut seen = std::collections::BTreeSet::new();
+        for r in &distinct {
+            for x in r.x0..=r.x1 {
+                for y in r.y0..=r.y1 {
+                    assert!(seen.insert((x, y)), "{x}/{y} twice");
+                }
+            }
+        }
+        let wanted = (0..16).flat_map(|x| (0..16).map(move |y| (x, y)));
+        let wanted: std::collections::BTreeSet<_> = wanted
+            .filter(|(x, y)| rects.iter().any(|r| (r.x0..=r.x1).contains(x) && (r.y0..=r.y1).contains(y)))
+            .collect();
+        assert_eq!(seen, wanted);
+    }
+}

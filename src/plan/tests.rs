@@ -1,0 +1,156 @@
+//! The plan against a count made the slow way: every feature, every tile.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::tile::{BoxFootprint, LonLatBox, SearchBox, TileRect};
+
+/// A small generator of chance (splitmix64), so that a failing case can be run again.
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    fn position(&mut self) -> u32 {
+        // Half of the positions crowd around one spot, the rest lie anywhere.
+        if self.below(2) == 0 { 3_000_000_000 + self.below(1 << 24) as u32 } else { self.next() as u32 }
+    }
+}
+
+fn points(chance: &mut Chance, count: u64) -> Footprints {
+    Footprints::Points((0..count).map(|_| u64::from(chance.position()) << 32 | u64::from(chance.position())).collect())
+}
+
+fn boxes(chance: &mut Chance, count: u64) -> Footprints {
+    let footprint = |chance: &mut Chance| {
+        let (x, y) = (chance.position(), chance.position());
+        let size = 1_u32 << chance.below(31);
+        let (x1, y1) = (x.saturating_add(size), y.saturating_add(size / 3));
+        BoxFootprint { world: [x, y, x1, y1], source: [x as f32, -(y1 as f32), x1 as f32, -(y as f32)] }
+    };
+    Footprints::Boxes((0..count).map(|_| footprint(chance)).collect())
+}
+
+fn layer(zooms: &str, buffer: u32, footprints: Footprints) -> PlanLayer {
+    PlanLayer { zooms: zooms.parse().unwrap(), extent: 4096, buffer, max_tile_features: NonZeroU64::new(20), footprints }
+}
+
+/// Touching features of each layer, for every tile that has any.
+fn slowly(zoom: Zoom, layers: &[PlanLayer], rects: &[TileRect]) -> BTreeMap<(u32, u32), Vec<u64>> {
+    let mut tiles = BTreeMap::new();
+    for (number, layer) in layers.iter().enumerate().filter(|(_, layer)| layer.zooms.contains(zoom)) {
+        for feature in 0..layer.footprints.len() {
+            let [west, north, east, south] = layer.footprints.world(feature).map(i64::from);
+            for x in 0..=zoom.last() {
+                for y in 0..=zoom.last() {
+                    let inside = rects.iter().any(|r| (r.x0..=r.x1).contains(&x) && (r.y0..=r.y1).contains(&y));
+                    let rect = TileRect { zoom, x0: x, y0: y, x1: x, y1: y };
+                    let (w, n, e, s) = rect.world(layer.margin(zoom));
+                    if inside && west < e && east >= w && north < s && south >= n {
+                        tiles.entry((x, y)).or_insert_with(|| vec![0; layers.len()])[number] += 1;
+                    }
+                }
+            }
+        }
+    }
+    tiles
+}
+
+#[test]
+fn every_occupied_tile_is_planned_once_with_its_exact_count() {
+    for seed in 0..60 {
+        let chance = &mut Chance(seed);
+        let count = chance.below(40);
+        let layers = [
+            layer("0-6", 64, points(chance, count)),
+            layer("2-5", 4096 * 2, boxes(chance, count / 4)),
+            layer("3-4", 0, points(chance, 3)),
+        ];
+        let wanted: &[LonLatBox] = &["170,-50,-170,50".parse().unwrap(), "-20,-60,160,70".parse().unwrap()];
+        let coverage = Coverage::new(if seed % 2 == 0 { &[] } else { wanted });
+        let target = NonZeroU64::new(1 + chance.below(30)).unwrap();
+        for zoom in plan(&"0-6".parse().unwrap(), &layers, &coverage, target) {
+            let slow = slowly(zoom.zoom, &layers, &coverage.rects(zoom.zoom));
+            let total = |layer: usize| slow.values().map(|counts| counts[layer]).sum::<u64>();
+            assert_eq!(zoom.tiles, slow.len() as u64, "seed {seed} zoom {}", zoom.zoom);
+            assert_eq!(zoom.features, (0..3).map(total).sum::<u64>());
+            assert_eq!(
+                zoom.heaviest.first().map(|heavy| heavy.features),
+                slow.values().map(|counts| counts.iter().sum()).max()
+            );
+            for number in 0..3 {
+                let over = slow.values().filter(|counts| counts[number] > 20).count() as u64;
+                let found = zoom.over_limit.iter().find(|over| over.layer == number).map_or(0, |over| over.tiles);
+                assert_eq!(found, over, "tiles over the limit");
+            }
+            check_batches(&zoom, &slow, &layers);
+        }
+    }
+}
+
+/// Each batch holds what it says, and each of its features is found by the search box.
+fn check_batches(zoom: &ZoomPlan, slow: &BTreeMap<(u32, u32), Vec<u64>>, layers: &[PlanLayer]) {
+    let mut left = slow.clone();
+    for batch in &zoom.batches {
+        let [area] = &batch.areas[..] else { panic!("a seed's batch is one rectangle") };
+        let r = area.rect;
+        let inside: Vec<_> = left
+            .extract_if(.., |(x, y), _| (r.x0..=r.x1).contains(x) && (r.y0..=r.y1).contains(y))
+            .map(|(_, counts)| counts)
+            .collect();
+        assert_eq!(batch.tiles, inside.len() as u64);
+        for (number, count) in batch.layers.iter().enumerate() {
+            assert_eq!(count.tiles, inside.iter().filter(|counts| counts[number] > 0).count() as u64);
+            assert_eq!(count.features, inside.iter().map(|counts| counts[number]).sum::<u64>());
+            let Footprints::Boxes(boxes) = &layers[number].footprints else { continue };
+            let SearchBox::Source([x0, y0, x1, y1]) = area.search[number] else {
+                assert_eq!(count.tiles, 0);
+                continue;
+            };
+            let (w, n, e, s) = r.world(layers[number].margin(zoom.zoom));
+            for b in boxes {
+                let [west, north, east, south] = b.world.map(i64::from);
+                if west < e && east >= w && north < s && south >= n {
+                    let [bx0, by0, bx1, by1] = b.source.map(f64::from);
+                    assert!(bx0 <= x1 && bx1 >= x0 && by0 <= y1 && by1 >= y0, "the index would miss a feature");
+                }
+            }
+        }
+    }
+    assert!(left.is_empty(), "tiles in no batch");
+}
+
+#[test]
+fn a_dense_city_is_cut_into_batches_of_the_target_size() {
+    let mut chance = Chance(7);
+    let city = (0..50_000)
+        .map(|_| u64::from(3_000_000_000 + chance.below(1 << 27) as u32) << 32 | u64::from(1_900_000_000 + chance.below(1 << 27) as u32))
+        .collect();
+    let layers = [layer("0-14", 64, Footprints::Points(city))];
+    let target = NonZeroU64::new(2_000).unwrap();
+    for zoom in plan(&"0-14".parse().unwrap(), &layers, &Coverage::new(&[]), target) {
+        let heaviest_tile = zoom.heaviest[0].features;
+        for batch in &zoom.batches {
+            assert!(batch.features() <= 2_500.max(heaviest_tile), "zoom {}: {}", zoom.zoom, batch.features());
+        }
+        let fewest = zoom.features / 2_500;
+        assert!(zoom.batches.len() as u64 <= 3 * fewest + 2 + zoom.tiles.min(100), "zoom {}", zoom.zoom);
+    }
+}
+
+#[test]
+fn an_empty_world_is_planned_at_no_cost() {
+    let layers = [layer("0-22", 64, Footprints::Points(Vec::new()))];
+    let plans = plan(&"0-22".parse().unwrap(), &layers, &Coverage::new(&[]), NonZeroU64::MIN);
+    assert_eq!(plans.iter().map(|zoom| zoom.tiles).sum::<u64>(), 0);
+    assert_eq!(plans.iter().map(|zoom| zoom.batches.len()).sum::<usize>(), 0);
+}

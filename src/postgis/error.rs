@@ -1,0 +1,191 @@
+//! What can go wrong with the database: what, where, the cause once, the next step.
+
+use std::fmt;
+
+use tokio_postgres::error::SqlState;
+
+use super::ServerName;
+use crate::tile::TileRect;
+
+/// What the server or the network said.
+#[derive(Debug)]
+pub struct Cause {
+    text: String,
+    /// The SQLSTATE, if the server said it.
+    pub code: Option<SqlState>,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Cause {}
+
+impl From<tokio_postgres::Error> for Cause {
+    fn from(error: tokio_postgres::Error) -> Cause {
+        if let Some(db) = error.as_db_error() {
+            let mut text = db.message().to_owned();
+            for (name, more) in [("detail", db.detail()), ("hint", db.hint()), ("where", db.where_())] {
+                if let Some(more) = more {
+                    text.push_str(&format!(" ({name}: {})", more.lines().next().unwrap_or_default()));
+                }
+            }
+            return Cause { text, code: Some(db.code().clone()) };
+        }
+        // The outer text only says "error connecting to server": the chain below it says why.
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(inner) = source {
+            text = inner.to_string();
+            source = inner.source();
+        }
+        Cause { text, code: None }
+    }
+}
+
+impl Cause {
+    /// Whether the connection is gone, or the server ended it: nothing is wrong with the statement.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        match &self.code {
+            None => true,
+            Some(code) => {
+                code.code().starts_with("57P") || code.code().starts_with("08") || *code == SqlState::T_R_SERIALIZATION_FAILURE
+            }
+        }
+    }
+
+    /// Whether the statement was cancelled for taking too long.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        self.code.as_ref() == Some(&SqlState::QUERY_CANCELED)
+    }
+}
+
+/// Why the database could not do its part.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A connection setting makes no sense.
+    #[error("{what}: {next}")]
+    Setting {
+        /// What is wrong.
+        what: String,
+        /// What to write instead.
+        next: String,
+    },
+    /// Nobody answers.
+    #[error("cannot reach the database {server}: is it running, and are host and port right? (--database-url, DATABASE_URL, PGHOST, PGPORT)")]
+    Unreachable {
+        /// Which one.
+        server: ServerName,
+        /// The cause.
+        source: Cause,
+    },
+    /// The server refuses the user.
+    #[error("the database {server} does not let the user in: check user name and password (--database-url, DATABASE_URL, PGUSER, PGPASSWORD)")]
+    Refused {
+        /// Which one.
+        server: ServerName,
+        /// The cause.
+        source: Cause,
+    },
+    /// No such database, too many connections and the like.
+    #[error("the database {server} does not accept the connection: {next}")]
+    NotAccepted {
+        /// Which one.
+        server: ServerName,
+        /// What to do.
+        next: &'static str,
+        /// The cause.
+        source: Cause,
+    },
+    /// No PostGIS.
+    #[error("the database {server} has no PostGIS: run CREATE EXTENSION postgis in it as its owner")]
+    NoPostgis {
+        /// Which one.
+        server: ServerName,
+    },
+    /// PostGIS is too old.
+    #[error("the database {server} has PostGIS {found}: 3.1 is the oldest that works; upgrade it (ALTER EXTENSION postgis UPDATE, after installing the newer package)")]
+    OldPostgis {
+        /// Which one.
+        server: ServerName,
+        /// Its version.
+        found: String,
+    },
+    /// Something about a layer is wrong.
+    #[error("layer \"{layer}\": {what}. {next}")]
+    Layer {
+        /// Which layer.
+        layer: String,
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        next: String,
+        /// The cause, if the server gave one.
+        source: Option<Cause>,
+    },
+    /// A statement took too long.
+    #[error("{place}: the database cancelled the query after {after} (raise statement_timeout in [database], or lighten the layer with where or zoom)")]
+    Timeout {
+        /// Which tile of which layer, or which step.
+        place: String,
+        /// The limit.
+        after: String,
+        /// The cause.
+        source: Cause,
+    },
+    /// A statement failed.
+    #[error("{place}: the database could not run the query. {next}")]
+    Query {
+        /// Which tile of which layer, or which step.
+        place: String,
+        /// What to do.
+        next: &'static str,
+        /// The cause.
+        source: Cause,
+    },
+    /// The connection broke, or the server went away.
+    #[error("lost the database {server} {during}")]
+    Lost {
+        /// Which one.
+        server: ServerName,
+        /// While doing what.
+        during: String,
+        /// The cause.
+        source: Cause,
+    },
+    /// The rendering gave other tiles than were planned.
+    #[error("layer \"{layer}\": {found} tiles came back for {planned} planned around {near}: the result is not complete, nothing was published. Please report this with the layer's configuration")]
+    Miscounted {
+        /// Which layer.
+        layer: String,
+        /// Tiles planned.
+        planned: u64,
+        /// Tiles rendered.
+        found: u64,
+        /// Where.
+        near: String,
+    },
+    /// A stop was asked for.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Error {
+    /// Whether a fresh start may help: the server went away, nothing is wrong with the work.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Error::Lost { .. })
+    }
+}
+
+/// "tile 3/4/5" for one tile, "the tiles 3/4-6/5-9" for several.
+pub(super) fn place_of(rect: &TileRect) -> String {
+    match rect.first() {
+        Some(tile) if rect.tiles() == 1 => format!("tile {tile}"),
+        _ => format!("the tiles {}/{}-{}/{}-{}", rect.zoom, rect.x0, rect.x1, rect.y0, rect.y1),
+    }
+}

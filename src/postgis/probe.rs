@@ -1,0 +1,366 @@
+//! Asking the database, before the first tile, whether everything that the configuration names is there and fits.
+
+use tokio_postgres::error::SqlState;
+
+use super::error::Error;
+use super::layer::{BoundProperty, KeyColumn, Layer, LayerOptions, Property, PropertySource, Shape, quoted};
+use super::relation::{Column, Relation, look_up, nearest};
+use super::session::{Session, Snapshot};
+use crate::manifest::DatabaseIdentity;
+
+/// What was found.
+#[derive(Debug)]
+pub struct Probed {
+    /// The server and database.
+    pub server: Server,
+    /// The layers, in the order of the configuration.
+    pub layers: Vec<Layer>,
+    /// What the user should know, though the run can go on.
+    pub warnings: Vec<String>,
+}
+
+/// The server and database.
+#[derive(Debug)]
+pub struct Server {
+    /// What tells this database from another.
+    pub identity: DatabaseIdentity,
+    /// Whether it is a standby.
+    pub in_recovery: bool,
+}
+
+/// The oldest PostGIS that works: `ST_TileEnvelope` with a margin, and `ST_AsMVT` with feature ids, came before or with it.
+const OLDEST_POSTGIS: (u32, u32) = (3, 1);
+
+/// Looks at the server and at every layer.
+///
+/// # Errors
+/// If PostGIS is missing or too old, or a layer names something that is not there, may not be read or does not fit.
+pub async fn probe(snapshot: &Snapshot, layers: &[LayerOptions]) -> Result<Probed, Error> {
+    let session = &snapshot.keeper;
+    let server = server(session).await?;
+    let mut probed = Probed { server, layers: Vec::new(), warnings: Vec::new() };
+    for options in layers {
+        let layer = LayerProbe { session, options, warnings: &mut probed.warnings }.probe().await?;
+        probed.layers.push(layer);
+    }
+    Ok(probed)
+}
+
+async fn server(session: &Session) -> Result<Server, Error> {
+    let place = "asking the server for its version";
+    let found = session
+        .all(
+            place,
+            "SELECT n.nspname::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+             WHERE p.proname = 'postgis_lib_version' ORDER BY pg_function_is_visible(p.oid) DESC LIMIT 1",
+            &[],
+        )
+        .await?;
+    let Some(row) = found.first() else { return Err(Error::NoPostgis { server: session.server().clone() }) };
+    session.found_postgis(row.get(0)).await?;
+    let row = session
+        .one(
+            place,
+            "SELECT postgis_lib_version(), current_setting('server_version'), current_database()::text,
+                    (SELECT oid FROM pg_database WHERE datname = current_database()), pg_is_in_recovery(),
+                    has_function_privilege('pg_control_system()', 'EXECUTE')",
+            &[],
+        )
+        .await?;
+    let postgis: String = row.get(0);
+    let version: Vec<u32> = postgis.split(['.', '-', ' ']).map_while(|part| part.parse().ok()).collect();
+    if let [major, minor, ..] = version[..]
+        && (major, minor) < OLDEST_POSTGIS
+    {
+        return Err(Error::OldPostgis { server: session.server().clone(), found: postgis });
+    }
+    let system_identifier = if row.get::<_, bool>(5) {
+        let sql = "SELECT system_identifier::text FROM pg_control_system()";
+        Some(session.one(place, sql, &[]).await?.get(0))
+    } else {
+        None
+    };
+    let identity = DatabaseIdentity {
+        system_identifier,
+        name: row.get(2),
+        oid: row.get(3),
+        postgresql: row.get(1),
+        postgis,
+    };
+    Ok(Server { identity, in_recovery: row.get(4) })
+}
+
+/// The probing of one layer.
+struct LayerProbe<'a> {
+    session: &'a Session,
+    options: &'a LayerOptions,
+    warnings: &'a mut Vec<String>,
+}
+
+impl LayerProbe<'_> {
+    async fn probe(mut self) -> Result<Layer, Error> {
+        let options = self.options;
+        let relation = look_up(self.session, options).await?;
+        if !relation.schema_usable {
+            let (schema, role) = (quoted(&relation.schema), quoted(&relation.role));
+            return Err(self.error(
+                format!("the role {role} may not use the schema {schema}"),
+                format!("Run GRANT USAGE ON SCHEMA {schema} TO {role} as its owner"),
+            ));
+        }
+        if !relation.readable {
+            return Err(self.no_right(&relation));
+        }
+        let geometry = self.geometry_column(&relation)?;
+        let key = self.key(&relation)?;
+        let properties = self.properties(&relation)?;
+        if let Some(column) = &options.feature_id {
+            let kind = &self.column(&relation, column, "feature_id")?.kind;
+            if !matches!(kind.as_str(), "int2" | "int4" | "int8") {
+                return Err(self.error(
+                    format!("feature_id names the column {}, which is of type {kind}", quoted(column)),
+                    "Feature ids are integers: name a smallint, integer or bigint column, or leave feature_id out".to_owned(),
+                ));
+            }
+        }
+        let mut layer = Layer {
+            name: options.name.clone(),
+            relation: relation.quoted(),
+            geometry: quoted(&geometry.name),
+            shape: Shape { srid: geometry.srid, points: false, geography: geometry.kind == "geography", curves: true },
+            key,
+            properties,
+            feature_id: options.feature_id.clone(),
+            filter: options.filter.clone(),
+            zooms: options.zooms.clone(),
+            extent: options.extent,
+            buffer: options.buffer,
+        };
+        self.types(&mut layer, &relation).await?;
+        layer.shape = self.shape(&layer, geometry, &relation).await?;
+        self.unique_key(&layer, &relation).await?;
+        if !relation.is_view && !relation.is_foreign && !relation.spatial_indexes.contains(&geometry.name) {
+            self.warnings.push(format!(
+                "layer \"{}\": {} has no spatial index, so every batch reads the whole table. Run CREATE INDEX ON {} USING gist ({})",
+                options.name, layer.relation, layer.relation, layer.geometry
+            ));
+        }
+        Ok(layer)
+    }
+
+    fn error(&self, what: String, next: String) -> Error {
+        Error::Layer { layer: self.options.name.clone(), what, next, source: None }
+    }
+
+    fn no_right(&self, relation: &Relation) -> Error {
+        let (table, role) = (relation.quoted(), quoted(&relation.role));
+        self.error(
+            format!("the role {role} may not read {table}"),
+            format!("Run GRANT SELECT ON {table} TO {role} as its owner"),
+        )
+    }
+
+    fn column<'r>(&self, relation: &'r Relation, name: &str, setting: &str) -> Result<&'r Column, Error> {
+        relation.column(name).ok_or_else(|| {
+            let nearest = nearest(name, relation.columns.iter().map(|column| column.name.as_str()));
+            self.error(
+                format!("{setting} names the column {}, which {} does not have", quoted(name), relation.quoted()),
+                match nearest {
+                    Some(nearest) => format!("Did you mean {}?", quoted(nearest)),
+                    None => format!("It has {}", list(&relation.columns)),
+                },
+            )
+        })
+    }
+
+    fn geometry_column<'r>(&self, relation: &'r Relation) -> Result<&'r Column, Error> {
+        if let Some(name) = &self.options.geometry {
+            let column = self.column(relation, name, "geometry")?;
+            if column.is_spatial() {
+                return Ok(column);
+            }
+            return Err(self.error(
+                format!("geometry names the column {}, which is of type {}", quoted(name), column.kind),
+                "Name a column of type geometry or geography".to_owned(),
+            ));
+        }
+        let spatial: Vec<&Column> = relation.columns.iter().filter(|column| column.is_spatial()).collect();
+        match spatial[..] {
+            [column] => Ok(column),
+            [] => Err(self.error(
+                format!("{} has no column of type geometry or geography", relation.quoted()),
+                "Choose another table, or a view that makes one (ST_SetSRID(ST_MakePoint(lon, lat), 4326))".to_owned(),
+            )),
+            _ => Err(self.error(
+                format!("{} has several geometry columns", relation.quoted()),
+                format!("Set geometry to one of {}", list(spatial)),
+            )),
+        }
+    }
+
+    fn key(&self, relation: &Relation) -> Result<Vec<KeyColumn>, Error> {
+        let primary = relation.unique.iter().find(|index| index.primary).map(|index| &index.columns);
+        let names = if self.options.key.is_empty() {
+            primary.ok_or_else(|| {
+                self.error(
+                    format!("{} has no primary key", relation.quoted()),
+                    "Set key to the column or columns that tell its rows apart, such as key = [\"id\"]".to_owned(),
+                )
+            })?
+        } else {
+            &self.options.key
+        };
+        names
+            .iter()
+            .map(|name| {
+                let column = self.column(relation, name, "key")?;
+                Ok(KeyColumn { quoted: quoted(name), collated: column.collated })
+            })
+            .collect()
+    }
+
+    fn properties(&self, relation: &Relation) -> Result<Vec<BoundProperty>, Error> {
+        let every;
+        let wanted = match &self.options.properties {
+            Some(properties) => properties,
+            None => {
+                let fits = |column: &&Column| !column.is_spatial() && self.options.feature_id.as_ref() != Some(&column.name);
+                every = relation.columns.iter().filter(fits).map(|column| Property {
+                    name: column.name.clone(),
+                    source: PropertySource::Column(column.name.clone()),
+                });
+                &every.collect()
+            }
+        };
+        wanted
+            .iter()
+            .map(|property| {
+                let sql = match &property.source {
+                    PropertySource::Column(name) => {
+                        if self.column(relation, name, "properties")?.is_spatial() {
+                            return Err(self.error(
+                                format!("properties names the geometry column {}", quoted(name)),
+                                "Leave it out, or write an expression such as ST_AsText(…)".to_owned(),
+                            ));
+                        }
+                        quoted(name)
+                    }
+                    PropertySource::Expression(sql) => format!("({sql}\n)"),
+                };
+                Ok(BoundProperty { name: property.name.clone(), sql, kind: "String" })
+            })
+            .collect()
+    }
+
+    /// Has the server look at every expression, on no row, and takes the types.
+    async fn types(&self, layer: &mut Layer, relation: &Relation) -> Result<(), Error> {
+        let place = format!("layer \"{}\"", layer.name);
+        let select: Vec<String> =
+            layer.properties.iter().enumerate().map(|(i, property)| format!("{} AS p{i}", property.sql)).collect();
+        let types: Vec<String> = (0..layer.properties.len()).map(|i| format!("pg_typeof(p{i})::text")).collect();
+        let key = layer.key.iter().map(|key| key.quoted.clone());
+        let select: Vec<String> = select.into_iter().chain(key).chain([layer.geometry.clone()]).collect();
+        let filter = layer.filter.as_ref().map(|filter| format!("AND ({filter}\n)")).unwrap_or_default();
+        let sql = format!(
+            "SELECT ARRAY[{}]::text[] FROM (SELECT) AS one LEFT JOIN (SELECT {} FROM {} WHERE false {filter}) AS none ON true",
+            types.join(", "),
+            select.join(", "),
+            layer.relation
+        );
+        let row = self.session.one(&place, &sql, &[]).await.map_err(|error| match error {
+            Error::Query { source, .. } if source.code == Some(SqlState::INSUFFICIENT_PRIVILEGE) => self.no_right(relation),
+            Error::Query { source, .. } => {
+                let columns = list(&relation.columns);
+                Error::Layer {
+                    layer: layer.name.clone(),
+                    what: "the database does not understand properties or where".to_owned(),
+                    next: format!("They are SQL over the columns of {}: {columns}", layer.relation),
+                    source: Some(source),
+                }
+            }
+            other => other,
+        })?;
+        for (property, kind) in layer.properties.iter_mut().zip(row.get::<_, Vec<String>>(0)) {
+            property.kind = match kind.as_str() {
+                "boolean" => "Boolean",
+                "smallint" | "integer" | "bigint" | "real" | "double precision" => "Number",
+                _ => "String",
+            };
+        }
+        Ok(())
+    }
+
+    /// The reference system and kind of the geometries: from the column's type if it says, else from the rows.
+    async fn shape(&mut self, layer: &Layer, column: &Column, relation: &Relation) -> Result<Shape, Error> {
+        let declared = column.geometry_type.trim_end_matches(['Z', 'M']);
+        if column.srid > 0 && declared != "Geometry" {
+            return Ok(Shape {
+                srid: column.srid,
+                points: declared == "Point",
+                geography: layer.shape.geography,
+                curves: !matches!(declared, "Point" | "MultiPoint" | "LineString" | "MultiLineString" | "Polygon" | "MultiPolygon"),
+            });
+        }
+        let g = if layer.shape.geography { format!("{}::geometry", layer.geometry) } else { layer.geometry.clone() };
+        let filter = layer.filter.as_ref().map(|filter| format!("AND ({filter}\n)")).unwrap_or_default();
+        let sql = format!(
+            "SELECT array_agg(DISTINCT ST_SRID({g})), COALESCE(bool_and(GeometryType({g}) = 'POINT'), true),
+                    COALESCE(bool_or(GeometryType({g}) ~ 'CURVE|CIRCULAR|COLLECTION|SURFACE'), false)
+             FROM {} WHERE {} IS NOT NULL {filter}",
+            layer.relation, layer.geometry
+        );
+        let row = self.session.one(&format!("layer \"{}\"", layer.name), &sql, &[]).await?;
+        let srids: Vec<i32> = row.get::<_, Option<Vec<i32>>>(0).unwrap_or_default();
+        let srid = match srids[..] {
+            // No row says: any system will do.
+            [] => if column.srid > 0 { column.srid } else { 4326 },
+            [0] => {
+                return Err(self.error(
+                    format!("the geometries in {} of {} have SRID 0: nobody can tell where they lie", layer.geometry, layer.relation),
+                    format!(
+                        "If they are longitudes and latitudes, run ALTER TABLE {} ALTER COLUMN {c} TYPE geometry(Geometry, 4326) USING ST_SetSRID({c}, 4326)",
+                        relation.quoted(),
+                        c = layer.geometry
+                    ),
+                ));
+            }
+            [srid] => srid,
+            _ => {
+                let found: Vec<String> = srids.iter().map(ToString::to_string).collect();
+                return Err(self.error(
+                    format!("the geometries in {} of {} have several SRIDs: {}", layer.geometry, layer.relation, found.join(", ")),
+                    "Bring them to one with ST_Transform, in the table or in a view".to_owned(),
+                ));
+            }
+        };
+        Ok(Shape { srid, points: row.get(1), geography: layer.shape.geography, curves: row.get(2) })
+    }
+
+    /// Refuses a key that does not tell rows apart: the order of features, and so the bytes, would be chance.
+    async fn unique_key(&self, layer: &Layer, relation: &Relation) -> Result<(), Error> {
+        let is_key = |name: &String| layer.key.iter().any(|key| key.quoted == quoted(name));
+        let not_null = |name: &String| relation.column(name).is_some_and(|column| column.not_null);
+        if relation.unique.iter().any(|index| index.columns.iter().all(|name| is_key(name) && not_null(name))) {
+            return Ok(());
+        }
+        let key = layer.key.iter().map(|key| key.quoted.clone()).collect::<Vec<_>>().join(", ");
+        let text = layer.key.iter().map(|key| format!("{}::text", key.quoted)).collect::<Vec<_>>().join(", ");
+        let filter = layer.filter.as_ref().map(|filter| format!("WHERE ({filter}\n)")).unwrap_or_default();
+        let sql = format!(
+            "SELECT concat_ws('/', {text}), count(*) FROM {} {filter} GROUP BY {key} HAVING count(*) > 1 ORDER BY 1 LIMIT 1",
+            layer.relation
+        );
+        let rows = self.session.all(&format!("layer \"{}\"", layer.name), &sql, &[]).await?;
+        let Some(row) = rows.first() else { return Ok(()) };
+        let (example, count): (String, i64) = (row.get(0), row.get(1));
+        Err(self.error(
+            format!("the key ({key}) does not tell the rows of {} apart: {count} rows have the key \"{example}\"", layer.relation),
+            "Set key to columns that are unique together".to_owned(),
+        ))
+    }
+}
+
+fn list<'a>(columns: impl IntoIterator<Item = &'a Column>) -> String {
+    columns.into_iter().map(|column| quoted(&column.name)).collect::<Vec<_>>().join(", ")
+}
+

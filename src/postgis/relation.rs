@@ -1,0 +1,182 @@
+//! What the catalog says of a relation: its columns, key and indexes.
+
+use tokio_postgres::types::Type;
+
+use super::error::Error;
+use super::layer::{LayerOptions, quoted};
+use super::session::Session;
+
+/// A column.
+#[derive(Debug)]
+pub(super) struct Column {
+    pub name: String,
+    pub kind: String,
+    pub collated: bool,
+    pub not_null: bool,
+    /// The SRID that the column's type declares; 0 if it declares none.
+    pub srid: i32,
+    /// The geometry type that the column's type declares, such as "Point"; "Geometry" for any.
+    pub geometry_type: String,
+}
+
+impl Column {
+    pub(super) fn is_spatial(&self) -> bool {
+        self.kind == "geometry" || self.kind == "geography"
+    }
+}
+
+/// A unique index over plain columns that always holds: neither partial nor deferred nor half built.
+#[derive(Debug)]
+pub(super) struct UniqueIndex {
+    pub columns: Vec<String>,
+    pub primary: bool,
+}
+
+/// A table, view, materialized view or foreign table.
+#[derive(Debug)]
+pub(super) struct Relation {
+    pub schema: String,
+    pub name: String,
+    pub is_view: bool,
+    pub is_foreign: bool,
+    pub columns: Vec<Column>,
+    pub unique: Vec<UniqueIndex>,
+    /// Columns that a spatial index begins with.
+    pub spatial_indexes: Vec<String>,
+    pub readable: bool,
+    pub schema_usable: bool,
+    pub role: String,
+}
+
+impl Relation {
+    /// Schema and name, quoted.
+    pub(super) fn quoted(&self) -> String {
+        format!("{}.{}", quoted(&self.schema), quoted(&self.name))
+    }
+
+    pub(super) fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+}
+
+/// Finds the relation by exact name: on the search path, or in the schema given; "a.b" without a schema given is also
+/// tried as relation b of schema a.
+const FIND: &str = "
+    SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text,
+           has_any_column_privilege(c.oid, 'SELECT'), has_schema_privilege(n.oid, 'USAGE'), current_user::text
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
+      AND ((c.relname = $1 AND (n.nspname = $2 OR ($2 IS NULL AND pg_table_is_visible(c.oid))))
+        OR ($2 IS NULL AND $3 AND c.relname = $5 AND n.nspname = $4))
+    ORDER BY c.relname = $1 DESC LIMIT 1";
+
+const COLUMNS: &str = "
+    SELECT a.attname::text, t.typname::text, a.attcollation <> 0, a.attnotnull,
+           CASE WHEN t.typname IN ('geometry', 'geography') THEN postgis_typmod_srid(a.atttypmod) ELSE 0 END,
+           CASE WHEN t.typname IN ('geometry', 'geography') THEN postgis_typmod_type(a.atttypmod) ELSE '' END
+    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+    WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY a.attnum";
+
+const INDEXES: &str = "
+    SELECT i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indimmediate, i.indisprimary, m.amname::text,
+           ARRAY(SELECT a.attname::text
+                 FROM unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
+                 JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+                 WHERE k.place <= i.indnkeyatts ORDER BY k.place)
+    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
+    WHERE i.indrelid = $1 AND i.indisvalid
+    ORDER BY i.indexrelid";
+
+const NAMES: &str = "
+    SELECT CASE WHEN pg_table_is_visible(c.oid) THEN c.relname::text ELSE n.nspname || '.' || c.relname END
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+    ORDER BY 1 LIMIT 1000";
+
+/// Looks a layer's relation up.
+pub(super) async fn look_up(session: &Session, layer: &LayerOptions) -> Result<Relation, Error> {
+    let place = format!("layer \"{}\"", layer.name);
+    let (front, back) = layer.table.split_once('.').unwrap_or((&layer.table, ""));
+    let dotted = !back.is_empty();
+    let found = session
+        .all(
+            &place,
+            FIND,
+            &[
+                (&layer.table, Type::TEXT),
+                (&layer.schema, Type::TEXT),
+                (&dotted, Type::BOOL),
+                (&front, Type::TEXT),
+                (&back, Type::TEXT),
+            ],
+        )
+        .await?;
+    let Some(row) = found.first() else { return Err(unknown(session, layer, &place).await) };
+    let oid: u32 = row.get(0);
+    let kind: String = row.get(3);
+    let columns = session.all(&place, COLUMNS, &[(&oid, Type::OID)]).await?;
+    let columns: Vec<Column> = columns
+        .iter()
+        .map(|row| Column {
+            name: row.get(0),
+            kind: row.get(1),
+            collated: row.get(2),
+            not_null: row.get(3),
+            srid: row.get(4),
+            geometry_type: row.get(5),
+        })
+        .collect();
+    let (mut unique, mut spatial_indexes) = (Vec::new(), Vec::new());
+    for row in session.all(&place, INDEXES, &[(&oid, Type::OID)]).await? {
+        let (is_unique, primary, method): (bool, bool, String) = (row.get(0), row.get(1), row.get(2));
+        let names: Vec<String> = row.get(3);
+        if is_unique {
+            unique.push(UniqueIndex { columns: names, primary });
+        } else if matches!(method.as_str(), "gist" | "spgist") {
+            spatial_indexes.extend(names.into_iter().take(1));
+        }
+    }
+    Ok(Relation {
+        schema: row.get(1),
+        name: row.get(2),
+        is_view: kind == "v",
+        is_foreign: kind == "f",
+        columns,
+        unique,
+        spatial_indexes,
+        readable: row.get(4),
+        schema_usable: row.get(5),
+        role: row.get(6),
+    })
+}
+
+async fn unknown(session: &Session, layer: &LayerOptions, place: &str) -> Error {
+    let names = match session.all(place, NAMES, &[]).await {
+        Ok(rows) => rows.iter().map(|row| row.get(0)).collect::<Vec<String>>(),
+        Err(error) => return error,
+    };
+    let wanted = match &layer.schema {
+        Some(schema) => format!("{schema}.{}", layer.table),
+        None => layer.table.clone(),
+    };
+    let nearest = nearest(&wanted, names.iter().map(String::as_str));
+    Error::Layer {
+        layer: layer.name.clone(),
+        what: format!("the database {} has no table or view {}", session.server(), quoted(&wanted)),
+        next: match nearest {
+            Some(name) => format!("Did you mean {}? Set table (and schema) of the layer", quoted(name)),
+            None => "Set table (and schema) of the layer".to_owned(),
+        },
+        source: None,
+    }
+}
+
+/// The name that is most like the one wanted, if any is like it at all.
+pub(super) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    names
+        .map(|name| (strsim::jaro_winkler(&wanted.to_lowercase(), &name.to_lowercase()), name))
+        .filter(|(likeness, _)| *likeness > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}

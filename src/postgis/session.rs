@@ -1,0 +1,304 @@
+//! Connections: a bounded pool, one exported snapshot that every session of a run sees, and statements that a stop
+//! cancels in the server.
+//!
+//! No statement is named: unnamed ones work behind a pooler that gives out connections by transaction.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod};
+use futures_util::{Stream, TryStreamExt as _};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{CancelToken, Row};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::connect::{ConnectOptions, ServerName};
+use super::error::{Cause, Error};
+use super::layer::quoted;
+use super::tls;
+use crate::stop::Stop;
+
+/// Limits of a session.
+#[derive(Debug, Clone)]
+pub struct SessionOptions {
+    /// A statement that runs longer is cancelled by the server. Zero for no limit.
+    pub statement_timeout: Duration,
+    /// Memory for the sort of one batch, such as "64MB" (`work_mem`).
+    pub work_mem: String,
+    /// How many sessions there may be at once: the workers and the one that holds the snapshot.
+    pub connections: usize,
+}
+
+/// A parameter and its type.
+pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// A database that sessions are opened on. Clones share the pool.
+#[derive(Clone)]
+pub struct Database {
+    pool: Pool,
+    tls: MakeRustlsConnect,
+    server: ServerName,
+    options: Arc<SessionOptions>,
+    /// The schema of PostGIS, once it is known.
+    postgis: Arc<OnceLock<String>>,
+    stop: Stop,
+}
+
+/// The database state that a whole run sees. It lasts as long as this value: the session that exported it stays in its
+/// transaction.
+pub struct Snapshot {
+    pub(super) keeper: Session,
+    exported: String,
+    cursor: String,
+}
+
+impl Snapshot {
+    /// `pg_current_snapshot()`: the state as a cursor for changes.
+    #[must_use]
+    pub fn cursor(&self) -> &str {
+        &self.cursor
+    }
+}
+
+/// One connection in one read-only transaction.
+pub(super) struct Session {
+    client: Object,
+    cancel: CancelToken,
+    database: Database,
+    exported: Option<String>,
+}
+
+impl Database {
+    /// Opens nothing yet.
+    ///
+    /// # Errors
+    /// If TLS cannot be set up.
+    pub fn new(connect: &ConnectOptions, options: SessionOptions, stop: &Stop) -> Result<Database, Error> {
+        let tls = tls::connector(connect.mode, &connect.files)?;
+        let manager = Manager::from_config(
+            connect.config.clone(),
+            tls.clone(),
+            ManagerConfig { recycling_method: RecyclingMethod::Fast },
+        );
+        let pool = Pool::builder(manager).max_size(options.connections).build().map_err(|error| Error::Setting {
+            what: format!("the connection pool cannot be built ({error})"),
+            next: "set connections to at least 2".to_owned(),
+        })?;
+        Ok(Database {
+            pool,
+            tls,
+            server: connect.server.clone(),
+            options: Arc::new(options),
+            postgis: Arc::default(),
+            stop: stop.clone(),
+        })
+    }
+
+    /// The server as it may be shown.
+    #[must_use]
+    pub fn server(&self) -> &ServerName {
+        &self.server
+    }
+
+    /// Takes the snapshot of a run.
+    ///
+    /// # Errors
+    /// If the database cannot be reached or does not let the user in.
+    pub async fn snapshot(&self) -> Result<Snapshot, Error> {
+        let keeper = self.session(None).await?;
+        let row = keeper
+            .one("taking the snapshot", "SELECT pg_export_snapshot(), pg_current_snapshot()::text", &[])
+            .await?;
+        Ok(Snapshot { exported: row.get(0), cursor: row.get(1), keeper })
+    }
+
+    /// A session on a snapshot.
+    pub(super) async fn on(&self, snapshot: &Snapshot) -> Result<Session, Error> {
+        self.session(Some(snapshot.exported.clone())).await
+    }
+
+    async fn session(&self, exported: Option<String>) -> Result<Session, Error> {
+        let client = tokio::select! {
+            client = self.pool.get() => client.map_err(|error| self.not_connected(error))?,
+            _ = self.stop.wait() => return Err(Error::Interrupted),
+        };
+        let cancel = client.cancel_token();
+        let session = Session { client, cancel, database: self.clone(), exported };
+        session.begin().await?;
+        Ok(session)
+    }
+
+    fn not_connected(&self, error: PoolError) -> Error {
+        let server = self.server.clone();
+        let source = match error {
+            PoolError::Backend(error) => Cause::from(error),
+            other => {
+                return Error::Setting {
+                    what: format!("no connection to {server} is free ({other})"),
+                    next: "this is a defect of oar-tiles: please report it".to_owned(),
+                };
+            }
+        };
+        let Some(code) = source.code.clone() else { return Error::Unreachable { server, source } };
+        match code {
+            SqlState::INVALID_PASSWORD | SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
+                Error::Refused { server, source }
+            }
+            SqlState::CANNOT_CONNECT_NOW | SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN => {
+                Error::Lost { server, during: "while connecting".to_owned(), source }
+            }
+            SqlState::TOO_MANY_CONNECTIONS => Error::NotAccepted {
+                server,
+                next: "lower --workers, or raise max_connections of the server",
+                source,
+            },
+            SqlState::INVALID_CATALOG_NAME => {
+                Error::NotAccepted { server, next: "name a database that exists", source }
+            }
+            _ => Error::NotAccepted { server, next: "look into the cause", source },
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn server(&self) -> &ServerName {
+        &self.database.server
+    }
+
+    /// Begins the transaction: read-only, on the snapshot, with the settings that make plans and bytes the same everywhere.
+    async fn begin(&self) -> Result<(), Error> {
+        let snapshot = self.exported.as_ref().map(|id| format!("SET TRANSACTION SNAPSHOT '{}';", id.replace('\'', "''")));
+        let sql = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {snapshot}
+             SET LOCAL statement_timeout = {timeout};
+             SET LOCAL idle_in_transaction_session_timeout = 0; -- the keeper of the snapshot waits for the whole run
+             SET LOCAL lock_timeout = 0;
+             SET LOCAL work_mem = '{work_mem}';
+             SET LOCAL enable_hashagg = off;                 -- a hash of thousands of open tiles took 40 times as long
+             SET LOCAL jit = off;
+             SET LOCAL max_parallel_workers_per_gather = 0;  -- the pool is the parallelism; parallel plans change the order
+             SET LOCAL timezone = 'UTC';                     -- how dates and numbers read in a tile
+             SET LOCAL datestyle = 'ISO, MDY';
+             SET LOCAL intervalstyle = 'postgres';
+             SET LOCAL extra_float_digits = 1;
+             SET LOCAL bytea_output = 'hex';",
+            snapshot = snapshot.unwrap_or_default(),
+            timeout = self.database.options.statement_timeout.as_millis(),
+            work_mem = self.database.options.work_mem.replace('\'', "''"),
+        );
+        self.client.batch_execute(&sql).await.map_err(|error| {
+            let source = Cause::from(error);
+            // The snapshot is gone with the session that exported it.
+            let snapshot_gone = self.exported.is_some()
+                && matches!(source.code, Some(SqlState::INVALID_PARAMETER_VALUE | SqlState::UNDEFINED_OBJECT));
+            if source.is_lost() || snapshot_gone {
+                return Error::Lost { server: self.server().clone(), during: "while opening a session".to_owned(), source };
+            }
+            Error::Query {
+                place: "opening a session".to_owned(),
+                next: "look into the cause (work_mem and statement_timeout stand in [database])",
+                source,
+            }
+        })?;
+        match self.database.postgis.get() {
+            Some(schema) => self.add_to_search_path(schema).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Notes where PostGIS is, for this session and all that follow.
+    pub(super) async fn found_postgis(&self, schema: String) -> Result<(), Error> {
+        let schema = self.database.postgis.get_or_init(|| schema);
+        self.add_to_search_path(schema).await
+    }
+
+    /// Makes PostGIS visible if its schema is not on the search path.
+    async fn add_to_search_path(&self, schema: &str) -> Result<(), Error> {
+        let sql = "SELECT set_config('search_path', current_setting('search_path') || ', ' || $1, true)
+                   WHERE NOT $2 = ANY (current_schemas(true)::text[])";
+        let (quoted, schema) = (quoted(schema), schema.to_owned());
+        self.all("opening a session", sql, &[(&quoted, Type::TEXT), (&schema, Type::TEXT)]).await.map(|_| ())
+    }
+
+    /// Starts over in the same session on the same snapshot, after a statement failed.
+    pub(super) async fn restart(&self) -> Result<(), Error> {
+        self.client.batch_execute("ROLLBACK").await.map_err(|error| Error::Lost {
+            server: self.server().clone(),
+            during: "after a failed statement".to_owned(),
+            source: error.into(),
+        })?;
+        self.begin().await
+    }
+
+    /// All rows of a statement.
+    pub(super) async fn all(&self, place: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
+        self.until_stopped(async { self.client.query_typed(sql, params).await.map_err(|error| self.failed(place, error)) })
+            .await
+    }
+
+    /// The one row of a statement.
+    pub(super) async fn one(&self, place: &str, sql: &str, params: &[Param<'_>]) -> Result<Row, Error> {
+        self.until_stopped(async {
+            self.client.query_typed_one(sql, params).await.map_err(|error| self.failed(place, error))
+        })
+        .await
+    }
+
+    /// Hands every row of a statement to `each` as it arrives.
+    pub(super) async fn each(
+        &self,
+        place: &str,
+        sql: &str,
+        params: &[Param<'_>],
+        mut each: impl FnMut(&Row) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.until_stopped(async {
+            let params = params.iter().map(|(value, kind)| (*value, kind.clone()));
+            let rows = self.client.query_typed_raw(sql, params).await.map_err(|error| self.failed(place, error))?;
+            tokio::pin!(rows);
+            while let Some(row) = next(&mut rows).await.map_err(|error| self.failed(place, error))? {
+                each(&row)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Runs a statement until it is done or a stop is asked for; then the statement is cancelled in the server.
+    async fn until_stopped<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        tokio::pin!(work);
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            _ = self.database.stop.wait() => {}
+        }
+        let cancelled = self.cancel.cancel_query(self.database.tls.clone());
+        match tokio::time::timeout(Duration::from_secs(1), cancelled).await {
+            // The statement ends with an error; waiting for it tells that the server really let go.
+            Ok(Ok(())) => drop(tokio::time::timeout(Duration::from_millis(500), work).await),
+            Ok(Err(error)) => tracing::warn!("a query could not be cancelled in the server: {error}"),
+            Err(_elapsed) => tracing::warn!("a query could not be cancelled in the server within a second"),
+        }
+        Err(Error::Interrupted)
+    }
+
+    pub(super) fn failed(&self, place: &str, error: tokio_postgres::Error) -> Error {
+        let place = place.to_owned();
+        let source = Cause::from(error);
+        if source.is_lost() {
+            return Error::Lost { server: self.server().clone(), during: format!("at {place}"), source };
+        }
+        if source.is_timeout() {
+            let after = humantime::format_duration(self.database.options.statement_timeout).to_string();
+            return Error::Timeout { place, after, source };
+        }
+        Error::Query { place, next: "Mend what the cause names, and run the command again", source }
+    }
+}
+
+async fn next<S: Stream<Item = Result<Row, tokio_postgres::Error>> + Unpin>(
+    rows: &mut S,
+) -> Result<Option<Row>, tokio_postgres::Error> {
+    rows.try_next().await
+}

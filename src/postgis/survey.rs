@@ -1,0 +1,129 @@
+//! The survey: where every feature lies, read once, for planning.
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::error::Error;
+use super::layer::Layer;
+use super::session::{Param, Snapshot};
+use super::sql;
+use crate::tile::{BoxFootprint, Coverage, Footprints, TileRect, Zoom, latitude, longitude, margin, metres};
+
+/// Rows that cannot be drawn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Why: "NULL", "empty", "not finite" (NaN or infinite coordinates) or "outside" (beyond ±85.0511° or ±180°).
+    pub reason: String,
+    /// How many.
+    pub rows: u64,
+    /// The keys of a few of them.
+    pub examples: Vec<String>,
+}
+
+/// What one layer holds.
+#[derive(Debug)]
+pub struct Surveyed {
+    /// Where its features lie.
+    pub footprints: Footprints,
+    /// Rows that were left out.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Reads where a layer's features lie. Outside the coverage, grown by the layer's margin, they may be left out.
+///
+/// # Errors
+/// If the database cannot be asked, or a stop was asked for.
+pub async fn survey(snapshot: &Snapshot, layer: &Layer, coverage: &Coverage) -> Result<Surveyed, Error> {
+    let place = format!("layer \"{}\", reading where its features lie", layer.name);
+    let boxes = search_boxes(layer, coverage);
+    let statement = sql::survey(layer, boxes.is_some());
+    let columns = boxes.unwrap_or_default();
+    let params: Vec<Param<'_>> = columns.iter().map(|column| (column as _, Type::FLOAT8_ARRAY)).collect();
+    let mut left_out = 0_u64;
+    let footprints = if layer.shape.is_closed_form() {
+        let mut points = Vec::new();
+        let each = |row: &Row| {
+            match row.get::<_, Option<i64>>(0) {
+                Some(position) => points.push(position.cast_unsigned()),
+                None => left_out += 1,
+            }
+            Ok(())
+        };
+        snapshot.keeper.each(&place, &statement, &params, each).await.map_err(|error| explained(error, layer))?;
+        Footprints::Points(points)
+    } else {
+        let mut boxes = Vec::new();
+        let each = |row: &Row| {
+            match box_footprint(row) {
+                Some(footprint) => boxes.push(footprint),
+                None => left_out += 1,
+            }
+            Ok(())
+        };
+        snapshot.keeper.each(&place, &statement, &params, each).await.map_err(|error| explained(error, layer))?;
+        Footprints::Boxes(boxes)
+    };
+    let mut skipped = Vec::new();
+    if left_out > 0 {
+        for row in snapshot.keeper.all(&place, &sql::skipped(layer), &[]).await? {
+            let rows: i64 = row.get(1);
+            skipped.push(Skipped { reason: row.get(0), rows: rows.cast_unsigned(), examples: row.get(2) });
+        }
+    }
+    Ok(Surveyed { footprints, skipped })
+}
+
+/// PROJ refuses coordinates far outside a projected system; the message alone does not say what to do.
+fn explained(error: Error, layer: &Layer) -> Error {
+    match error {
+        Error::Query { source, .. } if source.to_string().contains("transform") => Error::Layer {
+            layer: layer.name.clone(),
+            what: format!("a geometry cannot be brought from SRID {} to Web Mercator", layer.shape.srid),
+            next: format!(
+                "Look for coordinates far outside of that reference system, and mend them or leave them out with where ({} && ST_MakeEnvelope(…, {}))",
+                layer.geometry, layer.shape.srid
+            ),
+            source: Some(source),
+        },
+        other => other,
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the halves are 32 bits wide; rounding outwards follows")]
+fn box_footprint(row: &Row) -> Option<BoxFootprint> {
+    let (first, second): (i64, i64) = (row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?);
+    let world = [(first >> 32) as u32, first as u32, (second >> 32) as u32, second as u32];
+    let side = |column: usize| row.get::<_, Option<f64>>(column);
+    let (x0, y0, x1, y1) = (side(2)?, side(3)?, side(4)?, side(5)?);
+    let below = |value: f64| if f64::from(value as f32) > value { (value as f32).next_down() } else { value as f32 };
+    let above = |value: f64| if f64::from(value as f32) < value { (value as f32).next_up() } else { value as f32 };
+    Some(BoxFootprint { world, source: [below(x0), below(y0), above(x1), above(y1)] })
+}
+
+/// Where to look for the features of a coverage: west, south, east, north, one element a box. `None` if all are wanted or
+/// the reference system has no closed formula.
+fn search_boxes(layer: &Layer, coverage: &Coverage) -> Option<[Vec<f64>; 4]> {
+    if coverage.is_world() || !matches!(layer.shape.srid, 3857 | 4326) {
+        return None;
+    }
+    let shallowest = layer.zooms.min();
+    let mut columns: [Vec<f64>; 4] = Default::default();
+    for rect in coverage.rects(shallowest) {
+        for (column, side) in columns.iter_mut().zip(area_box(layer, &rect, shallowest)) {
+            column.push(side);
+        }
+    }
+    Some(columns)
+}
+
+/// The box, in degrees or metres, in which a layer's features of an area lie, buffer included: west, south, east, north.
+pub(super) fn area_box(layer: &Layer, rect: &TileRect, zoom: Zoom) -> [f64; 4] {
+    // Two units more than the tiles' margin take in every rounding on the way.
+    let (west, north, east, south) = rect.world(margin(zoom, layer.extent, layer.buffer) + 2);
+    let half = metres(crate::tile::WORLD_UNITS / 2);
+    if layer.shape.srid == 3857 {
+        return [metres(west) - half, half - metres(south), metres(east) - half, half - metres(north)];
+    }
+    let (south, north) = (latitude(south).max(-90.0), latitude(north).min(90.0));
+    [longitude(west).max(-180.0), south, longitude(east).min(180.0), north]
+}

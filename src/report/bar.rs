@@ -1,0 +1,92 @@
+//! A bar for terminals. It counts features, not tiles: a tile of ten thousand features takes longer than one of two.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{Event, Report, grouped, important, say, sized};
+
+const PLANNING: &str = "{spinner} {msg}";
+const RENDERING: &str = "{wide_bar} {percent:>3} % · {msg} · {eta} left";
+
+/// Tiles and bytes so far.
+struct Seen {
+    tiles: u64,
+    bytes: u64,
+    since: Instant,
+}
+
+pub(super) struct Bar {
+    bar: ProgressBar,
+    seen: Mutex<Seen>,
+}
+
+impl Bar {
+    pub(super) fn new() -> Bar {
+        let bar = ProgressBar::new_spinner();
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Bar { bar, seen: Mutex::new(Seen { tiles: 0, bytes: 0, since: Instant::now() }) }
+    }
+
+    fn style(&self, template: &str) {
+        // The templates are constants, tested below.
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style);
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for the eye")]
+    fn stored(&self, zoom: crate::tile::Zoom, tiles: u64, bytes: u64) -> String {
+        let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        seen.tiles += tiles;
+        seen.bytes += bytes;
+        let rate = seen.tiles as f64 / seen.since.elapsed().as_secs_f64().max(0.001);
+        format!("zoom {zoom} · {} tiles · {} tiles/s · {}", grouped(seen.tiles), grouped(rate as u64), sized(seen.bytes))
+    }
+}
+
+impl Report for Bar {
+    fn event(&self, event: &Event) {
+        match event {
+            Event::Surveying { layer } => {
+                self.style(PLANNING);
+                self.bar.set_message(format!("reading where the features of \"{layer}\" lie"));
+            }
+            Event::Planned { features, .. } => {
+                let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                *seen = Seen { tiles: 0, bytes: 0, since: Instant::now() };
+                drop(seen);
+                self.bar.reset();
+                self.bar.set_length(*features);
+                self.style(RENDERING);
+            }
+            Event::Stored { zoom, tiles, features, bytes } => {
+                self.bar.set_message(self.stored(*zoom, *tiles, *bytes));
+                self.bar.inc(*features);
+            }
+            Event::Finishing => self.bar.set_message("completing the file"),
+            Event::Done { .. } => self.bar.finish_and_clear(),
+            Event::Warning { .. } | Event::Restarting { .. } => {
+                self.bar.suspend(|| important(event).iter().for_each(|text| say(text)));
+            }
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_templates_are_valid() {
+        ProgressStyle::with_template(PLANNING).unwrap();
+        ProgressStyle::with_template(RENDERING).unwrap();
+    }
+}

@@ -1,0 +1,201 @@
+//! What the user sees of a run: events in, a bar on a terminal, lines in a pipe, JSON for machines.
+
+mod bar;
+mod json;
+mod lines;
+mod summary;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::tile::Zoom;
+
+pub use summary::{PlanReport, PlanZoom, RunReport, RunZoom, SkippedRows, render_plan, render_run};
+
+/// Something that happened in a run.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// Reading where a layer's features lie.
+    Surveying {
+        /// The layer.
+        layer: String,
+    },
+    /// The plan is made.
+    Planned {
+        /// Occupied tiles.
+        tiles: u64,
+        /// Pairs of a feature and a tile.
+        features: u64,
+        /// Batches.
+        batches: u64,
+    },
+    /// A batch is stored.
+    Stored {
+        /// Its zoom.
+        zoom: Zoom,
+        /// Its tiles, those that rendered to nothing among them.
+        tiles: u64,
+        /// Features that the plan counted in it.
+        features: u64,
+        /// Its stored bytes.
+        bytes: u64,
+    },
+    /// Every tile is stored; the target is being completed.
+    Finishing,
+    /// The database went away; the run starts over on a new snapshot.
+    Restarting {
+        /// Which restart this is, counted from 1.
+        attempt: u32,
+        /// How many there may be.
+        of: u32,
+        /// Why.
+        cause: String,
+    },
+    /// Something that the user should know.
+    Warning {
+        /// What.
+        message: String,
+    },
+    /// The run is done.
+    Done {
+        /// Where the tiles are.
+        output: PathBuf,
+        /// Tiles stored.
+        tiles: u64,
+        /// Stored bytes.
+        bytes: u64,
+        /// How long it took.
+        seconds: f64,
+    },
+}
+
+/// Sees the events of a run.
+pub trait Report: Send + Sync {
+    /// Takes an event. Showing it must not fail the run.
+    fn event(&self, event: &Event);
+}
+
+/// How events are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// A bar on a terminal, lines elsewhere.
+    Auto,
+    /// A bar.
+    Bar,
+    /// Sparse lines.
+    Lines,
+    /// One JSON object a line, on standard output.
+    Json,
+    /// Warnings only.
+    Warnings,
+    /// Nothing at all.
+    Nothing,
+}
+
+/// A report of the given style.
+#[must_use]
+pub fn report(style: Style) -> Arc<dyn Report> {
+    match style {
+        Style::Auto if io::stderr().is_terminal() => Arc::new(bar::Bar::new()),
+        Style::Bar => Arc::new(bar::Bar::new()),
+        Style::Auto | Style::Lines => Arc::new(lines::Lines::new()),
+        Style::Json => Arc::new(json::Json),
+        Style::Warnings => Arc::new(Warnings),
+        Style::Nothing => Arc::new(Nothing),
+    }
+}
+
+/// Shows warnings and restarts.
+struct Warnings;
+
+impl Report for Warnings {
+    fn event(&self, event: &Event) {
+        if let Some(text) = important(event) {
+            say(&text);
+        }
+    }
+}
+
+/// Shows nothing.
+struct Nothing;
+
+impl Report for Nothing {
+    fn event(&self, _event: &Event) {}
+}
+
+/// The text of an event that is shown in every style.
+fn important(event: &Event) -> Option<String> {
+    match event {
+        Event::Warning { message } => Some(format!("warning: {message}")),
+        Event::Restarting { attempt, of, cause } => {
+            Some(format!("{cause}: starting over on a new snapshot ({attempt} of {of})"))
+        }
+        _ => None,
+    }
+}
+
+/// Writes a line for the user to standard error.
+pub fn say(line: &str) {
+    // A closed standard error is no reason to fail a run, and nobody is left to be told.
+    drop(writeln!(io::stderr(), "{line}"));
+}
+
+/// Writes data to standard output.
+///
+/// # Errors
+/// If standard output is closed or full.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// A count with thin groups: 1 234 567.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Bytes in decimal units.
+#[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+fn sized(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.2} GB", bytes as f64 / 1e9),
+    }
+}
+
+/// Seconds as a person reads them.
+fn timed(seconds: f64) -> String {
+    if seconds < 60.0 {
+        return format!("{seconds:.1} s");
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a run is shorter than 2^63 seconds")]
+    let whole = seconds.round() as u64;
+    if whole < 3_600 { format!("{} min {:02} s", whole / 60, whole % 60) } else { format!("{} h {:02} min", whole / 3_600, whole % 3_600 / 60) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_readable() {
+        assert_eq!((grouped(0).as_str(), grouped(999).as_str(), grouped(1_234_567).as_str()), ("0", "999", "1 234 567"));
+        assert_eq!((sized(999).as_str(), sized(1_500).as_str(), sized(132_000_000).as_str()), ("999 B", "1.5 kB", "132.0 MB"));
+        assert_eq!((timed(1.25).as_str(), timed(61.0).as_str(), timed(7_260.0).as_str()), ("1.2 s", "1 min 01 s", "2 h 01 min"));
+    }
+}

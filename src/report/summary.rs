@@ -1,0 +1,212 @@
+//! The table at the end of a run and the table of a plan, as text and as JSON.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::{grouped, sized, timed};
+use crate::manifest::Manifest;
+use crate::pipeline::LargestTile;
+use crate::plan::HeavyTile;
+
+/// Rows of a layer that were left out.
+#[derive(Debug, Clone, Serialize)]
+pub struct SkippedRows {
+    /// The layer.
+    pub layer: String,
+    /// Why.
+    pub reason: String,
+    /// How many.
+    pub rows: u64,
+    /// The keys of a few.
+    pub examples: Vec<String>,
+}
+
+/// What a run has done.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunReport {
+    /// Where the tiles are.
+    pub output: PathBuf,
+    /// What the target says about the run.
+    pub manifest: Manifest,
+    /// Pairs of a feature and a tile drawn.
+    pub features: u64,
+    /// Stored bytes of the tiles.
+    pub bytes: u64,
+    /// Seconds for reading where the features lie, and for planning.
+    pub plan_seconds: f64,
+    /// Seconds for rendering and storing.
+    pub render_seconds: f64,
+    /// Seconds for completing the file.
+    pub finish_seconds: f64,
+    /// Restarts on a new snapshot.
+    pub restarts: u32,
+    /// Figures for each zoom.
+    pub zooms: Vec<RunZoom>,
+    /// Rows that were left out.
+    pub skipped: Vec<SkippedRows>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// Figures of one zoom.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunZoom {
+    /// The zoom level.
+    pub zoom: u8,
+    /// Tiles stored.
+    pub tiles: u64,
+    /// Features drawn in them.
+    pub features: u64,
+    /// Stored bytes.
+    pub bytes: u64,
+    /// Half of the tiles have at most this many bytes.
+    pub median: u64,
+    /// Nineteen of twenty tiles have at most this many bytes.
+    pub p95: u64,
+    /// The largest tile.
+    pub largest: Option<LargestTile>,
+    /// Seconds that workers spent on the zoom, added up over the workers.
+    pub worker_seconds: f64,
+}
+
+/// What a run is going to do.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlanReport {
+    /// Figures for each zoom.
+    pub zooms: Vec<PlanZoom>,
+    /// Workers that the times are for.
+    pub workers: usize,
+    /// Rows that are left out.
+    pub skipped: Vec<SkippedRows>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// The plan of one zoom.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlanZoom {
+    /// The zoom level.
+    pub zoom: u8,
+    /// Occupied tiles.
+    pub tiles: u64,
+    /// Pairs of a feature and a tile.
+    pub features: u64,
+    /// Batches.
+    pub batches: u64,
+    /// The heaviest tiles, heaviest first.
+    pub heaviest: Vec<HeavyTile>,
+    /// Stored bytes, estimated from a sample.
+    pub estimated_bytes: u64,
+    /// Seconds, estimated from a sample.
+    pub estimated_seconds: f64,
+}
+
+/// Cells as columns: the first column left, the others right.
+fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let widths: Vec<usize> = (0..header.len())
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).chain([header[column].len()]).max().unwrap_or(0))
+        .collect();
+    let line = |cells: &[String]| {
+        let cells: Vec<String> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}")).collect();
+        cells.join("  ").trim_end().to_owned() + "\n"
+    };
+    let header: Vec<String> = header.iter().map(ToString::to_string).collect();
+    std::iter::once(&header).chain(rows).map(|cells| line(cells)).collect()
+}
+
+fn skipped_lines(skipped: &[SkippedRows]) -> String {
+    skipped
+        .iter()
+        .map(|rows| {
+            let why = match rows.reason.as_str() {
+                "NULL" => "their geometry is NULL",
+                "empty" => "their geometry is empty",
+                "not finite" => "they have NaN or infinite coordinates",
+                _ => "they lie outside of the Web Mercator world (beyond ±85.0511° or ±180°)",
+            };
+            let examples = rows.examples.join(", ");
+            format!("layer \"{}\": {} rows skipped, {why}: {examples}\n", rows.layer, grouped(rows.rows))
+        })
+        .collect()
+}
+
+/// The table at the end of a run.
+#[must_use]
+pub fn render_run(report: &RunReport) -> String {
+    let rows: Vec<Vec<String>> = report
+        .zooms
+        .iter()
+        .map(|zoom| {
+            let largest = zoom.largest.map(|largest| format!("{} {}", sized(largest.bytes), largest.tile));
+            vec![
+                zoom.zoom.to_string(),
+                grouped(zoom.tiles),
+                grouped(zoom.features),
+                sized(zoom.bytes),
+                sized(zoom.median),
+                sized(zoom.p95),
+                largest.unwrap_or_default(),
+                timed(zoom.worker_seconds),
+            ]
+        })
+        .chain([vec![
+            "all".to_owned(),
+            grouped(report.manifest.stored),
+            grouped(report.features),
+            sized(report.bytes),
+            String::new(),
+            String::new(),
+            String::new(),
+            timed(report.manifest.seconds),
+        ]])
+        .collect();
+    let header = ["zoom", "tiles", "features", "bytes", "median", "p95", "largest", "time"];
+    let empty = match report.manifest.empty {
+        0 => String::new(),
+        empty => format!(", {} rendered to nothing", grouped(empty)),
+    };
+    format!(
+        "{}time of a zoom: added up over the workers; of all: on the clock\n{}{} planned, {} stored{empty}: {}\n",
+        table(&header, &rows),
+        skipped_lines(&report.skipped),
+        grouped(report.manifest.planned),
+        grouped(report.manifest.stored),
+        report.output.display()
+    )
+}
+
+/// The table of a plan.
+#[must_use]
+pub fn render_plan(report: &PlanReport) -> String {
+    let row = |zoom: &PlanZoom| {
+        let heaviest = zoom.heaviest.first().map(|heavy| format!("{} in {}", grouped(heavy.features), heavy.tile));
+        vec![
+            zoom.zoom.to_string(),
+            grouped(zoom.tiles),
+            grouped(zoom.features),
+            grouped(zoom.batches),
+            heaviest.unwrap_or_default(),
+            sized(zoom.estimated_bytes),
+            timed(zoom.estimated_seconds),
+        ]
+    };
+    let sum = |figure: fn(&PlanZoom) -> u64| report.zooms.iter().map(figure).sum::<u64>();
+    let all = vec![
+        "all".to_owned(),
+        grouped(sum(|zoom| zoom.tiles)),
+        grouped(sum(|zoom| zoom.features)),
+        grouped(sum(|zoom| zoom.batches)),
+        String::new(),
+        sized(sum(|zoom| zoom.estimated_bytes)),
+        timed(report.zooms.iter().map(|zoom| zoom.estimated_seconds).sum()),
+    ];
+    let rows: Vec<Vec<String>> = report.zooms.iter().map(row).chain([all]).collect();
+    let header = ["zoom", "tiles", "features", "batches", "heaviest tile", "bytes (est.)", "time (est.)"];
+    format!(
+        "{}{}estimated from samples, with {} workers; nothing was written\n",
+        table(&header, &rows),
+        skipped_lines(&report.skipped),
+        report.workers
+    )
+}

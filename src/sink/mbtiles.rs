@@ -1,0 +1,295 @@
+//! The `MBTiles` 1.3 archive: an `SQLite` file with the tables `metadata` and `tiles`.
+//!
+//! Schema: one flat table with a unique index, which every reader knows. Rows come in the order of that index, so both
+//! grow at their ends, nothing is sorted at the end, and the archive's hash is computed on the way.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use md5::{Digest as _, Md5};
+use rusqlite::{Connection, OpenFlags, params};
+use serde::Serialize;
+
+use super::staging::{Staging, StagingError};
+use super::{Needs, Order, Sink, TileEdit, Written};
+use crate::stop::Stop;
+use crate::tile::ZoomList;
+
+/// "MPBX" in the header of the file: `SQLite`'s list of application ids (magic.txt) and MBTiles 1.3, section "Database".
+pub const MBTILES_APPLICATION_ID: i32 = 0x4d50_4258;
+
+/// What an archive says about itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metadata {
+    /// The tileset's name.
+    pub name: String,
+    /// What it shows.
+    pub description: Option<String>,
+    /// Whom to credit, HTML allowed.
+    pub attribution: Option<String>,
+    /// The tileset's version.
+    pub version: Option<String>,
+    /// The zooms that were asked for.
+    pub zooms: ZoomList,
+    /// West, south, east, north in degrees.
+    pub bounds: [f64; 4],
+    /// The layers and the types of their properties.
+    pub vector_layers: Vec<VectorLayer>,
+    /// The manifest as JSON.
+    pub manifest: String,
+}
+
+/// One layer as TileJSON and `MBTiles` describe it (TileJSON 3.0.0, section 3.3).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct VectorLayer {
+    /// The layer's name.
+    pub id: String,
+    /// What it shows; empty if nothing is said.
+    pub description: String,
+    /// Its shallowest zoom.
+    pub minzoom: u8,
+    /// Its deepest zoom.
+    pub maxzoom: u8,
+    /// The properties: name to "Number", "Boolean" or "String".
+    pub fields: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Why an archive could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum MbtilesError {
+    /// The file beside the target.
+    #[error(transparent)]
+    Staging(#[from] StagingError),
+    /// The target is something else.
+    #[error("{} is no MBTiles file ({what}): it is left alone. Choose another --output, or remove it first", path.display())]
+    Foreign {
+        /// The target.
+        path: PathBuf,
+        /// What it is instead.
+        what: &'static str,
+    },
+    /// The target could not be read.
+    #[error("cannot read {} to see whether it is an MBTiles file that may be replaced", path.display())]
+    Unreadable {
+        /// The target.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// No room.
+    #[error("no room to write {}: make room on its disk, or choose another --output; {} is unchanged", path.display(), target.display())]
+    DiskFull {
+        /// The staged file.
+        path: PathBuf,
+        /// The target.
+        target: PathBuf,
+        /// The cause.
+        source: SqliteCause,
+    },
+    /// A stop was asked for.
+    #[error("interrupted while writing {}", path.display())]
+    Interrupted {
+        /// The staged file.
+        path: PathBuf,
+    },
+    /// `SQLite` refused.
+    #[error("cannot write {}; {} is unchanged", path.display(), target.display())]
+    Sqlite {
+        /// The staged file.
+        path: PathBuf,
+        /// The target.
+        target: PathBuf,
+        /// The cause.
+        source: SqliteCause,
+    },
+}
+
+/// What `SQLite` said, once: its own errors carry a second text beneath the first.
+#[derive(Debug)]
+pub struct SqliteCause(rusqlite::Error);
+
+impl std::fmt::Display for SqliteCause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for SqliteCause {}
+
+/// An archive in the making.
+#[derive(Debug)]
+pub struct Mbtiles {
+    // Dropped in this order: the connection before the file it has open.
+    connection: Connection,
+    staging: Staging,
+    /// `agg_tiles_hash` as the `mbtiles` tool computes it: MD5 over zoom, column, TMS row and bytes of every tile.
+    hash: Md5,
+    digits: String,
+}
+
+const SCHEMA: &str = "
+    CREATE TABLE metadata (name text NOT NULL PRIMARY KEY, value text);
+    CREATE TABLE tiles (
+        zoom_level integer NOT NULL, tile_column integer NOT NULL, tile_row integer NOT NULL, tile_data blob NOT NULL
+    );
+    CREATE UNIQUE INDEX tile_index ON tiles (zoom_level, tile_column, tile_row);";
+
+const INSERT: &str = "INSERT INTO tiles (zoom_level, tile_column, tile_row, tile_data) VALUES (?1, ?2, ?3, ?4)";
+
+impl Mbtiles {
+    /// Begins an archive beside `target`. An existing target must be an `MBTiles` file; it stays as it is until
+    /// [`Mbtiles::finish`]. `stop` ends long steps early.
+    ///
+    /// # Errors
+    /// If the target is something else, its folder is missing or not writable, or another run writes it.
+    pub fn create(target: &Path, stop: &Stop) -> Result<Mbtiles, MbtilesError> {
+        let staging = Staging::beside(target)?;
+        refuse_foreign(staging.target())?;
+        let connection = open(staging.path(), stop).map_err(|source| failed(&staging, source))?;
+        Ok(Mbtiles { connection, staging, hash: Md5::new(), digits: String::new() })
+    }
+
+    fn insert(&mut self, edits: Vec<TileEdit>) -> rusqlite::Result<Written> {
+        let mut written = Written::default();
+        let transaction = self.connection.unchecked_transaction()?;
+        let mut insert = transaction.prepare_cached(INSERT)?;
+        for edit in edits {
+            match edit {
+                TileEdit::Put(tile, bytes) => {
+                    insert.execute(params![tile.zoom().get(), tile.x(), tile.tms_row(), &*bytes])?;
+                    self.digits.clear();
+                    // Writing to a string does not fail.
+                    if write!(self.digits, "{}{}{}", tile.zoom(), tile.x(), tile.tms_row()).is_ok() {
+                        self.hash.update(&self.digits);
+                    }
+                    self.hash.update(&bytes);
+                    written.stored += 1;
+                }
+                // The archive is new: a tile that was not put is not there.
+                TileEdit::Remove(_) => written.removed += 1,
+            }
+        }
+        drop(insert);
+        transaction.commit()?;
+        Ok(written)
+    }
+
+    /// Writes the metadata, syncs the file and puts it in the target's place.
+    ///
+    /// # Errors
+    /// If the disk is full, the target cannot be replaced, or a stop was asked for; the target is unchanged then.
+    pub fn finish(self, metadata: &Metadata) -> Result<PathBuf, MbtilesError> {
+        let Mbtiles { connection, staging, hash, .. } = self;
+        let hash = hash.finalize().iter().fold(String::new(), |mut hex, byte| {
+            hex.push_str(&format!("{byte:02X}"));
+            hex
+        });
+        describe(&connection, metadata, &hash).map_err(|source| failed(&staging, source))?;
+        connection.close().map_err(|(_, source)| failed(&staging, source))?;
+        Ok(staging.publish()?)
+    }
+}
+
+impl Sink for Mbtiles {
+    type Error = MbtilesError;
+
+    fn needs(&self) -> Needs {
+        Needs { order: Order::ZoomColumnTmsRow }
+    }
+
+    fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, MbtilesError> {
+        self.insert(edits).map_err(|source| failed(&self.staging, source))
+    }
+}
+
+fn failed(staging: &Staging, source: rusqlite::Error) -> MbtilesError {
+    let (path, target) = (staging.path().to_owned(), staging.target().to_owned());
+    let (code, source) = (source.sqlite_error_code(), SqliteCause(source));
+    match code {
+        Some(rusqlite::ErrorCode::OperationInterrupted) => MbtilesError::Interrupted { path },
+        // A file-size limit shows as a failed write rather than as a full disk.
+        Some(rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::SystemIoFailure) => {
+            MbtilesError::DiskFull { path, target, source }
+        }
+        _ => MbtilesError::Sqlite { path, target, source },
+    }
+}
+
+fn open(path: &Path, stop: &Stop) -> rusqlite::Result<Connection> {
+    let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    // Nobody reads the staged file and a failed one is thrown away, so it needs neither journal nor locks nor syncs of its
+    // own. The journal mode "off" is not kept in the file: readers find an ordinary one, never WAL.
+    connection.execute_batch(
+        "PRAGMA page_size = 4096; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE;
+         PRAGMA cache_size = -16000; PRAGMA encoding = 'UTF-8';",
+    )?;
+    connection.pragma_update(None, "application_id", MBTILES_APPLICATION_ID)?;
+    connection.execute_batch(SCHEMA)?;
+    let stop = stop.clone();
+    connection.progress_handler(100_000, Some(move || stop.asked().is_some()))?;
+    Ok(connection)
+}
+
+/// Fills the metadata table (MBTiles 1.3, section "Metadata").
+fn describe(connection: &Connection, metadata: &Metadata, hash: &str) -> rusqlite::Result<()> {
+    let [west, south, east, north] = metadata.bounds;
+    let (minzoom, maxzoom) = (metadata.zooms.min(), metadata.zooms.max());
+    let bounds = format!("{west:.6},{south:.6},{east:.6},{north:.6}");
+    let center = format!("{:.6},{:.6},{minzoom}", f64::midpoint(west, east), f64::midpoint(south, north));
+    let json = serde_json::json!({ "vector_layers": metadata.vector_layers }).to_string();
+    let rows = [
+        ("name", Some(metadata.name.clone())),
+        ("format", Some("pbf".to_owned())),
+        ("bounds", Some(bounds)),
+        ("center", Some(center)),
+        ("minzoom", Some(minzoom.to_string())),
+        ("maxzoom", Some(maxzoom.to_string())),
+        ("attribution", metadata.attribution.clone()),
+        ("description", metadata.description.clone()),
+        ("type", Some("overlay".to_owned())),
+        ("version", metadata.version.clone()),
+        ("json", Some(json)),
+        ("scheme", Some("tms".to_owned())),
+        ("generator", Some(concat!("oar-tiles ", env!("CARGO_PKG_VERSION")).to_owned())),
+        ("agg_tiles_hash", Some(hash.to_owned())),
+        ("oar_tiles_manifest", Some(metadata.manifest.clone())),
+    ];
+    let transaction = connection.unchecked_transaction()?;
+    for (name, value) in rows {
+        if let Some(value) = value {
+            transaction.execute("INSERT INTO metadata (name, value) VALUES (?1, ?2)", params![name, value])?;
+        }
+    }
+    transaction.commit()
+}
+
+/// Refuses to replace a file that is not an `MBTiles` archive. An empty file may be replaced.
+fn refuse_foreign(path: &Path) -> Result<(), MbtilesError> {
+    let foreign = |what| Err(MbtilesError::Foreign { path: path.to_owned(), what });
+    let mut magic = Vec::new();
+    match File::open(path).and_then(|file| file.take(16).read_to_end(&mut magic)) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(MbtilesError::Unreadable { path: path.to_owned(), source }),
+    }
+    match &*magic {
+        b"" => return Ok(()),
+        b"SQLite format 3\0" => {}
+        _ => return foreign("it is not an SQLite file"),
+    }
+    let tables = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .and_then(|connection| {
+            connection.query_row(
+                "SELECT count(*) FROM sqlite_schema WHERE name IN ('metadata', 'tiles') AND type IN ('table', 'view')",
+                [],
+                |row| row.get::<_, i64>(0),
+            )
+        });
+    match tables {
+        Ok(2) => Ok(()),
+        Ok(_) => foreign("it is an SQLite file without the tables metadata and tiles"),
+        Err(_) => foreign("SQLite cannot read it"),
+    }
+}

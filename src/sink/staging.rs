@@ -1,0 +1,170 @@
+//! A file written beside its target, then synced and renamed over it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a file could not be staged or published.
+#[derive(Debug, thiserror::Error)]
+pub enum StagingError {
+    /// The folder is not there.
+    #[error("the folder {} of the output {} does not exist: make it, or choose another --output", folder.display(), target.display())]
+    NoFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// The output.
+        target: PathBuf,
+    },
+    /// The output is a folder.
+    #[error("the output {} is a directory: name a file, such as {}", target.display(), target.join("facilities.mbtiles").display())]
+    IsDirectory {
+        /// The output.
+        target: PathBuf,
+    },
+    /// Somebody else writes the same target.
+    #[error("another run is writing {}: wait until it is done, or choose another --output", target.display())]
+    Busy {
+        /// The output.
+        target: PathBuf,
+    },
+    /// The system refused.
+    #[error("cannot {action} {}: {next}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What to do.
+        next: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// A file in the making. Dropped before it is published, it is removed.
+#[derive(Debug)]
+pub(super) struct Staging {
+    target: PathBuf,
+    path: PathBuf,
+    /// Holds the lock; the file is emptied and filled by others through its path.
+    lock: Option<File>,
+}
+
+impl Staging {
+    /// Takes the place beside a target: `.NAME.partial`. A symbolic link is followed, so that its goal is replaced. What a
+    /// killed run left there is emptied; what a running one holds is not touched.
+    pub(super) fn beside(target: &Path) -> Result<Staging, StagingError> {
+        let target = fs::canonicalize(target).unwrap_or_else(|_missing| target.to_owned());
+        if target.is_dir() {
+            return Err(StagingError::IsDirectory { target });
+        }
+        let folder = match target.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        if !folder.is_dir() {
+            return Err(StagingError::NoFolder { folder: folder.to_owned(), target });
+        }
+        let Some(name) = target.file_name() else {
+            return Err(StagingError::IsDirectory { target });
+        };
+        let mut staged = std::ffi::OsString::from(".");
+        staged.push(name);
+        staged.push(".partial");
+        let path = folder.join(staged);
+        let lock = Staging::lock(&path, &target)?;
+        Ok(Staging { target, path, lock: Some(lock) })
+    }
+
+    fn lock(path: &Path, target: &Path) -> Result<File, StagingError> {
+        let refused = |action, source: io::Error| {
+            let next = match source.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    "give yourself the right to write there, or choose another --output"
+                }
+                io::ErrorKind::StorageFull => "make room on the disk, or choose another --output",
+                _ => "look into the cause, or choose another --output",
+            };
+            StagingError::Io { action, path: path.to_owned(), next, source }
+        };
+        loop {
+            let file = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .open(path)
+                .map_err(|source| refused("write", source))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(fs::TryLockError::WouldBlock) => return Err(StagingError::Busy { target: target.to_owned() }),
+                Err(fs::TryLockError::Error(source)) => return Err(refused("lock", source)),
+            }
+            // The run that held the lock may have renamed or removed the file meanwhile: then this handle is of no use.
+            if same_file(&file, path) {
+                file.set_len(0).map_err(|source| refused("empty", source))?;
+                return Ok(file);
+            }
+        }
+    }
+
+    /// The file to fill.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file that it becomes.
+    pub(super) fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Makes the file durable and gives it the target's name: file, rename, folder.
+    pub(super) fn publish(mut self) -> Result<PathBuf, StagingError> {
+        let failed = |action, path: &Path, source| StagingError::Io {
+            action,
+            path: path.to_owned(),
+            next: "the old file is unchanged; look into the cause and run the command again",
+            source,
+        };
+        let Some(file) = self.lock.take() else { return Ok(self.target.clone()) };
+        if let Ok(old) = fs::metadata(&self.target) {
+            // The new file is as readable as the one it replaces.
+            file.set_permissions(old.permissions()).map_err(|source| failed("set the rights of", &self.path, source))?;
+        }
+        let published = file
+            .sync_all()
+            .map_err(|source| failed("sync", &self.path, source))
+            .and_then(|()| fs::rename(&self.path, &self.target).map_err(|source| failed("replace", &self.target, source)));
+        if let Err(error) = published {
+            self.lock = Some(file);
+            return Err(error);
+        }
+        let folder = self.target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| failed("sync", folder, source))?;
+        Ok(self.target.clone())
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if self.lock.is_some()
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::warn!("cannot remove {}: {error}; it is safe to delete", self.path.display());
+        }
+    }
+}
+
+#[cfg(unix)]
+fn same_file(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    }
+}
+
+#[cfg(not(unix))]
+fn same_file(_file: &File, path: &Path) -> bool {
+    path.exists()
+}

@@ -1,0 +1,67 @@
+//! The unit of work: tiles that one statement renders.
+
+use super::{TileRect, Zoom};
+
+/// Where the spatial index of one layer is asked for the features of an area.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum SearchBox {
+    /// The area itself, grown by the layer's margin; the source turns it into its own reference system.
+    Area,
+    /// A box in the units of the layer's reference system that touches the box of every feature of the area: least x,
+    /// least y, greatest x, greatest y.
+    Source([f64; 4]),
+    /// The layer has no feature here.
+    Nothing,
+}
+
+/// A rectangle of tiles, and where each layer finds its features.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Area {
+    /// The tiles.
+    pub rect: TileRect,
+    /// One for each layer, in the order of the layers.
+    pub search: Vec<SearchBox>,
+}
+
+/// What one layer is going to give to a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LayerCount {
+    /// Tiles in which the layer has a candidate.
+    pub tiles: u64,
+    /// Pairs of a candidate and a tile.
+    pub features: u64,
+}
+
+/// A set of tiles rendered together: the unit of work of the bounded pool.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// The rectangles; no tile lies in two of them.
+    pub areas: Vec<Area>,
+    /// Tiles that are planned: at least one layer has a candidate in them.
+    pub tiles: u64,
+    /// What each layer is going to give, in the order of the layers.
+    pub layers: Vec<LayerCount>,
+}
+
+impl Batch {
+    /// The zoom of the first area; batches of a seed have one zoom.
+    #[must_use]
+    pub fn zoom(&self) -> Option<Zoom> {
+        self.areas.first().map(|area| area.rect.zoom)
+    }
+
+    /// Pairs of a candidate and a tile, all layers together: the batch's size.
+    #[must_use]
+    pub fn features(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.features).sum()
+    }
+}
+
+impl Area {
+    /// The area as two, or `None` for a single tile.
+    #[must_use]
+    pub fn halves(&self) -> Option<(Area, Area)> {
+        let (a, b) = self.rect.halves()?;
+        Some((Area { rect: a, search: self.search.clone() }, Area { rect: b, search: self.search.clone() }))
+    }
+}

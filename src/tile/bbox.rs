@@ -1,0 +1,241 @@
+//! Boxes in degrees, and the tiles that a set of them covers.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::{TileRect, WORLD_UNITS, Zoom, latitude};
+
+/// A box in WGS 84 degrees, written `west,south,east,north`. It crosses the antimeridian where west is greater than
+/// east. Longitudes are -180..=180, latitudes -90..=90; the tiles end at ±85.0511°.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct LonLatBox {
+    west: f64,
+    south: f64,
+    east: f64,
+    north: f64,
+}
+
+/// Why a box could not be read.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum BoxError {
+    /// Not four numbers.
+    #[error("\"{0}\" is no box: write west,south,east,north in degrees, such as 5.9,45.8,10.5,47.8")]
+    NotABox(String),
+    /// A number beyond its range.
+    #[error("the box {text} is out of range: {what} {value} must lie between {min} and {max}")]
+    OutOfRange {
+        /// The box as typed.
+        text: String,
+        /// Which number.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+        /// The least it may be.
+        min: f64,
+        /// The most it may be.
+        max: f64,
+    },
+    /// South lies above north.
+    #[error("the box {text} is reversed: south {south} is not below north {north} (the order is west,south,east,north)")]
+    Reversed {
+        /// The box as typed.
+        text: String,
+        /// The lower latitude as typed.
+        south: f64,
+        /// The upper latitude as typed.
+        north: f64,
+    },
+    /// West and east are the same meridian.
+    #[error("the box {0} is empty: west and east are the same (for the whole world write -180,-85.0511,180,85.0511)")]
+    Empty(String),
+}
+
+impl LonLatBox {
+    /// The box of the whole Web Mercator world.
+    pub const WORLD: LonLatBox =
+        LonLatBox { west: -180.0, south: -85.051_128_779_806_6, east: 180.0, north: 85.051_128_779_806_6 };
+
+    /// West, south, east, north in degrees.
+    #[must_use]
+    pub const fn corners(&self) -> [f64; 4] {
+        [self.west, self.south, self.east, self.north]
+    }
+
+    /// Whether the box runs over the 180th meridian.
+    #[must_use]
+    pub fn crosses_antimeridian(&self) -> bool {
+        self.west > self.east
+    }
+
+    /// The one or two boxes, none of which crosses the antimeridian, that make it up.
+    fn unwrapped(&self) -> impl Iterator<Item = LonLatBox> {
+        let (first, second) = if self.crosses_antimeridian() {
+            (LonLatBox { east: 180.0, ..*self }, Some(LonLatBox { west: -180.0, ..*self }))
+        } else {
+            (*self, None)
+        };
+        [Some(first), second].into_iter().flatten()
+    }
+}
+
+impl FromStr for LonLatBox {
+    type Err = BoxError;
+    fn from_str(text: &str) -> Result<Self, BoxError> {
+        let not_a_box = || BoxError::NotABox(text.to_owned());
+        let numbers: Vec<f64> = text
+            .split(',')
+            .map(|part| part.trim().parse::<f64>().map_err(|_not_a_number| not_a_box()))
+            .collect::<Result<_, _>>()?;
+        let [west, south, east, north] = numbers[..] else { return Err(not_a_box()) };
+        for (what, value, limit) in
+            [("west", west, 180.0), ("south", south, 90.0), ("east", east, 180.0), ("north", north, 90.0)]
+        {
+            if !(-limit..=limit).contains(&value) {
+                return Err(BoxError::OutOfRange { text: text.to_owned(), what, value, min: -limit, max: limit });
+            }
+        }
+        if south >= north {
+            return Err(BoxError::Reversed { text: text.to_owned(), south, north });
+        }
+        if (west - east).abs() < f64::EPSILON {
+            return Err(BoxError::Empty(text.to_owned()));
+        }
+        Ok(LonLatBox { west, south, east, north })
+    }
+}
+
+impl TryFrom<String> for LonLatBox {
+    type Error = BoxError;
+    fn try_from(text: String) -> Result<Self, BoxError> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for LonLatBox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{},{},{},{}", self.west, self.south, self.east, self.north)
+    }
+}
+
+impl Serialize for LonLatBox {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The part of the world that a run is about: the union of some boxes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Coverage {
+    boxes: Vec<LonLatBox>,
+}
+
+impl Coverage {
+    /// The union of the boxes. No box at all means the whole world.
+    #[must_use]
+    pub fn new(boxes: &[LonLatBox]) -> Coverage {
+        let boxes = if boxes.is_empty() { &[LonLatBox::WORLD] } else { boxes };
+        Coverage { boxes: boxes.iter().flat_map(LonLatBox::unwrapped).collect() }
+    }
+
+    /// Whether one of the boxes is the whole world.
+    #[must_use]
+    pub fn is_world(&self) -> bool {
+        self.boxes.iter().any(|b| b.west <= -180.0 && b.east >= 180.0 && b.south <= -85.051 && b.north >= 85.051)
+    }
+
+    /// The tiles of a zoom that the boxes touch, one rectangle a box; rectangles may overlap. A box that ends exactly
+    /// where a tile begins does not touch that tile.
+    #[must_use]
+    pub fn rects(&self, zoom: Zoom) -> Vec<TileRect> {
+        self.boxes
+            .iter()
+            .map(|b| {
+                let (x0, x1) = tile_range(unit_x(b.west), unit_x(b.east), zoom);
+                let (y0, y1) = tile_range(unit_y(b.north), unit_y(b.south), zoom);
+                TileRect { zoom, x0, y0, x1, y1 }
+            })
+            .collect()
+    }
+
+    /// The smallest box that holds all of it, ignoring the antimeridian: west, south, east, north in degrees.
+    #[must_use]
+    pub fn bounds(&self) -> [f64; 4] {
+        self.boxes.iter().fold([180.0, latitude(0), -180.0, latitude(WORLD_UNITS)], |[w, s, e, n], b| {
+            [w.min(b.west), s.min(b.south.max(-latitude(0))), e.max(b.east), n.max(b.north.min(latitude(0)))]
+        })
+    }
+}
+
+/// The world's share, 0..=1, west of a longitude.
+fn unit_x(longitude: f64) -> f64 {
+    (longitude + 180.0) / 360.0
+}
+
+/// The world's share, 0..=1, north of a latitude; latitudes beyond the square are taken to its edge.
+fn unit_y(latitude: f64) -> f64 {
+    let sine = latitude.to_radians().sin();
+    (0.5 - ((1.0 + sine) / (1.0 - sine)).ln() / (4.0 * std::f64::consts::PI)).clamp(0.0, 1.0)
+}
+
+/// The first and last tile between two shares of the world.
+fn tile_range(from: f64, to: f64, zoom: Zoom) -> (u32, u32) {
+    let tiles = f64::from(zoom.last()) + 1.0;
+    let index = |share: f64| {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=2^22 - 1 before")]
+        let index = share.clamp(0.0, tiles - 1.0) as u32;
+        index
+    };
+    // A hair of a tile, so that a border typed in decimal degrees does not reach into the next tile by rounding.
+    let hair = 1e-9 * tiles;
+    let first = index((from * tiles + hair).floor());
+    (first, index((to * tiles - hair).ceil() - 1.0).max(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn boxed(text: &str) -> LonLatBox {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_bad_box_says_what_is_wrong() {
+        for (text, message) in [
+            ("1,2,3", "\"1,2,3\" is no box: write west,south,east,north in degrees, such as 5.9,45.8,10.5,47.8"),
+            ("a,b,c,d", "\"a,b,c,d\" is no box: write west,south,east,north in degrees, such as 5.9,45.8,10.5,47.8"),
+            ("-181,0,10,10", "the box -181,0,10,10 is out of range: west -181 must lie between -180 and 180"),
+            ("0,0,10,NaN", "the box 0,0,10,NaN is out of range: north NaN must lie between -90 and 90"),
+            ("0,0,10,91", "the box 0,0,10,91 is out of range: north 91 must lie between -90 and 90"),
+            ("0,10,10,0", "the box 0,10,10,0 is reversed: south 10 is not below north 0 (the order is west,south,east,north)"),
+            ("5,0,5,1", "the box 5,0,5,1 is empty: west and east are the same (for the whole world write -180,-85.0511,180,85.0511)"),
+        ] {
+            assert_eq!(text.parse::<LonLatBox>().unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn a_box_covers_the_tiles_it_touches_and_no_neighbour() {
+        for (text, zoom, expected) in [
+            ("-180,-85.0511,180,85.0511", 0, vec![(0, 0, 0, 0)]),
+            ("-180,-90,180,90", 3, vec![(0, 0, 7, 7)]),
+            ("0,0,90,66.513260443111", 2, vec![(2, 1, 2, 1)]),
+            ("170,-50,-170,50", 2, vec![(3, 1, 3, 2), (0, 1, 0, 2)]),
+            ("10.1,50.1,10.2,50.2", 10, vec![(540, 345, 541, 346)]),
+        ] {
+            let rects = Coverage::new(&[boxed(text)]).rects(Zoom::new(zoom).unwrap());
+            let found: Vec<_> = rects.iter().map(|r| (r.x0, r.y0, r.x1, r.y1)).collect();
+            assert_eq!(found, expected, "{text} at {zoom}");
+        }
+    }
+
+    #[test]
+    fn the_whole_world_is_known() {
+        assert!(Coverage::new(&[]).is_world());
+        assert!(Coverage::new(&[boxed("0,0,1,1"), boxed("-180,-85.0511,180,85.0511")]).is_world());
+        assert!(!Coverage::new(&[boxed("170,-50,-170,50")]).is_world());
+    }
+}

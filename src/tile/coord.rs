@@ -1,0 +1,142 @@
+//! Addresses of tiles, and rectangles of them.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use super::{WORLD_UNITS, Zoom};
+
+/// The address of a tile in the XYZ scheme: column x grows east, row y grows south. Always inside its zoom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TileCoord {
+    zoom: Zoom,
+    x: u32,
+    y: u32,
+}
+
+impl TileCoord {
+    /// An address, if x and y lie inside the zoom.
+    #[must_use]
+    pub const fn new(zoom: Zoom, x: u32, y: u32) -> Option<TileCoord> {
+        if x <= zoom.last() && y <= zoom.last() { Some(TileCoord { zoom, x, y }) } else { None }
+    }
+
+    /// The tile at a column and a TMS row (y growing north), as `MBTiles` counts them; both are wrapped into the zoom.
+    #[must_use]
+    pub const fn from_tms(zoom: Zoom, column: u32, row: u32) -> TileCoord {
+        TileCoord { zoom, x: column & zoom.last(), y: zoom.last() - (row & zoom.last()) }
+    }
+
+    /// The zoom level.
+    #[must_use]
+    pub const fn zoom(self) -> Zoom {
+        self.zoom
+    }
+
+    /// The column, growing east.
+    #[must_use]
+    pub const fn x(self) -> u32 {
+        self.x
+    }
+
+    /// The row, growing south.
+    #[must_use]
+    pub const fn y(self) -> u32 {
+        self.y
+    }
+
+    /// The row as TMS and `MBTiles` count it, growing north (MBTiles 1.3, section "Tiles").
+    #[must_use]
+    pub const fn tms_row(self) -> u32 {
+        self.zoom.last() - self.y
+    }
+}
+
+impl fmt::Display for TileCoord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.zoom, self.x, self.y)
+    }
+}
+
+impl Serialize for TileCoord {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A rectangle of tiles of one zoom, both ends included, in XYZ rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TileRect {
+    /// The zoom level.
+    pub zoom: Zoom,
+    /// The first column.
+    pub x0: u32,
+    /// The first (northernmost) row.
+    pub y0: u32,
+    /// The last column.
+    pub x1: u32,
+    /// The last (southernmost) row.
+    pub y1: u32,
+}
+
+impl TileRect {
+    /// How many tiles lie in the rectangle.
+    #[must_use]
+    pub fn tiles(&self) -> u64 {
+        u64::from(self.x1 - self.x0 + 1) * u64::from(self.y1 - self.y0 + 1)
+    }
+
+    /// The rectangle cut in two across its longer side; `None` for a single tile.
+    #[must_use]
+    pub fn halves(&self) -> Option<(TileRect, TileRect)> {
+        if self.tiles() == 1 {
+            return None;
+        }
+        if self.x1 - self.x0 >= self.y1 - self.y0 {
+            let middle = self.x0 + (self.x1 - self.x0) / 2;
+            Some((TileRect { x1: middle, ..*self }, TileRect { x0: middle + 1, ..*self }))
+        } else {
+            let middle = self.y0 + (self.y1 - self.y0) / 2;
+            Some((TileRect { y1: middle, ..*self }, TileRect { y0: middle + 1, ..*self }))
+        }
+    }
+
+    /// The tile in the rectangle's north-west corner.
+    #[must_use]
+    pub fn first(&self) -> Option<TileCoord> {
+        TileCoord::new(self.zoom, self.x0, self.y0)
+    }
+
+    /// The world units that the rectangle covers, grown by a margin: west, north, east, south; the ends are included.
+    #[must_use]
+    pub fn world(&self, margin: i64) -> (i64, i64, i64, i64) {
+        let tile = WORLD_UNITS >> self.zoom.get();
+        (
+            i64::from(self.x0) * tile - margin,
+            i64::from(self.y0) * tile - margin,
+            (i64::from(self.x1) + 1) * tile + margin,
+            (i64::from(self.y1) + 1) * tile + margin,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_flipped_for_tms() {
+        let zoom = Zoom::new(3).unwrap();
+        let tile = TileCoord::new(zoom, 5, 1).unwrap();
+        assert_eq!((tile.tms_row(), TileCoord::from_tms(zoom, 5, 6)), (6, tile));
+        assert_eq!(TileCoord::new(zoom, 8, 0), None);
+    }
+
+    #[test]
+    fn halves_cover_the_whole_once() {
+        let rect = TileRect { zoom: Zoom::new(4).unwrap(), x0: 2, y0: 3, x1: 4, y1: 9 };
+        let (a, b) = rect.halves().unwrap();
+        assert_eq!((a.tiles() + b.tiles(), a.y1 + 1), (rect.tiles(), b.y0));
+        assert_eq!(TileRect { x1: 2, y1: 3, ..rect }.halves(), None);
+    }
+}

@@ -1,0 +1,54 @@
+//! Coordinates, areas and order: pure values. This module imports nothing of the project.
+//!
+//! A position is kept in *world units*: the square of Web Mercator (EPSG:3857) cut into 2³² by 2³² units, x growing
+//! east and y growing south from the north-west corner, so that the tile of a position is a shift of its bits.
+
+mod batch;
+mod bbox;
+mod coord;
+mod footprint;
+mod zoom;
+
+pub use batch::{Area, Batch, LayerCount, SearchBox};
+pub use bbox::{BoxError, Coverage, LonLatBox};
+pub use coord::{TileCoord, TileRect};
+pub use footprint::{BoxFootprint, Footprints, SourceBox};
+pub use zoom::{Zoom, ZoomError, ZoomList};
+
+/// Half the side of the Web Mercator square in metres: π times the WGS 84 semi-major axis (EPSG:3857).
+pub const HALF_WORLD_METRES: f64 = 20_037_508.342_789_244;
+
+/// World units along one side of the square.
+pub const WORLD_UNITS: i64 = 1 << 32;
+
+/// The margin, in world units, by which a tile is grown when features are looked for: its buffer, one more unit of the
+/// tile's grid because `ST_AsMVTGeom` rounds onto the buffer's edge, and two world units for the rounding of positions.
+///
+/// `extent` and `buffer` are in units of the tile's grid (MVT 2.1, section 4.1).
+#[must_use]
+pub fn margin(zoom: Zoom, extent: u32, buffer: u32) -> i64 {
+    let tile = WORLD_UNITS >> zoom.get();
+    (i64::from(buffer) + 1) * tile / i64::from(extent) + 2
+}
+
+/// Longitude in degrees of a position in world units.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "world units stay below 2^34, doubles are exact to 2^53")]
+pub fn longitude(x: i64) -> f64 {
+    x as f64 / WORLD_UNITS as f64 * 360.0 - 180.0
+}
+
+/// Latitude in degrees of a position in world units (inverse spherical Mercator).
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "world units stay below 2^34, doubles are exact to 2^53")]
+pub fn latitude(y: i64) -> f64 {
+    let turned = std::f64::consts::PI * (1.0 - 2.0 * (y as f64 / WORLD_UNITS as f64));
+    turned.sinh().atan().to_degrees()
+}
+
+/// Web Mercator metres of a position in world units, along one axis, counted from the west or north edge.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "world units stay below 2^34, doubles are exact to 2^53")]
+pub fn metres(units: i64) -> f64 {
+    units as f64 / WORLD_UNITS as f64 * (2.0 * HALF_WORLD_METRES)
+}
