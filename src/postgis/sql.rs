@@ -54,32 +54,50 @@ fn projected(layer: &Layer) -> String {
 #[expect(clippy::cast_precision_loss, reason = "2^32 is exact in a double")]
 fn world_units(metres: &str) -> String {
     let scale = WORLD_UNITS as f64 / (2.0 * HALF_WORLD_METRES);
-    let last = WORLD_UNITS - 1;
-    format!("least(greatest(floor(({metres} + {HALF_WORLD_METRES:?}) * {scale:?}), 0), {last})::int8")
+    format!("floor(({metres} + {HALF_WORLD_METRES:?}) * {scale:?})::int8")
 }
 
-/// The columns `west, north, east, south` of a projected geometry `m` in world units.
+/// The same for an end of a box, which may lie outside of the world: cut to it, so that the number fits.
+fn cut_world_units(metres: &str) -> String {
+    let h = format!("{HALF_WORLD_METRES:?}");
+    world_units(&format!("least(greatest({metres}, -{h}), {h})"))
+}
+
+/// The columns that say where a projected geometry `m` lies in world units: `west, north`, and for boxes `east, south`. Each
+/// expression stands once: the planner would work out every mention again.
 fn world_columns(layer: &Layer) -> String {
     if layer.shape.points {
-        let (x, y) = (world_units("ST_X(m)"), world_units("-ST_Y(m)"));
-        return format!("{x} AS west, {y} AS north, {x} AS east, {y} AS south");
+        return format!("{} AS west, {} AS north", world_units("ST_X(m)"), world_units("-ST_Y(m)"));
     }
     format!(
-        "{} AS west, {} AS north, {} AS east, {} AS south",
-        world_units("ST_XMin(m)"),
-        world_units("-ST_YMax(m)"),
-        world_units("ST_XMax(m)"),
-        world_units("-ST_YMin(m)")
+        "{} AS west, {} AS north, {} AS east, {} AS south, ({}) AS inside",
+        cut_world_units("ST_XMin(m)"),
+        cut_world_units("-ST_YMax(m)"),
+        cut_world_units("ST_XMax(m)"),
+        cut_world_units("-ST_YMin(m)"),
+        box_is_in_world()
     )
 }
 
-/// Whether the projected geometry `m` lies in the Web Mercator square, at least in part. NULL if `m` is.
-fn is_in_world(layer: &Layer) -> String {
+/// Whether the box of a projected geometry `m` touches the Web Mercator square. NULL if `m` is.
+fn box_is_in_world() -> String {
     let h = format!("{HALF_WORLD_METRES:?}");
-    if layer.shape.points {
-        return format!("ST_X(m) BETWEEN -{h} AND {h} AND ST_Y(m) BETWEEN -{h} AND {h}");
-    }
     format!("ST_XMax(m) >= -{h} AND ST_XMin(m) <= {h} AND ST_YMax(m) >= -{h} AND ST_YMin(m) <= {h}")
+}
+
+/// Whether the columns of [`world_columns`] lie in the world. NULL or false if the feature is to be skipped.
+fn is_in_world(layer: &Layer) -> String {
+    if layer.shape.points {
+        return format!("west BETWEEN 0 AND {WORLD_UNITS} AND north BETWEEN 0 AND {WORLD_UNITS}");
+    }
+    "inside".to_owned()
+}
+
+/// West, north, east and south from the columns of [`world_columns`]. A position on the eastern or southern edge of the
+/// world belongs to its last unit.
+fn ends(layer: &Layer) -> [String; 4] {
+    let columns = if layer.shape.points { ["west", "north", "west", "north"] } else { ["west", "north", "east", "south"] };
+    columns.map(|column| format!("least({column}, {})", WORLD_UNITS - 1))
 }
 
 fn filter(layer: &Layer) -> String {
@@ -102,18 +120,23 @@ pub(super) fn survey(layer: &Layer, boxes: bool) -> String {
     } else {
         String::new()
     };
-    let (columns, inner) = if layer.shape.is_closed_form() {
-        ("(west << 32) | north".to_owned(), String::new())
+    let [west, north, east, south] = ends(layer);
+    let (columns, inner, kept) = if layer.shape.is_closed_form() {
+        (String::new(), String::new(), "")
     } else {
         (
-            "(west << 32) | north, (east << 32) | south, x0, y0, x1, y1".to_owned(),
+            format!(", ({east} << 32) | {south}, x0, y0, x1, y1"),
             format!(", ST_XMin({g}) AS x0, ST_YMin({g}) AS y0, ST_XMax({g}) AS x1, ST_YMax({g}) AS y1"),
+            ", x0, y0, x1, y1",
         )
     };
     format!(
-        "SELECT {columns}
-FROM (SELECT {projected} AS m{inner} FROM {relation} WHERE true {near} {filter} OFFSET 0) AS placed
-LEFT JOIN LATERAL (SELECT {world} WHERE {in_world}) AS world ON true",
+        "SELECT CASE WHEN {in_world} THEN ({west} << 32) | {north} END{columns}
+FROM (
+    SELECT {world}{kept}
+    FROM (SELECT {projected} AS m{inner} FROM {relation} WHERE true {near} {filter} OFFSET 0) AS placed
+    OFFSET 0
+) AS located",
         projected = projected(layer),
         relation = layer.relation,
         filter = filter(layer),
@@ -134,7 +157,10 @@ FROM (
         WHEN ST_IsEmpty({g}) THEN 'empty'
         WHEN ST_AsText({g}) ~* 'nan|inf' THEN 'not finite'
         ELSE 'outside' END AS reason
-    FROM (SELECT *, {projected} AS m FROM {relation} WHERE true {filter} OFFSET 0) AS placed
+    FROM (
+        SELECT *, {world} FROM (SELECT *, {projected} AS m FROM {relation} WHERE true {filter} OFFSET 0) AS placed
+        OFFSET 0
+    ) AS located
     WHERE ({in_world}) IS NOT TRUE
 ) AS skipped
 GROUP BY reason ORDER BY reason",
@@ -142,6 +168,7 @@ GROUP BY reason ORDER BY reason",
         projected = projected(layer),
         relation = layer.relation,
         filter = filter(layer),
+        world = world_columns(layer),
         in_world = is_in_world(layer),
     )
 }
@@ -198,7 +225,7 @@ pub(super) fn render(layer: &Layer) -> String {
     } else {
         ""
     };
-    let envelope = "ST_TileEnvelope(z, x, y)";
+    let envelope = "ST_TileEnvelope(z, (xy >> 29)::int4, (xy & 536870911)::int4)";
     let draw = format!("ST_AsMVTGeom(m, {envelope}, $12, $13, true)");
     let draw = if layer.shape.points {
         draw
@@ -208,7 +235,7 @@ pub(super) fn render(layer: &Layer) -> String {
         format!("CASE WHEN few OR ST_Intersects(m, ST_Expand({envelope}, ({side} / (1 << z)) * ($13 + 2) / $12)) THEN {draw} END", side = 2.0 * HALF_WORLD_METRES)
     };
     let few = if layer.shape.points { "" } else { ", (x1 - x0 + 1) * (y1 - y0 + 1) <= 4 AS few" };
-    let few_name = if layer.shape.points { "" } else { ", few" };
+    let [west, north, east, south] = ends(layer);
     format!(
         "WITH oar_tiles_area AS MATERIALIZED (
     SELECT z, 32 - z AS shift, margin, ax0, ay0, ax1, ay1, ST_MakeEnvelope(w, s, e, n, {srid}) AS box{around}
@@ -218,22 +245,18 @@ pub(super) fn render(layer: &Layer) -> String {
 -- working an expression out again wherever it is used.
 placed AS (
     SELECT z, shift, margin, ax0, ay0, ax1, ay1, m, {world}{names}
-    FROM (
-        SELECT z, shift, margin, ax0, ay0, ax1, ay1, near.*
-        FROM oar_tiles_area CROSS JOIN LATERAL (
-            SELECT {projected} AS m{values} FROM {relation} WHERE {search} {filter} OFFSET 0
-        ) AS near
-        OFFSET 0
+    FROM oar_tiles_area CROSS JOIN LATERAL (
+        SELECT {projected} AS m{values} FROM {relation} WHERE {search} {filter} OFFSET 0
     ) AS near
-    WHERE {in_world}
     OFFSET 0
 ),
 -- The tiles of the area that a candidate touches: the planner's arithmetic, bit for bit.
 ranged AS (
     SELECT z, m,
-        greatest((west - margin) >> shift, ax0) AS x0, greatest((north - margin) >> shift, ay0) AS y0,
-        least((east + margin) >> shift, ax1) AS x1, least((south + margin) >> shift, ay1) AS y1{names}
+        greatest(({west} - margin) >> shift, ax0) AS x0, greatest(({north} - margin) >> shift, ay0) AS y0,
+        least(({east} + margin) >> shift, ax1) AS x1, least(({south} + margin) >> shift, ay1) AS y1{names}
     FROM placed
+    WHERE {in_world}
     OFFSET 0
 ),
 -- One row for each candidate and tile. Nearly all points touch one tile: they are spared a subquery.
@@ -245,8 +268,9 @@ touched AS (
 -- The shifts stand in parentheses: SQL gives << and | the same rank.
 -- Sorted by one number and the key: three times as fast as by zoom, column and row.
 drawn AS (
-    SELECT (z::int8 << 58) | (x::int8 << 29) | ((1 << z) - 1 - y) AS tile, {draw} AS mvt_geometry{names}
-    FROM (SELECT z, m, (xy >> 29)::int4 AS x, (xy & 536870911)::int4 AS y{few_name}{names} FROM touched OFFSET 0) AS addressed
+    SELECT (z::int8 << 58) | ((xy >> 29) << 29) | ((1 << z) - 1 - (xy & 536870911)) AS tile,
+        {draw} AS mvt_geometry{names}
+    FROM touched
     ORDER BY tile{order}
     OFFSET 0
 )

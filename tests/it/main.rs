@@ -1,0 +1,21 @@
+//! Tests against a real PostGIS, real readers of the formats, and real faults. `scripts/test` starts the server that they
+//! share; each test has a database of its own in it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::print_stderr,
+    unreachable_pub,
+    dead_code,
+    missing_docs,
+    reason = "tests fail by panicking, and count in small numbers"
+)]
+
+mod support;
+
+mod house;
+mod reference;

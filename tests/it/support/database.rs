@@ -1,0 +1,118 @@
+//! A database of its own for each test, in the server that `scripts/test` started. Dropped with the value.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio_postgres::{Client, NoTls, Row};
+
+/// A database.
+pub struct Db {
+    /// Its URL over the socket, as a superuser.
+    pub url: String,
+    /// Its name.
+    pub name: String,
+    server: String,
+    runtime: tokio::runtime::Runtime,
+    client: Client,
+}
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+fn server() -> String {
+    std::env::var("TEST_DATABASE_URL").expect("these tests need a server of their own: run scripts/test")
+}
+
+/// The same server, another database.
+pub fn with_database(url: &str, name: &str) -> String {
+    let (front, query) = url.split_once('?').map_or((url, String::new()), |(front, query)| (front, format!("?{query}")));
+    let (front, _) = front.rsplit_once('/').expect("a URL has a path");
+    format!("{front}/{name}{query}")
+}
+
+impl Db {
+    /// A new database with PostGIS.
+    pub fn new() -> Db {
+        let db = Db::empty();
+        db.run("CREATE EXTENSION postgis");
+        db
+    }
+
+    /// A new database without PostGIS.
+    pub fn empty() -> Db {
+        Db::on(&server())
+    }
+
+    /// A new database in some server.
+    pub fn on(server: &str) -> Db {
+        let name = format!("test_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let admin = connect(&runtime, server);
+        runtime.block_on(admin.batch_execute(&format!("CREATE DATABASE {name}"))).unwrap();
+        let url = with_database(server, &name);
+        let client = connect(&runtime, &url);
+        Db { url, name, server: server.to_owned(), runtime, client }
+    }
+
+    /// A new database with the registry's table and some generated facilities.
+    pub fn with_facilities(count: u32) -> Db {
+        let db = Db::empty();
+        db.script("scripts/schema.sql", &[]);
+        db.script("scripts/facilities.sql", &[("count", &count.to_string())]);
+        db
+    }
+
+    /// A new database with the registry's table and the facilities of a CSV file.
+    pub fn with_csv(path: &std::path::Path) -> Db {
+        let db = Db::empty();
+        let loaded = Command::new(super::repository("scripts/load")).arg(path).arg(&db.url).output().unwrap();
+        assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
+        db
+    }
+
+    fn script(&self, path: &str, variables: &[(&str, &str)]) {
+        let mut psql = Command::new("psql");
+        psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-f"]).arg(super::repository(path));
+        for (name, value) in variables {
+            psql.args(["-v", &format!("{name}={value}")]);
+        }
+        let done = psql.arg(&self.url).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    /// Runs some SQL.
+    pub fn run(&self, sql: &str) {
+        self.runtime.block_on(self.client.batch_execute(sql)).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+
+    /// The rows of a query.
+    pub fn rows(&self, sql: &str) -> Vec<Row> {
+        self.runtime.block_on(self.client.query(sql, &[])).unwrap_or_else(|error| panic!("{sql}: {error:?}"))
+    }
+
+    /// The one value of a query.
+    pub fn value<T: for<'a> tokio_postgres::types::FromSql<'a>>(&self, sql: &str) -> T {
+        self.rows(sql)[0].get(0)
+    }
+}
+
+fn connect(runtime: &tokio::runtime::Runtime, url: &str) -> Client {
+    runtime.block_on(async {
+        let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    })
+}
+
+impl Drop for Db {
+    fn drop(&mut self) {
+        // A server that a test has stopped keeps its databases.
+        let dropped = self.runtime.block_on(async {
+            let (client, connection) = tokio_postgres::connect(&self.server, NoTls).await?;
+            tokio::spawn(connection);
+            client.batch_execute(&format!("DROP DATABASE {} WITH (FORCE)", self.name)).await
+        });
+        if let Err(error) = dropped {
+            eprintln!("{} is left behind: {error}", self.name);
+        }
+    }
+}

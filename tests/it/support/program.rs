@@ -1,0 +1,88 @@
+//! The program itself, run as a user runs it.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// A run that has ended.
+pub struct Run {
+    /// The exit code; -1 after a signal that was not caught.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Run {
+    /// Asserts success.
+    #[track_caller]
+    pub fn ok(self) -> Run {
+        assert_eq!(self.code, 0, "{}", self.stderr);
+        self
+    }
+
+    /// Asserts the exit code and that standard error holds each text.
+    #[track_caller]
+    pub fn fails(self, code: i32, texts: &[&str]) -> Run {
+        assert_eq!(self.code, code, "{}{}", self.stdout, self.stderr);
+        for text in texts {
+            assert!(self.stderr.contains(text), "«{text}» is missing in:\n{}", self.stderr);
+        }
+        self
+    }
+}
+
+/// `oar-tiles` with nothing of the tester's environment that could change what it does.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_oar-tiles"));
+    for (name, _) in std::env::vars() {
+        if name.starts_with("PG") || name.starts_with("OAR_TILES_") || name == "DATABASE_URL" {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Runs a command to its end.
+pub fn run(command: &mut Command) -> Run {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    Run {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// `oar-tiles seed` of a database into a file, with more arguments, not yet started.
+pub fn seed_command(url: &str, output: &Path, arguments: &[&str]) -> Command {
+    let mut command = program();
+    command.args(["seed", "--progress", "none", "--database-url", url, "--output"]).arg(output).args(arguments);
+    command
+}
+
+/// Runs `oar-tiles seed` of a database into a file, with more arguments.
+pub fn seed(url: &str, output: &Path, arguments: &[&str]) -> Run {
+    run(&mut seed_command(url, output, arguments))
+}
+
+/// Starts `oar-tiles seed` and does not wait.
+pub fn start_seed(url: &str, output: &Path, arguments: &[&str]) -> Child {
+    let mut command = seed_command(url, output, arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Sends a signal, by name as `kill` knows it.
+pub fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+/// Waits for a started run.
+pub fn wait(child: Child) -> Run {
+    let output = child.wait_with_output().unwrap();
+    Run {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
