@@ -29,10 +29,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let values = gather(given.config.as_deref(), std::env::vars(), given.flags())?;
     let settings = Settings::resolve(&values, &Parts::from_environment(|name| std::env::var(name).ok()), &given.layer)?;
-    let measured = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?
-        .block_on(floor(&settings, &report(Style::Warnings), &Stop::new()))?;
+    let measured = tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(floor(
+        &settings,
+        &report(Style::Warnings),
+        &Stop::new(),
+    ))?;
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&measured)?)?;
     Ok(())
 }

@@ -119,9 +119,20 @@ mod tests {
     fn flags_that_are_not_given_give_nothing() {
         let Command::Seed(seed) = Cli::try_parse_from(["oar-tiles", "seed"]).unwrap().command else { panic!() };
         assert_eq!(seed.given.flags(), []);
-        let arguments = ["oar-tiles", "seed", "--bbox", "-10,-5,10,5", "--bbox=170,-50,-170,50", "--zoom", "0-2,5", "--progress", "json"];
+        let arguments = [
+            "oar-tiles",
+            "seed",
+            "--bbox",
+            "-10,-5,10,5",
+            "--bbox=170,-50,-170,50",
+            "--zoom",
+            "0-2,5",
+            "--progress",
+            "json",
+        ];
         let Command::Seed(seed) = Cli::try_parse_from(arguments).unwrap().command else { panic!() };
-        let flags: Vec<String> = seed.given.flags().iter().map(|(flag, key, value)| format!("{flag} {key} {value}")).collect();
+        let flags: Vec<String> =
+            seed.given.flags().iter().map(|(flag, key, value)| format!("{flag} {key} {value}")).collect();
         assert_eq!(
             flags,
             [

@@ -80,7 +80,11 @@ mod tests {
             flate2::read::GzDecoder::new(&*packed).read_to_end(&mut unpacked).unwrap();
             assert_eq!(unpacked, raw);
             assert_eq!(gzip.pack(raw).unwrap(), packed, "the same bytes again");
-            assert_eq!(Gzip::new(Level::new(6).unwrap()).pack(raw).unwrap(), packed, "the same from a fresh compressor");
+            assert_eq!(
+                Gzip::new(Level::new(6).unwrap()).pack(raw).unwrap(),
+                packed,
+                "the same from a fresh compressor"
+            );
         }
     }
 

@@ -59,16 +59,19 @@ impl From<&CommandError> for Exit {
             },
             CommandError::Target(error) => match error {
                 MbtilesError::Foreign { .. }
-                | MbtilesError::Staging(StagingError::NoFolder { .. } | StagingError::IsDirectory { .. }) => Exit::Usage,
+                | MbtilesError::Staging(StagingError::NoFolder { .. } | StagingError::IsDirectory { .. }) => {
+                    Exit::Usage
+                }
                 MbtilesError::Staging(StagingError::Busy { .. } | StagingError::Io { .. })
                 | MbtilesError::Unreadable { .. }
                 | MbtilesError::DiskFull { .. }
                 | MbtilesError::Interrupted { .. }
                 | MbtilesError::Sqlite { .. } => Exit::Failed,
             },
-            CommandError::Pipeline(_) | CommandError::Restarts { .. } | CommandError::Output(_) | CommandError::Died(_) => {
-                Exit::Failed
-            }
+            CommandError::Pipeline(_)
+            | CommandError::Restarts { .. }
+            | CommandError::Output(_)
+            | CommandError::Died(_) => Exit::Failed,
         }
     }
 }

@@ -16,8 +16,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let ended = match &cli.command {
         Command::Seed(arguments) => run_seed(arguments),
-        Command::Config(given) => gathered(given)
-            .and_then(|values| config::config(&values, &environment(), &given.layer)),
+        Command::Config(given) => {
+            gathered(given).and_then(|values| config::config(&values, &environment(), &given.layer))
+        }
     };
     match ended {
         Ok(()) => Exit::Done.into(),
@@ -44,8 +45,12 @@ fn environment() -> Parts {
 }
 
 fn gathered(given: &Given) -> Result<Values, CommandError> {
-    let file = given.config.clone().or_else(|| std::env::var_os(CONFIG_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from));
-    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let file = given
+        .config
+        .clone()
+        .or_else(|| std::env::var_os(CONFIG_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from));
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     Ok(gather(file.as_deref(), variables, given.flags())?)
 }
 
@@ -80,7 +85,8 @@ fn run_seed(arguments: &Seed) -> Result<(), CommandError> {
 #[cfg(unix)]
 async fn listen(stop: Stop) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
         tracing::warn!("signals cannot be listened to: Ctrl-C ends the process at once");
         return;
     };

@@ -15,7 +15,11 @@ use crate::stop::Stop;
 use crate::tile::Batch;
 
 /// Plans and samples; writes nothing.
-pub(super) async fn dry_run(settings: &Settings, report: &Arc<dyn Report>, stop: &Stop) -> Result<PlanReport, CommandError> {
+pub(super) async fn dry_run(
+    settings: &Settings,
+    report: &Arc<dyn Report>,
+    stop: &Stop,
+) -> Result<PlanReport, CommandError> {
     let prepared = prepare(settings, report, stop).await?;
     let mut renderer = Renderer::open(&prepared.database, &prepared.snapshot, &prepared.layers).await?;
     let mut gzip = Gzip::new(settings.limits.level);

@@ -52,5 +52,10 @@ pub async fn floor(settings: &Settings, report: &Arc<dyn Report>, stop: &Stop) -
     while let Some(task) = tasks.join_next().await {
         task.unwrap_or_else(|error| Err(CommandError::Died(error.to_string())))?;
     }
-    Ok(Floor { plan_seconds: prepared.took.as_secs_f64(), render_seconds: begun.elapsed().as_secs_f64(), tiles, features })
+    Ok(Floor {
+        plan_seconds: prepared.took.as_secs_f64(),
+        render_seconds: begun.elapsed().as_secs_f64(),
+        tiles,
+        features,
+    })
 }

@@ -41,7 +41,9 @@ pub enum CommandError {
         heaviest: HeavyTile,
     },
     /// The database went away too often.
-    #[error("the database went away {attempts} times: the target is unchanged. Look into the server's log, and run the command again (restarts in [database] sets how often it tries)")]
+    #[error(
+        "the database went away {attempts} times: the target is unchanged. Look into the server's log, and run the command again (restarts in [database] sets how often it tries)"
+    )]
     Restarts {
         /// How often the run was begun.
         attempts: u32,

@@ -27,7 +27,11 @@ pub(super) struct Prepared {
 }
 
 /// Takes a snapshot, looks at the layers, and plans.
-pub(super) async fn prepare(settings: &Settings, report: &Arc<dyn Report>, stop: &Stop) -> Result<Prepared, CommandError> {
+pub(super) async fn prepare(
+    settings: &Settings,
+    report: &Arc<dyn Report>,
+    stop: &Stop,
+) -> Result<Prepared, CommandError> {
     let begun = Instant::now();
     let database = Database::new(&settings.connect, settings.session.clone(), stop)?;
     let snapshot = database.snapshot().await?;
@@ -44,7 +48,10 @@ pub(super) async fn prepare(settings: &Settings, report: &Arc<dyn Report>, stop:
         report.event(&Event::Surveying { layer: layer.name().to_owned() });
         let surveyed = survey(&snapshot, layer, &coverage).await?;
         if surveyed.footprints.is_empty() {
-            warnings.add(format!("layer \"{}\" has no feature to draw: is its table filled, and its where right?", layer.name()));
+            warnings.add(format!(
+                "layer \"{}\" has no feature to draw: is its table filled, and its where right?",
+                layer.name()
+            ));
         }
         for rows in surveyed.skipped {
             let layer = layer.name().to_owned();
@@ -91,7 +98,11 @@ impl Warnings<'_> {
 }
 
 /// Names the tiles that hold too many features, or refuses the run.
-fn check_limits(settings: &Settings, zooms: &[ZoomPlan], mut warnings: Warnings<'_>) -> Result<Vec<String>, CommandError> {
+fn check_limits(
+    settings: &Settings,
+    zooms: &[ZoomPlan],
+    mut warnings: Warnings<'_>,
+) -> Result<Vec<String>, CommandError> {
     for (number, layer) in settings.layers.iter().enumerate() {
         let over: Vec<_> = zooms.iter().flat_map(|zoom| &zoom.over_limit).filter(|over| over.layer == number).collect();
         let Some(heaviest) = over.iter().map(|over| over.heaviest).max_by_key(|heavy| heavy.features) else { continue };

@@ -80,7 +80,10 @@ impl ConfigError {
         let message = match unknown_key(error.message()) {
             Some((wanted, known)) => {
                 let hint = nearest(wanted, known.iter().copied());
-                format!("unknown key \"{wanted}\"{}", hint.unwrap_or_else(|| format!(". Known here: {}", known.join(", "))))
+                format!(
+                    "unknown key \"{wanted}\"{}",
+                    hint.unwrap_or_else(|| format!(". Known here: {}", known.join(", ")))
+                )
             }
             None => error.message().trim_end().replace('\n', ", "),
         };

@@ -138,8 +138,10 @@ impl Values {
                 section.to_owned(),
                 toml::Value::Table(toml::Table::from_iter([(field.to_owned(), value.clone())])),
             )]);
-            Given::deserialize(alone)
-                .map_err(|error| ConfigError::BadVariable { variable: name.clone(), message: error.message().to_owned() })?;
+            Given::deserialize(alone).map_err(|error| ConfigError::BadVariable {
+                variable: name.clone(),
+                message: error.message().to_owned(),
+            })?;
             self.0.insert((*key).to_owned(), (value, Origin::Environment(name)));
         }
         Ok(())

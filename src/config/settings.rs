@@ -72,11 +72,7 @@ impl Settings {
     ///
     /// # Errors
     /// If a value does not fit; the message names the key and where the value came from.
-    pub fn resolve(
-        values: &Values,
-        environment: &Parts,
-        only_layers: &[String],
-    ) -> Result<Settings, ConfigError> {
+    pub fn resolve(values: &Values, environment: &Parts, only_layers: &[String]) -> Result<Settings, ConfigError> {
         let given = values.together()?;
         let check = Check { values };
         let application_name = check.present("database.application_name", given.database.application_name.clone())?;
@@ -87,15 +83,20 @@ impl Settings {
         let connect = ConnectOptions::new(url, environment, url_is_weak, &application_name, connect_timeout)?;
         let workers = match check.present("run.workers", given.run.workers)? {
             0 => std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
-            count => check.within("run.workers", count, 1..=256).map(|count| NonZeroUsize::MIN.saturating_add(count - 1))?,
+            count => {
+                check.within("run.workers", count, 1..=256).map(|count| NonZeroUsize::MIN.saturating_add(count - 1))?
+            }
         };
         let window = check.present("run.window", given.run.window)?;
         let window = NonZeroUsize::new(check.within("run.window", window, 1..=10_000)?).unwrap_or(NonZeroUsize::MIN);
         let batch = check.present("run.batch_features", given.run.batch_features)?;
-        let batch = NonZeroU64::new(check.within("run.batch_features", batch, 1..=10_000_000)?).unwrap_or(NonZeroU64::MIN);
+        let batch =
+            NonZeroU64::new(check.within("run.batch_features", batch, 1..=10_000_000)?).unwrap_or(NonZeroU64::MIN);
         let level = check.present("tileset.gzip_level", given.tileset.gzip_level)?;
         let Some(level) = Level::new(level) else {
-            return Err(check.wrong("tileset.gzip_level", format!("{level} is no gzip level: write 1 (fast) to 9 (small)")));
+            return Err(
+                check.wrong("tileset.gzip_level", format!("{level} is no gzip level: write 1 (fast) to 9 (small)"))
+            );
         };
         let tileset = TilesetSettings {
             name: check.present("tileset.name", given.tileset.name.clone())?,
@@ -165,7 +166,9 @@ impl Check<'_> {
         let mut names: Vec<&str> = Vec::new();
         for layer in layers {
             if names.contains(&layer.name.as_str()) {
-                return Err(self.wrong("layer", format!("two layers are named \"{}\": give each its own name", layer.name)));
+                return Err(
+                    self.wrong("layer", format!("two layers are named \"{}\": give each its own name", layer.name))
+                );
             }
             names.push(&layer.name);
         }
@@ -192,8 +195,10 @@ impl Check<'_> {
         if let Some(twice) = first_repeated(columns.iter()) {
             return Err(self.wrong(&key("key"), format!("names the column \"{twice}\" twice: name each column once")));
         }
-        let properties = layer.properties.as_ref().map(|properties| self.properties(&key("properties"), properties)).transpose()?;
-        let limit = self.present("layer_defaults.max_tile_features", layer.max_tile_features.or(defaults.max_tile_features))?;
+        let properties =
+            layer.properties.as_ref().map(|properties| self.properties(&key("properties"), properties)).transpose()?;
+        let limit =
+            self.present("layer_defaults.max_tile_features", layer.max_tile_features.or(defaults.max_tile_features))?;
         Ok(LayerSettings {
             options: LayerOptions {
                 name: layer.name.clone(),
@@ -226,7 +231,8 @@ impl Check<'_> {
                     toml::Value::String(sql) => {
                         Ok(Property { name: name.clone(), source: PropertySource::Expression(sql.clone()) })
                     }
-                    _ => Err(self.wrong(key, format!("the value of \"{name}\" is no text: write an SQL expression in quotes"))),
+                    _ => Err(self
+                        .wrong(key, format!("the value of \"{name}\" is no text: write an SQL expression in quotes"))),
                 })
                 .collect::<Result<_, _>>()?,
         };

@@ -70,7 +70,10 @@ mod tests {
         for (url, shown) in [
             ("postgresql://u:hunter2@h:5/d", "postgresql://u:(hidden)@h:5/d"),
             ("postgresql://u:hun@ter2@h/d?sslmode=require", "postgresql://u:(hidden)@h/d?sslmode=require"),
-            ("postgresql://u@h/d?password=hunter2&sslmode=require", "postgresql://u@h/d?password=(hidden)&sslmode=require"),
+            (
+                "postgresql://u@h/d?password=hunter2&sslmode=require",
+                "postgresql://u@h/d?password=(hidden)&sslmode=require",
+            ),
             ("host=h password=hunter2 dbname=d", "host=h password=(hidden)"),
             ("host=h PASSWORD = 'hun ter2'", "host=h password=(hidden)"),
             ("postgresql://u@h/d", "postgresql://u@h/d"),

@@ -34,7 +34,11 @@ fn the_sample_configuration_holds_every_key() {
     let text: String = SAMPLE
         .lines()
         .map(|line| match line.strip_prefix("# ") {
-            Some(setting) if setting.split_once(" = ").is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_')) => {
+            Some(setting)
+                if setting
+                    .split_once(" = ")
+                    .is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_')) =>
+            {
                 format!("{setting}\n")
             }
             _ => format!("{line}\n"),
@@ -81,12 +85,21 @@ fn a_bad_file_is_answered_with_line_and_nearest_name() {
         ("[tileset]\nname = \"x\"\nzom = 3", "line 3: unknown key \"zom\". Did you mean \"zoom\"?"),
         ("[tilset]\n", "line 1: unknown key \"tilset\". Did you mean \"tileset\"?"),
         ("[run]\nxyzzy = 1", "line 2: unknown key \"xyzzy\". Known here: workers, batch_features, window, progress"),
-        ("[[layer]]\nname = \"a\"\ntable = \"t\"\ngeometri = \"g\"", "line 4: unknown key \"geometri\". Did you mean \"geometry\"?"),
+        (
+            "[[layer]]\nname = \"a\"\ntable = \"t\"\ngeometri = \"g\"",
+            "line 4: unknown key \"geometri\". Did you mean \"geometry\"?",
+        ),
         ("[tileset]\nzoom = \"9-3\"", "line 2: the zoom range 9-3 is reversed: write 3-9"),
         ("[tileset]\nzoom = 23", "line 2: zoom 23 is too deep: the deepest zoom is 22"),
-        ("[tileset]\nbbox = [\"0,10,10,0\"]", "line 2: the box 0,10,10,0 is reversed: south 10 is not below north 0 (the order is west,south,east,north)"),
+        (
+            "[tileset]\nbbox = [\"0,10,10,0\"]",
+            "line 2: the box 0,10,10,0 is reversed: south 10 is not below north 0 (the order is west,south,east,north)",
+        ),
         ("[run]\nworkers = \"many\"", "line 2: invalid type: string \"many\", expected usize"),
-        ("[database]\nstatement_timeout = \"soon\"", "line 2: \"soon\" is no duration (expected number at 0): write 30s, 10m or 0s"),
+        (
+            "[database]\nstatement_timeout = \"soon\"",
+            "line 2: \"soon\" is no duration (expected number at 0): write 30s, 10m or 0s",
+        ),
         ("[[layer]]\nname = \"a\"", "line 1: missing field `table`"),
     ] {
         let error = resolve(text).unwrap_err().to_string();
@@ -101,9 +114,21 @@ fn a_bad_value_is_answered_with_its_key_and_origin() {
         ("[run]\nworkers = 1000", "run.workers", "1000 must lie between 1 and 256"),
         ("[layer_defaults]\nextent = 10", "layer_defaults.extent", "10 must lie between 256 and 65536"),
         ("[[layer]]\nname=\"a\"\ntable=\"t\"\nbuffer=9000", "layer[a].buffer", "9000 must lie between 0 and 8192"),
-        ("[[layer]]\nname=\"a\"\ntable=\"t\"\nkey=[\"i\",\"i\"]", "layer[a].key", "names the column \"i\" twice: name each column once"),
-        ("[[layer]]\nname=\"a\"\ntable=\"t\"\nproperties=[\"i\",\"i\"]", "layer[a].properties", "names \"i\" twice: name each property once"),
-        ("[[layer]]\nname=\"a\"\ntable=\"t\"\n[[layer]]\nname=\"a\"\ntable=\"u\"", "layer", "two layers are named \"a\": give each its own name"),
+        (
+            "[[layer]]\nname=\"a\"\ntable=\"t\"\nkey=[\"i\",\"i\"]",
+            "layer[a].key",
+            "names the column \"i\" twice: name each column once",
+        ),
+        (
+            "[[layer]]\nname=\"a\"\ntable=\"t\"\nproperties=[\"i\",\"i\"]",
+            "layer[a].properties",
+            "names \"i\" twice: name each property once",
+        ),
+        (
+            "[[layer]]\nname=\"a\"\ntable=\"t\"\n[[layer]]\nname=\"a\"\ntable=\"u\"",
+            "layer",
+            "two layers are named \"a\": give each its own name",
+        ),
     ] {
         let file = file(text);
         let values = gather(Some(file.path()), [], Vec::new()).unwrap();
@@ -133,7 +158,8 @@ fn an_unknown_layer_is_answered_with_the_nearest() {
 
 #[test]
 fn the_order_of_expressions_is_kept() {
-    let settings = resolve("[[layer]]\nname=\"a\"\ntable=\"t\"\nproperties = { z = \"1\", a = \"upper(b)\", m = \"c\" }").unwrap();
+    let settings =
+        resolve("[[layer]]\nname=\"a\"\ntable=\"t\"\nproperties = { z = \"1\", a = \"upper(b)\", m = \"c\" }").unwrap();
     let names: Vec<&str> = settings.layers[0].options.properties.iter().flatten().map(|p| p.name.as_str()).collect();
     assert_eq!(names, ["z", "a", "m"]);
 }

@@ -76,7 +76,9 @@ pub enum PipelineError<R, W> {
         source: EncodeError,
     },
     /// A batch came back with other tiles than planned.
-    #[error("a batch of zoom {zoom} came back with {found} tiles for {planned} planned: the result is not complete, nothing was published. Please report this")]
+    #[error(
+        "a batch of zoom {zoom} came back with {found} tiles for {planned} planned: the result is not complete, nothing was published. Please report this"
+    )]
     Miscounted {
         /// The batch's zoom.
         zoom: Zoom,
@@ -86,7 +88,9 @@ pub enum PipelineError<R, W> {
         found: u64,
     },
     /// Fewer tiles were stored than planned, though nothing failed.
-    #[error("{stored} of {planned} planned tiles were stored: the result is not complete, nothing was published. Please report this")]
+    #[error(
+        "{stored} of {planned} planned tiles were stored: the result is not complete, nothing was published. Please report this"
+    )]
     Incomplete {
         /// Tiles planned.
         planned: u64,

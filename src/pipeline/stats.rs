@@ -39,7 +39,12 @@ impl TileSizes {
 
     /// The size that a share of the tiles, 0..=1, does not exceed.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of tiles are far below 2^52")]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "counts of tiles are far below 2^52"
+    )]
     pub fn quantile(&self, share: f64) -> u64 {
         let tiles: u64 = self.0.values().sum();
         let wanted = ((tiles as f64 * share).ceil() as u64).max(1);

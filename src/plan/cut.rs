@@ -1,5 +1,5 @@
-//! Cutting the sweep into batches of about equal size, each one rectangle: whole columns side by side, or a part of one
-//! column where the column alone is too heavy. Batches follow each other in the archive's order without gaps.
+//! Cutting the sweep into batches of about equal size, each one rectangle of every part of the coverage: whole columns side
+//! by side, or a piece of one column where the column alone is too heavy. Batches follow each other in the archive's order without gaps.
 
 use super::{HEAVIEST, HeavyTile, OverLimit, PlanLayer, Touched, ZoomPlan};
 use crate::tile::{Area, Batch, Footprints, LayerCount, SearchBox, SourceBox, TileCoord, TileRect, Zoom};
@@ -31,7 +31,7 @@ impl Touching {
             let (a, b) = (f64::from(self.least_upper[axis]), f64::from(self.greatest_lower[axis]));
             (a.min(b), a.max(b))
         });
-        if x.0.is_finite() && y.0.is_finite() { SearchBox::Source([x.0, y.0, x.1, y.1]) } else { SearchBox::Area }
+        if x.0.is_finite() && y.0.is_finite() { SearchBox::Source([x.0, y.0, x.1, y.1]) } else { SearchBox::Nothing }
     }
 }
 
@@ -44,21 +44,32 @@ struct Run {
     features: u64,
 }
 
+/// A rectangle of the batch in hand.
+#[derive(Debug)]
+struct OpenArea {
+    /// The part of the coverage in which it lies. Every tile of a part may be rendered, so the rectangle may take in
+    /// tiles without features; between two parts lie tiles that are not wanted.
+    part: usize,
+    columns: (u32, u32),
+    rows: (u32, u32),
+    touching: Vec<Touching>,
+}
+
 /// The batch in hand.
 #[derive(Debug)]
 struct Open {
-    columns: (u32, u32),
-    rows: (u32, u32),
+    areas: Vec<OpenArea>,
     tiles: u64,
     features: u64,
     layers: Vec<LayerCount>,
-    touching: Vec<Touching>,
 }
 
 /// Takes the runs of a sweep and makes the plan of one zoom.
 pub(super) struct Cutter<'a> {
     zoom: Zoom,
     layers: &'a [PlanLayer],
+    /// The coverage as rectangles of which no two share a tile.
+    parts: &'a [TileRect],
     /// How many pairs of a feature and a tile a batch should hold.
     target: u64,
     /// Whether a layer finds its features by the boxes of those planned rather than by the area.
@@ -71,12 +82,13 @@ pub(super) struct Cutter<'a> {
 }
 
 impl<'a> Cutter<'a> {
-    pub(super) fn new(zoom: Zoom, layers: &'a [PlanLayer], target: u64) -> Cutter<'a> {
+    pub(super) fn new(zoom: Zoom, layers: &'a [PlanLayer], parts: &'a [TileRect], target: u64) -> Cutter<'a> {
         let plan =
             ZoomPlan { zoom, tiles: 0, features: 0, heaviest: Vec::new(), over_limit: Vec::new(), batches: Vec::new() };
         Cutter {
             zoom,
             layers,
+            parts,
             target,
             searches_by_members: layers.iter().any(|layer| matches!(layer.footprints, Footprints::Boxes(_))),
             column: Vec::new(),
@@ -192,44 +204,60 @@ impl<'a> Cutter<'a> {
     /// Puts some tiles of one column into the batch in hand.
     fn take(&mut self, start: u64, tiles: u64, counts: &[u64], touching: &[Touching]) {
         let (column, first, last) = (self.column_of(start), self.row_of(start), self.row_of(start + tiles - 1));
+        let part = self.part_of(column, first);
         let open = self.open.get_or_insert_with(|| Open {
-            columns: (column, column),
-            rows: (first, last),
+            areas: Vec::new(),
             tiles: 0,
             features: 0,
             layers: vec![LayerCount::default(); counts.len()],
-            touching: vec![Touching::NONE; counts.len()],
         });
-        open.columns.1 = column;
-        open.rows = (open.rows.0.min(first), open.rows.1.max(last));
+        let at = open.areas.iter().position(|area| area.part == part).unwrap_or_else(|| {
+            let touching = vec![Touching::NONE; counts.len()];
+            open.areas.push(OpenArea { part, columns: (column, column), rows: (first, last), touching });
+            open.areas.len() - 1
+        });
+        let area = &mut open.areas[at];
+        area.columns.1 = column;
+        area.rows = (area.rows.0.min(first), area.rows.1.max(last));
         open.tiles += tiles;
         for (layer, count) in counts.iter().enumerate() {
             if *count > 0 {
                 open.features += tiles * count;
                 open.layers[layer].tiles += tiles;
                 open.layers[layer].features += tiles * count;
-                open.touching[layer].join(&touching[layer]);
+                area.touching[layer].join(&touching[layer]);
             }
         }
+    }
+
+    /// The part of the coverage that a tile lies in.
+    fn part_of(&self, column: u32, row: u32) -> usize {
+        let y = self.zoom.last() - row;
+        let holds = |part: &TileRect| (part.x0..=part.x1).contains(&column) && (part.y0..=part.y1).contains(&y);
+        self.parts.iter().position(holds).unwrap_or_default()
     }
 
     /// Ends the batch in hand.
     fn close(&mut self) {
         let Some(open) = self.open.take() else { return };
-        let search = open
-            .layers
-            .iter()
-            .zip(&open.touching)
-            .map(|(count, touching)| if count.tiles == 0 { SearchBox::Nothing } else { touching.search() })
-            .collect();
         let last = self.zoom.last();
-        let rect = TileRect {
-            zoom: self.zoom,
-            x0: open.columns.0,
-            y0: last - open.rows.1,
-            x1: open.columns.1,
-            y1: last - open.rows.0,
+        let area = |area: &OpenArea| Area {
+            rect: TileRect {
+                zoom: self.zoom,
+                x0: area.columns.0,
+                y0: last - area.rows.1,
+                x1: area.columns.1,
+                y1: last - area.rows.0,
+            },
+            search: (0..open.layers.len())
+                .map(|layer| match (open.layers[layer].tiles, &self.layers[layer].footprints) {
+                    (0, _) => SearchBox::Nothing,
+                    (_, Footprints::Points(_)) => SearchBox::Area,
+                    (_, Footprints::Boxes(_)) => area.touching[layer].search(),
+                })
+                .collect(),
         };
-        self.plan.batches.push(Batch { areas: vec![Area { rect, search }], tiles: open.tiles, layers: open.layers });
+        let areas = open.areas.iter().map(area).collect();
+        self.plan.batches.push(Batch { areas, tiles: open.tiles, layers: open.layers });
     }
 }

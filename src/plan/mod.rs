@@ -111,8 +111,9 @@ pub fn plan(zooms: &ZoomList, layers: &[PlanLayer], coverage: &Coverage, batch_f
 }
 
 fn plan_zoom(zoom: Zoom, layers: &[PlanLayer], coverage: &Coverage, batch_features: NonZeroU64) -> ZoomPlan {
-    let touches = sweep::touches(zoom, layers, coverage);
-    let mut cutter = cut::Cutter::new(zoom, layers, batch_features.get());
+    let parts = sweep::distinct_columns(&coverage.rects(zoom));
+    let touches = sweep::touches(zoom, layers, &parts);
+    let mut cutter = cut::Cutter::new(zoom, layers, &parts, batch_features.get());
     sweep::sweep(&touches, layers.len(), |touched| cutter.add(touched));
     cutter.finish()
 }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::PlanLayer;
-use crate::tile::{Coverage, Footprints, TileRect, Zoom};
+use crate::tile::{Footprints, TileRect, Zoom};
 
 /// A run of tiles in one column that one feature touches. Sixteen bytes: there is one for each feature and column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,13 +55,12 @@ impl Touched<'_> {
 /// The features that touch the present tile, by the place at which they end.
 type Active = BinaryHeap<Reverse<(u64, usize, u32)>>;
 
-/// What every feature touches at a zoom, inside the coverage, sorted in the archive's order.
-pub(super) fn touches(zoom: Zoom, layers: &[PlanLayer], coverage: &Coverage) -> Vec<Touch> {
-    let rects = distinct_columns(&coverage.rects(zoom));
+/// What every feature touches at a zoom, inside the parts of the coverage (which share no tile), sorted in the archive's order.
+pub(super) fn touches(zoom: Zoom, layers: &[PlanLayer], parts: &[TileRect]) -> Vec<Touch> {
     let mut touches = Vec::with_capacity(layers.iter().map(|layer| layer.footprints.len()).sum());
     for (number, layer) in layers.iter().enumerate() {
         if layer.zooms.contains(zoom) {
-            layer_touches(zoom, number, layer, &rects, &mut touches);
+            layer_touches(zoom, number, layer, parts, &mut touches);
         }
     }
     touches.sort_unstable();
@@ -83,7 +82,11 @@ fn layer_touches(zoom: Zoom, number: usize, layer: &PlanLayer, rects: &[TileRect
                 continue;
             }
             for x in x0..=x1 {
-                #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "clamped into the zoom above; a layer holds fewer than 2^32 features")]
+                #[expect(
+                    clippy::cast_sign_loss,
+                    clippy::cast_possible_truncation,
+                    reason = "clamped into the zoom above; a layer holds fewer than 2^32 features"
+                )]
                 touches.push(Touch {
                     key: (((x as u64) << zoom.get()) | (last - y1) as u64) << 8 | number as u64,
                     length: (y1 - y0 + 1) as u32,
@@ -96,7 +99,7 @@ fn layer_touches(zoom: Zoom, number: usize, layer: &PlanLayer, rects: &[TileRect
 
 /// The same tiles as rectangles of which no two share a tile, so that overlapping boxes are planned once: the columns
 /// are cut wherever a rectangle begins or ends, and within such a strip the rows are joined.
-fn distinct_columns(rects: &[TileRect]) -> Vec<TileRect> {
+pub(super) fn distinct_columns(rects: &[TileRect]) -> Vec<TileRect> {
     let mut cuts: Vec<u32> = rects.iter().flat_map(|rect| [rect.x0, rect.x1 + 1]).collect();
     cuts.sort_unstable();
     cuts.dedup();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::tile::{BoxFootprint, LonLatBox, SearchBox, TileRect};
+use crate::tile::{Area, BoxFootprint, LonLatBox, SearchBox, TileRect};
 
 /// A small generator of chance (splitmix64), so that a failing case can be run again.
 struct Chance(u64);
@@ -41,7 +41,13 @@ fn boxes(chance: &mut Chance, count: u64) -> Footprints {
 }
 
 fn layer(zooms: &str, buffer: u32, footprints: Footprints) -> PlanLayer {
-    PlanLayer { zooms: zooms.parse().unwrap(), extent: 4096, buffer, max_tile_features: NonZeroU64::new(20), footprints }
+    PlanLayer {
+        zooms: zooms.parse().unwrap(),
+        extent: 4096,
+        buffer,
+        max_tile_features: NonZeroU64::new(20),
+        footprints,
+    }
 }
 
 /// Touching features of each layer, for every tile that has any.
@@ -75,8 +81,13 @@ fn every_occupied_tile_is_planned_once_with_its_exact_count() {
             layer("2-5", 4096 * 2, boxes(chance, count / 4)),
             layer("3-4", 0, points(chance, 3)),
         ];
-        let wanted: &[LonLatBox] = &["170,-50,-170,50".parse().unwrap(), "-20,-60,160,70".parse().unwrap()];
-        let coverage = Coverage::new(if seed % 2 == 0 { &[] } else { wanted });
+        let wanted: &[LonLatBox] =
+            &["170,-50,-170,50".parse().unwrap(), "-20,-60,160,70".parse().unwrap(), "-20,75,160,80".parse().unwrap()];
+        let coverage = Coverage::new(match seed % 3 {
+            0 => &[],
+            1 => &wanted[..1],
+            _ => wanted,
+        });
         let target = NonZeroU64::new(1 + chance.below(30)).unwrap();
         for zoom in plan(&"0-6".parse().unwrap(), &layers, &coverage, target) {
             let slow = slowly(zoom.zoom, &layers, &coverage.rects(zoom.zoom));
@@ -101,39 +112,50 @@ fn every_occupied_tile_is_planned_once_with_its_exact_count() {
 fn check_batches(zoom: &ZoomPlan, slow: &BTreeMap<(u32, u32), Vec<u64>>, layers: &[PlanLayer]) {
     let mut left = slow.clone();
     for batch in &zoom.batches {
-        let [area] = &batch.areas[..] else { panic!("a seed's batch is one rectangle") };
-        let r = area.rect;
-        let inside: Vec<_> = left
-            .extract_if(.., |(x, y), _| (r.x0..=r.x1).contains(x) && (r.y0..=r.y1).contains(y))
-            .map(|(_, counts)| counts)
-            .collect();
+        let mut inside = Vec::new();
+        for area in &batch.areas {
+            let r = area.rect;
+            let within = left.extract_if(.., |(x, y), _| (r.x0..=r.x1).contains(x) && (r.y0..=r.y1).contains(y));
+            let here: Vec<Vec<u64>> = within.map(|(_, counts)| counts).collect();
+            // Every tile of the rectangle with a feature is planned: rendering gives them all.
+            let every = slowly(zoom.zoom, layers, &[r]);
+            assert_eq!(every.len(), here.len(), "a rectangle takes in tiles that are not wanted");
+            inside.extend(here);
+        }
         assert_eq!(batch.tiles, inside.len() as u64);
         for (number, count) in batch.layers.iter().enumerate() {
             assert_eq!(count.tiles, inside.iter().filter(|counts| counts[number] > 0).count() as u64);
             assert_eq!(count.features, inside.iter().map(|counts| counts[number]).sum::<u64>());
-            let Footprints::Boxes(boxes) = &layers[number].footprints else { continue };
-            let SearchBox::Source([x0, y0, x1, y1]) = area.search[number] else {
-                assert_eq!(count.tiles, 0);
-                continue;
-            };
-            let (w, n, e, s) = r.world(layers[number].margin(zoom.zoom));
-            for b in boxes {
-                let [west, north, east, south] = b.world.map(i64::from);
-                if west < e && east >= w && north < s && south >= n {
-                    let [bx0, by0, bx1, by1] = b.source.map(f64::from);
-                    assert!(bx0 <= x1 && bx1 >= x0 && by0 <= y1 && by1 >= y0, "the index would miss a feature");
-                }
+            for area in &batch.areas {
+                finds_every_feature(zoom.zoom, area, number, &layers[number]);
             }
         }
     }
     assert!(left.is_empty(), "tiles in no batch");
 }
 
+/// The search box touches the box of every feature that touches the area.
+fn finds_every_feature(zoom: Zoom, area: &Area, number: usize, layer: &PlanLayer) {
+    let Footprints::Boxes(boxes) = &layer.footprints else { return };
+    let (w, n, e, s) = area.rect.world(layer.margin(zoom));
+    for b in boxes.iter().filter(|_| layer.zooms.contains(zoom)) {
+        let [west, north, east, south] = b.world.map(i64::from);
+        if west < e && east >= w && north < s && south >= n {
+            let SearchBox::Source([x0, y0, x1, y1]) = area.search[number] else { panic!("no search box") };
+            let [bx0, by0, bx1, by1] = b.source.map(f64::from);
+            assert!(bx0 <= x1 && bx1 >= x0 && by0 <= y1 && by1 >= y0, "the index would miss a feature");
+        }
+    }
+}
+
 #[test]
 fn a_dense_city_is_cut_into_batches_of_the_target_size() {
     let mut chance = Chance(7);
     let city = (0..50_000)
-        .map(|_| u64::from(3_000_000_000 + chance.below(1 << 27) as u32) << 32 | u64::from(1_900_000_000 + chance.below(1 << 27) as u32))
+        .map(|_| {
+            u64::from(3_000_000_000 + chance.below(1 << 27) as u32) << 32
+                | u64::from(1_900_000_000 + chance.below(1 << 27) as u32)
+        })
         .collect();
     let layers = [layer("0-14", 64, Footprints::Points(city))];
     let target = NonZeroU64::new(2_000).unwrap();

@@ -140,7 +140,8 @@ impl ConnectOptions {
             }
         }
         if config.get_hosts().is_empty() {
-            let socket = ["/var/run/postgresql", "/run/postgresql"].into_iter().find(|folder| PathBuf::from(folder).is_dir());
+            let socket =
+                ["/var/run/postgresql", "/run/postgresql"].into_iter().find(|folder| PathBuf::from(folder).is_dir());
             config.host(socket.unwrap_or("localhost"));
         }
         if let Some(ports) = environment.port.as_ref().filter(|_| missing(!config.get_ports().is_empty())) {
@@ -322,7 +323,9 @@ mod tests {
     #[test]
     fn key_value_strings_and_socket_urls_work() {
         let none = Parts::default();
-        let a = options(Some("host=/tmp/x port=7 user=me dbname=d sslmode=verify-ca sslrootcert=/ca.pem"), &none, false).unwrap();
+        let a =
+            options(Some("host=/tmp/x port=7 user=me dbname=d sslmode=verify-ca sslrootcert=/ca.pem"), &none, false)
+                .unwrap();
         assert_eq!((a.server.to_string().as_str(), a.mode), ("me@/tmp/x:7/d", SslMode::VerifyCa));
         assert_eq!(a.files.root, Some("/ca.pem".into()));
         let b = options(Some("postgresql://me@/d?host=/tmp/x&port=7&sslrootcert=%2Fca.pem"), &none, false).unwrap();
@@ -331,13 +334,15 @@ mod tests {
 
     #[test]
     fn a_bad_url_is_not_repeated_because_it_may_hold_a_password() {
-        let error = options(Some("postgresql://u:hunter2@h:port/db"), &Parts::default(), false).unwrap_err().to_string();
+        let error =
+            options(Some("postgresql://u:hunter2@h:port/db"), &Parts::default(), false).unwrap_err().to_string();
         assert!(!error.contains("hunter2"), "{error}");
         assert!(error.starts_with("the database URL cannot be read ("), "{error}");
         assert!(error.ends_with("): write postgresql://user@host:5432/database"), "{error}");
         let shown = format!("{:?}", options(Some("postgresql://u:hunter2@h/db"), &Parts::default(), false).unwrap());
         assert_eq!(shown, "ConnectOptions(ServerName(\"u@h:5432/db\"), ..)");
-        let error = options(Some("postgresql://u@h/db?sslmode=maybe"), &Parts::default(), false).unwrap_err().to_string();
+        let error =
+            options(Some("postgresql://u@h/db?sslmode=maybe"), &Parts::default(), false).unwrap_err().to_string();
         assert_eq!(error, "\"maybe\" is no sslmode: write disable, prefer, require, verify-ca or verify-full");
     }
 }

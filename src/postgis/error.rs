@@ -52,7 +52,9 @@ impl Cause {
         match &self.code {
             None => true,
             Some(code) => {
-                code.code().starts_with("57P") || code.code().starts_with("08") || *code == SqlState::T_R_SERIALIZATION_FAILURE
+                code.code().starts_with("57P")
+                    || code.code().starts_with("08")
+                    || *code == SqlState::T_R_SERIALIZATION_FAILURE
             }
         }
     }
@@ -76,7 +78,9 @@ pub enum Error {
         next: String,
     },
     /// Nobody answers.
-    #[error("cannot reach the database {server}: is it running, and are host and port right? (--database-url, DATABASE_URL, PGHOST, PGPORT)")]
+    #[error(
+        "cannot reach the database {server}: is it running, and are host and port right? (--database-url, DATABASE_URL, PGHOST, PGPORT)"
+    )]
     Unreachable {
         /// Which one.
         server: ServerName,
@@ -84,7 +88,9 @@ pub enum Error {
         source: Cause,
     },
     /// The server refuses the user.
-    #[error("the database {server} does not let the user in: check user name and password (--database-url, DATABASE_URL, PGUSER, PGPASSWORD)")]
+    #[error(
+        "the database {server} does not let the user in: check user name and password (--database-url, DATABASE_URL, PGUSER, PGPASSWORD)"
+    )]
     Refused {
         /// Which one.
         server: ServerName,
@@ -108,7 +114,9 @@ pub enum Error {
         server: ServerName,
     },
     /// PostGIS is too old.
-    #[error("the database {server} has PostGIS {found}: 3.1 is the oldest that works; upgrade it (ALTER EXTENSION postgis UPDATE, after installing the newer package)")]
+    #[error(
+        "the database {server} has PostGIS {found}: 3.1 is the oldest that works; upgrade it (ALTER EXTENSION postgis UPDATE, after installing the newer package)"
+    )]
     OldPostgis {
         /// Which one.
         server: ServerName,
@@ -128,7 +136,9 @@ pub enum Error {
         source: Option<Cause>,
     },
     /// A statement took too long.
-    #[error("{place}: the database cancelled the query after {after} (raise statement_timeout in [database], or lighten the layer with where or zoom)")]
+    #[error(
+        "{place}: the database cancelled the query after {after} (raise statement_timeout in [database], or lighten the layer with where or zoom)"
+    )]
     Timeout {
         /// Which tile of which layer, or which step.
         place: String,
@@ -158,7 +168,9 @@ pub enum Error {
         source: Cause,
     },
     /// The rendering gave other tiles than were planned.
-    #[error("layer \"{layer}\": {found} tiles came back for {planned} planned around {near}: the result is not complete, nothing was published. Please report this with the layer's configuration")]
+    #[error(
+        "layer \"{layer}\": {found} tiles came back for {planned} planned around {near}: the result is not complete, nothing was published. Please report this with the layer's configuration"
+    )]
     Miscounted {
         /// Which layer.
         layer: String,

@@ -80,13 +80,8 @@ async fn server(session: &Session) -> Result<Server, Error> {
     } else {
         None
     };
-    let identity = DatabaseIdentity {
-        system_identifier,
-        name: row.get(2),
-        oid: row.get(3),
-        postgresql: row.get(1),
-        postgis,
-    };
+    let identity =
+        DatabaseIdentity { system_identifier, name: row.get(2), oid: row.get(3), postgresql: row.get(1), postgis };
     Ok(Server { identity, in_recovery: row.get(4) })
 }
 
@@ -119,7 +114,8 @@ impl LayerProbe<'_> {
             if !matches!(kind.as_str(), "int2" | "int4" | "int8") {
                 return Err(self.error(
                     format!("feature_id names the column {}, which is of type {kind}", quoted(column)),
-                    "Feature ids are integers: name a smallint, integer or bigint column, or leave feature_id out".to_owned(),
+                    "Feature ids are integers: name a smallint, integer or bigint column, or leave feature_id out"
+                        .to_owned(),
                 ));
             }
         }
@@ -224,7 +220,8 @@ impl LayerProbe<'_> {
         let wanted = match &self.options.properties {
             Some(properties) => properties,
             None => {
-                let fits = |column: &&Column| !column.is_spatial() && self.options.feature_id.as_ref() != Some(&column.name);
+                let fits =
+                    |column: &&Column| !column.is_spatial() && self.options.feature_id.as_ref() != Some(&column.name);
                 every = relation.columns.iter().filter(fits).map(|column| Property {
                     name: column.name.clone(),
                     source: PropertySource::Column(column.name.clone()),
@@ -268,7 +265,9 @@ impl LayerProbe<'_> {
             layer.relation
         );
         let row = self.session.one(&place, &sql, &[]).await.map_err(|error| match error {
-            Error::Query { source, .. } if source.code == Some(SqlState::INSUFFICIENT_PRIVILEGE) => self.no_right(relation),
+            Error::Query { source, .. } if source.code == Some(SqlState::INSUFFICIENT_PRIVILEGE) => {
+                self.no_right(relation)
+            }
             Error::Query { source, .. } => {
                 let columns = list(&relation.columns);
                 Error::Layer {
@@ -298,7 +297,10 @@ impl LayerProbe<'_> {
                 srid: column.srid,
                 points: declared == "Point",
                 geography: layer.shape.geography,
-                curves: !matches!(declared, "Point" | "MultiPoint" | "LineString" | "MultiLineString" | "Polygon" | "MultiPolygon"),
+                curves: !matches!(
+                    declared,
+                    "Point" | "MultiPoint" | "LineString" | "MultiLineString" | "Polygon" | "MultiPolygon"
+                ),
             });
         }
         let g = if layer.shape.geography { format!("{}::geometry", layer.geometry) } else { layer.geometry.clone() };
@@ -313,7 +315,13 @@ impl LayerProbe<'_> {
         let srids: Vec<i32> = row.get::<_, Option<Vec<i32>>>(0).unwrap_or_default();
         let srid = match srids[..] {
             // No row says: any system will do.
-            [] => if column.srid > 0 { column.srid } else { 4326 },
+            [] => {
+                if column.srid > 0 {
+                    column.srid
+                } else {
+                    4326
+                }
+            }
             [0] => {
                 return Err(self.error(
                     format!("the geometries in {} of {} have SRID 0: nobody can tell where they lie", layer.geometry, layer.relation),
@@ -328,7 +336,12 @@ impl LayerProbe<'_> {
             _ => {
                 let found: Vec<String> = srids.iter().map(ToString::to_string).collect();
                 return Err(self.error(
-                    format!("the geometries in {} of {} have several SRIDs: {}", layer.geometry, layer.relation, found.join(", ")),
+                    format!(
+                        "the geometries in {} of {} have several SRIDs: {}",
+                        layer.geometry,
+                        layer.relation,
+                        found.join(", ")
+                    ),
                     "Bring them to one with ST_Transform, in the table or in a view".to_owned(),
                 ));
             }
@@ -354,7 +367,10 @@ impl LayerProbe<'_> {
         let Some(row) = rows.first() else { return Ok(()) };
         let (example, count): (String, i64) = (row.get(0), row.get(1));
         Err(self.error(
-            format!("the key ({key}) does not tell the rows of {} apart: {count} rows have the key \"{example}\"", layer.relation),
+            format!(
+                "the key ({key}) does not tell the rows of {} apart: {count} rows have the key \"{example}\"",
+                layer.relation
+            ),
             "Set key to columns that are unique together".to_owned(),
         ))
     }
@@ -363,4 +379,3 @@ impl LayerProbe<'_> {
 fn list<'a>(columns: impl IntoIterator<Item = &'a Column>) -> String {
     columns.into_iter().map(|column| quoted(&column.name)).collect::<Vec<_>>().join(", ")
 }
-

@@ -42,14 +42,20 @@ impl Renderer {
     pub async fn open(database: &Database, snapshot: &Arc<Snapshot>, layers: &[Layer]) -> Result<Renderer, Error> {
         let session = database.on(snapshot).await?;
         let prepare = |layer: &Layer| Prepared { layer: layer.clone(), statement: sql::render(layer) };
-        Ok(Renderer { database: database.clone(), snapshot: Arc::clone(snapshot), session, layers: layers.iter().map(prepare).collect() })
+        Ok(Renderer {
+            database: database.clone(),
+            snapshot: Arc::clone(snapshot),
+            session,
+            layers: layers.iter().map(prepare).collect(),
+        })
     }
 
     /// One layer's part of some areas.
     async fn layer(&self, number: usize, areas: &[Area], tiles: &mut Tiles) -> Result<u64, Error> {
         let each = |row: &Row| {
             let (place, features, mvt): (i64, i64, &[u8]) = (row.get(0), row.get(1), row.get(2));
-            let tile = tiles.entry(place).or_insert_with(|| RenderedTile { tile: coord(place), mvt: Vec::new(), features: 0 });
+            let tile =
+                tiles.entry(place).or_insert_with(|| RenderedTile { tile: coord(place), mvt: Vec::new(), features: 0 });
             if features > 0 {
                 tile.features += features.cast_unsigned();
                 tile.mvt.extend_from_slice(mvt);

@@ -107,9 +107,8 @@ impl Database {
     /// If the database cannot be reached or does not let the user in.
     pub async fn snapshot(&self) -> Result<Snapshot, Error> {
         let keeper = self.session(None).await?;
-        let row = keeper
-            .one("taking the snapshot", "SELECT pg_export_snapshot(), pg_current_snapshot()::text", &[])
-            .await?;
+        let row =
+            keeper.one("taking the snapshot", "SELECT pg_export_snapshot(), pg_current_snapshot()::text", &[]).await?;
         Ok(Snapshot { exported: row.get(0), cursor: row.get(1), keeper })
     }
 
@@ -148,11 +147,9 @@ impl Database {
             SqlState::CANNOT_CONNECT_NOW | SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN => {
                 Error::Lost { server, during: "while connecting".to_owned(), source }
             }
-            SqlState::TOO_MANY_CONNECTIONS => Error::NotAccepted {
-                server,
-                next: "lower --workers, or raise max_connections of the server",
-                source,
-            },
+            SqlState::TOO_MANY_CONNECTIONS => {
+                Error::NotAccepted { server, next: "lower --workers, or raise max_connections of the server", source }
+            }
             SqlState::INVALID_CATALOG_NAME => {
                 Error::NotAccepted { server, next: "name a database that exists", source }
             }
@@ -168,7 +165,8 @@ impl Session {
 
     /// Begins the transaction: read-only, on the snapshot, with the settings that make plans and bytes the same everywhere.
     async fn begin(&self) -> Result<(), Error> {
-        let snapshot = self.exported.as_ref().map(|id| format!("SET TRANSACTION SNAPSHOT '{}';", id.replace('\'', "''")));
+        let snapshot =
+            self.exported.as_ref().map(|id| format!("SET TRANSACTION SNAPSHOT '{}';", id.replace('\'', "''")));
         let sql = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {snapshot}
              SET LOCAL statement_timeout = {timeout};
@@ -193,7 +191,11 @@ impl Session {
             let snapshot_gone = self.exported.is_some()
                 && matches!(source.code, Some(SqlState::INVALID_PARAMETER_VALUE | SqlState::UNDEFINED_OBJECT));
             if source.is_lost() || snapshot_gone {
-                return Error::Lost { server: self.server().clone(), during: "while opening a session".to_owned(), source };
+                return Error::Lost {
+                    server: self.server().clone(),
+                    during: "while opening a session".to_owned(),
+                    source,
+                };
             }
             Error::Query {
                 place: "opening a session".to_owned(),
@@ -233,8 +235,10 @@ impl Session {
 
     /// All rows of a statement.
     pub(super) async fn all(&self, place: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
-        self.until_stopped(async { self.client.query_typed(sql, params).await.map_err(|error| self.failed(place, error)) })
-            .await
+        self.until_stopped(async {
+            self.client.query_typed(sql, params).await.map_err(|error| self.failed(place, error))
+        })
+        .await
     }
 
     /// The one row of a statement.

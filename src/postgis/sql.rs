@@ -96,7 +96,8 @@ fn is_in_world(layer: &Layer) -> String {
 /// West, north, east and south from the columns of [`world_columns`]. A position on the eastern or southern edge of the
 /// world belongs to its last unit.
 fn ends(layer: &Layer) -> [String; 4] {
-    let columns = if layer.shape.points { ["west", "north", "west", "north"] } else { ["west", "north", "east", "south"] };
+    let columns =
+        if layer.shape.points { ["west", "north", "west", "north"] } else { ["west", "north", "east", "south"] };
     columns.map(|column| format!("least({column}, {})", WORLD_UNITS - 1))
 }
 
@@ -232,7 +233,10 @@ pub(super) fn render(layer: &Layer) -> String {
     } else {
         // A large feature is a candidate in every tile of its box; clipping it costs far more than seeing that it is
         // not there. The envelope grows by two units of the grid more than the buffer, for rounding.
-        format!("CASE WHEN few OR ST_Intersects(m, ST_Expand({envelope}, ({side} / (1 << z)) * ($13 + 2) / $12)) THEN {draw} END", side = 2.0 * HALF_WORLD_METRES)
+        format!(
+            "CASE WHEN few OR ST_Intersects(m, ST_Expand({envelope}, ({side} / (1 << z)) * ($13 + 2) / $12)) THEN {draw} END",
+            side = 2.0 * HALF_WORLD_METRES
+        )
     };
     let few = if layer.shape.points { "" } else { ", (x1 - x0 + 1) * (y1 - y0 + 1) <= 4 AS few" };
     let [west, north, east, south] = ends(layer);

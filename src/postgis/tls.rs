@@ -81,11 +81,17 @@ pub(super) fn connector(mode: SslMode, files: &TlsFiles) -> Result<MakeRustlsCon
     let setting = |what: String, next: &str| Error::Setting { what, next: next.to_owned() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     // As libpq does: a root certificate given with "require" is checked.
-    let verify = matches!(mode, SslMode::VerifyCa | SslMode::VerifyFull) || (mode == SslMode::Require && files.root.is_some());
+    let verify =
+        matches!(mode, SslMode::VerifyCa | SslMode::VerifyFull) || (mode == SslMode::Require && files.root.is_some());
     let chain = if verify {
         let roots = Arc::new(roots(files)?);
         let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
-        Some(verifier.map_err(|error| setting(format!("no usable root certificates ({error})"), "set sslrootcert to the PEM file of your certificate authority"))?)
+        Some(verifier.map_err(|error| {
+            setting(
+                format!("no usable root certificates ({error})"),
+                "set sslrootcert to the PEM file of your certificate authority",
+            )
+        })?)
     } else {
         None
     };

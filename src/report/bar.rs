@@ -36,13 +36,23 @@ impl Bar {
         }
     }
 
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for the eye")]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a rate for the eye"
+    )]
     fn stored(&self, zoom: crate::tile::Zoom, tiles: u64, bytes: u64) -> String {
         let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         seen.tiles += tiles;
         seen.bytes += bytes;
         let rate = seen.tiles as f64 / seen.since.elapsed().as_secs_f64().max(0.001);
-        format!("zoom {zoom} · {} tiles · {} tiles/s · {}", grouped(seen.tiles), grouped(rate as u64), sized(seen.bytes))
+        format!(
+            "zoom {zoom} · {} tiles · {} tiles/s · {}",
+            grouped(seen.tiles),
+            grouped(rate as u64),
+            sized(seen.bytes)
+        )
     }
 }
 

@@ -185,7 +185,11 @@ fn timed(seconds: f64) -> String {
     }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a run is shorter than 2^63 seconds")]
     let whole = seconds.round() as u64;
-    if whole < 3_600 { format!("{} min {:02} s", whole / 60, whole % 60) } else { format!("{} h {:02} min", whole / 3_600, whole % 3_600 / 60) }
+    if whole < 3_600 {
+        format!("{} min {:02} s", whole / 60, whole % 60)
+    } else {
+        format!("{} h {:02} min", whole / 3_600, whole % 3_600 / 60)
+    }
 }
 
 #[cfg(test)]
@@ -194,8 +198,17 @@ mod tests {
 
     #[test]
     fn figures_are_readable() {
-        assert_eq!((grouped(0).as_str(), grouped(999).as_str(), grouped(1_234_567).as_str()), ("0", "999", "1 234 567"));
-        assert_eq!((sized(999).as_str(), sized(1_500).as_str(), sized(132_000_000).as_str()), ("999 B", "1.5 kB", "132.0 MB"));
-        assert_eq!((timed(1.25).as_str(), timed(61.0).as_str(), timed(7_260.0).as_str()), ("1.2 s", "1 min 01 s", "2 h 01 min"));
+        assert_eq!(
+            (grouped(0).as_str(), grouped(999).as_str(), grouped(1_234_567).as_str()),
+            ("0", "999", "1 234 567")
+        );
+        assert_eq!(
+            (sized(999).as_str(), sized(1_500).as_str(), sized(132_000_000).as_str()),
+            ("999 B", "1.5 kB", "132.0 MB")
+        );
+        assert_eq!(
+            (timed(1.25).as_str(), timed(61.0).as_str(), timed(7_260.0).as_str()),
+            ("1.2 s", "1 min 01 s", "2 h 01 min")
+        );
     }
 }

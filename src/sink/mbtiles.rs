@@ -218,7 +218,8 @@ fn failed(staging: &Staging, source: rusqlite::Error) -> MbtilesError {
 }
 
 fn open(path: &Path, stop: &Stop) -> rusqlite::Result<Connection> {
-    let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let mut connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     // Nobody reads the staged file and a failed one is thrown away, so it needs neither journal nor locks nor syncs of its
     // own. The journal mode "off" is not kept in the file: readers find an ordinary one, never WAL.
     connection.execute_batch(

@@ -129,12 +129,12 @@ impl Staging {
         let Some(file) = self.lock.take() else { return Ok(self.target.clone()) };
         if let Ok(old) = fs::metadata(&self.target) {
             // The new file is as readable as the one it replaces.
-            file.set_permissions(old.permissions()).map_err(|source| failed("set the rights of", &self.path, source))?;
+            file.set_permissions(old.permissions())
+                .map_err(|source| failed("set the rights of", &self.path, source))?;
         }
-        let published = file
-            .sync_all()
-            .map_err(|source| failed("sync", &self.path, source))
-            .and_then(|()| fs::rename(&self.path, &self.target).map_err(|source| failed("replace", &self.target, source)));
+        let published = file.sync_all().map_err(|source| failed("sync", &self.path, source)).and_then(|()| {
+            fs::rename(&self.path, &self.target).map_err(|source| failed("replace", &self.target, source))
+        });
         if let Err(error) = published {
             self.lock = Some(file);
             return Err(error);

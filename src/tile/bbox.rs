@@ -39,7 +39,9 @@ pub enum BoxError {
         max: f64,
     },
     /// South lies above north.
-    #[error("the box {text} is reversed: south {south} is not below north {north} (the order is west,south,east,north)")]
+    #[error(
+        "the box {text} is reversed: south {south} is not below north {north} (the order is west,south,east,north)"
+    )]
     Reversed {
         /// The box as typed.
         text: String,
@@ -210,8 +212,14 @@ mod tests {
             ("-181,0,10,10", "the box -181,0,10,10 is out of range: west -181 must lie between -180 and 180"),
             ("0,0,10,NaN", "the box 0,0,10,NaN is out of range: north NaN must lie between -90 and 90"),
             ("0,0,10,91", "the box 0,0,10,91 is out of range: north 91 must lie between -90 and 90"),
-            ("0,10,10,0", "the box 0,10,10,0 is reversed: south 10 is not below north 0 (the order is west,south,east,north)"),
-            ("5,0,5,1", "the box 5,0,5,1 is empty: west and east are the same (for the whole world write -180,-85.0511,180,85.0511)"),
+            (
+                "0,10,10,0",
+                "the box 0,10,10,0 is reversed: south 10 is not below north 0 (the order is west,south,east,north)",
+            ),
+            (
+                "5,0,5,1",
+                "the box 5,0,5,1 is empty: west and east are the same (for the whole world write -180,-85.0511,180,85.0511)",
+            ),
         ] {
             assert_eq!(text.parse::<LonLatBox>().unwrap_err().to_string(), message);
         }

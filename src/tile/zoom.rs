@@ -106,8 +106,7 @@ impl FromStr for ZoomList {
     fn from_str(text: &str) -> Result<Self, ZoomError> {
         let not_a_list = || ZoomError::NotAList(text.to_owned());
         let level = |part: &str| part.trim().parse::<u64>().map_err(|_not_a_number| not_a_list());
-        let zoom =
-            |level: u64| u8::try_from(level).ok().and_then(Zoom::new).ok_or(ZoomError::TooDeep(level));
+        let zoom = |level: u64| u8::try_from(level).ok().and_then(Zoom::new).ok_or(ZoomError::TooDeep(level));
         let mut levels = BTreeSet::new();
         for part in text.split(',') {
             let (from, to) = match part.split_once('-') {
@@ -149,7 +148,9 @@ mod tests {
 
     #[test]
     fn zoom_lists_are_read_and_written() {
-        for (text, shown) in [("0-14", "0-14"), ("7", "7"), ("0-4,8,10-12", "0-4,8,10-12"), (" 3 , 1-2", "1-3"), ("22", "22")] {
+        for (text, shown) in
+            [("0-14", "0-14"), ("7", "7"), ("0-4,8,10-12", "0-4,8,10-12"), (" 3 , 1-2", "1-3"), ("22", "22")]
+        {
             assert_eq!(text.parse::<ZoomList>().unwrap().to_string(), shown, "{text}");
         }
     }

@@ -17,7 +17,10 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("report", &["tile", "manifest", "plan", "pipeline"]),
     ("config", &["tile", "encode", "postgis", "pipeline"]),
     ("cli", &["tile", "config"]),
-    ("command", &["tile", "stop", "encode", "manifest", "source", "plan", "sink", "postgis", "pipeline", "report", "config"]),
+    (
+        "command",
+        &["tile", "stop", "encode", "manifest", "source", "plan", "sink", "postgis", "pipeline", "report", "config"],
+    ),
     ("exit", &["command", "postgis", "sink", "stop"]),
     ("lib", &[]),
     ("main", &["cli", "command", "config", "exit", "postgis", "report", "stop"]),
@@ -49,7 +52,8 @@ fn imports_go_down() {
     for entry in std::fs::read_dir(&source).unwrap() {
         let path = entry.unwrap().path();
         let room = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        let (_, may) = MAY_IMPORT.iter().find(|(name, _)| *name == room).unwrap_or_else(|| panic!("{room} is not in the table"));
+        let (_, may) =
+            MAY_IMPORT.iter().find(|(name, _)| *name == room).unwrap_or_else(|| panic!("{room} is not in the table"));
         let mut found = BTreeSet::new();
         imports(&path, &mut found);
         for other in found {

@@ -17,5 +17,7 @@
 
 mod support;
 
+mod command_line;
 mod house;
+mod mbtiles_file;
 mod reference;

@@ -64,7 +64,8 @@ fn compare(db: &Db, archive: &Path, layers: &[Plain<'_>], zooms: std::ops::Range
     let missing: Vec<_> = expected.keys().filter(|tile| !found.contains_key(tile)).take(5).collect();
     let ghosts: Vec<_> = found.keys().filter(|tile| !expected.contains_key(tile)).take(5).collect();
     assert_eq!((missing, ghosts), (vec![], vec![]), "missing tiles and ghosts");
-    let different: Vec<_> = found.iter().filter(|(tile, bytes)| expected[tile] != **bytes).map(|(tile, _)| tile).collect();
+    let different: Vec<_> =
+        found.iter().filter(|(tile, bytes)| expected[tile] != **bytes).map(|(tile, _)| tile).collect();
     assert!(different.is_empty(), "{} tiles differ, such as {:?}", different.len(), different[0]);
     found.len()
 }
@@ -166,7 +167,11 @@ fn odd_geometries_in_any_reference_system_are_what_the_plain_query_returns() {
 #[test]
 fn points_in_any_reference_system_and_geographies_are_what_the_plain_query_returns() {
     let db = Db::with_facilities(400);
-    for (srid, near) in [(3857, "true"), (25832, "ST_X(location) BETWEEN -6 AND 24 AND ST_Y(location) > 0"), (27700, "ST_X(location) BETWEEN -9 AND 3 AND ST_Y(location) > 35")] {
+    for (srid, near) in [
+        (3857, "true"),
+        (25832, "ST_X(location) BETWEEN -6 AND 24 AND ST_Y(location) > 0"),
+        (27700, "ST_X(location) BETWEEN -9 AND 3 AND ST_Y(location) > 35"),
+    ] {
         db.run(&format!(
             "CREATE TABLE p{srid} AS SELECT id, name, ST_Transform(location, {srid})::geometry(Point, {srid}) AS g FROM api_facility WHERE {near};
              ALTER TABLE p{srid} ADD PRIMARY KEY (id); CREATE INDEX ON p{srid} USING gist (g)"
@@ -178,14 +183,17 @@ fn points_in_any_reference_system_and_geographies_are_what_the_plain_query_retur
          CREATE TABLE geogline AS SELECT id, name, ST_MakeLine(location, ST_Translate(location, 0.3, 0.2))::geography AS g FROM api_facility WHERE ST_X(location) BETWEEN -170 AND 170 LIMIT 40;
          ALTER TABLE geogline ADD PRIMARY KEY (id); CREATE INDEX ON geogline USING gist (g)",
     );
-    for (table, zooms) in [("p3857", "0-14"), ("p25832", "0-14"), ("p27700", "0-14"), ("geog", "0-14"), ("geogline", "0-11")] {
+    for (table, zooms) in
+        [("p3857", "0-14"), ("p25832", "0-14"), ("p27700", "0-14"), ("geog", "0-14"), ("geogline", "0-11")]
+    {
         let folder = tempfile::tempdir().unwrap();
         let (config, output) = (folder.path().join("c.toml"), folder.path().join("t.mbtiles"));
         std::fs::write(&config, format!("[[layer]]\nname = \"{table}\"\ntable = \"{table}\"\nproperties = [\"name\"]\n[run]\nbatch_features = 100")).unwrap();
         seed(&db.url, &output, &["--config", config.to_str().unwrap(), "--zoom", zooms]).ok();
         let rows = format!("SELECT ST_Transform(g::geometry, 3857) AS m, id COLLATE \"C\" AS key, name FROM {table}");
         let zooms = 0..=zooms[2..].parse().unwrap();
-        let plain = Plain { name: table, rows: &rows, properties: "name", extent: 4096, buffer: 64, zooms: zooms.clone() };
+        let plain =
+            Plain { name: table, rows: &rows, properties: "name", extent: 4096, buffer: 64, zooms: zooms.clone() };
         let tiles = compare(&db, &output, &[plain], zooms);
         assert!(tiles > 50, "{table}: {tiles}");
     }
@@ -246,8 +254,18 @@ fn several_layers_stand_in_one_tile_in_the_order_of_the_file() {
     let mut expected = plainly(&db, &[view], 0..=12);
     // The plain helper knows neither gaps in zooms nor feature ids: those two layers are asked for by hand.
     for (name, rows, tail, zooms) in [
-        ("closed", "SELECT ST_AsMVTGeom(ST_Transform(location, 3857), ST_TileEnvelope(z, x, y), 4096, 64) AS geom FROM closed ORDER BY name COLLATE \"C\", id COLLATE \"C\"", "", "z IN (3,4,5,6,7,8,9,11)"),
-        ("numbered", "SELECT ST_AsMVTGeom(ST_Transform(location, 3857), ST_TileEnvelope(z, x, y), 4096, 64) AS geom, name, n FROM numbered WHERE n % 2 = 0 ORDER BY numbered.n", ", 'n'", "z BETWEEN 5 AND 12"),
+        (
+            "closed",
+            "SELECT ST_AsMVTGeom(ST_Transform(location, 3857), ST_TileEnvelope(z, x, y), 4096, 64) AS geom FROM closed ORDER BY name COLLATE \"C\", id COLLATE \"C\"",
+            "",
+            "z IN (3,4,5,6,7,8,9,11)",
+        ),
+        (
+            "numbered",
+            "SELECT ST_AsMVTGeom(ST_Transform(location, 3857), ST_TileEnvelope(z, x, y), 4096, 64) AS geom, name, n FROM numbered WHERE n % 2 = 0 ORDER BY numbered.n",
+            ", 'n'",
+            "z BETWEEN 5 AND 12",
+        ),
     ] {
         db.run(&format!(
             "CREATE TABLE expected_{name} AS SELECT z, x, y, (SELECT ST_AsMVT(t, '{name}', 4096, 'geom'{tail}) FROM ({rows}) AS t WHERE geom IS NOT NULL) AS tile

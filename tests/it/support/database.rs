@@ -24,7 +24,8 @@ fn server() -> String {
 
 /// The same server, another database.
 pub fn with_database(url: &str, name: &str) -> String {
-    let (front, query) = url.split_once('?').map_or((url, String::new()), |(front, query)| (front, format!("?{query}")));
+    let (front, query) =
+        url.split_once('?').map_or((url, String::new()), |(front, query)| (front, format!("?{query}")));
     let (front, _) = front.rsplit_once('/').expect("a URL has a path");
     format!("{front}/{name}{query}")
 }
