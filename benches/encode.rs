@@ -1,1 +1,102 @@
-fn main() {}
+//! What the program does beside the database, alone: packing and storing small tiles. `cargo bench --bench encode` prints
+//! tiles a second and bytes for each gzip level, and for the archive.
+
+use std::error::Error;
+use std::hint::black_box;
+use std::io::Write as _;
+use std::time::Instant;
+
+use oar_tiles::encode::{Gzip, Level};
+use oar_tiles::sink::{Mbtiles, Sink as _, TileEdit};
+use oar_tiles::stop::Stop;
+use oar_tiles::tile::{TileCoord, Zoom};
+
+/// Tiles in a measurement, and how often it is repeated; the fastest counts.
+const TILES: u32 = 50_000;
+const REPEATS: u32 = 5;
+
+/// Something like a tile of one or two facilities: keys, a name, an address, some numbers.
+fn tile(number: u32) -> Vec<u8> {
+    let noise = |salt: u32| number.wrapping_mul(2_654_435_761).wrapping_add(salt.wrapping_mul(40_503)) >> 7;
+    let mut tile =
+        b"\x1a\x00\x0a\x0afacilities\x12\x15\x12\x0a\x00\x00\x01\x01\x02\x02\x03\x03\x04\x04\x18\x01\x22\x05\x09"
+            .to_vec();
+    tile.extend(noise(1).to_le_bytes());
+    for key in ["id", "name", "address", "country_code", "is_closed"] {
+        tile.extend([0x1a, u8::try_from(key.len()).unwrap_or(0)]);
+        tile.extend(key.as_bytes());
+    }
+    let places = ["Dhaka", "Guangzhou", "Ho Chi Minh City", "Tiruppur", "Istanbul", "Porto"];
+    let trades = ["Apparel", "Textile Mills", "Knitwear", "Denim", "Garments", "Footwear"];
+    for feature in 0..=number % 2 {
+        let pick = |from: &[&str; 6], salt: u32| from[(noise(salt + feature) % 6) as usize].to_owned();
+        let text = format!(
+            "BD2019{:09}{:02X} {} {} Co., Ltd. {} Industrial Road, {}",
+            noise(2 + feature),
+            noise(3) % 256,
+            pick(&places, 4),
+            pick(&trades, 5),
+            noise(6 + feature) % 400,
+            pick(&places, 7)
+        );
+        tile.extend(text.as_bytes());
+    }
+    tile
+}
+
+fn fastest(mut work: impl FnMut() -> Result<(), Box<dyn Error>>) -> Result<f64, Box<dyn Error>> {
+    let mut best = f64::INFINITY;
+    for _ in 0..REPEATS {
+        let begun = Instant::now();
+        work()?;
+        best = best.min(begun.elapsed().as_secs_f64());
+    }
+    Ok(best)
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut out = std::io::stdout();
+    let tiles: Vec<Vec<u8>> = (0..TILES).map(tile).collect();
+    let raw: usize = tiles.iter().map(Vec::len).sum();
+    writeln!(out, "{TILES} tiles, {} bytes each", raw / tiles.len())?;
+    for level in (1..=9).filter_map(Level::new) {
+        let mut gzip = Gzip::new(level);
+        let mut bytes = 0;
+        let seconds = fastest(|| {
+            bytes = 0;
+            for tile in &tiles {
+                bytes += black_box(gzip.pack(tile)?).len();
+            }
+            Ok(())
+        })?;
+        writeln!(
+            out,
+            "gzip {level:?}: {:>9.0} tiles/s, {:.1} % of the bytes",
+            f64::from(TILES) / seconds,
+            share(bytes, raw)
+        )?;
+    }
+    let (mut gzip, folder) = (Gzip::new(Level::new(1).ok_or("level 1")?), tempfile::tempdir()?);
+    let zoom = Zoom::new(14).ok_or("zoom 14")?;
+    let edits: Vec<TileEdit> = (0..TILES)
+        .map(|i| {
+            Ok(TileEdit::Put(TileCoord::from_tms(zoom, i / 100 * 7, i % 100 * 11), gzip.pack(&tiles[i as usize])?))
+        })
+        .collect::<Result<_, Box<dyn Error>>>()?;
+    let mut number = 0;
+    let seconds = fastest(|| {
+        number += 1;
+        let mut archive = Mbtiles::create(&folder.path().join(format!("{number}.mbtiles")), &Stop::new())?;
+        for batch in edits.chunks(2_000) {
+            archive.write(batch.to_vec())?;
+        }
+        Ok(())
+    })?;
+    writeln!(out, "MBTiles:       {:>9.0} tiles/s", f64::from(TILES) / seconds)?;
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
+fn share(part: usize, whole: usize) -> f64 {
+    100.0 * part as f64 / whole as f64
+}

@@ -26,6 +26,7 @@ pub enum Command {
 }
 
 /// Flags that give settings.
+#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Clone, Default, Args)]
 pub struct Given {
     /// The configuration file (OAR_TILES_CONFIG); sample-config.toml shows every key

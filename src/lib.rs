@@ -1,4 +1,31 @@
 //! The map of the house.
+//!
+//! ```text
+//!  seed:   pyramid ∩ occupied ──► batches ──► PostGIS: many tiles a statement ──► gzip ──► sink ──► manifest, last
+//!          command/survey, plan   plan        postgis (one snapshot, n workers)   encode   sink     manifest
+//!                                 └────────────────── pipeline: bounded workers, one writer ──────────┘
+//! ```
+//!
+//! A tile's way, top to bottom:
+//!
+//! | room | what happens there | imports |
+//! |---|---|---|
+//! | [`cli`] | flags as typed | `config`, `tile` |
+//! | [`config`] | file, environment and flags become checked settings | option structs of the parts |
+//! | [`command`] | one verb a file; names concrete sources and sinks | everything below |
+//! | [`report`] | events in; bar, lines, JSON, tables out | values of `plan`, `pipeline`, `manifest`, `tile` |
+//! | [`pipeline`] | plan in, tileset out: workers, packing, one writer in order | `source`, `sink`, `encode`, `tile` |
+//! | [`plan`] | occupied tiles and their weights, cut into batches | `tile` |
+//! | [`postgis`] | sessions, probe, survey, layers as SQL, rendering | `source`, `manifest`, `stop`, `tile` |
+//! | [`source`] | the trait of what renders | `tile` |
+//! | [`sink`] | the trait of what stores; MBTiles; staging | `stop`, `tile` |
+//! | [`encode`] | MVT to gzip | nothing |
+//! | [`manifest`] | what a target says about its run | nothing |
+//! | [`stop`] | the wish to stop | nothing |
+//! | [`tile`] | coordinates, boxes, areas, batches: pure values | nothing |
+//! | [`exit`] | from outcome to exit code | errors of the above |
+//!
+//! Imports go down; `tests/it/house.rs` holds the table.
 
 pub mod cli;
 pub mod command;

@@ -73,7 +73,7 @@ fn run_seed(arguments: &Seed) -> Result<(), CommandError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CommandError::Output)?;
     let done = runtime.block_on(async {
         let stop = Stop::new();
-        tokio::spawn(listen(stop.clone()));
+        listen(&stop);
         seed::seed(&settings, &options, &report(style), &stop).await
     });
     // Nothing is left to wait for: an idle connection must not hold the end up.
@@ -81,28 +81,40 @@ fn run_seed(arguments: &Seed) -> Result<(), CommandError> {
     done
 }
 
-/// Asks for a stop at SIGINT and SIGTERM.
+/// Asks for a stop at SIGINT and SIGTERM, from now on.
 #[cfg(unix)]
-async fn listen(stop: Stop) {
+fn listen(stop: &Stop) {
     use tokio::signal::unix::{SignalKind, signal};
+    // Its number is the same on Linux, macOS and the BSDs. A signal that is listened to does not kill: a write beyond a
+    // file-size limit then fails like one on a full disk, and is reported like it.
+    const SIGXFSZ: i32 = 25;
+    if let Err(error) = signal(SignalKind::from_raw(SIGXFSZ)) {
+        tracing::debug!("a file-size limit will end the process at once: {error}");
+    }
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         tracing::warn!("signals cannot be listened to: Ctrl-C ends the process at once");
         return;
     };
-    loop {
-        tokio::select! {
-            _ = interrupt.recv() => stop.ask(Signal::Interrupt),
-            _ = terminate.recv() => stop.ask(Signal::Terminate),
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => stop.ask(Signal::Interrupt),
+                _ = terminate.recv() => stop.ask(Signal::Terminate),
+            }
         }
-    }
+    });
 }
 
 #[cfg(not(unix))]
-async fn listen(stop: Stop) {
-    while tokio::signal::ctrl_c().await.is_ok() {
-        stop.ask(Signal::Interrupt);
-    }
+fn listen(stop: &Stop) {
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        while tokio::signal::ctrl_c().await.is_ok() {
+            stop.ask(Signal::Interrupt);
+        }
+    });
 }
 
 /// Logs go to standard error.

@@ -29,7 +29,12 @@ pub(super) async fn dry_run(
             Some(batch) => measure(batch, plan, &mut renderer, &mut gzip).await?,
             None => (0.0, 0.0),
         };
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate, and never negative")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "an estimate, and never negative"
+        )]
         zooms.push(PlanZoom {
             zoom: plan.zoom.get(),
             tiles: plan.tiles,

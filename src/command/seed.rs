@@ -44,7 +44,7 @@ pub async fn seed(
     }
     if options.dry_run {
         let plan = super::dry_run::dry_run(settings, report, stop).await.map_err(|error| interrupted(error, stop))?;
-        return close(options, crate::report::render_plan(&plan), serde_json::to_vec_pretty(&plan));
+        return close(options, &crate::report::render_plan(&plan), serde_json::to_vec_pretty(&plan));
     }
     let mut restarts = 0;
     let done = loop {
@@ -65,7 +65,7 @@ pub async fn seed(
     };
     let (tiles, bytes, seconds) = (done.manifest.stored, done.bytes, done.manifest.seconds);
     report.event(&Event::Done { output: done.output.clone(), tiles, bytes, seconds });
-    close(options, render_run(&done), serde_json::to_vec_pretty(&done))
+    close(options, &render_run(&done), serde_json::to_vec_pretty(&done))
 }
 
 /// One whole run on one snapshot.
@@ -219,9 +219,9 @@ fn writable(path: &Path) -> Result<(), CommandError> {
 }
 
 /// Prints the table and writes the report.
-fn close(options: &SeedOptions, table: String, json: serde_json::Result<Vec<u8>>) -> Result<(), CommandError> {
+fn close(options: &SeedOptions, table: &str, json: serde_json::Result<Vec<u8>>) -> Result<(), CommandError> {
     if options.table {
-        print(&table)?;
+        print(table)?;
     }
     if let Some(path) = &options.report {
         json.map_err(std::io::Error::from)

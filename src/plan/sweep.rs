@@ -26,7 +26,6 @@ impl Touch {
         self.start() + self.length as u64
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "the low eight bits hold the layer")]
     const fn layer(self) -> usize {
         (self.key & 0xff) as usize
     }

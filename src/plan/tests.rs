@@ -1,5 +1,11 @@
 //! The plan against a count made the slow way: every feature, every tile.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "chance may be cut, and boxes are whole numbers"
+)]
+
 use std::collections::BTreeMap;
 
 use super::*;

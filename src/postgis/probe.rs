@@ -4,7 +4,7 @@ use tokio_postgres::error::SqlState;
 
 use super::error::Error;
 use super::layer::{BoundProperty, KeyColumn, Layer, LayerOptions, Property, PropertySource, Shape, quoted};
-use super::relation::{Column, Relation, look_up, nearest};
+use super::relation::{Column, Relation, RelationKind, look_up, nearest};
 use super::session::{Session, Snapshot};
 use crate::manifest::DatabaseIdentity;
 
@@ -135,7 +135,7 @@ impl LayerProbe<'_> {
         self.types(&mut layer, &relation).await?;
         layer.shape = self.shape(&layer, geometry, &relation).await?;
         self.unique_key(&layer, &relation).await?;
-        if !relation.is_view && !relation.is_foreign && !relation.spatial_indexes.contains(&geometry.name) {
+        if relation.kind == RelationKind::Stored && !relation.spatial_indexes.contains(&geometry.name) {
             self.warnings.push(format!(
                 "layer \"{}\": {} has no spatial index, so every batch reads the whole table. Run CREATE INDEX ON {} USING gist ({})",
                 options.name, layer.relation, layer.relation, layer.geometry
@@ -216,19 +216,15 @@ impl LayerProbe<'_> {
     }
 
     fn properties(&self, relation: &Relation) -> Result<Vec<BoundProperty>, Error> {
-        let every;
-        let wanted = match &self.options.properties {
-            Some(properties) => properties,
-            None => {
-                let fits =
-                    |column: &&Column| !column.is_spatial() && self.options.feature_id.as_ref() != Some(&column.name);
-                every = relation.columns.iter().filter(fits).map(|column| Property {
-                    name: column.name.clone(),
-                    source: PropertySource::Column(column.name.clone()),
-                });
-                &every.collect()
-            }
+        let fits = |column: &&Column| !column.is_spatial() && self.options.feature_id.as_ref() != Some(&column.name);
+        let every = || {
+            let column = |column: &Column| Property {
+                name: column.name.clone(),
+                source: PropertySource::Column(column.name.clone()),
+            };
+            relation.columns.iter().filter(fits).map(column).collect()
         };
+        let wanted: Vec<Property> = self.options.properties.clone().unwrap_or_else(every);
         wanted
             .iter()
             .map(|property| {

@@ -32,13 +32,21 @@ pub(super) struct UniqueIndex {
     pub primary: bool,
 }
 
+/// What kind of relation it is, as far as it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RelationKind {
+    /// A table, partitioned table or materialized view: it can have indexes.
+    Stored,
+    /// A view or foreign table.
+    Elsewhere,
+}
+
 /// A table, view, materialized view or foreign table.
 #[derive(Debug)]
 pub(super) struct Relation {
     pub schema: String,
     pub name: String,
-    pub is_view: bool,
-    pub is_foreign: bool,
+    pub kind: RelationKind,
     pub columns: Vec<Column>,
     pub unique: Vec<UniqueIndex>,
     /// Columns that a spatial index begins with.
@@ -140,8 +148,7 @@ pub(super) async fn look_up(session: &Session, layer: &LayerOptions) -> Result<R
     Ok(Relation {
         schema: row.get(1),
         name: row.get(2),
-        is_view: kind == "v",
-        is_foreign: kind == "f",
+        kind: if matches!(kind.as_str(), "v" | "f") { RelationKind::Elsewhere } else { RelationKind::Stored },
         columns,
         unique,
         spatial_indexes,

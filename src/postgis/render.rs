@@ -210,7 +210,7 @@ fn halves(areas: &[Area]) -> Option<(Vec<Area>, Vec<Area>)> {
 }
 
 /// The tile that a statement's number stands for: zoom above bit 58, column above bit 29, TMS row.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "each part is masked to its bits")]
+#[expect(clippy::cast_sign_loss, reason = "each part is masked to its bits")]
 fn coord(place: i64) -> TileCoord {
     const LOW: i64 = (1 << 29) - 1;
     let zoom = Zoom::new((place >> 58) as u8 & 0x1f).unwrap_or(Zoom::MAX);

@@ -89,7 +89,11 @@ fn explained(error: Error, layer: &Layer) -> Error {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the halves are 32 bits wide; rounding outwards follows")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the halves are 32 bits wide; rounding outwards follows"
+)]
 fn box_footprint(row: &Row) -> Option<BoxFootprint> {
     let (first, second): (i64, i64) = (row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?);
     let world = [(first >> 32) as u32, first as u32, (second >> 32) as u32, second as u32];

@@ -1,4 +1,4 @@
-//! The `MBTiles` 1.3 archive: an `SQLite` file with the tables `metadata` and `tiles`.
+//! The MBTiles 1.3 archive: an SQLite file with the tables `metadata` and `tiles`.
 //!
 //! Schema: one flat table with a unique index, which every reader knows. Rows come in the order of that index, so both
 //! grow at their ends, nothing is sorted at the end, and the archive's hash is computed on the way.
@@ -17,7 +17,7 @@ use super::{Needs, Order, Sink, TileEdit, Written};
 use crate::stop::Stop;
 use crate::tile::ZoomList;
 
-/// "MPBX" in the header of the file: `SQLite`'s list of application ids (magic.txt) and MBTiles 1.3, section "Database".
+/// "MPBX" in the header of the file: SQLite's list of application ids (magic.txt) and MBTiles 1.3, section "Database".
 pub const MBTILES_APPLICATION_ID: i32 = 0x4d50_4258;
 
 /// What an archive says about itself.
@@ -41,7 +41,7 @@ pub struct Metadata {
     pub manifest: String,
 }
 
-/// One layer as TileJSON and `MBTiles` describe it (TileJSON 3.0.0, section 3.3).
+/// One layer as TileJSON and MBTiles describe it (TileJSON 3.0.0, section 3.3).
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct VectorLayer {
     /// The layer's name.
@@ -94,7 +94,7 @@ pub enum MbtilesError {
         /// The staged file.
         path: PathBuf,
     },
-    /// `SQLite` refused.
+    /// SQLite refused.
     #[error("cannot write {}; {} is unchanged", path.display(), target.display())]
     Sqlite {
         /// The staged file.
@@ -106,7 +106,7 @@ pub enum MbtilesError {
     },
 }
 
-/// What `SQLite` said, once: its own errors carry a second text beneath the first.
+/// What SQLite said, once: its own errors carry a second text beneath the first.
 #[derive(Debug)]
 pub struct SqliteCause(rusqlite::Error);
 
@@ -139,7 +139,7 @@ const SCHEMA: &str = "
 const INSERT: &str = "INSERT INTO tiles (zoom_level, tile_column, tile_row, tile_data) VALUES (?1, ?2, ?3, ?4)";
 
 impl Mbtiles {
-    /// Begins an archive beside `target`. An existing target must be an `MBTiles` file; it stays as it is until
+    /// Begins an archive beside `target`. An existing target must be an MBTiles file; it stays as it is until
     /// [`Mbtiles::finish`]. `stop` ends long steps early.
     ///
     /// # Errors
@@ -266,7 +266,7 @@ fn describe(connection: &Connection, metadata: &Metadata, hash: &str) -> rusqlit
     transaction.commit()
 }
 
-/// Refuses to replace a file that is not an `MBTiles` archive. An empty file may be replaced.
+/// Refuses to replace a file that is not an MBTiles archive. An empty file may be replaced.
 fn refuse_foreign(path: &Path) -> Result<(), MbtilesError> {
     let foreign = |what| Err(MbtilesError::Foreign { path: path.to_owned(), what });
     let mut magic = Vec::new();

@@ -20,7 +20,7 @@ pub enum TileEdit {
 /// The order in which a sink takes tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// By zoom, then column, then TMS row, each ascending: the order of the `MBTiles` index.
+    /// By zoom, then column, then TMS row, each ascending: the order of the MBTiles index.
     ZoomColumnTmsRow,
 }
 

@@ -21,7 +21,7 @@ impl TileCoord {
         if x <= zoom.last() && y <= zoom.last() { Some(TileCoord { zoom, x, y }) } else { None }
     }
 
-    /// The tile at a column and a TMS row (y growing north), as `MBTiles` counts them; both are wrapped into the zoom.
+    /// The tile at a column and a TMS row (y growing north), as MBTiles counts them; both are wrapped into the zoom.
     #[must_use]
     pub const fn from_tms(zoom: Zoom, column: u32, row: u32) -> TileCoord {
         TileCoord { zoom, x: column & zoom.last(), y: zoom.last() - (row & zoom.last()) }
@@ -45,7 +45,7 @@ impl TileCoord {
         self.y
     }
 
-    /// The row as TMS and `MBTiles` count it, growing north (MBTiles 1.3, section "Tiles").
+    /// The row as TMS and MBTiles count it, growing north (MBTiles 1.3, section "Tiles").
     #[must_use]
     pub const fn tms_row(self) -> u32 {
         self.zoom.last() - self.y

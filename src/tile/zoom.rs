@@ -78,6 +78,7 @@ pub enum ZoomError {
 
 impl ZoomList {
     /// The levels in ascending order.
+    #[must_use]
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Zoom> + '_ {
         self.0.iter().copied()
     }

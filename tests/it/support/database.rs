@@ -70,6 +70,11 @@ impl Db {
         db
     }
 
+    /// Connects anew, after the server was restarted.
+    pub fn reconnect(&mut self) {
+        self.client = connect(&self.runtime, &self.url);
+    }
+
     fn script(&self, path: &str, variables: &[(&str, &str)]) {
         let mut psql = Command::new("psql");
         psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-f"]).arg(super::repository(path));

@@ -6,7 +6,7 @@ pub mod program;
 
 pub use archive::Archive;
 pub use database::Db;
-pub use program::{Run, seed};
+pub use program::seed;
 
 /// The folder of real facilities, if it is there; tests on it say when they skip.
 pub fn shared_data(file: &str) -> Option<std::path::PathBuf> {

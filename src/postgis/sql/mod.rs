@@ -1,0 +1,110 @@
+//! A layer as SQL. Every statement about features is made here, from the same pieces, so that planning and rendering
+//! cannot disagree about where a feature lies.
+//!
+//! Identifiers are quoted, values are parameters. Property expressions and filters are the configuration's own SQL.
+
+mod render;
+mod survey;
+
+use super::layer::Layer;
+use crate::tile::{HALF_WORLD_METRES, WORLD_UNITS};
+
+pub(super) use render::render;
+pub(super) use survey::{skipped, survey};
+
+/// Latitude, in degrees, up to which points are transformed at all; the world ends at 85.0511°.
+const LATITUDE_LIMIT: f64 = 85.06;
+
+/// The geometry of a row, in the reference system of its column.
+fn geometry(layer: &Layer) -> String {
+    if layer.shape.geography { format!("{}::geometry", layer.geometry) } else { layer.geometry.clone() }
+}
+
+/// Whether a row's coordinates can be transformed: finite, and inside the reference system. `ST_Transform` raises an
+/// error on coordinates that PROJ refuses, turns longitude 190 into -170, and lets NaN pass. Never true for NULL or empty.
+fn is_placeable(layer: &Layer) -> String {
+    let g = geometry(layer);
+    // NaN counts as greater than every number here, so that BETWEEN refuses it.
+    let (west, east, south, north) = match (layer.shape.srid, layer.shape.points) {
+        (4326, true) => ("-180".to_owned(), "180".to_owned(), format!("-{LATITUDE_LIMIT}"), LATITUDE_LIMIT.to_string()),
+        (4326, false) => ("-180".to_owned(), "180".to_owned(), "-90".to_owned(), "90".to_owned()),
+        _ => ("-1e9".to_owned(), "1e9".to_owned(), "-1e9".to_owned(), "1e9".to_owned()),
+    };
+    if layer.shape.points {
+        return format!("ST_X({g}) BETWEEN {west} AND {east} AND ST_Y({g}) BETWEEN {south} AND {north}");
+    }
+    // A NaN inside a line does not show in its box, but in its length; among several points it shows in the text only.
+    format!(
+        "ST_XMin({g}) >= {west} AND ST_XMax({g}) <= {east} AND ST_YMin({g}) >= {south} AND ST_YMax({g}) <= {north}
+            AND ST_Length({g}) + ST_Perimeter({g}) < 'Infinity'
+            AND NOT (GeometryType({g}) IN ('MULTIPOINT', 'GEOMETRYCOLLECTION') AND ST_AsText({g}) ~* 'nan|inf')"
+    )
+}
+
+/// The row's geometry in EPSG:3857; NULL if it cannot be placed.
+fn projected(layer: &Layer) -> String {
+    let mut g = geometry(layer);
+    if layer.shape.curves {
+        // ST_AsMVTGeom knows no curves.
+        g = format!("ST_CurveToLine({g})");
+    }
+    if layer.shape.srid != 3857 {
+        g = format!("ST_Transform({g}, 3857)");
+    }
+    format!("CASE WHEN {} THEN {g} END", is_placeable(layer))
+}
+
+/// A metre coordinate as world units: x from the west edge, y (negated) from the north edge.
+#[expect(clippy::cast_precision_loss, reason = "2^32 is exact in a double")]
+fn world_units(metres: &str) -> String {
+    let scale = WORLD_UNITS as f64 / (2.0 * HALF_WORLD_METRES);
+    format!("floor(({metres} + {HALF_WORLD_METRES:?}) * {scale:?})::int8")
+}
+
+/// The same for an end of a box, which may lie outside of the world: cut to it, so that the number fits.
+fn cut_world_units(metres: &str) -> String {
+    let h = format!("{HALF_WORLD_METRES:?}");
+    world_units(&format!("least(greatest({metres}, -{h}), {h})"))
+}
+
+/// The columns that say where a projected geometry `m` lies in world units: `west, north`, and for boxes `east, south`. Each
+/// expression stands once: the planner would work out every mention again.
+fn world_columns(layer: &Layer) -> String {
+    if layer.shape.points {
+        return format!("{} AS west, {} AS north", world_units("ST_X(m)"), world_units("-ST_Y(m)"));
+    }
+    format!(
+        "{} AS west, {} AS north, {} AS east, {} AS south, ({}) AS inside",
+        cut_world_units("ST_XMin(m)"),
+        cut_world_units("-ST_YMax(m)"),
+        cut_world_units("ST_XMax(m)"),
+        cut_world_units("-ST_YMin(m)"),
+        box_is_in_world()
+    )
+}
+
+/// Whether the box of a projected geometry `m` touches the Web Mercator square. NULL if `m` is.
+fn box_is_in_world() -> String {
+    let h = format!("{HALF_WORLD_METRES:?}");
+    format!("ST_XMax(m) >= -{h} AND ST_XMin(m) <= {h} AND ST_YMax(m) >= -{h} AND ST_YMin(m) <= {h}")
+}
+
+/// Whether the columns of [`world_columns`] lie in the world. NULL or false if the feature is to be skipped.
+fn is_in_world(layer: &Layer) -> String {
+    if layer.shape.points {
+        return format!("west BETWEEN 0 AND {WORLD_UNITS} AND north BETWEEN 0 AND {WORLD_UNITS}");
+    }
+    "inside".to_owned()
+}
+
+/// West, north, east and south from the columns of [`world_columns`]. A position on the eastern or southern edge of the
+/// world belongs to its last unit.
+fn ends(layer: &Layer) -> [String; 4] {
+    let columns =
+        if layer.shape.points { ["west", "north", "west", "north"] } else { ["west", "north", "east", "south"] };
+    columns.map(|column| format!("least({column}, {})", WORLD_UNITS - 1))
+}
+
+fn filter(layer: &Layer) -> String {
+    layer.filter.as_ref().map(|filter| format!("AND ({filter}\n)")).unwrap_or_default()
+}

@@ -1,0 +1,167 @@
+//! The statement that renders: many tiles at once.
+
+use super::{ends, filter, geometry, is_in_world, projected, world_columns};
+use crate::postgis::layer::{Layer, quoted};
+use crate::tile::HALF_WORLD_METRES;
+
+/// Renders the tiles of some areas. Parameters, one array element an area: `$1` zoom, `$2` margin in world units, `$3..$6`
+/// first column, first row, last column, last row (XYZ), `$7..$10` the search box; then `$11` the layer's name, `$12` its
+/// extent, `$13` its buffer.
+///
+/// Gives one row for each tile that has a candidate: the tile (zoom above bit 58, column above bit 29, TMS row), how many
+/// features are drawn, and the MVT layer; ordered by zoom, column and TMS row.
+pub(in crate::postgis) fn render(layer: &Layer) -> String {
+    let Carried { values, names, row, order, arguments } = carried(layer);
+    let (search, around) = search(layer);
+    let (draw, few) = draw(layer);
+    let [west, north, east, south] = ends(layer);
+    format!(
+        "WITH oar_tiles_area AS MATERIALIZED (
+    SELECT z, 32 - z AS shift, margin, ax0, ay0, ax1, ay1, ST_MakeEnvelope(w, s, e, n, {srid}) AS box{around}
+    FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) AS area (z, margin, ax0, ay0, ax1, ay1, w, s, e, n)
+),
+-- Candidates: every feature near an area, projected once, its place as whole numbers. OFFSET 0 keeps the planner from
+-- working an expression out again wherever it is used.
+placed AS (
+    SELECT z, shift, margin, ax0, ay0, ax1, ay1, m, {world}{names}
+    FROM oar_tiles_area CROSS JOIN LATERAL (
+        SELECT {projected} AS m{values} FROM {relation} WHERE {search} {filter} OFFSET 0
+    ) AS near
+    OFFSET 0
+),
+-- The tiles of the area that a candidate touches: the planner's arithmetic, bit for bit.
+ranged AS (
+    SELECT z, m,
+        greatest(({west} - margin) >> shift, ax0) AS x0, greatest(({north} - margin) >> shift, ay0) AS y0,
+        least(({east} + margin) >> shift, ax1) AS x1, least(({south} + margin) >> shift, ay1) AS y1{names}
+    FROM placed
+    WHERE {in_world}
+    OFFSET 0
+),
+-- One row for each candidate and tile. Nearly all points touch one tile: they are spared a subquery.
+touched AS (
+    SELECT z, m, unnest(CASE WHEN x0 = x1 AND y0 = y1 THEN ARRAY[(x0 << 29) | y0] ELSE ARRAY(
+        SELECT (x << 29) | y FROM generate_series(x0, x1) AS x, generate_series(y0, y1) AS y) END) AS xy{few}{names}
+    FROM ranged
+),
+-- The shifts stand in parentheses: SQL gives << and | the same rank.
+-- Sorted by one number and the key: three times as fast as by zoom, column and row.
+drawn AS (
+    SELECT (z::int8 << 58) | ((xy >> 29) << 29) | ((1 << z) - 1 - (xy & 536870911)) AS tile,
+        {draw} AS mvt_geometry{names}
+    FROM touched
+    ORDER BY tile{order}
+    OFFSET 0
+)
+-- The sort above is the grouping's order: no second sort, features in the order of their key.
+SELECT tile, count(drawn.mvt_geometry), ST_AsMVT(feature, $11, $12, {arguments})
+FROM drawn CROSS JOIN LATERAL (SELECT {row}) AS feature
+GROUP BY tile",
+        srid = layer.shape.srid,
+        world = world_columns(layer),
+        projected = projected(layer),
+        relation = layer.relation,
+        filter = filter(layer),
+        in_world = is_in_world(layer),
+    )
+}
+
+/// What is carried from a row of the relation to its feature in the tile, as pieces of the statement.
+struct Carried {
+    /// Expressions over the relation, each with its name within the statement: `, "name" AS p0, …`.
+    values: String,
+    /// Those names: `, p0, …`.
+    names: String,
+    /// The columns of the feature, under the names that the tile shows.
+    row: String,
+    /// The key, for `ORDER BY tile`.
+    order: String,
+    /// The names of the geometry and of the feature's id, as arguments of `ST_AsMVT`.
+    arguments: String,
+}
+
+fn carried(layer: &Layer) -> Carried {
+    let geometry = free_name(layer, "geom");
+    let mut carried = Carried {
+        values: String::new(),
+        names: String::new(),
+        row: format!("drawn.mvt_geometry AS {}", quoted(&geometry)),
+        order: String::new(),
+        arguments: literal(&geometry),
+    };
+    for (number, property) in layer.properties.iter().enumerate() {
+        let name = carried.carry(&property.sql, format!("p{number}"));
+        carried.row.push_str(&format!(", drawn.{name} AS {}", quoted(&property.name)));
+    }
+    if let Some(column) = &layer.feature_id {
+        let name = carried.carry(&quoted(column), "feature_id".to_owned());
+        let shown = free_name(layer, "feature_id");
+        carried.row.push_str(&format!(", drawn.{name} AS {}", quoted(&shown)));
+        carried.arguments.push_str(&format!(", {}", literal(&shown)));
+    }
+    for (number, column) in layer.key.iter().enumerate() {
+        let name = carried.carry(&column.quoted, format!("k{number}"));
+        carried.order.push_str(&format!(", {name}{}", if column.collated { " COLLATE \"C\"" } else { "" }));
+    }
+    carried
+}
+
+impl Carried {
+    fn carry(&mut self, sql: &str, name: String) -> String {
+        self.values.push_str(&format!(", {sql} AS {name}"));
+        self.names.push_str(&format!(", {name}"));
+        name
+    }
+}
+
+/// The condition by which the spatial index finds the rows of an area, and what the area has to know for it.
+fn search(layer: &Layer) -> (String, &'static str) {
+    if !(layer.shape.geography && layer.shape.points) {
+        return (format!("{} && oar_tiles_area.box", geometry(layer)), "");
+    }
+    // The index of a geography is asked by distance; the box then decides.
+    let column = &layer.geometry;
+    let search = format!(
+        "ST_DWithin({column}, oar_tiles_area.centre, oar_tiles_area.radius, false)
+            AND {column}::geometry && oar_tiles_area.box"
+    );
+    let around = ",
+        ST_SetSRID(ST_MakePoint((w + e) / 2, (s + n) / 2), 4326)::geography AS centre,
+        CASE WHEN e - w > 60 OR n - s > 60 THEN 2.1e7 ELSE 1000 + 1.1 * (
+            SELECT max(ST_Distance(
+                ST_SetSRID(ST_MakePoint((w + e) / 2, (s + n) / 2), 4326)::geography,
+                ST_SetSRID(ST_MakePoint(w, latitude), 4326)::geography, false))
+            FROM (VALUES (s), (n)) AS corner (latitude)) END AS radius";
+    (search, around)
+}
+
+/// The feature's geometry in the tile, and what a candidate has to carry along for it.
+fn draw(layer: &Layer) -> (String, &'static str) {
+    let envelope = "ST_TileEnvelope(z, (xy >> 29)::int4, (xy & 536870911)::int4)";
+    let draw = format!("ST_AsMVTGeom(m, {envelope}, $12, $13, true)");
+    if layer.shape.points {
+        return (draw, "");
+    }
+    // A large feature is a candidate in every tile of its box; clipping it costs far more than seeing that it is not
+    // there. The envelope grows by two units of the grid more than the buffer, for rounding.
+    let side = 2.0 * HALF_WORLD_METRES;
+    let grown = format!("ST_Expand({envelope}, ({side} / (1 << z)) * ($13 + 2) / $12)");
+    (
+        format!("CASE WHEN few OR ST_Intersects(m, {grown}) THEN {draw} END"),
+        ", (x1 - x0 + 1) * (y1 - y0 + 1) <= 4 AS few",
+    )
+}
+
+/// The name wanted, or one like it that no property has.
+fn free_name(layer: &Layer, wanted: &str) -> String {
+    let mut name = wanted.to_owned();
+    while layer.properties.iter().any(|property| property.name == name) {
+        name.push('_');
+    }
+    name
+}
+
+/// A text literal. Used for names that this module made up or checked; values from elsewhere are parameters.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}

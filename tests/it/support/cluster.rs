@@ -1,0 +1,75 @@
+//! A server of its own for a test that stops it, copies it or sets it up differently. Stopped and removed with the value.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+/// A server.
+pub struct Cluster {
+    /// Its URL over the socket, as a superuser.
+    pub url: String,
+    /// Its URL over TCP, with the password.
+    pub url_tcp: String,
+    folder: TempDir,
+}
+
+impl Cluster {
+    /// A new server.
+    pub fn new() -> Cluster {
+        Cluster::begin(|path| vec!["start".into(), path.into()])
+    }
+
+    /// A hot standby of another.
+    pub fn standby_of(primary: &Cluster) -> Cluster {
+        Cluster::begin(|path| vec!["standby".into(), path.into(), primary.path()])
+    }
+
+    fn begin(arguments: impl Fn(&Path) -> Vec<PathBuf>) -> Cluster {
+        // As root, another account runs the server and has to pass through; a socket's path must be short.
+        let base = Some(std::env::temp_dir()).filter(|base| base.as_os_str().len() <= 50);
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+        let folder = tempfile::Builder::new()
+            .prefix("oar-tiles.")
+            .permissions(permissions)
+            .tempdir_in(base.unwrap_or_else(|| "/tmp".into()))
+            .unwrap();
+        let mut cluster = Cluster { url: String::new(), url_tcp: String::new(), folder };
+        cluster.run(&arguments(&cluster.path()));
+        cluster
+    }
+
+    /// Where its files are.
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join("pg")
+    }
+
+    /// Starts it again, on the same port.
+    pub fn start(&mut self) {
+        let before = self.url.clone();
+        self.run(&["start".into(), self.path()]);
+        assert_eq!(self.url, before);
+    }
+
+    /// Stops it, as in a crash.
+    pub fn crash(&self) {
+        let stopped = Command::new(super::repository("scripts/postgres")).arg("stop").arg(self.path()).arg("immediate").status();
+        assert!(stopped.unwrap().success());
+    }
+
+    fn run(&mut self, arguments: &[PathBuf]) {
+        let done = Command::new(super::repository("scripts/postgres")).args(arguments).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let urls = String::from_utf8(done.stdout).unwrap();
+        let (url, url_tcp) = urls.trim().split_once('\n').unwrap();
+        (self.url, self.url_tcp) = (url.to_owned(), url_tcp.to_owned());
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Err(error) = Command::new(super::repository("scripts/postgres")).arg("stop").arg(self.path()).arg("immediate").status() {
+            eprintln!("the server in {} is left behind: {error}", self.path().display());
+        }
+    }
+}
