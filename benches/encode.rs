@@ -59,7 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let tiles: Vec<Vec<u8>> = (0..TILES).map(tile).collect();
     let raw: usize = tiles.iter().map(Vec::len).sum();
     writeln!(out, "{TILES} tiles, {} bytes each", raw / tiles.len())?;
-    for level in (1..=9).filter_map(Level::new) {
+    for level in (1..=12).filter_map(Level::new) {
         let mut gzip = Gzip::new(level);
         let mut bytes = 0;
         let seconds = fastest(|| {

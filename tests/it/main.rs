@@ -17,7 +17,14 @@
 
 mod support;
 
+mod bad_database;
+mod bad_input;
+mod bad_layers;
 mod command_line;
+mod faults;
 mod house;
 mod mbtiles_file;
+mod odd_rows;
 mod reference;
+mod servers;
+mod steady;

@@ -53,7 +53,8 @@ impl Cluster {
 
     /// Stops it, as in a crash.
     pub fn crash(&self) {
-        let stopped = Command::new(super::repository("scripts/postgres")).arg("stop").arg(self.path()).arg("immediate").status();
+        let stopped =
+            Command::new(super::repository("scripts/postgres")).arg("stop").arg(self.path()).arg("immediate").status();
         assert!(stopped.unwrap().success());
     }
 
@@ -68,7 +69,9 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if let Err(error) = Command::new(super::repository("scripts/postgres")).arg("stop").arg(self.path()).arg("immediate").status() {
+        if let Err(error) =
+            Command::new(super::repository("scripts/postgres")).arg("stop").arg(self.path()).arg("immediate").status()
+        {
             eprintln!("the server in {} is left behind: {error}", self.path().display());
         }
     }

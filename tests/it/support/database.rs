@@ -56,7 +56,12 @@ impl Db {
 
     /// A new database with the registry's table and some generated facilities.
     pub fn with_facilities(count: u32) -> Db {
-        let db = Db::empty();
+        Db::with_facilities_on(&server(), count)
+    }
+
+    /// The same in some server.
+    pub fn with_facilities_on(server: &str, count: u32) -> Db {
+        let db = Db::on(server);
         db.script("scripts/schema.sql", &[]);
         db.script("scripts/facilities.sql", &[("count", &count.to_string())]);
         db

@@ -1,12 +1,28 @@
 //! What tests stand on: a database of their own, the program, its archives.
 
 pub mod archive;
+pub mod cluster;
 pub mod database;
+pub mod gate;
 pub mod program;
+pub mod refusal;
 
 pub use archive::Archive;
+pub use cluster::Cluster;
 pub use database::Db;
+pub use gate::{Gate, Place};
 pub use program::seed;
+pub use refusal::OldTarget;
+
+/// Waits until something holds; half a minute is the end of all patience.
+#[track_caller]
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !holds() {
+        assert!(begun.elapsed().as_secs() < 30, "still waiting: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
 
 /// The folder of real facilities, if it is there; tests on it say when they skip.
 pub fn shared_data(file: &str) -> Option<std::path::PathBuf> {

@@ -1,0 +1,63 @@
+//! A gate in front of a run's statements: while a test holds it, the statement waits in the server, as a long one would.
+//! No test has to guess how long something takes.
+
+use std::path::Path;
+
+use super::{Db, until};
+
+/// Which statements come to the gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The survey.
+    Survey,
+    /// The first tile.
+    Render,
+    /// Zoom 14, after all others.
+    Deep,
+}
+
+/// Waits for the gate. The lock is shared, so sessions do not wait for each other, and it is text for a property.
+const PASS: &str = "pg_advisory_xact_lock_shared(1)::text";
+
+/// Writes a configuration whose statements come to the gate, with more settings; gives its path.
+pub fn gated(folder: &Path, place: Place, more: &str) -> String {
+    let path = folder.join(format!("{place:?}.toml"));
+    let layer = |name: &str, zoom: &str, gate: &str, filter: &str| {
+        format!(
+            "[[layer]]\nname = \"{name}\"\ntable = \"api_facility\"\nzoom = \"{zoom}\"\n{filter}\n\
+             properties = {{ id = \"id\", name = \"name\", gate = \"{gate}\" }}\n"
+        )
+    };
+    let layers = match place {
+        Place::Survey => layer("facilities", "0-14", "''", &format!("where = \"{PASS} = ''\"")),
+        Place::Render => layer("facilities", "0-14", PASS, ""),
+        Place::Deep => layer("shallow", "0-13", "''", "") + &layer("deep", "14", PASS, ""),
+    };
+    // Small batches, so that there are many.
+    std::fs::write(&path, format!("{layers}[run]\nworkers = 2\nbatch_features = 100\n{more}")).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// The gate, closed as long as this value lives or the server does.
+pub struct Gate<'a>(&'a Db);
+
+impl<'a> Gate<'a> {
+    /// Closes it.
+    pub fn close(db: &'a Db) -> Gate<'a> {
+        db.run("SELECT pg_advisory_lock(1)");
+        Gate(db)
+    }
+
+    /// Waits until so many sessions stand before it.
+    #[track_caller]
+    pub fn wait_for(&self, sessions: i64) {
+        let waiting =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'";
+        until("sessions at the gate", || self.0.value::<i64>(waiting) >= sessions);
+    }
+
+    /// Opens it.
+    pub fn open(self) {
+        self.0.run("SELECT pg_advisory_unlock(1)");
+    }
+}

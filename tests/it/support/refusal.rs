@@ -1,0 +1,109 @@
+//! What every refusal has in common: its code, its message, and the old target untouched.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rusqlite::Connection;
+
+use super::program::{Run, program, run, seed_command};
+
+/// Nobody listens there: what is refused by itself must be refused before the database is asked.
+pub const NOWHERE: &str = "postgresql://nobody@127.0.0.1:1/nothing";
+
+/// An old target in a folder of its own, and a configuration beside that folder.
+pub struct OldTarget {
+    /// The old target.
+    pub path: PathBuf,
+    before: Vec<u8>,
+    folder: tempfile::TempDir,
+}
+
+impl OldTarget {
+    /// A small archive.
+    pub fn new() -> OldTarget {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("tiles")).unwrap();
+        let path = folder.path().join("tiles/t.mbtiles");
+        let archive = Connection::open(&path).unwrap();
+        archive
+            .execute_batch(
+                "CREATE TABLE metadata (name text, value text);
+                 CREATE TABLE tiles (zoom_level integer, tile_column integer, tile_row integer, tile_data blob);
+                 INSERT INTO tiles VALUES (0, 0, 0, x'1a00');",
+            )
+            .unwrap();
+        drop(archive);
+        OldTarget::keep(folder, path)
+    }
+
+    /// Some other file in the place of the target.
+    pub fn holding(bytes: &[u8]) -> OldTarget {
+        let old = OldTarget::new();
+        std::fs::write(&old.path, bytes).unwrap();
+        OldTarget::keep(old.folder, old.path)
+    }
+
+    fn keep(folder: tempfile::TempDir, path: PathBuf) -> OldTarget {
+        OldTarget { before: std::fs::read(&path).unwrap(), path, folder }
+    }
+
+    /// The folder that the target's folder lies in.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a configuration; gives its path.
+    pub fn config(&self, text: &str) -> String {
+        let path = self.beside("c.toml");
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// `seed` into the old target, to be refused.
+    #[track_caller]
+    pub fn refuses(&self, url: &str, arguments: &[&str], code: i32, texts: &[&str]) -> Run {
+        self.refuses_command(&mut seed_command(url, &self.path, arguments), code, texts)
+    }
+
+    /// `seed` with a configuration into the old target, to be refused.
+    #[track_caller]
+    pub fn refuses_config(&self, url: &str, text: &str, arguments: &[&str], code: i32, texts: &[&str]) -> Run {
+        let config = self.config(text);
+        self.refuses(url, &[&["--config", &config], arguments].concat(), code, texts)
+    }
+
+    /// `seed` with an environment variable into the old target, to be refused.
+    #[track_caller]
+    pub fn refuses_variable(&self, name: &str, value: &str, code: i32, texts: &[&str]) -> Run {
+        let mut command = program();
+        self.refuses_command(command.args(["seed", "--output"]).arg(&self.path).env(name, value), code, texts)
+    }
+
+    /// A command to be refused: the code, each text, each cause once, nothing on standard output, and the old target and
+    /// its folder as they were.
+    #[track_caller]
+    pub fn refuses_command(&self, command: &mut Command, code: i32, texts: &[&str]) -> Run {
+        let ended = run(command).fails(code, texts);
+        let shown = format!("{command:?}\n{}", ended.stderr);
+        assert_eq!(ended.stdout, "", "standard output is data: {shown}");
+        assert_eq!(ended.stderr.matches("error: ").count(), 1, "one error: {shown}");
+        for cause in ended.stderr.lines().filter_map(|line| line.strip_prefix("  cause: ")) {
+            assert_eq!(ended.stderr.matches(cause).count(), 1, "a cause is printed once: {shown}");
+        }
+        self.is_untouched(&shown);
+        ended
+    }
+
+    /// Asserts that the target is what it was, byte for byte, and that nothing lies beside it.
+    #[track_caller]
+    pub fn is_untouched(&self, shown: &str) {
+        assert!(std::fs::read(&self.path).unwrap() == self.before, "the target changed: {shown}");
+        assert_eq!(names(self.path.parent().unwrap()), BTreeSet::from(["t.mbtiles".to_owned()]), "{shown}");
+    }
+}
+
+/// The names in a folder.
+pub fn names(folder: &Path) -> BTreeSet<String> {
+    std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
