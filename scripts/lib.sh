@@ -63,12 +63,9 @@ need_rust() {
     || die "Rust $found is too old; $wanted is the oldest that works. Run: rustup update stable  (a distribution's Rust: see https://rustup.rs), then this again."
 }
 
-# need_compiler: what the C parts (SQLite, zlib-ng, ring) are built with.
+# need_compiler: what the C parts (SQLite, libdeflate, ring) are built with.
 need_compiler() {
-  local missing=()
-  have cmake || missing+=(cmake)
-  if ! have cc || ! have make; then missing+=(build-essential); fi
-  [ ${#missing[@]} = 0 ] || install_packages "a C compiler and cmake" "${missing[@]}"
+  if ! have cc || ! have make; then install_packages "a C compiler" build-essential; fi
 }
 
 # build_release: builds the program; sets oar_tiles to its path.

@@ -47,6 +47,7 @@ impl From<&CommandError> for Exit {
                 postgis::Error::Setting { .. }
                 | postgis::Error::Layer { .. }
                 | postgis::Error::NoPostgis { .. }
+                | postgis::Error::OldPostgres { .. }
                 | postgis::Error::OldPostgis { .. } => Exit::Usage,
                 postgis::Error::Unreachable { .. }
                 | postgis::Error::Refused { .. }

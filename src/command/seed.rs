@@ -49,7 +49,7 @@ pub async fn seed(
     let mut restarts = 0;
     let done = loop {
         match attempt(settings, restarts, report, stop).await.map_err(|error| interrupted(error, stop)) {
-            Err(CommandError::Database(error)) if error.is_lost() => {
+            Err(CommandError::Database(error)) if error.is_lost() || restarts > 0 && error.is_unreachable() => {
                 if restarts == settings.restarts {
                     return Err(CommandError::Restarts { attempts: restarts + 1, source: error });
                 }
@@ -92,6 +92,10 @@ async fn attempt(
     let stored = stored_events(report);
     let (sink, outcome) =
         pipeline::run(batches, renderers, sink, settings.limits, stored).await.map_err(pipeline_error)?;
+    // The last batch may have been rendered before the stop was asked for.
+    if let Some(signal) = stop.asked() {
+        return Err(CommandError::Interrupted(signal));
+    }
     let render_seconds = rendering.elapsed().as_secs_f64();
 
     report.event(&Event::Finishing);

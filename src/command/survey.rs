@@ -67,9 +67,11 @@ pub(super) async fn prepare(
     }
     let bounds = bounds(&planned, &coverage);
     let (zooms, batch) = (settings.tileset.zooms.clone(), settings.batch_features);
-    let zooms = tokio::task::spawn_blocking(move || plan(&zooms, &planned, &coverage, batch))
-        .await
-        .map_err(|error| CommandError::Died(error.to_string()))?;
+    let planning = tokio::task::spawn_blocking(move || plan(&zooms, &planned, &coverage, batch));
+    let zooms = tokio::select! {
+        zooms = planning => zooms.map_err(|error| CommandError::Died(error.to_string()))?,
+        signal = stop.wait() => return Err(CommandError::Interrupted(signal)),
+    };
     let warnings = check_limits(settings, &zooms, warnings)?;
     Ok(Prepared {
         database,

@@ -13,6 +13,8 @@ pub struct Cause {
     text: String,
     /// The SQLSTATE, if the server said it.
     pub code: Option<SqlState>,
+    /// Whether the connection ended over TLS.
+    pub(super) tls: bool,
 }
 
 impl fmt::Display for Cause {
@@ -32,16 +34,23 @@ impl From<tokio_postgres::Error> for Cause {
                     text.push_str(&format!(" ({name}: {})", more.lines().next().unwrap_or_default()));
                 }
             }
-            return Cause { text, code: Some(db.code().clone()) };
+            return Cause { text, code: Some(db.code().clone()), tls: false };
         }
         // The outer text only says "error connecting to server": the chain below it says why.
         let mut text = error.to_string();
+        let tls = text.contains("TLS");
         let mut source = std::error::Error::source(&error);
         while let Some(inner) = source {
             text = inner.to_string();
             source = inner.source();
         }
-        Cause { text, code: None }
+        Cause { text, code: None, tls }
+    }
+}
+
+impl From<std::io::Error> for Cause {
+    fn from(error: std::io::Error) -> Cause {
+        Cause { text: error.to_string(), code: None, tls: false }
     }
 }
 
@@ -112,6 +121,14 @@ pub enum Error {
     NoPostgis {
         /// Which one.
         server: ServerName,
+    },
+    /// PostgreSQL is too old.
+    #[error("the database {server} runs PostgreSQL {found}: 13 is the oldest that works; upgrade it")]
+    OldPostgres {
+        /// Which one.
+        server: ServerName,
+        /// Its version.
+        found: String,
     },
     /// PostGIS is too old.
     #[error(
@@ -191,6 +208,12 @@ impl Error {
     #[must_use]
     pub fn is_lost(&self) -> bool {
         matches!(self, Error::Lost { .. })
+    }
+
+    /// Whether nobody answers: a server that went away is not back yet.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Error::Unreachable { .. })
     }
 }
 

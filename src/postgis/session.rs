@@ -13,6 +13,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{CancelToken, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::cancel::cancel;
 use super::connect::{ConnectOptions, ServerName};
 use super::error::{Cause, Error};
 use super::layer::quoted;
@@ -30,6 +31,9 @@ pub struct SessionOptions {
     pub connections: usize,
 }
 
+/// `pg_current_snapshot()` came with PostgreSQL 13.
+const OLDEST_POSTGRES: i32 = 130_000;
+
 /// A parameter and its type.
 pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
@@ -37,6 +41,7 @@ pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 #[derive(Clone)]
 pub struct Database {
     pool: Pool,
+    config: Arc<tokio_postgres::Config>,
     tls: MakeRustlsConnect,
     server: ServerName,
     options: Arc<SessionOptions>,
@@ -79,14 +84,18 @@ impl Database {
         let manager = Manager::from_config(
             connect.config.clone(),
             tls.clone(),
-            ManagerConfig { recycling_method: RecyclingMethod::Fast },
+            // A session that was given back is still in its transaction.
+            ManagerConfig { recycling_method: RecyclingMethod::Custom("ROLLBACK".to_owned()) },
         );
-        let pool = Pool::builder(manager).max_size(options.connections).build().map_err(|error| Error::Setting {
-            what: format!("the connection pool cannot be built ({error})"),
-            next: "set connections to at least 2".to_owned(),
-        })?;
+        // One place more than sessions: one that replaces a broken one is opened while that one still has its place.
+        let pool =
+            Pool::builder(manager).max_size(options.connections + 1).build().map_err(|error| Error::Setting {
+                what: format!("the connection pool cannot be built ({error})"),
+                next: "set connections to at least 2".to_owned(),
+            })?;
         Ok(Database {
             pool,
+            config: Arc::new(connect.config.clone()),
             tls,
             server: connect.server.clone(),
             options: Arc::new(options),
@@ -107,6 +116,11 @@ impl Database {
     /// If the database cannot be reached or does not let the user in.
     pub async fn snapshot(&self) -> Result<Snapshot, Error> {
         let keeper = self.session(None).await?;
+        let sql = "SELECT current_setting('server_version_num')::int4, current_setting('server_version')";
+        let version = keeper.one("asking the server for its version", sql, &[]).await?;
+        if version.get::<_, i32>(0) < OLDEST_POSTGRES {
+            return Err(Error::OldPostgres { server: self.server.clone(), found: version.get(1) });
+        }
         let row =
             keeper.one("taking the snapshot", "SELECT pg_export_snapshot(), pg_current_snapshot()::text", &[]).await?;
         Ok(Snapshot { exported: row.get(0), cursor: row.get(1), keeper })
@@ -139,6 +153,10 @@ impl Database {
                 };
             }
         };
+        if source.tls {
+            let next = "check sslmode, and sslrootcert, which names the authority of its certificate";
+            return Error::NotAccepted { server, next, source };
+        }
         let Some(code) = source.code.clone() else { return Error::Unreachable { server, source } };
         match code {
             SqlState::INVALID_PASSWORD | SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
@@ -185,7 +203,9 @@ impl Session {
             timeout = self.database.options.statement_timeout.as_millis(),
             work_mem = self.database.options.work_mem.replace('\'', "''"),
         );
-        self.client.batch_execute(&sql).await.map_err(|error| {
+        // A pooler may keep even this waiting, until one of its connections is free.
+        let begin = async { Ok(self.client.batch_execute(&sql).await) };
+        self.until_stopped(begin).await?.map_err(|error| {
             let source = Cause::from(error);
             // The snapshot is gone with the session that exported it.
             let snapshot_gone = self.exported.is_some()
@@ -277,7 +297,7 @@ impl Session {
             done = &mut work => return done,
             _ = self.database.stop.wait() => {}
         }
-        let cancelled = self.cancel.cancel_query(self.database.tls.clone());
+        let cancelled = cancel(&self.cancel, &self.database.config, &self.database.tls);
         match tokio::time::timeout(Duration::from_secs(1), cancelled).await {
             // The statement ends with an error; waiting for it tells that the server really let go.
             Ok(Ok(())) => drop(tokio::time::timeout(Duration::from_millis(500), work).await),

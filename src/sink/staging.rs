@@ -54,7 +54,7 @@ impl Staging {
     /// Takes the place beside a target: `.NAME.partial`. A symbolic link is followed, so that its goal is replaced. What a
     /// killed run left there is emptied; what a running one holds is not touched.
     pub(super) fn beside(target: &Path) -> Result<Staging, StagingError> {
-        let target = fs::canonicalize(target).unwrap_or_else(|_missing| target.to_owned());
+        let target = fs::canonicalize(target).unwrap_or_else(|_missing| followed(target));
         if target.is_dir() {
             return Err(StagingError::IsDirectory { target });
         }
@@ -153,6 +153,17 @@ impl Drop for Staging {
             tracing::warn!("cannot remove {}: {error}; it is safe to delete", self.path.display());
         }
     }
+}
+
+/// The goal of a symbolic link that is yet to come.
+fn followed(target: &Path) -> PathBuf {
+    let mut target = target.to_owned();
+    // Linux follows as many; links in a circle end somewhere.
+    for _ in 0..40 {
+        let Ok(goal) = fs::read_link(&target) else { break };
+        target = target.parent().unwrap_or(Path::new("")).join(goal);
+    }
+    target
 }
 
 #[cfg(unix)]

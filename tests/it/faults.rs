@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::support::gate::gated;
-use super::support::program::{run, seed_command, signal, start_seed, wait};
+use super::support::program::{program, run, seed_command, signal, start_seed, wait};
 use super::support::{Archive, Cluster, Db, Gate, Place, seed, until};
 
 /// A folder with an old target in it: zoom 0 only.
@@ -54,22 +54,29 @@ fn tiles(path: &Path) -> std::collections::BTreeMap<(u8, u32, u32), Vec<u8>> {
 }
 
 /// Reads what a run says until a line holds the text.
-fn read_until(reader: impl std::io::Read, text: &str) {
+#[track_caller]
+fn read_until(child: &mut Child, from: impl std::io::Read + Send + 'static, text: &str) {
+    let (line_read, lines) = std::sync::mpsc::channel();
+    // Goes on reading after the text was seen: a full pipe would hold the run up.
+    std::thread::spawn(move || {
+        BufReader::new(from).lines().map_while(Result::ok).for_each(|line| drop(line_read.send(line)))
+    });
     let mut seen = String::new();
-    for line in BufReader::new(reader).lines() {
-        let line = line.unwrap();
+    while let Ok(line) = lines.recv_timeout(Duration::from_secs(30)) {
         if line.contains(text) {
             return;
         }
         seen.push_str(&line);
         seen.push('\n');
     }
+    child.kill().unwrap();
     panic!("«{text}» never came:\n{seen}");
 }
 
 #[test]
 fn a_run_killed_at_any_of_twenty_moments_leaves_the_old_target_or_the_new_one() {
-    let chance = RandomState::new().hash_one("moments");
+    let chance: u64 = std::env::var("TEST_CHANCE")
+        .map_or_else(|_| RandomState::new().hash_one("moments"), |chance| chance.parse().unwrap());
     let db = Db::with_facilities(1_000);
     let target = Target::of(&db);
     db.run("UPDATE api_facility SET location = ST_Translate(location, 0.01, 0.01)");
@@ -79,9 +86,10 @@ fn a_run_killed_at_any_of_twenty_moments_leaves_the_old_target_or_the_new_one() 
     let (whole, fresh) = (begun.elapsed(), tiles(&fresh));
     let (mut old, mut new, mut partial) = (0, 0, 0);
     for moment in 0..20_u32 {
-        // One in each twentieth of a little more than the whole run.
-        let within = RandomState::hash_one(&RandomState::new(), (chance, moment)) % 1_000;
-        let delay = whole.mul_f64((f64::from(moment) + within as f64 / 1_000.0) / 19.0);
+        // One in each twentieth of half as long again as the run took alone.
+        let within =
+            std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::default().hash_one((chance, moment)) % 1_000;
+        let delay = whole.mul_f64((f64::from(moment) + within as f64 / 1_000.0) / 20.0 * 1.5);
         let mut child = start_seed(&db.url, &target.path, &[]);
         std::thread::sleep(delay);
         child.kill().unwrap();
@@ -92,7 +100,7 @@ fn a_run_killed_at_any_of_twenty_moments_leaves_the_old_target_or_the_new_one() 
         } else {
             assert!(
                 tiles(&target.path) == fresh,
-                "killed after {delay:?} of {whole:?}: the target is neither old nor new"
+                "killed after {delay:?} of {whole:?} (TEST_CHANCE={chance}): the target is neither old nor new"
             );
             new += 1;
             fs::write(&target.path, &target.old).unwrap();
@@ -151,8 +159,13 @@ fn a_stop_while_tiles_are_stored_leaves_the_old_target() {
     for name in ["INT", "TERM"] {
         // The gate only sees to it that the run is not over before the signal comes.
         let gate = Gate::close(&db);
-        let mut child = start_seed(&db.url, &target.path, &["--config", &config, "--progress", "json"]);
-        read_until(child.stdout.as_mut().unwrap(), r#""event":"stored""#);
+        let mut command = program();
+        command
+            .args(["seed", "--progress", "json", "--config", &config, "--database-url", &db.url, "--output"])
+            .arg(&target.path);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        read_until(&mut child, stdout, r#""event":"stored""#);
         stopped_by(child, name, "storing");
         target.is_untouched("storing");
         gate.open();
@@ -187,10 +200,11 @@ fn a_database_restarted_in_mid_run_is_asked_again_on_a_new_snapshot() {
         let mut child = start_seed(&db.url, &target.path, &["--config", &config]);
         gate.wait_for(2);
         cluster.crash();
-        read_until(child.stderr.as_mut().unwrap(), &format!("starting over on a new snapshot {retry}"));
+        let stderr = child.stderr.take().unwrap();
+        read_until(&mut child, stderr, &format!("starting over on a new snapshot {retry}"));
         cluster.start();
-        let ended = wait(child).ok();
-        assert!(tiles(&target.path) == expected, "{what}: {}", ended.stderr);
+        wait(child).ok();
+        assert!(tiles(&target.path) == expected, "{what}");
         assert_eq!(target.partial(), None, "{what}");
         db.reconnect();
     }

@@ -283,3 +283,39 @@ fn several_layers_stand_in_one_tile_in_the_order_of_the_file() {
     assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
     assert!(found == expected, "some tile differs");
 }
+
+#[test]
+fn a_foreign_table_a_partitioned_table_and_a_view_give_the_tiles_of_their_table() {
+    let db = Db::with_facilities(600);
+    let (socket, port) = (
+        db.url.split("host=").nth(1).unwrap().split('&').next().unwrap(),
+        db.url.split("port=").nth(1).unwrap().split('&').next().unwrap(),
+    );
+    db.run(&format!(
+        "CREATE EXTENSION postgres_fdw;
+         CREATE SERVER itself FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{socket}', port '{port}', dbname '{name}');
+         CREATE USER MAPPING FOR oar_tiles SERVER itself OPTIONS (user 'oar_tiles');
+         CREATE FOREIGN TABLE far (id varchar(32), name text, location geometry(Point, 4326)) SERVER itself OPTIONS (table_name 'api_facility');
+         CREATE TABLE parts (id varchar(32) PRIMARY KEY, name text, location geometry(Point, 4326)) PARTITION BY HASH (id);
+         CREATE TABLE part0 PARTITION OF parts FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+         CREATE TABLE part1 PARTITION OF parts FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+         CREATE INDEX ON parts USING gist (location);
+         INSERT INTO parts SELECT id, name, location FROM api_facility;
+         CREATE VIEW seen AS SELECT * FROM parts;",
+        name = db.name
+    ));
+    let folder = tempfile::tempdir().unwrap();
+    let tiles = |table: &str| {
+        let (config, output) = (folder.path().join("c.toml"), folder.path().join(format!("{table}.mbtiles")));
+        let layer = format!("[[layer]]\nname = \"f\"\ntable = \"{table}\"\nkey = [\"id\"]\nproperties = [\"name\"]");
+        std::fs::write(&config, layer).unwrap();
+        let done = seed(&db.url, &output, &["--zoom", "0-10", "--config", config.to_str().unwrap()]).ok();
+        assert_eq!(done.stderr, "", "{table}");
+        Archive::open(&output).stored()
+    };
+    let expected = tiles("api_facility");
+    assert!(expected.len() > 1_000);
+    for table in ["far", "parts", "seen"] {
+        assert!(tiles(table) == expected, "{table}");
+    }
+}

@@ -1,0 +1,63 @@
+//! The README's commands run, its configuration is valid, its files exist.
+
+use std::process::Command;
+
+use super::support::program::run;
+use super::support::{Db, repository};
+
+/// The code blocks of one language.
+fn blocks(language: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(repository("README.md")).unwrap();
+    let fence = format!("```{language}\n");
+    text.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_command_of_the_readme_runs() {
+    let db = Db::with_facilities(500);
+    let folder = tempfile::tempdir().unwrap();
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_oar-tiles")).parent().unwrap();
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+    // The two commands, the benchmark and this very test are run by scripts/test; see there.
+    let by_the_test_script = std::fs::read_to_string(repository("scripts/test")).unwrap();
+    let mut seen = 0;
+    for line in blocks("sh").iter().flat_map(|block| block.lines()) {
+        seen += 1;
+        let command = line.split('#').next().unwrap().trim();
+        if command.starts_with("oar-tiles ") {
+            let mut shell = Command::new("bash");
+            shell.args(["-ec", command]).current_dir(folder.path()).env("PATH", &path).env("DATABASE_URL", &db.url);
+            run(&mut shell).ok();
+        } else if command != "scripts/test" {
+            let script = command.split(' ').next().unwrap();
+            assert!(by_the_test_script.contains(script), "nobody runs «{command}»");
+            assert!(repository(script).is_file(), "{script}");
+        }
+    }
+    assert!(seen >= 6, "{seen}");
+    assert!(folder.path().join("facilities.mbtiles").is_file() && folder.path().join("part.mbtiles").is_file());
+}
+
+#[test]
+fn the_configuration_of_the_readme_is_valid() {
+    let folder = tempfile::tempdir().unwrap();
+    let examples = blocks("toml");
+    assert!(!examples.is_empty());
+    for (number, example) in examples.iter().enumerate() {
+        let file = folder.path().join(format!("{number}.toml"));
+        std::fs::write(&file, example).unwrap();
+        let shown = run(super::support::program::program().args(["config", "--config"]).arg(&file)).ok();
+        assert!(shown.stdout.contains("upper(country_code)"), "{}", shown.stdout);
+    }
+}
+
+#[test]
+fn the_readme_names_files_that_exist() {
+    let text = std::fs::read_to_string(repository("README.md")).unwrap();
+    for word in text.split(['`', '(', ')', ' ', '\n', '|', ',']) {
+        if ["tests/", "src/", "scripts/", "benches/"].iter().any(|folder| word.starts_with(folder)) {
+            let path = word.trim_end_matches([':', '.', ';']);
+            assert!(repository(path).exists(), "{path}");
+        }
+    }
+}
