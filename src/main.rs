@@ -12,6 +12,9 @@ use oar_tiles::exit::Exit;
 use oar_tiles::postgis::Parts;
 use oar_tiles::report::{Style, report, say};
 use oar_tiles::stop::{Signal, Stop};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -126,10 +129,9 @@ fn log(verbose: u8, quiet: bool) {
         1 => tracing::Level::INFO,
         _ => tracing::Level::DEBUG,
     };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+    // A lost connection is reported where it matters; the pool would say it a second time.
+    let targets = Targets::new().with_default(level).with_target("deadpool.postgres", LevelFilter::OFF);
+    let colours = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours).with_target(false);
+    tracing_subscriber::registry().with(lines.with_filter(targets)).init();
 }

@@ -29,7 +29,7 @@ pub enum CommandError {
     #[error("{0}")]
     Pipeline(String),
     /// A tile is larger than allowed.
-    #[error("layer \"{layer}\": {tiles} tiles hold more than {limit} features; the heaviest is tile {} with {}. Raise max_tile_features, draw the layer from a deeper zoom, or set on_large_tile = \"warn\"", heaviest.tile, heaviest.features)]
+    #[error("layer \"{layer}\": tiles with more than {limit} features: {tiles}; the heaviest is tile {} with {}. Raise max_tile_features, draw the layer from a deeper zoom, or set on_large_tile = \"warn\"", heaviest.tile, heaviest.features)]
     LargeTile {
         /// The layer.
         layer: String,

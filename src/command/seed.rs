@@ -40,7 +40,7 @@ pub async fn seed(
     stop: &Stop,
 ) -> Result<(), CommandError> {
     if let Some(path) = &options.report {
-        writable(path)?;
+        writable(path, &settings.tileset.output)?;
     }
     if options.dry_run {
         let plan = super::dry_run::dry_run(settings, report, stop).await.map_err(|error| interrupted(error, stop))?;
@@ -214,11 +214,19 @@ fn zooms(outcome: &Outcome) -> Vec<RunZoom> {
     outcome.zooms.iter().map(zoom).collect()
 }
 
-/// Finds out before the work whether the report can be written after it.
-fn writable(path: &Path) -> Result<(), CommandError> {
-    match OpenOptions::new().create(true).append(true).open(path) {
-        Ok(_) => Ok(()),
-        Err(source) => Err(CommandError::NoReport { path: path.to_owned(), source }),
+/// Finds out before the work whether the report can be written after it. Leaves nothing behind: the run may yet fail.
+fn writable(path: &Path, output: &Path) -> Result<(), CommandError> {
+    let refused = |source| CommandError::NoReport { path: path.to_owned(), source };
+    let same = matches!((path.canonicalize(), output.canonicalize()), (Ok(path), Ok(output)) if path == output);
+    if same || path == output {
+        return Err(refused(std::io::Error::other("it would replace the output")));
+    }
+    match OpenOptions::new().create_new(true).write(true).open(path) {
+        Ok(_) => std::fs::remove_file(path).map_err(refused),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            OpenOptions::new().append(true).open(path).map(drop).map_err(refused)
+        }
+        Err(error) => Err(refused(error)),
     }
 }
 

@@ -91,7 +91,7 @@ impl ConfigError {
     }
 
     pub(super) fn unknown_variable<'a>(variable: String, known: impl Iterator<Item = &'a str>) -> ConfigError {
-        let hint = nearest(&variable, known).unwrap_or_else(|| ". `oar-tiles config --help` lists them".to_owned());
+        let hint = nearest(&variable, known).unwrap_or_else(|| ". sample-config.toml names them all".to_owned());
         ConfigError::UnknownVariable { variable, hint }
     }
 }

@@ -51,13 +51,22 @@ async fn server(session: &Session) -> Result<Server, Error> {
     let found = session
         .all(
             place,
-            "SELECT n.nspname::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+            "SELECT n.nspname::text, has_schema_privilege(n.oid, 'USAGE'), current_user::text
+             FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
              WHERE p.proname = 'postgis_lib_version' ORDER BY pg_function_is_visible(p.oid) DESC LIMIT 1",
             &[],
         )
         .await?;
     let Some(row) = found.first() else { return Err(Error::NoPostgis { server: session.server().clone() }) };
-    session.found_postgis(row.get(0)).await?;
+    let (schema, usable, role): (String, bool, String) = (row.get(0), row.get(1), row.get(2));
+    if !usable {
+        let (schema, role) = (quoted(&schema), quoted(&role));
+        return Err(Error::Setting {
+            what: format!("the role {role} may not use the schema {schema}, in which PostGIS is"),
+            next: format!("run GRANT USAGE ON SCHEMA {schema} TO {role} as its owner"),
+        });
+    }
+    session.found_postgis(schema).await?;
     let row = session
         .one(
             place,
@@ -251,8 +260,10 @@ impl LayerProbe<'_> {
         let select: Vec<String> =
             layer.properties.iter().enumerate().map(|(i, property)| format!("{} AS p{i}", property.sql)).collect();
         let types: Vec<String> = (0..layer.properties.len()).map(|i| format!("pg_typeof(p{i})::text")).collect();
-        let key = layer.key.iter().map(|key| key.quoted.clone());
-        let select: Vec<String> = select.into_iter().chain(key).chain([layer.geometry.clone()]).collect();
+        // Under other names: a column may be called p0.
+        let key = layer.key.iter().enumerate().map(|(i, key)| format!("{} AS k{i}", key.quoted));
+        let geometry = format!("{} AS g", layer.geometry);
+        let select: Vec<String> = select.into_iter().chain(key).chain([geometry]).collect();
         let filter = layer.filter.as_ref().map(|filter| format!("AND ({filter}\n)")).unwrap_or_default();
         let sql = format!(
             "SELECT ARRAY[{}]::text[] FROM (SELECT) AS one LEFT JOIN (SELECT {} FROM {} WHERE false {filter}) AS none ON true",

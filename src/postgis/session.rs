@@ -133,13 +133,30 @@ impl Database {
 
     async fn session(&self, exported: Option<String>) -> Result<Session, Error> {
         let client = tokio::select! {
-            client = self.pool.get() => client.map_err(|error| self.not_connected(error))?,
+            client = self.connection() => client?,
             _ = self.stop.wait() => return Err(Error::Interrupted),
         };
         let cancel = client.cancel_token();
         let session = Session { client, cancel, database: self.clone(), exported };
         session.begin().await?;
         Ok(session)
+    }
+
+    /// A connection of the pool. The driver's own limit ends with the socket, once for each address of a host: a server
+    /// that takes the connection and says nothing more would be waited for without end.
+    async fn connection(&self) -> Result<Object, Error> {
+        let hosts = u32::try_from(self.config.get_hosts().len()).unwrap_or(u32::MAX);
+        let limit = self
+            .config
+            .get_connect_timeout()
+            .map_or(Duration::MAX, |each| each.saturating_mul(hosts.saturating_mul(2)));
+        match tokio::time::timeout(limit, self.pool.get()).await {
+            Ok(client) => client.map_err(|error| self.not_connected(error)),
+            Err(_elapsed) => {
+                let source = std::io::Error::other("it takes the connection, but does not answer").into();
+                Err(Error::Unreachable { server: self.server.clone(), source })
+            }
+        }
     }
 
     fn not_connected(&self, error: PoolError) -> Error {
@@ -157,7 +174,14 @@ impl Database {
             let next = "check sslmode, and sslrootcert, which names the authority of its certificate";
             return Error::NotAccepted { server, next, source };
         }
-        let Some(code) = source.code.clone() else { return Error::Unreachable { server, source } };
+        let Some(code) = source.code.clone() else {
+            // The one error of the driver that the server had a part in: it asked for a password.
+            return if source.to_string() == "password missing" {
+                Error::Refused { server, source }
+            } else {
+                Error::Unreachable { server, source }
+            };
+        };
         match code {
             SqlState::INVALID_PASSWORD | SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
                 Error::Refused { server, source }
@@ -170,6 +194,10 @@ impl Database {
             }
             SqlState::INVALID_CATALOG_NAME => {
                 Error::NotAccepted { server, next: "name a database that exists", source }
+            }
+            SqlState::INSUFFICIENT_PRIVILEGE => {
+                let next = "run GRANT CONNECT ON DATABASE … TO … as its owner, or connect as another user";
+                Error::NotAccepted { server, next, source }
             }
             _ => Error::NotAccepted { server, next: "look into the cause", source },
         }

@@ -36,9 +36,8 @@ pub struct Surveyed {
 pub async fn survey(snapshot: &Snapshot, layer: &Layer, coverage: &Coverage) -> Result<Surveyed, Error> {
     let place = format!("layer \"{}\", reading where its features lie", layer.name);
     let boxes = search_boxes(layer, coverage);
-    let statement = sql::survey(layer, boxes.is_some());
-    let columns = boxes.unwrap_or_default();
-    let params: Vec<Param<'_>> = columns.iter().map(|column| (column as _, Type::FLOAT8_ARRAY)).collect();
+    let statement = sql::survey(layer, boxes.as_ref().map_or(0, |columns| columns[0].len()));
+    let params: Vec<Param<'_>> = boxes.iter().flatten().map(|column| (column as _, Type::FLOAT8_ARRAY)).collect();
     let mut left_out = 0_u64;
     let footprints = if layer.shape.is_closed_form() {
         let mut points = Vec::new();
@@ -76,6 +75,15 @@ pub async fn survey(snapshot: &Snapshot, layer: &Layer, coverage: &Coverage) -> 
 /// PROJ refuses coordinates far outside a projected system; the message alone does not say what to do.
 fn explained(error: Error, layer: &Layer) -> Error {
     match error {
+        Error::Query { source, .. } if source.to_string().contains("Cannot find SRID") => Error::Layer {
+            layer: layer.name.clone(),
+            what: format!(
+                "the geometries in {} of {} have SRID {}, which the table spatial_ref_sys does not have",
+                layer.geometry, layer.relation, layer.shape.srid
+            ),
+            next: "Add it there, or set the right one with ST_SetSRID".to_owned(),
+            source: Some(source),
+        },
         Error::Query { source, .. } if source.to_string().contains("transform") => Error::Layer {
             layer: layer.name.clone(),
             what: format!("a geometry cannot be brought from SRID {} to Web Mercator", layer.shape.srid),

@@ -121,14 +121,16 @@ fn skipped_lines(skipped: &[SkippedRows]) -> String {
     skipped
         .iter()
         .map(|rows| {
-            let why = match rows.reason.as_str() {
-                "NULL" => "their geometry is NULL",
-                "empty" => "their geometry is empty",
-                "not finite" => "they have NaN or infinite coordinates",
-                _ => "they lie outside of the Web Mercator world (beyond ±85.0511° or ±180°)",
+            let which = match rows.reason.as_str() {
+                "NULL" => "whose geometry is NULL",
+                "empty" => "whose geometry is empty",
+                "not finite" => "with NaN or infinite coordinates",
+                _ => "outside of the Web Mercator world (beyond ±85.0511° or ±180°)",
             };
-            let examples = rows.examples.join(", ");
-            format!("layer \"{}\": {} rows skipped, {why}: {examples}\n", rows.layer, grouped(rows.rows))
+            let noun = if rows.rows == 1 { "row" } else { "rows" };
+            let more = if rows.rows > rows.examples.len() as u64 { ", …" } else { "" };
+            let (count, examples) = (grouped(rows.rows), rows.examples.join(", "));
+            format!("layer \"{}\": skipped {count} {noun} {which}: {examples}{more}\n", rows.layer)
         })
         .collect()
 }

@@ -269,6 +269,11 @@ fn describe(connection: &Connection, metadata: &Metadata, hash: &str) -> rusqlit
 /// Refuses to replace a file that is not an MBTiles archive. An empty file may be replaced.
 fn refuse_foreign(path: &Path) -> Result<(), MbtilesError> {
     let foreign = |what| Err(MbtilesError::Foreign { path: path.to_owned(), what });
+    // A device such as /dev/null would give way to a file, and opening a pipe waits for a writer.
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() => return foreign("it is no regular file"),
+        _ => {}
+    }
     let mut magic = Vec::new();
     match File::open(path).and_then(|file| file.take(16).read_to_end(&mut magic)) {
         Ok(_) => {}

@@ -37,10 +37,6 @@ fn flags_that_make_no_sense_are_refused() {
         (&["--layer", "roads"], &["there is no layer \"roads\": there is facilities"]),
         (&["--workers", "many"], &["invalid value 'many' for '--workers <N>'"]),
         (&["--workers", "1000"], &["run.workers (from --workers): 1000 must lie between 1 and 256"]),
-        (
-            &["--progress", "dots"],
-            &["invalid value 'dots' for '--progress <STYLE>'", "possible values: auto, bar, lines, json, none"],
-        ),
         (&["--verbose", "--quiet"], &["'--verbose...' cannot be used with '--quiet'"]),
         (&["--zom", "3"], &["unexpected argument '--zom' found", "a similar argument exists: '--zoom'"]),
         (
@@ -57,7 +53,11 @@ fn flags_that_make_no_sense_are_refused() {
         old.refuses(NOWHERE, arguments, 2, texts);
     }
     for (arguments, text) in [
-        (&["sed"][..], "unrecognized subcommand 'sed'"),
+        (
+            &["seed", "--progress", "dots"][..],
+            "invalid value 'dots' for '--progress <STYLE>'\n  [possible values: auto, bar, lines, json, none]\n",
+        ),
+        (&["sed"], "unrecognized subcommand 'sed'"),
         (&["config", "--zoom", "5-3"], "the zoom range 5-3 is reversed: write 3-5"),
         (&["seed", "--database-url", "mysql://here/there"], "error: the database URL cannot be read ("),
         (
@@ -91,8 +91,8 @@ fn variables_that_make_no_sense_are_refused_by_name() {
         ("OAR_TILES_STATEMENT_TIMEOUT", "soon", "OAR_TILES_STATEMENT_TIMEOUT: \"soon\" is no duration"),
         (
             "OAR_TILES_GZIP_LEVEL",
-            "12",
-            "tileset.gzip_level (from OAR_TILES_GZIP_LEVEL): 12 is no gzip level: write 1 (fast) to 9 (small)",
+            "13",
+            "tileset.gzip_level (from OAR_TILES_GZIP_LEVEL): 13 is no gzip level: write 1 (fast) to 12 (small)",
         ),
         (
             "OAR_TILES_CONFIG",
@@ -197,7 +197,9 @@ fn an_output_that_cannot_be_written_is_refused_before_the_work() {
     let pipe = old.beside("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let mut command = Command::new("timeout");
-    command.args(["20", env!("CARGO_BIN_EXE_oar-tiles"), "seed", "--database-url", NOWHERE, "--output"]).arg(&pipe);
+    command
+        .args(["-s", "KILL", "20", env!("CARGO_BIN_EXE_oar-tiles"), "seed", "--database-url", NOWHERE, "--output"])
+        .arg(&pipe);
     let text = format!("error: {} is no MBTiles file (it is no regular file): it is left alone.", pipe.display());
     old.refuses_command(&mut command, 2, &[&text]);
     assert_eq!(names(&old.beside("")).len(), 2, "nothing is left beside the pipe");
@@ -259,7 +261,12 @@ fn an_output_that_another_run_writes_is_left_to_it() {
 fn a_report_that_cannot_be_written_is_refused_before_the_work() {
     let old = OldTarget::new();
     let (missing, folder) = (old.beside("no/r.json"), old.beside("tiles"));
-    for (report, cause) in [(&missing, "No such file or directory"), (&folder, "Is a directory")] {
+    for (report, cause) in [
+        (&missing, "No such file or directory"),
+        (&folder, "Is a directory"),
+        (&old.path, "it would replace the output\n"),
+        (&old.beside("tiles/../tiles/t.mbtiles"), "it would replace the output\n"),
+    ] {
         let text =
             format!("error: cannot write the report {}: choose another --report\n  cause: {cause}", report.display());
         for mode in [&[][..], &["--dry-run"]] {
@@ -267,4 +274,16 @@ fn a_report_that_cannot_be_written_is_refused_before_the_work() {
             old.refuses(NOWHERE, &arguments, 2, &[&text]);
         }
     }
+}
+
+#[test]
+fn a_run_that_fails_leaves_the_report_as_it_was() {
+    let old = OldTarget::new();
+    let (before, new) = (old.beside("before.json"), old.beside("new.json"));
+    std::fs::write(&before, "{}").unwrap();
+    for report in [&before, &new] {
+        old.refuses(NOWHERE, &["--report", report.to_str().unwrap()], 1, &["cannot reach the database"]);
+    }
+    assert_eq!(std::fs::read_to_string(&before).unwrap(), "{}");
+    assert!(!new.exists());
 }

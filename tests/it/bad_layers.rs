@@ -18,23 +18,33 @@ const TABLES: &str = "
     CREATE TABLE far (id int PRIMARY KEY, g geometry(Point, 25832));
     INSERT INTO far VALUES (1, 'SRID=25832;POINT(400000 5800000)'), (2, 'SRID=25832;POINT(9e8 9e8)');";
 
-#[test]
-fn a_layer_that_does_not_fit_is_refused_with_the_next_step() {
+/// The columns of `api_facility`, as a refusal lists them.
+const COLUMNS: &str =
+    "\"id\", \"name\", \"address\", \"country_code\", \"location\", \"is_closed\", \"created_at\", \"updated_at\"";
+
+/// Layers, each with what its refusal has to say; a dry run refuses them as well.
+#[track_caller]
+fn refused(layers: &[(&str, &[&str])]) {
     let db = Db::with_facilities(20);
     db.run(TABLES);
     let old = OldTarget::new();
-    let columns =
-        "\"id\", \"name\", \"address\", \"country_code\", \"location\", \"is_closed\", \"created_at\", \"updated_at\"";
-    let understand = format!(
-        "the database does not understand properties or where. They are SQL over the columns of \"public\".\"api_facility\": {columns}\n  cause: "
-    );
-    for (layer, texts) in [
+    for (layer, texts) in layers {
+        let config = format!("[[layer]]\nname = \"mills\"\n{layer}");
+        for arguments in [&["--zoom", "0-4"][..], &["--dry-run"]] {
+            old.refuses_config(&db.url, &config, arguments, 2, &[&["error: layer \"mills\": "], *texts].concat());
+        }
+    }
+}
+
+#[test]
+fn a_relation_or_geometry_that_does_not_fit_is_refused_with_the_next_step() {
+    refused(&[
         (
             "table = \"api_facilty\"",
             &[
                 "/",
                 "has no table or view \"api_facilty\". Did you mean \"api_facility\"? Set table (and schema) of the layer\n",
-            ][..],
+            ],
         ),
         ("table = \"xyzzy\"", &["has no table or view \"xyzzy\". Set table (and schema) of the layer\n"]),
         (
@@ -49,7 +59,7 @@ fn a_layer_that_does_not_fit_is_refused_with_the_next_step() {
         ),
         (
             "table = \"api_facility\"\ngeometry = \"xyzzy\"",
-            &["which \"public\".\"api_facility\" does not have. It has ", columns],
+            &["which \"public\".\"api_facility\" does not have. It has ", COLUMNS],
         ),
         (
             "table = \"api_facility\"\ngeometry = \"name\"",
@@ -79,6 +89,27 @@ fn a_layer_that_does_not_fit_is_refused_with_the_next_step() {
                 "the geometries in \"g\" of \"public\".\"several\" have several SRIDs: 4326, 25832. Bring them to one with ST_Transform, in the table or in a view\n",
             ],
         ),
+        (
+            "table = \"lost\"",
+            &[
+                "SRID 990001, which the table spatial_ref_sys does not have. Add it there, or set the right one with ST_SetSRID\n",
+            ],
+        ),
+        (
+            "table = \"far\"",
+            &[
+                "a geometry cannot be brought from SRID 25832 to Web Mercator. Look for coordinates far outside of that reference system, and mend them or leave them out with where (\"g\" && ST_MakeEnvelope(…, 25832))\n  cause: ",
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn properties_filters_and_keys_that_do_not_fit_are_refused_with_the_next_step() {
+    let understand = format!(
+        "the database does not understand properties or where. They are SQL over the columns of \"public\".\"api_facility\": {COLUMNS}\n  cause: "
+    );
+    refused(&[
         (
             "table = \"api_facility\"\nproperties = [\"nme\"]",
             &[
@@ -133,24 +164,7 @@ fn a_layer_that_does_not_fit_is_refused_with_the_next_step() {
                 "the key (\"a\") does not tell the rows of \"public\".\"twins\" apart: 2 rows have the key \"1\". Set key to columns that are unique together\n",
             ],
         ),
-        (
-            "table = \"lost\"",
-            &[
-                "SRID 990001, which the table spatial_ref_sys does not have. Add it there, or set the right one with ST_SetSRID\n",
-            ],
-        ),
-        (
-            "table = \"far\"",
-            &[
-                "a geometry cannot be brought from SRID 25832 to Web Mercator. Look for coordinates far outside of that reference system, and mend them or leave them out with where (\"g\" && ST_MakeEnvelope(…, 25832))\n  cause: ",
-            ],
-        ),
-    ] {
-        let config = format!("[[layer]]\nname = \"mills\"\n{layer}");
-        for arguments in [&["--zoom", "0-4"][..], &["--dry-run"]] {
-            old.refuses_config(&db.url, &config, arguments, 2, &[&["error: layer \"mills\": "], texts].concat());
-        }
-    }
+    ]);
 }
 
 #[test]
@@ -173,5 +187,47 @@ fn what_the_refusals_advise_works() {
         seed(&db.url, &output, &["--zoom", "0-4", "--config", &config]).ok();
         let tiles = Archive::open(&output).stored().len();
         assert!(tiles >= 5 || layer.contains("two"), "{layer}: {tiles} tiles");
+    }
+}
+
+/// The statements have names of their own, and none may catch a column's.
+#[test]
+fn columns_named_as_the_statements_name_things_are_still_columns() {
+    let db = Db::new();
+    // Key, geometry, property.
+    let names = [
+        ("k0", "w", "e"),
+        ("p0", "m", "tile"),
+        ("z", "geom", "shift"),
+        ("west", "box", "mvt_geometry"),
+        ("xy", "e", "margin"),
+        ("key", "g", "reason"),
+    ];
+    db.run(
+        "CREATE TABLE ordinary (a int PRIMARY KEY, b geometry(LineString, 4326), c text);
+         INSERT INTO ordinary SELECT i, ST_SetSRID(ST_MakeLine(ST_MakePoint(i, 40), ST_MakePoint(i + 2, 41)), 4326), 'c' || i FROM generate_series(1, 20) AS i;
+         INSERT INTO ordinary VALUES (99, NULL, 'x');
+         CREATE INDEX ON ordinary USING gist (b)",
+    );
+    let old = OldTarget::new();
+    let output = old.beside("new.mbtiles");
+    let tiles = |geometry: &str, key: &str, property: &str, table: &str, bbox: &[&str]| {
+        let config = old.config(&format!(
+            "[[layer]]\nname = \"l\"\ntable = \"{table}\"\nproperties = {{ p = '\"{property}\"' }}\nwhere = '\"{key}\" > 3'"
+        ));
+        let done = seed(&db.url, &output, &[&["--zoom", "3-7", "--config", &config][..], bbox].concat()).ok();
+        assert_eq!(done.stdout.contains("skipped 1 row whose geometry is NULL: 99\n"), bbox.is_empty(), "{geometry}");
+        Archive::open(&output).stored()
+    };
+    for bbox in [&[][..], &["--bbox", "0,0,15,60"]] {
+        let expected = tiles("b", "a", "c", "ordinary", bbox);
+        assert!(expected.len() > 10, "{}", expected.len());
+        for (key, geometry, property) in names {
+            db.run(&format!(
+                "DROP TABLE IF EXISTS odd; CREATE TABLE odd AS SELECT a AS {key}, b AS {geometry}, c AS {property} FROM ordinary;
+                 ALTER TABLE odd ADD PRIMARY KEY ({key}); CREATE INDEX ON odd USING gist ({geometry})"
+            ));
+            assert!(tiles(geometry, key, property, "odd", bbox) == expected, "{key}, {geometry}, {property}");
+        }
     }
 }

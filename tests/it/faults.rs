@@ -59,7 +59,7 @@ fn read_until(child: &mut Child, from: impl std::io::Read + Send + 'static, text
     let (line_read, lines) = std::sync::mpsc::channel();
     // Goes on reading after the text was seen: a full pipe would hold the run up.
     std::thread::spawn(move || {
-        BufReader::new(from).lines().map_while(Result::ok).for_each(|line| drop(line_read.send(line)))
+        BufReader::new(from).lines().map_while(Result::ok).for_each(|line| drop(line_read.send(line)));
     });
     let mut seen = String::new();
     while let Ok(line) = lines.recv_timeout(Duration::from_secs(30)) {

@@ -37,7 +37,7 @@ fn is_placeable(layer: &Layer) -> String {
     format!(
         "ST_XMin({g}) >= {west} AND ST_XMax({g}) <= {east} AND ST_YMin({g}) >= {south} AND ST_YMax({g}) <= {north}
             AND ST_Length({g}) + ST_Perimeter({g}) < 'Infinity'
-            AND NOT (GeometryType({g}) IN ('MULTIPOINT', 'GEOMETRYCOLLECTION') AND ST_AsText({g}) ~* 'nan|inf')"
+            AND NOT (GeometryType({g}) IN ('MULTIPOINT', 'GEOMETRYCOLLECTION') AND ST_AsText(ST_Force2D({g})) ~* 'nan|inf')"
     )
 }
 

@@ -3,22 +3,18 @@
 use super::{ends, filter, geometry, is_in_world, projected, world_columns};
 use crate::postgis::layer::Layer;
 
-/// Where every feature lies, for planning. `boxes` restricts it to rows near the box given by parameters
-/// `$1..$4` = arrays of west, south, east, north in the column's reference system.
+/// Where every feature lies, for planning. With `boxes`, only rows near so many boxes, given by
+/// the parameters `$1..$4`: arrays of west, south, east, north in the column's reference system.
 ///
 /// Points in a closed-form system give one column: the position, x in the upper and y in the lower half. Others give six:
 /// the box's two corners packed the same way, and the box in the column's own system. NULL where a row is skipped.
-pub(in crate::postgis) fn survey(layer: &Layer, boxes: bool) -> String {
+pub(in crate::postgis) fn survey(layer: &Layer, boxes: usize) -> String {
     let g = geometry(layer);
-    let near = if boxes {
-        format!(
-            "AND EXISTS (SELECT FROM unnest($1, $2, $3, $4) AS near (w, s, e, n)
-                WHERE {g} && ST_MakeEnvelope(w, s, e, n, {}))",
-            layer.shape.srid
-        )
-    } else {
-        String::new()
-    };
+    // One condition a box, each over parameters alone: the spatial index serves them.
+    let near: Vec<String> = (1..=boxes)
+        .map(|n| format!("{g} && ST_MakeEnvelope($1[{n}], $2[{n}], $3[{n}], $4[{n}], {})", layer.shape.srid))
+        .collect();
+    let near = if near.is_empty() { String::new() } else { format!("AND ({})", near.join(" OR ")) };
     let [west, north, east, south] = ends(layer);
     let (columns, inner, kept) = if layer.shape.is_closed_form() {
         (String::new(), String::new(), "")
@@ -44,26 +40,28 @@ FROM (
     )
 }
 
-/// Why rows are skipped, how many, and the keys of a few: reason, count, examples.
+/// Why rows are skipped, how many, and the keys of a few: reason, count, examples. Reads no other columns than the key and
+/// the geometry: a role may have no right to the others.
 pub(in crate::postgis) fn skipped(layer: &Layer) -> String {
     let g = geometry(layer);
     let key = layer.key.iter().map(|column| format!("{}::text", column.quoted)).collect::<Vec<_>>().join(", ");
     format!(
         "SELECT reason, count(*), (array_agg(key ORDER BY key))[1:3]
 FROM (
-    SELECT concat_ws('/', {key}) AS key, CASE
-        WHEN {col} IS NULL THEN 'NULL'
-        WHEN ST_IsEmpty({g}) THEN 'empty'
-        WHEN ST_AsText({g}) ~* 'nan|inf' THEN 'not finite'
+    SELECT key, CASE
+        WHEN g IS NULL THEN 'NULL'
+        WHEN ST_IsEmpty(g) THEN 'empty'
+        WHEN ST_AsText(ST_Force2D(g)) ~* 'nan|inf' THEN 'not finite'
         ELSE 'outside' END AS reason
     FROM (
-        SELECT *, {world} FROM (SELECT *, {projected} AS m FROM {relation} WHERE true {filter} OFFSET 0) AS placed
+        SELECT key, g, {world} FROM (
+            SELECT concat_ws('/', {key}) AS key, {g} AS g, {projected} AS m FROM {relation} WHERE true {filter} OFFSET 0
+        ) AS placed
         OFFSET 0
     ) AS located
     WHERE ({in_world}) IS NOT TRUE
 ) AS skipped
 GROUP BY reason ORDER BY reason",
-        col = layer.geometry,
         projected = projected(layer),
         relation = layer.relation,
         filter = filter(layer),
