@@ -14,7 +14,7 @@ use crate::manifest::{MANIFEST_VERSION, Manifest};
 use crate::pipeline::{self, Outcome, PipelineError, Stored};
 use crate::postgis::{Layer, Renderer};
 use crate::report::{Event, Report, RunReport, RunZoom, print, render_run};
-use crate::sink::{Mbtiles, MbtilesError, Metadata, VectorLayer};
+use crate::sink::{Mbtiles, MbtilesError, Metadata, Sink as _, VectorLayer};
 use crate::stop::Stop;
 use crate::tile::{Batch, LonLatBox};
 

@@ -10,51 +10,13 @@ use std::path::{Path, PathBuf};
 
 use md5::{Digest as _, Md5};
 use rusqlite::{Connection, OpenFlags, params};
-use serde::Serialize;
 
 use super::staging::{Staging, StagingError};
-use super::{Needs, Order, Sink, TileEdit, Written};
+use super::{Metadata, Needs, Order, Sink, TileEdit, Written};
 use crate::stop::Stop;
-use crate::tile::ZoomList;
 
 /// "MPBX" in the header of the file: SQLite's list of application ids (magic.txt) and MBTiles 1.3, section "Database".
 pub const MBTILES_APPLICATION_ID: i32 = 0x4d50_4258;
-
-/// What an archive says about itself.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Metadata {
-    /// The tileset's name.
-    pub name: String,
-    /// What it shows.
-    pub description: Option<String>,
-    /// Whom to credit, HTML allowed.
-    pub attribution: Option<String>,
-    /// The tileset's version.
-    pub version: Option<String>,
-    /// The zooms that were asked for.
-    pub zooms: ZoomList,
-    /// West, south, east, north in degrees.
-    pub bounds: [f64; 4],
-    /// The layers and the types of their properties.
-    pub vector_layers: Vec<VectorLayer>,
-    /// The manifest as JSON.
-    pub manifest: String,
-}
-
-/// One layer as TileJSON and MBTiles describe it (TileJSON 3.0.0, section 3.3).
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct VectorLayer {
-    /// The layer's name.
-    pub id: String,
-    /// What it shows; empty if nothing is said.
-    pub description: String,
-    /// Its shallowest zoom.
-    pub minzoom: u8,
-    /// Its deepest zoom.
-    pub maxzoom: u8,
-    /// The properties: name to "Number", "Boolean" or "String".
-    pub fields: serde_json::Map<String, serde_json::Value>,
-}
 
 /// Why an archive could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -140,7 +102,7 @@ const INSERT: &str = "INSERT INTO tiles (zoom_level, tile_column, tile_row, tile
 
 impl Mbtiles {
     /// Begins an archive beside `target`. An existing target must be an MBTiles file; it stays as it is until
-    /// [`Mbtiles::finish`]. `stop` ends long steps early.
+    /// [`Sink::finish`]. `stop` ends long steps early.
     ///
     /// # Errors
     /// If the target is something else, its folder is missing or not writable, or another run writes it.
@@ -175,21 +137,6 @@ impl Mbtiles {
         transaction.commit()?;
         Ok(written)
     }
-
-    /// Writes the metadata, syncs the file and puts it in the target's place.
-    ///
-    /// # Errors
-    /// If the disk is full, the target cannot be replaced, or a stop was asked for; the target is unchanged then.
-    pub fn finish(self, metadata: &Metadata) -> Result<PathBuf, MbtilesError> {
-        let Mbtiles { connection, staging, hash, .. } = self;
-        let hash = hash.finalize().iter().fold(String::new(), |mut hex, byte| {
-            hex.push_str(&format!("{byte:02X}"));
-            hex
-        });
-        describe(&connection, metadata, &hash).map_err(|source| failed(&staging, source))?;
-        connection.close().map_err(|(_, source)| failed(&staging, source))?;
-        Ok(staging.publish()?)
-    }
 }
 
 impl Sink for Mbtiles {
@@ -201,6 +148,17 @@ impl Sink for Mbtiles {
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, MbtilesError> {
         self.insert(edits).map_err(|source| failed(&self.staging, source))
+    }
+
+    fn finish(self, metadata: &Metadata) -> Result<PathBuf, MbtilesError> {
+        let Mbtiles { connection, staging, hash, .. } = self;
+        let hash = hash.finalize().iter().fold(String::new(), |mut hex, byte| {
+            hex.push_str(&format!("{byte:02X}"));
+            hex
+        });
+        describe(&connection, metadata, &hash).map_err(|source| failed(&staging, source))?;
+        connection.close().map_err(|(_, source)| failed(&staging, source))?;
+        Ok(staging.publish()?)
     }
 }
 

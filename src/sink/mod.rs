@@ -3,10 +3,50 @@
 mod mbtiles;
 mod staging;
 
-use crate::tile::TileCoord;
+use std::path::PathBuf;
 
-pub use mbtiles::{MBTILES_APPLICATION_ID, Mbtiles, MbtilesError, Metadata, VectorLayer};
+use serde::Serialize;
+
+use crate::tile::{TileCoord, ZoomList};
+
+pub use mbtiles::{MBTILES_APPLICATION_ID, Mbtiles, MbtilesError};
 pub use staging::StagingError;
+
+/// What a target says about itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metadata {
+    /// The tileset's name.
+    pub name: String,
+    /// What it shows.
+    pub description: Option<String>,
+    /// Whom to credit, HTML allowed.
+    pub attribution: Option<String>,
+    /// The tileset's version.
+    pub version: Option<String>,
+    /// The zooms that were asked for.
+    pub zooms: ZoomList,
+    /// West, south, east, north in degrees.
+    pub bounds: [f64; 4],
+    /// The layers and the types of their properties.
+    pub vector_layers: Vec<VectorLayer>,
+    /// The manifest as JSON.
+    pub manifest: String,
+}
+
+/// One layer as TileJSON and MBTiles describe it (TileJSON 3.0.0, section 3.3).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct VectorLayer {
+    /// The layer's name.
+    pub id: String,
+    /// What it shows; empty if nothing is said.
+    pub description: String,
+    /// Its shallowest zoom.
+    pub minzoom: u8,
+    /// Its deepest zoom.
+    pub maxzoom: u8,
+    /// The properties: name to "Number", "Boolean" or "String".
+    pub fields: serde_json::Map<String, serde_json::Value>,
+}
 
 /// What is to be done with one tile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,4 +119,10 @@ pub trait Sink: Send {
     /// # Errors
     /// If the target cannot take them; nothing that readers see has changed.
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, Self::Error>;
+
+    /// Makes everything durable and visible, the metadata with the manifest last; gives the place where it is.
+    ///
+    /// # Errors
+    /// If the target cannot be completed, or a stop was asked for; readers still see it as it was.
+    fn finish(self, metadata: &Metadata) -> Result<PathBuf, Self::Error>;
 }
