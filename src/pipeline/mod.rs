@@ -1,9 +1,9 @@
 //! Plan in, tileset out: a bounded pool of workers renders and packs batches, one writer stores them in order.
 //!
 //! ```text
-//! batches ─► permit ─► worker: render, check, pack ─┐
-//!            (window)  worker: render, check, pack ─┼─► writer: put in order, store, give the permit back
-//!                      …                           ─┘
+//! batches ─► permit ─► worker: render, check ─► pack ─┐
+//!            (window)  worker: render, check ─► pack ─┼─► writer: put in order, store, give the permit back
+//!                      …                             ─┘
 //! ```
 //!
 //! A worker takes the permit first and the next batch then, so the oldest batch that is not stored always has one: the
@@ -18,11 +18,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::encode::{EncodeError, Gzip, Level};
 use crate::sink::{Sink, TileEdit, Written};
-use crate::source::Source;
+use crate::source::{RenderedTile, Source};
 use crate::tile::{Batch, TileCoord, Zoom};
 
 pub use stats::{LargestTile, TileSizes, ZoomStats};
@@ -167,40 +167,67 @@ where
     Ok((sink, outcome))
 }
 
-/// One worker: batch after batch until there is none, or the writer is gone.
-async fn work<R: Source, W>(
+/// One worker: batch after batch until there is none, or the writer is gone. While one batch is packed on a thread of its
+/// own the next one is rendered, so that the database never waits for gzip.
+async fn work<R: Source, W: Send + 'static>(
     mut source: R,
     window: Arc<Semaphore>,
     queue: Arc<Mutex<impl Iterator<Item = (usize, Batch)>>>,
     level: Level,
     done: mpsc::Sender<Packed>,
 ) -> Result<(), PipelineError<R::Error, W>> {
-    let mut gzip = Gzip::new(level);
+    let mut packing: Option<JoinHandle<Packing<R::Error, W>>> = None;
+    let mut gzip = Some(Gzip::new(level));
     loop {
-        let Ok(permit) = Arc::clone(&window).acquire_owned().await else { return Ok(()) };
+        let permit = Arc::clone(&window).acquire_owned().await;
         let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
-        let Some((index, batch)) = next else { return Ok(()) };
+        let (Ok(permit), Some((index, batch))) = (permit, next) else { break };
         let begun = Instant::now();
         let tiles = source.render(&batch).await.map_err(PipelineError::Source)?;
         let Some(zoom) = batch.zoom() else { continue };
         if tiles.len() as u64 != batch.tiles {
             return Err(PipelineError::Miscounted { zoom, planned: batch.tiles, found: tiles.len() as u64 });
         }
-        let mut edits = Vec::with_capacity(tiles.len());
-        let mut features = Vec::with_capacity(tiles.len());
-        for tile in tiles {
-            features.push(tile.features);
-            edits.push(if tile.mvt.is_empty() {
-                TileEdit::Remove(tile.tile)
-            } else {
-                let packed = gzip.pack(&tile.mvt);
-                TileEdit::Put(tile.tile, packed.map_err(|source| PipelineError::Encode { tile: tile.tile, source })?)
-            });
+        let rendering = begun.elapsed();
+        if let Some(packing) = packing.take() {
+            let Some(free) = packed(packing).await? else { return Ok(()) };
+            gzip = Some(free);
         }
-        let planned_features = batch.features();
-        let packed = Packed { index, zoom, edits, features, planned_features, busy: begun.elapsed(), permit };
-        if done.send(packed).await.is_err() {
-            return Ok(());
-        }
+        let mut gzip = gzip.take().unwrap_or_else(|| Gzip::new(level));
+        let done = done.clone();
+        packing = Some(tokio::task::spawn_blocking(move || {
+            let begun = Instant::now();
+            let (edits, features) = pack(tiles, &mut gzip)?;
+            let busy = rendering + begun.elapsed();
+            let packed = Packed { index, zoom, edits, features, planned_features: batch.features(), busy, permit };
+            // A writer that is gone has failed: its error is the cause.
+            Ok(done.blocking_send(packed).ok().map(|()| gzip))
+        }));
     }
+    match packing {
+        Some(packing) => packed(packing).await.map(drop),
+        None => Ok(()),
+    }
+}
+
+/// What a packing thread gives back: the compressor, or nothing if the writer is gone.
+type Packing<R, W> = Result<Option<Gzip>, PipelineError<R, W>>;
+
+async fn packed<R, W>(packing: JoinHandle<Packing<R, W>>) -> Packing<R, W> {
+    packing.await.unwrap_or_else(|error| Err(PipelineError::Died(error.to_string())))
+}
+
+/// Tiles as the target stores them, and the features drawn in each.
+fn pack<R, W>(tiles: Vec<RenderedTile>, gzip: &mut Gzip) -> Result<(Vec<TileEdit>, Vec<u64>), PipelineError<R, W>> {
+    let mut edits = Vec::with_capacity(tiles.len());
+    let mut features = Vec::with_capacity(tiles.len());
+    for RenderedTile { tile, mvt, features: drawn } in tiles {
+        features.push(drawn);
+        edits.push(if mvt.is_empty() {
+            TileEdit::Remove(tile)
+        } else {
+            TileEdit::Put(tile, gzip.pack(&mvt).map_err(|source| PipelineError::Encode { tile, source })?)
+        });
+    }
+    Ok((edits, features))
 }
