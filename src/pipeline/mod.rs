@@ -231,3 +231,6 @@ fn pack<R, W>(tiles: Vec<RenderedTile>, gzip: &mut Gzip) -> Result<(Vec<TileEdit
     }
     Ok((edits, features))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! The pipeline's own promises, with sources and sinks that misbehave on purpose.
+
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use super::*;
+use crate::sink::{Metadata, Needs, Order};
+use crate::tile::{Area, LayerCount, SearchBox, TileRect};
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// The source fails at the batch of this column.
+    Source(u32),
+    /// The source loses a tile of the batch of this column.
+    Lost(u32),
+    /// The sink fails at the batch of this column.
+    Sink(u32),
+    /// The sink forgets to count the batch of this column.
+    Forgotten(u32),
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("on purpose, at {0}")]
+struct OnPurpose(u32);
+
+/// Renders two tiles a batch, one of them empty; the earlier batches take longest.
+struct Slow {
+    fault: Fault,
+    waiting: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+impl Source for Slow {
+    type Error = OnPurpose;
+
+    async fn render(&mut self, batch: &Batch) -> Result<Vec<RenderedTile>, OnPurpose> {
+        let rect = batch.areas[0].rect;
+        self.most.fetch_max(self.waiting.fetch_add(1, SeqCst) + 1, SeqCst);
+        tokio::time::sleep(Duration::from_millis(if rect.x0 == 0 { 60 } else { 1 })).await;
+        let tile = |y| TileCoord::new(rect.zoom, rect.x0, y).unwrap();
+        let mut tiles = vec![
+            RenderedTile { tile: tile(1), mvt: vec![1, 2, 3], features: 1 },
+            RenderedTile { tile: tile(0), mvt: Vec::new(), features: 0 },
+        ];
+        match self.fault {
+            Fault::Source(column) if column == rect.x0 => return Err(OnPurpose(column)),
+            Fault::Lost(column) if column == rect.x0 => drop(tiles.pop()),
+            _ => {}
+        }
+        Ok(tiles)
+    }
+}
+
+/// Keeps the tiles in the order in which they come.
+struct Memory {
+    fault: Fault,
+    waiting: Arc<AtomicUsize>,
+    edits: Vec<TileEdit>,
+}
+
+impl Sink for Memory {
+    type Error = OnPurpose;
+
+    fn needs(&self) -> Needs {
+        Needs { order: Order::ZoomColumnTmsRow }
+    }
+
+    fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, OnPurpose> {
+        self.waiting.fetch_sub(1, SeqCst);
+        let TileEdit::Put(tile, _) = &edits[0] else { panic!("the first tile is not empty") };
+        let column = tile.x();
+        self.edits.extend(edits);
+        match self.fault {
+            Fault::Sink(bad) if bad == column => Err(OnPurpose(column)),
+            Fault::Forgotten(bad) if bad == column => Ok(Written::default()),
+            _ => Ok(Written { stored: 1, removed: 1, unchanged: 0 }),
+        }
+    }
+
+    fn finish(self, _metadata: &Metadata) -> Result<std::path::PathBuf, OnPurpose> {
+        Err(OnPurpose(0))
+    }
+}
+
+const COLUMNS: u32 = 60;
+const WINDOW: usize = 4;
+
+type Ended = Result<(Memory, Outcome), PipelineError<OnPurpose, OnPurpose>>;
+
+/// Runs sixty batches over three sources; gives what came of it and how many batches there were at most between rendering
+/// and storing.
+fn run_with(fault: Fault) -> (Ended, usize) {
+    let zoom = Zoom::new(6).unwrap();
+    let batch = |x| Batch {
+        areas: vec![Area { rect: TileRect { zoom, x0: x, y0: 0, x1: x, y1: 1 }, search: vec![SearchBox::Area] }],
+        tiles: 2,
+        layers: vec![LayerCount { tiles: 2, features: 2 }],
+    };
+    let (waiting, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let source = |_| Slow { fault, waiting: Arc::clone(&waiting), most: Arc::clone(&most) };
+    let sink = Memory { fault, waiting: Arc::clone(&waiting), edits: Vec::new() };
+    let limits = Limits { window: NonZeroUsize::new(WINDOW).unwrap(), level: Level::new(1).unwrap() };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let running = run((0..COLUMNS).map(batch).collect(), (0..3).map(source).collect(), sink, limits, |_| ());
+    let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), running).await });
+    (ended.expect("the pipeline hangs"), most.load(SeqCst))
+}
+
+#[test]
+fn tiles_reach_the_sink_in_the_order_of_the_plan_and_the_window_holds() {
+    let (ended, most) = run_with(Fault::None);
+    let (sink, outcome) = ended.unwrap();
+    let columns: Vec<u32> = sink
+        .edits
+        .iter()
+        .map(|edit| match edit {
+            TileEdit::Put(tile, _) | TileEdit::Remove(tile) => tile.x(),
+        })
+        .collect();
+    assert!(columns.is_sorted() && columns.len() == 2 * COLUMNS as usize);
+    assert_eq!(outcome.written, Written { stored: COLUMNS.into(), removed: COLUMNS.into(), unchanged: 0 });
+    assert_eq!((outcome.zooms[0].tiles, outcome.zooms[0].features), (COLUMNS.into(), COLUMNS.into()));
+    assert!(most <= WINDOW, "{most} batches were on their way");
+}
+
+#[test]
+fn whatever_fails_ends_the_run_with_its_own_error_and_never_with_success() {
+    for (fault, message) in [
+        (Fault::Source(0), "on purpose, at 0"),
+        (Fault::Source(31), "on purpose, at 31"),
+        (Fault::Source(COLUMNS - 1), "on purpose, at 59"),
+        (Fault::Sink(0), "on purpose, at 0"),
+        (Fault::Sink(COLUMNS - 1), "on purpose, at 59"),
+        (
+            Fault::Lost(7),
+            "a batch of zoom 6 came back with 1 tiles for 2 planned: the result is not complete, nothing was published. Please report this",
+        ),
+        (
+            Fault::Forgotten(COLUMNS - 1),
+            "118 of 120 planned tiles were stored: the result is not complete, nothing was published. Please report this",
+        ),
+    ] {
+        let (ended, _) = run_with(fault);
+        let Err(error) = ended else { panic!("{fault:?} went unnoticed") };
+        assert_eq!(error.to_string(), message, "{fault:?}");
+    }
+}
