@@ -42,11 +42,11 @@ pub(super) async fn prepare(
     if probed.server.in_recovery {
         tracing::info!("the database is a standby");
     }
-    let coverage = Coverage::new(&settings.tileset.bbox);
+    let (coverage, zooms) = (Coverage::new(&settings.tileset.bbox), &settings.tileset.zooms);
     let (mut planned, mut skipped) = (Vec::new(), Vec::new());
     for (layer, settings) in probed.layers.iter().zip(&settings.layers) {
         report.event(&Event::Surveying { layer: layer.name().to_owned() });
-        let surveyed = survey(&snapshot, layer, &coverage).await?;
+        let surveyed = survey(&snapshot, layer, &coverage, zooms).await?;
         if surveyed.footprints.is_empty() {
             warnings.add(format!(
                 "layer \"{}\" has no feature to draw: is its table filled, and its where right?",
@@ -66,7 +66,7 @@ pub(super) async fn prepare(
         });
     }
     let bounds = bounds(&planned, &coverage);
-    let (zooms, batch) = (settings.tileset.zooms.clone(), settings.batch_features);
+    let (zooms, batch) = (zooms.clone(), settings.batch_features);
     let planning = tokio::task::spawn_blocking(move || plan(&zooms, &planned, &coverage, batch));
     let zooms = tokio::select! {
         zooms = planning => zooms.map_err(|error| CommandError::Died(error.to_string()))?,

@@ -7,7 +7,7 @@ use super::error::Error;
 use super::layer::Layer;
 use super::session::{Param, Snapshot};
 use super::sql;
-use crate::tile::{BoxFootprint, Coverage, Footprints, TileRect, Zoom, latitude, longitude, margin, metres};
+use crate::tile::{BoxFootprint, Coverage, Footprints, TileRect, Zoom, ZoomList, latitude, longitude, margin, metres};
 
 /// Rows that cannot be drawn.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,13 +29,18 @@ pub struct Surveyed {
     pub skipped: Vec<Skipped>,
 }
 
-/// Reads where a layer's features lie. Outside the coverage, grown by the layer's margin, they may be left out.
+/// Reads where a layer's features lie. Those that no tile of the coverage at one of the zooms shows may be left out.
 ///
 /// # Errors
 /// If the database cannot be asked, or a stop was asked for.
-pub async fn survey(snapshot: &Snapshot, layer: &Layer, coverage: &Coverage) -> Result<Surveyed, Error> {
+pub async fn survey(
+    snapshot: &Snapshot,
+    layer: &Layer,
+    coverage: &Coverage,
+    zooms: &ZoomList,
+) -> Result<Surveyed, Error> {
     let place = format!("layer \"{}\", reading where its features lie", layer.name);
-    let boxes = search_boxes(layer, coverage);
+    let boxes = search_boxes(layer, coverage, zooms);
     let statement = sql::survey(layer, boxes.as_ref().map_or(0, |columns| columns[0].len()));
     let params: Vec<Param<'_>> = boxes.iter().flatten().map(|column| (column as _, Type::FLOAT8_ARRAY)).collect();
     let mut left_out = 0_u64;
@@ -114,11 +119,12 @@ fn box_footprint(row: &Row) -> Option<BoxFootprint> {
 
 /// Where to look for the features of a coverage: west, south, east, north, one element a box. `None` if all are wanted or
 /// the reference system has no closed formula.
-fn search_boxes(layer: &Layer, coverage: &Coverage) -> Option<[Vec<f64>; 4]> {
+fn search_boxes(layer: &Layer, coverage: &Coverage, zooms: &ZoomList) -> Option<[Vec<f64>; 4]> {
     if coverage.is_world() || !matches!(layer.shape.srid, 3857 | 4326) {
         return None;
     }
-    let shallowest = layer.zooms.min();
+    // The tiles of the shallowest zoom reach farthest beyond the boxes.
+    let shallowest = zooms.iter().find(|zoom| layer.zooms.contains(*zoom)).unwrap_or(layer.zooms.min());
     let mut columns: [Vec<f64>; 4] = Default::default();
     for rect in coverage.rects(shallowest) {
         for (column, side) in columns.iter_mut().zip(area_box(layer, &rect, shallowest)) {

@@ -44,6 +44,10 @@ fn boxes_choose_tiles_and_overlaps_are_rendered_once() {
         }
         assert_eq!(found.keys().filter(|(zoom, _, _)| *zoom == 8).count(), deepest, "{arguments:?}");
     }
+    // From a deeper zoom on, the survey reads only what lies near the boxes: the tiles are the same.
+    seed(&db.url, &output, &["--zoom", "7-8", "--bbox", "170,-50,-170,50", "--bbox", "139.7,35.7,139.8,35.8"]).ok();
+    let found = Archive::open(&output).stored();
+    assert!(found.len() >= 8 && found.iter().all(|(tile, bytes)| all[tile] == *bytes), "{:?}", found.keys());
     seed(&db.url, &output, &["--zoom", "7,2-3"]).ok();
     let zooms: BTreeSet<u8> = addresses(&output).iter().map(|tile| tile.0).collect();
     assert_eq!(zooms, BTreeSet::from([2, 3, 7]));
