@@ -54,9 +54,9 @@ drawn AS (
     OFFSET 0
 )
 -- The sort above is the grouping's order: no second sort, features in the order of their key.
-SELECT tile, count(drawn.mvt_geometry), ST_AsMVT(feature, $11, $12, {arguments})
+SELECT drawn.tile, count(drawn.mvt_geometry), ST_AsMVT(feature.*, $11, $12, {arguments})
 FROM drawn CROSS JOIN LATERAL (SELECT {row}) AS feature
-GROUP BY tile",
+GROUP BY drawn.tile",
         srid = layer.shape.srid,
         world = world_columns(layer),
         projected = projected(layer),
