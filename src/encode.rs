@@ -1,6 +1,6 @@
-//! MVT bytes to stored bytes: gzip (RFC 1952) without name or time, so that equal tiles give equal bytes.
+//! MVT bytes to stored bytes and back: gzip (RFC 1952) without name or time, so that equal tiles give equal bytes.
 
-use libdeflater::{CompressionError, CompressionLvl, Compressor};
+use libdeflater::{CompressionError, CompressionLvl, Compressor, DecompressionError, Decompressor};
 
 /// How hard gzip tries: 1 (fast) to 12 (small).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +11,45 @@ impl Level {
     #[must_use]
     pub fn new(level: u32) -> Option<Level> {
         i32::try_from(level).ok().filter(|level| (1..=12).contains(level)).map(Level)
+    }
+}
+
+/// How tiles are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// As gzip.
+    Gzip(Level),
+    /// As they are.
+    Plain,
+}
+
+/// What packs tile after tile in one way.
+pub enum Packer {
+    /// Into gzip.
+    Gzip(Gzip),
+    /// Not at all.
+    Plain,
+}
+
+impl Packer {
+    /// A packer.
+    #[must_use]
+    pub fn new(packing: Packing) -> Packer {
+        match packing {
+            Packing::Gzip(level) => Packer::Gzip(Gzip::new(level)),
+            Packing::Plain => Packer::Plain,
+        }
+    }
+
+    /// Packs one tile.
+    ///
+    /// # Errors
+    /// Only if the compression library breaks its contract.
+    pub fn pack(&mut self, raw: &[u8]) -> Result<Box<[u8]>, EncodeError> {
+        match self {
+            Packer::Gzip(gzip) => gzip.pack(raw),
+            Packer::Plain => Ok(raw.into()),
+        }
     }
 }
 
@@ -57,6 +96,69 @@ impl Gzip {
     }
 }
 
+/// Why stored bytes could not be unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes are no gzip, or cut off, or changed.
+    #[error("its gzip is broken: {0}")]
+    Broken(DecompressionError),
+    /// A tile beyond all reason.
+    #[error("it unpacks to more than {MOST_UNPACKED} bytes")]
+    TooLarge,
+}
+
+/// The largest tile that is unpacked, in bytes.
+const MOST_UNPACKED: usize = 1 << 30;
+
+/// Whether stored bytes begin as gzip does (RFC 1952, section 2.3.1).
+#[must_use]
+pub fn is_gzip(stored: &[u8]) -> bool {
+    stored.starts_with(&[0x1f, 0x8b])
+}
+
+/// What unpacks tile after tile.
+pub struct Gunzip(Decompressor);
+
+impl Gunzip {
+    /// An unpacker.
+    #[must_use]
+    pub fn new() -> Gunzip {
+        Gunzip(Decompressor::new())
+    }
+
+    /// The MVT bytes of a stored tile, which may be packed or not.
+    ///
+    /// # Errors
+    /// If its gzip is broken.
+    pub fn unpack(&mut self, stored: &[u8]) -> Result<Vec<u8>, DecodeError> {
+        if !is_gzip(stored) {
+            return Ok(stored.to_vec());
+        }
+        // The last four bytes are the size, if the bytes can be trusted; deflate packs at most 1032 to one.
+        let told = stored.last_chunk::<4>().map_or(0, |size| u32::from_le_bytes(*size) as usize);
+        let mut raw = vec![0; told.min(stored.len().saturating_mul(1_032)).min(MOST_UNPACKED)];
+        loop {
+            match self.0.gzip_decompress(stored, &mut raw) {
+                Ok(size) => {
+                    raw.truncate(size);
+                    return Ok(raw);
+                }
+                Err(DecompressionError::InsufficientSpace) if raw.len() < MOST_UNPACKED => {
+                    raw.resize((raw.len() * 2).clamp(1 << 16, MOST_UNPACKED), 0);
+                }
+                Err(DecompressionError::InsufficientSpace) => return Err(DecodeError::TooLarge),
+                Err(error) => return Err(DecodeError::Broken(error)),
+            }
+        }
+    }
+}
+
+impl Default for Gunzip {
+    fn default() -> Gunzip {
+        Gunzip::new()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
@@ -72,6 +174,10 @@ mod tests {
             let mut unpacked = Vec::new();
             flate2::read::GzDecoder::new(&*packed).read_to_end(&mut unpacked).unwrap();
             assert_eq!(unpacked, raw);
+            assert_eq!(Gunzip::new().unpack(&packed).unwrap(), raw);
+            for end in 2..packed.len().min(200) {
+                assert!(Gunzip::new().unpack(&packed[..end]).is_err(), "cut off at {end}");
+            }
             assert_eq!(packed[4..8], [0; 4], "no time");
             assert_eq!(gzip.pack(raw).unwrap(), packed, "the same bytes again");
             assert_eq!(

@@ -11,6 +11,9 @@ pub struct RenderedTile {
     pub tile: TileCoord,
     /// The MVT bytes (MVT 2.1): the layers one after the other. Empty if nothing is drawn in the tile.
     pub mvt: Vec<u8>,
+    /// Each layer that was planned for the tile, by its number, and how many of the bytes are its own: none if it renders to
+    /// nothing.
+    pub layers: Vec<(u16, usize)>,
     /// Features drawn, all layers together.
     pub features: u64,
 }

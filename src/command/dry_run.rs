@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::CommandError;
 use super::survey::prepare;
 use crate::config::Settings;
-use crate::encode::Gzip;
+use crate::encode::Packer;
 use crate::plan::ZoomPlan;
 use crate::postgis::Renderer;
 use crate::report::{PlanReport, PlanZoom, Report};
@@ -22,11 +22,11 @@ pub(super) async fn dry_run(
 ) -> Result<PlanReport, CommandError> {
     let prepared = prepare(settings, report, stop).await?;
     let mut renderer = Renderer::open(&prepared.database, &prepared.snapshot, &prepared.layers).await?;
-    let mut gzip = Gzip::new(settings.limits.level);
+    let mut packer = Packer::new(settings.limits.packing);
     let mut zooms = Vec::new();
     for plan in &prepared.zooms {
         let (bytes, seconds) = match sample(plan) {
-            Some(batch) => measure(batch, plan, &mut renderer, &mut gzip).await?,
+            Some(batch) => measure(batch, plan, &mut renderer, &mut packer).await?,
             None => (0.0, 0.0),
         };
         #[expect(
@@ -62,12 +62,12 @@ async fn measure(
     batch: &Batch,
     plan: &ZoomPlan,
     renderer: &mut Renderer,
-    gzip: &mut Gzip,
+    packer: &mut Packer,
 ) -> Result<(f64, f64), CommandError> {
     let begun = Instant::now();
     let mut bytes = 0;
     for tile in renderer.render(batch).await?.iter().filter(|tile| !tile.mvt.is_empty()) {
-        bytes += gzip.pack(&tile.mvt).map_err(|error| CommandError::Pipeline(error.to_string()))?.len();
+        bytes += packer.pack(&tile.mvt).map_err(|error| CommandError::Pipeline(error.to_string()))?.len();
     }
     let scale = plan.features as f64 / batch.features().max(1) as f64;
     Ok((bytes as f64 * scale, begun.elapsed().as_secs_f64() * scale))

@@ -115,11 +115,11 @@ async fn attempt(
         seconds: begun.elapsed().as_secs_f64(),
     };
     let metadata = metadata(settings, &prepared, &manifest)?;
-    let output = tokio::task::spawn_blocking(move || sink.finish(&metadata))
+    let finished = tokio::task::spawn_blocking(move || sink.finish(&metadata))
         .await
         .map_err(|error| CommandError::Died(error.to_string()))??;
     Ok(RunReport {
-        output,
+        output: finished.place,
         manifest: Manifest { seconds: begun.elapsed().as_secs_f64(), ..manifest },
         features: outcome.zooms.iter().map(|zoom| zoom.features).sum(),
         bytes: outcome.zooms.iter().map(|zoom| zoom.bytes).sum(),
@@ -173,7 +173,7 @@ fn fingerprint(settings: &Settings, layers: &[Layer]) -> String {
         hash.update(layer.definition());
         hash.update("\n");
     }
-    hash.update(format!("{:?}", settings.limits.level));
+    hash.update(format!("{:?}", settings.limits.packing));
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

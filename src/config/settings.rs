@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::error::{ConfigError, nearest};
 use super::given::{Given, Layer, LayerDefaults, OnLargeTile, Progress, Properties};
 use super::layers::{Origin, Values};
-use crate::encode::Level;
+use crate::encode::{Level, Packing};
 use crate::pipeline::Limits;
 use crate::postgis::{ConnectOptions, LayerOptions, Parts, Property, PropertySource, SessionOptions};
 use crate::tile::{LonLatBox, ZoomList};
@@ -119,7 +119,7 @@ impl Settings {
             tileset,
             workers,
             batch_features: batch,
-            limits: Limits { window, level },
+            limits: Limits { window, packing: Packing::Gzip(level) },
             progress: check.present("run.progress", given.run.progress)?,
             layers: check.layers(&given, only_layers)?,
         })

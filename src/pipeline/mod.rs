@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::encode::{EncodeError, Gzip, Level};
-use crate::sink::{Sink, TileEdit, Written};
+use crate::encode::{EncodeError, Packer, Packing};
+use crate::sink::{Needs, Sink, TileEdit, Written};
 use crate::source::{RenderedTile, Source};
-use crate::tile::{Batch, TileCoord, Zoom};
+use crate::tile::{Batch, Slice, TileCoord, TileId, Zoom};
 
 pub use stats::{LargestTile, TileSizes, ZoomStats};
 
@@ -32,8 +32,8 @@ pub use stats::{LargestTile, TileSizes, ZoomStats};
 pub struct Limits {
     /// Batches that may be rendered or waiting to be stored at one time.
     pub window: NonZeroUsize,
-    /// How hard tiles are packed.
-    pub level: Level,
+    /// How tiles are packed.
+    pub packing: Packing,
 }
 
 /// A batch is stored.
@@ -56,6 +56,10 @@ pub struct Outcome {
     pub written: Written,
     /// Figures for each zoom, shallowest first.
     pub zooms: Vec<ZoomStats>,
+    /// Planned tiles that were rendered and handed to the sink.
+    tiles: u64,
+    /// Edits handed to the sink: as many as tiles, or one for each layer of each tile.
+    handed: u64,
 }
 
 /// Why a run ended early.
@@ -107,8 +111,10 @@ struct Packed {
     /// Its place in the plan.
     index: usize,
     zoom: Zoom,
+    /// Its planned tiles.
+    tiles: u64,
     edits: Vec<TileEdit>,
-    /// Features drawn in each tile, side by side with `edits`.
+    /// Features drawn, side by side with `edits`; those of a tile stand at its first edit.
     features: Vec<u64>,
     planned_features: u64,
     /// Time spent on rendering and packing it.
@@ -134,6 +140,7 @@ where
     R: Source + 'static,
     W: Sink + 'static,
 {
+    let how = How { packing: limits.packing, needs: sink.needs() };
     let planned: u64 = batches.iter().map(|batch| batch.tiles).sum();
     let window = Arc::new(Semaphore::new(limits.window.get()));
     let queue = Arc::new(Mutex::new(batches.into_iter().enumerate()));
@@ -142,7 +149,7 @@ where
 
     let mut workers = JoinSet::new();
     for source in sources {
-        workers.spawn(work(source, Arc::clone(&window), Arc::clone(&queue), limits.level, done.clone()));
+        workers.spawn(work(source, Arc::clone(&window), Arc::clone(&queue), how, done.clone()));
     }
     // The writer ends when the last sender is gone.
     drop(done);
@@ -161,10 +168,19 @@ where
     if let Some(error) = failure {
         return Err(error);
     }
-    if outcome.written.total() != planned {
-        return Err(PipelineError::Incomplete { planned, stored: outcome.written.total() });
+    for (planned, stored) in [(planned, outcome.tiles), (outcome.handed, outcome.written.total())] {
+        if planned != stored {
+            return Err(PipelineError::Incomplete { planned, stored });
+        }
     }
     Ok((sink, outcome))
+}
+
+/// How rendered tiles become edits.
+#[derive(Debug, Clone, Copy)]
+struct How {
+    packing: Packing,
+    needs: Needs,
 }
 
 /// One worker: batch after batch until there is none, or the writer is gone. While one batch is packed on a thread of its
@@ -173,11 +189,11 @@ async fn work<R: Source, W: Send + 'static>(
     mut source: R,
     window: Arc<Semaphore>,
     queue: Arc<Mutex<impl Iterator<Item = (usize, Batch)>>>,
-    level: Level,
+    how: How,
     done: mpsc::Sender<Packed>,
 ) -> Result<(), PipelineError<R::Error, W>> {
-    let mut packing: Option<JoinHandle<Packing<R::Error, W>>> = None;
-    let mut gzip = Some(Gzip::new(level));
+    let mut packing: Option<JoinHandle<Freed<R::Error, W>>> = None;
+    let mut packer = Some(Packer::new(how.packing));
     loop {
         let permit = Arc::clone(&window).acquire_owned().await;
         let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
@@ -191,17 +207,18 @@ async fn work<R: Source, W: Send + 'static>(
         let rendering = begun.elapsed();
         if let Some(packing) = packing.take() {
             let Some(free) = packed(packing).await? else { return Ok(()) };
-            gzip = Some(free);
+            packer = Some(free);
         }
-        let mut gzip = gzip.take().unwrap_or_else(|| Gzip::new(level));
+        let mut packer = packer.take().unwrap_or_else(|| Packer::new(how.packing));
         let done = done.clone();
         packing = Some(tokio::task::spawn_blocking(move || {
             let begun = Instant::now();
-            let (edits, features) = pack(tiles, &mut gzip)?;
+            let (edits, features) = pack(tiles, &mut packer, how.needs)?;
             let busy = rendering + begun.elapsed();
-            let packed = Packed { index, zoom, edits, features, planned_features: batch.features(), busy, permit };
+            let (tiles, planned_features) = (batch.tiles, batch.features());
+            let batch = Packed { index, zoom, tiles, edits, features, planned_features, busy, permit };
             // A writer that is gone has failed: its error is the cause.
-            Ok(done.blocking_send(packed).ok().map(|()| gzip))
+            Ok(done.blocking_send(batch).ok().map(|()| packer))
         }));
     }
     match packing {
@@ -210,24 +227,45 @@ async fn work<R: Source, W: Send + 'static>(
     }
 }
 
-/// What a packing thread gives back: the compressor, or nothing if the writer is gone.
-type Packing<R, W> = Result<Option<Gzip>, PipelineError<R, W>>;
+/// What a packing thread gives back: the packer, or nothing if the writer is gone.
+type Freed<R, W> = Result<Option<Packer>, PipelineError<R, W>>;
 
-async fn packed<R, W>(packing: JoinHandle<Packing<R, W>>) -> Packing<R, W> {
+async fn packed<R, W>(packing: JoinHandle<Freed<R, W>>) -> Freed<R, W> {
     packing.await.unwrap_or_else(|error| Err(PipelineError::Died(error.to_string())))
 }
 
-/// Tiles as the target stores them, and the features drawn in each.
-fn pack<R, W>(tiles: Vec<RenderedTile>, gzip: &mut Gzip) -> Result<(Vec<TileEdit>, Vec<u64>), PipelineError<R, W>> {
+/// Tiles as the target stores them, in the order that it needs, and the features drawn in each.
+fn pack<R, W>(
+    mut tiles: Vec<RenderedTile>,
+    packer: &mut Packer,
+    needs: Needs,
+) -> Result<(Vec<TileEdit>, Vec<u64>), PipelineError<R, W>> {
+    tiles.sort_by_key(|rendered| needs.order.place(rendered.tile));
     let mut edits = Vec::with_capacity(tiles.len());
     let mut features = Vec::with_capacity(tiles.len());
-    for RenderedTile { tile, mvt, features: drawn } in tiles {
-        features.push(drawn);
-        edits.push(if mvt.is_empty() {
-            TileEdit::Remove(tile)
+    for RenderedTile { tile, mvt, mut layers, features: drawn } in tiles {
+        let mut add = |slice, mvt: &[u8]| {
+            let id = TileId { coord: tile, slice };
+            edits.push(if mvt.is_empty() {
+                TileEdit::Remove(id)
+            } else {
+                TileEdit::Put(id, packer.pack(mvt).map_err(|source| PipelineError::Encode { tile, source })?)
+            });
+            Ok(())
+        };
+        if needs.layers_apart {
+            layers.sort_unstable();
+            let mut rest = &*mvt;
+            for (layer, bytes) in layers {
+                let (own, others) = rest.split_at_checked(bytes).unwrap_or((rest, &[]));
+                rest = others;
+                add(Slice::Layer(layer), own)?;
+            }
         } else {
-            TileEdit::Put(tile, gzip.pack(&mvt).map_err(|source| PipelineError::Encode { tile, source })?)
-        });
+            add(Slice::Whole, &mvt)?;
+        }
+        features.push(drawn);
+        features.resize(edits.len(), 0);
     }
     Ok((edits, features))
 }

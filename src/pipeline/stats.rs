@@ -97,14 +97,14 @@ impl Stats {
         let before = zoom.bytes;
         zoom.busy += batch.busy;
         for (edit, features) in batch.edits.iter().zip(&batch.features) {
-            let (Some(bytes), TileEdit::Put(tile, _)) = (writer::size(edit), edit) else { continue };
+            let (Some(bytes), TileEdit::Put(id, _)) = (writer::size(edit), edit) else { continue };
             let bytes = bytes as u64;
             zoom.tiles += 1;
             zoom.features += features;
             zoom.bytes += bytes;
             zoom.sizes.add(bytes);
             if zoom.largest.is_none_or(|largest| bytes > largest.bytes) {
-                zoom.largest = Some(LargestTile { tile: *tile, bytes });
+                zoom.largest = Some(LargestTile { tile: id.coord, bytes });
             }
         }
         zoom.bytes - before

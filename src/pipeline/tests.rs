@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use super::*;
-use crate::sink::{Metadata, Needs, Order};
-use crate::tile::{Area, LayerCount, SearchBox, TileRect};
+use crate::encode::Level;
+use crate::sink::{Finished, Metadata, Needs, Tileset};
+use crate::tile::{Area, LayerCount, Order, SearchBox, TileRect};
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +41,8 @@ impl Source for Slow {
         tokio::time::sleep(Duration::from_millis(if rect.x0 == 0 { 60 } else { 1 })).await;
         let tile = |y| TileCoord::new(rect.zoom, rect.x0, y).unwrap();
         let mut tiles = vec![
-            RenderedTile { tile: tile(1), mvt: vec![1, 2, 3], features: 1 },
-            RenderedTile { tile: tile(0), mvt: Vec::new(), features: 0 },
+            RenderedTile { tile: tile(1), mvt: vec![1, 2, 3], layers: vec![(0, 3)], features: 1 },
+            RenderedTile { tile: tile(0), mvt: Vec::new(), layers: vec![(0, 0)], features: 0 },
         ];
         match self.fault {
             Fault::Source(column) if column == rect.x0 => return Err(OnPurpose(column)),
@@ -63,13 +64,17 @@ impl Sink for Memory {
     type Error = OnPurpose;
 
     fn needs(&self) -> Needs {
-        Needs { order: Order::ZoomColumnTmsRow }
+        Needs { order: Order::ZoomColumnTmsRow, layers_apart: false }
+    }
+
+    fn begin(&mut self, _tileset: &Tileset) -> Result<(), OnPurpose> {
+        Ok(())
     }
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, OnPurpose> {
         self.waiting.fetch_sub(1, SeqCst);
-        let TileEdit::Put(tile, _) = &edits[0] else { panic!("the first tile is not empty") };
-        let column = tile.x();
+        let TileEdit::Put(id, _) = &edits[0] else { panic!("the first tile is not empty") };
+        let column = id.coord.x();
         self.edits.extend(edits);
         match self.fault {
             Fault::Sink(bad) if bad == column => Err(OnPurpose(column)),
@@ -78,7 +83,7 @@ impl Sink for Memory {
         }
     }
 
-    fn finish(self, _metadata: &Metadata) -> Result<std::path::PathBuf, OnPurpose> {
+    fn finish(self, _metadata: &Metadata) -> Result<Finished, OnPurpose> {
         Err(OnPurpose(0))
     }
 }
@@ -100,7 +105,7 @@ fn run_with(fault: Fault) -> (Ended, usize) {
     let (waiting, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let source = |_| Slow { fault, waiting: Arc::clone(&waiting), most: Arc::clone(&most) };
     let sink = Memory { fault, waiting: Arc::clone(&waiting), edits: Vec::new() };
-    let limits = Limits { window: NonZeroUsize::new(WINDOW).unwrap(), level: Level::new(1).unwrap() };
+    let limits = Limits { window: NonZeroUsize::new(WINDOW).unwrap(), packing: Packing::Gzip(Level::new(1).unwrap()) };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let running = run((0..COLUMNS).map(batch).collect(), (0..3).map(source).collect(), sink, limits, |_| ());
     let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), running).await });
@@ -111,13 +116,7 @@ fn run_with(fault: Fault) -> (Ended, usize) {
 fn tiles_reach_the_sink_in_the_order_of_the_plan_and_the_window_holds() {
     let (ended, most) = run_with(Fault::None);
     let (sink, outcome) = ended.unwrap();
-    let columns: Vec<u32> = sink
-        .edits
-        .iter()
-        .map(|edit| match edit {
-            TileEdit::Put(tile, _) | TileEdit::Remove(tile) => tile.x(),
-        })
-        .collect();
+    let columns: Vec<u32> = sink.edits.iter().map(|edit| edit.id().coord.x()).collect();
     assert!(columns.is_sorted() && columns.len() == 2 * COLUMNS as usize);
     assert_eq!(outcome.written, Written { stored: COLUMNS.into(), removed: COLUMNS.into(), unchanged: 0 });
     assert_eq!((outcome.zooms[0].tiles, outcome.zooms[0].features), (COLUMNS.into(), COLUMNS.into()));

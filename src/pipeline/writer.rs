@@ -17,20 +17,23 @@ pub(super) fn write<W: Sink>(
     let mut early: BTreeMap<usize, Packed> = BTreeMap::new();
     let mut next = 0;
     let mut total = Written::default();
+    let (mut all_tiles, mut handed) = (0, 0);
     let mut stats = Stats::default();
     while let Some(batch) = packed.blocking_recv() {
         early.insert(batch.index, batch);
         while let Some(batch) = early.remove(&next) {
             next += 1;
             let bytes = stats.add(&batch);
-            let Packed { zoom, edits, planned_features, permit, .. } = batch;
+            let Packed { zoom, tiles, edits, planned_features, permit, .. } = batch;
+            all_tiles += tiles;
+            handed += edits.len() as u64;
             let written = sink.write(edits)?;
             drop(permit);
             total += written;
             stored(&Stored { zoom, written, planned_features, bytes });
         }
     }
-    Ok((sink, Outcome { written: total, zooms: stats.finish() }))
+    Ok((sink, Outcome { written: total, zooms: stats.finish(), tiles: all_tiles, handed }))
 }
 
 /// Bytes that an edit stores.

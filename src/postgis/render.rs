@@ -54,12 +54,17 @@ impl Renderer {
     async fn layer(&self, number: usize, areas: &[Area], tiles: &mut Tiles) -> Result<u64, Error> {
         let each = |row: &Row| {
             let (place, features, mvt): (i64, i64, &[u8]) = (row.get(0), row.get(1), row.get(2));
-            let tile =
-                tiles.entry(place).or_insert_with(|| RenderedTile { tile: coord(place), mvt: Vec::new(), features: 0 });
-            if features > 0 {
-                tile.features += features.cast_unsigned();
-                tile.mvt.extend_from_slice(mvt);
-            }
+            let tile = tiles.entry(place).or_insert_with(|| RenderedTile {
+                tile: coord(place),
+                mvt: Vec::new(),
+                layers: Vec::new(),
+                features: 0,
+            });
+            let mvt = if features > 0 { mvt } else { &[] };
+            tile.features += features.cast_unsigned();
+            tile.mvt.extend_from_slice(mvt);
+            #[expect(clippy::cast_possible_truncation, reason = "there are at most 255 layers")]
+            tile.layers.push((number as u16, mvt.len()));
         };
         self.rows(number, areas, each).await
     }
@@ -195,6 +200,7 @@ fn put_together(tiles: &mut Tiles, more: Tiles) {
             std::collections::btree_map::Entry::Occupied(mut occupied) => {
                 occupied.get_mut().features += tile.features;
                 occupied.get_mut().mvt.extend_from_slice(&tile.mvt);
+                occupied.get_mut().layers.extend(tile.layers);
             }
         }
     }

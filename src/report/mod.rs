@@ -6,7 +6,6 @@ mod lines;
 mod summary;
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -63,7 +62,7 @@ pub enum Event {
     /// The run is done.
     Done {
         /// Where the tiles are.
-        output: PathBuf,
+        output: String,
         /// Tiles stored.
         tiles: u64,
         /// Stored bytes.

@@ -1,7 +1,5 @@
 //! The table at the end of a run and the table of a plan, as text and as JSON.
 
-use std::path::PathBuf;
-
 use serde::Serialize;
 
 use super::{grouped, sized, timed};
@@ -26,7 +24,7 @@ pub struct SkippedRows {
 #[derive(Debug, Clone, Serialize)]
 pub struct RunReport {
     /// Where the tiles are.
-    pub output: PathBuf,
+    pub output: String,
     /// What the target says about the run.
     pub manifest: Manifest,
     /// Pairs of a feature and a tile drawn.
@@ -176,7 +174,7 @@ pub fn render_run(report: &RunReport) -> String {
         skipped_lines(&report.skipped),
         grouped(report.manifest.planned),
         grouped(report.manifest.stored),
-        report.output.display()
+        report.output
     )
 }
 

@@ -12,8 +12,9 @@ use md5::{Digest as _, Md5};
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::staging::{Staging, StagingError};
-use super::{Metadata, Needs, Order, Sink, TileEdit, Written};
+use super::{Finished, Metadata, Needs, Sink, TileEdit, Tileset, Written};
 use crate::stop::Stop;
+use crate::tile::Order;
 
 /// "MPBX" in the header of the file: SQLite's list of application ids (magic.txt) and MBTiles 1.3, section "Database".
 pub const MBTILES_APPLICATION_ID: i32 = 0x4d50_4258;
@@ -119,7 +120,8 @@ impl Mbtiles {
         let mut insert = transaction.prepare_cached(INSERT)?;
         for edit in edits {
             match edit {
-                TileEdit::Put(tile, bytes) => {
+                TileEdit::Put(id, bytes) => {
+                    let tile = id.coord;
                     insert.execute(params![tile.zoom().get(), tile.x(), tile.tms_row(), &*bytes])?;
                     self.digits.clear();
                     // Writing to a string does not fail.
@@ -143,14 +145,18 @@ impl Sink for Mbtiles {
     type Error = MbtilesError;
 
     fn needs(&self) -> Needs {
-        Needs { order: Order::ZoomColumnTmsRow }
+        Needs { order: Order::ZoomColumnTmsRow, layers_apart: false }
+    }
+
+    fn begin(&mut self, _tileset: &Tileset) -> Result<(), MbtilesError> {
+        Ok(())
     }
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, MbtilesError> {
         self.insert(edits).map_err(|source| failed(&self.staging, source))
     }
 
-    fn finish(self, metadata: &Metadata) -> Result<PathBuf, MbtilesError> {
+    fn finish(self, metadata: &Metadata) -> Result<Finished, MbtilesError> {
         let Mbtiles { connection, staging, hash, .. } = self;
         let hash = hash.finalize().iter().fold(String::new(), |mut hex, byte| {
             hex.push_str(&format!("{byte:02X}"));
@@ -158,7 +164,7 @@ impl Sink for Mbtiles {
         });
         describe(&connection, metadata, &hash).map_err(|source| failed(&staging, source))?;
         connection.close().map_err(|(_, source)| failed(&staging, source))?;
-        Ok(staging.publish()?)
+        Ok(Finished { place: staging.publish()?.display().to_string(), deleted: 0 })
     }
 }
 
@@ -193,33 +199,12 @@ fn open(path: &Path, stop: &Stop) -> rusqlite::Result<Connection> {
 
 /// Fills the metadata table (MBTiles 1.3, section "Metadata").
 fn describe(connection: &Connection, metadata: &Metadata, hash: &str) -> rusqlite::Result<()> {
-    let [west, south, east, north] = metadata.bounds;
-    let (minzoom, maxzoom) = (metadata.zooms.min(), metadata.zooms.max());
-    let bounds = format!("{west:.6},{south:.6},{east:.6},{north:.6}");
-    let center = format!("{:.6},{:.6},{minzoom}", f64::midpoint(west, east), f64::midpoint(south, north));
-    let json = serde_json::json!({ "vector_layers": metadata.vector_layers }).to_string();
-    let rows = [
-        ("name", Some(metadata.name.clone())),
-        ("format", Some("pbf".to_owned())),
-        ("bounds", Some(bounds)),
-        ("center", Some(center)),
-        ("minzoom", Some(minzoom.to_string())),
-        ("maxzoom", Some(maxzoom.to_string())),
-        ("attribution", metadata.attribution.clone()),
-        ("description", metadata.description.clone()),
-        ("type", Some("overlay".to_owned())),
-        ("version", metadata.version.clone()),
-        ("json", Some(json)),
-        ("scheme", Some("tms".to_owned())),
-        ("generator", Some(concat!("oar-tiles ", env!("CARGO_PKG_VERSION")).to_owned())),
-        ("agg_tiles_hash", Some(hash.to_owned())),
-        ("oar_tiles_manifest", Some(metadata.manifest.clone())),
-    ];
+    let mut rows = metadata.rows();
+    rows.push(("scheme", "tms".to_owned()));
+    rows.push(("agg_tiles_hash", hash.to_owned()));
     let transaction = connection.unchecked_transaction()?;
     for (name, value) in rows {
-        if let Some(value) = value {
-            transaction.execute("INSERT INTO metadata (name, value) VALUES (?1, ?2)", params![name, value])?;
-        }
+        transaction.execute("INSERT INTO metadata (name, value) VALUES (?1, ?2)", params![name, value])?;
     }
     transaction.commit()
 }

@@ -1,82 +1,60 @@
-//! Where tiles go.
+//! Where tiles go, and how what is there is read back.
+//!
+//! | target | written by | read by | how a run changes it |
+//! |---|---|---|---|
+//! | MBTiles file | [`Mbtiles`] | [`MbtilesReader`] | replaced as a whole |
+//! | PMTiles file | [`Pmtiles`] | [`PmtilesReader`] | replaced as a whole |
+//! | directory | [`Directory`] | [`DirectoryReader`] | brought in line, tile by tile |
+//! | S3 prefix | [`S3`] | [`S3Reader`] | brought in line, tile by tile |
 
 mod mbtiles;
+mod metadata;
+mod read;
 mod staging;
+mod tree;
 
-use std::path::PathBuf;
-
-use serde::Serialize;
-
-use crate::tile::{TileCoord, ZoomList};
+use crate::tile::{Order, TileId};
 
 pub use mbtiles::{MBTILES_APPLICATION_ID, Mbtiles, MbtilesError};
+pub use metadata::{Metadata, VectorLayer};
+pub use read::{Described, ReadError, TileReader};
 pub use staging::StagingError;
+pub use tree::{InventoryError, Scope, Template, TemplateError};
 
-/// What a target says about itself.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Metadata {
-    /// The tileset's name.
-    pub name: String,
-    /// What it shows.
-    pub description: Option<String>,
-    /// Whom to credit, HTML allowed.
-    pub attribution: Option<String>,
-    /// The tileset's version.
-    pub version: Option<String>,
-    /// The zooms that were asked for.
-    pub zooms: ZoomList,
-    /// West, south, east, north in degrees.
-    pub bounds: [f64; 4],
-    /// The layers and the types of their properties.
-    pub vector_layers: Vec<VectorLayer>,
-    /// The manifest as JSON.
-    pub manifest: String,
-}
-
-/// One layer as TileJSON and MBTiles describe it (TileJSON 3.0.0, section 3.3).
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct VectorLayer {
-    /// The layer's name.
-    pub id: String,
-    /// What it shows; empty if nothing is said.
-    pub description: String,
-    /// Its shallowest zoom.
-    pub minzoom: u8,
-    /// Its deepest zoom.
-    pub maxzoom: u8,
-    /// The properties: name to "Number", "Boolean" or "String".
-    pub fields: serde_json::Map<String, serde_json::Value>,
-}
-
-/// What is to be done with one tile.
+/// What is to be done with one tile, or with one layer of it where the target keeps layers apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TileEdit {
-    /// The tile is to hold these bytes, packed as the target stores them.
-    Put(TileCoord, Box<[u8]>),
-    /// The tile renders to nothing: the target is not to hold it.
-    Remove(TileCoord),
+    /// The target is to hold these bytes, packed as it stores them.
+    Put(TileId, Box<[u8]>),
+    /// It renders to nothing: the target is not to hold it.
+    Remove(TileId),
 }
 
-/// The order in which a sink takes tiles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// By zoom, then column, then TMS row, each ascending: the order of the MBTiles index.
-    ZoomColumnTmsRow,
+impl TileEdit {
+    /// Which tile.
+    #[must_use]
+    pub const fn id(&self) -> TileId {
+        match self {
+            TileEdit::Put(id, _) | TileEdit::Remove(id) => *id,
+        }
+    }
 }
 
 /// What a sink asks of the pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needs {
-    /// The order in which tiles are to be written.
+    /// The order in which tiles are to be written; the layers of a tile follow each other by their numbers.
     pub order: Order,
+    /// Whether each layer of a tile is an edit of its own.
+    pub layers_apart: bool,
 }
 
-/// What has become of the tiles handed over.
+/// What has become of the tiles handed over, and of those that a target held before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Written {
-    /// Tiles stored.
+    /// Tiles stored: new ones, and ones whose bytes differ.
     pub stored: u64,
-    /// Tiles that the target does not hold (any more), because they render to nothing.
+    /// Tiles handed over that the target does not hold (any more), because they render to nothing.
     pub removed: u64,
     /// Tiles that the target held already, with the same bytes.
     pub unchanged: u64,
@@ -98,15 +76,41 @@ impl std::ops::AddAssign for Written {
     }
 }
 
+/// What a run is going to write, known once the database was asked.
+#[derive(Debug, Clone)]
+pub struct Tileset {
+    /// A hash of everything in the configuration that decides a tile's bytes.
+    pub fingerprint: String,
+    /// The names of the layers, by their numbers.
+    pub layers: Vec<String>,
+    /// What the run is responsible for.
+    pub scope: Scope,
+}
+
+/// A target that was completed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// Where it is: a path or a URL.
+    pub place: String,
+    /// Tiles that the target held, that this run is responsible for, and that were not handed over: they are gone now.
+    pub deleted: u64,
+}
+
 /// A target that takes tiles.
 ///
-/// The contract:
+/// The contract, which `tests/it/sink_contract.rs` checks for every sink:
 /// - Edits come in the order that [`Sink::needs`] asks for, each tile at most once.
+/// - [`Sink::write`] accounts for every edit handed over: `written.total() == edits.len()`.
 /// - A tile that was accepted is not durable yet. It is when [`Sink::finish`] returned `Ok`; the sink then has synced
 ///   what it wrote, and the manifest was the last thing to become visible.
-/// - Nobody ever sees half: until `finish` succeeds, readers of the target see it as it was.
-/// - Dropping a sink that was not finished leaves the target as it was and removes whatever was staged.
+/// - Nobody ever sees half a tile. An archive is the old one until `finish` succeeds, and the new one then. A target that is
+///   brought in line shows each tile old or new, and the old manifest until every tile is new.
+/// - After `finish` the target holds the tiles put, those outside of the run's responsibility (other zooms, other boxes) as
+///   they were, and no others; what is not a tile of the tileset was never touched.
+/// - Dropping a sink that was not finished removes whatever was staged. An archive stays as it was; a target that is
+///   brought in line keeps what was already right, and the next run goes on from there.
 /// - After an error the sink takes nothing more; it is to be dropped.
+/// - One writer a target: a second sink on the same target is refused when it is made, and says who holds it.
 pub trait Sink: Send {
     /// What an error looks like.
     type Error: std::error::Error + Send + Sync + 'static;
@@ -114,15 +118,21 @@ pub trait Sink: Send {
     /// What the pipeline has to see to.
     fn needs(&self) -> Needs;
 
-    /// Takes the next edits.
+    /// Is told what is coming, once, before the first edit. A target that is brought in line looks at what it holds.
     ///
     /// # Errors
-    /// If the target cannot take them; nothing that readers see has changed.
+    /// If the target holds something else, or cannot be read.
+    fn begin(&mut self, tileset: &Tileset) -> Result<(), Self::Error>;
+
+    /// Takes the next edits. May wait until earlier ones are stored, so that what is in flight is bounded.
+    ///
+    /// # Errors
+    /// If the target cannot take them, or could not take earlier ones.
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, Self::Error>;
 
-    /// Makes everything durable and visible, the metadata with the manifest last; gives the place where it is.
+    /// Makes everything durable and visible, the metadata with the manifest last.
     ///
     /// # Errors
-    /// If the target cannot be completed, or a stop was asked for; readers still see it as it was.
-    fn finish(self, metadata: &Metadata) -> Result<PathBuf, Self::Error>;
+    /// If the target cannot be completed, or a stop was asked for; the manifest is the old one then.
+    fn finish(self, metadata: &Metadata) -> Result<Finished, Self::Error>;
 }

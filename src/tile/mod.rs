@@ -7,12 +7,16 @@ mod batch;
 mod bbox;
 mod coord;
 mod footprint;
+mod id;
+mod order;
 mod zoom;
 
 pub use batch::{Area, Batch, LayerCount, SearchBox};
 pub use bbox::{BoxError, Coverage, LonLatBox};
 pub use coord::{TileCoord, TileRect};
 pub use footprint::{BoxFootprint, Footprints, SourceBox};
+pub use id::{Slice, TileId};
+pub use order::Order;
 pub use zoom::{Zoom, ZoomError, ZoomList};
 
 /// Half the side of the Web Mercator square in metres: π times the WGS 84 semi-major axis (EPSG:3857).

@@ -1,0 +1,142 @@
+//! The orders in which archives want their tiles.
+
+use super::{TileCoord, Zoom};
+
+/// An order of tiles. Both begin with the shallowest zoom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// By zoom, then column, then TMS row, each ascending: the order of the MBTiles index.
+    ZoomColumnTmsRow,
+    /// By zoom, then along the Hilbert curve: the order of PMTiles' tile ids (PMTiles v3, section 4.1).
+    Hilbert,
+}
+
+impl Order {
+    /// The place of a tile in this order: smaller comes first.
+    #[must_use]
+    pub fn place(self, tile: TileCoord) -> u64 {
+        match self {
+            Order::ZoomColumnTmsRow => {
+                u64::from(tile.zoom().get()) << 58 | u64::from(tile.x()) << 29 | u64::from(tile.tms_row())
+            }
+            Order::Hilbert => tile.pmtiles_id(),
+        }
+    }
+
+    /// The tile at a place; the inverse of [`Order::place`]. `None` if no tile has this place.
+    #[must_use]
+    pub fn tile(self, place: u64) -> Option<TileCoord> {
+        match self {
+            Order::ZoomColumnTmsRow => {
+                let zoom = Zoom::new((place >> 58) as u8)?;
+                let (column, row) = ((place >> 29 & 0x1fff_ffff) as u32, (place & 0x1fff_ffff) as u32);
+                TileCoord::new(zoom, column, zoom.last().checked_sub(row)?)
+            }
+            Order::Hilbert => TileCoord::from_pmtiles_id(place),
+        }
+    }
+}
+
+/// Tiles of all zooms above this one: the first tile id of the zoom (PMTiles v3, section 4.1).
+const fn above(zoom: u8) -> u64 {
+    ((1 << (2 * zoom as u64)) - 1) / 3
+}
+
+impl TileCoord {
+    /// The tile id of PMTiles v3 (section 4.1): the tiles of the zooms above, plus the place on this zoom's Hilbert curve.
+    #[must_use]
+    pub fn pmtiles_id(self) -> u64 {
+        let (mut x, mut y, mut place) = (self.x(), self.y(), 0);
+        for bit in (0..self.zoom().get()).rev() {
+            let side = 1_u32 << bit;
+            let (right, lower) = (x & side != 0, y & side != 0);
+            place += (1 << (2 * u64::from(bit))) * ((3 * u64::from(right)) ^ u64::from(lower));
+            (x, y) = turned(x & (side - 1), y & (side - 1), side - 1, right, lower);
+        }
+        above(self.zoom().get()) + place
+    }
+
+    /// The tile of a PMTiles tile id; `None` beyond [`Zoom::MAX`].
+    #[must_use]
+    pub fn from_pmtiles_id(id: u64) -> Option<TileCoord> {
+        let zoom = (0..=31).rev().find(|zoom| above(*zoom) <= id)?;
+        let place = id - above(zoom);
+        if place >> (2 * u64::from(zoom)) != 0 {
+            return None;
+        }
+        let (mut x, mut y) = (0_u32, 0_u32);
+        for bit in 0..zoom {
+            let (side, quarter) = (1_u32 << bit, place >> (2 * u64::from(bit)) & 3);
+            let (right, lower) = (quarter >= 2, quarter == 1 || quarter == 2);
+            (x, y) = turned(x, y, side - 1, right, lower);
+            x += if right { side } else { 0 };
+            y += if lower { side } else { 0 };
+        }
+        TileCoord::new(Zoom::new(zoom)?, x, y)
+    }
+}
+
+/// The curve of one quarter laid onto that of the whole; its own inverse.
+const fn turned(x: u32, y: u32, last: u32, right: bool, lower: bool) -> (u32, u32) {
+    match (lower, right) {
+        (true, _) => (x, y),
+        (false, false) => (y, x),
+        (false, true) => (last - y, last - x),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tile_ids_are_those_of_the_specification() {
+        // PMTiles v3, section 4.1.1.
+        for (zoom, x, y, id) in [
+            (0, 0, 0, 0),
+            (1, 0, 0, 1),
+            (1, 0, 1, 2),
+            (1, 1, 1, 3),
+            (1, 1, 0, 4),
+            (2, 0, 0, 5),
+            (12, 3423, 1763, 19_078_479),
+        ] {
+            let tile = TileCoord::new(Zoom::new(zoom).unwrap(), x, y).unwrap();
+            assert_eq!((tile.pmtiles_id(), TileCoord::from_pmtiles_id(id)), (id, Some(tile)));
+        }
+    }
+
+    #[test]
+    fn every_place_leads_back_to_its_tile_and_zooms_follow_each_other() {
+        for order in [Order::ZoomColumnTmsRow, Order::Hilbert] {
+            let mut last = None;
+            for zoom in (0..=6).map(|zoom| Zoom::new(zoom).unwrap()) {
+                let tiles = (0..=zoom.last()).flat_map(|x| (0..=zoom.last()).map(move |y| (x, y)));
+                let mut places: Vec<u64> = tiles
+                    .map(|(x, y)| {
+                        let tile = TileCoord::new(zoom, x, y).unwrap();
+                        assert_eq!(order.tile(order.place(tile)), Some(tile));
+                        order.place(tile)
+                    })
+                    .collect();
+                places.sort_unstable();
+                places.dedup();
+                assert_eq!(places.len() as u64, 1 << (2 * zoom.get()), "no two tiles share a place");
+                assert!(last < places.first().copied());
+                last = places.last().copied();
+            }
+            let deepest = TileCoord::new(Zoom::new(22).unwrap(), 4_000_000, 7).unwrap();
+            assert_eq!(order.tile(order.place(deepest)), Some(deepest));
+        }
+        assert_eq!((Order::Hilbert.tile(u64::MAX), Order::ZoomColumnTmsRow.tile(u64::MAX)), (None, None));
+    }
+
+    #[test]
+    fn neighbours_on_the_curve_are_neighbours_on_the_map() {
+        let first = above(8);
+        for id in first..above(9) - 1 {
+            let (a, b) = (TileCoord::from_pmtiles_id(id).unwrap(), TileCoord::from_pmtiles_id(id + 1).unwrap());
+            assert_eq!(a.x().abs_diff(b.x()) + a.y().abs_diff(b.y()), 1, "{a} {b}");
+        }
+    }
+}
