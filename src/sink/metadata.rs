@@ -27,7 +27,7 @@ pub struct Metadata {
 }
 
 /// One layer as TileJSON and MBTiles describe it (TileJSON 3.0.0, section 3.3).
-#[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, serde::Deserialize)]
 pub struct VectorLayer {
     /// The layer's name.
     pub id: String,

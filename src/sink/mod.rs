@@ -19,7 +19,9 @@ pub use mbtiles::{MBTILES_APPLICATION_ID, Mbtiles, MbtilesError};
 pub use metadata::{Metadata, VectorLayer};
 pub use read::{Described, ReadError, TileReader};
 pub use staging::StagingError;
-pub use tree::{InventoryError, Scope, Template, TemplateError};
+pub use tree::{
+    InventoryError, Latest, Publish, Scope, SwitchError, Template, TemplateError, TreeOptions, Version, new_version,
+};
 
 /// What is to be done with one tile, or with one layer of it where the target keeps layers apart.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -179,3 +179,24 @@ fn same_file(file: &File, path: &Path) -> bool {
 fn same_file(_file: &File, path: &Path) -> bool {
     path.exists()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rights of a file of the kernel's cannot be set, not even by root.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_staged_file_whose_rights_cannot_be_set_is_removed_and_the_old_one_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("t.mbtiles");
+        fs::write(&target, "old").unwrap();
+        let mut staging = Staging::beside(&target).unwrap();
+        let path = staging.path().to_owned();
+        staging.lock = Some(File::open("/proc/self/status").unwrap());
+        let error = staging.publish().unwrap_err().to_string();
+        assert!(error.starts_with("cannot set the rights of ") && error.contains("the old file is unchanged"), "{error}");
+        assert!(!path.exists());
+        assert_eq!(fs::read(&target).unwrap(), b"old");
+    }
+}

@@ -2,8 +2,14 @@
 //! tileset is there already.
 
 mod inventory;
+pub(super) mod notes;
+mod options;
+mod publish;
 mod template;
 
 pub(super) use inventory::{Inventory, Tag};
 pub use inventory::{InventoryError, Scope};
+pub use options::{Publish, TreeOptions};
+pub use publish::{Latest, SwitchError, Version, new_version};
+pub(super) use template::OWN_FOLDER;
 pub use template::{Template, TemplateError};

@@ -279,7 +279,7 @@ fn plain_number(digits: &str) -> Option<u32> {
 }
 
 /// A name as one part of a path and of a URL.
-fn escaped(name: &str) -> String {
+pub(super) fn escaped(name: &str) -> String {
     let mut text = String::new();
     for byte in name.bytes() {
         match byte {

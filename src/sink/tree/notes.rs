@@ -1,0 +1,178 @@
+//! What the program itself keeps beside the tiles, and in which words.
+//!
+//! | name | what |
+//! |---|---|
+//! | `tiles.json`, or `NAME.tiles.json` for each layer kept apart | TileJSON 3.0.0 for clients |
+//! | `metadata.json` | MBTiles' metadata as JSON, which GDAL reads, and the manifest: written last |
+//! | `latest.json` | with versions: the version shown and those that there are, switched last |
+//! | `.oar-tiles/versions/VERSION/…` | with versions: each version's own `tiles.json` and `metadata.json` |
+//! | `.oar-tiles/…` | lock or lease, and what was begun |
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{Template, TreeOptions};
+use crate::sink::metadata::MANIFEST_KEY;
+use crate::sink::{Described, Metadata, VectorLayer};
+use crate::tile::Slice;
+
+/// The metadata with the manifest.
+pub(in crate::sink) const METADATA: &str = "metadata.json";
+/// The version shown.
+pub(in crate::sink) const LATEST: &str = "latest.json";
+/// TileJSON.
+const TILEJSON: &str = "tiles.json";
+/// Where the template stands in the metadata.
+const TEMPLATE_KEY: &str = "oar_tiles_template";
+/// Where the names of all layers, by their numbers, stand in the metadata.
+const LAYERS_KEY: &str = "oar_tiles_layers";
+
+/// A note: its name below the target, and its body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::sink) struct Note {
+    pub(in crate::sink) name: String,
+    pub(in crate::sink) body: Vec<u8>,
+}
+
+/// What was begun in a target, so that an interrupted run is continued and another tileset is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::sink) struct Begun {
+    /// The tileset's fingerprint.
+    pub(in crate::sink) fingerprint: String,
+    /// A version begun and not published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::sink) pending: Option<String>,
+}
+
+/// Where a version keeps a note of its own.
+pub(in crate::sink) fn of_version(version: &str, name: &str) -> String {
+    format!("{}/versions/{version}/{name}", super::OWN_FOLDER)
+}
+
+/// The notes of a finished run: TileJSON, then the metadata with the manifest, which is to be written last.
+pub(in crate::sink) fn finished(
+    metadata: &Metadata,
+    layers: &[String],
+    template: &Template,
+    options: &TreeOptions,
+) -> Result<Vec<Note>, serde_json::Error> {
+    let base = options.public_url.as_deref().map_or_else(String::new, |url| format!("{}/", url.trim_end_matches('/')));
+    let mut notes = Vec::new();
+    let address = |slice| vec![format!("{base}{}", template.address(slice))];
+    if template.layers_apart() {
+        for (number, name) in (0_u16..).zip(layers) {
+            let of_layer: Vec<&VectorLayer> = metadata.vector_layers.iter().filter(|layer| layer.id == *name).collect();
+            if of_layer.is_empty() {
+                continue;
+            }
+            let body = metadata.tilejson(&address(Slice::Layer(number)), &of_layer);
+            let name = format!("{}.{TILEJSON}", super::template::escaped(name));
+            notes.push(Note { name, body: serde_json::to_vec_pretty(&body)? });
+        }
+    } else {
+        let all: Vec<&VectorLayer> = metadata.vector_layers.iter().collect();
+        let body = metadata.tilejson(&address(Slice::Whole), &all);
+        notes.push(Note { name: TILEJSON.to_owned(), body: serde_json::to_vec_pretty(&body)? });
+    }
+    let mut object = Map::new();
+    for (name, value) in metadata.rows() {
+        object.insert(name.to_owned(), value.into());
+    }
+    object.insert(TEMPLATE_KEY.to_owned(), template.text().into());
+    object.insert(LAYERS_KEY.to_owned(), layers.into());
+    notes.push(Note { name: METADATA.to_owned(), body: serde_json::to_vec_pretty(&Value::Object(object))? });
+    Ok(notes)
+}
+
+/// What `metadata.json` says.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(in crate::sink) struct Noted {
+    pub(in crate::sink) described: Described,
+    /// The template as written.
+    pub(in crate::sink) template: Option<String>,
+    /// The names of all layers, by their numbers.
+    pub(in crate::sink) layers: Vec<String>,
+}
+
+/// Reads `metadata.json`, ours or another program's.
+pub(in crate::sink) fn read(body: &[u8]) -> Result<Noted, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Layers {
+        #[serde(default)]
+        vector_layers: Vec<VectorLayer>,
+    }
+    let object: Map<String, Value> = serde_json::from_slice(body)?;
+    let text = |name: &str| object.get(name).and_then(Value::as_str).map(str::to_owned);
+    let number = |name: &str| text(name).and_then(|text| text.parse::<u8>().ok());
+    let bounds = text("bounds").and_then(|text| {
+        let sides: Vec<f64> = text.split(',').map_while(|side| side.trim().parse().ok()).collect();
+        <[f64; 4]>::try_from(sides).ok()
+    });
+    // Another program's layers may be written in a way that we do not know: then there are none to show.
+    let layers = text("json").and_then(|json| serde_json::from_str::<Layers>(&json).ok());
+    let names = object.get(LAYERS_KEY).and_then(Value::as_array);
+    Ok(Noted {
+        described: Described {
+            name: text("name"),
+            description: text("description"),
+            attribution: text("attribution"),
+            version: text("version"),
+            zooms: number("minzoom").zip(number("maxzoom")),
+            bounds,
+            vector_layers: layers.map_or_else(Vec::new, |layers| layers.vector_layers),
+            manifest: text(MANIFEST_KEY),
+        },
+        template: text(TEMPLATE_KEY),
+        layers: names
+            .map_or_else(Vec::new, |names| names.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
+    })
+}
+
+/// The fingerprint in a manifest.
+pub(in crate::sink) fn fingerprint(manifest: &str) -> Option<String> {
+    let manifest: Value = serde_json::from_str(manifest).ok()?;
+    manifest.get("fingerprint")?.as_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::tree::Publish;
+
+    #[test]
+    fn metadata_is_read_back_as_it_was_written() {
+        let layer = |id: &str| VectorLayer { id: id.to_owned(), minzoom: 0, maxzoom: 3, ..VectorLayer::default() };
+        let metadata = Metadata {
+            name: "facilities".to_owned(),
+            description: None,
+            attribution: Some("©".to_owned()),
+            version: None,
+            zooms: "0-3".parse().unwrap(),
+            bounds: [-10.0, -5.5, 10.0, 5.5],
+            vector_layers: vec![layer("a"), layer("b c")],
+            manifest: "{\"fingerprint\":\"f\"}".to_owned(),
+        };
+        let template = Template::new("{layer}/{z}/{x}/{y}.pbf").unwrap().with_layers(["a", "b c"]);
+        let options = TreeOptions {
+            template: template.clone(),
+            publish: Publish::InPlace,
+            force: false,
+            public_url: Some("https://tiles.example.org/x/".to_owned()),
+            packed: true,
+        };
+        let layers = ["a".to_owned(), "b c".to_owned()];
+        let notes = finished(&metadata, &layers, &template, &options).unwrap();
+        let names: Vec<&str> = notes.iter().map(|note| note.name.as_str()).collect();
+        assert_eq!(names, ["a.tiles.json", "b%20c.tiles.json", "metadata.json"]);
+        let tilejson: Value = serde_json::from_slice(&notes[1].body).unwrap();
+        assert_eq!(tilejson["tiles"][0], "https://tiles.example.org/x/b%20c/{z}/{x}/{y}.pbf");
+        let noted = read(&notes[2].body).unwrap();
+        assert_eq!((noted.described.bounds, noted.described.zooms), (Some([-10.0, -5.5, 10.0, 5.5]), Some((0, 3))));
+        assert_eq!(noted.described.vector_layers, metadata.vector_layers);
+        assert_eq!(noted.template.as_deref(), Some("{layer}/{z}/{x}/{y}.pbf"));
+        assert_eq!(
+            (noted.layers, fingerprint(&noted.described.manifest.unwrap())),
+            (layers.to_vec(), Some("f".to_owned()))
+        );
+    }
+}
