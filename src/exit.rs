@@ -13,7 +13,7 @@ use crate::stop::Signal;
 pub enum Exit {
     /// All done.
     Done = 0,
-    /// Failed; the target is unchanged.
+    /// Failed; the target is unchanged, but for a last sync that failed.
     Failed = 1,
     /// Wrong usage or configuration; nothing was begun.
     Usage = 2,
@@ -63,7 +63,10 @@ impl From<&CommandError> for Exit {
                 | MbtilesError::Staging(StagingError::NoFolder { .. } | StagingError::IsDirectory { .. }) => {
                     Exit::Usage
                 }
-                MbtilesError::Staging(StagingError::Busy { .. } | StagingError::Io { .. })
+                MbtilesError::Staging(
+                    StagingError::Busy { .. } | StagingError::Io { .. } | StagingError::Unsynced { .. },
+                )
+                | MbtilesError::Companion { .. }
                 | MbtilesError::Unreadable { .. }
                 | MbtilesError::DiskFull { .. }
                 | MbtilesError::Interrupted { .. }

@@ -7,6 +7,7 @@
 //! | directory | [`Directory`] | [`DirectoryReader`] | brought in line, tile by tile |
 //! | S3 prefix | [`S3`] | [`S3Reader`] | brought in line, tile by tile |
 
+mod directory;
 mod mbtiles;
 mod metadata;
 mod read;
@@ -15,6 +16,7 @@ mod tree;
 
 use crate::tile::{Order, TileId};
 
+pub use directory::{Directory, DirectoryError, DirectoryReader, switch_directory};
 pub use mbtiles::{MBTILES_APPLICATION_ID, Mbtiles, MbtilesError};
 pub use metadata::{Metadata, VectorLayer};
 pub use read::{Described, ReadError, TileReader};
