@@ -64,6 +64,9 @@ pub struct Seed {
     /// Print the plan with estimated sizes and times, and write nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Write over what another tileset left in a directory or a bucket
+    #[arg(long)]
+    pub force: bool,
     /// Also write the closing table (or the plan) as JSON
     #[arg(long, value_name = "FILE.json")]
     pub report: Option<PathBuf>,

@@ -71,6 +71,7 @@ fn run_seed(arguments: &Seed) -> Result<(), CommandError> {
     };
     let options = seed::SeedOptions {
         dry_run: arguments.dry_run,
+        force: arguments.force,
         report: arguments.report.clone(),
         table: !matches!(style, Style::Json | Style::Nothing),
     };

@@ -25,6 +25,12 @@ pub struct SkippedRows {
 pub struct RunReport {
     /// Where the tiles are.
     pub output: String,
+    /// Tiles written: new ones, and ones whose bytes differ.
+    pub written: u64,
+    /// Tiles that the target held already, with the same bytes.
+    pub unchanged: u64,
+    /// Tiles that vanished, and were deleted.
+    pub deleted: u64,
     /// What the target says about the run.
     pub manifest: Manifest,
     /// Pairs of a feature and a tile drawn.

@@ -12,7 +12,7 @@ use md5::{Digest as _, Md5};
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::staging::{Staging, StagingError};
-use super::{Finished, Metadata, Needs, Sink, TileEdit, Tileset, Written};
+use super::{Described, Finished, Metadata, Needs, Sink, TileEdit, Tileset, Written};
 use crate::stop::Stop;
 use crate::tile::Order;
 
@@ -162,8 +162,8 @@ impl Sink for Mbtiles {
         Needs { order: Order::ZoomColumnTmsRow, layers_apart: false }
     }
 
-    fn begin(&mut self, _tileset: &Tileset) -> Result<(), MbtilesError> {
-        Ok(())
+    fn begin(&mut self, _tileset: &Tileset) -> Result<Option<Described>, MbtilesError> {
+        Ok(None)
     }
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, MbtilesError> {

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use super::tree::notes::{self, Begun, Noted};
 use super::tree::{Inventory, Latest, OWN_FOLDER, Publish, Template, TreeOptions, new_version};
-use super::{Finished, Metadata, Needs, Sink, TileEdit, Tileset, Written};
+use super::{Described, Finished, Metadata, Needs, Sink, TileEdit, Tileset, Written};
 use crate::stop::Stop;
 use crate::tile::{Order, TileId};
 
@@ -67,7 +67,7 @@ impl Directory {
     }
 
     /// What the target says about the tileset that it holds or that was begun in it.
-    fn noted(&self) -> Result<(Option<String>, Option<Begun>), DirectoryError> {
+    fn noted(&self) -> Result<(Described, Option<Begun>), DirectoryError> {
         let wrong = |name: &str| {
             let path = self.root.join(name);
             move |source| DirectoryError::Note { path, source }
@@ -82,7 +82,7 @@ impl Directory {
             Some(body) => serde_json::from_slice(&body).ok(),
             None => None,
         };
-        Ok((metadata.described.manifest.as_deref().and_then(notes::fingerprint), begun))
+        Ok((metadata.described, begun))
     }
 
     /// The version to write: the one that an interrupted run of the same tileset began, or a new one.
@@ -128,8 +128,9 @@ impl Directory {
         Ok(inventory)
     }
 
-    fn begin_run(&mut self, tileset: &Tileset) -> Result<(), DirectoryError> {
-        let (manifest, begun) = self.noted()?;
+    fn begin_run(&mut self, tileset: &Tileset) -> Result<Option<Described>, DirectoryError> {
+        let (described, begun) = self.noted()?;
+        let manifest = described.manifest.as_deref().and_then(notes::fingerprint);
         let layers = tileset.layers.iter().map(String::as_str);
         let mut template = self.options.template.clone().with_layers(layers);
         let version = match self.options.publish {
@@ -153,8 +154,10 @@ impl Directory {
         let inventory = self.take_inventory(&template, tileset, ours)?;
         let pending = version.as_ref().map(|(version, _)| version.clone());
         self.note_begun(&Begun { fingerprint: tileset.fingerprint.clone(), pending })?;
+        // A new version is written as a whole.
+        let before = (version.is_none() && manifest.is_some()).then_some(described);
         self.run = Some(Run { template, layers: tileset.layers.clone(), inventory, deleted: 0, version });
-        Ok(())
+        Ok(before)
     }
 
     fn stopped(&self) -> Result<(), DirectoryError> {
@@ -226,7 +229,7 @@ impl Sink for Directory {
         Needs { order: Order::ZoomColumnTmsRow, layers_apart: self.options.template.layers_apart() }
     }
 
-    fn begin(&mut self, tileset: &Tileset) -> Result<(), DirectoryError> {
+    fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, DirectoryError> {
         self.begin_run(tileset)
     }
 
