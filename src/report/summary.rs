@@ -174,8 +174,17 @@ pub fn render_run(report: &RunReport) -> String {
         0 => String::new(),
         empty => format!(", {} rendered to nothing", grouped(empty)),
     };
+    let in_line = match (report.unchanged, report.deleted) {
+        (0, 0) => String::new(),
+        (unchanged, deleted) => format!(
+            " ({} written, {} unchanged, {} deleted)",
+            grouped(report.written),
+            grouped(unchanged),
+            grouped(deleted)
+        ),
+    };
     format!(
-        "{}time of a zoom: added up over the workers; of all: on the clock\n{}{} planned, {} stored{empty}: {}\n",
+        "{}time of a zoom: added up over the workers; of all: on the clock\n{}{} planned, {} stored{empty}{in_line}: {}\n",
         table(&header, &rows),
         skipped_lines(&report.skipped),
         grouped(report.manifest.planned),

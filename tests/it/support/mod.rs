@@ -7,6 +7,7 @@ pub mod door;
 pub mod gate;
 pub mod program;
 pub mod refusal;
+pub mod sinks;
 
 pub use archive::Archive;
 pub use cluster::Cluster;
