@@ -46,6 +46,8 @@ impl From<&CommandError> for Exit {
             | CommandError::LargeTile { .. }
             | CommandError::NoReport { .. }
             | CommandError::NotBuilt { .. }
+            | CommandError::NoVersions { .. }
+            | CommandError::Switch(_)
             | CommandError::NoTarget { .. } => Exit::Usage,
             CommandError::Database(error) => match error {
                 postgis::Error::Setting { .. }

@@ -4,6 +4,7 @@ pub mod config;
 mod describe;
 mod dry_run;
 pub mod floor;
+pub mod publish;
 pub mod seed;
 mod survey;
 mod target;
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 
 use crate::config::ConfigError;
 use crate::plan::HeavyTile;
-use crate::sink::TargetError;
+use crate::sink::{SwitchError, TargetError};
 use crate::stop::Signal;
 
 /// Why a command ended without success.
@@ -35,6 +36,15 @@ pub enum CommandError {
         /// The text.
         text: String,
     },
+    /// An archive has no versions.
+    #[error("{place} is one file: only a directory and an s3://bucket/prefix/ have versions")]
+    NoVersions {
+        /// The target.
+        place: String,
+    },
+    /// The map cannot be switched.
+    #[error(transparent)]
+    Switch(#[from] SwitchError),
     /// A kind of target that is yet to come.
     #[error("{place}: this kind of target is not built yet")]
     NotBuilt {

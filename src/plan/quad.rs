@@ -20,8 +20,6 @@ struct Block {
 pub(super) struct Quarterer<'a> {
     zoom: Zoom,
     layers: &'a [PlanLayer],
-    /// The coverage as rectangles of which no two share a tile.
-    parts: &'a [TileRect],
     /// How many pairs of a feature and a tile a batch should hold.
     target: u64,
     plan: ZoomPlan,
@@ -29,14 +27,14 @@ pub(super) struct Quarterer<'a> {
 
 impl<'a> Quarterer<'a> {
     /// The plan of a zoom, its batches along the curve.
-    pub(super) fn plan(zoom: Zoom, layers: &'a [PlanLayer], parts: &'a [TileRect], target: u64) -> ZoomPlan {
+    pub(super) fn plan(zoom: Zoom, layers: &'a [PlanLayer], parts: &[TileRect], target: u64) -> ZoomPlan {
         let whole = TileRect { zoom, x0: 0, y0: 0, x1: zoom.last(), y1: zoom.last() };
         #[expect(clippy::cast_possible_truncation, reason = "there are at most 255 layers of fewer than 2^32 features")]
         let members = (layers.iter().enumerate())
             .filter(|(_, layer)| layer.zooms.contains(zoom))
             .flat_map(|(number, layer)| (0..layer.footprints.len()).map(move |feature| (number as u8, feature as u32)))
             .collect();
-        let mut quarterer = Quarterer { zoom, layers, parts, target, plan: ZoomPlan::empty(zoom) };
+        let mut quarterer = Quarterer { zoom, layers, target, plan: ZoomPlan::empty(zoom) };
         // Blocks yet to be cut, the first on the curve last.
         let mut waiting = vec![Block { bits: zoom.get(), rect: whole, members }];
         while let Some(block) = waiting.pop() {

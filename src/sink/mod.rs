@@ -17,7 +17,7 @@ mod tree;
 
 use crate::tile::{Order, TileId};
 
-pub use directory::{Directory, DirectoryError, DirectoryReader, switch_directory};
+pub use directory::{Directory, DirectoryError, DirectoryReader, directory_versions, switch_directory};
 pub use error::TargetError;
 pub use mbtiles::{MBTILES_APPLICATION_ID, Mbtiles, MbtilesError};
 pub use metadata::{Metadata, VectorLayer};

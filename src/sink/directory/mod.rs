@@ -5,6 +5,7 @@ mod error;
 mod files;
 mod lock;
 mod read;
+mod versions;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,8 @@ use crate::stop::Stop;
 use crate::tile::{Order, TileId};
 
 pub use error::DirectoryError;
-pub use read::{DirectoryReader, switch_directory};
+pub use read::DirectoryReader;
+pub use versions::{directory_versions, switch_directory};
 
 use files::Files;
 use lock::Lock;
@@ -215,7 +217,7 @@ impl Directory {
             Publish::Versioned { keep, keep_for } => latest.take_expired(keep, keep_for, SystemTime::now()),
             Publish::InPlace => Vec::new(),
         };
-        read::show(&mut self.files, &self.root, &latest)?;
+        versions::show(&mut self.files, &self.root, &latest)?;
         self.note_begun(&Begun { fingerprint: String::new(), pending: None })?;
         // The map has been switched: what fails from here on leaves no more than old tiles.
         self.remove_versions(&run.template, &expired)

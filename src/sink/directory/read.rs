@@ -1,10 +1,8 @@
-//! A directory read back, and its map switched to another version.
+//! A directory read back.
 
 use std::path::{Path, PathBuf};
 
-use super::files::{self, Files};
-use super::lock::Lock;
-use super::{DirectoryError, OWN_FOLDER};
+use super::files;
 use crate::sink::tree::notes::{self, Noted};
 use crate::sink::tree::{Latest, Template};
 use crate::sink::{Described, ReadError, TileReader};
@@ -87,49 +85,5 @@ impl TileReader for DirectoryReader {
                 .map_err(|source| ReadError::Io { path, source })
         };
         tiles.iter().map(read).collect()
-    }
-}
-
-/// Shows a version: its TileJSON, then `latest.json`, which is what counts.
-pub(super) fn show(files: &mut Files, root: &Path, latest: &Latest) -> Result<(), DirectoryError> {
-    let own = root.join(notes::of_version(&latest.version, ""));
-    let entries = std::fs::read_dir(&own).map_err(|source| DirectoryError::io("read the folder", &own, source))?;
-    for entry in entries {
-        let entry = entry.map_err(|source| DirectoryError::io("read the folder", &own, source))?;
-        if let Ok(name) = entry.file_name().into_string()
-            && name != notes::METADATA
-            && let Some(body) = files.read(&notes::of_version(&latest.version, &name))?
-        {
-            files.put_durably(&name, &body)?;
-        }
-    }
-    let body = serde_json::to_vec_pretty(latest)
-        .map_err(|source| DirectoryError::Note { path: root.join(notes::LATEST), source })?;
-    files.put_durably(notes::LATEST, &body)
-}
-
-/// Switches a directory's map to another version, or to the one before; gives the version that is shown now, or why there is
-/// none.
-///
-/// # Errors
-/// If the directory cannot be written, or another run writes it.
-pub fn switch_directory(
-    root: &Path,
-    to: Option<&str>,
-) -> Result<Result<Latest, crate::sink::SwitchError>, DirectoryError> {
-    let own = root.join(OWN_FOLDER);
-    if !root.is_dir() {
-        return Err(DirectoryError::NoFolder { folder: root.to_owned(), path: root.to_owned() });
-    }
-    let _lock = Lock::take(root, &own)?;
-    let mut files = Files::new(root, &own);
-    let path = root.join(notes::LATEST);
-    let Some(body) = files.read(notes::LATEST)? else {
-        return Err(DirectoryError::NoVersions { path: root.to_owned() });
-    };
-    let latest: Latest = serde_json::from_slice(&body).map_err(|source| DirectoryError::Note { path, source })?;
-    match latest.switched(to) {
-        Ok(latest) => show(&mut files, root, &latest).map(|()| Ok(latest)),
-        Err(refused) => Ok(Err(refused)),
     }
 }
