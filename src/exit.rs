@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::command::CommandError;
 use crate::postgis;
-use crate::sink::{MbtilesError, StagingError};
+use crate::sink::{MbtilesError, ReadError, StagingError};
 use crate::stop::Signal;
 
 /// The exit codes (README, "Exit codes").
@@ -42,7 +42,15 @@ impl From<&CommandError> for Exit {
     fn from(error: &CommandError) -> Exit {
         match error {
             CommandError::Interrupted(signal) => (*signal).into(),
-            CommandError::Config(_) | CommandError::LargeTile { .. } | CommandError::NoReport { .. } => Exit::Usage,
+            CommandError::Config(_)
+            | CommandError::LargeTile { .. }
+            | CommandError::NoReport { .. }
+            | CommandError::NoTarget { .. }
+            | CommandError::NotBuilt { .. }
+            | CommandError::SameTarget { .. }
+            | CommandError::Unfit { .. }
+            | CommandError::NoTile { .. }
+            | CommandError::Read(ReadError::Missing { .. } | ReadError::Foreign { .. }) => Exit::Usage,
             CommandError::Database(error) => match error {
                 postgis::Error::Setting { .. }
                 | postgis::Error::Layer { .. }
@@ -72,6 +80,10 @@ impl From<&CommandError> for Exit {
             CommandError::Pipeline(_)
             | CommandError::Restarts { .. }
             | CommandError::Output(_)
+            | CommandError::Read(ReadError::Damaged { .. } | ReadError::Io { .. } | ReadError::Remote { .. })
+            | CommandError::NotThere { .. }
+            | CommandError::BrokenTile { .. }
+            | CommandError::Unsound { .. }
             | CommandError::Died(_) => Exit::Failed,
         }
     }

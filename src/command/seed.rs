@@ -155,7 +155,7 @@ fn pipeline_error(error: PipelineError<crate::postgis::Error, MbtilesError>) -> 
 }
 
 /// After a stop was asked for, whatever failed because of it is the interruption.
-fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
+pub(super) fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
     match (stop.asked(), &error) {
         (
             Some(signal),
@@ -167,7 +167,7 @@ fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
 }
 
 /// A hash of everything in the configuration that decides a tile's bytes.
-fn fingerprint(settings: &Settings, layers: &[Layer]) -> String {
+pub(super) fn fingerprint(settings: &Settings, layers: &[Layer]) -> String {
     let mut hash = Md5::new();
     for layer in layers {
         hash.update(layer.definition());
@@ -215,7 +215,7 @@ fn zooms(outcome: &Outcome) -> Vec<RunZoom> {
 }
 
 /// Finds out before the work whether the report can be written after it. Leaves nothing behind: the run may yet fail.
-fn writable(path: &Path, output: &Path) -> Result<(), CommandError> {
+pub(super) fn writable(path: &Path, output: &Path) -> Result<(), CommandError> {
     let refused = |source| CommandError::NoReport { path: path.to_owned(), source };
     let same = matches!((path.canonicalize(), output.canonicalize()), (Ok(path), Ok(output)) if path == output);
     if same || path == output {

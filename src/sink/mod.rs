@@ -8,6 +8,8 @@
 //! | S3 prefix | [`S3`] | [`S3Reader`] | brought in line, tile by tile |
 
 mod mbtiles;
+mod mbtiles_check;
+mod mbtiles_read;
 mod metadata;
 mod read;
 mod staging;
@@ -16,6 +18,7 @@ mod tree;
 use crate::tile::{Order, TileId};
 
 pub use mbtiles::{MBTILES_APPLICATION_ID, Mbtiles, MbtilesError};
+pub use mbtiles_read::MbtilesReader;
 pub use metadata::{Metadata, VectorLayer};
 pub use read::{Described, ReadError, TileReader};
 pub use staging::StagingError;
