@@ -18,7 +18,7 @@
 //! | [`plan`] | occupied tiles and their weights, cut into batches | `tile` |
 //! | [`postgis`] | sessions, probe, survey, layers as SQL, rendering | `source`, `manifest`, `stop`, `tile` |
 //! | [`source`] | the trait of what renders | `tile` |
-//! | [`sink`] | the trait of what stores; MBTiles; staging | `stop`, `tile` |
+//! | [`sink`] | the trait of what stores; MBTiles; PMTiles; staging | `encode`, `stop`, `tile` |
 //! | [`encode`] | MVT to gzip | nothing |
 //! | [`manifest`] | what a target says about its run | nothing |
 //! | [`stop`] | the wish to stop | nothing |

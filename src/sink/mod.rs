@@ -9,6 +9,7 @@
 
 mod mbtiles;
 mod metadata;
+mod pmtiles;
 mod read;
 mod staging;
 mod tree;
@@ -17,6 +18,7 @@ use crate::tile::{Order, TileId};
 
 pub use mbtiles::{MBTILES_APPLICATION_ID, Mbtiles, MbtilesError};
 pub use metadata::{Metadata, VectorLayer};
+pub use pmtiles::{Pmtiles, PmtilesError, PmtilesReader};
 pub use read::{Described, ReadError, TileReader};
 pub use staging::StagingError;
 pub use tree::{

@@ -195,7 +195,10 @@ mod tests {
         let path = staging.path().to_owned();
         staging.lock = Some(File::open("/proc/self/status").unwrap());
         let error = staging.publish().unwrap_err().to_string();
-        assert!(error.starts_with("cannot set the rights of ") && error.contains("the old file is unchanged"), "{error}");
+        assert!(
+            error.starts_with("cannot set the rights of ") && error.contains("the old file is unchanged"),
+            "{error}"
+        );
         assert!(!path.exists());
         assert_eq!(fs::read(&target).unwrap(), b"old");
     }

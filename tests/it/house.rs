@@ -11,7 +11,7 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("manifest", &[]),
     ("source", &["tile"]),
     ("plan", &["tile"]),
-    ("sink", &["tile", "stop"]),
+    ("sink", &["tile", "stop", "encode"]),
     ("postgis", &["tile", "stop", "source", "manifest"]),
     ("pipeline", &["tile", "encode", "source", "sink"]),
     ("report", &["tile", "manifest", "plan", "pipeline"]),
