@@ -54,7 +54,8 @@ mod tests {
         for number in 0..count {
             assert_eq!(contents.place(&number.to_le_bytes(), number), None);
         }
-        let known = (0..count).filter(|number| match contents.place(&number.to_le_bytes(), *number) {
+        // The newest first, since what is asked for and not known takes a place itself.
+        let known = (0..count).rev().filter(|number| match contents.place(&number.to_le_bytes(), *number) {
             Some(place) => place == *number || panic!("{number} is taken for {place}"),
             None => false,
         });

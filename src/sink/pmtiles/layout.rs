@@ -69,6 +69,10 @@ impl Compression {
 pub(super) struct TileType(u8);
 
 impl TileType {
+    pub(super) const fn of(code: u8) -> TileType {
+        TileType(code)
+    }
+
     pub(super) const UNKNOWN: TileType = TileType(0);
     pub(super) const MVT: TileType = TileType(1);
 
@@ -181,7 +185,7 @@ impl Header {
             clustered: header[96] == 1,
             internal: Compression::of(header[97]),
             packing: Compression::of(header[98]),
-            tile_type: TileType(header[99]),
+            tile_type: TileType::of(header[99]),
             min_zoom: header[100],
             max_zoom: header[101],
             bounds: [degrees(102), degrees(106), degrees(110), degrees(114)],
@@ -213,8 +217,12 @@ pub(super) fn directory_to_bytes(entries: &[Entry]) -> Vec<u8> {
         put(&mut bytes, entry.id.wrapping_sub(last));
         last = entry.id;
     }
-    entries.iter().for_each(|entry| put(&mut bytes, entry.run.into()));
-    entries.iter().for_each(|entry| put(&mut bytes, entry.length.into()));
+    for entry in entries {
+        put(&mut bytes, entry.run.into());
+    }
+    for entry in entries {
+        put(&mut bytes, entry.length.into());
+    }
     let mut contiguous = None;
     for entry in entries {
         put(&mut bytes, if contiguous == Some(entry.offset) { 0 } else { entry.offset + 1 });

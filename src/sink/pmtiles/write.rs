@@ -24,7 +24,7 @@ use crate::tile::TileCoord;
 /// Where the tile data begin.
 const TILES: u64 = ROOT_END as u64;
 
-/// More entries are never tried in a root directory alone: one takes two bytes at the very least.
+/// More entries are not tried in a root directory alone: 16 KiB hold about 8,000 of tiles that differ.
 const MOST_ENTRIES_OF_A_ROOT: u64 = 65_536;
 
 /// The smallest leaf directory but the last, in entries: about 10 KB packed, one request of a client.
