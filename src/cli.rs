@@ -21,6 +21,8 @@ pub struct Cli {
 pub enum Command {
     /// Render every occupied tile of the pyramid into the output
     Seed(Seed),
+    /// List the versions of a target, or switch the map to another one
+    Publish(Publish),
     /// Print the settings and where each value came from
     Config(Given),
 }
@@ -64,6 +66,9 @@ pub struct Seed {
     /// Print the plan with estimated sizes and times, and write nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Write over what another tileset left in a directory or a bucket
+    #[arg(long)]
+    pub force: bool,
     /// Also write the closing table (or the plan) as JSON
     #[arg(long, value_name = "FILE.json")]
     pub report: Option<PathBuf>,
@@ -73,6 +78,20 @@ pub struct Seed {
     /// Say nothing but errors
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// `oar-tiles publish`.
+#[derive(Debug, Args)]
+pub struct Publish {
+    /// Flags that give settings.
+    #[command(flatten)]
+    pub given: Given,
+    /// Show the version before the one that is shown
+    #[arg(long)]
+    pub rollback: bool,
+    /// Show this version
+    #[arg(long, value_name = "VERSION", conflicts_with = "rollback")]
+    pub to: Option<String>,
 }
 
 impl Given {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use oar_tiles::cli::{Cli, Command, Given, Seed};
-use oar_tiles::command::{CommandError, config, seed};
+use oar_tiles::cli::{Cli, Command, Given, Publish, Seed};
+use oar_tiles::command::{CommandError, config, publish, seed};
 use oar_tiles::config::{CONFIG_VARIABLE, Progress, Settings, Values, gather};
 use oar_tiles::exit::Exit;
 use oar_tiles::postgis::Parts;
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let ended = match &cli.command {
         Command::Seed(arguments) => run_seed(arguments),
+        Command::Publish(arguments) => run_publish(arguments),
         Command::Config(given) => {
             gathered(given).and_then(|values| config::config(&values, &environment(), &given.layer))
         }
@@ -71,6 +72,7 @@ fn run_seed(arguments: &Seed) -> Result<(), CommandError> {
     };
     let options = seed::SeedOptions {
         dry_run: arguments.dry_run,
+        force: arguments.force,
         report: arguments.report.clone(),
         table: !matches!(style, Style::Json | Style::Nothing),
     };
@@ -83,6 +85,13 @@ fn run_seed(arguments: &Seed) -> Result<(), CommandError> {
     // Nothing is left to wait for: an idle connection must not hold the end up.
     runtime.shutdown_background();
     done
+}
+
+fn run_publish(arguments: &Publish) -> Result<(), CommandError> {
+    log(0, false);
+    let settings = Settings::resolve(&gathered(&arguments.given)?, &environment(), &arguments.given.layer)?;
+    let options = publish::PublishOptions { rollback: arguments.rollback, to: arguments.to.clone() };
+    publish::publish(&settings, &options)
 }
 
 /// Asks for a stop at SIGINT and SIGTERM, from now on.

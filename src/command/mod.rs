@@ -1,16 +1,19 @@
 //! One verb a file; the only place that names concrete sources and sinks.
 
 pub mod config;
+mod describe;
 mod dry_run;
 pub mod floor;
+pub mod publish;
 pub mod seed;
 mod survey;
+mod target;
 
 use std::path::PathBuf;
 
 use crate::config::ConfigError;
 use crate::plan::HeavyTile;
-use crate::sink::MbtilesError;
+use crate::sink::{SwitchError, TargetError};
 use crate::stop::Signal;
 
 /// Why a command ended without success.
@@ -24,7 +27,30 @@ pub enum CommandError {
     Database(#[from] crate::postgis::Error),
     /// The target.
     #[error(transparent)]
-    Target(#[from] MbtilesError),
+    Target(#[from] TargetError),
+    /// A text that names no target.
+    #[error(
+        "{text:?} names no target: write a file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/ (or s3://bucket/file.pmtiles)"
+    )]
+    NoTarget {
+        /// The text.
+        text: String,
+    },
+    /// An archive has no versions.
+    #[error("{place} is one file: only a directory and an s3://bucket/prefix/ have versions")]
+    NoVersions {
+        /// The target.
+        place: String,
+    },
+    /// The map cannot be switched.
+    #[error(transparent)]
+    Switch(#[from] SwitchError),
+    /// A kind of target that is yet to come.
+    #[error("{place}: this kind of target is not built yet")]
+    NotBuilt {
+        /// The target.
+        place: String,
+    },
     /// A defect that the pipeline's own counting found.
     #[error("{0}")]
     Pipeline(String),

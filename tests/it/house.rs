@@ -15,7 +15,7 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("postgis", &["tile", "stop", "source", "manifest"]),
     ("pipeline", &["tile", "encode", "source", "sink"]),
     ("report", &["tile", "manifest", "plan", "pipeline"]),
-    ("config", &["tile", "encode", "postgis", "pipeline"]),
+    ("config", &["tile", "encode", "postgis", "pipeline", "sink"]),
     ("cli", &["tile", "config"]),
     (
         "command",

@@ -29,4 +29,5 @@ mod query_plan;
 mod readme;
 mod reference;
 mod servers;
+mod sink_contract;
 mod steady;
