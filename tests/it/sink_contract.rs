@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use oar_tiles::sink::{
-    Described, Directory, DirectoryReader, Metadata, Publish, Scope, Sink, Template, TileEdit, TileReader, Tileset,
-    TreeOptions, VectorLayer, Written,
+    Described, Directory, DirectoryReader, Metadata, Pmtiles, PmtilesReader, Publish, Scope, Sink, Template, TileEdit,
+    TileReader, Tileset, TreeOptions, VectorLayer, Written,
 };
 use oar_tiles::stop::Stop;
 use oar_tiles::tile::{Coverage, Slice, TileCoord, TileId, Zoom};
@@ -273,6 +273,21 @@ impl Target for File<TreeOptions> {
     }
 }
 
+struct PmtilesFile;
+
+impl Target for File<PmtilesFile> {
+    type Sink = Pmtiles;
+    fn sink(&self) -> Result<Pmtiles, <Pmtiles as Sink>::Error> {
+        Pmtiles::create(&self.path("t.pmtiles"), &Stop::new())
+    }
+    fn reader(&self) -> Option<Box<dyn TileReader>> {
+        Some(Box::new(PmtilesReader::open(&self.path("t.pmtiles")).unwrap()))
+    }
+    fn in_line(&self) -> bool {
+        false
+    }
+}
+
 impl Target for MemoryTarget {
     type Sink = Memory;
     fn sink(&self) -> Result<Memory, <Memory as Sink>::Error> {
@@ -301,6 +316,11 @@ fn a_directory_keeps_the_contract_under_any_template() {
 fn a_versioned_directory_keeps_the_contract() {
     let publish = Publish::Versioned { keep: 1, keep_for: std::time::Duration::ZERO };
     keeps_the_contract(|| in_folder(tree("{layer}/{version}/{z}/{x}/{y}.pbf", publish)));
+}
+
+#[test]
+fn a_pmtiles_file_keeps_the_contract() {
+    keeps_the_contract(|| in_folder(PmtilesFile));
 }
 
 #[test]

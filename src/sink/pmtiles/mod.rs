@@ -26,7 +26,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::staging::{Staging, StagingError};
-use super::{Finished, Metadata, Needs, Sink, TileEdit, Tileset, Written};
+use super::{Described, Finished, Metadata, Needs, Sink, TileEdit, Tileset, Written};
 use crate::encode::EncodeError;
 use crate::stop::Stop;
 use crate::tile::{Order, Slice, TileId};
@@ -147,8 +147,8 @@ impl Sink for Pmtiles {
         Needs { order: Order::Hilbert, layers_apart: false }
     }
 
-    fn begin(&mut self, _tileset: &Tileset) -> Result<(), PmtilesError> {
-        Ok(())
+    fn begin(&mut self, _tileset: &Tileset) -> Result<Option<Described>, PmtilesError> {
+        Ok(None)
     }
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, PmtilesError> {
