@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::command::CommandError;
 use crate::postgis;
-use crate::sink::{DirectoryError, MbtilesError, ReadError, StagingError, TargetError};
+use crate::sink::{DirectoryError, MbtilesError, PmtilesError, ReadError, StagingError, TargetError};
 use crate::stop::Signal;
 
 /// The exit codes (README, "Exit codes").
@@ -94,6 +94,20 @@ fn of_target(error: &TargetError) -> Exit {
             | MbtilesError::DiskFull { .. }
             | MbtilesError::Interrupted { .. }
             | MbtilesError::Sqlite { .. } => Exit::Failed,
+        },
+        TargetError::Pmtiles(error) => match error {
+            PmtilesError::Foreign { .. }
+            | PmtilesError::Staging(StagingError::NoFolder { .. } | StagingError::IsDirectory { .. }) => Exit::Usage,
+            PmtilesError::Staging(
+                StagingError::Busy { .. } | StagingError::Io { .. } | StagingError::Unsynced { .. },
+            )
+            | PmtilesError::Unreadable { .. }
+            | PmtilesError::DiskFull { .. }
+            | PmtilesError::Interrupted { .. }
+            | PmtilesError::Io { .. }
+            | PmtilesError::Entries(_)
+            | PmtilesError::Pack(_)
+            | PmtilesError::Contract { .. } => Exit::Failed,
         },
         TargetError::Directory(error) => match error {
             DirectoryError::IsFile { .. }

@@ -18,7 +18,7 @@
 //! | [`plan`] | occupied tiles and their weights, cut into batches | `tile` |
 //! | [`postgis`] | sessions, probe, survey, layers as SQL, rendering | `source`, `manifest`, `stop`, `tile` |
 //! | [`source`] | the trait of what renders | `tile` |
-//! | [`sink`] | the traits of what stores and of what is read back; MBTiles; staging | `stop`, `tile` |
+//! | [`sink`] | the traits of what stores and of what is read back; MBTiles, PMTiles, directory, S3; staging | `encode`, `stop`, `tile` |
 //! | [`encode`] | MVT to gzip | nothing |
 //! | [`mvt`] | MVT as values: layers, features, geometries | nothing |
 //! | [`manifest`] | what a target says about its run | nothing |

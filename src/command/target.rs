@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use super::CommandError;
 use crate::config::Settings;
 use crate::sink::{
-    Described, Directory, DirectoryReader, Finished, Mbtiles, MbtilesReader, Metadata, Needs, Sink, TargetError, TileEdit,
-    TileReader, Tileset, TreeOptions, Written,
+    Described, Directory, DirectoryReader, Finished, Mbtiles, MbtilesReader, Metadata, Needs, Pmtiles, PmtilesReader,
+    Sink, TargetError, TileEdit, TileReader, Tileset, TreeOptions, Written,
 };
 use crate::stop::Stop;
 
@@ -114,6 +114,7 @@ impl Reach {
     pub(crate) fn reader(&self, place: &Place) -> Result<Box<dyn TileReader>, CommandError> {
         Ok(match place {
             Place::Mbtiles(path) => Box::new(MbtilesReader::open(path)?),
+            Place::Pmtiles(path) => Box::new(PmtilesReader::open(path)?),
             Place::Directory(path) => Box::new(DirectoryReader::open(path, &self.tree.template)?),
             other => return Err(CommandError::NotBuilt { place: other.to_string() }),
         })
@@ -123,9 +124,10 @@ impl Reach {
     pub(crate) fn sink(&self, place: &Place) -> Result<AnySink, CommandError> {
         let sink = match place {
             Place::Mbtiles(path) => AnySink::Mbtiles(Mbtiles::create(path, &self.stop).map_err(TargetError::from)?),
-            Place::Directory(path) => AnySink::Directory(
-                Directory::create(path, self.tree.clone(), &self.stop).map_err(TargetError::from)?,
-            ),
+            Place::Pmtiles(path) => AnySink::Pmtiles(Pmtiles::create(path, &self.stop).map_err(TargetError::from)?),
+            Place::Directory(path) => {
+                AnySink::Directory(Directory::create(path, self.tree.clone(), &self.stop).map_err(TargetError::from)?)
+            }
             other => return Err(CommandError::NotBuilt { place: other.to_string() }),
         };
         Ok(sink)
@@ -143,6 +145,7 @@ impl Reach {
 /// A sink of any kind.
 pub(crate) enum AnySink {
     Mbtiles(Mbtiles),
+    Pmtiles(Pmtiles),
     Directory(Directory),
 }
 
@@ -151,6 +154,7 @@ macro_rules! each {
     ($any:expr, $sink:ident => $call:expr) => {
         match $any {
             AnySink::Mbtiles($sink) => $call.map_err(TargetError::from),
+            AnySink::Pmtiles($sink) => $call.map_err(TargetError::from),
             AnySink::Directory($sink) => $call.map_err(TargetError::from),
         }
     };
@@ -162,6 +166,7 @@ impl Sink for AnySink {
     fn needs(&self) -> Needs {
         match self {
             AnySink::Mbtiles(sink) => sink.needs(),
+            AnySink::Pmtiles(sink) => sink.needs(),
             AnySink::Directory(sink) => sink.needs(),
         }
     }

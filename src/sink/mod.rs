@@ -13,6 +13,7 @@ mod mbtiles;
 mod mbtiles_check;
 mod mbtiles_read;
 mod metadata;
+mod pmtiles;
 mod read;
 mod staging;
 mod tree;
@@ -24,6 +25,7 @@ pub use error::TargetError;
 pub use mbtiles::{MBTILES_APPLICATION_ID, Mbtiles, MbtilesError};
 pub use mbtiles_read::MbtilesReader;
 pub use metadata::{Metadata, VectorLayer};
+pub use pmtiles::{Pmtiles, PmtilesError, PmtilesReader};
 pub use read::{Described, ReadError, TileReader};
 pub use staging::StagingError;
 pub use tree::{

@@ -12,7 +12,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("mvt", &[]),
     ("source", &["tile"]),
     ("plan", &["tile"]),
-    ("sink", &["tile", "stop"]),
+    ("sink", &["tile", "stop", "encode"]),
     ("postgis", &["tile", "stop", "source", "manifest"]),
     ("pipeline", &["tile", "encode", "source", "sink"]),
     ("report", &["tile", "manifest", "plan", "pipeline"]),
