@@ -10,6 +10,7 @@
 mod mbtiles;
 mod metadata;
 mod read;
+mod s3;
 mod staging;
 mod tree;
 
@@ -18,6 +19,10 @@ use crate::tile::{Order, TileId};
 pub use mbtiles::{MBTILES_APPLICATION_ID, Mbtiles, MbtilesError};
 pub use metadata::{Metadata, VectorLayer};
 pub use read::{Described, ReadError, TileReader};
+pub use s3::{
+    Action, CacheRule, Encryption, Flights, InFlight, LocationError, S3, S3Archive, S3Cause, S3Error, S3Headers, S3Key, S3Keys,
+    S3Location, S3Object, S3Options, S3Reader,
+};
 pub use staging::StagingError;
 pub use tree::{
     InventoryError, Latest, Publish, Scope, SwitchError, Template, TemplateError, TreeOptions, Version, new_version,

@@ -28,5 +28,6 @@ mod odd_rows;
 mod query_plan;
 mod readme;
 mod reference;
+mod s3_target;
 mod servers;
 mod steady;

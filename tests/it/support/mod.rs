@@ -5,7 +5,9 @@ pub mod cluster;
 pub mod database;
 pub mod gate;
 pub mod program;
+pub mod proxy;
 pub mod refusal;
+pub mod s3;
 
 pub use archive::Archive;
 pub use cluster::Cluster;
