@@ -93,7 +93,17 @@ start_server() {
   url_tcp=${urls#*$'\n'}
 }
 
+# start_s3: a private S3 server in the folder of start_server, which has to come first. Sets s3_endpoint, s3_key, s3_secret
+# and s3_reader.
+start_s3() {
+  local said
+  said=$("$root/scripts/s3" start "$server/s3")
+  { read -r s3_endpoint; read -r s3_key; read -r s3_secret; } <<<"$said"
+  s3_reader=$(cat "$server/s3/reader")
+}
+
 stop_server() {
+  "$root/scripts/s3" stop "$server/s3" || true
   "$root/scripts/postgres" stop "$server/pg" immediate || true
   rm -rf "$server"
 }

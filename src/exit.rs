@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::command::CommandError;
 use crate::postgis;
-use crate::sink::{DirectoryError, MbtilesError, PmtilesError, ReadError, StagingError, TargetError};
+use crate::sink::{DirectoryError, MbtilesError, PmtilesError, ReadError, S3Error, StagingError, TargetError};
 use crate::stop::Signal;
 
 /// The exit codes (README, "Exit codes").
@@ -17,6 +17,8 @@ pub enum Exit {
     Failed = 1,
     /// Wrong usage or configuration; nothing was begun.
     Usage = 2,
+    /// Done in part: the message says what is missing.
+    Partial = 3,
     /// SIGINT.
     Interrupted = 130,
     /// SIGTERM.
@@ -45,8 +47,9 @@ impl From<&CommandError> for Exit {
             CommandError::Config(_)
             | CommandError::LargeTile { .. }
             | CommandError::NoReport { .. }
-            | CommandError::NotBuilt { .. }
+            | CommandError::Location(_)
             | CommandError::NoVersions { .. }
+            | CommandError::Unversioned { .. }
             | CommandError::Switch(_)
             | CommandError::NoTarget { .. }
             | CommandError::SameTarget { .. }
@@ -108,6 +111,17 @@ fn of_target(error: &TargetError) -> Exit {
             | PmtilesError::Entries(_)
             | PmtilesError::Pack(_)
             | PmtilesError::Contract { .. } => Exit::Failed,
+        },
+        TargetError::S3(error) => match error {
+            S3Error::Incomplete { .. } => Exit::Partial,
+            S3Error::Setting { .. }
+            | S3Error::NoRegion { .. }
+            | S3Error::NoBucket { .. }
+            | S3Error::OtherTileset { .. }
+            | S3Error::Foreign { .. }
+            | S3Error::Switch { .. }
+            | S3Error::NoKeys { .. } => Exit::Usage,
+            _ => Exit::Failed,
         },
         TargetError::Directory(error) => match error {
             DirectoryError::IsFile { .. }

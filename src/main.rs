@@ -92,7 +92,12 @@ fn run_verify(arguments: &Verify) -> Result<(), CommandError> {
         (None, true) => verify::Amount::All,
         (None, false) => verify::Amount::Fitting,
     };
-    let options = verify::VerifyOptions { target: arguments.target.clone(), amount, database: arguments.database, report: arguments.report.clone() };
+    let options = verify::VerifyOptions {
+        target: arguments.target.clone(),
+        amount,
+        database: arguments.database,
+        report: arguments.report.clone(),
+    };
     let report = report(Style::Warnings);
     on_runtime(async |stop| verify::verify(&options, &settings, &report, &stop).await)
 }
@@ -137,7 +142,7 @@ fn run_publish(arguments: &Publish) -> Result<(), CommandError> {
     log(0, false);
     let settings = Settings::resolve(&gathered(&arguments.given)?, &environment(), &arguments.given.layer)?;
     let options = publish::PublishOptions { rollback: arguments.rollback, to: arguments.to.clone() };
-    publish::publish(&settings, &options)
+    on_runtime(async |stop| tokio::task::block_in_place(|| publish::publish(&settings, &options, &stop)))
 }
 
 /// Asks for a stop at SIGINT and SIGTERM, from now on.

@@ -14,7 +14,7 @@ use crate::encode::Packing;
 use crate::manifest::Manifest;
 use crate::pipeline::{self, Outcome, PipelineError, Stored};
 use crate::postgis::Renderer;
-use crate::report::{Event, Report, RunReport, RunZoom, print, render_run};
+use crate::report::{Requests, Event, Report, RunReport, RunZoom, print, render_run};
 use crate::sink::{Scope, Sink as _, TargetError, Tileset};
 use crate::stop::Stop;
 use crate::tile::{Batch, Coverage};
@@ -136,6 +136,11 @@ async fn attempt(
         written: outcome.written.stored,
         unchanged: outcome.written.unchanged,
         deleted: finished.deleted,
+        requests: finished.in_flight.map(|seen| Requests {
+            mean_in_flight: seen.mean,
+            most_in_flight: seen.peak,
+            requests: seen.requests,
+        }),
         manifest: Manifest { seconds: begun.elapsed().as_secs_f64(), ..manifest },
         features: outcome.zooms.iter().map(|zoom| zoom.features).sum(),
         bytes: outcome.zooms.iter().map(|zoom| zoom.bytes).sum(),

@@ -1,6 +1,6 @@
 //! Why a target could not be written, whichever it is.
 
-use super::{DirectoryError, MbtilesError, PmtilesError};
+use super::{DirectoryError, MbtilesError, PmtilesError, S3Error};
 
 /// Why a target could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +14,9 @@ pub enum TargetError {
     /// A directory.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// A prefix or an object in S3.
+    #[error(transparent)]
+    S3(#[from] S3Error),
 }
 
 impl TargetError {
@@ -25,6 +28,7 @@ impl TargetError {
             TargetError::Mbtiles(MbtilesError::Interrupted { .. })
                 | TargetError::Pmtiles(PmtilesError::Interrupted { .. })
                 | TargetError::Directory(DirectoryError::Interrupted { .. })
+                | TargetError::S3(S3Error::Interrupted { .. })
         )
     }
 }

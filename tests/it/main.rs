@@ -30,6 +30,7 @@ mod pmtiles_size;
 mod query_plan;
 mod readme;
 mod reference;
+mod s3_target;
 mod servers;
 mod sink_contract;
 mod steady;

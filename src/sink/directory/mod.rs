@@ -264,7 +264,7 @@ impl Sink for Directory {
 
     fn finish(mut self, metadata: &Metadata) -> Result<Finished, DirectoryError> {
         let place = self.root.display().to_string();
-        let Some(mut run) = self.run.take() else { return Ok(Finished { place, deleted: 0 }) };
+        let Some(mut run) = self.run.take() else { return Ok(Finished { place, deleted: 0, in_flight: None }) };
         loop {
             let vanished = run.inventory.rest()?;
             if vanished.is_empty() {
@@ -277,7 +277,7 @@ impl Sink for Directory {
         self.stopped()?;
         let deleted = run.deleted;
         self.publish(run, metadata)?;
-        Ok(Finished { place, deleted })
+        Ok(Finished { place, deleted, in_flight: None })
     }
 }
 

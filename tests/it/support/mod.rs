@@ -6,7 +6,9 @@ pub mod database;
 pub mod door;
 pub mod gate;
 pub mod program;
+pub mod proxy;
 pub mod refusal;
+pub mod s3;
 pub mod sinks;
 
 pub use archive::Archive;

@@ -1,0 +1,213 @@
+//! What a server or the network said, sorted by what it means for a run.
+
+use std::error::Error;
+
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+
+/// What was said, once and on one line: the SDK's errors spread it over many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3Cause(pub(super) String);
+
+impl std::fmt::Display for S3Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for S3Cause {}
+
+/// What it means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// There is no such key.
+    Missing,
+    /// There is no such bucket.
+    NoBucket,
+    /// The condition of the request does not hold.
+    Condition,
+    /// The server does not know such requests.
+    Unknown,
+    /// The user may not do this.
+    Denied,
+    /// The server does not know the keys.
+    Keys,
+    /// The keys were good once.
+    Expired,
+    /// There are no keys.
+    NoKeys,
+    /// The bucket is elsewhere: where, if the server says.
+    Region(Option<String>),
+    /// Nobody answers.
+    Unreachable,
+    /// No answer in time.
+    Timeout,
+    /// The clocks differ too much.
+    Clock,
+    /// The server has too much to do.
+    Busy,
+    /// The server failed, or broke off.
+    Server,
+    /// Anything else.
+    Other,
+}
+
+/// A request that failed.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    pub(super) meaning: Meaning,
+    pub(super) cause: S3Cause,
+}
+
+impl Refusal {
+    /// Whether every other request would fail as well.
+    pub(super) fn concerns_all(&self) -> bool {
+        matches!(
+            self.meaning,
+            Meaning::NoBucket
+                | Meaning::Keys
+                | Meaning::Expired
+                | Meaning::NoKeys
+                | Meaning::Region(_)
+                | Meaning::Clock
+        )
+    }
+
+    /// A code of an answer that stands in the body of a larger one (DeleteObjects).
+    pub(super) fn of_code(code: &str, message: &str) -> Refusal {
+        Refusal { meaning: meaning(None, code).unwrap_or(Meaning::Other), cause: S3Cause(said(None, code, message)) }
+    }
+}
+
+impl<E: ProvideErrorMetadata + Error + 'static> From<SdkError<E, HttpResponse>> for Refusal {
+    fn from(error: SdkError<E, HttpResponse>) -> Refusal {
+        match &error {
+            SdkError::ServiceError(answer) => {
+                let status = answer.raw().status().as_u16();
+                let (code, message) = (error.code().unwrap_or_default(), error.message().unwrap_or_default());
+                let cause = S3Cause(said(Some(status), code, message));
+                let header = answer.raw().headers().get("x-amz-bucket-region").map(str::to_owned);
+                let region = header.or_else(|| expected_region(message));
+                let meaning = match meaning(Some(status), code) {
+                    Some(Meaning::Region(_)) => Meaning::Region(region),
+                    Some(meaning) => meaning,
+                    None => Meaning::Other,
+                };
+                Refusal { meaning, cause }
+            }
+            SdkError::TimeoutError(_) => Refusal { meaning: Meaning::Timeout, cause: S3Cause(chain(&error)) },
+            SdkError::DispatchFailure(failure) => {
+                let text = chain(&error);
+                // The SDK's own type of this error lies in a crate that it does not hand on.
+                let meaning = if text.contains("credential") {
+                    Meaning::NoKeys
+                } else if failure.is_timeout() {
+                    Meaning::Timeout
+                } else {
+                    Meaning::Unreachable
+                };
+                Refusal { meaning, cause: S3Cause(text) }
+            }
+            SdkError::ResponseError(_) => Refusal { meaning: Meaning::Server, cause: S3Cause(chain(&error)) },
+            _ => {
+                let text = chain(&error);
+                let meaning = if text.contains("credential") { Meaning::NoKeys } else { Meaning::Other };
+                Refusal { meaning, cause: S3Cause(text) }
+            }
+        }
+    }
+}
+
+/// The meaning of an answer (Amazon S3 API Reference, "Error responses").
+fn meaning(status: Option<u16>, code: &str) -> Option<Meaning> {
+    Some(match (code, status) {
+        ("NoSuchBucket", _) => Meaning::NoBucket,
+        ("NoSuchKey" | "NotFound", _) => Meaning::Missing,
+        ("PreconditionFailed" | "ConditionalRequestConflict", _) => Meaning::Condition,
+        ("NotImplemented", _) => Meaning::Unknown,
+        ("InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken", _) => Meaning::Keys,
+        ("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "RequestExpired", _) => Meaning::Expired,
+        ("RequestTimeTooSkewed", _) => Meaning::Clock,
+        (
+            "PermanentRedirect" | "TemporaryRedirect" | "Redirect" | "AuthorizationHeaderMalformed"
+            | "IllegalLocationConstraintException",
+            _,
+        ) => Meaning::Region(None),
+        ("SlowDown" | "RequestLimitExceeded" | "Throttling" | "ThrottlingException" | "ServiceUnavailable", _) => {
+            Meaning::Busy
+        }
+        ("RequestTimeout", _) => Meaning::Timeout,
+        ("AccessDenied" | "AllAccessDisabled" | "AccountProblem", _) => Meaning::Denied,
+        (_, Some(status)) => match status {
+            301 | 307 => Meaning::Region(None),
+            403 => Meaning::Denied,
+            404 => Meaning::Missing,
+            409 | 412 => Meaning::Condition,
+            429 | 503 => Meaning::Busy,
+            501 => Meaning::Unknown,
+            500.. => Meaning::Server,
+            _ => return None,
+        },
+        ("InternalError", None) => Meaning::Server,
+        _ => return None,
+    })
+}
+
+/// The region that a message asks for: "… the region 'us-east-1' is wrong; expecting 'eu-west-1'".
+fn expected_region(message: &str) -> Option<String> {
+    let (_, rest) = message.split_once("expecting '")?;
+    rest.split_once('\'').map(|(region, _)| region.to_owned())
+}
+
+fn said(status: Option<u16>, code: &str, message: &str) -> String {
+    let mut text = status.map_or_else(String::new, |status| format!("HTTP {status}"));
+    for part in [code, message.trim_end_matches('.')] {
+        if !part.is_empty() {
+            let between = if text.is_empty() { "" } else if part == code { " " } else { ": " };
+            text = text + between + part;
+        }
+    }
+    text
+}
+
+/// An error and its causes on one line, each said once.
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text = text + ": " + &said;
+        }
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_mean_what_the_documentation_says() {
+        for (status, code, expected) in [
+            (404, "NoSuchBucket", Some(Meaning::NoBucket)),
+            (404, "", Some(Meaning::Missing)),
+            (403, "", Some(Meaning::Denied)),
+            (403, "RequestTimeTooSkewed", Some(Meaning::Clock)),
+            (400, "ExpiredToken", Some(Meaning::Expired)),
+            (301, "PermanentRedirect", Some(Meaning::Region(None))),
+            (400, "AuthorizationHeaderMalformed", Some(Meaning::Region(None))),
+            (409, "ConditionalRequestConflict", Some(Meaning::Condition)),
+            (503, "SlowDown", Some(Meaning::Busy)),
+            (500, "InternalError", Some(Meaning::Server)),
+            (400, "EntityTooSmall", None),
+        ] {
+            assert_eq!(meaning(Some(status), code), expected, "{status} {code}");
+        }
+        let message = "The authorization header is malformed; the region 'us-east-1' is wrong; expecting 'eu-west-1'";
+        assert_eq!(expected_region(message).as_deref(), Some("eu-west-1"));
+        assert_eq!(said(Some(403), "AccessDenied", "Access Denied."), "HTTP 403 AccessDenied: Access Denied");
+        assert_eq!(said(None, "AccessDenied", ""), "AccessDenied");
+    }
+}

@@ -1,0 +1,349 @@
+//! Why a target in S3 could not be written or read: what, where, what next.
+
+use std::path::PathBuf;
+
+use super::cause::{Meaning, Refusal, S3Cause};
+use crate::sink::ReadError;
+use crate::sink::tree::{InventoryError, SwitchError};
+
+/// What was asked of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Storing an object.
+    Put,
+    /// Reading an object.
+    Get,
+    /// Listing keys.
+    List,
+    /// Deleting an object.
+    Delete,
+    /// Giving up an upload in parts.
+    Abort,
+}
+
+impl Action {
+    /// As a verb.
+    const fn verb(self) -> &'static str {
+        match self {
+            Action::Put => "write",
+            Action::Get => "read",
+            Action::List => "list",
+            Action::Delete => "delete",
+            Action::Abort => "abort the upload of",
+        }
+    }
+
+    /// The line of a policy that allows it (Amazon S3, "Actions, resources, and condition keys").
+    fn policy(self, bucket: &str, prefix: &str) -> String {
+        let objects = |action: &str| format!("\"{action}\" on \"arn:aws:s3:::{bucket}/{prefix}*\"");
+        match self {
+            Action::Put => objects("s3:PutObject"),
+            // Without the right to list, a key that is not there is answered as if it were forbidden.
+            Action::Get => format!("{} and {}", objects("s3:GetObject"), Action::List.policy(bucket, prefix)),
+            Action::List => format!("\"s3:ListBucket\" on \"arn:aws:s3:::{bucket}\""),
+            Action::Delete => objects("s3:DeleteObject"),
+            Action::Abort => objects("s3:AbortMultipartUpload"),
+        }
+    }
+}
+
+/// Why a target in S3 could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum S3Error {
+    /// A setting cannot be used.
+    #[error("[s3] {what}")]
+    Setting {
+        /// Which, and what to write instead.
+        what: String,
+    },
+    /// No region is known.
+    #[error("{place}: no region is set: set [s3] region or AWS_REGION, such as eu-west-1")]
+    NoRegion {
+        /// The target.
+        place: String,
+    },
+    /// There is no such bucket.
+    #[error("there is no bucket \"{bucket}\" at {endpoint}: make it, or correct --output or [s3] endpoint")]
+    NoBucket {
+        /// The bucket.
+        bucket: String,
+        /// The server.
+        endpoint: String,
+        /// What the server said.
+        source: S3Cause,
+    },
+    /// The user may not.
+    #[error("not allowed to {} {place}: a policy has to allow {policy}", action.verb())]
+    Denied {
+        /// What.
+        action: Action,
+        /// Where.
+        place: String,
+        /// The line that a policy needs.
+        policy: String,
+        /// What the server said.
+        source: S3Cause,
+    },
+    /// The server does not know the keys.
+    #[error("{endpoint} refuses the credentials for {place}: check the access key, its secret and [s3] profile")]
+    Keys {
+        /// The server.
+        endpoint: String,
+        /// The target.
+        place: String,
+        /// What the server said.
+        source: S3Cause,
+    },
+    /// There are no keys.
+    #[error(
+        "no credentials for {place}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile in [s3] profile, or give the machine a role"
+    )]
+    NoKeys {
+        /// The target.
+        place: String,
+        /// What the chain of credentials said.
+        source: S3Cause,
+    },
+    /// The keys are too old.
+    #[error(
+        "the credentials for {place} have expired: log in again, or use ones that last longer, and run the command again; it goes on where it stopped"
+    )]
+    Expired {
+        /// The target.
+        place: String,
+        /// What the server said.
+        source: S3Cause,
+    },
+    /// The bucket lies elsewhere.
+    #[error("the bucket \"{bucket}\" is not in the region {used}: set [s3] region to {}", right.as_deref().unwrap_or("the bucket's own"))]
+    Region {
+        /// The bucket.
+        bucket: String,
+        /// The region that was used.
+        used: String,
+        /// The right one, if the server says.
+        right: Option<String>,
+        /// What the server said.
+        source: S3Cause,
+    },
+    /// Nobody answers.
+    #[error("cannot reach {endpoint} to {} {place}: check [s3] endpoint, the network and the proxy", action.verb())]
+    Unreachable {
+        /// The server.
+        endpoint: String,
+        /// What was tried.
+        action: Action,
+        /// Where.
+        place: String,
+        /// The cause.
+        source: S3Cause,
+    },
+    /// No answer in time.
+    #[error(
+        "{endpoint} did not answer in time when asked to {} {place}: run the command again, or raise [s3] attempt_timeout and request_timeout",
+        action.verb()
+    )]
+    Timeout {
+        /// The server.
+        endpoint: String,
+        /// What was tried.
+        action: Action,
+        /// Where.
+        place: String,
+        /// The cause.
+        source: S3Cause,
+    },
+    /// The clocks differ.
+    #[error("{endpoint} says that this machine's clock is wrong: set it (by NTP), then run the command again")]
+    Clock {
+        /// The server.
+        endpoint: String,
+        /// What the server said.
+        source: S3Cause,
+    },
+    /// The server has too much to do.
+    #[error(
+        "{endpoint} asks to slow down and did not take the request to {} {place} in {attempts} attempts: run the command again later, or lower [s3] in_flight",
+        action.verb()
+    )]
+    Busy {
+        /// The server.
+        endpoint: String,
+        /// What was tried.
+        action: Action,
+        /// Where.
+        place: String,
+        /// How often.
+        attempts: u32,
+        /// What the server said.
+        source: S3Cause,
+    },
+    /// Anything else that the server said.
+    #[error("{endpoint} failed to {} {place}: look at the cause, then run the command again", action.verb())]
+    Refused {
+        /// The server.
+        endpoint: String,
+        /// What was tried.
+        action: Action,
+        /// Where.
+        place: String,
+        /// What the server said.
+        source: S3Cause,
+    },
+    /// Somebody else writes the target.
+    #[error(
+        "another run is writing {place}: {holder}; its lease ends at {until} unless it is renewed. Wait until that run is done; if it was killed, run the command again after that time"
+    )]
+    Held {
+        /// The target.
+        place: String,
+        /// Who: program, host, process, since when.
+        holder: String,
+        /// Until when.
+        until: String,
+    },
+    /// Somebody else took the target over.
+    #[error(
+        "the lease on {place} was lost ({how}): the manifest is unchanged. See that only one run writes this target, then run the command again"
+    )]
+    Lost {
+        /// The target.
+        place: String,
+        /// To whom, or why.
+        how: String,
+    },
+    /// The target holds another tileset.
+    #[error(
+        "{place} holds another tileset (or this one with other settings): nothing was written. Choose another --output, or bring it in line with this one by --force"
+    )]
+    OtherTileset {
+        /// The target.
+        place: String,
+    },
+    /// The target holds somebody's files.
+    #[error(
+        "{place} holds {example}, which oar-tiles did not write: nothing was written. Choose another --output, or have it replaced by --force"
+    )]
+    Foreign {
+        /// The target.
+        place: String,
+        /// A key of it.
+        example: String,
+    },
+    /// Something that the run is about to replace was replaced by somebody else.
+    #[error(
+        "{place} was changed by somebody else during the run: it is left alone. See that only one program writes this target, then run the command again"
+    )]
+    Changed {
+        /// The object.
+        place: String,
+    },
+    /// Not everything was stored.
+    #[error(
+        "{missing} objects of {place} could not be written or deleted, the first are {}: the manifest is unchanged. Run the command again; only what is missing is sent",
+        first.join(", ")
+    )]
+    Incomplete {
+        /// The target.
+        place: String,
+        /// How many.
+        missing: u64,
+        /// The first of them, each with what the server said.
+        first: Vec<String>,
+        /// What the server said to the first.
+        source: S3Cause,
+    },
+    /// A stop was asked for.
+    #[error("interrupted while writing {place}: run the command again and it goes on")]
+    Interrupted {
+        /// The target.
+        place: String,
+    },
+    /// A note of ours is broken.
+    #[error("{place} cannot be read: it is damaged, or another version of oar-tiles wrote it. Remove it, then run the command again")]
+    Note {
+        /// The object.
+        place: String,
+        /// The cause.
+        source: serde_json::Error,
+    },
+    /// There is nothing to read.
+    #[error("there is no {place}: name a target that exists")]
+    Missing {
+        /// The object.
+        place: String,
+    },
+    /// The local file that is to go up.
+    #[error("cannot read {} to send it to {place}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The target.
+        place: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The list of what is there.
+    #[error(transparent)]
+    Inventory(#[from] InventoryError),
+    /// The map cannot be switched.
+    #[error("cannot switch the map of {place}")]
+    Switch {
+        /// The target.
+        place: String,
+        /// Why.
+        source: SwitchError,
+    },
+}
+
+/// Where a request went, for its error.
+#[derive(Debug, Clone)]
+pub(super) struct Where {
+    pub(super) endpoint: String,
+    pub(super) region: String,
+    pub(super) bucket: String,
+    pub(super) prefix: String,
+    pub(super) attempts: u32,
+}
+
+impl Where {
+    /// The error of a request for a key.
+    pub(super) fn error(&self, action: Action, key: &str, refusal: Refusal) -> S3Error {
+        let Where { endpoint, region, bucket, prefix, attempts } = self.clone();
+        let place = format!("s3://{bucket}/{key}");
+        let source = refusal.cause;
+        match refusal.meaning {
+            Meaning::Missing => S3Error::Missing { place },
+            Meaning::NoBucket => S3Error::NoBucket { bucket, endpoint, source },
+            Meaning::Condition => S3Error::Changed { place },
+            Meaning::Denied => {
+                let policy = action.policy(&bucket, &prefix);
+                S3Error::Denied { action, place, policy, source }
+            }
+            Meaning::Keys => S3Error::Keys { endpoint, place, source },
+            Meaning::NoKeys => S3Error::NoKeys { place, source },
+            Meaning::Expired => S3Error::Expired { place, source },
+            Meaning::Region(right) => S3Error::Region { bucket, used: region, right, source },
+            Meaning::Unreachable => S3Error::Unreachable { endpoint, action, place, source },
+            Meaning::Timeout => S3Error::Timeout { endpoint, action, place, source },
+            Meaning::Clock => S3Error::Clock { endpoint, source },
+            Meaning::Busy => S3Error::Busy { endpoint, action, place, attempts, source },
+            Meaning::Unknown | Meaning::Server | Meaning::Other => {
+                S3Error::Refused { endpoint, action, place, source }
+            }
+        }
+    }
+}
+
+impl From<S3Error> for ReadError {
+    fn from(error: S3Error) -> ReadError {
+        match error {
+            S3Error::Missing { place } => ReadError::Missing { place },
+            other => {
+                let what = other.to_string();
+                let cause = std::error::Error::source(&other).map_or_else(String::new, super::cause::chain);
+                ReadError::Remote { what, source: Box::new(S3Cause(cause)) }
+            }
+        }
+    }
+}

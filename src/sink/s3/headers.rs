@@ -1,0 +1,82 @@
+//! What objects say about themselves (RFC 9110, section 8; Amazon S3 API Reference, "PutObject").
+
+use aws_sdk_s3::operation::create_multipart_upload::builders::CreateMultipartUploadFluentBuilder;
+use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
+use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
+
+use super::{Encryption, S3Headers};
+use crate::tile::Zoom;
+
+/// Mapbox Vector Tile Specification 2.1, section 3: "MIME".
+const MVT: &str = "application/vnd.mapbox-vector-tile";
+const JSON: &str = "application/json";
+
+impl Encryption {
+    fn parts(&self) -> (Option<ServerSideEncryption>, Option<String>) {
+        match self {
+            Encryption::Bucket => (None, None),
+            Encryption::Aes256 => (Some(ServerSideEncryption::Aes256), None),
+            Encryption::Kms { key } => (Some(ServerSideEncryption::AwsKms), key.clone()),
+        }
+    }
+}
+
+fn storage_class(headers: &S3Headers) -> Option<StorageClass> {
+    headers.storage_class.as_deref().map(StorageClass::from)
+}
+
+/// A tile of a zoom.
+pub(super) fn of_tile(
+    request: PutObjectFluentBuilder,
+    headers: &S3Headers,
+    zoom: Zoom,
+    packed: bool,
+) -> PutObjectFluentBuilder {
+    let request = request.content_type(MVT).set_content_encoding(packed.then(|| "gzip".to_owned()));
+    of_object(request.set_cache_control(headers.cache_control(zoom).map(str::to_owned)), headers)
+}
+
+/// A note: small, replaced in place, always in the standard class, so that it is at hand.
+pub(super) fn of_note(request: PutObjectFluentBuilder, headers: &S3Headers) -> PutObjectFluentBuilder {
+    let (encryption, key) = headers.encryption.parts();
+    request
+        .content_type(JSON)
+        .set_cache_control(headers.notes_cache_control.clone())
+        .set_server_side_encryption(encryption)
+        .set_ssekms_key_id(key)
+}
+
+/// An archive that goes up at once.
+pub(super) fn of_archive(
+    request: PutObjectFluentBuilder,
+    headers: &S3Headers,
+    content_type: &str,
+) -> PutObjectFluentBuilder {
+    of_object(request.content_type(content_type).set_cache_control(headers.notes_cache_control.clone()), headers)
+}
+
+fn of_object(request: PutObjectFluentBuilder, headers: &S3Headers) -> PutObjectFluentBuilder {
+    let (encryption, key) = headers.encryption.parts();
+    let metadata = headers.metadata.clone().into_iter().collect();
+    request
+        .set_storage_class(storage_class(headers))
+        .set_metadata(Some(metadata))
+        .set_server_side_encryption(encryption)
+        .set_ssekms_key_id(key)
+}
+
+/// An archive that goes up in parts.
+pub(super) fn of_parts(
+    request: CreateMultipartUploadFluentBuilder,
+    headers: &S3Headers,
+    content_type: &str,
+) -> CreateMultipartUploadFluentBuilder {
+    let (encryption, key) = headers.encryption.parts();
+    request
+        .content_type(content_type)
+        .set_cache_control(headers.notes_cache_control.clone())
+        .set_storage_class(storage_class(headers))
+        .set_metadata(Some(headers.metadata.clone().into_iter().collect()))
+        .set_server_side_encryption(encryption)
+        .set_ssekms_key_id(key)
+}

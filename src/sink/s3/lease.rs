@@ -1,0 +1,241 @@
+//! One writer a target: a note in the bucket that names who writes, replaced only as long as it is the one that was seen.
+//!
+//! Conditional writes (Amazon S3 User Guide, "Conditional requests") decide who is first. The end of a lease is told by
+//! clocks; where they differ by more than the lease lasts, a living run may be robbed, which its next renewal finds: it ends
+//! before the manifest.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+
+use super::S3Error;
+use super::cause::{Meaning, Refusal};
+use super::error::Action;
+use super::holder::{Document, Holder};
+use super::store::{Condition, Store};
+use crate::sink::tree::OWN_FOLDER;
+use crate::sink::tree::notes::Begun;
+
+/// A lease that is held, and renewed at each third of its time.
+#[derive(Debug)]
+pub(super) struct Lease {
+    store: Arc<Store>,
+    note: Arc<Mutex<Note>>,
+    lost: watch::Receiver<Option<String>>,
+    renewing: JoinHandle<()>,
+}
+
+/// The note as it was last written.
+#[derive(Debug)]
+struct Note {
+    store: Arc<Store>,
+    name: String,
+    document: Document,
+    /// The id of this run, by which it knows its own note.
+    id: String,
+    tag: String,
+    /// Whether the server knows conditional writes.
+    conditional: bool,
+}
+
+/// How a renewal failed.
+enum Failed {
+    /// Somebody else holds the lease.
+    Lost(String),
+    /// The server did not take it.
+    Refused(Refusal),
+}
+
+impl Lease {
+    /// Takes the lease, if nobody has it.
+    pub(super) async fn take(store: &Arc<Store>, runtime: &Handle) -> Result<Lease, S3Error> {
+        let name = format!("{OWN_FOLDER}/lease.json");
+        let now = SystemTime::now();
+        let before = store.get(&name).await?;
+        let mut document = match &before {
+            None => Document::default(),
+            Some(object) => serde_json::from_slice(&object.body)
+                .map_err(|source| S3Error::Note { place: store.place(&name), source })?,
+        };
+        if let Some(holder) = document.held(now) {
+            return Err(held(store, holder, &document));
+        }
+        let holder = Holder::this_run(now);
+        let id = holder.id.clone();
+        document.holder = Some(holder);
+        document.prolonged(now, store.options.lease);
+        let mut note = Note { store: Arc::clone(store), name, document, id, tag: String::new(), conditional: true };
+        let condition = Condition::as_seen(before.as_ref().map(|object| &object.tag));
+        match note.write(&condition).await {
+            Ok(()) => {}
+            Err(Failed::Lost(_)) => return Err(note.held_by_another().await),
+            Err(Failed::Refused(refusal)) => return Err(store.error(Action::Put, &note.name, refusal)),
+        }
+        let pause = store.options.lease / 3;
+        let note = Arc::new(Mutex::new(note));
+        let (losing, lost) = watch::channel(None);
+        let renewing = runtime.spawn(renew(Arc::clone(&note), losing, pause));
+        Ok(Lease { store: Arc::clone(store), note, lost, renewing })
+    }
+
+    /// What was begun in the target before.
+    pub(super) async fn begun(&self) -> Begun {
+        self.note.lock().await.document.begun.clone()
+    }
+
+    /// Notes what is begun now.
+    pub(super) async fn note(&self, begun: Begun) -> Result<(), S3Error> {
+        let mut note = self.note.lock().await;
+        note.document.begun = begun;
+        note.hold().await
+    }
+
+    /// Makes sure that the lease is still held, for as long as it lasts.
+    pub(super) async fn confirm(&self) -> Result<(), S3Error> {
+        self.check()?;
+        self.note.lock().await.hold().await
+    }
+
+    /// Whether a renewal has found that the lease is lost.
+    pub(super) fn check(&self) -> Result<(), S3Error> {
+        let lost = |how: &String| S3Error::Lost { place: self.store.location.to_string(), how: how.clone() };
+        self.lost.borrow().as_ref().map_or(Ok(()), |how| Err(lost(how)))
+    }
+
+    /// Gives the lease back. What was begun stays noted.
+    pub(super) async fn release(&self) -> Result<(), S3Error> {
+        self.renewing.abort();
+        let mut note = self.note.lock().await;
+        note.document.holder = None;
+        note.document.expires = 0;
+        match note.rewrite().await {
+            Ok(()) => Ok(()),
+            // Who took it over has it now.
+            Err(Failed::Lost(how)) => {
+                tracing::warn!("the lease on {} was not given back: it was lost ({how})", note.store.location);
+                Ok(())
+            }
+            Err(Failed::Refused(refusal)) => Err(note.store.error(Action::Put, &note.name, refusal)),
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.renewing.abort();
+    }
+}
+
+async fn renew(note: Arc<Mutex<Note>>, lost: watch::Sender<Option<String>>, pause: Duration) {
+    loop {
+        tokio::time::sleep(pause).await;
+        let mut note = note.lock().await;
+        let lease = note.store.options.lease;
+        let expires = note.document.expires;
+        note.document.prolonged(SystemTime::now(), lease);
+        match note.rewrite().await {
+            Ok(()) => {}
+            Err(Failed::Lost(how)) => {
+                lost.send_replace(Some(how));
+                return;
+            }
+            // It may be taken at the next try; nobody else may have it before its end.
+            Err(Failed::Refused(refusal)) => {
+                tracing::warn!("cannot renew the lease on {}: {}", note.store.location, refusal.cause);
+                note.document.expires = expires;
+            }
+        }
+    }
+}
+
+impl Note {
+    /// Writes the note, prolonged.
+    async fn hold(&mut self) -> Result<(), S3Error> {
+        let lease = self.store.options.lease;
+        self.document.prolonged(SystemTime::now(), lease);
+        match self.rewrite().await {
+            Ok(()) => Ok(()),
+            Err(Failed::Lost(how)) => Err(self.lost(how)),
+            Err(Failed::Refused(refusal)) => Err(self.store.error(Action::Put, &self.name, refusal)),
+        }
+    }
+
+    async fn rewrite(&mut self) -> Result<(), Failed> {
+        let condition = Condition::Still(self.tag.clone());
+        self.write(&condition).await
+    }
+
+    async fn write(&mut self, condition: &Condition) -> Result<(), Failed> {
+        let body = serde_json::to_vec_pretty(&self.document)
+            .map_err(|error| Failed::Lost(format!("the note could not be written: {error}")))?;
+        let condition = if self.conditional { condition } else { &Condition::Always };
+        match self.store.put_note(&self.name, body.clone(), condition).await {
+            Ok(tag) => {
+                self.tag = tag;
+                Ok(())
+            }
+            Err(refusal) if refusal.meaning == Meaning::Unknown && self.conditional => {
+                tracing::warn!(
+                    "{} does not know conditional writes: nothing keeps two runs from writing {} at once",
+                    self.store.clients.place.endpoint,
+                    self.store.location
+                );
+                self.conditional = false;
+                let written = self.store.put_note(&self.name, body, &Condition::Always).await;
+                self.tag = written.map_err(Failed::Refused)?;
+                Ok(())
+            }
+            // Our own write may have been stored, its answer lost, and the second attempt refused. Or the note is gone.
+            Err(refusal) if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing) => {
+                match self.store.read(&self.store.clients.notes, &self.name, None).await {
+                    Ok(object) if object.body == body => {
+                        self.tag = object.tag;
+                        Ok(())
+                    }
+                    Ok(object) => match serde_json::from_slice::<Document>(&object.body) {
+                        Ok(Document { holder: Some(holder), .. }) if holder.id == self.id => {
+                            let ours = Condition::Still(object.tag);
+                            self.tag = self.store.put_note(&self.name, body, &ours).await.map_err(Failed::Refused)?;
+                            Ok(())
+                        }
+                        Ok(Document { holder: Some(holder), .. }) => {
+                            Err(Failed::Lost(format!("{holder} took it over")))
+                        }
+                        _ => Err(Failed::Lost("it was released by somebody else".to_owned())),
+                    },
+                    Err(Refusal { meaning: Meaning::Missing, .. }) => {
+                        Err(Failed::Lost("its note was deleted".to_owned()))
+                    }
+                    Err(refusal) => Err(Failed::Refused(refusal)),
+                }
+            }
+            Err(refusal) => Err(Failed::Refused(refusal)),
+        }
+    }
+
+    fn lost(&self, how: String) -> S3Error {
+        S3Error::Lost { place: self.store.location.to_string(), how }
+    }
+
+    /// Who was first.
+    async fn held_by_another(&self) -> S3Error {
+        match self.store.get(&self.name).await {
+            Ok(Some(object)) => match serde_json::from_slice::<Document>(&object.body) {
+                Ok(document) => match &document.holder {
+                    Some(holder) => held(&self.store, holder, &document),
+                    None => self.lost("another run was first and is done already".to_owned()),
+                },
+                Err(source) => S3Error::Note { place: self.store.place(&self.name), source },
+            },
+            Ok(None) => self.lost("its note was deleted".to_owned()),
+            Err(error) => error,
+        }
+    }
+}
+
+fn held(store: &Store, holder: &Holder, document: &Document) -> S3Error {
+    S3Error::Held { place: store.location.to_string(), holder: holder.to_string(), until: document.until() }
+}

@@ -1,0 +1,245 @@
+//! A target in S3: a prefix that is brought in line tile by tile, or an archive that is replaced as a whole.
+//!
+//! ```text
+//!  create: lease ─► begin: whose target? what is there? ─► write: same MD5? or PUT ─► finish: wait, delete, notes, release
+//!          lease    list, inventory                        uploads (bounded)          publish
+//! ```
+
+mod archive;
+mod cause;
+mod client;
+mod error;
+mod flight;
+mod headers;
+mod holder;
+mod lease;
+mod location;
+mod open;
+mod options;
+mod publish;
+mod read;
+mod store;
+mod upload;
+mod uploads;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use md5::{Digest as _, Md5};
+use tokio::runtime::Handle;
+
+use self::lease::Lease;
+use self::open::Open;
+use self::store::Store;
+use super::tree::{Latest, TreeOptions};
+use super::{Described, Finished, Metadata, Needs, Sink, TileEdit, Tileset, Written};
+use crate::stop::Stop;
+use crate::tile::{Order, TileId};
+
+pub use archive::{S3Pmtiles, s3_pmtiles_reader};
+pub use cause::S3Cause;
+pub use error::{Action, S3Error};
+pub use flight::{Flights, InFlight};
+pub use location::{LocationError, S3Key, S3Location};
+pub use options::{CacheRule, Encryption, S3Headers, S3Keys, S3Options};
+pub use read::{S3Object, S3Reader, s3_versions};
+pub use upload::S3Archive;
+
+/// The most names of one DeleteObjects (Amazon S3 API Reference, "DeleteObjects").
+const MOST_DELETED_AT_ONCE: usize = 1_000;
+
+/// The longest that giving back the lease may hold up the end of a run that failed.
+const PARTING: Duration = Duration::from_secs(5);
+
+/// A tileset below a prefix of a bucket, one object for each tile.
+///
+/// Tiles go up as they come; how many at once is bounded, and [`Sink::write`] waits for room. Made and used from a thread
+/// that may block, beside a runtime with worker threads.
+#[derive(Debug)]
+pub struct S3 {
+    runtime: Handle,
+    stop: Stop,
+    store: Arc<Store>,
+    tree: TreeOptions,
+    lease: Option<Lease>,
+    open: Option<Open>,
+}
+
+/// Waits for something asynchronous from a thread that may block.
+fn wait<F: Future>(runtime: &Handle, future: F) -> F::Output {
+    tokio::task::block_in_place(|| runtime.block_on(future))
+}
+
+impl S3 {
+    /// Takes the lease on a target. Credentials come from the ordinary chain.
+    ///
+    /// # Errors
+    /// If the bucket cannot be reached or written, or another run holds the lease.
+    pub fn create(
+        location: S3Location,
+        options: S3Options,
+        tree: TreeOptions,
+        runtime: Handle,
+        stop: &Stop,
+    ) -> Result<S3, S3Error> {
+        let place = location.to_string();
+        let (store, lease) = wait(&runtime, async {
+            tokio::select! {
+                biased;
+                _ = stop.wait() => Err(S3Error::Interrupted { place }),
+                taken = async {
+                    let store = Store::open(location, options).await?;
+                    let lease = Lease::take(&store, &runtime).await?;
+                    Ok((store, lease))
+                } => taken,
+            }
+        })?;
+        Ok(S3 { runtime, stop: stop.clone(), store, tree, lease: Some(lease), open: None })
+    }
+
+    /// How many requests were in flight for tiles; to be kept beyond [`Sink::finish`].
+    #[must_use]
+    pub fn flights(&self) -> Flights {
+        self.store.flights.clone()
+    }
+
+    /// Switches the map to another version, or to the one before.
+    ///
+    /// # Errors
+    /// If there is no such version, or the bucket cannot be written.
+    pub fn rollback(mut self, to: Option<&str>) -> Result<Latest, S3Error> {
+        let Some(lease) = self.lease.take() else { return Err(self.not_open()) };
+        let outcome = wait(&self.runtime, async {
+            let switched = publish::rollback(&self.store, &lease, to).await;
+            lease.release().await?;
+            switched
+        });
+        drop(lease);
+        outcome
+    }
+
+    fn not_open(&self) -> S3Error {
+        S3Error::Interrupted { place: self.store.location.to_string() }
+    }
+
+    fn edit(&mut self, edit: TileEdit) -> Result<Written, S3Error> {
+        let packed = self.tree.packed;
+        let Some(open) = &mut self.open else { return Err(self.not_open()) };
+        let met = open.inventory.meet(edit.id())?;
+        for id in met.passed {
+            open.delete(id)?;
+            open.deleted += 1;
+        }
+        let mut written = Written::default();
+        match edit {
+            TileEdit::Put(id, bytes) => {
+                let digest: [u8; 16] = Md5::digest(&bytes).into();
+                if met.here == Some(Some(digest)) {
+                    written.unchanged = 1;
+                } else {
+                    open.uploads.put(open.template.name(id), id.coord.zoom(), bytes, digest, packed)?;
+                    written.stored = 1;
+                }
+            }
+            TileEdit::Remove(id) => {
+                if met.here.is_some() {
+                    open.delete(id)?;
+                }
+                written.removed = 1;
+            }
+        }
+        Ok(written)
+    }
+}
+
+impl Open {
+    /// Has a tile deleted, together with others.
+    fn delete(&mut self, id: TileId) -> Result<(), S3Error> {
+        self.doomed.push(self.template.name(id));
+        if self.doomed.len() == MOST_DELETED_AT_ONCE { self.delete_doomed() } else { Ok(()) }
+    }
+
+    fn delete_doomed(&mut self) -> Result<(), S3Error> {
+        let doomed = std::mem::take(&mut self.doomed);
+        if doomed.is_empty() { Ok(()) } else { self.uploads.delete(doomed) }
+    }
+}
+
+impl Sink for S3 {
+    type Error = S3Error;
+
+    fn needs(&self) -> Needs {
+        Needs { order: Order::ZoomColumnTmsRow, layers_apart: self.tree.template.layers_apart() }
+    }
+
+    fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, S3Error> {
+        let Some(lease) = &self.lease else { return Err(self.not_open()) };
+        let place = self.store.location.to_string();
+        let mut open = wait(&self.runtime, async {
+            tokio::select! {
+                biased;
+                _ = self.stop.wait() => Err(S3Error::Interrupted { place }),
+                open = open::open(&self.store, lease, &self.tree, tileset, (&self.runtime, &self.stop)) => open,
+            }
+        })?;
+        let before = open.before.take();
+        self.open = Some(open);
+        Ok(before)
+    }
+
+    fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, S3Error> {
+        if let Some(lease) = &self.lease {
+            lease.check()?;
+        }
+        let mut written = Written::default();
+        for edit in edits {
+            written += self.edit(edit)?;
+        }
+        Ok(written)
+    }
+
+    fn finish(mut self, metadata: &Metadata) -> Result<Finished, S3Error> {
+        let Some(mut open) = self.open.take() else { return Err(self.not_open()) };
+        loop {
+            let rest = open.inventory.rest()?;
+            if rest.is_empty() {
+                break;
+            }
+            open.deleted += rest.len() as u64;
+            for id in rest {
+                open.delete(id)?;
+            }
+        }
+        open.delete_doomed()?;
+        open.uploads.settle()?;
+        let Some(lease) = &self.lease else { return Err(self.not_open()) };
+        let place = self.store.location.to_string();
+        wait(&self.runtime, async {
+            tokio::select! {
+                biased;
+                _ = self.stop.wait() => Err(S3Error::Interrupted { place }),
+                done = publish::finish(&self.store, lease, &self.tree, &open, metadata) => done,
+            }
+        })?;
+        if let Some(lease) = self.lease.take() {
+            wait(&self.runtime, lease.release())?;
+        }
+        let in_flight = Some(self.store.flights.seen());
+        Ok(Finished { place: self.store.location.to_string(), deleted: open.deleted, in_flight })
+    }
+}
+
+impl Drop for S3 {
+    fn drop(&mut self) {
+        // What is in flight ends here; then the lease is given back, so that the next run need not wait for its end.
+        self.open = None;
+        let Some(lease) = self.lease.take() else { return };
+        let release = async { tokio::time::timeout(PARTING, lease.release()).await };
+        match wait(&self.runtime, release) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!("the lease on {} ends by itself: {error}", self.store.location),
+            Err(_late) => tracing::warn!("the lease on {} ends by itself: no answer in time", self.store.location),
+        }
+    }
+}

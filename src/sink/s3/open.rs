@@ -1,0 +1,176 @@
+//! Opening a target: whose is it, what does it hold?
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::runtime::Handle;
+
+use super::S3Error;
+use super::lease::Lease;
+use super::store::{Condition, Object, Store};
+use super::uploads::Uploads;
+use crate::sink::{Described, Tileset};
+use crate::sink::tree::notes::{self, Begun};
+use crate::sink::tree::{Inventory, Latest, Publish, Tag, Template, TreeOptions, new_version};
+use crate::stop::Stop;
+
+/// A target that takes tiles.
+#[derive(Debug)]
+pub(super) struct Open {
+    /// With layers and version.
+    pub(super) template: Template,
+    pub(super) layers: Vec<String>,
+    pub(super) fingerprint: String,
+    pub(super) version: Option<String>,
+    pub(super) inventory: Inventory,
+    pub(super) uploads: Uploads,
+    /// Names that are to be deleted with the next request.
+    pub(super) doomed: Vec<String>,
+    /// Tiles that vanished.
+    pub(super) deleted: u64,
+    /// What has to hold for the notes to be replaced: they are as they were at the beginning.
+    pub(super) metadata: Condition,
+    pub(super) latest: Condition,
+    pub(super) versions: Option<Latest>,
+    /// What the target said about itself until now, if tiles that the run is not about stay in it.
+    pub(super) before: Option<Described>,
+}
+
+/// Looks at a target, and notes what is begun.
+pub(super) async fn open(
+    store: &Arc<Store>,
+    lease: &Lease,
+    tree: &TreeOptions,
+    tileset: &Tileset,
+    (runtime, stop): (&Handle, &Stop),
+) -> Result<Open, S3Error> {
+    let metadata = store.get(notes::METADATA).await?;
+    let before = match &metadata {
+        Some(object) => Some(noted(store, object)?.described),
+        None => None,
+    };
+    let begun = lease.begun().await;
+    let owner = owner(store, &begun, metadata.as_ref())?;
+    if let Some(owner) = &owner
+        && *owner != tileset.fingerprint
+        && !tree.force
+        && tree.publish == Publish::InPlace
+    {
+        return Err(S3Error::OtherTileset { place: store.location.to_string() });
+    }
+    let versioned = matches!(tree.publish, Publish::Versioned { .. });
+    let latest = if versioned { store.get(notes::LATEST).await? } else { None };
+    let versions = latest.as_ref().map(|object| read_latest(store, object)).transpose()?;
+    let version = versioned.then(|| {
+        let continued = begun.pending.clone().filter(|_| begun.fingerprint == tileset.fingerprint);
+        continued.unwrap_or_else(|| new_version(SystemTime::now(), versions.as_ref()))
+    });
+    let mut template = tree.template.clone().with_layers(tileset.layers.iter().map(String::as_str));
+    if let Some(version) = &version {
+        template = template.with_version(version);
+    }
+    let foreign_allowed = owner.is_some() || tree.force;
+    if !foreign_allowed {
+        for name in [notes::METADATA, notes::LATEST] {
+            if name == notes::METADATA && metadata.is_some() || name == notes::LATEST && latest.is_some() {
+                return Err(S3Error::Foreign { place: store.location.to_string(), example: name.to_owned() });
+            }
+        }
+    }
+    let inventory = inventory(store, &template, tileset, foreign_allowed).await?;
+    lease.note(Begun { fingerprint: tileset.fingerprint.clone(), pending: version.clone() }).await?;
+    if let Some(version) = &version {
+        // By this note a version is found and removed even if it is never published.
+        super::publish::note(store, &notes::of_version(version, BEGUN), b"{}".to_vec(), &Condition::Always).await?;
+    }
+    Ok(Open {
+        template,
+        layers: tileset.layers.clone(),
+        fingerprint: tileset.fingerprint.clone(),
+        version: version.clone(),
+        inventory,
+        uploads: Uploads::new(store, runtime, stop),
+        doomed: Vec::new(),
+        deleted: 0,
+        metadata: Condition::as_seen(metadata.as_ref().map(|object| &object.tag)),
+        latest: Condition::as_seen(latest.as_ref().map(|object| &object.tag)),
+        versions,
+        before: before.filter(|described| described.manifest.is_some() && version.is_none()),
+    })
+}
+
+/// A version that was begun.
+pub(super) const BEGUN: &str = "begun.json";
+
+/// The fingerprint of the tileset that the target holds, as the latest run noted it; `None` if no run of ours did.
+fn owner(store: &Store, begun: &Begun, metadata: Option<&Object>) -> Result<Option<String>, S3Error> {
+    if !begun.fingerprint.is_empty() {
+        return Ok(Some(begun.fingerprint.clone()));
+    }
+    let Some(object) = metadata else { return Ok(None) };
+    Ok(noted(store, object)?.described.manifest.as_deref().and_then(notes::fingerprint))
+}
+
+fn noted(store: &Store, object: &Object) -> Result<notes::Noted, S3Error> {
+    notes::read(&object.body).map_err(|source| S3Error::Note { place: store.place(notes::METADATA), source })
+}
+
+pub(super) fn read_latest(store: &Store, object: &Object) -> Result<Latest, S3Error> {
+    serde_json::from_slice(&object.body)
+        .map_err(|source| S3Error::Note { place: store.place(notes::LATEST), source })
+}
+
+/// Lists the tiles that the target holds and the run is responsible for.
+async fn inventory(
+    store: &Store,
+    template: &Template,
+    tileset: &Tileset,
+    foreign_allowed: bool,
+) -> Result<Inventory, S3Error> {
+    let mut inventory = Inventory::new()?;
+    let begin = template.prefix();
+    let mut from = None;
+    loop {
+        let page = store.list(&begin, from).await?;
+        for (name, tag) in page.found {
+            let Some(id) = template.read(&name) else { continue };
+            if !foreign_allowed {
+                return Err(S3Error::Foreign { place: store.location.to_string(), example: name });
+            }
+            if tileset.scope.holds(id) {
+                inventory.add(id, tag.as_deref().and_then(digest))?;
+            }
+        }
+        from = page.next;
+        if from.is_none() {
+            return Ok(inventory);
+        }
+    }
+}
+
+/// The MD5 of an object's bytes, if its `ETag` looks like one (Amazon S3 API Reference, "Object"): an object that came in
+/// parts has a `-` in it. One that KMS encrypted looks like one and is none; it never equals a tile's.
+fn digest(tag: &str) -> Tag {
+    if tag.len() != 32 || !tag.is_ascii() {
+        return None;
+    }
+    let mut digest = [0; 16];
+    for (place, byte) in digest.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(tag.get(place * 2..place * 2 + 2)?, 16).ok()?;
+    }
+    Some(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_etag_is_a_digest_only_if_it_looks_like_one() {
+        let plain = "d41d8cd98f00b204e9800998ecf8427e";
+        assert_eq!(digest(plain).unwrap()[..3], [0xd4, 0x1d, 0x8c]);
+        for tag in ["", "d41d8cd98f00b204e9800998ecf8427e-2", "x41d8cd98f00b204e9800998ecf8427e", "ü1d8cd98f00b204e9800998ecf8427"] {
+            assert_eq!(digest(tag), None, "{tag}");
+        }
+    }
+}

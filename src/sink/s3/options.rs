@@ -1,0 +1,142 @@
+//! What the user sets for S3. Defaults stand in `sample-config.toml`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use super::S3Error;
+use crate::tile::{Zoom, ZoomList};
+
+/// How a bucket is reached and how objects are stored.
+#[derive(Debug, Clone)]
+pub struct S3Options {
+    /// The server, if it is not Amazon's: `https://minio.example.org:9000`.
+    pub endpoint: Option<String>,
+    /// The region; without it, what the environment or the profile says.
+    pub region: Option<String>,
+    /// The profile of the shared configuration; without it, what the environment says.
+    pub profile: Option<String>,
+    /// Keys instead of the ordinary chain of credentials.
+    pub keys: Option<S3Keys>,
+    /// Write the bucket into the URL's path instead of the host's name, as many servers other than Amazon's want it.
+    pub path_style: bool,
+    /// The most requests in flight.
+    pub in_flight: NonZeroUsize,
+    /// How often a request is tried.
+    pub attempts: u32,
+    /// The pause before the second attempt; it doubles with each further one.
+    pub backoff: Duration,
+    /// The longest wait for a connection.
+    pub connect_timeout: Duration,
+    /// The longest wait for the answer to one attempt.
+    pub attempt_timeout: Duration,
+    /// The longest wait for a request with all its attempts.
+    pub request_timeout: Duration,
+    /// How long a lease on the target lasts without being renewed.
+    pub lease: Duration,
+    /// Send and ask for checksums beyond `Content-MD5` even where S3 does not require them; not every server knows them.
+    pub checksums: bool,
+    /// The size of a part when an archive goes up in parts, in bytes, 5 MiB at least (Amazon S3 User Guide, "Multipart
+    /// upload limits").
+    pub part_size: u64,
+    /// What objects say about themselves.
+    pub headers: S3Headers,
+}
+
+/// Keys that are never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct S3Keys {
+    /// The access key's id.
+    pub key: String,
+    /// The secret.
+    pub secret: String,
+    /// The session token of temporary keys.
+    pub session: Option<String>,
+}
+
+impl fmt::Debug for S3Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("S3Keys(…)")
+    }
+}
+
+/// What objects say about themselves.
+#[derive(Debug, Clone, Default)]
+pub struct S3Headers {
+    /// `Cache-Control` of tiles: the first rule that fits a tile's zoom.
+    pub cache_control: Vec<CacheRule>,
+    /// `Cache-Control` of TileJSON, metadata and `latest.json`, which change in place.
+    pub notes_cache_control: Option<String>,
+    /// `x-amz-meta-NAME` of tiles and archives.
+    pub metadata: BTreeMap<String, String>,
+    /// The storage class of tiles and archives, such as `STANDARD_IA`; without it, the bucket's.
+    pub storage_class: Option<String>,
+    /// How objects are encrypted.
+    pub encryption: Encryption,
+}
+
+/// A `Cache-Control` for some zooms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheRule {
+    /// The zooms; `None` for all.
+    pub zooms: Option<ZoomList>,
+    /// The header's value (RFC 9111, section 5.2.2).
+    pub value: String,
+}
+
+/// How the server encrypts objects.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Encryption {
+    /// As the bucket says.
+    #[default]
+    Bucket,
+    /// With S3's own key.
+    Aes256,
+    /// With a key of KMS. An object's `ETag` is not the MD5 of its bytes then, so tiles cannot be compared: every seed
+    /// writes all of them again.
+    Kms {
+        /// The key; without it, the account's own for S3.
+        key: Option<String>,
+    },
+}
+
+impl S3Headers {
+    /// The `Cache-Control` of a tile.
+    pub(super) fn cache_control(&self, zoom: Zoom) -> Option<&str> {
+        let fits = |rule: &&CacheRule| rule.zooms.as_ref().is_none_or(|zooms| zooms.contains(zoom));
+        self.cache_control.iter().find(fits).map(|rule| rule.value.as_str())
+    }
+}
+
+impl S3Options {
+    /// Refuses what could not be sent.
+    pub(super) fn check(&self) -> Result<(), S3Error> {
+        let wrong = |what: String| Err(S3Error::Setting { what });
+        let visible = |text: &str| !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        let values = self.headers.cache_control.iter().map(|rule| ("cache_control", rule.value.as_str()));
+        let values = values.chain(self.headers.notes_cache_control.as_deref().map(|value| ("notes_cache_control", value)));
+        let values = values.chain(self.headers.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        for (name, value) in values {
+            if !visible(value) {
+                return wrong(format!("{name} = \"{}\" is no header: write letters of ASCII", value.escape_debug()));
+            }
+        }
+        for name in self.headers.metadata.keys() {
+            let token = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.');
+            if name.is_empty() || !name.bytes().all(token) {
+                return wrong(format!("the name \"{name}\" of metadata is no header: write a-z, 0-9, - _ and ."));
+            }
+        }
+        if let Some(endpoint) = &self.endpoint {
+            let host = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
+            if host.is_none_or(|host| host.is_empty() || !host.bytes().all(|byte| byte.is_ascii_graphic())) {
+                return wrong(format!("endpoint = \"{endpoint}\" is no address: write https://host or http://host:port"));
+            }
+        }
+        if self.attempts == 0 || self.part_size < 5 << 20 || self.lease.is_zero() {
+            return wrong("attempts has to be 1 or more, part_size 5 MiB or more, and the lease longer than nothing".to_owned());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,165 @@
+//! The end of a run: the notes, the manifest last; with versions, the switch, and the removal of old ones.
+
+use std::collections::BTreeSet;
+use std::time::SystemTime;
+
+use super::cause::Meaning;
+use super::error::Action;
+use super::lease::Lease;
+use super::open::{Open, read_latest};
+use super::store::{Condition, Store};
+use super::{MOST_DELETED_AT_ONCE, S3Error};
+use crate::sink::Metadata;
+use crate::sink::tree::notes::{self, Begun};
+use crate::sink::tree::{Latest, OWN_FOLDER, Publish, Template, TreeOptions};
+
+/// Writes the notes of a run whose tiles are all there.
+pub(super) async fn finish(
+    store: &Store,
+    lease: &Lease,
+    tree: &TreeOptions,
+    open: &Open,
+    metadata: &Metadata,
+) -> Result<(), S3Error> {
+    let place = |source| S3Error::Note { place: store.place(notes::METADATA), source };
+    let notes = notes::finished(metadata, &open.layers, &open.template, tree).map_err(place)?;
+    if let Some(version) = &open.version {
+        for own in &notes {
+            let name = notes::of_version(version, &own.name);
+            note(store, &name, own.body.clone(), &Condition::Always).await?;
+        }
+    }
+    lease.confirm().await?;
+    for own in notes.iter().filter(|own| own.name != notes::METADATA) {
+        replace(store, &own.name, &own.body).await?;
+    }
+    let Publish::Versioned { keep, keep_for } = tree.publish else {
+        return manifest(store, &notes, open).await;
+    };
+    let Some(version) = &open.version else { return Ok(()) };
+    let now = SystemTime::now();
+    let mut latest = Latest::published(open.versions.clone(), version, now);
+    latest.take_expired(keep, keep_for, now);
+    let body = serde_json::to_vec_pretty(&latest).map_err(place)?;
+    note(store, notes::LATEST, body, &open.latest).await?;
+    manifest(store, &notes, open).await?;
+    lease.note(Begun { fingerprint: open.fingerprint.clone(), pending: None }).await?;
+    sweep(store, &tree.template.clone().with_layers(open.layers.iter().map(String::as_str)), &latest).await
+}
+
+async fn manifest(store: &Store, notes: &[notes::Note], open: &Open) -> Result<(), S3Error> {
+    for own in notes.iter().filter(|own| own.name == notes::METADATA) {
+        note(store, &own.name, own.body.clone(), &open.metadata).await?;
+    }
+    Ok(())
+}
+
+/// Switches to a version that is there.
+pub(super) async fn rollback(store: &Store, lease: &Lease, to: Option<&str>) -> Result<Latest, S3Error> {
+    let Some(object) = store.get(notes::LATEST).await? else {
+        return Err(S3Error::Missing { place: store.place(notes::LATEST) });
+    };
+    let switched = read_latest(store, &object)?.switched(to);
+    let latest = switched.map_err(|source| S3Error::Switch { place: store.location.to_string(), source })?;
+    lease.confirm().await?;
+    let begin = notes::of_version(&latest.version, "");
+    let mut own = Vec::new();
+    for name in names(store, &begin).await? {
+        let short = name.strip_prefix(&begin).unwrap_or_default().to_owned();
+        if short != super::open::BEGUN {
+            let body = store.get(&name).await?.ok_or_else(|| S3Error::Missing { place: store.place(&name) })?.body;
+            own.push((short, body));
+        }
+    }
+    // The manifest comes last, behind the switch.
+    for (short, body) in own.iter().filter(|(short, _)| short != notes::METADATA) {
+        replace(store, short, body).await?;
+    }
+    let body = serde_json::to_vec_pretty(&latest)
+        .map_err(|source| S3Error::Note { place: store.place(notes::LATEST), source })?;
+    note(store, notes::LATEST, body, &Condition::Still(object.tag)).await?;
+    for (short, body) in own.iter().filter(|(short, _)| short == notes::METADATA) {
+        replace(store, short, body).await?;
+    }
+    Ok(latest)
+}
+
+/// Removes every version that is not among the latest: expired ones, and ones that were begun and never published. Its notes
+/// go last, so that a removal that was interrupted is found again.
+async fn sweep(store: &Store, template: &Template, latest: &Latest) -> Result<(), S3Error> {
+    let begin = format!("{OWN_FOLDER}/versions/");
+    let all = names(store, &begin).await?;
+    let of = |name: &String| name.strip_prefix(&begin).and_then(|rest| rest.split('/').next()).map(str::to_owned);
+    let versions: BTreeSet<String> = all.iter().filter_map(of).collect();
+    for version in versions {
+        if latest.versions.iter().any(|stays| stays.version == version) {
+            continue;
+        }
+        let old = template.clone().with_version(&version);
+        let mut from = None;
+        loop {
+            let page = store.list(&old.prefix(), from).await?;
+            let tiles: Vec<String> =
+                page.found.into_iter().map(|(name, _)| name).filter(|name| old.read(name).is_some()).collect();
+            remove(store, &tiles).await?;
+            from = page.next;
+            if from.is_none() {
+                break;
+            }
+        }
+        let own: Vec<String> = all.iter().filter(|name| of(name).as_deref() == Some(&*version)).cloned().collect();
+        remove(store, &own).await?;
+    }
+    Ok(())
+}
+
+async fn remove(store: &Store, names: &[String]) -> Result<(), S3Error> {
+    for names in names.chunks(MOST_DELETED_AT_ONCE) {
+        if let Some((name, refusal)) = store.delete(names).await.into_iter().next() {
+            return Err(store.error(Action::Delete, &name, refusal));
+        }
+    }
+    Ok(())
+}
+
+async fn names(store: &Store, begin: &str) -> Result<Vec<String>, S3Error> {
+    let (mut names, mut from) = (Vec::new(), None);
+    loop {
+        let page = store.list(begin, from).await?;
+        names.extend(page.found.into_iter().map(|(name, _)| name));
+        from = page.next;
+        if from.is_none() {
+            return Ok(names);
+        }
+    }
+}
+
+/// Replaces a note by what it should be now; left alone if it is so already, so that caches keep it.
+async fn replace(store: &Store, name: &str, body: &[u8]) -> Result<(), S3Error> {
+    let before = store.get(name).await?;
+    if before.as_ref().is_some_and(|object| object.body == body) {
+        return Ok(());
+    }
+    note(store, name, body.to_vec(), &Condition::as_seen(before.as_ref().map(|object| &object.tag))).await
+}
+
+/// Writes a note if the condition holds.
+pub(super) async fn note(store: &Store, name: &str, body: Vec<u8>, condition: &Condition) -> Result<(), S3Error> {
+    match store.put_note(name, body.clone(), condition).await {
+        Ok(_) => Ok(()),
+        // A server without conditional writes was warned about when the lease was taken.
+        Err(refusal) if refusal.meaning == Meaning::Unknown && *condition != Condition::Always => {
+            let written = store.put_note(name, body, &Condition::Always).await;
+            written.map(|_| ()).map_err(|refusal| store.error(Action::Put, name, refusal))
+        }
+        // Our own write may have been stored, its answer lost, and the second attempt refused.
+        Err(refusal) if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing) => {
+            match store.get(name).await? {
+                Some(object) if object.body == body => Ok(()),
+                _ if refusal.meaning == Meaning::Condition => Err(S3Error::Changed { place: store.place(name) }),
+                _ => Err(store.error(Action::Put, name, refusal)),
+            }
+        }
+        Err(refusal) => Err(store.error(Action::Put, name, refusal)),
+    }
+}

@@ -1,0 +1,201 @@
+//! Reading a target in S3 back: tiles below a prefix, or ranges of an archive.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::runtime::Handle;
+
+use super::cause::Meaning;
+use super::error::Action;
+use super::open::read_latest;
+use super::store::Store;
+use super::{S3Error, S3Key, S3Location, S3Options, wait};
+use crate::sink::tree::Latest;
+use crate::sink::tree::Template;
+use crate::sink::tree::notes::{self, Noted};
+use crate::sink::{Described, ReadError, TileReader};
+use crate::tile::TileId;
+
+/// A tileset below a prefix of a bucket.
+#[derive(Debug)]
+pub struct S3Reader {
+    runtime: Handle,
+    store: Arc<Store>,
+    noted: Noted,
+    template: Template,
+}
+
+impl S3Reader {
+    /// Opens a target. Where tiles lie is read from its metadata; `template` says it for a target that has none.
+    ///
+    /// # Errors
+    /// If the bucket cannot be read, or its metadata is broken.
+    pub fn open(
+        location: S3Location,
+        options: S3Options,
+        template: &Template,
+        runtime: Handle,
+    ) -> Result<S3Reader, ReadError> {
+        let (store, noted, template) = wait(&runtime, async {
+            let store = Store::open(location, options).await?;
+            let metadata = store.get(notes::METADATA).await?;
+            let noted = match &metadata {
+                Some(object) => notes::read(&object.body).map_err(|source| ReadError::Damaged {
+                    place: store.place(notes::METADATA),
+                    what: source.to_string(),
+                })?,
+                None => Noted::default(),
+            };
+            let written = noted.template.as_deref().map(Template::new).transpose();
+            let written = written.map_err(|error| ReadError::Damaged {
+                place: store.place(notes::METADATA),
+                what: error.to_string(),
+            })?;
+            let mut template = written.unwrap_or_else(|| template.clone());
+            template = template.with_layers(noted.layers.iter().map(String::as_str));
+            if template.is_versioned()
+                && let Some(object) = store.get(notes::LATEST).await?
+            {
+                template = template.with_version(&read_latest(&store, &object)?.version);
+            }
+            Ok::<_, ReadError>((store, noted, template))
+        })?;
+        Ok(S3Reader { runtime, store, noted, template })
+    }
+}
+
+impl TileReader for S3Reader {
+    fn describe(&mut self) -> Result<Described, ReadError> {
+        Ok(self.noted.described.clone())
+    }
+
+    fn list(&mut self) -> Result<Vec<TileId>, ReadError> {
+        wait(&self.runtime, async {
+            let (mut tiles, mut from) = (Vec::new(), None);
+            loop {
+                let page = self.store.list(&self.template.prefix(), from).await?;
+                tiles.extend(page.found.iter().filter_map(|(name, _)| self.template.read(name)));
+                from = page.next;
+                if from.is_none() {
+                    return Ok(tiles);
+                }
+            }
+        })
+    }
+
+    fn read(&mut self, tiles: &[TileId]) -> Result<Vec<Option<Box<[u8]>>>, ReadError> {
+        let store = &self.store;
+        let read = stream::iter(tiles.iter().map(|id| self.template.name(*id))).map(|name| async move {
+            let _flight = store.flights.begin();
+            match store.read(&store.clients.bulk, &name, None).await {
+                Ok(object) => Ok(Some(object.body.into_boxed_slice())),
+                Err(refusal) if refusal.meaning == Meaning::Missing => Ok(None),
+                Err(refusal) => Err(store.error(Action::Get, &name, refusal).into()),
+            }
+        });
+        wait(&self.runtime, read.buffered(store.options.in_flight.get()).try_collect())
+    }
+}
+
+/// The versions of a target; `None` if it has none.
+///
+/// # Errors
+/// If the bucket cannot be read.
+pub fn s3_versions(location: S3Location, options: S3Options, runtime: &Handle) -> Result<Option<Latest>, ReadError> {
+    wait(runtime, async {
+        let store = Store::open(location, options).await?;
+        match store.get(notes::LATEST).await? {
+            Some(object) => Ok(Some(read_latest(&store, &object)?)),
+            None => Ok(None),
+        }
+    })
+}
+
+/// An object of which ranges are read: an archive. All ranges are of the object as it was when it was opened.
+#[derive(Debug)]
+pub struct S3Object {
+    runtime: Handle,
+    store: Arc<Store>,
+    name: String,
+    tag: Option<String>,
+    length: u64,
+}
+
+impl S3Object {
+    /// Opens an object.
+    ///
+    /// # Errors
+    /// If it is not there, or cannot be read.
+    pub fn open(key: &S3Key, options: S3Options, runtime: Handle) -> Result<S3Object, ReadError> {
+        let name = key.key.clone();
+        let (store, length, tag) = wait(&runtime, async {
+            let store = Store::open(key.bucket_as_location(), options).await?;
+            let (length, tag) = super::upload::head(&store, &name)
+                .await?
+                .ok_or_else(|| S3Error::Missing { place: store.place(&name) })?;
+            Ok::<_, S3Error>((store, length, tag))
+        })?;
+        Ok(S3Object { runtime, store, name, tag, length })
+    }
+
+    /// Its length in bytes.
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Its URL.
+    #[must_use]
+    pub fn place(&self) -> String {
+        self.store.place(&self.name)
+    }
+
+    /// Reads a range, or as much of it as there is.
+    ///
+    /// # Errors
+    /// If the object cannot be read, or was replaced since it was opened.
+    pub fn read_at(&self, offset: u64, length: u64) -> Result<Vec<u8>, ReadError> {
+        let range = offset..offset.saturating_add(length).min(self.length);
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        wait(&self.runtime, self.read_range(range))
+    }
+
+    /// Reads several ranges at once, as many as may be in flight.
+    ///
+    /// # Errors
+    /// If the object cannot be read, or was replaced since it was opened.
+    pub fn read_many(&self, ranges: &[Range<u64>]) -> Result<Vec<Vec<u8>>, ReadError> {
+        let read = stream::iter(ranges.iter().cloned()).map(|range| async move {
+            let range = range.start..range.end.min(self.length);
+            if range.is_empty() { Ok(Vec::new()) } else { self.read_range(range).await }
+        });
+        wait(&self.runtime, read.buffered(self.store.options.in_flight.get()).try_collect())
+    }
+
+    async fn read_range(&self, range: Range<u64>) -> Result<Vec<u8>, ReadError> {
+        let wanted = range.end - range.start;
+        let text = format!("bytes={}-{}", range.start, range.end - 1);
+        let object = self.store.read(&self.store.clients.bulk, &self.name, Some(&text)).await;
+        let object = object.map_err(|refusal| self.store.error(Action::Get, &self.name, refusal))?;
+        if self.tag.as_ref().is_some_and(|tag| *tag != object.tag) {
+            return Err(ReadError::Damaged {
+                place: self.place(),
+                what: "it was replaced while it was read".to_owned(),
+            });
+        }
+        if object.body.len() as u64 != wanted {
+            let what = format!("bytes {text} are {} bytes", object.body.len());
+            return Err(ReadError::Damaged { place: self.place(), what });
+        }
+        Ok(object.body)
+    }
+}

@@ -1,0 +1,184 @@
+//! A bucket below a prefix: reading, writing, listing and deleting by name, each failure explained.
+
+use std::sync::Arc;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{Delete, ObjectIdentifier};
+
+use super::cause::{Meaning, Refusal, S3Cause};
+use super::client::{Clients, connect};
+use super::error::Action;
+use super::flight::Flights;
+use super::{S3Error, S3Location, S3Options};
+
+/// A bucket below a prefix. Names are relative to the prefix.
+#[derive(Debug)]
+pub(super) struct Store {
+    pub(super) location: S3Location,
+    pub(super) options: S3Options,
+    pub(super) clients: Clients,
+    pub(super) flights: Flights,
+}
+
+/// An object that was read.
+#[derive(Debug, Clone)]
+pub(super) struct Object {
+    pub(super) body: Vec<u8>,
+    pub(super) tag: String,
+}
+
+/// What has to hold for an object to be replaced (RFC 9110, section 13.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// Nothing.
+    Always,
+    /// There is none.
+    Absent,
+    /// It is still the one with this `ETag`.
+    Still(String),
+}
+
+impl Condition {
+    /// Still as it was seen.
+    pub(super) fn as_seen(tag: Option<&String>) -> Condition {
+        tag.map_or(Condition::Absent, |tag| Condition::Still(tag.clone()))
+    }
+}
+
+/// A page of a listing.
+#[derive(Debug, Default)]
+pub(super) struct Page {
+    /// Names and `ETag`s.
+    pub(super) found: Vec<(String, Option<String>)>,
+    /// Where the next page begins.
+    pub(super) next: Option<String>,
+}
+
+impl Store {
+    pub(super) async fn open(location: S3Location, options: S3Options) -> Result<Arc<Store>, S3Error> {
+        let clients = connect(&location, &options).await?;
+        Ok(Arc::new(Store { location, options, clients, flights: Flights::default() }))
+    }
+
+    /// The key of a name.
+    pub(super) fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.location.prefix)
+    }
+
+    /// The URL of a name.
+    pub(super) fn place(&self, name: &str) -> String {
+        format!("{}{name}", self.location)
+    }
+
+    /// The error of a request for a name.
+    pub(super) fn error(&self, action: Action, name: &str, refusal: Refusal) -> S3Error {
+        self.clients.place.error(action, &self.key(name), refusal)
+    }
+
+    /// Reads a note; `None` if there is none.
+    pub(super) async fn get(&self, name: &str) -> Result<Option<Object>, S3Error> {
+        match self.read(&self.clients.notes, name, None).await {
+            Ok(object) => Ok(Some(object)),
+            Err(Refusal { meaning: Meaning::Missing, .. }) => Ok(None),
+            Err(refusal) => Err(self.error(Action::Get, name, refusal)),
+        }
+    }
+
+    /// Reads an object, or a range of it (RFC 9110, section 14.1.2). An answer that breaks off is asked for again: the SDK
+    /// only tries again what fails before the first byte of the body.
+    pub(super) async fn read(&self, client: &Client, name: &str, range: Option<&str>) -> Result<Object, Refusal> {
+        let mut attempt = 1;
+        loop {
+            let request = client.get_object().bucket(&self.location.bucket).key(self.key(name));
+            let answer = request.set_range(range.map(str::to_owned)).send().await.map_err(Refusal::from)?;
+            let tag = answer.e_tag().unwrap_or_default().to_owned();
+            match answer.body.collect().await {
+                Ok(body) => return Ok(Object { body: body.to_vec(), tag }),
+                Err(_broken) if attempt < self.options.attempts => attempt += 1,
+                Err(broken) => {
+                    let cause = S3Cause(format!("the answer broke off: {}", super::cause::chain(&broken)));
+                    return Err(Refusal { meaning: Meaning::Server, cause });
+                }
+            }
+        }
+    }
+
+    /// Writes an object; gives its new `ETag`.
+    pub(super) async fn put(&self, request: PutObjectFluentBuilder, name: &str) -> Result<String, Refusal> {
+        let answer = request.bucket(&self.location.bucket).key(self.key(name)).send().await.map_err(Refusal::from)?;
+        Ok(answer.e_tag().unwrap_or_default().to_owned())
+    }
+
+    /// Writes a note if the condition holds; gives its new `ETag`.
+    pub(super) async fn put_note(&self, name: &str, body: Vec<u8>, condition: &Condition) -> Result<String, Refusal> {
+        let request = self.clients.notes.put_object().body(ByteStream::from(body));
+        let request = super::headers::of_note(request, &self.options.headers);
+        let request = match condition {
+            Condition::Always => request,
+            Condition::Absent => request.if_none_match("*"),
+            Condition::Still(tag) => request.if_match(tag),
+        };
+        self.put(request, name).await
+    }
+
+    /// One page of the names that begin with a text.
+    pub(super) async fn list(&self, begin: &str, from: Option<String>) -> Result<Page, S3Error> {
+        let request = self.clients.bulk.list_objects_v2().bucket(&self.location.bucket).prefix(self.key(begin));
+        let answer = request.set_continuation_token(from).send().await;
+        let answer = answer.map_err(|error| self.error(Action::List, begin, error.into()))?;
+        let name = |key: &str| key.strip_prefix(&self.location.prefix).map(str::to_owned);
+        let found = answer.contents().iter().filter_map(|object| {
+            let tag = object.e_tag().map(|tag| tag.trim_matches('"').to_owned());
+            Some((name(object.key()?)?, tag))
+        });
+        let next = answer.next_continuation_token().filter(|_| answer.is_truncated() == Some(true));
+        Ok(Page { found: found.collect(), next: next.map(str::to_owned) })
+    }
+
+    /// Deletes up to 1,000 names at once; gives those that are still there.
+    pub(super) async fn delete(&self, names: &[String]) -> Vec<(String, Refusal)> {
+        let mut objects = Vec::with_capacity(names.len());
+        for name in names {
+            match ObjectIdentifier::builder().key(self.key(name)).build() {
+                Ok(object) => objects.push(object),
+                Err(error) => return all(names, &Refusal { meaning: Meaning::Other, cause: S3Cause(error.to_string()) }),
+            }
+        }
+        let delete = match Delete::builder().set_objects(Some(objects)).quiet(true).build() {
+            Ok(delete) => delete,
+            Err(error) => return all(names, &Refusal { meaning: Meaning::Other, cause: S3Cause(error.to_string()) }),
+        };
+        let request = self.clients.bulk.delete_objects().bucket(&self.location.bucket).delete(delete);
+        match request.send().await.map_err(Refusal::from) {
+            Ok(answer) => {
+                let left = answer.errors().iter().map(|error| {
+                    let key = error.key().unwrap_or_default();
+                    let name = key.strip_prefix(&self.location.prefix).unwrap_or(key).to_owned();
+                    (name, Refusal::of_code(error.code().unwrap_or_default(), error.message().unwrap_or_default()))
+                });
+                left.filter(|(_, refusal)| refusal.meaning != Meaning::Missing).collect()
+            }
+            // Google's S3 interface has no DeleteObjects.
+            Err(refusal) if refusal.meaning == Meaning::Unknown => self.delete_each(names).await,
+            Err(refusal) => all(names, &refusal),
+        }
+    }
+
+    async fn delete_each(&self, names: &[String]) -> Vec<(String, Refusal)> {
+        let mut left = Vec::new();
+        for name in names {
+            let request = self.clients.bulk.delete_object().bucket(&self.location.bucket).key(self.key(name));
+            match request.send().await.map_err(Refusal::from) {
+                Ok(_) | Err(Refusal { meaning: Meaning::Missing, .. }) => {}
+                Err(refusal) => left.push((name.clone(), refusal)),
+            }
+        }
+        left
+    }
+}
+
+fn all(names: &[String], refusal: &Refusal) -> Vec<(String, Refusal)> {
+    names.iter().map(|name| (name.clone(), refusal.clone())).collect()
+}

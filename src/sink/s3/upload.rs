@@ -1,0 +1,262 @@
+//! An archive that goes up as a whole: readers see the old one or the new one.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use md5::{Digest as _, Md5};
+use tokio::runtime::Handle;
+
+use super::cause::{Meaning, Refusal};
+use super::error::Action;
+use super::store::{Condition, Store};
+use super::{Flights, S3Error, S3Key, S3Options, wait};
+use crate::stop::Stop;
+
+/// The media type of PMTiles (PMTiles v3, section 7).
+const PMTILES: &str = "application/vnd.pmtiles";
+
+/// The most parts of an upload (Amazon S3 User Guide, "Multipart upload limits").
+const MOST_PARTS: u64 = 10_000;
+
+/// Memory for parts in flight, in bytes: a part is read whole, so that it can be sent again.
+const MEMORY: u64 = 256 << 20;
+
+/// The slowest line that is waited for, in bytes a second: a part may take so much longer than a tile.
+const SLOWEST: u64 = 256 << 10;
+
+/// An archive in S3 that is to be replaced.
+#[derive(Debug)]
+pub struct S3Archive {
+    runtime: Handle,
+    stop: Stop,
+    store: Arc<Store>,
+    name: String,
+    seen: Condition,
+}
+
+/// The length and the `ETag` of an object.
+pub(super) async fn head(store: &Store, name: &str) -> Result<Option<(u64, Option<String>)>, S3Error> {
+    let request = store.clients.notes.head_object().bucket(&store.location.bucket).key(store.key(name));
+    match request.send().await.map_err(Refusal::from) {
+        Ok(answer) => {
+            let length = answer.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or_default();
+            Ok(Some((length, answer.e_tag().map(str::to_owned))))
+        }
+        Err(refusal) if refusal.meaning == Meaning::Missing => Ok(None),
+        Err(refusal) => Err(store.error(Action::Get, name, refusal)),
+    }
+}
+
+impl S3Archive {
+    /// Looks at what is there now; the archive will replace this and nothing else.
+    ///
+    /// # Errors
+    /// If the bucket cannot be read.
+    pub fn begin(key: &S3Key, options: S3Options, runtime: Handle, stop: &Stop) -> Result<S3Archive, S3Error> {
+        let name = key.key.clone();
+        let (store, seen) = wait(&runtime, async {
+            let store = Store::open(key.bucket_as_location(), options).await?;
+            // The answer to HEAD has no body that could say which bucket is missing.
+            store.list(&name, None).await?;
+            let seen = head(&store, &name).await?.and_then(|(_, tag)| tag);
+            Ok::<_, S3Error>((store, Condition::as_seen(seen.as_ref())))
+        })?;
+        Ok(S3Archive { runtime, stop: stop.clone(), store, name, seen })
+    }
+
+    /// How many requests were in flight.
+    #[must_use]
+    pub fn flights(&self) -> Flights {
+        self.store.flights.clone()
+    }
+
+    /// Sends a finished file; gives the URL of the archive. On failure, and on a stop, nothing of it stays in the bucket.
+    ///
+    /// # Errors
+    /// If the file cannot be read, the bucket cannot be written, or somebody else replaced the archive meanwhile.
+    pub fn upload(self, path: &Path) -> Result<String, S3Error> {
+        let unreadable =
+            |source| S3Error::File { path: path.to_owned(), place: self.store.place(&self.name), source };
+        let file = File::open(path).map_err(unreadable)?;
+        let length = file.metadata().map_err(unreadable)?.len();
+        let upload = Upload { archive: &self, path, file: Arc::new(file), length };
+        wait(&self.runtime, upload.send())?;
+        Ok(self.store.place(&self.name))
+    }
+}
+
+/// A file on its way.
+struct Upload<'a> {
+    archive: &'a S3Archive,
+    path: &'a Path,
+    file: Arc<File>,
+    length: u64,
+}
+
+impl Upload<'_> {
+    async fn send(&self) -> Result<(), S3Error> {
+        let S3Archive { store, stop, .. } = self.archive;
+        let interrupted = || S3Error::Interrupted { place: self.place() };
+        if self.length <= store.options.part_size {
+            return tokio::select! {
+                biased;
+                _ = stop.wait() => Err(interrupted()),
+                sent = self.send_at_once() => sent,
+            };
+        }
+        let id = self.begin_parts().await?;
+        let sent = tokio::select! {
+            biased;
+            _ = stop.wait() => Err(interrupted()),
+            sent = self.send_parts(&id) => sent,
+        };
+        if sent.is_err() {
+            self.abort(&id).await;
+        }
+        sent
+    }
+
+    fn place(&self) -> String {
+        self.archive.store.place(&self.archive.name)
+    }
+
+    fn error(&self, refusal: Refusal) -> S3Error {
+        self.archive.store.error(Action::Put, &self.archive.name, refusal)
+    }
+
+    /// The time that so many bytes may take.
+    fn patience(&self, bytes: u64) -> aws_sdk_s3::config::Builder {
+        let options = &self.archive.store.options;
+        let line = Duration::from_secs(bytes / SLOWEST);
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(options.connect_timeout)
+            .operation_attempt_timeout(options.attempt_timeout + line)
+            .operation_timeout(options.request_timeout + line * options.attempts)
+            .build();
+        aws_sdk_s3::Config::builder().timeout_config(timeouts)
+    }
+
+    async fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, S3Error> {
+        let file = Arc::clone(&self.file);
+        let read = move || {
+            let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+            file.read_exact_at(&mut bytes, offset).map(|()| bytes)
+        };
+        let read = tokio::task::spawn_blocking(read).await.map_err(std::io::Error::other).flatten();
+        read.map_err(|source| S3Error::File { path: self.path.to_owned(), place: self.place(), source })
+    }
+
+    async fn send_at_once(&self) -> Result<(), S3Error> {
+        let S3Archive { store, name, seen, .. } = self.archive;
+        let bytes = self.read(0, self.length).await?;
+        let digest: [u8; 16] = Md5::digest(&bytes).into();
+        let request = store.clients.bulk.put_object().body(ByteStream::from(bytes));
+        let request = super::headers::of_archive(request, &store.options.headers, PMTILES);
+        let request = request.content_md5(aws_smithy_types::base64::encode(digest)).bucket(&store.location.bucket);
+        let request = match seen {
+            Condition::Always => request,
+            Condition::Absent => request.if_none_match("*"),
+            Condition::Still(tag) => request.if_match(tag),
+        };
+        let _flight = store.flights.begin();
+        let sent = request.key(store.key(name)).customize().config_override(self.patience(self.length)).send().await;
+        match sent.map_err(Refusal::from) {
+            Ok(_) => Ok(()),
+            Err(refusal) => self.unless_stored(&hex(digest), refusal).await,
+        }
+    }
+
+    /// The last request may have been obeyed, its answer lost, and the second attempt refused: then all is well.
+    async fn unless_stored(&self, digest: &str, refusal: Refusal) -> Result<(), S3Error> {
+        if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing)
+            && let Some((length, Some(tag))) = head(&self.archive.store, &self.archive.name).await?
+            && length == self.length
+            && tag.trim_matches('"') == digest
+        {
+            return Ok(());
+        }
+        Err(self.error(refusal))
+    }
+
+    async fn begin_parts(&self) -> Result<String, S3Error> {
+        let S3Archive { store, name, .. } = self.archive;
+        let request = store.clients.bulk.create_multipart_upload().bucket(&store.location.bucket).key(store.key(name));
+        let request = super::headers::of_parts(request, &store.options.headers, PMTILES);
+        let begun = request.send().await.map_err(|error| self.error(error.into()))?;
+        Ok(begun.upload_id().unwrap_or_default().to_owned())
+    }
+
+    async fn send_parts(&self, id: &str) -> Result<(), S3Error> {
+        let S3Archive { store, name, seen, .. } = self.archive;
+        let size = store.options.part_size.max(self.length.div_ceil(MOST_PARTS));
+        let at_once = usize::try_from(MEMORY / size).unwrap_or(1).clamp(1, store.options.in_flight.get());
+        let parts = (0..self.length.div_ceil(size)).map(|number| {
+            let offset = number * size;
+            self.send_part(id, number, offset, size.min(self.length - offset))
+        });
+        let parts: Vec<([u8; 16], CompletedPart)> = stream::iter(parts).buffered(at_once).try_collect().await?;
+        let (digests, parts): (Vec<[u8; 16]>, Vec<CompletedPart>) = parts.into_iter().unzip();
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+        let request = store.clients.bulk.complete_multipart_upload().bucket(&store.location.bucket);
+        let request = request.key(store.key(name)).upload_id(id).multipart_upload(parts);
+        let request = match seen {
+            Condition::Always => request,
+            Condition::Absent => request.if_none_match("*"),
+            Condition::Still(tag) => request.if_match(tag),
+        };
+        // The server puts the parts together before it answers.
+        let sent = request.customize().config_override(self.patience(self.length)).send().await;
+        match sent.map_err(Refusal::from) {
+            Ok(_) => Ok(()),
+            Err(refusal) => {
+                let digest = format!("{}-{}", hex(Md5::digest(digests.concat()).into()), digests.len());
+                self.unless_stored(&digest, refusal).await
+            }
+        }
+    }
+
+    async fn send_part(
+        &self,
+        id: &str,
+        number: u64,
+        offset: u64,
+        length: u64,
+    ) -> Result<([u8; 16], CompletedPart), S3Error> {
+        let S3Archive { store, name, .. } = self.archive;
+        let bytes = self.read(offset, length).await?;
+        let digest: [u8; 16] = Md5::digest(&bytes).into();
+        let number = i32::try_from(number + 1).unwrap_or(i32::MAX);
+        let request = store.clients.bulk.upload_part().bucket(&store.location.bucket).key(store.key(name));
+        let request = request.upload_id(id).part_number(number).body(ByteStream::from(bytes));
+        let request = request.content_md5(aws_smithy_types::base64::encode(digest));
+        let _flight = store.flights.begin();
+        let sent = request.customize().config_override(self.patience(length)).send().await;
+        let sent = sent.map_err(|error| self.error(error.into()))?;
+        let part = CompletedPart::builder().part_number(number).set_e_tag(sent.e_tag().map(str::to_owned)).build();
+        Ok((digest, part))
+    }
+
+    /// Has the server forget the parts. What still cannot be aborted is named: it costs money until it is.
+    async fn abort(&self, id: &str) {
+        let S3Archive { store, name, .. } = self.archive;
+        let request = store.clients.notes.abort_multipart_upload().bucket(&store.location.bucket);
+        let aborted = request.key(store.key(name)).upload_id(id).send().await.map_err(Refusal::from);
+        if let Err(refusal) = aborted
+            && refusal.meaning != Meaning::Missing
+        {
+            let error = store.error(Action::Abort, name, refusal.clone());
+            tracing::warn!("the parts of upload {id} stay in the bucket: {error}: {}", refusal.cause);
+        }
+    }
+}
+
+fn hex(digest: [u8; 16]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,242 @@
+//! The S3 server of the tests: a prefix for each, and an eye of its own on what lies there.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use oar_tiles::sink::{
+    CacheRule, Encryption, Finished, Metadata, Publish, S3, S3Error, S3Headers, S3Keys, S3Location, S3Options, Scope, Sink,
+    Template, TileEdit, Tileset, TreeOptions, Written,
+};
+use oar_tiles::stop::Stop;
+use oar_tiles::tile::{Coverage, Order, TileCoord, Zoom};
+use tokio::runtime::Runtime;
+
+/// The one bucket: each costs the server volumes of its own.
+const BUCKET: &str = "oar-tiles-tests";
+
+/// A prefix of its own for a test.
+pub struct Prefix {
+    /// What the sink's requests run on.
+    pub runtime: Runtime,
+    pub location: S3Location,
+    pub endpoint: String,
+    pub client: Client,
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the tests by scripts/test"))
+}
+
+/// The keys of the user who may everything.
+pub fn keys() -> S3Keys {
+    S3Keys { key: variable("TEST_S3_KEY"), secret: variable("TEST_S3_SECRET"), session: None }
+}
+
+/// The keys of the user who may only read.
+pub fn reader_keys() -> S3Keys {
+    S3Keys { key: "reader".to_owned(), secret: variable("TEST_S3_READER"), session: None }
+}
+
+/// Settings for tests: as the sample's, but in less of a hurry to sleep.
+pub fn options(endpoint: &str) -> S3Options {
+    S3Options {
+        endpoint: Some(endpoint.to_owned()),
+        region: Some("us-east-1".to_owned()),
+        profile: None,
+        keys: Some(keys()),
+        path_style: true,
+        in_flight: 16.try_into().unwrap(),
+        attempts: 6,
+        backoff: Duration::from_millis(20),
+        connect_timeout: Duration::from_secs(2),
+        attempt_timeout: Duration::from_secs(10),
+        request_timeout: Duration::from_secs(60),
+        lease: Duration::from_secs(60),
+        checksums: false,
+        part_size: 5 << 20,
+        headers: S3Headers {
+            cache_control: vec![
+                CacheRule { zooms: Some("0-3".parse().unwrap()), value: "public, max-age=60".to_owned() },
+                CacheRule { zooms: None, value: "public, max-age=86400".to_owned() },
+            ],
+            notes_cache_control: Some("public, max-age=5".to_owned()),
+            metadata: BTreeMap::from([("owner".to_owned(), "maps".to_owned())]),
+            storage_class: Some("STANDARD_IA".to_owned()),
+            encryption: Encryption::Bucket,
+        },
+    }
+}
+
+/// An ordinary target.
+pub fn tree() -> TreeOptions {
+    TreeOptions {
+        template: Template::new("{z}/{x}/{y}.pbf").unwrap(),
+        publish: Publish::InPlace,
+        force: false,
+        public_url: None,
+        packed: true,
+    }
+}
+
+/// A tileset of a fingerprint, for all zooms and the whole world.
+pub fn tileset(fingerprint: &str) -> Tileset {
+    Tileset {
+        fingerprint: fingerprint.to_owned(),
+        layers: vec!["facilities".to_owned()],
+        scope: Scope { zooms: "0-14".parse().unwrap(), coverage: Coverage::new(&[]) },
+    }
+}
+
+/// The metadata of a run.
+pub fn metadata(fingerprint: &str, run: u32) -> Metadata {
+    Metadata {
+        name: "facilities".to_owned(),
+        description: None,
+        attribution: None,
+        version: None,
+        zooms: "0-14".parse().unwrap(),
+        bounds: [-180.0, -85.0, 180.0, 85.0],
+        vector_layers: Vec::new(),
+        manifest: format!("{{\"fingerprint\":\"{fingerprint}\",\"run\":{run}}}"),
+    }
+}
+
+/// A tile.
+pub fn coord(zoom: u8, x: u32, y: u32) -> TileCoord {
+    TileCoord::new(Zoom::new(zoom).unwrap(), x, y).unwrap()
+}
+
+/// So many tiles of zoom 6 from the first column on, in the order that the sink wants; their bytes depend on the version.
+pub fn tiles(count: u32, version: u32) -> Vec<(TileCoord, Vec<u8>)> {
+    let mut tiles: Vec<_> = (0..count)
+        .map(|number| {
+            let tile = coord(6, number / 64, number % 64);
+            (tile, format!("tile {tile} version {version} {}", "·".repeat(number as usize % 50)).into_bytes())
+        })
+        .collect();
+    tiles.sort_by_key(|(tile, _)| Order::ZoomColumnTmsRow.place(*tile));
+    tiles
+}
+
+/// Tiles as edits, in batches.
+pub fn edits(tiles: &[(TileCoord, Vec<u8>)]) -> Vec<Vec<TileEdit>> {
+    let edit = |(tile, bytes): &(TileCoord, Vec<u8>)| TileEdit::Put((*tile).into(), bytes.clone().into());
+    tiles.chunks(50).map(|tiles| tiles.iter().map(edit).collect()).collect()
+}
+
+impl Prefix {
+    pub fn new() -> Prefix {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let runtime = runtime();
+        let endpoint = variable("TEST_S3_ENDPOINT");
+        let S3Keys { key, secret, .. } = keys();
+        let config = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .endpoint_url(&endpoint)
+            .region(Region::new("us-east-1"))
+            .credentials_provider(Credentials::new(key, secret, None, None, "test"))
+            .force_path_style(true);
+        let client = Client::from_conf(config.build());
+        if let Err(error) = runtime.block_on(client.create_bucket().bucket(BUCKET).send()) {
+            let error = format!("{error:?}");
+            assert!(error.contains("BucketAlready"), "{error}");
+        }
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
+        let prefix = format!("{since}-{}/", NUMBER.fetch_add(1, Ordering::Relaxed));
+        Prefix { runtime, location: S3Location { bucket: BUCKET.to_owned(), prefix }, endpoint, client }
+    }
+
+    /// A sink.
+    pub fn sink(&self) -> S3 {
+        self.sink_with(options(&self.endpoint), tree()).unwrap()
+    }
+
+    /// A sink with settings.
+    pub fn sink_with(&self, options: S3Options, tree: TreeOptions) -> Result<S3, S3Error> {
+        S3::create(self.location.clone(), options, tree, self.runtime.handle().clone(), &Stop::new())
+    }
+
+    /// A whole run.
+    pub fn run(&self, sink: S3, tiles: &[(TileCoord, Vec<u8>)], run: u32) -> Result<(Written, Finished), S3Error> {
+        run_of(sink, &tileset("f"), tiles, run)
+    }
+
+    /// Every object below the prefix: name and bytes.
+    pub fn objects(&self) -> BTreeMap<String, Vec<u8>> {
+        self.runtime.block_on(async {
+            let mut objects = BTreeMap::new();
+            let mut from = None;
+            loop {
+                let list = self.client.list_objects_v2().bucket(BUCKET).prefix(&self.location.prefix);
+                let page = list.set_continuation_token(from).send().await.unwrap();
+                for object in page.contents() {
+                    let key = object.key().unwrap();
+                    let got = self.client.get_object().bucket(BUCKET).key(key).send().await.unwrap();
+                    let body = got.body.collect().await.unwrap().to_vec();
+                    objects.insert(key.strip_prefix(&self.location.prefix).unwrap().to_owned(), body);
+                }
+                from = page.next_continuation_token().map(str::to_owned);
+                if from.is_none() {
+                    return objects;
+                }
+            }
+        })
+    }
+
+    /// The tiles below the prefix.
+    pub fn tiles(&self) -> BTreeMap<String, Vec<u8>> {
+        self.objects().into_iter().filter(|(name, _)| name.ends_with(".pbf")).collect()
+    }
+
+    /// A note below the prefix as JSON.
+    pub fn note(&self, name: &str) -> Option<serde_json::Value> {
+        self.objects().get(name).map(|body| serde_json::from_slice(body).unwrap())
+    }
+
+    /// The number of the run that the manifest tells.
+    pub fn manifest_run(&self) -> Option<u64> {
+        let metadata = self.note("metadata.json")?;
+        let manifest: serde_json::Value = serde_json::from_str(metadata["oar_tiles_manifest"].as_str()?).unwrap();
+        manifest["run"].as_u64()
+    }
+
+    /// Puts an object there by other means.
+    pub fn put(&self, name: &str, body: &[u8]) {
+        let key = format!("{}{name}", self.location.prefix);
+        let put = self.client.put_object().bucket(BUCKET).key(key).body(body.to_vec().into());
+        self.runtime.block_on(put.send()).unwrap();
+    }
+}
+
+/// A runtime with worker threads.
+pub fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+/// A whole run of a tileset.
+pub fn run_of(
+    mut sink: S3,
+    tileset: &Tileset,
+    tiles: &[(TileCoord, Vec<u8>)],
+    run: u32,
+) -> Result<(Written, Finished), S3Error> {
+    sink.begin(tileset)?;
+    let mut written = Written::default();
+    for edits in edits(tiles) {
+        let count = edits.len() as u64;
+        let more = sink.write(edits)?;
+        assert_eq!(more.total(), count);
+        written += more;
+    }
+    let finished = sink.finish(&metadata(&tileset.fingerprint, run))?;
+    Ok((written, finished))
+}
+
+/// Tiles as they should lie below the prefix.
+pub fn named(tiles: &[(TileCoord, Vec<u8>)]) -> BTreeMap<String, Vec<u8>> {
+    tiles.iter().map(|(tile, bytes)| (format!("{tile}.pbf"), bytes.clone())).collect()
+}
