@@ -22,6 +22,7 @@ mod bad_input;
 mod bad_layers;
 mod command_line;
 mod faults;
+mod four_targets;
 mod house;
 mod mbtiles_file;
 mod odd_rows;
