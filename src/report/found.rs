@@ -126,9 +126,8 @@ pub fn render_findings(found: &Findings) -> String {
             text.push_str(&format!("  … and {} more\n", grouped(more)));
         }
     }
-    let share = |part: u64, all: u64, done: &str| match part == all {
-        true => format!("all {done}"),
-        false => format!("a sample of {} {done}", grouped(part)),
+    let share = |part: u64, all: u64, done: &str| {
+        if part == all { format!("all {done}") } else { format!("a sample of {} {done}", grouped(part)) }
     };
     let mut verdict = format!("{} tiles, {}", grouped(found.tiles), share(found.decoded, found.tiles, "decoded"));
     if let (Some(rendered), Some(planned)) = (found.rendered, found.planned) {

@@ -89,8 +89,8 @@ impl Looked {
             }
         }
         let (total, count) = (tiles.len() as u128, u128::from(amount.of(tiles.len() as u64)));
-        #[expect(clippy::cast_possible_truncation, reason = "below the number of tiles")]
-        let chosen: Vec<TileId> = (0..count).map(|i| tiles[(i * total / count) as usize]).collect();
+        let spread = (0..count).filter_map(|i| tiles.get(usize::try_from(i * total / count).ok()?));
+        let chosen: Vec<TileId> = spread.copied().collect();
         let told = Told::new(described);
         let mut gunzip = Gunzip::new();
         for chunk in chosen.chunks(CHUNK) {
