@@ -37,7 +37,7 @@ const TWO_LAYERS: &str = "
     [[layer]]
     name = \"facilities\"
     table = \"api_facility\"
-    zoom = \"2-8\"
+    zoom = \"2-9\"
     properties = { id = \"id\", number = \"length(name)\", ratio = \"length(name) / 3.0::float4\", closed = \"is_closed\" }
     [run]
     batch_features = 50";
@@ -46,13 +46,18 @@ const TWO_LAYERS: &str = "
 fn what_was_seeded_is_sound_and_shows_the_database() {
     let db = Db::with_facilities(1_000);
     db.run(SHAPES);
+    // The easternmost of all lies two units of the grid before tile 9/511/…, which shows it in its buffer: that tile lies
+    // outside of the bounds, and yet is no mistake.
+    db.run("INSERT INTO api_facility VALUES ('edge', 'Edge', '', 'FJ', ST_SetSRID(ST_MakePoint(179.2965, -17), 4326), false, now(), now())");
     let folder = tempfile::tempdir().unwrap();
     let (config, output) = (folder.path().join("c.toml"), folder.path().join("t.mbtiles"));
     std::fs::write(&config, TWO_LAYERS).unwrap();
     let config = ["--config", config.to_str().unwrap()];
     for boxes in [&[][..], &["--bbox", "60,-20,121.3,30", "--bbox", "170,-50,-170,50"]] {
         seed(&db.url, &output, &[&config[..], boxes].concat()).ok();
-        let tiles = Archive::open(&output).stored().len();
+        let stored = Archive::open(&output).stored();
+        assert!(stored.contains_key(&(9, 511, 280)), "the tile beyond the bounds");
+        let tiles = stored.len();
         assert!((100..1_000_000).contains(&tiles), "{tiles}");
         let alone = verify(&output, &[]).ok();
         let grouped = |number: usize| {
