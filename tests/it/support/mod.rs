@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod cluster;
+pub mod damaged;
 pub mod database;
 pub mod door;
 pub mod gate;
