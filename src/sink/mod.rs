@@ -10,6 +10,8 @@
 mod directory;
 mod error;
 mod mbtiles;
+mod mbtiles_check;
+mod mbtiles_read;
 mod metadata;
 mod pmtiles;
 mod read;
@@ -21,6 +23,7 @@ use crate::tile::{Order, TileId};
 pub use directory::{Directory, DirectoryError, DirectoryReader, directory_versions, switch_directory};
 pub use error::TargetError;
 pub use mbtiles::{MBTILES_APPLICATION_ID, Mbtiles, MbtilesError};
+pub use mbtiles_read::MbtilesReader;
 pub use metadata::{Metadata, VectorLayer};
 pub use pmtiles::{Pmtiles, PmtilesError, PmtilesReader};
 pub use read::{Described, ReadError, TileReader};

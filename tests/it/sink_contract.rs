@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use oar_tiles::sink::{
-    Described, Directory, DirectoryReader, Metadata, Pmtiles, PmtilesReader, Publish, Scope, Sink, Template, TileEdit,
-    TileReader, Tileset, TreeOptions, VectorLayer, Written,
+    Described, Directory, DirectoryReader, Mbtiles, MbtilesReader, Metadata, Pmtiles, PmtilesReader, Publish, Scope,
+    Sink, Template, TileEdit, TileReader, Tileset, TreeOptions, VectorLayer, Written,
 };
 use oar_tiles::stop::Stop;
 use oar_tiles::tile::{Coverage, Slice, TileCoord, TileId, Zoom};
@@ -259,6 +259,22 @@ impl<K> File<K> {
     }
 }
 
+struct OfMbtiles;
+
+impl Target for File<OfMbtiles> {
+    type Sink = Mbtiles;
+    fn sink(&self) -> Result<Mbtiles, <Mbtiles as Sink>::Error> {
+        Mbtiles::create(&self.path("t.mbtiles"), &Stop::new())
+    }
+    fn reader(&self) -> Option<Box<dyn TileReader>> {
+        let path = self.path("t.mbtiles");
+        path.exists().then(|| Box::new(MbtilesReader::open(&path).unwrap()) as Box<dyn TileReader>)
+    }
+    fn in_line(&self) -> bool {
+        false
+    }
+}
+
 impl Target for File<TreeOptions> {
     type Sink = Directory;
     fn sink(&self) -> Result<Directory, <Directory as Sink>::Error> {
@@ -303,6 +319,11 @@ impl Target for MemoryTarget {
 
 fn tree(template: &str, publish: Publish) -> TreeOptions {
     TreeOptions { template: Template::new(template).unwrap(), publish, force: false, public_url: None, packed: true }
+}
+
+#[test]
+fn an_mbtiles_file_keeps_the_contract() {
+    keeps_the_contract(|| in_folder(OfMbtiles));
 }
 
 #[test]

@@ -189,6 +189,10 @@ impl PmtilesReader {
 }
 
 impl TileReader for PmtilesReader {
+    fn check(&mut self) -> Result<Vec<String>, ReadError> {
+        PmtilesReader::check(self)
+    }
+
     fn describe(&mut self) -> Result<Described, ReadError> {
         let mut object = self.metadata()?;
         let mut text = |name: &str| match object.remove(name) {
