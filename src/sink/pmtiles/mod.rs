@@ -31,7 +31,7 @@ use crate::encode::EncodeError;
 use crate::stop::Stop;
 use crate::tile::{Order, Slice, TileId};
 pub(in crate::sink) use bytes::ReadAt;
-pub use entries::EntriesError;
+use entries::EntriesError;
 pub use read::PmtilesReader;
 use write::{Body, Fault};
 
