@@ -91,6 +91,7 @@ fn of_target(error: &TargetError) -> Exit {
             DirectoryError::IsFile { .. }
             | DirectoryError::NoFolder { .. }
             | DirectoryError::OtherTileset { .. }
+            | DirectoryError::OtherTemplate { .. }
             | DirectoryError::NotOurs { .. }
             | DirectoryError::NoVersions { .. } => Exit::Usage,
             DirectoryError::FileInTheWay { .. }
