@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::command::CommandError;
 use crate::postgis;
-use crate::sink::{DirectoryError, MbtilesError, StagingError, TargetError};
+use crate::sink::{DirectoryError, MbtilesError, PmtilesError, ReadError, StagingError, TargetError};
 use crate::stop::Signal;
 
 /// The exit codes (README, "Exit codes").
@@ -48,7 +48,11 @@ impl From<&CommandError> for Exit {
             | CommandError::NotBuilt { .. }
             | CommandError::NoVersions { .. }
             | CommandError::Switch(_)
-            | CommandError::NoTarget { .. } => Exit::Usage,
+            | CommandError::NoTarget { .. }
+            | CommandError::SameTarget { .. }
+            | CommandError::Unfit { .. }
+            | CommandError::NoTile { .. }
+            | CommandError::Read(ReadError::Missing { .. } | ReadError::Foreign { .. }) => Exit::Usage,
             CommandError::Database(error) => match error {
                 postgis::Error::Setting { .. }
                 | postgis::Error::Layer { .. }
@@ -68,6 +72,10 @@ impl From<&CommandError> for Exit {
             CommandError::Pipeline(_)
             | CommandError::Restarts { .. }
             | CommandError::Output(_)
+            | CommandError::Read(ReadError::Damaged { .. } | ReadError::Io { .. } | ReadError::Remote { .. })
+            | CommandError::NotThere { .. }
+            | CommandError::BrokenTile { .. }
+            | CommandError::Unsound { .. }
             | CommandError::Died(_) => Exit::Failed,
         }
     }
@@ -86,6 +94,20 @@ fn of_target(error: &TargetError) -> Exit {
             | MbtilesError::DiskFull { .. }
             | MbtilesError::Interrupted { .. }
             | MbtilesError::Sqlite { .. } => Exit::Failed,
+        },
+        TargetError::Pmtiles(error) => match error {
+            PmtilesError::Foreign { .. }
+            | PmtilesError::Staging(StagingError::NoFolder { .. } | StagingError::IsDirectory { .. }) => Exit::Usage,
+            PmtilesError::Staging(
+                StagingError::Busy { .. } | StagingError::Io { .. } | StagingError::Unsynced { .. },
+            )
+            | PmtilesError::Unreadable { .. }
+            | PmtilesError::DiskFull { .. }
+            | PmtilesError::Interrupted { .. }
+            | PmtilesError::Io { .. }
+            | PmtilesError::Entries(_)
+            | PmtilesError::Pack(_)
+            | PmtilesError::Contract { .. } => Exit::Failed,
         },
         TargetError::Directory(error) => match error {
             DirectoryError::IsFile { .. }

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant, SystemTime};
 use super::CommandError;
 use super::describe::{fingerprint, manifest, metadata};
 use super::survey::prepare;
-use super::target::Place;
+use super::target::{Place, Reach};
 use crate::config::Settings;
 use crate::encode::Packing;
 use crate::manifest::Manifest;
 use crate::pipeline::{self, Outcome, PipelineError, Stored};
 use crate::postgis::Renderer;
 use crate::report::{Event, Report, RunReport, RunZoom, print, render_run};
-use crate::sink::{Directory, Mbtiles, Scope, Sink, TargetError, Tileset, TreeOptions};
+use crate::sink::{Scope, Sink as _, TargetError, Tileset};
 use crate::stop::Stop;
 use crate::tile::{Batch, Coverage};
 
@@ -51,37 +51,27 @@ pub async fn seed(
     }
     let mut settings = settings.clone();
     let place = Place::parse(&settings.tileset.output.to_string_lossy())?;
-    let stopping = stop.clone();
-    let done = match place.clone() {
-        Place::Mbtiles(path) => restarting(&settings, move || Mbtiles::create(&path, &stopping), report, stop).await?,
-        Place::Directory(path) => {
-            // Archives always hold gzip.
-            if !settings.tree.packed {
-                settings.limits.packing = Packing::Plain;
-            }
-            let tree = TreeOptions { force: options.force, ..settings.tree.clone() };
-            restarting(&settings, move || Directory::create(&path, tree.clone(), &stopping), report, stop).await?
-        }
-        other => return Err(CommandError::NotBuilt { place: other.to_string() }),
-    };
+    let reach = Reach::new(&settings, options.force, stop);
+    if !reach.packed(&place) {
+        settings.limits.packing = Packing::Plain;
+    }
+    let done = restarting(&settings, &place, &reach, report, stop).await?;
     let (tiles, bytes, seconds) = (done.manifest.stored, done.bytes, done.manifest.seconds);
     report.event(&Event::Done { output: done.output.clone(), tiles, bytes, seconds });
     close(options, &render_run(&done), serde_json::to_vec_pretty(&done))
 }
 
 /// Runs until it is done, starting over on a new snapshot when the database goes away.
-async fn restarting<S: Sink + 'static>(
+async fn restarting(
     settings: &Settings,
-    make: impl Fn() -> Result<S, S::Error> + Clone + Send + 'static,
+    place: &Place,
+    reach: &Reach,
     report: &Arc<dyn Report>,
     stop: &Stop,
-) -> Result<RunReport, CommandError>
-where
-    TargetError: From<S::Error>,
-{
+) -> Result<RunReport, CommandError> {
     let mut restarts = 0;
     loop {
-        match attempt(settings, restarts, make.clone(), report, stop).await.map_err(|error| interrupted(error, stop)) {
+        match attempt(settings, restarts, (place.clone(), reach.clone()), report, stop).await.map_err(|error| interrupted(error, stop)) {
             Err(CommandError::Database(error)) if error.is_lost() || restarts > 0 && error.is_unreachable() => {
                 if restarts == settings.restarts {
                     return Err(CommandError::Restarts { attempts: restarts + 1, source: error });
@@ -99,19 +89,16 @@ where
 }
 
 /// One whole run on one snapshot.
-async fn attempt<S: Sink + 'static>(
+async fn attempt(
     settings: &Settings,
     restarts: u32,
-    make: impl FnOnce() -> Result<S, S::Error> + Send + 'static,
+    (place, reach): (Place, Reach),
     report: &Arc<dyn Report>,
     stop: &Stop,
-) -> Result<RunReport, CommandError>
-where
-    TargetError: From<S::Error>,
-{
+) -> Result<RunReport, CommandError> {
     let (begun, started) = (Instant::now(), SystemTime::now());
     // The target first: an hour of work must not end at a folder that is not there.
-    let mut sink = aside(make).await?.map_err(TargetError::from)?;
+    let mut sink = aside(move || reach.sink(&place)).await??;
     let mut prepared = prepare(settings, sink.needs().order, report, stop).await?;
     let tileset = Tileset {
         fingerprint: fingerprint(settings, &prepared.layers),
@@ -119,7 +106,7 @@ where
         scope: Scope { zooms: settings.tileset.zooms.clone(), coverage: Coverage::new(&settings.tileset.bbox) },
     };
     let (sink, before) =
-        aside(move || sink.begin(&tileset).map(|before| (sink, before))).await?.map_err(TargetError::from)?;
+        aside(move || sink.begin(&tileset).map(|before| (sink, before))).await??;
     let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
     let planned = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
     let features = prepared.zooms.iter().map(|zoom| zoom.features).sum();
@@ -132,7 +119,7 @@ where
     }
     let stored = stored_events(report);
     let (sink, outcome) =
-        pipeline::run(batches, renderers, sink, settings.limits, stored).await.map_err(pipeline_error::<S>)?;
+        pipeline::run(batches, renderers, sink, settings.limits, stored).await.map_err(pipeline_error)?;
     // The last batch may have been rendered before the stop was asked for.
     if let Some(signal) = stop.asked() {
         return Err(CommandError::Interrupted(signal));
@@ -143,7 +130,7 @@ where
     let finishing = Instant::now();
     let manifest = manifest(settings, &prepared, outcome.written, started, before.as_ref());
     let metadata = metadata(settings, &prepared, &manifest, before.as_ref())?;
-    let finished = aside(move || sink.finish(&metadata)).await?.map_err(TargetError::from)?;
+    let finished = aside(move || sink.finish(&metadata)).await??;
     Ok(RunReport {
         output: finished.place,
         written: outcome.written.stored,
@@ -180,19 +167,16 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 }
 
 /// Errors of the parts keep their kind, so that a lost database can be told from a defect.
-fn pipeline_error<S: Sink>(error: PipelineError<crate::postgis::Error, S::Error>) -> CommandError
-where
-    TargetError: From<S::Error>,
-{
+fn pipeline_error(error: PipelineError<crate::postgis::Error, TargetError>) -> CommandError {
     match error {
         PipelineError::Source(error) => error.into(),
-        PipelineError::Sink(error) => TargetError::from(error).into(),
+        PipelineError::Sink(error) => error.into(),
         other => CommandError::Pipeline(other.to_string()),
     }
 }
 
 /// After a stop was asked for, whatever failed because of it is the interruption.
-fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
+pub(super) fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
     let because = match &error {
         CommandError::Database(error) => {
             matches!(error, crate::postgis::Error::Interrupted | crate::postgis::Error::Lost { .. })
@@ -221,7 +205,7 @@ fn zooms(outcome: &Outcome) -> Vec<RunZoom> {
 }
 
 /// Finds out before the work whether the report can be written after it. Leaves nothing behind: the run may yet fail.
-fn writable(path: &Path, output: &Path) -> Result<(), CommandError> {
+pub(super) fn writable(path: &Path, output: &Path) -> Result<(), CommandError> {
     let refused = |source| CommandError::NoReport { path: path.to_owned(), source };
     let same = matches!((path.canonicalize(), output.canonicalize()), (Ok(path), Ok(output)) if path == output);
     if same || path == output {

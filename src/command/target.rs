@@ -4,6 +4,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::CommandError;
+use crate::config::Settings;
+use crate::sink::{
+    Described, Directory, DirectoryReader, Finished, Mbtiles, MbtilesReader, Metadata, Needs, Pmtiles, PmtilesReader,
+    Sink, TargetError, TileEdit, TileReader, Tileset, TreeOptions, Written,
+};
+use crate::stop::Stop;
 
 /// Where tiles are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +95,93 @@ impl fmt::Display for Place {
 
 fn ending(path: &Path) -> Option<String> {
     path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase())
+}
+
+/// How targets are reached and written.
+#[derive(Debug, Clone)]
+pub(crate) struct Reach {
+    tree: TreeOptions,
+    stop: Stop,
+}
+
+impl Reach {
+    /// As the settings say.
+    pub(crate) fn new(settings: &Settings, force: bool, stop: &Stop) -> Reach {
+        Reach { tree: TreeOptions { force, ..settings.tree.clone() }, stop: stop.clone() }
+    }
+
+    /// A reader of a target. May wait for a server: not to be called where nothing may.
+    pub(crate) fn reader(&self, place: &Place) -> Result<Box<dyn TileReader>, CommandError> {
+        Ok(match place {
+            Place::Mbtiles(path) => Box::new(MbtilesReader::open(path)?),
+            Place::Pmtiles(path) => Box::new(PmtilesReader::open(path)?),
+            Place::Directory(path) => Box::new(DirectoryReader::open(path, &self.tree.template)?),
+            other => return Err(CommandError::NotBuilt { place: other.to_string() }),
+        })
+    }
+
+    /// A sink for a target. May wait for a server: not to be called where nothing may.
+    pub(crate) fn sink(&self, place: &Place) -> Result<AnySink, CommandError> {
+        let sink = match place {
+            Place::Mbtiles(path) => AnySink::Mbtiles(Mbtiles::create(path, &self.stop).map_err(TargetError::from)?),
+            Place::Pmtiles(path) => AnySink::Pmtiles(Pmtiles::create(path, &self.stop).map_err(TargetError::from)?),
+            Place::Directory(path) => {
+                AnySink::Directory(Directory::create(path, self.tree.clone(), &self.stop).map_err(TargetError::from)?)
+            }
+            other => return Err(CommandError::NotBuilt { place: other.to_string() }),
+        };
+        Ok(sink)
+    }
+
+    /// Whether a target stores tiles as gzip; archives always do.
+    pub(crate) fn packed(&self, place: &Place) -> bool {
+        match place {
+            Place::Mbtiles(_) | Place::Pmtiles(_) | Place::S3Pmtiles { .. } => true,
+            Place::Directory(_) | Place::S3Prefix { .. } => self.tree.packed,
+        }
+    }
+}
+
+/// A sink of any kind.
+pub(crate) enum AnySink {
+    Mbtiles(Mbtiles),
+    Pmtiles(Pmtiles),
+    Directory(Directory),
+}
+
+/// Calls the sink that there is.
+macro_rules! each {
+    ($any:expr, $sink:ident => $call:expr) => {
+        match $any {
+            AnySink::Mbtiles($sink) => $call.map_err(TargetError::from),
+            AnySink::Pmtiles($sink) => $call.map_err(TargetError::from),
+            AnySink::Directory($sink) => $call.map_err(TargetError::from),
+        }
+    };
+}
+
+impl Sink for AnySink {
+    type Error = TargetError;
+
+    fn needs(&self) -> Needs {
+        match self {
+            AnySink::Mbtiles(sink) => sink.needs(),
+            AnySink::Pmtiles(sink) => sink.needs(),
+            AnySink::Directory(sink) => sink.needs(),
+        }
+    }
+
+    fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, TargetError> {
+        each!(self, sink => sink.begin(tileset))
+    }
+
+    fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, TargetError> {
+        each!(self, sink => sink.write(edits))
+    }
+
+    fn finish(self, metadata: &Metadata) -> Result<Finished, TargetError> {
+        each!(self, sink => sink.finish(metadata))
+    }
 }
 
 #[cfg(test)]

@@ -106,8 +106,8 @@ pub struct PlanZoom {
     pub estimated_seconds: f64,
 }
 
-/// Cells as columns: the first column left, the others right.
-fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+/// Cells as columns, each flush right.
+pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..header.len())
         .map(|column| {
             rows.iter().map(|row| row[column].chars().count()).chain([header[column].len()]).max().unwrap_or(0)

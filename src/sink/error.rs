@@ -1,6 +1,6 @@
 //! Why a target could not be written, whichever it is.
 
-use super::{DirectoryError, MbtilesError};
+use super::{DirectoryError, MbtilesError, PmtilesError};
 
 /// Why a target could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -8,6 +8,9 @@ pub enum TargetError {
     /// An MBTiles file.
     #[error(transparent)]
     Mbtiles(#[from] MbtilesError),
+    /// A PMTiles file.
+    #[error(transparent)]
+    Pmtiles(#[from] PmtilesError),
     /// A directory.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
@@ -20,6 +23,7 @@ impl TargetError {
         matches!(
             self,
             TargetError::Mbtiles(MbtilesError::Interrupted { .. })
+                | TargetError::Pmtiles(PmtilesError::Interrupted { .. })
                 | TargetError::Directory(DirectoryError::Interrupted { .. })
         )
     }

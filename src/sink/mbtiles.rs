@@ -83,7 +83,7 @@ pub enum MbtilesError {
 
 /// What SQLite said, once: its own errors carry a second text beneath the first.
 #[derive(Debug)]
-pub struct SqliteCause(rusqlite::Error);
+pub struct SqliteCause(pub(super) rusqlite::Error);
 
 impl std::fmt::Display for SqliteCause {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

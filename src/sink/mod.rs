@@ -10,7 +10,10 @@
 mod directory;
 mod error;
 mod mbtiles;
+mod mbtiles_check;
+mod mbtiles_read;
 mod metadata;
+mod pmtiles;
 mod read;
 mod staging;
 mod tree;
@@ -20,7 +23,9 @@ use crate::tile::{Order, TileId};
 pub use directory::{Directory, DirectoryError, DirectoryReader, directory_versions, switch_directory};
 pub use error::TargetError;
 pub use mbtiles::{MBTILES_APPLICATION_ID, Mbtiles, MbtilesError};
+pub use mbtiles_read::MbtilesReader;
 pub use metadata::{Metadata, VectorLayer};
+pub use pmtiles::{Pmtiles, PmtilesError, PmtilesReader};
 pub use read::{Described, ReadError, TileReader};
 pub use staging::StagingError;
 pub use tree::{

@@ -25,6 +25,8 @@ mod faults;
 mod house;
 mod mbtiles_file;
 mod odd_rows;
+mod pmtiles_file;
+mod pmtiles_size;
 mod query_plan;
 mod readme;
 mod reference;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use oar_tiles::sink::{
-    Described, Directory, DirectoryReader, Metadata, Publish, Scope, Sink, Template, TileEdit, TileReader, Tileset,
-    TreeOptions, VectorLayer, Written,
+    Described, Directory, DirectoryReader, Mbtiles, MbtilesReader, Metadata, Pmtiles, PmtilesReader, Publish, Scope,
+    Sink, Template, TileEdit, TileReader, Tileset, TreeOptions, VectorLayer, Written,
 };
 use oar_tiles::stop::Stop;
 use oar_tiles::tile::{Coverage, Slice, TileCoord, TileId, Zoom};
@@ -259,6 +259,22 @@ impl<K> File<K> {
     }
 }
 
+struct OfMbtiles;
+
+impl Target for File<OfMbtiles> {
+    type Sink = Mbtiles;
+    fn sink(&self) -> Result<Mbtiles, <Mbtiles as Sink>::Error> {
+        Mbtiles::create(&self.path("t.mbtiles"), &Stop::new())
+    }
+    fn reader(&self) -> Option<Box<dyn TileReader>> {
+        let path = self.path("t.mbtiles");
+        path.exists().then(|| Box::new(MbtilesReader::open(&path).unwrap()) as Box<dyn TileReader>)
+    }
+    fn in_line(&self) -> bool {
+        false
+    }
+}
+
 impl Target for File<TreeOptions> {
     type Sink = Directory;
     fn sink(&self) -> Result<Directory, <Directory as Sink>::Error> {
@@ -270,6 +286,21 @@ impl Target for File<TreeOptions> {
     }
     fn in_line(&self) -> bool {
         self.kind.publish == Publish::InPlace
+    }
+}
+
+struct PmtilesFile;
+
+impl Target for File<PmtilesFile> {
+    type Sink = Pmtiles;
+    fn sink(&self) -> Result<Pmtiles, <Pmtiles as Sink>::Error> {
+        Pmtiles::create(&self.path("t.pmtiles"), &Stop::new())
+    }
+    fn reader(&self) -> Option<Box<dyn TileReader>> {
+        Some(Box::new(PmtilesReader::open(&self.path("t.pmtiles")).unwrap()))
+    }
+    fn in_line(&self) -> bool {
+        false
     }
 }
 
@@ -291,6 +322,11 @@ fn tree(template: &str, publish: Publish) -> TreeOptions {
 }
 
 #[test]
+fn an_mbtiles_file_keeps_the_contract() {
+    keeps_the_contract(|| in_folder(OfMbtiles));
+}
+
+#[test]
 fn a_directory_keeps_the_contract_under_any_template() {
     for template in ["{z}/{x}/{y}.pbf", "t/{layer}/{z}/{x}/{-y}.mvt", "{x}-{y}-{z}"] {
         keeps_the_contract(|| in_folder(tree(template, Publish::InPlace)));
@@ -301,6 +337,11 @@ fn a_directory_keeps_the_contract_under_any_template() {
 fn a_versioned_directory_keeps_the_contract() {
     let publish = Publish::Versioned { keep: 1, keep_for: std::time::Duration::ZERO };
     keeps_the_contract(|| in_folder(tree("{layer}/{version}/{z}/{x}/{y}.pbf", publish)));
+}
+
+#[test]
+fn a_pmtiles_file_keeps_the_contract() {
+    keeps_the_contract(|| in_folder(PmtilesFile));
 }
 
 #[test]
