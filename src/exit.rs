@@ -41,7 +41,7 @@ impl From<Signal> for Exit {
 impl From<&CommandError> for Exit {
     fn from(error: &CommandError) -> Exit {
         match error {
-            CommandError::Interrupted(signal) => (*signal).into(),
+            CommandError::Interrupted(signal) | CommandError::InterruptedInLine { signal, .. } => (*signal).into(),
             CommandError::Config(_)
             | CommandError::LargeTile { .. }
             | CommandError::NoReport { .. }

@@ -23,7 +23,8 @@ impl Lock {
     pub(super) fn take(target: &Path, own: &Path) -> Result<Lock, DirectoryError> {
         let path: PathBuf = own.join("lock");
         let failed = |source| DirectoryError::io("lock", &path, source);
-        let made: Vec<PathBuf> = [own, target].into_iter().filter(|folder| !folder.exists()).map(Path::to_owned).collect();
+        let made: Vec<PathBuf> =
+            [own, target].into_iter().filter(|folder| !folder.exists()).map(Path::to_owned).collect();
         loop {
             fs::create_dir_all(own).map_err(|source| DirectoryError::io("make the folder", own, source))?;
             let mut file = match OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path) {

@@ -8,6 +8,7 @@ pub mod gate;
 pub mod program;
 pub mod refusal;
 pub mod sinks;
+pub mod tree;
 
 pub use archive::Archive;
 pub use cluster::Cluster;
@@ -16,6 +17,7 @@ pub use door::Door;
 pub use gate::{Gate, Place};
 pub use program::seed;
 pub use refusal::OldTarget;
+pub use tree::Tree;
 
 /// Waits until something holds; half a minute is the end of all patience.
 #[track_caller]
