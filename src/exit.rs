@@ -43,7 +43,7 @@ impl From<Signal> for Exit {
 impl From<&CommandError> for Exit {
     fn from(error: &CommandError) -> Exit {
         match error {
-            CommandError::Interrupted(signal) => (*signal).into(),
+            CommandError::Interrupted(signal) | CommandError::InterruptedInLine { signal, .. } => (*signal).into(),
             CommandError::Config(_)
             | CommandError::LargeTile { .. }
             | CommandError::NoReport { .. }
@@ -127,6 +127,7 @@ fn of_target(error: &TargetError) -> Exit {
             DirectoryError::IsFile { .. }
             | DirectoryError::NoFolder { .. }
             | DirectoryError::OtherTileset { .. }
+            | DirectoryError::OtherTemplate { .. }
             | DirectoryError::NotOurs { .. }
             | DirectoryError::NoVersions { .. } => Exit::Usage,
             DirectoryError::FileInTheWay { .. }

@@ -151,4 +151,14 @@ pub enum CommandError {
     /// A stop was asked for.
     #[error("interrupted: the target is unchanged")]
     Interrupted(Signal),
+    /// A stop was asked for while a target was brought in line.
+    #[error(
+        "interrupted: what was written so far stays in {place}, its manifest is unchanged: run the command again to go on"
+    )]
+    InterruptedInLine {
+        /// The target.
+        place: String,
+        /// Which one.
+        signal: Signal,
+    },
 }

@@ -11,6 +11,7 @@ pub mod proxy;
 pub mod refusal;
 pub mod s3;
 pub mod sinks;
+pub mod tree;
 
 pub use archive::Archive;
 pub use cluster::Cluster;
@@ -19,6 +20,7 @@ pub use door::Door;
 pub use gate::{Gate, Place};
 pub use program::seed;
 pub use refusal::OldTarget;
+pub use tree::Tree;
 
 /// Waits until something holds; half a minute is the end of all patience.
 #[track_caller]
