@@ -28,6 +28,7 @@ mod odd_rows;
 mod query_plan;
 mod readme;
 mod reference;
+mod s3_faults;
 mod s3_target;
 mod servers;
 mod steady;
