@@ -80,7 +80,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let zoom = Zoom::new(14).ok_or("zoom 14")?;
     let edits: Vec<TileEdit> = (0..TILES)
         .map(|i| {
-            Ok(TileEdit::Put(TileCoord::from_tms(zoom, i / 100 * 7, i % 100 * 11).into(), gzip.pack(&tiles[i as usize])?))
+            Ok(TileEdit::Put(
+                TileCoord::from_tms(zoom, i / 100 * 7, i % 100 * 11).into(),
+                gzip.pack(&tiles[i as usize])?,
+            ))
         })
         .collect::<Result<_, Box<dyn Error>>>()?;
     let mut number = 0;

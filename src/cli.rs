@@ -1,5 +1,6 @@
 //! Flags as typed. Nothing is decided here: "not given" stays `None`.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -21,6 +22,14 @@ pub struct Cli {
 pub enum Command {
     /// Render every occupied tile of the pyramid into the output
     Seed(Seed),
+    /// List the versions of a target, or switch the map to another one
+    Publish(Publish),
+    /// Check a target: structure, counts, every tile; with --database also against the database
+    Verify(Verify),
+    /// Show what a target holds, or what one of its tiles holds
+    Inspect(Inspect),
+    /// Copy a target into another one, of any kind, byte for byte
+    Copy(Copy),
     /// Print the settings and where each value came from
     Config(Given),
 }
@@ -64,6 +73,9 @@ pub struct Seed {
     /// Print the plan with estimated sizes and times, and write nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Write over what another tileset left in a directory or a bucket
+    #[arg(long)]
+    pub force: bool,
     /// Also write the closing table (or the plan) as JSON
     #[arg(long, value_name = "FILE.json")]
     pub report: Option<PathBuf>,
@@ -73,6 +85,106 @@ pub struct Seed {
     /// Say nothing but errors
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// `oar-tiles publish`.
+#[derive(Debug, Args)]
+pub struct Publish {
+    /// Flags that give settings.
+    #[command(flatten)]
+    pub given: Given,
+    /// Show the version before the one that is shown
+    #[arg(long)]
+    pub rollback: bool,
+    /// Show this version
+    #[arg(long, value_name = "VERSION", conflicts_with = "rollback")]
+    pub to: Option<String>,
+}
+
+/// `oar-tiles verify`.
+#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// A file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/
+    pub target: String,
+    /// Look into so many tiles, spread evenly (without it: all up to 100000, else 10000)
+    #[arg(long, value_name = "N")]
+    pub sample: Option<NonZeroU64>,
+    /// Look into every tile
+    #[arg(long, conflicts_with = "sample")]
+    pub all: bool,
+    /// Render the tiles again and compare; takes the settings that the target was seeded with
+    #[arg(long)]
+    pub database: bool,
+    /// Also write the findings as JSON
+    #[arg(long, value_name = "FILE.json")]
+    pub report: Option<PathBuf>,
+    /// The configuration file (OAR_TILES_CONFIG)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The database, as a URL or key/value string (DATABASE_URL, PG*)
+    #[arg(long, value_name = "URL", requires = "database")]
+    pub database_url: Option<String>,
+    /// Only this layer, if the target was seeded so; again for each layer
+    #[arg(long, value_name = "NAME", action = ArgAction::Append, requires = "database")]
+    pub layer: Vec<String>,
+    /// Sessions that render side by side; 0 for one a processor (OAR_TILES_WORKERS)
+    #[arg(long, value_name = "N", requires = "database")]
+    pub workers: Option<u16>,
+}
+
+impl Verify {
+    /// The flags that give settings.
+    #[must_use]
+    pub fn given(&self) -> Given {
+        let (config, database_url) = (self.config.clone(), self.database_url.clone());
+        Given { config, database_url, layer: self.layer.clone(), workers: self.workers, ..Given::default() }
+    }
+}
+
+/// `oar-tiles inspect`.
+#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// A file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/
+    pub target: String,
+    /// A tile; without it the summary of the target
+    #[arg(value_name = "Z/X/Y")]
+    pub tile: Option<String>,
+    /// Only this layer of the tile
+    #[arg(long, value_name = "NAME", requires = "tile")]
+    pub layer: Option<String>,
+    /// The tile as GeoJSON in degrees
+    #[arg(long, requires = "tile")]
+    pub geojson: bool,
+    /// The summary as JSON
+    #[arg(long, conflicts_with = "tile")]
+    pub json: bool,
+    /// The configuration file (OAR_TILES_CONFIG)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// `oar-tiles copy`.
+#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
+#[derive(Debug, Args)]
+pub struct Copy {
+    /// Where the tiles are: a file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/
+    pub source: String,
+    /// Where they go
+    pub target: String,
+    /// Only these zooms: 0-14, 7 or 0-4,8,10-12
+    #[arg(long, value_name = "LIST")]
+    pub zoom: Option<ZoomList>,
+    /// Only tiles that this box touches, in degrees; again for each box
+    #[arg(long, value_name = "W,S,E,N", allow_hyphen_values = true, action = ArgAction::Append)]
+    pub bbox: Vec<LonLatBox>,
+    /// Write over what another tileset left in a directory or a bucket
+    #[arg(long)]
+    pub force: bool,
+    /// The configuration file (OAR_TILES_CONFIG)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 impl Given {

@@ -7,6 +7,9 @@ use libdeflater::{CompressionError, CompressionLvl, Compressor, DecompressionErr
 pub struct Level(i32);
 
 impl Level {
+    /// For what is packed once a run, such as the directories of an archive.
+    pub const ONCE: Level = Level(9);
+
     /// A level, if it lies in 1..=12.
     #[must_use]
     pub fn new(level: u32) -> Option<Level> {
@@ -103,8 +106,8 @@ pub enum DecodeError {
     #[error("its gzip is broken: {0}")]
     Broken(DecompressionError),
     /// A tile beyond all reason.
-    #[error("it unpacks to more than {MOST_UNPACKED} bytes")]
-    TooLarge,
+    #[error("it unpacks to more than {0} bytes")]
+    TooLarge(usize),
 }
 
 /// The largest tile that is unpacked, in bytes.
@@ -131,22 +134,30 @@ impl Gunzip {
     /// # Errors
     /// If its gzip is broken.
     pub fn unpack(&mut self, stored: &[u8]) -> Result<Vec<u8>, DecodeError> {
+        self.unpack_at_most(stored, MOST_UNPACKED)
+    }
+
+    /// The same, if they are no more than `most` bytes.
+    ///
+    /// # Errors
+    /// If its gzip is broken, or there are more.
+    pub fn unpack_at_most(&mut self, stored: &[u8], most: usize) -> Result<Vec<u8>, DecodeError> {
         if !is_gzip(stored) {
             return Ok(stored.to_vec());
         }
         // The last four bytes are the size, if the bytes can be trusted; deflate packs at most 1032 to one.
         let told = stored.last_chunk::<4>().map_or(0, |size| u32::from_le_bytes(*size) as usize);
-        let mut raw = vec![0; told.min(stored.len().saturating_mul(1_032)).min(MOST_UNPACKED)];
+        let mut raw = vec![0; told.min(stored.len().saturating_mul(1_032)).min(most)];
         loop {
             match self.0.gzip_decompress(stored, &mut raw) {
                 Ok(size) => {
                     raw.truncate(size);
                     return Ok(raw);
                 }
-                Err(DecompressionError::InsufficientSpace) if raw.len() < MOST_UNPACKED => {
-                    raw.resize((raw.len() * 2).clamp(1 << 16, MOST_UNPACKED), 0);
+                Err(DecompressionError::InsufficientSpace) if raw.len() < most => {
+                    raw.resize((raw.len() * 2).max(1 << 16).min(most), 0);
                 }
-                Err(DecompressionError::InsufficientSpace) => return Err(DecodeError::TooLarge),
+                Err(DecompressionError::InsufficientSpace) => return Err(DecodeError::TooLarge(most)),
                 Err(error) => return Err(DecodeError::Broken(error)),
             }
         }

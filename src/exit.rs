@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::command::CommandError;
 use crate::postgis;
-use crate::sink::{MbtilesError, StagingError};
+use crate::sink::{DirectoryError, MbtilesError, PmtilesError, ReadError, StagingError, TargetError};
 use crate::stop::Signal;
 
 /// The exit codes (README, "Exit codes").
@@ -13,7 +13,7 @@ use crate::stop::Signal;
 pub enum Exit {
     /// All done.
     Done = 0,
-    /// Failed; the target is unchanged.
+    /// Failed; the target is unchanged, but for a last sync that failed.
     Failed = 1,
     /// Wrong usage or configuration; nothing was begun.
     Usage = 2,
@@ -42,7 +42,17 @@ impl From<&CommandError> for Exit {
     fn from(error: &CommandError) -> Exit {
         match error {
             CommandError::Interrupted(signal) => (*signal).into(),
-            CommandError::Config(_) | CommandError::LargeTile { .. } | CommandError::NoReport { .. } => Exit::Usage,
+            CommandError::Config(_)
+            | CommandError::LargeTile { .. }
+            | CommandError::NoReport { .. }
+            | CommandError::NotBuilt { .. }
+            | CommandError::NoVersions { .. }
+            | CommandError::Switch(_)
+            | CommandError::NoTarget { .. }
+            | CommandError::SameTarget { .. }
+            | CommandError::Unfit { .. }
+            | CommandError::NoTile { .. }
+            | CommandError::Read(ReadError::Missing { .. } | ReadError::Foreign { .. }) => Exit::Usage,
             CommandError::Database(error) => match error {
                 postgis::Error::Setting { .. }
                 | postgis::Error::Layer { .. }
@@ -58,21 +68,60 @@ impl From<&CommandError> for Exit {
                 | postgis::Error::Miscounted { .. }
                 | postgis::Error::Interrupted => Exit::Failed,
             },
-            CommandError::Target(error) => match error {
-                MbtilesError::Foreign { .. }
-                | MbtilesError::Staging(StagingError::NoFolder { .. } | StagingError::IsDirectory { .. }) => {
-                    Exit::Usage
-                }
-                MbtilesError::Staging(StagingError::Busy { .. } | StagingError::Io { .. })
-                | MbtilesError::Unreadable { .. }
-                | MbtilesError::DiskFull { .. }
-                | MbtilesError::Interrupted { .. }
-                | MbtilesError::Sqlite { .. } => Exit::Failed,
-            },
+            CommandError::Target(error) => of_target(error),
             CommandError::Pipeline(_)
             | CommandError::Restarts { .. }
             | CommandError::Output(_)
+            | CommandError::Read(ReadError::Damaged { .. } | ReadError::Io { .. } | ReadError::Remote { .. })
+            | CommandError::NotThere { .. }
+            | CommandError::BrokenTile { .. }
+            | CommandError::Unsound { .. }
             | CommandError::Died(_) => Exit::Failed,
         }
+    }
+}
+
+fn of_target(error: &TargetError) -> Exit {
+    match error {
+        TargetError::Mbtiles(error) => match error {
+            MbtilesError::Foreign { .. }
+            | MbtilesError::Staging(StagingError::NoFolder { .. } | StagingError::IsDirectory { .. }) => Exit::Usage,
+            MbtilesError::Staging(
+                StagingError::Busy { .. } | StagingError::Io { .. } | StagingError::Unsynced { .. },
+            )
+            | MbtilesError::Unreadable { .. }
+            | MbtilesError::Companion { .. }
+            | MbtilesError::DiskFull { .. }
+            | MbtilesError::Interrupted { .. }
+            | MbtilesError::Sqlite { .. } => Exit::Failed,
+        },
+        TargetError::Pmtiles(error) => match error {
+            PmtilesError::Foreign { .. }
+            | PmtilesError::Staging(StagingError::NoFolder { .. } | StagingError::IsDirectory { .. }) => Exit::Usage,
+            PmtilesError::Staging(
+                StagingError::Busy { .. } | StagingError::Io { .. } | StagingError::Unsynced { .. },
+            )
+            | PmtilesError::Unreadable { .. }
+            | PmtilesError::DiskFull { .. }
+            | PmtilesError::Interrupted { .. }
+            | PmtilesError::Io { .. }
+            | PmtilesError::Entries(_)
+            | PmtilesError::Pack(_)
+            | PmtilesError::Contract { .. } => Exit::Failed,
+        },
+        TargetError::Directory(error) => match error {
+            DirectoryError::IsFile { .. }
+            | DirectoryError::NoFolder { .. }
+            | DirectoryError::OtherTileset { .. }
+            | DirectoryError::NotOurs { .. }
+            | DirectoryError::NoVersions { .. } => Exit::Usage,
+            DirectoryError::FileInTheWay { .. }
+            | DirectoryError::Busy { .. }
+            | DirectoryError::DiskFull { .. }
+            | DirectoryError::Io { .. }
+            | DirectoryError::Note { .. }
+            | DirectoryError::Inventory(_)
+            | DirectoryError::Interrupted { .. } => Exit::Failed,
+        },
     }
 }

@@ -18,8 +18,9 @@
 //! | [`plan`] | occupied tiles and their weights, cut into batches | `tile` |
 //! | [`postgis`] | sessions, probe, survey, layers as SQL, rendering | `source`, `manifest`, `stop`, `tile` |
 //! | [`source`] | the trait of what renders | `tile` |
-//! | [`sink`] | the trait of what stores; MBTiles; staging | `stop`, `tile` |
+//! | [`sink`] | the traits of what stores and of what is read back; MBTiles, PMTiles, directory, S3; staging | `encode`, `stop`, `tile` |
 //! | [`encode`] | MVT to gzip | nothing |
+//! | [`mvt`] | MVT as values: layers, features, geometries | nothing |
 //! | [`manifest`] | what a target says about its run | nothing |
 //! | [`stop`] | the wish to stop | nothing |
 //! | [`tile`] | coordinates, boxes, areas, batches: pure values | nothing |
@@ -33,6 +34,7 @@ pub mod config;
 pub mod encode;
 pub mod exit;
 pub mod manifest;
+pub mod mvt;
 pub mod pipeline;
 pub mod plan;
 pub mod postgis;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use oar_tiles::cli::{Cli, Command, Given, Seed};
-use oar_tiles::command::{CommandError, config, seed};
+use oar_tiles::cli::{Cli, Command, Copy, Given, Inspect, Publish, Seed, Verify};
+use oar_tiles::command::{CommandError, config, copy, inspect, publish, seed, verify};
 use oar_tiles::config::{CONFIG_VARIABLE, Progress, Settings, Values, gather};
 use oar_tiles::exit::Exit;
 use oar_tiles::postgis::Parts;
@@ -20,6 +20,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let ended = match &cli.command {
         Command::Seed(arguments) => run_seed(arguments),
+        Command::Publish(arguments) => run_publish(arguments),
+        Command::Verify(arguments) => run_verify(arguments),
+        Command::Inspect(arguments) => run_inspect(arguments),
+        Command::Copy(arguments) => run_copy(arguments),
         Command::Config(given) => {
             gathered(given).and_then(|values| config::config(&values, &environment(), &given.layer))
         }
@@ -71,18 +75,69 @@ fn run_seed(arguments: &Seed) -> Result<(), CommandError> {
     };
     let options = seed::SeedOptions {
         dry_run: arguments.dry_run,
+        force: arguments.force,
         report: arguments.report.clone(),
         table: !matches!(style, Style::Json | Style::Nothing),
     };
+    let report = report(style);
+    on_runtime(async |stop| seed::seed(&settings, &options, &report, &stop).await)
+}
+
+fn run_verify(arguments: &Verify) -> Result<(), CommandError> {
+    log(0, false);
+    let given = arguments.given();
+    let settings = Settings::resolve(&gathered(&given)?, &environment(), &given.layer)?;
+    let amount = match (arguments.sample, arguments.all) {
+        (Some(count), _) => verify::Amount::Sample(count),
+        (None, true) => verify::Amount::All,
+        (None, false) => verify::Amount::Fitting,
+    };
+    let options = verify::VerifyOptions { target: arguments.target.clone(), amount, database: arguments.database, report: arguments.report.clone() };
+    let report = report(Style::Warnings);
+    on_runtime(async |stop| verify::verify(&options, &settings, &report, &stop).await)
+}
+
+fn run_inspect(arguments: &Inspect) -> Result<(), CommandError> {
+    let Inspect { target, tile, layer, geojson, json, config } = arguments;
+    let settings = of_file(config.as_ref())?;
+    let (target, tile, layer) = (target.clone(), tile.clone(), layer.clone());
+    let options = inspect::InspectOptions { target, tile, layer, geojson: *geojson, json: *json };
+    on_runtime(async |stop| inspect::inspect(options, &settings, &stop).await)
+}
+
+fn run_copy(arguments: &Copy) -> Result<(), CommandError> {
+    log(0, false);
+    let Copy { source, target, zoom, bbox, force, config } = arguments;
+    let settings = of_file(config.as_ref())?;
+    let (source, target) = (source.clone(), target.clone());
+    let options = copy::CopyOptions { source, target, zoom: zoom.clone(), bbox: bbox.clone(), force: *force };
+    on_runtime(async |stop| copy::copy(&options, &settings, &stop).await)
+}
+
+/// The settings of a command that needs no flags for them.
+fn of_file(config: Option<&PathBuf>) -> Result<Settings, CommandError> {
+    let given = Given { config: config.cloned(), ..Given::default() };
+    Ok(Settings::resolve(&gathered(&given)?, &environment(), &[])?)
+}
+
+/// Runs a command to its end, with signals turned into the wish to stop.
+fn on_runtime(command: impl AsyncFnOnce(Stop) -> Result<(), CommandError>) -> Result<(), CommandError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CommandError::Output)?;
     let done = runtime.block_on(async {
         let stop = Stop::new();
         listen(&stop);
-        seed::seed(&settings, &options, &report(style), &stop).await
+        command(stop).await
     });
     // Nothing is left to wait for: an idle connection must not hold the end up.
     runtime.shutdown_background();
     done
+}
+
+fn run_publish(arguments: &Publish) -> Result<(), CommandError> {
+    log(0, false);
+    let settings = Settings::resolve(&gathered(&arguments.given)?, &environment(), &arguments.given.layer)?;
+    let options = publish::PublishOptions { rollback: arguments.rollback, to: arguments.to.clone() };
+    publish::publish(&settings, &options)
 }
 
 /// Asks for a stop at SIGINT and SIGTERM, from now on.

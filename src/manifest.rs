@@ -23,9 +23,12 @@ pub struct Manifest {
     pub zooms: String,
     /// The boxes, each `west,south,east,north`; none for the whole world.
     pub bbox: Vec<String>,
+    /// What earlier runs wrote and this one was not about; the snapshot is the one of the oldest run then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<Region>,
     /// Tiles that the plan held.
     pub planned: u64,
-    /// Tiles stored.
+    /// Tiles of this run that the target holds.
     pub stored: u64,
     /// Planned tiles that rendered to nothing.
     pub empty: u64,
@@ -33,6 +36,23 @@ pub struct Manifest {
     pub started: u64,
     /// How long it took, in seconds.
     pub seconds: f64,
+}
+
+/// A part of a tileset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Region {
+    /// The zooms, as a list such as `0-14`.
+    pub zooms: String,
+    /// The boxes, each `west,south,east,north`; none for the whole world.
+    pub bbox: Vec<String>,
+}
+
+impl Manifest {
+    /// Every part of the tileset that the target holds.
+    pub fn regions(&self) -> impl Iterator<Item = Region> + '_ {
+        let own = Region { zooms: self.zooms.clone(), bbox: self.bbox.clone() };
+        std::iter::once(own).chain(self.kept.iter().cloned())
+    }
 }
 
 /// What tells one database from another.

@@ -12,7 +12,7 @@ use crate::postgis::Renderer;
 use crate::report::{PlanReport, PlanZoom, Report};
 use crate::source::Source as _;
 use crate::stop::Stop;
-use crate::tile::Batch;
+use crate::tile::{Batch, Order};
 
 /// Plans and samples; writes nothing.
 pub(super) async fn dry_run(
@@ -20,7 +20,7 @@ pub(super) async fn dry_run(
     report: &Arc<dyn Report>,
     stop: &Stop,
 ) -> Result<PlanReport, CommandError> {
-    let prepared = prepare(settings, report, stop).await?;
+    let prepared = prepare(settings, Order::ZoomColumnTmsRow, report, stop).await?;
     let mut renderer = Renderer::open(&prepared.database, &prepared.snapshot, &prepared.layers).await?;
     let mut packer = Packer::new(settings.limits.packing);
     let mut zooms = Vec::new();

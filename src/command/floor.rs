@@ -10,7 +10,7 @@ use crate::config::Settings;
 use crate::postgis::Renderer;
 use crate::report::Report;
 use crate::stop::Stop;
-use crate::tile::Batch;
+use crate::tile::{Batch, Order};
 
 /// What was measured.
 #[derive(Debug, serde::Serialize)]
@@ -30,7 +30,7 @@ pub struct Floor {
 /// # Errors
 /// As a seed's.
 pub async fn floor(settings: &Settings, report: &Arc<dyn Report>, stop: &Stop) -> Result<Floor, CommandError> {
-    let mut prepared = prepare(settings, report, stop).await?;
+    let mut prepared = prepare(settings, Order::ZoomColumnTmsRow, report, stop).await?;
     let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
     let tiles = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
     let features = prepared.zooms.iter().map(|zoom| zoom.features).sum();

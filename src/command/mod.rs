@@ -1,17 +1,24 @@
 //! One verb a file; the only place that names concrete sources and sinks.
 
 pub mod config;
+pub mod copy;
+mod describe;
 mod dry_run;
 pub mod floor;
+pub mod inspect;
+pub mod publish;
 pub mod seed;
 mod survey;
+mod target;
+pub mod verify;
 
 use std::path::PathBuf;
 
 use crate::config::ConfigError;
 use crate::plan::HeavyTile;
-use crate::sink::MbtilesError;
+use crate::sink::{ReadError, SwitchError, TargetError};
 use crate::stop::Signal;
+use crate::tile::TileCoord;
 
 /// Why a command ended without success.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +31,81 @@ pub enum CommandError {
     Database(#[from] crate::postgis::Error),
     /// The target.
     #[error(transparent)]
-    Target(#[from] MbtilesError),
+    Target(#[from] TargetError),
+    /// A target that is read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A text that names no target.
+    #[error(
+        "{text:?} names no target: write a file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/ (or s3://bucket/file.pmtiles)"
+    )]
+    NoTarget {
+        /// The text.
+        text: String,
+    },
+    /// An archive has no versions.
+    #[error("{place} is one file: only a directory and an s3://bucket/prefix/ have versions")]
+    NoVersions {
+        /// The target.
+        place: String,
+    },
+    /// The map cannot be switched.
+    #[error(transparent)]
+    Switch(#[from] SwitchError),
+    /// A kind of target that is yet to come.
+    #[error("{place}: this kind of target is not built yet")]
+    NotBuilt {
+        /// The target.
+        place: String,
+    },
+    /// Source and target of a copy are the same.
+    #[error("{place} would be copied onto itself: name another target")]
+    SameTarget {
+        /// The target.
+        place: String,
+    },
+    /// What a command was asked for does not fit the target.
+    #[error("{place}: {what}")]
+    Unfit {
+        /// The target.
+        place: String,
+        /// What does not fit, and what to do.
+        what: String,
+    },
+    /// A text that is no tile.
+    #[error("{text:?} is no tile: {what}")]
+    NoTile {
+        /// The text.
+        text: String,
+        /// What to write instead.
+        what: String,
+    },
+    /// A tile, or a layer of it, that a target does not hold.
+    #[error("{place} has no {what}")]
+    NotThere {
+        /// The target.
+        place: String,
+        /// Which one, and what there is.
+        what: String,
+    },
+    /// A tile that cannot be decoded.
+    #[error("{place}: tile {tile} cannot be decoded. Seed or copy it again; verify names all such tiles")]
+    BrokenTile {
+        /// The target.
+        place: String,
+        /// Which tile.
+        tile: TileCoord,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A target that `verify` found wanting.
+    #[error("{place} is not sound: {findings} listed above. Seed or copy it again")]
+    Unsound {
+        /// The target.
+        place: String,
+        /// How many findings, in words.
+        findings: String,
+    },
     /// A defect that the pipeline's own counting found.
     #[error("{0}")]
     Pipeline(String),

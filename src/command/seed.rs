@@ -3,26 +3,29 @@
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-use md5::{Digest as _, Md5};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::CommandError;
-use super::survey::{Prepared, prepare};
+use super::describe::{fingerprint, manifest, metadata};
+use super::survey::prepare;
+use super::target::{Place, Reach};
 use crate::config::Settings;
-use crate::manifest::{MANIFEST_VERSION, Manifest};
+use crate::encode::Packing;
+use crate::manifest::Manifest;
 use crate::pipeline::{self, Outcome, PipelineError, Stored};
-use crate::postgis::{Layer, Renderer};
+use crate::postgis::Renderer;
 use crate::report::{Event, Report, RunReport, RunZoom, print, render_run};
-use crate::sink::{Mbtiles, MbtilesError, Metadata, Sink as _, VectorLayer};
+use crate::sink::{Scope, Sink as _, TargetError, Tileset};
 use crate::stop::Stop;
-use crate::tile::{Batch, LonLatBox};
+use crate::tile::{Batch, Coverage};
 
 /// What `seed` was asked for, beside the settings.
 #[derive(Debug, Clone, Default)]
 pub struct SeedOptions {
     /// Print the plan and write nothing.
     pub dry_run: bool,
+    /// Write over what another tileset left in a directory or a bucket.
+    pub force: bool,
     /// Where to write the closing table as JSON.
     pub report: Option<PathBuf>,
     /// Print the closing table.
@@ -46,9 +49,29 @@ pub async fn seed(
         let plan = super::dry_run::dry_run(settings, report, stop).await.map_err(|error| interrupted(error, stop))?;
         return close(options, &crate::report::render_plan(&plan), serde_json::to_vec_pretty(&plan));
     }
+    let mut settings = settings.clone();
+    let place = Place::parse(&settings.tileset.output.to_string_lossy())?;
+    let reach = Reach::new(&settings, options.force, stop);
+    if !reach.packed(&place) {
+        settings.limits.packing = Packing::Plain;
+    }
+    let done = restarting(&settings, &place, &reach, report, stop).await?;
+    let (tiles, bytes, seconds) = (done.manifest.stored, done.bytes, done.manifest.seconds);
+    report.event(&Event::Done { output: done.output.clone(), tiles, bytes, seconds });
+    close(options, &render_run(&done), serde_json::to_vec_pretty(&done))
+}
+
+/// Runs until it is done, starting over on a new snapshot when the database goes away.
+async fn restarting(
+    settings: &Settings,
+    place: &Place,
+    reach: &Reach,
+    report: &Arc<dyn Report>,
+    stop: &Stop,
+) -> Result<RunReport, CommandError> {
     let mut restarts = 0;
-    let done = loop {
-        match attempt(settings, restarts, report, stop).await.map_err(|error| interrupted(error, stop)) {
+    loop {
+        match attempt(settings, restarts, (place.clone(), reach.clone()), report, stop).await.map_err(|error| interrupted(error, stop)) {
             Err(CommandError::Database(error)) if error.is_lost() || restarts > 0 && error.is_unreachable() => {
                 if restarts == settings.restarts {
                     return Err(CommandError::Restarts { attempts: restarts + 1, source: error });
@@ -60,25 +83,30 @@ pub async fn seed(
                     signal = stop.wait() => return Err(CommandError::Interrupted(signal)),
                 }
             }
-            ended => break ended?,
+            ended => return ended,
         }
-    };
-    let (tiles, bytes, seconds) = (done.manifest.stored, done.bytes, done.manifest.seconds);
-    report.event(&Event::Done { output: done.output.clone(), tiles, bytes, seconds });
-    close(options, &render_run(&done), serde_json::to_vec_pretty(&done))
+    }
 }
 
 /// One whole run on one snapshot.
 async fn attempt(
     settings: &Settings,
     restarts: u32,
+    (place, reach): (Place, Reach),
     report: &Arc<dyn Report>,
     stop: &Stop,
 ) -> Result<RunReport, CommandError> {
     let (begun, started) = (Instant::now(), SystemTime::now());
     // The target first: an hour of work must not end at a folder that is not there.
-    let sink = Mbtiles::create(&settings.tileset.output, stop)?;
-    let mut prepared = prepare(settings, report, stop).await?;
+    let mut sink = aside(move || reach.sink(&place)).await??;
+    let mut prepared = prepare(settings, sink.needs().order, report, stop).await?;
+    let tileset = Tileset {
+        fingerprint: fingerprint(settings, &prepared.layers),
+        layers: prepared.layers.iter().map(|layer| layer.name().to_owned()).collect(),
+        scope: Scope { zooms: settings.tileset.zooms.clone(), coverage: Coverage::new(&settings.tileset.bbox) },
+    };
+    let (sink, before) =
+        aside(move || sink.begin(&tileset).map(|before| (sink, before))).await??;
     let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
     let planned = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
     let features = prepared.zooms.iter().map(|zoom| zoom.features).sum();
@@ -100,26 +128,14 @@ async fn attempt(
 
     report.event(&Event::Finishing);
     let finishing = Instant::now();
-    let manifest = Manifest {
-        version: MANIFEST_VERSION,
-        generator: concat!("oar-tiles ", env!("CARGO_PKG_VERSION")).to_owned(),
-        snapshot: prepared.snapshot.cursor().to_owned(),
-        database: prepared.server.identity.clone(),
-        fingerprint: fingerprint(settings, &prepared.layers),
-        zooms: settings.tileset.zooms.to_string(),
-        bbox: settings.tileset.bbox.iter().map(LonLatBox::to_string).collect(),
-        planned,
-        stored: outcome.written.stored,
-        empty: outcome.written.removed,
-        started: started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-        seconds: begun.elapsed().as_secs_f64(),
-    };
-    let metadata = metadata(settings, &prepared, &manifest)?;
-    let finished = tokio::task::spawn_blocking(move || sink.finish(&metadata))
-        .await
-        .map_err(|error| CommandError::Died(error.to_string()))??;
+    let manifest = manifest(settings, &prepared, outcome.written, started, before.as_ref());
+    let metadata = metadata(settings, &prepared, &manifest, before.as_ref())?;
+    let finished = aside(move || sink.finish(&metadata)).await??;
     Ok(RunReport {
         output: finished.place,
+        written: outcome.written.stored,
+        unchanged: outcome.written.unchanged,
+        deleted: finished.deleted,
         manifest: Manifest { seconds: begun.elapsed().as_secs_f64(), ..manifest },
         features: outcome.zooms.iter().map(|zoom| zoom.features).sum(),
         bytes: outcome.zooms.iter().map(|zoom| zoom.bytes).sum(),
@@ -145,8 +161,13 @@ fn stored_events(report: &Arc<dyn Report>) -> impl Fn(&Stored) + Send + 'static 
     }
 }
 
+/// Does what may take long on a thread of its own.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, CommandError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| CommandError::Died(error.to_string()))
+}
+
 /// Errors of the parts keep their kind, so that a lost database can be told from a defect.
-fn pipeline_error(error: PipelineError<crate::postgis::Error, MbtilesError>) -> CommandError {
+fn pipeline_error(error: PipelineError<crate::postgis::Error, TargetError>) -> CommandError {
     match error {
         PipelineError::Source(error) => error.into(),
         PipelineError::Sink(error) => error.into(),
@@ -155,49 +176,18 @@ fn pipeline_error(error: PipelineError<crate::postgis::Error, MbtilesError>) -> 
 }
 
 /// After a stop was asked for, whatever failed because of it is the interruption.
-fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
-    match (stop.asked(), &error) {
-        (
-            Some(signal),
-            CommandError::Database(crate::postgis::Error::Interrupted | crate::postgis::Error::Lost { .. })
-            | CommandError::Target(MbtilesError::Interrupted { .. }),
-        ) => CommandError::Interrupted(signal),
+pub(super) fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
+    let because = match &error {
+        CommandError::Database(error) => {
+            matches!(error, crate::postgis::Error::Interrupted | crate::postgis::Error::Lost { .. })
+        }
+        CommandError::Target(error) => error.is_interrupted(),
+        _ => false,
+    };
+    match stop.asked() {
+        Some(signal) if because => CommandError::Interrupted(signal),
         _ => error,
     }
-}
-
-/// A hash of everything in the configuration that decides a tile's bytes.
-fn fingerprint(settings: &Settings, layers: &[Layer]) -> String {
-    let mut hash = Md5::new();
-    for layer in layers {
-        hash.update(layer.definition());
-        hash.update("\n");
-    }
-    hash.update(format!("{:?}", settings.limits.packing));
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn metadata(settings: &Settings, prepared: &Prepared, manifest: &Manifest) -> Result<Metadata, CommandError> {
-    let tileset = &settings.tileset;
-    let drawn = |layer: &Layer| {
-        let zooms = || tileset.zooms.iter().filter(|zoom| layer.zooms().contains(*zoom));
-        Some((zooms().next()?.get(), zooms().next_back()?.get()))
-    };
-    let vector_layer = |layer: &Layer| {
-        let (minzoom, maxzoom) = drawn(layer)?;
-        let fields = layer.fields().map(|(name, kind)| (name.to_owned(), kind.into())).collect();
-        Some(VectorLayer { id: layer.name().to_owned(), description: String::new(), minzoom, maxzoom, fields })
-    };
-    Ok(Metadata {
-        name: tileset.name.clone(),
-        description: tileset.description.clone(),
-        attribution: tileset.attribution.clone(),
-        version: tileset.version.clone(),
-        zooms: tileset.zooms.clone(),
-        bounds: prepared.bounds,
-        vector_layers: prepared.layers.iter().filter_map(vector_layer).collect(),
-        manifest: serde_json::to_string(manifest).map_err(std::io::Error::from)?,
-    })
 }
 
 fn zooms(outcome: &Outcome) -> Vec<RunZoom> {
@@ -215,7 +205,7 @@ fn zooms(outcome: &Outcome) -> Vec<RunZoom> {
 }
 
 /// Finds out before the work whether the report can be written after it. Leaves nothing behind: the run may yet fail.
-fn writable(path: &Path, output: &Path) -> Result<(), CommandError> {
+pub(super) fn writable(path: &Path, output: &Path) -> Result<(), CommandError> {
     let refused = |source| CommandError::NoReport { path: path.to_owned(), source };
     let same = matches!((path.canonicalize(), output.canonicalize()), (Ok(path), Ok(output)) if path == output);
     if same || path == output {

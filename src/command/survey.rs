@@ -9,7 +9,7 @@ use crate::plan::{PlanLayer, ZoomPlan, plan};
 use crate::postgis::{Database, Layer, Server, Snapshot, probe, survey};
 use crate::report::{Event, Report, SkippedRows};
 use crate::stop::Stop;
-use crate::tile::{Coverage, WORLD_UNITS, latitude, longitude};
+use crate::tile::{Coverage, Order, WORLD_UNITS, latitude, longitude};
 
 /// Everything known before the first tile.
 pub(super) struct Prepared {
@@ -26,9 +26,10 @@ pub(super) struct Prepared {
     pub(super) took: Duration,
 }
 
-/// Takes a snapshot, looks at the layers, and plans.
+/// Takes a snapshot, looks at the layers, and plans, the batches in the given order.
 pub(super) async fn prepare(
     settings: &Settings,
+    order: Order,
     report: &Arc<dyn Report>,
     stop: &Stop,
 ) -> Result<Prepared, CommandError> {
@@ -67,7 +68,7 @@ pub(super) async fn prepare(
     }
     let bounds = bounds(&planned, &coverage);
     let (zooms, batch) = (zooms.clone(), settings.batch_features);
-    let planning = tokio::task::spawn_blocking(move || plan(&zooms, &planned, &coverage, batch));
+    let planning = tokio::task::spawn_blocking(move || plan(&zooms, &planned, &coverage, batch, order));
     let zooms = tokio::select! {
         zooms = planning => zooms.map_err(|error| CommandError::Died(error.to_string()))?,
         signal = stop.wait() => return Err(CommandError::Interrupted(signal)),

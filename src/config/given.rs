@@ -10,6 +10,7 @@ use crate::tile::{LonLatBox, ZoomList};
 pub(super) struct Given {
     pub(super) database: Database,
     pub(super) tileset: Tileset,
+    pub(super) target: Target,
     pub(super) run: Run,
     pub(super) layer_defaults: LayerDefaults,
     pub(super) layer: Option<Vec<Layer>>,
@@ -39,6 +40,34 @@ pub(super) struct Tileset {
     pub(super) bbox: Option<Vec<LonLatBox>>,
     pub(super) output: Option<std::path::PathBuf>,
     pub(super) gzip_level: Option<u32>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Target {
+    pub(super) template: Option<String>,
+    pub(super) compression: Option<Compression>,
+    pub(super) publish: Option<Publish>,
+    pub(super) keep_versions: Option<usize>,
+    #[serde(with = "duration")]
+    pub(super) keep_for: Option<std::time::Duration>,
+    pub(super) public_url: Option<String>,
+}
+
+/// How a directory or a bucket stores tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Compression {
+    Gzip,
+    None,
+}
+
+/// How the map gets to see a run's tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Publish {
+    InPlace,
+    Versioned,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -50,7 +50,7 @@ enum Kind {
 }
 
 /// The environment variables and the keys that they set.
-const VARIABLES: [(&str, &str, Kind); 14] = [
+const VARIABLES: [(&str, &str, Kind); 20] = [
     ("DATABASE_URL", "database.url", Kind::Text),
     ("OAR_TILES_STATEMENT_TIMEOUT", "database.statement_timeout", Kind::Text),
     ("OAR_TILES_CONNECT_TIMEOUT", "database.connect_timeout", Kind::Text),
@@ -61,6 +61,12 @@ const VARIABLES: [(&str, &str, Kind); 14] = [
     ("OAR_TILES_BBOX", "tileset.bbox", Kind::List),
     ("OAR_TILES_OUTPUT", "tileset.output", Kind::Text),
     ("OAR_TILES_GZIP_LEVEL", "tileset.gzip_level", Kind::Number),
+    ("OAR_TILES_TEMPLATE", "target.template", Kind::Text),
+    ("OAR_TILES_COMPRESSION", "target.compression", Kind::Text),
+    ("OAR_TILES_PUBLISH", "target.publish", Kind::Text),
+    ("OAR_TILES_KEEP_VERSIONS", "target.keep_versions", Kind::Number),
+    ("OAR_TILES_KEEP_FOR", "target.keep_for", Kind::Text),
+    ("OAR_TILES_PUBLIC_URL", "target.public_url", Kind::Text),
     ("OAR_TILES_WORKERS", "run.workers", Kind::Number),
     ("OAR_TILES_BATCH_FEATURES", "run.batch_features", Kind::Number),
     ("OAR_TILES_WINDOW", "run.window", Kind::Number),

@@ -4,11 +4,12 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use super::error::{ConfigError, nearest};
-use super::given::{Given, Layer, LayerDefaults, OnLargeTile, Progress, Properties};
+use super::given::{Compression, Given, Layer, LayerDefaults, OnLargeTile, Progress, Properties, Target};
 use super::layers::{Origin, Values};
 use crate::encode::{Level, Packing};
 use crate::pipeline::Limits;
 use crate::postgis::{ConnectOptions, LayerOptions, Parts, Property, PropertySource, SessionOptions};
+use crate::sink::{Publish, Template, TreeOptions};
 use crate::tile::{LonLatBox, ZoomList};
 
 /// Everything a command needs to know.
@@ -22,6 +23,8 @@ pub struct Settings {
     pub restarts: u32,
     /// What the tileset says about itself.
     pub tileset: TilesetSettings,
+    /// How a directory or a bucket is written.
+    pub tree: TreeOptions,
     /// Sessions that render side by side.
     pub workers: NonZeroUsize,
     /// Features and tiles rendered by one statement.
@@ -117,6 +120,7 @@ impl Settings {
             },
             restarts: check.present("database.restarts", given.database.restarts)?,
             tileset,
+            tree: check.tree(&given.target)?,
             workers,
             batch_features: batch,
             limits: Limits { window, packing: Packing::Gzip(level) },
@@ -156,6 +160,35 @@ impl Check<'_> {
             return Ok(value);
         }
         Err(self.wrong(key, format!("{value} must lie between {} and {}", range.start(), range.end())))
+    }
+
+    fn tree(&self, target: &Target) -> Result<TreeOptions, ConfigError> {
+        let text = self.present("target.template", target.template.as_deref())?;
+        let template = Template::new(text).map_err(|error| self.wrong("target.template", error.to_string()))?;
+        let publish = match self.present("target.publish", target.publish)? {
+            super::given::Publish::InPlace => Publish::InPlace,
+            super::given::Publish::Versioned => Publish::Versioned {
+                keep: self.present("target.keep_versions", target.keep_versions)?,
+                keep_for: self.present("target.keep_for", target.keep_for)?,
+            },
+        };
+        match (publish, template.is_versioned()) {
+            (Publish::InPlace, true) => {
+                return Err(self.wrong(
+                    "target.template",
+                    format!("\"{text}\" has a {{version}}: write publish = \"versioned\" with it"),
+                ));
+            }
+            (Publish::Versioned { .. }, false) => {
+                return Err(self.wrong(
+                    "target.publish",
+                    format!("versions need a {{version}} in the template \"{text}\": write {{version}}/{{z}}/{{x}}/{{y}}.pbf or the like"),
+                ));
+            }
+            _ => {}
+        }
+        let packed = self.present("target.compression", target.compression)? == Compression::Gzip;
+        Ok(TreeOptions { template, publish, force: false, public_url: target.public_url.clone(), packed })
     }
 
     fn layers(&self, given: &Given, only: &[String]) -> Result<Vec<LayerSettings>, ConfigError> {

@@ -24,7 +24,8 @@ pub struct LargestTile {
 pub struct TileSizes(BTreeMap<u64, u64>);
 
 impl TileSizes {
-    fn add(&mut self, bytes: u64) {
+    /// Counts a tile.
+    pub fn add(&mut self, bytes: u64) {
         *self.0.entry(TileSizes::step(bytes)).or_default() += 1;
     }
 

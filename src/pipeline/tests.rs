@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use super::*;
 use crate::encode::Level;
-use crate::sink::{Finished, Metadata, Needs, Tileset};
+use crate::sink::{Described, Finished, Metadata, Needs, Tileset};
 use crate::tile::{Area, LayerCount, Order, SearchBox, TileRect};
 
 /// What goes wrong.
@@ -67,8 +67,8 @@ impl Sink for Memory {
         Needs { order: Order::ZoomColumnTmsRow, layers_apart: false }
     }
 
-    fn begin(&mut self, _tileset: &Tileset) -> Result<(), OnPurpose> {
-        Ok(())
+    fn begin(&mut self, _tileset: &Tileset) -> Result<Option<Described>, OnPurpose> {
+        Ok(None)
     }
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, OnPurpose> {

@@ -83,8 +83,6 @@ pub(super) struct Cutter<'a> {
 
 impl<'a> Cutter<'a> {
     pub(super) fn new(zoom: Zoom, layers: &'a [PlanLayer], parts: &'a [TileRect], target: u64) -> Cutter<'a> {
-        let plan =
-            ZoomPlan { zoom, tiles: 0, features: 0, heaviest: Vec::new(), over_limit: Vec::new(), batches: Vec::new() };
         Cutter {
             zoom,
             layers,
@@ -95,7 +93,7 @@ impl<'a> Cutter<'a> {
             counts: Vec::new(),
             touching: Vec::new(),
             open: None,
-            plan,
+            plan: ZoomPlan::empty(zoom),
         }
     }
 

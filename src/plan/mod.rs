@@ -1,10 +1,12 @@
 //! Planning: which tiles are occupied, how heavy each one is, and how the work is cut into balanced batches.
 //!
-//! Nothing is asked of the database here. A sweep over the footprints of one zoom's features walks the tiles in the
-//! order in which the archive wants them (column by column, TMS rows upwards) and knows at each tile how many features
-//! of each layer touch it; the cutter closes a batch when it holds enough of them.
+//! Nothing is asked of the database here. A sweep over the footprints of one zoom's features walks the tiles column by
+//! column, TMS rows upwards, and knows at each tile how many features of each layer touch it; the cutter closes a batch when
+//! it holds enough of them. Where the archive wants its tiles along the Hilbert curve, square blocks are quartered until they
+//! hold few enough features, and each is swept by itself.
 
 mod cut;
+mod quad;
 mod sweep;
 
 use std::num::NonZeroU64;
@@ -12,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use serde::Serialize;
 
-use crate::tile::{Batch, Coverage, Footprints, TileCoord, Zoom, ZoomList, margin};
+use crate::tile::{Batch, Coverage, Footprints, Order, TileCoord, Zoom, ZoomList, margin};
 
 pub use sweep::Touched;
 
@@ -76,6 +78,13 @@ pub struct ZoomPlan {
     pub batches: Vec<Batch>,
 }
 
+impl ZoomPlan {
+    /// Nothing to do at a zoom.
+    const fn empty(zoom: Zoom) -> ZoomPlan {
+        ZoomPlan { zoom, tiles: 0, features: 0, heaviest: Vec::new(), over_limit: Vec::new(), batches: Vec::new() }
+    }
+}
+
 /// How many of the heaviest tiles a plan names for each zoom.
 const HEAVIEST: usize = 5;
 
@@ -84,7 +93,13 @@ const HEAVIEST: usize = 5;
 /// `batch_features` is how many pairs of a feature and a tile a batch should hold; a single tile with more is a batch
 /// of its own.
 #[must_use]
-pub fn plan(zooms: &ZoomList, layers: &[PlanLayer], coverage: &Coverage, batch_features: NonZeroU64) -> Vec<ZoomPlan> {
+pub fn plan(
+    zooms: &ZoomList,
+    layers: &[PlanLayer],
+    coverage: &Coverage,
+    batch_features: NonZeroU64,
+    order: Order,
+) -> Vec<ZoomPlan> {
     let zooms: Vec<Zoom> = zooms.iter().collect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(zooms.len().max(1));
     let next = AtomicUsize::new(zooms.len());
@@ -95,7 +110,7 @@ pub fn plan(zooms: &ZoomList, layers: &[PlanLayer], coverage: &Coverage, batch_f
                     let mut done = Vec::new();
                     // The deepest zooms take longest: begin with them.
                     while let Ok(left) = next.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)) {
-                        done.push(plan_zoom(zooms[left - 1], layers, coverage, batch_features));
+                        done.push(plan_zoom(zooms[left - 1], layers, coverage, batch_features, order));
                     }
                     done
                 })
@@ -110,12 +125,23 @@ pub fn plan(zooms: &ZoomList, layers: &[PlanLayer], coverage: &Coverage, batch_f
     plans
 }
 
-fn plan_zoom(zoom: Zoom, layers: &[PlanLayer], coverage: &Coverage, batch_features: NonZeroU64) -> ZoomPlan {
+fn plan_zoom(
+    zoom: Zoom,
+    layers: &[PlanLayer],
+    coverage: &Coverage,
+    batch_features: NonZeroU64,
+    order: Order,
+) -> ZoomPlan {
     let parts = sweep::distinct_columns(&coverage.rects(zoom));
-    let touches = sweep::touches(zoom, layers, &parts);
-    let mut cutter = cut::Cutter::new(zoom, layers, &parts, batch_features.get());
-    sweep::sweep(&touches, layers.len(), |touched| cutter.add(touched));
-    cutter.finish()
+    match order {
+        Order::ZoomColumnTmsRow => {
+            let touches = sweep::touches(zoom, layers, &parts);
+            let mut cutter = cut::Cutter::new(zoom, layers, &parts, batch_features.get());
+            sweep::sweep(&touches, layers.len(), |touched| cutter.add(touched));
+            cutter.finish()
+        }
+        Order::Hilbert => quad::Quarterer::plan(zoom, layers, &parts, batch_features.get()),
+    }
 }
 
 #[cfg(test)]

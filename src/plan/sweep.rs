@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::PlanLayer;
-use crate::tile::{Footprints, TileRect, Zoom};
+use crate::tile::{TileRect, Zoom};
 
 /// A run of tiles in one column that one feature touches. Sixteen bytes: there is one for each feature and column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,39 +59,47 @@ pub(super) fn touches(zoom: Zoom, layers: &[PlanLayer], parts: &[TileRect]) -> V
     let mut touches = Vec::with_capacity(layers.iter().map(|layer| layer.footprints.len()).sum());
     for (number, layer) in layers.iter().enumerate() {
         if layer.zooms.contains(zoom) {
-            layer_touches(zoom, number, layer, parts, &mut touches);
+            for feature in 0..layer.footprints.len() {
+                add_touches(number, feature, &tiles_of(zoom, layer, feature), parts, &mut touches);
+            }
         }
     }
     touches.sort_unstable();
     touches
 }
 
-fn layer_touches(zoom: Zoom, number: usize, layer: &PlanLayer, rects: &[TileRect], touches: &mut Vec<Touch>) {
+/// The tiles that a feature touches at a zoom, its buffer counted in.
+pub(super) fn tiles_of(zoom: Zoom, layer: &PlanLayer, feature: usize) -> TileRect {
     let (margin, shift, last) = (layer.margin(zoom), 32 - zoom.get(), i64::from(zoom.last()));
-    let footprints: &Footprints = &layer.footprints;
-    for feature in 0..footprints.len() {
-        let [west, north, east, south] = footprints.world(feature).map(i64::from);
-        let tile = |units: i64| units >> shift;
-        let (x0, x1) = (tile(west - margin).max(0), tile(east + margin).min(last));
-        let (y0, y1) = (tile(north - margin).max(0), tile(south + margin).min(last));
-        for rect in rects {
-            let (x0, x1) = (x0.max(rect.x0.into()), x1.min(rect.x1.into()));
-            let (y0, y1) = (y0.max(rect.y0.into()), y1.min(rect.y1.into()));
-            if y0 > y1 {
-                continue;
-            }
-            for x in x0..=x1 {
-                #[expect(
-                    clippy::cast_sign_loss,
-                    clippy::cast_possible_truncation,
-                    reason = "clamped into the zoom above; a layer holds fewer than 2^32 features"
-                )]
-                touches.push(Touch {
-                    key: (((x as u64) << zoom.get()) | (last - y1) as u64) << 8 | number as u64,
-                    length: (y1 - y0 + 1) as u32,
-                    feature: feature as u32,
-                });
-            }
+    let [west, north, east, south] = layer.footprints.world(feature).map(i64::from);
+    #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "clamped into the zoom")]
+    let tile = |units: i64| (units >> shift).clamp(0, last) as u32;
+    TileRect {
+        zoom,
+        x0: tile(west - margin),
+        y0: tile(north - margin),
+        x1: tile(east + margin),
+        y1: tile(south + margin),
+    }
+}
+
+/// The touches of one feature inside some parts.
+pub(super) fn add_touches(
+    number: usize,
+    feature: usize,
+    tiles: &TileRect,
+    parts: &[TileRect],
+    touches: &mut Vec<Touch>,
+) {
+    let (zoom, last) = (tiles.zoom.get(), tiles.zoom.last());
+    for inside in parts.iter().filter_map(|part| tiles.common(part)) {
+        for x in inside.x0..=inside.x1 {
+            #[expect(clippy::cast_possible_truncation, reason = "a layer holds fewer than 2^32 features")]
+            touches.push(Touch {
+                key: (u64::from(x) << zoom | u64::from(last - inside.y1)) << 8 | number as u64,
+                length: inside.y1 - inside.y0 + 1,
+                feature: feature as u32,
+            });
         }
     }
 }

@@ -95,7 +95,8 @@ fn every_occupied_tile_is_planned_once_with_its_exact_count() {
             _ => wanted,
         });
         let target = NonZeroU64::new(1 + chance.below(30)).unwrap();
-        for zoom in plan(&"0-6".parse().unwrap(), &layers, &coverage, target) {
+        let order = if seed % 2 == 0 { Order::ZoomColumnTmsRow } else { Order::Hilbert };
+        for zoom in plan(&"0-6".parse().unwrap(), &layers, &coverage, target, order) {
             let slow = slowly(zoom.zoom, &layers, &coverage.rects(zoom.zoom));
             let total = |layer: usize| slow.values().map(|counts| counts[layer]).sum::<u64>();
             assert_eq!(zoom.tiles, slow.len() as u64, "seed {seed} zoom {}", zoom.zoom);
@@ -109,26 +110,30 @@ fn every_occupied_tile_is_planned_once_with_its_exact_count() {
                 let found = zoom.over_limit.iter().find(|over| over.layer == number).map_or(0, |over| over.tiles);
                 assert_eq!(found, over, "tiles over the limit");
             }
-            check_batches(&zoom, &slow, &layers);
+            check_batches(&zoom, &slow, &layers, order);
         }
     }
 }
 
-/// Each batch holds what it says, and each of its features is found by the search box.
-fn check_batches(zoom: &ZoomPlan, slow: &BTreeMap<(u32, u32), Vec<u64>>, layers: &[PlanLayer]) {
+/// Each batch holds what it says, each of its features is found by the search box, and batches follow each other in order.
+fn check_batches(zoom: &ZoomPlan, slow: &BTreeMap<(u32, u32), Vec<u64>>, layers: &[PlanLayer], order: Order) {
     let mut left = slow.clone();
+    let mut last = None;
     for batch in &zoom.batches {
-        let mut inside = Vec::new();
+        let (mut inside, mut places) = (Vec::new(), Vec::new());
         for area in &batch.areas {
             let r = area.rect;
             let within = left.extract_if(.., |(x, y), _| (r.x0..=r.x1).contains(x) && (r.y0..=r.y1).contains(y));
-            let here: Vec<Vec<u64>> = within.map(|(_, counts)| counts).collect();
+            let here: Vec<((u32, u32), Vec<u64>)> = within.collect();
             // Every tile of the rectangle with a feature is planned: rendering gives them all.
             let every = slowly(zoom.zoom, layers, &[r]);
             assert_eq!(every.len(), here.len(), "a rectangle takes in tiles that are not wanted");
-            inside.extend(here);
+            places.extend(here.iter().map(|((x, y), _)| order.place(TileCoord::new(zoom.zoom, *x, *y).unwrap())));
+            inside.extend(here.into_iter().map(|(_, counts)| counts));
         }
         assert_eq!(batch.tiles, inside.len() as u64);
+        assert!(last < places.iter().min().copied(), "a batch lies before the one before it");
+        last = places.into_iter().max();
         for (number, count) in batch.layers.iter().enumerate() {
             assert_eq!(count.tiles, inside.iter().filter(|counts| counts[number] > 0).count() as u64);
             assert_eq!(count.features, inside.iter().map(|counts| counts[number]).sum::<u64>());
@@ -165,7 +170,8 @@ fn a_dense_city_is_cut_into_batches_of_the_target_size() {
         .collect();
     let layers = [layer("0-14", 64, Footprints::Points(city))];
     let target = NonZeroU64::new(2_000).unwrap();
-    for zoom in plan(&"0-14".parse().unwrap(), &layers, &Coverage::new(&[]), target) {
+    let of_order = |order| plan(&"0-14".parse().unwrap(), &layers, &Coverage::new(&[]), target, order);
+    for zoom in [Order::ZoomColumnTmsRow, Order::Hilbert].into_iter().flat_map(of_order) {
         let heaviest_tile = zoom.heaviest[0].features;
         for batch in &zoom.batches {
             assert!(batch.features() <= 2_500.max(heaviest_tile), "zoom {}: {}", zoom.zoom, batch.features());
@@ -178,7 +184,7 @@ fn a_dense_city_is_cut_into_batches_of_the_target_size() {
 #[test]
 fn an_empty_world_is_planned_at_no_cost() {
     let layers = [layer("0-22", 64, Footprints::Points(Vec::new()))];
-    let plans = plan(&"0-22".parse().unwrap(), &layers, &Coverage::new(&[]), NonZeroU64::MIN);
+    let plans = plan(&"0-22".parse().unwrap(), &layers, &Coverage::new(&[]), NonZeroU64::MIN, Order::Hilbert);
     assert_eq!(plans.iter().map(|zoom| zoom.tiles).sum::<u64>(), 0);
     assert_eq!(plans.iter().map(|zoom| zoom.batches.len()).sum::<usize>(), 0);
 }

@@ -68,9 +68,10 @@ impl Cause {
         }
     }
 
-    /// Whether the statement was cancelled for taking too long.
+    /// Whether the statement was cancelled: by the server because it took too long, or by somebody. Only the text tells
+    /// them apart, in the server's language.
     #[must_use]
-    pub fn is_timeout(&self) -> bool {
+    pub fn is_cancelled(&self) -> bool {
         self.code.as_ref() == Some(&SqlState::QUERY_CANCELED)
     }
 }

@@ -4,7 +4,7 @@
 //! No statement is named: unnamed ones work behind a pooler that gives out connections by transaction.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod};
 use futures_util::{Stream, TryStreamExt as _};
@@ -126,9 +126,14 @@ impl Database {
         Ok(Snapshot { exported: row.get(0), cursor: row.get(1), keeper })
     }
 
-    /// A session on a snapshot.
+    /// A session on a snapshot. Whoever took the snapshot has reached the database: if nobody answers now, it went away.
     pub(super) async fn on(&self, snapshot: &Snapshot) -> Result<Session, Error> {
-        self.session(Some(snapshot.exported.clone())).await
+        self.session(Some(snapshot.exported.clone())).await.map_err(|error| match error {
+            Error::Unreachable { server, source } => {
+                Error::Lost { server, during: "while connecting again".to_owned(), source }
+            }
+            other => other,
+        })
     }
 
     async fn session(&self, exported: Option<String>) -> Result<Session, Error> {
@@ -265,7 +270,8 @@ impl Session {
 
     /// Makes PostGIS visible if its schema is not on the search path.
     async fn add_to_search_path(&self, schema: &str) -> Result<(), Error> {
-        let sql = "SELECT set_config('search_path', current_setting('search_path') || ', ' || $1, true)
+        let sql = "SELECT set_config(
+                       'search_path', concat_ws(', ', nullif(current_setting('search_path'), ''), $1), true)
                    WHERE NOT $2 = ANY (current_schemas(true)::text[])";
         let (quoted, schema) = (quoted(schema), schema.to_owned());
         self.all("opening a session", sql, &[(&quoted, Type::TEXT), (&schema, Type::TEXT)]).await.map(|_| ())
@@ -283,16 +289,18 @@ impl Session {
 
     /// All rows of a statement.
     pub(super) async fn all(&self, place: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
+        let begun = Instant::now();
         self.until_stopped(async {
-            self.client.query_typed(sql, params).await.map_err(|error| self.failed(place, error))
+            self.client.query_typed(sql, params).await.map_err(|error| self.failed(place, begun, error))
         })
         .await
     }
 
     /// The one row of a statement.
     pub(super) async fn one(&self, place: &str, sql: &str, params: &[Param<'_>]) -> Result<Row, Error> {
+        let begun = Instant::now();
         self.until_stopped(async {
-            self.client.query_typed_one(sql, params).await.map_err(|error| self.failed(place, error))
+            self.client.query_typed_one(sql, params).await.map_err(|error| self.failed(place, begun, error))
         })
         .await
     }
@@ -305,11 +313,13 @@ impl Session {
         params: &[Param<'_>],
         mut each: impl FnMut(&Row) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        let begun = Instant::now();
+        let failed = |error| self.failed(place, begun, error);
         self.until_stopped(async {
             let params = params.iter().map(|(value, kind)| (*value, kind.clone()));
-            let rows = self.client.query_typed_raw(sql, params).await.map_err(|error| self.failed(place, error))?;
+            let rows = self.client.query_typed_raw(sql, params).await.map_err(failed)?;
             tokio::pin!(rows);
-            while let Some(row) = next(&mut rows).await.map_err(|error| self.failed(place, error))? {
+            while let Some(row) = next(&mut rows).await.map_err(failed)? {
                 each(&row)?;
             }
             Ok(())
@@ -335,22 +345,45 @@ impl Session {
         Err(Error::Interrupted)
     }
 
-    pub(super) fn failed(&self, place: &str, error: tokio_postgres::Error) -> Error {
+    fn failed(&self, place: &str, begun: Instant, error: tokio_postgres::Error) -> Error {
         let place = place.to_owned();
         let source = Cause::from(error);
         if source.is_lost() {
             return Error::Lost { server: self.server().clone(), during: format!("at {place}"), source };
         }
-        if source.is_timeout() {
-            let after = humantime::format_duration(self.database.options.statement_timeout).to_string();
-            return Error::Timeout { place, after, source };
+        if source.is_cancelled() {
+            let limit = self.database.options.statement_timeout;
+            if took_too_long(begun.elapsed(), limit) {
+                return Error::Timeout { place, after: humantime::format_duration(limit).to_string(), source };
+            }
+            let next = "Somebody cancelled it in the server (pg_cancel_backend): run the command again";
+            return Error::Query { place, next, source };
         }
         Error::Query { place, next: "Mend what the cause names, and run the command again", source }
     }
+}
+
+/// Whether a statement cancelled after so long had reached the limit; zero is none. Two machines' clocks do not run alike: a
+/// tenth is forgiven.
+fn took_too_long(after: Duration, limit: Duration) -> bool {
+    !limit.is_zero() && after >= limit.mul_f64(0.9)
 }
 
 async fn next<S: Stream<Item = Result<Row, tokio_postgres::Error>> + Unpin>(
     rows: &mut S,
 ) -> Result<Option<Row>, tokio_postgres::Error> {
     rows.try_next().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_statement_that_ran_as_long_as_its_limit_took_too_long() {
+        let seconds = Duration::from_secs;
+        for (after, limit, expected) in [(600, 600, true), (599, 600, true), (500, 600, false), (900, 0, false)] {
+            assert_eq!(took_too_long(seconds(after), seconds(limit)), expected, "{after} s of {limit} s");
+        }
+    }
 }

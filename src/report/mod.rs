@@ -1,6 +1,8 @@
 //! What the user sees of a run: events in, a bar on a terminal, lines in a pipe, JSON for machines.
 
 mod bar;
+mod contents;
+mod found;
 mod json;
 mod lines;
 mod summary;
@@ -12,6 +14,8 @@ use serde::Serialize;
 
 use crate::tile::Zoom;
 
+pub use contents::{Contents, ContentsZoom, ShownFeature, render_contents, render_features};
+pub use found::{Finding, FindingKind, Findings, render_findings};
 pub use summary::{PlanReport, PlanZoom, RunReport, RunZoom, SkippedRows, render_plan, render_run};
 
 /// Something that happened in a run.
@@ -154,7 +158,7 @@ pub fn print(text: &str) -> io::Result<()> {
 }
 
 /// A count with thin groups: 1 234 567.
-fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
@@ -168,7 +172,7 @@ fn grouped(number: u64) -> String {
 
 /// Bytes in decimal units.
 #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
-fn sized(bytes: u64) -> String {
+pub(crate) fn sized(bytes: u64) -> String {
     match bytes {
         0..1_000 => format!("{bytes} B"),
         1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
@@ -178,7 +182,7 @@ fn sized(bytes: u64) -> String {
 }
 
 /// Seconds as a person reads them.
-fn timed(seconds: f64) -> String {
+pub(crate) fn timed(seconds: f64) -> String {
     if seconds < 60.0 {
         return format!("{seconds:.1} s");
     }

@@ -25,6 +25,12 @@ pub struct SkippedRows {
 pub struct RunReport {
     /// Where the tiles are.
     pub output: String,
+    /// Tiles written: new ones, and ones whose bytes differ.
+    pub written: u64,
+    /// Tiles that the target held already, with the same bytes.
+    pub unchanged: u64,
+    /// Tiles that vanished, and were deleted.
+    pub deleted: u64,
     /// What the target says about the run.
     pub manifest: Manifest,
     /// Pairs of a feature and a tile drawn.
@@ -100,8 +106,8 @@ pub struct PlanZoom {
     pub estimated_seconds: f64,
 }
 
-/// Cells as columns: the first column left, the others right.
-fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+/// Cells as columns, each flush right.
+pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..header.len())
         .map(|column| {
             rows.iter().map(|row| row[column].chars().count()).chain([header[column].len()]).max().unwrap_or(0)
@@ -168,8 +174,17 @@ pub fn render_run(report: &RunReport) -> String {
         0 => String::new(),
         empty => format!(", {} rendered to nothing", grouped(empty)),
     };
+    let in_line = match (report.unchanged, report.deleted) {
+        (0, 0) => String::new(),
+        (unchanged, deleted) => format!(
+            " ({} written, {} unchanged, {} deleted)",
+            grouped(report.written),
+            grouped(unchanged),
+            grouped(deleted)
+        ),
+    };
     format!(
-        "{}time of a zoom: added up over the workers; of all: on the clock\n{}{} planned, {} stored{empty}: {}\n",
+        "{}time of a zoom: added up over the workers; of all: on the clock\n{}{} planned, {} stored{empty}{in_line}: {}\n",
         table(&header, &rows),
         skipped_lines(&report.skipped),
         grouped(report.manifest.planned),

@@ -12,7 +12,7 @@ use md5::{Digest as _, Md5};
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::staging::{Staging, StagingError};
-use super::{Finished, Metadata, Needs, Sink, TileEdit, Tileset, Written};
+use super::{Described, Finished, Metadata, Needs, Sink, TileEdit, Tileset, Written};
 use crate::stop::Stop;
 use crate::tile::Order;
 
@@ -32,6 +32,18 @@ pub enum MbtilesError {
         path: PathBuf,
         /// What it is instead.
         what: &'static str,
+    },
+    /// A companion of the old target that SQLite would take for the new one's.
+    #[error(
+        "{} lies beside the output {target} and would be applied to the new file: end the program that has the old one open and run sqlite3 '{target}' .tables, which clears it away; or remove it, with the changes that it holds",
+        companion.display(),
+        target = target.display()
+    )]
+    Companion {
+        /// The target's write-ahead log or rollback journal.
+        companion: PathBuf,
+        /// The target.
+        target: PathBuf,
     },
     /// The target could not be read.
     #[error("cannot read {} to see whether it is an MBTiles file that may be replaced", path.display())]
@@ -71,7 +83,7 @@ pub enum MbtilesError {
 
 /// What SQLite said, once: its own errors carry a second text beneath the first.
 #[derive(Debug)]
-pub struct SqliteCause(rusqlite::Error);
+pub struct SqliteCause(pub(super) rusqlite::Error);
 
 impl std::fmt::Display for SqliteCause {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -106,9 +118,11 @@ impl Mbtiles {
     /// [`Sink::finish`]. `stop` ends long steps early.
     ///
     /// # Errors
-    /// If the target is something else, its folder is missing or not writable, or another run writes it.
+    /// If the target is something else or SQLite has left changes beside it, its folder is missing or not writable, or
+    /// another run writes it.
     pub fn create(target: &Path, stop: &Stop) -> Result<Mbtiles, MbtilesError> {
         let staging = Staging::beside(target)?;
+        refuse_companions(staging.target())?;
         refuse_foreign(staging.target())?;
         let connection = open(staging.path(), stop).map_err(|source| failed(&staging, source))?;
         Ok(Mbtiles { connection, staging, hash: Md5::new(), digits: String::new() })
@@ -148,8 +162,8 @@ impl Sink for Mbtiles {
         Needs { order: Order::ZoomColumnTmsRow, layers_apart: false }
     }
 
-    fn begin(&mut self, _tileset: &Tileset) -> Result<(), MbtilesError> {
-        Ok(())
+    fn begin(&mut self, _tileset: &Tileset) -> Result<Option<Described>, MbtilesError> {
+        Ok(None)
     }
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, MbtilesError> {
@@ -164,6 +178,8 @@ impl Sink for Mbtiles {
         });
         describe(&connection, metadata, &hash).map_err(|source| failed(&staging, source))?;
         connection.close().map_err(|(_, source)| failed(&staging, source))?;
+        // A program may have begun to write the old file meanwhile.
+        refuse_companions(staging.target())?;
         Ok(Finished { place: staging.publish()?.display().to_string(), deleted: 0 })
     }
 }
@@ -209,6 +225,24 @@ fn describe(connection: &Connection, metadata: &Metadata, hash: &str) -> rusqlit
     transaction.commit()
 }
 
+/// Refuses to put a file beside changes to another. SQLite finds a log or journal by its name alone ("Write-Ahead Logging"
+/// and "Atomic Commit In SQLite", hot journals): the first reader would apply the old file's to the new one.
+fn refuse_companions(target: &Path) -> Result<(), MbtilesError> {
+    for end in ["-wal", "-journal"] {
+        let mut companion = target.as_os_str().to_owned();
+        companion.push(end);
+        let companion = PathBuf::from(companion);
+        match std::fs::metadata(&companion) {
+            // An empty one holds no changes.
+            Ok(found) if found.len() == 0 => {}
+            Ok(_) => return Err(MbtilesError::Companion { companion, target: target.to_owned() }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(MbtilesError::Unreadable { path: companion, source }),
+        }
+    }
+    Ok(())
+}
+
 /// Refuses to replace a file that is not an MBTiles archive. An empty file may be replaced.
 fn refuse_foreign(path: &Path) -> Result<(), MbtilesError> {
     let foreign = |what| Err(MbtilesError::Foreign { path: path.to_owned(), what });
@@ -228,17 +262,30 @@ fn refuse_foreign(path: &Path) -> Result<(), MbtilesError> {
         b"SQLite format 3\0" => {}
         _ => return foreign("it is not an SQLite file"),
     }
-    let tables = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-        .and_then(|connection| {
-            connection.query_row(
-                "SELECT count(*) FROM sqlite_schema WHERE name IN ('metadata', 'tiles') AND type IN ('table', 'view')",
-                [],
-                |row| row.get::<_, i64>(0),
-            )
-        });
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let tables = Connection::open_with_flags(as_it_lies(path), flags).and_then(|connection| {
+        connection.query_row(
+            "SELECT count(*) FROM sqlite_schema WHERE name IN ('metadata', 'tiles') AND type IN ('table', 'view')",
+            [],
+            |row| row.get::<_, i64>(0),
+        )
+    });
     match tables {
         Ok(2) => Ok(()),
         Ok(_) => foreign("it is an SQLite file without the tables metadata and tiles"),
         Err(_) => foreign("SQLite cannot read it"),
     }
+}
+
+/// A file as an SQLite URI ("Uniform Resource Identifiers", immutable) that takes it as it lies: a look at a file in WAL
+/// mode would leave a log and its index beside it, also read-only.
+fn as_it_lies(path: &Path) -> String {
+    let mut uri = "file:".to_owned();
+    for &byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => uri.push(byte.into()),
+            _ => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri + "?immutable=1"
 }

@@ -22,7 +22,7 @@ pub struct Metadata {
     pub bounds: [f64; 4],
     /// The layers and the types of their properties.
     pub vector_layers: Vec<VectorLayer>,
-    /// The manifest as JSON.
+    /// The manifest as JSON; empty if there is none, as in a copy of what another program made. It is then not written.
     pub manifest: String,
 }
 
@@ -77,7 +77,7 @@ impl Metadata {
             ("version", self.version.clone()),
             ("json", Some(json!({ "vector_layers": self.vector_layers }).to_string())),
             ("generator", Some(GENERATOR.to_owned())),
-            (MANIFEST_KEY, Some(self.manifest.clone())),
+            (MANIFEST_KEY, Some(self.manifest.clone()).filter(|manifest| !manifest.is_empty())),
         ];
         rows.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
@@ -97,7 +97,9 @@ impl Metadata {
         object.insert("type".to_owned(), "overlay".into());
         object.insert("vector_layers".to_owned(), json!(self.vector_layers));
         object.insert("generator".to_owned(), GENERATOR.into());
-        object.insert(MANIFEST_KEY.to_owned(), self.manifest.clone().into());
+        if !self.manifest.is_empty() {
+            object.insert(MANIFEST_KEY.to_owned(), self.manifest.clone().into());
+        }
         Value::Object(object)
     }
 

@@ -7,8 +7,13 @@
 //! | directory | [`Directory`] | [`DirectoryReader`] | brought in line, tile by tile |
 //! | S3 prefix | [`S3`] | [`S3Reader`] | brought in line, tile by tile |
 
+mod directory;
+mod error;
 mod mbtiles;
+mod mbtiles_check;
+mod mbtiles_read;
 mod metadata;
+mod pmtiles;
 mod read;
 mod s3;
 mod staging;
@@ -16,8 +21,12 @@ mod tree;
 
 use crate::tile::{Order, TileId};
 
+pub use directory::{Directory, DirectoryError, DirectoryReader, directory_versions, switch_directory};
+pub use error::TargetError;
 pub use mbtiles::{MBTILES_APPLICATION_ID, Mbtiles, MbtilesError};
+pub use mbtiles_read::MbtilesReader;
 pub use metadata::{Metadata, VectorLayer};
+pub use pmtiles::{Pmtiles, PmtilesError, PmtilesReader};
 pub use read::{Described, ReadError, TileReader};
 pub use s3::{
     Action, CacheRule, Encryption, Flights, InFlight, LocationError, S3, S3Archive, S3Cause, S3Error, S3Headers, S3Key, S3Keys,
@@ -125,11 +134,12 @@ pub trait Sink: Send {
     /// What the pipeline has to see to.
     fn needs(&self) -> Needs;
 
-    /// Is told what is coming, once, before the first edit. A target that is brought in line looks at what it holds.
+    /// Is told what is coming, once, before the first edit. A target that is brought in line looks at what it holds, and gives
+    /// what it said about itself up to now: tiles outside of the run's scope stay.
     ///
     /// # Errors
     /// If the target holds something else, or cannot be read.
-    fn begin(&mut self, tileset: &Tileset) -> Result<(), Self::Error>;
+    fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, Self::Error>;
 
     /// Takes the next edits. May wait until earlier ones are stored, so that what is in flight is bounded.
     ///

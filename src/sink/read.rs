@@ -88,6 +88,15 @@ pub trait TileReader: Send {
     /// If it cannot be read.
     fn describe(&mut self) -> Result<Described, ReadError>;
 
+    /// What is wrong with the target as its format sees it, each thing in words that say what and where: its layout and what
+    /// it says about itself. The tiles themselves, once unpacked, are looked at by `verify`.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn check(&mut self) -> Result<Vec<String>, ReadError> {
+        Ok(Vec::new())
+    }
+
     /// Every tile that the target holds.
     ///
     /// # Errors

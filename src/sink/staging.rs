@@ -39,6 +39,16 @@ pub enum StagingError {
         /// The cause.
         source: io::Error,
     },
+    /// The new file has its name, but the folder that says so may not be on the disk yet.
+    #[error("the new {} is in place, but its folder {} could not be synced, so a power cut may bring the old one back: run sync before you rely on it", target.display(), folder.display())]
+    Unsynced {
+        /// The new file.
+        target: PathBuf,
+        /// Its folder.
+        folder: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
 }
 
 /// A file in the making. Dropped before it is published, it is removed.
@@ -126,21 +136,23 @@ impl Staging {
             next: "the old file is unchanged; look into the cause and run the command again",
             source,
         };
-        let Some(file) = self.lock.take() else { return Ok(self.target.clone()) };
-        if let Ok(old) = fs::metadata(&self.target) {
-            // The new file is as readable as the one it replaces.
-            file.set_permissions(old.permissions())
-                .map_err(|source| failed("set the rights of", &self.path, source))?;
+        // As long as the lock is here, the staged file is removed if a step fails.
+        if let Some(file) = &self.lock {
+            if let Ok(old) = fs::metadata(&self.target) {
+                // The new file is as readable as the one it replaces.
+                file.set_permissions(old.permissions())
+                    .map_err(|source| failed("set the rights of", &self.path, source))?;
+            }
+            file.sync_all().map_err(|source| failed("sync", &self.path, source))?;
         }
-        let published = file.sync_all().map_err(|source| failed("sync", &self.path, source)).and_then(|()| {
-            fs::rename(&self.path, &self.target).map_err(|source| failed("replace", &self.target, source))
-        });
-        if let Err(error) = published {
-            self.lock = Some(file);
-            return Err(error);
-        }
+        fs::rename(&self.path, &self.target).map_err(|source| failed("replace", &self.target, source))?;
+        self.lock = None;
         let folder = self.target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| failed("sync", folder, source))?;
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| StagingError::Unsynced {
+            target: self.target.clone(),
+            folder: folder.to_owned(),
+            source,
+        })?;
         Ok(self.target.clone())
     }
 }
@@ -195,7 +207,10 @@ mod tests {
         let path = staging.path().to_owned();
         staging.lock = Some(File::open("/proc/self/status").unwrap());
         let error = staging.publish().unwrap_err().to_string();
-        assert!(error.starts_with("cannot set the rights of ") && error.contains("the old file is unchanged"), "{error}");
+        assert!(
+            error.starts_with("cannot set the rights of ") && error.contains("the old file is unchanged"),
+            "{error}"
+        );
         assert!(!path.exists());
         assert_eq!(fs::read(&target).unwrap(), b"old");
     }

@@ -50,6 +50,16 @@ impl Batch {
         self.areas.first().map(|area| area.rect.zoom)
     }
 
+    /// Takes in another batch of the same layers, whose rectangles share no tile with these.
+    pub fn join(&mut self, other: Batch) {
+        self.areas.extend(other.areas);
+        self.tiles += other.tiles;
+        for (own, others) in self.layers.iter_mut().zip(other.layers) {
+            own.tiles += others.tiles;
+            own.features += others.features;
+        }
+    }
+
     /// Pairs of a candidate and a tile, all layers together: the batch's size.
     #[must_use]
     pub fn features(&self) -> u64 {

@@ -86,6 +86,19 @@ impl TileRect {
         u64::from(self.x1 - self.x0 + 1) * u64::from(self.y1 - self.y0 + 1)
     }
 
+    /// The tiles that lie in both; `None` if there are none.
+    #[must_use]
+    pub fn common(&self, other: &TileRect) -> Option<TileRect> {
+        let rect = TileRect {
+            zoom: self.zoom,
+            x0: self.x0.max(other.x0),
+            y0: self.y0.max(other.y0),
+            x1: self.x1.min(other.x1),
+            y1: self.y1.min(other.y1),
+        };
+        (rect.x0 <= rect.x1 && rect.y0 <= rect.y1).then_some(rect)
+    }
+
     /// The rectangle cut in two across its longer side; `None` for a single tile.
     #[must_use]
     pub fn halves(&self) -> Option<(TileRect, TileRect)> {

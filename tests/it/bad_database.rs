@@ -222,7 +222,17 @@ fn a_postgis_in_a_schema_of_its_own_works_or_names_the_grant() {
     old.refuses(&role.url(), &[], 2, &[&text]);
     role.may("USAGE ON SCHEMA \"My GIS\"");
     seed(&role.url(), &old.path, &[]).ok();
-    assert_eq!(Archive::open(&old.path).stored().len(), 15);
+    let expected = Archive::open(&old.path).stored();
+    assert_eq!(expected.len(), 15);
+    // A search path that names no schema at all; SET search_path = '' would name one without letters.
+    db.run(&format!(
+        "SELECT set_config('search_path', '', false); ALTER ROLE {} SET search_path FROM CURRENT; RESET search_path",
+        role.name
+    ));
+    let output = old.beside("no_path.mbtiles");
+    let config = old.config("[[layer]]\nname = \"facilities\"\ntable = \"public.api_facility\"");
+    seed(&role.url(), &output, &["--config", &config]).ok();
+    assert!(Archive::open(&output).stored() == expected);
 }
 
 #[test]

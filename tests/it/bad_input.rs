@@ -6,7 +6,7 @@ use std::process::Command;
 use rusqlite::Connection;
 
 use super::support::OldTarget;
-use super::support::program::{program, run, seed_command};
+use super::support::program::{humble, program, run, seed_command};
 use super::support::refusal::{NOWHERE, names};
 
 #[test]
@@ -162,6 +162,64 @@ fn an_output_that_cannot_be_replaced_is_left_alone() {
     }
 }
 
+/// Readers would apply what lies there to the new file.
+#[test]
+fn what_sqlite_left_beside_the_old_file_is_refused_until_it_is_cleared_away() {
+    // A program that ended in mid-write: its changes are in the "-wal" alone.
+    let program = OldTarget::new();
+    let connection = Connection::open(&program.path).unwrap();
+    connection.execute_batch("PRAGMA journal_mode = WAL; UPDATE tiles SET tile_data = x'00';").unwrap();
+    let log = std::fs::read(program.path.with_file_name("t.mbtiles-wal")).unwrap();
+    let before = std::fs::read(&program.path).unwrap();
+    assert!(!log.is_empty());
+    for target in [Some(&before[..]), Some(b""), None] {
+        for (end, bytes) in [("-wal", &log[..]), ("-journal", b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7")] {
+            let folder = tempfile::tempdir().unwrap();
+            let (path, left) = (folder.path().join("t.mbtiles"), folder.path().join(format!("t.mbtiles{end}")));
+            if let Some(target) = target {
+                std::fs::write(&path, target).unwrap();
+            }
+            std::fs::write(&left, bytes).unwrap();
+            let (shown, there) = (path.display(), names(folder.path()));
+            let text = format!(
+                "error: {} lies beside the output {shown} and would be applied to the new file: end the program that has the old one open and run sqlite3 '{shown}' .tables, which clears it away; or remove it, with the changes that it holds\n",
+                left.display()
+            );
+            run(&mut seed_command(NOWHERE, &path, &[])).fails(1, &[&text]);
+            assert_eq!(names(folder.path()), there, "nothing comes or goes: {text}");
+            assert!(target.is_none_or(|target| std::fs::read(&path).unwrap() == target), "{text}");
+            assert!(std::fs::read(&left).unwrap() == bytes, "{text}");
+            // What the message says helps.
+            let tables = "SELECT count(*) FROM sqlite_schema";
+            Connection::open(&path).unwrap().query_row(tables, [], |row| row.get::<_, i64>(0)).unwrap();
+            assert!(!left.exists(), "{text}");
+            // An empty one holds nothing.
+            std::fs::write(&left, b"").unwrap();
+            run(&mut seed_command(NOWHERE, &path, &[])).fails(1, &["cannot reach the database"]);
+        }
+    }
+}
+
+#[test]
+fn a_target_in_wal_mode_that_was_closed_is_looked_at_without_a_trace() {
+    let old = OldTarget::new();
+    Connection::open(&old.path).unwrap().execute_batch("PRAGMA journal_mode = WAL").unwrap();
+    let old = OldTarget::holding(&std::fs::read(&old.path).unwrap());
+    assert_eq!(std::fs::read(&old.path).unwrap()[18..20], [2, 2], "WAL mode");
+    old.refuses(NOWHERE, &[], 1, &["cannot reach the database"]);
+}
+
+#[test]
+fn an_old_target_is_known_under_any_name() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let old = OldTarget::new();
+    for name in [&b"a b%41?mode=memory#c&'d'.mbtiles"[..], "Bäche.mbtiles".as_bytes(), b"\xff.mbtiles"] {
+        let path = old.beside("").join(std::ffi::OsStr::from_bytes(name));
+        std::fs::copy(&old.path, &path).unwrap();
+        run(&mut seed_command(NOWHERE, &path, &[])).fails(1, &["cannot reach the database"]);
+    }
+}
+
 #[test]
 fn an_output_that_cannot_be_written_is_refused_before_the_work() {
     let old = OldTarget::new();
@@ -216,28 +274,16 @@ fn a_folder_without_the_right_to_write_is_refused_before_the_work() {
         "error: cannot write {}: give yourself the right to write there, or choose another --output\n  cause: Permission denied",
         staged.display()
     );
-    old.refuses_command(&mut humble(&["--output", old.path.to_str().unwrap()]), 1, &[&text]);
+    old.refuses_command(&mut humble(&seed_command(NOWHERE, &old.path, &[])), 1, &[&text]);
     mode(folder, "755");
     mode(&old.path, "000");
     let text = format!(
         "error: cannot read {} to see whether it is an MBTiles file that may be replaced\n  cause: Permission denied",
         old.path.display()
     );
-    run(&mut humble(&["--output", old.path.to_str().unwrap()])).fails(1, &[&text]);
+    run(&mut humble(&seed_command(NOWHERE, &old.path, &[]))).fails(1, &[&text]);
     mode(&old.path, "644");
     old.is_untouched("after an unreadable target");
-}
-
-/// `seed` without root's right to write everywhere.
-fn humble(arguments: &[&str]) -> Command {
-    let plain = seed_command(NOWHERE, Path::new("unused"), &[]);
-    let root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
-    let mut command = Command::new(if root { "setpriv" } else { "env" });
-    if root {
-        command.arg("--bounding-set=-dac_override,-dac_read_search");
-    }
-    command.arg(plain.get_program()).args(["seed", "--database-url", NOWHERE]).args(arguments);
-    command
 }
 
 #[test]

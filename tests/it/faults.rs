@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::support::gate::gated;
 use super::support::program::{program, run, seed_command, signal, start_seed, wait};
-use super::support::{Archive, Cluster, Db, Gate, Place, seed, until};
+use super::support::{Archive, Cluster, Db, Door, Gate, Place, seed, until};
 
 /// A folder with an old target in it: zoom 0 only.
 struct Target {
@@ -224,6 +224,22 @@ fn a_database_that_stays_away_fails_the_run_after_the_set_number_of_restarts() {
         .fails(1, &["starting over on a new snapshot (1 of 1)", "the database went away 2 times", "cause: "]);
     assert!(!ended.stderr.contains("(2 of"), "{}", ended.stderr);
     target.is_untouched("away");
+}
+
+#[test]
+fn a_database_that_goes_away_between_the_survey_and_the_first_tile_is_asked_again() {
+    let db = Db::with_facilities(100);
+    let target = Target::of(&db);
+    let expected = target.folder.path().join("expected.mbtiles");
+    seed(&db.url, &expected, &["--zoom", "0-5"]).ok();
+    // The session that surveys is let in, the workers are not.
+    let door = Door::for_one(&db.name);
+    let mut child = start_seed(&door.url, &target.path, &["--zoom", "0-5"]);
+    let stderr = child.stderr.take().unwrap();
+    read_until(&mut child, stderr, "starting over on a new snapshot (1 of 3)");
+    door.open();
+    wait(child).ok();
+    assert!(tiles(&target.path) == tiles(&expected));
 }
 
 #[test]

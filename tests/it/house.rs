@@ -4,22 +4,26 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// A room and the rooms that it may import, beside itself.
-const MAY_IMPORT: [(&str, &[&str]); 16] = [
+const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("tile", &[]),
     ("stop", &[]),
     ("encode", &[]),
     ("manifest", &[]),
+    ("mvt", &[]),
     ("source", &["tile"]),
     ("plan", &["tile"]),
-    ("sink", &["tile", "stop"]),
+    ("sink", &["tile", "stop", "encode"]),
     ("postgis", &["tile", "stop", "source", "manifest"]),
     ("pipeline", &["tile", "encode", "source", "sink"]),
     ("report", &["tile", "manifest", "plan", "pipeline"]),
-    ("config", &["tile", "encode", "postgis", "pipeline"]),
+    ("config", &["tile", "encode", "postgis", "pipeline", "sink"]),
     ("cli", &["tile", "config"]),
     (
         "command",
-        &["tile", "stop", "encode", "manifest", "source", "plan", "sink", "postgis", "pipeline", "report", "config"],
+        &[
+            "tile", "stop", "encode", "manifest", "mvt", "source", "plan", "sink", "postgis", "pipeline", "report",
+            "config",
+        ],
     ),
     ("exit", &["command", "postgis", "sink", "stop"]),
     ("lib", &[]),

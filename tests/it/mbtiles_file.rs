@@ -1,9 +1,14 @@
 //! The archive as other people's programs read it, and as MBTiles 1.3 wants it.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
-use super::support::{Archive, Db, seed};
+use super::support::database::with_database;
+use super::support::gate::gated;
+use super::support::program::{humble, run, seed_command, start_seed, wait};
+use super::support::refusal::names;
+use super::support::{Archive, Db, Gate, OldTarget, Place, seed};
 
 /// A point in the north-east of the world lies in tile 1/1/0 (XYZ), which MBTiles calls column 1, row 1: the golden tile.
 #[test]
@@ -132,4 +137,45 @@ fn rows_lie_in_the_file_in_the_order_of_the_index() {
         )
         .unwrap();
     assert_eq!(out_of_order, 0);
+}
+
+#[test]
+fn what_sqlite_writes_beside_the_old_file_during_a_run_fails_the_run() {
+    let db = Db::with_facilities(10);
+    let old = OldTarget::new();
+    let config = gated(&old.beside(""), Place::Render, "");
+    for end in ["-wal", "-journal"] {
+        let gate = Gate::close(&db);
+        let child = start_seed(&db.url, &old.path, &["--config", &config]);
+        gate.wait_for(1);
+        let left = old.path.with_file_name(format!("t.mbtiles{end}"));
+        std::fs::write(&left, "changes").unwrap();
+        gate.open();
+        wait(child).fails(1, &[&left.display().to_string(), "would be applied to the new file"]);
+        assert_eq!(std::fs::read(&left).unwrap(), b"changes", "{end}");
+        std::fs::remove_file(&left).unwrap();
+        old.is_untouched(end);
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_synced_fails_the_run_and_the_new_file_is_in_place() {
+    let db = Db::with_facilities(10);
+    let old = OldTarget::new();
+    let folder = old.path.parent().unwrap();
+    let mode = |mode| std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode)).unwrap();
+    // Over TCP: the folder of the socket belongs to another.
+    let url = with_database(&std::env::var("TEST_DATABASE_URL_TCP").expect("run scripts/test"), &db.name);
+    // Files may be made in it and renamed, but it cannot be opened.
+    mode(0o333);
+    let ended = run(&mut humble(&seed_command(&url, &old.path, &["--zoom", "0-5"])));
+    mode(0o755);
+    let text = format!(
+        "error: the new {} is in place, but its folder {} could not be synced, so a power cut may bring the old one back: run sync before you rely on it\n  cause: Permission denied",
+        old.path.display(),
+        folder.display()
+    );
+    ended.fails(1, &[&text]);
+    assert!(Archive::open(&old.path).stored().keys().any(|(zoom, ..)| *zoom == 5));
+    assert_eq!(names(folder).len(), 1, "nothing is left beside it");
 }

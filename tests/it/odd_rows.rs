@@ -3,7 +3,9 @@
 
 use serde_json::{Value, json};
 
-use super::support::{Archive, Db, OldTarget, seed};
+use super::support::gate::gated;
+use super::support::program::{start_seed, wait};
+use super::support::{Archive, Db, Gate, OldTarget, Place, seed};
 
 fn report(old: &OldTarget, db: &Db, arguments: &[&str]) -> (super::support::program::Run, Value) {
     let path = old.beside("r.json");
@@ -253,6 +255,26 @@ fn a_statement_that_takes_too_long_names_the_tile_and_the_limit() {
         );
         old.refuses_config(&db.url, &config, &["--zoom", "5", "--workers", "1"], 1, &[&text]);
     }
+}
+
+#[test]
+fn a_statement_that_somebody_cancels_is_no_timeout() {
+    let db = Db::with_facilities(10);
+    let old = OldTarget::new();
+    let config = gated(&old.beside(""), Place::Survey, "");
+    let gate = Gate::close(&db);
+    let child = start_seed(&db.url, &old.path, &["--config", &config]);
+    gate.wait_for(1);
+    db.run(
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND wait_event = 'advisory'",
+    );
+    let ended = wait(child).fails(1, &[
+        "error: layer \"facilities\", reading where its features lie: the database could not run the query. Somebody cancelled it in the server (pg_cancel_backend): run the command again\n  cause: ",
+    ]);
+    assert!(!ended.stderr.contains("statement_timeout"), "{}", ended.stderr);
+    old.is_untouched("cancelled");
+    gate.open();
 }
 
 #[test]

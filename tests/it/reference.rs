@@ -180,12 +180,19 @@ fn points_in_any_reference_system_and_geographies_are_what_the_plain_query_retur
     db.run(
         "CREATE TABLE geog AS SELECT id, name, location::geography(Point, 4326) AS g FROM api_facility;
          ALTER TABLE geog ADD PRIMARY KEY (id); CREATE INDEX ON geog USING gist (g);
+         CREATE TABLE geog4269 AS SELECT id, name, ST_SetSRID(location, 4269)::geography(Point, 4269) AS g FROM api_facility;
+         ALTER TABLE geog4269 ADD PRIMARY KEY (id); CREATE INDEX ON geog4269 USING gist (g);
          CREATE TABLE geogline AS SELECT id, name, ST_MakeLine(location, ST_Translate(location, 0.3, 0.2))::geography AS g FROM api_facility WHERE ST_X(location) BETWEEN -170 AND 170 LIMIT 40;
          ALTER TABLE geogline ADD PRIMARY KEY (id); CREATE INDEX ON geogline USING gist (g)",
     );
-    for (table, zooms) in
-        [("p3857", "0-14"), ("p25832", "0-14"), ("p27700", "0-14"), ("geog", "0-14"), ("geogline", "0-11")]
-    {
+    for (table, zooms) in [
+        ("p3857", "0-14"),
+        ("p25832", "0-14"),
+        ("p27700", "0-14"),
+        ("geog", "0-14"),
+        ("geog4269", "0-14"),
+        ("geogline", "0-11"),
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let (config, output) = (folder.path().join("c.toml"), folder.path().join("t.mbtiles"));
         std::fs::write(&config, format!("[[layer]]\nname = \"{table}\"\ntable = \"{table}\"\nproperties = [\"name\"]\n[run]\nbatch_features = 100")).unwrap();

@@ -115,9 +115,9 @@ impl Carried {
 }
 
 /// The condition by which the spatial index finds the rows of an area, and what the area has to know for it.
-fn search(layer: &Layer) -> (String, &'static str) {
+fn search(layer: &Layer) -> (String, String) {
     if !(layer.shape.geography && layer.shape.points) {
-        return (format!("{} && oar_tiles_area.box", geometry(layer)), "");
+        return (format!("{} && oar_tiles_area.box", geometry(layer)), String::new());
     }
     // The index of a geography is asked by distance; the box then decides.
     let column = &layer.geometry;
@@ -125,13 +125,16 @@ fn search(layer: &Layer) -> (String, &'static str) {
         "ST_DWithin({column}, oar_tiles_area.centre, oar_tiles_area.radius, false)
             AND {column}::geometry && oar_tiles_area.box"
     );
-    let around = ",
-        ST_SetSRID(ST_MakePoint((w + e) / 2, (s + n) / 2), 4326)::geography AS centre,
+    // Distances are measured within one reference system only.
+    let place = |x: &str, y: &str| format!("ST_SetSRID(ST_MakePoint({x}, {y}), {})::geography", layer.shape.srid);
+    let (centre, corner) = (place("(w + e) / 2", "(s + n) / 2"), place("w", "latitude"));
+    let around = format!(
+        ",
+        {centre} AS centre,
         CASE WHEN e - w > 60 OR n - s > 60 THEN 2.1e7 ELSE 1000 + 1.1 * (
-            SELECT max(ST_Distance(
-                ST_SetSRID(ST_MakePoint((w + e) / 2, (s + n) / 2), 4326)::geography,
-                ST_SetSRID(ST_MakePoint(w, latitude), 4326)::geography, false))
-            FROM (VALUES (s), (n)) AS corner (latitude)) END AS radius";
+            SELECT max(ST_Distance({centre}, {corner}, false))
+            FROM (VALUES (s), (n)) AS corner (latitude)) END AS radius"
+    );
     (search, around)
 }
 

@@ -166,12 +166,12 @@ mod tests {
         assert_eq!(names, ["a.tiles.json", "b%20c.tiles.json", "metadata.json"]);
         let tilejson: Value = serde_json::from_slice(&notes[1].body).unwrap();
         assert_eq!(tilejson["tiles"][0], "https://tiles.example.org/x/b%20c/{z}/{x}/{y}.pbf");
-        let noted = read(&notes[2].body).unwrap();
-        assert_eq!((noted.described.bounds, noted.described.zooms), (Some([-10.0, -5.5, 10.0, 5.5]), Some((0, 3))));
-        assert_eq!(noted.described.vector_layers, metadata.vector_layers);
-        assert_eq!(noted.template.as_deref(), Some("{layer}/{z}/{x}/{y}.pbf"));
+        let back = read(&notes[2].body).unwrap();
+        assert_eq!((back.described.bounds, back.described.zooms), (Some([-10.0, -5.5, 10.0, 5.5]), Some((0, 3))));
+        assert_eq!(back.described.vector_layers, metadata.vector_layers);
+        assert_eq!(back.template.as_deref(), Some("{layer}/{z}/{x}/{y}.pbf"));
         assert_eq!(
-            (noted.layers, fingerprint(&noted.described.manifest.unwrap())),
+            (back.layers, fingerprint(&back.described.manifest.unwrap())),
             (layers.to_vec(), Some("f".to_owned()))
         );
     }

@@ -94,7 +94,7 @@ pub fn new_version(now: SystemTime, latest: Option<&Latest>) -> String {
     if !taken(&name) {
         return name;
     }
-    (2..).map(|number| format!("{name}-{number}")).find(|name| !taken(name)).unwrap_or(name)
+    (2..=u32::MAX).map(|number| format!("{name}-{number}")).find(|name| !taken(name)).unwrap_or(name)
 }
 
 fn seconds(time: SystemTime) -> u64 {

@@ -3,15 +3,18 @@
 pub mod archive;
 pub mod cluster;
 pub mod database;
+pub mod door;
 pub mod gate;
 pub mod program;
 pub mod proxy;
 pub mod refusal;
 pub mod s3;
+pub mod sinks;
 
 pub use archive::Archive;
 pub use cluster::Cluster;
 pub use database::Db;
+pub use door::Door;
 pub use gate::{Gate, Place};
 pub use program::seed;
 pub use refusal::OldTarget;

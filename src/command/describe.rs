@@ -1,0 +1,137 @@
+//! What a target is told to say about itself after a run.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use md5::{Digest as _, Md5};
+
+use super::CommandError;
+use super::survey::Prepared;
+use crate::config::Settings;
+use crate::manifest::{MANIFEST_VERSION, Manifest, Region};
+use crate::postgis::Layer;
+use crate::sink::{Described, Metadata, VectorLayer, Written};
+use crate::tile::{LonLatBox, ZoomList};
+
+/// A hash of everything in the configuration that decides a tile's bytes.
+pub(super) fn fingerprint(settings: &Settings, layers: &[Layer]) -> String {
+    let mut hash = Md5::new();
+    for layer in layers {
+        hash.update(layer.definition());
+        hash.update("\n");
+    }
+    hash.update(format!("{:?}", settings.limits.packing));
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The manifest of a run that stored everything. `before` is what the target said until now.
+pub(super) fn manifest(
+    settings: &Settings,
+    prepared: &Prepared,
+    written: Written,
+    started: SystemTime,
+    before: Option<&Described>,
+) -> Manifest {
+    let old: Option<Manifest> =
+        before.and_then(|before| before.manifest.as_deref()).and_then(|manifest| serde_json::from_str(manifest).ok());
+    let tileset = &settings.tileset;
+    let kept: Vec<Region> = old
+        .iter()
+        .flat_map(Manifest::regions)
+        .filter(|region| !covers(&tileset.zooms, &tileset.bbox, region))
+        .collect();
+    // What is kept shows an older state of the database: changes are to be looked for from there.
+    let snapshot = match old {
+        Some(old) if !kept.is_empty() => old.snapshot,
+        _ => prepared.snapshot.cursor().to_owned(),
+    };
+    Manifest {
+        version: MANIFEST_VERSION,
+        generator: concat!("oar-tiles ", env!("CARGO_PKG_VERSION")).to_owned(),
+        snapshot,
+        database: prepared.server.identity.clone(),
+        fingerprint: fingerprint(settings, &prepared.layers),
+        zooms: tileset.zooms.to_string(),
+        bbox: tileset.bbox.iter().map(LonLatBox::to_string).collect(),
+        kept,
+        planned: prepared.zooms.iter().map(|zoom| zoom.tiles).sum(),
+        stored: written.stored + written.unchanged,
+        empty: written.removed,
+        started: started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        seconds: started.elapsed().unwrap_or_default().as_secs_f64(),
+    }
+}
+
+/// Whether a run over some zooms and boxes renders all of a region.
+fn covers(zooms: &ZoomList, boxes: &[LonLatBox], region: &Region) -> bool {
+    let Ok(old) = region.zooms.parse::<ZoomList>() else { return false };
+    let within = |old: &String| {
+        boxes.iter().any(|new| {
+            let Ok(old) = old.parse::<LonLatBox>() else { return false };
+            let ([w, s, e, n], [west, south, east, north]) = (old.corners(), new.corners());
+            old == *new
+                || (!old.crosses_antimeridian() && !new.crosses_antimeridian())
+                    && (west <= w && south <= s && e <= east && n <= north)
+        })
+    };
+    old.iter().all(|zoom| zooms.contains(zoom))
+        && (boxes.is_empty() || !region.bbox.is_empty() && region.bbox.iter().all(within))
+}
+
+/// The metadata of the target after the run, with what it goes on holding.
+pub(super) fn metadata(
+    settings: &Settings,
+    prepared: &Prepared,
+    manifest: &Manifest,
+    before: Option<&Described>,
+) -> Result<Metadata, CommandError> {
+    let tileset = &settings.tileset;
+    let kept: Vec<ZoomList> = manifest.kept.iter().filter_map(|region| region.zooms.parse().ok()).collect();
+    let all: Vec<String> = std::iter::once(&tileset.zooms).chain(&kept).map(ZoomList::to_string).collect();
+    let zooms: ZoomList = all.join(",").parse().unwrap_or_else(|_already_read| tileset.zooms.clone());
+    let drawn = |layer: &Layer| {
+        let zooms = || zooms.iter().filter(|zoom| layer.zooms().contains(*zoom));
+        Some((zooms().next()?.get(), zooms().next_back()?.get()))
+    };
+    let vector_layer = |layer: &Layer| {
+        let (minzoom, maxzoom) = drawn(layer)?;
+        let fields = layer.fields().map(|(name, kind)| (name.to_owned(), kind.into())).collect();
+        Some(VectorLayer { id: layer.name().to_owned(), description: String::new(), minzoom, maxzoom, fields })
+    };
+    let mut bounds = prepared.bounds;
+    if let Some(old) = before.and_then(|before| before.bounds).filter(|_| !kept.is_empty()) {
+        bounds = [bounds[0].min(old[0]), bounds[1].min(old[1]), bounds[2].max(old[2]), bounds[3].max(old[3])];
+    }
+    Ok(Metadata {
+        name: tileset.name.clone(),
+        description: tileset.description.clone(),
+        attribution: tileset.attribution.clone(),
+        version: tileset.version.clone(),
+        vector_layers: prepared.layers.iter().filter_map(vector_layer).collect(),
+        zooms,
+        bounds,
+        manifest: serde_json::to_string(manifest).map_err(std::io::Error::from)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_covers_what_lies_within_its_zooms_and_boxes() {
+        let boxes = |text: &[&str]| text.iter().map(|text| text.parse().unwrap()).collect::<Vec<LonLatBox>>();
+        for (zooms, bbox, old_zooms, old_bbox, covered) in [
+            ("0-14", vec![], "0-14", vec![], true),
+            ("0-14", vec![], "3", vec!["0,0,1,1"], true),
+            ("0-5", vec![], "0-14", vec![], false),
+            ("0-14", vec!["0,0,10,10"], "0-14", vec![], false),
+            ("0-14", vec!["0,0,10,10"], "2-3", vec!["1,1,2,2", "0,0,10,10"], true),
+            ("0-14", vec!["0,0,10,10"], "2-3", vec!["1,1,20,2"], false),
+            ("0-14", vec!["170,-5,-170,5"], "2-3", vec!["170,-5,-170,5"], true),
+        ] {
+            let region =
+                Region { zooms: old_zooms.to_owned(), bbox: old_bbox.into_iter().map(str::to_owned).collect() };
+            assert_eq!(covers(&zooms.parse().unwrap(), &boxes(&bbox), &region), covered, "{zooms} {bbox:?} {region:?}");
+        }
+    }
+}

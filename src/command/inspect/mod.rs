@@ -1,0 +1,215 @@
+//! `oar-tiles inspect`: what a target holds, or what one of its tiles holds.
+
+mod geojson;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::CommandError;
+use super::target::{Place, Reach};
+use crate::config::Settings;
+use crate::encode::Gunzip;
+use crate::manifest::Manifest;
+use crate::mvt;
+use crate::pipeline::{LargestTile, TileSizes};
+use crate::report::{Contents, ContentsZoom, ShownFeature, print, render_contents, render_features};
+use crate::sink::{Described, TileReader};
+use crate::stop::Stop;
+use crate::tile::{Order, Slice, TileCoord, TileId, Zoom};
+
+/// What `inspect` was asked for.
+#[derive(Debug, Clone, Default)]
+pub struct InspectOptions {
+    /// The target.
+    pub target: String,
+    /// A tile, as z/x/y; without it the whole target.
+    pub tile: Option<String>,
+    /// Only this layer of the tile.
+    pub layer: Option<String>,
+    /// The tile as GeoJSON.
+    pub geojson: bool,
+    /// The summary as JSON.
+    pub json: bool,
+}
+
+/// Tiles read at a time.
+const CHUNK: usize = 1_000;
+
+/// Runs `inspect`.
+///
+/// # Errors
+/// If the target cannot be read, or does not hold the tile.
+pub async fn inspect(options: InspectOptions, settings: &Settings, stop: &Stop) -> Result<(), CommandError> {
+    let reach = Reach::new(settings, false, stop);
+    let looking = tokio::task::spawn_blocking(move || run(&options, &reach));
+    // Nothing is written, so nothing has to be cleaned up.
+    tokio::select! {
+        shown = looking => shown.unwrap_or_else(|error| Err(CommandError::Died(error.to_string()))),
+        signal = stop.wait() => Err(CommandError::Interrupted(signal)),
+    }
+}
+
+fn run(options: &InspectOptions, reach: &Reach) -> Result<(), CommandError> {
+    let place = Place::parse(&options.target)?;
+    let tile = options.tile.as_deref().map(parse).transpose()?;
+    let mut reader = reach.reader(&place)?;
+    let text = if let Some(tile) = tile {
+        let raw = raw(&mut *reader, tile, &place)?;
+        features(&raw, tile, options, &place)?
+    } else {
+        let contents = contents(&mut *reader, place.to_string())?;
+        if options.json {
+            serde_json::to_string_pretty(&contents).map_err(std::io::Error::from)? + "\n"
+        } else {
+            render_contents(&contents)
+        }
+    };
+    print(&text)?;
+    Ok(())
+}
+
+/// The tile that a text names.
+fn parse(text: &str) -> Result<TileCoord, CommandError> {
+    let wrong = |what: String| CommandError::NoTile { text: text.to_owned(), what };
+    let parts: Vec<u64> = text
+        .split('/')
+        .map(|part| part.parse().ok())
+        .collect::<Option<_>>()
+        .filter(|parts: &Vec<u64>| parts.len() == 3)
+        .ok_or_else(|| wrong("write zoom/column/row, such as 4/13/6".to_owned()))?;
+    let zoom = u8::try_from(parts[0]).ok().and_then(Zoom::new);
+    let zoom = zoom.ok_or_else(|| wrong(format!("the deepest zoom is {}", Zoom::MAX)))?;
+    let [x, y] = [parts[1], parts[2]].map(|part| u32::try_from(part).unwrap_or(u32::MAX));
+    TileCoord::new(zoom, x, y).ok_or_else(|| wrong(format!("columns and rows of zoom {zoom} are 0 to {}", zoom.last())))
+}
+
+/// A tile's MVT bytes, put together where the target keeps layers apart.
+fn raw(reader: &mut dyn TileReader, tile: TileCoord, place: &Place) -> Result<Vec<u8>, CommandError> {
+    let layers = reader.describe()?.vector_layers.len();
+    let apart = (0..layers).filter_map(|layer| Some(Slice::Layer(u16::try_from(layer).ok()?)));
+    let ids: Vec<TileId> = [Slice::Whole].into_iter().chain(apart).map(|slice| TileId { coord: tile, slice }).collect();
+    let stored: Vec<Box<[u8]>> = reader.read(&ids)?.into_iter().flatten().collect();
+    if stored.is_empty() {
+        return Err(CommandError::NotThere { place: place.to_string(), what: format!("tile {tile}") });
+    }
+    let mut gunzip = Gunzip::new();
+    let mut raw = Vec::new();
+    for stored in stored {
+        raw.extend(gunzip.unpack(&stored).map_err(|source| broken(place, tile, source))?);
+    }
+    Ok(raw)
+}
+
+fn broken(place: &Place, tile: TileCoord, source: impl std::error::Error + Send + Sync + 'static) -> CommandError {
+    CommandError::BrokenTile { place: place.to_string(), tile, source: Box::new(source) }
+}
+
+/// The features of a tile as a table or as GeoJSON.
+fn features(raw: &[u8], tile: TileCoord, options: &InspectOptions, place: &Place) -> Result<String, CommandError> {
+    let mut layers = mvt::decode(raw).map_err(|source| broken(place, tile, source))?;
+    if let Some(wanted) = &options.layer {
+        let there: Vec<&str> = layers.iter().map(|layer| layer.name).collect();
+        let there = there.join(", ");
+        layers.retain(|layer| layer.name == wanted);
+        if layers.is_empty() {
+            let what = format!("layer {wanted:?} in tile {tile}: there is {there}");
+            return Err(CommandError::NotThere { place: place.to_string(), what });
+        }
+    }
+    if options.geojson {
+        let collection = geojson::collection(tile, &layers);
+        return Ok(serde_json::to_string(&collection).map_err(std::io::Error::from)? + "\n");
+    }
+    let shown: Vec<ShownFeature> = layers
+        .iter()
+        .flat_map(|layer| {
+            layer.features.iter().map(|feature| ShownFeature {
+                layer: layer.name.to_owned(),
+                id: feature.id.map(|id| id.to_string()).unwrap_or_default(),
+                geometry: feature.geometry.kind().to_owned(),
+                properties: serde_json::Value::Object(geojson::properties(layer, feature)).to_string(),
+            })
+        })
+        .collect();
+    Ok(render_features(&shown))
+}
+
+/// The figures of one zoom in the making.
+#[derive(Default)]
+struct Figures {
+    tiles: u64,
+    bytes: u64,
+    sizes: TileSizes,
+    largest: Option<LargestTile>,
+}
+
+fn contents(reader: &mut dyn TileReader, target: String) -> Result<Contents, CommandError> {
+    let Described { name, description, zooms, bounds, vector_layers, manifest, .. } = reader.describe()?;
+    let mut tiles = reader.list()?;
+    // Reads go through the file in its order.
+    tiles.sort_by_cached_key(|id| (Order::ZoomColumnTmsRow.place(id.coord), id.slice));
+    let mut by_zoom: BTreeMap<Zoom, Figures> = BTreeMap::new();
+    for chunk in tiles.chunks(CHUNK) {
+        for (id, stored) in chunk.iter().zip(reader.read(chunk)?) {
+            let bytes = stored.map_or(0, |stored| stored.len() as u64);
+            let zoom = by_zoom.entry(id.coord.zoom()).or_default();
+            zoom.tiles += 1;
+            zoom.bytes += bytes;
+            zoom.sizes.add(bytes);
+            if zoom.largest.is_none_or(|largest| bytes > largest.bytes) {
+                zoom.largest = Some(LargestTile { tile: id.coord, bytes });
+            }
+        }
+    }
+    // A manifest that cannot be read is for verify to name; what it says is left out.
+    let manifest = manifest.and_then(|text| serde_json::from_str::<Manifest>(&text).ok());
+    let seeded = manifest.as_ref().and_then(|manifest| {
+        let time = UNIX_EPOCH.checked_add(Duration::from_secs(manifest.started))?;
+        (manifest.started < 253_402_300_800).then(|| humantime::format_rfc3339_seconds(time).to_string())
+    });
+    Ok(Contents {
+        target,
+        name,
+        description,
+        bounds,
+        zooms_named: zooms,
+        vector_layers: serde_json::to_value(vector_layers).map_err(std::io::Error::from)?,
+        manifest,
+        seeded,
+        tiles: by_zoom.values().map(|zoom| zoom.tiles).sum(),
+        bytes: by_zoom.values().map(|zoom| zoom.bytes).sum(),
+        zooms: by_zoom
+            .into_iter()
+            .map(|(level, zoom)| ContentsZoom {
+                zoom: level.get(),
+                tiles: zoom.tiles,
+                bytes: zoom.bytes,
+                median: zoom.sizes.quantile(0.5),
+                p95: zoom.sizes.quantile(0.95),
+                largest: zoom.largest,
+            })
+            .collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_is_no_tile_says_what_to_write() {
+        assert_eq!(parse("4/13/6").unwrap().to_string(), "4/13/6");
+        for (text, what) in [
+            ("4/13", "write zoom/column/row, such as 4/13/6"),
+            ("4/13/6/1", "write zoom/column/row, such as 4/13/6"),
+            ("a/b/c", "write zoom/column/row, such as 4/13/6"),
+            ("4/-1/6", "write zoom/column/row, such as 4/13/6"),
+            ("23/0/0", "the deepest zoom is 22"),
+            ("300/0/0", "the deepest zoom is 22"),
+            ("3/8/0", "columns and rows of zoom 3 are 0 to 7"),
+            ("3/0/99999999999", "columns and rows of zoom 3 are 0 to 7"),
+        ] {
+            assert_eq!(parse(text).unwrap_err().to_string(), format!("{text:?} is no tile: {what}"));
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Where a target's text becomes a concrete reader or sink: the one place that knows all kinds.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::CommandError;
+use crate::config::Settings;
+use crate::sink::{
+    Described, Directory, DirectoryReader, Finished, Mbtiles, MbtilesReader, Metadata, Needs, Pmtiles, PmtilesReader,
+    Sink, TargetError, TileEdit, TileReader, Tileset, TreeOptions, Written,
+};
+use crate::stop::Stop;
+
+/// Where tiles are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// An MBTiles file.
+    Mbtiles(PathBuf),
+    /// A PMTiles file.
+    Pmtiles(PathBuf),
+    /// A directory of tiles.
+    Directory(PathBuf),
+    /// Tiles beneath a prefix of a bucket; the prefix is empty or ends with a slash.
+    S3Prefix {
+        /// The bucket.
+        bucket: String,
+        /// The prefix.
+        prefix: String,
+    },
+    /// A PMTiles object in a bucket.
+    S3Pmtiles {
+        /// The bucket.
+        bucket: String,
+        /// The object's key.
+        key: String,
+    },
+}
+
+impl Place {
+    /// What a target's text names.
+    pub(crate) fn parse(text: &str) -> Result<Place, CommandError> {
+        let wrong = || CommandError::NoTarget { text: text.to_owned() };
+        if let Some(rest) = text.strip_prefix("s3://") {
+            let (bucket, key) = rest.split_once('/').ok_or_else(wrong)?;
+            let (bucket, key) = (bucket.to_owned(), key.to_owned());
+            return match ending(Path::new(&key)).as_deref() {
+                _ if bucket.is_empty() => Err(wrong()),
+                _ if key.is_empty() || key.ends_with('/') => Ok(Place::S3Prefix { bucket, prefix: key }),
+                Some("pmtiles") => Ok(Place::S3Pmtiles { bucket, key }),
+                _ => Err(wrong()),
+            };
+        }
+        let path = PathBuf::from(text);
+        let folder = text.ends_with(['/', std::path::MAIN_SEPARATOR]);
+        match ending(&path).as_deref() {
+            _ if folder => Ok(Place::Directory(path)),
+            Some("mbtiles") => Ok(Place::Mbtiles(path)),
+            Some("pmtiles") => Ok(Place::Pmtiles(path)),
+            _ if path.is_dir() => Ok(Place::Directory(path)),
+            None if !text.is_empty() && !path.exists() => Ok(Place::Directory(path)),
+            _ => Err(wrong()),
+        }
+    }
+
+    /// Whether both are the same target.
+    pub(crate) fn is(&self, other: &Place) -> bool {
+        let real = |place: &Place| match place {
+            Place::Mbtiles(path) | Place::Pmtiles(path) | Place::Directory(path) => path.canonicalize().ok(),
+            Place::S3Prefix { .. } | Place::S3Pmtiles { .. } => None,
+        };
+        self == other || matches!((real(self), real(other)), (Some(one), Some(two)) if one == two)
+    }
+
+    /// What a tileset without a name is called.
+    pub(crate) fn stem(&self) -> String {
+        let path = match self {
+            Place::Mbtiles(path) | Place::Pmtiles(path) | Place::Directory(path) => path.as_path(),
+            Place::S3Prefix { prefix, .. } => Path::new(prefix),
+            Place::S3Pmtiles { key, .. } => Path::new(key),
+        };
+        path.file_stem().map_or_else(|| "tiles".to_owned(), |stem| stem.to_string_lossy().into_owned())
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Mbtiles(path) | Place::Pmtiles(path) | Place::Directory(path) => path.display().fmt(f),
+            Place::S3Prefix { bucket, prefix: key } | Place::S3Pmtiles { bucket, key } => {
+                write!(f, "s3://{bucket}/{key}")
+            }
+        }
+    }
+}
+
+fn ending(path: &Path) -> Option<String> {
+    path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase())
+}
+
+/// How targets are reached and written.
+#[derive(Debug, Clone)]
+pub(crate) struct Reach {
+    tree: TreeOptions,
+    stop: Stop,
+}
+
+impl Reach {
+    /// As the settings say.
+    pub(crate) fn new(settings: &Settings, force: bool, stop: &Stop) -> Reach {
+        Reach { tree: TreeOptions { force, ..settings.tree.clone() }, stop: stop.clone() }
+    }
+
+    /// A reader of a target. May wait for a server: not to be called where nothing may.
+    pub(crate) fn reader(&self, place: &Place) -> Result<Box<dyn TileReader>, CommandError> {
+        Ok(match place {
+            Place::Mbtiles(path) => Box::new(MbtilesReader::open(path)?),
+            Place::Pmtiles(path) => Box::new(PmtilesReader::open(path)?),
+            Place::Directory(path) => Box::new(DirectoryReader::open(path, &self.tree.template)?),
+            other => return Err(CommandError::NotBuilt { place: other.to_string() }),
+        })
+    }
+
+    /// A sink for a target. May wait for a server: not to be called where nothing may.
+    pub(crate) fn sink(&self, place: &Place) -> Result<AnySink, CommandError> {
+        let sink = match place {
+            Place::Mbtiles(path) => AnySink::Mbtiles(Mbtiles::create(path, &self.stop).map_err(TargetError::from)?),
+            Place::Pmtiles(path) => AnySink::Pmtiles(Pmtiles::create(path, &self.stop).map_err(TargetError::from)?),
+            Place::Directory(path) => {
+                AnySink::Directory(Directory::create(path, self.tree.clone(), &self.stop).map_err(TargetError::from)?)
+            }
+            other => return Err(CommandError::NotBuilt { place: other.to_string() }),
+        };
+        Ok(sink)
+    }
+
+    /// Whether a target stores tiles as gzip; archives always do.
+    pub(crate) fn packed(&self, place: &Place) -> bool {
+        match place {
+            Place::Mbtiles(_) | Place::Pmtiles(_) | Place::S3Pmtiles { .. } => true,
+            Place::Directory(_) | Place::S3Prefix { .. } => self.tree.packed,
+        }
+    }
+}
+
+/// A sink of any kind.
+pub(crate) enum AnySink {
+    Mbtiles(Mbtiles),
+    Pmtiles(Pmtiles),
+    Directory(Directory),
+}
+
+/// Calls the sink that there is.
+macro_rules! each {
+    ($any:expr, $sink:ident => $call:expr) => {
+        match $any {
+            AnySink::Mbtiles($sink) => $call.map_err(TargetError::from),
+            AnySink::Pmtiles($sink) => $call.map_err(TargetError::from),
+            AnySink::Directory($sink) => $call.map_err(TargetError::from),
+        }
+    };
+}
+
+impl Sink for AnySink {
+    type Error = TargetError;
+
+    fn needs(&self) -> Needs {
+        match self {
+            AnySink::Mbtiles(sink) => sink.needs(),
+            AnySink::Pmtiles(sink) => sink.needs(),
+            AnySink::Directory(sink) => sink.needs(),
+        }
+    }
+
+    fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, TargetError> {
+        each!(self, sink => sink.begin(tileset))
+    }
+
+    fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, TargetError> {
+        each!(self, sink => sink.write(edits))
+    }
+
+    fn finish(self, metadata: &Metadata) -> Result<Finished, TargetError> {
+        each!(self, sink => sink.finish(metadata))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_targets_text_says_what_it_is() {
+        let bucket = || "b".to_owned();
+        for (text, place) in [
+            ("a/b.mbtiles", Place::Mbtiles("a/b.mbtiles".into())),
+            ("A.MBTILES", Place::Mbtiles("A.MBTILES".into())),
+            ("b.pmtiles", Place::Pmtiles("b.pmtiles".into())),
+            ("tiles/", Place::Directory("tiles/".into())),
+            ("tiles.v2/", Place::Directory("tiles.v2/".into())),
+            ("nowhere/tiles", Place::Directory("nowhere/tiles".into())),
+            ("src", Place::Directory("src".into())),
+            (".", Place::Directory(".".into())),
+            ("s3://b/", Place::S3Prefix { bucket: bucket(), prefix: String::new() }),
+            ("s3://b/p/q/", Place::S3Prefix { bucket: bucket(), prefix: "p/q/".to_owned() }),
+            ("s3://b/p/x.pmtiles", Place::S3Pmtiles { bucket: bucket(), key: "p/x.pmtiles".to_owned() }),
+        ] {
+            assert_eq!(Place::parse(text).unwrap(), place, "{text}");
+            assert_eq!(place.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_names_no_target_is_refused_with_the_four_kinds() {
+        for text in
+            ["", "tiles.zip", "Cargo.toml", "LICENSE", "s3://", "s3://b", "s3:///p/", "s3://b/p", "s3://b/x.mbtiles"]
+        {
+            let error = Place::parse(text).unwrap_err().to_string();
+            assert_eq!(
+                error,
+                format!(
+                    "{text:?} names no target: write a file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/ (or s3://bucket/file.pmtiles)"
+                )
+            );
+        }
+    }
+}

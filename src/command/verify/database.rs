@@ -1,0 +1,190 @@
+//! Whether a target shows what the database holds: its tiles are rendered again and compared.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::mpsc;
+
+use super::Amount;
+use super::look::{CHUNK, Looked, key};
+use crate::command::survey::prepare;
+use crate::command::{CommandError, seed};
+use crate::config::Settings;
+use crate::encode::Gunzip;
+use crate::manifest::Manifest;
+use crate::postgis::Renderer;
+use crate::report::{FindingKind, Report};
+use crate::source::{RenderedTile, Source as _};
+use crate::stop::Stop;
+use crate::tile::{Batch, LonLatBox, Order, Slice, TileCoord, TileId, TileRect};
+
+/// Compares a target with the database's state of now.
+pub(super) async fn compare(
+    looked: Looked,
+    amount: Amount,
+    settings: &Settings,
+    report: &Arc<dyn Report>,
+    stop: &Stop,
+) -> Result<Looked, CommandError> {
+    let unfit = |what: String| CommandError::Unfit { place: looked.findings.target.clone(), what };
+    let manifest = looked.manifest.as_ref().ok_or_else(|| {
+        unfit("it has no manifest, so nobody knows what it should show. Verify it without --database".to_owned())
+    })?;
+    let settings = as_seeded(settings, manifest)
+        .ok_or_else(|| unfit("its manifest names zooms or boxes that cannot be read. Seed it again".to_owned()))?;
+    let mut prepared = prepare(&settings, Order::ZoomColumnTmsRow, report, stop).await?;
+    let (theirs, ours) = (&manifest.fingerprint, super::super::describe::fingerprint(&settings, &prepared.layers));
+    if *theirs != ours {
+        return Err(unfit(format!(
+            "it was seeded with another configuration (its fingerprint is {theirs}, that of the settings {ours}). Give the --config and --layer that it was seeded with"
+        )));
+    }
+    let planned: u64 = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
+    let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
+    // A batch is rendered as a whole, so a sample is one of batches.
+    let every = planned.div_ceil(amount.of(planned).max(1)).max(1);
+    let chosen: Vec<Batch> =
+        batches.into_iter().enumerate().filter(|(i, _)| (*i as u64).is_multiple_of(every)).map(|(_, b)| b).collect();
+    let rects = (every > 1).then(|| chosen.iter().flat_map(|batch| &batch.areas).map(|area| area.rect).collect());
+
+    let workers = settings.workers.get().min(chosen.len());
+    let queue = Arc::new(Mutex::new(chosen.into_iter()));
+    let (done, tiles) = mpsc::channel(settings.limits.window.get());
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..workers {
+        let mut renderer = Renderer::open(&prepared.database, &prepared.snapshot, &prepared.layers).await?;
+        let (queue, done) = (Arc::clone(&queue), done.clone());
+        tasks.spawn(async move {
+            loop {
+                let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
+                let Some(batch) = next else { return Ok(()) };
+                let tiles = renderer.render(&batch).await?;
+                // Whoever compares is gone only after a failure of its own, which is the cause.
+                if done.send(tiles).await.is_err() {
+                    return Ok(());
+                }
+            }
+        });
+    }
+    drop(done);
+    let comparing = tokio::task::spawn_blocking(move || Comparison::new(looked).run(tiles, rects, planned));
+    let mut failure: Option<CommandError> = None;
+    while let Some(task) = tasks.join_next().await {
+        if let Err(error) = task.unwrap_or_else(|error| Err(CommandError::Died(error.to_string()))) {
+            tasks.abort_all();
+            failure.get_or_insert(error);
+        }
+    }
+    let looked = comparing.await.map_err(|error| CommandError::Died(error.to_string()))??;
+    failure.map_or(Ok(looked), Err)
+}
+
+/// The settings with the zooms and boxes that the target was seeded with.
+fn as_seeded(settings: &Settings, manifest: &Manifest) -> Option<Settings> {
+    let mut settings = settings.clone();
+    settings.tileset.zooms = manifest.zooms.parse().ok()?;
+    settings.tileset.bbox =
+        manifest.bbox.iter().map(|bbox| bbox.parse::<LonLatBox>().ok()).collect::<Option<Vec<_>>>()?;
+    Some(settings)
+}
+
+/// The comparison of rendered tiles with stored ones.
+struct Comparison {
+    looked: Looked,
+    /// Side by side with the target's tiles: whether the database has the tile.
+    accounted: Vec<bool>,
+    /// Whether the target keeps layers apart.
+    layers_apart: bool,
+    gunzip: Gunzip,
+    rendered: u64,
+}
+
+impl Comparison {
+    fn new(looked: Looked) -> Comparison {
+        let layers_apart = looked.tiles.iter().any(|id| id.slice != Slice::Whole);
+        let accounted = vec![false; looked.tiles.len()];
+        Comparison { looked, accounted, layers_apart, gunzip: Gunzip::new(), rendered: 0 }
+    }
+
+    /// Compares until all senders are gone. `rects` are the tiles that are rendered, if it is not all of them.
+    fn run(
+        mut self,
+        mut rendered: mpsc::Receiver<Vec<RenderedTile>>,
+        rects: Option<Vec<TileRect>>,
+        planned: u64,
+    ) -> Result<Looked, CommandError> {
+        while let Some(tiles) = rendered.blocking_recv() {
+            self.rendered += tiles.len() as u64;
+            for chunk in tiles.chunks(CHUNK) {
+                self.compare(chunk)?;
+            }
+        }
+        match rects {
+            None => (0..self.looked.tiles.len()).for_each(|place| self.ghost(place)),
+            Some(rects) => rects.iter().for_each(|rect| self.ghosts(rect)),
+        }
+        (self.looked.findings.rendered, self.looked.findings.planned) = (Some(self.rendered), Some(planned));
+        Ok(self.looked)
+    }
+
+    fn compare(&mut self, rendered: &[RenderedTile]) -> Result<(), CommandError> {
+        let expected: Vec<(TileId, &[u8])> = rendered.iter().flat_map(|tile| self.expected(tile)).collect();
+        let mut both = Vec::new();
+        for (id, mvt) in expected {
+            let place = self.looked.tiles.binary_search_by_key(&key(&id), key);
+            match (place, mvt.is_empty()) {
+                (Ok(place), false) => {
+                    self.accounted[place] = true;
+                    both.push((id, mvt));
+                }
+                (Err(_), false) => self.looked.findings.add(FindingKind::Missing, || format!("tile {id}")),
+                // What renders to nothing and is there is counted with all that should not be there.
+                (_, true) => {}
+            }
+        }
+        let ids: Vec<TileId> = both.iter().map(|(id, _)| *id).collect();
+        let stored = self.looked.reader.read(&ids)?;
+        for ((id, mvt), stored) in both.into_iter().zip(stored) {
+            let same = stored.is_some_and(|stored| self.gunzip.unpack(&stored).is_ok_and(|raw| raw == mvt));
+            if !same {
+                self.looked.findings.add(FindingKind::Different, || format!("tile {id}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a target holds of a rendered tile: it all together, or each layer by itself.
+    fn expected<'a>(&self, tile: &'a RenderedTile) -> Vec<(TileId, &'a [u8])> {
+        if !self.layers_apart {
+            return vec![(tile.tile.into(), &tile.mvt)];
+        }
+        let mut layers = tile.layers.clone();
+        layers.sort_unstable();
+        let mut rest = &*tile.mvt;
+        let cut = layers.into_iter().map(|(layer, bytes)| {
+            let (own, others) = rest.split_at_checked(bytes).unwrap_or((rest, &[]));
+            rest = others;
+            (TileId { coord: tile.tile, slice: Slice::Layer(layer) }, own)
+        });
+        cut.collect()
+    }
+
+    /// Notes the tiles of a rectangle that the database does not have.
+    fn ghosts(&mut self, rect: &TileRect) {
+        for x in rect.x0..=rect.x1 {
+            // TMS rows grow north, so the last row of a column comes first.
+            let ends = TileCoord::new(rect.zoom, x, rect.y1).zip(TileCoord::new(rect.zoom, x, rect.y0));
+            let Some((first, last)) = ends else { continue };
+            let from = self.looked.tiles.partition_point(|id| key(id) < key(&first.into()));
+            let (last, _) = key(&last.into());
+            let to = self.looked.tiles.partition_point(|id| key(id).0 <= last);
+            (from..to).for_each(|place| self.ghost(place));
+        }
+    }
+
+    fn ghost(&mut self, place: usize) {
+        if !self.accounted[place] {
+            let id = self.looked.tiles[place];
+            self.looked.findings.add(FindingKind::Ghost, || format!("tile {id}"));
+        }
+    }
+}

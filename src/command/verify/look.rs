@@ -1,0 +1,202 @@
+//! What a target shows by itself: its structure, and whether its tiles are what it says they are.
+
+use std::collections::{HashMap, HashSet};
+
+use super::Amount;
+use crate::command::CommandError;
+use crate::command::target::{Place, Reach};
+use crate::encode::Gunzip;
+use crate::manifest::Manifest;
+use crate::mvt;
+use crate::report::{FindingKind, Findings};
+use crate::sink::{Described, ReadError, TileReader, VectorLayer};
+use crate::stop::Stop;
+use crate::tile::{Order, Slice, TileId, TileRect, WORLD_UNITS, latitude, longitude};
+
+/// Tiles read at a time: the bound on memory.
+pub(super) const CHUNK: usize = 1_000;
+
+/// A target that was looked at.
+pub(super) struct Looked {
+    pub(super) reader: Box<dyn TileReader>,
+    pub(super) manifest: Option<Manifest>,
+    /// Every tile that it holds, in [`Order::ZoomColumnTmsRow`].
+    pub(super) tiles: Vec<TileId>,
+    pub(super) findings: Findings,
+}
+
+/// The place of a tile among [`Looked::tiles`].
+pub(super) fn key(id: &TileId) -> (u64, Slice) {
+    (Order::ZoomColumnTmsRow.place(id.coord), id.slice)
+}
+
+/// Looks at a target.
+pub(super) fn look(place: &Place, reach: &Reach, amount: Amount, stop: &Stop) -> Result<Looked, CommandError> {
+    let mut reader = reach.reader(place)?;
+    let mut findings = Findings::new(place.to_string());
+    for what in reader.check()? {
+        findings.add(FindingKind::Structure, || what);
+    }
+    let described = found(reader.describe(), &mut findings)?;
+    let tiles = found(reader.list(), &mut findings)?;
+    let mut looked = Looked { reader, manifest: None, tiles: tiles.unwrap_or_default(), findings };
+    looked.tiles.sort_by_cached_key(key);
+    looked.findings.tiles = looked.tiles.len() as u64;
+    if let Some(described) = described {
+        looked.manifest(&described);
+        looked.tiles(&described, amount, stop)?;
+    }
+    Ok(looked)
+}
+
+/// Damage that the reader meets is a finding; if the check has named it already, it is not named twice.
+fn found<T>(read: Result<T, ReadError>, findings: &mut Findings) -> Result<Option<T>, CommandError> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(ReadError::Damaged { what, .. }) => {
+            if findings.count() == 0 {
+                findings.add(FindingKind::Structure, || what);
+            }
+            Ok(None)
+        }
+        Err(other) => Err(other.into()),
+    }
+}
+
+impl Looked {
+    fn manifest(&mut self, described: &Described) {
+        let Some(text) = &described.manifest else { return };
+        let tiles = self.tiles.len() as u64;
+        match serde_json::from_str::<Manifest>(text) {
+            Ok(manifest) => {
+                if manifest.stored != tiles {
+                    let stored = manifest.stored;
+                    let what = || format!("it says that {stored} tiles are stored, but there are {tiles}");
+                    self.findings.add(FindingKind::Manifest, what);
+                }
+                self.manifest = Some(manifest);
+            }
+            Err(error) => self.findings.add(FindingKind::Manifest, || format!("it cannot be read ({error})")),
+        }
+    }
+
+    /// Unpacks and decodes the tiles, or a sample spread evenly over them.
+    fn tiles(&mut self, described: &Described, amount: Amount, stop: &Stop) -> Result<(), CommandError> {
+        let Looked { reader, tiles, findings, .. } = self;
+        if let Some((from, to)) = described.zooms {
+            for id in tiles.iter().filter(|id| !(from..=to).contains(&id.coord.zoom().get())) {
+                findings.add(FindingKind::Outside, || format!("tile {id} is not of the zooms {from}-{to}"));
+            }
+        }
+        let (total, count) = (tiles.len() as u128, u128::from(amount.of(tiles.len() as u64)));
+        #[expect(clippy::cast_possible_truncation, reason = "below the number of tiles")]
+        let chosen: Vec<TileId> = (0..count).map(|i| tiles[(i * total / count) as usize]).collect();
+        let told = Told::new(described);
+        let mut gunzip = Gunzip::new();
+        for chunk in chosen.chunks(CHUNK) {
+            if let Some(signal) = stop.asked() {
+                return Err(CommandError::Interrupted(signal));
+            }
+            let Some(stored) = found(reader.read(chunk), findings)? else { return Ok(()) };
+            for (id, stored) in chunk.iter().zip(stored) {
+                findings.decoded += 1;
+                match stored.map(|stored| gunzip.unpack(&stored)) {
+                    Some(Ok(raw)) => told.compare(id, &raw, findings),
+                    Some(Err(error)) => findings.add(FindingKind::Broken, || format!("tile {id}: {error}")),
+                    None => {
+                        findings.add(FindingKind::Structure, || format!("tile {id} is listed, but it cannot be found"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a target says about its tiles.
+struct Told<'a> {
+    bounds: Option<[f64; 4]>,
+    layers: HashMap<&'a str, &'a VectorLayer>,
+}
+
+impl Told<'_> {
+    fn new(described: &Described) -> Told<'_> {
+        let layers = described.vector_layers.iter().map(|layer| (layer.id.as_str(), layer)).collect();
+        Told { bounds: described.bounds, layers }
+    }
+
+    /// Decodes a tile and compares it with what is said.
+    fn compare(&self, id: &TileId, raw: &[u8], findings: &mut Findings) {
+        let layers = match mvt::decode(raw) {
+            Ok(layers) => layers,
+            Err(error) => return findings.add(FindingKind::Broken, || format!("tile {id}: {error}")),
+        };
+        if layers.iter().all(|layer| layer.features.is_empty()) {
+            return findings.add(FindingKind::Empty, || format!("tile {id}"));
+        }
+        if self.bounds.is_some_and(|bounds| !touches(id, &layers, bounds)) {
+            findings.add(FindingKind::Outside, || format!("tile {id} does not touch the bounds"));
+        }
+        // A target that describes no layer at all was found by its format's own check.
+        if !self.layers.is_empty() {
+            let mut said = HashSet::new();
+            for what in layers.iter().flat_map(|layer| self.undescribed(id, layer)) {
+                if said.insert(what.clone()) {
+                    findings.add(FindingKind::Undescribed, || format!("tile {id}: {what}"));
+                }
+            }
+        }
+    }
+
+    fn undescribed(&self, id: &TileId, layer: &mvt::Layer<'_>) -> Vec<String> {
+        let (name, zoom) = (layer.name, id.coord.zoom().get());
+        let Some(told) = self.layers.get(name) else { return vec![format!("layer {name:?} is not described")] };
+        let mut found = Vec::new();
+        if !(told.minzoom..=told.maxzoom).contains(&zoom) {
+            found.push(format!("layer {name:?} is described for the zooms {}-{} only", told.minzoom, told.maxzoom));
+        }
+        let mut seen = HashSet::new();
+        let properties = layer.features.iter().flat_map(|feature| layer.properties(feature));
+        for (key, value) in properties {
+            let kind = value.kind();
+            if !seen.insert((key, kind)) {
+                continue;
+            }
+            match told.fields.get(key).map(|field| field.as_str().unwrap_or_default()) {
+                None => found.push(format!("layer {name:?} has the property {key:?}, which is not described")),
+                // Other programs may describe a property in words of their own.
+                Some(other) if other != kind && ["String", "Number", "Boolean"].contains(&other) => {
+                    found.push(format!("layer {name:?}: the property {key:?} is a {kind}, but described as {other}"));
+                }
+                Some(_) => {}
+            }
+        }
+        found
+    }
+}
+
+/// Whether a tile touches the bounds when it grows by its buffer. How wide that is no target says; it is at least as wide as
+/// the tile's own features reach beyond its edge.
+fn touches(id: &TileId, layers: &[mvt::Layer<'_>], [west, south, east, north]: [f64; 4]) -> bool {
+    // Bounds are written with six decimals.
+    const ROUNDING: f64 = 1e-6;
+    let TileId { coord: tile, .. } = *id;
+    let beyond = layers.iter().map(beyond).fold(0.0, f64::max);
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "at most three tiles wide")]
+    let margin = ((WORLD_UNITS >> tile.zoom().get()) as f64 * beyond) as i64 + 2;
+    let rect = TileRect { zoom: tile.zoom(), x0: tile.x(), y0: tile.y(), x1: tile.x(), y1: tile.y() };
+    let (left, top, right, bottom) = rect.world(margin);
+    let (left, right) = (longitude(left) - ROUNDING, longitude(right) + ROUNDING);
+    let (top, bottom) = (latitude(top) + ROUNDING, latitude(bottom) - ROUNDING);
+    // Bounds over the antimeridian have west greater than east.
+    let across = if west <= east { left <= east && right >= west } else { left <= east || right >= west };
+    across && bottom <= north && top >= south
+}
+
+/// How far the features of a layer reach beyond the tile, as a share of its side; one unit of the grid more for rounding.
+fn beyond(layer: &mvt::Layer<'_>) -> f64 {
+    let extent = f64::from(layer.extent);
+    let axes = layer.features.iter().flat_map(|feature| feature.geometry.positions()).flatten().map(f64::from);
+    let farthest = axes.map(|axis| (-axis).max(axis - extent)).fold(0.0, f64::max);
+    ((farthest + 1.0) / extent).min(3.0)
+}

@@ -1,0 +1,214 @@
+//! Vector tiles as values (Mapbox Vector Tile 2.1): strict, borrowed from the bytes, and never panicking, whatever they are.
+
+mod geometry;
+mod wire;
+
+use std::collections::HashSet;
+
+pub use geometry::{Geometry, Position};
+use wire::{Broken, Fields, numbers, signed};
+
+/// A decoded layer (section 4.1).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Layer<'a> {
+    /// Its name, unique in the tile.
+    pub name: &'a str,
+    /// Units of the grid along one side of the tile.
+    pub extent: u32,
+    /// Its features, in the order in which they stand.
+    pub features: Vec<Feature>,
+    keys: Vec<&'a str>,
+    values: Vec<Value<'a>>,
+}
+
+/// A decoded feature (section 4.2).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Feature {
+    /// Its id, if it has one.
+    pub id: Option<u64>,
+    /// Where it lies.
+    pub geometry: Geometry,
+    /// Pairs of places in the layer's keys and values, checked.
+    tags: Vec<u32>,
+}
+
+/// The value of a property (section 4.1): one of seven kinds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Value<'a> {
+    /// A text.
+    Text(&'a str),
+    /// A number of single precision.
+    Float(f32),
+    /// A number of double precision.
+    Double(f64),
+    /// A whole number.
+    Int(i64),
+    /// A whole number that is not negative.
+    Uint(u64),
+    /// A whole number, written so that negative ones are short.
+    Sint(i64),
+    /// Yes or no.
+    Bool(bool),
+}
+
+impl Value<'_> {
+    /// The word of TileJSON for its kind: "String", "Number" or "Boolean" (TileJSON 3.0.0, section 3.3.2).
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Value::Text(_) => "String",
+            Value::Bool(_) => "Boolean",
+            Value::Float(_) | Value::Double(_) | Value::Int(_) | Value::Uint(_) | Value::Sint(_) => "Number",
+        }
+    }
+}
+
+impl<'a> Layer<'a> {
+    /// The properties of one of its features.
+    pub fn properties<'l>(&'l self, feature: &'l Feature) -> impl Iterator<Item = (&'a str, Value<'a>)> + 'l {
+        feature.tags.chunks_exact(2).filter_map(|tag| {
+            let [key, value] = tag else { return None };
+            Some((*self.keys.get(*key as usize)?, *self.values.get(*value as usize)?))
+        })
+    }
+}
+
+/// Why bytes are no tile.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("its vector tile is broken: {place}{what}")]
+pub struct DecodeError {
+    /// Where: the layer and the feature, counted from 1, as far as they are known.
+    place: String,
+    /// What is wrong.
+    what: String,
+}
+
+impl DecodeError {
+    fn new(what: &str) -> DecodeError {
+        DecodeError { place: String::new(), what: what.to_owned() }
+    }
+
+    fn within(mut self, place: &str) -> DecodeError {
+        self.place = format!("{place}, {}", self.place);
+        self
+    }
+}
+
+/// Decodes the bytes of a tile, which are not packed any more. No bytes at all are a tile without layers.
+///
+/// # Errors
+/// If the bytes are not what MVT 2.1 says: cut off, a name twice, another version, a tag out of range, a geometry that
+/// cannot be drawn.
+pub fn decode(raw: &[u8]) -> Result<Vec<Layer<'_>>, DecodeError> {
+    let mut layers = Vec::new();
+    let mut names = HashSet::new();
+    for field in Fields(raw) {
+        let (number, value) = field.map_err(DecodeError::new)?;
+        if number != 3 {
+            continue;
+        }
+        let bytes = value.bytes().map_err(DecodeError::new)?;
+        let layer = layer(bytes).map_err(|error| {
+            let place = format!("layer {}", layers.len() + 1);
+            error.within(&place)
+        })?;
+        if !names.insert(layer.name) {
+            return Err(DecodeError::new(&format!("two layers are named {:?}", layer.name)));
+        }
+        layers.push(layer);
+    }
+    Ok(layers)
+}
+
+fn layer(bytes: &[u8]) -> Result<Layer<'_>, DecodeError> {
+    let (mut name, mut extent, mut version) = (None, None, None);
+    let (mut keys, mut values, mut features) = (Vec::new(), Vec::new(), Vec::new());
+    for field in Fields(bytes) {
+        let mut read = || -> Result<(), Broken> {
+            let (number, value) = field?;
+            match number {
+                1 => name = Some(value.text()?),
+                2 => features.push(value.bytes()?),
+                3 => keys.push(value.text()?),
+                4 => values.push(self::value(value.bytes()?)?),
+                5 => extent = Some(value.u32()?),
+                15 => version = Some(value.u32()?),
+                _ => {}
+            }
+            Ok(())
+        };
+        read().map_err(DecodeError::new)?;
+    }
+    let name = name.ok_or_else(|| DecodeError::new("it has no name"))?;
+    match version {
+        Some(2) => {}
+        Some(other) => return Err(DecodeError::new(&format!("it is of version {other}, not 2"))),
+        None => return Err(DecodeError::new("it names no version")),
+    }
+    let extent = extent.filter(|extent| *extent > 0).ok_or_else(|| DecodeError::new("it has no extent"))?;
+    let mut layer = Layer { name, extent, features: Vec::with_capacity(features.len()), keys, values };
+    for bytes in features {
+        let feature = feature(bytes, &layer).map_err(|what| {
+            DecodeError::new(&what)
+                .within(&format!("feature {}", layer.features.len() + 1))
+                .within(&format!("{name:?}"))
+        })?;
+        layer.features.push(feature);
+    }
+    Ok(layer)
+}
+
+fn feature(bytes: &[u8], layer: &Layer<'_>) -> Result<Feature, String> {
+    let (mut id, mut kind, mut tags, mut commands) = (None, None, Vec::new(), Vec::new());
+    for field in Fields(bytes) {
+        let (number, value) = field?;
+        match number {
+            1 => id = Some(value.varint()?),
+            2 => numbers(value, &mut tags)?,
+            3 => kind = Some(value.varint()?),
+            4 => numbers(value, &mut commands)?,
+            _ => {}
+        }
+    }
+    if tags.len() % 2 != 0 {
+        return Err("a key has no value".to_owned());
+    }
+    let mut seen = HashSet::new();
+    for tag in tags.chunks_exact(2) {
+        for (what, place, of) in [("key", tag[0], layer.keys.len()), ("value", tag[1], layer.values.len())] {
+            if place as usize >= of {
+                return Err(format!("a tag names {what} {place}, of {of}"));
+            }
+        }
+        if !seen.insert(layer.keys[tag[0] as usize]) {
+            return Err(format!("it has the key {:?} twice", layer.keys[tag[0] as usize]));
+        }
+    }
+    let kind = kind.ok_or("it has no geometry type")?;
+    Ok(Feature { id, geometry: geometry::decode(kind, &commands)?, tags })
+}
+
+fn value(bytes: &[u8]) -> Result<Value<'_>, Broken> {
+    let mut found = None;
+    for field in Fields(bytes) {
+        let (number, value) = field?;
+        let value = match (number, value) {
+            (1, text) => Value::Text(text.text()?),
+            (2, wire::Value::Fixed32(bytes)) => Value::Float(f32::from_le_bytes(bytes)),
+            (3, wire::Value::Fixed64(bytes)) => Value::Double(f64::from_le_bytes(bytes)),
+            (4, number) => Value::Int(number.varint()?.cast_signed()),
+            (5, number) => Value::Uint(number.varint()?),
+            (6, number) => Value::Sint(signed(number.varint()?)),
+            (7, number) => Value::Bool(number.varint()? != 0),
+            (2 | 3, _) => return Err("a number of a property has another length than its kind"),
+            _ => continue,
+        };
+        if found.replace(value).is_some() {
+            return Err("a property has two values at once");
+        }
+    }
+    found.ok_or("a property has no value")
+}
+
+#[cfg(test)]
+mod tests;

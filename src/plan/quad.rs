@@ -1,0 +1,125 @@
+//! Cutting along the Hilbert curve: square blocks of tiles, each a piece of the curve, quartered until one holds few enough
+//! features; neighbours on the curve share a batch while there is room.
+
+use super::cut::Cutter;
+use super::sweep::{add_touches, sweep, tiles_of};
+use super::{HEAVIEST, PlanLayer, ZoomPlan};
+use crate::tile::{Batch, TileCoord, TileRect, Zoom};
+
+/// A feature: its layer's number and its own within the layer.
+type Member = (u8, u32);
+
+/// A square of 2^`bits` by 2^`bits` tiles, and the features that touch it.
+struct Block {
+    bits: u8,
+    rect: TileRect,
+    members: Vec<Member>,
+}
+
+/// Makes the plan of one zoom.
+pub(super) struct Quarterer<'a> {
+    zoom: Zoom,
+    layers: &'a [PlanLayer],
+    /// How many pairs of a feature and a tile a batch should hold.
+    target: u64,
+    plan: ZoomPlan,
+}
+
+impl<'a> Quarterer<'a> {
+    /// The plan of a zoom, its batches along the curve.
+    pub(super) fn plan(zoom: Zoom, layers: &'a [PlanLayer], parts: &[TileRect], target: u64) -> ZoomPlan {
+        let whole = TileRect { zoom, x0: 0, y0: 0, x1: zoom.last(), y1: zoom.last() };
+        #[expect(clippy::cast_possible_truncation, reason = "there are at most 255 layers of fewer than 2^32 features")]
+        let members = (layers.iter().enumerate())
+            .filter(|(_, layer)| layer.zooms.contains(zoom))
+            .flat_map(|(number, layer)| (0..layer.footprints.len()).map(move |feature| (number as u8, feature as u32)))
+            .collect();
+        let mut quarterer = Quarterer { zoom, layers, target, plan: ZoomPlan::empty(zoom) };
+        // Blocks yet to be cut, the first on the curve last.
+        let mut waiting = vec![Block { bits: zoom.get(), rect: whole, members }];
+        while let Some(block) = waiting.pop() {
+            let parts: Vec<TileRect> = parts.iter().filter_map(|part| part.common(&block.rect)).collect();
+            if block.bits == 0 || quarterer.pairs(&block.members, &parts) <= target {
+                quarterer.batch(&block.members, &parts);
+            } else {
+                waiting.extend(quarterer.quarters(block));
+            }
+        }
+        quarterer.plan
+    }
+
+    fn tiles(&self, (layer, feature): Member) -> TileRect {
+        tiles_of(self.zoom, &self.layers[usize::from(layer)], feature as usize)
+    }
+
+    /// Pairs of a feature and a tile inside the parts.
+    fn pairs(&self, members: &[Member], parts: &[TileRect]) -> u64 {
+        let of_one = |member: &Member| {
+            let tiles = self.tiles(*member);
+            parts.iter().filter_map(|part| part.common(&tiles)).map(|inside| inside.tiles()).sum::<u64>()
+        };
+        members.iter().map(of_one).sum()
+    }
+
+    /// The four quarters, the first on the curve last.
+    fn quarters(&self, block: Block) -> impl Iterator<Item = Block> {
+        let Block { bits, rect, members } = block;
+        let (bits, side) = (bits - 1, 1_u32 << (bits - 1));
+        let mut quarters: Vec<Block> = [(0, 0), (0, side), (side, 0), (side, side)]
+            .into_iter()
+            .map(|(right, down)| {
+                let (x0, y0) = (rect.x0 + right, rect.y0 + down);
+                let rect = TileRect { zoom: self.zoom, x0, y0, x1: x0 + side - 1, y1: y0 + side - 1 };
+                let touching = |member: &Member| self.tiles(*member).common(&rect).is_some();
+                Block { bits, rect, members: members.iter().copied().filter(touching).collect() }
+            })
+            .collect();
+        // A block is one piece of the curve: any of its tiles tells its place among the others.
+        quarters.sort_by_key(|block| block.rect.first().map(TileCoord::pmtiles_id));
+        quarters.into_iter().rev()
+    }
+
+    /// Plans the tiles of a block; adds them to the batch before if there is room.
+    fn batch(&mut self, members: &[Member], parts: &[TileRect]) {
+        if members.is_empty() || parts.is_empty() {
+            return;
+        }
+        let mut touches = Vec::with_capacity(members.len());
+        for (layer, feature) in members {
+            let tiles = self.tiles((*layer, *feature));
+            add_touches(usize::from(*layer), *feature as usize, &tiles, parts, &mut touches);
+        }
+        touches.sort_unstable();
+        let mut cutter = Cutter::new(self.zoom, self.layers, parts, u64::MAX / 2);
+        sweep(&touches, self.layers.len(), |touched| cutter.add(touched));
+        let block = cutter.finish();
+        for batch in block.batches {
+            let room = |last: &&mut Batch| {
+                last.features() + batch.features() <= self.target && last.areas.len() + batch.areas.len() <= MOST_AREAS
+            };
+            match self.plan.batches.last_mut().filter(room) {
+                Some(last) => last.join(batch),
+                None => self.plan.batches.push(batch),
+            }
+        }
+        self.plan.tiles += block.tiles;
+        self.plan.features += block.features;
+        self.plan.heaviest.extend(block.heaviest);
+        self.plan.heaviest.sort_by_key(|heavy| std::cmp::Reverse(heavy.features));
+        self.plan.heaviest.truncate(HEAVIEST);
+        for over in block.over_limit {
+            match self.plan.over_limit.iter_mut().find(|known| known.layer == over.layer) {
+                None => self.plan.over_limit.push(over),
+                Some(known) => {
+                    known.tiles += over.tiles;
+                    if over.heaviest.features > known.heaviest.features {
+                        known.heaviest = over.heaviest;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The most rectangles in one statement: each is looked up in the spatial index by itself.
+const MOST_AREAS: usize = 64;

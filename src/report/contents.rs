@@ -1,0 +1,134 @@
+//! What a target holds, and what a tile holds, as tables and as JSON.
+
+use serde::Serialize;
+
+use super::summary::table;
+use super::{grouped, sized};
+use crate::manifest::Manifest;
+use crate::pipeline::LargestTile;
+
+/// What a target holds.
+#[derive(Debug, Clone, Serialize)]
+pub struct Contents {
+    /// Where it is.
+    pub target: String,
+    /// Its name.
+    pub name: Option<String>,
+    /// What it shows.
+    pub description: Option<String>,
+    /// West, south, east, north in degrees.
+    pub bounds: Option<[f64; 4]>,
+    /// The shallowest and deepest zoom that it names.
+    pub zooms_named: Option<(u8, u8)>,
+    /// Its layers, as TileJSON describes them.
+    pub vector_layers: serde_json::Value,
+    /// The manifest, if oar-tiles wrote it.
+    pub manifest: Option<Manifest>,
+    /// When the run of the manifest began (RFC 3339, UTC).
+    pub seeded: Option<String>,
+    /// Tiles.
+    pub tiles: u64,
+    /// Stored bytes.
+    pub bytes: u64,
+    /// Figures for each zoom.
+    pub zooms: Vec<ContentsZoom>,
+}
+
+/// Figures of one zoom.
+#[derive(Debug, Clone, Serialize)]
+pub struct ContentsZoom {
+    /// The zoom level.
+    pub zoom: u8,
+    /// Tiles stored.
+    pub tiles: u64,
+    /// Stored bytes.
+    pub bytes: u64,
+    /// Half of the tiles have at most this many bytes.
+    pub median: u64,
+    /// Nineteen of twenty tiles have at most this many bytes.
+    pub p95: u64,
+    /// The largest tile.
+    pub largest: Option<LargestTile>,
+}
+
+/// A feature of a tile in words.
+#[derive(Debug, Clone)]
+pub struct ShownFeature {
+    /// Its layer.
+    pub layer: String,
+    /// Its id, if it has one.
+    pub id: String,
+    /// The kind of its geometry.
+    pub geometry: String,
+    /// Its properties as JSON.
+    pub properties: String,
+}
+
+/// The summary of a target.
+#[must_use]
+pub fn render_contents(contents: &Contents) -> String {
+    let zoom = |zoom: &ContentsZoom| {
+        let largest = zoom.largest.map(|largest| format!("{} {}", sized(largest.bytes), largest.tile));
+        let (median, p95) = (sized(zoom.median), sized(zoom.p95));
+        vec![zoom.zoom.to_string(), grouped(zoom.tiles), sized(zoom.bytes), median, p95, largest.unwrap_or_default()]
+    };
+    let nothing = String::new;
+    let all = vec!["all".to_owned(), grouped(contents.tiles), sized(contents.bytes), nothing(), nothing(), nothing()];
+    let rows: Vec<Vec<String>> = contents.zooms.iter().map(zoom).chain([all]).collect();
+    let mut text = table(&["zoom", "tiles", "bytes", "median", "p95", "largest"], &rows);
+    let mut line = |what: &str, value: Option<String>| {
+        if let Some(value) = value {
+            text.push_str(&format!("{what}: {value}\n"));
+        }
+    };
+    line("name", contents.name.as_ref().map(|name| shown(name)));
+    line("description", contents.description.as_ref().map(|text| shown(text)));
+    line("bounds", contents.bounds.map(|[w, s, e, n]| format!("{w},{s},{e},{n}")));
+    line("zooms", contents.zooms_named.map(|(from, to)| format!("{from}-{to}")));
+    for layer in contents.vector_layers.as_array().into_iter().flatten() {
+        let fields = layer["fields"].as_object().into_iter().flatten();
+        let fields: Vec<String> = fields.map(|(name, kind)| format!("{} {}", shown(name), kind_of(kind))).collect();
+        let (id, from, to) = (shown(layer["id"].as_str().unwrap_or_default()), &layer["minzoom"], &layer["maxzoom"]);
+        line("layer", Some(format!("{id} (zooms {from}-{to}): {}", fields.join(", "))));
+    }
+    if let Some(manifest) = &contents.manifest {
+        line("snapshot", Some(format!("{} of database {}", shown(&manifest.snapshot), shown(&manifest.database.name))));
+        line("seeded", contents.seeded.clone());
+    } else {
+        line("manifest", Some("none: oar-tiles did not seed it, or it is a part of something".to_owned()));
+    }
+    line("target", Some(contents.target.clone()));
+    text
+}
+
+/// Text of somebody else, on one line and without what steers a terminal.
+fn shown(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+fn kind_of(kind: &serde_json::Value) -> String {
+    kind.as_str().map_or_else(|| kind.to_string(), shown)
+}
+
+/// The features of a tile.
+#[must_use]
+pub fn render_features(features: &[ShownFeature]) -> String {
+    let header = ["layer", "id", "geometry", "properties"].map(str::to_owned);
+    let cells = |feature: &ShownFeature| {
+        [shown(&feature.layer), feature.id.clone(), feature.geometry.clone(), feature.properties.clone()]
+    };
+    let rows: Vec<[String; 4]> = std::iter::once(header).chain(features.iter().map(cells)).collect();
+    let mut widths = [0; 3];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let [first, second, third] = widths;
+    rows.iter()
+        .map(|[layer, id, geometry, properties]| {
+            let line = format!("{layer:<first$}  {id:>second$}  {geometry:<third$}  {properties}");
+            line.trim_end().to_owned() + "\n"
+        })
+        .collect()
+}

@@ -1,0 +1,168 @@
+//! What `verify` found, as a table and as JSON.
+
+use serde::Serialize;
+
+use super::grouped;
+
+/// At most so many examples are kept of one kind.
+const EXAMPLES: usize = 20;
+
+/// What can be wrong with a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FindingKind {
+    /// The format's own layout, or what the target says about itself.
+    Structure,
+    /// The manifest cannot be read, or does not fit the tiles.
+    Manifest,
+    /// A tile cannot be unpacked or decoded.
+    Broken,
+    /// A tile has no feature.
+    Empty,
+    /// A tile lies outside of the zooms or bounds that the target names.
+    Outside,
+    /// A layer or property that the target does not describe.
+    Undescribed,
+    /// The database has it, the target has not.
+    Missing,
+    /// The target has it, the database has not.
+    Ghost,
+    /// The target's tile is not what the database gives now.
+    Different,
+}
+
+impl FindingKind {
+    const fn words(self) -> &'static str {
+        match self {
+            FindingKind::Structure => "structure",
+            FindingKind::Manifest => "manifest",
+            FindingKind::Broken => "tiles that cannot be decoded",
+            FindingKind::Empty => "tiles without a feature",
+            FindingKind::Outside => "tiles outside of the zooms or bounds",
+            FindingKind::Undescribed => "layers and properties that are not described",
+            FindingKind::Missing => "tiles that are missing",
+            FindingKind::Ghost => "tiles that should not be there",
+            FindingKind::Different => "tiles that differ from the database",
+        }
+    }
+}
+
+/// Findings of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The kind.
+    pub kind: FindingKind,
+    /// How many.
+    pub count: u64,
+    /// The first few, each in words.
+    pub examples: Vec<String>,
+}
+
+/// All that was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Findings {
+    /// The target.
+    pub target: String,
+    /// Tiles that it holds.
+    pub tiles: u64,
+    /// Tiles that were unpacked and decoded.
+    pub decoded: u64,
+    /// Tiles that were rendered again, if the database was asked.
+    pub rendered: Option<u64>,
+    /// Tiles that the database's plan holds, if it was asked.
+    pub planned: Option<u64>,
+    /// What is wrong, by kind.
+    pub findings: Vec<Finding>,
+}
+
+impl Findings {
+    /// Nothing found yet.
+    #[must_use]
+    pub fn new(target: String) -> Findings {
+        Findings { target, tiles: 0, decoded: 0, rendered: None, planned: None, findings: Vec::new() }
+    }
+
+    /// Adds one; its text is only made if it is kept.
+    pub fn add(&mut self, kind: FindingKind, what: impl FnOnce() -> String) {
+        let place = match self.findings.binary_search_by_key(&kind, |finding| finding.kind) {
+            Ok(place) => place,
+            Err(place) => {
+                self.findings.insert(place, Finding { kind, count: 0, examples: Vec::new() });
+                place
+            }
+        };
+        let finding = &mut self.findings[place];
+        finding.count += 1;
+        if finding.examples.len() < EXAMPLES {
+            finding.examples.push(what());
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.findings.iter().map(|finding| finding.count).sum()
+    }
+
+    /// How many there are, in words.
+    #[must_use]
+    pub fn counted(&self) -> String {
+        match self.count() {
+            1 => "1 finding".to_owned(),
+            count => format!("{} findings", grouped(count)),
+        }
+    }
+}
+
+/// The findings as a table, and the verdict as its last line.
+#[must_use]
+pub fn render_findings(found: &Findings) -> String {
+    let mut text = String::new();
+    for finding in &found.findings {
+        text.push_str(&format!("{}: {}\n", finding.kind.words(), grouped(finding.count)));
+        finding.examples.iter().for_each(|example| text.push_str(&format!("  {example}\n")));
+        let more = finding.count - finding.examples.len() as u64;
+        if more > 0 {
+            text.push_str(&format!("  … and {} more\n", grouped(more)));
+        }
+    }
+    let share = |part: u64, all: u64, done: &str| match part == all {
+        true => format!("all {done}"),
+        false => format!("a sample of {} {done}", grouped(part)),
+    };
+    let mut verdict = format!("{} tiles, {}", grouped(found.tiles), share(found.decoded, found.tiles, "decoded"));
+    if let (Some(rendered), Some(planned)) = (found.rendered, found.planned) {
+        let done = format!("of {} planned rendered again", grouped(planned));
+        verdict.push_str(&format!(", {}", share(rendered, planned, &done)));
+    }
+    let sound = if found.findings.is_empty() { "sound".to_owned() } else { format!("not sound: {}", found.counted()) };
+    text.push_str(&format!("{}: {sound} ({verdict})\n", found.target));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_are_counted_by_kind_and_named_up_to_twenty() {
+        let mut found = Findings::new("t.mbtiles".to_owned());
+        (found.tiles, found.decoded) = (3_000, 3_000);
+        assert_eq!(render_findings(&found), "t.mbtiles: sound (3 000 tiles, all decoded)\n");
+        found.add(FindingKind::Different, || "tile 1/0/0".to_owned());
+        (0..21).for_each(|tile| found.add(FindingKind::Empty, || format!("tile 5/{tile}/0")));
+        (found.decoded, found.rendered, found.planned) = (1_000, Some(2_998), Some(2_998));
+        let text = render_findings(&found);
+        assert!(text.starts_with("tiles without a feature: 21\n  tile 5/0/0\n"), "{text}");
+        assert!(
+            text.contains("  tile 5/19/0\n  … and 1 more\ntiles that differ from the database: 1\n  tile 1/0/0\n"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with(
+                "t.mbtiles: not sound: 22 findings (3 000 tiles, a sample of 1 000 decoded, all of 2 998 planned rendered again)\n"
+            ),
+            "{text}"
+        );
+    }
+}

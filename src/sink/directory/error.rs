@@ -1,0 +1,126 @@
+//! Why a directory could not be written.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::sink::tree::InventoryError;
+
+/// Why a directory could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// The output is a file.
+    #[error("the output {} is a file: name a directory, a file.mbtiles or a file.pmtiles", path.display())]
+    IsFile {
+        /// The output.
+        path: PathBuf,
+    },
+    /// The folder above is not there.
+    #[error("the folder {} of the output {} does not exist: make it, or choose another --output", folder.display(), path.display())]
+    NoFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// The output.
+        path: PathBuf,
+    },
+    /// A file stands where a folder must be.
+    #[error("{} is a file where a folder of tiles must be: remove it, or choose another --output or template", path.display())]
+    FileInTheWay {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Somebody else writes the same directory.
+    #[error("another run is writing {} ({holder}): wait until it is done, or choose another --output", path.display())]
+    Busy {
+        /// The output.
+        path: PathBuf,
+        /// Who.
+        holder: String,
+    },
+    /// It holds another tileset.
+    #[error(
+        "{} holds another tileset (its fingerprint is {found}, this configuration's is {wanted}): choose another --output, or write over it with --force",
+        path.display()
+    )]
+    OtherTileset {
+        /// The output.
+        path: PathBuf,
+        /// The fingerprint found.
+        found: String,
+        /// The fingerprint of the run.
+        wanted: String,
+    },
+    /// It holds tiles that nobody knows to be ours.
+    #[error(
+        "{} holds files that look like tiles, such as {example}, and no metadata.json of oar-tiles: choose another --output, or let them be replaced and deleted with --force",
+        path.display()
+    )]
+    NotOurs {
+        /// The output.
+        path: PathBuf,
+        /// One of the files.
+        example: String,
+    },
+    /// It has no versions.
+    #[error("{} has no latest.json: it was not published with publish = \"versioned\", so there is nothing to switch back to", path.display())]
+    NoVersions {
+        /// The output.
+        path: PathBuf,
+    },
+    /// No room.
+    #[error("no room to write {}: make room on its disk and run the command again; the tiles written so far are kept, the manifest is unchanged", path.display())]
+    DiskFull {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The system refused.
+    #[error("cannot {action} {}: {next}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What to do.
+        next: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A note of the program cannot be read.
+    #[error("{} is damaged: remove it, and run with --force", path.display())]
+    Note {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: serde_json::Error,
+    },
+    /// The list of what is there.
+    #[error(transparent)]
+    Inventory(#[from] InventoryError),
+    /// A stop was asked for.
+    #[error("interrupted while writing {}", path.display())]
+    Interrupted {
+        /// The output.
+        path: PathBuf,
+    },
+}
+
+impl DirectoryError {
+    /// What the system said about a file.
+    pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> DirectoryError {
+        let path = path.to_owned();
+        match source.kind() {
+            // A file-size limit shows as a file that is too large.
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                DirectoryError::DiskFull { path, source }
+            }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => DirectoryError::Io {
+                action,
+                path,
+                next: "give yourself the right to write there, or choose another --output",
+                source,
+            },
+            _ => DirectoryError::Io { action, path, next: "look into the cause, and run the command again", source },
+        }
+    }
+}

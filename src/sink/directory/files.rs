@@ -1,0 +1,179 @@
+//! Files in a directory target: written beside and renamed, removed with the folders that they leave empty, found.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::DirectoryError;
+use crate::stop::Stop;
+
+/// What writes the files of one target, one at a time.
+#[derive(Debug)]
+pub(super) struct Files {
+    root: PathBuf,
+    /// Where a file is written before it is renamed; on the same disk as the target.
+    partial: PathBuf,
+    /// The folder that was made last: tiles of a column share theirs.
+    folder: PathBuf,
+}
+
+impl Files {
+    /// Files below `root`, written first below `own`.
+    pub(super) fn new(root: &Path, own: &Path) -> Files {
+        Files { root: root.to_owned(), partial: own.join("partial"), folder: PathBuf::new() }
+    }
+
+    /// The path of a name.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Whether a file holds exactly these bytes.
+    pub(super) fn holds(&self, name: &str, bytes: &[u8]) -> Result<bool, DirectoryError> {
+        let path = self.path(name);
+        match fs::read(&path) {
+            Ok(found) => Ok(found == bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(DirectoryError::io("read", &path, source)),
+        }
+    }
+
+    /// Puts bytes under a name: readers see the old file or the new one.
+    pub(super) fn put(&mut self, name: &str, bytes: &[u8]) -> Result<(), DirectoryError> {
+        self.write(name, bytes, false)
+    }
+
+    /// The same, and on the disk before the name is taken.
+    pub(super) fn put_durably(&mut self, name: &str, bytes: &[u8]) -> Result<(), DirectoryError> {
+        self.write(name, bytes, true)?;
+        let folder = self.folder.clone();
+        File::open(&folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|source| DirectoryError::io("sync", &folder, source))
+    }
+
+    fn write(&mut self, name: &str, bytes: &[u8], durably: bool) -> Result<(), DirectoryError> {
+        let path = self.path(name);
+        let partial = |source| DirectoryError::io("write", &self.partial, source);
+        let mut file = File::create(&self.partial).map_err(partial)?;
+        file.write_all(bytes).map_err(partial)?;
+        if durably {
+            file.sync_all().map_err(partial)?;
+        }
+        drop(file);
+        self.make_folder(&path)?;
+        match fs::rename(&self.partial, &path) {
+            // Somebody removed the folder meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.folder = PathBuf::new();
+                self.make_folder(&path)?;
+                fs::rename(&self.partial, &path).map_err(|source| DirectoryError::io("write", &path, source))
+            }
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => Err(DirectoryError::Io {
+                action: "write",
+                path,
+                next: "a folder has the name of a tile: remove it, or choose another --output or template",
+                source: error,
+            }),
+            done => done.map_err(|source| DirectoryError::io("write", &path, source)),
+        }
+    }
+
+    fn make_folder(&mut self, path: &Path) -> Result<(), DirectoryError> {
+        let Some(folder) = path.parent().filter(|folder| *folder != self.folder) else { return Ok(()) };
+        match fs::create_dir_all(folder) {
+            Ok(()) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) => {
+                let in_the_way = folder.ancestors().find(|above| above.is_file()).unwrap_or(folder);
+                return Err(DirectoryError::FileInTheWay { path: in_the_way.to_owned() });
+            }
+            Err(source) => return Err(DirectoryError::io("make the folder", folder, source)),
+        }
+        folder.clone_into(&mut self.folder);
+        Ok(())
+    }
+
+    /// Removes a file, and the folders below the target that it leaves empty.
+    pub(super) fn remove(&mut self, name: &str) -> Result<(), DirectoryError> {
+        let path = self.path(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(DirectoryError::io("remove", &path, error));
+            }
+            _ => {}
+        }
+        for folder in
+            path.ancestors().skip(1).take_while(|folder| *folder != self.root && folder.starts_with(&self.root))
+        {
+            // The first folder that holds something ends it; so does one that cannot be removed, which harms nobody.
+            if fs::remove_dir(folder).is_err() {
+                break;
+            }
+            self.folder = PathBuf::new();
+        }
+        Ok(())
+    }
+
+    /// The bytes under a name, if there is a file.
+    pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, DirectoryError> {
+        read(&self.path(name)).map_err(|source| DirectoryError::io("read", &self.path(name), source))
+    }
+
+    /// Brings everything that was written to the disk: one call for the whole file system.
+    pub(super) fn sync(&self) -> Result<(), DirectoryError> {
+        File::open(&self.root)
+            .and_then(|root| rustix::fs::syncfs(&root).map_err(io::Error::from))
+            .map_err(|source| DirectoryError::io("sync", &self.root, source))
+    }
+}
+
+/// The bytes of a file, if it is there.
+pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Hands over the name of every file below `root` that begins with `prefix`, folder by folder; no file is looked at. Links to folders
+/// are not followed, names that are no UTF-8 are not ours.
+pub(super) fn walk<E>(
+    root: &Path,
+    prefix: &str,
+    stop: &Stop,
+    mut each: impl FnMut(&str) -> Result<(), E>,
+) -> Result<Result<(), E>, (PathBuf, io::Error)> {
+    let first = prefix.rsplit_once('/').map_or("", |(folders, _)| folders);
+    // Folders yet to be read, as names below the root.
+    let mut waiting = vec![first.to_owned()];
+    while let Some(folder) = waiting.pop() {
+        let path = root.join(&folder);
+        let failed = |error| (path.clone(), error);
+        let entries = match fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        if stop.asked().is_some() {
+            return Err(failed(io::Error::from(io::ErrorKind::Interrupted)));
+        }
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let name = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+            let kind = entry.file_type().map_err(failed)?;
+            if kind.is_dir() {
+                // What lies beside the first part of the prefix cannot begin with it.
+                if name.starts_with(prefix) || prefix.starts_with(&name) {
+                    waiting.push(name);
+                }
+            } else if name.starts_with(prefix)
+                && let Err(error) = each(&name)
+            {
+                return Ok(Err(error));
+            }
+        }
+    }
+    Ok(Ok(()))
+}

@@ -1,0 +1,30 @@
+//! Why a target could not be written, whichever it is.
+
+use super::{DirectoryError, MbtilesError, PmtilesError};
+
+/// Why a target could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// An MBTiles file.
+    #[error(transparent)]
+    Mbtiles(#[from] MbtilesError),
+    /// A PMTiles file.
+    #[error(transparent)]
+    Pmtiles(#[from] PmtilesError),
+    /// A directory.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+}
+
+impl TargetError {
+    /// Whether it failed because a stop was asked for.
+    #[must_use]
+    pub const fn is_interrupted(&self) -> bool {
+        matches!(
+            self,
+            TargetError::Mbtiles(MbtilesError::Interrupted { .. })
+                | TargetError::Pmtiles(PmtilesError::Interrupted { .. })
+                | TargetError::Directory(DirectoryError::Interrupted { .. })
+        )
+    }
+}

@@ -1,0 +1,261 @@
+//! Reading an MBTiles archive, whoever wrote it: a flat table of tiles, or a view over tables that hold each image once.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
+
+use super::mbtiles::SqliteCause;
+use super::metadata::MANIFEST_KEY;
+use super::{Described, ReadError, TileReader, VectorLayer};
+use crate::tile::{Order, TileCoord, TileId, Zoom};
+
+const KIND: &str = "MBTiles archive of vector tiles";
+
+const POINT: &str = "SELECT tile_data FROM tiles WHERE zoom_level = ?1 AND tile_column = ?2 AND tile_row = ?3";
+
+/// An archive that is read, in one transaction: whatever others write meanwhile, it stays one state.
+#[derive(Debug)]
+pub struct MbtilesReader {
+    pub(super) connection: Connection,
+    pub(super) path: PathBuf,
+}
+
+impl MbtilesReader {
+    /// Opens an archive; it is never written.
+    ///
+    /// # Errors
+    /// If there is none, or the file is something else.
+    pub fn open(path: &Path) -> Result<MbtilesReader, ReadError> {
+        begins_as_sqlite(path)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let opened = Connection::open_with_flags(path, flags).and_then(|connection| {
+            // A view of somebody else's file is not to call functions with effects, and broken pages are to be noticed. One
+            // transaction also spares three system calls a tile.
+            connection.execute_batch(
+                "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA cache_size = -64000; BEGIN;",
+            )?;
+            Ok(connection)
+        });
+        let connection = opened.map_err(|error| failed(path, error))?;
+        let reader = MbtilesReader { connection, path: path.to_owned() };
+        reader.is_of_vector_tiles()?;
+        Ok(reader)
+    }
+
+    pub(super) fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    pub(super) fn failed(&self, error: rusqlite::Error) -> ReadError {
+        failed(&self.path, error)
+    }
+
+    fn foreign(&self, what: String) -> ReadError {
+        ReadError::Foreign { place: self.place(), kind: KIND, what }
+    }
+
+    pub(super) fn damaged(&self, what: String) -> ReadError {
+        ReadError::Damaged { place: self.place(), what }
+    }
+
+    /// Refuses databases without the tables of MBTiles 1.3, and archives of pictures.
+    fn is_of_vector_tiles(&self) -> Result<(), ReadError> {
+        for (table, columns) in
+            [("metadata", &["name", "value"][..]), ("tiles", &["zoom_level", "tile_column", "tile_row", "tile_data"])]
+        {
+            let mut info = self
+                .connection
+                .prepare("SELECT name FROM pragma_table_info(?1)")
+                .map_err(|error| self.failed(error))?;
+            let found = info.query_map([table], |row| row.get::<_, String>(0)).and_then(Iterator::collect);
+            let found: Vec<String> = found.map_err(|error| self.failed(error))?;
+            if found.is_empty() {
+                return Err(self.foreign(format!("it is an SQLite file without the table {table}")));
+            }
+            if let Some(missing) =
+                columns.iter().find(|column| !found.iter().any(|name| name.eq_ignore_ascii_case(column)))
+            {
+                return Err(self.foreign(format!("its table {table} has no column {missing}")));
+            }
+        }
+        let format = self.connection.query_row("SELECT value FROM metadata WHERE name = 'format'", [], |row| {
+            Ok(text(row.get_ref(0)?).unwrap_or_default())
+        });
+        match format.optional().map_err(|error| self.failed(error))? {
+            Some(format) if format != "pbf" => Err(self.foreign(format!("its tiles are of the format {format:?}"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The metadata table; of two rows with one name, the last.
+    pub(super) fn metadata(&self) -> Result<BTreeMap<String, String>, ReadError> {
+        let read = || -> rusqlite::Result<_> {
+            let mut rows = self.connection.prepare("SELECT name, value FROM metadata WHERE name IS NOT NULL")?;
+            let rows = rows.query_map([], |row| Ok((text(row.get_ref(0)?), text(row.get_ref(1)?))))?;
+            rows.filter_map(|row| row.map(|(name, value)| name.zip(value)).transpose()).collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(|error| self.failed(error))
+    }
+
+    /// A value of the metadata, read in some way; `None` if it is not there.
+    fn told<T>(
+        &self,
+        rows: &BTreeMap<String, String>,
+        name: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, ReadError> {
+        let Some(text) = rows.get(name) else { return Ok(None) };
+        let shown: String = text.chars().take(60).collect();
+        let wrong = || self.damaged(format!("its metadata has the {name} {shown:?}, which cannot be read"));
+        read(text).map(Some).ok_or_else(wrong)
+    }
+
+    /// The tile of a row of the table.
+    pub(super) fn coord(&self, zoom: i64, column: i64, row: i64) -> Result<TileCoord, ReadError> {
+        let tile = || {
+            let zoom = Zoom::new(u8::try_from(zoom).ok()?)?;
+            let row = zoom.last().checked_sub(u32::try_from(row).ok()?)?;
+            TileCoord::new(zoom, u32::try_from(column).ok()?, row)
+        };
+        tile().ok_or_else(|| {
+            let deepest = Zoom::MAX;
+            let row = format!("zoom_level {zoom}, tile_column {column}, tile_row {row}");
+            self.damaged(format!("it has a row outside of its zoom, or of a zoom beyond {deepest} ({row})"))
+        })
+    }
+}
+
+impl TileReader for MbtilesReader {
+    fn describe(&mut self) -> Result<Described, ReadError> {
+        let mut rows = self.metadata()?;
+        let zoom = |text: &str| text.trim().parse::<u8>().ok().filter(|zoom| *zoom <= 30);
+        let zooms = self.told(&rows, "minzoom", zoom)?.zip(self.told(&rows, "maxzoom", zoom)?);
+        let bounds = self.told(&rows, "bounds", |text| {
+            let sides: Vec<f64> = text.split(',').map(|side| side.trim().parse().ok()).collect::<Option<_>>()?;
+            <[f64; 4]>::try_from(sides).ok().filter(|sides| sides.iter().all(|side| side.is_finite()))
+        })?;
+        let vector_layers = self.told(&rows, "json", vector_layers)?.unwrap_or_default();
+        let mut taken = |name: &str| rows.remove(name);
+        Ok(Described {
+            name: taken("name"),
+            description: taken("description"),
+            attribution: taken("attribution"),
+            version: taken("version"),
+            zooms,
+            bounds,
+            vector_layers,
+            manifest: taken(MANIFEST_KEY),
+        })
+    }
+
+    fn check(&mut self) -> Result<Vec<String>, ReadError> {
+        self.check_archive()
+    }
+
+    fn list(&mut self) -> Result<Vec<TileId>, ReadError> {
+        let order = Order::ZoomColumnTmsRow;
+        let mut places = Vec::new();
+        let mut rows = self
+            .connection
+            .prepare("SELECT zoom_level, tile_column, tile_row FROM tiles")
+            .map_err(|error| self.failed(error))?;
+        let mut rows = rows.query([]).map_err(|error| self.failed(error))?;
+        while let Some(row) = rows.next().map_err(|error| self.failed(error))? {
+            let number = |column| row.get::<_, i64>(column).map_err(|error| self.failed(error));
+            places.push(order.place(self.coord(number(0)?, number(1)?, number(2)?)?));
+        }
+        if !places.is_sorted() {
+            places.sort_unstable();
+        }
+        let tile = |place| order.tile(place).map(TileId::from);
+        if let Some(twice) = places.windows(2).find(|pair| pair[0] == pair[1]).and_then(|pair| tile(pair[0])) {
+            return Err(self.damaged(format!("it has two rows for tile {twice}")));
+        }
+        Ok(places.into_iter().filter_map(tile).collect())
+    }
+
+    fn read(&mut self, tiles: &[TileId]) -> Result<Vec<Option<Box<[u8]>>>, ReadError> {
+        let mut point = self.connection.prepare_cached(POINT).map_err(|error| self.failed(error))?;
+        let mut read = |id: &TileId| {
+            // The archive keeps whole tiles only.
+            if id.slice != crate::tile::Slice::Whole {
+                return Ok(None);
+            }
+            let tile = id.coord;
+            let found = point
+                .query_row((tile.zoom().get(), tile.x(), tile.tms_row()), |row| Ok(bytes(row.get_ref(0)?)))
+                .optional();
+            match found.map_err(|error| self.failed(error))? {
+                Some(None) => Err(self.damaged(format!("the tile_data of tile {tile} is no blob"))),
+                found => Ok(found.flatten()),
+            }
+        };
+        tiles.iter().map(&mut read).collect()
+    }
+}
+
+/// The layers in the row "json" (MBTiles 1.3, section "Vector tileset metadata").
+fn vector_layers(json: &str) -> Option<Vec<VectorLayer>> {
+    #[derive(serde::Deserialize)]
+    struct Json {
+        #[serde(default)]
+        vector_layers: Vec<VectorLayer>,
+    }
+    serde_json::from_str::<Json>(json).ok().map(|json| json.vector_layers)
+}
+
+/// A value as text; some writers store numbers.
+fn text(value: ValueRef<'_>) -> Option<String> {
+    match value {
+        ValueRef::Null => None,
+        ValueRef::Integer(number) => Some(number.to_string()),
+        ValueRef::Real(number) => Some(number.to_string()),
+        ValueRef::Text(text) | ValueRef::Blob(text) => Some(String::from_utf8_lossy(text).into_owned()),
+    }
+}
+
+pub(super) fn bytes(value: ValueRef<'_>) -> Option<Box<[u8]>> {
+    if let ValueRef::Blob(bytes) = value { Some(bytes.into()) } else { None }
+}
+
+fn begins_as_sqlite(path: &Path) -> Result<(), ReadError> {
+    let place = path.display().to_string();
+    let foreign = |what: &str| {
+        let place = path.display().to_string();
+        Err(ReadError::Foreign { place, kind: KIND, what: what.to_owned() })
+    };
+    let refused = |source| ReadError::Io { path: path.to_owned(), source };
+    // Opening a pipe would wait for a writer.
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => return foreign("it is a directory"),
+        Ok(found) if !found.is_file() => return foreign("it is no regular file"),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ReadError::Missing { place }),
+        Err(source) => return Err(refused(source)),
+    }
+    let mut magic = Vec::new();
+    File::open(path).and_then(|file| file.take(16).read_to_end(&mut magic)).map_err(refused)?;
+    match &*magic {
+        b"SQLite format 3\0" => Ok(()),
+        b"" => foreign("it is empty"),
+        _ => foreign("it is not an SQLite file"),
+    }
+}
+
+/// What SQLite says, in the reader's words.
+fn failed(path: &Path, error: rusqlite::Error) -> ReadError {
+    let place = path.display().to_string();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => {
+            ReadError::Foreign { place, kind: KIND, what: "SQLite cannot read it".to_owned() }
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::Unknown) | None => {
+            ReadError::Damaged { place, what: format!("SQLite says \"{error}\"") }
+        }
+        Some(_) => ReadError::Io { path: path.to_owned(), source: io::Error::other(SqliteCause(error)) },
+    }
+}

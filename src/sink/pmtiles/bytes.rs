@@ -1,0 +1,66 @@
+//! The bytes of an archive, wherever they are.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crate::sink::ReadError;
+
+/// Bytes that can be read anywhere: a file, or an object that is read by range requests.
+pub(in crate::sink) trait ReadAt: Send {
+    /// What messages call it: a path or a URL.
+    fn place(&self) -> &str;
+
+    /// How many there are.
+    fn length(&self) -> u64;
+
+    /// Exactly those `length` bytes, which the caller has seen to lie inside of [`ReadAt::length`].
+    fn read_at(&self, offset: u64, length: usize) -> Result<Vec<u8>, ReadError>;
+}
+
+/// A file.
+pub(super) struct LocalFile {
+    path: PathBuf,
+    place: String,
+    length: u64,
+    file: Mutex<File>,
+}
+
+impl LocalFile {
+    pub(super) fn open(path: &Path) -> Result<LocalFile, ReadError> {
+        let place = path.display().to_string();
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound => ReadError::Missing { place: place.clone() },
+            _ => ReadError::Io { path: path.to_owned(), source },
+        };
+        // Opening a pipe would wait for a writer.
+        let found = std::fs::metadata(path).map_err(failed)?;
+        if !found.is_file() {
+            let what = "it is no regular file".to_owned();
+            return Err(ReadError::Foreign { place, kind: super::read::KIND, what });
+        }
+        let file = File::open(path).map_err(failed)?;
+        Ok(LocalFile { path: path.to_owned(), length: found.len(), place, file: Mutex::new(file) })
+    }
+}
+
+impl ReadAt for LocalFile {
+    fn place(&self) -> &str {
+        &self.place
+    }
+
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn read_at(&self, offset: u64, length: usize) -> Result<Vec<u8>, ReadError> {
+        let mut bytes = vec![0; length];
+        // A read that panicked has left nothing but a position, which is set anew.
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.seek(SeekFrom::Start(offset))
+            .and_then(|_| file.read_exact(&mut bytes))
+            .map_err(|source| ReadError::Io { path: self.path.clone(), source })?;
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,223 @@
+//! The PMTiles v3 archive, by the specification, written and read.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `layout` | header and directories as bytes, both ways |
+//! | `write` | the archive's bytes from front to back; `contents` and `entries` keep memory bounded |
+//! | `read` | an archive behind [`ReadAt`], such as a file |
+//! | `check` | the rules that `pmtiles verify` (go-pmtiles) holds archives to |
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "lengths are compared with a bound or with what is there before anything is cut to them; hashes and bytes are cut on purpose"
+)]
+
+mod bytes;
+mod check;
+mod contents;
+mod entries;
+mod layout;
+mod read;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use super::staging::{Staging, StagingError};
+use super::{Described, Finished, Metadata, Needs, Sink, TileEdit, Tileset, Written};
+use crate::encode::EncodeError;
+use crate::stop::Stop;
+use crate::tile::{Order, Slice, TileId};
+pub use entries::EntriesError;
+pub use read::PmtilesReader;
+use write::{Body, Fault};
+
+/// Why an archive could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum PmtilesError {
+    /// The file beside the target.
+    #[error(transparent)]
+    Staging(#[from] StagingError),
+    /// The target is something else.
+    #[error("{} is no PMTiles file ({what}): it is left alone. Choose another --output, or remove it first", path.display())]
+    Foreign {
+        /// The target.
+        path: PathBuf,
+        /// What it is instead.
+        what: &'static str,
+    },
+    /// The target could not be read.
+    #[error("cannot read {} to see whether it is a PMTiles file that may be replaced", path.display())]
+    Unreadable {
+        /// The target.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// No room.
+    #[error("no room to write {}: make room on its disk, or choose another --output; {} is unchanged", path.display(), target.display())]
+    DiskFull {
+        /// The staged file.
+        path: PathBuf,
+        /// The target.
+        target: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A stop was asked for.
+    #[error("interrupted while writing {}", path.display())]
+    Interrupted {
+        /// The staged file.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error("cannot write {}; {} is unchanged", path.display(), target.display())]
+    Io {
+        /// The staged file.
+        path: PathBuf,
+        /// The target.
+        target: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The list of entries.
+    #[error(transparent)]
+    Entries(#[from] EntriesError),
+    /// A directory or the metadata could not be packed.
+    #[error(transparent)]
+    Pack(#[from] EncodeError),
+    /// The pipeline broke the sink's contract.
+    #[error("tile {tile} {what}, which a PMTiles archive cannot hold: please report this; {} is unchanged", target.display())]
+    Contract {
+        /// The tile.
+        tile: TileId,
+        /// What is wrong with it.
+        what: &'static str,
+        /// The target.
+        target: PathBuf,
+    },
+}
+
+/// An archive in the making.
+#[derive(Debug)]
+pub struct Pmtiles {
+    // Dropped in this order: the open file before the staged one is removed.
+    body: Body,
+    staging: Staging,
+    stop: Stop,
+    /// The id of the last tile that was handed over.
+    last: Option<u64>,
+}
+
+impl Pmtiles {
+    /// Begins an archive beside `target`. An existing target must be a PMTiles file; it stays as it is until
+    /// [`Sink::finish`]. `stop` ends long steps early.
+    ///
+    /// # Errors
+    /// If the target is something else, its folder is missing or not writable, or another run writes it.
+    pub fn create(target: &Path, stop: &Stop) -> Result<Pmtiles, PmtilesError> {
+        let staging = Staging::beside(target)?;
+        refuse_foreign(staging.target())?;
+        let body = Body::begin(staging.path()).map_err(|source| refused(&staging, source))?;
+        Ok(Pmtiles { body, staging, stop: stop.clone(), last: None })
+    }
+
+    /// Refuses what comes out of turn: an archive that holds it would be wrong without anybody seeing it.
+    fn turn(&mut self, tile: TileId) -> Result<(), PmtilesError> {
+        let place = tile.coord.pmtiles_id();
+        let what = match self.last {
+            _ if tile.slice != Slice::Whole => "came without its other layers",
+            Some(last) if last == place => "came twice",
+            Some(last) if last > place => "came too late",
+            _ => {
+                self.last = Some(place);
+                return Ok(());
+            }
+        };
+        Err(PmtilesError::Contract { tile, what, target: self.staging.target().to_owned() })
+    }
+}
+
+impl Sink for Pmtiles {
+    type Error = PmtilesError;
+
+    fn needs(&self) -> Needs {
+        Needs { order: Order::Hilbert, layers_apart: false }
+    }
+
+    fn begin(&mut self, _tileset: &Tileset) -> Result<Option<Described>, PmtilesError> {
+        Ok(None)
+    }
+
+    fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, PmtilesError> {
+        if self.stop.asked().is_some() {
+            return Err(PmtilesError::Interrupted { path: self.staging.path().to_owned() });
+        }
+        let mut written = Written::default();
+        for edit in edits {
+            self.turn(edit.id())?;
+            match edit {
+                TileEdit::Put(id, bytes) => {
+                    self.body.put(id.coord, &bytes).map_err(|fault| failed(&self.staging, Some(id), fault))?;
+                    written.stored += 1;
+                }
+                // The archive is new: a tile that was not put is not there.
+                TileEdit::Remove(_) => written.removed += 1,
+            }
+        }
+        Ok(written)
+    }
+
+    /// An archive without tiles has an empty root directory, for which there is no other form, although section 4.2 of the
+    /// specification wants an entry in each.
+    fn finish(self, metadata: &Metadata) -> Result<Finished, PmtilesError> {
+        let Pmtiles { body, staging, stop, .. } = self;
+        body.finish(metadata, &stop).map_err(|fault| failed(&staging, None, fault))?;
+        Ok(Finished { place: staging.publish()?.display().to_string(), deleted: 0 })
+    }
+}
+
+fn failed(staging: &Staging, tile: Option<TileId>, fault: Fault) -> PmtilesError {
+    match fault {
+        Fault::Io(source) => refused(staging, source),
+        Fault::Entries(error) => error.into(),
+        Fault::Pack(error) => error.into(),
+        Fault::Stopped => PmtilesError::Interrupted { path: staging.path().to_owned() },
+        Fault::Size(bytes) => {
+            let what = if bytes == 0 { "has no bytes" } else { "has 4 GiB or more" };
+            match tile {
+                Some(tile) => PmtilesError::Contract { tile, what, target: staging.target().to_owned() },
+                None => refused(staging, io::Error::from(io::ErrorKind::FileTooLarge)),
+            }
+        }
+    }
+}
+
+fn refused(staging: &Staging, source: io::Error) -> PmtilesError {
+    let (path, target) = (staging.path().to_owned(), staging.target().to_owned());
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            PmtilesError::DiskFull { path, target, source }
+        }
+        _ => PmtilesError::Io { path, target, source },
+    }
+}
+
+/// Refuses to replace a file that is not a PMTiles archive. An empty file may be replaced.
+fn refuse_foreign(path: &Path) -> Result<(), PmtilesError> {
+    let foreign = |what| Err(PmtilesError::Foreign { path: path.to_owned(), what });
+    // A device such as /dev/null would give way to a file, and opening a pipe waits for a writer.
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() => return foreign("it is no regular file"),
+        _ => {}
+    }
+    let mut magic = Vec::new();
+    match File::open(path).and_then(|file| file.take(layout::MAGIC.len() as u64).read_to_end(&mut magic)) {
+        Ok(_) if magic.is_empty() || magic == layout::MAGIC => Ok(()),
+        Ok(_) => foreign("it does not begin with \"PMTiles\""),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(PmtilesError::Unreadable { path: path.to_owned(), source }),
+    }
+}

@@ -1,0 +1,336 @@
+//! Reading an archive. Whatever its bytes are, each step ends and takes bounded memory.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::bytes::{LocalFile, ReadAt};
+use super::layout::{Compression, Entry, Header, LayoutError, ROOT_END, Section, TileType, directory_from_bytes};
+use crate::encode::{Gunzip, is_gzip};
+use crate::sink::metadata::MANIFEST_KEY;
+use crate::sink::{Described, ReadError, TileReader};
+use crate::tile::{Slice, TileCoord, TileId};
+
+/// What messages call it.
+pub(super) const KIND: &str = "PMTiles archive of vector tiles";
+
+/// The longest directory or metadata, packed or unpacked: a leaf of 4096 entries has about 20 KB.
+const MOST_UNPACKED: usize = 16 << 20;
+
+/// Directories between the root and a tile, the root counted in; other readers go as deep.
+const DEPTH: usize = 4;
+
+/// Entries of leaf directories kept at hand: 24 MB.
+const KEPT: usize = 1 << 20;
+
+/// Tiles that are listed: their ids take 1 GiB. A run of one entry can claim four thousand million.
+const MOST_LISTED: u64 = 1 << 26;
+
+/// Tile data are read together up to this length, and across gaps of that one.
+const TOGETHER: u64 = 8 << 20;
+const GAP: u64 = 4 << 10;
+
+/// A leaf directory: where it begins in the archive, and what it holds.
+type Leaf = (u64, Arc<[Entry]>);
+
+/// A PMTiles v3 archive that is read.
+pub struct PmtilesReader {
+    pub(super) bytes: Box<dyn ReadAt>,
+    pub(super) header: Header,
+    root: Arc<[Entry]>,
+    gunzip: Gunzip,
+    /// Used last, first.
+    leaves: VecDeque<Leaf>,
+}
+
+impl PmtilesReader {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// If there is none, if it is no PMTiles v3 archive of vector tiles packed as gzip or not at all, or if it is cut off.
+    pub fn open(path: &Path) -> Result<PmtilesReader, ReadError> {
+        PmtilesReader::over(Box::new(LocalFile::open(path)?))
+    }
+
+    /// Opens an archive that lies somewhere else: one request fetches header and root.
+    pub(in crate::sink) fn over(bytes: Box<dyn ReadAt>) -> Result<PmtilesReader, ReadError> {
+        let front = bytes.read_at(0, bytes.length().min(ROOT_END as u64) as usize)?;
+        let header = Header::from_bytes(&front).map_err(|error| match error {
+            LayoutError::Magic | LayoutError::Version(_) => foreign(&*bytes, error.to_string()),
+            _ => damaged(&*bytes, error.to_string()),
+        })?;
+        for (what, packing) in [("directories", header.internal), ("tiles", header.packing)] {
+            if let Compression::Other(_) = packing {
+                let what = format!("its {what} are packed with {}; only gzip and none are read", packing.name());
+                return Err(foreign(&*bytes, what));
+            }
+        }
+        if ![TileType::MVT, TileType::UNKNOWN].contains(&header.tile_type) {
+            return Err(foreign(&*bytes, format!("its tiles are {}", header.tile_type.name())));
+        }
+        for (what, section) in sections(&header) {
+            if section.end().is_none_or(|end| end > bytes.length()) {
+                let (begin, length, there) = (section.offset, section.length, bytes.length());
+                let what = format!("its {what} of {length} bytes begins at byte {begin}, but it ends at byte {there}");
+                return Err(damaged(&*bytes, what));
+            }
+        }
+        let (root, mut gunzip) = (header.root, Gunzip::new());
+        let packed = match root.end().map(|end| front.get(root.offset as usize..end as usize)) {
+            Some(Some(packed)) => packed.to_vec(),
+            _ => section(&*bytes, root, "root directory")?,
+        };
+        let root = directory(&*bytes, &header, &mut gunzip, &packed, "root directory")?;
+        Ok(PmtilesReader { bytes, header, root, gunzip, leaves: VecDeque::new() })
+    }
+
+    /// The JSON object that the archive keeps.
+    pub(super) fn metadata(&mut self) -> Result<Map<String, Value>, ReadError> {
+        let packed = section(&*self.bytes, self.header.metadata, "metadata")?;
+        let json = unpacked(&*self.bytes, &self.header, &mut self.gunzip, &packed, "metadata")?;
+        serde_json::from_slice(&json).map_err(|error| self.damaged(format!("its metadata is no JSON object: {error}")))
+    }
+
+    /// Gives every entry of a tile to `visit`, in the order of the ids.
+    pub(super) fn walk(
+        &mut self,
+        visit: &mut dyn FnMut(&PmtilesReader, &Entry) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        let root = Arc::clone(&self.root);
+        self.walk_directory(&root, u64::MAX, 1, &mut 0, visit)
+    }
+
+    /// Ids never go back, not even from one directory to another. So no directory is walked twice, whatever the pointers
+    /// say, and the walk ends.
+    fn walk_directory(
+        &mut self,
+        entries: &[Entry],
+        end: u64,
+        depth: usize,
+        floor: &mut u64,
+        visit: &mut dyn FnMut(&PmtilesReader, &Entry) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        let ends = entries.iter().skip(1).map(|next| next.id).chain([end]);
+        for (entry, end) in entries.iter().zip(ends) {
+            let behind = entry.id.saturating_add(entry.run.into());
+            if entry.id < *floor || behind > end {
+                return Err(self.damaged(format!("tile id {} lies in two of its directories", entry.id)));
+            }
+            if entry.run > 0 {
+                visit(self, entry)?;
+                *floor = behind;
+                continue;
+            }
+            *floor = entry.id;
+            let leaf = self.leaf(entry, depth)?;
+            self.walk_directory(&leaf, end, depth + 1, floor, visit)?;
+        }
+        Ok(())
+    }
+
+    /// The leaf directory that an entry points to, from a directory so deep.
+    fn leaf(&mut self, pointer: &Entry, depth: usize) -> Result<Arc<[Entry]>, ReadError> {
+        if depth >= DEPTH {
+            return Err(self.damaged(format!("its directories are nested more than {DEPTH} deep")));
+        }
+        let place = self.inside(self.header.leaves, pointer, "leaf directory")?;
+        if let Some(at) = self.leaves.iter().position(|(kept, _)| *kept == place.offset)
+            && let Some((kept, leaf)) = self.leaves.remove(at)
+        {
+            self.leaves.push_front((kept, Arc::clone(&leaf)));
+            return Ok(leaf);
+        }
+        let what = format!("leaf directory at byte {}", place.offset);
+        let packed = section(&*self.bytes, place, &what)?;
+        let leaf = directory(&*self.bytes, &self.header, &mut self.gunzip, &packed, &what)?;
+        if leaf.is_empty() {
+            return Err(self.damaged(format!("its {what} is empty")));
+        }
+        self.leaves.push_front((place.offset, Arc::clone(&leaf)));
+        while self.leaves.len() > 1 && self.leaves.iter().map(|(_, leaf)| leaf.len()).sum::<usize>() > KEPT {
+            self.leaves.pop_back();
+        }
+        Ok(leaf)
+    }
+
+    /// Where in the archive an entry's bytes lie, if they lie in the section.
+    pub(super) fn inside(&self, whole: Section, entry: &Entry, what: &str) -> Result<Section, ReadError> {
+        let length = u64::from(entry.length);
+        match entry.offset.checked_add(length) {
+            Some(end) if end <= whole.length => Ok(Section { offset: whole.offset + entry.offset, length }),
+            _ => {
+                let (id, offset, there) = (entry.id, entry.offset, whole.length);
+                Err(self.damaged(format!(
+                    "the {what} of tile id {id} is said to have {length} bytes at {offset} of a section of {there} bytes"
+                )))
+            }
+        }
+    }
+
+    fn find(&mut self, place: u64) -> Result<Option<Section>, ReadError> {
+        let mut entries = Arc::clone(&self.root);
+        for depth in 1..=DEPTH {
+            let Some(at) = entries.partition_point(|entry| entry.id <= place).checked_sub(1) else { return Ok(None) };
+            let entry = entries[at];
+            if entry.run > 0 {
+                let here = place - entry.id < u64::from(entry.run);
+                return here.then(|| self.inside(self.header.tiles, &entry, "tile")).transpose();
+            }
+            entries = self.leaf(&entry, depth)?;
+        }
+        Ok(None)
+    }
+
+    pub(super) fn damaged(&self, what: String) -> ReadError {
+        damaged(&*self.bytes, what)
+    }
+}
+
+impl TileReader for PmtilesReader {
+    fn check(&mut self) -> Result<Vec<String>, ReadError> {
+        PmtilesReader::check(self)
+    }
+
+    fn describe(&mut self) -> Result<Described, ReadError> {
+        let mut object = self.metadata()?;
+        let mut text = |name: &str| match object.remove(name) {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) => Some(text),
+            // Section 5 wants text; a version written as a number is one nevertheless.
+            Some(other) => Some(other.to_string()),
+        };
+        let (name, description) = (text("name"), text("description"));
+        let (attribution, version, manifest) = (text("attribution"), text("version"), text(MANIFEST_KEY));
+        let vector_layers = match object.remove("vector_layers") {
+            None => Vec::new(),
+            Some(layers) => serde_json::from_value(layers)
+                .map_err(|error| self.damaged(format!("the vector_layers of its metadata cannot be read: {error}")))?,
+        };
+        Ok(Described {
+            name,
+            description,
+            attribution,
+            version,
+            zooms: Some((self.header.min_zoom, self.header.max_zoom)),
+            bounds: Some(self.header.bounds.map(|degrees| f64::from(degrees) / 1e7)),
+            vector_layers,
+            manifest,
+        })
+    }
+
+    fn list(&mut self) -> Result<Vec<TileId>, ReadError> {
+        let (mut tiles, told) = (Vec::new(), self.header.addressed);
+        self.walk(&mut |archive, entry| {
+            let count = tiles.len() as u64 + u64::from(entry.run);
+            if told > 0 && count > told {
+                return Err(archive.damaged(format!("its header counts {told} tiles, but its directories hold more")));
+            }
+            if count > MOST_LISTED {
+                return Err(foreign(&*archive.bytes, format!("it holds more than {MOST_LISTED} tiles")));
+            }
+            for id in entry.id..entry.id + u64::from(entry.run) {
+                let tile = TileCoord::from_pmtiles_id(id)
+                    .ok_or_else(|| foreign(&*archive.bytes, format!("its tile id {id} lies beyond zoom 22")))?;
+                tiles.push(tile.into());
+            }
+            Ok(())
+        })?;
+        if (tiles.len() as u64) < told {
+            let held = tiles.len();
+            return Err(self.damaged(format!("its header counts {told} tiles, but its directories hold {held}")));
+        }
+        Ok(tiles)
+    }
+
+    fn read(&mut self, tiles: &[TileId]) -> Result<Vec<Option<Box<[u8]>>>, ReadError> {
+        let mut found = Vec::new();
+        for (at, tile) in tiles.iter().enumerate() {
+            if tile.slice == Slice::Whole
+                && let Some(place) = self.find(tile.coord.pmtiles_id())?
+            {
+                found.push((place, at));
+            }
+        }
+        found.sort_unstable_by_key(|(place, at)| (place.offset, *at));
+        let mut read = vec![None; tiles.len()];
+        let mut rest = &found[..];
+        while let Some((first, _)) = rest.first() {
+            let (begin, mut end, mut count) = (first.offset, first.offset, 0);
+            for (place, _) in rest {
+                let next = end.max(place.offset + place.length);
+                if count > 0 && (place.offset > end + GAP || next - begin > TOGETHER) {
+                    break;
+                }
+                (end, count) = (next, count + 1);
+            }
+            let bytes = self.bytes.read_at(begin, (end - begin) as usize)?;
+            for (place, at) in &rest[..count] {
+                let from = (place.offset - begin) as usize;
+                read[*at] = Some(bytes[from..from + place.length as usize].into());
+            }
+            rest = &rest[count..];
+        }
+        Ok(read)
+    }
+}
+
+/// The sections, by the words of messages.
+pub(super) const fn sections(header: &Header) -> [(&'static str, Section); 4] {
+    [
+        ("root directory", header.root),
+        ("metadata", header.metadata),
+        ("section of leaf directories", header.leaves),
+        ("tile data", header.tiles),
+    ]
+}
+
+fn section(bytes: &dyn ReadAt, section: Section, what: &str) -> Result<Vec<u8>, ReadError> {
+    if section.length > MOST_UNPACKED as u64 {
+        let length = section.length;
+        return Err(foreign(
+            bytes,
+            format!("its {what} has {length} bytes, more than the {MOST_UNPACKED} that are read"),
+        ));
+    }
+    bytes.read_at(section.offset, section.length as usize)
+}
+
+fn unpacked(
+    bytes: &dyn ReadAt,
+    header: &Header,
+    gunzip: &mut Gunzip,
+    packed: &[u8],
+    what: &str,
+) -> Result<Vec<u8>, ReadError> {
+    match header.internal {
+        Compression::Gzip if is_gzip(packed) => gunzip
+            .unpack_at_most(packed, MOST_UNPACKED)
+            .map_err(|error| damaged(bytes, format!("its {what} cannot be unpacked: {error}"))),
+        Compression::Gzip => Err(damaged(bytes, format!("its {what} is no gzip"))),
+        Compression::None | Compression::Other(_) => Ok(packed.to_vec()),
+    }
+}
+
+fn directory(
+    bytes: &dyn ReadAt,
+    header: &Header,
+    gunzip: &mut Gunzip,
+    packed: &[u8],
+    what: &str,
+) -> Result<Arc<[Entry]>, ReadError> {
+    let raw = unpacked(bytes, header, gunzip, packed, what)?;
+    match directory_from_bytes(&raw) {
+        Ok(entries) => Ok(entries.into()),
+        Err(error) => Err(damaged(bytes, format!("its {what} cannot be read: {error}"))),
+    }
+}
+
+fn damaged(bytes: &dyn ReadAt, what: String) -> ReadError {
+    ReadError::Damaged { place: bytes.place().to_owned(), what }
+}
+
+fn foreign(bytes: &dyn ReadAt, what: String) -> ReadError {
+    ReadError::Foreign { place: bytes.place().to_owned(), kind: KIND, what }
+}

@@ -1,0 +1,240 @@
+//! The bytes of an archive in the making, written from front to back in bounded memory.
+//!
+//! ```text
+//! 0        127              16,384
+//! │ header │ root │ zeros … │ tiles, each once │ leaf directories │ metadata │
+//!   last     last             as they come       once all tiles     then
+//!                                                are there
+//! ```
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
+use std::path::Path;
+
+use super::contents::Contents;
+use super::entries::{Entries, EntriesError};
+use super::layout::{
+    Compression, Entry, HEADER_LENGTH, Header, MOST_ROOT, ROOT_END, Section, TileType, directory_to_bytes,
+};
+use crate::encode::{EncodeError, Gzip, Level};
+use crate::sink::Metadata;
+use crate::stop::Stop;
+use crate::tile::TileCoord;
+
+/// Where the tile data begin.
+const TILES: u64 = ROOT_END as u64;
+
+/// More entries are not tried in a root directory alone: 16 KiB hold about 8,000 of tiles that differ.
+const MOST_ENTRIES_OF_A_ROOT: u64 = 65_536;
+
+/// The smallest leaf directory but the last, in entries: about 10 KB packed, one request of a client.
+const LEAF: u64 = 4_096;
+
+/// About as many leaf directories fit into a root.
+const LEAVES_OF_A_ROOT: u64 = 3_500;
+
+/// Why a part could not be written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Entries(#[from] EntriesError),
+    #[error(transparent)]
+    Pack(#[from] EncodeError),
+    #[error("a stop was asked for")]
+    Stopped,
+    #[error("the tile has {0} bytes")]
+    Size(usize),
+}
+
+/// An archive that takes tiles.
+#[derive(Debug)]
+pub(super) struct Body {
+    file: BufWriter<File>,
+    /// Of the tile data so far.
+    length: u64,
+    contents: Contents,
+    /// Contents stored.
+    stored: u64,
+    addressed: u64,
+    /// The entry that the next tile may prolong, and its zoom.
+    last: Option<(Entry, u8)>,
+    entries: Entries,
+    /// The shallowest and the deepest zoom of the tiles.
+    zooms: Option<(u8, u8)>,
+}
+
+impl Body {
+    /// Begins in a file that is there and empty.
+    pub(super) fn begin(path: &Path) -> io::Result<Body> {
+        let mut file = BufWriter::with_capacity(1 << 18, OpenOptions::new().write(true).open(path)?);
+        file.write_all(&[0; ROOT_END])?;
+        Ok(Body {
+            file,
+            length: 0,
+            contents: Contents::new(),
+            stored: 0,
+            addressed: 0,
+            last: None,
+            entries: Entries::new(),
+            zooms: None,
+        })
+    }
+
+    /// Appends a tile. Tiles come in the order of their ids.
+    pub(super) fn put(&mut self, tile: TileCoord, bytes: &[u8]) -> Result<(), Fault> {
+        let length = match u32::try_from(bytes.len()) {
+            Ok(length) if length > 0 => length,
+            _ => return Err(Fault::Size(bytes.len())),
+        };
+        let (id, zoom) = (tile.pmtiles_id(), tile.zoom().get());
+        let offset = if let Some(offset) = self.contents.place(bytes, self.length) {
+            offset
+        } else {
+            self.file.write_all(bytes)?;
+            self.stored += 1;
+            let offset = self.length;
+            self.length += u64::from(length);
+            offset
+        };
+        self.addressed += 1;
+        self.zooms = Some((self.zooms.map_or(zoom, |(least, _)| least), zoom));
+        if let Some((last, last_zoom)) = &mut self.last {
+            let follows = last.id + u64::from(last.run) == id && last.run < u32::MAX;
+            // A run ends with its zoom: readers take the zooms of an archive from the begins of its entries.
+            if follows && *last_zoom == zoom && (last.offset, last.length) == (offset, length) {
+                last.run += 1;
+                return Ok(());
+            }
+            self.entries.push(*last)?;
+        }
+        self.last = Some((Entry { id, offset, length, run: 1 }, zoom));
+        Ok(())
+    }
+
+    /// Writes what stands behind the tiles, then what stands before them.
+    pub(super) fn finish(mut self, metadata: &Metadata, stop: &Stop) -> Result<(), Fault> {
+        if let Some((last, _)) = self.last.take() {
+            self.entries.push(last)?;
+        }
+        let mut gzip = Gzip::new(Level::ONCE);
+        let leaves = TILES + self.length;
+        let (root, leaves_length) = self.directories(leaves, &mut gzip, stop)?;
+        let described = gzip.pack(metadata.pmtiles().to_string().as_bytes())?;
+        self.file.write_all(&described)?;
+        let header = Header {
+            root: Section { offset: HEADER_LENGTH as u64, length: root.len() as u64 },
+            metadata: Section { offset: leaves + leaves_length, length: described.len() as u64 },
+            // Without leaves the section is empty, but its place is named: readers refuse an offset of 0.
+            leaves: Section { offset: leaves, length: leaves_length },
+            tiles: Section { offset: TILES, length: self.length },
+            ..self.header(metadata)
+        };
+        self.file.seek(SeekFrom::Start(0))?;
+        self.file.write_all(&header.to_bytes())?;
+        self.file.write_all(&root)?;
+        // An attempt at smaller leaves may have been longer.
+        let end = leaves + leaves_length + described.len() as u64;
+        self.file.into_inner().map_err(io::IntoInnerError::into_error)?.set_len(end)?;
+        if stop.asked().is_some() { Err(Fault::Stopped) } else { Ok(()) }
+    }
+
+    /// Writes the leaf directories, if there have to be any, and gives the root, packed, and the length of the leaves.
+    fn directories(&mut self, begin: u64, gzip: &mut Gzip, stop: &Stop) -> Result<(Box<[u8]>, u64), Fault> {
+        let count = self.entries.len();
+        if count <= MOST_ENTRIES_OF_A_ROOT {
+            let mut all = Vec::new();
+            self.entries.chunks(1 << 16, |chunk| {
+                all.extend_from_slice(chunk);
+                Ok::<(), Fault>(())
+            })?;
+            let root = gzip.pack(&directory_to_bytes(&all))?;
+            if root.len() <= MOST_ROOT {
+                return Ok((root, 0));
+            }
+        }
+        let mut size = LEAF.max(count / LEAVES_OF_A_ROOT);
+        loop {
+            let (mut root, mut length) = (Vec::new(), 0);
+            self.file.seek(SeekFrom::Start(begin))?;
+            self.entries.chunks(size as usize, |leaf| {
+                if stop.asked().is_some() {
+                    return Err(Fault::Stopped);
+                }
+                let packed = gzip.pack(&directory_to_bytes(leaf))?;
+                self.file.write_all(&packed)?;
+                let packed = u32::try_from(packed.len()).map_err(|_too_large| Fault::Size(packed.len()))?;
+                root.extend(leaf.first().map(|first| Entry { id: first.id, offset: length, length: packed, run: 0 }));
+                length += u64::from(packed);
+                Ok(())
+            })?;
+            let root = gzip.pack(&directory_to_bytes(&root))?;
+            if root.len() <= MOST_ROOT {
+                return Ok((root, length));
+            }
+            size += size / 2;
+        }
+    }
+
+    /// What the header says apart from sections.
+    fn header(&self, metadata: &Metadata) -> Header {
+        let asked = (metadata.zooms.min().get(), metadata.zooms.max().get());
+        // Those of the tiles, which may be fewer than were asked for; a check compares them.
+        let (min_zoom, max_zoom) = self.zooms.unwrap_or(asked);
+        let (longitude, latitude, zoom) = metadata.center();
+        let [west, south, east, north] = metadata.bounds;
+        let ((west, east), (south, north)) = (wide(west, east, 180.0), wide(south, north, 90.0));
+        Header {
+            root: Section::default(),
+            metadata: Section::default(),
+            leaves: Section::default(),
+            tiles: Section::default(),
+            addressed: self.addressed,
+            entries: self.entries.len(),
+            contents: self.stored,
+            clustered: true,
+            internal: Compression::Gzip,
+            packing: Compression::Gzip,
+            tile_type: TileType::MVT,
+            min_zoom,
+            max_zoom,
+            bounds: [west, south, east, north],
+            center_zoom: zoom.clamp(min_zoom, max_zoom),
+            center: [e7(longitude, 180.0), e7(latitude, 90.0)],
+        }
+    }
+}
+
+/// Ten-millionths of a degree (section 3.4).
+fn e7(degrees: f64, most: f64) -> i32 {
+    (degrees.clamp(-most, most) * 1e7).round() as i32
+}
+
+/// Two bounds of which the second is the larger one: clients show nothing of an area of zero.
+fn wide(low: f64, high: f64, most: f64) -> (i32, i32) {
+    let (low, high, most) = (e7(low, most), e7(high, most), e7(most, most));
+    match (low < high, high < most) {
+        (true, _) => (low, high),
+        (false, true) => (low, low + 1),
+        (false, false) => (high - 1, high),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_always_have_an_area() {
+        for (low, high, expected) in [
+            (-8.5, 8.25, (-85_000_000, 82_500_000)),
+            (7.0, 7.0, (70_000_000, 70_000_001)),
+            (180.0, 180.0, (1_799_999_999, 1_800_000_000)),
+            (-180.0, -180.0, (-1_800_000_000, -1_799_999_999)),
+            (-181.0, 400.0, (-1_800_000_000, 1_800_000_000)),
+        ] {
+            assert_eq!(wide(low, high, 180.0), expected);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Sinks for tests: one in memory, and one that fails on purpose.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use oar_tiles::sink::{Described, Finished, Metadata, Needs, ReadError, Sink, TileEdit, TileReader, Tileset, Written};
+use oar_tiles::tile::{Order, TileId};
+
+/// What a target in memory holds, by place.
+#[derive(Default)]
+struct Content {
+    tiles: BTreeMap<u64, Box<[u8]>>,
+    described: Described,
+    writing: bool,
+}
+
+/// A target in memory; clones are the same target.
+#[derive(Clone)]
+pub struct MemoryTarget(Arc<Mutex<Content>>);
+
+/// Its sink.
+pub struct Memory {
+    target: MemoryTarget,
+    /// Tiles of the run's scope that were not handed over yet.
+    left: Vec<u64>,
+}
+
+/// What the sinks of this module say.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// A second writer.
+    #[error("another run is writing this memory")]
+    Busy,
+}
+
+const ORDER: Order = Order::ZoomColumnTmsRow;
+
+impl MemoryTarget {
+    /// An empty target.
+    pub fn new() -> MemoryTarget {
+        MemoryTarget(Arc::default())
+    }
+
+    /// Its sink.
+    pub fn open(&self) -> Result<Memory, MemoryError> {
+        let mut content = self.content();
+        if std::mem::replace(&mut content.writing, true) {
+            return Err(MemoryError::Busy);
+        }
+        Ok(Memory { target: self.clone(), left: Vec::new() })
+    }
+
+    fn content(&self) -> MutexGuard<'_, Content> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl Sink for Memory {
+    type Error = MemoryError;
+
+    fn needs(&self) -> Needs {
+        Needs { order: ORDER, layers_apart: false }
+    }
+
+    fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, MemoryError> {
+        let content = self.target.content();
+        let in_scope = |place: &u64| tileset.scope.holds(ORDER.tile(*place).unwrap().into());
+        self.left = content.tiles.keys().copied().filter(in_scope).collect();
+        Ok(Some(content.described.clone()))
+    }
+
+    fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, MemoryError> {
+        let mut content = self.target.content();
+        let mut written = Written::default();
+        for edit in edits {
+            let place = ORDER.place(edit.id().coord);
+            match edit {
+                TileEdit::Put(_, bytes) if content.tiles.get(&place) == Some(&bytes) => written.unchanged += 1,
+                TileEdit::Put(_, bytes) => {
+                    content.tiles.insert(place, bytes);
+                    written.stored += 1;
+                }
+                TileEdit::Remove(_) => {
+                    content.tiles.remove(&place);
+                    written.removed += 1;
+                }
+            }
+            self.left.retain(|left| *left != place);
+        }
+        Ok(written)
+    }
+
+    fn finish(self, metadata: &Metadata) -> Result<Finished, MemoryError> {
+        let mut content = self.target.content();
+        for place in &self.left {
+            content.tiles.remove(place);
+        }
+        content.described = Described {
+            name: Some(metadata.name.clone()),
+            zooms: Some((metadata.zooms.min().get(), metadata.zooms.max().get())),
+            bounds: Some(metadata.bounds),
+            vector_layers: metadata.vector_layers.clone(),
+            manifest: Some(metadata.manifest.clone()),
+            ..Described::default()
+        };
+        Ok(Finished { place: "memory".to_owned(), deleted: self.left.len() as u64 })
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.target.content().writing = false;
+    }
+}
+
+impl TileReader for MemoryTarget {
+    fn describe(&mut self) -> Result<Described, ReadError> {
+        Ok(self.content().described.clone())
+    }
+
+    fn list(&mut self) -> Result<Vec<TileId>, ReadError> {
+        Ok(self.content().tiles.keys().map(|place| ORDER.tile(*place).unwrap().into()).collect())
+    }
+
+    fn read(&mut self, tiles: &[TileId]) -> Result<Vec<Option<Box<[u8]>>>, ReadError> {
+        let content = self.content();
+        Ok(tiles.iter().map(|id| content.tiles.get(&ORDER.place(id.coord)).cloned()).collect())
+    }
+}
+
+/// A sink that fails at one of its calls, counted from the first write; the call may reach the sink behind it.
+pub struct Faulty<S> {
+    inner: S,
+    fails_at: usize,
+    calls: usize,
+}
+
+/// What it says.
+#[derive(Debug, thiserror::Error)]
+pub enum FaultyError<E: std::error::Error> {
+    /// The fault.
+    #[error("on purpose")]
+    OnPurpose,
+    /// The sink behind it failed by itself.
+    #[error(transparent)]
+    Inner(E),
+}
+
+impl<S: Sink> Faulty<S> {
+    /// Fails at a call.
+    pub fn new(inner: S, fails_at: usize) -> Faulty<S> {
+        Faulty { inner, fails_at, calls: 0 }
+    }
+}
+
+impl<S: Sink> Sink for Faulty<S> {
+    type Error = FaultyError<S::Error>;
+
+    fn needs(&self) -> Needs {
+        self.inner.needs()
+    }
+
+    fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, Self::Error> {
+        self.inner.begin(tileset).map_err(FaultyError::Inner)
+    }
+
+    fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, Self::Error> {
+        self.calls += 1;
+        let failing = self.calls > self.fails_at;
+        // An odd fault is noticed only after the sink has taken the edits.
+        if failing && self.fails_at % 2 == 0 {
+            return Err(FaultyError::OnPurpose);
+        }
+        let written = self.inner.write(edits).map_err(FaultyError::Inner)?;
+        if failing { Err(FaultyError::OnPurpose) } else { Ok(written) }
+    }
+
+    fn finish(self, metadata: &Metadata) -> Result<Finished, Self::Error> {
+        self.inner.finish(metadata).map_err(FaultyError::Inner)
+    }
+}
