@@ -92,7 +92,12 @@ fn run_verify(arguments: &Verify) -> Result<(), CommandError> {
         (None, true) => verify::Amount::All,
         (None, false) => verify::Amount::Fitting,
     };
-    let options = verify::VerifyOptions { target: arguments.target.clone(), amount, database: arguments.database, report: arguments.report.clone() };
+    let options = verify::VerifyOptions {
+        target: arguments.target.clone(),
+        amount,
+        database: arguments.database,
+        report: arguments.report.clone(),
+    };
     let report = report(Style::Warnings);
     on_runtime(async |stop| verify::verify(&options, &settings, &report, &stop).await)
 }

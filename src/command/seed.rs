@@ -71,7 +71,10 @@ async fn restarting(
 ) -> Result<RunReport, CommandError> {
     let mut restarts = 0;
     loop {
-        match attempt(settings, restarts, (place.clone(), reach.clone()), report, stop).await.map_err(|error| interrupted(error, stop)) {
+        match attempt(settings, restarts, (place.clone(), reach.clone()), report, stop)
+            .await
+            .map_err(|error| interrupted(error, stop))
+        {
             Err(CommandError::Database(error)) if error.is_lost() || restarts > 0 && error.is_unreachable() => {
                 if restarts == settings.restarts {
                     return Err(CommandError::Restarts { attempts: restarts + 1, source: error });
@@ -105,8 +108,7 @@ async fn attempt(
         layers: prepared.layers.iter().map(|layer| layer.name().to_owned()).collect(),
         scope: Scope { zooms: settings.tileset.zooms.clone(), coverage: Coverage::new(&settings.tileset.bbox) },
     };
-    let (sink, before) =
-        aside(move || sink.begin(&tileset).map(|before| (sink, before))).await??;
+    let (sink, before) = aside(move || sink.begin(&tileset).map(|before| (sink, before))).await??;
     let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
     let planned = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
     let features = prepared.zooms.iter().map(|zoom| zoom.features).sum();

@@ -1,6 +1,6 @@
 //! Why a target could not be written, whichever it is.
 
-use super::{DirectoryError, MbtilesError, PmtilesError};
+use super::{DirectoryError, MbtilesError, PmtilesError, S3Error};
 
 /// Why a target could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -14,17 +14,20 @@ pub enum TargetError {
     /// A directory.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// S3.
+    #[error(transparent)]
+    S3(#[from] S3Error),
 }
 
 impl TargetError {
     /// Whether it failed because a stop was asked for.
     #[must_use]
     pub const fn is_interrupted(&self) -> bool {
-        matches!(
-            self,
-            TargetError::Mbtiles(MbtilesError::Interrupted { .. })
-                | TargetError::Pmtiles(PmtilesError::Interrupted { .. })
-                | TargetError::Directory(DirectoryError::Interrupted { .. })
-        )
+        match self {
+            TargetError::Mbtiles(error) => matches!(error, MbtilesError::Interrupted { .. }),
+            TargetError::Pmtiles(error) => matches!(error, PmtilesError::Interrupted { .. }),
+            TargetError::Directory(error) => matches!(error, DirectoryError::Interrupted { .. }),
+            TargetError::S3(error) => error.is_interrupted(),
+        }
     }
 }

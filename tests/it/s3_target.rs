@@ -241,7 +241,8 @@ fn layers_may_be_kept_apart() {
     let names: BTreeSet<String> = prefix.tiles().into_keys().collect();
     assert_eq!(names, BTreeSet::from(["tile/a/3/5/6.pbf".to_owned(), "tile/b%20c/3/5/6.pbf".to_owned()]));
     let handle = prefix.runtime.handle().clone();
-    let mut reader = S3Reader::open(prefix.location.clone(), options(&prefix.endpoint), &tree().template, handle).unwrap();
+    let mut reader =
+        S3Reader::open(prefix.location.clone(), options(&prefix.endpoint), &tree().template, handle).unwrap();
     assert_eq!(reader.read(&[id(1)]).unwrap(), [Some(b"two".as_slice().into())]);
 }
 

@@ -30,6 +30,7 @@ use super::{Described, Finished, Metadata, Needs, Sink, TileEdit, Tileset, Writt
 use crate::encode::EncodeError;
 use crate::stop::Stop;
 use crate::tile::{Order, Slice, TileId};
+pub(super) use bytes::ReadAt;
 pub use entries::EntriesError;
 pub use read::PmtilesReader;
 use write::{Body, Fault};

@@ -70,10 +70,7 @@ pub(super) async fn connect(location: &S3Location, options: &S3Options) -> Resul
         .operation_timeout(options.request_timeout)
         .build();
     let retries = |config: RetryConfig| {
-        config
-            .with_max_attempts(options.attempts)
-            .with_initial_backoff(options.backoff)
-            .with_max_backoff(LONGEST_PAUSE)
+        config.with_max_attempts(options.attempts).with_initial_backoff(options.backoff).with_max_backoff(LONGEST_PAUSE)
     };
     // Reading the system's certificates takes a moment, which a server without TLS need not cost.
     let http = match place.endpoint.starts_with("http://") {

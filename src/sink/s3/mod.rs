@@ -15,6 +15,7 @@ mod lease;
 mod location;
 mod open;
 mod options;
+mod pmtiles;
 mod publish;
 mod read;
 mod store;
@@ -32,7 +33,7 @@ use self::lease::Lease;
 use self::open::Open;
 use self::store::Store;
 use super::tree::{Latest, TreeOptions};
-use super::{Finished, Metadata, Needs, Sink, TileEdit, Tileset, Written};
+use super::{Described, Finished, Metadata, Needs, Sink, TileEdit, Tileset, Written};
 use crate::stop::Stop;
 use crate::tile::{Order, TileId};
 
@@ -41,6 +42,7 @@ pub use error::{Action, S3Error};
 pub use flight::{Flights, InFlight};
 pub use location::{LocationError, S3Key, S3Location};
 pub use options::{CacheRule, Encryption, S3Headers, S3Keys, S3Options};
+pub use pmtiles::S3Pmtiles;
 pub use read::{S3Object, S3Reader};
 pub use upload::S3Archive;
 
@@ -143,6 +145,7 @@ impl S3 {
             TileEdit::Remove(id) => {
                 if met.here.is_some() {
                     open.delete(id)?;
+                    open.deleted += 1;
                 }
                 written.removed = 1;
             }
@@ -171,10 +174,10 @@ impl Sink for S3 {
         Needs { order: Order::ZoomColumnTmsRow, layers_apart: self.tree.template.layers_apart() }
     }
 
-    fn begin(&mut self, tileset: &Tileset) -> Result<(), S3Error> {
+    fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, S3Error> {
         let Some(lease) = &self.lease else { return Err(self.not_open()) };
         let place = self.store.location.to_string();
-        let open = wait(&self.runtime, async {
+        let (open, before) = wait(&self.runtime, async {
             tokio::select! {
                 biased;
                 _ = self.stop.wait() => Err(S3Error::Interrupted { place }),
@@ -182,7 +185,7 @@ impl Sink for S3 {
             }
         })?;
         self.open = Some(open);
-        Ok(())
+        Ok(before)
     }
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, S3Error> {

@@ -113,7 +113,8 @@ fn serve(client: &TcpStream, shared: &Shared) -> std::io::Result<()> {
     loop {
         let head = read_head(&mut from_client)?;
         let mut words = head.split(' ');
-        let (method, target) = (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default().to_owned());
+        let (method, target) =
+            (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default().to_owned());
         if method.is_empty() {
             return Ok(());
         }
@@ -131,7 +132,8 @@ fn serve(client: &TcpStream, shared: &Shared) -> std::io::Result<()> {
         if header(&head, "expect").is_some() {
             to_client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
-        let head: String = head.split_inclusive("\r\n").filter(|line| !line.to_ascii_lowercase().starts_with("expect:")).collect();
+        let head: String =
+            head.split_inclusive("\r\n").filter(|line| !line.to_ascii_lowercase().starts_with("expect:")).collect();
         let body = read_body(&mut from_client, &head)?;
         if let Fault::Slow(delay) = fault {
             std::thread::sleep(delay);
@@ -141,7 +143,10 @@ fn serve(client: &TcpStream, shared: &Shared) -> std::io::Result<()> {
                 "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>{message}</Message><RequestId>1</RequestId></Error>"
             );
             let body = if method == "HEAD" { String::new() } else { body };
-            let answer = format!("HTTP/1.1 {status} Fault\r\ncontent-type: application/xml\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            let answer = format!(
+                "HTTP/1.1 {status} Fault\r\ncontent-type: application/xml\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
             to_client.write_all(answer.as_bytes())?;
             continue;
         }
