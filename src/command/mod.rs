@@ -50,7 +50,9 @@ pub enum CommandError {
         place: String,
     },
     /// A bucket has no versions.
-    #[error("{place} has no latest.json: it was not published with publish = \"versioned\", so there is nothing to switch back to")]
+    #[error(
+        "{place} has no latest.json: it was not published with publish = \"versioned\", so there is nothing to switch back to"
+    )]
     Unversioned {
         /// The target.
         place: String,

@@ -7,8 +7,8 @@ use super::CommandError;
 use super::target::{Place, Reach};
 use crate::config::Settings;
 use crate::report::print;
-use crate::stop::Stop;
 use crate::sink::{Latest, TargetError, directory_versions, switch_directory};
+use crate::stop::Stop;
 
 /// What `publish` was asked for, beside the settings.
 #[derive(Debug, Clone, Default)]
@@ -31,7 +31,9 @@ pub fn publish(settings: &Settings, options: &PublishOptions, stop: &Stop) -> Re
         Place::Mbtiles(_) | Place::Pmtiles(_) | Place::S3Pmtiles { .. } => {
             return Err(CommandError::NoVersions { place: place.to_string() });
         }
-        Place::S3Prefix { .. } => reach.s3_versions(&place, options.rollback || options.to.is_some(), options.to.as_deref())?,
+        Place::S3Prefix { .. } => {
+            reach.s3_versions(&place, options.rollback || options.to.is_some(), options.to.as_deref())?
+        }
     };
     Ok(print(&table(&latest))?)
 }

@@ -14,7 +14,7 @@ use crate::encode::Packing;
 use crate::manifest::Manifest;
 use crate::pipeline::{self, Outcome, PipelineError, Stored};
 use crate::postgis::Renderer;
-use crate::report::{Requests, Event, Report, RunReport, RunZoom, print, render_run};
+use crate::report::{Event, Report, Requests, RunReport, RunZoom, print, render_run};
 use crate::sink::{Scope, Sink as _, TargetError, Tileset};
 use crate::stop::Stop;
 use crate::tile::{Batch, Coverage};

@@ -8,9 +8,9 @@ use crate::config::Settings;
 use tokio::runtime::Handle;
 
 use crate::sink::{
-    Described, Directory, DirectoryReader, Finished, LocationError, Mbtiles, MbtilesReader, Metadata, Needs, Pmtiles,
-    PmtilesReader, S3, S3Options, S3Pmtiles, S3Reader, Sink, TargetError, TileEdit, TileReader, Tileset, TreeOptions, Written,
-    Latest, s3_pmtiles_reader, s3_versions,
+    Described, Directory, DirectoryReader, Finished, Latest, LocationError, Mbtiles, MbtilesReader, Metadata, Needs,
+    Pmtiles, PmtilesReader, S3, S3Object, S3Options, S3Pmtiles, S3Reader, Sink, TargetError, TileEdit, TileReader,
+    Tileset, TreeOptions, Written, s3_versions,
 };
 use crate::stop::Stop;
 
@@ -127,7 +127,7 @@ impl Reach {
                 Box::new(S3Reader::open(location(place)?, self.s3.clone(), template, self.runtime.clone())?)
             }
             Place::S3Pmtiles { .. } => {
-                Box::new(s3_pmtiles_reader(&location(place)?, self.s3.clone(), self.runtime.clone())?)
+                Box::new(S3Object::open(&location(place)?, self.s3.clone(), self.runtime.clone())?.pmtiles()?)
             }
         })
     }
@@ -144,12 +144,10 @@ impl Reach {
                 S3::create(location(place)?, self.s3.clone(), self.tree.clone(), self.runtime.clone(), &self.stop)
                     .map_err(TargetError::from)?,
             ),
-            Place::S3Pmtiles { .. } => AnySink::S3Pmtiles(S3Pmtiles::create(
-                &location(place)?,
-                self.s3.clone(),
-                self.runtime.clone(),
-                &self.stop,
-            )?),
+            Place::S3Pmtiles { .. } => AnySink::S3Pmtiles(
+                S3Pmtiles::create(&location(place)?, self.s3.clone(), self.runtime.clone(), &self.stop)
+                    .map_err(TargetError::from)?,
+            ),
         };
         Ok(sink)
     }
@@ -196,7 +194,7 @@ macro_rules! each {
             AnySink::Pmtiles($sink) => $call.map_err(TargetError::from),
             AnySink::Directory($sink) => $call.map_err(TargetError::from),
             AnySink::S3($sink) => $call.map_err(TargetError::from),
-            AnySink::S3Pmtiles($sink) => $call,
+            AnySink::S3Pmtiles($sink) => $call.map_err(TargetError::from),
         }
     };
 }

@@ -106,7 +106,8 @@ impl Check<'_> {
                 .iter()
                 .map(|(zooms, value)| match value {
                     toml::Value::String(value) => {
-                        let list = zooms.parse().map_err(|error: crate::tile::ZoomError| wrong(zooms, error.to_string()))?;
+                        let list =
+                            zooms.parse().map_err(|error: crate::tile::ZoomError| wrong(zooms, error.to_string()))?;
                         Ok(CacheRule { zooms: Some(list), value: value.clone() })
                     }
                     _ => Err(wrong(zooms, "its value is no text: write the header in quotes".to_owned())),

@@ -6,6 +6,7 @@
 //! | PMTiles file | [`Pmtiles`] | [`PmtilesReader`] | replaced as a whole |
 //! | directory | [`Directory`] | [`DirectoryReader`] | brought in line, tile by tile |
 //! | S3 prefix | [`S3`] | [`S3Reader`] | brought in line, tile by tile |
+//! | PMTiles in S3 | [`S3Pmtiles`] | [`S3Object::pmtiles`] | replaced as a whole |
 
 mod directory;
 mod error;
@@ -29,8 +30,8 @@ pub use metadata::{Metadata, VectorLayer};
 pub use pmtiles::{Pmtiles, PmtilesError, PmtilesReader};
 pub use read::{Described, ReadError, TileReader};
 pub use s3::{
-    Action, CacheRule, Encryption, Flights, InFlight, LocationError, S3, S3Archive, S3Cause, S3Error, S3Headers, S3Key, S3Keys,
-    S3Location, S3Object, S3Options, S3Pmtiles, S3Reader, s3_pmtiles_reader, s3_versions,
+    Action, CacheRule, Encryption, Flights, InFlight, LocationError, S3, S3Archive, S3Cause, S3Error, S3Headers, S3Key,
+    S3Keys, S3Location, S3Object, S3Options, S3Pmtiles, S3Reader, s3_versions,
 };
 pub use staging::StagingError;
 pub use tree::{

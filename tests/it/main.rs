@@ -35,6 +35,8 @@ mod pmtiles_size;
 mod query_plan;
 mod readme;
 mod reference;
+mod s3_archive;
+mod s3_faults;
 mod s3_target;
 mod servers;
 mod serving;

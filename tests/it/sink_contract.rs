@@ -10,7 +10,7 @@ use oar_tiles::sink::{
 use oar_tiles::stop::Stop;
 use oar_tiles::tile::{Coverage, Slice, TileCoord, TileId, Zoom};
 
-use super::support::s3::Prefix;
+use super::support::s3::{Prefix, options};
 use super::support::sinks::{Faulty, Memory, MemoryTarget};
 
 /// Tiles as a target holds them.
@@ -340,6 +340,24 @@ impl Target for MemoryTarget {
     }
 }
 
+/// A prefix of a bucket.
+struct InBucket(Prefix, TreeOptions);
+
+impl Target for InBucket {
+    type Sink = S3;
+    fn sink(&self) -> Result<S3, <S3 as Sink>::Error> {
+        self.0.sink_with(options(&self.0.endpoint), self.1.clone())
+    }
+    fn reader(&self) -> Option<Box<dyn TileReader>> {
+        let template = Template::new("{z}/{x}/{y}.pbf").unwrap();
+        let (handle, options) = (self.0.runtime.handle().clone(), options(&self.0.endpoint));
+        Some(Box::new(S3Reader::open(self.0.location.clone(), options, &template, handle).unwrap()))
+    }
+    fn in_line(&self) -> bool {
+        self.1.publish == Publish::InPlace
+    }
+}
+
 fn tree(template: &str, publish: Publish) -> TreeOptions {
     TreeOptions { template: Template::new(template).unwrap(), publish, force: false, public_url: None, packed: true }
 }
@@ -365,6 +383,18 @@ fn a_versioned_directory_keeps_the_contract() {
 #[test]
 fn a_pmtiles_file_keeps_the_contract() {
     keeps_the_contract(|| in_folder(PmtilesFile));
+}
+
+#[test]
+fn a_prefix_of_a_bucket_keeps_the_contract() {
+    keeps_the_contract(|| InBucket(Prefix::new(), tree("{z}/{x}/{y}.pbf", Publish::InPlace)));
+    keeps_the_contract(|| InBucket(Prefix::new(), tree("t/{layer}/{z}/{x}/{-y}.mvt", Publish::InPlace)));
+}
+
+#[test]
+fn a_versioned_prefix_of_a_bucket_keeps_the_contract() {
+    let publish = Publish::Versioned { keep: 1, keep_for: std::time::Duration::ZERO };
+    keeps_the_contract(|| InBucket(Prefix::new(), tree("{version}/{z}/{x}/{y}.pbf", publish)));
 }
 
 #[test]

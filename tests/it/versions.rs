@@ -61,7 +61,7 @@ fn each_run_is_a_new_version_and_the_map_is_switched_forth_and_back() {
     let tree = Tree::new();
     let config = config(&tree, "");
     let arguments = ["--config", &config];
-    let mut versions = Vec::new();
+    let mut versions: Vec<String> = Vec::new();
     for change in
         ["", "UPDATE api_facility SET name = name || '!'", "DELETE FROM api_facility WHERE country_code = 'CN'"]
     {

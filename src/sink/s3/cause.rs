@@ -129,7 +129,10 @@ fn meaning(status: Option<u16>, code: &str) -> Option<Meaning> {
         ("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "RequestExpired", _) => Meaning::Expired,
         ("RequestTimeTooSkewed", _) => Meaning::Clock,
         (
-            "PermanentRedirect" | "TemporaryRedirect" | "Redirect" | "AuthorizationHeaderMalformed"
+            "PermanentRedirect"
+            | "TemporaryRedirect"
+            | "Redirect"
+            | "AuthorizationHeaderMalformed"
             | "IllegalLocationConstraintException",
             _,
         ) => Meaning::Region(None),
@@ -163,7 +166,13 @@ fn said(status: Option<u16>, code: &str, message: &str) -> String {
     let mut text = status.map_or_else(String::new, |status| format!("HTTP {status}"));
     for part in [code, message.trim_end_matches('.')] {
         if !part.is_empty() {
-            let between = if text.is_empty() { "" } else if part == code { " " } else { ": " };
+            let between = if text.is_empty() {
+                ""
+            } else if part == code {
+                " "
+            } else {
+                ": "
+            };
             text = text + between + part;
         }
     }

@@ -28,8 +28,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 /// Makes the clients. Nothing is asked of the server yet.
 pub(super) async fn connect(location: &S3Location, options: &S3Options) -> Result<Clients, S3Error> {
     options.check()?;
-    let http = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
-    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
+    // The chain of credentials may ask servers over TLS even where the bucket is reached without.
+    let tls = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(tls.clone());
     if let Some(region) = &options.region {
         loader = loader.region(Region::new(region.clone()));
     }
@@ -69,13 +70,16 @@ pub(super) async fn connect(location: &S3Location, options: &S3Options) -> Resul
         .operation_timeout(options.request_timeout)
         .build();
     let retries = |config: RetryConfig| {
-        config
-            .with_max_attempts(options.attempts)
-            .with_initial_backoff(options.backoff)
-            .with_max_backoff(LONGEST_PAUSE)
+        config.with_max_attempts(options.attempts).with_initial_backoff(options.backoff).with_max_backoff(LONGEST_PAUSE)
+    };
+    // Reading the system's certificates takes a moment, which a server without TLS need not cost.
+    let http = match place.endpoint.starts_with("http://") {
+        true => aws_smithy_http_client::Builder::new().build_http(),
+        false => tls,
     };
     let common = || {
         let builder = Builder::from(&shared)
+            .http_client(http.clone())
             .region(region.clone())
             .force_path_style(options.path_style)
             .timeout_config(timeouts.clone());

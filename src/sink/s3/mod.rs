@@ -5,7 +5,6 @@
 //!          lease    list, inventory                        uploads (bounded)          publish
 //! ```
 
-mod archive;
 mod cause;
 mod client;
 mod error;
@@ -16,6 +15,7 @@ mod lease;
 mod location;
 mod open;
 mod options;
+mod pmtiles;
 mod publish;
 mod read;
 mod store;
@@ -37,12 +37,12 @@ use super::{Described, Finished, Metadata, Needs, Sink, TileEdit, Tileset, Writt
 use crate::stop::Stop;
 use crate::tile::{Order, TileId};
 
-pub use archive::{S3Pmtiles, s3_pmtiles_reader};
 pub use cause::S3Cause;
 pub use error::{Action, S3Error};
 pub use flight::{Flights, InFlight};
 pub use location::{LocationError, S3Key, S3Location};
 pub use options::{CacheRule, Encryption, S3Headers, S3Keys, S3Options};
+pub use pmtiles::S3Pmtiles;
 pub use read::{S3Object, S3Reader, s3_versions};
 pub use upload::S3Archive;
 
@@ -145,6 +145,7 @@ impl S3 {
             TileEdit::Remove(id) => {
                 if met.here.is_some() {
                     open.delete(id)?;
+                    open.deleted += 1;
                 }
                 written.removed = 1;
             }
@@ -176,14 +177,13 @@ impl Sink for S3 {
     fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, S3Error> {
         let Some(lease) = &self.lease else { return Err(self.not_open()) };
         let place = self.store.location.to_string();
-        let mut open = wait(&self.runtime, async {
+        let (open, before) = wait(&self.runtime, async {
             tokio::select! {
                 biased;
                 _ = self.stop.wait() => Err(S3Error::Interrupted { place }),
                 open = open::open(&self.store, lease, &self.tree, tileset, (&self.runtime, &self.stop)) => open,
             }
         })?;
-        let before = open.before.take();
         self.open = Some(open);
         Ok(before)
     }

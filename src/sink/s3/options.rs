@@ -115,7 +115,8 @@ impl S3Options {
         let wrong = |what: String| Err(S3Error::Setting { what });
         let visible = |text: &str| !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
         let values = self.headers.cache_control.iter().map(|rule| ("cache_control", rule.value.as_str()));
-        let values = values.chain(self.headers.notes_cache_control.as_deref().map(|value| ("notes_cache_control", value)));
+        let values =
+            values.chain(self.headers.notes_cache_control.as_deref().map(|value| ("notes_cache_control", value)));
         let values = values.chain(self.headers.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         for (name, value) in values {
             if !visible(value) {
@@ -123,7 +124,8 @@ impl S3Options {
             }
         }
         for name in self.headers.metadata.keys() {
-            let token = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.');
+            let token =
+                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.');
             if name.is_empty() || !name.bytes().all(token) {
                 return wrong(format!("the name \"{name}\" of metadata is no header: write a-z, 0-9, - _ and ."));
             }
@@ -131,11 +133,15 @@ impl S3Options {
         if let Some(endpoint) = &self.endpoint {
             let host = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
             if host.is_none_or(|host| host.is_empty() || !host.bytes().all(|byte| byte.is_ascii_graphic())) {
-                return wrong(format!("endpoint = \"{endpoint}\" is no address: write https://host or http://host:port"));
+                return wrong(format!(
+                    "endpoint = \"{endpoint}\" is no address: write https://host or http://host:port"
+                ));
             }
         }
         if self.attempts == 0 || self.part_size < 5 << 20 || self.lease.is_zero() {
-            return wrong("attempts has to be 1 or more, part_size 5 MiB or more, and the lease longer than nothing".to_owned());
+            return wrong(
+                "attempts has to be 1 or more, part_size 5 MiB or more, and the lease longer than nothing".to_owned(),
+            );
         }
         Ok(())
     }

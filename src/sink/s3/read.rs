@@ -48,10 +48,8 @@ impl S3Reader {
                 None => Noted::default(),
             };
             let written = noted.template.as_deref().map(Template::new).transpose();
-            let written = written.map_err(|error| ReadError::Damaged {
-                place: store.place(notes::METADATA),
-                what: error.to_string(),
-            })?;
+            let written = written
+                .map_err(|error| ReadError::Damaged { place: store.place(notes::METADATA), what: error.to_string() })?;
             let mut template = written.unwrap_or_else(|| template.clone());
             template = template.with_layers(noted.layers.iter().map(String::as_str));
             if template.is_versioned()
@@ -118,6 +116,7 @@ pub struct S3Object {
     runtime: Handle,
     store: Arc<Store>,
     name: String,
+    place: String,
     tag: Option<String>,
     length: u64,
 }
@@ -136,7 +135,7 @@ impl S3Object {
                 .ok_or_else(|| S3Error::Missing { place: store.place(&name) })?;
             Ok::<_, S3Error>((store, length, tag))
         })?;
-        Ok(S3Object { runtime, store, name, tag, length })
+        Ok(S3Object { runtime, place: store.place(&name), store, name, tag, length })
     }
 
     /// Its length in bytes.
@@ -153,8 +152,8 @@ impl S3Object {
 
     /// Its URL.
     #[must_use]
-    pub fn place(&self) -> String {
-        self.store.place(&self.name)
+    pub fn place(&self) -> &str {
+        &self.place
     }
 
     /// Reads a range, or as much of it as there is.
@@ -188,13 +187,13 @@ impl S3Object {
         let object = object.map_err(|refusal| self.store.error(Action::Get, &self.name, refusal))?;
         if self.tag.as_ref().is_some_and(|tag| *tag != object.tag) {
             return Err(ReadError::Damaged {
-                place: self.place(),
+                place: self.place.clone(),
                 what: "it was replaced while it was read".to_owned(),
             });
         }
         if object.body.len() as u64 != wanted {
             let what = format!("bytes {text} are {} bytes", object.body.len());
-            return Err(ReadError::Damaged { place: self.place(), what });
+            return Err(ReadError::Damaged { place: self.place.clone(), what });
         }
         Ok(object.body)
     }

@@ -143,7 +143,9 @@ impl Store {
         for name in names {
             match ObjectIdentifier::builder().key(self.key(name)).build() {
                 Ok(object) => objects.push(object),
-                Err(error) => return all(names, &Refusal { meaning: Meaning::Other, cause: S3Cause(error.to_string()) }),
+                Err(error) => {
+                    return all(names, &Refusal { meaning: Meaning::Other, cause: S3Cause(error.to_string()) });
+                }
             }
         }
         let delete = match Delete::builder().set_objects(Some(objects)).quiet(true).build() {

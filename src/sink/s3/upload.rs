@@ -82,8 +82,7 @@ impl S3Archive {
     /// # Errors
     /// If the file cannot be read, the bucket cannot be written, or somebody else replaced the archive meanwhile.
     pub fn upload(self, path: &Path) -> Result<String, S3Error> {
-        let unreadable =
-            |source| S3Error::File { path: path.to_owned(), place: self.store.place(&self.name), source };
+        let unreadable = |source| S3Error::File { path: path.to_owned(), place: self.store.place(&self.name), source };
         let file = File::open(path).map_err(unreadable)?;
         let length = file.metadata().map_err(unreadable)?.len();
         let upload = Upload { archive: &self, path, file: Arc::new(file), length };

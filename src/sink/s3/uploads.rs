@@ -75,7 +75,14 @@ impl Uploads {
     }
 
     /// Sends a tile, once there is room. `digest` is the MD5 of its bytes, which the server checks (RFC 1864).
-    pub(super) fn put(&mut self, name: String, zoom: Zoom, bytes: Box<[u8]>, digest: [u8; 16], packed: bool) -> Result<(), S3Error> {
+    pub(super) fn put(
+        &mut self,
+        name: String,
+        zoom: Zoom,
+        bytes: Box<[u8]>,
+        digest: [u8; 16],
+        packed: bool,
+    ) -> Result<(), S3Error> {
         let permit = self.permit()?;
         let (store, failures, limit) = (Arc::clone(&self.store), Arc::clone(&self.failures), self.limit);
         self.tasks.spawn_on(
@@ -194,7 +201,8 @@ impl Uploads {
         {
             return self.store.error(*action, name, refusal.clone());
         }
-        let source = failures.first.as_ref().map_or_else(|| S3Cause(String::new()), |(_, _, refusal)| refusal.cause.clone());
+        let source =
+            failures.first.as_ref().map_or_else(|| S3Cause(String::new()), |(_, _, refusal)| refusal.cause.clone());
         let (missing, first) = (failures.count, failures.shown.clone());
         S3Error::Incomplete { place: self.store.location.to_string(), missing, first, source }
     }

@@ -1,0 +1,93 @@
+//! A PMTiles archive in S3: written to a temporary file, then sent as a whole; read by ranges.
+
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+
+use super::{Flights, S3Archive, S3Error, S3Key, S3Object, S3Options};
+use crate::sink::pmtiles::ReadAt;
+use crate::sink::{
+    Described, Finished, Metadata, Needs, Pmtiles, PmtilesReader, ReadError, Sink, TileEdit, Tileset, Written,
+};
+use crate::stop::Stop;
+
+/// Its name in the temporary folder.
+const ARCHIVE: &str = "archive.pmtiles";
+
+/// A PMTiles archive in S3. The archive is made in the temporary folder, and replaces what was there when it was begun.
+#[derive(Debug)]
+pub struct S3Pmtiles {
+    // Dropped in this order: the staged file before its folder.
+    sink: Pmtiles,
+    archive: S3Archive,
+    scratch: TempDir,
+}
+
+impl S3Pmtiles {
+    /// Begins an archive.
+    ///
+    /// # Errors
+    /// If the bucket cannot be read, or the temporary folder cannot be written.
+    pub fn create(key: &S3Key, options: S3Options, runtime: Handle, stop: &Stop) -> Result<S3Pmtiles, S3Error> {
+        let archive = S3Archive::begin(key, options, runtime, stop)?;
+        let scratch = tempfile::Builder::new()
+            .prefix("oar-tiles.")
+            .tempdir()
+            .map_err(|source| S3Error::Scratch { path: std::env::temp_dir(), source })?;
+        let sink = Pmtiles::create(&scratch.path().join(ARCHIVE), stop)?;
+        Ok(S3Pmtiles { sink, archive, scratch })
+    }
+
+    /// How many requests were in flight; to be kept beyond [`Sink::finish`].
+    #[must_use]
+    pub fn flights(&self) -> Flights {
+        self.archive.flights()
+    }
+}
+
+impl Sink for S3Pmtiles {
+    type Error = S3Error;
+
+    fn needs(&self) -> Needs {
+        self.sink.needs()
+    }
+
+    fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, S3Error> {
+        Ok(self.sink.begin(tileset)?)
+    }
+
+    fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, S3Error> {
+        Ok(self.sink.write(edits)?)
+    }
+
+    fn finish(self, metadata: &Metadata) -> Result<Finished, S3Error> {
+        let S3Pmtiles { sink, archive, scratch } = self;
+        let finished = sink.finish(metadata)?;
+        let flights = archive.flights();
+        let place = archive.upload(&scratch.path().join(ARCHIVE))?;
+        Ok(Finished { place, in_flight: Some(flights.seen()), ..finished })
+    }
+}
+
+impl ReadAt for S3Object {
+    fn place(&self) -> &str {
+        S3Object::place(self)
+    }
+
+    fn length(&self) -> u64 {
+        self.len()
+    }
+
+    fn read_at(&self, offset: u64, length: usize) -> Result<Vec<u8>, ReadError> {
+        S3Object::read_at(self, offset, length as u64)
+    }
+}
+
+impl S3Object {
+    /// Reads it as a PMTiles archive.
+    ///
+    /// # Errors
+    /// If it is none, or cannot be read.
+    pub fn pmtiles(self) -> Result<PmtilesReader, ReadError> {
+        PmtilesReader::over(Box::new(self))
+    }
+}
