@@ -245,7 +245,7 @@ fn read_chunks(
 ) -> Result<(), CommandError> {
     // Level 6, gzip's own default: a copy packs only what another program left plain.
     let mut unpacker = Gunzip::new();
-    let mut packer = Packer::new(Level::new(6).map_or(Packing::Plain, Packing::Gzip));
+    let mut gzip = Packer::new(Level::new(6).map_or(Packing::Plain, Packing::Gzip));
     for chunk in tiles.chunks(CHUNK) {
         if let Some(signal) = stop.asked() {
             return Err(CommandError::Interrupted(signal));
@@ -256,7 +256,7 @@ fn read_chunks(
                 CommandError::Pipeline(format!("tile {id} is listed, but it cannot be found: has the source changed?"))
             })?;
             let repacked = match (packed, is_gzip(&stored)) {
-                (true, false) => Some(packer.pack(&stored).map_err(|error| CommandError::Pipeline(error.to_string()))?),
+                (true, false) => Some(gzip.pack(&stored).map_err(|error| CommandError::Pipeline(error.to_string()))?),
                 (false, true) => Some(
                     unpacker
                         .unpack(&stored)

@@ -61,9 +61,9 @@ fn killed_at_any_moment_and_run_again_it_is_what_a_fresh_run_gives() {
                 assert!(whole, "{shown}: {address:?} is neither old nor new");
             }
             if left.is_empty() || left == before {
-                early += 1
+                early += 1;
             } else if left != after {
-                middle += 1
+                middle += 1;
             }
             let (written, unchanged, _) = tree.seed(&db.url, &["--zoom", "0-11"]);
             assert!(content(&tree.path) == fresh, "{shown}");

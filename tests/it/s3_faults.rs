@@ -340,9 +340,8 @@ fn four_times_the_limit_gives_close_to_four_times_the_rate() {
     let mut rates = BTreeMap::new();
     for limit in limits {
         let prefix = Prefix::new();
-        let proxy = Proxy::before(&prefix.endpoint, move |seen| match seen.is_tile() {
-            true => Fault::Slow(Duration::from_millis(latency)),
-            false => Fault::None,
+        let proxy = Proxy::before(&prefix.endpoint, move |seen| {
+            if seen.is_tile() { Fault::Slow(Duration::from_millis(latency)) } else { Fault::None }
         });
         let settings = S3Options { in_flight: limit.try_into().unwrap(), ..options(&proxy.endpoint) };
         let sink = prefix.sink_with(settings, tree()).unwrap();

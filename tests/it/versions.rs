@@ -187,7 +187,7 @@ fn an_interrupted_version_is_not_shown_and_the_next_run_finishes_it() {
     let before = tiles(&tree, &first);
     db.run("UPDATE api_facility SET name = name || '!'");
     let notes = |tree: &Tree| -> Vec<(String, Vec<u8>)> {
-        tree.files().into_iter().filter(|(name, _)| !name.contains("/")).collect()
+        tree.files().into_iter().filter(|(name, _)| !name.contains('/')).collect()
     };
     let published = notes(&tree);
     killed(&db, &tree, &config, before.len());
@@ -202,10 +202,10 @@ fn an_interrupted_version_is_not_shown_and_the_next_run_finishes_it() {
     assert!(tiles(&tree, &pending).iter().all(|(name, _)| name.starts_with(['0', '1'])));
     // Killed after the switch and before it was noted: the version shown must not be written again.
     let begun = tree.path.join(".oar-tiles/begun.json");
-    let mut noted: Value = serde_json::from_slice(&fs::read(&begun).unwrap()).unwrap();
-    assert_eq!(noted["pending"], Value::Null);
-    noted["pending"] = json!(pending);
-    fs::write(&begun, noted.to_string()).unwrap();
+    let mut begun_note: Value = serde_json::from_slice(&fs::read(&begun).unwrap()).unwrap();
+    assert_eq!(begun_note["pending"], Value::Null);
+    begun_note["pending"] = json!(pending);
+    fs::write(&begun, begun_note.to_string()).unwrap();
     tree.seed(&db.url, &["--config", &config]);
     assert!(shown(&tree) != pending);
     // One of another tileset is not continued; it goes at the end of the next run.

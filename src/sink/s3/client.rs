@@ -73,10 +73,8 @@ pub(super) async fn connect(location: &S3Location, options: &S3Options) -> Resul
         config.with_max_attempts(options.attempts).with_initial_backoff(options.backoff).with_max_backoff(LONGEST_PAUSE)
     };
     // Reading the system's certificates takes a moment, which a server without TLS need not cost.
-    let http = match place.endpoint.starts_with("http://") {
-        true => aws_smithy_http_client::Builder::new().build_http(),
-        false => tls,
-    };
+    let http =
+        if place.endpoint.starts_with("http://") { aws_smithy_http_client::Builder::new().build_http() } else { tls };
     let common = || {
         let builder = Builder::from(&shared)
             .http_client(http.clone())

@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 use crate::tile::{Coverage, Order, Slice, TileId, ZoomList};
 
 /// What tells the bytes of a stored tile: their MD5, if the target knows it without reading them.
-pub type Tag = Option<[u8; 16]>;
+pub(in crate::sink) type Tag = Option<[u8; 16]>;
 
 /// Which tiles a run is responsible for: it may delete no others.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ pub struct InventoryError(#[from] rusqlite::Error);
 
 /// The tiles that a target holds, by their order [`Order::ZoomColumnTmsRow`]: filled in any order, then met in this one.
 #[derive(Debug)]
-pub struct Inventory {
+pub(in crate::sink) struct Inventory {
     connection: Connection,
     count: u64,
     /// Where the next rows begin: place and slice.
@@ -51,11 +51,11 @@ const PAGE: i64 = 4_096;
 
 /// What was met on the way to a tile.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Met {
+pub(in crate::sink) struct Met {
     /// Tiles that were passed: the target holds them, and nobody asked for them.
-    pub passed: Vec<TileId>,
+    pub(in crate::sink) passed: Vec<TileId>,
     /// The tile itself, if the target holds it.
-    pub here: Option<Tag>,
+    pub(in crate::sink) here: Option<Tag>,
 }
 
 impl Inventory {
@@ -63,7 +63,7 @@ impl Inventory {
     ///
     /// # Errors
     /// If there is no room.
-    pub fn new() -> Result<Inventory, InventoryError> {
+    pub(in crate::sink) fn new() -> Result<Inventory, InventoryError> {
         // SQLite keeps a database without a name in memory until it grows, then in a file that is already deleted.
         let connection = Connection::open("")?;
         connection.execute_batch(
@@ -78,7 +78,7 @@ impl Inventory {
     ///
     /// # Errors
     /// If there is no room.
-    pub fn add(&mut self, id: TileId, tag: Tag) -> Result<(), InventoryError> {
+    pub(in crate::sink) fn add(&mut self, id: TileId, tag: Tag) -> Result<(), InventoryError> {
         let mut insert =
             self.connection.prepare_cached("INSERT OR REPLACE INTO held (place, slice, tag) VALUES (?1, ?2, ?3)")?;
         insert.execute(params![place(id), slice(id), tag.as_ref().map(|tag| &tag[..])])?;
@@ -90,7 +90,7 @@ impl Inventory {
     ///
     /// # Errors
     /// If the inventory cannot be read back.
-    pub fn meet(&mut self, id: TileId) -> Result<Met, InventoryError> {
+    pub(in crate::sink) fn meet(&mut self, id: TileId) -> Result<Met, InventoryError> {
         let mut met = Met::default();
         let wanted = (place(id), slice(id));
         while let Some((held, tag)) = self.first()? {
@@ -112,7 +112,7 @@ impl Inventory {
     ///
     /// # Errors
     /// If the inventory cannot be read back.
-    pub fn rest(&mut self) -> Result<Vec<TileId>, InventoryError> {
+    pub(in crate::sink) fn rest(&mut self) -> Result<Vec<TileId>, InventoryError> {
         self.first()?;
         Ok(self.ahead.drain(..).map(|(id, _)| id).collect())
     }
@@ -167,7 +167,7 @@ mod tests {
         let mut inventory = Inventory::new().unwrap();
         for x in (0..100).rev() {
             for row in [7, 3] {
-                inventory.add(tile(10, x, row, None), (row == 3).then_some([row as u8; 16])).unwrap();
+                inventory.add(tile(10, x, row, None), (row == 3).then_some([3; 16])).unwrap();
             }
         }
         inventory.add(tile(22, 4_194_303, 0, Some(3)), None).unwrap();

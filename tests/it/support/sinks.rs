@@ -168,7 +168,7 @@ impl<S: Sink> Sink for Faulty<S> {
         self.calls += 1;
         let failing = self.calls > self.fails_at;
         // An odd fault is noticed only after the sink has taken the edits.
-        if failing && self.fails_at % 2 == 0 {
+        if failing && self.fails_at.is_multiple_of(2) {
             return Err(FaultyError::OnPurpose);
         }
         let written = self.inner.write(edits).map_err(FaultyError::Inner)?;
