@@ -239,7 +239,9 @@ fn a_full_disk_fails_the_run_keeps_what_was_written_and_goes_on_when_there_is_ro
     let command = seed_command(&db.url, &tree.path, &["--zoom", "0-10"]);
     let mut limited = Command::new("bash");
     limited.args(["-c", "ulimit -f 20; exec \"$0\" \"$@\""]).arg(command.get_program()).args(command.get_args());
-    command.get_envs().for_each(|(name, _)| drop(limited.env_remove(name)));
+    for (name, _) in command.get_envs() {
+        limited.env_remove(name);
+    }
     let partial = tree.path.join(".oar-tiles/partial");
     let text = "make room on its disk and run the command again; the tiles written so far are kept, the manifest is unchanged\n  cause: ";
     run(&mut limited).fails(1, &[&format!("error: no room to write {}: {text}", partial.display())]);

@@ -141,7 +141,7 @@ fn old_versions_go_by_count_and_by_age_with_their_files_only() {
     let other = tree.config(&other);
     tree.seed(&db.url, &["--config", &other]);
     let version = tree.json("latest.json")["version"].as_str().unwrap().to_owned();
-    assert_eq!(known(&tree), [version.clone()]);
+    assert_eq!(known(&tree), std::slice::from_ref(&version));
     assert_eq!(
         tree.json("plants.tiles.json")["tiles"],
         json!([format!("other/plants/{version}/{{z}}/{{x}}/{{y}}.pbf")])
