@@ -10,8 +10,8 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::target::{Place, Reach};
-use super::{CommandError, seed};
 use crate::config::Settings;
+use super::{CommandError, seed};
 use crate::encode::{Gunzip, Level, Packer, Packing, is_gzip};
 use crate::report::{grouped, print, sized, timed};
 use crate::sink::{Described, Metadata, Scope, Sink, TargetError, TileEdit, TileReader, Tileset, Written};
@@ -100,6 +100,9 @@ fn run(options: &CopyOptions, reach: &Reach, stop: &Stop) -> Result<(), CommandE
         if count > 0 {
             kept.push_str(&format!(", {} {what}", grouped(count)));
         }
+    }
+    if part {
+        kept.push_str(", a part without manifest");
     }
     let (stored, bytes, time) = (grouped(written.stored), sized(bytes), timed(seconds));
     print(&format!("{stored} tiles stored{kept}: {bytes} in {time} ({rate} tiles/s): {source} → {place}\n"))?;

@@ -61,7 +61,7 @@ fn each_run_is_a_new_version_and_the_map_is_switched_forth_and_back() {
     let tree = Tree::new();
     let config = config(&tree, "");
     let arguments = ["--config", &config];
-    let mut versions = Vec::new();
+    let mut versions: Vec<String> = Vec::new();
     for change in
         ["", "UPDATE api_facility SET name = name || '!'", "DELETE FROM api_facility WHERE country_code = 'CN'"]
     {
@@ -117,7 +117,7 @@ fn old_versions_go_by_count_and_by_age_with_their_files_only() {
     let db = Db::with_facilities(60);
     let tree = Tree::new();
     let one = config(&tree, "keep_versions = 1");
-    let mut versions = Vec::new();
+    let mut versions: Vec<String> = Vec::new();
     for _ in 0..3 {
         tree.seed(&db.url, &["--config", &one]);
         versions.push(shown(&tree));
