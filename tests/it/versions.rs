@@ -117,7 +117,7 @@ fn old_versions_go_by_count_and_by_age_with_their_files_only() {
     let db = Db::with_facilities(60);
     let tree = Tree::new();
     let one = config(&tree, "keep_versions = 1");
-    let mut versions = Vec::new();
+    let mut versions: Vec<String> = Vec::new();
     for _ in 0..3 {
         tree.seed(&db.url, &["--config", &one]);
         versions.push(shown(&tree));

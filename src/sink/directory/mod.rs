@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::tree::notes::{self, Begun};
-use super::tree::{Inventory, Latest, OWN_FOLDER, Publish, Template, TreeOptions, new_version};
+use super::tree::{Inventory, Latest, OWN_FOLDER, Publish, Template, TreeOptions};
 use super::{Described, Finished, Metadata, Needs, Sink, TileEdit, Tileset, Written};
 use crate::stop::Stop;
 use crate::tile::{Order, TileId};
@@ -76,7 +76,10 @@ impl Directory {
         }
         let latest = versions::latest(&self.files)?;
         let pending = found.pending(tileset, self.options.template.text(), latest.as_ref());
-        let version = pending.unwrap_or_else(|| new_version(SystemTime::now(), latest.as_ref()));
+        let version = match pending {
+            Some(pending) => pending,
+            None => versions::unused(&self.files, latest.as_ref())?,
+        };
         Ok(Some((version, latest)))
     }
 

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::SystemTime;
 
 use super::files::{self, Files};
 use super::lock::Lock;
 use super::{DirectoryError, OWN_FOLDER};
 use crate::sink::SwitchError;
 use crate::sink::tree::notes::{self, Noted};
-use crate::sink::tree::{Inventory, Latest, Template};
+use crate::sink::tree::{Inventory, Latest, Template, Version, new_version};
 use crate::stop::Stop;
 
 /// Where each version keeps its notes.
@@ -21,6 +22,14 @@ pub(super) fn latest(files: &Files) -> Result<Option<Latest>, DirectoryError> {
     let Some(body) = files.read(notes::LATEST)? else { return Ok(None) };
     let failed = |source| DirectoryError::Note { path: files.path(notes::LATEST), source };
     serde_json::from_slice(&body).map(Some).map_err(failed)
+}
+
+/// The name of a new version: neither published nor one whose tiles lie there for another reason.
+pub(super) fn unused(files: &Files, latest: Option<&Latest>) -> Result<String, DirectoryError> {
+    let left = entries(&files.path(VERSIONS))?.into_iter().map(|version| Version { version, published: 0 });
+    let published = latest.map_or_else(Vec::new, |latest| latest.versions.clone());
+    let taken = Latest { version: String::new(), versions: published.into_iter().chain(left).collect() };
+    Ok(new_version(SystemTime::now(), Some(&taken)))
 }
 
 /// Shows a version: its TileJSON, then `latest.json`, which is what counts. `before` is the version shown until now.

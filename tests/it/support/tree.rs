@@ -94,7 +94,8 @@ impl Tree {
 fn address(name: &str) -> Option<Address> {
     let mut parts = name.strip_suffix(".pbf")?.split('/');
     let mut part = || parts.next()?.parse::<u32>().ok();
-    Some((part()? as u8, part()?, part()?))
+    let address = (part()? as u8, part()?, part()?);
+    (name == format!("{}/{}/{}.pbf", address.0, address.1, address.2)).then_some(address)
 }
 
 /// Every file below a folder but the lock, by its name.
