@@ -1,5 +1,5 @@
 //! What the program does beside the database, alone: packing and storing small tiles. `cargo bench --bench encode` prints
-//! tiles a second and bytes for each gzip level, and for the archive.
+//! tiles a second and bytes for each gzip level, and for the archives.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -7,9 +7,9 @@ use std::io::Write as _;
 use std::time::Instant;
 
 use oar_tiles::encode::{Gzip, Level};
-use oar_tiles::sink::{Mbtiles, Sink as _, TileEdit};
+use oar_tiles::sink::{Mbtiles, Metadata, Pmtiles, Sink as _, TileEdit};
 use oar_tiles::stop::Stop;
-use oar_tiles::tile::{TileCoord, Zoom};
+use oar_tiles::tile::{Order, TileCoord, Zoom};
 
 /// Tiles in a measurement, and how often it is repeated; the fastest counts.
 const TILES: u32 = 50_000;
@@ -76,9 +76,19 @@ fn main() -> Result<(), Box<dyn Error>> {
             share(bytes, raw)
         )?;
     }
+    let metadata = Metadata {
+        name: "bench".to_owned(),
+        description: None,
+        attribution: None,
+        version: None,
+        zooms: "14".parse()?,
+        bounds: [-180.0, -85.0, 180.0, 85.0],
+        vector_layers: Vec::new(),
+        manifest: String::new(),
+    };
     let (mut gzip, folder) = (Gzip::new(Level::new(1).ok_or("level 1")?), tempfile::tempdir()?);
     let zoom = Zoom::new(14).ok_or("zoom 14")?;
-    let edits: Vec<TileEdit> = (0..TILES)
+    let mut edits: Vec<TileEdit> = (0..TILES)
         .map(|i| {
             Ok(TileEdit::Put(
                 TileCoord::from_tms(zoom, i / 100 * 7, i % 100 * 11).into(),
@@ -93,9 +103,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         for batch in edits.chunks(2_000) {
             archive.write(batch.to_vec())?;
         }
+        archive.finish(&metadata).map(drop)?;
         Ok(())
     })?;
     writeln!(out, "MBTiles:       {:>9.0} tiles/s", f64::from(TILES) / seconds)?;
+    edits.sort_by_key(|edit| Order::Hilbert.place(edit.id().coord));
+    let seconds = fastest(|| {
+        number += 1;
+        let mut archive = Pmtiles::create(&folder.path().join(format!("{number}.pmtiles")), &Stop::new())?;
+        for batch in edits.chunks(2_000) {
+            archive.write(batch.to_vec())?;
+        }
+        archive.finish(&metadata).map(drop)?;
+        Ok(())
+    })?;
+    writeln!(out, "PMTiles:       {:>9.0} tiles/s", f64::from(TILES) / seconds)?;
     Ok(())
 }
 

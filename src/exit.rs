@@ -17,7 +17,7 @@ pub enum Exit {
     Failed = 1,
     /// Wrong usage or configuration; nothing was begun.
     Usage = 2,
-    /// Done in part; the message says what is missing, and the manifest is the old one.
+    /// Done in part: the message says what is missing.
     Partial = 3,
     /// SIGINT.
     Interrupted = 130,
@@ -43,12 +43,13 @@ impl From<Signal> for Exit {
 impl From<&CommandError> for Exit {
     fn from(error: &CommandError) -> Exit {
         match error {
-            CommandError::Interrupted(signal) => (*signal).into(),
+            CommandError::Interrupted(signal) | CommandError::InterruptedInLine { signal, .. } => (*signal).into(),
             CommandError::Config(_)
             | CommandError::LargeTile { .. }
             | CommandError::NoReport { .. }
-            | CommandError::NotBuilt { .. }
+            | CommandError::Location(_)
             | CommandError::NoVersions { .. }
+            | CommandError::Unversioned { .. }
             | CommandError::Switch(_)
             | CommandError::NoTarget { .. }
             | CommandError::SameTarget { .. }
@@ -97,11 +98,36 @@ fn of_target(error: &TargetError) -> Exit {
             | MbtilesError::Interrupted { .. }
             | MbtilesError::Sqlite { .. } => Exit::Failed,
         },
-        TargetError::Pmtiles(error) => of_pmtiles(error),
+        TargetError::Pmtiles(error) => match error {
+            PmtilesError::Foreign { .. }
+            | PmtilesError::Staging(StagingError::NoFolder { .. } | StagingError::IsDirectory { .. }) => Exit::Usage,
+            PmtilesError::Staging(
+                StagingError::Busy { .. } | StagingError::Io { .. } | StagingError::Unsynced { .. },
+            )
+            | PmtilesError::Unreadable { .. }
+            | PmtilesError::DiskFull { .. }
+            | PmtilesError::Interrupted { .. }
+            | PmtilesError::Io { .. }
+            | PmtilesError::Entries(_)
+            | PmtilesError::Pack(_)
+            | PmtilesError::Contract { .. } => Exit::Failed,
+        },
+        TargetError::S3(error) => match error {
+            S3Error::Incomplete { .. } => Exit::Partial,
+            S3Error::Setting { .. }
+            | S3Error::NoRegion { .. }
+            | S3Error::NoBucket { .. }
+            | S3Error::OtherTileset { .. }
+            | S3Error::Foreign { .. }
+            | S3Error::Switch { .. }
+            | S3Error::NoKeys { .. } => Exit::Usage,
+            _ => Exit::Failed,
+        },
         TargetError::Directory(error) => match error {
             DirectoryError::IsFile { .. }
             | DirectoryError::NoFolder { .. }
             | DirectoryError::OtherTileset { .. }
+            | DirectoryError::OtherTemplate { .. }
             | DirectoryError::NotOurs { .. }
             | DirectoryError::NoVersions { .. } => Exit::Usage,
             DirectoryError::FileInTheWay { .. }
@@ -112,53 +138,5 @@ fn of_target(error: &TargetError) -> Exit {
             | DirectoryError::Inventory(_)
             | DirectoryError::Interrupted { .. } => Exit::Failed,
         },
-        TargetError::S3(error) => of_s3(error),
-    }
-}
-
-fn of_pmtiles(error: &PmtilesError) -> Exit {
-    match error {
-        PmtilesError::Foreign { .. }
-        | PmtilesError::Staging(StagingError::NoFolder { .. } | StagingError::IsDirectory { .. }) => Exit::Usage,
-        PmtilesError::Staging(StagingError::Busy { .. } | StagingError::Io { .. } | StagingError::Unsynced { .. })
-        | PmtilesError::Unreadable { .. }
-        | PmtilesError::DiskFull { .. }
-        | PmtilesError::Interrupted { .. }
-        | PmtilesError::Io { .. }
-        | PmtilesError::Entries(_)
-        | PmtilesError::Pack(_)
-        | PmtilesError::Contract { .. } => Exit::Failed,
-    }
-}
-
-fn of_s3(error: &S3Error) -> Exit {
-    match error {
-        S3Error::Setting { .. }
-        | S3Error::NoRegion { .. }
-        | S3Error::NoBucket { .. }
-        | S3Error::NoKeys { .. }
-        | S3Error::Region { .. }
-        | S3Error::OtherTileset { .. }
-        | S3Error::Foreign { .. }
-        | S3Error::Missing { .. }
-        | S3Error::Switch { .. } => Exit::Usage,
-        S3Error::Incomplete { .. } => Exit::Partial,
-        S3Error::Archive(error) => of_pmtiles(error),
-        S3Error::Denied { .. }
-        | S3Error::Keys { .. }
-        | S3Error::Expired { .. }
-        | S3Error::Unreachable { .. }
-        | S3Error::Timeout { .. }
-        | S3Error::Clock { .. }
-        | S3Error::Busy { .. }
-        | S3Error::Refused { .. }
-        | S3Error::Held { .. }
-        | S3Error::Lost { .. }
-        | S3Error::Changed { .. }
-        | S3Error::Interrupted { .. }
-        | S3Error::Note { .. }
-        | S3Error::File { .. }
-        | S3Error::Scratch { .. }
-        | S3Error::Inventory(_) => Exit::Failed,
     }
 }

@@ -142,7 +142,7 @@ fn run_publish(arguments: &Publish) -> Result<(), CommandError> {
     log(0, false);
     let settings = Settings::resolve(&gathered(&arguments.given)?, &environment(), &arguments.given.layer)?;
     let options = publish::PublishOptions { rollback: arguments.rollback, to: arguments.to.clone() };
-    publish::publish(&settings, &options)
+    on_runtime(async |stop| tokio::task::block_in_place(|| publish::publish(&settings, &options, &stop)))
 }
 
 /// Asks for a stop at SIGINT and SIGTERM, from now on.

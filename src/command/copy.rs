@@ -101,6 +101,9 @@ fn run(options: &CopyOptions, reach: &Reach, stop: &Stop) -> Result<(), CommandE
             kept.push_str(&format!(", {} {what}", grouped(count)));
         }
     }
+    if part {
+        kept.push_str(", a part without manifest");
+    }
     let (stored, bytes, time) = (grouped(written.stored), sized(bytes), timed(seconds));
     print(&format!("{stored} tiles stored{kept}: {bytes} in {time} ({rate} tiles/s): {source} → {place}\n"))?;
     Ok(())

@@ -34,11 +34,8 @@ pub(super) fn manifest(
     let old: Option<Manifest> =
         before.and_then(|before| before.manifest.as_deref()).and_then(|manifest| serde_json::from_str(manifest).ok());
     let tileset = &settings.tileset;
-    let kept: Vec<Region> = old
-        .iter()
-        .flat_map(Manifest::regions)
-        .filter(|region| !covers(&tileset.zooms, &tileset.bbox, region))
-        .collect();
+    let kept = old.iter().flat_map(Manifest::regions).filter(|region| !covers(&tileset.zooms, &tileset.bbox, region));
+    let kept = without_repeats(kept);
     // What is kept shows an older state of the database: changes are to be looked for from there.
     let snapshot = match old {
         Some(old) if !kept.is_empty() => old.snapshot,
@@ -59,6 +56,22 @@ pub(super) fn manifest(
         started: started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         seconds: started.elapsed().unwrap_or_default().as_secs_f64(),
     }
+}
+
+/// Without regions that lie within another one: the manifest must not grow with every run over a box.
+fn without_repeats(regions: impl Iterator<Item = Region>) -> Vec<Region> {
+    let holds = |outer: &Region, inner: &Region| {
+        let boxes: Result<Vec<LonLatBox>, _> = outer.bbox.iter().map(|text| text.parse()).collect();
+        matches!((outer.zooms.parse(), boxes), (Ok(zooms), Ok(boxes)) if covers(&zooms, &boxes, inner))
+    };
+    let mut kept: Vec<Region> = Vec::new();
+    for region in regions {
+        if !kept.iter().any(|other| holds(other, &region)) {
+            kept.retain(|other| !holds(&region, other));
+            kept.push(region);
+        }
+    }
+    kept
 }
 
 /// Whether a run over some zooms and boxes renders all of a region.

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use crate::config::ConfigError;
 use crate::plan::HeavyTile;
-use crate::sink::{ReadError, SwitchError, TargetError};
+use crate::sink::{LocationError, ReadError, SwitchError, TargetError};
 use crate::stop::Signal;
 use crate::tile::TileCoord;
 
@@ -49,15 +49,20 @@ pub enum CommandError {
         /// The target.
         place: String,
     },
-    /// The map cannot be switched.
-    #[error(transparent)]
-    Switch(#[from] SwitchError),
-    /// A kind of target that is yet to come.
-    #[error("{place}: this kind of target is not built yet")]
-    NotBuilt {
+    /// A bucket has no versions.
+    #[error(
+        "{place} has no latest.json: it was not published with publish = \"versioned\", so there is nothing to switch back to"
+    )]
+    Unversioned {
         /// The target.
         place: String,
     },
+    /// The map cannot be switched.
+    #[error(transparent)]
+    Switch(#[from] SwitchError),
+    /// A place that cannot be in S3.
+    #[error(transparent)]
+    Location(#[from] LocationError),
     /// Source and target of a copy are the same.
     #[error("{place} would be copied onto itself: name another target")]
     SameTarget {
@@ -148,4 +153,14 @@ pub enum CommandError {
     /// A stop was asked for.
     #[error("interrupted: the target is unchanged")]
     Interrupted(Signal),
+    /// A stop was asked for while a target was brought in line.
+    #[error(
+        "interrupted: what was written so far stays in {place}, its manifest is unchanged: run the command again to go on"
+    )]
+    InterruptedInLine {
+        /// The target.
+        place: String,
+        /// Which one.
+        signal: Signal,
+    },
 }

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::CommandError;
-use super::target::Place;
+use super::target::{Place, Reach};
 use crate::config::Settings;
 use crate::report::print;
 use crate::sink::{Latest, TargetError, directory_versions, switch_directory};
+use crate::stop::Stop;
 
 /// What `publish` was asked for, beside the settings.
 #[derive(Debug, Clone, Default)]
@@ -22,14 +23,17 @@ pub struct PublishOptions {
 ///
 /// # Errors
 /// If the target has no versions, not that one, or cannot be written.
-pub fn publish(settings: &Settings, options: &PublishOptions) -> Result<(), CommandError> {
+pub fn publish(settings: &Settings, options: &PublishOptions, stop: &Stop) -> Result<(), CommandError> {
+    let reach = Reach::new(settings, false, stop);
     let place = Place::parse(&settings.tileset.output.to_string_lossy())?;
     let latest = match &place {
         Place::Directory(path) => directory(path, options)?,
         Place::Mbtiles(_) | Place::Pmtiles(_) | Place::S3Pmtiles { .. } => {
             return Err(CommandError::NoVersions { place: place.to_string() });
         }
-        Place::S3Prefix { .. } => return Err(CommandError::NotBuilt { place: place.to_string() }),
+        Place::S3Prefix { .. } => {
+            reach.s3_versions(&place, options.rollback || options.to.is_some(), options.to.as_deref())?
+        }
     };
     Ok(print(&table(&latest))?)
 }

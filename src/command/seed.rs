@@ -14,7 +14,7 @@ use crate::encode::Packing;
 use crate::manifest::Manifest;
 use crate::pipeline::{self, Outcome, PipelineError, Stored};
 use crate::postgis::Renderer;
-use crate::report::{Event, Report, RunReport, RunZoom, print, render_run};
+use crate::report::{Event, Report, Requests, RunReport, RunZoom, print, render_run};
 use crate::sink::{Scope, Sink as _, TargetError, Tileset};
 use crate::stop::Stop;
 use crate::tile::{Batch, Coverage};
@@ -55,7 +55,12 @@ pub async fn seed(
     if !reach.packed(&place) {
         settings.limits.packing = Packing::Plain;
     }
-    let done = restarting(&settings, &place, &reach, report, stop).await?;
+    let done = restarting(&settings, &place, &reach, report, stop).await.map_err(|error| match (error, &place) {
+        (CommandError::Interrupted(signal), Place::Directory(_) | Place::S3Prefix { .. }) => {
+            CommandError::InterruptedInLine { place: place.to_string(), signal }
+        }
+        (error, _) => error,
+    })?;
     let (tiles, bytes, seconds) = (done.manifest.stored, done.bytes, done.manifest.seconds);
     report.event(&Event::Done { output: done.output.clone(), tiles, bytes, seconds });
     close(options, &render_run(&done), serde_json::to_vec_pretty(&done))
@@ -138,6 +143,11 @@ async fn attempt(
         written: outcome.written.stored,
         unchanged: outcome.written.unchanged,
         deleted: finished.deleted,
+        requests: finished.in_flight.map(|seen| Requests {
+            mean_in_flight: seen.mean,
+            most_in_flight: seen.peak,
+            requests: seen.requests,
+        }),
         manifest: Manifest { seconds: begun.elapsed().as_secs_f64(), ..manifest },
         features: outcome.zooms.iter().map(|zoom| zoom.features).sum(),
         bytes: outcome.zooms.iter().map(|zoom| zoom.bytes).sum(),

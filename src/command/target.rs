@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 
 use super::CommandError;
 use crate::config::Settings;
+use tokio::runtime::Handle;
+
 use crate::sink::{
-    Described, Directory, DirectoryReader, Finished, Mbtiles, MbtilesReader, Metadata, Needs, Pmtiles, PmtilesReader,
-    Sink, TargetError, TileEdit, TileReader, Tileset, TreeOptions, Written,
+    Described, Directory, DirectoryReader, Finished, Latest, LocationError, Mbtiles, MbtilesReader, Metadata, Needs,
+    Pmtiles, PmtilesReader, S3, S3Options, S3Pmtiles, S3Reader, Sink, TargetError, TileEdit, TileReader, Tileset,
+    TreeOptions, Written, s3_pmtiles_reader, s3_versions,
 };
 use crate::stop::Stop;
 
@@ -101,13 +104,16 @@ fn ending(path: &Path) -> Option<String> {
 #[derive(Debug, Clone)]
 pub(crate) struct Reach {
     tree: TreeOptions,
+    s3: S3Options,
+    runtime: Handle,
     stop: Stop,
 }
 
 impl Reach {
-    /// As the settings say.
+    /// As the settings say. To be called on a runtime, on which requests to servers run.
     pub(crate) fn new(settings: &Settings, force: bool, stop: &Stop) -> Reach {
-        Reach { tree: TreeOptions { force, ..settings.tree.clone() }, stop: stop.clone() }
+        let tree = TreeOptions { force, ..settings.tree.clone() };
+        Reach { tree, s3: settings.s3.clone(), runtime: Handle::current(), stop: stop.clone() }
     }
 
     /// A reader of a target. May wait for a server: not to be called where nothing may.
@@ -116,7 +122,13 @@ impl Reach {
             Place::Mbtiles(path) => Box::new(MbtilesReader::open(path)?),
             Place::Pmtiles(path) => Box::new(PmtilesReader::open(path)?),
             Place::Directory(path) => Box::new(DirectoryReader::open(path, &self.tree.template)?),
-            other => return Err(CommandError::NotBuilt { place: other.to_string() }),
+            Place::S3Prefix { .. } => {
+                let template = &self.tree.template;
+                Box::new(S3Reader::open(location(place)?, self.s3.clone(), template, self.runtime.clone())?)
+            }
+            Place::S3Pmtiles { .. } => {
+                Box::new(s3_pmtiles_reader(&location(place)?, self.s3.clone(), self.runtime.clone())?)
+            }
         })
     }
 
@@ -128,9 +140,29 @@ impl Reach {
             Place::Directory(path) => {
                 AnySink::Directory(Directory::create(path, self.tree.clone(), &self.stop).map_err(TargetError::from)?)
             }
-            other => return Err(CommandError::NotBuilt { place: other.to_string() }),
+            Place::S3Prefix { .. } => AnySink::S3(
+                S3::create(location(place)?, self.s3.clone(), self.tree.clone(), self.runtime.clone(), &self.stop)
+                    .map_err(TargetError::from)?,
+            ),
+            Place::S3Pmtiles { .. } => AnySink::S3Pmtiles(S3Pmtiles::create(
+                &location(place)?,
+                self.s3.clone(),
+                self.runtime.clone(),
+                &self.stop,
+            )?),
         };
         Ok(sink)
+    }
+
+    /// The versions of a prefix in S3, after the map was switched if that is wanted.
+    pub(crate) fn s3_versions(&self, place: &Place, switch: bool, to: Option<&str>) -> Result<Latest, CommandError> {
+        if switch {
+            let tree = self.tree.clone();
+            let s3 = S3::create(location(place)?, self.s3.clone(), tree, self.runtime.clone(), &self.stop);
+            return Ok(s3.and_then(|s3| s3.rollback(to)).map_err(TargetError::from)?);
+        }
+        s3_versions(location(place)?, self.s3.clone(), &self.runtime)?
+            .ok_or_else(|| CommandError::Unversioned { place: place.to_string() })
     }
 
     /// Whether a target stores tiles as gzip; archives always do.
@@ -142,11 +174,18 @@ impl Reach {
     }
 }
 
+/// Where in S3 a target lies.
+fn location<L: std::str::FromStr<Err = LocationError>>(place: &Place) -> Result<L, CommandError> {
+    Ok(place.to_string().parse()?)
+}
+
 /// A sink of any kind.
 pub(crate) enum AnySink {
     Mbtiles(Mbtiles),
     Pmtiles(Pmtiles),
     Directory(Directory),
+    S3(S3),
+    S3Pmtiles(S3Pmtiles),
 }
 
 /// Calls the sink that there is.
@@ -156,6 +195,8 @@ macro_rules! each {
             AnySink::Mbtiles($sink) => $call.map_err(TargetError::from),
             AnySink::Pmtiles($sink) => $call.map_err(TargetError::from),
             AnySink::Directory($sink) => $call.map_err(TargetError::from),
+            AnySink::S3($sink) => $call.map_err(TargetError::from),
+            AnySink::S3Pmtiles($sink) => $call,
         }
     };
 }
@@ -168,6 +209,8 @@ impl Sink for AnySink {
             AnySink::Mbtiles(sink) => sink.needs(),
             AnySink::Pmtiles(sink) => sink.needs(),
             AnySink::Directory(sink) => sink.needs(),
+            AnySink::S3(sink) => sink.needs(),
+            AnySink::S3Pmtiles(sink) => sink.needs(),
         }
     }
 

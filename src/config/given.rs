@@ -11,6 +11,7 @@ pub(super) struct Given {
     pub(super) database: Database,
     pub(super) tileset: Tileset,
     pub(super) target: Target,
+    pub(super) s3: super::s3::S3,
     pub(super) run: Run,
     pub(super) layer_defaults: LayerDefaults,
     pub(super) layer: Option<Vec<Layer>>,
@@ -155,12 +156,14 @@ impl std::fmt::Debug for Secret {
 }
 
 /// Durations such as "30s" or "10m".
-mod duration {
+pub(super) mod duration {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, de::Error};
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
         let text = String::deserialize(deserializer)?;
         match humantime::parse_duration(&text) {
             Ok(duration) => Ok(Some(duration)),

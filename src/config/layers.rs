@@ -46,11 +46,12 @@ pub struct Values(pub(super) BTreeMap<String, (toml::Value, Origin)>);
 enum Kind {
     Text,
     Number,
+    Truth,
     List,
 }
 
 /// The environment variables and the keys that they set.
-const VARIABLES: [(&str, &str, Kind); 20] = [
+const VARIABLES: [(&str, &str, Kind); 25] = [
     ("DATABASE_URL", "database.url", Kind::Text),
     ("OAR_TILES_STATEMENT_TIMEOUT", "database.statement_timeout", Kind::Text),
     ("OAR_TILES_CONNECT_TIMEOUT", "database.connect_timeout", Kind::Text),
@@ -67,6 +68,11 @@ const VARIABLES: [(&str, &str, Kind); 20] = [
     ("OAR_TILES_KEEP_VERSIONS", "target.keep_versions", Kind::Number),
     ("OAR_TILES_KEEP_FOR", "target.keep_for", Kind::Text),
     ("OAR_TILES_PUBLIC_URL", "target.public_url", Kind::Text),
+    ("OAR_TILES_S3_ENDPOINT", "s3.endpoint", Kind::Text),
+    ("OAR_TILES_S3_REGION", "s3.region", Kind::Text),
+    ("OAR_TILES_S3_PROFILE", "s3.profile", Kind::Text),
+    ("OAR_TILES_S3_PATH_STYLE", "s3.path_style", Kind::Truth),
+    ("OAR_TILES_S3_IN_FLIGHT", "s3.in_flight", Kind::Number),
     ("OAR_TILES_WORKERS", "run.workers", Kind::Number),
     ("OAR_TILES_BATCH_FEATURES", "run.batch_features", Kind::Number),
     ("OAR_TILES_WINDOW", "run.window", Kind::Number),
@@ -131,6 +137,14 @@ impl Values {
             };
             let value = match kind {
                 Kind::Text => toml::Value::String(text),
+                Kind::Truth => match text.trim() {
+                    "true" => toml::Value::Boolean(true),
+                    "false" => toml::Value::Boolean(false),
+                    _ => {
+                        let message = format!("\"{text}\" is neither true nor false");
+                        return Err(ConfigError::BadVariable { variable: name, message });
+                    }
+                },
                 Kind::List => toml::Value::Array(
                     text.split(';').filter(|part| !part.trim().is_empty()).map(toml::Value::from).collect(),
                 ),

@@ -3,6 +3,7 @@
 mod error;
 mod given;
 mod layers;
+mod s3;
 mod settings;
 mod show;
 

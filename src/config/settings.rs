@@ -9,7 +9,7 @@ use super::layers::{Origin, Values};
 use crate::encode::{Level, Packing};
 use crate::pipeline::Limits;
 use crate::postgis::{ConnectOptions, LayerOptions, Parts, Property, PropertySource, SessionOptions};
-use crate::sink::{Publish, Template, TreeOptions};
+use crate::sink::{Publish, S3Options, Template, TreeOptions};
 use crate::tile::{LonLatBox, ZoomList};
 
 /// Everything a command needs to know.
@@ -25,6 +25,8 @@ pub struct Settings {
     pub tileset: TilesetSettings,
     /// How a directory or a bucket is written.
     pub tree: TreeOptions,
+    /// How S3 is reached, and what objects say about themselves.
+    pub s3: S3Options,
     /// Sessions that render side by side.
     pub workers: NonZeroUsize,
     /// Features and tiles rendered by one statement.
@@ -121,6 +123,7 @@ impl Settings {
             restarts: check.present("database.restarts", given.database.restarts)?,
             tileset,
             tree: check.tree(&given.target)?,
+            s3: check.s3(&given.s3)?,
             workers,
             batch_features: batch,
             limits: Limits { window, packing: Packing::Gzip(level) },
@@ -131,12 +134,12 @@ impl Settings {
 }
 
 /// Checks values and says where a wrong one came from.
-struct Check<'a> {
+pub(super) struct Check<'a> {
     values: &'a Values,
 }
 
 impl Check<'_> {
-    fn wrong(&self, key: &str, what: String) -> ConfigError {
+    pub(super) fn wrong(&self, key: &str, what: String) -> ConfigError {
         let section = key.split(['.', '[']).next().unwrap_or(key);
         let origin = self.values.origin(key).or_else(|| self.values.origin(section));
         ConfigError::Setting {
@@ -146,11 +149,11 @@ impl Check<'_> {
         }
     }
 
-    fn present<T>(&self, key: &str, value: Option<T>) -> Result<T, ConfigError> {
+    pub(super) fn present<T>(&self, key: &str, value: Option<T>) -> Result<T, ConfigError> {
         value.ok_or_else(|| self.wrong(key, "has no value: write one".to_owned()))
     }
 
-    fn within<T: PartialOrd + std::fmt::Display>(
+    pub(super) fn within<T: PartialOrd + std::fmt::Display>(
         &self,
         key: &str,
         value: T,

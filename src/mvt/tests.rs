@@ -136,7 +136,6 @@ fn what_is_not_sound_is_named_with_its_place() {
 }
 
 /// Deterministic chance (xorshift).
-#[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
 fn chance(state: &mut u64) -> usize {
     *state ^= *state << 13;
     *state ^= *state >> 7;

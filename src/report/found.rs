@@ -21,7 +21,7 @@ pub enum FindingKind {
     Empty,
     /// A tile lies outside of the zooms or bounds that the target names.
     Outside,
-    /// A layer or property that the target does not describe.
+    /// A layer or property that the target does not describe; named once, with its first tile.
     Undescribed,
     /// The database has it, the target has not.
     Missing,
@@ -39,7 +39,7 @@ impl FindingKind {
             FindingKind::Broken => "tiles that cannot be decoded",
             FindingKind::Empty => "tiles without a feature",
             FindingKind::Outside => "tiles outside of the zooms or bounds",
-            FindingKind::Undescribed => "layers and properties that are not described",
+            FindingKind::Undescribed => "layers and properties, each with its first tile, that are not described",
             FindingKind::Missing => "tiles that are missing",
             FindingKind::Ghost => "tiles that should not be there",
             FindingKind::Different => "tiles that differ from the database",
@@ -126,9 +126,8 @@ pub fn render_findings(found: &Findings) -> String {
             text.push_str(&format!("  … and {} more\n", grouped(more)));
         }
     }
-    let share = |part: u64, all: u64, done: &str| match part == all {
-        true => format!("all {done}"),
-        false => format!("a sample of {} {done}", grouped(part)),
+    let share = |part: u64, all: u64, done: &str| {
+        if part == all { format!("all {done}") } else { format!("a sample of {} {done}", grouped(part)) }
     };
     let mut verdict = format!("{} tiles, {}", grouped(found.tiles), share(found.decoded, found.tiles, "decoded"));
     if let (Some(rendered), Some(planned)) = (found.rendered, found.planned) {

@@ -16,7 +16,7 @@ use crate::tile::Zoom;
 
 pub use contents::{Contents, ContentsZoom, ShownFeature, render_contents, render_features};
 pub use found::{Finding, FindingKind, Findings, render_findings};
-pub use summary::{PlanReport, PlanZoom, RunReport, RunZoom, SkippedRows, render_plan, render_run};
+pub use summary::{PlanReport, PlanZoom, Requests, RunReport, RunZoom, SkippedRows, render_plan, render_run};
 
 /// Something that happened in a run.
 #[derive(Debug, Clone, Serialize)]

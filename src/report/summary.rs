@@ -31,6 +31,8 @@ pub struct RunReport {
     pub unchanged: u64,
     /// Tiles that vanished, and were deleted.
     pub deleted: u64,
+    /// Requests for tiles, if a server takes them.
+    pub requests: Option<Requests>,
     /// What the target says about the run.
     pub manifest: Manifest,
     /// Pairs of a feature and a tile drawn.
@@ -51,6 +53,17 @@ pub struct RunReport {
     pub skipped: Vec<SkippedRows>,
     /// What the user should know.
     pub warnings: Vec<String>,
+}
+
+/// How many requests were in flight.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Requests {
+    /// The mean over the time from the first request to the last.
+    pub mean_in_flight: f64,
+    /// The most at one moment.
+    pub most_in_flight: u32,
+    /// How many requests there were.
+    pub requests: u64,
 }
 
 /// Figures of one zoom.

@@ -14,7 +14,7 @@ pub enum TargetError {
     /// A directory.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
-    /// S3.
+    /// A prefix or an object in S3.
     #[error(transparent)]
     S3(#[from] S3Error),
 }
@@ -23,11 +23,12 @@ impl TargetError {
     /// Whether it failed because a stop was asked for.
     #[must_use]
     pub const fn is_interrupted(&self) -> bool {
-        match self {
-            TargetError::Mbtiles(error) => matches!(error, MbtilesError::Interrupted { .. }),
-            TargetError::Pmtiles(error) => matches!(error, PmtilesError::Interrupted { .. }),
-            TargetError::Directory(error) => matches!(error, DirectoryError::Interrupted { .. }),
-            TargetError::S3(error) => error.is_interrupted(),
-        }
+        matches!(
+            self,
+            TargetError::Mbtiles(MbtilesError::Interrupted { .. })
+                | TargetError::Pmtiles(PmtilesError::Interrupted { .. })
+                | TargetError::Directory(DirectoryError::Interrupted { .. })
+                | TargetError::S3(S3Error::Interrupted { .. })
+        )
     }
 }

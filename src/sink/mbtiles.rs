@@ -180,7 +180,7 @@ impl Sink for Mbtiles {
         connection.close().map_err(|(_, source)| failed(&staging, source))?;
         // A program may have begun to write the old file meanwhile.
         refuse_companions(staging.target())?;
-        Ok(Finished { place: staging.publish()?.display().to_string(), deleted: 0 })
+        Ok(Finished { place: staging.publish()?.display().to_string(), deleted: 0, in_flight: None })
     }
 }
 

@@ -62,6 +62,13 @@ impl MbtilesReader {
                     .to_owned(),
             );
         }
+        // SQLite takes what is missing of the last page for zeros.
+        let number = |name| self.connection.pragma_query_value(None, name, |row| row.get::<_, u32>(0)).map(u64::from);
+        let size = number("page_count")? * number("page_size")?;
+        let there = std::fs::metadata(&self.path).map_or(size, |file| file.len());
+        if there < size && journal != "wal" {
+            found.push(format!("it is cut off: it has {there} bytes, but should have {size}"));
+        }
         let id: i32 = self.connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
         // MBTiles 1.3, section "Database", lets writers leave it out.
         if id != 0 && id != MBTILES_APPLICATION_ID {

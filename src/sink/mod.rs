@@ -6,7 +6,6 @@
 //! | PMTiles file | [`Pmtiles`] | [`PmtilesReader`] | replaced as a whole |
 //! | directory | [`Directory`] | [`DirectoryReader`] | brought in line, tile by tile |
 //! | S3 prefix | [`S3`] | [`S3Reader`] | brought in line, tile by tile |
-//! | PMTiles in S3 | [`S3Pmtiles`] | [`S3Object::pmtiles`] | replaced as a whole |
 
 mod directory;
 mod error;
@@ -31,7 +30,7 @@ pub use pmtiles::{Pmtiles, PmtilesError, PmtilesReader};
 pub use read::{Described, ReadError, TileReader};
 pub use s3::{
     Action, CacheRule, Encryption, Flights, InFlight, LocationError, S3, S3Archive, S3Cause, S3Error, S3Headers, S3Key,
-    S3Keys, S3Location, S3Object, S3Options, S3Pmtiles, S3Reader,
+    S3Keys, S3Location, S3Object, S3Options, S3Pmtiles, S3Reader, s3_pmtiles_reader, s3_versions,
 };
 pub use staging::StagingError;
 pub use tree::{
@@ -105,12 +104,14 @@ pub struct Tileset {
 }
 
 /// A target that was completed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Finished {
     /// Where it is: a path or a URL.
     pub place: String,
     /// Tiles that the target held, that this run is responsible for, and that were not handed over: they are gone now.
     pub deleted: u64,
+    /// Requests to a server for tiles, if there was one.
+    pub in_flight: Option<InFlight>,
 }
 
 /// A target that takes tiles.

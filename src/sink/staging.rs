@@ -178,8 +178,9 @@ fn followed(target: &Path) -> PathBuf {
     target
 }
 
+/// Whether an open file is the one that a path names now.
 #[cfg(unix)]
-fn same_file(file: &File, path: &Path) -> bool {
+pub(super) fn same_file(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     match (file.metadata(), fs::metadata(path)) {
         (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
@@ -188,7 +189,7 @@ fn same_file(file: &File, path: &Path) -> bool {
 }
 
 #[cfg(not(unix))]
-fn same_file(_file: &File, path: &Path) -> bool {
+pub(super) fn same_file(_file: &File, path: &Path) -> bool {
     path.exists()
 }
 

@@ -89,7 +89,7 @@ fn many() -> Vec<TileEdit> {
                     edits.push(TileEdit::Remove(tile(id)));
                     continue;
                 }
-                _ if zoom > 4 && noise(id) % 5 == 0 => continue,
+                _ if zoom > 4 && noise(id).is_multiple_of(5) => continue,
                 _ => edits.len() as u64 + 500,
             };
             edits.push(TileEdit::Put(tile(id), point(&mut gzip, number as u16)));
@@ -126,7 +126,7 @@ fn put(edits: &[TileEdit]) -> BTreeMap<Address, String> {
     edits.iter().filter_map(of).collect()
 }
 
-/// What the PyPI reader sees: tiles, and what it tells of the rest.
+/// What the reader `pmtiles` sees: tiles, and what it tells of the rest.
 fn look(path: &Path, zoom: Option<&str>) -> (BTreeMap<Address, String>, Value) {
     let python = std::env::var("TEST_PYTHON").expect("scripts/test installs the readers");
     let done =
@@ -288,6 +288,33 @@ fn a_stop_ends_it_and_the_old_file_stays() {
         assert!(matches!(error, PmtilesError::Interrupted { .. }), "{error}");
         assert!(std::fs::read(&path).unwrap() == old && names(folder.path()).len() == 1);
     }
+}
+
+/// Set for the process of its own that may write no more than 100 KiB to a file.
+const LIMITED: &str = "OAR_TILES_TEST_PMTILES_LIMITED";
+
+#[test]
+fn a_full_disk_is_named_and_the_old_file_stays() {
+    if let Some(path) = std::env::var_os(LIMITED) {
+        let mut sink = Pmtiles::create(Path::new(&path), &Stop::new()).unwrap();
+        let error = sink.write(many()).map(drop).and_then(|()| sink.finish(&metadata("0-14", "{}")).map(drop));
+        eprintln!("refused: {}", error.unwrap_err());
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.pmtiles");
+    write(&path, &[], &metadata("0-14", "old"));
+    let old = std::fs::read(&path).unwrap();
+    let child = Command::new("bash")
+        .args(["-c", "trap '' XFSZ; ulimit -f 100; exec \"$0\" \"$@\""])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "pmtiles_file::a_full_disk_is_named_and_the_old_file_stays", "--nocapture"])
+        .env(LIMITED, &path)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&child.stderr);
+    assert!(told.contains("refused: no room to write ") && told.contains("t.pmtiles is unchanged"), "{told}");
+    assert!(std::fs::read(&path).unwrap() == old && names(folder.path()).len() == 1);
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn write_a_million(path: &std::path::Path) {
     let mut sink = Pmtiles::create(path, &Stop::new()).unwrap();
     for piece in 0..TILES / 1_000 {
         let edits = (piece * 1_000..(piece + 1) * 1_000).map(|number| {
-            let content = if number % 10 == 0 { number % 1_000 } else { number };
+            let content = if number.is_multiple_of(10) { number % 1_000 } else { number };
             let bytes = content.to_le_bytes().repeat(5 + (content % 32) as usize);
             TileEdit::Put(tile(first_of(14) + number * 3), bytes.into())
         });
@@ -35,12 +35,12 @@ fn write_a_million(path: &std::path::Path) {
     let written = begun.elapsed();
     sink.finish(&metadata("0-14", "{}")).unwrap();
     let all = begun.elapsed();
-    println!("grown by {} KiB", peak() - before);
-    println!(
+    eprintln!("grown by {} KiB", peak() - before);
+    eprintln!(
         "{:.0} tiles/s; {:.2} s of writing, {:.2} s of finishing",
         TILES as f64 / all.as_secs_f64(),
         written.as_secs_f64(),
-        (all - written).as_secs_f64()
+        all.saturating_sub(written).as_secs_f64()
     );
 }
 
@@ -59,9 +59,9 @@ fn a_million_tiles_are_written_in_bounded_memory() {
         .env(CHILD, &path)
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&child.stdout);
+    let told = String::from_utf8_lossy(&child.stderr);
     eprintln!("{told}");
-    assert!(child.status.success(), "{told}{}", String::from_utf8_lossy(&child.stderr));
+    assert!(child.status.success(), "{told}{}", String::from_utf8_lossy(&child.stdout));
     let grown = told.lines().find_map(|line| line.strip_prefix("grown by ")).unwrap();
     let grown: u64 = grown.trim_end_matches(" KiB").parse().unwrap();
     // 32 MiB are the table of contents, 4 MB the pages of entries.

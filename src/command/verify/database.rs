@@ -6,8 +6,8 @@ use tokio::sync::mpsc;
 
 use super::Amount;
 use super::look::{CHUNK, Looked, key};
+use crate::command::CommandError;
 use crate::command::survey::prepare;
-use crate::command::{CommandError, seed};
 use crate::config::Settings;
 use crate::encode::Gunzip;
 use crate::manifest::Manifest;

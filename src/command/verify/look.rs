@@ -89,9 +89,9 @@ impl Looked {
             }
         }
         let (total, count) = (tiles.len() as u128, u128::from(amount.of(tiles.len() as u64)));
-        #[expect(clippy::cast_possible_truncation, reason = "below the number of tiles")]
-        let chosen: Vec<TileId> = (0..count).map(|i| tiles[(i * total / count) as usize]).collect();
-        let told = Told::new(described);
+        let spread = (0..count).filter_map(|i| tiles.get(usize::try_from(i * total / count).ok()?));
+        let chosen: Vec<TileId> = spread.copied().collect();
+        let mut told = Told::new(described);
         let mut gunzip = Gunzip::new();
         for chunk in chosen.chunks(CHUNK) {
             if let Some(signal) = stop.asked() {
@@ -117,16 +117,18 @@ impl Looked {
 struct Told<'a> {
     bounds: Option<[f64; 4]>,
     layers: HashMap<&'a str, &'a VectorLayer>,
+    /// What was found in earlier tiles: one layer that is not described would otherwise be named in every tile.
+    named: HashSet<String>,
 }
 
 impl Told<'_> {
     fn new(described: &Described) -> Told<'_> {
         let layers = described.vector_layers.iter().map(|layer| (layer.id.as_str(), layer)).collect();
-        Told { bounds: described.bounds, layers }
+        Told { bounds: described.bounds, layers, named: HashSet::new() }
     }
 
     /// Decodes a tile and compares it with what is said.
-    fn compare(&self, id: &TileId, raw: &[u8], findings: &mut Findings) {
+    fn compare(&mut self, id: &TileId, raw: &[u8], findings: &mut Findings) {
         let layers = match mvt::decode(raw) {
             Ok(layers) => layers,
             Err(error) => return findings.add(FindingKind::Broken, || format!("tile {id}: {error}")),
@@ -139,9 +141,9 @@ impl Told<'_> {
         }
         // A target that describes no layer at all was found by its format's own check.
         if !self.layers.is_empty() {
-            let mut said = HashSet::new();
-            for what in layers.iter().flat_map(|layer| self.undescribed(id, layer)) {
-                if said.insert(what.clone()) {
+            let undescribed: Vec<String> = layers.iter().flat_map(|layer| self.undescribed(id, layer)).collect();
+            for what in undescribed {
+                if self.named.insert(what.clone()) {
                     findings.add(FindingKind::Undescribed, || format!("tile {id}: {what}"));
                 }
             }

@@ -49,6 +49,19 @@ pub enum DirectoryError {
         /// The fingerprint of the run.
         wanted: String,
     },
+    /// Its tiles have other names.
+    #[error(
+        "the tiles in {} are named {found}, this configuration names them {wanted}, and the old ones would stay: choose another --output, or write beside them with --force and remove them yourself",
+        path.display()
+    )]
+    OtherTemplate {
+        /// The output.
+        path: PathBuf,
+        /// The template found.
+        found: String,
+        /// The template of the run.
+        wanted: String,
+    },
     /// It holds tiles that nobody knows to be ours.
     #[error(
         "{} holds files that look like tiles, such as {example}, and no metadata.json of oar-tiles: choose another --output, or let them be replaced and deleted with --force",

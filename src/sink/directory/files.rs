@@ -52,7 +52,26 @@ impl Files {
             .map_err(|source| DirectoryError::io("sync", &folder, source))
     }
 
+    /// The same, unless the file holds these bytes already: its time stays, so that what clients have cached stays good.
+    pub(super) fn keep_durably(&mut self, name: &str, bytes: &[u8]) -> Result<(), DirectoryError> {
+        if self.holds(name, bytes)? { Ok(()) } else { self.put_durably(name, bytes) }
+    }
+
     fn write(&mut self, name: &str, bytes: &[u8], durably: bool) -> Result<(), DirectoryError> {
+        let written = self.write_beside(name, bytes, durably);
+        if written.is_err() {
+            // On a full disk, half a tile must not go on taking the room.
+            match fs::remove_file(&self.partial) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!("cannot remove {}: {error}; it is safe to delete", self.partial.display());
+                }
+                _ => {}
+            }
+        }
+        written
+    }
+
+    fn write_beside(&mut self, name: &str, bytes: &[u8], durably: bool) -> Result<(), DirectoryError> {
         let path = self.path(name);
         let partial = |source| DirectoryError::io("write", &self.partial, source);
         let mut file = File::create(&self.partial).map_err(partial)?;

@@ -3,15 +3,15 @@
 
 mod error;
 mod files;
+mod found;
 mod lock;
 mod read;
 mod versions;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::tree::notes::{self, Begun, Noted};
+use super::tree::notes::{self, Begun};
 use super::tree::{Inventory, Latest, OWN_FOLDER, Publish, Template, TreeOptions, new_version};
 use super::{Described, Finished, Metadata, Needs, Sink, TileEdit, Tileset, Written};
 use crate::stop::Stop;
@@ -22,10 +22,8 @@ pub use read::DirectoryReader;
 pub use versions::{directory_versions, switch_directory};
 
 use files::Files;
+use found::{BEGUN, Found, Started};
 use lock::Lock;
-
-/// Where the tileset that was begun is noted.
-const BEGUN: &str = ".oar-tiles/begun.json";
 
 /// A directory that is being brought in line.
 #[derive(Debug)]
@@ -36,12 +34,13 @@ pub struct Directory {
     files: Files,
     /// What [`Sink::begin`] found.
     run: Option<Run>,
-    _lock: Lock,
+    lock: Lock,
 }
 
 /// A run in the making.
 #[derive(Debug)]
 struct Run {
+    fingerprint: String,
     template: Template,
     layers: Vec<String>,
     inventory: Inventory,
@@ -56,6 +55,8 @@ impl Directory {
     /// # Errors
     /// If it is something else, cannot be written, or another run writes it.
     pub fn create(root: &Path, options: TreeOptions, stop: &Stop) -> Result<Directory, DirectoryError> {
+        // Without the slash at its end, which hides a file of that name.
+        let root: &Path = &root.components().collect::<PathBuf>();
         if root.exists() && !root.is_dir() {
             return Err(DirectoryError::IsFile { path: root.to_owned() });
         }
@@ -65,49 +66,32 @@ impl Directory {
         let own = root.join(OWN_FOLDER);
         let lock = Lock::take(root, &own)?;
         let files = Files::new(root, &own);
-        Ok(Directory { root: root.to_owned(), options, stop: stop.clone(), files, run: None, _lock: lock })
-    }
-
-    /// What the target says about the tileset that it holds or that was begun in it.
-    fn noted(&self) -> Result<(Described, Option<Begun>), DirectoryError> {
-        let wrong = |name: &str| {
-            let path = self.root.join(name);
-            move |source| DirectoryError::Note { path, source }
-        };
-        let metadata = match self.files.read(notes::METADATA)? {
-            // Another program's metadata does not make its tiles ours.
-            Some(body) if !self.options.force => notes::read(&body).map_err(wrong(notes::METADATA))?,
-            _ => Noted::default(),
-        };
-        let begun = match self.files.read(BEGUN)? {
-            Some(body) if !self.options.force => Some(serde_json::from_slice(&body).map_err(wrong(BEGUN))?),
-            Some(body) => serde_json::from_slice(&body).ok(),
-            None => None,
-        };
-        Ok((metadata.described, begun))
+        Ok(Directory { root: root.to_owned(), options, stop: stop.clone(), files, run: None, lock })
     }
 
     /// The version to write: the one that an interrupted run of the same tileset began, or a new one.
-    fn version(&self, fingerprint: &str, begun: Option<&Begun>) -> Result<(String, Option<Latest>), DirectoryError> {
-        let latest: Option<Latest> = match self.files.read(notes::LATEST)? {
-            Some(body) => Some(
-                serde_json::from_slice(&body)
-                    .map_err(|source| DirectoryError::Note { path: self.root.join(notes::LATEST), source })?,
-            ),
-            None => None,
-        };
-        let pending = begun.filter(|begun| begun.fingerprint == fingerprint).and_then(|begun| begun.pending.clone());
+    fn version(&self, tileset: &Tileset, found: &Found) -> Result<Option<(String, Option<Latest>)>, DirectoryError> {
+        if self.options.publish == Publish::InPlace {
+            return Ok(None);
+        }
+        let latest = versions::latest(&self.files)?;
+        let pending = found.pending(tileset, self.options.template.text(), latest.as_ref());
         let version = pending.unwrap_or_else(|| new_version(SystemTime::now(), latest.as_ref()));
-        Ok((version, latest))
+        Ok(Some((version, latest)))
     }
 
-    fn note_begun(&mut self, begun: &Begun) -> Result<(), DirectoryError> {
-        let body =
-            serde_json::to_vec(begun).map_err(|source| DirectoryError::Note { path: self.root.join(BEGUN), source })?;
-        self.files.put_durably(BEGUN, &body)
+    fn note_begun(&mut self, fingerprint: &str, pending: Option<&str>) -> Result<(), DirectoryError> {
+        let begun = Begun { fingerprint: fingerprint.to_owned(), pending: pending.map(str::to_owned) };
+        let started = Started { begun, template: self.options.template.text().to_owned() };
+        let body = serde_json::to_vec(&started)
+            .map_err(|source| DirectoryError::Note { path: self.root.join(BEGUN), source })?;
+        self.files.keep_durably(BEGUN, &body)?;
+        self.lock.keep();
+        Ok(())
     }
 
-    /// Notes every tile of the run's scope that is there. Unless the target is known to be ours, there may be none.
+    /// Notes every tile of the run's scope that is there, and of a version that is written every tile. Unless the target is
+    /// known to be ours, there may be none.
     fn take_inventory(&self, template: &Template, tileset: &Tileset, ours: bool) -> Result<Inventory, DirectoryError> {
         let mut inventory = Inventory::new()?;
         let found = files::walk(&self.root, &template.prefix(), &self.stop, |name| {
@@ -115,7 +99,7 @@ impl Directory {
             if !ours {
                 return Err(DirectoryError::NotOurs { path: self.root.clone(), example: name.to_owned() });
             }
-            if tileset.scope.holds(id) {
+            if template.is_versioned() || tileset.scope.holds(id) {
                 inventory.add(id, None)?;
             }
             Ok(())
@@ -131,34 +115,28 @@ impl Directory {
     }
 
     fn begin_run(&mut self, tileset: &Tileset) -> Result<Option<Described>, DirectoryError> {
-        let (described, begun) = self.noted()?;
-        let manifest = described.manifest.as_deref().and_then(notes::fingerprint);
-        let layers = tileset.layers.iter().map(String::as_str);
-        let mut template = self.options.template.clone().with_layers(layers);
-        let version = match self.options.publish {
-            Publish::InPlace => None,
-            Publish::Versioned { .. } => Some(self.version(&tileset.fingerprint, begun.as_ref())?),
-        };
+        let found = Found::read(&self.files, self.options.force)?;
+        if !self.options.force {
+            found.allows(&self.root, &self.options, tileset)?;
+        }
+        let mut template = self.options.template.clone().with_layers(tileset.layers.iter().map(String::as_str));
+        let version = self.version(tileset, &found)?;
         if let Some((version, _)) = &version {
             template = template.with_version(version);
         }
-        // A new version holds nothing of the tileset before it.
-        let found =
-            if version.is_some() { None } else { begun.as_ref().map(|begun| &begun.fingerprint).or(manifest.as_ref()) };
-        if let Some(found) = found.filter(|found| **found != tileset.fingerprint && !self.options.force) {
-            return Err(DirectoryError::OtherTileset {
-                path: self.root.clone(),
-                found: found.clone(),
-                wanted: tileset.fingerprint.clone(),
-            });
-        }
-        let ours = self.options.force || version.is_some() || begun.is_some() || manifest.is_some();
+        let ours = self.options.force || version.is_some() || found.is_ours();
         let inventory = self.take_inventory(&template, tileset, ours)?;
-        let pending = version.as_ref().map(|(version, _)| version.clone());
-        self.note_begun(&Begun { fingerprint: tileset.fingerprint.clone(), pending })?;
+        self.note_begun(&tileset.fingerprint, version.as_ref().map(|(version, _)| version.as_str()))?;
+        if let Some((version, _)) = &version {
+            let name = notes::of_version(version, notes::METADATA);
+            let body = notes::begun(&tileset.layers, &template)
+                .map_err(|source| DirectoryError::Note { path: self.root.join(&name), source })?;
+            self.files.put_durably(&name, &body)?;
+        }
         // A new version is written as a whole.
-        let before = (version.is_none() && manifest.is_some()).then_some(described);
-        self.run = Some(Run { template, layers: tileset.layers.clone(), inventory, deleted: 0, version });
+        let before = if version.is_none() { found.before(tileset) } else { None };
+        let (fingerprint, layers) = (tileset.fingerprint.clone(), tileset.layers.clone());
+        self.run = Some(Run { fingerprint, template, layers, inventory, deleted: 0, version });
         Ok(before)
     }
 
@@ -169,58 +147,33 @@ impl Directory {
         }
     }
 
-    /// Removes the tiles of versions that need not stay.
-    fn remove_versions(&mut self, template: &Template, versions: &[String]) -> Result<(), DirectoryError> {
-        for version in versions {
-            let template = self.options.template.clone().with_layers_of(template).with_version(version);
-            let mut names = Vec::new();
-            let prefix = template.prefix();
-            let walked = files::walk(&self.root, &prefix, &self.stop, |name| {
-                if template.read(name).is_some() {
-                    names.push(name.to_owned());
-                }
-                Ok::<(), DirectoryError>(())
-            });
-            match walked {
-                Ok(done) => done?,
-                Err((path, source)) => return Err(DirectoryError::io("read the folder", &path, source)),
-            }
-            for name in &names {
-                self.files.remove(name)?;
-            }
-            let own = self.files.path(&notes::of_version(version, ""));
-            match fs::remove_dir_all(&own) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(DirectoryError::io("remove", &own, error));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
     fn publish(&mut self, run: Run, metadata: &Metadata) -> Result<(), DirectoryError> {
         let failed = |path: PathBuf| move |source| DirectoryError::Note { path, source };
         let notes = notes::finished(metadata, &run.layers, &run.template, &self.options)
             .map_err(failed(self.root.join(notes::METADATA)))?;
-        let Some((version, latest)) = run.version else {
+        let Some((version, before)) = run.version else {
             for note in notes {
-                self.files.put_durably(&note.name, &note.body)?;
+                self.files.keep_durably(&note.name, &note.body)?;
             }
             return Ok(());
         };
         for note in &notes {
             self.files.put_durably(&notes::of_version(&version, &note.name), &note.body)?;
         }
-        let mut latest = Latest::published(latest, &version, SystemTime::now());
-        let expired = match self.options.publish {
-            Publish::Versioned { keep, keep_for } => latest.take_expired(keep, keep_for, SystemTime::now()),
-            Publish::InPlace => Vec::new(),
-        };
-        versions::show(&mut self.files, &self.root, &latest)?;
-        self.note_begun(&Begun { fingerprint: String::new(), pending: None })?;
-        // The map has been switched: what fails from here on leaves no more than old tiles.
-        self.remove_versions(&run.template, &expired)
+        let shown = before.as_ref().map(|before| before.version.clone());
+        let mut latest = Latest::published(before, &version, SystemTime::now());
+        if let Publish::Versioned { keep, keep_for } = self.options.publish {
+            // They are found again as what `latest.json` does not name.
+            latest.take_expired(keep, keep_for, SystemTime::now());
+        }
+        versions::show(&mut self.files, &latest, shown.as_deref())?;
+        self.note_begun(&run.fingerprint, None)?;
+        // The map has been switched: what fails from here on leaves no more than old tiles. Where `latest.json` was lost,
+        // nobody knows which ones are old.
+        if shown.is_some() {
+            versions::remove_others(&mut self.files, &self.root, &latest, &run.template, &self.stop)?;
+        }
+        Ok(())
     }
 }
 
@@ -264,7 +217,7 @@ impl Sink for Directory {
 
     fn finish(mut self, metadata: &Metadata) -> Result<Finished, DirectoryError> {
         let place = self.root.display().to_string();
-        let Some(mut run) = self.run.take() else { return Ok(Finished { place, deleted: 0 }) };
+        let Some(mut run) = self.run.take() else { return Ok(Finished { place, deleted: 0, in_flight: None }) };
         loop {
             let vanished = run.inventory.rest()?;
             if vanished.is_empty() {
@@ -277,7 +230,7 @@ impl Sink for Directory {
         self.stopped()?;
         let deleted = run.deleted;
         self.publish(run, metadata)?;
-        Ok(Finished { place, deleted })
+        Ok(Finished { place, deleted, in_flight: None })
     }
 }
 

@@ -9,8 +9,8 @@ const PLACES: usize = 1 << 20;
 /// a million different contents and more, one that repeats after its place was taken is stored again: the archive is as
 /// right, and a little larger. What repeats often, or soon, is still there.
 ///
-/// MD5, because two contents must never be taken for one. On tiles of 300 bytes it hashes about 500 MB/s, 1.7 million
-/// tiles a second, where gzip packs 0.15 million.
+/// MD5, because two contents must never be taken for one: it hashes 2.3 million tiles of 194 bytes a second, where gzip
+/// packs 0.14 million.
 #[derive(Debug)]
 pub(super) struct Contents {
     /// Hash in two halves, offset, length; a length of 0 is an empty place.

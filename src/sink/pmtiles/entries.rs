@@ -117,7 +117,9 @@ mod tests {
             let expected: Vec<Entry> = (0..count as u64)
                 .map(|id| Entry { id: id << 40, offset: u64::MAX - id, length: u32::MAX, run: id as u32 })
                 .collect();
-            expected.iter().for_each(|entry| entries.push(*entry).unwrap());
+            for entry in &expected {
+                entries.push(*entry).unwrap();
+            }
             assert_eq!(entries.len(), count as u64);
             for size in [1, 1_000, PAGE, 10_000] {
                 let (mut found, mut sizes) = (Vec::new(), Vec::new());

@@ -30,8 +30,8 @@ use super::{Described, Finished, Metadata, Needs, Sink, TileEdit, Tileset, Writt
 use crate::encode::EncodeError;
 use crate::stop::Stop;
 use crate::tile::{Order, Slice, TileId};
-pub(super) use bytes::ReadAt;
-pub use entries::EntriesError;
+pub(in crate::sink) use bytes::ReadAt;
+use entries::EntriesError;
 pub use read::PmtilesReader;
 use write::{Body, Fault};
 
@@ -176,7 +176,7 @@ impl Sink for Pmtiles {
     fn finish(self, metadata: &Metadata) -> Result<Finished, PmtilesError> {
         let Pmtiles { body, staging, stop, .. } = self;
         body.finish(metadata, &stop).map_err(|fault| failed(&staging, None, fault))?;
-        Ok(Finished { place: staging.publish()?.display().to_string(), deleted: 0 })
+        Ok(Finished { place: staging.publish()?.display().to_string(), deleted: 0, in_flight: None })
     }
 }
 

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::cause::{Meaning, Refusal, S3Cause};
+use crate::sink::ReadError;
 use crate::sink::tree::{InventoryError, SwitchError};
-use crate::sink::{PmtilesError, ReadError};
 
 /// What was asked of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -285,17 +285,6 @@ pub enum S3Error {
         /// The cause.
         source: std::io::Error,
     },
-    /// The archive that is to go up.
-    #[error(transparent)]
-    Archive(#[from] PmtilesError),
-    /// There is no room for it.
-    #[error("cannot make a folder for the archive in {}: make room there, or set TMPDIR to another one", path.display())]
-    Scratch {
-        /// The temporary folder.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
     /// The list of what is there.
     #[error(transparent)]
     Inventory(#[from] InventoryError),
@@ -307,14 +296,6 @@ pub enum S3Error {
         /// Why.
         source: SwitchError,
     },
-}
-
-impl S3Error {
-    /// Whether it failed because a stop was asked for.
-    #[must_use]
-    pub const fn is_interrupted(&self) -> bool {
-        matches!(self, S3Error::Interrupted { .. } | S3Error::Archive(PmtilesError::Interrupted { .. }))
-    }
 }
 
 /// Where a request went, for its error.

@@ -19,7 +19,7 @@ struct Count {
 }
 
 /// What was counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
 pub struct InFlight {
     /// The mean over the time from the first request to the last.
     pub mean: f64,

@@ -5,6 +5,7 @@
 //!          lease    list, inventory                        uploads (bounded)          publish
 //! ```
 
+mod archive;
 mod cause;
 mod client;
 mod error;
@@ -15,7 +16,6 @@ mod lease;
 mod location;
 mod open;
 mod options;
-mod pmtiles;
 mod publish;
 mod read;
 mod store;
@@ -37,13 +37,13 @@ use super::{Described, Finished, Metadata, Needs, Sink, TileEdit, Tileset, Writt
 use crate::stop::Stop;
 use crate::tile::{Order, TileId};
 
+pub use archive::{S3Pmtiles, s3_pmtiles_reader};
 pub use cause::S3Cause;
 pub use error::{Action, S3Error};
 pub use flight::{Flights, InFlight};
 pub use location::{LocationError, S3Key, S3Location};
 pub use options::{CacheRule, Encryption, S3Headers, S3Keys, S3Options};
-pub use pmtiles::S3Pmtiles;
-pub use read::{S3Object, S3Reader};
+pub use read::{S3Object, S3Reader, s3_versions};
 pub use upload::S3Archive;
 
 /// The most names of one `DeleteObjects` (Amazon S3 API Reference).
@@ -177,13 +177,14 @@ impl Sink for S3 {
     fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, S3Error> {
         let Some(lease) = &self.lease else { return Err(self.not_open()) };
         let place = self.store.location.to_string();
-        let (open, before) = wait(&self.runtime, async {
+        let mut open = wait(&self.runtime, async {
             tokio::select! {
                 biased;
                 _ = self.stop.wait() => Err(S3Error::Interrupted { place }),
                 open = open::open(&self.store, lease, &self.tree, tileset, (&self.runtime, &self.stop)) => open,
             }
         })?;
+        let before = open.before.take();
         self.open = Some(open);
         Ok(before)
     }
@@ -225,7 +226,8 @@ impl Sink for S3 {
         if let Some(lease) = self.lease.take() {
             wait(&self.runtime, lease.release())?;
         }
-        Ok(Finished { place: self.store.location.to_string(), deleted: open.deleted })
+        let in_flight = Some(self.store.flights.seen());
+        Ok(Finished { place: self.store.location.to_string(), deleted: open.deleted, in_flight })
     }
 }
 

@@ -9,7 +9,7 @@ use super::S3Error;
 use super::lease::Lease;
 use super::store::{Condition, Object, Store};
 use super::uploads::Uploads;
-use crate::sink::tree::notes::{self, Begun, Noted};
+use crate::sink::tree::notes::{self, Begun};
 use crate::sink::tree::{Inventory, Latest, Publish, Tag, Template, TreeOptions, new_version};
 use crate::sink::{Described, Tileset};
 use crate::stop::Stop;
@@ -32,27 +32,33 @@ pub(super) struct Open {
     pub(super) metadata: Condition,
     pub(super) latest: Condition,
     pub(super) versions: Option<Latest>,
+    /// What the target said about itself until now, if tiles that the run is not about stay in it.
+    pub(super) before: Option<Described>,
 }
 
-/// Looks at a target, and notes what is begun; gives also what the target said about itself, if its tiles stay.
+/// Looks at a target, and notes what is begun.
 pub(super) async fn open(
     store: &Arc<Store>,
     lease: &Lease,
     tree: &TreeOptions,
     tileset: &Tileset,
     (runtime, stop): (&Handle, &Stop),
-) -> Result<(Open, Option<Described>), S3Error> {
+) -> Result<Open, S3Error> {
     let metadata = store.get(notes::METADATA).await?;
+    let before = match &metadata {
+        Some(object) => Some(noted(store, object)?.described),
+        None => None,
+    };
     let begun = lease.begun().await;
-    let noted = metadata.as_ref().map(|object| read_noted(store, object)).transpose()?;
-    let described = noted.map(|noted| noted.described).unwrap_or_default();
-    let manifest = described.manifest.as_deref().and_then(notes::fingerprint);
-    let owner = Some(begun.fingerprint.clone()).filter(|begun| !begun.is_empty()).or_else(|| manifest.clone());
-    let versioned = matches!(tree.publish, Publish::Versioned { .. });
-    // A new version holds nothing of the tileset before it.
-    if !versioned && !tree.force && owner.as_ref().is_some_and(|owner| *owner != tileset.fingerprint) {
+    let owner = owner(store, &begun, metadata.as_ref())?;
+    if let Some(owner) = &owner
+        && *owner != tileset.fingerprint
+        && !tree.force
+        && tree.publish == Publish::InPlace
+    {
         return Err(S3Error::OtherTileset { place: store.location.to_string() });
     }
+    let versioned = matches!(tree.publish, Publish::Versioned { .. });
     let latest = if versioned { store.get(notes::LATEST).await? } else { None };
     let versions = latest.as_ref().map(|object| read_latest(store, object)).transpose()?;
     let version = versioned.then(|| {
@@ -64,9 +70,12 @@ pub(super) async fn open(
         template = template.with_version(version);
     }
     let foreign_allowed = owner.is_some() || tree.force;
-    if !foreign_allowed && metadata.is_some() {
-        let example = notes::METADATA.to_owned();
-        return Err(S3Error::Foreign { place: store.location.to_string(), example });
+    if !foreign_allowed {
+        for name in [notes::METADATA, notes::LATEST] {
+            if name == notes::METADATA && metadata.is_some() || name == notes::LATEST && latest.is_some() {
+                return Err(S3Error::Foreign { place: store.location.to_string(), example: name.to_owned() });
+            }
+        }
     }
     let inventory = inventory(store, &template, tileset, foreign_allowed).await?;
     lease.note(Begun { fingerprint: tileset.fingerprint.clone(), pending: version.clone() }).await?;
@@ -74,13 +83,11 @@ pub(super) async fn open(
         // By this note a version is found and removed even if it is never published.
         super::publish::note(store, &notes::of_version(version, BEGUN), b"{}".to_vec(), &Condition::Always).await?;
     }
-    // A new version is written as a whole.
-    let before = (!versioned && manifest.is_some()).then_some(described);
-    let open = Open {
+    Ok(Open {
         template,
         layers: tileset.layers.clone(),
         fingerprint: tileset.fingerprint.clone(),
-        version,
+        version: version.clone(),
         inventory,
         uploads: Uploads::new(store, runtime, stop),
         doomed: Vec::new(),
@@ -88,14 +95,23 @@ pub(super) async fn open(
         metadata: Condition::as_seen(metadata.as_ref().map(|object| &object.tag)),
         latest: Condition::as_seen(latest.as_ref().map(|object| &object.tag)),
         versions,
-    };
-    Ok((open, before))
+        before: before.filter(|described| described.manifest.is_some() && version.is_none()),
+    })
 }
 
 /// A version that was begun.
 pub(super) const BEGUN: &str = "begun.json";
 
-fn read_noted(store: &Store, object: &Object) -> Result<Noted, S3Error> {
+/// The fingerprint of the tileset that the target holds, as the latest run noted it; `None` if no run of ours did.
+fn owner(store: &Store, begun: &Begun, metadata: Option<&Object>) -> Result<Option<String>, S3Error> {
+    if !begun.fingerprint.is_empty() {
+        return Ok(Some(begun.fingerprint.clone()));
+    }
+    let Some(object) = metadata else { return Ok(None) };
+    Ok(noted(store, object)?.described.manifest.as_deref().and_then(notes::fingerprint))
+}
+
+fn noted(store: &Store, object: &Object) -> Result<notes::Noted, S3Error> {
     notes::read(&object.body).map_err(|source| S3Error::Note { place: store.place(notes::METADATA), source })
 }
 

@@ -11,6 +11,7 @@ use super::error::Action;
 use super::open::read_latest;
 use super::store::Store;
 use super::{S3Error, S3Key, S3Location, S3Options, wait};
+use crate::sink::tree::Latest;
 use crate::sink::tree::Template;
 use crate::sink::tree::notes::{self, Noted};
 use crate::sink::{Described, ReadError, TileReader};
@@ -95,6 +96,20 @@ impl TileReader for S3Reader {
     }
 }
 
+/// The versions of a target; `None` if it has none.
+///
+/// # Errors
+/// If the bucket cannot be read.
+pub fn s3_versions(location: S3Location, options: S3Options, runtime: &Handle) -> Result<Option<Latest>, ReadError> {
+    wait(runtime, async {
+        let store = Store::open(location, options).await?;
+        match store.get(notes::LATEST).await? {
+            Some(object) => Ok(Some(read_latest(&store, &object)?)),
+            None => Ok(None),
+        }
+    })
+}
+
 /// An object of which ranges are read: an archive. All ranges are of the object as it was when it was opened.
 #[derive(Debug)]
 pub struct S3Object {
@@ -137,8 +152,8 @@ impl S3Object {
 
     /// Its URL.
     #[must_use]
-    pub fn place(&self) -> &str {
-        &self.place
+    pub fn place(&self) -> String {
+        self.place.clone()
     }
 
     /// Reads a range, or as much of it as there is.

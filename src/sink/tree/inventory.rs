@@ -86,12 +86,6 @@ impl Inventory {
         Ok(())
     }
 
-    /// Whether nothing was noted.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
     /// Goes on to a tile, which must lie behind the one met before: gives what is passed on the way, and the tile.
     ///
     /// # Errors

@@ -84,6 +84,11 @@ pub(in crate::sink) fn finished(
     Ok(notes)
 }
 
+/// The metadata of a version that is only begun: enough to find its tiles again.
+pub(in crate::sink) fn begun(layers: &[String], template: &Template) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_vec(&serde_json::json!({ TEMPLATE_KEY: template.text(), LAYERS_KEY: layers }))
+}
+
 /// What `metadata.json` says.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(in crate::sink) struct Noted {

@@ -153,13 +153,6 @@ impl Template {
         self
     }
 
-    /// With the layers of another.
-    #[must_use]
-    pub(in crate::sink) fn with_layers_of(mut self, other: &Template) -> Template {
-        self.layers.clone_from(&other.layers);
-        self
-    }
-
     /// With a version.
     #[must_use]
     pub fn with_version(mut self, version: &str) -> Template {

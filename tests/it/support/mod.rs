@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod cluster;
+pub mod damaged;
 pub mod database;
 pub mod door;
 pub mod gate;
@@ -10,6 +11,7 @@ pub mod proxy;
 pub mod refusal;
 pub mod s3;
 pub mod sinks;
+pub mod tree;
 
 pub use archive::Archive;
 pub use cluster::Cluster;
@@ -18,6 +20,7 @@ pub use door::Door;
 pub use gate::{Gate, Place};
 pub use program::seed;
 pub use refusal::OldTarget;
+pub use tree::Tree;
 
 /// Waits until something holds; half a minute is the end of all patience.
 #[track_caller]

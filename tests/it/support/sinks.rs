@@ -103,7 +103,7 @@ impl Sink for Memory {
             manifest: Some(metadata.manifest.clone()),
             ..Described::default()
         };
-        Ok(Finished { place: "memory".to_owned(), deleted: self.left.len() as u64 })
+        Ok(Finished { place: "memory".to_owned(), deleted: self.left.len() as u64, in_flight: None })
     }
 }
 

@@ -1,0 +1,118 @@
+//! The section `[s3]`: as it is written, and checked.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::error::ConfigError;
+use super::given::duration;
+use super::settings::Check;
+use crate::sink::{CacheRule, Encryption, S3Headers, S3Options};
+
+/// The keys of the section; every one may be missing.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct S3 {
+    endpoint: Option<String>,
+    region: Option<String>,
+    profile: Option<String>,
+    path_style: Option<bool>,
+    in_flight: Option<NonZeroUsize>,
+    attempts: Option<u32>,
+    #[serde(with = "duration")]
+    backoff: Option<Duration>,
+    #[serde(with = "duration")]
+    connect_timeout: Option<Duration>,
+    #[serde(with = "duration")]
+    attempt_timeout: Option<Duration>,
+    #[serde(with = "duration")]
+    request_timeout: Option<Duration>,
+    #[serde(with = "duration")]
+    lease: Option<Duration>,
+    checksums: Option<bool>,
+    part_size_mb: Option<u64>,
+    cache_control: Option<CacheControl>,
+    notes_cache_control: Option<String>,
+    metadata: Option<BTreeMap<String, String>>,
+    storage_class: Option<String>,
+    encryption: Option<GivenEncryption>,
+    kms_key: Option<String>,
+}
+
+/// One value, or one for each list of zooms.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, expecting = "a text, or a table of zooms and texts")]
+enum CacheControl {
+    All(String),
+    ByZoom(toml::Table),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+enum GivenEncryption {
+    #[serde(rename = "bucket")]
+    Bucket,
+    #[serde(rename = "AES256")]
+    Aes256,
+    #[serde(rename = "aws:kms")]
+    Kms,
+}
+
+impl Check<'_> {
+    /// The checked section.
+    pub(super) fn s3(&self, given: &S3) -> Result<S3Options, ConfigError> {
+        let encryption = match (self.present("s3.encryption", given.encryption)?, &given.kms_key) {
+            (GivenEncryption::Kms, key) => Encryption::Kms { key: key.clone() },
+            (_, Some(_)) => {
+                return Err(self.wrong("s3.kms_key", "needs encryption = \"aws:kms\" beside it".to_owned()));
+            }
+            (GivenEncryption::Aes256, None) => Encryption::Aes256,
+            (GivenEncryption::Bucket, None) => Encryption::Bucket,
+        };
+        let attempts = self.present("s3.attempts", given.attempts)?;
+        let part_size = self.present("s3.part_size_mb", given.part_size_mb)?;
+        Ok(S3Options {
+            endpoint: given.endpoint.clone(),
+            region: given.region.clone(),
+            profile: given.profile.clone(),
+            keys: None,
+            path_style: self.present("s3.path_style", given.path_style)?,
+            in_flight: self.present("s3.in_flight", given.in_flight)?,
+            attempts: self.within("s3.attempts", attempts, 1..=100)?,
+            backoff: self.present("s3.backoff", given.backoff)?,
+            connect_timeout: self.present("s3.connect_timeout", given.connect_timeout)?,
+            attempt_timeout: self.present("s3.attempt_timeout", given.attempt_timeout)?,
+            request_timeout: self.present("s3.request_timeout", given.request_timeout)?,
+            lease: self.present("s3.lease", given.lease)?,
+            checksums: self.present("s3.checksums", given.checksums)?,
+            part_size: self.within("s3.part_size_mb", part_size, 5..=5_000)? << 20,
+            headers: S3Headers {
+                cache_control: self.cache_control(given.cache_control.as_ref())?,
+                notes_cache_control: given.notes_cache_control.clone(),
+                metadata: given.metadata.clone().unwrap_or_default(),
+                storage_class: given.storage_class.clone(),
+                encryption,
+            },
+        })
+    }
+
+    fn cache_control(&self, given: Option<&CacheControl>) -> Result<Vec<CacheRule>, ConfigError> {
+        let wrong = |zooms: &str, what: String| self.wrong("s3.cache_control", format!("\"{zooms}\": {what}"));
+        match given {
+            None => Ok(Vec::new()),
+            Some(CacheControl::All(value)) => Ok(vec![CacheRule { zooms: None, value: value.clone() }]),
+            Some(CacheControl::ByZoom(table)) => table
+                .iter()
+                .map(|(zooms, value)| match value {
+                    toml::Value::String(value) => {
+                        let list =
+                            zooms.parse().map_err(|error: crate::tile::ZoomError| wrong(zooms, error.to_string()))?;
+                        Ok(CacheRule { zooms: Some(list), value: value.clone() })
+                    }
+                    _ => Err(wrong(zooms, "its value is no text: write the header in quotes".to_owned())),
+                })
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What a directory says about the tileset that it holds, or that was begun in it.
+
+use std::path::Path;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Serialize};
+
+use super::DirectoryError;
+use super::files::Files;
+use crate::sink::tree::notes::{self, Begun, Noted};
+use crate::sink::tree::{Latest, TreeOptions};
+use crate::sink::{Described, Tileset};
+
+/// Where the tileset that was begun is noted.
+pub(super) const BEGUN: &str = ".oar-tiles/begun.json";
+
+/// `begun.json`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Started {
+    #[serde(flatten)]
+    pub(super) begun: Begun,
+    /// How its tiles are named.
+    #[serde(default)]
+    pub(super) template: String,
+}
+
+/// What lies in a directory.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    noted: Noted,
+    /// The fingerprint in the manifest of the last run that was finished.
+    manifest: Option<String>,
+    started: Option<Started>,
+}
+
+impl Found {
+    /// Reads it. With `force`, what is damaged counts as nothing.
+    pub(super) fn read(files: &Files, force: bool) -> Result<Found, DirectoryError> {
+        let wrong = |name: &str| {
+            let path = files.path(name);
+            move |source| DirectoryError::Note { path, source }
+        };
+        let unless_forced = |damaged: DirectoryError| if force { Ok(()) } else { Err(damaged) };
+        let mut found = Found::default();
+        if let Some(body) = files.read(notes::METADATA)? {
+            let read = notes::read(&body).and_then(|noted| {
+                let manifest = noted.described.manifest.as_deref().map(fingerprint).transpose()?;
+                Ok((noted, manifest))
+            });
+            match read.map_err(wrong(notes::METADATA)) {
+                Ok((noted, manifest)) => (found.noted, found.manifest) = (noted, manifest),
+                Err(damaged) => unless_forced(damaged)?,
+            }
+        }
+        if let Some(body) = files.read(BEGUN)? {
+            match serde_json::from_slice(&body).map_err(wrong(BEGUN)) {
+                Ok(started) => found.started = Some(started),
+                Err(damaged) => unless_forced(damaged)?,
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether the tiles in it are known to be ours. Another program's metadata does not make its tiles ours.
+    pub(super) fn is_ours(&self) -> bool {
+        self.manifest.is_some() || self.started.is_some()
+    }
+
+    /// The fingerprint of the tiles in it: of those that were begun, for they lie there now.
+    fn fingerprint(&self) -> Option<&str> {
+        self.started.as_ref().map(|started| started.begun.fingerprint.as_str()).or(self.manifest.as_deref())
+    }
+
+    fn template(&self) -> Option<&str> {
+        let begun = self.started.as_ref().map(|started| started.template.as_str());
+        begun.filter(|template| !template.is_empty()).or(self.noted.template.as_deref())
+    }
+
+    /// Refuses to write a tileset over another one, or beside itself under other names.
+    pub(super) fn allows(&self, root: &Path, options: &TreeOptions, tileset: &Tileset) -> Result<(), DirectoryError> {
+        let versioned = options.template.is_versioned();
+        // A new version holds nothing of the tileset before it.
+        if let Some(found) = self.fingerprint().filter(|found| !versioned && *found != tileset.fingerprint) {
+            return Err(DirectoryError::OtherTileset {
+                path: root.to_owned(),
+                found: found.to_owned(),
+                wanted: tileset.fingerprint.clone(),
+            });
+        }
+        let wanted = options.template.text();
+        let beside = |found: &&str| *found != wanted && !(versioned && found.contains("{version}"));
+        if let Some(found) = self.template().filter(beside) {
+            return Err(DirectoryError::OtherTemplate {
+                path: root.to_owned(),
+                found: found.to_owned(),
+                wanted: wanted.to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// A version of this very tileset that was begun and is not among those published.
+    pub(super) fn pending(&self, tileset: &Tileset, template: &str, latest: Option<&Latest>) -> Option<String> {
+        let started = self.started.as_ref().filter(|started| started.template == template)?;
+        let pending = started.begun.pending.as_ref().filter(|_| started.begun.fingerprint == tileset.fingerprint)?;
+        // Killed after the switch and before it was noted: the map shows it, so it must not change any more.
+        let published = latest.is_some_and(|latest| latest.versions.iter().any(|other| other.version == *pending));
+        (!published).then(|| pending.clone())
+    }
+
+    /// What the target said about itself, if all of its tiles are of this tileset.
+    pub(super) fn before(self, tileset: &Tileset) -> Option<Described> {
+        let ours = |fingerprint: &str| fingerprint == tileset.fingerprint;
+        let whole = self.manifest.as_deref().is_some_and(ours) && self.fingerprint().is_some_and(ours);
+        whole.then_some(self.noted.described)
+    }
+}
+
+/// The fingerprint in a manifest.
+fn fingerprint(manifest: &str) -> Result<String, serde_json::Error> {
+    notes::fingerprint(manifest).ok_or_else(|| serde_json::Error::custom("its manifest has no fingerprint"))
+}

@@ -1,0 +1,130 @@
+//! A directory of tiles as a test reads it.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::archive::Address;
+use super::program::{Run, seed};
+
+/// The lock stays where it is and says who had it last: the one file that two equal trees differ in.
+const LOCK: &str = ".oar-tiles/lock";
+
+/// A directory target in a folder of its own, which also holds what lies beside it.
+pub struct Tree {
+    /// The target; not there yet.
+    pub path: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+/// What a run says that it did: written, unchanged, deleted.
+pub type Done = (u64, u64, u64);
+
+impl Tree {
+    /// A place for a target.
+    pub fn new() -> Tree {
+        let folder = tempfile::tempdir().unwrap();
+        Tree { path: folder.path().join("tiles"), folder }
+    }
+
+    /// A path beside the target.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a configuration beside it; gives its path.
+    pub fn config(&self, text: &str) -> String {
+        let path = self.beside("c.toml");
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// Seeds it; gives what was done, by the run's own report.
+    #[track_caller]
+    pub fn seed(&self, url: &str, arguments: &[&str]) -> Done {
+        self.seeded(url, arguments).0
+    }
+
+    /// The same, with the whole report and what was shown.
+    #[track_caller]
+    pub fn seeded(&self, url: &str, arguments: &[&str]) -> (Done, Value, Run) {
+        let file = self.beside("report.json");
+        let shown = seed(url, &self.path, &[&["--report", file.to_str().unwrap()], arguments].concat()).ok();
+        let report: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        let count = |name: &str| report[name].as_u64().unwrap();
+        ((count("written"), count("unchanged"), count("deleted")), report, shown)
+    }
+
+    /// A JSON file in it.
+    #[track_caller]
+    pub fn json(&self, name: &str) -> Value {
+        let text = std::fs::read(self.path.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        serde_json::from_slice(&text).unwrap()
+    }
+
+    /// The manifest.
+    pub fn manifest(&self) -> Value {
+        serde_json::from_str(self.json("metadata.json")["oar_tiles_manifest"].as_str().unwrap()).unwrap()
+    }
+
+    /// Every file but the lock, by its name below the target.
+    pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        files(&self.path)
+    }
+
+    /// Every tile under the default template.
+    pub fn tiles(&self) -> BTreeMap<Address, Vec<u8>> {
+        self.files().into_iter().filter_map(|(name, bytes)| Some((address(&name)?, bytes))).collect()
+    }
+
+    /// Inode and time of every tile under the default template.
+    pub fn stamps(&self) -> BTreeMap<Address, (u64, i64, i64)> {
+        let stamp = |address: Address| {
+            let (z, x, y) = address;
+            let about = std::fs::metadata(self.path.join(format!("{z}/{x}/{y}.pbf"))).unwrap();
+            (address, (about.ino(), about.mtime(), about.mtime_nsec()))
+        };
+        self.tiles().into_keys().map(stamp).collect()
+    }
+}
+
+/// `z/x/y.pbf`.
+fn address(name: &str) -> Option<Address> {
+    let mut parts = name.strip_suffix(".pbf")?.split('/');
+    let mut part = || parts.next()?.parse::<u32>().ok();
+    Some((part()? as u8, part()?, part()?))
+}
+
+/// Every file below a folder but the lock, by its name.
+pub fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut waiting = vec![root.to_owned()];
+    while let Some(folder) = waiting.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            if path.is_dir() {
+                waiting.push(path);
+            } else if name != LOCK {
+                found.insert(name, std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+/// Folders that hold nothing.
+pub fn empty_folders(root: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut waiting = vec![root.to_owned()];
+    while let Some(folder) = waiting.pop() {
+        let below: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        if below.is_empty() {
+            found.push(folder);
+        }
+        waiting.extend(below.into_iter().filter(|path| path.is_dir()));
+    }
+    found
+}
