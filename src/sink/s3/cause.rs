@@ -73,7 +73,7 @@ impl Refusal {
         )
     }
 
-    /// A code of an answer that stands in the body of a larger one (DeleteObjects).
+    /// A code of an answer that stands in the body of a larger one (`DeleteObjects`).
     pub(super) fn of_code(code: &str, message: &str) -> Refusal {
         Refusal { meaning: meaning(None, code).unwrap_or(Meaning::Other), cause: S3Cause(said(None, code, message)) }
     }

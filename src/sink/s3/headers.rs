@@ -1,4 +1,4 @@
-//! What objects say about themselves (RFC 9110, section 8; Amazon S3 API Reference, "PutObject").
+//! What objects say about themselves (RFC 9110, section 8; Amazon S3 API Reference, `PutObject`).
 
 use aws_sdk_s3::operation::create_multipart_upload::builders::CreateMultipartUploadFluentBuilder;
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;

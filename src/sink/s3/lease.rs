@@ -180,7 +180,7 @@ impl Note {
             Err(refusal) if refusal.meaning == Meaning::Unknown && self.conditional => {
                 tracing::warn!(
                     "{} does not know conditional writes: nothing keeps two runs from writing {} at once",
-                    self.store.clients.place.endpoint,
+                    self.store.requests.endpoint,
                     self.store.location
                 );
                 self.conditional = false;
@@ -190,7 +190,7 @@ impl Note {
             }
             // Our own write may have been stored, its answer lost, and the second attempt refused. Or the note is gone.
             Err(refusal) if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing) => {
-                match self.store.read(&self.store.clients.notes, &self.name, None).await {
+                match self.store.read(&self.name, None).await {
                     Ok(object) if object.body == body => {
                         self.tag = object.tag;
                         Ok(())

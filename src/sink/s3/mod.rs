@@ -46,7 +46,7 @@ pub use pmtiles::S3Pmtiles;
 pub use read::{S3Object, S3Reader, s3_versions};
 pub use upload::S3Archive;
 
-/// The most names of one DeleteObjects (Amazon S3 API Reference, "DeleteObjects").
+/// The most names of one `DeleteObjects` (Amazon S3 API Reference).
 const MOST_DELETED_AT_ONCE: usize = 1_000;
 
 /// The longest that giving back the lease may hold up the end of a run that failed.

@@ -86,7 +86,7 @@ impl TileReader for S3Reader {
         let store = &self.store;
         let read = stream::iter(tiles.iter().map(|id| self.template.name(*id))).map(|name| async move {
             let _flight = store.flights.begin();
-            match store.read(&store.clients.bulk, &name, None).await {
+            match store.read(&name, None).await {
                 Ok(object) => Ok(Some(object.body.into_boxed_slice())),
                 Err(refusal) if refusal.meaning == Meaning::Missing => Ok(None),
                 Err(refusal) => Err(store.error(Action::Get, &name, refusal).into()),
@@ -183,7 +183,7 @@ impl S3Object {
     async fn read_range(&self, range: Range<u64>) -> Result<Vec<u8>, ReadError> {
         let wanted = range.end - range.start;
         let text = format!("bytes={}-{}", range.start, range.end - 1);
-        let object = self.store.read(&self.store.clients.bulk, &self.name, Some(&text)).await;
+        let object = self.store.read(&self.name, Some(&text)).await;
         let object = object.map_err(|refusal| self.store.error(Action::Get, &self.name, refusal))?;
         if self.tag.as_ref().is_some_and(|tag| *tag != object.tag) {
             return Err(ReadError::Damaged {

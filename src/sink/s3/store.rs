@@ -8,8 +8,8 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 
 use super::cause::{Meaning, Refusal, S3Cause};
-use super::client::{Clients, connect};
-use super::error::Action;
+use super::client::connect;
+use super::error::{Action, Where};
 use super::flight::Flights;
 use super::{S3Error, S3Location, S3Options};
 
@@ -18,7 +18,8 @@ use super::{S3Error, S3Location, S3Options};
 pub(super) struct Store {
     pub(super) location: S3Location,
     pub(super) options: S3Options,
-    pub(super) clients: Clients,
+    pub(super) client: Client,
+    pub(super) requests: Where,
     pub(super) flights: Flights,
 }
 
@@ -58,8 +59,8 @@ pub(super) struct Page {
 
 impl Store {
     pub(super) async fn open(location: S3Location, options: S3Options) -> Result<Arc<Store>, S3Error> {
-        let clients = connect(&location, &options).await?;
-        Ok(Arc::new(Store { location, options, clients, flights: Flights::default() }))
+        let (client, requests) = connect(&location, &options).await?;
+        Ok(Arc::new(Store { location, options, client, requests, flights: Flights::default() }))
     }
 
     /// The key of a name.
@@ -74,12 +75,12 @@ impl Store {
 
     /// The error of a request for a name.
     pub(super) fn error(&self, action: Action, name: &str, refusal: Refusal) -> S3Error {
-        self.clients.place.error(action, &self.key(name), refusal)
+        self.requests.error(action, &self.key(name), refusal)
     }
 
     /// Reads a note; `None` if there is none.
     pub(super) async fn get(&self, name: &str) -> Result<Option<Object>, S3Error> {
-        match self.read(&self.clients.notes, name, None).await {
+        match self.read(name, None).await {
             Ok(object) => Ok(Some(object)),
             Err(Refusal { meaning: Meaning::Missing, .. }) => Ok(None),
             Err(refusal) => Err(self.error(Action::Get, name, refusal)),
@@ -88,10 +89,10 @@ impl Store {
 
     /// Reads an object, or a range of it (RFC 9110, section 14.1.2). An answer that breaks off is asked for again: the SDK
     /// only tries again what fails before the first byte of the body.
-    pub(super) async fn read(&self, client: &Client, name: &str, range: Option<&str>) -> Result<Object, Refusal> {
+    pub(super) async fn read(&self, name: &str, range: Option<&str>) -> Result<Object, Refusal> {
         let mut attempt = 1;
         loop {
-            let request = client.get_object().bucket(&self.location.bucket).key(self.key(name));
+            let request = self.client.get_object().bucket(&self.location.bucket).key(self.key(name));
             let answer = request.set_range(range.map(str::to_owned)).send().await.map_err(Refusal::from)?;
             let tag = answer.e_tag().unwrap_or_default().to_owned();
             match answer.body.collect().await {
@@ -113,7 +114,7 @@ impl Store {
 
     /// Writes a note if the condition holds; gives its new `ETag`.
     pub(super) async fn put_note(&self, name: &str, body: Vec<u8>, condition: &Condition) -> Result<String, Refusal> {
-        let request = self.clients.notes.put_object().body(ByteStream::from(body));
+        let request = self.client.put_object().body(ByteStream::from(body));
         let request = super::headers::of_note(request, &self.options.headers);
         let request = match condition {
             Condition::Always => request,
@@ -125,7 +126,7 @@ impl Store {
 
     /// One page of the names that begin with a text.
     pub(super) async fn list(&self, begin: &str, from: Option<String>) -> Result<Page, S3Error> {
-        let request = self.clients.bulk.list_objects_v2().bucket(&self.location.bucket).prefix(self.key(begin));
+        let request = self.client.list_objects_v2().bucket(&self.location.bucket).prefix(self.key(begin));
         let answer = request.set_continuation_token(from).send().await;
         let answer = answer.map_err(|error| self.error(Action::List, begin, error.into()))?;
         let name = |key: &str| key.strip_prefix(&self.location.prefix).map(str::to_owned);
@@ -152,7 +153,7 @@ impl Store {
             Ok(delete) => delete,
             Err(error) => return all(names, &Refusal { meaning: Meaning::Other, cause: S3Cause(error.to_string()) }),
         };
-        let request = self.clients.bulk.delete_objects().bucket(&self.location.bucket).delete(delete);
+        let request = self.client.delete_objects().bucket(&self.location.bucket).delete(delete);
         match request.send().await.map_err(Refusal::from) {
             Ok(answer) => {
                 let left = answer.errors().iter().map(|error| {
@@ -171,7 +172,7 @@ impl Store {
     async fn delete_each(&self, names: &[String]) -> Vec<(String, Refusal)> {
         let mut left = Vec::new();
         for name in names {
-            let request = self.clients.bulk.delete_object().bucket(&self.location.bucket).key(self.key(name));
+            let request = self.client.delete_object().bucket(&self.location.bucket).key(self.key(name));
             match request.send().await.map_err(Refusal::from) {
                 Ok(_) | Err(Refusal { meaning: Meaning::Missing, .. }) => {}
                 Err(refusal) => left.push((name.clone(), refusal)),

@@ -43,7 +43,7 @@ pub struct S3Archive {
 
 /// The length and the `ETag` of an object.
 pub(super) async fn head(store: &Store, name: &str) -> Result<Option<(u64, Option<String>)>, S3Error> {
-    let request = store.clients.notes.head_object().bucket(&store.location.bucket).key(store.key(name));
+    let request = store.client.head_object().bucket(&store.location.bucket).key(store.key(name));
     match request.send().await.map_err(Refusal::from) {
         Ok(answer) => {
             let length = answer.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or_default();
@@ -156,7 +156,7 @@ impl Upload<'_> {
         let S3Archive { store, name, seen, .. } = self.archive;
         let bytes = self.read(0, self.length).await?;
         let digest: [u8; 16] = Md5::digest(&bytes).into();
-        let request = store.clients.bulk.put_object().body(ByteStream::from(bytes));
+        let request = store.client.put_object().body(ByteStream::from(bytes));
         let request = super::headers::of_archive(request, &store.options.headers, PMTILES);
         let request = request.content_md5(aws_smithy_types::base64::encode(digest)).bucket(&store.location.bucket);
         let request = match seen {
@@ -186,7 +186,7 @@ impl Upload<'_> {
 
     async fn begin_parts(&self) -> Result<String, S3Error> {
         let S3Archive { store, name, .. } = self.archive;
-        let request = store.clients.bulk.create_multipart_upload().bucket(&store.location.bucket).key(store.key(name));
+        let request = store.client.create_multipart_upload().bucket(&store.location.bucket).key(store.key(name));
         let request = super::headers::of_parts(request, &store.options.headers, PMTILES);
         let begun = request.send().await.map_err(|error| self.error(error.into()))?;
         Ok(begun.upload_id().unwrap_or_default().to_owned())
@@ -203,7 +203,7 @@ impl Upload<'_> {
         let parts: Vec<([u8; 16], CompletedPart)> = stream::iter(parts).buffered(at_once).try_collect().await?;
         let (digests, parts): (Vec<[u8; 16]>, Vec<CompletedPart>) = parts.into_iter().unzip();
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
-        let request = store.clients.bulk.complete_multipart_upload().bucket(&store.location.bucket);
+        let request = store.client.complete_multipart_upload().bucket(&store.location.bucket);
         let request = request.key(store.key(name)).upload_id(id).multipart_upload(parts);
         let request = match seen {
             Condition::Always => request,
@@ -232,7 +232,7 @@ impl Upload<'_> {
         let bytes = self.read(offset, length).await?;
         let digest: [u8; 16] = Md5::digest(&bytes).into();
         let number = i32::try_from(number + 1).unwrap_or(i32::MAX);
-        let request = store.clients.bulk.upload_part().bucket(&store.location.bucket).key(store.key(name));
+        let request = store.client.upload_part().bucket(&store.location.bucket).key(store.key(name));
         let request = request.upload_id(id).part_number(number).body(ByteStream::from(bytes));
         let request = request.content_md5(aws_smithy_types::base64::encode(digest));
         let _flight = store.flights.begin();
@@ -245,7 +245,7 @@ impl Upload<'_> {
     /// Has the server forget the parts. What still cannot be aborted is named: it costs money until it is.
     async fn abort(&self, id: &str) {
         let S3Archive { store, name, .. } = self.archive;
-        let request = store.clients.notes.abort_multipart_upload().bucket(&store.location.bucket);
+        let request = store.client.abort_multipart_upload().bucket(&store.location.bucket);
         let aborted = request.key(store.key(name)).upload_id(id).send().await.map_err(Refusal::from);
         if let Err(refusal) = aborted
             && refusal.meaning != Meaning::Missing

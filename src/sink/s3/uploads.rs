@@ -88,7 +88,7 @@ impl Uploads {
         self.tasks.spawn_on(
             async move {
                 let flight = store.flights.begin();
-                let request = store.clients.bulk.put_object().body(ByteStream::from(bytes.into_vec()));
+                let request = store.client.put_object().body(ByteStream::from(bytes.into_vec()));
                 let request = super::headers::of_tile(request, &store.options.headers, zoom, packed)
                     .content_md5(aws_smithy_types::base64::encode(digest));
                 let outcome = store.put(request, &name).await;
