@@ -244,15 +244,16 @@ fn an_output_that_cannot_be_written_is_refused_before_the_work() {
         2,
         format!("error: the folder {file} of the output {shown} does not exist: make it, or choose another --output\n"),
     );
-    let folder = old.path.parent().unwrap();
+    let folder = old.beside("folder.mbtiles");
+    std::fs::create_dir(&folder).unwrap();
     let shown = folder.display();
     refused(
-        folder,
+        &folder,
         2,
         format!("error: the output {shown} is a directory: name a file, such as {shown}/facilities.mbtiles\n"),
     );
     // A pipe or a device would be replaced by a file, and reading one may never end.
-    let pipe = old.beside("pipe");
+    let pipe = old.beside("pipe.mbtiles");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let mut command = Command::new("timeout");
     command
@@ -260,7 +261,7 @@ fn an_output_that_cannot_be_written_is_refused_before_the_work() {
         .arg(&pipe);
     let text = format!("error: {} is no MBTiles file (it is no regular file): it is left alone.", pipe.display());
     old.refuses_command(&mut command, 2, &[&text]);
-    assert_eq!(names(&old.beside("")).len(), 2, "nothing is left beside the pipe");
+    assert_eq!(names(&old.beside("")).len(), 3, "nothing is left beside the pipe");
 }
 
 #[test]

@@ -34,24 +34,24 @@ fn killed_at_any_moment_and_run_again_it_is_what_a_fresh_run_gives() {
     eprintln!("TEST_CHANCE={chance}");
     let db = Db::with_facilities(600);
     let old = Tree::new();
-    old.seed(&db.url, &["--zoom", "0-11"]);
+    old.seed(&db.url, &["--zoom", "0-9"]);
     db.run("UPDATE api_facility SET location = ST_Translate(location, 0.3, 0.3); DELETE FROM api_facility WHERE country_code = 'CN'");
     let fresh = Tree::new();
     let begun = Instant::now();
-    fresh.seed(&db.url, &["--zoom", "0-11"]);
+    fresh.seed(&db.url, &["--zoom", "0-9"]);
     let whole = begun.elapsed();
     let (before, after, fresh) = (old.tiles(), fresh.tiles(), content(&fresh.path));
     let (mut early, mut middle) = (0, 0);
     for (what, from) in [("first seed", None), ("seed again", Some(&old.path))] {
-        for moment in 0..8_u32 {
+        for moment in 0..5_u32 {
             let tree = Tree::new();
             if let Some(from) = from {
                 copy(from, &tree.path);
             }
             let hasher = std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::default();
             let within = hasher.hash_one((chance, moment, what)) % 1_000;
-            let mut child = start_seed(&db.url, &tree.path, &["--zoom", "0-11"]);
-            std::thread::sleep(whole.mul_f64((f64::from(moment) + within as f64 / 1_000.0) / 8.0));
+            let mut child = start_seed(&db.url, &tree.path, &["--zoom", "0-9"]);
+            std::thread::sleep(whole.mul_f64((f64::from(moment) + within as f64 / 1_000.0) / 5.0));
             child.kill().unwrap();
             child.wait().unwrap();
             let shown = format!("{what}, moment {moment} of {whole:?}, TEST_CHANCE={chance}");
@@ -65,7 +65,7 @@ fn killed_at_any_moment_and_run_again_it_is_what_a_fresh_run_gives() {
             } else if left != after {
                 middle += 1;
             }
-            let (written, unchanged, _) = tree.seed(&db.url, &["--zoom", "0-11"]);
+            let (written, unchanged, _) = tree.seed(&db.url, &["--zoom", "0-9"]);
             assert!(content(&tree.path) == fresh, "{shown}");
             let right = left.iter().filter(|(address, bytes)| after.get(address) == Some(bytes)).count() as u64;
             assert_eq!(

@@ -15,12 +15,17 @@ pub(super) struct Files {
     partial: PathBuf,
     /// The folder that was made last: tiles of a column share theirs.
     folder: PathBuf,
+    /// Files written or removed since the last sync; no more than [`FEW`] and one are kept.
+    changed: Vec<PathBuf>,
 }
+
+/// So many files are synced one by one. More wait for the whole file system, which may hold other programs' writes too.
+const FEW: usize = 200;
 
 impl Files {
     /// Files below `root`, written first below `own`.
     pub(super) fn new(root: &Path, own: &Path) -> Files {
-        Files { root: root.to_owned(), partial: own.join("partial"), folder: PathBuf::new() }
+        Files { root: root.to_owned(), partial: own.join("partial"), folder: PathBuf::new(), changed: Vec::new() }
     }
 
     /// The path of a name.
@@ -59,6 +64,9 @@ impl Files {
 
     fn write(&mut self, name: &str, bytes: &[u8], durably: bool) -> Result<(), DirectoryError> {
         let written = self.write_beside(name, bytes, durably);
+        if !durably {
+            self.note_changed(name);
+        }
         if written.is_err() {
             // On a full disk, half a tile must not go on taking the room.
             match fs::remove_file(&self.partial) {
@@ -69,6 +77,12 @@ impl Files {
             }
         }
         written
+    }
+
+    fn note_changed(&mut self, name: &str) {
+        if self.changed.len() <= FEW {
+            self.changed.push(self.path(name));
+        }
     }
 
     fn write_beside(&mut self, name: &str, bytes: &[u8], durably: bool) -> Result<(), DirectoryError> {
@@ -115,6 +129,7 @@ impl Files {
     /// Removes a file, and the folders below the target that it leaves empty.
     pub(super) fn remove(&mut self, name: &str) -> Result<(), DirectoryError> {
         let path = self.path(name);
+        self.note_changed(name);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(DirectoryError::io("remove", &path, error));
@@ -138,11 +153,30 @@ impl Files {
         read(&self.path(name)).map_err(|source| DirectoryError::io("read", &self.path(name), source))
     }
 
-    /// Brings everything that was written to the disk: one call for the whole file system.
-    pub(super) fn sync(&self) -> Result<(), DirectoryError> {
-        File::open(&self.root)
-            .and_then(|root| rustix::fs::syncfs(&root).map_err(io::Error::from))
-            .map_err(|source| DirectoryError::io("sync", &self.root, source))
+    /// Brings everything that was written to the disk: few files one by one, many by one call for the whole file system.
+    pub(super) fn sync(&mut self) -> Result<(), DirectoryError> {
+        let mut changed = std::mem::take(&mut self.changed);
+        if changed.len() > FEW {
+            return File::open(&self.root)
+                .and_then(|root| rustix::fs::syncfs(&root).map_err(io::Error::from))
+                .map_err(|source| DirectoryError::io("sync", &self.root, source));
+        }
+        // The folders, too: they hold the names.
+        let mut folders: Vec<PathBuf> =
+            changed.iter().flat_map(|path| path.ancestors().skip(1)).map(Path::to_owned).collect();
+        folders.retain(|folder| folder.starts_with(&self.root));
+        folders.sort_unstable();
+        folders.dedup();
+        changed.append(&mut folders);
+        for path in changed {
+            match File::open(&path).and_then(|file| file.sync_all()) {
+                // It was removed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(DirectoryError::io("sync", &path, source)),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
     }
 }
 
