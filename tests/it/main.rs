@@ -37,6 +37,7 @@ mod readme;
 mod reference;
 mod s3_archive;
 mod s3_faults;
+mod s3_lease;
 mod s3_target;
 mod servers;
 mod serving;

@@ -1,15 +1,16 @@
 //! What servers and networks do to a run: it rides it out, or ends with a message and a manifest that did not move.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use oar_tiles::sink::{S3Error, S3Keys, S3Location, S3Options, Sink as _};
 use oar_tiles::stop::{Signal, Stop};
 
 use super::support::proxy::{Fault, Proxy, SLOW_DOWN, Seen};
-use super::support::s3::{Prefix, edits, metadata, named, options, reader_keys, tiles, tileset, tree};
+use super::support::s3::{Prefix, edits, metadata, named, options, reader_keys, run, tiles, tileset, tree};
+
+/// What happens to each request.
+type Rule = fn(&Seen) -> Fault;
 
 /// An error with its cause, as the program prints it.
 fn told(error: &S3Error) -> String {
@@ -19,7 +20,7 @@ fn told(error: &S3Error) -> String {
 
 #[test]
 fn a_server_that_fails_now_and_then_is_ridden_out() {
-    let rules: [(&str, fn(&Seen) -> Fault); 5] = [
+    let rules: [(&str, Rule); 5] = [
         ("500", |seen| if seen.number % 5 == 4 { Fault::Error(500, "InternalError", "again") } else { Fault::None }),
         ("reset", |seen| if seen.number % 7 == 6 { Fault::Reset } else { Fault::None }),
         ("lost answers", |seen| if seen.number % 9 == 8 { Fault::Lost } else { Fault::None }),
@@ -28,13 +29,13 @@ fn a_server_that_fails_now_and_then_is_ridden_out() {
     ];
     for (name, rule) in rules {
         let prefix = Prefix::new();
-        prefix.run(prefix.sink(), &tiles(150, 1), 1).unwrap();
+        run(prefix.sink(), &tiles(150, 1), 1).unwrap();
         let proxy = Proxy::before(&prefix.endpoint, rule);
         let sink = prefix
             .sink_with(options(&proxy.endpoint), tree())
             .unwrap_or_else(|error| panic!("{name}: {}", told(&error)));
         let all = tiles(120, 2);
-        let (written, finished) = prefix.run(sink, &all, 2).unwrap_or_else(|error| panic!("{name}: {}", told(&error)));
+        let (written, finished) = run(sink, &all, 2).unwrap_or_else(|error| panic!("{name}: {}", told(&error)));
         assert_eq!((written.stored, finished.deleted), (120, 30), "{name}");
         assert_eq!((prefix.tiles(), prefix.manifest_run()), (named(&all), Some(2)), "{name}");
     }
@@ -63,7 +64,7 @@ fn a_storm_of_slow_down_is_ridden_out() {
     let settings = S3Options { attempts: 12, ..options(&proxy.endpoint) };
     let sink = prefix.sink_with(settings, tree()).unwrap();
     let all = tiles(1_000, 1);
-    prefix.run(sink, &all, 1).unwrap_or_else(|error| panic!("{}", told(&error)));
+    run(sink, &all, 1).unwrap_or_else(|error| panic!("{}", told(&error)));
     let refused = proxy.take_seen().iter().filter(|seen| seen.is_tile()).count() - 1_000;
     eprintln!("rode out {refused} refusals in {:.1} s", begun.elapsed().as_secs_f64());
     assert!(refused >= 10, "{refused}");
@@ -73,14 +74,14 @@ fn a_storm_of_slow_down_is_ridden_out() {
 #[test]
 fn keys_that_cannot_be_written_are_named_and_the_next_run_writes_them() {
     let prefix = Prefix::new();
-    prefix.run(prefix.sink(), &tiles(200, 1), 1).unwrap();
+    run(prefix.sink(), &tiles(200, 1), 1).unwrap();
     let proxy = Proxy::before(&prefix.endpoint, |seen| {
         let bad = ["/6/0/7.pbf", "/6/1/9.pbf", "/6/2/11.pbf"].iter().any(|name| seen.target.contains(name));
         if seen.method == "PUT" && bad { Fault::Error(403, "AccessDenied", "Access Denied.") } else { Fault::None }
     });
     let all = tiles(200, 2);
     let sink = prefix.sink_with(options(&proxy.endpoint), tree()).unwrap();
-    let error = prefix.run(sink, &all, 2).unwrap_err();
+    let error = run(sink, &all, 2).unwrap_err();
     let S3Error::Incomplete { missing, first, .. } = &error else { panic!("{error}") };
     assert_eq!(*missing, 3);
     let mut first = first.clone();
@@ -100,7 +101,7 @@ fn keys_that_cannot_be_written_are_named_and_the_next_run_writes_them() {
     assert_eq!(prefix.manifest_run(), Some(1));
     proxy.rule(|_| Fault::None);
     let sink = prefix.sink_with(options(&proxy.endpoint), tree()).unwrap();
-    let (written, _) = prefix.run(sink, &all, 3).unwrap();
+    let (written, _) = run(sink, &all, 3).unwrap();
     assert_eq!((written.stored, written.unchanged), (3, 197), "only what is missing is sent");
     assert_eq!((prefix.tiles(), prefix.manifest_run()), (named(&all), Some(3)));
 }
@@ -112,7 +113,7 @@ fn a_run_on_which_everything_fails_gives_up_early() {
         if seen.is_tile() { Fault::Error(403, "AccessDenied", "Access Denied.") } else { Fault::None }
     });
     let sink = prefix.sink_with(options(&proxy.endpoint), tree()).unwrap();
-    let error = prefix.run(sink, &tiles(2_000, 1), 1).unwrap_err();
+    let error = run(sink, &tiles(2_000, 1), 1).unwrap_err();
     let S3Location { bucket, prefix: begin } = &prefix.location;
     let text = told(&error);
     assert!(text.starts_with(&format!("not allowed to write s3://{bucket}/{begin}6/")), "{text}");
@@ -139,7 +140,7 @@ fn credentials_that_expire_in_the_middle_end_the_run_and_the_next_goes_on() {
     });
     let all = tiles(200, 1);
     let sink = prefix.sink_with(options(&proxy.endpoint), tree()).unwrap();
-    let error = prefix.run(sink, &all, 1).unwrap_err();
+    let error = run(sink, &all, 1).unwrap_err();
     let text = told(&error);
     assert!(text.starts_with(&format!("the credentials for {}6/", prefix.location)), "{text}");
     assert!(
@@ -156,7 +157,7 @@ fn credentials_that_expire_in_the_middle_end_the_run_and_the_next_goes_on() {
     let mut released = lease.clone();
     released["expires"] = 0.into();
     prefix.put(".oar-tiles/lease.json", released.to_string().as_bytes());
-    let (written, _) = prefix.run(prefix.sink(), &all, 2).unwrap();
+    let (written, _) = run(prefix.sink(), &all, 2).unwrap();
     assert_eq!((written.unchanged, written.stored), (there, 200 - there));
 }
 
@@ -198,7 +199,7 @@ fn a_run_that_is_killed_or_stopped_goes_on_the_next_time() {
     drop(sink);
     let there = prefix.tiles().len() as u64;
     assert!((100..300).contains(&there), "{there}");
-    let (written, _) = prefix.run(prefix.sink(), &all, 1).unwrap();
+    let (written, _) = run(prefix.sink(), &all, 1).unwrap();
     assert_eq!((written.unchanged, written.stored), (there, 300 - there), "what was right is not sent again");
     assert_eq!((prefix.tiles(), prefix.manifest_run()), (named(&all), Some(1)));
 }
@@ -308,7 +309,7 @@ fn keys_are_never_printed() {
 #[test]
 fn listing_and_deleting_that_are_denied_name_the_policy() {
     let prefix = Prefix::new();
-    prefix.run(prefix.sink(), &tiles(5, 1), 1).unwrap();
+    run(prefix.sink(), &tiles(5, 1), 1).unwrap();
     let S3Location { bucket, prefix: begin } = &prefix.location;
     let denied = Fault::Error(403, "AccessDenied", "Access Denied.");
     let proxy = Proxy::before(
@@ -317,14 +318,14 @@ fn listing_and_deleting_that_are_denied_name_the_policy() {
     );
     let sink = prefix.sink_with(options(&proxy.endpoint), tree()).unwrap();
     assert_eq!(
-        prefix.run(sink, &[], 2).unwrap_err().to_string(),
+        run(sink, &[], 2).unwrap_err().to_string(),
         format!(
             "not allowed to list s3://{bucket}/{begin}: a policy has to allow \"s3:ListBucket\" on \"arn:aws:s3:::{bucket}\""
         )
     );
     proxy.rule(move |seen| if seen.method == "POST" { denied } else { Fault::None });
     let sink = prefix.sink_with(options(&proxy.endpoint), tree()).unwrap();
-    let error = prefix.run(sink, &[], 2).unwrap_err();
+    let error = run(sink, &[], 2).unwrap_err();
     assert!(
         matches!(&error, S3Error::Incomplete { missing: 5, first, .. } if first[0].contains("AccessDenied")),
         "{error}"
@@ -340,14 +341,13 @@ fn four_times_the_limit_gives_close_to_four_times_the_rate() {
     let mut rates = BTreeMap::new();
     for limit in limits {
         let prefix = Prefix::new();
-        let proxy = Proxy::before(&prefix.endpoint, move |seen| match seen.is_tile() {
-            true => Fault::Slow(Duration::from_millis(latency)),
-            false => Fault::None,
+        let proxy = Proxy::before(&prefix.endpoint, move |seen| {
+            if seen.is_tile() { Fault::Slow(Duration::from_millis(latency)) } else { Fault::None }
         });
         let settings = S3Options { in_flight: limit.try_into().unwrap(), ..options(&proxy.endpoint) };
         let sink = prefix.sink_with(settings, tree()).unwrap();
         let flights = sink.flights();
-        prefix.run(sink, &tiles(count, 1), 1).unwrap();
+        run(sink, &tiles(count, 1), 1).unwrap();
         let seen = flights.seen();
         let rate = f64::from(count) / seen.time.as_secs_f64();
         eprintln!("{limit} in flight: {rate:.0} tiles/s, mean {:.1}, peak {}", seen.mean, seen.peak);
@@ -361,98 +361,9 @@ fn four_times_the_limit_gives_close_to_four_times_the_rate() {
 }
 
 #[test]
-fn the_lease_goes_to_one_of_sixteen() {
-    let prefix = Prefix::new();
-    let outcomes = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..16 {
-            scope.spawn(|| {
-                let sink = prefix.sink_with(options(&prefix.endpoint), tree());
-                outcomes.lock().unwrap().push(sink);
-            });
-        }
-    });
-    let outcomes = outcomes.into_inner().unwrap();
-    let winners = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
-    let held = outcomes.iter().filter(|outcome| matches!(outcome, Err(S3Error::Held { .. }))).count();
-    assert_eq!((winners, held), (1, 15), "{outcomes:?}");
-}
-
-#[test]
-fn a_second_run_is_told_who_holds_the_lease() {
-    let prefix = Prefix::new();
-    let first = prefix.sink();
-    let text = prefix.sink_with(options(&prefix.endpoint), tree()).unwrap_err().to_string();
-    let start = format!("another run is writing {}: oar-tiles {} on ", prefix.location, env!("CARGO_PKG_VERSION"));
-    assert!(text.starts_with(&start), "{text}");
-    assert!(text.contains(&format!(", process {}, since 20", std::process::id())), "{text}");
-    assert!(
-        text.contains("Z; its lease ends at 20") && text.ends_with("run the command again after that time"),
-        "{text}"
-    );
-    drop(first);
-    prefix.run(prefix.sink(), &tiles(3, 1), 1).unwrap();
-    // After a run that ended well nobody holds it, but whose target it is stays known.
-    let lease = prefix.note(".oar-tiles/lease.json").unwrap();
-    assert_eq!((lease.get("holder"), lease["fingerprint"].as_str()), (None, Some("f")));
-}
-
-#[test]
-fn a_lease_is_renewed_and_one_that_has_ended_is_taken_over() {
-    let prefix = Prefix::new();
-    let short = S3Options { lease: Duration::from_millis(900), ..options(&prefix.endpoint) };
-    let mut long = prefix.sink_with(short.clone(), tree()).unwrap();
-    long.begin(&tileset("f")).unwrap();
-    std::thread::sleep(Duration::from_secs(2));
-    let error = prefix.sink_with(short.clone(), tree()).unwrap_err();
-    assert!(matches!(error, S3Error::Held { .. }), "renewed: {error}");
-    long.finish(&metadata("f", 1)).unwrap();
-
-    let lost = super::support::s3::runtime();
-    let create = oar_tiles::sink::S3::create;
-    let dead = create(prefix.location.clone(), short.clone(), tree(), lost.handle().clone(), &Stop::new()).unwrap();
-    lost.shutdown_background();
-    std::mem::forget(dead);
-    assert!(prefix.sink_with(short.clone(), tree()).is_err());
-    std::thread::sleep(Duration::from_millis(950));
-    prefix.run(prefix.sink_with(short, tree()).unwrap(), &tiles(3, 1), 2).unwrap();
-    assert_eq!(prefix.manifest_run(), Some(2));
-}
-
-#[test]
-fn a_run_whose_lease_was_stolen_ends_before_the_manifest() {
-    let stolen = r#"{"holder":{"program":"oar-tiles 9","host":"thief","pid":1,"id":"x","since":"2026-01-01T00:00:00Z"},"expires":9999999999999,"fingerprint":"f"}"#;
-    for renewed in [true, false] {
-        let prefix = Prefix::new();
-        prefix.run(prefix.sink(), &tiles(3, 1), 1).unwrap();
-        let lease = Duration::from_millis(if renewed { 600 } else { 60_000 });
-        let mut sink = prefix.sink_with(S3Options { lease, ..options(&prefix.endpoint) }, tree()).unwrap();
-        sink.begin(&tileset("f")).unwrap();
-        prefix.put(".oar-tiles/lease.json", stolen.as_bytes());
-        let error = if renewed {
-            // The next renewal finds it, and the next batch says it.
-            std::thread::sleep(Duration::from_millis(500));
-            sink.write(edits(&tiles(3, 2)).concat()).unwrap_err()
-        } else {
-            sink.write(edits(&tiles(3, 2)).concat()).unwrap();
-            sink.finish(&metadata("f", 2)).unwrap_err()
-        };
-        assert_eq!(
-            error.to_string(),
-            format!(
-                "the lease on {} was lost (oar-tiles 9 on thief, process 1, since 2026-01-01T00:00:00Z took it over): the manifest is unchanged. See that only one run writes this target, then run the command again",
-                prefix.location
-            )
-        );
-        assert_eq!(prefix.manifest_run(), Some(1));
-        assert_eq!(prefix.note(".oar-tiles/lease.json").unwrap()["holder"]["host"], "thief", "it is left to the thief");
-    }
-}
-
-#[test]
 fn a_manifest_that_somebody_else_replaced_is_left_alone() {
     let prefix = Prefix::new();
-    prefix.run(prefix.sink(), &tiles(3, 1), 1).unwrap();
+    run(prefix.sink(), &tiles(3, 1), 1).unwrap();
     let mut sink = prefix.sink();
     sink.begin(&tileset("f")).unwrap();
     prefix.put("metadata.json", b"{\"name\":\"other\"}");
@@ -465,30 +376,4 @@ fn a_manifest_that_somebody_else_replaced_is_left_alone() {
         )
     );
     assert_eq!(prefix.objects()["metadata.json"], b"{\"name\":\"other\"}");
-}
-
-#[test]
-fn a_server_without_conditional_writes_is_used_with_a_warning() {
-    let prefix = Prefix::new();
-    let unconditional = Arc::new(AtomicBool::new(false));
-    let seen_plain = Arc::clone(&unconditional);
-    let proxy = Proxy::before(&prefix.endpoint, move |seen| {
-        let head = seen.head.to_lowercase();
-        if head.contains("\r\nif-none-match:") || head.contains("\r\nif-match:") {
-            return Fault::Error(
-                501,
-                "NotImplemented",
-                "A header you provided implies functionality that is not implemented",
-            );
-        }
-        if seen.method == "PUT" && seen.target.contains("lease.json") {
-            seen_plain.store(true, Ordering::Relaxed);
-        }
-        Fault::None
-    });
-    let all = tiles(20, 1);
-    let sink = prefix.sink_with(options(&proxy.endpoint), tree()).unwrap();
-    prefix.run(sink, &all, 1).unwrap();
-    assert_eq!((prefix.tiles(), prefix.manifest_run()), (named(&all), Some(1)));
-    assert!(unconditional.load(Ordering::Relaxed));
 }

@@ -10,13 +10,13 @@ use oar_tiles::sink::{
 use oar_tiles::tile::{Coverage, Slice, TileId};
 
 use super::support::proxy::{Fault, Proxy};
-use super::support::s3::{Prefix, coord, edits, metadata, named, options, run_of, tiles, tileset, tree};
+use super::support::s3::{Prefix, coord, edits, metadata, named, options, run, run_of, tiles, tileset, tree};
 
 #[test]
 fn tiles_are_read_back_byte_for_byte() {
     let prefix = Prefix::new();
     let all = tiles(1_100, 1);
-    let (written, finished) = prefix.run(prefix.sink(), &all, 1).unwrap();
+    let (written, finished) = run(prefix.sink(), &all, 1).unwrap();
     assert_eq!((written.stored, written.unchanged, written.removed, finished.deleted), (1_100, 0, 0, 0));
     assert_eq!(finished.place, prefix.location.to_string());
     assert_eq!(prefix.tiles(), named(&all));
@@ -40,10 +40,10 @@ fn tiles_are_read_back_byte_for_byte() {
 fn a_run_over_an_equal_target_sends_no_tile() {
     let prefix = Prefix::new();
     let all = tiles(300, 1);
-    prefix.run(prefix.sink(), &all, 1).unwrap();
+    run(prefix.sink(), &all, 1).unwrap();
     let proxy = Proxy::before(&prefix.endpoint, |_| Fault::None);
     let sink = prefix.sink_with(options(&proxy.endpoint), tree()).unwrap();
-    let (written, finished) = prefix.run(sink, &all, 2).unwrap();
+    let (written, finished) = run(sink, &all, 2).unwrap();
     assert_eq!((written.stored, written.unchanged, finished.deleted), (0, 300, 0));
     let seen = proxy.take_seen();
     assert_eq!(seen.iter().filter(|request| request.is_tile() || request.method == "POST").count(), 0);
@@ -56,7 +56,7 @@ fn a_run_over_an_equal_target_sends_no_tile() {
 fn what_differs_is_written_and_what_vanished_is_deleted() {
     let prefix = Prefix::new();
     let before = tiles(400, 1);
-    prefix.run(prefix.sink(), &before, 1).unwrap();
+    run(prefix.sink(), &before, 1).unwrap();
     let mut now = tiles(400, 1);
     for (_, bytes) in now.iter_mut().step_by(10) {
         bytes.push(b'!');
@@ -82,7 +82,7 @@ fn what_differs_is_written_and_what_vanished_is_deleted() {
 fn other_zooms_other_boxes_and_other_peoples_keys_are_left_alone() {
     let prefix = Prefix::new();
     let all = tiles(100, 1);
-    prefix.run(prefix.sink(), &all, 1).unwrap();
+    run(prefix.sink(), &all, 1).unwrap();
     let foreign = ["readme.txt", "6/0/0.pbf.bak", "6/0/0.png", "6/99/0.pbf", "fonts/a/0-255.pbf", ".oar-tiles/own.txt"];
     for name in foreign {
         prefix.put(name, b"mine");
@@ -107,10 +107,10 @@ fn other_zooms_other_boxes_and_other_peoples_keys_are_left_alone() {
 #[test]
 fn more_than_a_thousand_tiles_vanish_in_two_requests() {
     let prefix = Prefix::new();
-    prefix.run(prefix.sink(), &tiles(1_200, 1), 1).unwrap();
+    run(prefix.sink(), &tiles(1_200, 1), 1).unwrap();
     let proxy = Proxy::before(&prefix.endpoint, |_| Fault::None);
     let sink = prefix.sink_with(options(&proxy.endpoint), tree()).unwrap();
-    assert_eq!(prefix.run(sink, &[], 2).unwrap().1.deleted, 1_200);
+    assert_eq!(run(sink, &[], 2).unwrap().1.deleted, 1_200);
     let deletes = proxy.take_seen().iter().filter(|request| request.method == "POST").count();
     assert_eq!((deletes, prefix.tiles().len()), (2, 0));
 }
@@ -118,20 +118,20 @@ fn more_than_a_thousand_tiles_vanish_in_two_requests() {
 #[test]
 fn a_server_without_batched_deletes_deletes_one_by_one() {
     let prefix = Prefix::new();
-    prefix.run(prefix.sink(), &tiles(5, 1), 1).unwrap();
+    run(prefix.sink(), &tiles(5, 1), 1).unwrap();
     let proxy = Proxy::before(&prefix.endpoint, |seen| match &*seen.method {
         "POST" => Fault::Error(501, "NotImplemented", "no such thing"),
         _ => Fault::None,
     });
     let sink = prefix.sink_with(options(&proxy.endpoint), tree()).unwrap();
-    assert_eq!(prefix.run(sink, &[], 2).unwrap().1.deleted, 5);
+    assert_eq!(run(sink, &[], 2).unwrap().1.deleted, 5);
     assert_eq!(prefix.tiles().len(), 0);
 }
 
 #[test]
 fn a_target_of_another_tileset_or_of_somebody_else_is_refused() {
     let prefix = Prefix::new();
-    prefix.run(prefix.sink(), &tiles(10, 1), 1).unwrap();
+    run(prefix.sink(), &tiles(10, 1), 1).unwrap();
     let error = run_of(prefix.sink(), &tileset("other"), &tiles(10, 2), 2).unwrap_err();
     let place = prefix.location.to_string();
     assert_eq!(
@@ -148,7 +148,7 @@ fn a_target_of_another_tileset_or_of_somebody_else_is_refused() {
 
     let foreign = Prefix::new();
     foreign.put("3/1/1.pbf", b"mine");
-    let error = foreign.run(foreign.sink(), &tiles(10, 1), 1).unwrap_err();
+    let error = run(foreign.sink(), &tiles(10, 1), 1).unwrap_err();
     let place = foreign.location.to_string();
     assert_eq!(
         error.to_string(),
@@ -158,13 +158,13 @@ fn a_target_of_another_tileset_or_of_somebody_else_is_refused() {
     );
     assert_eq!(foreign.tiles().len(), 1);
     // The refused run has left a lease, which makes nothing ours.
-    assert!(foreign.run(foreign.sink(), &tiles(10, 1), 1).is_err());
+    assert!(run(foreign.sink(), &tiles(10, 1), 1).is_err());
     let sink = foreign.sink_with(options(&foreign.endpoint), force).unwrap();
-    assert_eq!(foreign.run(sink, &tiles(10, 1), 1).unwrap().1.deleted, 1);
+    assert_eq!(run(sink, &tiles(10, 1), 1).unwrap().1.deleted, 1);
 
     let metadata = Prefix::new();
     metadata.put("metadata.json", b"{\"name\":\"somebody's\"}");
-    let error = metadata.run(metadata.sink(), &tiles(1, 1), 1).unwrap_err();
+    let error = run(metadata.sink(), &tiles(1, 1), 1).unwrap_err();
     assert!(error.to_string().contains("holds metadata.json, which oar-tiles did not write"), "{error}");
 }
 
@@ -172,7 +172,7 @@ fn a_target_of_another_tileset_or_of_somebody_else_is_refused() {
 fn objects_say_what_they_are() {
     let prefix = Prefix::new();
     let all = [(coord(2, 1, 1), b"shallow".to_vec()), (coord(5, 1, 1), b"deep".to_vec())];
-    prefix.run(prefix.sink(), &all, 1).unwrap();
+    run(prefix.sink(), &all, 1).unwrap();
     // By other people's program.
     let script = "
 import boto3, json, os, sys
@@ -202,7 +202,7 @@ print(json.dumps(heads))";
     }
     let plain = Prefix::new();
     let sink = plain.sink_with(options(&plain.endpoint), TreeOptions { packed: false, ..tree() }).unwrap();
-    plain.run(sink, &all, 1).unwrap();
+    run(sink, &all, 1).unwrap();
     let key = format!("{}5/1/1.pbf", plain.location.prefix);
     let head = plain.client.head_object().bucket(&plain.location.bucket).key(key);
     assert_eq!(plain.runtime.block_on(head.send()).unwrap().content_encoding(), None);
@@ -256,8 +256,8 @@ fn versions_are_switched_forth_and_back_and_old_ones_go() {
     let version = || prefix.note("latest.json").unwrap()["version"].as_str().unwrap().to_owned();
     let shown = || prefix.note("tiles.json").unwrap()["tiles"][0].as_str().unwrap().to_owned();
     let mut versions = Vec::new();
-    for run in 1..=3 {
-        prefix.run(sink(), &tiles(20, run), run).unwrap();
+    for number in 1..=3 {
+        run(sink(), &tiles(20, number), number).unwrap();
         versions.push(version());
         assert_eq!(shown(), format!("{}/{{z}}/{{x}}/{{y}}.pbf", version()));
     }
@@ -282,7 +282,7 @@ fn versions_are_switched_forth_and_back_and_old_ones_go() {
     broken.write(edits(&all)[0][..10].to_vec()).unwrap();
     drop(broken);
     assert_eq!(version(), versions[2], "the map shows what it showed");
-    let (written, _) = prefix.run(sink(), &all, 4).unwrap();
+    let (written, _) = run(sink(), &all, 4).unwrap();
     assert!(written.stored <= 20 && written.total() == 20, "{written:?}");
     let folders: BTreeSet<String> =
         prefix.tiles().keys().map(|name| name.split('/').next().unwrap().to_owned()).collect();

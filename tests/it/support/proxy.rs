@@ -150,13 +150,12 @@ fn serve(client: &TcpStream, shared: &Shared) -> std::io::Result<()> {
             to_client.write_all(answer.as_bytes())?;
             continue;
         }
-        let server = match &mut upstream {
-            Some(server) => server,
-            None => {
-                let server = TcpStream::connect(&shared.upstream)?;
-                server.set_nodelay(true)?;
-                upstream.insert(BufReader::new(server))
-            }
+        let server = if let Some(server) = &mut upstream {
+            server
+        } else {
+            let server = TcpStream::connect(&shared.upstream)?;
+            server.set_nodelay(true)?;
+            upstream.insert(BufReader::new(server))
         };
         let mut message = head.into_bytes();
         message.extend(body);

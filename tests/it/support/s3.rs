@@ -160,11 +160,6 @@ impl Prefix {
         S3::create(self.location.clone(), options, tree, self.runtime.handle().clone(), &Stop::new())
     }
 
-    /// A whole run.
-    pub fn run(&self, sink: S3, tiles: &[(TileCoord, Vec<u8>)], run: u32) -> Result<(Written, Finished), S3Error> {
-        run_of(sink, &tileset("f"), tiles, run)
-    }
-
     /// Every object below the prefix: name and bytes.
     pub fn objects(&self) -> BTreeMap<String, Vec<u8>> {
         self.runtime.block_on(async {
@@ -189,7 +184,7 @@ impl Prefix {
 
     /// The tiles below the prefix.
     pub fn tiles(&self) -> BTreeMap<String, Vec<u8>> {
-        self.objects().into_iter().filter(|(name, _)| name.ends_with(".pbf")).collect()
+        self.objects().into_iter().filter(|(name, _)| name.rsplit('.').next() == Some("pbf")).collect()
     }
 
     /// A note below the prefix as JSON.
@@ -215,6 +210,11 @@ impl Prefix {
 /// A runtime with worker threads.
 pub fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+/// A whole run of the usual tileset.
+pub fn run(sink: S3, tiles: &[(TileCoord, Vec<u8>)], number: u32) -> Result<(Written, Finished), S3Error> {
+    run_of(sink, &tileset("f"), tiles, number)
 }
 
 /// A whole run of a tileset.
