@@ -158,7 +158,8 @@ fn credentials_that_expire_in_the_middle_end_the_run_and_the_next_goes_on() {
     released["expires"] = 0.into();
     prefix.put(".oar-tiles/lease.json", released.to_string().as_bytes());
     let (written, _) = run(prefix.sink(), &all, 2).unwrap();
-    assert_eq!((written.unchanged, written.stored), (there, 200 - there));
+    // What was under way when the run ended may have come through after the count.
+    assert!(written.unchanged >= there && written.unchanged < 200 && written.total() == 200, "{there} {written:?}");
 }
 
 #[test]
@@ -200,7 +201,12 @@ fn a_run_that_is_killed_or_stopped_goes_on_the_next_time() {
     let there = prefix.tiles().len() as u64;
     assert!((100..300).contains(&there), "{there}");
     let (written, _) = run(prefix.sink(), &all, 1).unwrap();
-    assert_eq!((written.unchanged, written.stored), (there, 300 - there), "what was right is not sent again");
+    // What was under way when the run ended may have come through after the count.
+    let sent_again = written.stored > 300 - there;
+    assert!(
+        !sent_again && written.stored > 0 && written.total() == 300,
+        "what was right is not sent again: {written:?}"
+    );
     assert_eq!((prefix.tiles(), prefix.manifest_run()), (named(&all), Some(1)));
 }
 
