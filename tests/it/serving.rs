@@ -53,7 +53,9 @@ impl Nginx {
         );
         fs::write(prefix.path().join("nginx.conf"), config).unwrap();
         let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap());
-        let child = Command::new("nginx")
+        // Where Debian puts it, which is on the path of root alone.
+        let installed = std::path::Path::new("/usr/sbin/nginx");
+        let child = Command::new(if installed.exists() { installed } else { "nginx".as_ref() })
             .env("PATH", path)
             .args(["-p", &below(""), "-e", &below("log"), "-c", &below("nginx.conf")])
             .stderr(Stdio::inherit())
