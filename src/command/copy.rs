@@ -10,8 +10,8 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::target::{Place, Reach};
-use crate::config::Settings;
 use super::{CommandError, seed};
+use crate::config::Settings;
 use crate::encode::{Gunzip, Level, Packer, Packing, is_gzip};
 use crate::report::{grouped, print, sized, timed};
 use crate::sink::{Described, Metadata, Scope, Sink, TargetError, TileEdit, TileReader, Tileset, Written};

@@ -244,7 +244,7 @@ fn a_full_disk_fails_the_run_keeps_what_was_written_and_goes_on_when_there_is_ro
     }
     let partial = tree.path.join(".oar-tiles/partial");
     let text = "make room on its disk and run the command again; the tiles written so far are kept, the manifest is unchanged\n  cause: ";
-    run(&mut limited).fails(1, &[&format!("error: no room to write {}: {text}", partial.display())]);
+    run(&mut limited).fails(1, &[&format!("error: no room to write {}", partial.display()), text]);
     assert!(!partial.exists() && !tree.path.join("metadata.json").exists());
     tree.seed(&db.url, &["--zoom", "0-10"]);
     assert!(content(&tree.path) == content(&fresh.path));
@@ -261,7 +261,9 @@ fn a_full_disk_fails_the_run_keeps_what_was_written_and_goes_on_when_there_is_ro
     let output = disk.0.join("tiles");
     seed(&db.url, &output, &["--zoom", "0-10"]).fails(1, &["error: no room to write ", text]);
     let left = files(&output);
-    assert!(left.len() > 100 && !left.contains_key("metadata.json") && !left.contains_key(".oar-tiles/partial"));
+    assert!(
+        left.len() > 100 && !left.contains_key("metadata.json") && !left.keys().any(|name| name.contains("partial"))
+    );
     assert!(
         left.iter()
             .filter(|(name, _)| name.ends_with(".pbf"))

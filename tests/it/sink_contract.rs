@@ -305,28 +305,6 @@ impl Target for File<PmtilesFile> {
     }
 }
 
-/// A prefix of a bucket on a real server.
-struct InS3 {
-    prefix: Prefix,
-    options: TreeOptions,
-}
-
-impl Target for InS3 {
-    type Sink = S3;
-    fn sink(&self) -> Result<S3, <S3 as Sink>::Error> {
-        self.prefix.sink_with(super::support::s3::options(&self.prefix.endpoint), self.options.clone())
-    }
-    fn reader(&self) -> Option<Box<dyn TileReader>> {
-        let options = super::support::s3::options(&self.prefix.endpoint);
-        let template = Template::new("{z}/{x}/{y}.pbf").unwrap();
-        let (location, runtime) = (self.prefix.location.clone(), self.prefix.runtime.handle().clone());
-        Some(Box::new(S3Reader::open(location, options, &template, runtime).unwrap()))
-    }
-    fn in_line(&self) -> bool {
-        self.options.publish == Publish::InPlace
-    }
-}
-
 impl Target for MemoryTarget {
     type Sink = Memory;
     fn sink(&self) -> Result<Memory, <Memory as Sink>::Error> {
@@ -400,17 +378,4 @@ fn a_versioned_prefix_of_a_bucket_keeps_the_contract() {
 #[test]
 fn the_sink_in_memory_keeps_the_contract() {
     keeps_the_contract(MemoryTarget::new);
-}
-
-#[test]
-fn an_s3_prefix_keeps_the_contract_under_any_template() {
-    for template in ["{z}/{x}/{y}.pbf", "t/{layer}/{z}/{x}/{-y}.mvt"] {
-        keeps_the_contract(|| InS3 { prefix: Prefix::new(), options: tree(template, Publish::InPlace) });
-    }
-}
-
-#[test]
-fn a_versioned_s3_prefix_keeps_the_contract() {
-    let publish = Publish::Versioned { keep: 1, keep_for: std::time::Duration::ZERO };
-    keeps_the_contract(|| InS3 { prefix: Prefix::new(), options: tree("{layer}/{version}/{z}/{x}/{y}.pbf", publish) });
 }

@@ -7,6 +7,15 @@ use std::path::{Path, PathBuf};
 use super::DirectoryError;
 use crate::stop::Stop;
 
+/// A tile as it is to be.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) name: String,
+    pub(super) bytes: Box<[u8]>,
+    /// Whether there is a file of this name.
+    pub(super) held: bool,
+}
+
 /// What writes the files of one target, one at a time.
 #[derive(Debug)]
 pub(super) struct Files {
@@ -26,6 +35,29 @@ impl Files {
     /// Files below `root`, written first below `own`.
     pub(super) fn new(root: &Path, own: &Path) -> Files {
         Files { root: root.to_owned(), partial: own.join("partial"), folder: PathBuf::new(), changed: Vec::new() }
+    }
+
+    /// Another writer of the same files, beside the first; each has a number of its own.
+    pub(super) fn beside(root: &Path, own: &Path, number: usize) -> Files {
+        Files { partial: own.join(format!("partial-{number}")), ..Files::new(root, own) }
+    }
+
+    /// Removes what a killed run left half written.
+    pub(super) fn clear(&self) -> Result<(), DirectoryError> {
+        match fs::remove_file(&self.partial) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(DirectoryError::io("remove", &self.partial, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts bytes under a name unless they are there already; gives whether they had to be written.
+    pub(super) fn bring_in_line(&mut self, tile: &Wanted) -> Result<bool, DirectoryError> {
+        if tile.held && self.holds(&tile.name, &tile.bytes)? {
+            return Ok(false);
+        }
+        self.put(&tile.name, &tile.bytes).map(|()| true)
     }
 
     /// The path of a name.
@@ -154,8 +186,11 @@ impl Files {
     }
 
     /// Brings everything that was written to the disk: few files one by one, many by one call for the whole file system.
-    pub(super) fn sync(&mut self) -> Result<(), DirectoryError> {
+    pub(super) fn sync(&mut self, others: &mut [Files]) -> Result<(), DirectoryError> {
         let mut changed = std::mem::take(&mut self.changed);
+        for other in others {
+            changed.append(&mut other.changed);
+        }
         if changed.len() > FEW {
             return File::open(&self.root)
                 .and_then(|root| rustix::fs::syncfs(&root).map_err(io::Error::from))

@@ -21,9 +21,13 @@ pub use error::DirectoryError;
 pub use read::DirectoryReader;
 pub use versions::{directory_versions, switch_directory};
 
-use files::Files;
+use files::{Files, Wanted};
 use found::{BEGUN, Found, Started};
 use lock::Lock;
+
+/// How many write tiles at once, and how many tiles are worth a writer.
+const WRITERS: usize = 4;
+const FEWEST: usize = 32;
 
 /// A directory that is being brought in line.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ pub struct Directory {
     options: TreeOptions,
     stop: Stop,
     files: Files,
+    /// More writers of tiles: making files costs the system more than the bytes in them, and several can be made at once.
+    others: Vec<Files>,
     /// What [`Sink::begin`] found.
     run: Option<Run>,
     lock: Lock,
@@ -66,7 +72,8 @@ impl Directory {
         let own = root.join(OWN_FOLDER);
         let lock = Lock::take(root, &own)?;
         let files = Files::new(root, &own);
-        Ok(Directory { root: root.to_owned(), options, stop: stop.clone(), files, run: None, lock })
+        let others = (1..WRITERS).map(|number| Files::beside(root, &own, number)).collect();
+        Ok(Directory { root: root.to_owned(), options, stop: stop.clone(), files, others, run: None, lock })
     }
 
     /// The version to write: the one that an interrupted run of the same tileset began, or a new one.
@@ -129,6 +136,9 @@ impl Directory {
         }
         let ours = self.options.force || version.is_some() || found.is_ours();
         let inventory = self.take_inventory(&template, tileset, ours)?;
+        for files in std::iter::once(&self.files).chain(&self.others) {
+            files.clear()?;
+        }
         self.note_begun(&tileset.fingerprint, version.as_ref().map(|(version, _)| version.as_str()))?;
         if let Some((version, _)) = &version {
             let name = notes::of_version(version, notes::METADATA);
@@ -195,17 +205,13 @@ impl Sink for Directory {
         self.stopped()?;
         let Some(run) = &mut self.run else { return Ok(Written::default()) };
         let mut written = Written::default();
+        let mut wanted = Vec::with_capacity(edits.len());
         for edit in edits {
             let met = run.inventory.meet(edit.id())?;
             run.deleted += remove_all(&mut self.files, &run.template, &met.passed)?;
-            let name = run.template.name(edit.id());
             match edit {
-                TileEdit::Put(_, bytes) if met.here.is_some() && self.files.holds(&name, &bytes)? => {
-                    written.unchanged += 1;
-                }
-                TileEdit::Put(_, bytes) => {
-                    self.files.put(&name, &bytes)?;
-                    written.stored += 1;
+                TileEdit::Put(id, bytes) => {
+                    wanted.push(Wanted { name: run.template.name(id), bytes, held: met.here.is_some() });
                 }
                 TileEdit::Remove(id) => {
                     if met.here.is_some() {
@@ -215,6 +221,8 @@ impl Sink for Directory {
                 }
             }
         }
+        written.stored = bring_in_line(&mut self.files, &mut self.others, &wanted)?;
+        written.unchanged = wanted.len() as u64 - written.stored;
         Ok(written)
     }
 
@@ -229,12 +237,33 @@ impl Sink for Directory {
             self.stopped()?;
             run.deleted += remove_all(&mut self.files, &run.template, &vanished)?;
         }
-        self.files.sync()?;
+        self.files.sync(&mut self.others)?;
         self.stopped()?;
         let deleted = run.deleted;
         self.publish(run, metadata)?;
         Ok(Finished { place, deleted, in_flight: None })
     }
+}
+
+/// Brings tiles in line with several writers at once; gives how many had to be written.
+fn bring_in_line(files: &mut Files, others: &mut [Files], wanted: &[Wanted]) -> Result<u64, DirectoryError> {
+    let share = wanted.len().div_ceil(others.len() + 1).max(FEWEST);
+    let mut shares = wanted.chunks(share);
+    let first = shares.next().unwrap_or_default();
+    let write = |files: &mut Files, share: &[Wanted]| {
+        share.iter().try_fold(0, |stored, tile| Ok(stored + u64::from(files.bring_in_line(tile)?)))
+    };
+    std::thread::scope(|scope| {
+        let at_once: Vec<_> =
+            others.iter_mut().zip(shares).map(|(files, share)| scope.spawn(move || write(files, share))).collect();
+        // Every writer is waited for, whichever fails first.
+        let mut stored = write(files, first);
+        for writer in at_once {
+            let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            stored = stored.and_then(|stored| Ok(stored + written?));
+        }
+        stored
+    })
 }
 
 fn remove_all(files: &mut Files, template: &Template, tiles: &[TileId]) -> Result<u64, DirectoryError> {
