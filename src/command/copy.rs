@@ -85,7 +85,7 @@ fn run(options: &CopyOptions, reach: &Reach, stop: &Stop) -> Result<(), CommandE
     let tileset = Tileset { fingerprint, layers, scope };
     let sink = reach.sink(&target)?;
     let packed = reach.packed(&target);
-    let copied = Copying { reader, tiles, tileset, metadata, packed, stop }.fill(sink)?;
+    let copied = Copying { reader, tiles, tileset, metadata, packed, target: &target, stop }.fill(sink)?;
     let seconds = begun.elapsed().as_secs_f64();
     #[expect(
         clippy::cast_precision_loss,
@@ -175,6 +175,7 @@ struct Copying<'a> {
     metadata: Metadata,
     /// Whether the target stores gzip.
     packed: bool,
+    target: &'a Place,
     stop: &'a Stop,
 }
 
@@ -188,13 +189,17 @@ struct Copied {
 
 impl Copying<'_> {
     fn fill(self, mut sink: impl Sink<Error = TargetError>) -> Result<Copied, CommandError> {
-        let Copying { reader, mut tiles, tileset, metadata, packed, stop } = self;
+        let Copying { reader, mut tiles, tileset, metadata, packed, target, stop } = self;
         let needs = sink.needs();
         if needs.layers_apart {
             let what = "it keeps the layers of a tile apart, and only whole tiles can be copied".to_owned();
-            return Err(CommandError::Unfit { place: metadata.name, what });
+            return Err(CommandError::Unfit { place: target.to_string(), what });
         }
-        sink.begin(&tileset)?;
+        let before = sink.begin(&tileset)?;
+        if metadata.manifest.is_empty() && before.is_some_and(|before| before.manifest.is_some()) {
+            let what = "it has a manifest, which a copy of a part, or of a source without one, would take away. Copy into another target".to_owned();
+            return Err(CommandError::Unfit { place: target.to_string(), what });
+        }
         in_order(&mut tiles, needs.order);
         let handed = tiles.len() as u64;
         let (read, mut chunks) = mpsc::channel(WAITING);

@@ -128,7 +128,7 @@ pub enum CommandError {
     },
     /// The database went away too often.
     #[error(
-        "the database went away {attempts} times: the target is unchanged. Look into the server's log, and run the command again (restarts in [database] sets how often it tries)"
+        "the database went away {attempts} times: the target's manifest is unchanged. Look into the server's log, and run the command again (restarts in [database] sets how often it tries)"
     )]
     Restarts {
         /// How often the run was begun.

@@ -44,11 +44,18 @@ fn the_sample_configuration_holds_every_key() {
             _ => format!("{line}\n"),
         })
         .collect();
+    // A key of KMS is for nothing else.
+    let text = text.replace("encryption = \"bucket\"", "encryption = \"aws:kms\"");
     let table: toml::Table = toml::from_str(&text).unwrap();
     resolve(&text).unwrap();
     for (section, keys) in [
         ("database", "application_name connect_timeout restarts statement_timeout url work_mem"),
         ("tileset", "attribution bbox description gzip_level name output version zoom"),
+        ("target", "compression keep_for keep_versions public_url publish template"),
+        (
+            "s3",
+            "attempt_timeout attempts backoff cache_control checksums connect_timeout encryption endpoint in_flight kms_key lease metadata notes_cache_control part_size_mb path_style profile region request_timeout storage_class",
+        ),
         ("run", "batch_features progress window workers"),
         ("layer_defaults", "buffer extent max_tile_features on_large_tile zoom"),
         ("layer", "feature_id geometry key name properties schema table where"),
@@ -169,4 +176,26 @@ fn settings_do_not_show_passwords() {
     let text = "[database]\nurl = \"postgresql://u:hunter2@h/d\"";
     assert!(!format!("{:?}", resolve(text).unwrap()).contains("hunter2"));
     assert!(!gather_with(text, &[], Vec::new()).unwrap().show().contains("hunter2"));
+}
+
+#[test]
+fn settings_of_targets_that_do_not_fit_are_named() {
+    for (text, message) in [
+        (
+            "[target]\ntemplate = \"{version}/{z}/{x}/{y}\"",
+            "\"{version}/{z}/{x}/{y}\" has a {version}: write publish = \"versioned\" with it",
+        ),
+        (
+            "[target]\npublish = \"versioned\"",
+            "versions need a {version} in the template \"{z}/{x}/{y}.pbf\": write {version}/{z}/{x}/{y}.pbf or the like",
+        ),
+        ("[s3]\nkms_key = \"k\"", "needs encryption = \"aws:kms\" beside it"),
+        ("[s3]\npart_size_mb = 4", "4 must lie between 5 and 5000"),
+        ("[s3]\nattempts = 0", "0 must lie between 1 and 100"),
+        ("[s3]\ncache_control = { \"0-99\" = \"x\" }", "\"0-99\": zoom 99 is too deep: the deepest zoom is 22"),
+        ("[s3]\ncache_control = { \"0-9\" = 7 }", "\"0-9\": its value is no text: write the header in quotes"),
+    ] {
+        let error = resolve(text).unwrap_err().to_string();
+        assert!(error.ends_with(message), "{error}");
+    }
 }

@@ -270,3 +270,20 @@ fn a_cut_or_changed_archive_ends_in_a_defined_error() {
     std::fs::write(&broken, packed(&bytes)).unwrap();
     copy(&broken, &target, &[]).fails(2, &["it is not an SQLite file"]);
 }
+
+#[test]
+fn a_copy_of_a_part_does_not_take_a_targets_manifest_away() {
+    let db = Db::with_facilities(100);
+    let folder = tempfile::tempdir().unwrap();
+    let (source, target) = (folder.path().join("a.mbtiles"), folder.path().join("tiles"));
+    seed(&db.url, &source, &["--zoom", "0-4"]).ok();
+    copy(&source, &target, &[]).ok();
+    let noted = std::fs::read(target.join("metadata.json")).unwrap();
+    let text = format!(
+        "error: {}: it has a manifest, which a copy of a part, or of a source without one, would take away. Copy into another target\n",
+        target.display()
+    );
+    copy(&source, &target, &["--zoom", "0-2"]).fails(2, &[&text]);
+    assert!(std::fs::read(target.join("metadata.json")).unwrap() == noted);
+    run(program().arg("verify").arg(&target)).ok();
+}
