@@ -16,6 +16,7 @@
 //! | [`report`] | events in; bar, lines, JSON, tables out | values of `plan`, `pipeline`, `manifest`, `tile` |
 //! | [`pipeline`] | plan in, tileset out: workers, packing, one writer in order | `source`, `sink`, `encode`, `tile` |
 //! | [`plan`] | occupied tiles and their weights, cut into batches | `tile` |
+//! | [`changes`] | the change log: installed, read, pruned; snapshots as cursors | `postgis`, `tile` |
 //! | [`postgis`] | sessions, probe, survey, layers as SQL, rendering | `source`, `manifest`, `stop`, `tile` |
 //! | [`source`] | the trait of what renders | `tile` |
 //! | [`sink`] | the traits of what stores and of what is read back; MBTiles, PMTiles, directory, S3; staging | `encode`, `stop`, `tile` |
@@ -28,6 +29,7 @@
 //!
 //! Imports go down; `tests/it/house.rs` holds the table.
 
+pub mod changes;
 pub mod cli;
 pub mod command;
 pub mod config;

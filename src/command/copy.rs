@@ -14,7 +14,7 @@ use super::{CommandError, seed};
 use crate::config::Settings;
 use crate::encode::{Gunzip, Level, Packer, Packing, is_gzip};
 use crate::report::{grouped, print, sized, timed};
-use crate::sink::{Described, Metadata, Scope, Sink, TargetError, TileEdit, TileReader, Tileset, Written};
+use crate::sink::{Described, Metadata, Rest, Scope, Sink, TargetError, TileEdit, TileReader, Tileset, Written};
 use crate::stop::Stop;
 use crate::tile::{Coverage, LonLatBox, Order, Slice, TileId, TileRect, Zoom, ZoomList, latitude, longitude};
 
@@ -82,7 +82,7 @@ fn run(options: &CopyOptions, reach: &Reach, stop: &Stop) -> Result<(), CommandE
         .map_or_else(|| "copied".to_owned(), |manifest| manifest.fingerprint);
     let metadata = metadata(described, &source, &tiles, part, &scope)?;
     let layers = metadata.vector_layers.iter().map(|layer| layer.id.clone()).collect();
-    let tileset = Tileset { fingerprint, layers, scope };
+    let tileset = Tileset { fingerprint, layers, scope, rest: Rest::Vanishes };
     let sink = reach.sink(&target)?;
     let packed = reach.packed(&target);
     let copied = Copying { reader, tiles, tileset, metadata, packed, target: &target, stop }.fill(sink)?;

@@ -15,7 +15,7 @@ use crate::manifest::Manifest;
 use crate::pipeline::{self, Outcome, PipelineError, Stored};
 use crate::postgis::Renderer;
 use crate::report::{Event, Report, Requests, RunReport, RunZoom, print, render_run};
-use crate::sink::{Scope, Sink as _, TargetError, Tileset};
+use crate::sink::{Rest, Scope, Sink as _, TargetError, Tileset};
 use crate::stop::Stop;
 use crate::tile::{Batch, Coverage};
 
@@ -112,6 +112,7 @@ async fn attempt(
         fingerprint: fingerprint(settings, &prepared.layers),
         layers: prepared.layers.iter().map(|layer| layer.name().to_owned()).collect(),
         scope: Scope { zooms: settings.tileset.zooms.clone(), coverage: Coverage::new(&settings.tileset.bbox) },
+        rest: Rest::Vanishes,
     };
     let (sink, before) = aside(move || sink.begin(&tileset).map(|before| (sink, before))).await??;
     let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use super::*;
 use crate::encode::Level;
 use crate::sink::{Described, Finished, Metadata, Needs, Tileset};
-use crate::tile::{Area, LayerCount, Order, SearchBox, TileRect};
+use crate::tile::{Area, LayerCount, Order, Planned, SearchBox, TileRect};
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +99,7 @@ fn run_with(fault: Fault) -> (Ended, usize) {
     let zoom = Zoom::new(6).unwrap();
     let batch = |x| Batch {
         areas: vec![Area { rect: TileRect { zoom, x0: x, y0: 0, x1: x, y1: 1 }, search: vec![SearchBox::Area] }],
+        planned: Planned::Occupied,
         tiles: 2,
         layers: vec![LayerCount { tiles: 2, features: 2 }],
     };

@@ -2,7 +2,7 @@
 //! by side, or a piece of one column where the column alone is too heavy. Batches follow each other in the archive's order without gaps.
 
 use super::{HEAVIEST, HeavyTile, OverLimit, PlanLayer, Touched, ZoomPlan};
-use crate::tile::{Area, Batch, Footprints, LayerCount, SearchBox, SourceBox, TileCoord, TileRect, Zoom};
+use crate::tile::{Area, Batch, Footprints, LayerCount, Planned, SearchBox, SourceBox, TileCoord, TileRect, Zoom};
 
 /// The smallest box that touches the boxes of all features seen: along each axis from the least upper end to the
 /// greatest lower end. A feature larger than the area does not make it grow.
@@ -256,6 +256,6 @@ impl<'a> Cutter<'a> {
                 .collect(),
         };
         let areas = open.areas.iter().map(area).collect();
-        self.plan.batches.push(Batch { areas, tiles: open.tiles, layers: open.layers });
+        self.plan.batches.push(Batch { areas, planned: Planned::Occupied, tiles: open.tiles, layers: open.layers });
     }
 }

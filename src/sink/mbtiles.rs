@@ -102,6 +102,7 @@ pub struct Mbtiles {
     /// `agg_tiles_hash` as the `mbtiles` tool computes it: MD5 over zoom, column, TMS row and bytes of every tile.
     hash: Md5,
     digits: String,
+    stored: u64,
 }
 
 const SCHEMA: &str = "
@@ -125,7 +126,7 @@ impl Mbtiles {
         refuse_companions(staging.target())?;
         refuse_foreign(staging.target())?;
         let connection = open(staging.path(), stop).map_err(|source| failed(&staging, source))?;
-        Ok(Mbtiles { connection, staging, hash: Md5::new(), digits: String::new() })
+        Ok(Mbtiles { connection, staging, hash: Md5::new(), digits: String::new(), stored: 0 })
     }
 
     fn insert(&mut self, edits: Vec<TileEdit>) -> rusqlite::Result<Written> {
@@ -167,11 +168,13 @@ impl Sink for Mbtiles {
     }
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, MbtilesError> {
-        self.insert(edits).map_err(|source| failed(&self.staging, source))
+        let written = self.insert(edits).map_err(|source| failed(&self.staging, source))?;
+        self.stored += written.stored;
+        Ok(written)
     }
 
     fn finish(self, metadata: &Metadata) -> Result<Finished, MbtilesError> {
-        let Mbtiles { connection, staging, hash, .. } = self;
+        let Mbtiles { connection, staging, hash, stored, .. } = self;
         let hash = hash.finalize().iter().fold(String::new(), |mut hex, byte| {
             hex.push_str(&format!("{byte:02X}"));
             hex
@@ -180,7 +183,7 @@ impl Sink for Mbtiles {
         connection.close().map_err(|(_, source)| failed(&staging, source))?;
         // A program may have begun to write the old file meanwhile.
         refuse_companions(staging.target())?;
-        Ok(Finished { place: staging.publish()?.display().to_string(), deleted: 0, in_flight: None })
+        Ok(Finished { place: staging.publish()?.display().to_string(), added: stored, deleted: 0, in_flight: None })
     }
 }
 

@@ -102,6 +102,17 @@ pub struct Tileset {
     pub layers: Vec<String>,
     /// What the run is responsible for.
     pub scope: Scope,
+    /// What becomes of the tiles in its scope that it does not hand over.
+    pub rest: Rest,
+}
+
+/// What becomes of tiles that a run is responsible for and does not hand over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// They are gone: the run hands over every tile that there is.
+    Vanishes,
+    /// They stay as they are: the run hands over what may have changed.
+    Stays,
 }
 
 /// A target that was completed.
@@ -109,7 +120,10 @@ pub struct Tileset {
 pub struct Finished {
     /// Where it is: a path or a URL.
     pub place: String,
-    /// Tiles that the target held, that this run is responsible for, and that were not handed over: they are gone now.
+    /// Tiles stored that the target did not hold before; an archive that is replaced as a whole held none.
+    pub added: u64,
+    /// Tiles that the target held and holds no longer: those that render to nothing now, and those that this run is
+    /// responsible for and did not hand over.
     pub deleted: u64,
     /// Requests to a server for tiles, if there was one.
     pub in_flight: Option<InFlight>,
@@ -125,7 +139,8 @@ pub struct Finished {
 /// - Nobody ever sees half a tile. An archive is the old one until `finish` succeeds, and the new one then. A target that is
 ///   brought in line shows each tile old or new, and the old manifest until every tile is new.
 /// - After `finish` the target holds the tiles put, those outside of the run's responsibility (other zooms, other boxes) as
-///   they were, and no others; what is not a tile of the tileset was never touched.
+///   they were, and no others; what is not a tile of the tileset was never touched. With [`Rest::Stays`] it also holds
+///   every tile that was not handed over, byte for byte as it was, and what is equal already is not written.
 /// - Dropping a sink that was not finished removes whatever was staged. An archive stays as it was; a target that is
 ///   brought in line keeps what was already right, and the next run goes on from there.
 /// - After an error the sink takes nothing more; it is to be dropped.

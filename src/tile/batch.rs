@@ -32,19 +32,31 @@ pub struct LayerCount {
     pub features: u64,
 }
 
+/// Which tiles of some areas are planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Planned {
+    /// Those in which at least one layer has a candidate; what each layer gives is counted.
+    Occupied,
+    /// Every one, whether a layer has a candidate in it or not; nobody has counted.
+    Every,
+}
+
 /// A set of tiles rendered together: the unit of work of the bounded pool.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// The rectangles; no tile lies in two of them.
     pub areas: Vec<Area>,
-    /// Tiles that are planned: at least one layer has a candidate in them.
+    /// Which of their tiles are planned.
+    pub planned: Planned,
+    /// How many tiles are planned.
     pub tiles: u64,
-    /// What each layer is going to give, in the order of the layers.
+    /// What each layer is going to give, in the order of the layers; where every tile is planned, tiles in which the layer may
+    /// be drawn, and a guess of features.
     pub layers: Vec<LayerCount>,
 }
 
 impl Batch {
-    /// The zoom of the first area; batches of a seed have one zoom.
+    /// The zoom of the first area; where the occupied tiles are planned, it is the zoom of all.
     #[must_use]
     pub fn zoom(&self) -> Option<Zoom> {
         self.areas.first().map(|area| area.rect.zoom)

@@ -11,7 +11,7 @@ mod id;
 mod order;
 mod zoom;
 
-pub use batch::{Area, Batch, LayerCount, SearchBox};
+pub use batch::{Area, Batch, LayerCount, Planned, SearchBox};
 pub use bbox::{BoxError, Coverage, LonLatBox};
 pub use coord::{TileCoord, TileRect};
 pub use footprint::{BoxFootprint, Footprints, SourceBox};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// A room and the rooms that it may import, beside itself.
-const MAY_IMPORT: [(&str, &[&str]); 17] = [
+const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("tile", &[]),
     ("stop", &[]),
     ("encode", &[]),
@@ -14,6 +14,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("plan", &["tile"]),
     ("sink", &["tile", "stop", "encode"]),
     ("postgis", &["tile", "stop", "source", "manifest"]),
+    ("changes", &["tile", "postgis"]),
     ("pipeline", &["tile", "encode", "source", "sink"]),
     ("report", &["tile", "manifest", "plan", "pipeline"]),
     ("config", &["tile", "encode", "postgis", "pipeline", "sink"]),
@@ -22,10 +23,10 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
         "command",
         &[
             "tile", "stop", "encode", "manifest", "mvt", "source", "plan", "sink", "postgis", "pipeline", "report",
-            "config",
+            "config", "changes",
         ],
     ),
-    ("exit", &["command", "postgis", "sink", "stop"]),
+    ("exit", &["changes", "command", "postgis", "sink", "stop"]),
     ("lib", &[]),
     ("main", &["cli", "command", "config", "exit", "postgis", "report", "stop"]),
 ];

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use oar_tiles::sink::{
-    Described, Directory, DirectoryReader, Mbtiles, MbtilesReader, Metadata, Pmtiles, PmtilesReader, Publish, S3,
+    Described, Directory, DirectoryReader, Mbtiles, MbtilesReader, Metadata, Pmtiles, PmtilesReader, Publish, Rest, S3,
     S3Reader, Scope, Sink, Template, TileEdit, TileReader, Tileset, TreeOptions, VectorLayer, Written,
 };
 use oar_tiles::stop::Stop;
@@ -61,6 +61,7 @@ fn tileset(zooms: &str, bbox: &[&str]) -> Tileset {
         fingerprint: "contract".to_owned(),
         layers: vec!["a".to_owned(), "b/ü".to_owned()],
         scope: Scope { zooms: zooms.parse().unwrap(), coverage: Coverage::new(&boxes) },
+        rest: Rest::Vanishes,
     }
 }
 

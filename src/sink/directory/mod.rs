@@ -50,6 +50,7 @@ struct Run {
     template: Template,
     layers: Vec<String>,
     inventory: Inventory,
+    added: u64,
     deleted: u64,
     /// With versions: the one that is written, and those before.
     version: Option<(String, Option<Latest>)>,
@@ -149,7 +150,7 @@ impl Directory {
         // A new version is written as a whole.
         let before = if version.is_none() { found.before(tileset) } else { None };
         let (fingerprint, layers) = (tileset.fingerprint.clone(), tileset.layers.clone());
-        self.run = Some(Run { fingerprint, template, layers, inventory, deleted: 0, version });
+        self.run = Some(Run { fingerprint, template, layers, inventory, added: 0, deleted: 0, version });
         Ok(before)
     }
 
@@ -211,6 +212,7 @@ impl Sink for Directory {
             run.deleted += remove_all(&mut self.files, &run.template, &met.passed)?;
             match edit {
                 TileEdit::Put(id, bytes) => {
+                    run.added += u64::from(met.here.is_none());
                     wanted.push(Wanted { name: run.template.name(id), bytes, held: met.here.is_some() });
                 }
                 TileEdit::Remove(id) => {
@@ -228,7 +230,9 @@ impl Sink for Directory {
 
     fn finish(mut self, metadata: &Metadata) -> Result<Finished, DirectoryError> {
         let place = self.root.display().to_string();
-        let Some(mut run) = self.run.take() else { return Ok(Finished { place, deleted: 0, in_flight: None }) };
+        let Some(mut run) = self.run.take() else {
+            return Ok(Finished { place, added: 0, deleted: 0, in_flight: None });
+        };
         loop {
             let vanished = run.inventory.rest()?;
             if vanished.is_empty() {
@@ -239,9 +243,9 @@ impl Sink for Directory {
         }
         self.files.sync(&mut self.others)?;
         self.stopped()?;
-        let deleted = run.deleted;
+        let (added, deleted) = (run.added, run.deleted);
         self.publish(run, metadata)?;
-        Ok(Finished { place, deleted, in_flight: None })
+        Ok(Finished { place, added, deleted, in_flight: None })
     }
 }
 

@@ -110,6 +110,7 @@ pub struct Pmtiles {
     stop: Stop,
     /// The id of the last tile that was handed over.
     last: Option<u64>,
+    stored: u64,
 }
 
 impl Pmtiles {
@@ -122,7 +123,7 @@ impl Pmtiles {
         let staging = Staging::beside(target)?;
         refuse_foreign(staging.target())?;
         let body = Body::begin(staging.path()).map_err(|source| refused(&staging, source))?;
-        Ok(Pmtiles { body, staging, stop: stop.clone(), last: None })
+        Ok(Pmtiles { body, staging, stop: stop.clone(), last: None, stored: 0 })
     }
 
     /// Refuses what comes out of turn: an archive that holds it would be wrong without anybody seeing it.
@@ -168,15 +169,16 @@ impl Sink for Pmtiles {
                 TileEdit::Remove(_) => written.removed += 1,
             }
         }
+        self.stored += written.stored;
         Ok(written)
     }
 
     /// An archive without tiles has an empty root directory, for which there is no other form, although section 4.2 of the
     /// specification wants an entry in each.
     fn finish(self, metadata: &Metadata) -> Result<Finished, PmtilesError> {
-        let Pmtiles { body, staging, stop, .. } = self;
+        let Pmtiles { body, staging, stop, stored, .. } = self;
         body.finish(metadata, &stop).map_err(|fault| failed(&staging, None, fault))?;
-        Ok(Finished { place: staging.publish()?.display().to_string(), deleted: 0, in_flight: None })
+        Ok(Finished { place: staging.publish()?.display().to_string(), added: stored, deleted: 0, in_flight: None })
     }
 }
 

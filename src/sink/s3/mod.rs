@@ -134,6 +134,7 @@ impl S3 {
         let mut written = Written::default();
         match edit {
             TileEdit::Put(id, bytes) => {
+                open.added += u64::from(met.here.is_none());
                 let digest: [u8; 16] = Md5::digest(&bytes).into();
                 if met.here == Some(Some(digest)) {
                     written.unchanged = 1;
@@ -226,7 +227,8 @@ impl Sink for S3 {
             wait(&self.runtime, lease.release())?;
         }
         let in_flight = Some(self.store.flights.seen());
-        Ok(Finished { place: self.store.location.to_string(), deleted: open.deleted, in_flight })
+        let place = self.store.location.to_string();
+        Ok(Finished { place, added: open.added, deleted: open.deleted, in_flight })
     }
 }
 

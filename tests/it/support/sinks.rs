@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use oar_tiles::sink::{Described, Finished, Metadata, Needs, ReadError, Sink, TileEdit, TileReader, Tileset, Written};
+use oar_tiles::sink::{
+    Described, Finished, Metadata, Needs, ReadError, Rest, Sink, TileEdit, TileReader, Tileset, Written,
+};
 use oar_tiles::tile::{Order, TileId};
 
 /// What a target in memory holds, by place.
@@ -23,6 +25,8 @@ pub struct Memory {
     target: MemoryTarget,
     /// Tiles of the run's scope that were not handed over yet.
     left: Vec<u64>,
+    added: u64,
+    deleted: u64,
 }
 
 /// What the sinks of this module say.
@@ -47,7 +51,7 @@ impl MemoryTarget {
         if std::mem::replace(&mut content.writing, true) {
             return Err(MemoryError::Busy);
         }
-        Ok(Memory { target: self.clone(), left: Vec::new() })
+        Ok(Memory { target: self.clone(), left: Vec::new(), added: 0, deleted: 0 })
     }
 
     fn content(&self) -> MutexGuard<'_, Content> {
@@ -65,7 +69,10 @@ impl Sink for Memory {
     fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, MemoryError> {
         let content = self.target.content();
         let in_scope = |place: &u64| tileset.scope.holds(ORDER.tile(*place).unwrap().into());
-        self.left = content.tiles.keys().copied().filter(in_scope).collect();
+        self.left = match tileset.rest {
+            Rest::Vanishes => content.tiles.keys().copied().filter(in_scope).collect(),
+            Rest::Stays => Vec::new(),
+        };
         Ok(Some(content.described.clone()))
     }
 
@@ -77,11 +84,11 @@ impl Sink for Memory {
             match edit {
                 TileEdit::Put(_, bytes) if content.tiles.get(&place) == Some(&bytes) => written.unchanged += 1,
                 TileEdit::Put(_, bytes) => {
-                    content.tiles.insert(place, bytes);
+                    self.added += u64::from(content.tiles.insert(place, bytes).is_none());
                     written.stored += 1;
                 }
                 TileEdit::Remove(_) => {
-                    content.tiles.remove(&place);
+                    self.deleted += u64::from(content.tiles.remove(&place).is_some());
                     written.removed += 1;
                 }
             }
@@ -103,7 +110,12 @@ impl Sink for Memory {
             manifest: Some(metadata.manifest.clone()),
             ..Described::default()
         };
-        Ok(Finished { place: "memory".to_owned(), deleted: self.left.len() as u64, in_flight: None })
+        Ok(Finished {
+            place: "memory".to_owned(),
+            added: self.added,
+            deleted: self.deleted + self.left.len() as u64,
+            in_flight: None,
+        })
     }
 }
 

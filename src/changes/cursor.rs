@@ -1,0 +1,106 @@
+//! A transaction snapshot as a cursor: which transactions a target has seen.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// `pg_snapshot` (PostgreSQL documentation, section 9.27.7): the transactions that had ended when it was taken.
+///
+/// Transaction ids are 64 bits wide (`xid8`): they do not wrap around.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    /// All transactions before this one had ended.
+    xmin: u64,
+    /// Neither this one nor any after it had ended.
+    xmax: u64,
+    /// Those in between that had not ended, ascending.
+    running: Vec<u64>,
+}
+
+/// A text that is no snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no snapshot: write it as pg_current_snapshot() does, such as 1000:1010:1003,1007")]
+pub struct CursorError(String);
+
+impl Cursor {
+    /// The first transaction that may not have ended.
+    #[must_use]
+    pub const fn xmin(&self) -> u64 {
+        self.xmin
+    }
+
+    /// The first transaction of which nothing is known.
+    #[must_use]
+    pub const fn xmax(&self) -> u64 {
+        self.xmax
+    }
+
+    /// Whether a transaction had ended, if it did not fail (`pg_visible_in_snapshot`).
+    #[must_use]
+    pub fn sees(&self, transaction: u64) -> bool {
+        transaction < self.xmin || transaction < self.xmax && self.running.binary_search(&transaction).is_err()
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = CursorError;
+
+    fn from_str(text: &str) -> Result<Cursor, CursorError> {
+        let read = || {
+            let mut parts = text.split(':');
+            let (xmin, xmax, running) = (parts.next()?, parts.next()?, parts.next()?);
+            let number = |text: &str| text.parse::<u64>().ok();
+            let running =
+                running.split(',').filter(|text| !text.is_empty()).map(number).collect::<Option<Vec<u64>>>()?;
+            let cursor = Cursor { xmin: number(xmin)?, xmax: number(xmax)?, running };
+            let ordered = cursor.running.is_sorted_by(|a, b| a < b)
+                && cursor.running.iter().all(|id| (cursor.xmin..cursor.xmax).contains(id));
+            (parts.next().is_none() && cursor.xmin <= cursor.xmax && ordered).then_some(cursor)
+        };
+        read().ok_or_else(|| CursorError(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let running: Vec<String> = self.running.iter().map(u64::to_string).collect();
+        write!(f, "{}:{}:{}", self.xmin, self.xmax, running.join(","))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_sees_what_had_ended() {
+        let cursor: Cursor = "1000:1010:1003,1007".parse().unwrap();
+        for (transaction, seen) in [
+            (3, true),
+            (999, true),
+            (1000, true),
+            (1003, false),
+            (1004, true),
+            (1007, false),
+            (1009, true),
+            (1010, false),
+            (u64::MAX, false),
+        ] {
+            assert_eq!(cursor.sees(transaction), seen, "{transaction}");
+        }
+        assert_eq!((cursor.xmin(), cursor.xmax(), cursor.to_string()), (1000, 1010, "1000:1010:1003,1007".to_owned()));
+        let idle: Cursor = "4294967299:4294967299:".parse().unwrap();
+        assert!(idle.sees(4_294_967_298) && !idle.sees(4_294_967_299));
+        assert_eq!(idle.to_string(), "4294967299:4294967299:");
+    }
+
+    #[test]
+    fn what_is_no_snapshot_is_refused() {
+        for text in ["", "1", "1:2", "2:1:", "1:2:3", "1:9:5,4", "1:9:4,4", "1:9:x", "1:9::", "-1:2:", "1:9:4, 5"] {
+            let message = text.parse::<Cursor>().unwrap_err().to_string();
+            assert_eq!(
+                message,
+                format!("{text:?} is no snapshot: write it as pg_current_snapshot() does, such as 1000:1010:1003,1007")
+            );
+        }
+    }
+}
