@@ -88,7 +88,7 @@ fn of_target(error: &TargetError) -> Exit {
     match error {
         TargetError::Mbtiles(error) => match error {
             MbtilesError::Foreign { .. }
-            | MbtilesError::Staging(StagingError::NoFolder { .. } | StagingError::IsDirectory { .. }) => Exit::Usage,
+            | MbtilesError::Staging(StagingError::NoFolder(_) | StagingError::IsDirectory { .. }) => Exit::Usage,
             MbtilesError::Staging(
                 StagingError::Busy { .. } | StagingError::Io { .. } | StagingError::Unsynced { .. },
             )
@@ -101,7 +101,7 @@ fn of_target(error: &TargetError) -> Exit {
         TargetError::Pmtiles(error) => of_pmtiles(error),
         TargetError::Directory(error) => match error {
             DirectoryError::IsFile { .. }
-            | DirectoryError::NoFolder { .. }
+            | DirectoryError::NoFolder(_)
             | DirectoryError::OtherTileset { .. }
             | DirectoryError::OtherTemplate { .. }
             | DirectoryError::NotOurs { .. }
@@ -121,7 +121,7 @@ fn of_target(error: &TargetError) -> Exit {
 fn of_pmtiles(error: &PmtilesError) -> Exit {
     match error {
         PmtilesError::Foreign { .. }
-        | PmtilesError::Staging(StagingError::NoFolder { .. } | StagingError::IsDirectory { .. }) => Exit::Usage,
+        | PmtilesError::Staging(StagingError::NoFolder(_) | StagingError::IsDirectory { .. }) => Exit::Usage,
         PmtilesError::Staging(StagingError::Busy { .. } | StagingError::Io { .. } | StagingError::Unsynced { .. })
         | PmtilesError::Unreadable { .. }
         | PmtilesError::DiskFull { .. }

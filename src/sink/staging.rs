@@ -4,17 +4,22 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// The folder that an output is to lie in is not there, be the output a file or a directory.
+#[derive(Debug, thiserror::Error)]
+#[error("the folder {} of the output {} does not exist: make it, or choose another --output", folder.display(), target.display())]
+pub struct NoFolder {
+    /// The folder.
+    pub folder: PathBuf,
+    /// The output.
+    pub target: PathBuf,
+}
+
 /// Why a file could not be staged or published.
 #[derive(Debug, thiserror::Error)]
 pub enum StagingError {
     /// The folder is not there.
-    #[error("the folder {} of the output {} does not exist: make it, or choose another --output", folder.display(), target.display())]
-    NoFolder {
-        /// The folder.
-        folder: PathBuf,
-        /// The output.
-        target: PathBuf,
-    },
+    #[error(transparent)]
+    NoFolder(#[from] NoFolder),
     /// The output is a folder.
     #[error("the output {} is a directory: name a file, such as {}", target.display(), target.join("facilities.mbtiles").display())]
     IsDirectory {
@@ -73,7 +78,7 @@ impl Staging {
             _ => Path::new("."),
         };
         if !folder.is_dir() {
-            return Err(StagingError::NoFolder { folder: folder.to_owned(), target });
+            return Err(NoFolder { folder: folder.to_owned(), target }.into());
         }
         let Some(name) = target.file_name() else {
             return Err(StagingError::IsDirectory { target });
