@@ -87,21 +87,13 @@ impl From<&CommandError> for Exit {
 fn of_target(error: &TargetError) -> Exit {
     match error {
         TargetError::Mbtiles(error) => match error {
-            MbtilesError::Foreign { .. }
-            | MbtilesError::Staging(StagingError::NoFolder { .. } | StagingError::IsDirectory { .. }) => Exit::Usage,
-            MbtilesError::Staging(
-                StagingError::Busy { .. } | StagingError::Io { .. } | StagingError::Unsynced { .. },
-            )
-            | MbtilesError::Unreadable { .. }
-            | MbtilesError::Companion { .. }
-            | MbtilesError::DiskFull { .. }
-            | MbtilesError::Interrupted { .. }
-            | MbtilesError::Sqlite { .. } => Exit::Failed,
+            MbtilesError::Staging(error) => of_staging(error),
+            MbtilesError::Companion { .. } | MbtilesError::Sqlite { .. } => Exit::Failed,
         },
         TargetError::Pmtiles(error) => of_pmtiles(error),
         TargetError::Directory(error) => match error {
             DirectoryError::IsFile { .. }
-            | DirectoryError::NoFolder { .. }
+            | DirectoryError::NoFolder(_)
             | DirectoryError::OtherTileset { .. }
             | DirectoryError::OtherTemplate { .. }
             | DirectoryError::NotOurs { .. }
@@ -118,18 +110,24 @@ fn of_target(error: &TargetError) -> Exit {
     }
 }
 
+fn of_staging(error: &StagingError) -> Exit {
+    match error {
+        StagingError::NoFolder(_) | StagingError::IsDirectory { .. } | StagingError::Foreign { .. } => Exit::Usage,
+        StagingError::Unreadable { .. }
+        | StagingError::Busy { .. }
+        | StagingError::DiskFull { .. }
+        | StagingError::Interrupted { .. }
+        | StagingError::Io { .. }
+        | StagingError::Unsynced { .. } => Exit::Failed,
+    }
+}
+
 fn of_pmtiles(error: &PmtilesError) -> Exit {
     match error {
-        PmtilesError::Foreign { .. }
-        | PmtilesError::Staging(StagingError::NoFolder { .. } | StagingError::IsDirectory { .. }) => Exit::Usage,
-        PmtilesError::Staging(StagingError::Busy { .. } | StagingError::Io { .. } | StagingError::Unsynced { .. })
-        | PmtilesError::Unreadable { .. }
-        | PmtilesError::DiskFull { .. }
-        | PmtilesError::Interrupted { .. }
-        | PmtilesError::Io { .. }
-        | PmtilesError::Entries(_)
-        | PmtilesError::Pack(_)
-        | PmtilesError::Contract { .. } => Exit::Failed,
+        PmtilesError::Staging(error) => of_staging(error),
+        PmtilesError::Io { .. } | PmtilesError::Entries(_) | PmtilesError::Pack(_) | PmtilesError::Contract { .. } => {
+            Exit::Failed
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Why a target could not be written, whichever it is.
 
-use super::{DirectoryError, MbtilesError, PmtilesError, S3Error};
+use super::{DirectoryError, MbtilesError, PmtilesError, S3Error, StagingError};
 
 /// Why a target could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -24,8 +24,8 @@ impl TargetError {
     #[must_use]
     pub const fn is_interrupted(&self) -> bool {
         match self {
-            TargetError::Mbtiles(error) => matches!(error, MbtilesError::Interrupted { .. }),
-            TargetError::Pmtiles(error) => matches!(error, PmtilesError::Interrupted { .. }),
+            TargetError::Mbtiles(error) => matches!(error, MbtilesError::Staging(StagingError::Interrupted { .. })),
+            TargetError::Pmtiles(error) => matches!(error, PmtilesError::Staging(StagingError::Interrupted { .. })),
             TargetError::Directory(error) => matches!(error, DirectoryError::Interrupted { .. }),
             TargetError::S3(error) => error.is_interrupted(),
         }

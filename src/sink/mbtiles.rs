@@ -4,14 +4,13 @@
 //! grow at their ends, nothing is sorted at the end, and the archive's hash is computed on the way.
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use md5::{Digest as _, Md5};
 use rusqlite::{Connection, OpenFlags, params};
 
-use super::staging::{Staging, StagingError};
+use super::staging::{FileKind, Staging, StagingError};
 use super::{Described, Finished, Metadata, Needs, Sink, TileEdit, Tileset, Written};
 use crate::stop::Stop;
 use crate::tile::Order;
@@ -19,20 +18,20 @@ use crate::tile::Order;
 /// "MPBX" in the header of the file: SQLite's list of application ids (magic.txt) and MBTiles 1.3, section "Database".
 pub const MBTILES_APPLICATION_ID: i32 = 0x4d50_4258;
 
+/// What may be replaced, as far as its first bytes tell.
+const KIND: FileKind = FileKind {
+    name: "MBTiles file",
+    one: "an MBTiles file",
+    magic: b"SQLite format 3\0",
+    otherwise: "it is not an SQLite file",
+};
+
 /// Why an archive could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum MbtilesError {
-    /// The file beside the target.
+    /// The file beside the target, and what it may replace.
     #[error(transparent)]
     Staging(#[from] StagingError),
-    /// The target is something else.
-    #[error("{} is no MBTiles file ({what}): it is left alone. Choose another --output, or remove it first", path.display())]
-    Foreign {
-        /// The target.
-        path: PathBuf,
-        /// What it is instead.
-        what: &'static str,
-    },
     /// A companion of the old target that SQLite would take for the new one's.
     #[error(
         "{} lies beside the output {target} and would be applied to the new file: end the program that has the old one open and run sqlite3 '{target}' .tables, which clears it away; or remove it, with the changes that it holds",
@@ -44,30 +43,6 @@ pub enum MbtilesError {
         companion: PathBuf,
         /// The target.
         target: PathBuf,
-    },
-    /// The target could not be read.
-    #[error("cannot read {} to see whether it is an MBTiles file that may be replaced", path.display())]
-    Unreadable {
-        /// The target.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// No room.
-    #[error("no room to write {}: make room on its disk, or choose another --output; {} is unchanged", path.display(), target.display())]
-    DiskFull {
-        /// The staged file.
-        path: PathBuf,
-        /// The target.
-        target: PathBuf,
-        /// The cause.
-        source: SqliteCause,
-    },
-    /// A stop was asked for.
-    #[error("interrupted while writing {}", path.display())]
-    Interrupted {
-        /// The staged file.
-        path: PathBuf,
     },
     /// SQLite refused.
     #[error("cannot write {}; {} is unchanged", path.display(), target.display())]
@@ -124,7 +99,7 @@ impl Mbtiles {
     pub fn create(target: &Path, stop: &Stop) -> Result<Mbtiles, MbtilesError> {
         let staging = Staging::beside(target)?;
         refuse_companions(staging.target())?;
-        refuse_foreign(staging.target())?;
+        refuse_foreign(&staging)?;
         let connection = open(staging.path(), stop).map_err(|source| failed(&staging, source))?;
         Ok(Mbtiles { connection, staging, hash: Md5::new(), digits: String::new(), stored: 0 })
     }
@@ -188,15 +163,12 @@ impl Sink for Mbtiles {
 }
 
 fn failed(staging: &Staging, source: rusqlite::Error) -> MbtilesError {
-    let (path, target) = (staging.path().to_owned(), staging.target().to_owned());
     let (code, source) = (source.sqlite_error_code(), SqliteCause(source));
     match code {
-        Some(rusqlite::ErrorCode::OperationInterrupted) => MbtilesError::Interrupted { path },
+        Some(rusqlite::ErrorCode::OperationInterrupted) => staging.interrupted().into(),
         // A file-size limit shows as a failed write rather than as a full disk.
-        Some(rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::SystemIoFailure) => {
-            MbtilesError::DiskFull { path, target, source }
-        }
-        _ => MbtilesError::Sqlite { path, target, source },
+        Some(rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::SystemIoFailure) => staging.disk_full(source).into(),
+        _ => MbtilesError::Sqlite { path: staging.path().to_owned(), target: staging.target().to_owned(), source },
     }
 }
 
@@ -240,33 +212,19 @@ fn refuse_companions(target: &Path) -> Result<(), MbtilesError> {
             Ok(found) if found.len() == 0 => {}
             Ok(_) => return Err(MbtilesError::Companion { companion, target: target.to_owned() }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(MbtilesError::Unreadable { path: companion, source }),
+            Err(source) => return Err(StagingError::Unreadable { path: companion, kind: KIND.one, source }.into()),
         }
     }
     Ok(())
 }
 
 /// Refuses to replace a file that is not an MBTiles archive. An empty file may be replaced.
-fn refuse_foreign(path: &Path) -> Result<(), MbtilesError> {
-    let foreign = |what| Err(MbtilesError::Foreign { path: path.to_owned(), what });
-    // A device such as /dev/null would give way to a file, and opening a pipe waits for a writer.
-    match std::fs::metadata(path) {
-        Ok(found) if !found.is_file() => return foreign("it is no regular file"),
-        _ => {}
-    }
-    let mut magic = Vec::new();
-    match File::open(path).and_then(|file| file.take(16).read_to_end(&mut magic)) {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(source) => return Err(MbtilesError::Unreadable { path: path.to_owned(), source }),
-    }
-    match &*magic {
-        b"" => return Ok(()),
-        b"SQLite format 3\0" => {}
-        _ => return foreign("it is not an SQLite file"),
+fn refuse_foreign(staging: &Staging) -> Result<(), StagingError> {
+    if !staging.replaces(&KIND)? {
+        return Ok(());
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-    let tables = Connection::open_with_flags(as_it_lies(path), flags).and_then(|connection| {
+    let tables = Connection::open_with_flags(as_it_lies(staging.target()), flags).and_then(|connection| {
         connection.query_row(
             "SELECT count(*) FROM sqlite_schema WHERE name IN ('metadata', 'tiles') AND type IN ('table', 'view')",
             [],
@@ -275,8 +233,8 @@ fn refuse_foreign(path: &Path) -> Result<(), MbtilesError> {
     });
     match tables {
         Ok(2) => Ok(()),
-        Ok(_) => foreign("it is an SQLite file without the tables metadata and tiles"),
-        Err(_) => foreign("SQLite cannot read it"),
+        Ok(_) => Err(staging.foreign(&KIND, "it is an SQLite file without the tables metadata and tiles")),
+        Err(_) => Err(staging.foreign(&KIND, "SQLite cannot read it")),
     }
 }
 

@@ -33,7 +33,7 @@ pub use s3::{
     Action, CacheRule, Encryption, Flights, InFlight, LocationError, S3, S3Archive, S3Cause, S3Error, S3Headers, S3Key,
     S3Keys, S3Location, S3Object, S3Options, S3Pmtiles, S3Reader, s3_versions,
 };
-pub use staging::StagingError;
+pub use staging::{NoFolder, StagingError};
 pub use tree::{
     InventoryError, Latest, Publish, Scope, SwitchError, Template, TemplateError, TreeOptions, Version, new_version,
 };

@@ -1,31 +1,73 @@
-//! A file written beside its target, then synced and renamed over it.
+//! A file written beside its target, then synced and renamed over it; and what it may replace.
 
+use std::error::Error;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+
+/// The folder that an output is to lie in is not there, be the output a file or a directory.
+#[derive(Debug, thiserror::Error)]
+#[error("the folder {} of the output {} does not exist: make it, or choose another --output", folder.display(), target.display())]
+pub struct NoFolder {
+    /// The folder.
+    pub folder: PathBuf,
+    /// The output.
+    pub target: PathBuf,
+}
 
 /// Why a file could not be staged or published.
 #[derive(Debug, thiserror::Error)]
 pub enum StagingError {
     /// The folder is not there.
-    #[error("the folder {} of the output {} does not exist: make it, or choose another --output", folder.display(), target.display())]
-    NoFolder {
-        /// The folder.
-        folder: PathBuf,
-        /// The output.
-        target: PathBuf,
-    },
+    #[error(transparent)]
+    NoFolder(#[from] NoFolder),
     /// The output is a folder.
     #[error("the output {} is a directory: name a file, such as {}", target.display(), target.join("facilities.mbtiles").display())]
     IsDirectory {
         /// The output.
         target: PathBuf,
     },
+    /// The output is something else, and not to be replaced.
+    #[error("{} is no {kind} ({what}): it is left alone. Choose another --output, or remove it first", path.display())]
+    Foreign {
+        /// The output.
+        path: PathBuf,
+        /// What it should be.
+        kind: &'static str,
+        /// What it is instead.
+        what: &'static str,
+    },
+    /// It cannot be told what the output is.
+    #[error("cannot read {} to see whether it is {kind} that may be replaced", path.display())]
+    Unreadable {
+        /// The output, or what lies beside it.
+        path: PathBuf,
+        /// What it should be, with its article.
+        kind: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
     /// Somebody else writes the same target.
     #[error("another run is writing {}: wait until it is done, or choose another --output", target.display())]
     Busy {
         /// The output.
         target: PathBuf,
+    },
+    /// No room.
+    #[error("no room to write {}: make room on its disk, or choose another --output; {} is unchanged", path.display(), target.display())]
+    DiskFull {
+        /// The staged file.
+        path: PathBuf,
+        /// The output.
+        target: PathBuf,
+        /// The cause, as whoever filled the file was told it.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// A stop was asked for.
+    #[error("interrupted while writing {}", path.display())]
+    Interrupted {
+        /// The staged file.
+        path: PathBuf,
     },
     /// The system refused.
     #[error("cannot {action} {}: {next}", path.display())]
@@ -51,6 +93,19 @@ pub enum StagingError {
     },
 }
 
+/// What an old target must be, so that it may be replaced.
+#[derive(Debug)]
+pub(super) struct FileKind {
+    /// "… file".
+    pub(super) name: &'static str,
+    /// The same, with its article.
+    pub(super) one: &'static str,
+    /// What such a file begins with.
+    pub(super) magic: &'static [u8],
+    /// What is to be said of a file that begins otherwise.
+    pub(super) otherwise: &'static str,
+}
+
 /// A file in the making. Dropped before it is published, it is removed.
 #[derive(Debug)]
 pub(super) struct Staging {
@@ -73,7 +128,7 @@ impl Staging {
             _ => Path::new("."),
         };
         if !folder.is_dir() {
-            return Err(StagingError::NoFolder { folder: folder.to_owned(), target });
+            return Err(NoFolder { folder: folder.to_owned(), target }.into());
         }
         let Some(name) = target.file_name() else {
             return Err(StagingError::IsDirectory { target });
@@ -126,6 +181,38 @@ impl Staging {
     /// The file that it becomes.
     pub(super) fn target(&self) -> &Path {
         &self.target
+    }
+
+    /// Whether there is a file to replace; an empty one is none. Refuses one that is not of the kind, by how it begins.
+    pub(super) fn replaces(&self, kind: &FileKind) -> Result<bool, StagingError> {
+        // A device such as /dev/null would give way to a file, and opening a pipe waits for a writer.
+        match fs::metadata(&self.target) {
+            Ok(found) if !found.is_file() => return Err(self.foreign(kind, "it is no regular file")),
+            _ => {}
+        }
+        let mut begin = Vec::new();
+        match File::open(&self.target).and_then(|file| file.take(kind.magic.len() as u64).read_to_end(&mut begin)) {
+            Ok(0) => Ok(false),
+            Ok(_) if begin == kind.magic => Ok(true),
+            Ok(_) => Err(self.foreign(kind, kind.otherwise)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(StagingError::Unreadable { path: self.target.clone(), kind: kind.one, source }),
+        }
+    }
+
+    /// The target is something else.
+    pub(super) fn foreign(&self, kind: &FileKind, what: &'static str) -> StagingError {
+        StagingError::Foreign { path: self.target.clone(), kind: kind.name, what }
+    }
+
+    /// There is no room for the file.
+    pub(super) fn disk_full(&self, source: impl Error + Send + Sync + 'static) -> StagingError {
+        StagingError::DiskFull { path: self.path.clone(), target: self.target.clone(), source: Box::new(source) }
+    }
+
+    /// A stop came while it was filled.
+    pub(super) fn interrupted(&self) -> StagingError {
+        StagingError::Interrupted { path: self.path.clone() }
     }
 
     /// Makes the file durable and gives it the target's name: file, rename, folder.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use super::support::database::with_database;
@@ -14,7 +14,7 @@ use super::support::gate::gated;
 use super::support::program::{humble, run, seed_command, signal, start_seed, wait};
 use super::support::refusal::{NOWHERE, names};
 use super::support::tree::{Tree, files};
-use super::support::{Db, Gate, Place, seed};
+use super::support::{Db, Gate, Place, SmallDisk, seed};
 
 /// Everything in a tree that two equal runs have in common: the manifest tells the time.
 fn content(root: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -250,37 +250,17 @@ fn a_full_disk_fails_the_run_keeps_what_was_written_and_goes_on_when_there_is_ro
     let fresh = content(&fresh.path);
     assert!(content(&tree.path) == fresh);
 
-    let disk = tree.beside("disk");
-    fs::create_dir(&disk).unwrap();
-    let mounted =
-        Command::new("mount").args(["-t", "tmpfs", "-o", "size=3m", "none"]).arg(&disk).stderr(Stdio::null()).status();
-    if !mounted.is_ok_and(|mounted| mounted.success()) {
-        eprintln!("SKIPPED: a small disk cannot be mounted here");
-        return;
-    }
-    let disk = SmallDisk(disk);
-    let output = disk.0.join("tiles");
+    let Some(disk) = SmallDisk::mount(&tree.beside("disk"), "3m") else { return };
+    let output = disk.path.join("tiles");
     seed(&db.url, &output, &["--zoom", "0-10"]).fails(1, &["error: no room to write ", text]);
     let left = files(&output);
     assert!(
         left.len() > 100 && !left.contains_key("metadata.json") && !left.keys().any(|name| name.contains("partial"))
     );
     assert!(left.iter().filter(|(name, _)| name.ends_with(".pbf")).all(|(name, bytes)| fresh[name] == *bytes));
-    let larger = Command::new("mount").args(["-o", "remount,size=64m"]).arg(&disk.0).status().unwrap();
-    assert!(larger.success());
+    disk.resize("64m");
     seed(&db.url, &output, &["--zoom", "0-10"]).ok();
     assert!(content(&output) == fresh);
-}
-
-/// A small file system of its own; unmounted with the value.
-struct SmallDisk(PathBuf);
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        if !Command::new("umount").arg(&self.0).status().is_ok_and(|done| done.success()) {
-            eprintln!("{} is still mounted", self.0.display());
-        }
-    }
 }
 
 #[test]

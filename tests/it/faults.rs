@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::support::gate::gated;
 use super::support::program::{program, run, seed_command, signal, start_seed, wait};
-use super::support::{Archive, Cluster, Db, Door, Gate, Place, seed, until};
+use super::support::{Archive, Cluster, Db, Door, Gate, Place, SmallDisk, seed, until};
 
 /// A folder with an old target in it: zoom 0 only.
 struct Target {
@@ -321,41 +321,16 @@ fn a_file_size_limit_fails_the_run_like_a_full_disk() {
     target.is_untouched("limit");
 }
 
-/// A small file system of its own; unmounted with the value.
-struct SmallDisk(PathBuf);
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        if !Command::new("umount").arg(&self.0).status().is_ok_and(|done| done.success()) {
-            eprintln!("{} is still mounted", self.0.display());
-        }
-    }
-}
-
 #[test]
 fn a_full_disk_fails_the_run() {
     let db = Db::with_facilities(1_000);
     let target = Target::of(&db);
-    let disk = target.folder.path().join("disk");
-    fs::create_dir(&disk).unwrap();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=600k", "none"])
-        .arg(&disk)
-        .stderr(Stdio::piped())
-        .output();
-    match mounted {
-        Ok(mounted) if mounted.status.success() => {}
-        other => {
-            eprintln!("SKIPPED: a small disk cannot be mounted here ({other:?})");
-            return;
-        }
-    }
-    let disk = SmallDisk(disk);
-    let output = disk.0.join("facilities.mbtiles");
+    let Some(disk) = SmallDisk::mount(&target.folder.path().join("disk"), "600k") else { return };
+    let output = disk.path.join("facilities.mbtiles");
     fs::write(&output, &target.old).unwrap();
     seed(&db.url, &output, &[]).fails(1, &["no room to write", "make room on its disk", "is unchanged", "cause: "]);
     assert!(fs::read(&output).unwrap() == target.old);
-    let left: Vec<_> = fs::read_dir(&disk.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> = fs::read_dir(&disk.path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["facilities.mbtiles"]);
 }
 

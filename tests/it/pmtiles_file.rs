@@ -7,7 +7,7 @@ use std::process::Command;
 use md5::{Digest as _, Md5};
 use oar_tiles::encode::{Gzip, Level};
 use oar_tiles::sink::{
-    Metadata, Pmtiles, PmtilesError, PmtilesReader, Sink as _, TileEdit, TileReader as _, VectorLayer,
+    Metadata, Pmtiles, PmtilesError, PmtilesReader, Sink as _, StagingError, TileEdit, TileReader as _, VectorLayer,
 };
 use oar_tiles::stop::{Signal, Stop};
 use oar_tiles::tile::{Slice, TileCoord, TileId};
@@ -283,9 +283,9 @@ fn a_stop_ends_it_and_the_old_file_stays() {
         let mut sink = Pmtiles::create(&path, &stop).unwrap();
         sink.write(edits).unwrap();
         stop.ask(Signal::Interrupt);
-        assert!(matches!(sink.write(Vec::new()), Err(PmtilesError::Interrupted { .. })));
+        assert!(matches!(sink.write(Vec::new()), Err(PmtilesError::Staging(StagingError::Interrupted { .. }))));
         let error = sink.finish(&metadata("0-14", "new")).unwrap_err();
-        assert!(matches!(error, PmtilesError::Interrupted { .. }), "{error}");
+        assert!(matches!(error, PmtilesError::Staging(StagingError::Interrupted { .. })), "{error}");
         assert!(std::fs::read(&path).unwrap() == old && names(folder.path()).len() == 1);
     }
 }
@@ -330,7 +330,9 @@ fn only_pmtiles_files_and_empty_ones_are_replaced() {
         std::fs::write(&path, content).unwrap();
         match (Pmtiles::create(&path, &Stop::new()), text) {
             (Ok(_), None) => {}
-            (Err(error @ PmtilesError::Foreign { .. }), Some(text)) => assert!(error.to_string().contains(text)),
+            (Err(error @ PmtilesError::Staging(StagingError::Foreign { .. })), Some(text)) => {
+                assert!(error.to_string().contains(text));
+            }
             (Ok(_), Some(_)) => panic!("{content:?} would be replaced"),
             (Err(error), _) => panic!("{error}"),
         }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::sink::staging::NoFolder;
 use crate::sink::tree::InventoryError;
 
 /// Why a directory could not be written.
@@ -15,13 +16,8 @@ pub enum DirectoryError {
         path: PathBuf,
     },
     /// The folder above is not there.
-    #[error("the folder {} of the output {} does not exist: make it, or choose another --output", folder.display(), path.display())]
-    NoFolder {
-        /// The folder.
-        folder: PathBuf,
-        /// The output.
-        path: PathBuf,
-    },
+    #[error(transparent)]
+    NoFolder(#[from] NoFolder),
     /// A file stands where a folder must be.
     #[error("{} is a file where a folder of tiles must be: remove it, or choose another --output or template", path.display())]
     FileInTheWay {

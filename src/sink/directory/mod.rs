@@ -11,6 +11,7 @@ mod versions;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::staging::NoFolder;
 use super::tree::notes::{self, Begun};
 use super::tree::{Inventory, Latest, OWN_FOLDER, Publish, Template, TreeOptions};
 use super::{Described, Finished, Metadata, Needs, Sink, TileEdit, Tileset, Written};
@@ -68,7 +69,7 @@ impl Directory {
             return Err(DirectoryError::IsFile { path: root.to_owned() });
         }
         if let Some(folder) = root.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
-            return Err(DirectoryError::NoFolder { folder: folder.to_owned(), path: root.to_owned() });
+            return Err(NoFolder { folder: folder.to_owned(), target: root.to_owned() }.into());
         }
         let own = root.join(OWN_FOLDER);
         let lock = Lock::take(root, &own)?;

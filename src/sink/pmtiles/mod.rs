@@ -21,11 +21,10 @@ mod read;
 mod tests;
 mod write;
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use super::staging::{Staging, StagingError};
+use super::staging::{FileKind, Staging, StagingError};
 use super::{Described, Finished, Metadata, Needs, Sink, TileEdit, Tileset, Written};
 use crate::encode::EncodeError;
 use crate::stop::Stop;
@@ -35,44 +34,20 @@ use entries::EntriesError;
 pub use read::PmtilesReader;
 use write::{Body, Fault};
 
+/// What may be replaced, by its first bytes.
+const KIND: FileKind = FileKind {
+    name: "PMTiles file",
+    one: "a PMTiles file",
+    magic: layout::MAGIC,
+    otherwise: "it does not begin with \"PMTiles\"",
+};
+
 /// Why an archive could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum PmtilesError {
-    /// The file beside the target.
+    /// The file beside the target, and what it may replace.
     #[error(transparent)]
     Staging(#[from] StagingError),
-    /// The target is something else.
-    #[error("{} is no PMTiles file ({what}): it is left alone. Choose another --output, or remove it first", path.display())]
-    Foreign {
-        /// The target.
-        path: PathBuf,
-        /// What it is instead.
-        what: &'static str,
-    },
-    /// The target could not be read.
-    #[error("cannot read {} to see whether it is a PMTiles file that may be replaced", path.display())]
-    Unreadable {
-        /// The target.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// No room.
-    #[error("no room to write {}: make room on its disk, or choose another --output; {} is unchanged", path.display(), target.display())]
-    DiskFull {
-        /// The staged file.
-        path: PathBuf,
-        /// The target.
-        target: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// A stop was asked for.
-    #[error("interrupted while writing {}", path.display())]
-    Interrupted {
-        /// The staged file.
-        path: PathBuf,
-    },
     /// The system refused.
     #[error("cannot write {}; {} is unchanged", path.display(), target.display())]
     Io {
@@ -121,7 +96,8 @@ impl Pmtiles {
     /// If the target is something else, its folder is missing or not writable, or another run writes it.
     pub fn create(target: &Path, stop: &Stop) -> Result<Pmtiles, PmtilesError> {
         let staging = Staging::beside(target)?;
-        refuse_foreign(staging.target())?;
+        // An archive or nothing: both give way as a whole.
+        staging.replaces(&KIND)?;
         let body = Body::begin(staging.path()).map_err(|source| refused(&staging, source))?;
         Ok(Pmtiles { body, staging, stop: stop.clone(), last: None, stored: 0 })
     }
@@ -155,7 +131,7 @@ impl Sink for Pmtiles {
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, PmtilesError> {
         if self.stop.asked().is_some() {
-            return Err(PmtilesError::Interrupted { path: self.staging.path().to_owned() });
+            return Err(self.staging.interrupted().into());
         }
         let mut written = Written::default();
         for edit in edits {
@@ -187,7 +163,7 @@ fn failed(staging: &Staging, tile: Option<TileId>, fault: Fault) -> PmtilesError
         Fault::Io(source) => refused(staging, source),
         Fault::Entries(error) => error.into(),
         Fault::Pack(error) => error.into(),
-        Fault::Stopped => PmtilesError::Interrupted { path: staging.path().to_owned() },
+        Fault::Stopped => staging.interrupted().into(),
         Fault::Size(bytes) => {
             let what = if bytes == 0 { "has no bytes" } else { "has 4 GiB or more" };
             match tile {
@@ -199,28 +175,10 @@ fn failed(staging: &Staging, tile: Option<TileId>, fault: Fault) -> PmtilesError
 }
 
 fn refused(staging: &Staging, source: io::Error) -> PmtilesError {
-    let (path, target) = (staging.path().to_owned(), staging.target().to_owned());
     match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            PmtilesError::DiskFull { path, target, source }
+            staging.disk_full(source).into()
         }
-        _ => PmtilesError::Io { path, target, source },
-    }
-}
-
-/// Refuses to replace a file that is not a PMTiles archive. An empty file may be replaced.
-fn refuse_foreign(path: &Path) -> Result<(), PmtilesError> {
-    let foreign = |what| Err(PmtilesError::Foreign { path: path.to_owned(), what });
-    // A device such as /dev/null would give way to a file, and opening a pipe waits for a writer.
-    match std::fs::metadata(path) {
-        Ok(found) if !found.is_file() => return foreign("it is no regular file"),
-        _ => {}
-    }
-    let mut magic = Vec::new();
-    match File::open(path).and_then(|file| file.take(layout::MAGIC.len() as u64).read_to_end(&mut magic)) {
-        Ok(_) if magic.is_empty() || magic == layout::MAGIC => Ok(()),
-        Ok(_) => foreign("it does not begin with \"PMTiles\""),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(PmtilesError::Unreadable { path: path.to_owned(), source }),
+        _ => PmtilesError::Io { path: staging.path().to_owned(), target: staging.target().to_owned(), source },
     }
 }

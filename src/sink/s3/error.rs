@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::cause::{Meaning, Refusal, S3Cause};
 use crate::sink::tree::{InventoryError, SwitchError};
-use crate::sink::{PmtilesError, ReadError};
+use crate::sink::{PmtilesError, ReadError, StagingError};
 
 /// What was asked of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -313,7 +313,10 @@ impl S3Error {
     /// Whether it failed because a stop was asked for.
     #[must_use]
     pub const fn is_interrupted(&self) -> bool {
-        matches!(self, S3Error::Interrupted { .. } | S3Error::Archive(PmtilesError::Interrupted { .. }))
+        matches!(
+            self,
+            S3Error::Interrupted { .. } | S3Error::Archive(PmtilesError::Staging(StagingError::Interrupted { .. }))
+        )
     }
 }
 

@@ -1,11 +1,13 @@
 //! What every refusal has in common: its code, its message, and the old target untouched.
 
 use std::collections::BTreeSet;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rusqlite::Connection;
 
+use super::folder::Folder;
 use super::program::{Run, program, run, seed_command};
 
 /// Nobody listens there: what is refused by itself must be refused before the database is asked.
@@ -16,15 +18,15 @@ pub struct OldTarget {
     /// The old target.
     pub path: PathBuf,
     before: Vec<u8>,
-    folder: tempfile::TempDir,
+    folder: Folder,
 }
 
 impl OldTarget {
     /// A small archive.
     pub fn new() -> OldTarget {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("tiles")).unwrap();
-        let path = folder.path().join("tiles/t.mbtiles");
+        let folder = Folder::new();
+        std::fs::create_dir(folder.beside("tiles")).unwrap();
+        let path = folder.beside("tiles/t.mbtiles");
         let archive = Connection::open(&path).unwrap();
         archive
             .execute_batch(
@@ -44,20 +46,8 @@ impl OldTarget {
         OldTarget::keep(old.folder, old.path)
     }
 
-    fn keep(folder: tempfile::TempDir, path: PathBuf) -> OldTarget {
+    fn keep(folder: Folder, path: PathBuf) -> OldTarget {
         OldTarget { before: std::fs::read(&path).unwrap(), path, folder }
-    }
-
-    /// The folder that the target's folder lies in.
-    pub fn beside(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Writes a configuration; gives its path.
-    pub fn config(&self, text: &str) -> String {
-        let path = self.beside("c.toml");
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
     }
 
     /// `seed` into the old target, to be refused.
@@ -100,6 +90,15 @@ impl OldTarget {
     pub fn is_untouched(&self, shown: &str) {
         assert!(std::fs::read(&self.path).unwrap() == self.before, "the target changed: {shown}");
         assert_eq!(names(self.path.parent().unwrap()), BTreeSet::from(["t.mbtiles".to_owned()]), "{shown}");
+    }
+}
+
+/// The paths beside its own folder are those of the outer one.
+impl Deref for OldTarget {
+    type Target = Folder;
+
+    fn deref(&self) -> &Folder {
+        &self.folder
     }
 }
 

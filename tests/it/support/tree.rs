@@ -1,12 +1,14 @@
 //! A directory of tiles as a test reads it.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::archive::Address;
+use super::folder::Folder;
 use super::program::{Run, seed};
 
 /// The lock stays where it is and says who had it last: the one file that two equal trees differ in.
@@ -16,7 +18,7 @@ const LOCK: &str = ".oar-tiles/lock";
 pub struct Tree {
     /// The target; not there yet.
     pub path: PathBuf,
-    folder: tempfile::TempDir,
+    folder: Folder,
 }
 
 /// What a run says that it did: written, unchanged, deleted.
@@ -25,20 +27,8 @@ pub type Done = (u64, u64, u64);
 impl Tree {
     /// A place for a target.
     pub fn new() -> Tree {
-        let folder = tempfile::tempdir().unwrap();
-        Tree { path: folder.path().join("tiles"), folder }
-    }
-
-    /// A path beside the target.
-    pub fn beside(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Writes a configuration beside it; gives its path.
-    pub fn config(&self, text: &str) -> String {
-        let path = self.beside("c.toml");
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
+        let folder = Folder::new();
+        Tree { path: folder.beside("tiles"), folder }
     }
 
     /// Seeds it; gives what was done, by the run's own report.
@@ -87,6 +77,15 @@ impl Tree {
             (address, (about.ino(), about.mtime(), about.mtime_nsec()))
         };
         self.tiles().into_keys().map(stamp).collect()
+    }
+}
+
+/// The paths beside it are its folder's.
+impl Deref for Tree {
+    type Target = Folder;
+
+    fn deref(&self) -> &Folder {
+        &self.folder
     }
 }
 
