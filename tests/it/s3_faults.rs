@@ -31,8 +31,9 @@ fn a_server_that_fails_now_and_then_is_ridden_out() {
         let prefix = Prefix::new();
         run(prefix.sink(), &tiles(150, 1), 1).unwrap();
         let proxy = Proxy::before(&prefix.endpoint, rule);
+        // Where every third answer is cut short, one request in 3^12 runs out of attempts.
         let sink = prefix
-            .sink_with(options(&proxy.endpoint), tree())
+            .sink_with(S3Options { attempts: 12, ..options(&proxy.endpoint) }, tree())
             .unwrap_or_else(|error| panic!("{name}: {}", told(&error)));
         let all = tiles(120, 2);
         let (written, finished) = run(sink, &all, 2).unwrap_or_else(|error| panic!("{name}: {}", told(&error)));
