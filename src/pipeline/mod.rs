@@ -39,7 +39,7 @@ pub struct Limits {
 /// A batch is stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored {
-    /// The zoom of its tiles.
+    /// The zoom of its first tile.
     pub zoom: Zoom,
     /// Tiles stored, removed and unchanged.
     pub written: Written,

@@ -86,20 +86,13 @@ pub(super) struct Stats(BTreeMap<Zoom, ZoomStats>);
 impl Stats {
     /// Counts a batch; gives its stored bytes.
     pub(super) fn add(&mut self, batch: &Packed) -> u64 {
-        let zoom = self.0.entry(batch.zoom).or_insert_with(|| ZoomStats {
-            zoom: batch.zoom,
-            tiles: 0,
-            features: 0,
-            bytes: 0,
-            sizes: TileSizes::default(),
-            largest: None,
-            busy: Duration::ZERO,
-        });
-        let before = zoom.bytes;
-        zoom.busy += batch.busy;
+        let mut stored = 0;
+        self.zoom(batch.zoom).busy += batch.busy;
         for (edit, features) in batch.edits.iter().zip(&batch.features) {
             let (Some(bytes), TileEdit::Put(id, _)) = (writer::size(edit), edit) else { continue };
             let bytes = bytes as u64;
+            stored += bytes;
+            let zoom = self.zoom(id.coord.zoom());
             zoom.tiles += 1;
             zoom.features += features;
             zoom.bytes += bytes;
@@ -108,7 +101,19 @@ impl Stats {
                 zoom.largest = Some(LargestTile { tile: id.coord, bytes });
             }
         }
-        zoom.bytes - before
+        stored
+    }
+
+    fn zoom(&mut self, zoom: Zoom) -> &mut ZoomStats {
+        self.0.entry(zoom).or_insert_with(|| ZoomStats {
+            zoom,
+            tiles: 0,
+            features: 0,
+            bytes: 0,
+            sizes: TileSizes::default(),
+            largest: None,
+            busy: Duration::ZERO,
+        })
     }
 
     pub(super) fn finish(self) -> Vec<ZoomStats> {

@@ -7,26 +7,26 @@ use crate::tile::{Area, Batch, Footprints, LayerCount, Planned, SearchBox, Sourc
 /// The smallest box that touches the boxes of all features seen: along each axis from the least upper end to the
 /// greatest lower end. A feature larger than the area does not make it grow.
 #[derive(Debug, Clone, Copy)]
-struct Touching {
+pub(super) struct Touching {
     least_upper: [f32; 2],
     greatest_lower: [f32; 2],
 }
 
 impl Touching {
-    const NONE: Touching = Touching { least_upper: [f32::INFINITY; 2], greatest_lower: [f32::NEG_INFINITY; 2] };
+    pub(super) const NONE: Touching = Touching { least_upper: [f32::INFINITY; 2], greatest_lower: [f32::NEG_INFINITY; 2] };
 
-    fn add(&mut self, [x0, y0, x1, y1]: SourceBox) {
+    pub(super) fn add(&mut self, [x0, y0, x1, y1]: SourceBox) {
         self.join(&Touching { least_upper: [x1, y1], greatest_lower: [x0, y0] });
     }
 
-    fn join(&mut self, other: &Touching) {
+    pub(super) fn join(&mut self, other: &Touching) {
         for axis in 0..2 {
             self.least_upper[axis] = self.least_upper[axis].min(other.least_upper[axis]);
             self.greatest_lower[axis] = self.greatest_lower[axis].max(other.greatest_lower[axis]);
         }
     }
 
-    fn search(&self) -> SearchBox {
+    pub(super) fn search(&self) -> SearchBox {
         let [x, y] = [0, 1].map(|axis| {
             let (a, b) = (f64::from(self.least_upper[axis]), f64::from(self.greatest_lower[axis]));
             (a.min(b), a.max(b))

@@ -6,6 +6,7 @@
 //! hold few enough features, and each is swept by itself.
 
 mod cut;
+mod dirty;
 mod quad;
 mod sweep;
 
@@ -16,6 +17,7 @@ use serde::Serialize;
 
 use crate::tile::{Batch, Coverage, Footprints, Order, TileCoord, Zoom, ZoomList, margin};
 
+pub use dirty::{Dirty, Drawn, Found, Part, TooMany, batches};
 pub use sweep::Touched;
 
 /// What planning knows of a layer.

@@ -70,8 +70,13 @@ pub(super) fn touches(zoom: Zoom, layers: &[PlanLayer], parts: &[TileRect]) -> V
 
 /// The tiles that a feature touches at a zoom, its buffer counted in.
 pub(super) fn tiles_of(zoom: Zoom, layer: &PlanLayer, feature: usize) -> TileRect {
-    let (margin, shift, last) = (layer.margin(zoom), 32 - zoom.get(), i64::from(zoom.last()));
-    let [west, north, east, south] = layer.footprints.world(feature).map(i64::from);
+    touched_tiles(zoom, layer.margin(zoom), layer.footprints.world(feature))
+}
+
+/// The tiles that a box in world units (west, north, east, south), grown by a margin, touches at a zoom.
+pub(super) fn touched_tiles(zoom: Zoom, margin: i64, world: [u32; 4]) -> TileRect {
+    let (shift, last) = (32 - zoom.get(), i64::from(zoom.last()));
+    let [west, north, east, south] = world.map(i64::from);
     #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "clamped into the zoom")]
     let tile = |units: i64| (units >> shift).clamp(0, last) as u32;
     TileRect {

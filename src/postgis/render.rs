@@ -12,7 +12,7 @@ use super::session::{Database, Session, Snapshot};
 use super::sql;
 use super::survey::area_box;
 use crate::source::{RenderedTile, Source};
-use crate::tile::{Area, Batch, SearchBox, TileCoord, TileRect, Zoom};
+use crate::tile::{Area, Batch, Order, Planned, SearchBox, TileCoord, TileRect, Zoom};
 
 /// How often a batch is tried again on a new connection while the snapshot lives.
 const RECONNECTS: u32 = 2;
@@ -27,7 +27,8 @@ struct Prepared {
 pub struct Renderer {
     database: Database,
     snapshot: Arc<Snapshot>,
-    session: Session,
+    /// Its own session; without one it uses the one that holds the snapshot.
+    session: Option<Session>,
     layers: Vec<Prepared>,
 }
 
@@ -40,14 +41,36 @@ impl Renderer {
     /// # Errors
     /// If the session cannot be opened.
     pub async fn open(database: &Database, snapshot: &Arc<Snapshot>, layers: &[Layer]) -> Result<Renderer, Error> {
-        let session = database.on(snapshot).await?;
+        let session = Some(database.on(snapshot).await?);
+        Ok(Renderer { session, ..Renderer::without_session(database, snapshot, layers) })
+    }
+
+    /// Uses the session that holds the snapshot: for little work, before which no other session needs to be opened. It is the
+    /// only one that uses it.
+    ///
+    /// # Errors
+    /// If the session is lost.
+    pub async fn alone(
+        database: &Database,
+        snapshot: &Arc<Snapshot>,
+        layers: &[Layer],
+    ) -> Result<Renderer, Error> {
+        snapshot.keeper.save().await?;
+        Ok(Renderer::without_session(database, snapshot, layers))
+    }
+
+    fn without_session(database: &Database, snapshot: &Arc<Snapshot>, layers: &[Layer]) -> Renderer {
         let prepare = |layer: &Layer| Prepared { layer: layer.clone(), statement: sql::render(layer) };
-        Ok(Renderer {
+        Renderer {
             database: database.clone(),
             snapshot: Arc::clone(snapshot),
-            session,
+            session: None,
             layers: layers.iter().map(prepare).collect(),
-        })
+        }
+    }
+
+    fn session(&self) -> &Session {
+        self.session.as_ref().unwrap_or(&self.snapshot.keeper)
     }
 
     /// One layer's part of some areas.
@@ -102,7 +125,7 @@ impl Renderer {
             each(row);
             Ok(())
         };
-        self.session.each(&place(), statement, &params, count).await?;
+        self.session().each(&place(), statement, &params, count).await?;
         Ok(found)
     }
 
@@ -120,7 +143,7 @@ impl Renderer {
                     put_together(tiles, rendered);
                 }
                 Err(error @ (Error::Timeout { .. } | Error::Query { .. })) => {
-                    self.session.restart().await?;
+                    self.session().restart().await?;
                     let Some((first, second)) = halves(&areas) else { return Err(error) };
                     tracing::debug!("{error}: trying again in two parts");
                     waiting.extend([second, first]);
@@ -144,13 +167,20 @@ impl Renderer {
     }
 
     async fn batch(&self, batch: &Batch) -> Result<Vec<RenderedTile>, Error> {
-        let mut tiles = Tiles::new();
+        let mut tiles = match batch.planned {
+            Planned::Occupied => Tiles::new(),
+            Planned::Every => self.empty(&batch.areas),
+        };
         for (number, planned) in batch.layers.iter().enumerate() {
             if planned.tiles == 0 {
                 continue;
             }
             let found = self.layer_or_parts(number, &batch.areas, &mut tiles).await?;
-            if found != planned.tiles {
+            let right = match batch.planned {
+                Planned::Occupied => found == planned.tiles,
+                Planned::Every => tiles.len() as u64 == batch.tiles,
+            };
+            if !right {
                 return Err(Error::Miscounted {
                     layer: self.layers[number].layer.name.clone(),
                     planned: planned.tiles,
@@ -160,6 +190,23 @@ impl Renderer {
             }
         }
         Ok(tiles.into_values().collect())
+    }
+
+    /// Every tile of some areas with nothing drawn in it yet, and the layers that may be.
+    fn empty(&self, areas: &[Area]) -> Tiles {
+        let mut tiles = Tiles::new();
+        for area in areas {
+            #[expect(clippy::cast_possible_truncation, reason = "there are at most 255 layers")]
+            let layers: Vec<(u16, usize)> = (self.layers.iter().enumerate())
+                .filter(|(_, prepared)| prepared.layer.zooms.contains(area.rect.zoom))
+                .map(|(number, _)| (number as u16, 0))
+                .collect();
+            for tile in area.rect.iter() {
+                let rendered = RenderedTile { tile, mvt: Vec::new(), layers: layers.clone(), features: 0 };
+                tiles.insert(Order::ZoomColumnTmsRow.place(tile).cast_signed(), rendered);
+            }
+        }
+        tiles
     }
 }
 
@@ -175,7 +222,7 @@ impl Source for Renderer {
                     tracing::debug!("{error}: opening another connection");
                     // Fails if the snapshot is gone as well; the first error then says more than the second.
                     match self.database.on(&self.snapshot).await {
-                        Ok(session) => self.session = session,
+                        Ok(session) => self.session = Some(session),
                         Err(Error::Interrupted) => return Err(Error::Interrupted),
                         Err(_also_lost) => return Err(error),
                     }
@@ -200,7 +247,13 @@ fn put_together(tiles: &mut Tiles, more: Tiles) {
             std::collections::btree_map::Entry::Occupied(mut occupied) => {
                 occupied.get_mut().features += tile.features;
                 occupied.get_mut().mvt.extend_from_slice(&tile.mvt);
-                occupied.get_mut().layers.extend(tile.layers);
+                let own = &mut occupied.get_mut().layers;
+                for (number, bytes) in tile.layers {
+                    match own.iter_mut().find(|(known, _)| *known == number) {
+                        Some(known) => known.1 += bytes,
+                        None => own.push((number, bytes)),
+                    }
+                }
             }
         }
     }

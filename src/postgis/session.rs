@@ -277,14 +277,28 @@ impl Session {
         self.all("opening a session", sql, &[(&quoted, Type::TEXT), (&schema, Type::TEXT)]).await.map(|_| ())
     }
 
+    /// Marks the place to which the session that holds the snapshot goes back after a failed statement: ending its
+    /// transaction would end the snapshot.
+    pub(super) async fn save(&self) -> Result<(), Error> {
+        self.plainly("SAVEPOINT oar_tiles", "while opening a session").await
+    }
+
     /// Starts over in the same session on the same snapshot, after a statement failed.
     pub(super) async fn restart(&self) -> Result<(), Error> {
-        self.client.batch_execute("ROLLBACK").await.map_err(|error| Error::Lost {
-            server: self.server().clone(),
-            during: "after a failed statement".to_owned(),
-            source: error.into(),
-        })?;
+        if self.exported.is_none() {
+            return self.plainly("ROLLBACK TO SAVEPOINT oar_tiles", "after a failed statement").await;
+        }
+        self.plainly("ROLLBACK", "after a failed statement").await?;
         self.begin().await
+    }
+
+    /// A statement that fails only if the session is lost.
+    async fn plainly(&self, sql: &str, during: &str) -> Result<(), Error> {
+        self.client.batch_execute(sql).await.map_err(|error| Error::Lost {
+            server: self.server().clone(),
+            during: during.to_owned(),
+            source: error.into(),
+        })
     }
 
     /// All rows of a statement.

@@ -79,11 +79,23 @@ pub struct TileRect {
     pub y1: u32,
 }
 
+impl From<TileCoord> for TileRect {
+    fn from(tile: TileCoord) -> TileRect {
+        TileRect { zoom: tile.zoom, x0: tile.x, y0: tile.y, x1: tile.x, y1: tile.y }
+    }
+}
+
 impl TileRect {
     /// How many tiles lie in the rectangle.
     #[must_use]
     pub fn tiles(&self) -> u64 {
         u64::from(self.x1 - self.x0 + 1) * u64::from(self.y1 - self.y0 + 1)
+    }
+
+    /// Every tile in it.
+    pub fn iter(&self) -> impl Iterator<Item = TileCoord> + use<> {
+        let TileRect { zoom, x0, y0, x1, y1 } = *self;
+        (x0..=x1).flat_map(move |x| (y0..=y1).filter_map(move |y| TileCoord::new(zoom, x, y)))
     }
 
     /// The tiles that lie in both; `None` if there are none.

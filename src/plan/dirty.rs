@@ -1,0 +1,344 @@
+//! Dirty tiles: those in which a change can be seen, and how they are cut into batches.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::num::NonZeroUsize;
+
+use super::cut::Touching;
+use super::sweep::{distinct_columns, touched_tiles};
+use crate::tile::{Area, Batch, Coverage, Footprints, LayerCount, Order, Planned, SearchBox, TileCoord, TileRect, Zoom, ZoomList};
+
+/// Where a layer is drawn, and how far beyond its tiles it is seen.
+#[derive(Debug, Clone)]
+pub struct Drawn {
+    /// The zooms at which it is drawn.
+    pub zooms: ZoomList,
+    /// Units of a tile's grid along one side.
+    pub extent: u32,
+    /// The buffer around a tile in units of its grid.
+    pub buffer: u32,
+}
+
+/// A part of a tileset.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Its zooms.
+    pub zooms: ZoomList,
+    /// Its part of the world.
+    pub coverage: Coverage,
+}
+
+/// There are more dirty tiles than are worth telling apart: rendering all of them anew is cheaper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooMany;
+
+/// Tiles in which a change can be seen: those whose box, grown by the buffer, the old or the new place of a feature touches,
+/// by the same arithmetic as the seed's plan.
+#[derive(Debug)]
+pub struct Dirty {
+    /// The tiles of the tileset, for each of its zooms: rectangles that share no tile.
+    parts: BTreeMap<Zoom, Vec<TileRect>>,
+    tiles: HashSet<TileCoord>,
+    most: usize,
+}
+
+impl Dirty {
+    /// No tile yet. `most` bounds how many there may be.
+    #[must_use]
+    pub fn new(parts: &[Part], most: usize) -> Dirty {
+        let mut rects: BTreeMap<Zoom, Vec<TileRect>> = BTreeMap::new();
+        for part in parts {
+            for zoom in part.zooms.iter() {
+                rects.entry(zoom).or_default().extend(part.coverage.rects(zoom));
+            }
+        }
+        let parts = rects.into_iter().map(|(zoom, rects)| (zoom, distinct_columns(&rects))).collect();
+        Dirty { parts, tiles: HashSet::new(), most }
+    }
+
+    /// Marks every tile in which a feature of this layer, there before or now, can be seen. The box is in world units: west,
+    /// north, east, south.
+    ///
+    /// # Errors
+    /// If there are too many.
+    pub fn mark(&mut self, layer: &Drawn, world: [u32; 4]) -> Result<(), TooMany> {
+        for (zoom, parts) in &self.parts {
+            if !layer.zooms.contains(*zoom) {
+                continue;
+            }
+            let margin = crate::tile::margin(*zoom, layer.extent, layer.buffer);
+            let touched = touched_tiles(*zoom, margin, world);
+            for inside in parts.iter().filter_map(|part| part.common(&touched)) {
+                add(&mut self.tiles, self.most, &inside)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks a tile; gives whether it belongs to the tileset.
+    ///
+    /// # Errors
+    /// If there are too many.
+    pub fn mark_tile(&mut self, tile: TileCoord) -> Result<bool, TooMany> {
+        let belongs = self.holds(tile);
+        if belongs {
+            add(&mut self.tiles, self.most, &TileRect::from(tile))?;
+        }
+        Ok(belongs)
+    }
+
+    /// Whether a tile belongs to the tileset.
+    #[must_use]
+    pub fn holds(&self, tile: TileCoord) -> bool {
+        let one = TileRect::from(tile);
+        self.parts.get(&tile.zoom()).is_some_and(|parts| parts.iter().any(|part| part.common(&one).is_some()))
+    }
+
+    /// How many tiles are dirty.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.tiles.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tiles.is_empty()
+    }
+
+    /// The tiles, in an order.
+    #[must_use]
+    pub fn in_order(&self, order: Order) -> Vec<TileCoord> {
+        let mut tiles: Vec<TileCoord> = self.tiles.iter().copied().collect();
+        tiles.sort_by_cached_key(|tile| order.place(*tile));
+        tiles
+    }
+}
+
+/// Where the features of a layer are found, for each dirty tile: needed where no closed formula leads from a tile to the
+/// layer's reference system.
+#[derive(Debug)]
+pub struct Found(HashMap<TileCoord, Touching>);
+
+impl Found {
+    /// Looks which of the layer's features each dirty tile shows.
+    #[must_use]
+    pub fn new(dirty: &Dirty, layer: &Drawn, footprints: &Footprints) -> Found {
+        let mut found: HashMap<TileCoord, Touching> = HashMap::new();
+        let zooms: Vec<Zoom> = dirty.parts.keys().copied().filter(|zoom| layer.zooms.contains(*zoom)).collect();
+        for feature in 0..footprints.len() {
+            let Some(source) = footprints.source(feature) else { continue };
+            for zoom in &zooms {
+                let margin = crate::tile::margin(*zoom, layer.extent, layer.buffer);
+                let touched = touched_tiles(*zoom, margin, footprints.world(feature));
+                let mut note = |tile| found.entry(tile).or_insert(Touching::NONE).add(source);
+                if touched.tiles() <= dirty.len() as u64 {
+                    touched.iter().filter(|tile| dirty.tiles.contains(tile)).for_each(&mut note);
+                } else {
+                    let inside = |tile: &&TileCoord| touched.common(&TileRect::from(**tile)).is_some();
+                    dirty.tiles.iter().filter(|tile| tile.zoom() == *zoom).filter(inside).copied().for_each(&mut note);
+                }
+            }
+        }
+        Found(found)
+    }
+
+    /// Where to look for the features of some dirty tiles.
+    #[must_use]
+    pub fn search(&self, rect: &TileRect) -> SearchBox {
+        let mut all = Touching::NONE;
+        for tile in rect.iter().filter_map(|tile| self.0.get(&tile)) {
+            all.join(tile);
+        }
+        all.search()
+    }
+}
+
+fn add(tiles: &mut HashSet<TileCoord>, most: usize, rect: &TileRect) -> Result<(), TooMany> {
+    if rect.tiles() > most as u64 {
+        return Err(TooMany);
+    }
+    tiles.extend(rect.iter());
+    if tiles.len() > most { Err(TooMany) } else { Ok(()) }
+}
+
+/// Tiles of one batch at most: so many single tiles are asked for by one statement.
+const MOST_TILES: usize = 500;
+/// A tile so many zooms above the deepest weighs no more than the one below it: what it holds is bounded by the table.
+const HEAVIEST: u8 = 4;
+/// Batches for each worker: enough that none is left waiting at the end.
+const BATCHES_A_WORKER: u64 = 12;
+
+/// Cuts tiles, which stand in the order of their target, into batches. `search` says where a layer's features are found in a
+/// rectangle.
+#[must_use]
+pub fn batches(
+    tiles: &[TileCoord],
+    layers: &[Drawn],
+    workers: NonZeroUsize,
+    search: impl Fn(usize, &TileRect) -> SearchBox,
+) -> Vec<Batch> {
+    let deepest = tiles.iter().map(|tile| tile.zoom().get()).max().unwrap_or_default();
+    // A tile holds about four times as many features as one of those below it.
+    let weight = |tile: &TileCoord| 1_u64 << (2 * (deepest - tile.zoom().get()).min(HEAVIEST));
+    let total: u64 = tiles.iter().map(weight).sum();
+    let target = total.div_ceil(workers.get() as u64 * BATCHES_A_WORKER);
+    let mut batches = Vec::new();
+    let mut begin = 0;
+    let mut heavy = 0;
+    for (number, tile) in tiles.iter().enumerate() {
+        heavy += weight(tile);
+        let end = number + 1;
+        if heavy >= target || end - begin == MOST_TILES || end == tiles.len() {
+            batches.push(batch(&tiles[begin..end], layers, heavy, &search));
+            (begin, heavy) = (end, 0);
+        }
+    }
+    batches
+}
+
+fn batch(
+    tiles: &[TileCoord],
+    layers: &[Drawn],
+    weight: u64,
+    search: &impl Fn(usize, &TileRect) -> SearchBox,
+) -> Batch {
+    let mut counts = vec![LayerCount::default(); layers.len()];
+    let areas = columns(tiles).into_iter().map(|rect| {
+        let search = layers.iter().enumerate().map(|(number, layer)| {
+            if !layer.zooms.contains(rect.zoom) {
+                return SearchBox::Nothing;
+            }
+            counts[number].tiles += rect.tiles();
+            search(number, &rect)
+        });
+        Area { rect, search: search.collect() }
+    });
+    let areas = areas.collect();
+    if let Some(first) = counts.iter_mut().find(|count| count.tiles > 0) {
+        first.features = weight;
+    }
+    Batch { areas, planned: Planned::Every, tiles: tiles.len() as u64, layers: counts }
+}
+
+/// The same tiles as pieces of columns: neighbours are asked for together.
+fn columns(tiles: &[TileCoord]) -> Vec<TileRect> {
+    let mut sorted = tiles.to_vec();
+    sorted.sort_unstable_by_key(|tile| (tile.zoom(), tile.x(), tile.y()));
+    let mut rects: Vec<TileRect> = Vec::new();
+    for tile in sorted {
+        match rects.last_mut() {
+            Some(last) if (last.zoom, last.x0, last.y1 + 1) == (tile.zoom(), tile.x(), tile.y()) => last.y1 += 1,
+            _ => rects.push(TileRect::from(tile)),
+        }
+    }
+    rects
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tile::BoxFootprint;
+
+    fn zoom(level: u8) -> Zoom {
+        Zoom::new(level).unwrap()
+    }
+
+    fn drawn(zooms: &str, buffer: u32) -> Drawn {
+        Drawn { zooms: zooms.parse().unwrap(), extent: 4096, buffer }
+    }
+
+    fn whole(zooms: &str) -> Part {
+        Part { zooms: zooms.parse().unwrap(), coverage: Coverage::new(&[]) }
+    }
+
+    fn names(tiles: &[TileCoord]) -> Vec<String> {
+        tiles.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_place_dirties_the_tiles_whose_buffer_it_touches() {
+        let mut dirty = Dirty::new(&[whole("0-3")], 100);
+        // One unit east of the middle of the world, ten south of it.
+        dirty.mark(&drawn("1-2", 64), [0x8000_0001, 0x8000_000a, 0x8000_0001, 0x8000_000a]).unwrap();
+        assert_eq!(
+            names(&dirty.in_order(Order::ZoomColumnTmsRow)),
+            ["1/0/1", "1/0/0", "1/1/1", "1/1/0", "2/1/2", "2/1/1", "2/2/2", "2/2/1"]
+        );
+        let mut dirty = Dirty::new(&[whole("3")], 100);
+        dirty.mark(&drawn("0-22", 64), [0x9000_0000, 0x1000_0000, 0x9000_0000, 0x1000_0000]).unwrap();
+        assert_eq!(names(&dirty.in_order(Order::Hilbert)), ["3/4/0"]);
+    }
+
+    #[test]
+    fn tiles_outside_of_the_tileset_are_not_dirty() {
+        let west = Part { zooms: "2".parse().unwrap(), coverage: Coverage::new(&["-180,-85,0,85".parse().unwrap()]) };
+        let mut dirty = Dirty::new(&[west, whole("1")], 100);
+        dirty.mark(&drawn("0-22", 64), [0, 0, u32::MAX, u32::MAX]).unwrap();
+        assert_eq!(dirty.len(), 4 + 8);
+        let tile = |z, x, y| TileCoord::new(zoom(z), x, y).unwrap();
+        assert_eq!(dirty.mark_tile(tile(2, 3, 0)), Ok(false));
+        assert_eq!(dirty.mark_tile(tile(5, 3, 0)), Ok(false));
+        assert_eq!(dirty.mark_tile(tile(2, 1, 0)), Ok(true));
+        assert_eq!(dirty.len(), 12, "a tile is counted once");
+    }
+
+    #[test]
+    fn too_many_tiles_are_told_before_they_fill_the_memory() {
+        let mut dirty = Dirty::new(&[whole("0-22")], 1_000);
+        assert_eq!(dirty.mark(&drawn("0-22", 0), [0, 0, u32::MAX, u32::MAX]), Err(TooMany));
+        assert!(dirty.len() <= 2_000);
+    }
+
+    #[test]
+    fn a_feature_is_looked_for_in_the_dirty_tiles_that_show_it() {
+        let mut dirty = Dirty::new(&[whole("1-4")], 100);
+        let layer = drawn("0-22", 0);
+        dirty.mark(&layer, [0x9000_0000, 0x1800_0000, 0x9000_0000, 0x1800_0000]).unwrap();
+        let feature = |world: [u32; 4], at: f32| BoxFootprint { world, source: [at, at, at + 1.0, at + 1.0] };
+        let footprints = Footprints::Boxes(vec![
+            feature([0x9000_0000, 0x1000_0000, 0x9100_0000, 0x1900_0000], 5.0),
+            feature([0, 0, u32::MAX, u32::MAX], 7.0),
+            feature([0x2000_0000, 0xf000_0000, 0x2000_0000, 0xf000_0000], 9.0),
+        ]);
+        let found = Found::new(&dirty, &layer, &footprints);
+        for tile in dirty.in_order(Order::Hilbert) {
+            assert_eq!(found.search(&TileRect::from(tile)), SearchBox::Source([6.0, 6.0, 7.0, 7.0]), "{tile}");
+        }
+        let clean = TileRect::from(TileCoord::new(zoom(4), 0, 0).unwrap());
+        assert_eq!(found.search(&clean), SearchBox::Nothing);
+    }
+
+    #[test]
+    fn batches_hold_every_tile_once_in_the_order_of_the_target() {
+        let mut dirty = Dirty::new(&[whole("0-9")], 100_000);
+        for place in 0..400_u32 {
+            let (x, y) = (place.wrapping_mul(2_654_435_761), place.wrapping_mul(40_503_971));
+            dirty.mark(&drawn("0-22", 64), [x, y, x, y]).unwrap();
+        }
+        for order in [Order::ZoomColumnTmsRow, Order::Hilbert] {
+            let tiles = dirty.in_order(order);
+            let layers = [drawn("0-22", 64), drawn("5-6", 0)];
+            let workers = NonZeroUsize::new(2).unwrap();
+            let batches = batches(&tiles, &layers, workers, |_layer, _rect| SearchBox::Area);
+            assert!(batches.len() > 10, "{}", batches.len());
+            let mut place = None;
+            let mut seen = 0;
+            for batch in &batches {
+                assert_eq!(batch.planned, Planned::Every);
+                let mut inside: Vec<TileCoord> = batch.areas.iter().flat_map(|area| area.rect.iter()).collect();
+                inside.sort_by_key(|tile| order.place(*tile));
+                assert_eq!(inside.len() as u64, batch.tiles);
+                for tile in inside {
+                    assert!(place < Some(order.place(tile)), "{tile}");
+                    place = Some(order.place(tile));
+                    seen += 1;
+                }
+                for area in &batch.areas {
+                    let second = [5, 6].contains(&area.rect.zoom.get());
+                    assert_eq!(area.search[1] == SearchBox::Area, second, "{:?}", area.rect);
+                }
+            }
+            assert_eq!(seen, dirty.len());
+        }
+    }
+}
