@@ -4,5 +4,7 @@
 //! yet are the rows whose transaction its snapshot does not see and the run's own snapshot does.
 
 mod cursor;
+mod read;
 
 pub use cursor::{Cursor, CursorError};
+pub use read::{Pending, Watch, changed_places, pending};

@@ -79,7 +79,7 @@ impl Sink for Memory {
         match self.fault {
             Fault::Sink(bad) if bad == column => Err(OnPurpose(column)),
             Fault::Forgotten(bad) if bad == column => Ok(Written::default()),
-            _ => Ok(Written { stored: 1, removed: 1, unchanged: 0 }),
+            _ => Ok(Written { stored: 1, removed: 1, ..Written::default() }),
         }
     }
 
@@ -119,7 +119,7 @@ fn tiles_reach_the_sink_in_the_order_of_the_plan_and_the_window_holds() {
     let (sink, outcome) = ended.unwrap();
     let columns: Vec<u32> = sink.edits.iter().map(|edit| edit.id().coord.x()).collect();
     assert!(columns.is_sorted() && columns.len() == 2 * COLUMNS as usize);
-    assert_eq!(outcome.written, Written { stored: COLUMNS.into(), removed: COLUMNS.into(), unchanged: 0 });
+    assert_eq!(outcome.written, Written { stored: COLUMNS.into(), removed: COLUMNS.into(), ..Written::default() });
     assert_eq!((outcome.zooms[0].tiles, outcome.zooms[0].features), (COLUMNS.into(), COLUMNS.into()));
     assert!(most <= WINDOW, "{most} batches were on their way");
 }

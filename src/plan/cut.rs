@@ -13,7 +13,8 @@ pub(super) struct Touching {
 }
 
 impl Touching {
-    pub(super) const NONE: Touching = Touching { least_upper: [f32::INFINITY; 2], greatest_lower: [f32::NEG_INFINITY; 2] };
+    pub(super) const NONE: Touching =
+        Touching { least_upper: [f32::INFINITY; 2], greatest_lower: [f32::NEG_INFINITY; 2] };
 
     pub(super) fn add(&mut self, [x0, y0, x1, y1]: SourceBox) {
         self.join(&Touching { least_upper: [x1, y1], greatest_lower: [x0, y0] });

@@ -5,7 +5,9 @@ use std::num::NonZeroUsize;
 
 use super::cut::Touching;
 use super::sweep::{distinct_columns, touched_tiles};
-use crate::tile::{Area, Batch, Coverage, Footprints, LayerCount, Order, Planned, SearchBox, TileCoord, TileRect, Zoom, ZoomList};
+use crate::tile::{
+    Area, Batch, Coverage, Footprints, LayerCount, Order, Planned, SearchBox, TileCoord, TileRect, Zoom, ZoomList,
+};
 
 /// Where a layer is drawn, and how far beyond its tiles it is seen.
 #[derive(Debug, Clone)]
@@ -196,12 +198,7 @@ pub fn batches(
     batches
 }
 
-fn batch(
-    tiles: &[TileCoord],
-    layers: &[Drawn],
-    weight: u64,
-    search: &impl Fn(usize, &TileRect) -> SearchBox,
-) -> Batch {
+fn batch(tiles: &[TileCoord], layers: &[Drawn], weight: u64, search: &impl Fn(usize, &TileRect) -> SearchBox) -> Batch {
     let mut counts = vec![LayerCount::default(); layers.len()];
     let areas = columns(tiles).into_iter().map(|rect| {
         let search = layers.iter().enumerate().map(|(number, layer)| {

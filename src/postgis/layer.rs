@@ -131,6 +131,19 @@ impl Layer {
         self.buffer
     }
 
+    /// The spatial reference system of its column.
+    #[must_use]
+    pub fn srid(&self) -> i32 {
+        self.shape.srid
+    }
+
+    /// Whether a closed formula leads from an area of the world to the box of the layer's reference system in which all of
+    /// its features lie: both axes of EPSG:4326 and EPSG:3857 are monotone in each other.
+    #[must_use]
+    pub fn is_found_by_area(&self) -> bool {
+        matches!(self.shape.srid, 3857 | 4326)
+    }
+
     /// Names of the properties and their types as TileJSON calls them.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &'static str)> {
         self.properties.iter().map(|property| (property.name.as_str(), property.kind))
@@ -151,7 +164,7 @@ impl Layer {
 }
 
 /// An identifier in double quotes (PostgreSQL documentation, section 4.1.1).
-pub(super) fn quoted(identifier: &str) -> String {
+pub(crate) fn quoted(identifier: &str) -> String {
     format!("\"{}\"", identifier.replace('"', "\"\""))
 }
 

@@ -18,4 +18,6 @@ pub use layer::{Layer, LayerOptions, Property, PropertySource};
 pub use probe::{Probed, Server, probe};
 pub use render::Renderer;
 pub use session::{Database, SessionOptions, Snapshot};
-pub use survey::{Skipped, Surveyed, survey};
+pub use survey::{Skipped, Surveyed, places, survey};
+
+pub(crate) use layer::quoted;

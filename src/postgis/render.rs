@@ -50,11 +50,7 @@ impl Renderer {
     ///
     /// # Errors
     /// If the session is lost.
-    pub async fn alone(
-        database: &Database,
-        snapshot: &Arc<Snapshot>,
-        layers: &[Layer],
-    ) -> Result<Renderer, Error> {
+    pub async fn alone(database: &Database, snapshot: &Arc<Snapshot>, layers: &[Layer]) -> Result<Renderer, Error> {
         snapshot.keeper.save().await?;
         Ok(Renderer::without_session(database, snapshot, layers))
     }

@@ -35,7 +35,7 @@ pub struct SessionOptions {
 const OLDEST_POSTGRES: i32 = 130_000;
 
 /// A parameter and its type.
-pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
+pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// A database that sessions are opened on. Clones share the pool.
 #[derive(Clone)]
@@ -63,6 +63,11 @@ impl Snapshot {
     #[must_use]
     pub fn cursor(&self) -> &str {
         &self.cursor
+    }
+
+    /// All rows of a statement on this snapshot.
+    pub(crate) async fn all(&self, place: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
+        self.keeper.all(place, sql, params).await
     }
 }
 
@@ -121,8 +126,10 @@ impl Database {
         if version.get::<_, i32>(0) < OLDEST_POSTGRES {
             return Err(Error::OldPostgres { server: self.server.clone(), found: version.get(1) });
         }
-        let row =
-            keeper.one("taking the snapshot", "SELECT pg_export_snapshot(), pg_current_snapshot()::text", &[]).await?;
+        // A standby does not list the transactions that run between its ends: none of those is to be taken for seen.
+        let sql = "SELECT pg_export_snapshot(), CASE WHEN pg_is_in_recovery() THEN format('%1$s:%1$s:', pg_snapshot_xmin(seen))
+                       ELSE seen::text END FROM pg_current_snapshot() AS seen";
+        let row = keeper.one("taking the snapshot", sql, &[]).await?;
         Ok(Snapshot { exported: row.get(0), cursor: row.get(1), keeper })
     }
 

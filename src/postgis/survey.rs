@@ -4,7 +4,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::error::Error;
-use super::layer::Layer;
+use super::layer::{Layer, Shape, quoted};
 use super::session::{Param, Snapshot};
 use super::sql;
 use crate::tile::{BoxFootprint, Coverage, Footprints, TileRect, Zoom, ZoomList, latitude, longitude, margin, metres};
@@ -75,6 +75,29 @@ pub async fn survey(
         }
     }
     Ok(Surveyed { footprints, skipped })
+}
+
+/// Where the geometries of another relation lie, as the layer places its own: boxes in world units (west, north, east,
+/// south). The relation is an item of a FROM list, the geometries are in the layer's reference system, of any kind.
+///
+/// # Errors
+/// If the database cannot be asked, or a stop was asked for.
+pub async fn places(
+    snapshot: &Snapshot,
+    layer: &Layer,
+    place: &str,
+    relation: &str,
+    geometry: &str,
+    mut each: impl FnMut([u32; 4]),
+) -> Result<(), Error> {
+    let shape = Shape { points: false, geography: false, ..layer.shape };
+    let (relation, geometry) = (relation.to_owned(), quoted(geometry));
+    let over = Layer { relation, geometry, shape, filter: None, ..layer.clone() };
+    let each = |row: &Row| {
+        box_footprint(row).into_iter().for_each(|footprint| each(footprint.world));
+        Ok(())
+    };
+    snapshot.keeper.each(place, &sql::survey(&over, 0), &[], each).await.map_err(|error| explained(error, layer))
 }
 
 /// PROJ refuses coordinates far outside a projected system; the message alone does not say what to do.

@@ -77,7 +77,6 @@ pub struct Mbtiles {
     /// `agg_tiles_hash` as the `mbtiles` tool computes it: MD5 over zoom, column, TMS row and bytes of every tile.
     hash: Md5,
     digits: String,
-    stored: u64,
 }
 
 const SCHEMA: &str = "
@@ -101,7 +100,7 @@ impl Mbtiles {
         refuse_companions(staging.target())?;
         refuse_foreign(&staging)?;
         let connection = open(staging.path(), stop).map_err(|source| failed(&staging, source))?;
-        Ok(Mbtiles { connection, staging, hash: Md5::new(), digits: String::new(), stored: 0 })
+        Ok(Mbtiles { connection, staging, hash: Md5::new(), digits: String::new() })
     }
 
     fn insert(&mut self, edits: Vec<TileEdit>) -> rusqlite::Result<Written> {
@@ -127,6 +126,7 @@ impl Mbtiles {
         }
         drop(insert);
         transaction.commit()?;
+        written.added = written.stored;
         Ok(written)
     }
 }
@@ -143,13 +143,11 @@ impl Sink for Mbtiles {
     }
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, MbtilesError> {
-        let written = self.insert(edits).map_err(|source| failed(&self.staging, source))?;
-        self.stored += written.stored;
-        Ok(written)
+        self.insert(edits).map_err(|source| failed(&self.staging, source))
     }
 
     fn finish(self, metadata: &Metadata) -> Result<Finished, MbtilesError> {
-        let Mbtiles { connection, staging, hash, stored, .. } = self;
+        let Mbtiles { connection, staging, hash, .. } = self;
         let hash = hash.finalize().iter().fold(String::new(), |mut hex, byte| {
             hex.push_str(&format!("{byte:02X}"));
             hex
@@ -158,7 +156,7 @@ impl Sink for Mbtiles {
         connection.close().map_err(|(_, source)| failed(&staging, source))?;
         // A program may have begun to write the old file meanwhile.
         refuse_companions(staging.target())?;
-        Ok(Finished { place: staging.publish()?.display().to_string(), added: stored, deleted: 0, in_flight: None })
+        Ok(Finished { place: staging.publish()?.display().to_string(), deleted: 0, in_flight: None })
     }
 }
 

@@ -75,10 +75,14 @@ pub struct Written {
     pub removed: u64,
     /// Tiles that the target held already, with the same bytes.
     pub unchanged: u64,
+    /// Of the tiles stored, those that the target did not hold before; an archive that is replaced as a whole held none.
+    pub added: u64,
+    /// Of the tiles removed, those that the target held before.
+    pub deleted: u64,
 }
 
 impl Written {
-    /// All of them.
+    /// All tiles handed over.
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.stored + self.removed + self.unchanged
@@ -90,6 +94,8 @@ impl std::ops::AddAssign for Written {
         self.stored += other.stored;
         self.removed += other.removed;
         self.unchanged += other.unchanged;
+        self.added += other.added;
+        self.deleted += other.deleted;
     }
 }
 
@@ -120,8 +126,6 @@ pub enum Rest {
 pub struct Finished {
     /// Where it is: a path or a URL.
     pub place: String,
-    /// Tiles stored that the target did not hold before; an archive that is replaced as a whole held none.
-    pub added: u64,
     /// Tiles that the target held and holds no longer: those that render to nothing now, and those that this run is
     /// responsible for and did not hand over.
     pub deleted: u64,

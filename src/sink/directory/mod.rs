@@ -51,7 +51,6 @@ struct Run {
     template: Template,
     layers: Vec<String>,
     inventory: Inventory,
-    added: u64,
     deleted: u64,
     /// With versions: the one that is written, and those before.
     version: Option<(String, Option<Latest>)>,
@@ -151,7 +150,7 @@ impl Directory {
         // A new version is written as a whole.
         let before = if version.is_none() { found.before(tileset) } else { None };
         let (fingerprint, layers) = (tileset.fingerprint.clone(), tileset.layers.clone());
-        self.run = Some(Run { fingerprint, template, layers, inventory, added: 0, deleted: 0, version });
+        self.run = Some(Run { fingerprint, template, layers, inventory, deleted: 0, version });
         Ok(before)
     }
 
@@ -213,17 +212,18 @@ impl Sink for Directory {
             run.deleted += remove_all(&mut self.files, &run.template, &met.passed)?;
             match edit {
                 TileEdit::Put(id, bytes) => {
-                    run.added += u64::from(met.here.is_none());
+                    written.added += u64::from(met.here.is_none());
                     wanted.push(Wanted { name: run.template.name(id), bytes, held: met.here.is_some() });
                 }
                 TileEdit::Remove(id) => {
                     if met.here.is_some() {
-                        run.deleted += remove_all(&mut self.files, &run.template, &[id])?;
+                        written.deleted += remove_all(&mut self.files, &run.template, &[id])?;
                     }
                     written.removed += 1;
                 }
             }
         }
+        run.deleted += written.deleted;
         written.stored = bring_in_line(&mut self.files, &mut self.others, &wanted)?;
         written.unchanged = wanted.len() as u64 - written.stored;
         Ok(written)
@@ -232,7 +232,7 @@ impl Sink for Directory {
     fn finish(mut self, metadata: &Metadata) -> Result<Finished, DirectoryError> {
         let place = self.root.display().to_string();
         let Some(mut run) = self.run.take() else {
-            return Ok(Finished { place, added: 0, deleted: 0, in_flight: None });
+            return Ok(Finished { place, deleted: 0, in_flight: None });
         };
         loop {
             let vanished = run.inventory.rest()?;
@@ -244,9 +244,9 @@ impl Sink for Directory {
         }
         self.files.sync(&mut self.others)?;
         self.stopped()?;
-        let (added, deleted) = (run.added, run.deleted);
+        let deleted = run.deleted;
         self.publish(run, metadata)?;
-        Ok(Finished { place, added, deleted, in_flight: None })
+        Ok(Finished { place, deleted, in_flight: None })
     }
 }
 

@@ -85,7 +85,6 @@ pub struct Pmtiles {
     stop: Stop,
     /// The id of the last tile that was handed over.
     last: Option<u64>,
-    stored: u64,
 }
 
 impl Pmtiles {
@@ -99,7 +98,7 @@ impl Pmtiles {
         // An archive or nothing: both give way as a whole.
         staging.replaces(&KIND)?;
         let body = Body::begin(staging.path()).map_err(|source| refused(&staging, source))?;
-        Ok(Pmtiles { body, staging, stop: stop.clone(), last: None, stored: 0 })
+        Ok(Pmtiles { body, staging, stop: stop.clone(), last: None })
     }
 
     /// Refuses what comes out of turn: an archive that holds it would be wrong without anybody seeing it.
@@ -145,16 +144,16 @@ impl Sink for Pmtiles {
                 TileEdit::Remove(_) => written.removed += 1,
             }
         }
-        self.stored += written.stored;
+        written.added = written.stored;
         Ok(written)
     }
 
     /// An archive without tiles has an empty root directory, for which there is no other form, although section 4.2 of the
     /// specification wants an entry in each.
     fn finish(self, metadata: &Metadata) -> Result<Finished, PmtilesError> {
-        let Pmtiles { body, staging, stop, stored, .. } = self;
+        let Pmtiles { body, staging, stop, .. } = self;
         body.finish(metadata, &stop).map_err(|fault| failed(&staging, None, fault))?;
-        Ok(Finished { place: staging.publish()?.display().to_string(), added: stored, deleted: 0, in_flight: None })
+        Ok(Finished { place: staging.publish()?.display().to_string(), deleted: 0, in_flight: None })
     }
 }
 

@@ -134,19 +134,20 @@ impl S3 {
         let mut written = Written::default();
         match edit {
             TileEdit::Put(id, bytes) => {
-                open.added += u64::from(met.here.is_none());
                 let digest: [u8; 16] = Md5::digest(&bytes).into();
                 if met.here == Some(Some(digest)) {
                     written.unchanged = 1;
                 } else {
                     open.uploads.put(open.template.name(id), id.coord.zoom(), bytes, digest, packed)?;
                     written.stored = 1;
+                    written.added = met.here.is_none().into();
                 }
             }
             TileEdit::Remove(id) => {
                 if met.here.is_some() {
                     open.delete(id)?;
                     open.deleted += 1;
+                    written.deleted = 1;
                 }
                 written.removed = 1;
             }
@@ -228,7 +229,7 @@ impl Sink for S3 {
         }
         let in_flight = Some(self.store.flights.seen());
         let place = self.store.location.to_string();
-        Ok(Finished { place, added: open.added, deleted: open.deleted, in_flight })
+        Ok(Finished { place, deleted: open.deleted, in_flight })
     }
 }
 

@@ -26,8 +26,6 @@ pub(super) struct Open {
     pub(super) uploads: Uploads,
     /// Names that are to be deleted with the next request.
     pub(super) doomed: Vec<String>,
-    /// Tiles that the target did not hold.
-    pub(super) added: u64,
     /// Tiles that vanished.
     pub(super) deleted: u64,
     /// What has to hold for the notes to be replaced: they are as they were at the beginning.
@@ -86,7 +84,6 @@ pub(super) async fn open(
         inventory,
         uploads: Uploads::new(store, runtime, stop),
         doomed: Vec::new(),
-        added: 0,
         deleted: 0,
         metadata: Condition::as_seen(metadata.as_ref().map(|object| &object.tag)),
         latest: Condition::as_seen(latest.as_ref().map(|object| &object.tag)),

@@ -25,7 +25,6 @@ pub struct Memory {
     target: MemoryTarget,
     /// Tiles of the run's scope that were not handed over yet.
     left: Vec<u64>,
-    added: u64,
     deleted: u64,
 }
 
@@ -51,7 +50,7 @@ impl MemoryTarget {
         if std::mem::replace(&mut content.writing, true) {
             return Err(MemoryError::Busy);
         }
-        Ok(Memory { target: self.clone(), left: Vec::new(), added: 0, deleted: 0 })
+        Ok(Memory { target: self.clone(), left: Vec::new(), deleted: 0 })
     }
 
     fn content(&self) -> MutexGuard<'_, Content> {
@@ -84,16 +83,17 @@ impl Sink for Memory {
             match edit {
                 TileEdit::Put(_, bytes) if content.tiles.get(&place) == Some(&bytes) => written.unchanged += 1,
                 TileEdit::Put(_, bytes) => {
-                    self.added += u64::from(content.tiles.insert(place, bytes).is_none());
+                    written.added += u64::from(content.tiles.insert(place, bytes).is_none());
                     written.stored += 1;
                 }
                 TileEdit::Remove(_) => {
-                    self.deleted += u64::from(content.tiles.remove(&place).is_some());
+                    written.deleted += u64::from(content.tiles.remove(&place).is_some());
                     written.removed += 1;
                 }
             }
             self.left.retain(|left| *left != place);
         }
+        self.deleted += written.deleted;
         Ok(written)
     }
 
@@ -110,12 +110,7 @@ impl Sink for Memory {
             manifest: Some(metadata.manifest.clone()),
             ..Described::default()
         };
-        Ok(Finished {
-            place: "memory".to_owned(),
-            added: self.added,
-            deleted: self.deleted + self.left.len() as u64,
-            in_flight: None,
-        })
+        Ok(Finished { place: "memory".to_owned(), deleted: self.deleted + self.left.len() as u64, in_flight: None })
     }
 }
 

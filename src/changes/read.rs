@@ -1,0 +1,89 @@
+//! Reading the log: what changed since a cursor, and where.
+
+use super::Cursor;
+use crate::postgis::{Error, Layer, Snapshot, places, quoted};
+
+/// What is noted of a table's changes: where the rows of one geometry column are, or what a declared query makes of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watch {
+    /// Its number in the log.
+    pub id: i32,
+    /// The table, schema and name quoted.
+    pub table: String,
+    /// The query of `[[layer.track]]` over the changed row; `None` for a geometry column of the table itself.
+    pub query: Option<String>,
+}
+
+/// Changes that a target has not seen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pending {
+    /// The number of the watch.
+    pub watch: i32,
+    /// Rows changed.
+    pub rows: u64,
+    /// How long ago the oldest of them was changed, in seconds.
+    pub age: f64,
+}
+
+/// The rows of the log that this snapshot sees and the cursor does not. The index is asked by the first condition; a snapshot
+/// of many running transactions is looked through by the second.
+fn unseen(schema: &str, cursor: &Cursor) -> String {
+    format!(
+        "FROM {}.change AS noted WHERE noted.xid >= '{}'::xid8 AND NOT pg_visible_in_snapshot(noted.xid, '{cursor}'::pg_snapshot)",
+        quoted(schema),
+        cursor.xmin()
+    )
+}
+
+/// What has changed since a cursor, for each watch.
+///
+/// # Errors
+/// If the log cannot be read.
+pub async fn pending(snapshot: &Snapshot, schema: &str, cursor: &Cursor) -> Result<Vec<Pending>, Error> {
+    let sql = format!(
+        "SELECT noted.watch, sum(noted.rows)::int8, extract(epoch FROM clock_timestamp() - min(noted.at))::float8 {}
+         GROUP BY noted.watch ORDER BY noted.watch",
+        unseen(schema, cursor)
+    );
+    let rows = snapshot.all("reading the change log", &sql, &[]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| Pending { watch: row.get(0), rows: row.get::<_, i64>(1).cast_unsigned(), age: row.get(2) })
+        .collect())
+}
+
+/// Where the changes that a watch has noted since a cursor can be seen in a layer: old places and new ones, as boxes in world
+/// units (west, north, east, south), by the arithmetic of the survey.
+///
+/// # Errors
+/// If the log cannot be read, or a declared query fails.
+pub async fn changed_places(
+    snapshot: &Snapshot,
+    schema: &str,
+    cursor: &Cursor,
+    watch: &Watch,
+    layer: &Layer,
+    each: impl FnMut([u32; 4]),
+) -> Result<(), Error> {
+    let place = format!("layer \"{}\", reading what changed in {}", layer.name(), watch.table);
+    let unseen = format!("{} AND noted.watch = {}", unseen(schema, cursor), watch.id);
+    let (from, conditions) = unseen.split_once(" WHERE ").unwrap_or((&unseen, "true"));
+    let relation = match &watch.query {
+        None => format!(
+            "(SELECT ST_SetSRID(ST_MakePoint(point.x, point.y), {srid}) AS place
+              {from}, unnest(noted.x, noted.y) AS point (x, y) WHERE {conditions}
+              UNION ALL
+              SELECT other.place {from}, unnest(noted.places) AS other (place) WHERE {conditions}) AS changed_place",
+            srid = layer.srid()
+        ),
+        Some(query) => format!(
+            "(SELECT found.place
+              {from}, unnest(noted.keys) AS row_of (keys),
+                  LATERAL jsonb_populate_record(NULL::{table}, row_of.keys) AS changed,
+                  LATERAL ({query}
+                  ) AS found (place) WHERE {conditions}) AS changed_place",
+            table = watch.table
+        ),
+    };
+    places(snapshot, layer, &place, &relation, "place", each).await
+}
