@@ -20,6 +20,21 @@ pub enum TargetError {
 }
 
 impl TargetError {
+    /// Whether the target cannot be edited, but seeded.
+    #[must_use]
+    pub const fn needs_seed(&self) -> bool {
+        match self {
+            TargetError::Mbtiles(error) => matches!(error, MbtilesError::Missing { .. } | MbtilesError::View { .. }),
+            TargetError::Pmtiles(error) | TargetError::S3(S3Error::Archive(error)) => {
+                matches!(error, PmtilesError::Missing { .. } | PmtilesError::Unpacked { .. })
+            }
+            TargetError::Directory(error) => {
+                matches!(error, DirectoryError::Whole { .. } | DirectoryError::NoTileset { .. })
+            }
+            TargetError::S3(error) => matches!(error, S3Error::Whole { .. } | S3Error::NoTileset { .. }),
+        }
+    }
+
     /// Whether it failed because a stop was asked for.
     #[must_use]
     pub const fn is_interrupted(&self) -> bool {

@@ -4,14 +4,16 @@
 //! grow at their ends, nothing is sorted at the end, and the archive's hash is computed on the way.
 
 use std::fmt::Write as _;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use md5::{Digest as _, Md5};
 use rusqlite::{Connection, OpenFlags, params};
 
+use super::pending::PendingError;
 use super::staging::{FileKind, Staging, StagingError};
-use super::{Described, Finished, Metadata, Needs, Sink, TileEdit, Tileset, Written};
+use super::{Described, Finished, Metadata, Needs, ReadError, Rest, Sink, TileEdit, Tileset, Written};
 use crate::stop::Stop;
 use crate::tile::Order;
 
@@ -19,12 +21,16 @@ use crate::tile::Order;
 pub const MBTILES_APPLICATION_ID: i32 = 0x4d50_4258;
 
 /// What may be replaced, as far as its first bytes tell.
-const KIND: FileKind = FileKind {
+pub(super) const KIND: FileKind = FileKind {
     name: "MBTiles file",
     one: "an MBTiles file",
     magic: b"SQLite format 3\0",
     otherwise: "it is not an SQLite file",
 };
+
+/// Where SQLite keeps the old pages of what it writes, and where, in another mode, the new ones.
+const JOURNAL: &str = "-journal";
+const COMPANIONS: [&str; 2] = ["-wal", JOURNAL];
 
 /// Why an archive could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +47,60 @@ pub enum MbtilesError {
     Companion {
         /// The target's write-ahead log or rollback journal.
         companion: PathBuf,
+        /// The target.
+        target: PathBuf,
+    },
+    /// There is nothing to be edited.
+    #[error("there is no archive {} whose tiles could be brought up to date: seed it first", path.display())]
+    Missing {
+        /// The target.
+        path: PathBuf,
+    },
+    /// The tiles of an archive to be edited are no table.
+    #[error("{} keeps its tiles in a view over other tables, which is not changed in place: seed it anew", path.display())]
+    View {
+        /// The target.
+        path: PathBuf,
+    },
+    /// An archive to be edited could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// What is to be changed in an archive could not be kept until the end.
+    #[error(transparent)]
+    Pending(#[from] PendingError),
+    /// An archive to be edited may not be written.
+    #[error("{} may be read and not written: give yourself the right to write it, or choose another --output", path.display())]
+    ReadOnly {
+        /// The target.
+        path: PathBuf,
+    },
+    /// Others did not let an archive be edited.
+    #[error(
+        "other programs read or wrote {} for {seconds} s without a break, so nothing was changed in it: have them end their transactions, then run the command again",
+        path.display()
+    )]
+    Held {
+        /// The target.
+        path: PathBuf,
+        /// How long they were waited for.
+        seconds: u64,
+        /// What SQLite said.
+        source: SqliteCause,
+    },
+    /// Somebody else changed the archive that was edited.
+    #[error(
+        "{} was changed, replaced or removed by somebody else during the run: it is left alone. See that only one program writes it, then run the command again",
+        path.display()
+    )]
+    Changed {
+        /// The target.
+        path: PathBuf,
+    },
+    /// The run asked for something that the sink is not made for.
+    #[error("{what}: please report this; {} is unchanged", target.display())]
+    Contract {
+        /// What was asked for.
+        what: &'static str,
         /// The target.
         target: PathBuf,
     },
@@ -97,6 +157,9 @@ impl Mbtiles {
     /// another run writes it.
     pub fn create(target: &Path, stop: &Stop) -> Result<Mbtiles, MbtilesError> {
         let staging = Staging::beside(target)?;
+        if staging.replaces(&KIND)? && COMPANIONS.iter().any(|end| beside(staging.target(), end).exists()) {
+            clear_away(staging.target());
+        }
         refuse_companions(staging.target())?;
         refuse_foreign(&staging)?;
         let connection = open(staging.path(), stop).map_err(|source| failed(&staging, source))?;
@@ -138,8 +201,14 @@ impl Sink for Mbtiles {
         Needs { order: Order::ZoomColumnTmsRow, layers_apart: false }
     }
 
-    fn begin(&mut self, _tileset: &Tileset) -> Result<Option<Described>, MbtilesError> {
-        Ok(None)
+    fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, MbtilesError> {
+        match tileset.rest {
+            Rest::Vanishes => Ok(None),
+            Rest::Stays => Err(MbtilesError::Contract {
+                what: "a new archive was to keep tiles of the old one",
+                target: self.staging.target().to_owned(),
+            }),
+        }
     }
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, MbtilesError> {
@@ -198,13 +267,51 @@ fn describe(connection: &Connection, metadata: &Metadata, hash: &str) -> rusqlit
     transaction.commit()
 }
 
+/// Has SQLite undo what a killed program left half written in a file, or finish what it left in a log, and clear that away: any
+/// reader would. What a running program holds stays, and what stays is refused.
+pub(super) fn clear_away(target: &Path) {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let cleared = Connection::open_with_flags(target, flags).and_then(|connection| {
+        // The writer's lock: nobody else is writing.
+        connection.execute_batch("BEGIN IMMEDIATE; SELECT count(*) FROM sqlite_schema;")?;
+        let journal = beside(target, JOURNAL);
+        let unused =
+            is_unused(&journal).and_then(|unused| if unused { std::fs::remove_file(&journal) } else { Ok(()) });
+        connection.execute_batch("COMMIT")?;
+        connection.close().map_err(|(_, error)| error)?;
+        Ok(unused)
+    });
+    match cleared {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!("the journal beside {} is not cleared away: {error}", target.display()),
+        Err(error) => tracing::debug!("what lies beside {} is not cleared away: {error}", target.display()),
+    }
+}
+
+/// Whether it is a journal whose writer was killed before it changed anything: SQLite writes its first bytes last, and
+/// leaves it to the next writer.
+fn is_unused(journal: &Path) -> io::Result<bool> {
+    let mut first = [0xff];
+    match File::open(journal).and_then(|mut file| file.read_exact(&mut first)) {
+        Ok(()) => Ok(first == [0]),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The name of a companion of a file.
+fn beside(target: &Path, end: &str) -> PathBuf {
+    let mut companion = target.as_os_str().to_owned();
+    companion.push(end);
+    companion.into()
+}
+
 /// Refuses to put a file beside changes to another. SQLite finds a log or journal by its name alone ("Write-Ahead Logging"
 /// and "Atomic Commit In SQLite", hot journals): the first reader would apply the old file's to the new one.
 fn refuse_companions(target: &Path) -> Result<(), MbtilesError> {
-    for end in ["-wal", "-journal"] {
-        let mut companion = target.as_os_str().to_owned();
-        companion.push(end);
-        let companion = PathBuf::from(companion);
+    for end in COMPANIONS {
+        let companion = beside(target, end);
         match std::fs::metadata(&companion) {
             // An empty one holds no changes.
             Ok(found) if found.len() == 0 => {}

@@ -6,9 +6,9 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, ffi};
 
-use super::mbtiles::SqliteCause;
+use super::mbtiles::{SqliteCause, clear_away};
 use super::metadata::MANIFEST_KEY;
 use super::{Described, ReadError, TileReader, VectorLayer};
 use crate::tile::{Order, TileCoord, TileId, Zoom};
@@ -25,12 +25,22 @@ pub struct MbtilesReader {
 }
 
 impl MbtilesReader {
-    /// Opens an archive; it is never written.
+    /// Opens an archive. It is only read, unless a killed program has left it half written: then SQLite has to undo that first.
     ///
     /// # Errors
     /// If there is none, or the file is something else.
     pub fn open(path: &Path) -> Result<MbtilesReader, ReadError> {
         begins_as_sqlite(path)?;
+        match MbtilesReader::open_read_only(path) {
+            Err(ReadError::HalfWritten { .. }) => {
+                clear_away(path);
+                MbtilesReader::open_read_only(path)
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_read_only(path: &Path) -> Result<MbtilesReader, ReadError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let opened = Connection::open_with_flags(path, flags).and_then(|connection| {
             // A view of somebody else's file is not to call functions with effects, and broken pages are to be noticed. One
@@ -41,7 +51,12 @@ impl MbtilesReader {
             Ok(connection)
         });
         let connection = opened.map_err(|error| failed(path, error))?;
-        let reader = MbtilesReader { connection, path: path.to_owned() };
+        MbtilesReader::over(connection, path.to_owned())
+    }
+
+    /// Takes a connection to the archive as it is.
+    pub(super) fn over(connection: Connection, path: PathBuf) -> Result<MbtilesReader, ReadError> {
+        let reader = MbtilesReader { connection, path };
         reader.is_of_vector_tiles()?;
         Ok(reader)
     }
@@ -247,8 +262,11 @@ fn begins_as_sqlite(path: &Path) -> Result<(), ReadError> {
 }
 
 /// What SQLite says, in the reader's words.
-fn failed(path: &Path, error: rusqlite::Error) -> ReadError {
+pub(super) fn failed(path: &Path, error: rusqlite::Error) -> ReadError {
     let place = path.display().to_string();
+    if error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_READONLY_ROLLBACK) {
+        return ReadError::HalfWritten { path: path.to_owned() };
+    }
     match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => {
             ReadError::Foreign { place, kind: KIND, what: "SQLite cannot read it".to_owned() }

@@ -49,7 +49,7 @@ pub struct VectorLayer {
 pub(super) const MANIFEST_KEY: &str = "oar_tiles_manifest";
 
 /// The program, as targets name it.
-pub(super) const GENERATOR: &str = concat!("oar-tiles ", env!("CARGO_PKG_VERSION"));
+pub const GENERATOR: &str = concat!("oar-tiles ", env!("CARGO_PKG_VERSION"));
 
 impl Metadata {
     /// Longitude, latitude and zoom at which a map may begin.
@@ -62,9 +62,14 @@ impl Metadata {
     /// The names and values of MBTiles 1.3, section "Metadata", which GDAL also reads from a directory's `metadata.json`;
     /// the manifest is the last. All values are text.
     pub(super) fn rows(&self) -> Vec<(&'static str, String)> {
+        self.every_row().into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+
+    /// The same, with the names of those that have no value: what a target said there is to go.
+    pub(super) fn every_row(&self) -> [(&'static str, Option<String>); 13] {
         let [west, south, east, north] = self.bounds;
         let (longitude, latitude, zoom) = self.center();
-        let rows = [
+        [
             ("name", Some(self.name.clone())),
             ("format", Some("pbf".to_owned())),
             ("bounds", Some(format!("{west:.6},{south:.6},{east:.6},{north:.6}"))),
@@ -78,8 +83,7 @@ impl Metadata {
             ("json", Some(json!({ "vector_layers": self.vector_layers }).to_string())),
             ("generator", Some(GENERATOR.to_owned())),
             (MANIFEST_KEY, Some(self.manifest.clone()).filter(|manifest| !manifest.is_empty())),
-        ];
-        rows.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+        ]
     }
 
     /// The JSON object of a PMTiles archive (PMTiles v3, section 5), the manifest as an object in it. Bounds, zooms and center

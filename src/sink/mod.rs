@@ -1,19 +1,21 @@
 //! Where tiles go, and how what is there is read back.
 //!
-//! | target | written by | read by | how a run changes it |
-//! |---|---|---|---|
-//! | MBTiles file | [`Mbtiles`] | [`MbtilesReader`] | replaced as a whole |
-//! | PMTiles file | [`Pmtiles`] | [`PmtilesReader`] | replaced as a whole |
-//! | directory | [`Directory`] | [`DirectoryReader`] | brought in line, tile by tile |
-//! | S3 prefix | [`S3`] | [`S3Reader`] | brought in line, tile by tile |
-//! | PMTiles in S3 | [`S3Pmtiles`] | [`S3Object::pmtiles`] | replaced as a whole |
+//! | target | written by | read by | how a run of all tiles changes it | how edits change it ([`Rest::Stays`]) |
+//! |---|---|---|---|---|
+//! | MBTiles file | [`Mbtiles`], [`MbtilesEdit`] | [`MbtilesReader`] | replaced as a whole | in place, in one transaction |
+//! | PMTiles file | [`Pmtiles`] | [`PmtilesReader`] | replaced as a whole | replaced; what stays is copied |
+//! | directory | [`Directory`] | [`DirectoryReader`] | brought in line, tile by tile | tile by tile, without a walk |
+//! | S3 prefix | [`S3`] | [`S3Reader`] | brought in line, tile by tile | tile by tile, without a listing |
+//! | PMTiles in S3 | [`S3Pmtiles`] | [`S3Object::pmtiles`] | replaced as a whole | fetched, rebuilt, replaced |
 
 mod directory;
 mod error;
 mod mbtiles;
 mod mbtiles_check;
+mod mbtiles_edit;
 mod mbtiles_read;
 mod metadata;
+mod pending;
 mod pmtiles;
 mod read;
 mod s3;
@@ -25,8 +27,10 @@ use crate::tile::{Order, TileId};
 pub use directory::{Directory, DirectoryError, DirectoryReader, directory_versions, switch_directory};
 pub use error::TargetError;
 pub use mbtiles::{MBTILES_APPLICATION_ID, Mbtiles, MbtilesError};
+pub use mbtiles_edit::MbtilesEdit;
 pub use mbtiles_read::MbtilesReader;
-pub use metadata::{Metadata, VectorLayer};
+pub use metadata::{GENERATOR, Metadata, VectorLayer};
+pub use pending::PendingError;
 pub use pmtiles::{Pmtiles, PmtilesError, PmtilesReader};
 pub use read::{Described, ReadError, TileReader};
 pub use s3::{
@@ -135,13 +139,14 @@ pub struct Finished {
 
 /// A target that takes tiles.
 ///
-/// The contract, which `tests/it/sink_contract.rs` checks for every sink:
+/// The contract, which `tests/it/sink_contract.rs` and `edit_contract.rs` check for every sink:
 /// - Edits come in the order that [`Sink::needs`] asks for, each tile at most once.
 /// - [`Sink::write`] accounts for every edit handed over: `written.total() == edits.len()`.
 /// - A tile that was accepted is not durable yet. It is when [`Sink::finish`] returned `Ok`; the sink then has synced
 ///   what it wrote, and the manifest was the last thing to become visible.
-/// - Nobody ever sees half a tile. An archive is the old one until `finish` succeeds, and the new one then. A target that is
-///   brought in line shows each tile old or new, and the old manifest until every tile is new.
+/// - Nobody ever sees half a tile. An archive is the old one until `finish` succeeds, and the new one then, also where it is
+///   edited in place. A target that is brought in line shows each tile old or new, and the old manifest until every tile is
+///   new.
 /// - After `finish` the target holds the tiles put, those outside of the run's responsibility (other zooms, other boxes) as
 ///   they were, and no others; what is not a tile of the tileset was never touched. With [`Rest::Stays`] it also holds
 ///   every tile that was not handed over, byte for byte as it was, and what is equal already is not written.
@@ -157,7 +162,8 @@ pub trait Sink: Send {
     fn needs(&self) -> Needs;
 
     /// Is told what is coming, once, before the first edit. A target that is brought in line looks at what it holds, and gives
-    /// what it said about itself up to now: tiles outside of the run's scope stay.
+    /// what it said about itself up to now: tiles outside of the run's scope stay. With [`Rest::Stays`] every target gives
+    /// that; no other run of ours changes it any more.
     ///
     /// # Errors
     /// If the target holds something else, or cannot be read.

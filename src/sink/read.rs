@@ -55,6 +55,15 @@ pub enum ReadError {
         /// What is broken, and where.
         what: String,
     },
+    /// A program was killed while it wrote the target, and nobody who may write it has come by since.
+    #[error(
+        "{} was left half written by a program that was killed, and you may not write it: open it once as a user who may, with sqlite3 or by any command of oar-tiles, which undoes that",
+        path.display()
+    )]
+    HalfWritten {
+        /// The file.
+        path: PathBuf,
+    },
     /// The system refused.
     #[error("cannot read {}", path.display())]
     Io {

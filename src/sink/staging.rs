@@ -93,6 +93,13 @@ pub enum StagingError {
     },
 }
 
+impl StagingError {
+    /// There is no room for a file that is changed in place.
+    pub(super) fn no_room(path: PathBuf, source: impl Error + Send + Sync + 'static) -> StagingError {
+        StagingError::DiskFull { target: path.clone(), path, source: Box::new(source) }
+    }
+}
+
 /// What an old target must be, so that it may be replaced.
 #[derive(Debug)]
 pub(super) struct FileKind {

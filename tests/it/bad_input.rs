@@ -162,16 +162,29 @@ fn an_output_that_cannot_be_replaced_is_left_alone() {
     }
 }
 
-/// Readers would apply what lies there to the new file.
+/// Readers would apply what lies there to the new file. What a killed program left beside an archive is cleared away as any reader
+/// would; what a running one holds, or what lies beside nothing, is not.
 #[test]
-fn what_sqlite_left_beside_the_old_file_is_refused_until_it_is_cleared_away() {
-    // A program that ended in mid-write: its changes are in the "-wal" alone.
+fn what_sqlite_left_beside_the_old_file_is_cleared_away_or_refused() {
+    // A program in mid-write: its changes are in the "-wal" alone.
     let program = OldTarget::new();
     let connection = Connection::open(&program.path).unwrap();
     connection.execute_batch("PRAGMA journal_mode = WAL; UPDATE tiles SET tile_data = x'00';").unwrap();
     let log = std::fs::read(program.path.with_file_name("t.mbtiles-wal")).unwrap();
     let before = std::fs::read(&program.path).unwrap();
     assert!(!log.is_empty());
+    let refuses = |path: &Path, left: &Path| {
+        let (shown, there) = (path.display(), names(path.parent().unwrap()));
+        let (target, bytes) = (std::fs::read(path).ok(), std::fs::read(left).unwrap());
+        let text = format!(
+            "error: {} lies beside the output {shown} and would be applied to the new file: end the program that has the old one open and run sqlite3 '{shown}' .tables, which clears it away; or remove it, with the changes that it holds\n",
+            left.display()
+        );
+        run(&mut seed_command(NOWHERE, path, &[])).fails(1, &[&text]);
+        assert_eq!(names(path.parent().unwrap()), there, "nothing comes or goes: {text}");
+        assert!(std::fs::read(path).ok() == target && std::fs::read(left).unwrap() == bytes, "{text}");
+    };
+    refuses(&program.path, &program.path.with_file_name("t.mbtiles-wal"));
     for target in [Some(&before[..]), Some(b""), None] {
         for (end, bytes) in [("-wal", &log[..]), ("-journal", b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7")] {
             let folder = tempfile::tempdir().unwrap();
@@ -180,19 +193,20 @@ fn what_sqlite_left_beside_the_old_file_is_refused_until_it_is_cleared_away() {
                 std::fs::write(&path, target).unwrap();
             }
             std::fs::write(&left, bytes).unwrap();
-            let (shown, there) = (path.display(), names(folder.path()));
-            let text = format!(
-                "error: {} lies beside the output {shown} and would be applied to the new file: end the program that has the old one open and run sqlite3 '{shown}' .tables, which clears it away; or remove it, with the changes that it holds\n",
-                left.display()
-            );
-            run(&mut seed_command(NOWHERE, &path, &[])).fails(1, &[&text]);
-            assert_eq!(names(folder.path()), there, "nothing comes or goes: {text}");
-            assert!(target.is_none_or(|target| std::fs::read(&path).unwrap() == target), "{text}");
-            assert!(std::fs::read(&left).unwrap() == bytes, "{text}");
+            if target == Some(&before[..]) {
+                run(&mut seed_command(NOWHERE, &path, &[])).fails(1, &["cannot reach the database"]);
+                assert_eq!(names(folder.path()).len(), 1, "{end} is cleared away");
+                let held =
+                    Connection::open(&path).unwrap().query_row("SELECT tile_data FROM tiles", [], |row| row.get(0));
+                let expected = if end == "-wal" { vec![0] } else { vec![0x1a, 0] };
+                assert_eq!(held, Ok(expected), "what was committed stays");
+                continue;
+            }
+            refuses(&path, &left);
             // What the message says helps.
             let tables = "SELECT count(*) FROM sqlite_schema";
             Connection::open(&path).unwrap().query_row(tables, [], |row| row.get::<_, i64>(0)).unwrap();
-            assert!(!left.exists(), "{text}");
+            assert!(!left.exists(), "{end}");
             // An empty one holds nothing.
             std::fs::write(&left, b"").unwrap();
             run(&mut seed_command(NOWHERE, &path, &[])).fails(1, &["cannot reach the database"]);

@@ -1,134 +1,14 @@
 //! The sink's contract (`src/sink/mod.rs`), held by every sink: one suite, the in-memory sink and the fault-injecting one included.
+//! What concerns edits of a target, whose other tiles stay, is in `edit_contract.rs`.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use oar_tiles::sink::{Publish, Sink as _, TileEdit};
 
-use oar_tiles::sink::{
-    Described, Directory, DirectoryReader, Mbtiles, MbtilesReader, Metadata, Pmtiles, PmtilesReader, Publish, Rest, S3,
-    S3Reader, Scope, Sink, Template, TileEdit, TileReader, Tileset, TreeOptions, VectorLayer, Written,
+use super::support::s3::Prefix;
+use super::support::sinks::{Faulty, MemoryTarget};
+use super::support::targets::{
+    Held, InBucket, OfMbtiles, PmtilesFile, Target, edits, held_by, in_folder, look, metadata, needs, once_free,
+    tileset, tree, write,
 };
-use oar_tiles::stop::Stop;
-use oar_tiles::tile::{Coverage, Slice, TileCoord, TileId, Zoom};
-
-use super::support::s3::{Prefix, options};
-use super::support::sinks::{Faulty, Memory, MemoryTarget};
-
-/// Tiles as a target holds them.
-type Held = BTreeMap<(u8, u32, u32, Option<u16>), Vec<u8>>;
-
-/// A target that the suite can write again and again, and look into.
-trait Target {
-    type Sink: Sink;
-    fn sink(&self) -> Result<Self::Sink, <Self::Sink as Sink>::Error>;
-    fn reader(&self) -> Option<Box<dyn TileReader>>;
-    /// Whether runs change tiles one by one, rather than replacing the whole.
-    fn in_line(&self) -> bool;
-    /// What a second writer is told.
-    fn busy(&self) -> &'static str {
-        "another run is writing "
-    }
-}
-
-fn key(id: TileId) -> (u8, u32, u32, Option<u16>) {
-    let layer = match id.slice {
-        Slice::Whole => None,
-        Slice::Layer(number) => Some(number),
-    };
-    (id.coord.zoom().get(), id.coord.x(), id.coord.y(), layer)
-}
-
-fn tile(zoom: u8, x: u32, y: u32) -> TileCoord {
-    TileCoord::new(Zoom::new(zoom).unwrap(), x, y).unwrap()
-}
-
-fn metadata(manifest: &str) -> Metadata {
-    let layer = |id: &str| VectorLayer { id: id.to_owned(), maxzoom: 7, ..VectorLayer::default() };
-    Metadata {
-        name: "contract".to_owned(),
-        description: Some("what every sink promises".to_owned()),
-        attribution: None,
-        version: None,
-        zooms: "0-7".parse().unwrap(),
-        bounds: [-10.0, -20.0, 30.0, 40.0],
-        vector_layers: vec![layer("a"), layer("b/ü")],
-        manifest: format!("{{\"fingerprint\":\"contract\",\"run\":\"{manifest}\"}}"),
-    }
-}
-
-fn tileset(zooms: &str, bbox: &[&str]) -> Tileset {
-    let boxes: Vec<_> = bbox.iter().map(|text| text.parse().unwrap()).collect();
-    Tileset {
-        fingerprint: "contract".to_owned(),
-        layers: vec!["a".to_owned(), "b/ü".to_owned()],
-        scope: Scope { zooms: zooms.parse().unwrap(), coverage: Coverage::new(&boxes) },
-        rest: Rest::Vanishes,
-    }
-}
-
-/// Some tiles of zooms 0 to 7: their bytes differ by `version` where `changes` says so, every fifth renders to nothing.
-fn edits(needs: oar_tiles::sink::Needs, version: u8, changes: impl Fn(TileCoord) -> bool) -> Vec<TileEdit> {
-    let mut tiles: Vec<TileCoord> =
-        (0..=7).flat_map(|zoom| (0..1_u32 << zoom).map(move |i| tile(zoom, i, i * 7 % (1 << zoom)))).collect();
-    tiles.sort_by_key(|tile| needs.order.place(*tile));
-    let slices: &[Slice] = if needs.layers_apart { &[Slice::Layer(0), Slice::Layer(1)] } else { &[Slice::Whole] };
-    let mut edits = Vec::new();
-    for coord in tiles {
-        for slice in slices {
-            let id = TileId { coord, slice: *slice };
-            if coord.x() % 5 == 4 {
-                edits.push(TileEdit::Remove(id));
-            } else {
-                let version = if changes(coord) { version } else { 0 };
-                let same =
-                    if coord.zoom().get() == 6 { b"the same bytes".to_vec() } else { id.to_string().into_bytes() };
-                edits.push(TileEdit::Put(id, [&[0x1f, 0x8b, version][..], &same].concat().into()));
-            }
-        }
-    }
-    edits
-}
-
-fn held_by(edits: &[TileEdit]) -> Held {
-    let put = |edit: &TileEdit| match edit {
-        TileEdit::Put(id, bytes) => Some((key(*id), bytes.to_vec())),
-        TileEdit::Remove(_) => None,
-    };
-    edits.iter().filter_map(put).collect()
-}
-
-/// Everything that a target holds, read in pieces, and what it says about itself.
-fn look<T: Target>(target: &T) -> (Held, Described) {
-    let Some(mut reader) = target.reader() else { return (Held::new(), Described::default()) };
-    let ids = reader.list().unwrap();
-    let mut held = Held::new();
-    for piece in ids.chunks(100) {
-        for (id, bytes) in piece.iter().zip(reader.read(piece).unwrap()) {
-            let twice = held.insert(key(*id), bytes.expect("a tile that is listed can be read").to_vec());
-            assert_eq!(twice, None, "{id} is listed twice");
-        }
-    }
-    let absent = TileId { coord: tile(7, 1, 100), slice: ids.first().map_or(Slice::Whole, |id| id.slice) };
-    assert_eq!(reader.read(&[absent]).unwrap(), [None]);
-    (held, reader.describe().unwrap())
-}
-
-/// A whole run; gives what was written and how many tiles were deleted.
-fn write<T: Target>(target: &T, edits: Vec<TileEdit>, tileset: &Tileset, manifest: &str) -> (Written, u64) {
-    let mut sink = target.sink().unwrap();
-    sink.begin(tileset).unwrap();
-    let mut written = Written::default();
-    for piece in edits.chunks(33) {
-        let of_piece = sink.write(piece.to_vec()).unwrap();
-        assert_eq!(of_piece.total(), piece.len() as u64, "every edit is accounted for");
-        written += of_piece;
-    }
-    let finished = sink.finish(&metadata(manifest)).unwrap();
-    (written, finished.deleted)
-}
-
-fn needs<T: Target>(target: &T) -> oar_tiles::sink::Needs {
-    target.sink().unwrap().needs()
-}
 
 fn holds_what_was_put_and_nothing_else<T: Target>(target: &T) {
     let needs = needs(target);
@@ -182,7 +62,7 @@ fn an_unfinished_run_shows_no_manifest_and_the_next_one_is_right<T: Target>(targ
     let first = edits(needs, 0, |_| false);
     write(target, first.clone(), &tileset("0-7", &[]), "first");
     let second = edits(needs, 2, |tile| tile.zoom().get() > 3);
-    let mut sink = target.sink().unwrap();
+    let mut sink = once_free(|| target.sink());
     sink.begin(&tileset("0-7", &[])).unwrap();
     sink.write(second[..second.len() / 2].to_vec()).unwrap();
     drop(sink);
@@ -199,11 +79,11 @@ fn an_unfinished_run_shows_no_manifest_and_the_next_one_is_right<T: Target>(targ
 }
 
 fn a_second_writer_is_told<T: Target>(target: &T) {
-    let first = target.sink().unwrap();
+    let first = once_free(|| target.sink());
     let Err(refused) = target.sink() else { panic!("two writers at once") };
     assert!(refused.to_string().contains(target.busy()), "{refused}");
     drop(first);
-    drop(target.sink().unwrap());
+    drop(once_free(|| target.sink()));
 }
 
 fn a_failing_write_leaves_a_target_that_the_next_run_makes_right<T: Target>(target: &T) {
@@ -211,7 +91,7 @@ fn a_failing_write_leaves_a_target_that_the_next_run_makes_right<T: Target>(targ
     let first = edits(needs, 0, |_| false);
     write(target, first.clone(), &tileset("0-7", &[]), "first");
     for fails_at in [0, 1, 3] {
-        let mut sink = Faulty::new(target.sink().unwrap(), fails_at);
+        let mut sink = Faulty::new(once_free(|| target.sink()), fails_at);
         let failed = (|| {
             sink.begin(&tileset("0-7", &[])).map(drop)?;
             for piece in edits(needs, 3, |_| true).chunks(33) {
@@ -244,101 +124,6 @@ fn keeps_the_contract<T: Target>(new: impl Fn() -> T) {
     a_second_writer_is_told(&new());
     a_failing_write_leaves_a_target_that_the_next_run_makes_right(&new());
     an_empty_tileset_is_a_valid_target(&new());
-}
-
-struct File<K> {
-    folder: tempfile::TempDir,
-    kind: K,
-}
-
-fn in_folder<K>(kind: K) -> File<K> {
-    File { folder: tempfile::tempdir().unwrap(), kind }
-}
-
-impl<K> File<K> {
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-}
-
-struct OfMbtiles;
-
-impl Target for File<OfMbtiles> {
-    type Sink = Mbtiles;
-    fn sink(&self) -> Result<Mbtiles, <Mbtiles as Sink>::Error> {
-        Mbtiles::create(&self.path("t.mbtiles"), &Stop::new())
-    }
-    fn reader(&self) -> Option<Box<dyn TileReader>> {
-        let path = self.path("t.mbtiles");
-        path.exists().then(|| Box::new(MbtilesReader::open(&path).unwrap()) as Box<dyn TileReader>)
-    }
-    fn in_line(&self) -> bool {
-        false
-    }
-}
-
-impl Target for File<TreeOptions> {
-    type Sink = Directory;
-    fn sink(&self) -> Result<Directory, <Directory as Sink>::Error> {
-        Directory::create(&self.path("tiles"), self.kind.clone(), &Stop::new())
-    }
-    fn reader(&self) -> Option<Box<dyn TileReader>> {
-        let template = Template::new("{z}/{x}/{y}.pbf").unwrap();
-        Some(Box::new(DirectoryReader::open(&self.path("tiles"), &template).unwrap()))
-    }
-    fn in_line(&self) -> bool {
-        self.kind.publish == Publish::InPlace
-    }
-}
-
-struct PmtilesFile;
-
-impl Target for File<PmtilesFile> {
-    type Sink = Pmtiles;
-    fn sink(&self) -> Result<Pmtiles, <Pmtiles as Sink>::Error> {
-        Pmtiles::create(&self.path("t.pmtiles"), &Stop::new())
-    }
-    fn reader(&self) -> Option<Box<dyn TileReader>> {
-        Some(Box::new(PmtilesReader::open(&self.path("t.pmtiles")).unwrap()))
-    }
-    fn in_line(&self) -> bool {
-        false
-    }
-}
-
-impl Target for MemoryTarget {
-    type Sink = Memory;
-    fn sink(&self) -> Result<Memory, <Memory as Sink>::Error> {
-        self.open()
-    }
-    fn reader(&self) -> Option<Box<dyn TileReader>> {
-        Some(Box::new(self.clone()))
-    }
-    fn in_line(&self) -> bool {
-        true
-    }
-}
-
-/// A prefix of a bucket.
-struct InBucket(Prefix, TreeOptions);
-
-impl Target for InBucket {
-    type Sink = S3;
-    fn sink(&self) -> Result<S3, <S3 as Sink>::Error> {
-        self.0.sink_with(options(&self.0.endpoint), self.1.clone())
-    }
-    fn reader(&self) -> Option<Box<dyn TileReader>> {
-        let template = Template::new("{z}/{x}/{y}.pbf").unwrap();
-        let (handle, options) = (self.0.runtime.handle().clone(), options(&self.0.endpoint));
-        Some(Box::new(S3Reader::open(self.0.location.clone(), options, &template, handle).unwrap()))
-    }
-    fn in_line(&self) -> bool {
-        self.1.publish == Publish::InPlace
-    }
-}
-
-fn tree(template: &str, publish: Publish) -> TreeOptions {
-    TreeOptions { template: Template::new(template).unwrap(), publish, force: false, public_url: None, packed: true }
 }
 
 #[test]

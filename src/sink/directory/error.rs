@@ -75,6 +75,21 @@ pub enum DirectoryError {
         /// The output.
         path: PathBuf,
     },
+    /// Its versions are whole.
+    #[error(
+        "{} is published with publish = \"versioned\", and a version is written as a whole: seed it, or publish in place",
+        path.display()
+    )]
+    Whole {
+        /// The output.
+        path: PathBuf,
+    },
+    /// There is nothing to be edited.
+    #[error("{} holds no tileset of oar-tiles that could be brought up to date: seed it first", path.display())]
+    NoTileset {
+        /// The output.
+        path: PathBuf,
+    },
     /// No room.
     #[error("no room to write {}: make room on its disk and run the command again; the tiles written so far are kept, the manifest is unchanged", path.display())]
     DiskFull {

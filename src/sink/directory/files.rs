@@ -12,8 +12,19 @@ use crate::stop::Stop;
 pub(super) struct Wanted {
     pub(super) name: String,
     pub(super) bytes: Box<[u8]>,
-    /// Whether there is a file of this name.
+    /// Whether there may be a file of this name.
     pub(super) held: bool,
+}
+
+/// What has become of a tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Brought {
+    /// Its file holds these bytes already.
+    Unchanged,
+    /// Its file held others.
+    Replaced,
+    /// It had no file.
+    Added,
 }
 
 /// What writes the files of one target, one at a time.
@@ -52,27 +63,19 @@ impl Files {
         }
     }
 
-    /// Puts bytes under a name unless they are there already; gives whether they had to be written.
-    pub(super) fn bring_in_line(&mut self, tile: &Wanted) -> Result<bool, DirectoryError> {
-        if tile.held && self.holds(&tile.name, &tile.bytes)? {
-            return Ok(false);
-        }
-        self.put(&tile.name, &tile.bytes).map(|()| true)
+    /// Puts bytes under a name unless they are there already.
+    pub(super) fn bring_in_line(&mut self, tile: &Wanted) -> Result<Brought, DirectoryError> {
+        let brought = match if tile.held { self.read(&tile.name)? } else { None } {
+            Some(found) if *found == *tile.bytes => return Ok(Brought::Unchanged),
+            Some(_) => Brought::Replaced,
+            None => Brought::Added,
+        };
+        self.put(&tile.name, &tile.bytes).map(|()| brought)
     }
 
     /// The path of a name.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
-    }
-
-    /// Whether a file holds exactly these bytes.
-    pub(super) fn holds(&self, name: &str, bytes: &[u8]) -> Result<bool, DirectoryError> {
-        let path = self.path(name);
-        match fs::read(&path) {
-            Ok(found) => Ok(found == bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(source) => Err(DirectoryError::io("read", &path, source)),
-        }
     }
 
     /// Puts bytes under a name: readers see the old file or the new one.
@@ -91,7 +94,7 @@ impl Files {
 
     /// The same, unless the file holds these bytes already: its time stays, so that what clients have cached stays good.
     pub(super) fn keep_durably(&mut self, name: &str, bytes: &[u8]) -> Result<(), DirectoryError> {
-        if self.holds(name, bytes)? { Ok(()) } else { self.put_durably(name, bytes) }
+        if self.read(name)?.as_deref() == Some(bytes) { Ok(()) } else { self.put_durably(name, bytes) }
     }
 
     fn write(&mut self, name: &str, bytes: &[u8], durably: bool) -> Result<(), DirectoryError> {
@@ -158,15 +161,18 @@ impl Files {
         Ok(())
     }
 
-    /// Removes a file, and the folders below the target that it leaves empty.
-    pub(super) fn remove(&mut self, name: &str) -> Result<(), DirectoryError> {
+    /// Removes a file, and the folders below the target that it leaves empty; gives whether there was one.
+    pub(super) fn remove(&mut self, name: &str) -> Result<bool, DirectoryError> {
+        use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
         let path = self.path(name);
-        self.note_changed(name);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(DirectoryError::io("remove", &path, error));
-            }
-            _ => {}
+        let removed = match fs::remove_file(&path) {
+            Ok(()) => true,
+            // A folder of that name is no tile.
+            Err(error) if matches!(error.kind(), NotFound | NotADirectory | IsADirectory) => false,
+            Err(source) => return Err(DirectoryError::io("remove", &path, source)),
+        };
+        if removed {
+            self.note_changed(name);
         }
         for folder in
             path.ancestors().skip(1).take_while(|folder| *folder != self.root && folder.starts_with(&self.root))
@@ -177,7 +183,7 @@ impl Files {
             }
             self.folder = PathBuf::new();
         }
-        Ok(())
+        Ok(removed)
     }
 
     /// The bytes under a name, if there is a file.
@@ -215,11 +221,12 @@ impl Files {
     }
 }
 
-/// The bytes of a file, if it is there.
+/// The bytes of a file, if it is there; a folder is none.
 pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory | IsADirectory) => Ok(None),
         Err(error) => Err(error),
     }
 }

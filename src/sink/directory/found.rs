@@ -66,6 +66,16 @@ impl Found {
         self.manifest.is_some() || self.started.is_some()
     }
 
+    /// Whether a run was finished in it.
+    pub(super) fn is_finished(&self) -> bool {
+        self.manifest.is_some()
+    }
+
+    /// What the target said about itself.
+    pub(super) fn described(self) -> Described {
+        self.noted.described
+    }
+
     /// The fingerprint of the tiles in it: of those that were begun, for they lie there now.
     fn fingerprint(&self) -> Option<&str> {
         self.started.as_ref().map(|started| started.begun.fingerprint.as_str()).or(self.manifest.as_deref())

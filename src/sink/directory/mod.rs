@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use super::staging::NoFolder;
 use super::tree::notes::{self, Begun};
 use super::tree::{Inventory, Latest, OWN_FOLDER, Publish, Template, TreeOptions};
-use super::{Described, Finished, Metadata, Needs, Sink, TileEdit, Tileset, Written};
+use super::{Described, Finished, Metadata, Needs, Rest, Sink, TileEdit, Tileset, Written};
 use crate::stop::Stop;
 use crate::tile::{Order, TileId};
 
@@ -22,7 +22,7 @@ pub use error::DirectoryError;
 pub use read::DirectoryReader;
 pub use versions::{directory_versions, switch_directory};
 
-use files::{Files, Wanted};
+use files::{Brought, Files, Wanted};
 use found::{BEGUN, Found, Started};
 use lock::Lock;
 
@@ -50,7 +50,9 @@ struct Run {
     fingerprint: String,
     template: Template,
     layers: Vec<String>,
-    inventory: Inventory,
+    /// What the target held at the beginning and the run is responsible for; `None` where what is not handed over stays: each tile
+    /// is then looked for by itself.
+    inventory: Option<Inventory>,
     deleted: u64,
     /// With versions: the one that is written, and those before.
     version: Option<(String, Option<Latest>)>,
@@ -127,6 +129,14 @@ impl Directory {
 
     fn begin_run(&mut self, tileset: &Tileset) -> Result<Option<Described>, DirectoryError> {
         let found = Found::read(&self.files, self.options.force)?;
+        if tileset.rest == Rest::Stays {
+            if self.options.publish != Publish::InPlace {
+                return Err(DirectoryError::Whole { path: self.root.clone() });
+            }
+            if !found.is_finished() {
+                return Err(DirectoryError::NoTileset { path: self.root.clone() });
+            }
+        }
         if !self.options.force {
             found.allows(&self.root, &self.options, tileset)?;
         }
@@ -136,7 +146,10 @@ impl Directory {
             template = template.with_version(version);
         }
         let ours = self.options.force || version.is_some() || found.is_ours();
-        let inventory = self.take_inventory(&template, tileset, ours)?;
+        let inventory = match tileset.rest {
+            Rest::Vanishes => Some(self.take_inventory(&template, tileset, ours)?),
+            Rest::Stays => None,
+        };
         for files in std::iter::once(&self.files).chain(&self.others) {
             files.clear()?;
         }
@@ -147,8 +160,12 @@ impl Directory {
                 .map_err(|source| DirectoryError::Note { path: self.root.join(&name), source })?;
             self.files.put_durably(&name, &body)?;
         }
-        // A new version is written as a whole.
-        let before = if version.is_none() { found.before(tileset) } else { None };
+        let before = match tileset.rest {
+            Rest::Stays => Some(found.described()),
+            // A new version is written as a whole.
+            Rest::Vanishes if version.is_some() => None,
+            Rest::Vanishes => found.before(tileset),
+        };
         let (fingerprint, layers) = (tileset.fingerprint.clone(), tileset.layers.clone());
         self.run = Some(Run { fingerprint, template, layers, inventory, deleted: 0, version });
         Ok(before)
@@ -208,23 +225,30 @@ impl Sink for Directory {
         let mut written = Written::default();
         let mut wanted = Vec::with_capacity(edits.len());
         for edit in edits {
-            let met = run.inventory.meet(edit.id())?;
-            run.deleted += remove_all(&mut self.files, &run.template, &met.passed)?;
-            match edit {
-                TileEdit::Put(id, bytes) => {
-                    written.added += u64::from(met.here.is_none());
-                    wanted.push(Wanted { name: run.template.name(id), bytes, held: met.here.is_some() });
+            let id = edit.id();
+            let held = match &mut run.inventory {
+                Some(inventory) => {
+                    let met = inventory.meet(id)?;
+                    run.deleted += remove_all(&mut self.files, &run.template, &met.passed)?;
+                    met.here.is_some()
                 }
+                // It may be there.
+                None => true,
+            };
+            match edit {
+                TileEdit::Put(id, bytes) => wanted.push(Wanted { name: run.template.name(id), bytes, held }),
                 TileEdit::Remove(id) => {
-                    if met.here.is_some() {
+                    if held {
                         written.deleted += remove_all(&mut self.files, &run.template, &[id])?;
                     }
                     written.removed += 1;
                 }
             }
         }
+        let brought = bring_in_line(&mut self.files, &mut self.others, &wanted)?;
         run.deleted += written.deleted;
-        written.stored = bring_in_line(&mut self.files, &mut self.others, &wanted)?;
+        written.added = brought.added;
+        written.stored = brought.added + brought.replaced;
         written.unchanged = wanted.len() as u64 - written.stored;
         Ok(written)
     }
@@ -234,8 +258,8 @@ impl Sink for Directory {
         let Some(mut run) = self.run.take() else {
             return Ok(Finished { place, deleted: 0, in_flight: None });
         };
-        loop {
-            let vanished = run.inventory.rest()?;
+        while let Some(inventory) = &mut run.inventory {
+            let vanished = inventory.rest()?;
             if vanished.is_empty() {
                 break;
             }
@@ -250,30 +274,45 @@ impl Sink for Directory {
     }
 }
 
-/// Brings tiles in line with several writers at once; gives how many had to be written.
-fn bring_in_line(files: &mut Files, others: &mut [Files], wanted: &[Wanted]) -> Result<u64, DirectoryError> {
+/// What has become of some tiles.
+#[derive(Debug, Default)]
+struct Tally {
+    added: u64,
+    replaced: u64,
+}
+
+/// Brings tiles in line with several writers at once.
+fn bring_in_line(files: &mut Files, others: &mut [Files], wanted: &[Wanted]) -> Result<Tally, DirectoryError> {
     let share = wanted.len().div_ceil(others.len() + 1).max(FEWEST);
     let mut shares = wanted.chunks(share);
     let first = shares.next().unwrap_or_default();
     let write = |files: &mut Files, share: &[Wanted]| {
-        share.iter().try_fold(0, |stored, tile| Ok(stored + u64::from(files.bring_in_line(tile)?)))
+        share.iter().try_fold(Tally::default(), |mut tally, tile| {
+            match files.bring_in_line(tile)? {
+                Brought::Unchanged => {}
+                Brought::Replaced => tally.replaced += 1,
+                Brought::Added => tally.added += 1,
+            }
+            Ok(tally)
+        })
     };
     std::thread::scope(|scope| {
         let at_once: Vec<_> =
             others.iter_mut().zip(shares).map(|(files, share)| scope.spawn(move || write(files, share))).collect();
         // Every writer is waited for, whichever fails first.
-        let mut stored = write(files, first);
+        let mut all = write(files, first);
         for writer in at_once {
             let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            stored = stored.and_then(|stored| Ok(stored + written?));
+            all = all.and_then(|all| {
+                let written = written?;
+                Ok(Tally { added: all.added + written.added, replaced: all.replaced + written.replaced })
+            });
         }
-        stored
+        all
     })
 }
 
+/// Removes tiles; gives how many were there.
 fn remove_all(files: &mut Files, template: &Template, tiles: &[TileId]) -> Result<u64, DirectoryError> {
-    for id in tiles {
-        files.remove(&template.name(*id))?;
-    }
-    Ok(tiles.len() as u64)
+    tiles.iter().try_fold(0, |removed, id| Ok(removed + u64::from(files.remove(&template.name(*id))?)))
 }

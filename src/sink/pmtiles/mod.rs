@@ -4,7 +4,9 @@
 //! |---|---|
 //! | `layout` | header and directories as bytes, both ways |
 //! | `write` | the archive's bytes from front to back; `contents` and `entries` keep memory bounded |
+//! | `rebuild` | an old archive with edits, as a new one |
 //! | `read` | an archive behind [`ReadAt`], such as a file |
+//! | `walk` | its entries one by one |
 //! | `check` | the rules that `pmtiles verify` (go-pmtiles) holds archives to |
 #![expect(
     clippy::cast_possible_truncation,
@@ -17,21 +19,26 @@ mod contents;
 mod entries;
 mod layout;
 mod read;
+mod rebuild;
+#[cfg(test)]
+mod rebuild_tests;
 #[cfg(test)]
 mod tests;
+mod walk;
 mod write;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::staging::{FileKind, Staging, StagingError};
-use super::{Described, Finished, Metadata, Needs, Sink, TileEdit, Tileset, Written};
+use super::{Described, Finished, Metadata, Needs, ReadError, Rest, Sink, TileEdit, TileReader as _, Tileset, Written};
 use crate::encode::EncodeError;
 use crate::stop::Stop;
 use crate::tile::{Order, Slice, TileId};
 pub(in crate::sink) use bytes::ReadAt;
 use entries::EntriesError;
 pub use read::PmtilesReader;
+use rebuild::Rebuild;
 use write::{Body, Fault};
 
 /// What may be replaced, by its first bytes.
@@ -58,6 +65,21 @@ pub enum PmtilesError {
         /// The cause.
         source: io::Error,
     },
+    /// There is nothing to be edited.
+    #[error("there is no archive {place} whose tiles could be brought up to date: seed it first")]
+    Missing {
+        /// The target.
+        place: String,
+    },
+    /// The archive to be edited could not be read.
+    #[error(transparent)]
+    Old(#[from] ReadError),
+    /// The tiles of the archive to be edited are not packed.
+    #[error("the tiles of {place} are not packed as gzip, and those of one archive are packed alike: seed it anew")]
+    Unpacked {
+        /// The target.
+        place: String,
+    },
     /// The list of entries.
     #[error(transparent)]
     Entries(#[from] EntriesError),
@@ -81,10 +103,13 @@ pub enum PmtilesError {
 pub struct Pmtiles {
     // Dropped in this order: the open file before the staged one is removed.
     body: Body,
+    /// The archive whose other tiles stay.
+    rebuild: Option<Rebuild>,
     staging: Staging,
     stop: Stop,
     /// The id of the last tile that was handed over.
     last: Option<u64>,
+    deleted: u64,
 }
 
 impl Pmtiles {
@@ -98,7 +123,45 @@ impl Pmtiles {
         // An archive or nothing: both give way as a whole.
         staging.replaces(&KIND)?;
         let body = Body::begin(staging.path()).map_err(|source| refused(&staging, source))?;
-        Ok(Pmtiles { body, staging, stop: stop.clone(), last: None })
+        Ok(Pmtiles { body, rebuild: None, staging, stop: stop.clone(), last: None, deleted: 0 })
+    }
+
+    /// Begins to edit an archive: what is not handed over stays as it is in there.
+    pub(in crate::sink) fn edit(&mut self, mut old: PmtilesReader) -> Result<Described, PmtilesError> {
+        let described = old.describe()?;
+        self.rebuild = Some(Rebuild::of(old)?);
+        Ok(described)
+    }
+
+    fn edit_tile(&mut self, edit: &TileEdit) -> Result<Written, Fault> {
+        let (body, stop) = (&mut self.body, &self.stop);
+        let tile = edit.id().coord;
+        let held = match &mut self.rebuild {
+            Some(rebuild) => rebuild.meet(tile.pmtiles_id(), body, stop)?,
+            None => None,
+        };
+        let mut written = Written::default();
+        match (edit, &mut self.rebuild) {
+            (TileEdit::Put(_, bytes), rebuild) => {
+                if let (Some(rebuild), Some(held)) = (&mut *rebuild, held)
+                    && rebuild.holds(&held, bytes)?
+                {
+                    rebuild.keep(held, body, stop)?;
+                    written.unchanged = 1;
+                    return Ok(written);
+                }
+                rebuild.as_mut().map_or(Ok(()), |rebuild| rebuild.settle(body, stop))?;
+                body.put(tile, bytes)?;
+                written.stored = 1;
+                written.added = held.is_none().into();
+            }
+            (TileEdit::Remove(_), _) => {
+                written.removed = 1;
+                written.deleted = held.is_some().into();
+                self.deleted += written.deleted;
+            }
+        }
+        Ok(written)
     }
 
     /// Refuses what comes out of turn: an archive that holds it would be wrong without anybody seeing it.
@@ -124,8 +187,15 @@ impl Sink for Pmtiles {
         Needs { order: Order::Hilbert, layers_apart: false }
     }
 
-    fn begin(&mut self, _tileset: &Tileset) -> Result<Option<Described>, PmtilesError> {
-        Ok(None)
+    fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, PmtilesError> {
+        let target = self.staging.target();
+        match tileset.rest {
+            Rest::Vanishes => Ok(None),
+            Rest::Stays if !self.staging.replaces(&KIND)? => {
+                Err(PmtilesError::Missing { place: target.display().to_string() })
+            }
+            Rest::Stays => self.edit(PmtilesReader::open(target)?).map(Some),
+        }
     }
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, PmtilesError> {
@@ -135,25 +205,20 @@ impl Sink for Pmtiles {
         let mut written = Written::default();
         for edit in edits {
             self.turn(edit.id())?;
-            match edit {
-                TileEdit::Put(id, bytes) => {
-                    self.body.put(id.coord, &bytes).map_err(|fault| failed(&self.staging, Some(id), fault))?;
-                    written.stored += 1;
-                }
-                // The archive is new: a tile that was not put is not there.
-                TileEdit::Remove(_) => written.removed += 1,
-            }
+            written += self.edit_tile(&edit).map_err(|fault| failed(&self.staging, Some(edit.id()), fault))?;
         }
-        written.added = written.stored;
         Ok(written)
     }
 
     /// An archive without tiles has an empty root directory, for which there is no other form, although section 4.2 of the
     /// specification wants an entry in each.
     fn finish(self, metadata: &Metadata) -> Result<Finished, PmtilesError> {
-        let Pmtiles { body, staging, stop, .. } = self;
+        let Pmtiles { mut body, rebuild, staging, stop, deleted, .. } = self;
+        if let Some(mut rebuild) = rebuild {
+            rebuild.rest(&mut body, &stop).map_err(|fault| failed(&staging, None, fault))?;
+        }
         body.finish(metadata, &stop).map_err(|fault| failed(&staging, None, fault))?;
-        Ok(Finished { place: staging.publish()?.display().to_string(), deleted: 0, in_flight: None })
+        Ok(Finished { place: staging.publish()?.display().to_string(), deleted, in_flight: None })
     }
 }
 
@@ -162,6 +227,7 @@ fn failed(staging: &Staging, tile: Option<TileId>, fault: Fault) -> PmtilesError
         Fault::Io(source) => refused(staging, source),
         Fault::Entries(error) => error.into(),
         Fault::Pack(error) => error.into(),
+        Fault::Old(error) => error.into(),
         Fault::Stopped => staging.interrupted().into(),
         Fault::Size(bytes) => {
             let what = if bytes == 0 { "has no bytes" } else { "has 4 GiB or more" };

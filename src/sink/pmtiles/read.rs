@@ -8,10 +8,11 @@ use serde_json::{Map, Value};
 
 use super::bytes::{LocalFile, ReadAt};
 use super::layout::{Compression, Entry, Header, LayoutError, ROOT_END, Section, TileType, directory_from_bytes};
+use super::walk::Walk;
 use crate::encode::{Gunzip, is_gzip};
 use crate::sink::metadata::MANIFEST_KEY;
 use crate::sink::{Described, ReadError, TileReader};
-use crate::tile::{Slice, TileCoord, TileId};
+use crate::tile::{Slice, TileCoord, TileId, Zoom};
 
 /// What messages call it.
 pub(super) const KIND: &str = "PMTiles archive of vector tiles";
@@ -39,7 +40,7 @@ type Leaf = (u64, Arc<[Entry]>);
 pub struct PmtilesReader {
     pub(super) bytes: Box<dyn ReadAt>,
     pub(super) header: Header,
-    root: Arc<[Entry]>,
+    pub(super) root: Arc<[Entry]>,
     gunzip: Gunzip,
     /// Used last, first.
     leaves: VecDeque<Leaf>,
@@ -52,6 +53,11 @@ impl PmtilesReader {
     /// If there is none, if it is no PMTiles v3 archive of vector tiles packed as gzip or not at all, or if it is cut off.
     pub fn open(path: &Path) -> Result<PmtilesReader, ReadError> {
         PmtilesReader::over(Box::new(LocalFile::open(path)?))
+    }
+
+    /// Opens a file that is a copy of what lies at a place.
+    pub(in crate::sink) fn open_copy(path: &Path, place: String) -> Result<PmtilesReader, ReadError> {
+        PmtilesReader::over(Box::new(LocalFile::open(path)?.called(place)))
     }
 
     /// Opens an archive that lies somewhere else: one request fetches header and root.
@@ -98,40 +104,15 @@ impl PmtilesReader {
         &mut self,
         visit: &mut dyn FnMut(&PmtilesReader, &Entry) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
-        let root = Arc::clone(&self.root);
-        self.walk_directory(&root, u64::MAX, 1, &mut 0, visit)
-    }
-
-    /// Ids never go back, not even from one directory to another. So no directory is walked twice, whatever the pointers
-    /// say, and the walk ends.
-    fn walk_directory(
-        &mut self,
-        entries: &[Entry],
-        end: u64,
-        depth: usize,
-        floor: &mut u64,
-        visit: &mut dyn FnMut(&PmtilesReader, &Entry) -> Result<(), ReadError>,
-    ) -> Result<(), ReadError> {
-        let ends = entries.iter().skip(1).map(|next| next.id).chain([end]);
-        for (entry, end) in entries.iter().zip(ends) {
-            let behind = entry.id.saturating_add(entry.run.into());
-            if entry.id < *floor || behind > end {
-                return Err(self.damaged(format!("tile id {} lies in two of its directories", entry.id)));
-            }
-            if entry.run > 0 {
-                visit(self, entry)?;
-                *floor = behind;
-                continue;
-            }
-            *floor = entry.id;
-            let leaf = self.leaf(entry, depth)?;
-            self.walk_directory(&leaf, end, depth + 1, floor, visit)?;
+        let mut walk = Walk::of(self);
+        while let Some(entry) = walk.next(self)? {
+            visit(self, &entry)?;
         }
         Ok(())
     }
 
     /// The leaf directory that an entry points to, from a directory so deep.
-    fn leaf(&mut self, pointer: &Entry, depth: usize) -> Result<Arc<[Entry]>, ReadError> {
+    pub(super) fn leaf(&mut self, pointer: &Entry, depth: usize) -> Result<Arc<[Entry]>, ReadError> {
         if depth >= DEPTH {
             return Err(self.damaged(format!("its directories are nested more than {DEPTH} deep")));
         }
@@ -183,6 +164,11 @@ impl PmtilesReader {
         Ok(None)
     }
 
+    /// A tile that is none for us.
+    pub(super) fn too_deep(&self, id: u64) -> ReadError {
+        foreign(&*self.bytes, format!("its tile id {id} lies beyond zoom {}", Zoom::MAX))
+    }
+
     pub(super) fn damaged(&self, what: String) -> ReadError {
         damaged(&*self.bytes, what)
     }
@@ -231,8 +217,7 @@ impl TileReader for PmtilesReader {
                 return Err(foreign(&*archive.bytes, format!("it holds more than {MOST_LISTED} tiles")));
             }
             for id in entry.id..entry.id + u64::from(entry.run) {
-                let tile = TileCoord::from_pmtiles_id(id)
-                    .ok_or_else(|| foreign(&*archive.bytes, format!("its tile id {id} lies beyond zoom 22")))?;
+                let tile = TileCoord::from_pmtiles_id(id).ok_or_else(|| archive.too_deep(id))?;
                 tiles.push(tile.into());
             }
             Ok(())

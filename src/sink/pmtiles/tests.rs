@@ -24,22 +24,22 @@ impl ReadAt for Memory {
     }
 }
 
-const fn entry(id: u64, offset: u64, length: u32, run: u32) -> Entry {
+pub(super) const fn entry(id: u64, offset: u64, length: u32, run: u32) -> Entry {
     Entry { id, offset, length, run }
 }
 
 /// An archive put together by hand: it may lie.
-struct Archive {
-    header: Header,
-    root: Vec<Entry>,
-    leaves: Vec<Vec<Entry>>,
-    tiles: Vec<u8>,
+pub(super) struct Archive {
+    pub(super) header: Header,
+    pub(super) root: Vec<Entry>,
+    pub(super) leaves: Vec<Vec<Entry>>,
+    pub(super) tiles: Vec<u8>,
     metadata: Vec<u8>,
 }
 
 impl Archive {
     /// A sound one: leaves one and two deep, runs and a repetition, zooms 0 to 3.
-    fn sound(internal: Compression) -> Archive {
+    pub(super) fn sound(internal: Compression) -> Archive {
         let header = Header {
             root: Section::default(),
             metadata: Section::default(),
@@ -80,7 +80,7 @@ impl Archive {
     }
 
     /// Lays it out; the last leaf first, so that others can point to it.
-    fn to_bytes(&self) -> Vec<u8> {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
         let (mut leaves, mut places) = (Vec::new(), vec![(0, 1); self.leaves.len()]);
         let laid = |entries: &[Entry], places: &[(u64, u32)]| {
             let place = |entry: &Entry| match places.get(entry.offset as usize) {
@@ -112,7 +112,7 @@ impl Archive {
     }
 }
 
-fn tile(id: u64) -> TileId {
+pub(super) fn tile(id: u64) -> TileId {
     TileCoord::from_pmtiles_id(id).unwrap().into()
 }
 

@@ -17,9 +17,9 @@ use super::layout::{
     Compression, Entry, HEADER_LENGTH, Header, MOST_ROOT, ROOT_END, Section, TileType, directory_to_bytes,
 };
 use crate::encode::{EncodeError, Gzip, Level};
-use crate::sink::Metadata;
+use crate::sink::{Metadata, ReadError};
 use crate::stop::Stop;
-use crate::tile::TileCoord;
+use crate::tile::{TileCoord, Zoom};
 
 /// Where the tile data begin.
 const TILES: u64 = ROOT_END as u64;
@@ -42,6 +42,8 @@ pub(super) enum Fault {
     Entries(#[from] EntriesError),
     #[error(transparent)]
     Pack(#[from] EncodeError),
+    #[error(transparent)]
+    Old(#[from] ReadError),
     #[error("a stop was asked for")]
     Stopped,
     #[error("the tile has {0} bytes")]
@@ -58,8 +60,10 @@ pub(super) struct Body {
     /// Contents stored.
     stored: u64,
     addressed: u64,
-    /// The entry that the next tile may prolong, and its zoom.
-    last: Option<(Entry, u8)>,
+    /// The entry that the next tile may prolong.
+    last: Option<Entry>,
+    /// The zoom of the last entry, and the first id of the next zoom.
+    zoom: (Zoom, u64),
     entries: Entries,
     /// The shallowest and the deepest zoom of the tiles.
     zooms: Option<(u8, u8)>,
@@ -77,9 +81,15 @@ impl Body {
             stored: 0,
             addressed: 0,
             last: None,
+            zoom: (Zoom::MAX, 0),
             entries: Entries::new(),
             zooms: None,
         })
+    }
+
+    /// The length of the tile data so far: where the next content will lie.
+    pub(super) const fn length(&self) -> u64 {
+        self.length
     }
 
     /// Appends a tile. Tiles come in the order of their ids.
@@ -88,36 +98,73 @@ impl Body {
             Ok(length) if length > 0 => length,
             _ => return Err(Fault::Size(bytes.len())),
         };
-        let (id, zoom) = (tile.pmtiles_id(), tile.zoom().get());
         let offset = if let Some(offset) = self.contents.place(bytes, self.length) {
             offset
         } else {
-            self.file.write_all(bytes)?;
-            self.stored += 1;
             let offset = self.length;
-            self.length += u64::from(length);
+            self.append(bytes)?;
+            self.count_content();
             offset
         };
-        self.addressed += 1;
-        self.zooms = Some((self.zooms.map_or(zoom, |(least, _)| least), zoom));
-        if let Some((last, last_zoom)) = &mut self.last {
-            let follows = last.id + u64::from(last.run) == id && last.run < u32::MAX;
-            // A run ends with its zoom: readers take the zooms of an archive from the begins of its entries.
-            if follows && *last_zoom == zoom && (last.offset, last.length) == (offset, length) {
-                last.run += 1;
+        self.enter(Entry { id: tile.pmtiles_id(), offset, length, run: 1 })
+    }
+
+    /// Appends tile data, of which entries come by themselves.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        self.file.write_all(bytes)?;
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Counts a content that was appended.
+    pub(super) const fn count_content(&mut self) {
+        self.stored += 1;
+    }
+
+    /// Appends the entry of tiles whose bytes are there. Entries come in the order of their ids.
+    pub(super) fn enter(&mut self, mut entry: Entry) -> Result<(), Fault> {
+        loop {
+            if entry.id >= self.zoom.1 {
+                self.zoom = Zoom::of_pmtiles_id(entry.id);
+                // A run ends with its zoom: readers take the zooms of an archive from the begins of its entries.
+                self.end_run()?;
+            }
+            let (zoom, end) = (self.zoom.0.get(), self.zoom.1);
+            let run = u32::try_from(end - entry.id).unwrap_or(u32::MAX).min(entry.run);
+            self.zooms = Some((self.zooms.map_or(zoom, |(least, _)| least), zoom));
+            self.addressed += u64::from(run);
+            self.enter_run(Entry { run, ..entry })?;
+            if run == entry.run {
                 return Ok(());
             }
-            self.entries.push(*last)?;
+            entry = Entry { id: end, run: entry.run - run, ..entry };
         }
-        self.last = Some((Entry { id, offset, length, run: 1 }, zoom));
+    }
+
+    fn enter_run(&mut self, entry: Entry) -> Result<(), Fault> {
+        if let Some(last) = &mut self.last
+            && last.id + u64::from(last.run) == entry.id
+            && (last.offset, last.length) == (entry.offset, entry.length)
+            && let Some(run) = last.run.checked_add(entry.run)
+        {
+            last.run = run;
+            return Ok(());
+        }
+        self.end_run()?;
+        self.last = Some(entry);
         Ok(())
+    }
+
+    fn end_run(&mut self) -> Result<(), Fault> {
+        match self.last.take() {
+            Some(last) => Ok(self.entries.push(last)?),
+            None => Ok(()),
+        }
     }
 
     /// Writes what stands behind the tiles, then what stands before them.
     pub(super) fn finish(mut self, metadata: &Metadata, stop: &Stop) -> Result<(), Fault> {
-        if let Some((last, _)) = self.last.take() {
-            self.entries.push(last)?;
-        }
+        self.end_run()?;
         let mut gzip = Gzip::new(Level::ONCE);
         let leaves = TILES + self.length;
         let (root, leaves_length) = self.directories(leaves, &mut gzip, stop)?;

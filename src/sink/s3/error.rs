@@ -230,6 +230,20 @@ pub enum S3Error {
         /// A key of it.
         example: String,
     },
+    /// Its versions are whole.
+    #[error(
+        "{place} is published with publish = \"versioned\", and a version is written as a whole: seed it, or publish in place"
+    )]
+    Whole {
+        /// The target.
+        place: String,
+    },
+    /// There is nothing to be edited.
+    #[error("{place} holds no tileset of oar-tiles that could be brought up to date: seed it first")]
+    NoTileset {
+        /// The target.
+        place: String,
+    },
     /// Something that the run is about to replace was replaced by somebody else.
     #[error(
         "{place} was changed by somebody else during the run: it is left alone. See that only one program writes this target, then run the command again"
@@ -289,7 +303,7 @@ pub enum S3Error {
     #[error(transparent)]
     Archive(#[from] PmtilesError),
     /// There is no room for it.
-    #[error("cannot make a folder for the archive in {}: make room there, or set TMPDIR to another one", path.display())]
+    #[error("cannot keep the archive in {}: make room there, or set TMPDIR to another folder", path.display())]
     Scratch {
         /// The temporary folder.
         path: PathBuf,

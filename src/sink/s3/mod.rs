@@ -3,6 +3,7 @@
 //! ```text
 //!  create: lease ─► begin: whose target? what is there? ─► write: same MD5? or PUT ─► finish: wait, delete, notes, release
 //!          lease    list, inventory                        uploads (bounded)          publish
+//!                   or, where the rest stays, nothing      or HEAD first
 //! ```
 
 mod cause;
@@ -32,7 +33,7 @@ use tokio::runtime::Handle;
 use self::lease::Lease;
 use self::open::Open;
 use self::store::Store;
-use super::tree::{Latest, TreeOptions};
+use super::tree::{Latest, Tag, TreeOptions};
 use super::{Described, Finished, Metadata, Needs, Sink, TileEdit, Tileset, Written};
 use crate::stop::Stop;
 use crate::tile::{Order, TileId};
@@ -122,31 +123,54 @@ impl S3 {
     fn not_open(&self) -> S3Error {
         S3Error::Interrupted { place: self.store.location.to_string() }
     }
+}
 
-    fn edit(&mut self, edit: TileEdit) -> Result<Written, S3Error> {
-        let packed = self.tree.packed;
-        let Some(open) = &mut self.open else { return Err(self.not_open()) };
-        let met = open.inventory.meet(edit.id())?;
-        for id in met.passed {
-            open.delete(id)?;
-            open.deleted += 1;
+impl Open {
+    /// Edits a target that was listed: what is passed on the way is not there any more.
+    fn edit_in_order(&mut self, edits: Vec<TileEdit>, packed: bool) -> Result<Written, S3Error> {
+        let mut written = Written::default();
+        for edit in edits {
+            let mut here = None;
+            if let Some(inventory) = &mut self.inventory {
+                let met = inventory.meet(edit.id())?;
+                here = met.here;
+                for id in met.passed {
+                    self.delete(id)?;
+                }
+            }
+            written += self.edit(edit, here, packed)?;
         }
+        Ok(written)
+    }
+
+    /// Edits a target whose other tiles stay: only the tiles that are handed over are looked at.
+    fn edit_looked_up(&mut self, edits: Vec<TileEdit>, packed: bool) -> Result<Written, S3Error> {
+        let names: Vec<String> = edits.iter().map(|edit| self.template.name(edit.id())).collect();
+        let found = self.uploads.look(&names)?;
+        let mut written = Written::default();
+        for (edit, here) in edits.into_iter().zip(found) {
+            written += self.edit(edit, here, packed)?;
+        }
+        Ok(written)
+    }
+
+    /// Has an edit made; `here` is what the target holds.
+    fn edit(&mut self, edit: TileEdit, here: Option<Tag>, packed: bool) -> Result<Written, S3Error> {
         let mut written = Written::default();
         match edit {
             TileEdit::Put(id, bytes) => {
                 let digest: [u8; 16] = Md5::digest(&bytes).into();
-                if met.here == Some(Some(digest)) {
+                if here == Some(Some(digest)) {
                     written.unchanged = 1;
                 } else {
-                    open.uploads.put(open.template.name(id), id.coord.zoom(), bytes, digest, packed)?;
+                    self.uploads.put(self.template.name(id), id.coord.zoom(), bytes, digest, packed)?;
                     written.stored = 1;
-                    written.added = met.here.is_none().into();
+                    written.added = here.is_none().into();
                 }
             }
             TileEdit::Remove(id) => {
-                if met.here.is_some() {
-                    open.delete(id)?;
-                    open.deleted += 1;
+                if here.is_some() {
+                    self.delete(id)?;
                     written.deleted = 1;
                 }
                 written.removed = 1;
@@ -154,11 +178,10 @@ impl S3 {
         }
         Ok(written)
     }
-}
 
-impl Open {
-    /// Has a tile deleted, together with others.
+    /// Has a tile deleted that is there, together with others.
     fn delete(&mut self, id: TileId) -> Result<(), S3Error> {
+        self.deleted += 1;
         self.doomed.push(self.template.name(id));
         if self.doomed.len() == MOST_DELETED_AT_ONCE { self.delete_doomed() } else { Ok(()) }
     }
@@ -194,21 +217,21 @@ impl Sink for S3 {
         if let Some(lease) = &self.lease {
             lease.check()?;
         }
-        let mut written = Written::default();
-        for edit in edits {
-            written += self.edit(edit)?;
+        let packed = self.tree.packed;
+        let Some(open) = &mut self.open else { return Err(self.not_open()) };
+        match open.inventory {
+            Some(_) => open.edit_in_order(edits, packed),
+            None => open.edit_looked_up(edits, packed),
         }
-        Ok(written)
     }
 
     fn finish(mut self, metadata: &Metadata) -> Result<Finished, S3Error> {
         let Some(mut open) = self.open.take() else { return Err(self.not_open()) };
-        loop {
-            let rest = open.inventory.rest()?;
+        while let Some(inventory) = &mut open.inventory {
+            let rest = inventory.rest()?;
             if rest.is_empty() {
                 break;
             }
-            open.deleted += rest.len() as u64;
             for id in rest {
                 open.delete(id)?;
             }

@@ -11,7 +11,7 @@ use super::store::{Condition, Object, Store};
 use super::uploads::Uploads;
 use crate::sink::tree::notes::{self, Begun, Noted};
 use crate::sink::tree::{Inventory, Latest, Publish, Tag, Template, TreeOptions, new_version};
-use crate::sink::{Described, Tileset};
+use crate::sink::{Described, Rest, Tileset};
 use crate::stop::Stop;
 
 /// A target that takes tiles.
@@ -22,7 +22,9 @@ pub(super) struct Open {
     pub(super) layers: Vec<String>,
     pub(super) fingerprint: String,
     pub(super) version: Option<String>,
-    pub(super) inventory: Inventory,
+    /// What the target held at the beginning and the run is responsible for; `None` where what is not handed over stays: each tile
+    /// is then asked for by itself.
+    pub(super) inventory: Option<Inventory>,
     pub(super) uploads: Uploads,
     /// Names that are to be deleted with the next request.
     pub(super) doomed: Vec<String>,
@@ -49,6 +51,14 @@ pub(super) async fn open(
     let manifest = described.manifest.as_deref().and_then(notes::fingerprint);
     let owner = Some(begun.fingerprint.clone()).filter(|begun| !begun.is_empty()).or_else(|| manifest.clone());
     let versioned = matches!(tree.publish, Publish::Versioned { .. });
+    if tileset.rest == Rest::Stays {
+        if versioned {
+            return Err(S3Error::Whole { place: store.location.to_string() });
+        }
+        if manifest.is_none() {
+            return Err(S3Error::NoTileset { place: store.location.to_string() });
+        }
+    }
     // A new version holds nothing of the tileset before it.
     if !versioned && !tree.force && owner.as_ref().is_some_and(|owner| *owner != tileset.fingerprint) {
         return Err(S3Error::OtherTileset { place: store.location.to_string() });
@@ -68,7 +78,10 @@ pub(super) async fn open(
         let example = notes::METADATA.to_owned();
         return Err(S3Error::Foreign { place: store.location.to_string(), example });
     }
-    let inventory = inventory(store, &template, tileset, foreign_allowed).await?;
+    let inventory = match tileset.rest {
+        Rest::Vanishes => Some(inventory(store, &template, tileset, foreign_allowed).await?),
+        Rest::Stays => None,
+    };
     lease.note(Begun { fingerprint: tileset.fingerprint.clone(), pending: version.clone() }).await?;
     if let Some(version) = &version {
         // By this note a version is found and removed even if it is never published.
@@ -133,7 +146,7 @@ async fn inventory(
 
 /// The MD5 of an object's bytes, if its `ETag` looks like one (Amazon S3 API Reference, "Object"): an object that came in
 /// parts has a `-` in it. One that KMS encrypted looks like one and is none; it never equals a tile's.
-fn digest(tag: &str) -> Tag {
+pub(super) fn digest(tag: &str) -> Tag {
     if tag.len() != 32 || !tag.is_ascii() {
         return None;
     }

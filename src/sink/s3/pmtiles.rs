@@ -6,12 +6,16 @@ use tokio::runtime::Handle;
 use super::{Flights, S3Archive, S3Error, S3Key, S3Object, S3Options};
 use crate::sink::pmtiles::ReadAt;
 use crate::sink::{
-    Described, Finished, Metadata, Needs, Pmtiles, PmtilesReader, ReadError, Sink, TileEdit, Tileset, Written,
+    Described, Finished, Metadata, Needs, Pmtiles, PmtilesError, PmtilesReader, ReadError, Rest, Sink, TileEdit,
+    Tileset, Written,
 };
 use crate::stop::Stop;
 
 /// Its name in the temporary folder.
 const ARCHIVE: &str = "archive.pmtiles";
+
+/// The name of the one that is edited: fetched as a whole, because nearly all of it goes into the new one.
+const OLD: &str = "old.pmtiles";
 
 /// A PMTiles archive in S3. The archive is made in the temporary folder, and replaces what was there when it was begun.
 #[derive(Debug)]
@@ -52,7 +56,15 @@ impl Sink for S3Pmtiles {
     }
 
     fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, S3Error> {
-        Ok(self.sink.begin(tileset)?)
+        if tileset.rest == Rest::Vanishes {
+            return Ok(self.sink.begin(tileset)?);
+        }
+        let old = self.scratch.path().join(OLD);
+        let Some(place) = self.archive.download(&old)? else {
+            return Err(PmtilesError::Missing { place: self.archive.place() }.into());
+        };
+        let old = PmtilesReader::open_copy(&old, place).map_err(PmtilesError::from)?;
+        Ok(Some(self.sink.edit(old)?))
     }
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, S3Error> {

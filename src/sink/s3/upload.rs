@@ -1,6 +1,8 @@
 //! An archive that goes up as a whole: readers see the old one or the new one.
 
 use std::fs::File;
+use std::io::Write as _;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -28,6 +30,11 @@ const MOST_PARTS: u64 = 10_000;
 /// Memory for parts in flight, in bytes: a part is read whole, so that it can be sent again.
 const MEMORY: u64 = 256 << 20;
 
+/// So much of an archive is fetched by one request: small enough for a retry, large enough for a line's full speed.
+const RANGE: u64 = 8 << 20;
+/// So many are fetched at once.
+const RANGES: usize = 8;
+
 /// The slowest line that is waited for, in bytes a second: a part may take so much longer than a tile.
 const SLOWEST: u64 = 256 << 10;
 
@@ -39,6 +46,8 @@ pub struct S3Archive {
     store: Arc<Store>,
     name: String,
     seen: Condition,
+    /// Of what is there now.
+    length: Option<u64>,
 }
 
 /// The length and the `ETag` of an object.
@@ -61,20 +70,67 @@ impl S3Archive {
     /// If the bucket cannot be read.
     pub fn begin(key: &S3Key, options: S3Options, runtime: Handle, stop: &Stop) -> Result<S3Archive, S3Error> {
         let name = key.key.clone();
-        let (store, seen) = wait(&runtime, async {
+        let (store, there) = wait(&runtime, async {
             let store = Store::open(key.bucket_as_location(), options).await?;
             // The answer to HEAD has no body that could say which bucket is missing.
             store.list(&name, None).await?;
-            let seen = head(&store, &name).await?.and_then(|(_, tag)| tag);
-            Ok::<_, S3Error>((store, Condition::as_seen(seen.as_ref())))
+            let there = head(&store, &name).await?;
+            Ok::<_, S3Error>((store, there))
         })?;
-        Ok(S3Archive { runtime, stop: stop.clone(), store, name, seen })
+        let (length, tag) = there.map_or((None, None), |(length, tag)| (Some(length), tag));
+        let seen = Condition::as_seen(tag.as_ref());
+        Ok(S3Archive { runtime, stop: stop.clone(), store, name, seen, length })
+    }
+
+    /// Fetches what is there now, as it was seen when this was begun; gives its URL, or `None` if there was nothing.
+    ///
+    /// # Errors
+    /// If the archive cannot be read or kept, or somebody else replaced it meanwhile.
+    pub(super) fn download(&self, to: &Path) -> Result<Option<String>, S3Error> {
+        let Some(length) = self.length else { return Ok(None) };
+        let place = self.store.place(&self.name);
+        let unwritable = |source| S3Error::Scratch { path: to.to_owned(), source };
+        let mut file = File::create(to).map_err(unwritable)?;
+        let at_once = RANGES.min(self.store.options.in_flight.get());
+        let offsets: Vec<u64> = (0..length).step_by(usize::try_from(RANGE).unwrap_or(usize::MAX)).collect();
+        for offsets in offsets.chunks(at_once) {
+            let ranges = stream::iter(offsets).map(|offset| self.fetch(*offset..length.min(offset + RANGE)));
+            let pieces = wait(&self.runtime, async {
+                tokio::select! {
+                    biased;
+                    _ = self.stop.wait() => Err(S3Error::Interrupted { place: place.clone() }),
+                    pieces = ranges.buffered(at_once).try_collect::<Vec<Vec<u8>>>() => pieces,
+                }
+            })?;
+            pieces.iter().try_for_each(|piece| file.write_all(piece)).map_err(unwritable)?;
+        }
+        Ok(Some(place))
+    }
+
+    async fn fetch(&self, range: Range<u64>) -> Result<Vec<u8>, S3Error> {
+        let text = format!("bytes={}-{}", range.start, range.end - 1);
+        let _flight = self.store.flights.begin();
+        let object = self.store.read(&self.name, Some(&text)).await;
+        let object = object.map_err(|refusal| self.store.error(Action::Get, &self.name, refusal))?;
+        let same = match &self.seen {
+            Condition::Still(tag) => *tag == object.tag,
+            Condition::Always | Condition::Absent => true,
+        };
+        if same && object.body.len() as u64 == range.end - range.start {
+            return Ok(object.body);
+        }
+        Err(S3Error::Changed { place: self.store.place(&self.name) })
     }
 
     /// How many requests were in flight.
     #[must_use]
     pub fn flights(&self) -> Flights {
         self.store.flights.clone()
+    }
+
+    /// Its URL.
+    pub(super) fn place(&self) -> String {
+        self.store.place(&self.name)
     }
 
     /// Sends a finished file; gives the URL of the archive. On failure, and on a stop, nothing of it stays in the bucket.

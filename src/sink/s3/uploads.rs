@@ -3,14 +3,18 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_s3::primitives::ByteStream;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::cause::{Meaning, Refusal, S3Cause};
 use super::error::Action;
+use super::open::digest;
 use super::store::Store;
+use super::upload::head;
 use super::{S3Error, wait};
+use crate::sink::tree::Tag;
 use crate::stop::Stop;
 use crate::tile::Zoom;
 
@@ -129,6 +133,28 @@ impl Uploads {
             &self.runtime,
         );
         Ok(())
+    }
+
+    /// What there is under some names: `None` for one that is not there, the MD5 of its bytes if its `ETag` tells it. Asks for as
+    /// many at once as may be in flight beside what is.
+    ///
+    /// # Errors
+    /// If the server does not say, or a stop was asked for.
+    pub(super) fn look(&self, names: &[String]) -> Result<Vec<Option<Tag>>, S3Error> {
+        let interrupted = || S3Error::Interrupted { place: self.store.location.to_string() };
+        let looks = stream::iter(names).map(|name| async move {
+            let _permit = self.room.acquire().await.map_err(|_closed| interrupted())?;
+            let _flight = self.store.flights.begin();
+            let found = head(&self.store, name).await?;
+            Ok(found.map(|(_, tag)| tag.and_then(|tag| digest(tag.trim_matches('"')))))
+        });
+        wait(&self.runtime, async {
+            tokio::select! {
+                biased;
+                _ = self.stop.wait() => Err(interrupted()),
+                found = looks.buffered(self.store.options.in_flight.get()).try_collect() => found,
+            }
+        })
     }
 
     /// Waits until everything has been answered.

@@ -70,8 +70,10 @@ pub fn humble(command: &Command) -> Command {
     }
     humble.arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
-        assert!(value.is_none(), "only names are taken away");
-        humble.env_remove(name);
+        match value {
+            Some(value) => humble.env(name, value),
+            None => humble.env_remove(name),
+        };
     }
     humble
 }

@@ -183,6 +183,17 @@ impl Prefix {
         })
     }
 
+    /// `ETag` and time of every object below the prefix.
+    pub fn stamps(&self) -> BTreeMap<String, String> {
+        let list = self.client.list_objects_v2().bucket(BUCKET).prefix(&self.location.prefix);
+        let pages = self.runtime.block_on(list.into_paginator().send().try_collect()).unwrap();
+        let stamp = |object: &aws_sdk_s3::types::Object| {
+            let name = object.key().unwrap().strip_prefix(&self.location.prefix).unwrap().to_owned();
+            (name, format!("{:?} {:?}", object.e_tag(), object.last_modified()))
+        };
+        pages.iter().flat_map(|page| page.contents().iter().map(stamp)).collect()
+    }
+
     /// The tiles below the prefix.
     pub fn tiles(&self) -> BTreeMap<String, Vec<u8>> {
         self.objects().into_iter().filter(|(name, _)| name.rsplit('.').next() == Some("pbf")).collect()

@@ -1,0 +1,321 @@
+//! An MBTiles archive that is edited in place: what differs is gathered beside it, then applied in one transaction.
+//!
+//! ```text
+//!  open: lock ─► begin: metadata ─► write: the same bytes? ─► finish: one transaction, synced
+//!                                   else keep them aside       tiles, hash, metadata with the manifest
+//! ```
+//!
+//! Until `finish` the archive is only read. Then SQLite sees to it that readers find the old state or the new one, and that the
+//! next program undoes what a killed one left half written ("Atomic Commit In SQLite", hot journals).
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, ffi, params};
+
+use super::mbtiles::{KIND, MbtilesError, SqliteCause};
+use super::mbtiles_read::MbtilesReader;
+use super::pending::{Change, Pending};
+use super::staging::{Staging, StagingError};
+use super::{Described, Finished, Metadata, Needs, Rest, Sink, TileEdit, TileReader as _, Tileset, Written};
+use crate::stop::Stop;
+use crate::tile::Order;
+
+/// How long programs that have the archive open are waited for: a server's reads take milliseconds, a copy seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a look at the archive's locks is put off.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// So many changes are applied in memory while others go on reading, who are shut out only while the pages are written. A change
+/// touches two pages of 4 KiB or three, so this takes less than 100 MB. More changes are applied with readers shut out
+/// from the first one on: pages then go to the file as they are changed.
+const FEW: u64 = 8_192;
+const FEW_BYTES: u64 = 32 << 20;
+
+/// An MBTiles archive that is edited.
+#[derive(Debug)]
+pub struct MbtilesEdit {
+    // Dropped in this order: the connection before the lock is given back.
+    archive: MbtilesReader,
+    pending: Pending,
+    staging: Staging,
+    stop: Stop,
+    patience: Duration,
+    /// SQLite's number for the state that was read (`PRAGMA data_version`): others have written if it moves.
+    state: Option<i64>,
+    deleted: u64,
+}
+
+impl MbtilesEdit {
+    /// Takes the lock of an archive, the one that [`Mbtiles`](super::Mbtiles) takes. Nothing is changed until
+    /// [`Sink::finish`]; `stop` ends long steps early.
+    ///
+    /// # Errors
+    /// If there is no archive, its tiles are no table, it may not be written, or another run writes it.
+    pub fn open(target: &Path, stop: &Stop) -> Result<MbtilesEdit, MbtilesError> {
+        MbtilesEdit::open_with(target, stop, PATIENCE)
+    }
+
+    fn open_with(target: &Path, stop: &Stop, patience: Duration) -> Result<MbtilesEdit, MbtilesError> {
+        let staging = Staging::beside(target)?;
+        let path = staging.target().to_owned();
+        if !staging.replaces(&KIND)? {
+            return Err(MbtilesError::Missing { path });
+        }
+        let failed = |error| failed(&path, stop, patience, error);
+        let connection = connect(&path, stop, patience).map_err(failed)?;
+        if connection.is_readonly("main").map_err(failed)? {
+            return Err(MbtilesError::ReadOnly { path });
+        }
+        // The first look: SQLite undoes what a killed run has left half written.
+        let tiles = "SELECT type FROM sqlite_schema WHERE name = 'tiles' COLLATE NOCASE";
+        let tiles = connection.query_row(tiles, [], |row| row.get::<_, String>(0)).optional().map_err(failed)?;
+        if tiles.as_deref() == Some("view") {
+            return Err(MbtilesError::View { path });
+        }
+        let archive = MbtilesReader::over(connection, path)?;
+        let (stop, pending) = (stop.clone(), Pending::new()?);
+        Ok(MbtilesEdit { archive, pending, staging, stop, patience, state: None, deleted: 0 })
+    }
+
+    fn path(&self) -> PathBuf {
+        self.staging.target().to_owned()
+    }
+
+    fn failed(&self, error: rusqlite::Error) -> MbtilesError {
+        failed(self.staging.target(), &self.stop, self.patience, error)
+    }
+
+    /// Compares edits with what the archive holds, and keeps those that change something.
+    fn compare(&mut self, edits: &[TileEdit]) -> Result<Written, MbtilesError> {
+        let failed = |error| failed(self.staging.target(), &self.stop, self.patience, error);
+        // One transaction spares system calls; without it each look would take and give back a lock.
+        let transaction = self.archive.connection.unchecked_transaction().map_err(failed)?;
+        let mut held = transaction
+            .prepare_cached("SELECT tile_data FROM tiles WHERE zoom_level = ?1 AND tile_column = ?2 AND tile_row = ?3")
+            .map_err(failed)?;
+        let mut written = Written::default();
+        for edit in edits {
+            let tile = edit.id().coord;
+            let mut rows = held.query(params![tile.zoom().get(), tile.x(), tile.tms_row()]).map_err(failed)?;
+            let row = rows.next().map_err(failed)?;
+            let found = row.map(|row| row.get_ref(0)).transpose().map_err(failed)?;
+            match (edit, found) {
+                (TileEdit::Put(_, bytes), Some(ValueRef::Blob(held))) if **bytes == *held => written.unchanged += 1,
+                (TileEdit::Put(_, bytes), found) => {
+                    let change = if found.is_some() { Change::Replace } else { Change::Add };
+                    self.pending.push(tile, change, bytes)?;
+                    written.added += u64::from(found.is_none());
+                    written.stored += 1;
+                }
+                (TileEdit::Remove(_), found) => {
+                    if found.is_some() {
+                        self.pending.push(tile, Change::Delete, &[])?;
+                        written.deleted += 1;
+                    }
+                    written.removed += 1;
+                }
+            }
+        }
+        drop(held);
+        transaction.commit().map_err(failed)?;
+        Ok(written)
+    }
+
+    fn apply(&self, metadata: &Metadata) -> Result<(), MbtilesError> {
+        let connection = &self.archive.connection;
+        let few = self.pending.count() <= FEW && self.pending.bytes() <= FEW_BYTES;
+        let begin =
+            if few { "PRAGMA cache_spill = OFF; BEGIN IMMEDIATE" } else { "PRAGMA cache_spill = ON; BEGIN EXCLUSIVE" };
+        connection.execute_batch(begin).map_err(|error| self.failed(error))?;
+        if state(connection).map_err(|error| self.failed(error))? != self.state {
+            return Err(MbtilesError::Changed { path: self.path() });
+        }
+        self.apply_tiles()?;
+        let described = || -> rusqlite::Result<()> {
+            if self.pending.count() > 0 {
+                connection.execute("DELETE FROM metadata WHERE name = 'agg_tiles_hash'", [])?;
+            }
+            for (name, value) in metadata.every_row() {
+                connection.execute("DELETE FROM metadata WHERE name = ?1", [name])?;
+                if let Some(value) = value {
+                    connection.execute("INSERT INTO metadata (name, value) VALUES (?1, ?2)", params![name, value])?;
+                }
+            }
+            connection.execute_batch("COMMIT")
+        };
+        described().map_err(|error| self.failed(error))
+    }
+
+    fn apply_tiles(&self) -> Result<(), MbtilesError> {
+        let prepare = |sql| self.archive.connection.prepare(sql).map_err(|error| self.failed(error));
+        let mut add =
+            prepare("INSERT INTO tiles (zoom_level, tile_column, tile_row, tile_data) VALUES (?1, ?2, ?3, ?4)")?;
+        let mut replace =
+            prepare("UPDATE tiles SET tile_data = ?4 WHERE zoom_level = ?1 AND tile_column = ?2 AND tile_row = ?3")?;
+        let mut delete = prepare("DELETE FROM tiles WHERE zoom_level = ?1 AND tile_column = ?2 AND tile_row = ?3")?;
+        self.pending.each(|tile, change, bytes| {
+            let (zoom, column, row) = (tile.zoom().get(), tile.x(), tile.tms_row());
+            let changed = match change {
+                Change::Add => add.execute(params![zoom, column, row, bytes]),
+                Change::Replace => replace.execute(params![zoom, column, row, bytes]),
+                Change::Delete => delete.execute(params![zoom, column, row]),
+            };
+            changed.map(drop).map_err(|error| self.failed(error))
+        })
+    }
+}
+
+impl Sink for MbtilesEdit {
+    type Error = MbtilesError;
+
+    fn needs(&self) -> Needs {
+        Needs { order: Order::ZoomColumnTmsRow, layers_apart: false }
+    }
+
+    fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, MbtilesError> {
+        if tileset.rest == Rest::Vanishes {
+            let what = "an archive was to be edited, and not to keep the tiles that are not handed over";
+            return Err(MbtilesError::Contract { what, target: self.path() });
+        }
+        let begun = self.archive.connection.execute_batch("BEGIN");
+        self.state = begun.and_then(|()| state(&self.archive.connection)).map_err(|error| self.failed(error))?;
+        let described = self.archive.describe()?;
+        self.archive.connection.execute_batch("COMMIT").map_err(|error| self.failed(error))?;
+        Ok(Some(described))
+    }
+
+    fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, MbtilesError> {
+        let written = self.compare(&edits)?;
+        self.deleted += written.deleted;
+        Ok(written)
+    }
+
+    fn finish(self, metadata: &Metadata) -> Result<Finished, MbtilesError> {
+        self.apply(metadata)?;
+        let place = self.path().display().to_string();
+        Ok(Finished { place, deleted: self.deleted, in_flight: None })
+    }
+}
+
+fn connect(path: &Path, stop: &Stop, patience: Duration) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    let (asked, mut since) = (stop.clone(), Instant::now());
+    connection.busy_handler(Some(move |times| {
+        if times == 0 {
+            since = Instant::now();
+        }
+        std::thread::sleep(PAUSE);
+        asked.asked().is_none() && since.elapsed() < patience
+    }))?;
+    // EXTRA: the folder is synced, too, after the journal is gone from it. The journal mode stays as it is found.
+    connection.execute_batch(
+        "PRAGMA synchronous = EXTRA; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA cache_size = -16000",
+    )?;
+    let asked = stop.clone();
+    connection.progress_handler(100_000, Some(move || asked.asked().is_some()))?;
+    Ok(connection)
+}
+
+fn state(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+    connection.query_row("PRAGMA data_version", [], |row| row.get(0)).map(Some)
+}
+
+/// What SQLite says, in the words of a run.
+fn failed(path: &Path, stop: &Stop, patience: Duration, error: rusqlite::Error) -> MbtilesError {
+    let path = path.to_owned();
+    let code = error.sqlite_error_code();
+    let extended = error.sqlite_error().map_or(0, |error| error.extended_code);
+    match code {
+        Some(ErrorCode::OperationInterrupted) => StagingError::Interrupted { path }.into(),
+        Some(ErrorCode::DatabaseBusy) if stop.asked().is_some() => StagingError::Interrupted { path }.into(),
+        Some(ErrorCode::DatabaseBusy) => {
+            MbtilesError::Held { path, seconds: patience.as_secs(), source: SqliteCause(error) }
+        }
+        Some(ErrorCode::ReadOnly) if extended == ffi::SQLITE_READONLY_DBMOVED => MbtilesError::Changed { path },
+        Some(ErrorCode::ReadOnly) => MbtilesError::ReadOnly { path },
+        // A file-size limit shows as a failed write rather than as a full disk.
+        Some(ErrorCode::DiskFull) => StagingError::no_room(path, SqliteCause(error)).into(),
+        Some(_) if extended == ffi::SQLITE_IOERR_WRITE => StagingError::no_room(path, SqliteCause(error)).into(),
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => super::mbtiles_read::failed(&path, error).into(),
+        _ => MbtilesError::Sqlite { target: path.clone(), path, source: SqliteCause(error) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::{Mbtiles, Scope};
+    use crate::tile::Coverage;
+
+    use crate::stop::Signal;
+
+    fn tileset(rest: Rest) -> Tileset {
+        let scope = Scope { zooms: "0".parse().unwrap(), coverage: Coverage::new(&[]) };
+        Tileset { fingerprint: "f".to_owned(), layers: Vec::new(), scope, rest }
+    }
+
+    fn metadata(name: &str) -> Metadata {
+        Metadata {
+            name: name.to_owned(),
+            description: None,
+            attribution: None,
+            version: None,
+            zooms: "0".parse().unwrap(),
+            bounds: [-1.0, -1.0, 1.0, 1.0],
+            vector_layers: Vec::new(),
+            manifest: String::new(),
+        }
+    }
+
+    /// Edits an archive called "old" while it is read, and gives the error and what there was to be read afterwards.
+    fn edited_while_read(patience: Duration, stop: Option<Signal>) -> (PathBuf, MbtilesError) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.mbtiles");
+        let mut sink = Mbtiles::create(&path, &Stop::new()).unwrap();
+        sink.begin(&tileset(Rest::Vanishes)).unwrap();
+        sink.finish(&metadata("old")).unwrap();
+
+        let reader = Connection::open(&path).unwrap();
+        let name = "SELECT value FROM metadata WHERE name = 'name'";
+        let read = || reader.query_row(name, [], |row| row.get::<_, String>(0)).unwrap();
+        reader.execute_batch("BEGIN").unwrap();
+        assert_eq!(read(), "old");
+        let asked = Stop::new();
+        let mut sink = MbtilesEdit::open_with(&path, &asked, patience).unwrap();
+        sink.begin(&tileset(Rest::Stays)).unwrap();
+        let refused = std::thread::scope(|scope| {
+            let edited = scope.spawn(|| sink.finish(&metadata("new")).unwrap_err());
+            let journal = path.with_file_name("t.mbtiles-journal");
+            while !journal.exists() && !edited.is_finished() {
+                std::thread::sleep(PAUSE);
+            }
+            stop.inspect(|signal| asked.ask(*signal));
+            edited.join().unwrap()
+        });
+        reader.execute_batch("COMMIT").unwrap();
+        assert_eq!(read(), "old");
+        assert!(!path.with_file_name("t.mbtiles-journal").exists());
+        (path, refused)
+    }
+
+    #[test]
+    fn a_reader_that_never_ends_is_named_and_nothing_has_changed() {
+        let (path, refused) = edited_while_read(Duration::from_millis(100), None);
+        let text = format!(
+            "other programs read or wrote {} for 0 s without a break, so nothing was changed in it: have them end their transactions, then run the command again",
+            path.display()
+        );
+        assert_eq!(refused.to_string(), text);
+        assert_eq!(std::error::Error::source(&refused).unwrap().to_string(), "database is locked");
+    }
+
+    #[test]
+    fn a_stop_ends_the_wait_for_a_reader_and_nothing_has_changed() {
+        let (path, refused) = edited_while_read(Duration::MAX, Some(Signal::Terminate));
+        assert_eq!(refused.to_string(), format!("interrupted while writing {}", path.display()));
+    }
+}

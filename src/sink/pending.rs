@@ -1,0 +1,120 @@
+//! Edits that wait for the end of a run, kept on disk so that memory does not grow with them.
+
+use rusqlite::{Connection, params};
+
+use crate::tile::{Order, TileCoord};
+
+/// The edits could not be kept.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot keep the changed tiles in the temporary folder: make room there, or set TMPDIR to another one")]
+pub struct PendingError(#[from] rusqlite::Error);
+
+/// What is to be done with a tile, compared with what the target holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// The target does not hold it.
+    Add,
+    /// The target holds other bytes.
+    Replace,
+    /// The target holds it.
+    Delete,
+}
+
+/// Changes in the order in which they came.
+#[derive(Debug)]
+pub(super) struct Pending {
+    connection: Connection,
+    count: u64,
+    bytes: u64,
+}
+
+impl Pending {
+    pub(super) fn new() -> Result<Pending, PendingError> {
+        // SQLite keeps a database without a name in memory until it grows, then in a file that is already deleted.
+        let connection = Connection::open("")?;
+        connection.execute_batch(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -16000;
+             CREATE TABLE change (number integer PRIMARY KEY, place integer, kind integer, bytes blob);
+             BEGIN",
+        )?;
+        Ok(Pending { connection, count: 0, bytes: 0 })
+    }
+
+    /// How many there are.
+    pub(super) const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The bytes of all of them.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn push(&mut self, tile: TileCoord, change: Change, bytes: &[u8]) -> Result<(), PendingError> {
+        let place = Order::ZoomColumnTmsRow.place(tile).cast_signed();
+        let kind = match change {
+            Change::Add => 0,
+            Change::Replace => 1,
+            Change::Delete => 2,
+        };
+        self.connection
+            .prepare_cached("INSERT INTO change (place, kind, bytes) VALUES (?1, ?2, ?3)")?
+            .execute(params![place, kind, bytes])?;
+        self.count += 1;
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Hands over all of them.
+    pub(super) fn each<E: From<PendingError>>(
+        &self,
+        mut take: impl FnMut(TileCoord, Change, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut changes = self
+            .connection
+            .prepare("SELECT place, kind, bytes FROM change ORDER BY number")
+            .map_err(PendingError::from)?;
+        let mut rows = changes.query([]).map_err(PendingError::from)?;
+        while let Some(row) = rows.next().map_err(PendingError::from)? {
+            let read = || -> rusqlite::Result<_> {
+                let change = match row.get::<_, i64>(1)? {
+                    0 => Change::Add,
+                    1 => Change::Replace,
+                    _ => Change::Delete,
+                };
+                Ok((row.get::<_, i64>(0)?, change, row.get_ref(2)?.as_blob()?))
+            };
+            let (place, change, bytes) = read().map_err(PendingError::from)?;
+            if let Some(tile) = Order::ZoomColumnTmsRow.tile(place.cast_unsigned()) {
+                take(tile, change, bytes)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tile::Zoom;
+
+    #[test]
+    fn changes_come_back_as_they_were_kept() {
+        let mut pending = Pending::new().unwrap();
+        let tile = |x: u32| TileCoord::new(Zoom::new(14).unwrap(), x, 7 * x % 16_384).unwrap();
+        let change = |x: u32| [Change::Add, Change::Replace, Change::Delete][x as usize % 3];
+        let bytes = |x: u32| x.to_le_bytes().repeat(x as usize % 200);
+        for x in (0..16_384).rev() {
+            pending.push(tile(x), change(x), &bytes(x)).unwrap();
+        }
+        let mut next = (0..16_384).rev();
+        pending
+            .each(|found, found_change, found_bytes| {
+                let x = next.next().unwrap();
+                assert_eq!((found, found_change, found_bytes), (tile(x), change(x), &bytes(x)[..]));
+                Ok::<(), PendingError>(())
+            })
+            .unwrap();
+        assert_eq!((next.next(), pending.count()), (None, 16_384));
+    }
+}

@@ -1,0 +1,355 @@
+//! Every kind of target, as the suites of the sink's contract write it again and again and look into it.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use oar_tiles::sink::{
+    Described, Directory, DirectoryError, DirectoryReader, Mbtiles, MbtilesEdit, MbtilesError, MbtilesReader, Metadata,
+    Needs, Pmtiles, PmtilesError, PmtilesReader, Publish, Rest, S3, S3Error, S3Key, S3Object, S3Pmtiles, S3Reader,
+    Scope, Sink, Template, TileEdit, TileReader, Tileset, TreeOptions, VectorLayer, Written,
+};
+use oar_tiles::stop::Stop;
+use oar_tiles::tile::{Coverage, Slice, TileCoord, TileId, Zoom};
+
+use super::s3::{Prefix, options};
+use super::sinks::{Memory, MemoryError, MemoryTarget};
+use super::tree::files;
+use super::until;
+
+/// Tiles as a target holds them.
+pub type Held = BTreeMap<(u8, u32, u32, Option<u16>), Vec<u8>>;
+
+/// A target that the suite can write again and again, and look into.
+pub trait Target {
+    type Sink: Sink;
+    fn sink(&self) -> Result<Self::Sink, <Self::Sink as Sink>::Error>;
+    /// What edits the target, if it can be edited.
+    type Editor: Sink;
+    fn editor(&self) -> Result<Self::Editor, <Self::Editor as Sink>::Error>;
+    fn reader(&self) -> Option<Box<dyn TileReader>>;
+    /// Whether runs change tiles one by one, rather than replacing the whole.
+    fn in_line(&self) -> bool;
+    /// What every tile that lies by itself is known by, if it is written again: its file's number and time, or its object's
+    /// `ETag` and time.
+    fn stamps(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+    /// The bytes of a target that is one file.
+    fn bytes(&self) -> Option<Vec<u8>> {
+        None
+    }
+    /// Whether a second writer is refused when it begins, not when it ends.
+    fn is_locked(&self) -> bool {
+        true
+    }
+    /// What a second writer is told.
+    fn busy(&self) -> &'static str {
+        "another run is writing "
+    }
+}
+
+pub fn key(id: TileId) -> (u8, u32, u32, Option<u16>) {
+    let layer = match id.slice {
+        Slice::Whole => None,
+        Slice::Layer(number) => Some(number),
+    };
+    (id.coord.zoom().get(), id.coord.x(), id.coord.y(), layer)
+}
+
+pub fn tile(zoom: u8, x: u32, y: u32) -> TileCoord {
+    TileCoord::new(Zoom::new(zoom).unwrap(), x, y).unwrap()
+}
+
+pub fn metadata(manifest: &str) -> Metadata {
+    let layer = |id: &str| VectorLayer { id: id.to_owned(), maxzoom: 7, ..VectorLayer::default() };
+    Metadata {
+        name: "contract".to_owned(),
+        description: Some("what every sink promises".to_owned()),
+        attribution: None,
+        version: None,
+        zooms: "0-7".parse().unwrap(),
+        bounds: [-10.0, -20.0, 30.0, 40.0],
+        vector_layers: vec![layer("a"), layer("b/ü")],
+        manifest: format!("{{\"fingerprint\":\"contract\",\"run\":\"{manifest}\"}}"),
+    }
+}
+
+pub fn tileset(zooms: &str, bbox: &[&str]) -> Tileset {
+    let boxes: Vec<_> = bbox.iter().map(|text| text.parse().unwrap()).collect();
+    Tileset {
+        fingerprint: "contract".to_owned(),
+        layers: vec!["a".to_owned(), "b/ü".to_owned()],
+        scope: Scope { zooms: zooms.parse().unwrap(), coverage: Coverage::new(&boxes) },
+        rest: Rest::Vanishes,
+    }
+}
+
+/// Some tiles of zooms 0 to 7: their bytes differ by `version` where `changes` says so, every fifth renders to nothing.
+pub fn edits(needs: Needs, version: u8, changes: impl Fn(TileCoord) -> bool) -> Vec<TileEdit> {
+    let mut tiles: Vec<TileCoord> =
+        (0..=7).flat_map(|zoom| (0..1_u32 << zoom).map(move |i| tile(zoom, i, i * 7 % (1 << zoom)))).collect();
+    tiles.sort_by_key(|tile| needs.order.place(*tile));
+    let slices: &[Slice] = if needs.layers_apart { &[Slice::Layer(0), Slice::Layer(1)] } else { &[Slice::Whole] };
+    let mut edits = Vec::new();
+    for coord in tiles {
+        for slice in slices {
+            let id = TileId { coord, slice: *slice };
+            if coord.x() % 5 == 4 {
+                edits.push(TileEdit::Remove(id));
+            } else {
+                let version = if changes(coord) { version } else { 0 };
+                let same =
+                    if coord.zoom().get() == 6 { b"the same bytes".to_vec() } else { id.to_string().into_bytes() };
+                edits.push(TileEdit::Put(id, [&[0x1f, 0x8b, version][..], &same].concat().into()));
+            }
+        }
+    }
+    edits
+}
+
+pub fn held_by(edits: &[TileEdit]) -> Held {
+    let put = |edit: &TileEdit| match edit {
+        TileEdit::Put(id, bytes) => Some((key(*id), bytes.to_vec())),
+        TileEdit::Remove(_) => None,
+    };
+    edits.iter().filter_map(put).collect()
+}
+
+/// Everything that a target holds, read in pieces, and what it says about itself.
+pub fn look<T: Target>(target: &T) -> (Held, Described) {
+    let Some(mut reader) = target.reader() else { return (Held::new(), Described::default()) };
+    let ids = reader.list().unwrap();
+    let mut held = Held::new();
+    for piece in ids.chunks(100) {
+        for (id, bytes) in piece.iter().zip(reader.read(piece).unwrap()) {
+            let twice = held.insert(key(*id), bytes.expect("a tile that is listed can be read").to_vec());
+            assert_eq!(twice, None, "{id} is listed twice");
+        }
+    }
+    let absent = TileId { coord: tile(7, 1, 100), slice: ids.first().map_or(Slice::Whole, |id| id.slice) };
+    assert_eq!(reader.read(&[absent]).unwrap(), [None]);
+    (held, reader.describe().unwrap())
+}
+
+/// What a run has done: what became of what it handed over, and how many tiles are gone altogether.
+pub type Done = (Written, u64);
+
+/// Edits of a target whose other tiles stay; gives also what it said about itself before.
+#[track_caller]
+pub fn edit<T: Target>(target: &T, edits: &[TileEdit], manifest: &str) -> (Done, Described) {
+    let mut sink = once_free(|| target.editor());
+    let before = sink.begin(&staying()).unwrap().expect("what is edited says what it is");
+    let done = hand_over(sink, edits, manifest).unwrap();
+    (done, before)
+}
+
+/// Hands edits over in pieces, and finishes.
+pub fn hand_over<S: Sink>(mut sink: S, edits: &[TileEdit], manifest: &str) -> Result<Done, S::Error> {
+    let mut written = Written::default();
+    for piece in edits.chunks(33) {
+        let of_piece = sink.write(piece.to_vec())?;
+        assert_eq!(of_piece.total(), piece.len() as u64, "every edit is accounted for");
+        written += of_piece;
+    }
+    let finished = sink.finish(&metadata(manifest))?;
+    Ok((written, finished.deleted))
+}
+
+/// The usual tileset, of which only what is handed over changes.
+pub fn staying() -> Tileset {
+    Tileset { rest: Rest::Stays, ..tileset("0-7", &[]) }
+}
+
+/// Opens what was closed just now. A process that another test is about to start has every lock of this one, until it becomes
+/// another program.
+#[track_caller]
+pub fn once_free<S, E: std::fmt::Display>(open: impl Fn() -> Result<S, E>) -> S {
+    let mut opened = None;
+    until("the lock is free", || match open() {
+        Ok(sink) => opened.replace(sink).is_none(),
+        Err(error) if error.to_string().contains("another run is writing ") => false,
+        Err(error) => panic!("{error}"),
+    });
+    opened.unwrap()
+}
+
+/// A whole run; gives what was written and how many tiles were deleted.
+#[track_caller]
+pub fn write<T: Target>(target: &T, edits: Vec<TileEdit>, tileset: &Tileset, manifest: &str) -> (Written, u64) {
+    let mut sink = once_free(|| target.sink());
+    sink.begin(tileset).unwrap();
+    hand_over(sink, &edits, manifest).unwrap()
+}
+
+/// The order that a target wants, and whether it keeps layers apart.
+pub fn needs<T: Target>(target: &T) -> Needs {
+    once_free(|| target.sink()).needs()
+}
+
+pub struct File<K> {
+    folder: tempfile::TempDir,
+    pub kind: K,
+}
+
+pub fn in_folder<K>(kind: K) -> File<K> {
+    File { folder: tempfile::tempdir().unwrap(), kind }
+}
+
+impl<K> File<K> {
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+pub struct OfMbtiles;
+
+impl Target for File<OfMbtiles> {
+    type Sink = Mbtiles;
+    fn sink(&self) -> Result<Mbtiles, <Mbtiles as Sink>::Error> {
+        Mbtiles::create(&self.path("t.mbtiles"), &Stop::new())
+    }
+    type Editor = MbtilesEdit;
+    fn editor(&self) -> Result<MbtilesEdit, MbtilesError> {
+        MbtilesEdit::open(&self.path("t.mbtiles"), &Stop::new())
+    }
+    fn bytes(&self) -> Option<Vec<u8>> {
+        Some(std::fs::read(self.path("t.mbtiles")).unwrap())
+    }
+    fn reader(&self) -> Option<Box<dyn TileReader>> {
+        let path = self.path("t.mbtiles");
+        path.exists().then(|| Box::new(MbtilesReader::open(&path).unwrap()) as Box<dyn TileReader>)
+    }
+    fn in_line(&self) -> bool {
+        false
+    }
+}
+
+impl Target for File<TreeOptions> {
+    type Sink = Directory;
+    fn sink(&self) -> Result<Directory, <Directory as Sink>::Error> {
+        Directory::create(&self.path("tiles"), self.kind.clone(), &Stop::new())
+    }
+    type Editor = Directory;
+    fn editor(&self) -> Result<Directory, DirectoryError> {
+        self.sink()
+    }
+    fn stamps(&self) -> BTreeMap<String, String> {
+        let stamp = |name: String| {
+            let about = std::fs::metadata(self.path("tiles").join(&name)).unwrap();
+            (name, format!("{} {} {}", about.ino(), about.mtime(), about.mtime_nsec()))
+        };
+        files(&self.path("tiles")).into_keys().filter(|name| !name.ends_with(".json")).map(stamp).collect()
+    }
+    fn reader(&self) -> Option<Box<dyn TileReader>> {
+        let template = Template::new("{z}/{x}/{y}.pbf").unwrap();
+        Some(Box::new(DirectoryReader::open(&self.path("tiles"), &template).unwrap()))
+    }
+    fn in_line(&self) -> bool {
+        self.kind.publish == Publish::InPlace
+    }
+}
+
+pub struct PmtilesFile;
+
+impl Target for File<PmtilesFile> {
+    type Sink = Pmtiles;
+    fn sink(&self) -> Result<Pmtiles, <Pmtiles as Sink>::Error> {
+        Pmtiles::create(&self.path("t.pmtiles"), &Stop::new())
+    }
+    type Editor = Pmtiles;
+    fn editor(&self) -> Result<Pmtiles, PmtilesError> {
+        self.sink()
+    }
+    fn bytes(&self) -> Option<Vec<u8>> {
+        Some(std::fs::read(self.path("t.pmtiles")).unwrap())
+    }
+    fn reader(&self) -> Option<Box<dyn TileReader>> {
+        Some(Box::new(PmtilesReader::open(&self.path("t.pmtiles")).unwrap()))
+    }
+    fn in_line(&self) -> bool {
+        false
+    }
+}
+
+impl Target for MemoryTarget {
+    type Sink = Memory;
+    fn sink(&self) -> Result<Memory, <Memory as Sink>::Error> {
+        self.open()
+    }
+    type Editor = Memory;
+    fn editor(&self) -> Result<Memory, MemoryError> {
+        self.open()
+    }
+    fn reader(&self) -> Option<Box<dyn TileReader>> {
+        Some(Box::new(self.clone()))
+    }
+    fn in_line(&self) -> bool {
+        true
+    }
+}
+
+/// A prefix of a bucket.
+pub struct InBucket(pub Prefix, pub TreeOptions);
+
+impl Target for InBucket {
+    type Sink = S3;
+    fn sink(&self) -> Result<S3, <S3 as Sink>::Error> {
+        self.0.sink_with(options(&self.0.endpoint), self.1.clone())
+    }
+    type Editor = S3;
+    fn editor(&self) -> Result<S3, S3Error> {
+        self.sink()
+    }
+    fn stamps(&self) -> BTreeMap<String, String> {
+        self.0.stamps().into_iter().filter(|(name, _)| !name.ends_with(".json")).collect()
+    }
+    fn reader(&self) -> Option<Box<dyn TileReader>> {
+        let template = Template::new("{z}/{x}/{y}.pbf").unwrap();
+        let (handle, options) = (self.0.runtime.handle().clone(), options(&self.0.endpoint));
+        Some(Box::new(S3Reader::open(self.0.location.clone(), options, &template, handle).unwrap()))
+    }
+    fn in_line(&self) -> bool {
+        self.1.publish == Publish::InPlace
+    }
+}
+
+/// An archive in a bucket.
+pub struct ArchiveInBucket(pub Prefix);
+
+impl ArchiveInBucket {
+    fn key(&self) -> S3Key {
+        format!("{}t.pmtiles", self.0.location).parse().unwrap()
+    }
+}
+
+impl Target for ArchiveInBucket {
+    type Sink = S3Pmtiles;
+    fn sink(&self) -> Result<S3Pmtiles, S3Error> {
+        let handle = self.0.runtime.handle().clone();
+        S3Pmtiles::create(&self.key(), options(&self.0.endpoint), handle, &Stop::new())
+    }
+    type Editor = S3Pmtiles;
+    fn editor(&self) -> Result<S3Pmtiles, S3Error> {
+        self.sink()
+    }
+    fn reader(&self) -> Option<Box<dyn TileReader>> {
+        let handle = self.0.runtime.handle().clone();
+        let object = S3Object::open(&self.key(), options(&self.0.endpoint), handle).unwrap();
+        Some(Box::new(object.pmtiles().unwrap()))
+    }
+    fn in_line(&self) -> bool {
+        false
+    }
+    fn bytes(&self) -> Option<Vec<u8>> {
+        Some(self.0.objects().remove("t.pmtiles").unwrap())
+    }
+    fn is_locked(&self) -> bool {
+        false
+    }
+}
+
+/// Tiles under names by a template.
+pub fn tree(template: &str, publish: Publish) -> TreeOptions {
+    TreeOptions { template: Template::new(template).unwrap(), publish, force: false, public_url: None, packed: true }
+}
