@@ -16,6 +16,14 @@ pub struct Cursor {
     running: Vec<u64>,
 }
 
+/// Has seen nothing.
+impl Default for Cursor {
+    fn default() -> Cursor {
+        // No transaction has a number below 3 (PostgreSQL documentation, section 74.1).
+        Cursor { xmin: 1, xmax: 1, running: Vec::new() }
+    }
+}
+
 /// A text that is no snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no snapshot: write it as pg_current_snapshot() does, such as 1000:1010:1003,1007")]

@@ -2,9 +2,54 @@
 //!
 //! Triggers note where each visibly changed row was and is, with the transaction that changed it. What a target has not seen
 //! yet are the rows whose transaction its snapshot does not see and the run's own snapshot does.
+//!
+//! ```text
+//!  install:  layers ──► reads (which tables and columns) ──► noter (a trigger function a watch) ──► script ──► committed
+//!  check:    layers ──► facts (the log beside the catalog) ──► why it cannot be trusted, or the watches of each layer
+//! ```
+//!
+//! A *watch* is what is noted of one table: its places by a geometry column, or by a query over the changed row.
 
+mod backlog;
+mod check;
 mod cursor;
+mod error;
+mod facts;
+mod install;
+mod noter;
+mod notes;
+mod options;
 mod read;
+mod reads;
+mod script;
+mod table;
 
+pub use backlog::{Logged, Pruned, logged, prune};
+pub use check::{Place, Watch, tracked};
 pub use cursor::{Cursor, CursorError};
-pub use read::{Pending, Watch, changed_places, pending};
+pub use error::{Error, Untracked};
+pub use install::{Installation, plan_install, removal, remove, run};
+pub use options::{ChangesOptions, TrackOptions, TrackedLayer, WatchOptions};
+pub use read::{Pending, changed_places, pending};
+
+/// The advisory lock that whoever waits for notices shares while it does (PostgreSQL documentation, section 13.3.5,
+/// `pg_advisory_lock_shared(class, object)`). The triggers give notices, on a channel called as the log's schema, only while
+/// it is held.
+pub const WATCHER_LOCK: (i32, i32) = (0x6f61_7274, 1);
+
+/// The version of the log's own layout.
+pub(crate) const LAYOUT: i32 = 1;
+
+/// Schema and name of the relation `c` in the namespace `n`, quoted as [`quoted`](crate::postgis::quoted) does.
+const CALLED: &str = r#"'"' || replace(n.nspname, '"', '""') || '"."' || replace(c.relname, '"', '""') || '"'"#;
+
+/// A text literal (PostgreSQL documentation, section 4.1.2.1), whatever `standard_conforming_strings` says.
+fn literal(text: &str) -> String {
+    let doubled = text.replace('\'', "''");
+    if text.contains('\\') { format!(" E'{}'", doubled.replace('\\', "\\\\")) } else { format!("'{doubled}'") }
+}
+
+/// A statement with the schema of PostGIS in place of `{postgis}`.
+fn at_postgis(sql: &str, postgis: &str) -> String {
+    sql.replace("{postgis}", &crate::postgis::quoted(postgis))
+}

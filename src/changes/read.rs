@@ -1,18 +1,7 @@
 //! Reading the log: what changed since a cursor, and where.
 
-use super::Cursor;
+use super::{Cursor, Place, Watch};
 use crate::postgis::{Error, Layer, Snapshot, places, quoted};
-
-/// What is noted of a table's changes: where the rows of one geometry column are, or what a declared query makes of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Watch {
-    /// Its number in the log.
-    pub id: i32,
-    /// The table, schema and name quoted.
-    pub table: String,
-    /// The query of `[[layer.track]]` over the changed row; `None` for a geometry column of the table itself.
-    pub query: Option<String>,
-}
 
 /// Changes that a target has not seen.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,22 +57,29 @@ pub async fn changed_places(
     let place = format!("layer \"{}\", reading what changed in {}", layer.name(), watch.table);
     let unseen = format!("{} AND noted.watch = {}", unseen(schema, cursor), watch.id);
     let (from, conditions) = unseen.split_once(" WHERE ").unwrap_or((&unseen, "true"));
-    let relation = match &watch.query {
-        None => format!(
+    let relation = match &watch.place {
+        Place::Geometry { .. } => format!(
             "(SELECT ST_SetSRID(ST_MakePoint(point.x, point.y), {srid}) AS place
               {from}, unnest(noted.x, noted.y) AS point (x, y) WHERE {conditions}
               UNION ALL
               SELECT other.place {from}, unnest(noted.places) AS other (place) WHERE {conditions}) AS changed_place",
             srid = layer.srid()
         ),
-        Some(query) => format!(
-            "(SELECT found.place
+        Place::Query { sql, columns } => {
+            // Cast from the text that was noted: a record made of JSON would take a text for a JSON string.
+            let columns: Vec<String> = columns
+                .iter()
+                .map(|(name, kind)| format!("(row_of.keys ->> {})::{kind} AS {}", super::literal(name), quoted(name)))
+                .collect();
+            format!(
+                "(SELECT found.place
               {from}, unnest(noted.keys) AS row_of (keys),
-                  LATERAL jsonb_populate_record(NULL::{table}, row_of.keys) AS changed,
-                  LATERAL ({query}
+                  LATERAL (SELECT {}) AS changed,
+                  LATERAL ({sql}
                   ) AS found (place) WHERE {conditions}) AS changed_place",
-            table = watch.table
-        ),
+                columns.join(", ")
+            )
+        }
     };
     places(snapshot, layer, &place, &relation, "place", each).await
 }

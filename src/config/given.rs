@@ -12,6 +12,7 @@ pub(super) struct Given {
     pub(super) tileset: Tileset,
     pub(super) target: Target,
     pub(super) s3: super::s3::S3,
+    pub(super) changes: Changes,
     pub(super) run: Run,
     pub(super) layer_defaults: LayerDefaults,
     pub(super) layer: Option<Vec<Layer>>,
@@ -73,6 +74,17 @@ pub(super) enum Publish {
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+pub(super) struct Changes {
+    pub(super) schema: Option<String>,
+    pub(super) truncate_rows: Option<u32>,
+    #[serde(with = "duration")]
+    pub(super) debounce: Option<std::time::Duration>,
+    #[serde(with = "duration")]
+    pub(super) poll: Option<std::time::Duration>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct Run {
     pub(super) workers: Option<usize>,
     pub(super) batch_features: Option<u64>,
@@ -103,11 +115,22 @@ pub(super) struct Layer {
     pub(super) feature_id: Option<String>,
     #[serde(rename = "where")]
     pub(super) filter: Option<String>,
+    #[serde(default)]
+    pub(super) track: Vec<Track>,
     pub(super) extent: Option<u32>,
     pub(super) buffer: Option<u32>,
     pub(super) zoom: Option<ZoomList>,
     pub(super) max_tile_features: Option<u64>,
     pub(super) on_large_tile: Option<OnLargeTile>,
+}
+
+/// A further table that a layer shows something of.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Track {
+    pub(super) table: String,
+    pub(super) schema: Option<String>,
+    pub(super) geometry: String,
 }
 
 /// Columns by name, or names with SQL expressions; the order is kept.

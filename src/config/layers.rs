@@ -51,7 +51,7 @@ enum Kind {
 }
 
 /// The environment variables and the keys that they set.
-const VARIABLES: [(&str, &str, Kind); 25] = [
+const VARIABLES: [(&str, &str, Kind); 26] = [
     ("DATABASE_URL", "database.url", Kind::Text),
     ("OAR_TILES_STATEMENT_TIMEOUT", "database.statement_timeout", Kind::Text),
     ("OAR_TILES_CONNECT_TIMEOUT", "database.connect_timeout", Kind::Text),
@@ -73,6 +73,7 @@ const VARIABLES: [(&str, &str, Kind); 25] = [
     ("OAR_TILES_S3_PROFILE", "s3.profile", Kind::Text),
     ("OAR_TILES_S3_PATH_STYLE", "s3.path_style", Kind::Truth),
     ("OAR_TILES_S3_IN_FLIGHT", "s3.in_flight", Kind::Number),
+    ("OAR_TILES_CHANGES_SCHEMA", "changes.schema", Kind::Text),
     ("OAR_TILES_WORKERS", "run.workers", Kind::Number),
     ("OAR_TILES_BATCH_FEATURES", "run.batch_features", Kind::Number),
     ("OAR_TILES_WINDOW", "run.window", Kind::Number),

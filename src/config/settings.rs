@@ -4,8 +4,9 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use super::error::{ConfigError, nearest};
-use super::given::{Compression, Given, Layer, LayerDefaults, OnLargeTile, Progress, Properties, Target};
+use super::given::{Changes, Compression, Given, Layer, LayerDefaults, OnLargeTile, Progress, Properties, Target};
 use super::layers::{Origin, Values};
+use crate::changes::{ChangesOptions, TrackOptions, WatchOptions};
 use crate::encode::{Level, Packing};
 use crate::pipeline::Limits;
 use crate::postgis::{ConnectOptions, LayerOptions, Parts, Property, PropertySource, SessionOptions};
@@ -27,6 +28,10 @@ pub struct Settings {
     pub tree: TreeOptions,
     /// How S3 is reached, and what objects say about themselves.
     pub s3: S3Options,
+    /// Where changes are noted.
+    pub changes: ChangesOptions,
+    /// How they are waited for.
+    pub watch: WatchOptions,
     /// Sessions that render side by side.
     pub workers: NonZeroUsize,
     /// Features and tiles rendered by one statement.
@@ -63,6 +68,8 @@ pub struct TilesetSettings {
 pub struct LayerSettings {
     /// What PostGIS needs to know.
     pub options: LayerOptions,
+    /// The further tables that the layer shows something of.
+    pub track: Vec<TrackOptions>,
     /// A tile with more features is named.
     pub max_tile_features: Option<NonZeroU64>,
     /// What then happens.
@@ -124,6 +131,11 @@ impl Settings {
             tileset,
             tree: check.tree(&given.target)?,
             s3: check.s3(&given.s3)?,
+            changes: check.changes(&given.changes)?,
+            watch: WatchOptions {
+                debounce: check.present("changes.debounce", given.changes.debounce)?,
+                poll: check.present("changes.poll", given.changes.poll)?,
+            },
             workers,
             batch_features: batch,
             limits: Limits { window, packing: Packing::Gzip(level) },
@@ -194,6 +206,19 @@ impl Check<'_> {
         Ok(TreeOptions { template, publish, force: false, public_url: target.public_url.clone(), packed })
     }
 
+    fn changes(&self, changes: &Changes) -> Result<ChangesOptions, ConfigError> {
+        let schema = self.present("changes.schema", changes.schema.clone())?;
+        // PostgreSQL cuts longer names off and keeps pg_ for itself; the others would end the quotes of our scripts.
+        let is_odd = |c: char| c.is_control() || matches!(c, '$' | '{' | '}');
+        if schema.is_empty() || schema.len() > 63 || schema.starts_with("pg_") || schema.contains(is_odd) {
+            return Err(self.wrong(
+                "changes.schema",
+                format!("{schema:?} cannot name it: write 1 to 63 bytes, not pg_…, without $, {{ and }}"),
+            ));
+        }
+        Ok(ChangesOptions { schema, truncate_rows: self.present("changes.truncate_rows", changes.truncate_rows)? })
+    }
+
     fn layers(&self, given: &Given, only: &[String]) -> Result<Vec<LayerSettings>, ConfigError> {
         let layers = self.present("layer", given.layer.as_ref())?;
         if layers.is_empty() || layers.len() > MOST_LAYERS {
@@ -249,6 +274,15 @@ impl Check<'_> {
                 extent,
                 buffer,
             },
+            track: layer
+                .track
+                .iter()
+                .map(|track| TrackOptions {
+                    table: track.table.clone(),
+                    schema: track.schema.clone(),
+                    geometry: track.geometry.clone(),
+                })
+                .collect(),
             max_tile_features: NonZeroU64::new(limit),
             on_large_tile: self
                 .present("layer_defaults.on_large_tile", layer.on_large_tile.or(defaults.on_large_tile))?,

@@ -56,6 +56,7 @@ fn the_sample_configuration_holds_every_key() {
             "s3",
             "attempt_timeout attempts backoff cache_control checksums connect_timeout encryption endpoint in_flight kms_key lease metadata notes_cache_control part_size_mb path_style profile region request_timeout storage_class",
         ),
+        ("changes", "debounce poll schema truncate_rows"),
         ("run", "batch_features progress window workers"),
         ("layer_defaults", "buffer extent max_tile_features on_large_tile zoom"),
         ("layer", "feature_id geometry key name properties schema table where"),

@@ -49,7 +49,7 @@ pub struct LayerOptions {
 
 /// How a layer's positions are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Shape {
+pub(crate) struct Shape {
     /// The spatial reference system of the column.
     pub srid: i32,
     /// Every geometry is a single point.
@@ -70,7 +70,7 @@ impl Shape {
 
 /// A column of the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct KeyColumn {
+pub(crate) struct KeyColumn {
     /// Its name, quoted.
     pub quoted: String,
     /// Its type has a collation; ordering by it is made the same everywhere by `COLLATE "C"`.
@@ -79,7 +79,7 @@ pub(super) struct KeyColumn {
 
 /// A property ready for a statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct BoundProperty {
+pub(crate) struct BoundProperty {
     /// Its name in the tile.
     pub name: String,
     /// The expression.
@@ -93,14 +93,14 @@ pub(super) struct BoundProperty {
 pub struct Layer {
     pub(super) name: String,
     /// Schema and relation, quoted.
-    pub(super) relation: String,
+    pub(crate) relation: String,
     /// The geometry column, quoted.
-    pub(super) geometry: String,
-    pub(super) shape: Shape,
-    pub(super) key: Vec<KeyColumn>,
-    pub(super) properties: Vec<BoundProperty>,
-    pub(super) feature_id: Option<String>,
-    pub(super) filter: Option<String>,
+    pub(crate) geometry: String,
+    pub(crate) shape: Shape,
+    pub(crate) key: Vec<KeyColumn>,
+    pub(crate) properties: Vec<BoundProperty>,
+    pub(crate) feature_id: Option<String>,
+    pub(crate) filter: Option<String>,
     pub(super) zooms: ZoomList,
     pub(super) extent: u32,
     pub(super) buffer: u32,

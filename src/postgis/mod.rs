@@ -4,20 +4,27 @@ mod cancel;
 mod connect;
 mod error;
 mod layer;
+mod listen;
 mod probe;
 mod relation;
 mod render;
 mod session;
+mod snapshot;
 mod sql;
 mod survey;
 mod tls;
+mod writing;
 
 pub use connect::{ConnectOptions, Parts, ServerName, SslMode};
 pub use error::{Cause, Error};
 pub use layer::{Layer, LayerOptions, Property, PropertySource};
+pub use listen::Listener;
 pub use probe::{Probed, Server, probe};
 pub use render::Renderer;
-pub use session::{Database, SessionOptions, Snapshot};
+pub use session::{Database, SessionOptions};
+pub use snapshot::Snapshot;
 pub use survey::{Skipped, Surveyed, places, survey};
 
 pub(crate) use layer::quoted;
+pub(crate) use relation::{Wanted, look_up};
+pub(crate) use session::Session;

@@ -4,8 +4,9 @@ use tokio_postgres::error::SqlState;
 
 use super::error::Error;
 use super::layer::{BoundProperty, KeyColumn, Layer, LayerOptions, Property, PropertySource, Shape, quoted};
-use super::relation::{Column, Relation, RelationKind, look_up, nearest};
-use super::session::{Session, Snapshot};
+use super::relation::{Column, Relation, RelationKind, Wanted, look_up, nearest};
+use super::session::Session;
+use super::snapshot::Snapshot;
 use crate::manifest::DatabaseIdentity;
 
 /// What was found.
@@ -104,7 +105,9 @@ struct LayerProbe<'a> {
 impl LayerProbe<'_> {
     async fn probe(mut self) -> Result<Layer, Error> {
         let options = self.options;
-        let relation = look_up(self.session, options).await?;
+        let wanted =
+            Wanted { layer: &options.name, schema: options.schema.as_deref(), table: &options.table, of: "the layer" };
+        let relation = look_up(self.session, wanted).await?;
         if !relation.schema_usable {
             let (schema, role) = (quoted(&relation.schema), quoted(&relation.role));
             return Err(self.error(

@@ -3,12 +3,12 @@
 use tokio_postgres::types::Type;
 
 use super::error::Error;
-use super::layer::{LayerOptions, quoted};
+use super::layer::quoted;
 use super::session::Session;
 
 /// A column.
 #[derive(Debug)]
-pub(super) struct Column {
+pub(crate) struct Column {
     pub name: String,
     pub kind: String,
     pub collated: bool,
@@ -27,14 +27,14 @@ impl Column {
 
 /// A unique index over plain columns that always holds: neither partial nor deferred nor half built.
 #[derive(Debug)]
-pub(super) struct UniqueIndex {
+pub(crate) struct UniqueIndex {
     pub columns: Vec<String>,
     pub primary: bool,
 }
 
 /// What kind of relation it is, as far as it matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RelationKind {
+pub(crate) enum RelationKind {
     /// A table, partitioned table or materialized view: it can have indexes.
     Stored,
     /// A view or foreign table.
@@ -43,7 +43,7 @@ pub(super) enum RelationKind {
 
 /// A table, view, materialized view or foreign table.
 #[derive(Debug)]
-pub(super) struct Relation {
+pub(crate) struct Relation {
     pub schema: String,
     pub name: String,
     pub kind: RelationKind,
@@ -58,7 +58,7 @@ pub(super) struct Relation {
 
 impl Relation {
     /// Schema and name, quoted.
-    pub(super) fn quoted(&self) -> String {
+    pub(crate) fn quoted(&self) -> String {
         format!("{}.{}", quoted(&self.schema), quoted(&self.name))
     }
 
@@ -102,25 +102,38 @@ const NAMES: &str = "
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
     ORDER BY 1 LIMIT 1000";
 
-/// Looks a layer's relation up.
-pub(super) async fn look_up(session: &Session, layer: &LayerOptions) -> Result<Relation, Error> {
-    let place = format!("layer \"{}\"", layer.name);
-    let (front, back) = layer.table.split_once('.').unwrap_or((&layer.table, ""));
+/// A relation that a layer names.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// Which layer.
+    pub layer: &'a str,
+    /// The schema; without one the search path decides.
+    pub schema: Option<&'a str>,
+    /// Its name.
+    pub table: &'a str,
+    /// Which part of the configuration names it.
+    pub of: &'static str,
+}
+
+/// Looks a relation up.
+pub(crate) async fn look_up(session: &Session, wanted: Wanted<'_>) -> Result<Relation, Error> {
+    let place = format!("layer \"{}\"", wanted.layer);
+    let (front, back) = wanted.table.split_once('.').unwrap_or((wanted.table, ""));
     let dotted = !back.is_empty();
     let found = session
         .all(
             &place,
             FIND,
             &[
-                (&layer.table, Type::TEXT),
-                (&layer.schema, Type::TEXT),
+                (&wanted.table, Type::TEXT),
+                (&wanted.schema, Type::TEXT),
                 (&dotted, Type::BOOL),
                 (&front, Type::TEXT),
                 (&back, Type::TEXT),
             ],
         )
         .await?;
-    let Some(row) = found.first() else { return Err(unknown(session, layer, &place).await) };
+    let Some(row) = found.first() else { return Err(unknown(session, wanted, &place).await) };
     let oid: u32 = row.get(0);
     let kind: String = row.get(3);
     let columns = session.all(&place, COLUMNS, &[(&oid, Type::OID)]).await?;
@@ -158,22 +171,22 @@ pub(super) async fn look_up(session: &Session, layer: &LayerOptions) -> Result<R
     })
 }
 
-async fn unknown(session: &Session, layer: &LayerOptions, place: &str) -> Error {
+async fn unknown(session: &Session, wanted: Wanted<'_>, place: &str) -> Error {
     let names = match session.all(place, NAMES, &[]).await {
         Ok(rows) => rows.iter().map(|row| row.get(0)).collect::<Vec<String>>(),
         Err(error) => return error,
     };
-    let wanted = match &layer.schema {
-        Some(schema) => format!("{schema}.{}", layer.table),
-        None => layer.table.clone(),
+    let name = match wanted.schema {
+        Some(schema) => format!("{schema}.{}", wanted.table),
+        None => wanted.table.to_owned(),
     };
-    let nearest = nearest(&wanted, names.iter().map(String::as_str));
+    let nearest = nearest(&name, names.iter().map(String::as_str));
     Error::Layer {
-        layer: layer.name.clone(),
-        what: format!("the database {} has no table or view {}", session.server(), quoted(&wanted)),
+        layer: wanted.layer.to_owned(),
+        what: format!("the database {} has no table or view {}", session.server(), quoted(&name)),
         next: match nearest {
-            Some(name) => format!("Did you mean {}? Set table (and schema) of the layer", quoted(name)),
-            None => "Set table (and schema) of the layer".to_owned(),
+            Some(name) => format!("Did you mean {}? Set table (and schema) of {}", quoted(name), wanted.of),
+            None => format!("Set table (and schema) of {}", wanted.of),
         },
         source: None,
     }

@@ -8,7 +8,8 @@ use tokio_postgres::types::Type;
 
 use super::error::{Error, place_of};
 use super::layer::Layer;
-use super::session::{Database, Session, Snapshot};
+use super::session::{Database, Session};
+use super::snapshot::Snapshot;
 use super::sql;
 use super::survey::area_box;
 use crate::source::{RenderedTile, Source};

@@ -17,6 +17,7 @@ use super::cancel::cancel;
 use super::connect::{ConnectOptions, ServerName};
 use super::error::{Cause, Error};
 use super::layer::quoted;
+use super::snapshot::Snapshot;
 use super::tls;
 use crate::stop::Stop;
 
@@ -31,9 +32,6 @@ pub struct SessionOptions {
     pub connections: usize,
 }
 
-/// `pg_current_snapshot()` came with PostgreSQL 13.
-const OLDEST_POSTGRES: i32 = 130_000;
-
 /// A parameter and its type.
 pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
@@ -46,37 +44,16 @@ pub struct Database {
     server: ServerName,
     options: Arc<SessionOptions>,
     /// The schema of PostGIS, once it is known.
-    postgis: Arc<OnceLock<String>>,
-    stop: Stop,
+    pub(super) postgis: Arc<OnceLock<String>>,
+    pub(super) stop: Stop,
 }
 
-/// The database state that a whole run sees. It lasts as long as this value: the session that exported it stays in its
-/// transaction.
-pub struct Snapshot {
-    pub(super) keeper: Session,
-    exported: String,
-    cursor: String,
-}
-
-impl Snapshot {
-    /// `pg_current_snapshot()`: the state as a cursor for changes.
-    #[must_use]
-    pub fn cursor(&self) -> &str {
-        &self.cursor
-    }
-
-    /// All rows of a statement on this snapshot.
-    pub(crate) async fn all(&self, place: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
-        self.keeper.all(place, sql, params).await
-    }
-}
-
-/// One connection in one read-only transaction.
-pub(super) struct Session {
-    client: Object,
-    cancel: CancelToken,
-    database: Database,
-    exported: Option<String>,
+/// One connection, in one read-only transaction unless it is for writing.
+pub(crate) struct Session {
+    pub(super) client: Object,
+    pub(super) cancel: CancelToken,
+    pub(super) database: Database,
+    pub(super) exported: Option<String>,
 }
 
 impl Database {
@@ -115,22 +92,20 @@ impl Database {
         &self.server
     }
 
-    /// Takes the snapshot of a run.
-    ///
-    /// # Errors
-    /// If the database cannot be reached or does not let the user in.
-    pub async fn snapshot(&self) -> Result<Snapshot, Error> {
-        let keeper = self.session(None).await?;
-        let sql = "SELECT current_setting('server_version_num')::int4, current_setting('server_version')";
-        let version = keeper.one("asking the server for its version", sql, &[]).await?;
-        if version.get::<_, i32>(0) < OLDEST_POSTGRES {
-            return Err(Error::OldPostgres { server: self.server.clone(), found: version.get(1) });
-        }
-        // A standby does not list the transactions that run between its ends: none of those is to be taken for seen.
-        let sql = "SELECT pg_export_snapshot(), CASE WHEN pg_is_in_recovery() THEN format('%1$s:%1$s:', pg_snapshot_xmin(seen))
-                       ELSE seen::text END FROM pg_current_snapshot() AS seen";
-        let row = keeper.one("taking the snapshot", sql, &[]).await?;
-        Ok(Snapshot { exported: row.get(0), cursor: row.get(1), keeper })
+    /// A connection apart from the pool, for what is no transaction. Its second half is to be driven by whoever asked.
+    pub(super) async fn apart(
+        &self,
+    ) -> Result<
+        (
+            tokio_postgres::Client,
+            tokio_postgres::Connection<
+                tokio_postgres::Socket,
+                <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<tokio_postgres::Socket>>::Stream,
+            >,
+        ),
+        tokio_postgres::Error,
+    > {
+        self.config.connect(self.tls.clone()).await
     }
 
     /// A session on a snapshot. Whoever took the snapshot has reached the database: if nobody answers now, it went away.
@@ -143,7 +118,7 @@ impl Database {
         })
     }
 
-    async fn session(&self, exported: Option<String>) -> Result<Session, Error> {
+    pub(super) async fn session(&self, exported: Option<String>) -> Result<Session, Error> {
         let client = tokio::select! {
             client = self.connection() => client?,
             _ = self.stop.wait() => return Err(Error::Interrupted),
@@ -156,7 +131,7 @@ impl Database {
 
     /// A connection of the pool. The driver's own limit ends with the socket, once for each address of a host: a server
     /// that takes the connection and says nothing more would be waited for without end.
-    async fn connection(&self) -> Result<Object, Error> {
+    pub(super) async fn connection(&self) -> Result<Object, Error> {
         let hosts = u32::try_from(self.config.get_hosts().len()).unwrap_or(u32::MAX);
         let limit = self
             .config
@@ -276,7 +251,7 @@ impl Session {
     }
 
     /// Makes PostGIS visible if its schema is not on the search path.
-    async fn add_to_search_path(&self, schema: &str) -> Result<(), Error> {
+    pub(super) async fn add_to_search_path(&self, schema: &str) -> Result<(), Error> {
         let sql = "SELECT set_config(
                        'search_path', concat_ws(', ', nullif(current_setting('search_path'), ''), $1), true)
                    WHERE NOT $2 = ANY (current_schemas(true)::text[])";
@@ -309,7 +284,7 @@ impl Session {
     }
 
     /// All rows of a statement.
-    pub(super) async fn all(&self, place: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
+    pub(crate) async fn all(&self, place: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
         let begun = Instant::now();
         self.until_stopped(async {
             self.client.query_typed(sql, params).await.map_err(|error| self.failed(place, begun, error))
@@ -318,7 +293,7 @@ impl Session {
     }
 
     /// The one row of a statement.
-    pub(super) async fn one(&self, place: &str, sql: &str, params: &[Param<'_>]) -> Result<Row, Error> {
+    pub(crate) async fn one(&self, place: &str, sql: &str, params: &[Param<'_>]) -> Result<Row, Error> {
         let begun = Instant::now();
         self.until_stopped(async {
             self.client.query_typed_one(sql, params).await.map_err(|error| self.failed(place, begun, error))
@@ -327,7 +302,7 @@ impl Session {
     }
 
     /// Hands every row of a statement to `each` as it arrives.
-    pub(super) async fn each(
+    pub(crate) async fn each(
         &self,
         place: &str,
         sql: &str,
@@ -349,7 +324,7 @@ impl Session {
     }
 
     /// Runs a statement until it is done or a stop is asked for; then the statement is cancelled in the server.
-    async fn until_stopped<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    pub(super) async fn until_stopped<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         tokio::pin!(work);
         tokio::select! {
             biased;
@@ -366,7 +341,7 @@ impl Session {
         Err(Error::Interrupted)
     }
 
-    fn failed(&self, place: &str, begun: Instant, error: tokio_postgres::Error) -> Error {
+    pub(super) fn failed(&self, place: &str, begun: Instant, error: tokio_postgres::Error) -> Error {
         let place = place.to_owned();
         let source = Cause::from(error);
         if source.is_lost() {

@@ -5,7 +5,8 @@ use tokio_postgres::types::Type;
 
 use super::error::Error;
 use super::layer::{Layer, Shape, quoted};
-use super::session::{Param, Snapshot};
+use super::session::Param;
+use super::snapshot::Snapshot;
 use super::sql;
 use crate::tile::{BoxFootprint, Coverage, Footprints, TileRect, Zoom, ZoomList, latitude, longitude, margin, metres};
 
@@ -94,7 +95,9 @@ pub async fn places(
     let (relation, geometry) = (relation.to_owned(), quoted(geometry));
     let over = Layer { relation, geometry, shape, filter: None, ..layer.clone() };
     let each = |row: &Row| {
-        box_footprint(row).into_iter().for_each(|footprint| each(footprint.world));
+        if let Some(footprint) = box_footprint(row) {
+            each(footprint.world);
+        }
         Ok(())
     };
     snapshot.keeper.each(place, &sql::survey(&over, 0), &[], each).await.map_err(|error| explained(error, layer))

@@ -1,0 +1,97 @@
+//! What the log holds, and taking out of it what nobody needs any more.
+
+use std::time::Duration;
+
+use super::error::Error;
+use super::facts::Presence;
+use super::{Cursor, Untracked};
+use crate::postgis::{Database, Snapshot, quoted};
+
+/// What the log holds of one watch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Logged {
+    /// Schema and table, quoted.
+    pub table: String,
+    /// Changed rows.
+    pub rows: u64,
+    /// How long ago the oldest was changed, in seconds; `None` if there is none.
+    pub oldest: Option<f64>,
+}
+
+/// What was taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pruned {
+    /// Changed rows.
+    pub rows: u64,
+    /// Those that are left.
+    pub left: u64,
+}
+
+/// What the log holds, for each watch.
+///
+/// # Errors
+/// If there is no log, or it cannot be read.
+pub async fn logged(database: &Database, snapshot: &Snapshot, schema: &str) -> Result<Vec<Logged>, Error> {
+    let place = "looking into the change log";
+    let presence = Presence::look_up(&snapshot.keeper, schema, place).await?;
+    let schema = quoted(schema);
+    match presence {
+        Presence::Readable => {}
+        Presence::Unreadable { role } => return Err(Untracked::Unreadable { role, schema }.into()),
+        Presence::Nothing | Presence::Foreign => {
+            return Err(Untracked::NotInstalled { server: database.server().clone(), schema }.into());
+        }
+    }
+    let sql = format!(
+        "SELECT watch.name, coalesce(sum(noted.rows), 0)::int8, extract(epoch FROM clock_timestamp() - min(noted.at))::float8
+         FROM {schema}.watch AS watch LEFT JOIN {schema}.change AS noted ON noted.watch = watch.id
+         GROUP BY watch.id, watch.name ORDER BY watch.name, watch.id"
+    );
+    let rows = snapshot.keeper.all(place, &sql, &[]).await?;
+    let read = |row: &tokio_postgres::Row| Logged {
+        table: row.get(0),
+        rows: row.get::<_, i64>(1).cast_unsigned(),
+        oldest: row.get(2),
+    };
+    Ok(rows.iter().map(read).collect())
+}
+
+/// Takes out what all of some targets have seen, or what is older than some time, or both. The log notes up to where, so that a
+/// target that is behind is refused.
+///
+/// # Errors
+/// If there is no log, or the role may not write it.
+pub async fn prune(
+    database: &Database,
+    schema: &str,
+    seen: &[Cursor],
+    older: Option<Duration>,
+) -> Result<Pruned, Error> {
+    let place = "pruning the change log";
+    let snapshot = database.snapshot().await?;
+    logged(database, &snapshot, schema).await?;
+    drop(snapshot);
+    let log = quoted(schema);
+    let mut conditions = Vec::new();
+    if let Some(first) = seen.iter().map(Cursor::xmin).min() {
+        conditions.push(format!("noted.xid < '{first}'::xid8"));
+    }
+    if let Some(older) = older {
+        conditions.push(format!("noted.at < clock_timestamp() - interval '{} seconds'", older.as_secs_f64()));
+    }
+    // Nothing said, nothing taken.
+    let conditions = if conditions.is_empty() { "false".to_owned() } else { conditions.join(" OR ") };
+    let session = database.writing().await?;
+    let failed = |error| Error::of_prune(database.server(), error);
+    session.begin_writing(place).await.map_err(failed)?;
+    let sql = format!(
+        "WITH gone AS (DELETE FROM {log}.change AS noted WHERE {conditions} RETURNING noted.xid, noted.rows),
+              edge AS (UPDATE {log}.state SET pruned = greatest(pruned, (SELECT xid FROM gone ORDER BY xid DESC LIMIT 1)))
+         SELECT coalesce(sum(rows), 0)::text FROM gone;
+         SELECT coalesce(sum(rows), 0)::text FROM {log}.change;
+         COMMIT"
+    );
+    let counts = session.script(place, &sql).await.map_err(failed)?;
+    let count = |at: usize| counts.get(at).and_then(|text| text.parse().ok()).unwrap_or_default();
+    Ok(Pruned { rows: count(0), left: count(1) })
+}

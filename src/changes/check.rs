@@ -1,0 +1,185 @@
+//! Whether the log can tell everything that a target has not seen.
+
+use super::error::{Error, Untracked};
+use super::facts::{Facts, MemberFacts, Presence, WatchFacts};
+use super::{Cursor, LAYOUT, TrackedLayer};
+use crate::postgis::{Database, ServerName, Snapshot, quoted};
+
+/// What the log notes of one table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watch {
+    /// Its number in the log (`change.watch`).
+    pub id: i32,
+    /// Schema and table, quoted.
+    pub table: String,
+    /// What tells the places.
+    pub place: Place,
+}
+
+/// What tells the places of changed rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A column: the log holds the places (`change.x`, `change.y`, `change.places`).
+    Geometry {
+        /// The column, quoted.
+        column: String,
+    },
+    /// A query over the row, called `changed`: the log holds what it refers to (`change.keys`).
+    Query {
+        /// The query.
+        sql: String,
+        /// The columns of `changed`, each with its type as SQL names it.
+        columns: Vec<(String, String)>,
+    },
+}
+
+const PLACE: &str = "looking into the change log";
+
+/// The watches of each layer, in the order of the layers, if the log has noted all changes since the cursor. Two statements
+/// in the snapshot's own session.
+///
+/// # Errors
+/// [`Error::Untracked`] with the first reason for which it has not.
+pub async fn tracked(
+    database: &Database,
+    snapshot: &Snapshot,
+    schema: &str,
+    layers: &[TrackedLayer<'_>],
+    cursor: &Cursor,
+) -> Result<Vec<Vec<Watch>>, Error> {
+    let session = &snapshot.keeper;
+    let server = database.server();
+    match Presence::look_up(session, schema, PLACE).await? {
+        Presence::Readable => {}
+        Presence::Unreadable { role } => return Err(Untracked::Unreadable { role, schema: quoted(schema) }.into()),
+        Presence::Nothing | Presence::Foreign => {
+            return Err(Untracked::NotInstalled { server: server.clone(), schema: quoted(schema) }.into());
+        }
+    }
+    let definitions: Vec<String> = layers.iter().map(TrackedLayer::definition).collect();
+    let facts = Facts::look_up(session, schema, &definitions, &[], cursor, PLACE).await?;
+    of_log(server, schema, snapshot, &facts, cursor)?;
+    let mut all = Vec::new();
+    for (layer, definition) in layers.iter().zip(&definitions) {
+        all.push(of_layer(layer.layer.name(), definition, &facts, cursor)?);
+    }
+    Ok(all)
+}
+
+/// What holds for all layers.
+fn of_log(
+    server: &ServerName,
+    schema: &str,
+    snapshot: &Snapshot,
+    facts: &Facts,
+    cursor: &Cursor,
+) -> Result<(), Untracked> {
+    if facts.layout > LAYOUT {
+        return Err(Untracked::Newer { schema: quoted(schema), found: facts.layout, known: LAYOUT });
+    }
+    if let Ok(now) = snapshot.cursor().parse::<Cursor>()
+        && cursor.xmax() > now.xmax()
+    {
+        return Err(Untracked::Older { server: server.clone(), now: now.xmax(), seen: cursor.xmax() });
+    }
+    if facts.pruned >= cursor.xmin() {
+        return Err(Untracked::Pruned { pruned: facts.pruned, seen: cursor.xmin() });
+    }
+    Ok(())
+}
+
+/// The watches of one layer.
+fn of_layer(layer: &str, definition: &str, facts: &Facts, cursor: &Cursor) -> Result<Vec<Watch>, Untracked> {
+    let layer = layer.to_owned();
+    let mut needs = facts.needs.iter().filter(|need| need.definition == definition).peekable();
+    if needs.peek().is_none() {
+        return Err(Untracked::Layer { layer });
+    }
+    let mut watches = Vec::new();
+    for need in needs {
+        let Some(number) = need.watch else { continue };
+        let Some(watch) = facts.watches.iter().find(|watch| watch.id == number) else {
+            return Err(Untracked::Layer { layer });
+        };
+        of_watch(&layer, watch, cursor)?;
+        // The key finds an old row's new one: it is as good as needed.
+        for name in need.columns.iter().chain(&watch.key) {
+            of_column(&layer, watch, name, cursor)?;
+        }
+        let place = match &watch.query {
+            None => Place::Geometry { column: quoted(watch.geometry.as_deref().unwrap_or_default()) },
+            Some(sql) => {
+                let typed = |name: &String| Some((name.clone(), watch.column(name)?.type_name.clone()?));
+                Place::Query { sql: sql.clone(), columns: watch.logged.iter().filter_map(typed).collect() }
+            }
+        };
+        watches.push(Watch { id: watch.id, table: watch.name.clone(), place });
+    }
+    Ok(watches)
+}
+
+fn of_watch(layer: &str, watch: &WatchFacts, cursor: &Cursor) -> Result<(), Untracked> {
+    let (layer, table) = (layer.to_owned(), watch.name.clone());
+    match &watch.now_called {
+        Some(name) if *name == table => {}
+        Some(name) => {
+            return Err(Untracked::Replaced { layer, table, now: format!(": that one is called {name} now") });
+        }
+        None => return Err(Untracked::Replaced { layer, table, now: ": that one is gone".to_owned() }),
+    }
+    if let Some(member) = watch.members.iter().find(|member| member.is_subscribed) {
+        return Err(Untracked::Subscribed { layer, table: member.name.clone() });
+    }
+    if let Some(what) = watch.members.iter().find_map(wrong) {
+        return Err(Untracked::Triggers { layer, table, what });
+    }
+    if !watch.noter_is_ours {
+        let what = "the function of its triggers is not the one that was installed".to_owned();
+        return Err(Untracked::Triggers { layer, table, what });
+    }
+    if !cursor.sees(watch.since) {
+        return Err(Untracked::InstalledSince { layer, table });
+    }
+    if watch.everything {
+        return Err(Untracked::Everything { layer, table });
+    }
+    Ok(())
+}
+
+/// What is wrong with a table that carries the triggers, or should.
+fn wrong(member: &MemberFacts) -> Option<String> {
+    let name = &member.name;
+    if member.is_same() {
+        return None;
+    }
+    Some(match (member.is_noted, member.is_kin) {
+        (false, _) => format!("{name} became its partition, child or parent since the triggers were installed"),
+        (true, false) => format!("{name} was its partition, child or parent when the triggers were installed"),
+        (true, true) if member.is_tied != Some(true) => {
+            format!("{name} was detached and attached since the triggers were installed")
+        }
+        (true, true) => {
+            let states: Vec<&str> = member.found.lines().filter_map(|line| line.rsplit(' ').nth(1)).collect();
+            if states.len() < TRIGGERS {
+                format!("{name} lacks triggers that were installed")
+            } else if states.iter().any(|state| *state != "A") {
+                format!("triggers of {name} are disabled")
+            } else {
+                format!("triggers of {name} were altered, or disabled for a while")
+            }
+        }
+    })
+}
+
+/// The triggers of one table.
+const TRIGGERS: usize = 4;
+
+fn of_column(layer: &str, watch: &WatchFacts, name: &str, cursor: &Cursor) -> Result<(), Untracked> {
+    let (layer, table, column) = (layer.to_owned(), watch.name.clone(), quoted(name));
+    match watch.column(name) {
+        Some(found) if !found.is_same => Err(Untracked::Altered { layer, table, column }),
+        Some(found) if cursor.sees(found.since) => Ok(()),
+        Some(_) => Err(Untracked::ColumnSince { layer, table, column }),
+        None => Err(Untracked::Altered { layer, table, column }),
+    }
+}

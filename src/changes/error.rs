@@ -1,0 +1,274 @@
+//! What can go wrong with the change log, and why it may not be trusted.
+
+use crate::postgis::{self, Cause, ServerName};
+
+/// Why the change log could not be installed, removed or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] postgis::Error),
+    /// The log cannot be trusted.
+    #[error(transparent)]
+    Untracked(#[from] Untracked),
+    /// The log that is installed can be neither read nor changed.
+    #[error(transparent)]
+    Installed(Untracked),
+    /// A table whose changes no trigger can note.
+    #[error("layer \"{layer}\": {what}. {next}")]
+    NotTrackable {
+        /// Which layer.
+        layer: String,
+        /// Which table, and why.
+        what: String,
+        /// What to do.
+        next: String,
+    },
+    /// A declared query that the database does not understand.
+    #[error(
+        "layer \"{layer}\": the database does not understand the geometry of [[layer.track]] for {table}. It is an SQL query over the changed row, called changed, that gives geometries, such as SELECT location FROM api_facility f WHERE f.id = changed.facility_id"
+    )]
+    Query {
+        /// Which layer.
+        layer: String,
+        /// Which table, quoted.
+        table: String,
+        /// The cause.
+        source: postgis::Error,
+    },
+    /// The role lacks a right.
+    #[error(
+        "the role may not {verb} the change log in {server}: that takes the owner of the tables, and CREATE on the database. Hand the owner what oar-tiles track {verb} --sql prints, to run with psql"
+    )]
+    NoRight {
+        /// "install" or "remove".
+        verb: &'static str,
+        /// Which server.
+        server: ServerName,
+        /// The cause.
+        source: postgis::Error,
+    },
+    /// The role may not write the log.
+    #[error(
+        "the role may not prune the change log in {server}: run the command as the role that installed it, or have that role GRANT DELETE on its table change and UPDATE on its table state"
+    )]
+    NoPruning {
+        /// Which server.
+        server: ServerName,
+        /// The cause.
+        source: postgis::Error,
+    },
+    /// Somebody holds a table for long.
+    #[error(
+        "a table was not free within 10 s to {verb} the change log: nothing was changed. Run the command again when no long transaction writes it (pg_stat_activity shows them)"
+    )]
+    Locked {
+        /// "install" or "remove".
+        verb: &'static str,
+        /// The cause.
+        source: postgis::Error,
+    },
+    /// Somebody else installed meanwhile.
+    #[error("somebody else installed into the change log at the same time: nothing was changed. Run the command again")]
+    Overtaken,
+    /// The schema holds other things.
+    #[error(
+        "the schema {schema} of {server} holds tables, but no change log: it is not touched. Set schema in [changes] to a name that is free"
+    )]
+    Foreign {
+        /// The schema, quoted.
+        schema: String,
+        /// Which server.
+        server: ServerName,
+    },
+    /// Nothing to remove.
+    #[error("there is no change log in the schema {schema} of {server}. Set schema in [changes], if it is elsewhere")]
+    NotThere {
+        /// The schema, quoted.
+        schema: String,
+        /// Which server.
+        server: ServerName,
+    },
+    /// An answer of the server that cannot be read.
+    #[error("{what} cannot be read: please report this")]
+    Unreadable {
+        /// Which one.
+        what: &'static str,
+        /// The cause.
+        source: serde_json::Error,
+    },
+}
+
+impl Error {
+    /// Gives a failed pruning its meaning.
+    pub(super) fn of_prune(server: &ServerName, error: postgis::Error) -> Error {
+        match &error {
+            postgis::Error::Query { source: Cause { code: Some(code), .. }, .. } if code.code() == "42501" => {
+                Error::NoPruning { server: server.clone(), source: error }
+            }
+            _ => Error::Database(error),
+        }
+    }
+
+    /// Gives a failed script its meaning.
+    pub(super) fn of_script(verb: &'static str, server: &ServerName, error: postgis::Error) -> Error {
+        let code = match &error {
+            postgis::Error::Query { source: Cause { code, .. }, .. } => {
+                code.as_ref().map(|code| code.code().to_owned())
+            }
+            _ => None,
+        };
+        match code.as_deref() {
+            Some("42501") => Error::NoRight { verb, server: server.clone(), source: error },
+            Some("55P03") => Error::Locked { verb, source: error },
+            Some(OVERTAKEN) => Error::Overtaken,
+            _ => Error::Database(error),
+        }
+    }
+}
+
+/// The SQLSTATE with which our scripts refuse to go on over a log that is not the one they were written for.
+pub(super) const OVERTAKEN: &str = "OT001";
+
+/// Why the log cannot tell what a target has not seen. The target needs a full seed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Untracked {
+    /// There is no log.
+    #[error(
+        "changes are not noted in the database {server}: it has no change log in the schema {schema}. Run oar-tiles track install, then oar-tiles seed once"
+    )]
+    NotInstalled {
+        /// Which server.
+        server: ServerName,
+        /// The schema, quoted.
+        schema: String,
+    },
+    /// The role may not read the log.
+    #[error(
+        "the role {role} may not read the change log: run oar-tiles track install --reader {role} as its owner, or GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}"
+    )]
+    Unreadable {
+        /// The role, quoted where it has to be.
+        role: String,
+        /// The schema, quoted.
+        schema: String,
+    },
+    /// The log's layout is of a newer program.
+    #[error("the change log in the schema {schema} has layout {found}, this program knows {known}: update oar-tiles")]
+    Newer {
+        /// The schema, quoted.
+        schema: String,
+        /// Its version.
+        found: i32,
+        /// Ours.
+        known: i32,
+    },
+    /// A layer that nobody installed, or that reads something else since.
+    #[error(
+        "layer \"{layer}\": what it reads is not tracked: it is new, or its table, properties, key, where or [[layer.track]] changed. Run oar-tiles track install, then oar-tiles seed once"
+    )]
+    Layer {
+        /// Which layer.
+        layer: String,
+    },
+    /// The database is older than the target.
+    #[error(
+        "the database {server} is older than the target: it ended at transaction {now}, the target has seen up to {seen}. It was restored from a backup, or is a standby that is behind. Run oar-tiles seed"
+    )]
+    Older {
+        /// Which server.
+        server: ServerName,
+        /// The next transaction of the database.
+        now: u64,
+        /// The next transaction when the target was written.
+        seen: u64,
+    },
+    /// The log was pruned past the target.
+    #[error(
+        "the change log no longer holds what the target has not seen: it was pruned up to transaction {pruned}, and the target has seen all before {seen}. Run oar-tiles seed"
+    )]
+    Pruned {
+        /// The last transaction that may be gone.
+        pruned: u64,
+        /// The first that the target may not have seen.
+        seen: u64,
+    },
+    /// The triggers are younger than the target.
+    #[error(
+        "layer \"{layer}\": changes of {table} are noted since after the target was written. Run oar-tiles seed once"
+    )]
+    InstalledSince {
+        /// Which layer.
+        layer: String,
+        /// Which table, quoted.
+        table: String,
+    },
+    /// A column is watched since after the target was written.
+    #[error(
+        "layer \"{layer}\": changes of {column} of {table} are noted since after the target was written. Run oar-tiles seed once"
+    )]
+    ColumnSince {
+        /// Which layer.
+        layer: String,
+        /// Which table, quoted.
+        table: String,
+        /// Which column, quoted.
+        column: String,
+    },
+    /// The table is not the one that was installed.
+    #[error(
+        "layer \"{layer}\": {table} is not the table whose changes are noted{now}. Run oar-tiles track install, then oar-tiles seed once"
+    )]
+    Replaced {
+        /// Which layer.
+        layer: String,
+        /// Which table, quoted.
+        table: String,
+        /// ": that one is called … now", or that it is gone.
+        now: String,
+    },
+    /// Triggers are missing, disabled or not as they were.
+    #[error(
+        "layer \"{layer}\": changes of {table} may have gone by unnoticed: {what}. Run oar-tiles track install, then oar-tiles seed once"
+    )]
+    Triggers {
+        /// Which layer.
+        layer: String,
+        /// Which table, quoted.
+        table: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A column is not as it was.
+    #[error(
+        "layer \"{layer}\": {column} of {table} was altered since its changes are noted. Run oar-tiles track install, then oar-tiles seed once"
+    )]
+    Altered {
+        /// Which layer.
+        layer: String,
+        /// Which table, quoted.
+        table: String,
+        /// Which column, quoted.
+        column: String,
+    },
+    /// Logical replication writes the table.
+    #[error(
+        "layer \"{layer}\": {table} is written by logical replication, which fires no such triggers: what it changes is not noted. Track the changes in the database that publishes it, or run oar-tiles seed each time"
+    )]
+    Subscribed {
+        /// Which layer.
+        layer: String,
+        /// Which table, quoted.
+        table: String,
+    },
+    /// More changed than was noted one by one.
+    #[error(
+        "layer \"{layer}\": {table} was emptied by a TRUNCATE of more rows than truncate_rows in [changes], or changed while a column was missing: everything may differ. Run oar-tiles seed"
+    )]
+    Everything {
+        /// Which layer.
+        layer: String,
+        /// Which table, quoted.
+        table: String,
+    },
+}

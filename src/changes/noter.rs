@@ -1,0 +1,172 @@
+//! The trigger function of a watch.
+//!
+//! It stands in every writer's way, so it only compares columns and takes places out of geometries: no expression of a
+//! configuration is worked out in it, and nothing that raises on odd values. It runs with its owner's rights, whatever the
+//! writer's are, and finds every name by itself, whatever the writer's search path is.
+
+use super::notes::{Amount, FEW};
+use super::table::Table;
+use super::{WATCHER_LOCK, literal};
+use crate::postgis::quoted;
+
+/// What tells the places of a row.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Source {
+    /// A column of type geometry or geography.
+    Column(String),
+    /// A query over the row, evaluated when the log is read: the columns of the row that it refers to are noted.
+    Query {
+        /// The query.
+        sql: String,
+        /// Those columns.
+        logged: Vec<String>,
+    },
+}
+
+/// A trigger function to be.
+pub(super) struct Noter<'a> {
+    /// The schema of the log.
+    pub(super) schema: &'a str,
+    /// The schema of PostGIS.
+    pub(super) postgis: &'a str,
+    /// The watch's number.
+    pub(super) watch: i32,
+    /// The table.
+    pub(super) table: &'a Table,
+    /// What tells the places.
+    pub(super) source: &'a Source,
+    /// The columns whose change is noted, those of the source and the key among them.
+    pub(super) columns: &'a [String],
+}
+
+impl Noter<'_> {
+    /// The function's name, quoted, with its schema.
+    pub(super) fn name(schema: &str, watch: i32) -> String {
+        format!("{}.{}", quoted(schema), quoted(&format!("note_{watch}")))
+    }
+
+    /// The statement that makes or replaces the function.
+    pub(super) fn function(&self) -> String {
+        // How columns read as text, where they are noted or compared so.
+        let texts = match (self.source, self.table.key.is_empty()) {
+            (Source::Column(_), false) => "",
+            _ => {
+                "
+    SET extra_float_digits = 3 SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres' SET timezone = 'UTC'
+    SET bytea_output = 'hex' SET lc_monetary = 'C'"
+            }
+        };
+        format!(
+            "CREATE OR REPLACE FUNCTION {}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    SET enable_mergejoin = off -- old and new rows come in no order: sorting both costs more than hashing one
+    SET jit = off{texts}
+AS {};",
+            Noter::name(self.schema, self.watch),
+            in_dollars(&self.body()),
+        )
+    }
+
+    fn body(&self) -> String {
+        let (class, object) = WATCHER_LOCK;
+        let (before, after) = self.one_sided(Amount::Many);
+        let (before_few, after_few) = self.one_sided(Amount::Few);
+        let log = quoted(self.schema);
+        format!(
+            "
+#variable_conflict use_column
+DECLARE
+    this_table text;
+    most int8;
+    found int8;
+    noted int8;
+BEGIN
+    IF {missing} THEN
+        -- A column is gone or has another type: writers go on, and whoever reads the log is told.
+        INSERT INTO {log}.change (watch, rows, everything) VALUES ({watch}, 0, true);
+    ELSIF TG_OP = 'UPDATE' THEN
+        IF EXISTS (SELECT FROM oar_tiles_new OFFSET {FEW}) THEN
+        {update_many};
+        ELSE
+        {update_few};
+        END IF;
+    ELSIF TG_OP = 'INSERT' THEN
+        IF EXISTS (SELECT FROM oar_tiles_new OFFSET {FEW}) THEN
+        {before}oar_tiles_new{after};
+        ELSE
+        {before_few}oar_tiles_new{after_few};
+        END IF;
+    ELSIF TG_OP = 'DELETE' THEN
+        IF EXISTS (SELECT FROM oar_tiles_old OFFSET {FEW}) THEN
+        {before}oar_tiles_old{after};
+        ELSE
+        {before_few}oar_tiles_old{after_few};
+        END IF;
+    ELSE
+        -- TRUNCATE takes rows that only a snapshot of this moment shows, and rows that the owner of the log may not see.
+        IF current_setting('transaction_isolation') = 'read committed'
+            AND has_table_privilege(TG_RELID, 'SELECT') AND NOT row_security_active(TG_RELID)
+        THEN
+            this_table := quote_ident(TG_TABLE_SCHEMA) || '.' || quote_ident(TG_TABLE_NAME);
+            most := (SELECT w.truncate_rows FROM {log}.watch AS w WHERE w.id = {watch});
+            EXECUTE 'SELECT count(*) FROM (SELECT FROM ONLY ' || this_table || ' LIMIT $1) AS r' INTO found USING most + 1;
+        END IF;
+        IF found <= most THEN
+            EXECUTE {truncate_before} || this_table || {truncate_after};
+        ELSE
+            INSERT INTO {log}.change (watch, rows, everything) VALUES ({watch}, 0, true);
+        END IF;
+    END IF;
+    GET DIAGNOSTICS noted = ROW_COUNT;
+    -- A notice makes commits wait for each other, so it is only given while somebody watches: whoever does shares this lock.
+    -- Taken and given back within one expression, it cannot be left behind. A transaction with a notice cannot be prepared:
+    -- where that may be wanted, watchers look by themselves.
+    IF noted > 0 AND current_setting('max_prepared_transactions') = '0'
+        AND (CASE WHEN pg_try_advisory_lock({class}, {object}) THEN NOT pg_advisory_unlock({class}, {object}) ELSE true END)
+    THEN
+        PERFORM pg_notify({channel}, '');
+    END IF;
+    RETURN NULL;
+END
+",
+            missing = self.missing(),
+            watch = self.watch,
+            update_many = self.two_sided(Amount::Many),
+            update_few = self.two_sided(Amount::Few),
+            truncate_before = literal(&format!("{before}ONLY ")),
+            truncate_after = literal(&after),
+            channel = literal(self.schema),
+        )
+    }
+
+    /// Whether the table at hand lacks a column that is watched, or has it in another type where the type matters.
+    fn missing(&self) -> String {
+        let names: Vec<String> = self.columns.iter().map(|name| literal(name)).collect();
+        let geometry = match self.source {
+            Source::Column(name) => Some(name),
+            Source::Query { .. } => None,
+        };
+        let cases = self.table.key.iter().map(|key| &key.name).chain(geometry).filter_map(|name| {
+            let column = self.table.column(name)?;
+            Some(format!("WHEN {} THEN a.atttypid = {} ", literal(name), column.type_oid))
+        });
+        let cases: String = cases.collect();
+        let types = if cases.is_empty() { cases } else { format!(" AND CASE a.attname {cases}ELSE true END") };
+        // As text, for one look into the index instead of one for each name: half a writer's wait for this.
+        format!(
+            "(SELECT count(*) FROM pg_attribute AS a WHERE a.attrelid = TG_RELID AND a.attnum > 0 AND NOT a.attisdropped
+            AND a.attname::text = ANY (ARRAY[{}]::text[]){types}) <> {}",
+            names.join(", "),
+            names.len()
+        )
+    }
+}
+
+/// A text in dollar quotes (PostgreSQL documentation, section 4.1.2.4), for people to read.
+fn in_dollars(text: &str) -> String {
+    let mut tag = "$oar_tiles$".to_owned();
+    while text.contains(&tag) {
+        tag.insert(1, '_');
+    }
+    format!("{tag}{text}{tag}")
+}

@@ -1,0 +1,294 @@
+//! The statements of a trigger function that note places.
+//!
+//! For each changed row they cost about a microsecond, most of it for finding an old row's new one. What is spared: comparing
+//! whole rows where an operator is as exact (a third of the whole), and numbering rows where one row of the log holds them
+//! all (a quarter).
+
+use super::literal;
+use super::noter::{Noter, Source};
+use super::table::{Column, KeyColumn};
+use crate::postgis::quoted;
+
+/// A statement that changed no more rows is noted in one row of the log.
+pub(super) const FEW: u32 = 10_000;
+
+/// Changed rows in one row of the log if there are more; an updated row has two places at most.
+const MANY_IN_A_ROW: u32 = 1000;
+
+/// How much a statement changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Amount {
+    /// Up to [`FEW`] rows.
+    Few,
+    /// Any number.
+    Many,
+}
+
+/// A column of the log that holds places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    X,
+    Y,
+    /// What is no point, or has a reference system of its own.
+    Shape,
+    /// What a query refers to.
+    Keys,
+}
+
+impl Held {
+    fn target(self) -> &'static str {
+        match self {
+            Held::X => "x",
+            Held::Y => "y",
+            Held::Shape => "places",
+            Held::Keys => "keys",
+        }
+    }
+}
+
+/// The watched column of geometries.
+struct Geometry<'a> {
+    column: &'a str,
+    /// The geometry type that it declares; "Geometry" for any.
+    shape: &'a str,
+    srid: i32,
+    geography: bool,
+}
+
+/// The pieces by which old rows find their new ones.
+struct Pairing {
+    old: String,
+    new: String,
+    on: String,
+    old_here: String,
+    new_here: String,
+    changed: String,
+}
+
+impl Noter<'_> {
+    /// The statement that notes one place for each row of a table, before and after that table's name.
+    pub(super) fn one_sided(&self, amount: Amount) -> (String, String) {
+        let held = self.held();
+        let inner: Vec<String> =
+            held.iter().map(|held| format!("{} AS old_{}", self.of(*held, "r"), held.target())).collect();
+        let (before, after) = self.gathered(&["old"], amount);
+        (
+            format!("{before}\n        FROM (SELECT {}{} FROM ", inner.join(", "), part(amount)),
+            format!(" AS r) AS changed{after}"),
+        )
+    }
+
+    /// The statement that notes both places of each updated row, the new one if it is another.
+    pub(super) fn two_sided(&self, amount: Amount) -> String {
+        let Pairing { old, new, on, old_here, new_here, changed } = self.pairing();
+        let held = self.held();
+        let sides = |held: &Held| {
+            let (target, old, new) = (held.target(), self.of(*held, "o"), self.of(*held, "n"));
+            if *held == Held::Keys {
+                return format!(
+                    "CASE WHEN {old_here} THEN {old} END AS old_{target}, CASE WHEN {new_here} THEN {new} END AS new_{target}"
+                );
+            }
+            // A row that is not there has no place by itself.
+            format!("{old} AS old_{target}, {new} AS new_{target}")
+        };
+        let inner: Vec<String> = held.iter().map(sides).collect();
+        // A point is elsewhere if its coordinates are; of anything else the bytes are compared.
+        let moved = match (self.source, held) {
+            (_, [Held::X, Held::Y]) => "old_x IS DISTINCT FROM new_x OR old_y IS DISTINCT FROM new_y".to_owned(),
+            (Source::Column(name), _) => differs(std::slice::from_ref(name)),
+            (Source::Query { logged, .. }, _) => format!("NOT ({old_here}) OR {}", differs(logged)),
+        };
+        let (inner, moved) = if held == [Held::X, Held::Y] {
+            (inner.join(", "), moved)
+        } else {
+            (format!("{}, {moved} AS moved", inner.join(", ")), "moved".to_owned())
+        };
+        let outer: Vec<String> = held
+            .iter()
+            .map(|held| {
+                let target = held.target();
+                format!("old_{target}, CASE WHEN {moved} THEN new_{target} END AS new_{target}")
+            })
+            .collect();
+        let (before, after) = self.gathered(&["old", "new"], amount);
+        // OFFSET 0 keeps the planner from working places out wherever they are used.
+        format!(
+            "{before}
+        FROM (SELECT {}{} FROM (
+            SELECT {inner}
+            FROM {old} FULL JOIN {new} ON {on}
+            WHERE {changed}
+            OFFSET 0) AS pair OFFSET 0) AS changed{after}",
+            outer.join(", "),
+            part(amount),
+        )
+    }
+
+    /// The columns of the log that hold places.
+    fn held(&self) -> &'static [Held] {
+        match (self.source, self.geometry()) {
+            (Source::Query { .. }, _) => &[Held::Keys],
+            // Where no reference system is declared, each geometry keeps its own.
+            (_, Geometry { srid: 0, .. }) => &[Held::Shape],
+            (_, Geometry { shape: "Point", .. }) => &[Held::X, Held::Y],
+            (_, Geometry { shape: "Geometry", .. }) => &[Held::X, Held::Y, Held::Shape],
+            _ => &[Held::Shape],
+        }
+    }
+
+    /// What such a column holds of a row: NULL for no place.
+    fn of(&self, held: Held, row: &str) -> String {
+        if let Source::Query { logged, .. } = self.source {
+            let names: Vec<String> = logged.iter().map(|name| literal(name)).collect();
+            let values: Vec<String> = logged.iter().map(|name| format!("{row}.{}::text", quoted(name))).collect();
+            return format!("jsonb_object(ARRAY[{}]::text[], ARRAY[{}]::text[])", names.join(", "), values.join(", "));
+        }
+        let postgis = quoted(self.postgis);
+        let Geometry { column, shape, srid, geography } = self.geometry();
+        let cast = if geography { format!("::{postgis}.geometry") } else { String::new() };
+        let g = format!("{row}.{}{cast}", quoted(column));
+        let is_point = format!("{postgis}.GeometryType({g}) = 'POINT'");
+        let coordinate = |function: &str| match shape {
+            // NULL for an empty point.
+            "Point" => format!("{postgis}.{function}({g})"),
+            _ => format!("CASE WHEN {is_point} THEN {postgis}.{function}({g}) END"),
+        };
+        // Both axes are monotone between 4326 and 3857: the box of the projected geometry is the projection of its box.
+        let around = format!("{postgis}.ST_Envelope({g})");
+        let place = match srid {
+            4326 | 3857 => around,
+            0 => format!("CASE WHEN {postgis}.ST_SRID({g}) IN (4326, 3857) THEN {around} ELSE {g} END"),
+            _ => g.clone(),
+        };
+        match held {
+            Held::X => coordinate("ST_X"),
+            Held::Y => coordinate("ST_Y"),
+            _ if srid != 0 && shape == "Geometry" => {
+                format!("CASE WHEN NOT {is_point} AND NOT {postgis}.ST_IsEmpty({g}) THEN {place} END")
+            }
+            _ => format!("CASE WHEN NOT {postgis}.ST_IsEmpty({g}) THEN {place} END"),
+        }
+    }
+
+    fn geometry(&self) -> Geometry<'_> {
+        let column = match self.source {
+            Source::Column(name) => self.table.column(name),
+            Source::Query { .. } => None,
+        };
+        column.map_or(Geometry { column: "", shape: "", srid: 0, geography: false }, |column| Geometry {
+            column: &column.name,
+            shape: column.shape.trim_end_matches(['Z', 'M']),
+            srid: column.srid,
+            geography: column.kind == "geography",
+        })
+    }
+
+    /// How old rows find their new ones.
+    fn pairing(&self) -> Pairing {
+        if let Some(first) = self.table.key.first() {
+            let pair = |key: &KeyColumn| {
+                let name = quoted(&key.name);
+                format!("o.{name} {} n.{name}", key.equals)
+            };
+            let first = quoted(&first.name);
+            return Pairing {
+                old: "oar_tiles_old AS o".to_owned(),
+                new: "oar_tiles_new AS n".to_owned(),
+                on: self.table.key.iter().map(pair).collect::<Vec<_>>().join(" AND "),
+                old_here: format!("o.{first} IS NOT NULL"),
+                new_here: format!("n.{first} IS NOT NULL"),
+                changed: self.changed(),
+            };
+        }
+        // No key: the nth of equal rows finds the nth of equal rows; what finds none has changed.
+        let numbered = |table: &str, row: &str| {
+            format!(
+                "(SELECT *, row_number() OVER (PARTITION BY oar_tiles_image) AS oar_tiles_nth
+            FROM (SELECT r.*, {}::text COLLATE \"C\" AS oar_tiles_image FROM {table} AS r) AS r) AS {row}",
+                record("r", self.columns)
+            )
+        };
+        Pairing {
+            old: numbered("oar_tiles_old", "o"),
+            new: numbered("oar_tiles_new", "n"),
+            on: "o.oar_tiles_image = n.oar_tiles_image AND o.oar_tiles_nth = n.oar_tiles_nth".to_owned(),
+            old_here: "o.oar_tiles_nth IS NOT NULL".to_owned(),
+            new_here: "n.oar_tiles_nth IS NOT NULL".to_owned(),
+            changed: "o.oar_tiles_nth IS NULL OR n.oar_tiles_nth IS NULL".to_owned(),
+        }
+    }
+
+    /// Whether an old row and its new one differ in a watched column, to the byte. A record is compared so whatever its
+    /// columns are, but making one costs more than all the rest: it is for types whose "=" takes different values for equal.
+    fn changed(&self) -> String {
+        let (mut exact, mut shapes, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for name in self.columns {
+            let (o, n) = (format!("o.{}", quoted(name)), format!("n.{}", quoted(name)));
+            match self.table.column(name) {
+                Some(Column { is_exact: true, is_collated: true, .. }) => {
+                    exact.push(format!("{o} COLLATE \"C\" IS DISTINCT FROM {n} COLLATE \"C\""));
+                }
+                Some(Column { is_exact: true, .. }) => exact.push(format!("{o} IS DISTINCT FROM {n}")),
+                // PostGIS documentation, "=": equal in all respects, with the same coordinates in the same order.
+                Some(Column { is_geometry: true, .. }) => shapes.push(format!(
+                    "({o} IS NULL) <> ({n} IS NULL) OR NOT ({o} OPERATOR({}.=) {n})",
+                    quoted(self.postgis)
+                )),
+                _ => others.push(name.clone()),
+            }
+        }
+        exact.append(&mut shapes);
+        if !others.is_empty() {
+            exact.push(differs(&others));
+        }
+        exact.join("\n                OR ")
+    }
+
+    /// The statement around the selection of the places, of one or both sides.
+    fn gathered(&self, sides: &[&str], amount: Amount) -> (String, String) {
+        let targets: Vec<&str> = self.held().iter().map(|held| held.target()).collect();
+        let places = targets.iter().filter(|target| **target != "y");
+        let places = places.flat_map(|target| sides.iter().map(move |side| format!("{side}_{target} IS NOT NULL")));
+        let seen = format!("count(*) FILTER (WHERE {})", places.collect::<Vec<_>>().join(" OR "));
+        let arrays = targets.iter().map(|target| {
+            let array = |side: &&str| format!("array_agg({side}_{target}) FILTER (WHERE {side}_{target} IS NOT NULL)");
+            sides.iter().map(array).collect::<Vec<_>>().join(" || ")
+        });
+        let group = match amount {
+            Amount::Few => "",
+            Amount::Many => " GROUP BY part",
+        };
+        (
+            format!(
+                "INSERT INTO {}.change (watch, rows, {})
+        SELECT {}, ({seen})::int4,
+            {}",
+                quoted(self.schema),
+                targets.join(", "),
+                self.watch,
+                arrays.collect::<Vec<_>>().join(",\n            ")
+            ),
+            format!("\n       {group} HAVING {seen} > 0"),
+        )
+    }
+}
+
+/// The row of the log that a changed row goes to.
+fn part(amount: Amount) -> String {
+    match amount {
+        Amount::Few => String::new(),
+        Amount::Many => format!(", (row_number() OVER () - 1) / {MANY_IN_A_ROW} AS part"),
+    }
+}
+
+/// Some columns of a row as one value. The cast keeps PostgreSQL from comparing column by column.
+fn record(row: &str, names: &[String]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("{row}.{}", quoted(name))).collect();
+    format!("ROW({})::record", names.join(", "))
+}
+
+/// Whether some columns of an old row and its new one differ in any byte (PostgreSQL documentation, section 9.24.6).
+fn differs(names: &[String]) -> String {
+    format!("{} *<> {}", record("o", names), record("n", names))
+}

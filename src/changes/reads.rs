@@ -1,0 +1,233 @@
+//! Which tables and columns a layer reads: PostgreSQL says it of a view, so the layer is made one, in a transaction that is
+//! rolled back.
+
+use std::collections::BTreeSet;
+
+use tokio_postgres::types::Type;
+
+use super::error::Error;
+use super::noter::Source;
+use super::{CALLED, TrackOptions, TrackedLayer};
+use crate::postgis::{self, Session, Wanted, look_up, quoted};
+
+/// What a layer wants noted, of one table.
+#[derive(Debug, Clone)]
+pub(super) struct Wish {
+    /// The layer's name.
+    pub(super) layer: String,
+    pub(super) relation: u32,
+    /// Schema and table, quoted.
+    pub(super) name: String,
+    pub(super) source: Source,
+    /// The columns whose change is seen; `None` for all.
+    pub(super) columns: Option<BTreeSet<String>>,
+}
+
+/// What a layer reads.
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    pub(super) wishes: Vec<Wish>,
+    /// What the user should know.
+    pub(super) warnings: Vec<String>,
+}
+
+/// A relation that something depends on.
+struct Dependency {
+    oid: u32,
+    name: String,
+    kind: String,
+    columns: Vec<String>,
+}
+
+/// A relation of the catalog.
+struct Relation {
+    oid: u32,
+    kind: String,
+}
+
+const IN_THE_LAYER: &str = "asking what a layer reads";
+
+/// Looks up what a layer reads, in the session's transaction; leaves views behind in it.
+pub(super) async fn reads(session: &Session, layer: TrackedLayer<'_>) -> Result<Reads, Error> {
+    let asking = Asking { session, layer, may_ask: may_make_views(session).await? };
+    let own = asking.relation(&layer.layer.relation).await?;
+    asking.trackable(&layer.layer.relation, &own.kind)?;
+    let mut reads = Reads::default();
+    let depends = asking.layer_depends(&own, &mut reads.warnings).await?;
+    let mut declared = BTreeSet::from([own.oid]);
+    if own.kind != "v" {
+        let geometry = unquoted(&layer.layer.geometry);
+        let columns = depends.iter().find(|dependency| dependency.oid == own.oid);
+        reads.wishes.push(Wish {
+            layer: layer.layer.name().to_owned(),
+            relation: own.oid,
+            name: layer.layer.relation.clone(),
+            source: Source::Column(geometry.clone()),
+            columns: columns.map(|own| own.columns.iter().cloned().chain([geometry]).collect()),
+        });
+    }
+    for track in layer.track {
+        let wish = asking.declared(track, &depends).await?;
+        declared.insert(wish.relation);
+        reads.wishes.push(wish);
+    }
+    let undeclared = depends.iter().filter(|dependency| !declared.contains(&dependency.oid));
+    reads.warnings.extend(undeclared.map(|dependency| asking.undeclared(dependency)));
+    Ok(reads)
+}
+
+/// Whether the role may make temporary views.
+async fn may_make_views(session: &Session) -> Result<bool, Error> {
+    let sql = "SELECT has_database_privilege(current_database(), 'TEMPORARY')";
+    Ok(session.one(IN_THE_LAYER, sql, &[]).await?.get(0))
+}
+
+/// The questions about one layer.
+struct Asking<'a> {
+    session: &'a Session,
+    layer: TrackedLayer<'a>,
+    may_ask: bool,
+}
+
+impl Asking<'_> {
+    async fn relation(&self, name: &str) -> Result<Relation, Error> {
+        let sql = "SELECT oid, relkind::text FROM pg_class WHERE oid = $1::text::regclass";
+        let row = self.session.one(IN_THE_LAYER, sql, &[(&name, Type::TEXT)]).await?;
+        Ok(Relation { oid: row.get(0), kind: row.get(1) })
+    }
+
+    fn not_trackable(&self, what: String, next: &str) -> Error {
+        Error::NotTrackable { layer: self.layer.layer.name().to_owned(), what, next: next.to_owned() }
+    }
+
+    /// Refuses what no trigger sees the changes of.
+    fn trackable(&self, name: &str, kind: &str) -> Result<(), Error> {
+        match kind {
+            "m" => Err(self.not_trackable(
+                format!("{name} is a materialized view, and REFRESH fires no trigger: its changes cannot be noted"),
+                "Draw the layer from the tables beneath it, or run oar-tiles seed after each REFRESH",
+            )),
+            "f" => Err(self.not_trackable(
+                format!("{name} is a foreign table: it is changed elsewhere, and its changes cannot be noted"),
+                "Draw the layer from a table of this database, or run oar-tiles seed each time",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the layer depends on: its relation, and what its properties, key, feature id and filter refer to.
+    async fn layer_depends(&self, own: &Relation, warnings: &mut Vec<String>) -> Result<Vec<Dependency>, Error> {
+        let layer = self.layer.layer;
+        if !self.may_ask {
+            warnings.push(format!(
+                "layer \"{}\": the role may not make temporary views, so PostgreSQL cannot be asked which columns the layer reads: every column of its tables is watched, and tables that its properties or where name are not known. Run GRANT TEMPORARY ON DATABASE … as its owner",
+                layer.name()
+            ));
+            return if own.kind == "v" { self.depends(&layer.relation).await } else { Ok(Vec::new()) };
+        }
+        let expressions = std::iter::once(layer.geometry.clone())
+            .chain(layer.key.iter().map(|key| key.quoted.clone()))
+            .chain(layer.properties.iter().map(|property| property.sql.clone()))
+            .chain(layer.feature_id.iter().map(|column| quoted(column)))
+            .chain(layer.filter.iter().map(|filter| format!("({filter}\n)")));
+        // As truth values: a view cannot have every type of column.
+        let columns = expressions.enumerate().map(|(n, sql)| format!("({sql}) IS NULL AS c{n}"));
+        let columns = columns.collect::<Vec<_>>().join(", ");
+        self.view(&format!("SELECT {columns} FROM {}", layer.relation)).await?;
+        self.depends(VIEW).await
+    }
+
+    /// What a declared table is watched for.
+    async fn declared(&self, track: &TrackOptions, depends: &[Dependency]) -> Result<Wish, Error> {
+        let name = self.layer.layer.name();
+        let wanted =
+            Wanted { layer: name, schema: track.schema.as_deref(), table: &track.table, of: "its [[layer.track]]" };
+        let table = look_up(self.session, wanted).await?.quoted();
+        let relation = self.relation(&table).await?;
+        self.trackable(&table, &relation.kind)?;
+        if relation.kind == "v" {
+            return Err(self.not_trackable(
+                format!("[[layer.track]] names the view {table}, which has no rows of its own"),
+                "Name the tables that it reads, each in a [[layer.track]] of its own",
+            ));
+        }
+        let mut columns: Option<BTreeSet<String>> =
+            depends.iter().find(|other| other.oid == relation.oid).map(|other| other.columns.iter().cloned().collect());
+        let mut logged = Vec::new();
+        if self.may_ask {
+            let sql = format!(
+                "SELECT place.geometry FROM {table} AS changed CROSS JOIN LATERAL ({}\n) AS place (geometry)",
+                track.geometry
+            );
+            let failed = |source| Error::Query { layer: name.to_owned(), table: table.clone(), source };
+            self.view(&sql).await.map_err(failed)?;
+            // Text would be taken for a geometry, and fail where it is none.
+            let sql = "SELECT t.typname::text FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
+                WHERE a.attrelid = $1::text::regclass";
+            let kind: String = self.session.one(IN_THE_LAYER, sql, &[(&VIEW, Type::TEXT)]).await?.get(0);
+            if kind != "geometry" && kind != "geography" {
+                return Err(self.not_trackable(
+                    format!("the geometry of [[layer.track]] for {table} gives values of type {kind}"),
+                    "Let its query give one column of type geometry or geography",
+                ));
+            }
+            let query = self.depends(VIEW).await?;
+            logged.extend(query.into_iter().filter(|other| other.oid == relation.oid).flat_map(|other| other.columns));
+        } else {
+            let sql = "SELECT attname::text FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
+            let rows = self.session.all(IN_THE_LAYER, sql, &[(&relation.oid, Type::OID)]).await?;
+            logged.extend(rows.iter().map(|row| row.get::<_, String>(0)));
+        }
+        if let Some(columns) = &mut columns {
+            columns.extend(logged.iter().cloned());
+        }
+        Ok(Wish {
+            layer: name.to_owned(),
+            relation: relation.oid,
+            name: table,
+            source: Source::Query { sql: track.geometry.clone(), logged },
+            columns,
+        })
+    }
+
+    fn undeclared(&self, dependency: &Dependency) -> String {
+        let (layer, table) = (self.layer.layer.name(), &dependency.name);
+        match dependency.kind.as_str() {
+            "m" | "f" => format!(
+                "layer \"{layer}\" reads {table}, whose changes no trigger can note: it is a {} table. Run oar-tiles seed after it changes",
+                if dependency.kind == "m" { "materialized" } else { "foreign" }
+            ),
+            _ => format!(
+                "layer \"{layer}\" reads {table}, whose changes are not noted: nobody has said where they are seen. Declare it in the layer: [[layer.track]] with table = {:?} and geometry = an SQL query over the changed row that gives the places, such as \"SELECT changed.location\"",
+                table.replace("\".\"", ".").trim_matches('"')
+            ),
+        }
+    }
+
+    /// Makes the one view anew.
+    async fn view(&self, select: &str) -> Result<(), postgis::Error> {
+        let sql = format!("DROP VIEW IF EXISTS {VIEW}; CREATE TEMPORARY VIEW oar_tiles_reads AS {select}");
+        self.session.script(IN_THE_LAYER, &sql).await.map(drop)
+    }
+
+    /// What a view depends on.
+    async fn depends(&self, view: &str) -> Result<Vec<Dependency>, Error> {
+        let sql = include_str!("sql/reads.sql").replace("{called}", CALLED);
+        let rows = self.session.all(IN_THE_LAYER, &sql, &[(&view, Type::TEXT)]).await?;
+        let dependency = |row: &tokio_postgres::Row| Dependency {
+            oid: row.get(0),
+            name: row.get(1),
+            kind: row.get(2),
+            columns: row.get(3),
+        };
+        Ok(rows.iter().map(dependency).collect())
+    }
+}
+
+const VIEW: &str = "pg_temp.oar_tiles_reads";
+
+/// An identifier without its quotes.
+fn unquoted(identifier: &str) -> String {
+    let inner = identifier.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    inner.map_or_else(|| identifier.to_owned(), |inner| inner.replace("\"\"", "\""))
+}

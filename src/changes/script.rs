@@ -1,0 +1,306 @@
+//! The statements of one watch: its function, its triggers, and what the log notes of them.
+
+use std::collections::BTreeSet;
+
+use super::error::Error;
+use super::facts::{Facts, MemberFacts, WatchFacts, ties, triggers};
+use super::install::Watched;
+use super::noter::{Noter, Source};
+use super::reads::Wish;
+use super::{CALLED, ChangesOptions, TrackedLayer, literal};
+use crate::postgis::quoted;
+
+impl Watched {
+    /// Whether this is what the log calls so.
+    pub(super) fn is(&self, known: &WatchFacts) -> bool {
+        let (geometry, query) = self.source();
+        known.relation == self.wish.relation && known.geometry.as_deref() == geometry && known.query.as_deref() == query
+    }
+
+    fn source(&self) -> (Option<&str>, Option<&str>) {
+        match &self.wish.source {
+            Source::Column(name) => (Some(name), None),
+            Source::Query { sql, .. } => (None, Some(sql)),
+        }
+    }
+
+    /// The columns that a layer needs to know the changes of.
+    pub(super) fn needed(&self, wish: &Wish) -> Vec<String> {
+        match &wish.columns {
+            Some(columns) => columns.iter().cloned().collect(),
+            None => self.table.columns.iter().map(|column| column.name.clone()).collect(),
+        }
+    }
+
+    /// Refuses tables whose changes the triggers would not see.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let refused = |what: String, next: &str| {
+            Err(Error::NotTrackable { layer: self.wish.layer.clone(), what, next: next.to_owned() })
+        };
+        let table = &self.wish.name;
+        for kin in &self.table.kin {
+            let name = &kin.name;
+            if kin.kind == "f" {
+                return refused(
+                    format!(
+                        "{table} has the foreign table {name} as a partition or child, whose changes cannot be noted"
+                    ),
+                    "Take it out, or run oar-tiles seed each time",
+                );
+            }
+            if kin.persistence == "u" {
+                return refused(
+                    format!("{name} is unlogged: a crash empties it, and nothing notes that"),
+                    &format!("Run ALTER TABLE {name} SET LOGGED, or run oar-tiles seed each time"),
+                );
+            }
+            let missing = self.columns.iter().find(|column| !kin.columns.contains(column));
+            if let Some(column) = missing {
+                return refused(
+                    format!(
+                        "rows of {table} are also changed through its parent {name}, which does not have the column {}",
+                        quoted(column)
+                    ),
+                    &format!("Draw the layer from {name}, or add the column there"),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The statements of one watch.
+pub(super) struct WatchScript<'a> {
+    pub(super) options: &'a ChangesOptions,
+    pub(super) postgis: &'a str,
+    pub(super) number: i32,
+    pub(super) watch: &'a Watched,
+    /// What is installed of it.
+    pub(super) before: Option<&'a WatchFacts>,
+}
+
+impl WatchScript<'_> {
+    /// The statements, and what they do in words; none if all is there.
+    pub(super) fn write(&self) -> Option<(String, String)> {
+        let (options, watch, number) = (self.options, self.watch, self.number);
+        let has = |name: &String| watch.table.column(name).is_some();
+        // Columns that others need stay, unless they are gone from the table.
+        let known = self.before.map_or(&[][..], |before| &before.columns);
+        let known_names: BTreeSet<&String> = known.iter().map(|column| &column.name).collect();
+        let columns: Vec<String> = watch
+            .columns
+            .iter()
+            .chain(known_names.iter().copied().filter(|name| has(name)))
+            .cloned()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        let gone: Vec<&String> = known_names.into_iter().filter(|name| !has(name)).collect();
+        let fresh: Vec<&String> = columns
+            .iter()
+            .filter(|name| !self.before.and_then(|before| before.column(name)).is_some_and(|column| column.is_same))
+            .collect();
+        let key: Vec<String> = watch.table.key.iter().map(|key| key.name.clone()).collect();
+        let logged = match &watch.wish.source {
+            Source::Column(_) => Vec::new(),
+            Source::Query { logged, .. } => logged.clone(),
+        };
+        let is_intact = self.before.is_some_and(WatchFacts::is_intact);
+        let is_named = self.before.is_some_and(|before| before.name == watch.wish.name);
+        let limit = i64::from(options.truncate_rows);
+        let is_same = is_intact
+            && is_named
+            && fresh.is_empty()
+            && gone.is_empty()
+            && self
+                .before
+                .is_some_and(|before| before.key == key && before.logged == logged && before.truncate_rows == limit);
+        if is_same {
+            return None;
+        }
+        let (schema, name) = (quoted(&options.schema), literal(&watch.wish.name));
+        let noter = Noter {
+            schema: &options.schema,
+            postgis: self.postgis,
+            watch: number,
+            table: &watch.table,
+            source: &watch.wish.source,
+            columns: &columns,
+        };
+        let function = Noter::name(&options.schema, number);
+        let mut sql = self.locks();
+        let (geometry, query) = watch.source();
+        let nullable = |text: Option<&str>| text.map_or_else(|| "NULL".to_owned(), literal);
+        sql.push_str(&format!(
+            "INSERT INTO {schema}.watch (id, relation, name, geometry, query, logged, key, truncate_rows, noter, noter_xmin, since)
+VALUES ({number}, {name}::regclass, {name}, {}, {}, {logged}, {key}, {limit}, 0, '0', '0')
+ON CONFLICT (id) DO UPDATE SET name = excluded.name, logged = excluded.logged, key = excluded.key, truncate_rows = excluded.truncate_rows;
+{}
+REVOKE ALL ON FUNCTION {function}() FROM PUBLIC;
+",
+            nullable(geometry),
+            nullable(query),
+            noter.function(),
+            logged = texts(&logged),
+            key = texts(&key),
+        ));
+        sql.push_str(&self.triggers(&function));
+        sql.push_str(&self.notes(&function, &fresh, &gone, is_intact));
+        let step = format!(
+            "{}: {} on {}; notes changes of {}{}",
+            watch.wish.name,
+            if is_intact { "the triggers stay" } else { "triggers" },
+            watch.table.kin.iter().map(|kin| kin.name.as_str()).collect::<Vec<_>>().join(", "),
+            columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", "),
+            if geometry.is_some() { "" } else { ", for the declared geometry" }
+        );
+        Some((sql, step))
+    }
+
+    /// Whoever wrote before has ended once the locks are held, and whoever writes later sees the new triggers and function.
+    fn locks(&self) -> String {
+        let mut names: Vec<&str> = self.watch.table.kin.iter().map(|kin| kin.name.as_str()).collect();
+        names.sort_unstable();
+        let names: Vec<String> = names.into_iter().map(|name| format!("ONLY {name}")).collect();
+        format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE;\n", names.join(", "))
+    }
+
+    /// The triggers of every table that does not have them as they were installed.
+    fn triggers(&self, function: &str) -> String {
+        let member =
+            |name: &str| self.before.and_then(|before| before.members.iter().find(|member| member.name == name));
+        let detached = self.before.iter().flat_map(|before| &before.members).filter(|member| !member.is_kin);
+        let mut sql = String::new();
+        let drop = |member: &MemberFacts| {
+            // Name, state and xmin: the name may hold spaces.
+            let names = member.found.lines().filter_map(|line| line.rsplitn(3, ' ').nth(2));
+            names.map(|name| format!("DROP TRIGGER {} ON {};\n", quoted(name), member.name)).collect::<String>()
+        };
+        for member in detached {
+            sql.push_str(&drop(member));
+        }
+        for kin in &self.watch.table.kin {
+            let found = member(&kin.name);
+            if found.is_some_and(MemberFacts::is_same) {
+                continue;
+            }
+            sql.extend(found.map(drop));
+            for (verb, when, rows) in [
+                ("insert", "AFTER INSERT", " REFERENCING NEW TABLE AS oar_tiles_new"),
+                ("update", "AFTER UPDATE", " REFERENCING OLD TABLE AS oar_tiles_old NEW TABLE AS oar_tiles_new"),
+                ("delete", "AFTER DELETE", " REFERENCING OLD TABLE AS oar_tiles_old"),
+                ("truncate", "BEFORE TRUNCATE", ""),
+            ] {
+                let (table, trigger) = (&kin.name, quoted(&self.trigger(verb)));
+                // ALWAYS: also in sessions with session_replication_role = replica.
+                sql.push_str(&format!(
+                    "CREATE TRIGGER {trigger} {when} ON {table}{rows} FOR EACH STATEMENT EXECUTE FUNCTION {function}();
+ALTER TABLE ONLY {table} ENABLE ALWAYS TRIGGER {trigger};
+"
+                ));
+            }
+        }
+        sql
+    }
+
+    /// A trigger's name: of its own for each log, and short enough to be kept whole (63 bytes).
+    fn trigger(&self, verb: &str) -> String {
+        let mut schema = self.options.schema.as_str();
+        while schema.len() > 40 {
+            schema = &schema[..schema.char_indices().next_back().map_or(0, |(at, _)| at)];
+        }
+        format!("{schema}_{}_{verb}", self.number)
+    }
+
+    /// What the log notes of what was installed.
+    fn notes(&self, function: &str, fresh: &[&String], gone: &[&String], is_intact: bool) -> String {
+        let (schema, number, name) = (quoted(&self.options.schema), self.number, literal(&self.watch.wish.name));
+        let kin: Vec<String> =
+            self.watch.table.kin.iter().map(|kin| format!("{}::regclass", literal(&kin.name))).collect();
+        let kin = format!("ARRAY[{}]::oid[]", kin.join(", "));
+        let mut sql = String::new();
+        if !gone.is_empty() {
+            sql.push_str(&format!(
+                "DELETE FROM {schema}.watched WHERE watch = {number} AND column_name = ANY ({});\n",
+                texts(gone)
+            ));
+        }
+        if !fresh.is_empty() {
+            sql.push_str(&format!(
+                "INSERT INTO {schema}.watched (watch, column_name, attnum, attribute_xmin, since)
+SELECT {number}, a.attname, a.attnum, a.xmin, pg_current_xact_id() FROM pg_attribute AS a
+WHERE a.attrelid = {name}::regclass AND NOT a.attisdropped AND a.attname = ANY ({})
+ON CONFLICT (watch, column_name) DO UPDATE SET attnum = excluded.attnum, attribute_xmin = excluded.attribute_xmin, since = excluded.since;
+",
+                texts(fresh)
+            ));
+        }
+        let noter = literal(&format!("{function}()"));
+        let since = if is_intact { "" } else { ", since = pg_current_xact_id()" };
+        sql.push_str(&format!(
+            "DELETE FROM {schema}.member WHERE watch = {number};
+INSERT INTO {schema}.member (watch, relation, name, triggers, ties)
+SELECT {number}, c.oid, {CALLED}, {triggers}, {ties}
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = ANY ({kin});
+UPDATE {schema}.watch SET noter = p.oid, noter_xmin = p.xmin{since} FROM pg_proc AS p WHERE id = {number} AND p.oid = {noter}::regprocedure;
+",
+            triggers = triggers("c.oid", &format!("{noter}::regprocedure")),
+            ties = ties("c.oid"),
+        ));
+        sql
+    }
+
+    /// The statements that forget a watch whose table is gone.
+    pub(super) fn forget(schema: &str, number: i32) -> String {
+        format!(
+            "DROP FUNCTION IF EXISTS {}() CASCADE;\nDELETE FROM {}.watch WHERE id = {number};\n",
+            Noter::name(schema, number),
+            quoted(schema)
+        )
+    }
+}
+
+/// The statements that note what a layer needs; none if it is noted so.
+pub(super) fn add_needs(
+    schema: &str,
+    layer: TrackedLayer<'_>,
+    wanted: &[(i32, Vec<String>)],
+    facts: Option<&Facts>,
+) -> Option<String> {
+    let definition = layer.definition();
+    let known: BTreeSet<(Option<i32>, BTreeSet<&String>)> = facts
+        .iter()
+        .flat_map(|facts| &facts.needs)
+        .filter(|need| need.definition == definition)
+        .map(|need| (need.watch, need.columns.iter().collect()))
+        .collect();
+    let mut rows: BTreeSet<(Option<i32>, BTreeSet<&String>)> =
+        wanted.iter().map(|(watch, columns)| (Some(*watch), columns.iter().collect())).collect();
+    if rows.is_empty() {
+        rows.insert((None, BTreeSet::new()));
+    }
+    if known == rows {
+        return None;
+    }
+    let (schema, definition, name) = (quoted(schema), literal(&definition), literal(layer.layer.name()));
+    let values: Vec<String> = rows
+        .iter()
+        .map(|(watch, columns)| {
+            let watch = watch.map_or_else(|| "NULL".to_owned(), |watch| watch.to_string());
+            let columns: Vec<&String> = columns.iter().copied().collect();
+            format!("({definition}, {name}, {watch}, {})", texts(&columns))
+        })
+        .collect();
+    Some(format!(
+        "DELETE FROM {schema}.needs WHERE definition = {definition};
+INSERT INTO {schema}.needs (definition, layer, watch, columns) VALUES {};
+",
+        values.join(", ")
+    ))
+}
+
+/// An array of texts.
+fn texts(texts: &[impl AsRef<str>]) -> String {
+    let texts: Vec<String> = texts.iter().map(|text| literal(text.as_ref())).collect();
+    format!("ARRAY[{}]::text[]", texts.join(", "))
+}

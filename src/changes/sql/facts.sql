@@ -1,0 +1,50 @@
+-- The log's state beside what the catalog says now, as one JSON text: the watches that the definitions $1 need, and those on
+-- the tables $2. Of the changes since the snapshot $3 only those that note everything.
+WITH RECURSIVE needed AS (
+    SELECT definition, watch, columns FROM {schema}.needs WHERE definition = ANY ($1)
+),
+chosen AS (
+    SELECT w.* FROM {schema}.watch AS w
+    WHERE w.id IN (SELECT watch FROM needed) OR w.relation = ANY ($2)
+),
+-- Rows of a table are changed through it, its children, and its parents.
+below AS (
+    SELECT id AS watch, relation FROM chosen
+    UNION
+    SELECT b.watch, i.inhrelid FROM below AS b JOIN pg_inherits AS i ON i.inhparent = b.relation
+),
+above AS (
+    SELECT id AS watch, relation FROM chosen
+    UNION
+    SELECT a.watch, i.inhparent FROM above AS a JOIN pg_inherits AS i ON i.inhrelid = a.relation
+),
+kin AS (SELECT * FROM below UNION SELECT * FROM above)
+SELECT json_build_object(
+    'layout', state.layout, 'installs', state.installs, 'last_watch', state.last_watch, 'pruned', state.pruned::text,
+    'needs', (SELECT coalesce(json_agg(needed), '[]') FROM needed),
+    'watches', (SELECT coalesce(json_agg(json_build_object(
+        'id', w.id, 'relation', w.relation::int8, 'name', w.name, 'geometry', w.geometry, 'query', w.query,
+        'logged', w.logged, 'key', w.key, 'truncate_rows', w.truncate_rows, 'since', w.since::text,
+        'now_called', (SELECT {called} FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+            WHERE c.oid = w.relation),
+        'noter_is_ours', EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = w.noter AND p.xmin = w.noter_xmin),
+        'everything', EXISTS (SELECT FROM {schema}.change AS e WHERE e.everything AND e.watch = w.id
+            AND e.xid >= pg_snapshot_xmin($3::text::pg_snapshot) AND NOT pg_visible_in_snapshot(e.xid, $3::text::pg_snapshot)),
+        'columns', (SELECT coalesce(json_agg(json_build_object(
+                'name', d.column_name, 'since', d.since::text,
+                'is_same', a.attnum IS NOT NULL AND a.attnum = d.attnum AND a.xmin = d.attribute_xmin,
+                'type', format_type(a.atttypid, a.atttypmod))), '[]')
+            FROM {schema}.watched AS d
+            LEFT JOIN pg_attribute AS a ON a.attrelid = w.relation AND a.attname = d.column_name AND NOT a.attisdropped
+            WHERE d.watch = w.id),
+        'members', (SELECT coalesce(json_agg(json_build_object(
+                'name', coalesce((SELECT {called} FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                    WHERE c.oid = coalesce(m.relation, k.relation)), m.name),
+                'is_noted', m.relation IS NOT NULL, 'is_kin', k.relation IS NOT NULL,
+                'noted', m.triggers, 'found', {triggers}, 'is_tied', m.ties = {ties},
+                'is_subscribed', EXISTS (SELECT FROM pg_subscription_rel AS s WHERE s.srrelid = k.relation))), '[]')
+            FROM (SELECT * FROM {schema}.member WHERE watch = w.id) AS m
+            FULL JOIN (SELECT * FROM kin WHERE watch = w.id) AS k ON k.relation = m.relation)
+    ) ORDER BY w.id), '[]') FROM chosen AS w)
+)::text
+FROM {schema}.state

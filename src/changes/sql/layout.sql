@@ -1,0 +1,73 @@
+-- One row. Changes noted by transactions up to "pruned" may be gone; "installs" counts what changed the tables below;
+-- numbers of watches are given once.
+CREATE TABLE {schema}.state (
+    one         boolean PRIMARY KEY DEFAULT true CHECK (one),
+    layout      int4 NOT NULL,
+    installs    int8 NOT NULL DEFAULT 0,
+    last_watch  int4 NOT NULL DEFAULT 0,
+    pruned      xid8 NOT NULL DEFAULT '0'
+);
+COMMENT ON TABLE {schema}.state IS 'oar-tiles change log';
+INSERT INTO {schema}.state (layout) VALUES ({layout});
+
+-- What is noted: where the rows of a table are, by a geometry column or by a query over the changed row.
+CREATE TABLE {schema}.watch (
+    id             int4 PRIMARY KEY,
+    relation       oid NOT NULL,
+    name           text NOT NULL,      -- schema and table, quoted, as they were called
+    geometry       text,               -- the column; NULL where a query tells the places
+    query          text,               -- evaluated when the log is read, never by the writer
+    logged         text[] NOT NULL,    -- the columns that the query refers to
+    key            text[] NOT NULL,    -- the columns by which old rows find their new ones; none: by all that is watched
+    truncate_rows  int8 NOT NULL,      -- TRUNCATE of more rows notes "everything"
+    noter          oid NOT NULL,       -- the triggers' function
+    noter_xmin     xid NOT NULL,
+    since          xid8 NOT NULL,      -- when the triggers were complete, on this very set of tables
+    CHECK ((geometry IS NULL) <> (query IS NULL))
+);
+
+-- The columns whose change is noted.
+CREATE TABLE {schema}.watched (
+    watch           int4 NOT NULL REFERENCES {schema}.watch ON DELETE CASCADE,
+    column_name     text NOT NULL,
+    attnum          int2 NOT NULL,
+    attribute_xmin  xid NOT NULL,
+    since           xid8 NOT NULL,
+    PRIMARY KEY (watch, column_name)
+);
+
+-- The table, its partitions, children and parents: each carries the triggers.
+CREATE TABLE {schema}.member (
+    watch     int4 NOT NULL REFERENCES {schema}.watch ON DELETE CASCADE,
+    relation  oid NOT NULL,
+    name      text NOT NULL,
+    triggers  text NOT NULL,           -- name, state and xmin of each
+    ties      text NOT NULL,           -- each parent, and the xmin of the tie
+    PRIMARY KEY (watch, relation)
+);
+
+-- What each layer that was installed needs, by a hash of what it reads. No watch: nothing that it reads can be watched.
+CREATE TABLE {schema}.needs (
+    definition  text NOT NULL,
+    layer       text NOT NULL,         -- its name when it was installed, for people
+    watch       int4 REFERENCES {schema}.watch ON DELETE CASCADE,
+    columns     text[] NOT NULL
+);
+CREATE INDEX needs_definition ON {schema}.needs (definition);
+
+-- The log. A row holds up to about 1000 places, so that log and index stay small.
+CREATE TABLE {schema}.change (
+    xid         xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
+    at          timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    watch       int4 NOT NULL,
+    rows        int4 NOT NULL,         -- changed rows
+    x           float8[],              -- points, in the reference system of the column; NaN and infinity may be among them
+    y           float8[],
+    places      {postgis}.geometry[],  -- what is no point: its box where a box is as good, else the geometry
+    keys        jsonb[],               -- for a query: the columns that it refers to, each as text
+    everything  boolean NOT NULL DEFAULT false
+);
+CREATE INDEX change_xid ON {schema}.change (xid);
+CREATE INDEX change_everything ON {schema}.change (xid) WHERE everything;
+-- Coordinates do not shrink: the writer need not try.
+ALTER TABLE {schema}.change ALTER COLUMN x SET STORAGE EXTERNAL, ALTER COLUMN y SET STORAGE EXTERNAL;

@@ -1,0 +1,51 @@
+-- What the triggers on the table $1 have to know: its kin (partitions, children, parents), its columns, and the unique index
+-- by which old rows find their new ones, with the equality of its own operator classes.
+WITH RECURSIVE below AS (
+    SELECT $1::oid AS relation
+    UNION
+    SELECT i.inhrelid FROM below AS b JOIN pg_inherits AS i ON i.inhparent = b.relation
+),
+above AS (
+    SELECT $1::oid AS relation
+    UNION
+    SELECT i.inhparent FROM above AS a JOIN pg_inherits AS i ON i.inhrelid = a.relation
+),
+kin AS (SELECT * FROM below UNION SELECT * FROM above),
+column_type AS (
+    SELECT a.attnum, a.attname, a.atttypid, t.typname,
+        -- Not among them: float8 (0 and -0), numeric (1.0 and 1.00), bpchar, interval, timetz, jsonb and whatever is not built in.
+        t.typnamespace = 'pg_catalog'::regnamespace AND t.typname IN ('bool', 'bytea', 'date', 'int2', 'int4', 'int8', 'oid',
+            'text', 'time', 'timestamp', 'timestamptz', 'uuid', 'varchar') AS is_exact,
+        a.attcollation <> 0 AS is_collated,
+        t.typname = 'geometry' AND t.typnamespace = {postgis_name}::regnamespace AS is_geometry,
+        CASE WHEN t.typname IN ('geometry', 'geography') THEN {postgis}.postgis_typmod_type(a.atttypmod) ELSE '' END AS shape,
+        CASE WHEN t.typname IN ('geometry', 'geography') THEN {postgis}.postgis_typmod_srid(a.atttypmod) ELSE 0 END AS srid
+    FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
+    WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+)
+SELECT json_build_object(
+    'kin', (SELECT json_agg(json_build_object(
+            'name', {called}, 'kind', c.relkind, 'persistence', c.relpersistence,
+            'columns', ARRAY(SELECT a.attname FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
+        ) ORDER BY c.oid <> $1, n.nspname, c.relname)
+        FROM kin JOIN pg_class AS c ON c.oid = kin.relation JOIN pg_namespace AS n ON n.oid = c.relnamespace),
+    'columns', (SELECT json_agg(json_build_object('name', attname, 'type', atttypid::int8, 'kind', typname, 'shape', shape, 'srid', srid,
+        'is_exact', is_exact, 'is_collated', is_collated, 'is_geometry', is_geometry)
+        ORDER BY attnum) FROM column_type),
+    'key', coalesce((SELECT key FROM (
+            SELECT json_agg(json_build_object('name', a.attname, 'equals', format('OPERATOR(%I.%s)', n.nspname, o.oprname))
+                       ORDER BY k.place) AS key, i.indisprimary, count(*) AS columns, i.indexrelid
+            FROM pg_index AS i
+            CROSS JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[]) WITH ORDINALITY AS k (attnum, opclass, place)
+            JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+            JOIN pg_opclass AS c ON c.oid = k.opclass
+            JOIN pg_amop AS m ON m.amopfamily = c.opcfamily AND m.amoplefttype = c.opcintype
+                AND m.amoprighttype = c.opcintype AND m.amopstrategy = 3 -- btree: equal
+            JOIN pg_operator AS o ON o.oid = m.amopopr
+            JOIN pg_namespace AS n ON n.oid = o.oprnamespace
+            WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
+            GROUP BY i.indexrelid, i.indisprimary, i.indnkeyatts
+            HAVING bool_and(a.attnotnull) AND count(*) = i.indnkeyatts
+        ) AS usable
+        ORDER BY indisprimary DESC, columns, indexrelid LIMIT 1), '[]')
+)::text

@@ -1,0 +1,77 @@
+//! `oar-tiles track status` and `track prune`: what the change log holds, how far targets are behind, and taking out what all of
+//! them have seen.
+
+use std::time::Duration;
+
+use super::CommandError;
+use super::reseed::behind;
+use super::target::{Place, Reach};
+use crate::changes::{self, Cursor};
+use crate::config::Settings;
+use crate::postgis::Database;
+use crate::report::{Backlog, BehindTarget, grouped, print, render_backlog};
+use crate::stop::Stop;
+
+/// Runs `track status`.
+///
+/// # Errors
+/// If there is no log, or it cannot be read. A target that needs a seed is no error: it is said.
+pub async fn status(settings: &Settings, targets: &[String], json: bool, stop: &Stop) -> Result<(), CommandError> {
+    let database = Database::new(&settings.connect, settings.session.clone(), stop)?;
+    let snapshot = database.snapshot().await?;
+    let logged = changes::logged(&database, &snapshot, &settings.changes.schema).await?;
+    drop(snapshot);
+    let mut told = Vec::new();
+    for target in named(settings, targets) {
+        let place = Place::parse(&target)?;
+        let reach = Reach::new(settings, false, stop);
+        told.push(match behind(settings, &place, &reach, stop).await {
+            Ok(behind) => behind,
+            Err(error) if error.needs_seed() => BehindTarget {
+                target: place.to_string(),
+                needs_seed: Some(error.to_string()),
+                reasons: Vec::new(),
+                dirty: None,
+            },
+            Err(error) => return Err(error),
+        });
+    }
+    let backlog =
+        Backlog { tables: logged.into_iter().map(|one| (one.table, one.rows, one.oldest)).collect(), targets: told };
+    let text = if json {
+        serde_json::to_string_pretty(&backlog).map_err(std::io::Error::from)? + "\n"
+    } else {
+        render_backlog(&backlog)
+    };
+    Ok(print(&text)?)
+}
+
+/// The targets given, or the one of the settings.
+fn named(settings: &Settings, targets: &[String]) -> Vec<String> {
+    if targets.is_empty() { vec![settings.tileset.output.to_string_lossy().into_owned()] } else { targets.to_vec() }
+}
+
+/// Runs `track prune`.
+///
+/// # Errors
+/// If a target cannot be read, or the role may not write the log.
+pub async fn prune(
+    settings: &Settings,
+    targets: &[String],
+    older: Option<Duration>,
+    stop: &Stop,
+) -> Result<(), CommandError> {
+    let database = Database::new(&settings.connect, settings.session.clone(), stop)?;
+    let mut seen: Vec<Cursor> = Vec::new();
+    // By age alone, no target has to be there.
+    if older.is_none() || !targets.is_empty() {
+        for target in named(settings, targets) {
+            let (place, reach) = (Place::parse(&target)?, Reach::new(settings, false, stop));
+            let known = super::seed::aside(move || super::reseed::cursor_of(&place, &reach)).await??;
+            seen.push(known);
+        }
+    }
+    let pruned = changes::prune(&database, &settings.changes.schema, &seen, older).await?;
+    let (rows, left) = (grouped(pruned.rows), grouped(pruned.left));
+    Ok(print(&format!("{rows} changed rows taken out of the change log of {}, {left} left\n", database.server()))?)
+}

@@ -1,0 +1,62 @@
+//! What the change log holds and how far targets are behind, as text and as JSON.
+
+use serde::Serialize;
+
+use super::reseeded::Reason;
+use super::summary::table;
+use super::{grouped, timed};
+
+/// The change log and the targets that follow it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Backlog {
+    /// Each table: its name, the changed rows that the log holds, and how long ago the oldest was changed, in seconds.
+    pub tables: Vec<(String, u64, Option<f64>)>,
+    /// The targets asked about.
+    pub targets: Vec<BehindTarget>,
+}
+
+/// How far a target is behind.
+#[derive(Debug, Clone, Serialize)]
+pub struct BehindTarget {
+    /// The target.
+    pub target: String,
+    /// Why it needs a full seed, if it does.
+    pub needs_seed: Option<String>,
+    /// What it has not seen.
+    pub reasons: Vec<Reason>,
+    /// Tiles in which that can be seen; `None` if every tile would be rendered.
+    pub dirty: Option<u64>,
+}
+
+/// The log and the targets, for a person.
+#[must_use]
+pub fn render_backlog(backlog: &Backlog) -> String {
+    let rows: Vec<Vec<String>> = backlog
+        .tables
+        .iter()
+        .map(|(name, rows, oldest)| {
+            vec![
+                name.clone(),
+                grouped(*rows),
+                oldest.map_or_else(String::new, |oldest| format!("{} ago", timed(oldest))),
+            ]
+        })
+        .collect();
+    let mut text = table(&["table", "changed rows", "oldest"], &rows);
+    for target in &backlog.targets {
+        let rows: u64 = target.reasons.iter().map(|reason| reason.rows).sum();
+        let oldest = target.reasons.iter().map(|reason| reason.seconds).fold(0.0, f64::max);
+        let behind = match (&target.needs_seed, rows, target.dirty) {
+            (Some(why), ..) => why.clone(),
+            (None, 0, _) => "up to date".to_owned(),
+            (None, rows, Some(dirty)) => {
+                format!("behind by {} changed rows, {}, {} dirty tiles", grouped(rows), timed(oldest), grouped(dirty))
+            }
+            (None, rows, None) => {
+                format!("behind by {} changed rows, {}: every tile would be rendered", grouped(rows), timed(oldest))
+            }
+        };
+        text.push_str(&format!("{}: {behind}\n", target.target));
+    }
+    text
+}

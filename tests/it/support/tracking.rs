@@ -1,0 +1,128 @@
+//! A database with a change log: installed by the program, read and checked as `reseed` does it.
+
+use std::path::PathBuf;
+
+use oar_tiles::changes::{Cursor, TrackedLayer, Watch, tracked};
+use oar_tiles::config::{Settings, gather};
+use oar_tiles::postgis::{Database, Parts, probe};
+use oar_tiles::stop::Stop;
+
+use super::Db;
+use super::program::{Run, program, run};
+
+/// A database, and a configuration of layers in it.
+pub struct Tracking {
+    /// The database.
+    pub db: Db,
+    folder: tempfile::TempDir,
+}
+
+impl Tracking {
+    /// A database with PostGIS and some tables, and a configuration; nothing is installed.
+    pub fn over(tables: &str, config: &str) -> Tracking {
+        let db = Db::new();
+        // Our role is called as the schema of the log: without this, later tables would be made there.
+        db.run("SET search_path = public");
+        db.run(tables);
+        Tracking::of(db, config)
+    }
+
+    /// The same for a database that is there.
+    pub fn of(db: Db, config: &str) -> Tracking {
+        let tracking = Tracking { db, folder: tempfile::tempdir().unwrap() };
+        tracking.configure(config);
+        tracking
+    }
+
+    /// Installed already.
+    pub fn installed(tables: &str, config: &str) -> Tracking {
+        let tracking = Tracking::over(tables, config);
+        tracking.install(&[]).ok();
+        tracking
+    }
+
+    /// Replaces the configuration.
+    pub fn configure(&self, config: &str) {
+        std::fs::write(self.config(), config).unwrap();
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.path().join("c.toml")
+    }
+
+    /// `oar-tiles track …` with the configuration, as some role.
+    pub fn track_as(&self, role: &str, arguments: &[&str]) -> Run {
+        let url = self.db.url.replace("oar_tiles@", &format!("{role}@"));
+        let config = self.config();
+        run(program().arg("track").args(arguments).args(["--database-url", &url, "--config"]).arg(config))
+    }
+
+    /// `oar-tiles track …` as a superuser.
+    pub fn track(&self, arguments: &[&str]) -> Run {
+        self.track_as("oar_tiles", arguments)
+    }
+
+    /// `oar-tiles track install`.
+    pub fn install(&self, arguments: &[&str]) -> Run {
+        self.track(&[&["install"], arguments].concat())
+    }
+
+    /// What the log holds, in the order of its transactions: how many rows changed, and the places, or what a query needs.
+    pub fn log(&self) -> Vec<String> {
+        let sql = "
+            SELECT concat_ws(' ', rows,
+                (SELECT string_agg(format('%s,%s', a, b), ' ' ORDER BY a, b) FROM unnest(x, y) AS p (a, b)),
+                (SELECT string_agg(public.ST_AsEWKT(g), ' ' ORDER BY public.ST_AsEWKT(g)) FROM unnest(places) AS g),
+                (SELECT string_agg(k::text, ' ' ORDER BY k::text) FROM unnest(keys) AS k),
+                CASE WHEN everything THEN 'everything' END)
+            FROM oar_tiles.change ORDER BY xid, at";
+        self.db.rows(sql).iter().map(|row| row.get(0)).collect()
+    }
+
+    /// Empties the log.
+    pub fn forget(&self) {
+        self.db.run("DELETE FROM oar_tiles.change");
+    }
+
+    /// The database's state as a cursor.
+    pub fn now(&self) -> Cursor {
+        self.db.value::<String>("SELECT pg_current_snapshot()::text").parse().unwrap()
+    }
+
+    /// The watches of each layer, or why the log cannot be trusted since then.
+    pub fn check(&self, since: &Cursor) -> Result<Vec<Vec<Watch>>, String> {
+        self.check_as("oar_tiles", since)
+    }
+
+    /// The same as some role.
+    pub fn check_as(&self, role: &str, since: &Cursor) -> Result<Vec<Vec<Watch>>, String> {
+        let url = self.db.url.replace("oar_tiles@", &format!("{role}@"));
+        let flags = vec![("--database-url", "database.url", url.as_str().into())];
+        let values = gather(Some(&self.config()), [], flags).unwrap();
+        let settings = Settings::resolve(&values, &Parts::default(), &[]).unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let database = Database::new(&settings.connect, settings.session.clone(), &Stop::new()).unwrap();
+            let snapshot = database.snapshot().await.unwrap();
+            let options: Vec<_> = settings.layers.iter().map(|layer| layer.options.clone()).collect();
+            let probed = probe(&snapshot, &options).await.unwrap();
+            let layers: Vec<TrackedLayer<'_>> = probed
+                .layers
+                .iter()
+                .zip(&settings.layers)
+                .map(|(layer, settings)| TrackedLayer { layer, track: &settings.track })
+                .collect();
+            let found = tracked(&database, &snapshot, &settings.changes.schema, &layers, since).await;
+            found.map_err(|error| error.to_string())
+        })
+    }
+}
+
+/// What the watches note: table, columns.
+pub fn watched(db: &Db) -> Vec<String> {
+    let sql = "
+        SELECT format('%s%s: %s', relation::regclass, CASE WHEN query IS NOT NULL THEN ' ' || logged::text END,
+            (SELECT string_agg(column_name, ' ' ORDER BY column_name) FROM oar_tiles.watched WHERE watch = id))
+        FROM oar_tiles.watch ORDER BY 1";
+    db.rows(sql).iter().map(|row| row.get(0)).collect()
+}
