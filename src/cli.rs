@@ -2,9 +2,11 @@
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::changes::Cursor;
 use crate::config::{Flag, Progress};
 use crate::tile::{LonLatBox, ZoomList};
 
@@ -22,6 +24,8 @@ pub struct Cli {
 pub enum Command {
     /// Render every occupied tile of the pyramid into the output
     Seed(Seed),
+    /// Render what changed since the target's snapshot, and nothing else
+    Reseed(Reseed),
     /// List the versions of a target, or switch the map to another one
     Publish(Publish),
     /// Check a target: structure, counts, every tile; with --database also against the database
@@ -30,6 +34,9 @@ pub enum Command {
     Inspect(Inspect),
     /// Copy a target into another one, of any kind, byte for byte
     Copy(Copy),
+    /// Note changes in the database, so that only what they touch has to be rendered again
+    #[command(subcommand)]
+    Track(Track),
     /// Print the settings and where each value came from
     Config(Given),
 }
@@ -76,6 +83,58 @@ pub struct Seed {
     /// Write over what another tileset left in a directory or a bucket
     #[arg(long)]
     pub force: bool,
+    /// Also write the closing table (or the plan) as JSON
+    #[arg(long, value_name = "FILE.json")]
+    pub report: Option<PathBuf>,
+    /// Say more; twice for the statements' fate
+    #[arg(long, short, action = ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
+    /// Say nothing but errors
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// `oar-tiles reseed`.
+#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
+#[expect(clippy::struct_excessive_bools, reason = "flags as typed; which go together is told to clap")]
+#[derive(Debug, Args)]
+pub struct Reseed {
+    /// Flags that give settings; --zoom and --bbox narrow what is rendered.
+    #[command(flatten)]
+    pub given: Given,
+    /// Say how many tiles would be rendered, and why, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Seed the target where it needs a full seed
+    #[arg(long)]
+    pub or_seed: bool,
+    /// Render these tiles instead of what changed: a file of z/x/y lines, or - for standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "area")]
+    pub tiles: Option<PathBuf>,
+    /// With --tiles: also the tiles above them
+    #[arg(long, requires = "tiles")]
+    pub parents: bool,
+    /// With --tiles: also the tiles below them
+    #[arg(long, requires = "tiles")]
+    pub children: bool,
+    /// Render this area instead of what changed: W,S,E,N or a GeoJSON file; again for each area
+    #[arg(long, value_name = "AREA", allow_hyphen_values = true, action = ArgAction::Append)]
+    pub area: Vec<String>,
+    /// Look for changes since this snapshot (pg_current_snapshot()) instead of the target's
+    #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = ["tiles", "area"])]
+    pub since: Option<Cursor>,
+    /// Write the dirty tiles: .json, .geojson, or z/x/y lines
+    #[arg(long, value_name = "FILE")]
+    pub dirty_out: Option<PathBuf>,
+    /// Stay, and render at each change
+    #[arg(long, conflicts_with_all = ["dry_run", "tiles", "area", "since"])]
+    pub watch: bool,
+    /// With --watch: how long changes are gathered after the first
+    #[arg(long, value_name = "TIME", requires = "watch", value_parser = humantime::parse_duration)]
+    pub debounce: Option<Duration>,
+    /// With --watch: how often to look without having been woken
+    #[arg(long, value_name = "TIME", requires = "watch", value_parser = humantime::parse_duration)]
+    pub poll: Option<Duration>,
     /// Also write the closing table (or the plan) as JSON
     #[arg(long, value_name = "FILE.json")]
     pub report: Option<PathBuf>,
@@ -163,6 +222,96 @@ pub struct Inspect {
     /// The configuration file (OAR_TILES_CONFIG)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// `oar-tiles track`.
+#[derive(Debug, Subcommand)]
+pub enum Track {
+    /// Make the change log, and triggers that fill it, on the tables that the layers read
+    Install(TrackInstall),
+    /// Say what the change log holds, and how far targets are behind
+    Status(TrackStatus),
+    /// Take out of the change log what all targets have seen
+    Prune(TrackPrune),
+    /// Take the triggers and the change log away
+    Remove(TrackRemove),
+}
+
+/// Where the change log is, and what is tracked.
+#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
+#[derive(Debug, Args)]
+pub struct Tracked {
+    /// The configuration file (OAR_TILES_CONFIG)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The database, as a URL or key/value string (DATABASE_URL, PG*)
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<String>,
+}
+
+impl Tracked {
+    /// The flags that give settings.
+    #[must_use]
+    pub fn given(&self) -> Given {
+        Given { config: self.config.clone(), database_url: self.database_url.clone(), ..Given::default() }
+    }
+}
+
+/// `oar-tiles track install`.
+#[derive(Debug, Args)]
+pub struct TrackInstall {
+    /// Where the change log is, and what is tracked.
+    #[command(flatten)]
+    pub tracked: Tracked,
+    /// Only for this layer; again for each layer
+    #[arg(long, value_name = "NAME", action = ArgAction::Append)]
+    pub layer: Vec<String>,
+    /// A role that may read the change log, for reseed; again for each role
+    #[arg(long, value_name = "ROLE", action = ArgAction::Append)]
+    pub reader: Vec<String>,
+    /// Print the statements for psql, and run nothing
+    #[arg(long)]
+    pub sql: bool,
+}
+
+/// `oar-tiles track status`.
+#[derive(Debug, Args)]
+pub struct TrackStatus {
+    /// Where the change log is, and what is tracked.
+    #[command(flatten)]
+    pub tracked: Tracked,
+    /// The targets; without any, the output of the settings
+    pub target: Vec<String>,
+    /// Only this layer, if the targets were seeded so; again for each layer
+    #[arg(long, value_name = "NAME", action = ArgAction::Append)]
+    pub layer: Vec<String>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `oar-tiles track prune`.
+#[derive(Debug, Args)]
+pub struct TrackPrune {
+    /// Where the change log is.
+    #[command(flatten)]
+    pub tracked: Tracked,
+    /// All targets that follow the log; without any, the output of the settings
+    pub target: Vec<String>,
+    /// Take out what is older, too, whoever has seen it: a target that has not needs a full seed then
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub older_than: Option<Duration>,
+}
+
+/// `oar-tiles track remove`.
+#[derive(Debug, Args)]
+pub struct TrackRemove {
+    /// Where the change log is.
+    #[command(flatten)]
+    pub tracked: Tracked,
+    /// Print the statements for psql, and run nothing
+    #[arg(long)]
+    pub sql: bool,
 }
 
 /// `oar-tiles copy`.

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::changes;
 use crate::command::CommandError;
 use crate::postgis;
 use crate::sink::{DirectoryError, MbtilesError, PmtilesError, ReadError, S3Error, StagingError, TargetError};
@@ -19,6 +20,8 @@ pub enum Exit {
     Usage = 2,
     /// Done in part; the message says what is missing, and the manifest is the old one.
     Partial = 3,
+    /// The target needs a full seed; nothing was changed.
+    NeedsSeed = 4,
     /// SIGINT.
     Interrupted = 130,
     /// SIGTERM.
@@ -55,27 +58,16 @@ impl From<&CommandError> for Exit {
             | CommandError::SameTarget { .. }
             | CommandError::Unfit { .. }
             | CommandError::NoTile { .. }
-            | CommandError::Read(ReadError::Missing { .. } | ReadError::Foreign { .. }) => Exit::Usage,
-            CommandError::Database(error) => match error {
-                postgis::Error::Setting { .. }
-                | postgis::Error::Layer { .. }
-                | postgis::Error::NoPostgis { .. }
-                | postgis::Error::OldPostgres { .. }
-                | postgis::Error::OldPostgis { .. } => Exit::Usage,
-                postgis::Error::Unreachable { .. }
-                | postgis::Error::Refused { .. }
-                | postgis::Error::NotAccepted { .. }
-                | postgis::Error::Timeout { .. }
-                | postgis::Error::Query { .. }
-                | postgis::Error::Lost { .. }
-                | postgis::Error::Miscounted { .. }
-                | postgis::Error::Interrupted => Exit::Failed,
-            },
+            | CommandError::TileList(_)
+            | CommandError::NoArea { .. } => Exit::Usage,
+            CommandError::Read(error) => of_reading(error),
+            CommandError::Database(error) => of_database(error),
+            CommandError::Changes(error) => of_changes(error),
+            CommandError::NeedsSeed { .. } => Exit::NeedsSeed,
             CommandError::Target(error) => of_target(error),
             CommandError::Pipeline(_)
             | CommandError::Restarts { .. }
             | CommandError::Output(_)
-            | CommandError::Read(ReadError::Damaged { .. } | ReadError::Io { .. } | ReadError::Remote { .. })
             | CommandError::NotThere { .. }
             | CommandError::BrokenTile { .. }
             | CommandError::Unsound { .. }
@@ -84,11 +76,54 @@ impl From<&CommandError> for Exit {
     }
 }
 
+fn of_database(error: &postgis::Error) -> Exit {
+    match error {
+        postgis::Error::Setting { .. }
+        | postgis::Error::Layer { .. }
+        | postgis::Error::NoPostgis { .. }
+        | postgis::Error::OldPostgres { .. }
+        | postgis::Error::OldPostgis { .. } => Exit::Usage,
+        postgis::Error::Unreachable { .. }
+        | postgis::Error::Refused { .. }
+        | postgis::Error::NotAccepted { .. }
+        | postgis::Error::Timeout { .. }
+        | postgis::Error::Query { .. }
+        | postgis::Error::Lost { .. }
+        | postgis::Error::Miscounted { .. }
+        | postgis::Error::Interrupted => Exit::Failed,
+    }
+}
+
+fn of_changes(error: &changes::Error) -> Exit {
+    match error {
+        changes::Error::Database(error) => of_database(error),
+        changes::Error::Untracked(_) => Exit::NeedsSeed,
+        changes::Error::NotTrackable { .. }
+        | changes::Error::Query { .. }
+        | changes::Error::Foreign { .. }
+        | changes::Error::NotThere { .. } => Exit::Usage,
+        changes::Error::NoRight { .. }
+        | changes::Error::NoPruning { .. }
+        | changes::Error::Locked { .. }
+        | changes::Error::Installed(_)
+        | changes::Error::Overtaken
+        | changes::Error::Unreadable { .. } => Exit::Failed,
+    }
+}
+
 fn of_target(error: &TargetError) -> Exit {
     match error {
         TargetError::Mbtiles(error) => match error {
             MbtilesError::Staging(error) => of_staging(error),
-            MbtilesError::Companion { .. } | MbtilesError::Sqlite { .. } => Exit::Failed,
+            MbtilesError::Read(error) => of_reading(error),
+            MbtilesError::Missing { .. } | MbtilesError::View { .. } => Exit::NeedsSeed,
+            MbtilesError::Companion { .. }
+            | MbtilesError::Pending(_)
+            | MbtilesError::ReadOnly { .. }
+            | MbtilesError::Held { .. }
+            | MbtilesError::Changed { .. }
+            | MbtilesError::Contract { .. }
+            | MbtilesError::Sqlite { .. } => Exit::Failed,
         },
         TargetError::Pmtiles(error) => of_pmtiles(error),
         TargetError::Directory(error) => match error {
@@ -98,6 +133,7 @@ fn of_target(error: &TargetError) -> Exit {
             | DirectoryError::OtherTemplate { .. }
             | DirectoryError::NotOurs { .. }
             | DirectoryError::NoVersions { .. } => Exit::Usage,
+            DirectoryError::Whole { .. } | DirectoryError::NoTileset { .. } => Exit::NeedsSeed,
             DirectoryError::FileInTheWay { .. }
             | DirectoryError::Busy { .. }
             | DirectoryError::DiskFull { .. }
@@ -107,6 +143,15 @@ fn of_target(error: &TargetError) -> Exit {
             | DirectoryError::Interrupted { .. } => Exit::Failed,
         },
         TargetError::S3(error) => of_s3(error),
+    }
+}
+
+fn of_reading(error: &ReadError) -> Exit {
+    match error {
+        ReadError::Missing { .. } | ReadError::Foreign { .. } => Exit::Usage,
+        ReadError::HalfWritten { .. } | ReadError::Damaged { .. } | ReadError::Io { .. } | ReadError::Remote { .. } => {
+            Exit::Failed
+        }
     }
 }
 
@@ -125,6 +170,8 @@ fn of_staging(error: &StagingError) -> Exit {
 fn of_pmtiles(error: &PmtilesError) -> Exit {
     match error {
         PmtilesError::Staging(error) => of_staging(error),
+        PmtilesError::Old(error) => of_reading(error),
+        PmtilesError::Missing { .. } | PmtilesError::Unpacked { .. } => Exit::NeedsSeed,
         PmtilesError::Io { .. } | PmtilesError::Entries(_) | PmtilesError::Pack(_) | PmtilesError::Contract { .. } => {
             Exit::Failed
         }
@@ -142,6 +189,7 @@ fn of_s3(error: &S3Error) -> Exit {
         | S3Error::Foreign { .. }
         | S3Error::Missing { .. }
         | S3Error::Switch { .. } => Exit::Usage,
+        S3Error::Whole { .. } | S3Error::NoTileset { .. } => Exit::NeedsSeed,
         S3Error::Incomplete { .. } => Exit::Partial,
         S3Error::Archive(error) => of_pmtiles(error),
         S3Error::Denied { .. }

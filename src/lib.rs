@@ -1,22 +1,25 @@
 //! The map of the house.
 //!
 //! ```text
-//!  seed:   pyramid ∩ occupied ──► batches ──► PostGIS: many tiles a statement ──► gzip ──► sink ──► manifest, last
-//!          command/survey, plan   plan        postgis (one snapshot, n workers)   encode   sink     manifest
-//!                                 └────────────────── pipeline: bounded workers, one writer ──────────┘
+//!  seed:    pyramid ∩ occupied ──┐
+//!           command/survey, plan ├─► batches ──► PostGIS: many tiles a statement ──► gzip ──► sink ──► manifest, last
+//!  reseed:  changes ──► dirty ───┘   plan        postgis (one snapshot, n workers)   encode   sink     manifest
+//!           changes     plan         └────────────────── pipeline: bounded workers, one writer ──────────┘
 //! ```
+//!
+//! Both verbs take one path; they differ in which tiles they plan and in what becomes of those that they do not hand over.
 //!
 //! A tile's way, top to bottom:
 //!
 //! | room | what happens there | imports |
 //! |---|---|---|
-//! | [`cli`] | flags as typed | `config`, `tile` |
+//! | [`cli`] | flags as typed | `changes`, `config`, `tile` |
 //! | [`config`] | file, environment and flags become checked settings | option structs of the parts |
 //! | [`command`] | one verb a file; names concrete sources and sinks | everything below |
 //! | [`report`] | events in; bar, lines, JSON, tables out | values of `plan`, `pipeline`, `manifest`, `tile` |
 //! | [`pipeline`] | plan in, tileset out: workers, packing, one writer in order | `source`, `sink`, `encode`, `tile` |
 //! | [`plan`] | occupied tiles and their weights, cut into batches | `tile` |
-//! | [`changes`] | the change log: installed, read, pruned; snapshots as cursors | `postgis`, `tile` |
+//! | [`changes`] | the change log: installed, checked, read, pruned; snapshots as cursors | `postgis`, `tile` |
 //! | [`postgis`] | sessions, probe, survey, layers as SQL, rendering | `source`, `manifest`, `stop`, `tile` |
 //! | [`source`] | the trait of what renders | `tile` |
 //! | [`sink`] | the traits of what stores and of what is read back; MBTiles, PMTiles, directory, S3; staging | `encode`, `stop`, `tile` |

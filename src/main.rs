@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use oar_tiles::cli::{Cli, Command, Copy, Given, Inspect, Publish, Seed, Verify};
-use oar_tiles::command::{CommandError, config, copy, inspect, publish, seed, verify};
+use oar_tiles::changes::WatchOptions;
+use oar_tiles::cli::{Cli, Command, Copy, Given, Inspect, Publish, Reseed, Seed, Track, Verify};
+use oar_tiles::command::reseed::{ReseedOptions, TileList, What, area};
+use oar_tiles::command::{CommandError, backlog, config, copy, inspect, publish, reseed, seed, track, verify};
 use oar_tiles::config::{CONFIG_VARIABLE, Progress, Settings, Values, gather};
 use oar_tiles::exit::Exit;
 use oar_tiles::postgis::Parts;
@@ -20,10 +22,12 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let ended = match &cli.command {
         Command::Seed(arguments) => run_seed(arguments),
+        Command::Reseed(arguments) => run_reseed(arguments),
         Command::Publish(arguments) => run_publish(arguments),
         Command::Verify(arguments) => run_verify(arguments),
         Command::Inspect(arguments) => run_inspect(arguments),
         Command::Copy(arguments) => run_copy(arguments),
+        Command::Track(arguments) => run_track(arguments),
         Command::Config(given) => {
             gathered(given).and_then(|values| config::config(&values, &environment(), &given.layer))
         }
@@ -62,17 +66,22 @@ fn gathered(given: &Given) -> Result<Values, CommandError> {
     Ok(gather(file.as_deref(), variables, given.flags())?)
 }
 
-fn run_seed(arguments: &Seed) -> Result<(), CommandError> {
-    log(arguments.verbose, arguments.quiet);
-    let settings = Settings::resolve(&gathered(&arguments.given)?, &environment(), &arguments.given.layer)?;
-    let style = match settings.progress {
-        _ if arguments.quiet => Style::Nothing,
+/// How the run is shown.
+fn style(settings: &Settings, quiet: bool) -> Style {
+    match settings.progress {
+        _ if quiet => Style::Nothing,
         Progress::Auto => Style::Auto,
         Progress::Bar => Style::Bar,
         Progress::Lines => Style::Lines,
         Progress::Json => Style::Json,
         Progress::None => Style::Warnings,
-    };
+    }
+}
+
+fn run_seed(arguments: &Seed) -> Result<(), CommandError> {
+    log(arguments.verbose, arguments.quiet);
+    let settings = Settings::resolve(&gathered(&arguments.given)?, &environment(), &arguments.given.layer)?;
+    let style = style(&settings, arguments.quiet);
     let options = seed::SeedOptions {
         dry_run: arguments.dry_run,
         force: arguments.force,
@@ -81,6 +90,40 @@ fn run_seed(arguments: &Seed) -> Result<(), CommandError> {
     };
     let report = report(style);
     on_runtime(async |stop| seed::seed(&settings, &options, &report, &stop).await)
+}
+
+fn run_reseed(arguments: &Reseed) -> Result<(), CommandError> {
+    log(arguments.verbose, arguments.quiet);
+    let settings = Settings::resolve(&gathered(&arguments.given)?, &environment(), &arguments.given.layer)?;
+    let style = match style(&settings, arguments.quiet) {
+        // A bar of a few milliseconds, again and again, is of no use.
+        Style::Auto | Style::Bar | Style::Lines if arguments.watch => Style::Warnings,
+        style => style,
+    };
+    let what = match (&arguments.tiles, &*arguments.area) {
+        (Some(path), _) => {
+            What::Tiles(TileList { path: path.clone(), parents: arguments.parents, children: arguments.children })
+        }
+        (None, []) => What::Log,
+        (None, areas) => What::Area(areas.iter().map(|text| area(text)).collect::<Result<Vec<_>, _>>()?.concat()),
+    };
+    let options = ReseedOptions {
+        what,
+        since: arguments.since.clone(),
+        zoom: arguments.given.zoom.clone(),
+        bbox: arguments.given.bbox.clone(),
+        dry_run: arguments.dry_run,
+        or_seed: arguments.or_seed,
+        dirty_out: arguments.dirty_out.clone(),
+        report: arguments.report.clone(),
+        table: !matches!(style, Style::Json | Style::Nothing),
+        watch: arguments.watch.then_some(WatchOptions {
+            debounce: arguments.debounce.unwrap_or(settings.watch.debounce),
+            poll: arguments.poll.unwrap_or(settings.watch.poll),
+        }),
+    };
+    let report = report(style);
+    on_runtime(async |stop| reseed::reseed(&settings, &options, &report, &stop).await)
 }
 
 fn run_verify(arguments: &Verify) -> Result<(), CommandError> {
@@ -117,6 +160,30 @@ fn run_copy(arguments: &Copy) -> Result<(), CommandError> {
     let (source, target) = (source.clone(), target.clone());
     let options = copy::CopyOptions { source, target, zoom: zoom.clone(), bbox: bbox.clone(), force: *force };
     on_runtime(async |stop| copy::copy(&options, &settings, &stop).await)
+}
+
+fn run_track(arguments: &Track) -> Result<(), CommandError> {
+    log(0, false);
+    let (tracked, layers) = match arguments {
+        Track::Install(install) => (&install.tracked, &install.layer[..]),
+        Track::Status(status) => (&status.tracked, &status.layer[..]),
+        Track::Prune(prune) => (&prune.tracked, &[][..]),
+        Track::Remove(remove) => (&remove.tracked, &[][..]),
+    };
+    let settings = Settings::resolve(&gathered(&tracked.given())?, &environment(), layers)?;
+    match arguments {
+        Track::Install(install) => {
+            let options = track::InstallOptions { sql: install.sql, readers: install.reader.clone() };
+            on_runtime(async |stop| track::install(&settings, &options, &stop).await)
+        }
+        Track::Status(status) => {
+            on_runtime(async |stop| backlog::status(&settings, &status.target, status.json, &stop).await)
+        }
+        Track::Prune(prune) => {
+            on_runtime(async |stop| backlog::prune(&settings, &prune.target, prune.older_than, &stop).await)
+        }
+        Track::Remove(remove) => on_runtime(async |stop| track::remove(&settings, remove.sql, &stop).await),
+    }
 }
 
 /// The settings of a command that needs no flags for them.

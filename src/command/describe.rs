@@ -9,7 +9,7 @@ use super::survey::Prepared;
 use crate::config::Settings;
 use crate::manifest::{MANIFEST_VERSION, Manifest, Region};
 use crate::postgis::Layer;
-use crate::sink::{Described, Metadata, VectorLayer, Written};
+use crate::sink::{Described, GENERATOR, Metadata, VectorLayer, Written};
 use crate::tile::{LonLatBox, ZoomList};
 
 /// A hash of everything in the configuration that decides a tile's bytes.
@@ -43,7 +43,7 @@ pub(super) fn manifest(
     };
     Manifest {
         version: MANIFEST_VERSION,
-        generator: concat!("oar-tiles ", env!("CARGO_PKG_VERSION")).to_owned(),
+        generator: GENERATOR.to_owned(),
         snapshot,
         database: prepared.server.identity.clone(),
         fingerprint: fingerprint(settings, &prepared.layers),
@@ -90,10 +90,12 @@ fn covers(zooms: &ZoomList, boxes: &[LonLatBox], region: &Region) -> bool {
         && (boxes.is_empty() || !region.bbox.is_empty() && region.bbox.iter().all(within))
 }
 
-/// The metadata of the target after the run, with what it goes on holding.
+/// The metadata of the target after the run, with what it goes on holding. `bounds` are those of what the run has seen, `before`
+/// is what the target said until now, if tiles from then stay.
 pub(super) fn metadata(
     settings: &Settings,
-    prepared: &Prepared,
+    layers: &[Layer],
+    bounds: [f64; 4],
     manifest: &Manifest,
     before: Option<&Described>,
 ) -> Result<Metadata, CommandError> {
@@ -110,16 +112,15 @@ pub(super) fn metadata(
         let fields = layer.fields().map(|(name, kind)| (name.to_owned(), kind.into())).collect();
         Some(VectorLayer { id: layer.name().to_owned(), description: String::new(), minzoom, maxzoom, fields })
     };
-    let mut bounds = prepared.bounds;
-    if let Some(old) = before.and_then(|before| before.bounds).filter(|_| !kept.is_empty()) {
-        bounds = [bounds[0].min(old[0]), bounds[1].min(old[1]), bounds[2].max(old[2]), bounds[3].max(old[3])];
-    }
+    let bounds = before.and_then(|before| before.bounds).map_or(bounds, |old| {
+        [bounds[0].min(old[0]), bounds[1].min(old[1]), bounds[2].max(old[2]), bounds[3].max(old[3])]
+    });
     Ok(Metadata {
         name: tileset.name.clone(),
         description: tileset.description.clone(),
         attribution: tileset.attribution.clone(),
         version: tileset.version.clone(),
-        vector_layers: prepared.layers.iter().filter_map(vector_layer).collect(),
+        vector_layers: layers.iter().filter_map(vector_layer).collect(),
         zooms,
         bounds,
         manifest: serde_json::to_string(manifest).map_err(std::io::Error::from)?,

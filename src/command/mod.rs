@@ -1,5 +1,6 @@
 //! One verb a file; the only place that names concrete sources and sinks.
 
+pub mod backlog;
 pub mod config;
 pub mod copy;
 mod describe;
@@ -7,9 +8,11 @@ mod dry_run;
 pub mod floor;
 pub mod inspect;
 pub mod publish;
+pub mod reseed;
 pub mod seed;
 mod survey;
 mod target;
+pub mod track;
 pub mod verify;
 
 use std::path::PathBuf;
@@ -29,6 +32,9 @@ pub enum CommandError {
     /// The database.
     #[error(transparent)]
     Database(#[from] crate::postgis::Error),
+    /// The change log.
+    #[error(transparent)]
+    Changes(#[from] crate::changes::Error),
     /// The target.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -68,6 +74,25 @@ pub enum CommandError {
     SameTarget {
         /// The target.
         place: String,
+    },
+    /// A target that cannot be brought up to date.
+    #[error("{place} needs a full seed: {why}. Run oar-tiles seed, or reseed with --or-seed")]
+    NeedsSeed {
+        /// The target.
+        place: String,
+        /// Why.
+        why: String,
+    },
+    /// A list of tiles.
+    #[error(transparent)]
+    TileList(#[from] reseed::TileListError),
+    /// A text that is no area.
+    #[error("the area {text:?} cannot be read: {what}")]
+    NoArea {
+        /// The text.
+        text: String,
+        /// What is wrong with it, and what to write.
+        what: String,
     },
     /// What a command was asked for does not fit the target.
     #[error("{place}: {what}")]
@@ -163,4 +188,15 @@ pub enum CommandError {
         /// Which one.
         signal: Signal,
     },
+}
+
+impl CommandError {
+    /// Whether a full seed would help.
+    pub(crate) const fn needs_seed(&self) -> bool {
+        match self {
+            CommandError::NeedsSeed { .. } | CommandError::Changes(crate::changes::Error::Untracked(_)) => true,
+            CommandError::Target(error) => error.needs_seed(),
+            _ => false,
+        }
+    }
 }

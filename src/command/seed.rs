@@ -55,31 +55,45 @@ pub async fn seed(
     if !reach.packed(&place) {
         settings.limits.packing = Packing::Plain;
     }
-    let done = restarting(&settings, &place, &reach, report, stop).await.map_err(|error| match (error, &place) {
-        (CommandError::Interrupted(signal), Place::Directory(_) | Place::S3Prefix { .. }) => {
-            CommandError::InterruptedInLine { place: place.to_string(), signal }
-        }
-        (error, _) => error,
-    })?;
+    let done = seeded(&settings, &place, &reach, report, stop).await?;
     let (tiles, bytes, seconds) = (done.manifest.stored, done.bytes, done.manifest.seconds);
     report.event(&Event::Done { output: done.output.clone(), tiles, bytes, seconds });
     close(options, &render_run(&done), serde_json::to_vec_pretty(&done))
 }
 
-/// Runs until it is done, starting over on a new snapshot when the database goes away.
-async fn restarting(
+/// Seeds a target, whose packing the settings name.
+pub(super) async fn seeded(
     settings: &Settings,
     place: &Place,
     reach: &Reach,
     report: &Arc<dyn Report>,
     stop: &Stop,
 ) -> Result<RunReport, CommandError> {
+    let whole = async |restarts| attempt(settings, restarts, (place.clone(), reach.clone()), report, stop).await;
+    restarting(settings, report, stop, whole).await.map_err(|error| in_line(error, place))
+}
+
+/// What an interrupted run leaves in a target that is brought in line.
+pub(super) fn in_line(error: CommandError, place: &Place) -> CommandError {
+    match (error, place) {
+        (CommandError::Interrupted(signal), Place::Directory(_) | Place::S3Prefix { .. }) => {
+            CommandError::InterruptedInLine { place: place.to_string(), signal }
+        }
+        (error, _) => error,
+    }
+}
+
+/// Runs until it is done, starting over on a new snapshot when the database goes away. `attempt` is told how often it was
+/// begun before.
+pub(super) async fn restarting<T>(
+    settings: &Settings,
+    report: &Arc<dyn Report>,
+    stop: &Stop,
+    attempt: impl AsyncFn(u32) -> Result<T, CommandError>,
+) -> Result<T, CommandError> {
     let mut restarts = 0;
     loop {
-        match attempt(settings, restarts, (place.clone(), reach.clone()), report, stop)
-            .await
-            .map_err(|error| interrupted(error, stop))
-        {
+        match attempt(restarts).await.map_err(|error| interrupted(error, stop)) {
             Err(CommandError::Database(error)) if error.is_lost() || restarts > 0 && error.is_unreachable() => {
                 if restarts == settings.restarts {
                     return Err(CommandError::Restarts { attempts: restarts + 1, source: error });
@@ -137,7 +151,8 @@ async fn attempt(
     report.event(&Event::Finishing);
     let finishing = Instant::now();
     let manifest = manifest(settings, &prepared, outcome.written, started, before.as_ref());
-    let metadata = metadata(settings, &prepared, &manifest, before.as_ref())?;
+    let stays = before.as_ref().filter(|_| !manifest.kept.is_empty());
+    let metadata = metadata(settings, &prepared.layers, prepared.bounds, &manifest, stays)?;
     let finished = aside(move || sink.finish(&metadata)).await??;
     Ok(RunReport {
         output: finished.place,
@@ -162,7 +177,7 @@ async fn attempt(
     })
 }
 
-fn stored_events(report: &Arc<dyn Report>) -> impl Fn(&Stored) + Send + 'static {
+pub(super) fn stored_events(report: &Arc<dyn Report>) -> impl Fn(&Stored) + Send + 'static {
     let report = Arc::clone(report);
     move |stored| {
         report.event(&Event::Stored {
@@ -175,12 +190,12 @@ fn stored_events(report: &Arc<dyn Report>) -> impl Fn(&Stored) + Send + 'static 
 }
 
 /// Does what may take long on a thread of its own.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, CommandError> {
+pub(super) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, CommandError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| CommandError::Died(error.to_string()))
 }
 
 /// Errors of the parts keep their kind, so that a lost database can be told from a defect.
-fn pipeline_error(error: PipelineError<crate::postgis::Error, TargetError>) -> CommandError {
+pub(super) fn pipeline_error(error: PipelineError<crate::postgis::Error, TargetError>) -> CommandError {
     match error {
         PipelineError::Source(error) => error.into(),
         PipelineError::Sink(error) => error.into(),
@@ -234,7 +249,7 @@ pub(super) fn writable(path: &Path, output: &Path) -> Result<(), CommandError> {
 }
 
 /// Prints the table and writes the report.
-fn close(options: &SeedOptions, table: &str, json: serde_json::Result<Vec<u8>>) -> Result<(), CommandError> {
+pub(super) fn close(options: &SeedOptions, table: &str, json: serde_json::Result<Vec<u8>>) -> Result<(), CommandError> {
     if options.table {
         print(table)?;
     }

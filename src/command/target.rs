@@ -8,9 +8,9 @@ use crate::config::Settings;
 use tokio::runtime::Handle;
 
 use crate::sink::{
-    Described, Directory, DirectoryReader, Finished, Latest, LocationError, Mbtiles, MbtilesReader, Metadata, Needs,
-    Pmtiles, PmtilesReader, S3, S3Object, S3Options, S3Pmtiles, S3Reader, Sink, TargetError, TileEdit, TileReader,
-    Tileset, TreeOptions, Written, s3_versions,
+    Described, Directory, DirectoryReader, Finished, Latest, LocationError, Mbtiles, MbtilesEdit, MbtilesReader,
+    Metadata, Needs, Pmtiles, PmtilesReader, S3, S3Object, S3Options, S3Pmtiles, S3Reader, Sink, TargetError, TileEdit,
+    TileReader, Tileset, TreeOptions, Written, s3_versions,
 };
 use crate::stop::Stop;
 
@@ -152,6 +152,19 @@ impl Reach {
         Ok(sink)
     }
 
+    /// A sink for edits of a target ([`Rest::Stays`](crate::sink::Rest::Stays)). May wait for a server: not to be called where
+    /// nothing may.
+    pub(crate) fn editor(&self, place: &Place) -> Result<AnySink, CommandError> {
+        match place {
+            Place::Mbtiles(path) => {
+                Ok(AnySink::MbtilesEdit(MbtilesEdit::open(path, &self.stop).map_err(TargetError::from)?))
+            }
+            Place::Pmtiles(_) | Place::Directory(_) | Place::S3Prefix { .. } | Place::S3Pmtiles { .. } => {
+                self.sink(place)
+            }
+        }
+    }
+
     /// The versions of a prefix in S3, after the map was switched if that is wanted.
     pub(crate) fn s3_versions(&self, place: &Place, switch: bool, to: Option<&str>) -> Result<Latest, CommandError> {
         if switch {
@@ -180,6 +193,7 @@ fn location<L: std::str::FromStr<Err = LocationError>>(place: &Place) -> Result<
 /// A sink of any kind.
 pub(crate) enum AnySink {
     Mbtiles(Mbtiles),
+    MbtilesEdit(MbtilesEdit),
     Pmtiles(Pmtiles),
     Directory(Directory),
     S3(S3),
@@ -191,6 +205,7 @@ macro_rules! each {
     ($any:expr, $sink:ident => $call:expr) => {
         match $any {
             AnySink::Mbtiles($sink) => $call.map_err(TargetError::from),
+            AnySink::MbtilesEdit($sink) => $call.map_err(TargetError::from),
             AnySink::Pmtiles($sink) => $call.map_err(TargetError::from),
             AnySink::Directory($sink) => $call.map_err(TargetError::from),
             AnySink::S3($sink) => $call.map_err(TargetError::from),
@@ -205,6 +220,7 @@ impl Sink for AnySink {
     fn needs(&self) -> Needs {
         match self {
             AnySink::Mbtiles(sink) => sink.needs(),
+            AnySink::MbtilesEdit(sink) => sink.needs(),
             AnySink::Pmtiles(sink) => sink.needs(),
             AnySink::Directory(sink) => sink.needs(),
             AnySink::S3(sink) => sink.needs(),

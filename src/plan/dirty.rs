@@ -88,6 +88,39 @@ impl Dirty {
         Ok(belongs)
     }
 
+    /// Marks all tiles of a zoom that lie in a tile of another zoom above; gives whether any of them belongs to the tileset.
+    ///
+    /// # Errors
+    /// If there are too many.
+    pub fn mark_below(&mut self, tile: TileCoord, zoom: Zoom) -> Result<bool, TooMany> {
+        let down = zoom.get().saturating_sub(tile.zoom().get());
+        let last = (1 << down) - 1;
+        let (x0, y0) = (tile.x() << down, tile.y() << down);
+        let below = TileRect { zoom, x0, y0, x1: x0 + last, y1: y0 + last };
+        let parts = self.parts.get(&zoom).map_or(&[][..], Vec::as_slice);
+        let mut belongs = false;
+        for inside in parts.iter().filter_map(|part| part.common(&below)) {
+            belongs = true;
+            add(&mut self.tiles, self.most, &inside)?;
+        }
+        Ok(belongs)
+    }
+
+    /// The zooms of the tileset.
+    #[must_use]
+    pub fn zooms(&self) -> Vec<Zoom> {
+        self.parts.keys().copied().collect()
+    }
+
+    /// Leaves only what lies within another part, too.
+    pub fn narrow(&mut self, zooms: Option<&ZoomList>, coverage: &Coverage) {
+        self.parts.retain(|zoom, parts| {
+            let within = distinct_columns(&coverage.rects(*zoom));
+            *parts = parts.iter().flat_map(|part| within.iter().filter_map(|other| part.common(other))).collect();
+            zooms.is_none_or(|zooms| zooms.contains(*zoom)) && !parts.is_empty()
+        });
+    }
+
     /// Whether a tile belongs to the tileset.
     #[must_use]
     pub fn holds(&self, tile: TileCoord) -> bool {
@@ -105,6 +138,11 @@ impl Dirty {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tiles.is_empty()
+    }
+
+    /// The tiles, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = TileCoord> + '_ {
+        self.tiles.iter().copied()
     }
 
     /// The tiles, in an order.
@@ -163,12 +201,14 @@ fn add(tiles: &mut HashSet<TileCoord>, most: usize, rect: &TileRect) -> Result<(
     if tiles.len() > most { Err(TooMany) } else { Ok(()) }
 }
 
-/// Tiles of one batch at most: so many single tiles are asked for by one statement.
-const MOST_TILES: usize = 500;
+/// Tiles of one batch: planning a statement takes as long as rendering some tens of small tiles, and one statement asks for a
+/// thousand single ones at most.
+const FEWEST_TILES: usize = 40;
+const MOST_TILES: usize = 1_000;
 /// A tile so many zooms above the deepest weighs no more than the one below it: what it holds is bounded by the table.
 const HEAVIEST: u8 = 4;
-/// Batches for each worker: enough that none is left waiting at the end.
-const BATCHES_A_WORKER: u64 = 12;
+/// Batches for each worker: enough that none is left waiting for long at the end.
+const BATCHES_A_WORKER: usize = 6;
 
 /// Cuts tiles, which stand in the order of their target, into batches. `search` says where a layer's features are found in a
 /// rectangle.
@@ -183,7 +223,8 @@ pub fn batches(
     // A tile holds about four times as many features as one of those below it.
     let weight = |tile: &TileCoord| 1_u64 << (2 * (deepest - tile.zoom().get()).min(HEAVIEST));
     let total: u64 = tiles.iter().map(weight).sum();
-    let target = total.div_ceil(workers.get() as u64 * BATCHES_A_WORKER);
+    let count = (tiles.len() / FEWEST_TILES).clamp(1, workers.get() * BATCHES_A_WORKER);
+    let target = total.div_ceil(count as u64);
     let mut batches = Vec::new();
     let mut begin = 0;
     let mut heavy = 0;
@@ -317,7 +358,7 @@ mod tests {
             let layers = [drawn("0-22", 64), drawn("5-6", 0)];
             let workers = NonZeroUsize::new(2).unwrap();
             let batches = batches(&tiles, &layers, workers, |_layer, _rect| SearchBox::Area);
-            assert!(batches.len() > 10, "{}", batches.len());
+            assert!((5..=14).contains(&batches.len()), "{}", batches.len());
             let mut place = None;
             let mut seen = 0;
             for batch in &batches {

@@ -1,10 +1,12 @@
 //! What the user sees of a run: events in, a bar on a terminal, lines in a pipe, JSON for machines.
 
+mod backlog;
 mod bar;
 mod contents;
 mod found;
 mod json;
 mod lines;
+mod reseeded;
 mod summary;
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -14,8 +16,10 @@ use serde::Serialize;
 
 use crate::tile::Zoom;
 
+pub use backlog::{Backlog, BehindTarget, render_backlog};
 pub use contents::{Contents, ContentsZoom, ShownFeature, render_contents, render_features};
 pub use found::{Finding, FindingKind, Findings, render_findings};
+pub use reseeded::{DirtyReport, DirtyZoom, Reason, ReseedReport, render_dirty, render_reseed};
 pub use summary::{PlanReport, PlanZoom, Requests, RunReport, RunZoom, SkippedRows, render_plan, render_run};
 
 /// Something that happened in a run.

@@ -42,6 +42,19 @@ const fn above(zoom: u8) -> u64 {
     ((1 << (2 * zoom as u64)) - 1) / 3
 }
 
+impl Zoom {
+    /// The first tile id of PMTiles v3 (section 4.1) that is deeper than [`Zoom::MAX`].
+    pub const END_OF_PMTILES_IDS: u64 = above(Zoom::MAX.get() + 1);
+
+    /// The zoom of a tile id of PMTiles v3, and the first id of the next zoom; the deepest one goes on without end.
+    #[must_use]
+    pub fn of_pmtiles_id(id: u64) -> (Zoom, u64) {
+        let zoom = (0..=Zoom::MAX.get()).rev().find(|zoom| above(*zoom) <= id).and_then(Zoom::new);
+        let zoom = zoom.unwrap_or(Zoom::MAX);
+        (zoom, if zoom == Zoom::MAX { u64::MAX } else { above(zoom.get() + 1) })
+    }
+}
+
 impl TileCoord {
     /// The tile id of PMTiles v3 (section 4.1): the tiles of the zooms above, plus the place on this zoom's Hilbert curve.
     #[must_use]
@@ -129,6 +142,11 @@ mod tests {
             assert_eq!(order.tile(order.place(deepest)), Some(deepest));
         }
         assert_eq!((Order::Hilbert.tile(u64::MAX), Order::ZoomColumnTmsRow.tile(u64::MAX)), (None, None));
+        let last = TileCoord::new(Zoom::MAX, Zoom::MAX.last(), 0).unwrap();
+        assert_eq!(Zoom::END_OF_PMTILES_IDS, last.pmtiles_id() + 1);
+        for (id, zoom, end) in [(0, 0, 1), (1, 1, 5), (4, 1, 5), (5, 2, 21), (last.pmtiles_id(), 22, u64::MAX)] {
+            assert_eq!(Zoom::of_pmtiles_id(id), (Zoom::new(zoom).unwrap(), end), "{id}");
+        }
     }
 
     #[test]

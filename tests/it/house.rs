@@ -17,8 +17,8 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("changes", &["tile", "postgis"]),
     ("pipeline", &["tile", "encode", "source", "sink"]),
     ("report", &["tile", "manifest", "plan", "pipeline"]),
-    ("config", &["tile", "encode", "postgis", "pipeline", "sink"]),
-    ("cli", &["tile", "config"]),
+    ("config", &["tile", "encode", "postgis", "changes", "pipeline", "sink"]),
+    ("cli", &["tile", "changes", "config"]),
     (
         "command",
         &[
@@ -28,7 +28,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ),
     ("exit", &["changes", "command", "postgis", "sink", "stop"]),
     ("lib", &[]),
-    ("main", &["cli", "command", "config", "exit", "postgis", "report", "stop"]),
+    ("main", &["changes", "cli", "command", "config", "exit", "postgis", "report", "stop"]),
 ];
 
 fn imports(path: &Path, found: &mut BTreeSet<String>) {

@@ -8,11 +8,15 @@ pub mod disk;
 pub mod door;
 pub mod folder;
 pub mod gate;
+pub mod places;
 pub mod program;
 pub mod proxy;
 pub mod refusal;
 pub mod s3;
 pub mod sinks;
+pub mod targets;
+pub mod tracked;
+pub mod tracking;
 pub mod tree;
 
 pub use archive::Archive;

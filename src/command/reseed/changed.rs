@@ -1,0 +1,178 @@
+//! Which tiles are dirty, and why.
+
+use super::given::{MOST_LISTED, TileListError};
+use super::known::Known;
+use super::{ReseedOptions, What};
+use crate::changes::{Watch, changed_places, pending};
+use crate::command::CommandError;
+use crate::command::target::{Place, Reach};
+use crate::plan::{Dirty, Drawn, Part};
+use crate::postgis::{Layer, Snapshot, survey};
+use crate::report::Reason;
+use crate::tile::{Coverage, ZoomList, latitude, longitude};
+
+/// What there is to do.
+pub(super) enum Work {
+    /// Nothing has changed.
+    Nothing,
+    /// These tiles are to be rendered.
+    Some(Changed),
+    /// So much has changed that rendering everything costs less; for these reasons.
+    All(Vec<Reason>),
+}
+
+/// Dirty tiles.
+pub(super) struct Changed {
+    pub(super) dirty: Dirty,
+    pub(super) reasons: Vec<Reason>,
+    /// The box around all changes, in world units: west, north, east, south.
+    pub(super) around: Option<[u32; 4]>,
+    /// Whether the target is up to date once these tiles are rendered.
+    pub(super) complete: bool,
+}
+
+impl Changed {
+    fn new(dirty: Dirty, complete: bool) -> Changed {
+        Changed { dirty, reasons: Vec::new(), around: None, complete }
+    }
+
+    fn note(&mut self, [west, north, east, south]: [u32; 4]) {
+        let [w, n, e, s] = self.around.unwrap_or([u32::MAX, u32::MAX, 0, 0]);
+        self.around = Some([w.min(west), n.min(north), e.max(east), s.max(south)]);
+    }
+
+    /// The box around all changes in degrees: west, south, east, north.
+    pub(super) fn bounds(&self) -> Option<[f64; 4]> {
+        let [west, north, east, south] = self.around?.map(i64::from);
+        Some([longitude(west), latitude(south), longitude(east), latitude(north)])
+    }
+}
+
+/// Where and how far a layer is drawn.
+pub(super) fn drawn(layer: &Layer) -> Drawn {
+    Drawn { zooms: layer.zooms().clone(), extent: layer.extent(), buffer: layer.buffer() }
+}
+
+/// Fewer dirty tiles than this are always told apart.
+const FEW: u64 = 20_000;
+
+/// So many dirty tiles are told apart at most: more than a third of the target cost as much as all of it, which is rendered in
+/// large pieces.
+fn most(known: &Known) -> usize {
+    usize::try_from((known.manifest.stored / 3).max(FEW)).unwrap_or(usize::MAX)
+}
+
+/// The tiles in which a change noted since the target's snapshot can be seen.
+pub(super) async fn from_log(
+    snapshot: &Snapshot,
+    schema: &str,
+    known: &Known,
+    (layers, watches): (&[Layer], &[Vec<Watch>]),
+    options: &ReseedOptions,
+) -> Result<Work, CommandError> {
+    let pending = pending(snapshot, schema, &known.cursor).await?;
+    let noted = |watch: &Watch| pending.iter().find(|pending| pending.watch == watch.id);
+    let rows_of = |watch: &Watch| noted(watch).map_or(0, |found| found.rows);
+    let mut seen: Vec<i32> = Vec::new();
+    let mut reasons: Vec<Reason> = Vec::new();
+    for watch in watches.iter().flatten() {
+        let rows = rows_of(watch);
+        if rows == 0 || seen.contains(&watch.id) {
+            continue;
+        }
+        seen.push(watch.id);
+        let seconds = noted(watch).map_or(0.0, |found| found.age);
+        match reasons.iter_mut().find(|reason| reason.what == watch.table) {
+            Some(reason) => {
+                reason.rows += rows;
+                reason.seconds = reason.seconds.max(seconds);
+            }
+            None => reasons.push(Reason { what: watch.table.clone(), rows, seconds }),
+        }
+    }
+    if reasons.is_empty() {
+        return Ok(Work::Nothing);
+    }
+    let narrowed = options.zoom.is_some() || !options.bbox.is_empty();
+    // Only a target of one part is rendered anew by one seed.
+    let may_seed = !narrowed && known.parts.len() == 1;
+    let most = if may_seed { most(known) } else { usize::MAX };
+    let rows: u64 = reasons.iter().map(|reason| reason.rows).sum();
+    if rows > most as u64 {
+        return Ok(Work::All(reasons));
+    }
+    let mut dirty = Dirty::new(&known.parts, most);
+    if narrowed {
+        dirty.narrow(options.zoom.as_ref(), &Coverage::new(&options.bbox));
+    }
+    let mut changed = Changed::new(dirty, !narrowed);
+    changed.reasons = reasons;
+    for (layer, watches) in layers.iter().zip(watches) {
+        let drawn = drawn(layer);
+        for watch in watches.iter().filter(|watch| rows_of(watch) > 0) {
+            let mut too_many = false;
+            let each = |world| {
+                changed.note(world);
+                too_many = too_many || changed.dirty.mark(&drawn, world).is_err();
+            };
+            changed_places(snapshot, schema, &known.cursor, watch, layer, each).await?;
+            if too_many {
+                return Ok(Work::All(changed.reasons));
+            }
+        }
+    }
+    Ok(Work::Some(changed))
+}
+
+/// The tiles that the user names.
+pub(super) async fn from_user(
+    snapshot: &Snapshot,
+    known: &Known,
+    layers: &[Layer],
+    what: &What,
+    (place, reach): (&Place, &Reach),
+) -> Result<Work, CommandError> {
+    let mut changed = Changed::new(Dirty::new(&known.parts, MOST_LISTED), false);
+    match what {
+        What::Log => {}
+        What::Tiles(list) => {
+            let (list, mut dirty) = (list.clone(), changed.dirty);
+            changed.dirty = crate::command::seed::aside(move || {
+                list.mark(&mut dirty)?;
+                Ok::<_, TileListError>(dirty)
+            })
+            .await??;
+            changed.reasons.push(Reason { what: "--tiles".to_owned(), rows: changed.dirty.len() as u64, seconds: 0.0 });
+        }
+        What::Area(boxes) => {
+            let coverage = Coverage::new(boxes);
+            changed.dirty.narrow(None, &coverage);
+            let too_many = |_too_many| CommandError::NoArea {
+                text: boxes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+                what: format!("it has more than {MOST_LISTED} tiles: seed the target instead"),
+            };
+            let zooms = zooms(&known.parts, &known.manifest.zooms)?;
+            for layer in layers {
+                let footprints = survey(snapshot, layer, &coverage, &zooms).await?.footprints;
+                let drawn = drawn(layer);
+                for feature in 0..footprints.len() {
+                    changed.dirty.mark(&drawn, footprints.world(feature)).map_err(too_many)?;
+                }
+            }
+            // Tiles in which nothing is drawn any more.
+            let (place, reach) = (place.clone(), reach.clone());
+            let held = crate::command::seed::aside(move || reach.reader(&place)?.list().map_err(CommandError::from));
+            for id in held.await?? {
+                changed.dirty.mark_tile(id.coord).map_err(too_many)?;
+            }
+            changed.reasons.push(Reason { what: "--area".to_owned(), rows: changed.dirty.len() as u64, seconds: 0.0 });
+        }
+    }
+    Ok(Work::Some(changed))
+}
+
+/// All zooms of a tileset.
+fn zooms(parts: &[Part], own: &str) -> Result<ZoomList, CommandError> {
+    let all: Vec<String> = parts.iter().map(|part| part.zooms.to_string()).chain([own.to_owned()]).collect();
+    all.join(",").parse().map_err(|error: crate::tile::ZoomError| CommandError::Pipeline(error.to_string()))
+}

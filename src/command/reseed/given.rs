@@ -1,0 +1,226 @@
+//! Tiles and areas that the user names: lists of `z/x/y` lines, and GeoJSON.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use crate::command::CommandError;
+use crate::plan::Dirty;
+use crate::tile::{LonLatBox, TileCoord, Zoom};
+
+/// Tiles that the user names.
+#[derive(Debug, Clone, Default)]
+pub struct TileList {
+    /// The file, or `-` for standard input.
+    pub path: PathBuf,
+    /// Take the tiles above the named ones, too.
+    pub parents: bool,
+    /// Take the tiles below the named ones, too.
+    pub children: bool,
+}
+
+/// Why a list of tiles cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum TileListError {
+    /// It cannot be read.
+    #[error("cannot read the tile list {}: name a file, or - for standard input", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A line is no tile.
+    #[error("{} line {line}: {text:?} is no tile: write z/x/y, such as 12/3345/1782", path.display())]
+    NoTile {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What stands there.
+        text: String,
+    },
+    /// A tile is none of the tileset's.
+    #[error("{} line {line}: tile {tile} {where_it_lies}", path.display())]
+    Outside {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// The tile.
+        tile: TileCoord,
+        /// Why it is none, and what to do.
+        where_it_lies: &'static str,
+    },
+    /// There are more tiles than are worth naming.
+    #[error("{} names more than {most} tiles: seed the target instead", path.display())]
+    TooMany {
+        /// The file.
+        path: PathBuf,
+        /// How many there may be.
+        most: usize,
+    },
+}
+
+/// Tiles of a list at most, with parents and children: 4 million take about 100 MB.
+pub(super) const MOST_LISTED: usize = 4_000_000;
+
+/// The tiles of a list, each with its line. Empty lines and lines that begin with `#` say nothing; what osm2pgsql and imposm
+/// write (`z/x/y`) is read as it is.
+pub(super) fn listed(path: &Path) -> Result<Vec<(usize, TileCoord)>, TileListError> {
+    let unreadable = |source| TileListError::Unreadable { path: path.to_owned(), source };
+    let text = if path.as_os_str() == "-" {
+        let mut text = String::new();
+        std::io::stdin().lock().read_to_string(&mut text).map_err(unreadable)?;
+        text
+    } else {
+        std::fs::read_to_string(path).map_err(unreadable)?
+    };
+    let mut tiles = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let (line, number) = (line.trim(), number + 1);
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let no_tile = || TileListError::NoTile { path: path.to_owned(), line: number, text: line.to_owned() };
+        tiles.push((number, tile(line).ok_or_else(no_tile)?));
+    }
+    Ok(tiles)
+}
+
+/// A tile from its text.
+fn tile(text: &str) -> Option<TileCoord> {
+    let mut parts = text.split('/');
+    let (zoom, x, y) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    if parts.next().is_some() {
+        return None;
+    }
+    TileCoord::new(Zoom::new(zoom)?, x, y)
+}
+
+impl TileList {
+    /// Marks the tiles of the list.
+    pub(super) fn mark(&self, dirty: &mut Dirty) -> Result<(), TileListError> {
+        let too_many = |_too_many| TileListError::TooMany { path: self.path.clone(), most: MOST_LISTED };
+        for (line, tile) in listed(&self.path)? {
+            let mut belongs = dirty.mark_tile(tile).map_err(too_many)?;
+            for zoom in dirty.zooms() {
+                if zoom < tile.zoom() && self.parents {
+                    let up = tile.zoom().get() - zoom.get();
+                    if let Some(above) = TileCoord::new(zoom, tile.x() >> up, tile.y() >> up) {
+                        belongs |= dirty.mark_tile(above).map_err(too_many)?;
+                    }
+                }
+                if zoom > tile.zoom() && self.children {
+                    belongs |= dirty.mark_below(tile, zoom).map_err(too_many)?;
+                }
+            }
+            if !belongs {
+                let where_it_lies = if dirty.zooms().contains(&tile.zoom()) {
+                    "lies outside of the boxes that the target was seeded with: take it out of the list"
+                } else {
+                    "is of a zoom that the target does not hold: take it out of the list, or add --parents or --children"
+                };
+                return Err(TileListError::Outside { path: self.path.clone(), line, tile, where_it_lies });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The boxes of an area: `W,S,E,N`, or the name of a GeoJSON file, of which each polygon, line or point gives its box.
+///
+/// # Errors
+/// If it is neither.
+pub fn area(text: &str) -> Result<Vec<LonLatBox>, CommandError> {
+    let path = Path::new(text);
+    let no_area = |what: String| CommandError::NoArea { text: text.to_owned(), what };
+    if !path.exists() {
+        return match text.parse() {
+            Ok(one) => Ok(vec![one]),
+            Err(error) => Err(no_area(format!("there is no such file, and as a box: {error}"))),
+        };
+    }
+    let read = std::fs::read_to_string(path).map_err(|error| no_area(error.to_string()))?;
+    let json: serde_json::Value = serde_json::from_str(&read).map_err(|error| no_area(error.to_string()))?;
+    let mut boxes = Vec::new();
+    collect(&json, &mut boxes);
+    if boxes.is_empty() {
+        return Err(no_area(
+            "it holds no geometry with an extent: write a GeoJSON with polygons (RFC 7946)".to_owned(),
+        ));
+    }
+    boxes
+        .iter()
+        .map(|[w, s, e, n]| format!("{w},{s},{e},{n}").parse())
+        .collect::<Result<_, crate::tile::BoxError>>()
+        .map_err(|error| no_area(error.to_string()))
+}
+
+/// West, south, east, north of each polygon and of whatever else has an extent.
+fn collect(json: &serde_json::Value, boxes: &mut Vec<[f64; 4]>) {
+    let list = |name: &str| json.get(name).and_then(serde_json::Value::as_array).into_iter().flatten();
+    match json.get("type").and_then(serde_json::Value::as_str) {
+        Some("FeatureCollection") => list("features").for_each(|feature| collect(feature, boxes)),
+        Some("Feature") => json.get("geometry").into_iter().for_each(|geometry| collect(geometry, boxes)),
+        Some("GeometryCollection") => list("geometries").for_each(|geometry| collect(geometry, boxes)),
+        Some("MultiPolygon" | "MultiLineString") => list("coordinates").for_each(|part| around(part, boxes)),
+        Some(_) => json.get("coordinates").into_iter().for_each(|coordinates| around(coordinates, boxes)),
+        None => {}
+    }
+}
+
+fn around(coordinates: &serde_json::Value, boxes: &mut Vec<[f64; 4]>) {
+    let mut sides = [f64::INFINITY, f64::INFINITY, f64::NEG_INFINITY, f64::NEG_INFINITY];
+    let mut waiting = vec![coordinates];
+    while let Some(next) = waiting.pop() {
+        let Some(items) = next.as_array() else { continue };
+        match (items.first().and_then(serde_json::Value::as_f64), items.get(1).and_then(serde_json::Value::as_f64)) {
+            (Some(x), Some(y)) => sides = [sides[0].min(x), sides[1].min(y), sides[2].max(x), sides[3].max(y)],
+            _ => waiting.extend(items),
+        }
+    }
+    if sides[0] < sides[2] && sides[1] < sides[3] {
+        boxes.push(sides);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_are_read_as_other_programs_write_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("expired.list");
+        std::fs::write(&path, "14/2620/6331\n\n# a comment\n 0/0/0 \r\n14/2620/6331\n").unwrap();
+        let tiles: Vec<String> = listed(&path).unwrap().iter().map(|(line, tile)| format!("{line}:{tile}")).collect();
+        assert_eq!(tiles, ["1:14/2620/6331", "4:0/0/0", "5:14/2620/6331"]);
+        for line in ["1/2", "1/2/0", "1/0/0/0", "23/0/0", "-1/0/0", "a/b/c", "1,0,0"] {
+            std::fs::write(&path, format!("0/0/0\n{line}\n")).unwrap();
+            assert_eq!(
+                listed(&path).unwrap_err().to_string(),
+                format!("{} line 2: {line:?} is no tile: write z/x/y, such as 12/3345/1782", path.display())
+            );
+        }
+    }
+
+    #[test]
+    fn each_polygon_of_an_area_gives_its_box() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("area.geojson");
+        let json = r#"{"type": "FeatureCollection", "features": [
+            {"type": "Feature", "properties": {}, "geometry": {"type": "MultiPolygon", "coordinates": [
+                [[[0, 0], [2, 0], [2, 1], [0, 0]]], [[[10, 10, 5], [12, 10, 5], [12, 11, 5], [10, 10, 5]]]]}},
+            {"type": "Feature", "properties": {}, "geometry": {"type": "GeometryCollection", "geometries": [
+                {"type": "Polygon", "coordinates": [[[-5, -5], [-4, -5], [-4, -4], [-5, -5]]]}]}}]}"#;
+        std::fs::write(&path, json).unwrap();
+        let boxes: Vec<String> = area(path.to_str().unwrap()).unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(boxes, ["0,0,2,1", "10,10,12,11", "-5,-5,-4,-4"]);
+        assert_eq!(area("1,2,3,4").unwrap().len(), 1);
+        let error = area("nowhere.geojson").unwrap_err().to_string();
+        assert!(error.starts_with("the area \"nowhere.geojson\" cannot be read: there is no such file"), "{error}");
+        std::fs::write(&path, "{\"type\": \"Point\", \"coordinates\": [1, 2]}").unwrap();
+        let error = area(path.to_str().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("it holds no geometry with an extent"), "{error}");
+    }
+}

@@ -1,0 +1,126 @@
+//! What is known of the target before the database is asked, and whether both still fit together.
+
+use crate::changes::Cursor;
+use crate::command::CommandError;
+use crate::command::target::{Place, Reach};
+use crate::config::Settings;
+use crate::encode::Packing;
+use crate::manifest::{DatabaseIdentity, MANIFEST_VERSION, Manifest};
+use crate::plan::Part;
+use crate::sink::{Described, ReadError};
+use crate::tile::{Coverage, LonLatBox, ZoomList};
+
+/// A target that can be brought up to date, as it says itself.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) described: Described,
+    pub(super) manifest: Manifest,
+    /// What it has seen of the database.
+    pub(super) cursor: Cursor,
+    /// The parts of the tileset that it holds.
+    pub(super) parts: Vec<Part>,
+}
+
+/// A target that can only be seeded.
+pub(super) fn needs_seed(place: &Place, why: impl Into<String>) -> CommandError {
+    CommandError::NeedsSeed { place: place.to_string(), why: why.into() }
+}
+
+impl Known {
+    /// Reads a target's manifest. May wait for a server.
+    pub(super) fn read(place: &Place, reach: &Reach) -> Result<Known, CommandError> {
+        let mut reader = match reach.reader(place) {
+            Err(CommandError::Read(ReadError::Missing { .. })) => return Err(needs_seed(place, "there is none yet")),
+            reader => reader?,
+        };
+        let described = reader.describe()?;
+        let Some(text) = &described.manifest else {
+            return Err(needs_seed(
+                place,
+                "it has no manifest, so nobody knows what it shows (another program made it, or a copy of a part)",
+            ));
+        };
+        let unreadable = |cause: String| needs_seed(place, format!("its manifest cannot be read ({cause})"));
+        let version: Version = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
+        if version.version > MANIFEST_VERSION {
+            let why = format!(
+                "its manifest is of version {} and this program knows {MANIFEST_VERSION}: a newer oar-tiles wrote it, which can bring it up to date",
+                version.version
+            );
+            return Err(needs_seed(place, why));
+        }
+        let manifest: Manifest = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
+        let cursor =
+            manifest.snapshot.parse().map_err(|error: crate::changes::CursorError| unreadable(error.to_string()))?;
+        let parts = manifest
+            .regions()
+            .map(|region| part(&region.zooms, &region.bbox))
+            .collect::<Result<Vec<_>, String>>()
+            .map_err(unreadable)?;
+        Ok(Known { described, manifest, cursor, parts })
+    }
+
+    /// The settings with the zooms and boxes of the target's last seed.
+    pub(super) fn settings(&self, settings: &Settings, place: &Place, reach: &Reach) -> Result<Settings, CommandError> {
+        let mut settings = settings.clone();
+        let unreadable = |error: String| needs_seed(place, format!("its manifest cannot be read ({error})"));
+        settings.tileset.zooms =
+            self.manifest.zooms.parse().map_err(|error: crate::tile::ZoomError| unreadable(error.to_string()))?;
+        settings.tileset.bbox = boxes(&self.manifest.bbox).map_err(unreadable)?;
+        if !reach.packed(place) {
+            settings.limits.packing = Packing::Plain;
+        }
+        Ok(settings)
+    }
+
+    /// Refuses a target that shows another database, another configuration, or was rendered by another PostGIS.
+    pub(super) fn fits(&self, place: &Place, now: &DatabaseIdentity, fingerprint: &str) -> Result<(), CommandError> {
+        let then = &self.manifest.database;
+        let same_cluster = match (&then.system_identifier, &now.system_identifier) {
+            (Some(then), Some(now)) => then == now,
+            _ => true,
+        };
+        if !same_cluster || (&then.name, then.oid) != (&now.name, now.oid) {
+            let shown = |identity: &DatabaseIdentity| {
+                let cluster = identity.system_identifier.as_deref().unwrap_or("unknown");
+                format!("\"{}\", OID {}, system {cluster}", identity.name, identity.oid)
+            };
+            let why = format!(
+                "it shows another database ({}) than this one ({}): its snapshot says nothing here",
+                shown(then),
+                shown(now)
+            );
+            return Err(needs_seed(place, why));
+        }
+        if then.postgis != now.postgis {
+            let why = format!(
+                "PostGIS {} rendered it, and the database has {} now, which may draw tiles differently",
+                then.postgis, now.postgis
+            );
+            return Err(needs_seed(place, why));
+        }
+        if self.manifest.fingerprint != fingerprint {
+            let why = format!(
+                "it was seeded with another configuration (its fingerprint is {}, that of the settings {fingerprint}): give the --config and --layer that it was seeded with, if it is to stay as it is",
+                self.manifest.fingerprint
+            );
+            return Err(needs_seed(place, why));
+        }
+        Ok(())
+    }
+}
+
+/// The version of a manifest's layout; it is read before the rest, which may look different.
+#[derive(serde::Deserialize)]
+struct Version {
+    version: u32,
+}
+
+fn boxes(texts: &[String]) -> Result<Vec<LonLatBox>, String> {
+    texts.iter().map(|text| text.parse().map_err(|error: crate::tile::BoxError| error.to_string())).collect()
+}
+
+fn part(zooms: &str, bbox: &[String]) -> Result<Part, String> {
+    let zooms: ZoomList = zooms.parse().map_err(|error: crate::tile::ZoomError| error.to_string())?;
+    Ok(Part { zooms, coverage: Coverage::new(&boxes(bbox)?) })
+}

@@ -1,0 +1,175 @@
+//! `oar-tiles reseed`: render what changed since the target's snapshot, and nothing else.
+//!
+//! | file | what |
+//! |---|---|
+//! | `known` | the target's manifest, and whether it fits the database and the settings |
+//! | `changed` | which tiles are dirty, and why |
+//! | `given` | tiles and areas that the user names |
+//! | `run` | the dirty tiles rendered and handed to the target |
+//! | `touched` | the dirty tiles as a file |
+//! | `watch` | again and again |
+
+mod changed;
+mod given;
+mod known;
+mod run;
+mod touched;
+mod watch;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::CommandError;
+use super::seed::{self, SeedOptions, writable};
+use super::target::{Place, Reach};
+use crate::changes::{Cursor, WatchOptions};
+use crate::config::Settings;
+use crate::report::{
+    BehindTarget, DirtyReport, Event, Report, ReseedReport, print, render_dirty, render_reseed, render_run,
+};
+use crate::stop::Stop;
+use crate::tile::{LonLatBox, ZoomList};
+
+use changed::Work;
+use known::Known;
+
+pub use given::{TileList, TileListError, area};
+
+/// What `reseed` is to render.
+#[derive(Debug, Clone, Default)]
+pub enum What {
+    /// What the change log has noted since the target's snapshot.
+    #[default]
+    Log,
+    /// The tiles of a list.
+    Tiles(TileList),
+    /// The tiles that some boxes touch.
+    Area(Vec<LonLatBox>),
+}
+
+/// What `reseed` was asked for, beside the settings.
+#[derive(Debug, Clone, Default)]
+pub struct ReseedOptions {
+    /// What to render.
+    pub what: What,
+    /// Look for changes since this snapshot instead of the target's.
+    pub since: Option<Cursor>,
+    /// Only these zooms; the target's snapshot stays then.
+    pub zoom: Option<ZoomList>,
+    /// Only these boxes; the target's snapshot stays then.
+    pub bbox: Vec<LonLatBox>,
+    /// Say what would be done, and write nothing.
+    pub dry_run: bool,
+    /// Seed the target where it needs it.
+    pub or_seed: bool,
+    /// Where to write the tiles touched.
+    pub dirty_out: Option<PathBuf>,
+    /// Where to write the closing table as JSON.
+    pub report: Option<PathBuf>,
+    /// Print the closing table.
+    pub table: bool,
+    /// Stay, and reseed at each change.
+    pub watch: Option<WatchOptions>,
+}
+
+/// How a reseed ended.
+pub(super) enum Outcome {
+    /// Nothing had changed.
+    Nothing,
+    /// This would be done.
+    Planned(DirtyReport),
+    /// This was done.
+    Done(Box<ReseedReport>),
+    /// The target was seeded.
+    Seeded(Box<crate::report::RunReport>),
+}
+
+/// Runs `reseed`.
+///
+/// # Errors
+/// If the target needs a full seed, or anything at all is missing from the result; the target's manifest is the old one then.
+pub async fn reseed(
+    settings: &Settings,
+    options: &ReseedOptions,
+    report: &Arc<dyn Report>,
+    stop: &Stop,
+) -> Result<(), CommandError> {
+    for path in [&options.report, &options.dirty_out].into_iter().flatten() {
+        writable(path, &settings.tileset.output)?;
+    }
+    if let Some(how) = options.watch {
+        return Box::pin(watch::watch(settings, options, how, report, stop)).await;
+    }
+    let outcome = Box::pin(once(settings, options, report, stop)).await?;
+    let to_seed = SeedOptions { report: options.report.clone(), table: options.table, ..SeedOptions::default() };
+    match outcome {
+        Outcome::Nothing => {
+            if let Some(path) = &options.dirty_out {
+                touched::write(path, &[])?;
+            }
+            let nothing = ReseedReport::nothing(settings.tileset.output.display().to_string());
+            seed::close(&to_seed, &render_reseed(&nothing), serde_json::to_vec_pretty(&nothing))
+        }
+        Outcome::Planned(plan) => seed::close(&to_seed, &render_dirty(&plan), serde_json::to_vec_pretty(&plan)),
+        Outcome::Done(done) => seed::close(&to_seed, &render_reseed(&done), serde_json::to_vec_pretty(&*done)),
+        Outcome::Seeded(done) => seed::close(&to_seed, &render_run(&done), serde_json::to_vec_pretty(&*done)),
+    }
+}
+
+/// How far a target is behind.
+pub(super) async fn behind(
+    settings: &Settings,
+    place: &Place,
+    reach: &Reach,
+    stop: &Stop,
+) -> Result<BehindTarget, CommandError> {
+    let options = ReseedOptions { dry_run: true, ..ReseedOptions::default() };
+    let target = place.to_string();
+    let (reasons, dirty) = match run::look(settings, &options, (place, reach), stop).await? {
+        Work::Nothing => (Vec::new(), Some(0)),
+        Work::Some(changed) => (changed.reasons, Some(changed.dirty.len() as u64)),
+        Work::All(reasons) => (reasons, None),
+    };
+    Ok(BehindTarget { target, needs_seed: None, reasons, dirty })
+}
+
+/// What a target has seen of the database, as it says itself. May wait for a server.
+pub(super) fn cursor_of(place: &Place, reach: &Reach) -> Result<Cursor, CommandError> {
+    Ok(Known::read(place, reach)?.cursor)
+}
+
+/// One reseed, with its restarts.
+async fn once(
+    settings: &Settings,
+    options: &ReseedOptions,
+    report: &Arc<dyn Report>,
+    stop: &Stop,
+) -> Result<Outcome, CommandError> {
+    let place = Place::parse(&settings.tileset.output.to_string_lossy())?;
+    let reach = Reach::new(settings, false, stop);
+    let attempt = async |restarts| run::attempt(settings, options, (&place, &reach), restarts, report, stop).await;
+    let ended = seed::restarting(settings, report, stop, attempt).await.map_err(|error| seed::in_line(error, &place));
+    match ended {
+        Err(error) if options.or_seed && !options.dry_run && error.needs_seed() => {
+            let cause = std::error::Error::source(&error).map(|cause| format!(" ({cause})")).unwrap_or_default();
+            report.event(&Event::Warning { message: format!("{error}{cause}: seeding it") });
+            let mut settings = settings.clone();
+            // What another tileset left there gives way: this is a full seed on purpose.
+            let reach = Reach::new(&settings, true, stop);
+            if !reach.packed(&place) {
+                settings.limits.packing = crate::encode::Packing::Plain;
+            }
+            Ok(Outcome::Seeded(Box::new(seed::seeded(&settings, &place, &reach, report, stop).await?)))
+        }
+        ended => ended,
+    }
+}
+
+/// Says that a reseed is done, in the words of a watch.
+fn told(outcome: &Outcome) -> Result<(), CommandError> {
+    match outcome {
+        Outcome::Nothing | Outcome::Planned(_) => Ok(()),
+        Outcome::Done(done) => Ok(print(&render_reseed(done))?),
+        Outcome::Seeded(done) => Ok(print(&render_run(done))?),
+    }
+}

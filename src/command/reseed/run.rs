@@ -1,0 +1,275 @@
+//! One reseed on one snapshot: plan, render, hand over, the manifest last.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::changed::{Changed, Work, drawn, from_log, from_user};
+use super::known::Known;
+use super::{Outcome, ReseedOptions, What, touched};
+use crate::changes::{TrackedLayer, tracked};
+use crate::command::CommandError;
+use crate::command::describe::{fingerprint, metadata};
+use crate::command::seed::{aside, pipeline_error, seeded, stored_events};
+use crate::command::target::{Place, Reach};
+use crate::config::Settings;
+use crate::manifest::{MANIFEST_VERSION, Manifest};
+use crate::pipeline;
+use crate::plan::{Drawn, Found, batches};
+use crate::postgis::{Database, Layer, Renderer, Server, Snapshot, probe, survey};
+use crate::report::{DirtyReport, DirtyZoom, Event, Report, ReseedReport};
+use crate::sink::{Rest, Scope, Sink as _, Tileset, Written};
+use crate::stop::Stop;
+use crate::tile::{Batch, Coverage, SearchBox, TileCoord, TileRect};
+
+/// A run in the making.
+struct Run<'a> {
+    settings: Settings,
+    options: &'a ReseedOptions,
+    place: &'a Place,
+    reach: &'a Reach,
+    known: Known,
+    database: Database,
+    snapshot: Arc<Snapshot>,
+    server: Server,
+    layers: Vec<Layer>,
+    begun: Instant,
+    started: SystemTime,
+    restarts: u32,
+}
+
+/// One whole run on one snapshot.
+pub(super) async fn attempt(
+    settings: &Settings,
+    options: &ReseedOptions,
+    (place, reach): (&Place, &Reach),
+    restarts: u32,
+    report: &Arc<dyn Report>,
+    stop: &Stop,
+) -> Result<Outcome, CommandError> {
+    // Another run may bring the target forward meanwhile; then what this one has planned is not what is needed.
+    for _ in 0..3 {
+        let run = Run::begin(settings, options, (place, reach), restarts, stop).await?;
+        if let Some(outcome) = run.through(report, stop).await? {
+            return Ok(outcome);
+        }
+        tracing::info!("another run has brought {place} forward: looking again");
+    }
+    Err(CommandError::Unfit {
+        place: place.to_string(),
+        what: "other runs keep changing it. Run the command again when they are done".to_owned(),
+    })
+}
+
+/// What there is to do for a target.
+pub(super) async fn look(
+    settings: &Settings,
+    options: &ReseedOptions,
+    (place, reach): (&Place, &Reach),
+    stop: &Stop,
+) -> Result<Work, CommandError> {
+    Run::begin(settings, options, (place, reach), 0, stop).await?.work().await
+}
+
+impl<'a> Run<'a> {
+    async fn begin(
+        settings: &Settings,
+        options: &'a ReseedOptions,
+        (place, reach): (&'a Place, &'a Reach),
+        restarts: u32,
+        stop: &Stop,
+    ) -> Result<Run<'a>, CommandError> {
+        let (begun, started) = (Instant::now(), SystemTime::now());
+        let database = Database::new(&settings.connect, settings.session.clone(), stop)?;
+        // Both take their time: the target may be a server, too.
+        let reading = {
+            let (place, reach) = (place.clone(), reach.clone());
+            aside(move || Known::read(&place, &reach))
+        };
+        let (known, snapshot) = tokio::join!(reading, database.snapshot());
+        let mut known = known??;
+        let snapshot = snapshot?;
+        let settings = known.settings(settings, place, reach)?;
+        if let Some(since) = &options.since {
+            known.cursor = since.clone();
+        }
+        let layers: Vec<_> = settings.layers.iter().map(|layer| layer.options.clone()).collect();
+        let probed = probe(&snapshot, &layers).await?;
+        known.fits(place, &probed.server.identity, &fingerprint(&settings, &probed.layers))?;
+        let (snapshot, server, layers) = (Arc::new(snapshot), probed.server, probed.layers);
+        Ok(Run { settings, options, place, reach, known, database, snapshot, server, layers, begun, started, restarts })
+    }
+
+    /// `None` if the target was changed by another run meanwhile.
+    async fn through(self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Option<Outcome>, CommandError> {
+        match self.work().await? {
+            Work::Nothing => Ok(Some(Outcome::Nothing)),
+            Work::All(reasons) if self.options.dry_run => Ok(Some(Outcome::Planned(DirtyReport::all(reasons)))),
+            Work::All(reasons) => {
+                let rows: u64 = reasons.iter().map(|reason| reason.rows).sum();
+                tracing::info!("{rows} changes are more than are worth telling apart: rendering every tile");
+                let Run { settings, snapshot, place, reach, .. } = self;
+                drop(snapshot);
+                let done = seeded(&settings, place, reach, report, stop).await?;
+                Ok(Some(Outcome::Seeded(Box::new(done))))
+            }
+            Work::Some(changed) if self.options.dry_run => Ok(Some(Outcome::Planned(plan(&changed)))),
+            Work::Some(changed) => self.render(changed, report, stop).await,
+        }
+    }
+
+    async fn work(&self) -> Result<Work, CommandError> {
+        let Run { options, known, snapshot, layers, settings, .. } = self;
+        match &options.what {
+            What::Log => {
+                let schema = &settings.changes.schema;
+                let reading: Vec<TrackedLayer<'_>> = (layers.iter().zip(&settings.layers))
+                    .map(|(layer, settings)| TrackedLayer { layer, track: &settings.track })
+                    .collect();
+                let watches = tracked(&self.database, snapshot, schema, &reading, &known.cursor).await?;
+                from_log(snapshot, schema, known, (layers, &watches), options).await
+            }
+            what => from_user(snapshot, known, layers, what, (self.place, self.reach)).await,
+        }
+    }
+
+    async fn render(
+        self,
+        changed: Changed,
+        report: &Arc<dyn Report>,
+        stop: &Stop,
+    ) -> Result<Option<Outcome>, CommandError> {
+        let tileset = Tileset {
+            fingerprint: self.known.manifest.fingerprint.clone(),
+            layers: self.layers.iter().map(|layer| layer.name().to_owned()).collect(),
+            scope: Scope {
+                zooms: self.settings.tileset.zooms.clone(),
+                coverage: Coverage::new(&self.settings.tileset.bbox),
+            },
+            rest: Rest::Stays,
+        };
+        let (place, reach) = (self.place.clone(), self.reach.clone());
+        let (sink, before) = aside(move || {
+            let mut sink = reach.editor(&place)?;
+            let before = sink.begin(&tileset)?;
+            Ok::<_, CommandError>((sink, before))
+        })
+        .await??;
+        let Some(before) = before.filter(|before| before.manifest == self.known.described.manifest) else {
+            return Ok(None);
+        };
+        let planned = self.begun.elapsed();
+
+        let tiles = changed.dirty.in_order(sink.needs().order);
+        let batches = self.batches(&tiles, &changed).await?;
+        report.event(&Event::Planned {
+            tiles: tiles.len() as u64,
+            features: batches.iter().map(Batch::features).sum(),
+            batches: batches.len() as u64,
+        });
+        let rendering = Instant::now();
+        let renderers = self.renderers(batches.len()).await?;
+        let (sink, outcome) = pipeline::run(batches, renderers, sink, self.settings.limits, stored_events(report))
+            .await
+            .map_err(pipeline_error)?;
+        if let Some(signal) = stop.asked() {
+            return Err(CommandError::Interrupted(signal));
+        }
+        let rendered = rendering.elapsed();
+
+        report.event(&Event::Finishing);
+        let finishing = Instant::now();
+        let manifest = self.manifest(&changed, outcome.written);
+        let bounds = changed.bounds().or(before.bounds).unwrap_or([-180.0, -85.0, 180.0, 85.0]);
+        let metadata = metadata(&self.settings, &self.layers, bounds, &manifest, Some(&before))?;
+        // Before the target moves on: nobody could find out again which tiles these were.
+        if let Some(path) = &self.options.dirty_out {
+            touched::write(path, &tiles)?;
+        }
+        let finished = aside(move || sink.finish(&metadata)).await??;
+        let plan = plan(&changed);
+        let done = ReseedReport {
+            output: finished.place,
+            dirty: tiles.len() as u64,
+            reasons: plan.reasons,
+            zooms: plan.zooms,
+            written: outcome.written.stored,
+            added: outcome.written.added,
+            unchanged: outcome.written.unchanged,
+            deleted: outcome.written.deleted,
+            empty: outcome.written.removed - outcome.written.deleted,
+            bytes: outcome.zooms.iter().map(|zoom| zoom.bytes).sum(),
+            complete: changed.complete,
+            since: Some(self.known.cursor.to_string()),
+            manifest: Some(manifest),
+            plan_seconds: planned.as_secs_f64(),
+            render_seconds: rendered.as_secs_f64(),
+            finish_seconds: finishing.elapsed().as_secs_f64(),
+            seconds: self.begun.elapsed().as_secs_f64(),
+            restarts: self.restarts,
+        };
+        let (tiles, bytes, seconds) = (done.written, done.bytes, done.seconds);
+        report.event(&Event::Done { output: done.output.clone(), tiles, bytes, seconds });
+        Ok(Some(Outcome::Done(Box::new(done))))
+    }
+
+    /// The dirty tiles as batches. Layers in a reference system without a closed formula are looked through for them.
+    async fn batches(&self, tiles: &[TileCoord], changed: &Changed) -> Result<Vec<Batch>, CommandError> {
+        let drawn: Vec<Drawn> = self.layers.iter().map(drawn).collect();
+        let mut found: Vec<Option<Found>> = Vec::new();
+        for (layer, drawn) in self.layers.iter().zip(&drawn) {
+            found.push(if layer.is_found_by_area() {
+                None
+            } else {
+                let surveyed = survey(&self.snapshot, layer, &Coverage::new(&[]), &self.settings.tileset.zooms).await?;
+                Some(Found::new(&changed.dirty, drawn, &surveyed.footprints))
+            });
+        }
+        let search =
+            |layer: usize, rect: &TileRect| found[layer].as_ref().map_or(SearchBox::Area, |found| found.search(rect));
+        Ok(batches(tiles, &drawn, self.settings.workers, search))
+    }
+
+    /// As many as there is work for; the session that holds the snapshot is enough for one batch or two.
+    async fn renderers(&self, batches: usize) -> Result<Vec<Renderer>, CommandError> {
+        let (database, snapshot, layers) = (&self.database, &self.snapshot, &self.layers);
+        if batches <= FEW_BATCHES {
+            return Ok(vec![Renderer::alone(database, snapshot, layers).await?]);
+        }
+        let mut renderers = Vec::new();
+        for _ in 0..self.settings.workers.get().min(batches) {
+            renderers.push(Renderer::open(database, snapshot, layers).await?);
+        }
+        Ok(renderers)
+    }
+
+    /// The target's manifest after this run: a complete one brings its snapshot forward.
+    fn manifest(&self, changed: &Changed, written: Written) -> Manifest {
+        let old = &self.known.manifest;
+        let stored = (old.stored + written.added).saturating_sub(written.deleted);
+        let snapshot = if changed.complete { self.snapshot.cursor() } else { &old.snapshot };
+        Manifest {
+            version: MANIFEST_VERSION,
+            generator: crate::sink::GENERATOR.to_owned(),
+            snapshot: snapshot.to_owned(),
+            database: self.server.identity.clone(),
+            planned: stored + old.empty,
+            stored,
+            started: self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            seconds: self.begun.elapsed().as_secs_f64(),
+            ..old.clone()
+        }
+    }
+}
+
+/// So few batches are rendered before another session would be open.
+const FEW_BATCHES: usize = 2;
+
+fn plan(changed: &Changed) -> DirtyReport {
+    let mut zooms: BTreeMap<u8, u64> = BTreeMap::new();
+    for tile in changed.dirty.iter() {
+        *zooms.entry(tile.zoom().get()).or_default() += 1;
+    }
+    let zooms = zooms.into_iter().map(|(zoom, tiles)| DirtyZoom { zoom, tiles }).collect();
+    DirtyReport { zooms: Some(zooms), reasons: changed.reasons.clone() }
+}

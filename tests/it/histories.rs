@@ -1,0 +1,31 @@
+//! Promises 3 and 4: after any history of changes by several sessions at once, a reseed leaves the same tiles as a fresh seed.
+//!
+//! A history is what happens to one table. Many tables, of every kind that is tracked, live side by side in one database and
+//! one tileset, so that each reseed is about many histories.
+
+mod chance;
+mod tables;
+mod world;
+
+use world::World;
+
+/// How many rounds of how many histories; more by `TEST_HISTORIES=ROUNDS`.
+fn rounds() -> u64 {
+    std::env::var("TEST_HISTORIES").map_or(6, |rounds| rounds.parse().unwrap())
+}
+
+#[test]
+fn after_any_history_a_reseed_equals_a_fresh_seed() {
+    let begin = match std::env::var("TEST_HISTORIES_SEED") {
+        Ok(seed) => seed.parse().unwrap(),
+        Err(_) => std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() * 1_000,
+    };
+    let mut world = World::new(10);
+    let mut histories = 0;
+    for seed in begin..begin + rounds() {
+        // Printed only if the round fails.
+        println!("TEST_HISTORIES_SEED={seed} TEST_HISTORIES=1 shows this round again");
+        histories += world.round(seed);
+    }
+    println!("{histories} histories");
+}

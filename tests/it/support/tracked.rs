@@ -1,0 +1,75 @@
+//! A database whose changes are noted, targets that follow it, and how they differ.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::archive::Address;
+use super::program::{Run, program, run};
+use super::{Archive, Db, seed};
+
+/// A database with the change log installed, and a folder.
+pub struct Tracked {
+    pub db: Db,
+    pub folder: tempfile::TempDir,
+}
+
+impl Tracked {
+    pub fn facilities(count: u32) -> Tracked {
+        Tracked::over(Db::with_facilities(count))
+    }
+
+    pub fn over(db: Db) -> Tracked {
+        let tracked = Tracked { db, folder: tempfile::tempdir().unwrap() };
+        tracked.oar_tiles(&["track", "install"]).ok();
+        tracked
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn oar_tiles(&self, arguments: &[&str]) -> Run {
+        run(program().args(arguments).args(["--database-url", &self.db.url]))
+    }
+
+    pub fn seed(&self, name: &str, arguments: &[&str]) -> PathBuf {
+        let path = self.path(name);
+        seed(&self.db.url, &path, arguments).ok();
+        path
+    }
+
+    pub fn reseed(&self, path: &Path, arguments: &[&str]) -> Run {
+        let mut command = program();
+        command.args(["reseed", "--progress", "none", "--database-url", &self.db.url, "--output"]).arg(path);
+        run(command.args(arguments))
+    }
+
+    /// Asserts that a target shows the same as a fresh seed, and gives the tiles that had to change for it.
+    #[track_caller]
+    pub fn is_fresh(&self, path: &Path, arguments: &[&str]) {
+        let fresh = self.seed("fresh.mbtiles", arguments);
+        let (found, fresh) = (Archive::open(path).stored(), Archive::open(&fresh).stored());
+        let wrong = differences(&found, &fresh);
+        assert!(wrong.is_empty(), "{} of {}: {:?}", wrong.len(), fresh.len(), wrong.first());
+    }
+}
+
+pub type Tiles = std::collections::BTreeMap<Address, Vec<u8>>;
+
+/// The tiles that differ, or that only one of both has.
+pub fn differences(one: &Tiles, other: &Tiles) -> BTreeSet<Address> {
+    one.keys().chain(other.keys()).copied().filter(|tile| one.get(tile) != other.get(tile)).collect()
+}
+
+/// The tiles of a list.
+pub fn listed(path: &Path) -> BTreeSet<Address> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let tile = |line: &str| {
+        let numbers: Vec<u32> = line.split('/').map(|part| part.parse().unwrap()).collect();
+        (u8::try_from(numbers[0]).unwrap(), numbers[1], numbers[2])
+    };
+    text.lines().map(tile).collect()
+}
+
+/// A condition that five facilities fulfil.
+pub const SOME: &str = "id IN (SELECT id FROM api_facility ORDER BY md5(id) LIMIT 5)";
