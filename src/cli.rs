@@ -57,8 +57,8 @@ pub struct Given {
     /// A box in degrees; again for each box; west may be greater than east (OAR_TILES_BBOX)
     #[arg(long, value_name = "W,S,E,N", allow_hyphen_values = true, action = ArgAction::Append)]
     pub bbox: Vec<LonLatBox>,
-    /// The MBTiles file to write (OAR_TILES_OUTPUT)
-    #[arg(long, short, value_name = "FILE")]
+    /// The target: a file.mbtiles, a file.pmtiles, a directory/, s3://bucket/prefix/ (OAR_TILES_OUTPUT)
+    #[arg(long, short, value_name = "TARGET")]
     pub output: Option<PathBuf>,
     /// Only this layer; again for each layer
     #[arg(long, value_name = "NAME", action = ArgAction::Append)]
@@ -105,7 +105,7 @@ pub struct Reseed {
     /// Say how many tiles would be rendered, and why, and write nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Seed the target where it needs a full seed
+    /// Seed the target, with its own zooms and boxes, where it needs a full seed (exit code 4 without this)
     #[arg(long)]
     pub or_seed: bool,
     /// Render these tiles instead of what changed: a file of z/x/y lines, or - for standard input
@@ -123,16 +123,16 @@ pub struct Reseed {
     /// Look for changes since this snapshot (pg_current_snapshot()) instead of the target's
     #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = ["tiles", "area"])]
     pub since: Option<Cursor>,
-    /// Write the dirty tiles: .json, .geojson, or z/x/y lines
+    /// Write the dirty tiles before the target moves on: .json, .geojson, or z/x/y lines; a full seed leaves no file
     #[arg(long, value_name = "FILE")]
     pub dirty_out: Option<PathBuf>,
     /// Stay, and render at each change
     #[arg(long, conflicts_with_all = ["dry_run", "tiles", "area", "since"])]
     pub watch: bool,
-    /// With --watch: how long changes are gathered after the first
+    /// With --watch: how long changes are gathered after the first, such as 500ms ([changes] debounce)
     #[arg(long, value_name = "TIME", requires = "watch", value_parser = humantime::parse_duration)]
     pub debounce: Option<Duration>,
-    /// With --watch: how often to look without having been woken
+    /// With --watch: how often to look without having been woken, such as 30s ([changes] poll)
     #[arg(long, value_name = "TIME", requires = "watch", value_parser = humantime::parse_duration)]
     pub poll: Option<Duration>,
     /// Also write the closing table (or the plan) as JSON

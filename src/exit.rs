@@ -50,6 +50,7 @@ impl From<&CommandError> for Exit {
             CommandError::Config(_)
             | CommandError::LargeTile { .. }
             | CommandError::NoReport { .. }
+            | CommandError::NoTileList { .. }
             | CommandError::Location(_)
             | CommandError::NoVersions { .. }
             | CommandError::Unversioned { .. }
@@ -63,7 +64,7 @@ impl From<&CommandError> for Exit {
             CommandError::Read(error) => of_reading(error),
             CommandError::Database(error) => of_database(error),
             CommandError::Changes(error) => of_changes(error),
-            CommandError::NeedsSeed { .. } => Exit::NeedsSeed,
+            CommandError::NeedsSeed { .. } | CommandError::Untracked { .. } => Exit::NeedsSeed,
             CommandError::Target(error) => of_target(error),
             CommandError::Pipeline(_)
             | CommandError::Restarts { .. }
@@ -83,7 +84,8 @@ fn of_database(error: &postgis::Error) -> Exit {
         | postgis::Error::NoPostgis { .. }
         | postgis::Error::OldPostgres { .. }
         | postgis::Error::OldPostgis { .. } => Exit::Usage,
-        postgis::Error::Unreachable { .. }
+        postgis::Error::Rewritten { .. }
+        | postgis::Error::Unreachable { .. }
         | postgis::Error::Refused { .. }
         | postgis::Error::NotAccepted { .. }
         | postgis::Error::Timeout { .. }

@@ -19,6 +19,9 @@ pub struct Manifest {
     pub database: DatabaseIdentity,
     /// A hash of everything in the configuration that decides a tile's bytes.
     pub fingerprint: String,
+    /// A hash of the tables and views that the layers read, partitions counted in, by what they are rather than by their names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reads: Option<String>,
     /// The zooms, as a list such as `0-14`.
     pub zooms: String,
     /// The boxes, each `west,south,east,north`; none for the whole world.
@@ -60,6 +63,9 @@ impl Manifest {
 pub struct DatabaseIdentity {
     /// The cluster's system identifier (`pg_control_system()`), if the role may read it.
     pub system_identifier: Option<String>,
+    /// The timeline of its write-ahead log: another one after a failover or a restored backup. `None` if it could not be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<u32>,
     /// The database's name.
     pub name: String,
     /// The database's OID.

@@ -115,6 +115,9 @@ fn of_layer(layer: &str, definition: &str, facts: &Facts, cursor: &Cursor) -> Re
         };
         watches.push(Watch { id: watch.id, table: watch.name.clone(), place });
     }
+    if watches.is_empty() {
+        return Err(Untracked::Undeclared { layer });
+    }
     Ok(watches)
 }
 
@@ -129,6 +132,10 @@ fn of_watch(layer: &str, watch: &WatchFacts, cursor: &Cursor) -> Result<(), Untr
     }
     if let Some(member) = watch.members.iter().find(|member| member.is_subscribed) {
         return Err(Untracked::Subscribed { layer, table: member.name.clone() });
+    }
+    if let Some(member) = watch.members.iter().find(|member| !member.is_kept) {
+        let what = format!("{} is unlogged, so a crash empties it without a trigger", member.name);
+        return Err(Untracked::Triggers { layer, table, what });
     }
     if let Some(what) = watch.members.iter().find_map(wrong) {
         return Err(Untracked::Triggers { layer, table, what });

@@ -47,6 +47,12 @@ impl Cursor {
     pub fn sees(&self, transaction: u64) -> bool {
         transaction < self.xmin || transaction < self.xmax && self.running.binary_search(&transaction).is_err()
     }
+
+    /// Whether every transaction that had ended at another snapshot had ended at this one, too.
+    #[must_use]
+    pub fn sees_all_of(&self, other: &Cursor) -> bool {
+        other.xmax <= self.xmax && self.running.iter().all(|transaction| !other.sees(*transaction))
+    }
 }
 
 impl FromStr for Cursor {
@@ -96,6 +102,17 @@ mod tests {
             assert_eq!(cursor.sees(transaction), seen, "{transaction}");
         }
         assert_eq!((cursor.xmin(), cursor.xmax(), cursor.to_string()), (1000, 1010, "1000:1010:1003,1007".to_owned()));
+        for (older, sees) in [
+            ("900:900:", true),
+            ("1000:1010:1003,1007", true),
+            ("1000:1010:1003,1005,1007", true),
+            ("1003:1003:", true),
+            ("1000:1010:1007", false),
+            ("1004:1004:", false),
+            ("1000:1011:1003,1007,1010", false),
+        ] {
+            assert_eq!(cursor.sees_all_of(&older.parse().unwrap()), sees, "{older}");
+        }
         let idle: Cursor = "4294967299:4294967299:".parse().unwrap();
         assert!(idle.sees(4_294_967_298) && !idle.sees(4_294_967_299));
         assert_eq!(idle.to_string(), "4294967299:4294967299:");

@@ -171,6 +171,14 @@ pub enum Untracked {
         /// Which layer.
         layer: String,
     },
+    /// A layer over a view of which no table is declared.
+    #[error(
+        "layer \"{layer}\": none of the tables that it reads is tracked. Declare each of them with [[layer.track]], run oar-tiles track install, then oar-tiles seed once"
+    )]
+    Undeclared {
+        /// Which layer.
+        layer: String,
+    },
     /// The database is older than the target.
     #[error(
         "the database {server} is older than the target: it ended at transaction {now}, the target has seen up to {seen}. It was restored from a backup, or is a standby that is behind. Run oar-tiles seed"

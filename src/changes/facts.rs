@@ -95,6 +95,7 @@ pub(super) struct ColumnFacts {
 }
 
 /// A table that carries the triggers, or should.
+#[expect(clippy::struct_excessive_bools, reason = "facts of the catalog, each by itself")]
 #[derive(Debug, Deserialize)]
 pub(super) struct MemberFacts {
     /// Schema and table, quoted.
@@ -109,6 +110,8 @@ pub(super) struct MemberFacts {
     pub(super) found: String,
     /// Its ties to its parents are those of then.
     pub(super) is_tied: Option<bool>,
+    /// A crash leaves its rows.
+    pub(super) is_kept: bool,
     /// Logical replication writes it.
     pub(super) is_subscribed: bool,
 }

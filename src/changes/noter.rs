@@ -146,7 +146,7 @@ END
             Source::Column(name) => Some(name),
             Source::Query { .. } => None,
         };
-        let cases = self.table.key.iter().map(|key| &key.name).chain(geometry).filter_map(|name| {
+        let cases = self.columns.iter().chain(geometry).filter_map(|name| {
             let column = self.table.column(name)?;
             Some(format!("WHEN {} THEN a.atttypid = {} ", literal(name), column.type_oid))
         });

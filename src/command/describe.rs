@@ -47,6 +47,7 @@ pub(super) fn manifest(
         snapshot,
         database: prepared.server.identity.clone(),
         fingerprint: fingerprint(settings, &prepared.layers),
+        reads: Some(prepared.reads.digest.clone()),
         zooms: tileset.zooms.to_string(),
         bbox: tileset.bbox.iter().map(LonLatBox::to_string).collect(),
         kept,

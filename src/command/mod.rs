@@ -169,6 +169,22 @@ pub enum CommandError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The dirty tiles cannot be written.
+    #[error("cannot write the dirty tiles to {}: choose another --dirty-out; the target is unchanged", path.display())]
+    NoTileList {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// Changes are not noted, or the log cannot be trusted.
+    #[error("{place} cannot be brought up to date: {why}")]
+    Untracked {
+        /// The target.
+        place: String,
+        /// Why, and what to do.
+        why: crate::changes::Untracked,
+    },
     /// Standard output is closed.
     #[error("cannot write to standard output")]
     Output(#[from] std::io::Error),
@@ -194,7 +210,9 @@ impl CommandError {
     /// Whether a full seed would help.
     pub(crate) const fn needs_seed(&self) -> bool {
         match self {
-            CommandError::NeedsSeed { .. } | CommandError::Changes(crate::changes::Error::Untracked(_)) => true,
+            CommandError::NeedsSeed { .. }
+            | CommandError::Untracked { .. }
+            | CommandError::Changes(crate::changes::Error::Untracked(_)) => true,
             CommandError::Target(error) => error.needs_seed(),
             _ => false,
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::CommandError;
 use crate::config::{OnLargeTile, Settings};
 use crate::plan::{PlanLayer, ZoomPlan, plan};
-use crate::postgis::{Database, Layer, Server, Snapshot, probe, survey};
+use crate::postgis::{Database, Layer, Reads, Server, Snapshot, probe, survey};
 use crate::report::{Event, Report, SkippedRows};
 use crate::stop::Stop;
 use crate::tile::{Coverage, Order, WORLD_UNITS, latitude, longitude};
@@ -17,6 +17,7 @@ pub(super) struct Prepared {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) server: Server,
     pub(super) layers: Vec<Layer>,
+    pub(super) reads: Reads,
     pub(super) zooms: Vec<ZoomPlan>,
     /// West, south, east, north of the features within the coverage, in degrees.
     pub(super) bounds: [f64; 4],
@@ -79,6 +80,7 @@ pub(super) async fn prepare(
         snapshot: Arc::new(snapshot),
         server: probed.server,
         layers: probed.layers,
+        reads: probed.reads,
         zooms,
         bounds,
         skipped,

@@ -185,6 +185,12 @@ pub enum Error {
         /// The cause.
         source: Cause,
     },
+    /// A table was rewritten or emptied at the wrong moment.
+    #[error("{table} was rewritten or truncated just after the snapshot was taken, which cannot see its rows any more")]
+    Rewritten {
+        /// Which one.
+        table: String,
+    },
     /// The rendering gave other tiles than were planned.
     #[error(
         "layer \"{layer}\": {found} tiles came back for {planned} planned around {near}: the result is not complete, nothing was published. Please report this with the layer's configuration"
@@ -205,10 +211,10 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether a fresh start may help: the server went away, nothing is wrong with the work.
+    /// Whether a fresh start may help: the server or what the snapshot shows went away, nothing is wrong with the work.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        matches!(self, Error::Lost { .. })
+        matches!(self, Error::Lost { .. } | Error::Rewritten { .. })
     }
 
     /// Whether nobody answers: a server that went away is not back yet.

@@ -4,6 +4,7 @@ use tokio_postgres::error::SqlState;
 
 use super::error::Error;
 use super::layer::{BoundProperty, KeyColumn, Layer, LayerOptions, Property, PropertySource, Shape, quoted};
+use super::reads::{Reads, reads};
 use super::relation::{Column, Relation, RelationKind, Wanted, look_up, nearest};
 use super::session::Session;
 use super::snapshot::Snapshot;
@@ -16,6 +17,8 @@ pub struct Probed {
     pub server: Server,
     /// The layers, in the order of the configuration.
     pub layers: Vec<Layer>,
+    /// The tables and views that they read.
+    pub reads: Reads,
     /// What the user should know, though the run can go on.
     pub warnings: Vec<String>,
 }
@@ -39,12 +42,12 @@ const OLDEST_POSTGIS: (u32, u32) = (3, 1);
 pub async fn probe(snapshot: &Snapshot, layers: &[LayerOptions]) -> Result<Probed, Error> {
     let session = &snapshot.keeper;
     let server = server(session).await?;
-    let mut probed = Probed { server, layers: Vec::new(), warnings: Vec::new() };
+    let (mut found, mut warnings) = (Vec::new(), Vec::new());
     for options in layers {
-        let layer = LayerProbe { session, options, warnings: &mut probed.warnings }.probe().await?;
-        probed.layers.push(layer);
+        found.push(LayerProbe { session, options, warnings: &mut warnings }.probe().await?);
     }
-    Ok(probed)
+    let reads = reads(session, &found).await?;
+    Ok(Probed { server, layers: found, reads, warnings })
 }
 
 async fn server(session: &Session) -> Result<Server, Error> {
@@ -73,7 +76,9 @@ async fn server(session: &Session) -> Result<Server, Error> {
             place,
             "SELECT postgis_lib_version(), current_setting('server_version'), current_database()::text,
                     (SELECT oid FROM pg_database WHERE datname = current_database()), pg_is_in_recovery(),
-                    has_function_privilege('pg_control_system()', 'EXECUTE')",
+                    has_function_privilege('pg_control_system()', 'EXECUTE'),
+                    CASE WHEN NOT pg_is_in_recovery()
+                        THEN ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int4 END",
             &[],
         )
         .await?;
@@ -90,8 +95,20 @@ async fn server(session: &Session) -> Result<Server, Error> {
     } else {
         None
     };
-    let identity =
-        DatabaseIdentity { system_identifier, name: row.get(2), oid: row.get(3), postgresql: row.get(1), postgis };
+    // A standby's own timeline is that of its last restart point: good enough to tell one history from another.
+    let timeline: Option<i32> = match (row.get(6), row.get::<_, bool>(5)) {
+        (None, true) => Some(session.one(place, "SELECT timeline_id FROM pg_control_checkpoint()", &[]).await?.get(0)),
+        (timeline, _) => timeline,
+    };
+    let timeline = timeline.map(i32::cast_unsigned);
+    let identity = DatabaseIdentity {
+        system_identifier,
+        timeline,
+        name: row.get(2),
+        oid: row.get(3),
+        postgresql: row.get(1),
+        postgis,
+    };
     Ok(Server { identity, in_recovery: row.get(4) })
 }
 

@@ -56,7 +56,9 @@ pub fn render_backlog(backlog: &Backlog) -> String {
                 format!("behind by {} changed rows, {}: every tile would be rendered", grouped(rows), timed(oldest))
             }
         };
-        text.push_str(&format!("{}: {behind}\n", target.target));
+        // Why it needs a seed names the target itself.
+        let who = if target.needs_seed.is_some() { String::new() } else { format!("{}: ", target.target) };
+        text.push_str(&format!("{who}{behind}\n"));
     }
     text
 }

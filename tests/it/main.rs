@@ -47,6 +47,7 @@ mod reseed;
 mod reseed_faults;
 mod reseed_given;
 mod reseed_refused;
+mod reseed_traps;
 mod reseed_watch;
 mod s3_archive;
 mod s3_edits;

@@ -134,7 +134,9 @@ fn the_log_is_pruned_up_to_what_every_target_has_seen() {
         .fails(4, &["the change log no longer holds what the target has not seen: it was pruned up to transaction "]);
     let status = tracked.oar_tiles(&["track", "status", one_text]).ok().stdout;
     assert!(
-        status.contains(&format!("{one_text}: the change log no longer holds what the target has not seen")),
+        status.contains(&format!(
+            "{one_text} cannot be brought up to date: the change log no longer holds what the target has not seen"
+        )),
         "{status}"
     );
     let status: serde_json::Value =

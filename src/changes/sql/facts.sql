@@ -42,6 +42,7 @@ SELECT json_build_object(
                     WHERE c.oid = coalesce(m.relation, k.relation)), m.name),
                 'is_noted', m.relation IS NOT NULL, 'is_kin', k.relation IS NOT NULL,
                 'noted', m.triggers, 'found', {triggers}, 'is_tied', m.ties = {ties},
+                'is_kept', coalesce((SELECT c.relpersistence = 'p' FROM pg_class AS c WHERE c.oid = coalesce(m.relation, k.relation)), true),
                 'is_subscribed', EXISTS (SELECT FROM pg_subscription_rel AS s WHERE s.srrelid = k.relation))), '[]')
             FROM (SELECT * FROM {schema}.member WHERE watch = w.id) AS m
             FULL JOIN (SELECT * FROM kin WHERE watch = w.id) AS k ON k.relation = m.relation)

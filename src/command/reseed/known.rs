@@ -7,6 +7,7 @@ use crate::config::Settings;
 use crate::encode::Packing;
 use crate::manifest::{DatabaseIdentity, MANIFEST_VERSION, Manifest};
 use crate::plan::Part;
+use crate::postgis::Reads;
 use crate::sink::{Described, ReadError};
 use crate::tile::{Coverage, LonLatBox, ZoomList};
 
@@ -74,7 +75,13 @@ impl Known {
     }
 
     /// Refuses a target that shows another database, another configuration, or was rendered by another PostGIS.
-    pub(super) fn fits(&self, place: &Place, now: &DatabaseIdentity, fingerprint: &str) -> Result<(), CommandError> {
+    pub(super) fn fits(
+        &self,
+        place: &Place,
+        now: &DatabaseIdentity,
+        fingerprint: &str,
+        reads: &Reads,
+    ) -> Result<(), CommandError> {
         let then = &self.manifest.database;
         let same_cluster = match (&then.system_identifier, &now.system_identifier) {
             (Some(then), Some(now)) => then == now,
@@ -92,6 +99,14 @@ impl Known {
             );
             return Err(needs_seed(place, why));
         }
+        if let (Some(then), Some(now)) = (then.timeline, now.timeline)
+            && then != now
+        {
+            let why = format!(
+                "the database was restored, or failed over to a standby, since then (it is on timeline {now}, and was on {then}): what the target shows may never have happened there"
+            );
+            return Err(needs_seed(place, why));
+        }
         if then.postgis != now.postgis {
             let why = format!(
                 "PostGIS {} rendered it, and the database has {} now, which may draw tiles differently",
@@ -103,6 +118,16 @@ impl Known {
             let why = format!(
                 "it was seeded with another configuration (its fingerprint is {}, that of the settings {fingerprint}): give the --config and --layer that it was seeded with, if it is to stay as it is",
                 self.manifest.fingerprint
+            );
+            return Err(needs_seed(place, why));
+        }
+        if self.manifest.reads.as_ref().is_some_and(|then| *then != reads.digest) {
+            let why = "the tables and views that its layers read are not those of then: one was replaced, redefined, attached or detached";
+            return Err(needs_seed(place, why));
+        }
+        if let Some(table) = &reads.row_security {
+            let why = format!(
+                "{table} has row level security: which rows this role sees may change without any row being changed. Seed each time, or with a role that bypasses it"
             );
             return Err(needs_seed(place, why));
         }

@@ -94,8 +94,14 @@ pub async fn reseed(
     report: &Arc<dyn Report>,
     stop: &Stop,
 ) -> Result<(), CommandError> {
-    for path in [&options.report, &options.dirty_out].into_iter().flatten() {
+    if let Some(path) = &options.report {
         writable(path, &settings.tileset.output)?;
+    }
+    if let Some(path) = &options.dirty_out {
+        writable(path, &settings.tileset.output).map_err(|error| match error {
+            CommandError::NoReport { path, source } => CommandError::NoTileList { path, source },
+            other => other,
+        })?;
     }
     if let Some(how) = options.watch {
         return Box::pin(watch::watch(settings, options, how, report, stop)).await;
@@ -148,14 +154,29 @@ async fn once(
     let place = Place::parse(&settings.tileset.output.to_string_lossy())?;
     let reach = Reach::new(settings, false, stop);
     let attempt = async |restarts| run::attempt(settings, options, (&place, &reach), restarts, report, stop).await;
-    let ended = seed::restarting(settings, report, stop, attempt).await.map_err(|error| seed::in_line(error, &place));
+    let ended =
+        Box::pin(seed::restarting(settings, report, stop, attempt)).await.map_err(|error| seed::in_line(error, &place));
     match ended {
         Err(error) if options.or_seed && !options.dry_run && error.needs_seed() => {
-            let cause = std::error::Error::source(&error).map(|cause| format!(" ({cause})")).unwrap_or_default();
-            report.event(&Event::Warning { message: format!("{error}{cause}: seeding it") });
-            let mut settings = settings.clone();
-            // What another tileset left there gives way: this is a full seed on purpose.
-            let reach = Reach::new(&settings, true, stop);
+            let why = match &error {
+                CommandError::NeedsSeed { place, why } => format!("{place} needs a full seed: {why}"),
+                other => other.to_string(),
+            };
+            report.event(&Event::Warning { message: format!("{why}: seeding it") });
+            if let Some(path) = &options.dirty_out {
+                touched::forget(path)?;
+                let message = format!("every tile may have changed: there is no {}", path.display());
+                report.event(&Event::Warning { message });
+            }
+            // The zooms and boxes stay those of the target, unless the flags say otherwise.
+            let (at, reading) = (place.clone(), reach.clone());
+            let known = seed::aside(move || Known::read(&at, &reading)).await?;
+            let mut settings = match known {
+                Ok(known) if options.zoom.is_none() && options.bbox.is_empty() => {
+                    known.settings(settings, &place, &reach)?
+                }
+                _ => settings.clone(),
+            };
             if !reach.packed(&place) {
                 settings.limits.packing = crate::encode::Packing::Plain;
             }

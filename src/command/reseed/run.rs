@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use super::changed::{Changed, Work, drawn, from_log, from_user};
 use super::known::Known;
 use super::{Outcome, ReseedOptions, What, touched};
-use crate::changes::{TrackedLayer, tracked};
+use crate::changes::{self, TrackedLayer, tracked};
 use crate::command::CommandError;
 use crate::command::describe::{fingerprint, metadata};
 use crate::command::seed::{aside, pipeline_error, seeded, stored_events};
@@ -16,11 +16,11 @@ use crate::config::Settings;
 use crate::manifest::{MANIFEST_VERSION, Manifest};
 use crate::pipeline;
 use crate::plan::{Drawn, Found, batches};
-use crate::postgis::{Database, Layer, Renderer, Server, Snapshot, probe, survey};
+use crate::postgis::{Database, Layer, Reads, Renderer, Server, Snapshot, probe, survey};
 use crate::report::{DirtyReport, DirtyZoom, Event, Report, ReseedReport};
 use crate::sink::{Rest, Scope, Sink as _, Tileset, Written};
 use crate::stop::Stop;
-use crate::tile::{Batch, Coverage, SearchBox, TileCoord, TileRect};
+use crate::tile::{Batch, Coverage, Order, SearchBox, TileCoord, TileRect};
 
 /// A run in the making.
 struct Run<'a> {
@@ -33,6 +33,7 @@ struct Run<'a> {
     snapshot: Arc<Snapshot>,
     server: Server,
     layers: Vec<Layer>,
+    reads: Reads,
     begun: Instant,
     started: SystemTime,
     restarts: u32,
@@ -91,13 +92,34 @@ impl<'a> Run<'a> {
         let snapshot = snapshot?;
         let settings = known.settings(settings, place, reach)?;
         if let Some(since) = &options.since {
+            if !known.cursor.sees_all_of(since) {
+                let what = format!(
+                    "--since {since} is younger than what it shows ({}): changes in between would be lost. Leave --since out, or name an older snapshot",
+                    known.cursor
+                );
+                return Err(CommandError::Unfit { place: place.to_string(), what });
+            }
             known.cursor = since.clone();
         }
         let layers: Vec<_> = settings.layers.iter().map(|layer| layer.options.clone()).collect();
         let probed = probe(&snapshot, &layers).await?;
-        known.fits(place, &probed.server.identity, &fingerprint(&settings, &probed.layers))?;
-        let (snapshot, server, layers) = (Arc::new(snapshot), probed.server, probed.layers);
-        Ok(Run { settings, options, place, reach, known, database, snapshot, server, layers, begun, started, restarts })
+        known.fits(place, &probed.server.identity, &fingerprint(&settings, &probed.layers), &probed.reads)?;
+        let (snapshot, server, layers, reads) = (Arc::new(snapshot), probed.server, probed.layers, probed.reads);
+        Ok(Run {
+            settings,
+            options,
+            place,
+            reach,
+            known,
+            database,
+            snapshot,
+            server,
+            layers,
+            reads,
+            begun,
+            started,
+            restarts,
+        })
     }
 
     /// `None` if the target was changed by another run meanwhile.
@@ -107,13 +129,23 @@ impl<'a> Run<'a> {
             Work::All(reasons) if self.options.dry_run => Ok(Some(Outcome::Planned(DirtyReport::all(reasons)))),
             Work::All(reasons) => {
                 let rows: u64 = reasons.iter().map(|reason| reason.rows).sum();
+                if let Some(path) = &self.options.dirty_out {
+                    touched::forget(path)?;
+                    let message = format!("every tile may have changed: there is no {}", path.display());
+                    report.event(&Event::Warning { message });
+                }
                 tracing::info!("{rows} changes are more than are worth telling apart: rendering every tile");
                 let Run { settings, snapshot, place, reach, .. } = self;
                 drop(snapshot);
                 let done = seeded(&settings, place, reach, report, stop).await?;
                 Ok(Some(Outcome::Seeded(Box::new(done))))
             }
-            Work::Some(changed) if self.options.dry_run => Ok(Some(Outcome::Planned(plan(&changed)))),
+            Work::Some(changed) if self.options.dry_run => {
+                if let Some(path) = &self.options.dirty_out {
+                    touched::write(path, &changed.dirty.in_order(Order::ZoomColumnTmsRow))?;
+                }
+                Ok(Some(Outcome::Planned(plan(&changed))))
+            }
             Work::Some(changed) => self.render(changed, report, stop).await,
         }
     }
@@ -126,7 +158,11 @@ impl<'a> Run<'a> {
                 let reading: Vec<TrackedLayer<'_>> = (layers.iter().zip(&settings.layers))
                     .map(|(layer, settings)| TrackedLayer { layer, track: &settings.track })
                     .collect();
-                let watches = tracked(&self.database, snapshot, schema, &reading, &known.cursor).await?;
+                let watches = tracked(&self.database, snapshot, schema, &reading, &known.cursor).await;
+                let watches = watches.map_err(|error| match error {
+                    changes::Error::Untracked(why) => CommandError::Untracked { place: self.place.to_string(), why },
+                    other => other.into(),
+                })?;
                 from_log(snapshot, schema, known, (layers, &watches), options).await
             }
             what => from_user(snapshot, known, layers, what, (self.place, self.reach)).await,
@@ -253,6 +289,7 @@ impl<'a> Run<'a> {
             generator: crate::sink::GENERATOR.to_owned(),
             snapshot: snapshot.to_owned(),
             database: self.server.identity.clone(),
+            reads: Some(self.reads.digest.clone()),
             planned: stored + old.empty,
             stored,
             started: self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),

@@ -15,7 +15,17 @@ pub(super) fn write(path: &Path, tiles: &[TileCoord]) -> Result<(), CommandError
         Some("geojson") => geojson(tiles).to_string() + "\n",
         _ => tiles.iter().map(|tile| format!("{tile}\n")).collect(),
     };
-    std::fs::write(path, text).map_err(|source| CommandError::NoReport { path: path.to_owned(), source })
+    std::fs::write(path, text).map_err(|source| CommandError::NoTileList { path: path.to_owned(), source })
+}
+
+/// Takes away what an earlier run wrote there: it would be taken for this run's.
+pub(super) fn forget(path: &Path) -> Result<(), CommandError> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(CommandError::NoTileList { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn json(tiles: &[TileCoord]) -> serde_json::Value {

@@ -15,6 +15,9 @@ use crate::stop::Stop;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// Looking more often would only keep the database busy.
+const SHORTEST_POLL: Duration = Duration::from_millis(100);
+
 /// How long a run in hand may take once a stop was asked for. Supervisors wait for 30 s before they kill.
 const PARTING: Duration = Duration::from_secs(20);
 
@@ -63,7 +66,7 @@ pub(super) async fn watch(
         };
         tokio::select! {
             _ = stop.wait() => return Ok(()),
-            () = tokio::time::sleep(how.poll) => {}
+            () = tokio::time::sleep(how.poll.max(SHORTEST_POLL)) => {}
             woken = woken => match woken {
                 Ok(()) => {
                     tokio::select! {
