@@ -62,7 +62,8 @@ pub async fn changed_places(
             "(SELECT ST_SetSRID(ST_MakePoint(point.x, point.y), {srid}) AS place
               {from}, unnest(noted.x, noted.y) AS point (x, y) WHERE {conditions}
               UNION ALL
-              SELECT other.place {from}, unnest(noted.places) AS other (place) WHERE {conditions}) AS changed_place",
+              SELECT CASE WHEN ST_SRID(other.place) IN (0, {srid}) THEN other.place ELSE ST_Transform(other.place, {srid}) END
+              {from}, unnest(noted.places) AS other (place) WHERE {conditions}) AS changed_place",
             srid = layer.srid()
         ),
         Place::Query { sql, columns } => {

@@ -149,14 +149,15 @@ impl Layer {
         self.properties.iter().map(|property| (property.name.as_str(), property.kind))
     }
 
-    /// Everything that decides the layer's bytes in a tile, in one text: the ground of the tileset's fingerprint.
+    /// Everything that decides the layer's bytes in a tile, in one text: the ground of the tileset's fingerprint. How positions are
+    /// found follows from the rows of a column of any type, and changes with them: it decides no byte.
     #[must_use]
     pub fn definition(&self) -> String {
         let zooms: Vec<u8> = self.zooms.iter().map(Zoom::get).collect();
         format!(
             "{:?}",
             (
-                (&self.name, &self.relation, &self.geometry, self.shape, &self.key, &self.properties),
+                (&self.name, &self.relation, &self.geometry, self.shape.geography, &self.key, &self.properties),
                 (&self.feature_id, &self.filter, zooms, self.extent, self.buffer)
             )
         )
