@@ -129,10 +129,10 @@ pub struct Reseed {
     /// Stay, and render at each change
     #[arg(long, conflicts_with_all = ["dry_run", "tiles", "area", "since"])]
     pub watch: bool,
-    /// With --watch: how long changes are gathered after the first, such as 500ms ([changes] debounce)
+    /// With --watch: how long changes are gathered after the first, such as 500ms (debounce in the configuration)
     #[arg(long, value_name = "TIME", requires = "watch", value_parser = humantime::parse_duration)]
     pub debounce: Option<Duration>,
-    /// With --watch: how often to look without having been woken, such as 30s ([changes] poll)
+    /// With --watch: how often to look without having been woken, such as 30s (poll in the configuration)
     #[arg(long, value_name = "TIME", requires = "watch", value_parser = humantime::parse_duration)]
     pub poll: Option<Duration>,
     /// Also write the closing table (or the plan) as JSON
