@@ -163,11 +163,7 @@ async fn once(
                 other => other.to_string(),
             };
             report.event(&Event::Warning { message: format!("{why}: seeding it") });
-            if let Some(path) = &options.dirty_out {
-                touched::forget(path)?;
-                let message = format!("every tile may have changed: there is no {}", path.display());
-                report.event(&Event::Warning { message });
-            }
+            touched::forget(options.dirty_out.as_deref(), report)?;
             // The zooms and boxes stay those of the target, unless the flags say otherwise.
             let (at, reading) = (place.clone(), reach.clone());
             let known = seed::aside(move || Known::read(&at, &reading)).await?;

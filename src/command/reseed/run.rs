@@ -129,11 +129,7 @@ impl<'a> Run<'a> {
             Work::All(reasons) if self.options.dry_run => Ok(Some(Outcome::Planned(DirtyReport::all(reasons)))),
             Work::All(reasons) => {
                 let rows: u64 = reasons.iter().map(|reason| reason.rows).sum();
-                if let Some(path) = &self.options.dirty_out {
-                    touched::forget(path)?;
-                    let message = format!("every tile may have changed: there is no {}", path.display());
-                    report.event(&Event::Warning { message });
-                }
+                touched::forget(self.options.dirty_out.as_deref(), report)?;
                 tracing::info!("{rows} changes are more than are worth telling apart: rendering every tile");
                 let Run { settings, snapshot, place, reach, .. } = self;
                 drop(snapshot);

@@ -1,10 +1,12 @@
 //! The dirty tiles as a file: `z/x/y` lines for other programs, JSON, or GeoJSON to look at on a map.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::json;
 
 use crate::command::CommandError;
+use crate::report::{Event, Report};
 use crate::tile::{TileCoord, TileRect, latitude, longitude};
 
 /// Writes them as the file's name says: `.json`, `.geojson`, or lines.
@@ -18,14 +20,18 @@ pub(super) fn write(path: &Path, tiles: &[TileCoord]) -> Result<(), CommandError
     std::fs::write(path, text).map_err(|source| CommandError::NoTileList { path: path.to_owned(), source })
 }
 
-/// Takes away what an earlier run wrote there: it would be taken for this run's.
-pub(super) fn forget(path: &Path) -> Result<(), CommandError> {
+/// Before a full seed: takes away what an earlier run wrote there, which would be taken for this run's, and says so.
+pub(super) fn forget(path: Option<&Path>, report: &Arc<dyn Report>) -> Result<(), CommandError> {
+    let Some(path) = path else { return Ok(()) };
     match std::fs::remove_file(path) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(CommandError::NoTileList { path: path.to_owned(), source })
+            return Err(CommandError::NoTileList { path: path.to_owned(), source });
         }
-        _ => Ok(()),
+        _ => {}
     }
+    let message = format!("every tile may have changed: there is no {}", path.display());
+    report.event(&Event::Warning { message });
+    Ok(())
 }
 
 fn json(tiles: &[TileCoord]) -> serde_json::Value {
