@@ -38,6 +38,14 @@ fn reseed(places: &Places, db: &Db, name: &str) -> Run {
     run(&mut reseed_command(places, &db.url, name))
 }
 
+/// A reseed of a configuration whose statements come to the gate.
+fn gated_reseed(config: &str, db: &Db, target: &Path) -> Command {
+    let mut command = program();
+    command.args(["reseed", "--progress", "none", "--config", config, "--database-url", &db.url, "--output"]);
+    command.arg(target).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
 /// Asserts that a target shows what a fresh seed shows.
 #[track_caller]
 fn is_fresh(places: &Places, db: &Db, name: &str) {
@@ -95,11 +103,8 @@ fn a_database_that_crashes_in_the_middle_is_asked_again() {
     seed(&db.url, &target, &["--config", &config, "--zoom", "0-9"]).ok();
     change(&db, 3);
     let gate = Gate::close(&db);
-    let mut command = program();
-    command
-        .args(["reseed", "--progress", "none", "--config", &config, "--database-url", &db.url, "--output"])
-        .arg(&target);
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut command = gated_reseed(&config, &db, &target);
+    let child = command.spawn().unwrap();
     gate.wait_for(1);
     cluster.crash();
     cluster.start();
@@ -144,16 +149,11 @@ fn of_two_reseeds_at_once_one_is_told_to_wait() {
     for name in ["t.mbtiles", "t.pmtiles", "tiles/"] {
         let target = places.folder.path().join(name);
         let target = if name.ends_with('/') { target.join("") } else { target };
-        let reseed = |target: &Path| {
-            let mut command = program();
-            command.args(["reseed", "--progress", "none", "--config", &config, "--database-url", &db.url, "--output"]);
-            command.arg(target);
-            command
-        };
+        let reseed = |target: &Path| gated_reseed(&config, &db, target);
         seed(&db.url, &target, &["--config", &config, "--zoom", "0-9"]).ok();
         change(&db, 5);
         let gate = Gate::close(&db);
-        let first = reseed(&target).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let first = reseed(&target).spawn().unwrap();
         gate.wait_for(1);
         run(&mut reseed(&target)).fails(1, &["another run "]);
         gate.open();
@@ -172,11 +172,8 @@ fn an_interrupted_reseed_leaves_the_target_and_goes_on_later() {
     let before = std::fs::read(&target).unwrap();
     change(&db, 6);
     let gate = Gate::close(&db);
-    let mut command = program();
-    command
-        .args(["reseed", "--progress", "none", "--config", &config, "--database-url", &db.url, "--output"])
-        .arg(&target);
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut command = gated_reseed(&config, &db, &target);
+    let child = command.spawn().unwrap();
     gate.wait_for(1);
     signal(&child, "TERM");
     wait(child).fails(143, &["error: interrupted: the target is unchanged"]);
