@@ -162,6 +162,15 @@ fn a_standby_is_followed_and_a_failover_is_another_history() {
     tracked.db.run(&format!("UPDATE api_facility SET name = 'x' WHERE {SOME}"));
     until("the change is there", || run_there("reseed").ok().stdout.contains("dirty tiles"));
     tracked.is_fresh(&target, &ZOOM);
+    // A role that may ask for the cluster's identity need not have the right to ask for its timeline.
+    tracked.db.run(
+        "CREATE ROLE humble LOGIN; GRANT SELECT ON api_facility TO humble;
+         REVOKE EXECUTE ON FUNCTION pg_control_checkpoint() FROM PUBLIC",
+    );
+    let (scheme, rest) = there.split_once("://").unwrap();
+    let humble = format!("{scheme}://humble@{}", rest.split_once('@').unwrap().1);
+    let humbly = tracked.path("humble.mbtiles");
+    until("the role is there", || super::support::seed(&humble, &humbly, &ZOOM).code == 0);
     let promoted =
         std::process::Command::new("psql").args(["-XAtq", &standby.url, "-c", "SELECT pg_promote()"]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&promoted.stdout).trim(), "t");
