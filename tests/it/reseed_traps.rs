@@ -169,8 +169,8 @@ fn a_standby_is_followed_and_a_failover_is_another_history() {
     );
     let (scheme, rest) = there.split_once("://").unwrap();
     let humble = format!("{scheme}://humble@{}", rest.split_once('@').unwrap().1);
-    let humbly = tracked.path("humble.mbtiles");
-    until("the role is there", || super::support::seed(&humble, &humbly, &ZOOM).code == 0);
+    let of_role = tracked.path("humble.mbtiles");
+    until("the role is there", || super::support::seed(&humble, &of_role, &ZOOM).code == 0);
     let promoted =
         std::process::Command::new("psql").args(["-XAtq", &standby.url, "-c", "SELECT pg_promote()"]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&promoted.stdout).trim(), "t");
