@@ -97,22 +97,34 @@ fn address(name: &str) -> Option<Address> {
     (name == format!("{}/{}/{}.pbf", address.0, address.1, address.2)).then_some(address)
 }
 
-/// Every file below a folder but the lock, by its name.
+/// Every file below a folder but the lock, by its name. A run may be at work there: what it renames or removes between
+/// the listing and the reading is left out.
 pub fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut waiting = vec![root.to_owned()];
     while let Some(folder) = waiting.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
+        let Some(entries) = still_there(std::fs::read_dir(&folder)) else {
+            assert!(folder != root, "{} is missing", root.display());
+            continue;
+        };
+        for path in entries.map_while(still_there).map(|entry| entry.path()) {
             let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
             if path.is_dir() {
                 waiting.push(path);
             } else if name != LOCK {
-                found.insert(name, std::fs::read(&path).unwrap());
+                found.extend(still_there(std::fs::read(&path)).map(|bytes| (name, bytes)));
             }
         }
     }
     found
+}
+
+/// What was read, or None where it is gone.
+fn still_there<T>(read: std::io::Result<T>) -> Option<T> {
+    match read {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        read => Some(read.unwrap()),
+    }
 }
 
 /// Folders that hold nothing.
