@@ -58,6 +58,8 @@ impl TrackedLayer<'_> {
         parts.extend(layer.feature_id.as_deref());
         parts.push("where");
         parts.extend(layer.filter.as_deref());
+        let having = layer.cells.as_ref().and_then(|cells| cells.having.as_deref());
+        parts.extend(having.iter().flat_map(|having| ["having", having]));
         for track in self.track {
             parts.extend(["track", &track.table, track.schema.as_deref().unwrap_or_default(), &track.geometry]);
         }

@@ -2,6 +2,7 @@
 
 use super::{Cursor, Place, Watch};
 use crate::postgis::{Error, Layer, Snapshot, places, quoted};
+use crate::tile::Spot;
 
 /// Changes that a target has not seen.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,7 +53,7 @@ pub async fn changed_places(
     cursor: &Cursor,
     watch: &Watch,
     layer: &Layer,
-    each: impl FnMut([u32; 4]),
+    each: impl FnMut(Spot),
 ) -> Result<(), Error> {
     let place = format!("layer \"{}\", reading what changed in {}", layer.name(), watch.table);
     let unseen = format!("{} AND noted.watch = {}", unseen(schema, cursor), watch.id);

@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 use super::error::Error;
 use super::noter::Source;
 use super::{CALLED, TrackOptions, TrackedLayer};
-use crate::postgis::{self, Session, Wanted, look_up, quoted};
+use crate::postgis::{self, Session, Wanted, look_up, quoted, without_bounds};
 
 /// What a layer wants noted, of one table.
 #[derive(Debug, Clone)]
@@ -127,13 +127,24 @@ impl Asking<'_> {
         }
         let expressions = std::iter::once(layer.geometry.clone())
             .chain(layer.key.iter().map(|key| key.quoted.clone()))
-            .chain(layer.properties.iter().map(|property| property.sql.clone()))
+            .chain(layer.row_properties().map(|property| property.sql.clone()))
             .chain(layer.feature_id.iter().map(|column| quoted(column)))
             .chain(layer.filter.iter().map(|filter| format!("({filter}\n)")));
         // As truth values: a view cannot have every type of column.
         let columns = expressions.enumerate().map(|(n, sql)| format!("({sql}) IS NULL AS c{n}"));
         let columns = columns.collect::<Vec<_>>().join(", ");
-        self.view(&format!("SELECT {columns} FROM {}", layer.relation)).await?;
+        // In a query of their own: aggregates see other rows than the rest does.
+        let aggregates: Vec<String> = layer
+            .aggregates()
+            .enumerate()
+            .map(|(n, sql)| format!("({}) IS NULL AS a{n}", without_bounds(sql)))
+            .collect();
+        let beside = if aggregates.is_empty() {
+            String::new()
+        } else {
+            format!(", (SELECT {} FROM {}) AS gathered", aggregates.join(", "), layer.relation)
+        };
+        self.view(&format!("SELECT * FROM (SELECT {columns} FROM {}) AS single{beside}", layer.relation)).await?;
         self.depends(VIEW).await
     }
 

@@ -1,5 +1,6 @@
 //! What a target is told to say about itself after a run.
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use md5::{Digest as _, Md5};
@@ -75,6 +76,30 @@ fn without_repeats(regions: impl Iterator<Item = Region>) -> Vec<Region> {
     kept
 }
 
+/// The names of the layers, by their numbers.
+pub(super) fn names(layers: &[Layer]) -> Vec<String> {
+    let mut names: BTreeMap<u16, String> = BTreeMap::new();
+    for layer in layers {
+        names.entry(layer.number()).or_insert_with(|| layer.name().to_owned());
+    }
+    names.into_values().collect()
+}
+
+/// One entry for each layer, however differently it is drawn at its zooms.
+fn merged(layers: impl Iterator<Item = VectorLayer>) -> Vec<VectorLayer> {
+    let mut merged: Vec<VectorLayer> = Vec::new();
+    for layer in layers {
+        match merged.iter_mut().find(|other| other.id == layer.id) {
+            None => merged.push(layer),
+            Some(other) => {
+                (other.minzoom, other.maxzoom) = (other.minzoom.min(layer.minzoom), other.maxzoom.max(layer.maxzoom));
+                other.fields.extend(layer.fields);
+            }
+        }
+    }
+    merged
+}
+
 /// Whether a run over some zooms and boxes renders all of a region.
 fn covers(zooms: &ZoomList, boxes: &[LonLatBox], region: &Region) -> bool {
     let Ok(old) = region.zooms.parse::<ZoomList>() else { return false };
@@ -121,7 +146,7 @@ pub(super) fn metadata(
         description: tileset.description.clone(),
         attribution: tileset.attribution.clone(),
         version: tileset.version.clone(),
-        vector_layers: layers.iter().filter_map(vector_layer).collect(),
+        vector_layers: merged(layers.iter().filter_map(vector_layer)),
         zooms,
         bounds,
         manifest: serde_json::to_string(manifest).map_err(std::io::Error::from)?,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::CommandError;
-use super::describe::{fingerprint, manifest, metadata};
+use super::describe::{fingerprint, manifest, metadata, names};
 use super::survey::prepare;
 use super::target::{Place, Reach};
 use crate::config::Settings;
@@ -124,7 +124,7 @@ async fn attempt(
     let mut prepared = prepare(settings, sink.needs().order, report, stop).await?;
     let tileset = Tileset {
         fingerprint: fingerprint(settings, &prepared.layers),
-        layers: prepared.layers.iter().map(|layer| layer.name().to_owned()).collect(),
+        layers: names(&prepared.layers),
         scope: Scope { zooms: settings.tileset.zooms.clone(), coverage: Coverage::new(&settings.tileset.bbox) },
         rest: Rest::Vanishes,
     };

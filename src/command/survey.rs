@@ -49,7 +49,7 @@ pub(super) async fn prepare(
     for (layer, settings) in probed.layers.iter().zip(&settings.layers) {
         report.event(&Event::Surveying { layer: layer.name().to_owned() });
         let surveyed = survey(&snapshot, layer, &coverage, zooms).await?;
-        if surveyed.footprints.is_empty() {
+        if surveyed.places.is_empty() && zooms.iter().any(|zoom| layer.zooms().contains(zoom)) {
             warnings.add(format!(
                 "layer \"{}\" has no feature to draw: is its table filled, and its where right?",
                 layer.name()
@@ -61,10 +61,9 @@ pub(super) async fn prepare(
         }
         planned.push(PlanLayer {
             zooms: layer.zooms().clone(),
-            extent: layer.extent(),
-            buffer: layer.buffer(),
+            margin: layer.margin(),
             max_tile_features: settings.max_tile_features,
-            footprints: surveyed.footprints,
+            places: surveyed.places,
         });
     }
     let bounds = bounds(&planned, &coverage);
@@ -130,9 +129,11 @@ fn bounds(layers: &[PlanLayer], coverage: &Coverage) -> [f64; 4] {
     let [west, south, east, north] = coverage.bounds();
     let mut world = [WORLD_UNITS, WORLD_UNITS, 0, 0];
     for layer in layers {
-        for feature in 0..layer.footprints.len() {
-            let [w, n, e, s] = layer.footprints.world(feature).map(i64::from);
-            world = [world[0].min(w), world[1].min(n), world[2].max(e), world[3].max(s)];
+        for footprints in layer.places.all() {
+            for feature in 0..footprints.len() {
+                let [w, n, e, s] = footprints.world(feature).map(i64::from);
+                world = [world[0].min(w), world[1].min(n), world[2].max(e), world[3].max(s)];
+            }
         }
     }
     let found = [longitude(world[0]), latitude(world[3]), longitude(world[2]), latitude(world[1])];

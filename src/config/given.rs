@@ -115,6 +115,9 @@ pub(super) struct Layer {
     pub(super) feature_id: Option<String>,
     #[serde(rename = "where")]
     pub(super) filter: Option<String>,
+    pub(super) property_zooms: Option<toml::Table>,
+    pub(super) aggregate: Option<Aggregate>,
+    pub(super) cluster: Option<Cluster>,
     #[serde(default)]
     pub(super) track: Vec<Track>,
     pub(super) extent: Option<u32>,
@@ -122,6 +125,78 @@ pub(super) struct Layer {
     pub(super) zoom: Option<ZoomList>,
     pub(super) max_tile_features: Option<u64>,
     pub(super) on_large_tile: Option<OnLargeTile>,
+}
+
+/// Cells instead of rows.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Aggregate {
+    pub(super) cell: Shape,
+    pub(super) size: Fraction,
+    #[serde(default)]
+    pub(super) draw: Draw,
+    pub(super) having: Option<String>,
+    pub(super) properties: toml::Table,
+    pub(super) zoom: Option<ZoomList>,
+}
+
+/// Rows that lie near each other as one, as map clients do it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cluster {
+    pub(super) size: Option<Fraction>,
+    pub(super) properties: Option<toml::Table>,
+    pub(super) zoom: Option<ZoomList>,
+}
+
+/// The shape of a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Shape {
+    Square,
+    Hexagon,
+}
+
+/// What stands for a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Draw {
+    #[default]
+    Center,
+    Centroid,
+    Polygon,
+}
+
+/// A fraction of a tile: 0.125 or "1/8".
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(try_from = "FractionText")]
+pub(super) struct Fraction(pub(super) f64);
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a fraction such as 0.125 or \"1/8\"")]
+enum FractionText {
+    Whole(i64),
+    Number(f64),
+    Text(String),
+}
+
+impl TryFrom<FractionText> for Fraction {
+    type Error = String;
+
+    #[expect(clippy::cast_precision_loss, reason = "a cell is no larger than a tile")]
+    fn try_from(text: FractionText) -> Result<Fraction, String> {
+        let written = match text {
+            FractionText::Whole(number) => return Ok(Fraction(number as f64)),
+            FractionText::Number(number) => return Ok(Fraction(number)),
+            FractionText::Text(text) => text,
+        };
+        let number = |part: &str| part.trim().parse::<f64>().ok();
+        let fraction = match written.split_once('/') {
+            Some((above, below)) => number(above).zip(number(below)).map(|(above, below)| above / below),
+            None => number(&written),
+        };
+        fraction.map(Fraction).ok_or_else(|| format!("\"{written}\" is no fraction: write 0.125 or \"1/8\""))
+    }
 }
 
 /// A further table that a layer shows something of.

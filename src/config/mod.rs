@@ -2,17 +2,18 @@
 
 mod error;
 mod given;
-mod layers;
+mod layer;
 mod s3;
 mod settings;
 mod show;
+mod values;
 
 use std::path::Path;
 
 pub use error::ConfigError;
 pub use given::{OnLargeTile, Progress};
-pub use layers::{CONFIG_VARIABLE, Origin, SAMPLE, Values};
 pub use settings::{LayerSettings, Settings, TilesetSettings};
+pub use values::{CONFIG_VARIABLE, Origin, SAMPLE, Values};
 
 /// A flag that was given: its name, the key that it sets, the value.
 pub type Flag = (&'static str, &'static str, toml::Value);

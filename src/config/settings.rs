@@ -3,13 +3,13 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
-use super::error::{ConfigError, nearest};
-use super::given::{Changes, Compression, Given, Layer, LayerDefaults, OnLargeTile, Progress, Properties, Target};
-use super::layers::{Origin, Values};
+use super::error::ConfigError;
+use super::given::{Changes, Compression, OnLargeTile, Progress, Target};
+use super::values::{Origin, Values};
 use crate::changes::{ChangesOptions, TrackOptions, WatchOptions};
 use crate::encode::{Level, Packing};
 use crate::pipeline::Limits;
-use crate::postgis::{ConnectOptions, LayerOptions, Parts, Property, PropertySource, SessionOptions};
+use crate::postgis::{ConnectOptions, LayerOptions, Parts, SessionOptions};
 use crate::sink::{Publish, S3Options, Template, TreeOptions};
 use crate::tile::{LonLatBox, ZoomList};
 
@@ -63,7 +63,7 @@ pub struct TilesetSettings {
     pub output: PathBuf,
 }
 
-/// A layer and its budget.
+/// A layer at zooms at which it is drawn in the same way, and its budget.
 #[derive(Debug, Clone)]
 pub struct LayerSettings {
     /// What PostGIS needs to know.
@@ -75,9 +75,6 @@ pub struct LayerSettings {
     /// What then happens.
     pub on_large_tile: OnLargeTile,
 }
-
-/// The most layers in one tile.
-const MOST_LAYERS: usize = 255;
 
 impl Settings {
     /// Checks the values and resolves them.
@@ -218,106 +215,4 @@ impl Check<'_> {
         }
         Ok(ChangesOptions { schema, truncate_rows: self.present("changes.truncate_rows", changes.truncate_rows)? })
     }
-
-    fn layers(&self, given: &Given, only: &[String]) -> Result<Vec<LayerSettings>, ConfigError> {
-        let layers = self.present("layer", given.layer.as_ref())?;
-        if layers.is_empty() || layers.len() > MOST_LAYERS {
-            return Err(self.wrong("layer", format!("there are {} layers: write 1 to {MOST_LAYERS}", layers.len())));
-        }
-        let mut names: Vec<&str> = Vec::new();
-        for layer in layers {
-            if names.contains(&layer.name.as_str()) {
-                return Err(
-                    self.wrong("layer", format!("two layers are named \"{}\": give each its own name", layer.name))
-                );
-            }
-            names.push(&layer.name);
-        }
-        if let Some(wanted) = only.iter().find(|wanted| !names.contains(&wanted.as_str())) {
-            let hint = nearest(wanted, names.iter().copied());
-            let hint = hint.map_or_else(|| format!("there is {}", names.join(", ")), |hint| hint[2..].to_owned());
-            return Err(ConfigError::UnknownLayer { wanted: wanted.clone(), hint });
-        }
-        layers
-            .iter()
-            .filter(|layer| only.is_empty() || only.contains(&layer.name))
-            .map(|layer| self.layer(layer, &given.layer_defaults))
-            .collect()
-    }
-
-    fn layer(&self, layer: &Layer, defaults: &LayerDefaults) -> Result<LayerSettings, ConfigError> {
-        let key = |field: &str| format!("layer[{}].{field}", layer.name);
-        let field = |field: &str, own: bool| if own { key(field) } else { format!("layer_defaults.{field}") };
-        let extent = self.present("layer_defaults.extent", layer.extent.or(defaults.extent))?;
-        let extent = self.within(&field("extent", layer.extent.is_some()), extent, 256..=65_536)?;
-        let buffer = self.present("layer_defaults.buffer", layer.buffer.or(defaults.buffer))?;
-        let buffer = self.within(&field("buffer", layer.buffer.is_some()), buffer, 0..=2 * extent)?;
-        let columns = layer.key.clone().unwrap_or_default();
-        if let Some(twice) = first_repeated(columns.iter()) {
-            return Err(self.wrong(&key("key"), format!("names the column \"{twice}\" twice: name each column once")));
-        }
-        let properties =
-            layer.properties.as_ref().map(|properties| self.properties(&key("properties"), properties)).transpose()?;
-        let limit =
-            self.present("layer_defaults.max_tile_features", layer.max_tile_features.or(defaults.max_tile_features))?;
-        Ok(LayerSettings {
-            options: LayerOptions {
-                name: layer.name.clone(),
-                schema: layer.schema.clone(),
-                table: layer.table.clone(),
-                geometry: layer.geometry.clone(),
-                key: columns,
-                properties,
-                feature_id: layer.feature_id.clone(),
-                filter: layer.filter.clone(),
-                zooms: self.present("layer_defaults.zoom", layer.zoom.as_ref().or(defaults.zoom.as_ref()).cloned())?,
-                extent,
-                buffer,
-            },
-            track: layer
-                .track
-                .iter()
-                .map(|track| TrackOptions {
-                    table: track.table.clone(),
-                    schema: track.schema.clone(),
-                    geometry: track.geometry.clone(),
-                })
-                .collect(),
-            max_tile_features: NonZeroU64::new(limit),
-            on_large_tile: self
-                .present("layer_defaults.on_large_tile", layer.on_large_tile.or(defaults.on_large_tile))?,
-        })
-    }
-
-    fn properties(&self, key: &str, properties: &Properties) -> Result<Vec<Property>, ConfigError> {
-        let properties: Vec<Property> = match properties {
-            Properties::Columns(names) => names
-                .iter()
-                .map(|name| Property { name: name.clone(), source: PropertySource::Column(name.clone()) })
-                .collect(),
-            Properties::Expressions(table) => table
-                .iter()
-                .map(|(name, sql)| match sql {
-                    toml::Value::String(sql) => {
-                        Ok(Property { name: name.clone(), source: PropertySource::Expression(sql.clone()) })
-                    }
-                    _ => Err(self
-                        .wrong(key, format!("the value of \"{name}\" is no text: write an SQL expression in quotes"))),
-                })
-                .collect::<Result<_, _>>()?,
-        };
-        if let Some(twice) = first_repeated(properties.iter().map(|property| &property.name)) {
-            return Err(self.wrong(key, format!("names \"{twice}\" twice: name each property once")));
-        }
-        // PostgreSQL cuts longer names off, and two might become one.
-        if let Some(long) = properties.iter().find(|property| property.name.len() > 63) {
-            return Err(self.wrong(key, format!("the name \"{}\" is longer than 63 bytes: shorten it", long.name)));
-        }
-        Ok(properties)
-    }
-}
-
-fn first_repeated<'a>(names: impl Iterator<Item = &'a String>) -> Option<&'a String> {
-    let mut seen = std::collections::HashSet::new();
-    names.into_iter().find(|name| !seen.insert(*name))
 }

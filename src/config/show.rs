@@ -1,6 +1,6 @@
 //! The settings as `oar-tiles config` prints them: every value, where it came from, secrets hidden.
 
-use super::layers::Values;
+use super::values::Values;
 
 impl Values {
     /// One line a value, in TOML, with its origin behind it.

@@ -2,7 +2,7 @@
 //! by side, or a piece of one column where the column alone is too heavy. Batches follow each other in the archive's order without gaps.
 
 use super::{HEAVIEST, HeavyTile, OverLimit, PlanLayer, Touched, ZoomPlan};
-use crate::tile::{Area, Batch, Footprints, LayerCount, Planned, SearchBox, SourceBox, TileCoord, TileRect, Zoom};
+use crate::tile::{Area, Batch, LayerCount, Planned, SearchBox, SourceBox, TileCoord, TileRect, Zoom};
 
 /// The smallest box that touches the boxes of all features seen: along each axis from the least upper end to the
 /// greatest lower end. A feature larger than the area does not make it grow.
@@ -89,7 +89,7 @@ impl<'a> Cutter<'a> {
             layers,
             parts,
             target,
-            searches_by_members: layers.iter().any(|layer| matches!(layer.footprints, Footprints::Boxes(_))),
+            searches_by_members: layers.iter().any(|layer| layer.places.at(zoom).has_sources()),
             column: Vec::new(),
             counts: Vec::new(),
             touching: Vec::new(),
@@ -110,7 +110,7 @@ impl<'a> Cutter<'a> {
         self.touching.resize(first + self.layers.len(), Touching::NONE);
         if self.searches_by_members {
             for (layer, feature) in touched.members() {
-                if let Some(source) = self.layers[layer].footprints.source(feature as usize) {
+                for source in self.layers[layer].places.at(self.zoom).sources(feature as usize) {
                     self.touching[first + layer].add(source);
                 }
             }
@@ -249,10 +249,10 @@ impl<'a> Cutter<'a> {
                 y1: last - area.rows.0,
             },
             search: (0..open.layers.len())
-                .map(|layer| match (open.layers[layer].tiles, &self.layers[layer].footprints) {
+                .map(|layer| match (open.layers[layer].tiles, self.layers[layer].places.at(self.zoom).has_sources()) {
                     (0, _) => SearchBox::Nothing,
-                    (_, Footprints::Points(_)) => SearchBox::Area,
-                    (_, Footprints::Boxes(_)) => area.touching[layer].search(),
+                    (_, false) => SearchBox::Area,
+                    (_, true) => area.touching[layer].search(),
                 })
                 .collect(),
         };

@@ -6,7 +6,8 @@ use std::num::NonZeroUsize;
 use super::cut::Touching;
 use super::sweep::{distinct_columns, touched_tiles};
 use crate::tile::{
-    Area, Batch, Coverage, Footprints, LayerCount, Order, Planned, SearchBox, TileCoord, TileRect, Zoom, ZoomList,
+    Area, Batch, Coverage, Grid, LayerCount, Margin, Order, Places, Planned, SearchBox, Spot, TileCoord, TileRect,
+    Zoom, ZoomList,
 };
 
 /// Where a layer is drawn, and how far beyond its tiles it is seen.
@@ -14,10 +15,26 @@ use crate::tile::{
 pub struct Drawn {
     /// The zooms at which it is drawn.
     pub zooms: ZoomList,
-    /// Units of a tile's grid along one side.
-    pub extent: u32,
-    /// The buffer around a tile in units of its grid.
-    pub buffer: u32,
+    /// How far beyond its tiles it is seen.
+    pub margin: Margin,
+    /// The cells in which its features are put together.
+    pub grid: Option<Grid>,
+}
+
+impl Drawn {
+    /// The box in which a change at a spot is seen at a zoom, in world units: in the cell that it lies in, where there are cells.
+    fn seen(&self, zoom: Zoom, spot: Spot) -> [u32; 4] {
+        match (self.grid, spot) {
+            (None, spot) => spot.world(),
+            (Some(grid), Spot::Point(at)) => grid.shown(zoom, grid.cell(zoom, at)),
+            // Any of the cells that the box touches.
+            (Some(grid), Spot::Box([west, north, east, south])) => {
+                let reach = u32::try_from(grid.reach(zoom)).unwrap_or(u32::MAX);
+                let (less, more) = (|end: u32| end.saturating_sub(reach), |end: u32| end.saturating_add(reach));
+                [less(west), less(north), more(east), more(south)]
+            }
+        }
+    }
 }
 
 /// A part of a tileset.
@@ -57,20 +74,36 @@ impl Dirty {
         Dirty { parts, tiles: HashSet::new(), most }
     }
 
-    /// Marks every tile in which a feature of this layer, there before or now, can be seen. The box is in world units: west,
-    /// north, east, south.
+    /// Marks every tile in which a feature of this layer, there before or now, can be seen.
     ///
     /// # Errors
     /// If there are too many.
-    pub fn mark(&mut self, layer: &Drawn, world: [u32; 4]) -> Result<(), TooMany> {
+    pub fn mark(&mut self, layer: &Drawn, spot: Spot) -> Result<(), TooMany> {
+        self.mark_at_zooms(layer, |zoom| layer.seen(zoom, spot))
+    }
+
+    /// Marks every tile in which one of a layer's features can be seen.
+    ///
+    /// # Errors
+    /// If there are too many.
+    pub fn mark_all(&mut self, layer: &Drawn, places: &Places) -> Result<(), TooMany> {
         for (zoom, parts) in &self.parts {
-            if !layer.zooms.contains(*zoom) {
-                continue;
+            if layer.zooms.contains(*zoom) {
+                let footprints = places.at(*zoom);
+                for feature in 0..footprints.len() {
+                    let touched = touched_tiles(*zoom, layer.margin.units(*zoom), footprints.world(feature));
+                    add_within(&mut self.tiles, self.most, parts, &touched)?;
+                }
             }
-            let margin = crate::tile::margin(*zoom, layer.extent, layer.buffer);
-            let touched = touched_tiles(*zoom, margin, world);
-            for inside in parts.iter().filter_map(|part| part.common(&touched)) {
-                add(&mut self.tiles, self.most, &inside)?;
+        }
+        Ok(())
+    }
+
+    fn mark_at_zooms(&mut self, layer: &Drawn, world: impl Fn(Zoom) -> [u32; 4]) -> Result<(), TooMany> {
+        for (zoom, parts) in &self.parts {
+            if layer.zooms.contains(*zoom) {
+                let touched = touched_tiles(*zoom, layer.margin.units(*zoom), world(*zoom));
+                add_within(&mut self.tiles, self.most, parts, &touched)?;
             }
         }
         Ok(())
@@ -162,15 +195,18 @@ pub struct Found(HashMap<TileCoord, Touching>);
 impl Found {
     /// Looks which of the layer's features each dirty tile shows.
     #[must_use]
-    pub fn new(dirty: &Dirty, layer: &Drawn, footprints: &Footprints) -> Found {
+    pub fn new(dirty: &Dirty, layer: &Drawn, places: &Places) -> Found {
         let mut found: HashMap<TileCoord, Touching> = HashMap::new();
         let zooms: Vec<Zoom> = dirty.parts.keys().copied().filter(|zoom| layer.zooms.contains(*zoom)).collect();
-        for feature in 0..footprints.len() {
-            let Some(source) = footprints.source(feature) else { continue };
-            for zoom in &zooms {
-                let margin = crate::tile::margin(*zoom, layer.extent, layer.buffer);
-                let touched = touched_tiles(*zoom, margin, footprints.world(feature));
-                let mut note = |tile| found.entry(tile).or_insert(Touching::NONE).add(source);
+        for zoom in &zooms {
+            let footprints = places.at(*zoom);
+            let features = if footprints.has_sources() { footprints.len() } else { 0 };
+            for feature in 0..features {
+                let touched = touched_tiles(*zoom, layer.margin.units(*zoom), footprints.world(feature));
+                let mut note = |tile| {
+                    let touching = found.entry(tile).or_insert(Touching::NONE);
+                    footprints.sources(feature).for_each(|source| touching.add(source));
+                };
                 if touched.tiles() <= dirty.len() as u64 {
                     touched.iter().filter(|tile| dirty.tiles.contains(tile)).for_each(&mut note);
                 } else {
@@ -191,6 +227,18 @@ impl Found {
         }
         all.search()
     }
+}
+
+fn add_within(
+    tiles: &mut HashSet<TileCoord>,
+    most: usize,
+    parts: &[TileRect],
+    touched: &TileRect,
+) -> Result<(), TooMany> {
+    for inside in parts.iter().filter_map(|part| part.common(touched)) {
+        add(tiles, most, &inside)?;
+    }
+    Ok(())
 }
 
 fn add(tiles: &mut HashSet<TileCoord>, most: usize, rect: &TileRect) -> Result<(), TooMany> {
@@ -275,14 +323,14 @@ fn columns(tiles: &[TileCoord]) -> Vec<TileRect> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tile::BoxFootprint;
+    use crate::tile::{BoxFootprint, Footprints};
 
     fn zoom(level: u8) -> Zoom {
         Zoom::new(level).unwrap()
     }
 
     fn drawn(zooms: &str, buffer: u32) -> Drawn {
-        Drawn { zooms: zooms.parse().unwrap(), extent: 4096, buffer }
+        Drawn { zooms: zooms.parse().unwrap(), margin: Margin { extent: 4096, buffer }, grid: None }
     }
 
     fn whole(zooms: &str) -> Part {
@@ -297,13 +345,13 @@ mod tests {
     fn a_place_dirties_the_tiles_whose_buffer_it_touches() {
         let mut dirty = Dirty::new(&[whole("0-3")], 100);
         // One unit east of the middle of the world, ten south of it.
-        dirty.mark(&drawn("1-2", 64), [0x8000_0001, 0x8000_000a, 0x8000_0001, 0x8000_000a]).unwrap();
+        dirty.mark(&drawn("1-2", 64), Spot::Box([0x8000_0001, 0x8000_000a, 0x8000_0001, 0x8000_000a])).unwrap();
         assert_eq!(
             names(&dirty.in_order(Order::ZoomColumnTmsRow)),
             ["1/0/1", "1/0/0", "1/1/1", "1/1/0", "2/1/2", "2/1/1", "2/2/2", "2/2/1"]
         );
         let mut dirty = Dirty::new(&[whole("3")], 100);
-        dirty.mark(&drawn("0-22", 64), [0x9000_0000, 0x1000_0000, 0x9000_0000, 0x1000_0000]).unwrap();
+        dirty.mark(&drawn("0-22", 64), Spot::Box([0x9000_0000, 0x1000_0000, 0x9000_0000, 0x1000_0000])).unwrap();
         assert_eq!(names(&dirty.in_order(Order::Hilbert)), ["3/4/0"]);
     }
 
@@ -311,7 +359,7 @@ mod tests {
     fn tiles_outside_of_the_tileset_are_not_dirty() {
         let west = Part { zooms: "2".parse().unwrap(), coverage: Coverage::new(&["-180,-85,0,85".parse().unwrap()]) };
         let mut dirty = Dirty::new(&[west, whole("1")], 100);
-        dirty.mark(&drawn("0-22", 64), [0, 0, u32::MAX, u32::MAX]).unwrap();
+        dirty.mark(&drawn("0-22", 64), Spot::Box([0, 0, u32::MAX, u32::MAX])).unwrap();
         assert_eq!(dirty.len(), 4 + 8);
         let tile = |z, x, y| TileCoord::new(zoom(z), x, y).unwrap();
         assert_eq!(dirty.mark_tile(tile(2, 3, 0)), Ok(false));
@@ -323,7 +371,7 @@ mod tests {
     #[test]
     fn too_many_tiles_are_told_before_they_fill_the_memory() {
         let mut dirty = Dirty::new(&[whole("0-22")], 1_000);
-        assert_eq!(dirty.mark(&drawn("0-22", 0), [0, 0, u32::MAX, u32::MAX]), Err(TooMany));
+        assert_eq!(dirty.mark(&drawn("0-22", 0), Spot::Box([0, 0, u32::MAX, u32::MAX])), Err(TooMany));
         assert!(dirty.len() <= 2_000);
     }
 
@@ -331,13 +379,13 @@ mod tests {
     fn a_feature_is_looked_for_in_the_dirty_tiles_that_show_it() {
         let mut dirty = Dirty::new(&[whole("1-4")], 100);
         let layer = drawn("0-22", 0);
-        dirty.mark(&layer, [0x9000_0000, 0x1800_0000, 0x9000_0000, 0x1800_0000]).unwrap();
+        dirty.mark(&layer, Spot::Box([0x9000_0000, 0x1800_0000, 0x9000_0000, 0x1800_0000])).unwrap();
         let feature = |world: [u32; 4], at: f32| BoxFootprint { world, source: [at, at, at + 1.0, at + 1.0] };
-        let footprints = Footprints::Boxes(vec![
+        let footprints = Places::Same(Footprints::Boxes(vec![
             feature([0x9000_0000, 0x1000_0000, 0x9100_0000, 0x1900_0000], 5.0),
             feature([0, 0, u32::MAX, u32::MAX], 7.0),
             feature([0x2000_0000, 0xf000_0000, 0x2000_0000, 0xf000_0000], 9.0),
-        ]);
+        ]));
         let found = Found::new(&dirty, &layer, &footprints);
         for tile in dirty.in_order(Order::Hilbert) {
             assert_eq!(found.search(&TileRect::from(tile)), SearchBox::Source([6.0, 6.0, 7.0, 7.0]), "{tile}");
@@ -351,7 +399,7 @@ mod tests {
         let mut dirty = Dirty::new(&[whole("0-9")], 100_000);
         for place in 0..400_u32 {
             let (x, y) = (place.wrapping_mul(2_654_435_761), place.wrapping_mul(40_503_971));
-            dirty.mark(&drawn("0-22", 64), [x, y, x, y]).unwrap();
+            dirty.mark(&drawn("0-22", 64), Spot::Box([x, y, x, y])).unwrap();
         }
         for order in [Order::ZoomColumnTmsRow, Order::Hilbert] {
             let tiles = dirty.in_order(order);

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use serde::Serialize;
 
-use crate::tile::{Batch, Coverage, Footprints, Order, TileCoord, Zoom, ZoomList, margin};
+use crate::tile::{Batch, Coverage, Margin, Order, Places, TileCoord, Zoom, ZoomList};
 
 pub use dirty::{Dirty, Drawn, Found, Part, TooMany, batches};
 pub use sweep::Touched;
@@ -25,22 +25,12 @@ pub use sweep::Touched;
 pub struct PlanLayer {
     /// The zooms at which the layer is drawn.
     pub zooms: ZoomList,
-    /// Units of a tile's grid along one side.
-    pub extent: u32,
-    /// The buffer around a tile in units of its grid.
-    pub buffer: u32,
+    /// How far beyond its tiles it is seen.
+    pub margin: Margin,
     /// A tile with more features than this is named; `None` for no limit.
     pub max_tile_features: Option<NonZeroU64>,
     /// Where its features lie.
-    pub footprints: Footprints,
-}
-
-impl PlanLayer {
-    /// The margin at a zoom, in world units.
-    #[must_use]
-    pub fn margin(&self, zoom: Zoom) -> i64 {
-        margin(zoom, self.extent, self.buffer)
-    }
+    pub places: Places,
 }
 
 /// A tile and how many features touch it.

@@ -32,7 +32,9 @@ impl<'a> Quarterer<'a> {
         #[expect(clippy::cast_possible_truncation, reason = "there are at most 255 layers of fewer than 2^32 features")]
         let members = (layers.iter().enumerate())
             .filter(|(_, layer)| layer.zooms.contains(zoom))
-            .flat_map(|(number, layer)| (0..layer.footprints.len()).map(move |feature| (number as u8, feature as u32)))
+            .flat_map(|(number, layer)| {
+                (0..layer.places.at(zoom).len()).map(move |feature| (number as u8, feature as u32))
+            })
             .collect();
         let mut quarterer = Quarterer { zoom, layers, target, plan: ZoomPlan::empty(zoom) };
         // Blocks yet to be cut, the first on the curve last.

@@ -56,10 +56,10 @@ type Active = BinaryHeap<Reverse<(u64, usize, u32)>>;
 
 /// What every feature touches at a zoom, inside the parts of the coverage (which share no tile), sorted in the archive's order.
 pub(super) fn touches(zoom: Zoom, layers: &[PlanLayer], parts: &[TileRect]) -> Vec<Touch> {
-    let mut touches = Vec::with_capacity(layers.iter().map(|layer| layer.footprints.len()).sum());
+    let mut touches = Vec::with_capacity(layers.iter().map(|layer| layer.places.at(zoom).len()).sum());
     for (number, layer) in layers.iter().enumerate() {
         if layer.zooms.contains(zoom) {
-            for feature in 0..layer.footprints.len() {
+            for feature in 0..layer.places.at(zoom).len() {
                 add_touches(number, feature, &tiles_of(zoom, layer, feature), parts, &mut touches);
             }
         }
@@ -70,7 +70,7 @@ pub(super) fn touches(zoom: Zoom, layers: &[PlanLayer], parts: &[TileRect]) -> V
 
 /// The tiles that a feature touches at a zoom, its buffer counted in.
 pub(super) fn tiles_of(zoom: Zoom, layer: &PlanLayer, feature: usize) -> TileRect {
-    touched_tiles(zoom, layer.margin(zoom), layer.footprints.world(feature))
+    touched_tiles(zoom, layer.margin.units(zoom), layer.places.at(zoom).world(feature))
 }
 
 /// The tiles that a box in world units (west, north, east, south), grown by a margin, touches at a zoom.

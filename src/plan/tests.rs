@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::tile::{Area, BoxFootprint, LonLatBox, SearchBox, TileRect};
+use crate::tile::{Area, BoxFootprint, Footprints, LonLatBox, SearchBox, TileRect};
 
 /// A small generator of chance (splitmix64), so that a failing case can be run again.
 struct Chance(u64);
@@ -49,10 +49,9 @@ fn boxes(chance: &mut Chance, count: u64) -> Footprints {
 fn layer(zooms: &str, buffer: u32, footprints: Footprints) -> PlanLayer {
     PlanLayer {
         zooms: zooms.parse().unwrap(),
-        extent: 4096,
-        buffer,
+        margin: Margin { extent: 4096, buffer },
         max_tile_features: NonZeroU64::new(20),
-        footprints,
+        places: Places::Same(footprints),
     }
 }
 
@@ -60,13 +59,13 @@ fn layer(zooms: &str, buffer: u32, footprints: Footprints) -> PlanLayer {
 fn slowly(zoom: Zoom, layers: &[PlanLayer], rects: &[TileRect]) -> BTreeMap<(u32, u32), Vec<u64>> {
     let mut tiles = BTreeMap::new();
     for (number, layer) in layers.iter().enumerate().filter(|(_, layer)| layer.zooms.contains(zoom)) {
-        for feature in 0..layer.footprints.len() {
-            let [west, north, east, south] = layer.footprints.world(feature).map(i64::from);
+        for feature in 0..layer.places.at(zoom).len() {
+            let [west, north, east, south] = layer.places.at(zoom).world(feature).map(i64::from);
             for x in 0..=zoom.last() {
                 for y in 0..=zoom.last() {
                     let inside = rects.iter().any(|r| (r.x0..=r.x1).contains(&x) && (r.y0..=r.y1).contains(&y));
                     let rect = TileRect { zoom, x0: x, y0: y, x1: x, y1: y };
-                    let (w, n, e, s) = rect.world(layer.margin(zoom));
+                    let (w, n, e, s) = rect.world(layer.margin.units(zoom));
                     if inside && west < e && east >= w && north < s && south >= n {
                         tiles.entry((x, y)).or_insert_with(|| vec![0; layers.len()])[number] += 1;
                     }
@@ -147,8 +146,8 @@ fn check_batches(zoom: &ZoomPlan, slow: &BTreeMap<(u32, u32), Vec<u64>>, layers:
 
 /// The search box touches the box of every feature that touches the area.
 fn finds_every_feature(zoom: Zoom, area: &Area, number: usize, layer: &PlanLayer) {
-    let Footprints::Boxes(boxes) = &layer.footprints else { return };
-    let (w, n, e, s) = area.rect.world(layer.margin(zoom));
+    let Footprints::Boxes(boxes) = layer.places.at(area.rect.zoom) else { return };
+    let (w, n, e, s) = area.rect.world(layer.margin.units(zoom));
     for b in boxes.iter().filter(|_| layer.zooms.contains(zoom)) {
         let [west, north, east, south] = b.world.map(i64::from);
         if west < e && east >= w && north < s && south >= n {

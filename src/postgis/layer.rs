@@ -1,6 +1,6 @@
 //! A layer: as it is configured, and as it is once the database was asked.
 
-use crate::tile::{Zoom, ZoomList};
+use crate::tile::{Grid, Margin, Standing, Zoom, ZoomList};
 
 /// Where a property's value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,6 +9,21 @@ pub enum PropertySource {
     Column(String),
     /// An SQL expression over the relation's columns, trusted as the configuration is.
     Expression(String),
+    /// An SQL aggregate over the rows of a cell; `!xmin!`, `!ymin!`, `!xmax!` and `!ymax!` in it are the cell's bounds in degrees.
+    Aggregate(String),
+    /// The address of the tile that the feature is drawn in.
+    Tile(TilePart),
+}
+
+/// A part of a tile's address (XYZ).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TilePart {
+    /// Its column.
+    X,
+    /// Its row, growing south.
+    Y,
+    /// Its zoom.
+    Zoom,
 }
 
 /// One property of the features.
@@ -20,11 +35,24 @@ pub struct Property {
     pub source: PropertySource,
 }
 
-/// A layer as it is configured.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How the features of a layer are put together in cells.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cells {
+    /// The cells.
+    pub grid: Grid,
+    /// A condition over aggregates that a cell must fulfil to be drawn; the same names as in [`PropertySource::Aggregate`].
+    pub having: Option<String>,
+    /// A row that is alone in its cell is drawn as itself, with the properties that are no aggregates.
+    pub keeps_lone: bool,
+}
+
+/// A layer as it is configured, at zooms at which it is drawn in the same way.
+#[derive(Debug, Clone, PartialEq)]
 pub struct LayerOptions {
     /// The layer's name in the tile.
     pub name: String,
+    /// The layer's number in the configuration, counted from 0. Options with the same number share no zoom.
+    pub number: u16,
     /// The schema of its relation; without one the search path decides.
     pub schema: Option<String>,
     /// The table, view, materialized view or foreign table.
@@ -41,10 +69,10 @@ pub struct LayerOptions {
     pub filter: Option<String>,
     /// The zooms at which the layer is drawn.
     pub zooms: ZoomList,
-    /// Units of a tile's grid along one side (MVT 2.1, section 4.1).
-    pub extent: u32,
-    /// The buffer around a tile in units of its grid.
-    pub buffer: u32,
+    /// The tile's grid, and how far beyond its tiles the layer is drawn.
+    pub margin: Margin,
+    /// The cells in which features are put together.
+    pub cells: Option<Cells>,
 }
 
 /// How a layer's positions are found.
@@ -82,16 +110,30 @@ pub(crate) struct KeyColumn {
 pub(crate) struct BoundProperty {
     /// Its name in the tile.
     pub name: String,
+    /// What it is worked out of.
+    pub of: Of,
     /// The expression.
     pub sql: String,
     /// "Number", "Boolean" or "String", as TileJSON calls the types.
     pub kind: &'static str,
 }
 
+/// What a property is worked out of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Of {
+    /// A row.
+    Row,
+    /// The rows of a cell.
+    Cell,
+    /// The tile's address.
+    Tile(TilePart),
+}
+
 /// A layer as the database has it: names looked up and quoted, types known.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Layer {
     pub(super) name: String,
+    pub(super) number: u16,
     /// Schema and relation, quoted.
     pub(crate) relation: String,
     /// The geometry column, quoted.
@@ -102,8 +144,10 @@ pub struct Layer {
     pub(crate) feature_id: Option<String>,
     pub(crate) filter: Option<String>,
     pub(super) zooms: ZoomList,
-    pub(super) extent: u32,
-    pub(super) buffer: u32,
+    pub(super) margin: Margin,
+    pub(crate) cells: Option<Cells>,
+    /// The columns that this role may read, quoted.
+    pub(super) columns: Vec<String>,
 }
 
 impl Layer {
@@ -119,16 +163,47 @@ impl Layer {
         &self.zooms
     }
 
-    /// Units of a tile's grid along one side.
+    /// The layer's number in the configuration.
     #[must_use]
-    pub fn extent(&self) -> u32 {
-        self.extent
+    pub fn number(&self) -> u16 {
+        self.number
     }
 
-    /// The buffer around a tile in units of its grid.
+    /// The tile's grid, and how far beyond its tiles the layer is drawn.
     #[must_use]
-    pub fn buffer(&self) -> u32 {
-        self.buffer
+    pub fn margin(&self) -> Margin {
+        self.margin
+    }
+
+    /// The cells in which its features are put together.
+    #[must_use]
+    pub fn grid(&self) -> Option<Grid> {
+        self.cells.as_ref().map(|cells| cells.grid)
+    }
+
+    /// Whether every feature in its tiles is a single point.
+    pub(super) fn draws_points(&self) -> bool {
+        self.grid().map_or(self.shape.points, |grid| grid.standing != Standing::Polygon)
+    }
+
+    /// At a zoom, how far beyond a tile rows are looked for that show in it, in world units.
+    pub(super) fn reach(&self, zoom: Zoom) -> i64 {
+        self.margin.units(zoom) + self.grid().map_or(0, |grid| grid.reach(zoom))
+    }
+
+    /// The properties worked out of rows.
+    pub(crate) fn row_properties(&self) -> impl Iterator<Item = &BoundProperty> {
+        self.properties.iter().filter(|property| property.of == Of::Row)
+    }
+
+    /// The SQL that is worked out over the rows of a cell, the cell's bounds left open.
+    pub(crate) fn aggregates(&self) -> impl Iterator<Item = &str> {
+        let having = self.cells.iter().filter_map(|cells| cells.having.as_deref());
+        self.properties
+            .iter()
+            .filter(|property| property.of == Of::Cell)
+            .map(|property| property.sql.as_str())
+            .chain(having)
     }
 
     /// The spatial reference system of its column.
@@ -158,7 +233,7 @@ impl Layer {
             "{:?}",
             (
                 (&self.name, &self.relation, &self.geometry, self.shape.geography, &self.key, &self.properties),
-                (&self.feature_id, &self.filter, zooms, self.extent, self.buffer)
+                (&self.feature_id, &self.filter, zooms, self.margin, &self.cells)
             )
         )
     }

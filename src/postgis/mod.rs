@@ -19,7 +19,7 @@ mod writing;
 
 pub use connect::{ConnectOptions, Parts, ServerName, SslMode};
 pub use error::{Cause, Error};
-pub use layer::{Layer, LayerOptions, Property, PropertySource};
+pub use layer::{Cells, Layer, LayerOptions, Property, PropertySource, TilePart};
 pub use listen::Listener;
 pub use probe::{Probed, probe};
 pub use reads::Reads;
@@ -32,3 +32,4 @@ pub use survey::{Skipped, Surveyed, places, survey};
 pub(crate) use layer::quoted;
 pub(crate) use relation::{Wanted, look_up};
 pub(crate) use session::Session;
+pub(crate) use sql::without_bounds;

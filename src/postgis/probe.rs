@@ -3,12 +3,13 @@
 use tokio_postgres::error::SqlState;
 
 use super::error::Error;
-use super::layer::{BoundProperty, KeyColumn, Layer, LayerOptions, Property, PropertySource, Shape, quoted};
+use super::layer::{BoundProperty, KeyColumn, Layer, LayerOptions, Of, Property, PropertySource, Shape, quoted};
 use super::reads::{Reads, reads};
 use super::relation::{Column, Relation, RelationKind, Wanted, look_up, nearest};
 use super::server::{Server, server};
 use super::session::Session;
 use super::snapshot::Snapshot;
+use super::sql;
 
 /// What was found.
 #[derive(Debug)]
@@ -76,6 +77,7 @@ impl LayerProbe<'_> {
         }
         let mut layer = Layer {
             name: options.name.clone(),
+            number: options.number,
             relation: relation.quoted(),
             geometry: quoted(&geometry.name),
             shape: Shape { srid: geometry.srid, points: false, geography: geometry.kind == "geography", curves: true },
@@ -84,8 +86,14 @@ impl LayerProbe<'_> {
             feature_id: options.feature_id.clone(),
             filter: options.filter.clone(),
             zooms: options.zooms.clone(),
-            extent: options.extent,
-            buffer: options.buffer,
+            margin: options.margin,
+            cells: options.cells.clone(),
+            columns: relation
+                .columns
+                .iter()
+                .filter(|column| column.readable)
+                .map(|column| quoted(&column.name))
+                .collect(),
         };
         self.types(&mut layer, &relation).await?;
         layer.shape = self.shape(&layer, geometry, &relation).await?;
@@ -183,6 +191,11 @@ impl LayerProbe<'_> {
         wanted
             .iter()
             .map(|property| {
+                let of = match &property.source {
+                    PropertySource::Column(_) | PropertySource::Expression(_) => Of::Row,
+                    PropertySource::Aggregate(_) => Of::Cell,
+                    PropertySource::Tile(part) => Of::Tile(*part),
+                };
                 let sql = match &property.source {
                     PropertySource::Column(name) => {
                         if self.column(relation, name, "properties")?.is_spatial() {
@@ -193,19 +206,76 @@ impl LayerProbe<'_> {
                         }
                         quoted(name)
                     }
-                    PropertySource::Expression(sql) => format!("({sql}\n)"),
+                    PropertySource::Expression(sql) | PropertySource::Aggregate(sql) => format!("({sql}\n)"),
+                    PropertySource::Tile(_) => "NULL::int4".to_owned(),
                 };
-                Ok(BoundProperty { name: property.name.clone(), sql, kind: "String" })
+                Ok(BoundProperty { name: property.name.clone(), of, sql, kind: "String" })
             })
             .collect()
     }
 
     /// Has the server look at every expression, on no row, and takes the types.
     async fn types(&self, layer: &mut Layer, relation: &Relation) -> Result<(), Error> {
+        let of_rows = self.row_types(layer, relation).await?;
+        let of_cells = self.aggregate_types(layer, relation).await?;
+        let (mut of_rows, mut of_cells) = (of_rows.into_iter(), of_cells.into_iter());
+        for property in &mut layer.properties {
+            let kind = match property.of {
+                Of::Row => of_rows.next(),
+                Of::Cell => of_cells.next(),
+                Of::Tile(_) => Some("integer".to_owned()),
+            };
+            property.kind = match kind.as_deref() {
+                Some("boolean") => "Boolean",
+                Some("smallint" | "integer" | "bigint" | "real" | "double precision") => "Number",
+                _ => "String",
+            };
+        }
+        Ok(())
+    }
+
+    /// The types of the aggregates, asked over no row.
+    async fn aggregate_types(&self, layer: &Layer, relation: &Relation) -> Result<Vec<String>, Error> {
+        let aggregates: Vec<String> = layer.aggregates().map(sql::without_bounds).collect();
+        if aggregates.is_empty() {
+            return Ok(Vec::new());
+        }
+        let types: Vec<String> = aggregates.iter().map(|sql| format!("pg_typeof({sql})::text")).collect();
+        let sql = format!("SELECT ARRAY[{}]::text[] FROM {} WHERE false", types.join(", "), layer.relation);
+        let row = self.session.one(&format!("layer \"{}\"", layer.name), &sql, &[]).await;
+        let row = row.map_err(|error| match error {
+            Error::Query { source, .. } if source.code == Some(SqlState::INSUFFICIENT_PRIVILEGE) => {
+                self.no_right(relation)
+            }
+            Error::Query { source, .. } => {
+                let what = if source.code == Some(SqlState::GROUPING_ERROR) {
+                    "a property of its cells is no aggregate: a cell has many rows"
+                } else {
+                    "the database does not understand the properties of its cells, or having"
+                };
+                Error::Layer {
+                    layer: layer.name.clone(),
+                    what: what.to_owned(),
+                    next: format!(
+                        "Write SQL aggregates such as count(*), sum(…) or max(…) over the columns of {}: {}",
+                        layer.relation,
+                        list(&relation.columns)
+                    ),
+                    source: Some(source),
+                }
+            }
+            other => other,
+        })?;
+        Ok(row.get(0))
+    }
+
+    /// The types of the properties of rows.
+    async fn row_types(&self, layer: &Layer, relation: &Relation) -> Result<Vec<String>, Error> {
         let place = format!("layer \"{}\"", layer.name);
+        let properties: Vec<&BoundProperty> = layer.row_properties().collect();
         let select: Vec<String> =
-            layer.properties.iter().enumerate().map(|(i, property)| format!("{} AS p{i}", property.sql)).collect();
-        let types: Vec<String> = (0..layer.properties.len()).map(|i| format!("pg_typeof(p{i})::text")).collect();
+            properties.iter().enumerate().map(|(i, property)| format!("{} AS p{i}", property.sql)).collect();
+        let types: Vec<String> = (0..properties.len()).map(|i| format!("pg_typeof(p{i})::text")).collect();
         // Under other names: a column may be called p0.
         let key = layer.key.iter().enumerate().map(|(i, key)| format!("{} AS k{i}", key.quoted));
         let geometry = format!("{} AS g", layer.geometry);
@@ -232,14 +302,7 @@ impl LayerProbe<'_> {
             }
             other => other,
         })?;
-        for (property, kind) in layer.properties.iter_mut().zip(row.get::<_, Vec<String>>(0)) {
-            property.kind = match kind.as_str() {
-                "boolean" => "Boolean",
-                "smallint" | "integer" | "bigint" | "real" | "double precision" => "Number",
-                _ => "String",
-            };
-        }
-        Ok(())
+        Ok(row.get(0))
     }
 
     /// The reference system and kind of the geometries: from the column's type if it says, else from the rows.

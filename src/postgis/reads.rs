@@ -3,6 +3,7 @@
 use super::error::Error;
 use super::layer::Layer;
 use super::session::Session;
+use super::sql;
 
 /// The tables and views that layers read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,11 +31,16 @@ const HELD: &str = "
 /// table that it would read.
 pub(super) async fn reads(session: &Session, layers: &[Layer]) -> Result<Reads, Error> {
     for layer in layers {
-        let columns = layer.properties.iter().map(|property| property.sql.as_str()).chain([layer.geometry.as_str()]);
+        let columns = layer.row_properties().map(|property| property.sql.as_str()).chain([layer.geometry.as_str()]);
         let columns = columns.collect::<Vec<_>>().join(", ");
         let filter = layer.filter.as_ref().map(|filter| format!("WHERE ({filter}\n)")).unwrap_or_default();
         let sql = format!("EXPLAIN SELECT {columns} FROM {} {filter}", layer.relation);
         session.all(&format!("layer \"{}\"", layer.name), &sql, &[]).await?;
+        let aggregates: Vec<String> = layer.aggregates().map(sql::without_bounds).collect();
+        if !aggregates.is_empty() {
+            let sql = format!("EXPLAIN SELECT {} FROM {} {filter}", aggregates.join(", "), layer.relation);
+            session.all(&format!("layer \"{}\"", layer.name), &sql, &[]).await?;
+        }
     }
     let row = session.one("looking whether tables stood still", HELD, &[]).await?;
     match row.get::<_, Option<String>>(2) {

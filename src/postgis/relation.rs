@@ -13,6 +13,8 @@ pub(crate) struct Column {
     pub kind: String,
     pub collated: bool,
     pub not_null: bool,
+    /// The role may read it.
+    pub readable: bool,
     /// The SRID that the column's type declares; 0 if it declares none.
     pub srid: i32,
     /// The geometry type that the column's type declares, such as "Point"; "Geometry" for any.
@@ -79,7 +81,7 @@ const FIND: &str = "
     ORDER BY c.relname = $1 DESC LIMIT 1";
 
 const COLUMNS: &str = "
-    SELECT a.attname::text, t.typname::text, a.attcollation <> 0, a.attnotnull,
+    SELECT a.attname::text, t.typname::text, a.attcollation <> 0, a.attnotnull, has_column_privilege(a.attrelid, a.attnum, 'SELECT'),
            CASE WHEN t.typname IN ('geometry', 'geography') THEN postgis_typmod_srid(a.atttypmod) ELSE 0 END,
            CASE WHEN t.typname IN ('geometry', 'geography') THEN postgis_typmod_type(a.atttypmod) ELSE '' END
     FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
@@ -144,8 +146,9 @@ pub(crate) async fn look_up(session: &Session, wanted: Wanted<'_>) -> Result<Rel
             kind: row.get(1),
             collated: row.get(2),
             not_null: row.get(3),
-            srid: row.get(4),
-            geometry_type: row.get(5),
+            readable: row.get(4),
+            srid: row.get(5),
+            geometry_type: row.get(6),
         })
         .collect();
     let (mut unique, mut spatial_indexes) = (Vec::new(), Vec::new());

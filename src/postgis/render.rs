@@ -83,8 +83,7 @@ impl Renderer {
             let mvt = if features > 0 { mvt } else { &[] };
             tile.features += features.cast_unsigned();
             tile.mvt.extend_from_slice(mvt);
-            #[expect(clippy::cast_possible_truncation, reason = "there are at most 255 layers")]
-            tile.layers.push((number as u16, mvt.len()));
+            tile.layers.push((self.layers[number].layer.number, mvt.len()));
         };
         self.rows(number, areas, each).await
     }
@@ -100,7 +99,7 @@ impl Renderer {
             _ => format!("layer \"{}\"", layer.name),
         };
         #[expect(clippy::cast_possible_wrap, reason = "checked when the configuration was read: both stay below 2^20")]
-        let (extent, buffer) = (layer.extent as i32, layer.buffer as i32);
+        let (extent, buffer) = (layer.margin.extent as i32, layer.margin.buffer as i32);
         let params = [
             (&bound.zooms as _, Type::INT4_ARRAY),
             (&bound.margins as _, Type::INT8_ARRAY),
@@ -193,10 +192,9 @@ impl Renderer {
     fn empty(&self, areas: &[Area]) -> Tiles {
         let mut tiles = Tiles::new();
         for area in areas {
-            #[expect(clippy::cast_possible_truncation, reason = "there are at most 255 layers")]
-            let layers: Vec<(u16, usize)> = (self.layers.iter().enumerate())
-                .filter(|(_, prepared)| prepared.layer.zooms.contains(area.rect.zoom))
-                .map(|(number, _)| (number as u16, 0))
+            let layers: Vec<(u16, usize)> = (self.layers.iter())
+                .filter(|prepared| prepared.layer.zooms.contains(area.rect.zoom))
+                .map(|prepared| (prepared.layer.number, 0))
                 .collect();
             for tile in area.rect.iter() {
                 let rendered = RenderedTile { tile, mvt: Vec::new(), layers: layers.clone(), features: 0 };
@@ -297,7 +295,7 @@ impl Areas {
                 Some(SearchBox::Nothing) | None => continue,
             };
             bound.zooms.push(i32::from(zoom.get()));
-            bound.margins.push(crate::tile::margin(zoom, layer.extent, layer.buffer));
+            bound.margins.push(layer.margin.units(zoom));
             bound.x0.push(x0.into());
             bound.y0.push(y0.into());
             bound.x1.push(x1.into());

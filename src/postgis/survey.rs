@@ -1,5 +1,7 @@
 //! The survey: where every feature lies, read once, for planning.
 
+use std::collections::BTreeMap;
+
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
@@ -8,7 +10,10 @@ use super::layer::{Layer, Shape, quoted};
 use super::session::Param;
 use super::snapshot::Snapshot;
 use super::sql;
-use crate::tile::{BoxFootprint, Coverage, Footprints, TileRect, Zoom, ZoomList, latitude, longitude, margin, metres};
+use crate::tile::{
+    BoxFootprint, Coverage, Footprints, Members, Places, SourceBox, Spot, TileRect, Zoom, ZoomList, latitude,
+    longitude, metres,
+};
 
 /// Rows that cannot be drawn.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +30,7 @@ pub struct Skipped {
 #[derive(Debug)]
 pub struct Surveyed {
     /// Where its features lie.
-    pub footprints: Footprints,
+    pub places: Places,
     /// Rows that were left out.
     pub skipped: Vec<Skipped>,
 }
@@ -40,33 +45,35 @@ pub async fn survey(
     coverage: &Coverage,
     zooms: &ZoomList,
 ) -> Result<Surveyed, Error> {
+    if !zooms.iter().any(|zoom| layer.zooms.contains(zoom)) {
+        return Ok(Surveyed { places: Places::ByZoom(BTreeMap::new()), skipped: Vec::new() });
+    }
     let place = format!("layer \"{}\", reading where its features lie", layer.name);
     let boxes = search_boxes(layer, coverage, zooms);
     let statement = sql::survey(layer, boxes.as_ref().map_or(0, |columns| columns[0].len()));
     let params: Vec<Param<'_>> = boxes.iter().flatten().map(|column| (column as _, Type::FLOAT8_ARRAY)).collect();
     let mut left_out = 0_u64;
-    let footprints = if layer.shape.is_closed_form() {
-        let mut points = Vec::new();
-        let each = |row: &Row| {
-            match row.get::<_, Option<i64>>(0) {
-                Some(position) => points.push(position.cast_unsigned()),
-                None => left_out += 1,
-            }
-            Ok(())
+    let (mut points, mut boxes, mut members) = (Vec::new(), Vec::new(), Members::default());
+    let each = |row: &Row| {
+        let seen = if layer.cells.is_some() {
+            add_member(row, layer.is_found_by_area(), &mut members)
+        } else if layer.shape.is_closed_form() {
+            row.get::<_, Option<i64>>(0).map(|position| points.push(position.cast_unsigned()))
+        } else {
+            box_footprint(row).map(|footprint| boxes.push(footprint))
         };
-        snapshot.keeper.each(&place, &statement, &params, each).await.map_err(|error| explained(error, layer))?;
-        Footprints::Points(points)
-    } else {
-        let mut boxes = Vec::new();
-        let each = |row: &Row| {
-            match box_footprint(row) {
-                Some(footprint) => boxes.push(footprint),
-                None => left_out += 1,
-            }
-            Ok(())
-        };
-        snapshot.keeper.each(&place, &statement, &params, each).await.map_err(|error| explained(error, layer))?;
-        Footprints::Boxes(boxes)
+        left_out += u64::from(seen.is_none());
+        Ok(())
+    };
+    snapshot.keeper.each(&place, &statement, &params, each).await.map_err(|error| explained(error, layer))?;
+    let places = match layer.grid() {
+        Some(grid) => {
+            let zooms: Vec<Zoom> = zooms.iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
+            let gathering = tokio::task::spawn_blocking(move || members.gathered(&grid, &zooms));
+            gathering.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        }
+        None if layer.shape.is_closed_form() => Places::Same(Footprints::Points(points)),
+        None => Places::Same(Footprints::Boxes(boxes)),
     };
     let mut skipped = Vec::new();
     if left_out > 0 {
@@ -75,11 +82,10 @@ pub async fn survey(
             skipped.push(Skipped { reason: row.get(0), rows: rows.cast_unsigned(), examples: row.get(2) });
         }
     }
-    Ok(Surveyed { footprints, skipped })
+    Ok(Surveyed { places, skipped })
 }
 
-/// Where the geometries of another relation lie, as the layer places its own: boxes in world units (west, north, east,
-/// south). The relation is an item of a FROM list, the geometries are in the layer's reference system, of any kind.
+/// Where the geometries of another relation lie, as the layer places its own. The relation is an item of a FROM list, the geometries are in the layer's reference system, of any kind.
 ///
 /// # Errors
 /// If the database cannot be asked, or a stop was asked for.
@@ -89,14 +95,18 @@ pub async fn places(
     place: &str,
     relation: &str,
     geometry: &str,
-    mut each: impl FnMut([u32; 4]),
+    mut each: impl FnMut(Spot),
 ) -> Result<(), Error> {
     let shape = Shape { points: false, geography: false, ..layer.shape };
     let (relation, geometry) = (relation.to_owned(), quoted(geometry));
     let over = Layer { relation, geometry, shape, filter: None, ..layer.clone() };
     let each = |row: &Row| {
-        if let Some(footprint) = box_footprint(row) {
-            each(footprint.world);
+        if over.cells.is_some() {
+            if let Some(at) = position(row) {
+                each(Spot::Point(at));
+            }
+        } else if let Some(footprint) = box_footprint(row) {
+            each(Spot::Box(footprint.world));
         }
         Ok(())
     };
@@ -128,19 +138,35 @@ fn explained(error: Error, layer: &Layer) -> Error {
     }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "the halves are 32 bits wide; rounding outwards follows"
-)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the halves are 32 bits wide")]
 fn box_footprint(row: &Row) -> Option<BoxFootprint> {
     let (first, second): (i64, i64) = (row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?);
     let world = [(first >> 32) as u32, first as u32, (second >> 32) as u32, second as u32];
+    Some(BoxFootprint { world, source: source_box(row)? })
+}
+
+/// A member of a cell, if it can be placed. Its box is needed where no closed formula leads from an area to it.
+fn add_member(row: &Row, is_found_by_area: bool, members: &mut Members) -> Option<()> {
+    let at = position(row)?;
+    if !is_found_by_area {
+        members.source.push(source_box(row)?);
+    }
+    members.at.push(at);
+    Some(())
+}
+
+fn position(row: &Row) -> Option<[f64; 2]> {
+    Some([row.get::<_, Option<f64>>(0)?, row.get::<_, Option<f64>>(1)?])
+}
+
+/// The box in the reference system of the column, rounded outwards.
+#[expect(clippy::cast_possible_truncation, reason = "rounding outwards follows")]
+fn source_box(row: &Row) -> Option<SourceBox> {
     let side = |column: usize| row.get::<_, Option<f64>>(column);
     let (x0, y0, x1, y1) = (side(2)?, side(3)?, side(4)?, side(5)?);
     let below = |value: f64| if f64::from(value as f32) > value { (value as f32).next_down() } else { value as f32 };
     let above = |value: f64| if f64::from(value as f32) < value { (value as f32).next_up() } else { value as f32 };
-    Some(BoxFootprint { world, source: [below(x0), below(y0), above(x1), above(y1)] })
+    Some([below(x0), below(y0), above(x1), above(y1)])
 }
 
 /// Where to look for the features of a coverage: west, south, east, north, one element a box. `None` if all are wanted or
@@ -163,7 +189,7 @@ fn search_boxes(layer: &Layer, coverage: &Coverage, zooms: &ZoomList) -> Option<
 /// The box, in degrees or metres, in which a layer's features of an area lie, buffer included: west, south, east, north.
 pub(super) fn area_box(layer: &Layer, rect: &TileRect, zoom: Zoom) -> [f64; 4] {
     // Two units more than the tiles' margin take in every rounding on the way.
-    let (west, north, east, south) = rect.world(margin(zoom, layer.extent, layer.buffer) + 2);
+    let (west, north, east, south) = rect.world(layer.reach(zoom) + 2);
     let half = metres(crate::tile::WORLD_UNITS / 2);
     if layer.shape.srid == 3857 {
         return [metres(west) - half, half - metres(south), metres(east) - half, half - metres(north)];

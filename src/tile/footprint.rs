@@ -1,5 +1,10 @@
 //! Where features lie, as far as planning needs to know.
 
+use std::collections::BTreeMap;
+
+use super::Zoom;
+use super::grid::unit_of;
+
 /// The box of a feature in the units of its own spatial reference system: least x, least y, greatest x, greatest y.
 /// Rounded outwards to single precision.
 pub type SourceBox = [f32; 4];
@@ -18,8 +23,12 @@ pub struct BoxFootprint {
 pub enum Footprints {
     /// Points in EPSG:4326 or EPSG:3857: x in the upper half, y in the lower half, in world units. Eight bytes each.
     Points(Vec<u64>),
+    /// Boxes in world units (west, north, east, south), found by their area as points are.
+    Cells(Vec<[u32; 4]>),
     /// Anything else.
     Boxes(Vec<BoxFootprint>),
+    /// Cells whose members have no closed formula: the boxes are those around all members.
+    Gathered(Vec<BoxFootprint>),
 }
 
 impl Footprints {
@@ -28,7 +37,8 @@ impl Footprints {
     pub fn len(&self) -> usize {
         match self {
             Footprints::Points(points) => points.len(),
-            Footprints::Boxes(boxes) => boxes.len(),
+            Footprints::Cells(cells) => cells.len(),
+            Footprints::Boxes(boxes) | Footprints::Gathered(boxes) => boxes.len(),
         }
     }
 
@@ -47,16 +57,86 @@ impl Footprints {
                 let (x, y) = ((points[index] >> 32) as u32, points[index] as u32);
                 [x, y, x, y]
             }
-            Footprints::Boxes(boxes) => boxes[index].world,
+            Footprints::Cells(cells) => cells[index],
+            Footprints::Boxes(boxes) | Footprints::Gathered(boxes) => boxes[index].world,
         }
     }
 
-    /// The box of a feature in its own reference system, where the layer has no closed formula for it.
+    /// Whether features are found by their boxes in their own reference system: the layer has no closed formula for it.
     #[must_use]
-    pub fn source(&self, index: usize) -> Option<SourceBox> {
+    pub const fn has_sources(&self) -> bool {
+        matches!(self, Footprints::Boxes(_) | Footprints::Gathered(_))
+    }
+
+    /// What a search has to touch to find a feature, in its own reference system: its box, or both ends of the box around the
+    /// members of a cell, each of which is needed.
+    pub fn sources(&self, index: usize) -> impl Iterator<Item = SourceBox> {
+        let (first, second) = match self {
+            Footprints::Points(_) | Footprints::Cells(_) => (None, None),
+            Footprints::Boxes(boxes) => (Some(boxes[index].source), None),
+            Footprints::Gathered(cells) => {
+                let [x0, y0, x1, y1] = cells[index].source;
+                (Some([x0, y0, x0, y0]), Some([x1, y1, x1, y1]))
+            }
+        };
+        first.into_iter().chain(second)
+    }
+}
+
+/// Where the features of a layer lie, zoom by zoom.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Places {
+    /// The same at every zoom.
+    Same(Footprints),
+    /// Others at each zoom; at a zoom that is not named there is nothing.
+    ByZoom(BTreeMap<Zoom, Footprints>),
+}
+
+/// No feature.
+static NOTHING: Footprints = Footprints::Points(Vec::new());
+
+impl Places {
+    /// What lies there at a zoom.
+    #[must_use]
+    pub fn at(&self, zoom: Zoom) -> &Footprints {
         match self {
-            Footprints::Points(_) => None,
-            Footprints::Boxes(boxes) => Some(boxes[index].source),
+            Places::Same(footprints) => footprints,
+            Places::ByZoom(zooms) => zooms.get(&zoom).unwrap_or(&NOTHING),
+        }
+    }
+
+    /// Everything that lies there, at any zoom.
+    pub fn all(&self) -> impl Iterator<Item = &Footprints> {
+        let (same, others) = match self {
+            Places::Same(footprints) => (Some(footprints), None),
+            Places::ByZoom(zooms) => (None, Some(zooms.values())),
+        };
+        same.into_iter().chain(others.into_iter().flatten())
+    }
+
+    /// Whether there is no feature at any zoom.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.all().all(Footprints::is_empty)
+    }
+}
+
+/// Where a change is seen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Spot {
+    /// A box in world units: west, north, east, south.
+    Box([u32; 4]),
+    /// A position in world units, as exact as the database knows it: x, y.
+    Point([f64; 2]),
+}
+
+impl Spot {
+    /// The box in world units.
+    #[must_use]
+    pub fn world(self) -> [u32; 4] {
+        match self {
+            Spot::Box(world) => world,
+            Spot::Point(at) => unit_of(at),
         }
     }
 }

@@ -7,15 +7,21 @@ mod batch;
 mod bbox;
 mod coord;
 mod footprint;
+mod gathered;
+mod grid;
 mod id;
+mod margin;
 mod order;
 mod zoom;
 
 pub use batch::{Area, Batch, LayerCount, Planned, SearchBox};
 pub use bbox::{BoxError, Coverage, LonLatBox};
 pub use coord::{TileCoord, TileRect};
-pub use footprint::{BoxFootprint, Footprints, SourceBox};
+pub use footprint::{BoxFootprint, Footprints, Places, SourceBox, Spot};
+pub use gathered::Members;
+pub use grid::{Cell, CellShape, Grid, INVERSE_SQRT_3, LAST_UNIT, MIDDLE, SQRT_3, Standing, THIRD};
 pub use id::{Slice, TileId};
+pub use margin::Margin;
 pub use order::Order;
 pub use zoom::{Zoom, ZoomError, ZoomList};
 
@@ -24,16 +30,6 @@ pub const HALF_WORLD_METRES: f64 = 20_037_508.342_789_244;
 
 /// World units along one side of the square.
 pub const WORLD_UNITS: i64 = 1 << 32;
-
-/// The margin, in world units, by which a tile is grown when features are looked for: its buffer, one more unit of the
-/// tile's grid because `ST_AsMVTGeom` rounds onto the buffer's edge, and two world units for the rounding of positions.
-///
-/// `extent` and `buffer` are in units of the tile's grid (MVT 2.1, section 4.1).
-#[must_use]
-pub fn margin(zoom: Zoom, extent: u32, buffer: u32) -> i64 {
-    let tile = WORLD_UNITS >> zoom.get();
-    (i64::from(buffer) + 1) * tile / i64::from(extent) + 2
-}
 
 /// Longitude in degrees of a position in world units.
 #[must_use]

@@ -77,6 +77,13 @@ pub enum ZoomError {
 }
 
 impl ZoomList {
+    /// The list of some levels; `None` of none.
+    #[must_use]
+    pub fn of(zooms: impl IntoIterator<Item = Zoom>) -> Option<ZoomList> {
+        let zooms: BTreeSet<Zoom> = zooms.into_iter().collect();
+        (!zooms.is_empty()).then_some(ZoomList(zooms))
+    }
+
     /// The levels in ascending order.
     #[must_use]
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Zoom> + '_ {

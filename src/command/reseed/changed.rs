@@ -9,7 +9,7 @@ use crate::command::target::{Place, Reach};
 use crate::plan::{Dirty, Drawn, Part};
 use crate::postgis::{Layer, Snapshot, survey};
 use crate::report::Reason;
-use crate::tile::{Coverage, ZoomList, latitude, longitude};
+use crate::tile::{Coverage, Spot, ZoomList, latitude, longitude};
 
 /// What there is to do.
 pub(super) enum Work {
@@ -36,7 +36,8 @@ impl Changed {
         Changed { dirty, reasons: Vec::new(), around: None, complete }
     }
 
-    fn note(&mut self, [west, north, east, south]: [u32; 4]) {
+    fn note(&mut self, spot: Spot) {
+        let [west, north, east, south] = spot.world();
         let [w, n, e, s] = self.around.unwrap_or([u32::MAX, u32::MAX, 0, 0]);
         self.around = Some([w.min(west), n.min(north), e.max(east), s.max(south)]);
     }
@@ -50,7 +51,7 @@ impl Changed {
 
 /// Where and how far a layer is drawn.
 pub(super) fn drawn(layer: &Layer) -> Drawn {
-    Drawn { zooms: layer.zooms().clone(), extent: layer.extent(), buffer: layer.buffer() }
+    Drawn { zooms: layer.zooms().clone(), margin: layer.margin(), grid: layer.grid() }
 }
 
 /// Fewer dirty tiles than this are always told apart.
@@ -111,9 +112,9 @@ pub(super) async fn from_log(
         let drawn = drawn(layer);
         for watch in watches.iter().filter(|watch| rows_of(watch) > 0) {
             let mut too_many = false;
-            let each = |world| {
-                changed.note(world);
-                too_many = too_many || changed.dirty.mark(&drawn, world).is_err();
+            let each = |spot| {
+                changed.note(spot);
+                too_many = too_many || changed.dirty.mark(&drawn, spot).is_err();
             };
             changed_places(snapshot, schema, &known.cursor, watch, layer, each).await?;
             if too_many {
@@ -153,11 +154,8 @@ pub(super) async fn from_user(
             };
             let zooms = zooms(&known.parts, &known.manifest.zooms)?;
             for layer in layers {
-                let footprints = survey(snapshot, layer, &coverage, &zooms).await?.footprints;
-                let drawn = drawn(layer);
-                for feature in 0..footprints.len() {
-                    changed.dirty.mark(&drawn, footprints.world(feature)).map_err(too_many)?;
-                }
+                let places = survey(snapshot, layer, &coverage, &zooms).await?.places;
+                changed.dirty.mark_all(&drawn(layer), &places).map_err(too_many)?;
             }
             // Tiles in which nothing is drawn any more.
             let (place, reach) = (place.clone(), reach.clone());

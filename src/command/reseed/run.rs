@@ -9,7 +9,7 @@ use super::known::Known;
 use super::{Outcome, ReseedOptions, What, touched};
 use crate::changes::{self, TrackedLayer, tracked};
 use crate::command::CommandError;
-use crate::command::describe::{fingerprint, metadata};
+use crate::command::describe::{fingerprint, metadata, names};
 use crate::command::seed::{aside, pipeline_error, seeded, stored_events};
 use crate::command::target::{Place, Reach};
 use crate::config::Settings;
@@ -173,7 +173,7 @@ impl<'a> Run<'a> {
     ) -> Result<Option<Outcome>, CommandError> {
         let tileset = Tileset {
             fingerprint: self.known.manifest.fingerprint.clone(),
-            layers: self.layers.iter().map(|layer| layer.name().to_owned()).collect(),
+            layers: names(&self.layers),
             scope: Scope {
                 zooms: self.settings.tileset.zooms.clone(),
                 coverage: Coverage::new(&self.settings.tileset.bbox),
@@ -254,7 +254,7 @@ impl<'a> Run<'a> {
                 None
             } else {
                 let surveyed = survey(&self.snapshot, layer, &Coverage::new(&[]), &self.settings.tileset.zooms).await?;
-                Some(Found::new(&changed.dirty, drawn, &surveyed.footprints))
+                Some(Found::new(&changed.dirty, drawn, &surveyed.places))
             });
         }
         let search =

@@ -3,12 +3,14 @@
 //!
 //! Identifiers are quoted, values are parameters. Property expressions and filters are the configuration's own SQL.
 
+mod cells;
 mod render;
 mod survey;
 
 use super::layer::Layer;
 use crate::tile::{HALF_WORLD_METRES, WORLD_UNITS};
 
+pub(crate) use cells::without_bounds;
 pub(super) use render::render;
 pub(super) use survey::{skipped, survey};
 
@@ -67,9 +69,14 @@ fn cut_world_units(metres: &str) -> String {
     world_units(&format!("least(greatest({metres}, -{h}), {h})"))
 }
 
-/// The columns that say where a projected geometry `m` lies in world units: `west, north`, and for boxes `east, south`. Each
+/// The columns that say where a projected geometry `m` lies in world units: `west, north`, and for boxes `east, south`; for
+/// members of cells `x, y`, which are no whole numbers. Each
 /// expression stands once: the planner would work out every mention again.
 fn world_columns(layer: &Layer) -> String {
+    if layer.cells.is_some() {
+        let [x, y] = cells::position(layer, "m");
+        return format!("{x} AS x, {y} AS y");
+    }
     if layer.shape.points {
         return format!("{} AS west, {} AS north", world_units("ST_X(m)"), world_units("-ST_Y(m)"));
     }
@@ -91,6 +98,9 @@ fn box_is_in_world() -> String {
 
 /// Whether the columns of [`world_columns`] lie in the world. NULL or false if the feature is to be skipped.
 fn is_in_world(layer: &Layer) -> String {
+    if layer.cells.is_some() {
+        return cells::is_in_world("x", "y");
+    }
     if layer.shape.points {
         return format!("west BETWEEN 0 AND {WORLD_UNITS} AND north BETWEEN 0 AND {WORLD_UNITS}");
     }
@@ -101,10 +111,34 @@ fn is_in_world(layer: &Layer) -> String {
 /// world belongs to its last unit.
 fn ends(layer: &Layer) -> [String; 4] {
     let columns =
-        if layer.shape.points { ["west", "north", "west", "north"] } else { ["west", "north", "east", "south"] };
+        if layer.draws_points() { ["west", "north", "west", "north"] } else { ["west", "north", "east", "south"] };
     columns.map(|column| format!("least({column}, {})", WORLD_UNITS - 1))
 }
 
 fn filter(layer: &Layer) -> String {
     layer.filter.as_ref().map(|filter| format!("AND ({filter}\n)")).unwrap_or_default()
+}
+
+/// The condition by which the spatial index finds the rows of an area, and what the area has to know for it.
+fn search(layer: &Layer) -> (String, String) {
+    if !(layer.shape.geography && layer.shape.points) {
+        return (format!("{} && oar_tiles_area.box", geometry(layer)), String::new());
+    }
+    // The index of a geography is asked by distance; the box then decides.
+    let column = &layer.geometry;
+    let search = format!(
+        "ST_DWithin({column}, oar_tiles_area.centre, oar_tiles_area.radius, false)
+            AND {column}::geometry && oar_tiles_area.box"
+    );
+    // Distances are measured within one reference system only.
+    let place = |x: &str, y: &str| format!("ST_SetSRID(ST_MakePoint({x}, {y}), {})::geography", layer.shape.srid);
+    let (centre, corner) = (place("(w + e) / 2", "(s + n) / 2"), place("w", "latitude"));
+    let around = format!(
+        ",
+        {centre} AS centre,
+        CASE WHEN e - w > 60 OR n - s > 60 THEN 2.1e7 ELSE 1000 + 1.1 * (
+            SELECT max(ST_Distance({centre}, {corner}, false))
+            FROM (VALUES (s), (n)) AS corner (latitude)) END AS radius"
+    );
+    (search, around)
 }

@@ -1,7 +1,8 @@
 //! The statement that renders: many tiles at once.
 
-use super::{ends, filter, geometry, is_in_world, projected, world_columns};
-use crate::postgis::layer::{Layer, quoted};
+use super::cells;
+use super::{ends, filter, is_in_world, projected, search, world_columns};
+use crate::postgis::layer::{Layer, Of, TilePart, quoted};
 use crate::tile::HALF_WORLD_METRES;
 
 /// Renders the tiles of some areas. Parameters, one array element an area: `$1` zoom, `$2` margin in world units, `$3..$6`
@@ -12,23 +13,22 @@ use crate::tile::HALF_WORLD_METRES;
 /// features are drawn, and the MVT layer; ordered by zoom, column and TMS row.
 pub(in crate::postgis) fn render(layer: &Layer) -> String {
     let Carried { values, names, row, order, arguments } = carried(layer);
-    let (search, around) = search(layer);
+    let (_, around) = search(layer);
     let (draw, few) = draw(layer);
     let [west, north, east, south] = ends(layer);
+    let (placed, in_world) = match &layer.cells {
+        None => (placed(layer, &values, &names), is_in_world(layer)),
+        Some(cells) => (cells::placed(layer, cells), "true".to_owned()),
+    };
+    let width = layer.cells.as_ref().map_or(0.0, |cells| cells.grid.size);
     format!(
         "WITH oar_tiles_area AS MATERIALIZED (
-    SELECT z, 32 - z AS shift, margin, ax0, ay0, ax1, ay1, ST_MakeEnvelope(w, s, e, n, {srid}) AS box{around}
-    FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) AS area (z, margin, ax0, ay0, ax1, ay1, w, s, e, n)
+    SELECT area, z, 32 - z AS shift, margin, ax0, ay0, ax1, ay1, {width:?}::float8 * (1::int8 << (32 - z)) AS width,
+        ST_MakeEnvelope(w, s, e, n, {srid}) AS box{around}
+    FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) WITH ORDINALITY
+        AS area (z, margin, ax0, ay0, ax1, ay1, w, s, e, n, area)
 ),
--- Candidates: every feature near an area, projected once, its place as whole numbers. OFFSET 0 keeps the planner from
--- working an expression out again wherever it is used.
-placed AS (
-    SELECT z, shift, margin, ax0, ay0, ax1, ay1, m, {world}{names}
-    FROM oar_tiles_area CROSS JOIN LATERAL (
-        SELECT {projected} AS m{values} FROM {relation} WHERE {search} {filter} OFFSET 0
-    ) AS near
-    OFFSET 0
-),
+{placed},
 -- The tiles of the area that a candidate touches: the planner's arithmetic, bit for bit.
 ranged AS (
     SELECT z, m,
@@ -58,11 +58,26 @@ SELECT drawn.tile, count(drawn.mvt_geometry), ST_AsMVT(feature.*, $11, $12, {arg
 FROM drawn CROSS JOIN LATERAL (SELECT {row}) AS feature
 GROUP BY drawn.tile",
         srid = layer.shape.srid,
+    )
+}
+
+/// The candidates of a layer whose rows are its features.
+fn placed(layer: &Layer, values: &str, names: &str) -> String {
+    let (search, _) = search(layer);
+    format!(
+        "-- Candidates: every feature near an area, projected once, its place as whole numbers. OFFSET 0 keeps the planner from
+-- working an expression out again wherever it is used.
+placed AS (
+    SELECT z, shift, margin, ax0, ay0, ax1, ay1, m, {world}{names}
+    FROM oar_tiles_area CROSS JOIN LATERAL (
+        SELECT {projected} AS m{values} FROM {relation} WHERE {search} {filter} OFFSET 0
+    ) AS near
+    OFFSET 0
+)",
         world = world_columns(layer),
         projected = projected(layer),
         relation = layer.relation,
         filter = filter(layer),
-        in_world = is_in_world(layer),
     )
 }
 
@@ -90,14 +105,22 @@ fn carried(layer: &Layer) -> Carried {
         arguments: literal(&geometry),
     };
     for (number, property) in layer.properties.iter().enumerate() {
-        let name = carried.carry(&property.sql, format!("p{number}"));
-        carried.row.push_str(&format!(", drawn.{name} AS {}", quoted(&property.name)));
+        let value = match property.of {
+            Of::Row | Of::Cell => format!("drawn.{}", carried.carry(&property.sql, format!("p{number}"))),
+            Of::Tile(part) => tile_part(part).to_owned(),
+        };
+        carried.row.push_str(&format!(", {value} AS {}", quoted(&property.name)));
     }
     if let Some(column) = &layer.feature_id {
         let name = carried.carry(&quoted(column), "feature_id".to_owned());
         let shown = free_name(layer, "feature_id");
         carried.row.push_str(&format!(", drawn.{name} AS {}", quoted(&shown)));
         carried.arguments.push_str(&format!(", {}", literal(&shown)));
+    }
+    if layer.cells.is_some() {
+        carried.names.push_str(", k0");
+        carried.order.push_str(", k0");
+        return carried;
     }
     for (number, column) in layer.key.iter().enumerate() {
         let name = carried.carry(&column.quoted, format!("k{number}"));
@@ -114,35 +137,20 @@ impl Carried {
     }
 }
 
-/// The condition by which the spatial index finds the rows of an area, and what the area has to know for it.
-fn search(layer: &Layer) -> (String, String) {
-    if !(layer.shape.geography && layer.shape.points) {
-        return (format!("{} && oar_tiles_area.box", geometry(layer)), String::new());
+/// A part of the address of a tile, from its number.
+fn tile_part(part: TilePart) -> &'static str {
+    match part {
+        TilePart::X => "(drawn.tile >> 29 & 536870911)::int4",
+        TilePart::Y => "((1 << (drawn.tile >> 58)::int4) - 1 - (drawn.tile & 536870911))::int4",
+        TilePart::Zoom => "(drawn.tile >> 58)::int4",
     }
-    // The index of a geography is asked by distance; the box then decides.
-    let column = &layer.geometry;
-    let search = format!(
-        "ST_DWithin({column}, oar_tiles_area.centre, oar_tiles_area.radius, false)
-            AND {column}::geometry && oar_tiles_area.box"
-    );
-    // Distances are measured within one reference system only.
-    let place = |x: &str, y: &str| format!("ST_SetSRID(ST_MakePoint({x}, {y}), {})::geography", layer.shape.srid);
-    let (centre, corner) = (place("(w + e) / 2", "(s + n) / 2"), place("w", "latitude"));
-    let around = format!(
-        ",
-        {centre} AS centre,
-        CASE WHEN e - w > 60 OR n - s > 60 THEN 2.1e7 ELSE 1000 + 1.1 * (
-            SELECT max(ST_Distance({centre}, {corner}, false))
-            FROM (VALUES (s), (n)) AS corner (latitude)) END AS radius"
-    );
-    (search, around)
 }
 
 /// The feature's geometry in the tile, and what a candidate has to carry along for it.
 fn draw(layer: &Layer) -> (String, &'static str) {
     let envelope = "ST_TileEnvelope(z, (xy >> 29)::int4, (xy & 536870911)::int4)";
     let draw = format!("ST_AsMVTGeom(m, {envelope}, $12, $13, true)");
-    if layer.shape.points {
+    if layer.draws_points() {
         return (draw, "");
     }
     // A large feature is a candidate in every tile of its box; clipping it costs far more than seeing that it is not

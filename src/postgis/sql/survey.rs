@@ -7,7 +7,8 @@ use crate::postgis::layer::Layer;
 /// the parameters `$1..$4`: arrays of west, south, east, north in the column's reference system.
 ///
 /// Points in a closed-form system give one column: the position, x in the upper and y in the lower half. Others give six:
-/// the box's two corners packed the same way, and the box in the column's own system. NULL where a row is skipped.
+/// the box's two corners packed the same way, and the box in the column's own system. Members of cells give their position as two
+/// doubles, and where no closed formula leads to them, that box. NULL where a row is skipped.
 pub(in crate::postgis) fn survey(layer: &Layer, boxes: usize) -> String {
     let g = geometry(layer);
     // One condition a box, each over parameters alone: the spatial index serves them.
@@ -15,18 +16,20 @@ pub(in crate::postgis) fn survey(layer: &Layer, boxes: usize) -> String {
         .map(|n| format!("{g} && ST_MakeEnvelope($1[{n}], $2[{n}], $3[{n}], $4[{n}], {})", layer.shape.srid))
         .collect();
     let near = if near.is_empty() { String::new() } else { format!("AND ({})", near.join(" OR ")) };
+    let (box_of, sides) = (
+        format!(", ST_XMin({g}) AS x0, ST_YMin({g}) AS y0, ST_XMax({g}) AS x1, ST_YMax({g}) AS y1"),
+        ", x0, y0, x1, y1",
+    );
     let [west, north, east, south] = ends(layer);
-    let (columns, inner, kept) = if layer.shape.is_closed_form() {
-        (String::new(), String::new(), "")
-    } else {
-        (
-            format!(", ({east} << 32) | {south}, x0, y0, x1, y1"),
-            format!(", ST_XMin({g}) AS x0, ST_YMin({g}) AS y0, ST_XMax({g}) AS x1, ST_YMax({g}) AS y1"),
-            ", x0, y0, x1, y1",
-        )
+    let place = if layer.cells.is_some() { "x".to_owned() } else { format!("({west} << 32) | {north}") };
+    let (columns, inner, kept) = match (layer.cells.is_some(), layer.is_found_by_area()) {
+        (true, true) => (", y".to_owned(), String::new(), ""),
+        (true, false) => (format!(", y{sides}"), box_of, sides),
+        (false, _) if layer.shape.is_closed_form() => (String::new(), String::new(), ""),
+        (false, _) => (format!(", ({east} << 32) | {south}{sides}"), box_of, sides),
     };
     format!(
-        "SELECT CASE WHEN {in_world} THEN ({west} << 32) | {north} END{columns}
+        "SELECT CASE WHEN {in_world} THEN {place} END{columns}
 FROM (
     SELECT {world}{kept}
     FROM (SELECT {projected} AS m{inner} FROM {relation} WHERE true {near} {filter} OFFSET 0) AS placed

@@ -1,0 +1,371 @@
+//! The layers of the tileset. One that is drawn otherwise at some zooms, its rows in cells or with fewer properties, becomes
+//! several, each for its own zooms, all with the number of the one.
+
+use std::num::NonZeroU64;
+
+use super::error::{ConfigError, nearest};
+use super::given::{Aggregate, Cluster, Draw, Given, Layer, LayerDefaults, Properties, Shape};
+use super::settings::{Check, LayerSettings};
+use crate::changes::TrackOptions;
+use crate::postgis::{Cells, LayerOptions, Property, PropertySource, TilePart};
+use crate::tile::{CellShape, Grid, Margin, Standing, Zoom, ZoomList};
+
+/// The most layers in one tile.
+const MOST_LAYERS: usize = 255;
+
+/// What a row of a cluster layer becomes where it is not alone, as map clients know it: the names are those of supercluster,
+/// which MapLibre uses.
+const CLUSTER: [(&str, &str); 4] = [
+    ("cluster", "true"),
+    ("cluster_id", "!cell!"),
+    ("point_count", "count(*)"),
+    (
+        "point_count_abbreviated",
+        "CASE WHEN count(*) >= 10000 THEN round(count(*) / 1000.0)::text || 'k'
+              WHEN count(*) >= 1000 THEN trim_scale(round(count(*) / 1000.0, 1))::text || 'k'
+              ELSE count(*)::text END",
+    ),
+];
+
+/// The width of a cluster's cell where none is given: 64 of the 512 pixels that map clients give a tile.
+const CLUSTER_SIZE: f64 = 1.0 / 8.0;
+
+/// What is drawn at some zooms.
+#[derive(Debug, Clone, PartialEq)]
+struct Band {
+    properties: Option<Vec<Property>>,
+    cells: Option<Cells>,
+}
+
+impl Check<'_> {
+    pub(super) fn layers(&self, given: &Given, only: &[String]) -> Result<Vec<LayerSettings>, ConfigError> {
+        let layers = self.present("layer", given.layer.as_ref())?;
+        if layers.is_empty() || layers.len() > MOST_LAYERS {
+            return Err(self.wrong("layer", format!("there are {} layers: write 1 to {MOST_LAYERS}", layers.len())));
+        }
+        let mut names: Vec<&str> = Vec::new();
+        for layer in layers {
+            if names.contains(&layer.name.as_str()) {
+                return Err(
+                    self.wrong("layer", format!("two layers are named \"{}\": give each its own name", layer.name))
+                );
+            }
+            names.push(&layer.name);
+        }
+        if let Some(wanted) = only.iter().find(|wanted| !names.contains(&wanted.as_str())) {
+            let hint = nearest(wanted, names.iter().copied());
+            let hint = hint.map_or_else(|| format!("there is {}", names.join(", ")), |hint| hint[2..].to_owned());
+            return Err(ConfigError::UnknownLayer { wanted: wanted.clone(), hint });
+        }
+        let mut settings = Vec::new();
+        let chosen = layers.iter().filter(|layer| only.is_empty() || only.contains(&layer.name));
+        for (number, layer) in (0..).zip(chosen) {
+            settings.append(&mut self.layer(number, layer, &given.layer_defaults)?);
+        }
+        Ok(settings)
+    }
+
+    /// The bands of one layer.
+    fn layer(&self, number: u16, layer: &Layer, defaults: &LayerDefaults) -> Result<Vec<LayerSettings>, ConfigError> {
+        let key = |field: &str| format!("layer[{}].{field}", layer.name);
+        let field = |field: &str, own: bool| if own { key(field) } else { format!("layer_defaults.{field}") };
+        let extent = self.present("layer_defaults.extent", layer.extent.or(defaults.extent))?;
+        let extent = self.within(&field("extent", layer.extent.is_some()), extent, 256..=65_536)?;
+        let buffer = self.present("layer_defaults.buffer", layer.buffer.or(defaults.buffer))?;
+        let buffer = self.within(&field("buffer", layer.buffer.is_some()), buffer, 0..=2 * extent)?;
+        let columns = layer.key.clone().unwrap_or_default();
+        if let Some(twice) = first_repeated(columns.iter()) {
+            return Err(self.wrong(&key("key"), format!("names the column \"{twice}\" twice: name each column once")));
+        }
+        let limit =
+            self.present("layer_defaults.max_tile_features", layer.max_tile_features.or(defaults.max_tile_features))?;
+        let limit = NonZeroU64::new(limit);
+        let zooms = self.present("layer_defaults.zoom", layer.zoom.as_ref().or(defaults.zoom.as_ref()).cloned())?;
+        let track: Vec<TrackOptions> = (layer.track.iter())
+            .map(|track| TrackOptions {
+                table: track.table.clone(),
+                schema: track.schema.clone(),
+                geometry: track.geometry.clone(),
+            })
+            .collect();
+        let on_large_tile =
+            self.present("layer_defaults.on_large_tile", layer.on_large_tile.or(defaults.on_large_tile))?;
+        let bands = self.bands(layer, &zooms, limit)?.into_iter().map(|(zooms, band)| LayerSettings {
+            options: LayerOptions {
+                name: layer.name.clone(),
+                number,
+                schema: layer.schema.clone(),
+                table: layer.table.clone(),
+                geometry: layer.geometry.clone(),
+                key: columns.clone(),
+                properties: band.properties,
+                feature_id: layer.feature_id.clone(),
+                filter: layer.filter.clone(),
+                zooms,
+                margin: Margin { extent, buffer },
+                cells: band.cells,
+            },
+            track: track.clone(),
+            max_tile_features: limit,
+            on_large_tile,
+        });
+        Ok(bands.collect())
+    }
+
+    /// What the layer draws at which zooms: together all of its zooms, in the order in which they begin.
+    fn bands(
+        &self,
+        layer: &Layer,
+        zooms: &ZoomList,
+        limit: Option<NonZeroU64>,
+    ) -> Result<Vec<(ZoomList, Band)>, ConfigError> {
+        let key = |field: &str| format!("layer[{}].{field}", layer.name);
+        let own =
+            layer.properties.as_ref().map(|properties| self.properties(&key("properties"), properties)).transpose()?;
+        let gathered = match (&layer.aggregate, &layer.cluster) {
+            (None, None) => None,
+            (Some(_), Some(_)) => {
+                let what = "stands beside [layer.aggregate]: a layer has one or the other".to_owned();
+                return Err(self.wrong(&key("cluster"), what));
+            }
+            (Some(aggregate), None) => {
+                let (cells, properties) = self.aggregate(&key("aggregate"), aggregate, limit)?;
+                let within = aggregate.zoom.clone();
+                Some((Band { cells: Some(cells), properties: Some(properties) }, within))
+            }
+            (None, Some(cluster)) => {
+                let (cells, properties) = self.cluster(&key("cluster"), cluster, own.as_deref(), limit)?;
+                Some((Band { cells: Some(cells), properties: Some(properties) }, cluster.zoom.clone()))
+            }
+        };
+        if let Some(column) = layer.feature_id.as_ref().filter(|_| gathered.is_some()) {
+            let what = format!("names the column \"{column}\", and a cell is no row: leave feature_id out");
+            return Err(self.wrong(&key("feature_id"), what));
+        }
+        let property_zooms = self.property_zooms(&key("property_zooms"), layer, own.as_deref())?;
+        let mut bands: Vec<(Vec<Zoom>, Band)> = Vec::new();
+        for zoom in zooms.iter() {
+            let band = match &gathered {
+                Some((band, within)) if within.as_ref().is_none_or(|within| within.contains(zoom)) => band.clone(),
+                _ => {
+                    let is_shown = |property: &&Property| {
+                        let list = property_zooms.iter().find(|(name, _)| *name == property.name);
+                        list.is_none_or(|(_, zooms)| zooms.contains(zoom))
+                    };
+                    let shown = own.as_ref().map(|own| own.iter().filter(is_shown).cloned().collect());
+                    Band { cells: None, properties: shown }
+                }
+            };
+            match bands.iter_mut().find(|(_, other)| *other == band) {
+                Some((zooms, _)) => zooms.push(zoom),
+                None => bands.push((vec![zoom], band)),
+            }
+        }
+        let plain = bands.iter().any(|(_, band)| band.cells.is_none());
+        if layer.aggregate.is_some() && own.is_some() && !plain {
+            let what = "are those of single rows, and the layer is aggregated at all its zooms: write them into [layer.aggregate], or give that a zoom of its own";
+            return Err(self.wrong(&key("properties"), what.to_owned()));
+        }
+        Ok(bands.into_iter().filter_map(|(zooms, band)| Some((ZoomList::of(zooms)?, band))).collect())
+    }
+
+    /// The zooms of properties that are not shown at all of the layer's.
+    fn property_zooms(
+        &self,
+        key: &str,
+        layer: &Layer,
+        own: Option<&[Property]>,
+    ) -> Result<Vec<(String, ZoomList)>, ConfigError> {
+        let Some(table) = &layer.property_zooms else { return Ok(Vec::new()) };
+        let Some(own) = own else {
+            return Err(self.wrong(key, "needs properties: name those of the layer, too".to_owned()));
+        };
+        let mut found = Vec::new();
+        for (name, zooms) in table {
+            if !own.iter().any(|property| property.name == *name) {
+                let hint = nearest(name, own.iter().map(|property| property.name.as_str())).unwrap_or_default();
+                return Err(self.wrong(key, format!("names \"{name}\", which is none of the layer's properties{hint}")));
+            }
+            let text = match zooms {
+                toml::Value::String(text) => text.clone(),
+                toml::Value::Integer(number) => number.to_string(),
+                _ => return Err(self.wrong(key, format!("the value of \"{name}\" is no zoom list: write \"10-22\""))),
+            };
+            found.push((name.clone(), text.parse().map_err(|error| self.wrong(key, format!("\"{name}\": {error}")))?));
+        }
+        Ok(found)
+    }
+
+    fn aggregate(
+        &self,
+        key: &str,
+        aggregate: &Aggregate,
+        limit: Option<NonZeroU64>,
+    ) -> Result<(Cells, Vec<Property>), ConfigError> {
+        let shape = match aggregate.cell {
+            Shape::Square => CellShape::Square,
+            Shape::Hexagon => CellShape::Hexagon,
+        };
+        let standing = match aggregate.draw {
+            Draw::Center => Standing::Center,
+            Draw::Centroid => Standing::Centroid,
+            Draw::Polygon => Standing::Polygon,
+        };
+        let grid = Grid { shape, size: aggregate.size.0, standing };
+        self.size(&format!("{key}.size"), &grid, limit)?;
+        let having = aggregate.having.clone();
+        if let Some(having) = &having {
+            self.placeholders(&format!("{key}.having"), having, known(shape))?;
+        }
+        let properties = self.aggregates(&format!("{key}.properties"), &aggregate.properties, shape)?;
+        Ok((Cells { grid, having, keeps_lone: false }, properties))
+    }
+
+    fn cluster(
+        &self,
+        key: &str,
+        cluster: &Cluster,
+        own: Option<&[Property]>,
+        limit: Option<NonZeroU64>,
+    ) -> Result<(Cells, Vec<Property>), ConfigError> {
+        let Some(own) = own else {
+            let what = "needs the layer's properties: those that a facility alone in its cell is drawn with".to_owned();
+            return Err(self.wrong(key, what));
+        };
+        let size = cluster.size.map_or(CLUSTER_SIZE, |size| size.0);
+        let grid = Grid { shape: CellShape::Square, size, standing: Standing::Centroid };
+        self.size(&format!("{key}.size"), &grid, limit)?;
+        let aggregate = |(name, sql): (&str, &str)| Property {
+            name: name.to_owned(),
+            source: PropertySource::Aggregate(sql.to_owned()),
+        };
+        let mut properties: Vec<Property> = CLUSTER.into_iter().map(aggregate).collect();
+        if let Some(further) = &cluster.properties {
+            properties.append(&mut self.aggregates(&format!("{key}.properties"), further, CellShape::Square)?);
+        }
+        properties.extend_from_slice(own);
+        if let Some(twice) = first_repeated(properties.iter().map(|property| &property.name)) {
+            let what =
+                format!("\"{twice}\" is a property of clusters and of single rows: give one of them another name");
+            return Err(self.wrong(key, what));
+        }
+        Ok((Cells { grid, having: None, keeps_lone: true }, properties))
+    }
+
+    /// Checks the width of cells against what a tile may hold.
+    fn size(&self, key: &str, grid: &Grid, limit: Option<NonZeroU64>) -> Result<(), ConfigError> {
+        let size = grid.size;
+        if !(Grid::SMALLEST..=1.0).contains(&size) {
+            let what = format!("{size} of a tile is out of range: write 1/128 to 1, such as \"1/8\"");
+            return Err(self.wrong(key, what));
+        }
+        if grid.shape == CellShape::Square && size.log2().fract() != 0.0 {
+            let what = format!(
+                "{size} of a tile is no power of two, and squares must nest in tiles: write 1, \"1/2\", \"1/4\", … \"1/128\""
+            );
+            return Err(self.wrong(key, what));
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "at most 128 squared, and a little"
+        )]
+        let cells = match grid.shape {
+            CellShape::Square => 1.0 / (size * size),
+            CellShape::Hexagon => 2.0 / (3.0_f64.sqrt() * size * size),
+        }
+        .ceil() as u64;
+        match limit.filter(|limit| cells > limit.get()) {
+            Some(limit) => {
+                let what = format!(
+                    "cells of {size} of a tile are too small: a tile may hold {cells} of them, and max_tile_features is {limit}. Write a greater fraction, or raise max_tile_features"
+                );
+                Err(self.wrong(key, what))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Properties that are aggregates.
+    fn aggregates(&self, key: &str, table: &toml::Table, shape: CellShape) -> Result<Vec<Property>, ConfigError> {
+        let mut properties = self.properties(key, &Properties::Expressions(table.clone()))?;
+        for property in &mut properties {
+            if let PropertySource::Expression(sql) = &property.source {
+                self.placeholders(key, sql, known(shape))?;
+                property.source = PropertySource::Aggregate(sql.clone());
+            }
+        }
+        Ok(properties)
+    }
+
+    /// Refuses names between exclamation marks that mean nothing here.
+    fn placeholders(&self, key: &str, sql: &str, known: &[&str]) -> Result<(), ConfigError> {
+        match placeholders(sql).find(|name| !known.contains(name)) {
+            Some(name) => {
+                let known: Vec<String> = known.iter().map(|name| format!("!{name}!")).collect();
+                let what = format!("!{name}! is no placeholder here: there is {}", known.join(", "));
+                Err(self.wrong(key, what))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn properties(&self, key: &str, properties: &Properties) -> Result<Vec<Property>, ConfigError> {
+        let properties: Vec<Property> = match properties {
+            Properties::Columns(names) => names
+                .iter()
+                .map(|name| Property { name: name.clone(), source: PropertySource::Column(name.clone()) })
+                .collect(),
+            Properties::Expressions(table) => table
+                .iter()
+                .map(|(name, sql)| match sql {
+                    toml::Value::String(sql) => Ok(Property { name: name.clone(), source: expression(sql) }),
+                    _ => Err(self
+                        .wrong(key, format!("the value of \"{name}\" is no text: write an SQL expression in quotes"))),
+                })
+                .collect::<Result<_, _>>()?,
+        };
+        if let Some(twice) = first_repeated(properties.iter().map(|property| &property.name)) {
+            return Err(self.wrong(key, format!("names \"{twice}\" twice: name each property once")));
+        }
+        // PostgreSQL cuts longer names off, and two might become one.
+        if let Some(long) = properties.iter().find(|property| property.name.len() > 63) {
+            return Err(self.wrong(key, format!("the name \"{}\" is longer than 63 bytes: shorten it", long.name)));
+        }
+        Ok(properties)
+    }
+}
+
+/// What an aggregate may name of its cell: its bounds, and a square's number.
+const CELL: [&str; 5] = ["xmin", "ymin", "xmax", "ymax", "cell"];
+
+fn known(shape: CellShape) -> &'static [&'static str] {
+    match shape {
+        CellShape::Square => &CELL,
+        CellShape::Hexagon => &CELL[..4],
+    }
+}
+
+/// The address of the tile, or SQL.
+fn expression(sql: &str) -> PropertySource {
+    match sql.trim() {
+        "!x!" => PropertySource::Tile(TilePart::X),
+        "!y!" => PropertySource::Tile(TilePart::Y),
+        "!zoom!" => PropertySource::Tile(TilePart::Zoom),
+        _ => PropertySource::Expression(sql.to_owned()),
+    }
+}
+
+/// The names that stand between exclamation marks.
+fn placeholders(sql: &str) -> impl Iterator<Item = &str> {
+    let is_name = |part: &&str| !part.is_empty() && part.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    // The first part and the last stand outside.
+    let parts: Vec<&str> = sql.split('!').collect();
+    let inner = parts.len().saturating_sub(2);
+    parts.into_iter().skip(1).take(inner).filter(is_name)
+}
+
+fn first_repeated<'a>(names: impl Iterator<Item = &'a String>) -> Option<&'a String> {
+    let mut seen = std::collections::HashSet::new();
+    names.into_iter().find(|name| !seen.insert(*name))
+}

@@ -1,0 +1,234 @@
+//! Cells: what lies in one is shown as one feature.
+//!
+//! Grids are anchored to the world, not to tiles, so that a cell reads the same in every tile that shows it. The database works
+//! out the same numbers from the same positions by the same operations (`postgis/sql/cells.rs`): additions, products and
+//! floors of doubles give the same bits here and there (IEEE 754).
+
+use super::{WORLD_UNITS, Zoom};
+
+/// The shape of a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CellShape {
+    /// Squares along the tiles' edges; those of one zoom nest four to one in those of the zoom above.
+    Square,
+    /// Regular hexagons with a corner in the north and the south. The lowest corners lie at (i·w, j·√3·w) and
+    /// ((i+½)·w, (j+½)·√3·w), counted in EPSG:3857 from its origin, for a width w and all whole i and j.
+    Hexagon,
+}
+
+/// What stands for a cell in a tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// A point in its middle.
+    Center,
+    /// A point at the mean position of its members.
+    Centroid,
+    /// The cell itself.
+    Polygon,
+}
+
+/// A grid of cells at each zoom.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Grid {
+    /// The cells' shape.
+    pub shape: CellShape,
+    /// A cell's width, as a fraction of a tile: [`Grid::SMALLEST`] to 1, for squares a power of two.
+    pub size: f64,
+    /// What stands for a cell.
+    pub standing: Standing,
+}
+
+/// A cell of a grid at a zoom. Squares are counted from the north-west corner of the world, hexagons in half steps from its
+/// middle: their numbers are both even or both odd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Cell {
+    /// Column, growing east.
+    pub a: i64,
+    /// Row; of squares growing south, of hexagons growing north.
+    pub b: i64,
+}
+
+impl Cell {
+    /// Added to both numbers to make them positive.
+    pub const OFFSET: i64 = 1 << 30;
+
+    /// The cell as one number: its column above bit 32, its row below.
+    #[must_use]
+    pub const fn code(self) -> i64 {
+        (self.a + Cell::OFFSET) << 32 | (self.b + Cell::OFFSET)
+    }
+}
+
+/// 1/√3.
+pub const INVERSE_SQRT_3: f64 = 0.577_350_269_189_625_8;
+/// √3.
+pub const SQRT_3: f64 = 1.732_050_807_568_877_2;
+/// How far the middle of a hexagon lies above its lowest corner, as a share of √3 widths.
+pub const THIRD: f64 = 1.0 / 3.0;
+/// Where the axes of EPSG:3857 cross, in world units.
+pub const MIDDLE: f64 = 2_147_483_648.0;
+/// Positions on the eastern or southern edge of the world belong to its last unit.
+pub const LAST_UNIT: f64 = 4_294_967_295.0;
+
+impl Grid {
+    /// The smallest cell, as a fraction of a tile.
+    pub const SMALLEST: f64 = 1.0 / 128.0;
+
+    /// A cell's width at a zoom, in world units.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a power of two")]
+    pub fn width(&self, zoom: Zoom) -> f64 {
+        self.size * (WORLD_UNITS >> zoom.get()) as f64
+    }
+
+    /// The cell that a position (x, y in world units, inside the world) lies in.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^30 cells along the world")]
+    pub fn cell(&self, zoom: Zoom, [x, y]: [f64; 2]) -> Cell {
+        let (x, y, width) = (x.min(LAST_UNIT), y.min(LAST_UNIT), self.width(zoom));
+        match self.shape {
+            CellShape::Square => Cell { a: (x / width).floor() as i64, b: (y / width).floor() as i64 },
+            CellShape::Hexagon => {
+                // The middles of the hexagons are two rectangular lattices; in these units both have steps of one.
+                let s = (x - MIDDLE) / width;
+                let t = (MIDDLE - y) / width * INVERSE_SQRT_3 - THIRD;
+                let (s0, t0) = ((s + 0.5).floor(), (t + 0.5).floor());
+                let (s1, t1) = (s.floor(), t.floor());
+                let (ds0, dt0, ds1, dt1) = (s - s0, t - t0, s - s1 - 0.5, t - t1 - 0.5);
+                if ds0 * ds0 + 3.0 * (dt0 * dt0) <= ds1 * ds1 + 3.0 * (dt1 * dt1) {
+                    Cell { a: 2 * s0 as i64, b: 2 * t0 as i64 }
+                } else {
+                    Cell { a: 2 * s1 as i64 + 1, b: 2 * t1 as i64 + 1 }
+                }
+            }
+        }
+    }
+
+    /// The middle of a cell in world units. A hexagon at the edge of the world may have it outside.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "there are fewer than 2^31 cells along the world")]
+    pub fn middle(&self, zoom: Zoom, Cell { a, b }: Cell) -> [f64; 2] {
+        let width = self.width(zoom);
+        match self.shape {
+            CellShape::Square => [(a as f64 + 0.5) * width, (b as f64 + 0.5) * width],
+            CellShape::Hexagon => [MIDDLE + a as f64 * 0.5 * width, MIDDLE - (b as f64 * 0.5 + THIRD) * SQRT_3 * width],
+        }
+    }
+
+    /// The box around a cell, in world units: west, north, east, south. Cut to the world.
+    #[must_use]
+    pub fn bounds(&self, zoom: Zoom, cell: Cell) -> [u32; 4] {
+        let ([x, y], width) = (self.middle(zoom, cell), self.width(zoom));
+        let (across, along) = match self.shape {
+            CellShape::Square => (width * 0.5, width * 0.5),
+            CellShape::Hexagon => (width * 0.5, width * INVERSE_SQRT_3),
+        };
+        [x - across, y - along, x + across, y + along].map(unit)
+    }
+
+    /// Where what stands for a cell may lie, whatever its members are; for a middle or the cell itself, where it lies.
+    #[must_use]
+    pub fn shown(&self, zoom: Zoom, cell: Cell) -> [u32; 4] {
+        match self.standing {
+            Standing::Center => unit_of(self.middle(zoom, cell)),
+            Standing::Centroid | Standing::Polygon => self.bounds(zoom, cell),
+        }
+    }
+
+    /// At least as far as the members of a cell lie from each other and from what stands for it, in world units.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "a cell is no larger than the world")]
+    pub fn reach(&self, zoom: Zoom) -> i64 {
+        let width = self.width(zoom);
+        let longest = match self.shape {
+            CellShape::Square => width,
+            CellShape::Hexagon => width * 2.0 * INVERSE_SQRT_3,
+        };
+        longest.ceil() as i64 + 1
+    }
+}
+
+/// The box of a single position.
+pub(crate) fn unit_of([x, y]: [f64; 2]) -> [u32; 4] {
+    let (x, y) = (unit(x), unit(y));
+    [x, y, x, y]
+}
+
+/// The world unit in which a coordinate lies, cut to the world.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "cut to 0..=2^32 - 1 before")]
+fn unit(coordinate: f64) -> u32 {
+    coordinate.floor().clamp(0.0, LAST_UNIT) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn zoom(level: u8) -> Zoom {
+        Zoom::new(level).unwrap()
+    }
+
+    fn grid(shape: CellShape, size: f64) -> Grid {
+        Grid { shape, size, standing: Standing::Center }
+    }
+
+    /// Positions all over the world, the same in every run.
+    fn positions() -> impl Iterator<Item = [f64; 2]> {
+        let spread = |i: u32, by: u32| f64::from(i.wrapping_mul(by)) + f64::from(i % 7) / 7.0;
+        (1..20_000).map(move |i| [spread(i, 2_654_435_761), spread(i, 40_503_971)])
+    }
+
+    #[test]
+    fn squares_nest_four_to_one() {
+        let squares = grid(CellShape::Square, 0.125);
+        for at in positions() {
+            let (outer, inner) = (squares.cell(zoom(5), at), squares.cell(zoom(6), at));
+            assert_eq!((inner.a >> 1, inner.b >> 1), (outer.a, outer.b));
+            let [west, north, east, south] = squares.bounds(zoom(6), inner);
+            let [x, y, _, _] = unit_of(at);
+            assert!((west..=east).contains(&x) && (north..=south).contains(&y));
+        }
+    }
+
+    #[test]
+    fn a_position_lies_in_the_hexagon_with_the_nearest_middle() {
+        let hexagons = grid(CellShape::Hexagon, 0.125);
+        let width = hexagons.width(zoom(4));
+        let distance = |[x0, y0]: [f64; 2], [x1, y1]: [f64; 2]| (x0 - x1).hypot(y0 - y1) / width;
+        for at in positions() {
+            let cell = hexagons.cell(zoom(4), at);
+            assert_eq!((cell.a ^ cell.b) & 1, 0);
+            let own = distance(at, hexagons.middle(zoom(4), cell));
+            assert!(own <= INVERSE_SQRT_3 + 1e-9, "{at:?} is {own} widths from its middle");
+            for (a, b) in [(2, 0), (-2, 0), (1, 1), (1, -1), (-1, 1), (-1, -1)] {
+                let other = Cell { a: cell.a + a, b: cell.b + b };
+                assert!(own <= distance(at, hexagons.middle(zoom(4), other)) + 1e-9, "{at:?} {cell:?} {other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn hexagons_stand_where_they_are_said_to() {
+        let hexagons = grid(CellShape::Hexagon, 0.125);
+        let width = hexagons.width(zoom(3));
+        // The lowest corner of the hexagon (0, 0) is the origin; its middle lies a corner's distance north of it.
+        let [x, y] = hexagons.middle(zoom(3), Cell { a: 0, b: 0 });
+        assert!((x - MIDDLE).abs() < 1e-3 && (MIDDLE - y - width * INVERSE_SQRT_3).abs() < 1e-3, "{x} {y}");
+        let [west, north, east, south] = hexagons.bounds(zoom(3), Cell { a: 0, b: 0 }).map(f64::from);
+        assert_eq!((west, east, south), (MIDDLE - width / 2.0, MIDDLE + width / 2.0, MIDDLE));
+        assert!((south - north - 2.0 * width * INVERSE_SQRT_3).abs() < 2.0);
+        // The origin is a corner of three.
+        let cell = hexagons.cell(zoom(3), [MIDDLE, MIDDLE - 10.0]);
+        assert_eq!(cell, Cell { a: 0, b: 0 });
+        assert_eq!(hexagons.cell(zoom(3), [MIDDLE + width, MIDDLE - 10.0]), Cell { a: 2, b: 0 });
+        assert_eq!(hexagons.cell(zoom(3), [MIDDLE + 10.0, MIDDLE + 1e6]), Cell { a: 1, b: -1 });
+    }
+
+    #[test]
+    fn numbers_of_cells_stay_apart_and_positive() {
+        let smallest = grid(CellShape::Hexagon, Grid::SMALLEST);
+        let corners = [[0.0, 0.0], [LAST_UNIT, 0.0], [0.0, LAST_UNIT], [2.0 * MIDDLE, 2.0 * MIDDLE]];
+        let codes: std::collections::BTreeSet<i64> = corners.map(|at| smallest.cell(Zoom::MAX, at).code()).into();
+        assert!(codes.len() == 4 && codes.iter().all(|code| *code > 0), "{codes:?}");
+    }
+}
