@@ -88,6 +88,7 @@ impl LayerProbe<'_> {
             zooms: options.zooms.clone(),
             margin: options.margin,
             cells: options.cells.clone(),
+            counted: None,
             columns: relation
                 .columns
                 .iter()

@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 
 use super::error::{Error, place_of};
 use super::layer::Layer;
-use super::session::{Database, Session};
+use super::session::{Database, Param, Session};
 use super::snapshot::Snapshot;
 use super::sql;
 use super::survey::area_box;
@@ -100,7 +100,8 @@ impl Renderer {
         };
         #[expect(clippy::cast_possible_wrap, reason = "checked when the configuration was read: both stay below 2^20")]
         let (extent, buffer) = (layer.margin.extent as i32, layer.margin.buffer as i32);
-        let params = [
+        let cells = CellColumns::bind(layer, number, areas);
+        let mut params: Vec<Param<'_>> = vec![
             (&bound.zooms as _, Type::INT4_ARRAY),
             (&bound.margins as _, Type::INT8_ARRAY),
             (&bound.x0 as _, Type::INT8_ARRAY),
@@ -115,6 +116,9 @@ impl Renderer {
             (&extent as _, Type::INT4),
             (&buffer as _, Type::INT4),
         ];
+        if let Some(cells) = &cells {
+            params.extend(cells.0.iter().map(|column| -> Param<'_> { (column as _, Type::INT8_ARRAY) }));
+        }
         let mut found = 0;
         let count = |row: &Row| {
             found += 1;
@@ -306,6 +310,32 @@ impl Areas {
         }
         bound
     }
+}
+
+/// The counted cells that some areas may show, as a statement's arrays: the place of the area, counted from 1, the code, the
+/// count, and where the cell stands.
+struct CellColumns([Vec<i64>; 5]);
+
+impl CellColumns {
+    /// `None` if the layer's cells are not counted.
+    fn bind(layer: &Layer, number: usize, areas: &[Area]) -> Option<CellColumns> {
+        let (counted, grid) = (layer.counted.as_ref()?, layer.grid()?);
+        let mut columns = CellColumns(Default::default());
+        let searched = areas.iter().filter(|area| is_searched(area, number));
+        for (place, area) in (1..).zip(searched) {
+            for cell in counted.near(&grid, &area.rect, layer.margin.units(area.rect.zoom)) {
+                let [west, north, _, _] = cell.world.map(i64::from);
+                let values = [place, cell.code, cell.members.cast_signed(), west, north];
+                columns.0.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
+            }
+        }
+        Some(columns)
+    }
+}
+
+/// Whether a layer may have features in an area.
+fn is_searched(area: &Area, layer: usize) -> bool {
+    !matches!(area.search.get(layer), Some(SearchBox::Nothing) | None)
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ mod support;
 mod bad_database;
 mod bad_input;
 mod bad_layers;
+mod cells;
 mod command_line;
 mod copy;
 mod directory_faults;
