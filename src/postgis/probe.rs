@@ -98,6 +98,15 @@ impl LayerProbe<'_> {
         };
         self.types(&mut layer, &relation).await?;
         layer.shape = self.shape(&layer, geometry, &relation).await?;
+        if layer.cells.as_ref().is_some_and(|cells| cells.keeps_lone) && !layer.shape.points {
+            return Err(self.error(
+                format!(
+                    "the geometries in {} of {} are not all points, and only points are clustered",
+                    layer.geometry, layer.relation
+                ),
+                "Leave the others out with where, or draw the layer in cells with [layer.aggregate]".to_owned(),
+            ));
+        }
         self.unique_key(&layer, &relation).await?;
         if relation.kind == RelationKind::Stored && !relation.spatial_indexes.contains(&geometry.name) {
             self.warnings.push(format!(

@@ -22,6 +22,7 @@
 
 mod support;
 
+mod bad_cells;
 mod bad_database;
 mod bad_input;
 mod bad_layers;
