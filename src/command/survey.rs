@@ -64,6 +64,7 @@ pub(super) async fn prepare(
             margin: layer.margin(),
             max_tile_features: settings.max_tile_features,
             places: surveyed.places,
+            rows: surveyed.gathered,
         });
         layers.push(layer.with_counts(surveyed.counted));
     }

@@ -41,8 +41,8 @@ impl Touching {
 struct Run {
     start: u64,
     tiles: u64,
-    /// Pairs of a feature and a tile, for each tile.
-    features: u64,
+    /// Pairs of a feature and a tile, for each tile, by what they weigh.
+    weight: u64,
 }
 
 /// A rectangle of the batch in hand.
@@ -61,7 +61,7 @@ struct OpenArea {
 struct Open {
     areas: Vec<OpenArea>,
     tiles: u64,
-    features: u64,
+    weight: u64,
     layers: Vec<LayerCount>,
 }
 
@@ -73,6 +73,8 @@ pub(super) struct Cutter<'a> {
     parts: &'a [TileRect],
     /// How many pairs of a feature and a tile a batch should hold.
     target: u64,
+    /// What a feature of each layer weighs.
+    weights: Vec<u64>,
     /// Whether a layer finds its features by the boxes of those planned rather than by the area.
     searches_by_members: bool,
     column: Vec<Run>,
@@ -89,6 +91,7 @@ impl<'a> Cutter<'a> {
             layers,
             parts,
             target,
+            weights: layers.iter().map(|layer| layer.weight(zoom)).collect(),
             searches_by_members: layers.iter().any(|layer| layer.places.at(zoom).has_sources()),
             column: Vec::new(),
             counts: Vec::new(),
@@ -104,7 +107,8 @@ impl<'a> Cutter<'a> {
             self.end_column();
         }
         let features = touched.counts.iter().sum();
-        self.column.push(Run { start: touched.start, tiles: touched.tiles, features });
+        let weight = touched.counts.iter().zip(&self.weights).map(|(count, weight)| count * weight).sum();
+        self.column.push(Run { start: touched.start, tiles: touched.tiles, weight });
         self.counts.extend_from_slice(touched.counts);
         let first = self.touching.len();
         self.touching.resize(first + self.layers.len(), Touching::NONE);
@@ -170,8 +174,8 @@ impl<'a> Cutter<'a> {
     fn end_column(&mut self) {
         let column = std::mem::take(&mut self.column);
         let (counts, touching) = (std::mem::take(&mut self.counts), std::mem::take(&mut self.touching));
-        let cost: u64 = column.iter().map(|run| run.tiles * run.features).sum();
-        if self.open.as_ref().is_some_and(|open| open.features + cost > self.target) {
+        let cost: u64 = column.iter().map(|run| run.tiles * run.weight).sum();
+        if self.open.as_ref().is_some_and(|open| open.weight + cost > self.target) {
             self.close();
         }
         // A column a little over the target stays whole.
@@ -179,11 +183,11 @@ impl<'a> Cutter<'a> {
         let layers = self.layers.len();
         for (number, run) in column.iter().enumerate() {
             let (counts, touching) = (&counts[number * layers..][..layers], &touching[number * layers..][..layers]);
-            let piece = if split { (self.target / run.features).clamp(1, run.tiles) } else { run.tiles };
+            let piece = if split { (self.target / run.weight).clamp(1, run.tiles) } else { run.tiles };
             let mut done = 0;
             while done < run.tiles {
                 let tiles = piece.min(run.tiles - done);
-                let full = |open: &Open| open.features + tiles * run.features > self.target;
+                let full = |open: &Open| open.weight + tiles * run.weight > self.target;
                 if split && self.open.as_ref().is_some_and(full) {
                     self.close();
                 }
@@ -207,7 +211,7 @@ impl<'a> Cutter<'a> {
         let open = self.open.get_or_insert_with(|| Open {
             areas: Vec::new(),
             tiles: 0,
-            features: 0,
+            weight: 0,
             layers: vec![LayerCount::default(); counts.len()],
         });
         let at = open.areas.iter().position(|area| area.part == part).unwrap_or_else(|| {
@@ -221,7 +225,7 @@ impl<'a> Cutter<'a> {
         open.tiles += tiles;
         for (layer, count) in counts.iter().enumerate() {
             if *count > 0 {
-                open.features += tiles * count;
+                open.weight += tiles * count * self.weights[layer];
                 open.layers[layer].tiles += tiles;
                 open.layers[layer].features += tiles * count;
                 area.touching[layer].join(&touching[layer]);

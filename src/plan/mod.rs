@@ -31,6 +31,19 @@ pub struct PlanLayer {
     pub max_tile_features: Option<NonZeroU64>,
     /// Where its features lie.
     pub places: Places,
+    /// The rows that have to be gathered for its features, where these are cells.
+    pub rows: Option<u64>,
+}
+
+/// Rows that are gathered in cells and thrown away cost a fraction of a feature.
+const ROWS_A_FEATURE: u64 = 4;
+
+impl PlanLayer {
+    /// What a feature at a zoom costs, in features that are rows.
+    fn weight(&self, zoom: Zoom) -> u64 {
+        let cells = self.places.at(zoom).len().max(1) as u64;
+        self.rows.map_or(1, |rows| rows / (ROWS_A_FEATURE * cells)).max(1)
+    }
 }
 
 /// A tile and how many features touch it.

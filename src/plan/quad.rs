@@ -58,7 +58,8 @@ impl<'a> Quarterer<'a> {
     fn pairs(&self, members: &[Member], parts: &[TileRect]) -> u64 {
         let of_one = |member: &Member| {
             let tiles = self.tiles(*member);
-            parts.iter().filter_map(|part| part.common(&tiles)).map(|inside| inside.tiles()).sum::<u64>()
+            let pairs = parts.iter().filter_map(|part| part.common(&tiles)).map(|inside| inside.tiles()).sum::<u64>();
+            pairs * self.layers[usize::from(member.0)].weight(self.zoom)
         };
         members.iter().map(of_one).sum()
     }

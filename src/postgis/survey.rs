@@ -34,6 +34,8 @@ pub struct Surveyed {
     pub places: Places,
     /// The cells, where nothing else has to be known of them.
     pub counted: Option<Arc<CellCounts>>,
+    /// The rows that have to be gathered in cells when they are rendered.
+    pub gathered: Option<u64>,
     /// Rows that were left out.
     pub skipped: Vec<Skipped>,
 }
@@ -49,7 +51,12 @@ pub async fn survey(
     zooms: &ZoomList,
 ) -> Result<Surveyed, Error> {
     if !zooms.iter().any(|zoom| layer.zooms.contains(zoom)) {
-        return Ok(Surveyed { places: Places::ByZoom(BTreeMap::new()), counted: None, skipped: Vec::new() });
+        return Ok(Surveyed {
+            places: Places::ByZoom(BTreeMap::new()),
+            counted: None,
+            gathered: None,
+            skipped: Vec::new(),
+        });
     }
     let place = format!("layer \"{}\", reading where its features lie", layer.name);
     let boxes = search_boxes(layer, coverage, zooms);
@@ -69,14 +76,16 @@ pub async fn survey(
         Ok(())
     };
     snapshot.keeper.each(&place, &statement, &params, each).await.map_err(|error| explained(error, layer))?;
-    let mut counted = None;
+    let (mut counted, mut gathered) = (None, None);
     let places = match layer.grid() {
         Some(grid) => {
             let zooms: Vec<Zoom> = zooms.iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
+            let rows = members.at.len() as u64;
             let gathering = tokio::task::spawn_blocking(move || members.gathered(&grid, &zooms));
             let (places, counts) =
                 gathering.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
             counted = sql::needs_only_counts(layer).then(|| Arc::new(counts));
+            gathered = counted.is_none().then_some(rows);
             places
         }
         None if layer.shape.is_closed_form() => Places::Same(Footprints::Points(points)),
@@ -89,7 +98,7 @@ pub async fn survey(
             skipped.push(Skipped { reason: row.get(0), rows: rows.cast_unsigned(), examples: row.get(2) });
         }
     }
-    Ok(Surveyed { places, counted, skipped })
+    Ok(Surveyed { places, counted, gathered, skipped })
 }
 
 /// Where the geometries of another relation lie, as the layer places its own. The relation is an item of a FROM list, the geometries are in the layer's reference system, of any kind.

@@ -2,46 +2,55 @@
 
 use super::support::{Db, OldTarget};
 
-#[test]
-fn cells_that_do_not_fit_are_refused_with_what_to_write() {
+const LAYER: &str = "[[layer]]\nname = \"mills\"\ntable = \"api_facility\"\ngeometry = \"location\"\n";
+const LINES: &str = "[[layer]]\nname = \"mills\"\ntable = \"lines\"\nproperties = [\"id\"]\n";
+const COUNT: &str = "properties = { count = \"count(*)\" }\n";
+
+/// Layers with what follows them, and what their refusal has to say.
+#[track_caller]
+fn refused(cases: &[(&str, String, &[&str])]) {
     let db = Db::with_facilities(20);
     db.run(
         "CREATE TABLE lines (id int PRIMARY KEY, g geometry(LineString, 4326)); CREATE INDEX ON lines USING gist (g)",
     );
     let old = OldTarget::new();
-    let layer = "[[layer]]\nname = \"mills\"\ntable = \"api_facility\"\ngeometry = \"location\"\n";
-    let lines = "[[layer]]\nname = \"mills\"\ntable = \"lines\"\nproperties = [\"id\"]\n";
-    let count = "properties = { count = \"count(*)\" }\n";
-    for (before, cells, texts) in [
+    for (before, cells, texts) in cases {
+        old.refuses_config(&db.url, &format!("{before}{cells}"), &["--zoom", "0-4"], 2, texts);
+    }
+}
+
+#[test]
+fn cells_that_do_not_fit_are_refused_with_what_to_write() {
+    refused(&[
         (
-            layer,
-            format!("[layer.aggregate]\ncell = \"circle\"\nsize = \"1/8\"\n{count}"),
+            LAYER,
+            format!("[layer.aggregate]\ncell = \"circle\"\nsize = \"1/8\"\n{COUNT}"),
             &["line 6: unknown variant `circle`, expected `square` or `hexagon`"][..],
         ),
         (
-            layer,
-            format!("[layer.aggregate]\ncell = \"hexagon\"\nsize = \"an eighth\"\n{count}"),
+            LAYER,
+            format!("[layer.aggregate]\ncell = \"hexagon\"\nsize = \"an eighth\"\n{COUNT}"),
             &["line 7: \"an eighth\" is no fraction: write 0.125 or \"1/8\""],
         ),
         (
-            layer,
-            format!("[layer.aggregate]\ncell = \"hexagon\"\nsize = 8\n{count}"),
+            LAYER,
+            format!("[layer.aggregate]\ncell = \"hexagon\"\nsize = 8\n{COUNT}"),
             &["layer[mills].aggregate.size", ": 8 of a tile is out of range: write 1/128 to 1, such as \"1/8\"\n"],
         ),
         (
-            layer,
-            format!("[layer.aggregate]\ncell = \"square\"\nsize = \"1/3\"\n{count}"),
+            LAYER,
+            format!("[layer.aggregate]\ncell = \"square\"\nsize = \"1/3\"\n{COUNT}"),
             &["of a tile is no power of two, and squares must nest in tiles: write 1, \"1/2\", \"1/4\", … \"1/128\"\n"],
         ),
         (
             "[[layer]]\nname = \"mills\"\ntable = \"api_facility\"\nmax_tile_features = 1000\n",
-            format!("[layer.aggregate]\ncell = \"square\"\nsize = \"1/64\"\n{count}"),
+            format!("[layer.aggregate]\ncell = \"square\"\nsize = \"1/64\"\n{COUNT}"),
             &[
                 "a tile may hold 4096 of them, and max_tile_features is 1000. Write a greater fraction, or raise max_tile_features\n",
             ],
         ),
         (
-            layer,
+            LAYER,
             "[layer.aggregate]\ncell = \"square\"\nsize = 1\nproperties = { n = \"count(*)\", c = \"country_code\" }\n"
                 .to_owned(),
             &[
@@ -51,7 +60,7 @@ fn cells_that_do_not_fit_are_refused_with_what_to_write() {
             ],
         ),
         (
-            layer,
+            LAYER,
             "[layer.aggregate]\ncell = \"square\"\nsize = 1\nproperties = { n = \"sum(workers)\" }\n".to_owned(),
             &[
                 "the database does not understand the properties of its cells, or having",
@@ -59,13 +68,13 @@ fn cells_that_do_not_fit_are_refused_with_what_to_write() {
             ],
         ),
         (
-            layer,
+            LAYER,
             "[layer.aggregate]\ncell = \"square\"\nsize = 1\nproperties = { n = \"count(*)\", n = \"sum(1)\" }\n"
                 .to_owned(),
             &["line 8: duplicate key"],
         ),
         (
-            layer,
+            LAYER,
             "[layer.aggregate]\ncell = \"hexagon\"\nsize = 1\nproperties = { id = \"!cell!\" }\n".to_owned(),
             &[
                 "layer[mills].aggregate.properties",
@@ -73,13 +82,13 @@ fn cells_that_do_not_fit_are_refused_with_what_to_write() {
             ],
         ),
         (
-            layer,
-            format!("[layer.aggregate]\ncell = \"hexagon\"\nsize = 1\nhaving = \"!width! > 3\"\n{count}"),
+            LAYER,
+            format!("[layer.aggregate]\ncell = \"hexagon\"\nsize = 1\nhaving = \"!width! > 3\"\n{COUNT}"),
             &["layer[mills].aggregate.having", "!width! is no placeholder here"],
         ),
         (
             "[[layer]]\nname = \"mills\"\ntable = \"api_facility\"\nproperties = [\"id\"]\n",
-            format!("[layer.aggregate]\ncell = \"hexagon\"\nsize = 1\n{count}"),
+            format!("[layer.aggregate]\ncell = \"hexagon\"\nsize = 1\n{COUNT}"),
             &[
                 "layer[mills].properties",
                 "are those of single rows, and the layer is aggregated at all its zooms: write them into [layer.aggregate], or give that a zoom of its own\n",
@@ -87,16 +96,22 @@ fn cells_that_do_not_fit_are_refused_with_what_to_write() {
         ),
         (
             "[[layer]]\nname = \"mills\"\ntable = \"api_facility\"\nfeature_id = \"n\"\n",
-            format!("[layer.aggregate]\ncell = \"hexagon\"\nsize = 1\n{count}"),
+            format!("[layer.aggregate]\ncell = \"hexagon\"\nsize = 1\n{COUNT}"),
             &["layer[mills].feature_id", "names the column \"n\", and a cell is no row: leave feature_id out\n"],
         ),
+    ]);
+}
+
+#[test]
+fn clusters_and_property_zooms_that_do_not_fit_are_refused_with_what_to_write() {
+    refused(&[
         (
-            layer,
-            format!("[layer.aggregate]\ncell = \"hexagon\"\nsize = 1\n{count}[layer.cluster]\n"),
+            LAYER,
+            format!("[layer.aggregate]\ncell = \"hexagon\"\nsize = 1\n{COUNT}[layer.cluster]\n"),
             &["layer[mills].cluster", "stands beside [layer.aggregate]: a layer has one or the other\n"],
         ),
         (
-            layer,
+            LAYER,
             "[layer.cluster]\n".to_owned(),
             &[
                 "layer[mills].cluster",
@@ -109,7 +124,7 @@ fn cells_that_do_not_fit_are_refused_with_what_to_write() {
             &["\"point_count\" is a property of clusters and of single rows: give one of them another name\n"],
         ),
         (
-            lines,
+            LINES,
             "[layer.cluster]\n".to_owned(),
             &[
                 "error: layer \"mills\": the geometries in \"g\" of \"public\".\"lines\" are not all points, and only points are clustered",
@@ -134,7 +149,5 @@ fn cells_that_do_not_fit_are_refused_with_what_to_write() {
             String::new(),
             &["needs properties: name those of the layer, too\n"],
         ),
-    ] {
-        old.refuses_config(&db.url, &format!("{before}{cells}"), &["--zoom", "0-4"], 2, texts);
-    }
+    ]);
 }

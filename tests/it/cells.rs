@@ -94,7 +94,7 @@ impl Slow<'_> {
         };
         let mut tiles: BTreeMap<Address, Vec<u8>> = BTreeMap::new();
         for zoom in zooms {
-            let side = 40_075_016.685_578_488 / f64::from(1_u32 << zoom);
+            let side = 40_075_016.685_578_49 / f64::from(1_u32 << zoom);
             let polygons = self.polygons().replace("{w}", &format!("{:?}::float8", side / f64::from(along)));
             // A point on an edge goes to the cell with the greatest numbers, as a floor does.
             let standing_table = format!("\"{name}_{zoom}\"");

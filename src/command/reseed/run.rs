@@ -201,7 +201,7 @@ impl<'a> Run<'a> {
             batches: batches.len() as u64,
         });
         let rendering = Instant::now();
-        let layers = Box::pin(counted(&self.snapshot, &self.layers, &tiles)).await?;
+        let layers = counted(&self.snapshot, &self.layers, &tiles).await?;
         let renderers = self.renderers(&layers, batches.len()).await?;
         let (sink, outcome) = pipeline::run(batches, renderers, sink, self.settings.limits, stored_events(report))
             .await
