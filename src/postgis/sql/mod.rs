@@ -3,6 +3,7 @@
 //!
 //! Identifiers are quoted, values are parameters. Property expressions and filters are the configuration's own SQL.
 
+mod bounds;
 mod cells;
 mod render;
 mod survey;
