@@ -116,6 +116,14 @@ fn ends(layer: &Layer) -> [String; 4] {
     columns.map(|column| format!("least({column}, {})", WORLD_UNITS - 1))
 }
 
+/// The name of a value's type, as SQL; of a domain, the type that it is over: so `ST_AsMVT` encodes it.
+pub(super) fn type_of(value: &str) -> String {
+    format!(
+        "COALESCE((SELECT format_type(typbasetype, NULL) FROM pg_catalog.pg_type
+            WHERE oid = pg_typeof({value}) AND typtype = 'd'), pg_typeof({value})::text)"
+    )
+}
+
 fn filter(layer: &Layer) -> String {
     layer.filter.as_ref().map(|filter| format!("AND ({filter}\n)")).unwrap_or_default()
 }
