@@ -85,6 +85,10 @@ fn tiles_in_degrees_and_from_a_part_of_the_buffer_are_what_the_plain_query_retur
             (false, Some(0.2), 1024),
             (false, Some(0.7), 4096),
         ] {
+            // How a point is carried in degrees differs, not how it is drawn: one way of each says all.
+            if matches!(table, "p3857" | "geog") && candidates != Some(0.2) {
+                continue;
+            }
             let mut text = format!(
                 "[[layer]]\nname = \"l\"\ntable = \"{table}\"\nproperties = [\"id\"]\nbuffer = {buffer}\ntile_bounds = \"{}\"\n",
                 if degrees { "degrees" } else { "mercator" }
