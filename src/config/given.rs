@@ -98,6 +98,7 @@ pub(super) struct Run {
 pub(super) struct LayerDefaults {
     pub(super) extent: Option<u32>,
     pub(super) buffer: Option<u32>,
+    pub(super) tile_bounds: Option<Bounds>,
     pub(super) zoom: Option<ZoomList>,
     pub(super) max_tile_features: Option<u64>,
     pub(super) on_large_tile: Option<OnLargeTile>,
@@ -122,9 +123,19 @@ pub(super) struct Layer {
     pub(super) track: Vec<Track>,
     pub(super) extent: Option<u32>,
     pub(super) buffer: Option<u32>,
+    pub(super) tile_bounds: Option<Bounds>,
+    pub(super) candidates: Option<Fraction>,
     pub(super) zoom: Option<ZoomList>,
     pub(super) max_tile_features: Option<u64>,
     pub(super) on_large_tile: Option<OnLargeTile>,
+}
+
+/// What the grid of a tile is linear in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Bounds {
+    Mercator,
+    Degrees,
 }
 
 /// Cells instead of rows.

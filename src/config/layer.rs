@@ -8,7 +8,7 @@ use super::given::{Aggregate, Cluster, Draw, Given, Layer, LayerDefaults, Proper
 use super::settings::{Check, LayerSettings};
 use crate::changes::TrackOptions;
 use crate::postgis::{Cells, LayerOptions, Property, PropertySource, TilePart};
-use crate::tile::{CellShape, Grid, Margin, Standing, Zoom, ZoomList};
+use crate::tile::{CellShape, Grid, Standing, Zoom, ZoomList};
 
 /// The most layers in one tile.
 const MOST_LAYERS: usize = 255;
@@ -68,11 +68,7 @@ impl Check<'_> {
     /// The bands of one layer.
     fn layer(&self, number: u16, layer: &Layer, defaults: &LayerDefaults) -> Result<Vec<LayerSettings>, ConfigError> {
         let key = |field: &str| format!("layer[{}].{field}", layer.name);
-        let field = |field: &str, own: bool| if own { key(field) } else { format!("layer_defaults.{field}") };
-        let extent = self.present("layer_defaults.extent", layer.extent.or(defaults.extent))?;
-        let extent = self.within(&field("extent", layer.extent.is_some()), extent, 256..=65_536)?;
-        let buffer = self.present("layer_defaults.buffer", layer.buffer.or(defaults.buffer))?;
-        let buffer = self.within(&field("buffer", layer.buffer.is_some()), buffer, 0..=2 * extent)?;
+        let margin = self.margin(layer, defaults)?;
         let columns = layer.key.clone().unwrap_or_default();
         if let Some(twice) = first_repeated(columns.iter()) {
             return Err(self.wrong(&key("key"), format!("names the column \"{twice}\" twice: name each column once")));
@@ -102,7 +98,7 @@ impl Check<'_> {
                 feature_id: layer.feature_id.clone(),
                 filter: layer.filter.clone(),
                 zooms,
-                margin: Margin { extent, buffer },
+                margin,
                 cells: band.cells,
             },
             track: track.clone(),

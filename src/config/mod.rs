@@ -3,6 +3,7 @@
 mod error;
 mod given;
 mod layer;
+mod margin;
 mod s3;
 mod settings;
 mod show;

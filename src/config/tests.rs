@@ -58,8 +58,8 @@ fn the_sample_configuration_holds_every_key() {
         ),
         ("changes", "debounce poll schema truncate_rows"),
         ("run", "batch_features progress window workers"),
-        ("layer_defaults", "buffer extent max_tile_features on_large_tile zoom"),
-        ("layer", "feature_id geometry key name properties schema table where"),
+        ("layer_defaults", "buffer extent max_tile_features on_large_tile tile_bounds zoom"),
+        ("layer", "candidates feature_id geometry key name properties schema table where"),
     ] {
         let section = match &table[section] {
             toml::Value::Array(layers) => layers[0].as_table().unwrap(),
@@ -103,6 +103,14 @@ fn a_bad_file_is_answered_with_line_and_nearest_name() {
             "[tileset]\nbbox = [\"0,10,10,0\"]",
             "line 2: the box 0,10,10,0 is reversed: south 10 is not below north 0 (the order is west,south,east,north)",
         ),
+        (
+            "[layer_defaults]\ntile_bounds = \"wgs84\"",
+            "line 2: unknown variant `wgs84`, expected `mercator` or `degrees`",
+        ),
+        (
+            "[[layer]]\nname = \"a\"\ntable = \"t\"\ncandidates = \"a fifth\"",
+            "line 4: \"a fifth\" is no fraction: write 0.125 or \"1/8\"",
+        ),
         ("[run]\nworkers = \"many\"", "line 2: invalid type: string \"many\", expected usize"),
         (
             "[database]\nstatement_timeout = \"soon\"",
@@ -122,6 +130,16 @@ fn a_bad_value_is_answered_with_its_key_and_origin() {
         ("[run]\nworkers = 1000", "run.workers", "1000 must lie between 1 and 256"),
         ("[layer_defaults]\nextent = 10", "layer_defaults.extent", "10 must lie between 256 and 65536"),
         ("[[layer]]\nname=\"a\"\ntable=\"t\"\nbuffer=9000", "layer[a].buffer", "9000 must lie between 0 and 8192"),
+        (
+            "[[layer]]\nname=\"a\"\ntable=\"t\"\ncandidates=0",
+            "layer[a].candidates",
+            "0 of a tile is out of range: write more than 0 and at most 2, such as 0.2. For no features beyond the tile's edges write buffer = 0",
+        ),
+        (
+            "[[layer]]\nname=\"a\"\ntable=\"t\"\ntile_bounds=\"degrees\"\n[layer.aggregate]\ncell=\"square\"\nsize=\"1/4\"\ndraw=\"polygon\"\nproperties={ n = \"count(*)\" }",
+            "layer[a].tile_bounds",
+            "\"degrees\" is for points, lines and polygons of a table, and for cells that stand as points: set draw = \"center\", or tile_bounds = \"mercator\"",
+        ),
         (
             "[[layer]]\nname=\"a\"\ntable=\"t\"\nkey=[\"i\",\"i\"]",
             "layer[a].key",

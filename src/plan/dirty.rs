@@ -330,7 +330,7 @@ mod tests {
     }
 
     fn drawn(zooms: &str, buffer: u32) -> Drawn {
-        Drawn { zooms: zooms.parse().unwrap(), margin: Margin { extent: 4096, buffer }, grid: None }
+        Drawn { zooms: zooms.parse().unwrap(), margin: Margin::plain(4096, buffer), grid: None }
     }
 
     fn whole(zooms: &str) -> Part {

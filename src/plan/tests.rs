@@ -49,7 +49,7 @@ fn boxes(chance: &mut Chance, count: u64) -> Footprints {
 fn layer(zooms: &str, buffer: u32, footprints: Footprints) -> PlanLayer {
     PlanLayer {
         zooms: zooms.parse().unwrap(),
-        margin: Margin { extent: 4096, buffer },
+        margin: Margin::plain(4096, buffer),
         max_tile_features: NonZeroU64::new(20),
         places: Places::Same(footprints),
         rows: None,

@@ -285,7 +285,7 @@ impl LayerProbe<'_> {
         let properties: Vec<&BoundProperty> = layer.row_properties().collect();
         let select: Vec<String> =
             properties.iter().enumerate().map(|(i, property)| format!("{} AS p{i}", property.sql)).collect();
-        let types: Vec<String> = (0..properties.len()).map(|i| format!("pg_typeof(p{i})::text")).collect();
+        let types: Vec<String> = (0..properties.len()).map(|i| sql::type_of(&format!("p{i}"))).collect();
         // Under other names: a column may be called p0.
         let key = layer.key.iter().enumerate().map(|(i, key)| format!("{} AS k{i}", key.quoted));
         let geometry = format!("{} AS g", layer.geometry);

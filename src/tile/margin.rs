@@ -1,22 +1,142 @@
 //! How far beyond a tile's edge its features are looked for.
 
+use std::f64::consts::TAU;
+
 use super::{WORLD_UNITS, Zoom};
 
-/// What decides the margin by which a tile is grown when features are looked for.
+/// What the grid of a tile is linear in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TileBounds {
+    /// The metres of EPSG:3857, as every map client takes it.
+    Mercator,
+    /// The degrees of EPSG:4326, between the same edges: positions inside the tile are a little off in latitude, the less the
+    /// deeper the zoom.
+    Degrees,
+}
+
+/// What decides the margin by which a tile is grown when features are looked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Margin {
     /// Units of a tile's grid along one side (MVT 2.1, section 4.1).
     pub extent: u32,
     /// The buffer around a tile in the same units.
     pub buffer: u32,
+    /// What its grid is linear in.
+    pub bounds: TileBounds,
+    /// How far beyond the tile a feature may lie to be drawn, as a fraction of the tile's sides; `None` for as far as the
+    /// buffer goes.
+    pub candidates: Option<f64>,
 }
 
 impl Margin {
+    /// As every map client takes a tile, features in the whole buffer.
+    #[must_use]
+    pub const fn plain(extent: u32, buffer: u32) -> Margin {
+        Margin { extent, buffer, bounds: TileBounds::Mercator, candidates: None }
+    }
+
     /// The margin in world units: the buffer, one more unit of the tile's grid because `ST_AsMVTGeom` rounds onto the buffer's
-    /// edge, and two world units for the rounding of positions.
+    /// edge, and two world units for the rounding of positions; less where only features in a part of the buffer are drawn.
     #[must_use]
     pub fn units(self, zoom: Zoom) -> i64 {
         let tile = WORLD_UNITS >> zoom.get();
-        (i64::from(self.buffer) + 1) * tile / i64::from(self.extent) + 2
+        let buffer = f64::from(self.buffer + 1) / f64::from(self.extent);
+        let fraction = self.candidates.map_or(buffer, |candidates| candidates.min(buffer));
+        match (self.bounds, self.candidates) {
+            (TileBounds::Mercator, None) => (i64::from(self.buffer) + 1) * tile / i64::from(self.extent) + 2,
+            (TileBounds::Mercator, Some(_)) => rounded_up(fraction * side(zoom)),
+            (TileBounds::Degrees, _) => beyond_in_degrees(zoom, fraction),
+        }
+    }
+}
+
+/// In world units, at least as far as a fraction of any tile's sides reaches beyond its edges, where the fraction is taken in
+/// degrees. The whole world if there is no bound.
+///
+/// With the radius of the earth as the unit, a tile of the zoom is θ = 2π/2^z high, and a degree of latitude at the height m
+/// of Mercator is sech m high. For |tanh| ≤ 1, sech changes by no more than the factor e^t over the distance t. From an edge
+/// at m the tile is therefore at most ∫₀^θ sech m · e^t dt = sech m · (e^θ − 1) of latitude high, and the distance d beyond the
+/// edge is at least sech m · (1 − e^−d) of latitude. So a fraction f of the tile's height in latitude ends where
+/// 1 − e^−d ≤ f · (e^θ − 1). Longitudes are linear: f · θ, which is less.
+#[must_use]
+pub fn beyond_in_degrees(zoom: Zoom, fraction: f64) -> i64 {
+    let angle = TAU / f64::from(1_u32 << zoom.get());
+    let left = 1.0 - fraction * angle.exp_m1();
+    if left > 0.0 { rounded_up(-left.ln() / angle * side(zoom)).min(WORLD_UNITS) } else { WORLD_UNITS }
+}
+
+/// A tile's side in world units.
+#[expect(clippy::cast_precision_loss, reason = "a power of two")]
+fn side(zoom: Zoom) -> f64 {
+    (WORLD_UNITS >> zoom.get()) as f64
+}
+
+/// Whole world units, and two for the rounding of positions.
+#[expect(clippy::cast_possible_truncation, reason = "a few worlds wide at most")]
+fn rounded_up(units: f64) -> i64 {
+    units.ceil() as i64 + 2
+}
+
+#[cfg(test)]
+#[expect(clippy::cast_precision_loss, reason = "world units are exact in doubles")]
+mod tests {
+    use super::*;
+    use crate::tile::latitude;
+
+    /// How far beyond a tile's edge a latitude lies, in world units; as far as the world goes, if it lies beyond.
+    fn units_beyond(edge: i64, degrees: f64) -> f64 {
+        let end = WORLD_UNITS as f64;
+        let units = (1.0 - degrees.to_radians().tan().asinh() / std::f64::consts::PI) / 2.0 * end;
+        let units = if degrees.abs() >= 90.0 { degrees.signum() * -f64::INFINITY } else { units };
+        (units.clamp(0.0, end) - edge as f64).abs()
+    }
+
+    /// Rows from pole to pole: all of the shallow zooms, some thousand of the deeper ones, the last ones with them.
+    fn rows(zoom: Zoom) -> impl Iterator<Item = i64> {
+        let count = 1_i64 << zoom.get();
+        let step = (count / 4096).max(1);
+        (0..count).step_by(usize::try_from(step).unwrap()).chain([count / 2 - 1, count - 1]).filter(|row| *row >= 0)
+    }
+
+    #[test]
+    fn no_tile_reaches_farther_in_degrees_than_is_looked() {
+        for level in 0..=Zoom::MAX.get() {
+            let zoom = Zoom::new(level).unwrap();
+            let tile = WORLD_UNITS >> level;
+            for fraction in [1e-4, 1.0 / 64.0, 0.2, 0.25, 0.5, 1.0, 2.0] {
+                let bound = beyond_in_degrees(zoom, fraction);
+                let mut farthest = 0.0_f64;
+                for row in rows(zoom) {
+                    let (top, bottom) = (row * tile, (row + 1) * tile);
+                    let (north, south) = (latitude(top), latitude(bottom));
+                    let more = fraction * (north - south);
+                    let reach = units_beyond(top, north + more).max(units_beyond(bottom, south - more));
+                    farthest = farthest.max(reach).max((fraction * tile as f64).min(WORLD_UNITS as f64));
+                }
+                assert!(farthest <= bound as f64, "zoom {level}, {fraction}: {farthest} > {bound}");
+                // Not many candidates too many, either.
+                assert!(
+                    level < 7 || bound as f64 <= 1.2 * farthest + 3.0,
+                    "zoom {level}, {fraction}: {bound} {farthest}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn candidates_and_bounds_decide_how_far_is_looked() {
+        let zoom = Zoom::new(12).unwrap();
+        let tile = WORLD_UNITS >> 12;
+        let margin = |bounds, candidates| Margin { extent: 4096, buffer: 1024, bounds, candidates }.units(zoom);
+        assert_eq!(margin(TileBounds::Mercator, None), 1025 * tile / 4096 + 2);
+        assert_eq!(margin(TileBounds::Mercator, Some(0.125)), tile / 8 + 2);
+        // The buffer ends before.
+        assert_eq!(margin(TileBounds::Mercator, Some(2.0)), 1025 * tile / 4096 + 2);
+        assert_eq!(margin(TileBounds::Degrees, Some(2.0)), margin(TileBounds::Degrees, None));
+        assert_eq!(margin(TileBounds::Degrees, Some(0.2)), beyond_in_degrees(zoom, 0.2));
+        assert_eq!(
+            Margin { bounds: TileBounds::Degrees, ..Margin::plain(256, 512) }.units(Zoom::new(0).unwrap()),
+            WORLD_UNITS
+        );
     }
 }

@@ -21,7 +21,7 @@ pub use footprint::{BoxFootprint, Footprints, Places, SourceBox, Spot};
 pub use gathered::{CellCounts, Counted, Members};
 pub use grid::{Cell, CellShape, Grid, INVERSE_SQRT_3, LAST_UNIT, MIDDLE, SQRT_3, Standing, THIRD};
 pub use id::{Slice, TileId};
-pub use margin::Margin;
+pub use margin::{Margin, TileBounds, beyond_in_degrees};
 pub use order::Order;
 pub use zoom::{Zoom, ZoomError, ZoomList};
 

@@ -11,7 +11,7 @@ use crate::mvt;
 use crate::report::{FindingKind, Findings};
 use crate::sink::{Described, ReadError, TileReader, VectorLayer};
 use crate::stop::Stop;
-use crate::tile::{Order, Slice, TileId, TileRect, WORLD_UNITS, latitude, longitude};
+use crate::tile::{Order, Slice, TileId, TileRect, beyond_in_degrees, latitude, longitude};
 
 /// Tiles read at a time: the bound on memory.
 pub(super) const CHUNK: usize = 1_000;
@@ -184,8 +184,8 @@ fn touches(id: &TileId, layers: &[mvt::Layer<'_>], [west, south, east, north]: [
     const ROUNDING: f64 = 1e-6;
     let TileId { coord: tile, .. } = *id;
     let beyond = layers.iter().map(beyond).fold(0.0, f64::max);
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "at most three tiles wide")]
-    let margin = ((WORLD_UNITS >> tile.zoom().get()) as f64 * beyond) as i64 + 2;
+    // In case its grid is linear in degrees: that reaches farther.
+    let margin = beyond_in_degrees(tile.zoom(), beyond);
     let rect = TileRect { zoom: tile.zoom(), x0: tile.x(), y0: tile.y(), x1: tile.x(), y1: tile.y() };
     let (left, top, right, bottom) = rect.world(margin);
     let (left, right) = (longitude(left) - ROUNDING, longitude(right) + ROUNDING);

@@ -3,6 +3,7 @@
 //!
 //! Identifiers are quoted, values are parameters. Property expressions and filters are the configuration's own SQL.
 
+mod bounds;
 mod cells;
 mod render;
 mod survey;
@@ -114,6 +115,14 @@ fn ends(layer: &Layer) -> [String; 4] {
     let columns =
         if layer.draws_points() { ["west", "north", "west", "north"] } else { ["west", "north", "east", "south"] };
     columns.map(|column| format!("least({column}, {})", WORLD_UNITS - 1))
+}
+
+/// The name of a value's type, as SQL; of a domain, the type that it is over: so `ST_AsMVT` encodes it.
+pub(super) fn type_of(value: &str) -> String {
+    format!(
+        "COALESCE((SELECT format_type(typbasetype, NULL) FROM pg_catalog.pg_type
+            WHERE oid = pg_typeof({value}) AND typtype = 'd'), pg_typeof({value})::text)"
+    )
 }
 
 fn filter(layer: &Layer) -> String {

@@ -1,9 +1,8 @@
 //! The statement that renders: many tiles at once.
 
-use super::cells;
+use super::{bounds, cells};
 use super::{ends, filter, is_in_world, projected, search, world_columns};
 use crate::postgis::layer::{Layer, Of, TilePart, quoted};
-use crate::tile::HALF_WORLD_METRES;
 
 /// Renders the tiles of some areas. Parameters, one array element an area: `$1` zoom, `$2` margin in world units, `$3..$6`
 /// first column, first row, last column, last row (XYZ), `$7..$10` the search box; then `$11` the layer's name, `$12` its
@@ -14,7 +13,7 @@ use crate::tile::HALF_WORLD_METRES;
 pub(in crate::postgis) fn render(layer: &Layer) -> String {
     let Carried { values, names, row, order, arguments } = carried(layer);
     let (_, around) = search(layer);
-    let (draw, few) = draw(layer);
+    let (draw, few, from) = draw(layer);
     let [west, north, east, south] = ends(layer);
     let (placed, in_world) = match &layer.cells {
         None => (placed(layer, &values, &names), is_in_world(layer)),
@@ -50,7 +49,7 @@ touched AS (
 drawn AS (
     SELECT (z::int8 << 58) | ((xy >> 29) << 29) | ((1 << z) - 1 - (xy & 536870911)) AS tile,
         {draw} AS mvt_geometry{names}
-    FROM touched
+    FROM {from}
     ORDER BY tile{order}
     OFFSET 0
 )
@@ -105,6 +104,9 @@ fn carried(layer: &Layer) -> Carried {
         order: String::new(),
         arguments: literal(&geometry),
     };
+    if let Some(lonlat) = bounds::lonlat(layer) {
+        carried.carry(&lonlat, bounds::LONLAT.to_owned());
+    }
     for (number, property) in layer.properties.iter().enumerate() {
         let value = match property.of {
             Of::Row | Of::Cell => format!("drawn.{}", carried.carry(&property.sql, format!("p{number}"))),
@@ -147,21 +149,17 @@ fn tile_part(part: TilePart) -> &'static str {
     }
 }
 
-/// The feature's geometry in the tile, and what a candidate has to carry along for it.
-fn draw(layer: &Layer) -> (String, &'static str) {
-    let envelope = "ST_TileEnvelope(z, (xy >> 29)::int4, (xy & 536870911)::int4)";
-    let draw = format!("ST_AsMVTGeom(m, {envelope}, $12, $13, true)");
-    if layer.draws_points() {
-        return (draw, "");
-    }
-    // A large feature is a candidate in every tile of its box; clipping it costs far more than seeing that it is not
-    // there. The envelope grows by two units of the grid more than the buffer, for rounding.
-    let side = 2.0 * HALF_WORLD_METRES;
-    let grown = format!("ST_Expand({envelope}, ({side} / (1 << z)) * ($13 + 2) / $12)");
-    (
-        format!("CASE WHEN few OR ST_Intersects(m, {grown}) THEN {draw} END"),
-        ", (x1 - x0 + 1) * (y1 - y0 + 1) <= 4 AS few",
-    )
+/// The feature's geometry in the tile, what a candidate has to carry along for it, and where its columns come from.
+fn draw(layer: &Layer) -> (String, &'static str, String) {
+    let bounds::Drawing { from, feature, envelope, grown, near } = bounds::drawing(layer);
+    let draw = format!("ST_AsMVTGeom({feature}, {envelope}, $12, $13, true)");
+    // A large feature is a candidate in every tile of its box; clipping it costs far more than seeing that it is not there.
+    let clipped = (!layer.draws_points()).then(|| format!("(few OR ST_Intersects({feature}, {grown}))"));
+    let few = if clipped.is_some() { ", (x1 - x0 + 1) * (y1 - y0 + 1) <= 4 AS few" } else { "" };
+    let conditions: Vec<String> = near.into_iter().chain(clipped).collect();
+    let draw =
+        if conditions.is_empty() { draw } else { format!("CASE WHEN {} THEN {draw} END", conditions.join(" AND ")) };
+    (draw, few, from)
 }
 
 /// The name wanted, or one like it that no property has.

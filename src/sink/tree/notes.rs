@@ -62,10 +62,12 @@ pub(in crate::sink) fn finished(
     if template.layers_apart() {
         for (number, name) in (0_u16..).zip(layers) {
             let of_layer: Vec<&VectorLayer> = metadata.vector_layers.iter().filter(|layer| layer.id == *name).collect();
-            if of_layer.is_empty() {
-                continue;
-            }
-            let body = metadata.tilejson(&address(Slice::Layer(number)), &of_layer);
+            let Some(layer) = of_layer.first() else { continue };
+            let mut body = metadata.tilejson(&address(Slice::Layer(number)), &of_layer);
+            // Its own zooms: a client asks for no tile below or above them, and shows the deepest beyond.
+            body["minzoom"] = layer.minzoom.into();
+            body["maxzoom"] = layer.maxzoom.into();
+            body["center"][2] = layer.minzoom.into();
             let name = format!("{}.{TILEJSON}", super::template::escaped(name));
             notes.push(Note { name, body: serde_json::to_vec_pretty(&body)? });
         }
@@ -146,7 +148,7 @@ mod tests {
 
     #[test]
     fn metadata_is_read_back_as_it_was_written() {
-        let layer = |id: &str| VectorLayer { id: id.to_owned(), minzoom: 0, maxzoom: 3, ..VectorLayer::default() };
+        let layer = |id: &str| VectorLayer { id: id.to_owned(), minzoom: 1, maxzoom: 2, ..VectorLayer::default() };
         let metadata = Metadata {
             name: "facilities".to_owned(),
             description: None,
@@ -171,6 +173,10 @@ mod tests {
         assert_eq!(names, ["a.tiles.json", "b%20c.tiles.json", "metadata.json"]);
         let tilejson: Value = serde_json::from_slice(&notes[1].body).unwrap();
         assert_eq!(tilejson["tiles"][0], "https://tiles.example.org/x/b%20c/{z}/{x}/{y}.pbf");
+        assert_eq!(
+            (&tilejson["minzoom"], &tilejson["maxzoom"], &tilejson["center"][2]),
+            (&1.into(), &2.into(), &1.into())
+        );
         let back = read(&notes[2].body).unwrap();
         assert_eq!((back.described.bounds, back.described.zooms), (Some([-10.0, -5.5, 10.0, 5.5]), Some((0, 3))));
         assert_eq!(back.described.vector_layers, metadata.vector_layers);

@@ -6,6 +6,7 @@ pub mod damaged;
 pub mod database;
 pub mod disk;
 pub mod door;
+pub mod features;
 pub mod folder;
 pub mod gate;
 pub mod places;

@@ -1,0 +1,96 @@
+//! The box of a tile, in metres or in degrees: what is drawn into it, and what lies near enough.
+
+use super::{geometry, is_placeable};
+use crate::postgis::layer::Layer;
+use crate::tile::TileBounds;
+
+/// The name under which a feature is carried in degrees.
+pub(super) const LONLAT: &str = "lonlat";
+
+/// A row's geometry in EPSG:4326, for a layer whose tiles are laid out in degrees; `None` for others, and for cells, which are
+/// not rows.
+pub(super) fn lonlat(layer: &Layer) -> Option<String> {
+    if layer.margin().bounds == TileBounds::Mercator || layer.cells.is_some() {
+        return None;
+    }
+    let mut g = geometry(layer);
+    if layer.shape.curves {
+        g = format!("ST_CurveToLine({g})");
+    }
+    if layer.shape.srid == 4326 {
+        return Some(g);
+    }
+    // As for its place in metres: coordinates that PROJ refuses are never transformed.
+    Some(format!("CASE WHEN {} THEN ST_Transform({g}, 4326) END", is_placeable(layer)))
+}
+
+/// How the tiles of a layer are drawn, as pieces of the statement over the columns `z` and `xy` (column above bit 29, row below).
+pub(super) struct Drawing {
+    /// Where the columns below come from: a `FROM` item.
+    pub(super) from: String,
+    /// The feature, in the reference system of the box.
+    pub(super) feature: &'static str,
+    /// The tile's box.
+    pub(super) envelope: &'static str,
+    /// That box, grown by two units of the grid (`$12` a side) more than the buffer (`$13`), for rounding.
+    pub(super) grown: String,
+    /// Whether a feature lies near enough; `None` if all that fits into the buffer does.
+    pub(super) near: Option<String>,
+}
+
+/// The sides of a tile in metres, as `ST_TileEnvelope` works them out.
+const METRES: &str = "ST_XMin(ST_TileEnvelope(z, (xy >> 29)::int4, (xy & 536870911)::int4)) AS west,
+        ST_YMin(ST_TileEnvelope(z, (xy >> 29)::int4, (xy & 536870911)::int4)) AS south,
+        ST_XMax(ST_TileEnvelope(z, (xy >> 29)::int4, (xy & 536870911)::int4)) AS east,
+        ST_YMax(ST_TileEnvelope(z, (xy >> 29)::int4, (xy & 536870911)::int4)) AS north";
+
+/// The sides of a tile in degrees: longitudes are linear, latitudes come from the inverse of spherical Mercator.
+const DEGREES: &str = "(xy >> 29)::float8 / (1 << z) * 360 - 180 AS west,
+        degrees(atan(sinh(pi() * (1 - 2 * (((xy & 536870911) + 1)::float8 / (1 << z)))))) AS south,
+        ((xy >> 29) + 1)::float8 / (1 << z) * 360 - 180 AS east,
+        degrees(atan(sinh(pi() * (1 - 2 * ((xy & 536870911)::float8 / (1 << z)))))) AS north";
+
+/// How a layer's tiles are drawn from the candidates in `touched`.
+pub(super) fn drawing(layer: &Layer) -> Drawing {
+    let margin = layer.margin();
+    let in_metres = "ST_TileEnvelope(z, (xy >> 29)::int4, (xy & 536870911)::int4)";
+    let (sides, feature, envelope) = match (margin.bounds, margin.candidates) {
+        (TileBounds::Mercator, None) => {
+            let side = 2.0 * crate::tile::HALF_WORLD_METRES;
+            return Drawing {
+                from: "touched".to_owned(),
+                feature: "m",
+                envelope: in_metres,
+                grown: format!("ST_Expand({in_metres}, ({side} / (1 << z)) * ($13 + 2) / $12)"),
+                near: None,
+            };
+        }
+        (TileBounds::Mercator, Some(_)) => (METRES.to_owned(), "m", in_metres),
+        (TileBounds::Degrees, _) => {
+            // What stands for a cell is known in metres only.
+            let lonlat =
+                if layer.cells.is_some() { format!(", ST_Transform(m, 4326) AS {LONLAT}") } else { String::new() };
+            (format!("{DEGREES}{lonlat}"), LONLAT, "ST_MakeEnvelope(west, south, east, north, 4326)")
+        }
+    };
+    Drawing {
+        from: format!("(\n    SELECT *, {sides}\n    FROM touched\n    OFFSET 0\n) AS touched"),
+        feature,
+        envelope,
+        grown: format!("ST_Expand({envelope}, (east - west) * ($13 + 2) / $12, (north - south) * ($13 + 2) / $12)"),
+        near: margin.candidates.map(|fraction| near(feature, layer.draws_points(), fraction)),
+    }
+}
+
+/// Whether a feature, or its box, lies inside the tile's box grown by a fraction of its sides; on its edge it does not, as for
+/// `ST_Within`. The operator `&&` would compare single-precision boxes.
+fn near(feature: &str, is_point: bool, fraction: f64) -> String {
+    let [west, south, east, north] = if is_point { ["X", "Y", "X", "Y"] } else { ["XMax", "YMax", "XMin", "YMin"] }
+        .map(|end| format!("ST_{end}({feature})"));
+    let (across, along) =
+        (format!("(east - west) * {fraction:?}::float8"), format!("(north - south) * {fraction:?}::float8"));
+    format!(
+        "{west} > west - {across} AND {east} < east + {across}
+            AND {south} > south - {along} AND {north} < north + {along}"
+    )
+}

@@ -1,0 +1,94 @@
+//! The features of a tile as tests compare them.
+
+use std::collections::BTreeMap;
+
+use oar_tiles::mvt::{self, Position, Value};
+
+/// The value of a property.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Shown {
+    Text(String),
+    Whole(i64),
+    Number(f64),
+    Bool(bool),
+}
+
+impl From<Value<'_>> for Shown {
+    fn from(value: Value<'_>) -> Shown {
+        match value {
+            Value::Text(text) => Shown::Text(text.to_owned()),
+            Value::Float(number) => Shown::Number(number.into()),
+            Value::Double(number) => Shown::Number(number),
+            Value::Int(number) | Value::Sint(number) => Shown::Whole(number),
+            Value::Uint(number) => Shown::Whole(number.try_into().unwrap()),
+            Value::Bool(yes) => Shown::Bool(yes),
+        }
+    }
+}
+
+impl Shown {
+    /// Whether two values are the same, numbers to the ninth decimal.
+    pub fn is_like(&self, other: &Shown) -> bool {
+        match (self, other) {
+            (Shown::Number(one), Shown::Number(other)) => (one - other).abs() <= 1e-9,
+            (one, other) => one == other,
+        }
+    }
+}
+
+/// A feature: where it lies on the tile's grid, and its properties.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Feature {
+    pub at: Vec<Position>,
+    pub properties: BTreeMap<String, Shown>,
+}
+
+impl Feature {
+    /// A whole number among its properties.
+    #[track_caller]
+    pub fn whole(&self, name: &str) -> i64 {
+        match self.properties[name] {
+            Shown::Whole(number) => number,
+            ref other => panic!("{name}: {other:?}"),
+        }
+    }
+
+    /// A number among its properties.
+    #[track_caller]
+    pub fn number(&self, name: &str) -> f64 {
+        match self.properties[name] {
+            Shown::Number(number) => number,
+            ref other => panic!("{name}: {other:?}"),
+        }
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        match self.properties.get(name) {
+            Some(Shown::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Whether two features are the same: positions exactly, numbers to the ninth decimal.
+    pub fn is_like(&self, other: &Feature) -> bool {
+        let pairs = self.properties.iter().zip(&other.properties);
+        self.at == other.at
+            && self.properties.len() == other.properties.len()
+            && pairs.into_iter().all(|((name, one), (also, other))| name == also && one.is_like(other))
+    }
+}
+
+/// The features of a tile's only layer, by where they lie and their id.
+#[track_caller]
+pub fn features(raw: &[u8], name: &str) -> Vec<Feature> {
+    let layers = mvt::decode(raw).unwrap();
+    let [layer] = &layers[..] else { panic!("{} layers", layers.len()) };
+    assert_eq!((layer.name, layer.extent), (name, 4096));
+    let feature = |feature: &mvt::Feature| Feature {
+        at: feature.geometry.positions().collect(),
+        properties: layer.properties(feature).map(|(key, value)| (key.to_owned(), value.into())).collect(),
+    };
+    let mut found: Vec<Feature> = layer.features.iter().map(feature).collect();
+    found.sort_by(|one, other| (&one.at, one.text("id")).cmp(&(&other.at, other.text("id"))));
+    found
+}
