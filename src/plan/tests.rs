@@ -52,6 +52,7 @@ fn layer(zooms: &str, buffer: u32, footprints: Footprints) -> PlanLayer {
         margin: Margin { extent: 4096, buffer },
         max_tile_features: NonZeroU64::new(20),
         places: Places::Same(footprints),
+        asks_each_tile: false,
     }
 }
 

@@ -8,12 +8,13 @@ use tokio_postgres::types::Type;
 
 use super::error::{Error, place_of};
 use super::layer::Layer;
+use super::query_values::query_box;
 use super::session::{Database, Session};
 use super::snapshot::Snapshot;
 use super::sql;
 use super::survey::area_box;
 use crate::source::{RenderedTile, Source};
-use crate::tile::{Area, Batch, Order, Planned, SearchBox, TileCoord, TileRect, Zoom};
+use crate::tile::{Area, Batch, LayerCount, Order, Planned, SearchBox, TileCoord, TileRect, Zoom};
 
 /// How often a batch is tried again on a new connection while the snapshot lives.
 const RECONNECTS: u32 = 2;
@@ -70,8 +71,10 @@ impl Renderer {
         self.session.as_ref().unwrap_or(&self.snapshot.keeper)
     }
 
-    /// One layer's part of some areas.
-    async fn layer(&self, number: usize, areas: &[Area], tiles: &mut Tiles) -> Result<u64, Error> {
+    /// One layer's part of some areas. A tile for which the layer was asked by itself is there though nothing came for it.
+    async fn layer(&self, number: usize, areas: &[Area], tiles: &mut Tiles) -> Result<LayerCount, Error> {
+        let own = self.layers[number].layer.number;
+        let mut drawn = 0;
         let each = |row: &Row| {
             let (place, features, mvt): (i64, i64, &[u8]) = (row.get(0), row.get(1), row.get(2));
             let tile = tiles.entry(place).or_insert_with(|| RenderedTile {
@@ -81,11 +84,21 @@ impl Renderer {
                 features: 0,
             });
             let mvt = if features > 0 { mvt } else { &[] };
+            drawn += features.cast_unsigned();
             tile.features += features.cast_unsigned();
             tile.mvt.extend_from_slice(mvt);
-            tile.layers.push((self.layers[number].layer.number, mvt.len()));
+            tile.layers.push((own, mvt.len()));
         };
-        self.rows(number, areas, each).await
+        let mut found = self.rows(number, areas, each).await?;
+        if self.layers[number].layer.asks_each_tile() {
+            let asked = areas.iter().flat_map(|area| tiles_asked(area, number));
+            for tile in asked.flat_map(TileRect::iter) {
+                let rendered = || RenderedTile { tile, mvt: Vec::new(), layers: vec![(own, 0)], features: 0 };
+                tiles.entry(Order::ZoomColumnTmsRow.place(tile).cast_signed()).or_insert_with(rendered);
+            }
+            found = tiles.len() as u64;
+        }
+        Ok(LayerCount { tiles: found, features: drawn })
     }
 
     /// Runs a layer's statement over some areas; gives the number of its rows.
@@ -127,15 +140,16 @@ impl Renderer {
 
     /// One layer's part of some areas. Where the statement fails, the areas are cut until it goes through or the one tile
     /// that fails is known by name.
-    async fn layer_or_parts(&self, number: usize, areas: &[Area], tiles: &mut Tiles) -> Result<u64, Error> {
-        let mut found = 0;
+    async fn layer_or_parts(&self, number: usize, areas: &[Area], tiles: &mut Tiles) -> Result<LayerCount, Error> {
+        let mut found = LayerCount::default();
         // Areas yet to be rendered, the first last.
         let mut waiting: Vec<Vec<Area>> = vec![areas.to_vec()];
         while let Some(areas) = waiting.pop() {
             let mut rendered = Tiles::new();
             match self.layer(number, &areas, &mut rendered).await {
-                Ok(rows) => {
-                    found += rows;
+                Ok(part) => {
+                    found.tiles += part.tiles;
+                    found.features += part.features;
                     put_together(tiles, rendered);
                 }
                 Err(error @ (Error::Timeout { .. } | Error::Query { .. })) => {
@@ -157,7 +171,7 @@ impl Renderer {
     pub async fn discard(&self, batch: &Batch) -> Result<(), Error> {
         for (number, planned) in batch.layers.iter().enumerate().filter(|(_, planned)| planned.tiles > 0) {
             let found = self.rows(number, &batch.areas, |_row| ()).await?;
-            debug_assert_eq!(found, planned.tiles);
+            debug_assert!(found == planned.tiles || self.layers[number].layer.asks_each_tile());
         }
         Ok(())
     }
@@ -173,16 +187,16 @@ impl Renderer {
             }
             let found = self.layer_or_parts(number, &batch.areas, &mut tiles).await?;
             let right = match batch.planned {
-                Planned::Occupied => found == planned.tiles,
+                Planned::Occupied => found.tiles == planned.tiles,
                 Planned::Every => tiles.len() as u64 == batch.tiles,
             };
+            let layer = &self.layers[number].layer;
+            let near = || batch.areas.first().map(|area| place_of(&area.rect)).unwrap_or_default();
             if !right {
-                return Err(Error::Miscounted {
-                    layer: self.layers[number].layer.name.clone(),
-                    planned: planned.tiles,
-                    found,
-                    near: batch.areas.first().map(|area| place_of(&area.rect)).unwrap_or_default(),
-                });
+                return Err(miscounted(layer, planned.tiles, found.tiles, near()));
+            }
+            if layer.asks_each_tile() && batch.planned == Planned::Occupied && found.features > planned.features {
+                return Err(unselective(layer, *planned, found, &near()));
             }
         }
         Ok(tiles.into_values().collect())
@@ -225,6 +239,42 @@ impl Source for Renderer {
                 done => return done,
             }
         }
+    }
+}
+
+fn miscounted(layer: &Layer, planned: u64, found: u64, near: String) -> Error {
+    if !layer.is_query() {
+        return Error::Miscounted { layer: layer.name.clone(), planned, found, near };
+    }
+    Error::Layer {
+        layer: layer.name.clone(),
+        what: format!(
+            "its query did not give the same rows when it was asked again: {found} tiles came back for {planned} planned around {near}"
+        ),
+        next: "Let it give the same rows whenever it is asked: order what LIMIT or DISTINCT ON choose from by something unique, and leave out random(), TABLESAMPLE and the like".to_owned(),
+        source: None,
+    }
+}
+
+/// More features came for the boxes of tiles than the plan knows in these tiles.
+fn unselective(layer: &Layer, planned: LayerCount, found: LayerCount, near: &str) -> Error {
+    Error::Layer {
+        layer: layer.name.clone(),
+        what: format!(
+            "its query gives more for the boxes of single tiles than for the box of the world: {} features came for {} planned around {near}, so the plan lacks tiles",
+            found.features, planned.features
+        ),
+        next: "Use !bbox! only to select, as in location && !bbox!: leave out LIMIT and whatever else depends on how large the box is; for less detail at low zooms use !zoom! or !pixel_width!".to_owned(),
+        source: None,
+    }
+}
+
+/// The tiles for which a layer is asked by themselves.
+fn tiles_asked(area: &Area, number: usize) -> &[TileRect] {
+    match area.search.get(number) {
+        Some(SearchBox::Tiles(tiles)) => tiles,
+        Some(SearchBox::Area | SearchBox::Source(_)) => std::slice::from_ref(&area.rect),
+        Some(SearchBox::Nothing) | None => &[],
     }
 }
 
@@ -287,24 +337,36 @@ struct Areas {
 impl Areas {
     fn bind(layer: &Layer, number: usize, areas: &[Area]) -> Areas {
         let mut bound = Areas::default();
-        for Area { rect, search } in areas {
-            let TileRect { zoom, x0, y0, x1, y1 } = *rect;
-            let sides = match search.get(number) {
-                Some(SearchBox::Area) => area_box(layer, rect, zoom),
-                Some(SearchBox::Source(sides)) => *sides,
-                Some(SearchBox::Nothing) | None => continue,
-            };
-            bound.zooms.push(i32::from(zoom.get()));
-            bound.margins.push(layer.margin.units(zoom));
-            bound.x0.push(x0.into());
-            bound.y0.push(y0.into());
-            bound.x1.push(x1.into());
-            bound.y1.push(y1.into());
-            for (column, side) in bound.sides.iter_mut().zip(sides) {
-                column.push(side);
+        for area in areas {
+            if layer.asks_each_tile() {
+                for tile in tiles_asked(area, number).iter().flat_map(TileRect::iter) {
+                    let rect = TileRect::from(tile);
+                    bound.add(layer, &rect, query_box(layer, &rect, rect.zoom));
+                }
+                continue;
+            }
+            match area.search.get(number) {
+                Some(SearchBox::Area | SearchBox::Tiles(_)) => {
+                    bound.add(layer, &area.rect, area_box(layer, &area.rect, area.rect.zoom));
+                }
+                Some(SearchBox::Source(sides)) => bound.add(layer, &area.rect, *sides),
+                Some(SearchBox::Nothing) | None => {}
             }
         }
         bound
+    }
+
+    fn add(&mut self, layer: &Layer, rect: &TileRect, sides: [f64; 4]) {
+        let TileRect { zoom, x0, y0, x1, y1 } = *rect;
+        self.zooms.push(i32::from(zoom.get()));
+        self.margins.push(layer.margin.units(zoom));
+        self.x0.push(x0.into());
+        self.y0.push(y0.into());
+        self.x1.push(x1.into());
+        self.y1.push(y1.into());
+        for (column, side) in self.sides.iter_mut().zip(sides) {
+            column.push(side);
+        }
     }
 }
 

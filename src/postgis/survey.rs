@@ -7,6 +7,7 @@ use tokio_postgres::types::Type;
 
 use super::error::Error;
 use super::layer::{Layer, Shape, quoted};
+use super::query_values::QueryValues;
 use super::session::Param;
 use super::snapshot::Snapshot;
 use super::sql;
@@ -48,41 +49,92 @@ pub async fn survey(
     if !zooms.iter().any(|zoom| layer.zooms.contains(zoom)) {
         return Ok(Surveyed { places: Places::ByZoom(BTreeMap::new()), skipped: Vec::new() });
     }
-    let place = format!("layer \"{}\", reading where its features lie", layer.name);
-    let boxes = search_boxes(layer, coverage, zooms);
-    let statement = sql::survey(layer, boxes.as_ref().map_or(0, |columns| columns[0].len()));
-    let params: Vec<Param<'_>> = boxes.iter().flatten().map(|column| (column as _, Type::FLOAT8_ARRAY)).collect();
-    let mut left_out = 0_u64;
-    let (mut points, mut boxes, mut members) = (Vec::new(), Vec::new(), Members::default());
-    let each = |row: &Row| {
-        let seen = if layer.cells.is_some() {
-            add_member(row, layer.is_found_by_area(), &mut members)
-        } else if layer.shape.is_closed_form() {
-            row.get::<_, Option<i64>>(0).map(|position| points.push(position.cast_unsigned()))
-        } else {
-            box_footprint(row).map(|footprint| boxes.push(footprint))
-        };
-        left_out += u64::from(seen.is_none());
-        Ok(())
-    };
-    snapshot.keeper.each(&place, &statement, &params, each).await.map_err(|error| explained(error, layer))?;
-    let places = match layer.grid() {
-        Some(grid) => {
-            let zooms: Vec<Zoom> = zooms.iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
-            let gathering = tokio::task::spawn_blocking(move || members.gathered(&grid, &zooms));
-            gathering.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-        }
-        None if layer.shape.is_closed_form() => Places::Same(Footprints::Points(points)),
-        None => Places::Same(Footprints::Boxes(boxes)),
-    };
-    let mut skipped = Vec::new();
-    if left_out > 0 {
-        for row in snapshot.keeper.all(&place, &sql::skipped(layer), &[]).await? {
-            let rows: i64 = row.get(1);
-            skipped.push(Skipped { reason: row.get(0), rows: rows.cast_unsigned(), examples: row.get(2) });
-        }
+    let shown: Vec<Zoom> = zooms.iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
+    let look = Look { snapshot, layer, coverage };
+    if !layer.asks_each_zoom() {
+        let (places, left_out) = look.at(&shown).await?;
+        let skipped = if left_out > 0 { look.skipped(&shown).await? } else { Vec::new() };
+        return Ok(Surveyed { places, skipped });
     }
-    Ok(Surveyed { places, skipped })
+    let (mut all, mut most) = (BTreeMap::new(), (0, None));
+    for zoom in shown {
+        let (places, left_out) = look.at(&[zoom]).await?;
+        match places {
+            Places::Same(footprints) if layer.is_found_by_area() => drop(all.insert(zoom, footprints.compact())),
+            Places::Same(footprints) => drop(all.insert(zoom, footprints)),
+            Places::ByZoom(own) => all.extend(own),
+        }
+        most = most.max((left_out, Some(zoom)));
+    }
+    // Mostly the same rows are left out at many zooms: they are named once.
+    let skipped = match most {
+        (1.., Some(zoom)) => look.skipped(&[zoom]).await?,
+        _ => Vec::new(),
+    };
+    Ok(Surveyed { places: Places::ByZoom(all), skipped })
+}
+
+/// A look at where a layer's features lie.
+struct Look<'a> {
+    snapshot: &'a Snapshot,
+    layer: &'a Layer,
+    coverage: &'a Coverage,
+}
+
+impl Look<'_> {
+    fn place(&self) -> String {
+        format!("layer \"{}\", reading where its features lie", self.layer.name)
+    }
+
+    /// Where its features lie, the same for these zooms unless they are put together in cells, and how many rows cannot be drawn.
+    async fn at(&self, zooms: &[Zoom]) -> Result<(Places, u64), Error> {
+        let Look { snapshot, layer, coverage } = *self;
+        let boxes = search_boxes(layer, coverage, zooms);
+        let statement = sql::survey(layer, boxes.as_ref().map_or(0, |columns| columns[0].len()));
+        let values = QueryValues::of_coverage(layer, coverage, zooms);
+        let boxed = boxes.iter().flatten().map(|column| (column as _, Type::FLOAT8_ARRAY));
+        let params: Vec<Param<'_>> = boxed.chain(values.params(layer)).collect();
+        let mut left_out = 0_u64;
+        let (mut points, mut boxes, mut members) = (Vec::new(), Vec::new(), Members::default());
+        let each = |row: &Row| {
+            let seen = if layer.cells.is_some() {
+                add_member(row, layer.is_found_by_area(), &mut members)
+            } else if layer.shape.is_closed_form() {
+                row.get::<_, Option<i64>>(0).map(|position| points.push(position.cast_unsigned()))
+            } else {
+                box_footprint(row).map(|footprint| boxes.push(footprint))
+            };
+            left_out += u64::from(seen.is_none());
+            Ok(())
+        };
+        snapshot
+            .keeper
+            .each(&self.place(), &statement, &params, each)
+            .await
+            .map_err(|error| explained(error, layer))?;
+        let places = match layer.grid() {
+            Some(grid) => {
+                let zooms = zooms.to_vec();
+                let gathering = tokio::task::spawn_blocking(move || members.gathered(&grid, &zooms));
+                gathering.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+            }
+            None if layer.shape.is_closed_form() => Places::Same(Footprints::Points(points)),
+            None => Places::Same(Footprints::Boxes(boxes)),
+        };
+        Ok((places, left_out))
+    }
+
+    /// The rows that cannot be drawn.
+    async fn skipped(&self, zooms: &[Zoom]) -> Result<Vec<Skipped>, Error> {
+        let values = QueryValues::of_coverage(self.layer, self.coverage, zooms);
+        let params: Vec<Param<'_>> = values.params(self.layer).collect();
+        let rows = self.snapshot.keeper.all(&self.place(), &sql::skipped(self.layer), &params).await?;
+        let skipped = rows.iter().map(|row| {
+            let rows: i64 = row.get(1);
+            Skipped { reason: row.get(0), rows: rows.cast_unsigned(), examples: row.get(2) }
+        });
+        Ok(skipped.collect())
+    }
 }
 
 /// Where the geometries of another relation lie, as the layer places its own. The relation is an item of a FROM list, the geometries are in the layer's reference system, of any kind.
@@ -99,7 +151,7 @@ pub async fn places(
 ) -> Result<(), Error> {
     let shape = Shape { points: false, geography: false, ..layer.shape };
     let (relation, geometry) = (relation.to_owned(), quoted(geometry));
-    let over = Layer { relation, geometry, shape, filter: None, ..layer.clone() };
+    let over = Layer { relation, geometry, shape, query: None, filter: None, ..layer.clone() };
     let each = |row: &Row| {
         if over.cells.is_some() {
             if let Some(at) = position(row) {
@@ -114,13 +166,13 @@ pub async fn places(
 }
 
 /// PROJ refuses coordinates far outside a projected system; the message alone does not say what to do.
-fn explained(error: Error, layer: &Layer) -> Error {
+pub(super) fn explained(error: Error, layer: &Layer) -> Error {
     match error {
         Error::Query { source, .. } if source.to_string().contains("Cannot find SRID") => Error::Layer {
             layer: layer.name.clone(),
             what: format!(
                 "the geometries in {} of {} have SRID {}, which the table spatial_ref_sys does not have",
-                layer.geometry, layer.relation, layer.shape.srid
+                layer.geometry, layer.called, layer.shape.srid
             ),
             next: "Add it there, or set the right one with ST_SetSRID".to_owned(),
             source: Some(source),
@@ -134,6 +186,17 @@ fn explained(error: Error, layer: &Layer) -> Error {
             ),
             source: Some(source),
         },
+        Error::Query { source, .. } if layer.asks_each_tile() && source.to_string().contains("mixed SRID") => {
+            Error::Layer {
+                layer: layer.name.clone(),
+                what: format!(
+                    "its query compares !bbox!, which is in EPSG:{} as its geometry {} is, with a geometry in another system",
+                    layer.shape.srid, layer.geometry
+                ),
+                next: "Bring it there: ST_Transform(!bbox!, …)".to_owned(),
+                source: Some(source),
+            }
+        }
         other => other,
     }
 }
@@ -171,12 +234,12 @@ fn source_box(row: &Row) -> Option<SourceBox> {
 
 /// Where to look for the features of a coverage: west, south, east, north, one element a box. `None` if all are wanted or
 /// the reference system has no closed formula.
-fn search_boxes(layer: &Layer, coverage: &Coverage, zooms: &ZoomList) -> Option<[Vec<f64>; 4]> {
+fn search_boxes(layer: &Layer, coverage: &Coverage, zooms: &[Zoom]) -> Option<[Vec<f64>; 4]> {
     if coverage.is_world() || !matches!(layer.shape.srid, 3857 | 4326) {
         return None;
     }
     // The tiles of the shallowest zoom reach farthest beyond the boxes.
-    let shallowest = zooms.iter().find(|zoom| layer.zooms.contains(*zoom)).unwrap_or(layer.zooms.min());
+    let shallowest = *zooms.first()?;
     let mut columns: [Vec<f64>; 4] = Default::default();
     for rect in coverage.rects(shallowest) {
         for (column, side) in columns.iter_mut().zip(area_box(layer, &rect, shallowest)) {
