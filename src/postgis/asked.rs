@@ -86,7 +86,7 @@ impl LayerProbe<'_> {
                 "Give geometries, such as location::geometry, and compare !bbox! with them".to_owned(),
             ));
         }
-        if layer.asks_each_tile() && !layer.is_found_by_area() {
+        if layer.asks_each_tile() && !matches!(srid, 3857 | 4326) {
             return Err(self.error(
                 format!("its query has !bbox!, and {} is in EPSG:{srid}: a tile is a box in EPSG:3857 and EPSG:4326 only", layer.geometry),
                 format!("Give ST_Transform({}, 3857). Without !bbox!, any system will do, and the index is used all the same", layer.geometry),
