@@ -16,11 +16,11 @@ pub(super) async fn described(session: &Session, layer: &str, query: &Query) -> 
     // One row of nothing, which knows the columns all the same.
     let nothing =
         format!("(SELECT) AS one LEFT JOIN (SELECT * FROM {} WHERE false) AS given ON true", query.neutral(layer));
-    let names = format!(
+    let asking = format!(
         "SELECT ARRAY(SELECT json_object_keys(row_to_json(named)) FROM (SELECT given.* FROM {nothing}) AS named)"
     );
-    let named = session.one(&place, &names, &[]).await.map_err(|error| not_understood(layer, &role, error))?;
-    let names: Vec<String> = named.get(0);
+    let row = session.one(&place, &asking, &[]).await.map_err(|error| not_understood(layer, &role, error))?;
+    let names: Vec<String> = row.get(0);
     let is_twice = |(at, name): &(usize, &String)| names[..*at].contains(name);
     if let Some((_, twice)) = names.iter().enumerate().find(is_twice) {
         return Err(Error::Layer {
@@ -37,8 +37,8 @@ pub(super) async fn described(session: &Session, layer: &str, query: &Query) -> 
          JOIN pg_type AS t ON t.oid = given.type ORDER BY given.place",
         types.join(", ")
     );
-    let typed = session.all(&place, &types, &[]).await?;
-    let columns = names.into_iter().zip(&typed).map(|(name, row)| Column {
+    let rows = session.all(&place, &types, &[]).await?;
+    let columns = names.into_iter().zip(&rows).map(|(name, row)| Column {
         name,
         kind: row.get(0),
         collated: row.get(1),

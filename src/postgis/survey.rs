@@ -19,7 +19,8 @@ use crate::tile::{
 /// Rows that cannot be drawn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
-    /// Why: "NULL", "empty", "not finite" (NaN or infinite coordinates) or "outside" (beyond ±85.0511° or ±180°).
+    /// Why: "NULL", "empty", "not finite" (NaN or infinite coordinates), "outside" (beyond ±85.0511° or ±180°) or, of a query,
+    /// "foreign" (in another reference system than the others).
     pub reason: String,
     /// How many.
     pub rows: u64,
@@ -92,8 +93,8 @@ impl Look<'_> {
         let boxes = search_boxes(layer, coverage, zooms);
         let statement = sql::survey(layer, boxes.as_ref().map_or(0, |columns| columns[0].len()));
         let values = QueryValues::of_coverage(layer, coverage, zooms);
-        let boxed = boxes.iter().flatten().map(|column| (column as _, Type::FLOAT8_ARRAY));
-        let params: Vec<Param<'_>> = boxed.chain(values.params(layer)).collect();
+        let near = boxes.iter().flatten().map(|column| (column as _, Type::FLOAT8_ARRAY));
+        let params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();
         let mut left_out = 0_u64;
         let (mut points, mut boxes, mut members) = (Vec::new(), Vec::new(), Members::default());
         let each = |row: &Row| {

@@ -46,7 +46,7 @@ const SMALL: &str = "[run]\nbatch_features = 60";
 fn a_query_gives_the_tiles_of_its_table_however_it_is_written_and_cut_into_batches() {
     let db = Db::with_facilities(1_200);
     let expected = tiles(&db, TABLE, "", &["--zoom", "0-11"]);
-    assert!(expected.len() > 4_000, "{}", expected.len());
+    assert!(expected.len() > 2_000, "{}", expected.len());
     for sql in [
         "SELECT * FROM api_facility",
         "SELECT * FROM api_facility; -- all of them;",
@@ -91,6 +91,9 @@ fn lines_and_areas_that_a_tile_does_not_show_may_be_left_out_by_the_query() {
          INSERT INTO shape SELECT i, 'line', ST_SetSRID(ST_MakeLine(ST_MakePoint(i * 5, i), ST_MakePoint(i * 5 + 9, i + 8)), 4326) FROM generate_series(-30, 30) AS i;
          INSERT INTO shape VALUES (100, 'world', ST_MakeEnvelope(-180, -90, 180, 90, 4326)), (101, 'hook', 'SRID=4326;LINESTRING(-100 -60, 100 -60, 100 70)'),
              (102, 'far north', 'SRID=4326;LINESTRING(20 80, 30 89)'), (103, 'edge', 'SRID=4326;LINESTRING(179 10, 180 11)'), (104, 'point', 'SRID=4326;POINT(7 7)');
+         DELETE FROM shape WHERE id < 100 AND ST_YMax(g) > 85;
+         -- A straight line on the map is straight in this system only.
+         ALTER TABLE shape ALTER g TYPE geometry(Geometry, 3857) USING ST_Transform(ST_Intersection(g, ST_MakeEnvelope(-180, -89, 180, 89, 4326)), 3857);
          CREATE INDEX ON shape USING gist (g)",
     );
     let properties = "key = [\"id\"]\nproperties = [\"name\"]\nbuffer = 300";
@@ -98,17 +101,13 @@ fn lines_and_areas_that_a_tile_does_not_show_may_be_left_out_by_the_query() {
     assert!(expected.len() > 16_000, "{}", expected.len());
     for sql in [
         "SELECT * FROM shape WHERE ST_Intersects(g, !bbox!)",
-        "SELECT id, name, ST_Transform(ST_Intersection(g, ST_MakeEnvelope(-180, -85.06, 180, 85.06, 4326)), 3857) AS g FROM shape WHERE id < 100 AND ST_Intersects(g, ST_Transform(!bbox!, 4326))
-         UNION ALL SELECT id, name, ST_Transform(g, 3857) FROM shape WHERE id > 100 AND g && ST_Transform(!bbox!, 4326)",
+        "SELECT * FROM shape WHERE g && !bbox!",
+        "SELECT id, name, ST_Transform(g, 4326) AS g FROM shape WHERE g && ST_Transform(!bbox!, 3857)",
     ] {
-        let expected = if sql.contains("UNION") {
-            &tiles(&db, &format!("table = \"shape\"\nwhere = \"id <> 100\"\n{properties}"), "", &["--zoom", "0-7"])
-        } else {
-            &expected
-        };
         for more in ["", SMALL] {
             let layer = format!("sql = '''{sql}'''\n{properties}");
-            same(&tiles(&db, &layer, more, &["--zoom", "0-7"]), expected, sql);
+            let found = tiles(&db, &layer, more, &["--zoom", "0-7"]);
+            same(&found, &expected, sql);
         }
     }
 }
@@ -118,7 +117,7 @@ fn lines_and_areas_that_a_tile_does_not_show_may_be_left_out_by_the_query() {
 fn plainly(db: &Db, rows: &str, zooms: std::ops::RangeInclusive<u8>) -> Tiles {
     let mut tiles = Tiles::new();
     for zoom in zooms {
-        let side = 40_075_016.685_578_488 / f64::from(1 << zoom);
+        let side = 2.0 * 20_037_508.342_789_244 / f64::from(1 << zoom);
         let rows = rows.replace("PIXEL", &format!("{:?}", side / 256.0)).replace("ZOOM", &zoom.to_string());
         let tile =
             |end: &str, low: &str| format!("least((1 << {zoom}) - 1, greatest(0, floor(({end}) / {side})::int {low}))");
@@ -213,8 +212,8 @@ fn rows_that_cannot_be_drawn_are_named_and_the_rest_of_the_program_knows_queries
         let config = folder.config(&format!("[[layer]]\nname = \"f\"\n{}", query(&sql)));
         for output in ["t.mbtiles", "t.pmtiles", "tiles/"] {
             let output = folder.beside(output);
-            let done = seed(&db.url, &output, &["--zoom", "0-6", "--config", &config]).ok();
-            for text in ["NULL: none\n", "is empty: empty\n", "not finite: nan\n", ": far\n"] {
+            let done = seed(&db.url, &output, &["--zoom", "0-6", "--force", "--config", &config]).ok();
+            for text in ["NULL: none\n", "is empty: empty\n", "coordinates: nan\n", ": far\n"] {
                 assert!(done.stdout.contains(text), "{condition}: {text}{}", done.stdout);
             }
         }

@@ -108,6 +108,40 @@ fn a_reseed_of_a_query_leaves_what_a_fresh_seed_would() {
         assert!(wrong.is_empty(), "{change}: {} of {}, such as {:?}", wrong.len(), fresh.len(), wrong.first());
         assert_eq!(!differences(&before, &after).is_empty(), seen, "{change}");
     }
+    let before = world.stored("t.mbtiles");
+    world.oar_tiles(&["reseed", "--area", "60,5,100,35"], Some("t.mbtiles")).ok();
+    assert!(differences(&before, &world.stored("t.mbtiles")).is_empty(), "an area that has not changed");
+}
+
+/// At zoom 2, the shallowest, a facility is drawn up to 39 km from where it is.
+const MOVED: &str = r#"
+[[layer]]
+name = "f"
+sql = "SELECT id, name, ST_SnapToGrid(ST_Transform(location, 3857), !pixel_width! * 2) AS g FROM api_facility"
+key = ["id"]
+zoom = "2-9"
+[[layer.track]]
+table = "api_facility"
+geometry = "SELECT ST_Expand(ST_Transform(changed.location, 3857), 40000)"
+"#;
+
+#[test]
+fn a_query_that_moves_its_geometries_is_followed_as_far_as_it_moves_them() {
+    let world = World::new(MOVED);
+    world.oar_tiles(&["track", "install"], None).ok();
+    world.oar_tiles(&["seed", "--zoom", "0-7"], Some("t.mbtiles")).ok();
+    for change in [
+        format!("UPDATE api_facility SET location = ST_Translate(location, 0.3, 0.1) WHERE {SOME}"),
+        format!("DELETE FROM api_facility WHERE {SOME}"),
+    ] {
+        let before = world.stored("t.mbtiles");
+        world.db.run(&change);
+        world.oar_tiles(&["reseed"], Some("t.mbtiles")).ok();
+        world.oar_tiles(&["seed", "--zoom", "0-7"], Some("fresh.mbtiles")).ok();
+        let (after, fresh) = (world.stored("t.mbtiles"), world.stored("fresh.mbtiles"));
+        assert!(differences(&after, &fresh).is_empty(), "{change}: {:?}", differences(&after, &fresh));
+        assert!(!differences(&before, &after).is_empty(), "{change}");
+    }
 }
 
 #[test]

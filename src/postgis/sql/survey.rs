@@ -52,7 +52,7 @@ pub(in crate::postgis) fn skipped(layer: &Layer) -> String {
     let key = layer.key.iter().map(|column| format!("{}::text", column.quoted)).collect::<Vec<_>>().join(", ");
     let srid = layer.shape.srid;
     let foreign = if layer.asks_each_zoom() {
-        format!("\n        WHEN ST_SRID(g) <> {srid} THEN 'in another system than EPSG:{srid}'")
+        format!("\n        WHEN ST_SRID(g) <> {srid} THEN 'foreign'")
     } else {
         String::new()
     };
