@@ -3,6 +3,7 @@
 mod error;
 mod given;
 mod layer;
+mod rows;
 mod s3;
 mod settings;
 mod show;

@@ -9,6 +9,7 @@ mod layer;
 mod listen;
 mod probe;
 mod query;
+mod query_text;
 mod query_values;
 mod reads;
 mod relation;
