@@ -216,11 +216,16 @@ fn cells_and_clusters_over_a_query_are_those_over_its_table() {
         "[layer.cluster]\nzoom = \"0-6\"",
     ];
     for gathered in gathered {
-        let expected = tiles(&db, &format!("{TABLE}\n{gathered}"), "", &["--zoom", "0-8"]);
-        for sql in ["SELECT * FROM api_facility", "SELECT * FROM api_facility WHERE !zoom! < 99 AND !pixel_width! > 0"]
+        let all = tiles(&db, &format!("{TABLE}\n{gathered}"), "", &["--zoom", "0-8"]);
+        let open = tiles(&db, &format!("{TABLE}\nwhere = \"NOT is_closed\"\n{gathered}"), "", &["--zoom", "0-2"]);
+        let deeper = all.iter().filter(|((zoom, _, _), _)| *zoom > 2);
+        let both: Tiles = open.iter().chain(deeper).map(|(address, tile)| (*address, tile.clone())).collect();
+        for (condition, expected) in
+            [("true", &all), ("!zoom! < 99 AND !pixel_width! > 0", &all), ("!zoom! > 2 OR NOT is_closed", &both)]
         {
+            let sql = format!("SELECT * FROM api_facility WHERE {condition}");
             for more in ["", SMALL] {
-                same(&tiles(&db, &format!("{}\n{gathered}", query(sql)), more, &["--zoom", "0-8"]), &expected, sql);
+                same(&tiles(&db, &format!("{}\n{gathered}", query(&sql)), more, &["--zoom", "0-8"]), expected, &sql);
             }
         }
     }
