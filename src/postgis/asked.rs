@@ -109,13 +109,15 @@ impl LayerProbe<'_> {
             return Ok((row.get::<_, Option<Vec<i32>>>(0).unwrap_or_default(), row.get(1), row.get(2)));
         }
         let asks_zoom = layer.asks_each_zoom();
+        // Only points are clustered: then each row is looked at.
+        let looks_at_all = !asks_zoom || layer.cells.as_ref().is_some_and(|cells| cells.keeps_lone);
         let zooms: Vec<Zoom> = layer.zooms.iter().take(if asks_zoom { usize::MAX } else { 1 }).collect();
         // What a box is to be in is known once it is known what the geometries are in: first one is tried, then the other.
         let systems: &[i32] = if layer.asks_each_tile() { &[3857, 4326] } else { &[3857] };
         let mut failed = None;
         for srid in systems {
             let boxed = Layer { shape: Shape { srid: *srid, ..layer.shape }, ..layer.clone() };
-            let few = if asks_zoom { FEW } else { "" };
+            let few = if looks_at_all { "" } else { FEW };
             let asked = asked_at(&boxed, &format!("{g} AS oar_tiles_g"), &format!("{some} {}", filter(layer)), few);
             let sql = format!("{} {asked}", kind.replace(&g, "oar_tiles_g"));
             self.session.save().await?;
@@ -123,7 +125,7 @@ impl LayerProbe<'_> {
                 Ok(rows) => {
                     let row = rows.first();
                     let srids = row.and_then(|row| row.get::<_, Option<Vec<i32>>>(0)).unwrap_or_default();
-                    let known = row.filter(|_| !asks_zoom).map(|row| (row.get(1), row.get(2)));
+                    let known = row.filter(|_| looks_at_all).map(|row| (row.get(1), row.get(2)));
                     // Nobody has looked at all rows of all zooms: they may be anything.
                     let (points, curves) = known.unwrap_or((false, true));
                     return Ok((srids, points, curves));

@@ -100,6 +100,7 @@ impl LayerProbe<'_> {
             zooms: options.zooms.clone(),
             margin: options.margin,
             cells: options.cells.clone(),
+            counted: None,
             columns: relation
                 .columns
                 .iter()
@@ -109,6 +110,15 @@ impl LayerProbe<'_> {
         };
         self.types(&mut layer, &relation).await?;
         layer.shape = self.shape(&layer, geometry, &relation).await?;
+        if layer.cells.as_ref().is_some_and(|cells| cells.keeps_lone) && !layer.shape.points {
+            return Err(self.error(
+                format!(
+                    "the geometries in {} of {} are not all points, and only points are clustered",
+                    layer.geometry, layer.called
+                ),
+                "Leave the others out with where, or draw the layer in cells with [layer.aggregate]".to_owned(),
+            ));
+        }
         self.unique_key(&layer, &relation).await?;
         if let Some(limit) = layer.query.as_ref().filter(|query| query.asks_box()).and_then(Query::limit) {
             self.warnings.push(format!(

@@ -6,15 +6,14 @@ use std::sync::Arc;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
+use super::areas::{Areas, CellColumns, tiles_asked};
 use super::error::{Error, place_of};
 use super::layer::Layer;
-use super::query_values::query_box;
-use super::session::{Database, Session};
+use super::session::{Database, Param, Session};
 use super::snapshot::Snapshot;
 use super::sql;
-use super::survey::area_box;
 use crate::source::{RenderedTile, Source};
-use crate::tile::{Area, Batch, LayerCount, Order, Planned, SearchBox, TileCoord, TileRect, Zoom};
+use crate::tile::{Area, Batch, LayerCount, Order, Planned, TileCoord, TileRect, Zoom};
 
 /// How often a batch is tried again on a new connection while the snapshot lives.
 const RECONNECTS: u32 = 2;
@@ -113,7 +112,8 @@ impl Renderer {
         };
         #[expect(clippy::cast_possible_wrap, reason = "checked when the configuration was read: both stay below 2^20")]
         let (extent, buffer) = (layer.margin.extent as i32, layer.margin.buffer as i32);
-        let params = [
+        let cells = CellColumns::bind(layer, number, areas);
+        let mut params: Vec<Param<'_>> = vec![
             (&bound.zooms as _, Type::INT4_ARRAY),
             (&bound.margins as _, Type::INT8_ARRAY),
             (&bound.x0 as _, Type::INT8_ARRAY),
@@ -128,6 +128,9 @@ impl Renderer {
             (&extent as _, Type::INT4),
             (&buffer as _, Type::INT4),
         ];
+        if let Some(cells) = &cells {
+            params.extend(cells.0.iter().map(|column| -> Param<'_> { (column as _, Type::INT8_ARRAY) }));
+        }
         let mut found = 0;
         let count = |row: &Row| {
             found += 1;
@@ -267,15 +270,6 @@ fn unselective(layer: &Layer, planned: LayerCount, found: LayerCount, near: &str
     }
 }
 
-/// The tiles for which a layer is asked by themselves.
-fn tiles_asked(area: &Area, number: usize) -> &[TileRect] {
-    match area.search.get(number) {
-        Some(SearchBox::Tiles(tiles)) => tiles,
-        Some(SearchBox::Area | SearchBox::Source(_)) => std::slice::from_ref(&area.rect),
-        Some(SearchBox::Nothing) | None => &[],
-    }
-}
-
 /// Adds the tiles of a part, or of the next layer, to those already there.
 fn put_together(tiles: &mut Tiles, more: Tiles) {
     if tiles.is_empty() {
@@ -317,55 +311,6 @@ fn coord(place: i64) -> TileCoord {
     const LOW: i64 = (1 << 29) - 1;
     let zoom = Zoom::new((place >> 58) as u8 & 0x1f).unwrap_or(Zoom::MAX);
     TileCoord::from_tms(zoom, (place >> 29 & LOW) as u32, (place & LOW) as u32)
-}
-
-/// The areas of a batch as a statement's arrays.
-#[derive(Default)]
-struct Areas {
-    zooms: Vec<i32>,
-    margins: Vec<i64>,
-    x0: Vec<i64>,
-    y0: Vec<i64>,
-    x1: Vec<i64>,
-    y1: Vec<i64>,
-    /// West, south, east, north of the search boxes.
-    sides: [Vec<f64>; 4],
-}
-
-impl Areas {
-    fn bind(layer: &Layer, number: usize, areas: &[Area]) -> Areas {
-        let mut bound = Areas::default();
-        for area in areas {
-            if layer.asks_each_tile() {
-                for tile in tiles_asked(area, number).iter().flat_map(TileRect::iter) {
-                    let rect = TileRect::from(tile);
-                    bound.add(layer, &rect, query_box(layer, &rect, rect.zoom));
-                }
-                continue;
-            }
-            match area.search.get(number) {
-                Some(SearchBox::Area | SearchBox::Tiles(_)) => {
-                    bound.add(layer, &area.rect, area_box(layer, &area.rect, area.rect.zoom));
-                }
-                Some(SearchBox::Source(sides)) => bound.add(layer, &area.rect, *sides),
-                Some(SearchBox::Nothing) | None => {}
-            }
-        }
-        bound
-    }
-
-    fn add(&mut self, layer: &Layer, rect: &TileRect, sides: [f64; 4]) {
-        let TileRect { zoom, x0, y0, x1, y1 } = *rect;
-        self.zooms.push(i32::from(zoom.get()));
-        self.margins.push(layer.margin.units(zoom));
-        self.x0.push(x0.into());
-        self.y0.push(y0.into());
-        self.x1.push(x1.into());
-        self.y1.push(y1.into());
-        for (column, side) in self.sides.iter_mut().zip(sides) {
-            column.push(side);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The survey: where every feature lies, read once, for planning.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -12,8 +13,8 @@ use super::session::Param;
 use super::snapshot::Snapshot;
 use super::sql;
 use crate::tile::{
-    BoxFootprint, Coverage, Footprints, Members, Places, SourceBox, Spot, TileRect, Zoom, ZoomList, latitude,
-    longitude, metres,
+    BoxFootprint, CellCounts, Coverage, Footprints, Members, Places, SourceBox, Spot, TileRect, Zoom, ZoomList,
+    latitude, longitude, metres,
 };
 
 /// Rows that cannot be drawn.
@@ -33,6 +34,8 @@ pub struct Skipped {
 pub struct Surveyed {
     /// Where its features lie.
     pub places: Places,
+    /// The cells, where nothing else has to be known of them.
+    pub counted: Option<Arc<CellCounts>>,
     /// Rows that were left out.
     pub skipped: Vec<Skipped>,
 }
@@ -48,18 +51,21 @@ pub async fn survey(
     zooms: &ZoomList,
 ) -> Result<Surveyed, Error> {
     if !zooms.iter().any(|zoom| layer.zooms.contains(zoom)) {
-        return Ok(Surveyed { places: Places::ByZoom(BTreeMap::new()), skipped: Vec::new() });
+        return Ok(Surveyed { places: Places::ByZoom(BTreeMap::new()), counted: None, skipped: Vec::new() });
     }
     let shown: Vec<Zoom> = zooms.iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
     let look = Look { snapshot, layer, coverage };
     if !layer.asks_each_zoom() {
-        let (places, left_out) = look.at(&shown).await?;
+        let Seen { places, counts, left_out } = look.at(&shown).await?;
         let skipped = if left_out > 0 { look.skipped(&shown).await? } else { Vec::new() };
-        return Ok(Surveyed { places, skipped });
+        return Ok(Surveyed { places, counted: counts.map(Arc::new), skipped });
     }
-    let (mut all, mut most) = (BTreeMap::new(), (0, None));
+    let (mut all, mut counted, mut most) = (BTreeMap::new(), None, (0, None));
     for zoom in shown {
-        let (places, left_out) = look.at(&[zoom]).await?;
+        let Seen { places, counts, left_out } = look.at(&[zoom]).await?;
+        if let Some(counts) = counts {
+            counted.get_or_insert_with(CellCounts::default).join(counts);
+        }
         match places {
             Places::Same(footprints) if layer.is_found_by_area() => drop(all.insert(zoom, footprints.compact())),
             Places::Same(footprints) => drop(all.insert(zoom, footprints)),
@@ -72,7 +78,17 @@ pub async fn survey(
         (1.., Some(zoom)) => look.skipped(&[zoom]).await?,
         _ => Vec::new(),
     };
-    Ok(Surveyed { places: Places::ByZoom(all), skipped })
+    Ok(Surveyed { places: Places::ByZoom(all), counted: counted.map(Arc::new), skipped })
+}
+
+/// What one look has seen.
+struct Seen {
+    /// The same for all the zooms, unless features are put together in cells.
+    places: Places,
+    /// The cells, if their counts are all that is to be known.
+    counts: Option<CellCounts>,
+    /// Rows that cannot be drawn.
+    left_out: u64,
 }
 
 /// A look at where a layer's features lie.
@@ -87,8 +103,8 @@ impl Look<'_> {
         format!("layer \"{}\", reading where its features lie", self.layer.name)
     }
 
-    /// Where its features lie, the same for these zooms unless they are put together in cells, and how many rows cannot be drawn.
-    async fn at(&self, zooms: &[Zoom]) -> Result<(Places, u64), Error> {
+    /// Where its features lie at some zooms.
+    async fn at(&self, zooms: &[Zoom]) -> Result<Seen, Error> {
         let Look { snapshot, layer, coverage } = *self;
         let boxes = search_boxes(layer, coverage, zooms);
         let statement = sql::survey(layer, boxes.as_ref().map_or(0, |columns| columns[0].len()));
@@ -113,16 +129,20 @@ impl Look<'_> {
             .each(&self.place(), &statement, &params, each)
             .await
             .map_err(|error| explained(error, layer))?;
+        let mut counts = None;
         let places = match layer.grid() {
             Some(grid) => {
                 let zooms = zooms.to_vec();
                 let gathering = tokio::task::spawn_blocking(move || members.gathered(&grid, &zooms));
-                gathering.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+                let (places, counted) =
+                    gathering.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+                counts = sql::needs_only_counts(layer).then_some(counted);
+                places
             }
             None if layer.shape.is_closed_form() => Places::Same(Footprints::Points(points)),
             None => Places::Same(Footprints::Boxes(boxes)),
         };
-        Ok((places, left_out))
+        Ok(Seen { places, counts, left_out })
     }
 
     /// The rows that cannot be drawn.

@@ -10,6 +10,7 @@
 //! | `watch` | again and again |
 
 mod changed;
+mod counts;
 mod given;
 mod known;
 mod run;
@@ -153,7 +154,10 @@ async fn once(
 ) -> Result<Outcome, CommandError> {
     let place = Place::parse(&settings.tileset.output.to_string_lossy())?;
     let reach = Reach::new(settings, false, stop);
-    let attempt = async |restarts| run::attempt(settings, options, (&place, &reach), restarts, report, stop).await;
+    let attempt = async |restarts| {
+        // A large future.
+        Box::pin(run::attempt(settings, options, (&place, &reach), restarts, report, stop)).await
+    };
     let ended =
         Box::pin(seed::restarting(settings, report, stop, attempt)).await.map_err(|error| seed::in_line(error, &place));
     match ended {

@@ -19,6 +19,7 @@ pub(in crate::postgis) fn render(layer: &Layer) -> String {
     let [west, north, east, south] = ends(layer);
     let (placed, in_world) = match &layer.cells {
         None => (placed(layer, &values, &names), is_in_world(layer)),
+        Some(cells) if layer.counted.is_some() => (cells::placed_counted(layer, cells), "true".to_owned()),
         Some(cells) => (cells::placed(layer, cells), "true".to_owned()),
     };
     let width = layer.cells.as_ref().map_or(0.0, |cells| cells.grid.size);
