@@ -92,6 +92,7 @@ fn of_database(error: &postgis::Error) -> Exit {
         | postgis::Error::Query { .. }
         | postgis::Error::Lost { .. }
         | postgis::Error::Miscounted { .. }
+        | postgis::Error::Unsteady { .. }
         | postgis::Error::Interrupted => Exit::Failed,
     }
 }

@@ -50,7 +50,7 @@ const IN_THE_LAYER: &str = "asking what a layer reads";
 /// Looks up what a layer reads, in the session's transaction; leaves views behind in it.
 pub(super) async fn reads(session: &Session, layer: TrackedLayer<'_>) -> Result<Reads, Error> {
     let asking = Asking { session, layer, may_ask: may_make_views(session).await? };
-    let own = asking.relation(&layer.layer.relation).await?;
+    let own = asking.own().await?;
     asking.trackable(&layer.layer.relation, &own.kind)?;
     let mut reads = Reads::default();
     let depends = asking.layer_depends(&own, &mut reads.warnings).await?;
@@ -96,6 +96,14 @@ impl Asking<'_> {
         Ok(Relation { oid: row.get(0), kind: row.get(1) })
     }
 
+    /// What the layer draws. A query is as a view that is called by no name.
+    async fn own(&self) -> Result<Relation, Error> {
+        if self.layer.layer.is_query() {
+            return Ok(Relation { oid: 0, kind: "v".to_owned() });
+        }
+        self.relation(&self.layer.layer.relation).await
+    }
+
     fn not_trackable(&self, what: String, next: &str) -> Error {
         Error::NotTrackable { layer: self.layer.layer.name().to_owned(), what, next: next.to_owned() }
     }
@@ -123,7 +131,8 @@ impl Asking<'_> {
                 "layer \"{}\": the role may not make temporary views, so PostgreSQL cannot be asked which columns the layer reads: every column of its tables is watched, and tables that its properties or where name are not known. Run GRANT TEMPORARY ON DATABASE … as its owner",
                 layer.name()
             ));
-            return if own.kind == "v" { self.depends(&layer.relation).await } else { Ok(Vec::new()) };
+            let is_view = own.kind == "v" && !layer.is_query();
+            return if is_view { self.depends(&layer.relation).await } else { Ok(Vec::new()) };
         }
         let expressions = std::iter::once(layer.geometry.clone())
             .chain(layer.key.iter().map(|key| key.quoted.clone()))

@@ -63,6 +63,7 @@ pub(super) async fn prepare(
             zooms: layer.zooms().clone(),
             margin: layer.margin(),
             max_tile_features: settings.max_tile_features,
+            asks_each_tile: layer.asks_each_tile(),
             places: surveyed.places,
             rows: surveyed.gathered,
         });

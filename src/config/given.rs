@@ -108,8 +108,9 @@ pub(super) struct LayerDefaults {
 #[serde(deny_unknown_fields)]
 pub(super) struct Layer {
     pub(super) name: String,
-    pub(super) table: String,
+    pub(super) table: Option<String>,
     pub(super) schema: Option<String>,
+    pub(super) sql: Option<String>,
     pub(super) geometry: Option<String>,
     pub(super) key: Option<Vec<String>>,
     pub(super) properties: Option<Properties>,

@@ -69,6 +69,7 @@ impl Check<'_> {
     fn layer(&self, number: u16, layer: &Layer, defaults: &LayerDefaults) -> Result<Vec<LayerSettings>, ConfigError> {
         let key = |field: &str| format!("layer[{}].{field}", layer.name);
         let margin = self.margin(layer, defaults)?;
+        let rows = self.rows(layer)?;
         let columns = layer.key.clone().unwrap_or_default();
         if let Some(twice) = first_repeated(columns.iter()) {
             return Err(self.wrong(&key("key"), format!("names the column \"{twice}\" twice: name each column once")));
@@ -90,8 +91,7 @@ impl Check<'_> {
             options: LayerOptions {
                 name: layer.name.clone(),
                 number,
-                schema: layer.schema.clone(),
-                table: layer.table.clone(),
+                rows: rows.clone(),
                 geometry: layer.geometry.clone(),
                 key: columns.clone(),
                 properties: band.properties,

@@ -4,6 +4,7 @@ mod error;
 mod given;
 mod layer;
 mod margin;
+mod rows;
 mod s3;
 mod settings;
 mod show;

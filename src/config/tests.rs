@@ -24,7 +24,8 @@ fn the_sample_configuration_is_the_defaults() {
     let values = gather(None, [], Vec::new()).unwrap();
     let settings = Settings::resolve(&values, &Parts::default(), &[]).unwrap();
     assert_eq!(settings.tileset.zooms.to_string(), "0-14");
-    assert_eq!(settings.layers[0].options.table, "api_facility");
+    let table = crate::postgis::Rows::Relation { schema: None, table: "api_facility".to_owned() };
+    assert_eq!(settings.layers[0].options.rows, table);
     assert_eq!(settings.session.connections, settings.workers.get() + 1);
 }
 
@@ -116,7 +117,6 @@ fn a_bad_file_is_answered_with_line_and_nearest_name() {
             "[database]\nstatement_timeout = \"soon\"",
             "line 2: \"soon\" is no duration (expected number at 0): write 30s, 10m or 0s",
         ),
-        ("[[layer]]\nname = \"a\"", "line 1: missing field `table`"),
     ] {
         let error = resolve(text).unwrap_err().to_string();
         assert!(error.ends_with(&format!(", {message}")), "{text}: {error}");
@@ -139,6 +139,31 @@ fn a_bad_value_is_answered_with_its_key_and_origin() {
             "[[layer]]\nname=\"a\"\ntable=\"t\"\ntile_bounds=\"degrees\"\n[layer.aggregate]\ncell=\"square\"\nsize=\"1/4\"\ndraw=\"polygon\"\nproperties={ n = \"count(*)\" }",
             "layer[a].tile_bounds",
             "\"degrees\" is for points, lines and polygons of a table, and for cells that stand as points: set draw = \"center\", or tile_bounds = \"mercator\"",
+        ),
+        (
+            "[[layer]]\nname=\"a\"",
+            "layer[a].table",
+            "is missing, and there is no sql: write table = \"…\", or sql = \"\"\"SELECT …\"\"\"",
+        ),
+        (
+            "[[layer]]\nname=\"a\"\ntable=\"t\"\nsql=\"SELECT 1\"",
+            "layer[a].sql",
+            "stands beside table: a layer has one or the other",
+        ),
+        (
+            "[[layer]]\nname=\"a\"\nschema=\"s\"\nsql=\"SELECT 1\"",
+            "layer[a].schema",
+            "stands beside sql, and belongs to table: name the schema in the query",
+        ),
+        (
+            "[[layer]]\nname=\"a\"\nsql=\"SELECT !box!\"",
+            "layer[a].sql",
+            "has !box!, which is no placeholder: there is !bbox!, !zoom!, !pixel_width!, !pixel_height!, !scale_denominator!",
+        ),
+        (
+            "[[layer]]\nname=\"a\"\nsql=\"SELECT 1 WHERE g && !bbox!\"\n[layer.aggregate]\ncell=\"square\"\nsize=0.5\nproperties={ n = \"count(*)\" }",
+            "layer[a].sql",
+            "has !bbox! beside [layer.aggregate]: a cell needs all of its members, wherever tiles end. Leave the condition with !bbox! out: the index is used all the same",
         ),
         (
             "[[layer]]\nname=\"a\"\ntable=\"t\"\nkey=[\"i\",\"i\"]",

@@ -54,6 +54,8 @@ struct OpenArea {
     columns: (u32, u32),
     rows: (u32, u32),
     touching: Vec<Touching>,
+    /// Of each layer that is asked for each tile by itself, the occupied tiles.
+    tiles: Vec<Vec<TileRect>>,
 }
 
 /// The batch in hand.
@@ -63,6 +65,14 @@ struct Open {
     tiles: u64,
     weight: u64,
     layers: Vec<LayerCount>,
+}
+
+/// Adds a piece of a column; pieces of a column come from south to north.
+fn add_rows(tiles: &mut Vec<TileRect>, piece: TileRect) {
+    match tiles.last_mut() {
+        Some(below) if below.x0 == piece.x0 && below.y0 == piece.y1 + 1 => below.y0 = piece.y0,
+        _ => tiles.push(piece),
+    }
 }
 
 /// Takes the runs of a sweep and makes the plan of one zoom.
@@ -215,8 +225,8 @@ impl<'a> Cutter<'a> {
             layers: vec![LayerCount::default(); counts.len()],
         });
         let at = open.areas.iter().position(|area| area.part == part).unwrap_or_else(|| {
-            let touching = vec![Touching::NONE; counts.len()];
-            open.areas.push(OpenArea { part, columns: (column, column), rows: (first, last), touching });
+            let (touching, tiles) = (vec![Touching::NONE; counts.len()], vec![Vec::new(); counts.len()]);
+            open.areas.push(OpenArea { part, columns: (column, column), rows: (first, last), touching, tiles });
             open.areas.len() - 1
         });
         let area = &mut open.areas[at];
@@ -229,6 +239,10 @@ impl<'a> Cutter<'a> {
                 open.layers[layer].tiles += tiles;
                 open.layers[layer].features += tiles * count;
                 area.touching[layer].join(&touching[layer]);
+                if self.layers[layer].asks_each_tile {
+                    let (y0, y1) = (self.zoom.last() - last, self.zoom.last() - first);
+                    add_rows(&mut area.tiles[layer], TileRect { zoom: self.zoom, x0: column, y0, x1: column, y1 });
+                }
             }
         }
     }
@@ -244,7 +258,7 @@ impl<'a> Cutter<'a> {
     fn close(&mut self) {
         let Some(open) = self.open.take() else { return };
         let last = self.zoom.last();
-        let area = |area: &OpenArea| Area {
+        let area = |mut area: OpenArea| Area {
             rect: TileRect {
                 zoom: self.zoom,
                 x0: area.columns.0,
@@ -255,12 +269,13 @@ impl<'a> Cutter<'a> {
             search: (0..open.layers.len())
                 .map(|layer| match (open.layers[layer].tiles, self.layers[layer].places.at(self.zoom).has_sources()) {
                     (0, _) => SearchBox::Nothing,
+                    _ if self.layers[layer].asks_each_tile => SearchBox::Tiles(std::mem::take(&mut area.tiles[layer])),
                     (_, false) => SearchBox::Area,
                     (_, true) => area.touching[layer].search(),
                 })
                 .collect(),
         };
-        let areas = open.areas.iter().map(area).collect();
+        let areas = open.areas.into_iter().map(area).collect();
         self.plan.batches.push(Batch { areas, planned: Planned::Occupied, tiles: open.tiles, layers: open.layers });
     }
 }

@@ -29,6 +29,8 @@ pub struct PlanLayer {
     pub margin: Margin,
     /// A tile with more features than this is named; `None` for no limit.
     pub max_tile_features: Option<NonZeroU64>,
+    /// It is asked for each tile by itself: batches name its tiles.
+    pub asks_each_tile: bool,
     /// Where its features lie.
     pub places: Places,
     /// The rows that have to be gathered for its features, where these are cells.

@@ -53,6 +53,7 @@ fn layer(zooms: &str, buffer: u32, footprints: Footprints) -> PlanLayer {
         max_tile_features: NonZeroU64::new(20),
         places: Places::Same(footprints),
         rows: None,
+        asks_each_tile: false,
     }
 }
 

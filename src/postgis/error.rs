@@ -205,6 +205,16 @@ pub enum Error {
         /// Where.
         near: String,
     },
+    /// A layer's query gave other rows than when tiles were planned.
+    #[error("layer \"{layer}\": {what}: the result is not complete, nothing was published. {next}")]
+    Unsteady {
+        /// Which layer.
+        layer: String,
+        /// What came, where.
+        what: String,
+        /// What to write.
+        next: &'static str,
+    },
     /// A stop was asked for.
     #[error("interrupted")]
     Interrupted,

@@ -2,7 +2,22 @@
 
 use std::sync::Arc;
 
+use super::query::{Query, Values};
 use crate::tile::{CellCounts, Grid, Margin, Standing, Zoom, ZoomList};
+
+/// Where a layer's rows come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rows {
+    /// A table, view, materialized view or foreign table.
+    Relation {
+        /// Its schema; without one the search path decides.
+        schema: Option<String>,
+        /// Its name.
+        table: String,
+    },
+    /// An SQL query, trusted as the configuration is.
+    Query(Query),
+}
 
 /// Where a property's value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,10 +70,8 @@ pub struct LayerOptions {
     pub name: String,
     /// The layer's number in the configuration, counted from 0. Options with the same number share no zoom.
     pub number: u16,
-    /// The schema of its relation; without one the search path decides.
-    pub schema: Option<String>,
-    /// The table, view, materialized view or foreign table.
-    pub table: String,
+    /// Where its rows come from.
+    pub rows: Rows,
     /// The column with the geometry or geography; without one the relation must have exactly one.
     pub geometry: Option<String>,
     /// The columns that tell features apart and order them; none for the primary key.
@@ -136,8 +149,12 @@ pub(crate) enum Of {
 pub struct Layer {
     pub(super) name: String,
     pub(super) number: u16,
-    /// Schema and relation, quoted.
+    /// An item of a FROM list: schema and relation, quoted, or a query without values for its placeholders.
     pub(crate) relation: String,
+    /// How messages call it.
+    pub(super) called: String,
+    /// The query that the rows come from.
+    pub(super) query: Option<Query>,
     /// The geometry column, quoted.
     pub(crate) geometry: String,
     pub(crate) shape: Shape,
@@ -189,6 +206,28 @@ impl Layer {
     #[must_use]
     pub fn margin(&self) -> Margin {
         self.margin
+    }
+
+    /// Whether its rows come from a query.
+    #[must_use]
+    pub fn is_query(&self) -> bool {
+        self.query.is_some()
+    }
+
+    /// Whether its query is asked for each tile by itself.
+    #[must_use]
+    pub fn asks_each_tile(&self) -> bool {
+        self.query.as_ref().is_some_and(Query::asks_box)
+    }
+
+    /// Whether its rows may be others at each zoom.
+    pub(super) fn asks_each_zoom(&self) -> bool {
+        self.query.as_ref().is_some_and(Query::asks_zoom)
+    }
+
+    /// The item of a FROM list that gives its rows, with values for the placeholders of a query.
+    pub(super) fn rows(&self, values: &Values) -> String {
+        self.query.as_ref().map_or_else(|| self.relation.clone(), |query| query.item(&self.name, values))
     }
 
     /// The cells in which its features are put together.

@@ -1,11 +1,17 @@
 //! The source: PostGIS. Sessions on one snapshot, what the database holds, layers as SQL, rendering.
 
+mod areas;
+mod asked;
 mod cancel;
 mod connect;
+mod described;
 mod error;
 mod layer;
 mod listen;
 mod probe;
+mod query;
+mod query_text;
+mod query_values;
 mod reads;
 mod relation;
 mod render;
@@ -19,9 +25,10 @@ mod writing;
 
 pub use connect::{ConnectOptions, Parts, ServerName, SslMode};
 pub use error::{Cause, Error};
-pub use layer::{Cells, Layer, LayerOptions, Property, PropertySource, TilePart};
+pub use layer::{Cells, Layer, LayerOptions, Property, PropertySource, Rows, TilePart};
 pub use listen::Listener;
 pub use probe::{Probed, probe};
+pub use query::{Query, QueryError};
 pub use reads::Reads;
 pub use render::Renderer;
 pub use server::Server;

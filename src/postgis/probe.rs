@@ -2,8 +2,10 @@
 
 use tokio_postgres::error::SqlState;
 
+use super::described::described;
 use super::error::Error;
-use super::layer::{BoundProperty, KeyColumn, Layer, LayerOptions, Of, Property, PropertySource, Shape, quoted};
+use super::layer::{BoundProperty, KeyColumn, Layer, LayerOptions, Of, Property, PropertySource, Rows, Shape, quoted};
+use super::query::Query;
 use super::reads::{Reads, reads};
 use super::relation::{Column, Relation, RelationKind, Wanted, look_up, nearest};
 use super::server::{Server, server};
@@ -40,8 +42,8 @@ pub async fn probe(snapshot: &Snapshot, layers: &[LayerOptions]) -> Result<Probe
 }
 
 /// The probing of one layer.
-struct LayerProbe<'a> {
-    session: &'a Session,
+pub(super) struct LayerProbe<'a> {
+    pub(super) session: &'a Session,
     options: &'a LayerOptions,
     warnings: &'a mut Vec<String>,
 }
@@ -49,9 +51,13 @@ struct LayerProbe<'a> {
 impl LayerProbe<'_> {
     async fn probe(mut self) -> Result<Layer, Error> {
         let options = self.options;
-        let wanted =
-            Wanted { layer: &options.name, schema: options.schema.as_deref(), table: &options.table, of: "the layer" };
-        let relation = look_up(self.session, wanted).await?;
+        let relation = match &options.rows {
+            Rows::Relation { schema, table } => {
+                let wanted = Wanted { layer: &options.name, schema: schema.as_deref(), table, of: "the layer" };
+                look_up(self.session, wanted).await?
+            }
+            Rows::Query(query) => described(self.session, &options.name, query).await?,
+        };
         if !relation.schema_usable {
             let (schema, role) = (quoted(&relation.schema), quoted(&relation.role));
             return Err(self.error(
@@ -75,10 +81,16 @@ impl LayerProbe<'_> {
                 ));
             }
         }
+        let query = match &options.rows {
+            Rows::Relation { .. } => None,
+            Rows::Query(query) => Some(query.clone()),
+        };
         let mut layer = Layer {
             name: options.name.clone(),
             number: options.number,
-            relation: relation.quoted(),
+            relation: query.as_ref().map_or_else(|| relation.quoted(), |query| query.neutral(&options.name)),
+            called: relation.quoted(),
+            query,
             geometry: quoted(&geometry.name),
             shape: Shape { srid: geometry.srid, points: false, geography: geometry.kind == "geography", curves: true },
             key,
@@ -102,12 +114,18 @@ impl LayerProbe<'_> {
             return Err(self.error(
                 format!(
                     "the geometries in {} of {} are not all points, and only points are clustered",
-                    layer.geometry, layer.relation
+                    layer.geometry, layer.called
                 ),
                 "Leave the others out with where, or draw the layer in cells with [layer.aggregate]".to_owned(),
             ));
         }
         self.unique_key(&layer, &relation).await?;
+        if let Some(limit) = layer.query.as_ref().filter(|query| query.asks_box()).and_then(Query::limit) {
+            self.warnings.push(format!(
+                "layer \"{}\": its query has !bbox! and {limit}. Tiles are planned by what the query gives for the whole world, so features beyond the {limit} are in no tile. Leave it out, or write a condition such as !zoom! >= 8 OR rank < 1000",
+                options.name
+            ));
+        }
         if relation.kind == RelationKind::Stored && !relation.spatial_indexes.contains(&geometry.name) {
             self.warnings.push(format!(
                 "layer \"{}\": {} has no spatial index, so every batch reads the whole table. Run CREATE INDEX ON {} USING gist ({})",
@@ -117,7 +135,7 @@ impl LayerProbe<'_> {
         Ok(layer)
     }
 
-    fn error(&self, what: String, next: String) -> Error {
+    pub(super) fn error(&self, what: String, next: String) -> Error {
         Error::Layer { layer: self.options.name.clone(), what, next, source: None }
     }
 
@@ -148,14 +166,24 @@ impl LayerProbe<'_> {
             if column.is_spatial() {
                 return Ok(column);
             }
-            return Err(self.error(
-                format!("geometry names the column {}, which is of type {}", quoted(name), column.kind),
-                "Name a column of type geometry or geography".to_owned(),
-            ));
+            let next = if relation.kind == RelationKind::Query && column.kind == "bytea" {
+                "Give the geometry itself: leave ST_AsBinary(…) out".to_owned()
+            } else {
+                "Name a column of type geometry or geography".to_owned()
+            };
+            return Err(self
+                .error(format!("geometry names the column {}, which is of type {}", quoted(name), column.kind), next));
         }
         let spatial: Vec<&Column> = relation.columns.iter().filter(|column| column.is_spatial()).collect();
         match spatial[..] {
             [column] => Ok(column),
+            [] if relation.kind == RelationKind::Query => Err(self.error(
+                format!("{} gives no column of type geometry or geography", relation.quoted()),
+                format!(
+                    "Let it give one (not packed by ST_AsBinary), beside what it gives now: {}",
+                    list_with_types(&relation.columns)
+                ),
+            )),
             [] => Err(self.error(
                 format!("{} has no column of type geometry or geography", relation.quoted()),
                 "Choose another table, or a view that makes one (ST_SetSRID(ST_MakePoint(lon, lat), 4326))".to_owned(),
@@ -171,10 +199,10 @@ impl LayerProbe<'_> {
         let primary = relation.unique.iter().find(|index| index.primary).map(|index| &index.columns);
         let names = if self.options.key.is_empty() {
             primary.ok_or_else(|| {
-                self.error(
-                    format!("{} has no primary key", relation.quoted()),
-                    "Set key to the column or columns that tell its rows apart, such as key = [\"id\"]".to_owned(),
-                )
+                let next = "Set key to the column or columns that tell its rows apart, such as key = [\"id\"]";
+                let gives = format!(". It gives {}", list(&relation.columns));
+                let gives = if relation.kind == RelationKind::Query { &gives } else { "" };
+                self.error(format!("{} has no primary key", relation.quoted()), format!("{next}{gives}"))
             })?
         } else {
             &self.options.key
@@ -268,7 +296,7 @@ impl LayerProbe<'_> {
                     what: what.to_owned(),
                     next: format!(
                         "Write SQL aggregates such as count(*), sum(…) or max(…) over the columns of {}: {}",
-                        layer.relation,
+                        layer.called,
                         list(&relation.columns)
                     ),
                     source: Some(source),
@@ -306,7 +334,7 @@ impl LayerProbe<'_> {
                 Error::Layer {
                     layer: layer.name.clone(),
                     what: "the database does not understand properties or where".to_owned(),
-                    next: format!("They are SQL over the columns of {}: {columns}", layer.relation),
+                    next: format!("They are SQL over the columns of {}: {columns}", layer.called),
                     source: Some(source),
                 }
             }
@@ -314,94 +342,12 @@ impl LayerProbe<'_> {
         })?;
         Ok(row.get(0))
     }
-
-    /// The reference system and kind of the geometries: from the column's type if it says, else from the rows.
-    async fn shape(&mut self, layer: &Layer, column: &Column, relation: &Relation) -> Result<Shape, Error> {
-        let declared = column.geometry_type.trim_end_matches(['Z', 'M']);
-        if column.srid > 0 && declared != "Geometry" {
-            return Ok(Shape {
-                srid: column.srid,
-                points: declared == "Point",
-                geography: layer.shape.geography,
-                curves: !matches!(
-                    declared,
-                    "Point" | "MultiPoint" | "LineString" | "MultiLineString" | "Polygon" | "MultiPolygon"
-                ),
-            });
-        }
-        let g = if layer.shape.geography { format!("{}::geometry", layer.geometry) } else { layer.geometry.clone() };
-        let filter = layer.filter.as_ref().map(|filter| format!("AND ({filter}\n)")).unwrap_or_default();
-        let sql = format!(
-            "SELECT array_agg(DISTINCT ST_SRID({g})), COALESCE(bool_and(GeometryType({g}) = 'POINT'), true),
-                    COALESCE(bool_or(GeometryType({g}) ~ 'CURVE|CIRCULAR|COLLECTION|SURFACE'), false)
-             FROM {} WHERE {} IS NOT NULL {filter}",
-            layer.relation, layer.geometry
-        );
-        let row = self.session.one(&format!("layer \"{}\"", layer.name), &sql, &[]).await?;
-        let srids: Vec<i32> = row.get::<_, Option<Vec<i32>>>(0).unwrap_or_default();
-        let srid = match srids[..] {
-            // No row says: any system will do.
-            [] => {
-                if column.srid > 0 {
-                    column.srid
-                } else {
-                    4326
-                }
-            }
-            [0] => {
-                return Err(self.error(
-                    format!("the geometries in {} of {} have SRID 0: nobody can tell where they lie", layer.geometry, layer.relation),
-                    format!(
-                        "If they are longitudes and latitudes, run ALTER TABLE {} ALTER COLUMN {c} TYPE geometry(Geometry, 4326) USING ST_SetSRID({c}, 4326)",
-                        relation.quoted(),
-                        c = layer.geometry
-                    ),
-                ));
-            }
-            [srid] => srid,
-            _ => {
-                let found: Vec<String> = srids.iter().map(ToString::to_string).collect();
-                return Err(self.error(
-                    format!(
-                        "the geometries in {} of {} have several SRIDs: {}",
-                        layer.geometry,
-                        layer.relation,
-                        found.join(", ")
-                    ),
-                    "Bring them to one with ST_Transform, in the table or in a view".to_owned(),
-                ));
-            }
-        };
-        Ok(Shape { srid, points: row.get(1), geography: layer.shape.geography, curves: row.get(2) })
-    }
-
-    /// Refuses a key that does not tell rows apart: the order of features, and so the bytes, would be chance.
-    async fn unique_key(&self, layer: &Layer, relation: &Relation) -> Result<(), Error> {
-        let is_key = |name: &String| layer.key.iter().any(|key| key.quoted == quoted(name));
-        let not_null = |name: &String| relation.column(name).is_some_and(|column| column.not_null);
-        if relation.unique.iter().any(|index| index.columns.iter().all(|name| is_key(name) && not_null(name))) {
-            return Ok(());
-        }
-        let key = layer.key.iter().map(|key| key.quoted.clone()).collect::<Vec<_>>().join(", ");
-        let text = layer.key.iter().map(|key| format!("{}::text", key.quoted)).collect::<Vec<_>>().join(", ");
-        let filter = layer.filter.as_ref().map(|filter| format!("WHERE ({filter}\n)")).unwrap_or_default();
-        let sql = format!(
-            "SELECT concat_ws('/', {text}), count(*) FROM {} {filter} GROUP BY {key} HAVING count(*) > 1 ORDER BY 1 LIMIT 1",
-            layer.relation
-        );
-        let rows = self.session.all(&format!("layer \"{}\"", layer.name), &sql, &[]).await?;
-        let Some(row) = rows.first() else { return Ok(()) };
-        let (example, count): (String, i64) = (row.get(0), row.get(1));
-        Err(self.error(
-            format!(
-                "the key ({key}) does not tell the rows of {} apart: {count} rows have the key \"{example}\"",
-                layer.relation
-            ),
-            "Set key to columns that are unique together".to_owned(),
-        ))
-    }
 }
 
-fn list<'a>(columns: impl IntoIterator<Item = &'a Column>) -> String {
+pub(super) fn list<'a>(columns: impl IntoIterator<Item = &'a Column>) -> String {
     columns.into_iter().map(|column| quoted(&column.name)).collect::<Vec<_>>().join(", ")
+}
+
+fn list_with_types(columns: &[Column]) -> String {
+    columns.iter().map(|column| format!("{} {}", quoted(&column.name), column.kind)).collect::<Vec<_>>().join(", ")
 }

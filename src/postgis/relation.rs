@@ -41,6 +41,8 @@ pub(crate) enum RelationKind {
     Stored,
     /// A view or foreign table.
     Elsewhere,
+    /// What a query gives.
+    Query,
 }
 
 /// A table, view, materialized view or foreign table.
@@ -61,6 +63,9 @@ pub(crate) struct Relation {
 impl Relation {
     /// Schema and name, quoted.
     pub(crate) fn quoted(&self) -> String {
+        if self.kind == RelationKind::Query {
+            return self.name.clone();
+        }
         format!("{}.{}", quoted(&self.schema), quoted(&self.name))
     }
 

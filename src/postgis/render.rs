@@ -6,14 +6,14 @@ use std::sync::Arc;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
+use super::areas::{Areas, CellColumns, tiles_asked};
 use super::error::{Error, place_of};
 use super::layer::Layer;
 use super::session::{Database, Param, Session};
 use super::snapshot::Snapshot;
 use super::sql;
-use super::survey::area_box;
 use crate::source::{RenderedTile, Source};
-use crate::tile::{Area, Batch, Order, Planned, SearchBox, TileCoord, TileRect, Zoom};
+use crate::tile::{Area, Batch, LayerCount, Order, Planned, TileCoord, TileRect, Zoom};
 
 /// How often a batch is tried again on a new connection while the snapshot lives.
 const RECONNECTS: u32 = 2;
@@ -70,8 +70,10 @@ impl Renderer {
         self.session.as_ref().unwrap_or(&self.snapshot.keeper)
     }
 
-    /// One layer's part of some areas.
-    async fn layer(&self, number: usize, areas: &[Area], tiles: &mut Tiles) -> Result<u64, Error> {
+    /// One layer's part of some areas. A tile for which the layer was asked by itself is there though nothing came for it.
+    async fn layer(&self, number: usize, areas: &[Area], tiles: &mut Tiles) -> Result<LayerCount, Error> {
+        let own = self.layers[number].layer.number;
+        let mut drawn = 0;
         let each = |row: &Row| {
             let (place, features, mvt): (i64, i64, &[u8]) = (row.get(0), row.get(1), row.get(2));
             let tile = tiles.entry(place).or_insert_with(|| RenderedTile {
@@ -81,11 +83,21 @@ impl Renderer {
                 features: 0,
             });
             let mvt = if features > 0 { mvt } else { &[] };
+            drawn += features.cast_unsigned();
             tile.features += features.cast_unsigned();
             tile.mvt.extend_from_slice(mvt);
-            tile.layers.push((self.layers[number].layer.number, mvt.len()));
+            tile.layers.push((own, mvt.len()));
         };
-        self.rows(number, areas, each).await
+        let mut found = self.rows(number, areas, each).await?;
+        if self.layers[number].layer.asks_each_tile() {
+            let asked = areas.iter().flat_map(|area| tiles_asked(area, number));
+            for tile in asked.flat_map(TileRect::iter) {
+                let rendered = || RenderedTile { tile, mvt: Vec::new(), layers: vec![(own, 0)], features: 0 };
+                tiles.entry(Order::ZoomColumnTmsRow.place(tile).cast_signed()).or_insert_with(rendered);
+            }
+            found = tiles.len() as u64;
+        }
+        Ok(LayerCount { tiles: found, features: drawn })
     }
 
     /// Runs a layer's statement over some areas; gives the number of its rows.
@@ -131,15 +143,16 @@ impl Renderer {
 
     /// One layer's part of some areas. Where the statement fails, the areas are cut until it goes through or the one tile
     /// that fails is known by name.
-    async fn layer_or_parts(&self, number: usize, areas: &[Area], tiles: &mut Tiles) -> Result<u64, Error> {
-        let mut found = 0;
+    async fn layer_or_parts(&self, number: usize, areas: &[Area], tiles: &mut Tiles) -> Result<LayerCount, Error> {
+        let mut found = LayerCount::default();
         // Areas yet to be rendered, the first last.
         let mut waiting: Vec<Vec<Area>> = vec![areas.to_vec()];
         while let Some(areas) = waiting.pop() {
             let mut rendered = Tiles::new();
             match self.layer(number, &areas, &mut rendered).await {
-                Ok(rows) => {
-                    found += rows;
+                Ok(part) => {
+                    found.tiles += part.tiles;
+                    found.features += part.features;
                     put_together(tiles, rendered);
                 }
                 Err(error @ (Error::Timeout { .. } | Error::Query { .. })) => {
@@ -161,7 +174,7 @@ impl Renderer {
     pub async fn discard(&self, batch: &Batch) -> Result<(), Error> {
         for (number, planned) in batch.layers.iter().enumerate().filter(|(_, planned)| planned.tiles > 0) {
             let found = self.rows(number, &batch.areas, |_row| ()).await?;
-            debug_assert_eq!(found, planned.tiles);
+            debug_assert!(found == planned.tiles || self.layers[number].layer.asks_each_tile());
         }
         Ok(())
     }
@@ -177,16 +190,16 @@ impl Renderer {
             }
             let found = self.layer_or_parts(number, &batch.areas, &mut tiles).await?;
             let right = match batch.planned {
-                Planned::Occupied => found == planned.tiles,
+                Planned::Occupied => found.tiles == planned.tiles,
                 Planned::Every => tiles.len() as u64 == batch.tiles,
             };
+            let layer = &self.layers[number].layer;
+            let near = || batch.areas.first().map(|area| place_of(&area.rect)).unwrap_or_default();
             if !right {
-                return Err(Error::Miscounted {
-                    layer: self.layers[number].layer.name.clone(),
-                    planned: planned.tiles,
-                    found,
-                    near: batch.areas.first().map(|area| place_of(&area.rect)).unwrap_or_default(),
-                });
+                return Err(miscounted(layer, planned.tiles, found.tiles, near()));
+            }
+            if layer.asks_each_tile() && batch.planned == Planned::Occupied && found.features > planned.features {
+                return Err(unselective(layer, *planned, found, &near()));
             }
         }
         Ok(tiles.into_values().collect())
@@ -232,6 +245,31 @@ impl Source for Renderer {
     }
 }
 
+fn miscounted(layer: &Layer, planned: u64, found: u64, near: String) -> Error {
+    if !layer.is_query() {
+        return Error::Miscounted { layer: layer.name.clone(), planned, found, near };
+    }
+    Error::Unsteady {
+        layer: layer.name.clone(),
+        what: format!(
+            "its query gave other rows when it was asked again, {found} tiles came back for {planned} planned around {near}"
+        ),
+        next: "Let it give the same rows whenever it is asked: order what LIMIT or DISTINCT ON choose from by something unique, and leave out random(), TABLESAMPLE and the like",
+    }
+}
+
+/// More features came for the boxes of tiles than the plan knows in these tiles.
+fn unselective(layer: &Layer, planned: LayerCount, found: LayerCount, near: &str) -> Error {
+    Error::Unsteady {
+        layer: layer.name.clone(),
+        what: format!(
+            "its query gives more for the boxes of tiles than for the box of the world, {} features came for {} planned around {near}",
+            found.features, planned.features
+        ),
+        next: "Use !bbox! only to select, as in location && !bbox!: leave out LIMIT and whatever else depends on how large the box is. For less detail at low zooms use !zoom! or !pixel_width!",
+    }
+}
+
 /// Adds the tiles of a part, or of the next layer, to those already there.
 fn put_together(tiles: &mut Tiles, more: Tiles) {
     if tiles.is_empty() {
@@ -273,69 +311,6 @@ fn coord(place: i64) -> TileCoord {
     const LOW: i64 = (1 << 29) - 1;
     let zoom = Zoom::new((place >> 58) as u8 & 0x1f).unwrap_or(Zoom::MAX);
     TileCoord::from_tms(zoom, (place >> 29 & LOW) as u32, (place & LOW) as u32)
-}
-
-/// The areas of a batch as a statement's arrays.
-#[derive(Default)]
-struct Areas {
-    zooms: Vec<i32>,
-    margins: Vec<i64>,
-    x0: Vec<i64>,
-    y0: Vec<i64>,
-    x1: Vec<i64>,
-    y1: Vec<i64>,
-    /// West, south, east, north of the search boxes.
-    sides: [Vec<f64>; 4],
-}
-
-impl Areas {
-    fn bind(layer: &Layer, number: usize, areas: &[Area]) -> Areas {
-        let mut bound = Areas::default();
-        for Area { rect, search } in areas {
-            let TileRect { zoom, x0, y0, x1, y1 } = *rect;
-            let sides = match search.get(number) {
-                Some(SearchBox::Area) => area_box(layer, rect, zoom),
-                Some(SearchBox::Source(sides)) => *sides,
-                Some(SearchBox::Nothing) | None => continue,
-            };
-            bound.zooms.push(i32::from(zoom.get()));
-            bound.margins.push(layer.margin.units(zoom));
-            bound.x0.push(x0.into());
-            bound.y0.push(y0.into());
-            bound.x1.push(x1.into());
-            bound.y1.push(y1.into());
-            for (column, side) in bound.sides.iter_mut().zip(sides) {
-                column.push(side);
-            }
-        }
-        bound
-    }
-}
-
-/// The counted cells that some areas may show, as a statement's arrays: the place of the area, counted from 1, the code, the
-/// count, and where the cell stands.
-struct CellColumns([Vec<i64>; 5]);
-
-impl CellColumns {
-    /// `None` if the layer's cells are not counted.
-    fn bind(layer: &Layer, number: usize, areas: &[Area]) -> Option<CellColumns> {
-        let (counted, grid) = (layer.counted.as_ref()?, layer.grid()?);
-        let mut columns = CellColumns(Default::default());
-        let searched = areas.iter().filter(|area| is_searched(area, number));
-        for (place, area) in (1..).zip(searched) {
-            for cell in counted.near(&grid, &area.rect, layer.margin.units(area.rect.zoom)) {
-                let [west, north, _, _] = cell.world.map(i64::from);
-                let values = [place, cell.code, cell.members.cast_signed(), west, north];
-                columns.0.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
-            }
-        }
-        Some(columns)
-    }
-}
-
-/// Whether a layer may have features in an area.
-fn is_searched(area: &Area, layer: usize) -> bool {
-    !matches!(area.search.get(layer), Some(SearchBox::Nothing) | None)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use tokio_postgres::types::Type;
 
 use super::error::Error;
 use super::layer::{Layer, Shape, quoted};
+use super::query_values::QueryValues;
 use super::session::Param;
 use super::snapshot::Snapshot;
 use super::sql;
@@ -19,7 +20,8 @@ use crate::tile::{
 /// Rows that cannot be drawn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
-    /// Why: "NULL", "empty", "not finite" (NaN or infinite coordinates) or "outside" (beyond ±85.0511° or ±180°).
+    /// Why: "NULL", "empty", "not finite" (NaN or infinite coordinates), "outside" (beyond ±85.0511° or ±180°) or, of a query,
+    /// "foreign" (in another reference system than the others).
     pub reason: String,
     /// How many.
     pub rows: u64,
@@ -58,47 +60,113 @@ pub async fn survey(
             skipped: Vec::new(),
         });
     }
-    let place = format!("layer \"{}\", reading where its features lie", layer.name);
-    let boxes = search_boxes(layer, coverage, zooms);
-    let statement = sql::survey(layer, boxes.as_ref().map_or(0, |columns| columns[0].len()));
-    let params: Vec<Param<'_>> = boxes.iter().flatten().map(|column| (column as _, Type::FLOAT8_ARRAY)).collect();
-    let mut left_out = 0_u64;
-    let (mut points, mut boxes, mut members) = (Vec::new(), Vec::new(), Members::default());
-    let each = |row: &Row| {
-        let seen = if layer.cells.is_some() {
-            add_member(row, layer.is_found_by_area(), &mut members)
-        } else if layer.shape.is_closed_form() {
-            row.get::<_, Option<i64>>(0).map(|position| points.push(position.cast_unsigned()))
-        } else {
-            box_footprint(row).map(|footprint| boxes.push(footprint))
-        };
-        left_out += u64::from(seen.is_none());
-        Ok(())
-    };
-    snapshot.keeper.each(&place, &statement, &params, each).await.map_err(|error| explained(error, layer))?;
-    let (mut counted, mut gathered) = (None, None);
-    let places = match layer.grid() {
-        Some(grid) => {
-            let zooms: Vec<Zoom> = zooms.iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
-            let rows = members.at.len() as u64;
-            let gathering = tokio::task::spawn_blocking(move || members.gathered(&grid, &zooms));
-            let (places, counts) =
-                gathering.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-            counted = sql::needs_only_counts(layer).then(|| Arc::new(counts));
-            gathered = counted.is_none().then_some(rows);
-            places
-        }
-        None if layer.shape.is_closed_form() => Places::Same(Footprints::Points(points)),
-        None => Places::Same(Footprints::Boxes(boxes)),
-    };
-    let mut skipped = Vec::new();
-    if left_out > 0 {
-        for row in snapshot.keeper.all(&place, &sql::skipped(layer), &[]).await? {
-            let rows: i64 = row.get(1);
-            skipped.push(Skipped { reason: row.get(0), rows: rows.cast_unsigned(), examples: row.get(2) });
-        }
+    let shown: Vec<Zoom> = zooms.iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
+    let look = Look { snapshot, layer, coverage };
+    if !layer.asks_each_zoom() {
+        let Seen { places, counts, gathered, left_out } = look.at(&shown).await?;
+        let skipped = if left_out > 0 { look.skipped(&shown).await? } else { Vec::new() };
+        return Ok(Surveyed { places, counted: counts.map(Arc::new), gathered, skipped });
     }
-    Ok(Surveyed { places, counted, gathered, skipped })
+    let (mut all, mut counted, mut gathered, mut most) = (BTreeMap::new(), None, None, (0, None));
+    for zoom in shown {
+        let Seen { places, counts, gathered: rows, left_out } = look.at(&[zoom]).await?;
+        gathered = gathered.max(rows);
+        if let Some(counts) = counts {
+            counted.get_or_insert_with(CellCounts::default).join(counts);
+        }
+        match places {
+            Places::Same(footprints) if layer.is_found_by_area() => drop(all.insert(zoom, footprints.compact())),
+            Places::Same(footprints) => drop(all.insert(zoom, footprints)),
+            Places::ByZoom(own) => all.extend(own),
+        }
+        most = most.max((left_out, Some(zoom)));
+    }
+    // Mostly the same rows are left out at many zooms: they are named once.
+    let skipped = match most {
+        (1.., Some(zoom)) => look.skipped(&[zoom]).await?,
+        _ => Vec::new(),
+    };
+    Ok(Surveyed { places: Places::ByZoom(all), counted: counted.map(Arc::new), gathered, skipped })
+}
+
+/// What one look has seen.
+struct Seen {
+    /// The same for all the zooms, unless features are put together in cells.
+    places: Places,
+    /// The cells, if their counts are all that is to be known.
+    counts: Option<CellCounts>,
+    /// Else the rows that are put together.
+    gathered: Option<u64>,
+    /// Rows that cannot be drawn.
+    left_out: u64,
+}
+
+/// A look at where a layer's features lie.
+struct Look<'a> {
+    snapshot: &'a Snapshot,
+    layer: &'a Layer,
+    coverage: &'a Coverage,
+}
+
+impl Look<'_> {
+    fn place(&self) -> String {
+        format!("layer \"{}\", reading where its features lie", self.layer.name)
+    }
+
+    /// Where its features lie at some zooms.
+    async fn at(&self, zooms: &[Zoom]) -> Result<Seen, Error> {
+        let Look { snapshot, layer, coverage } = *self;
+        let boxes = search_boxes(layer, coverage, zooms);
+        let statement = sql::survey(layer, boxes.as_ref().map_or(0, |columns| columns[0].len()));
+        let values = QueryValues::of_coverage(layer, coverage, zooms);
+        let near = boxes.iter().flatten().map(|column| (column as _, Type::FLOAT8_ARRAY));
+        let params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();
+        let mut left_out = 0_u64;
+        let (mut points, mut boxes, mut members) = (Vec::new(), Vec::new(), Members::default());
+        let each = |row: &Row| {
+            let seen = if layer.cells.is_some() {
+                add_member(row, layer.is_found_by_area(), &mut members)
+            } else if layer.shape.is_closed_form() {
+                row.get::<_, Option<i64>>(0).map(|position| points.push(position.cast_unsigned()))
+            } else {
+                box_footprint(row).map(|footprint| boxes.push(footprint))
+            };
+            left_out += u64::from(seen.is_none());
+            Ok(())
+        };
+        snapshot
+            .keeper
+            .each(&self.place(), &statement, &params, each)
+            .await
+            .map_err(|error| explained(error, layer))?;
+        let (mut counts, mut gathered) = (None, None);
+        let places = match layer.grid() {
+            Some(grid) => {
+                let (zooms, rows) = (zooms.to_vec(), members.at.len() as u64);
+                let gathering = tokio::task::spawn_blocking(move || members.gathered(&grid, &zooms));
+                let (places, counted) =
+                    gathering.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+                counts = sql::needs_only_counts(layer).then_some(counted);
+                gathered = counts.is_none().then_some(rows);
+                places
+            }
+            None if layer.shape.is_closed_form() => Places::Same(Footprints::Points(points)),
+            None => Places::Same(Footprints::Boxes(boxes)),
+        };
+        Ok(Seen { places, counts, gathered, left_out })
+    }
+
+    /// The rows that cannot be drawn.
+    async fn skipped(&self, zooms: &[Zoom]) -> Result<Vec<Skipped>, Error> {
+        let values = QueryValues::of_coverage(self.layer, self.coverage, zooms);
+        let params: Vec<Param<'_>> = values.params(self.layer).collect();
+        let rows = self.snapshot.keeper.all(&self.place(), &sql::skipped(self.layer), &params).await?;
+        let skipped = rows.iter().map(|row| {
+            let rows: i64 = row.get(1);
+            Skipped { reason: row.get(0), rows: rows.cast_unsigned(), examples: row.get(2) }
+        });
+        Ok(skipped.collect())
+    }
 }
 
 /// Where the geometries of another relation lie, as the layer places its own. The relation is an item of a FROM list, the geometries are in the layer's reference system, of any kind.
@@ -115,7 +183,7 @@ pub async fn places(
 ) -> Result<(), Error> {
     let shape = Shape { points: false, geography: false, ..layer.shape };
     let (relation, geometry) = (relation.to_owned(), quoted(geometry));
-    let over = Layer { relation, geometry, shape, filter: None, ..layer.clone() };
+    let over = Layer { relation, geometry, shape, query: None, filter: None, ..layer.clone() };
     let each = |row: &Row| {
         if over.cells.is_some() {
             if let Some(at) = position(row) {
@@ -130,13 +198,13 @@ pub async fn places(
 }
 
 /// PROJ refuses coordinates far outside a projected system; the message alone does not say what to do.
-fn explained(error: Error, layer: &Layer) -> Error {
+pub(super) fn explained(error: Error, layer: &Layer) -> Error {
     match error {
         Error::Query { source, .. } if source.to_string().contains("Cannot find SRID") => Error::Layer {
             layer: layer.name.clone(),
             what: format!(
                 "the geometries in {} of {} have SRID {}, which the table spatial_ref_sys does not have",
-                layer.geometry, layer.relation, layer.shape.srid
+                layer.geometry, layer.called, layer.shape.srid
             ),
             next: "Add it there, or set the right one with ST_SetSRID".to_owned(),
             source: Some(source),
@@ -150,6 +218,17 @@ fn explained(error: Error, layer: &Layer) -> Error {
             ),
             source: Some(source),
         },
+        Error::Query { source, .. } if layer.asks_each_tile() && source.to_string().contains("mixed SRID") => {
+            Error::Layer {
+                layer: layer.name.clone(),
+                what: format!(
+                    "its query compares !bbox!, which is in EPSG:{} as its geometry {} is, with a geometry in another system",
+                    layer.shape.srid, layer.geometry
+                ),
+                next: "Bring it there: ST_Transform(!bbox!, …)".to_owned(),
+                source: Some(source),
+            }
+        }
         other => other,
     }
 }
@@ -187,12 +266,12 @@ fn source_box(row: &Row) -> Option<SourceBox> {
 
 /// Where to look for the features of a coverage: west, south, east, north, one element a box. `None` if all are wanted or
 /// the reference system has no closed formula.
-fn search_boxes(layer: &Layer, coverage: &Coverage, zooms: &ZoomList) -> Option<[Vec<f64>; 4]> {
+fn search_boxes(layer: &Layer, coverage: &Coverage, zooms: &[Zoom]) -> Option<[Vec<f64>; 4]> {
     if coverage.is_world() || !matches!(layer.shape.srid, 3857 | 4326) {
         return None;
     }
     // The tiles of the shallowest zoom reach farthest beyond the boxes.
-    let shallowest = zooms.iter().find(|zoom| layer.zooms.contains(*zoom)).unwrap_or(layer.zooms.min());
+    let shallowest = *zooms.first()?;
     let mut columns: [Vec<f64>; 4] = Default::default();
     for rect in coverage.rects(shallowest) {
         for (column, side) in columns.iter_mut().zip(area_box(layer, &rect, shallowest)) {

@@ -142,6 +142,7 @@ fn skipped_lines(skipped: &[SkippedRows]) -> String {
                 "NULL" => "whose geometry is NULL",
                 "empty" => "whose geometry is empty",
                 "not finite" => "with NaN or infinite coordinates",
+                "foreign" => "in another reference system than the others",
                 _ => "outside of the Web Mercator world (beyond ±85.0511° or ±180°)",
             };
             let noun = if rows.rows == 1 { "row" } else { "rows" };

@@ -3,13 +3,15 @@
 use super::{TileRect, Zoom};
 
 /// Where the spatial index of one layer is asked for the features of an area.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum SearchBox {
     /// The area itself, grown by the layer's margin; the source turns it into its own reference system.
     Area,
     /// A box in the units of the layer's reference system that touches the box of every feature of the area: least x,
     /// least y, greatest x, greatest y.
     Source([f64; 4]),
+    /// The layer is asked for each tile by itself; these are its occupied ones, as pieces of columns.
+    Tiles(Vec<TileRect>),
     /// The layer has no feature here.
     Nothing,
 }
@@ -84,6 +86,13 @@ impl Area {
     #[must_use]
     pub fn halves(&self) -> Option<(Area, Area)> {
         let (a, b) = self.rect.halves()?;
-        Some((Area { rect: a, search: self.search.clone() }, Area { rect: b, search: self.search.clone() }))
+        let within = |rect: TileRect| {
+            let search = self.search.iter().map(|search| match search {
+                SearchBox::Tiles(tiles) => SearchBox::Tiles(tiles.iter().filter_map(|one| one.common(&rect)).collect()),
+                other => other.clone(),
+            });
+            Area { rect, search: search.collect() }
+        };
+        Some((within(a), within(b)))
     }
 }

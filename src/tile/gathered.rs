@@ -31,6 +31,11 @@ pub struct Counted {
 pub struct CellCounts(BTreeMap<Zoom, Vec<Counted>>);
 
 impl CellCounts {
+    /// Takes in the cells of other zooms.
+    pub fn join(&mut self, others: CellCounts) {
+        self.0.extend(others.0);
+    }
+
     /// The cells whose standing can touch some tiles grown by a margin (in world units), and perhaps some more.
     pub fn near(&self, grid: &Grid, rect: &TileRect, margin: i64) -> impl Iterator<Item = &Counted> {
         let cells = self.0.get(&rect.zoom).map_or(&[][..], Vec::as_slice);

@@ -4,6 +4,7 @@
 
 use super::{filter, geometry, projected, search};
 use crate::postgis::layer::{BoundProperty, Cells, KeyColumn, Layer, Of};
+use crate::postgis::query::Values;
 use crate::tile::{
     Cell, CellShape, Grid, HALF_WORLD_METRES, INVERSE_SQRT_3, LAST_UNIT, MIDDLE, SQRT_3, Standing, THIRD, WORLD_UNITS,
 };
@@ -304,7 +305,7 @@ placed AS (
 )",
         columns = columns(layer),
         projected = projected(layer),
-        relation = layer.relation,
+        relation = layer.rows(&Values::of_area()),
         filter = filter(layer),
         celled = celled(grid, x, y),
         and_ends = if stands.ends.len() == 4 { ", east, south" } else { "" },

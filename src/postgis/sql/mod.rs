@@ -28,6 +28,8 @@ fn geometry(layer: &Layer) -> String {
 /// error on coordinates that PROJ refuses, turns longitude 190 into -170, and lets NaN pass. Never true for NULL or empty.
 fn is_placeable(layer: &Layer) -> String {
     let g = geometry(layer);
+    // Of a query that gives other rows at each zoom nobody has looked at all.
+    let own = if layer.asks_each_zoom() { format!("ST_SRID({g}) = {} AND ", layer.shape.srid) } else { String::new() };
     // NaN counts as greater than every number here, so that BETWEEN refuses it.
     let (west, east, south, north) = match (layer.shape.srid, layer.shape.points) {
         (4326, true) => ("-180".to_owned(), "180".to_owned(), format!("-{LATITUDE_LIMIT}"), LATITUDE_LIMIT.to_string()),
@@ -35,11 +37,11 @@ fn is_placeable(layer: &Layer) -> String {
         _ => ("-1e9".to_owned(), "1e9".to_owned(), "-1e9".to_owned(), "1e9".to_owned()),
     };
     if layer.shape.points {
-        return format!("ST_X({g}) BETWEEN {west} AND {east} AND ST_Y({g}) BETWEEN {south} AND {north}");
+        return format!("{own}ST_X({g}) BETWEEN {west} AND {east} AND ST_Y({g}) BETWEEN {south} AND {north}");
     }
     // A NaN inside a line does not show in its box, but in its length; among several points it shows in the text only.
     format!(
-        "ST_XMin({g}) >= {west} AND ST_XMax({g}) <= {east} AND ST_YMin({g}) >= {south} AND ST_YMax({g}) <= {north}
+        "{own}ST_XMin({g}) >= {west} AND ST_XMax({g}) <= {east} AND ST_YMin({g}) >= {south} AND ST_YMax({g}) <= {north}
             AND ST_Length({g}) + ST_Perimeter({g}) < 'Infinity'
             AND NOT (GeometryType({g}) IN ('MULTIPOINT', 'GEOMETRYCOLLECTION') AND ST_AsText(ST_Force2D({g})) ~* 'nan|inf')"
     )

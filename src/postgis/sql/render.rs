@@ -3,6 +3,7 @@
 use super::{bounds, cells};
 use super::{ends, filter, is_in_world, projected, search, world_columns};
 use crate::postgis::layer::{Layer, Of, TilePart, quoted};
+use crate::postgis::query::{PIXEL, Values};
 
 /// Renders the tiles of some areas. Parameters, one array element an area: `$1` zoom, `$2` margin in world units, `$3..$6`
 /// first column, first row, last column, last row (XYZ), `$7..$10` the search box; then `$11` the layer's name, `$12` its
@@ -21,10 +22,12 @@ pub(in crate::postgis) fn render(layer: &Layer) -> String {
         Some(cells) => (cells::placed(layer, cells), "true".to_owned()),
     };
     let width = layer.cells.as_ref().map_or(0.0, |cells| cells.grid.size);
+    let pixel =
+        if layer.is_query() { format!(", {PIXEL:?}::float8 / (1::int8 << z) AS pixel_width") } else { String::new() };
     format!(
         "WITH oar_tiles_area AS MATERIALIZED (
     SELECT area, z, 32 - z AS shift, margin, ax0, ay0, ax1, ay1, {width:?}::float8 * (1::int8 << (32 - z)) AS width,
-        ST_MakeEnvelope(w, s, e, n, {srid}) AS box{around}
+        ST_MakeEnvelope(w, s, e, n, {srid}) AS box{around}{pixel}
     FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) WITH ORDINALITY
         AS area (z, margin, ax0, ay0, ax1, ay1, w, s, e, n, area)
 ),
@@ -76,7 +79,7 @@ placed AS (
 )",
         world = world_columns(layer),
         projected = projected(layer),
-        relation = layer.relation,
+        relation = layer.rows(&Values::of_area()),
         filter = filter(layer),
     )
 }

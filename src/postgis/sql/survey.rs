@@ -2,9 +2,11 @@
 
 use super::{ends, filter, geometry, is_in_world, projected, world_columns};
 use crate::postgis::layer::Layer;
+use crate::postgis::query::Values;
 
 /// Where every feature lies, for planning. With `boxes`, only rows near so many boxes, given by
-/// the parameters `$1..$4`: arrays of west, south, east, north in the column's reference system.
+/// the parameters `$1..$4`: arrays of west, south, east, north in the column's reference system. The values of a query's
+/// placeholders follow.
 ///
 /// Points in a closed-form system give one column: the position, x in the upper and y in the lower half. Others give six:
 /// the box's two corners packed the same way, and the box in the column's own system. Members of cells give their position as two
@@ -36,7 +38,7 @@ FROM (
     OFFSET 0
 ) AS located",
         projected = projected(layer),
-        relation = layer.relation,
+        relation = layer.rows(&Values::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid)),
         filter = filter(layer),
         world = world_columns(layer),
         in_world = is_in_world(layer),
@@ -44,17 +46,23 @@ FROM (
 }
 
 /// Why rows are skipped, how many, and the keys of a few: reason, count, examples. Reads no other columns than the key and
-/// the geometry: a role may have no right to the others.
+/// the geometry: a role may have no right to the others. The parameters are the values of a query's placeholders.
 pub(in crate::postgis) fn skipped(layer: &Layer) -> String {
     let g = geometry(layer);
     let key = layer.key.iter().map(|column| format!("{}::text", column.quoted)).collect::<Vec<_>>().join(", ");
+    let srid = layer.shape.srid;
+    let foreign = if layer.asks_each_zoom() {
+        format!("\n        WHEN ST_SRID(g) <> {srid} THEN 'foreign'")
+    } else {
+        String::new()
+    };
     format!(
         "SELECT reason, count(*), (array_agg(key ORDER BY key))[1:3]
 FROM (
     SELECT key, CASE
         WHEN g IS NULL THEN 'NULL'
         WHEN ST_IsEmpty(g) THEN 'empty'
-        WHEN ST_AsText(ST_Force2D(g)) ~* 'nan|inf' THEN 'not finite'
+        WHEN ST_AsText(ST_Force2D(g)) ~* 'nan|inf' THEN 'not finite'{foreign}
         ELSE 'outside' END AS reason
     FROM (
         SELECT key, g, {world} FROM (
@@ -66,7 +74,7 @@ FROM (
 ) AS skipped
 GROUP BY reason ORDER BY reason",
         projected = projected(layer),
-        relation = layer.relation,
+        relation = layer.rows(&Values::parameters(1, layer.shape.srid)),
         filter = filter(layer),
         world = world_columns(layer),
         in_world = is_in_world(layer),
