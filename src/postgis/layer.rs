@@ -1,5 +1,6 @@
 //! A layer: as it is configured, and as it is once the database was asked.
 
+use super::budget::{Budget, OnTileError, Rank};
 use crate::tile::{Grid, Margin, Standing, Zoom, ZoomList};
 
 /// Where a property's value comes from.
@@ -73,6 +74,10 @@ pub struct LayerOptions {
     pub margin: Margin,
     /// The cells in which features are put together.
     pub cells: Option<Cells>,
+    /// How much of the layer a tile may hold.
+    pub budget: Budget,
+    /// What happens when it cannot be rendered in one tile.
+    pub on_tile_error: OnTileError,
 }
 
 /// How a layer's positions are found.
@@ -146,6 +151,10 @@ pub struct Layer {
     pub(super) zooms: ZoomList,
     pub(super) margin: Margin,
     pub(crate) cells: Option<Cells>,
+    pub(super) budget: Budget,
+    /// The budget's rank; none for cells, of which those with the most rows are the best.
+    pub(crate) rank: Option<Rank>,
+    pub(super) on_tile_error: OnTileError,
     /// The columns that this role may read, quoted.
     pub(super) columns: Vec<String>,
 }
@@ -196,6 +205,12 @@ impl Layer {
         self.properties.iter().filter(|property| property.of == Of::Row)
     }
 
+    /// The SQL that is worked out of rows: properties, and what ranks the rows.
+    pub(crate) fn row_sql(&self) -> impl Iterator<Item = &str> {
+        let rank = self.rank.iter().map(|rank| rank.sql.as_str());
+        self.row_properties().map(|property| property.sql.as_str()).chain(rank)
+    }
+
     /// The SQL that is worked out over the rows of a cell, the cell's bounds left open.
     pub(crate) fn aggregates(&self) -> impl Iterator<Item = &str> {
         let having = self.cells.iter().filter_map(|cells| cells.having.as_deref());
@@ -235,7 +250,7 @@ impl Layer {
                 (&self.name, &self.relation, &self.geometry, self.shape.geography, &self.key, &self.properties),
                 (&self.feature_id, &self.filter, zooms, self.margin, &self.cells)
             )
-        )
+        ) + &self.budget.definition(self.zooms.iter())
     }
 }
 

@@ -1,8 +1,10 @@
 //! The source: PostGIS. Sessions on one snapshot, what the database holds, layers as SQL, rendering.
 
+mod budget;
 mod cancel;
 mod connect;
 mod error;
+mod fit;
 mod layer;
 mod listen;
 mod probe;
@@ -17,6 +19,7 @@ mod survey;
 mod tls;
 mod writing;
 
+pub use budget::{Budget, OnLargeTile, OnTileError};
 pub use connect::{ConnectOptions, Parts, ServerName, SslMode};
 pub use error::{Cause, Error};
 pub use layer::{Cells, Layer, LayerOptions, Property, PropertySource, TilePart};

@@ -2,6 +2,7 @@
 
 use tokio_postgres::error::SqlState;
 
+use super::budget;
 use super::error::Error;
 use super::layer::{BoundProperty, KeyColumn, Layer, LayerOptions, Of, Property, PropertySource, Shape, quoted};
 use super::reads::{Reads, reads};
@@ -88,6 +89,9 @@ impl LayerProbe<'_> {
             zooms: options.zooms.clone(),
             margin: options.margin,
             cells: options.cells.clone(),
+            budget: options.budget.clone(),
+            rank: None,
+            on_tile_error: options.on_tile_error,
             columns: relation
                 .columns
                 .iter()
@@ -96,6 +100,10 @@ impl LayerProbe<'_> {
                 .collect(),
         };
         self.types(&mut layer, &relation).await?;
+        if let Some(rank) = options.budget.rank.as_ref().filter(|_| layer.cells.is_none()) {
+            let names = (&*layer.name, &*layer.relation, &*list(&relation.columns));
+            layer.rank = Some(budget::rank(self.session, names, &layer.geometry, rank).await?);
+        }
         layer.shape = self.shape(&layer, geometry, &relation).await?;
         self.unique_key(&layer, &relation).await?;
         if relation.kind == RelationKind::Stored && !relation.spatial_indexes.contains(&geometry.name) {

@@ -2,7 +2,7 @@
 //!
 //! Names that begin with `oar_tiles_` are the statement's own: the columns of the relation stand beside them.
 
-use super::{filter, geometry, projected, search};
+use super::{filter, geometry, projected, search, thin};
 use crate::postgis::layer::{BoundProperty, Cells, KeyColumn, Layer, Of};
 use crate::tile::{
     Cell, CellShape, Grid, HALF_WORLD_METRES, INVERSE_SQRT_3, LAST_UNIT, MIDDLE, SQRT_3, Standing, THIRD, WORLD_UNITS,
@@ -185,7 +185,12 @@ pub(super) fn placed(layer: &Layer, cells: &Cells) -> String {
             };
             Some(format!(", {sql} AS p{number}"))
         };
-        layer.properties.iter().enumerate().filter_map(of).collect()
+        let rank = match (layer.budget.thins(), alone) {
+            (false, _) => String::new(),
+            (true, true) => format!(", 1::int8 AS {}", thin::RANK),
+            (true, false) => format!(", count(*) AS {}", thin::RANK),
+        };
+        layer.properties.iter().enumerate().filter_map(of).chain([rank]).collect()
     };
     let drawn = match &cells.having {
         Some(having) => format!("CASE WHEN ({}\n) THEN {} END", filled(having, &decoded, grid), stands.geometry),
@@ -226,6 +231,7 @@ shown AS (
         .enumerate()
         .filter(|(_, property)| !matches!(property.of, Of::Tile(_)))
         .map(|(number, _)| format!(", p{number}"))
+        .chain(layer.budget.thins().then(|| format!(", {}", thin::RANK)))
         .collect();
     let (search, _) = search(layer);
     format!(

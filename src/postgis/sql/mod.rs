@@ -6,12 +6,13 @@
 mod cells;
 mod render;
 mod survey;
+mod thin;
 
 use super::layer::Layer;
 use crate::tile::{HALF_WORLD_METRES, WORLD_UNITS};
 
 pub(crate) use cells::without_bounds;
-pub(super) use render::render;
+pub(super) use render::{Rows, render};
 pub(super) use survey::{skipped, survey};
 
 /// Latitude, in degrees, up to which points are transformed at all; the world ends at 85.0511°.
