@@ -47,10 +47,10 @@ pub(super) async fn prepare(
         tracing::info!("the database is a standby");
     }
     let (coverage, zooms) = (Coverage::new(&settings.tileset.bbox), &settings.tileset.zooms);
-    let (mut planned, mut skipped) = (Vec::new(), Vec::new());
-    for (layer, settings) in probed.layers.iter().zip(&settings.layers) {
+    let (mut planned, mut skipped, mut layers) = (Vec::new(), Vec::new(), Vec::new());
+    for (layer, settings) in probed.layers.into_iter().zip(&settings.layers) {
         report.event(&Event::Surveying { layer: layer.name().to_owned() });
-        let surveyed = survey(&snapshot, layer, &coverage, zooms).await?;
+        let surveyed = survey(&snapshot, &layer, &coverage, zooms).await?;
         if surveyed.places.is_empty() && zooms.iter().any(|zoom| layer.zooms().contains(zoom)) {
             warnings.add(format!(
                 "layer \"{}\" has no feature to draw: is its table filled, and its where right?",
@@ -67,6 +67,7 @@ pub(super) async fn prepare(
             max_tile_features: settings.options.budget.features.clone(),
             places: surveyed.places,
         });
+        layers.push(layer.with_counts(surveyed.counted));
     }
     let bounds = bounds(&planned, &coverage);
     let (zooms, batch) = (zooms.clone(), settings.batch_features);
@@ -80,7 +81,7 @@ pub(super) async fn prepare(
         database,
         snapshot: Arc::new(snapshot),
         server: probed.server,
-        layers: probed.layers,
+        layers,
         reads: probed.reads,
         zooms,
         bounds,

@@ -1,7 +1,9 @@
 //! A layer: as it is configured, and as it is once the database was asked.
 
+use std::sync::Arc;
+
 use super::budget::{Budget, OnTileError, Rank};
-use crate::tile::{Grid, Margin, Standing, Zoom, ZoomList};
+use crate::tile::{CellCounts, Grid, Margin, Standing, Zoom, ZoomList};
 
 /// Where a property's value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,9 +159,23 @@ pub struct Layer {
     pub(super) on_tile_error: OnTileError,
     /// The columns that this role may read, quoted.
     pub(super) columns: Vec<String>,
+    /// Its cells, where the survey has counted all that is to be known of them.
+    pub(super) counted: Option<Arc<CellCounts>>,
 }
 
 impl Layer {
+    /// The layer with its cells as the survey has counted them: they need not be looked for again.
+    #[must_use]
+    pub fn with_counts(self, counted: Option<Arc<CellCounts>>) -> Layer {
+        Layer { counted, ..self }
+    }
+
+    /// Whether nothing but a number of rows is to be known of its cells.
+    #[must_use]
+    pub fn needs_only_counts(&self) -> bool {
+        super::sql::needs_only_counts(self)
+    }
+
     /// The layer's name in the tile.
     #[must_use]
     pub fn name(&self) -> &str {

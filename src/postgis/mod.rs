@@ -1,5 +1,6 @@
 //! The source: PostGIS. Sessions on one snapshot, what the database holds, layers as SQL, rendering.
 
+mod bound;
 mod budget;
 mod cancel;
 mod connect;

@@ -92,6 +92,7 @@ impl LayerProbe<'_> {
             budget: options.budget.clone(),
             rank: None,
             on_tile_error: options.on_tile_error,
+            counted: None,
             columns: relation
                 .columns
                 .iter()
@@ -105,6 +106,15 @@ impl LayerProbe<'_> {
             layer.rank = Some(budget::rank(self.session, names, &layer.geometry, rank).await?);
         }
         layer.shape = self.shape(&layer, geometry, &relation).await?;
+        if layer.cells.as_ref().is_some_and(|cells| cells.keeps_lone) && !layer.shape.points {
+            return Err(self.error(
+                format!(
+                    "the geometries in {} of {} are not all points, and only points are clustered",
+                    layer.geometry, layer.relation
+                ),
+                "Leave the others out with where, or draw the layer in cells with [layer.aggregate]".to_owned(),
+            ));
+        }
         self.unique_key(&layer, &relation).await?;
         if relation.kind == RelationKind::Stored && !relation.spatial_indexes.contains(&geometry.name) {
             self.warnings.push(format!(

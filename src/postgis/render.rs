@@ -6,16 +6,16 @@ use std::sync::Arc;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
+use super::bound::{Areas, CellColumns};
 use super::budget::{OnTileError, is_of_a_tile};
 use super::error::{Error, place_of};
 use super::layer::Layer;
 use super::session::{Database, Param, Session};
 use super::snapshot::Snapshot;
 use super::sql::{self, Rows};
-use super::survey::area_box;
 use crate::encode::Packing;
 use crate::source::{Note, Noted, RenderedTile, Source};
-use crate::tile::{Area, Batch, Order, Planned, SearchBox, TileCoord, TileRect, Zoom};
+use crate::tile::{Area, Batch, Order, Planned, TileCoord, Zoom};
 
 /// How often a batch is tried again on a new connection while the snapshot lives.
 const RECONNECTS: u32 = 2;
@@ -134,6 +134,7 @@ impl Renderer {
         };
         #[expect(clippy::cast_possible_wrap, reason = "checked when the configuration was read: both stay below 2^20")]
         let (extent, buffer) = (layer.margin.extent as i32, layer.margin.buffer as i32);
+        let cells = CellColumns::bind(layer, number, areas);
         let mut params: Vec<Param<'_>> = vec![
             (&bound.zooms as _, Type::INT4_ARRAY),
             (&bound.margins as _, Type::INT8_ARRAY),
@@ -149,6 +150,10 @@ impl Renderer {
             (&extent as _, Type::INT4),
             (&buffer as _, Type::INT4),
         ];
+        if let Some(cells) = &cells {
+            params.extend(cells.0.iter().map(|column| -> Param<'_> { (column as _, Type::INT8_ARRAY) }));
+        }
+        // The last one, behind those of counted cells.
         if layer.budget.thins() {
             params.push((most as _, Type::INT8_ARRAY));
         }
@@ -348,43 +353,6 @@ fn coord(place: i64) -> TileCoord {
     const LOW: i64 = (1 << 29) - 1;
     let zoom = Zoom::new((place >> 58) as u8 & 0x1f).unwrap_or(Zoom::MAX);
     TileCoord::from_tms(zoom, (place >> 29 & LOW) as u32, (place & LOW) as u32)
-}
-
-/// The areas of a batch as a statement's arrays.
-#[derive(Default)]
-struct Areas {
-    zooms: Vec<i32>,
-    margins: Vec<i64>,
-    x0: Vec<i64>,
-    y0: Vec<i64>,
-    x1: Vec<i64>,
-    y1: Vec<i64>,
-    /// West, south, east, north of the search boxes.
-    sides: [Vec<f64>; 4],
-}
-
-impl Areas {
-    fn bind(layer: &Layer, number: usize, areas: &[Area]) -> Areas {
-        let mut bound = Areas::default();
-        for Area { rect, search } in areas {
-            let TileRect { zoom, x0, y0, x1, y1 } = *rect;
-            let sides = match search.get(number) {
-                Some(SearchBox::Area) => area_box(layer, rect, zoom),
-                Some(SearchBox::Source(sides)) => *sides,
-                Some(SearchBox::Nothing) | None => continue,
-            };
-            bound.zooms.push(i32::from(zoom.get()));
-            bound.margins.push(layer.margin.units(zoom));
-            bound.x0.push(x0.into());
-            bound.y0.push(y0.into());
-            bound.x1.push(x1.into());
-            bound.y1.push(y1.into());
-            for (column, side) in bound.sides.iter_mut().zip(sides) {
-                column.push(side);
-            }
-        }
-        bound
-    }
 }
 
 #[cfg(test)]

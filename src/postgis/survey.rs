@@ -1,6 +1,7 @@
 //! The survey: where every feature lies, read once, for planning.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -11,8 +12,8 @@ use super::session::Param;
 use super::snapshot::Snapshot;
 use super::sql;
 use crate::tile::{
-    BoxFootprint, Coverage, Footprints, Members, Places, SourceBox, Spot, TileRect, Zoom, ZoomList, latitude,
-    longitude, metres,
+    BoxFootprint, CellCounts, Coverage, Footprints, Members, Places, SourceBox, Spot, TileRect, Zoom, ZoomList,
+    latitude, longitude, metres,
 };
 
 /// Rows that cannot be drawn.
@@ -31,6 +32,8 @@ pub struct Skipped {
 pub struct Surveyed {
     /// Where its features lie.
     pub places: Places,
+    /// The cells, where nothing else has to be known of them.
+    pub counted: Option<Arc<CellCounts>>,
     /// Rows that were left out.
     pub skipped: Vec<Skipped>,
 }
@@ -46,7 +49,7 @@ pub async fn survey(
     zooms: &ZoomList,
 ) -> Result<Surveyed, Error> {
     if !zooms.iter().any(|zoom| layer.zooms.contains(zoom)) {
-        return Ok(Surveyed { places: Places::ByZoom(BTreeMap::new()), skipped: Vec::new() });
+        return Ok(Surveyed { places: Places::ByZoom(BTreeMap::new()), counted: None, skipped: Vec::new() });
     }
     let place = format!("layer \"{}\", reading where its features lie", layer.name);
     let boxes = search_boxes(layer, coverage, zooms);
@@ -66,11 +69,15 @@ pub async fn survey(
         Ok(())
     };
     snapshot.keeper.each(&place, &statement, &params, each).await.map_err(|error| explained(error, layer))?;
+    let mut counted = None;
     let places = match layer.grid() {
         Some(grid) => {
             let zooms: Vec<Zoom> = zooms.iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
             let gathering = tokio::task::spawn_blocking(move || members.gathered(&grid, &zooms));
-            gathering.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+            let (places, counts) =
+                gathering.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+            counted = sql::needs_only_counts(layer).then(|| Arc::new(counts));
+            places
         }
         None if layer.shape.is_closed_form() => Places::Same(Footprints::Points(points)),
         None => Places::Same(Footprints::Boxes(boxes)),
@@ -82,7 +89,7 @@ pub async fn survey(
             skipped.push(Skipped { reason: row.get(0), rows: rows.cast_unsigned(), examples: row.get(2) });
         }
     }
-    Ok(Surveyed { places, skipped })
+    Ok(Surveyed { places, counted, skipped })
 }
 
 /// Where the geometries of another relation lie, as the layer places its own. The relation is an item of a FROM list, the geometries are in the layer's reference system, of any kind.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{TileRect, WORLD_UNITS, Zoom, latitude};
+use super::{TileRect, WORLD_UNITS, Zoom, latitude, longitude};
 
 /// A box in WGS 84 degrees, written `west,south,east,north`. It crosses the antimeridian where west is greater than
 /// east. Longitudes are -180..=180, latitudes -90..=90; the tiles end at ±85.0511°.
@@ -80,6 +80,14 @@ impl LonLatBox {
             (*self, None)
         };
         [Some(first), second].into_iter().flatten()
+    }
+}
+
+/// The box that some tiles fill.
+impl From<TileRect> for LonLatBox {
+    fn from(rect: TileRect) -> LonLatBox {
+        let (west, north, east, south) = rect.world(0);
+        LonLatBox { west: longitude(west), south: latitude(south), east: longitude(east), north: latitude(north) }
     }
 }
 

@@ -52,6 +52,12 @@ impl Cell {
     /// Added to both numbers to make them positive.
     pub const OFFSET: i64 = 1 << 30;
 
+    /// The cell with a code.
+    #[must_use]
+    pub const fn of(code: i64) -> Cell {
+        Cell { a: (code >> 32) - Cell::OFFSET, b: (code & 0xffff_ffff) - Cell::OFFSET }
+    }
+
     /// The cell as one number: its column above bit 32, its row below.
     #[must_use]
     pub const fn code(self) -> i64 {
@@ -229,6 +235,7 @@ mod tests {
         let smallest = grid(CellShape::Hexagon, Grid::SMALLEST);
         let corners = [[0.0, 0.0], [LAST_UNIT, 0.0], [0.0, LAST_UNIT], [2.0 * MIDDLE, 2.0 * MIDDLE]];
         let codes: std::collections::BTreeSet<i64> = corners.map(|at| smallest.cell(Zoom::MAX, at).code()).into();
+        assert!(codes.iter().all(|code| Cell::of(*code).code() == *code));
         assert!(codes.len() == 4 && codes.iter().all(|code| *code > 0), "{codes:?}");
     }
 }

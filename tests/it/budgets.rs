@@ -234,11 +234,19 @@ fn a_feature_larger_than_the_budget_is_left_out() {
 
 #[test]
 fn of_cells_those_with_the_most_rows_stay() {
+    // Cells that the survey has counted, and cells that are put together by the statement.
+    for more in ["", ", m = \"min(country_code)\""] {
+        of_cells_with_more_properties(more);
+    }
+}
+
+#[track_caller]
+fn of_cells_with_more_properties(properties: &str) {
     let db = Db::with_facilities(2_000);
     let old = OldTarget::new();
     let text = |more: &str| {
         format!(
-            "[[layer]]\nname = \"grid\"\ntable = \"api_facility\"\n{more}\n[layer.aggregate]\ncell = \"hexagon\"\nsize = \"1/8\"\nproperties = {{ n = \"count(*)\" }}\n"
+            "[[layer]]\nname = \"grid\"\ntable = \"api_facility\"\n{more}\n[layer.aggregate]\ncell = \"hexagon\"\nsize = \"1/8\"\nproperties = {{ n = \"count(*)\"{properties} }}\n"
         )
     };
     let counts = |tile: &[u8]| -> Vec<i64> {
@@ -249,8 +257,13 @@ fn of_cells_those_with_the_most_rows_stay() {
             mvt::Value::Uint(n) => n as i64,
             other => panic!("{other:?}"),
         };
-        let mut counts: Vec<i64> =
-            layer.features.iter().flat_map(|feature| layer.properties(feature)).map(|(_, n)| count(n)).collect();
+        let mut counts: Vec<i64> = layer
+            .features
+            .iter()
+            .flat_map(|feature| layer.properties(feature))
+            .filter(|(name, _)| *name == "n")
+            .map(|(_, n)| count(n))
+            .collect();
         counts.sort_unstable_by(|a, b| b.cmp(a));
         counts
     };

@@ -302,5 +302,6 @@ fn what_fails_everywhere_is_no_accident_and_publishes_nothing() {
     let zero = text("1 / (id - id)").replace("api_facility", "sea");
     old.refuses_config(&db.url, &zero, &["--zoom", "6"], 1, &[many, next]);
     // The statement is at fault, or the role, and no row.
-    old.refuses_config(&db.url, &text("refuse(id)"), &["--zoom", "0-3"], 1, &["tile 0/0/0: ", "not for you"]);
+    let one = ["--zoom", "0-3", "--workers", "1"];
+    old.refuses_config(&db.url, &text("refuse(id)"), &one, 1, &["tile 0/0/0: ", "not for you"]);
 }

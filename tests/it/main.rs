@@ -22,10 +22,12 @@
 
 mod support;
 
+mod bad_cells;
 mod bad_database;
 mod bad_input;
 mod bad_layers;
 mod budgets;
+mod cells;
 mod command_line;
 mod copy;
 mod directory_faults;

@@ -10,6 +10,7 @@
 //! | `watch` | again and again |
 
 mod changed;
+mod counts;
 mod given;
 mod known;
 mod run;

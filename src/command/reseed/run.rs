@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::changed::{Changed, Work, drawn, from_log, from_user};
+use super::counts::counted;
 use super::known::Known;
 use super::{Outcome, ReseedOptions, What, touched};
 use crate::changes::{self, TrackedLayer, tracked};
@@ -200,7 +201,8 @@ impl<'a> Run<'a> {
             batches: batches.len() as u64,
         });
         let rendering = Instant::now();
-        let renderers = self.renderers(batches.len()).await?;
+        let layers = Box::pin(counted(&self.snapshot, &self.layers, &tiles)).await?;
+        let renderers = self.renderers(&layers, batches.len()).await?;
         let (sink, outcome) = pipeline::run(batches, renderers, sink, self.settings.limits, stored_events(report))
             .await
             .map_err(pipeline_error)?;
@@ -272,8 +274,8 @@ impl<'a> Run<'a> {
     }
 
     /// As many as there is work for; the session that holds the snapshot is enough for one batch or two.
-    async fn renderers(&self, batches: usize) -> Result<Vec<Renderer>, CommandError> {
-        let (database, snapshot, layers) = (&self.database, &self.snapshot, &self.layers);
+    async fn renderers(&self, layers: &[Layer], batches: usize) -> Result<Vec<Renderer>, CommandError> {
+        let (database, snapshot) = (&self.database, &self.snapshot);
         let packing = self.settings.limits.packing;
         if batches <= FEW_BATCHES {
             return Ok(vec![Renderer::alone(database, snapshot, layers, packing).await?]);

@@ -37,23 +37,26 @@ struct Decoded {
     a: String,
     b: String,
     width: String,
+    zoom: String,
 }
 
 /// A position or a box in world units: its ends as SQL, west, north, east, south.
 type Ends = [String; 4];
 
 impl Decoded {
-    fn of(code: &str, width: &str) -> Decoded {
+    /// From the code of the cell, its width, and the zoom.
+    fn of(code: &str, width: &str, zoom: &str) -> Decoded {
         Decoded {
             a: format!("(({code} >> 32) - {})", Cell::OFFSET),
             b: format!("(({code} & 4294967295) - {})", Cell::OFFSET),
             width: width.to_owned(),
+            zoom: zoom.to_owned(),
         }
     }
 
     /// [`Grid::middle`].
     fn middle(&self, grid: Grid) -> [String; 2] {
-        let Decoded { a, b, width } = self;
+        let Decoded { a, b, width, .. } = self;
         match grid.shape {
             CellShape::Square => [format!("({a} + 0.5::float8) * {width}"), format!("({b} + 0.5::float8) * {width}")],
             CellShape::Hexagon => [
@@ -132,11 +135,12 @@ fn point([x, y]: &[String; 2]) -> String {
 
 /// An aggregate of the configuration, the cell's bounds in degrees and its number filled in.
 fn filled(sql: &str, cell: &Decoded, grid: Grid) -> String {
+    let Decoded { zoom, .. } = cell;
     let [west, north, east, south] = cell.bounds(grid);
     // Squares are numbered as tiles are, so many zooms deeper: all zooms above, then row by row.
     #[expect(clippy::cast_possible_truncation, reason = "at most 7")]
     let deeper = -grid.size.log2() as i32;
-    let level = format!("(min(oar_tiles_zoom) + {deeper})");
+    let level = format!("({zoom} + {deeper})");
     let number = format!("(((1::int8 << (2 * {level})) - 1) / 3 + ({} << {level}) + {})", cell.b, cell.a);
     let world = format!("{WORLD_UNITS_F64:?}::float8");
     let longitude = |x: &str| format!("({x} / {world} * 360 - 180)");
@@ -160,7 +164,60 @@ fn is_orderless(sql: &str) -> bool {
     let text: String = sql.chars().filter(|c| !c.is_whitespace()).collect::<String>().to_ascii_lowercase();
     let rest = text.replace("count(*)", "");
     let mut words = rest.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
-    words.all(|word| word.parse::<f64>().is_ok() || matches!(word, "true" | "xmin" | "ymin" | "xmax" | "ymax" | "cell"))
+    words.all(|word| {
+        word.parse::<f64>().is_ok()
+            || matches!(word, "true" | "and" | "or" | "not" | "xmin" | "ymin" | "xmax" | "ymax" | "cell")
+    })
+}
+
+/// An aggregate that is [orderless](is_orderless), with the count given.
+fn with_count(sql: &str, count: &str) -> String {
+    let mut filled = String::new();
+    let mut rest = sql;
+    // What is replaced has no letter that another case would lengthen.
+    while let Some(at) = rest.to_ascii_lowercase().find("count") {
+        filled.push_str(&rest[..at]);
+        filled.push_str(count);
+        rest = rest[at..].split_once(')').map_or("", |(_, rest)| rest);
+    }
+    filled + rest
+}
+
+/// Whether the number of its rows is all that has to be known of a cell.
+pub(in crate::postgis) fn needs_only_counts(layer: &Layer) -> bool {
+    layer.cells.as_ref().is_some_and(|cells| !cells.keeps_lone) && layer.aggregates().all(is_orderless)
+}
+
+/// The same as [`placed`] where the survey has counted the cells: parameters `$14..$18`, one array element a cell and area that it
+/// may show in: the area's place in the arrays of areas, the code, the count, and the mean position of the members.
+pub(super) fn placed_counted(layer: &Layer, cells: &Cells) -> String {
+    let grid = cells.grid;
+    let decoded = Decoded::of("cell.code", "width", "z");
+    let mut stands = stands(grid, &decoded);
+    if grid.standing == Standing::Centroid {
+        stands = standing_at(&["cell.x".to_owned(), "cell.y".to_owned()]);
+    }
+    let value = |sql: &str| with_count(&filled(sql, &decoded, grid), "cell.members");
+    let drawn = match &cells.having {
+        Some(having) => format!("CASE WHEN ({}\n) THEN {} END", value(having), stands.geometry),
+        None => stands.geometry,
+    };
+    let ends = ["west", "north", "east", "south"].iter().zip(&stands.ends);
+    let ends: String = ends.map(|(name, end)| format!(", {end} AS {name}")).collect();
+    let values = layer.properties.iter().enumerate().filter(|(_, property)| property.of == Of::Cell);
+    let mut values: String =
+        values.map(|(number, property)| format!(", {} AS p{number}", value(&property.sql))).collect();
+    if layer.budget.thins() {
+        values.push_str(&format!(", cell.members AS {}", thin::RANK));
+    }
+    format!(
+        "placed AS (
+    SELECT z, shift, margin, ax0, ay0, ax1, ay1, {drawn} AS m{ends}{values}, cell.code AS k0
+    FROM unnest($14, $15, $16, $17, $18) AS cell (area, code, members, x, y)
+    JOIN oar_tiles_area ON oar_tiles_area.area = cell.area
+    OFFSET 0
+)"
+    )
 }
 
 /// The part of the statement that leads from the areas to what is drawn: `WITH` items, the last of which is called "placed" and
@@ -173,7 +230,7 @@ pub(super) fn placed(layer: &Layer, cells: &Cells) -> String {
     let order: String = if keeps_order { layer.key.iter().map(by_key).collect() } else { String::new() };
     let (x, y) = ("oar_tiles_x", "oar_tiles_y");
     let [at_x, at_y] = position(layer, "oar_tiles_m");
-    let decoded = Decoded::of("oar_tiles_cell", "min(oar_tiles_width)");
+    let decoded = Decoded::of("oar_tiles_cell", "min(oar_tiles_width)", "min(oar_tiles_zoom)");
     let stands = stands(grid, &decoded);
     let names = |alone: bool| -> String {
         let of = |(number, property): (usize, &BoundProperty)| {
@@ -290,13 +347,18 @@ fn stands(grid: Grid, cell: &Decoded) -> Stands {
         Standing::Centroid => {
             // Whole numbers: the sum is the same in any order.
             let mean = |column: &str| format!("div(sum({}), count(*))::int8", unit(column));
-            let mean = [mean("oar_tiles_x"), mean("oar_tiles_y")];
-            Stands { geometry: point(&mean), ends: mean.to_vec() }
+            standing_at(&[mean("oar_tiles_x"), mean("oar_tiles_y")])
         }
         Standing::Polygon => {
             Stands { geometry: cell.polygon(grid), ends: cell.bounds(grid).iter().map(|end| unit(end)).collect() }
         }
     }
+}
+
+/// A point in the middle of a world unit: no position there lies halfway between two units of a tile's grid.
+fn standing_at(unit: &[String; 2]) -> Stands {
+    let [x, y] = unit;
+    Stands { geometry: point(&[format!("{x} + 0.5"), format!("{y} + 0.5")]), ends: unit.to_vec() }
 }
 
 /// The items that give each member its cell: [`Grid::cell`], step by step, so that nothing is worked out twice.

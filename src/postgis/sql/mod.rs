@@ -11,6 +11,7 @@ mod thin;
 use super::layer::Layer;
 use crate::tile::{HALF_WORLD_METRES, WORLD_UNITS};
 
+pub(super) use cells::needs_only_counts;
 pub(crate) use cells::without_bounds;
 pub(super) use render::{Rows, render};
 pub(super) use survey::{skipped, survey};

@@ -6,7 +6,7 @@ use crate::tile::HALF_WORLD_METRES;
 
 /// Renders the tiles of some areas. Parameters, one array element an area: `$1` zoom, `$2` margin in world units, `$3..$6`
 /// first column, first row, last column, last row (XYZ), `$7..$10` the search box; then `$11` the layer's name, `$12` its
-/// extent, `$13` its buffer; and for a layer that is thinned `$14`, the most features of a tile by zoom.
+/// extent, `$13` its buffer; for counted cells `$14..$18`; and last, for a layer that is thinned, the most features of a tile by zoom.
 ///
 /// Gives one row for each tile that has a candidate: the tile (zoom above bit 58, column above bit 29, TMS row), how many
 /// features are drawn, the MVT layer, and how many features were left out; ordered by zoom, column and TMS row.
@@ -25,6 +25,7 @@ pub(in crate::postgis) fn render(layer: &Layer, rows: Rows) -> String {
     let [west, north, east, south] = ends(layer);
     let (placed, in_world) = match &layer.cells {
         None => (placed(layer, rows, values, names), is_in_world(layer)),
+        Some(cells) if layer.counted.is_some() => (cells::placed_counted(layer, cells), "true".to_owned()),
         Some(cells) => (cells::placed(layer, cells), "true".to_owned()),
     };
     let width = layer.cells.as_ref().map_or(0.0, |cells| cells.grid.size);

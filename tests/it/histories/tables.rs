@@ -87,10 +87,46 @@ impl Table {
             ),
             _ => String::new(),
         };
+        let rows = format!("table = \"{relation}\"\ngeometry = \"place\"\nkey = [\"id\"]\nwhere = \"NOT hidden\"\n");
         format!(
-            "[[layer]]\nname = \"{name}\"\ntable = \"{relation}\"\ngeometry = \"place\"\nkey = [\"id\"]
-             properties = {{ id = \"id\", name = \"upper(name)\", price = \"price::text\"{words} }}\nwhere = \"NOT hidden\"\n{track}"
+            "[[layer]]\nname = \"{name}\"\n{rows}
+             properties = {{ id = \"id\", name = \"upper(name)\", price = \"price::text\"{words} }}\n{track}{}",
+            self.cells(&rows, &track)
         )
+    }
+
+    /// Its rows put together, in another layer or at some zooms of the same: every shape of cell, what stands for one, and both
+    /// ways to work out what is in it.
+    fn cells(&self, rows: &str, track: &str) -> String {
+        let (name, number) = (&self.name, self.name.trim_start_matches('t'));
+        let count = "properties = { n = \"count(*)\" }";
+        let (properties, cells) = match number {
+            "0" => ("properties = [\"id\", \"name\"]", "[layer.cluster]\nzoom = \"0-6\"\nsize = \"1/64\"".to_owned()),
+            "1" => ("", format!("[layer.aggregate]\ncell = \"square\"\nsize = \"1/4\"\ndraw = \"polygon\"\n{count}")),
+            "2" => ("", format!("[layer.aggregate]\ncell = \"square\"\nsize = \"1/16\"\ndraw = \"centroid\"\n{count}")),
+            "3" => (
+                "",
+                format!("[layer.aggregate]\ncell = \"hexagon\"\nsize = \"1/8\"\nhaving = \"count(*) > 1\"\n{count}"),
+            ),
+            "4" => (
+                "properties = [\"id\"]",
+                "[layer.aggregate]\ncell = \"square\"\nsize = \"1/8\"\nzoom = \"0-6\"\ndraw = \"centroid\"
+                 properties = { names = \"string_agg(name, ',')\", west = \"!xmin!\" }"
+                    .to_owned(),
+            ),
+            "5" => (
+                "",
+                "[layer.aggregate]\ncell = \"hexagon\"\nsize = \"1/3\"\nproperties = { words = \"count(words)\" }"
+                    .to_owned(),
+            ),
+            "6" => ("", format!("[layer.aggregate]\ncell = \"hexagon\"\nsize = \"1/8\"\ndraw = \"polygon\"\n{count}")),
+            "7" => (
+                "properties = { id = \"id\", name = \"name\", z = \"!zoom!\" }\nproperty_zooms = { name = \"11-22\" }",
+                String::new(),
+            ),
+            _ => return String::new(),
+        };
+        format!("[[layer]]\nname = \"{name} cells\"\n{rows}{properties}\n{cells}\n{track}")
     }
 
     /// A place, now and then an odd one.

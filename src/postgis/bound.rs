@@ -1,0 +1,68 @@
+//! The areas of a batch, and counted cells, as the parameters of a layer's statement.
+
+use super::layer::Layer;
+use super::survey::area_box;
+use crate::tile::{Area, SearchBox, TileRect};
+
+/// The areas of a batch as a statement's arrays.
+#[derive(Default)]
+pub(super) struct Areas {
+    pub(super) zooms: Vec<i32>,
+    pub(super) margins: Vec<i64>,
+    pub(super) x0: Vec<i64>,
+    pub(super) y0: Vec<i64>,
+    pub(super) x1: Vec<i64>,
+    pub(super) y1: Vec<i64>,
+    /// West, south, east, north of the search boxes.
+    pub(super) sides: [Vec<f64>; 4],
+}
+
+impl Areas {
+    pub(super) fn bind(layer: &Layer, number: usize, areas: &[Area]) -> Areas {
+        let mut bound = Areas::default();
+        for Area { rect, search } in areas {
+            let TileRect { zoom, x0, y0, x1, y1 } = *rect;
+            let sides = match search.get(number) {
+                Some(SearchBox::Area) => area_box(layer, rect, zoom),
+                Some(SearchBox::Source(sides)) => *sides,
+                Some(SearchBox::Nothing) | None => continue,
+            };
+            bound.zooms.push(i32::from(zoom.get()));
+            bound.margins.push(layer.margin.units(zoom));
+            bound.x0.push(x0.into());
+            bound.y0.push(y0.into());
+            bound.x1.push(x1.into());
+            bound.y1.push(y1.into());
+            for (column, side) in bound.sides.iter_mut().zip(sides) {
+                column.push(side);
+            }
+        }
+        bound
+    }
+}
+
+/// The counted cells that some areas may show, as a statement's arrays: the place of the area, counted from 1, the code, the
+/// count, and where the cell stands.
+pub(super) struct CellColumns(pub(super) [Vec<i64>; 5]);
+
+impl CellColumns {
+    /// `None` if the layer's cells are not counted.
+    pub(super) fn bind(layer: &Layer, number: usize, areas: &[Area]) -> Option<CellColumns> {
+        let (counted, grid) = (layer.counted.as_ref()?, layer.grid()?);
+        let mut columns = CellColumns(Default::default());
+        let searched = areas.iter().filter(|area| is_searched(area, number));
+        for (place, area) in (1..).zip(searched) {
+            for cell in counted.near(&grid, &area.rect, layer.margin.units(area.rect.zoom)) {
+                let [west, north, _, _] = cell.world.map(i64::from);
+                let values = [place, cell.code, cell.members.cast_signed(), west, north];
+                columns.0.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
+            }
+        }
+        Some(columns)
+    }
+}
+
+/// Whether a layer may have features in an area.
+fn is_searched(area: &Area, layer: usize) -> bool {
+    !matches!(area.search.get(layer), Some(SearchBox::Nothing) | None)
+}
