@@ -18,7 +18,7 @@ pub enum Exit {
     Failed = 1,
     /// Wrong usage or configuration; nothing was begun.
     Usage = 2,
-    /// Done in part; the message says what is missing, and the manifest is the old one.
+    /// Done in part; the message says what is missing, and the manifest is the old one, or names the tiles.
     Partial = 3,
     /// The target needs a full seed; nothing was changed.
     NeedsSeed = 4,
@@ -66,6 +66,7 @@ impl From<&CommandError> for Exit {
             CommandError::Changes(error) => of_changes(error),
             CommandError::NeedsSeed { .. } | CommandError::Untracked { .. } => Exit::NeedsSeed,
             CommandError::Target(error) => of_target(error),
+            CommandError::Unrendered { .. } => Exit::Partial,
             CommandError::Pipeline(_)
             | CommandError::Restarts { .. }
             | CommandError::Output(_)
@@ -93,6 +94,8 @@ fn of_database(error: &postgis::Error) -> Exit {
         | postgis::Error::Lost { .. }
         | postgis::Error::Miscounted { .. }
         | postgis::Error::Unsteady { .. }
+        | postgis::Error::LargeTile { .. }
+        | postgis::Error::Pack { .. }
         | postgis::Error::Interrupted => Exit::Failed,
     }
 }

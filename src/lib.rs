@@ -20,7 +20,7 @@
 //! | [`pipeline`] | plan in, tileset out: workers, packing, one writer in order | `source`, `sink`, `encode`, `tile` |
 //! | [`plan`] | occupied tiles and their weights, cut into batches | `tile` |
 //! | [`changes`] | the change log: installed, checked, read, pruned; snapshots as cursors | `postgis`, `tile` |
-//! | [`postgis`] | sessions, probe, survey, layers as SQL, rendering | `source`, `manifest`, `stop`, `tile` |
+//! | [`postgis`] | sessions, probe, survey, layers as SQL, rendering | `encode`, `source`, `manifest`, `stop`, `tile` |
 //! | [`source`] | the trait of what renders | `tile` |
 //! | [`sink`] | the traits of what stores and of what is read back; MBTiles, PMTiles, directory, S3; staging | `encode`, `stop`, `tile` |
 //! | [`encode`] | MVT to gzip | nothing |

@@ -35,6 +35,10 @@ pub struct Manifest {
     pub stored: u64,
     /// Planned tiles that rendered to nothing.
     pub empty: u64,
+    /// Tiles of which a layer could not be rendered, each `z/x/y`: they are what they were before, or lack that layer. The next reseed
+    /// renders them again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unrendered: Vec<String>,
     /// When the run began, in seconds since 1970 (UTC).
     pub started: u64,
     /// How long it took, in seconds.

@@ -16,6 +16,53 @@ pub struct RenderedTile {
     pub layers: Vec<(u16, usize)>,
     /// Features drawn, all layers together.
     pub features: u64,
+    /// What there is to say of single layers; mostly nothing.
+    pub notes: Vec<Note>,
+}
+
+impl RenderedTile {
+    /// A tile in which nothing is drawn.
+    #[must_use]
+    pub const fn empty(tile: TileCoord) -> RenderedTile {
+        RenderedTile { tile, mvt: Vec::new(), layers: Vec::new(), features: 0, notes: Vec::new() }
+    }
+
+    /// Whether a layer of it could not be rendered: what the tile should hold is not known.
+    #[must_use]
+    pub fn is_failed(&self) -> bool {
+        self.notes.iter().any(|note| matches!(note.what, Noted::Failed { .. }))
+    }
+}
+
+/// Something to say of a layer in a tile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// The layer's number.
+    pub layer: u16,
+    /// What.
+    pub what: Noted,
+}
+
+/// What there is to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Noted {
+    /// Features were left out to keep to the layer's budget.
+    Thinned {
+        /// How many.
+        left_out: u64,
+    },
+    /// Packed by itself, the layer's part has more bytes than it may.
+    Large {
+        /// How many.
+        bytes: u64,
+        /// How many it may have.
+        limit: u64,
+    },
+    /// It could not be rendered, and is missing from the tile.
+    Failed {
+        /// Why, in one line.
+        cause: String,
+    },
 }
 
 /// Renders batches, one at a time. A run has several, each with its own connection, all on one database state.

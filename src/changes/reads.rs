@@ -136,7 +136,7 @@ impl Asking<'_> {
         }
         let expressions = std::iter::once(layer.geometry.clone())
             .chain(layer.key.iter().map(|key| key.quoted.clone()))
-            .chain(layer.row_properties().map(|property| property.sql.clone()))
+            .chain(layer.row_sql().map(str::to_owned))
             .chain(layer.feature_id.iter().map(|column| quoted(column)))
             .chain(layer.filter.iter().map(|filter| format!("({filter}\n)")));
         // As truth values: a view cannot have every type of column.

@@ -228,7 +228,7 @@ impl Copying<'_> {
 fn size(edit: &TileEdit) -> u64 {
     match edit {
         TileEdit::Put(_, bytes) => bytes.len() as u64,
-        TileEdit::Remove(_) => 0,
+        TileEdit::Remove(_) | TileEdit::Keep(..) => 0,
     }
 }
 

@@ -6,12 +6,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use md5::{Digest as _, Md5};
 
 use super::CommandError;
+use super::budgets;
 use super::survey::Prepared;
 use crate::config::Settings;
 use crate::manifest::{MANIFEST_VERSION, Manifest, Region};
+use crate::pipeline::Outcome;
 use crate::postgis::Layer;
-use crate::sink::{Described, GENERATOR, Metadata, VectorLayer, Written};
-use crate::tile::{LonLatBox, ZoomList};
+use crate::sink::{Described, GENERATOR, Metadata, Scope, VectorLayer};
+use crate::tile::{Coverage, LonLatBox, TileCoord, ZoomList};
 
 /// A hash of everything in the configuration that decides a tile's bytes.
 pub(super) fn fingerprint(settings: &Settings, layers: &[Layer]) -> String {
@@ -24,11 +26,11 @@ pub(super) fn fingerprint(settings: &Settings, layers: &[Layer]) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The manifest of a run that stored everything. `before` is what the target said until now.
+/// The manifest of a run that stored everything that could be rendered. `before` is what the target said until now.
 pub(super) fn manifest(
     settings: &Settings,
     prepared: &Prepared,
-    written: Written,
+    outcome: &Outcome,
     started: SystemTime,
     before: Option<&Described>,
 ) -> Manifest {
@@ -37,6 +39,11 @@ pub(super) fn manifest(
     let tileset = &settings.tileset;
     let kept = old.iter().flat_map(Manifest::regions).filter(|region| !covers(&tileset.zooms, &tileset.bbox, region));
     let kept = without_repeats(kept);
+    let scope = Scope { zooms: tileset.zooms.clone(), coverage: Coverage::new(&tileset.bbox) };
+    let failed_before: Vec<TileCoord> =
+        old.iter().flat_map(|old| &old.unrendered).filter_map(|tile| tile.parse().ok()).collect();
+    let unrendered = budgets::unrendered(&failed_before, |tile| scope.holds(tile.into()), outcome);
+    let written = outcome.written;
     // What is kept shows an older state of the database: changes are to be looked for from there.
     let snapshot = match old {
         Some(old) if !kept.is_empty() => old.snapshot,
@@ -55,6 +62,7 @@ pub(super) fn manifest(
         planned: prepared.zooms.iter().map(|zoom| zoom.tiles).sum(),
         stored: written.stored + written.unchanged,
         empty: written.removed,
+        unrendered,
         started: started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         seconds: started.elapsed().unwrap_or_default().as_secs_f64(),
     }

@@ -9,7 +9,7 @@ use crate::config::Settings;
 use crate::encode::Packer;
 use crate::plan::ZoomPlan;
 use crate::postgis::Renderer;
-use crate::report::{PlanReport, PlanZoom, Report};
+use crate::report::{Event, PlanReport, PlanZoom, Report};
 use crate::source::Source as _;
 use crate::stop::Stop;
 use crate::tile::{Batch, Order};
@@ -20,8 +20,13 @@ pub(super) async fn dry_run(
     report: &Arc<dyn Report>,
     stop: &Stop,
 ) -> Result<PlanReport, CommandError> {
-    let prepared = prepare(settings, Order::ZoomColumnTmsRow, report, stop).await?;
-    let mut renderer = Renderer::open(&prepared.database, &prepared.snapshot, &prepared.layers).await?;
+    let mut prepared = prepare(settings, Order::ZoomColumnTmsRow, report, stop).await?;
+    for message in &prepared.thinned {
+        report.event(&Event::Warning { message: message.clone() });
+    }
+    prepared.warnings.append(&mut prepared.thinned);
+    let mut renderer =
+        Renderer::open(&prepared.database, &prepared.snapshot, &prepared.layers, settings.limits.packing).await?;
     let mut packer = Packer::new(settings.limits.packing);
     let mut zooms = Vec::new();
     for plan in &prepared.zooms {

@@ -39,7 +39,8 @@ pub async fn floor(settings: &Settings, report: &Arc<dyn Report>, stop: &Stop) -
     let queue = Arc::new(Mutex::new(batches.into_iter()));
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..workers {
-        let renderer = Renderer::open(&prepared.database, &prepared.snapshot, &prepared.layers).await?;
+        let (database, packing) = (&prepared.database, settings.limits.packing);
+        let renderer = Renderer::open(database, &prepared.snapshot, &prepared.layers, packing).await?;
         let queue = Arc::clone(&queue);
         tasks.spawn(async move {
             loop {

@@ -1,6 +1,7 @@
 //! One verb a file; the only place that names concrete sources and sinks.
 
 pub mod backlog;
+mod budgets;
 pub mod config;
 pub mod copy;
 mod describe;
@@ -136,11 +137,23 @@ pub enum CommandError {
         /// How many findings, in words.
         findings: String,
     },
+    /// Tiles that could not be rendered.
+    #[error(
+        "not every tile could be rendered: {tiles}. What {place} held of them stays as it was, everything else is done. Mend what the cause names, then run oar-tiles reseed, which renders them again (or seed)"
+    )]
+    Unrendered {
+        /// The target.
+        place: String,
+        /// Which ones, in words.
+        tiles: String,
+        /// Why the first of them failed.
+        source: budgets::TileCause,
+    },
     /// A defect that the pipeline's own counting found.
     #[error("{0}")]
     Pipeline(String),
     /// A tile is larger than allowed.
-    #[error("layer \"{layer}\": tiles with more than {limit} features: {tiles}; the heaviest is tile {} with {}. Raise max_tile_features, draw the layer from a deeper zoom, or set on_large_tile = \"warn\"", heaviest.tile, heaviest.features)]
+    #[error("layer \"{layer}\": tiles with more than {limit} features: {tiles}; the heaviest is tile {} with {}. Raise max_tile_features, draw the layer from a deeper zoom, or set on_large_tile = \"thin\" or \"warn\"", heaviest.tile, heaviest.features)]
     LargeTile {
         /// The layer.
         layer: String,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::CommandError;
+use super::budgets;
 use super::describe::{fingerprint, manifest, metadata, names};
 use super::survey::prepare;
 use super::target::{Place, Reach};
@@ -58,7 +59,8 @@ pub async fn seed(
     let done = seeded(&settings, &place, &reach, report, stop).await?;
     let (tiles, bytes, seconds) = (done.manifest.stored, done.bytes, done.manifest.seconds);
     report.event(&Event::Done { output: done.output.clone(), tiles, bytes, seconds });
-    close(options, &render_run(&done), serde_json::to_vec_pretty(&done))
+    close(options, &render_run(&done), serde_json::to_vec_pretty(&done))?;
+    budgets::complete(&done.output, &done.failed)
 }
 
 /// Seeds a target, whose packing the settings name.
@@ -137,7 +139,8 @@ async fn attempt(
     let rendering = Instant::now();
     let mut renderers = Vec::new();
     for _ in 0..settings.workers.get().min(batches.len()) {
-        renderers.push(Renderer::open(&prepared.database, &prepared.snapshot, &prepared.layers).await?);
+        let (database, packing) = (&prepared.database, settings.limits.packing);
+        renderers.push(Renderer::open(database, &prepared.snapshot, &prepared.layers, packing).await?);
     }
     let stored = stored_events(report);
     let (sink, outcome) =
@@ -150,7 +153,10 @@ async fn attempt(
 
     report.event(&Event::Finishing);
     let finishing = Instant::now();
-    let manifest = manifest(settings, &prepared, outcome.written, started, before.as_ref());
+    let names = names(&prepared.layers);
+    let budgets = budgets::budgets(&outcome, &names);
+    prepared.warnings.append(&mut budgets::warn(&budgets, report));
+    let manifest = manifest(settings, &prepared, &outcome, started, before.as_ref());
     let stays = before.as_ref().filter(|_| !manifest.kept.is_empty());
     let metadata = metadata(settings, &prepared.layers, prepared.bounds, &manifest, stays)?;
     let finished = aside(move || sink.finish(&metadata)).await??;
@@ -171,8 +177,11 @@ async fn attempt(
         render_seconds,
         finish_seconds: finishing.elapsed().as_secs_f64(),
         restarts,
-        zooms: zooms(&outcome),
+        zooms: zooms(&outcome, &names),
         skipped: prepared.skipped,
+        budgets,
+        failed: budgets::failed(&outcome, &names),
+        layers: names,
         warnings: prepared.warnings,
     })
 }
@@ -218,7 +227,7 @@ pub(super) fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
     }
 }
 
-fn zooms(outcome: &Outcome) -> Vec<RunZoom> {
+fn zooms(outcome: &Outcome, names: &[String]) -> Vec<RunZoom> {
     let zoom = |zoom: &pipeline::ZoomStats| RunZoom {
         zoom: zoom.zoom.get(),
         tiles: zoom.tiles,
@@ -227,6 +236,7 @@ fn zooms(outcome: &Outcome) -> Vec<RunZoom> {
         median: zoom.sizes.quantile(0.5),
         p95: zoom.sizes.quantile(0.95),
         largest: zoom.largest,
+        largest_layer: budgets::largest_layer(zoom, names),
         worker_seconds: zoom.busy.as_secs_f64(),
     };
     outcome.zooms.iter().map(zoom).collect()

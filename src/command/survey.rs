@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::CommandError;
-use crate::config::{OnLargeTile, Settings};
+use crate::config::Settings;
 use crate::plan::{PlanLayer, ZoomPlan, plan};
-use crate::postgis::{Database, Layer, Reads, Server, Snapshot, probe, survey};
+use crate::postgis::{Database, Layer, OnLargeTile, Reads, Server, Snapshot, probe, survey};
 use crate::report::{Event, Report, SkippedRows};
 use crate::stop::Stop;
 use crate::tile::{Coverage, Order, WORLD_UNITS, latitude, longitude};
@@ -23,6 +23,8 @@ pub(super) struct Prepared {
     pub(super) bounds: [f64; 4],
     pub(super) skipped: Vec<SkippedRows>,
     pub(super) warnings: Vec<String>,
+    /// Layers of which features will be left out, in words.
+    pub(super) thinned: Vec<String>,
     /// How long it took.
     pub(super) took: Duration,
 }
@@ -62,7 +64,7 @@ pub(super) async fn prepare(
         planned.push(PlanLayer {
             zooms: layer.zooms().clone(),
             margin: layer.margin(),
-            max_tile_features: settings.max_tile_features,
+            max_tile_features: settings.options.budget.features.clone(),
             asks_each_tile: layer.asks_each_tile(),
             places: surveyed.places,
             rows: surveyed.gathered,
@@ -76,7 +78,7 @@ pub(super) async fn prepare(
         zooms = planning => zooms.map_err(|error| CommandError::Died(error.to_string()))?,
         signal = stop.wait() => return Err(CommandError::Interrupted(signal)),
     };
-    let warnings = check_limits(settings, &zooms, warnings)?;
+    let thinned = check_limits(settings, &zooms, &mut warnings)?;
     Ok(Prepared {
         database,
         snapshot: Arc::new(snapshot),
@@ -86,7 +88,8 @@ pub(super) async fn prepare(
         zooms,
         bounds,
         skipped,
-        warnings,
+        warnings: warnings.seen,
+        thinned,
         took: begun.elapsed(),
     })
 }
@@ -104,27 +107,30 @@ impl Warnings<'_> {
     }
 }
 
-/// Names the tiles that hold too many features, or refuses the run.
+/// Names the tiles that hold too many features, or refuses the run. Gives those of which some will be left out.
 fn check_limits(
     settings: &Settings,
     zooms: &[ZoomPlan],
-    mut warnings: Warnings<'_>,
+    warnings: &mut Warnings<'_>,
 ) -> Result<Vec<String>, CommandError> {
+    let mut thinned = Vec::new();
     for (number, layer) in settings.layers.iter().enumerate() {
         let over: Vec<_> = zooms.iter().flat_map(|zoom| &zoom.over_limit).filter(|over| over.layer == number).collect();
         let Some(heaviest) = over.iter().map(|over| over.heaviest).max_by_key(|heavy| heavy.features) else { continue };
-        let error = CommandError::LargeTile {
-            layer: layer.options.name.clone(),
-            tiles: over.iter().map(|over| over.tiles).sum(),
-            limit: layer.max_tile_features.map_or(0, Into::into),
-            heaviest,
-        };
-        match layer.on_large_tile {
+        let (budget, name) = (&layer.options.budget, &layer.options.name);
+        let tiles = over.iter().map(|over| over.tiles).sum();
+        let limit = budget.features.at(heaviest.tile.zoom()).map_or(0, Into::into);
+        let error = CommandError::LargeTile { layer: name.clone(), tiles, limit, heaviest };
+        match budget.on_large_tile {
             OnLargeTile::Fail => return Err(error),
             OnLargeTile::Warn => warnings.add(error.to_string()),
+            OnLargeTile::Thin => thinned.push(format!(
+                "layer \"{name}\": tiles to be thinned to max_tile_features: {tiles}; the heaviest is tile {} with {}",
+                heaviest.tile, heaviest.features
+            )),
         }
     }
-    Ok(warnings.seen)
+    Ok(thinned)
 }
 
 /// The box of all features, cut to the coverage; the coverage's own if there is none.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::postgis::{OnLargeTile, OnTileError};
 use crate::tile::{LonLatBox, ZoomList};
 
 /// All keys.
@@ -100,8 +101,18 @@ pub(super) struct LayerDefaults {
     pub(super) buffer: Option<u32>,
     pub(super) tile_bounds: Option<Bounds>,
     pub(super) zoom: Option<ZoomList>,
-    pub(super) max_tile_features: Option<u64>,
+    pub(super) max_tile_features: Option<Limit>,
+    pub(super) max_tile_bytes: Option<Limit>,
     pub(super) on_large_tile: Option<OnLargeTile>,
+    pub(super) on_tile_error: Option<OnTileError>,
+}
+
+/// A limit for all zooms, or one for each list of zooms; 0 is none.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, expecting = "a number, or a table of zooms and numbers such as { \"0-6\" = 300000 }")]
+pub(super) enum Limit {
+    All(u64),
+    ByZoom(toml::Table),
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -127,8 +138,11 @@ pub(super) struct Layer {
     pub(super) tile_bounds: Option<Bounds>,
     pub(super) candidates: Option<Fraction>,
     pub(super) zoom: Option<ZoomList>,
-    pub(super) max_tile_features: Option<u64>,
+    pub(super) max_tile_features: Option<Limit>,
+    pub(super) max_tile_bytes: Option<Limit>,
     pub(super) on_large_tile: Option<OnLargeTile>,
+    pub(super) rank: Option<String>,
+    pub(super) on_tile_error: Option<OnTileError>,
 }
 
 /// What the grid of a tile is linear in.
@@ -226,16 +240,6 @@ pub(super) struct Track {
 pub(super) enum Properties {
     Columns(Vec<String>),
     Expressions(toml::Table),
-}
-
-/// What happens when a tile holds more features than allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnLargeTile {
-    /// The tile is named, the run goes on.
-    Warn,
-    /// The run ends before it renders.
-    Fail,
 }
 
 /// How progress is shown.

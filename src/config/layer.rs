@@ -3,6 +3,7 @@
 
 use std::num::NonZeroU64;
 
+use super::budget::fewest_features;
 use super::error::{ConfigError, nearest};
 use super::given::{Aggregate, Cluster, Draw, Given, Layer, LayerDefaults, Properties, Shape};
 use super::settings::{Check, LayerSettings};
@@ -74,9 +75,6 @@ impl Check<'_> {
         if let Some(twice) = first_repeated(columns.iter()) {
             return Err(self.wrong(&key("key"), format!("names the column \"{twice}\" twice: name each column once")));
         }
-        let limit =
-            self.present("layer_defaults.max_tile_features", layer.max_tile_features.or(defaults.max_tile_features))?;
-        let limit = NonZeroU64::new(limit);
         let zooms = self.present("layer_defaults.zoom", layer.zoom.as_ref().or(defaults.zoom.as_ref()).cloned())?;
         let track: Vec<TrackOptions> = (layer.track.iter())
             .map(|track| TrackOptions {
@@ -85,9 +83,13 @@ impl Check<'_> {
                 geometry: track.geometry.clone(),
             })
             .collect();
-        let on_large_tile =
-            self.present("layer_defaults.on_large_tile", layer.on_large_tile.or(defaults.on_large_tile))?;
-        let bands = self.bands(layer, &zooms, limit)?.into_iter().map(|(zooms, band)| LayerSettings {
+        let (budget, on_tile_error) = (self.budget(layer, defaults)?, self.on_tile_error(layer, defaults)?);
+        let limit = fewest_features(layer, &zooms, &budget);
+        let bands = self.bands(layer, &zooms, limit)?;
+        if bands.iter().all(|(_, band)| band.cells.is_some()) {
+            self.no_rank(layer)?;
+        }
+        let bands = bands.into_iter().map(|(zooms, band)| LayerSettings {
             options: LayerOptions {
                 name: layer.name.clone(),
                 number,
@@ -100,10 +102,10 @@ impl Check<'_> {
                 zooms,
                 margin,
                 cells: band.cells,
+                budget: budget.clone(),
+                on_tile_error,
             },
             track: track.clone(),
-            max_tile_features: limit,
-            on_large_tile,
         });
         Ok(bands.collect())
     }

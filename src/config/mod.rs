@@ -1,5 +1,6 @@
 //! File, environment and flags become checked settings; secrets cannot be printed.
 
+mod budget;
 mod error;
 mod given;
 mod layer;
@@ -13,7 +14,7 @@ mod values;
 use std::path::Path;
 
 pub use error::ConfigError;
-pub use given::{OnLargeTile, Progress};
+pub use given::Progress;
 pub use settings::{LayerSettings, Settings, TilesetSettings};
 pub use values::{CONFIG_VARIABLE, Origin, SAMPLE, Values};
 

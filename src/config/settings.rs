@@ -4,7 +4,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use super::error::ConfigError;
-use super::given::{Changes, Compression, OnLargeTile, Progress, Target};
+use super::given::{Changes, Compression, Progress, Target};
 use super::values::{Origin, Values};
 use crate::changes::{ChangesOptions, TrackOptions, WatchOptions};
 use crate::encode::{Level, Packing};
@@ -63,17 +63,13 @@ pub struct TilesetSettings {
     pub output: PathBuf,
 }
 
-/// A layer at zooms at which it is drawn in the same way, and its budget.
+/// A layer at zooms at which it is drawn in the same way.
 #[derive(Debug, Clone)]
 pub struct LayerSettings {
     /// What PostGIS needs to know.
     pub options: LayerOptions,
     /// The further tables that the layer shows something of.
     pub track: Vec<TrackOptions>,
-    /// A tile with more features is named.
-    pub max_tile_features: Option<NonZeroU64>,
-    /// What then happens.
-    pub on_large_tile: OnLargeTile,
 }
 
 impl Settings {

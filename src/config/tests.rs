@@ -47,6 +47,8 @@ fn the_sample_configuration_holds_every_key() {
         .collect();
     // A key of KMS is for nothing else.
     let text = text.replace("encryption = \"bucket\"", "encryption = \"aws:kms\"");
+    // And a rank for features that may be left out.
+    let text = text.replace("on_large_tile = \"warn\"", "on_large_tile = \"thin\"");
     let table: toml::Table = toml::from_str(&text).unwrap();
     resolve(&text).unwrap();
     for (section, keys) in [
@@ -59,8 +61,11 @@ fn the_sample_configuration_holds_every_key() {
         ),
         ("changes", "debounce poll schema truncate_rows"),
         ("run", "batch_features progress window workers"),
-        ("layer_defaults", "buffer extent max_tile_features on_large_tile tile_bounds zoom"),
-        ("layer", "candidates feature_id geometry key name properties schema table where"),
+        (
+            "layer_defaults",
+            "buffer extent max_tile_bytes max_tile_features on_large_tile on_tile_error tile_bounds zoom",
+        ),
+        ("layer", "candidates feature_id geometry key name properties rank schema table where"),
     ] {
         let section = match &table[section] {
             toml::Value::Array(layers) => layers[0].as_table().unwrap(),
@@ -117,6 +122,15 @@ fn a_bad_file_is_answered_with_line_and_nearest_name() {
             "[database]\nstatement_timeout = \"soon\"",
             "line 2: \"soon\" is no duration (expected number at 0): write 30s, 10m or 0s",
         ),
+        (
+            "[layer_defaults]\nmax_tile_bytes = \"500 kB\"",
+            "line 2: a number, or a table of zooms and numbers such as { \"0-6\" = 300000 }",
+        ),
+        (
+            "[layer_defaults]\non_large_tile = \"drop\"",
+            "line 2: unknown variant `drop`, expected one of `warn`, `fail`, `thin`",
+        ),
+        ("[layer_defaults]\non_tile_error = \"warn\"", "line 2: unknown variant `warn`, expected `fail` or `skip`"),
     ] {
         let error = resolve(text).unwrap_err().to_string();
         assert!(error.ends_with(&format!(", {message}")), "{text}: {error}");
@@ -174,6 +188,41 @@ fn a_bad_value_is_answered_with_its_key_and_origin() {
             "[[layer]]\nname=\"a\"\ntable=\"t\"\nproperties=[\"i\",\"i\"]",
             "layer[a].properties",
             "names \"i\" twice: name each property once",
+        ),
+        (
+            "[layer_defaults]\nmax_tile_bytes = { \"0-99\" = 1 }",
+            "layer_defaults.max_tile_bytes",
+            "\"0-99\": zoom 99 is too deep: the deepest zoom is 22",
+        ),
+        (
+            "[layer_defaults]\nmax_tile_features = { \"0-6\" = 10, \"4,9\" = 20 }",
+            "layer_defaults.max_tile_features",
+            "names zoom 4 twice: give each zoom one limit",
+        ),
+        (
+            "[[layer]]\nname=\"a\"\ntable=\"t\"\nmax_tile_bytes = { \"0-6\" = -1 }",
+            "layer[a].max_tile_bytes",
+            "\"0-6\": its value is no number: write how many, or 0 for no limit",
+        ),
+        (
+            "[[layer]]\nname=\"a\"\ntable=\"t\"\nmax_tile_bytes = { \"0-6\" = \"many\" }",
+            "layer[a].max_tile_bytes",
+            "\"0-6\": its value is no number: write how many, or 0 for no limit",
+        ),
+        (
+            "[[layer]]\nname=\"a\"\ntable=\"t\"\nrank=\"workers\"",
+            "layer[a].rank",
+            "does nothing, for no feature is left out: write on_large_tile = \"thin\" beside it",
+        ),
+        (
+            "[[layer]]\nname=\"a\"\ntable=\"t\"\nrank=\"workers\"\non_large_tile=\"thin\"\naggregate={cell=\"square\",size=0.25,properties={n=\"count(*)\"}}",
+            "layer[a].rank",
+            "ranks single rows, and the layer is put together in cells at all its zooms, of which those with the most rows stay: leave it out",
+        ),
+        (
+            "[[layer]]\nname=\"a\"\ntable=\"t\"\nmax_tile_features={\"0-4\"=10,\"5-22\"=1000}\naggregate={cell=\"square\",size=0.25,zoom=\"0-6\",properties={n=\"count(*)\"}}",
+            "layer[a].aggregate.size",
+            "cells of 0.25 of a tile are too small: a tile may hold 16 of them, and max_tile_features is 10. Write a greater fraction, or raise max_tile_features",
         ),
         (
             "[[layer]]\nname=\"a\"\ntable=\"t\"\n[[layer]]\nname=\"a\"\ntable=\"u\"",

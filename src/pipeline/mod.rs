@@ -10,10 +10,13 @@
 //! writer, which stores in order, can never wait for a batch that waits for a permit. What is rendered but not stored is
 //! bounded by the window, however slow the writer or one of the workers is.
 
+mod layers;
 mod stats;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -22,9 +25,10 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::encode::{EncodeError, Packer, Packing};
 use crate::sink::{Needs, Sink, TileEdit, Written};
-use crate::source::{RenderedTile, Source};
+use crate::source::{Note, Noted, RenderedTile, Source};
 use crate::tile::{Batch, Slice, TileCoord, TileId, Zoom};
 
+pub use layers::{FailedTile, LayerStats, MOST_FAILED};
 pub use stats::{LargestTile, TileSizes, ZoomStats};
 
 /// How a run is bounded.
@@ -56,6 +60,10 @@ pub struct Outcome {
     pub written: Written,
     /// Figures for each zoom, shallowest first.
     pub zooms: Vec<ZoomStats>,
+    /// How the budgets of layers were met, by their numbers; layers that kept to theirs are missing.
+    pub layers: BTreeMap<u16, LayerStats>,
+    /// Tiles in which a layer could not be rendered, in the order of the plan.
+    pub failed: Vec<FailedTile>,
     /// Planned tiles that were rendered and handed to the sink.
     tiles: u64,
     /// Edits handed to the sink: as many as tiles, or one for each layer of each tile.
@@ -78,6 +86,16 @@ pub enum PipelineError<R, W> {
         tile: TileCoord,
         /// The cause.
         source: EncodeError,
+    },
+    /// More tiles could not be rendered than can be an accident.
+    #[error(
+        "more than {MOST_FAILED} tiles could not be rendered, the last of them {tile} ({cause}): that is more than on_tile_error = \"skip\" is for. Mend what the cause names"
+    )]
+    ManyFailed {
+        /// One of them.
+        tile: TileCoord,
+        /// Why.
+        cause: String,
     },
     /// A batch came back with other tiles than planned.
     #[error(
@@ -114,12 +132,22 @@ struct Packed {
     /// Its planned tiles.
     tiles: u64,
     edits: Vec<TileEdit>,
-    /// Features drawn, side by side with `edits`; those of a tile stand at its first edit.
-    features: Vec<u64>,
+    /// What is drawn, side by side with `edits`.
+    drawn: Vec<Drawn>,
+    notes: Vec<(TileCoord, Note)>,
     planned_features: u64,
     /// Time spent on rendering and packing it.
     busy: Duration,
     permit: OwnedSemaphorePermit,
+}
+
+/// What is drawn in an edit.
+#[derive(Debug, Clone, Copy)]
+struct Drawn {
+    /// Features; those of a tile stand at its first edit.
+    features: u64,
+    /// The number of the layer that has the most bytes.
+    heaviest: u16,
 }
 
 /// Renders every batch and stores it. The batches are in the order that the sink needs; each source works on its own.
@@ -140,7 +168,7 @@ where
     R: Source + 'static,
     W: Sink + 'static,
 {
-    let how = How { packing: limits.packing, needs: sink.needs() };
+    let how = How { packing: limits.packing, needs: sink.needs(), failed: Arc::default() };
     let planned: u64 = batches.iter().map(|batch| batch.tiles).sum();
     let window = Arc::new(Semaphore::new(limits.window.get()));
     let queue = Arc::new(Mutex::new(batches.into_iter().enumerate()));
@@ -149,7 +177,7 @@ where
 
     let mut workers = JoinSet::new();
     for source in sources {
-        workers.spawn(work(source, Arc::clone(&window), Arc::clone(&queue), how, done.clone()));
+        workers.spawn(work(source, Arc::clone(&window), Arc::clone(&queue), how.clone(), done.clone()));
     }
     // The writer ends when the last sender is gone.
     drop(done);
@@ -177,10 +205,30 @@ where
 }
 
 /// How rendered tiles become edits.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct How {
     packing: Packing,
     needs: Needs,
+    /// How many tiles of the run could not be rendered so far.
+    failed: Arc<AtomicU64>,
+}
+
+impl How {
+    /// Counts the tiles that could not be rendered; gives how many of these there are.
+    fn count_failed<R, W>(&self, tiles: &[RenderedTile]) -> Result<u64, PipelineError<R, W>> {
+        let mut count = 0;
+        for tile in tiles.iter().filter(|tile| tile.is_failed()) {
+            count += 1;
+            if self.failed.fetch_add(1, Relaxed) >= MOST_FAILED {
+                let cause = tile.notes.iter().find_map(|note| match &note.what {
+                    Noted::Failed { cause } => Some(cause.clone()),
+                    _ => None,
+                });
+                return Err(PipelineError::ManyFailed { tile: tile.tile, cause: cause.unwrap_or_default() });
+            }
+        }
+        Ok(count)
+    }
 }
 
 /// One worker: batch after batch until there is none, or the writer is gone. While one batch is packed on a thread of its
@@ -201,7 +249,9 @@ async fn work<R: Source, W: Send + 'static>(
         let begun = Instant::now();
         let tiles = source.render(&batch).await.map_err(PipelineError::Source)?;
         let Some(zoom) = batch.zoom() else { continue };
-        if tiles.len() as u64 != batch.tiles {
+        // Whether a tile that failed was planned may not be known.
+        let (found, failed) = (tiles.len() as u64, how.count_failed(&tiles)?);
+        if !(found - failed..=found).contains(&batch.tiles) {
             return Err(PipelineError::Miscounted { zoom, planned: batch.tiles, found: tiles.len() as u64 });
         }
         let rendering = begun.elapsed();
@@ -210,13 +260,13 @@ async fn work<R: Source, W: Send + 'static>(
             packer = Some(free);
         }
         let mut packer = packer.take().unwrap_or_else(|| Packer::new(how.packing));
-        let done = done.clone();
+        let (done, needs) = (done.clone(), how.needs);
         packing = Some(tokio::task::spawn_blocking(move || {
             let begun = Instant::now();
-            let (edits, features) = pack(tiles, &mut packer, how.needs)?;
+            let (edits, drawn, notes) = pack(tiles, &mut packer, needs)?;
             let busy = rendering + begun.elapsed();
             let (tiles, planned_features) = (batch.tiles, batch.features());
-            let batch = Packed { index, zoom, tiles, edits, features, planned_features, busy, permit };
+            let batch = Packed { index, zoom, tiles, edits, drawn, notes, planned_features, busy, permit };
             // A writer that is gone has failed: its error is the cause.
             Ok(done.blocking_send(batch).ok().map(|()| packer))
         }));
@@ -234,40 +284,49 @@ async fn packed<R, W>(packing: JoinHandle<Freed<R, W>>) -> Freed<R, W> {
     packing.await.unwrap_or_else(|error| Err(PipelineError::Died(error.to_string())))
 }
 
+/// What is to be done with some tiles, what is drawn in them, and what there is to say.
+type Edits = (Vec<TileEdit>, Vec<Drawn>, Vec<(TileCoord, Note)>);
+
 /// Tiles as the target stores them, in the order that it needs, and the features drawn in each.
-fn pack<R, W>(
-    mut tiles: Vec<RenderedTile>,
-    packer: &mut Packer,
-    needs: Needs,
-) -> Result<(Vec<TileEdit>, Vec<u64>), PipelineError<R, W>> {
+fn pack<R, W>(mut tiles: Vec<RenderedTile>, packer: &mut Packer, needs: Needs) -> Result<Edits, PipelineError<R, W>> {
     tiles.sort_by_key(|rendered| needs.order.place(rendered.tile));
     let mut edits = Vec::with_capacity(tiles.len());
-    let mut features = Vec::with_capacity(tiles.len());
-    for RenderedTile { tile, mvt, mut layers, features: drawn } in tiles {
-        let mut add = |slice, mvt: &[u8]| {
+    let (mut all_drawn, mut all_notes) = (Vec::with_capacity(tiles.len()), Vec::new());
+    for RenderedTile { tile, mvt, mut layers, features, notes } in tiles {
+        let mut add = |slice, mvt: &[u8], is_known: bool| {
             let id = TileId { coord: tile, slice };
-            edits.push(if mvt.is_empty() {
-                TileEdit::Remove(id)
-            } else {
-                TileEdit::Put(id, packer.pack(mvt).map_err(|source| PipelineError::Encode { tile, source })?)
+            let bytes = if mvt.is_empty() { None } else { Some(packer.pack(mvt)) };
+            let bytes = bytes.transpose().map_err(|source| PipelineError::Encode { tile, source })?;
+            edits.push(match bytes {
+                Some(bytes) if is_known => TileEdit::Put(id, bytes),
+                None if is_known => TileEdit::Remove(id),
+                rest => TileEdit::Keep(id, rest),
             });
             Ok(())
         };
+        let is_failed =
+            |layer: u16| notes.iter().any(|note| note.layer == layer && matches!(note.what, Noted::Failed { .. }));
+        let first = all_drawn.len();
         if needs.layers_apart {
             layers.sort_unstable();
             let mut rest = &*mvt;
-            for (layer, bytes) in layers {
-                let (own, others) = rest.split_at_checked(bytes).unwrap_or((rest, &[]));
+            for (layer, bytes) in &layers {
+                let (own, others) = rest.split_at_checked(*bytes).unwrap_or((rest, &[]));
                 rest = others;
-                add(Slice::Layer(layer), own)?;
+                add(Slice::Layer(*layer), own, !is_failed(*layer))?;
+                all_drawn.push(Drawn { features: 0, heaviest: *layer });
             }
         } else {
-            add(Slice::Whole, &mvt)?;
+            add(Slice::Whole, &mvt, !layers.iter().any(|(layer, _)| is_failed(*layer)))?;
+            let heaviest = layers.iter().max_by_key(|(layer, bytes)| (*bytes, std::cmp::Reverse(*layer)));
+            all_drawn.push(Drawn { features: 0, heaviest: heaviest.map_or(0, |(layer, _)| *layer) });
         }
-        features.push(drawn);
-        features.resize(edits.len(), 0);
+        if let Some(drawn) = all_drawn.get_mut(first) {
+            drawn.features = features;
+        }
+        all_notes.extend(notes.into_iter().map(|note| (tile, note)));
     }
-    Ok((edits, features))
+    Ok((edits, all_drawn, all_notes))
 }
 
 #[cfg(test)]

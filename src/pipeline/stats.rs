@@ -75,6 +75,8 @@ pub struct ZoomStats {
     pub sizes: TileSizes,
     /// The largest tile; `None` if no tile was stored.
     pub largest: Option<LargestTile>,
+    /// The number of the layer that has the most bytes in it.
+    pub largest_layer: u16,
     /// Time that workers spent on rendering and packing, added up over the workers.
     pub busy: Duration,
 }
@@ -88,17 +90,18 @@ impl Stats {
     pub(super) fn add(&mut self, batch: &Packed) -> u64 {
         let mut stored = 0;
         self.zoom(batch.zoom).busy += batch.busy;
-        for (edit, features) in batch.edits.iter().zip(&batch.features) {
+        for (edit, drawn) in batch.edits.iter().zip(&batch.drawn) {
             let (Some(bytes), TileEdit::Put(id, _)) = (writer::size(edit), edit) else { continue };
             let bytes = bytes as u64;
             stored += bytes;
             let zoom = self.zoom(id.coord.zoom());
             zoom.tiles += 1;
-            zoom.features += features;
+            zoom.features += drawn.features;
             zoom.bytes += bytes;
             zoom.sizes.add(bytes);
             if zoom.largest.is_none_or(|largest| bytes > largest.bytes) {
                 zoom.largest = Some(LargestTile { tile: id.coord, bytes });
+                zoom.largest_layer = drawn.heaviest;
             }
         }
         stored
@@ -112,6 +115,7 @@ impl Stats {
             bytes: 0,
             sizes: TileSizes::default(),
             largest: None,
+            largest_layer: 0,
             busy: Duration::ZERO,
         })
     }

@@ -41,8 +41,8 @@ impl Source for Slow {
         tokio::time::sleep(Duration::from_millis(if rect.x0 == 0 { 60 } else { 1 })).await;
         let tile = |y| TileCoord::new(rect.zoom, rect.x0, y).unwrap();
         let mut tiles = vec![
-            RenderedTile { tile: tile(1), mvt: vec![1, 2, 3], layers: vec![(0, 3)], features: 1 },
-            RenderedTile { tile: tile(0), mvt: Vec::new(), layers: vec![(0, 0)], features: 0 },
+            RenderedTile { mvt: vec![1, 2, 3], layers: vec![(0, 3)], features: 1, ..RenderedTile::empty(tile(1)) },
+            RenderedTile { layers: vec![(0, 0)], ..RenderedTile::empty(tile(0)) },
         ];
         match self.fault {
             Fault::Source(column) if column == rect.x0 => return Err(OnPurpose(column)),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio::sync::mpsc;
 
+use super::layers::Layers;
 use super::stats::Stats;
 use super::{Outcome, Packed, Stored};
 use crate::sink::{Sink, TileEdit, Written};
@@ -18,13 +19,16 @@ pub(super) fn write<W: Sink>(
     let mut next = 0;
     let mut total = Written::default();
     let (mut all_tiles, mut handed) = (0, 0);
-    let mut stats = Stats::default();
+    let (mut stats, mut layers) = (Stats::default(), Layers::default());
     while let Some(batch) = packed.blocking_recv() {
         early.insert(batch.index, batch);
         while let Some(batch) = early.remove(&next) {
             next += 1;
             let bytes = stats.add(&batch);
-            let Packed { zoom, tiles, edits, planned_features, permit, .. } = batch;
+            let Packed { zoom, tiles, edits, notes, planned_features, permit, .. } = batch;
+            for (tile, note) in notes {
+                layers.add(tile, note);
+            }
             all_tiles += tiles;
             handed += edits.len() as u64;
             let written = sink.write(edits)?;
@@ -33,13 +37,14 @@ pub(super) fn write<W: Sink>(
             stored(&Stored { zoom, written, planned_features, bytes });
         }
     }
-    Ok((sink, Outcome { written: total, zooms: stats.finish(), tiles: all_tiles, handed }))
+    let Layers { stats: layers, failed } = layers;
+    Ok((sink, Outcome { written: total, zooms: stats.finish(), layers, failed, tiles: all_tiles, handed }))
 }
 
 /// Bytes that an edit stores.
 pub(super) fn size(edit: &TileEdit) -> Option<usize> {
     match edit {
         TileEdit::Put(_, bytes) => Some(bytes.len()),
-        TileEdit::Remove(_) => None,
+        TileEdit::Remove(_) | TileEdit::Keep(..) => None,
     }
 }

@@ -164,7 +164,7 @@ impl<'a> Cutter<'a> {
             heaviest.truncate(HEAVIEST);
         }
         for (layer, count) in touched.counts.iter().enumerate() {
-            if self.layers[layer].max_tile_features.is_none_or(|limit| *count <= limit.get()) {
+            if self.layers[layer].max_tile_features.at(self.zoom).is_none_or(|limit| *count <= limit.get()) {
                 continue;
             }
             let heavy = HeavyTile { tile, features: *count };

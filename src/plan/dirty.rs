@@ -178,6 +178,12 @@ impl Dirty {
         self.tiles.iter().copied()
     }
 
+    /// Whether a tile is one of them.
+    #[must_use]
+    pub fn is_marked(&self, tile: TileCoord) -> bool {
+        self.tiles.contains(&tile)
+    }
+
     /// The tiles, in an order.
     #[must_use]
     pub fn in_order(&self, order: Order) -> Vec<TileCoord> {

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use serde::Serialize;
 
-use crate::tile::{Batch, Coverage, Margin, Order, Places, TileCoord, Zoom, ZoomList};
+use crate::tile::{Batch, Coverage, Margin, Order, Places, TileCoord, Zoom, ZoomLimits, ZoomList};
 
 pub use dirty::{Dirty, Drawn, Found, Part, TooMany, batches};
 pub use sweep::Touched;
@@ -27,8 +27,8 @@ pub struct PlanLayer {
     pub zooms: ZoomList,
     /// How far beyond its tiles it is seen.
     pub margin: Margin,
-    /// A tile with more features than this is named; `None` for no limit.
-    pub max_tile_features: Option<NonZeroU64>,
+    /// A tile with more features than this is named.
+    pub max_tile_features: ZoomLimits,
     /// It is asked for each tile by itself: batches name its tiles.
     pub asks_each_tile: bool,
     /// Where its features lie.

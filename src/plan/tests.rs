@@ -50,7 +50,7 @@ fn layer(zooms: &str, buffer: u32, footprints: Footprints) -> PlanLayer {
     PlanLayer {
         zooms: zooms.parse().unwrap(),
         margin: Margin::plain(4096, buffer),
-        max_tile_features: NonZeroU64::new(20),
+        max_tile_features: ZoomLimits::everywhere(NonZeroU64::new(20)),
         places: Places::Same(footprints),
         rows: None,
         asks_each_tile: false,

@@ -5,7 +5,8 @@ use std::fmt;
 use tokio_postgres::error::SqlState;
 
 use super::ServerName;
-use crate::tile::TileRect;
+use crate::encode::EncodeError;
+use crate::tile::{TileCoord, TileRect};
 
 /// What the server or the network said.
 #[derive(Debug)]
@@ -174,6 +175,30 @@ pub enum Error {
         next: &'static str,
         /// The cause.
         source: Cause,
+    },
+    /// A layer has too many bytes in a tile.
+    #[error(
+        "layer \"{layer}\", tile {tile}: it has {bytes} bytes, packed, and max_tile_bytes is {limit} at this zoom. Raise it, draw less at this zoom (property_zooms, where, [layer.aggregate]), or set on_large_tile = \"thin\" or \"warn\""
+    )]
+    LargeTile {
+        /// Which layer.
+        layer: String,
+        /// Which tile.
+        tile: TileCoord,
+        /// How many.
+        bytes: u64,
+        /// How many it may have.
+        limit: u64,
+    },
+    /// A layer's part of a tile could not be packed.
+    #[error("layer \"{layer}\", tile {tile}")]
+    Pack {
+        /// Which layer.
+        layer: String,
+        /// Which tile.
+        tile: TileCoord,
+        /// The cause.
+        source: EncodeError,
     },
     /// The connection broke, or the server went away.
     #[error("lost the database {server} {during}")]

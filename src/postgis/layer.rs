@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::budget::{Budget, OnTileError, Rank};
 use super::query::{Query, Values};
 use crate::tile::{CellCounts, Grid, Margin, Standing, Zoom, ZoomList};
 
@@ -88,6 +89,10 @@ pub struct LayerOptions {
     pub margin: Margin,
     /// The cells in which features are put together.
     pub cells: Option<Cells>,
+    /// How much of the layer a tile may hold.
+    pub budget: Budget,
+    /// What happens when it cannot be rendered in one tile.
+    pub on_tile_error: OnTileError,
 }
 
 /// How a layer's positions are found.
@@ -165,6 +170,10 @@ pub struct Layer {
     pub(super) zooms: ZoomList,
     pub(super) margin: Margin,
     pub(crate) cells: Option<Cells>,
+    pub(super) budget: Budget,
+    /// The budget's rank; none for cells, of which those with the most rows are the best.
+    pub(crate) rank: Option<Rank>,
+    pub(super) on_tile_error: OnTileError,
     /// The columns that this role may read, quoted.
     pub(super) columns: Vec<String>,
     /// Its cells, where the survey has counted all that is to be known of them.
@@ -251,6 +260,12 @@ impl Layer {
         self.properties.iter().filter(|property| property.of == Of::Row)
     }
 
+    /// The SQL that is worked out of rows: properties, and what ranks the rows.
+    pub(crate) fn row_sql(&self) -> impl Iterator<Item = &str> {
+        let rank = self.rank.iter().map(|rank| rank.sql.as_str());
+        self.row_properties().map(|property| property.sql.as_str()).chain(rank)
+    }
+
     /// The SQL that is worked out over the rows of a cell, the cell's bounds left open.
     pub(crate) fn aggregates(&self) -> impl Iterator<Item = &str> {
         let having = self.cells.iter().filter_map(|cells| cells.having.as_deref());
@@ -290,7 +305,7 @@ impl Layer {
                 (&self.name, &self.relation, &self.geometry, self.shape.geography, &self.key, &self.properties),
                 (&self.feature_id, &self.filter, zooms, self.margin, &self.cells)
             )
-        )
+        ) + &self.budget.definition(self.zooms.iter())
     }
 }
 

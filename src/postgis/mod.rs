@@ -2,10 +2,12 @@
 
 mod areas;
 mod asked;
+mod budget;
 mod cancel;
 mod connect;
 mod described;
 mod error;
+mod fit;
 mod layer;
 mod listen;
 mod probe;
@@ -23,6 +25,7 @@ mod survey;
 mod tls;
 mod writing;
 
+pub use budget::{Budget, OnLargeTile, OnTileError};
 pub use connect::{ConnectOptions, Parts, ServerName, SslMode};
 pub use error::{Cause, Error};
 pub use layer::{Cells, Layer, LayerOptions, Property, PropertySource, Rows, TilePart};

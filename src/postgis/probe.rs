@@ -2,6 +2,7 @@
 
 use tokio_postgres::error::SqlState;
 
+use super::budget;
 use super::described::described;
 use super::error::Error;
 use super::layer::{BoundProperty, KeyColumn, Layer, LayerOptions, Of, Property, PropertySource, Rows, Shape, quoted};
@@ -100,6 +101,9 @@ impl LayerProbe<'_> {
             zooms: options.zooms.clone(),
             margin: options.margin,
             cells: options.cells.clone(),
+            budget: options.budget.clone(),
+            rank: None,
+            on_tile_error: options.on_tile_error,
             counted: None,
             columns: relation
                 .columns
@@ -109,6 +113,10 @@ impl LayerProbe<'_> {
                 .collect(),
         };
         self.types(&mut layer, &relation).await?;
+        if let Some(rank) = options.budget.rank.as_ref().filter(|_| layer.cells.is_none()) {
+            let names = (&*layer.name, &*layer.relation, &*list(&relation.columns));
+            layer.rank = Some(budget::rank(self.session, names, &layer.geometry, rank).await?);
+        }
         layer.shape = self.shape(&layer, geometry, &relation).await?;
         if layer.cells.as_ref().is_some_and(|cells| cells.keeps_lone) && !layer.shape.points {
             return Err(self.error(

@@ -31,7 +31,7 @@ const HELD: &str = "
 /// table that it would read.
 pub(super) async fn reads(session: &Session, layers: &[Layer]) -> Result<Reads, Error> {
     for layer in layers {
-        let columns = layer.row_properties().map(|property| property.sql.as_str()).chain([layer.geometry.as_str()]);
+        let columns = layer.row_sql().chain([layer.geometry.as_str()]);
         let columns = columns.collect::<Vec<_>>().join(", ");
         let filter = layer.filter.as_ref().map(|filter| format!("WHERE ({filter}\n)")).unwrap_or_default();
         let sql = format!("EXPLAIN SELECT {columns} FROM {} {filter}", layer.relation);

@@ -7,21 +7,25 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::areas::{Areas, CellColumns, tiles_asked};
+use super::budget::{OnTileError, is_of_a_tile};
 use super::error::{Error, place_of};
 use super::layer::Layer;
 use super::session::{Database, Param, Session};
 use super::snapshot::Snapshot;
-use super::sql;
-use crate::source::{RenderedTile, Source};
+use super::sql::{self, Candidates};
+use crate::encode::Packing;
+use crate::source::{Note, Noted, RenderedTile, Source};
 use crate::tile::{Area, Batch, LayerCount, Order, Planned, TileCoord, TileRect, Zoom};
 
 /// How often a batch is tried again on a new connection while the snapshot lives.
 const RECONNECTS: u32 = 2;
 
-/// A layer and its statement.
-struct Prepared {
-    layer: Layer,
+/// A layer and its statements.
+pub(super) struct Prepared {
+    pub(super) layer: Layer,
     statement: String,
+    /// The same, over [`Candidates::Touching`]; there is none for cells.
+    careful: Option<String>,
 }
 
 /// One of a run's workers: a session on the snapshot, and the layers.
@@ -30,20 +34,38 @@ pub struct Renderer {
     snapshot: Arc<Snapshot>,
     /// Its own session; without one it uses the one that holds the snapshot.
     session: Option<Session>,
-    layers: Vec<Prepared>,
+    pub(super) layers: Vec<Prepared>,
+    /// How the run packs tiles: budgets are of packed bytes.
+    pub(super) packing: Packing,
 }
 
 /// The tiles of a batch, by their place in the archive's order.
-type Tiles = BTreeMap<i64, RenderedTile>;
+pub(super) type Tiles = BTreeMap<i64, RenderedTile>;
+
+/// What one statement renders.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    /// The layer, by its place among the layers.
+    number: usize,
+    areas: &'a [Area],
+    /// The most features of a tile, by zoom.
+    most: &'a Vec<Option<i64>>,
+    rows: Candidates,
+}
 
 impl Renderer {
     /// Opens a session on the snapshot.
     ///
     /// # Errors
     /// If the session cannot be opened.
-    pub async fn open(database: &Database, snapshot: &Arc<Snapshot>, layers: &[Layer]) -> Result<Renderer, Error> {
+    pub async fn open(
+        database: &Database,
+        snapshot: &Arc<Snapshot>,
+        layers: &[Layer],
+        packing: Packing,
+    ) -> Result<Renderer, Error> {
         let session = Some(database.on(snapshot).await?);
-        Ok(Renderer { session, ..Renderer::without_session(database, snapshot, layers) })
+        Ok(Renderer { session, ..Renderer::without_session(database, snapshot, layers, packing) })
     }
 
     /// Uses the session that holds the snapshot: for little work, before which no other session needs to be opened. It is the
@@ -51,18 +73,28 @@ impl Renderer {
     ///
     /// # Errors
     /// If the session is lost.
-    pub async fn alone(database: &Database, snapshot: &Arc<Snapshot>, layers: &[Layer]) -> Result<Renderer, Error> {
+    pub async fn alone(
+        database: &Database,
+        snapshot: &Arc<Snapshot>,
+        layers: &[Layer],
+        packing: Packing,
+    ) -> Result<Renderer, Error> {
         snapshot.keeper.save().await?;
-        Ok(Renderer::without_session(database, snapshot, layers))
+        Ok(Renderer::without_session(database, snapshot, layers, packing))
     }
 
-    fn without_session(database: &Database, snapshot: &Arc<Snapshot>, layers: &[Layer]) -> Renderer {
-        let prepare = |layer: &Layer| Prepared { layer: layer.clone(), statement: sql::render(layer) };
+    fn without_session(database: &Database, snapshot: &Arc<Snapshot>, layers: &[Layer], packing: Packing) -> Renderer {
+        let prepare = |layer: &Layer| Prepared {
+            layer: layer.clone(),
+            statement: sql::render(layer, Candidates::Found),
+            careful: layer.cells.is_none().then(|| sql::render(layer, Candidates::Touching)),
+        };
         Renderer {
             database: database.clone(),
             snapshot: Arc::clone(snapshot),
             session: None,
             layers: layers.iter().map(prepare).collect(),
+            packing,
         }
     }
 
@@ -71,28 +103,28 @@ impl Renderer {
     }
 
     /// One layer's part of some areas. A tile for which the layer was asked by itself is there though nothing came for it.
-    async fn layer(&self, number: usize, areas: &[Area], tiles: &mut Tiles) -> Result<LayerCount, Error> {
-        let own = self.layers[number].layer.number;
+    async fn layer(&self, asked: Asked<'_>, tiles: &mut Tiles) -> Result<LayerCount, Error> {
+        let layer = self.layers[asked.number].layer.number;
         let mut drawn = 0;
         let each = |row: &Row| {
-            let (place, features, mvt): (i64, i64, &[u8]) = (row.get(0), row.get(1), row.get(2));
-            let tile = tiles.entry(place).or_insert_with(|| RenderedTile {
-                tile: coord(place),
-                mvt: Vec::new(),
-                layers: Vec::new(),
-                features: 0,
-            });
+            let (place, features, mvt, left_out): (i64, i64, &[u8], i64) =
+                (row.get(0), row.get(1), row.get(2), row.get(3));
+            let tile = tiles.entry(place).or_insert_with(|| RenderedTile::empty(coord(place)));
             let mvt = if features > 0 { mvt } else { &[] };
-            drawn += features.cast_unsigned();
+            // What is left out was found, too: the plan knows it.
+            drawn += features.cast_unsigned() + left_out.cast_unsigned();
             tile.features += features.cast_unsigned();
             tile.mvt.extend_from_slice(mvt);
-            tile.layers.push((own, mvt.len()));
+            tile.layers.push((layer, mvt.len()));
+            if left_out > 0 {
+                tile.notes.push(Note { layer, what: Noted::Thinned { left_out: left_out.cast_unsigned() } });
+            }
         };
-        let mut found = self.rows(number, areas, each).await?;
-        if self.layers[number].layer.asks_each_tile() {
-            let asked = areas.iter().flat_map(|area| tiles_asked(area, number));
-            for tile in asked.flat_map(TileRect::iter) {
-                let rendered = || RenderedTile { tile, mvt: Vec::new(), layers: vec![(own, 0)], features: 0 };
+        let mut found = self.rows(asked, each).await?;
+        if self.layers[asked.number].layer.asks_each_tile() {
+            let all = asked.areas.iter().flat_map(|area| tiles_asked(area, asked.number));
+            for tile in all.flat_map(TileRect::iter) {
+                let rendered = || RenderedTile { layers: vec![(layer, 0)], ..RenderedTile::empty(tile) };
                 tiles.entry(Order::ZoomColumnTmsRow.place(tile).cast_signed()).or_insert_with(rendered);
             }
             found = tiles.len() as u64;
@@ -101,8 +133,10 @@ impl Renderer {
     }
 
     /// Runs a layer's statement over some areas; gives the number of its rows.
-    async fn rows(&self, number: usize, areas: &[Area], mut each: impl FnMut(&Row)) -> Result<u64, Error> {
-        let Prepared { layer, statement } = &self.layers[number];
+    async fn rows(&self, asked: Asked<'_>, mut each: impl FnMut(&Row)) -> Result<u64, Error> {
+        let Asked { number, areas, most, rows } = asked;
+        let Prepared { layer, statement, careful } = &self.layers[number];
+        let statement = careful.as_ref().filter(|_| rows == Candidates::Touching).unwrap_or(statement);
         let bound = Areas::bind(layer, number, areas);
         let rect = areas.first().map(|area| area.rect);
         let place = || match (areas, rect) {
@@ -131,6 +165,10 @@ impl Renderer {
         if let Some(cells) = &cells {
             params.extend(cells.0.iter().map(|column| -> Param<'_> { (column as _, Type::INT8_ARRAY) }));
         }
+        // The last one, behind those of counted cells.
+        if layer.budget.thins() {
+            params.push((most as _, Type::INT8_ARRAY));
+        }
         let mut found = 0;
         let count = |row: &Row| {
             found += 1;
@@ -141,15 +179,24 @@ impl Renderer {
         Ok(found)
     }
 
-    /// One layer's part of some areas. Where the statement fails, the areas are cut until it goes through or the one tile
-    /// that fails is known by name.
-    async fn layer_or_parts(&self, number: usize, areas: &[Area], tiles: &mut Tiles) -> Result<LayerCount, Error> {
+    /// One layer's part of some areas, with so many features a tile at most, by zoom. Where the statement fails, the areas are cut
+    /// until it goes through or the one tile that fails is known by name; that ends the run, unless the layer says otherwise.
+    ///
+    /// Gives the number of tiles; those that failed are counted in.
+    pub(super) async fn layer_or_parts(
+        &self,
+        number: usize,
+        areas: &[Area],
+        most: &Vec<Option<i64>>,
+        tiles: &mut Tiles,
+    ) -> Result<LayerCount, Error> {
+        let Prepared { layer, careful, .. } = &self.layers[number];
         let mut found = LayerCount::default();
         // Areas yet to be rendered, the first last.
-        let mut waiting: Vec<Vec<Area>> = vec![areas.to_vec()];
-        while let Some(areas) = waiting.pop() {
+        let mut waiting = vec![(areas.to_vec(), Candidates::Found)];
+        while let Some((areas, rows)) = waiting.pop() {
             let mut rendered = Tiles::new();
-            match self.layer(number, &areas, &mut rendered).await {
+            match self.layer(Asked { number, areas: &areas, most, rows }, &mut rendered).await {
                 Ok(part) => {
                     found.tiles += part.tiles;
                     found.features += part.features;
@@ -157,9 +204,20 @@ impl Renderer {
                 }
                 Err(error @ (Error::Timeout { .. } | Error::Query { .. })) => {
                     self.session().restart().await?;
-                    let Some((first, second)) = halves(&areas) else { return Err(error) };
-                    tracing::debug!("{error}: trying again in two parts");
-                    waiting.extend([second, first]);
+                    if rows == Candidates::Found && careful.is_some() && matches!(error, Error::Query { .. }) {
+                        // The row may lie beside these tiles.
+                        waiting.push((areas, Candidates::Touching));
+                    } else if let Some((first, second)) = halves(&areas) {
+                        tracing::debug!("{error}: trying again in two parts");
+                        waiting.extend([(second, rows), (first, rows)]);
+                    } else if let Some(tile) = failing(layer, &areas, &error) {
+                        tracing::info!("{error}: leaving the layer out of this tile");
+                        found.tiles += 1;
+                        let place = Order::ZoomColumnTmsRow.place(tile.tile).cast_signed();
+                        put_together(tiles, Tiles::from([(place, tile)]));
+                    } else {
+                        return Err(error);
+                    }
                 }
                 Err(other) => return Err(other),
             }
@@ -173,7 +231,9 @@ impl Renderer {
     /// If a statement fails.
     pub async fn discard(&self, batch: &Batch) -> Result<(), Error> {
         for (number, planned) in batch.layers.iter().enumerate().filter(|(_, planned)| planned.tiles > 0) {
-            let found = self.rows(number, &batch.areas, |_row| ()).await?;
+            let most = &self.layers[number].layer.budget.most_features();
+            let asked = Asked { number, areas: &batch.areas, most, rows: Candidates::Found };
+            let found = self.rows(asked, |_row| ()).await?;
             debug_assert!(found == planned.tiles || self.layers[number].layer.asks_each_tile());
         }
         Ok(())
@@ -188,9 +248,14 @@ impl Renderer {
             if planned.tiles == 0 {
                 continue;
             }
-            let found = self.layer_or_parts(number, &batch.areas, &mut tiles).await?;
+            let (mut part, most) = (Tiles::new(), self.layers[number].layer.budget.most_features());
+            let found = self.layer_or_parts(number, &batch.areas, &most, &mut part).await?;
+            // Whether a failed tile was planned cannot be told where cells beside it may have failed it.
+            let failed = part.values().filter(|tile| tile.is_failed()).count() as u64;
+            self.fit(number, &batch.areas, &mut part).await?;
+            put_together(&mut tiles, part);
             let right = match batch.planned {
-                Planned::Occupied => found.tiles == planned.tiles,
+                Planned::Occupied => (found.tiles - failed..=found.tiles).contains(&planned.tiles),
                 Planned::Every => tiles.len() as u64 == batch.tiles,
             };
             let layer = &self.layers[number].layer;
@@ -214,7 +279,7 @@ impl Renderer {
                 .map(|prepared| (prepared.layer.number, 0))
                 .collect();
             for tile in area.rect.iter() {
-                let rendered = RenderedTile { tile, mvt: Vec::new(), layers: layers.clone(), features: 0 };
+                let rendered = RenderedTile { layers: layers.clone(), ..RenderedTile::empty(tile) };
                 tiles.insert(Order::ZoomColumnTmsRow.place(tile).cast_signed(), rendered);
             }
         }
@@ -270,6 +335,20 @@ fn unselective(layer: &Layer, planned: LayerCount, found: LayerCount, near: &str
     }
 }
 
+/// The one tile of some areas without a layer that cannot be rendered in it, if the layer is to be skipped there.
+fn failing(layer: &Layer, areas: &[Area], error: &Error) -> Option<RenderedTile> {
+    if layer.on_tile_error != OnTileError::Skip || !is_of_a_tile(error) {
+        return None;
+    }
+    let tile = areas.first()?.rect.first()?;
+    let cause = match error {
+        Error::Timeout { after, .. } => format!("the database cancelled the query after {after}"),
+        other => std::error::Error::source(other).map_or_else(|| other.to_string(), ToString::to_string),
+    };
+    let notes = vec![Note { layer: layer.number, what: Noted::Failed { cause } }];
+    Some(RenderedTile { layers: vec![(layer.number, 0)], notes, ..RenderedTile::empty(tile) })
+}
+
 /// Adds the tiles of a part, or of the next layer, to those already there.
 fn put_together(tiles: &mut Tiles, more: Tiles) {
     if tiles.is_empty() {
@@ -284,6 +363,7 @@ fn put_together(tiles: &mut Tiles, more: Tiles) {
             std::collections::btree_map::Entry::Occupied(mut occupied) => {
                 occupied.get_mut().features += tile.features;
                 occupied.get_mut().mvt.extend_from_slice(&tile.mvt);
+                occupied.get_mut().notes.extend(tile.notes);
                 let own = &mut occupied.get_mut().layers;
                 for (number, bytes) in tile.layers {
                     match own.iter_mut().find(|(known, _)| *known == number) {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::reseeded::Reason;
+use super::reseeded::{Reason, UNRENDERED};
 use super::summary::table;
 use super::{grouped, timed};
 
@@ -44,10 +44,15 @@ pub fn render_backlog(backlog: &Backlog) -> String {
         .collect();
     let mut text = table(&["table", "changed rows", "oldest"], &rows);
     for target in &backlog.targets {
-        let rows: u64 = target.reasons.iter().map(|reason| reason.rows).sum();
+        // Tiles that failed are no rows; they are dirty tiles like others.
+        let changed = target.reasons.iter().filter(|reason| reason.what != UNRENDERED);
+        let rows: u64 = changed.map(|reason| reason.rows).sum();
         let oldest = target.reasons.iter().map(|reason| reason.seconds).fold(0.0, f64::max);
         let behind = match (&target.needs_seed, rows, target.dirty) {
             (Some(why), ..) => why.clone(),
+            (None, 0, Some(dirty)) if dirty > 0 => {
+                format!("nothing changed, {} tiles that could not be rendered before", grouped(dirty))
+            }
             (None, 0, _) => "up to date".to_owned(),
             (None, rows, Some(dirty)) => {
                 format!("behind by {} changed rows, {}, {} dirty tiles", grouped(rows), timed(oldest), grouped(dirty))

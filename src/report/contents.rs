@@ -94,6 +94,8 @@ pub fn render_contents(contents: &Contents) -> String {
     if let Some(manifest) = &contents.manifest {
         line("snapshot", Some(format!("{} of database {}", shown(&manifest.snapshot), shown(&manifest.database.name))));
         line("seeded", contents.seeded.clone());
+        let unrendered = manifest.unrendered.len();
+        line("could not be rendered", (unrendered > 0).then(|| format!("{} tiles", grouped(unrendered as u64))));
     } else {
         line("manifest", Some("none: oar-tiles did not seed it, or it is a part of something".to_owned()));
     }

@@ -29,6 +29,8 @@ pub enum FindingKind {
     Ghost,
     /// The target's tile is not what the database gives now.
     Different,
+    /// A layer of it cannot be rendered now, and the manifest does not say so: nobody knows what it should be.
+    Unrendered,
 }
 
 impl FindingKind {
@@ -43,6 +45,7 @@ impl FindingKind {
             FindingKind::Missing => "tiles that are missing",
             FindingKind::Ghost => "tiles that should not be there",
             FindingKind::Different => "tiles that differ from the database",
+            FindingKind::Unrendered => "tiles that cannot be rendered, and so not be compared",
         }
     }
 }

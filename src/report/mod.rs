@@ -2,6 +2,7 @@
 
 mod backlog;
 mod bar;
+mod budgets;
 mod contents;
 mod found;
 mod json;
@@ -17,9 +18,10 @@ use serde::Serialize;
 use crate::tile::Zoom;
 
 pub use backlog::{Backlog, BehindTarget, render_backlog};
+pub use budgets::{FailedLayer, LargeTile, LayerBudget, named};
 pub use contents::{Contents, ContentsZoom, ShownFeature, render_contents, render_features};
 pub use found::{Finding, FindingKind, Findings, render_findings};
-pub use reseeded::{DirtyReport, DirtyZoom, Reason, ReseedReport, render_dirty, render_reseed};
+pub use reseeded::{DirtyReport, DirtyZoom, Reason, ReseedReport, UNRENDERED, render_dirty, render_reseed};
 pub use summary::{PlanReport, PlanZoom, Requests, RunReport, RunZoom, SkippedRows, render_plan, render_run};
 
 /// Something that happened in a run.

@@ -2,9 +2,11 @@
 
 use serde::Serialize;
 
+use super::budgets::{FailedLayer, LayerBudget, thinned_lines};
 use super::summary::table;
 use super::{grouped, sized, timed};
 use crate::manifest::Manifest;
+use crate::pipeline::LargestTile;
 
 /// Why tiles are dirty.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -72,6 +74,16 @@ pub struct ReseedReport {
     pub since: Option<String>,
     /// What the target says about itself now; `None` if there was nothing to do.
     pub manifest: Option<Manifest>,
+    /// The largest tile rendered, packed.
+    pub largest: Option<LargestTile>,
+    /// The layer that has the most bytes in it.
+    pub largest_layer: Option<String>,
+    /// How the budgets of layers were met; layers that kept to theirs are missing.
+    pub budgets: Vec<LayerBudget>,
+    /// Tiles in which a layer could not be rendered: what the target held of them stayed as it was.
+    pub failed: Vec<FailedLayer>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
     /// Seconds for finding the dirty tiles.
     pub plan_seconds: f64,
     /// Seconds for rendering and storing.
@@ -102,6 +114,11 @@ impl ReseedReport {
             complete: true,
             since: None,
             manifest: None,
+            largest: None,
+            largest_layer: None,
+            budgets: Vec::new(),
+            failed: Vec::new(),
+            warnings: Vec::new(),
             plan_seconds: 0.0,
             render_seconds: 0.0,
             finish_seconds: 0.0,
@@ -111,12 +128,15 @@ impl ReseedReport {
     }
 }
 
+/// The reason of tiles that an earlier run could not render.
+pub const UNRENDERED: &str = "could not be rendered before";
+
 fn because(reasons: &[Reason]) -> String {
     reasons
         .iter()
         .map(|reason| {
             let (what, rows) = (&reason.what, grouped(reason.rows));
-            match (what.starts_with("--"), reason.rows) {
+            match (what.starts_with("--") || what == UNRENDERED, reason.rows) {
                 (true, 1) => format!("{what}: 1 tile\n"),
                 (true, _) => format!("{what}: {rows} tiles\n"),
                 (false, 1) => format!("{what}: 1 row changed\n"),
@@ -159,10 +179,19 @@ pub fn render_reseed(report: &ReseedReport) -> String {
     .map(|(count, what)| format!("{} {what}", grouped(*count)))
     .collect();
     let counts = if counts.is_empty() { String::new() } else { format!(", {}", counts.join(", ")) };
-    let partly = if report.complete { "" } else { "; the target's snapshot stays, for these are not all changes" };
+    let failed = match report.manifest.as_ref().map_or(0, |manifest| manifest.unrendered.len()) {
+        0 => String::new(),
+        failed => format!("; {} could not be rendered", grouped(failed as u64)),
+    };
+    let partly = if report.complete || !failed.is_empty() {
+        ""
+    } else {
+        "; the target's snapshot stays, for these are not all changes"
+    };
     format!(
-        "{}{}{counts} ({}) in {}: {}{partly}\n",
+        "{}{}{}{counts} ({}) in {}: {}{failed}{partly}\n",
         because(&report.reasons),
+        thinned_lines(&report.budgets),
         dirty(report.dirty),
         sized(report.bytes),
         timed(report.seconds),

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::budgets::{FailedLayer, LayerBudget, thinned_lines};
 use super::{grouped, sized, timed};
 use crate::manifest::Manifest;
 use crate::pipeline::LargestTile;
@@ -33,6 +34,8 @@ pub struct RunReport {
     pub deleted: u64,
     /// Requests for tiles, if a server takes them.
     pub requests: Option<Requests>,
+    /// The layers, in the order in which they stand in a tile.
+    pub layers: Vec<String>,
     /// What the target says about the run.
     pub manifest: Manifest,
     /// Pairs of a feature and a tile drawn.
@@ -51,6 +54,10 @@ pub struct RunReport {
     pub zooms: Vec<RunZoom>,
     /// Rows that were left out.
     pub skipped: Vec<SkippedRows>,
+    /// How the budgets of layers were met; layers that kept to theirs are missing.
+    pub budgets: Vec<LayerBudget>,
+    /// Tiles in which a layer could not be rendered: what the target held of them stayed as it was.
+    pub failed: Vec<FailedLayer>,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
@@ -83,6 +90,8 @@ pub struct RunZoom {
     pub p95: u64,
     /// The largest tile.
     pub largest: Option<LargestTile>,
+    /// The layer that has the most bytes in it.
+    pub largest_layer: Option<String>,
     /// Seconds that workers spent on the zoom, added up over the workers.
     pub worker_seconds: f64,
 }
@@ -156,11 +165,14 @@ fn skipped_lines(skipped: &[SkippedRows]) -> String {
 /// The table at the end of a run.
 #[must_use]
 pub fn render_run(report: &RunReport) -> String {
+    // With one layer there is nothing to tell.
+    let several = report.layers.len() > 1;
     let rows: Vec<Vec<String>> = report
         .zooms
         .iter()
         .map(|zoom| {
-            let largest = zoom.largest.map(|largest| format!("{} {}", sized(largest.bytes), largest.tile));
+            let layer = zoom.largest_layer.as_deref().filter(|_| several).unwrap_or_default();
+            let largest = zoom.largest.map(|largest| format!("{} {} {layer}", sized(largest.bytes), largest.tile));
             vec![
                 zoom.zoom.to_string(),
                 grouped(zoom.tiles),
@@ -168,7 +180,7 @@ pub fn render_run(report: &RunReport) -> String {
                 sized(zoom.bytes),
                 sized(zoom.median),
                 sized(zoom.p95),
-                largest.unwrap_or_default(),
+                largest.unwrap_or_default().trim_end().to_owned(),
                 timed(zoom.worker_seconds),
             ]
         })
@@ -188,6 +200,10 @@ pub fn render_run(report: &RunReport) -> String {
         0 => String::new(),
         empty => format!(", {} rendered to nothing", grouped(empty)),
     };
+    let failed = match report.manifest.unrendered.len() {
+        0 => String::new(),
+        failed => format!(", {} could not be rendered", grouped(failed as u64)),
+    };
     let in_line = match (report.unchanged, report.deleted) {
         (0, 0) => String::new(),
         (unchanged, deleted) => format!(
@@ -198,9 +214,10 @@ pub fn render_run(report: &RunReport) -> String {
         ),
     };
     format!(
-        "{}time of a zoom: added up over the workers; of all: on the clock\n{}{} planned, {} stored{empty}{in_line}: {}\n",
+        "{}time of a zoom: added up over the workers; of all: on the clock\n{}{}{} planned, {} stored{empty}{failed}{in_line}: {}\n",
         table(&header, &rows),
         skipped_lines(&report.skipped),
+        thinned_lines(&report.budgets),
         grouped(report.manifest.planned),
         grouped(report.manifest.stored),
         report.output

@@ -172,7 +172,7 @@ impl Mbtiles {
         let mut insert = transaction.prepare_cached(INSERT)?;
         for edit in edits {
             match edit {
-                TileEdit::Put(id, bytes) => {
+                TileEdit::Put(id, bytes) | TileEdit::Keep(id, Some(bytes)) => {
                     let tile = id.coord;
                     insert.execute(params![tile.zoom().get(), tile.x(), tile.tms_row(), &*bytes])?;
                     self.digits.clear();
@@ -185,6 +185,7 @@ impl Mbtiles {
                 }
                 // The archive is new: a tile that was not put is not there.
                 TileEdit::Remove(_) => written.removed += 1,
+                TileEdit::Keep(_, None) => written.missing += 1,
             }
         }
         drop(insert);

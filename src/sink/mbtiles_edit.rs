@@ -104,7 +104,9 @@ impl MbtilesEdit {
             let found = row.map(|row| row.get_ref(0)).transpose().map_err(failed)?;
             match (edit, found) {
                 (TileEdit::Put(_, bytes), Some(ValueRef::Blob(held))) if **bytes == *held => written.unchanged += 1,
-                (TileEdit::Put(_, bytes), found) => {
+                (TileEdit::Keep(..), Some(_)) => written.unchanged += 1,
+                (TileEdit::Keep(_, None), None) => written.missing += 1,
+                (TileEdit::Put(_, bytes) | TileEdit::Keep(_, Some(bytes)), found) => {
                     let change = if found.is_some() { Change::Replace } else { Change::Add };
                     self.pending.push(tile, change, bytes)?;
                     written.added += u64::from(found.is_none());

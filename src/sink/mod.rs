@@ -49,6 +49,9 @@ pub enum TileEdit {
     Put(TileId, Box<[u8]>),
     /// It renders to nothing: the target is not to hold it.
     Remove(TileId),
+    /// A layer of it could not be rendered, so what it should hold is not known: what the target holds stays as it is. Where it holds
+    /// nothing it is to hold these bytes, of the other layers, or nothing.
+    Keep(TileId, Option<Box<[u8]>>),
 }
 
 impl TileEdit {
@@ -56,7 +59,7 @@ impl TileEdit {
     #[must_use]
     pub const fn id(&self) -> TileId {
         match self {
-            TileEdit::Put(id, _) | TileEdit::Remove(id) => *id,
+            TileEdit::Put(id, _) | TileEdit::Remove(id) | TileEdit::Keep(id, _) => *id,
         }
     }
 }
@@ -77,8 +80,10 @@ pub struct Written {
     pub stored: u64,
     /// Tiles handed over that the target does not hold (any more), because they render to nothing.
     pub removed: u64,
-    /// Tiles that the target held already, with the same bytes.
+    /// Tiles that the target held already, with the same bytes; and those that it keeps because they could not be rendered.
     pub unchanged: u64,
+    /// Tiles that could not be rendered, and that the target does not hold.
+    pub missing: u64,
     /// Of the tiles stored, those that the target did not hold before; an archive that is replaced as a whole held none.
     pub added: u64,
     /// Of the tiles removed, those that the target held before.
@@ -89,7 +94,7 @@ impl Written {
     /// All tiles handed over.
     #[must_use]
     pub const fn total(&self) -> u64 {
-        self.stored + self.removed + self.unchanged
+        self.stored + self.removed + self.unchanged + self.missing
     }
 }
 
@@ -98,6 +103,7 @@ impl std::ops::AddAssign for Written {
         self.stored += other.stored;
         self.removed += other.removed;
         self.unchanged += other.unchanged;
+        self.missing += other.missing;
         self.added += other.added;
         self.deleted += other.deleted;
     }
@@ -150,6 +156,7 @@ pub struct Finished {
 /// - After `finish` the target holds the tiles put, those outside of the run's responsibility (other zooms, other boxes) as
 ///   they were, and no others; what is not a tile of the tileset was never touched. With [`Rest::Stays`] it also holds
 ///   every tile that was not handed over, byte for byte as it was, and what is equal already is not written.
+/// - A tile of [`TileEdit::Keep`] that a target holds stays as it is, unless the target is replaced as a whole: that holds nothing yet.
 /// - Dropping a sink that was not finished removes whatever was staged. An archive stays as it was; a target that is
 ///   brought in line keeps what was already right, and the next run goes on from there.
 /// - After an error the sink takes nothing more; it is to be dropped.

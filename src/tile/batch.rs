@@ -86,13 +86,16 @@ impl Area {
     #[must_use]
     pub fn halves(&self) -> Option<(Area, Area)> {
         let (a, b) = self.rect.halves()?;
-        let within = |rect: TileRect| {
-            let search = self.search.iter().map(|search| match search {
-                SearchBox::Tiles(tiles) => SearchBox::Tiles(tiles.iter().filter_map(|one| one.common(&rect)).collect()),
-                other => other.clone(),
-            });
-            Area { rect, search: search.collect() }
-        };
-        Some((within(a), within(b)))
+        Some((self.within(a), self.within(b)))
+    }
+
+    /// A part of the area.
+    #[must_use]
+    pub fn within(&self, rect: TileRect) -> Area {
+        let search = self.search.iter().map(|search| match search {
+            SearchBox::Tiles(tiles) => SearchBox::Tiles(tiles.iter().filter_map(|one| one.common(&rect)).collect()),
+            other => other.clone(),
+        });
+        Area { rect, search: search.collect() }
     }
 }

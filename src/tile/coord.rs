@@ -1,6 +1,7 @@
 //! Addresses of tiles, and rectangles of them.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
@@ -55,6 +56,25 @@ impl TileCoord {
 impl fmt::Display for TileCoord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.zoom, self.x, self.y)
+    }
+}
+
+/// A text that is no tile: `z/x/y` with x and y inside the zoom is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoTile;
+
+impl FromStr for TileCoord {
+    type Err = NoTile;
+
+    fn from_str(text: &str) -> Result<TileCoord, NoTile> {
+        let mut numbers = text.split('/').map(|part| part.parse::<u32>().map_err(|_not_a_number| NoTile));
+        let mut next = || numbers.next().unwrap_or(Err(NoTile));
+        let (zoom, x, y) = (next()?, next()?, next()?);
+        if numbers.next().is_some() {
+            return Err(NoTile);
+        }
+        let zoom = u8::try_from(zoom).ok().and_then(Zoom::new).ok_or(NoTile)?;
+        TileCoord::new(zoom, x, y).ok_or(NoTile)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use oar_tiles::sink::{Publish, Sink as _, TileEdit};
+use oar_tiles::sink::{Publish, Sink as _, TileEdit, Written};
 use oar_tiles::tile::TileCoord;
 
 use super::support::s3::Prefix;
@@ -19,12 +19,13 @@ enum Fate {
     Equal,
     Changed,
     Removed,
+    /// It could not be rendered; of some, other layers could.
+    Kept,
 }
 
 fn fate(tile: TileCoord) -> Fate {
-    use Fate::{Changed, Equal, NotHandedOver, Removed};
-    [NotHandedOver, Equal, Changed, Removed, NotHandedOver, NotHandedOver, Changed]
-        [(tile.x() + 2 * tile.y()) as usize % 7]
+    use Fate::{Changed, Equal, Kept, NotHandedOver, Removed};
+    [NotHandedOver, Equal, Changed, Removed, NotHandedOver, Kept, Changed][(tile.x() + 2 * tile.y()) as usize % 7]
 }
 
 /// Tiles that were put and tiles that were removed before, each with a fate; those that were not there are put or removed.
@@ -34,7 +35,11 @@ fn changes<T: Target>(target: &T) -> Vec<TileEdit> {
         match (fate(id.coord), &edit) {
             (Fate::NotHandedOver, _) => None,
             (Fate::Removed, _) | (Fate::Equal, TileEdit::Remove(_)) => Some(TileEdit::Remove(id)),
-            (Fate::Equal, TileEdit::Put(..)) => Some(edit),
+            (Fate::Equal, _) => Some(edit),
+            (Fate::Kept, _) => Some(TileEdit::Keep(
+                id,
+                id.coord.x().is_multiple_of(2).then(|| b"\x1f\x8b of other layers".to_vec().into()),
+            )),
             // As long as the old bytes, and longer, and one content for many.
             (Fate::Changed, _) => Some(TileEdit::Put(
                 id,
@@ -54,6 +59,8 @@ fn applied(mut held: Held, edits: &[TileEdit]) -> Held {
         match edit {
             TileEdit::Put(id, bytes) => drop(held.insert(key(*id), bytes.to_vec())),
             TileEdit::Remove(id) => drop(held.remove(&key(*id))),
+            TileEdit::Keep(id, Some(bytes)) => drop(held.entry(key(*id)).or_insert_with(|| bytes.to_vec())),
+            TileEdit::Keep(_, None) => {}
         }
     }
     held
@@ -70,15 +77,22 @@ fn what_is_not_handed_over_stays_and_the_rest_is_counted<T: Target>(target: &T) 
     let count = |holds: &dyn Fn(&TileEdit) -> bool| edits.iter().filter(|edit| holds(edit)).count() as u64;
     let is_new = |edit: &TileEdit| !before.contains_key(&key(edit.id()));
     let is_equal = |edit: &TileEdit| matches!(edit, TileEdit::Put(id, bytes) if before.get(&key(*id)).is_some_and(|held| held[..] == **bytes));
-    let is_put = |edit: &TileEdit| matches!(edit, TileEdit::Put(..));
+    let is_kept = |edit: &TileEdit| matches!(edit, TileEdit::Keep(..)) && !is_new(edit);
+    // With bytes, what is to be kept and is not there is put.
+    let is_put = |edit: &TileEdit| {
+        matches!(edit, TileEdit::Put(..)) || matches!(edit, TileEdit::Keep(_, Some(_)) if is_new(edit))
+    };
+    let is_removed = |edit: &TileEdit| matches!(edit, TileEdit::Remove(_));
     let expected_counts = [
         count(&|edit| is_put(edit) && !is_equal(edit)),
-        count(&|edit| !is_put(edit)),
-        count(&is_equal),
+        count(&is_removed),
+        count(&|edit| is_equal(edit) || is_kept(edit)),
         count(&|edit| is_put(edit) && is_new(edit)),
-        count(&|edit| !is_put(edit) && !is_new(edit)),
+        count(&|edit| is_removed(edit) && !is_new(edit)),
+        count(&|edit| matches!(edit, TileEdit::Keep(_, None)) && is_new(edit)),
     ];
-    let counts = [written.stored, written.removed, written.unchanged, written.added, written.deleted];
+    let Written { stored, removed, unchanged, missing, added, deleted: of_removed } = written;
+    let counts = [stored, removed, unchanged, added, of_removed, missing];
     assert_eq!((counts, deleted), (expected_counts, written.deleted));
     assert!(expected_counts.iter().all(|count| *count > 0) && expected.len() > before.len() / 2, "{expected_counts:?}");
     let (held, described) = look(target);
@@ -93,7 +107,10 @@ fn what_is_not_handed_over_stays_and_the_rest_is_counted<T: Target>(target: &T) 
     // Again: all of it is there. Without any edit the manifest moves alone.
     let stamps = target.stamps();
     let ((written, deleted), _) = edit(target, &edits, "third");
-    assert_eq!((written.stored, written.unchanged, written.added, deleted), (0, count(&is_put), 0, 0));
+    assert_eq!(
+        (written.stored, written.unchanged, written.added, deleted),
+        (0, count(&|edit| is_put(edit) || is_kept(edit)), 0, 0)
+    );
     let ((written, deleted), described) = edit(target, &[], "fourth");
     assert_eq!((written.total(), written.added, deleted), (0, 0, 0));
     assert!(described.manifest.unwrap().contains("third"));

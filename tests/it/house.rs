@@ -13,7 +13,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("source", &["tile"]),
     ("plan", &["tile"]),
     ("sink", &["tile", "stop", "encode"]),
-    ("postgis", &["tile", "stop", "source", "manifest"]),
+    ("postgis", &["tile", "stop", "encode", "source", "manifest"]),
     ("changes", &["tile", "postgis"]),
     ("pipeline", &["tile", "encode", "source", "sink"]),
     ("report", &["tile", "manifest", "plan", "pipeline"]),

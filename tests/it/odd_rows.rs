@@ -287,7 +287,7 @@ fn a_tile_with_too_many_features_is_named_before_the_work() {
             "[layer_defaults]\nmax_tile_features = 59\n[[layer]]\nname = \"mills\"\ntable = \"api_facility\"\non_large_tile = \"{on}\"\nproperties = {{ x = \"{sql}\" }}"
         )
     };
-    let text = "layer \"mills\": tiles with more than 59 features: 1; the heaviest is tile 0/0/0 with 60. Raise max_tile_features, draw the layer from a deeper zoom, or set on_large_tile = \"warn\"";
+    let text = "layer \"mills\": tiles with more than 59 features: 1; the heaviest is tile 0/0/0 with 60. Raise max_tile_features, draw the layer from a deeper zoom, or set on_large_tile = \"thin\" or \"warn\"";
     let failing = config("fail", "1 / (length(id) - length(id))");
     for arguments in [&["--zoom", "0-3"][..], &["--zoom", "0-3", "--dry-run"]] {
         old.refuses_config(&db.url, &failing, arguments, 2, &[&format!("error: {text}\n")]);

@@ -121,7 +121,7 @@ fn sum(bytes: &[u8]) -> String {
 fn put(edits: &[TileEdit]) -> BTreeMap<Address, String> {
     let of = |edit: &TileEdit| match edit {
         TileEdit::Put(id, bytes) => Some((address(*id), sum(bytes))),
-        TileEdit::Remove(_) => None,
+        TileEdit::Remove(_) | TileEdit::Keep(..) => None,
     };
     edits.iter().filter_map(of).collect()
 }

@@ -8,7 +8,7 @@ use crate::command::CommandError;
 use crate::command::target::{Place, Reach};
 use crate::plan::{Dirty, Drawn, Part};
 use crate::postgis::{Layer, Snapshot, survey};
-use crate::report::Reason;
+use crate::report::{Reason, UNRENDERED};
 use crate::tile::{Coverage, Spot, ZoomList, latitude, longitude};
 
 /// What there is to do.
@@ -91,7 +91,9 @@ pub(super) async fn from_log(
             None => reasons.push(Reason { what: watch.table.clone(), rows, seconds }),
         }
     }
-    if reasons.is_empty() {
+    // A watch would try them again and again; it does with the next change.
+    let again = if options.watch.is_some() && reasons.is_empty() { &[][..] } else { &known.unrendered };
+    if reasons.is_empty() && again.is_empty() {
         return Ok(Work::Nothing);
     }
     let narrowed = options.zoom.is_some() || !options.bbox.is_empty();
@@ -105,6 +107,18 @@ pub(super) async fn from_log(
     let mut dirty = Dirty::new(&known.parts, most);
     if narrowed {
         dirty.narrow(options.zoom.as_ref(), &Coverage::new(&options.bbox));
+    }
+    let mut once_more = 0;
+    for tile in again {
+        match dirty.mark_tile(*tile) {
+            Ok(belongs) => once_more += u64::from(belongs),
+            Err(_too_many) => return Ok(Work::All(reasons)),
+        }
+    }
+    if once_more > 0 {
+        reasons.push(Reason { what: UNRENDERED.to_owned(), rows: once_more, seconds: 0.0 });
+    } else if reasons.is_empty() {
+        return Ok(Work::Nothing);
     }
     let mut changed = Changed::new(dirty, !narrowed);
     changed.reasons = reasons;

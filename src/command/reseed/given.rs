@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::command::CommandError;
 use crate::plan::Dirty;
-use crate::tile::{LonLatBox, TileCoord, Zoom};
+use crate::tile::{LonLatBox, NoTile, TileCoord};
 
 /// Tiles that the user names.
 #[derive(Debug, Clone, Default)]
@@ -82,19 +82,9 @@ pub(super) fn listed(path: &Path) -> Result<Vec<(usize, TileCoord)>, TileListErr
             continue;
         }
         let no_tile = || TileListError::NoTile { path: path.to_owned(), line: number, text: line.to_owned() };
-        tiles.push((number, tile(line).ok_or_else(no_tile)?));
+        tiles.push((number, line.parse().map_err(|NoTile| no_tile())?));
     }
     Ok(tiles)
-}
-
-/// A tile from its text.
-fn tile(text: &str) -> Option<TileCoord> {
-    let mut parts = text.split('/');
-    let (zoom, x, y) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    if parts.next().is_some() {
-        return None;
-    }
-    TileCoord::new(Zoom::new(zoom)?, x, y)
 }
 
 impl TileList {

@@ -9,7 +9,7 @@ use crate::manifest::{DatabaseIdentity, MANIFEST_VERSION, Manifest};
 use crate::plan::Part;
 use crate::postgis::Reads;
 use crate::sink::{Described, ReadError};
-use crate::tile::{Coverage, LonLatBox, ZoomList};
+use crate::tile::{Coverage, LonLatBox, NoTile, TileCoord, ZoomList};
 
 /// A target that can be brought up to date, as it says itself.
 #[derive(Debug, Clone)]
@@ -20,6 +20,8 @@ pub(super) struct Known {
     pub(super) cursor: Cursor,
     /// The parts of the tileset that it holds.
     pub(super) parts: Vec<Part>,
+    /// Tiles that earlier runs could not render.
+    pub(super) unrendered: Vec<TileCoord>,
 }
 
 /// A target that can only be seeded.
@@ -58,7 +60,9 @@ impl Known {
             .map(|region| part(&region.zooms, &region.bbox))
             .collect::<Result<Vec<_>, String>>()
             .map_err(unreadable)?;
-        Ok(Known { described, manifest, cursor, parts })
+        let tile = |text: &String| text.parse().map_err(|NoTile| unreadable(format!("{text:?} is no tile")));
+        let unrendered = manifest.unrendered.iter().map(tile).collect::<Result<_, CommandError>>()?;
+        Ok(Known { described, manifest, cursor, parts, unrendered })
     }
 
     /// The settings with the zooms and boxes of the target's last seed.

@@ -20,9 +20,9 @@ mod watch;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::CommandError;
 use super::seed::{self, SeedOptions, writable};
 use super::target::{Place, Reach};
+use super::{CommandError, budgets};
 use crate::changes::{Cursor, WatchOptions};
 use crate::config::Settings;
 use crate::report::{
@@ -118,8 +118,14 @@ pub async fn reseed(
             seed::close(&to_seed, &render_reseed(&nothing), serde_json::to_vec_pretty(&nothing))
         }
         Outcome::Planned(plan) => seed::close(&to_seed, &render_dirty(&plan), serde_json::to_vec_pretty(&plan)),
-        Outcome::Done(done) => seed::close(&to_seed, &render_reseed(&done), serde_json::to_vec_pretty(&*done)),
-        Outcome::Seeded(done) => seed::close(&to_seed, &render_run(&done), serde_json::to_vec_pretty(&*done)),
+        Outcome::Done(done) => {
+            seed::close(&to_seed, &render_reseed(&done), serde_json::to_vec_pretty(&*done))?;
+            budgets::complete(&done.output, &done.failed)
+        }
+        Outcome::Seeded(done) => {
+            seed::close(&to_seed, &render_run(&done), serde_json::to_vec_pretty(&*done))?;
+            budgets::complete(&done.output, &done.failed)
+        }
     }
 }
 
@@ -181,6 +187,15 @@ async fn once(
             Ok(Outcome::Seeded(Box::new(seed::seeded(&settings, &place, &reach, report, stop).await?)))
         }
         ended => ended,
+    }
+}
+
+/// Whether a reseed could render every tile.
+fn complete(outcome: &Outcome) -> Result<(), CommandError> {
+    match outcome {
+        Outcome::Nothing | Outcome::Planned(_) => Ok(()),
+        Outcome::Done(done) => budgets::complete(&done.output, &done.failed),
+        Outcome::Seeded(done) => budgets::complete(&done.output, &done.failed),
     }
 }
 

@@ -9,17 +9,17 @@ use super::counts::counted;
 use super::known::Known;
 use super::{Outcome, ReseedOptions, What, touched};
 use crate::changes::{self, TrackedLayer, tracked};
-use crate::command::CommandError;
 use crate::command::describe::{fingerprint, metadata, names};
 use crate::command::seed::{aside, pipeline_error, seeded, stored_events};
 use crate::command::target::{Place, Reach};
+use crate::command::{CommandError, budgets};
 use crate::config::Settings;
 use crate::manifest::{MANIFEST_VERSION, Manifest};
 use crate::pipeline;
 use crate::plan::{Drawn, Found, batches};
 use crate::postgis::{Database, Layer, Reads, Renderer, Server, Snapshot, probe, survey};
 use crate::report::{DirtyReport, DirtyZoom, Event, Report, ReseedReport};
-use crate::sink::{Rest, Scope, Sink as _, Tileset, Written};
+use crate::sink::{Rest, Scope, Sink as _, Tileset};
 use crate::stop::Stop;
 use crate::tile::{Batch, Coverage, Order, SearchBox, TileCoord, TileRect};
 
@@ -52,7 +52,7 @@ pub(super) async fn attempt(
     // Another run may bring the target forward meanwhile; then what this one has planned is not what is needed.
     for _ in 0..3 {
         let run = Run::begin(settings, options, (place, reach), restarts, stop).await?;
-        if let Some(outcome) = run.through(report, stop).await? {
+        if let Some(outcome) = Box::pin(run.through(report, stop)).await? {
             return Ok(outcome);
         }
         tracing::info!("another run has brought {place} forward: looking again");
@@ -213,7 +213,10 @@ impl<'a> Run<'a> {
 
         report.event(&Event::Finishing);
         let finishing = Instant::now();
-        let manifest = self.manifest(&changed, outcome.written);
+        let names = names(&self.layers);
+        let budgets = budgets::budgets(&outcome, &names);
+        let warnings = budgets::warn(&budgets, report);
+        let manifest = self.manifest(&changed, &outcome);
         let bounds = changed.bounds().or(before.bounds).unwrap_or([-180.0, -85.0, 180.0, 85.0]);
         let metadata = metadata(&self.settings, &self.layers, bounds, &manifest, Some(&before))?;
         // Before the target moves on: nobody could find out again which tiles these were.
@@ -222,6 +225,7 @@ impl<'a> Run<'a> {
         }
         let finished = aside(move || sink.finish(&metadata)).await??;
         let plan = plan(&changed);
+        let largest = outcome.zooms.iter().max_by_key(|zoom| zoom.largest.map(|largest| largest.bytes));
         let done = ReseedReport {
             output: finished.place,
             dirty: tiles.len() as u64,
@@ -233,9 +237,14 @@ impl<'a> Run<'a> {
             deleted: outcome.written.deleted,
             empty: outcome.written.removed - outcome.written.deleted,
             bytes: outcome.zooms.iter().map(|zoom| zoom.bytes).sum(),
-            complete: changed.complete,
+            complete: changed.complete && manifest.unrendered.is_empty(),
             since: Some(self.known.cursor.to_string()),
             manifest: Some(manifest),
+            largest: largest.and_then(|zoom| zoom.largest),
+            largest_layer: largest.and_then(|zoom| budgets::largest_layer(zoom, &names)),
+            budgets,
+            failed: budgets::failed(&outcome, &names),
+            warnings,
             plan_seconds: planned.as_secs_f64(),
             render_seconds: rendered.as_secs_f64(),
             finish_seconds: finishing.elapsed().as_secs_f64(),
@@ -267,18 +276,20 @@ impl<'a> Run<'a> {
     /// As many as there is work for; the session that holds the snapshot is enough for one batch or two.
     async fn renderers(&self, layers: &[Layer], batches: usize) -> Result<Vec<Renderer>, CommandError> {
         let (database, snapshot) = (&self.database, &self.snapshot);
+        let packing = self.settings.limits.packing;
         if batches <= FEW_BATCHES {
-            return Ok(vec![Renderer::alone(database, snapshot, layers).await?]);
+            return Ok(vec![Renderer::alone(database, snapshot, layers, packing).await?]);
         }
         let mut renderers = Vec::new();
         for _ in 0..self.settings.workers.get().min(batches) {
-            renderers.push(Renderer::open(database, snapshot, layers).await?);
+            renderers.push(Renderer::open(database, snapshot, layers, packing).await?);
         }
         Ok(renderers)
     }
 
     /// The target's manifest after this run: a complete one brings its snapshot forward.
-    fn manifest(&self, changed: &Changed, written: Written) -> Manifest {
+    fn manifest(&self, changed: &Changed, outcome: &pipeline::Outcome) -> Manifest {
+        let written = outcome.written;
         let old = &self.known.manifest;
         let stored = (old.stored + written.added).saturating_sub(written.deleted);
         let snapshot = if changed.complete { self.snapshot.cursor() } else { &old.snapshot };
@@ -290,6 +301,7 @@ impl<'a> Run<'a> {
             reads: Some(self.reads.digest.clone()),
             planned: stored + old.empty,
             stored,
+            unrendered: budgets::unrendered(&self.known.unrendered, |tile| changed.dirty.is_marked(tile), outcome),
             started: self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             seconds: self.begun.elapsed().as_secs_f64(),
             ..old.clone()

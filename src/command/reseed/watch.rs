@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Outcome, ReseedOptions, once, told};
+use super::{Outcome, ReseedOptions, complete, once, told};
 use crate::changes::{WATCHER_LOCK, WatchOptions};
 use crate::command::CommandError;
 use crate::config::Settings;
@@ -42,6 +42,12 @@ pub(super) async fn watch(
                 failures = 0;
                 if options.table {
                     told(&outcome)?;
+                }
+                // What could not be rendered is tried again with the next change.
+                if let Err(error) = complete(&outcome) {
+                    let cause =
+                        std::error::Error::source(&error).map(|cause| format!(" ({cause})")).unwrap_or_default();
+                    report.event(&Event::Warning { message: format!("{error}{cause}") });
                 }
             }
             Err(error) if stop.asked().is_some() || !may_pass(&error) => return Err(error),

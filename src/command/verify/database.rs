@@ -51,7 +51,8 @@ pub(super) async fn compare(
     let (done, tiles) = mpsc::channel(settings.limits.window.get());
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..workers {
-        let mut renderer = Renderer::open(&prepared.database, &prepared.snapshot, &prepared.layers).await?;
+        let (database, packing) = (&prepared.database, settings.limits.packing);
+        let mut renderer = Renderer::open(database, &prepared.snapshot, &prepared.layers, packing).await?;
         let (queue, done) = (Arc::clone(&queue), done.clone());
         tasks.spawn(async move {
             loop {
@@ -127,7 +128,11 @@ impl Comparison {
     }
 
     fn compare(&mut self, rendered: &[RenderedTile]) -> Result<(), CommandError> {
-        let expected: Vec<(TileId, &[u8])> = rendered.iter().flat_map(|tile| self.expected(tile)).collect();
+        for tile in rendered.iter().filter(|tile| tile.is_failed()) {
+            self.unrendered(tile);
+        }
+        let known = rendered.iter().filter(|tile| !tile.is_failed());
+        let expected: Vec<(TileId, &[u8])> = known.flat_map(|tile| self.expected(tile)).collect();
         let mut both = Vec::new();
         for (id, mvt) in expected {
             let place = self.looked.tiles.binary_search_by_key(&key(&id), key);
@@ -150,6 +155,18 @@ impl Comparison {
             }
         }
         Ok(())
+    }
+
+    /// A tile of which a layer cannot be rendered is right as it is, if its manifest says that it may not be.
+    fn unrendered(&mut self, tile: &RenderedTile) {
+        let id = tile.tile;
+        let from = self.looked.tiles.partition_point(|held| key(held).0 < key(&id.into()).0);
+        let to = self.looked.tiles.partition_point(|held| key(held).0 <= key(&id.into()).0);
+        self.accounted[from..to].fill(true);
+        let is_told = |manifest: &Manifest| manifest.unrendered.iter().any(|told| *told == id.to_string());
+        if !self.looked.manifest.as_ref().is_some_and(is_told) {
+            self.looked.findings.add(FindingKind::Unrendered, || format!("tile {id}"));
+        }
     }
 
     /// What a target holds of a rendered tile: it all together, or each layer by itself.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::target::{Place, Reach};
 use super::{CommandError, seed};
 use crate::config::Settings;
+use crate::encode::Packing;
 use crate::report::{Findings, Report, print, render_findings};
 use crate::stop::Stop;
 
@@ -62,7 +63,11 @@ pub async fn verify(
         seed::writable(path, Path::new(&options.target))?;
     }
     let place = Place::parse(&options.target)?;
-    let (amount, asked, reach) = (options.amount, stop.clone(), Reach::new(settings, false, stop));
+    let mut settings = settings.clone();
+    let (amount, asked, reach) = (options.amount, stop.clone(), Reach::new(&settings, false, stop));
+    if !reach.packed(&place) {
+        settings.limits.packing = Packing::Plain;
+    }
     let looking = tokio::task::spawn_blocking(move || look::look(&place, &reach, amount, &asked));
     let mut looked = tokio::select! {
         looked = looking => looked.map_err(|error| CommandError::Died(error.to_string()))??,
@@ -70,7 +75,7 @@ pub async fn verify(
     };
     if options.database {
         looked =
-            database::compare(looked, amount, settings, report, stop).await.map_err(|e| seed::interrupted(e, stop))?;
+            database::compare(looked, amount, &settings, report, stop).await.map_err(|e| seed::interrupted(e, stop))?;
     }
     tell(&looked.findings, options)
 }

@@ -2,7 +2,7 @@
 //!
 //! Names that begin with `oar_tiles_` are the statement's own: the columns of the relation stand beside them.
 
-use super::{filter, geometry, projected, search};
+use super::{filter, geometry, projected, search, thin};
 use crate::postgis::layer::{BoundProperty, Cells, KeyColumn, Layer, Of};
 use crate::postgis::query::Values;
 use crate::tile::{
@@ -206,7 +206,11 @@ pub(super) fn placed_counted(layer: &Layer, cells: &Cells) -> String {
     let ends = ["west", "north", "east", "south"].iter().zip(&stands.ends);
     let ends: String = ends.map(|(name, end)| format!(", {end} AS {name}")).collect();
     let values = layer.properties.iter().enumerate().filter(|(_, property)| property.of == Of::Cell);
-    let values: String = values.map(|(number, property)| format!(", {} AS p{number}", value(&property.sql))).collect();
+    let mut values: String =
+        values.map(|(number, property)| format!(", {} AS p{number}", value(&property.sql))).collect();
+    if layer.budget.thins() {
+        values.push_str(&format!(", cell.members AS {}", thin::RANK));
+    }
     format!(
         "placed AS (
     SELECT z, shift, margin, ax0, ay0, ax1, ay1, {drawn} AS m{ends}{values}, cell.code AS k0
@@ -239,7 +243,12 @@ pub(super) fn placed(layer: &Layer, cells: &Cells) -> String {
             };
             Some(format!(", {sql} AS p{number}"))
         };
-        layer.properties.iter().enumerate().filter_map(of).collect()
+        let rank = match (layer.budget.thins(), alone) {
+            (false, _) => String::new(),
+            (true, true) => format!(", 1::int8 AS {}", thin::RANK),
+            (true, false) => format!(", count(*) AS {}", thin::RANK),
+        };
+        layer.properties.iter().enumerate().filter_map(of).chain([rank]).collect()
     };
     let drawn = match &cells.having {
         Some(having) => format!("CASE WHEN ({}\n) THEN {} END", filled(having, &decoded, grid), stands.geometry),
@@ -280,6 +289,7 @@ shown AS (
         .enumerate()
         .filter(|(_, property)| !matches!(property.of, Of::Tile(_)))
         .map(|(number, _)| format!(", p{number}"))
+        .chain(layer.budget.thins().then(|| format!(", {}", thin::RANK)))
         .collect();
     let (search, _) = search(layer);
     format!(

@@ -7,13 +7,14 @@ mod bounds;
 mod cells;
 mod render;
 mod survey;
+mod thin;
 
 use super::layer::Layer;
 use crate::tile::{HALF_WORLD_METRES, WORLD_UNITS};
 
 pub(super) use cells::needs_only_counts;
 pub(crate) use cells::without_bounds;
-pub(super) use render::render;
+pub(super) use render::{Candidates, render};
 pub(super) use survey::{skipped, survey};
 
 /// Latitude, in degrees, up to which points are transformed at all; the world ends at 85.0511°.

@@ -1,23 +1,30 @@
 //! The statement that renders: many tiles at once.
 
-use super::{bounds, cells};
-use super::{ends, filter, is_in_world, projected, search, world_columns};
+use super::{bounds, cells, ends, filter, is_in_world, projected, search, thin, world_columns};
 use crate::postgis::layer::{Layer, Of, TilePart, quoted};
 use crate::postgis::query::{PIXEL, Values};
 
 /// Renders the tiles of some areas. Parameters, one array element an area: `$1` zoom, `$2` margin in world units, `$3..$6`
 /// first column, first row, last column, last row (XYZ), `$7..$10` the search box; then `$11` the layer's name, `$12` its
-/// extent, `$13` its buffer.
+/// extent, `$13` its buffer; for counted cells `$14..$18`; and last, for a layer that is thinned, the most features of a tile by zoom.
 ///
 /// Gives one row for each tile that has a candidate: the tile (zoom above bit 58, column above bit 29, TMS row), how many
-/// features are drawn, and the MVT layer; ordered by zoom, column and TMS row.
-pub(in crate::postgis) fn render(layer: &Layer) -> String {
-    let Carried { values, names, row, order, arguments } = carried(layer);
+/// features are drawn, the MVT layer, and how many features were left out; ordered by zoom, column and TMS row.
+pub(in crate::postgis) fn render(layer: &Layer, rows: Candidates) -> String {
+    let carried = carried(layer);
+    let Carried { values, names, row, order, arguments } = &carried;
     let (_, around) = search(layer);
+    // Thinned, what is drawn is sorted after the least features were left out.
+    let (sort, kept, last, left_out) = if layer.budget.thins() {
+        let left_out = "max(drawn.found) - count(drawn.mvt_geometry)";
+        (String::new(), thin::kept(layer, &carried), "kept AS drawn", left_out)
+    } else {
+        (format!("ORDER BY tile{order}"), String::new(), "drawn", "0::int8")
+    };
     let (draw, few, from) = draw(layer);
     let [west, north, east, south] = ends(layer);
     let (placed, in_world) = match &layer.cells {
-        None => (placed(layer, &values, &names), is_in_world(layer)),
+        None => (placed(layer, rows, values, names), is_in_world(layer)),
         Some(cells) if layer.counted.is_some() => (cells::placed_counted(layer, cells), "true".to_owned()),
         Some(cells) => (cells::placed(layer, cells), "true".to_owned()),
     };
@@ -53,39 +60,71 @@ drawn AS (
     SELECT (z::int8 << 58) | ((xy >> 29) << 29) | ((1 << z) - 1 - (xy & 536870911)) AS tile,
         {draw} AS mvt_geometry{names}
     FROM {from}
-    ORDER BY tile{order}
+    {sort}
     OFFSET 0
-)
+){kept}
 -- The sort above is the grouping's order: no second sort, features in the order of their key.
-SELECT drawn.tile, count(drawn.mvt_geometry), ST_AsMVT(feature.*, $11, $12, {arguments})
-FROM drawn CROSS JOIN LATERAL (SELECT {row}) AS feature
+SELECT drawn.tile, count(drawn.mvt_geometry), ST_AsMVT(feature.*, $11, $12, {arguments}), {left_out}
+FROM {last} CROSS JOIN LATERAL (SELECT {row}) AS feature
 GROUP BY drawn.tile",
         srid = layer.shape.srid,
     )
 }
 
+/// The rows whose expressions are worked out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::postgis) enum Candidates {
+    /// Those that the search box finds: in the tiles, and a few beside them.
+    Found,
+    /// Those in the tiles alone, which takes longer to tell: where an expression has raised an error, it was in one of these tiles.
+    Touching,
+}
+
 /// The candidates of a layer whose rows are its features.
-fn placed(layer: &Layer, values: &str, names: &str) -> String {
-    let (search, _) = search(layer);
+fn placed(layer: &Layer, rows: Candidates, values: &str, names: &str) -> String {
+    let ((search, _), filter) = (search(layer), filter(layer));
+    let condition = match rows {
+        Candidates::Found => format!("{search} {filter}"),
+        // CASE: whether a row is near is looked at before its own condition (PostgreSQL documentation, section 4.2.14).
+        Candidates::Touching => format!("{search} AND CASE WHEN {} THEN true {filter} ELSE false END", touches(layer)),
+    };
     format!(
         "-- Candidates: every feature near an area, projected once, its place as whole numbers. OFFSET 0 keeps the planner from
 -- working an expression out again wherever it is used.
 placed AS (
     SELECT z, shift, margin, ax0, ay0, ax1, ay1, m, {world}{names}
     FROM oar_tiles_area CROSS JOIN LATERAL (
-        SELECT {projected} AS m{values} FROM {relation} WHERE {search} {filter} OFFSET 0
+        SELECT {projected} AS m{values} FROM {relation} WHERE {condition} OFFSET 0
     ) AS near
     OFFSET 0
 )",
         world = world_columns(layer),
         projected = projected(layer),
         relation = layer.rows(&Values::of_area()),
-        filter = filter(layer),
+    )
+}
+
+/// Whether a row touches a tile of the area, by the same arithmetic as the statement's own.
+fn touches(layer: &Layer) -> String {
+    let [west, north, east, south] = ends(layer);
+    let tile = |end: &str, sign: char| format!("({end} {sign} oar_tiles_area.margin) >> oar_tiles_area.shift");
+    format!(
+        "EXISTS (
+            SELECT FROM (SELECT {projected} AS m OFFSET 0) AS projected CROSS JOIN LATERAL (SELECT {world} OFFSET 0) AS located
+            WHERE {in_world} AND {} <= oar_tiles_area.ax1 AND {} >= oar_tiles_area.ax0
+                AND {} <= oar_tiles_area.ay1 AND {} >= oar_tiles_area.ay0)",
+        tile(&west, '-'),
+        tile(&east, '+'),
+        tile(&north, '-'),
+        tile(&south, '+'),
+        projected = projected(layer),
+        world = world_columns(layer),
+        in_world = is_in_world(layer),
     )
 }
 
 /// What is carried from a row of the relation to its feature in the tile, as pieces of the statement.
-struct Carried {
+pub(super) struct Carried {
     /// Expressions over the relation, each with its name within the statement: `, "name" AS p0, …`.
     values: String,
     /// Those names: `, p0, …`.
@@ -93,7 +132,7 @@ struct Carried {
     /// The columns of the feature, under the names that the tile shows.
     row: String,
     /// The key, for `ORDER BY tile`.
-    order: String,
+    pub(super) order: String,
     /// The names of the geometry and of the feature's id, as arguments of `ST_AsMVT`.
     arguments: String,
 }
@@ -126,7 +165,13 @@ fn carried(layer: &Layer) -> Carried {
     if layer.cells.is_some() {
         carried.names.push_str(", k0");
         carried.order.push_str(", k0");
+        if layer.budget.thins() {
+            carried.names.push_str(&format!(", {}", thin::RANK));
+        }
         return carried;
+    }
+    if let Some(rank) = &layer.rank {
+        carried.carry(&rank.sql, thin::RANK.to_owned());
     }
     for (number, column) in layer.key.iter().enumerate() {
         let name = carried.carry(&column.quoted, format!("k{number}"));

@@ -222,7 +222,7 @@ impl Sink for Directory {
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, DirectoryError> {
         self.stopped()?;
         let Some(run) = &mut self.run else { return Ok(Written::default()) };
-        let mut written = Written::default();
+        let (mut written, mut kept) = (Written::default(), 0);
         let mut wanted = Vec::with_capacity(edits.len());
         for edit in edits {
             let id = edit.id();
@@ -243,13 +243,18 @@ impl Sink for Directory {
                     }
                     written.removed += 1;
                 }
+                TileEdit::Keep(id, _) if held && self.files.path(&run.template.name(id)).is_file() => kept += 1,
+                TileEdit::Keep(id, Some(bytes)) => {
+                    wanted.push(Wanted { name: run.template.name(id), bytes, held: false });
+                }
+                TileEdit::Keep(_, None) => written.missing += 1,
             }
         }
         let brought = bring_in_line(&mut self.files, &mut self.others, &wanted)?;
         run.deleted += written.deleted;
         written.added = brought.added;
         written.stored = brought.added + brought.replaced;
-        written.unchanged = wanted.len() as u64 - written.stored;
+        written.unchanged = kept + wanted.len() as u64 - written.stored;
         Ok(written)
     }
 

@@ -142,7 +142,14 @@ impl Pmtiles {
         };
         let mut written = Written::default();
         match (edit, &mut self.rebuild) {
-            (TileEdit::Put(_, bytes), rebuild) => {
+            (TileEdit::Keep(..), Some(rebuild)) if held.is_some() => {
+                if let Some(held) = held {
+                    rebuild.keep(held, body, stop)?;
+                    written.unchanged = 1;
+                }
+            }
+            (TileEdit::Keep(_, None), _) => written.missing = 1,
+            (TileEdit::Put(_, bytes) | TileEdit::Keep(_, Some(bytes)), rebuild) => {
                 if let (Some(rebuild), Some(held)) = (&mut *rebuild, held)
                     && rebuild.holds(&held, bytes)?
                 {

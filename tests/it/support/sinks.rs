@@ -86,6 +86,13 @@ impl Sink for Memory {
                     written.added += u64::from(content.tiles.insert(place, bytes).is_none());
                     written.stored += 1;
                 }
+                TileEdit::Keep(..) if content.tiles.contains_key(&place) => written.unchanged += 1,
+                TileEdit::Keep(_, None) => written.missing += 1,
+                TileEdit::Keep(_, Some(bytes)) => {
+                    content.tiles.insert(place, bytes);
+                    written.added += 1;
+                    written.stored += 1;
+                }
                 TileEdit::Remove(_) => {
                     written.deleted += u64::from(content.tiles.remove(&place).is_some());
                     written.removed += 1;

@@ -111,7 +111,7 @@ pub fn edits(needs: Needs, version: u8, changes: impl Fn(TileCoord) -> bool) -> 
 pub fn held_by(edits: &[TileEdit]) -> Held {
     let put = |edit: &TileEdit| match edit {
         TileEdit::Put(id, bytes) => Some((key(*id), bytes.to_vec())),
-        TileEdit::Remove(_) => None,
+        TileEdit::Remove(_) | TileEdit::Keep(..) => None,
     };
     edits.iter().filter_map(put).collect()
 }

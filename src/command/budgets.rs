@@ -1,0 +1,86 @@
+//! What a run says of its layers' budgets, and of tiles that could not be rendered.
+
+use std::sync::Arc;
+
+use super::CommandError;
+use crate::pipeline::{FailedTile, Outcome, ZoomStats};
+use crate::report::{Event, FailedLayer, LargeTile, LayerBudget, Report, named};
+use crate::tile::TileCoord;
+
+/// Why a tile could not be rendered.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct TileCause(String);
+
+/// The name of a layer by its number.
+fn name(names: &[String], layer: u16) -> String {
+    names.get(usize::from(layer)).cloned().unwrap_or_default()
+}
+
+/// How the budgets were met; `names` are those of the layers, by their numbers.
+pub(super) fn budgets(outcome: &Outcome, names: &[String]) -> Vec<LayerBudget> {
+    let of_layer = |(number, stats): (&u16, &crate::pipeline::LayerStats)| LayerBudget {
+        layer: name(names, *number),
+        thinned_tiles: stats.thinned,
+        features_left_out: stats.left_out,
+        large_tiles: stats.large,
+        heaviest: stats.heaviest.map(|(heaviest, limit)| LargeTile {
+            tile: heaviest.tile,
+            bytes: heaviest.bytes,
+            limit,
+        }),
+    };
+    outcome.layers.iter().map(of_layer).collect()
+}
+
+/// Shows what the user should know of budgets, and gives it.
+pub(super) fn warn(budgets: &[LayerBudget], report: &Arc<dyn Report>) -> Vec<String> {
+    let warnings: Vec<String> = budgets.iter().flat_map(LayerBudget::warnings).collect();
+    for message in &warnings {
+        report.event(&Event::Warning { message: message.clone() });
+    }
+    warnings
+}
+
+/// The tiles that could not be rendered, with the names of the layers.
+pub(super) fn failed(outcome: &Outcome, names: &[String]) -> Vec<FailedLayer> {
+    let of_tile = |failed: &FailedTile| FailedLayer {
+        tile: failed.tile,
+        layer: name(names, failed.layer),
+        cause: failed.cause.clone(),
+    };
+    outcome.failed.iter().map(of_tile).collect()
+}
+
+/// The name of the layer that has the most bytes in the largest tile of a zoom.
+pub(super) fn largest_layer(zoom: &ZoomStats, names: &[String]) -> Option<String> {
+    zoom.largest.map(|_| name(names, zoom.largest_layer))
+}
+
+/// The tiles that could not be rendered, for the manifest: those of this run, and those of earlier ones that it was not about.
+pub(super) fn unrendered(
+    before: &[TileCoord],
+    is_rendered: impl Fn(TileCoord) -> bool,
+    outcome: &Outcome,
+) -> Vec<String> {
+    let still = before.iter().filter(|tile| !is_rendered(**tile)).copied();
+    let mut tiles: Vec<String> = Vec::new();
+    for tile in still.chain(outcome.failed.iter().map(|failed| failed.tile)) {
+        let tile = tile.to_string();
+        // The layers of a tile fail side by side.
+        if tiles.last() != Some(&tile) {
+            tiles.push(tile);
+        }
+    }
+    tiles
+}
+
+/// A run that had to leave tiles as they were is done in part.
+pub(super) fn complete(place: &str, failed: &[FailedLayer]) -> Result<(), CommandError> {
+    let Some(first) = failed.first() else { return Ok(()) };
+    Err(CommandError::Unrendered {
+        place: place.to_owned(),
+        tiles: named(failed),
+        source: TileCause(first.cause.clone()),
+    })
+}

@@ -1,0 +1,87 @@
+//! How much of a layer a tile may hold, and what happens to tiles that hold more or cannot be rendered.
+
+use std::num::NonZeroU64;
+
+use super::error::ConfigError;
+use super::given::{Layer, LayerDefaults, Limit};
+use super::settings::Check;
+use crate::postgis::{Budget, OnLargeTile, OnTileError};
+use crate::tile::{ZoomError, ZoomLimits, ZoomList};
+
+impl Check<'_> {
+    /// A layer's budget.
+    pub(super) fn budget(&self, layer: &Layer, defaults: &LayerDefaults) -> Result<Budget, ConfigError> {
+        let limits = |field: &str, own: Option<&Limit>, default: Option<&Limit>| {
+            let name = format!("layer_defaults.{field}");
+            match own {
+                Some(own) => self.limits(&format!("layer[{}].{field}", layer.name), own),
+                None => self.limits(&name, self.present(&name, default)?),
+            }
+        };
+        let on_large_tile =
+            self.present("layer_defaults.on_large_tile", layer.on_large_tile.or(defaults.on_large_tile))?;
+        if layer.rank.is_some() && on_large_tile != OnLargeTile::Thin {
+            let what = "does nothing, for no feature is left out: write on_large_tile = \"thin\" beside it".to_owned();
+            return Err(self.wrong(&format!("layer[{}].rank", layer.name), what));
+        }
+        Ok(Budget {
+            features: limits(
+                "max_tile_features",
+                layer.max_tile_features.as_ref(),
+                defaults.max_tile_features.as_ref(),
+            )?,
+            bytes: limits("max_tile_bytes", layer.max_tile_bytes.as_ref(), defaults.max_tile_bytes.as_ref())?,
+            on_large_tile,
+            rank: layer.rank.clone(),
+        })
+    }
+
+    pub(super) fn on_tile_error(&self, layer: &Layer, defaults: &LayerDefaults) -> Result<OnTileError, ConfigError> {
+        self.present("layer_defaults.on_tile_error", layer.on_tile_error.or(defaults.on_tile_error))
+    }
+
+    /// Refuses a rank of rows where no row is drawn as itself.
+    pub(super) fn no_rank(&self, layer: &Layer) -> Result<(), ConfigError> {
+        if layer.rank.is_none() {
+            return Ok(());
+        }
+        let what = "ranks single rows, and the layer is put together in cells at all its zooms, of which those with the most rows stay: leave it out";
+        Err(self.wrong(&format!("layer[{}].rank", layer.name), what.to_owned()))
+    }
+
+    fn limits(&self, key: &str, given: &Limit) -> Result<ZoomLimits, ConfigError> {
+        let table = match given {
+            Limit::All(limit) => return Ok(ZoomLimits::everywhere(NonZeroU64::new(*limit))),
+            Limit::ByZoom(table) => table,
+        };
+        let (mut limits, mut named) = (ZoomLimits::default(), Vec::new());
+        for (text, value) in table {
+            let zooms: ZoomList =
+                text.parse().map_err(|error: ZoomError| self.wrong(key, format!("\"{text}\": {error}")))?;
+            let Some(limit) = value.as_integer().and_then(|limit| u64::try_from(limit).ok()) else {
+                let what = format!("\"{text}\": its value is no number: write how many, or 0 for no limit");
+                return Err(self.wrong(key, what));
+            };
+            if let Some(twice) = zooms.iter().find(|zoom| named.contains(zoom)) {
+                return Err(self.wrong(key, format!("names zoom {twice} twice: give each zoom one limit")));
+            }
+            named.extend(zooms.iter());
+            limits.set(&zooms, NonZeroU64::new(limit));
+        }
+        Ok(limits)
+    }
+}
+
+/// The fewest features that a tile may hold where the layer is put together in cells; `None` if that is no limit on their size.
+pub(super) fn fewest_features(layer: &Layer, zooms: &ZoomList, budget: &Budget) -> Option<NonZeroU64> {
+    if budget.thins() {
+        return None;
+    }
+    let within = match (&layer.aggregate, &layer.cluster) {
+        (Some(aggregate), _) => aggregate.zoom.as_ref(),
+        (None, Some(cluster)) => cluster.zoom.as_ref(),
+        (None, None) => None,
+    };
+    let in_cells = zooms.iter().filter(|zoom| within.is_none_or(|within| within.contains(*zoom)));
+    in_cells.filter_map(|zoom| budget.features.at(zoom)).min()
+}

@@ -1,0 +1,119 @@
+//! How the budgets of layers were met, and tiles that could not be rendered, as text and as JSON.
+
+use serde::Serialize;
+
+use super::grouped;
+use crate::tile::TileCoord;
+
+/// How a layer's budget was met.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LayerBudget {
+    /// The layer.
+    pub layer: String,
+    /// Tiles in which features were left out.
+    pub thinned_tiles: u64,
+    /// Features left out, each counted in each tile.
+    pub features_left_out: u64,
+    /// Tiles that have more bytes than `max_tile_bytes`.
+    pub large_tiles: u64,
+    /// The heaviest of those.
+    pub heaviest: Option<LargeTile>,
+}
+
+/// A tile with more bytes than it may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LargeTile {
+    /// Which one.
+    pub tile: TileCoord,
+    /// The bytes of the layer's part, packed by itself.
+    pub bytes: u64,
+    /// How many it may have.
+    pub limit: u64,
+}
+
+/// A layer that could not be rendered in a tile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FailedLayer {
+    /// The tile.
+    pub tile: TileCoord,
+    /// The layer.
+    pub layer: String,
+    /// Why.
+    pub cause: String,
+}
+
+/// At most so many tiles are named.
+const NAMED: usize = 10;
+
+impl LayerBudget {
+    /// What the user should know of it.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let layer = &self.layer;
+        let thinned = (self.thinned_tiles > 0).then(|| {
+            let (tiles, features) = (counted(self.thinned_tiles, "tile"), counted(self.features_left_out, "feature"));
+            format!("layer \"{layer}\": {tiles} thinned to max_tile_features or max_tile_bytes, {features} left out")
+        });
+        let large = self.heaviest.map(|LargeTile { tile, bytes, limit }| {
+            let tiles = grouped(self.large_tiles);
+            format!(
+                "layer \"{layer}\": tiles with more bytes than max_tile_bytes: {tiles}; the heaviest is tile {tile} with {bytes}, and {limit} allowed. Raise max_tile_bytes, draw less at this zoom, or set on_large_tile = \"thin\""
+            )
+        });
+        thinned.into_iter().chain(large).collect()
+    }
+}
+
+fn counted(count: u64, what: &str) -> String {
+    format!("{} {what}{}", grouped(count), if count == 1 { "" } else { "s" })
+}
+
+/// Which layers could not be rendered in which tiles, in words: the first ten tiles.
+#[must_use]
+pub fn named(failed: &[FailedLayer]) -> String {
+    let mut layers: Vec<(&str, Vec<String>)> = Vec::new();
+    for FailedLayer { tile, layer, .. } in failed.iter().take(NAMED) {
+        match layers.iter_mut().find(|(name, _)| name == layer) {
+            Some((_, tiles)) => tiles.push(tile.to_string()),
+            None => layers.push((layer, vec![tile.to_string()])),
+        }
+    }
+    let layers = layers.into_iter().map(|(layer, tiles)| format!("layer \"{layer}\" in {}", tiles.join(", ")));
+    let more = match failed.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {} more", grouped(more as u64)),
+    };
+    layers.collect::<Vec<_>>().join("; ") + &more
+}
+
+/// A line for each layer whose budget was met by leaving features out.
+pub(super) fn thinned_lines(layers: &[LayerBudget]) -> String {
+    let thinned = layers.iter().filter(|layer| layer.thinned_tiles > 0);
+    thinned
+        .map(|layer| {
+            let (tiles, left_out) = (counted(layer.thinned_tiles, "tile"), counted(layer.features_left_out, "feature"));
+            format!("layer \"{}\": thinned {tiles}, left out {left_out}\n", layer.layer)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_ten_tiles_are_named() {
+        let failed = |layer: &str, tile: String| FailedLayer {
+            tile: tile.parse().unwrap(),
+            layer: layer.to_owned(),
+            cause: String::new(),
+        };
+        let mut all = vec![failed("a", "0/0/0".to_owned()), failed("b", "0/0/0".to_owned())];
+        assert_eq!(named(&all), "layer \"a\" in 0/0/0; layer \"b\" in 0/0/0");
+        all.extend((0..10).map(|x| failed("a", format!("4/{x}/3"))));
+        assert_eq!(
+            named(&all),
+            "layer \"a\" in 0/0/0, 4/0/3, 4/1/3, 4/2/3, 4/3/3, 4/4/3, 4/5/3, 4/6/3, 4/7/3; layer \"b\" in 0/0/0 and 2 more"
+        );
+    }
+}
