@@ -10,6 +10,7 @@ mod error;
 mod fit;
 mod layer;
 mod listen;
+mod miscounted;
 mod probe;
 mod query;
 mod query_text;

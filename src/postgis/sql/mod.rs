@@ -4,6 +4,7 @@
 //! Identifiers are quoted, values are parameters. Property expressions and filters are the configuration's own SQL.
 
 mod bounds;
+mod cell;
 mod cells;
 mod render;
 mod survey;

@@ -1,0 +1,126 @@
+//! Dirty tiles, cut into batches.
+
+use std::num::NonZeroUsize;
+
+use super::Drawn;
+use crate::tile::{Area, Batch, LayerCount, Planned, SearchBox, TileCoord, TileRect};
+
+/// Tiles of one batch: planning a statement takes as long as rendering some tens of small tiles, and one statement asks for a
+/// thousand single ones at most.
+const FEWEST_TILES: usize = 40;
+const MOST_TILES: usize = 1_000;
+/// A tile so many zooms above the deepest weighs no more than the one below it: what it holds is bounded by the table.
+const HEAVIEST: u8 = 4;
+/// Batches for each worker: enough that none is left waiting for long at the end.
+const BATCHES_A_WORKER: usize = 6;
+
+/// Cuts tiles, which stand in the order of their target, into batches. `search` says where a layer's features are found in a
+/// rectangle.
+#[must_use]
+pub fn batches(
+    tiles: &[TileCoord],
+    layers: &[Drawn],
+    workers: NonZeroUsize,
+    search: impl Fn(usize, &TileRect) -> SearchBox,
+) -> Vec<Batch> {
+    let deepest = tiles.iter().map(|tile| tile.zoom().get()).max().unwrap_or_default();
+    // A tile holds about four times as many features as one of those below it.
+    let weight = |tile: &TileCoord| 1_u64 << (2 * (deepest - tile.zoom().get()).min(HEAVIEST));
+    let total: u64 = tiles.iter().map(weight).sum();
+    let count = (tiles.len() / FEWEST_TILES).clamp(1, workers.get() * BATCHES_A_WORKER);
+    let target = total.div_ceil(count as u64);
+    let mut batches = Vec::new();
+    let mut begin = 0;
+    let mut heavy = 0;
+    for (number, tile) in tiles.iter().enumerate() {
+        heavy += weight(tile);
+        let end = number + 1;
+        if heavy >= target || end - begin == MOST_TILES || end == tiles.len() {
+            batches.push(batch(&tiles[begin..end], layers, heavy, &search));
+            (begin, heavy) = (end, 0);
+        }
+    }
+    batches
+}
+
+fn batch(tiles: &[TileCoord], layers: &[Drawn], weight: u64, search: &impl Fn(usize, &TileRect) -> SearchBox) -> Batch {
+    let mut counts = vec![LayerCount::default(); layers.len()];
+    let areas = columns(tiles).into_iter().map(|rect| {
+        let search = layers.iter().enumerate().map(|(number, layer)| {
+            if !layer.zooms.contains(rect.zoom) {
+                return SearchBox::Nothing;
+            }
+            counts[number].tiles += rect.tiles();
+            search(number, &rect)
+        });
+        Area { rect, search: search.collect() }
+    });
+    let areas = areas.collect();
+    if let Some(first) = counts.iter_mut().find(|count| count.tiles > 0) {
+        first.features = weight;
+    }
+    Batch { areas, planned: Planned::Every, tiles: tiles.len() as u64, layers: counts }
+}
+
+/// The same tiles as pieces of columns: neighbours are asked for together.
+fn columns(tiles: &[TileCoord]) -> Vec<TileRect> {
+    let mut sorted = tiles.to_vec();
+    sorted.sort_unstable_by_key(|tile| (tile.zoom(), tile.x(), tile.y()));
+    let mut rects: Vec<TileRect> = Vec::new();
+    for tile in sorted {
+        match rects.last_mut() {
+            Some(last) if (last.zoom, last.x0, last.y1 + 1) == (tile.zoom(), tile.x(), tile.y()) => last.y1 += 1,
+            _ => rects.push(TileRect::from(tile)),
+        }
+    }
+    rects
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Dirty, Part};
+    use super::*;
+    use crate::tile::{Coverage, Margin, Order, Spot};
+
+    fn drawn(zooms: &str, buffer: u32) -> Drawn {
+        Drawn { zooms: zooms.parse().unwrap(), margin: Margin::plain(4096, buffer), grid: None }
+    }
+
+    fn whole(zooms: &str) -> Part {
+        Part { zooms: zooms.parse().unwrap(), coverage: Coverage::new(&[]) }
+    }
+
+    #[test]
+    fn batches_hold_every_tile_once_in_the_order_of_the_target() {
+        let mut dirty = Dirty::new(&[whole("0-9")], 100_000);
+        for place in 0..400_u32 {
+            let (x, y) = (place.wrapping_mul(2_654_435_761), place.wrapping_mul(40_503_971));
+            dirty.mark(&drawn("0-22", 64), Spot::Box([x, y, x, y])).unwrap();
+        }
+        for order in [Order::ZoomColumnTmsRow, Order::Hilbert] {
+            let tiles = dirty.in_order(order);
+            let layers = [drawn("0-22", 64), drawn("5-6", 0)];
+            let workers = NonZeroUsize::new(2).unwrap();
+            let batches = batches(&tiles, &layers, workers, |_layer, _rect| SearchBox::Area);
+            assert!((5..=14).contains(&batches.len()), "{}", batches.len());
+            let mut place = None;
+            let mut seen = 0;
+            for batch in &batches {
+                assert_eq!(batch.planned, Planned::Every);
+                let mut inside: Vec<TileCoord> = batch.areas.iter().flat_map(|area| area.rect.iter()).collect();
+                inside.sort_by_key(|tile| order.place(*tile));
+                assert_eq!(inside.len() as u64, batch.tiles);
+                for tile in inside {
+                    assert!(place < Some(order.place(tile)), "{tile}");
+                    place = Some(order.place(tile));
+                    seen += 1;
+                }
+                for area in &batch.areas {
+                    let second = [5, 6].contains(&area.rect.zoom.get());
+                    assert_eq!(area.search[1] == SearchBox::Area, second, "{:?}", area.rect);
+                }
+            }
+            assert_eq!(seen, dirty.len());
+        }
+    }
+}
