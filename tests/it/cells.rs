@@ -73,8 +73,7 @@ impl Slow<'_> {
     fn tiles(&self, db: &Db, zooms: std::ops::RangeInclusive<u8>) -> BTreeMap<Address, Vec<u8>> {
         let Slow { name, table, geometry, draw, along, buffer, .. } = *self;
         db.run(&format!(
-            "SET jit = off;
-             CREATE TABLE \"{name}_places\" AS SELECT *, ST_X(p) AS x, ST_Y(p) AS y, floor((ST_X(p) + 20037508.342789244) / 40075016.685578488 * 4294967296)::bigint AS ux,
+            "CREATE TABLE \"{name}_places\" AS SELECT *, ST_X(p) AS x, ST_Y(p) AS y, floor((ST_X(p) + 20037508.342789244) / 40075016.685578488 * 4294967296)::bigint AS ux,
                  floor((20037508.342789244 - ST_Y(p)) / 40075016.685578488 * 4294967296)::bigint AS uy
              FROM (SELECT *, ST_SetSRID(ST_MakePoint((ST_XMin(m) + ST_XMax(m)) / 2, (ST_YMin(m) + ST_YMax(m)) / 2), 3857) AS p
                  FROM (SELECT *, ST_Transform({geometry}::geometry, 3857) AS m FROM {table}) AS r) AS r WHERE abs(ST_Y(p)) < 20037508.3;
