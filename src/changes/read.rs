@@ -83,5 +83,6 @@ pub async fn changed_places(
             )
         }
     };
-    places(snapshot, layer, &place, &relation, "place", each).await
+    let are_rows = matches!(watch.place, Place::Geometry { .. });
+    places(snapshot, layer, &place, &relation, "place", are_rows, each).await
 }

@@ -92,7 +92,8 @@ pub(super) async fn rank(
     let sql = format!(
         "SELECT typcollation <> 0 FROM (
             SELECT pg_typeof((array_agg(oar_tiles_rank))[1]) AS kind
-            FROM (SELECT ({rank}\n), {geometry} FROM {relation} WHERE false ORDER BY 1 LIMIT 1) AS ranked (oar_tiles_rank)
+            FROM (SELECT ({rank}\n), {geometry} FROM {relation} WHERE false AND ({rank}
+) IS NULL ORDER BY 1 LIMIT 1) AS ranked (oar_tiles_rank)
         ) AS found JOIN pg_type ON pg_type.oid = found.kind"
     );
     let row = session.one(&format!("layer \"{layer}\""), &sql, &[]).await.map_err(|error| match error {
@@ -121,12 +122,13 @@ fn refused((layer, relation, columns): (&str, &str, &str), source: Cause) -> Err
 /// tile (PostgreSQL documentation, appendix A).
 pub(super) fn is_of_a_tile(error: &Error) -> bool {
     // Rights and syntax, resources, the operator, the system, the configuration, the transaction.
-    const OF_ALL: [&str; 9] = ["42", "53", "55", "58", "F0", "25", "28", "0A", "3D"];
+    // A conflict with recovery, an administrator, damaged data: PostGIS raises XX000 itself.
+    const OF_ALL: [&str; 13] = ["42", "53", "55", "58", "F0", "25", "28", "0A", "3D", "40", "57", "XX001", "XX002"];
     match error {
         Error::Timeout { .. } => true,
-        Error::Query { source, .. } => source.code.as_ref().is_some_and(|code| {
-            *code != SqlState::QUERY_CANCELED && !OF_ALL.iter().any(|class| code.code().starts_with(class))
-        }),
+        Error::Query { source, .. } => {
+            source.code.as_ref().is_some_and(|code| !OF_ALL.iter().any(|class| code.code().starts_with(class)))
+        }
         _ => false,
     }
 }

@@ -247,7 +247,13 @@ impl Layer {
 
     /// Whether every feature in its tiles is a single point.
     pub(super) fn draws_points(&self) -> bool {
-        self.grid().map_or(self.shape.points, |grid| grid.standing != Standing::Polygon)
+        self.grid().map_or(self.shape.points, |grid| grid.standing != Standing::Polygon && !self.is_found_in_boxes())
+    }
+
+    /// Whether cells that stand at the mean of their members are planned by their boxes: no closed formula leads to the members,
+    /// and the mean does not tell where to look for all of them.
+    pub(super) fn is_found_in_boxes(&self) -> bool {
+        self.grid().is_some_and(|grid| grid.standing == Standing::Centroid) && !self.is_found_by_area()
     }
 
     /// At a zoom, how far beyond a tile rows are looked for that show in it, in world units.

@@ -286,8 +286,21 @@ impl LayerProbe<'_> {
         if aggregates.is_empty() {
             return Ok(Vec::new());
         }
-        let types: Vec<String> = aggregates.iter().map(|sql| format!("pg_typeof({sql})::text")).collect();
-        let sql = format!("SELECT ARRAY[{}]::text[] FROM {} WHERE false", types.join(", "), layer.relation);
+        let select: Vec<String> = aggregates.iter().enumerate().map(|(i, sql)| format!("({sql}\n) AS p{i}")).collect();
+        let types: Vec<String> = (0..aggregates.len()).map(|i| sql::type_of(&format!("p{i}"))).collect();
+        // HAVING takes no window function and nothing that gives several rows. Nothing is worked out: there is no group.
+        let alone: String = aggregates.iter().map(|sql| format!(" AND ({sql}\n) IS NULL")).collect();
+        let having = layer.cells.as_ref().and_then(|cells| cells.having.as_deref()).map(sql::without_bounds);
+        let having = having.map(|having| format!(" AND ({having}\n)")).unwrap_or_default();
+        let sql = format!(
+            "SELECT ARRAY[{}]::text[] FROM (SELECT) AS one LEFT JOIN (
+                SELECT {} FROM (SELECT {}, 1 AS oar_tiles_cell FROM {} WHERE false) AS sorted
+                GROUP BY oar_tiles_cell HAVING false{alone}{having}) AS none ON true",
+            types.join(", "),
+            select.join(", "),
+            if layer.columns.is_empty() { layer.geometry.clone() } else { layer.columns.join(", ") },
+            layer.relation
+        );
         let row = self.session.one(&format!("layer \"{}\"", layer.name), &sql, &[]).await;
         let row = row.map_err(|error| match error {
             Error::Query { source, .. } if source.code == Some(SqlState::INSUFFICIENT_PRIVILEGE) => {
@@ -296,6 +309,8 @@ impl LayerProbe<'_> {
             Error::Query { source, .. } => {
                 let what = if source.code == Some(SqlState::GROUPING_ERROR) {
                     "a property of its cells is no aggregate: a cell has many rows"
+                } else if looks_at_others(source.code.as_ref()) {
+                    "a property of its cells, or having, looks at other cells or gives several values"
                 } else {
                     "the database does not understand the properties of its cells, or having"
                 };
@@ -327,8 +342,10 @@ impl LayerProbe<'_> {
         let geometry = format!("{} AS g", layer.geometry);
         let select: Vec<String> = select.into_iter().chain(key).chain([geometry]).collect();
         let filter = layer.filter.as_ref().map(|filter| format!("AND ({filter}\n)")).unwrap_or_default();
+        // WHERE takes no window function, no aggregate and nothing that gives several rows: each would see what a batch has read.
+        let alone: String = properties.iter().map(|property| format!(" AND ({}\n) IS NULL", property.sql)).collect();
         let sql = format!(
-            "SELECT ARRAY[{}]::text[] FROM (SELECT) AS one LEFT JOIN (SELECT {} FROM {} WHERE false {filter}) AS none ON true",
+            "SELECT ARRAY[{}]::text[] FROM (SELECT) AS one LEFT JOIN (SELECT {} FROM {} WHERE false {filter}{alone}) AS none ON true",
             types.join(", "),
             select.join(", "),
             layer.relation
@@ -339,17 +356,27 @@ impl LayerProbe<'_> {
             }
             Error::Query { source, .. } => {
                 let columns = list(&relation.columns);
-                Error::Layer {
-                    layer: layer.name.clone(),
-                    what: "the database does not understand properties or where".to_owned(),
-                    next: format!("They are SQL over the columns of {}: {columns}", layer.called),
-                    source: Some(source),
-                }
+                let (what, next) = if looks_at_others(source.code.as_ref()) {
+                    let what = "a property looks at other rows or gives several values";
+                    (what, "Work it out in a query of your own, and draw the layer from that: sql = …".to_owned())
+                } else {
+                    let what = "the database does not understand properties or where";
+                    (what, format!("They are SQL over the columns of {}: {columns}", layer.called))
+                };
+                Error::Layer { layer: layer.name.clone(), what: what.to_owned(), next, source: Some(source) }
             }
             other => other,
         })?;
         Ok(row.get(0))
     }
+}
+
+/// Whether an expression was refused because it is no value of one row or one group: it has a window function, an aggregate, or
+/// gives several rows.
+fn looks_at_others(code: Option<&SqlState>) -> bool {
+    [SqlState::WINDOWING_ERROR, SqlState::GROUPING_ERROR, SqlState::FEATURE_NOT_SUPPORTED]
+        .iter()
+        .any(|other| code == Some(other))
 }
 
 pub(super) fn list<'a>(columns: impl IntoIterator<Item = &'a Column>) -> String {

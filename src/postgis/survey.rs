@@ -169,7 +169,7 @@ impl Look<'_> {
     }
 }
 
-/// Where the geometries of another relation lie, as the layer places its own. The relation is an item of a FROM list, the geometries are in the layer's reference system, of any kind.
+/// Where the geometries of another relation lie, as the layer places its own: those of its rows, then and now, or any others. The relation is an item of a FROM list, the geometries are in the layer's reference system, of any kind.
 ///
 /// # Errors
 /// If the database cannot be asked, or a stop was asked for.
@@ -179,11 +179,14 @@ pub async fn places(
     place: &str,
     relation: &str,
     geometry: &str,
+    are_rows: bool,
     mut each: impl FnMut(Spot),
 ) -> Result<(), Error> {
     let shape = Shape { points: false, geography: false, ..layer.shape };
     let (relation, geometry) = (relation.to_owned(), quoted(geometry));
-    let over = Layer { relation, geometry, shape, query: None, filter: None, ..layer.clone() };
+    // What is no row of the layer may lie in many cells.
+    let cells = layer.cells.clone().filter(|_| are_rows);
+    let over = Layer { relation, geometry, shape, cells, query: None, filter: None, ..layer.clone() };
     let each = |row: &Row| {
         if over.cells.is_some() {
             if let Some(at) = position(row) {

@@ -89,8 +89,12 @@ impl Members {
         let counted: Vec<Counted> = cells().map(counted).collect();
         let worlds = counted.iter().map(|cell| cell.world);
         let footprints = if !self.source.is_empty() {
-            let footprint = |(world, cell)| BoxFootprint { world, source: self.around(cell) };
-            Footprints::Gathered(worlds.zip(cells()).map(footprint).collect())
+            // All members of a cell are found only where the cell is looked for: in its box, not just at its mean.
+            let footprint = |(cell, members): (&Counted, &[(i64, u32)])| BoxFootprint {
+                world: grid.shown(zoom, Cell::of(cell.code)),
+                source: self.around(members),
+            };
+            Footprints::Gathered(counted.iter().zip(cells()).map(footprint).collect())
         } else if grid.standing == Standing::Polygon {
             Footprints::Cells(worlds.collect())
         } else {

@@ -134,7 +134,9 @@ fn properties_filters_and_keys_that_do_not_fit_are_refused_with_the_next_step() 
         ),
         (
             "table = \"api_facility\"\nproperties = { a = \"count(*)\" }",
-            &[&understand, "must appear in the GROUP BY clause"],
+            &[
+                "a property looks at other rows or gives several values. Work it out in a query of your own, and draw the layer from that: sql = …\n  cause: aggregate functions are not allowed in WHERE",
+            ],
         ),
         ("table = \"api_facility\"\nwhere = \"is_open\"", &[&understand, "column \"is_open\" does not exist"]),
         ("table = \"api_facility\"\nwhere = \"name\"", &[&understand, "argument of AND must be type boolean"]),

@@ -29,6 +29,7 @@ mod bad_layers;
 mod bad_queries;
 mod budgets;
 mod cells;
+mod cells_traps;
 mod column_types;
 mod command_line;
 mod copy;

@@ -21,7 +21,7 @@ use crate::postgis::{Database, Layer, Reads, Renderer, Server, Snapshot, probe, 
 use crate::report::{DirtyReport, DirtyZoom, Event, Report, ReseedReport};
 use crate::sink::{Rest, Scope, Sink as _, Tileset};
 use crate::stop::Stop;
-use crate::tile::{Batch, Coverage, Order, SearchBox, TileCoord, TileRect};
+use crate::tile::{Batch, Coverage, Order, SearchBox, TileCoord, TileRect, ZoomList};
 
 /// A run in the making.
 struct Run<'a> {
@@ -264,7 +264,9 @@ impl<'a> Run<'a> {
             found.push(if layer.is_found_by_area() {
                 None
             } else {
-                let surveyed = survey(&self.snapshot, layer, &Coverage::new(&[]), &self.settings.tileset.zooms).await?;
+                // The zooms of every part of the target, not only those of its last seed.
+                let Some(zooms) = ZoomList::of(tiles.iter().map(|tile| tile.zoom())) else { continue };
+                let surveyed = survey(&self.snapshot, layer, &Coverage::new(&[]), &zooms).await?;
                 Some(Found::new(&changed.dirty, drawn, &surveyed.places))
             });
         }

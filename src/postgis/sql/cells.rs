@@ -55,6 +55,9 @@ pub(crate) fn without_bounds(sql: &str) -> String {
 
 /// Whether an aggregate gives the same in whatever order it sees its rows: those that are counted.
 fn is_orderless(sql: &str) -> bool {
+    if sql.contains(['\'', '"', '$']) {
+        return false;
+    }
     let text: String = sql.chars().filter(|c| !c.is_whitespace()).collect::<String>().to_ascii_lowercase();
     let rest = text.replace("count(*)", "");
     let mut words = rest.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
@@ -91,6 +94,9 @@ pub(super) fn placed_counted(layer: &Layer, cells: &Cells) -> String {
     if grid.standing == Standing::Centroid {
         stands = standing_at(&["cell.x".to_owned(), "cell.y".to_owned()]);
     }
+    if layer.is_found_in_boxes() {
+        stands.ends = decoded.bounds(grid).map(|end| unit(&end)).to_vec();
+    }
     let value = |sql: &str| with_count(&filled(sql, &decoded, grid), "cell.members");
     let drawn = match &cells.having {
         Some(having) => format!("CASE WHEN ({}\n) THEN {} END", value(having), stands.geometry),
@@ -125,7 +131,11 @@ pub(super) fn placed(layer: &Layer, cells: &Cells) -> String {
     let (x, y) = ("oar_tiles_x", "oar_tiles_y");
     let [at_x, at_y] = position(layer, "oar_tiles_m");
     let decoded = Decoded::of("oar_tiles_cell", "min(oar_tiles_width)", "min(oar_tiles_zoom)");
-    let stands = stands(grid, &decoded);
+    let single = Decoded::of("oar_tiles_cell", "oar_tiles_width", "oar_tiles_zoom");
+    let mut stands = stands(grid, &decoded);
+    if layer.is_found_in_boxes() {
+        stands.ends = decoded.bounds(grid).map(|end| unit(&end)).to_vec();
+    }
     let names = |alone: bool| -> String {
         let of = |(number, property): (usize, &BoundProperty)| {
             let sql = match (property.of, alone) {
@@ -157,9 +167,9 @@ pub(super) fn placed(layer: &Layer, cells: &Cells) -> String {
         )
     };
     let cells_of = if cells.keeps_lone {
-        let unit_of = |column: &str| unit(column);
-        let ends = ["west", "north", "east", "south"].iter().zip([x, y, x, y]).take(stands.ends.len());
-        let ends: String = ends.map(|(name, column)| format!(", {} AS {name}", unit_of(column))).collect();
+        let own = if layer.is_found_in_boxes() { single.bounds(grid) } else { [x, y, x, y].map(str::to_owned) };
+        let ends = ["west", "north", "east", "south"].iter().zip(own).take(stands.ends.len());
+        let ends: String = ends.map(|(name, column)| format!(", {} AS {name}", unit(&column))).collect();
         format!(
             "numbered AS (
     SELECT *, count(*) OVER (PARTITION BY oar_tiles_cell, oar_tiles_n) AS oar_tiles_members FROM sorted OFFSET 0
@@ -176,14 +186,7 @@ shown AS (
     } else {
         format!("shown AS (\n    {}\n),", grouped("sorted", ""))
     };
-    let carried: String = layer
-        .properties
-        .iter()
-        .enumerate()
-        .filter(|(_, property)| !matches!(property.of, Of::Tile(_)))
-        .map(|(number, _)| format!(", p{number}"))
-        .chain(layer.budget.thins().then(|| format!(", {}", thin::RANK)))
-        .collect();
+    let carried = carried(layer);
     let (search, _) = search(layer);
     format!(
         "-- Members: every row that may lie in a cell that an area shows. OFFSET 0 keeps the planner from working an expression out
@@ -197,8 +200,11 @@ located AS (
     OFFSET 0
 ),
 {celled},
+-- Only of cells that the area may show: of others not all members are here.
 sorted AS (
-    SELECT * FROM celled ORDER BY oar_tiles_cell, oar_tiles_n{order} OFFSET 0
+    SELECT celled.* FROM celled JOIN oar_tiles_area ON oar_tiles_area.area = oar_tiles_n
+    WHERE {shown}
+    ORDER BY oar_tiles_cell, oar_tiles_n{order} OFFSET 0
 ),
 {cells_of}
 placed AS (
@@ -210,8 +216,41 @@ placed AS (
         projected = projected(layer),
         relation = layer.rows(&Values::of_area()),
         filter = filter(layer),
+        shown = is_shown(grid, &single),
         celled = celled(grid, x, y),
         and_ends = if stands.ends.len() == 4 { ", east, south" } else { "" },
+    )
+}
+
+/// The names of what is carried along from a cell to its feature.
+fn carried(layer: &Layer) -> String {
+    layer
+        .properties
+        .iter()
+        .enumerate()
+        .filter(|(_, property)| !matches!(property.of, Of::Tile(_)))
+        .map(|(number, _)| format!(", p{number}"))
+        .chain(layer.budget.thins().then(|| format!(", {}", thin::RANK)))
+        .collect()
+}
+
+/// Whether what stands for a cell may touch the tiles of the area.
+fn is_shown(grid: Grid, cell: &Decoded) -> String {
+    let [west, north, east, south] = match grid.standing {
+        Standing::Center => {
+            let [x, y] = cell.middle(grid);
+            [x.clone(), y.clone(), x, y]
+        }
+        Standing::Centroid | Standing::Polygon => cell.bounds(grid),
+    }
+    .map(|end| unit(&end));
+    let tile = |end: &str, sign: char| format!("({end} {sign} oar_tiles_area.margin) >> oar_tiles_area.shift");
+    format!(
+        "{} <= oar_tiles_area.ax1 AND {} >= oar_tiles_area.ax0 AND {} <= oar_tiles_area.ay1 AND {} >= oar_tiles_area.ay0",
+        tile(&west, '-'),
+        tile(&east, '+'),
+        tile(&north, '-'),
+        tile(&south, '+')
     )
 }
 

@@ -120,9 +120,13 @@ impl Found {
 
     /// What the target said about itself, if all of its tiles are of this tileset.
     pub(super) fn before(self, tileset: &Tileset) -> Option<Described> {
+        self.is_of(tileset).then_some(self.noted.described)
+    }
+
+    /// Whether the target holds this very tileset, and nothing else was begun there.
+    pub(super) fn is_of(&self, tileset: &Tileset) -> bool {
         let ours = |fingerprint: &str| fingerprint == tileset.fingerprint;
-        let whole = self.manifest.as_deref().is_some_and(ours) && self.fingerprint().is_some_and(ours);
-        whole.then_some(self.noted.described)
+        self.manifest.as_deref().is_some_and(ours) && self.fingerprint().is_some_and(ours)
     }
 }
 

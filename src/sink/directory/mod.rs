@@ -47,6 +47,8 @@ pub struct Directory {
 /// A run in the making.
 #[derive(Debug)]
 struct Run {
+    /// What the target holds is of the same tileset: a tile that cannot be rendered stays.
+    keeps: bool,
     fingerprint: String,
     template: Template,
     layers: Vec<String>,
@@ -160,6 +162,7 @@ impl Directory {
                 .map_err(|source| DirectoryError::Note { path: self.root.join(&name), source })?;
             self.files.put_durably(&name, &body)?;
         }
+        let keeps = !self.options.force || tileset.rest == Rest::Stays || found.is_of(tileset);
         let before = match tileset.rest {
             Rest::Stays => Some(found.described()),
             // A new version is written as a whole.
@@ -167,7 +170,7 @@ impl Directory {
             Rest::Vanishes => found.before(tileset),
         };
         let (fingerprint, layers) = (tileset.fingerprint.clone(), tileset.layers.clone());
-        self.run = Some(Run { fingerprint, template, layers, inventory, deleted: 0, version });
+        self.run = Some(Run { keeps, fingerprint, template, layers, inventory, deleted: 0, version });
         Ok(before)
     }
 
@@ -243,11 +246,18 @@ impl Sink for Directory {
                     }
                     written.removed += 1;
                 }
-                TileEdit::Keep(id, _) if held && self.files.path(&run.template.name(id)).is_file() => kept += 1,
+                TileEdit::Keep(id, _) if held && run.keeps && self.files.path(&run.template.name(id)).is_file() => {
+                    kept += 1;
+                }
                 TileEdit::Keep(id, Some(bytes)) => {
                     wanted.push(Wanted { name: run.template.name(id), bytes, held: false });
                 }
-                TileEdit::Keep(_, None) => written.missing += 1,
+                TileEdit::Keep(id, None) => {
+                    if held && !run.keeps {
+                        written.deleted += remove_all(&mut self.files, &run.template, &[id])?;
+                    }
+                    written.missing += 1;
+                }
             }
         }
         let brought = bring_in_line(&mut self.files, &mut self.others, &wanted)?;

@@ -158,8 +158,14 @@ impl Open {
     fn edit(&mut self, edit: TileEdit, here: Option<Tag>, packed: bool) -> Result<Written, S3Error> {
         let mut written = Written::default();
         match edit {
-            TileEdit::Keep(..) if here.is_some() => written.unchanged = 1,
-            TileEdit::Keep(_, None) => written.missing = 1,
+            TileEdit::Keep(..) if here.is_some() && self.keeps => written.unchanged = 1,
+            TileEdit::Keep(id, None) => {
+                if here.is_some() {
+                    self.delete(id)?;
+                    written.deleted = 1;
+                }
+                written.missing = 1;
+            }
             TileEdit::Put(id, bytes) | TileEdit::Keep(id, Some(bytes)) => {
                 let digest: [u8; 16] = Md5::digest(&bytes).into();
                 if here == Some(Some(digest)) {

@@ -17,6 +17,8 @@ use crate::stop::Stop;
 /// A target that takes tiles.
 #[derive(Debug)]
 pub(super) struct Open {
+    /// What the target holds is of the same tileset: a tile that cannot be rendered stays.
+    pub(super) keeps: bool,
     /// With layers and version.
     pub(super) template: Template,
     pub(super) layers: Vec<String>,
@@ -89,7 +91,9 @@ pub(super) async fn open(
     }
     // A new version is written as a whole.
     let before = (!versioned && manifest.is_some()).then_some(described);
+    let keeps = !tree.force || tileset.rest == Rest::Stays || owner.as_ref() == Some(&tileset.fingerprint);
     let open = Open {
+        keeps,
         template,
         layers: tileset.layers.clone(),
         fingerprint: tileset.fingerprint.clone(),
