@@ -146,7 +146,7 @@ impl Asking<'_> {
         let aggregates: Vec<String> = layer
             .aggregates()
             .enumerate()
-            .map(|(n, sql)| format!("({}) IS NULL AS a{n}", without_bounds(sql)))
+            .map(|(n, sql)| format!("({}\n) IS NULL AS a{n}", without_bounds(sql)))
             .collect();
         let beside = if aggregates.is_empty() {
             String::new()

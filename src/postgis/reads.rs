@@ -36,7 +36,8 @@ pub(super) async fn reads(session: &Session, layers: &[Layer]) -> Result<Reads, 
         let filter = layer.filter.as_ref().map(|filter| format!("WHERE ({filter}\n)")).unwrap_or_default();
         let sql = format!("EXPLAIN SELECT {columns} FROM {} {filter}", layer.relation);
         session.all(&format!("layer \"{}\"", layer.name), &sql, &[]).await?;
-        let aggregates: Vec<String> = layer.aggregates().map(sql::without_bounds).collect();
+        let aggregates: Vec<String> =
+            layer.aggregates().map(|sql| format!("({}\n)", sql::without_bounds(sql))).collect();
         if !aggregates.is_empty() {
             let sql = format!("EXPLAIN SELECT {} FROM {} {filter}", aggregates.join(", "), layer.relation);
             session.all(&format!("layer \"{}\"", layer.name), &sql, &[]).await?;

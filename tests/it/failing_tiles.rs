@@ -12,7 +12,7 @@ use super::support::archive::{Address, unpacked};
 use super::support::places::{Places, Tiles};
 use super::support::program::{Run, program, run, seed};
 use super::support::tracked::differences;
-use super::support::{Archive, Db, OldTarget};
+use super::support::{Archive, Db, OldTarget, Tree};
 
 /// A facility by itself, far from the edges of its tiles.
 const LONELY: &str = "INSERT INTO api_facility VALUES ('lonely', 'Lonely Mill', 'A', 'NZ', ST_SetSRID(ST_MakePoint(-150, -40), 4326), false, now(), now())";
@@ -304,4 +304,24 @@ fn what_fails_everywhere_is_no_accident_and_publishes_nothing() {
     // The statement is at fault, or the role, and no row.
     let one = ["--zoom", "0-3", "--workers", "1"];
     old.refuses_config(&db.url, &text("refuse(id)"), &one, 1, &["tile 0/0/0: ", "not for you"]);
+}
+
+#[test]
+fn with_force_nothing_of_another_tileset_stays_in_a_tile_that_fails() {
+    let world = World::new();
+    let tree = Tree::new();
+    let other =
+        "[[layer]]\nname = \"mills\"\ntable = \"api_facility\"\nproperties = { id = \"id\", secret = \"name\" }\n";
+    tree.seed(&world.db.url, &["--config", &tree.config(other), "--zoom", "0-4"]);
+    world.db.run(BREAK);
+    let config = tree.config(LAYERS);
+    seed(&world.db.url, &tree.path, &["--config", &config, "--zoom", "0-4", "--force"]).fails(3, &[NAMED]);
+    for (tile, packed) in tree.tiles() {
+        let raw = unpacked(&packed);
+        for layer in mvt::decode(&raw).unwrap() {
+            let named =
+                layer.features.iter().flat_map(|feature| layer.properties(feature)).any(|(name, _)| name == "secret");
+            assert!(!named, "{tile:?}");
+        }
+    }
 }
