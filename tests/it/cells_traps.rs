@@ -84,9 +84,11 @@ fn a_declared_query_that_gives_many_places_at_once_dirties_the_cells_of_all() {
 #[test]
 fn no_part_of_a_cell_is_taken_for_a_cell() {
     let db = swiss();
-    // Every cell has two members.
+    // Every cell of half a tile at zoom 5 has two members, one near each of two corners: a search box may end between them.
     db.run(
-        "CREATE TABLE pairs AS SELECT i AS id, ST_SetSRID(ST_MakePoint((i / 2 % 20) * 5.625 + 1 + i % 2, (i / 40) * 4.0 - 30 + i % 2), 4326) AS g FROM generate_series(0, 399) AS i;
+        "CREATE TABLE pairs AS SELECT row_number() OVER () AS id,
+             ST_SetSRID(ST_MakePoint((a + at) * 626172.1357121641, (b + at) * 626172.1357121641), 3857)::geometry(Point, 3857) AS g
+             FROM generate_series(-8, 7) AS a, generate_series(-8, 7) AS b, unnest(ARRAY[0.2, 0.8]) AS at;
          ALTER TABLE pairs ADD PRIMARY KEY (id); CREATE INDEX ON pairs USING gist (g)",
     );
     let folder = tempfile::tempdir().unwrap();
@@ -105,15 +107,10 @@ fn no_part_of_a_cell_is_taken_for_a_cell() {
     }
     // What would divide by zero over one member is worked out over both.
     let text = "[tileset]\nzoom = \"5\"\n[[layer]]\nname = \"l\"\ntable = \"pairs\"\nbuffer = 512\n[layer.aggregate]\ncell = \"square\"\nsize = \"1/2\"\nproperties = { n = \"100 / (count(id) - 1)\" }\n";
-    let sizes: i64 = db.value("SELECT count(DISTINCT n) FROM (SELECT count(*) AS n FROM pairs GROUP BY floor((ST_X(ST_Transform(g, 3857)) + 20037508.342789244) / 626172.1357), floor((20037508.342789244 - ST_Y(ST_Transform(g, 3857))) / 626172.1357)) AS c");
     for run in ["", "[run]\nbatch_features = 8\n"] {
         let config = written(&folder, "p.toml", &format!("{text}{run}"));
         for arguments in [&[][..], &["--bbox", "1,1,10,10"]] {
-            let ended = seed(&db.url, &folder.path().join("p.mbtiles"), &[&["--config", &*config], arguments].concat());
-            // Only where a whole cell has one member may it fail.
-            if sizes == 1 {
-                ended.ok();
-            }
+            seed(&db.url, &folder.path().join("p.mbtiles"), &[&["--config", &*config], arguments].concat()).ok();
         }
     }
 }
