@@ -1,28 +1,10 @@
 """Measures layers of cells for scripts/bench --cells, which sets the environment: beside plain zooms of the same data, in turns, in
 one run, on one private database. Appends rows to the file named on the command line."""
-import json, os, random, statistics, subprocess, sys, time
+import json, random, statistics, subprocess, sys, time
 
-env = os.environ
-files, url, oar_tiles, workers, runs = env["files"], env["url"], env["oar_tiles"], env["workers"], int(env["runs"])
-count = int(env["count"])
-rows = []
+from bench_shared import files, oar_tiles, row, runs, sql, url, workers, write
+
 chance = random.Random(7)
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-def row(zooms, what, seconds, tiles, ratio):
-    rows.append((f"{count:,}", zooms, what, seconds, "", f"{tiles:,}", "", ratio))
-    say(f"  {what}: {seconds} {ratio}")
-
-
-def sql(text):
-    done = subprocess.run(["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", url], input=text, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"scripts/bench: psql failed: {done.stderr}")
-    return done.stdout.strip()
 
 
 def timed(verb, config, output, *more):
@@ -67,7 +49,7 @@ def beside(zooms, plain_zooms, names):
         ratios = [one[0] / other[0] for one, other in zip(times, turns["plain"])]
         shown = "" if name == "plain" else f"{statistics.median(ratios):.2f} x plain zoom {plain_zooms} ({', '.join(f'{r:.2f}' for r in ratios)})"
         row(plain_zooms if name == "plain" else zooms, name, f"{statistics.median(one[0] for one in times):.2f} s",
-            times[-1][1]["manifest"]["planned"], shown)
+            f"{times[-1][1]['manifest']['planned']:,}", shown)
 
 
 beside("0-7", "14", ["hexagons that count", "hexagons with aggregates"])
@@ -86,9 +68,7 @@ for _ in range(runs):
     reseeds.append(timed("reseed", both, archive))
     dirty.append(reseeds[-1][1]["dirty"])
 ratios = [seed[0] / reseed[0] for seed, reseed in zip(seeds, reseeds)]
-row("0-14", "cells and facilities: seed", f"{statistics.median(one[0] for one in seeds):.2f} s", seeds[-1][1]["manifest"]["planned"], "")
-row("0-14", "cells and facilities: reseed, 100 changed", f"{statistics.median(one[0] for one in reseeds):.2f} s", round(statistics.median(dirty)),
+row("0-14", "cells and facilities: seed", f"{statistics.median(one[0] for one in seeds):.2f} s", f"{seeds[-1][1]['manifest']['planned']:,}", "")
+row("0-14", "cells and facilities: reseed, 100 changed", f"{statistics.median(one[0] for one in reseeds):.2f} s", f"{statistics.median(dirty):,.0f}",
     f"{statistics.median(ratios):.0f} x faster ({', '.join(f'{ratio:.0f}' for ratio in ratios)})")
-with open(sys.argv[1], "a") as results:
-    for one in rows:
-        results.write(json.dumps(one) + "\n")
+write(sys.argv[1])

@@ -1,29 +1,10 @@
 """Measures `oar-tiles reseed` for scripts/bench --reseed, which sets the environment: side by side with the seed of the same
 zooms, in one run, on one private database. Appends rows to the file named on the command line."""
-import json, os, random, re, shutil, sqlite3, statistics, subprocess, sys, time
+import json, random, re, shutil, statistics, subprocess, sys, time
 
-env = os.environ
-files, url, oar_tiles, workers, runs = env["files"], env["url"], env["oar_tiles"], env["workers"], int(env["runs"])
-count = int(env["count"])
-rows = []
+from bench_shared import count, env, files, oar_tiles, row, runs, sql, url, workers, write
+
 chance = random.Random(5)
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-def row(zooms, what, seconds, tiles, ratio):
-    rows.append((f"{count:,}", zooms, what, seconds, "", tiles, "", ratio))
-    say(f"  {what}: {seconds} {ratio}")
-
-
-def sql(text):
-    # From standard input each statement is a transaction of its own.
-    done = subprocess.run(["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", url], input=text, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"scripts/bench: psql failed: {done.stderr}")
-    return done.stdout.strip()
 
 
 def timed(*arguments):
@@ -145,6 +126,4 @@ waited.sort()
 row("8-14", "reseed --watch, one edit to durable", f"{statistics.median(waited) * 1e3:.0f} ms", "",
     f"p95 {waited[int(len(waited) * 0.95) - 1] * 1e3:.0f} ms, 200 ms of it gathering")
 
-with open(sys.argv[1], "a") as results:
-    for one in rows:
-        results.write(json.dumps(one) + "\n")
+write(sys.argv[1])
