@@ -18,6 +18,7 @@
 //! | [`command`] | one verb a file; names concrete sources and sinks | everything below |
 //! | [`report`] | events in; bar, lines, JSON, tables out | values of `plan`, `pipeline`, `manifest`, `tile` |
 //! | [`pipeline`] | plan in, tileset out: workers, packing, one writer in order | `source`, `sink`, `encode`, `tile` |
+//! | [`patch`] | points that changed, put into the tiles that the target holds | `encode`, `mvt`, `plan`, `sink`, `source`, `tile` |
 //! | [`plan`] | occupied tiles and their weights, cut into batches | `tile` |
 //! | [`changes`] | the change log: installed, checked, read, pruned; snapshots as cursors | `postgis`, `tile` |
 //! | [`postgis`] | sessions, probe, survey, layers as SQL, rendering | `encode`, `source`, `manifest`, `stop`, `tile` |
@@ -40,6 +41,7 @@ pub mod encode;
 pub mod exit;
 pub mod manifest;
 pub mod mvt;
+pub mod patch;
 pub mod pipeline;
 pub mod plan;
 pub mod postgis;

@@ -94,6 +94,33 @@ pub(super) fn numbers(value: Value<'_>, numbers: &mut Vec<u32>) -> Result<(), Br
     Ok(())
 }
 
+/// Takes the next of a repeated field's packed numbers.
+pub(super) fn next_number(rest: &mut &[u8]) -> Result<u64, Broken> {
+    varint(rest)
+}
+
+/// Writes a number without a field: one of a repeated field's.
+pub(super) fn put_packed(bytes: &mut Vec<u8>, mut value: u64) {
+    while value > 0x7f {
+        bytes.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
+/// Writes a field that holds a number.
+pub(super) fn put_number(bytes: &mut Vec<u8>, field: u64, value: u64) {
+    put_packed(bytes, field << 3);
+    put_packed(bytes, value);
+}
+
+/// Writes a field that holds bytes.
+pub(super) fn put_bytes(bytes: &mut Vec<u8>, field: u64, value: &[u8]) {
+    put_packed(bytes, field << 3 | 2);
+    put_packed(bytes, value.len() as u64);
+    bytes.extend_from_slice(value);
+}
+
 /// Undoes the zigzag by which negative numbers stay short.
 pub(super) fn signed(value: u64) -> i64 {
     (value >> 1).cast_signed() ^ -(value & 1).cast_signed()

@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::tile::{Batch, Coverage, Margin, Order, Places, TileCoord, Zoom, ZoomLimits, ZoomList};
 
 pub use dirty::{Dirty, Drawn, Found, Part, TooMany, batches};
-pub use sweep::Touched;
+pub use sweep::{Touched, touched_tiles};
 
 /// What planning knows of a layer.
 #[derive(Debug)]

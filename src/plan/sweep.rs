@@ -74,7 +74,8 @@ pub(super) fn tiles_of(zoom: Zoom, layer: &PlanLayer, feature: usize) -> TileRec
 }
 
 /// The tiles that a box in world units (west, north, east, south), grown by a margin, touches at a zoom.
-pub(super) fn touched_tiles(zoom: Zoom, margin: i64, world: [u32; 4]) -> TileRect {
+#[must_use]
+pub fn touched_tiles(zoom: Zoom, margin: i64, world: [u32; 4]) -> TileRect {
     let (shift, last) = (32 - zoom.get(), i64::from(zoom.last()));
     let [west, north, east, south] = world.map(i64::from);
     #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "clamped into the zoom")]

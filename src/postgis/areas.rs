@@ -2,7 +2,7 @@
 
 use super::layer::Layer;
 use super::query_values::query_box;
-use super::survey::area_box;
+use super::survey::{area_box, world_box};
 use crate::tile::{Area, SearchBox, TileRect};
 
 /// The areas of a batch as a statement's arrays.
@@ -34,6 +34,7 @@ impl Areas {
                     bound.add(layer, &area.rect, area_box(layer, &area.rect, area.rect.zoom));
                 }
                 Some(SearchBox::Source(sides)) => bound.add(layer, &area.rect, *sides),
+                Some(SearchBox::World(world)) => bound.add(layer, &area.rect, world_box(layer, *world)),
                 Some(SearchBox::Nothing) | None => {}
             }
         }
@@ -84,7 +85,7 @@ fn is_searched(area: &Area, layer: usize) -> bool {
 pub(super) fn tiles_asked(area: &Area, number: usize) -> &[TileRect] {
     match area.search.get(number) {
         Some(SearchBox::Tiles(tiles)) => tiles,
-        Some(SearchBox::Area | SearchBox::Source(_)) => std::slice::from_ref(&area.rect),
+        Some(SearchBox::Area | SearchBox::Source(_) | SearchBox::World(_)) => std::slice::from_ref(&area.rect),
         Some(SearchBox::Nothing) | None => &[],
     }
 }

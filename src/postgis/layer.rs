@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::budget::{Budget, OnTileError, Rank};
 use super::query::{Query, Values};
-use crate::tile::{CellCounts, Grid, Margin, Standing, Zoom, ZoomList};
+use crate::tile::{CellCounts, Grid, Margin, Standing, Zoom, ZoomLimits, ZoomList};
 
 /// Where a layer's rows come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,6 +164,8 @@ pub struct Layer {
     pub(crate) geometry: String,
     pub(crate) shape: Shape,
     pub(crate) key: Vec<KeyColumn>,
+    /// The values of a key of one column are sorted as they stand in a tile.
+    pub(super) sorts_alike: bool,
     pub(crate) properties: Vec<BoundProperty>,
     pub(crate) feature_id: Option<String>,
     pub(crate) filter: Option<String>,
@@ -197,6 +199,12 @@ impl Layer {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Beyond how many bytes its part of a tile is named.
+    #[must_use]
+    pub fn most_bytes(&self) -> &ZoomLimits {
+        &self.budget.bytes
     }
 
     /// The zooms at which it is drawn.

@@ -8,6 +8,7 @@ use super::error::Error;
 use super::layer::{BoundProperty, KeyColumn, Layer, LayerOptions, Of, Property, PropertySource, Rows, Shape, quoted};
 use super::query::Query;
 use super::reads::{Reads, reads};
+use super::point_key::sorts_alike;
 use super::relation::{Column, Relation, RelationKind, Wanted, look_up, nearest};
 use super::server::{Server, server};
 use super::session::Session;
@@ -94,6 +95,7 @@ impl LayerProbe<'_> {
             query,
             geometry: quoted(&geometry.name),
             shape: Shape { srid: geometry.srid, points: false, geography: geometry.kind == "geography", curves: true },
+            sorts_alike: sorts_alike(&key, &relation),
             key,
             properties,
             feature_id: options.feature_id.clone(),

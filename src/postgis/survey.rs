@@ -288,6 +288,11 @@ fn search_boxes(layer: &Layer, coverage: &Coverage, zooms: &[Zoom]) -> Option<[V
 pub(super) fn area_box(layer: &Layer, rect: &TileRect, zoom: Zoom) -> [f64; 4] {
     // Two units more than the tiles' margin take in every rounding on the way.
     let (west, north, east, south) = rect.world(layer.reach(zoom) + 2);
+    world_box(layer, [west, north, east, south])
+}
+
+/// A box in world units (west, north, east, south) in degrees or metres: west, south, east, north.
+pub(super) fn world_box(layer: &Layer, [west, north, east, south]: [i64; 4]) -> [f64; 4] {
     let half = metres(crate::tile::WORLD_UNITS / 2);
     if layer.shape.srid == 3857 {
         return [metres(west) - half, half - metres(south), metres(east) - half, half - metres(north)];

@@ -10,6 +10,8 @@ pub enum SearchBox {
     /// A box in the units of the layer's reference system that touches the box of every feature of the area: least x,
     /// least y, greatest x, greatest y.
     Source([f64; 4]),
+    /// A part of the area, in world units: west, north, east, south. What else lies in the area is not asked for.
+    World([i64; 4]),
     /// The layer is asked for each tile by itself; these are its occupied ones, as pieces of columns.
     Tiles(Vec<TileRect>),
     /// The layer has no feature here.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// A room and the rooms that it may import, beside itself.
-const MAY_IMPORT: [(&str, &[&str]); 18] = [
+const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("tile", &[]),
     ("stop", &[]),
     ("encode", &[]),
@@ -13,6 +13,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("source", &["tile"]),
     ("plan", &["tile"]),
     ("sink", &["tile", "stop", "encode"]),
+    ("patch", &["tile", "encode", "mvt", "source", "sink", "plan"]),
     ("postgis", &["tile", "stop", "encode", "source", "manifest"]),
     ("changes", &["tile", "postgis"]),
     ("pipeline", &["tile", "encode", "source", "sink"]),
@@ -23,7 +24,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
         "command",
         &[
             "tile", "stop", "encode", "manifest", "mvt", "source", "plan", "sink", "postgis", "pipeline", "report",
-            "config", "changes",
+            "config", "changes", "patch",
         ],
     ),
     ("exit", &["changes", "command", "postgis", "sink", "stop"]),

@@ -3,9 +3,10 @@
 use super::given::{MOST_LISTED, TileListError};
 use super::known::Known;
 use super::{ReseedOptions, What};
-use crate::changes::{Watch, changed_places, pending};
+use crate::changes::{self, Watch, changed_places, pending};
 use crate::command::CommandError;
 use crate::command::target::{Place, Reach};
+use crate::patch::Spots;
 use crate::plan::{Dirty, Drawn, Part};
 use crate::postgis::{Layer, Snapshot, survey};
 use crate::report::{Reason, UNRENDERED};
@@ -25,6 +26,8 @@ pub(super) enum Work {
 pub(super) struct Changed {
     pub(super) dirty: Dirty,
     pub(super) reasons: Vec<Reason>,
+    /// Where points have changed.
+    pub(super) spots: Spots,
     /// The box around all changes, in world units: west, north, east, south.
     pub(super) around: Option<[u32; 4]>,
     /// Whether the target is up to date once these tiles are rendered.
@@ -33,7 +36,7 @@ pub(super) struct Changed {
 
 impl Changed {
     fn new(dirty: Dirty, complete: bool) -> Changed {
-        Changed { dirty, reasons: Vec::new(), around: None, complete }
+        Changed { dirty, reasons: Vec::new(), spots: Spots::default(), around: None, complete }
     }
 
     fn note(&mut self, spot: Spot) {
@@ -122,12 +125,18 @@ pub(super) async fn from_log(
     }
     let mut changed = Changed::new(dirty, !narrowed);
     changed.reasons = reasons;
-    for (layer, watches) in layers.iter().zip(watches) {
+    changed.spots = Spots::new(layers.iter().map(|layer| layer.point_key().is_some()));
+    for (number, (layer, watches)) in layers.iter().zip(watches).enumerate() {
         let drawn = drawn(layer);
         for watch in watches.iter().filter(|watch| rows_of(watch) > 0) {
             let mut too_many = false;
+            if let changes::Place::Query { .. } = watch.place {
+                // It may name no more than the neighbourhood.
+                changed.spots.forget(number);
+            }
             let each = |spot| {
                 changed.note(spot);
+                changed.spots.add(number, spot);
                 too_many = too_many || changed.dirty.mark(&drawn, spot).is_err();
             };
             changed_places(snapshot, schema, &known.cursor, watch, layer, each).await?;

@@ -5,6 +5,7 @@
 //! | `known` | the target's manifest, and whether it fits the database and the settings |
 //! | `changed` | which tiles are dirty, and why |
 //! | `given` | tiles and areas that the user names |
+//! | `patches` | which layers can be patched where they have changed |
 //! | `run` | the dirty tiles rendered and handed to the target |
 //! | `touched` | the dirty tiles as a file |
 //! | `watch` | again and again |
@@ -13,6 +14,7 @@ mod changed;
 mod counts;
 mod given;
 mod known;
+mod patches;
 mod run;
 mod touched;
 mod watch;

@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use super::changed::{Changed, Work, drawn, from_log, from_user};
 use super::counts::counted;
 use super::known::Known;
+use super::patches::{patches, patching};
 use super::{Outcome, ReseedOptions, What, touched};
 use crate::changes::{self, TrackedLayer, tracked};
 use crate::command::describe::{fingerprint, metadata, names};
@@ -15,6 +16,7 @@ use crate::command::target::{Place, Reach};
 use crate::command::{CommandError, budgets};
 use crate::config::Settings;
 use crate::manifest::{MANIFEST_VERSION, Manifest};
+use crate::patch::{Patches, Patching};
 use crate::pipeline;
 use crate::plan::{Drawn, Found, batches};
 use crate::postgis::{Database, Layer, Reads, Renderer, Server, Snapshot, probe, survey};
@@ -202,7 +204,14 @@ impl<'a> Run<'a> {
         });
         let rendering = Instant::now();
         let layers = counted(&self.snapshot, &self.layers, &tiles).await?;
-        let renderers = self.renderers(&layers, batches.len()).await?;
+        let patches = patches(
+            (&changed, &layers),
+            &self.known.unrendered,
+            self.place,
+            self.settings.limits.packing,
+            sink.needs().layers_apart,
+        );
+        let renderers = self.renderers(&layers, batches.len(), patches.as_ref()).await?;
         let (sink, outcome) = pipeline::run(batches, renderers, sink, self.settings.limits, stored_events(report))
             .await
             .map_err(pipeline_error)?;
@@ -276,17 +285,37 @@ impl<'a> Run<'a> {
     }
 
     /// As many as there is work for; the session that holds the snapshot is enough for one batch or two.
-    async fn renderers(&self, layers: &[Layer], batches: usize) -> Result<Vec<Renderer>, CommandError> {
+    async fn renderers(
+        &self,
+        layers: &[Layer],
+        batches: usize,
+        patches: Option<&Arc<Patches>>,
+    ) -> Result<Vec<Patching<Renderer>>, CommandError> {
         let (database, snapshot) = (&self.database, &self.snapshot);
         let packing = self.settings.limits.packing;
         if batches <= FEW_BATCHES {
-            return Ok(vec![Renderer::alone(database, snapshot, layers, packing).await?]);
+            let alone = Renderer::alone(database, snapshot, layers, packing).await?;
+            return self.patching(vec![alone], patches).await;
         }
         let mut renderers = Vec::new();
         for _ in 0..self.settings.workers.get().min(batches) {
             renderers.push(Renderer::open(database, snapshot, layers, packing).await?);
         }
-        Ok(renderers)
+        self.patching(renderers, patches).await
+    }
+
+    /// The renderers, each with a reader of the target for what is patched.
+    async fn patching(
+        &self,
+        renderers: Vec<Renderer>,
+        patches: Option<&Arc<Patches>>,
+    ) -> Result<Vec<Patching<Renderer>>, CommandError> {
+        let (place, reach, patches) = (self.place.clone(), self.reach.clone(), patches.cloned());
+        aside(move || {
+            let each = renderers.into_iter().map(|renderer| patching(renderer, patches.as_ref(), (&place, &reach)));
+            each.collect()
+        })
+        .await
     }
 
     /// The target's manifest after this run: a complete one brings its snapshot forward.

@@ -1,0 +1,314 @@
+//! A layer of points with some of its features replaced: byte for byte as `ST_AsMVT` writes the layer at once.
+//!
+//! PostGIS writes features in the order of the rows, the names of all columns, and each value once, in the order in which
+//! features first have them (`postgis/mvt.c`). So a layer is taken apart into its features, the new ones are sorted in by
+//! their key, and the values are numbered anew. Whatever does not look as PostGIS writes it is left alone.
+
+use std::collections::HashMap;
+
+use super::wire::{Fields, Value, next_number, put_bytes, put_number, put_packed, signed};
+
+/// A box of positions in a tile's grid, its edges included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GridBox {
+    /// Its least x.
+    pub west: i64,
+    /// Its least y.
+    pub north: i64,
+    /// Its greatest x.
+    pub east: i64,
+    /// Its greatest y.
+    pub south: i64,
+}
+
+impl GridBox {
+    fn holds(&self, [x, y]: [i64; 2]) -> bool {
+        (self.west..=self.east).contains(&x) && (self.north..=self.south).contains(&y)
+    }
+}
+
+/// What tells the features of a layer apart, and orders them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FeatureKey {
+    /// Their ids.
+    Id,
+    /// A property of this place among the layer's keys: texts by their bytes, or whole numbers.
+    Property(usize),
+}
+
+/// What is known of a layer beside its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PointLayer {
+    /// What orders its features.
+    pub key: FeatureKey,
+    /// The names of its properties, in the order of its columns.
+    pub properties: Vec<String>,
+}
+
+/// The value of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Key<'a> {
+    Number(i128),
+    Text(&'a [u8]),
+}
+
+/// A feature as it is written.
+#[derive(Debug, Clone, Copy)]
+struct Point<'a> {
+    id: Option<u64>,
+    tags: &'a [u8],
+    geometry: &'a [u8],
+    at: [i64; 2],
+}
+
+/// A layer as it is written.
+struct Points<'a> {
+    name: &'a [u8],
+    extent: u64,
+    values: Vec<&'a [u8]>,
+    features: Vec<Point<'a>>,
+}
+
+/// How many features a layer has; `None` if it is broken.
+#[must_use]
+pub fn count_features(layer: &[u8]) -> Option<u64> {
+    let mut count = 0;
+    for field in Fields(layer) {
+        count += u64::from(field.ok()?.0 == 2);
+    }
+    Some(count)
+}
+
+/// The layers of a tile: their names, and the bytes of each. `None` if the tile is broken.
+#[must_use]
+pub fn split(tile: &[u8]) -> Option<Vec<(&str, &[u8])>> {
+    let mut layers = Vec::new();
+    for field in Fields(tile) {
+        let (3, Value::Bytes(layer)) = field.ok()? else { return None };
+        let (1, name) = Fields(layer).next()?.ok()? else { return None };
+        layers.push((name.text().ok()?, layer));
+    }
+    Some(layers)
+}
+
+/// Adds a layer to a tile, as a field of it.
+pub fn put_layer(tile: &mut Vec<u8>, layer: &[u8]) {
+    put_bytes(tile, 3, layer);
+}
+
+/// The layer with the features of `fresh` that lie in one of the boxes, instead of its own ones there; empty if it has no
+/// feature then. `fresh` is empty, or holds at least every feature that is to lie in the boxes.
+///
+/// `None` if the layer cannot be edited: it holds anything but points, its features have no keys or do not stand in their
+/// order, or it is not written as PostGIS does.
+#[must_use]
+pub fn replaced(old: &[u8], fresh: &[u8], boxes: &[GridBox], known: &PointLayer) -> Option<Vec<u8>> {
+    let old = Points::read(old, known)?;
+    let fresh = if fresh.is_empty() { None } else { Some(Points::read(fresh, known)?) };
+    if fresh.as_ref().is_some_and(|fresh| (fresh.name, fresh.extent) != (old.name, old.extent)) {
+        return None;
+    }
+    let is_inside = |point: &Point<'_>| boxes.iter().any(|one| one.holds(point.at));
+    let mut features = Vec::with_capacity(old.features.len());
+    let mut new = fresh.iter().flat_map(|fresh| &fresh.features).filter(|point| is_inside(point)).peekable();
+    let (mut last_old, mut last) = (None, None);
+    for point in &old.features {
+        // Whether those that go stand in order says whether the key is the right one, too.
+        let key = old.key(point, &known.key)?;
+        if last_old.replace(key).is_some_and(|last| !precedes(last, key)) {
+            return None;
+        }
+        if is_inside(point) {
+            continue;
+        }
+        while let Some(next) = new.peek() {
+            let next_key = fresh.as_ref()?.key(next, &known.key)?;
+            if !precedes(next_key, key) {
+                break;
+            }
+            if last.replace(next_key).is_some_and(|last| !precedes(last, next_key)) {
+                return None;
+            }
+            features.extend(new.next().map(|point| (true, *point)));
+        }
+        if last.replace(key).is_some_and(|last| !precedes(last, key)) {
+            return None;
+        }
+        features.push((false, *point));
+    }
+    for point in new {
+        let key = fresh.as_ref()?.key(point, &known.key)?;
+        if last.replace(key).is_some_and(|last| !precedes(last, key)) {
+            return None;
+        }
+        features.push((true, *point));
+    }
+    if features.is_empty() { Some(Vec::new()) } else { written(&old, fresh.as_ref(), &features, known) }
+}
+
+/// Whether a key comes before another of the same kind.
+fn precedes(one: Key<'_>, other: Key<'_>) -> bool {
+    std::mem::discriminant(&one) == std::mem::discriminant(&other) && one < other
+}
+
+/// A layer of these features, each from the fresh layer or the old one.
+fn written(
+    old: &Points<'_>,
+    fresh: Option<&Points<'_>>,
+    features: &[(bool, Point<'_>)],
+    known: &PointLayer,
+) -> Option<Vec<u8>> {
+    let mut numbers = Numbers::new(old, fresh);
+    let mut layer = Vec::new();
+    put_bytes(&mut layer, 1, old.name);
+    let (mut tags, mut feature) = (Vec::new(), Vec::new());
+    for (is_fresh, point) in features {
+        tags.clear();
+        let mut rest = point.tags;
+        while !rest.is_empty() {
+            let (key, value) = (next_number(&mut rest).ok()?, next_number(&mut rest).ok()?);
+            put_packed(&mut tags, key);
+            put_packed(&mut tags, numbers.of(*is_fresh, usize::try_from(value).ok()?)?);
+        }
+        feature.clear();
+        if let Some(id) = point.id {
+            put_number(&mut feature, 1, id);
+        }
+        if !tags.is_empty() {
+            put_bytes(&mut feature, 2, &tags);
+        }
+        put_number(&mut feature, 3, 1);
+        put_bytes(&mut feature, 4, point.geometry);
+        put_bytes(&mut layer, 2, &feature);
+    }
+    for name in &known.properties {
+        put_bytes(&mut layer, 3, name.as_bytes());
+    }
+    for value in numbers.values {
+        put_bytes(&mut layer, 4, value);
+    }
+    put_number(&mut layer, 5, old.extent);
+    put_number(&mut layer, 15, 2);
+    Some(layer)
+}
+
+/// The values of a layer that is written, numbered in the order in which they are met.
+struct Numbers<'a, 'l> {
+    old: &'l Points<'a>,
+    fresh: Option<&'l Points<'a>>,
+    values: Vec<&'a [u8]>,
+    /// The new numbers of the old layer's values, and of the fresh one's.
+    of_old: Vec<Option<u64>>,
+    of_fresh: Vec<Option<u64>>,
+    /// Of the fresh layer's values, where the old one has the same.
+    same: Vec<Option<usize>>,
+}
+
+impl<'a, 'l> Numbers<'a, 'l> {
+    fn new(old: &'l Points<'a>, fresh: Option<&'l Points<'a>>) -> Numbers<'a, 'l> {
+        let fresh_values = fresh.map_or(&[][..], |fresh| &fresh.values);
+        let mut wanted: HashMap<&[u8], usize> = HashMap::new();
+        // Most values of the old layer are told from the few new ones by their length and last byte alone.
+        let mut alike = vec![false; 1 << 16];
+        for (number, value) in fresh_values.iter().enumerate() {
+            alike[likeness(value)] = true;
+            wanted.insert(value, number);
+        }
+        let mut same = vec![None; fresh_values.len()];
+        for (number, value) in old.values.iter().enumerate().filter(|(_, value)| alike[likeness(value)]) {
+            if let Some(found) = wanted.get(value) {
+                same[*found] = Some(number);
+            }
+        }
+        let (of_old, of_fresh) = (vec![None; old.values.len()], vec![None; fresh_values.len()]);
+        Numbers { old, fresh, values: Vec::with_capacity(old.values.len()), of_old, of_fresh, same }
+    }
+
+    /// The number of a value of the fresh layer, or of the old one. `None` if the layer has no such value.
+    fn of(&mut self, is_fresh: bool, value: usize) -> Option<u64> {
+        let (number, bytes) = match (is_fresh, if is_fresh { *self.same.get(value)? } else { Some(value) }) {
+            (_, Some(old)) => (self.of_old.get_mut(old)?, *self.old.values.get(old)?),
+            (_, None) => (self.of_fresh.get_mut(value)?, *self.fresh?.values.get(value)?),
+        };
+        Some(*number.get_or_insert_with(|| {
+            self.values.push(bytes);
+            self.values.len() as u64 - 1
+        }))
+    }
+}
+
+fn likeness(value: &[u8]) -> usize {
+    (value.len() & 0xff) << 8 | usize::from(value.last().copied().unwrap_or_default())
+}
+
+impl<'a> Points<'a> {
+    fn read(layer: &'a [u8], known: &PointLayer) -> Option<Points<'a>> {
+        let (mut name, mut extent, mut version) = (None, None, None);
+        let (mut names, mut values, mut features) = (0, Vec::new(), Vec::new());
+        for field in Fields(layer) {
+            match field.ok()? {
+                (1, Value::Bytes(text)) => name = Some(text),
+                (2, Value::Bytes(feature)) => features.push(Point::read(feature)?),
+                (3, Value::Bytes(text)) => {
+                    known.properties.get(names).filter(|property| property.as_bytes() == text)?;
+                    names += 1;
+                }
+                (4, Value::Bytes(value)) => values.push(value),
+                (5, Value::Varint(number)) => extent = Some(number),
+                (15, Value::Varint(number)) => version = Some(number),
+                _ => return None,
+            }
+        }
+        if names != known.properties.len() || version != Some(2) {
+            return None;
+        }
+        Some(Points { name: name?, extent: extent?, values, features })
+    }
+
+    fn key(&self, point: &Point<'a>, key: &FeatureKey) -> Option<Key<'a>> {
+        let property = match key {
+            FeatureKey::Id => return point.id.map(|id| Key::Number(id.into())),
+            FeatureKey::Property(property) => *property as u64,
+        };
+        let mut rest = point.tags;
+        while !rest.is_empty() {
+            let (name, value) = (next_number(&mut rest).ok()?, next_number(&mut rest).ok()?);
+            if name == property {
+                return value_of_key(self.values.get(usize::try_from(value).ok()?)?);
+            }
+        }
+        None
+    }
+}
+
+fn value_of_key(value: &[u8]) -> Option<Key<'_>> {
+    match Fields(value).next()?.ok()? {
+        // In which order a database has other letters depends on its encoding.
+        (1, Value::Bytes(text)) => text.is_ascii().then_some(Key::Text(text)),
+        (4, Value::Varint(number)) => Some(Key::Number(number.cast_signed().into())),
+        (5, Value::Varint(number)) => Some(Key::Number(number.into())),
+        (6, Value::Varint(number)) => Some(Key::Number(signed(number).into())),
+        _ => None,
+    }
+}
+
+impl<'a> Point<'a> {
+    fn read(feature: &'a [u8]) -> Option<Point<'a>> {
+        let (mut id, mut tags, mut kind, mut geometry) = (None, &[][..], None, None);
+        for field in Fields(feature) {
+            match field.ok()? {
+                (1, Value::Varint(number)) => id = Some(number),
+                (2, Value::Bytes(bytes)) => tags = bytes,
+                (3, Value::Varint(number)) => kind = Some(number),
+                (4, Value::Bytes(bytes)) => geometry = Some(bytes),
+                _ => return None,
+            }
+        }
+        let geometry = geometry.filter(|_| kind == Some(1))?;
+        // One position: MoveTo, once (section 4.3.1).
+        let mut rest = geometry;
+        let mut next = || next_number(&mut rest).ok();
+        let (9, x, y) = (next()?, next()?, next()?) else { return None };
+        rest.is_empty().then_some(Point { id, tags, geometry, at: [signed(x), signed(y)] })
+    }
+}

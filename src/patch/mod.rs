@@ -1,0 +1,333 @@
+//! Tiles of points brought up to date where something has changed, instead of rendered anew.
+//!
+//! ```text
+//!  changed places ─► parts of a tile ─► source: the rows there ─┐
+//!  what the target holds ─► layers of the tile ─────────────────┴─► those parts replaced ─► tile
+//! ```
+//!
+//! Of a layer that can be patched, the features near each changed place, as they are now, stand in for those that the held tile has
+//! there; the rest of the tile stays. The bytes are those of a tile rendered at once. Whatever is in the way of that, in any
+//! layer of a tile, has that layer rendered whole: the tile is not held, is not written as expected, or shows too few
+//! features for the trouble.
+//!
+//! It is right to replace the same part twice, and in any state of the tile between the target's snapshot and this run's: what lies
+//! there afterwards is this run's.
+
+mod spots;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::encode::{Gunzip, Packer, Packing};
+use crate::mvt::{self, PointLayer};
+use crate::sink::{ReadError, TileReader};
+use crate::source::{Note, Noted, RenderedTile, Source};
+use crate::tile::{Area, Batch, LayerCount, Order, Planned, SearchBox, Slice, TileCoord, TileId, TileRect, ZoomLimits, ZoomList};
+
+use spots::{Part, parts};
+pub use spots::{Spots, SpotsInTiles};
+
+/// A layer, as far as patching needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PatchLayer {
+    /// Its number.
+    pub number: u16,
+    /// Its name in the tile.
+    pub name: String,
+    /// The zooms at which it is drawn.
+    pub zooms: ZoomList,
+    /// Units of its grid along a tile's side.
+    pub extent: u32,
+    /// How it is written; `None` if it cannot be patched.
+    pub points: Option<PointLayer>,
+    /// Bytes beyond which its part of a tile is to be named.
+    pub most_bytes: ZoomLimits,
+}
+
+/// What all patching sources of a run know.
+#[derive(Debug)]
+pub struct Patches {
+    /// The layers, as the source has them.
+    pub layers: Vec<PatchLayer>,
+    /// Where they have changed.
+    pub spots: SpotsInTiles,
+    /// Tiles to be rendered whole, whatever is known of them.
+    pub whole: HashSet<TileCoord>,
+    /// Whether the target holds each layer of a tile by itself.
+    pub layers_apart: bool,
+    /// How the run packs tiles: budgets are of packed bytes.
+    pub packing: Packing,
+    /// How many tiles no layer was rendered whole for, up to now.
+    pub patched: AtomicU64,
+}
+
+/// A source that renders what has changed in a tile, and takes the rest from the target.
+pub struct Patching<S> {
+    source: S,
+    /// What it reads the target with; `None` if everything is rendered, and once reading has failed.
+    held: Option<(Box<dyn TileReader>, Arc<Patches>)>,
+}
+
+/// What becomes of one layer in one tile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Way {
+    /// Nothing has changed: it stays as it is held.
+    Stays,
+    /// These parts are replaced.
+    Patched(Vec<Part>),
+    /// It is rendered.
+    Whole,
+}
+
+/// The layers of a tile as they are held, by their numbers: the bytes of each. `None` for a tile that is not held, or is not what it
+/// should be.
+type Held = Option<HashMap<u16, Vec<u8>>>;
+
+/// A tile on its way.
+struct Tile {
+    area: Area,
+    held: Held,
+    /// What becomes of each layer that is drawn at its zoom, by its place among the layers.
+    ways: Vec<(usize, Way)>,
+}
+
+impl Tile {
+    fn all(&self, way: &Way) -> bool {
+        self.ways.iter().all(|(_, own)| own == way)
+    }
+}
+
+impl<S> Patching<S> {
+    /// A source that reads what is held with a reader of its own. Without one it renders everything.
+    pub fn new(source: S, held: Option<(Box<dyn TileReader>, Arc<Patches>)>) -> Patching<S> {
+        Patching { source, held }
+    }
+
+    /// What becomes of the tiles of a batch; `None` if all of them are to be rendered.
+    async fn ways(&mut self, batch: &Batch) -> Option<(Vec<Tile>, Arc<Patches>)> {
+        let (mut reader, patches) = self.held.take()?;
+        let (areas, reading) = (batch.areas.clone(), Arc::clone(&patches));
+        let looked = tokio::task::spawn_blocking(move || {
+            let ways = reading.ways(&mut *reader, &areas);
+            (reader, ways)
+        });
+        let (reader, ways) = looked.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        match ways {
+            Ok(tiles) => {
+                self.held = Some((reader, Arc::clone(&patches)));
+                (!tiles.iter().all(|tile| tile.all(&Way::Whole))).then_some((tiles, patches))
+            }
+            Err(error) => {
+                // Whatever is wrong with the target, writing it will tell.
+                tracing::info!("{error}: rendering every tile whole");
+                None
+            }
+        }
+    }
+}
+
+impl Patches {
+    /// What becomes of the tiles of some areas.
+    fn ways(&self, reader: &mut dyn TileReader, areas: &[Area]) -> Result<Vec<Tile>, ReadError> {
+        let tiles = areas.iter().flat_map(|area| area.rect.iter().map(move |tile| (tile, area)));
+        let tiles: Vec<(TileCoord, &Area)> = tiles.collect();
+        let coords: Vec<TileCoord> = tiles.iter().map(|(tile, _)| *tile).collect();
+        let mut held = self.held(reader, &coords)?;
+        let one = |(tile, area): (TileCoord, &Area)| {
+            let held = held.remove(&tile).flatten();
+            let ways = self.shown(tile).map(|number| (number, self.way(number, tile, &held))).collect();
+            Tile { area: area.within(TileRect::from(tile)), held, ways }
+        };
+        Ok(tiles.into_iter().map(one).collect())
+    }
+
+    /// The layers that are drawn at a tile's zoom, by their places.
+    fn shown(&self, tile: TileCoord) -> impl Iterator<Item = usize> + '_ {
+        (0..self.layers.len()).filter(move |number| self.layers[*number].zooms.contains(tile.zoom()))
+    }
+
+    fn held(&self, reader: &mut dyn TileReader, tiles: &[TileCoord]) -> Result<HashMap<TileCoord, Held>, ReadError> {
+        let mut ids: Vec<TileId> = Vec::new();
+        for tile in tiles {
+            if self.layers_apart {
+                let slice = |layer: usize| Slice::Layer(self.layers[layer].number);
+                ids.extend(self.shown(*tile).map(|layer| TileId { coord: *tile, slice: slice(layer) }));
+            } else {
+                ids.push(TileId::from(*tile));
+            }
+        }
+        let stored = reader.read(&ids)?;
+        let (mut held, mut gunzip): (HashMap<TileCoord, Held>, _) = (HashMap::new(), Gunzip::new());
+        for (id, stored) in ids.iter().zip(stored) {
+            let Some(stored) = stored else { continue };
+            let held = held.entry(id.coord).or_insert_with(|| Some(HashMap::new()));
+            let Some(layers) = held else { continue };
+            let raw = gunzip.unpack(&stored).ok();
+            let Some(split) = raw.as_deref().and_then(mvt::split) else {
+                *held = None;
+                continue;
+            };
+            for (name, bytes) in split {
+                let same = |number: &usize| self.layers[*number].name == name;
+                if let Some(number) = self.shown(id.coord).find(same) {
+                    layers.insert(self.layers[number].number, bytes.to_vec());
+                }
+            }
+        }
+        Ok(held)
+    }
+
+    /// What becomes of a layer in a tile.
+    fn way(&self, number: usize, tile: TileCoord, held: &Held) -> Way {
+        let layer = &self.layers[number];
+        let held = held.as_ref().filter(|_| layer.points.is_some() && !self.whole.contains(&tile));
+        let (Some(held), Some(spots)) = (held, self.spots.of(number, tile)) else { return Way::Whole };
+        let parts = parts(tile, layer.extent, spots);
+        if parts.is_empty() {
+            return Way::Stays;
+        }
+        match held.get(&layer.number).and_then(|bytes| mvt::count_features(bytes)) {
+            Some(features) if parts.len() as u64 * WORTH < features => Way::Patched(parts),
+            _ => Way::Whole,
+        }
+    }
+
+    /// What is rendered for some tiles: layers as a whole, or parts of them.
+    fn asked(&self, tiles: &[Tile]) -> Batch {
+        let mut batch = Batch {
+            areas: Vec::new(),
+            planned: Planned::Every,
+            tiles: 0,
+            layers: vec![LayerCount::default(); self.layers.len()],
+        };
+        for one in tiles.iter().filter(|one| !one.all(&Way::Stays)) {
+            batch.tiles += 1;
+            let way_of = |layer: usize| one.ways.iter().find(|(number, _)| *number == layer).map(|(_, way)| way);
+            let mut add = |search: Vec<SearchBox>| {
+                for (count, search) in batch.layers.iter_mut().zip(&search) {
+                    let is_asked = u64::from(*search != SearchBox::Nothing);
+                    (count.tiles, count.features) = (count.tiles + is_asked, count.features + is_asked);
+                }
+                batch.areas.push(Area { rect: one.area.rect, search });
+            };
+            if one.ways.iter().any(|(_, way)| *way == Way::Whole) {
+                let search = one.area.search.iter().cloned().enumerate();
+                let only_whole = |(layer, own)| if way_of(layer) == Some(&Way::Whole) { own } else { SearchBox::Nothing };
+                add(search.map(only_whole).collect());
+            }
+            for (layer, way) in &one.ways {
+                let Way::Patched(parts) = way else { continue };
+                for part in parts {
+                    let mut search = vec![SearchBox::Nothing; self.layers.len()];
+                    search[*layer] = SearchBox::World(part.world);
+                    add(search);
+                }
+            }
+        }
+        batch
+    }
+
+    /// The tiles as they are now, and those that cannot be patched, to be rendered whole.
+    fn put_together(&self, tiles: Vec<Tile>, rendered: Vec<RenderedTile>) -> (Vec<RenderedTile>, Vec<Tile>) {
+        let rendered: HashMap<TileCoord, RenderedTile> = rendered.into_iter().map(|one| (one.tile, one)).collect();
+        let (mut done, mut again) = (Vec::with_capacity(tiles.len()), Vec::new());
+        let mut packer = Packer::new(self.packing);
+        for one in tiles {
+            let Some(coord) = one.area.rect.first() else { continue };
+            let nothing = RenderedTile::empty(coord);
+            match self.tile(coord, &one, rendered.get(&coord).unwrap_or(&nothing), &mut packer) {
+                Some(tile) => {
+                    self.patched.fetch_add(u64::from(!one.ways.iter().any(|(_, way)| *way == Way::Whole)), Relaxed);
+                    done.push(tile);
+                }
+                None => again.push(Tile { ways: self.shown(coord).map(|layer| (layer, Way::Whole)).collect(), ..one }),
+            }
+        }
+        (done, again)
+    }
+
+    /// A tile of what is held and what was rendered for it; `None` if it has to be rendered whole.
+    fn tile(&self, coord: TileCoord, one: &Tile, rendered: &RenderedTile, packer: &mut Packer) -> Option<RenderedTile> {
+        let mut tile = RenderedTile { notes: rendered.notes.clone(), ..RenderedTile::empty(coord) };
+        for (number, way) in &one.ways {
+            let layer = &self.layers[*number];
+            let (fresh, before) = (part_of(rendered, layer.number), tile.mvt.len());
+            if *way == Way::Whole {
+                tile.mvt.extend_from_slice(fresh);
+            } else {
+                // What there is to say of a part is not what there is to say of the tile.
+                if rendered.notes.iter().any(|note| note.layer == layer.number) {
+                    return None;
+                }
+                let held = one.held.as_ref()?.get(&layer.number);
+                let bytes = match way {
+                    Way::Patched(parts) => Some(patched(held?, fresh, parts, layer.points.as_ref()?)?),
+                    Way::Stays | Way::Whole => held.cloned(),
+                };
+                if let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) {
+                    mvt::put_layer(&mut tile.mvt, &bytes);
+                }
+            }
+            let own = &tile.mvt[before..];
+            for (_, bytes) in mvt::split(own)? {
+                tile.features += mvt::count_features(bytes)?;
+            }
+            tile.layers.push((layer.number, own.len()));
+            let limit = layer.most_bytes.at(coord.zoom()).filter(|limit| own.len() as u64 > limit.get());
+            if let Some(limit) = limit.filter(|_| *way != Way::Whole) {
+                let bytes = packer.pack(own).ok()?.len() as u64;
+                if bytes > limit.get() {
+                    tile.notes.push(Note { layer: layer.number, what: Noted::Large { bytes, limit: limit.get() } });
+                }
+            }
+        }
+        Some(tile)
+    }
+}
+
+/// A layer with some parts replaced by what was rendered there.
+fn patched(held: &[u8], fresh: &[u8], parts: &[Part], points: &PointLayer) -> Option<Vec<u8>> {
+    let boxes: Vec<mvt::GridBox> = parts.iter().map(|part| part.grid).collect();
+    match mvt::split(fresh)?[..] {
+        [] => mvt::replaced(held, &[], &boxes, points),
+        [(_, fresh)] => mvt::replaced(held, fresh, &boxes, points),
+        // A statement that was cut.
+        _ => None,
+    }
+}
+
+/// Looking at one part costs about as much as drawing so many features.
+const WORTH: u64 = 2;
+
+/// The bytes of one layer of a rendered tile.
+fn part_of(rendered: &RenderedTile, layer: u16) -> &[u8] {
+    let mut begin = 0;
+    for (number, bytes) in &rendered.layers {
+        if *number == layer {
+            return rendered.mvt.get(begin..begin + bytes).unwrap_or_default();
+        }
+        begin += bytes;
+    }
+    &[]
+}
+
+impl<S: Source> Source for Patching<S> {
+    type Error = S::Error;
+
+    async fn render(&mut self, batch: &Batch) -> Result<Vec<RenderedTile>, S::Error> {
+        let Some((tiles, patches)) = self.ways(batch).await else { return self.source.render(batch).await };
+        let asked = patches.asked(&tiles);
+        let rendered = if asked.tiles == 0 { Vec::new() } else { self.source.render(&asked).await? };
+        let together = Arc::clone(&patches);
+        let (mut done, again) = tokio::task::spawn_blocking(move || together.put_together(tiles, rendered))
+            .await
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        if !again.is_empty() {
+            tracing::debug!("{} tiles cannot be patched: rendering them whole", again.len());
+            done.extend(self.source.render(&patches.asked(&again)).await?);
+            done.sort_by_key(|rendered| Order::ZoomColumnTmsRow.place(rendered.tile));
+        }
+        Ok(done)
+    }
+}

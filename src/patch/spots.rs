@@ -1,0 +1,240 @@
+//! Where single points have changed, and what of a tile has to be looked at for it.
+
+use std::collections::HashMap;
+
+use crate::mvt::GridBox;
+use crate::plan::{Dirty, Drawn, touched_tiles};
+use crate::tile::{Spot, TileCoord, TileRect};
+
+/// So many places are told apart at most: sixteen bytes each, and as much again for every tile that shows one.
+const MOST: usize = 50_000;
+
+/// Where points of some layers have changed: old places and new ones.
+#[derive(Debug, Clone, Default)]
+pub struct Spots {
+    /// Of each layer; `None` where the places are not known one by one.
+    layers: Vec<Option<Vec<[u32; 2]>>>,
+    count: usize,
+}
+
+impl Spots {
+    /// No place yet, of layers that are looked at place by place, and of others.
+    #[must_use]
+    pub fn new(by_place: impl Iterator<Item = bool>) -> Spots {
+        Spots { layers: by_place.map(|known| known.then(Vec::new)).collect(), count: 0 }
+    }
+
+    /// Notes a place at which a layer has changed. Where it is no single position, or there are too many, the layer's places are not
+    /// known any more.
+    pub fn add(&mut self, layer: usize, spot: Spot) {
+        let [west, north, east, south] = spot.world();
+        let Some(Some(places)) = self.layers.get_mut(layer) else { return };
+        self.count += 1;
+        if (west, north) == (east, south) && self.count <= MOST {
+            places.push([west, north]);
+        } else {
+            self.forget(layer);
+        }
+    }
+
+    /// The places of a layer are not known one by one.
+    pub fn forget(&mut self, layer: usize) {
+        if let Some(places) = self.layers.get_mut(layer) {
+            *places = None;
+        }
+    }
+
+    /// Whether the places of any layer are known.
+    #[must_use]
+    pub fn are_known(&self) -> bool {
+        self.layers.iter().any(Option::is_some)
+    }
+
+    /// The places that each dirty tile shows.
+    #[must_use]
+    pub fn in_tiles(&self, dirty: &Dirty, layers: &[Drawn]) -> SpotsInTiles {
+        let mut tiles: HashMap<TileCoord, Vec<(usize, [u32; 2])>> = HashMap::new();
+        for (number, (places, drawn)) in self.layers.iter().zip(layers).enumerate() {
+            for place in places.iter().flatten() {
+                let [x, y] = *place;
+                for zoom in dirty.zooms().into_iter().filter(|zoom| drawn.zooms.contains(*zoom)) {
+                    let touched = touched_tiles(zoom, drawn.margin.units(zoom), [x, y, x, y]);
+                    for tile in touched.iter().filter(|tile| dirty.is_marked(*tile)) {
+                        tiles.entry(tile).or_default().push((number, *place));
+                    }
+                }
+            }
+        }
+        SpotsInTiles { known: self.layers.iter().map(Option::is_some).collect(), tiles }
+    }
+}
+
+/// The changed places that each tile shows.
+#[derive(Debug, Clone, Default)]
+pub struct SpotsInTiles {
+    known: Vec<bool>,
+    tiles: HashMap<TileCoord, Vec<(usize, [u32; 2])>>,
+}
+
+impl SpotsInTiles {
+    /// The places of a layer in a tile; `None` if they are not known one by one.
+    pub(super) fn of(&self, layer: usize, tile: TileCoord) -> Option<impl Iterator<Item = [u32; 2]> + '_> {
+        let all = self.tiles.get(&tile).map_or(&[][..], Vec::as_slice);
+        let known = self.known.get(layer).copied().unwrap_or_default();
+        known.then(|| all.iter().filter(move |(number, _)| *number == layer).map(|(_, place)| *place))
+    }
+}
+
+/// A part of a tile that is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part {
+    /// The positions in the tile's grid.
+    pub(super) grid: GridBox,
+    /// A box in world units (west, north, east, south) in which every feature lies that may be drawn there.
+    pub(super) world: [i64; 4],
+}
+
+/// The parts of a tile, of so many grid units along a side, that show some places. Their world boxes lie apart from each other, so that
+/// no row is found twice.
+///
+/// `ST_AsMVTGeom` rounds a position to the nearest one of the grid, so a feature is drawn no farther than one unit from where it lies.
+pub(super) fn parts(tile: TileCoord, extent: u32, places: impl Iterator<Item = [u32; 2]>) -> Vec<Part> {
+    let grid = Grid::of(tile, extent);
+    let mut boxes: Vec<GridBox> = Vec::new();
+    for place in places {
+        let mut one = grid.around(place);
+        while let Some(near) = boxes.iter().position(|other| grid.is_near(&one, other)) {
+            one = hull(one, boxes.swap_remove(near));
+        }
+        boxes.push(one);
+    }
+    boxes.into_iter().map(|one| Part { grid: one, world: grid.world(&one) }).collect()
+}
+
+/// The grid of a tile.
+struct Grid {
+    west: f64,
+    north: f64,
+    /// World units of one unit of the grid.
+    unit: f64,
+}
+
+/// World units that every rounding between the two arithmetics takes at most, on either side.
+const SLACK: f64 = 2.0;
+
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "world units are exact in doubles")]
+impl Grid {
+    fn of(tile: TileCoord, extent: u32) -> Grid {
+        let (west, north, east, _) = TileRect::from(tile).world(0);
+        Grid { west: west as f64, north: north as f64, unit: (east - west) as f64 / f64::from(extent) }
+    }
+
+    /// Where features of a world unit may be drawn.
+    fn around(&self, [x, y]: [u32; 2]) -> GridBox {
+        let at = |units: f64, edge: f64| (units - edge) / self.unit;
+        let (x, y) = (f64::from(x), f64::from(y));
+        GridBox {
+            west: at(x, self.west).floor() as i64 - 1,
+            north: at(y, self.north).floor() as i64 - 1,
+            east: at(x + 1.0, self.west).ceil() as i64 + 1,
+            south: at(y + 1.0, self.north).ceil() as i64 + 1,
+        }
+    }
+
+    /// The world units of everything that may be drawn in a box.
+    fn world(&self, one: &GridBox) -> [i64; 4] {
+        let least = |grid: i64, edge: f64| ((grid - 1) as f64 * self.unit + edge - SLACK).floor() as i64;
+        let most = |grid: i64, edge: f64| ((grid + 1) as f64 * self.unit + edge + SLACK).ceil() as i64;
+        [
+            least(one.west, self.west),
+            least(one.north, self.north),
+            most(one.east, self.west),
+            most(one.south, self.north),
+        ]
+    }
+
+    /// Whether the world boxes of two boxes might touch.
+    fn is_near(&self, one: &GridBox, other: &GridBox) -> bool {
+        let gap = 3 + (2.0 * (SLACK + 2.0) / self.unit).ceil() as i64;
+        one.west - gap <= other.east
+            && other.west - gap <= one.east
+            && one.north - gap <= other.south
+            && other.north - gap <= one.south
+    }
+}
+
+fn hull(one: GridBox, other: GridBox) -> GridBox {
+    GridBox {
+        west: one.west.min(other.west),
+        north: one.north.min(other.north),
+        east: one.east.max(other.east),
+        south: one.south.max(other.south),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tile::Zoom;
+
+    fn tile(zoom: u8, x: u32, y: u32) -> TileCoord {
+        TileCoord::new(Zoom::new(zoom).unwrap(), x, y).unwrap()
+    }
+
+    #[test]
+    fn a_place_is_looked_at_with_what_lies_a_rounding_away() {
+        // At zoom 8 a unit of the grid is 4096 world units wide.
+        let parts = parts(tile(8, 1, 2), 4096, [[(1 << 24) + 4096 * 10, (2 << 24) + 4096 * 7 + 5]].into_iter());
+        let grid = GridBox { west: 9, north: 6, east: 12, south: 9 };
+        let (west, north) = (1 << 24, 2 << 24);
+        let world = [west + 4096 * 8 - 2, north + 4096 * 5 - 2, west + 4096 * 13 + 2, north + 4096 * 10 + 2];
+        assert_eq!(parts, [Part { grid, world }]);
+    }
+
+    #[test]
+    fn parts_of_a_tile_share_no_row() {
+        let mut chance = 7_u64;
+        let mut next = |below: u64| {
+            chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            u32::try_from((chance >> 33) % below).unwrap()
+        };
+        for (zoom, extent) in [(0, 4096), (8, 4096), (8, 1000), (20, 4096), (22, 65536)] {
+            let side = 1_u64 << (32 - zoom);
+            for many in [2, 20, 200] {
+                let places: Vec<[u32; 2]> = (0..many).map(|_| [next(side.min(1 << 31)), next(side.min(1 << 20))]).collect();
+                let parts = parts(tile(zoom, 0, 0), extent, places.iter().copied());
+                for (number, one) in parts.iter().enumerate() {
+                    for other in &parts[..number] {
+                        let apart = |low: usize, high: usize| {
+                            one.world[high] < other.world[low] || other.world[high] < one.world[low]
+                        };
+                        assert!(apart(0, 2) || apart(1, 3), "{zoom}: {one:?} {other:?}");
+                    }
+                }
+                for [x, y] in places.into_iter().map(|place| place.map(i64::from)) {
+                    let holds = |part: &&Part| {
+                        let [west, north, east, south] = part.world;
+                        (west..=east).contains(&x) && (north..=south).contains(&y)
+                    };
+                    assert_eq!(parts.iter().filter(holds).count(), 1);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn too_many_places_are_not_told_apart() {
+        let mut spots = Spots::new([true, false, true].into_iter());
+        let at = |x: u32| Spot::Box([x, 1, x, 1]);
+        spots.add(1, at(1));
+        for x in 0..50_000 {
+            spots.add(0, at(x));
+        }
+        assert!(spots.layers[0].is_some() && spots.layers[1].is_none());
+        spots.add(2, at(1));
+        assert!(spots.layers[2].is_none());
+        assert!(spots.are_known());
+        spots.add(0, Spot::Box([1, 1, 2, 1]));
+        assert!(!spots.are_known());
+    }
+}

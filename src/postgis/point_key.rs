@@ -1,0 +1,76 @@
+//! Whether the features of a layer can be told apart, and put in order, by what stands in a tile.
+
+use super::budget::OnLargeTile;
+use super::layer::{KeyColumn, Layer, Of, quoted};
+use super::relation::{Column, Relation};
+use crate::tile::TileBounds;
+
+/// Where a feature's key stands in a tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PointKey {
+    /// It is the feature's id.
+    FeatureId,
+    /// It is the property of this number.
+    Property(usize),
+}
+
+/// Whether the values of a key are sorted by the database as they stand in a tile: texts (by COLLATE "C") by their bytes, numbers
+/// as numbers. A uuid is written with the same letters at the same places.
+pub(super) fn sorts_alike(key: &[KeyColumn], relation: &Relation) -> bool {
+    let is_key = |column: &&Column| key.iter().any(|key| key.quoted == quoted(&column.name));
+    relation.columns.iter().filter(is_key).all(|column| {
+        matches!(column.kind.as_str(), "text" | "varchar" | "int2" | "int4" | "int8" | "uuid")
+    })
+}
+
+impl Layer {
+    /// Where the keys of its features stand in a tile, if its features are single points, each drawn by itself and in the same way
+    /// wherever it lies: then a part of a tile can be replaced without the rest.
+    #[must_use]
+    pub fn point_key(&self) -> Option<PointKey> {
+        let may_be_patched = self.shape.is_closed_form()
+            && self.cells.is_none()
+            && !self.asks_each_tile()
+            && !self.asks_each_zoom()
+            && self.margin.bounds == TileBounds::Mercator
+            // Others have the run end, or leave out other features than the nearest.
+            && self.budget.on_large_tile == OnLargeTile::Warn
+            && self.sorts_alike;
+        let [key] = &self.key[..] else { return None };
+        if !may_be_patched {
+            return None;
+        }
+        if self.feature_id.as_ref().is_some_and(|column| quoted(column) == key.quoted) {
+            return Some(PointKey::FeatureId);
+        }
+        let is_key = |sql: &str| sql == key.quoted || is_name_of(sql, &key.quoted);
+        let property = self.properties.iter().position(|property| property.of == Of::Row && is_key(&property.sql));
+        property.map(PointKey::Property)
+    }
+}
+
+/// Whether an expression is a column's name and nothing else.
+fn is_name_of(sql: &str, column: &str) -> bool {
+    let name = sql.trim_start_matches('(').trim_end_matches(')').trim();
+    let is_plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    name == column || (is_plain && quoted(name) == column)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_columns_name_is_told_from_an_expression() {
+        for (sql, column, expected) in [
+            ("(id\n)", "\"id\"", true),
+            ("(\"Id\"\n)", "\"Id\"", true),
+            ("(Id\n)", "\"Id\"", false),
+            ("(upper(id)\n)", "\"id\"", false),
+            ("(id || 'x'\n)", "\"id\"", false),
+            ("(-id\n)", "\"id\"", false),
+        ] {
+            assert_eq!(is_name_of(sql, column), expected, "{sql}");
+        }
+    }
+}
