@@ -99,6 +99,12 @@ impl Gzip {
     }
 }
 
+/// The most bytes that so many can be packed to: what cannot be made smaller is stored in blocks, each with a head of its own.
+#[must_use]
+pub const fn most_packed(bytes: u64) -> u64 {
+    bytes + bytes / 500 + 64
+}
+
 /// Why stored bytes could not be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
@@ -202,5 +208,23 @@ mod tests {
     #[test]
     fn levels_are_1_to_12() {
         assert_eq!((Level::new(0), Level::new(13)), (None, None));
+    }
+
+    #[test]
+    fn packing_never_makes_more_bytes_than_are_looked_at() {
+        let mut chance = 1_u64;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            chance.to_be_bytes()[0]
+        })
+        .take(300_000)
+        .collect();
+        for level in [1, 6, 12] {
+            let mut packer = Packer::new(Packing::Gzip(Level::new(level).unwrap()));
+            for bytes in [0, 1, 100, 9_999, 70_000, 300_000] {
+                let found = packer.pack(&noise[..bytes]).unwrap().len() as u64;
+                assert!(found <= most_packed(bytes as u64), "{bytes} bytes become {found}");
+            }
+        }
     }
 }

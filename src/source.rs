@@ -51,11 +51,9 @@ pub enum Noted {
         /// How many.
         left_out: u64,
     },
-    /// Packed by itself, the layer's part has more bytes than it may.
-    Large {
-        /// How many.
-        bytes: u64,
-        /// How many it may have.
+    /// Packed by itself, the layer's part may have more bytes than it should: to be seen once it is packed.
+    Heavy {
+        /// How many it should have at most.
         limit: u64,
     },
     /// It could not be rendered, and is missing from the tile.

@@ -105,7 +105,7 @@ pub(super) fn put_packed(bytes: &mut Vec<u8>, mut value: u64) {
         bytes.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
     }
-    bytes.push(value as u8);
+    bytes.push((value & 0x7f) as u8);
 }
 
 /// Writes a field that holds a number.

@@ -19,11 +19,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::encode::{Gunzip, Packer, Packing};
+use crate::encode::{Gunzip, most_packed};
 use crate::mvt::{self, PointLayer};
 use crate::sink::{ReadError, TileReader};
 use crate::source::{Note, Noted, RenderedTile, Source};
-use crate::tile::{Area, Batch, LayerCount, Order, Planned, SearchBox, Slice, TileCoord, TileId, TileRect, ZoomLimits, ZoomList};
+use crate::tile::{
+    Area, Batch, LayerCount, Order, Planned, SearchBox, Slice, TileCoord, TileId, TileRect, ZoomLimits, ZoomList,
+};
 
 use spots::{Part, parts};
 pub use spots::{Spots, SpotsInTiles};
@@ -56,9 +58,7 @@ pub struct Patches {
     pub whole: HashSet<TileCoord>,
     /// Whether the target holds each layer of a tile by itself.
     pub layers_apart: bool,
-    /// How the run packs tiles: budgets are of packed bytes.
-    pub packing: Packing,
-    /// How many tiles no layer was rendered whole for, up to now.
+    /// How many tiles were patched up to now, in one layer or more.
     pub patched: AtomicU64,
 }
 
@@ -213,7 +213,8 @@ impl Patches {
             };
             if one.ways.iter().any(|(_, way)| *way == Way::Whole) {
                 let search = one.area.search.iter().cloned().enumerate();
-                let only_whole = |(layer, own)| if way_of(layer) == Some(&Way::Whole) { own } else { SearchBox::Nothing };
+                let only_whole =
+                    |(layer, own)| if way_of(layer) == Some(&Way::Whole) { own } else { SearchBox::Nothing };
                 add(search.map(only_whole).collect());
             }
             for (layer, way) in &one.ways {
@@ -232,13 +233,13 @@ impl Patches {
     fn put_together(&self, tiles: Vec<Tile>, rendered: Vec<RenderedTile>) -> (Vec<RenderedTile>, Vec<Tile>) {
         let rendered: HashMap<TileCoord, RenderedTile> = rendered.into_iter().map(|one| (one.tile, one)).collect();
         let (mut done, mut again) = (Vec::with_capacity(tiles.len()), Vec::new());
-        let mut packer = Packer::new(self.packing);
         for one in tiles {
             let Some(coord) = one.area.rect.first() else { continue };
             let nothing = RenderedTile::empty(coord);
-            match self.tile(coord, &one, rendered.get(&coord).unwrap_or(&nothing), &mut packer) {
+            match self.tile(coord, &one, rendered.get(&coord).unwrap_or(&nothing)) {
                 Some(tile) => {
-                    self.patched.fetch_add(u64::from(!one.ways.iter().any(|(_, way)| *way == Way::Whole)), Relaxed);
+                    self.patched
+                        .fetch_add(u64::from(one.ways.iter().any(|(_, way)| matches!(way, Way::Patched(_)))), Relaxed);
                     done.push(tile);
                 }
                 None => again.push(Tile { ways: self.shown(coord).map(|layer| (layer, Way::Whole)).collect(), ..one }),
@@ -248,7 +249,7 @@ impl Patches {
     }
 
     /// A tile of what is held and what was rendered for it; `None` if it has to be rendered whole.
-    fn tile(&self, coord: TileCoord, one: &Tile, rendered: &RenderedTile, packer: &mut Packer) -> Option<RenderedTile> {
+    fn tile(&self, coord: TileCoord, one: &Tile, rendered: &RenderedTile) -> Option<RenderedTile> {
         let mut tile = RenderedTile { notes: rendered.notes.clone(), ..RenderedTile::empty(coord) };
         for (number, way) in &one.ways {
             let layer = &self.layers[*number];
@@ -274,12 +275,10 @@ impl Patches {
                 tile.features += mvt::count_features(bytes)?;
             }
             tile.layers.push((layer.number, own.len()));
-            let limit = layer.most_bytes.at(coord.zoom()).filter(|limit| own.len() as u64 > limit.get());
-            if let Some(limit) = limit.filter(|_| *way != Way::Whole) {
-                let bytes = packer.pack(own).ok()?.len() as u64;
-                if bytes > limit.get() {
-                    tile.notes.push(Note { layer: layer.number, what: Noted::Large { bytes, limit: limit.get() } });
-                }
+            // Of a layer that was rendered the source has said it.
+            let limit = layer.most_bytes.at(coord.zoom()).filter(|_| *way != Way::Whole);
+            if let Some(limit) = limit.filter(|limit| most_packed(own.len() as u64) > limit.get()) {
+                tile.notes.push(Note { layer: layer.number, what: Noted::Heavy { limit: limit.get() } });
             }
         }
         Some(tile)

@@ -201,7 +201,8 @@ mod tests {
         for (zoom, extent) in [(0, 4096), (8, 4096), (8, 1000), (20, 4096), (22, 65536)] {
             let side = 1_u64 << (32 - zoom);
             for many in [2, 20, 200] {
-                let places: Vec<[u32; 2]> = (0..many).map(|_| [next(side.min(1 << 31)), next(side.min(1 << 20))]).collect();
+                let places: Vec<[u32; 2]> =
+                    (0..many).map(|_| [next(side.min(1 << 31)), next(side.min(1 << 20))]).collect();
                 let parts = parts(tile(zoom, 0, 0), extent, places.iter().copied());
                 for (number, one) in parts.iter().enumerate() {
                     for other in &parts[..number] {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::Said;
 use super::stats::LargestTile;
 use crate::source::{Note, Noted};
 use crate::tile::TileCoord;
@@ -41,9 +42,9 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    pub(super) fn add(&mut self, tile: TileCoord, note: Note) {
-        let Note { layer, what } = note;
-        let (bytes, limit) = match what {
+    /// Takes in a note, with the bytes of its layer's part where that is heavy.
+    pub(super) fn add(&mut self, Said { tile, note: Note { layer, what }, bytes }: Said) {
+        let limit = match what {
             Noted::Failed { cause } => return self.failed.push(FailedTile { tile, layer, cause }),
             Noted::Thinned { left_out } => {
                 let stats = self.stats.entry(layer).or_default();
@@ -51,8 +52,11 @@ impl Layers {
                 stats.left_out += left_out;
                 return;
             }
-            Noted::Large { bytes, limit } => (bytes, limit),
+            Noted::Heavy { limit } => limit,
         };
+        if bytes <= limit {
+            return;
+        }
         let stats = self.stats.entry(layer).or_default();
         stats.large += 1;
         if stats.heaviest.is_none_or(|(heaviest, _)| bytes > heaviest.bytes) {

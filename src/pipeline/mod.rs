@@ -134,11 +134,20 @@ struct Packed {
     edits: Vec<TileEdit>,
     /// What is drawn, side by side with `edits`.
     drawn: Vec<Drawn>,
-    notes: Vec<(TileCoord, Note)>,
+    notes: Vec<Said>,
     planned_features: u64,
     /// Time spent on rendering and packing it.
     busy: Duration,
     permit: OwnedSemaphorePermit,
+}
+
+/// What there is to say of a layer in a tile.
+#[derive(Debug)]
+struct Said {
+    tile: TileCoord,
+    note: Note,
+    /// The bytes of its part packed by itself, where they may be too many.
+    bytes: u64,
 }
 
 /// What is drawn in an edit.
@@ -285,7 +294,7 @@ async fn packed<R, W>(packing: JoinHandle<Freed<R, W>>) -> Freed<R, W> {
 }
 
 /// What is to be done with some tiles, what is drawn in them, and what there is to say.
-type Edits = (Vec<TileEdit>, Vec<Drawn>, Vec<(TileCoord, Note)>);
+type Edits = (Vec<TileEdit>, Vec<Drawn>, Vec<Said>);
 
 /// Tiles as the target stores them, in the order that it needs, and the features drawn in each.
 fn pack<R, W>(mut tiles: Vec<RenderedTile>, packer: &mut Packer, needs: Needs) -> Result<Edits, PipelineError<R, W>> {
@@ -293,6 +302,7 @@ fn pack<R, W>(mut tiles: Vec<RenderedTile>, packer: &mut Packer, needs: Needs) -
     let mut edits = Vec::with_capacity(tiles.len());
     let (mut all_drawn, mut all_notes) = (Vec::with_capacity(tiles.len()), Vec::new());
     for RenderedTile { tile, mvt, mut layers, features, notes } in tiles {
+        let first = all_drawn.len();
         let mut add = |slice, mvt: &[u8], is_known: bool| {
             let id = TileId { coord: tile, slice };
             let bytes = if mvt.is_empty() { None } else { Some(packer.pack(mvt)) };
@@ -306,7 +316,6 @@ fn pack<R, W>(mut tiles: Vec<RenderedTile>, packer: &mut Packer, needs: Needs) -
         };
         let is_failed =
             |layer: u16| notes.iter().any(|note| note.layer == layer && matches!(note.what, Noted::Failed { .. }));
-        let first = all_drawn.len();
         if needs.layers_apart {
             layers.sort_unstable();
             let mut rest = &*mvt;
@@ -324,9 +333,33 @@ fn pack<R, W>(mut tiles: Vec<RenderedTile>, packer: &mut Packer, needs: Needs) -
         if let Some(drawn) = all_drawn.get_mut(first) {
             drawn.features = features;
         }
-        all_notes.extend(notes.into_iter().map(|note| (tile, note)));
+        for note in notes {
+            let mut bytes = 0;
+            if let Noted::Heavy { .. } = note.what {
+                let part = part_of(&mvt, &layers, note.layer);
+                // Mostly there is no other layer, and it is packed already.
+                bytes = match &edits[first..] {
+                    [TileEdit::Put(_, stored)] if part.len() == mvt.len() => stored.len(),
+                    _ => packer.pack(part).map_err(|source| PipelineError::Encode { tile, source })?.len(),
+                } as u64;
+            }
+            all_notes.push(Said { tile, note, bytes });
+        }
     }
     Ok((edits, all_drawn, all_notes))
+}
+
+/// The bytes of one layer of a tile.
+fn part_of<'m>(mvt: &'m [u8], layers: &[(u16, usize)], layer: u16) -> &'m [u8] {
+    let mut rest = mvt;
+    for (number, bytes) in layers {
+        let (own, others) = rest.split_at_checked(*bytes).unwrap_or((rest, &[]));
+        if *number == layer {
+            return own;
+        }
+        rest = others;
+    }
+    &[]
 }
 
 #[cfg(test)]

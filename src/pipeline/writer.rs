@@ -26,8 +26,8 @@ pub(super) fn write<W: Sink>(
             next += 1;
             let bytes = stats.add(&batch);
             let Packed { zoom, tiles, edits, notes, planned_features, permit, .. } = batch;
-            for (tile, note) in notes {
-                layers.add(tile, note);
+            for said in notes {
+                layers.add(said);
             }
             all_tiles += tiles;
             handed += edits.len() as u64;

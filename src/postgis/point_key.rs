@@ -18,9 +18,11 @@ pub enum PointKey {
 /// as numbers. A uuid is written with the same letters at the same places.
 pub(super) fn sorts_alike(key: &[KeyColumn], relation: &Relation) -> bool {
     let is_key = |column: &&Column| key.iter().any(|key| key.quoted == quoted(&column.name));
-    relation.columns.iter().filter(is_key).all(|column| {
-        matches!(column.kind.as_str(), "text" | "varchar" | "int2" | "int4" | "int8" | "uuid")
-    })
+    relation
+        .columns
+        .iter()
+        .filter(is_key)
+        .all(|column| matches!(column.kind.as_str(), "text" | "varchar" | "int2" | "int4" | "int8" | "uuid"))
 }
 
 impl Layer {

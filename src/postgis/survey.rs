@@ -1,8 +1,9 @@
 //! The survey: where every feature lies, read once, for planning.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
+use tokio::task::JoinHandle;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
@@ -13,8 +14,8 @@ use super::session::Param;
 use super::snapshot::Snapshot;
 use super::sql;
 use crate::tile::{
-    BoxFootprint, CellCounts, Coverage, Footprints, Members, Places, SourceBox, Spot, TileRect, Zoom, ZoomList,
-    latitude, longitude, metres,
+    BoxFootprint, CellCounts, Coverage, Footprints, Gathering, Members, Places, SourceBox, Spot, TileRect, Zoom,
+    ZoomList, latitude, longitude, metres,
 };
 
 /// Rows that cannot be drawn.
@@ -122,10 +123,11 @@ impl Look<'_> {
         let near = boxes.iter().flatten().map(|column| (column as _, Type::FLOAT8_ARRAY));
         let params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();
         let mut left_out = 0_u64;
-        let (mut points, mut boxes, mut members) = (Vec::new(), Vec::new(), Members::default());
+        let (mut points, mut boxes) = (Vec::new(), Vec::new());
+        let mut cells = layer.grid().map(|grid| Gatherer::start(Gathering::new(grid, zooms)));
         let each = |row: &Row| {
-            let seen = if layer.cells.is_some() {
-                add_member(row, layer.is_found_by_area(), &mut members)
+            let seen = if let Some(cells) = &mut cells {
+                cells.add(row, layer.is_found_by_area())
             } else if layer.shape.is_closed_form() {
                 row.get::<_, Option<i64>>(0).map(|position| points.push(position.cast_unsigned()))
             } else {
@@ -140,12 +142,9 @@ impl Look<'_> {
             .await
             .map_err(|error| explained(error, layer))?;
         let (mut counts, mut gathered) = (None, None);
-        let places = match layer.grid() {
-            Some(grid) => {
-                let (zooms, rows) = (zooms.to_vec(), members.at.len() as u64);
-                let gathering = tokio::task::spawn_blocking(move || members.gathered(&grid, &zooms));
-                let (places, counted) =
-                    gathering.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        let places = match cells {
+            Some(cells) => {
+                let (rows, (places, counted)) = cells.finish().await;
                 counts = sql::needs_only_counts(layer).then_some(counted);
                 gathered = counts.is_none().then_some(rows);
                 places
@@ -244,13 +243,58 @@ fn box_footprint(row: &Row) -> Option<BoxFootprint> {
 }
 
 /// A member of a cell, if it can be placed. Its box is needed where no closed formula leads from an area to it.
-fn add_member(row: &Row, is_found_by_area: bool, members: &mut Members) -> Option<()> {
-    let at = position(row)?;
-    if !is_found_by_area {
-        members.source.push(source_box(row)?);
+/// Gathers members in cells on a thread of its own, while the database goes on finding them.
+struct Gatherer {
+    next: Members,
+    found: mpsc::Sender<Members>,
+    gathering: JoinHandle<Gathering>,
+}
+
+impl Gatherer {
+    /// Members handed over at a time.
+    const MEMBERS: usize = 16_384;
+
+    fn start(mut gathering: Gathering) -> Gatherer {
+        let (found, members) = mpsc::channel();
+        let gathering = tokio::task::spawn_blocking(move || {
+            for members in members {
+                gathering.add(members);
+            }
+            gathering
+        });
+        Gatherer { next: Members::default(), found, gathering }
     }
-    members.at.push(at);
-    Some(())
+
+    fn add(&mut self, row: &Row, is_found_by_area: bool) -> Option<()> {
+        let at = position(row)?;
+        if !is_found_by_area {
+            self.next.source.push(source_box(row)?);
+        }
+        self.next.at.push(at);
+        if self.next.len() == Self::MEMBERS {
+            self.hand_over();
+        }
+        Some(())
+    }
+
+    fn hand_over(&mut self) {
+        let members = std::mem::take(&mut self.next);
+        // A thread that is gone has panicked, which shows when it is joined.
+        if self.found.send(members).is_err() {
+            tracing::debug!("the cells are not gathered any more");
+        }
+    }
+
+    /// How many members there were, and their cells.
+    async fn finish(mut self) -> (u64, (Places, CellCounts)) {
+        self.hand_over();
+        let Gatherer { found, gathering, .. } = self;
+        drop(found);
+        let gathering = gathering.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        let rows = gathering.count();
+        let finishing = tokio::task::spawn_blocking(move || gathering.finish());
+        (rows, finishing.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())))
+    }
 }
 
 fn position(row: &Row) -> Option<[f64; 2]> {

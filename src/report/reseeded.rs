@@ -52,6 +52,8 @@ pub struct ReseedReport {
     pub output: String,
     /// Tiles in which a change could be seen.
     pub dirty: u64,
+    /// Of those, the ones in which a layer was brought up to date where something had changed, instead of rendered anew.
+    pub patched: u64,
     /// Why.
     pub reasons: Vec<Reason>,
     /// The dirty tiles of each zoom; none if there was nothing to do.
@@ -103,6 +105,7 @@ impl ReseedReport {
         ReseedReport {
             output,
             dirty: 0,
+            patched: 0,
             reasons: Vec::new(),
             zooms: None,
             written: 0,

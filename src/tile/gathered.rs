@@ -1,6 +1,7 @@
 //! What a zoom shows of features that are put together in cells.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Mutex;
 
 use super::grid::unit_of;
@@ -53,74 +54,180 @@ impl CellCounts {
 }
 
 impl Members {
-    /// What stands for the cells of a grid at some zooms, and how many members each has.
+    /// How many there are.
     #[must_use]
-    pub fn gathered(&self, grid: &Grid, zooms: &[Zoom]) -> (Places, CellCounts) {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(zooms.len().max(1));
-        let waiting = Mutex::new(zooms.to_vec());
+    pub const fn len(&self) -> usize {
+        self.at.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.at.is_empty()
+    }
+
+    fn add_to(&self, cells: &mut Cells, grid: &Grid, zoom: Zoom) {
+        for (number, at) in self.at.iter().enumerate() {
+            cells.entry(grid.cell(zoom, *at).code()).or_default().add(*at, self.source.get(number));
+        }
+    }
+}
+
+/// The cells of one zoom by their codes, while their members are gathered.
+type Cells = HashMap<i64, Gathered, BuildHasherDefault<CodeHasher>>;
+
+/// The cells of some zooms in the making: members may be handed over as they are found, in any order.
+#[derive(Debug)]
+pub struct Gathering {
+    grid: Grid,
+    /// Zooms that have few cells, filled at once.
+    shallow: Vec<(Zoom, Cells)>,
+    /// The others are filled one after the other: at a deep zoom nearly every member has a cell of its own.
+    deep: Vec<Zoom>,
+    /// What these still need.
+    members: Members,
+    count: u64,
+}
+
+/// A zoom with more cells around the world is deep.
+const FEW_CELLS: f64 = 1_048_576.0;
+
+impl Gathering {
+    /// No member yet.
+    #[must_use]
+    pub fn new(grid: Grid, zooms: &[Zoom]) -> Gathering {
+        let side = |zoom: Zoom| f64::from(1_u32 << zoom.get()) / grid.size;
+        let (shallow, deep): (Vec<Zoom>, Vec<Zoom>) = zooms.iter().partition(|zoom| side(**zoom).powi(2) <= FEW_CELLS);
+        let shallow = shallow.into_iter().map(|zoom| (zoom, Cells::default())).collect();
+        Gathering { grid, shallow, deep, members: Members::default(), count: 0 }
+    }
+
+    /// Takes in some members.
+    pub fn add(&mut self, members: Members) {
+        self.count += members.len() as u64;
+        for (zoom, cells) in &mut self.shallow {
+            members.add_to(cells, &self.grid, *zoom);
+        }
+        if !self.deep.is_empty() {
+            self.members.at.extend(members.at);
+            self.members.source.extend(members.source);
+        }
+    }
+
+    /// How many members there are.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// What stands for the cells at each zoom, and how many members each has.
+    #[must_use]
+    pub fn finish(mut self) -> (Places, CellCounts) {
+        let shallow = std::mem::take(&mut self.shallow);
+        let mut done: Vec<_> = shallow.into_iter().map(|(zoom, cells)| self.at_zoom(zoom, cells)).collect();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(self.deep.len());
+        let waiting = Mutex::new(self.deep.clone());
         let next = || waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
         let work = || {
             let mut done = Vec::new();
             while let Some(zoom) = next() {
-                let (footprints, counted) = self.at_zoom(grid, zoom);
-                done.push(((zoom, footprints), (zoom, counted)));
+                let mut cells = Cells::default();
+                self.members.add_to(&mut cells, &self.grid, zoom);
+                done.push(self.at_zoom(zoom, cells));
             }
             done
         };
-        let (places, counts) = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            let joined = workers.into_iter().map(std::thread::ScopedJoinHandle::join);
-            joined.flat_map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).unzip()
+            for worker in workers {
+                done.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
         });
+        let (places, counts) =
+            done.into_iter().map(|(zoom, footprints, counted)| ((zoom, footprints), (zoom, counted))).unzip();
         (Places::ByZoom(places), CellCounts(counts))
     }
 
-    fn at_zoom(&self, grid: &Grid, zoom: Zoom) -> (Footprints, Vec<Counted>) {
-        #[expect(clippy::cast_possible_truncation, reason = "a layer holds fewer than 2^32 features")]
-        let mut members: Vec<(i64, u32)> =
-            (self.at.iter().enumerate()).map(|(number, at)| (grid.cell(zoom, *at).code(), number as u32)).collect();
-        members.sort_unstable();
-        let cells = || members.chunk_by(|one, other| one.0 == other.0);
-        let counted = |cell: &[(i64, u32)]| Counted {
-            code: cell[0].0,
-            members: cell.len() as u64,
-            world: self.world(grid, zoom, cell),
+    fn at_zoom(&self, zoom: Zoom, cells: Cells) -> (Zoom, Footprints, Vec<Counted>) {
+        let grid = &self.grid;
+        let mut cells: Vec<(i64, Gathered)> = cells.into_iter().collect();
+        cells.sort_unstable_by_key(|(code, _)| *code);
+        let counted = |(code, cell): &(i64, Gathered)| Counted {
+            code: *code,
+            members: cell.members,
+            world: if grid.standing == Standing::Centroid { cell.mean() } else { grid.shown(zoom, Cell::of(*code)) },
         };
-        let counted: Vec<Counted> = cells().map(counted).collect();
+        let counted: Vec<Counted> = cells.iter().map(counted).collect();
         let worlds = counted.iter().map(|cell| cell.world);
-        let footprints = if !self.source.is_empty() {
+        let footprints = if cells.iter().any(|(_, cell)| cell.around[0].is_finite()) {
             // All members of a cell are found only where the cell is looked for: in its box, not just at its mean.
-            let footprint = |(cell, members): (&Counted, &[(i64, u32)])| BoxFootprint {
-                world: grid.shown(zoom, Cell::of(cell.code)),
-                source: self.around(members),
+            let footprint = |(code, cell): &(i64, Gathered)| BoxFootprint {
+                world: grid.shown(zoom, Cell::of(*code)),
+                source: cell.around,
             };
-            Footprints::Gathered(counted.iter().zip(cells()).map(footprint).collect())
+            Footprints::Gathered(cells.iter().map(footprint).collect())
         } else if grid.standing == Standing::Polygon {
             Footprints::Cells(worlds.collect())
         } else {
             Footprints::Points(worlds.map(|[x, y, _, _]| u64::from(x) << 32 | u64::from(y)).collect())
         };
-        (footprints, counted)
+        (zoom, footprints, counted)
+    }
+}
+
+/// What is known of a cell while its members are gathered: the same in whatever order they come.
+#[derive(Debug)]
+struct Gathered {
+    members: u64,
+    /// The sum of their positions in whole world units, as in the database.
+    sum: [u64; 2],
+    /// The box around them in their own reference system.
+    around: SourceBox,
+}
+
+impl Default for Gathered {
+    fn default() -> Gathered {
+        let nothing = [f32::INFINITY, f32::INFINITY, f32::NEG_INFINITY, f32::NEG_INFINITY];
+        Gathered { members: 0, sum: [0; 2], around: nothing }
+    }
+}
+
+impl Gathered {
+    fn add(&mut self, at: [f64; 2], source: Option<&SourceBox>) {
+        let [x, y, _, _] = unit_of(at);
+        self.members += 1;
+        self.sum = [self.sum[0] + u64::from(x), self.sum[1] + u64::from(y)];
+        if let Some([x0, y0, x1, y1]) = source {
+            let around = self.around;
+            self.around = [around[0].min(*x0), around[1].min(*y0), around[2].max(*x1), around[3].max(*y1)];
+        }
     }
 
-    /// Where what stands for a cell lies, in world units.
-    fn world(&self, grid: &Grid, zoom: Zoom, cell: &[(i64, u32)]) -> [u32; 4] {
-        if grid.standing != Standing::Centroid {
-            return grid.shown(zoom, Cell::of(cell[0].0));
-        }
-        // Whole numbers, as in the database: the sum is the same in any order.
-        let members = cell.iter().map(|(_, number)| unit_of(self.at[*number as usize]));
-        let sum = members.fold([0_u64; 2], |[a, b], [x, y, _, _]| [a + u64::from(x), b + u64::from(y)]);
-        let [x, y] = sum.map(|sum| u32::try_from(sum / cell.len() as u64).unwrap_or(u32::MAX));
+    /// The mean of the members, as a box in world units.
+    fn mean(&self) -> [u32; 4] {
+        let [x, y] = self.sum.map(|sum| u32::try_from(sum / self.members).unwrap_or(u32::MAX));
         [x, y, x, y]
     }
+}
 
-    /// The box around the members in their own reference system.
-    fn around(&self, cell: &[(i64, u32)]) -> SourceBox {
-        let all = [f32::INFINITY, f32::INFINITY, f32::NEG_INFINITY, f32::NEG_INFINITY];
-        cell.iter()
-            .map(|(_, number)| self.source[*number as usize])
-            .fold(all, |a, b| [a[0].min(b[0]), a[1].min(b[1]), a[2].max(b[2]), a[3].max(b[3])])
+/// Mixes the codes of cells, which differ in few bits, by one multiplication (Knuth, The Art of Computer Programming, section 6.4). Nobody
+/// chooses them, so they need no hasher that guards against chosen keys.
+#[derive(Debug, Default)]
+struct CodeHasher(u64);
+
+impl Hasher for CodeHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_i64(i64::from(*byte));
+        }
+    }
+
+    fn write_i64(&mut self, code: i64) {
+        self.0 = (self.0 ^ code.cast_unsigned()).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -135,19 +242,29 @@ mod tests {
         let at = vec![[10.0, 10.5], [30.9, 20.0], [4_000_000_000.0, 7.0]];
         let members = Members { at, source: Vec::new() };
         let grid = |standing| Grid { shape: CellShape::Square, size: 0.5, standing };
-        let (places, counts) = members.gathered(&grid(Standing::Centroid), &zooms);
+        let gathered = |members: &Members, standing| {
+            let mut gathering = Gathering::new(grid(standing), &zooms);
+            // One by one, the last one first: the order does not matter.
+            for number in [2, 0, 1] {
+                let source = members.source.get(number).copied().into_iter().collect();
+                gathering.add(Members { at: vec![members.at[number]], source });
+            }
+            assert_eq!(gathering.count(), 3);
+            gathering.finish()
+        };
+        let (places, counts) = gathered(&members, Standing::Centroid);
         let whole = TileRect { zoom: zooms[0], x0: 0, y0: 0, x1: 0, y1: 0 };
         let near: Vec<u64> = counts.near(&grid(Standing::Centroid), &whole, 0).map(|cell| cell.members).collect();
         assert_eq!(near, [2, 1]);
         let counts: Vec<usize> = zooms.iter().map(|zoom| places.at(*zoom).len()).collect();
         assert_eq!((counts, places.at(Zoom::MAX).len()), (vec![2, 2, 2], 0));
         assert_eq!(places.at(zooms[0]).world(0), [20, 15, 20, 15]);
-        let (places, _) = members.gathered(&grid(Standing::Center), &zooms);
+        let (places, _) = gathered(&members, Standing::Center);
         assert_eq!(places.at(zooms[0]).world(0), [1 << 30, 1 << 30, 1 << 30, 1 << 30]);
-        let (places, _) = members.gathered(&grid(Standing::Polygon), &zooms);
+        let (places, _) = gathered(&members, Standing::Polygon);
         assert_eq!(places.at(zooms[0]).world(1), [1 << 31, 0, u32::MAX, 1 << 31]);
         let members = Members { source: vec![[1.0, 1.0, 1.0, 1.0], [2.0, 3.0, 2.0, 3.0], [9.0; 4]], ..members };
-        let (places, _) = members.gathered(&grid(Standing::Center), &zooms);
+        let (places, _) = gathered(&members, Standing::Center);
         assert_eq!(places.at(zooms[2]).sources(0).collect::<Vec<_>>(), [[1.0; 4], [2.0, 3.0, 2.0, 3.0]]);
     }
 }

@@ -19,7 +19,7 @@ pub use batch::{Area, Batch, LayerCount, Planned, SearchBox};
 pub use bbox::{BoxError, Coverage, LonLatBox};
 pub use coord::{NoTile, TileCoord, TileRect};
 pub use footprint::{BoxFootprint, Footprints, Places, SourceBox, Spot};
-pub use gathered::{CellCounts, Counted, Members};
+pub use gathered::{CellCounts, Counted, Gathering, Members};
 pub use grid::{Cell, CellShape, Grid, INVERSE_SQRT_3, LAST_UNIT, MIDDLE, SQRT_3, Standing, THIRD};
 pub use id::{Slice, TileId};
 pub use limits::ZoomLimits;

@@ -46,6 +46,7 @@ mod inspect;
 mod mbtiles_edit;
 mod mbtiles_file;
 mod odd_rows;
+mod patches;
 mod pmtiles_file;
 mod pmtiles_size;
 mod query_layers;

@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicU64;
 
 use super::changed::{Changed, drawn};
 use crate::command::target::{Place, Reach};
-use crate::encode::Packing;
 use crate::mvt::{FeatureKey, PointLayer};
 use crate::patch::{PatchLayer, Patches, Patching};
 use crate::plan::Drawn;
@@ -17,7 +16,6 @@ pub(super) fn patches(
     (changed, layers): (&Changed, &[Layer]),
     unrendered: &[crate::tile::TileCoord],
     place: &Place,
-    packing: Packing,
     layers_apart: bool,
 ) -> Option<Arc<Patches>> {
     // An archive in S3 is fetched as a whole anyway, and reading tile by tile before that would take longer.
@@ -30,7 +28,6 @@ pub(super) fn patches(
         spots: changed.spots.in_tiles(&changed.dirty, &drawn),
         whole: unrendered.iter().copied().collect::<HashSet<_>>(),
         layers_apart,
-        packing,
         patched: AtomicU64::new(0),
     }))
 }

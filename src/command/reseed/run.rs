@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::changed::{Changed, Work, drawn, from_log, from_user};
@@ -204,13 +205,7 @@ impl<'a> Run<'a> {
         });
         let rendering = Instant::now();
         let layers = counted(&self.snapshot, &self.layers, &tiles).await?;
-        let patches = patches(
-            (&changed, &layers),
-            &self.known.unrendered,
-            self.place,
-            self.settings.limits.packing,
-            sink.needs().layers_apart,
-        );
+        let patches = patches((&changed, &layers), &self.known.unrendered, self.place, sink.needs().layers_apart);
         let renderers = self.renderers(&layers, batches.len(), patches.as_ref()).await?;
         let (sink, outcome) = pipeline::run(batches, renderers, sink, self.settings.limits, stored_events(report))
             .await
@@ -238,6 +233,7 @@ impl<'a> Run<'a> {
         let done = ReseedReport {
             output: finished.place,
             dirty: tiles.len() as u64,
+            patched: patches.map_or(0, |patches| patches.patched.load(Relaxed)),
             reasons: plan.reasons,
             zooms: plan.zooms,
             written: outcome.written.stored,
