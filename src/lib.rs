@@ -7,7 +7,8 @@
 //!           changes     plan         └────────────────── pipeline: bounded workers, one writer ──────────┘
 //! ```
 //!
-//! Both verbs take one path; they differ in which tiles they plan and in what becomes of those that they do not hand over.
+//! Both verbs take one path; they differ in which tiles they plan and in what becomes of those that they do not hand over. And a
+//! reseed takes from the target what has not changed in a tile, where it can (patch).
 //!
 //! A tile's way, top to bottom:
 //!
