@@ -71,10 +71,10 @@ struct Points<'a> {
 
 /// How many features a layer has; `None` if it is broken.
 #[must_use]
-pub fn count_features(layer: &[u8]) -> Option<u64> {
+pub fn count_features(layer: &[u8]) -> Option<usize> {
     let mut count = 0;
     for field in Fields(layer) {
-        count += u64::from(field.ok()?.0 == 2);
+        count += usize::from(field.ok()?.0 == 2);
     }
     Some(count)
 }

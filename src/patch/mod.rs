@@ -51,15 +51,17 @@ pub struct PatchLayer {
 #[derive(Debug)]
 pub struct Patches {
     /// The layers, as the source has them.
-    pub layers: Vec<PatchLayer>,
+    layers: Vec<PatchLayer>,
     /// Where they have changed.
-    pub spots: SpotsInTiles,
+    spots: SpotsInTiles,
     /// Tiles to be rendered whole, whatever is known of them.
-    pub whole: HashSet<TileCoord>,
+    whole: HashSet<TileCoord>,
     /// Whether the target holds each layer of a tile by itself.
-    pub layers_apart: bool,
+    layers_apart: bool,
+    /// In how many tiles each layer could not be patched, up to now.
+    refused: Vec<AtomicU64>,
     /// How many tiles were patched up to now, in one layer or more.
-    pub patched: AtomicU64,
+    patched: AtomicU64,
 }
 
 /// A source that renders what has changed in a tile, and takes the rest from the target.
@@ -128,6 +130,19 @@ impl<S> Patching<S> {
 }
 
 impl Patches {
+    /// What is known of some layers and of where they have changed; `whole` are tiles to be rendered, whatever is known of them.
+    #[must_use]
+    pub fn new(layers: Vec<PatchLayer>, spots: SpotsInTiles, whole: HashSet<TileCoord>, layers_apart: bool) -> Patches {
+        let refused = layers.iter().map(|_| AtomicU64::new(0)).collect();
+        Patches { layers, spots, whole, layers_apart, refused, patched: AtomicU64::new(0) }
+    }
+
+    /// How many tiles were patched up to now, in one layer or more.
+    #[must_use]
+    pub fn patched(&self) -> u64 {
+        self.patched.load(Relaxed)
+    }
+
     /// What becomes of the tiles of some areas.
     fn ways(&self, reader: &mut dyn TileReader, areas: &[Area]) -> Result<Vec<Tile>, ReadError> {
         let tiles = areas.iter().flat_map(|area| area.rect.iter().map(move |tile| (tile, area)));
@@ -181,15 +196,18 @@ impl Patches {
     /// What becomes of a layer in a tile.
     fn way(&self, number: usize, tile: TileCoord, held: &Held) -> Way {
         let layer = &self.layers[number];
-        let held = held.as_ref().filter(|_| layer.points.is_some() && !self.whole.contains(&tile));
+        let is_refused = self.refused[number].load(Relaxed) >= MOST_REFUSED;
+        let may = layer.points.is_some() && !is_refused && !self.whole.contains(&tile);
+        let held = held.as_ref().filter(|_| may);
         let (Some(held), Some(spots)) = (held, self.spots.of(number, tile)) else { return Way::Whole };
-        let parts = parts(tile, layer.extent, spots);
-        if parts.is_empty() {
-            return Way::Stays;
-        }
-        match held.get(&layer.number).and_then(|bytes| mvt::count_features(bytes)) {
-            Some(features) if parts.len() as u64 * WORTH < features => Way::Patched(parts),
-            _ => Way::Whole,
+        // A layer that the tile does not hold shows nothing there, or was lost: one look tells.
+        let Some(features) = held.get(&layer.number).and_then(|bytes| mvt::count_features(bytes)) else {
+            return Way::Whole;
+        };
+        match parts(tile, layer.extent, features / WORTH, spots) {
+            Some(parts) if parts.is_empty() => Way::Stays,
+            Some(parts) => Way::Patched(parts),
+            None => Way::Whole,
         }
     }
 
@@ -263,7 +281,13 @@ impl Patches {
                 }
                 let held = one.held.as_ref()?.get(&layer.number);
                 let bytes = match way {
-                    Way::Patched(parts) => Some(patched(held?, fresh, parts, layer.points.as_ref()?)?),
+                    Way::Patched(parts) => {
+                        let patched = patched(held?, fresh, parts, layer.points.as_ref()?);
+                        if patched.is_none() {
+                            self.refused[*number].fetch_add(1, Relaxed);
+                        }
+                        Some(patched?)
+                    }
                     Way::Stays | Way::Whole => held.cloned(),
                 };
                 if let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) {
@@ -272,7 +296,7 @@ impl Patches {
             }
             let own = &tile.mvt[before..];
             for (_, bytes) in mvt::split(own)? {
-                tile.features += mvt::count_features(bytes)?;
+                tile.features += mvt::count_features(bytes)? as u64;
             }
             tile.layers.push((layer.number, own.len()));
             // Of a layer that was rendered the source has said it.
@@ -297,7 +321,10 @@ fn patched(held: &[u8], fresh: &[u8], parts: &[Part], points: &PointLayer) -> Op
 }
 
 /// Looking at one part costs about as much as drawing so many features.
-const WORTH: u64 = 2;
+const WORTH: usize = 8;
+
+/// A layer that so many tiles hold otherwise than as points in the order of their keys is rendered whole from then on.
+const MOST_REFUSED: u64 = 8;
 
 /// The bytes of one layer of a rendered tile.
 fn part_of(rendered: &RenderedTile, layer: u16) -> &[u8] {

@@ -6,8 +6,9 @@ use crate::mvt::GridBox;
 use crate::plan::{Dirty, Drawn, touched_tiles};
 use crate::tile::{Spot, TileCoord, TileRect};
 
-/// So many places are told apart at most: sixteen bytes each, and as much again for every tile that shows one.
+/// So many places are told apart at most, and so many in tiles: 8 bytes each and 16.
 const MOST: usize = 50_000;
+const MOST_IN_TILES: usize = 2_000_000;
 
 /// Where points of some layers have changed: old places and new ones.
 #[derive(Debug, Clone, Default)]
@@ -53,7 +54,7 @@ impl Spots {
     /// The places that each dirty tile shows.
     #[must_use]
     pub fn in_tiles(&self, dirty: &Dirty, layers: &[Drawn]) -> SpotsInTiles {
-        let mut tiles: HashMap<TileCoord, Vec<(usize, [u32; 2])>> = HashMap::new();
+        let (mut tiles, mut count) = (ByTile::new(), 0);
         for (number, (places, drawn)) in self.layers.iter().zip(layers).enumerate() {
             for place in places.iter().flatten() {
                 let [x, y] = *place;
@@ -61,7 +62,11 @@ impl Spots {
                     let touched = touched_tiles(zoom, drawn.margin.units(zoom), [x, y, x, y]);
                     for tile in touched.iter().filter(|tile| dirty.is_marked(*tile)) {
                         tiles.entry(tile).or_default().push((number, *place));
+                        count += 1;
                     }
+                }
+                if count > MOST_IN_TILES {
+                    return SpotsInTiles::default();
                 }
             }
         }
@@ -69,11 +74,14 @@ impl Spots {
     }
 }
 
+/// The layers, by their places among the layers, and the changed places that each tile shows.
+type ByTile = HashMap<TileCoord, Vec<(usize, [u32; 2])>>;
+
 /// The changed places that each tile shows.
 #[derive(Debug, Clone, Default)]
 pub struct SpotsInTiles {
     known: Vec<bool>,
-    tiles: HashMap<TileCoord, Vec<(usize, [u32; 2])>>,
+    tiles: ByTile,
 }
 
 impl SpotsInTiles {
@@ -94,11 +102,16 @@ pub(super) struct Part {
     pub(super) world: [i64; 4],
 }
 
-/// The parts of a tile, of so many grid units along a side, that show some places. Their world boxes lie apart from each other, so that
-/// no row is found twice.
+/// The parts of a tile, of so many grid units along a side, that show some places; `None` once there are more than `most`. Their world
+/// boxes lie apart from each other, so that no row is found twice.
 ///
 /// `ST_AsMVTGeom` rounds a position to the nearest one of the grid, so a feature is drawn no farther than one unit from where it lies.
-pub(super) fn parts(tile: TileCoord, extent: u32, places: impl Iterator<Item = [u32; 2]>) -> Vec<Part> {
+pub(super) fn parts(
+    tile: TileCoord,
+    extent: u32,
+    most: usize,
+    places: impl Iterator<Item = [u32; 2]>,
+) -> Option<Vec<Part>> {
     let grid = Grid::of(tile, extent);
     let mut boxes: Vec<GridBox> = Vec::new();
     for place in places {
@@ -107,8 +120,12 @@ pub(super) fn parts(tile: TileCoord, extent: u32, places: impl Iterator<Item = [
             one = hull(one, boxes.swap_remove(near));
         }
         boxes.push(one);
+        // Each place is compared with every box: too many are not worth it.
+        if boxes.len() > most {
+            return None;
+        }
     }
-    boxes.into_iter().map(|one| Part { grid: one, world: grid.world(&one) }).collect()
+    Some(boxes.into_iter().map(|one| Part { grid: one, world: grid.world(&one) }).collect())
 }
 
 /// The grid of a tile.
@@ -184,11 +201,11 @@ mod tests {
     #[test]
     fn a_place_is_looked_at_with_what_lies_a_rounding_away() {
         // At zoom 8 a unit of the grid is 4096 world units wide.
-        let parts = parts(tile(8, 1, 2), 4096, [[(1 << 24) + 4096 * 10, (2 << 24) + 4096 * 7 + 5]].into_iter());
+        let parts = parts(tile(8, 1, 2), 4096, 9, [[(1 << 24) + 4096 * 10, (2 << 24) + 4096 * 7 + 5]].into_iter());
         let grid = GridBox { west: 9, north: 6, east: 12, south: 9 };
         let (west, north) = (1 << 24, 2 << 24);
         let world = [west + 4096 * 8 - 2, north + 4096 * 5 - 2, west + 4096 * 13 + 2, north + 4096 * 10 + 2];
-        assert_eq!(parts, [Part { grid, world }]);
+        assert_eq!(parts, Some(vec![Part { grid, world }]));
     }
 
     #[test]
@@ -203,7 +220,7 @@ mod tests {
             for many in [2, 20, 200] {
                 let places: Vec<[u32; 2]> =
                     (0..many).map(|_| [next(side.min(1 << 31)), next(side.min(1 << 20))]).collect();
-                let parts = parts(tile(zoom, 0, 0), extent, places.iter().copied());
+                let parts = parts(tile(zoom, 0, 0), extent, many, places.iter().copied()).unwrap();
                 for (number, one) in parts.iter().enumerate() {
                     for other in &parts[..number] {
                         let apart = |low: usize, high: usize| {

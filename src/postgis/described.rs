@@ -45,6 +45,7 @@ pub(super) async fn described(session: &Session, layer: &str, query: &Query) -> 
         not_null: false,
         readable: true,
         srid: 0,
+        kind_schema: String::new(),
         geometry_type: String::new(),
     });
     Ok(Relation {

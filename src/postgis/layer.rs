@@ -164,8 +164,8 @@ pub struct Layer {
     pub(crate) geometry: String,
     pub(crate) shape: Shape,
     pub(crate) key: Vec<KeyColumn>,
-    /// The values of a key of one column are sorted as they stand in a tile.
-    pub(super) sorts_alike: bool,
+    /// A part of a tile can be looked up, and put in order by its keys, as far as the relation and the types of its properties go.
+    pub(super) suits_patches: bool,
     pub(crate) properties: Vec<BoundProperty>,
     pub(crate) feature_id: Option<String>,
     pub(crate) filter: Option<String>,

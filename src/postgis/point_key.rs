@@ -14,15 +14,37 @@ pub enum PointKey {
     Property(usize),
 }
 
-/// Whether the values of a key are sorted by the database as they stand in a tile: texts (by COLLATE "C") by their bytes, numbers
-/// as numbers. A uuid is written with the same letters at the same places.
-pub(super) fn sorts_alike(key: &[KeyColumn], relation: &Relation) -> bool {
+/// Whether rows of a relation are found by their place without reading all of them, and their keys are sorted by the database as
+/// they stand in a tile: texts (by COLLATE "C") by their bytes, numbers as numbers. A uuid is written with the same letters at the same places.
+pub(super) fn suits_patches(relation: &Relation, geometry: &Column, key: &[KeyColumn]) -> bool {
     let is_key = |column: &&Column| key.iter().any(|key| key.quoted == quoted(&column.name));
-    relation
-        .columns
-        .iter()
-        .filter(is_key)
-        .all(|column| matches!(column.kind.as_str(), "text" | "varchar" | "int2" | "int4" | "int8" | "uuid"))
+    let is_sorted_alike = |column: &Column| {
+        column.kind_schema == "pg_catalog"
+            && matches!(column.kind.as_str(), "text" | "varchar" | "int2" | "int4" | "int8" | "uuid")
+    };
+    relation.spatial_indexes.contains(&geometry.name) && relation.columns.iter().filter(is_key).all(is_sorted_alike)
+}
+
+/// Whether `ST_AsMVT` writes values of a type under the name of their column, whatever they are: of jsonb it writes what an object
+/// holds, each under its own name.
+pub(super) fn is_plain(kind: &str) -> bool {
+    matches!(
+        kind,
+        "text"
+            | "character varying"
+            | "character"
+            | "smallint"
+            | "integer"
+            | "bigint"
+            | "real"
+            | "double precision"
+            | "boolean"
+            | "numeric"
+            | "date"
+            | "uuid"
+            | "timestamp with time zone"
+            | "timestamp without time zone"
+    )
 }
 
 impl Layer {
@@ -37,7 +59,7 @@ impl Layer {
             && self.margin.bounds == TileBounds::Mercator
             // Others have the run end, or leave out other features than the nearest.
             && self.budget.on_large_tile == OnLargeTile::Warn
-            && self.sorts_alike;
+            && self.suits_patches;
         let [key] = &self.key[..] else { return None };
         if !may_be_patched {
             return None;

@@ -6,7 +6,7 @@ use super::budget;
 use super::described::described;
 use super::error::Error;
 use super::layer::{BoundProperty, KeyColumn, Layer, LayerOptions, Of, Property, PropertySource, Rows, Shape, quoted};
-use super::point_key::sorts_alike;
+use super::point_key::{is_plain, suits_patches};
 use super::query::Query;
 use super::reads::{Reads, reads};
 use super::relation::{Column, Relation, RelationKind, Wanted, look_up, nearest};
@@ -95,7 +95,7 @@ impl LayerProbe<'_> {
             query,
             geometry: quoted(&geometry.name),
             shape: Shape { srid: geometry.srid, points: false, geography: geometry.kind == "geography", curves: true },
-            sorts_alike: sorts_alike(&key, &relation),
+            suits_patches: suits_patches(&relation, geometry, &key),
             key,
             properties,
             feature_id: options.feature_id.clone(),
@@ -273,6 +273,7 @@ impl LayerProbe<'_> {
                 Of::Cell => of_cells.next(),
                 Of::Tile(_) => Some("integer".to_owned()),
             };
+            layer.suits_patches &= kind.as_deref().is_some_and(is_plain);
             property.kind = match kind.as_deref() {
                 Some("boolean") => "Boolean",
                 Some("smallint" | "integer" | "bigint" | "real" | "double precision") => "Number",

@@ -11,6 +11,8 @@ use super::session::Session;
 pub(crate) struct Column {
     pub name: String,
     pub kind: String,
+    /// The schema of its type: `pg_catalog` of those that come with PostgreSQL.
+    pub kind_schema: String,
     pub collated: bool,
     pub not_null: bool,
     /// The role may read it.
@@ -88,8 +90,9 @@ const FIND: &str = "
 const COLUMNS: &str = "
     SELECT a.attname::text, t.typname::text, a.attcollation <> 0, a.attnotnull, has_column_privilege(a.attrelid, a.attnum, 'SELECT'),
            CASE WHEN t.typname IN ('geometry', 'geography') THEN postgis_typmod_srid(a.atttypmod) ELSE 0 END,
-           CASE WHEN t.typname IN ('geometry', 'geography') THEN postgis_typmod_type(a.atttypmod) ELSE '' END
-    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+           CASE WHEN t.typname IN ('geometry', 'geography') THEN postgis_typmod_type(a.atttypmod) ELSE '' END,
+           tn.nspname::text
+    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace tn ON tn.oid = t.typnamespace
     WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
     ORDER BY a.attnum";
 
@@ -154,6 +157,7 @@ pub(crate) async fn look_up(session: &Session, wanted: Wanted<'_>) -> Result<Rel
             readable: row.get(4),
             srid: row.get(5),
             geometry_type: row.get(6),
+            kind_schema: row.get(7),
         })
         .collect();
     let (mut unique, mut spatial_indexes) = (Vec::new(), Vec::new());

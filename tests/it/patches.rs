@@ -61,6 +61,8 @@ const CASES: &[Case] = &[
     Case { name: "made", key: "text", config: "properties = { id = \"md5(id)\" }", is_patched: false },
     Case { name: "padded", key: "char(9)", config: "properties = [\"id\"]", is_patched: false },
     Case { name: "json", key: "text", config: "properties = [\"id\", \"more\"]", is_patched: false },
+    // Without an index of places, each look would read the whole table.
+    Case { name: "unindexed", key: "text", config: "properties = [\"id\"]", is_patched: false },
     Case {
         name: "degrees",
         key: "text",
@@ -95,7 +97,8 @@ impl Case {
             "CREATE TABLE {name} (id {key} PRIMARY KEY, number int, word text, price float8, open boolean, more jsonb, stamp timestamptz, place geometry(Point, {srid}));
              INSERT INTO {name} SELECT {id}, n, 'w' || n % 7, CASE WHEN n % 5 > 0 THEN n / 8.0 END, n % 3 = 0,
                  jsonb_build_object('k' || n % 4, n % 6), NULL, {place} FROM generate_series(1, 400) AS n;
-             CREATE INDEX ON {name} USING gist (place)",
+             {index}",
+            index = if *name == "unindexed" { String::new() } else { format!("CREATE INDEX ON {name} USING gist (place)") },
             id = self.id("n"),
             srid = self.srid(),
             place = self.place("n % 90", "n % 90"),
@@ -304,7 +307,8 @@ fn a_tile_that_is_lost_or_broken_in_the_target_is_rendered_whole() {
         (None, "lost"),
         (Some(&b"no tile at all"[..]), "no tile"),
         // A gzip of nothing.
-        (Some(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0][..]), "empty"),
+        (Some(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0][..]), "an empty gzip"),
+        (Some(&b""[..]), "no byte"),
     ] {
         match broken {
             None => std::fs::remove_file(tile(0, 0, 0)).unwrap(),
@@ -318,4 +322,47 @@ fn a_tile_that_is_lost_or_broken_in_the_target_is_rendered_whole() {
         let (held, fresh) = (files_below(&target), files_below(&fresh));
         assert!(held == fresh && held.len() == before.len(), "{what}");
     }
+}
+
+#[test]
+fn a_layer_that_is_lost_from_a_tile_comes_back_with_a_change_of_another() {
+    let db = Db::with_facilities(300);
+    db.run("CREATE TABLE other AS SELECT * FROM api_facility; ALTER TABLE other ADD PRIMARY KEY (id); CREATE INDEX ON other USING gist (location)");
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("c.toml");
+    let layers = ["api_facility", "other"].map(|table| format!("[[layer]]\nname = \"{table}\"\ntable = \"{table}\"\n"));
+    let apart = "[tileset]\nzoom = \"0-2\"\n[target]\ntemplate = \"{layer}/{z}/{x}/{y}.pbf\"\n";
+    std::fs::write(&config, format!("{apart}{}", layers.concat())).unwrap();
+    let config = config.to_str().unwrap();
+    run(program().args(["track", "install", "--config", config, "--database-url", &db.url])).ok();
+    let place = |name: &str| folder.path().join(name);
+    run(&mut seed_command(&db.url, &place("held/"), &["--config", config])).ok();
+    std::fs::remove_file(place("held/other/0/0/0.pbf")).unwrap();
+    db.run("UPDATE api_facility SET name = name || '.' WHERE id IN (SELECT min(id) FROM api_facility)");
+    let held = place("held/");
+    reseeded(&db.url, config, held.to_str().unwrap(), &place("report.json"));
+    run(&mut seed_command(&db.url, &place("fresh/"), &["--config", config])).ok();
+    assert!(tiles(&place("held")) == tiles(&place("fresh")));
+}
+
+#[test]
+fn a_jsonb_property_gives_the_names_that_its_objects_hold() {
+    let db = Db::new();
+    db.run(
+        "CREATE TABLE named (id text PRIMARY KEY, more jsonb, place geometry(Point, 4326));
+         CREATE INDEX ON named USING gist (place);
+         INSERT INTO named SELECT n::text, '{}', ST_SetSRID(ST_MakePoint(n / 9.0, 1), 4326) FROM generate_series(1, 100) AS n;
+         UPDATE named SET more = '{\"more\": \"x\"}' WHERE id = '50'",
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("c.toml");
+    std::fs::write(&config, "[tileset]\nzoom = \"0-3\"\n[[layer]]\nname = \"named\"\ntable = \"named\"\n").unwrap();
+    let config = config.to_str().unwrap();
+    run(program().args(["track", "install", "--config", config, "--database-url", &db.url])).ok();
+    let (held, fresh) = (folder.path().join("held.mbtiles"), folder.path().join("fresh.mbtiles"));
+    run(&mut seed_command(&db.url, &held, &["--config", config])).ok();
+    db.run("DELETE FROM named WHERE id = '50'");
+    reseeded(&db.url, config, held.to_str().unwrap(), &folder.path().join("report.json"));
+    run(&mut seed_command(&db.url, &fresh, &["--config", config])).ok();
+    assert!(tiles(&held) == tiles(&fresh));
 }

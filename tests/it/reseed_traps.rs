@@ -179,3 +179,45 @@ fn a_standby_is_followed_and_a_failover_is_another_history() {
         &["the database was restored, or failed over to a standby, since then (it is on timeline 2, and was on 1)"],
     );
 }
+
+#[test]
+fn a_row_on_the_edge_of_the_world_is_seen_where_it_is_drawn() {
+    for (srid, places) in [
+        (4326, ["10, -85.05112878", "10, -85.0511287798066", "180, 0", "-180, 85.0511287798066"]),
+        (
+            3857,
+            [
+                "5, -20037508.3428",
+                "20037508.3428, 7",
+                "20037508.342789244, -20037508.342789244",
+                "-20037508.342789244, 3",
+            ],
+        ),
+    ] {
+        let db = Db::new();
+        db.run(&format!(
+            "CREATE TABLE api_facility (id text PRIMARY KEY, name text, address text, country_code text, is_closed boolean, location geometry(Point, {srid}));
+             CREATE INDEX ON api_facility USING gist (location)"
+        ));
+        let add = |id: usize, place: &str| {
+            db.run(&format!("INSERT INTO api_facility VALUES ('f{id}', 'n', 'a', 'ZZ', false, ST_SetSRID(ST_MakePoint({place}), {srid}))"));
+        };
+        add(9, "1, 1");
+        places.iter().enumerate().for_each(|(id, place)| add(id, place));
+        let tracked = Tracked::over(db);
+        let target = tracked.seed("t.mbtiles", &ZOOM);
+        for (id, place) in places.iter().enumerate() {
+            for change in [
+                format!("UPDATE api_facility SET name = 'changed' WHERE id = 'f{id}'"),
+                format!("DELETE FROM api_facility WHERE id = 'f{id}'"),
+                format!(
+                    "INSERT INTO api_facility SELECT 'new{id}', name, address, country_code, is_closed, ST_SetSRID(ST_MakePoint({place}), {srid}) FROM api_facility WHERE id = 'f9'"
+                ),
+            ] {
+                tracked.db.run(&change);
+                tracked.reseed(&target, &[]).ok();
+                tracked.is_fresh(&target, &ZOOM);
+            }
+        }
+    }
+}

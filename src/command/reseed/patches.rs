@@ -1,8 +1,6 @@
 //! Which layers can be patched where they have changed, and how.
 
-use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use super::changed::{Changed, drawn};
 use crate::command::target::{Place, Reach};
@@ -23,13 +21,9 @@ pub(super) fn patches(
         return None;
     }
     let drawn: Vec<Drawn> = layers.iter().map(drawn).collect();
-    Some(Arc::new(Patches {
-        layers: layers.iter().map(patch_layer).collect(),
-        spots: changed.spots.in_tiles(&changed.dirty, &drawn),
-        whole: unrendered.iter().copied().collect::<HashSet<_>>(),
-        layers_apart,
-        patched: AtomicU64::new(0),
-    }))
+    let spots = changed.spots.in_tiles(&changed.dirty, &drawn);
+    let layers = layers.iter().map(patch_layer).collect();
+    Some(Arc::new(Patches::new(layers, spots, unrendered.iter().copied().collect(), layers_apart)))
 }
 
 /// A renderer that reads the target for itself where there is something to be patched. May wait for a server.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::changed::{Changed, Work, drawn, from_log, from_user};
@@ -233,7 +232,7 @@ impl<'a> Run<'a> {
         let done = ReseedReport {
             output: finished.place,
             dirty: tiles.len() as u64,
-            patched: patches.map_or(0, |patches| patches.patched.load(Relaxed)),
+            patched: patches.map_or(0, |patches| patches.patched()),
             reasons: plan.reasons,
             zooms: plan.zooms,
             written: outcome.written.stored,

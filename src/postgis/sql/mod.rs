@@ -21,6 +21,9 @@ pub(super) use survey::{skipped, survey};
 /// Latitude, in degrees, up to which points are transformed at all; the world ends at 85.0511°.
 const LATITUDE_LIMIT: f64 = 85.06;
 
+/// A world unit in metres, rounded up.
+const WORLD_UNIT_METRES: f64 = 0.01;
+
 /// The geometry of a row, in the reference system of its column.
 fn geometry(layer: &Layer) -> String {
     if layer.shape.geography { format!("{}::geometry", layer.geometry) } else { layer.geometry.clone() }
@@ -96,9 +99,10 @@ fn world_columns(layer: &Layer) -> String {
     )
 }
 
-/// Whether the box of a projected geometry `m` touches the Web Mercator square. NULL if `m` is.
+/// Whether the box of a projected geometry `m` touches the Web Mercator square, or misses it by no more than a world unit, as points
+/// may: their positions are rounded down. NULL if `m` is.
 fn box_is_in_world() -> String {
-    let h = format!("{HALF_WORLD_METRES:?}");
+    let h = format!("{:?}", HALF_WORLD_METRES + WORLD_UNIT_METRES);
     format!("ST_XMax(m) >= -{h} AND ST_XMin(m) <= {h} AND ST_YMax(m) >= -{h} AND ST_YMin(m) <= {h}")
 }
 
