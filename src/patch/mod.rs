@@ -212,12 +212,13 @@ impl Patches {
     }
 
     /// What is rendered for some tiles: layers as a whole, or parts of them.
-    fn asked(&self, tiles: &[Tile]) -> Batch {
+    fn asked(&self, tiles: &[Tile], late: bool) -> Batch {
         let mut batch = Batch {
             areas: Vec::new(),
             planned: Planned::Every,
             tiles: 0,
             layers: vec![LayerCount::default(); self.layers.len()],
+            late,
         };
         for one in tiles.iter().filter(|one| !one.all(&Way::Stays)) {
             batch.tiles += 1;
@@ -343,7 +344,7 @@ impl<S: Source> Source for Patching<S> {
 
     async fn render(&mut self, batch: &Batch) -> Result<Vec<RenderedTile>, S::Error> {
         let Some((tiles, patches)) = self.ways(batch).await else { return self.source.render(batch).await };
-        let asked = patches.asked(&tiles);
+        let asked = patches.asked(&tiles, batch.late);
         let rendered = if asked.tiles == 0 { Vec::new() } else { self.source.render(&asked).await? };
         let together = Arc::clone(&patches);
         let (mut done, again) = tokio::task::spawn_blocking(move || together.put_together(tiles, rendered))
@@ -351,7 +352,7 @@ impl<S: Source> Source for Patching<S> {
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         if !again.is_empty() {
             tracing::debug!("{} tiles cannot be patched: rendering them whole", again.len());
-            done.extend(self.source.render(&patches.asked(&again)).await?);
+            done.extend(self.source.render(&patches.asked(&again, batch.late)).await?);
             done.sort_by_key(|rendered| Order::ZoomColumnTmsRow.place(rendered.tile));
         }
         Ok(done)

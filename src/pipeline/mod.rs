@@ -180,7 +180,12 @@ where
     let how = How { packing: limits.packing, needs: sink.needs(), failed: Arc::default() };
     let planned: u64 = batches.iter().map(|batch| batch.tiles).sum();
     let window = Arc::new(Semaphore::new(limits.window.get()));
-    let queue = Arc::new(Mutex::new(batches.into_iter().enumerate()));
+    let mut queue: Vec<(usize, Batch)> = batches.into_iter().enumerate().collect();
+    // Only where there is a permit for every batch: else those that are stored first would wait for permits of later ones.
+    if queue.len() <= limits.window.get() {
+        queue.sort_by_key(|(_, batch)| batch.late);
+    }
+    let queue = Arc::new(Mutex::new(queue.into_iter()));
     let (done, packed) = mpsc::channel(limits.window.get());
     let writer = tokio::task::spawn_blocking(move || writer::write(packed, sink, stored));
 

@@ -102,6 +102,7 @@ fn run_with(fault: Fault) -> (Ended, usize) {
         planned: Planned::Occupied,
         tiles: 2,
         layers: vec![LayerCount { tiles: 2, features: 2 }],
+        late: x % 3 == 0,
     };
     let (waiting, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let source = |_| Slow { fault, waiting: Arc::clone(&waiting), most: Arc::clone(&most) };
@@ -145,4 +146,46 @@ fn whatever_fails_ends_the_run_with_its_own_error_and_never_with_success() {
         let Err(error) = ended else { panic!("{fault:?} went unnoticed") };
         assert_eq!(error.to_string(), message, "{fault:?}");
     }
+}
+
+/// Renders late batches only once all others are rendered.
+struct Patient {
+    others: Arc<AtomicUsize>,
+}
+
+impl Source for Patient {
+    type Error = OnPurpose;
+
+    async fn render(&mut self, batch: &Batch) -> Result<Vec<RenderedTile>, OnPurpose> {
+        while batch.late && self.others.load(SeqCst) > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.others.fetch_sub(usize::from(!batch.late), SeqCst);
+        let rendered =
+            |tile| RenderedTile { mvt: vec![1], layers: vec![(0, 1)], features: 1, ..RenderedTile::empty(tile) };
+        Ok(batch.areas[0].rect.iter().map(rendered).collect())
+    }
+}
+
+#[test]
+fn batches_that_have_to_wait_are_rendered_last_and_stored_in_their_order() {
+    let zoom = Zoom::new(6).unwrap();
+    let batch = |x: u32| Batch {
+        areas: vec![Area { rect: TileRect { zoom, x0: x, y0: 0, x1: x, y1: 1 }, search: vec![SearchBox::Area] }],
+        planned: Planned::Occupied,
+        tiles: 2,
+        layers: vec![LayerCount { tiles: 2, features: 2 }],
+        late: x < 9,
+    };
+    let batches: Vec<Batch> = (0..30).map(batch).collect();
+    let others = Arc::new(AtomicUsize::new(batches.iter().filter(|batch| !batch.late).count()));
+    let sink = Memory { fault: Fault::None, waiting: Arc::new(AtomicUsize::new(100)), edits: Vec::new() };
+    let limits = Limits { window: NonZeroUsize::new(30).unwrap(), packing: Packing::Plain };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let running = run(batches, vec![Patient { others }], sink, limits, |_| ());
+    let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), running).await });
+    let Ok(ended) = ended else { panic!("a batch that waits is rendered before the others") };
+    // The sink counts two tiles a batch, one of them empty; these have none that is.
+    let columns: Vec<u32> = ended.map(|(sink, _)| sink.edits.iter().map(|edit| edit.id().coord.x()).collect()).unwrap();
+    assert!(columns.is_sorted() && columns.len() == 60);
 }

@@ -276,6 +276,12 @@ impl<'a> Cutter<'a> {
                 .collect(),
         };
         let areas = open.areas.into_iter().map(area).collect();
-        self.plan.batches.push(Batch { areas, planned: Planned::Occupied, tiles: open.tiles, layers: open.layers });
+        self.plan.batches.push(Batch {
+            areas,
+            planned: Planned::Occupied,
+            tiles: open.tiles,
+            layers: open.layers,
+            late: false,
+        });
     }
 }

@@ -29,6 +29,16 @@ pub(super) struct Prepared {
     careful: Option<String>,
 }
 
+impl Prepared {
+    fn of(layer: &Layer) -> Prepared {
+        Prepared {
+            layer: layer.clone(),
+            statement: sql::render(layer, Candidates::Found),
+            careful: layer.cells.is_none().then(|| sql::render(layer, Candidates::Touching)),
+        }
+    }
+}
+
 /// One of a run's workers: a session on the snapshot, and the layers.
 pub struct Renderer {
     database: Database,
@@ -85,18 +95,18 @@ impl Renderer {
     }
 
     fn without_session(database: &Database, snapshot: &Arc<Snapshot>, layers: &[Layer], packing: Packing) -> Renderer {
-        let prepare = |layer: &Layer| Prepared {
-            layer: layer.clone(),
-            statement: sql::render(layer, Candidates::Found),
-            careful: layer.cells.is_none().then(|| sql::render(layer, Candidates::Touching)),
-        };
         Renderer {
             database: database.clone(),
             snapshot: Arc::clone(snapshot),
             session: None,
-            layers: layers.iter().map(prepare).collect(),
+            layers: layers.iter().map(Prepared::of).collect(),
             packing,
         }
+    }
+
+    /// The same with its layers as they are known by now: those that only count with their counts.
+    pub fn set_layers(&mut self, layers: &[Layer]) {
+        self.layers = layers.iter().map(Prepared::of).collect();
     }
 
     fn session(&self) -> &Session {

@@ -57,6 +57,8 @@ pub struct Batch {
     /// What each layer is going to give, in the order of the layers; where every tile is planned, tiles in which the layer may
     /// be drawn, and a guess of features.
     pub layers: Vec<LayerCount>,
+    /// Its source still waits for something, for which others do not: it is rendered after them, where that holds nobody up.
+    pub late: bool,
 }
 
 impl Batch {
@@ -70,6 +72,7 @@ impl Batch {
     pub fn join(&mut self, other: Batch) {
         self.areas.extend(other.areas);
         self.tiles += other.tiles;
+        self.late |= other.late;
         for (own, others) in self.layers.iter_mut().zip(other.layers) {
             own.tiles += others.tiles;
             own.features += others.features;

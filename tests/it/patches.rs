@@ -225,15 +225,14 @@ fn patched_tiles_are_those_of_a_fresh_seed() {
         for case in CASES {
             db.run(&case.changes(step));
         }
-        for (config, target, case) in &targets {
+        // By themselves they only show which layers are patched.
+        let alone = [1, 3].contains(&step);
+        for (config, target, case) in targets.iter().filter(|(_, _, case)| case.is_none() || alone) {
             let told = reseeded(&db.url, config, target, &folder.path().join("report.json"));
             let patched = told["patched"].as_u64().unwrap();
             if let Some(case) = case {
-                // In the first step a column that not all show is changed; in the last one few features may be left for the trouble.
-                let is_dirty = told["dirty"].as_u64() > Some(0);
-                assert!(is_dirty || step == 0);
-                let expected = is_dirty && case.is_patched && (step < 5 || patched > 0);
-                assert_eq!(patched > 0, expected, "{}, step {step}: {patched}", case.name);
+                assert!(told["dirty"].as_u64() > Some(0));
+                assert_eq!(patched > 0, case.is_patched, "{}, step {step}: {patched}", case.name);
             }
             if case.is_some() {
                 continue;

@@ -2,19 +2,56 @@
 
 use std::sync::Arc;
 
-use crate::command::CommandError;
-use crate::postgis::{Layer, Snapshot, survey};
-use crate::tile::{Coverage, LonLatBox, TileCoord, TileRect, ZoomList};
+use tokio::sync::watch;
+
+use crate::postgis::{Error, Layer, Renderer, Snapshot, survey};
+use crate::source::{RenderedTile, Source};
+use crate::tile::{Batch, Coverage, LonLatBox, TileCoord, TileRect, ZoomList};
 
 /// So many boxes are asked for one by one; of more, the whole world is.
 const MOST_BOXES: usize = 64;
+
+/// What is known of the counts by now.
+#[derive(Debug, Clone)]
+pub(super) enum Counts {
+    /// They are being looked up.
+    Waiting,
+    /// The layers with their cells.
+    Known(Vec<Layer>),
+    /// They will not be known: whoever looks them up says why.
+    Failed,
+}
+
+/// A renderer that waits for the counts only where it needs them.
+pub(super) struct Counting {
+    pub(super) renderer: Renderer,
+    /// `None` once it has them.
+    pub(super) counts: Option<watch::Receiver<Counts>>,
+}
+
+impl Source for Counting {
+    type Error = Error;
+
+    async fn render(&mut self, batch: &Batch) -> Result<Vec<RenderedTile>, Error> {
+        if let Some(counts) = self.counts.as_mut().filter(|_| batch.late) {
+            let known = counts.wait_for(|counts| !matches!(counts, Counts::Waiting)).await;
+            match known.as_deref() {
+                Ok(Counts::Known(layers)) => self.renderer.set_layers(layers),
+                _ => return Err(Error::Interrupted),
+            }
+            drop(known);
+            self.counts = None;
+        }
+        self.renderer.render(batch).await
+    }
+}
 
 /// The layers, those that only count with the cells that some tiles show.
 pub(super) async fn counted(
     snapshot: &Arc<Snapshot>,
     layers: &[Layer],
     tiles: &[TileCoord],
-) -> Result<Vec<Layer>, CommandError> {
+) -> Result<Vec<Layer>, Error> {
     let mut counted = Vec::new();
     for layer in layers {
         let shown: Vec<TileCoord> = tiles.iter().copied().filter(|tile| layer.zooms().contains(tile.zoom())).collect();

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::changed::{Changed, drawn};
+use super::counts::Counting;
 use crate::command::target::{Place, Reach};
 use crate::mvt::{FeatureKey, PointLayer};
 use crate::patch::{PatchLayer, Patches, Patching};
 use crate::plan::Drawn;
-use crate::postgis::{Layer, PointKey, Renderer};
+use crate::postgis::{Layer, PointKey};
 
 /// What is known of the changes for patching; `None` if tiles are rendered whole.
 pub(super) fn patches(
@@ -26,12 +27,12 @@ pub(super) fn patches(
     Some(Arc::new(Patches::new(layers, spots, unrendered.iter().copied().collect(), layers_apart)))
 }
 
-/// A renderer that reads the target for itself where there is something to be patched. May wait for a server.
+/// A source that reads the target for itself where there is something to be patched. May wait for a server.
 pub(super) fn patching(
-    renderer: Renderer,
+    source: Counting,
     patches: Option<&Arc<Patches>>,
     (place, reach): (&Place, &Reach),
-) -> Patching<Renderer> {
+) -> Patching<Counting> {
     let reader = patches.and_then(|patches| match reach.reader(place) {
         Ok(reader) => Some((reader, Arc::clone(patches))),
         Err(error) => {
@@ -40,7 +41,7 @@ pub(super) fn patching(
             None
         }
     });
-    Patching::new(renderer, reader)
+    Patching::new(source, reader)
 }
 
 fn patch_layer(layer: &Layer) -> PatchLayer {

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::watch;
+
 use super::changed::{Changed, Work, drawn, from_log, from_user};
-use super::counts::counted;
+use super::counts::{Counting, Counts, counted};
 use super::known::Known;
 use super::patches::{patches, patching};
 use super::{Outcome, ReseedOptions, What, touched};
 use crate::changes::{self, TrackedLayer, tracked};
 use crate::command::describe::{fingerprint, metadata, names};
 use crate::command::seed::{aside, pipeline_error, seeded, stored_events};
-use crate::command::target::{Place, Reach};
+use crate::command::target::{AnySink, Place, Reach};
 use crate::command::{CommandError, budgets};
 use crate::config::Settings;
 use crate::manifest::{MANIFEST_VERSION, Manifest};
@@ -23,7 +25,7 @@ use crate::postgis::{Database, Layer, Reads, Renderer, Server, Snapshot, probe, 
 use crate::report::{DirtyReport, DirtyZoom, Event, Report, ReseedReport};
 use crate::sink::{Rest, Scope, Sink as _, Tileset};
 use crate::stop::Stop;
-use crate::tile::{Batch, Coverage, Order, SearchBox, TileCoord, TileRect, ZoomList};
+use crate::tile::{Batch, Coverage, LayerCount, Order, SearchBox, TileCoord, TileRect, ZoomList};
 
 /// A run in the making.
 struct Run<'a> {
@@ -196,19 +198,20 @@ impl<'a> Run<'a> {
         let planned = self.begun.elapsed();
 
         let tiles = changed.dirty.in_order(sink.needs().order);
-        let batches = self.batches(&tiles, &changed).await?;
+        let mut batches = self.batches(&tiles, &changed).await?;
+        for batch in &mut batches {
+            let waits = |(layer, count): (&Layer, &LayerCount)| layer.needs_only_counts() && count.tiles > 0;
+            batch.late = self.layers.iter().zip(&batch.layers).any(waits);
+        }
         report.event(&Event::Planned {
             tiles: tiles.len() as u64,
             features: batches.iter().map(Batch::features).sum(),
             batches: batches.len() as u64,
         });
         let rendering = Instant::now();
-        let layers = counted(&self.snapshot, &self.layers, &tiles).await?;
-        let patches = patches((&changed, &layers), &self.known.unrendered, self.place, sink.needs().layers_apart);
-        let renderers = self.renderers(&layers, batches.len(), patches.as_ref()).await?;
-        let (sink, outcome) = pipeline::run(batches, renderers, sink, self.settings.limits, stored_events(report))
-            .await
-            .map_err(pipeline_error)?;
+        let patches = patches((&changed, &self.layers), &self.known.unrendered, self.place, sink.needs().layers_apart);
+        let running = Box::pin(self.rendered(&tiles, batches, sink, patches.as_ref(), report));
+        let (sink, outcome) = running.await?;
         if let Some(signal) = stop.asked() {
             return Err(CommandError::Interrupted(signal));
         }
@@ -260,6 +263,37 @@ impl<'a> Run<'a> {
         Ok(Some(Outcome::Done(Box::new(done))))
     }
 
+    /// Renders the batches of some tiles and hands them over.
+    async fn rendered(
+        &self,
+        tiles: &[TileCoord],
+        batches: Vec<Batch>,
+        sink: AnySink,
+        patches: Option<&Arc<Patches>>,
+        report: &Arc<dyn Report>,
+    ) -> Result<(AnySink, pipeline::Outcome), CommandError> {
+        // Cells that are only counted take a look at all rows: other batches need not wait for it.
+        let (tell, counts) = watch::channel(Counts::Waiting);
+        let counting = async {
+            let counted = counted(&self.snapshot, &self.layers, tiles).await;
+            tell.send_replace(counted.as_ref().map_or(Counts::Failed, |layers| Counts::Known(layers.clone())));
+            counted.map(drop)
+        };
+        let (alone, limits) = (batches.len() <= FEW_BATCHES, self.settings.limits);
+        let running = async {
+            let sources = self.sources(&counts, batches.len(), patches).await?;
+            pipeline::run(batches, sources, sink, limits, stored_events(report)).await.map_err(pipeline_error)
+        };
+        if alone {
+            // One session for both.
+            counting.await?;
+            return running.await;
+        }
+        let (counted, ran) = tokio::join!(counting, running);
+        counted?;
+        ran
+    }
+
     /// The dirty tiles as batches. Layers in a reference system without a closed formula are looked through for them.
     async fn batches(&self, tiles: &[TileCoord], changed: &Changed) -> Result<Vec<Batch>, CommandError> {
         let drawn: Vec<Drawn> = self.layers.iter().map(drawn).collect();
@@ -280,34 +314,28 @@ impl<'a> Run<'a> {
     }
 
     /// As many as there is work for; the session that holds the snapshot is enough for one batch or two.
-    async fn renderers(
+    async fn sources(
         &self,
-        layers: &[Layer],
+        counts: &watch::Receiver<Counts>,
         batches: usize,
         patches: Option<&Arc<Patches>>,
-    ) -> Result<Vec<Patching<Renderer>>, CommandError> {
-        let (database, snapshot) = (&self.database, &self.snapshot);
+    ) -> Result<Vec<Patching<Counting>>, CommandError> {
+        let (database, snapshot, layers) = (&self.database, &self.snapshot, &self.layers);
         let packing = self.settings.limits.packing;
-        if batches <= FEW_BATCHES {
-            let alone = Renderer::alone(database, snapshot, layers, packing).await?;
-            return self.patching(vec![alone], patches).await;
-        }
         let mut renderers = Vec::new();
-        for _ in 0..self.settings.workers.get().min(batches) {
-            renderers.push(Renderer::open(database, snapshot, layers, packing).await?);
+        if batches <= FEW_BATCHES {
+            renderers.push(Renderer::alone(database, snapshot, layers, packing).await?);
+        } else {
+            for _ in 0..self.settings.workers.get().min(batches) {
+                renderers.push(Renderer::open(database, snapshot, layers, packing).await?);
+            }
         }
-        self.patching(renderers, patches).await
-    }
-
-    /// The renderers, each with a reader of the target for what is patched.
-    async fn patching(
-        &self,
-        renderers: Vec<Renderer>,
-        patches: Option<&Arc<Patches>>,
-    ) -> Result<Vec<Patching<Renderer>>, CommandError> {
+        let counting = |renderer| Counting { renderer, counts: Some(counts.clone()) };
+        let counting: Vec<Counting> = renderers.into_iter().map(counting).collect();
+        // Each has a reader of the target for what is patched.
         let (place, reach, patches) = (self.place.clone(), self.reach.clone(), patches.cloned());
         aside(move || {
-            let each = renderers.into_iter().map(|renderer| patching(renderer, patches.as_ref(), (&place, &reach)));
+            let each = counting.into_iter().map(|source| patching(source, patches.as_ref(), (&place, &reach)));
             each.collect()
         })
         .await

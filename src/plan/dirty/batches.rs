@@ -11,6 +11,8 @@ const FEWEST_TILES: usize = 40;
 const MOST_TILES: usize = 1_000;
 /// A tile so many zooms above the deepest weighs no more than the one below it: what it holds is bounded by the table.
 const HEAVIEST: u8 = 4;
+/// Tiles of the heaviest kind in one batch: of a million facilities one may have some megabytes, and a batch is held in memory.
+const MOST_HEAVY: u64 = 64;
 /// Batches for each worker: enough that none is left waiting for long at the end.
 const BATCHES_A_WORKER: usize = 6;
 
@@ -28,7 +30,7 @@ pub fn batches(
     let weight = |tile: &TileCoord| 1_u64 << (2 * (deepest - tile.zoom().get()).min(HEAVIEST));
     let total: u64 = tiles.iter().map(weight).sum();
     let count = (tiles.len() / FEWEST_TILES).clamp(1, workers.get() * BATCHES_A_WORKER);
-    let target = total.div_ceil(count as u64);
+    let target = total.div_ceil(count as u64).min(MOST_HEAVY << (2 * HEAVIEST));
     let mut batches = Vec::new();
     let mut begin = 0;
     let mut heavy = 0;
@@ -59,7 +61,7 @@ fn batch(tiles: &[TileCoord], layers: &[Drawn], weight: u64, search: &impl Fn(us
     if let Some(first) = counts.iter_mut().find(|count| count.tiles > 0) {
         first.features = weight;
     }
-    Batch { areas, planned: Planned::Every, tiles: tiles.len() as u64, layers: counts }
+    Batch { areas, planned: Planned::Every, tiles: tiles.len() as u64, layers: counts, late: false }
 }
 
 /// The same tiles as pieces of columns: neighbours are asked for together.
@@ -102,7 +104,9 @@ mod tests {
             let layers = [drawn("0-22", 64), drawn("5-6", 0)];
             let workers = NonZeroUsize::new(2).unwrap();
             let batches = batches(&tiles, &layers, workers, |_layer, _rect| SearchBox::Area);
-            assert!((5..=14).contains(&batches.len()), "{}", batches.len());
+            assert!((5..=40).contains(&batches.len()), "{}", batches.len());
+            let heavy = |batch: &&Batch| batch.areas.iter().filter(|area| area.rect.zoom.get() <= 5).count() > 65;
+            assert_eq!(batches.iter().find(heavy), None);
             let mut place = None;
             let mut seen = 0;
             for batch in &batches {
