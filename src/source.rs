@@ -34,6 +34,20 @@ impl RenderedTile {
     }
 }
 
+/// The bytes of one layer of a tile, of the bytes of all (see [`RenderedTile::layers`]).
+#[must_use]
+pub fn part_of<'m>(mvt: &'m [u8], layers: &[(u16, usize)], layer: u16) -> &'m [u8] {
+    let mut rest = mvt;
+    for (number, bytes) in layers {
+        let (own, others) = rest.split_at_checked(*bytes).unwrap_or((rest, &[]));
+        if *number == layer {
+            return own;
+        }
+        rest = others;
+    }
+    &[]
+}
+
 /// Something to say of a layer in a tile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {

@@ -109,60 +109,47 @@ pub fn replaced(old: &[u8], fresh: &[u8], boxes: &[GridBox], known: &PointLayer)
         return None;
     }
     let is_inside = |point: &Point<'_>| boxes.iter().any(|one| one.holds(point.at));
-    let mut features = Vec::with_capacity(old.features.len());
-    let mut new = fresh.iter().flat_map(|fresh| &fresh.features).filter(|point| is_inside(point)).peekable();
-    let (mut last_old, mut last) = (None, None);
-    for point in &old.features {
-        // Whether those that go stand in order says whether the key is the right one, too.
-        let key = old.key(point, &known.key)?;
-        if last_old.replace(key).is_some_and(|last| !precedes(last, key)) {
-            return None;
-        }
-        if is_inside(point) {
-            continue;
-        }
-        while let Some(next) = new.peek() {
-            let next_key = fresh.as_ref()?.key(next, &known.key)?;
-            if !precedes(next_key, key) {
-                break;
-            }
-            if last.replace(next_key).is_some_and(|last| !precedes(last, next_key)) {
-                return None;
-            }
-            features.extend(new.next().map(|point| (true, *point)));
-        }
-        if last.replace(key).is_some_and(|last| !precedes(last, key)) {
-            return None;
-        }
-        features.push((false, *point));
+    // Whether those that go stand in order says whether the key is the right one, too.
+    let mut features = old.in_order(known, false)?;
+    features.retain(|feature| !is_inside(&feature.point));
+    if let Some(fresh) = &fresh {
+        features.extend(fresh.in_order(known, true)?.into_iter().filter(|feature| is_inside(&feature.point)));
+        // Two sorted runs: they are merged.
+        features.sort_by_key(|feature| feature.key);
     }
-    for point in new {
-        let key = fresh.as_ref()?.key(point, &known.key)?;
-        if last.replace(key).is_some_and(|last| !precedes(last, key)) {
-            return None;
-        }
-        features.push((true, *point));
+    if !are_in_order(&features) {
+        return None;
     }
     if features.is_empty() { Some(Vec::new()) } else { written(&old, fresh.as_ref(), &features, known) }
 }
 
-/// Whether a key comes before another of the same kind.
-fn precedes(one: Key<'_>, other: Key<'_>) -> bool {
-    std::mem::discriminant(&one) == std::mem::discriminant(&other) && one < other
+/// A feature beside its key, of the fresh layer or of the old one.
+#[derive(Debug, Clone, Copy)]
+struct Keyed<'a> {
+    key: Key<'a>,
+    is_fresh: bool,
+    point: Point<'a>,
+}
+
+/// Whether each key comes before the next one, which is of the same kind.
+fn are_in_order(features: &[Keyed<'_>]) -> bool {
+    features.is_sorted_by(|one, next| {
+        std::mem::discriminant(&one.key) == std::mem::discriminant(&next.key) && one.key < next.key
+    })
 }
 
 /// A layer of these features, each from the fresh layer or the old one.
 fn written(
     old: &Points<'_>,
     fresh: Option<&Points<'_>>,
-    features: &[(bool, Point<'_>)],
+    features: &[Keyed<'_>],
     known: &PointLayer,
 ) -> Option<Vec<u8>> {
     let mut numbers = Numbers::new(old, fresh);
     let mut layer = Vec::new();
     put_bytes(&mut layer, 1, old.name);
     let (mut tags, mut feature) = (Vec::new(), Vec::new());
-    for (is_fresh, point) in features {
+    for Keyed { is_fresh, point, .. } in features {
         tags.clear();
         let mut rest = point.tags;
         while !rest.is_empty() {
@@ -263,6 +250,13 @@ impl<'a> Points<'a> {
             return None;
         }
         Some(Points { name: name?, extent: extent?, values, features })
+    }
+
+    /// The features, if each has a key and they stand in the order of these.
+    fn in_order(&self, known: &PointLayer, is_fresh: bool) -> Option<Vec<Keyed<'a>>> {
+        let keyed = |point: &Point<'a>| Some(Keyed { key: self.key(point, &known.key)?, is_fresh, point: *point });
+        let features: Vec<Keyed<'a>> = self.features.iter().map(keyed).collect::<Option<_>>()?;
+        are_in_order(&features).then_some(features)
     }
 
     fn key(&self, point: &Point<'a>, key: &FeatureKey) -> Option<Key<'a>> {

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::encode::{Gunzip, most_packed};
 use crate::mvt::{self, PointLayer};
 use crate::sink::{ReadError, TileReader};
-use crate::source::{Note, Noted, RenderedTile, Source};
+use crate::source::{Note, Noted, RenderedTile, Source, part_of};
 use crate::tile::{
     Area, Batch, LayerCount, Order, Planned, SearchBox, Slice, TileCoord, TileId, TileRect, ZoomLimits, ZoomList,
 };
@@ -178,8 +178,11 @@ impl Patches {
             let Some(stored) = stored else { continue };
             let held = held.entry(id.coord).or_insert_with(|| Some(HashMap::new()));
             let Some(layers) = held else { continue };
-            let raw = gunzip.unpack(&stored).ok();
-            let Some(split) = raw.as_deref().and_then(mvt::split) else {
+            let raw = gunzip.unpack(&stored).unwrap_or_else(|error| {
+                tracing::info!("tile {}: {error}: rendering it whole", id.coord);
+                NO_TILE.to_vec()
+            });
+            let Some(split) = mvt::split(&raw) else {
                 *held = None;
                 continue;
             };
@@ -272,7 +275,7 @@ impl Patches {
         let mut tile = RenderedTile { notes: rendered.notes.clone(), ..RenderedTile::empty(coord) };
         for (number, way) in &one.ways {
             let layer = &self.layers[*number];
-            let (fresh, before) = (part_of(rendered, layer.number), tile.mvt.len());
+            let (fresh, before) = (part_of(&rendered.mvt, &rendered.layers, layer.number), tile.mvt.len());
             if *way == Way::Whole {
                 tile.mvt.extend_from_slice(fresh);
             } else {
@@ -321,23 +324,14 @@ fn patched(held: &[u8], fresh: &[u8], parts: &[Part], points: &PointLayer) -> Op
     }
 }
 
+/// Bytes that are no tile.
+const NO_TILE: &[u8] = &[0];
+
 /// Looking at one part costs about as much as drawing so many features.
 const WORTH: usize = 8;
 
 /// A layer that so many tiles hold otherwise than as points in the order of their keys is rendered whole from then on.
 const MOST_REFUSED: u64 = 8;
-
-/// The bytes of one layer of a rendered tile.
-fn part_of(rendered: &RenderedTile, layer: u16) -> &[u8] {
-    let mut begin = 0;
-    for (number, bytes) in &rendered.layers {
-        if *number == layer {
-            return rendered.mvt.get(begin..begin + bytes).unwrap_or_default();
-        }
-        begin += bytes;
-    }
-    &[]
-}
 
 impl<S: Source> Source for Patching<S> {
     type Error = S::Error;

@@ -25,7 +25,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::encode::{EncodeError, Packer, Packing};
 use crate::sink::{Needs, Sink, TileEdit, Written};
-use crate::source::{Note, Noted, RenderedTile, Source};
+use crate::source::{Note, Noted, RenderedTile, Source, part_of};
 use crate::tile::{Batch, Slice, TileCoord, TileId, Zoom};
 
 pub use layers::{FailedTile, LayerStats, MOST_FAILED};
@@ -352,19 +352,6 @@ fn pack<R, W>(mut tiles: Vec<RenderedTile>, packer: &mut Packer, needs: Needs) -
         }
     }
     Ok((edits, all_drawn, all_notes))
-}
-
-/// The bytes of one layer of a tile.
-fn part_of<'m>(mvt: &'m [u8], layers: &[(u16, usize)], layer: u16) -> &'m [u8] {
-    let mut rest = mvt;
-    for (number, bytes) in layers {
-        let (own, others) = rest.split_at_checked(*bytes).unwrap_or((rest, &[]));
-        if *number == layer {
-            return own;
-        }
-        rest = others;
-    }
-    &[]
 }
 
 #[cfg(test)]
