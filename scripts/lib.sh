@@ -68,10 +68,14 @@ need_compiler() {
   if ! have cc || ! have make; then install_packages "a C compiler" build-essential; fi
 }
 
-# build_release: builds the program; sets oar_tiles to its path.
-build_release() {
-  (cd "$root" && cargo build --release --locked --bin oar-tiles >&2) || die "the build failed (see above)."
-  oar_tiles=$(cd "$root" && realpath "${CARGO_TARGET_DIR:-target}/release/oar-tiles")
+# build KIND NAME: builds the program (bin oar-tiles) or a benchmark (bench NAME), as release unless BUILD_PROFILE says
+# otherwise (scripts/test: what it has built already); sets built to its path.
+build() {
+  local messages
+  messages=$(cd "$root" && cargo build --profile "${BUILD_PROFILE:-release}" --locked "--$1" "$2" --message-format json-render-diagnostics) \
+    || die "the build failed (see above)."
+  built=$(sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' <<<"$messages" | tail -n 1)
+  [ -x "$built" ] || die "cargo built no $2. Run: cargo build --locked --$1 $2"
 }
 
 # start_server: a private PostgreSQL in a new folder, stopped and removed when the script ends. Sets

@@ -50,6 +50,7 @@ pub(super) async fn prepare(
     let (mut planned, mut skipped, mut layers) = (Vec::new(), Vec::new(), Vec::new());
     for (layer, settings) in probed.layers.into_iter().zip(&settings.layers) {
         report.event(&Event::Surveying { layer: layer.name().to_owned() });
+        let layer = layer.folded(&snapshot).await?;
         let surveyed = survey(&snapshot, &layer, &coverage, zooms).await?;
         if surveyed.places.is_empty() && zooms.iter().any(|zoom| layer.zooms().contains(zoom)) {
             warnings.add(format!(

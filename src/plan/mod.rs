@@ -10,6 +10,7 @@ mod dirty;
 mod quad;
 mod sweep;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -33,8 +34,8 @@ pub struct PlanLayer {
     pub asks_each_tile: bool,
     /// Where its features lie.
     pub places: Places,
-    /// The rows that have to be gathered for its features, where these are cells.
-    pub rows: Option<u64>,
+    /// The rows that have to be gathered for its features, at the zooms at which these are cells that nobody has counted.
+    pub rows: BTreeMap<Zoom, u64>,
 }
 
 /// Rows that are gathered in cells and thrown away cost a fraction of a feature.
@@ -44,7 +45,7 @@ impl PlanLayer {
     /// What a feature at a zoom costs, in features that are rows.
     fn weight(&self, zoom: Zoom) -> u64 {
         let cells = self.places.at(zoom).len().max(1) as u64;
-        self.rows.map_or(1, |rows| rows / (ROWS_A_FEATURE * cells)).max(1)
+        self.rows.get(&zoom).map_or(1, |rows| rows / (ROWS_A_FEATURE * cells)).max(1)
     }
 }
 

@@ -52,7 +52,7 @@ fn layer(zooms: &str, buffer: u32, footprints: Footprints) -> PlanLayer {
         margin: Margin::plain(4096, buffer),
         max_tile_features: ZoomLimits::everywhere(NonZeroU64::new(20)),
         places: Places::Same(footprints),
-        rows: None,
+        rows: BTreeMap::new(),
         asks_each_tile: false,
     }
 }

@@ -1,7 +1,11 @@
 //! The areas of a batch as the parameters of the statement that renders them.
 
+use tokio_postgres::types::Type;
+
+use super::folds::FoldColumn;
 use super::layer::Layer;
 use super::query_values::query_box;
+use super::session::Param;
 use super::survey::{area_box, world_box};
 use crate::tile::{Area, SearchBox, TileRect};
 
@@ -55,24 +59,55 @@ impl Areas {
     }
 }
 
-/// The counted cells that some areas may show, as a statement's arrays: the place of the area, counted from 1, the code, the
-/// count, and where the cell stands.
-pub(super) struct CellColumns(pub(super) [Vec<i64>; 5]);
+/// The counted cells that some areas may show, as a statement's arrays.
+pub(super) struct CellColumns {
+    /// The place of the area, counted from 1, the code, the count, and where the cell stands.
+    cells: [Vec<i64>; 5],
+    /// What was folded.
+    folded: Vec<FoldColumn>,
+    /// Rows that are drawn as themselves, where they are.
+    lone: Option<LoneColumns>,
+}
+
+/// Cells with one member: the place of the area and the code, and west, south, east, north of the box in which the member lies.
+#[derive(Default)]
+struct LoneColumns([Vec<i64>; 2], [Vec<f64>; 4]);
+
+/// A row lies no farther than this from where the survey saw it, in world units.
+const SEEN_WITHIN: i64 = 2;
 
 impl CellColumns {
     /// `None` if the layer's cells are not counted.
     pub(super) fn bind(layer: &Layer, number: usize, areas: &[Area]) -> Option<CellColumns> {
         let (counted, grid) = (layer.counted.as_ref()?, layer.grid()?);
-        let mut columns = CellColumns(Default::default());
+        let folded = layer.folds.as_ref().map(|folds| folds.columns()).unwrap_or_default();
+        let lone = layer.keeps_lone().then(LoneColumns::default);
+        let mut columns = CellColumns { cells: Default::default(), folded, lone };
         let searched = areas.iter().filter(|area| is_searched(area, number));
         for (place, area) in (1..).zip(searched) {
-            for cell in counted.near(&grid, &area.rect, layer.margin.units(area.rect.zoom)) {
-                let [west, north, _, _] = cell.world.map(i64::from);
+            for (cell, folded) in counted.near(&grid, &area.rect, layer.margin.units(area.rect.zoom)) {
+                let [west, north, east, south] = cell.world.map(i64::from);
+                if let Some(LoneColumns(codes, sides)) = columns.lone.as_mut().filter(|_| cell.members == 1) {
+                    codes.iter_mut().zip([place, cell.code]).for_each(|(column, value)| column.push(value));
+                    let around = [west - SEEN_WITHIN, north - SEEN_WITHIN, east + SEEN_WITHIN, south + SEEN_WITHIN];
+                    sides.iter_mut().zip(world_box(layer, around)).for_each(|(column, side)| column.push(side));
+                    continue;
+                }
                 let values = [place, cell.code, cell.members.cast_signed(), west, north];
-                columns.0.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
+                columns.cells.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
+                columns.folded.iter_mut().zip(folded).for_each(|(column, folded)| column.push(*folded));
             }
         }
         Some(columns)
+    }
+
+    pub(super) fn params(&self) -> impl Iterator<Item = Param<'_>> {
+        let cells = self.cells.iter().map(|column| -> Param<'_> { (column as _, Type::INT8_ARRAY) });
+        let lone = self.lone.iter().flat_map(|LoneColumns(codes, sides)| {
+            let codes = codes.iter().map(|column| -> Param<'_> { (column as _, Type::INT8_ARRAY) });
+            codes.chain(sides.iter().map(|column| -> Param<'_> { (column as _, Type::FLOAT8_ARRAY) }))
+        });
+        cells.chain(self.folded.iter().map(FoldColumn::param)).chain(lone)
     }
 }
 

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::budget::{Budget, OnTileError, Rank};
+use super::error::Error;
+use super::folds::Folds;
 use super::query::{Query, Values};
+use super::snapshot::Snapshot;
 use crate::tile::{CellCounts, Grid, Margin, Standing, Zoom, ZoomLimits, ZoomList};
 
 /// Where a layer's rows come from.
@@ -178,7 +181,9 @@ pub struct Layer {
     pub(super) on_tile_error: OnTileError,
     /// The columns that this role may read, quoted.
     pub(super) columns: Vec<String>,
-    /// Its cells, where the survey has counted all that is to be known of them.
+    /// The aggregates that the survey folds; none if it is to count at most.
+    pub(super) folds: Option<Arc<Folds>>,
+    /// Its cells, at the zooms at which the survey has counted all that is to be known of them.
     pub(super) counted: Option<Arc<CellCounts>>,
 }
 
@@ -187,6 +192,20 @@ impl Layer {
     #[must_use]
     pub fn with_counts(self, counted: Option<Arc<CellCounts>>) -> Layer {
         Layer { counted, ..self }
+    }
+
+    /// The layer with those of its aggregates looked up that a survey of all rows can work out while it reads them.
+    ///
+    /// # Errors
+    /// If the session is lost, or a stop was asked for.
+    pub async fn folded(self, snapshot: &Snapshot) -> Result<Layer, Error> {
+        let folds = Folds::look_up(snapshot, &self).await?.map(Arc::new);
+        Ok(Layer { folds, ..self })
+    }
+
+    /// Whether the survey has counted its cells at a zoom.
+    pub(super) fn is_counted(&self, zoom: Zoom) -> bool {
+        self.counted.as_ref().is_some_and(|counted| counted.has(zoom))
     }
 
     /// Whether nothing but a number of rows is to be known of its cells.
@@ -251,6 +270,11 @@ impl Layer {
     #[must_use]
     pub fn grid(&self) -> Option<Grid> {
         self.cells.as_ref().map(|cells| cells.grid)
+    }
+
+    /// Whether a row that is alone in its cell is drawn as itself.
+    pub(super) fn keeps_lone(&self) -> bool {
+        self.cells.as_ref().is_some_and(|cells| cells.keeps_lone)
     }
 
     /// Whether every feature in its tiles is a single point.

@@ -106,6 +106,7 @@ impl LayerProbe<'_> {
             budget: options.budget.clone(),
             rank: None,
             on_tile_error: options.on_tile_error,
+            folds: None,
             counted: None,
             columns: relation
                 .columns

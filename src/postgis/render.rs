@@ -11,33 +11,16 @@ use super::budget::{OnTileError, is_of_a_tile};
 use super::error::{Error, place_of};
 use super::layer::Layer;
 use super::miscounted::{miscounted, unselective};
+use super::prepared::Prepared;
 use super::session::{Database, Param, Session};
 use super::snapshot::Snapshot;
-use super::sql::{self, Candidates};
+use super::sql::Candidates;
 use crate::encode::Packing;
 use crate::source::{Note, Noted, RenderedTile, Source};
 use crate::tile::{Area, Batch, LayerCount, Order, Planned, TileCoord, TileRect, Zoom};
 
 /// How often a batch is tried again on a new connection while the snapshot lives.
 const RECONNECTS: u32 = 2;
-
-/// A layer and its statements.
-pub(super) struct Prepared {
-    pub(super) layer: Layer,
-    statement: String,
-    /// The same, over [`Candidates::Touching`]; there is none for cells.
-    careful: Option<String>,
-}
-
-impl Prepared {
-    fn of(layer: &Layer) -> Prepared {
-        Prepared {
-            layer: layer.clone(),
-            statement: sql::render(layer, Candidates::Found),
-            careful: layer.cells.is_none().then(|| sql::render(layer, Candidates::Touching)),
-        }
-    }
-}
 
 /// One of a run's workers: a session on the snapshot, and the layers.
 pub struct Renderer {
@@ -146,8 +129,7 @@ impl Renderer {
     /// Runs a layer's statement over some areas; gives the number of its rows.
     async fn rows(&self, asked: Asked<'_>, mut each: impl FnMut(&Row)) -> Result<u64, Error> {
         let Asked { number, areas, most, rows } = asked;
-        let Prepared { layer, statement, careful } = &self.layers[number];
-        let statement = careful.as_ref().filter(|_| rows == Candidates::Touching).unwrap_or(statement);
+        let (layer, statement) = (&self.layers[number].layer, self.layers[number].over(rows));
         let bound = Areas::bind(layer, number, areas);
         let rect = areas.first().map(|area| area.rect);
         let place = || match (areas, rect) {
@@ -157,7 +139,7 @@ impl Renderer {
         };
         #[expect(clippy::cast_possible_wrap, reason = "checked when the configuration was read: both stay below 2^20")]
         let (extent, buffer) = (layer.margin.extent as i32, layer.margin.buffer as i32);
-        let cells = CellColumns::bind(layer, number, areas);
+        let cells = (rows == Candidates::Counted).then(|| CellColumns::bind(layer, number, areas)).flatten();
         let mut params: Vec<Param<'_>> = vec![
             (&bound.zooms as _, Type::INT4_ARRAY),
             (&bound.margins as _, Type::INT8_ARRAY),
@@ -174,7 +156,7 @@ impl Renderer {
             (&buffer as _, Type::INT4),
         ];
         if let Some(cells) = &cells {
-            params.extend(cells.0.iter().map(|column| -> Param<'_> { (column as _, Type::INT8_ARRAY) }));
+            params.extend(cells.params());
         }
         // The last one, behind those of counted cells.
         if layer.budget.thins() {
@@ -204,7 +186,7 @@ impl Renderer {
         let Prepared { layer, careful, .. } = &self.layers[number];
         let mut found = LayerCount::default();
         // Areas yet to be rendered, the first last.
-        let mut waiting = vec![(areas.to_vec(), Candidates::Found)];
+        let mut waiting = self.layers[number].parts(areas);
         while let Some((areas, rows)) = waiting.pop() {
             let mut rendered = Tiles::new();
             match self.layer(Asked { number, areas: &areas, most, rows }, &mut rendered).await {
@@ -243,8 +225,10 @@ impl Renderer {
     pub async fn discard(&self, batch: &Batch) -> Result<(), Error> {
         for (number, planned) in batch.layers.iter().enumerate().filter(|(_, planned)| planned.tiles > 0) {
             let most = &self.layers[number].layer.budget.most_features();
-            let asked = Asked { number, areas: &batch.areas, most, rows: Candidates::Found };
-            let found = self.rows(asked, |_row| ()).await?;
+            let mut found = 0;
+            for (areas, rows) in self.layers[number].parts(&batch.areas) {
+                found += self.rows(Asked { number, areas: &areas, most, rows }, |_row| ()).await?;
+            }
             debug_assert!(found == planned.tiles || self.layers[number].layer.asks_each_tile());
         }
         Ok(())

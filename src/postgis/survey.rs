@@ -8,13 +8,14 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::error::Error;
+use super::folds::Reader;
 use super::layer::{Layer, Shape, quoted};
 use super::query_values::QueryValues;
 use super::session::Param;
 use super::snapshot::Snapshot;
 use super::sql;
 use crate::tile::{
-    BoxFootprint, CellCounts, Coverage, Footprints, Gathering, Members, Places, SourceBox, Spot, TileRect, Zoom,
+    BoxFootprint, CellCounts, Coverage, Footprints, Gathering, Grid, Members, Places, SourceBox, Spot, TileRect, Zoom,
     ZoomList, latitude, longitude, metres,
 };
 
@@ -35,10 +36,10 @@ pub struct Skipped {
 pub struct Surveyed {
     /// Where its features lie.
     pub places: Places,
-    /// The cells, where nothing else has to be known of them.
+    /// The cells, at the zooms at which nothing else has to be known of them.
     pub counted: Option<Arc<CellCounts>>,
-    /// The rows that have to be gathered in cells when they are rendered.
-    pub gathered: Option<u64>,
+    /// The rows that have to be gathered in cells when they are rendered, at the zooms at which they have to be.
+    pub gathered: BTreeMap<Zoom, u64>,
     /// Rows that were left out.
     pub skipped: Vec<Skipped>,
 }
@@ -57,21 +58,37 @@ pub async fn survey(
         return Ok(Surveyed {
             places: Places::ByZoom(BTreeMap::new()),
             counted: None,
-            gathered: None,
+            gathered: BTreeMap::new(),
             skipped: Vec::new(),
         });
     }
     let shown: Vec<Zoom> = zooms.iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
-    let look = Look { snapshot, layer, coverage };
+    if layer.folds.is_some() {
+        snapshot.keeper.save().await?;
+        match looked(Look { snapshot, layer, coverage }, &shown).await {
+            Err(Error::Query { source, .. }) => {
+                // A value may be folded of a row that no tile needs: it is left to the tiles.
+                tracing::debug!("layer \"{}\": its aggregates are not folded: {source}", layer.name);
+                snapshot.keeper.restart().await?;
+            }
+            done => return done,
+        }
+    }
+    let plain = Layer { folds: None, ..layer.clone() };
+    looked(Look { snapshot, layer: &plain, coverage }, &shown).await
+}
+
+async fn looked(look: Look<'_>, shown: &[Zoom]) -> Result<Surveyed, Error> {
+    let layer = look.layer;
     if !layer.asks_each_zoom() {
-        let Seen { places, counts, gathered, left_out } = look.at(&shown).await?;
-        let skipped = if left_out > 0 { look.skipped(&shown).await? } else { Vec::new() };
+        let Seen { places, counts, gathered, left_out } = look.at(shown).await?;
+        let skipped = if left_out > 0 { look.skipped(shown).await? } else { Vec::new() };
         return Ok(Surveyed { places, counted: counts.map(Arc::new), gathered, skipped });
     }
-    let (mut all, mut counted, mut gathered, mut most) = (BTreeMap::new(), None, None, (0, None));
-    for zoom in shown {
+    let (mut all, mut counted, mut gathered, mut most) = (BTreeMap::new(), None, BTreeMap::new(), (0, None));
+    for &zoom in shown {
         let Seen { places, counts, gathered: rows, left_out } = look.at(&[zoom]).await?;
-        gathered = gathered.max(rows);
+        gathered.extend(rows);
         if let Some(counts) = counts {
             counted.get_or_insert_with(CellCounts::default).join(counts);
         }
@@ -97,7 +114,7 @@ struct Seen {
     /// The cells, if their counts are all that is to be known.
     counts: Option<CellCounts>,
     /// Else the rows that are put together.
-    gathered: Option<u64>,
+    gathered: BTreeMap<Zoom, u64>,
     /// Rows that cannot be drawn.
     left_out: u64,
 }
@@ -124,10 +141,10 @@ impl Look<'_> {
         let params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();
         let mut left_out = 0_u64;
         let (mut points, mut boxes) = (Vec::new(), Vec::new());
-        let mut cells = layer.grid().map(|grid| Gatherer::start(Gathering::new(grid, zooms)));
+        let mut cells = layer.grid().map(|grid| Gatherer::start(layer, grid, zooms));
         let each = |row: &Row| {
             let seen = if let Some(cells) = &mut cells {
-                cells.add(row, layer.is_found_by_area())
+                cells.add(row)
             } else if layer.shape.is_closed_form() {
                 row.get::<_, Option<i64>>(0).map(|position| points.push(position.cast_unsigned()))
             } else {
@@ -141,12 +158,13 @@ impl Look<'_> {
             .each(&self.place(), &statement, &params, each)
             .await
             .map_err(|error| explained(error, layer))?;
-        let (mut counts, mut gathered) = (None, None);
+        let (mut counts, mut gathered) = (None, BTreeMap::new());
         let places = match cells {
             Some(cells) => {
                 let (rows, (places, counted)) = cells.finish().await;
-                counts = sql::needs_only_counts(layer).then_some(counted);
-                gathered = counts.is_none().then_some(rows);
+                counts = (layer.folds.is_some() || sql::needs_only_counts(layer)).then_some(counted);
+                let is_counted = |zoom: &Zoom| counts.as_ref().is_some_and(|counts| counts.has(*zoom));
+                gathered = zooms.iter().filter(|zoom| !is_counted(zoom)).map(|zoom| (*zoom, rows)).collect();
                 places
             }
             None if layer.shape.is_closed_form() => Places::Same(Footprints::Points(points)),
@@ -242,9 +260,12 @@ fn box_footprint(row: &Row) -> Option<BoxFootprint> {
     Some(BoxFootprint { world, source: source_box(row)? })
 }
 
-/// A member of a cell, if it can be placed. Its box is needed where no closed formula leads from an area to it.
 /// Gathers members in cells on a thread of its own, while the database goes on finding them.
 struct Gatherer {
+    /// The members' boxes are needed: no closed formula leads from an area to them.
+    needs_boxes: bool,
+    /// Reads what is folded of them.
+    reader: Option<Reader>,
     next: Members,
     found: mpsc::Sender<Members>,
     gathering: JoinHandle<Gathering>,
@@ -254,23 +275,32 @@ impl Gatherer {
     /// Members handed over at a time.
     const MEMBERS: usize = 16_384;
 
-    fn start(mut gathering: Gathering) -> Gatherer {
+    fn start(layer: &Layer, grid: Grid, zooms: &[Zoom]) -> Gatherer {
         let (found, members) = mpsc::channel();
+        let needs_boxes = !layer.is_found_by_area();
+        let folds = layer.folds.as_deref();
+        let reader = folds.map(|folds| Reader::new(folds, if needs_boxes { 6 } else { 2 }));
+        let mut gathering = Gathering::new(grid, zooms, folds.map(|folds| folds.wanted(layer)));
         let gathering = tokio::task::spawn_blocking(move || {
             for members in members {
                 gathering.add(members);
             }
             gathering
         });
-        Gatherer { next: Members::default(), found, gathering }
+        Gatherer { needs_boxes, reader, next: Members::default(), found, gathering }
     }
 
-    fn add(&mut self, row: &Row, is_found_by_area: bool) -> Option<()> {
+    /// A row, if it can be placed.
+    fn add(&mut self, row: &Row) -> Option<()> {
         let at = position(row)?;
-        if !is_found_by_area {
+        if self.needs_boxes {
             self.next.source.push(source_box(row)?);
         }
         self.next.at.push(at);
+        if !self.reader.as_mut().is_none_or(|reader| reader.read(row, &mut self.next.values)) {
+            tracing::debug!("there are too many different values to count them at once");
+            self.reader = None;
+        }
         if self.next.len() == Self::MEMBERS {
             self.hand_over();
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Mutex;
 
+use super::fold::{Fold, Folded, Folding, MOST_DISTINCT};
 use super::grid::unit_of;
 use super::{BoxFootprint, Cell, Footprints, Grid, Places, SourceBox, Standing, TileRect, Zoom};
 
@@ -14,6 +15,8 @@ pub struct Members {
     pub at: Vec<[f64; 2]>,
     /// The box of each in its own reference system, where no closed formula leads there; else empty.
     pub source: Vec<SourceBox>,
+    /// What is folded of each: as many values as there are folds. Members without them end the folding.
+    pub values: Vec<Option<i64>>,
 }
 
 /// A cell, how many members it has, and where what stands for it lies.
@@ -27,9 +30,17 @@ pub struct Counted {
     pub world: [u32; 4],
 }
 
-/// The cells of some zooms, in the order of their codes.
+/// The cells of some zooms.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct CellCounts(BTreeMap<Zoom, Vec<Counted>>);
+pub struct CellCounts(BTreeMap<Zoom, ZoomCells>);
+
+/// The cells of a zoom, in the order of their codes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct ZoomCells {
+    cells: Vec<Counted>,
+    /// What was folded of their members, cell by cell.
+    folded: Vec<Folded>,
+}
 
 impl CellCounts {
     /// Takes in the cells of other zooms.
@@ -37,19 +48,29 @@ impl CellCounts {
         self.0.extend(others.0);
     }
 
-    /// The cells whose standing can touch some tiles grown by a margin (in world units), and perhaps some more.
-    pub fn near(&self, grid: &Grid, rect: &TileRect, margin: i64) -> impl Iterator<Item = &Counted> {
-        let cells = self.0.get(&rect.zoom).map_or(&[][..], Vec::as_slice);
+    /// Whether it has the cells of a zoom.
+    #[must_use]
+    pub fn has(&self, zoom: Zoom) -> bool {
+        self.0.contains_key(&zoom)
+    }
+
+    /// The cells whose standing can touch some tiles grown by a margin (in world units), and perhaps some more; each with what was
+    /// folded of its members.
+    pub fn near(&self, grid: &Grid, rect: &TileRect, margin: i64) -> impl Iterator<Item = (&Counted, &[Folded])> {
+        let (cells, folded) = self.0.get(&rect.zoom).map_or((&[][..], &[][..]), |zoom| (&zoom.cells, &zoom.folded));
+        let folds = folded.len().checked_div(cells.len()).unwrap_or(0);
         let (west, north, east, south) = rect.world(margin + grid.reach(rect.zoom));
         #[expect(clippy::cast_precision_loss, reason = "world units stay below 2^34, doubles are exact to 2^53")]
         let column = |x: i64| grid.cell(rect.zoom, [x as f64, 0.0]).a;
         // Codes are sorted by column first; of hexagons, half a step may lie between the rows.
         let first = cells.partition_point(|cell| Cell::of(cell.code).a < column(west) - 1);
         let end = cells.partition_point(|cell| Cell::of(cell.code).a <= column(east) + 1);
-        cells[first..end].iter().filter(move |cell| {
+        let near = move |cell: &Counted| {
             let [w, n, e, s] = cell.world.map(i64::from);
             w <= east && west <= e && n <= south && north <= s
-        })
+        };
+        let found = (first..end).filter(move |place| near(&cells[*place]));
+        found.map(move |place| (&cells[place], &folded[place * folds..(place + 1) * folds]))
     }
 }
 
@@ -66,15 +87,34 @@ impl Members {
         self.at.is_empty()
     }
 
-    fn add_to(&self, cells: &mut Cells, grid: &Grid, zoom: Zoom) {
-        for (number, at) in self.at.iter().enumerate() {
-            cells.entry(grid.cell(zoom, *at).code()).or_default().add(*at, self.source.get(number));
-        }
+    /// What was folded of the member with that number, the first is 0.
+    fn values(&self, number: usize) -> &[Option<i64>] {
+        let folds = self.values.len() / self.len().max(1);
+        &self.values[number * folds..(number + 1) * folds]
     }
 }
 
-/// The cells of one zoom by their codes, while their members are gathered.
-type Cells = HashMap<i64, Gathered, BuildHasherDefault<CodeHasher>>;
+/// The cells of one zoom while their members are gathered.
+#[derive(Debug, Default)]
+struct Cells {
+    /// By their codes.
+    all: HashMap<i64, Gathered, BuildHasherDefault<CodeHasher>>,
+    /// What is folded of their members.
+    folding: Option<Folding>,
+}
+
+impl Cells {
+    fn add(&mut self, members: &Members, grid: &Grid, zoom: Zoom) {
+        for (number, at) in members.at.iter().enumerate() {
+            let next = self.all.len();
+            let cell = self.all.entry(grid.cell(zoom, *at).code()).or_insert_with(|| Gathered::new(next));
+            cell.add(*at, members.source.get(number));
+            if let Some(folding) = &mut self.folding {
+                folding.add(cell.number, members.values(number));
+            }
+        }
+    }
+}
 
 /// The cells of some zooms in the making: members may be handed over as they are found, in any order.
 #[derive(Debug)]
@@ -86,8 +126,22 @@ pub struct Gathering {
     deep: Vec<Zoom>,
     /// What these still need.
     members: Members,
+    /// What is folded of members; `None` if they are only counted.
+    wanted: Option<Wanted>,
     count: u64,
 }
+
+/// What is to be known of cells beside the number of their members, at zooms that have few cells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// What is folded of their members.
+    pub folds: Vec<Fold>,
+    /// Members that are alone in their cells will be looked up one by one, which pays only where they are few.
+    pub few_lone: bool,
+}
+
+/// So many members are put together in the time in which one is looked up.
+const LONE_COST: u64 = 8;
 
 /// A zoom with more cells around the world is deep.
 const FEW_CELLS: f64 = 1_048_576.0;
@@ -95,18 +149,27 @@ const FEW_CELLS: f64 = 1_048_576.0;
 impl Gathering {
     /// No member yet.
     #[must_use]
-    pub fn new(grid: Grid, zooms: &[Zoom]) -> Gathering {
+    pub fn new(grid: Grid, zooms: &[Zoom], wanted: Option<Wanted>) -> Gathering {
         let side = |zoom: Zoom| f64::from(1_u32 << zoom.get()) / grid.size;
         let (shallow, deep): (Vec<Zoom>, Vec<Zoom>) = zooms.iter().partition(|zoom| side(**zoom).powi(2) <= FEW_CELLS);
-        let shallow = shallow.into_iter().map(|zoom| (zoom, Cells::default())).collect();
-        Gathering { grid, shallow, deep, members: Members::default(), count: 0 }
+        let folding = || wanted.as_ref().map(|wanted| Folding::new(&wanted.folds));
+        let cells = || Cells { folding: folding(), ..Cells::default() };
+        let shallow = shallow.into_iter().map(|zoom| (zoom, cells())).collect();
+        Gathering { grid, shallow, deep, members: Members::default(), wanted, count: 0 }
     }
 
     /// Takes in some members.
     pub fn add(&mut self, members: Members) {
         self.count += members.len() as u64;
+        let distinct = |(_, cells): &(Zoom, Cells)| cells.folding.as_ref().map_or(0, Folding::distinct);
+        let folds = self.wanted.as_ref().map_or(0, |wanted| wanted.folds.len());
+        if members.values.len() != members.len() * folds
+            || self.shallow.iter().map(distinct).sum::<usize>() > MOST_DISTINCT
+        {
+            self.shallow.iter_mut().for_each(|(_, cells)| cells.folding = None);
+        }
         for (zoom, cells) in &mut self.shallow {
-            members.add_to(cells, &self.grid, *zoom);
+            cells.add(&members, &self.grid, *zoom);
         }
         if !self.deep.is_empty() {
             self.members.at.extend(members.at);
@@ -120,7 +183,8 @@ impl Gathering {
         self.count
     }
 
-    /// What stands for the cells at each zoom, and how many members each has.
+    /// What stands for the cells at each zoom, and how many members each has; where more is wanted, only at the zooms at which that
+    /// is known.
     #[must_use]
     pub fn finish(mut self) -> (Places, CellCounts) {
         let shallow = std::mem::take(&mut self.shallow);
@@ -132,7 +196,7 @@ impl Gathering {
             let mut done = Vec::new();
             while let Some(zoom) = next() {
                 let mut cells = Cells::default();
-                self.members.add_to(&mut cells, &self.grid, zoom);
+                cells.add(&self.members, &self.grid, zoom);
                 done.push(self.at_zoom(zoom, cells));
             }
             done
@@ -143,14 +207,20 @@ impl Gathering {
                 done.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
             }
         });
-        let (places, counts) =
-            done.into_iter().map(|(zoom, footprints, counted)| ((zoom, footprints), (zoom, counted))).unzip();
-        (Places::ByZoom(places), CellCounts(counts))
+        let (mut places, mut counts) = (BTreeMap::new(), CellCounts::default());
+        for (zoom, footprints, counted) in done {
+            places.insert(zoom, footprints);
+            if let Some(counted) = counted {
+                counts.0.insert(zoom, counted);
+            }
+        }
+        (Places::ByZoom(places), counts)
     }
 
-    fn at_zoom(&self, zoom: Zoom, cells: Cells) -> (Zoom, Footprints, Vec<Counted>) {
+    fn at_zoom(&self, zoom: Zoom, cells: Cells) -> (Zoom, Footprints, Option<ZoomCells>) {
         let grid = &self.grid;
-        let mut cells: Vec<(i64, Gathered)> = cells.into_iter().collect();
+        let folding = cells.folding;
+        let mut cells: Vec<(i64, Gathered)> = cells.all.into_iter().collect();
         cells.sort_unstable_by_key(|(code, _)| *code);
         let counted = |(code, cell): &(i64, Gathered)| Counted {
             code: *code,
@@ -171,13 +241,22 @@ impl Gathering {
         } else {
             Footprints::Points(worlds.map(|[x, y, _, _]| u64::from(x) << 32 | u64::from(y)).collect())
         };
-        (zoom, footprints, counted)
+        let lone = cells.iter().filter(|(_, cell)| cell.members == 1).count() as u64;
+        let folded = match (&self.wanted, folding) {
+            (None, _) => Some(Vec::new()),
+            (Some(wanted), _) if wanted.few_lone && lone * LONE_COST > self.count => None,
+            (_, None) => None,
+            (_, Some(folding)) => Some(cells.iter().flat_map(|(_, cell)| folding.of(cell.number)).copied().collect()),
+        };
+        (zoom, footprints, folded.map(|folded| ZoomCells { cells: counted, folded }))
     }
 }
 
 /// What is known of a cell while its members are gathered: the same in whatever order they come.
 #[derive(Debug)]
 struct Gathered {
+    /// Its number among the cells of its zoom, in the order in which they were found.
+    number: usize,
     members: u64,
     /// The sum of their positions in whole world units, as in the database.
     sum: [u64; 2],
@@ -185,14 +264,12 @@ struct Gathered {
     around: SourceBox,
 }
 
-impl Default for Gathered {
-    fn default() -> Gathered {
-        let nothing = [f32::INFINITY, f32::INFINITY, f32::NEG_INFINITY, f32::NEG_INFINITY];
-        Gathered { members: 0, sum: [0; 2], around: nothing }
-    }
-}
-
 impl Gathered {
+    fn new(number: usize) -> Gathered {
+        let nothing = [f32::INFINITY, f32::INFINITY, f32::NEG_INFINITY, f32::NEG_INFINITY];
+        Gathered { number, members: 0, sum: [0; 2], around: nothing }
+    }
+
     fn add(&mut self, at: [f64; 2], source: Option<&SourceBox>) {
         let [x, y, _, _] = unit_of(at);
         self.members += 1;
@@ -213,7 +290,7 @@ impl Gathered {
 /// Mixes the codes of cells, which differ in few bits, by one multiplication (Knuth, The Art of Computer Programming, section 6.4). Nobody
 /// chooses them, so they need no hasher that guards against chosen keys.
 #[derive(Debug, Default)]
-struct CodeHasher(u64);
+pub(super) struct CodeHasher(u64);
 
 impl Hasher for CodeHasher {
     fn write(&mut self, bytes: &[u8]) {
@@ -223,7 +300,11 @@ impl Hasher for CodeHasher {
     }
 
     fn write_i64(&mut self, code: i64) {
-        self.0 = (self.0 ^ code.cast_unsigned()).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+        self.write_u64(code.cast_unsigned());
+    }
+
+    fn write_u64(&mut self, code: u64) {
+        self.0 = (self.0 ^ code).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
     }
 
     fn finish(&self) -> u64 {
@@ -240,21 +321,21 @@ mod tests {
     fn members_of_a_cell_are_shown_once() {
         let zooms: Vec<Zoom> = [0, 1, 9].map(|level| Zoom::new(level).unwrap()).into();
         let at = vec![[10.0, 10.5], [30.9, 20.0], [4_000_000_000.0, 7.0]];
-        let members = Members { at, source: Vec::new() };
+        let members = Members { at, ..Members::default() };
         let grid = |standing| Grid { shape: CellShape::Square, size: 0.5, standing };
         let gathered = |members: &Members, standing| {
-            let mut gathering = Gathering::new(grid(standing), &zooms);
+            let mut gathering = Gathering::new(grid(standing), &zooms, None);
             // One by one, the last one first: the order does not matter.
             for number in [2, 0, 1] {
                 let source = members.source.get(number).copied().into_iter().collect();
-                gathering.add(Members { at: vec![members.at[number]], source });
+                gathering.add(Members { at: vec![members.at[number]], source, ..Members::default() });
             }
             assert_eq!(gathering.count(), 3);
             gathering.finish()
         };
         let (places, counts) = gathered(&members, Standing::Centroid);
         let whole = TileRect { zoom: zooms[0], x0: 0, y0: 0, x1: 0, y1: 0 };
-        let near: Vec<u64> = counts.near(&grid(Standing::Centroid), &whole, 0).map(|cell| cell.members).collect();
+        let near: Vec<u64> = counts.near(&grid(Standing::Centroid), &whole, 0).map(|(cell, _)| cell.members).collect();
         assert_eq!(near, [2, 1]);
         let counts: Vec<usize> = zooms.iter().map(|zoom| places.at(*zoom).len()).collect();
         assert_eq!((counts, places.at(Zoom::MAX).len()), (vec![2, 2, 2], 0));
@@ -266,5 +347,33 @@ mod tests {
         let members = Members { source: vec![[1.0, 1.0, 1.0, 1.0], [2.0, 3.0, 2.0, 3.0], [9.0; 4]], ..members };
         let (places, _) = gathered(&members, Standing::Center);
         assert_eq!(places.at(zooms[2]).sources(0).collect::<Vec<_>>(), [[1.0; 4], [2.0, 3.0, 2.0, 3.0]]);
+    }
+
+    #[test]
+    fn values_are_folded_where_cells_and_lone_members_are_few() {
+        let zooms: Vec<Zoom> = [0, 2, 12].map(|level| Zoom::new(level).unwrap()).into();
+        let grid = Grid { shape: CellShape::Square, size: 0.5, standing: Standing::Center };
+        // Some members in the middle of the first tile of zoom 2, and one in its corner.
+        let gathered = |middle: usize, values: usize, few_lone: bool| {
+            let mut at = vec![[8e8, 8e8]; middle];
+            at.push([1.0, 1.0]);
+            let wanted = Wanted { folds: vec![Fold::Values, Fold::Greatest], few_lone };
+            let mut gathering = Gathering::new(grid, &zooms, Some(wanted));
+            let values = (1..).flat_map(|value| [(value > 2).then_some(1), Some(value)]).take(values).collect();
+            gathering.add(Members { at, values, ..Members::default() });
+            gathering.finish().1
+        };
+        let folded = |counts: &CellCounts, level| -> Vec<Vec<Folded>> {
+            let rect = TileRect { zoom: Zoom::new(level).unwrap(), x0: 0, y0: 0, x1: 0, y1: 0 };
+            counts.near(&grid, &rect, 0).map(|(_, folded)| folded.to_vec()).collect()
+        };
+        let known = |counts: &CellCounts| zooms.iter().map(|zoom| counts.has(*zoom)).collect::<Vec<_>>();
+        let counts = gathered(10, 22, false);
+        assert_eq!(known(&counts), [true, true, false], "the cells of a deep zoom are many");
+        assert_eq!(folded(&counts, 0), [[Some(9), Some(11)]]);
+        assert_eq!(folded(&counts, 2), [[Some(1), Some(11)], [Some(8), Some(10)]]);
+        assert_eq!(known(&gathered(10, 22, true)), [true, true, false], "one of eleven is alone");
+        assert_eq!(known(&gathered(5, 12, true)), [true, false, false], "one of six is too many");
+        assert_eq!(known(&gathered(10, 20, false)), [false, false, false], "a member came without values");
     }
 }

@@ -6,6 +6,7 @@
 mod batch;
 mod bbox;
 mod coord;
+mod fold;
 mod footprint;
 mod gathered;
 mod grid;
@@ -18,8 +19,9 @@ mod zoom;
 pub use batch::{Area, Batch, LayerCount, Planned, SearchBox};
 pub use bbox::{BoxError, Coverage, LonLatBox};
 pub use coord::{NoTile, TileCoord, TileRect};
+pub use fold::{Fold, Folded};
 pub use footprint::{BoxFootprint, Footprints, Places, SourceBox, Spot};
-pub use gathered::{CellCounts, Counted, Gathering, Members};
+pub use gathered::{CellCounts, Counted, Gathering, Members, Wanted};
 pub use grid::{Cell, CellShape, Grid, INVERSE_SQRT_3, LAST_UNIT, MIDDLE, SQRT_3, Standing, THIRD};
 pub use id::{Slice, TileId};
 pub use limits::ZoomLimits;

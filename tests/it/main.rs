@@ -39,6 +39,7 @@ mod edit_contract;
 mod failing_tiles;
 mod faults;
 mod filters;
+mod folded;
 mod four_targets;
 mod histories;
 mod house;

@@ -3,6 +3,7 @@
 //! Names that begin with `oar_tiles_` are the statement's own: the columns of the relation stand beside them.
 
 use super::cell::{Decoded, WORLD_UNITS_F64, point, unit};
+use super::counted::only_counts;
 use super::{filter, geometry, projected, search, thin};
 use crate::postgis::layer::{BoundProperty, Cells, KeyColumn, Layer, Of};
 use crate::postgis::query::Values;
@@ -28,7 +29,7 @@ pub(super) fn is_in_world(x: &str, y: &str) -> String {
 }
 
 /// An aggregate of the configuration, the cell's bounds in degrees and its number filled in.
-fn filled(sql: &str, cell: &Decoded, grid: Grid) -> String {
+pub(super) fn filled(sql: &str, cell: &Decoded, grid: Grid) -> String {
     let Decoded { zoom, .. } = cell;
     let [west, north, east, south] = cell.bounds(grid);
     // Squares are numbered as tiles are, so many zooms deeper: all zooms above, then row by row.
@@ -53,80 +54,12 @@ pub(crate) fn without_bounds(sql: &str) -> String {
     ["!xmin!", "!ymin!", "!xmax!", "!ymax!"].iter().fold(sql, |sql, name| sql.replace(name, nothing))
 }
 
-/// Whether an aggregate gives the same in whatever order it sees its rows: those that are counted.
-fn is_orderless(sql: &str) -> bool {
-    if sql.contains(['\'', '"', '$']) {
-        return false;
-    }
-    let text: String = sql.chars().filter(|c| !c.is_whitespace()).collect::<String>().to_ascii_lowercase();
-    let rest = text.replace("count(*)", "");
-    let mut words = rest.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
-    words.all(|word| {
-        word.parse::<f64>().is_ok()
-            || matches!(word, "true" | "and" | "or" | "not" | "xmin" | "ymin" | "xmax" | "ymax" | "cell")
-    })
-}
-
-/// An aggregate that is [orderless](is_orderless), with the count given.
-fn with_count(sql: &str, count: &str) -> String {
-    let mut filled = String::new();
-    let mut rest = sql;
-    // What is replaced has no letter that another case would lengthen.
-    while let Some(at) = rest.to_ascii_lowercase().find("count") {
-        filled.push_str(&rest[..at]);
-        filled.push_str(count);
-        rest = rest[at..].split_once(')').map_or("", |(_, rest)| rest);
-    }
-    filled + rest
-}
-
-/// Whether the number of its rows is all that has to be known of a cell.
-pub(in crate::postgis) fn needs_only_counts(layer: &Layer) -> bool {
-    layer.cells.as_ref().is_some_and(|cells| !cells.keeps_lone) && layer.aggregates().all(is_orderless)
-}
-
-/// The same as [`placed`] where the survey has counted the cells: parameters `$14..$18`, one array element a cell and area that it
-/// may show in: the area's place in the arrays of areas, the code, the count, and the mean position of the members.
-pub(super) fn placed_counted(layer: &Layer, cells: &Cells) -> String {
-    let grid = cells.grid;
-    let decoded = Decoded::of("cell.code", "width", "z");
-    let mut stands = stands(grid, &decoded);
-    if grid.standing == Standing::Centroid {
-        stands = standing_at(&["cell.x".to_owned(), "cell.y".to_owned()]);
-    }
-    if layer.is_found_in_boxes() {
-        stands.ends = decoded.bounds(grid).map(|end| unit(&end)).to_vec();
-    }
-    let value = |sql: &str| with_count(&filled(sql, &decoded, grid), "cell.members");
-    let drawn = match &cells.having {
-        Some(having) => format!("CASE WHEN ({}\n) THEN {} END", value(having), stands.geometry),
-        None => stands.geometry,
-    };
-    let ends = ["west", "north", "east", "south"].iter().zip(&stands.ends);
-    let ends: String = ends.map(|(name, end)| format!(", {end} AS {name}")).collect();
-    let values = layer.properties.iter().enumerate().filter(|(_, property)| property.of == Of::Cell);
-    let mut values: String =
-        values.map(|(number, property)| format!(", {} AS p{number}", value(&property.sql))).collect();
-    if layer.budget.thins() {
-        values.push_str(&format!(", cell.members AS {}", thin::RANK));
-    }
-    format!(
-        "placed AS (
-    SELECT z, shift, margin, ax0, ay0, ax1, ay1, {drawn} AS m{ends}{values}, cell.code AS k0
-    FROM unnest($14, $15, $16, $17, $18) AS cell (area, code, members, x, y)
-    JOIN oar_tiles_area ON oar_tiles_area.area = cell.area
-    OFFSET 0
-)"
-    )
-}
-
 /// The part of the statement that leads from the areas to what is drawn: `WITH` items, the last of which is called "placed" and
 /// gives, for each area, cell and lone row in it, the columns that the plain statement's "placed" gives; `k0` is the cell.
 pub(super) fn placed(layer: &Layer, cells: &Cells) -> String {
     let grid = cells.grid;
-    let ordered = |property: &BoundProperty| property.of == Of::Cell && !is_orderless(&property.sql);
-    let keeps_order =
-        layer.properties.iter().any(ordered) || cells.having.as_deref().is_some_and(|having| !is_orderless(having));
+    // What can be folded is the same in any order.
+    let keeps_order = layer.folds.is_none() && !layer.aggregates().all(only_counts);
     let order: String = if keeps_order { layer.key.iter().map(by_key).collect() } else { String::new() };
     let (x, y) = ("oar_tiles_x", "oar_tiles_y");
     let [at_x, at_y] = position(layer, "oar_tiles_m");
@@ -136,23 +69,7 @@ pub(super) fn placed(layer: &Layer, cells: &Cells) -> String {
     if layer.is_found_in_boxes() {
         stands.ends = decoded.bounds(grid).map(|end| unit(&end)).to_vec();
     }
-    let names = |alone: bool| -> String {
-        let of = |(number, property): (usize, &BoundProperty)| {
-            let sql = match (property.of, alone) {
-                (Of::Tile(_), _) => return None,
-                (Of::Row, true) => property.sql.clone(),
-                (Of::Cell, false) => filled(&property.sql, &decoded, grid),
-                _ => "NULL".to_owned(),
-            };
-            Some(format!(", {sql} AS p{number}"))
-        };
-        let rank = match (layer.budget.thins(), alone) {
-            (false, _) => String::new(),
-            (true, true) => format!(", 1::int8 AS {}", thin::RANK),
-            (true, false) => format!(", count(*) AS {}", thin::RANK),
-        };
-        layer.properties.iter().enumerate().filter_map(of).chain([rank]).collect()
-    };
+    let aggregate = |sql: &str| filled(sql, &decoded, grid);
     let drawn = match &cells.having {
         Some(having) => format!("CASE WHEN ({}\n) THEN {} END", filled(having, &decoded, grid), stands.geometry),
         None => stands.geometry,
@@ -163,7 +80,7 @@ pub(super) fn placed(layer: &Layer, cells: &Cells) -> String {
         format!(
             "SELECT oar_tiles_n, oar_tiles_cell AS k0, {drawn} AS m{ends}{} FROM {from} {condition}
     GROUP BY oar_tiles_cell, oar_tiles_n",
-            names(false)
+            values(layer, &Value::OfCell(&aggregate), "count(*)")
         )
     };
     let cells_of = if cells.keeps_lone {
@@ -181,7 +98,7 @@ shown AS (
     SELECT oar_tiles_n, oar_tiles_cell, oar_tiles_m{ends}{} FROM numbered WHERE oar_tiles_members = 1
 ),",
             grouped("numbered", "WHERE oar_tiles_members > 1"),
-            names(true)
+            values(layer, &Value::OfRow, "1::int8")
         )
     } else {
         format!("shown AS (\n    {}\n),", grouped("sorted", ""))
@@ -222,6 +139,29 @@ placed AS (
     )
 }
 
+/// Where the properties of a feature come from.
+pub(super) enum Value<'a> {
+    /// From a row that is alone in its cell.
+    OfRow,
+    /// From a cell: what turns an aggregate into SQL.
+    OfCell(&'a dyn Fn(&str) -> String),
+}
+
+/// The properties of rows and cells as columns, and what ranks them.
+pub(super) fn values(layer: &Layer, value: &Value<'_>, members: &str) -> String {
+    let of = |(number, property): (usize, &BoundProperty)| {
+        let sql = match (property.of, value) {
+            (Of::Tile(_), _) => return None,
+            (Of::Row, Value::OfRow) => property.sql.clone(),
+            (Of::Cell, Value::OfCell(aggregate)) => aggregate(&property.sql),
+            (Of::Row, Value::OfCell(_)) | (Of::Cell, Value::OfRow) => "NULL".to_owned(),
+        };
+        Some(format!(", {sql} AS p{number}"))
+    };
+    let rank = layer.budget.thins().then(|| format!(", {members} AS {}", thin::RANK));
+    layer.properties.iter().enumerate().filter_map(of).chain(rank).collect()
+}
+
 /// The names of what is carried along from a cell to its feature.
 fn carried(layer: &Layer) -> String {
     layer
@@ -259,19 +199,19 @@ fn by_key(column: &KeyColumn) -> String {
 }
 
 /// The columns that expressions may name: those that the role may read.
-fn columns(layer: &Layer) -> String {
+pub(super) fn columns(layer: &Layer) -> String {
     if layer.columns.is_empty() { geometry(layer) } else { layer.columns.join(", ") }
 }
 
 /// What stands for a cell.
-struct Stands {
+pub(super) struct Stands {
     /// Its geometry in EPSG:3857.
-    geometry: String,
+    pub(super) geometry: String,
     /// Where it lies: a point's west and north, or a box, in world units.
-    ends: Vec<String>,
+    pub(super) ends: Vec<String>,
 }
 
-fn stands(grid: Grid, cell: &Decoded) -> Stands {
+pub(super) fn stands(grid: Grid, cell: &Decoded) -> Stands {
     match grid.standing {
         Standing::Center => {
             let middle = cell.middle(grid);
@@ -289,13 +229,13 @@ fn stands(grid: Grid, cell: &Decoded) -> Stands {
 }
 
 /// A point in the middle of a world unit: no position there lies halfway between two units of a tile's grid.
-fn standing_at(unit: &[String; 2]) -> Stands {
+pub(super) fn standing_at(unit: &[String; 2]) -> Stands {
     let [x, y] = unit;
     Stands { geometry: point(&[format!("{x} + 0.5"), format!("{y} + 0.5")]), ends: unit.to_vec() }
 }
 
 /// The items that give each member its cell: [`Grid::cell`], step by step, so that nothing is worked out twice.
-fn celled(grid: Grid, x: &str, y: &str) -> String {
+pub(super) fn celled(grid: Grid, x: &str, y: &str) -> String {
     let in_world = is_in_world(x, y);
     let code = |a: &str, b: &str| {
         let offset = Cell::OFFSET;

@@ -3,9 +3,11 @@
 //!
 //! Identifiers are quoted, values are parameters. Property expressions and filters are the configuration's own SQL.
 
+mod aggregates;
 mod bounds;
 mod cell;
 mod cells;
+mod counted;
 mod render;
 mod survey;
 mod thin;
@@ -13,8 +15,9 @@ mod thin;
 use super::layer::Layer;
 use crate::tile::{HALF_WORLD_METRES, WORLD_UNITS};
 
-pub(super) use cells::needs_only_counts;
+pub(super) use aggregates::{Call, Function};
 pub(crate) use cells::without_bounds;
+pub(super) use counted::{calls, fold_types, folded_alone, needs_only_counts};
 pub(super) use render::{Candidates, render};
 pub(super) use survey::{skipped, survey};
 

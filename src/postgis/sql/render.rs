@@ -1,12 +1,12 @@
 //! The statement that renders: many tiles at once.
 
-use super::{bounds, cells, ends, filter, is_in_world, projected, search, thin, world_columns};
+use super::{bounds, cells, counted, ends, filter, is_in_world, projected, search, thin, world_columns};
 use crate::postgis::layer::{Layer, Of, TilePart, quoted};
 use crate::postgis::query::{PIXEL, Values};
 
 /// Renders the tiles of some areas. Parameters, one array element an area: `$1` zoom, `$2` margin in world units, `$3..$6`
 /// first column, first row, last column, last row (XYZ), `$7..$10` the search box; then `$11` the layer's name, `$12` its
-/// extent, `$13` its buffer; for counted cells `$14..$18`; and last, for a layer that is thinned, the most features of a tile by zoom.
+/// extent, `$13` its buffer; for counted cells `$14..$18` and those of what was folded; and last, for a layer that is thinned, the most features of a tile by zoom.
 ///
 /// Gives one row for each tile that has a candidate: the tile (zoom above bit 58, column above bit 29, TMS row), how many
 /// features are drawn, the MVT layer, and how many features were left out; ordered by zoom, column and TMS row.
@@ -17,7 +17,7 @@ pub(in crate::postgis) fn render(layer: &Layer, rows: Candidates) -> String {
     // Thinned, what is drawn is sorted after the least features were left out.
     let (sort, kept, last, left_out) = if layer.budget.thins() {
         let left_out = "max(drawn.found) - count(drawn.mvt_geometry)";
-        (String::new(), thin::kept(layer, &carried), "kept AS drawn", left_out)
+        (String::new(), thin::kept(layer, &carried, rows), "kept AS drawn", left_out)
     } else {
         (format!("ORDER BY tile{order}"), String::new(), "drawn", "0::int8")
     };
@@ -25,7 +25,7 @@ pub(in crate::postgis) fn render(layer: &Layer, rows: Candidates) -> String {
     let [west, north, east, south] = ends(layer);
     let (placed, in_world) = match &layer.cells {
         None => (placed(layer, rows, values, names), is_in_world(layer)),
-        Some(cells) if layer.counted.is_some() => (cells::placed_counted(layer, cells), "true".to_owned()),
+        Some(cells) if rows == Candidates::Counted => (counted::placed(layer, cells), "true".to_owned()),
         Some(cells) => (cells::placed(layer, cells), "true".to_owned()),
     };
     let width = layer.cells.as_ref().map_or(0.0, |cells| cells.grid.size);
@@ -78,13 +78,15 @@ pub(in crate::postgis) enum Candidates {
     Found,
     /// Those in the tiles alone, which takes longer to tell: where an expression has raised an error, it was in one of these tiles.
     Touching,
+    /// None: the survey has counted the cells.
+    Counted,
 }
 
 /// The candidates of a layer whose rows are its features.
 fn placed(layer: &Layer, rows: Candidates, values: &str, names: &str) -> String {
     let ((search, _), filter) = (search(layer), filter(layer));
     let condition = match rows {
-        Candidates::Found => format!("{search} {filter}"),
+        Candidates::Found | Candidates::Counted => format!("{search} {filter}"),
         // CASE: whether a row is near is looked at before its own condition (PostgreSQL documentation, section 4.2.14).
         Candidates::Touching => format!("{search} AND CASE WHEN {} THEN true {filter} ELSE false END", touches(layer)),
     };

@@ -1,6 +1,6 @@
 //! The statements of the survey: where features lie, and which rows are left out.
 
-use super::{ends, filter, geometry, is_in_world, projected, world_columns};
+use super::{counted, ends, filter, geometry, is_in_world, projected, world_columns};
 use crate::postgis::layer::Layer;
 use crate::postgis::query::Values;
 
@@ -10,7 +10,7 @@ use crate::postgis::query::Values;
 ///
 /// Points in a closed-form system give one column: the position, x in the upper and y in the lower half. Others give six:
 /// the box's two corners packed the same way, and the box in the column's own system. Members of cells give their position as two
-/// doubles, and where no closed formula leads to them, that box. NULL where a row is skipped.
+/// doubles, and where no closed formula leads to them, that box; then the values that are folded. NULL where a row is skipped.
 pub(in crate::postgis) fn survey(layer: &Layer, boxes: usize) -> String {
     let g = geometry(layer);
     // One condition a box, each over parameters alone: the spatial index serves them.
@@ -30,11 +30,12 @@ pub(in crate::postgis) fn survey(layer: &Layer, boxes: usize) -> String {
         (false, _) if layer.shape.is_closed_form() => (String::new(), String::new(), ""),
         (false, _) => (format!(", ({east} << 32) | {south}{sides}"), box_of, sides),
     };
+    let (values, names) = counted::folded(layer);
     format!(
-        "SELECT CASE WHEN {in_world} THEN {place} END{columns}
+        "SELECT CASE WHEN {in_world} THEN {place} END{columns}{names}
 FROM (
-    SELECT {world}{kept}
-    FROM (SELECT {projected} AS m{inner} FROM {relation} WHERE true {near} {filter} OFFSET 0) AS placed
+    SELECT {world}{kept}{names}
+    FROM (SELECT {projected} AS m{inner}{values} FROM {relation} WHERE true {near} {filter} OFFSET 0) AS placed
     OFFSET 0
 ) AS located",
         projected = projected(layer),

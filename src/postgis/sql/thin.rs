@@ -1,6 +1,7 @@
 //! The part of the rendering statement that leaves the least features of a tile out.
 
-use super::render::Carried;
+use super::counted;
+use super::render::{Candidates, Carried};
 use crate::postgis::layer::Layer;
 
 /// What ranks a feature; carried along as `r0`.
@@ -10,7 +11,7 @@ pub(super) const RANK: &str = "r0";
 ///
 /// Each feature that is drawn in a tile gets its place there, the best first: by rank, then by key. Candidates that are not drawn
 /// come last and take no place from others; the first stays in any case, so that the tile is not lost.
-pub(super) fn kept(layer: &Layer, carried: &Carried) -> String {
+pub(super) fn kept(layer: &Layer, carried: &Carried, rows: Candidates) -> String {
     let order = &carried.order;
     let best = match (&layer.rank, &layer.cells) {
         (Some(rank), _) if rank.collated => format!(", {RANK} COLLATE \"C\" DESC NULLS LAST"),
@@ -18,7 +19,10 @@ pub(super) fn kept(layer: &Layer, carried: &Carried) -> String {
         (None, None) => String::new(),
     };
     // Behind those of counted cells.
-    let most = if layer.counted.is_some() { "$19" } else { "$14" };
+    let most = match rows {
+        Candidates::Counted => counted::behind(layer),
+        Candidates::Found | Candidates::Touching => 14,
+    };
     format!(
         ",
 ranked AS (
@@ -27,7 +31,7 @@ ranked AS (
     FROM drawn OFFSET 0
 ),
 kept AS (
-    SELECT * FROM ranked WHERE place <= coalesce({most}[(tile >> 58)::int4 + 1], place) ORDER BY tile{order} OFFSET 0
+    SELECT * FROM ranked WHERE place <= coalesce(${most}[(tile >> 58)::int4 + 1], place) ORDER BY tile{order} OFFSET 0
 )"
     )
 }

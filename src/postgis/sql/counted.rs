@@ -1,0 +1,213 @@
+//! Cells that the survey has counted, and the values that it has folded of their rows: nothing is read again but rows that are
+//! alone in their cells.
+
+use super::aggregates::{Call, Piece, pieces};
+use super::cell::{Decoded, unit};
+use super::cells::{Value, celled, columns, filled, position, standing_at, stands, values, without_bounds};
+use super::{filter, geometry, projected, type_of};
+use crate::postgis::folds::Folds;
+use crate::postgis::layer::{Cells, Layer};
+use crate::postgis::query::Values;
+use crate::tile::Standing;
+
+/// The parameter with the first of the folded values.
+const FIRST_FOLD: usize = 19;
+
+/// The parameters that say where rows are that are alone in their cells.
+const LONE: usize = 6;
+
+/// Whether an aggregate is worked out of the number of its rows alone.
+pub(super) fn only_counts(sql: &str) -> bool {
+    let is_known = |word: &str| {
+        word.parse::<f64>().is_ok()
+            || ["true", "and", "or", "not", "xmin", "ymin", "xmax", "ymax", "cell"]
+                .iter()
+                .any(|known| word.eq_ignore_ascii_case(known))
+    };
+    let words = |text: &str| {
+        let mut words = text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
+        words.all(is_known)
+    };
+    !sql.contains(['\'', '"'])
+        && pieces(sql).is_some_and(|pieces| {
+            pieces.iter().all(|piece| match piece {
+                Piece::Text(text) => words(text),
+                Piece::Rows => true,
+                Piece::Call(_) => false,
+            })
+        })
+}
+
+/// Whether the number of its rows is all that has to be known of a cell.
+pub(in crate::postgis) fn needs_only_counts(layer: &Layer) -> bool {
+    layer.cells.as_ref().is_some_and(|cells| !cells.keeps_lone) && layer.aggregates().all(only_counts)
+}
+
+/// The aggregates of an expression that are more than a number of rows; `None` if it cannot be taken apart.
+pub(in crate::postgis) fn calls(sql: &str) -> Option<Vec<Call<'_>>> {
+    let call = |piece| if let Piece::Call(call) = piece { Some(call) } else { None };
+    Some(pieces(sql)?.into_iter().filter_map(call).collect())
+}
+
+/// An expression over aggregates with what the survey has counted and folded in their stead: columns of "cell".
+fn counted(sql: &str, folds: Option<&Folds>) -> String {
+    let piece = |piece: Piece<'_>| match (piece, folds) {
+        (Piece::Text(text), _) => text.to_owned(),
+        (Piece::Rows, _) => "cell.members".to_owned(),
+        (Piece::Call(call), Some(folds)) => folds.stands_for(&call, |number| format!("cell.f{number}")),
+        (Piece::Call(_), None) => "NULL".to_owned(),
+    };
+    pieces(sql).unwrap_or_default().into_iter().map(piece).collect()
+}
+
+/// The types of some values of rows, asked over no row: one array of names; and whether texts are equal only if their bytes are.
+pub(in crate::postgis) fn fold_types(layer: &Layer, values: &[&str]) -> String {
+    let types: Vec<String> = (0..values.len()).map(|number| type_of(&format!("f{number}"))).collect();
+    let values: String = numbered(values.iter().copied());
+    format!(
+        "SELECT ARRAY[{}]::text[], NOT EXISTS (SELECT FROM pg_catalog.pg_collation WHERE NOT collisdeterministic)
+FROM (SELECT) AS one LEFT JOIN (SELECT true{values} FROM {} WHERE false) AS none ON true",
+        types.join(", "),
+        layer.relation
+    )
+}
+
+/// Asks whether nothing but what was counted and folded is needed; gives one row.
+pub(in crate::postgis) fn folded_alone(layer: &Layer, folds: &Folds) -> String {
+    let types = folds.types().enumerate();
+    let columns: String = types.map(|(number, array)| format!(", (NULL::{array})[1] AS f{number}")).collect();
+    let values: String = layer
+        .aggregates()
+        .enumerate()
+        .map(|(number, sql)| format!(", ({}\n) AS p{number}", without_bounds(&counted(sql, Some(folds)))))
+        .collect();
+    // Beside a plain column, no aggregate may be left.
+    format!(
+        "SELECT count(*) FROM (
+    SELECT cell.members{values} FROM (SELECT NULL::int8 AS members{columns}) AS cell WHERE false) AS none"
+    )
+}
+
+/// The values that are folded, as further columns of a relation, and their names.
+pub(super) fn folded(layer: &Layer) -> (String, String) {
+    let Some(folds) = &layer.folds else { return (String::new(), String::new()) };
+    (numbered(folds.values()), names(folds.values().count()))
+}
+
+/// Expressions as further columns called `f0`, `f1`, …
+fn numbered<'a>(values: impl Iterator<Item = &'a str>) -> String {
+    values.enumerate().map(|(number, sql)| format!(", {sql} AS f{number}")).collect()
+}
+
+fn names(many: usize) -> String {
+    (0..many).map(|number| format!(", f{number}")).collect()
+}
+
+fn folds(layer: &Layer) -> usize {
+    layer.folds.as_ref().map_or(0, |folds| folds.values().count())
+}
+
+/// The parameter behind those of counted cells.
+pub(super) fn behind(layer: &Layer) -> usize {
+    FIRST_FOLD + folds(layer) + if layer.keeps_lone() { LONE } else { 0 }
+}
+
+/// `WITH` items, the last of which is called "placed" and gives what [`placed`](super::cells::placed) gives. Parameters `$14..$18`, one
+/// array element a cell and area that it may show in: the area's place in the arrays of areas, the code, the count, and the mean
+/// position of the members; then an array for each value that was folded; then, where rows are drawn as themselves that are alone in
+/// their cells, such a cell's area and code, and west, south, east, north of the box in which its row lies.
+pub(super) fn placed(layer: &Layer, cells: &Cells) -> String {
+    let grid = cells.grid;
+    let decoded = Decoded::of("cell.code", "width", "z");
+    let mut stands = stands(grid, &decoded);
+    if grid.standing == Standing::Centroid {
+        stands = standing_at(&["cell.x".to_owned(), "cell.y".to_owned()]);
+    }
+    if layer.is_found_in_boxes() {
+        stands.ends = decoded.bounds(grid).map(|end| unit(&end)).to_vec();
+    }
+    let aggregate = |sql: &str| filled(&counted(sql, layer.folds.as_deref()), &decoded, grid);
+    let drawn = match &cells.having {
+        Some(having) => format!("CASE WHEN ({}\n) THEN {} END", aggregate(having), stands.geometry),
+        None => stands.geometry,
+    };
+    let ends = ["west", "north", "east", "south"].iter().zip(&stands.ends);
+    let ends: String = ends.map(|(name, end)| format!(", {end} AS {name}")).collect();
+    let lone = cells.keeps_lone.then(|| lone(layer, cells));
+    let (found, shown) = lone.map_or_else(Default::default, |Lone { found, shown }| {
+        (found + ",\n", "\n    UNION ALL\n    ".to_owned() + &shown)
+    });
+    format!(
+        "{found}placed AS (
+    SELECT z, shift, margin, ax0, ay0, ax1, ay1, {drawn} AS m{ends}{values}, cell.code AS k0
+    FROM unnest($14, $15, $16, $17, $18{params}) AS cell (area, code, members, x, y{names})
+    JOIN oar_tiles_area ON oar_tiles_area.area = cell.area{shown}
+    OFFSET 0
+)",
+        values = values(layer, &Value::OfCell(&aggregate), "cell.members"),
+        params = (0..folds(layer)).map(|number| format!(", ${}", FIRST_FOLD + number)).collect::<String>(),
+        names = names(folds(layer)),
+    )
+}
+
+/// Rows that are alone in their cells.
+struct Lone {
+    /// `WITH` items that find them.
+    found: String,
+    /// The statement that gives what "placed" has of them.
+    shown: String,
+}
+
+fn lone(layer: &Layer, cells: &Cells) -> Lone {
+    let (x, y) = ("oar_tiles_x", "oar_tiles_y");
+    let [at_x, at_y] = position(layer, "oar_tiles_m");
+    let first = FIRST_FOLD + folds(layer);
+    let params: Vec<String> = (first..first + LONE).map(|number| format!("${number}")).collect();
+    let found = format!(
+        "located AS (
+    SELECT near.*, oar_tiles_area.area AS oar_tiles_n, oar_tiles_area.width AS oar_tiles_width, oar_tiles_lone.code AS oar_tiles_code,
+        {at_x} AS {x}, {at_y} AS {y}
+    FROM unnest({params}) AS oar_tiles_lone (area, code, w, s, e, n)
+    JOIN oar_tiles_area ON oar_tiles_area.area = oar_tiles_lone.area
+    CROSS JOIN LATERAL (
+        SELECT {columns}, {projected} AS oar_tiles_m FROM {relation}
+        WHERE {geometry} && ST_MakeEnvelope(oar_tiles_lone.w, oar_tiles_lone.s, oar_tiles_lone.e, oar_tiles_lone.n, {srid}) {filter}
+        OFFSET 0
+    ) AS near
+    OFFSET 0
+),
+{celled}",
+        params = params.join(", "),
+        columns = columns(layer),
+        projected = projected(layer),
+        relation = layer.rows(&Values::of_area()),
+        geometry = geometry(layer),
+        srid = layer.shape.srid,
+        filter = filter(layer),
+        celled = celled(cells.grid, x, y),
+    );
+    // Beside it there may be rows of the next cell.
+    let shown = format!(
+        "SELECT z, shift, margin, ax0, ay0, ax1, ay1, oar_tiles_m, {}, {}{}, oar_tiles_cell
+    FROM celled JOIN oar_tiles_area ON oar_tiles_area.area = oar_tiles_n WHERE oar_tiles_cell = oar_tiles_code",
+        unit(x),
+        unit(y),
+        values(layer, &Value::OfRow, "1::int8"),
+    );
+    Lone { found, shown }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::only_counts;
+
+    #[test]
+    fn counts_alone_are_told_from_other_aggregates() {
+        for sql in ["(count(*)\n)", "count(*) * 2 > 3 AND NOT true", "!xmin! + COUNT( * )", "1"] {
+            assert!(only_counts(sql), "{sql}");
+        }
+        for sql in ["count(a)", "count(*)::text", "'a'", "count(*) FILTER (WHERE true)", "count(*) -- 1", "sum(1)"] {
+            assert!(!only_counts(sql), "{sql}");
+        }
+    }
+}

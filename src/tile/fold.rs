@@ -1,0 +1,110 @@
+//! What is kept of the rows of a cell while they are found, the same in whatever order they come.
+
+use std::collections::HashSet;
+use std::hash::BuildHasherDefault;
+
+use super::gathered::CodeHasher;
+
+/// How the values of rows become one value of their cell. Rows without a value change nothing, as in SQL's aggregates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fold {
+    /// How many have a value.
+    Values,
+    /// How many different values there are.
+    Distinct,
+    /// The least value.
+    Least,
+    /// The greatest value.
+    Greatest,
+    /// The sum of the values.
+    Sum,
+}
+
+/// What is known of a cell's values: nothing, if no row had one.
+pub type Folded = Option<i128>;
+
+/// Different values that are kept in all: the bound on memory, some 40 MB.
+pub(super) const MOST_DISTINCT: usize = 2_000_000;
+
+/// The values of the cells of one zoom while rows are found.
+#[derive(Debug)]
+pub(super) struct Folding {
+    folds: Vec<Fold>,
+    /// Those of the first cell, of the second, and so on.
+    cells: Vec<Folded>,
+    /// For each fold the values seen: cell above bit 32, value.
+    seen: Vec<HashSet<u64, BuildHasherDefault<CodeHasher>>>,
+}
+
+impl Folding {
+    pub(super) fn new(folds: &[Fold]) -> Folding {
+        let seen = folds.iter().map(|_| HashSet::default()).collect();
+        Folding { folds: folds.to_vec(), cells: Vec::new(), seen }
+    }
+
+    /// Takes in the values of a row: of the cell with that number, the first is 0, a new one the next.
+    pub(super) fn add(&mut self, cell: usize, values: &[Option<i64>]) {
+        let first = cell * self.folds.len();
+        if self.cells.len() == first {
+            self.cells.extend(self.folds.iter().map(|fold| match fold {
+                Fold::Values | Fold::Distinct => Some(0),
+                Fold::Least | Fold::Greatest | Fold::Sum => None,
+            }));
+        }
+        let known = self.cells[first..].iter_mut();
+        for (((fold, seen), known), value) in self.folds.iter().zip(&mut self.seen).zip(known).zip(values) {
+            let Some(value) = *value else { continue };
+            let before = *known;
+            // Different values are numbered from 0.
+            let mut is_new = || seen.insert((cell as u64) << 32 | value.cast_unsigned());
+            let value = i128::from(value);
+            *known = Some(match (fold, before) {
+                (Fold::Values, _) => before.unwrap_or(0) + 1,
+                (Fold::Distinct, _) => before.unwrap_or(0) + i128::from(is_new()),
+                (_, None) => value,
+                (Fold::Least, Some(least)) => least.min(value),
+                (Fold::Greatest, Some(greatest)) => greatest.max(value),
+                (Fold::Sum, Some(sum)) => sum + value,
+            });
+        }
+    }
+
+    /// Different values kept.
+    pub(super) fn distinct(&self) -> usize {
+        self.seen.iter().map(HashSet::len).sum()
+    }
+
+    /// The values of a cell.
+    pub(super) fn of(&self, cell: usize) -> &[Folded] {
+        let (first, many) = (cell * self.folds.len(), self.folds.len());
+        self.cells.get(first..first + many).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_folded_as_aggregates_fold_them() {
+        let folds = [Fold::Values, Fold::Distinct, Fold::Least, Fold::Greatest, Fold::Sum];
+        let mut folding = Folding::new(&folds);
+        for (cell, value) in [(0, Some(7)), (1, None), (0, None), (0, Some(-2)), (0, Some(7)), (1, None)] {
+            // Different values are numbered: -2 is the second of them.
+            let number = value.map(|value| i64::from(value == -2));
+            folding.add(cell, &[value, number, value, value, value]);
+        }
+        assert_eq!(folding.of(0), [Some(3), Some(2), Some(-2), Some(7), Some(12)]);
+        assert_eq!(folding.of(1), [Some(0), Some(0), None, None, None]);
+        assert_eq!(folding.distinct(), 2);
+    }
+
+    #[test]
+    fn a_sum_may_leave_the_range_of_its_values() {
+        let mut folding = Folding::new(&[Fold::Sum]);
+        for _ in 0..3 {
+            folding.add(0, &[Some(i64::MAX)]);
+        }
+        assert_eq!(folding.of(0), [Some(3 * i128::from(i64::MAX))]);
+    }
+}
