@@ -137,11 +137,9 @@ async fn attempt(
     report.event(&Event::Planned { tiles: planned, features, batches: batches.len() as u64 });
 
     let rendering = Instant::now();
-    let mut renderers = Vec::new();
-    for _ in 0..settings.workers.get().min(batches.len()) {
-        let (database, packing) = (&prepared.database, settings.limits.packing);
-        renderers.push(Renderer::open(database, &prepared.snapshot, &prepared.layers, packing).await?);
-    }
+    let (database, packing) = (&prepared.database, settings.limits.packing);
+    let workers = settings.workers.get().min(batches.len());
+    let renderers = Renderer::several(database, &prepared.snapshot, &prepared.layers, packing, workers).await?;
     let stored = stored_events(report);
     let (sink, outcome) =
         pipeline::run(batches, renderers, sink, settings.limits, stored).await.map_err(pipeline_error)?;

@@ -85,7 +85,10 @@ impl CellColumns {
         let mut columns = CellColumns { cells: Default::default(), folded, lone };
         let searched = areas.iter().filter(|area| is_searched(area, number));
         for (place, area) in (1..).zip(searched) {
-            for (cell, folded) in counted.near(&grid, &area.rect, layer.margin.units(area.rect.zoom)) {
+            let (margin, zoom) = (layer.margin.units(area.rect.zoom), area.rect.zoom);
+            // Such cells are drawn at their means, and planned by their boxes.
+            let spread = if layer.is_found_in_boxes() { grid.reach(zoom) } else { 0 };
+            for (cell, folded) in counted.near(&grid, &area.rect, margin, spread) {
                 let [west, north, east, south] = cell.world.map(i64::from);
                 if let Some(LoneColumns(codes, sides)) = columns.lone.as_mut().filter(|_| cell.members == 1) {
                     codes.iter_mut().zip([place, cell.code]).for_each(|(column, value)| column.push(value));

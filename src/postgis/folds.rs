@@ -97,7 +97,11 @@ impl Folds {
             .collect();
         let values: Vec<&str> = wanted.iter().map(|(.., value)| value.as_str()).collect();
         let Some(row) = probed(snapshot, &place, &sql::fold_types(layer, &values)).await? else { return Ok(None) };
-        let (types, texts_are_bytes): (Vec<String>, bool) = (row.get(0), row.get(1));
+        let (types, texts_are_bytes, are_own): (Vec<String>, bool, bool) = (row.get(0), row.get(1), row.get(2));
+        if !are_own {
+            tracing::debug!("{place}: there are other functions of those names");
+            return Ok(None);
+        }
         let mut folds = Folds(Vec::new());
         for ((function, fold, sql), name) in wanted.into_iter().zip(types) {
             let Some(kind) =
@@ -256,15 +260,20 @@ pub(super) struct Reader {
     first: usize,
     /// For each value the different ones, numbered as they are found.
     known: Vec<HashMap<Box<[u8]>, i64>>,
+    /// What these take, in bytes.
+    bytes: usize,
 }
 
-/// Different values that are kept in all: the bound on memory.
-const MOST_KNOWN: usize = 500_000;
+/// What different values may take in all, in bytes: the bound on memory.
+const MOST_KNOWN: usize = 64 << 20;
+
+/// What one takes beside its own bytes.
+const EACH_KNOWN: usize = 64;
 
 impl Reader {
     /// Of rows that have the values in their last columns, beginning at `first`.
     pub(super) fn new(folds: &Folds, first: usize) -> Reader {
-        Reader { values: folds.0.clone(), first, known: folds.0.iter().map(|_| HashMap::new()).collect() }
+        Reader { values: folds.0.clone(), first, known: folds.0.iter().map(|_| HashMap::new()).collect(), bytes: 0 }
     }
 
     /// Adds the values of a row to those of others; false if there are too many different ones.
@@ -279,6 +288,7 @@ impl Reader {
                     #[expect(clippy::cast_possible_wrap, reason = "at most MOST_KNOWN")]
                     let number = known.len() as i64;
                     known.insert(raw.into(), number);
+                    self.bytes += raw.len() + EACH_KNOWN;
                     number
                 }),
                 Fold::Values => 1,
@@ -286,7 +296,7 @@ impl Reader {
             };
             read.push(Some(number));
         }
-        self.known.iter().map(HashMap::len).sum::<usize>() <= MOST_KNOWN
+        self.bytes <= MOST_KNOWN
     }
 }
 

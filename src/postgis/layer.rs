@@ -203,14 +203,27 @@ impl Layer {
         Ok(Layer { folds, ..self })
     }
 
+    /// Whether a survey of all rows may find out all that is to be known of its cells at a zoom. Which aggregates can be folded is not
+    /// looked at: [`Layer::folded`] does.
+    #[must_use]
+    pub fn may_be_counted(&self, zoom: Zoom) -> bool {
+        let has_few = self.grid().is_some_and(|grid| grid.has_few_cells(zoom));
+        self.zooms.contains(zoom) && (has_few || self.needs_only_counts())
+    }
+
+    /// Whether a survey does.
+    #[must_use]
+    pub fn is_counted_by_survey(&self) -> bool {
+        self.folds.is_some() || self.needs_only_counts()
+    }
+
     /// Whether the survey has counted its cells at a zoom.
     pub(super) fn is_counted(&self, zoom: Zoom) -> bool {
         self.counted.as_ref().is_some_and(|counted| counted.has(zoom))
     }
 
     /// Whether nothing but a number of rows is to be known of its cells.
-    #[must_use]
-    pub fn needs_only_counts(&self) -> bool {
+    fn needs_only_counts(&self) -> bool {
         super::sql::needs_only_counts(self)
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::future::try_join_all;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
@@ -60,6 +61,20 @@ impl Renderer {
     ) -> Result<Renderer, Error> {
         let session = Some(database.on(snapshot).await?);
         Ok(Renderer { session, ..Renderer::without_session(database, snapshot, layers, packing) })
+    }
+
+    /// So many at once, side by side: the server takes a moment for each.
+    ///
+    /// # Errors
+    /// If a session cannot be opened.
+    pub async fn several(
+        database: &Database,
+        snapshot: &Arc<Snapshot>,
+        layers: &[Layer],
+        packing: Packing,
+        many: usize,
+    ) -> Result<Vec<Renderer>, Error> {
+        try_join_all((0..many).map(|_| Renderer::open(database, snapshot, layers, packing))).await
     }
 
     /// Uses the session that holds the snapshot: for little work, before which no other session needs to be opened. It is the

@@ -66,7 +66,7 @@ pub async fn survey(
     if layer.folds.is_some() {
         snapshot.keeper.save().await?;
         match looked(Look { snapshot, layer, coverage }, &shown).await {
-            Err(Error::Query { source, .. }) => {
+            Err(Error::Query { source, .. } | Error::Layer { source: Some(source), .. }) => {
                 // A value may be folded of a row that no tile needs: it is left to the tiles.
                 tracing::debug!("layer \"{}\": its aggregates are not folded: {source}", layer.name);
                 snapshot.keeper.restart().await?;
@@ -162,7 +162,7 @@ impl Look<'_> {
         let places = match cells {
             Some(cells) => {
                 let (rows, (places, counted)) = cells.finish().await;
-                counts = (layer.folds.is_some() || sql::needs_only_counts(layer)).then_some(counted);
+                counts = layer.is_counted_by_survey().then_some(counted);
                 let is_counted = |zoom: &Zoom| counts.as_ref().is_some_and(|counts| counts.has(*zoom));
                 gathered = zooms.iter().filter(|zoom| !is_counted(zoom)).map(|zoom| (*zoom, rows)).collect();
                 places

@@ -23,8 +23,8 @@ pub enum Fold {
 /// What is known of a cell's values: nothing, if no row had one.
 pub type Folded = Option<i128>;
 
-/// Different values that are kept in all: the bound on memory, some 40 MB.
-pub(super) const MOST_DISTINCT: usize = 2_000_000;
+/// Values of cells, and different values seen in them, that are kept in all: the bound on memory, some 64 MB.
+pub(super) const MOST_KEPT: usize = 2_000_000;
 
 /// The values of the cells of one zoom while rows are found.
 #[derive(Debug)]
@@ -69,9 +69,9 @@ impl Folding {
         }
     }
 
-    /// Different values kept.
-    pub(super) fn distinct(&self) -> usize {
-        self.seen.iter().map(HashSet::len).sum()
+    /// How many values are kept.
+    pub(super) fn kept(&self) -> usize {
+        self.cells.len() + self.seen.iter().map(HashSet::len).sum::<usize>()
     }
 
     /// The values of a cell.
@@ -96,7 +96,7 @@ mod tests {
         }
         assert_eq!(folding.of(0), [Some(3), Some(2), Some(-2), Some(7), Some(12)]);
         assert_eq!(folding.of(1), [Some(0), Some(0), None, None, None]);
-        assert_eq!(folding.distinct(), 2);
+        assert_eq!(folding.kept(), 2 * 5 + 2);
     }
 
     #[test]

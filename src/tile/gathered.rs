@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Mutex;
 
-use super::fold::{Fold, Folded, Folding, MOST_DISTINCT};
+use super::fold::{Fold, Folded, Folding, MOST_KEPT};
 use super::grid::unit_of;
 use super::{BoxFootprint, Cell, Footprints, Grid, Places, SourceBox, Standing, TileRect, Zoom};
 
@@ -54,20 +54,32 @@ impl CellCounts {
         self.0.contains_key(&zoom)
     }
 
-    /// The cells whose standing can touch some tiles grown by a margin (in world units), and perhaps some more; each with what was
-    /// folded of its members.
-    pub fn near(&self, grid: &Grid, rect: &TileRect, margin: i64) -> impl Iterator<Item = (&Counted, &[Folded])> {
+    /// The cells whose standing, spread over so many world units, can touch some tiles grown by a margin; each with what was folded
+    /// of its members.
+    pub fn near(
+        &self,
+        grid: &Grid,
+        rect: &TileRect,
+        margin: i64,
+        spread: i64,
+    ) -> impl Iterator<Item = (&Counted, &[Folded])> {
         let (cells, folded) = self.0.get(&rect.zoom).map_or((&[][..], &[][..]), |zoom| (&zoom.cells, &zoom.folded));
         let folds = folded.len().checked_div(cells.len()).unwrap_or(0);
-        let (west, north, east, south) = rect.world(margin + grid.reach(rect.zoom));
+        let (west, _, east, _) = rect.world(margin + grid.reach(rect.zoom));
         #[expect(clippy::cast_precision_loss, reason = "world units stay below 2^34, doubles are exact to 2^53")]
         let column = |x: i64| grid.cell(rect.zoom, [x as f64, 0.0]).a;
         // Codes are sorted by column first; of hexagons, half a step may lie between the rows.
         let first = cells.partition_point(|cell| Cell::of(cell.code).a < column(west) - 1);
         let end = cells.partition_point(|cell| Cell::of(cell.code).a <= column(east) + 1);
+        // Nothing is worked out of cells that do not show: it might fail. The arithmetic of the statement that draws them.
+        let (TileRect { zoom, x0, y0, x1, y1 }, beyond) = (*rect, margin + spread);
+        let tile = move |unit: i64| unit >> (32 - zoom.get());
         let near = move |cell: &Counted| {
             let [w, n, e, s] = cell.world.map(i64::from);
-            w <= east && west <= e && n <= south && north <= s
+            tile(w - beyond) <= x1.into()
+                && tile(e + beyond) >= x0.into()
+                && tile(n - beyond) <= y1.into()
+                && tile(s + beyond) >= y0.into()
         };
         let found = (first..end).filter(move |place| near(&cells[*place]));
         found.map(move |place| (&cells[place], &folded[place * folds..(place + 1) * folds]))
@@ -120,7 +132,7 @@ impl Cells {
 #[derive(Debug)]
 pub struct Gathering {
     grid: Grid,
-    /// Zooms that have few cells, filled at once.
+    /// Zooms that [have few cells](Grid::has_few_cells), filled at once.
     shallow: Vec<(Zoom, Cells)>,
     /// The others are filled one after the other: at a deep zoom nearly every member has a cell of its own.
     deep: Vec<Zoom>,
@@ -143,15 +155,11 @@ pub struct Wanted {
 /// So many members are put together in the time in which one is looked up.
 const LONE_COST: u64 = 8;
 
-/// A zoom with more cells around the world is deep.
-const FEW_CELLS: f64 = 1_048_576.0;
-
 impl Gathering {
     /// No member yet.
     #[must_use]
     pub fn new(grid: Grid, zooms: &[Zoom], wanted: Option<Wanted>) -> Gathering {
-        let side = |zoom: Zoom| f64::from(1_u32 << zoom.get()) / grid.size;
-        let (shallow, deep): (Vec<Zoom>, Vec<Zoom>) = zooms.iter().partition(|zoom| side(**zoom).powi(2) <= FEW_CELLS);
+        let (shallow, deep): (Vec<Zoom>, Vec<Zoom>) = zooms.iter().partition(|zoom| grid.has_few_cells(**zoom));
         let folding = || wanted.as_ref().map(|wanted| Folding::new(&wanted.folds));
         let cells = || Cells { folding: folding(), ..Cells::default() };
         let shallow = shallow.into_iter().map(|zoom| (zoom, cells())).collect();
@@ -161,11 +169,9 @@ impl Gathering {
     /// Takes in some members.
     pub fn add(&mut self, members: Members) {
         self.count += members.len() as u64;
-        let distinct = |(_, cells): &(Zoom, Cells)| cells.folding.as_ref().map_or(0, Folding::distinct);
+        let kept = |(_, cells): &(Zoom, Cells)| cells.folding.as_ref().map_or(0, Folding::kept);
         let folds = self.wanted.as_ref().map_or(0, |wanted| wanted.folds.len());
-        if members.values.len() != members.len() * folds
-            || self.shallow.iter().map(distinct).sum::<usize>() > MOST_DISTINCT
-        {
+        if members.values.len() != members.len() * folds || self.shallow.iter().map(kept).sum::<usize>() > MOST_KEPT {
             self.shallow.iter_mut().for_each(|(_, cells)| cells.folding = None);
         }
         for (zoom, cells) in &mut self.shallow {
@@ -335,7 +341,8 @@ mod tests {
         };
         let (places, counts) = gathered(&members, Standing::Centroid);
         let whole = TileRect { zoom: zooms[0], x0: 0, y0: 0, x1: 0, y1: 0 };
-        let near: Vec<u64> = counts.near(&grid(Standing::Centroid), &whole, 0).map(|(cell, _)| cell.members).collect();
+        let near: Vec<u64> =
+            counts.near(&grid(Standing::Centroid), &whole, 0, 0).map(|(cell, _)| cell.members).collect();
         assert_eq!(near, [2, 1]);
         let counts: Vec<usize> = zooms.iter().map(|zoom| places.at(*zoom).len()).collect();
         assert_eq!((counts, places.at(Zoom::MAX).len()), (vec![2, 2, 2], 0));
@@ -365,7 +372,7 @@ mod tests {
         };
         let folded = |counts: &CellCounts, level| -> Vec<Vec<Folded>> {
             let rect = TileRect { zoom: Zoom::new(level).unwrap(), x0: 0, y0: 0, x1: 0, y1: 0 };
-            counts.near(&grid, &rect, 0).map(|(_, folded)| folded.to_vec()).collect()
+            counts.near(&grid, &rect, 0, 0).map(|(_, folded)| folded.to_vec()).collect()
         };
         let known = |counts: &CellCounts| zooms.iter().map(|zoom| counts.has(*zoom)).collect::<Vec<_>>();
         let counts = gathered(10, 22, false);

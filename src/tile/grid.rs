@@ -76,7 +76,17 @@ pub const MIDDLE: f64 = 2_147_483_648.0;
 /// Positions on the eastern or southern edge of the world belong to its last unit.
 pub const LAST_UNIT: f64 = 4_294_967_295.0;
 
+/// So many cells around the world are few.
+const FEW_CELLS: f64 = 1_048_576.0;
+
 impl Grid {
+    /// Whether the world has so few cells at a zoom that something may be kept of each of them while rows are read.
+    #[must_use]
+    pub fn has_few_cells(&self, zoom: Zoom) -> bool {
+        let side = f64::from(1_u32 << zoom.get()) / self.size;
+        side.powi(2) <= FEW_CELLS
+    }
+
     /// The smallest cell, as a fraction of a tile.
     pub const SMALLEST: f64 = 1.0 / 128.0;
 

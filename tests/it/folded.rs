@@ -199,6 +199,8 @@ fn what_only_the_database_can_tell_is_left_to_it() {
         "max(whole) + array_length(array_agg(id), 1)",
         "count(*) + stddev_pop(3)",
         "percentile_disc(0.5) WITHIN GROUP (ORDER BY whole)",
+        "max(whole) - (SELECT max(wide) / 1000000000000 FROM rows)",
+        "count(*) + (SELECT count(*) FROM rows WHERE false)",
     ] {
         let run = seed(&db.url, &output, &["--config", &layer(sql, ""), "--zoom", "0", "-vv"]).ok();
         assert!(!run.stderr.contains("its aggregates are folded"), "{sql}: {}", run.stderr);
@@ -222,6 +224,23 @@ fn what_only_the_database_can_tell_is_left_to_it() {
         whole_world(&output, "value")
     );
 
+    // Functions of one's own may be called as the server's.
+    let greatest = layer("max(workers)", "");
+    for own in [
+        "CREATE AGGREGATE max(workers) (SFUNC = int4smaller, STYPE = int4)",
+        "DROP AGGREGATE max(workers); CREATE SCHEMA own; CREATE AGGREGATE own.max(int4) (SFUNC = int4smaller, STYPE = int4);
+         ALTER DATABASE current SET search_path = own, public, pg_catalog",
+    ] {
+        let name = db.value::<String>("SELECT quote_ident(current_database())::text");
+        db.run(&own.replace("DATABASE current", &format!("DATABASE {name}")));
+        let run = seed(&db.url, &output, &["--config", &greatest, "--zoom", "0", "-vv"]).ok();
+        assert!(!run.stderr.contains("its aggregates are folded"), "{}", run.stderr);
+        assert!(whole_world(&output, "value").values().all(|value| value.contains('0')), "{:?}", whole_world(&output, "value"));
+    }
+    db.run("DROP SCHEMA own CASCADE");
+    let run = seed(&db.url, &output, &["--config", &greatest, "--zoom", "0", "-vv"]).ok();
+    assert!(run.stderr.contains("its aggregates are folded"), "{}", run.stderr);
+
     // A value that raises is asked for of all rows, though a tile may not need it: the tiles that do are named.
     db.run("UPDATE rows SET whole = 0 WHERE id = 3008");
     let raising = "sum(1000 / whole)";
@@ -234,4 +253,72 @@ fn what_only_the_database_can_tell_is_left_to_it() {
     run.fails(3, &["are not folded", "0/0/0", "division by zero"]);
     let tiles: Vec<_> = Archive::open(&output).tiles().into_keys().filter(|(zoom, ..)| *zoom == 3).collect();
     assert!(tiles.len() > 10 && !tiles.contains(&(3, 1, 4)), "{tiles:?}");
+    // The same where the message reads as if the geometry were to blame.
+    db.run("UPDATE rows SET whole = 1 WHERE whole = 0");
+    let beyond = "max(ST_X(ST_Transform(ST_SetSRID(ST_MakePoint(1e9 * (id / 3008), 0), 4326), 32632))::int8)";
+    let config = layer(beyond, "on_tile_error = \"skip\"");
+    seed(&db.url, &output, &[&["--config", &config], &zooms[..]].concat()).fails(3, &["are not folded", "0/0/0"]);
+}
+
+#[test]
+fn nothing_is_worked_out_of_cells_that_do_not_show() {
+    let db = Db::new();
+    // The only cell with three rows lies beside the box.
+    db.run("CREATE TABLE rows AS SELECT i AS id, ST_SetSRID(ST_MakePoint(CASE WHEN i < 4 THEN -85 ELSE -100 - i END, 30), 4326) AS g
+                FROM generate_series(1, 20) AS i;
+            ALTER TABLE rows ADD PRIMARY KEY (id); CREATE INDEX ON rows USING gist (g)");
+    let layer = |as_rows: bool| {
+        let properties = properties(&[("v", "max(id) / (count(*) - 3)")], as_rows);
+        format!(
+            "[[layer]]\nname = \"grid\"\ntable = \"rows\"\ngeometry = \"g\"\nbuffer = 0\n
+             [layer.aggregate]\ncell = \"square\"\nsize = \"1/4\"\nproperties = {properties}\n"
+        )
+    };
+    assert!(compare(&db, "3", &layer, &["--bbox", "-135,10,-91,50"]) > 0);
+}
+
+#[test]
+fn columns_of_any_name_do_not_confuse_clusters() {
+    let db = Db::new();
+    let names = [
+        "z",
+        "area",
+        "width",
+        "shift",
+        "margin",
+        "ax0",
+        "box",
+        "m",
+        "west",
+        "north",
+        "w",
+        "s",
+        "e",
+        "n",
+        "x",
+        "y",
+        "code",
+        "cell",
+        "members",
+        "f0",
+        "p0",
+        "r0",
+        "g",
+        "pixel_width",
+    ];
+    let columns: String = names.iter().map(|name| format!(", i AS {name}")).collect();
+    db.run(&format!(
+        "CREATE TABLE rows AS SELECT i AS id, ST_SetSRID(ST_MakePoint(i % 37 * 9 - 170, i % 29 * 5 - 70), 4326) AS k0{columns} FROM generate_series(1, 900) AS i;
+         ALTER TABLE rows ADD PRIMARY KEY (id); CREATE INDEX ON rows USING gist (k0)"
+    ));
+    let shown = names.map(|name| format!("\"{name}\"")).join(", ");
+    let kinds = |as_rows: bool| {
+        let of = properties(&[("sum_of", "sum(z) + max(width) + count(DISTINCT f0) + sum(members)")], as_rows);
+        format!(
+            "[[layer]]\nname = \"clusters\"\ntable = \"rows\"\nproperties = [{shown}]\n[layer.cluster]\nproperties = {of}\n
+             [[layer]]\nname = \"asked\"\nsql = \"SELECT * FROM rows\"\nkey = [\"id\"]\nproperties = [{shown}]\n[layer.cluster]\nproperties = {of}\n
+             [[layer]]\nname = \"grid\"\ntable = \"rows\"\n[layer.aggregate]\ncell = \"hexagon\"\nsize = \"1/4\"\nproperties = {of}\n"
+        )
+    };
+    assert!(compare(&db, "0-5", &kinds, &[]) > 100);
 }

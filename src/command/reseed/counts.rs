@@ -1,4 +1,4 @@
-//! The cells of layers that need nothing but a count: one look at the rows serves every zoom.
+//! The cells of layers of which all that is to be known is worked out while rows are read: one look at them serves every zoom.
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ impl Source for Counting {
     }
 }
 
-/// The layers, those that only count with the cells that some tiles show.
+/// The layers, with the cells that some tiles show where a look at the rows tells all of them.
 pub(super) async fn counted(
     snapshot: &Arc<Snapshot>,
     layers: &[Layer],
@@ -54,14 +54,17 @@ pub(super) async fn counted(
 ) -> Result<Vec<Layer>, Error> {
     let mut counted = Vec::new();
     for layer in layers {
-        let shown: Vec<TileCoord> = tiles.iter().copied().filter(|tile| layer.zooms().contains(tile.zoom())).collect();
-        let zooms = ZoomList::of(shown.iter().map(|tile| tile.zoom()));
-        counted.push(match zooms {
-            Some(zooms) if layer.needs_only_counts() => {
-                let surveyed = survey(snapshot, layer, &around(&shown), &zooms).await?;
-                layer.clone().with_counts(surveyed.counted)
-            }
-            _ => layer.clone(),
+        let shown: Vec<TileCoord> = tiles.iter().copied().filter(|tile| layer.may_be_counted(tile.zoom())).collect();
+        let Some(zooms) = ZoomList::of(shown.iter().map(|tile| tile.zoom())) else {
+            counted.push(layer.clone());
+            continue;
+        };
+        let layer = layer.clone().folded(snapshot).await?;
+        counted.push(if layer.is_counted_by_survey() {
+            let surveyed = survey(snapshot, &layer, &around(&shown), &zooms).await?;
+            layer.with_counts(surveyed.counted)
+        } else {
+            layer
         });
     }
     Ok(counted)

@@ -200,8 +200,10 @@ impl<'a> Run<'a> {
         let tiles = changed.dirty.in_order(sink.needs().order);
         let mut batches = self.batches(&tiles, &changed).await?;
         for batch in &mut batches {
-            let waits = |(layer, count): (&Layer, &LayerCount)| layer.needs_only_counts() && count.tiles > 0;
-            batch.late = self.layers.iter().zip(&batch.layers).any(waits);
+            let (layers, counts) = (self.layers.iter(), batch.layers.iter());
+            let may_be_counted = |layer: &Layer| batch.areas.iter().any(|area| layer.may_be_counted(area.rect.zoom));
+            let waits = |(layer, count): (&Layer, &LayerCount)| count.tiles > 0 && may_be_counted(layer);
+            batch.late = layers.zip(counts).any(waits);
         }
         report.event(&Event::Planned {
             tiles: tiles.len() as u64,
@@ -272,7 +274,7 @@ impl<'a> Run<'a> {
         patches: Option<&Arc<Patches>>,
         report: &Arc<dyn Report>,
     ) -> Result<(AnySink, pipeline::Outcome), CommandError> {
-        // Cells that are only counted take a look at all rows: other batches need not wait for it.
+        // Counting cells takes a look at all rows: other batches need not wait for it.
         let (tell, counts) = watch::channel(Counts::Waiting);
         let counting = async {
             let counted = counted(&self.snapshot, &self.layers, tiles).await;
@@ -322,14 +324,12 @@ impl<'a> Run<'a> {
     ) -> Result<Vec<Patching<Counting>>, CommandError> {
         let (database, snapshot, layers) = (&self.database, &self.snapshot, &self.layers);
         let packing = self.settings.limits.packing;
-        let mut renderers = Vec::new();
-        if batches <= FEW_BATCHES {
-            renderers.push(Renderer::alone(database, snapshot, layers, packing).await?);
+        let renderers = if batches <= FEW_BATCHES {
+            vec![Renderer::alone(database, snapshot, layers, packing).await?]
         } else {
-            for _ in 0..self.settings.workers.get().min(batches) {
-                renderers.push(Renderer::open(database, snapshot, layers, packing).await?);
-            }
-        }
+            let workers = self.settings.workers.get().min(batches);
+            Renderer::several(database, snapshot, layers, packing, workers).await?
+        };
         let counting = |renderer| Counting { renderer, counts: Some(counts.clone()) };
         let counting: Vec<Counting> = renderers.into_iter().map(counting).collect();
         // Each has a reader of the target for what is patched.

@@ -84,9 +84,14 @@ pub(in crate::postgis) fn pieces(sql: &str) -> Option<Vec<Piece<'_>>> {
     let (mut pieces, mut text, mut at) = (Vec::new(), 0, 0);
     while at < sql.len() {
         let (token, end) = token(sql, at)?;
+        let word = &sql[at..end];
+        // In a subquery an aggregate may be the subquery's own.
+        if ["select", "values", "table", "with"].iter().any(|query| word.eq_ignore_ascii_case(query)) {
+            return None;
+        }
         let open = past_space(sql, end);
         let called = token == Token::Word && sql[open..].starts_with('(');
-        let Some(function) = Function::named(&sql[at..end]).filter(|_| called) else {
+        let Some(function) = Function::named(word).filter(|_| called) else {
             at = end;
             continue;
         };
@@ -286,6 +291,10 @@ mod tests {
             "count(*) FILTER (WHERE x > !XMIN!)",
             "max(a",
             "max('a)",
+            "count(*) > (SELECT count(*) FROM rates)",
+            "max(a) - (Select max(a) FROM rates)",
+            "EXISTS (TABLE rates) AND count(*) > 1",
+            "count(*) IN (VALUES (count(*)))",
         ] {
             assert_eq!(apart(sql), None, "{sql}");
         }

@@ -4,9 +4,9 @@
 use super::aggregates::{Call, Piece, pieces};
 use super::cell::{Decoded, unit};
 use super::cells::{Value, celled, columns, filled, position, standing_at, stands, values, without_bounds};
-use super::{filter, geometry, projected, type_of};
+use super::{filter, geometry, projected, thin, type_of};
 use crate::postgis::folds::Folds;
-use crate::postgis::layer::{Cells, Layer};
+use crate::postgis::layer::{BoundProperty, Cells, Layer, Of};
 use crate::postgis::query::Values;
 use crate::tile::Standing;
 
@@ -60,12 +60,18 @@ fn counted(sql: &str, folds: Option<&Folds>) -> String {
     pieces(sql).unwrap_or_default().into_iter().map(piece).collect()
 }
 
-/// The types of some values of rows, asked over no row: one array of names; and whether texts are equal only if their bytes are.
+/// The types of some values of rows, asked over no row: one array of names; whether texts are equal only if their bytes are; and
+/// whether the names of aggregate functions are the server's own for values of its own types.
 pub(in crate::postgis) fn fold_types(layer: &Layer, values: &[&str]) -> String {
     let types: Vec<String> = (0..values.len()).map(|number| type_of(&format!("f{number}"))).collect();
     let values: String = numbered(values.iter().copied());
     format!(
-        "SELECT ARRAY[{}]::text[], NOT EXISTS (SELECT FROM pg_catalog.pg_collation WHERE NOT collisdeterministic)
+        "SELECT ARRAY[{}]::text[], NOT EXISTS (SELECT FROM pg_catalog.pg_collation WHERE NOT collisdeterministic),
+    NOT EXISTS (SELECT FROM pg_catalog.pg_proc AS p
+        WHERE proname = ANY (ARRAY['count', 'min', 'max', 'sum', 'avg', 'bool_and', 'bool_or', 'every', 'num_nonnulls'])
+            AND pronamespace <> 'pg_catalog'::regnamespace AND pg_catalog.pg_function_is_visible(p.oid)
+            AND (pronargs = 0 OR EXISTS (SELECT FROM pg_catalog.pg_type AS t
+                WHERE t.oid = ANY (proargtypes) AND (typtype = 'd' OR typnamespace = 'pg_catalog'::regnamespace))))
 FROM (SELECT) AS one LEFT JOIN (SELECT true{values} FROM {} WHERE false) AS none ON true",
         types.join(", "),
         layer.relation
@@ -186,15 +192,30 @@ fn lone(layer: &Layer, cells: &Cells) -> Lone {
         filter = filter(layer),
         celled = celled(cells.grid, x, y),
     );
-    // Beside it there may be rows of the next cell.
+    // Beside it there may be rows of the next cell. Its values are worked out apart from the areas: a column may be called as one of theirs.
     let shown = format!(
-        "SELECT z, shift, margin, ax0, ay0, ax1, ay1, oar_tiles_m, {}, {}{}, oar_tiles_cell
-    FROM celled JOIN oar_tiles_area ON oar_tiles_area.area = oar_tiles_n WHERE oar_tiles_cell = oar_tiles_code",
+        "SELECT z, shift, margin, ax0, ay0, ax1, ay1, m, west, north{}, k0
+    FROM (
+        SELECT oar_tiles_n, oar_tiles_m AS m, {} AS west, {} AS north{}, oar_tiles_cell AS k0
+        FROM celled WHERE oar_tiles_cell = oar_tiles_code OFFSET 0
+    ) AS alone JOIN oar_tiles_area ON oar_tiles_area.area = oar_tiles_n",
+        names_of_row(layer),
         unit(x),
         unit(y),
         values(layer, &Value::OfRow, "1::int8"),
     );
     Lone { found, shown }
+}
+
+/// What [`values`] gives of a row, by name. A NULL that stands for an aggregate has no type yet: it takes that of the aggregate.
+fn names_of_row(layer: &Layer) -> String {
+    let name = |(number, property): (usize, &BoundProperty)| match property.of {
+        Of::Tile(_) => String::new(),
+        Of::Row => format!(", p{number}"),
+        Of::Cell => ", NULL".to_owned(),
+    };
+    let rank = layer.budget.thins().then(|| format!(", {}", thin::RANK));
+    layer.properties.iter().enumerate().map(name).chain(rank).collect()
 }
 
 #[cfg(test)]
