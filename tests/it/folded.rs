@@ -6,6 +6,7 @@ use std::path::Path;
 
 use oar_tiles::mvt::decode;
 
+use super::support::tracked::Tracked;
 use super::support::{Archive, Db, seed};
 
 /// Rows around some towns, on the edges of the world and a centimetre apart on both sides of a cell's, in several reference systems, with values of every kind that is folded.
@@ -321,4 +322,48 @@ fn columns_of_any_name_do_not_confuse_clusters() {
         )
     };
     assert!(compare(&db, "0-5", &kinds, &[]) > 100);
+}
+
+#[test]
+fn a_reseed_folds_what_a_few_tiles_need_of_all_rows() {
+    let db = Db::new();
+    db.run(ROWS);
+    let tracked = Tracked { db, folder: tempfile::tempdir().unwrap() };
+    let configured = |as_rows: bool| {
+        let of = properties(FOLDED, as_rows);
+        let text = format!(
+            "[[layer]]\nname = \"grid\"\ntable = \"rows\"\ngeometry = \"degrees\"\nzoom = \"0-8\"\n
+             [layer.aggregate]\ncell = \"hexagon\"\nsize = \"1/8\"\nproperties = {of}\n
+             [[layer]]\nname = \"clusters\"\ntable = \"rows\"\ngeometry = \"mercator\"\nproperties = [\"id\", \"word\"]\n
+             [layer.cluster]\nsize = \"1/8\"\nzoom = \"0-8\"\nproperties = {}\n",
+            properties(&FOLDED[1..21], as_rows)
+        );
+        written(tracked.folder.path(), &format!("{as_rows}.toml"), &text)
+    };
+    let (folded, of_rows) = (configured(false), configured(true));
+    tracked.oar_tiles(&["track", "install", "--config", &folded]).ok();
+    let target = tracked.seed("t.mbtiles", &["--config", &folded, "--zoom", "0-9"]);
+    for (change, folds) in [
+        ("UPDATE rows SET whole = 987654, day = 'infinity' WHERE id = 77", true),
+        (
+            "UPDATE rows SET degrees = ST_Translate(degrees, 0.001, 0), mercator = ST_Translate(mercator, 90, 0) WHERE id % 400 = 3",
+            true,
+        ),
+        ("DELETE FROM rows WHERE id BETWEEN 3008 AND 3012", true),
+        (
+            "INSERT INTO rows (id, degrees, mercator, word) SELECT 6000 + id, degrees, mercator, 'new' FROM rows WHERE id IN (5, 3003)",
+            true,
+        ),
+        ("UPDATE rows SET part = part + 1 WHERE id > 3000", true),
+        ("SELECT 1", false),
+    ] {
+        tracked.db.run(change);
+        let run = tracked.reseed(&target, &["--config", &folded, "-vv"]).ok();
+        assert_eq!(run.stderr.contains("its aggregates are folded"), folds, "{change}: {}", run.stderr);
+        tracked.is_fresh(&target, &["--config", &of_rows, "--zoom", "0-9"]);
+    }
+    // Far down no look at all rows is worth it.
+    let tiles = written(tracked.folder.path(), "tiles.txt", "8/131/122\n");
+    let run = tracked.reseed(&target, &["--config", &folded, "--tiles", &tiles, "-vv"]).ok();
+    assert!(!run.stderr.contains("its aggregates are folded"), "{}", run.stderr);
 }
