@@ -2,7 +2,7 @@
 one run, on one private database. Appends rows to the file named on the command line."""
 import json, random, statistics, subprocess, sys, time
 
-from bench_shared import files, oar_tiles, row, runs, sql, url, workers, write
+from bench_shared import env, files, oar_tiles, row, runs, sql, url, workers, write
 
 chance = random.Random(7)
 
@@ -71,4 +71,11 @@ ratios = [seed[0] / reseed[0] for seed, reseed in zip(seeds, reseeds)]
 row("0-14", "cells and facilities: seed", f"{statistics.median(one[0] for one in seeds):.2f} s", f"{seeds[-1][1]['manifest']['planned']:,}", "")
 row("0-14", "cells and facilities: reseed, 100 changed", f"{statistics.median(one[0] for one in reseeds):.2f} s", f"{statistics.median(dirty):,.0f}",
     f"{statistics.median(ratios):.0f} x faster ({', '.join(f'{ratio:.0f}' for ratio in ratios)})")
+
+# No tile of the sample configurations is too heavy for a browser.
+for sample, output in [("sample-config.toml", archive), ("scripts/open-apparel-registry.toml", f"{files}/registry/")]:
+    seconds, told = timed("seed", f"{env['root']}/{sample}", output)
+    heaviest = max((zoom["largest"] for zoom in told["zooms"] if zoom["largest"]), key=lambda tile: tile["bytes"])
+    row(told["manifest"]["zooms"], f"{sample}: seed", f"{seconds:.2f} s", f"{told['manifest']['planned']:,}",
+        f"heaviest tile {heaviest['tile']}: {heaviest['bytes'] / 1e3:.0f} kB")
 write(sys.argv[1])

@@ -239,8 +239,11 @@ fn a_full_disk_fails_the_run_keeps_what_was_written_and_goes_on_when_there_is_ro
     let command = seed_command(&db.url, &tree.path, &["--zoom", "0-10"]);
     let mut limited = Command::new("bash");
     limited.args(["-c", "ulimit -f 20; exec \"$0\" \"$@\""]).arg(command.get_program()).args(command.get_args());
-    for (name, _) in command.get_envs() {
-        limited.env_remove(name);
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
     }
     let partial = tree.path.join(".oar-tiles/partial");
     let text = "make room on its disk and run the command again; the tiles written so far are kept, the manifest is unchanged\n  cause: ";

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::support::archive::Address;
 use super::support::gate::gated;
-use super::support::program::{start_seed, wait};
+use super::support::program::{over_rows, start_seed, wait};
 use super::support::{Archive, Db, Gate, Place, seed, until};
 
 /// The tiles as stored, and the archive's own hash of them.
@@ -78,7 +78,7 @@ fn the_same_rows_give_the_same_bytes() {
     ] {
         sql.split(';').for_each(|statement| db.run(statement));
         let config = folder.path().join("c.toml");
-        std::fs::write(&config, format!("[run]\nbatch_features = {batch}")).unwrap();
+        std::fs::write(&config, over_rows(&format!("[run]\nbatch_features = {batch}"))).unwrap();
         seed(&db.url, &again, &["--config", config.to_str().unwrap(), "--workers", workers]).ok();
         assert!(content(&again) == first, "{what}");
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::support::damaged::{as_images_and_map, changed, changed_tile, packed};
-use super::support::program::{Run, program, run};
+use super::support::program::{Run, over_rows, program, run};
 use super::support::{Archive, Db, seed};
 
 fn verify(target: &Path, arguments: &[&str]) -> Run {
@@ -243,7 +243,7 @@ fn with_the_database_exactly_the_tiles_that_differ_are_named() {
     against(&db, &new, &[]).ok();
     // A sample may miss some, but it invents none.
     let config = folder.path().join("c.toml");
-    std::fs::write(&config, "[run]\nbatch_features = 20").unwrap();
+    std::fs::write(&config, over_rows("[run]\nbatch_features = 20")).unwrap();
     for sample in ["1", "40", "100"] {
         let arguments =
             ["--config", config.to_str().unwrap(), "--sample", sample, "--report", report.to_str().unwrap()];
@@ -262,7 +262,7 @@ fn what_cannot_be_compared_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (output, config) = (folder.path().join("t.mbtiles"), folder.path().join("c.toml"));
     seed(&db.url, &output, &["--zoom", "0-2"]).ok();
-    std::fs::write(&config, "[layer_defaults]\nbuffer = 65").unwrap();
+    std::fs::write(&config, over_rows("[layer_defaults]\nbuffer = 65")).unwrap();
     against(&db, &output, &["--config", config.to_str().unwrap()])
         .fails(2, &["it was seeded with another configuration (its fingerprint is ", "Give the --config and --layer"]);
     let bare = changed(&output, "bare", "DELETE FROM metadata WHERE name = 'oar_tiles_manifest'");

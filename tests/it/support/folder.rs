@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
+use super::program::over_rows;
+
 /// A folder; removed with the value.
 pub struct Folder(TempDir);
 
@@ -21,7 +23,7 @@ impl Folder {
     /// Writes a configuration; gives its path.
     pub fn config(&self, text: &str) -> String {
         let path = self.beside("c.toml");
-        std::fs::write(&path, text).unwrap();
+        std::fs::write(&path, over_rows(text)).unwrap();
         path.to_str().unwrap().to_owned()
     }
 }

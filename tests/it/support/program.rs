@@ -33,8 +33,28 @@ impl Run {
     }
 }
 
-/// `oar-tiles` with nothing of the tester's environment that could change what it does.
+/// `oar-tiles` with nothing of the tester's environment that could change what it does. Without a configuration of its own a run draws
+/// every facility at every zoom.
 pub fn program() -> Command {
+    let mut command = bare_program();
+    command.env("OAR_TILES_CONFIG", ROWS);
+    command
+}
+
+/// The configuration of runs that have none.
+pub const ROWS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/rows.toml");
+
+/// Settings without layers, over [`ROWS`].
+pub fn over_rows(settings: &str) -> String {
+    if settings.contains("[[layer]]") {
+        settings.to_owned()
+    } else {
+        include_str!("../rows.toml").to_owned() + settings
+    }
+}
+
+/// The same without any configuration: the defaults.
+pub fn bare_program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_oar-tiles"));
     for (name, _) in std::env::vars() {
         if name.starts_with("PG") || name.starts_with("OAR_TILES_") || name == "DATABASE_URL" {
