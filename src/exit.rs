@@ -64,7 +64,9 @@ impl From<&CommandError> for Exit {
             CommandError::Read(error) => of_reading(error),
             CommandError::Database(error) => of_database(error),
             CommandError::Changes(error) => of_changes(error),
-            CommandError::NeedsSeed { .. } | CommandError::Untracked { .. } => Exit::NeedsSeed,
+            CommandError::NeedsSeed { .. } | CommandError::NeedSeeds { .. } | CommandError::Untracked { .. } => {
+                Exit::NeedsSeed
+            }
             CommandError::Target(error) => of_target(error),
             CommandError::Unrendered { .. } => Exit::Partial,
             CommandError::Pipeline(_)

@@ -15,7 +15,7 @@ use crate::stop::Stop;
 /// Runs `track status`.
 ///
 /// # Errors
-/// If there is no log, or it cannot be read. A target that needs a seed is no error: it is said.
+/// If there is no log, or it cannot be read; and once all is said, if a target needs a seed.
 pub async fn status(settings: &Settings, targets: &[String], json: bool, stop: &Stop) -> Result<(), CommandError> {
     let database = Database::new(&settings.connect, settings.session.clone(), stop)?;
     let snapshot = database.snapshot().await?;
@@ -43,7 +43,12 @@ pub async fn status(settings: &Settings, targets: &[String], json: bool, stop: &
     } else {
         render_backlog(&backlog)
     };
-    Ok(print(&text)?)
+    print(&text)?;
+    let needs_seed = backlog.targets.iter().filter(|target| target.needs_seed.is_some()).count();
+    if needs_seed > 0 {
+        return Err(CommandError::NeedSeeds { targets: needs_seed, of: backlog.targets.len() });
+    }
+    Ok(())
 }
 
 /// The targets given, or the one of the settings.

@@ -84,6 +84,16 @@ pub enum CommandError {
         /// Why.
         why: String,
     },
+    /// Targets of which `track status` has said that they cannot be brought up to date.
+    #[error(
+        "targets that need a full seed: {targets} of {of}, for the reasons given above. Run oar-tiles seed, or reseed with --or-seed"
+    )]
+    NeedSeeds {
+        /// How many.
+        targets: usize,
+        /// Of how many.
+        of: usize,
+    },
     /// A list of tiles.
     #[error(transparent)]
     TileList(#[from] reseed::TileListError),

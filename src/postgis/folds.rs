@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 
+use bytes::BytesMut;
 use tokio_postgres::Row;
-use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
 use super::error::Error;

@@ -10,7 +10,7 @@ use oar_tiles::mvt;
 
 use super::support::archive::{Address, unpacked};
 use super::support::places::{Places, Tiles};
-use super::support::program::{Run, program, run, seed};
+use super::support::program::{ROWS_LAYER, Run, program, run, seed};
 use super::support::tracked::differences;
 use super::support::{Archive, Db, OldTarget, Tree};
 
@@ -41,7 +41,7 @@ struct World {
 impl World {
     fn new() -> World {
         let (db, places) = (Db::with_facilities(300), Places::new());
-        let text = std::fs::read_to_string(&places.config).unwrap() + LAYERS;
+        let text = std::fs::read_to_string(&places.config).unwrap().replace(ROWS_LAYER, "") + LAYERS;
         std::fs::write(&places.config, text).unwrap();
         db.run(LONELY);
         let world = World { db, places };

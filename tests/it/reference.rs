@@ -208,7 +208,7 @@ fn points_in_any_reference_system_and_geographies_are_what_the_plain_query_retur
 
 #[test]
 fn several_layers_stand_in_one_tile_in_the_order_of_the_file() {
-    let db = Db::with_facilities(500);
+    let db = Db::with_facilities(200);
     db.run(
         "CREATE SCHEMA \"My Schema\";
          CREATE VIEW \"My Schema\".\"A \"\"view\"\".v\" AS SELECT upper(name) AS \"NAME\", id AS \"Key.1\", location AS \"The Geom\" FROM api_facility WHERE country_code = 'BD';

@@ -65,7 +65,7 @@ fn a_reseed_killed_at_any_moment_is_continued_by_the_next() {
     let chance: u64 = std::env::var("TEST_CHANCE")
         .map_or_else(|_| RandomState::new().hash_one("moments"), |chance| chance.parse().unwrap());
     println!("TEST_CHANCE={chance} shows these moments again");
-    let (db, places) = (Db::with_facilities(1_500), Places::new());
+    let (db, places) = (Db::with_facilities(700), Places::new());
     install(&db.url);
     let targets = ["t.mbtiles", "t.pmtiles", "tiles/", "s3:tiles/", "s3:t.pmtiles"];
     for (number, name) in (0..).zip(targets) {

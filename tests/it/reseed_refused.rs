@@ -132,7 +132,9 @@ fn the_log_is_pruned_up_to_what_every_target_has_seen() {
     tracked
         .reseed(&one, &[])
         .fails(4, &["the change log no longer holds what the target has not seen: it was pruned up to transaction "]);
-    let status = tracked.oar_tiles(&["track", "status", one_text]).ok().stdout;
+    let status = tracked.oar_tiles(&["track", "status", one_text, two_text]);
+    let next = "error: targets that need a full seed: 2 of 2, for the reasons given above. Run oar-tiles seed, or reseed with --or-seed\n";
+    let status = status.fails(4, &[next]).stdout;
     assert!(
         status.contains(&format!(
             "{one_text} cannot be brought up to date: the change log no longer holds what the target has not seen"
@@ -140,7 +142,8 @@ fn the_log_is_pruned_up_to_what_every_target_has_seen() {
         "{status}"
     );
     let status: serde_json::Value =
-        serde_json::from_str(&tracked.oar_tiles(&["track", "status", "--json", one_text]).ok().stdout).unwrap();
+        serde_json::from_str(&tracked.oar_tiles(&["track", "status", "--json", one_text]).fails(4, &[]).stdout)
+            .unwrap();
     assert_eq!(status["tables"][0][1], 0);
     tracked.reseed(&one, &["--or-seed", "--zoom", "0-6"]).ok();
     tracked.is_fresh(&one, &zoom);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::archive::Address;
-use super::program::{Run, over_rows, program, run, seed_command};
+use super::program::{ROWS_LAYER, Run, program, run, seed_command};
 use super::s3::{Prefix, keys};
 use super::{Archive, Db};
 
@@ -50,7 +50,8 @@ impl Places {
             "[s3]\nendpoint = \"{}\"\nregion = \"us-east-1\"\npath_style = true\nlease = \"2s\"\ncache_control = \"public, max-age=7\"\n",
             prefix.endpoint
         );
-        std::fs::write(&config, over_rows(&text)).unwrap();
+        // The layer first: tests add to the settings of S3.
+        std::fs::write(&config, ROWS_LAYER.to_owned() + &text).unwrap();
         Places { folder, prefix, config: config.to_str().unwrap().to_owned() }
     }
 

@@ -44,14 +44,17 @@ pub fn program() -> Command {
 /// The configuration of runs that have none.
 pub const ROWS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/rows.toml");
 
-/// Settings without layers, over [`ROWS`].
+/// Settings, with the layer of [`ROWS`] if they have none. The lines of the settings stay where they are.
 pub fn over_rows(settings: &str) -> String {
-    if settings.contains("[[layer]]") {
+    if settings.contains("[[layer]]") || settings.contains("layer = ") {
         settings.to_owned()
     } else {
-        include_str!("../rows.toml").to_owned() + settings
+        format!("{settings}\n{ROWS_LAYER}")
     }
 }
+
+/// What [`ROWS`] holds.
+pub const ROWS_LAYER: &str = include_str!("../rows.toml");
 
 /// The same without any configuration: the defaults.
 pub fn bare_program() -> Command {
