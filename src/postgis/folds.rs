@@ -136,7 +136,7 @@ impl Folds {
     pub(super) fn stands_for(&self, call: &sql::Call<'_>, column: impl Fn(usize) -> String) -> String {
         let folded = |fold: Fold| {
             let sql = call.value(fold);
-            let number = self.0.iter().position(|value| value.fold == fold && value.sql == sql).unwrap_or_default();
+            let number = self.0.iter().position(|value| value.fold == fold && value.sql == sql).unwrap_or(self.0.len());
             let exact = self.0.get(number).is_some_and(Value::is_numeric);
             format!("{}{}", column(number), if exact { "::numeric" } else { "" })
         };
@@ -276,7 +276,7 @@ impl Reader {
         Reader { values: folds.0.clone(), first, known: folds.0.iter().map(|_| HashMap::new()).collect(), bytes: 0 }
     }
 
-    /// Adds the values of a row to those of others; false if there are too many different ones.
+    /// Adds the values of a row to those of others; false if there are too many different ones, or one that cannot be read: the layer is then left to the server.
     pub(super) fn read(&mut self, row: &Row, read: &mut Vec<Option<i64>>) -> bool {
         for ((value, known), column) in self.values.iter().zip(&mut self.known).zip(self.first..) {
             let Some(Seen(raw)) = row.get::<_, Option<Seen<'_>>>(column) else {
@@ -292,7 +292,10 @@ impl Reader {
                     number
                 }),
                 Fold::Values => 1,
-                Fold::Least | Fold::Greatest | Fold::Sum => integer(raw),
+                Fold::Least | Fold::Greatest | Fold::Sum => match integer(raw) {
+                    Some(integer) => integer,
+                    None => return false,
+                },
             };
             read.push(Some(number));
         }
@@ -300,15 +303,15 @@ impl Reader {
     }
 }
 
-/// An integer of up to eight bytes; of a boolean, 0 or 1.
-fn integer(raw: &[u8]) -> i64 {
+/// An integer of up to eight bytes; of a boolean, 0 or 1. `None` if it is none of the lengths that integers have.
+fn integer(raw: &[u8]) -> Option<i64> {
     if let [byte] = *raw {
-        return byte.into();
+        return Some(byte.into());
     }
     let wide = raw.try_into().map(i64::from_be_bytes);
     let word = || raw.try_into().map(|bytes| i32::from_be_bytes(bytes).into());
     let short = || raw.try_into().map(|bytes| i16::from_be_bytes(bytes).into());
-    wide.or_else(|_| word()).or_else(|_| short()).unwrap_or_default()
+    wide.or_else(|_| word()).or_else(|_| short()).ok()
 }
 
 #[cfg(test)]
@@ -317,10 +320,11 @@ mod tests {
 
     #[test]
     fn integers_are_read_and_written_as_the_protocol_has_them() {
-        assert_eq!(integer(&[1]), 1);
-        assert_eq!(integer(&[0xff, 0xfe]), -2);
-        assert_eq!(integer(&(-70_000_i32).to_be_bytes()), -70_000);
-        assert_eq!(integer(&i64::MIN.to_be_bytes()), i64::MIN);
+        assert_eq!(integer(&[1]), Some(1));
+        assert_eq!(integer(&[0xff, 0xfe]), Some(-2));
+        assert_eq!(integer(&(-70_000_i32).to_be_bytes()), Some(-70_000));
+        assert_eq!(integer(&i64::MIN.to_be_bytes()), Some(i64::MIN));
+        assert_eq!(integer(&[0; 12]), None);
         let written = |fold, kind, folded| {
             let mut column = FoldColumn { value: Value { sql: String::new(), fold, kind }, cells: Vec::new() };
             column.push(Some(folded));

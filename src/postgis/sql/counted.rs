@@ -55,7 +55,8 @@ fn counted(sql: &str, folds: Option<&Folds>) -> String {
         (Piece::Text(text), _) => text.to_owned(),
         (Piece::Rows, _) => "cell.members".to_owned(),
         (Piece::Call(call), Some(folds)) => folds.stands_for(&call, |number| format!("cell.f{number}")),
-        (Piece::Call(_), None) => "NULL".to_owned(),
+        // Nobody asks for that; if somebody did, the server would know no such column.
+        (Piece::Call(_), None) => "cell.not_folded".to_owned(),
     };
     pieces(sql).unwrap_or_default().into_iter().map(piece).collect()
 }

@@ -42,7 +42,7 @@ pub fn program() -> Command {
 }
 
 /// The configuration of runs that have none.
-pub const ROWS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/rows.toml");
+pub const ROWS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/every-facility.toml");
 
 /// Settings, with the layer of [`ROWS`] if they have none. The lines of the settings stay where they are.
 pub fn over_rows(settings: &str) -> String {
@@ -54,7 +54,7 @@ pub fn over_rows(settings: &str) -> String {
 }
 
 /// What [`ROWS`] holds.
-pub const ROWS_LAYER: &str = include_str!("../rows.toml");
+pub const ROWS_LAYER: &str = include_str!("../../../scripts/every-facility.toml");
 
 /// The same without any configuration: the defaults.
 pub fn bare_program() -> Command {
