@@ -253,7 +253,7 @@ fn the_map_goes_to_zoom_22_and_has_no_tile_above_zoom_1() {
 
 #[test]
 fn tiles_of_the_sample_configuration_stay_small() {
-    // Each facility in tile 0/0/0 would take 840 kB.
+    // Each facility in tile 0/0/0 would take 1.3 MB.
     let db = Db::with_facilities(60_000);
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("t.mbtiles");
