@@ -73,6 +73,9 @@ pub struct Gzip {
     packed: Vec<u8>,
 }
 
+/// So many bytes are many for a tile.
+const LARGE: usize = 1 << 20;
+
 impl Gzip {
     /// A compressor of the given level.
     #[must_use]
@@ -88,13 +91,17 @@ impl Gzip {
     /// Only if the compression library breaks its contract.
     pub fn pack(&mut self, raw: &[u8]) -> Result<Box<[u8]>, EncodeError> {
         let bound = self.compressor.gzip_compress_bound(raw.len());
-        if self.packed.len() < bound {
-            self.packed.resize(bound, 0);
+        // What is large is mostly packed to far less.
+        let room = if raw.len() < LARGE { bound } else { raw.len() / 2 };
+        if self.packed.len() < room {
+            self.packed.resize(room, 0);
         }
-        let packed = self
-            .compressor
-            .gzip_compress(raw, &mut self.packed)
-            .map_err(|source| EncodeError { bytes: raw.len(), source })?;
+        let mut packed = self.compressor.gzip_compress(raw, &mut self.packed);
+        if matches!(packed, Err(CompressionError::InsufficientSpace)) && self.packed.len() < bound {
+            self.packed.resize(bound, 0);
+            packed = self.compressor.gzip_compress(raw, &mut self.packed);
+        }
+        let packed = packed.map_err(|source| EncodeError { bytes: raw.len(), source })?;
         Ok(self.packed[..packed].into())
     }
 }

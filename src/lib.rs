@@ -22,7 +22,7 @@
 //! | [`patch`] | points that changed, put into the tiles that the target holds | `encode`, `mvt`, `plan`, `sink`, `source`, `tile` |
 //! | [`plan`] | occupied tiles and their weights, cut into batches | `tile` |
 //! | [`changes`] | the change log: installed, checked, read, pruned; snapshots as cursors | `postgis`, `tile` |
-//! | [`postgis`] | sessions, probe, survey, layers as SQL, rendering | `encode`, `source`, `manifest`, `stop`, `tile` |
+//! | [`postgis`] | sessions, probe, survey, layers as SQL, rendering; rows in stock | `encode`, `mvt`, `source`, `manifest`, `stop`, `tile` |
 //! | [`source`] | the trait of what renders | `tile` |
 //! | [`sink`] | the traits of what stores and of what is read back; MBTiles, PMTiles, directory, S3; staging | `encode`, `stop`, `tile` |
 //! | [`encode`] | MVT to gzip | nothing |

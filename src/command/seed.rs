@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::CommandError;
 use super::budgets;
 use super::describe::{fingerprint, manifest, metadata, names};
-use super::survey::prepare;
+use super::survey::{prepare, stocked};
 use super::target::{Place, Reach};
 use crate::config::Settings;
 use crate::encode::Packing;
@@ -19,6 +19,7 @@ use crate::report::{Event, Report, Requests, RunReport, RunZoom, print, render_r
 use crate::sink::{Rest, Scope, Sink as _, TargetError, Tileset};
 use crate::stop::Stop;
 use crate::tile::{Batch, Coverage};
+use futures_util::TryFutureExt as _;
 
 /// What `seed` was asked for, beside the settings.
 #[derive(Debug, Clone, Default)]
@@ -139,7 +140,16 @@ async fn attempt(
     let rendering = Instant::now();
     let (database, packing) = (&prepared.database, settings.limits.packing);
     let workers = settings.workers.get().min(batches.len());
-    let renderers = Renderer::several(database, &prepared.snapshot, &prepared.layers, packing, workers).await?;
+    let opening = Renderer::several(database, &prepared.snapshot, &prepared.layers, packing, workers);
+    let (layers, mut renderers) =
+        tokio::try_join!(stocked(&prepared, &batches, settings), opening.map_err(CommandError::from))?;
+    if let Some(first) = renderers.first_mut() {
+        first.set_layers(&layers);
+        let checked = first.checked(&batches).await?;
+        for renderer in &mut renderers {
+            renderer.set_layers(&checked);
+        }
+    }
     let stored = stored_events(report);
     let (sink, outcome) =
         pipeline::run(batches, renderers, sink, settings.limits, stored).await.map_err(pipeline_error)?;

@@ -9,7 +9,7 @@ use crate::plan::{PlanLayer, ZoomPlan, plan};
 use crate::postgis::{Database, Layer, OnLargeTile, Reads, Server, Snapshot, probe, survey};
 use crate::report::{Event, Report, SkippedRows};
 use crate::stop::Stop;
-use crate::tile::{Coverage, Order, WORLD_UNITS, latitude, longitude};
+use crate::tile::{Batch, Coverage, Order, Places, WORLD_UNITS, latitude, longitude};
 
 /// Everything known before the first tile.
 pub(super) struct Prepared {
@@ -17,6 +17,8 @@ pub(super) struct Prepared {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) server: Server,
     pub(super) layers: Vec<Layer>,
+    /// How many features each of them has; 0 if these are others at each zoom.
+    pub(super) features: Vec<u64>,
     pub(super) reads: Reads,
     pub(super) zooms: Vec<ZoomPlan>,
     /// West, south, east, north of the features within the coverage, in degrees.
@@ -73,6 +75,11 @@ pub(super) async fn prepare(
         layers.push(layer.with_counts(surveyed.counted));
     }
     let bounds = bounds(&planned, &coverage);
+    let features = planned.iter().map(|layer| match &layer.places {
+        Places::Same(features) => features.len() as u64,
+        Places::ByZoom(_) => 0,
+    });
+    let features = features.collect();
     let (zooms, batch) = (zooms.clone(), settings.batch_features);
     let planning = tokio::task::spawn_blocking(move || plan(&zooms, &planned, &coverage, batch, order));
     let zooms = tokio::select! {
@@ -85,6 +92,7 @@ pub(super) async fn prepare(
         snapshot: Arc::new(snapshot),
         server: probed.server,
         layers,
+        features,
         reads: probed.reads,
         zooms,
         bounds,
@@ -93,6 +101,23 @@ pub(super) async fn prepare(
         thinned,
         took: begun.elapsed(),
     })
+}
+
+/// The layers, those in stock of which the rows are read once rather than at each zoom.
+pub(super) async fn stocked(
+    prepared: &Prepared,
+    batches: &[Batch],
+    settings: &Settings,
+) -> Result<Vec<Layer>, CommandError> {
+    let (coverage, zooms) = (Coverage::new(&settings.tileset.bbox), &settings.tileset.zooms);
+    let (mut layers, mut memory) = (Vec::new(), settings.rows_memory);
+    for (number, (layer, rows)) in prepared.layers.iter().zip(&prepared.features).enumerate() {
+        let drawn = batches.iter().map(|batch| batch.layers[number].features).sum();
+        let layer = layer.clone().stocked(&prepared.snapshot, (&coverage, zooms), (*rows, drawn), memory).await?;
+        memory = memory.saturating_sub(layer.size_of_stock());
+        layers.push(layer);
+    }
+    Ok(layers)
 }
 
 /// Warnings, shown as they come and kept for the report.

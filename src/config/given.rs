@@ -90,6 +90,7 @@ pub(super) struct Run {
     pub(super) workers: Option<usize>,
     pub(super) batch_features: Option<u64>,
     pub(super) window: Option<usize>,
+    pub(super) rows_mb: Option<usize>,
     pub(super) progress: Option<Progress>,
 }
 

@@ -38,6 +38,8 @@ pub struct Settings {
     pub batch_features: NonZeroU64,
     /// Bounds of the pipeline.
     pub limits: Limits,
+    /// Bytes of memory that the rows of a layer may take to be read once for all zooms.
+    pub rows_memory: usize,
     /// How progress is shown.
     pub progress: Progress,
     /// The layers, in the order in which they stand in a tile.
@@ -97,6 +99,8 @@ impl Settings {
         let batch = check.present("run.batch_features", given.run.batch_features)?;
         let batch =
             NonZeroU64::new(check.within("run.batch_features", batch, 1..=10_000_000)?).unwrap_or(NonZeroU64::MIN);
+        let rows_mb = check.present("run.rows_mb", given.run.rows_mb)?;
+        let rows_mb = check.within("run.rows_mb", rows_mb, 0..=4096)?;
         let level = check.present("tileset.gzip_level", given.tileset.gzip_level)?;
         let Some(level) = Level::new(level) else {
             return Err(
@@ -132,6 +136,7 @@ impl Settings {
             workers,
             batch_features: batch,
             limits: Limits { window, packing: Packing::Gzip(level) },
+            rows_memory: rows_mb * 1_000_000,
             progress: check.present("run.progress", given.run.progress)?,
             layers: check.layers(&given, only_layers)?,
         })

@@ -61,7 +61,7 @@ fn the_sample_configuration_holds_every_key() {
             "attempt_timeout attempts backoff cache_control checksums connect_timeout encryption endpoint in_flight kms_key lease metadata notes_cache_control part_size_mb path_style profile region request_timeout storage_class",
         ),
         ("changes", "debounce poll schema truncate_rows"),
-        ("run", "batch_features progress window workers"),
+        ("run", "batch_features progress rows_mb window workers"),
         (
             "layer_defaults",
             "buffer extent max_tile_bytes max_tile_features on_large_tile on_tile_error tile_bounds zoom",
@@ -99,7 +99,10 @@ fn a_bad_file_is_answered_with_line_and_nearest_name() {
     for (text, message) in [
         ("[tileset]\nname = \"x\"\nzom = 3", "line 3: unknown key \"zom\". Did you mean \"zoom\"?"),
         ("[tilset]\n", "line 1: unknown key \"tilset\". Did you mean \"tileset\"?"),
-        ("[run]\nxyzzy = 1", "line 2: unknown key \"xyzzy\". Known here: workers, batch_features, window, progress"),
+        (
+            "[run]\nxyzzy = 1",
+            "line 2: unknown key \"xyzzy\". Known here: workers, batch_features, window, rows_mb, progress",
+        ),
         (
             "[[layer]]\nname = \"a\"\ntable = \"t\"\ngeometri = \"g\"",
             "line 4: unknown key \"geometri\". Did you mean \"geometry\"?",

@@ -51,7 +51,7 @@ enum Kind {
 }
 
 /// The environment variables and the keys that they set.
-const VARIABLES: [(&str, &str, Kind); 26] = [
+const VARIABLES: [(&str, &str, Kind); 27] = [
     ("DATABASE_URL", "database.url", Kind::Text),
     ("OAR_TILES_STATEMENT_TIMEOUT", "database.statement_timeout", Kind::Text),
     ("OAR_TILES_CONNECT_TIMEOUT", "database.connect_timeout", Kind::Text),
@@ -77,6 +77,7 @@ const VARIABLES: [(&str, &str, Kind); 26] = [
     ("OAR_TILES_WORKERS", "run.workers", Kind::Number),
     ("OAR_TILES_BATCH_FEATURES", "run.batch_features", Kind::Number),
     ("OAR_TILES_WINDOW", "run.window", Kind::Number),
+    ("OAR_TILES_ROWS_MB", "run.rows_mb", Kind::Number),
     ("OAR_TILES_PROGRESS", "run.progress", Kind::Text),
 ];
 

@@ -1,11 +1,13 @@
 //! Vector tiles as values (Mapbox Vector Tile 2.1): strict, borrowed from the bytes, and never panicking, whatever they are.
 
+mod features;
 mod geometry;
 mod points;
 mod wire;
 
 use std::collections::HashSet;
 
+pub use features::{Drawer, Features};
 pub use geometry::{Geometry, Position};
 pub use points::{FeatureKey, GridBox, PointLayer, count_features, put_layer, replaced, split};
 use wire::{Broken, Fields, numbers, signed};

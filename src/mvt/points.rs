@@ -54,19 +54,19 @@ enum Key<'a> {
 
 /// A feature as it is written.
 #[derive(Debug, Clone, Copy)]
-struct Point<'a> {
-    id: Option<u64>,
-    tags: &'a [u8],
+pub(super) struct Point<'a> {
+    pub(super) id: Option<u64>,
+    pub(super) tags: &'a [u8],
     geometry: &'a [u8],
     at: [i64; 2],
 }
 
 /// A layer as it is written.
-struct Points<'a> {
-    name: &'a [u8],
-    extent: u64,
-    values: Vec<&'a [u8]>,
-    features: Vec<Point<'a>>,
+pub(super) struct Points<'a> {
+    pub(super) name: &'a [u8],
+    pub(super) extent: u64,
+    pub(super) values: Vec<&'a [u8]>,
+    pub(super) features: Vec<Point<'a>>,
 }
 
 /// How many features a layer has; `None` if it is broken.
@@ -96,6 +96,14 @@ pub fn put_layer(tile: &mut Vec<u8>, layer: &[u8]) {
     put_bytes(tile, 3, layer);
 }
 
+/// What stands before a layer of so many bytes in a tile.
+pub(super) fn layer_field(bytes: usize) -> Vec<u8> {
+    let mut field = Vec::new();
+    put_packed(&mut field, 3 << 3 | 2);
+    put_packed(&mut field, bytes as u64);
+    field
+}
+
 /// The layer with the features of `fresh` that lie in one of the boxes, instead of its own ones there; empty if it has no
 /// feature then. `fresh` is empty, or holds at least every feature that is to lie in the boxes.
 ///
@@ -103,8 +111,8 @@ pub fn put_layer(tile: &mut Vec<u8>, layer: &[u8]) {
 /// order, or it is not written as PostGIS does.
 #[must_use]
 pub fn replaced(old: &[u8], fresh: &[u8], boxes: &[GridBox], known: &PointLayer) -> Option<Vec<u8>> {
-    let old = Points::read(old, known)?;
-    let fresh = if fresh.is_empty() { None } else { Some(Points::read(fresh, known)?) };
+    let old = Points::read(old, &known.properties)?;
+    let fresh = if fresh.is_empty() { None } else { Some(Points::read(fresh, &known.properties)?) };
     if fresh.as_ref().is_some_and(|fresh| (fresh.name, fresh.extent) != (old.name, old.extent)) {
         return None;
     }
@@ -157,26 +165,41 @@ fn written(
             put_packed(&mut tags, key);
             put_packed(&mut tags, numbers.of(*is_fresh, usize::try_from(value).ok()?)?);
         }
-        feature.clear();
-        if let Some(id) = point.id {
-            put_number(&mut feature, 1, id);
-        }
-        if !tags.is_empty() {
-            put_bytes(&mut feature, 2, &tags);
-        }
-        put_number(&mut feature, 3, 1);
-        put_bytes(&mut feature, 4, point.geometry);
-        put_bytes(&mut layer, 2, &feature);
+        put_point(&mut layer, &mut feature, point.id, &tags, point.geometry);
     }
-    for name in &known.properties {
-        put_bytes(&mut layer, 3, name.as_bytes());
-    }
-    for value in numbers.values {
-        put_bytes(&mut layer, 4, value);
-    }
-    put_number(&mut layer, 5, old.extent);
-    put_number(&mut layer, 15, 2);
+    put_ends(&mut layer, &known.properties, numbers.values.into_iter(), old.extent);
     Some(layer)
+}
+
+/// Adds a feature to a layer; it is put together in `feature`.
+pub(super) fn put_point(layer: &mut Vec<u8>, feature: &mut Vec<u8>, id: Option<u64>, tags: &[u8], geometry: &[u8]) {
+    feature.clear();
+    if let Some(id) = id {
+        put_number(feature, 1, id);
+    }
+    if !tags.is_empty() {
+        put_bytes(feature, 2, tags);
+    }
+    put_number(feature, 3, 1);
+    put_bytes(feature, 4, geometry);
+    put_bytes(layer, 2, feature);
+}
+
+/// Adds what follows the features of a layer.
+pub(super) fn put_ends<'v>(
+    layer: &mut Vec<u8>,
+    properties: &[String],
+    values: impl Iterator<Item = &'v [u8]>,
+    extent: u64,
+) {
+    for name in properties {
+        put_bytes(layer, 3, name.as_bytes());
+    }
+    for value in values {
+        put_bytes(layer, 4, value);
+    }
+    put_number(layer, 5, extent);
+    put_number(layer, 15, 2);
 }
 
 /// The values of a layer that is written, numbered in the order in which they are met.
@@ -229,7 +252,8 @@ fn likeness(value: &[u8]) -> usize {
 }
 
 impl<'a> Points<'a> {
-    fn read(layer: &'a [u8], known: &PointLayer) -> Option<Points<'a>> {
+    /// Takes apart a layer with these properties, in the order of its columns; `None` if it is not written as PostGIS writes points.
+    pub(super) fn read(layer: &'a [u8], properties: &[String]) -> Option<Points<'a>> {
         let (mut name, mut extent, mut version) = (None, None, None);
         let (mut names, mut values, mut features) = (0, Vec::new(), Vec::new());
         for field in Fields(layer) {
@@ -237,7 +261,7 @@ impl<'a> Points<'a> {
                 (1, Value::Bytes(text)) => name = Some(text),
                 (2, Value::Bytes(feature)) => features.push(Point::read(feature)?),
                 (3, Value::Bytes(text)) => {
-                    known.properties.get(names).filter(|property| property.as_bytes() == text)?;
+                    properties.get(names).filter(|property| property.as_bytes() == text)?;
                     names += 1;
                 }
                 (4, Value::Bytes(value)) => values.push(value),
@@ -246,7 +270,7 @@ impl<'a> Points<'a> {
                 _ => return None,
             }
         }
-        if names != known.properties.len() || version != Some(2) {
+        if names != properties.len() || version != Some(2) {
             return None;
         }
         Some(Points { name: name?, extent: extent?, values, features })

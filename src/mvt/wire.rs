@@ -126,6 +126,11 @@ pub(super) fn signed(value: u64) -> i64 {
     (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
 }
 
+/// The zigzag by which negative numbers stay short.
+pub(super) fn zigzag(value: i32) -> u64 {
+    u64::from(((value << 1) ^ (value >> 31)).cast_unsigned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -56,7 +56,10 @@ type Active = BinaryHeap<Reverse<(u64, usize, u32)>>;
 
 /// What every feature touches at a zoom, inside the parts of the coverage (which share no tile), sorted in the archive's order.
 pub(super) fn touches(zoom: Zoom, layers: &[PlanLayer], parts: &[TileRect]) -> Vec<Touch> {
-    let mut touches = Vec::with_capacity(layers.iter().map(|layer| layer.places.at(zoom).len()).sum());
+    // Far more than most need, which costs nothing before it is written to: growing would leave pieces behind that the allocator
+    // keeps, and where there are a million it gives this one back at once.
+    let features: usize = layers.iter().map(|layer| layer.places.at(zoom).len()).sum();
+    let mut touches = Vec::with_capacity(features * 9 / 4);
     for (number, layer) in layers.iter().enumerate() {
         if layer.zooms.contains(zoom) {
             for feature in 0..layer.places.at(zoom).len() {

@@ -115,7 +115,7 @@ impl CellColumns {
 }
 
 /// Whether a layer may have features in an area.
-fn is_searched(area: &Area, layer: usize) -> bool {
+pub(super) fn is_searched(area: &Area, layer: usize) -> bool {
     !matches!(area.search.get(layer), Some(SearchBox::Nothing) | None)
 }
 

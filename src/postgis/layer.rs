@@ -7,6 +7,7 @@ use super::error::Error;
 use super::folds::Folds;
 use super::query::{Query, Values};
 use super::snapshot::Snapshot;
+use super::stock::Stock;
 use crate::tile::{CellCounts, Grid, Margin, Standing, Zoom, ZoomLimits, ZoomList};
 
 /// Where a layer's rows come from.
@@ -169,6 +170,8 @@ pub struct Layer {
     pub(crate) key: Vec<KeyColumn>,
     /// A part of a tile can be looked up, and put in order by its keys, as far as the relation and the types of its properties go.
     pub(super) suits_patches: bool,
+    /// `ST_AsMVT` writes each property under its own name, whatever its value.
+    pub(super) has_plain_values: bool,
     pub(crate) properties: Vec<BoundProperty>,
     pub(crate) feature_id: Option<String>,
     pub(crate) filter: Option<String>,
@@ -185,6 +188,8 @@ pub struct Layer {
     pub(super) folds: Option<Arc<Folds>>,
     /// Its cells, at the zooms at which the survey has counted all that is to be known of them.
     pub(super) counted: Option<Arc<CellCounts>>,
+    /// Its rows, if they were read once for all zooms.
+    pub(super) stock: Option<Arc<Stock>>,
 }
 
 impl Layer {

@@ -25,6 +25,7 @@ mod server;
 mod session;
 mod snapshot;
 mod sql;
+mod stock;
 mod survey;
 mod tls;
 mod writing;

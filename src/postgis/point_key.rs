@@ -59,7 +59,8 @@ impl Layer {
             && self.margin.bounds == TileBounds::Mercator
             // Others have the run end, or leave out other features than the nearest.
             && self.budget.on_large_tile == OnLargeTile::Warn
-            && self.suits_patches;
+            && self.suits_patches
+            && self.has_plain_values;
         let [key] = &self.key[..] else { return None };
         if !may_be_patched {
             return None;

@@ -96,6 +96,7 @@ impl LayerProbe<'_> {
             geometry: quoted(&geometry.name),
             shape: Shape { srid: geometry.srid, points: false, geography: geometry.kind == "geography", curves: true },
             suits_patches: suits_patches(&relation, geometry, &key),
+            has_plain_values: true,
             key,
             properties,
             feature_id: options.feature_id.clone(),
@@ -108,6 +109,7 @@ impl LayerProbe<'_> {
             on_tile_error: options.on_tile_error,
             folds: None,
             counted: None,
+            stock: None,
             columns: relation
                 .columns
                 .iter()
@@ -274,7 +276,7 @@ impl LayerProbe<'_> {
                 Of::Cell => of_cells.next(),
                 Of::Tile(_) => Some("integer".to_owned()),
             };
-            layer.suits_patches &= kind.as_deref().is_some_and(is_plain);
+            layer.has_plain_values &= kind.as_deref().is_some_and(is_plain);
             property.kind = match kind.as_deref() {
                 Some("boolean") => "Boolean",
                 Some("smallint" | "integer" | "bigint" | "real" | "double precision") => "Number",

@@ -39,13 +39,13 @@ pub(super) type Tiles = BTreeMap<i64, RenderedTile>;
 
 /// What one statement renders.
 #[derive(Clone, Copy)]
-struct Asked<'a> {
+pub(super) struct Asked<'a> {
     /// The layer, by its place among the layers.
-    number: usize,
-    areas: &'a [Area],
+    pub(super) number: usize,
+    pub(super) areas: &'a [Area],
     /// The most features of a tile, by zoom.
-    most: &'a Vec<Option<i64>>,
-    rows: Candidates,
+    pub(super) most: &'a Vec<Option<i64>>,
+    pub(super) rows: Candidates,
 }
 
 impl Renderer {
@@ -107,12 +107,12 @@ impl Renderer {
         self.layers = layers.iter().map(Prepared::of).collect();
     }
 
-    fn session(&self) -> &Session {
+    pub(super) fn session(&self) -> &Session {
         self.session.as_ref().unwrap_or(&self.snapshot.keeper)
     }
 
     /// One layer's part of some areas. A tile for which the layer was asked by itself is there though nothing came for it.
-    async fn layer(&self, asked: Asked<'_>, tiles: &mut Tiles) -> Result<LayerCount, Error> {
+    pub(super) async fn layer(&self, asked: Asked<'_>, tiles: &mut Tiles) -> Result<LayerCount, Error> {
         let layer = self.layers[asked.number].layer.number;
         let mut drawn = 0;
         let each = |row: &Row| {
@@ -201,7 +201,14 @@ impl Renderer {
         let Prepared { layer, careful, .. } = &self.layers[number];
         let mut found = LayerCount::default();
         // Areas yet to be rendered, the first last.
-        let mut waiting = self.layers[number].parts(areas);
+        let mut waiting = match self.drawn_from_stock(number, areas).await {
+            None => self.layers[number].parts(areas),
+            Some(drawn) => {
+                found = drawn.count;
+                put_together(tiles, drawn.tiles);
+                self.layers[number].parts(&drawn.unsure)
+            }
+        };
         while let Some((areas, rows)) = waiting.pop() {
             let mut rendered = Tiles::new();
             match self.layer(Asked { number, areas: &areas, most, rows }, &mut rendered).await {

@@ -343,7 +343,7 @@ fn source_box(row: &Row) -> Option<SourceBox> {
 
 /// Where to look for the features of a coverage: west, south, east, north, one element a box. `None` if all are wanted or
 /// the reference system has no closed formula.
-fn search_boxes(layer: &Layer, coverage: &Coverage, zooms: &[Zoom]) -> Option<[Vec<f64>; 4]> {
+pub(super) fn search_boxes(layer: &Layer, coverage: &Coverage, zooms: &[Zoom]) -> Option<[Vec<f64>; 4]> {
     if coverage.is_world() || !matches!(layer.shape.srid, 3857 | 4326) {
         return None;
     }

@@ -14,6 +14,7 @@ mod id;
 mod limits;
 mod margin;
 mod order;
+mod positions;
 mod zoom;
 
 pub use batch::{Area, Batch, LayerCount, Planned, SearchBox};
@@ -27,6 +28,7 @@ pub use id::{Slice, TileId};
 pub use limits::ZoomLimits;
 pub use margin::{Margin, TileBounds, beyond_in_degrees};
 pub use order::Order;
+pub use positions::{Candidate, Positions, Unit};
 pub use zoom::{Zoom, ZoomError, ZoomList};
 
 /// Half the side of the Web Mercator square in metres: π times the WGS 84 semi-major axis (EPSG:3857).

@@ -14,7 +14,7 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("plan", &["tile"]),
     ("sink", &["tile", "stop", "encode"]),
     ("patch", &["tile", "encode", "mvt", "source", "sink", "plan"]),
-    ("postgis", &["tile", "stop", "encode", "source", "manifest"]),
+    ("postgis", &["tile", "stop", "encode", "mvt", "source", "manifest"]),
     ("changes", &["tile", "postgis"]),
     ("pipeline", &["tile", "encode", "source", "sink"]),
     ("report", &["tile", "manifest", "plan", "pipeline"]),

@@ -71,6 +71,7 @@ mod servers;
 mod serving;
 mod sink_contract;
 mod steady;
+mod stock;
 mod tile_bounds;
 mod track;
 mod track_check;

@@ -9,6 +9,7 @@ mod cell;
 mod cells;
 mod counted;
 mod render;
+mod stock;
 mod survey;
 mod thin;
 
@@ -19,6 +20,7 @@ pub(super) use aggregates::{Call, Function};
 pub(crate) use cells::without_bounds;
 pub(super) use counted::{calls, fold_types, folded_alone, needs_only_counts};
 pub(super) use render::{Candidates, render};
+pub(super) use stock::stock;
 pub(super) use survey::{skipped, survey};
 
 /// Latitude, in degrees, up to which points are transformed at all; the world ends at 85.0511°.

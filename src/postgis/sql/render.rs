@@ -128,18 +128,18 @@ fn touches(layer: &Layer) -> String {
 /// What is carried from a row of the relation to its feature in the tile, as pieces of the statement.
 pub(super) struct Carried {
     /// Expressions over the relation, each with its name within the statement: `, "name" AS p0, …`.
-    values: String,
+    pub(super) values: String,
     /// Those names: `, p0, …`.
-    names: String,
+    pub(super) names: String,
     /// The columns of the feature, under the names that the tile shows.
-    row: String,
+    pub(super) row: String,
     /// The key, for `ORDER BY tile`.
     pub(super) order: String,
     /// The names of the geometry and of the feature's id, as arguments of `ST_AsMVT`.
-    arguments: String,
+    pub(super) arguments: String,
 }
 
-fn carried(layer: &Layer) -> Carried {
+pub(super) fn carried(layer: &Layer) -> Carried {
     let geometry = free_name(layer, "geom");
     let mut carried = Carried {
         values: String::new(),

@@ -13,11 +13,6 @@ use crate::postgis::query::Values;
 /// doubles, and where no closed formula leads to them, that box; then the values that are folded. NULL where a row is skipped.
 pub(in crate::postgis) fn survey(layer: &Layer, boxes: usize) -> String {
     let g = geometry(layer);
-    // One condition a box, each over parameters alone: the spatial index serves them.
-    let near: Vec<String> = (1..=boxes)
-        .map(|n| format!("{g} && ST_MakeEnvelope($1[{n}], $2[{n}], $3[{n}], $4[{n}], {})", layer.shape.srid))
-        .collect();
-    let near = if near.is_empty() { String::new() } else { format!("AND ({})", near.join(" OR ")) };
     let (box_of, sides) = (
         format!(", ST_XMin({g}) AS x0, ST_YMin({g}) AS y0, ST_XMax({g}) AS x1, ST_YMax({g}) AS y1"),
         ", x0, y0, x1, y1",
@@ -39,11 +34,21 @@ FROM (
     OFFSET 0
 ) AS located",
         projected = projected(layer),
+        near = near(layer, boxes),
         relation = layer.rows(&Values::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid)),
         filter = filter(layer),
         world = world_columns(layer),
         in_world = is_in_world(layer),
     )
+}
+
+/// The condition that a row is near one of so many boxes, the parameters `$1..$4`; none if there are none.
+pub(super) fn near(layer: &Layer, boxes: usize) -> String {
+    let (g, srid) = (geometry(layer), layer.shape.srid);
+    // One condition a box, each over parameters alone: the spatial index serves them.
+    let near: Vec<String> =
+        (1..=boxes).map(|n| format!("{g} && ST_MakeEnvelope($1[{n}], $2[{n}], $3[{n}], $4[{n}], {srid})")).collect();
+    if near.is_empty() { String::new() } else { format!("AND ({})", near.join(" OR ")) }
 }
 
 /// Why rows are skipped, how many, and the keys of a few: reason, count, examples. Reads no other columns than the key and

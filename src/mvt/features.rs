@@ -1,0 +1,322 @@
+//! The features of a layer without their places, and tiles drawn from them: byte for byte as `ST_AsMVT` writes them.
+//!
+//! What a row shows is the same in every tile; only where it stands in a tile differs. So PostGIS writes each row once, and
+//! tiles of all zooms are put together from what it wrote: features in the order of the rows, the names of all columns,
+//! and each value once, in the order in which features first have them (`postgis/mvt.c`).
+
+use std::hash::BuildHasher as _;
+
+use hashbrown::hash_table::Entry;
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use super::points::{Points, layer_field, put_ends, put_point, split};
+use super::wire::{Fields, next_number, put_bytes, put_packed, zigzag};
+
+/// The features of a layer, in the order in which they stand in a tile.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Features {
+    /// The layer's name.
+    name: Vec<u8>,
+    /// Units of the grid along one side of a tile.
+    extent: u64,
+    /// The names of the properties, in the order of the columns.
+    properties: Vec<String>,
+    /// One feature after the other: whether it has an id, its id, then the value of each property as it stands in a layer, or
+    /// [`MISSING`].
+    bytes: Vec<u8>,
+    /// Where each one ends.
+    ends: Vec<u32>,
+}
+
+impl Features {
+    /// No feature yet of a layer with these properties, in the order of its columns; so many are going to come.
+    #[must_use]
+    pub fn new(properties: Vec<String>, expected: usize) -> Features {
+        Features { properties, ends: Vec::with_capacity(expected), ..Features::default() }
+    }
+
+    /// Takes in the features of a tile with the one layer; where they stand in it does not matter. Gives how many there are.
+    ///
+    /// `None` if the layer is not written as PostGIS writes points, or all take more than 4 GB: what is here is not to be used
+    /// any more then.
+    pub fn add(&mut self, tile: &[u8]) -> Option<usize> {
+        let [(_, layer)] = split(tile)?[..] else { return None };
+        let points = Points::read(layer, &self.properties)?;
+        let is_first = self.ends.is_empty();
+        if is_first {
+            (self.name, self.extent) = (points.name.to_owned(), points.extent);
+        } else if (&self.name[..], self.extent) != (points.name, points.extent) {
+            return None;
+        }
+        for point in &points.features {
+            put_packed(&mut self.bytes, u64::from(point.id.is_some()));
+            if let Some(id) = point.id {
+                put_packed(&mut self.bytes, id);
+            }
+            let (mut rest, mut next) = (point.tags, 0);
+            while !rest.is_empty() {
+                let (key, value) = (next_number(&mut rest).ok()?, next_number(&mut rest).ok()?);
+                let missing = usize::try_from(key).ok()?.checked_sub(next)?;
+                let value = points.values.get(usize::try_from(value).ok()?)?;
+                let (own, []) = first_value(value)? else { return None };
+                self.bytes.resize(self.bytes.len() + missing, MISSING);
+                self.bytes.extend_from_slice(own);
+                next += missing + 1;
+            }
+            self.bytes.resize(self.bytes.len() + self.properties.len().checked_sub(next)?, MISSING);
+            self.ends.push(u32::try_from(self.bytes.len()).ok()?);
+        }
+        if is_first {
+            // One piece of memory for all, if the others are about as long: growing would take twice as much for a while.
+            let each = self.bytes.len().div_ceil(points.features.len().max(1)) + 4;
+            let reserved = self.bytes.try_reserve(self.ends.capacity().saturating_mul(each));
+            // Without it they grow, as far as they may.
+            reserved.unwrap_or_default();
+        }
+        Some(points.features.len())
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The memory that they take, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len() + self.ends.len() * size_of::<u32>()
+    }
+
+    /// A feature, and where it begins.
+    fn feature(&self, number: u32) -> Option<(u32, &[u8])> {
+        let number = number as usize;
+        let start = if number == 0 { 0 } else { *self.ends.get(number - 1)? };
+        Some((start, self.bytes.get(start as usize..*self.ends.get(number)? as usize)?))
+    }
+
+    /// The value that begins at a place.
+    fn value(&self, start: u32) -> Option<&[u8]> {
+        first_value(self.bytes.get(start as usize..)?).map(|(value, _)| value)
+    }
+}
+
+/// Bytes of a feature in a tile beside the values of its properties: mostly fewer.
+const AROUND: usize = 32;
+
+/// Stands for a property that a feature does not have: no value begins with it.
+const MISSING: u8 = 0;
+
+/// The value that some bytes begin with, and the rest. It is one field, and knows its length.
+fn first_value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut fields = Fields(bytes);
+    fields.next()?.ok()?;
+    bytes.split_at_checked(bytes.len() - fields.0.len())
+}
+
+/// A layer of so many bytes is heavy.
+const HEAVY: usize = 1 << 16;
+
+/// Draws tiles from features, one after the other.
+pub struct Drawer<'f> {
+    features: &'f Features,
+    /// Where the values of the tile in hand begin among the features' bytes.
+    values: Vec<u32>,
+    /// Their numbers, found by the values.
+    numbers: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    layer: Vec<u8>,
+    tags: Vec<u8>,
+    geometry: Vec<u8>,
+    feature: Vec<u8>,
+}
+
+impl<'f> Drawer<'f> {
+    /// Draws from these features.
+    #[must_use]
+    pub fn new(features: &'f Features) -> Drawer<'f> {
+        Drawer {
+            features,
+            values: Vec::new(),
+            numbers: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            layer: Vec::new(),
+            tags: Vec::new(),
+            geometry: Vec::new(),
+            feature: Vec::new(),
+        }
+    }
+
+    /// A tile with the layer, with some of the features (by their numbers, ascending) at these positions of its grid. No
+    /// feature makes no layer.
+    ///
+    /// `None` if there is no such feature.
+    pub fn tile(&mut self, drawn: impl Iterator<Item = (u32, [i32; 2])> + Clone) -> Option<Vec<u8>> {
+        self.layer.clear();
+        self.values.clear();
+        self.numbers.clear();
+        // Hardly more than it will have: growing would take twice as much for a while.
+        let sizes = drawn.clone().filter_map(|(number, _)| Some(self.features.feature(number)?.1.len() + AROUND));
+        self.layer.reserve(sizes.sum());
+        let mut is_empty = true;
+        for (number, at) in drawn {
+            if std::mem::take(&mut is_empty) {
+                put_bytes(&mut self.layer, 1, &self.features.name);
+            }
+            self.put(number, at)?;
+        }
+        if is_empty {
+            return Some(Vec::new());
+        }
+        let values = self.values.iter().filter_map(|start| self.features.value(*start));
+        put_ends(&mut self.layer, &self.features.properties, values, self.features.extent);
+        let field = layer_field(self.layer.len());
+        if self.layer.len() < HEAVY {
+            return Some([&field[..], &self.layer].concat());
+        }
+        // Not twice at once.
+        let mut tile = std::mem::take(&mut self.layer);
+        tile.splice(..0, field);
+        Some(tile)
+    }
+
+    /// The number of a value in the tile in hand, which stands here among the features' bytes; `None` if it is none.
+    fn number(&mut self, start: u32, value: &[u8]) -> Option<u32> {
+        let (features, values, hasher) = (self.features, &mut self.values, &self.hasher);
+        let known = |number: &u32| features.value(values[*number as usize]).unwrap_or_default();
+        let entry = self.numbers.entry(
+            hasher.hash_one(value),
+            |number| known(number) == value,
+            |number| hasher.hash_one(known(number)),
+        );
+        match entry {
+            Entry::Occupied(known) => Some(*known.get()),
+            Entry::Vacant(free) => {
+                let number = u32::try_from(values.len()).ok()?;
+                free.insert(number);
+                values.push(start);
+                Some(number)
+            }
+        }
+    }
+
+    fn put(&mut self, number: u32, at: [i32; 2]) -> Option<()> {
+        let (start, mut rest) = self.features.feature(number)?;
+        let end = start + u32::try_from(rest.len()).ok()?;
+        let id = if next_number(&mut rest).ok()? == 0 { None } else { Some(next_number(&mut rest).ok()?) };
+        self.tags.clear();
+        for key in 0..self.features.properties.len() {
+            if let Some(after) = rest.strip_prefix(&[MISSING]) {
+                rest = after;
+                continue;
+            }
+            let (value, after) = first_value(rest)?;
+            let start = end - u32::try_from(rest.len()).ok()?;
+            rest = after;
+            put_packed(&mut self.tags, key as u64);
+            let number = self.number(start, value)?;
+            put_packed(&mut self.tags, number.into());
+        }
+        // MoveTo, once (section 4.3.1).
+        self.geometry.clear();
+        for number in [9, zigzag(at[0]), zigzag(at[1])] {
+            put_packed(&mut self.geometry, number);
+        }
+        put_point(&mut self.layer, &mut self.feature, id, &self.tags, &self.geometry);
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mvt::put_layer;
+    use crate::mvt::wire::put_number;
+
+    /// A value that is a text or a number, as it stands in a layer.
+    fn value(text: &str) -> Vec<u8> {
+        let mut value = Vec::new();
+        match text.parse() {
+            Ok(number) => put_number(&mut value, 5, number),
+            Err(_not_a_number) => put_bytes(&mut value, 1, text.as_bytes()),
+        }
+        value
+    }
+
+    /// A feature: its id, a value or none for each property, its position.
+    type Row<'a> = (Option<u64>, &'a [Option<&'a str>], [i32; 2]);
+
+    /// A tile with features, as PostGIS writes it.
+    fn tile(properties: &[String], features: &[Row<'_>]) -> Vec<u8> {
+        let (mut layer, mut values): (_, Vec<Vec<u8>>) = (Vec::new(), Vec::new());
+        put_bytes(&mut layer, 1, b"places");
+        for (id, texts, at) in features {
+            let (mut tags, mut geometry) = (Vec::new(), Vec::new());
+            for (key, text) in texts.iter().enumerate() {
+                let Some(text) = text else { continue };
+                let known = values.iter().position(|known| *known == value(text));
+                let number = known.unwrap_or_else(|| {
+                    values.push(value(text));
+                    values.len() - 1
+                });
+                put_packed(&mut tags, key as u64);
+                put_packed(&mut tags, number as u64);
+            }
+            for number in [9, zigzag(at[0]), zigzag(at[1])] {
+                put_packed(&mut geometry, number);
+            }
+            put_point(&mut layer, &mut Vec::new(), *id, &tags, &geometry);
+        }
+        put_ends(&mut layer, properties, values.iter().map(|value| &value[..]), 4096);
+        let mut tile = Vec::new();
+        put_layer(&mut tile, &layer);
+        tile
+    }
+
+    #[test]
+    fn tiles_are_written_as_if_their_features_had_been_written_at_once() {
+        let properties = ["name", "size", "kind"].map(str::to_owned).to_vec();
+        let rows: [Row<'_>; 5] = [
+            (Some(7), &[Some("a"), Some("12"), Some("b")], [0, 4096]),
+            (None, &[None, None, None], [-64, 3]),
+            (Some(u64::MAX), &[Some("b"), None, Some("a")], [4160, -1]),
+            (Some(0), &[None, None, Some("12")], [5, 5]),
+            (None, &[Some(""), Some("300"), None], [5, 5]),
+        ];
+        let at_nothing = rows.map(|(id, values, _)| (id, values, [0, 0]));
+        let mut features = Features::new(properties.clone(), rows.len());
+        assert_eq!(features.add(&tile(&properties, &at_nothing[..2])), Some(2));
+        assert_eq!(features.add(&tile(&properties, &at_nothing[2..])), Some(3));
+        assert_eq!(features.len(), 5);
+        let mut drawer = Drawer::new(&features);
+        for wanted in [&[0, 1, 2, 3, 4][..], &[4], &[1, 3], &[0, 2], &[2, 3, 4]] {
+            let drawn = wanted.iter().map(|number| (*number, rows[*number as usize].2));
+            let expected: Vec<_> = wanted.iter().map(|number| rows[*number as usize]).collect();
+            assert_eq!(drawer.tile(drawn), Some(tile(&properties, &expected)), "{wanted:?}");
+        }
+        assert_eq!(drawer.tile(std::iter::empty()), Some(Vec::new()));
+        assert_eq!(drawer.tile(std::iter::once((5, [0, 0]))), None);
+        // Heavy ones, too.
+        let many = || (0..20_000).map(|n| (n % 5, rows[n as usize % 5].2));
+        let expected: Vec<_> = many().map(|(number, _)| rows[number as usize]).collect();
+        assert_eq!(drawer.tile(many()), Some(tile(&properties, &expected)));
+    }
+
+    #[test]
+    fn what_is_not_written_so_is_refused() {
+        let (one, two) = (vec!["a".to_owned()], vec!["a".to_owned(), "b".to_owned()]);
+        let tile = tile(&one, &[(None, &[Some("x")], [0, 0])]);
+        assert_eq!(Features::new(one.clone(), 1).add(&tile), Some(1));
+        assert_eq!(Features::new(two, 1).add(&tile), None, "another property");
+        assert_eq!(Features::new(one.clone(), 1).add(&tile.repeat(2)), None, "two layers");
+        for end in 0..tile.len() {
+            assert_eq!(Features::new(one.clone(), 1).add(&tile[..end]), None, "cut off after {end} bytes");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The rows of a layer of points, read once: tiles of all zooms are drawn from them.
+//!
+//! A point shows the same at every zoom, and `ST_AsMVT` takes most of its time for what it shows. So the database writes each row
+//! once, and says where it lies; which tiles it touches, and where in them, is worked out here, as planning and `ST_AsMVTGeom` work it
+//! out. Where doubles might be rounded one way or the other, the database draws the tile.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::areas::is_searched;
+use super::error::Error;
+use super::layer::{Layer, Of};
+use super::query_values::QueryValues;
+use super::render::{Asked, Renderer, Tiles};
+use super::session::Param;
+use super::snapshot::Snapshot;
+use super::sql::{self, Candidates};
+use super::survey::search_boxes;
+use crate::mvt::{Drawer, Features};
+use crate::source::RenderedTile;
+use crate::tile::{
+    Area, Batch, Candidate, Coverage, LayerCount, Order, Positions, TileBounds, TileCoord, TileRect, Unit, Zoom,
+    ZoomList,
+};
+
+/// The rows of a layer: where they lie, and what they show.
+#[derive(Debug, PartialEq)]
+pub(super) struct Stock {
+    positions: Positions,
+    features: Features,
+}
+
+/// What was drawn from a stock.
+pub(super) struct Drawn {
+    pub(super) tiles: Tiles,
+    pub(super) count: LayerCount,
+    /// Areas of single tiles that are not drawn: the database is to draw them.
+    pub(super) unsure: Vec<Area>,
+}
+
+/// Every so many tiles at least may be left to the database one by one; of more, the whole batch is.
+const UNSURE: u64 = 8;
+
+/// A stock pays if its rows are drawn in so many tiles each.
+const WORTH: u64 = 3;
+
+impl Layer {
+    /// Whether its rows are single points that show the same in every tile.
+    fn may_be_stocked(&self) -> bool {
+        self.shape.points
+            && self.cells.is_none()
+            && !self.asks_each_tile()
+            && !self.asks_each_zoom()
+            && self.margin.bounds == TileBounds::Mercator
+            && self.margin.candidates.is_none()
+            && !self.budget.thins()
+            && self.has_plain_values
+            && self.properties.iter().all(|property| property.of == Of::Row)
+    }
+
+    /// The layer with its rows in stock, if that pays: they are so many, and so often are they drawn in a tile. They take at most so many bytes of
+    /// memory.
+    ///
+    /// # Errors
+    /// If the session is lost, or a stop was asked for.
+    pub async fn stocked(
+        self,
+        snapshot: &Snapshot,
+        (coverage, zooms): (&Coverage, &ZoomList),
+        (rows, drawn): (u64, u64),
+        memory: usize,
+    ) -> Result<Layer, Error> {
+        let pays = rows > 0 && drawn >= WORTH * rows && rows.saturating_mul(Positions::SIZE as u64) < memory as u64;
+        if !pays || !self.may_be_stocked() {
+            return Ok(self);
+        }
+        snapshot.keeper.save().await?;
+        let zooms: Vec<Zoom> = zooms.iter().filter(|zoom| self.zooms.contains(*zoom)).collect();
+        let stock = match Stock::read(snapshot, &self, (coverage, &zooms), (rows, memory)).await {
+            Ok(stock) => stock.map(Arc::new),
+            Err(error @ (Error::Query { .. } | Error::Timeout { .. })) => {
+                // It may be of a row that no tile needs, or the one statement takes too long: each batch will see.
+                tracing::debug!("layer \"{}\": its rows are not read once: {error}", self.name);
+                snapshot.keeper.restart().await?;
+                None
+            }
+            Err(other) => return Err(other),
+        };
+        Ok(Layer { stock, ..self })
+    }
+}
+
+impl Layer {
+    /// The memory that its stock takes, in bytes.
+    #[must_use]
+    pub fn size_of_stock(&self) -> usize {
+        self.stock.as_ref().map_or(0, |stock| stock.features.size() + stock.positions.len() * Positions::SIZE)
+    }
+}
+
+impl Stock {
+    async fn read(
+        snapshot: &Snapshot,
+        layer: &Layer,
+        (coverage, zooms): (&Coverage, &[Zoom]),
+        (rows, memory): (u64, usize),
+    ) -> Result<Option<Stock>, Error> {
+        let boxes = search_boxes(layer, coverage, zooms);
+        let values = QueryValues::of_coverage(layer, coverage, zooms);
+        let near = boxes.iter().flatten().map(|column| -> Param<'_> { (column as _, Type::FLOAT8_ARRAY) });
+        let mut params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();
+        let numbers = [params.len() + 1, params.len() + 2];
+        let statement = sql::stock(layer, boxes.as_ref().map_or(0, |columns| columns[0].len()), numbers);
+        let extent = layer.margin.extent.cast_signed();
+        params.extend([(&layer.name as _, Type::TEXT), (&extent as _, Type::INT4)] as [Param<'_>; 2]);
+        let properties = layer.properties.iter().map(|property| property.name.clone()).collect();
+        let rows = usize::try_from(rows).unwrap_or_default();
+        let (mut at, mut features) = (Vec::with_capacity(rows), Some(Features::new(properties, rows)));
+        let each = |row: &Row| {
+            let (x, y, mvt): (Vec<f64>, Vec<f64>, &[u8]) = (row.get(0), row.get(1), row.get(2));
+            if let Some(own) = &mut features {
+                let is_whole = own.add(mvt) == Some(x.len());
+                at.extend(x.into_iter().zip(y).map(|(x, y)| [x, y]));
+                if !is_whole || own.size() + at.len() * Positions::SIZE > memory {
+                    features = None;
+                }
+            }
+            Ok(())
+        };
+        let place = format!("layer \"{}\", reading its rows", layer.name);
+        snapshot.keeper.each(&place, &statement, &params, each).await?;
+        let Some(features) = features else {
+            tracing::debug!(
+                "layer \"{}\": its rows take more memory than rows_mb allows, or are no plain points",
+                layer.name
+            );
+            return Ok(None);
+        };
+        let size = features.size() + at.len() * Positions::SIZE;
+        tracing::debug!("layer \"{}\": {} rows are read once, in {size} bytes", layer.name, at.len());
+        let sorting = tokio::task::spawn_blocking(move || Positions::new(at));
+        let positions = sorting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        Ok(Some(Stock { positions, features }))
+    }
+
+    /// The layer's part of some areas.
+    fn draw(&self, layer: &Layer, number: usize, areas: &[Area]) -> Drawn {
+        let mut candidates = Vec::new();
+        for area in areas.iter().filter(|area| is_searched(area, number)) {
+            self.positions.candidates(&area.rect, layer.margin, &mut candidates);
+        }
+        candidates.sort_unstable();
+        let (mut drawer, mut unsure) = (Drawer::new(&self.features), BTreeSet::new());
+        let (mut tiles, mut count) = (Vec::new(), LayerCount::default());
+        for of_tile in candidates.chunk_by(|one, next| one.tile == next.tile) {
+            let Some(tile) = of_tile.first().and_then(|one| Order::ZoomColumnTmsRow.tile(one.tile)) else { continue };
+            let is_sure = of_tile.iter().all(|one| one.at != Unit::Unsure);
+            let Some(mvt) = is_sure.then(|| drawer.tile(of_tile.iter().filter_map(drawn))).flatten() else {
+                unsure.insert(of_tile[0].tile);
+                continue;
+            };
+            let features = of_tile.iter().filter_map(drawn).count() as u64;
+            count.tiles += 1;
+            count.features += features;
+            let layers = vec![(layer.number, mvt.len())];
+            tiles
+                .push((of_tile[0].tile.cast_signed(), RenderedTile { tile, mvt, layers, features, notes: Vec::new() }));
+        }
+        let unsure: Vec<TileCoord> =
+            unsure.into_iter().filter_map(|place| Order::ZoomColumnTmsRow.tile(place)).collect();
+        if unsure.len() as u64 * UNSURE > count.tiles {
+            return Drawn { tiles: Tiles::new(), count: LayerCount::default(), unsure: areas.to_vec() };
+        }
+        let area_of = |tile: TileCoord| {
+            let rect = TileRect::from(tile);
+            areas.iter().find(|area| area.rect.common(&rect).is_some()).map(|area| area.within(rect))
+        };
+        Drawn { tiles: tiles.into_iter().collect(), count, unsure: unsure.into_iter().filter_map(area_of).collect() }
+    }
+}
+
+fn drawn(candidate: &Candidate) -> Option<(u32, [i32; 2])> {
+    match candidate.at {
+        Unit::At(at) => Some((candidate.number, at)),
+        Unit::Beyond | Unit::Unsure => None,
+    }
+}
+
+/// How many tiles are drawn both ways before a stock is relied on.
+const CHECKED: usize = 3;
+
+impl Renderer {
+    /// The layer's part of some areas, as far as it can be drawn from its stock; `None` if it has none.
+    pub(super) async fn drawn_from_stock(&self, number: usize, areas: &[Area]) -> Option<Drawn> {
+        let layer = &self.layers[number].layer;
+        let (stock, layer, areas) = (Arc::clone(layer.stock.as_ref()?), layer.clone(), areas.to_vec());
+        let drawing = tokio::task::spawn_blocking(move || stock.draw(&layer, number, &areas));
+        let drawn = drawing.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        if !drawn.unsure.is_empty() {
+            let layer = &self.layers[number].layer.name;
+            tracing::debug!(
+                "layer \"{layer}\": areas left to the database, for points between two units: {}",
+                drawn.unsure.len()
+            );
+        }
+        Some(drawn)
+    }
+
+    /// The layers, those in stock only if the database draws some of the tiles of a plan with the same bytes: PostGIS may come to write them
+    /// otherwise.
+    ///
+    /// # Errors
+    /// If the session is lost, or a stop was asked for.
+    pub async fn checked(&self, batches: &[Batch]) -> Result<Vec<Layer>, Error> {
+        let mut layers: Vec<Layer> = self.layers.iter().map(|prepared| prepared.layer.clone()).collect();
+        for (number, layer) in layers.iter_mut().enumerate().filter(|(_, layer)| layer.stock.is_some()) {
+            if !self.draws_alike(number, batches).await? {
+                tracing::warn!(
+                    "layer \"{}\": its rows, read once, do not give the tiles that the database draws, so it draws all of them. Does a property change from one query to the next? If not, please report this",
+                    layer.name
+                );
+                layer.stock = None;
+            }
+        }
+        Ok(layers)
+    }
+
+    async fn draws_alike(&self, number: usize, batches: &[Batch]) -> Result<bool, Error> {
+        let of_layer: Vec<&Batch> = batches.iter().filter(|batch| batch.layers[number].tiles > 0).collect();
+        let step = (of_layer.len() / CHECKED).max(1);
+        for batch in of_layer.iter().rev().step_by(step).take(CHECKED) {
+            let Some(Drawn { tiles, .. }) = self.drawn_from_stock(number, &batch.areas).await else { return Ok(false) };
+            // The lightest: it is checked, not its database.
+            let Some(tile) = tiles.into_values().min_by_key(|tile| tile.features) else { continue };
+            let rect = TileRect::from(tile.tile);
+            let areas: Vec<Area> = batch
+                .areas
+                .iter()
+                .filter(|area| area.rect.common(&rect).is_some())
+                .map(|area| area.within(rect))
+                .collect();
+            let mut rendered = Tiles::new();
+            let asked = Asked { number, areas: &areas, most: &Vec::new(), rows: Candidates::Found };
+            match self.layer(asked, &mut rendered).await {
+                Ok(_) if rendered.values().eq([&tile]) => {}
+                Ok(_) => return Ok(false),
+                Err(Error::Query { .. } | Error::Timeout { .. }) => {
+                    self.session().restart().await?;
+                    return Ok(false);
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,186 @@
+//! Where the points of a layer lie, and in which units of which tiles' grids that is.
+
+use super::{HALF_WORLD_METRES, Margin, Order, TileCoord, TileRect, WORLD_UNITS, Zoom};
+
+/// Positions in metres of EPSG:3857, inside the world, each with its number.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Positions {
+    /// X and y.
+    at: Vec<[f64; 2]>,
+    /// Their numbers, from west to east.
+    eastwards: Vec<u32>,
+}
+
+/// A position that is a candidate in a tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Candidate {
+    /// The tile, by its place in [`Order::ZoomColumnTmsRow`].
+    pub tile: u64,
+    /// The position's number.
+    pub number: u32,
+    /// Where it is drawn.
+    pub at: Unit,
+}
+
+/// A place in a tile's grid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unit {
+    /// In this unit, x growing east and y growing south from the tile's north-west corner.
+    At([i32; 2]),
+    /// Beyond the buffer: it is not drawn.
+    Beyond,
+    /// So close to the border of two units that another way to work it out might come to the other one.
+    Unsure,
+}
+
+impl Positions {
+    /// These positions, numbered as they come.
+    #[must_use]
+    pub fn new(at: Vec<[f64; 2]>) -> Positions {
+        #[expect(clippy::cast_possible_truncation, reason = "positions have numbers of 32 bits")]
+        let mut eastwards: Vec<u32> = (0..at.len() as u32).collect();
+        eastwards.sort_unstable_by(|a, b| at[*a as usize][0].total_cmp(&at[*b as usize][0]));
+        Positions { at, eastwards }
+    }
+
+    /// Memory that a position takes, in bytes.
+    pub const SIZE: usize = size_of::<[f64; 2]>() + size_of::<u32>();
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.at.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.at.is_empty()
+    }
+
+    /// Adds the candidates of the tiles of a rectangle, in no order: every pair of a position and a tile that planning counts.
+    pub fn candidates(&self, rect: &TileRect, margin: Margin, found: &mut Vec<Candidate>) {
+        let (zoom, reach) = (rect.zoom, margin.units(rect.zoom));
+        let (west, north, east, south) = rect.world(reach);
+        let x = |number: &u32| world_unit(self.at[*number as usize][0]);
+        let first = self.eastwards.partition_point(|number| x(number) < west);
+        let last = self.eastwards.partition_point(|number| x(number) < east);
+        // A few touch more tiles than one.
+        found.reserve((last - first) + (last - first) / 8);
+        let grid = TileGrid::new(zoom, margin);
+        let tile = |unit: i64| unit >> (32 - zoom.get());
+        for &number in &self.eastwards[first..last] {
+            let [x, y] = self.at[number as usize];
+            let (unit_x, unit_y) = (world_unit(x), world_unit(-y));
+            if unit_y < north || unit_y >= south {
+                continue;
+            }
+            let columns = tile(unit_x - reach).max(rect.x0.into())..=tile(unit_x + reach).min(rect.x1.into());
+            let rows = tile(unit_y - reach).max(rect.y0.into())..=tile(unit_y + reach).min(rect.y1.into());
+            let place = [grid.place(x), grid.place(-y)];
+            for column in columns {
+                for row in rows.clone() {
+                    let Some(coord) = coord(zoom, column, row) else { continue };
+                    let tile = Order::ZoomColumnTmsRow.place(coord);
+                    found.push(Candidate { tile, number, at: grid.unit(place, coord) });
+                }
+            }
+        }
+    }
+}
+
+fn coord(zoom: Zoom, column: i64, row: i64) -> Option<TileCoord> {
+    TileCoord::new(zoom, u32::try_from(column).ok()?, u32::try_from(row).ok()?)
+}
+
+/// The world unit of a coordinate in metres, as the statement that plans has it (`postgis/sql`): bit for bit the same arithmetic.
+#[expect(clippy::cast_precision_loss, reason = "2^32 is exact in a double")]
+#[expect(clippy::cast_possible_truncation, reason = "positions lie inside the world")]
+fn world_unit(metres: f64) -> i64 {
+    let scale = WORLD_UNITS as f64 / (2.0 * HALF_WORLD_METRES);
+    (((metres + HALF_WORLD_METRES) * scale).floor() as i64).min(WORLD_UNITS - 1)
+}
+
+/// The grids of the tiles of a zoom, as `ST_AsMVTGeom` lays them (`postgis/mvt.c`): a position becomes units of the tile's grid,
+/// which are rounded, and is drawn if that lies in the tile or its buffer.
+struct TileGrid {
+    extent: i64,
+    buffer: i64,
+    /// Units of a metre.
+    scale: f64,
+    /// How far from a border of two units is not close.
+    close: f64,
+}
+
+impl TileGrid {
+    /// PostGIS goes about it tile by tile, in doubles: over a world of 2^n units, its results and ours differ by a few 2^(n-53) at most.
+    const EXACT_BITS: i32 = 47;
+
+    fn new(zoom: Zoom, margin: Margin) -> TileGrid {
+        let world = f64::from(margin.extent) * f64::from(1_u32 << zoom.get());
+        TileGrid {
+            extent: margin.extent.into(),
+            buffer: margin.buffer.into(),
+            scale: world / (2.0 * HALF_WORLD_METRES),
+            close: world / 2.0_f64.powi(TileGrid::EXACT_BITS),
+        }
+    }
+
+    /// The unit of a coordinate, counted from the edge of the world; `None` if it lies too close to the next.
+    #[expect(clippy::cast_possible_truncation, reason = "a world has fewer than 2^43 units")]
+    fn place(&self, metres: f64) -> Option<i64> {
+        let units = (metres + HALF_WORLD_METRES) * self.scale;
+        let nearest = units.round();
+        (0.5 - (units - nearest).abs() > self.close).then_some(nearest as i64)
+    }
+
+    fn unit(&self, place: [Option<i64>; 2], tile: TileCoord) -> Unit {
+        let [Some(x), Some(y)] = place else { return Unit::Unsure };
+        let at = [x - i64::from(tile.x()) * self.extent, y - i64::from(tile.y()) * self.extent];
+        let drawn = -self.buffer..=self.extent + self.buffer;
+        let [Ok(x), Ok(y)] = at.map(i32::try_from) else { return Unit::Beyond };
+        if at.iter().all(|unit| drawn.contains(unit)) { Unit::At([x, y]) } else { Unit::Beyond }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many units of the grid of zoom 3 (extent 4096) from the western edge of the world, in metres.
+    fn metres(units: f64) -> f64 {
+        units / 32_768.0 * 2.0 * HALF_WORLD_METRES - HALF_WORLD_METRES
+    }
+
+    fn found(units: [f64; 2], rect: [u32; 4]) -> Vec<(TileCoord, Unit)> {
+        let zoom = Zoom::new(3).unwrap();
+        let [x0, y0, x1, y1] = rect;
+        let positions = Positions::new(vec![[metres(units[0]), -metres(units[1])]]);
+        let mut found = Vec::new();
+        positions.candidates(&TileRect { zoom, x0, y0, x1, y1 }, Margin::plain(4096, 64), &mut found);
+        found.sort_unstable();
+        let tile = |candidate: &Candidate| Order::ZoomColumnTmsRow.tile(candidate.tile).unwrap();
+        found.iter().map(|candidate| (tile(candidate), candidate.at)).collect()
+    }
+
+    #[test]
+    fn positions_are_found_in_the_tiles_and_units_where_they_are_drawn() {
+        let tile = |x, y| TileCoord::new(Zoom::new(3).unwrap(), x, y).unwrap();
+        let all = [0, 0, 7, 7];
+        assert_eq!(found([5000.3, 9000.6], all), [(tile(1, 2), Unit::At([904, 809]))]);
+        // In the buffer of the next tile, too; the middle between two units may be either.
+        assert_eq!(
+            found([4096.0 - 63.7, 100.0], all),
+            [(tile(0, 0), Unit::At([4032, 100])), (tile(1, 0), Unit::At([-64, 100]))]
+        );
+        assert_eq!(found([4096.0 - 64.3, 100.0], all)[1], (tile(1, 0), Unit::At([-64, 100])));
+        assert_eq!(found([4096.0 - 64.7, 100.0], all)[1], (tile(1, 0), Unit::Beyond));
+        assert_eq!(found([5000.5, 100.0], all), [(tile(1, 0), Unit::Unsure)]);
+        assert_eq!(found([5000.4999, 100.0], all), [(tile(1, 0), Unit::At([904, 100]))]);
+        // A corner of four tiles, and the edges of the world.
+        assert_eq!(found([8192.0, 8192.0], all).len(), 4);
+        assert_eq!(found([8192.0, 8192.0], [2, 2, 7, 7]), [(tile(2, 2), Unit::At([0, 0]))]);
+        assert_eq!(found([32_768.0, 0.0], all), [(tile(7, 0), Unit::At([4096, 0]))]);
+        assert_eq!(found([8192.0, 8192.0], [4, 0, 7, 7]), []);
+    }
+}
