@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::CommandError;
-use super::survey::prepare;
+use super::survey::{prepare, stocked};
 use crate::config::Settings;
 use crate::encode::Packer;
 use crate::plan::ZoomPlan;
-use crate::postgis::Renderer;
+use crate::postgis::{Layer, Renderer};
 use crate::report::{Event, PlanReport, PlanZoom, Report};
 use crate::source::Source as _;
 use crate::stop::Stop;
@@ -25,8 +25,12 @@ pub(super) async fn dry_run(
         report.event(&Event::Warning { message: message.clone() });
     }
     prepared.warnings.append(&mut prepared.thinned);
-    let mut renderer =
-        Renderer::open(&prepared.database, &prepared.snapshot, &prepared.layers, settings.limits.packing).await?;
+    let reading = Instant::now();
+    let batches: Vec<&Batch> = prepared.zooms.iter().flat_map(|zoom| &zoom.batches).collect();
+    let layers = stocked(&prepared, &batches, settings, report).await?;
+    let has_stock = layers.iter().any(Layer::has_stock);
+    let mut renderer = Renderer::open(&prepared.database, &prepared.snapshot, &layers, settings.limits.packing).await?;
+    let reading_seconds = if has_stock { reading.elapsed().as_secs_f64() } else { 0.0 };
     let mut packer = Packer::new(settings.limits.packing);
     let mut zooms = Vec::new();
     for plan in &prepared.zooms {
@@ -51,7 +55,8 @@ pub(super) async fn dry_run(
             estimated_seconds: seconds / settings.workers.get().min(plan.batches.len().max(1)) as f64,
         });
     }
-    Ok(PlanReport { zooms, workers: settings.workers.get(), skipped: prepared.skipped, warnings: prepared.warnings })
+    let workers = settings.workers.get();
+    Ok(PlanReport { zooms, reading_seconds, workers, skipped: prepared.skipped, warnings: prepared.warnings })
 }
 
 /// The batch of median size: neither the one huge tile nor the lonely remainder.

@@ -1,5 +1,5 @@
-//! The database floor, for the benchmark: the same plan and the same statements on as many connections, the results
-//! thrown away. What `seed` takes longer is its own.
+//! The database floor, for the benchmark: the same plan, and the statements by which the database draws every tile, on as many
+//! connections, the results thrown away. What `seed` takes longer is its own; it reads points once, and may take less.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;

@@ -135,14 +135,12 @@ async fn attempt(
     let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
     let planned = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
     let features = prepared.zooms.iter().map(|zoom| zoom.features).sum();
-    report.event(&Event::Planned { tiles: planned, features, batches: batches.len() as u64 });
-
-    let rendering = Instant::now();
     let (database, packing) = (&prepared.database, settings.limits.packing);
     let workers = settings.workers.get().min(batches.len());
+    let (reading, all): (_, Vec<&Batch>) = (Instant::now(), batches.iter().collect());
     let opening = Renderer::several(database, &prepared.snapshot, &prepared.layers, packing, workers);
     let (layers, mut renderers) =
-        tokio::try_join!(stocked(&prepared, &batches, settings), opening.map_err(CommandError::from))?;
+        tokio::try_join!(stocked(&prepared, &all, settings, report), opening.map_err(CommandError::from))?;
     if let Some(first) = renderers.first_mut() {
         first.set_layers(&layers);
         let checked = first.checked(&batches).await?;
@@ -150,6 +148,10 @@ async fn attempt(
             renderer.set_layers(&checked);
         }
     }
+    let read = reading.elapsed();
+    report.event(&Event::Planned { tiles: planned, features, batches: batches.len() as u64 });
+
+    let rendering = Instant::now();
     let stored = stored_events(report);
     let (sink, outcome) =
         pipeline::run(batches, renderers, sink, settings.limits, stored).await.map_err(pipeline_error)?;
@@ -181,7 +183,7 @@ async fn attempt(
         manifest: Manifest { seconds: begun.elapsed().as_secs_f64(), ..manifest },
         features: outcome.zooms.iter().map(|zoom| zoom.features).sum(),
         bytes: outcome.zooms.iter().map(|zoom| zoom.bytes).sum(),
-        plan_seconds: prepared.took.as_secs_f64(),
+        plan_seconds: (prepared.took + read).as_secs_f64(),
         render_seconds,
         finish_seconds: finishing.elapsed().as_secs_f64(),
         restarts,

@@ -106,15 +106,20 @@ pub(super) async fn prepare(
 /// The layers, those in stock of which the rows are read once rather than at each zoom.
 pub(super) async fn stocked(
     prepared: &Prepared,
-    batches: &[Batch],
+    batches: &[&Batch],
     settings: &Settings,
+    report: &Arc<dyn Report>,
 ) -> Result<Vec<Layer>, CommandError> {
     let (coverage, zooms) = (Coverage::new(&settings.tileset.bbox), &settings.tileset.zooms);
     let (mut layers, mut memory) = (Vec::new(), settings.rows_memory);
     for (number, (layer, rows)) in prepared.layers.iter().zip(&prepared.features).enumerate() {
         let drawn = batches.iter().map(|batch| batch.layers[number].features).sum();
-        let layer = layer.clone().stocked(&prepared.snapshot, (&coverage, zooms), (*rows, drawn), memory).await?;
-        memory = memory.saturating_sub(layer.size_of_stock());
+        let mut layer = layer.clone();
+        if layer.suits_stock((*rows, drawn), memory) {
+            report.event(&Event::Reading { layer: layer.name().to_owned() });
+            layer = layer.stocked(&prepared.snapshot, (&coverage, zooms), (*rows, memory)).await?;
+            memory = memory.saturating_sub(layer.size_of_stock());
+        }
         layers.push(layer);
     }
     Ok(layers)

@@ -48,8 +48,10 @@ const UNSURE: u64 = 8;
 const WORTH: u64 = 3;
 
 impl Layer {
-    /// Whether its rows are single points that show the same in every tile.
-    fn may_be_stocked(&self) -> bool {
+    /// Whether its rows are to be read once: they are single points that show the same in every tile, and it pays. There are so many of
+    /// them, so often are they drawn in a tile, and they may take so many bytes of memory.
+    #[must_use]
+    pub fn suits_stock(&self, (rows, drawn): (u64, u64), memory: usize) -> bool {
         self.shape.points
             && self.cells.is_none()
             && !self.asks_each_tile()
@@ -59,10 +61,12 @@ impl Layer {
             && !self.budget.thins()
             && self.has_plain_values
             && self.properties.iter().all(|property| property.of == Of::Row)
+            && rows > 0
+            && drawn >= WORTH * rows
+            && rows.saturating_mul(Positions::SIZE as u64) < memory as u64
     }
 
-    /// The layer with its rows in stock, if that pays: they are so many, and so often are they drawn in a tile. They take at most so many bytes of
-    /// memory.
+    /// The layer with its rows in stock; without, if they take more memory than that, or cannot be read.
     ///
     /// # Errors
     /// If the session is lost, or a stop was asked for.
@@ -70,13 +74,8 @@ impl Layer {
         self,
         snapshot: &Snapshot,
         (coverage, zooms): (&Coverage, &ZoomList),
-        (rows, drawn): (u64, u64),
-        memory: usize,
+        (rows, memory): (u64, usize),
     ) -> Result<Layer, Error> {
-        let pays = rows > 0 && drawn >= WORTH * rows && rows.saturating_mul(Positions::SIZE as u64) < memory as u64;
-        if !pays || !self.may_be_stocked() {
-            return Ok(self);
-        }
         snapshot.keeper.save().await?;
         let zooms: Vec<Zoom> = zooms.iter().filter(|zoom| self.zooms.contains(*zoom)).collect();
         let stock = match Stock::read(snapshot, &self, (coverage, &zooms), (rows, memory)).await {
@@ -94,6 +93,12 @@ impl Layer {
 }
 
 impl Layer {
+    /// Whether its rows are in stock.
+    #[must_use]
+    pub fn has_stock(&self) -> bool {
+        self.stock.is_some()
+    }
+
     /// The memory that its stock takes, in bytes.
     #[must_use]
     pub fn size_of_stock(&self) -> usize {

@@ -63,6 +63,10 @@ impl Report for Bar {
                 self.style(PLANNING);
                 self.bar.set_message(format!("reading where the features of \"{layer}\" lie"));
             }
+            Event::Reading { layer } => {
+                self.style(PLANNING);
+                self.bar.set_message(format!("reading the rows of \"{layer}\""));
+            }
             Event::Planned { features, .. } => {
                 let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 *seen = Seen { tiles: 0, bytes: 0, since: Instant::now() };

@@ -51,6 +51,7 @@ impl Report for Lines {
         let mut seen = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match event {
             Event::Surveying { layer } => say(&format!("reading where the features of \"{layer}\" lie")),
+            Event::Reading { layer } => say(&format!("reading the rows of \"{layer}\"")),
             Event::Planned { tiles, features, batches } => {
                 let (tiles, features, batches) = (grouped(*tiles), grouped(*features), grouped(*batches));
                 say(&format!("planned {tiles} tiles with {features} features in {batches} batches"));

@@ -33,6 +33,11 @@ pub enum Event {
         /// The layer.
         layer: String,
     },
+    /// Reading a layer's rows, once for all zooms.
+    Reading {
+        /// The layer.
+        layer: String,
+    },
     /// The plan is made.
     Planned {
         /// Occupied tiles.

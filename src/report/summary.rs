@@ -101,6 +101,8 @@ pub struct RunZoom {
 pub struct PlanReport {
     /// Figures for each zoom.
     pub zooms: Vec<PlanZoom>,
+    /// Seconds for reading rows once for all zooms.
+    pub reading_seconds: f64,
     /// Workers that the times are for.
     pub workers: usize,
     /// Rows that are left out.
@@ -247,12 +249,16 @@ pub fn render_plan(report: &PlanReport) -> String {
         grouped(sum(|zoom| zoom.batches)),
         String::new(),
         sized(sum(|zoom| zoom.estimated_bytes)),
-        timed(report.zooms.iter().map(|zoom| zoom.estimated_seconds).sum()),
+        timed(report.zooms.iter().map(|zoom| zoom.estimated_seconds).sum::<f64>() + report.reading_seconds),
     ];
+    let reading = match report.reading_seconds {
+        0.0 => String::new(),
+        seconds => format!(", {} of it to read rows once for all zooms", timed(seconds)),
+    };
     let rows: Vec<Vec<String>> = report.zooms.iter().map(row).chain([all]).collect();
     let header = ["zoom", "tiles", "features", "batches", "heaviest tile", "bytes (est.)", "time (est.)"];
     format!(
-        "{}{}estimated from samples, with {} workers; nothing was written\n",
+        "{}{}estimated from samples, with {} workers{reading}; nothing was written\n",
         table(&header, &rows),
         skipped_lines(&report.skipped),
         report.workers
