@@ -115,7 +115,7 @@ pub(super) async fn stocked(
     for (number, (layer, rows)) in prepared.layers.iter().zip(&prepared.features).enumerate() {
         let drawn = batches.iter().map(|batch| batch.layers[number].features).sum();
         let mut layer = layer.clone();
-        if layer.suits_stock((*rows, drawn), memory) {
+        if layer.suits_stock((*rows, drawn), settings.workers.get(), memory) {
             report.event(&Event::Reading { layer: layer.name().to_owned() });
             layer = layer.stocked(&prepared.snapshot, (&coverage, zooms), (*rows, memory)).await?;
             memory = memory.saturating_sub(layer.size_of_stock());

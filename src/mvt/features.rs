@@ -26,13 +26,15 @@ pub struct Features {
     bytes: Vec<u8>,
     /// Where each one ends.
     ends: Vec<u32>,
+    /// Bytes that they are going to take at most.
+    most: usize,
 }
 
 impl Features {
-    /// No feature yet of a layer with these properties, in the order of its columns; so many are going to come.
+    /// No feature yet of a layer with these properties, in the order of its columns; so many are going to come, of so many bytes at most.
     #[must_use]
-    pub fn new(properties: Vec<String>, expected: usize) -> Features {
-        Features { properties, ends: Vec::with_capacity(expected), ..Features::default() }
+    pub fn new(properties: Vec<String>, expected: usize, most: usize) -> Features {
+        Features { properties, ends: Vec::with_capacity(expected), most, ..Features::default() }
     }
 
     /// Takes in the features of a tile with the one layer; where they stand in it does not matter. Gives how many there are.
@@ -69,7 +71,8 @@ impl Features {
         if is_first {
             // One piece of memory for all, if the others are about as long: growing would take twice as much for a while.
             let each = self.bytes.len().div_ceil(points.features.len().max(1)) + 4;
-            let reserved = self.bytes.try_reserve(self.ends.capacity().saturating_mul(each));
+            let expected = self.ends.capacity().saturating_mul(each).min(self.most);
+            let reserved = self.bytes.try_reserve(expected);
             // Without it they grow, as far as they may.
             reserved.unwrap_or_default();
         }
@@ -290,7 +293,7 @@ mod tests {
             (None, &[Some(""), Some("300"), None], [5, 5]),
         ];
         let at_nothing = rows.map(|(id, values, _)| (id, values, [0, 0]));
-        let mut features = Features::new(properties.clone(), rows.len());
+        let mut features = Features::new(properties.clone(), rows.len(), 1_000);
         assert_eq!(features.add(&tile(&properties, &at_nothing[..2])), Some(2));
         assert_eq!(features.add(&tile(&properties, &at_nothing[2..])), Some(3));
         assert_eq!(features.len(), 5);
@@ -312,11 +315,11 @@ mod tests {
     fn what_is_not_written_so_is_refused() {
         let (one, two) = (vec!["a".to_owned()], vec!["a".to_owned(), "b".to_owned()]);
         let tile = tile(&one, &[(None, &[Some("x")], [0, 0])]);
-        assert_eq!(Features::new(one.clone(), 1).add(&tile), Some(1));
-        assert_eq!(Features::new(two, 1).add(&tile), None, "another property");
-        assert_eq!(Features::new(one.clone(), 1).add(&tile.repeat(2)), None, "two layers");
+        assert_eq!(Features::new(one.clone(), 1, 9).add(&tile), Some(1));
+        assert_eq!(Features::new(two, 1, 9).add(&tile), None, "another property");
+        assert_eq!(Features::new(one.clone(), 1, 9).add(&tile.repeat(2)), None, "two layers");
         for end in 0..tile.len() {
-            assert_eq!(Features::new(one.clone(), 1).add(&tile[..end]), None, "cut off after {end} bytes");
+            assert_eq!(Features::new(one.clone(), 1, 9).add(&tile[..end]), None, "cut off after {end} bytes");
         }
     }
 }

@@ -44,14 +44,17 @@ pub(super) struct Drawn {
 /// Every so many tiles at least may be left to the database one by one; of more, the whole batch is.
 const UNSURE: u64 = 8;
 
-/// A stock pays if its rows are drawn in so many tiles each.
+/// A stock pays if its rows are drawn in so many tiles each, and in more than there are workers: one session reads them.
 const WORTH: u64 = 3;
+
+/// The least memory that a row takes, in bytes.
+const LEAST: u64 = Positions::SIZE as u64 + 8;
 
 impl Layer {
     /// Whether its rows are to be read once: they are single points that show the same in every tile, and it pays. There are so many of
-    /// them, so often are they drawn in a tile, and they may take so many bytes of memory.
+    /// them, so often are they drawn in a tile, by so many workers otherwise, and they may take so many bytes of memory.
     #[must_use]
-    pub fn suits_stock(&self, (rows, drawn): (u64, u64), memory: usize) -> bool {
+    pub fn suits_stock(&self, (rows, drawn): (u64, u64), workers: usize, memory: usize) -> bool {
         self.shape.points
             && self.cells.is_none()
             && !self.asks_each_tile()
@@ -62,8 +65,8 @@ impl Layer {
             && self.has_plain_values
             && self.properties.iter().all(|property| property.of == Of::Row)
             && rows > 0
-            && drawn >= WORTH * rows
-            && rows.saturating_mul(Positions::SIZE as u64) < memory as u64
+            && drawn / rows >= WORTH.max(workers as u64)
+            && rows.saturating_mul(LEAST) < memory as u64
     }
 
     /// The layer with its rows in stock; without, if they take more memory than that, or cannot be read.
@@ -82,7 +85,7 @@ impl Layer {
             Ok(stock) => stock.map(Arc::new),
             Err(error @ (Error::Query { .. } | Error::Timeout { .. })) => {
                 // It may be of a row that no tile needs, or the one statement takes too long: each batch will see.
-                tracing::debug!("layer \"{}\": its rows are not read once: {error}", self.name);
+                tracing::info!("layer \"{}\": its rows are not read once: {error}", self.name);
                 snapshot.keeper.restart().await?;
                 None
             }
@@ -117,32 +120,41 @@ impl Stock {
         let values = QueryValues::of_coverage(layer, coverage, zooms);
         let near = boxes.iter().flatten().map(|column| -> Param<'_> { (column as _, Type::FLOAT8_ARRAY) });
         let mut params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();
-        let numbers = [params.len() + 1, params.len() + 2];
+        let numbers = [1, 2, 3].map(|number| params.len() + number);
         let statement = sql::stock(layer, boxes.as_ref().map_or(0, |columns| columns[0].len()), numbers);
         let extent = layer.margin.extent.cast_signed();
-        params.extend([(&layer.name as _, Type::TEXT), (&extent as _, Type::INT4)] as [Param<'_>; 2]);
+        let most = i64::try_from(memory).unwrap_or(i64::MAX);
+        let own: [Param<'_>; 3] = [(&layer.name, Type::TEXT), (&extent, Type::INT4), (&most, Type::INT8)];
+        params.extend(own);
         let properties = layer.properties.iter().map(|property| property.name.clone()).collect();
         let rows = usize::try_from(rows).unwrap_or_default();
-        let (mut at, mut features) = (Vec::with_capacity(rows), Some(Features::new(properties, rows)));
+        let (mut at, mut features) = (Vec::with_capacity(rows), Some(Features::new(properties, rows, memory)));
+        let mut fits = true;
         let each = |row: &Row| {
             let (x, y, mvt): (Vec<f64>, Vec<f64>, &[u8]) = (row.get(0), row.get(1), row.get(2));
-            if let Some(own) = &mut features {
-                let is_whole = own.add(mvt) == Some(x.len());
-                at.extend(x.into_iter().zip(y).map(|(x, y)| [x, y]));
-                if !is_whole || own.size() + at.len() * Positions::SIZE > memory {
-                    features = None;
-                }
+            let Some(own) = features.as_mut().filter(|_| fits) else { return Ok(()) };
+            let is_whole = own.add(mvt) == Some(x.len());
+            at.extend(x.into_iter().zip(y).map(|(x, y)| [x, y]));
+            fits = own.size() + at.len() * Positions::SIZE <= memory;
+            if !is_whole {
+                features = None;
             }
             Ok(())
         };
         let place = format!("layer \"{}\", reading its rows", layer.name);
         snapshot.keeper.each(&place, &statement, &params, each).await?;
-        let Some(features) = features else {
-            tracing::debug!(
-                "layer \"{}\": its rows take more memory than rows_mb allows, or are no plain points",
-                layer.name
-            );
-            return Ok(None);
+        let features = match features {
+            None => Err("ST_AsMVT does not write them as plain points"),
+            // The statement ends where the memory does.
+            Some(features) if fits && features.len() == rows => Ok(features),
+            Some(_) => Err("they take more memory than rows_mb allows, or are others with each query"),
+        };
+        let features = match features {
+            Ok(features) => features,
+            Err(why) => {
+                tracing::info!("layer \"{}\": its rows are not read once: {why}", layer.name);
+                return Ok(None);
+            }
         };
         let size = features.size() + at.len() * Positions::SIZE;
         tracing::debug!("layer \"{}\": {} rows are read once, in {size} bytes", layer.name, at.len());
@@ -181,7 +193,8 @@ impl Stock {
         }
         let area_of = |tile: TileCoord| {
             let rect = TileRect::from(tile);
-            areas.iter().find(|area| area.rect.common(&rect).is_some()).map(|area| area.within(rect))
+            let mut searched = areas.iter().filter(|area| is_searched(area, number));
+            searched.find(|area| area.rect.common(&rect).is_some()).map(|area| area.within(rect))
         };
         Drawn { tiles: tiles.into_iter().collect(), count, unsure: unsure.into_iter().filter_map(area_of).collect() }
     }
