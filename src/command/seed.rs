@@ -19,7 +19,6 @@ use crate::report::{Event, Report, Requests, RunReport, RunZoom, print, render_r
 use crate::sink::{Rest, Scope, Sink as _, TargetError, Tileset};
 use crate::stop::Stop;
 use crate::tile::{Batch, Coverage};
-use futures_util::TryFutureExt as _;
 
 /// What `seed` was asked for, beside the settings.
 #[derive(Debug, Clone, Default)]
@@ -138,9 +137,12 @@ async fn attempt(
     let (database, packing) = (&prepared.database, settings.limits.packing);
     let workers = settings.workers.get().min(batches.len());
     let (reading, all): (_, Vec<&Batch>) = (Instant::now(), batches.iter().collect());
-    let opening = Renderer::several(database, &prepared.snapshot, &prepared.layers, packing, workers);
-    let (layers, mut renderers) =
-        tokio::try_join!(stocked(&prepared, &all, settings, report), opening.map_err(CommandError::from))?;
+    // Both to their ends: whatever fails, a statement that is given up is cancelled in the server.
+    let (layers, renderers) = tokio::join!(
+        stocked(&prepared, &all, settings, report),
+        Renderer::several(database, &prepared.snapshot, &prepared.layers, packing, workers)
+    );
+    let (layers, mut renderers) = (layers?, renderers?);
     if let Some(first) = renderers.first_mut() {
         first.set_layers(&layers);
         let checked = first.checked(&batches).await?;

@@ -25,7 +25,7 @@ const RECONNECTS: u32 = 2;
 
 /// One of a run's workers: a session on the snapshot, and the layers.
 pub struct Renderer {
-    database: Database,
+    pub(super) database: Database,
     snapshot: Arc<Snapshot>,
     /// Its own session; without one it uses the one that holds the snapshot.
     session: Option<Session>,
@@ -201,7 +201,7 @@ impl Renderer {
         let Prepared { layer, careful, .. } = &self.layers[number];
         let mut found = LayerCount::default();
         // Areas yet to be rendered, the first last.
-        let mut waiting = match self.drawn_from_stock(number, areas).await {
+        let mut waiting = match self.drawn_from_stock(number, areas).await? {
             None => self.layers[number].parts(areas),
             Some(drawn) => {
                 found = drawn.count;

@@ -212,19 +212,21 @@ const CHECKED: usize = 3;
 
 impl Renderer {
     /// The layer's part of some areas, as far as it can be drawn from its stock; `None` if it has none.
-    pub(super) async fn drawn_from_stock(&self, number: usize, areas: &[Area]) -> Option<Drawn> {
+    pub(super) async fn drawn_from_stock(&self, number: usize, areas: &[Area]) -> Result<Option<Drawn>, Error> {
         let layer = &self.layers[number].layer;
-        let (stock, layer, areas) = (Arc::clone(layer.stock.as_ref()?), layer.clone(), areas.to_vec());
+        let Some(stock) = layer.stock.clone() else { return Ok(None) };
+        let (layer, areas) = (layer.clone(), areas.to_vec());
         let drawing = tokio::task::spawn_blocking(move || stock.draw(&layer, number, &areas));
-        let drawn = drawing.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        let drawn = tokio::select! {
+            biased;
+            _ = self.database.stop.wait() => return Err(Error::Interrupted),
+            drawn = drawing => drawn.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())),
+        };
         if !drawn.unsure.is_empty() {
-            let layer = &self.layers[number].layer.name;
-            tracing::debug!(
-                "layer \"{layer}\": areas left to the database, for points between two units: {}",
-                drawn.unsure.len()
-            );
+            let (layer, areas) = (&self.layers[number].layer.name, drawn.unsure.len());
+            tracing::debug!("layer \"{layer}\": areas left to the database, for points between two units: {areas}");
         }
-        Some(drawn)
+        Ok(Some(drawn))
     }
 
     /// The layers, those in stock only if the database draws some of the tiles of a plan with the same bytes: PostGIS may come to write them
@@ -250,7 +252,9 @@ impl Renderer {
         let of_layer: Vec<&Batch> = batches.iter().filter(|batch| batch.layers[number].tiles > 0).collect();
         let step = (of_layer.len() / CHECKED).max(1);
         for batch in of_layer.iter().rev().step_by(step).take(CHECKED) {
-            let Some(Drawn { tiles, .. }) = self.drawn_from_stock(number, &batch.areas).await else { return Ok(false) };
+            let Some(Drawn { tiles, .. }) = self.drawn_from_stock(number, &batch.areas).await? else {
+                return Ok(false);
+            };
             // The lightest: it is checked, not its database.
             let Some(tile) = tiles.into_values().min_by_key(|tile| tile.features) else { continue };
             let rect = TileRect::from(tile.tile);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::support::gate::gated;
-use super::support::program::{program, run, seed_command, signal, start_seed, wait};
+use super::support::program::{over_rows, program, run, seed_command, signal, start_seed, wait};
 use super::support::{Archive, Cluster, Db, Door, Gate, Place, SmallDisk, seed, until};
 
 /// A folder with an old target in it: zoom 0 only.
@@ -133,7 +133,7 @@ fn a_stop_cancels_the_queries_in_the_server_and_leaves_the_old_target() {
     let db = Db::with_facilities(300);
     let target = Target::of(&db);
     for name in ["INT", "TERM"] {
-        for (place, sessions) in [(Place::Survey, 1), (Place::Render, 2), (Place::Deep, 2)] {
+        for (place, sessions) in [(Place::Survey, 1), (Place::Rows, 1), (Place::Render, 2), (Place::Deep, 2)] {
             let what = format!("{place:?}");
             let config = gated(target.folder.path(), place, "");
             let gate = Gate::close(&db);
@@ -169,6 +169,25 @@ fn a_stop_while_tiles_are_stored_leaves_the_old_target() {
         stopped_by(child, name, "storing");
         target.is_untouched("storing");
         gate.open();
+    }
+}
+
+#[test]
+fn a_stop_ends_a_run_that_asks_the_database_no_more() {
+    let db = Db::with_facilities(2_000);
+    let target = Target::of(&db);
+    // A batch for each tile or two, all of them drawn from rows read once: far from the end when the signal comes.
+    let config = target.folder.path().join("c.toml");
+    fs::write(&config, over_rows("[run]\nworkers = 1\nbatch_features = 1\nwindow = 1\n")).unwrap();
+    for name in ["INT", "TERM"] {
+        let mut command = program();
+        command.args(["seed", "--progress", "json", "--zoom", "0-16", "--config"]).arg(&config);
+        command.args(["--database-url", &db.url, "--output"]).arg(&target.path);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        read_until(&mut child, stdout, r#""event":"stored""#);
+        stopped_by(child, name, "drawing");
+        target.is_untouched("drawing");
     }
 }
 

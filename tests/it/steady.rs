@@ -26,7 +26,7 @@ fn a_writer_that_moves_facilities_during_the_run_changes_nothing() {
     let db = Db::with_facilities(500);
     let folder = tempfile::tempdir().unwrap();
     let (before, output) = (folder.path().join("before.mbtiles"), folder.path().join("t.mbtiles"));
-    for place in [Place::Survey, Place::Render, Place::Deep] {
+    for place in [Place::Survey, Place::Rows, Place::Render, Place::Deep] {
         let config = gated(folder.path(), place, "");
         seed(&db.url, &before, &["--config", &config]).ok();
         let before = content(&before);

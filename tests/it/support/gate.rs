@@ -10,7 +10,9 @@ use super::{Db, until};
 pub enum Place {
     /// The survey.
     Survey,
-    /// The first tile.
+    /// The reading of rows, once for all zooms.
+    Rows,
+    /// The first tile, drawn by the database.
     Render,
     /// Zoom 14, after all others.
     Deep,
@@ -30,11 +32,12 @@ pub fn gated(folder: &Path, place: Place, more: &str) -> String {
     };
     let layers = match place {
         Place::Survey => layer("facilities", "0-14", "''", &format!("where = \"{PASS} = ''\"")),
-        Place::Render => layer("facilities", "0-14", PASS, ""),
+        Place::Rows | Place::Render => layer("facilities", "0-14", PASS, ""),
         Place::Deep => layer("shallow", "0-13", "''", "") + &layer("deep", "14", PASS, ""),
     };
+    let rows = if place == Place::Render { "rows_mb = 0\n" } else { "" };
     // Small batches, so that there are many.
-    std::fs::write(&path, format!("{layers}[run]\nworkers = 2\nbatch_features = 100\n{more}")).unwrap();
+    std::fs::write(&path, format!("{layers}[run]\nworkers = 2\nbatch_features = 100\n{rows}{more}")).unwrap();
     path.to_str().unwrap().to_owned()
 }
 
