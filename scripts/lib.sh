@@ -74,7 +74,8 @@ build() {
   local messages
   messages=$(cd "$root" && cargo build --profile "${BUILD_PROFILE:-release}" --locked "--$1" "$2" --message-format json-render-diagnostics) \
     || die "the build failed (see above)."
-  built=$(sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' <<<"$messages" | tail -n 1)
+  # A bench needs the program itself, too, and which of the two cargo names last is a matter of chance.
+  built=$(sed -n "/\"kind\":\[\"$1\"\][^}]*\"name\":\"$2\"/s/.*\"executable\":\"\([^\"]*\)\".*/\1/p" <<<"$messages" | tail -n 1)
   [ -x "$built" ] || die "cargo built no $2. Run: cargo build --locked --$1 $2"
 }
 
