@@ -177,8 +177,8 @@ impl<'f> Drawer<'f> {
         if is_empty {
             return Some(Vec::new());
         }
-        let values = self.values.iter().filter_map(|start| self.features.value(*start));
-        put_ends(&mut self.layer, &self.features.properties, values, self.features.extent);
+        let values = self.values.iter().map(|start| self.features.value(*start));
+        put_ends(&mut self.layer, &self.features.properties, values, self.features.extent)?;
         let field = layer_field(self.layer.len());
         if self.layer.len() < HEAVY {
             return Some([&field[..], &self.layer].concat());
@@ -276,7 +276,7 @@ mod tests {
             }
             put_point(&mut layer, &mut Vec::new(), *id, &tags, &geometry);
         }
-        put_ends(&mut layer, properties, values.iter().map(|value| &value[..]), 4096);
+        put_ends(&mut layer, properties, values.iter().map(|value| Some(&value[..])), 4096).unwrap();
         let mut tile = Vec::new();
         put_layer(&mut tile, &layer);
         tile

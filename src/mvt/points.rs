@@ -167,7 +167,7 @@ fn written(
         }
         put_point(&mut layer, &mut feature, point.id, &tags, point.geometry);
     }
-    put_ends(&mut layer, &known.properties, numbers.values.into_iter(), old.extent);
+    put_ends(&mut layer, &known.properties, numbers.values.into_iter().map(Some), old.extent)?;
     Some(layer)
 }
 
@@ -185,21 +185,22 @@ pub(super) fn put_point(layer: &mut Vec<u8>, feature: &mut Vec<u8>, id: Option<u
     put_bytes(layer, 2, feature);
 }
 
-/// Adds what follows the features of a layer.
+/// Adds what follows the features of a layer; `None` if one of its values is not there.
 pub(super) fn put_ends<'v>(
     layer: &mut Vec<u8>,
     properties: &[String],
-    values: impl Iterator<Item = &'v [u8]>,
+    values: impl Iterator<Item = Option<&'v [u8]>>,
     extent: u64,
-) {
+) -> Option<()> {
     for name in properties {
         put_bytes(layer, 3, name.as_bytes());
     }
     for value in values {
-        put_bytes(layer, 4, value);
+        put_bytes(layer, 4, value?);
     }
     put_number(layer, 5, extent);
     put_number(layer, 15, 2);
+    Some(())
 }
 
 /// The values of a layer that is written, numbered in the order in which they are met.

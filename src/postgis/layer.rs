@@ -168,7 +168,7 @@ pub struct Layer {
     pub(crate) geometry: String,
     pub(crate) shape: Shape,
     pub(crate) key: Vec<KeyColumn>,
-    /// A part of a tile can be looked up, and put in order by its keys, as far as the relation and the types of its properties go.
+    /// A part of a tile can be looked up, and put in order by its keys, as far as the relation goes.
     pub(super) suits_patches: bool,
     /// `ST_AsMVT` writes each property under its own name, whatever its value.
     pub(super) has_plain_values: bool,
