@@ -2,12 +2,20 @@
 //! features; neighbours on the curve share a batch while there is room.
 
 use super::cut::Cutter;
-use super::sweep::{add_touches, sweep, tiles_of};
+use super::sweep::{add_touches, sweep, touched_tiles};
 use super::{HEAVIEST, PlanLayer, ZoomPlan};
-use crate::tile::{Batch, TileCoord, TileRect, Zoom};
+use crate::tile::{Batch, Footprints, TileCoord, TileRect, Zoom};
 
 /// A feature: its layer's number and its own within the layer.
 type Member = (u8, u32);
+
+/// What every level of quarters asks of a layer, worked out once.
+struct Reach<'a> {
+    /// In world units.
+    margin: i64,
+    weight: u64,
+    footprints: &'a Footprints,
+}
 
 /// A square of 2^`bits` by 2^`bits` tiles, and the features that touch it.
 struct Block {
@@ -20,6 +28,8 @@ struct Block {
 pub(super) struct Quarterer<'a> {
     zoom: Zoom,
     layers: &'a [PlanLayer],
+    /// Of each layer.
+    reach: Vec<Reach<'a>>,
     /// How many pairs of a feature and a tile a batch should hold.
     target: u64,
     plan: ZoomPlan,
@@ -36,7 +46,13 @@ impl<'a> Quarterer<'a> {
                 (0..layer.places.at(zoom).len()).map(move |feature| (number as u8, feature as u32))
             })
             .collect();
-        let mut quarterer = Quarterer { zoom, layers, target, plan: ZoomPlan::empty(zoom) };
+        let reach = |layer: &'a PlanLayer| Reach {
+            margin: layer.margin.units(zoom),
+            weight: layer.weight(zoom),
+            footprints: layer.places.at(zoom),
+        };
+        let reach = layers.iter().map(reach).collect();
+        let mut quarterer = Quarterer { zoom, layers, reach, target, plan: ZoomPlan::empty(zoom) };
         // Blocks yet to be cut, the first on the curve last.
         let mut waiting = vec![Block { bits: zoom.get(), rect: whole, members }];
         while let Some(block) = waiting.pop() {
@@ -51,7 +67,8 @@ impl<'a> Quarterer<'a> {
     }
 
     fn tiles(&self, (layer, feature): Member) -> TileRect {
-        tiles_of(self.zoom, &self.layers[usize::from(layer)], feature as usize)
+        let reach = &self.reach[usize::from(layer)];
+        touched_tiles(self.zoom, reach.margin, reach.footprints.world(feature as usize))
     }
 
     /// Pairs of a feature and a tile inside the parts.
@@ -59,7 +76,7 @@ impl<'a> Quarterer<'a> {
         let of_one = |member: &Member| {
             let tiles = self.tiles(*member);
             let pairs = parts.iter().filter_map(|part| part.common(&tiles)).map(|inside| inside.tiles()).sum::<u64>();
-            pairs * self.layers[usize::from(member.0)].weight(self.zoom)
+            pairs * self.reach[usize::from(member.0)].weight
         };
         members.iter().map(of_one).sum()
     }
@@ -68,15 +85,21 @@ impl<'a> Quarterer<'a> {
     fn quarters(&self, block: Block) -> impl Iterator<Item = Block> {
         let Block { bits, rect, members } = block;
         let (bits, side) = (bits - 1, 1_u32 << (bits - 1));
-        let mut quarters: Vec<Block> = [(0, 0), (0, side), (side, 0), (side, side)]
-            .into_iter()
-            .map(|(right, down)| {
-                let (x0, y0) = (rect.x0 + right, rect.y0 + down);
-                let rect = TileRect { zoom: self.zoom, x0, y0, x1: x0 + side - 1, y1: y0 + side - 1 };
-                let touching = |member: &Member| self.tiles(*member).common(&rect).is_some();
-                Block { bits, rect, members: members.iter().copied().filter(touching).collect() }
-            })
-            .collect();
+        let mut quarters = [(0, 0), (0, side), (side, 0), (side, side)].map(|(right, down)| {
+            let (x0, y0) = (rect.x0 + right, rect.y0 + down);
+            let rect = TileRect { zoom: self.zoom, x0, y0, x1: x0 + side - 1, y1: y0 + side - 1 };
+            Block { bits, rect, members: Vec::new() }
+        });
+        let (middle_x, middle_y) = (rect.x0 + side, rect.y0 + side);
+        for member in members {
+            let tiles = self.tiles(member);
+            let (left, right) = (tiles.x0 < middle_x, tiles.x1 >= middle_x);
+            let (above, below) = (tiles.y0 < middle_y, tiles.y1 >= middle_y);
+            let touched = [left && above, left && below, right && above, right && below];
+            for (quarter, _) in quarters.iter_mut().zip(touched).filter(|(_, touched)| *touched) {
+                quarter.members.push(member);
+            }
+        }
         // A block is one piece of the curve: any of its tiles tells its place among the others.
         quarters.sort_by_key(|block| block.rect.first().map(TileCoord::pmtiles_id));
         quarters.into_iter().rev()

@@ -62,18 +62,15 @@ pub(super) fn touches(zoom: Zoom, layers: &[PlanLayer], parts: &[TileRect]) -> V
     let mut touches = Vec::with_capacity(features * 9 / 4);
     for (number, layer) in layers.iter().enumerate() {
         if layer.zooms.contains(zoom) {
-            for feature in 0..layer.places.at(zoom).len() {
-                add_touches(number, feature, &tiles_of(zoom, layer, feature), parts, &mut touches);
+            let (margin, footprints) = (layer.margin.units(zoom), layer.places.at(zoom));
+            for feature in 0..footprints.len() {
+                let tiles = touched_tiles(zoom, margin, footprints.world(feature));
+                add_touches(number, feature, &tiles, parts, &mut touches);
             }
         }
     }
     touches.sort_unstable();
     touches
-}
-
-/// The tiles that a feature touches at a zoom, its buffer counted in.
-pub(super) fn tiles_of(zoom: Zoom, layer: &PlanLayer, feature: usize) -> TileRect {
-    touched_tiles(zoom, layer.margin.units(zoom), layer.places.at(zoom).world(feature))
 }
 
 /// The tiles that a box in world units (west, north, east, south), grown by a margin, touches at a zoom.
