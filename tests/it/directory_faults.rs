@@ -13,8 +13,8 @@ use super::support::database::with_database;
 use super::support::gate::gated;
 use super::support::program::{humble, run, seed_command, signal, start_seed, wait};
 use super::support::refusal::{NOWHERE, names};
-use super::support::tree::{Tree, files};
-use super::support::{Db, Gate, Place, SmallDisk, seed};
+use super::support::tree::{Tree, files, tiles};
+use super::support::{Db, Gate, Place, SmallDisk, seed, until};
 
 /// Everything in a tree that two equal runs have in common: the manifest tells the time.
 fn content(root: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -75,8 +75,79 @@ fn killed_at_any_moment_and_run_again_it_is_what_a_fresh_run_gives() {
             );
         }
     }
-    eprintln!("killed at sixteen moments: {early} before a tile was written, {middle} in the middle");
-    assert!(middle > 0, "the moments were ill chosen");
+    eprintln!("killed at ten moments: {early} before a tile was written, {middle} in the middle");
+}
+
+#[test]
+fn killed_in_the_middle_it_keeps_what_is_right_and_the_next_run_writes_the_rest() {
+    let db = Db::with_facilities(300);
+    let tree = Tree::new();
+    let config = gated(&tree.beside(""), Place::Deep, "");
+    for again in [false, true] {
+        if again {
+            db.run("UPDATE api_facility SET location = ST_Translate(location, 0.3, 0.3) WHERE id LIKE '%5'");
+        }
+        let fresh = tree.beside(if again { "fresh again" } else { "fresh" });
+        seed(&db.url, &fresh, &["--config", &config]).ok();
+        let held = || if tree.path.exists() { tree.tiles() } else { BTreeMap::new() };
+        let (before, after) = (held(), tiles(&fresh));
+        let gate = Gate::close(&db);
+        let mut child = start_seed(&db.url, &tree.path, &["--config", &config]);
+        gate.wait_for(2);
+        until("tiles in the tree", || held() != before);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        gate.open();
+        let left = tree.tiles();
+        assert!(
+            left.iter().all(|(address, bytes)| [&before, &after].iter().any(|known| known.get(address) == Some(bytes)))
+        );
+        let right = left.iter().filter(|(address, bytes)| after.get(address) == Some(bytes)).count() as u64;
+        let (written, unchanged, _) = tree.seed(&db.url, &["--config", &config]);
+        assert_eq!((unchanged, written), (right, after.len() as u64 - right), "what was right is not written again");
+        assert!(content(&tree.path) == content(&fresh));
+    }
+}
+
+#[test]
+fn folders_are_filled_beside_and_what_a_killed_run_left_of_one_is_removed() {
+    let db = Db::with_facilities(300);
+    let fresh = Tree::new();
+    fresh.seed(&db.url, &["--zoom", "0-7"]);
+    // Columns, rows first, layers in between, and no folder at all.
+    for template in ["{z}/{x}/{y}.pbf", "{z}/{y}/{x}.pbf", "{layer}/{z}/{x}/{y}.pbf", "{z}-{x}-{y}.pbf"] {
+        let tree = Tree::new();
+        let left = ["partial-folder", "partial-folder-1", "partial-folder-3"].map(|name| {
+            let folder = tree.path.join(".oar-tiles").join(name);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("64.pbf"), b"half a ti").unwrap();
+            folder
+        });
+        let config = tree.config(&format!("[target]\ntemplate = \"{template}\"\n"));
+        let name = |(z, x, y): &(u8, u32, u32)| {
+            [("{layer}", "facilities"), ("{z}", &z.to_string()), ("{x}", &x.to_string()), ("{y}", &y.to_string())]
+                .into_iter()
+                .fold(template.to_owned(), |name, (part, value)| name.replace(part, value))
+        };
+        let mut wanted: BTreeMap<String, Vec<u8>> =
+            fresh.tiles().iter().map(|(address, bytes)| (name(address), bytes.clone())).collect();
+        // What somebody else has put into a folder stays, beside the tiles that come there.
+        let folder =
+            wanted.keys().nth(wanted.len() / 2).and_then(|name| name.rsplit_once('/')).map_or("", |(folder, _)| folder);
+        let mine = if folder.is_empty() { "mine.pbf".to_owned() } else { format!("{folder}/mine.pbf") };
+        fs::create_dir_all(tree.path.join(&mine).parent().unwrap()).unwrap();
+        fs::write(tree.path.join(&mine), b"mine").unwrap();
+        wanted.insert(mine, b"mine".to_vec());
+        seed(&db.url, &tree.path, &["--zoom", "0-7", "--config", &config]).ok();
+        assert!(left.iter().all(|folder| !folder.exists()), "{template}");
+        // A run that writes nothing removes it, too.
+        fs::create_dir_all(&left[1]).unwrap();
+        seed(&db.url, &tree.path, &["--zoom", "0-7", "--config", &config]).ok();
+        assert!(!left[1].exists(), "{template}");
+        let tiles: BTreeMap<String, Vec<u8>> =
+            tree.files().into_iter().filter(|(name, _)| name.ends_with(".pbf")).collect();
+        assert!(tiles == wanted, "{template}");
+    }
 }
 
 #[test]

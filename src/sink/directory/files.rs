@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags, openat};
+
 use super::DirectoryError;
 use crate::stop::Stop;
 
@@ -16,15 +18,20 @@ pub(super) struct Wanted {
     pub(super) held: bool,
 }
 
-/// What has become of a tile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Brought {
-    /// Its file holds these bytes already.
-    Unchanged,
-    /// Its file held others.
-    Replaced,
-    /// It had no file.
-    Added,
+impl Wanted {
+    /// The name of its folder.
+    pub(super) fn folder(&self) -> &str {
+        self.name.rsplit_once('/').map_or("", |(folder, _)| folder)
+    }
+}
+
+/// What has become of some tiles; the files of the others hold their bytes already.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// They had no file.
+    pub(super) added: u64,
+    /// Their files held others.
+    pub(super) replaced: u64,
 }
 
 /// What writes the files of one target, one at a time.
@@ -33,6 +40,10 @@ pub(super) struct Files {
     root: PathBuf,
     /// Where a file is written before it is renamed; on the same disk as the target.
     partial: PathBuf,
+    /// Where a folder that is new to the target is filled before it is renamed.
+    new_folder: PathBuf,
+    /// Whether that has failed once: not every file system can, and on a full disk it is of no use.
+    puts_files_only: bool,
     /// The folder that was made last: tiles of a column share theirs.
     folder: PathBuf,
     /// Files written or removed since the last sync; no more than [`FEW`] and one are kept.
@@ -45,32 +56,97 @@ const FEW: usize = 200;
 impl Files {
     /// Files below `root`, written first below `own`.
     pub(super) fn new(root: &Path, own: &Path) -> Files {
-        Files { root: root.to_owned(), partial: own.join("partial"), folder: PathBuf::new(), changed: Vec::new() }
+        Files::named(root, own, "")
+    }
+
+    fn named(root: &Path, own: &Path, ending: &str) -> Files {
+        Files {
+            root: root.to_owned(),
+            partial: own.join(format!("partial{ending}")),
+            new_folder: own.join(format!("partial-folder{ending}")),
+            puts_files_only: false,
+            folder: PathBuf::new(),
+            changed: Vec::new(),
+        }
     }
 
     /// Another writer of the same files, beside the first; each has a number of its own.
     pub(super) fn beside(root: &Path, own: &Path, number: usize) -> Files {
-        Files { partial: own.join(format!("partial-{number}")), ..Files::new(root, own) }
+        Files::named(root, own, &format!("-{number}"))
     }
 
     /// Removes what a killed run left half written.
     pub(super) fn clear(&self) -> Result<(), DirectoryError> {
-        match fs::remove_file(&self.partial) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(DirectoryError::io("remove", &self.partial, error))
+        for (path, removed) in
+            [(&self.partial, fs::remove_file(&self.partial)), (&self.new_folder, fs::remove_dir_all(&self.new_folder))]
+        {
+            if let Err(error) = removed
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                return Err(DirectoryError::io("remove", path, error));
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
-    /// Puts bytes under a name unless they are there already.
-    pub(super) fn bring_in_line(&mut self, tile: &Wanted) -> Result<Brought, DirectoryError> {
-        let brought = match if tile.held { self.read(&tile.name)? } else { None } {
-            Some(found) if *found == *tile.bytes => return Ok(Brought::Unchanged),
-            Some(_) => Brought::Replaced,
-            None => Brought::Added,
-        };
-        self.put(&tile.name, &tile.bytes).map(|()| brought)
+    /// Brings tiles in line: a file that holds the bytes already is left alone.
+    pub(super) fn bring_in_line(&mut self, tiles: &[Wanted]) -> Result<Tally, DirectoryError> {
+        let mut tally = Tally::default();
+        for of_folder in tiles.chunk_by(|one, next| one.folder() == next.folder()) {
+            if self.put_folder(of_folder) {
+                tally.added += of_folder.len() as u64;
+                continue;
+            }
+            for tile in of_folder {
+                match if tile.held { self.read(&tile.name)? } else { None } {
+                    Some(found) if *found == *tile.bytes => continue,
+                    Some(_) => tally.replaced += 1,
+                    None => tally.added += 1,
+                }
+                self.put(&tile.name, &tile.bytes)?;
+            }
+        }
+        Ok(tally)
+    }
+
+    /// Puts the tiles of a folder that is new to the target: it is filled beside and takes its name as a whole, which costs less
+    /// than to rename each file. Where that cannot be done, `false`: nothing has changed, and each has to be put by itself.
+    fn put_folder(&mut self, tiles: &[Wanted]) -> bool {
+        let name = tiles.first().map_or("", Wanted::folder);
+        let folder = self.path(name);
+        let is_worth_it = tiles.len() > 1 && !name.is_empty() && !self.puts_files_only;
+        if !is_worth_it || tiles.iter().any(|tile| tile.held) || folder.exists() {
+            return false;
+        }
+        let put = self.fill_new_folder(tiles).and_then(|()| {
+            fs::rename(&self.new_folder, &folder).or_else(|_| {
+                // It is the first one in the folder above.
+                folder.parent().map_or(Ok(()), fs::create_dir_all)?;
+                fs::rename(&self.new_folder, &folder)
+            })
+        });
+        if let Err(error) = put {
+            tracing::debug!("cannot put {} as a whole: {error}", folder.display());
+            left_behind(&self.new_folder, fs::remove_dir_all(&self.new_folder));
+            self.puts_files_only = true;
+            return false;
+        }
+        for tile in tiles {
+            self.note_changed(&tile.name);
+        }
+        self.folder = folder;
+        true
+    }
+
+    fn fill_new_folder(&self, tiles: &[Wanted]) -> io::Result<()> {
+        fs::create_dir(&self.new_folder)?;
+        let folder = File::open(&self.new_folder)?;
+        for tile in tiles {
+            let name = tile.name.rsplit('/').next().unwrap_or_default();
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+            File::from(openat(&folder, name, flags, Mode::from_raw_mode(0o666))?).write_all(&tile.bytes)?;
+        }
+        Ok(())
     }
 
     /// The path of a name.
@@ -104,12 +180,7 @@ impl Files {
         }
         if written.is_err() {
             // On a full disk, half a tile must not go on taking the room.
-            match fs::remove_file(&self.partial) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!("cannot remove {}: {error}; it is safe to delete", self.partial.display());
-                }
-                _ => {}
-            }
+            left_behind(&self.partial, fs::remove_file(&self.partial));
         }
         written
     }
@@ -218,6 +289,16 @@ impl Files {
             }
         }
         Ok(())
+    }
+}
+
+/// What was to be removed and is still there is named.
+fn left_behind(path: &Path, removed: io::Result<()>) {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!("cannot remove {}: {error}; it is safe to delete", path.display());
+        }
+        _ => {}
     }
 }
 

@@ -22,7 +22,7 @@ pub use error::DirectoryError;
 pub use read::DirectoryReader;
 pub use versions::{directory_versions, switch_directory};
 
-use files::{Brought, Files, Wanted};
+use files::{Files, Tally, Wanted};
 use found::{BEGUN, Found, Started};
 use lock::Lock;
 
@@ -260,7 +260,7 @@ impl Sink for Directory {
                 }
             }
         }
-        let brought = bring_in_line(&mut self.files, &mut self.others, &wanted)?;
+        let brought = bring_in_line(&mut self.files, &mut self.others, &mut wanted)?;
         run.deleted += written.deleted;
         written.added = brought.added;
         written.stored = brought.added + brought.replaced;
@@ -289,33 +289,20 @@ impl Sink for Directory {
     }
 }
 
-/// What has become of some tiles.
-#[derive(Debug, Default)]
-struct Tally {
-    added: u64,
-    replaced: u64,
-}
-
 /// Brings tiles in line with several writers at once.
-fn bring_in_line(files: &mut Files, others: &mut [Files], wanted: &[Wanted]) -> Result<Tally, DirectoryError> {
-    let share = wanted.len().div_ceil(others.len() + 1).max(FEWEST);
-    let mut shares = wanted.chunks(share);
+fn bring_in_line(files: &mut Files, others: &mut [Files], wanted: &mut [Wanted]) -> Result<Tally, DirectoryError> {
+    // With layers of their own, and where names begin with rows, tiles of a folder do not come one after the other.
+    wanted.sort_by(|one, other| one.folder().cmp(other.folder()));
+    let mut shares = shares(wanted, others.len() + 1);
     let first = shares.next().unwrap_or_default();
-    let write = |files: &mut Files, share: &[Wanted]| {
-        share.iter().try_fold(Tally::default(), |mut tally, tile| {
-            match files.bring_in_line(tile)? {
-                Brought::Unchanged => {}
-                Brought::Replaced => tally.replaced += 1,
-                Brought::Added => tally.added += 1,
-            }
-            Ok(tally)
-        })
-    };
     std::thread::scope(|scope| {
-        let at_once: Vec<_> =
-            others.iter_mut().zip(shares).map(|(files, share)| scope.spawn(move || write(files, share))).collect();
+        let at_once: Vec<_> = others
+            .iter_mut()
+            .zip(shares)
+            .map(|(files, share)| scope.spawn(move || files.bring_in_line(share)))
+            .collect();
         // Every writer is waited for, whichever fails first.
-        let mut all = write(files, first);
+        let mut all = files.bring_in_line(first);
         for writer in at_once {
             let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             all = all.and_then(|all| {
@@ -324,6 +311,20 @@ fn bring_in_line(files: &mut Files, others: &mut [Files], wanted: &[Wanted]) -> 
             });
         }
         all
+    })
+}
+
+/// About equal shares for some writers. One writer takes the whole of a folder, unless it is far more than its share.
+fn shares(wanted: &[Wanted], writers: usize) -> impl Iterator<Item = &[Wanted]> {
+    let share = wanted.len().div_ceil(writers).max(FEWEST);
+    let mut left = wanted;
+    std::iter::from_fn(move || {
+        let (first, rest) = left.split_at(left.len().min(share));
+        let begun = first.last().map(Wanted::folder);
+        let same = rest.iter().take(share).take_while(|tile| begun == Some(tile.folder())).count();
+        let (next, after) = left.split_at(first.len() + same);
+        left = after;
+        (!next.is_empty()).then_some(next)
     })
 }
 

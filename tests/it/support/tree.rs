@@ -66,7 +66,7 @@ impl Tree {
 
     /// Every tile under the default template.
     pub fn tiles(&self) -> BTreeMap<Address, Vec<u8>> {
-        self.files().into_iter().filter_map(|(name, bytes)| Some((address(&name)?, bytes))).collect()
+        tiles(&self.path)
     }
 
     /// Inode and time of every tile under the default template.
@@ -78,6 +78,11 @@ impl Tree {
         };
         self.tiles().into_keys().map(stamp).collect()
     }
+}
+
+/// Every tile below a folder under the default template.
+pub fn tiles(root: &Path) -> BTreeMap<Address, Vec<u8>> {
+    files(root).into_iter().filter_map(|(name, bytes)| Some((address(&name)?, bytes))).collect()
 }
 
 /// The paths beside it are its folder's.
