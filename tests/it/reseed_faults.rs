@@ -10,6 +10,8 @@ use super::support::gate::gated;
 use super::support::places::Places;
 use super::support::program::{Run, program, run, signal, wait};
 use super::support::proxy::{Fault, Proxy};
+use super::support::s3::Prefix;
+use super::support::s3_server::S3Server;
 use super::support::{Archive, Cluster, Db, Gate, Place, seed};
 
 const ZOOM: [&str; 2] = ["--zoom", "0-9"];
@@ -60,10 +62,15 @@ fn is_fresh(places: &Places, db: &Db, name: &str) {
     assert!(found == Archive::open(&fresh).stored(), "{name} is not as a fresh seed");
 }
 
+/// By what the moments of a test are chosen: another number each time, or the one that is given.
+fn chance() -> u64 {
+    std::env::var("TEST_CHANCE")
+        .map_or_else(|_| RandomState::new().hash_one("moments"), |chance| chance.parse().unwrap())
+}
+
 #[test]
 fn a_reseed_killed_at_any_moment_is_continued_by_the_next() {
-    let chance: u64 = std::env::var("TEST_CHANCE")
-        .map_or_else(|_| RandomState::new().hash_one("moments"), |chance| chance.parse().unwrap());
+    let chance = chance();
     println!("TEST_CHANCE={chance} shows these moments again");
     let (db, places) = (Db::with_facilities(700), Places::new());
     install(&db.url);
@@ -114,6 +121,54 @@ fn a_database_that_crashes_in_the_middle_is_asked_again() {
     let fresh = places.folder.path().join("fresh.mbtiles");
     seed(&db.url, &fresh, &["--config", &config, "--zoom", "0-9"]).ok();
     assert!(Archive::open(&target).stored() == Archive::open(&fresh).stored());
+}
+
+#[test]
+fn an_s3_server_killed_at_any_moment_of_a_reseed_has_everything_after_the_next() {
+    let chance = chance();
+    println!("TEST_CHANCE={chance} shows these moments again");
+    let server = S3Server::new();
+    let (db, places) = (Db::with_facilities(700), Places::with(Prefix::on(&server.endpoint, server.keys.clone())));
+    install(&db.url);
+    let patient = std::fs::read_to_string(&places.config).unwrap();
+    // While the server is away, a run gives up soon.
+    let hurried = "attempts = 3\nbackoff = \"50ms\"\nconnect_timeout = \"500ms\"\nrequest_timeout = \"2s\"\n";
+    let hurried = format!("{patient}{hurried}");
+    let (mut done, mut failed) = (0, 0);
+    for (number, name) in (0_u64..).zip(["s3:tiles/", "s3:t.pmtiles"]) {
+        places.seed(&db, name, &ZOOM).ok();
+        change(&db, number);
+        let begun = Instant::now();
+        reseed(&places, &db, name).ok();
+        let whole = u64::try_from(begun.elapsed().as_micros()).unwrap();
+        std::fs::write(&places.config, &hurried).unwrap();
+        // It takes its time to come back each time.
+        for round in 0..2_u32 {
+            change(&db, number * 10 + u64::from(round));
+            let mut command = reseed_command(&places, &db.url, name);
+            let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            std::thread::sleep(Duration::from_micros(
+                chance.rotate_left(round * 7 + u32::try_from(number).unwrap()) % whole,
+            ));
+            server.kill();
+            let ended = wait(child);
+            match ended.code {
+                0 => done += 1,
+                1 | 3 => failed += 1,
+                code => panic!("exit code {code}: {}", ended.stderr),
+            }
+            server.start();
+            places.prefix.wait_for_server();
+        }
+        std::fs::write(&places.config, &patient).unwrap();
+        // A lease in S3 outlives who held it.
+        std::thread::sleep(Duration::from_millis(2_100));
+        reseed(&places, &db, name).ok();
+        is_fresh(&places, &db, name);
+        assert!(reseed(&places, &db, name).ok().stdout.starts_with("nothing to do"), "{name}");
+    }
+    println!("{done} reseeds were done before, {failed} gave up");
+    assert!(failed > 0, "the moments were ill chosen");
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub mod program;
 pub mod proxy;
 pub mod refusal;
 pub mod s3;
+pub mod s3_server;
 pub mod sinks;
 pub mod targets;
 pub mod tracked;

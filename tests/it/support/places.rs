@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::archive::Address;
 use super::program::{ROWS_LAYER, Run, program, run, seed_command};
-use super::s3::{Prefix, keys};
+use super::s3::Prefix;
 use super::{Archive, Db};
 
 pub type Tiles = BTreeMap<Address, Vec<u8>>;
@@ -44,7 +44,12 @@ pub struct Places {
 impl Places {
     /// New ones; nothing is there yet.
     pub fn new() -> Places {
-        let (folder, prefix) = (tempfile::tempdir().unwrap(), Prefix::new());
+        Places::with(Prefix::new())
+    }
+
+    /// New ones, in S3 below a prefix.
+    pub fn with(prefix: Prefix) -> Places {
+        let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("c.toml");
         let text = format!(
             "[s3]\nendpoint = \"{}\"\nregion = \"us-east-1\"\npath_style = true\nlease = \"2s\"\ncache_control = \"public, max-age=7\"\n",
@@ -64,8 +69,8 @@ impl Places {
     }
 
     pub fn with_keys<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        let keys = keys();
-        command.env("AWS_ACCESS_KEY_ID", keys.key).env("AWS_SECRET_ACCESS_KEY", keys.secret)
+        let keys = &self.prefix.keys;
+        command.env("AWS_ACCESS_KEY_ID", &keys.key).env("AWS_SECRET_ACCESS_KEY", &keys.secret)
     }
 
     pub fn seed_command(&self, db: &Db, name: &str, arguments: &[&str]) -> Command {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
@@ -23,6 +23,7 @@ pub struct Prefix {
     pub runtime: Runtime,
     pub location: S3Location,
     pub endpoint: String,
+    pub keys: S3Keys,
     pub client: Client,
 }
 
@@ -130,14 +131,18 @@ pub fn edits(tiles: &[(TileCoord, Vec<u8>)]) -> Vec<Vec<TileEdit>> {
 
 impl Prefix {
     pub fn new() -> Prefix {
+        Prefix::on(&variable("TEST_S3_ENDPOINT"), keys())
+    }
+
+    /// One on another server.
+    pub fn on(endpoint: &str, keys: S3Keys) -> Prefix {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let runtime = runtime();
-        let endpoint = variable("TEST_S3_ENDPOINT");
-        let S3Keys { key, secret, .. } = keys();
+        let S3Keys { key, secret, .. } = keys.clone();
         let config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .http_client(aws_smithy_http_client::Builder::new().build_http())
-            .endpoint_url(&endpoint)
+            .endpoint_url(endpoint)
             .region(Region::new("us-east-1"))
             .credentials_provider(Credentials::new(key, secret, None, None, "test"))
             .force_path_style(true);
@@ -148,7 +153,8 @@ impl Prefix {
         }
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
         let prefix = format!("{since}-{}/", NUMBER.fetch_add(1, Ordering::Relaxed));
-        Prefix { runtime, location: S3Location { bucket: BUCKET.to_owned(), prefix }, endpoint, client }
+        let location = S3Location { bucket: BUCKET.to_owned(), prefix };
+        Prefix { runtime, location, endpoint: endpoint.to_owned(), keys, client }
     }
 
     /// A sink.
@@ -209,6 +215,23 @@ impl Prefix {
         let metadata = self.note("metadata.json")?;
         let manifest: serde_json::Value = serde_json::from_str(metadata["oar_tiles_manifest"].as_str()?).unwrap();
         manifest["run"].as_u64()
+    }
+
+    /// Waits until the server stores and gives back: one that was just started refuses both for a while.
+    pub fn wait_for_server(&self) {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let key = format!("probe-{}", self.location.prefix.trim_end_matches('/'));
+        loop {
+            let done = self.runtime.block_on(async {
+                self.client.put_object().bucket(BUCKET).key(&key).body(vec![1].into()).send().await.ok()?;
+                self.client.get_object().bucket(BUCKET).key(&key).send().await.ok()?.body.collect().await.ok()
+            });
+            if done.is_some() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the server does not come back");
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// Puts an object there by other means.
