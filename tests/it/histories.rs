@@ -9,23 +9,29 @@ mod world;
 
 use world::World;
 
-/// How many rounds of how many histories; more by `TEST_HISTORIES=ROUNDS`.
-fn rounds() -> u64 {
-    std::env::var("TEST_HISTORIES").map_or(6, |rounds| rounds.parse().unwrap())
-}
-
-#[test]
-fn after_any_history_a_reseed_equals_a_fresh_seed() {
+/// Runs some rounds of histories; others by `TEST_HISTORIES=ROUNDS`.
+#[expect(clippy::print_stdout, reason = "tests show it if they fail")]
+fn histories(mut world: World, rounds: u64) {
+    let rounds = std::env::var("TEST_HISTORIES").map_or(rounds, |rounds| rounds.parse().unwrap());
     let begin = match std::env::var("TEST_HISTORIES_SEED") {
         Ok(seed) => seed.parse().unwrap(),
         Err(_) => std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() * 1_000,
     };
-    let mut world = World::new(10);
     let mut histories = 0;
-    for seed in begin..begin + rounds() {
+    for seed in begin..begin + rounds {
         // Printed only if the round fails.
         println!("TEST_HISTORIES_SEED={seed} TEST_HISTORIES=1 shows this round again");
         histories += world.round(seed);
     }
     println!("{histories} histories");
+}
+
+#[test]
+fn after_any_history_a_reseed_equals_a_fresh_seed() {
+    histories(World::of_every_kind(10), 4);
+}
+
+#[test]
+fn after_a_thousand_histories_of_points_a_reseed_equals_a_fresh_seed() {
+    histories(World::of_points(100), 10);
 }

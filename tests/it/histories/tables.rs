@@ -38,9 +38,14 @@ pub struct Table {
 }
 
 impl Table {
-    /// The tables of a world.
-    pub fn all(count: usize) -> Vec<Table> {
+    /// Tables of every kind.
+    pub fn of_every_kind(count: usize) -> Vec<Table> {
         (0..count).map(|number| Table { name: format!("t{number}"), kind: KINDS[number % KINDS.len()] }).collect()
+    }
+
+    /// Tables of points, which are drawn as they are.
+    pub fn of_points(count: usize) -> Vec<Table> {
+        (0..count).map(|number| Table { name: format!("points{number}"), kind: Kind::Points }).collect()
     }
 
     /// Makes it.
