@@ -103,7 +103,10 @@ fn of_layer(layer: &str, definition: &str, facts: &Facts, cursor: &Cursor) -> Re
         };
         of_watch(&layer, watch, cursor)?;
         // The key finds an old row's new one: it is as good as needed.
-        for name in need.columns.iter().chain(&watch.key) {
+        let mut names: Vec<&String> = need.columns.iter().chain(&watch.key).collect();
+        // Who alters a column's type alters, for the catalog, those behind it, too (PostgreSQL 15.20): the first one is named.
+        names.sort_by_key(|name| watch.column(name).map(|column| column.number));
+        for name in names {
             of_column(&layer, watch, name, cursor)?;
         }
         let place = match &watch.query {

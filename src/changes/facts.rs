@@ -85,6 +85,8 @@ pub(super) struct WatchFacts {
 #[derive(Debug, Deserialize)]
 pub(super) struct ColumnFacts {
     pub(super) name: String,
+    /// Its place among the columns, when it was installed.
+    pub(super) number: i16,
     #[serde(deserialize_with = "transaction")]
     pub(super) since: u64,
     /// It is there, and was not altered.

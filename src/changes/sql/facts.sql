@@ -31,7 +31,7 @@ SELECT json_build_object(
         'everything', EXISTS (SELECT FROM {schema}.change AS e WHERE e.everything AND e.watch = w.id
             AND e.xid >= pg_snapshot_xmin($3::text::pg_snapshot) AND NOT pg_visible_in_snapshot(e.xid, $3::text::pg_snapshot)),
         'columns', (SELECT coalesce(json_agg(json_build_object(
-                'name', d.column_name, 'since', d.since::text,
+                'name', d.column_name, 'number', d.attnum, 'since', d.since::text,
                 'is_same', a.attnum IS NOT NULL AND a.attnum = d.attnum AND a.xmin = d.attribute_xmin,
                 'type', format_type(a.atttypid, a.atttypmod))), '[]')
             FROM {schema}.watched AS d
