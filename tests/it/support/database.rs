@@ -1,6 +1,7 @@
 //! A database of its own for each test, in the server that `scripts/test` started. Dropped with the value.
 
 use std::process::Command;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio_postgres::{Client, NoTls, Row};
@@ -33,9 +34,19 @@ pub fn with_database(url: &str, name: &str) -> String {
 impl Db {
     /// A new database with PostGIS.
     pub fn new() -> Db {
-        let db = Db::empty();
-        db.run("CREATE EXTENSION postgis");
-        db
+        // Copied from one that has it: a fifth of the time.
+        static TEMPLATE: OnceLock<String> = OnceLock::new();
+        let template = TEMPLATE.get_or_init(|| {
+            let name = format!("test_{}_postgis", std::process::id());
+            let runtime = runtime();
+            let on = |url: &str, sql: &str| runtime.block_on(connect(&runtime, url).batch_execute(sql)).unwrap();
+            on(&server(), &format!("CREATE DATABASE {name}"));
+            on(&with_database(&server(), &name), "CREATE EXTENSION postgis");
+            // Whoever is in it keeps others from copying it.
+            on(&server(), &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false"));
+            name
+        });
+        Db::like(&server(), template)
     }
 
     /// A new database without PostGIS.
@@ -45,10 +56,14 @@ impl Db {
 
     /// A new database in some server.
     pub fn on(server: &str) -> Db {
+        Db::like(server, "template1")
+    }
+
+    fn like(server: &str, template: &str) -> Db {
         let name = format!("test_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime = runtime();
         let admin = connect(&runtime, server);
-        runtime.block_on(admin.batch_execute(&format!("CREATE DATABASE {name}"))).unwrap();
+        runtime.block_on(admin.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}"))).unwrap();
         let url = with_database(server, &name);
         let client = connect(&runtime, &url);
         Db { url, name, server: server.to_owned(), runtime, client }
@@ -56,15 +71,18 @@ impl Db {
 
     /// A new database with the registry's table and some generated facilities.
     pub fn with_facilities(count: u32) -> Db {
-        Db::with_facilities_on(&server(), count)
+        Db::new().filled(count)
     }
 
     /// The same in some server.
     pub fn with_facilities_on(server: &str, count: u32) -> Db {
-        let db = Db::on(server);
-        db.script("scripts/schema.sql", &[]);
-        db.script("scripts/facilities.sql", &[("count", &count.to_string())]);
-        db
+        Db::on(server).filled(count)
+    }
+
+    fn filled(self, count: u32) -> Db {
+        self.script("scripts/schema.sql", &[]);
+        self.script("scripts/facilities.sql", &[("count", &count.to_string())]);
+        self
     }
 
     /// A new database with the registry's table and the facilities of a CSV file.
@@ -104,6 +122,10 @@ impl Db {
     pub fn value<T: for<'a> tokio_postgres::types::FromSql<'a>>(&self, sql: &str) -> T {
         self.rows(sql)[0].get(0)
     }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
 
 fn connect(runtime: &tokio::runtime::Runtime, url: &str) -> Client {
