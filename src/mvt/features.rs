@@ -137,7 +137,6 @@ pub struct Drawer<'f> {
     layer: Vec<u8>,
     tags: Vec<u8>,
     geometry: Vec<u8>,
-    feature: Vec<u8>,
 }
 
 impl<'f> Drawer<'f> {
@@ -152,7 +151,6 @@ impl<'f> Drawer<'f> {
             layer: Vec::new(),
             tags: Vec::new(),
             geometry: Vec::new(),
-            feature: Vec::new(),
         }
     }
 
@@ -231,7 +229,7 @@ impl<'f> Drawer<'f> {
         for number in [9, zigzag(at[0]), zigzag(at[1])] {
             put_packed(&mut self.geometry, number);
         }
-        put_point(&mut self.layer, &mut self.feature, id, &self.tags, &self.geometry);
+        put_point(&mut self.layer, id, &self.tags, &self.geometry);
         Some(())
     }
 }
@@ -274,7 +272,7 @@ mod tests {
             for number in [9, zigzag(at[0]), zigzag(at[1])] {
                 put_packed(&mut geometry, number);
             }
-            put_point(&mut layer, &mut Vec::new(), *id, &tags, &geometry);
+            put_point(&mut layer, *id, &tags, &geometry);
         }
         put_ends(&mut layer, properties, values.iter().map(|value| Some(&value[..])), 4096).unwrap();
         let mut tile = Vec::new();

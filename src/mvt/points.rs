@@ -6,10 +6,10 @@
 
 use std::collections::HashMap;
 
-use super::wire::{Fields, Value, next_number, put_bytes, put_number, put_packed, signed};
+use super::wire::{Fields, Value, next_number, packed_size, put_bytes, put_number, put_packed, signed};
 
 /// A box of positions in a tile's grid, its edges included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GridBox {
     /// Its least x.
     pub west: i64,
@@ -24,6 +24,46 @@ pub struct GridBox {
 impl GridBox {
     fn holds(&self, [x, y]: [i64; 2]) -> bool {
         (self.west..=self.east).contains(&x) && (self.north..=self.south).contains(&y)
+    }
+}
+
+/// Boxes of which those that hold a position are found without a look at all of them.
+struct Boxes<'b> {
+    /// By the squares that they reach, if they are small.
+    by_square: HashMap<[i64; 2], Vec<&'b GridBox>>,
+    large: Vec<&'b GridBox>,
+}
+
+impl<'b> Boxes<'b> {
+    /// A square is 2 to this power units of the grid wide.
+    const SQUARE: u32 = 4;
+    /// A box that reaches more squares is large.
+    const MOST: i64 = 64;
+    /// So few boxes are looked at one by one.
+    const FEW: usize = 8;
+
+    fn new(boxes: &'b [GridBox]) -> Boxes<'b> {
+        let (mut by_square, mut large) = (HashMap::new(), Vec::new());
+        for one in boxes {
+            let [[west, north], [east, south]] = [[one.west, one.north], [one.east, one.south]].map(Boxes::square);
+            if boxes.len() <= Boxes::FEW || (east - west + 1).saturating_mul(south - north + 1) > Boxes::MOST {
+                large.push(one);
+                continue;
+            }
+            for square in (north..=south).flat_map(|y| (west..=east).map(move |x| [x, y])) {
+                by_square.entry(square).or_insert_with(Vec::new).push(one);
+            }
+        }
+        Boxes { by_square, large }
+    }
+
+    fn square(at: [i64; 2]) -> [i64; 2] {
+        at.map(|unit| unit >> Boxes::SQUARE)
+    }
+
+    fn hold(&self, at: [i64; 2]) -> bool {
+        let near = if self.by_square.is_empty() { None } else { self.by_square.get(&Boxes::square(at)) };
+        near.into_iter().flatten().chain(&self.large).any(|one| one.holds(at))
     }
 }
 
@@ -104,19 +144,21 @@ pub(super) fn layer_field(bytes: usize) -> Vec<u8> {
     field
 }
 
-/// The layer with the features of `fresh` that lie in one of the boxes, instead of its own ones there; empty if it has no
-/// feature then. `fresh` is empty, or holds at least every feature that is to lie in the boxes.
+/// The layer with the features of `fresh` that lie in one of the boxes, instead of its own ones there, and how many it has then; empty
+/// if it has none. `fresh` is empty, or holds at least every feature that is to lie in the boxes.
 ///
 /// `None` if the layer cannot be edited: it holds anything but points, its features have no keys or do not stand in their
 /// order, or it is not written as PostGIS does.
 #[must_use]
-pub fn replaced(old: &[u8], fresh: &[u8], boxes: &[GridBox], known: &PointLayer) -> Option<Vec<u8>> {
+pub fn replaced(old: &[u8], fresh: &[u8], boxes: &[GridBox], known: &PointLayer) -> Option<(Vec<u8>, usize)> {
+    let most = old.len() + fresh.len();
     let old = Points::read(old, &known.properties)?;
     let fresh = if fresh.is_empty() { None } else { Some(Points::read(fresh, &known.properties)?) };
     if fresh.as_ref().is_some_and(|fresh| (fresh.name, fresh.extent) != (old.name, old.extent)) {
         return None;
     }
-    let is_inside = |point: &Point<'_>| boxes.iter().any(|one| one.holds(point.at));
+    let boxes = Boxes::new(boxes);
+    let is_inside = |point: &Point<'_>| boxes.hold(point.at);
     // Whether those that go stand in order says whether the key is the right one, too.
     let mut features = old.in_order(known, false)?;
     features.retain(|feature| !is_inside(&feature.point));
@@ -128,7 +170,12 @@ pub fn replaced(old: &[u8], fresh: &[u8], boxes: &[GridBox], known: &PointLayer)
     if !are_in_order(&features) {
         return None;
     }
-    if features.is_empty() { Some(Vec::new()) } else { written(&old, fresh.as_ref(), &features, known) }
+    let mut layer = Vec::new();
+    if !features.is_empty() {
+        layer.reserve(most);
+        write(&mut layer, (&old, fresh.as_ref()), &features, known)?;
+    }
+    Some((layer, features.len()))
 }
 
 /// A feature beside its key, of the fresh layer or of the old one.
@@ -146,17 +193,16 @@ fn are_in_order(features: &[Keyed<'_>]) -> bool {
     })
 }
 
-/// A layer of these features, each from the fresh layer or the old one.
-fn written(
-    old: &Points<'_>,
-    fresh: Option<&Points<'_>>,
+/// Writes a layer of these features, each from the fresh layer or the old one; `None` if one has a value that is not there.
+fn write(
+    layer: &mut Vec<u8>,
+    (old, fresh): (&Points<'_>, Option<&Points<'_>>),
     features: &[Keyed<'_>],
     known: &PointLayer,
-) -> Option<Vec<u8>> {
+) -> Option<()> {
     let mut numbers = Numbers::new(old, fresh);
-    let mut layer = Vec::new();
-    put_bytes(&mut layer, 1, old.name);
-    let (mut tags, mut feature) = (Vec::new(), Vec::new());
+    put_bytes(layer, 1, old.name);
+    let mut tags = Vec::new();
     for Keyed { is_fresh, point, .. } in features {
         tags.clear();
         let mut rest = point.tags;
@@ -165,24 +211,26 @@ fn written(
             put_packed(&mut tags, key);
             put_packed(&mut tags, numbers.of(*is_fresh, usize::try_from(value).ok()?)?);
         }
-        put_point(&mut layer, &mut feature, point.id, &tags, point.geometry);
+        put_point(layer, point.id, &tags, point.geometry);
     }
-    put_ends(&mut layer, &known.properties, numbers.values.into_iter().map(Some), old.extent)?;
-    Some(layer)
+    put_ends(layer, &known.properties, numbers.values.into_iter().map(Some), old.extent)
 }
 
-/// Adds a feature to a layer; it is put together in `feature`.
-pub(super) fn put_point(layer: &mut Vec<u8>, feature: &mut Vec<u8>, id: Option<u64>, tags: &[u8], geometry: &[u8]) {
-    feature.clear();
+/// Adds a feature to a layer.
+pub(super) fn put_point(layer: &mut Vec<u8>, id: Option<u64>, tags: &[u8], geometry: &[u8]) {
+    let bytes = |value: &[u8]| 1 + packed_size(value.len() as u64) + value.len();
+    let id_size = id.map_or(0, |id| 1 + packed_size(id));
+    let tags_size = if tags.is_empty() { 0 } else { bytes(tags) };
+    put_packed(layer, 2 << 3 | 2);
+    put_packed(layer, (id_size + tags_size + 2 + bytes(geometry)) as u64);
     if let Some(id) = id {
-        put_number(feature, 1, id);
+        put_number(layer, 1, id);
     }
     if !tags.is_empty() {
-        put_bytes(feature, 2, tags);
+        put_bytes(layer, 2, tags);
     }
-    put_number(feature, 3, 1);
-    put_bytes(feature, 4, geometry);
-    put_bytes(layer, 2, feature);
+    put_number(layer, 3, 1);
+    put_bytes(layer, 4, geometry);
 }
 
 /// Adds what follows the features of a layer; `None` if one of its values is not there.

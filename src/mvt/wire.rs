@@ -68,8 +68,17 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// Takes a number of 1 to 10 bytes, seven bits each, the lowest first.
+/// Takes a number of 1 to 10 bytes, seven bits each, the lowest first. Nearly all have one.
+#[inline]
 fn varint(rest: &mut &[u8]) -> Result<u64, Broken> {
+    if let [byte @ ..=0x7f, after @ ..] = *rest {
+        *rest = after;
+        return Ok((*byte).into());
+    }
+    long_varint(rest)
+}
+
+fn long_varint(rest: &mut &[u8]) -> Result<u64, Broken> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
         let (byte, after) = rest.split_first().ok_or("a number is cut off")?;
@@ -99,7 +108,13 @@ pub(super) fn next_number(rest: &mut &[u8]) -> Result<u64, Broken> {
     varint(rest)
 }
 
+/// How many bytes a number takes without a field.
+pub(super) fn packed_size(value: u64) -> usize {
+    (u64::BITS - value.leading_zeros()).div_ceil(7).max(1) as usize
+}
+
 /// Writes a number without a field: one of a repeated field's.
+#[inline]
 pub(super) fn put_packed(bytes: &mut Vec<u8>, mut value: u64) {
     while value > 0x7f {
         bytes.push((value & 0x7f) as u8 | 0x80);
@@ -140,6 +155,11 @@ mod tests {
         assert_eq!(varint(&mut &[0x96, 0x01][..]), Ok(150));
         assert_eq!(varint(&mut &[0xff; 10][..]), Err("a number has more than ten bytes"));
         assert_eq!(varint(&mut &[0x80][..]), Err("a number is cut off"));
+        for value in [0, 1, 127, 128, 16_383, 16_384, u64::MAX >> 1, u64::MAX] {
+            let mut bytes = Vec::new();
+            put_packed(&mut bytes, value);
+            assert_eq!((varint(&mut &bytes[..]), packed_size(value)), (Ok(value), bytes.len()));
+        }
         for (zigzag, number) in [(0, 0), (1, -1), (2, 1), (3, -2), (u64::MAX, i64::MIN), (u64::MAX - 1, i64::MAX)] {
             assert_eq!(signed(zigzag), number);
         }

@@ -5,6 +5,9 @@
 //!  what the target holds ─► layers of the tile ─────────────────┴─► those parts replaced ─► tile
 //! ```
 //!
+//! The rows come from the database, for each part of each tile; where there are many parts, the rows near all of them were read once,
+//! and tiles of most zooms take theirs from these.
+//!
 //! Of a layer that can be patched, the features near each changed place, as they are now, stand in for those that the held tile has
 //! there; the rest of the tile stays. The bytes are those of a tile rendered at once. Whatever is in the way of that, in any
 //! layer of a tile, has that layer rendered whole: the tile is not held, is not written as expected, or shows too few
@@ -13,21 +16,23 @@
 //! It is right to replace the same part twice, and in any state of the tile between the target's snapshot and this run's: what lies
 //! there afterwards is this run's.
 
+mod source;
 mod spots;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::encode::{Gunzip, most_packed};
-use crate::mvt::{self, PointLayer};
+use crate::mvt::{self, GridBox, PointLayer};
 use crate::sink::{ReadError, TileReader};
-use crate::source::{Note, Noted, RenderedTile, Source, part_of};
+use crate::source::{Note, Noted, RenderedTile, part_of};
 use crate::tile::{
-    Area, Batch, LayerCount, Order, Planned, SearchBox, Slice, TileCoord, TileId, TileRect, ZoomLimits, ZoomList,
+    Area, Batch, LayerCount, Planned, SearchBox, Slice, TileCoord, TileId, TileRect, Zoom, ZoomLimits, ZoomList,
 };
 
-use spots::{Part, parts};
+pub use source::Patching;
+use spots::{Part, boxes, parts};
 pub use spots::{Spots, SpotsInTiles};
 
 /// A layer, as far as patching needs to know it.
@@ -43,6 +48,8 @@ pub struct PatchLayer {
     pub extent: u32,
     /// How it is written; `None` if it cannot be patched.
     pub points: Option<PointLayer>,
+    /// The zoom from which on the source has all rows near the changed places; `None` if it looks for them.
+    pub near: Option<Zoom>,
     /// Bytes beyond which its part of a tile is to be named.
     pub most_bytes: ZoomLimits,
 }
@@ -62,13 +69,8 @@ pub struct Patches {
     refused: Vec<AtomicU64>,
     /// How many tiles were patched up to now, in one layer or more.
     patched: AtomicU64,
-}
-
-/// A source that renders what has changed in a tile, and takes the rest from the target.
-pub struct Patching<S> {
-    source: S,
-    /// What it reads the target with; `None` if everything is rendered, and once reading has failed.
-    held: Option<(Box<dyn TileReader>, Arc<Patches>)>,
+    /// Whether rows that the source had read made other tiles than the database.
+    is_near_wrong: AtomicBool,
 }
 
 /// What becomes of one layer in one tile.
@@ -76,10 +78,23 @@ pub struct Patching<S> {
 enum Way {
     /// Nothing has changed: it stays as it is held.
     Stays,
-    /// These parts are replaced.
+    /// These parts are replaced, by rows that are looked for in them.
     Patched(Vec<Part>),
+    /// The same, by rows that the source has.
+    Near(Vec<GridBox>),
     /// It is rendered.
     Whole,
+}
+
+impl Way {
+    /// The parts that are replaced, if any are.
+    fn boxes(&self) -> Option<Cow<'_, [GridBox]>> {
+        match self {
+            Way::Patched(parts) => Some(parts.iter().map(|part| part.grid).collect()),
+            Way::Near(boxes) => Some(boxes.into()),
+            Way::Stays | Way::Whole => None,
+        }
+    }
 }
 
 /// The layers of a tile as they are held, by their numbers: the bytes of each. `None` for a tile that is not held, or is not what it
@@ -87,6 +102,7 @@ enum Way {
 type Held = Option<HashMap<u16, Vec<u8>>>;
 
 /// A tile on its way.
+#[derive(Debug, Clone)]
 struct Tile {
     area: Area,
     held: Held,
@@ -98,34 +114,13 @@ impl Tile {
     fn all(&self, way: &Way) -> bool {
         self.ways.iter().all(|(_, own)| own == way)
     }
-}
 
-impl<S> Patching<S> {
-    /// A source that reads what is held with a reader of its own. Without one it renders everything.
-    pub fn new(source: S, held: Option<(Box<dyn TileReader>, Arc<Patches>)>) -> Patching<S> {
-        Patching { source, held }
+    fn any(&self, is: impl Fn(&Way) -> bool) -> bool {
+        self.ways.iter().any(|(_, own)| is(own))
     }
 
-    /// What becomes of the tiles of a batch; `None` if all of them are to be rendered.
-    async fn ways(&mut self, batch: &Batch) -> Option<(Vec<Tile>, Arc<Patches>)> {
-        let (mut reader, patches) = self.held.take()?;
-        let (areas, reading) = (batch.areas.clone(), Arc::clone(&patches));
-        let looked = tokio::task::spawn_blocking(move || {
-            let ways = reading.ways(&mut *reader, &areas);
-            (reader, ways)
-        });
-        let (reader, ways) = looked.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-        match ways {
-            Ok(tiles) => {
-                self.held = Some((reader, Arc::clone(&patches)));
-                (!tiles.iter().all(|tile| tile.all(&Way::Whole))).then_some((tiles, patches))
-            }
-            Err(error) => {
-                // Whatever is wrong with the target, writing it will tell.
-                tracing::info!("{error}: rendering every tile whole");
-                None
-            }
-        }
+    fn is_near(&self) -> bool {
+        self.any(|way| matches!(way, Way::Near(_)))
     }
 }
 
@@ -134,7 +129,8 @@ impl Patches {
     #[must_use]
     pub fn new(layers: Vec<PatchLayer>, spots: SpotsInTiles, whole: HashSet<TileCoord>, layers_apart: bool) -> Patches {
         let refused = layers.iter().map(|_| AtomicU64::new(0)).collect();
-        Patches { layers, spots, whole, layers_apart, refused, patched: AtomicU64::new(0) }
+        let (patched, is_near_wrong) = (AtomicU64::new(0), AtomicBool::new(false));
+        Patches { layers, spots, whole, layers_apart, refused, patched, is_near_wrong }
     }
 
     /// How many tiles were patched up to now, in one layer or more.
@@ -204,9 +200,12 @@ impl Patches {
         let held = held.as_ref().filter(|_| may);
         let (Some(held), Some(spots)) = (held, self.spots.of(number, tile)) else { return Way::Whole };
         // A layer that the tile does not hold shows nothing there, or was lost: one look tells.
-        let Some(features) = held.get(&layer.number).and_then(|bytes| mvt::count_features(bytes)) else {
-            return Way::Whole;
-        };
+        let Some(bytes) = held.get(&layer.number) else { return Way::Whole };
+        if layer.near.is_some_and(|least| tile.zoom() >= least) && !self.is_near_wrong.load(Relaxed) {
+            let boxes = boxes(tile, layer.extent, spots);
+            return if boxes.is_empty() { Way::Stays } else { Way::Near(boxes) };
+        }
+        let Some(features) = mvt::count_features(bytes) else { return Way::Whole };
         match parts(tile, layer.extent, features / WORTH, spots) {
             Some(parts) if parts.is_empty() => Way::Stays,
             Some(parts) => Way::Patched(parts),
@@ -233,11 +232,14 @@ impl Patches {
                 }
                 batch.areas.push(Area { rect: one.area.rect, search });
             };
-            if one.ways.iter().any(|(_, way)| *way == Way::Whole) {
+            if one.any(|way| matches!(way, Way::Whole | Way::Near(_))) {
                 let search = one.area.search.iter().cloned().enumerate();
-                let only_whole =
-                    |(layer, own)| if way_of(layer) == Some(&Way::Whole) { own } else { SearchBox::Nothing };
-                add(search.map(only_whole).collect());
+                let at_once = |(layer, own)| match way_of(layer) {
+                    Some(Way::Whole) => own,
+                    Some(Way::Near(_)) => SearchBox::Near,
+                    Some(Way::Patched(_) | Way::Stays) | None => SearchBox::Nothing,
+                };
+                add(search.map(at_once).collect());
             }
             for (layer, way) in &one.ways {
                 let Way::Patched(parts) = way else { continue };
@@ -260,14 +262,57 @@ impl Patches {
             let nothing = RenderedTile::empty(coord);
             match self.tile(coord, &one, rendered.get(&coord).unwrap_or(&nothing)) {
                 Some(tile) => {
-                    self.patched
-                        .fetch_add(u64::from(one.ways.iter().any(|(_, way)| matches!(way, Way::Patched(_)))), Relaxed);
+                    let is_patched = one.any(|way| matches!(way, Way::Patched(_) | Way::Near(_)));
+                    self.patched.fetch_add(u64::from(is_patched), Relaxed);
                     done.push(tile);
                 }
-                None => again.push(Tile { ways: self.shown(coord).map(|layer| (layer, Way::Whole)).collect(), ..one }),
+                None => again.push(self.whole(one)),
             }
         }
         (done, again)
+    }
+
+    fn whole(&self, one: Tile) -> Tile {
+        let all = one.area.rect.first().into_iter().flat_map(|coord| self.shown(coord));
+        Tile { ways: all.map(|layer| (layer, Way::Whole)).collect(), ..one }
+    }
+
+    /// From now on no tile takes rows that the source has.
+    fn distrust_near(&self) {
+        if !self.is_near_wrong.swap(true, Relaxed) {
+            tracing::warn!(
+                "tiles patched with rows that were read once are not those that the database draws, so it draws the rows of each tile. Does a property change from one query to the next? If not, please report this"
+            );
+        }
+    }
+
+    /// Some tiles of what is held and what was rendered for them.
+    fn tiles(&self, tiles: &[Tile], rendered: &[RenderedTile]) -> Vec<Option<RenderedTile>> {
+        let tile = |one: &Tile| {
+            let coord = one.area.rect.first()?;
+            let nothing = RenderedTile::empty(coord);
+            self.tile(coord, one, rendered.iter().find(|rendered| rendered.tile == coord).unwrap_or(&nothing))
+        };
+        tiles.iter().map(tile).collect()
+    }
+
+    /// The lightest of some tiles that take rows which the source has, and the same if the database looks for them.
+    fn samples(&self, tiles: &[Tile]) -> Vec<(Tile, Tile)> {
+        let mut near: Vec<&Tile> = tiles.iter().filter(|one| one.is_near()).collect();
+        let bytes = |one: &Tile| one.held.iter().flat_map(HashMap::values).map(Vec::len).sum::<usize>();
+        near.sort_by_key(|one| bytes(one));
+        let by_database = |one: &Tile| {
+            let coord = one.area.rect.first()?;
+            let parts = |number: usize| {
+                let spots = self.spots.of(number, coord)?;
+                parts(coord, self.layers[number].extent, usize::MAX, spots).map(Way::Patched)
+            };
+            let way = |(number, way): &(usize, Way)| {
+                Some((*number, if matches!(way, Way::Near(_)) { parts(*number)? } else { way.clone() }))
+            };
+            Some((one.clone(), Tile { ways: one.ways.iter().map(way).collect::<Option<_>>()?, ..one.clone() }))
+        };
+        near.into_iter().take(CHECKED).filter_map(by_database).collect()
     }
 
     /// A tile of what is held and what was rendered for it; `None` if it has to be rendered whole.
@@ -278,34 +323,35 @@ impl Patches {
             let (fresh, before) = (part_of(&rendered.mvt, &rendered.layers, layer.number), tile.mvt.len());
             if *way == Way::Whole {
                 tile.mvt.extend_from_slice(fresh);
+                for (_, bytes) in mvt::split(fresh)? {
+                    tile.features += mvt::count_features(bytes)? as u64;
+                }
             } else {
                 // What there is to say of a part is not what there is to say of the tile.
                 if rendered.notes.iter().any(|note| note.layer == layer.number) {
                     return None;
                 }
                 let held = one.held.as_ref()?.get(&layer.number);
-                let bytes = match way {
-                    Way::Patched(parts) => {
-                        let patched = patched(held?, fresh, parts, layer.points.as_ref()?);
-                        if patched.is_none() {
-                            self.refused[*number].fetch_add(1, Relaxed);
-                        }
-                        Some(patched?)
+                let patched = way.boxes().map(|boxes| patched(held?, fresh, &boxes, layer.points.as_ref()?));
+                let (bytes, features) = match (&patched, held) {
+                    (Some(Some((bytes, features))), _) => (&bytes[..], *features),
+                    (Some(None), _) => {
+                        self.refused[*number].fetch_add(1, Relaxed);
+                        return None;
                     }
-                    Way::Stays | Way::Whole => held.cloned(),
+                    (None, Some(held)) => (&held[..], mvt::count_features(held)?),
+                    (None, None) => (&[][..], 0),
                 };
-                if let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) {
-                    mvt::put_layer(&mut tile.mvt, &bytes);
+                if !bytes.is_empty() {
+                    mvt::put_layer(&mut tile.mvt, bytes);
                 }
+                tile.features += features as u64;
             }
-            let own = &tile.mvt[before..];
-            for (_, bytes) in mvt::split(own)? {
-                tile.features += mvt::count_features(bytes)? as u64;
-            }
-            tile.layers.push((layer.number, own.len()));
+            let own = tile.mvt.len() - before;
+            tile.layers.push((layer.number, own));
             // Of a layer that was rendered the source has said it.
             let limit = layer.most_bytes.at(coord.zoom()).filter(|_| *way != Way::Whole);
-            if let Some(limit) = limit.filter(|limit| most_packed(own.len() as u64) > limit.get()) {
+            if let Some(limit) = limit.filter(|limit| most_packed(own as u64) > limit.get()) {
                 tile.notes.push(Note { layer: layer.number, what: Noted::Heavy { limit: limit.get() } });
             }
         }
@@ -313,12 +359,11 @@ impl Patches {
     }
 }
 
-/// A layer with some parts replaced by what was rendered there.
-fn patched(held: &[u8], fresh: &[u8], parts: &[Part], points: &PointLayer) -> Option<Vec<u8>> {
-    let boxes: Vec<mvt::GridBox> = parts.iter().map(|part| part.grid).collect();
+/// A layer with some parts replaced by what was rendered there, and how many features it has.
+fn patched(held: &[u8], fresh: &[u8], boxes: &[GridBox], points: &PointLayer) -> Option<(Vec<u8>, usize)> {
     match mvt::split(fresh)?[..] {
-        [] => mvt::replaced(held, &[], &boxes, points),
-        [(_, fresh)] => mvt::replaced(held, fresh, &boxes, points),
+        [] => mvt::replaced(held, &[], boxes, points),
+        [(_, fresh)] => mvt::replaced(held, fresh, boxes, points),
         // A statement that was cut.
         _ => None,
     }
@@ -330,25 +375,8 @@ const NO_TILE: &[u8] = &[0];
 /// Looking at one part costs about as much as drawing so many features.
 const WORTH: usize = 8;
 
+/// How many tiles each source makes both ways before rows that it has are relied on.
+const CHECKED: usize = 3;
+
 /// A layer that so many tiles hold otherwise than as points in the order of their keys is rendered whole from then on.
 const MOST_REFUSED: u64 = 8;
-
-impl<S: Source> Source for Patching<S> {
-    type Error = S::Error;
-
-    async fn render(&mut self, batch: &Batch) -> Result<Vec<RenderedTile>, S::Error> {
-        let Some((tiles, patches)) = self.ways(batch).await else { return self.source.render(batch).await };
-        let asked = patches.asked(&tiles, batch.late);
-        let rendered = if asked.tiles == 0 { Vec::new() } else { self.source.render(&asked).await? };
-        let together = Arc::clone(&patches);
-        let (mut done, again) = tokio::task::spawn_blocking(move || together.put_together(tiles, rendered))
-            .await
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-        if !again.is_empty() {
-            tracing::debug!("{} tiles cannot be patched: rendering them whole", again.len());
-            done.extend(self.source.render(&patches.asked(&again, batch.late)).await?);
-            done.sort_by_key(|rendered| Order::ZoomColumnTmsRow.place(rendered.tile));
-        }
-        Ok(done)
-    }
-}

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::mvt::GridBox;
 use crate::plan::{Dirty, Drawn, touched_tiles};
-use crate::tile::{Spot, TileCoord, TileRect};
+use crate::tile::{Spot, TileCoord, TileRect, WORLD_UNITS, Zoom};
 
 /// So many places are told apart at most, and so many in tiles: 8 bytes each and 16.
 const MOST: usize = 50_000;
@@ -45,6 +45,18 @@ impl Spots {
         }
     }
 
+    /// The cells, no two of which overlap, in which every row lies that may be drawn where one of the places of a layer is, and the
+    /// zoom from which on that holds, with a grid of so many units along a tile's side.
+    ///
+    /// `None` where the places are not known one by one, where they are too few for the trouble, and where tiles are coarse to the end.
+    #[must_use]
+    pub fn neighbourhood(&self, layer: usize, extent: u32) -> Option<(Zoom, Vec<TileRect>)> {
+        let places = self.layers.get(layer)?.as_ref().filter(|places| places.len() >= FEW)?;
+        let unit = |zoom: Zoom| (WORLD_UNITS >> zoom.get()) / i64::from(extent);
+        let zoom = (0..=Zoom::MAX.get()).filter_map(Zoom::new).find(|zoom| unit(*zoom) <= NEAR)?;
+        Some((zoom, cells(places, REACH * (unit(zoom) + 1))))
+    }
+
     /// Whether the places of any layer are known.
     #[must_use]
     pub fn are_known(&self) -> bool {
@@ -72,6 +84,42 @@ impl Spots {
         }
         SpotsInTiles { known: self.layers.iter().map(Option::is_some).collect(), tiles }
     }
+}
+
+/// Fewer places are looked at tile by tile.
+const FEW: usize = 16;
+
+/// The unit of a grid is so many world units wide, 40 metres, where a neighbourhood begins: of zoom 8 if it has 4096 along a side.
+const NEAR: i64 = 4096;
+
+/// What may be drawn where a place is lies within so many units of the grid: each is rounded, and so are boxes around them ([`Grid`]).
+const REACH: i64 = 4;
+
+/// The cells that boxes reach which go so many world units around places in every direction.
+fn cells(places: &[[u32; 2]], reach: i64) -> Vec<TileRect> {
+    let zoom = (0..Zoom::MAX.get()).find(|zoom| WORLD_UNITS >> zoom <= reach).and_then(Zoom::new).unwrap_or(Zoom::MAX);
+    let inside = |unit: i64| u32::try_from(unit.clamp(0, WORLD_UNITS - 1)).unwrap_or(u32::MAX);
+    let cell = |unit: i64| inside(unit).checked_shr(u32::from(32 - zoom.get())).unwrap_or_default();
+    let mut cells: Vec<[u32; 2]> = Vec::new();
+    for [x, y] in places.iter().map(|place| place.map(i64::from)) {
+        let columns = cell(x - reach)..=cell(x + reach);
+        cells.extend((cell(y - reach)..=cell(y + reach)).flat_map(|y| columns.clone().map(move |x| [y, x])));
+    }
+    cells.sort_unstable();
+    cells.dedup();
+    let runs = cells.chunk_by(|one, next| one[0] == next[0] && one[1] + 1 == next[1]);
+    let runs =
+        runs.map(|run| TileRect { zoom, x0: run[0][1], y0: run[0][0], x1: run[run.len() - 1][1], y1: run[0][0] });
+    // Runs that lie below each other, as those around one place do, are one.
+    let mut rects: HashMap<(u32, u32), Vec<TileRect>> = HashMap::new();
+    for run in runs {
+        let below = rects.entry((run.x0, run.x1)).or_default();
+        match below.last_mut() {
+            Some(above) if above.y1 + 1 == run.y0 => above.y1 = run.y0,
+            _ => below.push(run),
+        }
+    }
+    rects.into_values().flatten().collect()
 }
 
 /// The layers, by their places among the layers, and the changed places that each tile shows.
@@ -126,6 +174,15 @@ pub(super) fn parts(
         }
     }
     Some(boxes.into_iter().map(|one| Part { grid: one, world: grid.world(&one) }).collect())
+}
+
+/// The positions of a tile's grid at which features of some places may be drawn: a box for each.
+pub(super) fn boxes(tile: TileCoord, extent: u32, places: impl Iterator<Item = [u32; 2]>) -> Vec<GridBox> {
+    let grid = Grid::of(tile, extent);
+    let mut boxes: Vec<GridBox> = places.map(|place| grid.around(place)).collect();
+    boxes.sort_unstable();
+    boxes.dedup();
+    boxes
 }
 
 /// The grid of a tile.
@@ -238,6 +295,64 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_neighbourhood_holds_what_parts_search() {
+        let mut chance = 11_u64;
+        let mut next = |below: u64| {
+            chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            u32::try_from((chance >> 31) % below).unwrap()
+        };
+        let last = u32::MAX;
+        for extent in [256, 1000, 4096, 65_536] {
+            let mut spots = Spots::new([true].into_iter());
+            let mut places = vec![[0, 0], [last, 0], [0, last], [last, last], [1 << 31, 1 << 31]];
+            places.extend((0..40).map(|_| [next(1 << 32), next(1 << 32)]));
+            // Neighbours, and the same once more.
+            places.extend((0..60).map(|_| [(1 << 30) + next(40_000), (1 << 30) + next(40_000)]));
+            places.push(places[7]);
+            for [x, y] in &places {
+                spots.add(0, Spot::Box([*x, *y, *x, *y]));
+            }
+            let (zoom, cells) = spots.neighbourhood(0, extent).unwrap();
+            let sides: Vec<_> = cells.iter().map(|cell| cell.world(0)).collect();
+            for (number, one) in sides.iter().enumerate() {
+                let overlaps = |other: &(i64, i64, i64, i64)| {
+                    one.0 < other.2 && other.0 < one.2 && one.1 < other.3 && other.1 < one.3
+                };
+                assert!(!sides[..number].iter().any(overlaps), "{one:?}");
+            }
+            let holds =
+                |[x, y]: [i64; 2]| sides.iter().any(|(w, n, e, s)| (w..e).contains(&&x) && (n..s).contains(&&y));
+            for deeper in (zoom.get()..=22).filter_map(Zoom::new) {
+                for [x, y] in &places {
+                    let shift = 32 - deeper.get();
+                    let coord = TileCoord::new(deeper, x >> shift, y >> shift).unwrap();
+                    let grid = Grid::of(coord, extent);
+                    let [west, north, east, south] = grid.world(&grid.around([*x, *y]));
+                    let inside = |side: i64| side.clamp(0, WORLD_UNITS - 1);
+                    for corner in [[west, north], [east, north], [west, south], [east, south]] {
+                        assert!(holds(corner.map(inside)), "extent {extent}, zoom {deeper}: {x} {y}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn too_few_places_have_no_neighbourhood() {
+        let mut spots = Spots::new([true, false].into_iter());
+        for x in 0..15 {
+            spots.add(0, Spot::Box([x, 1, x, 1]));
+        }
+        assert_eq!(spots.neighbourhood(0, 4096), None);
+        spots.add(0, Spot::Box([99, 1, 99, 1]));
+        let (zoom, cells) = spots.neighbourhood(0, 4096).unwrap();
+        // Cells of 153 metres at the corner of the world; one has 2 × 2 neighbours there.
+        let cell = TileRect { zoom: Zoom::new(18).unwrap(), x0: 0, y0: 0, x1: 1, y1: 1 };
+        assert_eq!((zoom, cells), (Zoom::new(8).unwrap(), vec![cell]));
+        assert_eq!(spots.neighbourhood(1, 4096), None);
     }
 
     #[test]

@@ -12,14 +12,14 @@ use crate::tile::{Area, SearchBox, TileRect};
 /// The areas of a batch as a statement's arrays.
 #[derive(Default)]
 pub(super) struct Areas {
-    pub(super) zooms: Vec<i32>,
-    pub(super) margins: Vec<i64>,
-    pub(super) x0: Vec<i64>,
-    pub(super) y0: Vec<i64>,
-    pub(super) x1: Vec<i64>,
-    pub(super) y1: Vec<i64>,
+    zooms: Vec<i32>,
+    margins: Vec<i64>,
+    x0: Vec<i64>,
+    y0: Vec<i64>,
+    x1: Vec<i64>,
+    y1: Vec<i64>,
     /// West, south, east, north of the search boxes.
-    pub(super) sides: [Vec<f64>; 4],
+    sides: [Vec<f64>; 4],
 }
 
 impl Areas {
@@ -29,26 +29,50 @@ impl Areas {
             if layer.asks_each_tile() {
                 for tile in tiles_asked(area, number).iter().flat_map(TileRect::iter) {
                     let rect = TileRect::from(tile);
-                    bound.add(layer, &rect, query_box(layer, &rect, rect.zoom));
+                    bound.add_tiles(layer, &rect, query_box(layer, &rect, rect.zoom));
                 }
                 continue;
             }
             match area.search.get(number) {
-                Some(SearchBox::Area | SearchBox::Tiles(_)) => {
-                    bound.add(layer, &area.rect, area_box(layer, &area.rect, area.rect.zoom));
+                Some(SearchBox::Area | SearchBox::Tiles(_) | SearchBox::Near) => {
+                    bound.add_tiles(layer, &area.rect, area_box(layer, &area.rect, area.rect.zoom));
                 }
-                Some(SearchBox::Source(sides)) => bound.add(layer, &area.rect, *sides),
-                Some(SearchBox::World(world)) => bound.add(layer, &area.rect, world_box(layer, *world)),
+                Some(SearchBox::Source(sides)) => bound.add_tiles(layer, &area.rect, *sides),
+                Some(SearchBox::World(world)) => bound.add_tiles(layer, &area.rect, world_box(layer, *world)),
                 Some(SearchBox::Nothing) | None => {}
             }
         }
         bound
     }
 
-    fn add(&mut self, layer: &Layer, rect: &TileRect, sides: [f64; 4]) {
+    /// Cells of the world, which have no margin.
+    pub(super) fn of_cells(layer: &Layer, cells: &[TileRect]) -> Areas {
+        let mut bound = Areas::default();
+        for cell in cells {
+            // Two units more take in every rounding on the way.
+            let (west, north, east, south) = cell.world(2);
+            bound.add(cell, 0, world_box(layer, [west, north, east, south]));
+        }
+        bound
+    }
+
+    /// The parameters that [`sql::areas`](super::sql) takes.
+    pub(super) fn params(&self) -> Vec<Param<'_>> {
+        let corners = [&self.x0, &self.y0, &self.x1, &self.y1];
+        let mut params: Vec<Param<'_>> = vec![(&self.zooms, Type::INT4_ARRAY), (&self.margins, Type::INT8_ARRAY)];
+        params.extend(corners.into_iter().map(|column| -> Param<'_> { (column, Type::INT8_ARRAY) }));
+        params.extend(self.sides.iter().map(|column| -> Param<'_> { (column, Type::FLOAT8_ARRAY) }));
+        params
+    }
+
+    fn add_tiles(&mut self, layer: &Layer, rect: &TileRect, sides: [f64; 4]) {
+        self.add(rect, layer.margin.units(rect.zoom), sides);
+    }
+
+    fn add(&mut self, rect: &TileRect, margin: i64, sides: [f64; 4]) {
         let TileRect { zoom, x0, y0, x1, y1 } = *rect;
         self.zooms.push(i32::from(zoom.get()));
-        self.margins.push(layer.margin.units(zoom));
+        self.margins.push(margin);
         self.x0.push(x0.into());
         self.y0.push(y0.into());
         self.x1.push(x1.into());
@@ -123,7 +147,9 @@ pub(super) fn is_searched(area: &Area, layer: usize) -> bool {
 pub(super) fn tiles_asked(area: &Area, number: usize) -> &[TileRect] {
     match area.search.get(number) {
         Some(SearchBox::Tiles(tiles)) => tiles,
-        Some(SearchBox::Area | SearchBox::Source(_) | SearchBox::World(_)) => std::slice::from_ref(&area.rect),
+        Some(SearchBox::Area | SearchBox::Source(_) | SearchBox::World(_) | SearchBox::Near) => {
+            std::slice::from_ref(&area.rect)
+        }
         Some(SearchBox::Nothing) | None => &[],
     }
 }

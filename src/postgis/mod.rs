@@ -12,6 +12,7 @@ mod folds;
 mod layer;
 mod listen;
 mod miscounted;
+mod open;
 mod point_key;
 mod prepared;
 mod probe;

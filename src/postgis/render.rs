@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures_util::future::try_join_all;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
@@ -26,9 +25,9 @@ const RECONNECTS: u32 = 2;
 /// One of a run's workers: a session on the snapshot, and the layers.
 pub struct Renderer {
     pub(super) database: Database,
-    snapshot: Arc<Snapshot>,
+    pub(super) snapshot: Arc<Snapshot>,
     /// Its own session; without one it uses the one that holds the snapshot.
-    session: Option<Session>,
+    pub(super) session: Option<Session>,
     pub(super) layers: Vec<Prepared>,
     /// How the run packs tiles: budgets are of packed bytes.
     pub(super) packing: Packing,
@@ -49,59 +48,6 @@ pub(super) struct Asked<'a> {
 }
 
 impl Renderer {
-    /// Opens a session on the snapshot.
-    ///
-    /// # Errors
-    /// If the session cannot be opened.
-    pub async fn open(
-        database: &Database,
-        snapshot: &Arc<Snapshot>,
-        layers: &[Layer],
-        packing: Packing,
-    ) -> Result<Renderer, Error> {
-        let session = Some(database.on(snapshot).await?);
-        Ok(Renderer { session, ..Renderer::without_session(database, snapshot, layers, packing) })
-    }
-
-    /// So many at once, side by side: the server takes a moment for each.
-    ///
-    /// # Errors
-    /// If a session cannot be opened.
-    pub async fn several(
-        database: &Database,
-        snapshot: &Arc<Snapshot>,
-        layers: &[Layer],
-        packing: Packing,
-        many: usize,
-    ) -> Result<Vec<Renderer>, Error> {
-        try_join_all((0..many).map(|_| Renderer::open(database, snapshot, layers, packing))).await
-    }
-
-    /// Uses the session that holds the snapshot: for little work, before which no other session needs to be opened. It is the
-    /// only one that uses it.
-    ///
-    /// # Errors
-    /// If the session is lost.
-    pub async fn alone(
-        database: &Database,
-        snapshot: &Arc<Snapshot>,
-        layers: &[Layer],
-        packing: Packing,
-    ) -> Result<Renderer, Error> {
-        snapshot.keeper.save().await?;
-        Ok(Renderer::without_session(database, snapshot, layers, packing))
-    }
-
-    fn without_session(database: &Database, snapshot: &Arc<Snapshot>, layers: &[Layer], packing: Packing) -> Renderer {
-        Renderer {
-            database: database.clone(),
-            snapshot: Arc::clone(snapshot),
-            session: None,
-            layers: layers.iter().map(Prepared::of).collect(),
-            packing,
-        }
-    }
-
     /// The same with its layers as they are known by now: those that only count with their counts.
     pub fn set_layers(&mut self, layers: &[Layer]) {
         self.layers = layers.iter().map(Prepared::of).collect();
@@ -155,21 +101,9 @@ impl Renderer {
         #[expect(clippy::cast_possible_wrap, reason = "checked when the configuration was read: both stay below 2^20")]
         let (extent, buffer) = (layer.margin.extent as i32, layer.margin.buffer as i32);
         let cells = (rows == Candidates::Counted).then(|| CellColumns::bind(layer, number, areas)).flatten();
-        let mut params: Vec<Param<'_>> = vec![
-            (&bound.zooms as _, Type::INT4_ARRAY),
-            (&bound.margins as _, Type::INT8_ARRAY),
-            (&bound.x0 as _, Type::INT8_ARRAY),
-            (&bound.y0 as _, Type::INT8_ARRAY),
-            (&bound.x1 as _, Type::INT8_ARRAY),
-            (&bound.y1 as _, Type::INT8_ARRAY),
-            (&bound.sides[0] as _, Type::FLOAT8_ARRAY),
-            (&bound.sides[1] as _, Type::FLOAT8_ARRAY),
-            (&bound.sides[2] as _, Type::FLOAT8_ARRAY),
-            (&bound.sides[3] as _, Type::FLOAT8_ARRAY),
-            (&layer.name as _, Type::TEXT),
-            (&extent as _, Type::INT4),
-            (&buffer as _, Type::INT4),
-        ];
+        let mut params = bound.params();
+        let own: [Param<'_>; 3] = [(&layer.name, Type::TEXT), (&extent, Type::INT4), (&buffer, Type::INT4)];
+        params.extend(own);
         if let Some(cells) = &cells {
             params.extend(cells.params());
         }
@@ -206,7 +140,7 @@ impl Renderer {
             Some(drawn) => {
                 found = drawn.count;
                 put_together(tiles, drawn.tiles);
-                self.layers[number].parts(&drawn.unsure)
+                self.layers[number].parts(&drawn.left)
             }
         };
         while let Some((areas, rows)) = waiting.pop() {

@@ -10,35 +10,37 @@ use std::sync::Arc;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::areas::is_searched;
+use super::areas::{Areas, is_searched};
 use super::error::Error;
 use super::layer::{Layer, Of};
 use super::query_values::QueryValues;
 use super::render::{Asked, Renderer, Tiles};
 use super::session::Param;
 use super::snapshot::Snapshot;
-use super::sql::{self, Candidates};
+use super::sql::{self, Candidates, Stocked};
 use super::survey::search_boxes;
 use crate::mvt::{Drawer, Features};
 use crate::source::RenderedTile;
 use crate::tile::{
-    Area, Batch, Candidate, Coverage, LayerCount, Order, Positions, TileBounds, TileCoord, TileRect, Unit, Zoom,
-    ZoomList,
+    Area, Batch, Candidate, Coverage, LayerCount, Order, Positions, SearchBox, TileBounds, TileCoord, TileRect, Unit,
+    Zoom, ZoomList,
 };
 
-/// The rows of a layer: where they lie, and what they show.
+/// The rows of a layer, all of them or those of a neighbourhood: where they lie, and what they show.
 #[derive(Debug, PartialEq)]
 pub(super) struct Stock {
     positions: Positions,
     features: Features,
+    /// Of a neighbourhood: areas that ask for no more than that are drawn from it, from this zoom on.
+    near: Option<Zoom>,
 }
 
 /// What was drawn from a stock.
 pub(super) struct Drawn {
     pub(super) tiles: Tiles,
     pub(super) count: LayerCount,
-    /// Areas of single tiles that are not drawn: the database is to draw them.
-    pub(super) unsure: Vec<Area>,
+    /// Areas that are not drawn: the database is to draw them.
+    pub(super) left: Vec<Area>,
 }
 
 /// Every so many tiles at least may be left to the database one by one; of more, the whole batch is.
@@ -55,6 +57,15 @@ impl Layer {
     /// them, so often are they drawn in a tile, by so many workers otherwise, and they may take so many bytes of memory.
     #[must_use]
     pub fn suits_stock(&self, (rows, drawn): (u64, u64), workers: usize, memory: usize) -> bool {
+        self.shows_points_alike()
+            && rows > 0
+            && drawn / rows >= WORTH.max(workers as u64)
+            && rows.saturating_mul(LEAST) < memory as u64
+    }
+
+    /// Whether its rows are single points that show the same in every tile: some of them may be [read once](Layer::with_neighbourhood).
+    #[must_use]
+    pub fn shows_points_alike(&self) -> bool {
         self.shape.points
             && self.cells.is_none()
             && !self.asks_each_tile()
@@ -64,9 +75,6 @@ impl Layer {
             && !self.budget.thins()
             && self.has_plain_values
             && self.properties.iter().all(|property| property.of == Of::Row)
-            && rows > 0
-            && drawn / rows >= WORTH.max(workers as u64)
-            && rows.saturating_mul(LEAST) < memory as u64
     }
 
     /// The layer with its rows in stock; without, if they take more memory than that, or cannot be read.
@@ -81,7 +89,28 @@ impl Layer {
     ) -> Result<Layer, Error> {
         snapshot.keeper.save().await?;
         let zooms: Vec<Zoom> = zooms.iter().filter(|zoom| self.zooms.contains(*zoom)).collect();
-        let stock = match Stock::read(snapshot, &self, (coverage, &zooms), (rows, memory)).await {
+        let read = Stock::read(snapshot, &self, (coverage, &zooms), (rows, memory)).await;
+        self.with_stock(snapshot, read).await
+    }
+
+    /// The layer with the rows of some cells in stock, of which no two overlap: those of what is near changed places, from a zoom on.
+    /// Without, if they take more memory than that, or cannot be read.
+    ///
+    /// # Errors
+    /// If the session is lost, or a stop was asked for.
+    pub async fn with_neighbourhood(
+        self,
+        snapshot: &Snapshot,
+        (zoom, cells): (Zoom, &[TileRect]),
+        memory: usize,
+    ) -> Result<Layer, Error> {
+        snapshot.keeper.save().await?;
+        let read = Stock::of_cells(snapshot, &self, (zoom, cells), memory).await;
+        self.with_stock(snapshot, read).await
+    }
+
+    async fn with_stock(self, snapshot: &Snapshot, read: Result<Option<Stock>, Error>) -> Result<Layer, Error> {
+        let stock = match read {
             Ok(stock) => stock.map(Arc::new),
             Err(error @ (Error::Query { .. } | Error::Timeout { .. })) => {
                 // It may be of a row that no tile needs, or the one statement takes too long: each batch will see.
@@ -102,6 +131,12 @@ impl Layer {
         self.stock.is_some()
     }
 
+    /// The zoom from which areas near changed places are drawn from its stock, if that is a neighbourhood.
+    #[must_use]
+    pub fn near(&self) -> Option<Zoom> {
+        self.stock.as_ref().and_then(|stock| stock.near)
+    }
+
     /// The memory that its stock takes, in bytes.
     #[must_use]
     pub fn size_of_stock(&self) -> usize {
@@ -119,16 +154,39 @@ impl Stock {
         let boxes = search_boxes(layer, coverage, zooms);
         let values = QueryValues::of_coverage(layer, coverage, zooms);
         let near = boxes.iter().flatten().map(|column| -> Param<'_> { (column as _, Type::FLOAT8_ARRAY) });
-        let mut params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();
-        let numbers = [1, 2, 3].map(|number| params.len() + number);
-        let statement = sql::stock(layer, boxes.as_ref().map_or(0, |columns| columns[0].len()), numbers);
+        let params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();
+        let which = Stocked::Boxes(boxes.as_ref().map_or(0, |columns| columns[0].len()));
+        Stock::of_rows(snapshot, layer, (which, params), (Some(rows), memory)).await
+    }
+
+    async fn of_cells(
+        snapshot: &Snapshot,
+        layer: &Layer,
+        (zoom, cells): (Zoom, &[TileRect]),
+        memory: usize,
+    ) -> Result<Option<Stock>, Error> {
+        let cells = Areas::of_cells(layer, cells);
+        let stock = Stock::of_rows(snapshot, layer, (Stocked::Cells, cells.params()), (None, memory)).await?;
+        Ok(stock.map(|stock| Stock { near: Some(zoom), ..stock }))
+    }
+
+    /// Reads some rows, as many as given; `None` if these are others, or take more memory than that.
+    async fn of_rows(
+        snapshot: &Snapshot,
+        layer: &Layer,
+        (which, mut params): (Stocked, Vec<Param<'_>>),
+        (rows, memory): (Option<u64>, usize),
+    ) -> Result<Option<Stock>, Error> {
+        let statement = sql::stock(layer, which, [1, 2, 3].map(|number| params.len() + number));
         let extent = layer.margin.extent.cast_signed();
-        let most = i64::try_from(memory).unwrap_or(i64::MAX);
+        // Where their number is not known, nobody could tell that some are missing.
+        let most = rows.and_then(|_| i64::try_from(memory).ok()).unwrap_or(i64::MAX);
         let own: [Param<'_>; 3] = [(&layer.name, Type::TEXT), (&extent, Type::INT4), (&most, Type::INT8)];
         params.extend(own);
         let properties = layer.properties.iter().map(|property| property.name.clone()).collect();
-        let rows = usize::try_from(rows).unwrap_or_default();
-        let (mut at, mut features) = (Vec::with_capacity(rows), Some(Features::new(properties, rows, memory)));
+        let rows = rows.map(|rows| usize::try_from(rows).unwrap_or_default());
+        let expected = rows.unwrap_or_default();
+        let (mut at, mut features) = (Vec::with_capacity(expected), Some(Features::new(properties, expected, memory)));
         let mut fits = true;
         let each = |row: &Row| {
             let (x, y, mvt): (Vec<f64>, Vec<f64>, &[u8]) = (row.get(0), row.get(1), row.get(2));
@@ -146,7 +204,7 @@ impl Stock {
         let features = match features {
             None => Err("ST_AsMVT does not write them as plain points"),
             // The statement ends where the memory does.
-            Some(features) if fits && features.len() == rows => Ok(features),
+            Some(features) if fits && rows.is_none_or(|rows| features.len() == rows) => Ok(features),
             Some(_) => Err("they take more memory than rows_mb allows, or are others with each query"),
         };
         let features = match features {
@@ -160,13 +218,27 @@ impl Stock {
         tracing::debug!("layer \"{}\": {} rows are read once, in {size} bytes", layer.name, at.len());
         let sorting = tokio::task::spawn_blocking(move || Positions::new(at));
         let positions = sorting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-        Ok(Some(Stock { positions, features }))
+        Ok(Some(Stock { positions, features, near: None }))
+    }
+
+    /// Whether all that the layer is asked for in an area is here.
+    fn holds(&self, area: &Area, number: usize) -> bool {
+        let is_near = |zoom| area.rect.zoom >= zoom && area.search.get(number) == Some(&SearchBox::Near);
+        self.near.is_none_or(is_near)
     }
 
     /// The layer's part of some areas.
     fn draw(&self, layer: &Layer, number: usize, areas: &[Area]) -> Drawn {
+        let searched = areas.iter().filter(|area| is_searched(area, number)).cloned();
+        let (areas, others): (Vec<Area>, Vec<Area>) = searched.partition(|area| self.holds(area, number));
+        let mut drawn = self.draw_all(layer, areas);
+        drawn.left.extend(others);
+        drawn
+    }
+
+    fn draw_all(&self, layer: &Layer, areas: Vec<Area>) -> Drawn {
         let mut candidates = Vec::new();
-        for area in areas.iter().filter(|area| is_searched(area, number)) {
+        for area in &areas {
             self.positions.candidates(&area.rect, layer.margin, &mut candidates);
         }
         candidates.sort_unstable();
@@ -188,15 +260,21 @@ impl Stock {
         }
         let unsure: Vec<TileCoord> =
             unsure.into_iter().filter_map(|place| Order::ZoomColumnTmsRow.tile(place)).collect();
-        if unsure.len() as u64 * UNSURE > count.tiles {
-            return Drawn { tiles: Tiles::new(), count: LayerCount::default(), unsure: areas.to_vec() };
-        }
-        let area_of = |tile: TileCoord| {
-            let rect = TileRect::from(tile);
-            let mut searched = areas.iter().filter(|area| is_searched(area, number));
-            searched.find(|area| area.rect.common(&rect).is_some()).map(|area| area.within(rect))
+        let left = if unsure.len() as u64 * UNSURE > count.tiles {
+            (tiles, count) = (Vec::new(), LayerCount::default());
+            areas
+        } else {
+            let area_of = |tile: TileCoord| {
+                let rect = TileRect::from(tile);
+                areas.iter().find(|area| area.rect.common(&rect).is_some()).map(|area| area.within(rect))
+            };
+            unsure.into_iter().filter_map(area_of).collect()
         };
-        Drawn { tiles: tiles.into_iter().collect(), count, unsure: unsure.into_iter().filter_map(area_of).collect() }
+        if !left.is_empty() {
+            let (layer, areas) = (&layer.name, left.len());
+            tracing::debug!("layer \"{layer}\": areas left to the database, for points between two units: {areas}");
+        }
+        Drawn { tiles: tiles.into_iter().collect(), count, left }
     }
 }
 
@@ -222,10 +300,6 @@ impl Renderer {
             _ = self.database.stop.wait() => return Err(Error::Interrupted),
             drawn = drawing => drawn.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())),
         };
-        if !drawn.unsure.is_empty() {
-            let (layer, areas) = (&self.layers[number].layer.name, drawn.unsure.len());
-            tracing::debug!("layer \"{layer}\": areas left to the database, for points between two units: {areas}");
-        }
         Ok(Some(drawn))
     }
 

@@ -12,6 +12,9 @@ pub enum SearchBox {
     Source([f64; 4]),
     /// A part of the area, in world units: west, north, east, south. What else lies in the area is not asked for.
     World([i64; 4]),
+    /// Features of the area near places where something has changed, all of them; others of the area do no harm. The source may have
+    /// read them before.
+    Near,
     /// The layer is asked for each tile by itself; these are its occupied ones, as pieces of columns.
     Tiles(Vec<TileRect>),
     /// The layer has no feature here.

@@ -46,6 +46,7 @@ mod house;
 mod inspect;
 mod mbtiles_edit;
 mod mbtiles_file;
+mod near;
 mod odd_rows;
 mod patches;
 mod pmtiles_file;

@@ -14,6 +14,7 @@ mod changed;
 mod counts;
 mod given;
 mod known;
+mod near;
 mod patches;
 mod run;
 mod touched;

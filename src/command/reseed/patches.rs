@@ -58,6 +58,7 @@ fn patch_layer(layer: &Layer) -> PatchLayer {
         zooms: layer.zooms().clone(),
         extent: layer.margin().extent,
         points,
+        near: layer.near(),
         most_bytes: layer.most_bytes().clone(),
     }
 }

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use futures_util::future::try_join_all;
 use tokio::sync::watch;
 
 use super::changed::{Changed, Work, drawn, from_log, from_user};
 use super::counts::{Counting, Counts, counted};
 use super::known::Known;
+use super::near::near;
 use super::patches::{patches, patching};
 use super::{Outcome, ReseedOptions, What, touched};
 use crate::changes::{self, TrackedLayer, tracked};
@@ -18,7 +20,7 @@ use crate::command::target::{AnySink, Place, Reach};
 use crate::command::{CommandError, budgets};
 use crate::config::Settings;
 use crate::manifest::{MANIFEST_VERSION, Manifest};
-use crate::patch::{Patches, Patching};
+use crate::patch::{Patches, Patching, Spots};
 use crate::pipeline;
 use crate::plan::{Drawn, Found, batches};
 use crate::postgis::{Database, Layer, Reads, Renderer, Server, Snapshot, probe, survey};
@@ -211,8 +213,9 @@ impl<'a> Run<'a> {
             batches: batches.len() as u64,
         });
         let rendering = Instant::now();
-        let patches = patches((&changed, &self.layers), &self.known.unrendered, self.place, sink.needs().layers_apart);
-        let running = Box::pin(self.rendered(&tiles, batches, sink, patches.as_ref(), report));
+        let (layers, renderers) = self.renderers(batches.len(), &changed.spots).await?;
+        let patches = patches((&changed, &layers), &self.known.unrendered, self.place, sink.needs().layers_apart);
+        let running = Box::pin(self.rendered((&tiles, &layers), (batches, renderers), sink, patches.as_ref(), report));
         let (sink, outcome) = running.await?;
         if let Some(signal) = stop.asked() {
             return Err(CommandError::Interrupted(signal));
@@ -268,8 +271,8 @@ impl<'a> Run<'a> {
     /// Renders the batches of some tiles and hands them over.
     async fn rendered(
         &self,
-        tiles: &[TileCoord],
-        batches: Vec<Batch>,
+        (tiles, layers): (&[TileCoord], &[Layer]),
+        (batches, renderers): (Vec<Batch>, Vec<Renderer>),
         sink: AnySink,
         patches: Option<&Arc<Patches>>,
         report: &Arc<dyn Report>,
@@ -277,13 +280,13 @@ impl<'a> Run<'a> {
         // Counting cells takes a look at all rows: other batches need not wait for it.
         let (tell, counts) = watch::channel(Counts::Waiting);
         let counting = async {
-            let counted = counted(&self.snapshot, &self.layers, tiles).await;
+            let counted = counted(&self.snapshot, layers, tiles).await;
             tell.send_replace(counted.as_ref().map_or(Counts::Failed, |layers| Counts::Known(layers.clone())));
             counted.map(drop)
         };
         let (alone, limits) = (batches.len() <= FEW_BATCHES, self.settings.limits);
         let running = async {
-            let sources = self.sources(&counts, batches.len(), patches).await?;
+            let sources = self.sources(renderers, &counts, patches).await?;
             pipeline::run(batches, sources, sink, limits, stored_events(report)).await.map_err(pipeline_error)
         };
         if alone {
@@ -315,21 +318,37 @@ impl<'a> Run<'a> {
         Ok(batches(tiles, &drawn, self.settings.workers, search))
     }
 
-    /// As many as there is work for; the session that holds the snapshot is enough for one batch or two.
+    /// As many as there is work for, and the layers with the rows near what has changed. The session that holds the snapshot is enough
+    /// for one batch or two.
+    async fn renderers(&self, batches: usize, spots: &Spots) -> Result<(Vec<Layer>, Vec<Renderer>), CommandError> {
+        let (database, snapshot, packing) = (&self.database, &self.snapshot, self.settings.limits.packing);
+        let near = near(snapshot, &self.layers, spots, self.settings.rows_memory);
+        if batches <= FEW_BATCHES {
+            let layers = near.await?;
+            let renderer = Renderer::alone(database, snapshot, &layers, packing).await?;
+            return Ok((layers, vec![renderer]));
+        }
+        let workers = self.settings.workers.get().min(batches);
+        let opening = async {
+            let renderers = Renderer::several(database, snapshot, &self.layers, packing, workers).await?;
+            try_join_all(renderers.iter().map(Renderer::warm)).await?;
+            Ok::<_, crate::postgis::Error>(renderers)
+        };
+        let (layers, renderers) = tokio::join!(near, opening);
+        let (layers, mut renderers) = (layers?, renderers?);
+        for renderer in &mut renderers {
+            renderer.set_layers(&layers);
+        }
+        Ok((layers, renderers))
+    }
+
+    /// The sources of some renderers.
     async fn sources(
         &self,
+        renderers: Vec<Renderer>,
         counts: &watch::Receiver<Counts>,
-        batches: usize,
         patches: Option<&Arc<Patches>>,
     ) -> Result<Vec<Patching<Counting>>, CommandError> {
-        let (database, snapshot, layers) = (&self.database, &self.snapshot, &self.layers);
-        let packing = self.settings.limits.packing;
-        let renderers = if batches <= FEW_BATCHES {
-            vec![Renderer::alone(database, snapshot, layers, packing).await?]
-        } else {
-            let workers = self.settings.workers.get().min(batches);
-            Renderer::several(database, snapshot, layers, packing, workers).await?
-        };
         let counting = |renderer| Counting { renderer, counts: Some(counts.clone()) };
         let counting: Vec<Counting> = renderers.into_iter().map(counting).collect();
         // Each has a reader of the target for what is patched.

@@ -19,8 +19,8 @@ use crate::tile::{HALF_WORLD_METRES, WORLD_UNITS};
 pub(super) use aggregates::{Call, Function};
 pub(crate) use cells::without_bounds;
 pub(super) use counted::{calls, fold_types, folded_alone, needs_only_counts};
-pub(super) use render::{Candidates, render};
-pub(super) use stock::stock;
+pub(super) use render::{Candidates, render, warm};
+pub(super) use stock::{Stocked, stock};
 pub(super) use survey::{skipped, survey};
 
 /// Latitude, in degrees, up to which points are transformed at all; the world ends at 85.0511°.

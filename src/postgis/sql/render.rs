@@ -13,7 +13,6 @@ use crate::postgis::query::{PIXEL, Values};
 pub(in crate::postgis) fn render(layer: &Layer, rows: Candidates) -> String {
     let carried = carried(layer);
     let Carried { values, names, row, order, arguments } = &carried;
-    let (_, around) = search(layer);
     // Thinned, what is drawn is sorted after the least features were left out.
     let (sort, kept, last, left_out) = if layer.budget.thins() {
         let left_out = "max(drawn.found) - count(drawn.mvt_geometry)";
@@ -28,16 +27,8 @@ pub(in crate::postgis) fn render(layer: &Layer, rows: Candidates) -> String {
         Some(cells) if rows == Candidates::Counted => (counted::placed(layer, cells), "true".to_owned()),
         Some(cells) => (cells::placed(layer, cells), "true".to_owned()),
     };
-    let width = layer.cells.as_ref().map_or(0.0, |cells| cells.grid.size);
-    let pixel =
-        if layer.is_query() { format!(", {PIXEL:?}::float8 / (1::int8 << z) AS pixel_width") } else { String::new() };
     format!(
-        "WITH oar_tiles_area AS MATERIALIZED (
-    SELECT area, z, 32 - z AS shift, margin, ax0, ay0, ax1, ay1, {width:?}::float8 * (1::int8 << (32 - z)) AS width,
-        ST_MakeEnvelope(w, s, e, n, {srid}) AS box{around}{pixel}
-    FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) WITH ORDINALITY
-        AS area (z, margin, ax0, ay0, ax1, ay1, w, s, e, n, area)
-),
+        "WITH {areas},
 {placed},
 -- The tiles of the area that a candidate touches: the planner's arithmetic, bit for bit.
 ranged AS (
@@ -67,6 +58,30 @@ drawn AS (
 SELECT drawn.tile, count(drawn.mvt_geometry), ST_AsMVT(feature.*, $11, $12, {arguments}), {left_out}
 FROM {last} CROSS JOIN LATERAL (SELECT {row}) AS feature
 GROUP BY drawn.tile",
+        areas = areas(layer),
+    )
+}
+
+/// A statement that does nothing but have the server load PostGIS, and PROJ if the layer's reference system needs it.
+pub(in crate::postgis) fn warm(layer: &Layer) -> String {
+    let point = format!("ST_SetSRID(ST_MakePoint(1, 1), {})", layer.shape.srid);
+    let point = if layer.shape.srid == 3857 { point } else { format!("ST_Transform({point}, 3857)") };
+    format!("SELECT ST_AsMVTGeom({point}, ST_MakeEnvelope(0, 0, 1, 1, 3857)) IS NULL")
+}
+
+/// The areas of the parameters `$1..$10`, as a part of `WITH`.
+pub(super) fn areas(layer: &Layer) -> String {
+    let (_, around) = search(layer);
+    let width = layer.cells.as_ref().map_or(0.0, |cells| cells.grid.size);
+    let pixel =
+        if layer.is_query() { format!(", {PIXEL:?}::float8 / (1::int8 << z) AS pixel_width") } else { String::new() };
+    format!(
+        "oar_tiles_area AS MATERIALIZED (
+    SELECT area, z, 32 - z AS shift, margin, ax0, ay0, ax1, ay1, {width:?}::float8 * (1::int8 << (32 - z)) AS width,
+        ST_MakeEnvelope(w, s, e, n, {srid}) AS box{around}{pixel}
+    FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) WITH ORDINALITY
+        AS area (z, margin, ax0, ay0, ax1, ay1, w, s, e, n, area)
+)",
         srid = layer.shape.srid,
     )
 }
@@ -83,7 +98,7 @@ pub(in crate::postgis) enum Candidates {
 }
 
 /// The candidates of a layer whose rows are its features.
-fn placed(layer: &Layer, rows: Candidates, values: &str, names: &str) -> String {
+pub(super) fn placed(layer: &Layer, rows: Candidates, values: &str, names: &str) -> String {
     let ((search, _), filter) = (search(layer), filter(layer));
     let condition = match rows {
         Candidates::Found | Candidates::Counted => format!("{search} {filter}"),

@@ -1,8 +1,8 @@
-//! The statement that reads the rows of a layer of points once, for tiles of all zooms.
+//! The statement that reads rows of a layer of points once, for tiles of all zooms.
 
-use super::render::{Carried, carried};
+use super::render::{Candidates, Carried, areas, carried, placed};
 use super::survey::near;
-use super::{filter, is_in_world, projected, world_columns};
+use super::{ends, filter, is_in_world, projected, world_columns};
 use crate::postgis::layer::Layer;
 use crate::postgis::query::Values;
 
@@ -10,27 +10,43 @@ use crate::postgis::query::Values;
 const ROWS: u32 = 1024;
 const BYTES: u32 = 1_000_000;
 
-/// Every row of a layer of points that lies in the world, in the order of the keys, some at a time: where they lie in metres of
+/// Which rows are read.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::postgis) enum Stocked {
+    /// Those near so many boxes, as for the [survey](super::survey) `$1..$4`, or all for none; the values of a query's placeholders follow.
+    Boxes(usize),
+    /// Those in cells, no two of which overlap: areas without a margin, `$1..$10`.
+    Cells,
+}
+
+/// Rows of a layer of points that lie in the world, in the order of the keys, some at a time: where they lie in metres of
 /// EPSG:3857 (x, y), and what `ST_AsMVT` writes of them, all in one place.
 ///
-/// Parameters: as for the [survey](super::survey) `$1..$4`, boxes near which rows are looked for, if there are any; the values of a
-/// query's placeholders; then the layer's name, its extent, and after how many bytes of texts there is an end; their numbers are given.
-pub(in crate::postgis) fn stock(layer: &Layer, boxes: usize, [name, extent, most]: [usize; 3]) -> String {
-    let Carried { values, names, row, order, arguments } = carried(layer);
+/// Parameters behind those that say which rows: the layer's name, its extent, and after how many bytes of texts there is an end; their
+/// numbers are given.
+pub(in crate::postgis) fn stock(layer: &Layer, rows: Stocked, [name, extent, most]: [usize; 3]) -> String {
+    let carried = carried(layer);
+    let (with, located) = match rows {
+        Stocked::Boxes(boxes) => (String::new(), in_boxes(layer, &carried, boxes)),
+        Stocked::Cells => {
+            let placed = placed(layer, Candidates::Found, &carried.values, &carried.names);
+            (format!("WITH {},\n{placed}\n", areas(layer)), in_cells(layer, &carried))
+        }
+    };
+    let Carried { names, row, order, arguments, .. } = carried;
     let order = order.trim_start_matches(", ");
     // What is no text takes about as many bytes each as the program keeps of a number.
     let texts = layer.properties.iter().enumerate().filter(|(_, property)| property.kind == "String");
     let size: String = texts.map(|(number, _)| format!(" + coalesce(octet_length(p{number}::text), 0)")).collect();
     let size = format!("{}{size}", 2 * layer.properties.len() + 1);
     format!(
-        "SELECT array_agg(drawn.x), array_agg(drawn.y), ST_AsMVT(feature.*, ${name}, ${extent}, {arguments})
+        "{with}SELECT array_agg(drawn.x), array_agg(drawn.y), ST_AsMVT(feature.*, ${name}, ${extent}, {arguments})
 FROM (
     SELECT greatest(number / {ROWS}, bytes / {BYTES}) AS part, number, x, y, ST_MakePoint(0, 0) AS mvt_geometry{names}
     FROM (
         SELECT row_number() OVER sorted - 1 AS number, sum({size}) OVER sorted AS bytes, x, y{names}
         FROM (
-            SELECT ST_X(m) AS x, ST_Y(m) AS y, {world}{names}
-            FROM (SELECT {projected} AS m{values} FROM {relation} WHERE true {near} {filter} OFFSET 0) AS placed
+            {located}
             OFFSET 0
         ) AS located
         WHERE {in_world}
@@ -42,11 +58,28 @@ FROM (
     OFFSET 0
 ) AS drawn CROSS JOIN LATERAL (SELECT {row}) AS feature
 GROUP BY drawn.part",
+        in_world = is_in_world(layer),
+    )
+}
+
+fn in_boxes(layer: &Layer, Carried { values, names, .. }: &Carried, boxes: usize) -> String {
+    format!(
+        "SELECT ST_X(m) AS x, ST_Y(m) AS y, {world}{names}
+            FROM (SELECT {projected} AS m{values} FROM {relation} WHERE true {near} {filter} OFFSET 0) AS placed",
         world = world_columns(layer),
         projected = projected(layer),
         relation = layer.rows(&Values::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid)),
         near = near(layer, boxes),
         filter = filter(layer),
-        in_world = is_in_world(layer),
+    )
+}
+
+/// A row is found by the boxes of its cell's neighbours, too; its place tells the one that it lies in.
+fn in_cells(layer: &Layer, Carried { names, .. }: &Carried) -> String {
+    let [west, north, ..] = ends(layer);
+    format!(
+        "SELECT ST_X(m) AS x, ST_Y(m) AS y, west, north{names}
+            FROM placed
+            WHERE {west} >> shift BETWEEN ax0 AND ax1 AND {north} >> shift BETWEEN ay0 AND ay1"
     )
 }
