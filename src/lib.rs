@@ -28,7 +28,7 @@
 //! | [`source`] | the trait of what renders | `tile` |
 //! | [`sink`] | the traits of what stores and of what is read back; MBTiles, PMTiles, directory, S3; staging | `encode`, `stop`, `tile` |
 //! | [`encode`] | MVT to gzip | nothing |
-//! | [`mvt`] | MVT as values: layers, features, geometries | nothing |
+//! | [`mvt`] | MVT as values: layers, features, geometries | `tile` |
 //! | [`manifest`] | what a target says about its run | nothing |
 //! | [`stop`] | the wish to stop | nothing |
 //! | [`tile`] | coordinates, boxes, areas, batches: pure values | nothing |

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 
 pub use features::{Drawer, Features};
 pub use geometry::{Geometry, Position};
-pub use points::{FeatureKey, GridBox, PointLayer, count_features, put_layer, replaced, split};
+pub use points::{FeatureKey, PointLayer, count_features, put_layer, replaced, split};
 use wire::{Broken, Fields, numbers, signed};
 
 /// A decoded layer (section 4.1).

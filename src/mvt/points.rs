@@ -7,25 +7,7 @@
 use std::collections::HashMap;
 
 use super::wire::{Fields, Value, next_number, packed_size, put_bytes, put_number, put_packed, signed};
-
-/// A box of positions in a tile's grid, its edges included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct GridBox {
-    /// Its least x.
-    pub west: i64,
-    /// Its least y.
-    pub north: i64,
-    /// Its greatest x.
-    pub east: i64,
-    /// Its greatest y.
-    pub south: i64,
-}
-
-impl GridBox {
-    fn holds(&self, [x, y]: [i64; 2]) -> bool {
-        (self.west..=self.east).contains(&x) && (self.north..=self.south).contains(&y)
-    }
-}
+use crate::tile::GridBox;
 
 /// Boxes of which those that hold a position are found without a look at all of them.
 struct Boxes<'b> {

@@ -16,23 +16,25 @@
 //! It is right to replace the same part twice, and in any state of the tile between the target's snapshot and this run's: what lies
 //! there afterwards is this run's.
 
+mod parts;
 mod source;
 mod spots;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::encode::{Gunzip, most_packed};
-use crate::mvt::{self, GridBox, PointLayer};
+use crate::mvt::{self, PointLayer};
 use crate::sink::{ReadError, TileReader};
 use crate::source::{Note, Noted, RenderedTile, part_of};
 use crate::tile::{
-    Area, Batch, LayerCount, Planned, SearchBox, Slice, TileCoord, TileId, TileRect, Zoom, ZoomLimits, ZoomList,
+    Area, Batch, GridBox, LayerCount, Part, Planned, SearchBox, Slice, TileCoord, TileId, TileRect, Zoom, ZoomLimits,
+    ZoomList,
 };
 
+use parts::{boxes, parts};
 pub use source::Patching;
-use spots::{Part, boxes, parts};
 pub use spots::{Spots, SpotsInTiles};
 
 /// A layer, as far as patching needs to know it.
@@ -48,8 +50,8 @@ pub struct PatchLayer {
     pub extent: u32,
     /// How it is written; `None` if it cannot be patched.
     pub points: Option<PointLayer>,
-    /// The zoom from which on the source has all rows near the changed places; `None` if it looks for them.
-    pub near: Option<Zoom>,
+    /// The zoom from which on the source has read all rows near the changed places; `None` if it looks for them.
+    pub stocked_from: Option<Zoom>,
     /// Bytes beyond which its part of a tile is to be named.
     pub most_bytes: ZoomLimits,
 }
@@ -69,8 +71,6 @@ pub struct Patches {
     refused: Vec<AtomicU64>,
     /// How many tiles were patched up to now, in one layer or more.
     patched: AtomicU64,
-    /// Whether rows that the source had read made other tiles than the database.
-    is_near_wrong: AtomicBool,
 }
 
 /// What becomes of one layer in one tile.
@@ -80,8 +80,8 @@ enum Way {
     Stays,
     /// These parts are replaced, by rows that are looked for in them.
     Patched(Vec<Part>),
-    /// The same, by rows that the source has.
-    Near(Vec<GridBox>),
+    /// The same, by rows that the source has read.
+    Stocked(Vec<GridBox>),
     /// It is rendered.
     Whole,
 }
@@ -91,7 +91,7 @@ impl Way {
     fn boxes(&self) -> Option<Cow<'_, [GridBox]>> {
         match self {
             Way::Patched(parts) => Some(parts.iter().map(|part| part.grid).collect()),
-            Way::Near(boxes) => Some(boxes.into()),
+            Way::Stocked(boxes) => Some(boxes.into()),
             Way::Stays | Way::Whole => None,
         }
     }
@@ -102,7 +102,6 @@ impl Way {
 type Held = Option<HashMap<u16, Vec<u8>>>;
 
 /// A tile on its way.
-#[derive(Debug, Clone)]
 struct Tile {
     area: Area,
     held: Held,
@@ -118,10 +117,6 @@ impl Tile {
     fn any(&self, is: impl Fn(&Way) -> bool) -> bool {
         self.ways.iter().any(|(_, own)| is(own))
     }
-
-    fn is_near(&self) -> bool {
-        self.any(|way| matches!(way, Way::Near(_)))
-    }
 }
 
 impl Patches {
@@ -129,8 +124,7 @@ impl Patches {
     #[must_use]
     pub fn new(layers: Vec<PatchLayer>, spots: SpotsInTiles, whole: HashSet<TileCoord>, layers_apart: bool) -> Patches {
         let refused = layers.iter().map(|_| AtomicU64::new(0)).collect();
-        let (patched, is_near_wrong) = (AtomicU64::new(0), AtomicBool::new(false));
-        Patches { layers, spots, whole, layers_apart, refused, patched, is_near_wrong }
+        Patches { layers, spots, whole, layers_apart, refused, patched: AtomicU64::new(0) }
     }
 
     /// How many tiles were patched up to now, in one layer or more.
@@ -201,9 +195,9 @@ impl Patches {
         let (Some(held), Some(spots)) = (held, self.spots.of(number, tile)) else { return Way::Whole };
         // A layer that the tile does not hold shows nothing there, or was lost: one look tells.
         let Some(bytes) = held.get(&layer.number) else { return Way::Whole };
-        if layer.near.is_some_and(|least| tile.zoom() >= least) && !self.is_near_wrong.load(Relaxed) {
+        if layer.stocked_from.is_some_and(|from| tile.zoom() >= from) {
             let boxes = boxes(tile, layer.extent, spots);
-            return if boxes.is_empty() { Way::Stays } else { Way::Near(boxes) };
+            return if boxes.is_empty() { Way::Stays } else { Way::Stocked(boxes) };
         }
         let Some(features) = mvt::count_features(bytes) else { return Way::Whole };
         match parts(tile, layer.extent, features / WORTH, spots) {
@@ -232,11 +226,11 @@ impl Patches {
                 }
                 batch.areas.push(Area { rect: one.area.rect, search });
             };
-            if one.any(|way| matches!(way, Way::Whole | Way::Near(_))) {
+            if one.any(|way| matches!(way, Way::Whole | Way::Stocked(_))) {
                 let search = one.area.search.iter().cloned().enumerate();
                 let at_once = |(layer, own)| match way_of(layer) {
                     Some(Way::Whole) => own,
-                    Some(Way::Near(_)) => SearchBox::Near,
+                    Some(Way::Stocked(_)) => SearchBox::Near,
                     Some(Way::Patched(_) | Way::Stays) | None => SearchBox::Nothing,
                 };
                 add(search.map(at_once).collect());
@@ -262,7 +256,7 @@ impl Patches {
             let nothing = RenderedTile::empty(coord);
             match self.tile(coord, &one, rendered.get(&coord).unwrap_or(&nothing)) {
                 Some(tile) => {
-                    let is_patched = one.any(|way| matches!(way, Way::Patched(_) | Way::Near(_)));
+                    let is_patched = one.any(|way| matches!(way, Way::Patched(_) | Way::Stocked(_)));
                     self.patched.fetch_add(u64::from(is_patched), Relaxed);
                     done.push(tile);
                 }
@@ -277,58 +271,22 @@ impl Patches {
         Tile { ways: all.map(|layer| (layer, Way::Whole)).collect(), ..one }
     }
 
-    /// From now on no tile takes rows that the source has.
-    fn distrust_near(&self) {
-        if !self.is_near_wrong.swap(true, Relaxed) {
-            tracing::warn!(
-                "tiles patched with rows that were read once are not those that the database draws, so it draws the rows of each tile. Does a property change from one query to the next? If not, please report this"
-            );
-        }
-    }
-
-    /// Some tiles of what is held and what was rendered for them.
-    fn tiles(&self, tiles: &[Tile], rendered: &[RenderedTile]) -> Vec<Option<RenderedTile>> {
-        let tile = |one: &Tile| {
-            let coord = one.area.rect.first()?;
-            let nothing = RenderedTile::empty(coord);
-            self.tile(coord, one, rendered.iter().find(|rendered| rendered.tile == coord).unwrap_or(&nothing))
-        };
-        tiles.iter().map(tile).collect()
-    }
-
-    /// The lightest of some tiles that take rows which the source has, and the same if the database looks for them.
-    fn samples(&self, tiles: &[Tile]) -> Vec<(Tile, Tile)> {
-        let mut near: Vec<&Tile> = tiles.iter().filter(|one| one.is_near()).collect();
-        let bytes = |one: &Tile| one.held.iter().flat_map(HashMap::values).map(Vec::len).sum::<usize>();
-        near.sort_by_key(|one| bytes(one));
-        let by_database = |one: &Tile| {
-            let coord = one.area.rect.first()?;
-            let parts = |number: usize| {
-                let spots = self.spots.of(number, coord)?;
-                parts(coord, self.layers[number].extent, usize::MAX, spots).map(Way::Patched)
-            };
-            let way = |(number, way): &(usize, Way)| {
-                Some((*number, if matches!(way, Way::Near(_)) { parts(*number)? } else { way.clone() }))
-            };
-            Some((one.clone(), Tile { ways: one.ways.iter().map(way).collect::<Option<_>>()?, ..one.clone() }))
-        };
-        near.into_iter().take(CHECKED).filter_map(by_database).collect()
-    }
-
     /// A tile of what is held and what was rendered for it; `None` if it has to be rendered whole.
     fn tile(&self, coord: TileCoord, one: &Tile, rendered: &RenderedTile) -> Option<RenderedTile> {
-        let mut tile = RenderedTile { notes: rendered.notes.clone(), ..RenderedTile::empty(coord) };
+        let mut tile = RenderedTile::empty(coord);
         for (number, way) in &one.ways {
             let layer = &self.layers[*number];
+            let notes = rendered.notes.iter().filter(|note| note.layer == layer.number);
             let (fresh, before) = (part_of(&rendered.mvt, &rendered.layers, layer.number), tile.mvt.len());
             if *way == Way::Whole {
+                tile.notes.extend(notes.cloned());
                 tile.mvt.extend_from_slice(fresh);
                 for (_, bytes) in mvt::split(fresh)? {
                     tile.features += mvt::count_features(bytes)? as u64;
                 }
             } else {
-                // What there is to say of a part is not what there is to say of the tile.
-                if rendered.notes.iter().any(|note| note.layer == layer.number) {
+                // How heavy a part is says nothing of the tile.
+                if notes.clone().any(|note| !matches!(note.what, Noted::Heavy { .. })) {
                     return None;
                 }
                 let held = one.held.as_ref()?.get(&layer.number);
@@ -374,9 +332,6 @@ const NO_TILE: &[u8] = &[0];
 
 /// Looking at one part costs about as much as drawing so many features.
 const WORTH: usize = 8;
-
-/// How many tiles each source makes both ways before rows that it has are relied on.
-const CHECKED: usize = 3;
 
 /// A layer that so many tiles hold otherwise than as points in the order of their keys is rendered whole from then on.
 const MOST_REFUSED: u64 = 8;

@@ -12,14 +12,12 @@ pub struct Patching<S> {
     source: S,
     /// What it reads the target with; `None` if everything is rendered, and once reading has failed.
     held: Option<(Box<dyn TileReader>, Arc<Patches>)>,
-    /// Whether tiles made of rows that the source had read were compared with those that the database makes.
-    is_checked: bool,
 }
 
 impl<S> Patching<S> {
     /// A source that reads what is held with a reader of its own. Without one it renders everything.
     pub fn new(source: S, held: Option<(Box<dyn TileReader>, Arc<Patches>)>) -> Patching<S> {
-        Patching { source, held, is_checked: false }
+        Patching { source, held }
     }
 
     /// What becomes of the tiles of a batch; `None` if all of them are to be rendered.
@@ -45,40 +43,13 @@ impl<S> Patching<S> {
     }
 }
 
-impl<S: Source> Patching<S> {
-    /// What the source gives for some tiles.
-    async fn asked(&mut self, patches: &Patches, tiles: &[Tile], late: bool) -> Result<Vec<RenderedTile>, S::Error> {
-        let asked = patches.asked(tiles, late);
-        if asked.tiles == 0 { Ok(Vec::new()) } else { self.source.render(&asked).await }
-    }
-
-    /// Whether some tiles of a batch are the same if the database looks for their rows.
-    async fn are_alike(
-        &mut self,
-        patches: &Patches,
-        (tiles, rendered): (&[Tile], &[RenderedTile]),
-        late: bool,
-    ) -> Result<bool, S::Error> {
-        let (near, searched): (Vec<Tile>, Vec<Tile>) = patches.samples(tiles).into_iter().unzip();
-        let by_database = self.asked(patches, &searched, late).await?;
-        Ok(patches.tiles(&near, rendered) == patches.tiles(&searched, &by_database))
-    }
-}
-
 impl<S: Source> Source for Patching<S> {
     type Error = S::Error;
 
     async fn render(&mut self, batch: &Batch) -> Result<Vec<RenderedTile>, S::Error> {
-        let Some((mut tiles, patches)) = self.ways(batch).await else { return self.source.render(batch).await };
-        let mut rendered = self.asked(&patches, &tiles, batch.late).await?;
-        if !self.is_checked && tiles.iter().any(Tile::is_near) {
-            self.is_checked = true;
-            if !self.are_alike(&patches, (&tiles, &rendered), batch.late).await? {
-                patches.distrust_near();
-                tiles = tiles.into_iter().map(|one| if one.is_near() { patches.whole(one) } else { one }).collect();
-                rendered = self.asked(&patches, &tiles, batch.late).await?;
-            }
-        }
+        let Some((tiles, patches)) = self.ways(batch).await else { return self.source.render(batch).await };
+        let asked = patches.asked(&tiles, batch.late);
+        let rendered = if asked.tiles == 0 { Vec::new() } else { self.source.render(&asked).await? };
         let together = Arc::clone(&patches);
         let (mut done, again) = tokio::task::spawn_blocking(move || together.put_together(tiles, rendered))
             .await

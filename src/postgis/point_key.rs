@@ -3,16 +3,8 @@
 use super::budget::OnLargeTile;
 use super::layer::{KeyColumn, Layer, Of, quoted};
 use super::relation::{Column, Relation};
+use crate::mvt::{FeatureKey, PointLayer};
 use crate::tile::TileBounds;
-
-/// Where a feature's key stands in a tile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PointKey {
-    /// It is the feature's id.
-    FeatureId,
-    /// It is the property of this number.
-    Property(usize),
-}
 
 /// Whether rows of a relation are found by their place without reading all of them, and their keys are sorted by the database as
 /// they stand in a tile: texts (by COLLATE "C") by their bytes, numbers as numbers. A uuid is written with the same letters at the same places.
@@ -48,10 +40,16 @@ pub(super) fn is_plain(kind: &str) -> bool {
 }
 
 impl Layer {
-    /// Where the keys of its features stand in a tile, if its features are single points, each drawn by itself and in the same way
-    /// wherever it lies: then a part of a tile can be replaced without the rest.
+    /// How it is written, if its features are single points, each drawn by itself and in the same way wherever it lies, and have their
+    /// keys in the tile: then a part of a tile can be replaced without the rest.
     #[must_use]
-    pub fn point_key(&self) -> Option<PointKey> {
+    pub fn as_points(&self) -> Option<PointLayer> {
+        let properties = || self.fields().map(|(name, _)| name.to_owned()).collect();
+        self.point_key().map(|key| PointLayer { key, properties: properties() })
+    }
+
+    /// Where the keys of its features stand in a tile.
+    fn point_key(&self) -> Option<FeatureKey> {
         let may_be_patched = self.shape.is_closed_form()
             && self.cells.is_none()
             && !self.asks_each_tile()
@@ -66,11 +64,11 @@ impl Layer {
             return None;
         }
         if self.feature_id.as_ref().is_some_and(|column| quoted(column) == key.quoted) {
-            return Some(PointKey::FeatureId);
+            return Some(FeatureKey::Id);
         }
         let is_key = |sql: &str| sql == key.quoted || is_name_of(sql, &key.quoted);
         let property = self.properties.iter().position(|property| property.of == Of::Row && is_key(&property.sql));
-        property.map(PointKey::Property)
+        property.map(FeatureKey::Property)
     }
 }
 

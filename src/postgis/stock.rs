@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::areas::{Areas, is_searched};
+use super::areas::is_searched;
 use super::error::Error;
 use super::layer::{Layer, Of};
 use super::query_values::QueryValues;
@@ -32,7 +32,7 @@ pub(super) struct Stock {
     positions: Positions,
     features: Features,
     /// Of a neighbourhood: areas that ask for no more than that are drawn from it, from this zoom on.
-    near: Option<Zoom>,
+    pub(super) near: Option<Zoom>,
 }
 
 /// What was drawn from a stock.
@@ -50,7 +50,7 @@ const UNSURE: u64 = 8;
 const WORTH: u64 = 3;
 
 /// The least memory that a row takes, in bytes.
-const LEAST: u64 = Positions::SIZE as u64 + 8;
+pub(super) const LEAST: u64 = Positions::SIZE as u64 + 8;
 
 impl Layer {
     /// Whether its rows are to be read once: they are single points that show the same in every tile, and it pays. There are so many of
@@ -93,23 +93,11 @@ impl Layer {
         self.with_stock(snapshot, read).await
     }
 
-    /// The layer with the rows of some cells in stock, of which no two overlap: those of what is near changed places, from a zoom on.
-    /// Without, if they take more memory than that, or cannot be read.
-    ///
-    /// # Errors
-    /// If the session is lost, or a stop was asked for.
-    pub async fn with_neighbourhood(
+    pub(super) async fn with_stock(
         self,
         snapshot: &Snapshot,
-        (zoom, cells): (Zoom, &[TileRect]),
-        memory: usize,
+        read: Result<Option<Stock>, Error>,
     ) -> Result<Layer, Error> {
-        snapshot.keeper.save().await?;
-        let read = Stock::of_cells(snapshot, &self, (zoom, cells), memory).await;
-        self.with_stock(snapshot, read).await
-    }
-
-    async fn with_stock(self, snapshot: &Snapshot, read: Result<Option<Stock>, Error>) -> Result<Layer, Error> {
         let stock = match read {
             Ok(stock) => stock.map(Arc::new),
             Err(error @ (Error::Query { .. } | Error::Timeout { .. })) => {
@@ -131,12 +119,6 @@ impl Layer {
         self.stock.is_some()
     }
 
-    /// The zoom from which areas near changed places are drawn from its stock, if that is a neighbourhood.
-    #[must_use]
-    pub fn near(&self) -> Option<Zoom> {
-        self.stock.as_ref().and_then(|stock| stock.near)
-    }
-
     /// The memory that its stock takes, in bytes.
     #[must_use]
     pub fn size_of_stock(&self) -> usize {
@@ -155,37 +137,26 @@ impl Stock {
         let values = QueryValues::of_coverage(layer, coverage, zooms);
         let near = boxes.iter().flatten().map(|column| -> Param<'_> { (column as _, Type::FLOAT8_ARRAY) });
         let params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();
-        let which = Stocked::Boxes(boxes.as_ref().map_or(0, |columns| columns[0].len()));
-        Stock::of_rows(snapshot, layer, (which, params), (Some(rows), memory)).await
+        let boxes = boxes.as_ref().map_or(0, |columns| columns[0].len());
+        Stock::of_rows(snapshot, layer, (Stocked::Boxes { boxes, rows }, params), memory).await
     }
 
-    async fn of_cells(
-        snapshot: &Snapshot,
-        layer: &Layer,
-        (zoom, cells): (Zoom, &[TileRect]),
-        memory: usize,
-    ) -> Result<Option<Stock>, Error> {
-        let cells = Areas::of_cells(layer, cells);
-        let stock = Stock::of_rows(snapshot, layer, (Stocked::Cells, cells.params()), (None, memory)).await?;
-        Ok(stock.map(|stock| Stock { near: Some(zoom), ..stock }))
-    }
-
-    /// Reads some rows, as many as given; `None` if these are others, or take more memory than that.
-    async fn of_rows(
+    /// Reads some rows; `None` if they are others than expected, or take more memory than that.
+    pub(super) async fn of_rows(
         snapshot: &Snapshot,
         layer: &Layer,
         (which, mut params): (Stocked, Vec<Param<'_>>),
-        (rows, memory): (Option<u64>, usize),
+        memory: usize,
     ) -> Result<Option<Stock>, Error> {
         let statement = sql::stock(layer, which, [1, 2, 3].map(|number| params.len() + number));
-        let extent = layer.margin.extent.cast_signed();
-        // Where their number is not known, nobody could tell that some are missing.
-        let most = rows.and_then(|_| i64::try_from(memory).ok()).unwrap_or(i64::MAX);
+        let (extent, most) = (layer.margin.extent.cast_signed(), i64::try_from(memory).unwrap_or(i64::MAX));
         let own: [Param<'_>; 3] = [(&layer.name, Type::TEXT), (&extent, Type::INT4), (&most, Type::INT8)];
         params.extend(own);
-        let properties = layer.properties.iter().map(|property| property.name.clone()).collect();
-        let rows = rows.map(|rows| usize::try_from(rows).unwrap_or_default());
-        let expected = rows.unwrap_or_default();
+        let properties: Vec<String> = layer.properties.iter().map(|property| property.name.clone()).collect();
+        let (expected, most_rows) = match which {
+            Stocked::Boxes { rows, .. } => (usize::try_from(rows).unwrap_or_default(), usize::MAX),
+            Stocked::Cells { most } => (0, usize::try_from(most).unwrap_or(usize::MAX)),
+        };
         let (mut at, mut features) = (Vec::with_capacity(expected), Some(Features::new(properties, expected, memory)));
         let mut fits = true;
         let each = |row: &Row| {
@@ -201,10 +172,14 @@ impl Stock {
         };
         let place = format!("layer \"{}\", reading its rows", layer.name);
         snapshot.keeper.each(&place, &statement, &params, each).await?;
+        let is_all = |rows: usize| match which {
+            Stocked::Boxes { .. } => rows == expected,
+            Stocked::Cells { .. } => rows < most_rows,
+        };
         let features = match features {
             None => Err("ST_AsMVT does not write them as plain points"),
             // The statement ends where the memory does.
-            Some(features) if fits && rows.is_none_or(|rows| features.len() == rows) => Ok(features),
+            Some(features) if fits && is_all(features.len()) => Ok(features),
             Some(_) => Err("they take more memory than rows_mb allows, or are others with each query"),
         };
         let features = match features {

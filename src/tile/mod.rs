@@ -14,6 +14,7 @@ mod id;
 mod limits;
 mod margin;
 mod order;
+mod part;
 mod positions;
 mod zoom;
 
@@ -28,6 +29,7 @@ pub use id::{Slice, TileId};
 pub use limits::ZoomLimits;
 pub use margin::{Margin, TileBounds, beyond_in_degrees};
 pub use order::Order;
+pub use part::{GridBox, Neighbourhood, Part};
 pub use positions::{Candidate, Positions, Unit};
 pub use zoom::{Zoom, ZoomError, ZoomList};
 

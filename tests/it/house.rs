@@ -9,7 +9,7 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("stop", &[]),
     ("encode", &[]),
     ("manifest", &[]),
-    ("mvt", &[]),
+    ("mvt", &["tile"]),
     ("source", &["tile"]),
     ("plan", &["tile"]),
     ("sink", &["tile", "stop", "encode"]),

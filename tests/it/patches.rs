@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use oar_tiles::mvt::{self, FeatureKey, GridBox, PointLayer};
+use oar_tiles::mvt::{self, FeatureKey, PointLayer};
 use oar_tiles::sink::{DirectoryReader, MbtilesReader, PmtilesReader, Template, TileReader};
-use oar_tiles::tile::TileId;
+use oar_tiles::tile::{GridBox, TileId};
 use serde_json::Value;
 
 use super::support::archive::unpacked;

@@ -125,7 +125,7 @@ pub(super) async fn from_log(
     }
     let mut changed = Changed::new(dirty, !narrowed);
     changed.reasons = reasons;
-    changed.spots = Spots::new(layers.iter().map(|layer| layer.point_key().is_some()));
+    changed.spots = Spots::new(layers.iter().map(|layer| layer.as_points().is_some()));
     for (number, (layer, watches)) in layers.iter().zip(watches).enumerate() {
         let drawn = drawn(layer);
         for watch in watches.iter().filter(|watch| rows_of(watch) > 0) {

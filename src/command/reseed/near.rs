@@ -1,24 +1,27 @@
-//! The rows near what has changed, read once for tiles of most zooms.
+//! The rows around what has changed, read once for tiles of many zooms.
 
-use crate::patch::Spots;
-use crate::postgis::{Error, Layer, Snapshot};
+use std::sync::Arc;
 
-/// The layers, those of points with the rows near their changed places. All take so many bytes of memory at most.
+use crate::encode::Packing;
+use crate::patch::SpotsInTiles;
+use crate::postgis::{Database, Error, Layer, Renderer, Snapshot};
+
+/// The layers, those of points with the rows around their changed places. All take about so many bytes of memory at most.
 pub(super) async fn near(
-    snapshot: &Snapshot,
+    (database, snapshot): (&Database, &Arc<Snapshot>),
     layers: &[Layer],
-    spots: &Spots,
-    mut memory: usize,
+    spots: &SpotsInTiles,
+    (packing, mut memory): (Packing, usize),
 ) -> Result<Vec<Layer>, Error> {
     let mut near = Vec::new();
     for (number, layer) in layers.iter().enumerate() {
         let mut layer = layer.clone();
-        let suits = memory > 0 && layer.point_key().is_some() && layer.shows_points_alike();
-        if suits
-            && let Some((zoom, cells)) = spots.neighbourhood(number, layer.margin().extent)
-            && layer.zooms().iter().any(|drawn| drawn >= zoom)
+        if memory > 0
+            && layer.suits_neighbourhood()
+            && let Some(around) = spots.neighbourhood(number, layer.margin().extent)
         {
-            layer = layer.with_neighbourhood(snapshot, (zoom, &cells), memory).await?;
+            let renderer = Renderer::alone(database, snapshot, &[layer], packing).await?;
+            layer = renderer.with_neighbourhood(&around, memory).await?;
             memory = memory.saturating_sub(layer.size_of_stock());
         }
         near.push(layer);

@@ -5,26 +5,32 @@ use std::sync::Arc;
 use super::changed::{Changed, drawn};
 use super::counts::Counting;
 use crate::command::target::{Place, Reach};
-use crate::mvt::{FeatureKey, PointLayer};
-use crate::patch::{PatchLayer, Patches, Patching};
+use crate::patch::{PatchLayer, Patches, Patching, SpotsInTiles};
 use crate::plan::Drawn;
-use crate::postgis::{Layer, PointKey};
+use crate::postgis::Layer;
+
+/// Where points have changed, tile by tile; nothing is known of it where tiles are rendered whole.
+pub(super) fn spots_in_tiles(changed: &Changed, layers: &[Layer], place: &Place) -> SpotsInTiles {
+    // An archive in S3 is fetched as a whole anyway, and reading tile by tile before that would take longer.
+    if matches!(place, Place::S3Pmtiles { .. }) {
+        return SpotsInTiles::default();
+    }
+    let drawn: Vec<Drawn> = layers.iter().map(drawn).collect();
+    changed.spots.in_tiles(&changed.dirty, &drawn)
+}
 
 /// What is known of the changes for patching; `None` if tiles are rendered whole.
 pub(super) fn patches(
-    (changed, layers): (&Changed, &[Layer]),
+    spots: SpotsInTiles,
+    layers: &[Layer],
     unrendered: &[crate::tile::TileCoord],
-    place: &Place,
     layers_apart: bool,
 ) -> Option<Arc<Patches>> {
-    // An archive in S3 is fetched as a whole anyway, and reading tile by tile before that would take longer.
-    if !changed.spots.are_known() || matches!(place, Place::S3Pmtiles { .. }) {
+    if !spots.are_known() {
         return None;
     }
-    let drawn: Vec<Drawn> = layers.iter().map(drawn).collect();
-    let spots = changed.spots.in_tiles(&changed.dirty, &drawn);
-    let layers = layers.iter().map(patch_layer).collect();
-    Some(Arc::new(Patches::new(layers, spots, unrendered.iter().copied().collect(), layers_apart)))
+    let (layers, whole) = (layers.iter().map(patch_layer).collect(), unrendered.iter().copied().collect());
+    Some(Arc::new(Patches::new(layers, spots, whole, layers_apart)))
 }
 
 /// A source that reads the target for itself where there is something to be patched. May wait for a server.
@@ -45,20 +51,13 @@ pub(super) fn patching(
 }
 
 fn patch_layer(layer: &Layer) -> PatchLayer {
-    let points = layer.point_key().map(|key| PointLayer {
-        key: match key {
-            PointKey::FeatureId => FeatureKey::Id,
-            PointKey::Property(number) => FeatureKey::Property(number),
-        },
-        properties: layer.fields().map(|(name, _)| name.to_owned()).collect(),
-    });
     PatchLayer {
         number: layer.number(),
         name: layer.name().to_owned(),
         zooms: layer.zooms().clone(),
         extent: layer.margin().extent,
-        points,
-        near: layer.near(),
+        points: layer.as_points(),
+        stocked_from: layer.stocked_from(),
         most_bytes: layer.most_bytes().clone(),
     }
 }

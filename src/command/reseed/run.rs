@@ -11,7 +11,7 @@ use super::changed::{Changed, Work, drawn, from_log, from_user};
 use super::counts::{Counting, Counts, counted};
 use super::known::Known;
 use super::near::near;
-use super::patches::{patches, patching};
+use super::patches::{patches, patching, spots_in_tiles};
 use super::{Outcome, ReseedOptions, What, touched};
 use crate::changes::{self, TrackedLayer, tracked};
 use crate::command::describe::{fingerprint, metadata, names};
@@ -20,7 +20,7 @@ use crate::command::target::{AnySink, Place, Reach};
 use crate::command::{CommandError, budgets};
 use crate::config::Settings;
 use crate::manifest::{MANIFEST_VERSION, Manifest};
-use crate::patch::{Patches, Patching, Spots};
+use crate::patch::{Patches, Patching, SpotsInTiles};
 use crate::pipeline;
 use crate::plan::{Drawn, Found, batches};
 use crate::postgis::{Database, Layer, Reads, Renderer, Server, Snapshot, probe, survey};
@@ -213,8 +213,9 @@ impl<'a> Run<'a> {
             batches: batches.len() as u64,
         });
         let rendering = Instant::now();
-        let (layers, renderers) = self.renderers(batches.len(), &changed.spots).await?;
-        let patches = patches((&changed, &layers), &self.known.unrendered, self.place, sink.needs().layers_apart);
+        let spots = spots_in_tiles(&changed, &self.layers, self.place);
+        let (layers, renderers) = self.renderers(batches.len(), &spots).await?;
+        let patches = patches(spots, &layers, &self.known.unrendered, sink.needs().layers_apart);
         let running = Box::pin(self.rendered((&tiles, &layers), (batches, renderers), sink, patches.as_ref(), report));
         let (sink, outcome) = running.await?;
         if let Some(signal) = stop.asked() {
@@ -320,9 +321,13 @@ impl<'a> Run<'a> {
 
     /// As many as there is work for, and the layers with the rows near what has changed. The session that holds the snapshot is enough
     /// for one batch or two.
-    async fn renderers(&self, batches: usize, spots: &Spots) -> Result<(Vec<Layer>, Vec<Renderer>), CommandError> {
+    async fn renderers(
+        &self,
+        batches: usize,
+        spots: &SpotsInTiles,
+    ) -> Result<(Vec<Layer>, Vec<Renderer>), CommandError> {
         let (database, snapshot, packing) = (&self.database, &self.snapshot, self.settings.limits.packing);
-        let near = near(snapshot, &self.layers, spots, self.settings.rows_memory);
+        let near = near((database, snapshot), &self.layers, spots, (packing, self.settings.rows_memory));
         if batches <= FEW_BATCHES {
             let layers = near.await?;
             let renderer = Renderer::alone(database, snapshot, &layers, packing).await?;

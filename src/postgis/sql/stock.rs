@@ -13,10 +13,11 @@ const BYTES: u32 = 1_000_000;
 /// Which rows are read.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::postgis) enum Stocked {
-    /// Those near so many boxes, as for the [survey](super::survey) `$1..$4`, or all for none; the values of a query's placeholders follow.
-    Boxes(usize),
-    /// Those in cells, no two of which overlap: areas without a margin, `$1..$10`.
-    Cells,
+    /// Those near so many boxes, as for the [survey](super::survey) `$1..$4`, or all for none; the values of a query's placeholders
+    /// follow. They are known to be so many, so it may be seen that some are left out for their bytes.
+    Boxes { boxes: usize, rows: u64 },
+    /// Those in cells, no two of which overlap: areas without a margin, `$1..$10`. If there are so many, some may be missing.
+    Cells { most: u64 },
 }
 
 /// Rows of a layer of points that lie in the world, in the order of the keys, some at a time: where they lie in metres of
@@ -27,11 +28,16 @@ pub(in crate::postgis) enum Stocked {
 pub(in crate::postgis) fn stock(layer: &Layer, rows: Stocked, [name, extent, most]: [usize; 3]) -> String {
     let carried = carried(layer);
     let (with, located) = match rows {
-        Stocked::Boxes(boxes) => (String::new(), in_boxes(layer, &carried, boxes)),
-        Stocked::Cells => {
+        Stocked::Boxes { boxes, .. } => (String::new(), in_boxes(layer, &carried, boxes)),
+        Stocked::Cells { most } => {
             let placed = placed(layer, Candidates::Found, &carried.values, &carried.names);
-            (format!("WITH {},\n{placed}\n", areas(layer)), in_cells(layer, &carried))
+            (format!("WITH {},\n{placed}\n", areas(layer)), in_cells(layer, &carried, most))
         }
+    };
+    let is_whole = match rows {
+        Stocked::Boxes { .. } => format!("bytes < ${most}"),
+        // Nobody could see what is left out; the parameter has to be there.
+        Stocked::Cells { .. } => format!("${most} > 0"),
     };
     let Carried { names, row, order, arguments, .. } = carried;
     let order = order.trim_start_matches(", ");
@@ -52,7 +58,7 @@ FROM (
         WHERE {in_world}
         WINDOW sorted AS (ORDER BY {order} ROWS UNBOUNDED PRECEDING)
     ) AS numbered
-    WHERE bytes < ${most}
+    WHERE {is_whole}
     -- In this order they are grouped: no other sort, which would lose it.
     ORDER BY part, number
     OFFSET 0
@@ -75,11 +81,12 @@ fn in_boxes(layer: &Layer, Carried { values, names, .. }: &Carried, boxes: usize
 }
 
 /// A row is found by the boxes of its cell's neighbours, too; its place tells the one that it lies in.
-fn in_cells(layer: &Layer, Carried { names, .. }: &Carried) -> String {
+fn in_cells(layer: &Layer, Carried { names, .. }: &Carried, most: u64) -> String {
     let [west, north, ..] = ends(layer);
     format!(
         "SELECT ST_X(m) AS x, ST_Y(m) AS y, west, north{names}
             FROM placed
-            WHERE {west} >> shift BETWEEN ax0 AND ax1 AND {north} >> shift BETWEEN ay0 AND ay1"
+            WHERE {west} >> shift BETWEEN ax0 AND ax1 AND {north} >> shift BETWEEN ay0 AND ay1
+            LIMIT {most}"
     )
 }

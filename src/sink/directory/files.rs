@@ -128,7 +128,8 @@ impl Files {
         if let Err(error) = put {
             tracing::debug!("cannot put {} as a whole: {error}", folder.display());
             left_behind(&self.new_folder, fs::remove_dir_all(&self.new_folder));
-            self.puts_files_only = true;
+            // Another writer may have put the same folder.
+            self.puts_files_only = !folder.exists();
             return false;
         }
         for tile in tiles {

@@ -1,0 +1,155 @@
+//! What of a tile has to be looked at for a changed place.
+
+use crate::tile::{GridBox, Part, TileCoord, TileRect};
+
+/// The parts of a tile, of so many grid units along a side, that show some places; `None` once there are more than `most`. Their world
+/// boxes lie apart from each other, so that no row is found twice.
+///
+/// `ST_AsMVTGeom` rounds a position to the nearest one of the grid, so a feature is drawn no farther than one unit from where it lies.
+pub(super) fn parts(
+    tile: TileCoord,
+    extent: u32,
+    most: usize,
+    places: impl Iterator<Item = [u32; 2]>,
+) -> Option<Vec<Part>> {
+    let grid = Grid::of(tile, extent);
+    let mut boxes: Vec<GridBox> = Vec::new();
+    for place in places {
+        let mut one = grid.around(place);
+        while let Some(near) = boxes.iter().position(|other| grid.is_near(&one, other)) {
+            one = hull(one, boxes.swap_remove(near));
+        }
+        boxes.push(one);
+        // Each place is compared with every box: too many are not worth it.
+        if boxes.len() > most {
+            return None;
+        }
+    }
+    Some(boxes.into_iter().map(|one| Part { grid: one, world: grid.world(&one) }).collect())
+}
+
+/// The positions of a tile's grid at which features of some places may be drawn: a box for each.
+pub(super) fn boxes(tile: TileCoord, extent: u32, places: impl Iterator<Item = [u32; 2]>) -> Vec<GridBox> {
+    let grid = Grid::of(tile, extent);
+    let mut boxes: Vec<GridBox> = places.map(|place| grid.around(place)).collect();
+    boxes.sort_unstable();
+    boxes.dedup();
+    boxes
+}
+
+/// The grid of a tile.
+pub(super) struct Grid {
+    west: f64,
+    north: f64,
+    /// World units of one unit of the grid.
+    unit: f64,
+}
+
+/// World units that every rounding between the two arithmetics takes at most, on either side.
+const SLACK: f64 = 2.0;
+
+/// World units by which boxes may miss each other and meet in a spatial index, on either side: it keeps single floats (PostGIS, `BOX2DF`),
+/// which are two metres apart at the end of the world.
+const INDEX_SLACK: f64 = 400.0;
+
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "world units are exact in doubles")]
+impl Grid {
+    pub(super) fn of(tile: TileCoord, extent: u32) -> Grid {
+        let (west, north, east, _) = TileRect::from(tile).world(0);
+        Grid { west: west as f64, north: north as f64, unit: (east - west) as f64 / f64::from(extent) }
+    }
+
+    /// Where features of a world unit may be drawn.
+    pub(super) fn around(&self, [x, y]: [u32; 2]) -> GridBox {
+        let at = |units: f64, edge: f64| (units - edge) / self.unit;
+        let (x, y) = (f64::from(x), f64::from(y));
+        GridBox {
+            west: at(x, self.west).floor() as i64 - 1,
+            north: at(y, self.north).floor() as i64 - 1,
+            east: at(x + 1.0, self.west).ceil() as i64 + 1,
+            south: at(y + 1.0, self.north).ceil() as i64 + 1,
+        }
+    }
+
+    /// The world units of everything that may be drawn in a box.
+    pub(super) fn world(&self, one: &GridBox) -> [i64; 4] {
+        let least = |grid: i64, edge: f64| ((grid - 1) as f64 * self.unit + edge - SLACK).floor() as i64;
+        let most = |grid: i64, edge: f64| ((grid + 1) as f64 * self.unit + edge + SLACK).ceil() as i64;
+        [
+            least(one.west, self.west),
+            least(one.north, self.north),
+            most(one.east, self.west),
+            most(one.south, self.north),
+        ]
+    }
+
+    /// Whether the world boxes of two boxes might touch.
+    fn is_near(&self, one: &GridBox, other: &GridBox) -> bool {
+        let gap = 3 + (2.0 * (SLACK + 2.0 + INDEX_SLACK) / self.unit).ceil() as i64;
+        one.west - gap <= other.east
+            && other.west - gap <= one.east
+            && one.north - gap <= other.south
+            && other.north - gap <= one.south
+    }
+}
+
+fn hull(one: GridBox, other: GridBox) -> GridBox {
+    GridBox {
+        west: one.west.min(other.west),
+        north: one.north.min(other.north),
+        east: one.east.max(other.east),
+        south: one.south.max(other.south),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tile::Zoom;
+
+    fn tile(zoom: u8, x: u32, y: u32) -> TileCoord {
+        TileCoord::new(Zoom::new(zoom).unwrap(), x, y).unwrap()
+    }
+
+    #[test]
+    fn a_place_is_looked_at_with_what_lies_a_rounding_away() {
+        // At zoom 8 a unit of the grid is 4096 world units wide.
+        let parts = parts(tile(8, 1, 2), 4096, 9, [[(1 << 24) + 4096 * 10, (2 << 24) + 4096 * 7 + 5]].into_iter());
+        let grid = GridBox { west: 9, north: 6, east: 12, south: 9 };
+        let (west, north) = (1 << 24, 2 << 24);
+        let world = [west + 4096 * 8 - 2, north + 4096 * 5 - 2, west + 4096 * 13 + 2, north + 4096 * 10 + 2];
+        assert_eq!(parts, Some(vec![Part { grid, world }]));
+    }
+
+    #[test]
+    fn parts_of_a_tile_share_no_row() {
+        let mut chance = 7_u64;
+        let mut next = |below: u64| {
+            chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            u32::try_from((chance >> 33) % below).unwrap()
+        };
+        for (zoom, extent) in [(0, 4096), (8, 4096), (8, 1000), (20, 4096), (22, 65536)] {
+            let side = 1_u64 << (32 - zoom);
+            for many in [2, 20, 200] {
+                let places: Vec<[u32; 2]> =
+                    (0..many).map(|_| [next(side.min(1 << 31)), next(side.min(1 << 20))]).collect();
+                let parts = parts(tile(zoom, 0, 0), extent, many, places.iter().copied()).unwrap();
+                for (number, one) in parts.iter().enumerate() {
+                    for other in &parts[..number] {
+                        let apart = |low: usize, high: usize| {
+                            one.world[high] < other.world[low] || other.world[high] < one.world[low]
+                        };
+                        assert!(apart(0, 2) || apart(1, 3), "{zoom}: {one:?} {other:?}");
+                    }
+                }
+                for [x, y] in places.into_iter().map(|place| place.map(i64::from)) {
+                    let holds = |part: &&Part| {
+                        let [west, north, east, south] = part.world;
+                        (west..=east).contains(&x) && (north..=south).contains(&y)
+                    };
+                    assert_eq!(parts.iter().filter(holds).count(), 1);
+                }
+            }
+        }
+    }
+}

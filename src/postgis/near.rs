@@ -1,0 +1,127 @@
+//! What lies around changed places, read once: tiles of many zooms take it from there.
+
+use std::sync::Arc;
+
+use super::areas::Areas;
+use super::error::Error;
+use super::layer::Layer;
+use super::render::{Asked, Renderer, Tiles};
+use super::snapshot::Snapshot;
+use super::sql::{Candidates, Stocked};
+use super::stock::{Drawn, LEAST, Stock};
+use crate::mvt::{self, PointLayer};
+use crate::tile::{Area, GridBox, Neighbourhood, Order, Part, SearchBox, TileCoord, TileRect, Zoom};
+
+/// How many tiles are drawn both ways before rows that were read are relied on.
+const CHECKED: usize = 3;
+
+impl Layer {
+    /// Whether the rows around changed places may be read once: they are points, told apart by what stands in a tile, which show the same
+    /// in every tile.
+    #[must_use]
+    pub fn suits_neighbourhood(&self) -> bool {
+        self.as_points().is_some() && self.shows_points_alike()
+    }
+
+    /// The zoom from which on its rows around changed places are in stock, if they are.
+    #[must_use]
+    pub fn stocked_from(&self) -> Option<Zoom> {
+        self.stock.as_ref().and_then(|stock| stock.near)
+    }
+}
+
+impl Renderer {
+    /// Its one layer with the rows around changed places in stock. Without them, if they take more memory than that (in bytes), cannot be
+    /// read, or are not what the database draws.
+    ///
+    /// # Errors
+    /// If the session is lost, or a stop was asked for.
+    pub async fn with_neighbourhood(mut self, near: &Neighbourhood, memory: usize) -> Result<Layer, Error> {
+        let (layer, snapshot) = (self.layers[0].layer.clone(), Arc::clone(&self.snapshot));
+        let Some(points) = layer.as_points() else { return Ok(layer) };
+        let read = Stock::of_cells(&snapshot, &layer, near, memory).await;
+        let stocked = layer.clone().with_stock(&snapshot, read).await?;
+        if !stocked.has_stock() {
+            return Ok(layer);
+        }
+        self.set_layers(std::slice::from_ref(&stocked));
+        match self.draws_alike_near(&near.samples, &points).await {
+            Ok(Some(true)) => Ok(stocked),
+            Ok(Some(false)) => {
+                tracing::warn!(
+                    "layer \"{}\": rows near what has changed, read once, do not give what the database draws there, so it draws all of them. Does a property change from one query to the next? If not, please report this",
+                    layer.name
+                );
+                Ok(layer)
+            }
+            Ok(None) => {
+                tracing::info!(
+                    "layer \"{}\": its rows are not read once: nothing is left where it has changed",
+                    layer.name
+                );
+                Ok(layer)
+            }
+            Err(error @ (Error::Query { .. } | Error::Timeout { .. })) => {
+                tracing::info!("layer \"{}\": its rows are not read once: {error}", layer.name);
+                snapshot.keeper.restart().await?;
+                Ok(layer)
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Whether the database draws what is drawn from the stock, in parts of some tiles; `None` if nothing is drawn in any.
+    async fn draws_alike_near(
+        &self,
+        samples: &[(TileCoord, Vec<Part>)],
+        points: &PointLayer,
+    ) -> Result<Option<bool>, Error> {
+        let area = |tile: TileCoord, search| Area { rect: TileRect::from(tile), search: vec![search] };
+        let near: Vec<Area> = samples.iter().map(|(tile, _)| area(*tile, SearchBox::Near)).collect();
+        let Some(Drawn { tiles: stocked, .. }) = self.drawn_from_stock(0, &near).await? else { return Ok(Some(false)) };
+        let boxes = |parts: &[Part]| -> Vec<GridBox> { parts.iter().map(|part| part.grid).collect() };
+        let shows = |(tile, parts): &&(TileCoord, Vec<Part>)| {
+            let layer = layer_of(&stocked, *tile);
+            let without = mvt::replaced(layer, &[], &boxes(parts), points);
+            without.is_some_and(|(_, features)| Some(features) < mvt::count_features(layer))
+        };
+        let samples: Vec<&(TileCoord, Vec<Part>)> = samples.iter().filter(shows).take(CHECKED).collect();
+        if samples.is_empty() {
+            return Ok(None);
+        }
+        let parts = samples.iter().flat_map(|(tile, parts)| parts.iter().map(|part| (*tile, part.world)));
+        let searched: Vec<Area> = parts.map(|(tile, world)| area(tile, SearchBox::World(world))).collect();
+        let (mut drawn, most) = (Tiles::new(), Vec::new());
+        self.layer(Asked { number: 0, areas: &searched, most: &most, rows: Candidates::Found }, &mut drawn).await?;
+        let is_alike = |(tile, parts): &&(TileCoord, Vec<Part>)| {
+            let (own, stocked) = (layer_of(&drawn, *tile), layer_of(&stocked, *tile));
+            mvt::replaced(own, stocked, &boxes(parts), points).is_some_and(|(together, _)| together == own)
+        };
+        Ok(Some(samples.iter().all(is_alike)))
+    }
+}
+
+/// The one layer of a tile; nothing if the tile is not there.
+fn layer_of(tiles: &Tiles, tile: TileCoord) -> &[u8] {
+    let tile = tiles.get(&Order::ZoomColumnTmsRow.place(tile).cast_signed());
+    let layers = tile.and_then(|tile| mvt::split(&tile.mvt)).unwrap_or_default();
+    layers.first().map_or(&[], |(_, layer)| layer)
+}
+
+impl Stock {
+    async fn of_cells(
+        snapshot: &Snapshot,
+        layer: &Layer,
+        near: &Neighbourhood,
+        memory: usize,
+    ) -> Result<Option<Stock>, Error> {
+        let cells = Areas::of_cells(layer, &near.cells);
+        // Each property takes some bytes, too: more rows would not fit.
+        let most = memory as u64 / (LEAST + 2 * layer.properties.len() as u64) + 1;
+        let stock = Stock::of_rows(snapshot, layer, (Stocked::Cells { most }, cells.params()), memory).await?;
+        Ok(stock.map(|mut stock| {
+            stock.near = Some(near.from);
+            stock
+        }))
+    }
+}
