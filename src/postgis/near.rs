@@ -28,48 +28,47 @@ impl Layer {
     pub fn stocked_from(&self) -> Option<Zoom> {
         self.stock.as_ref().and_then(|stock| stock.near)
     }
-}
 
-impl Renderer {
-    /// Its one layer with the rows around changed places in stock. Without them, if they take more memory than that (in bytes), cannot be
-    /// read, or are not what the database draws.
+    /// The layer with the rows around changed places in stock. Without them, if they take more memory than that (in bytes), cannot be
+    /// read, or are not what the database draws. The renderer reads and compares; its own layers do not matter.
     ///
     /// # Errors
     /// If the session is lost, or a stop was asked for.
-    pub async fn with_neighbourhood(mut self, near: &Neighbourhood, memory: usize) -> Result<Layer, Error> {
-        let (layer, snapshot) = (self.layers[0].layer.clone(), Arc::clone(&self.snapshot));
-        let Some(points) = layer.as_points() else { return Ok(layer) };
-        let read = Stock::of_cells(&snapshot, &layer, near, memory).await;
-        let stocked = layer.clone().with_stock(&snapshot, read).await?;
+    pub async fn with_neighbourhood(
+        self,
+        mut renderer: Renderer,
+        near: &Neighbourhood,
+        memory: usize,
+    ) -> Result<Layer, Error> {
+        let snapshot = Arc::clone(&renderer.snapshot);
+        let Some(points) = self.as_points() else { return Ok(self) };
+        let read = Stock::of_cells(&snapshot, &self, near, memory).await;
+        let stocked = self.clone().with_stock(&snapshot, read).await?;
         if !stocked.has_stock() {
-            return Ok(layer);
+            return Ok(self);
         }
-        self.set_layers(std::slice::from_ref(&stocked));
-        match self.draws_alike_near(&near.samples, &points).await {
-            Ok(Some(true)) => Ok(stocked),
-            Ok(Some(false)) => {
-                tracing::warn!(
-                    "layer \"{}\": rows near what has changed, read once, do not give what the database draws there, so it draws all of them. Does a property change from one query to the next? If not, please report this",
-                    layer.name
-                );
-                Ok(layer)
-            }
+        renderer.set_layers(std::slice::from_ref(&stocked));
+        match renderer.draws_alike_near(&near.samples, &points).await {
+            Ok(Some(true)) => return Ok(stocked),
+            Ok(Some(false)) => tracing::warn!(
+                "layer \"{}\": rows near what has changed, read once, do not give what the database draws there, so it draws all of them. Does a property change from one query to the next? If not, please report this",
+                self.name
+            ),
             Ok(None) => {
-                tracing::info!(
-                    "layer \"{}\": its rows are not read once: nothing is left where it has changed",
-                    layer.name
-                );
-                Ok(layer)
+                let name = &self.name;
+                tracing::info!("layer \"{name}\": its rows are not read once: nothing is left where it has changed");
             }
             Err(error @ (Error::Query { .. } | Error::Timeout { .. })) => {
-                tracing::info!("layer \"{}\": its rows are not read once: {error}", layer.name);
+                tracing::info!("layer \"{}\": its rows are not read once: {error}", self.name);
                 snapshot.keeper.restart().await?;
-                Ok(layer)
             }
-            Err(other) => Err(other),
+            Err(other) => return Err(other),
         }
+        Ok(self)
     }
+}
 
+impl Renderer {
     /// Whether the database draws what is drawn from the stock, in parts of some tiles; `None` if nothing is drawn in any.
     async fn draws_alike_near(
         &self,

@@ -20,8 +20,8 @@ pub(super) async fn near(
             && layer.suits_neighbourhood()
             && let Some(around) = spots.neighbourhood(number, layer.margin().extent)
         {
-            let renderer = Renderer::alone(database, snapshot, &[layer], packing).await?;
-            layer = renderer.with_neighbourhood(&around, memory).await?;
+            let renderer = Renderer::alone(database, snapshot, &[], packing).await?;
+            layer = layer.with_neighbourhood(renderer, &around, memory).await?;
             memory = memory.saturating_sub(layer.size_of_stock());
         }
         near.push(layer);

@@ -327,7 +327,7 @@ impl<'a> Run<'a> {
         spots: &SpotsInTiles,
     ) -> Result<(Vec<Layer>, Vec<Renderer>), CommandError> {
         let (database, snapshot, packing) = (&self.database, &self.snapshot, self.settings.limits.packing);
-        let near = near((database, snapshot), &self.layers, spots, (packing, self.settings.rows_memory));
+        let near = Box::pin(near((database, snapshot), &self.layers, spots, (packing, self.settings.rows_memory)));
         if batches <= FEW_BATCHES {
             let layers = near.await?;
             let renderer = Renderer::alone(database, snapshot, &layers, packing).await?;
