@@ -14,9 +14,9 @@ mod changed;
 mod counts;
 mod given;
 mod known;
-mod near;
 mod patches;
 mod run;
+mod sources;
 mod touched;
 mod watch;
 

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use futures_util::future::try_join_all;
 use tokio::sync::watch;
 
 use super::changed::{Changed, Work, drawn, from_log, from_user};
-use super::counts::{Counting, Counts, counted};
+use super::counts::{Counts, counted};
 use super::known::Known;
-use super::near::near;
-use super::patches::{patches, patching, spots_in_tiles};
+use super::patches::{patches, spots_in_tiles};
+use super::sources::FEW_BATCHES;
 use super::{Outcome, ReseedOptions, What, touched};
 use crate::changes::{self, TrackedLayer, tracked};
 use crate::command::describe::{fingerprint, metadata, names};
@@ -20,7 +19,7 @@ use crate::command::target::{AnySink, Place, Reach};
 use crate::command::{CommandError, budgets};
 use crate::config::Settings;
 use crate::manifest::{MANIFEST_VERSION, Manifest};
-use crate::patch::{Patches, Patching, SpotsInTiles};
+use crate::patch::Patches;
 use crate::pipeline;
 use crate::plan::{Drawn, Found, batches};
 use crate::postgis::{Database, Layer, Reads, Renderer, Server, Snapshot, probe, survey};
@@ -30,16 +29,16 @@ use crate::stop::Stop;
 use crate::tile::{Batch, Coverage, LayerCount, Order, SearchBox, TileCoord, TileRect, ZoomList};
 
 /// A run in the making.
-struct Run<'a> {
-    settings: Settings,
+pub(super) struct Run<'a> {
+    pub(super) settings: Settings,
     options: &'a ReseedOptions,
-    place: &'a Place,
-    reach: &'a Reach,
+    pub(super) place: &'a Place,
+    pub(super) reach: &'a Reach,
     known: Known,
-    database: Database,
-    snapshot: Arc<Snapshot>,
+    pub(super) database: Database,
+    pub(super) snapshot: Arc<Snapshot>,
     server: Server,
-    layers: Vec<Layer>,
+    pub(super) layers: Vec<Layer>,
     reads: Reads,
     begun: Instant,
     started: SystemTime,
@@ -319,52 +318,6 @@ impl<'a> Run<'a> {
         Ok(batches(tiles, &drawn, self.settings.workers, search))
     }
 
-    /// As many as there is work for, and the layers with the rows near what has changed. The session that holds the snapshot is enough
-    /// for one batch or two.
-    async fn renderers(
-        &self,
-        batches: usize,
-        spots: &SpotsInTiles,
-    ) -> Result<(Vec<Layer>, Vec<Renderer>), CommandError> {
-        let (database, snapshot, packing) = (&self.database, &self.snapshot, self.settings.limits.packing);
-        let near = Box::pin(near((database, snapshot), &self.layers, spots, (packing, self.settings.rows_memory)));
-        if batches <= FEW_BATCHES {
-            let layers = near.await?;
-            let renderer = Renderer::alone(database, snapshot, &layers, packing).await?;
-            return Ok((layers, vec![renderer]));
-        }
-        let workers = self.settings.workers.get().min(batches);
-        let opening = async {
-            let renderers = Renderer::several(database, snapshot, &self.layers, packing, workers).await?;
-            try_join_all(renderers.iter().map(Renderer::warm)).await?;
-            Ok::<_, crate::postgis::Error>(renderers)
-        };
-        let (layers, renderers) = tokio::join!(near, opening);
-        let (layers, mut renderers) = (layers?, renderers?);
-        for renderer in &mut renderers {
-            renderer.set_layers(&layers);
-        }
-        Ok((layers, renderers))
-    }
-
-    /// The sources of some renderers.
-    async fn sources(
-        &self,
-        renderers: Vec<Renderer>,
-        counts: &watch::Receiver<Counts>,
-        patches: Option<&Arc<Patches>>,
-    ) -> Result<Vec<Patching<Counting>>, CommandError> {
-        let counting = |renderer| Counting { renderer, counts: Some(counts.clone()) };
-        let counting: Vec<Counting> = renderers.into_iter().map(counting).collect();
-        // Each has a reader of the target for what is patched.
-        let (place, reach, patches) = (self.place.clone(), self.reach.clone(), patches.cloned());
-        aside(move || {
-            let each = counting.into_iter().map(|source| patching(source, patches.as_ref(), (&place, &reach)));
-            each.collect()
-        })
-        .await
-    }
-
     /// The target's manifest after this run: a complete one brings its snapshot forward.
     fn manifest(&self, changed: &Changed, outcome: &pipeline::Outcome) -> Manifest {
         let written = outcome.written;
@@ -386,9 +339,6 @@ impl<'a> Run<'a> {
         }
     }
 }
-
-/// So few batches are rendered before another session would be open.
-const FEW_BATCHES: usize = 2;
 
 fn plan(changed: &Changed) -> DirtyReport {
     let mut zooms: BTreeMap<u8, u64> = BTreeMap::new();
