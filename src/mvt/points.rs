@@ -7,47 +7,7 @@
 use std::collections::HashMap;
 
 use super::wire::{Fields, Value, next_number, packed_size, put_bytes, put_number, put_packed, signed};
-use crate::tile::GridBox;
-
-/// Boxes of which those that hold a position are found without a look at all of them.
-struct Boxes<'b> {
-    /// By the squares that they reach, if they are small.
-    by_square: HashMap<[i64; 2], Vec<&'b GridBox>>,
-    large: Vec<&'b GridBox>,
-}
-
-impl<'b> Boxes<'b> {
-    /// A square is 2 to this power units of the grid wide.
-    const SQUARE: u32 = 4;
-    /// A box that reaches more squares is large.
-    const MOST: i64 = 64;
-    /// So few boxes are looked at one by one.
-    const FEW: usize = 8;
-
-    fn new(boxes: &'b [GridBox]) -> Boxes<'b> {
-        let (mut by_square, mut large) = (HashMap::new(), Vec::new());
-        for one in boxes {
-            let [[west, north], [east, south]] = [[one.west, one.north], [one.east, one.south]].map(Boxes::square);
-            if boxes.len() <= Boxes::FEW || (east - west + 1).saturating_mul(south - north + 1) > Boxes::MOST {
-                large.push(one);
-                continue;
-            }
-            for square in (north..=south).flat_map(|y| (west..=east).map(move |x| [x, y])) {
-                by_square.entry(square).or_insert_with(Vec::new).push(one);
-            }
-        }
-        Boxes { by_square, large }
-    }
-
-    fn square(at: [i64; 2]) -> [i64; 2] {
-        at.map(|unit| unit >> Boxes::SQUARE)
-    }
-
-    fn hold(&self, at: [i64; 2]) -> bool {
-        let near = if self.by_square.is_empty() { None } else { self.by_square.get(&Boxes::square(at)) };
-        near.into_iter().flatten().chain(&self.large).any(|one| one.holds(at))
-    }
-}
+use crate::tile::{GridBox, GridBoxes};
 
 /// What tells the features of a layer apart, and orders them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,7 +99,7 @@ pub fn replaced(old: &[u8], fresh: &[u8], boxes: &[GridBox], known: &PointLayer)
     if fresh.as_ref().is_some_and(|fresh| (fresh.name, fresh.extent) != (old.name, old.extent)) {
         return None;
     }
-    let boxes = Boxes::new(boxes);
+    let boxes = GridBoxes::new(boxes);
     let is_inside = |point: &Point<'_>| boxes.hold(point.at);
     // Whether those that go stand in order says whether the key is the right one, too.
     let mut features = old.in_order(known, false)?;

@@ -230,7 +230,7 @@ impl Patches {
                 let search = one.area.search.iter().cloned().enumerate();
                 let at_once = |(layer, own)| match way_of(layer) {
                     Some(Way::Whole) => own,
-                    Some(Way::Stocked(_)) => SearchBox::Near,
+                    Some(Way::Stocked(boxes)) => SearchBox::Near(boxes.clone()),
                     Some(Way::Patched(_) | Way::Stays) | None => SearchBox::Nothing,
                 };
                 add(search.map(at_once).collect());

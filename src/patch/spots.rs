@@ -122,7 +122,8 @@ impl SpotsInTiles {
             Some((tile, parts(tile, extent, FEW, some)?))
         };
         let some = shown.iter().step_by(shown.len().div_ceil(SAMPLES)).filter_map(|tile| sample(*tile));
-        Some(Neighbourhood { from, samples: some.collect(), cells: cells(&places, REACH * (unit(from) + 2)) })
+        let (samples, cells) = (some.collect(), cells(&places, reach(unit(from))));
+        Some(Neighbourhood { from, cells, places: places.len() as u64, samples })
     }
 }
 
@@ -133,9 +134,13 @@ const FEW: usize = 16;
 /// 4096 along a side.
 const NEAR: i64 = 4096;
 
-/// What may be drawn where a place is lies within three units of the grid (the place is rounded, the box around it reaches one more,
-/// and features are rounded) and four world units ([`Grid`]). Units are cut to whole world units here: 4 (u + 2) > 3 (u + 1) + 4.
-const REACH: i64 = 4;
+/// How far from a place lies what may be drawn where it is, in world units: three units of the grid (the place is rounded, the box
+/// around it reaches one more, and features are rounded), which are cut to whole world units here, and four world units ([`Grid`]).
+///
+/// [`Grid`]: super::parts::Grid
+const fn reach(unit: i64) -> i64 {
+    3 * (unit + 1) + 4
+}
 
 /// So many tiles at most are samples.
 const SAMPLES: usize = 64;
@@ -236,8 +241,8 @@ mod tests {
         let places: Vec<[u32; 2]> = (0..16).map(|x| [x, 1]).collect();
         let of =
             |zooms: std::ops::RangeInclusive<u8>, places: &[[u32; 2]]| in_tiles(zooms, places).neighbourhood(0, 4096);
-        // Cells of 153 metres at the corner of the world, of which each place needs some; then of two metres.
-        for (zooms, from, cells, last) in [(0..=14, 8, 18, 1), (14..=14, 14, 22, 0)] {
+        // Cells of 76 metres at the corner of the world, of which each place needs some; then of ten metres.
+        for (zooms, from, cells, last) in [(0..=14, 8, 19, 1), (14..=14, 14, 22, 0)] {
             let found = of(zooms, &places).unwrap();
             let cell = TileRect { zoom: Zoom::new(cells).unwrap(), x0: 0, y0: 0, x1: last, y1: last };
             assert_eq!((found.from.get(), found.cells), (from, vec![cell]));

@@ -34,7 +34,7 @@ impl Areas {
                 continue;
             }
             match area.search.get(number) {
-                Some(SearchBox::Area | SearchBox::Tiles(_) | SearchBox::Near) => {
+                Some(SearchBox::Area | SearchBox::Tiles(_) | SearchBox::Near(_)) => {
                     bound.add_tiles(layer, &area.rect, area_box(layer, &area.rect, area.rect.zoom));
                 }
                 Some(SearchBox::Source(sides)) => bound.add_tiles(layer, &area.rect, *sides),
@@ -147,7 +147,7 @@ pub(super) fn is_searched(area: &Area, layer: usize) -> bool {
 pub(super) fn tiles_asked(area: &Area, number: usize) -> &[TileRect] {
     match area.search.get(number) {
         Some(SearchBox::Tiles(tiles)) => tiles,
-        Some(SearchBox::Area | SearchBox::Source(_) | SearchBox::World(_) | SearchBox::Near) => {
+        Some(SearchBox::Area | SearchBox::Source(_) | SearchBox::World(_) | SearchBox::Near(_)) => {
             std::slice::from_ref(&area.rect)
         }
         Some(SearchBox::Nothing) | None => &[],

@@ -15,6 +15,9 @@ use crate::tile::{Area, GridBox, Neighbourhood, Order, Part, SearchBox, TileCoor
 /// How many tiles are drawn both ways before rows that were read are relied on.
 const CHECKED: usize = 3;
 
+/// So many rows around each place are about as many as the database looks at for all tiles: there it has no less to do.
+const DENSE: u64 = 64;
+
 impl Layer {
     /// Whether the rows around changed places may be read once: they are points, told apart by what stands in a tile, which show the same
     /// in every tile.
@@ -76,14 +79,10 @@ impl Renderer {
         points: &PointLayer,
     ) -> Result<Option<bool>, Error> {
         let area = |tile: TileCoord, search| Area { rect: TileRect::from(tile), search: vec![search] };
-        let near: Vec<Area> = samples.iter().map(|(tile, _)| area(*tile, SearchBox::Near)).collect();
-        let Some(Drawn { tiles: stocked, .. }) = self.drawn_from_stock(0, &near).await? else { return Ok(Some(false)) };
         let boxes = |parts: &[Part]| -> Vec<GridBox> { parts.iter().map(|part| part.grid).collect() };
-        let shows = |(tile, parts): &&(TileCoord, Vec<Part>)| {
-            let layer = layer_of(&stocked, *tile);
-            let without = mvt::replaced(layer, &[], &boxes(parts), points);
-            without.is_some_and(|(_, features)| Some(features) < mvt::count_features(layer))
-        };
+        let near: Vec<Area> = samples.iter().map(|(tile, parts)| area(*tile, SearchBox::Near(boxes(parts)))).collect();
+        let Some(Drawn { tiles: stocked, .. }) = self.drawn_from_stock(0, &near).await? else { return Ok(Some(false)) };
+        let shows = |(tile, _): &&(TileCoord, Vec<Part>)| !layer_of(&stocked, *tile).is_empty();
         let samples: Vec<&(TileCoord, Vec<Part>)> = samples.iter().filter(shows).take(CHECKED).collect();
         if samples.is_empty() {
             return Ok(None);
@@ -117,6 +116,7 @@ impl Stock {
         let cells = Areas::of_cells(layer, &near.cells);
         // Each property takes some bytes, too: more rows would not fit.
         let most = memory as u64 / (LEAST + 2 * layer.properties.len() as u64) + 1;
+        let most = most.min(DENSE * near.places);
         let stock = Stock::of_rows(snapshot, layer, (Stocked::Cells { most }, cells.params()), memory).await?;
         Ok(stock.map(|mut stock| {
             stock.near = Some(near.from);

@@ -22,8 +22,8 @@ use super::survey::search_boxes;
 use crate::mvt::{Drawer, Features};
 use crate::source::RenderedTile;
 use crate::tile::{
-    Area, Batch, Candidate, Coverage, LayerCount, Order, Positions, SearchBox, TileBounds, TileCoord, TileRect, Unit,
-    Zoom, ZoomList,
+    Area, Batch, Candidate, Coverage, GridBoxes, LayerCount, Order, Positions, SearchBox, TileBounds, TileCoord,
+    TileRect, Unit, Zoom, ZoomList,
 };
 
 /// The rows of a layer, all of them or those of a neighbourhood: where they lie, and what they show.
@@ -172,14 +172,11 @@ impl Stock {
         };
         let place = format!("layer \"{}\", reading its rows", layer.name);
         snapshot.keeper.each(&place, &statement, &params, each).await?;
-        let is_all = |rows: usize| match which {
-            Stocked::Boxes { .. } => rows == expected,
-            Stocked::Cells { .. } => rows < most_rows,
-        };
         let features = match features {
             None => Err("ST_AsMVT does not write them as plain points"),
+            Some(features) if features.len() >= most_rows => Err("they are too many"),
             // The statement ends where the memory does.
-            Some(features) if fits && is_all(features.len()) => Ok(features),
+            Some(features) if fits && (expected == features.len() || most_rows < usize::MAX) => Ok(features),
             Some(_) => Err("they take more memory than rows_mb allows, or are others with each query"),
         };
         let features = match features {
@@ -198,7 +195,7 @@ impl Stock {
 
     /// Whether all that the layer is asked for in an area is here.
     fn holds(&self, area: &Area, number: usize) -> bool {
-        let is_near = |zoom| area.rect.zoom >= zoom && area.search.get(number) == Some(&SearchBox::Near);
+        let is_near = |zoom| area.rect.zoom >= zoom && matches!(area.search.get(number), Some(SearchBox::Near(_)));
         self.near.is_none_or(is_near)
     }
 
@@ -206,15 +203,26 @@ impl Stock {
     fn draw(&self, layer: &Layer, number: usize, areas: &[Area]) -> Drawn {
         let searched = areas.iter().filter(|area| is_searched(area, number)).cloned();
         let (areas, others): (Vec<Area>, Vec<Area>) = searched.partition(|area| self.holds(area, number));
-        let mut drawn = self.draw_all(layer, areas);
+        let mut drawn = self.draw_all(layer, number, areas);
         drawn.left.extend(others);
         drawn
     }
 
-    fn draw_all(&self, layer: &Layer, areas: Vec<Area>) -> Drawn {
+    fn draw_all(&self, layer: &Layer, number: usize, areas: Vec<Area>) -> Drawn {
         let mut candidates = Vec::new();
         for area in &areas {
+            let before = candidates.len();
             self.positions.candidates(&area.rect, layer.margin, &mut candidates);
+            if let Some(SearchBox::Near(boxes)) = area.search.get(number) {
+                let boxes = GridBoxes::new(boxes);
+                let is_asked = |one: &Candidate| match one.at {
+                    Unit::At(at) => boxes.hold(at.map(i64::from)),
+                    Unit::Beyond => false,
+                    Unit::Unsure => true,
+                };
+                let asked: Vec<Candidate> = candidates.drain(before..).filter(is_asked).collect();
+                candidates.extend(asked);
+            }
         }
         candidates.sort_unstable();
         let (mut drawer, mut unsure) = (Drawer::new(&self.features), BTreeSet::new());

@@ -1,6 +1,6 @@
 //! The unit of work: tiles that one statement renders.
 
-use super::{TileRect, Zoom};
+use super::{GridBox, TileRect, Zoom};
 
 /// Where the spatial index of one layer is asked for the features of an area.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,9 +12,8 @@ pub enum SearchBox {
     Source([f64; 4]),
     /// A part of the area, in world units: west, north, east, south. What else lies in the area is not asked for.
     World([i64; 4]),
-    /// Features of the area near places where something has changed, all of them; others of the area do no harm. The source may have
-    /// read them before.
-    Near,
+    /// All features in some parts of the area's one tile; others do no harm. The source may have read the rows there before.
+    Near(Vec<GridBox>),
     /// The layer is asked for each tile by itself; these are its occupied ones, as pieces of columns.
     Tiles(Vec<TileRect>),
     /// The layer has no feature here.

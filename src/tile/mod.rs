@@ -29,7 +29,7 @@ pub use id::{Slice, TileId};
 pub use limits::ZoomLimits;
 pub use margin::{Margin, TileBounds, beyond_in_degrees};
 pub use order::Order;
-pub use part::{GridBox, Neighbourhood, Part};
+pub use part::{GridBox, GridBoxes, Neighbourhood, Part};
 pub use positions::{Candidate, Positions, Unit};
 pub use zoom::{Zoom, ZoomError, ZoomList};
 

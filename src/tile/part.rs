@@ -1,5 +1,7 @@
 //! Parts of tiles, and what lies around changed places.
 
+use std::collections::HashMap;
+
 use super::{TileCoord, TileRect, Zoom};
 
 /// A box of positions in a tile's grid, its edges included.
@@ -23,6 +25,51 @@ impl GridBox {
     }
 }
 
+/// Boxes of which those that hold a position are found without a look at all of them.
+#[derive(Debug)]
+pub struct GridBoxes<'b> {
+    /// By the squares that they reach, if they are small.
+    by_square: HashMap<[i64; 2], Vec<&'b GridBox>>,
+    large: Vec<&'b GridBox>,
+}
+
+impl<'b> GridBoxes<'b> {
+    /// A square is 2 to this power units of the grid wide.
+    const SQUARE: u32 = 4;
+    /// A box that reaches more squares is large.
+    const MOST: i64 = 64;
+    /// So few boxes are looked at one by one.
+    const FEW: usize = 8;
+
+    /// These boxes.
+    #[must_use]
+    pub fn new(boxes: &'b [GridBox]) -> GridBoxes<'b> {
+        let (mut by_square, mut large) = (HashMap::new(), Vec::new());
+        for one in boxes {
+            let [[west, north], [east, south]] = [[one.west, one.north], [one.east, one.south]].map(GridBoxes::square);
+            if boxes.len() <= GridBoxes::FEW || (east - west + 1).saturating_mul(south - north + 1) > GridBoxes::MOST {
+                large.push(one);
+                continue;
+            }
+            for square in (north..=south).flat_map(|y| (west..=east).map(move |x| [x, y])) {
+                by_square.entry(square).or_insert_with(Vec::new).push(one);
+            }
+        }
+        GridBoxes { by_square, large }
+    }
+
+    fn square(at: [i64; 2]) -> [i64; 2] {
+        at.map(|unit| unit >> GridBoxes::SQUARE)
+    }
+
+    /// Whether a position lies in one of them.
+    #[must_use]
+    pub fn hold(&self, at: [i64; 2]) -> bool {
+        let near = if self.by_square.is_empty() { None } else { self.by_square.get(&GridBoxes::square(at)) };
+        near.into_iter().flatten().chain(&self.large).any(|one| one.holds(at))
+    }
+}
+
 /// A part of a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
@@ -39,6 +86,35 @@ pub struct Neighbourhood {
     pub from: Zoom,
     /// Cells of which no two overlap.
     pub cells: Vec<TileRect>,
+    /// How many places there are.
+    pub places: u64,
     /// Some tiles, each with the parts where places are.
     pub samples: Vec<(TileCoord, Vec<Part>)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_is_found_in_the_boxes_that_hold_it() {
+        let mut chance = 5_u64;
+        let mut next = |below: u64| {
+            chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            i64::try_from((chance >> 33) % below).unwrap() - 40
+        };
+        for many in [0, 1, 8, 9, 40] {
+            let mut boxes: Vec<GridBox> = Vec::new();
+            for number in 0..many {
+                // One in ten is wide.
+                let (west, north, side) = (next(400), next(400), if number % 10 == 9 { 200 } else { 5 });
+                boxes.push(GridBox { west, north, east: west + side, south: north + side - 1 });
+            }
+            let found = GridBoxes::new(&boxes);
+            for _ in 0..2_000 {
+                let at = [next(450), next(450)];
+                assert_eq!(found.hold(at), boxes.iter().any(|one| one.holds(at)), "{at:?} {boxes:?}");
+            }
+        }
+    }
 }

@@ -197,6 +197,9 @@ fn few_changes_low_zooms_and_rows_that_take_too_much_memory_are_looked_for_in_ea
     let db = Db::new();
     points(&db, "rows", 2_000, 0.5);
     let some = |rows: u32| format!("UPDATE rows SET name = name || '.' WHERE id <= {rows}");
+    points(&db, "dense", 4_000, 0.003);
+    let said = reseeded(&db, "8-12", &layer("dense", ""), "UPDATE dense SET name = name || '.' WHERE id <= 20", "100");
+    assert!(said.contains("its rows are not read once: they are too many"), "{said}");
     let large = "UPDATE rows SET name = repeat(md5(id::text), 4000) WHERE id <= 40";
     for (zooms, changes, rows_mb, expected) in [
         ("8-12", &some(7)[..], "100", None),
