@@ -66,6 +66,14 @@ fn most(known: &Known) -> usize {
     usize::try_from((known.manifest.stored / 3).max(FEW)).unwrap_or(usize::MAX)
 }
 
+/// After so many places it is seen where this leads to.
+const FIRST: u64 = 4_000;
+
+/// How many dirty tiles there are going to be if so many of the first places made so many, and others are like them.
+fn are_going_to_be(dirty: u64, rows: u64) -> u64 {
+    dirty.saturating_mul(rows / FIRST)
+}
+
 /// The tiles in which a change noted since the target's snapshot can be seen.
 pub(super) async fn from_log(
     snapshot: &Snapshot,
@@ -129,15 +137,22 @@ pub(super) async fn from_log(
     for (number, (layer, watches)) in layers.iter().zip(watches).enumerate() {
         let drawn = drawn(layer);
         for watch in watches.iter().filter(|watch| rows_of(watch) > 0) {
-            let mut too_many = false;
+            let (mut too_many, mut seen) = (false, 0);
             if let changes::Place::Query { .. } = watch.place {
                 // It may name no more than the neighbourhood.
                 changed.spots.forget(number);
             }
             let each = |spot| {
+                if too_many {
+                    return;
+                }
                 changed.note(spot);
                 changed.spots.add(number, spot);
-                too_many = too_many || changed.dirty.mark(&drawn, spot).is_err();
+                seen += 1;
+                too_many = changed.dirty.mark(&drawn, spot).is_err()
+                    || seen == FIRST
+                        && are_going_to_be(changed.dirty.len() as u64, rows_of(watch))
+                            > (most as u64).saturating_mul(2);
             };
             changed_places(snapshot, schema, &known.cursor, watch, layer, each).await?;
             if too_many {
