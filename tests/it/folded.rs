@@ -247,7 +247,8 @@ fn what_only_the_database_can_tell_is_left_to_it() {
     let raising = "sum(1000 / whole)";
     let zooms = ["--zoom", "0-3", "-vv"];
     let config = layer(raising, "");
-    let run = seed(&db.url, &output, &[&["--config", &config], &zooms[..]].concat());
+    // One tile: of several, whichever is drawn first is the one that is named.
+    let run = seed(&db.url, &output, &["--config", &config, "--zoom", "0", "-vv"]);
     run.fails(1, &["layer \"grid\", tile 0/0/0", "division by zero"]);
     let config = layer(raising, "on_tile_error = \"skip\"");
     let run = seed(&db.url, &output, &[&["--config", &config], &zooms[..]].concat());
