@@ -8,7 +8,7 @@ use crate::postgis;
 use crate::sink::{DirectoryError, MbtilesError, PmtilesError, ReadError, S3Error, StagingError, TargetError};
 use crate::stop::Signal;
 
-/// The exit codes (README, "Exit codes").
+/// The exit codes (docs/guarantees.md, "Exit codes").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {

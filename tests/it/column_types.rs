@@ -1,14 +1,14 @@
-//! What the README says of SQL types holds: each of its examples is put into a tile.
+//! What the manual says of SQL types holds: each of its examples is put into a tile.
 
 use oar_tiles::mvt::{self, Value};
 
 use super::support::archive::unpacked;
 use super::support::program::{program, run};
-use super::support::{Archive, Db, repository, seed};
+use super::support::{Archive, Db, manual, seed};
 
-/// The rows of the README's table: an SQL expression, the kind, the value.
+/// The rows of its table: an SQL expression, the kind, the value.
 fn examples() -> Vec<(String, String, String)> {
-    let text = std::fs::read_to_string(repository("README.md")).unwrap();
+    let text = manual::text();
     let table = text.split("| SQL | in the tile | value |\n|---|---|---|\n").nth(1).expect("the table of types");
     let mut found = Vec::new();
     for line in table.lines().take_while(|line| line.starts_with("| ")) {
@@ -34,7 +34,7 @@ fn shown(value: Value<'_>) -> (&'static str, String) {
 }
 
 #[test]
-fn sql_types_are_encoded_as_the_readme_says() {
+fn sql_types_are_encoded_as_the_manual_says() {
     let db = Db::new();
     db.run(
         "CREATE TYPE size AS ENUM ('small', 'large'); CREATE DOMAIN whole AS integer;

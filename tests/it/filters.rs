@@ -1,5 +1,5 @@
-//! The filters of the README select what the same question in SQL selects. They are worked out here by the rules of MapLibre's
-//! style specification ("Expressions"), as far as the README needs them, not by MapLibre itself.
+//! The filters of the manual select what the same question in SQL selects. They are worked out here by the rules of MapLibre's
+//! style specification ("Expressions"), as far as the manual needs them, not by MapLibre itself.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::support::archive::unpacked;
 use super::support::features::{Feature, Shown, features};
-use super::support::{Archive, Db, repository, seed};
+use super::support::{Archive, Db, manual, seed};
 
 /// An expression's value for a feature. What would make MapLibre log an error and drop the feature panics.
 fn value(expression: &Value, feature: &Feature) -> Value {
@@ -39,11 +39,11 @@ fn value(expression: &Value, feature: &Feature) -> Value {
         "floor" => json!(number(0).floor()),
         "any" => json!(arguments.iter().any(is_true)),
         "all" => json!(arguments.iter().all(is_true)),
-        other => panic!("{other} is not used in the README"),
+        other => panic!("{other} is not used in the manual"),
     }
 }
 
-/// What each line of the README's table asks for, in SQL.
+/// What each line of the manual's table asks for, in SQL.
 const QUESTIONS: [&str; 7] = [
     "upper(country_code) IN ('BD', 'IN')",
     "'Brand / Retailer' = ANY (contrib_types)",
@@ -67,8 +67,8 @@ const TABLE: &str = "
     FROM generate_series(0, 95) AS i";
 
 #[test]
-fn the_filters_of_the_readme_select_what_sql_selects() {
-    let text = std::fs::read_to_string(repository("README.md")).unwrap();
+fn the_filters_of_the_manual_select_what_sql_selects() {
+    let text = manual::text();
     let table = text.split("| users ask for | MapLibre filter |\n|---|---|\n").nth(1).expect("the table of filters");
     let filters: Vec<Value> = table
         .lines()

@@ -1,4 +1,4 @@
-//! A directory served by nginx with the README's own lines.
+//! A directory served by nginx with the manual's own lines.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 
 use super::support::archive::unpacked;
-use super::support::{Db, Tree, repository, until};
+use super::support::{Db, Tree, manual, until};
 
 /// nginx, stopped with the value.
 struct Nginx {
@@ -29,9 +29,9 @@ impl Answer {
 }
 
 impl Nginx {
-    /// Serves the tree's folder with the block of the README.
-    fn with_readmes_lines(tree: &Tree) -> Nginx {
-        let text = fs::read_to_string(repository("README.md")).unwrap();
+    /// Serves the tree's folder with the block of the manual.
+    fn with_the_manuals_lines(tree: &Tree) -> Nginx {
+        let text = manual::text();
         let block = text.split("```nginx\n").nth(1).unwrap().split("```").next().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let prefix = tempfile::tempdir().unwrap();
@@ -92,11 +92,11 @@ impl Drop for Nginx {
 }
 
 #[test]
-fn nginx_serves_a_directory_with_the_lines_of_the_readme() {
+fn nginx_serves_a_directory_with_the_lines_of_the_manual() {
     let db = Db::with_facilities(300);
     let tree = Tree::new();
     tree.seed(&db.url, &["--zoom", "0-5"]);
-    let nginx = Nginx::with_readmes_lines(&tree);
+    let nginx = Nginx::with_the_manuals_lines(&tree);
     let stored = fs::read(tree.path.join("0/0/0.pbf")).unwrap();
     let tile = nginx.get("/tiles/0/0/0.pbf", "Accept-Encoding: gzip\r\n");
     assert!(tile.head.starts_with("HTTP/1.1 200 "), "{}", tile.head);

@@ -9,6 +9,7 @@ pub mod door;
 pub mod features;
 pub mod folder;
 pub mod gate;
+pub mod manual;
 pub mod places;
 pub mod program;
 pub mod proxy;

@@ -1,19 +1,13 @@
-//! The README's commands run, its configuration is valid, its files exist.
+//! The commands of README and manual run, their configuration is valid, their files and links exist.
 
 use std::process::Command;
 
+use super::support::manual;
 use super::support::program::run;
 use super::support::{Db, repository};
 
-/// The code blocks of one language.
-fn blocks(language: &str) -> Vec<String> {
-    let text = std::fs::read_to_string(repository("README.md")).unwrap();
-    let fence = format!("```{language}\n");
-    text.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
-}
-
 #[test]
-fn every_command_of_the_readme_runs() {
+fn every_command_of_the_manual_runs() {
     let db = Db::with_facilities(500);
     let folder = tempfile::tempdir().unwrap();
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_oar-tiles")).parent().unwrap();
@@ -21,7 +15,7 @@ fn every_command_of_the_readme_runs() {
     // The two commands, the benchmark and this very test are run by scripts/test; see there.
     let by_the_test_script = std::fs::read_to_string(repository("scripts/test")).unwrap();
     let mut seen = 0;
-    for line in blocks("sh").iter().flat_map(|block| block.lines()) {
+    for line in manual::blocks("sh").iter().flat_map(|block| block.lines()) {
         seen += 1;
         let command = line.split('#').next().unwrap().trim();
         if command.starts_with("oar-tiles ") {
@@ -39,9 +33,9 @@ fn every_command_of_the_readme_runs() {
 }
 
 #[test]
-fn the_configuration_of_the_readme_is_valid() {
+fn every_configuration_of_the_manual_is_valid() {
     let folder = tempfile::tempdir().unwrap();
-    let examples = blocks("toml");
+    let examples = manual::blocks("toml");
     assert!(!examples.is_empty());
     for (number, example) in examples.iter().enumerate() {
         let file = folder.path().join(format!("{number}.toml"));
@@ -52,12 +46,18 @@ fn the_configuration_of_the_readme_is_valid() {
 }
 
 #[test]
-fn the_readme_names_files_that_exist() {
-    let text = std::fs::read_to_string(repository("README.md")).unwrap();
-    for word in text.split(['`', '(', ')', ' ', '\n', '|', ',']) {
+fn the_manual_names_files_that_exist() {
+    for word in manual::text().split(['`', '(', ')', ' ', '\n', '|', ',']) {
         if ["tests/", "src/", "scripts/", "benches/"].iter().any(|folder| word.starts_with(folder)) {
             let path = word.trim_end_matches([':', '.', ';']);
             assert!(repository(path).exists(), "{path}");
         }
     }
+}
+
+#[test]
+fn the_readme_is_a_door_and_the_generated_pages_are_up_to_date() {
+    let readme = std::fs::metadata(repository("README.md")).unwrap().len();
+    assert!(readme <= 8192, "README.md has {readme} bytes");
+    run(Command::new(repository("scripts/docs")).arg("--check")).ok();
 }
