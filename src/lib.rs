@@ -26,7 +26,7 @@
 //! | [`changes`] | the change log: installed, checked, read, pruned; snapshots as cursors | `postgis`, `tile` |
 //! | [`postgis`] | sessions, probe, survey, layers as SQL, rendering; rows in stock | `encode`, `mvt`, `source`, `manifest`, `stop`, `tile` |
 //! | [`source`] | the trait of what renders | `tile` |
-//! | [`sink`] | the traits of what stores and of what is read back; MBTiles, PMTiles, directory, S3; staging | `encode`, `stop`, `tile` |
+//! | [`sink`] | the traits of what stores and of what is read back; MBTiles, PMTiles, directory, S3; staging | `encode`, `manifest`, `stop`, `tile` |
 //! | [`encode`] | MVT to gzip | nothing |
 //! | [`mvt`] | MVT as values: layers, features, geometries | `tile` |
 //! | [`manifest`] | what a target says about its run | nothing |

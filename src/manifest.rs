@@ -17,7 +17,8 @@ pub struct Manifest {
     pub snapshot: String,
     /// The database.
     pub database: DatabaseIdentity,
-    /// A hash of everything in the configuration that decides a tile's bytes.
+    /// What decides a tile's bytes, beside the data: a hash of the configuration, and the versions of the program's rendering and
+    /// packing. See [`fingerprint_of`].
     pub fingerprint: String,
     /// A hash of the tables and views that the layers read, partitions counted in, by what they are rather than by their names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,4 +79,92 @@ pub struct DatabaseIdentity {
     pub postgresql: String,
     /// `postgis_lib_version()`.
     pub postgis: String,
+}
+
+/// The versions of how the program turns rows into bytes. Where one of them differs, equal data and an equal configuration may give
+/// other bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrawingVersions {
+    /// `postgis::RENDERING_VERSION` of the program that drew the tiles.
+    pub rendering: u32,
+    /// `encode::PACKING_VERSION` of the program that packed them.
+    pub packing: u32,
+}
+
+/// The fingerprint of a tileset, such as `9e107d9d372bb6826bd81d3542a419d6-r1-p1`: a hash of its configuration, the rendering
+/// version, the packing version.
+#[must_use]
+pub fn fingerprint_of(configuration: &str, versions: DrawingVersions) -> String {
+    format!("{configuration}-r{}-p{}", versions.rendering, versions.packing)
+}
+
+/// The configuration in a fingerprint. Two targets with the same one are the same tileset, whichever version of the program drew
+/// them.
+#[must_use]
+pub fn configuration_of(fingerprint: &str) -> &str {
+    split(fingerprint).map_or(fingerprint, |(configuration, _)| configuration)
+}
+
+/// The versions in a fingerprint; `None` if it is of a program from before there were any.
+#[must_use]
+pub fn versions_of(fingerprint: &str) -> Option<DrawingVersions> {
+    split(fingerprint).map(|(_, versions)| versions)
+}
+
+fn split(fingerprint: &str) -> Option<(&str, DrawingVersions)> {
+    let (front, packing) = fingerprint.rsplit_once("-p")?;
+    let (configuration, rendering) = front.rsplit_once("-r")?;
+    Some((configuration, DrawingVersions { rendering: rendering.parse().ok()?, packing: packing.parse().ok()? }))
+}
+
+/// Why a target with the fingerprint `then` may hold other bytes than the program with the fingerprint `now` would draw; `None` if
+/// both name the same versions.
+#[must_use]
+pub fn drawn_otherwise(then: &str, now: &str) -> Option<String> {
+    let (then, now) = (versions_of(then), versions_of(now));
+    if then == now {
+        return None;
+    }
+    let shown = |versions: Option<DrawingVersions>| match versions {
+        Some(DrawingVersions { rendering, packing }) => {
+            format!("rendering version {rendering}, packing version {packing}")
+        }
+        None => "no rendering or packing version noted".to_owned(),
+    };
+    Some(format!(
+        "another version of oar-tiles drew it ({}) than this one ({}): the same rows may give other bytes now",
+        shown(then),
+        shown(now)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_names_its_configuration_and_its_versions() {
+        let versions = DrawingVersions { rendering: 3, packing: 12 };
+        let text = fingerprint_of("d41d8cd9", versions);
+        assert_eq!(text, "d41d8cd9-r3-p12");
+        assert_eq!((configuration_of(&text), versions_of(&text)), ("d41d8cd9", Some(versions)));
+        for old in ["d41d8cd9", "copied", "", "x-r1", "x-p1", "x-rone-p1"] {
+            assert_eq!((configuration_of(old), versions_of(old)), (old, None));
+        }
+    }
+
+    #[test]
+    fn other_versions_are_named_on_both_sides() {
+        assert_eq!(drawn_otherwise("a-r1-p1", "b-r1-p1"), None, "another configuration is another matter");
+        assert_eq!(drawn_otherwise("a", "a"), None);
+        for (then, named) in [
+            ("a", "(no rendering or packing version noted)"),
+            ("a-r1-p2", "(rendering version 1, packing version 2)"),
+            ("a-r2-p1", "(rendering version 2, packing version 1)"),
+            ("a-r3-p2", "(rendering version 3, packing version 2)"),
+        ] {
+            let why = drawn_otherwise(then, "a-r2-p2").unwrap();
+            assert!(why.contains(named) && why.contains("(rendering version 2, packing version 2)"), "{why}");
+        }
+    }
 }

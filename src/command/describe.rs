@@ -9,13 +9,14 @@ use super::CommandError;
 use super::budgets;
 use super::survey::Prepared;
 use crate::config::Settings;
-use crate::manifest::{MANIFEST_VERSION, Manifest, Region};
+use crate::encode::PACKING_VERSION;
+use crate::manifest::{DrawingVersions, MANIFEST_VERSION, Manifest, Region, fingerprint_of};
 use crate::pipeline::Outcome;
-use crate::postgis::Layer;
+use crate::postgis::{Layer, RENDERING_VERSION};
 use crate::sink::{Described, GENERATOR, Metadata, Scope, VectorLayer};
 use crate::tile::{Coverage, LonLatBox, TileCoord, ZoomList};
 
-/// A hash of everything in the configuration that decides a tile's bytes.
+/// What decides a tile's bytes beside the data: the configuration, and the versions of rendering and packing.
 pub(super) fn fingerprint(settings: &Settings, layers: &[Layer]) -> String {
     let mut hash = Md5::new();
     for layer in layers {
@@ -23,7 +24,8 @@ pub(super) fn fingerprint(settings: &Settings, layers: &[Layer]) -> String {
         hash.update("\n");
     }
     hash.update(format!("{:?}", settings.limits.packing));
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    let configuration: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    fingerprint_of(&configuration, DrawingVersions { rendering: RENDERING_VERSION, packing: PACKING_VERSION })
 }
 
 /// The manifest of a run that stored everything that could be rendered. `before` is what the target said until now.

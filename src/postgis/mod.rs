@@ -30,6 +30,7 @@ mod sql;
 mod stock;
 mod survey;
 mod tls;
+mod version;
 mod writing;
 
 pub use budget::{Budget, OnLargeTile, OnTileError};
@@ -45,6 +46,7 @@ pub use server::Server;
 pub use session::{Database, SessionOptions};
 pub use snapshot::Snapshot;
 pub use survey::{Skipped, Surveyed, places, survey};
+pub use version::RENDERING_VERSION;
 
 pub(crate) use layer::quoted;
 pub(crate) use relation::{Wanted, look_up};

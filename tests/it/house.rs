@@ -12,7 +12,7 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("mvt", &["tile"]),
     ("source", &["tile"]),
     ("plan", &["tile"]),
-    ("sink", &["tile", "stop", "encode"]),
+    ("sink", &["tile", "stop", "encode", "manifest"]),
     ("patch", &["tile", "encode", "mvt", "source", "sink", "plan"]),
     ("postgis", &["tile", "stop", "encode", "mvt", "source", "manifest"]),
     ("changes", &["tile", "postgis"]),

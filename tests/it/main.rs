@@ -35,6 +35,7 @@ mod command_line;
 mod copy;
 mod directory_faults;
 mod directory_target;
+mod drawing_versions;
 mod edit_contract;
 mod failing_tiles;
 mod faults;

@@ -5,7 +5,7 @@ use crate::command::CommandError;
 use crate::command::target::{Place, Reach};
 use crate::config::Settings;
 use crate::encode::Packing;
-use crate::manifest::{DatabaseIdentity, MANIFEST_VERSION, Manifest};
+use crate::manifest::{DatabaseIdentity, MANIFEST_VERSION, Manifest, drawn_otherwise};
 use crate::plan::Part;
 use crate::postgis::Reads;
 use crate::sink::{Described, ReadError};
@@ -116,6 +116,9 @@ impl Known {
                 "PostGIS {} rendered it, and the database has {} now, which may draw tiles differently",
                 then.postgis, now.postgis
             );
+            return Err(needs_seed(place, why));
+        }
+        if let Some(why) = drawn_otherwise(&self.manifest.fingerprint, fingerprint) {
             return Err(needs_seed(place, why));
         }
         if self.manifest.fingerprint != fingerprint {

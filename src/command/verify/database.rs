@@ -10,7 +10,7 @@ use crate::command::CommandError;
 use crate::command::survey::prepare;
 use crate::config::Settings;
 use crate::encode::Gunzip;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, drawn_otherwise};
 use crate::postgis::Renderer;
 use crate::report::{FindingKind, Report};
 use crate::source::{RenderedTile, Source as _};
@@ -33,6 +33,9 @@ pub(super) async fn compare(
         .ok_or_else(|| unfit("its manifest names zooms or boxes that cannot be read. Seed it again".to_owned()))?;
     let mut prepared = prepare(&settings, Order::ZoomColumnTmsRow, report, stop).await?;
     let (theirs, ours) = (&manifest.fingerprint, super::super::describe::fingerprint(&settings, &prepared.layers));
+    if let Some(why) = drawn_otherwise(theirs, &ours) {
+        return Err(unfit(format!("{why}, so it cannot be compared with them. Seed it again")));
+    }
     if *theirs != ours {
         return Err(unfit(format!(
             "it was seeded with another configuration (its fingerprint is {theirs}, that of the settings {ours}). Give the --config and --layer that it was seeded with"

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::DirectoryError;
 use super::files::Files;
+use crate::manifest::configuration_of;
 use crate::sink::tree::notes::{self, Begun, Noted};
 use crate::sink::tree::{Latest, TreeOptions};
 use crate::sink::{Described, Tileset};
@@ -90,7 +91,8 @@ impl Found {
     pub(super) fn allows(&self, root: &Path, options: &TreeOptions, tileset: &Tileset) -> Result<(), DirectoryError> {
         let versioned = options.template.is_versioned();
         // A new version holds nothing of the tileset before it.
-        if let Some(found) = self.fingerprint().filter(|found| !versioned && *found != tileset.fingerprint) {
+        let is_other = |found: &&str| configuration_of(found) != configuration_of(&tileset.fingerprint);
+        if let Some(found) = self.fingerprint().filter(|found| !versioned && is_other(found)) {
             return Err(DirectoryError::OtherTileset {
                 path: root.to_owned(),
                 found: found.to_owned(),

@@ -9,6 +9,7 @@ use super::S3Error;
 use super::lease::Lease;
 use super::store::{Condition, Object, Store};
 use super::uploads::Uploads;
+use crate::manifest::configuration_of;
 use crate::sink::tree::notes::{self, Begun, Noted};
 use crate::sink::tree::{Inventory, Latest, Publish, Tag, Template, TreeOptions, new_version};
 use crate::sink::{Described, Rest, Tileset};
@@ -62,7 +63,8 @@ pub(super) async fn open(
         }
     }
     // A new version holds nothing of the tileset before it.
-    if !versioned && !tree.force && owner.as_ref().is_some_and(|owner| *owner != tileset.fingerprint) {
+    let is_other = |owner: &String| configuration_of(owner) != configuration_of(&tileset.fingerprint);
+    if !versioned && !tree.force && owner.as_ref().is_some_and(is_other) {
         return Err(S3Error::OtherTileset { place: store.location.to_string() });
     }
     let latest = if versioned { store.get(notes::LATEST).await? } else { None };
@@ -90,7 +92,12 @@ pub(super) async fn open(
         super::publish::note(store, &notes::of_version(version, BEGUN), b"{}".to_vec(), &Condition::Always).await?;
     }
     // A new version is written as a whole.
-    let before = (!versioned && manifest.is_some()).then_some(described);
+    let is_of_this = |fingerprint: &Option<String>| fingerprint.as_ref() == Some(&tileset.fingerprint);
+    let before = match tileset.rest {
+        Rest::Stays => Some(described),
+        // Tiles that another configuration or another version drew are no part of this tileset.
+        Rest::Vanishes => (!versioned && is_of_this(&manifest) && is_of_this(&owner)).then_some(described),
+    };
     let keeps = !tree.force || tileset.rest == Rest::Stays || owner.as_ref() == Some(&tileset.fingerprint);
     let open = Open {
         keeps,
