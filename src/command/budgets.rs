@@ -1,26 +1,26 @@
-//! What a run says of its layers' budgets, and of tiles that could not be rendered.
+//! What a run reports about the budgets of its layers and about tiles that could not be rendered.
 
 use std::sync::Arc;
 
 use super::CommandError;
 use crate::pipeline::{FailedTile, Outcome, ZoomStats};
 use crate::report::{Event, FailedLayer, LargeTile, LayerBudget, Report, named};
-use crate::tile::TileCoord;
+use crate::tile::{LayerId, TileCoord};
 
 /// Why a tile could not be rendered.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct TileCause(String);
 
-/// The name of a layer by its number.
-fn name(names: &[String], layer: u16) -> String {
-    names.get(usize::from(layer)).cloned().unwrap_or_default()
+/// The name of a layer.
+fn name(names: &[String], layer: LayerId) -> String {
+    names.get(usize::from(layer.0)).cloned().unwrap_or_default()
 }
 
-/// How the budgets were met; `names` are those of the layers, by their numbers.
+/// How far the budgets were kept; `names` are those of the layers, by their ids.
 pub(super) fn budgets(outcome: &Outcome, names: &[String]) -> Vec<LayerBudget> {
-    let of_layer = |(number, stats): (&u16, &crate::pipeline::LayerStats)| LayerBudget {
-        layer: name(names, *number),
+    let of_layer = |(layer, stats): (&LayerId, &crate::pipeline::LayerStats)| LayerBudget {
+        layer: name(names, *layer),
         thinned_tiles: stats.thinned,
         features_left_out: stats.left_out,
         large_tiles: stats.large,
@@ -33,7 +33,7 @@ pub(super) fn budgets(outcome: &Outcome, names: &[String]) -> Vec<LayerBudget> {
     outcome.layers.iter().map(of_layer).collect()
 }
 
-/// Shows what the user should know of budgets, and gives it.
+/// Reports the warnings about budgets, and returns them.
 pub(super) fn warn(budgets: &[LayerBudget], report: &Arc<dyn Report>) -> Vec<String> {
     let warnings: Vec<String> = budgets.iter().flat_map(LayerBudget::warnings).collect();
     for message in &warnings {

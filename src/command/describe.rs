@@ -14,7 +14,7 @@ use crate::manifest::{DrawingVersions, MANIFEST_VERSION, Manifest, Region, finge
 use crate::pipeline::Outcome;
 use crate::postgis::{Layer, RENDERING_VERSION};
 use crate::sink::{Described, GENERATOR, Metadata, Scope, VectorLayer};
-use crate::tile::{Coverage, LonLatBox, TileCoord, ZoomList};
+use crate::tile::{Coverage, LayerId, LonLatBox, TileCoord, ZoomList};
 
 /// What decides a tile's bytes beside the data: the configuration, and the versions of rendering and packing.
 pub(super) fn fingerprint(settings: &Settings, layers: &[Layer]) -> String {
@@ -86,11 +86,11 @@ fn without_repeats(regions: impl Iterator<Item = Region>) -> Vec<Region> {
     kept
 }
 
-/// The names of the layers, by their numbers.
+/// The names of the layers, by their ids.
 pub(super) fn names(layers: &[Layer]) -> Vec<String> {
-    let mut names: BTreeMap<u16, String> = BTreeMap::new();
+    let mut names: BTreeMap<LayerId, String> = BTreeMap::new();
     for layer in layers {
-        names.entry(layer.number()).or_insert_with(|| layer.name().to_owned());
+        names.entry(layer.id()).or_insert_with(|| layer.name().to_owned());
     }
     names.into_values().collect()
 }

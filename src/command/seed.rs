@@ -13,7 +13,7 @@ use super::target::{Place, Reach};
 use crate::config::Settings;
 use crate::encode::Packing;
 use crate::manifest::Manifest;
-use crate::pipeline::{self, Outcome, PipelineError, Stored};
+use crate::pipeline::{self, Outcome, PipelineError, StoredBatch};
 use crate::postgis::Renderer;
 use crate::report::{Event, Report, Requests, RunReport, RunZoom, print, render_run};
 use crate::sink::{Rest, Scope, Sink as _, TargetError, Tileset};
@@ -198,7 +198,7 @@ async fn attempt(
     })
 }
 
-pub(super) fn stored_events(report: &Arc<dyn Report>) -> impl Fn(&Stored) + Send + 'static {
+pub(super) fn stored_events(report: &Arc<dyn Report>) -> impl Fn(&StoredBatch) + Send + 'static {
     let report = Arc::clone(report);
     move |stored| {
         report.event(&Event::Stored {

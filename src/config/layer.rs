@@ -9,7 +9,7 @@ use super::given::{Aggregate, Cluster, Draw, Given, Layer, LayerDefaults, Proper
 use super::settings::{Check, LayerSettings};
 use crate::changes::TrackOptions;
 use crate::postgis::{Cells, LayerOptions, Property, PropertySource, TilePart};
-use crate::tile::{CellShape, Grid, Standing, Zoom, ZoomList};
+use crate::tile::{CellShape, Grid, LayerId, Standing, Zoom, ZoomList};
 
 /// The most layers in one tile.
 const MOST_LAYERS: usize = 255;
@@ -61,13 +61,13 @@ impl Check<'_> {
         let mut settings = Vec::new();
         let chosen = layers.iter().filter(|layer| only.is_empty() || only.contains(&layer.name));
         for (number, layer) in (0..).zip(chosen) {
-            settings.append(&mut self.layer(number, layer, &given.layer_defaults)?);
+            settings.append(&mut self.layer(LayerId(number), layer, &given.layer_defaults)?);
         }
         Ok(settings)
     }
 
     /// The bands of one layer.
-    fn layer(&self, number: u16, layer: &Layer, defaults: &LayerDefaults) -> Result<Vec<LayerSettings>, ConfigError> {
+    fn layer(&self, id: LayerId, layer: &Layer, defaults: &LayerDefaults) -> Result<Vec<LayerSettings>, ConfigError> {
         let key = |field: &str| format!("layer[{}].{field}", layer.name);
         let margin = self.margin(layer, defaults)?;
         let rows = self.rows(layer)?;
@@ -92,7 +92,7 @@ impl Check<'_> {
         let bands = bands.into_iter().map(|(zooms, band)| LayerSettings {
             options: LayerOptions {
                 name: layer.name.clone(),
-                number,
+                id,
                 rows: rows.clone(),
                 geometry: layer.geometry.clone(),
                 key: columns.clone(),

@@ -1,20 +1,19 @@
-//! Tiles of points brought up to date where something has changed, instead of rendered anew.
+//! Patches tiles of points: replaces the features near changed positions instead of rendering the tile.
 //!
 //! ```text
-//!  changed places ─► parts of a tile ─► source: the rows there ─┐
-//!  what the target holds ─► layers of the tile ─────────────────┴─► those parts replaced ─► tile
+//!  changed positions ─► parts of a tile ─► source: the rows there ─┐
+//!  the stored tile ─► its layers ──────────────────────────────────┴─► those parts replaced ─► tile
 //! ```
 //!
-//! The rows come from the database, for each part of each tile; where there are many parts, the rows near all of them were read once,
-//! and tiles of most zooms take theirs from these.
+//! The rows come from the database, one query for each part of each tile. If there are many parts, the rows near all of them are cached, and
+//! most zooms use these.
 //!
-//! Of a layer that can be patched, the features near each changed place, as they are now, stand in for those that the held tile has
-//! there; the rest of the tile stays. The bytes are those of a tile rendered at once. Whatever is in the way of that, in any
-//! layer of a tile, has that layer rendered whole: the tile is not held, is not written as expected, or shows too few
-//! features for the trouble.
+//! In a layer that can be patched, the current features near each changed position replace those that the stored tile has there; the rest of
+//! the tile stays. The bytes equal those of a rendered tile. A layer of a tile is rendered in full if the tile is not stored, does not
+//! have the expected form, or shows so few features that patching would not pay.
 //!
-//! It is right to replace the same part twice, and in any state of the tile between the target's snapshot and this run's: what lies
-//! there afterwards is this run's.
+//! Patching the same part twice is harmless, and so is any state of the tile between the target's snapshot and this run's: afterwards the
+//! part shows what this run's snapshot has.
 
 mod parts;
 mod source;
@@ -27,198 +26,209 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::encode::{Gunzip, most_packed};
 use crate::mvt::{self, PointLayer};
 use crate::sink::{ReadError, TileReader};
-use crate::source::{Note, Noted, RenderedTile, part_of};
+use crate::source::{Note, Noted, RenderedLayer, RenderedTile, bytes_of};
 use crate::tile::{
-    Area, Batch, GridBox, LayerCount, Part, Planned, SearchBox, Slice, TileCoord, TileId, TileRect, Zoom, ZoomLimits,
-    ZoomList,
+    Area, Batch, GridBox, LayerCount, LayerId, Part, Planned, SearchBox, Slice, TileCoord, TileId, TileRect, Zoom,
+    ZoomLimits, ZoomList,
 };
 
 use parts::{boxes, parts};
 pub use source::Patching;
-pub use spots::{Spots, SpotsInTiles};
+pub use spots::{ChangedPositions, PositionsInTiles};
 
-/// A layer, as far as patching needs to know it.
+/// What patching needs to know of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PatchLayer {
-    /// Its number.
-    pub number: u16,
+    /// Which layer.
+    pub id: LayerId,
     /// Its name in the tile.
     pub name: String,
     /// The zooms at which it is drawn.
     pub zooms: ZoomList,
-    /// Units of its grid along a tile's side.
+    /// Units along a tile's side (MVT 2.1, section 4.1).
     pub extent: u32,
-    /// How it is written; `None` if it cannot be patched.
+    /// How its points are encoded; `None` if the layer cannot be patched.
     pub points: Option<PointLayer>,
-    /// The zoom from which on the source has read all rows near the changed places; `None` if it looks for them.
-    pub stocked_from: Option<Zoom>,
-    /// Bytes beyond which its part of a tile is to be named.
+    /// The first zoom at which the source uses cached rows near the changed positions; `None` if it queries them for each tile.
+    pub cached_from: Option<Zoom>,
+    /// The budget of bytes, by zoom.
     pub most_bytes: ZoomLimits,
 }
 
-/// What all patching sources of a run know.
+/// The state that all patching sources of a run share.
 #[derive(Debug)]
 pub struct Patches {
-    /// The layers, as the source has them.
+    /// The layers, in the order of the source.
     layers: Vec<PatchLayer>,
-    /// Where they have changed.
-    spots: SpotsInTiles,
-    /// Tiles to be rendered whole, whatever is known of them.
-    whole: HashSet<TileCoord>,
-    /// Whether the target holds each layer of a tile by itself.
+    positions: PositionsInTiles,
+    /// Tiles that are rendered in full in any case.
+    always_rendered: HashSet<TileCoord>,
+    /// Whether the target stores each layer of a tile separately.
     layers_apart: bool,
-    /// In how many tiles each layer could not be patched, up to now.
-    refused: Vec<AtomicU64>,
-    /// How many tiles were patched up to now, in one layer or more.
+    /// For each layer, in how many tiles it could not be patched up to now.
+    unpatchable: Vec<AtomicU64>,
+    /// How many tiles were patched up to now, in at least one layer.
     patched: AtomicU64,
 }
 
-/// What becomes of one layer in one tile.
+/// How the new bytes of one layer in one tile are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Way {
-    /// Nothing has changed: it stays as it is held.
-    Stays,
-    /// These parts are replaced, by rows that are looked for in them.
-    Patched(Vec<Part>),
-    /// The same, by rows that the source has read.
-    Stocked(Vec<GridBox>),
-    /// It is rendered.
-    Whole,
+enum LayerPatch {
+    /// Nothing changed: the stored bytes stay.
+    Keep,
+    /// These parts are replaced by rows queried in them.
+    Query(Vec<Part>),
+    /// These parts are replaced by cached rows.
+    Cached(Vec<GridBox>),
+    /// The layer is rendered in full.
+    Render,
 }
 
-impl Way {
-    /// The parts that are replaced, if any are.
+impl LayerPatch {
+    /// The parts that are replaced, if any.
     fn boxes(&self) -> Option<Cow<'_, [GridBox]>> {
         match self {
-            Way::Patched(parts) => Some(parts.iter().map(|part| part.grid).collect()),
-            Way::Stocked(boxes) => Some(boxes.into()),
-            Way::Stays | Way::Whole => None,
+            LayerPatch::Query(parts) => Some(parts.iter().map(|part| part.grid).collect()),
+            LayerPatch::Cached(boxes) => Some(boxes.into()),
+            LayerPatch::Keep | LayerPatch::Render => None,
         }
     }
 }
 
-/// The layers of a tile as they are held, by their numbers: the bytes of each. `None` for a tile that is not held, or is not what it
-/// should be.
-type Held = Option<HashMap<u16, Vec<u8>>>;
+/// The MVT bytes of each layer of a stored tile. `None` for a tile that is not stored, or does not have the expected form.
+type StoredLayers = Option<HashMap<LayerId, Vec<u8>>>;
 
-/// A tile on its way.
-struct Tile {
+/// A tile to be patched.
+struct TilePatch {
     area: Area,
-    held: Held,
-    /// What becomes of each layer that is drawn at its zoom, by its place among the layers.
-    ways: Vec<(usize, Way)>,
+    stored: StoredLayers,
+    /// One for each layer that is drawn at the tile's zoom, with the layer's index in [`Patches::layers`].
+    layers: Vec<(usize, LayerPatch)>,
 }
 
-impl Tile {
-    fn all(&self, way: &Way) -> bool {
-        self.ways.iter().all(|(_, own)| own == way)
+impl TilePatch {
+    fn all_are(&self, patch: &LayerPatch) -> bool {
+        self.layers.iter().all(|(_, own)| own == patch)
     }
 
-    fn any(&self, is: impl Fn(&Way) -> bool) -> bool {
-        self.ways.iter().any(|(_, own)| is(own))
+    fn any_is(&self, is: impl Fn(&LayerPatch) -> bool) -> bool {
+        self.layers.iter().any(|(_, own)| is(own))
     }
 }
 
 impl Patches {
-    /// What is known of some layers and of where they have changed; `whole` are tiles to be rendered, whatever is known of them.
+    /// Patches of `layers` where `positions` changed. The tiles `always_rendered` are not patched; `layers_apart` says whether the target
+    /// stores each layer of a tile separately.
     #[must_use]
-    pub fn new(layers: Vec<PatchLayer>, spots: SpotsInTiles, whole: HashSet<TileCoord>, layers_apart: bool) -> Patches {
-        let refused = layers.iter().map(|_| AtomicU64::new(0)).collect();
-        Patches { layers, spots, whole, layers_apart, refused, patched: AtomicU64::new(0) }
+    pub fn new(
+        layers: Vec<PatchLayer>,
+        positions: PositionsInTiles,
+        always_rendered: HashSet<TileCoord>,
+        layers_apart: bool,
+    ) -> Patches {
+        let unpatchable = layers.iter().map(|_| AtomicU64::new(0)).collect();
+        Patches { layers, positions, always_rendered, layers_apart, unpatchable, patched: AtomicU64::new(0) }
     }
 
-    /// How many tiles were patched up to now, in one layer or more.
+    /// How many tiles were patched up to now, in at least one layer.
     #[must_use]
     pub fn patched(&self) -> u64 {
         self.patched.load(Relaxed)
     }
 
-    /// What becomes of the tiles of some areas.
-    fn ways(&self, reader: &mut dyn TileReader, areas: &[Area]) -> Result<Vec<Tile>, ReadError> {
+    /// Reads the stored tiles of `areas` and decides for each layer how it is patched.
+    fn decide(&self, reader: &mut dyn TileReader, areas: &[Area]) -> Result<Vec<TilePatch>, ReadError> {
         let tiles = areas.iter().flat_map(|area| area.rect.iter().map(move |tile| (tile, area)));
         let tiles: Vec<(TileCoord, &Area)> = tiles.collect();
         let coords: Vec<TileCoord> = tiles.iter().map(|(tile, _)| *tile).collect();
-        let mut held = self.held(reader, &coords)?;
-        let one = |(tile, area): (TileCoord, &Area)| {
-            let held = held.remove(&tile).flatten();
-            let ways = self.shown(tile).map(|number| (number, self.way(number, tile, &held))).collect();
-            Tile { area: area.within(TileRect::from(tile)), held, ways }
+        let mut all_stored = self.read_stored(reader, &coords)?;
+        let decide = |(tile, area): (TileCoord, &Area)| {
+            let stored = all_stored.remove(&tile).flatten();
+            let layers = self.drawn_at(tile).map(|index| (index, self.decide_layer(index, tile, &stored))).collect();
+            TilePatch { area: area.within(TileRect::from(tile)), stored, layers }
         };
-        Ok(tiles.into_iter().map(one).collect())
+        Ok(tiles.into_iter().map(decide).collect())
     }
 
-    /// The layers that are drawn at a tile's zoom, by their places.
-    fn shown(&self, tile: TileCoord) -> impl Iterator<Item = usize> + '_ {
-        (0..self.layers.len()).filter(move |number| self.layers[*number].zooms.contains(tile.zoom()))
+    /// The indexes of the layers that are drawn at a tile's zoom.
+    fn drawn_at(&self, tile: TileCoord) -> impl Iterator<Item = usize> + '_ {
+        (0..self.layers.len()).filter(move |index| self.layers[*index].zooms.contains(tile.zoom()))
     }
 
-    fn held(&self, reader: &mut dyn TileReader, tiles: &[TileCoord]) -> Result<HashMap<TileCoord, Held>, ReadError> {
+    /// The stored tiles, split into their layers.
+    fn read_stored(
+        &self,
+        reader: &mut dyn TileReader,
+        tiles: &[TileCoord],
+    ) -> Result<HashMap<TileCoord, StoredLayers>, ReadError> {
         let mut ids: Vec<TileId> = Vec::new();
         for tile in tiles {
             if self.layers_apart {
-                let slice = |layer: usize| Slice::Layer(self.layers[layer].number);
-                ids.extend(self.shown(*tile).map(|layer| TileId { coord: *tile, slice: slice(layer) }));
+                let slice = |index: usize| Slice::Layer(self.layers[index].id);
+                ids.extend(self.drawn_at(*tile).map(|index| TileId { coord: *tile, slice: slice(index) }));
             } else {
                 ids.push(TileId::from(*tile));
             }
         }
         let stored = reader.read(&ids)?;
-        let (mut held, mut gunzip): (HashMap<TileCoord, Held>, _) = (HashMap::new(), Gunzip::new());
-        for (id, stored) in ids.iter().zip(stored) {
-            let Some(stored) = stored else { continue };
-            let held = held.entry(id.coord).or_insert_with(|| Some(HashMap::new()));
-            let Some(layers) = held else { continue };
-            let raw = gunzip.unpack(&stored).unwrap_or_else(|error| {
-                tracing::info!("tile {}: {error}: rendering it whole", id.coord);
-                NO_TILE.to_vec()
+        let (mut tiles, mut gunzip): (HashMap<TileCoord, StoredLayers>, _) = (HashMap::new(), Gunzip::new());
+        for (id, bytes) in ids.iter().zip(stored) {
+            let Some(bytes) = bytes else { continue };
+            let tile = tiles.entry(id.coord).or_insert_with(|| Some(HashMap::new()));
+            let Some(layers) = tile else { continue };
+            let raw = gunzip.unpack(&bytes).unwrap_or_else(|error| {
+                tracing::info!("tile {}: {error}: rendering it in full", id.coord);
+                NOT_A_TILE.to_vec()
             });
             let Some(split) = mvt::split(&raw) else {
-                *held = None;
+                *tile = None;
                 continue;
             };
             for (name, bytes) in split {
-                let same = |number: &usize| self.layers[*number].name == name;
-                if let Some(number) = self.shown(id.coord).find(same) {
-                    layers.insert(self.layers[number].number, bytes.to_vec());
+                let has_name = |index: &usize| self.layers[*index].name == name;
+                if let Some(index) = self.drawn_at(id.coord).find(has_name) {
+                    layers.insert(self.layers[index].id, bytes.to_vec());
                 }
             }
         }
-        Ok(held)
+        Ok(tiles)
     }
 
-    /// What becomes of a layer in a tile.
-    fn way(&self, number: usize, tile: TileCoord, held: &Held) -> Way {
-        let layer = &self.layers[number];
-        let is_refused = self.refused[number].load(Relaxed) >= MOST_REFUSED;
-        let may = layer.points.is_some() && !is_refused && !self.whole.contains(&tile);
-        let held = held.as_ref().filter(|_| may);
-        let (Some(held), Some(spots)) = (held, self.spots.of(number, tile)) else { return Way::Whole };
-        // A layer that the tile does not hold shows nothing there, or was lost: one look tells.
-        let Some(bytes) = held.get(&layer.number) else { return Way::Whole };
-        if layer.stocked_from.is_some_and(|from| tile.zoom() >= from) {
-            let boxes = boxes(tile, layer.extent, spots);
-            return if boxes.is_empty() { Way::Stays } else { Way::Stocked(boxes) };
+    /// How one layer of a tile is patched.
+    fn decide_layer(&self, index: usize, tile: TileCoord, stored: &StoredLayers) -> LayerPatch {
+        let layer = &self.layers[index];
+        let has_failed = self.unpatchable[index].load(Relaxed) >= MAX_UNPATCHABLE_TILES;
+        let may_patch = layer.points.is_some() && !has_failed && !self.always_rendered.contains(&tile);
+        let stored = stored.as_ref().filter(|_| may_patch);
+        let (Some(stored), Some(positions)) = (stored, self.positions.of(index, tile)) else {
+            return LayerPatch::Render;
+        };
+        // A tile without the layer shows nothing of it, or has lost it. Rendering tells which.
+        let Some(bytes) = stored.get(&layer.id) else { return LayerPatch::Render };
+        if layer.cached_from.is_some_and(|from| tile.zoom() >= from) {
+            let boxes = boxes(tile, layer.extent, positions);
+            return if boxes.is_empty() { LayerPatch::Keep } else { LayerPatch::Cached(boxes) };
         }
-        let Some(features) = mvt::count_features(bytes) else { return Way::Whole };
-        match parts(tile, layer.extent, features / WORTH, spots) {
-            Some(parts) if parts.is_empty() => Way::Stays,
-            Some(parts) => Way::Patched(parts),
-            None => Way::Whole,
+        let Some(features) = mvt::count_features(bytes) else { return LayerPatch::Render };
+        match parts(tile, layer.extent, features / FEATURES_PER_QUERY, positions) {
+            Some(parts) if parts.is_empty() => LayerPatch::Keep,
+            Some(parts) => LayerPatch::Query(parts),
+            None => LayerPatch::Render,
         }
     }
 
-    /// What is rendered for some tiles: layers as a whole, or parts of them.
-    fn asked(&self, tiles: &[Tile], late: bool) -> Batch {
+    /// The batch that the source has to render for `tiles`: full layers, and parts of others.
+    fn to_render(&self, tiles: &[TilePatch], needs_cell_counts: bool) -> Batch {
         let mut batch = Batch {
             areas: Vec::new(),
             planned: Planned::Every,
             tiles: 0,
             layers: vec![LayerCount::default(); self.layers.len()],
-            late,
+            needs_cell_counts,
         };
-        for one in tiles.iter().filter(|one| !one.all(&Way::Stays)) {
+        for one in tiles.iter().filter(|one| !one.all_are(&LayerPatch::Keep)) {
             batch.tiles += 1;
-            let way_of = |layer: usize| one.ways.iter().find(|(number, _)| *number == layer).map(|(_, way)| way);
+            let patch_of = |index: usize| one.layers.iter().find(|(own, _)| *own == index).map(|(_, patch)| patch);
             let mut add = |search: Vec<SearchBox>| {
                 for (count, search) in batch.layers.iter_mut().zip(&search) {
                     let is_asked = u64::from(*search != SearchBox::Nothing);
@@ -226,20 +236,20 @@ impl Patches {
                 }
                 batch.areas.push(Area { rect: one.area.rect, search });
             };
-            if one.any(|way| matches!(way, Way::Whole | Way::Stocked(_))) {
+            if one.any_is(|patch| matches!(patch, LayerPatch::Render | LayerPatch::Cached(_))) {
                 let search = one.area.search.iter().cloned().enumerate();
-                let at_once = |(layer, own)| match way_of(layer) {
-                    Some(Way::Whole) => own,
-                    Some(Way::Stocked(boxes)) => SearchBox::Near(boxes.clone()),
-                    Some(Way::Patched(_) | Way::Stays) | None => SearchBox::Nothing,
+                let at_once = |(index, own)| match patch_of(index) {
+                    Some(LayerPatch::Render) => own,
+                    Some(LayerPatch::Cached(boxes)) => SearchBox::Near(boxes.clone()),
+                    Some(LayerPatch::Query(_) | LayerPatch::Keep) | None => SearchBox::Nothing,
                 };
                 add(search.map(at_once).collect());
             }
-            for (layer, way) in &one.ways {
-                let Way::Patched(parts) = way else { continue };
+            for (index, patch) in &one.layers {
+                let LayerPatch::Query(parts) = patch else { continue };
                 for part in parts {
                     let mut search = vec![SearchBox::Nothing; self.layers.len()];
-                    search[*layer] = SearchBox::World(part.world);
+                    search[*index] = SearchBox::World(part.world);
                     add(search);
                 }
             }
@@ -247,8 +257,8 @@ impl Patches {
         batch
     }
 
-    /// The tiles as they are now, and those that cannot be patched, to be rendered whole.
-    fn put_together(&self, tiles: Vec<Tile>, rendered: Vec<RenderedTile>) -> (Vec<RenderedTile>, Vec<Tile>) {
+    /// Puts stored and rendered parts together. Returns the finished tiles, and those that could not be patched and have to be rendered.
+    fn put_together(&self, tiles: Vec<TilePatch>, rendered: Vec<RenderedTile>) -> (Vec<RenderedTile>, Vec<TilePatch>) {
         let rendered: HashMap<TileCoord, RenderedTile> = rendered.into_iter().map(|one| (one.tile, one)).collect();
         let (mut done, mut again) = (Vec::with_capacity(tiles.len()), Vec::new());
         for one in tiles {
@@ -256,48 +266,48 @@ impl Patches {
             let nothing = RenderedTile::empty(coord);
             match self.tile(coord, &one, rendered.get(&coord).unwrap_or(&nothing)) {
                 Some(tile) => {
-                    let is_patched = one.any(|way| matches!(way, Way::Patched(_) | Way::Stocked(_)));
+                    let is_patched = one.any_is(|patch| matches!(patch, LayerPatch::Query(_) | LayerPatch::Cached(_)));
                     self.patched.fetch_add(u64::from(is_patched), Relaxed);
                     done.push(tile);
                 }
-                None => again.push(self.whole(one)),
+                None => again.push(self.in_full(one)),
             }
         }
         (done, again)
     }
 
-    fn whole(&self, one: Tile) -> Tile {
-        let all = one.area.rect.first().into_iter().flat_map(|coord| self.shown(coord));
-        Tile { ways: all.map(|layer| (layer, Way::Whole)).collect(), ..one }
+    fn in_full(&self, one: TilePatch) -> TilePatch {
+        let all = one.area.rect.first().into_iter().flat_map(|coord| self.drawn_at(coord));
+        TilePatch { layers: all.map(|index| (index, LayerPatch::Render)).collect(), ..one }
     }
 
-    /// A tile of what is held and what was rendered for it; `None` if it has to be rendered whole.
-    fn tile(&self, coord: TileCoord, one: &Tile, rendered: &RenderedTile) -> Option<RenderedTile> {
+    /// A tile from its stored layers and what was rendered for it; `None` if it has to be rendered in full.
+    fn tile(&self, coord: TileCoord, one: &TilePatch, rendered: &RenderedTile) -> Option<RenderedTile> {
         let mut tile = RenderedTile::empty(coord);
-        for (number, way) in &one.ways {
-            let layer = &self.layers[*number];
-            let notes = rendered.notes.iter().filter(|note| note.layer == layer.number);
-            let (fresh, before) = (part_of(&rendered.mvt, &rendered.layers, layer.number), tile.mvt.len());
-            if *way == Way::Whole {
+        for (index, patch) in &one.layers {
+            let layer = &self.layers[*index];
+            let notes = rendered.notes.iter().filter(|note| note.layer == layer.id);
+            let (fresh, before) = (bytes_of(&rendered.mvt, &rendered.layers, layer.id), tile.mvt.len());
+            if *patch == LayerPatch::Render {
                 tile.notes.extend(notes.cloned());
                 tile.mvt.extend_from_slice(fresh);
                 for (_, bytes) in mvt::split(fresh)? {
                     tile.features += mvt::count_features(bytes)? as u64;
                 }
             } else {
-                // How heavy a part is says nothing of the tile.
+                // The size of a part says nothing about the size of the tile.
                 if notes.clone().any(|note| !matches!(note.what, Noted::Heavy { .. })) {
                     return None;
                 }
-                let held = one.held.as_ref()?.get(&layer.number);
-                let patched = way.boxes().map(|boxes| patched(held?, fresh, &boxes, layer.points.as_ref()?));
-                let (bytes, features) = match (&patched, held) {
+                let stored = one.stored.as_ref()?.get(&layer.id);
+                let patched = patch.boxes().map(|boxes| patched(stored?, fresh, &boxes, layer.points.as_ref()?));
+                let (bytes, features) = match (&patched, stored) {
                     (Some(Some((bytes, features))), _) => (&bytes[..], *features),
                     (Some(None), _) => {
-                        self.refused[*number].fetch_add(1, Relaxed);
+                        self.unpatchable[*index].fetch_add(1, Relaxed);
                         return None;
                     }
-                    (None, Some(held)) => (&held[..], mvt::count_features(held)?),
+                    (None, Some(stored)) => (&stored[..], mvt::count_features(stored)?),
                     (None, None) => (&[][..], 0),
                 };
                 if !bytes.is_empty() {
@@ -306,32 +316,32 @@ impl Patches {
                 tile.features += features as u64;
             }
             let own = tile.mvt.len() - before;
-            tile.layers.push((layer.number, own));
-            // Of a layer that was rendered the source has said it.
-            let limit = layer.most_bytes.at(coord.zoom()).filter(|_| *way != Way::Whole);
+            tile.layers.push(RenderedLayer { layer: layer.id, bytes: own });
+            // The source has noted the size of layers that it rendered.
+            let limit = layer.most_bytes.at(coord.zoom()).filter(|_| *patch != LayerPatch::Render);
             if let Some(limit) = limit.filter(|limit| most_packed(own as u64) > limit.get()) {
-                tile.notes.push(Note { layer: layer.number, what: Noted::Heavy { limit: limit.get() } });
+                tile.notes.push(Note { layer: layer.id, what: Noted::Heavy { limit: limit.get() } });
             }
         }
         Some(tile)
     }
 }
 
-/// A layer with some parts replaced by what was rendered there, and how many features it has.
-fn patched(held: &[u8], fresh: &[u8], boxes: &[GridBox], points: &PointLayer) -> Option<(Vec<u8>, usize)> {
+/// A stored layer with the parts `boxes` replaced by `fresh`, and how many features it has then.
+fn patched(stored: &[u8], fresh: &[u8], boxes: &[GridBox], points: &PointLayer) -> Option<(Vec<u8>, usize)> {
     match mvt::split(fresh)?[..] {
-        [] => mvt::replaced(held, &[], boxes, points),
-        [(_, fresh)] => mvt::replaced(held, fresh, boxes, points),
-        // A statement that was cut.
+        [] => mvt::replaced(stored, &[], boxes, points),
+        [(_, fresh)] => mvt::replaced(stored, fresh, boxes, points),
+        // The statement was cut into several.
         _ => None,
     }
 }
 
-/// Bytes that are no tile.
-const NO_TILE: &[u8] = &[0];
+/// Bytes that are not an MVT tile.
+const NOT_A_TILE: &[u8] = &[0];
 
-/// Looking at one part costs about as much as drawing so many features.
-const WORTH: usize = 8;
+/// Querying one part costs about as much as rendering this many features.
+const FEATURES_PER_QUERY: usize = 8;
 
-/// A layer that so many tiles hold otherwise than as points in the order of their keys is rendered whole from then on.
-const MOST_REFUSED: u64 = 8;
+/// After this many stored tiles do not hold a layer as points in the order of their keys, the layer is no longer patched in this run.
+const MAX_UNPATCHABLE_TILES: u64 = 8;

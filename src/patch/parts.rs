@@ -1,65 +1,65 @@
-//! What of a tile has to be looked at for a changed place.
+//! Which parts of a tile can show a feature at a changed position.
 
 use crate::tile::{GridBox, Part, TileCoord, TileRect};
 
-/// The parts of a tile, of so many grid units along a side, that show some places; `None` once there are more than `most`. Their world
-/// boxes lie apart from each other, so that no row is found twice.
+/// The parts of a tile that show features at `positions` (world units); `None` once there are more than `max_parts`. The tile's grid has
+/// `extent` units along a side. The world boxes of the parts do not touch each other, so that no row is found twice.
 ///
-/// `ST_AsMVTGeom` rounds a position to the nearest one of the grid, so a feature is drawn no farther than one unit from where it lies.
+/// `ST_AsMVTGeom` rounds a position to the nearest grid point, so a feature is drawn at most one unit from its position.
 pub(super) fn parts(
     tile: TileCoord,
     extent: u32,
-    most: usize,
-    places: impl Iterator<Item = [u32; 2]>,
+    max_parts: usize,
+    positions: impl Iterator<Item = [u32; 2]>,
 ) -> Option<Vec<Part>> {
-    let grid = Grid::of(tile, extent);
+    let grid = TileGrid::of(tile, extent);
     let mut boxes: Vec<GridBox> = Vec::new();
-    for place in places {
-        let mut one = grid.around(place);
+    for position in positions {
+        let mut one = grid.around(position);
         while let Some(near) = boxes.iter().position(|other| grid.is_near(&one, other)) {
             one = hull(one, boxes.swap_remove(near));
         }
         boxes.push(one);
-        // Each place is compared with every box: too many are not worth it.
-        if boxes.len() > most {
+        // Each position is compared with every box, so the number of boxes is bounded.
+        if boxes.len() > max_parts {
             return None;
         }
     }
     Some(boxes.into_iter().map(|one| Part { grid: one, world: grid.world(&one) }).collect())
 }
 
-/// The positions of a tile's grid at which features of some places may be drawn: a box for each.
-pub(super) fn boxes(tile: TileCoord, extent: u32, places: impl Iterator<Item = [u32; 2]>) -> Vec<GridBox> {
-    let grid = Grid::of(tile, extent);
-    let mut boxes: Vec<GridBox> = places.map(|place| grid.around(place)).collect();
+/// For each of `positions`, the box of grid points at which its feature may be drawn.
+pub(super) fn boxes(tile: TileCoord, extent: u32, positions: impl Iterator<Item = [u32; 2]>) -> Vec<GridBox> {
+    let grid = TileGrid::of(tile, extent);
+    let mut boxes: Vec<GridBox> = positions.map(|position| grid.around(position)).collect();
     boxes.sort_unstable();
     boxes.dedup();
     boxes
 }
 
 /// The grid of a tile.
-pub(super) struct Grid {
+pub(super) struct TileGrid {
     west: f64,
     north: f64,
     /// World units of one unit of the grid.
     unit: f64,
 }
 
-/// World units that every rounding between the two arithmetics takes at most, on either side.
-const SLACK: f64 = 2.0;
+/// The most world units by which our arithmetic and that of PostGIS differ, on either side.
+const ROUNDING_SLACK: f64 = 2.0;
 
-/// World units by which boxes may miss each other and meet in a spatial index, on either side: it keeps single floats (PostGIS, `BOX2DF`),
-/// which are two metres apart at the end of the world.
+/// Boxes that are this many world units apart may still meet in a spatial index, which keeps single-precision floats (PostGIS, `BOX2DF`): these are
+/// two metres apart at the edge of the world.
 const INDEX_SLACK: f64 = 400.0;
 
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "world units are exact in doubles")]
-impl Grid {
-    pub(super) fn of(tile: TileCoord, extent: u32) -> Grid {
+impl TileGrid {
+    pub(super) fn of(tile: TileCoord, extent: u32) -> TileGrid {
         let (west, north, east, _) = TileRect::from(tile).world(0);
-        Grid { west: west as f64, north: north as f64, unit: (east - west) as f64 / f64::from(extent) }
+        TileGrid { west: west as f64, north: north as f64, unit: (east - west) as f64 / f64::from(extent) }
     }
 
-    /// Where features of a world unit may be drawn.
+    /// The grid points at which a feature at a position (world units) may be drawn.
     pub(super) fn around(&self, [x, y]: [u32; 2]) -> GridBox {
         let at = |units: f64, edge: f64| (units - edge) / self.unit;
         let (x, y) = (f64::from(x), f64::from(y));
@@ -71,10 +71,10 @@ impl Grid {
         }
     }
 
-    /// The world units of everything that may be drawn in a box.
+    /// The world units of every feature that may be drawn in a box: west, north, east, south.
     pub(super) fn world(&self, one: &GridBox) -> [i64; 4] {
-        let least = |grid: i64, edge: f64| ((grid - 1) as f64 * self.unit + edge - SLACK).floor() as i64;
-        let most = |grid: i64, edge: f64| ((grid + 1) as f64 * self.unit + edge + SLACK).ceil() as i64;
+        let least = |grid: i64, edge: f64| ((grid - 1) as f64 * self.unit + edge - ROUNDING_SLACK).floor() as i64;
+        let most = |grid: i64, edge: f64| ((grid + 1) as f64 * self.unit + edge + ROUNDING_SLACK).ceil() as i64;
         [
             least(one.west, self.west),
             least(one.north, self.north),
@@ -85,7 +85,7 @@ impl Grid {
 
     /// Whether the world boxes of two boxes might touch.
     fn is_near(&self, one: &GridBox, other: &GridBox) -> bool {
-        let gap = 3 + (2.0 * (SLACK + 2.0 + INDEX_SLACK) / self.unit).ceil() as i64;
+        let gap = 3 + (2.0 * (ROUNDING_SLACK + 2.0 + INDEX_SLACK) / self.unit).ceil() as i64;
         one.west - gap <= other.east
             && other.west - gap <= one.east
             && one.north - gap <= other.south

@@ -1,42 +1,42 @@
-//! The source of a reseed: what the target holds, beside what the database renders.
+//! The source of a reseed: patches stored tiles with what another source renders.
 
 use std::sync::Arc;
 
-use super::{Patches, Tile, Way};
+use super::{LayerPatch, Patches, TilePatch};
 use crate::sink::TileReader;
 use crate::source::{RenderedTile, Source};
 use crate::tile::{Batch, Order};
 
-/// A source that renders what has changed in a tile, and takes the rest from the target.
+/// A source that renders what changed in a tile and takes the rest from the target.
 pub struct Patching<S> {
     source: S,
-    /// What it reads the target with; `None` if everything is rendered, and once reading has failed.
-    held: Option<(Box<dyn TileReader>, Arc<Patches>)>,
+    /// Reads the target; `None` if everything is rendered, and after reading has failed.
+    target: Option<(Box<dyn TileReader>, Arc<Patches>)>,
 }
 
 impl<S> Patching<S> {
-    /// A source that reads what is held with a reader of its own. Without one it renders everything.
-    pub fn new(source: S, held: Option<(Box<dyn TileReader>, Arc<Patches>)>) -> Patching<S> {
-        Patching { source, held }
+    /// A source that reads stored tiles with a reader of its own. Without one it renders everything.
+    pub fn new(source: S, target: Option<(Box<dyn TileReader>, Arc<Patches>)>) -> Patching<S> {
+        Patching { source, target }
     }
 
-    /// What becomes of the tiles of a batch; `None` if all of them are to be rendered.
-    async fn ways(&mut self, batch: &Batch) -> Option<(Vec<Tile>, Arc<Patches>)> {
-        let (mut reader, patches) = self.held.take()?;
+    /// How the tiles of a batch are patched; `None` if all of them are rendered in full.
+    async fn decide(&mut self, batch: &Batch) -> Option<(Vec<TilePatch>, Arc<Patches>)> {
+        let (mut reader, patches) = self.target.take()?;
         let (areas, reading) = (batch.areas.clone(), Arc::clone(&patches));
-        let looked = tokio::task::spawn_blocking(move || {
-            let ways = reading.ways(&mut *reader, &areas);
-            (reader, ways)
+        let deciding = tokio::task::spawn_blocking(move || {
+            let tiles = reading.decide(&mut *reader, &areas);
+            (reader, tiles)
         });
-        let (reader, ways) = looked.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-        match ways {
+        let (reader, tiles) = deciding.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        match tiles {
             Ok(tiles) => {
-                self.held = Some((reader, Arc::clone(&patches)));
-                (!tiles.iter().all(|tile| tile.all(&Way::Whole))).then_some((tiles, patches))
+                self.target = Some((reader, Arc::clone(&patches)));
+                (!tiles.iter().all(|tile| tile.all_are(&LayerPatch::Render))).then_some((tiles, patches))
             }
             Err(error) => {
-                // Whatever is wrong with the target, writing it will tell.
-                tracing::info!("{error}: rendering every tile whole");
+                // If the target is damaged, writing it reports that.
+                tracing::info!("{error}: rendering every tile in full");
                 None
             }
         }
@@ -47,16 +47,16 @@ impl<S: Source> Source for Patching<S> {
     type Error = S::Error;
 
     async fn render(&mut self, batch: &Batch) -> Result<Vec<RenderedTile>, S::Error> {
-        let Some((tiles, patches)) = self.ways(batch).await else { return self.source.render(batch).await };
-        let asked = patches.asked(&tiles, batch.late);
-        let rendered = if asked.tiles == 0 { Vec::new() } else { self.source.render(&asked).await? };
+        let Some((tiles, patches)) = self.decide(batch).await else { return self.source.render(batch).await };
+        let to_render = patches.to_render(&tiles, batch.needs_cell_counts);
+        let rendered = if to_render.tiles == 0 { Vec::new() } else { self.source.render(&to_render).await? };
         let together = Arc::clone(&patches);
         let (mut done, again) = tokio::task::spawn_blocking(move || together.put_together(tiles, rendered))
             .await
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         if !again.is_empty() {
-            tracing::debug!("{} tiles cannot be patched: rendering them whole", again.len());
-            done.extend(self.source.render(&patches.asked(&again, batch.late)).await?);
+            tracing::debug!("{} tiles cannot be patched: rendering them in full", again.len());
+            done.extend(self.source.render(&patches.to_render(&again, batch.needs_cell_counts)).await?);
             done.sort_by_key(|rendered| Order::ZoomColumnTmsRow.place(rendered.tile));
         }
         Ok(done)

@@ -1,4 +1,4 @@
-//! Where single points have changed: in which tiles, and what lies around them.
+//! Changed positions of points: in which tiles they show, and what lies around them.
 
 use std::collections::HashMap;
 
@@ -6,94 +6,96 @@ use super::parts::parts;
 use crate::plan::{Dirty, Drawn, touched_tiles};
 use crate::tile::{Neighbourhood, Order, Spot, TileCoord, TileRect, WORLD_UNITS, Zoom};
 
-/// So many places are told apart at most, and so many in tiles: 8 bytes each and 16.
-const MOST: usize = 50_000;
-const MOST_IN_TILES: usize = 2_000_000;
+/// The most positions that are kept, 8 bytes each.
+const MAX_POSITIONS: usize = 50_000;
 
-/// Where points of some layers have changed: old places and new ones.
+/// The most pairs of a position and a tile that are kept, 16 bytes each.
+const MAX_POSITIONS_IN_TILES: usize = 2_000_000;
+
+/// The old and new positions of changed points, by layer, in world units.
 #[derive(Debug, Clone, Default)]
-pub struct Spots {
-    /// Of each layer; `None` where the places are not known one by one.
+pub struct ChangedPositions {
+    /// `None` for a layer whose changed positions are not known.
     layers: Vec<Option<Vec<[u32; 2]>>>,
     count: usize,
 }
 
-impl Spots {
-    /// No place yet, of layers that are looked at place by place, and of others.
+impl ChangedPositions {
+    /// No position yet. `is_known` says for each layer whether its changed positions will be given one by one.
     #[must_use]
-    pub fn new(by_place: impl Iterator<Item = bool>) -> Spots {
-        Spots { layers: by_place.map(|known| known.then(Vec::new)).collect(), count: 0 }
+    pub fn new(is_known: impl Iterator<Item = bool>) -> ChangedPositions {
+        ChangedPositions { layers: is_known.map(|known| known.then(Vec::new)).collect(), count: 0 }
     }
 
-    /// Notes a place at which a layer has changed. Where it is no single position, or there are too many, the layer's places are not
-    /// known any more.
+    /// Adds a changed position of a layer, by its index. If `spot` is not a single point, or there are too many positions, the layer's
+    /// positions are no longer known.
     pub fn add(&mut self, layer: usize, spot: Spot) {
         let [west, north, east, south] = spot.world();
-        let Some(Some(places)) = self.layers.get_mut(layer) else { return };
+        let Some(Some(positions)) = self.layers.get_mut(layer) else { return };
         self.count += 1;
-        if (west, north) == (east, south) && self.count <= MOST {
-            places.push([west, north]);
+        if (west, north) == (east, south) && self.count <= MAX_POSITIONS {
+            positions.push([west, north]);
         } else {
             self.forget(layer);
         }
     }
 
-    /// The places of a layer are not known one by one.
+    /// Drops the positions of a layer: they are no longer known.
     pub fn forget(&mut self, layer: usize) {
-        if let Some(places) = self.layers.get_mut(layer) {
-            *places = None;
+        if let Some(positions) = self.layers.get_mut(layer) {
+            *positions = None;
         }
     }
 
-    /// The places that each dirty tile shows.
+    /// The changed positions that each dirty tile shows.
     #[must_use]
-    pub fn in_tiles(&self, dirty: &Dirty, layers: &[Drawn]) -> SpotsInTiles {
+    pub fn in_tiles(&self, dirty: &Dirty, layers: &[Drawn]) -> PositionsInTiles {
         let (mut tiles, mut count) = (ByTile::new(), 0);
-        for (number, (places, drawn)) in self.layers.iter().zip(layers).enumerate() {
-            for place in places.iter().flatten() {
-                let [x, y] = *place;
+        for (index, (positions, drawn)) in self.layers.iter().zip(layers).enumerate() {
+            for position in positions.iter().flatten() {
+                let [x, y] = *position;
                 for zoom in dirty.zooms().into_iter().filter(|zoom| drawn.zooms.contains(*zoom)) {
                     let touched = touched_tiles(zoom, drawn.margin.units(zoom), [x, y, x, y]);
                     for tile in touched.iter().filter(|tile| dirty.is_marked(*tile)) {
-                        tiles.entry(tile).or_default().push((number, *place));
+                        tiles.entry(tile).or_default().push((index, *position));
                         count += 1;
                     }
                 }
-                if count > MOST_IN_TILES {
-                    return SpotsInTiles::default();
+                if count > MAX_POSITIONS_IN_TILES {
+                    return PositionsInTiles::default();
                 }
             }
         }
-        SpotsInTiles { known: self.layers.iter().map(Option::is_some).collect(), tiles }
+        PositionsInTiles { known: self.layers.iter().map(Option::is_some).collect(), tiles }
     }
 }
 
-/// The layers, by their places among the layers, and the changed places that each tile shows.
+/// The changed positions that each tile shows, with the index of the layer.
 type ByTile = HashMap<TileCoord, Vec<(usize, [u32; 2])>>;
 
-/// The changed places that each tile shows.
+/// The changed positions that each tile shows.
 #[derive(Debug, Clone, Default)]
-pub struct SpotsInTiles {
+pub struct PositionsInTiles {
     known: Vec<bool>,
     tiles: ByTile,
 }
 
-impl SpotsInTiles {
-    /// The places of a layer in a tile; `None` if they are not known one by one.
+impl PositionsInTiles {
+    /// The changed positions of a layer in a tile; `None` if they are not known.
     pub(super) fn of(&self, layer: usize, tile: TileCoord) -> Option<impl Iterator<Item = [u32; 2]> + '_> {
         let all = self.tiles.get(&tile).map_or(&[][..], Vec::as_slice);
         let known = self.known.get(layer).copied().unwrap_or_default();
-        known.then(|| all.iter().filter(move |(number, _)| *number == layer).map(|(_, place)| *place))
+        known.then(|| all.iter().filter(move |(index, _)| *index == layer).map(|(_, position)| *position))
     }
 
-    /// Whether the places of any layer are known.
+    /// Whether the changed positions of any layer are known.
     #[must_use]
     pub fn are_known(&self) -> bool {
         self.known.contains(&true)
     }
 
-    /// What lies around the places of a layer with a grid of so many units along a tile's side, if they are known; `None` if they are
-    /// too few for the trouble, or the zooms too low.
+    /// The neighbourhood of a layer's changed positions, in which rows are cached. `extent` is the number of grid units along a tile's side.
+    /// `None` if the positions are not known, too few to pay, or seen only at low zooms.
     #[must_use]
     pub fn neighbourhood(&self, layer: usize, extent: u32) -> Option<Neighbourhood> {
         if !*self.known.get(layer)? {
@@ -102,9 +104,9 @@ impl SpotsInTiles {
         let unit = |zoom: Zoom| (WORLD_UNITS >> zoom.get()) / i64::from(extent);
         let mut shown: Vec<TileCoord> = Vec::new();
         let mut places: Vec<[u32; 2]> = Vec::new();
-        for (tile, all) in self.tiles.iter().filter(|(tile, _)| unit(tile.zoom()) <= NEAR) {
+        for (tile, all) in self.tiles.iter().filter(|(tile, _)| unit(tile.zoom()) <= MAX_UNIT) {
             let before = places.len();
-            places.extend(all.iter().filter(|(number, _)| *number == layer).map(|(_, place)| *place));
+            places.extend(all.iter().filter(|(index, _)| *index == layer).map(|(_, position)| *position));
             if places.len() > before {
                 shown.push(*tile);
             }
@@ -112,40 +114,40 @@ impl SpotsInTiles {
         let from = shown.iter().map(|tile| tile.zoom()).min()?;
         places.sort_unstable();
         places.dedup();
-        if places.len() < FEW {
+        if places.len() < MIN_POSITIONS {
             return None;
         }
         shown.sort_unstable_by_key(|tile| Order::ZoomColumnTmsRow.place(*tile));
         let sample = |tile: TileCoord| {
             let places: Vec<[u32; 2]> = self.of(layer, tile)?.collect();
-            let some = places.iter().step_by(places.len().div_ceil(FEW)).copied();
-            Some((tile, parts(tile, extent, FEW, some)?))
+            let some = places.iter().step_by(places.len().div_ceil(MIN_POSITIONS)).copied();
+            Some((tile, parts(tile, extent, MIN_POSITIONS, some)?))
         };
-        let some = shown.iter().step_by(shown.len().div_ceil(SAMPLES)).filter_map(|tile| sample(*tile));
+        let some = shown.iter().step_by(shown.len().div_ceil(MAX_SAMPLES)).filter_map(|tile| sample(*tile));
         let (samples, cells) = (some.collect(), cells(&places, reach(unit(from))));
         Some(Neighbourhood { from, cells, places: places.len() as u64, samples })
     }
 }
 
-/// Fewer places are looked at tile by tile.
-const FEW: usize = 16;
+/// Rows are cached from this many positions on; fewer are queried tile by tile.
+const MIN_POSITIONS: usize = 16;
 
-/// A neighbourhood begins at the zoom at which a unit of the grid is no more than so many world units wide, 40 metres: zoom 8, if it has
-/// 4096 along a side.
-const NEAR: i64 = 4096;
+/// A neighbourhood begins at the first zoom whose grid units are at most this many world units (40 metres) wide: zoom 8 with an extent of
+/// 4096.
+const MAX_UNIT: i64 = 4096;
 
-/// How far from a place lies what may be drawn where it is, in world units: three units of the grid (the place is rounded, the box
-/// around it reaches one more, and features are rounded), which are cut to whole world units here, and four world units ([`Grid`]).
+/// How far from a position a row may lie that is drawn at the same grid point, in world units: three grid units (the position is rounded, the box
+/// around it reaches one more, and features are rounded) and four world units of rounding ([`TileGrid`]).
 ///
-/// [`Grid`]: super::parts::Grid
+/// [`TileGrid`]: super::parts::TileGrid
 const fn reach(unit: i64) -> i64 {
     3 * (unit + 1) + 4
 }
 
-/// So many tiles at most are samples.
-const SAMPLES: usize = 64;
+/// The most tiles that are compared with what the database renders.
+const MAX_SAMPLES: usize = 64;
 
-/// The cells that boxes reach which go so many world units around places in every direction.
+/// The cells within `reach` world units of `places`.
 fn cells(places: &[[u32; 2]], reach: i64) -> Vec<TileRect> {
     let zoom = (0..Zoom::MAX.get()).find(|zoom| WORLD_UNITS >> zoom <= reach).and_then(Zoom::new).unwrap_or(Zoom::MAX);
     let inside = |unit: i64| u32::try_from(unit.clamp(0, WORLD_UNITS - 1)).unwrap_or(u32::MAX);
@@ -160,7 +162,7 @@ fn cells(places: &[[u32; 2]], reach: i64) -> Vec<TileRect> {
     let runs = cells.chunk_by(|one, next| one[0] == next[0] && one[1] + 1 == next[1]);
     let runs =
         runs.map(|run| TileRect { zoom, x0: run[0][1], y0: run[0][0], x1: run[run.len() - 1][1], y1: run[0][0] });
-    // Runs that lie below each other, as those around one place do, are one.
+    // Runs that lie below each other, such as those around one position, are joined.
     let mut rects: HashMap<(u32, u32), Vec<TileRect>> = HashMap::new();
     for run in runs {
         let below = rects.entry((run.x0, run.x1)).or_default();
@@ -174,7 +176,7 @@ fn cells(places: &[[u32; 2]], reach: i64) -> Vec<TileRect> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::parts::Grid;
+    use super::super::parts::TileGrid;
     use super::*;
 
     fn tile(zoom: u8, x: u32, y: u32) -> TileCoord {
@@ -182,7 +184,7 @@ mod tests {
     }
 
     /// Places in all tiles of some zooms that show them.
-    fn in_tiles(zooms: impl Iterator<Item = u8> + Clone, places: &[[u32; 2]]) -> SpotsInTiles {
+    fn in_tiles(zooms: impl Iterator<Item = u8> + Clone, places: &[[u32; 2]]) -> PositionsInTiles {
         let mut tiles = ByTile::new();
         for zoom in zooms {
             for [x, y] in places {
@@ -191,7 +193,7 @@ mod tests {
                 tiles.entry(tile(zoom, at(*x), at(*y))).or_default().push((0, [*x, *y]));
             }
         }
-        SpotsInTiles { known: vec![true, false], tiles }
+        PositionsInTiles { known: vec![true, false], tiles }
     }
 
     #[test]
@@ -212,7 +214,7 @@ mod tests {
             places.extend((0..60).map(|_| [(1 << 30) + next(40_000), (1 << 30) + next(40_000)]));
             places.push(places[7]);
             let found = in_tiles(least..=22, &places).neighbourhood(0, extent).unwrap();
-            assert!(found.from.get() >= least && found.samples.len() > 30 && found.samples.len() <= SAMPLES);
+            assert!(found.from.get() >= least && found.samples.len() > 30 && found.samples.len() <= MAX_SAMPLES);
             let sides: Vec<_> = found.cells.iter().map(|cell| cell.world(0)).collect();
             for (number, one) in sides.iter().enumerate() {
                 let overlaps = |other: &(i64, i64, i64, i64)| {
@@ -225,7 +227,7 @@ mod tests {
             for deeper in found.from.get()..=22 {
                 for [x, y] in &places {
                     let shift = 32 - deeper;
-                    let grid = Grid::of(tile(deeper, x >> shift, y >> shift), extent);
+                    let grid = TileGrid::of(tile(deeper, x >> shift, y >> shift), extent);
                     let [west, north, east, south] = grid.world(&grid.around([*x, *y]));
                     let inside = |side: i64| side.clamp(0, WORLD_UNITS - 1);
                     for corner in [[west, north], [east, north], [west, south], [east, south]] {
@@ -253,8 +255,8 @@ mod tests {
     }
 
     #[test]
-    fn too_many_places_are_not_told_apart() {
-        let mut spots = Spots::new([true, false, true].into_iter());
+    fn too_many_positions_are_not_kept() {
+        let mut spots = ChangedPositions::new([true, false, true].into_iter());
         let at = |x: u32| Spot::Box([x, 1, x, 1]);
         spots.add(1, at(1));
         for x in 0..50_000 {

@@ -1,25 +1,25 @@
-//! What a run has to say of its layers, gathered on the way in bounded memory.
+//! Figures for each layer: budgets that were exceeded, tiles that failed.
 
 use std::collections::BTreeMap;
 
-use super::Said;
+use super::TileNote;
 use super::stats::LargestTile;
 use crate::source::{Note, Noted};
-use crate::tile::TileCoord;
+use crate::tile::{LayerId, TileCoord};
 
-/// So many tiles may fail before the run ends: more are no accident, and a target without them is none.
-pub const MOST_FAILED: u64 = 300;
+/// The most tiles that `on_tile_error = "skip"` skips in a run. More are a systematic error, and a target without them would be of no use.
+pub const MAX_FAILED_TILES: u64 = 300;
 
-/// A layer's budget, as it was met.
+/// How far a layer exceeded its budget.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LayerStats {
     /// Tiles in which features were left out.
     pub thinned: u64,
-    /// Features left out, each counted in each tile.
+    /// Features left out, counted in each tile.
     pub left_out: u64,
-    /// Tiles that have more bytes than they may.
+    /// Tiles with more bytes than the budget.
     pub large: u64,
-    /// The heaviest of those, by the bytes of the layer's part alone, and how many it may have.
+    /// The heaviest of them, by the compressed bytes of this layer alone, and the budget.
     pub heaviest: Option<(LargestTile, u64)>,
 }
 
@@ -28,22 +28,22 @@ pub struct LayerStats {
 pub struct FailedTile {
     /// Which tile.
     pub tile: TileCoord,
-    /// The layer's number.
-    pub layer: u16,
-    /// Why, in one line.
+    /// Which layer.
+    pub layer: LayerId,
+    /// The cause, in one line.
     pub cause: String,
 }
 
-/// The figures of all layers in the making.
+/// Collects the figures of all layers.
 #[derive(Debug, Default)]
-pub(super) struct Layers {
-    pub(super) stats: BTreeMap<u16, LayerStats>,
+pub(super) struct LayerFigures {
+    pub(super) stats: BTreeMap<LayerId, LayerStats>,
     pub(super) failed: Vec<FailedTile>,
 }
 
-impl Layers {
-    /// Takes in a note, with the bytes of its layer's part where that is heavy.
-    pub(super) fn add(&mut self, Said { tile, note: Note { layer, what }, bytes }: Said) {
+impl LayerFigures {
+    /// Counts a note.
+    pub(super) fn add(&mut self, TileNote { tile, note: Note { layer, what }, bytes }: TileNote) {
         let limit = match what {
             Noted::Failed { cause } => return self.failed.push(FailedTile { tile, layer, cause }),
             Noted::Thinned { left_out } => {

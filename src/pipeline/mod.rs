@@ -1,14 +1,14 @@
-//! Plan in, tileset out: a bounded pool of workers renders and packs batches, one writer stores them in order.
+//! Plan in, tileset out: a bounded pool of workers renders and compresses batches, one writer stores them in order.
 //!
 //! ```text
-//! batches ─► permit ─► worker: render, check ─► pack ─┐
-//!            (window)  worker: render, check ─► pack ─┼─► writer: put in order, store, give the permit back
-//!                      …                             ─┘
+//! batches ─► permit ─► worker: render, count ─► compress ─┐
+//!            (window)  worker: render, count ─► compress ─┼─► writer: reorder, store, release the permit
+//!                      …                                 ─┘
 //! ```
 //!
-//! A worker takes the permit first and the next batch then, so the oldest batch that is not stored always has one: the
-//! writer, which stores in order, can never wait for a batch that waits for a permit. What is rendered but not stored is
-//! bounded by the window, however slow the writer or one of the workers is.
+//! A worker takes a permit first and the next batch second. So the oldest batch that is not stored always holds a permit: the
+//! writer, which stores in order, can never wait for a batch that waits for a permit. The window bounds how many batches are rendered
+//! and not yet stored, however slow the writer or one of the workers is.
 
 mod layers;
 mod stats;
@@ -25,49 +25,49 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::encode::{EncodeError, Packer, Packing};
 use crate::sink::{Needs, Sink, TileEdit, Written};
-use crate::source::{Note, Noted, RenderedTile, Source, part_of};
-use crate::tile::{Batch, Slice, TileCoord, TileId, Zoom};
+use crate::source::{Note, Noted, RenderedTile, Source, bytes_of, split_layers};
+use crate::tile::{Batch, LayerId, Slice, TileCoord, TileId, Zoom};
 
-pub use layers::{FailedTile, LayerStats, MOST_FAILED};
+pub use layers::{FailedTile, LayerStats, MAX_FAILED_TILES};
 pub use stats::{LargestTile, TileSizes, ZoomStats};
 
 /// How a run is bounded.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Batches that may be rendered or waiting to be stored at one time.
+    /// The most batches that may be rendered or waiting to be stored at one time.
     pub window: NonZeroUsize,
-    /// How tiles are packed.
+    /// How tiles are compressed.
     pub packing: Packing,
 }
 
-/// A batch is stored.
+/// A batch that was handed to the sink.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Stored {
+pub struct StoredBatch {
     /// The zoom of its first tile.
     pub zoom: Zoom,
     /// Tiles stored, removed and unchanged.
     pub written: Written,
-    /// Features that the plan counted in it: the measure of progress.
+    /// Features that the plan counted in it; progress is measured by them.
     pub planned_features: u64,
     /// Bytes stored.
     pub bytes: u64,
 }
 
-/// What a run has done.
+/// What a run stored.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// What became of the tiles.
+    /// Tiles by what the sink did with them.
     pub written: Written,
     /// Figures for each zoom, shallowest first.
     pub zooms: Vec<ZoomStats>,
-    /// How the budgets of layers were met, by their numbers; layers that kept to theirs are missing.
-    pub layers: BTreeMap<u16, LayerStats>,
+    /// Layers that exceeded their budgets.
+    pub layers: BTreeMap<LayerId, LayerStats>,
     /// Tiles in which a layer could not be rendered, in the order of the plan.
     pub failed: Vec<FailedTile>,
     /// Planned tiles that were rendered and handed to the sink.
     tiles: u64,
-    /// Edits handed to the sink: as many as tiles, or one for each layer of each tile.
-    handed: u64,
+    /// Edits handed to the sink: one for each tile, or for each layer of each tile.
+    edits: u64,
 }
 
 /// Why a run ended early.
@@ -79,7 +79,7 @@ pub enum PipelineError<R, W> {
     /// The sink failed.
     #[error(transparent)]
     Sink(W),
-    /// A tile could not be packed.
+    /// A tile could not be compressed.
     #[error("tile {tile}")]
     Encode {
         /// Which one.
@@ -87,9 +87,9 @@ pub enum PipelineError<R, W> {
         /// The cause.
         source: EncodeError,
     },
-    /// More tiles could not be rendered than can be an accident.
+    /// More than [`MAX_FAILED_TILES`] tiles could not be rendered.
     #[error(
-        "more than {MOST_FAILED} tiles could not be rendered, the last of them {tile} ({cause}): that is more than on_tile_error = \"skip\" is for. Mend what the cause names"
+        "more than {MAX_FAILED_TILES} tiles could not be rendered, the last of them {tile} ({cause}): that is more than on_tile_error = \"skip\" is for. Mend what the cause names"
     )]
     ManyFailed {
         /// One of them.
@@ -97,7 +97,7 @@ pub enum PipelineError<R, W> {
         /// Why.
         cause: String,
     },
-    /// A batch came back with other tiles than planned.
+    /// A source returned another number of tiles than planned.
     #[error(
         "a batch of zoom {zoom} came back with {found} tiles for {planned} planned: the result is not complete, nothing was published. Please report this"
     )]
@@ -106,7 +106,7 @@ pub enum PipelineError<R, W> {
         zoom: Zoom,
         /// Tiles planned.
         planned: u64,
-        /// Tiles that came.
+        /// Tiles returned.
         found: u64,
     },
     /// Fewer tiles were stored than planned, though nothing failed.
@@ -124,66 +124,66 @@ pub enum PipelineError<R, W> {
     Died(String),
 }
 
-/// A packed batch on its way to the writer.
-struct Packed {
-    /// Its place in the plan.
+/// A compressed batch on its way to the writer.
+struct PackedBatch {
+    /// Its index in the plan.
     index: usize,
     zoom: Zoom,
     /// Its planned tiles.
     tiles: u64,
     edits: Vec<TileEdit>,
-    /// What is drawn, side by side with `edits`.
-    drawn: Vec<Drawn>,
-    notes: Vec<Said>,
+    /// One for each of `edits`, in the same order.
+    contents: Vec<EditContents>,
+    notes: Vec<TileNote>,
     planned_features: u64,
-    /// Time spent on rendering and packing it.
+    /// Time spent on rendering and compressing it.
     busy: Duration,
     permit: OwnedSemaphorePermit,
 }
 
-/// What there is to say of a layer in a tile.
+/// A note on a layer, and the tile that it is about.
 #[derive(Debug)]
-struct Said {
+struct TileNote {
     tile: TileCoord,
     note: Note,
-    /// The bytes of its part packed by itself, where they may be too many.
+    /// For [`Noted::Heavy`]: the bytes of the layer, compressed by itself.
     bytes: u64,
 }
 
-/// What is drawn in an edit.
+/// What an edit shows.
 #[derive(Debug, Clone, Copy)]
-struct Drawn {
-    /// Features; those of a tile stand at its first edit.
+struct EditContents {
+    /// Features drawn. The first edit of a tile counts those of all its layers.
     features: u64,
-    /// The number of the layer that has the most bytes.
-    heaviest: u16,
+    /// The layer that has the most bytes.
+    heaviest: LayerId,
 }
 
-/// Renders every batch and stores it. The batches are in the order that the sink needs; each source works on its own.
-/// `stored` is told of each batch once it is handed to the sink.
+/// Renders every batch and stores it. `batches` come in the order that the sink needs; each of `sources` is one worker.
+/// `stored` is called for each batch after it was handed to the sink.
 ///
-/// Gives the sink back when every planned tile is accounted for; it is to be finished then.
+/// Returns the sink once every planned tile is accounted for; the caller finishes it.
 ///
 /// # Errors
-/// At the first failure of a source or of the sink, or if a count is off. The sink is dropped then.
+/// At the first failure of a source or of the sink, or if a count is wrong. The sink is dropped then.
 pub async fn run<R, W>(
     batches: Vec<Batch>,
     sources: Vec<R>,
     sink: W,
     limits: Limits,
-    stored: impl Fn(&Stored) + Send + 'static,
+    stored: impl Fn(&StoredBatch) + Send + 'static,
 ) -> Result<(W, Outcome), PipelineError<R::Error, W::Error>>
 where
     R: Source + 'static,
     W: Sink + 'static,
 {
-    let how = How { packing: limits.packing, needs: sink.needs(), failed: Arc::default() };
+    let rules = EditRules { packing: limits.packing, needs: sink.needs(), failed: Arc::default() };
     let planned: u64 = batches.iter().map(|batch| batch.tiles).sum();
     let window = Arc::new(Semaphore::new(limits.window.get()));
     let mut queue: Vec<(usize, Batch)> = batches.into_iter().enumerate().collect();
-    // Only where there is a permit for every batch: else those that are stored first would wait for permits of later ones.
+    // Only if there is a permit for every batch: otherwise batches that are stored first would wait for the permits of later ones.
     if queue.len() <= limits.window.get() {
-        queue.sort_by_key(|(_, batch)| batch.late);
+        queue.sort_by_key(|(_, batch)| batch.needs_cell_counts);
     }
     let queue = Arc::new(Mutex::new(queue.into_iter()));
     let (done, packed) = mpsc::channel(limits.window.get());
@@ -191,7 +191,7 @@ where
 
     let mut workers = JoinSet::new();
     for source in sources {
-        workers.spawn(work(source, Arc::clone(&window), Arc::clone(&queue), how.clone(), done.clone()));
+        workers.spawn(work(source, Arc::clone(&window), Arc::clone(&queue), rules.clone(), done.clone()));
     }
     // The writer ends when the last sender is gone.
     drop(done);
@@ -199,18 +199,18 @@ where
     while let Some(worker) = workers.join_next().await {
         let worked = worker.unwrap_or_else(|error| Err(PipelineError::Died(error.to_string())));
         if let Err(error) = worked {
-            // The others end after the batch in hand.
+            // The other workers end after their current batch.
             window.close();
             failure.get_or_insert(error);
         }
     }
     let written = writer.await.map_err(|error| PipelineError::Died(error.to_string()))?;
-    // A failed writer makes the workers stop; then its error is the cause.
+    // If the writer failed, the workers stopped because of that: its error is the cause.
     let (sink, outcome) = written.map_err(PipelineError::Sink)?;
     if let Some(error) = failure {
         return Err(error);
     }
-    for (planned, stored) in [(planned, outcome.tiles), (outcome.handed, outcome.written.total())] {
+    for (planned, stored) in [(planned, outcome.tiles), (outcome.edits, outcome.written.total())] {
         if planned != stored {
             return Err(PipelineError::Incomplete { planned, stored });
         }
@@ -220,20 +220,20 @@ where
 
 /// How rendered tiles become edits.
 #[derive(Debug, Clone)]
-struct How {
+struct EditRules {
     packing: Packing,
     needs: Needs,
-    /// How many tiles of the run could not be rendered so far.
+    /// How many tiles of the run could not be rendered up to now.
     failed: Arc<AtomicU64>,
 }
 
-impl How {
-    /// Counts the tiles that could not be rendered; gives how many of these there are.
+impl EditRules {
+    /// Counts the tiles of a batch that could not be rendered.
     fn count_failed<R, W>(&self, tiles: &[RenderedTile]) -> Result<u64, PipelineError<R, W>> {
         let mut count = 0;
         for tile in tiles.iter().filter(|tile| tile.is_failed()) {
             count += 1;
-            if self.failed.fetch_add(1, Relaxed) >= MOST_FAILED {
+            if self.failed.fetch_add(1, Relaxed) >= MAX_FAILED_TILES {
                 let cause = tile.notes.iter().find_map(|note| match &note.what {
                     Noted::Failed { cause } => Some(cause.clone()),
                     _ => None,
@@ -245,17 +245,17 @@ impl How {
     }
 }
 
-/// One worker: batch after batch until there is none, or the writer is gone. While one batch is packed on a thread of its
-/// own the next one is rendered, so that the database never waits for gzip.
+/// One worker: renders batch after batch until none is left or the writer is gone. While one batch is compressed on its own thread, the
+/// next one is rendered, so that the database never waits for gzip.
 async fn work<R: Source, W: Send + 'static>(
     mut source: R,
     window: Arc<Semaphore>,
     queue: Arc<Mutex<impl Iterator<Item = (usize, Batch)>>>,
-    how: How,
-    done: mpsc::Sender<Packed>,
+    rules: EditRules,
+    done: mpsc::Sender<PackedBatch>,
 ) -> Result<(), PipelineError<R::Error, W>> {
-    let mut packing: Option<JoinHandle<Freed<R::Error, W>>> = None;
-    let mut packer = Some(Packer::new(how.packing));
+    let mut packing: Option<JoinHandle<PackingEnd<R::Error, W>>> = None;
+    let mut packer = Some(Packer::new(rules.packing));
     loop {
         let permit = Arc::clone(&window).acquire_owned().await;
         let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
@@ -263,25 +263,25 @@ async fn work<R: Source, W: Send + 'static>(
         let begun = Instant::now();
         let tiles = source.render(&batch).await.map_err(PipelineError::Source)?;
         let Some(zoom) = batch.zoom() else { continue };
-        // Whether a tile that failed was planned may not be known.
-        let (found, failed) = (tiles.len() as u64, how.count_failed(&tiles)?);
+        // A tile that failed may or may not have been planned.
+        let (found, failed) = (tiles.len() as u64, rules.count_failed(&tiles)?);
         if !(found - failed..=found).contains(&batch.tiles) {
             return Err(PipelineError::Miscounted { zoom, planned: batch.tiles, found: tiles.len() as u64 });
         }
         let rendering = begun.elapsed();
         if let Some(packing) = packing.take() {
-            let Some(free) = packed(packing).await? else { return Ok(()) };
-            packer = Some(free);
+            let Some(idle) = packed(packing).await? else { return Ok(()) };
+            packer = Some(idle);
         }
-        let mut packer = packer.take().unwrap_or_else(|| Packer::new(how.packing));
-        let (done, needs) = (done.clone(), how.needs);
+        let mut packer = packer.take().unwrap_or_else(|| Packer::new(rules.packing));
+        let (done, needs) = (done.clone(), rules.needs);
         packing = Some(tokio::task::spawn_blocking(move || {
             let begun = Instant::now();
-            let (edits, drawn, notes) = pack(tiles, &mut packer, needs)?;
+            let PackedTiles { edits, contents, notes } = pack(tiles, &mut packer, needs)?;
             let busy = rendering + begun.elapsed();
             let (tiles, planned_features) = (batch.tiles, batch.features());
-            let batch = Packed { index, zoom, tiles, edits, drawn, notes, planned_features, busy, permit };
-            // A writer that is gone has failed: its error is the cause.
+            let batch = PackedBatch { index, zoom, tiles, edits, contents, notes, planned_features, busy, permit };
+            // If the writer is gone, it failed, and its error is the cause.
             Ok(done.blocking_send(batch).ok().map(|()| packer))
         }));
     }
@@ -291,23 +291,32 @@ async fn work<R: Source, W: Send + 'static>(
     }
 }
 
-/// What a packing thread gives back: the packer, or nothing if the writer is gone.
-type Freed<R, W> = Result<Option<Packer>, PipelineError<R, W>>;
+/// How a compressing thread ends: with its packer, or `None` if the writer is gone.
+type PackingEnd<R, W> = Result<Option<Packer>, PipelineError<R, W>>;
 
-async fn packed<R, W>(packing: JoinHandle<Freed<R, W>>) -> Freed<R, W> {
+async fn packed<R, W>(packing: JoinHandle<PackingEnd<R, W>>) -> PackingEnd<R, W> {
     packing.await.unwrap_or_else(|error| Err(PipelineError::Died(error.to_string())))
 }
 
-/// What is to be done with some tiles, what is drawn in them, and what there is to say.
-type Edits = (Vec<TileEdit>, Vec<Drawn>, Vec<Said>);
+/// Tiles as the target stores them.
+struct PackedTiles {
+    edits: Vec<TileEdit>,
+    /// One for each of `edits`, in the same order.
+    contents: Vec<EditContents>,
+    notes: Vec<TileNote>,
+}
 
-/// Tiles as the target stores them, in the order that it needs, and the features drawn in each.
-fn pack<R, W>(mut tiles: Vec<RenderedTile>, packer: &mut Packer, needs: Needs) -> Result<Edits, PipelineError<R, W>> {
+/// Compresses tiles and puts them in the order that the target needs.
+fn pack<R, W>(
+    mut tiles: Vec<RenderedTile>,
+    packer: &mut Packer,
+    needs: Needs,
+) -> Result<PackedTiles, PipelineError<R, W>> {
     tiles.sort_by_key(|rendered| needs.order.place(rendered.tile));
     let mut edits = Vec::with_capacity(tiles.len());
-    let (mut all_drawn, mut all_notes) = (Vec::with_capacity(tiles.len()), Vec::new());
-    for RenderedTile { tile, mvt, mut layers, features, notes } in tiles {
-        let first = all_drawn.len();
+    let (mut contents, mut all_notes) = (Vec::with_capacity(tiles.len()), Vec::new());
+    for RenderedTile { tile, mvt, layers, features, notes } in tiles {
+        let first = contents.len();
         let mut add = |slice, mvt: &[u8], is_known: bool| {
             let id = TileId { coord: tile, slice };
             let bytes = if mvt.is_empty() { None } else { Some(packer.pack(mvt)) };
@@ -320,38 +329,37 @@ fn pack<R, W>(mut tiles: Vec<RenderedTile>, packer: &mut Packer, needs: Needs) -
             Ok(())
         };
         let is_failed =
-            |layer: u16| notes.iter().any(|note| note.layer == layer && matches!(note.what, Noted::Failed { .. }));
+            |layer: LayerId| notes.iter().any(|note| note.layer == layer && matches!(note.what, Noted::Failed { .. }));
         if needs.layers_apart {
-            layers.sort_unstable();
-            let mut rest = &*mvt;
-            for (layer, bytes) in &layers {
-                let (own, others) = rest.split_at_checked(*bytes).unwrap_or((rest, &[]));
-                rest = others;
-                add(Slice::Layer(*layer), own, !is_failed(*layer))?;
-                all_drawn.push(Drawn { features: 0, heaviest: *layer });
+            let mut slices: Vec<(LayerId, &[u8])> = split_layers(&mvt, &layers).collect();
+            slices.sort_by_key(|(layer, _)| *layer);
+            for (layer, own) in slices {
+                add(Slice::Layer(layer), own, !is_failed(layer))?;
+                contents.push(EditContents { features: 0, heaviest: layer });
             }
         } else {
-            add(Slice::Whole, &mvt, !layers.iter().any(|(layer, _)| is_failed(*layer)))?;
-            let heaviest = layers.iter().max_by_key(|(layer, bytes)| (*bytes, std::cmp::Reverse(*layer)));
-            all_drawn.push(Drawn { features: 0, heaviest: heaviest.map_or(0, |(layer, _)| *layer) });
+            add(Slice::Whole, &mvt, !layers.iter().any(|rendered| is_failed(rendered.layer)))?;
+            let heaviest = layers.iter().max_by_key(|rendered| (rendered.bytes, std::cmp::Reverse(rendered.layer)));
+            let heaviest = heaviest.map_or(LayerId(0), |rendered| rendered.layer);
+            contents.push(EditContents { features: 0, heaviest });
         }
-        if let Some(drawn) = all_drawn.get_mut(first) {
-            drawn.features = features;
+        if let Some(contents) = contents.get_mut(first) {
+            contents.features = features;
         }
         for note in notes {
             let mut bytes = 0;
             if let Noted::Heavy { .. } = note.what {
-                let part = part_of(&mvt, &layers, note.layer);
-                // Mostly there is no other layer, and it is packed already.
+                let part = bytes_of(&mvt, &layers, note.layer);
+                // A tile with one layer is compressed already.
                 bytes = match &edits[first..] {
                     [TileEdit::Put(_, stored)] if part.len() == mvt.len() => stored.len(),
                     _ => packer.pack(part).map_err(|source| PipelineError::Encode { tile, source })?.len(),
                 } as u64;
             }
-            all_notes.push(Said { tile, note, bytes });
+            all_notes.push(TileNote { tile, note, bytes });
         }
     }
-    Ok((edits, all_drawn, all_notes))
+    Ok(PackedTiles { edits, contents, notes: all_notes })
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
-//! Figures for each zoom, gathered on the way in bounded memory.
+//! Figures for each zoom, collected while tiles are stored, in bounded memory.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Packed, writer};
+use super::{PackedBatch, writer};
 use crate::sink::TileEdit;
-use crate::tile::{TileCoord, Zoom};
+use crate::tile::{LayerId, TileCoord, Zoom};
 
 /// The largest tile of a zoom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -18,8 +18,8 @@ pub struct LargestTile {
     pub bytes: u64,
 }
 
-/// How many tiles there are of each stored size. Sizes above 16 kB are counted in steps of one part in 256, so that there
-/// are never more than some thousand steps.
+/// A histogram of stored sizes. Sizes above 16 kB are counted in steps of one part in 256, so that the histogram never has more than a few
+/// thousand steps.
 #[derive(Debug, Clone, Default)]
 pub struct TileSizes(BTreeMap<u64, u64>);
 
@@ -38,7 +38,7 @@ impl TileSizes {
         bytes >> dropped << dropped
     }
 
-    /// The size that a share of the tiles, 0..=1, does not exceed.
+    /// The smallest size that at least `share` (0 to 1) of the tiles do not exceed; 0 if there is no tile.
     #[must_use]
     #[expect(
         clippy::cast_precision_loss,
@@ -75,33 +75,33 @@ pub struct ZoomStats {
     pub sizes: TileSizes,
     /// The largest tile; `None` if no tile was stored.
     pub largest: Option<LargestTile>,
-    /// The number of the layer that has the most bytes in it.
-    pub largest_layer: u16,
-    /// Time that workers spent on rendering and packing, added up over the workers.
+    /// The layer that has the most bytes in it.
+    pub largest_layer: LayerId,
+    /// Time that workers spent on rendering and compressing, summed over the workers.
     pub busy: Duration,
 }
 
-/// The figures of a run in the making.
+/// Collects the figures of all zooms.
 #[derive(Debug, Default)]
 pub(super) struct Stats(BTreeMap<Zoom, ZoomStats>);
 
 impl Stats {
-    /// Counts a batch; gives its stored bytes.
-    pub(super) fn add(&mut self, batch: &Packed) -> u64 {
+    /// Counts a batch; returns its stored bytes.
+    pub(super) fn add(&mut self, batch: &PackedBatch) -> u64 {
         let mut stored = 0;
         self.zoom(batch.zoom).busy += batch.busy;
-        for (edit, drawn) in batch.edits.iter().zip(&batch.drawn) {
+        for (edit, contents) in batch.edits.iter().zip(&batch.contents) {
             let (Some(bytes), TileEdit::Put(id, _)) = (writer::size(edit), edit) else { continue };
             let bytes = bytes as u64;
             stored += bytes;
             let zoom = self.zoom(id.coord.zoom());
             zoom.tiles += 1;
-            zoom.features += drawn.features;
+            zoom.features += contents.features;
             zoom.bytes += bytes;
             zoom.sizes.add(bytes);
             if zoom.largest.is_none_or(|largest| bytes > largest.bytes) {
                 zoom.largest = Some(LargestTile { tile: id.coord, bytes });
-                zoom.largest_layer = drawn.heaviest;
+                zoom.largest_layer = contents.heaviest;
             }
         }
         stored
@@ -115,7 +115,7 @@ impl Stats {
             bytes: 0,
             sizes: TileSizes::default(),
             largest: None,
-            largest_layer: 0,
+            largest_layer: LayerId(0),
             busy: Duration::ZERO,
         })
     }

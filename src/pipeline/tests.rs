@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use super::*;
 use crate::encode::Level;
 use crate::sink::{Described, Finished, Metadata, Needs, Tileset};
+use crate::source::RenderedLayer;
 use crate::tile::{Area, LayerCount, Order, Planned, SearchBox, TileRect};
 
 /// What goes wrong.
@@ -41,8 +42,16 @@ impl Source for Slow {
         tokio::time::sleep(Duration::from_millis(if rect.x0 == 0 { 60 } else { 1 })).await;
         let tile = |y| TileCoord::new(rect.zoom, rect.x0, y).unwrap();
         let mut tiles = vec![
-            RenderedTile { mvt: vec![1, 2, 3], layers: vec![(0, 3)], features: 1, ..RenderedTile::empty(tile(1)) },
-            RenderedTile { layers: vec![(0, 0)], ..RenderedTile::empty(tile(0)) },
+            RenderedTile {
+                mvt: vec![1, 2, 3],
+                layers: vec![RenderedLayer { layer: LayerId(0), bytes: 3 }],
+                features: 1,
+                ..RenderedTile::empty(tile(1))
+            },
+            RenderedTile {
+                layers: vec![RenderedLayer { layer: LayerId(0), bytes: 0 }],
+                ..RenderedTile::empty(tile(0))
+            },
         ];
         match self.fault {
             Fault::Source(column) if column == rect.x0 => return Err(OnPurpose(column)),
@@ -102,7 +111,7 @@ fn run_with(fault: Fault) -> (Ended, usize) {
         planned: Planned::Occupied,
         tiles: 2,
         layers: vec![LayerCount { tiles: 2, features: 2 }],
-        late: x % 3 == 0,
+        needs_cell_counts: x % 3 == 0,
     };
     let (waiting, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let source = |_| Slow { fault, waiting: Arc::clone(&waiting), most: Arc::clone(&most) };
@@ -148,7 +157,7 @@ fn whatever_fails_ends_the_run_with_its_own_error_and_never_with_success() {
     }
 }
 
-/// Renders late batches only once all others are rendered.
+/// Renders batches that need cell counts only once all others are rendered.
 struct Patient {
     others: Arc<AtomicUsize>,
 }
@@ -157,12 +166,16 @@ impl Source for Patient {
     type Error = OnPurpose;
 
     async fn render(&mut self, batch: &Batch) -> Result<Vec<RenderedTile>, OnPurpose> {
-        while batch.late && self.others.load(SeqCst) > 0 {
+        while batch.needs_cell_counts && self.others.load(SeqCst) > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        self.others.fetch_sub(usize::from(!batch.late), SeqCst);
-        let rendered =
-            |tile| RenderedTile { mvt: vec![1], layers: vec![(0, 1)], features: 1, ..RenderedTile::empty(tile) };
+        self.others.fetch_sub(usize::from(!batch.needs_cell_counts), SeqCst);
+        let rendered = |tile| RenderedTile {
+            mvt: vec![1],
+            layers: vec![RenderedLayer { layer: LayerId(0), bytes: 1 }],
+            features: 1,
+            ..RenderedTile::empty(tile)
+        };
         Ok(batch.areas[0].rect.iter().map(rendered).collect())
     }
 }
@@ -175,10 +188,10 @@ fn batches_that_have_to_wait_are_rendered_last_and_stored_in_their_order() {
         planned: Planned::Occupied,
         tiles: 2,
         layers: vec![LayerCount { tiles: 2, features: 2 }],
-        late: x < 9,
+        needs_cell_counts: x < 9,
     };
     let batches: Vec<Batch> = (0..30).map(batch).collect();
-    let others = Arc::new(AtomicUsize::new(batches.iter().filter(|batch| !batch.late).count()));
+    let others = Arc::new(AtomicUsize::new(batches.iter().filter(|batch| !batch.needs_cell_counts).count()));
     let sink = Memory { fault: Fault::None, waiting: Arc::new(AtomicUsize::new(100)), edits: Vec::new() };
     let limits = Limits { window: NonZeroUsize::new(30).unwrap(), packing: Packing::Plain };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();

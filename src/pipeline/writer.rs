@@ -4,44 +4,44 @@ use std::collections::BTreeMap;
 
 use tokio::sync::mpsc;
 
-use super::layers::Layers;
+use super::layers::LayerFigures;
 use super::stats::Stats;
-use super::{Outcome, Packed, Stored};
+use super::{Outcome, PackedBatch, StoredBatch};
 use crate::sink::{Sink, TileEdit, Written};
 
-/// Stores what comes, in order, until all senders are gone.
+/// Stores batches in the order of the plan until all workers are gone.
 pub(super) fn write<W: Sink>(
-    mut packed: mpsc::Receiver<Packed>,
+    mut packed: mpsc::Receiver<PackedBatch>,
     mut sink: W,
-    stored: impl Fn(&Stored),
+    stored: impl Fn(&StoredBatch),
 ) -> Result<(W, Outcome), W::Error> {
-    let mut early: BTreeMap<usize, Packed> = BTreeMap::new();
+    let mut early: BTreeMap<usize, PackedBatch> = BTreeMap::new();
     let mut next = 0;
     let mut total = Written::default();
-    let (mut all_tiles, mut handed) = (0, 0);
-    let (mut stats, mut layers) = (Stats::default(), Layers::default());
+    let (mut all_tiles, mut all_edits) = (0, 0);
+    let (mut stats, mut layers) = (Stats::default(), LayerFigures::default());
     while let Some(batch) = packed.blocking_recv() {
         early.insert(batch.index, batch);
         while let Some(batch) = early.remove(&next) {
             next += 1;
             let bytes = stats.add(&batch);
-            let Packed { zoom, tiles, edits, notes, planned_features, permit, .. } = batch;
-            for said in notes {
-                layers.add(said);
+            let PackedBatch { zoom, tiles, edits, notes, planned_features, permit, .. } = batch;
+            for note in notes {
+                layers.add(note);
             }
             all_tiles += tiles;
-            handed += edits.len() as u64;
+            all_edits += edits.len() as u64;
             let written = sink.write(edits)?;
             drop(permit);
             total += written;
-            stored(&Stored { zoom, written, planned_features, bytes });
+            stored(&StoredBatch { zoom, written, planned_features, bytes });
         }
     }
-    let Layers { stats: layers, failed } = layers;
-    Ok((sink, Outcome { written: total, zooms: stats.finish(), layers, failed, tiles: all_tiles, handed }))
+    let LayerFigures { stats: layers, failed } = layers;
+    Ok((sink, Outcome { written: total, zooms: stats.finish(), layers, failed, tiles: all_tiles, edits: all_edits }))
 }
 
-/// Bytes that an edit stores.
+/// The number of bytes that an edit stores.
 pub(super) fn size(edit: &TileEdit) -> Option<usize> {
     match edit {
         TileEdit::Put(_, bytes) => Some(bytes.len()),

@@ -281,7 +281,7 @@ impl<'a> Cutter<'a> {
             planned: Planned::Occupied,
             tiles: open.tiles,
             layers: open.layers,
-            late: false,
+            needs_cell_counts: false,
         });
     }
 }

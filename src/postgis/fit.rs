@@ -9,7 +9,7 @@ use super::budget::{OnLargeTile, so_many};
 use super::error::Error;
 use super::render::{Renderer, Tiles};
 use crate::encode::{EncodeError, Packer, most_packed};
-use crate::source::{Note, Noted, RenderedTile};
+use crate::source::{Note, Noted, RenderedLayer, RenderedTile};
 use crate::tile::{Area, TileRect};
 
 /// How often a tile is rendered again to fill its budget. The first tries are guessed from the sizes known, and come close; halving
@@ -41,7 +41,7 @@ impl Renderer {
             let on_large = layer.budget.on_large_tile;
             if on_large == OnLargeTile::Warn {
                 // Whoever packs the tile will see.
-                tile.notes.push(Note { layer: layer.number(), what: Noted::Heavy { limit } });
+                tile.notes.push(Note { layer: layer.id(), what: Noted::Heavy { limit } });
                 continue;
             }
             let bytes = self.packed(number, tile).await?;
@@ -65,9 +65,9 @@ impl Renderer {
         bytes: u64,
         limit: u64,
     ) -> Result<RenderedTile, Error> {
-        let layer = self.layers[number].layer.number();
+        let layer = self.layers[number].layer.id();
         let nothing = RenderedTile {
-            layers: vec![(layer, 0)],
+            layers: vec![RenderedLayer { layer, bytes: 0 }],
             notes: vec![Note { layer, what: Noted::Thinned { left_out: tile.features + left_out(tile) } }],
             ..RenderedTile::empty(tile.tile)
         };

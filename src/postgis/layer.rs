@@ -8,7 +8,7 @@ use super::folds::Folds;
 use super::query::{Query, Values};
 use super::snapshot::Snapshot;
 use super::stock::Stock;
-use crate::tile::{CellCounts, Grid, Margin, Standing, Zoom, ZoomLimits, ZoomList};
+use crate::tile::{CellCounts, Grid, LayerId, Margin, Standing, Zoom, ZoomLimits, ZoomList};
 
 /// Where a layer's rows come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,8 +73,8 @@ pub struct Cells {
 pub struct LayerOptions {
     /// The layer's name in the tile.
     pub name: String,
-    /// The layer's number in the configuration, counted from 0. Options with the same number share no zoom.
-    pub number: u16,
+    /// The layer. Options with the same id share no zoom.
+    pub id: LayerId,
     /// Where its rows come from.
     pub rows: Rows,
     /// The column with the geometry or geography; without one the relation must have exactly one.
@@ -157,7 +157,7 @@ pub(crate) enum Of {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Layer {
     pub(super) name: String,
-    pub(super) number: u16,
+    pub(super) id: LayerId,
     /// An item of a FROM list: schema and relation, quoted, or a query without values for its placeholders.
     pub(crate) relation: String,
     /// How messages call it.
@@ -250,10 +250,10 @@ impl Layer {
         &self.zooms
     }
 
-    /// The layer's number in the configuration.
+    /// Its number in the configuration; the parts of a layer share it.
     #[must_use]
-    pub fn number(&self) -> u16 {
-        self.number
+    pub fn id(&self) -> LayerId {
+        self.id
     }
 
     /// The tile's grid, and how far beyond its tiles the layer is drawn.

@@ -89,7 +89,7 @@ impl LayerProbe<'_> {
         };
         let mut layer = Layer {
             name: options.name.clone(),
-            number: options.number,
+            id: options.id,
             relation: query.as_ref().map_or_else(|| relation.quoted(), |query| query.neutral(&options.name)),
             called: relation.quoted(),
             query,

@@ -16,7 +16,7 @@ use super::session::{Database, Param, Session};
 use super::snapshot::Snapshot;
 use super::sql::Candidates;
 use crate::encode::Packing;
-use crate::source::{Note, Noted, RenderedTile, Source};
+use crate::source::{Note, Noted, RenderedLayer, RenderedTile, Source};
 use crate::tile::{Area, Batch, LayerCount, Order, Planned, TileCoord, TileRect, Zoom};
 
 /// How often a batch is tried again on a new connection while the snapshot lives.
@@ -59,7 +59,7 @@ impl Renderer {
 
     /// One layer's part of some areas. A tile for which the layer was asked by itself is there though nothing came for it.
     pub(super) async fn layer(&self, asked: Asked<'_>, tiles: &mut Tiles) -> Result<LayerCount, Error> {
-        let layer = self.layers[asked.number].layer.number;
+        let layer = self.layers[asked.number].layer.id;
         let mut drawn = 0;
         let each = |row: &Row| {
             let (place, features, mvt, left_out): (i64, i64, &[u8], i64) =
@@ -70,7 +70,7 @@ impl Renderer {
             drawn += features.cast_unsigned() + left_out.cast_unsigned();
             tile.features += features.cast_unsigned();
             tile.mvt.extend_from_slice(mvt);
-            tile.layers.push((layer, mvt.len()));
+            tile.layers.push(RenderedLayer { layer, bytes: mvt.len() });
             if left_out > 0 {
                 tile.notes.push(Note { layer, what: Noted::Thinned { left_out: left_out.cast_unsigned() } });
             }
@@ -79,7 +79,8 @@ impl Renderer {
         if self.layers[asked.number].layer.asks_each_tile() {
             let all = asked.areas.iter().flat_map(|area| tiles_asked(area, asked.number));
             for tile in all.flat_map(TileRect::iter) {
-                let rendered = || RenderedTile { layers: vec![(layer, 0)], ..RenderedTile::empty(tile) };
+                let layers = || vec![RenderedLayer { layer, bytes: 0 }];
+                let rendered = || RenderedTile { layers: layers(), ..RenderedTile::empty(tile) };
                 tiles.entry(Order::ZoomColumnTmsRow.place(tile).cast_signed()).or_insert_with(rendered);
             }
             found = tiles.len() as u64;
@@ -225,9 +226,9 @@ impl Renderer {
     fn empty(&self, areas: &[Area]) -> Tiles {
         let mut tiles = Tiles::new();
         for area in areas {
-            let layers: Vec<(u16, usize)> = (self.layers.iter())
+            let layers: Vec<RenderedLayer> = (self.layers.iter())
                 .filter(|prepared| prepared.layer.zooms.contains(area.rect.zoom))
-                .map(|prepared| (prepared.layer.number, 0))
+                .map(|prepared| RenderedLayer { layer: prepared.layer.id, bytes: 0 })
                 .collect();
             for tile in area.rect.iter() {
                 let rendered = RenderedTile { layers: layers.clone(), ..RenderedTile::empty(tile) };
@@ -271,8 +272,8 @@ fn failing(layer: &Layer, areas: &[Area], error: &Error) -> Option<RenderedTile>
         Error::Timeout { after, .. } => format!("the database cancelled the query after {after}"),
         other => std::error::Error::source(other).map_or_else(|| other.to_string(), ToString::to_string),
     };
-    let notes = vec![Note { layer: layer.number, what: Noted::Failed { cause } }];
-    Some(RenderedTile { layers: vec![(layer.number, 0)], notes, ..RenderedTile::empty(tile) })
+    let notes = vec![Note { layer: layer.id, what: Noted::Failed { cause } }];
+    Some(RenderedTile { layers: vec![RenderedLayer { layer: layer.id, bytes: 0 }], notes, ..RenderedTile::empty(tile) })
 }
 
 /// Adds the tiles of a part, or of the next layer, to those already there.
@@ -291,10 +292,10 @@ fn put_together(tiles: &mut Tiles, more: Tiles) {
                 occupied.get_mut().mvt.extend_from_slice(&tile.mvt);
                 occupied.get_mut().notes.extend(tile.notes);
                 let own = &mut occupied.get_mut().layers;
-                for (number, bytes) in tile.layers {
-                    match own.iter_mut().find(|(known, _)| *known == number) {
-                        Some(known) => known.1 += bytes,
-                        None => own.push((number, bytes)),
+                for more in tile.layers {
+                    match own.iter_mut().find(|known| known.layer == more.layer) {
+                        Some(known) => known.bytes += more.bytes,
+                        None => own.push(more),
                     }
                 }
             }

@@ -20,7 +20,7 @@ use super::snapshot::Snapshot;
 use super::sql::{self, Candidates, Stocked};
 use super::survey::search_boxes;
 use crate::mvt::{Drawer, Features};
-use crate::source::RenderedTile;
+use crate::source::{RenderedLayer, RenderedTile};
 use crate::tile::{
     Area, Batch, Candidate, Coverage, GridBoxes, LayerCount, Order, Positions, SearchBox, TileBounds, TileCoord,
     TileRect, Unit, Zoom, ZoomList,
@@ -237,7 +237,7 @@ impl Stock {
             let features = of_tile.iter().filter_map(drawn).count() as u64;
             count.tiles += 1;
             count.features += features;
-            let layers = vec![(layer.number, mvt.len())];
+            let layers = vec![RenderedLayer { layer: layer.id, bytes: mvt.len() }];
             tiles
                 .push((of_tile[0].tile.cast_signed(), RenderedTile { tile, mvt, layers, features, notes: Vec::new() }));
         }

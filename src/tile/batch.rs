@@ -2,7 +2,7 @@
 
 use super::{GridBox, TileRect, Zoom};
 
-/// Where the spatial index of one layer is asked for the features of an area.
+/// Where the spatial index is searched for one layer's features of an area.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SearchBox {
     /// The area itself, grown by the layer's margin; the source turns it into its own reference system.
@@ -10,17 +10,17 @@ pub enum SearchBox {
     /// A box in the units of the layer's reference system that touches the box of every feature of the area: least x,
     /// least y, greatest x, greatest y.
     Source([f64; 4]),
-    /// A part of the area, in world units: west, north, east, south. What else lies in the area is not asked for.
+    /// Only this part of the area, in world units: west, north, east, south.
     World([i64; 4]),
-    /// All features in some parts of the area's one tile; others do no harm. The source may have read the rows there before.
+    /// At least all features in these parts of the area's one tile. The source may have cached the rows there.
     Near(Vec<GridBox>),
-    /// The layer is asked for each tile by itself; these are its occupied ones, as pieces of columns.
+    /// The layer's query runs once for each tile; these are its occupied tiles, as pieces of columns.
     Tiles(Vec<TileRect>),
     /// The layer has no feature here.
     Nothing,
 }
 
-/// A rectangle of tiles, and where each layer finds its features.
+/// A rectangle of tiles, and where the features of each layer are searched.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Area {
     /// The tiles.
@@ -29,7 +29,7 @@ pub struct Area {
     pub search: Vec<SearchBox>,
 }
 
-/// What one layer is going to give to a batch.
+/// What one layer is expected to contribute to a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LayerCount {
     /// Tiles in which the layer has a candidate.
@@ -41,9 +41,9 @@ pub struct LayerCount {
 /// Which tiles of some areas are planned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Planned {
-    /// Those in which at least one layer has a candidate; what each layer gives is counted.
+    /// Those in which at least one layer has a candidate; the plan has counted the candidates.
     Occupied,
-    /// Every one, whether a layer has a candidate in it or not; nobody has counted.
+    /// All of them; the plan has not counted candidates.
     Every,
 }
 
@@ -56,32 +56,33 @@ pub struct Batch {
     pub planned: Planned,
     /// How many tiles are planned.
     pub tiles: u64,
-    /// What each layer is going to give, in the order of the layers; where every tile is planned, tiles in which the layer may
-    /// be drawn, and a guess of features.
+    /// What each layer is expected to contribute, in the order of the layers. With [`Planned::Every`], the tiles in which the layer may be
+    /// drawn and an estimate of features.
     pub layers: Vec<LayerCount>,
-    /// Its source still waits for something, for which others do not: it is rendered after them, where that holds nobody up.
-    pub late: bool,
+    /// Its source waits for cell counts that are still being computed. Such batches are rendered after the others if the pipeline's window
+    /// has room for every batch.
+    pub needs_cell_counts: bool,
 }
 
 impl Batch {
-    /// The zoom of the first area; where the occupied tiles are planned, it is the zoom of all.
+    /// The zoom of the first area; with [`Planned::Occupied`] all areas have the same.
     #[must_use]
     pub fn zoom(&self) -> Option<Zoom> {
         self.areas.first().map(|area| area.rect.zoom)
     }
 
-    /// Takes in another batch of the same layers, whose rectangles share no tile with these.
+    /// Adds another batch of the same layers, whose rectangles share no tile with these.
     pub fn join(&mut self, other: Batch) {
         self.areas.extend(other.areas);
         self.tiles += other.tiles;
-        self.late |= other.late;
+        self.needs_cell_counts |= other.needs_cell_counts;
         for (own, others) in self.layers.iter_mut().zip(other.layers) {
             own.tiles += others.tiles;
             own.features += others.features;
         }
     }
 
-    /// Pairs of a candidate and a tile, all layers together: the batch's size.
+    /// Pairs of a candidate and a tile over all layers: the size of the batch.
     #[must_use]
     pub fn features(&self) -> u64 {
         self.layers.iter().map(|layer| layer.features).sum()
@@ -89,7 +90,7 @@ impl Batch {
 }
 
 impl Area {
-    /// The area as two, or `None` for a single tile.
+    /// The area in two halves, or `None` for a single tile.
     #[must_use]
     pub fn halves(&self) -> Option<(Area, Area)> {
         let (a, b) = self.rect.halves()?;

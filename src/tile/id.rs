@@ -1,16 +1,27 @@
-//! What a target stores one of.
+//! Addresses: of a layer among the layers of a tileset, and of what a target stores one of.
 
 use std::fmt;
 
 use super::TileCoord;
+
+/// A layer, by its number in the order of the configuration, counted from 0. The parts of a layer that are drawn differently at different
+/// zooms share it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LayerId(pub u16);
+
+impl fmt::Display for LayerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// How much of a tile is stored together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Slice {
     /// All layers.
     Whole,
-    /// One layer, by its number in the order of the configuration: the target keeps layers apart.
-    Layer(u16),
+    /// One layer: the target keeps layers apart.
+    Layer(LayerId),
 }
 
 /// The address of a stored tile, or of one layer of it where the target keeps layers apart.
@@ -32,7 +43,7 @@ impl fmt::Display for TileId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.slice {
             Slice::Whole => self.coord.fmt(f),
-            Slice::Layer(number) => write!(f, "{} (layer {number})", self.coord),
+            Slice::Layer(layer) => write!(f, "{} (layer {layer})", self.coord),
         }
     }
 }

@@ -25,7 +25,7 @@ pub use fold::{Fold, Folded};
 pub use footprint::{BoxFootprint, Footprints, Places, SourceBox, Spot};
 pub use gathered::{CellCounts, Counted, Gathering, Members, Wanted};
 pub use grid::{Cell, CellShape, Grid, INVERSE_SQRT_3, LAST_UNIT, MIDDLE, SQRT_3, Standing, THIRD};
-pub use id::{Slice, TileId};
+pub use id::{LayerId, Slice, TileId};
 pub use limits::ZoomLimits;
 pub use margin::{Margin, TileBounds, beyond_in_degrees};
 pub use order::Order;

@@ -10,7 +10,7 @@ use oar_tiles::sink::{
     Metadata, Pmtiles, PmtilesError, PmtilesReader, Sink as _, StagingError, TileEdit, TileReader as _, VectorLayer,
 };
 use oar_tiles::stop::{Signal, Stop};
-use oar_tiles::tile::{Slice, TileCoord, TileId};
+use oar_tiles::tile::{LayerId, Slice, TileCoord, TileId};
 use serde_json::{Value, json};
 
 use super::support::archive::Address;
@@ -207,7 +207,7 @@ fn our_reader_finds_what_was_put() {
         }
     }
     assert!(seen == expected && listed.len() == expected.len());
-    let layer = TileId { slice: Slice::Layer(0), ..tile(0) };
+    let layer = TileId { slice: Slice::Layer(LayerId(0)), ..tile(0) };
     assert_eq!(reader.read(&[layer]).unwrap(), [None], "whole tiles are not layers");
     let described = reader.describe().unwrap();
     assert_eq!((described.manifest.as_deref(), described.zooms), (Some("{}"), Some((0, 14))));
@@ -254,7 +254,7 @@ fn tiles_out_of_turn_are_refused_and_the_old_file_stays() {
     write(&path, &[], &metadata("0-14", "old"));
     let old = std::fs::read(&path).unwrap();
     let bytes: Box<[u8]> = b"x".as_slice().into();
-    let layer = TileId { slice: Slice::Layer(1), ..tile(9) };
+    let layer = TileId { slice: Slice::Layer(LayerId(1)), ..tile(9) };
     for (edit, text) in [
         (TileEdit::Put(tile(7), bytes.clone()), "came twice"),
         (TileEdit::Remove(tile(7)), "came twice"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use oar_tiles::sink::{
     Encryption, Publish, S3Options, S3Reader, Scope, Sink, Template, TileEdit, TileReader, Tileset, TreeOptions,
 };
-use oar_tiles::tile::{Coverage, Slice, TileId};
+use oar_tiles::tile::{Coverage, LayerId, Slice, TileId};
 
 use super::support::proxy::{Fault, Proxy};
 use super::support::s3::{Prefix, coord, edits, metadata, named, options, run, run_of, tiles, tileset, tree};
@@ -236,7 +236,7 @@ fn layers_may_be_kept_apart() {
     let mut sink = prefix.sink_with(options(&prefix.endpoint), TreeOptions { template, ..tree() }).unwrap();
     assert!(sink.needs().layers_apart);
     sink.begin(&Tileset { layers: vec!["a".to_owned(), "b c".to_owned()], ..tileset("f") }).unwrap();
-    let id = |layer| TileId { coord: coord(3, 5, 1), slice: Slice::Layer(layer) };
+    let id = |layer| TileId { coord: coord(3, 5, 1), slice: Slice::Layer(LayerId(layer)) };
     let put = |layer, text: &str| TileEdit::Put(id(layer), text.as_bytes().into());
     sink.write(vec![put(0, "one"), put(1, "two")]).unwrap();
     sink.finish(&metadata("f", 1)).unwrap();

@@ -15,7 +15,7 @@ use crate::pipeline::{LargestTile, TileSizes};
 use crate::report::{Contents, ContentsZoom, ShownFeature, print, render_contents, render_features};
 use crate::sink::{Described, TileReader};
 use crate::stop::Stop;
-use crate::tile::{Order, Slice, TileCoord, TileId, Zoom};
+use crate::tile::{LayerId, Order, Slice, TileCoord, TileId, Zoom};
 
 /// What `inspect` was asked for.
 #[derive(Debug, Clone, Default)]
@@ -86,7 +86,7 @@ fn parse(text: &str) -> Result<TileCoord, CommandError> {
 /// A tile's MVT bytes, put together where the target keeps layers apart.
 fn raw(reader: &mut dyn TileReader, tile: TileCoord, place: &Place) -> Result<Vec<u8>, CommandError> {
     let layers = reader.describe()?.vector_layers.len();
-    let apart = (0..layers).filter_map(|layer| Some(Slice::Layer(u16::try_from(layer).ok()?)));
+    let apart = (0..layers).filter_map(|layer| Some(Slice::Layer(LayerId(u16::try_from(layer).ok()?))));
     let ids: Vec<TileId> = [Slice::Whole].into_iter().chain(apart).map(|slice| TileId { coord: tile, slice }).collect();
     let stored: Vec<Box<[u8]>> = reader.read(&ids)?.into_iter().flatten().collect();
     if stored.is_empty() {

@@ -6,7 +6,7 @@ use super::{ReseedOptions, What};
 use crate::changes::{self, Watch, changed_places, pending};
 use crate::command::CommandError;
 use crate::command::target::{Place, Reach};
-use crate::patch::Spots;
+use crate::patch::ChangedPositions;
 use crate::plan::{Dirty, Drawn, Part};
 use crate::postgis::{Layer, Snapshot, survey};
 use crate::report::{Reason, UNRENDERED};
@@ -27,7 +27,7 @@ pub(super) struct Changed {
     pub(super) dirty: Dirty,
     pub(super) reasons: Vec<Reason>,
     /// Where points have changed.
-    pub(super) spots: Spots,
+    pub(super) spots: ChangedPositions,
     /// The box around all changes, in world units: west, north, east, south.
     pub(super) around: Option<[u32; 4]>,
     /// Whether the target is up to date once these tiles are rendered.
@@ -36,7 +36,7 @@ pub(super) struct Changed {
 
 impl Changed {
     fn new(dirty: Dirty, complete: bool) -> Changed {
-        Changed { dirty, reasons: Vec::new(), spots: Spots::default(), around: None, complete }
+        Changed { dirty, reasons: Vec::new(), spots: ChangedPositions::default(), around: None, complete }
     }
 
     fn note(&mut self, spot: Spot) {
@@ -133,7 +133,7 @@ pub(super) async fn from_log(
     }
     let mut changed = Changed::new(dirty, !narrowed);
     changed.reasons = reasons;
-    changed.spots = Spots::new(layers.iter().map(|layer| layer.as_points().is_some()));
+    changed.spots = ChangedPositions::new(layers.iter().map(|layer| layer.as_points().is_some()));
     for (number, (layer, watches)) in layers.iter().zip(watches).enumerate() {
         let drawn = drawn(layer);
         for watch in watches.iter().filter(|watch| rows_of(watch) > 0) {

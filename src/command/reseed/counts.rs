@@ -1,4 +1,4 @@
-//! The cells of layers of which all that is to be known is worked out while rows are read: one look at them serves every zoom.
+//! Counts the cells of a reseed. If one reading of a layer's rows yields all of its aggregates, every zoom uses the result.
 
 use std::sync::Arc;
 
@@ -8,24 +8,24 @@ use crate::postgis::{Error, Layer, Renderer, Snapshot, survey};
 use crate::source::{RenderedTile, Source};
 use crate::tile::{Batch, Coverage, LonLatBox, TileCoord, TileRect, ZoomList};
 
-/// So many boxes are asked for one by one; of more, the whole world is.
-const MOST_BOXES: usize = 64;
+/// The most boxes that are surveyed one by one; beyond it the whole world is.
+const MAX_BOXES: usize = 64;
 
-/// What is known of the counts by now.
+/// How far counting has come.
 #[derive(Debug, Clone)]
 pub(super) enum Counts {
-    /// They are being looked up.
+    /// The cells are being counted.
     Waiting,
-    /// The layers with their cells.
+    /// The layers with their cell counts.
     Known(Vec<Layer>),
-    /// They will not be known: whoever looks them up says why.
+    /// Counting failed; the task that counts returns the error.
     Failed,
 }
 
-/// A renderer that waits for the counts only where it needs them.
+/// A renderer that waits for the cell counts only for batches that need them.
 pub(super) struct Counting {
     pub(super) renderer: Renderer,
-    /// `None` once it has them.
+    /// `None` once the renderer has them.
     pub(super) counts: Option<watch::Receiver<Counts>>,
 }
 
@@ -33,7 +33,7 @@ impl Source for Counting {
     type Error = Error;
 
     async fn render(&mut self, batch: &Batch) -> Result<Vec<RenderedTile>, Error> {
-        if let Some(counts) = self.counts.as_mut().filter(|_| batch.late) {
+        if let Some(counts) = self.counts.as_mut().filter(|_| batch.needs_cell_counts) {
             let known = counts.wait_for(|counts| !matches!(counts, Counts::Waiting)).await;
             match known.as_deref() {
                 Ok(Counts::Known(layers)) => self.renderer.set_layers(layers),
@@ -46,7 +46,7 @@ impl Source for Counting {
     }
 }
 
-/// The layers, with the cells that some tiles show where a look at the rows tells all of them.
+/// The layers, with cell counts where reading the rows once yields all aggregates of the cells that `tiles` show.
 pub(super) async fn counted(
     snapshot: &Arc<Snapshot>,
     layers: &[Layer],
@@ -70,7 +70,7 @@ pub(super) async fn counted(
     Ok(counted)
 }
 
-/// The part of the world that some tiles lie in.
+/// The part of the world that the tiles cover.
 fn around(tiles: &[TileCoord]) -> Coverage {
     let mut outer: Vec<TileRect> = Vec::new();
     let mut sorted = tiles.to_vec();
@@ -84,7 +84,7 @@ fn around(tiles: &[TileCoord]) -> Coverage {
         if !outer.iter().any(holds) {
             outer.push(TileRect::from(tile));
         }
-        if outer.len() > MOST_BOXES {
+        if outer.len() > MAX_BOXES {
             return Coverage::new(&[]);
         }
     }

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use super::changed::{Changed, drawn};
 use super::counts::Counting;
 use crate::command::target::{Place, Reach};
-use crate::patch::{PatchLayer, Patches, Patching, SpotsInTiles};
+use crate::patch::{PatchLayer, Patches, Patching, PositionsInTiles};
 use crate::plan::Drawn;
 use crate::postgis::Layer;
 
 /// Where points have changed, tile by tile; nothing is known of it where tiles are rendered whole.
-pub(super) fn spots_in_tiles(changed: &Changed, layers: &[Layer], place: &Place) -> SpotsInTiles {
+pub(super) fn spots_in_tiles(changed: &Changed, layers: &[Layer], place: &Place) -> PositionsInTiles {
     // An archive in S3 is fetched as a whole anyway, and reading tile by tile before that would take longer.
     if matches!(place, Place::S3Pmtiles { .. }) {
-        return SpotsInTiles::default();
+        return PositionsInTiles::default();
     }
     let drawn: Vec<Drawn> = layers.iter().map(drawn).collect();
     changed.spots.in_tiles(&changed.dirty, &drawn)
@@ -21,7 +21,7 @@ pub(super) fn spots_in_tiles(changed: &Changed, layers: &[Layer], place: &Place)
 
 /// What is known of the changes for patching; `None` if tiles are rendered whole.
 pub(super) fn patches(
-    spots: SpotsInTiles,
+    spots: PositionsInTiles,
     layers: &[Layer],
     unrendered: &[crate::tile::TileCoord],
     layers_apart: bool,
@@ -52,12 +52,12 @@ pub(super) fn patching(
 
 fn patch_layer(layer: &Layer) -> PatchLayer {
     PatchLayer {
-        number: layer.number(),
+        id: layer.id(),
         name: layer.name().to_owned(),
         zooms: layer.zooms().clone(),
         extent: layer.margin().extent,
         points: layer.as_points(),
-        stocked_from: layer.stocked_from(),
+        cached_from: layer.stocked_from(),
         most_bytes: layer.most_bytes().clone(),
     }
 }

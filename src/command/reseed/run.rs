@@ -204,7 +204,7 @@ impl<'a> Run<'a> {
             let (layers, counts) = (self.layers.iter(), batch.layers.iter());
             let may_be_counted = |layer: &Layer| batch.areas.iter().any(|area| layer.may_be_counted(area.rect.zoom));
             let waits = |(layer, count): (&Layer, &LayerCount)| count.tiles > 0 && may_be_counted(layer);
-            batch.late = layers.zip(counts).any(waits);
+            batch.needs_cell_counts = layers.zip(counts).any(waits);
         }
         report.event(&Event::Planned {
             tiles: tiles.len() as u64,

@@ -11,7 +11,7 @@ use super::run::Run;
 use crate::command::CommandError;
 use crate::command::seed::aside;
 use crate::encode::Packing;
-use crate::patch::{Patches, Patching, SpotsInTiles};
+use crate::patch::{Patches, Patching, PositionsInTiles};
 use crate::postgis::{Database, Error, Layer, Renderer, Snapshot};
 
 /// So few batches are rendered before another session would be open.
@@ -23,7 +23,7 @@ impl Run<'_> {
     pub(super) async fn renderers(
         &self,
         batches: usize,
-        spots: &SpotsInTiles,
+        spots: &PositionsInTiles,
     ) -> Result<(Vec<Layer>, Vec<Renderer>), CommandError> {
         let (database, snapshot, packing) = (&self.database, &self.snapshot, self.settings.limits.packing);
         let near = Box::pin(near((database, snapshot), &self.layers, spots, (packing, self.settings.rows_memory)));
@@ -69,7 +69,7 @@ impl Run<'_> {
 async fn near(
     (database, snapshot): (&Database, &Arc<Snapshot>),
     layers: &[Layer],
-    spots: &SpotsInTiles,
+    spots: &PositionsInTiles,
     (packing, mut memory): (Packing, usize),
 ) -> Result<Vec<Layer>, Error> {
     let mut near = Vec::new();

@@ -13,7 +13,7 @@ use crate::encode::Gunzip;
 use crate::manifest::{Manifest, drawn_otherwise};
 use crate::postgis::Renderer;
 use crate::report::{FindingKind, Report};
-use crate::source::{RenderedTile, Source as _};
+use crate::source::{RenderedTile, Source as _, split_layers};
 use crate::stop::Stop;
 use crate::tile::{Batch, LonLatBox, Order, Slice, TileCoord, TileId, TileRect};
 
@@ -177,15 +177,10 @@ impl Comparison {
         if !self.layers_apart {
             return vec![(tile.tile.into(), &tile.mvt)];
         }
-        let mut layers = tile.layers.clone();
-        layers.sort_unstable();
-        let mut rest = &*tile.mvt;
-        let cut = layers.into_iter().map(|(layer, bytes)| {
-            let (own, others) = rest.split_at_checked(bytes).unwrap_or((rest, &[]));
-            rest = others;
-            (TileId { coord: tile.tile, slice: Slice::Layer(layer) }, own)
-        });
-        cut.collect()
+        let slice = |(layer, bytes)| (TileId { coord: tile.tile, slice: Slice::Layer(layer) }, bytes);
+        let mut slices: Vec<_> = split_layers(&tile.mvt, &tile.layers).map(slice).collect();
+        slices.sort_by_key(|(id, _)| id.slice);
+        slices
     }
 
     /// Notes the tiles of a rectangle that the database does not have.

@@ -61,7 +61,7 @@ fn batch(tiles: &[TileCoord], layers: &[Drawn], weight: u64, search: &impl Fn(us
     if let Some(first) = counts.iter_mut().find(|count| count.tiles > 0) {
         first.features = weight;
     }
-    Batch { areas, planned: Planned::Every, tiles: tiles.len() as u64, layers: counts, late: false }
+    Batch { areas, planned: Planned::Every, tiles: tiles.len() as u64, layers: counts, needs_cell_counts: false }
 }
 
 /// The same tiles as pieces of columns: neighbours are asked for together.

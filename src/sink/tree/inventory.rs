@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use rusqlite::{Connection, params};
 
-use crate::tile::{Coverage, Order, Slice, TileId, ZoomList};
+use crate::tile::{Coverage, LayerId, Order, Slice, TileId, ZoomList};
 
 /// What tells the bytes of a stored tile: their MD5, if the target knows it without reading them.
 pub(in crate::sink) type Tag = Option<[u8; 16]>;
@@ -143,12 +143,12 @@ fn place(id: TileId) -> i64 {
 fn slice(id: TileId) -> i64 {
     match id.slice {
         Slice::Whole => -1,
-        Slice::Layer(number) => number.into(),
+        Slice::Layer(layer) => layer.0.into(),
     }
 }
 
 fn id(place: i64, slice: i64) -> Option<TileId> {
-    let slice = u16::try_from(slice).map_or(Slice::Whole, Slice::Layer);
+    let slice = u16::try_from(slice).map_or(Slice::Whole, |layer| Slice::Layer(LayerId(layer)));
     Some(TileId { coord: Order::ZoomColumnTmsRow.tile(place.cast_unsigned())?, slice })
 }
 
@@ -159,7 +159,7 @@ mod tests {
 
     fn tile(zoom: u8, x: u32, row: u32, layer: Option<u16>) -> TileId {
         let coord = TileCoord::from_tms(Zoom::new(zoom).unwrap(), x, row);
-        TileId { coord, slice: layer.map_or(Slice::Whole, Slice::Layer) }
+        TileId { coord, slice: layer.map_or(Slice::Whole, |layer| Slice::Layer(LayerId(layer))) }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::{Template, TreeOptions};
 use crate::sink::metadata::MANIFEST_KEY;
 use crate::sink::{Described, Metadata, VectorLayer};
-use crate::tile::Slice;
+use crate::tile::{LayerId, Slice};
 
 /// The metadata with the manifest.
 pub(in crate::sink) const METADATA: &str = "metadata.json";
@@ -60,10 +60,10 @@ pub(in crate::sink) fn finished(
     let mut notes = Vec::new();
     let address = |slice| vec![format!("{base}{}", template.address(slice))];
     if template.layers_apart() {
-        for (number, name) in (0_u16..).zip(layers) {
+        for (layer_id, name) in (0_u16..).map(LayerId).zip(layers) {
             let of_layer: Vec<&VectorLayer> = metadata.vector_layers.iter().filter(|layer| layer.id == *name).collect();
             let Some(layer) = of_layer.first() else { continue };
-            let mut body = metadata.tilejson(&address(Slice::Layer(number)), &of_layer);
+            let mut body = metadata.tilejson(&address(Slice::Layer(layer_id)), &of_layer);
             // Its own zooms: a client asks for no tile below or above them, and shows the deepest beyond.
             body["minzoom"] = layer.minzoom.into();
             body["maxzoom"] = layer.maxzoom.into();

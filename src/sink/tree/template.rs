@@ -1,6 +1,6 @@
 //! The names of tiles: a template such as `{z}/{x}/{y}.pbf`, written and read back.
 
-use crate::tile::{Slice, TileCoord, TileId, Zoom};
+use crate::tile::{LayerId, Slice, TileCoord, TileId, Zoom};
 
 /// Where a tile lies below the target: text with places for z, x, y (or -y), the layer and the version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,7 +181,7 @@ impl Template {
     fn layer(&self, slice: Slice) -> Option<&str> {
         match slice {
             Slice::Whole => None,
-            Slice::Layer(number) => self.layers.get(usize::from(number)).map(String::as_str),
+            Slice::Layer(layer) => self.layers.get(usize::from(layer.0)).map(String::as_str),
         }
     }
 
@@ -212,7 +212,7 @@ impl Template {
                     let fits = self.layers.iter().enumerate().filter(|(_, name)| own(name));
                     let (number, _) = fits.max_by_key(|(_, name)| name.len())?;
                     rest = &rest[self.layers[number].len()..];
-                    slice = Slice::Layer(u16::try_from(number).ok()?);
+                    slice = Slice::Layer(LayerId(u16::try_from(number).ok()?));
                 }
                 Part::Version => rest = rest.strip_prefix(self.version.as_deref()?)?,
                 Part::Zoom | Part::Column | Part::Row | Part::TmsRow => {
@@ -306,14 +306,18 @@ mod tests {
             ("{z}/{x}/{y}.pbf", id(3, 5, 1, Slice::Whole), "3/5/1.pbf"),
             ("{z}/{x}/{-y}.mvt", id(3, 5, 1, Slice::Whole), "3/5/6.mvt"),
             ("t-{y}-{x}-{z}", id(14, 16_383, 0, Slice::Whole), "t-0-16383-14"),
-            ("tile/{layer}/{version}/{z}/{x}/{y}.pbf", id(0, 0, 0, Slice::Layer(0)), "tile/facilities/v1.2/0/0/0.pbf"),
             (
                 "tile/{layer}/{version}/{z}/{x}/{y}.pbf",
-                id(0, 0, 0, Slice::Layer(1)),
+                id(0, 0, 0, Slice::Layer(LayerId(0))),
+                "tile/facilities/v1.2/0/0/0.pbf",
+            ),
+            (
+                "tile/{layer}/{version}/{z}/{x}/{y}.pbf",
+                id(0, 0, 0, Slice::Layer(LayerId(1))),
                 "tile/facilities%20grid/v1.2/0/0/0.pbf",
             ),
-            ("{z}/{x}/{y}-{layer}", id(0, 0, 0, Slice::Layer(2)), "0/0/0-a%2Fb.pbf"),
-            ("{layer}.{z}.{x}.{y}", id(1, 0, 1, Slice::Layer(3)), "%C3%BC.1.0.1"),
+            ("{z}/{x}/{y}-{layer}", id(0, 0, 0, Slice::Layer(LayerId(2))), "0/0/0-a%2Fb.pbf"),
+            ("{layer}.{z}.{x}.{y}", id(1, 0, 1, Slice::Layer(LayerId(3))), "%C3%BC.1.0.1"),
         ] {
             let template = Template::new(text).unwrap().with_layers(layers).with_version("v1.2");
             assert_eq!(template.name(tile), name);
@@ -324,7 +328,7 @@ mod tests {
     #[test]
     fn what_is_no_tile_of_the_template_is_nobodys() {
         let template = Template::new("tiles/{layer}/{z}/{x}/{y}.pbf").unwrap().with_layers(["a", "ab"]);
-        assert_eq!(template.read("tiles/ab/0/0/0.pbf"), Some(id(0, 0, 0, Slice::Layer(1))));
+        assert_eq!(template.read("tiles/ab/0/0/0.pbf"), Some(id(0, 0, 0, Slice::Layer(LayerId(1)))));
         for name in [
             "tiles/c/0/0/0.pbf",
             "tiles/a/0/0/0.pbf.bak",
@@ -388,6 +392,6 @@ mod tests {
     fn addresses_have_places_again() {
         let template =
             Template::new("tile/{layer}/{version}/{z}/{x}/{y}.pbf").unwrap().with_layers(["a b"]).with_version("7");
-        assert_eq!(template.address(Slice::Layer(0)), "tile/a%20b/7/{z}/{x}/{y}.pbf");
+        assert_eq!(template.address(Slice::Layer(LayerId(0))), "tile/a%20b/7/{z}/{x}/{y}.pbf");
     }
 }

@@ -10,7 +10,7 @@ use oar_tiles::sink::{
     Scope, Sink, Template, TileEdit, TileReader, Tileset, TreeOptions, VectorLayer, Written,
 };
 use oar_tiles::stop::Stop;
-use oar_tiles::tile::{Coverage, Slice, TileCoord, TileId, Zoom};
+use oar_tiles::tile::{Coverage, LayerId, Slice, TileCoord, TileId, Zoom};
 
 use super::s3::{Prefix, options};
 use super::sinks::{Memory, MemoryError, MemoryTarget};
@@ -52,7 +52,7 @@ pub trait Target {
 pub fn key(id: TileId) -> (u8, u32, u32, Option<u16>) {
     let layer = match id.slice {
         Slice::Whole => None,
-        Slice::Layer(number) => Some(number),
+        Slice::Layer(LayerId(number)) => Some(number),
     };
     (id.coord.zoom().get(), id.coord.x(), id.coord.y(), layer)
 }
@@ -90,7 +90,8 @@ pub fn edits(needs: Needs, version: u8, changes: impl Fn(TileCoord) -> bool) -> 
     let mut tiles: Vec<TileCoord> =
         (0..=7).flat_map(|zoom| (0..1_u32 << zoom).map(move |i| tile(zoom, i, i * 7 % (1 << zoom)))).collect();
     tiles.sort_by_key(|tile| needs.order.place(*tile));
-    let slices: &[Slice] = if needs.layers_apart { &[Slice::Layer(0), Slice::Layer(1)] } else { &[Slice::Whole] };
+    let slices: &[Slice] =
+        if needs.layers_apart { &[Slice::Layer(LayerId(0)), Slice::Layer(LayerId(1))] } else { &[Slice::Whole] };
     let mut edits = Vec::new();
     for coord in tiles {
         for slice in slices {
