@@ -43,6 +43,19 @@ impl From<Signal> for Exit {
     }
 }
 
+impl Exit {
+    /// The code of a command that failed, if a stop may have been asked for before it ended: then the signal's code says that
+    /// it was not finished, also where the failure has another cause. What has a code of its own keeps it, for that holds
+    /// without the stop, too: wrong usage, tiles that could not be rendered, a target that needs a seed.
+    #[must_use]
+    pub fn after(error: &CommandError, stop: Option<Signal>) -> Exit {
+        match (Exit::from(error), stop) {
+            (Exit::Failed, Some(signal)) => signal.into(),
+            (exit, _) => exit,
+        }
+    }
+}
+
 impl From<&CommandError> for Exit {
     fn from(error: &CommandError) -> Exit {
         match error {

@@ -33,6 +33,7 @@
 //! | [`stop`] | the wish to stop | nothing |
 //! | [`tile`] | coordinates, boxes, areas, batches: pure values | nothing |
 //! | [`exit`] | from outcome to exit code | errors of the above |
+//! | [`signals`] | SIGINT and SIGTERM: ask for a stop, and end what does not end by itself | `exit`, `report`, `stop` |
 //!
 //! Imports go down; `tests/it/house.rs` holds the table.
 
@@ -49,6 +50,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod postgis;
 pub mod report;
+pub mod signals;
 pub mod sink;
 pub mod source;
 pub mod stop;

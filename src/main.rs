@@ -8,35 +8,41 @@ use clap::Parser as _;
 use oar_tiles::changes::WatchOptions;
 use oar_tiles::cli::{Cli, Command, Copy, Given, Inspect, Publish, Reseed, Seed, Track, Verify};
 use oar_tiles::command::reseed::{ReseedOptions, TileList, What, area};
-use oar_tiles::command::{CommandError, backlog, config, copy, inspect, publish, reseed, seed, track, verify};
+use oar_tiles::command::{
+    CommandError, backlog, config, copy, inspect, interrupted, publish, reseed, seed, track, verify,
+};
 use oar_tiles::config::{CONFIG_VARIABLE, Progress, Settings, Values, gather};
 use oar_tiles::exit::Exit;
 use oar_tiles::postgis::Parts;
 use oar_tiles::report::{Style, report, say};
-use oar_tiles::stop::{Signal, Stop};
+use oar_tiles::signals;
+use oar_tiles::stop::Stop;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Before anything that may wait: reading a configuration can.
+    let stop = Stop::new();
+    signals::listen(&stop);
     let ended = match &cli.command {
-        Command::Seed(arguments) => run_seed(arguments),
-        Command::Reseed(arguments) => run_reseed(arguments),
-        Command::Publish(arguments) => run_publish(arguments),
-        Command::Verify(arguments) => run_verify(arguments),
-        Command::Inspect(arguments) => run_inspect(arguments),
-        Command::Copy(arguments) => run_copy(arguments),
-        Command::Track(arguments) => run_track(arguments),
+        Command::Seed(arguments) => run_seed(arguments, &stop),
+        Command::Reseed(arguments) => run_reseed(arguments, &stop),
+        Command::Publish(arguments) => run_publish(arguments, &stop),
+        Command::Verify(arguments) => run_verify(arguments, &stop),
+        Command::Inspect(arguments) => run_inspect(arguments, &stop),
+        Command::Copy(arguments) => run_copy(arguments, &stop),
+        Command::Track(arguments) => run_track(arguments, &stop),
         Command::Config(given) => {
             gathered(given).and_then(|values| config::config(&values, &environment(), &given.layer))
         }
     };
-    match ended {
+    match ended.map_err(|error| interrupted(error, &stop)) {
         Ok(()) => Exit::Done.into(),
         Err(error) => {
             say(&explained(&error));
-            Exit::from(&error).into()
+            Exit::after(&error, stop.asked()).into()
         }
     }
 }
@@ -69,7 +75,7 @@ fn gathered(given: &Given) -> Result<Values, CommandError> {
 /// How the run is shown.
 fn style(settings: &Settings, quiet: bool) -> Style {
     match settings.progress {
-        _ if quiet => Style::Quiet,
+        _ if quiet => Style::Nothing,
         Progress::Auto => Style::Auto,
         Progress::Bar => Style::Bar,
         Progress::Lines => Style::Lines,
@@ -78,22 +84,22 @@ fn style(settings: &Settings, quiet: bool) -> Style {
     }
 }
 
-fn run_seed(arguments: &Seed) -> Result<(), CommandError> {
-    log(arguments.verbose);
+fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError> {
+    log(arguments.verbose, arguments.quiet);
     let settings = Settings::resolve(&gathered(&arguments.given)?, &environment(), &arguments.given.layer)?;
     let style = style(&settings, arguments.quiet);
     let options = seed::SeedOptions {
         dry_run: arguments.dry_run,
         force: arguments.force,
         report: arguments.report.clone(),
-        table: !matches!(style, Style::Json | Style::Quiet),
+        table: !matches!(style, Style::Json | Style::Nothing),
     };
     let report = report(style);
-    on_runtime(async |stop| seed::seed(&settings, &options, &report, &stop).await)
+    on_runtime(async || seed::seed(&settings, &options, &report, stop).await)
 }
 
-fn run_reseed(arguments: &Reseed) -> Result<(), CommandError> {
-    log(arguments.verbose);
+fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandError> {
+    log(arguments.verbose, arguments.quiet);
     let settings = Settings::resolve(&gathered(&arguments.given)?, &environment(), &arguments.given.layer)?;
     let style = match style(&settings, arguments.quiet) {
         // A bar of a few milliseconds, again and again, is of no use.
@@ -116,18 +122,18 @@ fn run_reseed(arguments: &Reseed) -> Result<(), CommandError> {
         or_seed: arguments.or_seed,
         dirty_out: arguments.dirty_out.clone(),
         report: arguments.report.clone(),
-        table: !matches!(style, Style::Json | Style::Quiet),
+        table: !matches!(style, Style::Json | Style::Nothing),
         watch: arguments.watch.then_some(WatchOptions {
             debounce: arguments.debounce.unwrap_or(settings.watch.debounce),
             poll: arguments.poll.unwrap_or(settings.watch.poll),
         }),
     };
     let report = report(style);
-    on_runtime(async |stop| reseed::reseed(&settings, &options, &report, &stop).await)
+    on_runtime(async || reseed::reseed(&settings, &options, &report, stop).await)
 }
 
-fn run_verify(arguments: &Verify) -> Result<(), CommandError> {
-    log(0);
+fn run_verify(arguments: &Verify, stop: &Stop) -> Result<(), CommandError> {
+    log(0, false);
     let given = arguments.given();
     let settings = Settings::resolve(&gathered(&given)?, &environment(), &given.layer)?;
     let amount = match (arguments.sample, arguments.all) {
@@ -142,29 +148,28 @@ fn run_verify(arguments: &Verify) -> Result<(), CommandError> {
         report: arguments.report.clone(),
     };
     let report = report(Style::Warnings);
-    on_runtime(async |stop| verify::verify(&options, &settings, &report, &stop).await)
+    on_runtime(async || verify::verify(&options, &settings, &report, stop).await)
 }
 
-fn run_inspect(arguments: &Inspect) -> Result<(), CommandError> {
+fn run_inspect(arguments: &Inspect, stop: &Stop) -> Result<(), CommandError> {
     let Inspect { target, tile, layer, geojson, json, config } = arguments;
     let settings = of_file(config.as_ref())?;
     let (target, tile, layer) = (target.clone(), tile.clone(), layer.clone());
     let options = inspect::InspectOptions { target, tile, layer, geojson: *geojson, json: *json };
-    on_runtime(async |stop| inspect::inspect(options, &settings, &stop).await)
+    on_runtime(async || inspect::inspect(options, &settings, stop).await)
 }
 
-fn run_copy(arguments: &Copy) -> Result<(), CommandError> {
-    log(0);
-    let Copy { source, target, zoom, bbox, force, public_url, config } = arguments;
-    let given = Given { config: config.clone(), public_url: public_url.clone(), ..Given::default() };
-    let settings = Settings::resolve(&gathered(&given)?, &environment(), &[])?;
+fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError> {
+    log(0, false);
+    let Copy { source, target, zoom, bbox, force, config } = arguments;
+    let settings = of_file(config.as_ref())?;
     let (source, target) = (source.clone(), target.clone());
     let options = copy::CopyOptions { source, target, zoom: zoom.clone(), bbox: bbox.clone(), force: *force };
-    on_runtime(async |stop| copy::copy(&options, &settings, &stop).await)
+    on_runtime(async || copy::copy(&options, &settings, stop).await)
 }
 
-fn run_track(arguments: &Track) -> Result<(), CommandError> {
-    log(0);
+fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandError> {
+    log(0, false);
     let (tracked, layers) = match arguments {
         Track::Install(install) => (&install.tracked, &install.layer[..]),
         Track::Status(status) => (&status.tracked, &status.layer[..]),
@@ -175,15 +180,15 @@ fn run_track(arguments: &Track) -> Result<(), CommandError> {
     match arguments {
         Track::Install(install) => {
             let options = track::InstallOptions { sql: install.sql, readers: install.reader.clone() };
-            on_runtime(async |stop| track::install(&settings, &options, &stop).await)
+            on_runtime(async || track::install(&settings, &options, stop).await)
         }
         Track::Status(status) => {
-            on_runtime(async |stop| backlog::status(&settings, &status.target, status.json, &stop).await)
+            on_runtime(async || backlog::status(&settings, &status.target, status.json, stop).await)
         }
         Track::Prune(prune) => {
-            on_runtime(async |stop| backlog::prune(&settings, &prune.target, prune.older_than, &stop).await)
+            on_runtime(async || backlog::prune(&settings, &prune.target, prune.older_than, stop).await)
         }
-        Track::Remove(remove) => on_runtime(async |stop| track::remove(&settings, remove.sql, &stop).await),
+        Track::Remove(remove) => on_runtime(async || track::remove(&settings, remove.sql, stop).await),
     }
 }
 
@@ -193,76 +198,32 @@ fn of_file(config: Option<&PathBuf>) -> Result<Settings, CommandError> {
     Ok(Settings::resolve(&gathered(&given)?, &environment(), &[])?)
 }
 
-/// Runs a command to its end, with signals turned into the wish to stop.
-fn on_runtime(command: impl AsyncFnOnce(Stop) -> Result<(), CommandError>) -> Result<(), CommandError> {
+/// Runs a command to its end.
+fn on_runtime(command: impl AsyncFnOnce() -> Result<(), CommandError>) -> Result<(), CommandError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CommandError::Output)?;
-    let done = runtime.block_on(async {
-        let stop = Stop::new();
-        listen(&stop);
-        command(stop).await
-    });
+    let done = runtime.block_on(command());
     // Nothing is left to wait for: an idle connection must not hold the end up.
     runtime.shutdown_background();
     done
 }
 
-fn run_publish(arguments: &Publish) -> Result<(), CommandError> {
-    log(0);
+fn run_publish(arguments: &Publish, stop: &Stop) -> Result<(), CommandError> {
+    log(0, false);
     let settings = Settings::resolve(&gathered(&arguments.given)?, &environment(), &arguments.given.layer)?;
     let options = publish::PublishOptions { rollback: arguments.rollback, to: arguments.to.clone() };
-    on_runtime(async |stop| tokio::task::block_in_place(|| publish::publish(&settings, &options, &stop)))
-}
-
-/// Asks for a stop at SIGINT and SIGTERM, from now on.
-#[cfg(unix)]
-fn listen(stop: &Stop) {
-    use tokio::signal::unix::{SignalKind, signal};
-    // Its number is the same on Linux, macOS and the BSDs. A signal that is listened to does not kill: a write beyond a
-    // file-size limit then fails like one on a full disk, and is reported like it.
-    const SIGXFSZ: i32 = 25;
-    if let Err(error) = signal(SignalKind::from_raw(SIGXFSZ)) {
-        tracing::debug!("a file-size limit will end the process at once: {error}");
-    }
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        tracing::warn!("signals cannot be listened to: Ctrl-C ends the process at once");
-        return;
-    };
-    let stop = stop.clone();
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => stop.ask(Signal::Interrupt),
-                _ = terminate.recv() => stop.ask(Signal::Terminate),
-            }
-        }
-    });
-}
-
-#[cfg(not(unix))]
-fn listen(stop: &Stop) {
-    let stop = stop.clone();
-    tokio::spawn(async move {
-        while tokio::signal::ctrl_c().await.is_ok() {
-            stop.ask(Signal::Interrupt);
-        }
-    });
+    on_runtime(async || tokio::task::block_in_place(|| publish::publish(&settings, &options, stop)))
 }
 
 /// Logs go to standard error.
-fn log(verbose: u8) {
+fn log(verbose: u8, quiet: bool) {
     let level = match verbose {
+        _ if quiet => tracing::Level::ERROR,
         0 => tracing::Level::WARN,
         1 => tracing::Level::INFO,
         _ => tracing::Level::DEBUG,
     };
-    // What libraries warn of, such as the AWS SDK of missing credentials, comes back as an error, which is reported with what to do.
-    let libraries = if level == tracing::Level::DEBUG { LevelFilter::DEBUG } else { LevelFilter::OFF };
-    let targets = Targets::new()
-        .with_default(libraries)
-        .with_target("oar_tiles", level)
-        // A lost connection is reported where it matters; the pool would say it a second time.
-        .with_target("deadpool.postgres", LevelFilter::OFF);
+    // A lost connection is reported where it matters; the pool would say it a second time.
+    let targets = Targets::new().with_default(level).with_target("deadpool.postgres", LevelFilter::OFF);
     let colours = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours).with_target(false);
     tracing_subscriber::registry().with(lines.with_filter(targets)).init();

@@ -1,6 +1,7 @@
 //! The wish to stop: set once by a signal, seen by whoever works.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -18,6 +19,18 @@ pub enum Signal {
 pub struct Stop {
     seen: watch::Receiver<Option<Signal>>,
     asked: Arc<watch::Sender<Option<Signal>>>,
+    /// The time that work in hand may take after a stop was asked for, beyond the limit that holds for everything.
+    grace: Arc<watch::Sender<Duration>>,
+}
+
+/// While this value lives, work in hand may go on for a while after a stop was asked for ([`Stop::grant`]).
+#[derive(Debug)]
+pub struct Grace(Arc<watch::Sender<Duration>>);
+
+impl Drop for Grace {
+    fn drop(&mut self) {
+        self.0.send_replace(Duration::ZERO);
+    }
 }
 
 impl Stop {
@@ -25,7 +38,7 @@ impl Stop {
     #[must_use]
     pub fn new() -> Stop {
         let (asked, seen) = watch::channel(None);
-        Stop { seen, asked: Arc::new(asked) }
+        Stop { seen, asked: Arc::new(asked), grace: Arc::new(watch::Sender::new(Duration::ZERO)) }
     }
 
     /// Asks for a stop. The first signal stays.
@@ -56,10 +69,113 @@ impl Stop {
             }
         }
     }
+
+    /// Grants work in hand this much time after a stop was asked for, as long as the value that is returned lives. There is
+    /// one grace at a time: a later one replaces it.
+    #[must_use]
+    pub fn grant(&self, grace: Duration) -> Grace {
+        self.grace.send_replace(grace);
+        Grace(Arc::clone(&self.grace))
+    }
+
+    /// Waits until a stop was asked for and `limit` has passed since then without the program having ended. Work with a
+    /// grace ([`Stop::grant`]) has its grace before that; when it is done or gives up, `limit` begins.
+    pub async fn overdue(&self, limit: Duration) -> Signal {
+        let signal = self.wait().await;
+        let asked = Instant::now();
+        let mut graces = self.grace.subscribe();
+        let mut since = asked;
+        loop {
+            let grace = *graces.borrow_and_update();
+            let end = since.max(asked + grace) + limit;
+            tokio::select! {
+                () = tokio::time::sleep_until(end.into()) => return signal,
+                // The sender lives in `self`: this is never an error.
+                _ = graces.changed() => since = Instant::now(),
+            }
+        }
+    }
+
+    /// What a future gives, or `None` if it is not done when a stop was asked for and `limit` has passed since then. For
+    /// work that a stop must not cut off at once, such as giving back a lease.
+    pub async fn within<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = async {
+                self.wait().await;
+                tokio::time::sleep(limit).await;
+            } => None,
+        }
+    }
 }
 
 impl Default for Stop {
     fn default() -> Stop {
         Stop::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(100);
+
+    fn on_runtime<T>(work: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(work)
+    }
+
+    #[test]
+    fn what_goes_on_after_the_limit_is_overdue() {
+        on_runtime(async {
+            let stop = Stop::new();
+            assert!(tokio::time::timeout(LIMIT * 3, stop.overdue(LIMIT)).await.is_err(), "nobody asked for a stop");
+            stop.ask(Signal::Terminate);
+            let begun = Instant::now();
+            assert_eq!(stop.overdue(LIMIT).await, Signal::Terminate);
+            assert!(begun.elapsed() >= LIMIT);
+        });
+    }
+
+    #[test]
+    fn a_grace_puts_the_end_off_and_the_limit_begins_when_it_is_given_back() {
+        on_runtime(async {
+            let stop = Stop::new();
+            let grace = stop.grant(Duration::from_secs(3_600));
+            stop.ask(Signal::Interrupt);
+            assert!(tokio::time::timeout(LIMIT * 3, stop.overdue(LIMIT)).await.is_err(), "the grace goes on");
+            let waiting = stop.overdue(LIMIT);
+            tokio::pin!(waiting);
+            assert!(tokio::time::timeout(LIMIT, &mut waiting).await.is_err());
+            drop(grace);
+            let begun = Instant::now();
+            assert_eq!(waiting.await, Signal::Interrupt);
+            assert!(begun.elapsed() >= LIMIT);
+        });
+    }
+
+    #[test]
+    fn a_grace_ends_by_itself() {
+        on_runtime(async {
+            let stop = Stop::new();
+            let _grace = stop.grant(LIMIT);
+            stop.ask(Signal::Interrupt);
+            let begun = Instant::now();
+            stop.overdue(LIMIT).await;
+            assert!(begun.elapsed() >= LIMIT * 2);
+        });
+    }
+
+    #[test]
+    fn what_is_not_to_be_cut_off_at_once_has_the_limit_after_the_stop() {
+        on_runtime(async {
+            let stop = Stop::new();
+            let slow = || tokio::time::sleep(LIMIT * 3);
+            assert!(stop.within(LIMIT, slow()).await.is_some(), "without a stop it may take its time");
+            stop.ask(Signal::Interrupt);
+            assert!(stop.within(LIMIT, slow()).await.is_none());
+            assert_eq!(stop.within(LIMIT, async { 7 }).await, Some(7));
+        });
     }
 }

@@ -23,6 +23,7 @@ mod read;
 mod reads;
 mod script;
 mod table;
+mod waking;
 
 pub use backlog::{Logged, Pruned, logged, prune};
 pub use check::{Place, Watch, tracked};
@@ -31,6 +32,7 @@ pub use error::{Error, Untracked};
 pub use install::{Installation, plan_install, removal, remove, run};
 pub use options::{ChangesOptions, TrackOptions, TrackedLayer, WatchOptions};
 pub use read::{Pending, changed_places, pending};
+pub use waking::{Quiet, Waking, quiet};
 
 /// The advisory lock that whoever waits for notices shares while it does (PostgreSQL documentation, section 13.3.5,
 /// `pg_advisory_lock_shared(class, object)`). The triggers give notices, on a channel called as the log's schema, only while

@@ -179,7 +179,12 @@ impl Asking<'_> {
                 "SELECT place.geometry FROM {table} AS changed CROSS JOIN LATERAL ({}\n) AS place (geometry)",
                 track.geometry
             );
-            let failed = |source| Error::Query { layer: name.to_owned(), table: table.clone(), source };
+            let failed = |error| match error {
+                source @ postgis::Error::Query { .. } => {
+                    Error::Query { layer: name.to_owned(), table: table.clone(), source }
+                }
+                other => other.into(),
+            };
             self.view(&sql).await.map_err(failed)?;
             // Text would be taken for a geometry, and fail where it is none.
             let sql = "SELECT t.typname::text FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid

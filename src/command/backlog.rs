@@ -20,6 +20,7 @@ pub async fn status(settings: &Settings, targets: &[String], json: bool, stop: &
     let database = Database::new(&settings.connect, settings.session.clone(), stop)?;
     let snapshot = database.snapshot().await?;
     let logged = changes::logged(&database, &snapshot, &settings.changes.schema).await?;
+    let quiet = changes::quiet(&snapshot).await?;
     drop(snapshot);
     let mut told = Vec::new();
     for target in named(settings, targets) {
@@ -36,8 +37,11 @@ pub async fn status(settings: &Settings, targets: &[String], json: bool, stop: &
             Err(error) => return Err(error),
         });
     }
-    let backlog =
-        Backlog { tables: logged.into_iter().map(|one| (one.table, one.rows, one.oldest)).collect(), targets: told };
+    let backlog = Backlog {
+        tables: logged.into_iter().map(|one| (one.table, one.rows, one.oldest)).collect(),
+        targets: told,
+        no_notifications: quiet.map(|quiet| quiet.to_string()),
+    };
     let text = if json {
         serde_json::to_string_pretty(&backlog).map_err(std::io::Error::from)? + "\n"
     } else {
@@ -72,8 +76,7 @@ pub async fn prune(
     if older.is_none() || !targets.is_empty() {
         for target in named(settings, targets) {
             let (place, reach) = (Place::parse(&target)?, Reach::new(settings, false, stop));
-            let known = super::seed::aside(move || super::reseed::cursor_of(&place, &reach)).await??;
-            seen.push(known);
+            seen.push(super::seed::reading(stop, move || super::reseed::cursor_of(&place, &reach)).await?);
         }
     }
     let pruned = changes::prune(&database, &settings.changes.schema, &seen, older).await?;

@@ -14,7 +14,6 @@ pub mod seed;
 mod survey;
 mod target;
 pub mod track;
-mod vanishing;
 pub mod verify;
 
 use std::path::PathBuf;
@@ -22,7 +21,7 @@ use std::path::PathBuf;
 use crate::config::ConfigError;
 use crate::plan::HeavyTile;
 use crate::sink::{LocationError, ReadError, SwitchError, TargetError};
-use crate::stop::Signal;
+use crate::stop::{Signal, Stop};
 use crate::tile::TileCoord;
 
 /// Why a command ended without success.
@@ -36,7 +35,7 @@ pub enum CommandError {
     Database(#[from] crate::postgis::Error),
     /// The change log.
     #[error(transparent)]
-    Changes(#[from] crate::changes::Error),
+    Changes(crate::changes::Error),
     /// The target.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -228,6 +227,32 @@ pub enum CommandError {
         /// Which one.
         signal: Signal,
     },
+}
+
+impl From<crate::changes::Error> for CommandError {
+    /// What the database did stays an error of the database: a run starts over if it was lost, whatever was read from it.
+    fn from(error: crate::changes::Error) -> CommandError {
+        match error {
+            crate::changes::Error::Database(error) => CommandError::Database(error),
+            other => CommandError::Changes(other),
+        }
+    }
+}
+
+/// After a stop was asked for, whatever failed because of it is the interruption.
+#[must_use]
+pub fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
+    let because = match &error {
+        CommandError::Database(error) => {
+            matches!(error, crate::postgis::Error::Interrupted | crate::postgis::Error::Lost { .. })
+        }
+        CommandError::Target(error) => error.is_interrupted(),
+        _ => false,
+    };
+    match stop.asked() {
+        Some(signal) if because => CommandError::Interrupted(signal),
+        _ => error,
+    }
 }
 
 impl CommandError {

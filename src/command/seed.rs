@@ -5,19 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::CommandError;
 use super::budgets;
 use super::describe::{fingerprint, manifest, metadata, names};
 use super::survey::{prepare, stocked};
 use super::target::{Place, Reach};
-use super::vanishing::vanishing;
+use super::{CommandError, interrupted};
 use crate::config::Settings;
 use crate::encode::Packing;
 use crate::manifest::Manifest;
 use crate::pipeline::{self, Outcome, PipelineError, StoredBatch};
 use crate::postgis::Renderer;
 use crate::report::{Event, Report, Requests, RunReport, RunZoom, print, render_run};
-use crate::sink::{Rest, Scope, Sink, TargetError, Tileset};
+use crate::sink::{Rest, Scope, Sink as _, TargetError, Tileset};
 use crate::stop::Stop;
 use crate::tile::{Batch, Coverage};
 
@@ -123,10 +122,8 @@ async fn attempt(
 ) -> Result<RunReport, CommandError> {
     let (begun, started) = (Instant::now(), SystemTime::now());
     // The target first: an hour of work must not end at a folder that is not there.
-    let target = place.clone();
-    let mut sink = aside(move || reach.sink(&target)).await??;
+    let mut sink = aside(move || reach.sink(&place)).await??;
     let mut prepared = prepare(settings, sink.needs().order, report, stop).await?;
-    prepared.warn(vanishing(settings), report);
     let tileset = Tileset {
         fingerprint: fingerprint(settings, &prepared.layers),
         layers: names(&prepared.layers),
@@ -134,7 +131,6 @@ async fn attempt(
         rest: Rest::Vanishes,
     };
     let (sink, before) = aside(move || sink.begin(&tileset).map(|before| (sink, before))).await??;
-    prepared.warn(relative(&sink, &place).into_iter().collect(), report);
     let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
     let planned = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
     let features = prepared.zooms.iter().map(|zoom| zoom.features).sum();
@@ -214,17 +210,20 @@ pub(super) fn stored_events(report: &Arc<dyn Report>) -> impl Fn(&StoredBatch) +
     }
 }
 
-/// The warning that no map finds the tiles by the target's TileJSON, if that is so.
-pub(super) fn relative(sink: &impl Sink, place: &Place) -> Option<String> {
-    let address = sink.relative_address()?;
-    Some(format!(
-        "the TileJSON of {place} gives the address of its tiles as {address}, and MapLibre shows an empty map then: TileJSON wants whole addresses. Say where clients find {place} with --public-url https://… (public_url in [target]; once is enough), or set public_url = \"relative\" if no map reads the TileJSON"
-    ))
-}
-
 /// Does what may take long on a thread of its own.
 pub(super) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, CommandError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| CommandError::Died(error.to_string()))
+}
+
+/// Reads what may take long on a thread of its own, until a stop is asked for: nothing has to be undone then.
+pub(super) async fn reading<T: Send + 'static>(
+    stop: &Stop,
+    work: impl FnOnce() -> Result<T, CommandError> + Send + 'static,
+) -> Result<T, CommandError> {
+    tokio::select! {
+        read = aside(work) => read.flatten(),
+        signal = stop.wait() => Err(CommandError::Interrupted(signal)),
+    }
 }
 
 /// Errors of the parts keep their kind, so that a lost database can be told from a defect.
@@ -233,21 +232,6 @@ pub(super) fn pipeline_error(error: PipelineError<crate::postgis::Error, TargetE
         PipelineError::Source(error) => error.into(),
         PipelineError::Sink(error) => error.into(),
         other => CommandError::Pipeline(other.to_string()),
-    }
-}
-
-/// After a stop was asked for, whatever failed because of it is the interruption.
-pub(super) fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
-    let because = match &error {
-        CommandError::Database(error) => {
-            matches!(error, crate::postgis::Error::Interrupted | crate::postgis::Error::Lost { .. })
-        }
-        CommandError::Target(error) => error.is_interrupted(),
-        _ => false,
-    };
-    match stop.asked() {
-        Some(signal) if because => CommandError::Interrupted(signal),
-        _ => error,
     }
 }
 

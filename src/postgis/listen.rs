@@ -1,34 +1,43 @@
-//! Waiting for notices of the change log's triggers.
+//! A connection of its own that hears notifications (PostgreSQL documentation, "NOTIFY").
+
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::mpsc;
-use tokio_postgres::AsyncMessage;
+use tokio_postgres::{AsyncMessage, SimpleQueryMessage, SimpleQueryRow};
 
 use super::error::{Cause, Error};
-use super::layer::quoted;
 use super::session::Database;
+use crate::stop::Stop;
 
-/// A connection that hears notices. Dropped, it is closed.
+/// The longest wait for the answer to one statement. Those that are run here take a millisecond; a connection that has
+/// broken without a word answers never.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// A connection that hears notifications. Dropped, it is closed.
 #[derive(Debug)]
 pub struct Listener {
     heard: mpsc::Receiver<()>,
     server: super::ServerName,
     client: tokio_postgres::Client,
+    stop: Stop,
 }
 
 impl Listener {
-    /// Listens on a channel, and lets those who give notices know by a shared advisory lock that somebody does.
+    /// Connects. Nothing is listened to yet.
     ///
     /// # Errors
-    /// If the database cannot be reached, or is a standby, which has no notices.
-    pub async fn open(database: &Database, channel: &str, (class, object): (i32, i32)) -> Result<Listener, Error> {
+    /// If the database cannot be reached in the time that a connection may take, or a stop is asked for.
+    pub async fn open(database: &Database) -> Result<Listener, Error> {
         let server = database.server().clone();
-        let lost = |error| Error::Lost {
-            server: server.clone(),
-            during: "while listening".to_owned(),
-            source: Cause::from(error),
+        let lost = |source| Error::Lost { server: server.clone(), during: "while listening".to_owned(), source };
+        let (client, mut connection) = tokio::select! {
+            connected = tokio::time::timeout(database.connect_limit(), database.apart()) => match connected {
+                Ok(connected) => connected.map_err(|error| lost(error.into()))?,
+                Err(_elapsed) => return Err(lost(silent())),
+            },
+            _ = database.stop.wait() => return Err(Error::Interrupted),
         };
-        let (client, mut connection) = database.apart().await.map_err(lost)?;
         let (ring, heard) = mpsc::channel(1);
         tokio::spawn(async move {
             let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
@@ -44,34 +53,57 @@ impl Listener {
                 }
             }
         });
-        let sql = format!("LISTEN {}; SELECT pg_advisory_lock_shared({class}, {object})", quoted(channel));
-        client.batch_execute(&sql).await.map_err(lost)?;
-        Ok(Listener { heard, server, client })
+        Ok(Listener { heard, server, client, stop: database.stop.clone() })
     }
 
-    /// Waits for the next notice.
+    /// Runs statements outside of any transaction; gives the rows of all of them, as text.
+    ///
+    /// # Errors
+    /// If one fails, none answers, or a stop is asked for.
+    pub async fn ask(&self, place: &str, sql: &str) -> Result<Vec<SimpleQueryRow>, Error> {
+        let answered = tokio::select! {
+            answered = tokio::time::timeout(ANSWER, self.client.simple_query(sql)) => answered,
+            _ = self.stop.wait() => return Err(Error::Interrupted),
+        };
+        let messages = match answered {
+            Ok(Ok(messages)) => messages,
+            Err(_elapsed) => return Err(self.lost(silent())),
+            Ok(Err(error)) => {
+                let source = Cause::from(error);
+                if source.is_lost() {
+                    return Err(self.lost(source));
+                }
+                return Err(Error::Query { place: place.to_owned(), next: "Look into the cause", source });
+            }
+        };
+        let row = |message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        };
+        Ok(messages.into_iter().filter_map(row).collect())
+    }
+
+    /// Waits for the next notification.
     ///
     /// # Errors
     /// If the connection ended.
-    pub async fn notice(&mut self) -> Result<(), Error> {
+    pub async fn notification(&mut self) -> Result<(), Error> {
         match self.heard.recv().await {
             Some(()) => Ok(()),
-            None => Err(Error::Lost {
-                server: self.server.clone(),
-                during: "while listening".to_owned(),
-                source: std::io::Error::from(std::io::ErrorKind::ConnectionReset).into(),
-            }),
+            None => Err(self.lost(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into())),
         }
     }
 
-    /// Forgets the notices that came until now.
+    /// Forgets the notifications that came until now.
     pub fn forget(&mut self) {
         while self.heard.try_recv().is_ok() {}
     }
 
-    /// Whether the connection still stands.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        !self.client.is_closed()
+    fn lost(&self, source: Cause) -> Error {
+        Error::Lost { server: self.server.clone(), during: "while listening".to_owned(), source }
     }
+}
+
+fn silent() -> Cause {
+    std::io::Error::other("it takes the connection, but does not answer").into()
 }

@@ -132,18 +132,20 @@ impl Database {
     /// A connection of the pool. The driver's own limit ends with the socket, once for each address of a host: a server
     /// that takes the connection and says nothing more would be waited for without end.
     pub(super) async fn connection(&self) -> Result<Object, Error> {
-        let hosts = u32::try_from(self.config.get_hosts().len()).unwrap_or(u32::MAX);
-        let limit = self
-            .config
-            .get_connect_timeout()
-            .map_or(Duration::MAX, |each| each.saturating_mul(hosts.saturating_mul(2)));
-        match tokio::time::timeout(limit, self.pool.get()).await {
+        match tokio::time::timeout(self.connect_limit(), self.pool.get()).await {
             Ok(client) => client.map_err(|error| self.not_connected(error)),
             Err(_elapsed) => {
                 let source = std::io::Error::other("it takes the connection, but does not answer").into();
                 Err(Error::Unreachable { server: self.server.clone(), source })
             }
         }
+    }
+
+    /// The time that connecting may take, answers of the server included.
+    pub(super) fn connect_limit(&self) -> Duration {
+        let hosts = u32::try_from(self.config.get_hosts().len()).unwrap_or(u32::MAX);
+        let each = self.config.get_connect_timeout();
+        each.map_or(Duration::MAX, |each| each.saturating_mul(hosts.saturating_mul(2)))
     }
 
     fn not_connected(&self, error: PoolError) -> Error {

@@ -13,6 +13,8 @@ pub struct Backlog {
     pub tables: Vec<(String, u64, Option<f64>)>,
     /// The targets asked about.
     pub targets: Vec<BehindTarget>,
+    /// Why the triggers send no notifications, if they do not: `reseed --watch` looks for changes by itself then.
+    pub no_notifications: Option<String>,
 }
 
 /// How far a target is behind.
@@ -64,6 +66,9 @@ pub fn render_backlog(backlog: &Backlog) -> String {
         // Why it needs a seed names the target itself.
         let who = if target.needs_seed.is_some() { String::new() } else { format!("{}: ", target.target) };
         text.push_str(&format!("{who}{behind}\n"));
+    }
+    if let Some(why) = &backlog.no_notifications {
+        text.push_str(&format!("no notifications wake reseed --watch ({why}): it looks into the change log instead\n"));
     }
     text
 }

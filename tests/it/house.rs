@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// A room and the rooms that it may import, beside itself.
-const MAY_IMPORT: [(&str, &[&str]); 19] = [
+const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("tile", &[]),
     ("stop", &[]),
     ("encode", &[]),
@@ -28,8 +28,9 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
         ],
     ),
     ("exit", &["changes", "command", "postgis", "sink", "stop"]),
+    ("signals", &["exit", "report", "stop"]),
     ("lib", &[]),
-    ("main", &["changes", "cli", "command", "config", "exit", "postgis", "report", "stop"]),
+    ("main", &["changes", "cli", "command", "config", "exit", "postgis", "report", "signals", "stop"]),
 ];
 
 fn imports(path: &Path, found: &mut BTreeSet<String>) {

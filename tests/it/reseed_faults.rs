@@ -12,7 +12,7 @@ use super::support::program::{Run, program, run, signal, wait};
 use super::support::proxy::{Fault, Proxy};
 use super::support::s3::Prefix;
 use super::support::s3_server::S3Server;
-use super::support::{Archive, Cluster, Db, Gate, Place, seed};
+use super::support::{Archive, Cluster, Db, Gate, Place, seed, until};
 
 const ZOOM: [&str; 2] = ["--zoom", "0-9"];
 
@@ -121,6 +121,33 @@ fn a_database_that_crashes_in_the_middle_is_asked_again() {
     let fresh = places.folder.path().join("fresh.mbtiles");
     seed(&db.url, &fresh, &["--config", &config, "--zoom", "0-9"]).ok();
     assert!(Archive::open(&target).stored() == Archive::open(&fresh).stored());
+}
+
+#[test]
+fn a_database_that_crashes_before_anything_is_rendered_is_asked_again() {
+    let mut cluster = Cluster::new();
+    let mut db = Db::with_facilities_on(&cluster.url, 300);
+    let places = Places::new();
+    install(&db.url);
+    let target = places.folder.path().join("t.mbtiles");
+    seed(&db.url, &target, &ZOOM).ok();
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    // While the layers are looked at, while it is seen whether the log can be trusted, and while the log is read.
+    for (round, table) in (0..).zip(["api_facility", "oar_tiles.state", "oar_tiles.change"]) {
+        change(&db, round);
+        db.run("CHECKPOINT");
+        db.run(&format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"));
+        let mut command = reseed_command(&places, &db.url, "t.mbtiles");
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        until("it waits for the table", || db.value::<i64>(waiting) > 0);
+        cluster.crash();
+        cluster.start();
+        db.reconnect();
+        let done = wait(child).ok();
+        let told = "starting over on a new snapshot (1 of 3)";
+        assert!(done.stderr.contains(told), "{table}: {}", done.stderr);
+        is_fresh(&places, &db, "t.mbtiles");
+    }
 }
 
 #[test]

@@ -6,8 +6,9 @@ use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use super::support::gate::gated;
 use super::support::program::{program, run, signal, wait};
-use super::support::{Archive, Cluster, Db, seed, until};
+use super::support::{Archive, Cluster, Db, Gate, Place, seed, until};
 
 /// A watching run, and what it says.
 struct Watching {
@@ -82,9 +83,7 @@ fn a_commit_wakes_it_and_a_signal_ends_it_with_success() {
     seed(&db.url, &target, &["--zoom", "0-8"]).ok();
     // The poll is so slow that only a notice can wake it.
     let watching = Watching::start(&db.url, &target, &["--poll", "1h"]);
-    let watches = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock' AND granted
-                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    until("somebody watches", || db.value::<i64>(watches) == 1);
+    until("somebody watches", || db.value::<bool>(WATCHED));
     for round in 0..3 {
         db.run(&format!("UPDATE api_facility SET name = 'w{round}' WHERE id < 'C'"));
         watching.says(" dirty tile");
@@ -142,4 +141,109 @@ fn what_needs_a_seed_ends_it() {
     let watching = Watching::start(&db.url, &target, &[]);
     watching.says("needs a full seed: there is none yet");
     assert_eq!(wait(watching.child).code, 4);
+}
+
+/// Whether somebody waits for the triggers' notifications.
+const WATCHED: &str = "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock' AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+
+#[test]
+fn whoever_holds_the_advisory_lock_holds_nobody_up() {
+    let db = Db::with_facilities(300);
+    install(&db.url);
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("t.mbtiles");
+    seed(&db.url, &target, &["--zoom", "0-8"]).ok();
+    let (class, object) = oar_tiles::changes::WATCHER_LOCK;
+    // Any role may take it. And in the session that holds it, the triggers see nobody who waits, and send no notification.
+    db.run(&format!("SELECT pg_advisory_lock({class}, {object})"));
+    let watching = Watching::start(&db.url, &target, &["--poll", "1h"]);
+    watching.says(&format!("another session holds the advisory lock ({class}, {object})"));
+    for round in 0..2 {
+        db.run(&format!("UPDATE api_facility SET name = 'w{round}' WHERE id < 'C'"));
+        watching.says(" dirty tile");
+        is_fresh(&db.url, &target);
+    }
+    // Once it is free, notifications come again.
+    db.run(&format!("SELECT pg_advisory_unlock({class}, {object})"));
+    until("somebody watches", || db.value::<bool>(WATCHED));
+    db.run("UPDATE api_facility SET name = 'free' WHERE id < 'C'");
+    watching.says(" dirty tile");
+    is_fresh(&db.url, &target);
+    assert_eq!(watching.end(), 0);
+}
+
+#[test]
+fn where_transactions_may_be_prepared_changes_are_looked_for_and_it_says_so() {
+    let cluster = Cluster::with(&["max_prepared_transactions=10"]);
+    let db = Db::with_facilities_on(&cluster.url, 300);
+    install(&db.url);
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("t.mbtiles");
+    seed(&db.url, &target, &["--zoom", "0-8"]).ok();
+    let watching = Watching::start(&db.url, &target, &["--poll", "1h"]);
+    let told = watching.says("no notifications wake this run (max_prepared_transactions is 10 in this server");
+    assert!(told.contains("it looks into the change log every 100ms instead"), "{told}");
+    let status = run(program().args(["track", "status", "--database-url", &db.url]).arg(&target)).ok();
+    assert!(
+        status.stdout.contains("no notifications wake reseed --watch (max_prepared_transactions is 10 in this server"),
+        "{}",
+        status.stdout
+    );
+    let status = run(program().args(["track", "status", "--json", "--database-url", &db.url]).arg(&target)).ok();
+    assert!(status.stdout.contains("\"no_notifications\": \"max_prepared_transactions is 10"), "{}", status.stdout);
+    // One that was prepared first and is committed last has the older number.
+    db.run("BEGIN; UPDATE api_facility SET name = 'first' WHERE id < 'C'; PREPARE TRANSACTION 'first'");
+    for change in [
+        "UPDATE api_facility SET name = 'second' WHERE id > 'C'",
+        "COMMIT PREPARED 'first'",
+        "BEGIN; UPDATE api_facility SET name = 'third' WHERE id > 'C'; PREPARE TRANSACTION 'third'; COMMIT PREPARED 'third'",
+    ] {
+        for statement in change.split("; ") {
+            db.run(statement);
+        }
+        watching.says(" dirty tile");
+        is_fresh(&db.url, &target);
+    }
+    assert_eq!(watching.end(), 0);
+}
+
+#[test]
+fn a_standby_is_looked_at_for_changes() {
+    let primary = Cluster::new();
+    let db = Db::with_facilities_on(&primary.url, 300);
+    install(&db.url);
+    let standby = Cluster::standby_of(&primary);
+    let url = super::support::database::with_database(&standby.url, &db.name);
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("t.mbtiles");
+    until("the standby has caught up", || seed(&url, &target, &["--zoom", "0-8"]).code == 0);
+    let watching = Watching::start(&url, &target, &["--poll", "1h"]);
+    watching.says("no notifications wake this run (this server is a standby");
+    for round in 0..2 {
+        db.run(&format!("UPDATE api_facility SET name = 'w{round}' WHERE id < 'C'"));
+        watching.says(" dirty tile");
+    }
+    assert_eq!(watching.end(), 0);
+}
+
+#[test]
+fn a_signal_lets_tiles_in_hand_be_finished() {
+    let db = Db::with_facilities(300);
+    let folder = tempfile::tempdir().unwrap();
+    let config = gated(folder.path(), Place::Render, "");
+    run(program().args(["track", "install", "--config", &config, "--database-url", &db.url])).ok();
+    let target = folder.path().join("t.mbtiles");
+    seed(&db.url, &target, &["--config", &config, "--zoom", "0-8"]).ok();
+    db.run("UPDATE api_facility SET name = 'in hand' WHERE id < 'C'");
+    let gate = Gate::close(&db);
+    let watching = Watching::start(&db.url, &target, &["--config", &config]);
+    gate.wait_for(1);
+    signal(&watching.child, "TERM");
+    gate.open();
+    watching.says(" dirty tile");
+    assert_eq!(wait(watching.child).code, 0);
+    let fresh = folder.path().join("fresh.mbtiles");
+    seed(&db.url, &fresh, &["--config", &config, "--zoom", "0-8"]).ok();
+    assert!(Archive::open(&target).stored() == Archive::open(&fresh).stored());
 }

@@ -14,7 +14,7 @@ use super::sources::FEW_BATCHES;
 use super::{Outcome, ReseedOptions, What, touched};
 use crate::changes::{self, TrackedLayer, tracked};
 use crate::command::describe::{fingerprint, metadata, names};
-use crate::command::seed::{aside, pipeline_error, seeded, stored_events};
+use crate::command::seed::{aside, pipeline_error, reading, seeded, stored_events};
 use crate::command::target::{AnySink, Place, Reach};
 use crate::command::{CommandError, budgets};
 use crate::config::Settings;
@@ -89,12 +89,12 @@ impl<'a> Run<'a> {
         let (begun, started) = (Instant::now(), SystemTime::now());
         let database = Database::new(&settings.connect, settings.session.clone(), stop)?;
         // Both take their time: the target may be a server, too.
-        let reading = {
+        let known = {
             let (place, reach) = (place.clone(), reach.clone());
-            aside(move || Known::read(&place, &reach))
+            reading(stop, move || Known::read(&place, &reach))
         };
-        let (known, snapshot) = tokio::join!(reading, database.snapshot());
-        let mut known = known??;
+        let (known, snapshot) = tokio::join!(known, database.snapshot());
+        let mut known = known?;
         let snapshot = snapshot?;
         let settings = known.settings(settings, place, reach)?;
         if let Some(since) = &options.since {
@@ -132,13 +132,10 @@ impl<'a> Run<'a> {
     async fn through(self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Option<Outcome>, CommandError> {
         match self.work().await? {
             Work::Nothing => Ok(Some(Outcome::Nothing)),
-            Work::All(reasons) if self.options.dry_run => {
-                touched::write_everything(self.options.dirty_out.as_deref(), &self.settings.tileset)?;
-                Ok(Some(Outcome::Planned(DirtyReport::all(reasons))))
-            }
+            Work::All(reasons) if self.options.dry_run => Ok(Some(Outcome::Planned(DirtyReport::all(reasons)))),
             Work::All(reasons) => {
                 let rows: u64 = reasons.iter().map(|reason| reason.rows).sum();
-                touched::write_everything(self.options.dirty_out.as_deref(), &self.settings.tileset)?;
+                touched::forget(self.options.dirty_out.as_deref(), report)?;
                 tracing::info!("{rows} changes are more than are worth telling apart: rendering every tile");
                 let Run { settings, snapshot, place, reach, .. } = self;
                 drop(snapshot);

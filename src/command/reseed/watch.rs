@@ -1,15 +1,16 @@
-//! Again and again: woken by the triggers' notices, and by a slow poll in case one is lost.
+//! Again and again: woken by the triggers' notifications or by a look into the log, and by a slow poll in case a notification is lost.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Outcome, ReseedOptions, complete, once, told};
-use crate::changes::{WATCHER_LOCK, WatchOptions};
+use crate::changes::{Waking, WatchOptions};
 use crate::command::CommandError;
 use crate::config::Settings;
-use crate::postgis::{Database, Error, Listener};
+use crate::postgis::{Database, Error};
 use crate::report::{Event, Report};
-use crate::stop::Stop;
+use crate::stop::{Grace, Signal, Stop};
 
 /// The pause after a first failure, which doubles, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -18,8 +19,25 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Looking more often would only keep the database busy.
 const SHORTEST_POLL: Duration = Duration::from_millis(100);
 
-/// How long a run in hand may take once a stop was asked for. Supervisors wait for 30 s before they kill.
+/// The longest pause between two looks into the log where no notifications come. A change is seen half of this late on average.
+const LONGEST_LOOK_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long tiles that are being rendered and stored may take once a stop was asked for. Supervisors wait for 30 s before
+/// they kill.
 const PARTING: Duration = Duration::from_secs(20);
+
+/// What watches one target.
+struct Watcher<'a> {
+    settings: &'a Settings,
+    options: &'a ReseedOptions,
+    report: &'a Arc<dyn Report>,
+    stop: &'a Stop,
+    how: WatchOptions,
+    database: Database,
+    waking: Option<Waking>,
+    /// Why notifications do not wake this run, as it was said last, so that it is said once.
+    said: String,
+}
 
 /// Reseeds until a stop is asked for.
 pub(super) async fn watch(
@@ -30,101 +48,209 @@ pub(super) async fn watch(
     stop: &Stop,
 ) -> Result<(), CommandError> {
     let database = Database::new(&settings.connect, settings.session.clone(), stop)?;
-    let mut failures = 0;
-    let mut listener = None;
-    loop {
-        // Listening comes first: a change after the look is noticed, one before it is seen.
-        if listener.is_none() {
-            listener = listen(&database, &settings.changes.schema).await;
-        }
-        match Box::pin(look(settings, options, report, stop)).await {
-            Ok(outcome) => {
-                failures = 0;
-                if options.table {
-                    told(&outcome)?;
+    let said = String::new();
+    Watcher { settings, options, report, stop, how, database, waking: None, said }.run().await
+}
+
+impl Watcher<'_> {
+    async fn run(mut self) -> Result<(), CommandError> {
+        let (mut failures, mut has_looked) = (0, false);
+        loop {
+            // This comes first: a change after the look wakes, one before it is seen.
+            let unheard = self.begin_waking().await;
+            let (looked, was_at_work) = Box::pin(self.look()).await;
+            match looked {
+                Ok(outcome) => {
+                    (failures, has_looked) = (0, true);
+                    // While the database is away, the look says so.
+                    if let Some(error) = unheard {
+                        let poll = humantime::format_duration(self.how.poll);
+                        self.say_once(format!(
+                            "{error}: until notifications can be heard, changes are looked for every {poll}"
+                        ));
+                    }
+                    if self.options.table {
+                        told(&outcome)?;
+                    }
+                    // What could not be rendered is tried again with the next change.
+                    if let Err(error) = complete(&outcome) {
+                        self.warn(with_cause(&error));
+                    }
                 }
-                // What could not be rendered is tried again with the next change.
-                if let Err(error) = complete(&outcome) {
-                    let cause =
-                        std::error::Error::source(&error).map(|cause| format!(" ({cause})")).unwrap_or_default();
-                    report.event(&Event::Warning { message: format!("{error}{cause}") });
+                // Nothing was begun, and the target is as it was after the look before.
+                Err(CommandError::Interrupted(_) | CommandError::InterruptedInLine { .. })
+                    if has_looked && !was_at_work =>
+                {
+                    return Ok(());
+                }
+                Err(error) if self.stop.asked().is_some() || !may_pass(&error) => return Err(error),
+                Err(error) => {
+                    failures += 1;
+                    let pause = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(10)).min(LONGEST_PAUSE);
+                    self.warn(format!("{}: trying again in {} s", with_cause(&error), pause.as_secs()));
+                    self.waking = None;
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => continue,
+                        signal = self.stop.wait() => {
+                            return if has_looked { Ok(()) } else { Err(CommandError::Interrupted(signal)) };
+                        }
+                    }
                 }
             }
-            Err(error) if stop.asked().is_some() || !may_pass(&error) => return Err(error),
-            Err(error) => {
-                failures += 1;
-                let pause = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(10)).min(LONGEST_PAUSE);
-                let cause = std::error::Error::source(&error).map(|cause| format!(" ({cause})")).unwrap_or_default();
-                let message = format!("{error}{cause}: trying again in {} s", pause.as_secs());
-                report.event(&Event::Warning { message });
-                listener = None;
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => continue,
-                    _ = stop.wait() => return Ok(()),
-                }
+            if let Some(_signal) = self.woken().await {
+                return Ok(());
             }
         }
-        let woken = async {
-            match &mut listener {
-                Some(listener) => listener.notice().await,
+    }
+
+    /// One reseed. A stop ends it at once, unless tiles are already rendered and stored: then it goes on to its end, if that
+    /// does not take too long. Gives also whether it had come so far.
+    async fn look(&self) -> (Result<Outcome, CommandError>, bool) {
+        let own = Stop::new();
+        let work = Arc::new(InHand::new(self.report, self.stop));
+        let report: Arc<dyn Report> = Arc::<InHand>::clone(&work);
+        let ended = {
+            let looking = once(self.settings, self.options, &report, &own);
+            tokio::pin!(looking);
+            tokio::select! {
+                ended = &mut looking => ended,
+                signal = self.stop.wait() => {
+                    let parting = if work.is_begun() { PARTING } else { Duration::ZERO };
+                    match tokio::time::timeout(parting, &mut looking).await {
+                        Ok(ended) => ended,
+                        Err(_elapsed) => {
+                            own.ask(signal);
+                            looking.await
+                        }
+                    }
+                }
+            }
+        };
+        work.end();
+        (ended, work.is_begun())
+    }
+
+    /// Waits for the next reason to look: a change, or the slow poll. Gives the signal if a stop is asked for.
+    async fn woken(&mut self) -> Option<Signal> {
+        let (pause, waking) = (self.look_pause(), &mut self.waking);
+        let change = async {
+            match waking {
+                Some(waking) => waking.change(pause).await,
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            _ = stop.wait() => return Ok(()),
-            () = tokio::time::sleep(how.poll.max(SHORTEST_POLL)) => {}
-            woken = woken => match woken {
-                Ok(()) => {
-                    tokio::select! {
-                        () = tokio::time::sleep(how.debounce) => {}
-                        _ = stop.wait() => return Ok(()),
-                    }
-                    // What came while changes were gathered is in this look.
-                    if let Some(listener) = &mut listener {
-                        listener.forget();
-                    }
+        let woken = tokio::select! {
+            signal = self.stop.wait() => return Some(signal),
+            () = tokio::time::sleep(self.how.poll.max(SHORTEST_POLL)) => None,
+            woken = change => Some(woken),
+        };
+        let checked = match woken {
+            Some(Ok(())) => {
+                tokio::select! {
+                    () = tokio::time::sleep(self.how.debounce) => {}
+                    signal = self.stop.wait() => return Some(signal),
                 }
-                Err(error) => {
-                    tracing::info!("{error}: listening again");
-                    listener = None;
+                // What came while changes were gathered is in the next look.
+                match &mut self.waking {
+                    Some(waking) => waking.forget().await,
+                    None => Ok(()),
                 }
-            },
-        }
-    }
-}
-
-/// One reseed. A stop does not end it: it finishes what is in hand, if that does not take too long.
-async fn look(
-    settings: &Settings,
-    options: &ReseedOptions,
-    report: &Arc<dyn Report>,
-    stop: &Stop,
-) -> Result<Outcome, CommandError> {
-    let own = Stop::new();
-    let looking = once(settings, options, report, &own);
-    tokio::pin!(looking);
-    tokio::select! {
-        ended = &mut looking => return ended,
-        signal = stop.wait() => {
-            tokio::select! {
-                ended = &mut looking => return ended,
-                () = tokio::time::sleep(PARTING) => own.ask(signal),
             }
+            Some(Err(error)) => Err(error),
+            // A connection that was cut without a word would never tell of a change.
+            None => match &self.waking {
+                Some(waking) => waking.check().await,
+                None => Ok(()),
+            },
+        };
+        if let Err(error) = checked {
+            tracing::info!("{error}: listening again");
+            self.waking = None;
+        }
+        None
+    }
+
+    /// Begins to wait for changes if nothing does, and says if no notifications come. Gives what keeps it from that: then the slow
+    /// poll goes on, and this is tried again at the next look.
+    async fn begin_waking(&mut self) -> Option<String> {
+        if self.waking.is_some() {
+            return None;
+        }
+        let begun = tokio::select! {
+            begun = Waking::begin(&self.database, &self.settings.changes.schema) => begun,
+            // The look ends at once, too.
+            _ = self.stop.wait() => return None,
+        };
+        match begun {
+            Ok(waking) => {
+                match waking.quiet() {
+                    Some(quiet) => self.say_once(format!(
+                        "no notifications wake this run ({quiet}): it looks into the change log every {} instead",
+                        humantime::format_duration(self.look_pause())
+                    )),
+                    None => self.said.clear(),
+                }
+                self.waking = Some(waking);
+                None
+            }
+            Err(error) => Some(with_cause(&error)),
         }
     }
-    looking.await
+
+    /// The pause between two looks into the log, where no notifications come.
+    fn look_pause(&self) -> Duration {
+        self.how.debounce.clamp(SHORTEST_POLL, LONGEST_LOOK_PAUSE)
+    }
+
+    fn say_once(&mut self, message: String) {
+        if self.said != message {
+            self.warn(message.clone());
+            self.said = message;
+        }
+    }
+
+    fn warn(&self, message: String) {
+        self.report.event(&Event::Warning { message });
+    }
 }
 
-/// A listener, if the server has one to give: a standby has not, and one that is away is polled until it is back.
-async fn listen(database: &Database, channel: &str) -> Option<Listener> {
-    match Listener::open(database, channel, WATCHER_LOCK).await {
-        Ok(listener) => Some(listener),
-        Err(error) => {
-            let cause = std::error::Error::source(&error).map(|cause| format!(" ({cause})")).unwrap_or_default();
-            tracing::info!("nobody will wake this run, it looks by itself: {error}{cause}");
-            None
-        }
+/// Passes events on, and sees from them when tiles are rendered and stored: that work has a grace when a stop is asked for.
+struct InHand {
+    report: Arc<dyn Report>,
+    stop: Stop,
+    is_begun: AtomicBool,
+    grace: Mutex<Option<Grace>>,
+}
+
+impl InHand {
+    fn new(report: &Arc<dyn Report>, stop: &Stop) -> InHand {
+        let (report, stop) = (Arc::clone(report), stop.clone());
+        InHand { report, stop, is_begun: AtomicBool::new(false), grace: Mutex::default() }
     }
+
+    fn is_begun(&self) -> bool {
+        self.is_begun.load(Ordering::Relaxed)
+    }
+
+    /// The work is done, or was given up: from now on nothing has to be waited for.
+    fn end(&self) {
+        self.grace.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+impl Report for InHand {
+    fn event(&self, event: &Event) {
+        let begins = matches!(event, Event::Planned { .. }) && !self.is_begun.swap(true, Ordering::Relaxed);
+        if begins {
+            *self.grace.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.stop.grant(PARTING));
+        }
+        self.report.event(event);
+    }
+}
+
+fn with_cause(error: &dyn std::error::Error) -> String {
+    let cause = error.source().map(|cause| format!(" ({cause})")).unwrap_or_default();
+    format!("{error}{cause}")
 }
 
 /// Whether what failed may work later without anybody doing anything.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::target::{Place, Reach};
-use super::{CommandError, seed};
+use super::{CommandError, interrupted, seed};
 use crate::config::Settings;
 use crate::encode::Packing;
 use crate::report::{Findings, Report, print, render_findings};
@@ -74,8 +74,7 @@ pub async fn verify(
         signal = stop.wait() => return Err(CommandError::Interrupted(signal)),
     };
     if options.database {
-        looked =
-            database::compare(looked, amount, &settings, report, stop).await.map_err(|e| seed::interrupted(e, stop))?;
+        looked = database::compare(looked, amount, &settings, report, stop).await.map_err(|e| interrupted(e, stop))?;
     }
     tell(&looked.findings, options)
 }

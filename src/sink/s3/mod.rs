@@ -53,6 +53,10 @@ const MOST_DELETED_AT_ONCE: usize = 1_000;
 /// The longest that giving back the lease may hold up the end of a run that failed.
 const PARTING: Duration = Duration::from_secs(5);
 
+/// The longest that undoing something in the bucket may hold up the end of a run after a stop was asked for: the process ends
+/// 2 s after a signal.
+const UNDOING: Duration = Duration::from_secs(1);
+
 /// A tileset below a prefix of a bucket, one object for each tile.
 ///
 /// Tiles go up as they come; how many at once is bounded, and [`Sink::write`] waits for room. Made and used from a thread
@@ -110,14 +114,31 @@ impl S3 {
     /// # Errors
     /// If there is no such version, or the bucket cannot be written.
     pub fn rollback(mut self, to: Option<&str>) -> Result<Latest, S3Error> {
-        let Some(lease) = self.lease.take() else { return Err(self.not_open()) };
-        let outcome = wait(&self.runtime, async {
-            let switched = publish::rollback(&self.store, &lease, to).await;
-            lease.release().await?;
-            switched
-        });
-        drop(lease);
-        outcome
+        let Some(lease) = &self.lease else { return Err(self.not_open()) };
+        let switched = wait(&self.runtime, async {
+            tokio::select! {
+                biased;
+                _ = self.stop.wait() => Err(self.not_open()),
+                switched = publish::rollback(&self.store, lease, to) => switched,
+            }
+        })?;
+        self.release()?;
+        Ok(switched)
+    }
+
+    /// Gives the lease back at the end of a run that has done everything. A stop shortens the wait for that; then the lease
+    /// ends by itself.
+    fn release(&mut self) -> Result<(), S3Error> {
+        let Some(lease) = self.lease.take() else { return Ok(()) };
+        let released = wait(&self.runtime, self.stop.within(UNDOING, lease.release()));
+        released.unwrap_or_else(|| {
+            self.not_released("no answer before the end");
+            Ok(())
+        })
+    }
+
+    fn not_released(&self, why: impl std::fmt::Display) {
+        tracing::warn!("the lease on {} ends by itself: {why}", self.store.location);
     }
 
     fn not_open(&self) -> S3Error {
@@ -217,15 +238,8 @@ impl Sink for S3 {
                 open = open::open(&self.store, lease, &self.tree, tileset, (&self.runtime, &self.stop)) => open,
             }
         })?;
-        if self.tree.public_url.is_none() {
-            self.tree.public_url.clone_from(&open.public_url);
-        }
         self.open = Some(open);
         Ok(before)
-    }
-
-    fn relative_address(&self) -> Option<String> {
-        self.tree.relative_address()
     }
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, S3Error> {
@@ -262,9 +276,7 @@ impl Sink for S3 {
                 done = publish::finish(&self.store, lease, &self.tree, &open, metadata) => done,
             }
         })?;
-        if let Some(lease) = self.lease.take() {
-            wait(&self.runtime, lease.release())?;
-        }
+        self.release()?;
         let in_flight = Some(self.store.flights.seen());
         let place = self.store.location.to_string();
         Ok(Finished { place, deleted: open.deleted, in_flight })
@@ -277,10 +289,10 @@ impl Drop for S3 {
         self.open = None;
         let Some(lease) = self.lease.take() else { return };
         let release = async { tokio::time::timeout(PARTING, lease.release()).await };
-        match wait(&self.runtime, release) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!("the lease on {} ends by itself: {error}", self.store.location),
-            Err(_late) => tracing::warn!("the lease on {} ends by itself: no answer in time", self.store.location),
+        match wait(&self.runtime, self.stop.within(UNDOING, release)) {
+            Some(Ok(Ok(()))) => {}
+            Some(Ok(Err(error))) => self.not_released(error),
+            Some(Err(_)) | None => self.not_released("no answer in time"),
         }
     }
 }

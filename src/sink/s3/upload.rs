@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use super::cause::{Meaning, Refusal};
 use super::error::Action;
 use super::store::{Condition, Store};
-use super::{Flights, S3Error, S3Key, S3Options, wait};
+use super::{Flights, S3Error, S3Key, S3Options, UNDOING, wait};
 use crate::stop::Stop;
 
 /// The media type of PMTiles (PMTiles v3, section 7).
@@ -70,12 +70,20 @@ impl S3Archive {
     /// If the bucket cannot be read.
     pub fn begin(key: &S3Key, options: S3Options, runtime: Handle, stop: &Stop) -> Result<S3Archive, S3Error> {
         let name = key.key.clone();
-        let (store, there) = wait(&runtime, async {
+        let looking = async {
             let store = Store::open(key.bucket_as_location(), options).await?;
             // The answer to HEAD has no body that could say which bucket is missing.
             store.list(&name, None).await?;
             let there = head(&store, &name).await?;
             Ok::<_, S3Error>((store, there))
+        };
+        let place = key.to_string();
+        let (store, there) = wait(&runtime, async {
+            tokio::select! {
+                biased;
+                _ = stop.wait() => Err(S3Error::Interrupted { place }),
+                looked = looking => looked,
+            }
         })?;
         let (length, tag) = there.map_or((None, None), |(length, tag)| (Some(length), tag));
         let seen = Condition::as_seen(tag.as_ref());
@@ -166,7 +174,8 @@ impl Upload<'_> {
                 sent = self.send_at_once() => sent,
             };
         }
-        let id = self.begin_parts().await?;
+        // Not cut off by a stop: an upload whose id is not known yet could not be aborted.
+        let id = Box::pin(stop.within(UNDOING, self.begin_parts())).await.unwrap_or_else(|| Err(interrupted()))?;
         let sent = tokio::select! {
             biased;
             _ = stop.wait() => Err(interrupted()),
@@ -300,14 +309,19 @@ impl Upload<'_> {
 
     /// Has the server forget the parts. What still cannot be aborted is named: it costs money until it is.
     async fn abort(&self, id: &str) {
-        let S3Archive { store, name, .. } = self.archive;
+        let S3Archive { store, name, stop, .. } = self.archive;
         let request = store.client.abort_multipart_upload().bucket(&store.location.bucket);
-        let aborted = request.key(store.key(name)).upload_id(id).send().await.map_err(Refusal::from);
-        if let Err(refusal) = aborted
-            && refusal.meaning != Meaning::Missing
-        {
-            let error = store.error(Action::Abort, name, refusal.clone());
-            tracing::warn!("the parts of upload {id} stay in the bucket: {error}: {}", refusal.cause);
+        let aborting = request.key(store.key(name)).upload_id(id).send();
+        match Box::pin(stop.within(UNDOING, aborting)).await.map(|aborted| aborted.map_err(Refusal::from)) {
+            Some(Err(refusal)) if refusal.meaning != Meaning::Missing => {
+                let error = store.error(Action::Abort, name, refusal.clone());
+                tracing::warn!("the parts of upload {id} stay in the bucket: {error}: {}", refusal.cause);
+            }
+            Some(_) => {}
+            None => tracing::warn!(
+                "the parts of upload {id} to {} may stay in the bucket: the server has not answered in time. Abort the upload, or have a lifecycle rule remove such parts",
+                self.place()
+            ),
         }
     }
 }

@@ -20,6 +20,14 @@ impl Cluster {
         Cluster::begin(|path| vec!["start".into(), path.into()])
     }
 
+    /// A new server with settings of its own, such as `max_connections=20`.
+    pub fn with(settings: &[&str]) -> Cluster {
+        Cluster::begin(|path| {
+            let settings = settings.iter().map(PathBuf::from);
+            ["start".into(), path.to_owned()].into_iter().chain(settings).collect()
+        })
+    }
+
     /// A hot standby of another.
     pub fn standby_of(primary: &Cluster) -> Cluster {
         Cluster::begin(|path| vec!["standby".into(), path.into(), primary.path()])

@@ -16,6 +16,7 @@ pub mod proxy;
 pub mod refusal;
 pub mod s3;
 pub mod s3_server;
+pub mod silent;
 pub mod sinks;
 pub mod targets;
 pub mod tracked;
