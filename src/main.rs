@@ -75,7 +75,7 @@ fn gathered(given: &Given) -> Result<Values, CommandError> {
 /// How the run is shown.
 fn style(settings: &Settings, quiet: bool) -> Style {
     match settings.progress {
-        _ if quiet => Style::Nothing,
+        _ if quiet => Style::Quiet,
         Progress::Auto => Style::Auto,
         Progress::Bar => Style::Bar,
         Progress::Lines => Style::Lines,
@@ -85,21 +85,21 @@ fn style(settings: &Settings, quiet: bool) -> Style {
 }
 
 fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError> {
-    log(arguments.verbose, arguments.quiet);
+    log(arguments.verbose);
     let settings = Settings::resolve(&gathered(&arguments.given)?, &environment(), &arguments.given.layer)?;
     let style = style(&settings, arguments.quiet);
     let options = seed::SeedOptions {
         dry_run: arguments.dry_run,
         force: arguments.force,
         report: arguments.report.clone(),
-        table: !matches!(style, Style::Json | Style::Nothing),
+        table: !matches!(style, Style::Json | Style::Quiet),
     };
     let report = report(style);
     on_runtime(async || seed::seed(&settings, &options, &report, stop).await)
 }
 
 fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandError> {
-    log(arguments.verbose, arguments.quiet);
+    log(arguments.verbose);
     let settings = Settings::resolve(&gathered(&arguments.given)?, &environment(), &arguments.given.layer)?;
     let style = match style(&settings, arguments.quiet) {
         // A bar of a few milliseconds, again and again, is of no use.
@@ -122,7 +122,7 @@ fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandError> {
         or_seed: arguments.or_seed,
         dirty_out: arguments.dirty_out.clone(),
         report: arguments.report.clone(),
-        table: !matches!(style, Style::Json | Style::Nothing),
+        table: !matches!(style, Style::Json | Style::Quiet),
         watch: arguments.watch.then_some(WatchOptions {
             debounce: arguments.debounce.unwrap_or(settings.watch.debounce),
             poll: arguments.poll.unwrap_or(settings.watch.poll),
@@ -133,7 +133,7 @@ fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandError> {
 }
 
 fn run_verify(arguments: &Verify, stop: &Stop) -> Result<(), CommandError> {
-    log(0, false);
+    log(0);
     let given = arguments.given();
     let settings = Settings::resolve(&gathered(&given)?, &environment(), &given.layer)?;
     let amount = match (arguments.sample, arguments.all) {
@@ -160,16 +160,17 @@ fn run_inspect(arguments: &Inspect, stop: &Stop) -> Result<(), CommandError> {
 }
 
 fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError> {
-    log(0, false);
-    let Copy { source, target, zoom, bbox, force, config } = arguments;
-    let settings = of_file(config.as_ref())?;
+    log(0);
+    let Copy { source, target, zoom, bbox, force, public_url, config } = arguments;
+    let given = Given { config: config.clone(), public_url: public_url.clone(), ..Given::default() };
+    let settings = Settings::resolve(&gathered(&given)?, &environment(), &[])?;
     let (source, target) = (source.clone(), target.clone());
     let options = copy::CopyOptions { source, target, zoom: zoom.clone(), bbox: bbox.clone(), force: *force };
     on_runtime(async || copy::copy(&options, &settings, stop).await)
 }
 
 fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandError> {
-    log(0, false);
+    log(0);
     let (tracked, layers) = match arguments {
         Track::Install(install) => (&install.tracked, &install.layer[..]),
         Track::Status(status) => (&status.tracked, &status.layer[..]),
@@ -208,22 +209,26 @@ fn on_runtime(command: impl AsyncFnOnce() -> Result<(), CommandError>) -> Result
 }
 
 fn run_publish(arguments: &Publish, stop: &Stop) -> Result<(), CommandError> {
-    log(0, false);
+    log(0);
     let settings = Settings::resolve(&gathered(&arguments.given)?, &environment(), &arguments.given.layer)?;
     let options = publish::PublishOptions { rollback: arguments.rollback, to: arguments.to.clone() };
     on_runtime(async || tokio::task::block_in_place(|| publish::publish(&settings, &options, stop)))
 }
 
 /// Logs go to standard error.
-fn log(verbose: u8, quiet: bool) {
+fn log(verbose: u8) {
     let level = match verbose {
-        _ if quiet => tracing::Level::ERROR,
         0 => tracing::Level::WARN,
         1 => tracing::Level::INFO,
         _ => tracing::Level::DEBUG,
     };
-    // A lost connection is reported where it matters; the pool would say it a second time.
-    let targets = Targets::new().with_default(level).with_target("deadpool.postgres", LevelFilter::OFF);
+    // What libraries warn of, such as the AWS SDK of missing credentials, comes back as an error, which is reported with what to do.
+    let libraries = if level == tracing::Level::DEBUG { LevelFilter::DEBUG } else { LevelFilter::OFF };
+    let targets = Targets::new()
+        .with_default(libraries)
+        .with_target("oar_tiles", level)
+        // A lost connection is reported where it matters; the pool would say it a second time.
+        .with_target("deadpool.postgres", LevelFilter::OFF);
     let colours = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours).with_target(false);
     tracing_subscriber::registry().with(lines.with_filter(targets)).init();

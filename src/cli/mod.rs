@@ -64,6 +64,9 @@ pub struct Given {
     /// The target: a file.mbtiles, a file.pmtiles, a directory/, s3://bucket/prefix/ (OAR_TILES_OUTPUT)
     #[arg(long, short, value_name = "TARGET")]
     pub output: Option<PathBuf>,
+    /// Where clients find a directory or bucket, for tiles.json: https://tiles.example.org/facilities (OAR_TILES_PUBLIC_URL)
+    #[arg(long, value_name = "URL")]
+    pub public_url: Option<String>,
     /// Only this layer; again for each layer
     #[arg(long, value_name = "NAME", action = ArgAction::Append)]
     pub layer: Vec<String>,
@@ -93,7 +96,7 @@ pub struct Seed {
     /// Say more; twice for the statements' fate
     #[arg(long, short, action = ArgAction::Count, conflicts_with = "quiet")]
     pub verbose: u8,
-    /// Say nothing but errors
+    /// No progress and no table: only warnings and errors
     #[arg(long, short)]
     pub quiet: bool,
 }
@@ -127,7 +130,7 @@ pub struct Reseed {
     /// Look for changes since this snapshot (pg_current_snapshot()) instead of the target's
     #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = ["tiles", "area"])]
     pub since: Option<Cursor>,
-    /// Write the dirty tiles before the target moves on: .json, .geojson, or z/x/y lines; a full seed leaves no file
+    /// Write the dirty tiles before the target moves on: .json, .geojson, or z/x/y lines; * if a full seed changes any
     #[arg(long, value_name = "FILE")]
     pub dirty_out: Option<PathBuf>,
     /// Stay, and render at each change
@@ -145,7 +148,7 @@ pub struct Reseed {
     /// Say more; twice for the statements' fate
     #[arg(long, short, action = ArgAction::Count, conflicts_with = "quiet")]
     pub verbose: u8,
-    /// Say nothing but errors
+    /// No progress and no table: only warnings and errors
     #[arg(long, short)]
     pub quiet: bool,
 }
@@ -245,6 +248,9 @@ pub struct Copy {
     /// Write over what another tileset left in a directory or a bucket
     #[arg(long)]
     pub force: bool,
+    /// Where clients find the directory or bucket, for tiles.json: https://tiles.example.org/facilities (OAR_TILES_PUBLIC_URL)
+    #[arg(long, value_name = "URL")]
+    pub public_url: Option<String>,
     /// The configuration file (OAR_TILES_CONFIG)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -267,6 +273,9 @@ impl Given {
         }
         if let Some(output) = &self.output {
             flags.push(("--output", "tileset.output", output.to_string_lossy().into_owned().into()));
+        }
+        if let Some(url) = &self.public_url {
+            flags.push(("--public-url", "target.public_url", url.as_str().into()));
         }
         if let Some(workers) = self.workers {
             flags.push(("--workers", "run.workers", i64::from(workers).into()));

@@ -10,10 +10,10 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::target::{Place, Reach};
-use super::{CommandError, interrupted};
+use super::{CommandError, interrupted, seed};
 use crate::config::Settings;
 use crate::encode::{Gunzip, Level, Packer, Packing, is_gzip};
-use crate::report::{grouped, print, sized, timed};
+use crate::report::{grouped, print, say, sized, timed};
 use crate::sink::{Described, Metadata, Rest, Scope, Sink, TargetError, TileEdit, TileReader, Tileset, Written};
 use crate::stop::Stop;
 use crate::tile::{Coverage, LonLatBox, Order, Slice, TileId, TileRect, Zoom, ZoomList, latitude, longitude};
@@ -196,6 +196,9 @@ impl Copying<'_> {
             return Err(CommandError::Unfit { place: target.to_string(), what });
         }
         let before = sink.begin(&tileset)?;
+        if let Some(warning) = seed::relative(&sink, target) {
+            say(&format!("warning: {warning}"));
+        }
         if metadata.manifest.is_empty() && before.is_some_and(|before| before.manifest.is_some()) {
             let what = "it has a manifest, which a copy of a part, or of a source without one, would take away. Copy into another target".to_owned();
             return Err(CommandError::Unfit { place: target.to_string(), what });

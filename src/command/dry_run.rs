@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use super::CommandError;
 use super::survey::{prepare, stocked};
+use super::vanishing::vanishing;
 use crate::config::Settings;
 use crate::encode::Packer;
 use crate::plan::ZoomPlan;
 use crate::postgis::{Layer, Renderer};
-use crate::report::{Event, PlanReport, PlanZoom, Report};
+use crate::report::{PlanReport, PlanZoom, Report};
 use crate::source::Source as _;
 use crate::stop::Stop;
 use crate::tile::{Batch, Order};
@@ -21,10 +22,9 @@ pub(super) async fn dry_run(
     stop: &Stop,
 ) -> Result<PlanReport, CommandError> {
     let mut prepared = prepare(settings, Order::ZoomColumnTmsRow, report, stop).await?;
-    for message in &prepared.thinned {
-        report.event(&Event::Warning { message: message.clone() });
-    }
-    prepared.warnings.append(&mut prepared.thinned);
+    prepared.warn(vanishing(settings), report);
+    let thinned = std::mem::take(&mut prepared.thinned);
+    prepared.warn(thinned, report);
     let reading = Instant::now();
     let batches: Vec<&Batch> = prepared.zooms.iter().flat_map(|zoom| &zoom.batches).collect();
     let layers = stocked(&prepared, &batches, settings, report).await?;

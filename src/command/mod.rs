@@ -14,6 +14,7 @@ pub mod seed;
 mod survey;
 mod target;
 pub mod track;
+mod vanishing;
 pub mod verify;
 
 use std::path::PathBuf;

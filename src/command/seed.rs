@@ -9,6 +9,7 @@ use super::budgets;
 use super::describe::{fingerprint, manifest, metadata, names};
 use super::survey::{prepare, stocked};
 use super::target::{Place, Reach};
+use super::vanishing::vanishing;
 use super::{CommandError, interrupted};
 use crate::config::Settings;
 use crate::encode::Packing;
@@ -16,7 +17,7 @@ use crate::manifest::Manifest;
 use crate::pipeline::{self, Outcome, PipelineError, StoredBatch};
 use crate::postgis::Renderer;
 use crate::report::{Event, Report, Requests, RunReport, RunZoom, print, render_run};
-use crate::sink::{Rest, Scope, Sink as _, TargetError, Tileset};
+use crate::sink::{Rest, Scope, Sink, TargetError, Tileset};
 use crate::stop::Stop;
 use crate::tile::{Batch, Coverage};
 
@@ -122,8 +123,10 @@ async fn attempt(
 ) -> Result<RunReport, CommandError> {
     let (begun, started) = (Instant::now(), SystemTime::now());
     // The target first: an hour of work must not end at a folder that is not there.
-    let mut sink = aside(move || reach.sink(&place)).await??;
+    let target = place.clone();
+    let mut sink = aside(move || reach.sink(&target)).await??;
     let mut prepared = prepare(settings, sink.needs().order, report, stop).await?;
+    prepared.warn(vanishing(settings), report);
     let tileset = Tileset {
         fingerprint: fingerprint(settings, &prepared.layers),
         layers: names(&prepared.layers),
@@ -131,6 +134,7 @@ async fn attempt(
         rest: Rest::Vanishes,
     };
     let (sink, before) = aside(move || sink.begin(&tileset).map(|before| (sink, before))).await??;
+    prepared.warn(relative(&sink, &place).into_iter().collect(), report);
     let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
     let planned = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
     let features = prepared.zooms.iter().map(|zoom| zoom.features).sum();
@@ -208,6 +212,14 @@ pub(super) fn stored_events(report: &Arc<dyn Report>) -> impl Fn(&StoredBatch) +
             bytes: stored.bytes,
         });
     }
+}
+
+/// The warning that no map finds the tiles by the target's TileJSON, if that is so.
+pub(super) fn relative(sink: &impl Sink, place: &Place) -> Option<String> {
+    let address = sink.relative_address()?;
+    Some(format!(
+        "the TileJSON of {place} gives the address of its tiles as {address}, and MapLibre shows an empty map then: TileJSON wants whole addresses. Say where clients find {place} with --public-url https://… (public_url in [target]; once is enough), or set public_url = \"relative\" if no map reads the TileJSON"
+    ))
 }
 
 /// Does what may take long on a thread of its own.

@@ -62,7 +62,9 @@ pub(super) async fn prepare(
         }
         for rows in surveyed.skipped {
             let layer = layer.name().to_owned();
-            skipped.push(SkippedRows { layer, reason: rows.reason, rows: rows.rows, examples: rows.examples });
+            let rows = SkippedRows { layer, reason: rows.reason, rows: rows.rows, examples: rows.examples };
+            report.event(&Event::Skipped(rows.clone()));
+            skipped.push(rows);
         }
         planned.push(PlanLayer {
             zooms: layer.zooms().clone(),
@@ -129,6 +131,16 @@ pub(super) async fn stocked(
 struct Warnings<'a> {
     report: &'a Arc<dyn Report>,
     seen: Vec<String>,
+}
+
+impl Prepared {
+    /// Shows further warnings and keeps them for the report.
+    pub(super) fn warn(&mut self, messages: Vec<String>, report: &Arc<dyn Report>) {
+        for message in messages {
+            report.event(&Event::Warning { message: message.clone() });
+            self.warnings.push(message);
+        }
+    }
 }
 
 impl Warnings<'_> {

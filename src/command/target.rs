@@ -232,6 +232,14 @@ impl Sink for AnySink {
         each!(self, sink => sink.begin(tileset))
     }
 
+    fn relative_address(&self) -> Option<String> {
+        match self {
+            AnySink::Directory(sink) => sink.relative_address(),
+            AnySink::S3(sink) => sink.relative_address(),
+            AnySink::Mbtiles(_) | AnySink::MbtilesEdit(_) | AnySink::Pmtiles(_) | AnySink::S3Pmtiles(_) => None,
+        }
+    }
+
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, TargetError> {
         each!(self, sink => sink.write(edits))
     }

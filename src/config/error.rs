@@ -85,7 +85,10 @@ impl ConfigError {
                     hint.unwrap_or_else(|| format!(". Known here: {}", known.join(", ")))
                 )
             }
-            None => error.message().trim_end().replace('\n', ", "),
+            None => match missing_key(error.message()) {
+                Some(key) => format!("{} has no {key}: write {key} = …", table_at(text, line)),
+                None => error.message().trim_end().replace('\n', ", "),
+            },
         };
         ConfigError::InFile { path: path.to_owned(), line, message }
     }
@@ -100,6 +103,22 @@ impl ConfigError {
 fn unknown_key(message: &str) -> Option<(&str, Vec<&str>)> {
     let mut names = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
     Some((names.next()?, names.collect()))
+}
+
+/// The key in serde's message "missing field `a`".
+fn missing_key(message: &str) -> Option<&str> {
+    message.trim_end().strip_prefix("missing field `")?.strip_suffix('`')
+}
+
+/// The table that begins in a line of a file, counted from 1, and which of the layers it belongs to.
+fn table_at(text: &str, line: usize) -> String {
+    let layers = text.lines().take(line).filter(|line| line.trim().starts_with("[[layer]]")).count();
+    match text.lines().nth(line - 1).and_then(|header| header.trim().split(']').next()) {
+        Some("[[layer") => format!("this [[layer]], number {layers} of the file,"),
+        Some(header) if header.starts_with("[[layer.") => format!("{header}]] of [[layer]] number {layers}"),
+        Some(header) if header.starts_with("[layer.") => format!("{header}] of [[layer]] number {layers}"),
+        _ => "a table that begins here".to_owned(),
+    }
 }
 
 /// ". Did you mean …?" if a name is like the one wanted.

@@ -120,6 +120,7 @@ impl Check<'_> {
         let key = |field: &str| format!("layer[{}].{field}", layer.name);
         let own =
             layer.properties.as_ref().map(|properties| self.properties(&key("properties"), properties)).transpose()?;
+        self.no_placeholders(layer, own.as_deref())?;
         let gathered = match (&layer.aggregate, &layer.cluster) {
             (None, None) => None,
             (Some(_), Some(_)) => {

@@ -5,6 +5,7 @@ mod error;
 mod given;
 mod layer;
 mod margin;
+mod placeholders;
 mod rows;
 mod s3;
 mod settings;

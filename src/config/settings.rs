@@ -201,7 +201,31 @@ impl Check<'_> {
             _ => {}
         }
         let packed = self.present("target.compression", target.compression)? == Compression::Gzip;
-        Ok(TreeOptions { template, publish, force: false, public_url: target.public_url.clone(), packed })
+        let public_url = target.public_url.as_deref().map(|url| self.public_url(url)).transpose()?;
+        Ok(TreeOptions { template, publish, force: false, public_url, packed })
+    }
+
+    /// The address under which clients find a target; empty if addresses are to stay relative.
+    fn public_url(&self, url: &str) -> Result<String, ConfigError> {
+        if url == "relative" {
+            return Ok(String::new());
+        }
+        let wrong = |what: &str| {
+            let next = "write https://host/path, under which clients find the output, or relative";
+            Err(self.wrong("target.public_url", format!("{what}: {next}")))
+        };
+        let Some(rest) = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")) else {
+            return wrong("is no whole address");
+        };
+        let host = rest.split('/').next().unwrap_or_default();
+        if host.contains('@') {
+            return wrong("holds a user or password, and every visitor would read it");
+        }
+        let is_odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '{' | '}' | '?' | '#' | '"' | '\\');
+        if host.is_empty() || rest.contains(is_odd) {
+            return wrong("is no address of a folder");
+        }
+        Ok(url.trim_end_matches('/').to_owned())
     }
 
     fn changes(&self, changes: &Changes) -> Result<ChangesOptions, ConfigError> {

@@ -107,6 +107,20 @@ fn a_bad_file_is_answered_with_line_and_nearest_name() {
             "[[layer]]\nname = \"a\"\ntable = \"t\"\ngeometri = \"g\"",
             "line 4: unknown key \"geometri\". Did you mean \"geometry\"?",
         ),
+        ("[[layer]]\ntable = \"t\"", "line 1: this [[layer]], number 1 of the file, has no name: write name = …"),
+        (
+            "# [[layer]]\n[[layer]]\nname = \"a\"\ntable = \"t\"\n\n  [[layer]] # the second\ntable = \"u\"\n[[layer]]\nname = \"c\"\ntable = \"v\"",
+            "line 6: this [[layer]], number 2 of the file, has no name: write name = …",
+        ),
+        (
+            "[[layer]]\nname = \"a\"\n[[layer]]\nname = \"b\"\ntable = \"t\"\n[layer.aggregate]\ncell = \"square\"\nsize = 0.5",
+            "line 6: [layer.aggregate] of [[layer]] number 2 has no properties: write properties = …",
+        ),
+        (
+            "[[layer]]\nname = \"a\"\ntable = \"t\"\n[[layer.track]]\ntable = \"u\"",
+            "line 4: [[layer.track]] of [[layer]] number 1 has no geometry: write geometry = …",
+        ),
+        ("layer = [{ table = \"t\" }]", "line 1: a table that begins here has no name: write name = …"),
         ("[tileset]\nzoom = \"9-3\"", "line 2: the zoom range 9-3 is reversed: write 3-9"),
         ("[tileset]\nzoom = 23", "line 2: zoom 23 is too deep: the deepest zoom is 22"),
         (
@@ -234,10 +248,74 @@ fn a_bad_value_is_answered_with_its_key_and_origin() {
             "two layers are named \"a\": give each its own name",
         ),
     ] {
-        let file = file(text);
-        let values = gather(Some(file.path()), [], Vec::new()).unwrap();
-        let error = Settings::resolve(&values, &Parts::default(), &[]).unwrap_err().to_string();
-        assert_eq!(error, format!("{key} (from {}): {message}", file.path().display()));
+        answered(text, key, message);
+    }
+}
+
+#[track_caller]
+fn answered(text: &str, key: &str, message: &str) {
+    let file = file(text);
+    let values = gather(Some(file.path()), [], Vec::new()).unwrap();
+    let error = Settings::resolve(&values, &Parts::default(), &[]).unwrap_err().to_string();
+    assert_eq!(error, format!("{key} (from {}): {message}", file.path().display()));
+}
+
+#[test]
+fn a_placeholder_without_a_value_is_answered_with_where_it_has_one() {
+    for (text, key, message) in [
+        (
+            "[[layer]]\nname=\"a\"\ntable=\"t\"\nwhere = \"!zoom! > 4\"",
+            "layer[a].where",
+            "has !zoom!, but placeholders have values only in sql. Write sql = \"\"\"SELECT * FROM t WHERE !zoom! > 4\"\"\" and a key instead of table and where; for whole zooms, zoom = \"5-22\" or the like is enough",
+        ),
+        (
+            "[[layer]]\nname=\"a\"\nsql=\"SELECT 1\"\nwhere = \"g && !BBox!\"",
+            "layer[a].where",
+            "has !BBox!, but placeholders have values only in sql. Move the condition into the query",
+        ),
+        (
+            "[[layer]]\nname=\"a\"\ntable=\"t\"\nwhere = \"zoom > 3 AND !x! = 1\"",
+            "layer[a].where",
+            "has !x!, but placeholders have values only in sql. Write sql = \"\"\"SELECT * FROM t WHERE zoom > 3 AND !x! = 1\"\"\" and a key instead of table and where",
+        ),
+        (
+            "[[layer]]\nname=\"a\"\ntable=\"t\"\nwhere = \"!zoom > 4\"",
+            "layer[a].where",
+            "has !zoom, but placeholders have values only in sql. Write sql = \"\"\"SELECT * FROM t WHERE !zoom > 4\"\"\" and a key instead of table and where; for whole zooms, zoom = \"5-22\" or the like is enough",
+        ),
+        (
+            "[[layer]]\nname=\"a\"\ntable=\"t\"\nproperties = { n = \"10 * !z!\" }",
+            "layer[a].properties",
+            "\"n\" has !z! inside of an expression: \"!x!\", \"!y!\" and \"!zoom!\" are properties each by itself, and other placeholders have values only in sql. Write sql = \"\"\"SELECT …\"\"\" that gives n as a column",
+        ),
+        (
+            "[[layer]]\nname=\"a\"\ntable=\"t\"\non_large_tile=\"thin\"\nrank=\"n * !pixel_width!\"",
+            "layer[a].rank",
+            "has !pixel_width!, but placeholders have values only in sql: let the query give a column to rank by",
+        ),
+        (
+            "[[layer]]\nname=\"a\"\ntable=\"t\"\n[[layer.track]]\ntable=\"u\"\ngeometry=\"SELECT g FROM t WHERE g && !bbox!\"",
+            "layer[a].track.geometry",
+            "for u has !bbox!: the query is asked for a changed row, at no zoom and in no box. Leave the placeholder out",
+        ),
+    ] {
+        answered(text, key, message);
+    }
+}
+
+#[test]
+fn what_only_looks_like_a_placeholder_is_sql() {
+    for filter in [
+        "name !~ 'a' AND name != 'b' AND NOT !!true",
+        "name = '!zoom!' -- !zoom!",
+        "\"!zoom!\" > 3 /* !bbox! */",
+        "name !~~ $$!zoom!$$",
+        "5! = 120",
+        "a !< b",
+        "x@!x",
+    ] {
+        let layer = format!("[[layer]]\nname = \"a\"\ntable = \"t\"\nwhere = '''{filter}'''");
+        assert_eq!(resolve(&layer).unwrap().layers[0].options.filter.as_deref(), Some(filter));
     }
 }
 
@@ -285,6 +363,22 @@ fn settings_of_targets_that_do_not_fit_are_named() {
         (
             "[target]\npublish = \"versioned\"",
             "versions need a {version} in the template \"{z}/{x}/{y}.pbf\": write {version}/{z}/{x}/{y}.pbf or the like",
+        ),
+        (
+            "[target]\npublic_url = \"tiles/\"",
+            "is no whole address: write https://host/path, under which clients find the output, or relative",
+        ),
+        (
+            "[target]\npublic_url = \"https://me:hunter2@h/tiles\"",
+            "holds a user or password, and every visitor would read it: write https://host/path, under which clients find the output, or relative",
+        ),
+        (
+            "[target]\npublic_url = \"https://h/{z}/{x}/{y}.pbf\"",
+            "is no address of a folder: write https://host/path, under which clients find the output, or relative",
+        ),
+        (
+            "[target]\npublic_url = \"https://\"",
+            "is no address of a folder: write https://host/path, under which clients find the output, or relative",
         ),
         ("[s3]\nkms_key = \"k\"", "needs encryption = \"aws:kms\" beside it"),
         ("[s3]\npart_size_mb = 4", "4 must lie between 5 and 5000"),

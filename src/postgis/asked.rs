@@ -10,6 +10,7 @@ use super::query::Values;
 use super::query_values::{QueryValues, pixel};
 use super::relation::{Column, Relation};
 use super::session::Param;
+use super::sql;
 use super::survey::explained;
 use crate::tile::{Coverage, Zoom};
 
@@ -164,7 +165,8 @@ impl LayerProbe<'_> {
             return Ok(());
         }
         let key = layer.key.iter().map(|key| key.quoted.clone()).collect::<Vec<_>>().join(", ");
-        let text = layer.key.iter().map(|key| format!("{}::text", key.quoted)).collect::<Vec<_>>().join(", ");
+        let text = sql::key_text(layer);
+        let is_null = layer.key.iter().map(|key| format!("{} IS NULL", key.quoted)).collect::<Vec<_>>().join(" OR ");
         let twice = "HAVING count(*) > 1 ORDER BY 1 LIMIT 1";
         let rows = if layer.is_query() {
             // The first zoom, the last, and one in between: each costs as much as reading and sorting all rows.
@@ -173,25 +175,26 @@ impl LayerProbe<'_> {
             let mut zooms = if layer.asks_each_zoom() { some.to_vec() } else { vec![all[0]] };
             zooms.dedup();
             let asked = asked_at(layer, &key, &format!("true {}", filter(layer)), "");
-            let sql =
-                format!("SELECT concat_ws('/', {text}), count(*) {asked} GROUP BY oar_tiles_area.z, {key} {twice}");
+            let sql = format!("SELECT {text}, count(*), {is_null} {asked} GROUP BY oar_tiles_area.z, {key} {twice}");
             self.ask(layer, &sql, &zooms).await.map_err(|error| explained(error, layer))?
         } else {
             let sql = format!(
-                "SELECT concat_ws('/', {text}), count(*) FROM {} WHERE true {} GROUP BY {key} {twice}",
+                "SELECT {text}, count(*), {is_null} FROM {} WHERE true {} GROUP BY {key} {twice}",
                 layer.relation,
                 filter(layer)
             );
             self.session.all(&format!("layer \"{}\"", layer.name), &sql, &[]).await?
         };
         let Some(row) = rows.first() else { return Ok(()) };
-        let (example, count): (String, i64) = (row.get(0), row.get(1));
+        let (example, count, is_null): (String, i64, bool) = (row.get(0), row.get(1), row.get(2));
+        let example = if is_null && layer.key.len() == 1 { example } else { format!("\"{example}\"") };
+        let never = if is_null { ", and never NULL" } else { "" };
         Err(self.error(
             format!(
-                "the key ({key}) does not tell the rows of {} apart: {count} rows have the key \"{example}\"",
+                "the key ({key}) does not tell the rows of {} apart: {count} rows have the key {example}",
                 layer.called
             ),
-            "Set key to columns that are unique together".to_owned(),
+            format!("Set key to columns that are unique together{never}"),
         ))
     }
 }

@@ -39,7 +39,7 @@ pub use error::{Cause, Error};
 pub use layer::{Cells, Layer, LayerOptions, Property, PropertySource, Rows, TilePart};
 pub use listen::Listener;
 pub use probe::{Probed, probe};
-pub use query::{Query, QueryError};
+pub use query::{Query, QueryError, placeholder_in};
 pub use reads::Reads;
 pub use render::Renderer;
 pub use server::Server;

@@ -1,7 +1,7 @@
 //! A query as the source of a layer: its text, taken apart at the placeholders, so that each use fills in values of its own.
 
 use super::layer::quoted;
-use super::query_text::Reader;
+use super::query_text::{Reader, is_placeholder};
 
 /// A query as it is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,6 +153,25 @@ impl Query {
         let nothing = |kind: &str, name: &str| format!("SELECT NULL::{kind} /* {name} */");
         let (bbox, zoom, pixel) = (nothing("geometry", "bbox"), nothing("int4", "zoom"), nothing("float8", "pixel"));
         self.item(layer, &Values { bbox, zoom, pixel })
+    }
+}
+
+/// The first placeholder in a piece of SQL, as it is written there: outside of texts, comments and quoted names. What lacks one of its
+/// exclamation marks counts, too.
+#[must_use]
+pub fn placeholder_in(sql: &str) -> Option<String> {
+    match Reader::read_all(sql) {
+        Ok((pieces, _words)) => match pieces.first() {
+            Some(Piece::Text(before)) if pieces.len() > 1 => {
+                let name = sql.get(before.len() + 1..)?.split('!').next()?;
+                Some(format!("!{name}!"))
+            }
+            _ => None,
+        },
+        Err(QueryError::Unknown { found } | QueryError::TileAddress { found }) => Some(found),
+        // An operator of somebody's own may be called !.
+        Err(QueryError::Unbalanced { found }) => is_placeholder(found.trim_matches('!')).then_some(found),
+        Err(_other) => None,
     }
 }
 

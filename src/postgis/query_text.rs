@@ -164,6 +164,11 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Whether a name is one of a placeholder.
+pub(super) fn is_placeholder(name: &str) -> bool {
+    known(name).is_some()
+}
+
 fn known(name: &str) -> Option<Placeholder> {
     match name.to_lowercase().as_str() {
         "bbox" => Some(Placeholder::Box),

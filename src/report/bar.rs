@@ -81,6 +81,7 @@ impl Report for Bar {
             }
             Event::Finishing => self.bar.set_message("completing the file"),
             Event::Done { .. } => self.bar.finish_and_clear(),
+            Event::Skipped(_) => {}
             Event::Warning { .. } | Event::Restarting { .. } => {
                 self.bar.suspend(|| important(event).iter().for_each(|text| say(text)));
             }

@@ -69,6 +69,8 @@ pub enum Event {
         /// Why.
         cause: String,
     },
+    /// Rows of a layer are left out; the closing table says so, too.
+    Skipped(SkippedRows),
     /// Something that the user should know.
     Warning {
         /// What.
@@ -104,8 +106,10 @@ pub enum Style {
     Lines,
     /// One JSON object a line, on standard output.
     Json,
-    /// Warnings only.
+    /// Warnings and restarts.
     Warnings,
+    /// Warnings only.
+    Quiet,
     /// Nothing at all.
     Nothing,
 }
@@ -119,6 +123,7 @@ pub fn report(style: Style) -> Arc<dyn Report> {
         Style::Auto | Style::Lines => Arc::new(lines::Lines::new()),
         Style::Json => Arc::new(json::Json),
         Style::Warnings => Arc::new(Warnings),
+        Style::Quiet => Arc::new(Quiet),
         Style::Nothing => Arc::new(Nothing),
     }
 }
@@ -130,6 +135,20 @@ impl Report for Warnings {
     fn event(&self, event: &Event) {
         if let Some(text) = important(event) {
             say(&text);
+        }
+    }
+}
+
+/// Shows warnings, and the skipped rows that otherwise stand in the closing table: whoever wants no progress still has to know what is
+/// wrong with the result.
+struct Quiet;
+
+impl Report for Quiet {
+    fn event(&self, event: &Event) {
+        match event {
+            Event::Skipped(rows) => say(&format!("warning: {}", rows.sentence())),
+            Event::Warning { .. } => important(event).iter().for_each(|text| say(text)),
+            _ => {}
         }
     }
 }

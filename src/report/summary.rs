@@ -145,23 +145,25 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     std::iter::once(&header).chain(rows).map(|cells| line(cells)).collect()
 }
 
+impl SkippedRows {
+    /// Which layer, how many, why and which.
+    pub(super) fn sentence(&self) -> String {
+        let which = match self.reason.as_str() {
+            "NULL" => "whose geometry is NULL",
+            "empty" => "whose geometry is empty",
+            "not finite" => "with NaN or infinite coordinates",
+            "foreign" => "in another reference system than the others",
+            _ => "outside of the Web Mercator world (beyond ±85.0511° or ±180°)",
+        };
+        let noun = if self.rows == 1 { "row" } else { "rows" };
+        let more = if self.rows > self.examples.len() as u64 { ", …" } else { "" };
+        let (count, examples) = (grouped(self.rows), self.examples.join(", "));
+        format!("layer \"{}\": skipped {count} {noun} {which}: {examples}{more}", self.layer)
+    }
+}
+
 fn skipped_lines(skipped: &[SkippedRows]) -> String {
-    skipped
-        .iter()
-        .map(|rows| {
-            let which = match rows.reason.as_str() {
-                "NULL" => "whose geometry is NULL",
-                "empty" => "whose geometry is empty",
-                "not finite" => "with NaN or infinite coordinates",
-                "foreign" => "in another reference system than the others",
-                _ => "outside of the Web Mercator world (beyond ±85.0511° or ±180°)",
-            };
-            let noun = if rows.rows == 1 { "row" } else { "rows" };
-            let more = if rows.rows > rows.examples.len() as u64 { ", …" } else { "" };
-            let (count, examples) = (grouped(rows.rows), rows.examples.join(", "));
-            format!("layer \"{}\": skipped {count} {noun} {which}: {examples}{more}\n", rows.layer)
-        })
-        .collect()
+    skipped.iter().map(|rows| rows.sentence() + "\n").collect()
 }
 
 /// The table at the end of a run.

@@ -176,6 +176,12 @@ pub trait Sink: Send {
     /// If the target holds something else, or cannot be read.
     fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, Self::Error>;
 
+    /// The address of tiles as the target's TileJSON is going to give it, if that is relative because nobody ever said where clients find
+    /// the target. Known once the sink was told what is coming.
+    fn relative_address(&self) -> Option<String> {
+        None
+    }
+
     /// Takes the next edits. May wait until earlier ones are stored, so that what is in flight is bounded.
     ///
     /// # Errors

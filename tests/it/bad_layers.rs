@@ -15,6 +15,8 @@ const TABLES: &str = "
     CREATE VIEW seen AS SELECT * FROM api_facility;
     CREATE TABLE twins (a int, b text, g geometry(Point, 4326));
     INSERT INTO twins VALUES (1, 'x', 'SRID=4326;POINT(8 52)'), (1, 'y', 'SRID=4326;POINT(9 52)'), (2, 'y', 'SRID=4326;POINT(9 52)');
+    CREATE TABLE keyless (a int, b text, g geometry(Point, 4326));
+    INSERT INTO keyless SELECT 1, NULL, 'SRID=4326;POINT(8 52)' FROM generate_series(1, 2);
     CREATE TABLE far (id int PRIMARY KEY, g geometry(Point, 25832));
     INSERT INTO far VALUES (1, 'SRID=25832;POINT(400000 5800000)'), (2, 'SRID=25832;POINT(9e8 9e8)');";
 
@@ -164,6 +166,24 @@ fn properties_filters_and_keys_that_do_not_fit_are_refused_with_the_next_step() 
             "table = \"twins\"\nkey = [\"a\"]",
             &[
                 "the key (\"a\") does not tell the rows of \"public\".\"twins\" apart: 2 rows have the key \"1\". Set key to columns that are unique together\n",
+            ],
+        ),
+        (
+            "table = \"keyless\"\nkey = [\"b\"]",
+            &[
+                "the key (\"b\") does not tell the rows of \"public\".\"keyless\" apart: 2 rows have the key NULL. Set key to columns that are unique together, and never NULL\n",
+            ],
+        ),
+        (
+            "table = \"keyless\"\nkey = [\"a\", \"b\"]",
+            &[
+                "the key (\"a\", \"b\") does not tell the rows of \"public\".\"keyless\" apart: 2 rows have the key \"1/NULL\". Set key to columns that are unique together, and never NULL\n",
+            ],
+        ),
+        (
+            "sql = \"SELECT * FROM keyless\"\nkey = [\"b\"]",
+            &[
+                "the key (\"b\") does not tell the rows of its query apart: 2 rows have the key NULL. Set key to columns that are unique together, and never NULL\n",
             ],
         ),
     ]);

@@ -174,7 +174,6 @@ async fn once(
                 other => other.to_string(),
             };
             report.event(&Event::Warning { message: format!("{why}: seeding it") });
-            touched::forget(options.dirty_out.as_deref(), report)?;
             // The zooms and boxes stay those of the target, unless the flags say otherwise.
             let (at, reading) = (place.clone(), reach.clone());
             let mut settings = match seed::reading(stop, move || Known::read(&at, &reading)).await {
@@ -187,6 +186,8 @@ async fn once(
             if !reach.packed(&place) {
                 settings.limits.packing = crate::encode::Packing::Plain;
             }
+            // Before the first tile: a seed that fails half-way may have changed any of them.
+            touched::write_everything(options.dirty_out.as_deref(), &settings.tileset)?;
             Ok(Outcome::Seeded(Box::new(seed::seeded(&settings, &place, &reach, report, stop).await?)))
         }
         ended => ended,

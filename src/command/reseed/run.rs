@@ -132,10 +132,13 @@ impl<'a> Run<'a> {
     async fn through(self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Option<Outcome>, CommandError> {
         match self.work().await? {
             Work::Nothing => Ok(Some(Outcome::Nothing)),
-            Work::All(reasons) if self.options.dry_run => Ok(Some(Outcome::Planned(DirtyReport::all(reasons)))),
+            Work::All(reasons) if self.options.dry_run => {
+                touched::write_everything(self.options.dirty_out.as_deref(), &self.settings.tileset)?;
+                Ok(Some(Outcome::Planned(DirtyReport::all(reasons))))
+            }
             Work::All(reasons) => {
                 let rows: u64 = reasons.iter().map(|reason| reason.rows).sum();
-                touched::forget(self.options.dirty_out.as_deref(), report)?;
+                touched::write_everything(self.options.dirty_out.as_deref(), &self.settings.tileset)?;
                 tracing::info!("{rows} changes are more than are worth telling apart: rendering every tile");
                 let Run { settings, snapshot, place, reach, .. } = self;
                 drop(snapshot);

@@ -138,6 +138,12 @@ pub(super) fn type_of(value: &str) -> String {
     )
 }
 
+/// A row's key as a text for people, the values of several columns with a slash between them.
+pub(super) fn key_text(layer: &Layer) -> String {
+    let columns = layer.key.iter().map(|key| format!("coalesce({}::text, 'NULL')", key.quoted));
+    format!("concat_ws('/', {})", columns.collect::<Vec<_>>().join(", "))
+}
+
 fn filter(layer: &Layer) -> String {
     layer.filter.as_ref().map(|filter| format!("AND ({filter}\n)")).unwrap_or_default()
 }

@@ -1,6 +1,6 @@
 //! The statements of the survey: where features lie, and which rows are left out.
 
-use super::{counted, ends, filter, geometry, is_in_world, projected, world_columns};
+use super::{counted, ends, filter, geometry, is_in_world, key_text, projected, world_columns};
 use crate::postgis::layer::Layer;
 use crate::postgis::query::Values;
 
@@ -55,8 +55,7 @@ pub(super) fn near(layer: &Layer, boxes: usize) -> String {
 /// the geometry: a role may have no right to the others. The parameters are the values of a query's placeholders.
 pub(in crate::postgis) fn skipped(layer: &Layer) -> String {
     let g = geometry(layer);
-    let key = layer.key.iter().map(|column| format!("{}::text", column.quoted)).collect::<Vec<_>>().join(", ");
-    let srid = layer.shape.srid;
+    let (key, srid) = (key_text(layer), layer.shape.srid);
     let foreign = if layer.asks_each_zoom() {
         format!("\n        WHEN ST_SRID(g) <> {srid} THEN 'foreign'")
     } else {
@@ -72,7 +71,7 @@ FROM (
         ELSE 'outside' END AS reason
     FROM (
         SELECT key, g, {world} FROM (
-            SELECT concat_ws('/', {key}) AS key, {g} AS g, {projected} AS m FROM {relation} WHERE true {filter} OFFSET 0
+            SELECT {key} AS key, {g} AS g, {projected} AS m FROM {relation} WHERE true {filter} OFFSET 0
         ) AS placed
         OFFSET 0
     ) AS located

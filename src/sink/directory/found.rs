@@ -77,6 +77,11 @@ impl Found {
         self.noted.described
     }
 
+    /// The address under which clients find the directory, as it was given once.
+    pub(super) fn public_url(&self) -> Option<&str> {
+        self.noted.public_url.as_deref()
+    }
+
     /// The fingerprint of the tiles in it: of those that were begun, for they lie there now.
     fn fingerprint(&self) -> Option<&str> {
         self.started.as_ref().map(|started| started.begun.fingerprint.as_str()).or(self.manifest.as_deref())

@@ -162,6 +162,9 @@ impl Directory {
                 .map_err(|source| DirectoryError::Note { path: self.root.join(&name), source })?;
             self.files.put_durably(&name, &body)?;
         }
+        if self.options.public_url.is_none() {
+            self.options.public_url = self.public_url_before(&found, version.as_ref())?;
+        }
         let keeps = !self.options.force || tileset.rest == Rest::Stays || found.is_of(tileset);
         let before = match tileset.rest {
             Rest::Stays => Some(found.described()),
@@ -172,6 +175,19 @@ impl Directory {
         let (fingerprint, layers) = (tileset.fingerprint.clone(), tileset.layers.clone());
         self.run = Some(Run { keeps, fingerprint, template, layers, inventory, deleted: 0, version });
         Ok(before)
+    }
+
+    /// The address under which clients find the directory, as an earlier run was given it.
+    fn public_url_before(
+        &self,
+        found: &Found,
+        version: Option<&(String, Option<Latest>)>,
+    ) -> Result<Option<String>, DirectoryError> {
+        let Some((_, Some(latest))) = version else { return Ok(found.public_url().map(str::to_owned)) };
+        let name = notes::of_version(&latest.version, notes::METADATA);
+        let Some(body) = self.files.read(&name)? else { return Ok(None) };
+        // Whatever else is wrong with the notes of an old version is no reason not to write a new one.
+        Ok(notes::read(&body).map_or(None, |noted| noted.public_url))
     }
 
     fn stopped(&self) -> Result<(), DirectoryError> {
@@ -220,6 +236,10 @@ impl Sink for Directory {
 
     fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, DirectoryError> {
         self.begin_run(tileset)
+    }
+
+    fn relative_address(&self) -> Option<String> {
+        self.options.relative_address()
     }
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, DirectoryError> {

@@ -238,8 +238,15 @@ impl Sink for S3 {
                 open = open::open(&self.store, lease, &self.tree, tileset, (&self.runtime, &self.stop)) => open,
             }
         })?;
+        if self.tree.public_url.is_none() {
+            self.tree.public_url.clone_from(&open.public_url);
+        }
         self.open = Some(open);
         Ok(before)
+    }
+
+    fn relative_address(&self) -> Option<String> {
+        self.tree.relative_address()
     }
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, S3Error> {

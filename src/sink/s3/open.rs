@@ -37,6 +37,8 @@ pub(super) struct Open {
     pub(super) metadata: Condition,
     pub(super) latest: Condition,
     pub(super) versions: Option<Latest>,
+    /// The address under which clients find the target, as an earlier run was given it.
+    pub(super) public_url: Option<String>,
 }
 
 /// Looks at a target, and notes what is begun; gives also what the target said about itself, if its tiles stay.
@@ -50,7 +52,7 @@ pub(super) async fn open(
     let metadata = store.get(notes::METADATA).await?;
     let begun = lease.begun().await;
     let noted = metadata.as_ref().map(|object| read_noted(store, object)).transpose()?;
-    let described = noted.map(|noted| noted.described).unwrap_or_default();
+    let Noted { described, public_url, .. } = noted.unwrap_or_default();
     let manifest = described.manifest.as_deref().and_then(notes::fingerprint);
     let owner = Some(begun.fingerprint.clone()).filter(|begun| !begun.is_empty()).or_else(|| manifest.clone());
     let versioned = matches!(tree.publish, Publish::Versioned { .. });
@@ -112,6 +114,7 @@ pub(super) async fn open(
         metadata: Condition::as_seen(metadata.as_ref().map(|object| &object.tag)),
         latest: Condition::as_seen(latest.as_ref().map(|object| &object.tag)),
         versions,
+        public_url,
     };
     Ok((open, before))
 }

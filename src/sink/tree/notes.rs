@@ -27,6 +27,9 @@ const TEMPLATE_KEY: &str = "oar_tiles_template";
 /// Where the names of all layers, by their numbers, stand in the metadata.
 const LAYERS_KEY: &str = "oar_tiles_layers";
 
+/// Where the address stands in the metadata under which clients find the target; an empty one where addresses stay relative on purpose.
+const PUBLIC_URL_KEY: &str = "oar_tiles_public_url";
+
 /// A note: its name below the target, and its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::sink) struct Note {
@@ -56,7 +59,10 @@ pub(in crate::sink) fn finished(
     template: &Template,
     options: &TreeOptions,
 ) -> Result<Vec<Note>, serde_json::Error> {
-    let base = options.public_url.as_deref().map_or_else(String::new, |url| format!("{}/", url.trim_end_matches('/')));
+    let base = match options.public_url.as_deref() {
+        None | Some("") => String::new(),
+        Some(url) => format!("{}/", url.trim_end_matches('/')),
+    };
     let mut notes = Vec::new();
     let address = |slice| vec![format!("{base}{}", template.address(slice))];
     if template.layers_apart() {
@@ -82,6 +88,9 @@ pub(in crate::sink) fn finished(
     }
     object.insert(TEMPLATE_KEY.to_owned(), template.text().into());
     object.insert(LAYERS_KEY.to_owned(), layers.into());
+    if let Some(url) = &options.public_url {
+        object.insert(PUBLIC_URL_KEY.to_owned(), url.clone().into());
+    }
     notes.push(Note { name: METADATA.to_owned(), body: serde_json::to_vec_pretty(&Value::Object(object))? });
     Ok(notes)
 }
@@ -99,6 +108,8 @@ pub(in crate::sink) struct Noted {
     pub(in crate::sink) template: Option<String>,
     /// The names of all layers, by their numbers.
     pub(in crate::sink) layers: Vec<String>,
+    /// The address under which clients find the target, as it was given once.
+    pub(in crate::sink) public_url: Option<String>,
 }
 
 /// Reads `metadata.json`, ours or another program's.
@@ -130,6 +141,7 @@ pub(in crate::sink) fn read(body: &[u8]) -> Result<Noted, serde_json::Error> {
             manifest: text(MANIFEST_KEY),
         },
         template: text(TEMPLATE_KEY),
+        public_url: text(PUBLIC_URL_KEY),
         layers: names
             .map_or_else(Vec::new, |names| names.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
     })

@@ -13,10 +13,19 @@ pub struct TreeOptions {
     pub publish: Publish,
     /// Write into a target that holds another tileset, or files that look like tiles and are not ours.
     pub force: bool,
-    /// The address under which clients find the target, for TileJSON; without it addresses are relative.
+    /// The address under which clients find the target, for TileJSON. An empty one: addresses are relative on purpose. Without one, what
+    /// the target was last given; else addresses are relative.
     pub public_url: Option<String>,
     /// Whether tiles are stored as gzip.
     pub packed: bool,
+}
+
+impl TreeOptions {
+    /// The address of tiles as TileJSON gives it, if nobody said where clients find the target. Map clients do not resolve it.
+    pub(in crate::sink) fn relative_address(&self) -> Option<String> {
+        // The place of a layer or a version is told as it is written.
+        self.public_url.is_none().then(|| self.template.text().to_owned())
+    }
 }
 
 /// How the map gets to see a run's tiles.

@@ -1,0 +1,45 @@
+//! Layers that are drawn only at the shallow zooms of a tileset. Map clients enlarge the tiles of a source beyond its deepest zoom, and
+//! not beyond the deepest zoom of a layer: from there on the layer is gone from the map.
+
+use std::collections::BTreeMap;
+
+use super::target::Place;
+use crate::config::Settings;
+use crate::tile::{LayerId, Zoom, ZoomList};
+
+/// A warning for each layer that ends at a shallower zoom than the tileset. None for a layer that another one follows at the very next
+/// zoom, as single facilities follow cells, and none where each layer has a TileJSON of its own.
+pub(super) fn vanishing(settings: &Settings) -> Vec<String> {
+    if has_apart(settings) {
+        return Vec::new();
+    }
+    // A layer that is drawn otherwise at some zooms stands there once for each way.
+    let mut layers: BTreeMap<LayerId, (&str, Vec<Zoom>)> = BTreeMap::new();
+    for layer in &settings.layers {
+        let options = &layer.options;
+        layers.entry(options.id).or_insert((&options.name, Vec::new())).1.extend(options.zooms.iter());
+    }
+    let layers: Vec<(&str, ZoomList)> =
+        layers.into_values().filter_map(|(name, zooms)| Some((name, ZoomList::of(zooms)?))).collect();
+    let tileset = &settings.tileset.zooms;
+    let warning = |(name, zooms): &(&str, ZoomList)| {
+        let gone = tileset.iter().find(|zoom| *zoom > zooms.max())?;
+        let follows = |(_, other): &(&str, ZoomList)| other.min().get() == zooms.max().get() + 1;
+        if layers.iter().any(follows) {
+            return None;
+        }
+        Some(format!(
+            "layer \"{name}\" is drawn up to zoom {} and the tileset goes to {deepest}: the layer vanishes from zoom {gone} on, because map clients enlarge tiles only beyond the deepest zoom of the whole tileset. Give the layer zoom = \"{}-{deepest}\", or seed it into a tileset of its own",
+            zooms.max(),
+            zooms.min(),
+            deepest = tileset.max(),
+        ))
+    };
+    layers.iter().filter_map(warning).collect()
+}
+
+/// Whether the target keeps each layer in tiles of its own.
+fn has_apart(settings: &Settings) -> bool {
+    let place = Place::parse(&settings.tileset.output.to_string_lossy());
+    matches!(place, Ok(Place::Directory(_) | Place::S3Prefix { .. })) && settings.tree.template.layers_apart()
+}

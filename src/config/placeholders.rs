@@ -1,0 +1,56 @@
+//! Placeholders such as `!zoom!` where nothing stands for them: the message says where they have values.
+
+use super::error::ConfigError;
+use super::given::Layer;
+use super::settings::Check;
+use crate::postgis::{Property, PropertySource, placeholder_in};
+
+impl Check<'_> {
+    /// Refuses placeholders in the SQL of a layer that is read once for all zooms and tiles: `where`, `rank`, properties that are
+    /// expressions, and the queries of `[[layer.track]]`.
+    pub(super) fn no_placeholders(&self, layer: &Layer, own: Option<&[Property]>) -> Result<(), ConfigError> {
+        let wrong = |field: &str, what: String| Err(self.wrong(&format!("layer[{}].{field}", layer.name), what));
+        if let Some(found) = layer.filter.as_deref().and_then(placeholder_in) {
+            let next = match (&layer.table, &layer.filter) {
+                (Some(table), Some(filter)) => {
+                    let query = format!("sql = \"\"\"SELECT * FROM {table} WHERE {}\"\"\"", filter.trim());
+                    format!("Write {query} and a key instead of table and where")
+                }
+                _ => "Move the condition into the query".to_owned(),
+            };
+            let whole = if is_zoom(&found) { "; for whole zooms, zoom = \"5-22\" or the like is enough" } else { "" };
+            return wrong("where", format!("has {found}, but placeholders have values only in sql. {next}{whole}"));
+        }
+        if let Some(found) = layer.rank.as_deref().and_then(placeholder_in) {
+            let next = "let the query give a column to rank by";
+            return wrong("rank", format!("has {found}, but placeholders have values only in sql: {next}"));
+        }
+        for property in own.unwrap_or_default() {
+            let PropertySource::Expression(sql) = &property.source else { continue };
+            if let Some(found) = placeholder_in(sql) {
+                let name = &property.name;
+                return wrong(
+                    "properties",
+                    format!(
+                        "\"{name}\" has {found} inside of an expression: \"!x!\", \"!y!\" and \"!zoom!\" are properties each by itself, and other placeholders have values only in sql. Write sql = \"\"\"SELECT …\"\"\" that gives {name} as a column"
+                    ),
+                );
+            }
+        }
+        for track in &layer.track {
+            if let Some(found) = placeholder_in(&track.geometry) {
+                let what = format!(
+                    "for {} has {found}: the query is asked for a changed row, at no zoom and in no box. Leave the placeholder out",
+                    track.table
+                );
+                return wrong("track.geometry", what);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the zoom is asked for.
+fn is_zoom(found: &str) -> bool {
+    matches!(found.to_lowercase().trim_matches('!'), "zoom" | "z")
+}
