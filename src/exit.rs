@@ -122,11 +122,16 @@ fn of_changes(error: &changes::Error) -> Exit {
         changes::Error::NotTrackable { .. }
         | changes::Error::Query { .. }
         | changes::Error::Foreign { .. }
+        | changes::Error::Unsafe { .. }
+        | changes::Error::Refused { .. }
+        | changes::Error::SuperusersTable { .. }
+        | changes::Error::WrongOwner { .. }
         | changes::Error::NotThere { .. } => Exit::Usage,
         changes::Error::NoRight { .. }
         | changes::Error::NoPruning { .. }
         | changes::Error::Locked { .. }
         | changes::Error::Installed(_)
+        | changes::Error::Mendable { .. }
         | changes::Error::Overtaken
         | changes::Error::Unreadable { .. } => Exit::Failed,
     }

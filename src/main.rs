@@ -127,6 +127,7 @@ fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandError> {
             debounce: arguments.debounce.unwrap_or(settings.watch.debounce),
             poll: arguments.poll.unwrap_or(settings.watch.poll),
         }),
+        has_warned: false,
     };
     let report = report(style);
     on_runtime(async || reseed::reseed(&settings, &options, &report, stop).await)
@@ -180,7 +181,11 @@ fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandError> {
     let settings = Settings::resolve(&gathered(&tracked.given())?, &environment(), layers)?;
     match arguments {
         Track::Install(install) => {
-            let options = track::InstallOptions { sql: install.sql, readers: install.reader.clone() };
+            let options = track::InstallOptions {
+                sql: install.sql,
+                readers: install.reader.clone(),
+                owner: install.owner.clone(),
+            };
             on_runtime(async || track::install(&settings, &options, stop).await)
         }
         Track::Status(status) => {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::error::Error;
 use super::facts::Presence;
-use super::{Cursor, Untracked};
+use super::trust::Distrust;
+use super::{Cursor, LAYOUT, Untracked};
 use crate::postgis::{Database, Snapshot, quoted};
 
 /// What the log holds of one watch.
@@ -25,6 +26,31 @@ pub struct Pruned {
     pub rows: u64,
     /// Those that are left.
     pub left: u64,
+}
+
+/// Looks whether the log is safe: whether others than its owner can alter it, and whether the triggers can do more than append to it.
+///
+/// # Errors
+/// [`Error::Unsafe`] before anything else of the log should be read, [`Error::Mendable`] if an install puts it right.
+pub async fn checked(database: &Database, snapshot: &Snapshot, schema: &str) -> Result<(), Error> {
+    let place = "looking whether the change log is safe";
+    let server = database.server();
+    let mut distrust = Distrust::look_up(&snapshot.keeper, schema, place).await?;
+    distrust.check(schema, server)?;
+    let is_readable = matches!(Presence::look_up(&snapshot.keeper, schema, place).await?, Presence::Readable);
+    let schema = quoted(schema);
+    if is_readable {
+        let sql = format!("SELECT layout FROM {schema}.state");
+        let layout: i32 = snapshot.keeper.one(place, &sql, &[]).await?.get(0);
+        if layout < LAYOUT {
+            let what = format!("an earlier version of oar-tiles installed them (layout {layout} of the change log)");
+            distrust.mendable.insert(0, what);
+        }
+    }
+    if distrust.mendable.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Mendable { schema, server: server.clone(), what: distrust.mendable.join("; ") })
 }
 
 /// What the log holds, for each watch.

@@ -2,7 +2,7 @@
 
 use super::error::{Error, Untracked};
 use super::facts::{Facts, MemberFacts, Presence, WatchFacts};
-use super::{Cursor, LAYOUT, TrackedLayer};
+use super::{Cursor, DecodingWay, LAYOUT, TrackOptions, TrackedLayer};
 use crate::postgis::{Database, ServerName, Snapshot, quoted};
 
 /// What the log notes of one table.
@@ -14,6 +14,8 @@ pub struct Watch {
     pub table: String,
     /// What tells the places.
     pub place: Place,
+    /// How the values of the columns of [`Place::Query`] are read, in their order.
+    pub ways: Vec<DecodingWay>,
 }
 
 /// What tells the places of changed rows.
@@ -59,9 +61,14 @@ pub async fn tracked(
     let definitions: Vec<String> = layers.iter().map(TrackedLayer::definition).collect();
     let facts = Facts::look_up(session, schema, &definitions, &[], cursor, PLACE).await?;
     of_log(server, schema, snapshot, &facts, cursor)?;
+    if facts.layout < LAYOUT {
+        tracing::warn!(
+            "the triggers in {server} are not safe: an earlier version of oar-tiles installed them, and they run casts that the owners of the columns' types made. Run oar-tiles track install again; targets stay as good as they are"
+        );
+    }
     let mut all = Vec::new();
     for (layer, definition) in layers.iter().zip(&definitions) {
-        all.push(of_layer(layer.layer.name(), definition, &facts, cursor)?);
+        all.push(of_layer((layer.layer.name(), layer.track), definition, &facts, cursor)?);
     }
     Ok(all)
 }
@@ -89,7 +96,12 @@ fn of_log(
 }
 
 /// The watches of one layer.
-fn of_layer(layer: &str, definition: &str, facts: &Facts, cursor: &Cursor) -> Result<Vec<Watch>, Untracked> {
+fn of_layer(
+    (layer, track): (&str, &[TrackOptions]),
+    definition: &str,
+    facts: &Facts,
+    cursor: &Cursor,
+) -> Result<Vec<Watch>, Untracked> {
     let layer = layer.to_owned();
     let mut needs = facts.needs.iter().filter(|need| need.definition == definition).peekable();
     if needs.peek().is_none() {
@@ -109,19 +121,40 @@ fn of_layer(layer: &str, definition: &str, facts: &Facts, cursor: &Cursor) -> Re
         for name in names {
             of_column(&layer, watch, name, cursor)?;
         }
-        let place = match &watch.query {
-            None => Place::Geometry { column: quoted(watch.geometry.as_deref().unwrap_or_default()) },
+        let (place, ways) = match &watch.query {
+            None => (Place::Geometry { column: quoted(watch.geometry.as_deref().unwrap_or_default()) }, Vec::new()),
             Some(sql) => {
-                let typed = |name: &String| Some((name.clone(), watch.column(name)?.type_name.clone()?));
-                Place::Query { sql: sql.clone(), columns: watch.logged.iter().filter_map(typed).collect() }
+                // Only what the configuration says is run: whoever could write the log could write a query there.
+                let Some(track) = track.iter().find(|track| track.geometry == *sql) else {
+                    return Err(Untracked::Layer { layer });
+                };
+                let (columns, ways) = decoded(&layer, watch)?.into_iter().unzip();
+                (Place::Query { sql: track.geometry.clone(), columns }, ways)
             }
         };
-        watches.push(Watch { id: watch.id, table: watch.name.clone(), place });
+        watches.push(Watch { id: watch.id, table: watch.name.clone(), place, ways });
     }
     if watches.is_empty() {
         return Err(Untracked::Undeclared { layer });
     }
     Ok(watches)
+}
+
+/// The name and type of a column that a query refers to, and how its values are read.
+type DecodedColumn = ((String, String), DecodingWay);
+
+/// The columns that a query refers to.
+fn decoded(layer: &str, watch: &WatchFacts) -> Result<Vec<DecodedColumn>, Untracked> {
+    let mut columns = Vec::new();
+    for name in &watch.logged {
+        let decoding = watch.column(name).and_then(|column| column.decoding.as_ref());
+        let Some((type_name, way)) = decoding.and_then(|decoding| Some((&decoding.type_name, decoding.way?))) else {
+            let (layer, table, column) = (layer.to_owned(), watch.name.clone(), quoted(name));
+            return Err(Untracked::Undecodable { layer, table, column });
+        };
+        columns.push(((name.clone(), type_name.clone()), way));
+    }
+    Ok(columns)
 }
 
 fn of_watch(layer: &str, watch: &WatchFacts, cursor: &Cursor) -> Result<(), Untracked> {

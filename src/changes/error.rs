@@ -81,6 +81,70 @@ pub enum Error {
         /// Which server.
         server: ServerName,
     },
+    /// Others than its owner could alter what the schema holds, and so have statements run as whoever installs.
+    #[error(
+        "the schema {schema} of {server} is not safe for the change log: {what}. Put that right or drop the schema, or set schema in [changes] to a name that is free"
+    )]
+    Unsafe {
+        /// The schema, quoted.
+        schema: String,
+        /// Which server.
+        server: ServerName,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The script found itself that the schema is not safe.
+    #[error(
+        "the change log in {server} is as it was: its own checks refused to {verb} it. Put right what the cause names, and run the command again"
+    )]
+    Refused {
+        /// "install" or "remove".
+        verb: &'static str,
+        /// Which server.
+        server: ServerName,
+        /// The cause.
+        source: postgis::Error,
+    },
+    /// The triggers' functions may do more than append to the log.
+    #[error(
+        "the triggers in {server} are not safe: {what}. Run oar-tiles track install again, as the role that owns the schema {schema}; targets stay as good as they are"
+    )]
+    Mendable {
+        /// The schema, quoted.
+        schema: String,
+        /// Which server.
+        server: ServerName,
+        /// What is wrong.
+        what: String,
+    },
+    /// The functions would belong to a superuser.
+    #[error(
+        "the triggers on {table} would run as its owner {owner}, a superuser: this role may not make another one for them. Have a superuser run {next} Then run oar-tiles track install --owner {role}"
+    )]
+    SuperusersTable {
+        /// The table, quoted.
+        table: String,
+        /// Its owner, quoted.
+        owner: String,
+        /// The statements.
+        next: String,
+        /// The role that they make.
+        role: String,
+    },
+    /// The role that is to own the functions cannot.
+    #[error(
+        "--owner names the role {role}, which {what}. Have a superuser run {next} Then run oar-tiles track install --owner {better}"
+    )]
+    WrongOwner {
+        /// The role, quoted.
+        role: String,
+        /// What it is.
+        what: &'static str,
+        /// The statements that make one.
+        next: String,
+        /// The role that they make.
+        better: String,
+    },
     /// Nothing to remove.
     #[error("there is no change log in the schema {schema} of {server}. Set schema in [changes], if it is elsewhere")]
     NotThere {
@@ -122,6 +186,7 @@ impl Error {
             Some("42501") => Error::NoRight { verb, server: server.clone(), source: error },
             Some("55P03") => Error::Locked { verb, source: error },
             Some(OVERTAKEN) => Error::Overtaken,
+            Some(UNSAFE) => Error::Refused { verb, server: server.clone(), source: error },
             _ => Error::Database(error),
         }
     }
@@ -129,6 +194,9 @@ impl Error {
 
 /// The SQLSTATE with which our scripts refuse to go on over a log that is not the one they were written for.
 pub(super) const OVERTAKEN: &str = "OT001";
+
+/// The SQLSTATE with which our scripts refuse a schema or a role that is not safe.
+pub(super) const UNSAFE: &str = "OT002";
 
 /// Why the log cannot tell what a target has not seen. The target needs a full seed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -252,6 +320,18 @@ pub enum Untracked {
         "layer \"{layer}\": {column} of {table} was altered since its changes are noted. Run oar-tiles track install, then oar-tiles seed once"
     )]
     Altered {
+        /// Which layer.
+        layer: String,
+        /// Which table, quoted.
+        table: String,
+        /// Which column, quoted.
+        column: String,
+    },
+    /// A noted value cannot be read without running functions of its type's owner.
+    #[error(
+        "layer \"{layer}\": the geometry of [[layer.track]] for {table} refers to {column}, and values of its type cannot be read back from the change log without running functions of the type's owner. Write the query without it, run oar-tiles track install, then oar-tiles seed once"
+    )]
+    Undecodable {
         /// Which layer.
         layer: String,
         /// Which table, quoted.

@@ -3,7 +3,9 @@
 use serde::Deserialize;
 use tokio_postgres::types::Type;
 
+use super::decoding::{Decoding, decoding_of};
 use super::error::Error;
+use super::trust::of_tables;
 use super::{CALLED, Cursor};
 use crate::postgis::{Session, quoted};
 
@@ -22,7 +24,7 @@ pub(super) enum Presence {
 impl Presence {
     /// Asks the catalog, which cannot fail for want of rights.
     pub(super) async fn look_up(session: &Session, schema: &str, place: &str) -> Result<Presence, Error> {
-        let row = session.one(place, include_str!("sql/presence.sql"), &[(&schema, Type::TEXT)]).await?;
+        let row = session.one(place, &of_tables(include_str!("sql/presence.sql")), &[(&schema, Type::TEXT)]).await?;
         let (is_ours, has_tables, is_readable): (bool, bool, bool) = (row.get(0), row.get(1), row.get(2));
         Ok(match (is_ours, has_tables, is_readable) {
             (true, _, true) => Presence::Readable,
@@ -44,6 +46,10 @@ pub(super) struct Facts {
     /// Changes noted by transactions up to this one may be gone.
     #[serde(deserialize_with = "transaction")]
     pub(super) pruned: u64,
+    /// The role that owns the functions of the triggers; `None` if the owner of each table does.
+    pub(super) owner: Option<String>,
+    /// An install has made that role.
+    pub(super) owner_is_made: bool,
     pub(super) needs: Vec<Need>,
     pub(super) watches: Vec<WatchFacts>,
 }
@@ -75,6 +81,8 @@ pub(super) struct WatchFacts {
     pub(super) now_called: Option<String>,
     /// The trigger function is the one that was installed.
     pub(super) noter_is_ours: bool,
+    /// MD5 of the function's text.
+    pub(super) noter_hash: Option<String>,
     /// A change that notes "everything" came since the snapshot asked about.
     pub(super) everything: bool,
     pub(super) columns: Vec<ColumnFacts>,
@@ -91,9 +99,8 @@ pub(super) struct ColumnFacts {
     pub(super) since: u64,
     /// It is there, and was not altered.
     pub(super) is_same: bool,
-    /// Its type now.
-    #[serde(rename = "type")]
-    pub(super) type_name: Option<String>,
+    /// How values of its type, as it is now, are read from the log.
+    pub(super) decoding: Option<Decoding>,
 }
 
 /// A table that carries the triggers, or should.
@@ -150,6 +157,7 @@ impl Facts {
             .replace("{triggers}", &triggers("coalesce(m.relation, k.relation)", "w.noter"))
             .replace("{ties}", &ties("k.relation"))
             .replace("{called}", CALLED)
+            .replace("{decoding}", &decoding_of("a.atttypid", "a.atttypmod"))
             .replace("{schema}", &quoted(schema));
         let since = since.to_string();
         let params =

@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::error::{Error, OVERTAKEN, Untracked};
+use super::error::{Error, Untracked};
 use super::facts::{Facts, Presence};
 use super::noter::Source;
+use super::owner::Installer;
 use super::reads::{Wish, reads};
 use super::script::{WatchScript, add_needs};
 use super::table::Table;
-use super::{ChangesOptions, Cursor, LAYOUT, TrackedLayer, WATCHER_LOCK, at_postgis, literal};
+use super::transaction::Transaction;
+use super::trust::{Distrust, of_schema};
+use super::{ChangesOptions, Cursor, LAYOUT, TrackedLayer, literal};
 use crate::postgis::{Database, Session, quoted};
 
 /// What there is to do.
@@ -24,6 +27,17 @@ pub struct Installation {
     pub warnings: Vec<String>,
 }
 
+/// What an install is asked for, beside the layers.
+#[derive(Debug, Clone, Copy)]
+pub struct InstallRequest<'a> {
+    /// Roles that may read the log.
+    pub readers: &'a [String],
+    /// The role that is to own the functions of the triggers; without one, an install makes one where it may.
+    pub owner: Option<&'a str>,
+    /// The statements are printed for somebody else to run, who may have more rights.
+    pub is_printed: bool,
+}
+
 const PLACE: &str = "looking into the change log";
 
 /// A watch to be, wished by one layer or several.
@@ -36,13 +50,15 @@ pub(super) struct Watched {
 /// Works out what is missing for some layers of a database that was probed. Changes nothing.
 ///
 /// # Errors
-/// If a layer reads what cannot be watched, or the schema holds other things.
+/// If a layer reads what cannot be watched, the schema holds other things or is not safe, or the functions would have to belong to
+/// a superuser.
 pub async fn plan_install(
     database: &Database,
     options: &ChangesOptions,
     layers: &[TrackedLayer<'_>],
-    readers: &[String],
+    request: InstallRequest<'_>,
 ) -> Result<Installation, Error> {
+    let schema = &options.schema;
     let postgis = database.postgis_schema().unwrap_or("public");
     let session = database.writing().await?;
     session.begin_writing(PLACE).await?;
@@ -54,14 +70,23 @@ pub async fn plan_install(
         warnings.append(&mut reads.warnings);
         needs.push((*layer, reads.wishes));
     }
-    let watched = plan.watched(&session, needs.iter().flat_map(|(_, wishes)| wishes)).await?;
-    let facts = plan.found(&session, database, layers, &watched).await?;
+    // From here on names mean what PostgreSQL means by them, whoever owns the schemas of the search path.
+    session.script(PLACE, "SET LOCAL search_path = pg_catalog, pg_temp").await?;
+    let installer = Installer::look_up(&session, schema, PLACE).await?;
+    let mut watched = plan.watched(&session, needs.iter().flat_map(|(_, wishes)| wishes)).await?;
+    let distrust = plan.trusted(&session, database, &installer).await?;
+    let facts = plan.found(&session, layers, &watched).await?;
+    if let Some(facts) = facts.as_ref().filter(|facts| facts.layout < LAYOUT) {
+        plan.add_others(&session, facts, &mut watched).await?;
+    }
+    let chosen = (schema.as_str(), request.owner);
+    let owner = installer.choose(&session, chosen, (facts.as_ref(), &watched), request.is_printed).await?;
     session.script(PLACE, "ROLLBACK").await?;
 
     let mut last = facts.as_ref().map_or(0, |facts| facts.last_watch);
     let gone = facts.iter().flat_map(|facts| &facts.watches).filter(|watch| watch.now_called.is_none());
     for watch in gone {
-        plan.step(&WatchScript::forget(&options.schema, watch.id), format!("{}: gone, and forgotten", watch.name));
+        plan.step(&WatchScript::forget(schema, watch.id), format!("{}: gone, and forgotten", watch.name));
     }
     let mut numbers: BTreeMap<(u32, Source), i32> = BTreeMap::new();
     for watch in &watched {
@@ -84,11 +109,13 @@ pub async fn plan_install(
                 Some((*numbers.get(&key)?, watch.needed(wish)))
             })
             .collect();
-        if let Some(sql) = add_needs(&options.schema, *layer, &wanted, facts.as_ref()) {
+        if let Some(sql) = add_needs(schema, *layer, &wanted, facts.as_ref()) {
             plan.step(&sql, format!("layer \"{}\": noted what it needs", layer.layer.name()));
         }
     }
-    Ok(plan.finish(facts.as_ref(), last, readers, warnings))
+    let is_unsafe = !distrust.mendable.is_empty();
+    let transaction = Transaction { schema, postgis, facts: facts.as_ref(), owner: &owner, is_unsafe, last };
+    Ok(transaction.write(plan.statements, plan.steps, request.readers, warnings))
 }
 
 /// The script in the making.
@@ -101,8 +128,25 @@ struct Plan<'a> {
 
 impl Plan<'_> {
     fn step(&mut self, sql: &str, step: String) {
-        self.statements.push(format!("-- {}\n{sql}", step.replace('\n', " ")));
+        // The name of a table may hold what ends the remark.
+        let remark: String = step.chars().map(|one| if one.is_control() { ' ' } else { one }).collect();
+        self.statements.push(format!("-- {remark}\n{sql}"));
         self.steps.push(step);
+    }
+
+    /// Refuses a schema that others can alter, before anything of it is read.
+    async fn trusted(&self, session: &Session, database: &Database, installer: &Installer) -> Result<Distrust, Error> {
+        let (schema, server) = (&self.options.schema, database.server());
+        if let Presence::Foreign = Presence::look_up(session, schema, PLACE).await? {
+            return Err(Error::Foreign { schema: quoted(schema), server: server.clone() });
+        }
+        let mut distrust = Distrust::look_up(session, schema, PLACE).await?;
+        if let Some(owner) = installer.distrusted_owner() {
+            let what = format!("it belongs to {}, who is no superuser, and is not who installs", quoted(owner));
+            distrust.lasting.insert(0, what);
+        }
+        distrust.check(schema, server)?;
+        Ok(distrust)
     }
 
     /// What all layers wish, each table and source once.
@@ -136,87 +180,61 @@ impl Plan<'_> {
     async fn found(
         &self,
         session: &Session,
-        database: &Database,
         layers: &[TrackedLayer<'_>],
         watched: &[Watched],
     ) -> Result<Option<Facts>, Error> {
         let schema = &self.options.schema;
         match Presence::look_up(session, schema, PLACE).await? {
             Presence::Readable => {}
-            Presence::Nothing => return Ok(None),
-            Presence::Foreign => {
-                return Err(Error::Foreign { schema: quoted(schema), server: database.server().clone() });
-            }
+            // Refused before.
+            Presence::Nothing | Presence::Foreign => return Ok(None),
             Presence::Unreadable { role } => {
                 return Err(Error::Installed(Untracked::Unreadable { role, schema: quoted(schema) }));
             }
         }
         let definitions: Vec<String> = layers.iter().map(TrackedLayer::definition).collect();
-        let tables: Vec<u32> = watched.iter().map(|watch| watch.wish.relation).collect();
-        let facts = Facts::look_up(session, schema, &definitions, &tables, &Cursor::default(), PLACE).await?;
+        let mut tables: Vec<u32> = watched.iter().map(|watch| watch.wish.relation).collect();
+        let mut facts = Facts::look_up(session, schema, &definitions, &tables, &Cursor::default(), PLACE).await?;
         if facts.layout > LAYOUT {
             let schema = quoted(schema);
             return Err(Error::Installed(Untracked::Newer { schema, found: facts.layout, known: LAYOUT }));
         }
+        if facts.layout < LAYOUT {
+            let sql = format!("SELECT array_agg(relation) FROM {}.watch", quoted(schema));
+            tables = session.one(PLACE, &sql, &[]).await?.get::<_, Option<Vec<u32>>>(0).unwrap_or_default();
+            facts = Facts::look_up(session, schema, &definitions, &tables, &Cursor::default(), PLACE).await?;
+        }
         Ok(Some(facts))
     }
 
-    fn finish(self, facts: Option<&Facts>, last: i32, readers: &[String], warnings: Vec<String>) -> Installation {
-        let schema = quoted(&self.options.schema);
-        let (mut begin, mut steps) = (Vec::new(), self.steps);
-        match facts {
-            None => {
-                let name = literal(&self.options.schema);
-                // A schema that the owner made for us, still empty, is as good: making one takes a right on the database.
-                begin.push(format!(
-                    "DO $oar_tiles$ BEGIN
-    IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = {name}) THEN CREATE SCHEMA {schema}; END IF;
-END $oar_tiles$;"
-                ));
-                let layout = at_postgis(include_str!("sql/layout.sql"), self.postgis);
-                begin.push(layout.replace("{layout}", &LAYOUT.to_string()).replace("{schema}", &schema));
-                steps.insert(0, format!("schema {schema}: the change log"));
+    /// Adds the watches that other configurations installed, so that their functions are written anew, too.
+    async fn add_others(&self, session: &Session, facts: &Facts, watched: &mut Vec<Watched>) -> Result<(), Error> {
+        for before in &facts.watches {
+            let is_where_it_was = before.now_called.as_ref() == Some(&before.name);
+            if !is_where_it_was || watched.iter().any(|watch| watch.is(before)) {
+                continue;
             }
-            Some(facts) => begin.push(format!(
-                "-- This was written for the log as it is now.
-DO $oar_tiles$ BEGIN
-    IF (SELECT installs FROM {schema}.state) <> {} THEN
-        RAISE EXCEPTION 'something else was installed meanwhile' USING ERRCODE = '{OVERTAKEN}';
-    END IF;
-END $oar_tiles$;",
-                facts.installs
-            )),
+            let table = Table::look_up(session, self.postgis, before.relation, PLACE).await?;
+            let columns: BTreeSet<String> = before.columns.iter().map(|column| column.name.clone()).collect();
+            let columns = columns.into_iter().filter(|name| table.column(name).is_some()).collect::<BTreeSet<_>>();
+            // A column that is gone: this watch notes "everything", by whatever function.
+            if before.geometry.iter().chain(&before.logged).any(|name| !columns.contains(name)) {
+                continue;
+            }
+            let source = match (&before.geometry, &before.query) {
+                (Some(column), _) => Source::Column(column.clone()),
+                (None, sql) => Source::Query { sql: sql.clone().unwrap_or_default(), logged: before.logged.clone() },
+            };
+            let wish = Wish {
+                layer: String::new(),
+                relation: before.relation,
+                name: before.name.clone(),
+                source,
+                columns: Some(columns.clone()),
+            };
+            watched.push(Watched { wish, table, columns });
         }
-        let is_done = steps.is_empty() && readers.is_empty();
-        if is_done {
-            let sql = "-- Everything is installed.\n".to_owned();
-            return Installation { sql, is_done, steps, warnings };
-        }
-        let mut sql = format!(
-            "BEGIN READ WRITE;
-SET LOCAL search_path = pg_catalog, pg_temp;
-SET LOCAL lock_timeout = '10s';   -- who waits for a table holds up everybody behind
-SET LOCAL statement_timeout = 0;
-SELECT pg_advisory_xact_lock({}, {}); -- one install at a time
-",
-            WATCHER_LOCK.0,
-            WATCHER_LOCK.1 + 1
-        );
-        for statement in begin.iter().chain(&self.statements) {
-            sql.push_str(&format!("\n{}\n", statement.trim_end()));
-        }
-        if !self.statements.is_empty() {
-            sql.push_str(&format!("\nUPDATE {schema}.state SET installs = installs + 1, last_watch = {last};\n"));
-        }
-        for reader in readers {
-            let reader = quoted(reader);
-            sql.push_str(&format!(
-                "\nGRANT USAGE ON SCHEMA {schema} TO {reader};\nGRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {reader};\n"
-            ));
-            steps.push(format!("role {reader}: may read the change log"));
-        }
-        sql.push_str("\nCOMMIT;\n");
-        Installation { sql, is_done, steps, warnings }
+        Ok(())
     }
 }
 
@@ -231,9 +249,12 @@ pub async fn run(database: &Database, installation: &Installation) -> Result<(),
 /// The statements that remove the log with its triggers.
 #[must_use]
 pub fn removal(schema: &str) -> String {
-    let schema = quoted(schema);
-    let state = literal(&format!("{schema}.state"));
-    include_str!("sql/remove.sql").replace("{schema_state}", &state).replace("{schema}", &schema)
+    let state = literal(&format!("{}.state", quoted(schema)));
+    let borrow =
+        include_str!("sql/borrow.sql").replace("{chosen}", "(SELECT to_jsonb(s) ->> 'owner' FROM {schema}.state AS s)");
+    let sql = include_str!("sql/remove.sql").replace("{borrow}", borrow.trim_end());
+    let sql = sql.replace("{give_back}", include_str!("sql/give_back.sql").trim_end());
+    of_schema(&sql.replace("{schema_state}", &state), schema)
 }
 
 /// Removes the log with its triggers, all of it or nothing; gives what was removed, a line each.

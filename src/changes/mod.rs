@@ -13,23 +13,28 @@
 mod backlog;
 mod check;
 mod cursor;
+mod decoding;
 mod error;
 mod facts;
 mod install;
 mod noter;
 mod notes;
 mod options;
+mod owner;
 mod read;
 mod reads;
 mod script;
 mod table;
+mod transaction;
+mod trust;
 mod waking;
 
-pub use backlog::{Logged, Pruned, logged, prune};
+pub use backlog::{Logged, Pruned, checked, logged, prune};
 pub use check::{Place, Watch, tracked};
 pub use cursor::{Cursor, CursorError};
+pub use decoding::DecodingWay;
 pub use error::{Error, Untracked};
-pub use install::{Installation, plan_install, removal, remove, run};
+pub use install::{InstallRequest, Installation, plan_install, removal, remove, run};
 pub use options::{ChangesOptions, TrackOptions, TrackedLayer, WatchOptions};
 pub use read::{Pending, changed_places, pending};
 pub use waking::{Quiet, Waking, quiet};
@@ -39,8 +44,9 @@ pub use waking::{Quiet, Waking, quiet};
 /// it is held.
 pub const WATCHER_LOCK: (i32, i32) = (0x6f61_7274, 1);
 
-/// The version of the log's own layout.
-pub(crate) const LAYOUT: i32 = 1;
+/// The version of the log's own layout. Logs of version 1 do not say who owns the functions of the triggers, which ran the casts of
+/// the columns' types.
+pub(crate) const LAYOUT: i32 = 2;
 
 /// Schema and name of the relation `c` in the namespace `n`, quoted as [`quoted`](crate::postgis::quoted) does.
 const CALLED: &str = r#"'"' || replace(n.nspname, '"', '""') || '"."' || replace(c.relname, '"', '""') || '"'"#;
@@ -49,6 +55,12 @@ const CALLED: &str = r#"'"' || replace(n.nspname, '"', '""') || '"."' || replace
 fn literal(text: &str) -> String {
     let doubled = text.replace('\'', "''");
     if text.contains('\\') { format!(" E'{}'", doubled.replace('\\', "\\\\")) } else { format!("'{doubled}'") }
+}
+
+/// The same within dollar quotes, which a dollar sign might end.
+fn literal_in_block(text: &str) -> String {
+    let escaped = text.replace('\\', "\\\\").replace('\'', "''").replace('$', "\\044");
+    format!(" E'{escaped}'")
 }
 
 /// A statement with the schema of PostGIS in place of `{postgis}`.

@@ -3,6 +3,12 @@
 //! It stands in every writer's way, so it only compares columns and takes places out of geometries: no expression of a
 //! configuration is worked out in it, and nothing that raises on odd values. It runs with its owner's rights, whatever the
 //! writer's are, and finds every name by itself, whatever the writer's search path is.
+//!
+//! What the owner of a column's type wrote would run with these rights, too, so none of it is run. Values become texts by the
+//! output function of their type, which takes a superuser to make, never by a cast. They are compared as bytes (`*<>`), or by
+//! operators that are certain to be those of PostgreSQL, PostGIS or an extension.
+
+use md5::{Digest as _, Md5};
 
 use super::notes::{Amount, FEW};
 use super::table::Table;
@@ -45,8 +51,13 @@ impl Noter<'_> {
         format!("{}.{}", quoted(schema), quoted(&format!("note_{watch}")))
     }
 
-    /// The statement that makes or replaces the function.
-    pub(super) fn function(&self) -> String {
+    /// MD5 of the function's text, as `md5(prosrc)` gives it.
+    pub(super) fn hash(&self) -> String {
+        Md5::digest(self.body()).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The statement that makes the function, or replaces one that is known to be ours.
+    pub(super) fn function(&self, replaces: bool) -> String {
         // How columns read as text, where they are noted or compared so.
         let texts = match (self.source, self.table.key.is_empty()) {
             (Source::Column(_), false) => "",
@@ -57,11 +68,12 @@ impl Noter<'_> {
             }
         };
         format!(
-            "CREATE OR REPLACE FUNCTION {}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+            "CREATE {}FUNCTION {}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
     SET enable_mergejoin = off -- old and new rows come in no order: sorting both costs more than hashing one
     SET jit = off{texts}
 AS {};",
+            if replaces { "OR REPLACE " } else { "" },
             Noter::name(self.schema, self.watch),
             in_dollars(&self.body()),
         )
@@ -103,8 +115,8 @@ BEGIN
         {before_few}oar_tiles_old{after_few};
         END IF;
     ELSE
-        -- TRUNCATE takes rows that only a snapshot of this moment shows, and rows that the owner of the log may not see.
-        IF current_setting('transaction_isolation') = 'read committed'
+        -- TRUNCATE takes rows that only a snapshot of this moment shows, and rows that the owner of this function may not see.
+        IF current_setting('transaction_isolation') = 'read committed' AND has_schema_privilege(TG_TABLE_SCHEMA, 'USAGE')
             AND has_table_privilege(TG_RELID, 'SELECT') AND NOT row_security_active(TG_RELID)
         THEN
             this_table := quote_ident(TG_TABLE_SCHEMA) || '.' || quote_ident(TG_TABLE_NAME);

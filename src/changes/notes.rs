@@ -141,7 +141,10 @@ impl Noter<'_> {
     fn of(&self, held: Held, row: &str) -> String {
         if let Source::Query { logged, .. } = self.source {
             let names: Vec<String> = logged.iter().map(|name| literal(name)).collect();
-            let values: Vec<String> = logged.iter().map(|name| format!("{row}.{}::text", quoted(name))).collect();
+            let values: Vec<String> = logged
+                .iter()
+                .map(|name| format!("CASE WHEN {} THEN {} END", is_set(row, name), text(row, name)))
+                .collect();
             return format!("jsonb_object(ARRAY[{}]::text[], ARRAY[{}]::text[])", names.join(", "), values.join(", "));
         }
         let postgis = quoted(self.postgis);
@@ -189,15 +192,17 @@ impl Noter<'_> {
         if let Some(first) = self.table.key.first() {
             let pair = |key: &KeyColumn| {
                 let name = quoted(&key.name);
-                format!("o.{name} {} n.{name}", key.equals)
+                match &key.equals {
+                    Some(equals) => format!("o.{name} {equals} n.{name}"),
+                    None => format!("{} COLLATE \"C\" = {} COLLATE \"C\"", text("o", &key.name), text("n", &key.name)),
+                }
             };
-            let first = quoted(&first.name);
             return Pairing {
                 old: "oar_tiles_old AS o".to_owned(),
                 new: "oar_tiles_new AS n".to_owned(),
                 on: self.table.key.iter().map(pair).collect::<Vec<_>>().join(" AND "),
-                old_here: format!("o.{first} IS NOT NULL"),
-                new_here: format!("n.{first} IS NOT NULL"),
+                old_here: is_there("o", first),
+                new_here: is_there("n", first),
                 changed: self.changed(),
             };
         }
@@ -205,7 +210,7 @@ impl Noter<'_> {
         let numbered = |table: &str, row: &str| {
             format!(
                 "(SELECT *, row_number() OVER (PARTITION BY oar_tiles_image) AS oar_tiles_nth
-            FROM (SELECT r.*, {}::text COLLATE \"C\" AS oar_tiles_image FROM {table} AS r) AS r) AS {row}",
+            FROM (SELECT r.*, concat({}) COLLATE \"C\" AS oar_tiles_image FROM {table} AS r) AS r) AS {row}",
                 record("r", self.columns)
             )
         };
@@ -279,6 +284,25 @@ fn part(amount: Amount) -> String {
     match amount {
         Amount::Few => String::new(),
         Amount::Many => format!(", (row_number() OVER () - 1) / {MANY_IN_A_ROW} AS part"),
+    }
+}
+
+/// A column of a row as the output function of its type gives it; an empty text for NULL. `::text` would run a cast that the
+/// owner of the type made.
+fn text(row: &str, name: &str) -> String {
+    format!("concat({row}.{})", quoted(name))
+}
+
+/// Whether a column of a row is not NULL. `IS NOT NULL` is false of a composite value with a field that is NULL.
+fn is_set(row: &str, name: &str) -> String {
+    format!("num_nulls({row}.{}) = 0", quoted(name))
+}
+
+/// Whether there is a row, by the first column of its key. A composite column of a key has no `equals`.
+fn is_there(row: &str, first: &KeyColumn) -> String {
+    match first.equals {
+        Some(_) => format!("{row}.{} IS NOT NULL", quoted(&first.name)),
+        None => is_set(row, &first.name),
     }
 }
 

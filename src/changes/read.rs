@@ -68,10 +68,11 @@ pub async fn changed_places(
             srid = layer.srid()
         ),
         Place::Query { sql, columns } => {
-            // Cast from the text that was noted: a record made of JSON would take a text for a JSON string.
+            // Each by itself: a record made of JSON would take a text for a JSON string, and run the CHECKs of domains.
             let columns: Vec<String> = columns
                 .iter()
-                .map(|(name, kind)| format!("(row_of.keys ->> {})::{kind} AS {}", super::literal(name), quoted(name)))
+                .zip(&watch.ways)
+                .map(|((name, kind), way)| format!("{} AS {}", way.value(&watch.table, name, kind), quoted(name)))
                 .collect();
             format!(
                 "(SELECT found.place

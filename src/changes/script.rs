@@ -38,6 +38,31 @@ impl Watched {
             Err(Error::NotTrackable { layer: self.wish.layer.clone(), what, next: next.to_owned() })
         };
         let table = &self.wish.name;
+        let logged = match &self.wish.source {
+            Source::Column(name) => {
+                if let Some(column) = self.table.column(name).filter(|column| !column.is_spatial) {
+                    let (name, kind) = (quoted(name), &column.called);
+                    return refused(
+                        format!(
+                            "{name} of {table} is of type {kind}, which is called as a type of PostGIS, and is none"
+                        ),
+                        "Name a column of PostGIS's type geometry or geography",
+                    );
+                }
+                &[][..]
+            }
+            Source::Query { logged, .. } => logged,
+        };
+        let columns = logged.iter().filter_map(|name| self.table.column(name));
+        if let Some(column) = columns.into_iter().find(|column| column.decoding.way.is_none()) {
+            let (name, kind) = (quoted(&column.name), &column.called);
+            return refused(
+                format!(
+                    "the geometry of [[layer.track]] for {table} refers to {name} of type {kind}, and a value of that type cannot be read back from the change log without running functions of the type's owner"
+                ),
+                "Write the query without that column. Columns of enums, domains and types of extensions can be referred to",
+            );
+        }
         for kin in &self.table.kin {
             let name = &kin.name;
             if kin.kind == "f" {
@@ -108,17 +133,6 @@ impl WatchScript<'_> {
         let is_intact = self.before.is_some_and(WatchFacts::is_intact);
         let is_named = self.before.is_some_and(|before| before.name == watch.wish.name);
         let limit = i64::from(options.truncate_rows);
-        let is_same = is_intact
-            && is_named
-            && fresh.is_empty()
-            && gone.is_empty()
-            && self
-                .before
-                .is_some_and(|before| before.key == key && before.logged == logged && before.truncate_rows == limit);
-        if is_same {
-            return None;
-        }
-        let (schema, name) = (quoted(&options.schema), literal(&watch.wish.name));
         let noter = Noter {
             schema: &options.schema,
             postgis: self.postgis,
@@ -127,8 +141,25 @@ impl WatchScript<'_> {
             source: &watch.wish.source,
             columns: &columns,
         };
+        let hash = noter.hash();
+        let is_same = is_intact
+            && is_named
+            && fresh.is_empty()
+            && gone.is_empty()
+            && self
+                .before
+                .is_some_and(|before| before.key == key && before.logged == logged && before.truncate_rows == limit)
+            && self.before.is_some_and(|before| before.noter_hash.as_ref() == Some(&hash));
+        if is_same {
+            return None;
+        }
+        let (schema, name) = (quoted(&options.schema), literal(&watch.wish.name));
         let function = Noter::name(&options.schema, number);
         let mut sql = self.locks();
+        if self.before.is_some() && !self.may_replace() {
+            // Whoever made it may own it, and have rights on it.
+            sql.push_str(&format!("DROP FUNCTION IF EXISTS {function}() CASCADE;\n"));
+        }
         let (geometry, query) = watch.source();
         let nullable = |text: Option<&str>| text.map_or_else(|| "NULL".to_owned(), literal);
         sql.push_str(&format!(
@@ -140,7 +171,7 @@ REVOKE ALL ON FUNCTION {function}() FROM PUBLIC;
 ",
             nullable(geometry),
             nullable(query),
-            noter.function(),
+            noter.function(self.may_replace()),
             logged = texts(&logged),
             key = texts(&key),
         ));
@@ -155,6 +186,11 @@ REVOKE ALL ON FUNCTION {function}() FROM PUBLIC;
             if geometry.is_some() { "" } else { ", for the declared geometry" }
         );
         Some((sql, step))
+    }
+
+    /// The function is the one that was installed.
+    fn may_replace(&self) -> bool {
+        self.before.is_some_and(|before| before.noter_is_ours)
     }
 
     /// Whoever wrote before has ended once the locks are held, and whoever writes later sees the new triggers and function.
@@ -174,14 +210,16 @@ REVOKE ALL ON FUNCTION {function}() FROM PUBLIC;
         let drop = |member: &MemberFacts| {
             // Name, state and xmin: the name may hold spaces.
             let names = member.found.lines().filter_map(|line| line.rsplitn(3, ' ').nth(2));
-            names.map(|name| format!("DROP TRIGGER {} ON {};\n", quoted(name), member.name)).collect::<String>()
+            names
+                .map(|name| format!("DROP TRIGGER IF EXISTS {} ON {};\n", quoted(name), member.name))
+                .collect::<String>()
         };
         for member in detached {
             sql.push_str(&drop(member));
         }
         for kin in &self.watch.table.kin {
             let found = member(&kin.name);
-            if found.is_some_and(MemberFacts::is_same) {
+            if self.may_replace() && found.is_some_and(MemberFacts::is_same) {
                 continue;
             }
             sql.extend(found.map(drop));

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::decoding::{Decoding, decoding_of};
 use super::error::Error;
 use super::{CALLED, at_postgis, literal};
 use crate::postgis::{Session, quoted};
@@ -10,6 +11,11 @@ use tokio_postgres::types::Type;
 /// What the triggers have to know of a table.
 #[derive(Debug, Deserialize)]
 pub(super) struct Table {
+    pub(super) owner: String,
+    /// The owner is a superuser.
+    pub(super) is_of_superuser: bool,
+    /// This role has the owner's rights.
+    pub(super) is_ours: bool,
     /// The table itself first; its partitions, children and parents.
     pub(super) kin: Vec<Kin>,
     pub(super) columns: Vec<Column>,
@@ -30,6 +36,7 @@ pub(super) struct Kin {
 }
 
 /// A column.
+#[expect(clippy::struct_excessive_bools, reason = "facts of the catalog, each by itself")]
 #[derive(Debug, Deserialize)]
 pub(super) struct Column {
     pub(super) name: String,
@@ -47,14 +54,20 @@ pub(super) struct Column {
     pub(super) is_collated: bool,
     /// It is of PostGIS's type geometry.
     pub(super) is_geometry: bool,
+    /// It is of PostGIS's type geometry or geography: not of another type that is called so.
+    pub(super) is_spatial: bool,
+    /// Its type, as SQL names it.
+    pub(super) called: String,
+    /// How its values are read from the log.
+    pub(super) decoding: Decoding,
 }
 
 /// A column of the key.
 #[derive(Debug, Deserialize)]
 pub(super) struct KeyColumn {
     pub(super) name: String,
-    /// The equality of the index, such as `OPERATOR(pg_catalog.=)`.
-    pub(super) equals: String,
+    /// The equality of the index, such as `OPERATOR(pg_catalog.=)`; `None` if another operator could be taken for it.
+    pub(super) equals: Option<String>,
 }
 
 impl Table {
@@ -62,6 +75,7 @@ impl Table {
     pub(super) async fn look_up(session: &Session, postgis: &str, oid: u32, place: &str) -> Result<Table, Error> {
         let sql = at_postgis(include_str!("sql/table.sql"), postgis)
             .replace("{postgis_name}", &literal(&quoted(postgis)))
+            .replace("{decoding}", &decoding_of("a.atttypid", "a.atttypmod"))
             .replace("{called}", CALLED);
         let text: String = session.one(place, &sql, &[(&oid, Type::OID)]).await?.get(0);
         serde_json::from_str(&text).map_err(|source| Error::Unreadable { what: "the catalog's answer", source })

@@ -52,6 +52,9 @@ pub struct TrackInstall {
     /// A role that may read the change log, for reseed; again for each role
     #[arg(long, value_name = "ROLE", action = ArgAction::Append)]
     pub reader: Vec<String>,
+    /// The role that the triggers run as; without it, a role is created that can only append to the change log
+    #[arg(long, value_name = "ROLE")]
+    pub owner: Option<String>,
     /// Print the statements for psql, and run nothing
     #[arg(long)]
     pub sql: bool,

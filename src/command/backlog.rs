@@ -9,17 +9,23 @@ use super::target::{Place, Reach};
 use crate::changes::{self, Cursor};
 use crate::config::Settings;
 use crate::postgis::Database;
-use crate::report::{Backlog, BehindTarget, grouped, print, render_backlog};
+use crate::report::{Backlog, BehindTarget, grouped, print, render_backlog, say};
 use crate::stop::Stop;
 
 /// Runs `track status`.
 ///
 /// # Errors
-/// If there is no log, or it cannot be read; and once all is said, if a target needs a seed.
+/// If there is no log, it cannot be read, or others can alter it; and once all is said, if a target needs a seed, or the triggers
+/// can do more than append to the log.
 pub async fn status(settings: &Settings, targets: &[String], json: bool, stop: &Stop) -> Result<(), CommandError> {
     let database = Database::new(&settings.connect, settings.session.clone(), stop)?;
     let snapshot = database.snapshot().await?;
-    let logged = changes::logged(&database, &snapshot, &settings.changes.schema).await?;
+    let schema = &settings.changes.schema;
+    let safety = match changes::checked(&database, &snapshot, schema).await {
+        Err(error) if !matches!(error, changes::Error::Mendable { .. }) => return Err(error.into()),
+        safety => safety,
+    };
+    let logged = changes::logged(&database, &snapshot, schema).await?;
     let quiet = changes::quiet(&snapshot).await?;
     drop(snapshot);
     let mut told = Vec::new();
@@ -50,9 +56,12 @@ pub async fn status(settings: &Settings, targets: &[String], json: bool, stop: &
     print(&text)?;
     let needs_seed = backlog.targets.iter().filter(|target| target.needs_seed.is_some()).count();
     if needs_seed > 0 {
+        if let Err(error) = safety {
+            say(&format!("warning: {error}"));
+        }
         return Err(CommandError::NeedSeeds { targets: needs_seed, of: backlog.targets.len() });
     }
-    Ok(())
+    Ok(safety?)
 }
 
 /// The targets given, or the one of the settings.

@@ -1,7 +1,7 @@
 //! `oar-tiles track`: the change log, and the triggers that fill it.
 
 use super::CommandError;
-use crate::changes::{self, TrackedLayer};
+use crate::changes::{self, InstallRequest, TrackedLayer};
 use crate::config::Settings;
 use crate::postgis::{Database, probe};
 use crate::report::{print, say};
@@ -14,6 +14,8 @@ pub struct InstallOptions {
     pub sql: bool,
     /// Roles that may read the log.
     pub readers: Vec<String>,
+    /// The role that is to own the functions of the triggers.
+    pub owner: Option<String>,
 }
 
 /// Runs `track install`: all of it or nothing.
@@ -30,8 +32,10 @@ pub async fn install(settings: &Settings, options: &InstallOptions, stop: &Stop)
         .zip(&settings.layers)
         .map(|(layer, settings)| TrackedLayer { layer, track: &settings.track })
         .collect();
-    let installation = changes::plan_install(&database, &settings.changes, &tracked, &options.readers).await?;
-    for warning in &installation.warnings {
+    let request =
+        InstallRequest { readers: &options.readers, owner: options.owner.as_deref(), is_printed: options.sql };
+    let installation = changes::plan_install(&database, &settings.changes, &tracked, request).await?;
+    for warning in probed.superuser.iter().chain(&installation.warnings) {
         say(&format!("warning: {warning}"));
     }
     if options.sql {

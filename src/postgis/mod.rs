@@ -28,6 +28,7 @@ mod session;
 mod snapshot;
 mod sql;
 mod stock;
+mod superuser;
 mod survey;
 mod tls;
 mod version;

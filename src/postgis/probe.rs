@@ -14,6 +14,7 @@ use super::server::{Server, server};
 use super::session::Session;
 use super::snapshot::Snapshot;
 use super::sql;
+use super::superuser::superuser;
 
 /// What was found.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub struct Probed {
     pub reads: Reads,
     /// What the user should know, though the run can go on.
     pub warnings: Vec<String>,
+    /// The first of these, if the role is a superuser and others could make use of that.
+    pub superuser: Option<String>,
 }
 
 /// Looks at the server and at every layer.
@@ -35,12 +38,14 @@ pub struct Probed {
 pub async fn probe(snapshot: &Snapshot, layers: &[LayerOptions]) -> Result<Probed, Error> {
     let session = &snapshot.keeper;
     let server = server(session).await?;
-    let (mut found, mut warnings) = (Vec::new(), Vec::new());
+    // Before the layers are planned: that alone runs functions.
+    let superuser = superuser(session).await?;
+    let (mut found, mut warnings) = (Vec::new(), Vec::from_iter(superuser.clone()));
     for options in layers {
         found.push(LayerProbe { session, options, warnings: &mut warnings }.probe().await?);
     }
     let reads = reads(session, &found).await?;
-    Ok(Probed { server, layers: found, reads, warnings })
+    Ok(Probed { server, layers: found, reads, warnings, superuser })
 }
 
 /// The probing of one layer.

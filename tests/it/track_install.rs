@@ -23,7 +23,8 @@ fn state(db: &Db) -> Vec<String> {
         UNION ALL SELECT format('trigger %s %s %s', tgrelid::regclass, tgname, tgenabled) FROM pg_trigger WHERE NOT tgisinternal
         UNION ALL SELECT regexp_replace(format('function %s %s %s', proname, proconfig, prosrc), 'atttypid = [0-9]+', '', 'g')
             FROM pg_proc WHERE pronamespace = 'oar_tiles'::regnamespace
-        UNION ALL SELECT format('relation %s %s %s', relname, relkind, relacl) FROM pg_class WHERE relnamespace = 'oar_tiles'::regnamespace AND relkind <> 't'
+        UNION ALL SELECT format('relation %s %s %s', relname, relkind, replace(relacl::text, (SELECT owner FROM oar_tiles.state), 'owner'))
+            FROM pg_class WHERE relnamespace = 'oar_tiles'::regnamespace AND relkind <> 't'
         ORDER BY 1";
     db.rows(sql).iter().map(|row| row.get(0)).collect()
 }

@@ -21,6 +21,8 @@ above AS (
 kin AS (SELECT * FROM below UNION SELECT * FROM above)
 SELECT json_build_object(
     'layout', state.layout, 'installs', state.installs, 'last_watch', state.last_watch, 'pruned', state.pruned::text,
+    -- A log of layout 1 does not have these columns.
+    'owner', to_jsonb(state) ->> 'owner', 'owner_is_made', coalesce((to_jsonb(state) ->> 'owner_is_made')::boolean, false),
     'needs', (SELECT coalesce(json_agg(needed), '[]') FROM needed),
     'watches', (SELECT coalesce(json_agg(json_build_object(
         'id', w.id, 'relation', w.relation::int8, 'name', w.name, 'geometry', w.geometry, 'query', w.query,
@@ -28,12 +30,13 @@ SELECT json_build_object(
         'now_called', (SELECT {called} FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
             WHERE c.oid = w.relation),
         'noter_is_ours', EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = w.noter AND p.xmin = w.noter_xmin),
+        'noter_hash', (SELECT md5(p.prosrc) FROM pg_proc AS p WHERE p.oid = w.noter),
         'everything', EXISTS (SELECT FROM {schema}.change AS e WHERE e.everything AND e.watch = w.id
             AND e.xid >= pg_snapshot_xmin($3::text::pg_snapshot) AND NOT pg_visible_in_snapshot(e.xid, $3::text::pg_snapshot)),
         'columns', (SELECT coalesce(json_agg(json_build_object(
                 'name', d.column_name, 'number', d.attnum, 'since', d.since::text,
                 'is_same', a.attnum IS NOT NULL AND a.attnum = d.attnum AND a.xmin = d.attribute_xmin,
-                'type', format_type(a.atttypid, a.atttypmod))), '[]')
+                'decoding', {decoding})), '[]')
             FROM {schema}.watched AS d
             LEFT JOIN pg_attribute AS a ON a.attrelid = w.relation AND a.attname = d.column_name AND NOT a.attisdropped
             WHERE d.watch = w.id),

@@ -1,11 +1,13 @@
 -- One row. Changes noted by transactions up to "pruned" may be gone; "installs" counts what changed the tables below;
--- numbers of watches are given once.
+-- numbers of watches are given once. "owner" owns the functions of the triggers; NULL: the owner of each table does.
 CREATE TABLE {schema}.state (
-    one         boolean PRIMARY KEY DEFAULT true CHECK (one),
-    layout      int4 NOT NULL,
-    installs    int8 NOT NULL DEFAULT 0,
-    last_watch  int4 NOT NULL DEFAULT 0,
-    pruned      xid8 NOT NULL DEFAULT '0'
+    one            boolean PRIMARY KEY DEFAULT true CHECK (one),
+    layout         int4 NOT NULL,
+    installs       int8 NOT NULL DEFAULT 0,
+    last_watch     int4 NOT NULL DEFAULT 0,
+    pruned         xid8 NOT NULL DEFAULT '0',
+    owner          text,
+    owner_is_made  boolean NOT NULL DEFAULT false    -- an install made the role, and a removal drops it
 );
 COMMENT ON TABLE {schema}.state IS 'oar-tiles change log';
 INSERT INTO {schema}.state (layout) VALUES ({layout});

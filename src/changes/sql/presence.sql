@@ -1,5 +1,8 @@
--- Whether there is a log in the schema $1, and whether it may be read. Asks the catalog only: it cannot fail.
-SELECT coalesce(obj_description(state.oid, 'pg_class') = 'oar-tiles change log', false) AS is_ours,
+-- Whether there is a log in the schema $1, and whether it may be read. Asks the catalog only: it cannot fail. Views in the place
+-- of its tables would run the functions of whoever made them.
+SELECT coalesce(obj_description(state.oid, 'pg_class') = 'oar-tiles change log', false)
+        AND (SELECT count(*) FROM pg_class AS c
+            WHERE c.relnamespace = n.oid AND c.relkind = 'r' AND c.relname IN ({tables})) = {count} AS is_ours,
     EXISTS (SELECT FROM pg_class AS c WHERE c.relnamespace = n.oid) AS has_tables,
     coalesce(has_schema_privilege(n.oid, 'USAGE') AND (
         SELECT bool_and(has_table_privilege(c.oid, 'SELECT'))

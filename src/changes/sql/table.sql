@@ -1,5 +1,5 @@
 -- What the triggers on the table $1 have to know: its kin (partitions, children, parents), its columns, and the unique index
--- by which old rows find their new ones, with the equality of its own operator classes.
+-- by which old rows find their new ones, with the equality of its own operator classes where that may be used.
 WITH RECURSIVE below AS (
     SELECT $1::oid AS relation
     UNION
@@ -18,22 +18,36 @@ column_type AS (
             'text', 'time', 'timestamp', 'timestamptz', 'uuid', 'varchar') AS is_exact,
         a.attcollation <> 0 AS is_collated,
         t.typname = 'geometry' AND t.typnamespace = {postgis_name}::regnamespace AS is_geometry,
+        t.typname IN ('geometry', 'geography') AND t.typnamespace = {postgis_name}::regnamespace AS is_spatial,
         CASE WHEN t.typname IN ('geometry', 'geography') THEN {postgis}.postgis_typmod_type(a.atttypmod) ELSE '' END AS shape,
-        CASE WHEN t.typname IN ('geometry', 'geography') THEN {postgis}.postgis_typmod_srid(a.atttypmod) ELSE 0 END AS srid
+        CASE WHEN t.typname IN ('geometry', 'geography') THEN {postgis}.postgis_typmod_srid(a.atttypmod) ELSE 0 END AS srid,
+        format_type(a.atttypid, a.atttypmod) AS called,
+        {decoding} AS decoding
     FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
     WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
 )
 SELECT json_build_object(
+    -- The owner, whether that is a superuser, and whether this role has the owner's rights.
+    'owner', (SELECT pg_get_userbyid(c.relowner) FROM pg_class AS c WHERE c.oid = $1),
+    'is_of_superuser', (SELECT r.rolsuper FROM pg_class AS c JOIN pg_roles AS r ON r.oid = c.relowner WHERE c.oid = $1),
+    'is_ours', (SELECT pg_has_role(c.relowner, 'USAGE') FROM pg_class AS c WHERE c.oid = $1),
     'kin', (SELECT json_agg(json_build_object(
             'name', {called}, 'kind', c.relkind, 'persistence', c.relpersistence,
             'columns', ARRAY(SELECT a.attname FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
         ) ORDER BY c.oid <> $1, n.nspname, c.relname)
         FROM kin JOIN pg_class AS c ON c.oid = kin.relation JOIN pg_namespace AS n ON n.oid = c.relnamespace),
     'columns', (SELECT json_agg(json_build_object('name', attname, 'type', atttypid::int8, 'kind', typname, 'shape', shape, 'srid', srid,
-        'is_exact', is_exact, 'is_collated', is_collated, 'is_geometry', is_geometry)
+        'is_exact', is_exact, 'is_collated', is_collated, 'is_geometry', is_geometry,
+        'is_spatial', is_spatial, 'called', called, 'decoding', decoding)
         ORDER BY attnum) FROM column_type),
     'key', coalesce((SELECT key FROM (
-            SELECT json_agg(json_build_object('name', a.attname, 'equals', format('OPERATOR(%I.%s)', n.nspname, o.oprname))
+            -- An operator is found by the types of what it compares, and whoever owns a type may make another that fits better, or
+            -- an implicit cast: only where the types are those of PostgreSQL, or the operator's own and it is written in C, which
+            -- takes a superuser, is it certain which one is meant.
+            SELECT json_agg(json_build_object('name', a.attname, 'equals', CASE
+                    WHEN t.typnamespace = 'pg_catalog'::regnamespace AND n.nspname = 'pg_catalog'
+                        OR c.opcintype = a.atttypid AND l.lanname IN ('internal', 'c')
+                    THEN format('OPERATOR(%I.%s)', n.nspname, o.oprname) END)
                        ORDER BY k.place) AS key, i.indisprimary, count(*) AS columns, i.indexrelid
             FROM pg_index AS i
             CROSS JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[]) WITH ORDINALITY AS k (attnum, opclass, place)
@@ -43,6 +57,8 @@ SELECT json_build_object(
                 AND m.amoprighttype = c.opcintype AND m.amopstrategy = 3 -- btree: equal
             JOIN pg_operator AS o ON o.oid = m.amopopr
             JOIN pg_namespace AS n ON n.oid = o.oprnamespace
+            JOIN pg_type AS t ON t.oid = a.atttypid
+            JOIN pg_proc AS p ON p.oid = o.oprcode JOIN pg_language AS l ON l.oid = p.prolang
             WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
             GROUP BY i.indexrelid, i.indisprimary, i.indnkeyatts
             HAVING bool_and(a.attnotnull) AND count(*) = i.indnkeyatts

@@ -52,6 +52,7 @@ pub enum What {
 }
 
 /// What `reseed` was asked for, beside the settings.
+#[expect(clippy::struct_excessive_bools, reason = "flags, each by itself")]
 #[derive(Debug, Clone, Default)]
 pub struct ReseedOptions {
     /// What to render.
@@ -74,6 +75,8 @@ pub struct ReseedOptions {
     pub table: bool,
     /// Stay, and reseed at each change.
     pub watch: Option<WatchOptions>,
+    /// The warnings about the role were given before, by an earlier look of the same watch.
+    pub has_warned: bool,
 }
 
 /// How a reseed ended.

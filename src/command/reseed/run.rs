@@ -40,6 +40,8 @@ pub(super) struct Run<'a> {
     server: Server,
     pub(super) layers: Vec<Layer>,
     reads: Reads,
+    /// The warning that the role is a superuser, unless it was given.
+    superuser: Option<String>,
     begun: Instant,
     started: SystemTime,
     restarts: u32,
@@ -111,6 +113,7 @@ impl<'a> Run<'a> {
         let probed = probe(&snapshot, &layers).await?;
         known.fits(place, &probed.server.identity, &fingerprint(&settings, &probed.layers), &probed.reads)?;
         let (snapshot, server, layers, reads) = (Arc::new(snapshot), probed.server, probed.layers, probed.reads);
+        let superuser = probed.superuser.filter(|_| !options.has_warned && restarts == 0);
         Ok(Run {
             settings,
             options,
@@ -122,6 +125,7 @@ impl<'a> Run<'a> {
             server,
             layers,
             reads,
+            superuser,
             begun,
             started,
             restarts,
@@ -130,7 +134,13 @@ impl<'a> Run<'a> {
 
     /// `None` if the target was changed by another run meanwhile.
     async fn through(self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Option<Outcome>, CommandError> {
-        match self.work().await? {
+        let work = self.work().await?;
+        // A seed warns by itself.
+        let seeds = matches!(work, Work::All(_)) && !self.options.dry_run;
+        for message in self.superuser.iter().filter(|_| !seeds) {
+            report.event(&Event::Warning { message: message.clone() });
+        }
+        match work {
             Work::Nothing => Ok(Some(Outcome::Nothing)),
             Work::All(reasons) if self.options.dry_run => {
                 touched::write_everything(self.options.dirty_out.as_deref(), &self.settings.tileset)?;
@@ -229,7 +239,8 @@ impl<'a> Run<'a> {
         let finishing = Instant::now();
         let names = names(&self.layers);
         let budgets = budgets::budgets(&outcome, &names);
-        let warnings = budgets::warn(&budgets, report);
+        let mut warnings: Vec<String> = self.superuser.iter().cloned().collect();
+        warnings.append(&mut budgets::warn(&budgets, report));
         let manifest = self.manifest(&changed, &outcome);
         let bounds = changed.bounds().or(before.bounds).unwrap_or([-180.0, -85.0, 180.0, 85.0]);
         let metadata = metadata(&self.settings, &self.layers, bounds, &manifest, Some(&before))?;

@@ -29,7 +29,7 @@ const PARTING: Duration = Duration::from_secs(20);
 /// What watches one target.
 struct Watcher<'a> {
     settings: &'a Settings,
-    options: &'a ReseedOptions,
+    options: ReseedOptions,
     report: &'a Arc<dyn Report>,
     stop: &'a Stop,
     how: WatchOptions,
@@ -48,7 +48,7 @@ pub(super) async fn watch(
     stop: &Stop,
 ) -> Result<(), CommandError> {
     let database = Database::new(&settings.connect, settings.session.clone(), stop)?;
-    let said = String::new();
+    let (options, said) = (options.clone(), String::new());
     Watcher { settings, options, report, stop, how, database, waking: None, said }.run().await
 }
 
@@ -62,6 +62,7 @@ impl Watcher<'_> {
             match looked {
                 Ok(outcome) => {
                     (failures, has_looked) = (0, true);
+                    self.options.has_warned = true;
                     // While the database is away, the look says so.
                     if let Some(error) = unheard {
                         let poll = humantime::format_duration(self.how.poll);
@@ -110,7 +111,7 @@ impl Watcher<'_> {
         let work = Arc::new(InHand::new(self.report, self.stop));
         let report: Arc<dyn Report> = Arc::<InHand>::clone(&work);
         let ended = {
-            let looking = once(self.settings, self.options, &report, &own);
+            let looking = once(self.settings, &self.options, &report, &own);
             tokio::pin!(looking);
             tokio::select! {
                 ended = &mut looking => ended,

@@ -1,6 +1,7 @@
 //! A database with a change log: installed by the program, read and checked as `reseed` does it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use oar_tiles::changes::{Cursor, TrackedLayer, Watch, tracked};
 use oar_tiles::config::{Settings, gather};
@@ -9,6 +10,9 @@ use oar_tiles::stop::Stop;
 
 use super::Db;
 use super::program::{Run, program, run};
+
+/// Words that [`Tracking::named`] makes roles of.
+const ROLES: [&str; 5] = ["ATTACKER", "WRITER", "MILLER", "KEEPER", "BOSS"];
 
 /// A database, and a configuration of layers in it.
 pub struct Tracking {
@@ -46,8 +50,14 @@ impl Tracking {
         std::fs::write(self.config(), config).unwrap();
     }
 
-    fn config(&self) -> PathBuf {
-        self.folder.path().join("c.toml")
+    /// The file of the configuration.
+    pub fn config(&self) -> PathBuf {
+        self.path("c.toml")
+    }
+
+    /// A file beside it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// `oar-tiles track …` with the configuration, as some role.
@@ -65,6 +75,45 @@ impl Tracking {
     /// `oar-tiles track install`.
     pub fn install(&self, arguments: &[&str]) -> Run {
         self.track(&[&["install"], arguments].concat())
+    }
+
+    /// `oar-tiles seed` or `reseed` into a target with the configuration, as a superuser.
+    pub fn oar_tiles(&self, verb: &str, arguments: &[&str], target: &Path) -> Run {
+        let mut command = program();
+        command.args([verb, "--progress", "none", "--database-url", &self.db.url, "--config"]).arg(self.config());
+        run(command.arg("--output").arg(target).args(arguments))
+    }
+
+    /// Runs statements with psql as a superuser, up to the first that fails; gives what it says.
+    pub fn psql(&self, sql: &str) -> String {
+        let file = self.folder.path().join("statements.sql");
+        std::fs::write(&file, sql).unwrap();
+        let done = Command::new("psql")
+            .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-f"])
+            .arg(&file)
+            .arg(&self.db.url)
+            .output();
+        String::from_utf8_lossy(&done.unwrap().stderr).into_owned()
+    }
+
+    /// Statements with roles of this database's own in the place of [`ROLES`]: roles are of the whole server.
+    pub fn named(&self, sql: &str) -> String {
+        let name = |sql: String, role: &&str| sql.replace(role, &format!("{}_{}", role.to_lowercase(), self.db.name));
+        ROLES.iter().fold(sql.to_owned(), name)
+    }
+
+    /// Runs statements with roles of this database's own.
+    pub fn run(&self, sql: &str) {
+        self.db.run(&self.named(sql));
+    }
+
+    /// Drops the roles of this database's own, with all that they have.
+    pub fn drop_roles(&self) {
+        for role in ROLES {
+            self.run(&format!(
+                "RESET ROLE; DO $$ BEGIN IF to_regrole('{role}') IS NOT NULL THEN DROP OWNED BY {role} CASCADE; DROP ROLE {role}; END IF; END $$"
+            ));
+        }
     }
 
     /// What the log holds, in the order of its transactions: how many rows changed, and the places, or what a query needs.

@@ -1,0 +1,174 @@
+//! Who owns the functions of the triggers: they run with that role's rights.
+
+use md5::{Digest as _, Md5};
+use tokio_postgres::types::Type;
+
+use super::error::Error;
+use super::facts::Facts;
+use super::install::Watched;
+use super::trust::of_schema;
+use super::{LAYOUT, literal_in_block};
+use crate::postgis::{Session, quoted};
+
+/// The owner of the functions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum FunctionOwner {
+    /// A role that an install makes and a removal drops.
+    Made(String),
+    /// A role that the user has named.
+    Given(String),
+    /// The owner of each table: whoever installs may not make roles.
+    OfEachTable,
+}
+
+/// Who installs.
+pub(super) struct Installer {
+    role: String,
+    is_superuser: bool,
+    may_make_roles: bool,
+    database: u32,
+    /// The owner of the log's schema, and whether that is a superuser; `None` if there is no such schema.
+    schema_owner: Option<(String, bool)>,
+}
+
+impl Installer {
+    pub(super) async fn look_up(session: &Session, schema: &str, place: &str) -> Result<Installer, Error> {
+        let sql = "
+            SELECT r.rolname::text, r.rolsuper, r.rolsuper OR r.rolcreaterole, d.oid, o.rolname::text, o.rolsuper
+            FROM pg_roles AS r
+            JOIN pg_database AS d ON d.datname = current_database()
+            LEFT JOIN pg_namespace AS n ON n.nspname = $1
+            LEFT JOIN pg_roles AS o ON o.oid = n.nspowner
+            WHERE r.rolname = current_user";
+        let row = session.one(place, sql, &[(&schema, Type::TEXT)]).await?;
+        let schema_owner: Option<String> = row.get(4);
+        Ok(Installer {
+            role: row.get(0),
+            is_superuser: row.get(1),
+            may_make_roles: row.get(2),
+            database: row.get(3),
+            schema_owner: schema_owner.map(|owner| (owner, row.get(5))),
+        })
+    }
+
+    /// Who owns the schema, if that role could have a superuser who installs run what it likes.
+    pub(super) fn distrusted_owner(&self) -> Option<&str> {
+        match &self.schema_owner {
+            Some((owner, false)) if self.is_superuser && *owner != self.role => Some(owner),
+            _ => None,
+        }
+    }
+
+    /// The name of a role of the log's own. Roles belong to the whole server: it is of no other database and log.
+    fn role_of_log(&self, schema: &str) -> String {
+        let hash: String = Md5::digest(schema).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        format!("oar_tiles_{}_{hash}", self.database)
+    }
+
+    /// Who is to own the functions. Statements that are printed (`is_printed`) are for somebody who may make roles.
+    pub(super) async fn choose(
+        &self,
+        session: &Session,
+        (schema, given): (&str, Option<&str>),
+        (facts, watched): (Option<&Facts>, &[Watched]),
+        is_printed: bool,
+    ) -> Result<FunctionOwner, Error> {
+        let recorded = facts.filter(|facts| facts.layout >= LAYOUT);
+        let owner = match (given, recorded) {
+            (Some(role), _) => FunctionOwner::Given(role.to_owned()),
+            (None, Some(Facts { owner: Some(role), owner_is_made: true, .. })) => FunctionOwner::Made(role.clone()),
+            (None, Some(Facts { owner: Some(role), .. })) => FunctionOwner::Given(role.clone()),
+            (None, None) if self.may_make_roles || is_printed => FunctionOwner::Made(self.role_of_log(schema)),
+            (None, _) => FunctionOwner::OfEachTable,
+        };
+        match &owner {
+            FunctionOwner::Given(role) => {
+                let sql = "SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = $1";
+                let found = session.all("looking for the owner of the functions", sql, &[(role, Type::TEXT)]).await?;
+                match found.first().map(|row| row.get(0)) {
+                    Some(false) => {}
+                    Some(true) => return Err(self.refused(role, "is a superuser", schema)),
+                    None => return Err(self.refused(role, "is not there", schema)),
+                }
+            }
+            FunctionOwner::OfEachTable => {
+                let table = watched.iter().find(|watch| watch.table.is_of_superuser && watch.table.is_ours);
+                if let Some(watch) = table {
+                    return Err(Error::SuperusersTable {
+                        table: watch.wish.name.clone(),
+                        owner: quoted(&watch.table.owner),
+                        next: self.statements(&self.role_of_log(schema)),
+                        role: self.role_of_log(schema),
+                    });
+                }
+            }
+            FunctionOwner::Made(_) => {}
+        }
+        Ok(owner)
+    }
+
+    fn refused(&self, role: &str, what: &'static str, schema: &str) -> Error {
+        let better = if what == "is not there" { role.to_owned() } else { self.role_of_log(schema) };
+        Error::WrongOwner { role: quoted(role), what, next: self.statements(&better), better }
+    }
+
+    /// The statements that make a role for this installer.
+    fn statements(&self, role: &str) -> String {
+        let (role, to) = (quoted(role), quoted(&self.role));
+        let grant = if self.is_superuser { String::new() } else { format!(" GRANT {role} TO {to};") };
+        format!("CREATE ROLE {role} NOLOGIN NOINHERIT;{grant}")
+    }
+}
+
+impl FunctionOwner {
+    /// The role as a literal; NULL for the owner of each table.
+    fn literal(&self) -> String {
+        match self {
+            FunctionOwner::Made(role) | FunctionOwner::Given(role) => literal_in_block(role),
+            FunctionOwner::OfEachTable => "NULL".to_owned(),
+        }
+    }
+
+    /// Whether the log has another owner noted.
+    pub(super) fn differs(&self, facts: &Facts) -> bool {
+        match self {
+            FunctionOwner::Made(role) | FunctionOwner::Given(role) => facts.owner.as_ref() != Some(role),
+            FunctionOwner::OfEachTable => facts.owner.is_some(),
+        }
+    }
+
+    /// What is done, in words.
+    pub(super) fn step(&self) -> String {
+        match self {
+            FunctionOwner::Made(role) => {
+                format!("role {}: the triggers run as it, and it can only append to the log", quoted(role))
+            }
+            FunctionOwner::Given(role) => format!("role {}: the triggers run as it", quoted(role)),
+            FunctionOwner::OfEachTable => "the triggers run as the owner of each table".to_owned(),
+        }
+    }
+
+    /// The statements before functions are made: the role, and this session's membership in it. `is_new` if no log knows the
+    /// role yet.
+    pub(super) fn begin(&self, schema: &str, is_new: bool) -> String {
+        let make = match self {
+            FunctionOwner::Made(_) => include_str!("sql/role.sql"),
+            FunctionOwner::Given(_) | FunctionOwner::OfEachTable => "",
+        };
+        // The role's name last: braces in it are its own.
+        of_schema(&format!("{make}{}", include_str!("sql/borrow.sql")), schema)
+            .replace("{is_new}", &is_new.to_string())
+            .replace("{chosen}", &self.literal())
+    }
+
+    /// The statements after functions were made: their owner, its rights, and the end of the membership.
+    pub(super) fn end(&self, schema: &str, postgis: &str) -> String {
+        let is_made = matches!(self, FunctionOwner::Made(_));
+        let parts =
+            [include_str!("sql/rights.sql"), include_str!("sql/checked.sql"), include_str!("sql/give_back.sql")];
+        of_schema(&parts.concat(), schema)
+            .replace("{is_made}", &is_made.to_string())
+            .replace("{postgis}", &literal_in_block(postgis))
+            .replace("{chosen}", &self.literal())
+    }
+}

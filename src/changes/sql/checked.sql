@@ -1,0 +1,13 @@
+-- Whatever this came from: nothing is installed that could do more.
+DO $oar_tiles$
+DECLARE
+    wrong  text;
+BEGIN
+    SELECT string_agg(found.what, '; ') INTO wrong FROM (
+{trust}
+    ) AS found;
+    IF wrong IS NOT NULL THEN
+        RAISE EXCEPTION 'the schema % is not safe for the change log: %', {quoted}, wrong USING ERRCODE = '{unsafe}';
+    END IF;
+END
+$oar_tiles$;

@@ -1,0 +1,18 @@
+-- A schema that was made for whoever installs is as good as the right to make one.
+DO $oar_tiles$
+DECLARE
+    one  record;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = {name}) THEN
+        CREATE SCHEMA {schema};
+        -- What ALTER DEFAULT PRIVILEGES gave others is taken back, except for reading.
+        FOR one IN
+            SELECT a.grantee FROM pg_namespace AS n CROSS JOIN LATERAL aclexplode(n.nspacl) AS a
+            WHERE n.nspname = {name} AND a.grantee <> n.nspowner AND a.privilege_type = 'CREATE'
+        LOOP
+            EXECUTE format('REVOKE CREATE ON SCHEMA %s FROM %s', {quoted},
+                CASE one.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(one.grantee)) END);
+        END LOOP;
+    END IF;
+END
+$oar_tiles$;

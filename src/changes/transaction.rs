@@ -1,0 +1,117 @@
+//! The whole script of an install, from BEGIN to COMMIT.
+
+use super::error::OVERTAKEN;
+use super::facts::Facts;
+use super::install::Installation;
+use super::owner::FunctionOwner;
+use super::trust::of_schema;
+use super::{LAYOUT, WATCHER_LOCK, at_postgis};
+use crate::postgis::quoted;
+
+/// What a script is written for.
+pub(super) struct Transaction<'a> {
+    pub(super) schema: &'a str,
+    pub(super) postgis: &'a str,
+    /// The log as it is; `None` if there is none.
+    pub(super) facts: Option<&'a Facts>,
+    pub(super) owner: &'a FunctionOwner,
+    /// The triggers may do more than append to the log.
+    pub(super) is_unsafe: bool,
+    /// The highest number of a watch.
+    pub(super) last: i32,
+}
+
+impl Transaction<'_> {
+    /// The script around the statements for watches and layers.
+    pub(super) fn write(
+        &self,
+        statements: Vec<String>,
+        mut steps: Vec<String>,
+        readers: &[String],
+        warnings: Vec<String>,
+    ) -> Installation {
+        let schema = quoted(self.schema);
+        let begin = match self.facts {
+            None => {
+                steps.insert(0, format!("schema {schema}: the change log"));
+                self.new_log()
+            }
+            Some(facts) => self.known_log(facts),
+        };
+        let is_upgrade = self.facts.is_some_and(|facts| facts.layout < LAYOUT);
+        let is_owned_anew = self.facts.is_none_or(|facts| self.owner.differs(facts)) || is_upgrade || self.is_unsafe;
+        if is_owned_anew {
+            steps.push(self.owner.step());
+        }
+        let is_done = steps.is_empty() && readers.is_empty();
+        if is_done {
+            let sql = "-- Everything is installed.\n".to_owned();
+            return Installation { sql, is_done, steps, warnings };
+        }
+        let mut parts = vec![
+            format!(
+                "BEGIN READ WRITE;
+SET LOCAL search_path = pg_catalog, pg_temp;
+SET LOCAL lock_timeout = '10s';   -- who waits for a table holds up everybody behind
+SET LOCAL statement_timeout = 0;
+SELECT pg_advisory_xact_lock({}, {}); -- one install at a time",
+                WATCHER_LOCK.0,
+                WATCHER_LOCK.1 + 1
+            ),
+            of_schema(if self.facts.is_none() { include_str!("sql/schema.sql") } else { "" }, self.schema),
+            of_schema("{guard}", self.schema),
+            begin,
+        ];
+        let alters = is_owned_anew || !statements.is_empty();
+        if alters {
+            parts.push(self.owner.begin(self.schema, self.facts.is_none_or(|facts| self.owner.differs(facts))));
+            parts.extend(statements);
+            parts.push(format!("UPDATE {schema}.state SET installs = installs + 1, last_watch = {};", self.last));
+            parts.push(self.owner.end(self.schema, self.postgis));
+        }
+        for reader in readers {
+            let reader = quoted(reader);
+            parts.push(format!(
+                "GRANT USAGE ON SCHEMA {schema} TO {reader};\nGRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {reader};"
+            ));
+            steps.push(format!("role {reader}: may read the change log"));
+        }
+        parts.push("COMMIT;".to_owned());
+        let sql = parts
+            .iter()
+            .map(|part| part.trim_end())
+            .filter(|part| !part.is_empty())
+            .map(|part| format!("{part}\n"))
+            .collect::<Vec<_>>()
+            .join("\n");
+        Installation { sql, is_done, steps, warnings }
+    }
+
+    /// The tables of a new log.
+    fn new_log(&self) -> String {
+        let layout = at_postgis(include_str!("sql/layout.sql"), self.postgis).replace("{layout}", &LAYOUT.to_string());
+        let layout = layout.replace("{schema}", &quoted(self.schema));
+        format!("{layout}\n{}", of_schema(include_str!("sql/new.sql"), self.schema))
+    }
+
+    /// What has to be so for the script to fit, and what an older layout lacks.
+    fn known_log(&self, facts: &Facts) -> String {
+        let schema = quoted(self.schema);
+        let check = format!(
+            "-- This was written for the log as it is now.
+DO $oar_tiles$ BEGIN
+    IF (SELECT installs FROM {schema}.state) <> {} THEN
+        RAISE EXCEPTION 'something else was installed meanwhile' USING ERRCODE = '{OVERTAKEN}';
+    END IF;
+END $oar_tiles$;",
+            facts.installs
+        );
+        if facts.layout == LAYOUT {
+            return check;
+        }
+        format!(
+            "{check}\nALTER TABLE {schema}.state ADD COLUMN owner text, ADD COLUMN owner_is_made boolean NOT NULL DEFAULT false;
+UPDATE {schema}.state SET layout = {LAYOUT};"
+        )
+    }
+}
