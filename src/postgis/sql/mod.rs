@@ -140,8 +140,10 @@ pub(super) fn type_of(value: &str) -> String {
 
 /// A row's key as a text for people, the values of several columns with a slash between them.
 pub(super) fn key_text(layer: &Layer) -> String {
-    let columns = layer.key.iter().map(|key| format!("coalesce({}::text, 'NULL')", key.quoted));
-    format!("concat_ws('/', {})", columns.collect::<Vec<_>>().join(", "))
+    // Not as casts to text: the owner of a key's type could have made one, and a reader would run it.
+    let text = |key: &str| format!("CASE WHEN {key} IS NULL THEN 'NULL' ELSE pg_catalog.concat({key}) END");
+    let columns = layer.key.iter().map(|key| text(&key.quoted));
+    format!("pg_catalog.concat_ws('/', {})", columns.collect::<Vec<_>>().join(", "))
 }
 
 fn filter(layer: &Layer) -> String {
