@@ -236,7 +236,7 @@ fn what_is_changed_about_a_log_is_seen_by_status_and_by_the_next_install() {
             "PUBLIC may make objects in it",
         ),
         (
-            "CREATE FUNCTION oar_tiles.theirs() RETURNS int LANGUAGE sql AS 'SELECT 1'".to_owned(),
+            "CREATE FUNCTION oar_tiles.theirs() RETURNS int LANGUAGE sql AS 'SELECT 1'; ALTER FUNCTION oar_tiles.theirs() OWNER TO MILLER".to_owned(),
             "DROP FUNCTION oar_tiles.theirs()".to_owned(),
             "it holds function ",
         ),

@@ -1,6 +1,6 @@
 -- What is wrong with the schema {name} as the place of a change log, from the catalog alone: no table of it is read.
 -- Whoever may alter the schema, its tables or its functions can have statements run as whoever installs, as the owner of the
--- functions, or as a reader. So only superusers and the owner of the schema may, and nothing is in it but what an install makes.
+-- functions, or as a reader. So only superusers and the owner of the schema may, and nothing in it is anybody else's.
 -- A row for each finding: what is wrong, and whether another install may put it right.
 WITH log AS (
     SELECT n.oid, n.nspacl, n.nspowner,
@@ -52,6 +52,12 @@ WHERE NOT (d.classid = 'pg_class'::regclass AND d.objid IN (SELECT oid FROM part
   AND NOT (d.classid = 'pg_proc'::regclass AND d.objid IN (SELECT oid FROM noter))
   -- Rights of what is made later, which an install takes back, and what is replicated.
   AND d.classid::regclass::text NOT IN ('pg_default_acl', 'pg_publication_namespace')
+  -- A new log gets an empty schema. Beside one that is there, what superusers and its owner made can do no harm.
+  AND (NOT log.is_made OR EXISTS (
+      SELECT FROM pg_shdepend AS s
+      WHERE s.classid = d.classid AND s.objid = d.objid AND s.deptype = 'o' AND s.refclassid = 'pg_authid'::regclass
+        AND s.dbid = (SELECT b.oid FROM pg_database AS b WHERE b.datname = current_database())
+        AND s.refobjid NOT IN (SELECT oid FROM trusted)))
 UNION ALL
 SELECT format('the table "%s" belongs to %s', part.relname, who.called), false
 FROM part JOIN who ON who.oid = part.relowner WHERE part.relowner NOT IN (SELECT oid FROM trusted)
