@@ -52,21 +52,43 @@ impl Packer {
     /// Packs one tile.
     ///
     /// # Errors
-    /// Only if the compression library breaks its contract.
+    /// If it is larger than what is read back.
     pub fn pack(&mut self, raw: &[u8]) -> Result<Box<[u8]>, EncodeError> {
-        match self {
-            Packer::Gzip(gzip) => gzip.pack(raw),
-            Packer::Plain => Ok(raw.into()),
+        if raw.len() > MAX_UNPACKED_TILE {
+            return Err(EncodeError::TooLarge { bytes: raw.len(), limit: MAX_UNPACKED_TILE });
         }
+        let packed = match self {
+            Packer::Gzip(gzip) => gzip.pack(raw)?,
+            Packer::Plain => raw.into(),
+        };
+        if packed.len() > MAX_STORED_TILE {
+            return Err(EncodeError::TooLarge { bytes: packed.len(), limit: MAX_STORED_TILE });
+        }
+        Ok(packed)
     }
 }
 
-/// The compressor failed. It does not on any input; this guards against a broken library.
+/// Why a tile could not be packed.
 #[derive(Debug, thiserror::Error)]
-#[error("gzip gave up on a tile of {bytes} bytes: please report this")]
-pub struct EncodeError {
-    bytes: usize,
-    source: CompressionError,
+pub enum EncodeError {
+    /// Nobody could show it, and our own readers refuse it.
+    #[error(
+        "it has {bytes} bytes, and tiles have {limit} at most: draw the layer from a deeper zoom, or set on_large_tile = \"thin\""
+    )]
+    TooLarge {
+        /// Its bytes, packed or not.
+        bytes: usize,
+        /// The limit that it breaks.
+        limit: usize,
+    },
+    /// The compressor failed. It does not on any input; this guards against a broken library.
+    #[error("gzip gave up on a tile of {bytes} bytes: please report this")]
+    Broken {
+        /// Its bytes.
+        bytes: usize,
+        /// What the library said.
+        source: CompressionError,
+    },
 }
 
 /// A compressor that is used again for tile after tile: making one costs more than packing a small tile.
@@ -106,7 +128,7 @@ impl Gzip {
             self.packed.resize(bound, 0);
             packed = self.compressor.gzip_compress(raw, &mut self.packed);
         }
-        let packed = packed.map_err(|source| EncodeError { bytes: raw.len(), source })?;
+        let packed = packed.map_err(|source| EncodeError::Broken { bytes: raw.len(), source })?;
         Ok(self.packed[..packed].into())
     }
 }
@@ -128,8 +150,12 @@ pub enum DecodeError {
     TooLarge(usize),
 }
 
-/// The largest tile that is unpacked, in bytes.
-const MOST_UNPACKED: usize = 1 << 30;
+/// The largest tile that is stored or read, in bytes: far more than any client can show, and what a stranger's archive may have us
+/// hold in memory.
+pub const MAX_STORED_TILE: usize = 64 << 20;
+
+/// The largest tile once it is unpacked, in bytes: a million points with five properties each have 100 MB.
+pub const MAX_UNPACKED_TILE: usize = 256 << 20;
 
 /// Whether stored bytes begin as gzip does (RFC 1952, section 2.3.1).
 #[must_use]
@@ -152,7 +178,7 @@ impl Gunzip {
     /// # Errors
     /// If its gzip is broken.
     pub fn unpack(&mut self, stored: &[u8]) -> Result<Vec<u8>, DecodeError> {
-        self.unpack_at_most(stored, MOST_UNPACKED)
+        self.unpack_at_most(stored, MAX_UNPACKED_TILE)
     }
 
     /// The same, if they are no more than `most` bytes.

@@ -161,6 +161,7 @@ fn of_target(error: &TargetError) -> Exit {
             | DirectoryError::NoVersions { .. } => Exit::Usage,
             DirectoryError::Whole { .. } | DirectoryError::NoTileset { .. } => Exit::NeedsSeed,
             DirectoryError::FileInTheWay { .. }
+            | DirectoryError::LinkInTheWay { .. }
             | DirectoryError::Busy { .. }
             | DirectoryError::DiskFull { .. }
             | DirectoryError::Io { .. }
@@ -231,6 +232,7 @@ fn of_s3(error: &S3Error) -> Exit {
         | S3Error::Changed { .. }
         | S3Error::Interrupted { .. }
         | S3Error::Note { .. }
+        | S3Error::TooLarge { .. }
         | S3Error::File { .. }
         | S3Error::Scratch { .. }
         | S3Error::Inventory(_) => Exit::Failed,

@@ -14,7 +14,9 @@ use super::{CommandError, interrupted, seed};
 use crate::config::Settings;
 use crate::encode::{Gunzip, Level, Packer, Packing, is_gzip};
 use crate::report::{grouped, print, say, sized, timed};
-use crate::sink::{Described, Metadata, Rest, Scope, Sink, TargetError, TileEdit, TileReader, Tileset, Written};
+use crate::sink::{
+    Described, Metadata, Rest, Scope, Sink, TargetError, TileEdit, TileReader, Tileset, Written, read_all,
+};
 use crate::stop::Stop;
 use crate::tile::{Coverage, LonLatBox, Order, Slice, TileId, TileRect, Zoom, ZoomList, latitude, longitude};
 
@@ -33,9 +35,10 @@ pub struct CopyOptions {
     pub force: bool,
 }
 
-/// Tiles read at a time, and chunks that wait for the sink at most: the bound on memory.
+/// Tiles handed to the sink at a time, their bytes, and chunks that wait for the sink at most: the bound on memory.
 const CHUNK: usize = 500;
-const WAITING: usize = 4;
+const CHUNK_BYTES: usize = 8 << 20;
+const WAITING: usize = 2;
 
 /// Runs `copy`.
 ///
@@ -258,8 +261,8 @@ fn read_chunks(
         if let Some(signal) = stop.asked() {
             return Err(CommandError::Interrupted(signal));
         }
-        let mut edits = Vec::with_capacity(chunk.len());
-        for (id, stored) in chunk.iter().zip(reader.read(chunk)?) {
+        let (mut edits, mut bytes_in_edits, mut is_taken) = (Vec::new(), 0, true);
+        read_all(&mut *reader, chunk, |id, stored| {
             let stored = stored.ok_or_else(|| {
                 CommandError::Pipeline(format!("tile {id} is listed, but it cannot be found: has the source changed?"))
             })?;
@@ -274,9 +277,15 @@ fn read_chunks(
                 _ => None,
             };
             let bytes = repacked.unwrap_or(stored);
+            bytes_in_edits += bytes.len();
             edits.push(TileEdit::Put(*id, bytes));
-        }
-        if chunks.blocking_send(edits).is_err() {
+            if bytes_in_edits >= CHUNK_BYTES {
+                bytes_in_edits = 0;
+                is_taken &= chunks.blocking_send(std::mem::take(&mut edits)).is_ok();
+            }
+            Ok::<(), CommandError>(())
+        })?;
+        if !is_taken || chunks.blocking_send(edits).is_err() {
             // The sink has failed: its error is the cause.
             return Ok(());
         }

@@ -9,6 +9,7 @@ use super::given::{Aggregate, Cluster, Draw, Given, Layer, LayerDefaults, Proper
 use super::settings::{Check, LayerSettings};
 use crate::changes::TrackOptions;
 use crate::postgis::{Cells, LayerOptions, Property, PropertySource, TilePart};
+use crate::sink::is_own_name;
 use crate::tile::{CellShape, Grid, LayerId, Standing, Zoom, ZoomList};
 
 /// The most layers in one tile.
@@ -50,6 +51,13 @@ impl Check<'_> {
                 return Err(
                     self.wrong("layer", format!("two layers are named \"{}\": give each its own name", layer.name))
                 );
+            }
+            if is_own_name(&layer.name) {
+                let what = format!(
+                    "a layer is named \"{}\", as what the program keeps beside the tiles (.oar-tiles…, metadata.json, latest.json, tiles.json, ….tiles.json): give it another name",
+                    layer.name
+                );
+                return Err(self.wrong("layer", what));
             }
             names.push(&layer.name);
         }

@@ -390,3 +390,16 @@ fn settings_of_targets_that_do_not_fit_are_named() {
         assert!(error.ends_with(message), "{error}");
     }
 }
+
+#[test]
+fn a_layer_is_not_called_as_what_the_program_keeps_beside_the_tiles() {
+    for name in [".oar-tiles", ".OAR-tiles.old", "Metadata.json", "latest.json", "tiles.json", "a.tiles.json"] {
+        let file = file(&format!("[[layer]]\nname = \"{name}\"\ntable = \"t\""));
+        let values = gather(Some(file.path()), [], Vec::new()).unwrap();
+        let error = Settings::resolve(&values, &Parts::default(), &[]).unwrap_err().to_string();
+        let what = format!(
+            "a layer is named \"{name}\", as what the program keeps beside the tiles (.oar-tiles…, metadata.json, latest.json, tiles.json, ….tiles.json): give it another name"
+        );
+        assert_eq!(error, format!("layer (from {}): {what}", file.path().display()));
+    }
+}

@@ -75,6 +75,32 @@ impl<'a> Layer<'a> {
             Some((*self.keys.get(*key as usize)?, *self.values.get(*value as usize)?))
         })
     }
+
+    /// How many bytes the properties of one of its features have, each written out: a tile holds a name and a text once.
+    #[must_use]
+    pub fn size_of_properties(&self, feature: &Feature) -> usize {
+        let size = |(key, value): (&str, Value<'_>)| {
+            // A number has twenty digits at most.
+            key.len() + if let Value::Text(text) = value { text.len() } else { 20 }
+        };
+        self.properties(feature).map(size).fold(0, usize::saturating_add)
+    }
+}
+
+/// What a decoded tile may take of memory, in bytes. A hostile one takes thirty times its own bytes; two million points with five
+/// properties each take as much as this.
+const MAX_DECODED: usize = 1 << 30;
+
+/// What of that is left.
+struct Memory(usize);
+
+impl Memory {
+    /// Takes some for so many items of a size, before they are there.
+    fn take(&mut self, count: usize, size: usize) -> Result<(), Broken> {
+        let left = self.0.checked_sub(count.saturating_mul(size));
+        self.0 = left.ok_or("it takes more than 1 GB of memory when it is decoded")?;
+        Ok(())
+    }
 }
 
 /// Why bytes are no tile.
@@ -102,17 +128,17 @@ impl DecodeError {
 ///
 /// # Errors
 /// If the bytes are not what MVT 2.1 says: cut off, a name twice, another version, a tag out of range, a geometry that
-/// cannot be drawn.
+/// cannot be drawn; or if decoded they would take more than 1 GB of memory.
 pub fn decode(raw: &[u8]) -> Result<Vec<Layer<'_>>, DecodeError> {
     let mut layers = Vec::new();
-    let mut names = HashSet::new();
+    let (mut names, mut memory) = (HashSet::new(), Memory(MAX_DECODED));
     for field in Fields(raw) {
         let (number, value) = field.map_err(DecodeError::new)?;
         if number != 3 {
             continue;
         }
         let bytes = value.bytes().map_err(DecodeError::new)?;
-        let layer = layer(bytes).map_err(|error| {
+        let layer = layer(bytes, &mut memory).map_err(|error| {
             let place = format!("layer {}", layers.len() + 1);
             error.within(&place)
         })?;
@@ -124,7 +150,12 @@ pub fn decode(raw: &[u8]) -> Result<Vec<Layer<'_>>, DecodeError> {
     Ok(layers)
 }
 
-fn layer(bytes: &[u8]) -> Result<Layer<'_>, DecodeError> {
+fn layer<'a>(bytes: &'a [u8], memory: &mut Memory) -> Result<Layer<'a>, DecodeError> {
+    // What grows takes twice its size.
+    const KEY: usize = 2 * size_of::<&str>();
+    const VALUE: usize = 2 * size_of::<Value<'_>>();
+    const FEATURE: usize = 2 * size_of::<&[u8]>() + size_of::<Feature>();
+    memory.take(1, size_of::<Layer<'_>>() + 4 * size_of::<&str>()).map_err(DecodeError::new)?;
     let (mut name, mut extent, mut version) = (None, None, None);
     let (mut keys, mut values, mut features) = (Vec::new(), Vec::new(), Vec::new());
     for field in Fields(bytes) {
@@ -132,9 +163,18 @@ fn layer(bytes: &[u8]) -> Result<Layer<'_>, DecodeError> {
             let (number, value) = field?;
             match number {
                 1 => name = Some(value.text()?),
-                2 => features.push(value.bytes()?),
-                3 => keys.push(value.text()?),
-                4 => values.push(self::value(value.bytes()?)?),
+                2 => {
+                    memory.take(1, FEATURE)?;
+                    features.push(value.bytes()?);
+                }
+                3 => {
+                    memory.take(1, KEY)?;
+                    keys.push(value.text()?);
+                }
+                4 => {
+                    memory.take(1, VALUE)?;
+                    values.push(self::value(value.bytes()?)?);
+                }
                 5 => extent = Some(value.u32()?),
                 15 => version = Some(value.u32()?),
                 _ => {}
@@ -152,7 +192,7 @@ fn layer(bytes: &[u8]) -> Result<Layer<'_>, DecodeError> {
     let extent = extent.filter(|extent| *extent > 0).ok_or_else(|| DecodeError::new("it has no extent"))?;
     let mut layer = Layer { name, extent, features: Vec::with_capacity(features.len()), keys, values };
     for bytes in features {
-        let feature = feature(bytes, &layer).map_err(|what| {
+        let feature = feature(bytes, &layer, memory).map_err(|what| {
             DecodeError::new(&what)
                 .within(&format!("feature {}", layer.features.len() + 1))
                 .within(&format!("{name:?}"))
@@ -162,21 +202,31 @@ fn layer(bytes: &[u8]) -> Result<Layer<'_>, DecodeError> {
     Ok(layer)
 }
 
-fn feature(bytes: &[u8], layer: &Layer<'_>) -> Result<Feature, String> {
+fn feature(bytes: &[u8], layer: &Layer<'_>, memory: &mut Memory) -> Result<Feature, String> {
+    // A byte is a number at most. Of a polygon, nine numbers make the smallest ring, which takes 200 bytes.
+    const NUMBER: usize = 2 * size_of::<u32>();
+    const COMMAND: usize = 24;
     let (mut id, mut kind, mut tags, mut commands) = (None, None, Vec::new(), Vec::new());
     for field in Fields(bytes) {
         let (number, value) = field?;
         match number {
             1 => id = Some(value.varint()?),
-            2 => numbers(value, &mut tags)?,
+            2 => {
+                memory.take(value.len(), NUMBER)?;
+                numbers(value, &mut tags)?;
+            }
             3 => kind = Some(value.varint()?),
-            4 => numbers(value, &mut commands)?,
+            4 => {
+                memory.take(value.len(), NUMBER)?;
+                numbers(value, &mut commands)?;
+            }
             _ => {}
         }
     }
     if tags.len() % 2 != 0 {
         return Err("a key has no value".to_owned());
     }
+    memory.take(tags.len() / 2, 2 * size_of::<&str>())?;
     let mut seen = HashSet::new();
     for tag in tags.chunks_exact(2) {
         for (what, place, of) in [("key", tag[0], layer.keys.len()), ("value", tag[1], layer.values.len())] {
@@ -189,6 +239,7 @@ fn feature(bytes: &[u8], layer: &Layer<'_>) -> Result<Feature, String> {
         }
     }
     let kind = kind.ok_or("it has no geometry type")?;
+    memory.take(commands.len(), COMMAND)?;
     Ok(Feature { id, geometry: geometry::decode(kind, &commands)?, tags })
 }
 

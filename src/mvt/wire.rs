@@ -15,6 +15,11 @@ pub(super) enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
+    /// How many bytes it has; one if it is no bytes.
+    pub(super) const fn len(self) -> usize {
+        if let Value::Bytes(bytes) = self { bytes.len() } else { 1 }
+    }
+
     pub(super) fn bytes(self) -> Result<&'a [u8], Broken> {
         if let Value::Bytes(bytes) = self { Ok(bytes) } else { Err("a field that should hold bytes holds a number") }
     }

@@ -23,9 +23,9 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::encode::{Gunzip, most_packed};
+use crate::encode::{Gunzip, MAX_UNPACKED_TILE, most_packed};
 use crate::mvt::{self, PointLayer};
-use crate::sink::{ReadError, TileReader};
+use crate::sink::{ReadError, TileReader, read_all};
 use crate::source::{Note, Noted, RenderedLayer, RenderedTile, bytes_of};
 use crate::tile::{
     Area, Batch, GridBox, LayerCount, LayerId, Part, Planned, SearchBox, Slice, TileCoord, TileId, TileRect, Zoom,
@@ -170,19 +170,21 @@ impl Patches {
                 ids.push(TileId::from(*tile));
             }
         }
-        let stored = reader.read(&ids)?;
         let (mut tiles, mut gunzip): (HashMap<TileCoord, StoredLayers>, _) = (HashMap::new(), Gunzip::new());
-        for (id, bytes) in ids.iter().zip(stored) {
-            let Some(bytes) = bytes else { continue };
+        // All of these tiles are in memory at once.
+        let mut room = MAX_UNPACKED_TILE;
+        read_all(reader, &ids, |id, bytes| {
+            let Some(bytes) = bytes else { return Ok(()) };
             let tile = tiles.entry(id.coord).or_insert_with(|| Some(HashMap::new()));
-            let Some(layers) = tile else { continue };
-            let raw = gunzip.unpack(&bytes).unwrap_or_else(|error| {
+            let Some(layers) = tile else { return Ok(()) };
+            let raw = gunzip.unpack_at_most(&bytes, room).unwrap_or_else(|error| {
                 tracing::info!("tile {}: {error}: rendering it in full", id.coord);
                 NOT_A_TILE.to_vec()
             });
+            room = room.saturating_sub(raw.len());
             let Some(split) = mvt::split(&raw) else {
                 *tile = None;
-                continue;
+                return Ok(());
             };
             for (name, bytes) in split {
                 let has_name = |index: &usize| self.layers[*index].name == name;
@@ -190,7 +192,8 @@ impl Patches {
                     layers.insert(self.layers[index].id, bytes.to_vec());
                 }
             }
-        }
+            Ok::<(), ReadError>(())
+        })?;
         Ok(tiles)
     }
 

@@ -4,16 +4,16 @@
 //! grow at their ends, nothing is sorted at the end, and the archive's hash is computed on the way.
 
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use md5::{Digest as _, Md5};
 use rusqlite::{Connection, OpenFlags, params};
 
+use super::mbtiles_guard::beside;
 use super::pending::PendingError;
 use super::staging::{FileKind, Staging, StagingError};
-use super::{Described, Finished, Metadata, Needs, ReadError, Rest, Sink, TileEdit, Tileset, Written};
+use super::{Described, Finished, Metadata, Needs, ReadError, Rest, Sink, TileEdit, Tileset, Written, lock_file};
 use crate::stop::Stop;
 use crate::tile::Order;
 
@@ -157,12 +157,13 @@ impl Mbtiles {
     /// another run writes it.
     pub fn create(target: &Path, stop: &Stop) -> Result<Mbtiles, MbtilesError> {
         let staging = Staging::beside(target)?;
+        refuse_irregular_companions(staging.target())?;
         if staging.replaces(&KIND)? && COMPANIONS.iter().any(|end| beside(staging.target(), end).exists()) {
             clear_away(staging.target());
         }
         refuse_companions(staging.target())?;
         refuse_foreign(&staging)?;
-        let connection = open(staging.path(), stop).map_err(|source| failed(&staging, source))?;
+        let connection = open(&staging, stop).map_err(|source| failed(&staging, source))?;
         Ok(Mbtiles { connection, staging, hash: Md5::new(), digits: String::new() })
     }
 
@@ -240,9 +241,15 @@ fn failed(staging: &Staging, source: rusqlite::Error) -> MbtilesError {
     }
 }
 
-fn open(path: &Path, stop: &Stop) -> rusqlite::Result<Connection> {
-    let mut connection =
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+fn open(staging: &Staging, stop: &Stop) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    // SQLite then refuses a link in any part of the path, and those above the file are the user's own.
+    let path = without_links(staging.path());
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    // SQLite opens the file by its name, and has written nothing yet.
+    if !staging.is_in_place() {
+        return Err(rusqlite::Error::InvalidPath(staging.path().to_owned()));
+    }
     // Nobody reads the staged file and a failed one is thrown away, so it needs neither journal nor locks nor syncs of its
     // own. The journal mode "off" is not kept in the file: readers find an ordinary one, never WAL.
     connection.execute_batch(
@@ -254,6 +261,17 @@ fn open(path: &Path, stop: &Stop) -> rusqlite::Result<Connection> {
     let stop = stop.clone();
     connection.progress_handler(100_000, Some(move || stop.asked().is_some()))?;
     Ok(connection)
+}
+
+/// The path of a file whose folder is named without links.
+fn without_links(path: &Path) -> PathBuf {
+    match (path.parent(), path.file_name()) {
+        (Some(folder), Some(name)) => {
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            folder.canonicalize().map_or_else(|_unreadable| path.to_owned(), |folder| folder.join(name))
+        }
+        _ => path.to_owned(),
+    }
 }
 
 /// Fills the metadata table (MBTiles 1.3, section "Metadata").
@@ -293,7 +311,7 @@ pub(super) fn clear_away(target: &Path) {
 /// leaves it to the next writer.
 fn is_unused(journal: &Path) -> io::Result<bool> {
     let mut first = [0xff];
-    match File::open(journal).and_then(|mut file| file.read_exact(&mut first)) {
+    match lock_file::open_named(journal).and_then(|mut file| file.read_exact(&mut first)) {
         Ok(()) => Ok(first == [0]),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -301,11 +319,14 @@ fn is_unused(journal: &Path) -> io::Result<bool> {
     }
 }
 
-/// The name of a companion of a file.
-fn beside(target: &Path, end: &str) -> PathBuf {
-    let mut companion = target.as_os_str().to_owned();
-    companion.push(end);
-    companion.into()
+/// Refuses a companion that is a link, a pipe or a device, before SQLite opens it by its name: a pipe would never let go of it.
+pub(super) fn refuse_irregular_companions(target: &Path) -> Result<(), MbtilesError> {
+    for companion in COMPANIONS.map(|end| beside(target, end)) {
+        if std::fs::symlink_metadata(&companion).is_ok_and(|found| !found.is_file()) {
+            return Err(MbtilesError::Companion { companion, target: target.to_owned() });
+        }
+    }
+    Ok(())
 }
 
 /// Refuses to put a file beside changes to another. SQLite finds a log or journal by its name alone ("Write-Ahead Logging"
@@ -313,9 +334,9 @@ fn beside(target: &Path, end: &str) -> PathBuf {
 fn refuse_companions(target: &Path) -> Result<(), MbtilesError> {
     for end in COMPANIONS {
         let companion = beside(target, end);
-        match std::fs::metadata(&companion) {
+        match std::fs::symlink_metadata(&companion) {
             // An empty one holds no changes.
-            Ok(found) if found.len() == 0 => {}
+            Ok(found) if found.len() == 0 && found.is_file() => {}
             Ok(_) => return Err(MbtilesError::Companion { companion, target: target.to_owned() }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(StagingError::Unreadable { path: companion, kind: KIND.one, source }.into()),

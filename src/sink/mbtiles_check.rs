@@ -4,11 +4,20 @@ use std::fmt::Write as _;
 
 use md5::{Digest as _, Md5};
 
+use super::mbtiles_guard::computes;
 use super::mbtiles_read::bytes;
+use super::read::Total;
 use super::{MBTILES_APPLICATION_ID, MbtilesReader, ReadError};
 
 /// At most so many tiles are named for one kind of defect.
 const NAMED: u64 = 20;
+
+/// The tiles in the order of `agg_tiles_hash`.
+const IN_ORDER: &str =
+    "SELECT zoom_level, tile_column, tile_row, tile_data FROM tiles ORDER BY zoom_level, tile_column, tile_row";
+
+/// Bytes of tiles that SQLite may put in order, in files of its own.
+const MAX_SORTED: u64 = 256 << 20;
 
 /// What was found, with the tiles that it was found in.
 #[derive(Default)]
@@ -44,17 +53,52 @@ impl MbtilesReader {
             return Ok(found.named);
         }
         let expected = self.check_metadata(&mut found.named)?;
-        self.check_tiles(&expected, &mut found).map_err(|error| self.failed(error))?;
+        if let Some(what) = self.unsorted().map_err(|error| self.failed(error))? {
+            found.named.push(what);
+            return Ok(found.finish());
+        }
+        let whole = self.check_tiles(&expected, &mut found).map_err(|error| self.failed(error))?;
+        if !whole {
+            return Err(self.damaged("its tiles add up to a hundred times its size".to_owned()));
+        }
         Ok(found.finish())
+    }
+
+    /// Why its tiles are not put in order: without an index SQLite would keep all of their bytes once more, and those of an image as
+    /// often as it is shown. `None` if that is no harm.
+    fn unsorted(&self) -> rusqlite::Result<Option<String>> {
+        self.guard.begin();
+        let mut plan = self.connection.prepare(&format!("EXPLAIN QUERY PLAN {IN_ORDER}"))?;
+        let plan: Vec<String> = plan.query_map([], |row| row.get(3))?.collect::<rusqlite::Result<_>>()?;
+        if !plan.iter().any(|step| step.contains("TEMP B-TREE")) {
+            return Ok(None);
+        }
+        let mut lengths = self.connection.prepare("SELECT length(tile_data) FROM tiles")?;
+        let (mut rows, mut sum, mut count) = (lengths.query([])?, 0_u64, 0);
+        while let Some(row) = rows.next()? {
+            let length: Option<i64> = row.get(0)?;
+            sum = sum.saturating_add(length.unwrap_or_default().unsigned_abs());
+            count += 1;
+            if sum > self.guard.size.saturating_mul(2).max(MAX_SORTED) || count > self.guard.max_rows() {
+                let what = "its tiles have no index in their order and add up to more than its size, so agg_tiles_hash and doubled tiles were not looked for: run CREATE UNIQUE INDEX on zoom_level, tile_column, tile_row";
+                return Ok(Some(what.to_owned()));
+            }
+        }
+        Ok(None)
     }
 
     /// The file as SQLite sees it.
     fn check_file(&self, found: &mut Vec<String>) -> rusqlite::Result<()> {
-        let mut check = self.connection.prepare(&format!("PRAGMA integrity_check({NAMED})"))?;
-        let told: Vec<String> = check.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-        found.extend(
-            told.iter().filter(|line| *line != "ok").map(|line| format!("SQLite's integrity check: {}", line.trim())),
-        );
+        self.guard.begin();
+        if let Some(what) = computes(&self.connection)? {
+            found
+                .push(format!("{what}, which is not computed for an archive, so SQLite's integrity check did not run"));
+        } else {
+            let mut check = self.connection.prepare(&format!("PRAGMA integrity_check({NAMED})"))?;
+            let told: Vec<String> = check.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+            let broken = told.iter().filter(|line| *line != "ok");
+            found.extend(broken.map(|line| format!("SQLite's integrity check: {}", line.trim())));
+        }
         let journal: String = self.connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
         if journal == "wal" {
             found.push(
@@ -81,16 +125,17 @@ impl MbtilesReader {
 
     /// The metadata rows (MBTiles 1.3, section "Metadata").
     fn check_metadata(&self, found: &mut Vec<String>) -> Result<Expected, ReadError> {
+        let rows = self.metadata()?;
+        self.guard.begin();
         let doubled = || {
             let mut names = self.connection.prepare(
-                "SELECT CAST(name AS text) FROM metadata WHERE name IS NOT NULL GROUP BY name HAVING count(*) > 1",
+                "SELECT CAST(name AS text) FROM metadata WHERE name IS NOT NULL GROUP BY name HAVING count(*) > 1 LIMIT ?1",
             )?;
-            names.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()
+            names.query_map([NAMED.cast_signed()], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()
         };
         for name in doubled().map_err(|error| self.failed(error))? {
             found.push(format!("its metadata has {name:?} twice"));
         }
-        let rows = self.metadata()?;
         for name in ["name", "format", "json"] {
             if rows.get(name).is_none_or(String::is_empty) {
                 found.push(format!("its metadata has no {name}, which MBTiles 1.3 demands of vector tiles"));
@@ -109,12 +154,12 @@ impl MbtilesReader {
         })
     }
 
-    /// Every row of the tiles, in the order of `agg_tiles_hash`.
-    fn check_tiles(&self, expected: &Expected, found: &mut Found) -> rusqlite::Result<()> {
-        let mut rows = self.connection.prepare(
-            "SELECT zoom_level, tile_column, tile_row, tile_data FROM tiles ORDER BY zoom_level, tile_column, tile_row",
-        )?;
+    /// Every row of the tiles, in the order of `agg_tiles_hash`. `false` if they add up to more than is read.
+    fn check_tiles(&self, expected: &Expected, found: &mut Found) -> rusqlite::Result<bool> {
+        self.guard.begin();
+        let mut rows = self.connection.prepare(IN_ORDER)?;
         let mut rows = rows.query([])?;
+        let mut total = Total::of(self.guard.size);
         let (mut hash, mut digits, mut before) = (Md5::new(), String::new(), None);
         while let Some(row) = rows.next()? {
             let (zoom, column, tms): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
@@ -138,6 +183,9 @@ impl MbtilesReader {
                 found.tile(2, || format!("the tile_data of tile {tile} is no blob"));
                 continue;
             };
+            if !total.take(Some(&data)) {
+                return Ok(false);
+            }
             if !data.starts_with(&[0x1f, 0x8b]) {
                 found.tile(3, || format!("tile {tile} is not gzip, which MBTiles 1.3 demands of vector tiles"));
             }
@@ -152,7 +200,7 @@ impl MbtilesReader {
         if let Some(told) = expected.hash.as_ref().filter(|told| !told.eq_ignore_ascii_case(&hash)) {
             found.named.push(format!("its agg_tiles_hash is {told}, but its tiles have {hash}: they were changed"));
         }
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, ffi, params};
 
-use super::mbtiles::{KIND, MbtilesError, SqliteCause};
+use super::mbtiles::{KIND, MbtilesError, SqliteCause, refuse_irregular_companions};
+use super::mbtiles_guard::Guard;
 use super::mbtiles_read::MbtilesReader;
 use super::pending::{Change, Pending};
 use super::staging::{Staging, StagingError};
-use super::{Described, Finished, Metadata, Needs, Rest, Sink, TileEdit, TileReader as _, Tileset, Written};
+use super::{Described, Finished, Metadata, Needs, ReadError, Rest, Sink, TileEdit, TileReader as _, Tileset, Written};
 use crate::stop::Stop;
 use crate::tile::Order;
 
@@ -64,8 +65,10 @@ impl MbtilesEdit {
         if !staging.replaces(&KIND)? {
             return Err(MbtilesError::Missing { path });
         }
+        refuse_irregular_companions(&path)?;
         let failed = |error| failed(&path, stop, patience, error);
-        let connection = connect(&path, stop, patience).map_err(failed)?;
+        let guard = Guard::of(&path);
+        let connection = connect(&path, &guard, stop, patience).map_err(failed)?;
         if connection.is_readonly("main").map_err(failed)? {
             return Err(MbtilesError::ReadOnly { path });
         }
@@ -75,7 +78,7 @@ impl MbtilesEdit {
         if tiles.as_deref() == Some("view") {
             return Err(MbtilesError::View { path });
         }
-        let archive = MbtilesReader::over(connection, path)?;
+        let archive = MbtilesReader::over(connection, path, guard)?;
         let (stop, pending) = (stop.clone(), Pending::new()?);
         Ok(MbtilesEdit { archive, pending, staging, stop, patience, state: None, deleted: 0 })
     }
@@ -98,6 +101,7 @@ impl MbtilesEdit {
             .map_err(failed)?;
         let mut written = Written::default();
         for edit in edits {
+            self.archive.guard.begin();
             let tile = edit.id().coord;
             let mut rows = held.query(params![tile.zoom().get(), tile.x(), tile.tms_row()]).map_err(failed)?;
             let row = rows.next().map_err(failed)?;
@@ -128,6 +132,7 @@ impl MbtilesEdit {
 
     fn apply(&self, metadata: &Metadata) -> Result<(), MbtilesError> {
         let connection = &self.archive.connection;
+        self.archive.guard.begin();
         let few = self.pending.count() <= FEW && self.pending.bytes() <= FEW_BYTES;
         let begin =
             if few { "PRAGMA cache_spill = OFF; BEGIN IMMEDIATE" } else { "PRAGMA cache_spill = ON; BEGIN EXCLUSIVE" };
@@ -136,6 +141,7 @@ impl MbtilesEdit {
             return Err(MbtilesError::Changed { path: self.path() });
         }
         self.apply_tiles()?;
+        self.archive.guard.begin();
         let described = || -> rusqlite::Result<()> {
             if self.pending.count() > 0 {
                 connection.execute("DELETE FROM metadata WHERE name = 'agg_tiles_hash'", [])?;
@@ -159,6 +165,7 @@ impl MbtilesEdit {
             prepare("UPDATE tiles SET tile_data = ?4 WHERE zoom_level = ?1 AND tile_column = ?2 AND tile_row = ?3")?;
         let mut delete = prepare("DELETE FROM tiles WHERE zoom_level = ?1 AND tile_column = ?2 AND tile_row = ?3")?;
         self.pending.each(|tile, change, bytes| {
+            self.archive.guard.begin();
             let (zoom, column, row) = (tile.zoom().get(), tile.x(), tile.tms_row());
             let changed = match change {
                 Change::Add => add.execute(params![zoom, column, row, bytes]),
@@ -202,7 +209,7 @@ impl Sink for MbtilesEdit {
     }
 }
 
-fn connect(path: &Path, stop: &Stop, patience: Duration) -> rusqlite::Result<Connection> {
+fn connect(path: &Path, guard: &Guard, stop: &Stop, patience: Duration) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     let (asked, mut since) = (stop.clone(), Instant::now());
@@ -214,11 +221,10 @@ fn connect(path: &Path, stop: &Stop, patience: Duration) -> rusqlite::Result<Con
         asked.asked().is_none() && since.elapsed() < patience
     }))?;
     // EXTRA: the folder is synced, too, after the journal is gone from it. The journal mode stays as it is found.
-    connection.execute_batch(
-        "PRAGMA synchronous = EXTRA; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA cache_size = -16000",
-    )?;
+    connection.execute_batch("PRAGMA synchronous = EXTRA; PRAGMA cell_size_check = ON; PRAGMA cache_size = -16000")?;
+    Guard::limit(&connection)?;
     let asked = stop.clone();
-    connection.progress_handler(100_000, Some(move || asked.asked().is_some()))?;
+    guard.watch(&mut connection, move || asked.asked().is_some())?;
     Ok(connection)
 }
 
@@ -232,6 +238,10 @@ fn failed(path: &Path, stop: &Stop, patience: Duration, error: rusqlite::Error) 
     let code = error.sqlite_error_code();
     let extended = error.sqlite_error().map_or(0, |error| error.extended_code);
     match code {
+        Some(ErrorCode::OperationInterrupted) if stop.asked().is_none() => {
+            let what = "editing it takes more steps than its size explains".to_owned();
+            ReadError::Damaged { place: path.display().to_string(), what }.into()
+        }
         Some(ErrorCode::OperationInterrupted) => StagingError::Interrupted { path }.into(),
         Some(ErrorCode::DatabaseBusy) if stop.asked().is_some() => StagingError::Interrupted { path }.into(),
         Some(ErrorCode::DatabaseBusy) => {
@@ -242,7 +252,9 @@ fn failed(path: &Path, stop: &Stop, patience: Duration, error: rusqlite::Error) 
         // A file-size limit shows as a failed write rather than as a full disk.
         Some(ErrorCode::DiskFull) => StagingError::no_room(path, SqliteCause(error)).into(),
         Some(_) if extended == ffi::SQLITE_IOERR_WRITE => StagingError::no_room(path, SqliteCause(error)).into(),
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => super::mbtiles_read::failed(&path, error).into(),
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt | ErrorCode::TooBig) => {
+            super::mbtiles_read::failed(&path, error).into()
+        }
         _ => MbtilesError::Sqlite { target: path.clone(), path, source: SqliteCause(error) },
     }
 }

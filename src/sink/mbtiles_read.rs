@@ -1,7 +1,6 @@
 //! Reading an MBTiles archive, whoever wrote it: a flat table of tiles, or a view over tables that hold each image once.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -9,8 +8,11 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, ffi};
 
 use super::mbtiles::{SqliteCause, clear_away};
+use super::mbtiles_guard::{COMPANIONS, Guard, beside, unfit};
 use super::metadata::MANIFEST_KEY;
-use super::{Described, ReadError, TileReader, VectorLayer};
+use super::read::{Allowance, MAX_NOTE, Total};
+use super::{Described, ReadError, TileReader, VectorLayer, lock_file};
+use crate::encode::MAX_STORED_TILE;
 use crate::tile::{Order, TileCoord, TileId, Zoom};
 
 const KIND: &str = "MBTiles archive of vector tiles";
@@ -22,6 +24,8 @@ const POINT: &str = "SELECT tile_data FROM tiles WHERE zoom_level = ?1 AND tile_
 pub struct MbtilesReader {
     pub(super) connection: Connection,
     pub(super) path: PathBuf,
+    pub(super) guard: Guard,
+    total: Total,
 }
 
 impl MbtilesReader {
@@ -42,21 +46,22 @@ impl MbtilesReader {
 
     fn open_read_only(path: &Path) -> Result<MbtilesReader, ReadError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let opened = Connection::open_with_flags(path, flags).and_then(|connection| {
-            // A view of somebody else's file is not to call functions with effects, and broken pages are to be noticed. One
-            // transaction also spares three system calls a tile.
-            connection.execute_batch(
-                "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA cache_size = -64000; BEGIN;",
-            )?;
+        let guard = Guard::of(path);
+        let opened = Connection::open_with_flags(path, flags).and_then(|mut connection| {
+            Guard::limit(&connection)?;
+            guard.watch(&mut connection, || false)?;
+            // Broken pages are to be noticed. One transaction also spares three system calls a tile.
+            connection.execute_batch("PRAGMA cell_size_check = ON; PRAGMA cache_size = -64000; BEGIN;")?;
             Ok(connection)
         });
         let connection = opened.map_err(|error| failed(path, error))?;
-        MbtilesReader::over(connection, path.to_owned())
+        MbtilesReader::over(connection, path.to_owned(), guard)
     }
 
-    /// Takes a connection to the archive as it is.
-    pub(super) fn over(connection: Connection, path: PathBuf) -> Result<MbtilesReader, ReadError> {
-        let reader = MbtilesReader { connection, path };
+    /// Takes a connection to the archive as it is, which the guard watches.
+    pub(super) fn over(connection: Connection, path: PathBuf, guard: Guard) -> Result<MbtilesReader, ReadError> {
+        let total = Total::of(guard.size);
+        let reader = MbtilesReader { connection, path, guard, total };
         reader.is_of_vector_tiles()?;
         Ok(reader)
     }
@@ -66,7 +71,12 @@ impl MbtilesReader {
     }
 
     pub(super) fn failed(&self, error: rusqlite::Error) -> ReadError {
-        failed(&self.path, error)
+        match error.sqlite_error_code() {
+            Some(ErrorCode::OperationInterrupted) if self.guard.is_spent() => {
+                self.damaged("reading it takes more steps than its size explains".to_owned())
+            }
+            _ => failed(&self.path, error),
+        }
     }
 
     fn foreign(&self, what: String) -> ReadError {
@@ -82,15 +92,16 @@ impl MbtilesReader {
         for (table, columns) in
             [("metadata", &["name", "value"][..]), ("tiles", &["zoom_level", "tile_column", "tile_row", "tile_data"])]
         {
+            self.guard.begin();
+            if let Some(what) = unfit(&self.connection, table).map_err(|error| self.failed(error))? {
+                return Err(self.foreign(what));
+            }
             let mut info = self
                 .connection
                 .prepare("SELECT name FROM pragma_table_info(?1)")
                 .map_err(|error| self.failed(error))?;
             let found = info.query_map([table], |row| row.get::<_, String>(0)).and_then(Iterator::collect);
             let found: Vec<String> = found.map_err(|error| self.failed(error))?;
-            if found.is_empty() {
-                return Err(self.foreign(format!("it is an SQLite file without the table {table}")));
-            }
             if let Some(missing) =
                 columns.iter().find(|column| !found.iter().any(|name| name.eq_ignore_ascii_case(column)))
             {
@@ -101,19 +112,33 @@ impl MbtilesReader {
             Ok(text(row.get_ref(0)?).unwrap_or_default())
         });
         match format.optional().map_err(|error| self.failed(error))? {
-            Some(format) if format != "pbf" => Err(self.foreign(format!("its tiles are of the format {format:?}"))),
+            Some(format) if format != "pbf" => {
+                let shown: String = format.chars().take(60).collect();
+                Err(self.foreign(format!("its tiles are of the format {shown:?}")))
+            }
             _ => Ok(()),
         }
     }
 
     /// The metadata table; of two rows with one name, the last.
     pub(super) fn metadata(&self) -> Result<BTreeMap<String, String>, ReadError> {
-        let read = || -> rusqlite::Result<_> {
-            let mut rows = self.connection.prepare("SELECT name, value FROM metadata WHERE name IS NOT NULL")?;
-            let rows = rows.query_map([], |row| Ok((text(row.get_ref(0)?), text(row.get_ref(1)?))))?;
-            rows.filter_map(|row| row.map(|(name, value)| name.zip(value)).transpose()).collect::<rusqlite::Result<_>>()
-        };
-        read().map_err(|error| self.failed(error))
+        self.guard.begin();
+        let failed = |error| self.failed(error);
+        let select = "SELECT name, value FROM metadata WHERE name IS NOT NULL";
+        let mut select = self.connection.prepare(select).map_err(failed)?;
+        let (mut rows, mut left) = (select.query([]).map_err(failed)?, MAX_NOTE);
+        let mut metadata = BTreeMap::new();
+        while let Some(row) = rows.next().map_err(failed)? {
+            let read = || Ok((text(row.get_ref(0)?), text(row.get_ref(1)?)));
+            if let (Some(name), Some(value)) = read().map_err(failed)? {
+                let fewer = left.checked_sub(name.len() + value.len());
+                left = fewer.ok_or_else(|| {
+                    self.damaged(format!("its metadata has more than the {} MB that are read", MAX_NOTE >> 20))
+                })?;
+                metadata.insert(name, value);
+            }
+        }
+        Ok(metadata)
     }
 
     /// A value of the metadata, read in some way; `None` if it is not there.
@@ -172,6 +197,7 @@ impl TileReader for MbtilesReader {
     }
 
     fn list(&mut self) -> Result<Vec<TileId>, ReadError> {
+        self.guard.begin();
         let order = Order::ZoomColumnTmsRow;
         let mut places = Vec::new();
         let mut rows = self
@@ -180,6 +206,9 @@ impl TileReader for MbtilesReader {
             .map_err(|error| self.failed(error))?;
         let mut rows = rows.query([]).map_err(|error| self.failed(error))?;
         while let Some(row) = rows.next().map_err(|error| self.failed(error))? {
+            if places.len() as u64 >= self.guard.max_rows() {
+                return Err(self.damaged("it lists more tiles than a file of its size can hold".to_owned()));
+            }
             let number = |column| row.get::<_, i64>(column).map_err(|error| self.failed(error));
             places.push(order.place(self.coord(number(0)?, number(1)?, number(2)?)?));
         }
@@ -195,21 +224,31 @@ impl TileReader for MbtilesReader {
 
     fn read(&mut self, tiles: &[TileId]) -> Result<Vec<Option<Box<[u8]>>>, ReadError> {
         let mut point = self.connection.prepare_cached(POINT).map_err(|error| self.failed(error))?;
-        let mut read = |id: &TileId| {
+        let (mut allowance, mut found) = (Allowance::new(), Vec::new());
+        for id in tiles {
             // The archive keeps whole tiles only.
             if id.slice != crate::tile::Slice::Whole {
-                return Ok(None);
+                found.push(None);
+                continue;
             }
+            self.guard.begin();
             let tile = id.coord;
-            let found = point
+            let data = point
                 .query_row((tile.zoom().get(), tile.x(), tile.tms_row()), |row| Ok(bytes(row.get_ref(0)?)))
                 .optional();
-            match found.map_err(|error| self.failed(error))? {
-                Some(None) => Err(self.damaged(format!("the tile_data of tile {tile} is no blob"))),
-                found => Ok(found.flatten()),
+            let data = match data.map_err(|error| self.failed(error))? {
+                Some(None) => return Err(self.damaged(format!("the tile_data of tile {tile} is no blob"))),
+                data => data.flatten(),
+            };
+            if !allowance.take(data.as_deref()) {
+                break;
             }
-        };
-        tiles.iter().map(&mut read).collect()
+            if !self.total.take(data.as_deref()) {
+                return Err(self.damaged("its tiles add up to a hundred times its size".to_owned()));
+            }
+            found.push(data);
+        }
+        Ok(found)
     }
 }
 
@@ -244,16 +283,23 @@ fn begins_as_sqlite(path: &Path) -> Result<(), ReadError> {
         Err(ReadError::Foreign { place, kind: KIND, what: what.to_owned() })
     };
     let refused = |source| ReadError::Io { path: path.to_owned(), source };
-    // Opening a pipe would wait for a writer.
-    match std::fs::metadata(path) {
+    let opened = match std::fs::metadata(path) {
         Ok(found) if found.is_dir() => return foreign("it is a directory"),
+        // Opening a pipe would wait for a writer.
         Ok(found) if !found.is_file() => return foreign("it is no regular file"),
-        Ok(_) => {}
+        Ok(_) => lock_file::open_named(path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ReadError::Missing { place }),
         Err(source) => return Err(refused(source)),
-    }
+    };
     let mut magic = Vec::new();
-    File::open(path).and_then(|file| file.take(16).read_to_end(&mut magic)).map_err(refused)?;
+    opened.and_then(|file| file.take(16).read_to_end(&mut magic)).map_err(refused)?;
+    // SQLite opens these by their names alone, beside the file itself.
+    let real = path.canonicalize().map_err(refused)?;
+    for companion in COMPANIONS.map(|end| beside(&real, end)) {
+        if std::fs::symlink_metadata(&companion).is_ok_and(|found| !found.is_file()) {
+            return foreign(&format!("{} beside it is no regular file: remove that", companion.display()));
+        }
+    }
     match &*magic {
         b"SQLite format 3\0" => Ok(()),
         b"" => foreign("it is empty"),
@@ -270,6 +316,10 @@ pub(super) fn failed(path: &Path, error: rusqlite::Error) -> ReadError {
     match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => {
             ReadError::Foreign { place, kind: KIND, what: "SQLite cannot read it".to_owned() }
+        }
+        Some(ErrorCode::TooBig) => {
+            let most = MAX_STORED_TILE >> 20;
+            ReadError::Damaged { place, what: format!("it holds a tile or another value of more than {most} MB") }
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::Unknown) | None => {
             ReadError::Damaged { place, what: format!("SQLite says \"{error}\"") }

@@ -10,9 +10,11 @@
 
 mod directory;
 mod error;
+mod lock_file;
 mod mbtiles;
 mod mbtiles_check;
 mod mbtiles_edit;
+mod mbtiles_guard;
 mod mbtiles_read;
 mod metadata;
 mod pending;
@@ -32,14 +34,15 @@ pub use mbtiles_read::MbtilesReader;
 pub use metadata::{GENERATOR, Metadata, VectorLayer};
 pub use pending::PendingError;
 pub use pmtiles::{Pmtiles, PmtilesError, PmtilesReader};
-pub use read::{Described, ReadError, TileReader};
+pub use read::{Described, ReadError, TileReader, read_all};
 pub use s3::{
     Action, CacheRule, Encryption, Flights, InFlight, LocationError, S3, S3Archive, S3Cause, S3Error, S3Headers, S3Key,
     S3Keys, S3Location, S3Object, S3Options, S3Pmtiles, S3Reader, s3_versions,
 };
 pub use staging::{NoFolder, StagingError};
 pub use tree::{
-    InventoryError, Latest, Publish, Scope, SwitchError, Template, TemplateError, TreeOptions, Version, new_version,
+    InventoryError, Latest, Publish, Scope, SwitchError, Template, TemplateError, TreeOptions, Version, is_own_name,
+    new_version,
 };
 
 /// What is to be done with one tile, or with one layer of it where the target keeps layers apart.

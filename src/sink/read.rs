@@ -5,6 +5,66 @@ use std::path::PathBuf;
 use super::VectorLayer;
 use crate::tile::TileId;
 
+/// The longest note of a target that is read, in bytes: metadata, a manifest, a list of versions, a directory of an archive. A
+/// manifest of a thousand boxes has 60 KB.
+pub(super) const MAX_NOTE: usize = 16 << 20;
+
+/// Bytes of tiles that a reader gives at a time, unless a single tile has more.
+const MAX_BYTES_PER_READ: usize = 16 << 20;
+
+/// What one call of [`TileReader::read`] may still give.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    left: usize,
+    is_first: bool,
+}
+
+impl Allowance {
+    pub(super) const fn new() -> Allowance {
+        Allowance { left: MAX_BYTES_PER_READ, is_first: true }
+    }
+
+    /// Whether a tile may be given, too. The first one always may.
+    pub(super) fn take(&mut self, tile: Option<&[u8]>) -> bool {
+        self.take_bytes(tile.map_or(0, <[u8]>::len))
+    }
+
+    /// The same, by its length.
+    pub(super) const fn take_bytes(&mut self, length: usize) -> bool {
+        let fits = self.is_first || length <= self.left;
+        self.is_first = false;
+        self.left = self.left.saturating_sub(length);
+        fits
+    }
+}
+
+/// Bytes that the tiles of an archive may add up to, whatever its size.
+const MIN_TOTAL: u64 = 1 << 30;
+
+/// How many times the size of an archive its tiles may add up to: the same bytes can be a million tiles of the sea, and no more than
+/// ten times the list of these.
+const MAX_REPEATED: u64 = 100;
+
+/// What all tiles that are read of an archive may add up to.
+#[derive(Debug)]
+pub(super) struct Total {
+    left: u64,
+}
+
+impl Total {
+    /// For an archive of a size in bytes.
+    pub(super) fn of(size: u64) -> Total {
+        Total { left: size.saturating_mul(MAX_REPEATED).max(MIN_TOTAL) }
+    }
+
+    /// Whether a tile may be read, too.
+    pub(super) fn take(&mut self, tile: Option<&[u8]>) -> bool {
+        let left = self.left.checked_sub(tile.map_or(0, <[u8]>::len) as u64);
+        self.left = left.unwrap_or(0);
+        left.is_some()
+    }
+}
+
 /// What a target says about itself. Anything may be missing in a target that other programs wrote.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Described {
@@ -87,9 +147,10 @@ pub enum ReadError {
 /// The contract, which `tests/it/sink_contract.rs` checks for every reader:
 /// - [`TileReader::list`] names each tile once, in any order, without reading the tiles themselves.
 /// - [`TileReader::read`] gives the bytes as they are stored (packed), one for each tile asked for, in the order asked; `None`
-///   for a tile that is not there.
+///   for a tile that is not there. It gives one tile at least, and stops where the next would make more than 16 MB:
+///   [`read_all`] asks again for the rest.
 /// - Whatever bytes a target holds, reading it ends, takes memory in proportion to the target, and gives a tile or a
-///   [`ReadError`].
+///   [`ReadError`]. A tile of more than 64 MB and a note of more than 16 MB are errors.
 pub trait TileReader: Send {
     /// What the target says about itself.
     ///
@@ -112,9 +173,31 @@ pub trait TileReader: Send {
     /// If it cannot be read.
     fn list(&mut self) -> Result<Vec<TileId>, ReadError>;
 
-    /// The stored bytes of some tiles.
+    /// The stored bytes of the first of some tiles, as many as may be given at once.
     ///
     /// # Errors
     /// If one of them cannot be read.
     fn read(&mut self, tiles: &[TileId]) -> Result<Vec<Option<Box<[u8]>>>, ReadError>;
+}
+
+/// Hands over the stored bytes of all of some tiles, one after the other.
+///
+/// # Errors
+/// If one of them cannot be read or taken.
+pub fn read_all<E: From<ReadError>>(
+    reader: &mut dyn TileReader,
+    tiles: &[TileId],
+    mut take: impl FnMut(&TileId, Option<Box<[u8]>>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut rest = tiles;
+    while !rest.is_empty() {
+        let read = reader.read(rest)?;
+        // Reading always goes on: without a tile it would not end.
+        let given = read.len().clamp(1, rest.len());
+        for (id, stored) in rest.iter().zip(read.into_iter().chain([None])).take(given) {
+            take(id, stored)?;
+        }
+        rest = &rest[given..];
+    }
+    Ok(())
 }

@@ -1,9 +1,15 @@
 //! A file written beside its target, then synced and renamed over it; and what it may replace.
 
 use std::error::Error;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, OFlags, renameat, unlinkat};
+
+use super::lock_file::{self, LeftOver, Taken};
 
 /// The folder that an output is to lie in is not there, be the output a file or a directory.
 #[derive(Debug, thiserror::Error)]
@@ -113,27 +119,30 @@ pub(super) struct FileKind {
     pub(super) otherwise: &'static str,
 }
 
+/// The rights that a new file takes over from the one it replaces: all but those to run as its owner or group.
+const RIGHTS: u32 = 0o777;
+
 /// A file in the making. Dropped before it is published, it is removed.
 #[derive(Debug)]
 pub(super) struct Staging {
     target: PathBuf,
     path: PathBuf,
-    /// Holds the lock; the file is emptied and filled by others through its path.
+    /// The folder of both, by which they are named: whoever swaps a folder above for a link does not have us write elsewhere.
+    folder: OwnedFd,
+    /// Holds the lock.
     lock: Option<File>,
 }
 
 impl Staging {
-    /// Takes the place beside a target: `.NAME.partial`. A symbolic link is followed, so that its goal is replaced. What a
-    /// killed run left there is emptied; what a running one holds is not touched.
+    /// Takes the place beside a target: `.NAME.partial`. A symbolic link that is the target is followed, so that its goal is
+    /// replaced; one that has the name of the staged file is refused. What a killed run left there is removed; what a running
+    /// one holds is not touched.
     pub(super) fn beside(target: &Path) -> Result<Staging, StagingError> {
         let target = fs::canonicalize(target).unwrap_or_else(|_missing| followed(target));
         if target.is_dir() {
             return Err(StagingError::IsDirectory { target });
         }
-        let folder = match target.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
+        let folder = folder_of(&target);
         if !folder.is_dir() {
             return Err(NoFolder { folder: folder.to_owned(), target }.into());
         }
@@ -144,45 +153,40 @@ impl Staging {
         staged.push(name);
         staged.push(".partial");
         let path = folder.join(staged);
-        let lock = Staging::lock(&path, &target)?;
-        Ok(Staging { target, path, lock: Some(lock) })
-    }
-
-    fn lock(path: &Path, target: &Path) -> Result<File, StagingError> {
-        let refused = |action, source: io::Error| {
+        let refused = |(action, source): (&'static str, io::Error)| {
             let next = match source.kind() {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                     "give yourself the right to write there, or choose another --output"
                 }
                 io::ErrorKind::StorageFull => "make room on the disk, or choose another --output",
+                io::ErrorKind::InvalidInput | io::ErrorKind::IsADirectory => {
+                    "the new file is filled under this name, so remove what has it, or choose another --output"
+                }
                 _ => "look into the cause, or choose another --output",
             };
-            StagingError::Io { action, path: path.to_owned(), next, source }
+            StagingError::Io { action, path: path.clone(), next, source }
         };
-        loop {
-            let file = OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .read(true)
-                .write(true)
-                .open(path)
-                .map_err(|source| refused("write", source))?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(fs::TryLockError::WouldBlock) => return Err(StagingError::Busy { target: target.to_owned() }),
-                Err(fs::TryLockError::Error(source)) => return Err(refused("lock", source)),
-            }
-            // The run that held the lock may have renamed or removed the file meanwhile: then this handle is of no use.
-            if same_file(&file, path) {
-                file.set_len(0).map_err(|source| refused("empty", source))?;
-                return Ok(file);
-            }
+        let handle = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let handle = handle.map_err(|error| refused(("write", error.into())))?;
+        match lock_file::take(handle.as_fd(), last_name(&path), LeftOver::Removed).map_err(refused)? {
+            Taken::Ours(file) => Ok(Staging { target, path, folder: handle, lock: Some(file) }),
+            Taken::Theirs(_) => Err(StagingError::Busy { target }),
         }
     }
 
-    /// The file to fill.
+    /// The file to fill, by its path.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file to fill, empty and open for writing.
+    pub(super) fn file(&self) -> io::Result<File> {
+        self.lock.as_ref().map_or_else(|| Err(io::Error::from(io::ErrorKind::NotFound)), File::try_clone)
+    }
+
+    /// Whether the path still stands for the file that was locked.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.lock.as_ref().is_some_and(|file| lock_file::is_named(file, self.folder.as_fd(), last_name(&self.path)))
     }
 
     /// The file that it becomes.
@@ -198,7 +202,9 @@ impl Staging {
             _ => {}
         }
         let mut begin = Vec::new();
-        match File::open(&self.target).and_then(|file| file.take(kind.magic.len() as u64).read_to_end(&mut begin)) {
+        match lock_file::open_named(&self.target)
+            .and_then(|file| file.take(kind.magic.len() as u64).read_to_end(&mut begin))
+        {
             Ok(0) => Ok(false),
             Ok(_) if begin == kind.magic => Ok(true),
             Ok(_) => Err(self.foreign(kind, kind.otherwise)),
@@ -234,14 +240,19 @@ impl Staging {
         if let Some(file) = &self.lock {
             if let Ok(old) = fs::metadata(&self.target) {
                 // The new file is as readable as the one it replaces.
-                file.set_permissions(old.permissions())
+                file.set_permissions(fs::Permissions::from_mode(old.permissions().mode() & RIGHTS))
                     .map_err(|source| failed("set the rights of", &self.path, source))?;
             }
             file.sync_all().map_err(|source| failed("sync", &self.path, source))?;
         }
-        fs::rename(&self.path, &self.target).map_err(|source| failed("replace", &self.target, source))?;
+        if !self.is_in_place() {
+            let source = io::Error::other("somebody else removed or replaced the new file");
+            return Err(failed("publish", &self.path, source));
+        }
+        renameat(&self.folder, last_name(&self.path), &self.folder, last_name(&self.target))
+            .map_err(|source| failed("replace", &self.target, source.into()))?;
         self.lock = None;
-        let folder = self.target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = folder_of(&self.target);
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| StagingError::Unsynced {
             target: self.target.clone(),
             folder: folder.to_owned(),
@@ -254,11 +265,21 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         if self.lock.is_some()
-            && let Err(error) = fs::remove_file(&self.path)
+            && let Err(error) = unlinkat(&self.folder, last_name(&self.path), AtFlags::empty())
         {
             tracing::warn!("cannot remove {}: {error}; it is safe to delete", self.path.display());
         }
     }
+}
+
+/// The folder of a file.
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The last name of a path.
+fn last_name(path: &Path) -> &Path {
+    path.file_name().map_or(path, Path::new)
 }
 
 /// The goal of a symbolic link that is yet to come.
@@ -270,21 +291,6 @@ fn followed(target: &Path) -> PathBuf {
         target = target.parent().unwrap_or(Path::new("")).join(goal);
     }
     target
-}
-
-/// Whether an open file is the one that a path names now.
-#[cfg(unix)]
-pub(super) fn same_file(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    match (file.metadata(), fs::metadata(path)) {
-        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
-        _ => false,
-    }
-}
-
-#[cfg(not(unix))]
-pub(super) fn same_file(_file: &File, path: &Path) -> bool {
-    path.exists()
 }
 
 #[cfg(test)]

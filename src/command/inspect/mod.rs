@@ -8,12 +8,12 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::CommandError;
 use super::target::{Place, Reach};
 use crate::config::Settings;
-use crate::encode::Gunzip;
+use crate::encode::{Gunzip, MAX_UNPACKED_TILE};
 use crate::manifest::Manifest;
 use crate::mvt;
 use crate::pipeline::{LargestTile, TileSizes};
 use crate::report::{Contents, ContentsZoom, ShownFeature, print, render_contents, render_features};
-use crate::sink::{Described, TileReader};
+use crate::sink::{Described, TileReader, read_all};
 use crate::stop::Stop;
 use crate::tile::{LayerId, Order, Slice, TileCoord, TileId, Zoom};
 
@@ -34,6 +34,9 @@ pub struct InspectOptions {
 
 /// Tiles read at a time.
 const CHUNK: usize = 1_000;
+
+/// The memory that one tile may take when it is shown, in bytes. A tile holds each value once, and each of its features may have it.
+const MAX_SHOWN: usize = 1 << 30;
 
 /// Runs `inspect`.
 ///
@@ -88,20 +91,30 @@ fn raw(reader: &mut dyn TileReader, tile: TileCoord, place: &Place) -> Result<Ve
     let layers = reader.describe()?.vector_layers.len();
     let apart = (0..layers).filter_map(|layer| Some(Slice::Layer(LayerId(u16::try_from(layer).ok()?))));
     let ids: Vec<TileId> = [Slice::Whole].into_iter().chain(apart).map(|slice| TileId { coord: tile, slice }).collect();
-    let stored: Vec<Box<[u8]>> = reader.read(&ids)?.into_iter().flatten().collect();
-    if stored.is_empty() {
-        return Err(CommandError::NotThere { place: place.to_string(), what: format!("tile {tile}") });
-    }
     let mut gunzip = Gunzip::new();
-    let mut raw = Vec::new();
-    for stored in stored {
-        raw.extend(gunzip.unpack(&stored).map_err(|source| broken(place, tile, source))?);
-    }
-    Ok(raw)
+    let mut raw: Option<Vec<u8>> = None;
+    read_all(reader, &ids, |_, stored| {
+        let Some(stored) = stored else { return Ok(()) };
+        let raw = raw.get_or_insert_default();
+        let room = MAX_UNPACKED_TILE.saturating_sub(raw.len());
+        raw.extend(gunzip.unpack_at_most(&stored, room).map_err(|source| broken(place, tile, source))?);
+        Ok::<(), CommandError>(())
+    })?;
+    raw.ok_or_else(|| CommandError::NotThere { place: place.to_string(), what: format!("tile {tile}") })
 }
 
 fn broken(place: &Place, tile: TileCoord, source: impl std::error::Error + Send + Sync + 'static) -> CommandError {
     CommandError::BrokenTile { place: place.to_string(), tile, source: Box::new(source) }
+}
+
+/// More than the memory that layers take when they are shown, in bytes: a table holds each text three times.
+fn memory_to_show(layers: &[mvt::Layer<'_>]) -> usize {
+    let of_feature = |layer: &mvt::Layer<'_>, feature: &mvt::Feature| {
+        let properties = layer.size_of_properties(feature).saturating_mul(3);
+        properties.saturating_add(600 + 160 * feature.geometry.positions().count())
+    };
+    let each = layers.iter().flat_map(|layer| layer.features.iter().map(move |feature| of_feature(layer, feature)));
+    each.fold(0, usize::saturating_add)
 }
 
 /// The features of a tile as a table or as GeoJSON.
@@ -116,9 +129,14 @@ fn features(raw: &[u8], tile: TileCoord, options: &InspectOptions, place: &Place
             return Err(CommandError::NotThere { place: place.to_string(), what });
         }
     }
+    if memory_to_show(&layers) > MAX_SHOWN {
+        let what = format!(
+            "tile {tile} holds more than can be shown: its features, each with its properties written out, take more than 1 GB of memory. Name a smaller --layer, if there is one"
+        );
+        return Err(CommandError::Unfit { place: place.to_string(), what });
+    }
     if options.geojson {
-        let collection = geojson::collection(tile, &layers);
-        return Ok(serde_json::to_string(&collection).map_err(std::io::Error::from)? + "\n");
+        return Ok(geojson::collection(tile, &layers).map_err(std::io::Error::from)?);
     }
     let shown: Vec<ShownFeature> = layers
         .iter()
@@ -150,7 +168,7 @@ fn contents(reader: &mut dyn TileReader, target: String) -> Result<Contents, Com
     tiles.sort_by_cached_key(|id| (Order::ZoomColumnTmsRow.place(id.coord), id.slice));
     let mut by_zoom: BTreeMap<Zoom, Figures> = BTreeMap::new();
     for chunk in tiles.chunks(CHUNK) {
-        for (id, stored) in chunk.iter().zip(reader.read(chunk)?) {
+        read_all(reader, chunk, |id, stored| {
             let bytes = stored.map_or(0, |stored| stored.len() as u64);
             let zoom = by_zoom.entry(id.coord.zoom()).or_default();
             zoom.tiles += 1;
@@ -159,7 +177,8 @@ fn contents(reader: &mut dyn TileReader, target: String) -> Result<Contents, Com
             if zoom.largest.is_none_or(|largest| bytes > largest.bytes) {
                 zoom.largest = Some(LargestTile { tile: id.coord, bytes });
             }
-        }
+            Ok::<(), CommandError>(())
+        })?;
     }
     // A manifest that cannot be read is for verify to name; what it says is left out.
     let manifest = manifest.and_then(|text| serde_json::from_str::<Manifest>(&text).ok());

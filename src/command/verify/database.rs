@@ -13,6 +13,7 @@ use crate::encode::Gunzip;
 use crate::manifest::{Manifest, drawn_otherwise};
 use crate::postgis::Renderer;
 use crate::report::{FindingKind, Report};
+use crate::sink::read_all;
 use crate::source::{RenderedTile, Source as _, split_layers};
 use crate::stop::Stop;
 use crate::tile::{Batch, LonLatBox, Order, Slice, TileCoord, TileId, TileRect};
@@ -150,14 +151,16 @@ impl Comparison {
             }
         }
         let ids: Vec<TileId> = both.iter().map(|(id, _)| *id).collect();
-        let stored = self.looked.reader.read(&ids)?;
-        for ((id, mvt), stored) in both.into_iter().zip(stored) {
+        let Looked { reader, findings, .. } = &mut self.looked;
+        let mut rendered = both.into_iter();
+        read_all(&mut **reader, &ids, |id, stored| {
+            let mvt = rendered.next().map_or(&[][..], |(_, mvt)| mvt);
             let same = stored.is_some_and(|stored| self.gunzip.unpack(&stored).is_ok_and(|raw| raw == mvt));
             if !same {
-                self.looked.findings.add(FindingKind::Different, || format!("tile {id}"));
+                findings.add(FindingKind::Different, || format!("tile {id}"));
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// A tile of which a layer cannot be rendered is right as it is, if its manifest says that it may not be.

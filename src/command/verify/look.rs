@@ -9,12 +9,15 @@ use crate::encode::Gunzip;
 use crate::manifest::Manifest;
 use crate::mvt;
 use crate::report::{FindingKind, Findings};
-use crate::sink::{Described, ReadError, TileReader, VectorLayer};
+use crate::sink::{Described, ReadError, TileReader, VectorLayer, read_all};
 use crate::stop::Stop;
 use crate::tile::{Order, Slice, TileId, TileRect, beyond_in_degrees, latitude, longitude};
 
 /// Tiles read at a time: the bound on memory.
 pub(super) const CHUNK: usize = 1_000;
+
+/// Layers and properties that are named because they are not described. A stranger's archive could have new ones in each tile.
+const MAX_NAMED: usize = 10_000;
 
 /// A target that was looked at.
 pub(super) struct Looked {
@@ -97,8 +100,7 @@ impl Looked {
             if let Some(signal) = stop.asked() {
                 return Err(CommandError::Interrupted(signal));
             }
-            let Some(stored) = found(reader.read(chunk), findings)? else { return Ok(()) };
-            for (id, stored) in chunk.iter().zip(stored) {
+            let read = read_all(&mut **reader, chunk, |id, stored| {
                 findings.decoded += 1;
                 match stored.map(|stored| gunzip.unpack(&stored)) {
                     Some(Ok(raw)) => told.compare(id, &raw, findings),
@@ -107,6 +109,10 @@ impl Looked {
                         findings.add(FindingKind::Structure, || format!("tile {id} is listed, but it cannot be found"));
                     }
                 }
+                Ok::<(), ReadError>(())
+            });
+            if found(read, findings)?.is_none() {
+                return Ok(());
             }
         }
         Ok(())
@@ -143,7 +149,8 @@ impl Told<'_> {
         if !self.layers.is_empty() {
             let undescribed: Vec<String> = layers.iter().flat_map(|layer| self.undescribed(id, layer)).collect();
             for what in undescribed {
-                if self.named.insert(what.clone()) {
+                let is_new = self.named.len() < MAX_NAMED && self.named.insert(what.clone());
+                if is_new {
                     findings.add(FindingKind::Undescribed, || format!("tile {id}: {what}"));
                 }
             }
@@ -163,6 +170,9 @@ impl Told<'_> {
             let kind = value.kind();
             if !seen.insert((key, kind)) {
                 continue;
+            }
+            if found.len() >= MAX_NAMED {
+                break;
             }
             match told.fields.get(key).map(|field| field.as_str().unwrap_or_default()) {
                 None => found.push(format!("layer {name:?} has the property {key:?}, which is not described")),

@@ -24,6 +24,12 @@ pub enum DirectoryError {
         /// The file.
         path: PathBuf,
     },
+    /// A symbolic link stands where a folder must be.
+    #[error("{} is a symbolic link where a folder of the target must be, and links below a target are not followed: remove it, or choose another --output", path.display())]
+    LinkInTheWay {
+        /// The link.
+        path: PathBuf,
+    },
     /// Somebody else writes the same directory.
     #[error("another run is writing {} ({holder}): wait until it is done, or choose another --output", path.display())]
     Busy {

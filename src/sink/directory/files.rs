@@ -1,13 +1,15 @@
-//! Files in a directory target: written beside and renamed, removed with the folders that they leave empty, found.
+//! Files in a directory target: written beside and renamed, removed with the folders that they leave empty.
 
-use std::fs::{self, File};
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::FileType;
 
 use super::DirectoryError;
-use crate::stop::Stop;
+use super::folder::{OpenFolder, Unreachable, split};
+use crate::encode::MAX_STORED_TILE;
+use crate::sink::read::MAX_NOTE;
 
 /// A tile as it is to be.
 #[derive(Debug)]
@@ -21,7 +23,7 @@ pub(super) struct Wanted {
 impl Wanted {
     /// The name of its folder.
     pub(super) fn folder(&self) -> &str {
-        self.name.rsplit_once('/').map_or("", |(folder, _)| folder)
+        split(&self.name).0
     }
 }
 
@@ -34,20 +36,32 @@ pub(super) struct Tally {
     pub(super) replaced: u64,
 }
 
+/// What has the name of a tile.
+#[derive(Debug, PartialEq, Eq)]
+enum Stored {
+    Nothing,
+    /// A regular file.
+    Bytes(Vec<u8>),
+    /// A link, a pipe, a file that is too large to be read: it is replaced as itself.
+    NoTile,
+}
+
 /// What writes the files of one target, one at a time.
 #[derive(Debug)]
 pub(super) struct Files {
-    root: PathBuf,
-    /// Where a file is written before it is renamed; on the same disk as the target.
-    partial: PathBuf,
+    root: OpenFolder,
+    /// The program's own folder, on the same disk as the target.
+    own: OpenFolder,
+    /// Where a file is written there before it is renamed.
+    partial: String,
     /// Where a folder that is new to the target is filled before it is renamed.
-    new_folder: PathBuf,
+    new_folder: String,
     /// Whether that has failed once: not every file system can, and on a full disk it is of no use.
     puts_files_only: bool,
-    /// The folder that was made last: tiles of a column share theirs.
-    folder: PathBuf,
-    /// Files written or removed since the last sync; no more than [`FEW`] and one are kept.
-    changed: Vec<PathBuf>,
+    /// The folder that was used last, by its name: tiles of a column share theirs.
+    folder: Option<(String, OpenFolder)>,
+    /// Names of files written or removed since the last sync; no more than [`FEW`] and one are kept.
+    changed: Vec<String>,
 }
 
 /// So many files are synced one by one. More wait for the whole file system, which may hold other programs' writes too.
@@ -55,53 +69,55 @@ const FEW: usize = 200;
 
 impl Files {
     /// Files below `root`, written first below `own`.
-    pub(super) fn new(root: &Path, own: &Path) -> Files {
+    pub(super) fn new(root: &OpenFolder, own: &OpenFolder) -> Files {
         Files::named(root, own, "")
     }
 
-    fn named(root: &Path, own: &Path, ending: &str) -> Files {
+    fn named(root: &OpenFolder, own: &OpenFolder, ending: &str) -> Files {
         Files {
-            root: root.to_owned(),
-            partial: own.join(format!("partial{ending}")),
-            new_folder: own.join(format!("partial-folder{ending}")),
+            root: root.clone(),
+            own: own.clone(),
+            partial: format!("partial{ending}"),
+            new_folder: format!("partial-folder{ending}"),
             puts_files_only: false,
-            folder: PathBuf::new(),
+            folder: None,
             changed: Vec::new(),
         }
     }
 
     /// Another writer of the same files, beside the first; each has a number of its own.
-    pub(super) fn beside(root: &Path, own: &Path, number: usize) -> Files {
+    pub(super) fn beside(root: &OpenFolder, own: &OpenFolder, number: usize) -> Files {
         Files::named(root, own, &format!("-{number}"))
+    }
+
+    /// The folder that all names are below.
+    pub(super) const fn root(&self) -> &OpenFolder {
+        &self.root
+    }
+
+    fn partial_path(&self) -> PathBuf {
+        self.own.path().join(&self.partial)
     }
 
     /// Removes what a killed run left half written.
     pub(super) fn clear(&self) -> Result<(), DirectoryError> {
-        for (path, removed) in
-            [(&self.partial, fs::remove_file(&self.partial)), (&self.new_folder, fs::remove_dir_all(&self.new_folder))]
-        {
-            if let Err(error) = removed
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                return Err(DirectoryError::io("remove", path, error));
-            }
-        }
-        Ok(())
+        self.own.remove(&self.partial).map_err(|error| DirectoryError::io("remove", &self.partial_path(), error))?;
+        self.own.remove_filled(&self.new_folder).map_err(|error| error.into_error("remove"))
     }
 
     /// Brings tiles in line: a file that holds the bytes already is left alone.
     pub(super) fn bring_in_line(&mut self, tiles: &[Wanted]) -> Result<Tally, DirectoryError> {
         let mut tally = Tally::default();
         for of_folder in tiles.chunk_by(|one, next| one.folder() == next.folder()) {
-            if self.put_folder(of_folder) {
+            if self.put_folder(of_folder)? {
                 tally.added += of_folder.len() as u64;
                 continue;
             }
             for tile in of_folder {
-                match if tile.held { self.read(&tile.name)? } else { None } {
-                    Some(found) if *found == *tile.bytes => continue,
-                    Some(_) => tally.replaced += 1,
-                    None => tally.added += 1,
+                match if tile.held { self.stored(&tile.name)? } else { Stored::Nothing } {
+                    Stored::Bytes(found) if *found == *tile.bytes => continue,
+                    Stored::Bytes(_) | Stored::NoTile => tally.replaced += 1,
+                    Stored::Nothing => tally.added += 1,
                 }
                 self.put(&tile.name, &tile.bytes)?;
             }
@@ -111,48 +127,45 @@ impl Files {
 
     /// Puts the tiles of a folder that is new to the target: it is filled beside and takes its name as a whole, which costs less
     /// than to rename each file. Where that cannot be done, `false`: nothing has changed, and each has to be put by itself.
-    fn put_folder(&mut self, tiles: &[Wanted]) -> bool {
+    fn put_folder(&mut self, tiles: &[Wanted]) -> Result<bool, DirectoryError> {
         let name = tiles.first().map_or("", Wanted::folder);
-        let folder = self.path(name);
         let is_worth_it = tiles.len() > 1 && !name.is_empty() && !self.puts_files_only;
-        if !is_worth_it || tiles.iter().any(|tile| tile.held) || folder.exists() {
-            return false;
+        if !is_worth_it || tiles.iter().any(|tile| tile.held) {
+            return Ok(false);
         }
-        let put = self.fill_new_folder(tiles).and_then(|()| {
-            fs::rename(&self.new_folder, &folder).or_else(|_| {
-                // It is the first one in the folder above.
-                folder.parent().map_or(Ok(()), fs::create_dir_all)?;
-                fs::rename(&self.new_folder, &folder)
-            })
-        });
+        let (above, part) = split(name);
+        let above = self.root.make(above).map_err(|error| error.into_error("make the folder"))?;
+        let is_there = || above.kind(part).is_ok_and(|kind| kind.is_some());
+        if is_there() {
+            return Ok(false);
+        }
+        let put = self.fill_new_folder(tiles).and_then(|()| self.own.rename(&self.new_folder, &above, part));
         if let Err(error) = put {
-            tracing::debug!("cannot put {} as a whole: {error}", folder.display());
-            left_behind(&self.new_folder, fs::remove_dir_all(&self.new_folder));
+            tracing::debug!("cannot put {} as a whole: {error}", above.path().join(part).display());
+            if let Err(Unreachable::Io(path, error)) = self.own.remove_filled(&self.new_folder) {
+                tracing::warn!("cannot remove {}: {error}; it is safe to delete", path.display());
+            }
             // Another writer may have put the same folder.
-            self.puts_files_only = !folder.exists();
-            return false;
+            self.puts_files_only = !is_there();
+            return Ok(false);
         }
         for tile in tiles {
             self.note_changed(&tile.name);
         }
-        self.folder = folder;
-        true
+        Ok(true)
     }
 
     fn fill_new_folder(&self, tiles: &[Wanted]) -> io::Result<()> {
-        fs::create_dir(&self.new_folder)?;
-        let folder = File::open(&self.new_folder)?;
-        for tile in tiles {
-            let name = tile.name.rsplit('/').next().unwrap_or_default();
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-            File::from(openat(&folder, name, flags, Mode::from_raw_mode(0o666))?).write_all(&tile.bytes)?;
-        }
-        Ok(())
+        let folder = self.own.create_folder(&self.new_folder).map_err(|error| match error {
+            Unreachable::Io(_, error) => error,
+            Unreachable::Link(_) | Unreachable::NoFolder(_) => io::Error::from(io::ErrorKind::NotADirectory),
+        })?;
+        tiles.iter().try_for_each(|tile| folder.create(split(&tile.name).1)?.write_all(&tile.bytes))
     }
 
     /// The path of a name.
     pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.root.join(name)
+        self.root.path().join(name)
     }
 
     /// Puts bytes under a name: readers see the old file or the new one.
@@ -163,15 +176,14 @@ impl Files {
     /// The same, and on the disk before the name is taken.
     pub(super) fn put_durably(&mut self, name: &str, bytes: &[u8]) -> Result<(), DirectoryError> {
         self.write(name, bytes, true)?;
-        let folder = self.folder.clone();
-        File::open(&folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(|source| DirectoryError::io("sync", &folder, source))
+        let folder = self.folder(name)?;
+        folder.sync().map_err(|source| DirectoryError::io("sync", folder.path(), source))
     }
 
     /// The same, unless the file holds these bytes already: its time stays, so that what clients have cached stays good.
     pub(super) fn keep_durably(&mut self, name: &str, bytes: &[u8]) -> Result<(), DirectoryError> {
-        if self.read(name)?.as_deref() == Some(bytes) { Ok(()) } else { self.put_durably(name, bytes) }
+        let same = self.stored(name)? == Stored::Bytes(bytes.to_vec());
+        if same { Ok(()) } else { self.put_durably(name, bytes) }
     }
 
     fn write(&mut self, name: &str, bytes: &[u8], durably: bool) -> Result<(), DirectoryError> {
@@ -179,88 +191,132 @@ impl Files {
         if !durably {
             self.note_changed(name);
         }
-        if written.is_err() {
+        if written.is_err()
+            && let Err(error) = self.own.remove(&self.partial)
+        {
             // On a full disk, half a tile must not go on taking the room.
-            left_behind(&self.partial, fs::remove_file(&self.partial));
+            tracing::warn!("cannot remove {}: {error}; it is safe to delete", self.partial_path().display());
         }
         written
     }
 
     fn note_changed(&mut self, name: &str) {
         if self.changed.len() <= FEW {
-            self.changed.push(self.path(name));
+            self.changed.push(name.to_owned());
         }
     }
 
     fn write_beside(&mut self, name: &str, bytes: &[u8], durably: bool) -> Result<(), DirectoryError> {
-        let path = self.path(name);
-        let partial = |source| DirectoryError::io("write", &self.partial, source);
-        let mut file = File::create(&self.partial).map_err(partial)?;
+        let partial = |source| DirectoryError::io("write", &self.partial_path(), source);
+        let mut file = match self.own.create(&self.partial) {
+            // Left behind by a step that failed before.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.own.remove(&self.partial).and_then(|_| self.own.create(&self.partial)).map_err(partial)?
+            }
+            created => created.map_err(partial)?,
+        };
         file.write_all(bytes).map_err(partial)?;
         if durably {
             file.sync_all().map_err(partial)?;
         }
         drop(file);
-        self.make_folder(&path)?;
-        match fs::rename(&self.partial, &path) {
+        let part = split(name).1;
+        let mut folder = self.made_folder(name)?;
+        let mut renamed = self.own.rename(&self.partial, &folder, part);
+        if renamed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             // Somebody removed the folder meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.folder = PathBuf::new();
-                self.make_folder(&path)?;
-                fs::rename(&self.partial, &path).map_err(|source| DirectoryError::io("write", &path, source))
-            }
-            Err(error) if error.kind() == io::ErrorKind::IsADirectory => Err(DirectoryError::Io {
-                action: "write",
-                path,
-                next: "a folder has the name of a tile: remove it, or choose another --output or template",
-                source: error,
-            }),
-            done => done.map_err(|source| DirectoryError::io("write", &path, source)),
+            self.folder = None;
+            folder = self.made_folder(name)?;
+            renamed = self.own.rename(&self.partial, &folder, part);
         }
+        renamed.map_err(|source| match source.kind() {
+            io::ErrorKind::IsADirectory => DirectoryError::Io {
+                action: "write",
+                path: self.path(name),
+                next: "a folder has the name of a tile: remove it, or choose another --output or template",
+                source,
+            },
+            _ => DirectoryError::io("write", &self.path(name), source),
+        })
     }
 
-    fn make_folder(&mut self, path: &Path) -> Result<(), DirectoryError> {
-        let Some(folder) = path.parent().filter(|folder| *folder != self.folder) else { return Ok(()) };
-        match fs::create_dir_all(folder) {
-            Ok(()) => {}
-            Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) => {
-                let in_the_way = folder.ancestors().find(|above| above.is_file()).unwrap_or(folder);
-                return Err(DirectoryError::FileInTheWay { path: in_the_way.to_owned() });
-            }
-            Err(source) => return Err(DirectoryError::io("make the folder", folder, source)),
+    /// The folder of a name, made if it is missing.
+    fn made_folder(&mut self, name: &str) -> Result<OpenFolder, DirectoryError> {
+        let above = split(name).0;
+        if let Some((known, folder)) = &self.folder
+            && known == above
+        {
+            return Ok(folder.clone());
         }
-        folder.clone_into(&mut self.folder);
-        Ok(())
+        let folder = self.root.make(above).map_err(|error| error.into_error("make the folder"))?;
+        self.folder = Some((above.to_owned(), folder.clone()));
+        Ok(folder)
+    }
+
+    /// The folder of a name that was written.
+    fn folder(&self, name: &str) -> Result<OpenFolder, DirectoryError> {
+        self.root.find(split(name).0).map_err(|error| error.into_error("open"))
+    }
+
+    /// Whether there is a file of a name; a link is none.
+    pub(super) fn holds(&self, name: &str) -> Result<bool, DirectoryError> {
+        let (above, part) = split(name);
+        let kind = match self.root.find(above) {
+            Err(missing) if missing.is_missing() => return Ok(false),
+            Err(Unreachable::NoFolder(_)) => return Ok(false),
+            found => found.map_err(|error| error.into_error("read"))?.kind(part),
+        };
+        let kind = kind.map_err(|error| DirectoryError::io("read", &self.path(name), error))?;
+        Ok(kind == Some(FileType::RegularFile))
     }
 
     /// Removes a file, and the folders below the target that it leaves empty; gives whether there was one.
     pub(super) fn remove(&mut self, name: &str) -> Result<bool, DirectoryError> {
-        use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
-        let path = self.path(name);
-        let removed = match fs::remove_file(&path) {
-            Ok(()) => true,
-            // A folder of that name is no tile.
-            Err(error) if matches!(error.kind(), NotFound | NotADirectory | IsADirectory) => false,
-            Err(source) => return Err(DirectoryError::io("remove", &path, source)),
+        let (above, part) = split(name);
+        let removed = match self.root.find(above) {
+            Ok(folder) => folder.remove(part).map_err(|error| DirectoryError::io("remove", &self.path(name), error))?,
+            Err(missing) if missing.is_missing() => false,
+            Err(Unreachable::NoFolder(_)) => false,
+            Err(error) => return Err(error.into_error("remove")),
         };
         if removed {
             self.note_changed(name);
         }
-        for folder in
-            path.ancestors().skip(1).take_while(|folder| *folder != self.root && folder.starts_with(&self.root))
-        {
+        let mut empty = above;
+        while !empty.is_empty() {
+            let (above, part) = split(empty);
             // The first folder that holds something ends it; so does one that cannot be removed, which harms nobody.
-            if fs::remove_dir(folder).is_err() {
-                break;
+            match self.root.find(above) {
+                Ok(folder) if folder.remove_folder(part).is_ok() => self.folder = None,
+                _ => break,
             }
-            self.folder = PathBuf::new();
+            empty = above;
         }
         Ok(removed)
     }
 
-    /// The bytes under a name, if there is a file.
+    /// The bytes of a note, if there is a file.
     pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, DirectoryError> {
-        read(&self.path(name)).map_err(|source| DirectoryError::io("read", &self.path(name), source))
+        self.root.read(name, MAX_NOTE).map_err(|error| error.into_error("read"))
+    }
+
+    /// What has the name of a tile.
+    fn stored(&mut self, name: &str) -> Result<Stored, DirectoryError> {
+        let (above, part) = split(name);
+        let known = self.folder.take().filter(|(known, _)| known == above);
+        let folder = known.map_or_else(|| self.root.find(above), |(_, folder)| Ok(folder));
+        let read = folder.and_then(|folder| {
+            let read = folder.read_leaf(part, MAX_STORED_TILE);
+            self.folder = Some((above.to_owned(), folder));
+            read
+        });
+        match read {
+            Ok(Some(bytes)) => Ok(Stored::Bytes(bytes)),
+            Ok(None) | Err(Unreachable::NoFolder(_)) => Ok(Stored::Nothing),
+            Err(missing) if missing.is_missing() => Ok(Stored::Nothing),
+            Err(Unreachable::Io(_, error)) if error.kind() == io::ErrorKind::InvalidInput => Ok(Stored::NoTile),
+            Err(error) => Err(error.into_error("read")),
+        }
     }
 
     /// Brings everything that was written to the disk: few files one by one, many by one call for the whole file system.
@@ -270,87 +326,32 @@ impl Files {
             changed.append(&mut other.changed);
         }
         if changed.len() > FEW {
-            return File::open(&self.root)
-                .and_then(|root| rustix::fs::syncfs(&root).map_err(io::Error::from))
-                .map_err(|source| DirectoryError::io("sync", &self.root, source));
+            let synced = self.root.sync_file_system();
+            return synced.map_err(|source| DirectoryError::io("sync", self.root.path(), source));
         }
         // The folders, too: they hold the names.
-        let mut folders: Vec<PathBuf> =
-            changed.iter().flat_map(|path| path.ancestors().skip(1)).map(Path::to_owned).collect();
-        folders.retain(|folder| folder.starts_with(&self.root));
-        folders.sort_unstable();
-        folders.dedup();
-        changed.append(&mut folders);
-        for path in changed {
-            match File::open(&path).and_then(|file| file.sync_all()) {
-                // It was removed.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(DirectoryError::io("sync", &path, source)),
-                Ok(()) => {}
+        let mut folders: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for name in &changed {
+            let (above, part) = split(name);
+            folders.entry(above).or_default().push(part);
+            let mut above = above;
+            while !above.is_empty() {
+                above = split(above).0;
+                folders.entry(above).or_default();
             }
+        }
+        for (above, parts) in folders {
+            let folder = match self.root.find(above) {
+                // It was removed.
+                Err(missing) if missing.is_missing() => continue,
+                found => found.map_err(|error| error.into_error("sync"))?,
+            };
+            let mut synced = parts.into_iter().map(|part| (part, folder.sync_file(part)));
+            if let Some((part, Err(source))) = synced.find(|(_, synced)| synced.is_err()) {
+                return Err(DirectoryError::io("sync", &folder.path().join(part), source));
+            }
+            folder.sync().map_err(|source| DirectoryError::io("sync", folder.path(), source))?;
         }
         Ok(())
     }
-}
-
-/// What was to be removed and is still there is named.
-fn left_behind(path: &Path, removed: io::Result<()>) {
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!("cannot remove {}: {error}; it is safe to delete", path.display());
-        }
-        _ => {}
-    }
-}
-
-/// The bytes of a file, if it is there; a folder is none.
-pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if matches!(error.kind(), NotFound | NotADirectory | IsADirectory) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Hands over the name of every file below `root` that begins with `prefix`, folder by folder; no file is looked at. Links to folders
-/// are not followed, names that are no UTF-8 are not ours.
-pub(super) fn walk<E>(
-    root: &Path,
-    prefix: &str,
-    stop: &Stop,
-    mut each: impl FnMut(&str) -> Result<(), E>,
-) -> Result<Result<(), E>, (PathBuf, io::Error)> {
-    let first = prefix.rsplit_once('/').map_or("", |(folders, _)| folders);
-    // Folders yet to be read, as names below the root.
-    let mut waiting = vec![first.to_owned()];
-    while let Some(folder) = waiting.pop() {
-        let path = root.join(&folder);
-        let failed = |error| (path.clone(), error);
-        let entries = match fs::read_dir(&path) {
-            Ok(entries) => entries,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
-            Err(error) => return Err(failed(error)),
-        };
-        if stop.asked().is_some() {
-            return Err(failed(io::Error::from(io::ErrorKind::Interrupted)));
-        }
-        for entry in entries {
-            let entry = entry.map_err(failed)?;
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            let name = if folder.is_empty() { name } else { format!("{folder}/{name}") };
-            let kind = entry.file_type().map_err(failed)?;
-            if kind.is_dir() {
-                // What lies beside the first part of the prefix cannot begin with it.
-                if name.starts_with(prefix) || prefix.starts_with(&name) {
-                    waiting.push(name);
-                }
-            } else if name.starts_with(prefix)
-                && let Err(error) = each(&name)
-            {
-                return Ok(Err(error));
-            }
-        }
-    }
-    Ok(Ok(()))
 }

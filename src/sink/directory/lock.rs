@@ -1,58 +1,82 @@
 //! One writer a directory: a locked file that says who holds it.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::DirectoryError;
-use crate::sink::staging::same_file;
+use super::folder::OpenFolder;
+use super::{DirectoryError, OWN_FOLDER};
+use crate::sink::lock_file::{self, LeftOver, Taken};
+
+/// The name of the lock in the program's own folder.
+const LOCK: &str = "lock";
+
+/// The longest text of a holder that is shown, in bytes.
+const MAX_HOLDER: u64 = 200;
 
 /// The lock, held as long as this value lives. The file stays once the target is ours; only the lock on it counts, which
 /// ends with the process.
 #[derive(Debug)]
 pub(super) struct Lock {
     _file: File,
-    path: PathBuf,
+    /// The target, and the program's own folder in it.
+    pub(super) root: OpenFolder,
+    pub(super) own: OpenFolder,
     /// Folders that were made for it, the innermost first: they go with it as long as nothing was begun in them.
     made: Vec<PathBuf>,
 }
 
 impl Lock {
-    /// Takes the lock of a target.
-    pub(super) fn take(target: &Path, own: &Path) -> Result<Lock, DirectoryError> {
-        let path: PathBuf = own.join("lock");
+    /// Takes the lock of a target, which may be a link to a folder.
+    pub(super) fn take(target: &Path) -> Result<Lock, DirectoryError> {
+        let own_path = target.join(OWN_FOLDER);
+        let path = own_path.join(LOCK);
         let failed = |source| DirectoryError::io("lock", &path, source);
-        let made: Vec<PathBuf> =
-            [own, target].into_iter().filter(|folder| !folder.exists()).map(Path::to_owned).collect();
+        let is_missing = |folder: &&Path| fs::symlink_metadata(folder).is_err();
+        let made: Vec<PathBuf> = [&*own_path, target].into_iter().filter(is_missing).map(Path::to_owned).collect();
         loop {
-            fs::create_dir_all(own).map_err(|source| DirectoryError::io("make the folder", own, source))?;
-            let mut file = match OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path) {
-                Ok(file) => file,
-                // The run that held it was the first one, failed, and took the folder with it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(source) => return Err(failed(source)),
+            match fs::create_dir(target) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(DirectoryError::io("make the folder", target, error));
+                }
+                _ => {}
+            }
+            let root = match OpenFolder::open(target) {
+                // The run that held the lock was the first one, failed, and took the folder with it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !target.is_symlink() => continue,
+                opened => opened.map_err(|source| DirectoryError::io("open", target, source))?,
             };
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
+            let own = match root.make(OWN_FOLDER) {
+                Err(error) if error.is_missing() => continue,
+                made => made.map_err(|error| error.into_error("make the folder"))?,
+            };
+            match lock_file::take(own.as_fd(), Path::new(LOCK), LeftOver::Reused) {
+                Ok(Taken::Ours(mut file)) => {
+                    let since = humantime::format_rfc3339_seconds(SystemTime::now());
+                    file.set_len(0).map_err(failed)?;
+                    writeln!(file, "process {} since {since}", std::process::id()).map_err(failed)?;
+                    return Ok(Lock { _file: file, root, own, made });
+                }
+                Ok(Taken::Theirs(file)) => {
                     let mut holder = String::new();
                     // A holder that cannot be read is still a holder.
-                    if file.read_to_string(&mut holder).is_err() || holder.trim().is_empty() {
+                    if file.take(MAX_HOLDER).read_to_string(&mut holder).is_err() || holder.trim().is_empty() {
                         "it does not say who it is".clone_into(&mut holder);
                     }
                     return Err(DirectoryError::Busy { path: target.to_owned(), holder: holder.trim().to_owned() });
                 }
-                Err(TryLockError::Error(source)) => return Err(failed(source)),
+                Err((_, error)) if error.kind() == io::ErrorKind::NotFound => {}
+                Err((_, error)) if error.kind() == io::ErrorKind::InvalidInput => {
+                    return Err(DirectoryError::Io {
+                        action: "lock",
+                        path,
+                        next: "remove it, or choose another --output",
+                        source: error,
+                    });
+                }
+                Err((_, error)) => return Err(failed(error)),
             }
-            // The run that held it may have removed the file meanwhile: then this handle is of no use.
-            if !same_file(&file, &path) {
-                continue;
-            }
-            let since = humantime::format_rfc3339_seconds(SystemTime::now());
-            file.set_len(0).map_err(failed)?;
-            writeln!(file, "process {} since {since}", std::process::id()).map_err(failed)?;
-            return Ok(Lock { _file: file, path, made });
         }
     }
 
@@ -68,10 +92,11 @@ impl Drop for Lock {
         if self.made.is_empty() {
             return;
         }
-        let removed = fs::remove_file(&self.path).and_then(|()| self.made.iter().try_for_each(fs::remove_dir));
+        let removed = self.own.remove(LOCK).and_then(|_| self.made.iter().try_for_each(fs::remove_dir));
         match removed {
             Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
-                tracing::warn!("cannot remove {}: {error}; it is safe to delete", self.path.display());
+                let path = self.own.path().join(LOCK);
+                tracing::warn!("cannot remove {}: {error}; it is safe to delete", path.display());
             }
             _ => {}
         }

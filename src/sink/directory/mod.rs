@@ -3,10 +3,12 @@
 
 mod error;
 mod files;
+mod folder;
 mod found;
 mod lock;
 mod read;
 mod versions;
+mod walk;
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -25,6 +27,7 @@ pub use versions::{directory_versions, switch_directory};
 use files::{Files, Tally, Wanted};
 use found::{BEGUN, Found, Started};
 use lock::Lock;
+use walk::walk;
 
 /// How many write tiles at once, and how many tiles are worth a writer.
 const WRITERS: usize = 4;
@@ -74,10 +77,9 @@ impl Directory {
         if let Some(folder) = root.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
             return Err(NoFolder { folder: folder.to_owned(), target: root.to_owned() }.into());
         }
-        let own = root.join(OWN_FOLDER);
-        let lock = Lock::take(root, &own)?;
-        let files = Files::new(root, &own);
-        let others = (1..WRITERS).map(|number| Files::beside(root, &own, number)).collect();
+        let lock = Lock::take(root)?;
+        let files = Files::new(&lock.root, &lock.own);
+        let others = (1..WRITERS).map(|number| Files::beside(&lock.root, &lock.own, number)).collect();
         Ok(Directory { root: root.to_owned(), options, stop: stop.clone(), files, others, run: None, lock })
     }
 
@@ -86,7 +88,7 @@ impl Directory {
         if self.options.publish == Publish::InPlace {
             return Ok(None);
         }
-        let latest = versions::latest(&self.files)?;
+        let latest = versions::latest(self.files.root())?;
         let pending = found.pending(tileset, self.options.template.text(), latest.as_ref());
         let version = match pending {
             Some(pending) => pending,
@@ -109,7 +111,7 @@ impl Directory {
     /// known to be ours, there may be none.
     fn take_inventory(&self, template: &Template, tileset: &Tileset, ours: bool) -> Result<Inventory, DirectoryError> {
         let mut inventory = Inventory::new()?;
-        let found = files::walk(&self.root, &template.prefix(), &self.stop, |name| {
+        let found = walk(self.files.root(), template, &self.stop, |name| {
             let Some(id) = template.read(name) else { return Ok(()) };
             if !ours {
                 return Err(DirectoryError::NotOurs { path: self.root.clone(), example: name.to_owned() });
@@ -124,7 +126,7 @@ impl Directory {
             Err(_) if self.stop.asked().is_some() => {
                 return Err(DirectoryError::Interrupted { path: self.root.clone() });
             }
-            Err((path, source)) => return Err(DirectoryError::io("read the folder", &path, source)),
+            Err(error) => return Err(error.into_error("read the folder")),
         }
         Ok(inventory)
     }
@@ -221,7 +223,7 @@ impl Directory {
         // The map has been switched: what fails from here on leaves no more than old tiles. Where `latest.json` was lost,
         // nobody knows which ones are old.
         if shown.is_some() {
-            versions::remove_others(&mut self.files, &self.root, &latest, &run.template, &self.stop)?;
+            versions::remove_others(&mut self.files, &latest, &run.template, &self.stop)?;
         }
         Ok(())
     }
@@ -266,7 +268,7 @@ impl Sink for Directory {
                     }
                     written.removed += 1;
                 }
-                TileEdit::Keep(id, _) if held && run.keeps && self.files.path(&run.template.name(id)).is_file() => {
+                TileEdit::Keep(id, _) if held && run.keeps && self.files.holds(&run.template.name(id))? => {
                     kept += 1;
                 }
                 TileEdit::Keep(id, Some(bytes)) => {

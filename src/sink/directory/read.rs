@@ -1,8 +1,11 @@
 //! A directory read back.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::files;
+use super::folder::{OpenFolder, Unreachable, split};
+use super::walk::walk;
+use crate::encode::MAX_STORED_TILE;
+use crate::sink::read::{Allowance, MAX_NOTE};
 use crate::sink::tree::notes::{self, Noted};
 use crate::sink::tree::{Latest, Template};
 use crate::sink::{Described, ReadError, TileReader};
@@ -12,9 +15,13 @@ use crate::tile::TileId;
 /// A directory with a file for each tile.
 #[derive(Debug)]
 pub struct DirectoryReader {
-    root: PathBuf,
+    root: OpenFolder,
     template: Template,
     noted: Noted,
+    /// Whether it has notes of any program.
+    is_noted: bool,
+    /// The folder that was read last, by its name.
+    folder: Option<(String, OpenFolder)>,
 }
 
 impl DirectoryReader {
@@ -28,10 +35,8 @@ impl DirectoryReader {
         if !root.is_dir() {
             return Err(ReadError::Missing { place: place() });
         }
-        let note = |name: &str| {
-            let path = root.join(name);
-            files::read(&path).map_err(|source| ReadError::Io { path, source })
-        };
+        let root = OpenFolder::open(root).map_err(|source| ReadError::Io { path: root.to_owned(), source })?;
+        let note = |name: &str| root.read(name, MAX_NOTE).map_err(|error| error.into_read_error(place()));
         let damaged = |name: &str, error: &dyn std::fmt::Display| ReadError::Damaged {
             place: place(),
             what: format!("{name} cannot be read ({error})"),
@@ -46,8 +51,9 @@ impl DirectoryReader {
             Some(latest) => notes::of_version(&latest.version, notes::METADATA),
             None => notes::METADATA.to_owned(),
         };
-        let noted = match note(&name)? {
-            Some(body) => notes::read(&body).map_err(|error| damaged(&name, &error))?,
+        let body = note(&name)?;
+        let noted = match &body {
+            Some(body) => notes::read(body).map_err(|error| damaged(&name, &error))?,
             None => Noted::default(),
         };
         let mut template = match &noted.template {
@@ -58,7 +64,33 @@ impl DirectoryReader {
         if let Some(latest) = &latest {
             template = template.with_version(&latest.version);
         }
-        Ok(DirectoryReader { root: root.to_owned(), template, noted })
+        let is_noted = latest.is_some() || body.is_some();
+        Ok(DirectoryReader { root, template, noted, is_noted, folder: None })
+    }
+
+    fn place(&self) -> String {
+        self.root.path().display().to_string()
+    }
+
+    fn read_tile(&mut self, id: &TileId) -> Result<Option<Box<[u8]>>, ReadError> {
+        let name = self.template.name(*id);
+        let (above, part) = split(&name);
+        let known = self.folder.take().filter(|(known, _)| known == above);
+        let read = match known {
+            Some((_, folder)) => Ok(folder),
+            None => self.root.find(above),
+        };
+        let read = read.and_then(|folder| {
+            let bytes = folder.read_leaf(part, MAX_STORED_TILE);
+            self.folder = Some((above.to_owned(), folder));
+            bytes
+        });
+        match read {
+            Ok(bytes) => Ok(bytes.map(Vec::into_boxed_slice)),
+            Err(missing) if missing.is_missing() => Ok(None),
+            Err(Unreachable::NoFolder(_)) => Ok(None),
+            Err(error) => Err(error.into_read_error(self.place())),
+        }
     }
 }
 
@@ -69,21 +101,28 @@ impl TileReader for DirectoryReader {
 
     fn list(&mut self) -> Result<Vec<TileId>, ReadError> {
         let mut found = Vec::new();
-        let walked = files::walk(&self.root, &self.template.prefix(), &Stop::new(), |name| {
+        let walked = walk(&self.root, &self.template, &Stop::new(), |name| {
             found.extend(self.template.read(name));
             Ok::<(), ReadError>(())
         });
-        walked.map_err(|(path, source)| ReadError::Io { path, source })??;
+        walked.map_err(|error| error.into_read_error(self.place()))??;
+        if found.is_empty() && !self.is_noted {
+            let what = format!("it has neither a metadata.json nor a file named as {}", self.template.text());
+            return Err(ReadError::Foreign { place: self.place(), kind: "directory of tiles", what });
+        }
         Ok(found)
     }
 
     fn read(&mut self, tiles: &[TileId]) -> Result<Vec<Option<Box<[u8]>>>, ReadError> {
-        let read = |id: &TileId| {
-            let path = self.root.join(self.template.name(*id));
-            files::read(&path)
-                .map(|bytes| bytes.map(Vec::into_boxed_slice))
-                .map_err(|source| ReadError::Io { path, source })
-        };
-        tiles.iter().map(read).collect()
+        let mut allowance = Allowance::new();
+        let mut read = Vec::new();
+        for id in tiles {
+            let bytes = self.read_tile(id)?;
+            if !allowance.take(bytes.as_deref()) {
+                break;
+            }
+            read.push(bytes);
+        }
+        Ok(read)
     }
 }

@@ -1,15 +1,17 @@
 //! The versions of a directory: which there are, which one the map shows, and how old ones go.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::files::{self, Files};
+use super::DirectoryError;
+use super::files::Files;
+use super::folder::{OpenFolder, split};
 use super::lock::Lock;
-use super::{DirectoryError, OWN_FOLDER};
+use super::walk::walk;
 use crate::sink::SwitchError;
+use crate::sink::read::MAX_NOTE;
 use crate::sink::tree::notes::{self, Noted};
 use crate::sink::tree::{Inventory, Latest, Template, Version, new_version};
 use crate::stop::Stop;
@@ -18,15 +20,16 @@ use crate::stop::Stop;
 const VERSIONS: &str = ".oar-tiles/versions";
 
 /// `latest.json`, if there is one.
-pub(super) fn latest(files: &Files) -> Result<Option<Latest>, DirectoryError> {
-    let Some(body) = files.read(notes::LATEST)? else { return Ok(None) };
-    let failed = |source| DirectoryError::Note { path: files.path(notes::LATEST), source };
+pub(super) fn latest(root: &OpenFolder) -> Result<Option<Latest>, DirectoryError> {
+    let body = root.read(notes::LATEST, MAX_NOTE).map_err(|error| error.into_error("read"))?;
+    let Some(body) = body else { return Ok(None) };
+    let failed = |source| DirectoryError::Note { path: root.path().join(notes::LATEST), source };
     serde_json::from_slice(&body).map(Some).map_err(failed)
 }
 
 /// The name of a new version: neither published nor one whose tiles lie there for another reason.
 pub(super) fn unused(files: &Files, latest: Option<&Latest>) -> Result<String, DirectoryError> {
-    let left = entries(&files.path(VERSIONS))?.into_iter().map(|version| Version { version, published: 0 });
+    let left = entries(files, VERSIONS)?.into_iter().map(|version| Version { version, published: 0 });
     let published = latest.map_or_else(Vec::new, |latest| latest.versions.clone());
     let taken = Latest { version: String::new(), versions: published.into_iter().chain(left).collect() };
     Ok(new_version(SystemTime::now(), Some(&taken)))
@@ -54,41 +57,34 @@ pub(super) fn show(files: &mut Files, latest: &Latest, before: Option<&str>) -> 
 
 /// The names of a version's TileJSON.
 fn tilejson_of(files: &Files, version: &str) -> Result<BTreeSet<String>, DirectoryError> {
-    let mut names = entries(&files.path(&notes::of_version(version, "")))?;
+    let mut names = entries(files, split(&notes::of_version(version, "")).0)?;
     names.remove(notes::METADATA);
     Ok(names)
 }
 
 /// The names in a folder of ours; none if it is not there.
-fn entries(folder: &Path) -> Result<BTreeSet<String>, DirectoryError> {
-    let failed = |source| DirectoryError::io("read the folder", folder, source);
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
-        Err(source) => return Err(failed(source)),
-    };
+fn entries(files: &Files, folder: &str) -> Result<BTreeSet<String>, DirectoryError> {
     let mut names = BTreeSet::new();
-    for entry in entries {
-        // What is no UTF-8 is not ours.
-        names.extend(entry.map_err(failed)?.file_name().into_string());
+    let read = files.root().find(folder).and_then(|folder| folder.each(|name, _| names.extend([name.to_owned()])));
+    match read {
+        Err(error) if !error.is_missing() => Err(error.into_error("read the folder")),
+        _ => Ok(names),
     }
-    Ok(names)
 }
 
 /// Removes every version that `latest` does not name: expired ones, begun ones that nobody will finish, and those whose
 /// removal was interrupted. A stop ends it early; the next run goes on.
 pub(super) fn remove_others(
     files: &mut Files,
-    root: &Path,
     latest: &Latest,
     template: &Template,
     stop: &Stop,
 ) -> Result<(), DirectoryError> {
-    for version in entries(&files.path(VERSIONS))? {
+    for version in entries(files, VERSIONS)? {
         if latest.versions.iter().any(|known| known.version == version) {
             continue;
         }
-        remove(files, root, &version, template, stop)?;
+        remove(files, &version, template, stop)?;
         if stop.asked().is_some() {
             break;
         }
@@ -97,16 +93,12 @@ pub(super) fn remove_others(
 }
 
 /// Removes the tiles of a version, then its notes. `template` with its layers is what a version without notes is read by.
-fn remove(
-    files: &mut Files,
-    root: &Path,
-    version: &str,
-    template: &Template,
-    stop: &Stop,
-) -> Result<(), DirectoryError> {
-    let noted = match files.read(&notes::of_version(version, notes::METADATA))?.map(|body| notes::read(&body)) {
-        Some(Ok(noted)) => noted,
-        Some(Err(_)) | None => Noted::default(),
+fn remove(files: &mut Files, version: &str, template: &Template, stop: &Stop) -> Result<(), DirectoryError> {
+    let noted = match files.read(&notes::of_version(version, notes::METADATA)) {
+        Ok(Some(body)) => notes::read(&body).unwrap_or_default(),
+        // What has the name of a version and is none goes as itself.
+        Ok(None) | Err(DirectoryError::LinkInTheWay { .. }) => Noted::default(),
+        Err(error) => return Err(error),
     };
     // It may have been written under another template and with other layers than this run's.
     let own = noted.template.as_deref().map(Template::new).and_then(Result::ok).filter(Template::is_versioned);
@@ -116,13 +108,13 @@ fn remove(
     };
     let template = template.with_version(version);
     let mut held = Inventory::new()?;
-    let walked = files::walk(root, &template.prefix(), stop, |name| {
+    let walked = walk(files.root(), &template, stop, |name| {
         template.read(name).map_or(Ok(()), |id| held.add(id, None).map_err(DirectoryError::from))
     });
     match walked {
         Ok(done) => done?,
         Err(_) if stop.asked().is_some() => return Ok(()),
-        Err((path, source)) => return Err(DirectoryError::io("read the folder", &path, source)),
+        Err(error) => return Err(error.into_error("read the folder")),
     }
     loop {
         let tiles = held.rest()?;
@@ -136,10 +128,10 @@ fn remove(
             return Ok(());
         }
     }
-    let own = files.path(&notes::of_version(version, ""));
-    match fs::remove_dir_all(&own) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DirectoryError::io("remove", &own, error)),
-        _ => Ok(()),
+    match files.root().find(VERSIONS) {
+        Ok(versions) => versions.remove_filled(version).map_err(|error| error.into_error("remove")),
+        Err(missing) if missing.is_missing() => Ok(()),
+        Err(error) => Err(error.into_error("remove")),
     }
 }
 
@@ -148,8 +140,12 @@ fn remove(
 /// # Errors
 /// If there are none, or they cannot be read.
 pub fn directory_versions(root: &Path) -> Result<Latest, DirectoryError> {
-    let files = Files::new(root, &root.join(OWN_FOLDER));
-    latest(&files)?.ok_or_else(|| DirectoryError::NoVersions { path: root.to_owned() })
+    let none = || DirectoryError::NoVersions { path: root.to_owned() };
+    match OpenFolder::open(root) {
+        Ok(root) => latest(&root)?.ok_or_else(none),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Err(none()),
+        Err(error) => Err(DirectoryError::io("read", root, error)),
+    }
 }
 
 /// Switches a directory's map to another version, or to the one before; gives the versions then, or why there is none.
@@ -158,15 +154,14 @@ pub fn directory_versions(root: &Path) -> Result<Latest, DirectoryError> {
 /// If the directory cannot be written, or another run writes it.
 pub fn switch_directory(root: &Path, to: Option<&str>) -> Result<Result<Latest, SwitchError>, DirectoryError> {
     directory_versions(root)?;
-    let own = root.join(OWN_FOLDER);
-    let mut lock = Lock::take(root, &own)?;
+    let mut lock = Lock::take(root)?;
     lock.keep();
     let before = directory_versions(root)?;
     let shown = before.version.clone();
     match before.switched(to) {
         Ok(latest) => {
             let other = Some(shown.as_str()).filter(|shown| *shown != latest.version);
-            show(&mut Files::new(root, &own), &latest, other).map(|()| Ok(latest))
+            show(&mut Files::new(&lock.root, &lock.own), &latest, other).map(|()| Ok(latest))
         }
         Err(refused) => Ok(Err(refused)),
     }

@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use crate::sink::ReadError;
+use crate::sink::{ReadError, lock_file};
 
 /// Bytes that can be read anywhere: a file, or an object that is read by range requests.
 pub(in crate::sink) trait ReadAt: Send {
@@ -34,14 +34,14 @@ impl LocalFile {
             io::ErrorKind::NotFound => ReadError::Missing { place: place.clone() },
             _ => ReadError::Io { path: path.to_owned(), source },
         };
-        // Opening a pipe would wait for a writer.
-        let found = std::fs::metadata(path).map_err(failed)?;
-        if !found.is_file() {
-            let what = "it is no regular file".to_owned();
-            return Err(ReadError::Foreign { place, kind: super::read::KIND, what });
-        }
-        let file = File::open(path).map_err(failed)?;
-        Ok(LocalFile { path: path.to_owned(), length: found.len(), place, file: Mutex::new(file) })
+        let file = match lock_file::open_named(path) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                return Err(ReadError::Foreign { place, kind: super::read::KIND, what: error.to_string() });
+            }
+            opened => opened.map_err(failed)?,
+        };
+        let length = file.metadata().map_err(failed)?.len();
+        Ok(LocalFile { path: path.to_owned(), length, place, file: Mutex::new(file) })
     }
 
     /// Under another name: the file is a copy of what lies there.

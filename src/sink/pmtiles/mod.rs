@@ -122,7 +122,7 @@ impl Pmtiles {
         let staging = Staging::beside(target)?;
         // An archive or nothing: both give way as a whole.
         staging.replaces(&KIND)?;
-        let body = Body::begin(staging.path()).map_err(|source| refused(&staging, source))?;
+        let body = staging.file().and_then(Body::begin).map_err(|source| refused(&staging, source))?;
         Ok(Pmtiles { body, rebuild: None, staging, stop: stop.clone(), last: None, deleted: 0 })
     }
 

@@ -9,8 +9,9 @@ use serde_json::{Map, Value};
 use super::bytes::{LocalFile, ReadAt};
 use super::layout::{Compression, Entry, Header, LayoutError, ROOT_END, Section, TileType, directory_from_bytes};
 use super::walk::Walk;
-use crate::encode::{Gunzip, is_gzip};
+use crate::encode::{Gunzip, MAX_STORED_TILE, is_gzip};
 use crate::sink::metadata::MANIFEST_KEY;
+use crate::sink::read::{Allowance, Total};
 use crate::sink::{Described, ReadError, TileReader};
 use crate::tile::{Slice, TileCoord, TileId, Zoom};
 
@@ -29,6 +30,11 @@ const KEPT: usize = 1 << 20;
 /// Tiles that are listed: their ids take 1 GiB. A run of one entry can claim four thousand million.
 const MOST_LISTED: u64 = 1 << 26;
 
+/// Tiles that any archive may have, and bytes of it for each further one: an archive of 300 bytes that claims to hold the world is not
+/// listed, one of the world with all of its seas has 300 bytes a tile.
+const MIN_LISTED: u64 = 1 << 20;
+const MIN_BYTES_PER_TILE: u64 = 8;
+
 /// Tile data are read together up to this length, and across gaps of that one.
 const TOGETHER: u64 = 8 << 20;
 const GAP: u64 = 4 << 10;
@@ -44,6 +50,7 @@ pub struct PmtilesReader {
     gunzip: Gunzip,
     /// Used last, first.
     leaves: VecDeque<Leaf>,
+    total: Total,
 }
 
 impl PmtilesReader {
@@ -89,7 +96,8 @@ impl PmtilesReader {
             _ => section(&*bytes, root, "root directory")?,
         };
         let root = directory(&*bytes, &header, &mut gunzip, &packed, "root directory")?;
-        Ok(PmtilesReader { bytes, header, root, gunzip, leaves: VecDeque::new() })
+        let total = Total::of(bytes.length());
+        Ok(PmtilesReader { bytes, header, root, gunzip, leaves: VecDeque::new(), total })
     }
 
     /// The JSON object that the archive keeps.
@@ -109,6 +117,17 @@ impl PmtilesReader {
             visit(self, &entry)?;
         }
         Ok(())
+    }
+
+    /// The most tiles that an archive of this size may have.
+    pub(super) fn max_tiles(&self) -> u64 {
+        (MIN_LISTED + self.bytes.length() / MIN_BYTES_PER_TILE).min(MOST_LISTED)
+    }
+
+    /// There are more.
+    pub(super) fn too_many(&self) -> ReadError {
+        let (most, length) = (self.max_tiles(), self.bytes.length());
+        foreign(&*self.bytes, format!("it holds more than {most} tiles, the most that are read of {length} bytes"))
     }
 
     /// The leaf directory that an entry points to, from a directory so deep.
@@ -156,8 +175,17 @@ impl PmtilesReader {
             let Some(at) = entries.partition_point(|entry| entry.id <= place).checked_sub(1) else { return Ok(None) };
             let entry = entries[at];
             if entry.run > 0 {
-                let here = place - entry.id < u64::from(entry.run);
-                return here.then(|| self.inside(self.header.tiles, &entry, "tile")).transpose();
+                if place - entry.id >= u64::from(entry.run) {
+                    return Ok(None);
+                }
+                let tile = self.inside(self.header.tiles, &entry, "tile")?;
+                if tile.length > MAX_STORED_TILE as u64 {
+                    let (id, length, most) = (entry.id, tile.length, MAX_STORED_TILE);
+                    let what =
+                        format!("the tile of tile id {id} has {length} bytes, more than the {most} that are read");
+                    return Err(self.damaged(what));
+                }
+                return Ok(Some(tile));
             }
             entries = self.leaf(&entry, depth)?;
         }
@@ -216,6 +244,9 @@ impl TileReader for PmtilesReader {
             if count > MOST_LISTED {
                 return Err(foreign(&*archive.bytes, format!("it holds more than {MOST_LISTED} tiles")));
             }
+            if count > archive.max_tiles() {
+                return Err(archive.too_many());
+            }
             for id in entry.id..entry.id + u64::from(entry.run) {
                 let tile = TileCoord::from_pmtiles_id(id).ok_or_else(|| archive.too_deep(id))?;
                 tiles.push(tile.into());
@@ -230,16 +261,24 @@ impl TileReader for PmtilesReader {
     }
 
     fn read(&mut self, tiles: &[TileId]) -> Result<Vec<Option<Box<[u8]>>>, ReadError> {
-        let mut found = Vec::new();
-        for (at, tile) in tiles.iter().enumerate() {
-            if tile.slice == Slice::Whole
-                && let Some(place) = self.find(tile.coord.pmtiles_id())?
-            {
-                found.push((place, at));
-            }
+        // In the order of the ids, so that each leaf directory is unpacked once.
+        let mut wanted: Vec<(u64, usize)> = (tiles.iter().enumerate())
+            .filter(|(_, tile)| tile.slice == Slice::Whole)
+            .map(|(at, tile)| (tile.coord.pmtiles_id(), at))
+            .collect();
+        wanted.sort_unstable();
+        let mut places = vec![None; tiles.len()];
+        for (id, at) in wanted {
+            places[at] = self.find(id)?;
         }
+        let mut allowance = Allowance::new();
+        let length = |place: &Option<Section>| place.map_or(0, |place| place.length as usize);
+        let given = places.iter().take_while(|place| allowance.take_bytes(length(place))).count();
+        places.truncate(given);
+        let mut found: Vec<(Section, usize)> =
+            places.iter().enumerate().filter_map(|(at, place)| Some(((*place)?, at))).collect();
         found.sort_unstable_by_key(|(place, at)| (place.offset, *at));
-        let mut read = vec![None; tiles.len()];
+        let mut read = vec![None; given];
         let mut rest = &found[..];
         while let Some((first, _)) = rest.first() {
             let (begin, mut end, mut count) = (first.offset, first.offset, 0);
@@ -253,7 +292,11 @@ impl TileReader for PmtilesReader {
             let bytes = self.bytes.read_at(begin, (end - begin) as usize)?;
             for (place, at) in &rest[..count] {
                 let from = (place.offset - begin) as usize;
-                read[*at] = Some(bytes[from..from + place.length as usize].into());
+                let tile = &bytes[from..from + place.length as usize];
+                if !self.total.take(Some(tile)) {
+                    return Err(self.damaged("its tiles add up to a hundred times its size".to_owned()));
+                }
+                read[*at] = Some(tile.into());
             }
             rest = &rest[count..];
         }

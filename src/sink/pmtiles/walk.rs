@@ -14,6 +14,8 @@ pub(super) struct Walk {
     levels: Vec<Level>,
     /// The first id that may still come.
     floor: u64,
+    /// Entries of tiles that came.
+    count: u64,
 }
 
 /// A directory on the way from the root to where the walk is.
@@ -27,7 +29,7 @@ struct Level {
 impl Walk {
     /// From the first tile on.
     pub(super) fn of(archive: &PmtilesReader) -> Walk {
-        Walk { levels: vec![Level { entries: Arc::clone(&archive.root), next: 0, end: u64::MAX }], floor: 0 }
+        Walk { levels: vec![Level { entries: Arc::clone(&archive.root), next: 0, end: u64::MAX }], floor: 0, count: 0 }
     }
 
     /// The next entry of a tile; `None` behind the last.
@@ -47,6 +49,10 @@ impl Walk {
             }
             if entry.run > 0 {
                 self.floor = behind;
+                self.count += 1;
+                if self.count > archive.max_tiles() {
+                    return Err(archive.too_many());
+                }
                 return Ok(Some(entry));
             }
             self.floor = entry.id;

@@ -7,9 +7,8 @@
 //!                                                are there
 //! ```
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
-use std::path::Path;
 
 use super::contents::Contents;
 use super::entries::{Entries, EntriesError};
@@ -70,9 +69,9 @@ pub(super) struct Body {
 }
 
 impl Body {
-    /// Begins in a file that is there and empty.
-    pub(super) fn begin(path: &Path) -> io::Result<Body> {
-        let mut file = BufWriter::with_capacity(1 << 18, OpenOptions::new().write(true).open(path)?);
+    /// Begins in a file that is empty.
+    pub(super) fn begin(file: File) -> io::Result<Body> {
+        let mut file = BufWriter::with_capacity(1 << 18, file);
         file.write_all(&[0; ROOT_END])?;
         Ok(Body {
             file,

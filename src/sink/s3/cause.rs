@@ -48,6 +48,8 @@ pub(super) enum Meaning {
     Busy,
     /// The server failed, or broke off.
     Server,
+    /// The object is larger than what is read.
+    TooLarge,
     /// Anything else.
     Other,
 }

@@ -273,6 +273,14 @@ pub enum S3Error {
         /// The target.
         place: String,
     },
+    /// An object is larger than what is read.
+    #[error("{place} is too large to be read: see what put it there, and remove it or name another target")]
+    TooLarge {
+        /// The object's URL.
+        place: String,
+        /// The limit.
+        source: S3Cause,
+    },
     /// A note of ours is broken.
     #[error(
         "{place} cannot be read: it is damaged, or another version of oar-tiles wrote it. Remove it, then run the command again"
@@ -366,6 +374,7 @@ impl Where {
             Meaning::Timeout => S3Error::Timeout { endpoint, action, place, source },
             Meaning::Clock => S3Error::Clock { endpoint, source },
             Meaning::Busy => S3Error::Busy { endpoint, action, place, attempts, source },
+            Meaning::TooLarge => S3Error::TooLarge { place, source },
             Meaning::Unknown | Meaning::Server | Meaning::Other => S3Error::Refused { endpoint, action, place, source },
         }
     }

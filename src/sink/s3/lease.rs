@@ -16,6 +16,7 @@ use super::cause::{Meaning, Refusal};
 use super::error::Action;
 use super::holder::{Document, Holder};
 use super::store::{Condition, Store};
+use crate::sink::read::MAX_NOTE;
 use crate::sink::tree::OWN_FOLDER;
 use crate::sink::tree::notes::Begun;
 
@@ -190,7 +191,7 @@ impl Note {
             }
             // Our own write may have been stored, its answer lost, and the second attempt refused. Or the note is gone.
             Err(refusal) if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing) => {
-                match self.store.read(&self.name, None).await {
+                match self.store.read(&self.name, None, MAX_NOTE).await {
                     Ok(object) if object.body == body => {
                         self.tag = object.tag;
                         Ok(())

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::runtime::Handle;
 
-use super::cause::Meaning;
+use super::cause::{Meaning, Refusal};
 use super::error::Action;
 use super::open::read_latest;
 use super::store::Store;
 use super::{S3Error, S3Key, S3Location, S3Options, wait};
+use crate::encode::MAX_STORED_TILE;
+use crate::sink::read::Allowance;
 use crate::sink::tree::Latest;
 use crate::sink::tree::Template;
 use crate::sink::tree::notes::{self, Noted};
@@ -84,15 +86,40 @@ impl TileReader for S3Reader {
 
     fn read(&mut self, tiles: &[TileId]) -> Result<Vec<Option<Box<[u8]>>>, ReadError> {
         let store = &self.store;
-        let read = stream::iter(tiles.iter().map(|id| self.template.name(*id))).map(|name| async move {
-            let _flight = store.flights.begin();
-            match store.read(&name, None).await {
-                Ok(object) => Ok(Some(object.body.into_boxed_slice())),
-                Err(refusal) if refusal.meaning == Meaning::Missing => Ok(None),
-                Err(refusal) => Err(store.error(Action::Get, &name, refusal).into()),
-            }
+        let at_once = stream::iter(tiles.iter().map(|id| self.template.name(*id))).map(|name| async move {
+            let read = fetch(store, &name, MAX_AT_ONCE).await;
+            (name, read)
         });
-        wait(&self.runtime, read.buffered(store.options.in_flight.get()).try_collect())
+        wait(&self.runtime, async {
+            let mut at_once = at_once.buffered(store.options.in_flight.get());
+            let (mut allowance, mut tiles) = (Allowance::new(), Vec::new());
+            while let Some((name, read)) = at_once.next().await {
+                let read = match read {
+                    // Large ones come one at a time, whatever may be in flight.
+                    Err(refusal) if refusal.meaning == Meaning::TooLarge => fetch(store, &name, MAX_STORED_TILE).await,
+                    read => read,
+                };
+                let tile = read.map_err(|refusal| store.error(Action::Get, &name, refusal))?;
+                if !allowance.take(tile.as_deref()) {
+                    break;
+                }
+                tiles.push(tile);
+            }
+            Ok(tiles)
+        })
+    }
+}
+
+/// The longest tile of which several are fetched at once, in bytes.
+const MAX_AT_ONCE: usize = 1 << 20;
+
+/// Fetches a tile of no more than so many bytes; `None` if it is not there.
+async fn fetch(store: &Store, name: &str, most: usize) -> Result<Option<Box<[u8]>>, Refusal> {
+    let _flight = store.flights.begin();
+    match store.read(name, None, most).await {
+        Ok(object) => Ok(Some(object.body.into_boxed_slice())),
+        Err(refusal) if refusal.meaning == Meaning::Missing => Ok(None),
+        Err(refusal) => Err(refusal),
     }
 }
 
@@ -183,7 +210,8 @@ impl S3Object {
     async fn read_range(&self, range: Range<u64>) -> Result<Vec<u8>, ReadError> {
         let wanted = range.end - range.start;
         let text = format!("bytes={}-{}", range.start, range.end - 1);
-        let object = self.store.read(&self.name, Some(&text)).await;
+        let most = usize::try_from(wanted).unwrap_or(usize::MAX);
+        let object = self.store.read(&self.name, Some(&text), most).await;
         let object = object.map_err(|refusal| self.store.error(Action::Get, &self.name, refusal))?;
         if self.tag.as_ref().is_some_and(|tag| *tag != object.tag) {
             return Err(ReadError::Damaged {

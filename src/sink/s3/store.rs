@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
-use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::primitives::{ByteStream, ByteStreamError};
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 
 use super::cause::{Meaning, Refusal, S3Cause};
@@ -12,6 +12,7 @@ use super::client::connect;
 use super::error::{Action, Where};
 use super::flight::Flights;
 use super::{S3Error, S3Location, S3Options};
+use crate::sink::read::MAX_NOTE;
 
 /// A bucket below a prefix. Names are relative to the prefix.
 #[derive(Debug)]
@@ -80,23 +81,27 @@ impl Store {
 
     /// Reads a note; `None` if there is none.
     pub(super) async fn get(&self, name: &str) -> Result<Option<Object>, S3Error> {
-        match self.read(name, None).await {
+        match self.read(name, None, MAX_NOTE).await {
             Ok(object) => Ok(Some(object)),
             Err(Refusal { meaning: Meaning::Missing, .. }) => Ok(None),
             Err(refusal) => Err(self.error(Action::Get, name, refusal)),
         }
     }
 
-    /// Reads an object, or a range of it (RFC 9110, section 14.1.2). An answer that breaks off is asked for again: the SDK
-    /// only tries again what fails before the first byte of the body.
-    pub(super) async fn read(&self, name: &str, range: Option<&str>) -> Result<Object, Refusal> {
+    /// Reads an object, or a range of it (RFC 9110, section 14.1.2), of no more than `most` bytes, whatever the server says or
+    /// sends. An answer that breaks off is asked for again: the SDK only tries again what fails before the first byte of the body.
+    pub(super) async fn read(&self, name: &str, range: Option<&str>, most: usize) -> Result<Object, Refusal> {
         let mut attempt = 1;
         loop {
             let request = self.client.get_object().bucket(&self.location.bucket).key(self.key(name));
             let answer = request.set_range(range.map(str::to_owned)).send().await.map_err(Refusal::from)?;
             let tag = answer.e_tag().unwrap_or_default().to_owned();
-            match answer.body.collect().await {
-                Ok(body) => return Ok(Object { body: body.to_vec(), tag }),
+            if answer.content_length().is_some_and(|length| usize::try_from(length).is_ok_and(|length| length > most)) {
+                return Err(too_large(most));
+            }
+            match body(answer.body, most).await {
+                Ok(Some(body)) => return Ok(Object { body, tag }),
+                Ok(None) => return Err(too_large(most)),
                 Err(_broken) if attempt < self.options.attempts => attempt += 1,
                 Err(broken) => {
                     let cause = S3Cause(format!("the answer broke off: {}", super::cause::chain(&broken)));
@@ -127,7 +132,7 @@ impl Store {
     /// One page of the names that begin with a text.
     pub(super) async fn list(&self, begin: &str, from: Option<String>) -> Result<Page, S3Error> {
         let request = self.client.list_objects_v2().bucket(&self.location.bucket).prefix(self.key(begin));
-        let answer = request.set_continuation_token(from).send().await;
+        let answer = request.set_continuation_token(from.clone()).send().await;
         let answer = answer.map_err(|error| self.error(Action::List, begin, error.into()))?;
         let name = |key: &str| key.strip_prefix(&self.location.prefix).map(str::to_owned);
         let found = answer.contents().iter().filter_map(|object| {
@@ -135,6 +140,10 @@ impl Store {
             Some((name(object.key()?)?, tag))
         });
         let next = answer.next_continuation_token().filter(|_| answer.is_truncated() == Some(true));
+        if next.is_some() && next == from.as_deref() {
+            let cause = S3Cause("the next page of the list is the same one again".to_owned());
+            return Err(self.error(Action::List, begin, Refusal { meaning: Meaning::Server, cause }));
+        }
         Ok(Page { found: found.collect(), next: next.map(str::to_owned) })
     }
 
@@ -180,6 +189,23 @@ impl Store {
         }
         left
     }
+}
+
+/// The bytes of an answer; `None` if there are more than `most`.
+async fn body(mut stream: ByteStream, most: usize) -> Result<Option<Vec<u8>>, ByteStreamError> {
+    let mut body = Vec::new();
+    while let Some(bytes) = stream.try_next().await? {
+        if bytes.len() > most - body.len() {
+            return Ok(None);
+        }
+        body.extend_from_slice(&bytes);
+    }
+    Ok(Some(body))
+}
+
+fn too_large(most: usize) -> Refusal {
+    let cause = S3Cause(format!("it has more than {most} bytes, the most that are read of such an object"));
+    Refusal { meaning: Meaning::TooLarge, cause }
 }
 
 fn all(names: &[String], refusal: &Refusal) -> Vec<(String, Refusal)> {

@@ -98,7 +98,7 @@ impl S3Archive {
         let Some(length) = self.length else { return Ok(None) };
         let place = self.store.place(&self.name);
         let unwritable = |source| S3Error::Scratch { path: to.to_owned(), source };
-        let mut file = File::create(to).map_err(unwritable)?;
+        let mut file = File::create_new(to).map_err(unwritable)?;
         let at_once = RANGES.min(self.store.options.in_flight.get());
         let offsets: Vec<u64> = (0..length).step_by(usize::try_from(RANGE).unwrap_or(usize::MAX)).collect();
         for offsets in offsets.chunks(at_once) {
@@ -118,7 +118,8 @@ impl S3Archive {
     async fn fetch(&self, range: Range<u64>) -> Result<Vec<u8>, S3Error> {
         let text = format!("bytes={}-{}", range.start, range.end - 1);
         let _flight = self.store.flights.begin();
-        let object = self.store.read(&self.name, Some(&text)).await;
+        let most = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let object = self.store.read(&self.name, Some(&text), most).await;
         let object = object.map_err(|refusal| self.store.error(Action::Get, &self.name, refusal))?;
         let same = match &self.seen {
             Condition::Still(tag) => *tag == object.tag,

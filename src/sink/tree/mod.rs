@@ -12,4 +12,4 @@ pub use inventory::{InventoryError, Scope};
 pub use options::{Publish, TreeOptions};
 pub use publish::{Latest, SwitchError, Version, new_version};
 pub(super) use template::OWN_FOLDER;
-pub use template::{Template, TemplateError};
+pub use template::{Template, TemplateError, is_own_name};

@@ -11,6 +11,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::publish::is_version_name;
 use super::{Template, TreeOptions};
 use crate::sink::metadata::MANIFEST_KEY;
 use crate::sink::{Described, Metadata, VectorLayer};
@@ -43,8 +44,14 @@ pub(in crate::sink) struct Begun {
     /// The tileset's fingerprint.
     pub(in crate::sink) fingerprint: String,
     /// A version begun and not published.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "pending")]
     pub(in crate::sink) pending: Option<String>,
+}
+
+/// A version that cannot be one was not begun by us.
+fn pending<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let version = Option::<String>::deserialize(deserializer)?;
+    Ok(version.filter(|version| is_version_name(version)))
 }
 
 /// Where a version keeps a note of its own.

@@ -2,12 +2,14 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// `latest.json`: the version that the map shows, and those that there are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Latest {
     /// The version shown.
+    #[serde(deserialize_with = "version_name")]
     pub version: String,
     /// Every version whose tiles are whole, the newest first.
     pub versions: Vec<Version>,
@@ -17,6 +19,7 @@ pub struct Latest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
     /// Its name.
+    #[serde(deserialize_with = "version_name")]
     pub version: String,
     /// When it was published, in seconds since 1970 (UTC).
     pub published: u64,
@@ -36,6 +39,17 @@ pub enum SwitchError {
     /// Nothing is older.
     #[error("version {0} is the oldest: there is nothing to switch back to")]
     Oldest(String),
+}
+
+/// Reads the name of a version, which becomes a part of paths: a note that somebody else wrote may not lead out of the target.
+fn version_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    if is_version_name(&name) { Ok(name) } else { Err(D::Error::custom(format!("{name:?} is no name of a version"))) }
+}
+
+/// Whether a text can be the name of a version.
+pub(in crate::sink) fn is_version_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(['/', '\\', '\0'])
 }
 
 impl Latest {
@@ -131,6 +145,20 @@ mod tests {
             latest.switched(Some("x")).unwrap_err().to_string(),
             "there is no version x (there is c, b, a): name one of these with --to"
         );
+    }
+
+    #[test]
+    fn a_version_that_leads_out_of_the_target_is_none() {
+        let read = |version: &str| {
+            let version = serde_json::json!(version);
+            let one = serde_json::json!({ "version": version, "versions": [] });
+            let other = serde_json::json!({ "version": "a", "versions": [{ "version": version, "published": 1 }] });
+            [one, other].map(|json| serde_json::from_value::<Latest>(json).is_ok())
+        };
+        for version in ["", ".", "..", "../../etc", "a/b", "/etc", "a\\b", "a\0b"] {
+            assert_eq!(read(version), [false, false], "{version:?}");
+        }
+        assert_eq!(read("20261121T131500Z-2"), [true, true]);
     }
 
     #[test]

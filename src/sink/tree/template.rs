@@ -61,6 +61,9 @@ pub enum TemplateError {
     /// It would be one of the program's own names.
     #[error("\"{0}\" begins with .oar-tiles, where the program keeps its own notes: choose another folder")]
     Own(String),
+    /// A folder would have the name of one of the program's own files.
+    #[error("\"{0}\" begins with the name of a file that the program writes itself: choose another folder")]
+    OwnFile(String),
 }
 
 /// The folder below a target in which the program keeps its lock and its notes.
@@ -121,8 +124,11 @@ impl Template {
         if self.text.contains('\\') || self.text.split('/').any(|name| matches!(name, "" | "." | "..")) {
             return Err(TemplateError::Path(self.text.clone()));
         }
-        if self.text.starts_with(OWN_FOLDER) {
+        if begins_own_folder(&self.text) {
             return Err(TemplateError::Own(self.text.clone()));
+        }
+        if self.text.split('/').next().is_some_and(is_own_file) {
+            return Err(TemplateError::OwnFile(self.text.clone()));
         }
         Ok(())
     }
@@ -239,6 +245,56 @@ impl Template {
         Some(TileId { coord: TileCoord::new(zoom, column?, row)?, slice })
     }
 
+    /// Whether a tile can lie in a folder of this name, or in one below it.
+    #[must_use]
+    pub fn may_hold(&self, folder: &str) -> bool {
+        let name = format!("{folder}/");
+        let mut rest = name.as_str();
+        for (at, part) in self.parts.iter().enumerate() {
+            if rest.is_empty() {
+                return true;
+            }
+            match part {
+                Part::Text(text) => match rest.strip_prefix(text.as_str()) {
+                    Some(left) => rest = left,
+                    None => return text.starts_with(rest),
+                },
+                Part::Layer => {
+                    let follows = match self.parts.get(at + 1) {
+                        Some(Part::Text(text)) => text.as_str(),
+                        _ => "",
+                    };
+                    let begins = |left: &str| left.starts_with(follows) || follows.starts_with(left);
+                    // One layer's name may be the beginning of another's, so no more is said of what follows.
+                    return self.layers.iter().any(|layer| rest.strip_prefix(layer.as_str()).is_some_and(begins));
+                }
+                Part::Version => match self.version.as_deref().map(|version| (version, rest.strip_prefix(version))) {
+                    Some((_, Some(left))) => rest = left,
+                    Some((version, None)) => return version.starts_with(rest),
+                    None => return false,
+                },
+                Part::Zoom | Part::Column | Part::Row | Part::TmsRow => {
+                    let follows = match self.parts.get(at + 1) {
+                        Some(Part::Text(text)) => text.as_str(),
+                        _ => "",
+                    };
+                    // Its digits cannot be told from those of the number.
+                    if follows.starts_with(|c: char| c.is_ascii_digit()) {
+                        return true;
+                    }
+                    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+                    let (digits, left) = rest.split_at(digits);
+                    let most = if *part == Part::Zoom { Zoom::MAX.get().into() } else { Zoom::MAX.last() };
+                    if plain_number(digits).is_none_or(|number| number > most) {
+                        return false;
+                    }
+                    rest = left;
+                }
+            }
+        }
+        rest.is_empty()
+    }
+
     /// The text with which the name of every tile begins: where a listing begins.
     #[must_use]
     pub fn prefix(&self) -> String {
@@ -272,6 +328,23 @@ impl Template {
     }
 }
 
+/// Whether a name begins as the program's own folder does; there are file systems on which A is a.
+fn begins_own_folder(name: &str) -> bool {
+    name.get(..OWN_FOLDER.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(OWN_FOLDER))
+}
+
+/// Whether it is the name of a file that the program writes right below a target.
+fn is_own_file(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["metadata.json", "latest.json", "tiles.json"].contains(&name.as_str()) || name.ends_with(".tiles.json")
+}
+
+/// Whether no layer can have a name, because below a target the program keeps it for its own folder and files.
+#[must_use]
+pub fn is_own_name(name: &str) -> bool {
+    begins_own_folder(name) || is_own_file(name)
+}
+
 /// Decimal digits without a sign or leading zeros: each number has one way of writing.
 fn plain_number(digits: &str) -> Option<u32> {
     let plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
@@ -292,106 +365,4 @@ pub(super) fn escaped(name: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(zoom: u8, x: u32, y: u32, slice: Slice) -> TileId {
-        TileId { coord: TileCoord::new(Zoom::new(zoom).unwrap(), x, y).unwrap(), slice }
-    }
-
-    #[test]
-    fn names_are_written_and_read_back() {
-        let layers = ["facilities", "facilities grid", "a/b.pbf", "ü"];
-        for (text, tile, name) in [
-            ("{z}/{x}/{y}.pbf", id(3, 5, 1, Slice::Whole), "3/5/1.pbf"),
-            ("{z}/{x}/{-y}.mvt", id(3, 5, 1, Slice::Whole), "3/5/6.mvt"),
-            ("t-{y}-{x}-{z}", id(14, 16_383, 0, Slice::Whole), "t-0-16383-14"),
-            (
-                "tile/{layer}/{version}/{z}/{x}/{y}.pbf",
-                id(0, 0, 0, Slice::Layer(LayerId(0))),
-                "tile/facilities/v1.2/0/0/0.pbf",
-            ),
-            (
-                "tile/{layer}/{version}/{z}/{x}/{y}.pbf",
-                id(0, 0, 0, Slice::Layer(LayerId(1))),
-                "tile/facilities%20grid/v1.2/0/0/0.pbf",
-            ),
-            ("{z}/{x}/{y}-{layer}", id(0, 0, 0, Slice::Layer(LayerId(2))), "0/0/0-a%2Fb.pbf"),
-            ("{layer}.{z}.{x}.{y}", id(1, 0, 1, Slice::Layer(LayerId(3))), "%C3%BC.1.0.1"),
-        ] {
-            let template = Template::new(text).unwrap().with_layers(layers).with_version("v1.2");
-            assert_eq!(template.name(tile), name);
-            assert_eq!(template.read(name), Some(tile), "{name}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_tile_of_the_template_is_nobodys() {
-        let template = Template::new("tiles/{layer}/{z}/{x}/{y}.pbf").unwrap().with_layers(["a", "ab"]);
-        assert_eq!(template.read("tiles/ab/0/0/0.pbf"), Some(id(0, 0, 0, Slice::Layer(LayerId(1)))));
-        for name in [
-            "tiles/c/0/0/0.pbf",
-            "tiles/a/0/0/0.pbf.bak",
-            "tiles/a/00/0/0.pbf",
-            "tiles/a/0/1/0.pbf",
-            "tiles/a/23/0/0.pbf",
-            "tiles/a/+0/0/0.pbf",
-            "tiles/a/0/0/0.png",
-            "a/0/0/0.pbf",
-            "tiles/a/0/0/",
-            "",
-            "tiles/a/0/0/99999999999.pbf",
-            "tiles/a/0/0/.pbf",
-            "tiles/a/-1/0/0.pbf",
-        ] {
-            assert_eq!(template.read(name), None, "{name}");
-        }
-        let versioned = Template::new("{version}/{z}/{x}/{y}").unwrap();
-        assert_eq!(versioned.clone().with_version("1").read("2/0/0/0"), None);
-        assert_eq!((versioned.prefix(), versioned.with_version("1").prefix()), (String::new(), "1/".to_owned()));
-    }
-
-    #[test]
-    fn a_template_that_cannot_be_read_back_is_refused() {
-        for (text, message) in [
-            (
-                "{z}/{x}",
-                "\"{z}/{x}\" has 0 of {y} and {-y}: each of {z}, {x} and one of {y} and {-y} is needed once, {layer} and {version} at most once",
-            ),
-            (
-                "{z}/{x}/{y}/{-y}",
-                "\"{z}/{x}/{y}/{-y}\" has 2 of {y} and {-y}: each of {z}, {x} and one of {y} and {-y} is needed once, {layer} and {version} at most once",
-            ),
-            (
-                "{z}/{x}/{y}{layer}",
-                "\"{z}/{x}/{y}{layer}\" has two places side by side: put / or - between them, so that names can be read back",
-            ),
-            (
-                "{z}/{x}/{y}.{ext}",
-                "\"{z}/{x}/{y}.{ext}\" has the place {ext}: write {z}, {x}, {y}, {-y}, {layer} or {version}",
-            ),
-            ("{z}/{x}/{y", "\"{z}/{x}/{y\" has a brace without its partner: write {z}/{x}/{y}.pbf or the like"),
-            (
-                "/{z}/{x}/{y}",
-                "\"/{z}/{x}/{y}\" is no name below the target: write no leading /, no empty part, no \".\", no \"..\" and no backslash",
-            ),
-            (
-                "../{z}/{x}/{y}",
-                "\"../{z}/{x}/{y}\" is no name below the target: write no leading /, no empty part, no \".\", no \"..\" and no backslash",
-            ),
-            (
-                ".oar-tiles/{z}/{x}/{y}",
-                "\".oar-tiles/{z}/{x}/{y}\" begins with .oar-tiles, where the program keeps its own notes: choose another folder",
-            ),
-        ] {
-            assert_eq!(Template::new(text).unwrap_err().to_string(), message);
-        }
-    }
-
-    #[test]
-    fn addresses_have_places_again() {
-        let template =
-            Template::new("tile/{layer}/{version}/{z}/{x}/{y}.pbf").unwrap().with_layers(["a b"]).with_version("7");
-        assert_eq!(template.address(Slice::Layer(LayerId(0))), "tile/a%20b/7/{z}/{x}/{y}.pbf");
-    }
-}
+mod tests;

@@ -78,3 +78,93 @@ impl Chance {
         (self.0 >> 16) as usize % limit
     }
 }
+
+/// A tile with one layer, "a", of one point, and gzip around it.
+pub fn small_tile() -> Vec<u8> {
+    packed(&tile_of(&[point()]))
+}
+
+/// The field of a feature that is a point at the corner.
+pub fn point() -> Vec<u8> {
+    vec![0x12, 0x07, 0x18, 0x01, 0x22, 0x03, 0x09, 0x00, 0x00]
+}
+
+/// A tile with one layer, "a", of some fields beside its name, version and extent.
+pub fn tile_of(fields: &[Vec<u8>]) -> Vec<u8> {
+    let mut layer = vec![0x78, 0x02, 0x0a, 0x01, b'a', 0x28, 0x80, 0x20];
+    fields.iter().for_each(|field| layer.extend_from_slice(field));
+    let mut tile = vec![0x1a];
+    put_varint(&mut tile, layer.len() as u64);
+    tile.extend_from_slice(&layer);
+    tile
+}
+
+/// Appends a number as protocol buffers and PMTiles write it.
+pub fn put_varint(bytes: &mut Vec<u8>, mut number: u64) {
+    while number > 0x7f {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+/// What every MBTiles archive has.
+pub const MBTILES: &str = "
+    CREATE TABLE metadata (name text, value text);
+    INSERT INTO metadata VALUES ('name', 'a'), ('format', 'pbf'), ('json', '{\"vector_layers\": [{\"id\": \"a\", \"minzoom\": 0, \"maxzoom\": 22, \"fields\": {}}]}');";
+
+/// An MBTiles archive made by some SQL, in which ?1 is a small tile.
+pub fn mbtiles(path: &Path, sql: &[&str]) {
+    let connection = Connection::open(path).unwrap();
+    connection.execute_batch(MBTILES).unwrap();
+    for sql in sql {
+        let mut statement = connection.prepare(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let tile = small_tile();
+        let parameters: &[&dyn rusqlite::ToSql] = if statement.parameter_count() == 1 { &[&tile] } else { &[] };
+        statement.execute(parameters).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+}
+
+/// The table of tiles.
+pub const TILES: &str =
+    "CREATE TABLE tiles (zoom_level integer, tile_column integer, tile_row integer, tile_data blob)";
+
+/// An entry of a PMTiles directory: id, run (0 for a leaf), length, offset.
+pub type PmtilesEntry = (u64, u64, u64, u64);
+
+/// A PMTiles directory, not packed.
+pub fn pmtiles_directory(entries: &[PmtilesEntry]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    put_varint(&mut bytes, entries.len() as u64);
+    let mut last = 0;
+    for (id, ..) in entries {
+        put_varint(&mut bytes, id.wrapping_sub(last));
+        last = *id;
+    }
+    entries.iter().for_each(|(_, run, ..)| put_varint(&mut bytes, *run));
+    entries.iter().for_each(|(_, _, length, _)| put_varint(&mut bytes, *length));
+    entries.iter().for_each(|(.., offset)| put_varint(&mut bytes, offset + 1));
+    bytes
+}
+
+/// A PMTiles archive of some parts as they are, its directories packed if wanted. The tile data may be said to be longer.
+pub fn pmtiles(root: &[u8], leaves: &[u8], metadata: &[u8], tiles: &[u8], told: u64, is_packed: bool) -> Vec<u8> {
+    let mut archive = b"PMTiles\x03".to_vec();
+    let mut at = 127_u64;
+    for length in [root.len(), metadata.len(), leaves.len()].map(|length| length as u64).into_iter().chain([told]) {
+        archive.extend(at.to_le_bytes());
+        archive.extend(length.to_le_bytes());
+        at += length;
+    }
+    archive.extend([0; 24]);
+    archive.extend([0, if is_packed { 2 } else { 1 }, 2, 1, 0, 22]);
+    for degrees in [-1_800_000_000_i32, -850_000_000, 1_800_000_000, 850_000_000] {
+        archive.extend(degrees.to_le_bytes());
+    }
+    archive.extend([0; 9]);
+    assert_eq!(archive.len(), 127);
+    for part in [root, metadata, leaves, tiles] {
+        archive.extend_from_slice(part);
+    }
+    archive
+}

@@ -137,3 +137,17 @@ pub fn wait(mut child: Child) -> Run {
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
+
+/// The same command with no more than so many kilobytes of memory, and an end after a minute.
+pub fn limited(command: &Command, kilobytes: u32) -> Command {
+    let mut limited = Command::new("timeout");
+    limited.args(["-s", "KILL", "60", "sh", "-c", &format!("ulimit -c 0; ulimit -v {kilobytes}; exec \"$@\""), "sh"]);
+    limited.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    limited
+}
