@@ -84,6 +84,7 @@ impl From<&CommandError> for Exit {
             CommandError::Unrendered { .. } => Exit::Partial,
             CommandError::Pipeline(_)
             | CommandError::Restarts { .. }
+            | CommandError::HeldUp { .. }
             | CommandError::Output(_)
             | CommandError::NotThere { .. }
             | CommandError::BrokenTile { .. }
@@ -107,6 +108,10 @@ fn of_database(error: &postgis::Error) -> Exit {
         | postgis::Error::Timeout { .. }
         | postgis::Error::Query { .. }
         | postgis::Error::Lost { .. }
+        | postgis::Error::Locked { .. }
+        | postgis::Error::GaveWay { .. }
+        | postgis::Error::Recovery { .. }
+        | postgis::Error::Appeared { .. }
         | postgis::Error::Miscounted { .. }
         | postgis::Error::Unsteady { .. }
         | postgis::Error::LargeTile { .. }

@@ -189,7 +189,8 @@ fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandError> {
             on_runtime(async || track::install(&settings, &options, stop).await)
         }
         Track::Status(status) => {
-            on_runtime(async || backlog::status(&settings, &status.target, status.json, stop).await)
+            let report = report(Style::Warnings);
+            on_runtime(async || backlog::status(&settings, &status.target, status.json, &report, stop).await)
         }
         Track::Prune(prune) => {
             on_runtime(async || backlog::prune(&settings, &prune.target, prune.older_than, stop).await)

@@ -1,15 +1,17 @@
 //! `oar-tiles track status` and `track prune`: what the change log holds, how far targets are behind, and taking out what all of
 //! them have seen.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::CommandError;
 use super::reseed::behind;
+use super::seed::restarting;
 use super::target::{Place, Reach};
 use crate::changes::{self, Cursor};
 use crate::config::Settings;
 use crate::postgis::Database;
-use crate::report::{Backlog, BehindTarget, grouped, print, render_backlog, say};
+use crate::report::{Backlog, BehindTarget, Report, grouped, print, render_backlog, say};
 use crate::stop::Stop;
 
 /// Runs `track status`.
@@ -17,22 +19,31 @@ use crate::stop::Stop;
 /// # Errors
 /// If there is no log, it cannot be read, or others can alter it; and once all is said, if a target needs a seed, or the triggers
 /// can do more than append to the log.
-pub async fn status(settings: &Settings, targets: &[String], json: bool, stop: &Stop) -> Result<(), CommandError> {
-    let database = Database::new(&settings.connect, settings.session.clone(), stop)?;
-    let snapshot = database.snapshot().await?;
-    let schema = &settings.changes.schema;
-    let safety = match changes::checked(&database, &snapshot, schema).await {
-        Err(error) if !matches!(error, changes::Error::Mendable { .. }) => return Err(error.into()),
-        safety => safety,
+pub async fn status(
+    settings: &Settings,
+    targets: &[String],
+    json: bool,
+    report: &Arc<dyn Report>,
+    stop: &Stop,
+) -> Result<(), CommandError> {
+    let look = async |_restarts| {
+        let database = Database::new(&settings.connect, settings.session.clone(), stop)?;
+        let snapshot = database.snapshot().await?;
+        let schema = &settings.changes.schema;
+        let safety = match changes::checked(&database, &snapshot, schema).await {
+            Err(error) if !matches!(error, changes::Error::Mendable { .. }) => return Err(error.into()),
+            safety => safety,
+        };
+        let logged = changes::logged(&database, &snapshot, schema).await?;
+        Ok((safety, logged, changes::quiet(&snapshot).await?))
     };
-    let logged = changes::logged(&database, &snapshot, schema).await?;
-    let quiet = changes::quiet(&snapshot).await?;
-    drop(snapshot);
+    let (safety, logged, quiet) = restarting(settings, report, stop, look).await?;
     let mut told = Vec::new();
     for target in named(settings, targets) {
         let place = Place::parse(&target)?;
         let reach = Reach::new(settings, false, stop);
-        told.push(match behind(settings, &place, &reach, stop).await {
+        let behind = async |_restarts| Box::pin(behind(settings, &place, &reach, stop)).await;
+        told.push(match restarting(settings, report, stop, behind).await {
             Ok(behind) => behind,
             Err(error) if error.needs_seed() => BehindTarget {
                 target: place.to_string(),

@@ -21,7 +21,7 @@ pub(super) async fn dry_run(
     report: &Arc<dyn Report>,
     stop: &Stop,
 ) -> Result<PlanReport, CommandError> {
-    let mut prepared = prepare(settings, Order::ZoomColumnTmsRow, report, stop).await?;
+    let mut prepared = prepare(settings, Order::ZoomColumnTmsRow, 1, report, stop).await?;
     prepared.warn(vanishing(settings), report);
     let thinned = std::mem::take(&mut prepared.thinned);
     prepared.warn(thinned, report);
@@ -29,13 +29,16 @@ pub(super) async fn dry_run(
     let batches: Vec<&Batch> = prepared.zooms.iter().flat_map(|zoom| &zoom.batches).collect();
     let layers = stocked(&prepared, &batches, settings, report).await?;
     let has_stock = layers.iter().any(Layer::has_stock);
-    let mut renderer = Renderer::open(&prepared.database, &prepared.snapshot, &layers, settings.limits.packing).await?;
+    let mut renderers = std::mem::take(&mut prepared.renderers);
+    for renderer in &mut renderers {
+        renderer.set_layers(&layers);
+    }
     let reading_seconds = if has_stock { reading.elapsed().as_secs_f64() } else { 0.0 };
     let mut packer = Packer::new(settings.limits.packing);
     let mut zooms = Vec::new();
     for plan in &prepared.zooms {
-        let (bytes, seconds) = match sample(plan) {
-            Some(batch) => measure(batch, plan, &mut renderer, &mut packer).await?,
+        let (bytes, seconds) = match sample(plan).zip(renderers.first_mut()) {
+            Some((batch, renderer)) => measure(batch, plan, renderer, &mut packer).await?,
             None => (0.0, 0.0),
         };
         #[expect(
@@ -55,6 +58,7 @@ pub(super) async fn dry_run(
             estimated_seconds: seconds / settings.workers.get().min(plan.batches.len().max(1)) as f64,
         });
     }
+    prepared.snapshot.stood_still(&prepared.reads).await?;
     let workers = settings.workers.get();
     Ok(PlanReport { zooms, reading_seconds, workers, skipped: prepared.skipped, warnings: prepared.warnings })
 }

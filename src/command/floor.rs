@@ -7,7 +7,6 @@ use std::time::Instant;
 use super::CommandError;
 use super::survey::prepare;
 use crate::config::Settings;
-use crate::postgis::Renderer;
 use crate::report::Report;
 use crate::stop::Stop;
 use crate::tile::{Batch, Order};
@@ -30,17 +29,15 @@ pub struct Floor {
 /// # Errors
 /// As a seed's.
 pub async fn floor(settings: &Settings, report: &Arc<dyn Report>, stop: &Stop) -> Result<Floor, CommandError> {
-    let mut prepared = prepare(settings, Order::ZoomColumnTmsRow, report, stop).await?;
+    let mut prepared = prepare(settings, Order::ZoomColumnTmsRow, settings.workers.get(), report, stop).await?;
     let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
     let tiles = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
     let features = prepared.zooms.iter().map(|zoom| zoom.features).sum();
     let begun = Instant::now();
-    let workers = settings.workers.get().min(batches.len());
     let queue = Arc::new(Mutex::new(batches.into_iter()));
     let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..workers {
-        let (database, packing) = (&prepared.database, settings.limits.packing);
-        let renderer = Renderer::open(database, &prepared.snapshot, &prepared.layers, packing).await?;
+    for mut renderer in std::mem::take(&mut prepared.renderers) {
+        renderer.set_layers(&prepared.layers);
         let queue = Arc::clone(&queue);
         tasks.spawn(async move {
             loop {

@@ -185,6 +185,16 @@ pub enum CommandError {
         /// The last cause.
         source: crate::postgis::Error,
     },
+    /// What others did in the database kept the run from its end too often.
+    #[error(
+        "others in the database kept this run from its end {attempts} times: the target's manifest is unchanged. Run the command again when what the cause names is done (restarts and lock_timeout in [database] set how often it tries, and how long it waits)"
+    )]
+    HeldUp {
+        /// How often the run was begun.
+        attempts: u32,
+        /// The last cause.
+        source: crate::postgis::Error,
+    },
     /// The report cannot be written.
     #[error("cannot write the report {}: choose another --report", path.display())]
     NoReport {
@@ -245,7 +255,7 @@ impl From<crate::changes::Error> for CommandError {
 pub fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
     let because = match &error {
         CommandError::Database(error) => {
-            matches!(error, crate::postgis::Error::Interrupted | crate::postgis::Error::Lost { .. })
+            matches!(error, crate::postgis::Error::Interrupted) || error.is_lost() || error.is_held_up()
         }
         CommandError::Target(error) => error.is_interrupted(),
         _ => false,

@@ -15,7 +15,7 @@ use crate::config::Settings;
 use crate::encode::Packing;
 use crate::manifest::Manifest;
 use crate::pipeline::{self, Outcome, PipelineError, StoredBatch};
-use crate::postgis::Renderer;
+use crate::postgis::{Reads, Snapshot};
 use crate::report::{Event, Report, Requests, RunReport, RunZoom, print, render_run};
 use crate::sink::{Rest, Scope, Sink, TargetError, Tileset};
 use crate::stop::Stop;
@@ -48,7 +48,8 @@ pub async fn seed(
         writable(path, &settings.tileset.output)?;
     }
     if options.dry_run {
-        let plan = super::dry_run::dry_run(settings, report, stop).await.map_err(|error| interrupted(error, stop))?;
+        let plan = async |_restarts| Box::pin(super::dry_run::dry_run(settings, report, stop)).await;
+        let plan = restarting(settings, report, stop, plan).await?;
         return close(options, &crate::report::render_plan(&plan), serde_json::to_vec_pretty(&plan));
     }
     let mut settings = settings.clone();
@@ -86,30 +87,54 @@ pub(super) fn in_line(error: CommandError, place: &Place) -> CommandError {
     }
 }
 
-/// Runs until it is done, starting over on a new snapshot when the database goes away. `attempt` is told how often it was
-/// begun before.
+/// Runs until it is done, starting over on a new snapshot when the database goes away, or others hold the run up. `attempt` is told how
+/// often it was begun before.
 pub(super) async fn restarting<T>(
     settings: &Settings,
     report: &Arc<dyn Report>,
     stop: &Stop,
     attempt: impl AsyncFn(u32) -> Result<T, CommandError>,
 ) -> Result<T, CommandError> {
-    let mut restarts = 0;
+    let (mut restarts, mut was_held_up) = (0, false);
     loop {
-        match attempt(restarts).await.map_err(|error| interrupted(error, stop)) {
-            Err(CommandError::Database(error)) if error.is_lost() || restarts > 0 && error.is_unreachable() => {
-                if restarts == settings.restarts {
-                    return Err(CommandError::Restarts { attempts: restarts + 1, source: error });
-                }
-                restarts += 1;
-                report.event(&Event::Restarting { attempt: restarts, of: settings.restarts, cause: error.to_string() });
-                tokio::select! {
-                    () = tokio::time::sleep(Duration::from_secs(1 << restarts.min(5))) => {}
-                    signal = stop.wait() => return Err(CommandError::Interrupted(signal)),
-                }
+        let error = match attempt(restarts).await.map_err(|error| interrupted(error, stop)) {
+            Err(CommandError::Database(error))
+                if error.is_lost()
+                    || error.is_held_up()
+                    || restarts > 0 && error.is_unreachable()
+                    // What was there before may be gone for a moment: others are at work on it.
+                    || was_held_up && matches!(error, crate::postgis::Error::Layer { .. }) =>
+            {
+                error
             }
             ended => return ended,
+        };
+        let attempts = restarts + 1;
+        let is_away = error.is_lost() || error.is_unreachable();
+        if restarts == settings.restarts {
+            return Err(if is_away {
+                CommandError::Restarts { attempts, source: error }
+            } else {
+                CommandError::HeldUp { attempts, source: error }
+            });
         }
+        (restarts, was_held_up) = (attempts, !is_away);
+        report.event(&Event::Restarting { attempt: restarts, of: settings.restarts, cause: error.to_string() });
+        tokio::select! {
+            () = tokio::time::sleep(pause(settings, restarts, &error)) => {}
+            signal = stop.wait() => return Err(CommandError::Interrupted(signal)),
+        }
+    }
+}
+
+/// How long to wait before a run starts over.
+fn pause(settings: &Settings, restarts: u32, cause: &crate::postgis::Error) -> Duration {
+    let doubling = Duration::from_secs(1 << restarts.min(5));
+    match cause {
+        // Whoever waited is served by now, or is waited for with the first lock.
+        crate::postgis::Error::GaveWay { .. } => Duration::ZERO,
+        error if error.is_lost() || error.is_unreachable() => doubling,
+        _ => doubling.min(settings.session.lock_limit()),
     }
 }
 
@@ -125,7 +150,7 @@ async fn attempt(
     // The target first: an hour of work must not end at a folder that is not there.
     let target = place.clone();
     let mut sink = aside(move || reach.sink(&target)).await??;
-    let mut prepared = prepare(settings, sink.needs().order, report, stop).await?;
+    let mut prepared = prepare(settings, sink.needs().order, settings.workers.get(), report, stop).await?;
     prepared.warn(vanishing(settings), report);
     let tileset = Tileset {
         fingerprint: fingerprint(settings, &prepared.layers),
@@ -138,15 +163,10 @@ async fn attempt(
     let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
     let planned = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
     let features = prepared.zooms.iter().map(|zoom| zoom.features).sum();
-    let (database, packing) = (&prepared.database, settings.limits.packing);
-    let workers = settings.workers.get().min(batches.len());
+    let mut renderers = std::mem::take(&mut prepared.renderers);
+    renderers.truncate(batches.len());
     let (reading, all): (_, Vec<&Batch>) = (Instant::now(), batches.iter().collect());
-    // Both to their ends: whatever fails, a statement that is given up is cancelled in the server.
-    let (layers, renderers) = tokio::join!(
-        stocked(&prepared, &all, settings, report),
-        Renderer::several(database, &prepared.snapshot, &prepared.layers, packing, workers)
-    );
-    let (layers, mut renderers) = (layers?, renderers?);
+    let layers = stocked(&prepared, &all, settings, report).await?;
     if let Some(first) = renderers.first_mut() {
         first.set_layers(&layers);
         let checked = first.checked(&batches).await?;
@@ -159,8 +179,8 @@ async fn attempt(
 
     let rendering = Instant::now();
     let stored = stored_events(report);
-    let (sink, outcome) =
-        pipeline::run(batches, renderers, sink, settings.limits, stored).await.map_err(pipeline_error)?;
+    let ran = pipeline::run(batches, renderers, sink, settings.limits, stored).await.map_err(pipeline_error);
+    let (sink, outcome) = on_what_stood_still(ran, &prepared.snapshot, &prepared.reads).await?;
     // The last batch may have been rendered before the stop was asked for.
     if let Some(signal) = stop.asked() {
         return Err(CommandError::Interrupted(signal));
@@ -200,6 +220,21 @@ async fn attempt(
         layers: names,
         warnings: prepared.warnings,
     })
+}
+
+/// What a run gave, if the tables that it has read are still those of its beginning. If not, that is why it went wrong.
+pub(super) async fn on_what_stood_still<T>(
+    ran: Result<T, CommandError>,
+    snapshot: &Snapshot,
+    reads: &Reads,
+) -> Result<T, CommandError> {
+    match &ran {
+        Err(CommandError::Database(error)) if error.is_miscounted() => {}
+        Err(_) => return ran,
+        Ok(_) => {}
+    }
+    snapshot.stood_still(reads).await?;
+    ran
 }
 
 pub(super) fn stored_events(report: &Arc<dyn Report>) -> impl Fn(&StoredBatch) + Send + 'static {

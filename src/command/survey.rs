@@ -6,20 +6,21 @@ use std::time::{Duration, Instant};
 use super::CommandError;
 use crate::config::Settings;
 use crate::plan::{PlanLayer, ZoomPlan, plan};
-use crate::postgis::{Database, Layer, OnLargeTile, Reads, Server, Snapshot, probe, survey};
+use crate::postgis::{Database, Layer, OnLargeTile, Reads, Renderer, Server, Snapshot, probe, survey};
 use crate::report::{Event, Report, SkippedRows};
 use crate::stop::Stop;
 use crate::tile::{Batch, Coverage, Order, Places, WORLD_UNITS, latitude, longitude};
 
 /// Everything known before the first tile.
 pub(super) struct Prepared {
-    pub(super) database: Database,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) server: Server,
     pub(super) layers: Vec<Layer>,
     /// How many features each of them has; 0 if these are others at each zoom.
     pub(super) features: Vec<u64>,
     pub(super) reads: Reads,
+    /// Sessions that hold the locks of the first one. Their layers are those of before the survey.
+    pub(super) renderers: Vec<Renderer>,
     pub(super) zooms: Vec<ZoomPlan>,
     /// West, south, east, north of the features within the coverage, in degrees.
     pub(super) bounds: [f64; 4],
@@ -31,10 +32,11 @@ pub(super) struct Prepared {
     pub(super) took: Duration,
 }
 
-/// Takes a snapshot, looks at the layers, and plans, the batches in the given order.
+/// Takes a snapshot, looks at the layers, opens some sessions, and plans, the batches in the given order.
 pub(super) async fn prepare(
     settings: &Settings,
     order: Order,
+    sessions: usize,
     report: &Arc<dyn Report>,
     stop: &Stop,
 ) -> Result<Prepared, CommandError> {
@@ -48,6 +50,9 @@ pub(super) async fn prepare(
     if probed.server.in_recovery {
         tracing::info!("the database is a standby");
     }
+    // Before the survey, which takes long: a session that comes later may wait for whoever waits for the first one.
+    let (snapshot, packing) = (Arc::new(snapshot), settings.limits.packing);
+    let renderers = Renderer::several(&database, &snapshot, &probed.layers, packing, sessions).await?;
     let (coverage, zooms) = (Coverage::new(&settings.tileset.bbox), &settings.tileset.zooms);
     let (mut planned, mut skipped, mut layers) = (Vec::new(), Vec::new(), Vec::new());
     for (layer, settings) in probed.layers.into_iter().zip(&settings.layers) {
@@ -90,12 +95,12 @@ pub(super) async fn prepare(
     };
     let thinned = check_limits(settings, &zooms, &mut warnings)?;
     Ok(Prepared {
-        database,
-        snapshot: Arc::new(snapshot),
+        snapshot,
         server: probed.server,
         layers,
         features,
         reads: probed.reads,
+        renderers,
         zooms,
         bounds,
         skipped,

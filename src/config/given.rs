@@ -26,6 +26,8 @@ pub(super) struct Database {
     #[serde(with = "duration")]
     pub(super) statement_timeout: Option<std::time::Duration>,
     #[serde(with = "duration")]
+    pub(super) lock_timeout: Option<std::time::Duration>,
+    #[serde(with = "duration")]
     pub(super) connect_timeout: Option<std::time::Duration>,
     pub(super) application_name: Option<String>,
     pub(super) work_mem: Option<String>,

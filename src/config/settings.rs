@@ -2,9 +2,10 @@
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::error::ConfigError;
-use super::given::{Changes, Compression, Progress, Target};
+use super::given::{Changes, Compression, Database, Progress, Target};
 use super::values::{Origin, Values};
 use crate::changes::{ChangesOptions, TrackOptions, WatchOptions};
 use crate::encode::{Level, Packing};
@@ -120,6 +121,7 @@ impl Settings {
             connect,
             session: SessionOptions {
                 statement_timeout: check.present("database.statement_timeout", given.database.statement_timeout)?,
+                lock_timeout: check.lock_timeout(&given.database)?,
                 work_mem: check.present("database.work_mem", given.database.work_mem.clone())?,
                 // One more for the session that holds the snapshot.
                 connections: workers.get() + 1,
@@ -173,6 +175,17 @@ impl Check<'_> {
             return Ok(value);
         }
         Err(self.wrong(key, format!("{value} must lie between {} and {}", range.start(), range.end())))
+    }
+
+    fn lock_timeout(&self, database: &Database) -> Result<Duration, ConfigError> {
+        const SHORTEST: Duration = Duration::from_millis(10);
+        const LONGEST: Duration = Duration::from_secs(3_600);
+        let timeout = self.present("database.lock_timeout", database.lock_timeout)?;
+        if (SHORTEST..=LONGEST).contains(&timeout) {
+            return Ok(timeout);
+        }
+        let timeout = humantime::format_duration(timeout);
+        Err(self.wrong("database.lock_timeout", format!("{timeout} must lie between 10ms and 1h")))
     }
 
     fn tree(&self, target: &Target) -> Result<TreeOptions, ConfigError> {

@@ -51,9 +51,10 @@ enum Kind {
 }
 
 /// The environment variables and the keys that they set.
-const VARIABLES: [(&str, &str, Kind); 27] = [
+const VARIABLES: [(&str, &str, Kind); 28] = [
     ("DATABASE_URL", "database.url", Kind::Text),
     ("OAR_TILES_STATEMENT_TIMEOUT", "database.statement_timeout", Kind::Text),
+    ("OAR_TILES_LOCK_TIMEOUT", "database.lock_timeout", Kind::Text),
     ("OAR_TILES_CONNECT_TIMEOUT", "database.connect_timeout", Kind::Text),
     ("OAR_TILES_APPLICATION_NAME", "database.application_name", Kind::Text),
     ("OAR_TILES_WORK_MEM", "database.work_mem", Kind::Text),

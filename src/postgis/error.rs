@@ -61,12 +61,27 @@ impl Cause {
     pub fn is_lost(&self) -> bool {
         match &self.code {
             None => true,
-            Some(code) => {
-                code.code().starts_with("57P")
-                    || code.code().starts_with("08")
-                    || *code == SqlState::T_R_SERIALIZATION_FAILURE
-            }
+            Some(code) => code.code().starts_with("57P") || code.code().starts_with("08"),
         }
+    }
+
+    /// Whether a lock was not to be had: waited for too long, or given up for a deadlock.
+    #[must_use]
+    pub fn is_lock_failure(&self) -> bool {
+        matches!(self.code, Some(SqlState::LOCK_NOT_AVAILABLE | SqlState::T_R_DEADLOCK_DETECTED))
+    }
+
+    /// Whether a standby cancelled the statement because it held up what comes from the primary. No other conflict is known to
+    /// transactions that only read.
+    #[must_use]
+    pub fn is_recovery_conflict(&self) -> bool {
+        self.code == Some(SqlState::T_R_SERIALIZATION_FAILURE)
+    }
+
+    /// Whether there was no room for a further lock. The setting in the hint is named so in every language.
+    #[must_use]
+    pub fn is_full_lock_table(&self) -> bool {
+        self.code == Some(SqlState::OUT_OF_MEMORY) && self.text.contains("max_locks_per_transaction")
     }
 
     /// Whether the statement was cancelled: by the server because it took too long, or by somebody. Only the text tells
@@ -216,6 +231,44 @@ pub enum Error {
         /// Which one.
         table: String,
     },
+    /// A session could not have a lock.
+    #[error("{place}: {wait} for a lock{holder}")]
+    Locked {
+        /// Which tile of which layer, or which step.
+        place: String,
+        /// How the wait ended.
+        wait: String,
+        /// " on …, which … holds or waits for", as far as it is known.
+        holder: String,
+        /// The cause.
+        source: Cause,
+    },
+    /// Somebody waited too long for a lock of the run, which has ended all of its transactions.
+    #[error("{waiting} longer than lock_timeout ({limit}) behind this run, which gave way")]
+    GaveWay {
+        /// Who waited for what.
+        waiting: String,
+        /// The limit.
+        limit: String,
+    },
+    /// A standby cancelled a statement that held up what comes from the primary.
+    #[error(
+        "{place}: the standby cancelled the query for what came from the primary (hot_standby_feedback and max_standby_streaming_delay decide how often)"
+    )]
+    Recovery {
+        /// Which tile of which layer, or which step.
+        place: String,
+        /// The cause.
+        source: Cause,
+    },
+    /// A table or partition is read that the snapshot does not know as such.
+    #[error("{table} was {how} after the snapshot was taken")]
+    Appeared {
+        /// Which one.
+        table: String,
+        /// "made" or "attached as a partition".
+        how: &'static str,
+    },
     /// The rendering gave other tiles than were planned.
     #[error(
         "layer \"{layer}\": {found} tiles came back for {planned} planned around {near}: the result is not complete, nothing was published. Please report this with the layer's configuration"
@@ -246,10 +299,29 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether a fresh start may help: the server or what the snapshot shows went away, nothing is wrong with the work.
+    /// Whether the connection or the server went away: nothing is wrong with the work, and another connection may help.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        matches!(self, Error::Lost { .. } | Error::Rewritten { .. })
+        matches!(self, Error::Lost { .. })
+    }
+
+    /// Whether others did something that a run cannot go on with: locked, rewrote or attached what it reads. A new snapshot may help.
+    #[must_use]
+    pub fn is_held_up(&self) -> bool {
+        matches!(
+            self,
+            Error::Locked { .. }
+                | Error::GaveWay { .. }
+                | Error::Recovery { .. }
+                | Error::Appeared { .. }
+                | Error::Rewritten { .. }
+        )
+    }
+
+    /// Whether other tiles or rows came than were planned.
+    #[must_use]
+    pub fn is_miscounted(&self) -> bool {
+        matches!(self, Error::Miscounted { .. } | Error::Unsteady { .. })
     }
 
     /// Whether nobody answers: a server that went away is not back yet.

@@ -11,6 +11,7 @@ mod fit;
 mod folds;
 mod layer;
 mod listen;
+mod locks;
 mod miscounted;
 mod near;
 mod open;
@@ -31,6 +32,7 @@ mod stock;
 mod superuser;
 mod survey;
 mod tls;
+mod transaction;
 mod version;
 mod writing;
 

@@ -14,24 +14,23 @@ use super::sql;
 use crate::encode::Packing;
 
 impl Renderer {
-    /// Opens a session on the snapshot.
-    ///
-    /// # Errors
-    /// If the session cannot be opened.
-    pub async fn open(
+    /// Opens a session on the snapshot, with locks on all that the layers read.
+    async fn open(
         database: &Database,
         snapshot: &Arc<Snapshot>,
         layers: &[Layer],
         packing: Packing,
     ) -> Result<Renderer, Error> {
-        let session = Some(database.on(snapshot).await?);
-        Ok(Renderer { session, ..Renderer::without_session(database, snapshot, layers, packing) })
+        let session = database.on(snapshot).await?;
+        session.hold(layers).await?;
+        Ok(Renderer { session: Some(session), ..Renderer::without_session(database, snapshot, layers, packing) })
     }
 
-    /// So many at once, side by side: the server takes a moment for each.
+    /// So many at once, side by side: the server takes a moment for each. Each holds locks on all that the layers read; the session that
+    /// holds the snapshot does so already.
     ///
     /// # Errors
-    /// If a session cannot be opened.
+    /// If a session cannot be opened, has to wait too long for a lock, or the server has no room for so many locks.
     pub async fn several(
         database: &Database,
         snapshot: &Arc<Snapshot>,
@@ -39,6 +38,9 @@ impl Renderer {
         packing: Packing,
         many: usize,
     ) -> Result<Vec<Renderer>, Error> {
+        if many > 0 {
+            snapshot.keeper.has_room_for(many).await?;
+        }
         try_join_all((0..many).map(|_| Renderer::open(database, snapshot, layers, packing))).await
     }
 

@@ -222,6 +222,16 @@ impl Renderer {
         Ok(tiles.into_values().collect())
     }
 
+    /// A further session on the snapshot, with the locks of the one that was lost.
+    async fn again(&self) -> Result<Session, Error> {
+        let session = self.database.on(&self.snapshot).await?;
+        for prepared in &self.layers {
+            session.plan(std::slice::from_ref(&prepared.layer)).await?;
+        }
+        session.save().await?;
+        Ok(session)
+    }
+
     /// Every tile of some areas with nothing drawn in it yet, and the layers that may be.
     fn empty(&self, areas: &[Area]) -> Tiles {
         let mut tiles = Tiles::new();
@@ -243,6 +253,10 @@ impl Source for Renderer {
     type Error = Error;
 
     async fn render(&mut self, batch: &Batch) -> Result<Vec<RenderedTile>, Error> {
+        // Rows that were read before may do for this batch, but hardly for all that follow.
+        if let Some(gave_way) = self.database.locks.gave_way() {
+            return Err(gave_way);
+        }
         let mut tries = 0;
         loop {
             match self.batch(batch).await {
@@ -250,9 +264,9 @@ impl Source for Renderer {
                     tries += 1;
                     tracing::debug!("{error}: opening another connection");
                     // Fails if the snapshot is gone as well; the first error then says more than the second.
-                    match self.database.on(&self.snapshot).await {
+                    match self.again().await {
                         Ok(session) => self.session = Some(session),
-                        Err(Error::Interrupted) => return Err(Error::Interrupted),
+                        Err(other) if other.is_held_up() || matches!(other, Error::Interrupted) => return Err(other),
                         Err(_also_lost) => return Err(error),
                     }
                 }

@@ -17,8 +17,10 @@ use super::cancel::cancel;
 use super::connect::{ConnectOptions, ServerName};
 use super::error::{Cause, Error};
 use super::layer::quoted;
+use super::locks::Locks;
 use super::snapshot::Snapshot;
 use super::tls;
+use super::transaction::Transaction;
 use crate::stop::Stop;
 
 /// Limits of a session.
@@ -26,10 +28,32 @@ use crate::stop::Stop;
 pub struct SessionOptions {
     /// A statement that runs longer is cancelled by the server. Zero for no limit.
     pub statement_timeout: Duration,
+    /// A session waits no longer for a lock, and nobody waits longer for a lock of the run.
+    pub lock_timeout: Duration,
     /// Memory for the sort of one batch, such as "64MB" (`work_mem`).
     pub work_mem: String,
-    /// How many sessions there may be at once: the workers and the one that holds the snapshot.
+    /// How many sessions there may be at once: the workers and the one that holds the snapshot. The watcher has a connection apart.
     pub connections: usize,
+}
+
+impl SessionOptions {
+    /// How long a session waits for a lock: shorter than any statement may take, so that a wait is never taken for a slow statement.
+    #[must_use]
+    pub fn lock_limit(&self) -> Duration {
+        if self.statement_timeout.is_zero() {
+            return self.lock_timeout;
+        }
+        // Zero would be no limit.
+        self.lock_timeout.min(self.statement_timeout / 2).max(Duration::from_millis(1))
+    }
+
+    /// How a wait for a lock ended, in words.
+    fn ended_wait(&self, cause: &Cause) -> String {
+        if cause.code == Some(SqlState::T_R_DEADLOCK_DETECTED) {
+            return "the server ended a deadlock with others: it waited".to_owned();
+        }
+        format!("it waited longer than lock_timeout ({})", humantime::format_duration(self.lock_limit()))
+    }
 }
 
 /// A parameter and its type.
@@ -42,18 +66,21 @@ pub struct Database {
     config: Arc<tokio_postgres::Config>,
     tls: MakeRustlsConnect,
     server: ServerName,
-    options: Arc<SessionOptions>,
+    pub(super) options: Arc<SessionOptions>,
     /// The schema of PostGIS, once it is known.
     pub(super) postgis: Arc<OnceLock<String>>,
+    pub(super) locks: Arc<Locks>,
     pub(super) stop: Stop,
 }
 
 /// One connection, in one read-only transaction unless it is for writing.
 pub(crate) struct Session {
-    pub(super) client: Object,
+    pub(super) client: Arc<Object>,
     pub(super) cancel: CancelToken,
     pub(super) database: Database,
     pub(super) exported: Option<String>,
+    /// Its transaction on a snapshot; `None` for one that may write.
+    pub(super) transaction: Option<Arc<Transaction>>,
 }
 
 impl Database {
@@ -82,6 +109,7 @@ impl Database {
             server: connect.server.clone(),
             options: Arc::new(options),
             postgis: Arc::default(),
+            locks: Arc::default(),
             stop: stop.clone(),
         })
     }
@@ -123,9 +151,12 @@ impl Database {
             client = self.connection() => client?,
             _ = self.stop.wait() => return Err(Error::Interrupted),
         };
-        let cancel = client.cancel_token();
-        let session = Session { client, cancel, database: self.clone(), exported };
-        session.begin().await?;
+        let (cancel, client) = (client.cancel_token(), Arc::new(client));
+        let transaction = Transaction::new(&client);
+        self.locks.note(&transaction);
+        let session =
+            Session { client, cancel, database: self.clone(), exported, transaction: Some(Arc::clone(&transaction)) };
+        session.begin(&transaction).await?;
         Ok(session)
     }
 
@@ -198,54 +229,6 @@ impl Session {
         &self.database.server
     }
 
-    /// Begins the transaction: read-only, on the snapshot, with the settings that make plans and bytes the same everywhere.
-    async fn begin(&self) -> Result<(), Error> {
-        let snapshot =
-            self.exported.as_ref().map(|id| format!("SET TRANSACTION SNAPSHOT '{}';", id.replace('\'', "''")));
-        let sql = format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {snapshot}
-             SET LOCAL statement_timeout = {timeout};
-             SET LOCAL idle_in_transaction_session_timeout = 0; -- the keeper of the snapshot waits for the whole run
-             SET LOCAL lock_timeout = 0;
-             SET LOCAL work_mem = '{work_mem}';
-             SET LOCAL enable_hashagg = off;                 -- a hash of thousands of open tiles took 40 times as long
-             SET LOCAL jit = off;
-             SET LOCAL max_parallel_workers_per_gather = 0;  -- the pool is the parallelism; parallel plans change the order
-             SET LOCAL timezone = 'UTC';                     -- how dates and numbers read in a tile
-             SET LOCAL datestyle = 'ISO, MDY';
-             SET LOCAL intervalstyle = 'postgres';
-             SET LOCAL extra_float_digits = 1;
-             SET LOCAL bytea_output = 'hex';",
-            snapshot = snapshot.unwrap_or_default(),
-            timeout = self.database.options.statement_timeout.as_millis(),
-            work_mem = self.database.options.work_mem.replace('\'', "''"),
-        );
-        // A pooler may keep even this waiting, until one of its connections is free.
-        let begin = async { Ok(self.client.batch_execute(&sql).await) };
-        self.until_stopped(begin).await?.map_err(|error| {
-            let source = Cause::from(error);
-            // The snapshot is gone with the session that exported it.
-            let snapshot_gone = self.exported.is_some()
-                && matches!(source.code, Some(SqlState::INVALID_PARAMETER_VALUE | SqlState::UNDEFINED_OBJECT));
-            if source.is_lost() || snapshot_gone {
-                return Error::Lost {
-                    server: self.server().clone(),
-                    during: "while opening a session".to_owned(),
-                    source,
-                };
-            }
-            Error::Query {
-                place: "opening a session".to_owned(),
-                next: "look into the cause (work_mem and statement_timeout stand in [database])",
-                source,
-            }
-        })?;
-        match self.database.postgis.get() {
-            Some(schema) => self.add_to_search_path(schema).await,
-            None => Ok(()),
-        }
-    }
-
     /// Notes where PostGIS is, for this session and all that follow.
     pub(super) async fn found_postgis(&self, schema: String) -> Result<(), Error> {
         let schema = self.database.postgis.get_or_init(|| schema);
@@ -259,30 +242,6 @@ impl Session {
                    WHERE NOT $2 = ANY (current_schemas(true)::text[])";
         let (quoted, schema) = (quoted(schema), schema.to_owned());
         self.all("opening a session", sql, &[(&quoted, Type::TEXT), (&schema, Type::TEXT)]).await.map(|_| ())
-    }
-
-    /// Marks the place to which the session that holds the snapshot goes back after a failed statement: ending its
-    /// transaction would end the snapshot.
-    pub(super) async fn save(&self) -> Result<(), Error> {
-        self.plainly("SAVEPOINT oar_tiles", "while opening a session").await
-    }
-
-    /// Starts over in the same session on the same snapshot, after a statement failed.
-    pub(super) async fn restart(&self) -> Result<(), Error> {
-        if self.exported.is_none() {
-            return self.plainly("ROLLBACK TO SAVEPOINT oar_tiles", "after a failed statement").await;
-        }
-        self.plainly("ROLLBACK", "after a failed statement").await?;
-        self.begin().await
-    }
-
-    /// A statement that fails only if the session is lost.
-    async fn plainly(&self, sql: &str, during: &str) -> Result<(), Error> {
-        self.client.batch_execute(sql).await.map_err(|error| Error::Lost {
-            server: self.server().clone(),
-            during: during.to_owned(),
-            source: error.into(),
-        })
     }
 
     /// All rows of a statement.
@@ -325,14 +284,15 @@ impl Session {
         .await
     }
 
-    /// Runs a statement until it is done or a stop is asked for; then the statement is cancelled in the server.
+    /// Runs a statement until it is done, a stop is asked for, or the run gives way; then the statement is cancelled in the server.
     pub(super) async fn until_stopped<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         tokio::pin!(work);
-        tokio::select! {
+        let stopped = tokio::select! {
             biased;
-            done = &mut work => return done,
-            _ = self.database.stop.wait() => {}
-        }
+            done = &mut work => return self.still_holds(done).await,
+            _ = self.database.stop.wait() => true,
+            () = self.database.locks.giving_way() => false,
+        };
         let cancelled = cancel(&self.cancel, &self.database.config, &self.database.tls);
         match tokio::time::timeout(Duration::from_secs(1), cancelled).await {
             // The statement ends with an error; waiting for it tells that the server really let go.
@@ -340,7 +300,22 @@ impl Session {
             Ok(Err(error)) => tracing::warn!("a query could not be cancelled in the server: {error}"),
             Err(_elapsed) => tracing::warn!("a query could not be cancelled in the server within a second"),
         }
-        Err(Error::Interrupted)
+        Err(if stopped { Error::Interrupted } else { self.database.locks.gave_way().unwrap_or(Error::Interrupted) })
+    }
+
+    /// What a statement gave, if its transaction was still there: one that came after the end of the transaction has seen another state.
+    async fn still_holds<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
+        if let Some(gave_way) = self.database.locks.gave_way() {
+            return Err(gave_way);
+        }
+        match done {
+            Err(error @ Error::Locked { .. }) => {
+                let backend = self.transaction.as_ref().and_then(|transaction| transaction.backend());
+                // On the heap: every statement would be as large as a connection in the making.
+                Err(Box::pin(self.database.with_holder(backend.map(|backend| backend.pid), error)).await)
+            }
+            done => done,
+        }
     }
 
     pub(super) fn failed(&self, place: &str, begun: Instant, error: tokio_postgres::Error) -> Error {
@@ -348,6 +323,24 @@ impl Session {
         let source = Cause::from(error);
         if source.is_lost() {
             return Error::Lost { server: self.server().clone(), during: format!("at {place}"), source };
+        }
+        // Of a session that may write, whoever uses it says what a lock means.
+        if self.transaction.is_some() && source.is_lock_failure() {
+            return Error::Locked {
+                place,
+                wait: self.database.options.ended_wait(&source),
+                holder: String::new(),
+                source,
+            };
+        }
+        if source.is_recovery_conflict() {
+            return Error::Recovery { place, source };
+        }
+        if source.is_full_lock_table() {
+            return Error::Setting {
+                what: format!("{place}: the lock table of {} is full ({source})", self.server()),
+                next: "lower --workers, or raise max_locks_per_transaction in the server and restart it".to_owned(),
+            };
         }
         if source.is_cancelled() {
             let limit = self.database.options.statement_timeout;

@@ -3,6 +3,7 @@
 use tokio_postgres::Row;
 
 use super::error::Error;
+use super::locks::Watcher;
 use super::session::{Database, Param, Session};
 
 /// `pg_current_snapshot()` came with PostgreSQL 13.
@@ -14,6 +15,8 @@ pub struct Snapshot {
     pub(crate) keeper: Session,
     pub(super) exported: String,
     cursor: String,
+    /// Looks who waits for the run.
+    _watcher: Watcher,
 }
 
 impl Snapshot {
@@ -45,6 +48,6 @@ impl Database {
         let sql = "SELECT pg_export_snapshot(), CASE WHEN pg_is_in_recovery() THEN format('%1$s:%1$s:', pg_snapshot_xmin(seen))
                        ELSE seen::text END FROM pg_current_snapshot() AS seen";
         let row = keeper.one("taking the snapshot", sql, &[]).await?;
-        Ok(Snapshot { exported: row.get(0), cursor: row.get(1), keeper })
+        Ok(Snapshot { exported: row.get(0), cursor: row.get(1), keeper, _watcher: Watcher::start(self) })
     }
 }

@@ -1,5 +1,6 @@
 //! A session that may write. Only the change log needs one: everything else works on read-only snapshots.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio_postgres::SimpleQueryMessage;
@@ -14,8 +15,8 @@ impl Database {
             client = self.connection() => client?,
             _ = self.stop.wait() => return Err(Error::Interrupted),
         };
-        let cancel = client.cancel_token();
-        Ok(Session { client, cancel, database: self.clone(), exported: None })
+        let (cancel, client) = (client.cancel_token(), Arc::new(client));
+        Ok(Session { client, cancel, database: self.clone(), exported: None, transaction: None })
     }
 
     /// The schema of PostGIS. Known once a database was probed.

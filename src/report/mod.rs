@@ -60,7 +60,7 @@ pub enum Event {
     },
     /// Every tile is stored; the target is being completed.
     Finishing,
-    /// The database went away; the run starts over on a new snapshot.
+    /// The database went away, or others held the run up; it starts over on a new snapshot.
     Restarting {
         /// Which restart this is, counted from 1.
         attempt: u32,

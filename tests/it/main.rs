@@ -48,6 +48,8 @@ mod histories;
 mod house;
 mod inspect;
 mod links;
+mod locks;
+mod locks_verbs;
 mod manual;
 mod mbtiles_edit;
 mod mbtiles_file;

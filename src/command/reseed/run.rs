@@ -14,7 +14,7 @@ use super::sources::FEW_BATCHES;
 use super::{Outcome, ReseedOptions, What, touched};
 use crate::changes::{self, TrackedLayer, tracked};
 use crate::command::describe::{fingerprint, metadata, names};
-use crate::command::seed::{aside, pipeline_error, reading, seeded, stored_events};
+use crate::command::seed::{aside, on_what_stood_still, pipeline_error, reading, seeded, stored_events};
 use crate::command::target::{AnySink, Place, Reach};
 use crate::command::{CommandError, budgets};
 use crate::config::Settings;
@@ -229,7 +229,7 @@ impl<'a> Run<'a> {
         let (layers, renderers) = self.renderers(batches.len(), &spots).await?;
         let patches = patches(spots, &layers, &self.known.unrendered, sink.needs().layers_apart);
         let running = Box::pin(self.rendered((&tiles, &layers), (batches, renderers), sink, patches.as_ref(), report));
-        let (sink, outcome) = running.await?;
+        let (sink, outcome) = on_what_stood_still(running.await, &self.snapshot, &self.reads).await?;
         if let Some(signal) = stop.asked() {
             return Err(CommandError::Interrupted(signal));
         }

@@ -268,6 +268,7 @@ fn may_pass(error: &CommandError) -> bool {
         CommandError::Target(_)
         | CommandError::Read(_)
         | CommandError::Restarts { .. }
+        | CommandError::HeldUp { .. }
         | CommandError::Pipeline(_)
         | CommandError::Unfit { .. } => true,
         _ => false,

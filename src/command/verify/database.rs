@@ -7,18 +7,18 @@ use tokio::sync::mpsc;
 use super::Amount;
 use super::look::{CHUNK, Looked, key};
 use crate::command::CommandError;
+use crate::command::seed::{on_what_stood_still, restarting};
 use crate::command::survey::prepare;
 use crate::config::Settings;
 use crate::encode::Gunzip;
 use crate::manifest::{Manifest, drawn_otherwise};
-use crate::postgis::Renderer;
 use crate::report::{FindingKind, Report};
 use crate::sink::read_all;
 use crate::source::{RenderedTile, Source as _, split_layers};
 use crate::stop::Stop;
 use crate::tile::{Batch, LonLatBox, Order, Slice, TileCoord, TileId, TileRect};
 
-/// Compares a target with the database's state of now.
+/// Compares a target with the database's state of now, on a new snapshot when the database goes away or others hold the run up.
 pub(super) async fn compare(
     looked: Looked,
     amount: Amount,
@@ -26,13 +26,30 @@ pub(super) async fn compare(
     report: &Arc<dyn Report>,
     stop: &Stop,
 ) -> Result<Looked, CommandError> {
+    let looked = tokio::sync::Mutex::new(Some(looked));
+    let attempt = async |_restarts| {
+        let mut looked = looked.lock().await;
+        Box::pin(attempt(&mut looked, amount, settings, report, stop)).await
+    };
+    restarting(settings, report, stop, attempt).await
+}
+
+/// Compares a target with one snapshot. If that fails, the target is given back as it was looked at.
+async fn attempt(
+    target: &mut Option<Looked>,
+    amount: Amount,
+    settings: &Settings,
+    report: &Arc<dyn Report>,
+    stop: &Stop,
+) -> Result<Looked, CommandError> {
+    let Some(looked) = target.as_ref() else { return Err(CommandError::Died("the target is gone".to_owned())) };
     let unfit = |what: String| CommandError::Unfit { place: looked.findings.target.clone(), what };
     let manifest = looked.manifest.as_ref().ok_or_else(|| {
         unfit("it has no manifest, so nobody knows what it should show. Verify it without --database".to_owned())
     })?;
     let settings = as_seeded(settings, manifest)
         .ok_or_else(|| unfit("its manifest names zooms or boxes that cannot be read. Seed it again".to_owned()))?;
-    let mut prepared = prepare(&settings, Order::ZoomColumnTmsRow, report, stop).await?;
+    let mut prepared = prepare(&settings, Order::ZoomColumnTmsRow, settings.workers.get(), report, stop).await?;
     let (theirs, ours) = (&manifest.fingerprint, super::super::describe::fingerprint(&settings, &prepared.layers));
     if let Some(why) = drawn_otherwise(theirs, &ours) {
         return Err(unfit(format!("{why}, so it cannot be compared with them. Seed it again")));
@@ -50,13 +67,13 @@ pub(super) async fn compare(
         batches.into_iter().enumerate().filter(|(i, _)| (*i as u64).is_multiple_of(every)).map(|(_, b)| b).collect();
     let rects = (every > 1).then(|| chosen.iter().flat_map(|batch| &batch.areas).map(|area| area.rect).collect());
 
-    let workers = settings.workers.get().min(chosen.len());
+    let mut renderers = std::mem::take(&mut prepared.renderers);
+    renderers.truncate(chosen.len());
     let queue = Arc::new(Mutex::new(chosen.into_iter()));
     let (done, tiles) = mpsc::channel(settings.limits.window.get());
     let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..workers {
-        let (database, packing) = (&prepared.database, settings.limits.packing);
-        let mut renderer = Renderer::open(database, &prepared.snapshot, &prepared.layers, packing).await?;
+    for mut renderer in renderers {
+        renderer.set_layers(&prepared.layers);
         let (queue, done) = (Arc::clone(&queue), done.clone());
         tasks.spawn(async move {
             loop {
@@ -71,16 +88,26 @@ pub(super) async fn compare(
         });
     }
     drop(done);
+    let Some(looked) = target.take() else { return Err(CommandError::Died("the target is gone".to_owned())) };
+    let before = looked.findings.clone();
     let comparing = tokio::task::spawn_blocking(move || Comparison::new(looked).run(tiles, rects, planned));
     let mut failure: Option<CommandError> = None;
     while let Some(task) = tasks.join_next().await {
         if let Err(error) = task.unwrap_or_else(|error| Err(CommandError::Died(error.to_string()))) {
-            tasks.abort_all();
+            // The others end after the batch in hand.
+            queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).by_ref().for_each(drop);
             failure.get_or_insert(error);
         }
     }
     let looked = comparing.await.map_err(|error| CommandError::Died(error.to_string()))??;
-    failure.map_or(Ok(looked), Err)
+    let rendered = on_what_stood_still(failure.map_or(Ok(()), Err), &prepared.snapshot, &prepared.reads).await;
+    match rendered {
+        Ok(()) => Ok(looked),
+        Err(error) => {
+            *target = Some(Looked { findings: before, ..looked });
+            Err(error)
+        }
+    }
 }
 
 /// The settings with the zooms and boxes that the target was seeded with.

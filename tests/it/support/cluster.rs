@@ -28,6 +28,12 @@ impl Cluster {
         })
     }
 
+    /// Starts it anew, with what `ALTER SYSTEM` has set. What was not written by a checkpoint may be lost.
+    pub fn restart(&mut self) {
+        self.crash();
+        self.start();
+    }
+
     /// A hot standby of another.
     pub fn standby_of(primary: &Cluster) -> Cluster {
         Cluster::begin(|path| vec!["standby".into(), path.into(), primary.path()])

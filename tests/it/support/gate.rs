@@ -18,15 +18,16 @@ pub enum Place {
     Deep,
 }
 
-/// Waits for the gate. The lock is shared, so sessions do not wait for each other, and it is text for a property.
-const PASS: &str = "pg_advisory_xact_lock_shared(1)::text";
+/// Waits for the gate; empty text for a property. The lock is shared, so sessions do not wait for each other. The wait stands for a
+/// long statement, so it has no limit as one for a lock.
+pub const PASS: &str = "(SELECT left(concat(set_config('lock_timeout', '0', true), pg_advisory_xact_lock_shared(1)::text, set_config('lock_timeout', before, true)), 0) FROM (SELECT current_setting('lock_timeout') AS before OFFSET 0) AS gate)";
 
 /// Writes a configuration whose statements come to the gate, with more settings; gives its path.
 pub fn gated(folder: &Path, place: Place, more: &str) -> String {
     let path = folder.join(format!("{place:?}.toml"));
     let layer = |name: &str, zoom: &str, gate: &str, filter: &str| {
         format!(
-            "[[layer]]\nname = \"{name}\"\ntable = \"api_facility\"\nzoom = \"{zoom}\"\n{filter}\n\
+            "[[layer]]\nname = \"{name}\"\ntable = \"api_facility\"\nkey = [\"id\"]\nzoom = \"{zoom}\"\n{filter}\n\
              properties = {{ id = \"id\", name = \"name\", gate = \"{gate}\" }}\n"
         )
     };

@@ -10,6 +10,7 @@ pub mod features;
 pub mod folder;
 pub mod gate;
 pub mod manual;
+pub mod others;
 pub mod places;
 pub mod program;
 pub mod proxy;
