@@ -189,6 +189,8 @@ fn bounds(layers: &[PlanLayer], coverage: &Coverage) -> [f64; 4] {
         for footprints in layer.places.all() {
             for feature in 0..footprints.len() {
                 let [w, n, e, s] = footprints.world(feature).map(i64::from);
+                // Bounds do not run over ±180°: such a feature takes the whole width.
+                let [w, e] = if w > e { [0, WORLD_UNITS] } else { [w, e] };
                 world = [world[0].min(w), world[1].min(n), world[2].max(e), world[3].max(s)];
             }
         }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::postgis::{OnLargeTile, OnTileError};
+use crate::postgis::{Beyond, OnLargeTile, OnTileError};
 use crate::tile::{LonLatBox, ZoomList};
 
 /// All keys.
@@ -108,6 +108,7 @@ pub(super) struct LayerDefaults {
     pub(super) max_tile_bytes: Option<Limit>,
     pub(super) on_large_tile: Option<OnLargeTile>,
     pub(super) on_tile_error: Option<OnTileError>,
+    pub(super) beyond: Option<Beyond>,
 }
 
 /// A limit for all zooms, or one for each list of zooms; 0 is none.
@@ -146,6 +147,7 @@ pub(super) struct Layer {
     pub(super) on_large_tile: Option<OnLargeTile>,
     pub(super) rank: Option<String>,
     pub(super) on_tile_error: Option<OnTileError>,
+    pub(super) beyond: Option<Beyond>,
 }
 
 /// What the grid of a tile is linear in.

@@ -92,6 +92,7 @@ impl Check<'_> {
             })
             .collect();
         let (budget, on_tile_error) = (self.budget(layer, defaults)?, self.on_tile_error(layer, defaults)?);
+        let beyond = self.present("layer_defaults.beyond", layer.beyond.or(defaults.beyond))?;
         let limit = fewest_features(layer, &zooms, &budget);
         let bands = self.bands(layer, &zooms, limit)?;
         if bands.iter().all(|(_, band)| band.cells.is_some()) {
@@ -112,6 +113,7 @@ impl Check<'_> {
                 cells: band.cells,
                 budget: budget.clone(),
                 on_tile_error,
+                beyond,
             },
             track: track.clone(),
         });

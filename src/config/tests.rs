@@ -64,7 +64,7 @@ fn the_sample_configuration_holds_every_key() {
         ("run", "batch_features progress rows_mb window workers"),
         (
             "layer_defaults",
-            "buffer extent max_tile_bytes max_tile_features on_large_tile on_tile_error tile_bounds zoom",
+            "beyond buffer extent max_tile_bytes max_tile_features on_large_tile on_tile_error tile_bounds zoom",
         ),
         ("layer", "candidates cluster feature_id geometry key name properties rank schema table where"),
     ] {

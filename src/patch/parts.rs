@@ -48,9 +48,10 @@ pub(super) struct TileGrid {
 /// The most world units by which our arithmetic and that of PostGIS differ, on either side.
 const ROUNDING_SLACK: f64 = 2.0;
 
-/// Boxes that are this many world units apart may still meet in a spatial index, which keeps single-precision floats (PostGIS, `BOX2DF`): these are
-/// two metres apart at the edge of the world.
-const INDEX_SLACK: f64 = 400.0;
+/// Boxes that are this many world units apart may still meet in a spatial index, which keeps single-precision floats (PostGIS, `BOX2DF`). Rows
+/// that are wrapped lie up to 540° from the prime meridian, where these floats are 6.1e-5° (728 world units) apart: the boxes of two
+/// parts and that of a row between them are rounded by one step each.
+const INDEX_SLACK: f64 = 1_500.0;
 
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "world units are exact in doubles")]
 impl TileGrid {

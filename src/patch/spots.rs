@@ -55,7 +55,7 @@ impl ChangedPositions {
             for position in positions.iter().flatten() {
                 let [x, y] = *position;
                 for zoom in dirty.zooms().into_iter().filter(|zoom| drawn.zooms.contains(*zoom)) {
-                    let touched = touched_tiles(zoom, drawn.margin.units(zoom), [x, y, x, y]);
+                    let (touched, _) = touched_tiles(zoom, drawn.margin.units(zoom), [x, y, x, y]);
                     for tile in touched.iter().filter(|tile| dirty.is_marked(*tile)) {
                         tiles.entry(tile).or_default().push((index, *position));
                         count += 1;

@@ -123,8 +123,9 @@ impl<'a> Cutter<'a> {
         let first = self.touching.len();
         self.touching.resize(first + self.layers.len(), Touching::NONE);
         if self.searches_by_members {
+            let in_west = self.column_of(touched.start) <= self.zoom.last() / 2;
             for (layer, feature) in touched.members() {
-                for source in self.layers[layer].places.at(self.zoom).sources(feature as usize) {
+                for source in self.layers[layer].places.at(self.zoom).sources(feature as usize, in_west) {
                     self.touching[first + layer].add(source);
                 }
             }

@@ -66,7 +66,7 @@ impl<'a> Quarterer<'a> {
         quarterer.plan
     }
 
-    fn tiles(&self, (layer, feature): Member) -> TileRect {
+    fn tiles(&self, (layer, feature): Member) -> (TileRect, Option<TileRect>) {
         let reach = &self.reach[usize::from(layer)];
         touched_tiles(self.zoom, reach.margin, reach.footprints.world(feature as usize))
     }
@@ -74,8 +74,11 @@ impl<'a> Quarterer<'a> {
     /// Pairs of a feature and a tile inside the parts.
     fn pairs(&self, members: &[Member], parts: &[TileRect]) -> u64 {
         let of_one = |member: &Member| {
-            let tiles = self.tiles(*member);
-            let pairs = parts.iter().filter_map(|part| part.common(&tiles)).map(|inside| inside.tiles()).sum::<u64>();
+            let (tiles, others) = self.tiles(*member);
+            let inside = |tiles: TileRect| {
+                parts.iter().filter_map(|part| part.common(&tiles)).map(|inside| inside.tiles()).sum::<u64>()
+            };
+            let pairs = inside(tiles) + others.map_or(0, inside);
             pairs * self.reach[usize::from(member.0)].weight
         };
         members.iter().map(of_one).sum()
@@ -92,8 +95,15 @@ impl<'a> Quarterer<'a> {
         });
         let (middle_x, middle_y) = (rect.x0 + side, rect.y0 + side);
         for member in members {
-            let tiles = self.tiles(member);
-            let (left, right) = (tiles.x0 < middle_x, tiles.x1 >= middle_x);
+            let (tiles, others) = self.tiles(member);
+            let all = || std::iter::once(&tiles).chain(&others);
+            // A block has only features that touch it: what lies farther west or east does no harm.
+            let (left, right) = if others.is_none() {
+                (tiles.x0 < middle_x, tiles.x1 >= middle_x)
+            } else {
+                let reaches = |x0: u32, x1: u32| all().any(|tiles| tiles.x0 <= x1 && tiles.x1 >= x0);
+                (reaches(rect.x0, middle_x - 1), reaches(middle_x, rect.x0 + 2 * side - 1))
+            };
             let (above, below) = (tiles.y0 < middle_y, tiles.y1 >= middle_y);
             let touched = [left && above, left && below, right && above, right && below];
             for (quarter, _) in quarters.iter_mut().zip(touched).filter(|(_, touched)| *touched) {
@@ -112,8 +122,10 @@ impl<'a> Quarterer<'a> {
         }
         let mut touches = Vec::with_capacity(members.len());
         for (layer, feature) in members {
-            let tiles = self.tiles((*layer, *feature));
-            add_touches(usize::from(*layer), *feature as usize, &tiles, parts, &mut touches);
+            let (tiles, others) = self.tiles((*layer, *feature));
+            for tiles in std::iter::once(tiles).chain(others) {
+                add_touches(usize::from(*layer), *feature as usize, &tiles, parts, &mut touches);
+            }
         }
         touches.sort_unstable();
         let mut cutter = Cutter::new(self.zoom, self.layers, parts, u64::MAX / 2);

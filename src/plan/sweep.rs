@@ -64,8 +64,11 @@ pub(super) fn touches(zoom: Zoom, layers: &[PlanLayer], parts: &[TileRect]) -> V
         if layer.zooms.contains(zoom) {
             let (margin, footprints) = (layer.margin.units(zoom), layer.places.at(zoom));
             for feature in 0..footprints.len() {
-                let tiles = touched_tiles(zoom, margin, footprints.world(feature));
+                let (tiles, others) = touched_tiles(zoom, margin, footprints.world(feature));
                 add_touches(number, feature, &tiles, parts, &mut touches);
+                if let Some(others) = others {
+                    add_touches(number, feature, &others, parts, &mut touches);
+                }
             }
         }
     }
@@ -73,20 +76,23 @@ pub(super) fn touches(zoom: Zoom, layers: &[PlanLayer], parts: &[TileRect]) -> V
     touches
 }
 
-/// The tiles that a box in world units (west, north, east, south), grown by a margin, touches at a zoom.
+/// The tiles that a box in world units (west, north, east, south), grown by a margin, touches at a zoom. Where west is greater than
+/// east, the box runs over ±180°: the tiles are those of its eastern end, and those of its western end if they are others.
 #[must_use]
-pub fn touched_tiles(zoom: Zoom, margin: i64, world: [u32; 4]) -> TileRect {
+pub fn touched_tiles(zoom: Zoom, margin: i64, world: [u32; 4]) -> (TileRect, Option<TileRect>) {
     let (shift, last) = (32 - zoom.get(), i64::from(zoom.last()));
     let [west, north, east, south] = world.map(i64::from);
     #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "clamped into the zoom")]
     let tile = |units: i64| (units >> shift).clamp(0, last) as u32;
-    TileRect {
-        zoom,
-        x0: tile(west - margin),
-        y0: tile(north - margin),
-        x1: tile(east + margin),
-        y1: tile(south + margin),
+    let (x0, x1) = (tile(west - margin), tile(east + margin));
+    let rect = TileRect { zoom, x0, y0: tile(north - margin), x1, y1: tile(south + margin) };
+    if west <= east {
+        return (rect, None);
     }
+    if x0 <= x1 + 1 {
+        return (TileRect { x0: 0, x1: zoom.last(), ..rect }, None);
+    }
+    (TileRect { x1: zoom.last(), ..rect }, Some(TileRect { x0: 0, ..rect }))
 }
 
 /// The touches of one feature inside some parts.

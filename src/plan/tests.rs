@@ -41,6 +41,8 @@ fn boxes(chance: &mut Chance, count: u64) -> Footprints {
         let (x, y) = (chance.position(), chance.position());
         let size = 1_u32 << chance.below(31);
         let (x1, y1) = (x.saturating_add(size), y.saturating_add(size / 3));
+        // Some run over the antimeridian, by as much as others do not.
+        let (x, x1) = if chance.below(4) == 0 { (x1, x) } else { (x, x1) };
         BoxFootprint { world: [x, y, x1, y1], source: [x as f32, -(y1 as f32), x1 as f32, -(y as f32)] }
     };
     Footprints::Boxes((0..count).map(|_| footprint(chance)).collect())
@@ -68,7 +70,9 @@ fn slowly(zoom: Zoom, layers: &[PlanLayer], rects: &[TileRect]) -> BTreeMap<(u32
                     let inside = rects.iter().any(|r| (r.x0..=r.x1).contains(&x) && (r.y0..=r.y1).contains(&y));
                     let rect = TileRect { zoom, x0: x, y0: y, x1: x, y1: y };
                     let (w, n, e, s) = rect.world(layer.margin.units(zoom));
-                    if inside && west < e && east >= w && north < s && south >= n {
+                    let (starts, ends) = (west < e, east >= w);
+                    let across = if west > east { starts || ends } else { starts && ends };
+                    if inside && across && north < s && south >= n {
                         tiles.entry((x, y)).or_insert_with(|| vec![0; layers.len()])[number] += 1;
                     }
                 }
@@ -152,10 +156,15 @@ fn finds_every_feature(zoom: Zoom, area: &Area, number: usize, layer: &PlanLayer
     let (w, n, e, s) = area.rect.world(layer.margin.units(zoom));
     for b in boxes.iter().filter(|_| layer.zooms.contains(zoom)) {
         let [west, north, east, south] = b.world.map(i64::from);
-        if west < e && east >= w && north < s && south >= n {
+        let (starts, ends) = (west < e, east >= w);
+        let across = if west > east { starts || ends } else { starts && ends };
+        if across && north < s && south >= n {
             let SearchBox::Source([x0, y0, x1, y1]) = area.search[number] else { panic!("no search box") };
             let [bx0, by0, bx1, by1] = b.source.map(f64::from);
-            assert!(bx0 <= x1 && bx1 >= x0 && by0 <= y1 && by1 >= y0, "the index would miss a feature");
+            // Of one that runs over the antimeridian, one end is enough.
+            let ends = if bx0 <= bx1 { vec![[bx0, bx1]] } else { vec![[bx0; 2], [bx1; 2]] };
+            let is_found = ends.iter().any(|[bx0, bx1]| *bx0 <= x1 && *bx1 >= x0);
+            assert!(is_found && by0 <= y1 && by1 >= y0, "the index would miss a feature");
         }
     }
 }

@@ -30,6 +30,7 @@ impl LayerProbe<'_> {
                     declared,
                     "Point" | "MultiPoint" | "LineString" | "MultiLineString" | "Polygon" | "MultiPolygon"
                 ),
+                edge: None,
             });
         }
         let (srids, points, curves) = self.kinds(layer).await?;
@@ -93,7 +94,7 @@ impl LayerProbe<'_> {
                 format!("Give ST_Transform({}, 3857). Without !bbox!, any system will do, and the index is used all the same", layer.geometry),
             ));
         }
-        Ok(Shape { srid, points, geography: layer.shape.geography, curves })
+        Ok(Shape { srid, points, geography: layer.shape.geography, curves, edge: None })
     }
 
     /// The reference systems of a layer's geometries; whether all are points; whether there may be curves.
@@ -101,7 +102,7 @@ impl LayerProbe<'_> {
         let g = if layer.shape.geography { format!("{}::geometry", layer.geometry) } else { layer.geometry.clone() };
         let kind = format!(
             "SELECT array_agg(DISTINCT ST_SRID({g})), COALESCE(bool_and(GeometryType({g}) = 'POINT'), true),
-                    COALESCE(bool_or(GeometryType({g}) ~ 'CURVE|CIRCULAR|COLLECTION|SURFACE'), false)"
+                    COALESCE(bool_or(GeometryType({g}) ~ 'CURVE|CIRCULAR|COLLECTION|SURFACE|TIN|TRIANGLE'), false)"
         );
         let some = format!("{} IS NOT NULL", layer.geometry);
         if !layer.is_query() {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::budget::{Budget, OnTileError, Rank};
+use super::edge::{Beyond, EdgeUnits};
 use super::error::Error;
 use super::folds::Folds;
 use super::query::{Query, Values};
@@ -97,6 +98,8 @@ pub struct LayerOptions {
     pub budget: Budget,
     /// What happens when it cannot be rendered in one tile.
     pub on_tile_error: OnTileError,
+    /// What becomes of rows that reach beyond ±180°.
+    pub beyond: Beyond,
 }
 
 /// How a layer's positions are found.
@@ -108,11 +111,18 @@ pub(crate) struct Shape {
     pub points: bool,
     /// The column is a geography.
     pub geography: bool,
-    /// There may be curves, which tiles cannot hold: they are turned into lines.
+    /// There may be curves, which tiles cannot hold: they are turned into lines. Or surfaces, which are skipped.
     pub curves: bool,
+    /// The units of the column, if rows may reach beyond ±180° in it.
+    pub edge: Option<EdgeUnits>,
 }
 
 impl Shape {
+    /// Nothing is known of the geometries but the column's type.
+    pub(super) const fn of_any(srid: i32, geography: bool) -> Shape {
+        Shape { srid, points: false, geography, curves: true, edge: None }
+    }
+
     /// Whether an area of the world turns into a box of the column's reference system by a closed formula, so that a point
     /// of it is found by the area alone.
     pub(super) fn is_closed_form(self) -> bool {
@@ -182,6 +192,10 @@ pub struct Layer {
     /// The budget's rank; none for cells, of which those with the most rows are the best.
     pub(crate) rank: Option<Rank>,
     pub(super) on_tile_error: OnTileError,
+    /// What becomes of rows that reach beyond ±180°.
+    pub(super) beyond: Beyond,
+    /// Whether there is such a row in the snapshot, or nobody has looked.
+    pub(super) reaches_beyond: bool,
     /// The columns that this role may read, quoted.
     pub(super) columns: Vec<String>,
     /// The aggregates that the survey folds; none if it is to count at most.
@@ -359,7 +373,7 @@ impl Layer {
             "{:?}",
             (
                 (&self.name, &self.relation, &self.geometry, self.shape.geography, &self.key, &self.properties),
-                (&self.feature_id, &self.filter, zooms, self.margin, &self.cells)
+                (&self.feature_id, &self.filter, zooms, self.margin, &self.cells, self.beyond)
             )
         ) + &self.budget.definition(self.zooms.iter())
     }

@@ -6,6 +6,7 @@ mod budget;
 mod cancel;
 mod connect;
 mod described;
+mod edge;
 mod error;
 mod fit;
 mod folds;
@@ -38,6 +39,7 @@ mod writing;
 
 pub use budget::{Budget, OnLargeTile, OnTileError};
 pub use connect::{ConnectOptions, Parts, ServerName, SslMode};
+pub use edge::Beyond;
 pub use error::{Cause, Error};
 pub use layer::{Cells, Layer, LayerOptions, Property, PropertySource, Rows, TilePart};
 pub use listen::Listener;

@@ -99,7 +99,7 @@ impl LayerProbe<'_> {
             called: relation.quoted(),
             query,
             geometry: quoted(&geometry.name),
-            shape: Shape { srid: geometry.srid, points: false, geography: geometry.kind == "geography", curves: true },
+            shape: Shape::of_any(geometry.srid, geometry.kind == "geography"),
             suits_patches: suits_patches(&relation, geometry, &key),
             has_plain_values: true,
             key,
@@ -112,6 +112,8 @@ impl LayerProbe<'_> {
             budget: options.budget.clone(),
             rank: None,
             on_tile_error: options.on_tile_error,
+            beyond: options.beyond,
+            reaches_beyond: false,
             folds: None,
             counted: None,
             stock: None,
@@ -138,6 +140,7 @@ impl LayerProbe<'_> {
             ));
         }
         self.unique_key(&layer, &relation).await?;
+        self.warnings.extend(layer.look_beyond(self.session).await?);
         if let Some(limit) = layer.query.as_ref().filter(|query| query.asks_box()).and_then(Query::limit) {
             self.warnings.push(format!(
                 "layer \"{}\": its query has !bbox! and {limit}. Tiles are planned by what the query gives for the whole world, so features beyond the {limit} are in no tile. Leave it out, or write a condition such as !zoom! >= 8 OR rank < 1000",

@@ -22,8 +22,8 @@ use crate::tile::{
 /// Rows that cannot be drawn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
-    /// Why: "NULL", "empty", "not finite" (NaN or infinite coordinates), "outside" (beyond ±85.0511° or ±180°) or, of a query,
-    /// "foreign" (in another reference system than the others).
+    /// Why: "NULL", "empty", "not finite" (NaN or infinite coordinates), "unsupported" (a TIN, TRIANGLE or POLYHEDRALSURFACE),
+    /// "outside" (beyond ±85.0511° or ±180°) or, of a query, "foreign" (in another reference system than the others).
     pub reason: String,
     /// How many.
     pub rows: u64,
@@ -203,7 +203,9 @@ pub async fn places(
     let (relation, geometry) = (relation.to_owned(), quoted(geometry));
     // What is no row of the layer may lie in many cells.
     let cells = layer.cells.clone().filter(|_| are_rows);
-    let over = Layer { relation, geometry, shape, cells, query: None, filter: None, ..layer.clone() };
+    // Rows beyond the edge may have been deleted since.
+    let (query, filter, reaches_beyond) = (None, None, true);
+    let over = Layer { relation, query, geometry, shape, filter, cells, reaches_beyond, ..layer.clone() };
     let each = |row: &Row| {
         if over.cells.is_some() {
             if let Some(at) = position(row) {
@@ -331,13 +333,17 @@ fn position(row: &Row) -> Option<[f64; 2]> {
     Some([row.get::<_, Option<f64>>(0)?, row.get::<_, Option<f64>>(1)?])
 }
 
-/// The box in the reference system of the column, rounded outwards.
+/// The box in the reference system of the column, rounded outwards; x0 is greater than x1 where it runs over ±180°.
 #[expect(clippy::cast_possible_truncation, reason = "rounding outwards follows")]
 fn source_box(row: &Row) -> Option<SourceBox> {
     let side = |column: usize| row.get::<_, Option<f64>>(column);
     let (x0, y0, x1, y1) = (side(2)?, side(3)?, side(4)?, side(5)?);
     let below = |value: f64| if f64::from(value as f32) > value { (value as f32).next_down() } else { value as f32 };
     let above = |value: f64| if f64::from(value as f32) < value { (value as f32).next_up() } else { value as f32 };
+    if x0 > x1 {
+        // Over ±180° each end is looked for by itself: it has to lie in the row.
+        return Some([above(x0), below(y0), below(x1), above(y1)]);
+    }
     Some([below(x0), below(y0), above(x1), above(y1)])
 }
 
@@ -351,11 +357,18 @@ pub(super) fn search_boxes(layer: &Layer, coverage: &Coverage, zooms: &[Zoom]) -
     let shallowest = *zooms.first()?;
     let mut columns: [Vec<f64>; 4] = Default::default();
     for rect in coverage.rects(shallowest) {
-        for (column, side) in columns.iter_mut().zip(area_box(layer, &rect, shallowest)) {
-            column.push(side);
+        let own = area_box(layer, &rect, shallowest);
+        for sides in std::iter::once(own).chain(shifted_boxes(layer, own)) {
+            columns.iter_mut().zip(sides).for_each(|(column, side)| column.push(side));
         }
     }
     Some(columns)
+}
+
+/// The boxes in which rows lie that are wrapped into a box (west, south, east, north) of a closed-form system.
+fn shifted_boxes(layer: &Layer, [west, south, east, north]: [f64; 4]) -> impl Iterator<Item = [f64; 4]> {
+    let width = layer.shape.edge.filter(|_| layer.is_wrapped()).map(|units| 2.0 * units.half());
+    width.into_iter().flat_map(move |width| [width, -width].map(|by| [west + by, south, east + by, north]))
 }
 
 /// The box, in degrees or metres, in which a layer's features of an area lie, buffer included: west, south, east, north.

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::grouped;
+use super::summary::{SkippedRows, skipped_lines};
 
 /// At most so many examples are kept of one kind.
 const EXAMPLES: usize = 20;
@@ -74,6 +75,9 @@ pub struct Findings {
     pub rendered: Option<u64>,
     /// Tiles that the database's plan holds, if it was asked.
     pub planned: Option<u64>,
+    /// Rows of the database that no tile shows, if it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<Vec<SkippedRows>>,
     /// What is wrong, by kind.
     pub findings: Vec<Finding>,
 }
@@ -82,7 +86,7 @@ impl Findings {
     /// Nothing found yet.
     #[must_use]
     pub fn new(target: String) -> Findings {
-        Findings { target, tiles: 0, decoded: 0, rendered: None, planned: None, findings: Vec::new() }
+        Findings { target, tiles: 0, decoded: 0, rendered: None, planned: None, skipped: None, findings: Vec::new() }
     }
 
     /// Adds one; its text is only made if it is kept.
@@ -120,7 +124,7 @@ impl Findings {
 /// The findings as a table, and the verdict as its last line.
 #[must_use]
 pub fn render_findings(found: &Findings) -> String {
-    let mut text = String::new();
+    let mut text = skipped_lines(found.skipped.as_deref().unwrap_or_default());
     for finding in &found.findings {
         text.push_str(&format!("{}: {}\n", finding.kind.words(), grouped(finding.count)));
         finding.examples.iter().for_each(|example| text.push_str(&format!("  {example}\n")));

@@ -9,7 +9,7 @@ use crate::pipeline::LargestTile;
 use crate::plan::HeavyTile;
 
 /// Rows of a layer that were left out.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SkippedRows {
     /// The layer.
     pub layer: String,
@@ -152,6 +152,7 @@ impl SkippedRows {
             "NULL" => "whose geometry is NULL",
             "empty" => "whose geometry is empty",
             "not finite" => "with NaN or infinite coordinates",
+            "unsupported" => "of a type that tiles cannot hold (TIN, TRIANGLE or POLYHEDRALSURFACE)",
             "foreign" => "in another reference system than the others",
             _ => "outside of the Web Mercator world (beyond ±85.0511° or ±180°)",
         };
@@ -162,7 +163,8 @@ impl SkippedRows {
     }
 }
 
-fn skipped_lines(skipped: &[SkippedRows]) -> String {
+/// One line for each layer and reason.
+pub(super) fn skipped_lines(skipped: &[SkippedRows]) -> String {
     skipped.iter().map(|rows| rows.sentence() + "\n").collect()
 }
 

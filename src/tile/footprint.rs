@@ -12,9 +12,10 @@ pub type SourceBox = [f32; 4];
 /// The box of a feature that is no single point, or whose reference system has no closed formula.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BoxFootprint {
-    /// West, north, east, south in world units.
+    /// West, north, east, south in world units. West is greater than east for a feature that was wrapped around ±180°: it lies
+    /// east of the one and west of the other.
     pub world: [u32; 4],
-    /// The same feature's box in its own reference system, by which the spatial index finds it.
+    /// The same feature's box in its own reference system, by which the spatial index finds it; wrapped as the feature is.
     pub source: SourceBox,
 }
 
@@ -60,7 +61,7 @@ impl Footprints {
         self.len() == 0
     }
 
-    /// The box of a feature in world units: west, north, east, south.
+    /// The box of a feature in world units: west, north, east, south; west is greater than east where it runs over ±180°.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "the halves of the code are 32 bits wide")]
     pub fn world(&self, index: usize) -> [u32; 4] {
@@ -81,11 +82,20 @@ impl Footprints {
     }
 
     /// What a search has to touch to find a feature, in its own reference system: its box, or both ends of the box around the
-    /// members of a cell, each of which is needed.
-    pub fn sources(&self, index: usize) -> impl Iterator<Item = SourceBox> {
+    /// members of a cell, each of which is needed. Of a feature that runs over ±180°, its end in the western or the eastern half of the
+    /// world: either finds it, but a search in one half should not reach into the other.
+    pub fn sources(&self, index: usize, in_west: bool) -> impl Iterator<Item = SourceBox> {
         let (first, second) = match self {
             Footprints::Points(_) | Footprints::Cells(_) => (None, None),
-            Footprints::Boxes(boxes) => (Some(boxes[index].source), None),
+            Footprints::Boxes(boxes) => {
+                let [x0, y0, x1, y1] = boxes[index].source;
+                let [x0, x1] = match (x0 > x1, in_west) {
+                    (false, _) => [x0, x1],
+                    (true, true) => [x1, x1],
+                    (true, false) => [x0, x0],
+                };
+                (Some([x0, y0, x1, y1]), None)
+            }
             Footprints::Gathered(cells) => {
                 let [x0, y0, x1, y1] = cells[index].source;
                 (Some([x0, y0, x0, y0]), Some([x1, y1, x1, y1]))
@@ -136,7 +146,7 @@ impl Places {
 /// Where a change is seen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Spot {
-    /// A box in world units: west, north, east, south.
+    /// A box in world units: west, north, east, south; west is greater than east where it runs over ±180°.
     Box([u32; 4]),
     /// A position in world units, as exact as the database knows it: x, y.
     Point([f64; 2]),

@@ -353,7 +353,7 @@ mod tests {
         assert_eq!(places.at(zooms[0]).world(1), [1 << 31, 0, u32::MAX, 1 << 31]);
         let members = Members { source: vec![[1.0, 1.0, 1.0, 1.0], [2.0, 3.0, 2.0, 3.0], [9.0; 4]], ..members };
         let (places, _) = gathered(&members, Standing::Center);
-        assert_eq!(places.at(zooms[2]).sources(0).collect::<Vec<_>>(), [[1.0; 4], [2.0, 3.0, 2.0, 3.0]]);
+        assert_eq!(places.at(zooms[2]).sources(0, true).collect::<Vec<_>>(), [[1.0; 4], [2.0, 3.0, 2.0, 3.0]]);
     }
 
     #[test]

@@ -97,11 +97,11 @@ impl Grid {
         self.size * (WORLD_UNITS >> zoom.get()) as f64
     }
 
-    /// The cell that a position (x, y in world units, inside the world) lies in.
+    /// The cell that a position (x, y in world units, inside the world or a unit beyond it) lies in.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^30 cells along the world")]
     pub fn cell(&self, zoom: Zoom, [x, y]: [f64; 2]) -> Cell {
-        let (x, y, width) = (x.min(LAST_UNIT), y.min(LAST_UNIT), self.width(zoom));
+        let (x, y, width) = (x.clamp(0.0, LAST_UNIT), y.clamp(0.0, LAST_UNIT), self.width(zoom));
         match self.shape {
             CellShape::Square => Cell { a: (x / width).floor() as i64, b: (y / width).floor() as i64 },
             CellShape::Hexagon => {

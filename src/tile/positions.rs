@@ -95,10 +95,10 @@ fn coord(zoom: Zoom, column: i64, row: i64) -> Option<TileCoord> {
 
 /// The world unit of a coordinate in metres, as the statement that plans has it (`postgis/sql`): bit for bit the same arithmetic.
 #[expect(clippy::cast_precision_loss, reason = "2^32 is exact in a double")]
-#[expect(clippy::cast_possible_truncation, reason = "positions lie inside the world")]
+#[expect(clippy::cast_possible_truncation, reason = "positions lie inside the world, or a unit beyond it")]
 fn world_unit(metres: f64) -> i64 {
     let scale = WORLD_UNITS as f64 / (2.0 * HALF_WORLD_METRES);
-    (((metres + HALF_WORLD_METRES) * scale).floor() as i64).min(WORLD_UNITS - 1)
+    (((metres + HALF_WORLD_METRES) * scale).floor() as i64).clamp(0, WORLD_UNITS - 1)
 }
 
 /// The grids of the tiles of a zoom, as `ST_AsMVTGeom` lays them (`postgis/mvt.c`): a position becomes units of the tile's grid,

@@ -96,3 +96,6 @@ mod track_rights;
 mod verify;
 mod versions;
 mod warnings;
+mod world_edge;
+mod world_edge_changes;
+mod world_edge_kinds;

@@ -100,7 +100,9 @@ fn rows_that_cannot_be_drawn_are_skipped_counted_and_named() {
         ("north", 1, &[("NULL", 1, &["10"]), ("empty", 1, &["20"]), ("not finite", 2, &["30", "31"])]),
         ("globe", 2, &[("NULL", 1, &["10"]), ("empty", 1, &["20"]), ("outside", 1, &["40"])]),
     ] {
-        let config = old.config(&format!("[[layer]]\nname = \"{table}\"\ntable = \"{table}\""));
+        // The line in metres reaches beyond the world, and is drawn as far as that goes.
+        let beyond = if table == "metres" { "clip" } else { "skip" };
+        let config = old.config(&format!("[[layer]]\nname = \"{table}\"\ntable = \"{table}\"\nbeyond = \"{beyond}\""));
         let arguments = ["--config", &config, "--zoom", "0-6"];
         let (run, told) = report(&old, &db, &arguments);
         let expected: Vec<Value> = skipped
@@ -131,6 +133,50 @@ fn rows_that_cannot_be_drawn_are_skipped_counted_and_named() {
         assert_eq!(told["skipped"], json!([]), "{table}");
         assert!(found == Archive::open(&old.path).stored(), "{table}");
         assert!(found.len() >= 7, "{table}: {}", found.len());
+    }
+}
+
+#[test]
+fn surfaces_are_skipped_counted_and_named() {
+    let db = Db::new();
+    db.run(
+        "CREATE TABLE mixed (id int PRIMARY KEY, g geometry(Geometry, 4326));
+         INSERT INTO mixed SELECT n, ST_SetSRID(wkt::geometry, 4326) FROM (VALUES
+            (1, 'POINT(8 52)'), (2, 'CURVEPOLYGON(CIRCULARSTRING(8 52, 8.5 52.5, 9 52, 8.5 51.5, 8 52))'), (3, 'GEOMETRYCOLLECTION(POINT(1 1))'),
+            (10, 'TIN(((8 52, 9 52, 9 53, 8 52)))'), (11, 'TRIANGLE((8 52, 9 52, 9 53, 8 52))'), (12, 'POLYHEDRALSURFACE(((8 52, 9 52, 9 53, 8 52)))'),
+            (13, 'GEOMETRYCOLLECTION(POINT(8 52), TRIANGLE((8 52, 9 52, 9 53, 8 52)))'),
+            (14, 'GEOMETRYCOLLECTION(GEOMETRYCOLLECTION(POLYHEDRALSURFACE(((8 52, 9 52, 9 53, 8 52)))))')) AS rows (n, wkt);
+         CREATE INDEX ON mixed USING gist (g);
+         CREATE TABLE tin AS SELECT id, ST_Transform(g, 25832)::geometry(Tin, 25832) AS g FROM mixed WHERE id = 10;
+         ALTER TABLE tin ADD PRIMARY KEY (id); CREATE INDEX ON tin USING gist (g);
+         CREATE TABLE only_tin AS SELECT id, ST_SetSRID(g, 0)::geometry AS g FROM mixed WHERE id = 10;
+         UPDATE only_tin SET g = ST_SetSRID(g, 3857); ALTER TABLE only_tin ADD PRIMARY KEY (id); CREATE INDEX ON only_tin USING gist (g);",
+    );
+    let old = OldTarget::new();
+    for (table, rows, examples) in
+        [("mixed", 5, &["10", "11", "12"][..]), ("tin", 1, &["10"]), ("only_tin", 1, &["10"])]
+    {
+        let config = old.config(&format!("[[layer]]\nname = \"l\"\ntable = \"{table}\""));
+        let arguments = ["--config", &config, "--zoom", "0-9"];
+        let (run, told) = report(&old, &db, &arguments);
+        assert_eq!(
+            told["skipped"],
+            json!([{ "layer": "l", "reason": "unsupported", "rows": rows, "examples": examples }]),
+            "{table}"
+        );
+        let (noun, more) = if rows == 1 { ("row", "") } else { ("rows", ", …") };
+        let line = format!(
+            "layer \"l\": skipped {rows} {noun} of a type that tiles cannot hold (TIN, TRIANGLE or POLYHEDRALSURFACE): {}{more}\n",
+            examples.join(", ")
+        );
+        assert!(run.stdout.contains(&line), "{}", run.stdout);
+        // The tiles are those of the good rows alone.
+        let found = Archive::open(&old.path).stored();
+        db.run(&format!("DELETE FROM {table} WHERE id >= 10"));
+        let (_, told) = report(&old, &db, &arguments);
+        assert_eq!(told["skipped"], json!([]), "{table}");
+        assert!(found == Archive::open(&old.path).stored(), "{table}");
+        assert_eq!(found.is_empty(), table != "mixed");
     }
 }
 

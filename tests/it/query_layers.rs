@@ -15,12 +15,17 @@ type Tiles = BTreeMap<Address, Vec<u8>>;
 /// Seeds a layer, with more of the configuration and more arguments.
 #[track_caller]
 fn tiles(db: &Db, layer: &str, more: &str, arguments: &[&str]) -> Tiles {
+    let (tiles, told) = tiles_and_warnings(db, layer, more, arguments);
+    assert_eq!(told, "", "{layer}");
+    tiles
+}
+
+fn tiles_and_warnings(db: &Db, layer: &str, more: &str, arguments: &[&str]) -> (Tiles, String) {
     let folder = Folder::new();
     let output = folder.beside("t.mbtiles");
     let config = folder.config(&format!("{more}\n[[layer]]\nname = \"f\"\n{layer}\n"));
     let done = seed(&db.url, &output, &[&["--config", &config, "--workers", "2"], arguments].concat()).ok();
-    assert_eq!(done.stderr, "", "{layer}");
-    Archive::open(&output).tiles()
+    (Archive::open(&output).tiles(), done.stderr)
 }
 
 #[track_caller]
@@ -157,25 +162,35 @@ fn what_depends_on_the_zoom_is_what_the_plain_query_with_that_zoom_gives() {
         "CREATE TABLE metres AS SELECT id, name, ST_Transform(location, 3857)::geometry(Point, 3857) AS g FROM api_facility; CREATE INDEX ON metres USING gist (g);
          CREATE TABLE ring AS SELECT id, name, ST_Buffer(g, 200000)::geometry(Polygon, 3857) AS g FROM metres WHERE abs(ST_Y(g)) < 1.5e7 LIMIT 60; CREATE INDEX ON ring USING gist (g)",
     );
-    for (sql, plain) in [
+    // Some reach beyond the edge of the world. A query with !bbox! is asked for what lies in the tile's own box.
+    db.run(super::world_edge::FUNCTIONS);
+    for (sql, plain, beyond) in [
         (
             "SELECT id, name, ST_SnapToGrid(g, !pixel_width! * 40) AS g FROM metres",
             "SELECT id, name, ST_SnapToGrid(g, PIXEL * 40) AS m FROM metres",
+            "wrap",
         ),
         (
             "SELECT id, name, ST_SimplifyPreserveTopology(g, !pixel_width! * 8) AS g FROM ring WHERE g && !bbox!",
             "SELECT id, name, ST_SimplifyPreserveTopology(g, PIXEL * 8) AS m FROM ring",
+            "clip",
         ),
         (
             // Other rows, another kind of geometry and another key at some zooms.
             "SELECT id || !zoom! AS id, name, CASE WHEN !zoom! < 4 THEN ST_Centroid(g) ELSE g END AS g FROM ring WHERE !zoom! BETWEEN 2 AND 6 AND ascii(id) % 3 < !zoom!",
             "SELECT id || ZOOM AS id, name, CASE WHEN ZOOM < 4 THEN ST_Centroid(g) ELSE g END AS m FROM ring WHERE ZOOM BETWEEN 2 AND 6 AND ascii(id) % 3 < ZOOM",
+            "wrap",
         ),
     ] {
-        let expected = plainly(&db, plain, 0..=7);
+        let drawn = if beyond == "wrap" { "wrapped" } else { "clipped" };
+        let plain = format!("SELECT id, name, {drawn}(m, 20037508.342789244) AS m FROM ({plain}) AS rows");
+        let expected = plainly(&db, &plain, 0..=7);
         assert!(!expected.is_empty(), "{sql}");
         for more in ["", SMALL] {
-            same(&tiles(&db, &query(sql), more, &["--zoom", "0-7"]), &expected, sql);
+            let layer = format!("beyond = \"{beyond}\"\n{}", query(sql));
+            let (found, told) = tiles_and_warnings(&db, &layer, more, &["--zoom", "0-7"]);
+            same(&found, &expected, sql);
+            assert!(told.lines().all(|line| line.contains("beyond ±180°")), "{told}");
         }
     }
 }
@@ -245,7 +260,7 @@ fn rows_that_cannot_be_drawn_are_named_and_the_rest_of_the_program_knows_queries
     let folder = Folder::new();
     for condition in ["true", "!zoom! >= 0", "id <> '' OR g && !bbox!"] {
         let sql = format!("SELECT * FROM odd WHERE {condition}");
-        let config = folder.config(&format!("[[layer]]\nname = \"f\"\n{}", query(&sql)));
+        let config = folder.config(&format!("[[layer]]\nname = \"f\"\nbeyond = \"skip\"\n{}", query(&sql)));
         for output in ["t.mbtiles", "t.pmtiles", "tiles/"] {
             let output = folder.beside(output);
             let done = seed(&db.url, &output, &["--zoom", "0-6", "--force", "--config", &config]).ok();

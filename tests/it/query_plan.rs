@@ -2,10 +2,11 @@
 
 use super::support::{Db, seed};
 
-#[test]
-fn the_index_finds_the_features_and_one_sort_serves_the_grouping() {
+/// The plans of the statement over a table of 20,000 facilities after some changes, each from its grouping on.
+fn plans_after(changes: &str) -> Vec<String> {
     let db = Db::with_facilities(20_000);
     let table = format!("facilities_of_{}", db.name);
+    db.run(changes);
     db.run(&format!(
         "ALTER TABLE api_facility RENAME TO {table}; ANALYZE {table};
          ALTER DATABASE {name} SET session_preload_libraries = 'auto_explain';
@@ -30,10 +31,23 @@ fn the_index_finds_the_features_and_one_sort_serves_the_grouping() {
         })
         .collect();
     assert!(plans.len() >= 8, "{} plans", plans.len());
-    for plan in plans {
-        let plan = plan.split("GroupAggregate").nth(1).unwrap();
-        assert!(plan.contains("Index Cond: (location && "), "no index:\n{plan}");
+    plans.iter().map(|plan| plan.split("GroupAggregate").nth(1).unwrap().to_owned()).collect()
+}
+
+#[test]
+fn the_index_finds_the_features_and_one_sort_serves_the_grouping() {
+    for plan in plans_after("") {
+        assert!(plan.contains("Index Cond: (location && ") && !plan.contains("BitmapOr"), "no index:\n{plan}");
         assert_eq!(plan.matches("Sort Key").count(), 1, "one sort:\n{plan}");
         assert!(!plan.contains("HashAggregate") && !plan.contains("Gather"), "{plan}");
+    }
+}
+
+#[test]
+fn the_index_finds_the_features_beyond_the_edge_too() {
+    let beyond = "UPDATE api_facility SET location = ST_Translate(location, 360, 0) WHERE id = (SELECT min(id) FROM api_facility)";
+    for plan in plans_after(beyond) {
+        assert_eq!(plan.matches("Index Cond: (location && ").count(), 3, "no index:\n{plan}");
+        assert!(plan.contains("BitmapOr") && !plan.contains("Seq Scan"), "{plan}");
     }
 }

@@ -9,14 +9,14 @@ use super::support::archive::Address;
 use super::support::{Archive, Db, seed, shared_data};
 
 /// One layer for the plain query.
-struct Plain<'a> {
-    name: &'a str,
+pub struct Plain<'a> {
+    pub name: &'a str,
     /// A query that gives `m` (geometry in EPSG:3857), `key` and the properties.
-    rows: &'a str,
-    properties: &'a str,
-    extent: u32,
-    buffer: u32,
-    zooms: std::ops::RangeInclusive<u8>,
+    pub rows: &'a str,
+    pub properties: &'a str,
+    pub extent: u32,
+    pub buffer: u32,
+    pub zooms: std::ops::RangeInclusive<u8>,
 }
 
 /// What the plain query returns for every tile that any feature could be seen in: the tiles of its box and all that border
@@ -58,7 +58,7 @@ fn plainly(db: &Db, layers: &[Plain<'_>], zooms: std::ops::RangeInclusive<u8>) -
 
 /// Compares an archive with the plain query, tile by tile.
 #[track_caller]
-fn compare(db: &Db, archive: &Path, layers: &[Plain<'_>], zooms: std::ops::RangeInclusive<u8>) -> usize {
+pub fn compare(db: &Db, archive: &Path, layers: &[Plain<'_>], zooms: std::ops::RangeInclusive<u8>) -> usize {
     let found = Archive::open(archive).tiles();
     let expected = plainly(db, layers, zooms);
     let missing: Vec<_> = expected.keys().filter(|tile| !found.contains_key(tile)).take(5).collect();

@@ -125,7 +125,7 @@ fn what_is_not_the_same_in_every_tile_is_left_to_the_database() {
         "properties = [\"id\"]\ntile_bounds = \"degrees\"",
         "properties = [\"id\"]\ncandidates = 0.01",
         // An error of a row that lies in the box, but in no tile of it: nobody needs that row.
-        "properties = { id = \"id\", odd = \"1 / (id - 5003)\" }",
+        "properties = { id = \"id\", odd = \"1 / (id - 5003)\" }\nbeyond = \"skip\"",
     ] {
         compare(&db, "0-6", &layer("points", "degrees", more), &[], 0);
     }

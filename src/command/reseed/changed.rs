@@ -41,6 +41,8 @@ impl Changed {
 
     fn note(&mut self, spot: Spot) {
         let [west, north, east, south] = spot.world();
+        // Bounds do not run over ±180°.
+        let [west, east] = if west > east { [0, u32::MAX] } else { [west, east] };
         let [w, n, e, s] = self.around.unwrap_or([u32::MAX, u32::MAX, 0, 0]);
         self.around = Some([w.min(west), n.min(north), e.max(east), s.max(south)]);
     }

@@ -88,8 +88,9 @@ async fn attempt(
         });
     }
     drop(done);
-    let Some(looked) = target.take() else { return Err(CommandError::Died("the target is gone".to_owned())) };
+    let Some(mut looked) = target.take() else { return Err(CommandError::Died("the target is gone".to_owned())) };
     let before = looked.findings.clone();
+    looked.findings.skipped = Some(std::mem::take(&mut prepared.skipped));
     let comparing = tokio::task::spawn_blocking(move || Comparison::new(looked).run(tiles, rects, planned));
     let mut failure: Option<CommandError> = None;
     while let Some(task) = tasks.join_next().await {

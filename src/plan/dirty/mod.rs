@@ -31,7 +31,10 @@ impl Drawn {
             (Some(grid), Spot::Box([west, north, east, south])) => {
                 let reach = u32::try_from(grid.reach(zoom)).unwrap_or(u32::MAX);
                 let (less, more) = (|end: u32| end.saturating_sub(reach), |end: u32| end.saturating_add(reach));
-                [less(west), less(north), more(east), more(south)]
+                // The ends of a box over ±180° may meet.
+                let is_around = west > east && less(west) <= more(east);
+                let [west, east] = if is_around { [0, u32::MAX] } else { [less(west), more(east)] };
+                [west, less(north), east, more(south)]
             }
         }
     }
@@ -91,8 +94,10 @@ impl Dirty {
             if layer.zooms.contains(*zoom) {
                 let footprints = places.at(*zoom);
                 for feature in 0..footprints.len() {
-                    let touched = touched_tiles(*zoom, layer.margin.units(*zoom), footprints.world(feature));
-                    add_within(&mut self.tiles, self.most, parts, &touched)?;
+                    let (touched, others) = touched_tiles(*zoom, layer.margin.units(*zoom), footprints.world(feature));
+                    for touched in std::iter::once(touched).chain(others) {
+                        add_within(&mut self.tiles, self.most, parts, &touched)?;
+                    }
                 }
             }
         }
@@ -102,8 +107,10 @@ impl Dirty {
     fn mark_at_zooms(&mut self, layer: &Drawn, world: impl Fn(Zoom) -> [u32; 4]) -> Result<(), TooMany> {
         for (zoom, parts) in &self.parts {
             if layer.zooms.contains(*zoom) {
-                let touched = touched_tiles(*zoom, layer.margin.units(*zoom), world(*zoom));
-                add_within(&mut self.tiles, self.most, parts, &touched)?;
+                let (touched, others) = touched_tiles(*zoom, layer.margin.units(*zoom), world(*zoom));
+                for touched in std::iter::once(touched).chain(others) {
+                    add_within(&mut self.tiles, self.most, parts, &touched)?;
+                }
             }
         }
         Ok(())
@@ -208,16 +215,20 @@ impl Found {
             let footprints = places.at(*zoom);
             let features = if footprints.has_sources() { footprints.len() } else { 0 };
             for feature in 0..features {
-                let touched = touched_tiles(*zoom, layer.margin.units(*zoom), footprints.world(feature));
-                let mut note = |tile| {
+                let (touched, others) = touched_tiles(*zoom, layer.margin.units(*zoom), footprints.world(feature));
+                let mut note = |tile: TileCoord| {
                     let touching = found.entry(tile).or_insert(Touching::NONE);
-                    footprints.sources(feature).for_each(|source| touching.add(source));
+                    let in_west = tile.x() <= zoom.last() / 2;
+                    footprints.sources(feature, in_west).for_each(|source| touching.add(source));
                 };
-                if touched.tiles() <= dirty.len() as u64 {
-                    touched.iter().filter(|tile| dirty.tiles.contains(tile)).for_each(&mut note);
-                } else {
-                    let inside = |tile: &&TileCoord| touched.common(&TileRect::from(**tile)).is_some();
-                    dirty.tiles.iter().filter(|tile| tile.zoom() == *zoom).filter(inside).copied().for_each(&mut note);
+                for touched in std::iter::once(touched).chain(others) {
+                    if touched.tiles() <= dirty.len() as u64 {
+                        touched.iter().filter(|tile| dirty.tiles.contains(tile)).for_each(&mut note);
+                    } else {
+                        let inside = |tile: &&TileCoord| touched.common(&TileRect::from(**tile)).is_some();
+                        let of_zoom = dirty.tiles.iter().filter(|tile| tile.zoom() == *zoom);
+                        of_zoom.filter(inside).copied().for_each(&mut note);
+                    }
                 }
             }
         }
@@ -301,6 +312,23 @@ mod tests {
         assert_eq!(dirty.mark_tile(tile(5, 3, 0)), Ok(false));
         assert_eq!(dirty.mark_tile(tile(2, 1, 0)), Ok(true));
         assert_eq!(dirty.len(), 12, "a tile is counted once");
+    }
+
+    #[test]
+    fn a_box_over_the_antimeridian_dirties_the_tiles_at_both_ends() {
+        let mut dirty = Dirty::new(&[whole("0-3")], 100);
+        let (west, east) = (0xf000_0000, 0x0800_0000);
+        dirty.mark(&drawn("0-22", 0), Spot::Box([west, 0x1000_0000, east, 0x1000_0000])).unwrap();
+        assert_eq!(
+            names(&dirty.in_order(Order::ZoomColumnTmsRow)),
+            ["0/0/0", "1/0/0", "1/1/0", "2/0/0", "2/3/0", "3/0/0", "3/7/0"]
+        );
+        // Cells of a whole tile at zoom 1 reach around the world.
+        let grid = Grid { shape: crate::tile::CellShape::Square, size: 1.0, standing: crate::tile::Standing::Center };
+        let mut dirty = Dirty::new(&[whole("2")], 100);
+        let layer = Drawn { grid: Some(grid), ..drawn("0-22", 0) };
+        dirty.mark(&layer, Spot::Box([0xa000_0000, 0x1000_0000, 0x6000_0000, 0x1000_0000])).unwrap();
+        assert_eq!(names(&dirty.in_order(Order::ZoomColumnTmsRow)).len(), 8);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 
 use super::cell::{Decoded, WORLD_UNITS_F64, point, unit};
 use super::counted::only_counts;
-use super::{filter, geometry, projected, search, thin};
+use super::edge::projected;
+use super::{filter, geometry, search, thin};
 use crate::postgis::layer::{BoundProperty, Cells, KeyColumn, Layer, Of};
 use crate::postgis::query::Values;
 use crate::tile::{
@@ -24,8 +25,9 @@ pub(super) fn position(layer: &Layer, m: &str) -> [String; 2] {
 
 /// Whether such a position lies in the world. NULL or false if the row is to be skipped.
 pub(super) fn is_in_world(x: &str, y: &str) -> String {
+    // The same tolerance on all four sides: one unit.
     let end = WORLD_UNITS + 1;
-    format!("{x} >= 0 AND {x} < {end} AND {y} >= 0 AND {y} < {end}")
+    format!("{x} >= -1 AND {x} < {end} AND {y} >= -1 AND {y} < {end}")
 }
 
 /// An aggregate of the configuration, the cell's bounds in degrees and its number filled in.
@@ -125,7 +127,7 @@ sorted AS (
 ),
 {cells_of}
 placed AS (
-    SELECT z, shift, margin, ax0, ay0, ax1, ay1, m, west, north{and_ends}{carried}, k0
+    SELECT z, shift, margin, ax0, ay0, ax1, ay1, side, m, west, north{and_ends}{carried}, k0
     FROM shown JOIN oar_tiles_area ON oar_tiles_area.area = shown.oar_tiles_n
     OFFSET 0
 )",
@@ -241,7 +243,7 @@ pub(super) fn celled(grid: Grid, x: &str, y: &str) -> String {
         let offset = Cell::OFFSET;
         format!("(({a} + {offset}) << 32) | ({b} + {offset})")
     };
-    let cut = |column: &str| format!("least({column}, {LAST_UNIT:?}::float8)");
+    let cut = |column: &str| format!("least(greatest({column}, 0::float8), {LAST_UNIT:?}::float8)");
     match grid.shape {
         CellShape::Square => {
             let number = |column: &str| format!("floor({} / oar_tiles_width)::int8", cut(column));

@@ -4,7 +4,8 @@
 use super::aggregates::{Call, Piece, pieces};
 use super::cell::{Decoded, unit};
 use super::cells::{Value, celled, columns, filled, position, standing_at, stands, values, without_bounds};
-use super::{filter, geometry, projected, thin, type_of};
+use super::edge::{projected, shifted_boxes};
+use super::{filter, geometry, thin, type_of};
 use crate::postgis::folds::Folds;
 use crate::postgis::layer::{BoundProperty, Cells, Layer, Of};
 use crate::postgis::query::Values;
@@ -146,7 +147,7 @@ pub(super) fn placed(layer: &Layer, cells: &Cells) -> String {
     });
     format!(
         "{found}placed AS (
-    SELECT z, shift, margin, ax0, ay0, ax1, ay1, {drawn} AS m{ends}{values}, cell.code AS k0
+    SELECT z, shift, margin, ax0, ay0, ax1, ay1, side, {drawn} AS m{ends}{values}, cell.code AS k0
     FROM unnest($14, $15, $16, $17, $18{params}) AS cell (area, code, members, x, y{names})
     JOIN oar_tiles_area ON oar_tiles_area.area = cell.area{shown}
     OFFSET 0
@@ -170,6 +171,10 @@ fn lone(layer: &Layer, cells: &Cells) -> Lone {
     let [at_x, at_y] = position(layer, "oar_tiles_m");
     let first = FIRST_FOLD + folds(layer);
     let params: Vec<String> = (first..first + LONE).map(|number| format!("${number}")).collect();
+    let sides = ["w", "s", "e", "n"].map(|side| format!("oar_tiles_lone.{side}"));
+    let own = format!("ST_MakeEnvelope({}, {})", sides.join(", "), layer.shape.srid);
+    let boxes = std::iter::once(own).chain(shifted_boxes(layer, sides.each_ref().map(String::as_str)));
+    let boxes: Vec<String> = boxes.map(|one| format!("{} && {one}", geometry(layer))).collect();
     let found = format!(
         "located AS (
     SELECT near.*, oar_tiles_area.area AS oar_tiles_n, oar_tiles_area.width AS oar_tiles_width, oar_tiles_lone.code AS oar_tiles_code,
@@ -178,7 +183,7 @@ fn lone(layer: &Layer, cells: &Cells) -> Lone {
     JOIN oar_tiles_area ON oar_tiles_area.area = oar_tiles_lone.area
     CROSS JOIN LATERAL (
         SELECT {columns}, {projected} AS oar_tiles_m FROM {relation}
-        WHERE {geometry} && ST_MakeEnvelope(oar_tiles_lone.w, oar_tiles_lone.s, oar_tiles_lone.e, oar_tiles_lone.n, {srid}) {filter}
+        WHERE ({found}) {filter}
         OFFSET 0
     ) AS near
     OFFSET 0
@@ -188,14 +193,13 @@ fn lone(layer: &Layer, cells: &Cells) -> Lone {
         columns = columns(layer),
         projected = projected(layer),
         relation = layer.rows(&Values::of_area()),
-        geometry = geometry(layer),
-        srid = layer.shape.srid,
+        found = boxes.join(" OR "),
         filter = filter(layer),
         celled = celled(cells.grid, x, y),
     );
     // Beside it there may be rows of the next cell. Its values are worked out apart from the areas: a column may be called as one of theirs.
     let shown = format!(
-        "SELECT z, shift, margin, ax0, ay0, ax1, ay1, m, west, north{}, k0
+        "SELECT z, shift, margin, ax0, ay0, ax1, ay1, side, m, west, north{}, k0
     FROM (
         SELECT oar_tiles_n, oar_tiles_m AS m, {} AS west, {} AS north{}, oar_tiles_cell AS k0
         FROM celled WHERE oar_tiles_cell = oar_tiles_code OFFSET 0

@@ -8,6 +8,7 @@ mod bounds;
 mod cell;
 mod cells;
 mod counted;
+mod edge;
 mod reading;
 mod render;
 mod stock;
@@ -20,13 +21,11 @@ use crate::tile::{HALF_WORLD_METRES, WORLD_UNITS};
 pub(super) use aggregates::{Call, Function};
 pub(crate) use cells::without_bounds;
 pub(super) use counted::{calls, fold_types, folded_alone, needs_only_counts};
+pub(super) use edge::beyond;
 pub(super) use reading::reading;
 pub(super) use render::{Candidates, render, warm};
 pub(super) use stock::{Stocked, stock};
 pub(super) use survey::{skipped, survey};
-
-/// Latitude, in degrees, up to which points are transformed at all; the world ends at 85.0511°.
-const LATITUDE_LIMIT: f64 = 85.06;
 
 /// A world unit in metres, rounded up.
 const WORLD_UNIT_METRES: f64 = 0.01;
@@ -34,42 +33,6 @@ const WORLD_UNIT_METRES: f64 = 0.01;
 /// The geometry of a row, in the reference system of its column.
 fn geometry(layer: &Layer) -> String {
     if layer.shape.geography { format!("{}::geometry", layer.geometry) } else { layer.geometry.clone() }
-}
-
-/// Whether a row's coordinates can be transformed: finite, and inside the reference system. `ST_Transform` raises an
-/// error on coordinates that PROJ refuses, turns longitude 190 into -170, and lets NaN pass. Never true for NULL or empty.
-fn is_placeable(layer: &Layer) -> String {
-    let g = geometry(layer);
-    // Of a query that gives other rows at each zoom nobody has looked at all.
-    let own = if layer.asks_each_zoom() { format!("ST_SRID({g}) = {} AND ", layer.shape.srid) } else { String::new() };
-    // NaN counts as greater than every number here, so that BETWEEN refuses it.
-    let (west, east, south, north) = match (layer.shape.srid, layer.shape.points) {
-        (4326, true) => ("-180".to_owned(), "180".to_owned(), format!("-{LATITUDE_LIMIT}"), LATITUDE_LIMIT.to_string()),
-        (4326, false) => ("-180".to_owned(), "180".to_owned(), "-90".to_owned(), "90".to_owned()),
-        _ => ("-1e9".to_owned(), "1e9".to_owned(), "-1e9".to_owned(), "1e9".to_owned()),
-    };
-    if layer.shape.points {
-        return format!("{own}ST_X({g}) BETWEEN {west} AND {east} AND ST_Y({g}) BETWEEN {south} AND {north}");
-    }
-    // A NaN inside a line does not show in its box, but in its length; among several points it shows in the text only.
-    format!(
-        "{own}ST_XMin({g}) >= {west} AND ST_XMax({g}) <= {east} AND ST_YMin({g}) >= {south} AND ST_YMax({g}) <= {north}
-            AND ST_Length({g}) + ST_Perimeter({g}) < 'Infinity'
-            AND NOT (GeometryType({g}) IN ('MULTIPOINT', 'GEOMETRYCOLLECTION') AND ST_AsText(ST_Force2D({g})) ~* 'nan|inf')"
-    )
-}
-
-/// The row's geometry in EPSG:3857; NULL if it cannot be placed.
-fn projected(layer: &Layer) -> String {
-    let mut g = geometry(layer);
-    if layer.shape.curves {
-        // ST_AsMVTGeom knows no curves.
-        g = format!("ST_CurveToLine({g})");
-    }
-    if layer.shape.srid != 3857 {
-        g = format!("ST_Transform({g}, 3857)");
-    }
-    format!("CASE WHEN {} THEN {g} END", is_placeable(layer))
 }
 
 /// A metre coordinate as world units: x from the west edge, y (negated) from the north edge.
@@ -86,7 +49,8 @@ fn cut_world_units(metres: &str) -> String {
 }
 
 /// The columns that say where a projected geometry `m` lies in world units: `west, north`, and for boxes `east, south`; for
-/// members of cells `x, y`, which are no whole numbers. Each
+/// members of cells `x, y`, which are no whole numbers. West is greater than east for a row that was wrapped around ±180°
+/// ([`edge::raw_sides`] stand beside `m` then). Each
 /// expression stands once: the planner would work out every mention again.
 fn world_columns(layer: &Layer) -> String {
     if layer.cells.is_some() {
@@ -96,11 +60,10 @@ fn world_columns(layer: &Layer) -> String {
     if layer.shape.points {
         return format!("{} AS west, {} AS north", world_units("ST_X(m)"), world_units("-ST_Y(m)"));
     }
+    let [west, east] = edge::wrapped_sides(layer, [cut_world_units("ST_XMin(m)"), cut_world_units("ST_XMax(m)")]);
     format!(
-        "{} AS west, {} AS north, {} AS east, {} AS south, ({}) AS inside",
-        cut_world_units("ST_XMin(m)"),
+        "{west} AS west, {} AS north, {east} AS east, {} AS south, ({}) AS inside",
         cut_world_units("-ST_YMax(m)"),
-        cut_world_units("ST_XMax(m)"),
         cut_world_units("-ST_YMin(m)"),
         box_is_in_world()
     )
@@ -119,17 +82,22 @@ fn is_in_world(layer: &Layer) -> String {
         return cells::is_in_world("x", "y");
     }
     if layer.shape.points {
-        return format!("west BETWEEN 0 AND {WORLD_UNITS} AND north BETWEEN 0 AND {WORLD_UNITS}");
+        // The same tolerance on all four sides: one unit, by which everybody's limits of the world differ from each other.
+        return format!("west BETWEEN -1 AND {WORLD_UNITS} AND north BETWEEN -1 AND {WORLD_UNITS}");
     }
     "inside".to_owned()
 }
 
 /// West, north, east and south from the columns of [`world_columns`]. A position on the eastern or southern edge of the
-/// world belongs to its last unit.
+/// world belongs to its last unit; one beyond an edge by rounding to the unit at the edge.
 fn ends(layer: &Layer) -> [String; 4] {
     let columns =
         if layer.draws_points() { ["west", "north", "west", "north"] } else { ["west", "north", "east", "south"] };
-    columns.map(|column| format!("least({column}, {})", WORLD_UNITS - 1))
+    let are_cut = layer.cells.is_some() || !layer.shape.points;
+    columns.map(|column| {
+        let last = format!("least({column}, {})", WORLD_UNITS - 1);
+        if are_cut { last } else { format!("greatest({last}, 0)") }
+    })
 }
 
 /// The name of a value's type, as SQL; of a domain, the type that it is over: so `ST_AsMVT` encodes it.
@@ -155,7 +123,15 @@ fn filter(layer: &Layer) -> String {
 /// The condition by which the spatial index finds the rows of an area, and what the area has to know for it.
 fn search(layer: &Layer) -> (String, String) {
     if !(layer.shape.geography && layer.shape.points) {
-        return (format!("{} && oar_tiles_area.box", geometry(layer)), String::new());
+        let g = geometry(layer);
+        let shifted = edge::shifted_boxes(layer, ["w", "s", "e", "n"]);
+        if shifted.is_empty() {
+            return (format!("{g} && oar_tiles_area.box"), String::new());
+        }
+        let names = (1..=shifted.len()).map(|n| format!("shifted_{n}"));
+        let found: String = names.clone().map(|name| format!(" OR {g} && oar_tiles_area.{name}")).collect();
+        let boxes = names.zip(&shifted).map(|(name, shifted)| format!(", {shifted} AS {name}")).collect();
+        return (format!("({g} && oar_tiles_area.box{found})"), boxes);
     }
     // The index of a geography is asked by distance; the box then decides.
     let column = &layer.geometry;

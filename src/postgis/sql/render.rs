@@ -1,8 +1,10 @@
 //! The statement that renders: many tiles at once.
 
-use super::{bounds, cells, counted, ends, filter, is_in_world, projected, search, thin, world_columns};
+use super::edge::{projected, raw_sides};
+use super::{bounds, cells, counted, ends, filter, is_in_world, search, thin, world_columns};
 use crate::postgis::layer::{Layer, Of, TilePart, quoted};
 use crate::postgis::query::{PIXEL, Values};
+use crate::tile::HALF_WORLD_METRES;
 
 /// Renders the tiles of some areas. Parameters, one array element an area: `$1` zoom, `$2` margin in world units, `$3..$6`
 /// first column, first row, last column, last row (XYZ), `$7..$10` the search box; then `$11` the layer's name, `$12` its
@@ -21,7 +23,8 @@ pub(in crate::postgis) fn render(layer: &Layer, rows: Candidates) -> String {
         (format!("ORDER BY tile{order}"), String::new(), "drawn", "0::int8")
     };
     let (draw, few, from) = draw(layer);
-    let [west, north, east, south] = ends(layer);
+    let [_, north, _, south] = ends(layer);
+    let columns = columns(layer);
     let (placed, in_world) = match &layer.cells {
         None => (placed(layer, rows, values, names), is_in_world(layer)),
         Some(cells) if rows == Candidates::Counted => (counted::placed(layer, cells), "true".to_owned()),
@@ -32,17 +35,17 @@ pub(in crate::postgis) fn render(layer: &Layer, rows: Candidates) -> String {
 {placed},
 -- The tiles of the area that a candidate touches: the planner's arithmetic, bit for bit.
 ranged AS (
-    SELECT z, m,
-        greatest(({west} - margin) >> shift, ax0) AS x0, greatest(({north} - margin) >> shift, ay0) AS y0,
-        least(({east} + margin) >> shift, ax1) AS x1, least(({south} + margin) >> shift, ay1) AS y1{names}
+    SELECT z, side, m,
+        {x0} AS x0, greatest(({north} - margin) >> shift, ay0) AS y0,
+        {x1} AS x1, least(({south} + margin) >> shift, ay1) AS y1{gap}{names}
     FROM placed
     WHERE {in_world}
     OFFSET 0
 ),
 -- One row for each candidate and tile. Nearly all points touch one tile: they are spared a subquery.
 touched AS (
-    SELECT z, m, unnest(CASE WHEN x0 = x1 AND y0 = y1 THEN ARRAY[(x0 << 29) | y0] ELSE ARRAY(
-        SELECT (x << 29) | y FROM generate_series(x0, x1) AS x, generate_series(y0, y1) AS y) END) AS xy{few}{names}
+    SELECT z, side, m, unnest(CASE WHEN x0 = x1 AND y0 = y1{no_gap} THEN ARRAY[(x0 << 29) | y0] ELSE ARRAY(
+        SELECT (x << 29) | y FROM generate_series(x0, x1) AS x, generate_series(y0, y1) AS y{around}) END) AS xy{few}{names}
     FROM ranged
 ),
 -- The shifts stand in parentheses: SQL gives << and | the same rank.
@@ -59,7 +62,40 @@ SELECT drawn.tile, count(drawn.mvt_geometry), ST_AsMVT(feature.*, $11, $12, {arg
 FROM {last} CROSS JOIN LATERAL (SELECT {row}) AS feature
 GROUP BY drawn.tile",
         areas = areas(layer),
+        x0 = columns.first,
+        x1 = columns.last,
+        gap = columns.gap,
+        no_gap = columns.no_gap,
+        around = columns.around,
     )
+}
+
+/// The columns of tiles that a candidate touches, as pieces of the statement.
+struct TileColumns {
+    first: String,
+    last: String,
+    /// Of a row that was wrapped around ±180°: the last column that it touches in the west, and the first in the east.
+    gap: &'static str,
+    no_gap: &'static str,
+    around: &'static str,
+}
+
+fn columns(layer: &Layer) -> TileColumns {
+    let [west, _, east, _] = ends(layer);
+    let (first, last) =
+        (format!("greatest(({west} - margin) >> shift, ax0)"), format!("least(({east} + margin) >> shift, ax1)"));
+    if !layer.has_crossing_rows() {
+        return TileColumns { first, last, gap: "", no_gap: "", around: "" };
+    }
+    TileColumns {
+        first: format!("CASE WHEN west > east THEN ax0 ELSE {first} END"),
+        last: format!("CASE WHEN west > east THEN ax1 ELSE {last} END"),
+        gap: ",
+        CASE WHEN west > east THEN (east + margin) >> shift END AS last_western, CASE WHEN west > east THEN (west - margin) >> shift END AS first_eastern",
+        no_gap: " AND last_western IS NULL",
+        around: "
+        WHERE last_western IS NULL OR x <= last_western OR x >= first_eastern",
+    }
 }
 
 /// A statement that does nothing but have the server load PostGIS, and PROJ if the layer's reference system needs it.
@@ -77,12 +113,13 @@ pub(super) fn areas(layer: &Layer) -> String {
         if layer.is_query() { format!(", {PIXEL:?}::float8 / (1::int8 << z) AS pixel_width") } else { String::new() };
     format!(
         "oar_tiles_area AS MATERIALIZED (
-    SELECT area, z, 32 - z AS shift, margin, ax0, ay0, ax1, ay1, {width:?}::float8 * (1::int8 << (32 - z)) AS width,
+    SELECT area, z, 32 - z AS shift, margin, ax0, ay0, ax1, ay1, {width:?}::float8 * (1::int8 << (32 - z)) AS width, {world:?}::float8 / (1::int8 << z) AS side,
         ST_MakeEnvelope(w, s, e, n, {srid}) AS box{around}{pixel}
     FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) WITH ORDINALITY
         AS area (z, margin, ax0, ay0, ax1, ay1, w, s, e, n, area)
 )",
         srid = layer.shape.srid,
+        world = 2.0 * HALF_WORLD_METRES,
     )
 }
 
@@ -109,14 +146,15 @@ pub(super) fn placed(layer: &Layer, rows: Candidates, values: &str, names: &str)
         "-- Candidates: every feature near an area, projected once, its place as whole numbers. OFFSET 0 keeps the planner from
 -- working an expression out again wherever it is used.
 placed AS (
-    SELECT z, shift, margin, ax0, ay0, ax1, ay1, m, {world}{names}
+    SELECT z, shift, margin, ax0, ay0, ax1, ay1, side, m, {world}{names}
     FROM oar_tiles_area CROSS JOIN LATERAL (
-        SELECT {projected} AS m{values} FROM {relation} WHERE {condition} OFFSET 0
+        SELECT {projected} AS m{raw_sides}{values} FROM {relation} WHERE {condition} OFFSET 0
     ) AS near
     OFFSET 0
 )",
         world = world_columns(layer),
         projected = projected(layer),
+        raw_sides = raw_sides(layer),
         relation = layer.rows(&Values::of_area()),
     )
 }
@@ -125,16 +163,22 @@ placed AS (
 fn touches(layer: &Layer) -> String {
     let [west, north, east, south] = ends(layer);
     let tile = |end: &str, sign: char| format!("({end} {sign} oar_tiles_area.margin) >> oar_tiles_area.shift");
+    let (begins, ends) =
+        (format!("{} <= oar_tiles_area.ax1", tile(&west, '-')), format!("{} >= oar_tiles_area.ax0", tile(&east, '+')));
+    let across = if layer.has_crossing_rows() {
+        format!("CASE WHEN west > east THEN {begins} OR {ends} ELSE {begins} AND {ends} END")
+    } else {
+        format!("{begins} AND {ends}")
+    };
     format!(
         "EXISTS (
-            SELECT FROM (SELECT {projected} AS m OFFSET 0) AS projected CROSS JOIN LATERAL (SELECT {world} OFFSET 0) AS located
-            WHERE {in_world} AND {} <= oar_tiles_area.ax1 AND {} >= oar_tiles_area.ax0
+            SELECT FROM (SELECT {projected} AS m{raw_sides} OFFSET 0) AS projected CROSS JOIN LATERAL (SELECT {world} OFFSET 0) AS located
+            WHERE {in_world} AND {across}
                 AND {} <= oar_tiles_area.ay1 AND {} >= oar_tiles_area.ay0)",
-        tile(&west, '-'),
-        tile(&east, '+'),
         tile(&north, '-'),
         tile(&south, '+'),
         projected = projected(layer),
+        raw_sides = raw_sides(layer),
         world = world_columns(layer),
         in_world = is_in_world(layer),
     )

@@ -1,8 +1,9 @@
 //! The statement that reads rows of a layer of points once, for tiles of all zooms.
 
+use super::edge::projected;
 use super::render::{Candidates, Carried, areas, carried, placed};
 use super::survey::near;
-use super::{ends, filter, is_in_world, projected, world_columns};
+use super::{ends, filter, is_in_world, world_columns};
 use crate::postgis::layer::Layer;
 use crate::postgis::query::Values;
 

@@ -1,6 +1,7 @@
 //! The statements of the survey: where features lie, and which rows are left out.
 
-use super::{counted, ends, filter, geometry, is_in_world, key_text, projected, world_columns};
+use super::edge::{self, SURFACES, projected, raw_sides};
+use super::{counted, ends, filter, geometry, is_in_world, key_text, world_columns};
 use crate::postgis::layer::Layer;
 use crate::postgis::query::Values;
 
@@ -9,7 +10,7 @@ use crate::postgis::query::Values;
 /// placeholders follow.
 ///
 /// Points in a closed-form system give one column: the position, x in the upper and y in the lower half. Others give six:
-/// the box's two corners packed the same way, and the box in the column's own system. Members of cells give their position as two
+/// the box's two corners packed the same way (west is greater than east where it runs over ±180°), and the box in the column's own system. Members of cells give their position as two
 /// doubles, and where no closed formula leads to them, that box; then the values that are folded. NULL where a row is skipped.
 pub(in crate::postgis) fn survey(layer: &Layer, boxes: usize) -> String {
     let g = geometry(layer);
@@ -25,15 +26,18 @@ pub(in crate::postgis) fn survey(layer: &Layer, boxes: usize) -> String {
         (false, _) if layer.shape.is_closed_form() => (String::new(), String::new(), ""),
         (false, _) => (format!(", ({east} << 32) | {south}{sides}"), box_of, sides),
     };
+    let [x0, x1] = edge::source_sides(layer, ["x0", "x1"]);
+    let kept = if kept.is_empty() { String::new() } else { format!(", {x0} AS x0, y0, {x1} AS x1, y1") };
     let (values, names) = counted::folded(layer);
     format!(
         "SELECT CASE WHEN {in_world} THEN {place} END{columns}{names}
 FROM (
     SELECT {world}{kept}{names}
-    FROM (SELECT {projected} AS m{inner}{values} FROM {relation} WHERE true {near} {filter} OFFSET 0) AS placed
+    FROM (SELECT {projected} AS m{raw_sides}{inner}{values} FROM {relation} WHERE true {near} {filter} OFFSET 0) AS placed
     OFFSET 0
 ) AS located",
         projected = projected(layer),
+        raw_sides = raw_sides(layer),
         near = near(layer, boxes),
         relation = layer.rows(&Values::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid)),
         filter = filter(layer),
@@ -67,11 +71,12 @@ FROM (
     SELECT key, CASE
         WHEN g IS NULL THEN 'NULL'
         WHEN ST_IsEmpty(g) THEN 'empty'
-        WHEN ST_AsText(ST_Force2D(g)) ~* 'nan|inf' THEN 'not finite'{foreign}
+        WHEN ST_AsText(ST_Force2D(g)) ~* 'nan|inf' THEN 'not finite'
+        WHEN ST_AsText(ST_Force2D(g)) ~ '{surfaces}' THEN 'unsupported'{foreign}
         ELSE 'outside' END AS reason
     FROM (
         SELECT key, g, {world} FROM (
-            SELECT {key} AS key, {g} AS g, {projected} AS m FROM {relation} WHERE true {filter} OFFSET 0
+            SELECT {key} AS key, {g} AS g, {projected} AS m{raw_sides} FROM {relation} WHERE true {filter} OFFSET 0
         ) AS placed
         OFFSET 0
     ) AS located
@@ -79,6 +84,8 @@ FROM (
 ) AS skipped
 GROUP BY reason ORDER BY reason",
         projected = projected(layer),
+        raw_sides = raw_sides(layer),
+        surfaces = SURFACES.join("|"),
         relation = layer.rows(&Values::parameters(1, layer.shape.srid)),
         filter = filter(layer),
         world = world_columns(layer),

@@ -142,11 +142,11 @@ impl Table {
         // A few cities, so that tiles are shared; now and then anywhere, the edges of the world and beyond among it.
         let (lon, lat) = match chance.below(20) {
             0..=12 => {
-                let (lon, lat) = *chance.one_of(&[(90.4, 23.8), (113.3, 23.1), (8.5, 47.4), (179.99, -18.1)]);
+                let (lon, lat) = *chance.one_of(&[(90.4, 23.8), (113.3, 23.1), (8.5, 47.4), (180.0, -18.1)]);
                 (lon + chance.between(-0.01, 0.01), lat + chance.between(-0.01, 0.01))
             }
             13 => (*chance.one_of(&[-180.0, 180.0, 0.0]), *chance.one_of(&[85.0511, -85.0511, 0.0, 85.06, 89.0])),
-            _ => (chance.between(-180.0, 180.0), chance.between(-88.0, 88.0)),
+            _ => (chance.between(-190.0, 190.0), chance.between(-88.0, 88.0)),
         };
         match self.kind {
             Kind::Swiss => {
