@@ -134,14 +134,16 @@ impl Files {
             return Ok(false);
         }
         let (above, part) = split(name);
-        let above = self.root.make(above).map_err(|error| error.into_error("make the folder"))?;
-        let is_there = || above.kind(part).is_ok_and(|kind| kind.is_some());
+        let is_there = || self.root.find(above).is_ok_and(|above| above.kind(part).is_ok_and(|kind| kind.is_some()));
         if is_there() {
             return Ok(false);
         }
-        let put = self.fill_new_folder(tiles).and_then(|()| self.own.rename(&self.new_folder, &above, part));
+        let filled = self.fill_new_folder(tiles);
+        // Made as late as can be: a killed run leaves no empty folder, which nobody would find again.
+        let above_it = self.root.make(above).map_err(|error| error.into_error("make the folder"))?;
+        let put = filled.and_then(|()| self.own.rename(&self.new_folder, &above_it, part));
         if let Err(error) = put {
-            tracing::debug!("cannot put {} as a whole: {error}", above.path().join(part).display());
+            tracing::debug!("cannot put {} as a whole: {error}", self.path(name).display());
             if let Err(Unreachable::Io(path, error)) = self.own.remove_filled(&self.new_folder) {
                 tracing::warn!("cannot remove {}: {error}; it is safe to delete", path.display());
             }
