@@ -14,8 +14,7 @@ use super::support::tree::Tree;
 use super::support::{Archive, Db, seed};
 
 /// Each rendering version and the MD5 of the tileset below, unpacked, as PostGIS 3.3 draws it with that version.
-const RENDERED: [(u32, &str); 2] =
-    [(1, "742b8c6ba86a834605ca7d641b4162a0"), (2, "0f4292ab1db606dcb729e622b560d63b")];
+const RENDERED: [(u32, &str); 2] = [(1, "742b8c6ba86a834605ca7d641b4162a0"), (2, "0f4292ab1db606dcb729e622b560d63b")];
 
 /// Points, lines and polygons, some beyond the edges of the world; no value is left to chance.
 const TABLES: &str = "

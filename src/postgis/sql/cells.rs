@@ -27,7 +27,7 @@ pub(super) fn position(layer: &Layer, m: &str) -> [String; 2] {
 pub(super) fn is_in_world(x: &str, y: &str) -> String {
     // The same tolerance on all four sides: one unit.
     let end = WORLD_UNITS + 1;
-    format!("{x} >= -1 AND {x} < {end} AND {y} >= -1 AND {y} < {end}")
+    format!("{x} > -1 AND {x} < {end} AND {y} > -1 AND {y} < {end}")
 }
 
 /// An aggregate of the configuration, the cell's bounds in degrees and its number filled in.

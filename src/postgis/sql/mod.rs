@@ -39,7 +39,9 @@ fn geometry(layer: &Layer) -> String {
 #[expect(clippy::cast_precision_loss, reason = "2^32 is exact in a double")]
 fn world_units(metres: &str) -> String {
     let scale = WORLD_UNITS as f64 / (2.0 * HALF_WORLD_METRES);
-    format!("floor(({metres} + {HALF_WORLD_METRES:?}) * {scale:?})::int8")
+    // Truncated, not rounded down: what lies less than a unit beyond the western or northern edge belongs to the first unit, as what lies
+    // beyond the others belongs to the last.
+    format!("trunc(({metres} + {HALF_WORLD_METRES:?}) * {scale:?})::int8")
 }
 
 /// The same for an end of a box, which may lie outside of the world: cut to it, so that the number fits.
@@ -82,22 +84,18 @@ fn is_in_world(layer: &Layer) -> String {
         return cells::is_in_world("x", "y");
     }
     if layer.shape.points {
-        // The same tolerance on all four sides: one unit, by which everybody's limits of the world differ from each other.
-        return format!("west BETWEEN -1 AND {WORLD_UNITS} AND north BETWEEN -1 AND {WORLD_UNITS}");
+        // One unit more than there are, on all four sides (see `world_units`): by less everybody's limits of the world differ.
+        return format!("west BETWEEN 0 AND {WORLD_UNITS} AND north BETWEEN 0 AND {WORLD_UNITS}");
     }
     "inside".to_owned()
 }
 
 /// West, north, east and south from the columns of [`world_columns`]. A position on the eastern or southern edge of the
-/// world belongs to its last unit; one beyond an edge by rounding to the unit at the edge.
+/// world belongs to its last unit.
 fn ends(layer: &Layer) -> [String; 4] {
     let columns =
         if layer.draws_points() { ["west", "north", "west", "north"] } else { ["west", "north", "east", "south"] };
-    let are_cut = layer.cells.is_some() || !layer.shape.points;
-    columns.map(|column| {
-        let last = format!("least({column}, {})", WORLD_UNITS - 1);
-        if are_cut { last } else { format!("greatest({last}, 0)") }
-    })
+    columns.map(|column| format!("least({column}, {})", WORLD_UNITS - 1))
 }
 
 /// The name of a value's type, as SQL; of a domain, the type that it is over: so `ST_AsMVT` encodes it.
