@@ -5,7 +5,7 @@ import os
 import re
 import sys
 
-from . import cells, peers, reseed, seed, targets
+from . import cells, peers, reseed, seed, targets, watch
 from .bench import ROOT, Bench
 
 DESCRIPTION = """\
@@ -46,6 +46,13 @@ def arguments():
     parser.add_argument("--reseed", action="store_true",
                         help="reseed beside the seed of the same zooms: nothing changed, 1, 100 and 1,000 facilities, 30 %% of the table; what the "
                         "change log's triggers cost; and how long --watch takes for one edit")
+    parser.add_argument("--watch", action="store_true",
+                        help="also reseed --watch into MBTiles, a directory and S3 on a private local server, with 0, 100 and 1,000 updates a second: "
+                        "the time from a change until the target holds it, and the memory of the watch before, during and after")
+    parser.add_argument("--watch-seconds", type=number, default=20, metavar="SECONDS",
+                        help="how long each load of --watch lasts (default 20); after it, up to a minute of rest")
+    parser.add_argument("--watch-target", action="append", choices=["mbtiles", "directory", "s3"], dest="watch_targets",
+                        help="only this target of --watch; again for each")
     parser.add_argument("--cells", action="store_true",
                         help="also layers of cells and clusters beside plain zooms of the same data, and reseed of a map of both")
     parser.add_argument("--peers", action="store_true", help="also martin-cp and tippecanoe, those that are on the PATH, once each")
@@ -56,8 +63,10 @@ def arguments():
 
 def main():
     options = arguments()
+    options.watch_targets = options.watch_targets or ["mbtiles", "directory", "s3"]
     if options.servers:
-        print("postgresql s3" if options.targets else "postgresql")
+        needs_s3 = options.targets or options.watch and "s3" in options.watch_targets
+        print("postgresql s3" if needs_s3 else "postgresql")
         return
     if options.facilities or options.zoom:
         cases = [(options.facilities or 100_000, options.zoom or "0-14")]
@@ -81,6 +90,8 @@ def main():
             cells.measure(bench)
         if options.reseed:
             reseed.measure(bench)
+        if options.watch:
+            watch.measure(bench)
     bench.print_table()
 
 
