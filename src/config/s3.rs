@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::error::ConfigError;
 use super::given::duration;
 use super::settings::Check;
-use crate::sink::{CacheRule, Encryption, S3Headers, S3Options};
+use crate::sink::{CacheRule, Encryption, S3Headers, S3Options, without_user};
 
 /// The keys of the section; every one may be missing.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -73,7 +73,7 @@ impl Check<'_> {
         let attempts = self.present("s3.attempts", given.attempts)?;
         let part_size = self.present("s3.part_size_mb", given.part_size_mb)?;
         Ok(S3Options {
-            endpoint: given.endpoint.clone(),
+            endpoint: given.endpoint.as_deref().map(without_user),
             region: given.region.clone(),
             profile: given.profile.clone(),
             keys: None,

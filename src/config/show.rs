@@ -1,6 +1,7 @@
 //! The settings as `oar-tiles config` prints them: every value, where it came from, secrets hidden.
 
 use super::values::Values;
+use crate::sink::without_user;
 
 impl Values {
     /// One line a value, in TOML, with its origin behind it.
@@ -14,10 +15,10 @@ impl Values {
                 section = front;
                 lines.push(format!("\n[{section}]"));
             }
-            let value = if key == "database.url" {
-                toml::Value::String(value.as_str().map(masked).unwrap_or_default())
-            } else {
-                value.clone()
+            let value = match key.as_str() {
+                "database.url" => toml::Value::String(value.as_str().map(masked).unwrap_or_default()),
+                "s3.endpoint" => toml::Value::String(value.as_str().map(hidden_user).unwrap_or_default()),
+                _ => value.clone(),
             };
             lines.push(format!("{field} = {value}  # {origin}"));
         }
@@ -30,6 +31,16 @@ impl Values {
             }
         }
         lines.join("\n").trim_start().to_owned() + "\n"
+    }
+}
+
+/// An address whose user and password are not shown.
+fn hidden_user(url: &str) -> String {
+    let shown = without_user(url);
+    match shown.split_once("://") {
+        _ if shown == url => shown,
+        Some((scheme, rest)) => format!("{scheme}://(hidden)@{rest}"),
+        None => format!("(hidden)@{shown}"),
     }
 }
 

@@ -51,6 +51,7 @@ mod links;
 mod locks;
 mod locks_verbs;
 mod manual;
+mod map;
 mod mbtiles_edit;
 mod mbtiles_file;
 mod mutated;

@@ -10,7 +10,7 @@ use aws_sdk_s3::config::{Builder, Credentials, Region, RequestChecksumCalculatio
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
 use super::error::Where;
-use super::{S3Error, S3Location, S3Options};
+use super::{S3Error, S3Location, S3Options, without_user};
 
 /// The longest pause between two attempts: a run that waits longer than this looks dead.
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
@@ -28,7 +28,7 @@ pub(super) async fn connect(location: &S3Location, options: &S3Options) -> Resul
         loader = loader.profile_name(profile);
     }
     if let Some(endpoint) = &options.endpoint {
-        loader = loader.endpoint_url(endpoint);
+        loader = loader.endpoint_url(without_user(endpoint));
     }
     if let Some(keys) = &options.keys {
         loader = loader.credentials_provider(Credentials::new(
@@ -40,7 +40,7 @@ pub(super) async fn connect(location: &S3Location, options: &S3Options) -> Resul
         ));
     }
     let shared = loader.load().await;
-    let endpoint = shared.endpoint_url().map(str::to_owned);
+    let endpoint = shared.endpoint_url().map(without_user);
     // Servers other than Amazon's accept any region, but a signature has to name one.
     let region = match (shared.region(), &endpoint) {
         (Some(region), _) => region.clone(),
@@ -48,7 +48,7 @@ pub(super) async fn connect(location: &S3Location, options: &S3Options) -> Resul
         (None, None) => return Err(S3Error::NoRegion { place: location.to_string() }),
     };
     let place = Where {
-        endpoint: endpoint.unwrap_or_else(|| format!("S3 in {region}")),
+        endpoint: endpoint.clone().unwrap_or_else(|| format!("S3 in {region}")),
         region: region.to_string(),
         bucket: location.bucket.clone(),
         prefix: location.prefix.clone(),
@@ -68,6 +68,10 @@ pub(super) async fn connect(location: &S3Location, options: &S3Options) -> Resul
             .region(region.clone())
             .force_path_style(options.path_style)
             .timeout_config(timeouts.clone());
+        let builder = match &endpoint {
+            Some(endpoint) => builder.endpoint_url(endpoint),
+            None => builder,
+        };
         if options.checksums {
             return builder;
         }

@@ -42,7 +42,7 @@ pub use cause::S3Cause;
 pub use error::{Action, S3Error};
 pub use flight::{Flights, InFlight};
 pub use location::{LocationError, S3Key, S3Location};
-pub use options::{CacheRule, Encryption, S3Headers, S3Keys, S3Options};
+pub use options::{CacheRule, Encryption, S3Headers, S3Keys, S3Options, without_user};
 pub use pmtiles::S3Pmtiles;
 pub use read::{S3Object, S3Reader, s3_versions};
 pub use upload::S3Archive;

@@ -109,6 +109,18 @@ impl S3Headers {
     }
 }
 
+/// An address without the user and password before its host. No request to S3 uses them: it is signed with the keys.
+#[must_use]
+pub fn without_user(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest.get(..end).and_then(|authority| authority.rfind('@')) {
+        Some(at) if scheme.is_empty() => rest[at + 1..].to_owned(),
+        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
+        None => url.to_owned(),
+    }
+}
+
 impl S3Options {
     /// Refuses what could not be sent.
     pub(super) fn check(&self) -> Result<(), S3Error> {
@@ -134,7 +146,8 @@ impl S3Options {
             let host = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
             if host.is_none_or(|host| host.is_empty() || !host.bytes().all(|byte| byte.is_ascii_graphic())) {
                 return wrong(format!(
-                    "endpoint = \"{endpoint}\" is no address: write https://host or http://host:port"
+                    "endpoint = \"{}\" is no address: write https://host or http://host:port",
+                    without_user(endpoint)
                 ));
             }
         }
@@ -144,5 +157,24 @@ impl S3Options {
             );
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_user;
+
+    #[test]
+    fn users_and_passwords_are_taken_out_of_addresses() {
+        for (url, shown) in [
+            ("https://minio.example.org:9000", "https://minio.example.org:9000"),
+            ("https://me:hunter2@minio.example.org:9000/x", "https://minio.example.org:9000/x"),
+            ("http://hunter2@h", "http://h"),
+            ("http://me:hun@ter2@h?a=b", "http://h?a=b"),
+            ("me:hunter2@h", "h"),
+            ("https://h/a@b", "https://h/a@b"),
+        ] {
+            assert_eq!(without_user(url), shown);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What tests stand on: a database of their own, the program, its archives.
 
 pub mod archive;
+pub mod browser;
 pub mod cluster;
 pub mod damaged;
 pub mod database;
@@ -10,6 +11,7 @@ pub mod features;
 pub mod folder;
 pub mod gate;
 pub mod manual;
+pub mod nginx;
 pub mod others;
 pub mod places;
 pub mod program;

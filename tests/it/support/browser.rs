@@ -1,0 +1,127 @@
+//! Chromium without a window, driven through its debugging pipe (Chrome `DevTools` Protocol), as far as tests need it.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// The longest wait for an answer, and for a page to say something.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A browser with one page. Ended with the value.
+pub struct Browser {
+    child: Child,
+    commands: ChildStdin,
+    messages: Receiver<Value>,
+    session: Option<String>,
+    last: u64,
+    _profile: tempfile::TempDir,
+}
+
+impl Browser {
+    /// Starts it, with an empty page and a profile of its own.
+    pub fn new() -> Browser {
+        let profile = tempfile::tempdir().unwrap();
+        // The pipe's ends are the files 3 and 4 of the browser.
+        let script = "exec 3<&0 4>&1 0</dev/null 1>&2 && exec chromium \"$@\"";
+        let mut child = Command::new("sh")
+            .args(["-c", script, "sh", "--headless", "--no-sandbox", "--no-first-run", "--remote-debugging-pipe"])
+            .args(["--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update"])
+            .args(["--disable-sync", "--disable-dev-shm-usage"])
+            // WebGL without a graphics card.
+            .args(["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"])
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let (commands, mut answers) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        let (send, messages) = channel();
+        std::thread::spawn(move || {
+            let mut text = Vec::new();
+            while answers.read_until(0, &mut text).is_ok_and(|length| length > 0) {
+                text.pop();
+                if send.send(serde_json::from_slice(&text).unwrap()).is_err() {
+                    return;
+                }
+                text.clear();
+            }
+        });
+        let mut browser = Browser { child, commands, messages, session: None, last: 0, _profile: profile };
+        let target = browser.call("Target.createTarget", json!({ "url": "about:blank" }));
+        let attached =
+            browser.call("Target.attachToTarget", json!({ "targetId": target["targetId"], "flatten": true }));
+        browser.session = Some(attached["sessionId"].as_str().unwrap().to_owned());
+        browser
+    }
+
+    /// Sends a command and waits for its result.
+    #[track_caller]
+    fn call(&mut self, method: &str, params: Value) -> Value {
+        self.last += 1;
+        let mut command = json!({ "id": self.last, "method": method, "params": params });
+        if let Some(session) = &self.session {
+            command["sessionId"] = json!(session);
+        }
+        self.commands.write_all(format!("{command}\0").as_bytes()).expect("Chromium is installed by scripts/test");
+        self.commands.flush().unwrap();
+        loop {
+            let message = self.messages.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("{method}: {error}"));
+            if message["id"] == self.last {
+                assert!(message["error"].is_null(), "{method}: {message}");
+                return message["result"].clone();
+            }
+        }
+    }
+
+    /// Goes to a page.
+    #[track_caller]
+    pub fn open(&mut self, url: &str) {
+        let gone = self.call("Page.navigate", json!({ "url": url }));
+        assert!(gone["errorText"].is_null(), "{url}: {gone}");
+    }
+
+    /// The value of a JavaScript expression in the page; of a promise, what it is resolved with.
+    #[track_caller]
+    pub fn value(&mut self, expression: &str) -> Value {
+        let params = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
+        let result = self.call("Runtime.evaluate", params);
+        assert!(result["exceptionDetails"].is_null(), "{expression}: {result}");
+        result["result"]["value"].clone()
+    }
+
+    /// The value of an expression once it has one.
+    #[track_caller]
+    pub fn value_once_there(&mut self, expression: &str) -> Value {
+        let begun = Instant::now();
+        loop {
+            let value = self.value(expression);
+            if !value.is_null() {
+                return value;
+            }
+            assert!(begun.elapsed() < PATIENCE, "still waiting for {expression}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // Asked, it ends with all of its processes, and nothing writes into the profile any more when that is removed.
+        let asked =
+            self.commands.write_all(b"{\"id\":0,\"method\":\"Browser.close\"}\0").and_then(|()| self.commands.flush());
+        let begun = Instant::now();
+        while asked.is_ok() && begun.elapsed() < Duration::from_secs(10) {
+            if let Ok(Some(_ended)) = self.child.try_wait() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
+            eprintln!("Chromium {} is left behind: {error}", self.child.id());
+        }
+    }
+}
