@@ -15,8 +15,9 @@ pub struct Manifest {
     pub generator: String,
     /// `pg_current_snapshot()` of the run: the database state that the tiles show, and the cursor for changes.
     pub snapshot: String,
-    /// The database.
-    pub database: DatabaseIdentity,
+    /// What tells the database from others. `None` if there was no key by which to say it without saying it to everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseMark>,
     /// What decides a tile's bytes, beside the data: a hash of the configuration, and the versions of the program's rendering and
     /// packing. See [`fingerprint_of`].
     pub fingerprint: String,
@@ -61,6 +62,33 @@ impl Manifest {
         let own = Region { zooms: self.zooms.clone(), bbox: self.bbox.clone() };
         std::iter::once(own).chain(self.kept.iter().cloned())
     }
+}
+
+/// What a manifest says of its database. Manifests are public.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum DatabaseMark {
+    /// Hashes that say something only to who has the key.
+    Keyed(KeyedIdentity),
+    /// As manifests said it at first.
+    Plain(DatabaseIdentity),
+}
+
+/// What tells one database from another: HMACs (RFC 2104) with SHA-256 and a random key that stays in the database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyedIdentity {
+    /// Of nothing: which key it is.
+    pub key: String,
+    /// Of the cluster's system identifier, if the role could read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+    /// Of the timeline, if it could be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<String>,
+    /// Of the database's name and OID.
+    pub database: String,
+    /// Of the version of PostGIS.
+    pub postgis: String,
 }
 
 /// What tells one database from another.

@@ -50,6 +50,8 @@ pub(super) struct Facts {
     pub(super) owner: Option<String>,
     /// An install has made that role.
     pub(super) owner_is_made: bool,
+    /// It has the key by which targets say which database they show.
+    pub(super) has_key: bool,
     pub(super) needs: Vec<Need>,
     pub(super) watches: Vec<WatchFacts>,
 }

@@ -2,6 +2,7 @@
 
 use super::error::OVERTAKEN;
 use super::facts::Facts;
+use super::identity::ADD_KEY;
 use super::install::Installation;
 use super::owner::FunctionOwner;
 use super::trust::of_schema;
@@ -38,6 +39,9 @@ impl Transaction<'_> {
             }
             Some(facts) => self.known_log(facts),
         };
+        if self.facts.is_some_and(|facts| !facts.has_key) {
+            steps.push(format!("schema {schema}: the key by which targets say which database they show"));
+        }
         let is_upgrade = self.facts.is_some_and(|facts| facts.layout < LAYOUT);
         let is_owned_anew = self.facts.is_none_or(|facts| self.owner.differs(facts)) || is_upgrade || self.is_unsafe;
         if is_owned_anew {
@@ -91,7 +95,12 @@ SELECT pg_advisory_xact_lock({}, {}); -- one install at a time",
     fn new_log(&self) -> String {
         let layout = at_postgis(include_str!("sql/layout.sql"), self.postgis).replace("{layout}", &LAYOUT.to_string());
         let layout = layout.replace("{schema}", &quoted(self.schema));
-        format!("{layout}\n{}", of_schema(include_str!("sql/new.sql"), self.schema))
+        format!("{layout}\n{}\n{}", self.add_key(), of_schema(include_str!("sql/new.sql"), self.schema))
+    }
+
+    /// The statements that give the log its key.
+    fn add_key(&self) -> String {
+        ADD_KEY.replace("{schema}", &quoted(self.schema))
     }
 
     /// What has to be so for the script to fit, and what an older layout lacks.
@@ -106,6 +115,7 @@ DO $oar_tiles$ BEGIN
 END $oar_tiles$;",
             facts.installs
         );
+        let check = if facts.has_key { check } else { format!("{check}\n{}", self.add_key()) };
         if facts.layout == LAYOUT {
             return check;
         }

@@ -7,6 +7,7 @@ use md5::{Digest as _, Md5};
 
 use super::CommandError;
 use super::budgets;
+use super::identity::IdentityKey;
 use super::survey::Prepared;
 use crate::config::Settings;
 use crate::encode::PACKING_VERSION;
@@ -31,7 +32,7 @@ pub(super) fn fingerprint(settings: &Settings, layers: &[Layer]) -> String {
 /// The manifest of a run that stored everything that could be rendered. `before` is what the target said until now.
 pub(super) fn manifest(
     settings: &Settings,
-    prepared: &Prepared,
+    (prepared, key): (&Prepared, Option<&IdentityKey>),
     outcome: &Outcome,
     started: SystemTime,
     before: Option<&Described>,
@@ -55,7 +56,7 @@ pub(super) fn manifest(
         version: MANIFEST_VERSION,
         generator: GENERATOR.to_owned(),
         snapshot,
-        database: prepared.server.identity.clone(),
+        database: key.map(|key| key.mark(&prepared.server.identity)),
         fingerprint: fingerprint(settings, &prepared.layers),
         reads: Some(prepared.reads.digest.clone()),
         zooms: tileset.zooms.to_string(),

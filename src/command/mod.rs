@@ -7,6 +7,7 @@ pub mod copy;
 mod describe;
 mod dry_run;
 pub mod floor;
+mod identity;
 pub mod inspect;
 pub mod publish;
 pub mod reseed;

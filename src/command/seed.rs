@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::budgets;
 use super::describe::{fingerprint, manifest, metadata, names};
+use super::identity::IdentityKey;
 use super::survey::{prepare, stocked};
 use super::target::{Place, Reach};
 use super::vanishing::vanishing;
@@ -152,6 +153,7 @@ async fn attempt(
     let mut sink = aside(move || reach.sink(&target)).await??;
     let mut prepared = prepare(settings, sink.needs().order, settings.workers.get(), report, stop).await?;
     prepared.warn(vanishing(settings), report);
+    let key = IdentityKey::of_log(&prepared.snapshot, &settings.changes.schema).await?;
     let tileset = Tileset {
         fingerprint: fingerprint(settings, &prepared.layers),
         layers: names(&prepared.layers),
@@ -192,7 +194,7 @@ async fn attempt(
     let names = names(&prepared.layers);
     let budgets = budgets::budgets(&outcome, &names);
     prepared.warnings.append(&mut budgets::warn(&budgets, report));
-    let manifest = manifest(settings, &prepared, &outcome, started, before.as_ref());
+    let manifest = manifest(settings, (&prepared, key.as_ref()), &outcome, started, before.as_ref());
     let stays = before.as_ref().filter(|_| !manifest.kept.is_empty());
     let metadata = metadata(settings, &prepared.layers, prepared.bounds, &manifest, stays)?;
     let finished = aside(move || sink.finish(&metadata)).await??;

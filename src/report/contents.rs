@@ -92,7 +92,7 @@ pub fn render_contents(contents: &Contents) -> String {
         line("layer", Some(format!("{id} (zooms {from}-{to}): {}", fields.join(", "))));
     }
     if let Some(manifest) = &contents.manifest {
-        line("snapshot", Some(format!("{} of database {}", shown(&manifest.snapshot), shown(&manifest.database.name))));
+        line("snapshot", Some(shown(&manifest.snapshot)));
         line("seeded", contents.seeded.clone());
         let unrendered = manifest.unrendered.len();
         line("could not be rendered", (unrendered > 0).then(|| format!("{} tiles", grouped(unrendered as u64))));

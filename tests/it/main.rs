@@ -46,6 +46,7 @@ mod folded;
 mod four_targets;
 mod histories;
 mod house;
+mod identity;
 mod inspect;
 mod links;
 mod locks;

@@ -23,6 +23,7 @@ SELECT json_build_object(
     'layout', state.layout, 'installs', state.installs, 'last_watch', state.last_watch, 'pruned', state.pruned::text,
     -- A log of layout 1 does not have these columns.
     'owner', to_jsonb(state) ->> 'owner', 'owner_is_made', coalesce((to_jsonb(state) ->> 'owner_is_made')::boolean, false),
+    'has_key', (to_jsonb(state) ->> 'identity_key') IS NOT NULL,
     'needs', (SELECT coalesce(json_agg(needed), '[]') FROM needed),
     'watches', (SELECT coalesce(json_agg(json_build_object(
         'id', w.id, 'relation', w.relation::int8, 'name', w.name, 'geometry', w.geometry, 'query', w.query,

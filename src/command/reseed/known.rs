@@ -2,6 +2,7 @@
 
 use crate::changes::Cursor;
 use crate::command::CommandError;
+use crate::command::identity::{IdentityKey, SameDatabase, compare};
 use crate::command::target::{Place, Reach};
 use crate::config::Settings;
 use crate::encode::Packing;
@@ -78,46 +79,17 @@ impl Known {
         Ok(settings)
     }
 
-    /// Refuses a target that shows another database, another configuration, or was rendered by another PostGIS.
+    /// Refuses a target that shows another database, another configuration, or was rendered by another PostGIS; gives whether it is known
+    /// to show this one.
     pub(super) fn fits(
         &self,
         place: &Place,
-        now: &DatabaseIdentity,
+        now: (&DatabaseIdentity, Option<&IdentityKey>),
         fingerprint: &str,
         reads: &Reads,
-    ) -> Result<(), CommandError> {
-        let then = &self.manifest.database;
-        let same_cluster = match (&then.system_identifier, &now.system_identifier) {
-            (Some(then), Some(now)) => then == now,
-            _ => true,
-        };
-        if !same_cluster || (&then.name, then.oid) != (&now.name, now.oid) {
-            let shown = |identity: &DatabaseIdentity| {
-                let cluster = identity.system_identifier.as_deref().unwrap_or("unknown");
-                format!("\"{}\", OID {}, system {cluster}", identity.name, identity.oid)
-            };
-            let why = format!(
-                "it shows another database ({}) than this one ({}): its snapshot says nothing here",
-                shown(then),
-                shown(now)
-            );
-            return Err(needs_seed(place, why));
-        }
-        if let (Some(then), Some(now)) = (then.timeline, now.timeline)
-            && then != now
-        {
-            let why = format!(
-                "the database was restored, or failed over to a standby, since then (it is on timeline {now}, and was on {then}): what the target shows may never have happened there"
-            );
-            return Err(needs_seed(place, why));
-        }
-        if then.postgis != now.postgis {
-            let why = format!(
-                "PostGIS {} rendered it, and the database has {} now, which may draw tiles differently",
-                then.postgis, now.postgis
-            );
-            return Err(needs_seed(place, why));
-        }
+    ) -> Result<SameDatabase, CommandError> {
+        let (identity, key) = now;
+        let same = compare(self.manifest.database.as_ref(), identity, key).map_err(|why| needs_seed(place, why))?;
         if let Some(why) = drawn_otherwise(&self.manifest.fingerprint, fingerprint) {
             return Err(needs_seed(place, why));
         }
@@ -138,7 +110,7 @@ impl Known {
             );
             return Err(needs_seed(place, why));
         }
-        Ok(())
+        Ok(same)
     }
 }
 

@@ -8,17 +8,18 @@ use tokio::sync::watch;
 
 use super::changed::{Changed, Work, drawn, from_log, from_user};
 use super::counts::{Counts, counted};
-use super::known::Known;
+use super::known::{Known, needs_seed};
 use super::patches::{patches, spots_in_tiles};
 use super::sources::FEW_BATCHES;
 use super::{Outcome, ReseedOptions, What, touched};
 use crate::changes::{self, TrackedLayer, tracked};
 use crate::command::describe::{fingerprint, metadata, names};
+use crate::command::identity::{IdentityKey, SameDatabase};
 use crate::command::seed::{aside, on_what_stood_still, pipeline_error, reading, seeded, stored_events};
 use crate::command::target::{AnySink, Place, Reach};
 use crate::command::{CommandError, budgets};
 use crate::config::Settings;
-use crate::manifest::{MANIFEST_VERSION, Manifest};
+use crate::manifest::{DatabaseMark, MANIFEST_VERSION, Manifest};
 use crate::patch::Patches;
 use crate::pipeline;
 use crate::plan::{Drawn, Found, batches};
@@ -38,6 +39,8 @@ pub(super) struct Run<'a> {
     pub(super) database: Database,
     pub(super) snapshot: Arc<Snapshot>,
     server: Server,
+    key: Option<IdentityKey>,
+    same: SameDatabase,
     pub(super) layers: Vec<Layer>,
     reads: Reads,
     /// The warning that the role is a superuser, unless it was given.
@@ -111,7 +114,9 @@ impl<'a> Run<'a> {
         }
         let layers: Vec<_> = settings.layers.iter().map(|layer| layer.options.clone()).collect();
         let probed = probe(&snapshot, &layers).await?;
-        known.fits(place, &probed.server.identity, &fingerprint(&settings, &probed.layers), &probed.reads)?;
+        let key = IdentityKey::of_log(&snapshot, &settings.changes.schema).await?;
+        let now = (&probed.server.identity, key.as_ref());
+        let same = known.fits(place, now, &fingerprint(&settings, &probed.layers), &probed.reads)?;
         let (snapshot, server, layers, reads) = (Arc::new(snapshot), probed.server, probed.layers, probed.reads);
         let superuser = probed.superuser.filter(|_| !options.has_warned && restarts == 0);
         Ok(Run {
@@ -123,6 +128,8 @@ impl<'a> Run<'a> {
             database,
             snapshot,
             server,
+            key,
+            same,
             layers,
             reads,
             superuser,
@@ -165,6 +172,20 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Refuses a target of which nobody can tell whether it shows this database. What the log itself says against it comes first.
+    fn is_of_this_database(&self) -> Result<(), CommandError> {
+        let why = match (self.same, &self.options.what, &self.key) {
+            (SameDatabase::Unsaid, What::Log, Some(_)) => {
+                "its manifest does not say which database it shows: it was seeded without the change log, or by a role that may not read it"
+            }
+            (SameDatabase::OtherKey, _, Some(_)) => {
+                "it shows another database, or the change log was removed and installed anew since: the key by which its manifest says which database it shows is not the one of this log"
+            }
+            _ => return Ok(()),
+        };
+        Err(needs_seed(self.place, why))
+    }
+
     async fn work(&self) -> Result<Work, CommandError> {
         let Run { options, known, snapshot, layers, settings, .. } = self;
         match &options.what {
@@ -178,9 +199,13 @@ impl<'a> Run<'a> {
                     changes::Error::Untracked(why) => CommandError::Untracked { place: self.place.to_string(), why },
                     other => other.into(),
                 })?;
+                self.is_of_this_database()?;
                 from_log(snapshot, schema, known, (layers, &watches), options).await
             }
-            what => from_user(snapshot, known, layers, what, (self.place, self.reach)).await,
+            what => {
+                self.is_of_this_database()?;
+                from_user(snapshot, known, layers, what, (self.place, self.reach)).await
+            }
         }
     }
 
@@ -332,6 +357,16 @@ impl<'a> Run<'a> {
         Ok(batches(tiles, &drawn, self.settings.workers, search))
     }
 
+    /// What the manifest says of the database after this run.
+    fn mark(&self, changed: &Changed) -> Option<DatabaseMark> {
+        let before = self.known.manifest.database.as_ref();
+        match &self.key {
+            // Tiles that the user named do not make the others those of this database.
+            Some(key) if changed.complete || before.is_some() => Some(key.mark(&self.server.identity)),
+            _ => before.cloned(),
+        }
+    }
+
     /// The target's manifest after this run: a complete one brings its snapshot forward.
     fn manifest(&self, changed: &Changed, outcome: &pipeline::Outcome) -> Manifest {
         let written = outcome.written;
@@ -342,7 +377,7 @@ impl<'a> Run<'a> {
             version: MANIFEST_VERSION,
             generator: crate::sink::GENERATOR.to_owned(),
             snapshot: snapshot.to_owned(),
-            database: self.server.identity.clone(),
+            database: self.mark(changed),
             reads: Some(self.reads.digest.clone()),
             planned: stored + old.empty,
             stored,

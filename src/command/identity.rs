@@ -1,0 +1,215 @@
+//! Which database a target shows: said in its manifest, which is public, by hashes that only the change log's key gives a meaning.
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+use super::CommandError;
+use crate::changes::identity_key;
+use crate::manifest::{DatabaseIdentity, DatabaseMark, KeyedIdentity};
+use crate::postgis::Snapshot;
+
+/// A history has no more timelines than this, as far as an old one is looked for by its hash.
+const MAX_TIMELINE: u32 = 10_000;
+
+/// The key of a change log.
+#[derive(Debug, Clone)]
+pub(super) struct IdentityKey(Hmac<Sha256>);
+
+/// Whether a target shows the database at hand, if it does not show another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SameDatabase {
+    /// It does.
+    Yes,
+    /// Its manifest does not say.
+    Unsaid,
+    /// Its manifest says so by a key that is not the one of this database's change log.
+    OtherKey,
+}
+
+impl IdentityKey {
+    /// The key of the log in a schema, if there is one that this role may read.
+    pub(super) async fn of_log(snapshot: &Snapshot, schema: &str) -> Result<Option<IdentityKey>, CommandError> {
+        Ok(identity_key(snapshot, schema).await?.and_then(|text| IdentityKey::new(&text)))
+    }
+
+    fn new(text: &str) -> Option<IdentityKey> {
+        // HMAC takes keys of any length: this never is an error.
+        Hmac::new_from_slice(text.as_bytes()).map_or(None, |hmac| Some(IdentityKey(hmac)))
+    }
+
+    fn hash(&self, what: &str, parts: &[&str]) -> String {
+        let mut hmac = self.0.clone();
+        for part in std::iter::once(&what).chain(parts) {
+            // The length keeps two lists of parts from reading as one text.
+            hmac.update(&(part.len() as u64).to_le_bytes());
+            hmac.update(part.as_bytes());
+        }
+        hmac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn timeline(&self, number: u32) -> String {
+        self.hash("timeline", &[&number.to_string()])
+    }
+
+    fn keyed(&self, identity: &DatabaseIdentity) -> KeyedIdentity {
+        KeyedIdentity {
+            key: self.hash("key", &[]),
+            cluster: identity.system_identifier.as_ref().map(|cluster| self.hash("cluster", &[cluster])),
+            timeline: identity.timeline.map(|number| self.timeline(number)),
+            database: self.hash("database", &[&identity.name, &identity.oid.to_string()]),
+            postgis: self.hash("postgis", &[&identity.postgis]),
+        }
+    }
+
+    /// What a manifest says of a database.
+    pub(super) fn mark(&self, identity: &DatabaseIdentity) -> DatabaseMark {
+        DatabaseMark::Keyed(self.keyed(identity))
+    }
+}
+
+/// Compares what a manifest says with the database at hand.
+///
+/// # Errors
+/// Why the target cannot be brought up to date: it shows another database, another history, or what another PostGIS drew.
+pub(super) fn compare(
+    then: Option<&DatabaseMark>,
+    now: &DatabaseIdentity,
+    key: Option<&IdentityKey>,
+) -> Result<SameDatabase, String> {
+    match (then, key) {
+        (None, _) => Ok(SameDatabase::Unsaid),
+        (Some(DatabaseMark::Plain(then)), _) => compare_plain(then, now).map(|()| SameDatabase::Yes),
+        (Some(DatabaseMark::Keyed(then)), Some(key)) if then.key == key.hash("key", &[]) => {
+            compare_keyed(then, now, key).map(|()| SameDatabase::Yes)
+        }
+        (Some(DatabaseMark::Keyed(_)), _) => Ok(SameDatabase::OtherKey),
+    }
+}
+
+fn shown(identity: &DatabaseIdentity) -> String {
+    let cluster = identity.system_identifier.as_deref().unwrap_or("unknown");
+    format!("\"{}\", OID {}, system {cluster}", identity.name, identity.oid)
+}
+
+fn other_history(then: &str, now: u32) -> String {
+    format!(
+        "the database was restored, or failed over to a standby, since then (it is on timeline {now}, and was on {then}): what the target shows may never have happened there"
+    )
+}
+
+fn compare_plain(then: &DatabaseIdentity, now: &DatabaseIdentity) -> Result<(), String> {
+    if differ(then.system_identifier.as_ref(), now.system_identifier.as_ref())
+        || (&then.name, then.oid) != (&now.name, now.oid)
+    {
+        let (then, now) = (shown(then), shown(now));
+        return Err(format!(
+            "it shows another database ({then}) than this one ({now}): its snapshot says nothing here"
+        ));
+    }
+    if let (Some(then), Some(now)) = (then.timeline, now.timeline)
+        && then != now
+    {
+        return Err(other_history(&then.to_string(), now));
+    }
+    if then.postgis != now.postgis {
+        return Err(format!(
+            "PostGIS {} rendered it, and the database has {} now, which may draw tiles differently",
+            then.postgis, now.postgis
+        ));
+    }
+    Ok(())
+}
+
+fn compare_keyed(then: &KeyedIdentity, now: &DatabaseIdentity, key: &IdentityKey) -> Result<(), String> {
+    let here = key.keyed(now);
+    if differ(then.cluster.as_ref(), here.cluster.as_ref()) || then.database != here.database {
+        return Err(format!(
+            "it shows another database than this one ({}): its snapshot says nothing here",
+            shown(now)
+        ));
+    }
+    if let (Some(hash), Some(number)) = (&then.timeline, now.timeline)
+        && *hash != key.timeline(number)
+    {
+        // Whoever has the key can find the number by trying.
+        let before = (1..MAX_TIMELINE).find(|number| *hash == key.timeline(*number));
+        let before = before.map_or_else(|| "another one".to_owned(), |number| number.to_string());
+        return Err(other_history(&before, number));
+    }
+    if then.postgis != here.postgis {
+        return Err(format!(
+            "another version of PostGIS rendered it, and the database has {} now, which may draw tiles differently",
+            now.postgis
+        ));
+    }
+    Ok(())
+}
+
+/// Whether both are known and not the same.
+fn differ<T: PartialEq>(then: Option<&T>, now: Option<&T>) -> bool {
+    then.zip(now).is_some_and(|(then, now)| then != now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity() -> DatabaseIdentity {
+        DatabaseIdentity {
+            system_identifier: Some("7571".to_owned()),
+            timeline: Some(3),
+            name: "registry".to_owned(),
+            oid: 16_384,
+            postgresql: "15.20".to_owned(),
+            postgis: "3.3.2".to_owned(),
+        }
+    }
+
+    #[test]
+    fn hashes_are_hmacs_by_rfc_2104() {
+        // printf '\3\0\0\0\0\0\0\0key' | openssl dgst -sha256 -hmac secret
+        let key = IdentityKey::new("secret").unwrap();
+        assert_eq!(key.keyed(&identity()).key, "d5c428690394ee6ccbf43dc0337aed5691678896ef5a60d3eb6ce350f05afd49");
+    }
+
+    #[test]
+    fn what_differs_is_told_by_hashes_as_well() {
+        let (key, now) = (IdentityKey::new("secret").unwrap(), identity());
+        let against = |then: &DatabaseIdentity| compare(Some(&key.mark(then)), &now, Some(&key));
+        assert_eq!(against(&now), Ok(SameDatabase::Yes));
+        let unknown = DatabaseIdentity { system_identifier: None, timeline: None, ..identity() };
+        assert_eq!(against(&unknown), Ok(SameDatabase::Yes));
+        let newer = DatabaseIdentity { postgresql: "16.1".to_owned(), ..identity() };
+        assert_eq!(against(&newer), Ok(SameDatabase::Yes));
+        let another = "it shows another database than this one (\"registry\", OID 16384, system 7571): its snapshot says nothing here";
+        for other in [
+            DatabaseIdentity { system_identifier: Some("7572".to_owned()), ..identity() },
+            DatabaseIdentity { name: "copy".to_owned(), ..identity() },
+            DatabaseIdentity { oid: 5, ..identity() },
+        ] {
+            assert_eq!(against(&other), Err(another.to_owned()));
+        }
+        let of_history = against(&DatabaseIdentity { timeline: Some(2), ..identity() }).unwrap_err();
+        assert!(of_history.contains("(it is on timeline 3, and was on 2)"), "{of_history}");
+        let older = against(&DatabaseIdentity { postgis: "3.2.0".to_owned(), ..identity() });
+        let rendered =
+            "another version of PostGIS rendered it, and the database has 3.3.2 now, which may draw tiles differently";
+        assert_eq!(older, Err(rendered.to_owned()));
+        let other_key = IdentityKey::new("another").unwrap();
+        assert_eq!(compare(Some(&other_key.mark(&now)), &now, Some(&key)), Ok(SameDatabase::OtherKey));
+        assert_eq!(compare(Some(&key.mark(&now)), &now, None), Ok(SameDatabase::OtherKey));
+        assert_eq!(compare(None, &now, Some(&key)), Ok(SameDatabase::Unsaid));
+    }
+
+    #[test]
+    fn a_manifest_says_it_by_hashes_and_old_ones_are_read() {
+        let key = IdentityKey::new("secret").unwrap();
+        let text = serde_json::to_string(&key.mark(&identity())).unwrap();
+        for secret in ["registry", "16384", "7571", "15.20", "3.3.2"] {
+            assert!(!text.contains(secret), "{secret} in {text}");
+        }
+        assert_eq!(serde_json::from_str::<DatabaseMark>(&text).unwrap(), key.mark(&identity()));
+        let plain = serde_json::to_string(&identity()).unwrap();
+        assert_eq!(serde_json::from_str::<DatabaseMark>(&plain).unwrap(), DatabaseMark::Plain(identity()));
+    }
+}
