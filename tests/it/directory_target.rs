@@ -81,8 +81,10 @@ fn tilejson_and_metadata_say_what_is_there() {
     let inner: serde_json::Value = serde_json::from_str(metadata["json"].as_str().unwrap()).unwrap();
     assert_eq!(inner["vector_layers"], layers);
     assert_eq!(tree.manifest()["stored"].as_u64().unwrap(), tree.tiles().len() as u64);
-    // Without an address of its own, tiles are found beside the file.
+    // A later run without an address keeps the one that the target has; without an address of its own, tiles are found beside the file.
     tree.seed(&db.url, &["--zoom", "2-7"]);
+    assert_eq!(tree.json("tiles.json")["tiles"], json!(["https://t.example.org/m/{z}/{x}/{y}.pbf"]));
+    tree.seed(&db.url, &["--zoom", "2-7", "--public-url", "relative"]);
     assert_eq!(tree.json("tiles.json")["tiles"], json!(["{z}/{x}/{y}.pbf"]));
 }
 
