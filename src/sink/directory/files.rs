@@ -67,6 +67,9 @@ pub(super) struct Files {
 /// So many files are synced one by one. More wait for the whole file system, which may hold other programs' writes too.
 const FEW: usize = 200;
 
+/// The number of threads that sync files and folders at once.
+const SYNCERS: usize = 8;
+
 impl Files {
     /// Files below `root`, written first below `own`.
     pub(super) fn new(root: &OpenFolder, own: &OpenFolder) -> Files {
@@ -342,18 +345,36 @@ impl Files {
                 folders.entry(above).or_default();
             }
         }
-        for (above, parts) in folders {
-            let folder = match self.root.find(above) {
-                // It was removed.
-                Err(missing) if missing.is_missing() => continue,
-                found => found.map_err(|error| error.into_error("sync"))?,
-            };
-            let mut synced = parts.into_iter().map(|part| (part, folder.sync_file(part)));
-            if let Some((part, Err(source))) = synced.find(|(_, synced)| synced.is_err()) {
-                return Err(DirectoryError::io("sync", &folder.path().join(part), source));
-            }
-            folder.sync().map_err(|source| DirectoryError::io("sync", folder.path(), source))?;
-        }
-        Ok(())
+        let folders: Vec<(&str, Vec<&str>)> = folders.into_iter().collect();
+        sync_folders(&self.root, &folders)
     }
+}
+
+/// Syncs files in some folders, and the folders, several at once: one after the other, each waits for a commit of the file
+/// system's journal of its own; together they share commits. 240 files and folders took 0.45 to 1.3 s in turn, and 0.04 to 0.11 s by
+/// four threads or sixteen (ext4).
+fn sync_folders(root: &OpenFolder, folders: &[(&str, Vec<&str>)]) -> Result<(), DirectoryError> {
+    let share = folders.len().div_ceil(SYNCERS).max(1);
+    std::thread::scope(|scope| {
+        let in_turn = |folders: &[(&str, Vec<&str>)]| {
+            folders.iter().try_for_each(|(above, parts)| sync_folder(root, above, parts))
+        };
+        let syncing: Vec<_> = folders.chunks(share).map(|folders| scope.spawn(move || in_turn(folders))).collect();
+        // Every one is waited for, whichever fails first.
+        let ended = syncing.into_iter().map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        ended.fold(Ok(()), Result::and)
+    })
+}
+
+/// Syncs files in a folder, then the folder, which holds their names.
+fn sync_folder(root: &OpenFolder, above: &str, parts: &[&str]) -> Result<(), DirectoryError> {
+    let folder = match root.find(above) {
+        // It was removed.
+        Err(missing) if missing.is_missing() => return Ok(()),
+        found => found.map_err(|error| error.into_error("sync"))?,
+    };
+    for part in parts {
+        folder.sync_file(part).map_err(|source| DirectoryError::io("sync", &folder.path().join(part), source))?;
+    }
+    folder.sync().map_err(|source| DirectoryError::io("sync", folder.path(), source))
 }
