@@ -69,6 +69,9 @@ impl From<&CommandError> for Exit {
             | CommandError::Unversioned { .. }
             | CommandError::Switch(_)
             | CommandError::NoTarget { .. }
+            | CommandError::UnknownTarget { .. }
+            | CommandError::OtherTileset { .. }
+            | CommandError::Foreign { .. }
             | CommandError::SameTarget { .. }
             | CommandError::Unfit { .. }
             | CommandError::NoTile { .. }
@@ -85,6 +88,7 @@ impl From<&CommandError> for Exit {
             CommandError::Pipeline(_)
             | CommandError::Restarts { .. }
             | CommandError::HeldUp { .. }
+            | CommandError::Shrinks { .. }
             | CommandError::Output(_)
             | CommandError::NotThere { .. }
             | CommandError::BrokenTile { .. }
@@ -163,6 +167,7 @@ fn of_target(error: &TargetError) -> Exit {
             | DirectoryError::OtherTileset { .. }
             | DirectoryError::OtherTemplate { .. }
             | DirectoryError::NotOurs { .. }
+            | DirectoryError::ForeignFolder { .. }
             | DirectoryError::NoVersions { .. } => Exit::Usage,
             DirectoryError::Whole { .. } | DirectoryError::NoTileset { .. } => Exit::NeedsSeed,
             DirectoryError::FileInTheWay { .. }

@@ -16,6 +16,7 @@ use oar_tiles::exit::Exit;
 use oar_tiles::postgis::Parts;
 use oar_tiles::report::{Style, report, say};
 use oar_tiles::signals;
+use oar_tiles::sink::MaxShrink;
 use oar_tiles::stop::Stop;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
@@ -72,6 +73,16 @@ fn gathered(given: &Given) -> Result<Values, CommandError> {
     Ok(gather(file.as_deref(), variables, given.flags())?)
 }
 
+/// The settings of a command; one that `writes` must know where.
+fn resolved(given: &Given, writes: bool) -> Result<Settings, CommandError> {
+    let values = gathered(given)?;
+    let settings = Settings::resolve(&values, &environment(), &given.layer)?;
+    if writes {
+        values.names_output()?;
+    }
+    Ok(settings)
+}
+
 /// How the run is shown.
 fn style(settings: &Settings, quiet: bool) -> Style {
     match settings.progress {
@@ -86,7 +97,10 @@ fn style(settings: &Settings, quiet: bool) -> Style {
 
 fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError> {
     log(arguments.verbose);
-    let settings = Settings::resolve(&gathered(&arguments.given)?, &environment(), &arguments.given.layer)?;
+    let mut settings = resolved(&arguments.given, !arguments.dry_run)?;
+    if arguments.allow_shrink {
+        settings.tileset.max_shrink = MaxShrink::ALL;
+    }
     let style = style(&settings, arguments.quiet);
     let options = seed::SeedOptions {
         dry_run: arguments.dry_run,
@@ -100,7 +114,10 @@ fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError> {
 
 fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandError> {
     log(arguments.verbose);
-    let settings = Settings::resolve(&gathered(&arguments.given)?, &environment(), &arguments.given.layer)?;
+    let mut settings = resolved(&arguments.given, true)?;
+    if arguments.allow_shrink {
+        settings.tileset.max_shrink = MaxShrink::ALL;
+    }
     let style = match style(&settings, arguments.quiet) {
         // A bar of a few milliseconds, again and again, is of no use.
         Style::Auto | Style::Bar | Style::Lines if arguments.watch => Style::Warnings,
@@ -172,13 +189,13 @@ fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError> {
 
 fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandError> {
     log(0);
-    let (tracked, layers) = match arguments {
-        Track::Install(install) => (&install.tracked, &install.layer[..]),
-        Track::Status(status) => (&status.tracked, &status.layer[..]),
-        Track::Prune(prune) => (&prune.tracked, &[][..]),
-        Track::Remove(remove) => (&remove.tracked, &[][..]),
+    let (tracked, layers, needs_target) = match arguments {
+        Track::Install(install) => (&install.tracked, &install.layer[..], false),
+        Track::Status(status) => (&status.tracked, &status.layer[..], status.target.is_empty()),
+        Track::Prune(prune) => (&prune.tracked, &[][..], prune.target.is_empty() && prune.older_than.is_none()),
+        Track::Remove(remove) => (&remove.tracked, &[][..], false),
     };
-    let settings = Settings::resolve(&gathered(&tracked.given())?, &environment(), layers)?;
+    let settings = resolved(&Given { layer: layers.to_vec(), ..tracked.given() }, needs_target)?;
     match arguments {
         Track::Install(install) => {
             let options = track::InstallOptions {
@@ -216,7 +233,7 @@ fn on_runtime(command: impl AsyncFnOnce() -> Result<(), CommandError>) -> Result
 
 fn run_publish(arguments: &Publish, stop: &Stop) -> Result<(), CommandError> {
     log(0);
-    let settings = Settings::resolve(&gathered(&arguments.given)?, &environment(), &arguments.given.layer)?;
+    let settings = resolved(&arguments.given, true)?;
     let options = publish::PublishOptions { rollback: arguments.rollback, to: arguments.to.clone() };
     on_runtime(async || tokio::task::block_in_place(|| publish::publish(&settings, &options, stop)))
 }

@@ -79,6 +79,8 @@ pub struct Given {
 }
 
 /// `oar-tiles seed`.
+#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
+#[expect(clippy::struct_excessive_bools, reason = "flags as typed; which go together is told to clap")]
 #[derive(Debug, Args)]
 pub struct Seed {
     /// Flags that give settings.
@@ -87,9 +89,12 @@ pub struct Seed {
     /// Print the plan with estimated sizes and times, and write nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Write over what another tileset left in a directory or a bucket
+    /// Write over another tileset, or what other programs made
     #[arg(long)]
     pub force: bool,
+    /// Publish, however few tiles are left of those that the target holds (max_shrink in the configuration)
+    #[arg(long)]
+    pub allow_shrink: bool,
     /// Also write the closing table (or the plan) as JSON
     #[arg(long, value_name = "FILE.json")]
     pub report: Option<PathBuf>,
@@ -115,6 +120,9 @@ pub struct Reseed {
     /// Seed the target, with its own zooms and boxes, where it needs a full seed (exit code 4 without this)
     #[arg(long)]
     pub or_seed: bool,
+    /// Publish, however few tiles are left of those that the target holds (max_shrink in the configuration)
+    #[arg(long)]
+    pub allow_shrink: bool,
     /// Render these tiles instead of what changed: a file of z/x/y lines, or - for standard input
     #[arg(long, value_name = "FILE", conflicts_with = "area")]
     pub tiles: Option<PathBuf>,
@@ -245,7 +253,7 @@ pub struct Copy {
     /// Only tiles that this box touches, in degrees; again for each box
     #[arg(long, value_name = "W,S,E,N", allow_hyphen_values = true, action = ArgAction::Append)]
     pub bbox: Vec<LonLatBox>,
-    /// Write over what another tileset left in a directory or a bucket
+    /// Write over another tileset, or what other programs made
     #[arg(long)]
     pub force: bool,
     /// Where clients find the directory or bucket, for tiles.json: https://tiles.example.org/facilities (OAR_TILES_PUBLIC_URL)

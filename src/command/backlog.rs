@@ -50,6 +50,7 @@ pub async fn status(
                 needs_seed: Some(error.to_string()),
                 reasons: Vec::new(),
                 dirty: None,
+                unfinished: Vec::new(),
             },
             Err(error) => return Err(error),
         });

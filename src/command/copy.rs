@@ -9,13 +9,14 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
+use super::owner::refuse_other;
 use super::target::{Place, Reach};
 use super::{CommandError, interrupted, seed};
 use crate::config::Settings;
 use crate::encode::{Gunzip, Level, Packer, Packing, is_gzip};
 use crate::report::{grouped, print, say, sized, timed};
 use crate::sink::{
-    Described, Metadata, Rest, Scope, Sink, TargetError, TileEdit, TileReader, Tileset, Written, read_all,
+    Described, Metadata, Rest, RunKind, Scope, Sink, TargetError, TileEdit, TileReader, Tileset, Written, read_all,
 };
 use crate::stop::Stop;
 use crate::tile::{Coverage, LonLatBox, Order, Slice, TileId, TileRect, Zoom, ZoomList, latitude, longitude};
@@ -31,7 +32,7 @@ pub struct CopyOptions {
     pub zoom: Option<ZoomList>,
     /// Only the tiles that these boxes touch.
     pub bbox: Vec<LonLatBox>,
-    /// Write over what another tileset left in a directory or a bucket.
+    /// Write over another tileset, or what other programs made.
     pub force: bool,
 }
 
@@ -84,9 +85,11 @@ fn run(options: &CopyOptions, reach: &Reach, stop: &Stop) -> Result<(), CommandE
         .and_then(|text| serde_json::from_str::<crate::manifest::Manifest>(text).ok())
         .map_or_else(|| "copied".to_owned(), |manifest| manifest.fingerprint);
     let metadata = metadata(described, &source, &tiles, part, &scope)?;
-    let layers = metadata.vector_layers.iter().map(|layer| layer.id.clone()).collect();
-    let tileset = Tileset { fingerprint, layers, scope, rest: Rest::Vanishes };
-    let sink = reach.sink(&target)?;
+    let layers: Vec<String> = metadata.vector_layers.iter().map(|layer| layer.id.clone()).collect();
+    let tileset = Tileset { fingerprint, layers, scope, rest: Rest::Vanishes, run: RunKind::Copy };
+    let mut sink = reach.sink(&target)?;
+    sink.claim()?;
+    refuse_other((&target, reach), &metadata.name, &tileset.layers)?;
     let packed = reach.packed(&target);
     let copied = Copying { reader, tiles, tileset, metadata, packed, target: &target, stop }.fill(sink)?;
     let seconds = begun.elapsed().as_secs_f64();

@@ -11,7 +11,7 @@ use super::identity::IdentityKey;
 use super::survey::Prepared;
 use crate::config::Settings;
 use crate::encode::PACKING_VERSION;
-use crate::manifest::{DrawingVersions, MANIFEST_VERSION, Manifest, Region, fingerprint_of};
+use crate::manifest::{DatabaseMark, DrawingVersions, MANIFEST_VERSION, Manifest, Region, fingerprint_of};
 use crate::pipeline::Outcome;
 use crate::postgis::{Layer, RENDERING_VERSION};
 use crate::sink::{Described, GENERATOR, Metadata, Scope, VectorLayer};
@@ -69,6 +69,20 @@ pub(super) fn manifest(
         started: started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         seconds: started.elapsed().unwrap_or_default().as_secs_f64(),
     }
+}
+
+/// What tells the database (as a manifest names it) and the tables that a run reads from others, in one text.
+pub(super) fn database(mark: Option<&DatabaseMark>, reads: Option<&str>) -> String {
+    let mut hash = Md5::new();
+    // It is plain data, which always becomes JSON.
+    hash.update(serde_json::to_string(&mark).unwrap_or_default());
+    hash.update(reads.unwrap_or_default());
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The same for the last run that has finished.
+pub(super) fn database_of(manifest: &Manifest) -> String {
+    database(manifest.database.as_ref(), manifest.reads.as_deref())
 }
 
 /// Without regions that lie within another one: the manifest must not grow with every run over a box.

@@ -9,12 +9,15 @@ mod dry_run;
 pub mod floor;
 mod identity;
 pub mod inspect;
+mod owner;
 pub mod publish;
 pub mod reseed;
 pub mod seed;
+mod shrink;
 mod survey;
 mod target;
 pub mod track;
+mod unfinished;
 mod vanishing;
 pub mod verify;
 
@@ -22,7 +25,7 @@ use std::path::PathBuf;
 
 use crate::config::ConfigError;
 use crate::plan::HeavyTile;
-use crate::sink::{LocationError, ReadError, SwitchError, TargetError};
+use crate::sink::{LocationError, MaxShrink, ReadError, SwitchError, TargetError};
 use crate::stop::{Signal, Stop};
 use crate::tile::TileCoord;
 
@@ -51,6 +54,34 @@ pub enum CommandError {
     NoTarget {
         /// The text.
         text: String,
+    },
+    /// A text that is neither a path nor a place in S3.
+    #[error(
+        "{text:?} is no target that oar-tiles knows: write a file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/ (or s3://bucket/file.pmtiles). Nothing in it is replaced as a shell does it; a folder that is really called so takes a ./ before its name"
+    )]
+    UnknownTarget {
+        /// The text.
+        text: String,
+    },
+    /// A target holds another tileset.
+    #[error(
+        "{place} holds another tileset ({found}), and this run writes {wanted}: choose another target, or write over it with --force"
+    )]
+    OtherTileset {
+        /// The target.
+        place: String,
+        /// What it holds.
+        found: String,
+        /// What was to be written.
+        wanted: String,
+    },
+    /// Another program made a target.
+    #[error("oar-tiles did not write {place} ({what}): choose another target, or write over it with --force")]
+    Foreign {
+        /// The target.
+        place: String,
+        /// What it is.
+        what: String,
     },
     /// An archive has no versions.
     #[error("{place} is one file: only a directory and an s3://bucket/prefix/ have versions")]
@@ -95,6 +126,22 @@ pub enum CommandError {
         targets: usize,
         /// Of how many.
         of: usize,
+    },
+    /// A run would take away more tiles than it may.
+    #[error(
+        "{place} holds {} tiles in these zooms and boxes, and {} would be left: max_shrink is {max}. No tile was deleted, the manifest is unchanged. See whether a table is empty, or an import half done; if not, run the command again with --allow-shrink",
+        crate::report::grouped(*held),
+        crate::report::grouped(*left)
+    )]
+    Shrinks {
+        /// The target.
+        place: String,
+        /// How many tiles it holds.
+        held: u64,
+        /// How many it would hold.
+        left: u64,
+        /// What is allowed.
+        max: MaxShrink,
     },
     /// A list of tiles.
     #[error(transparent)]

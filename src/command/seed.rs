@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::budgets;
-use super::describe::{fingerprint, manifest, metadata, names};
+use super::describe::{database, fingerprint, manifest, metadata, names};
 use super::identity::IdentityKey;
+use super::owner::refuse_other;
+use super::shrink::Before;
 use super::survey::{prepare, stocked};
 use super::target::{Place, Reach};
 use super::vanishing::vanishing;
@@ -18,7 +20,7 @@ use crate::manifest::Manifest;
 use crate::pipeline::{self, Outcome, PipelineError, StoredBatch};
 use crate::postgis::{Reads, Snapshot};
 use crate::report::{Event, Report, Requests, RunReport, RunZoom, print, render_run};
-use crate::sink::{Rest, Scope, Sink, TargetError, Tileset};
+use crate::sink::{Rest, RunKind, Scope, Sink, TargetError, Tileset};
 use crate::stop::Stop;
 use crate::tile::{Batch, Coverage};
 
@@ -27,7 +29,7 @@ use crate::tile::{Batch, Coverage};
 pub struct SeedOptions {
     /// Print the plan and write nothing.
     pub dry_run: bool,
-    /// Write over what another tileset left in a directory or a bucket.
+    /// Write over another tileset, or what other programs made.
     pub force: bool,
     /// Where to write the closing table as JSON.
     pub report: Option<PathBuf>,
@@ -74,7 +76,8 @@ pub(super) async fn seeded(
     report: &Arc<dyn Report>,
     stop: &Stop,
 ) -> Result<RunReport, CommandError> {
-    let whole = async |restarts| attempt(settings, restarts, (place.clone(), reach.clone()), report, stop).await;
+    let target = || (place.clone(), reach.clone());
+    let whole = async |restarts| Box::pin(attempt(settings, restarts, target(), report, stop)).await;
     restarting(settings, report, stop, whole).await.map_err(|error| in_line(error, place))
 }
 
@@ -149,21 +152,41 @@ async fn attempt(
 ) -> Result<RunReport, CommandError> {
     let (begun, started) = (Instant::now(), SystemTime::now());
     // The target first: an hour of work must not end at a folder that is not there.
+    let name = settings.tileset.name.clone();
+    let layers: Vec<String> = settings.layers.iter().map(|layer| layer.options.name.clone()).collect();
+    let (at, reading) = (place.clone(), reach.clone());
     let target = place.clone();
-    let mut sink = aside(move || reach.sink(&target)).await??;
+    let sink = aside(move || {
+        let mut sink = reach.sink(&target)?;
+        sink.claim()?;
+        refuse_other((&target, &reach), &name, &layers).map(|()| sink)
+    });
+    let mut sink = sink.await??;
     let mut prepared = prepare(settings, sink.needs().order, settings.workers.get(), report, stop).await?;
     prepared.warn(vanishing(settings), report);
     let key = IdentityKey::of_log(&prepared.snapshot, &settings.changes.schema).await?;
+    let mark = key.as_ref().map(|key| key.mark(&prepared.server.identity));
     let tileset = Tileset {
         fingerprint: fingerprint(settings, &prepared.layers),
         layers: names(&prepared.layers),
         scope: Scope { zooms: settings.tileset.zooms.clone(), coverage: Coverage::new(&settings.tileset.bbox) },
         rest: Rest::Vanishes,
+        run: RunKind::Seed { database: database(mark.as_ref(), Some(&prepared.reads.digest)) },
     };
-    let (sink, before) = aside(move || sink.begin(&tileset).map(|before| (sink, before))).await??;
+    let (scope, max) = (tileset.scope.clone(), settings.tileset.max_shrink);
+    let parts = if sink.needs().layers_apart { tileset.layers.len() as u64 } else { 1 };
+    let planned: u64 = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
+    let told = Arc::clone(report);
+    let (sink, before, mut held) = aside(move || {
+        let before = sink.begin(&tileset)?;
+        let mut held = Before::of((&at, &reading), scope, max, sink.held())?;
+        // The plan knows where features are, so no more tiles than it names can come of it.
+        held.judge(planned.saturating_mul(parts), &told)?;
+        Ok::<_, CommandError>((sink, before, held))
+    })
+    .await??;
     prepared.warn(relative(&sink, &place).into_iter().collect(), report);
     let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
-    let planned = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
     let features = prepared.zooms.iter().map(|zoom| zoom.features).sum();
     let mut renderers = std::mem::take(&mut prepared.renderers);
     renderers.truncate(batches.len());
@@ -188,6 +211,8 @@ async fn attempt(
         return Err(CommandError::Interrupted(signal));
     }
     let render_seconds = rendering.elapsed().as_secs_f64();
+    let (left, told) = (outcome.written.stored + outcome.written.unchanged, Arc::clone(report));
+    aside(move || held.judge(left, &told)).await??;
 
     report.event(&Event::Finishing);
     let finishing = Instant::now();

@@ -9,8 +9,8 @@ use tokio::runtime::Handle;
 
 use crate::sink::{
     Described, Directory, DirectoryReader, Finished, Latest, LocationError, Mbtiles, MbtilesEdit, MbtilesReader,
-    Metadata, Needs, Pmtiles, PmtilesReader, S3, S3Object, S3Options, S3Pmtiles, S3Reader, Sink, TargetError, TileEdit,
-    TileReader, Tileset, TreeOptions, Written, s3_versions,
+    Metadata, Needs, Pmtiles, PmtilesReader, Publish, ReadError, S3, S3Object, S3Options, S3Pmtiles, S3Reader, Sink,
+    TargetError, TileEdit, TileReader, Tileset, TreeOptions, Written, s3_versions,
 };
 use crate::stop::Stop;
 
@@ -52,6 +52,9 @@ impl Place {
                 Some("pmtiles") => Ok(Place::S3Pmtiles { bucket, key }),
                 _ => Err(wrong()),
             };
+        }
+        if is_no_path(text) {
+            return Err(CommandError::UnknownTarget { text: text.to_owned() });
         }
         let path = PathBuf::from(text);
         let folder = text.ends_with(['/', std::path::MAIN_SEPARATOR]);
@@ -96,6 +99,17 @@ impl fmt::Display for Place {
     }
 }
 
+/// Whether a text is certainly not meant as a path: an address of some other service, standard output, or what a shell would have
+/// replaced. It would make a local folder of that name.
+fn is_no_path(text: &str) -> bool {
+    let is_scheme = |front: &str| {
+        let is_letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '.' | '-');
+        // One letter is a drive of another system.
+        front.len() > 1 && front.starts_with(|c: char| c.is_ascii_alphabetic()) && front.chars().all(is_letter)
+    };
+    text == "-" || text.starts_with(['~', '$']) || text.split_once(":/").is_some_and(|(front, _)| is_scheme(front))
+}
+
 fn ending(path: &Path) -> Option<String> {
     path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase())
 }
@@ -130,6 +144,33 @@ impl Reach {
                 Box::new(S3Object::open(&location(place)?, self.s3.clone(), self.runtime.clone())?.pmtiles()?)
             }
         })
+    }
+
+    /// A reader of a target that is about to be written; `None` if nothing is there that can be read. May wait for a server: not to be
+    /// called where nothing may.
+    pub(crate) fn reader_of_what_is_there(&self, place: &Place) -> Result<Option<Box<dyn TileReader>>, CommandError> {
+        let reader = match place {
+            // A look at it as other readers take it may leave files beside it.
+            Place::Mbtiles(path) => {
+                MbtilesReader::as_it_lies(path).map(|reader| Box::new(reader) as Box<dyn TileReader>)
+            }
+            other => match self.reader(other) {
+                Err(CommandError::Read(error)) => Err(error),
+                Err(other) => return Err(other),
+                Ok(reader) => Ok(reader),
+            },
+        };
+        match reader.map_err(CommandError::Read) {
+            Ok(reader) => Ok(Some(reader)),
+            Err(CommandError::Read(error @ (ReadError::Remote { .. } | ReadError::Foreign { .. }))) => {
+                Err(error.into())
+            }
+            Err(CommandError::Read(unreadable)) => {
+                tracing::info!("{unreadable}");
+                Ok(None)
+            }
+            Err(other) => Err(other),
+        }
     }
 
     /// A sink for a target. May wait for a server: not to be called where nothing may.
@@ -174,6 +215,16 @@ impl Reach {
         }
         s3_versions(location(place)?, self.s3.clone(), &self.runtime)?
             .ok_or_else(|| CommandError::Unversioned { place: place.to_string() })
+    }
+
+    /// Whether whatever is there may be written over.
+    pub(crate) fn forces(&self) -> bool {
+        self.tree.force
+    }
+
+    /// Whether a directory or a prefix is written as a new version.
+    pub(crate) fn writes_versions(&self) -> bool {
+        self.tree.publish != Publish::InPlace
     }
 
     /// Whether a target stores tiles as gzip; archives always do.
@@ -240,6 +291,21 @@ impl Sink for AnySink {
         }
     }
 
+    fn claim(&mut self) -> Result<(), TargetError> {
+        each!(self, sink => sink.claim())
+    }
+
+    fn held(&self) -> Option<u64> {
+        match self {
+            AnySink::Mbtiles(sink) => sink.held(),
+            AnySink::MbtilesEdit(sink) => sink.held(),
+            AnySink::Pmtiles(sink) => sink.held(),
+            AnySink::Directory(sink) => sink.held(),
+            AnySink::S3(sink) => sink.held(),
+            AnySink::S3Pmtiles(sink) => sink.held(),
+        }
+    }
+
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, TargetError> {
         each!(self, sink => sink.write(edits))
     }
@@ -271,6 +337,36 @@ mod tests {
         ] {
             assert_eq!(Place::parse(text).unwrap(), place, "{text}");
             assert_eq!(place.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_path_makes_no_folder() {
+        for text in [
+            "-",
+            "~",
+            "~/tiles",
+            "~maps/tiles/",
+            "~/t.mbtiles",
+            "$HOME/tiles",
+            "gs://bucket/prefix/",
+            "gs://bucket/x.pmtiles",
+            "https://example.org/tiles/",
+            "http://example.org/t.mbtiles",
+            "file:///srv/tiles/",
+            "az://container/x",
+            "S3://bucket/prefix/",
+            "s3:/bucket/prefix/",
+            "postgresql://host/db",
+        ] {
+            let error = Place::parse(text).unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("{text:?} is no target that oar-tiles knows: write a file.mbtiles")),
+                "{error}"
+            );
+        }
+        for text in ["./-", "./~", "a~/", "tiles~", "a:b/", "C:/tiles/", "x/s3:/y/", "./https:/x/"] {
+            assert_eq!(Place::parse(text).unwrap(), Place::Directory(text.into()), "{text}");
         }
     }
 

@@ -59,6 +59,14 @@ pub enum ConfigError {
         /// What is wrong, and what to write.
         what: String,
     },
+    /// Layers of one's own, and the default output.
+    #[error(
+        "{layers} has layers of its own and names no output: write output = \"NAME.mbtiles\" below [tileset], or give --output (the default is the file of the default layers)"
+    )]
+    NoOutput {
+        /// Where the layers come from.
+        layers: String,
+    },
     /// `--layer` names a layer that is not there.
     #[error("there is no layer \"{wanted}\": {hint}")]
     UnknownLayer {

@@ -45,6 +45,7 @@ pub(super) struct Tileset {
     pub(super) bbox: Option<Vec<LonLatBox>>,
     pub(super) output: Option<std::path::PathBuf>,
     pub(super) gzip_level: Option<u32>,
+    pub(super) max_shrink: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

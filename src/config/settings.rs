@@ -11,7 +11,7 @@ use crate::changes::{ChangesOptions, TrackOptions, WatchOptions};
 use crate::encode::{Level, Packing};
 use crate::pipeline::Limits;
 use crate::postgis::{ConnectOptions, LayerOptions, Parts, SessionOptions};
-use crate::sink::{Publish, S3Options, Template, TreeOptions};
+use crate::sink::{MaxShrink, MaxShrinkError, Publish, S3Options, Template, TreeOptions};
 use crate::tile::{LonLatBox, ZoomList};
 
 /// Everything a command needs to know.
@@ -64,6 +64,8 @@ pub struct TilesetSettings {
     pub bbox: Vec<LonLatBox>,
     /// Where it goes.
     pub output: PathBuf,
+    /// How much of what the target holds a run may take away.
+    pub max_shrink: MaxShrink,
 }
 
 /// A layer at zooms at which it is drawn in the same way.
@@ -116,6 +118,10 @@ impl Settings {
             zooms: check.present("tileset.zoom", given.tileset.zoom.clone())?,
             bbox: check.present("tileset.bbox", given.tileset.bbox.clone())?,
             output: check.present("tileset.output", given.tileset.output.clone())?,
+            max_shrink: check
+                .present("tileset.max_shrink", given.tileset.max_shrink.clone())?
+                .parse()
+                .map_err(|error: MaxShrinkError| check.wrong("tileset.max_shrink", error.to_string()))?,
         };
         Ok(Settings {
             connect,

@@ -54,7 +54,7 @@ fn the_sample_configuration_holds_every_key() {
     resolve(&text.replace("feature_id = ", "# feature_id = ")).unwrap();
     for (section, keys) in [
         ("database", "application_name connect_timeout lock_timeout restarts statement_timeout url work_mem"),
-        ("tileset", "attribution bbox description gzip_level name output version zoom"),
+        ("tileset", "attribution bbox description gzip_level max_shrink name output version zoom"),
         ("target", "compression keep_for keep_versions public_url publish template"),
         (
             "s3",

@@ -199,6 +199,19 @@ impl Values {
         })
     }
 
+    /// Makes sure that a run knows where to write: the default output is the one of the default layers, and would be another tileset's.
+    ///
+    /// # Errors
+    /// If the layers are not those of the sample, and the output is.
+    pub fn names_output(&self) -> Result<(), ConfigError> {
+        match (self.origin("layer"), self.origin("tileset.output")) {
+            (Some(layers), Some(Origin::Default)) if *layers != Origin::Default => {
+                Err(ConfigError::NoOutput { layers: layers.to_string() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Where a key's value came from.
     #[must_use]
     pub fn origin(&self, key: &str) -> Option<&Origin> {

@@ -28,6 +28,8 @@ pub struct BehindTarget {
     pub reasons: Vec<Reason>,
     /// Tiles in which that can be seen; `None` if every tile would be rendered.
     pub dirty: Option<u64>,
+    /// Runs that have begun to change the target and have not finished, in words; the next reseed mends what they left.
+    pub unfinished: Vec<String>,
 }
 
 /// The log and the targets, for a person.
@@ -66,6 +68,12 @@ pub fn render_backlog(backlog: &Backlog) -> String {
         // Why it needs a seed names the target itself.
         let who = if target.needs_seed.is_some() { String::new() } else { format!("{}: ", target.target) };
         text.push_str(&format!("{who}{behind}\n"));
+        for run in &target.unfinished {
+            text.push_str(&format!(
+                "{}: {run} has not finished; it is under way, or the next reseed mends it\n",
+                target.target
+            ));
+        }
     }
     if let Some(why) = &backlog.no_notifications {
         text.push_str(&format!("no notifications wake reseed --watch ({why}): it looks into the change log instead\n"));

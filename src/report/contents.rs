@@ -24,6 +24,8 @@ pub struct Contents {
     pub vector_layers: serde_json::Value,
     /// The manifest, if oar-tiles wrote it.
     pub manifest: Option<Manifest>,
+    /// Runs that have begun to change it and have not finished, in words.
+    pub unfinished: Vec<String>,
     /// When the run of the manifest began (RFC 3339, UTC).
     pub seeded: Option<String>,
     /// Tiles.
@@ -98,6 +100,9 @@ pub fn render_contents(contents: &Contents) -> String {
         line("could not be rendered", (unrendered > 0).then(|| format!("{} tiles", grouped(unrendered as u64))));
     } else {
         line("manifest", Some("none: oar-tiles did not seed it, or it is a part of something".to_owned()));
+    }
+    for run in &contents.unfinished {
+        line("not finished", Some(format!("{} (under way, or interrupted)", shown(run))));
     }
     line("target", Some(contents.target.clone()));
     text

@@ -16,6 +16,8 @@ pub enum FindingKind {
     Structure,
     /// The manifest cannot be read, or does not fit the tiles.
     Manifest,
+    /// A run that has not finished may have left tiles that the manifest does not speak for.
+    Unfinished,
     /// A tile cannot be unpacked or decoded.
     Broken,
     /// A tile has no feature.
@@ -39,6 +41,7 @@ impl FindingKind {
         match self {
             FindingKind::Structure => "structure",
             FindingKind::Manifest => "manifest",
+            FindingKind::Unfinished => "runs that have not finished",
             FindingKind::Broken => "tiles that cannot be decoded",
             FindingKind::Empty => "tiles without a feature",
             FindingKind::Outside => "tiles outside of the zooms or bounds",
@@ -78,6 +81,8 @@ pub struct Findings {
     /// Rows of the database that no tile shows, if it was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped: Option<Vec<SkippedRows>>,
+    /// What there is to know that is not wrong in itself, such as a run that has not finished.
+    pub notes: Vec<String>,
     /// What is wrong, by kind.
     pub findings: Vec<Finding>,
 }
@@ -86,7 +91,16 @@ impl Findings {
     /// Nothing found yet.
     #[must_use]
     pub fn new(target: String) -> Findings {
-        Findings { target, tiles: 0, decoded: 0, rendered: None, planned: None, skipped: None, findings: Vec::new() }
+        Findings {
+            target,
+            tiles: 0,
+            decoded: 0,
+            rendered: None,
+            planned: None,
+            skipped: None,
+            notes: Vec::new(),
+            findings: Vec::new(),
+        }
     }
 
     /// Adds one; its text is only made if it is kept.
@@ -133,6 +147,7 @@ pub fn render_findings(found: &Findings) -> String {
             text.push_str(&format!("  … and {} more\n", grouped(more)));
         }
     }
+    found.notes.iter().for_each(|note| text.push_str(&format!("note: {note}\n")));
     let share = |part: u64, all: u64, done: &str| {
         if part == all { format!("all {done}") } else { format!("a sample of {} {done}", grouped(part)) }
     };

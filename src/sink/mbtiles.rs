@@ -367,7 +367,7 @@ fn refuse_foreign(staging: &Staging) -> Result<(), StagingError> {
 
 /// A file as an SQLite URI ("Uniform Resource Identifiers", immutable) that takes it as it lies: a look at a file in WAL
 /// mode would leave a log and its index beside it, also read-only.
-fn as_it_lies(path: &Path) -> String {
+pub(super) fn as_it_lies(path: &Path) -> String {
     let mut uri = "file:".to_owned();
     for &byte in path.as_os_str().as_encoded_bytes() {
         match byte {

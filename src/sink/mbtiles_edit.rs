@@ -262,14 +262,14 @@ fn failed(path: &Path, stop: &Stop, patience: Duration, error: rusqlite::Error) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::{Mbtiles, Scope};
+    use crate::sink::{Mbtiles, RunKind, Scope};
     use crate::tile::Coverage;
 
     use crate::stop::Signal;
 
     fn tileset(rest: Rest) -> Tileset {
         let scope = Scope { zooms: "0".parse().unwrap(), coverage: Coverage::new(&[]) };
-        Tileset { fingerprint: "f".to_owned(), layers: Vec::new(), scope, rest }
+        Tileset { fingerprint: "f".to_owned(), layers: Vec::new(), scope, rest, run: RunKind::Copy }
     }
 
     fn metadata(name: &str) -> Metadata {

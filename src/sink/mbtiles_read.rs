@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, ffi};
 
-use super::mbtiles::{SqliteCause, clear_away};
+use super::mbtiles::{SqliteCause, as_it_lies, clear_away};
 use super::mbtiles_guard::{COMPANIONS, Guard, beside, unfit};
 use super::metadata::MANIFEST_KEY;
 use super::read::{Allowance, MAX_NOTE, Total};
@@ -42,6 +42,23 @@ impl MbtilesReader {
             }
             opened => opened,
         }
+    }
+
+    /// Opens an archive that nobody is writing, without leaving anything beside it.
+    ///
+    /// # Errors
+    /// If there is none, or the file is something else.
+    pub fn as_it_lies(path: &Path) -> Result<MbtilesReader, ReadError> {
+        begins_as_sqlite(path)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+        let guard = Guard::of(path);
+        let opened = Connection::open_with_flags(as_it_lies(path), flags).and_then(|mut connection| {
+            Guard::limit(&connection)?;
+            guard.watch(&mut connection, || false)?;
+            connection.execute_batch("PRAGMA cell_size_check = ON; BEGIN;")?;
+            Ok(connection)
+        });
+        MbtilesReader::over(opened.map_err(|error| failed(path, error))?, path.to_owned(), guard)
     }
 
     fn open_read_only(path: &Path) -> Result<MbtilesReader, ReadError> {
@@ -188,7 +205,9 @@ impl TileReader for MbtilesReader {
             zooms,
             bounds,
             vector_layers,
+            generator: taken("generator"),
             manifest: taken(MANIFEST_KEY),
+            unfinished: Vec::new(),
         })
     }
 

@@ -21,6 +21,7 @@ mod pending;
 mod pmtiles;
 mod read;
 mod s3;
+mod shrink;
 mod staging;
 mod tree;
 
@@ -39,10 +40,11 @@ pub use s3::{
     Action, CacheRule, Encryption, Flights, InFlight, LocationError, S3, S3Archive, S3Cause, S3Error, S3Headers, S3Key,
     S3Keys, S3Location, S3Object, S3Options, S3Pmtiles, S3Reader, s3_versions, without_user,
 };
+pub use shrink::{MaxShrink, MaxShrinkError};
 pub use staging::{NoFolder, StagingError};
 pub use tree::{
-    InventoryError, Latest, Publish, Scope, SwitchError, Template, TemplateError, TreeOptions, Version, is_own_name,
-    new_version,
+    Intent, IntentKind, InventoryError, Latest, Publish, Scope, SwitchError, Template, TemplateError, TreeOptions,
+    Version, is_own_name, new_version,
 };
 
 /// What is to be done with one tile, or with one layer of it where the target keeps layers apart.
@@ -123,6 +125,28 @@ pub struct Tileset {
     pub scope: Scope,
     /// What becomes of the tiles in its scope that it does not hand over.
     pub rest: Rest,
+    /// What the run does: noted in a synchronized target until it has finished.
+    pub run: RunKind,
+}
+
+/// What a run does, and whose rows it shows. `database` tells the database and the tables that the run reads from others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunKind {
+    /// It renders all tiles of its scope.
+    Seed {
+        /// The database and the tables.
+        database: String,
+    },
+    /// It renders what changed.
+    Reseed {
+        /// The database and the tables.
+        database: String,
+        /// Whether every part of the target is up to date when it has finished: then it has mended what earlier runs of the same tileset
+        /// and database left unfinished.
+        complete: bool,
+    },
+    /// It copies another target.
+    Copy,
 }
 
 /// What becomes of tiles that a run is responsible for and does not hand over.
@@ -153,6 +177,7 @@ pub struct Finished {
 /// - [`Sink::write`] accounts for every edit handed over: `written.total() == edits.len()`.
 /// - A tile that was accepted is not durable yet. It is when [`Sink::finish`] returned `Ok`; the sink then has synced
 ///   what it wrote, and the manifest was the last thing to become visible.
+/// - Nothing is deleted before [`Sink::finish`]: whoever drops a sink that was not finished has lost no tile.
 /// - Nobody ever sees half a tile. An archive is the old one until `finish` succeeds, and the new one then, also where it is
 ///   edited in place. A target that is brought in line shows each tile old or new, and the old manifest until every tile is
 ///   new.
@@ -160,6 +185,11 @@ pub struct Finished {
 ///   they were, and no others; what is not a tile of the tileset was never touched. With [`Rest::Stays`] it also holds
 ///   every tile that was not handed over, byte for byte as it was, and what is equal already is not written.
 /// - A tile of [`TileEdit::Keep`] that a target holds stays as it is, unless the target is replaced as a whole: that holds nothing yet.
+/// - What a run may change in a target that is brought in line is durable in the target's private notes before its first tile is, as an
+///   [`Intent`]: kind of run, fingerprint, database, scope. It is taken out after the manifest has moved. Readers give all of them
+///   ([`Described::unfinished`]). A later run takes out the intents of others as far as it has mended them: one of all tiles, if afterwards
+///   no tile beyond its own scope can come from them; a complete reseed, all, for its caller has looked at them. An archive needs
+///   none: it is replaced, or edited in one transaction, as a whole.
 /// - Dropping a sink that was not finished removes whatever was staged. An archive stays as it was; a target that is
 ///   brought in line keeps what was already right, and the next run goes on from there.
 /// - After an error the sink takes nothing more; it is to be dropped.
@@ -182,6 +212,21 @@ pub trait Sink: Send {
     /// The address of tiles as the target's TileJSON is going to give it, if that is relative because nobody ever said where clients find
     /// the target. Known once the sink was told what is coming.
     fn relative_address(&self) -> Option<String> {
+        None
+    }
+
+    /// Refuses a target that holds what the run may not write over, as far as that can be told before the database is asked;
+    /// [`Sink::begin`] looks at the rest.
+    ///
+    /// # Errors
+    /// If the target holds something else, or cannot be read.
+    fn claim(&mut self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    /// How many tiles in the scope of the run the target held when it was begun, if that was counted: by a run of all tiles that brings
+    /// a target in line.
+    fn held(&self) -> Option<u64> {
         None
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::VectorLayer;
+use super::{Intent, VectorLayer};
 use crate::tile::TileId;
 
 /// The longest note of a target that is read, in bytes: metadata, a manifest, a list of versions, a directory of an archive. A
@@ -82,8 +82,12 @@ pub struct Described {
     pub bounds: Option<[f64; 4]>,
     /// The layers and the types of their properties.
     pub vector_layers: Vec<VectorLayer>,
+    /// The program that wrote the target.
+    pub generator: Option<String>,
     /// The manifest as JSON, if oar-tiles wrote the target.
     pub manifest: Option<String>,
+    /// Runs that have begun to change the target and have not finished, the oldest first; an archive has none.
+    pub unfinished: Vec<Intent>,
 }
 
 /// Why a target could not be read.

@@ -150,6 +150,12 @@ impl Coverage {
         Coverage { boxes: boxes.iter().flat_map(LonLatBox::unwrapped).collect() }
     }
 
+    /// The boxes, none of which crosses the antimeridian.
+    #[must_use]
+    pub fn boxes(&self) -> &[LonLatBox] {
+        &self.boxes
+    }
+
     /// Whether one of the boxes is the whole world.
     #[must_use]
     pub fn is_world(&self) -> bool {

@@ -84,6 +84,12 @@ impl ZoomList {
         (!zooms.is_empty()).then_some(ZoomList(zooms))
     }
 
+    /// Every level.
+    #[must_use]
+    pub fn all() -> ZoomList {
+        ZoomList((0..=Zoom::MAX.0).map(Zoom).collect())
+    }
+
     /// The levels in ascending order.
     #[must_use]
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Zoom> + '_ {

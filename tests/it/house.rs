@@ -30,7 +30,7 @@ const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("exit", &["changes", "command", "postgis", "sink", "stop"]),
     ("signals", &["exit", "report", "stop"]),
     ("lib", &[]),
-    ("main", &["changes", "cli", "command", "config", "exit", "postgis", "report", "signals", "stop"]),
+    ("main", &["changes", "cli", "command", "config", "exit", "postgis", "report", "signals", "sink", "stop"]),
 ];
 
 fn imports(path: &Path, found: &mut BTreeSet<String>) {

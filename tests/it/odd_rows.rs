@@ -231,7 +231,7 @@ fn an_empty_table_gives_a_valid_archive_without_tiles_and_a_warning() {
     for layer in ["table = \"api_facility\"", "table = \"untyped\"", "table = \"api_facility\"\nwhere = \"is_closed\""]
     {
         let config = old.config(&format!("[[layer]]\nname = \"mills\"\n{layer}"));
-        let (run, told) = report(&old, &db, &["--config", &config]);
+        let (run, told) = report(&old, &db, &["--config", &config, "--allow-shrink"]);
         let warning = "layer \"mills\" has no feature to draw: is its table filled, and its where right?";
         assert_eq!(run.stderr, format!("warning: {warning}\n"));
         assert_eq!((&told["warnings"], &told["manifest"]["planned"]), (&json!([warning]), &json!(0)));

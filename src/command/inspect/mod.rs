@@ -162,7 +162,7 @@ struct Figures {
 }
 
 fn contents(reader: &mut dyn TileReader, target: String) -> Result<Contents, CommandError> {
-    let Described { name, description, zooms, bounds, vector_layers, manifest, .. } = reader.describe()?;
+    let Described { name, description, zooms, bounds, vector_layers, manifest, unfinished, .. } = reader.describe()?;
     let mut tiles = reader.list()?;
     // Reads go through the file in its order.
     tiles.sort_by_cached_key(|id| (Order::ZoomColumnTmsRow.place(id.coord), id.slice));
@@ -194,6 +194,7 @@ fn contents(reader: &mut dyn TileReader, target: String) -> Result<Contents, Com
         zooms_named: zooms,
         vector_layers: serde_json::to_value(vector_layers).map_err(std::io::Error::from)?,
         manifest,
+        unfinished: unfinished.iter().map(ToString::to_string).collect(),
         seeded,
         tiles: by_zoom.values().map(|zoom| zoom.tiles).sum(),
         bytes: by_zoom.values().map(|zoom| zoom.bytes).sum(),

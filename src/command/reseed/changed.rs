@@ -39,6 +39,11 @@ impl Changed {
         Changed { dirty, reasons: Vec::new(), spots: ChangedPositions::default(), around: None, complete }
     }
 
+    /// No dirty tile at all.
+    pub(super) fn nothing(known: &Known) -> Changed {
+        Changed::new(Dirty::new(&known.parts, usize::MAX), true)
+    }
+
     fn note(&mut self, spot: Spot) {
         let [west, north, east, south] = spot.world();
         // Bounds do not run over ±180°.

@@ -4,9 +4,10 @@ use crate::changes::Cursor;
 use crate::command::CommandError;
 use crate::command::identity::{IdentityKey, SameDatabase, compare};
 use crate::command::target::{Place, Reach};
+use crate::command::unfinished::{regions_to_seed, unmendable};
 use crate::config::Settings;
 use crate::encode::Packing;
-use crate::manifest::{DatabaseIdentity, MANIFEST_VERSION, Manifest, drawn_otherwise};
+use crate::manifest::{DatabaseIdentity, MANIFEST_VERSION, Manifest, Region, drawn_otherwise};
 use crate::plan::Part;
 use crate::postgis::Reads;
 use crate::sink::{Described, ReadError};
@@ -68,15 +69,47 @@ impl Known {
 
     /// The settings with the zooms and boxes of the target's last seed.
     pub(super) fn settings(&self, settings: &Settings, place: &Place, reach: &Reach) -> Result<Settings, CommandError> {
+        let own = Region { zooms: self.manifest.zooms.clone(), bbox: self.manifest.bbox.clone() };
+        Known::settings_of(&own, settings, place, reach)
+    }
+
+    /// The settings with the zooms and boxes of a region.
+    fn settings_of(
+        region: &Region,
+        settings: &Settings,
+        place: &Place,
+        reach: &Reach,
+    ) -> Result<Settings, CommandError> {
         let mut settings = settings.clone();
         let unreadable = |error: String| needs_seed(place, format!("its manifest cannot be read ({error})"));
         settings.tileset.zooms =
-            self.manifest.zooms.parse().map_err(|error: crate::tile::ZoomError| unreadable(error.to_string()))?;
-        settings.tileset.bbox = boxes(&self.manifest.bbox).map_err(unreadable)?;
+            region.zooms.parse().map_err(|error: crate::tile::ZoomError| unreadable(error.to_string()))?;
+        settings.tileset.bbox = boxes(&region.bbox).map_err(unreadable)?;
         if !reach.packed(place) {
             settings.limits.packing = Packing::Plain;
         }
         Ok(settings)
+    }
+
+    /// The settings of the seeds that make the whole target right, one after the other. May wait for a server.
+    pub(super) fn settings_to_seed(
+        &self,
+        settings: &Settings,
+        place: &Place,
+        reach: &Reach,
+    ) -> Result<Vec<Settings>, CommandError> {
+        let regions = regions_to_seed((place, reach), &self.manifest, &self.described.unfinished)?;
+        regions.iter().map(|region| Known::settings_of(region, settings, place, reach)).collect()
+    }
+
+    /// Why what runs that have not finished left in the target cannot be mended by a reseed, if that is so.
+    pub(super) fn unmendable(&self) -> Option<String> {
+        self.described.unfinished.iter().find_map(|intent| unmendable(intent, &self.manifest))
+    }
+
+    /// Whether a run that has not finished may have left something to mend.
+    pub(super) fn is_to_be_mended(&self) -> bool {
+        !self.described.unfinished.is_empty()
     }
 
     /// Refuses a target that shows another database, another configuration, or was rendered by another PostGIS; gives whether it is known
@@ -102,6 +135,9 @@ impl Known {
         }
         if self.manifest.reads.as_ref().is_some_and(|then| *then != reads.digest) {
             let why = "the tables and views that its layers read are not those of then: one was replaced, redefined, attached or detached";
+            return Err(needs_seed(place, why));
+        }
+        if let Some(why) = self.unmendable() {
             return Err(needs_seed(place, why));
         }
         if let Some(table) = &reads.row_security {

@@ -27,7 +27,7 @@ use super::seed::{self, SeedOptions, writable};
 use super::target::{Place, Reach};
 use super::{CommandError, budgets};
 use crate::changes::{Cursor, WatchOptions};
-use crate::config::Settings;
+use crate::config::{Settings, TilesetSettings};
 use crate::report::{
     BehindTarget, DirtyReport, Event, Report, ReseedReport, print, render_dirty, render_reseed, render_run,
 };
@@ -149,7 +149,10 @@ pub(super) async fn behind(
         Work::Some(changed) => (changed.reasons, Some(changed.dirty.len() as u64)),
         Work::All(reasons) => (reasons, None),
     };
-    Ok(BehindTarget { target, needs_seed: None, reasons, dirty })
+    let (at, reading) = (place.clone(), reach.clone());
+    let described = seed::aside(move || Ok::<_, CommandError>(reading.reader(&at)?.describe()?)).await??;
+    let unfinished = described.unfinished.iter().map(ToString::to_string).collect();
+    Ok(BehindTarget { target, needs_seed: None, reasons, dirty, unfinished })
 }
 
 /// What a target has seen of the database, as it says itself. May wait for a server.
@@ -178,23 +181,44 @@ async fn once(
             };
             report.event(&Event::Warning { message: format!("{why}: seeding it") });
             // The zooms and boxes stay those of the target, unless the flags say otherwise.
-            let (at, reading) = (place.clone(), reach.clone());
-            let mut settings = match seed::reading(stop, move || Known::read(&at, &reading)).await {
-                Err(CommandError::Interrupted(signal)) => return Err(CommandError::Interrupted(signal)),
-                Ok(known) if options.zoom.is_none() && options.bbox.is_empty() => {
-                    known.settings(settings, &place, &reach)?
+            let all = if options.zoom.is_none() && options.bbox.is_empty() {
+                let (at, reading, settings) = (place.clone(), reach.clone(), settings.clone());
+                let known = seed::reading(stop, move || {
+                    Known::read(&at, &reading).map(|known| known.settings_to_seed(&settings, &at, &reading))
+                });
+                match known.await {
+                    Err(CommandError::Interrupted(signal)) => return Err(CommandError::Interrupted(signal)),
+                    Ok(known) => known?,
+                    // What cannot be read is seeded as the settings say.
+                    Err(_unreadable) => Vec::new(),
                 }
-                _ => settings.clone(),
+            } else {
+                Vec::new()
             };
-            if !reach.packed(&place) {
-                settings.limits.packing = crate::encode::Packing::Plain;
-            }
+            let all = if all.is_empty() { vec![settings.clone()] } else { all };
             // Before the first tile: a seed that fails half-way may have changed any of them.
-            touched::write_everything(options.dirty_out.as_deref(), &settings.tileset)?;
-            Ok(Outcome::Seeded(Box::new(seed::seeded(&settings, &place, &reach, report, stop).await?)))
+            touched::write_everything(options.dirty_out.as_deref(), &together(&all, settings))?;
+            let mut seeded = None;
+            for mut settings in all {
+                if !reach.packed(&place) {
+                    settings.limits.packing = crate::encode::Packing::Plain;
+                }
+                seeded = Some(seed::seeded(&settings, &place, &reach, report, stop).await?);
+            }
+            Ok(seeded.map_or(Outcome::Nothing, |done| Outcome::Seeded(Box::new(done))))
         }
         ended => ended,
     }
+}
+
+/// The tileset of several seeds: all of their zooms, in the boxes that they have in common, or the whole world.
+fn together(all: &[Settings], settings: &Settings) -> TilesetSettings {
+    let zooms = ZoomList::of(all.iter().flat_map(|one| one.tileset.zooms.iter()));
+    let mut boxes = all.iter().map(|one| &one.tileset.bbox);
+    let first = boxes.next().cloned().unwrap_or_default();
+    let bbox = if boxes.all(|others| *others == first) { first } else { Vec::new() };
+    let tileset = settings.tileset.clone();
+    TilesetSettings { zooms: zooms.unwrap_or_else(|| tileset.zooms.clone()), bbox, ..tileset }
 }
 
 /// Whether a reseed could render every tile.

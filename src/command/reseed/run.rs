@@ -13,9 +13,10 @@ use super::patches::{patches, spots_in_tiles};
 use super::sources::FEW_BATCHES;
 use super::{Outcome, ReseedOptions, What, touched};
 use crate::changes::{self, TrackedLayer, tracked};
-use crate::command::describe::{fingerprint, metadata, names};
+use crate::command::describe::{database, fingerprint, metadata, names};
 use crate::command::identity::{IdentityKey, SameDatabase};
 use crate::command::seed::{aside, on_what_stood_still, pipeline_error, reading, seeded, stored_events};
+use crate::command::shrink::allows;
 use crate::command::target::{AnySink, Place, Reach};
 use crate::command::{CommandError, budgets};
 use crate::config::Settings;
@@ -25,7 +26,7 @@ use crate::pipeline;
 use crate::plan::{Drawn, Found, batches};
 use crate::postgis::{Database, Layer, Reads, Renderer, Server, Snapshot, probe, survey};
 use crate::report::{DirtyReport, DirtyZoom, Event, Report, ReseedReport};
-use crate::sink::{Rest, Scope, Sink as _, Tileset};
+use crate::sink::{Described, Rest, RunKind, Scope, Sink as _, Tileset};
 use crate::stop::Stop;
 use crate::tile::{Batch, Coverage, LayerCount, Order, SearchBox, TileCoord, TileRect, ZoomList};
 
@@ -114,6 +115,11 @@ impl<'a> Run<'a> {
         }
         let layers: Vec<_> = settings.layers.iter().map(|layer| layer.options.clone()).collect();
         let probed = probe(&snapshot, &layers).await?;
+        if known.unmendable().is_some() && !options.dry_run {
+            // If the run is under way, there is nothing to mend: it holds the target, and whoever asks for that is told so.
+            let (place, reach) = (place.clone(), reach.clone());
+            drop(aside(move || reach.editor(&place)).await??);
+        }
         let key = IdentityKey::of_log(&snapshot, &settings.changes.schema).await?;
         let now = (&probed.server.identity, key.as_ref());
         let same = known.fits(place, now, &fingerprint(&settings, &probed.layers), &probed.reads)?;
@@ -148,6 +154,10 @@ impl<'a> Run<'a> {
             report.event(&Event::Warning { message: message.clone() });
         }
         match work {
+            Work::Nothing if self.mends() => {
+                let nothing = Changed::nothing(&self.known);
+                self.render(nothing, report, stop).await
+            }
             Work::Nothing => Ok(Some(Outcome::Nothing)),
             Work::All(reasons) if self.options.dry_run => {
                 touched::write_everything(self.options.dirty_out.as_deref(), &self.settings.tileset)?;
@@ -184,6 +194,13 @@ impl<'a> Run<'a> {
             _ => return Ok(()),
         };
         Err(needs_seed(self.place, why))
+    }
+
+    /// Whether the run has something to do though nothing changed: to count what an interrupted run left, and to take out its note.
+    fn mends(&self) -> bool {
+        let ReseedOptions { what, zoom, bbox, dry_run, .. } = self.options;
+        let is_whole = matches!(what, What::Log) && zoom.is_none() && bbox.is_empty() && !dry_run;
+        is_whole && self.known.is_to_be_mended()
     }
 
     async fn work(&self) -> Result<Work, CommandError> {
@@ -223,15 +240,25 @@ impl<'a> Run<'a> {
                 coverage: Coverage::new(&self.settings.tileset.bbox),
             },
             rest: Rest::Stays,
+            run: RunKind::Reseed {
+                database: database(self.mark(&changed).as_ref(), Some(&self.reads.digest)),
+                complete: changed.complete,
+            },
         };
         let (place, reach) = (self.place.clone(), self.reach.clone());
-        let (sink, before) = aside(move || {
+        let counts = self.known.is_to_be_mended() || !self.known.manifest.kept.is_empty();
+        let (sink, before, held) = aside(move || {
             let mut sink = reach.editor(&place)?;
             let before = sink.begin(&tileset)?;
-            Ok::<_, CommandError>((sink, before))
+            // An interrupted run added and deleted tiles that no manifest has counted, and one of a part counted that part.
+            let held = if counts { Some(reach.reader(&place)?.list()?.len() as u64) } else { None };
+            Ok::<_, CommandError>((sink, before, held))
         })
         .await??;
-        let Some(before) = before.filter(|before| before.manifest == self.known.described.manifest) else {
+        let is_as_known = |before: &Described| {
+            before.manifest == self.known.described.manifest && before.unfinished == self.known.described.unfinished
+        };
+        let Some(before) = before.filter(is_as_known) else {
             return Ok(None);
         };
         let planned = self.begun.elapsed();
@@ -259,6 +286,9 @@ impl<'a> Run<'a> {
             return Err(CommandError::Interrupted(signal));
         }
         let rendered = rendering.elapsed();
+        let held_before = held.unwrap_or(self.known.manifest.stored);
+        let left = (held_before + outcome.written.added).saturating_sub(outcome.written.deleted);
+        allows(self.place, self.settings.tileset.max_shrink, held_before, left)?;
 
         report.event(&Event::Finishing);
         let finishing = Instant::now();
@@ -266,7 +296,7 @@ impl<'a> Run<'a> {
         let budgets = budgets::budgets(&outcome, &names);
         let mut warnings: Vec<String> = self.superuser.iter().cloned().collect();
         warnings.append(&mut budgets::warn(&budgets, report));
-        let manifest = self.manifest(&changed, &outcome);
+        let manifest = self.manifest(&changed, &outcome, held);
         let bounds = changed.bounds().or(before.bounds).unwrap_or([-180.0, -85.0, 180.0, 85.0]);
         let metadata = metadata(&self.settings, &self.layers, bounds, &manifest, Some(&before))?;
         // Before the target moves on: nobody could find out again which tiles these were.
@@ -367,11 +397,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The target's manifest after this run: a complete one brings its snapshot forward.
-    fn manifest(&self, changed: &Changed, outcome: &pipeline::Outcome) -> Manifest {
+    /// The target's manifest after this run: a complete one brings its snapshot forward. `held` is how many tiles the target held
+    /// before, where the old manifest may be wrong about that.
+    fn manifest(&self, changed: &Changed, outcome: &pipeline::Outcome, held: Option<u64>) -> Manifest {
         let written = outcome.written;
         let old = &self.known.manifest;
-        let stored = (old.stored + written.added).saturating_sub(written.deleted);
+        let stored = (held.unwrap_or(old.stored) + written.added).saturating_sub(written.deleted);
         let snapshot = if changed.complete { self.snapshot.cursor() } else { &old.snapshot };
         Manifest {
             version: MANIFEST_VERSION,

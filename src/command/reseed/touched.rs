@@ -135,6 +135,7 @@ mod tests {
             zooms: "0-4,8".parse().unwrap(),
             bbox: Vec::new(),
             output: "t.mbtiles".into(),
+            max_shrink: "50%".parse().unwrap(),
         };
         let written = |name: &str, tileset: &TilesetSettings| {
             let path = folder.path().join(name);

@@ -270,6 +270,7 @@ fn may_pass(error: &CommandError) -> bool {
         | CommandError::Restarts { .. }
         | CommandError::HeldUp { .. }
         | CommandError::Pipeline(_)
+        | CommandError::Shrinks { .. }
         | CommandError::Unfit { .. } => true,
         _ => false,
     }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::Amount;
 use crate::command::CommandError;
 use crate::command::target::{Place, Reach};
+use crate::command::unfinished::unmendable;
 use crate::encode::Gunzip;
 use crate::manifest::Manifest;
 use crate::mvt;
@@ -68,6 +69,11 @@ fn found<T>(read: Result<T, ReadError>, findings: &mut Findings) -> Result<Optio
 
 impl Looked {
     fn manifest(&mut self, described: &Described) {
+        let notes = described
+            .unfinished
+            .iter()
+            .map(|intent| format!("{intent} has not finished: it is under way, or was interrupted"));
+        self.findings.notes.extend(notes);
         let Some(text) = &described.manifest else { return };
         let tiles = self.tiles.len() as u64;
         match serde_json::from_str::<Manifest>(text) {
@@ -76,6 +82,9 @@ impl Looked {
                     let stored = manifest.stored;
                     let what = || format!("it says that {stored} tiles are stored, but there are {tiles}");
                     self.findings.add(FindingKind::Manifest, what);
+                }
+                for why in described.unfinished.iter().filter_map(|intent| unmendable(intent, &manifest)) {
+                    self.findings.add(FindingKind::Unfinished, || why);
                 }
                 self.manifest = Some(manifest);
             }

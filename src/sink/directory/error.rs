@@ -75,6 +75,17 @@ pub enum DirectoryError {
         /// One of the files.
         example: String,
     },
+    /// Somebody else keeps files in it.
+    #[error(
+        "{} holds other files, such as {example}, and no notes of oar-tiles: choose another --output (a new folder, or an empty one), or write tiles beside them with --force",
+        path.display()
+    )]
+    ForeignFolder {
+        /// The output.
+        path: PathBuf,
+        /// One of the files.
+        example: String,
+    },
     /// It has no versions.
     #[error("{} has no latest.json: it was not published with publish = \"versioned\", so there is nothing to switch back to", path.display())]
     NoVersions {

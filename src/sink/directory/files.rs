@@ -93,6 +93,11 @@ impl Files {
         Files::named(root, own, &format!("-{number}"))
     }
 
+    /// Whether a file was written or removed since the last sync.
+    pub(super) fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
     /// The folder that all names are below.
     pub(super) const fn root(&self) -> &OpenFolder {
         &self.root
@@ -193,7 +198,7 @@ impl Files {
 
     fn write(&mut self, name: &str, bytes: &[u8], durably: bool) -> Result<(), DirectoryError> {
         let written = self.write_beside(name, bytes, durably);
-        if !durably {
+        if written.is_ok() && !durably {
             self.note_changed(name);
         }
         if written.is_err()

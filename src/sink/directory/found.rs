@@ -10,7 +10,7 @@ use super::files::Files;
 use crate::manifest::configuration_of;
 use crate::sink::tree::notes::{self, Begun, Noted};
 use crate::sink::tree::{Latest, TreeOptions};
-use crate::sink::{Described, Tileset};
+use crate::sink::{Described, Intent, Tileset};
 
 /// Where the tileset that was begun is noted.
 pub(super) const BEGUN: &str = ".oar-tiles/begun.json";
@@ -73,8 +73,18 @@ impl Found {
     }
 
     /// What the target said about itself.
-    pub(super) fn described(self) -> Described {
-        self.noted.described
+    pub(super) fn described(&self) -> Described {
+        Described { unfinished: self.unfinished(), ..self.noted.described.clone() }
+    }
+
+    /// The runs that have not finished in it.
+    pub(super) fn unfinished(&self) -> Vec<Intent> {
+        self.started.as_ref().map_or_else(Vec::new, |started| started.begun.unfinished(self.manifest_text()))
+    }
+
+    /// The manifest of the last run that was finished.
+    pub(super) fn manifest_text(&self) -> Option<&str> {
+        self.noted.described.manifest.as_deref()
     }
 
     /// The address under which clients find the directory, as it was given once.
@@ -126,8 +136,8 @@ impl Found {
     }
 
     /// What the target said about itself, if all of its tiles are of this tileset.
-    pub(super) fn before(self, tileset: &Tileset) -> Option<Described> {
-        self.is_of(tileset).then_some(self.noted.described)
+    pub(super) fn before(&self, tileset: &Tileset) -> Option<Described> {
+        self.is_of(tileset).then(|| self.described())
     }
 
     /// Whether the target holds this very tileset, and nothing else was begun there.

@@ -80,6 +80,11 @@ impl Lock {
         }
     }
 
+    /// Whether the folder of the program's notes was made with the lock: no run of ours was there before.
+    pub(super) fn is_of_a_new_target(&self) -> bool {
+        !self.made.is_empty()
+    }
+
     /// From now on there is something to be kept in the target.
     pub(super) fn keep(&mut self) {
         self.made.clear();

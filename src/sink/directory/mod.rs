@@ -1,6 +1,7 @@
 //! A directory tree with a file for each tile, brought in line with what is rendered: files that differ are replaced,
 //! files of tiles that vanished are removed, equal ones are not touched.
 
+mod claim;
 mod error;
 mod files;
 mod folder;
@@ -15,7 +16,7 @@ use std::time::SystemTime;
 
 use super::staging::NoFolder;
 use super::tree::notes::{self, Begun};
-use super::tree::{Inventory, Latest, OWN_FOLDER, Publish, Template, TreeOptions};
+use super::tree::{Doomed, Intent, Inventory, Latest, OWN_FOLDER, OpenIntents, Publish, Template, TreeOptions};
 use super::{Described, Finished, Metadata, Needs, Rest, Sink, TileEdit, Tileset, Written};
 use crate::stop::Stop;
 use crate::tile::{Order, TileId};
@@ -58,7 +59,12 @@ struct Run {
     /// What the target held at the beginning and the run is responsible for; `None` where what is not handed over stays: each tile
     /// is then looked for by itself.
     inventory: Option<Inventory>,
-    deleted: u64,
+    /// The note of what was begun as it was before this run, if there was one.
+    begun_before: Option<Vec<u8>>,
+    /// What is deleted at the end, beside what is left of the inventory.
+    doomed: Doomed,
+    /// Runs that will not have finished yet when this one has.
+    unfinished: Vec<Intent>,
     /// With versions: the one that is written, and those before.
     version: Option<(String, Option<Latest>)>,
 }
@@ -97,8 +103,13 @@ impl Directory {
         Ok(Some((version, latest)))
     }
 
-    fn note_begun(&mut self, fingerprint: &str, pending: Option<&str>) -> Result<(), DirectoryError> {
-        let begun = Begun { fingerprint: fingerprint.to_owned(), pending: pending.map(str::to_owned) };
+    fn note_begun(
+        &mut self,
+        fingerprint: &str,
+        pending: Option<&str>,
+        unfinished: Vec<Intent>,
+    ) -> Result<(), DirectoryError> {
+        let begun = Begun { fingerprint: fingerprint.to_owned(), pending: pending.map(str::to_owned), unfinished };
         let started = Started { begun, template: self.options.template.text().to_owned() };
         let body = serde_json::to_vec(&started)
             .map_err(|source| DirectoryError::Note { path: self.root.join(BEGUN), source })?;
@@ -109,7 +120,13 @@ impl Directory {
 
     /// Notes every tile of the run's scope that is there, and of a version that is written every tile. Unless the target is
     /// known to be ours, there may be none.
-    fn take_inventory(&self, template: &Template, tileset: &Tileset, ours: bool) -> Result<Inventory, DirectoryError> {
+    fn take_inventory(
+        &self,
+        template: &Template,
+        tileset: &Tileset,
+        ours: bool,
+        intents: &mut OpenIntents,
+    ) -> Result<Inventory, DirectoryError> {
         let mut inventory = Inventory::new()?;
         let found = walk(self.files.root(), template, &self.stop, |name| {
             let Some(id) = template.read(name) else { return Ok(()) };
@@ -119,6 +136,7 @@ impl Directory {
             if template.is_versioned() || tileset.scope.holds(id) {
                 inventory.add(id, None)?;
             }
+            intents.see(id);
             Ok(())
         });
         match found {
@@ -150,14 +168,26 @@ impl Directory {
             template = template.with_version(version);
         }
         let ours = self.options.force || version.is_some() || found.is_ours();
+        let before = match tileset.rest {
+            Rest::Stays => Some(found.described()),
+            // A new version is written as a whole.
+            Rest::Vanishes if version.is_some() => None,
+            Rest::Vanishes => found.before(tileset),
+        };
+        let mut intents = match version {
+            Some(_) => OpenIntents::untouched(tileset, found.unfinished()),
+            None => OpenIntents::begin(tileset, found.unfinished(), found.manifest_text(), before.is_some()),
+        };
         let inventory = match tileset.rest {
-            Rest::Vanishes => Some(self.take_inventory(&template, tileset, ours)?),
+            Rest::Vanishes => Some(self.take_inventory(&template, tileset, ours, &mut intents)?),
             Rest::Stays => None,
         };
         for files in std::iter::once(&self.files).chain(&self.others) {
             files.clear()?;
         }
-        self.note_begun(&tileset.fingerprint, version.as_ref().map(|(version, _)| version.as_str()))?;
+        let begun_before = self.files.read(BEGUN)?;
+        let pending = version.as_ref().map(|(version, _)| version.as_str());
+        self.note_begun(&tileset.fingerprint, pending, intents.noted.clone())?;
         if let Some((version, _)) = &version {
             let name = notes::of_version(version, notes::METADATA);
             let body = notes::begun(&tileset.layers, &template)
@@ -168,14 +198,10 @@ impl Directory {
             self.options.public_url = self.public_url_before(&found, version.as_ref())?;
         }
         let keeps = !self.options.force || tileset.rest == Rest::Stays || found.is_of(tileset);
-        let before = match tileset.rest {
-            Rest::Stays => Some(found.described()),
-            // A new version is written as a whole.
-            Rest::Vanishes if version.is_some() => None,
-            Rest::Vanishes => found.before(tileset),
-        };
+        let (unfinished, doomed) = (intents.left(), Doomed::default());
         let (fingerprint, layers) = (tileset.fingerprint.clone(), tileset.layers.clone());
-        self.run = Some(Run { keeps, fingerprint, template, layers, inventory, deleted: 0, version });
+        self.run =
+            Some(Run { keeps, fingerprint, template, layers, inventory, begun_before, doomed, unfinished, version });
         Ok(before)
     }
 
@@ -207,7 +233,7 @@ impl Directory {
             for note in notes {
                 self.files.keep_durably(&note.name, &note.body)?;
             }
-            return Ok(());
+            return self.note_begun(&run.fingerprint, None, run.unfinished);
         };
         for note in &notes {
             self.files.put_durably(&notes::of_version(&version, &note.name), &note.body)?;
@@ -219,7 +245,7 @@ impl Directory {
             latest.take_expired(keep, keep_for, SystemTime::now());
         }
         versions::show(&mut self.files, &latest, shown.as_deref())?;
-        self.note_begun(&run.fingerprint, None)?;
+        self.note_begun(&run.fingerprint, None, run.unfinished)?;
         // The map has been switched: what fails from here on leaves no more than old tiles. Where `latest.json` was lost,
         // nobody knows which ones are old.
         if shown.is_some() {
@@ -244,6 +270,18 @@ impl Sink for Directory {
         self.options.relative_address()
     }
 
+    fn claim(&mut self) -> Result<(), DirectoryError> {
+        if self.lock.is_of_a_new_target() {
+            claim::claim(&self.lock.root, &self.options, &Found::read(&self.files, self.options.force)?, &self.stop)?;
+        }
+        Ok(())
+    }
+
+    fn held(&self) -> Option<u64> {
+        let run = self.run.as_ref().filter(|run| run.version.is_none())?;
+        run.inventory.as_ref().map(Inventory::count)
+    }
+
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, DirectoryError> {
         self.stopped()?;
         let Some(run) = &mut self.run else { return Ok(Written::default()) };
@@ -254,17 +292,20 @@ impl Sink for Directory {
             let held = match &mut run.inventory {
                 Some(inventory) => {
                     let met = inventory.meet(id)?;
-                    run.deleted += remove_all(&mut self.files, &run.template, &met.passed)?;
+                    for passed in met.passed {
+                        run.doomed.add(passed)?;
+                    }
                     met.here.is_some()
                 }
                 // It may be there.
-                None => true,
+                None => matches!(edit, TileEdit::Put(..)) || self.files.holds(&run.template.name(id))?,
             };
             match edit {
                 TileEdit::Put(id, bytes) => wanted.push(Wanted { name: run.template.name(id), bytes, held }),
                 TileEdit::Remove(id) => {
                     if held {
-                        written.deleted += remove_all(&mut self.files, &run.template, &[id])?;
+                        run.doomed.add(id)?;
+                        written.deleted += 1;
                     }
                     written.removed += 1;
                 }
@@ -276,14 +317,14 @@ impl Sink for Directory {
                 }
                 TileEdit::Keep(id, None) => {
                     if held && !run.keeps {
-                        written.deleted += remove_all(&mut self.files, &run.template, &[id])?;
+                        run.doomed.add(id)?;
+                        written.deleted += 1;
                     }
                     written.missing += 1;
                 }
             }
         }
         let brought = bring_in_line(&mut self.files, &mut self.others, &mut wanted)?;
-        run.deleted += written.deleted;
         written.added = brought.added;
         written.stored = brought.added + brought.replaced;
         written.unchanged = kept + wanted.len() as u64 - written.stored;
@@ -295,19 +336,40 @@ impl Sink for Directory {
         let Some(mut run) = self.run.take() else {
             return Ok(Finished { place, deleted: 0, in_flight: None });
         };
-        while let Some(inventory) = &mut run.inventory {
-            let vanished = inventory.rest()?;
+        let mut deleted = 0;
+        loop {
+            let mut vanished = run.doomed.next()?;
+            if vanished.is_empty()
+                && let Some(inventory) = &mut run.inventory
+            {
+                vanished = inventory.rest()?;
+            }
             if vanished.is_empty() {
                 break;
             }
             self.stopped()?;
-            run.deleted += remove_all(&mut self.files, &run.template, &vanished)?;
+            deleted += remove_all(&mut self.files, &run.template, &vanished)?;
         }
         self.files.sync(&mut self.others)?;
         self.stopped()?;
-        let deleted = run.deleted;
         self.publish(run, metadata)?;
         Ok(Finished { place, deleted, in_flight: None })
+    }
+}
+
+impl Drop for Directory {
+    /// A run that gives up before its first tile has begun nothing.
+    fn drop(&mut self) {
+        let Some(before) = self.run.take().and_then(|run| run.begun_before) else { return };
+        if std::iter::once(&self.files).chain(&self.others).any(Files::has_changed) {
+            return;
+        }
+        if let Err(error) = self.files.keep_durably(BEGUN, &before) {
+            tracing::warn!(
+                "{} goes on to say that this run has not finished: {error}",
+                self.root.join(BEGUN).display()
+            );
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::folder::{OpenFolder, Unreachable, split};
+use super::found::{self, Started};
 use super::walk::walk;
 use crate::encode::MAX_STORED_TILE;
 use crate::sink::read::{Allowance, MAX_NOTE};
@@ -56,6 +57,13 @@ impl DirectoryReader {
             Some(body) => notes::read(body).map_err(|error| damaged(&name, &error))?,
             None => Noted::default(),
         };
+        let mut noted = noted;
+        if latest.is_none()
+            && let Some(body) = private(note(found::BEGUN))?
+        {
+            let started: Started = serde_json::from_slice(&body).map_err(|error| damaged(found::BEGUN, &error))?;
+            noted.described.unfinished = started.begun.unfinished(noted.described.manifest.as_deref());
+        }
         let mut template = match &noted.template {
             Some(text) => Template::new(text).map_err(|error| damaged(&name, &error))?,
             None => template.clone(),
@@ -91,6 +99,17 @@ impl DirectoryReader {
             Err(Unreachable::NoFolder(_)) => Ok(None),
             Err(error) => Err(error.into_read_error(self.place())),
         }
+    }
+}
+
+/// A private note; none for a reader who may not read those.
+fn private(note: Result<Option<Vec<u8>>, ReadError>) -> Result<Option<Vec<u8>>, ReadError> {
+    match note {
+        Err(ReadError::Io { path, source }) if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            tracing::warn!("{} may not be read: whether a run was interrupted there is not known", path.display());
+            Ok(None)
+        }
+        note => note,
     }
 }
 

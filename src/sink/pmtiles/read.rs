@@ -217,6 +217,7 @@ impl TileReader for PmtilesReader {
         };
         let (name, description) = (text("name"), text("description"));
         let (attribution, version, manifest) = (text("attribution"), text("version"), text(MANIFEST_KEY));
+        let generator = text("generator");
         let vector_layers = match object.remove("vector_layers") {
             None => Vec::new(),
             Some(layers) => serde_json::from_value(layers)
@@ -230,7 +231,9 @@ impl TileReader for PmtilesReader {
             zooms: Some((self.header.min_zoom, self.header.max_zoom)),
             bounds: Some(self.header.bounds.map(|degrees| f64::from(degrees) / 1e7)),
             vector_layers,
+            generator,
             manifest,
+            unfinished: Vec::new(),
         })
     }
 

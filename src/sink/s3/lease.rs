@@ -50,10 +50,34 @@ enum Failed {
     Refused(Refusal),
 }
 
+/// The name of the note.
+fn name() -> String {
+    format!("{OWN_FOLDER}/lease.json")
+}
+
+/// What was begun in a target, for a reader; nothing if it may not read the note.
+pub(super) async fn begun(store: &Store) -> Result<Begun, S3Error> {
+    match store.read(&name(), None, MAX_NOTE).await {
+        Ok(object) => {
+            let document = serde_json::from_slice::<Document>(&object.body);
+            document
+                .map(|document| document.begun)
+                .map_err(|source| S3Error::Note { place: store.place(&name()), source })
+        }
+        Err(Refusal { meaning: Meaning::Missing, .. }) => Ok(Begun::default()),
+        Err(Refusal { meaning: Meaning::Denied, .. }) => {
+            let note = store.place(&name());
+            tracing::warn!("{note} may not be read: whether a run was interrupted there is not known");
+            Ok(Begun::default())
+        }
+        Err(refusal) => Err(store.error(Action::Get, &name(), refusal)),
+    }
+}
+
 impl Lease {
     /// Takes the lease, if nobody has it.
     pub(super) async fn take(store: &Arc<Store>, runtime: &Handle) -> Result<Lease, S3Error> {
-        let name = format!("{OWN_FOLDER}/lease.json");
+        let name = name();
         let now = SystemTime::now();
         let before = store.get(&name).await?;
         let mut document = match &before {
@@ -92,6 +116,11 @@ impl Lease {
         let mut note = self.note.lock().await;
         note.document.begun = begun;
         note.hold().await
+    }
+
+    /// The run has finished: what stays begun is written when the lease is given back.
+    pub(super) async fn finish(&self, begun: Begun) {
+        self.note.lock().await.document.begun = begun;
     }
 
     /// Makes sure that the lease is still held, for as long as it lasts.

@@ -33,10 +33,10 @@ use tokio::runtime::Handle;
 use self::lease::Lease;
 use self::open::Open;
 use self::store::Store;
-use super::tree::{Latest, Tag, TreeOptions};
+use super::tree::{Inventory, Latest, Tag, TreeOptions};
 use super::{Described, Finished, Metadata, Needs, Sink, TileEdit, Tileset, Written};
 use crate::stop::Stop;
-use crate::tile::{Order, TileId};
+use crate::tile::Order;
 
 pub use cause::S3Cause;
 pub use error::{Action, S3Error};
@@ -156,7 +156,7 @@ impl Open {
                 let met = inventory.meet(edit.id())?;
                 here = met.here;
                 for id in met.passed {
-                    self.delete(id)?;
+                    self.doomed.add(id)?;
                 }
             }
             written += self.edit(edit, here, packed)?;
@@ -182,7 +182,7 @@ impl Open {
             TileEdit::Keep(..) if here.is_some() && self.keeps => written.unchanged = 1,
             TileEdit::Keep(id, None) => {
                 if here.is_some() {
-                    self.delete(id)?;
+                    self.doomed.add(id)?;
                     written.deleted = 1;
                 }
                 written.missing = 1;
@@ -199,7 +199,7 @@ impl Open {
             }
             TileEdit::Remove(id) => {
                 if here.is_some() {
-                    self.delete(id)?;
+                    self.doomed.add(id)?;
                     written.deleted = 1;
                 }
                 written.removed = 1;
@@ -208,16 +208,27 @@ impl Open {
         Ok(written)
     }
 
-    /// Has a tile deleted that is there, together with others.
-    fn delete(&mut self, id: TileId) -> Result<(), S3Error> {
-        self.deleted += 1;
-        self.doomed.push(self.template.name(id));
-        if self.doomed.len() == MOST_DELETED_AT_ONCE { self.delete_doomed() } else { Ok(()) }
-    }
-
-    fn delete_doomed(&mut self) -> Result<(), S3Error> {
-        let doomed = std::mem::take(&mut self.doomed);
-        if doomed.is_empty() { Ok(()) } else { self.uploads.delete(doomed) }
+    /// Deletes what vanished; gives how many tiles that were.
+    fn delete_doomed(&mut self) -> Result<u64, S3Error> {
+        let (mut names, mut deleted) = (Vec::new(), 0);
+        loop {
+            let mut vanished = self.doomed.next()?;
+            if vanished.is_empty()
+                && let Some(inventory) = &mut self.inventory
+            {
+                vanished = inventory.rest()?;
+            }
+            let is_end = vanished.is_empty();
+            deleted += vanished.len() as u64;
+            names.extend(vanished.into_iter().map(|id| self.template.name(id)));
+            while names.len() >= MOST_DELETED_AT_ONCE || is_end && !names.is_empty() {
+                let rest = names.split_off(names.len().min(MOST_DELETED_AT_ONCE));
+                self.uploads.delete(std::mem::replace(&mut names, rest))?;
+            }
+            if is_end {
+                return Ok(deleted);
+            }
+        }
     }
 }
 
@@ -249,6 +260,23 @@ impl Sink for S3 {
         self.tree.relative_address()
     }
 
+    fn held(&self) -> Option<u64> {
+        let open = self.open.as_ref().filter(|open| open.version.is_none())?;
+        open.inventory.as_ref().map(Inventory::count)
+    }
+
+    fn claim(&mut self) -> Result<(), S3Error> {
+        let Some(lease) = &self.lease else { return Err(self.not_open()) };
+        let place = self.store.location.to_string();
+        wait(&self.runtime, async {
+            tokio::select! {
+                biased;
+                _ = self.stop.wait() => Err(S3Error::Interrupted { place }),
+                claimed = open::claim(&self.store, lease, &self.tree) => claimed,
+            }
+        })
+    }
+
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, S3Error> {
         if let Some(lease) = &self.lease {
             lease.check()?;
@@ -263,16 +291,9 @@ impl Sink for S3 {
 
     fn finish(mut self, metadata: &Metadata) -> Result<Finished, S3Error> {
         let Some(mut open) = self.open.take() else { return Err(self.not_open()) };
-        while let Some(inventory) = &mut open.inventory {
-            let rest = inventory.rest()?;
-            if rest.is_empty() {
-                break;
-            }
-            for id in rest {
-                open.delete(id)?;
-            }
-        }
-        open.delete_doomed()?;
+        // Every new tile is there before the first old one goes.
+        open.uploads.settle()?;
+        let deleted = open.delete_doomed()?;
         open.uploads.settle()?;
         let Some(lease) = &self.lease else { return Err(self.not_open()) };
         let place = self.store.location.to_string();
@@ -283,19 +304,29 @@ impl Sink for S3 {
                 done = publish::finish(&self.store, lease, &self.tree, &open, metadata) => done,
             }
         })?;
+        if let Some(lease) = &self.lease {
+            wait(&self.runtime, lease.finish(open.begun_at_the_end()));
+        }
         self.release()?;
         let in_flight = Some(self.store.flights.seen());
         let place = self.store.location.to_string();
-        Ok(Finished { place, deleted: open.deleted, in_flight })
+        Ok(Finished { place, deleted, in_flight })
     }
 }
 
 impl Drop for S3 {
     fn drop(&mut self) {
         // What is in flight ends here; then the lease is given back, so that the next run need not wait for its end.
-        self.open = None;
+        let open = self.open.take();
         let Some(lease) = self.lease.take() else { return };
-        let release = async { tokio::time::timeout(PARTING, lease.release()).await };
+        // A run that gives up before its first tile has begun nothing.
+        let begun = open.filter(|open| !open.uploads.has_sent()).map(|open| open.begun_before);
+        let release = async {
+            if let Some(begun) = begun {
+                lease.finish(begun).await;
+            }
+            tokio::time::timeout(PARTING, lease.release()).await
+        };
         match wait(&self.runtime, self.stop.within(UNDOING, release)) {
             Some(Ok(Ok(()))) => {}
             Some(Ok(Err(error))) => self.not_released(error),

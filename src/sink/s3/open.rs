@@ -11,7 +11,9 @@ use super::store::{Condition, Object, Store};
 use super::uploads::Uploads;
 use crate::manifest::configuration_of;
 use crate::sink::tree::notes::{self, Begun, Noted};
-use crate::sink::tree::{Inventory, Latest, Publish, Tag, Template, TreeOptions, new_version};
+use crate::sink::tree::{
+    Doomed, Intent, Inventory, Latest, OpenIntents, Publish, Tag, Template, TreeOptions, new_version,
+};
 use crate::sink::{Described, Rest, Tileset};
 use crate::stop::Stop;
 
@@ -24,21 +26,30 @@ pub(super) struct Open {
     pub(super) template: Template,
     pub(super) layers: Vec<String>,
     pub(super) fingerprint: String,
+    /// What was noted as begun before this run.
+    pub(super) begun_before: Begun,
+    /// Runs that will not have finished yet when this one has.
+    pub(super) unfinished: Vec<Intent>,
     pub(super) version: Option<String>,
     /// What the target held at the beginning and the run is responsible for; `None` where what is not handed over stays: each tile
     /// is then asked for by itself.
     pub(super) inventory: Option<Inventory>,
     pub(super) uploads: Uploads,
-    /// Names that are to be deleted with the next request.
-    pub(super) doomed: Vec<String>,
-    /// Tiles that vanished.
-    pub(super) deleted: u64,
+    /// What is deleted at the end, beside what is left of the inventory.
+    pub(super) doomed: Doomed,
     /// What has to hold for the notes to be replaced: they are as they were at the beginning.
     pub(super) metadata: Condition,
     pub(super) latest: Condition,
     pub(super) versions: Option<Latest>,
     /// The address under which clients find the target, as an earlier run was given it.
     pub(super) public_url: Option<String>,
+}
+
+impl Open {
+    /// What stays noted as begun when the run has finished.
+    pub(super) fn begun_at_the_end(&self) -> Begun {
+        Begun { fingerprint: self.fingerprint.clone(), pending: None, unfinished: self.unfinished.clone() }
+    }
 }
 
 /// Looks at a target, and notes what is begun; gives also what the target said about itself, if its tiles stay.
@@ -54,6 +65,7 @@ pub(super) async fn open(
     let noted = metadata.as_ref().map(|object| read_noted(store, object)).transpose()?;
     let Noted { described, public_url, .. } = noted.unwrap_or_default();
     let manifest = described.manifest.as_deref().and_then(notes::fingerprint);
+    let unfinished = begun.unfinished(described.manifest.as_deref());
     let owner = Some(begun.fingerprint.clone()).filter(|begun| !begun.is_empty()).or_else(|| manifest.clone());
     let versioned = matches!(tree.publish, Publish::Versioned { .. });
     if tileset.rest == Rest::Stays {
@@ -84,33 +96,41 @@ pub(super) async fn open(
         let example = notes::METADATA.to_owned();
         return Err(S3Error::Foreign { place: store.location.to_string(), example });
     }
+    let is_of_this = |fingerprint: &Option<String>| fingerprint.as_ref() == Some(&tileset.fingerprint);
+    let continues = match tileset.rest {
+        Rest::Stays => true,
+        // Tiles that another configuration or another version drew are no part of this tileset; a new version is written as a whole.
+        Rest::Vanishes => !versioned && is_of_this(&manifest) && is_of_this(&owner),
+    };
+    let mut intents = if versioned {
+        OpenIntents::untouched(tileset, unfinished.clone())
+    } else {
+        OpenIntents::begin(tileset, unfinished.clone(), described.manifest.as_deref(), continues)
+    };
     let inventory = match tileset.rest {
-        Rest::Vanishes => Some(inventory(store, &template, tileset, foreign_allowed).await?),
+        Rest::Vanishes => Some(inventory(store, &template, tileset, foreign_allowed, &mut intents).await?),
         Rest::Stays => None,
     };
-    lease.note(Begun { fingerprint: tileset.fingerprint.clone(), pending: version.clone() }).await?;
+    let fingerprint = tileset.fingerprint.clone();
+    lease.note(Begun { fingerprint, pending: version.clone(), unfinished: intents.noted.clone() }).await?;
     if let Some(version) = &version {
         // By this note a version is found and removed even if it is never published.
         super::publish::note(store, &notes::of_version(version, BEGUN), b"{}".to_vec(), &Condition::Always).await?;
     }
     // A new version is written as a whole.
-    let is_of_this = |fingerprint: &Option<String>| fingerprint.as_ref() == Some(&tileset.fingerprint);
-    let before = match tileset.rest {
-        Rest::Stays => Some(described),
-        // Tiles that another configuration or another version drew are no part of this tileset.
-        Rest::Vanishes => (!versioned && is_of_this(&manifest) && is_of_this(&owner)).then_some(described),
-    };
+    let before = continues.then_some(Described { unfinished, ..described });
     let keeps = !tree.force || tileset.rest == Rest::Stays || owner.as_ref() == Some(&tileset.fingerprint);
     let open = Open {
         keeps,
         template,
         layers: tileset.layers.clone(),
+        begun_before: begun,
+        unfinished: intents.left(),
         fingerprint: tileset.fingerprint.clone(),
         version,
         inventory,
         uploads: Uploads::new(store, runtime, stop),
-        doomed: Vec::new(),
-        deleted: 0,
+        doomed: Doomed::default(),
         metadata: Condition::as_seen(metadata.as_ref().map(|object| &object.tag)),
         latest: Condition::as_seen(latest.as_ref().map(|object| &object.tag)),
         versions,
@@ -130,12 +150,42 @@ pub(super) fn read_latest(store: &Store, object: &Object) -> Result<Latest, S3Er
     serde_json::from_slice(&object.body).map_err(|source| S3Error::Note { place: store.place(notes::LATEST), source })
 }
 
+/// Refuses a target that somebody else wrote, as [`open`] does, before the database is asked.
+pub(super) async fn claim(store: &Store, lease: &Lease, tree: &TreeOptions) -> Result<(), S3Error> {
+    // Which layers there are is not known yet.
+    let is_told_later = tree.template.layers_apart() || tree.template.is_versioned();
+    if tree.force || is_told_later || !lease.begun().await.fingerprint.is_empty() {
+        return Ok(());
+    }
+    let place = || store.location.to_string();
+    if let Some(metadata) = store.get(notes::METADATA).await? {
+        let described = read_noted(store, &metadata)?.described;
+        return match described.manifest.as_deref().and_then(notes::fingerprint) {
+            Some(_ours) => Ok(()),
+            None => Err(S3Error::Foreign { place: place(), example: notes::METADATA.to_owned() }),
+        };
+    }
+    let mut from = None;
+    loop {
+        let page = store.list(&tree.template.prefix(), from).await?;
+        let is_tile = |name: &String| tree.template.read(name).is_some();
+        if let Some((example, _)) = page.found.into_iter().find(|(name, _)| is_tile(name)) {
+            return Err(S3Error::Foreign { place: place(), example });
+        }
+        from = page.next;
+        if from.is_none() {
+            return Ok(());
+        }
+    }
+}
+
 /// Lists the tiles that the target holds and the run is responsible for.
 async fn inventory(
     store: &Store,
     template: &Template,
     tileset: &Tileset,
     foreign_allowed: bool,
+    intents: &mut OpenIntents,
 ) -> Result<Inventory, S3Error> {
     let mut inventory = Inventory::new()?;
     let begin = template.prefix();
@@ -147,9 +197,11 @@ async fn inventory(
             if !foreign_allowed {
                 return Err(S3Error::Foreign { place: store.location.to_string(), example: name });
             }
-            if tileset.scope.holds(id) {
+            // A version that was begun is continued as a whole.
+            if template.is_versioned() || tileset.scope.holds(id) {
                 inventory.add(id, tag.as_deref().and_then(digest))?;
             }
+            intents.see(id);
         }
         from = page.next;
         if from.is_none() {

@@ -10,7 +10,7 @@ use super::open::{Open, read_latest};
 use super::store::{Condition, Store};
 use super::{MOST_DELETED_AT_ONCE, S3Error};
 use crate::sink::Metadata;
-use crate::sink::tree::notes::{self, Begun};
+use crate::sink::tree::notes;
 use crate::sink::tree::{Latest, OWN_FOLDER, Publish, Template, TreeOptions};
 
 /// Writes the notes of a run whose tiles are all there.
@@ -43,7 +43,7 @@ pub(super) async fn finish(
     let body = serde_json::to_vec_pretty(&latest).map_err(place)?;
     note(store, notes::LATEST, body, &open.latest).await?;
     manifest(store, &notes, open).await?;
-    lease.note(Begun { fingerprint: open.fingerprint.clone(), pending: None }).await?;
+    lease.note(open.begun_at_the_end()).await?;
     sweep(store, &tree.template.clone().with_layers(open.layers.iter().map(String::as_str)), &latest).await
 }
 

@@ -10,7 +10,7 @@ use super::cause::{Meaning, Refusal};
 use super::error::Action;
 use super::open::read_latest;
 use super::store::Store;
-use super::{S3Error, S3Key, S3Location, S3Options, wait};
+use super::{S3Error, S3Key, S3Location, S3Options, lease, wait};
 use crate::encode::MAX_STORED_TILE;
 use crate::sink::read::Allowance;
 use crate::sink::tree::Latest;
@@ -41,8 +41,9 @@ impl S3Reader {
     ) -> Result<S3Reader, ReadError> {
         let (store, noted, template) = wait(&runtime, async {
             let store = Store::open(location, options).await?;
-            let metadata = store.get(notes::METADATA).await?;
-            let noted = match &metadata {
+            let (metadata, begun) = tokio::join!(store.get(notes::METADATA), lease::begun(&store));
+            let (metadata, begun) = (metadata?, begun?);
+            let mut noted = match &metadata {
                 Some(object) => notes::read(&object.body).map_err(|source| ReadError::Damaged {
                     place: store.place(notes::METADATA),
                     what: source.to_string(),
@@ -54,6 +55,9 @@ impl S3Reader {
                 .map_err(|error| ReadError::Damaged { place: store.place(notes::METADATA), what: error.to_string() })?;
             let mut template = written.unwrap_or_else(|| template.clone());
             template = template.with_layers(noted.layers.iter().map(String::as_str));
+            if !template.is_versioned() {
+                noted.described.unfinished = begun.unfinished(noted.described.manifest.as_deref());
+            }
             if template.is_versioned()
                 && let Some(object) = store.get(notes::LATEST).await?
             {

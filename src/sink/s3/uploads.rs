@@ -62,6 +62,7 @@ pub(super) struct Uploads {
     tasks: JoinSet<()>,
     failures: Arc<Mutex<Failures>>,
     limit: u64,
+    has_sent: bool,
 }
 
 impl Uploads {
@@ -75,6 +76,7 @@ impl Uploads {
             tasks: JoinSet::new(),
             failures: Arc::default(),
             limit: IN_A_ROW.max(in_flight as u64 + 1),
+            has_sent: false,
         }
     }
 
@@ -88,6 +90,7 @@ impl Uploads {
         packed: bool,
     ) -> Result<(), S3Error> {
         let permit = self.permit()?;
+        self.has_sent = true;
         let (store, failures, limit) = (Arc::clone(&self.store), Arc::clone(&self.failures), self.limit);
         self.tasks.spawn_on(
             async move {
@@ -112,6 +115,7 @@ impl Uploads {
     /// Deletes up to 1,000 names, once there is room.
     pub(super) fn delete(&mut self, names: Vec<String>) -> Result<(), S3Error> {
         let permit = self.permit()?;
+        self.has_sent = true;
         let (store, failures, limit) = (Arc::clone(&self.store), Arc::clone(&self.failures), self.limit);
         self.tasks.spawn_on(
             async move {
@@ -155,6 +159,11 @@ impl Uploads {
                 found = looks.buffered(self.store.options.in_flight.get()).try_collect() => found,
             }
         })
+    }
+
+    /// Whether a tile was sent or deleted.
+    pub(super) const fn has_sent(&self) -> bool {
+        self.has_sent
     }
 
     /// Waits until everything has been answered.

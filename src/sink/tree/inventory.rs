@@ -86,6 +86,11 @@ impl Inventory {
         Ok(())
     }
 
+    /// How many tiles were added.
+    pub(in crate::sink) const fn count(&self) -> u64 {
+        self.count
+    }
+
     /// Goes on to a tile, which must lie behind the one met before: gives what is passed on the way, and the tile.
     ///
     /// # Errors
@@ -132,6 +137,31 @@ impl Inventory {
             }
         }
         Ok(self.ahead.front().copied())
+    }
+}
+
+/// Tiles that are to be deleted when a run has finished, and not before: until then it may be given up.
+#[derive(Debug, Default)]
+pub(in crate::sink) struct Doomed(Option<Inventory>);
+
+impl Doomed {
+    /// Adds a tile.
+    ///
+    /// # Errors
+    /// If there is no room.
+    pub(in crate::sink) fn add(&mut self, id: TileId) -> Result<(), InventoryError> {
+        match &mut self.0 {
+            Some(tiles) => tiles.add(id, None),
+            none => none.insert(Inventory::new()?).add(id, None),
+        }
+    }
+
+    /// The next of them; none at the end.
+    ///
+    /// # Errors
+    /// If they cannot be read back.
+    pub(in crate::sink) fn next(&mut self) -> Result<Vec<TileId>, InventoryError> {
+        self.0.as_mut().map_or_else(|| Ok(Vec::new()), Inventory::rest)
     }
 }
 

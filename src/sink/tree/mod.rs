@@ -1,13 +1,16 @@
 //! Targets that keep each tile under a name of its own, directories and buckets: how names are built, and what of the
 //! tileset is there already.
 
+mod intent;
 mod inventory;
 pub(super) mod notes;
 mod options;
 mod publish;
 mod template;
 
-pub(super) use inventory::{Inventory, Tag};
+pub(super) use intent::OpenIntents;
+pub use intent::{Intent, IntentKind};
+pub(super) use inventory::{Doomed, Inventory, Tag};
 pub use inventory::{InventoryError, Scope};
 pub use options::{Publish, TreeOptions};
 pub use publish::{Latest, SwitchError, Version, new_version};

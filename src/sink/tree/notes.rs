@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::publish::is_version_name;
-use super::{Template, TreeOptions};
+use super::{Intent, IntentKind, Scope, Template, TreeOptions};
+use crate::manifest::Region;
 use crate::sink::metadata::MANIFEST_KEY;
 use crate::sink::{Described, Metadata, VectorLayer};
 use crate::tile::{LayerId, Slice};
@@ -46,6 +47,31 @@ pub(in crate::sink) struct Begun {
     /// A version begun and not published.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "pending")]
     pub(in crate::sink) pending: Option<String>,
+    /// Runs that have not finished.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(in crate::sink) unfinished: Vec<Intent>,
+}
+
+impl Begun {
+    /// The runs that have not finished in a target with this manifest, if it has one. Older versions of the program note no intents, but
+    /// whose tiles they have begun to write.
+    pub(in crate::sink) fn unfinished(&self, manifest: Option<&str>) -> Vec<Intent> {
+        let mut unfinished = self.unfinished.clone();
+        let Some((manifest, now)) = manifest.and_then(|manifest| Some((manifest, fingerprint(manifest)?))) else {
+            return unfinished;
+        };
+        let is_noted = unfinished.iter().any(|intent| intent.fingerprint == self.fingerprint);
+        if now != self.fingerprint && !self.fingerprint.is_empty() && self.pending.is_none() && !is_noted {
+            unfinished.push(Intent::unknown(&self.fingerprint));
+        }
+        // What was to be replaced is there as the manifest says, as long as that is still the old one.
+        let parts: Vec<Scope> =
+            regions(manifest).iter().filter_map(|region| Scope::read(&region.zooms, &region.bbox)).collect();
+        unfinished.retain(|intent| {
+            intent.run != IntentKind::Replaced || intent.fingerprint != now || !intent.scope().is_within(&parts)
+        });
+        unfinished
+    }
 }
 
 /// A version that cannot be one was not begun by us.
@@ -102,6 +128,11 @@ pub(in crate::sink) fn finished(
     Ok(notes)
 }
 
+/// Whether a name directly below a target is one of those that the program, or whoever publishes tiles, uses beside them.
+pub(in crate::sink) fn is_note(name: &str) -> bool {
+    [METADATA, LATEST, TILEJSON].contains(&name) || name.strip_suffix(TILEJSON).is_some_and(|rest| rest.ends_with('.'))
+}
+
 /// The metadata of a version that is only begun: enough to find its tiles again.
 pub(in crate::sink) fn begun(layers: &[String], template: &Template) -> Result<Vec<u8>, serde_json::Error> {
     serde_json::to_vec(&serde_json::json!({ TEMPLATE_KEY: template.text(), LAYERS_KEY: layers }))
@@ -145,13 +176,30 @@ pub(in crate::sink) fn read(body: &[u8]) -> Result<Noted, serde_json::Error> {
             zooms: number("minzoom").zip(number("maxzoom")),
             bounds,
             vector_layers: layers.map_or_else(Vec::new, |layers| layers.vector_layers),
+            generator: text("generator"),
             manifest: text(MANIFEST_KEY),
+            unfinished: Vec::new(),
         },
         template: text(TEMPLATE_KEY),
         public_url: text(PUBLIC_URL_KEY),
         layers: names
             .map_or_else(Vec::new, |names| names.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
     })
+}
+
+/// The parts of the tileset that a manifest speaks for; those that cannot be read are left out.
+pub(in crate::sink) fn regions(manifest: &str) -> Vec<Region> {
+    #[derive(Deserialize)]
+    struct Regions {
+        #[serde(flatten)]
+        own: Region,
+        #[serde(default)]
+        kept: Vec<Region>,
+    }
+    match serde_json::from_str::<Regions>(manifest) {
+        Ok(Regions { own, kept }) => std::iter::once(own).chain(kept).collect(),
+        Err(_no_regions) => Vec::new(),
+    }
 }
 
 /// The fingerprint in a manifest.

@@ -295,6 +295,23 @@ impl Template {
         rest.is_empty()
     }
 
+    /// Whether a file or folder of a name directly below the target may hold tiles: whether the name fits the template up to its first
+    /// `/`, with any layer and any version.
+    #[must_use]
+    pub fn may_begin_with(&self, name: &str) -> bool {
+        let mut first = Vec::new();
+        for part in &self.parts {
+            if let Part::Text(text) = part
+                && let Some((before, _)) = text.split_once('/')
+            {
+                first.push(Part::Text(before.to_owned()));
+                break;
+            }
+            first.push(part.clone());
+        }
+        fits(&first, name)
+    }
+
     /// The text with which the name of every tile begins: where a listing begins.
     #[must_use]
     pub fn prefix(&self) -> String {
@@ -343,6 +360,20 @@ fn is_own_file(name: &str) -> bool {
 #[must_use]
 pub fn is_own_name(name: &str) -> bool {
     begins_own_folder(name) || is_own_file(name)
+}
+
+/// Whether a name fits some parts of a template.
+fn fits(parts: &[Part], name: &str) -> bool {
+    let Some((first, others)) = parts.split_first() else { return name.is_empty() };
+    let ends = |most: usize| (1..=most).filter(|end| name.is_char_boundary(*end));
+    match first {
+        Part::Text(text) => name.strip_prefix(text.as_str()).is_some_and(|rest| fits(others, rest)),
+        Part::Layer | Part::Version => ends(name.len()).any(|end| fits(others, &name[end..])),
+        Part::Zoom | Part::Column | Part::Row | Part::TmsRow => {
+            let digits = name.bytes().take_while(u8::is_ascii_digit).count();
+            ends(digits).any(|end| fits(others, &name[end..]))
+        }
+    }
 }
 
 /// Decimal digits without a sign or leading zeros: each number has one way of writing.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use oar_tiles::sink::{
-    CacheRule, Encryption, Finished, Metadata, Publish, Rest, S3, S3Error, S3Headers, S3Keys, S3Location, S3Options,
-    Scope, Sink, Template, TileEdit, Tileset, TreeOptions, Written,
+    CacheRule, Encryption, Finished, Metadata, Publish, Rest, RunKind, S3, S3Error, S3Headers, S3Keys, S3Location,
+    S3Options, Scope, Sink, Template, TileEdit, Tileset, TreeOptions, Written,
 };
 use oar_tiles::stop::Stop;
 use oar_tiles::tile::{Coverage, Order, TileCoord, Zoom};
@@ -89,6 +89,7 @@ pub fn tileset(fingerprint: &str) -> Tileset {
         layers: vec!["facilities".to_owned()],
         scope: Scope { zooms: "0-14".parse().unwrap(), coverage: Coverage::new(&[]) },
         rest: Rest::Vanishes,
+        run: RunKind::Seed { database: "d".to_owned() },
     }
 }
 

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use oar_tiles::sink::{
     Described, Directory, DirectoryError, DirectoryReader, Mbtiles, MbtilesEdit, MbtilesError, MbtilesReader, Metadata,
-    Needs, Pmtiles, PmtilesError, PmtilesReader, Publish, Rest, S3, S3Error, S3Key, S3Object, S3Pmtiles, S3Reader,
-    Scope, Sink, Template, TileEdit, TileReader, Tileset, TreeOptions, VectorLayer, Written,
+    Needs, Pmtiles, PmtilesError, PmtilesReader, Publish, Rest, RunKind, S3, S3Error, S3Key, S3Object, S3Pmtiles,
+    S3Reader, Scope, Sink, Template, TileEdit, TileReader, Tileset, TreeOptions, VectorLayer, Written,
 };
 use oar_tiles::stop::Stop;
 use oar_tiles::tile::{Coverage, LayerId, Slice, TileCoord, TileId, Zoom};
@@ -82,6 +82,7 @@ pub fn tileset(zooms: &str, bbox: &[&str]) -> Tileset {
         layers: vec!["a".to_owned(), "b/ü".to_owned()],
         scope: Scope { zooms: zooms.parse().unwrap(), coverage: Coverage::new(&boxes) },
         rest: Rest::Vanishes,
+        run: RunKind::Seed { database: "d".to_owned() },
     }
 }
 

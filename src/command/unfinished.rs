@@ -1,0 +1,74 @@
+//! What to make of runs that have not finished in a target: whether a reseed mends what they left, and what a seed has to cover.
+
+use super::CommandError;
+use super::describe::database_of;
+use super::target::{Place, Reach};
+use crate::manifest::{Manifest, Region, configuration_of};
+use crate::sink::{Intent, IntentKind, Scope};
+use crate::tile::ZoomList;
+
+/// Why a reseed cannot make a target right after a run that has not finished, and what to do; `None` if it can. It can if all that the
+/// run may have changed are tiles that the manifest speaks for, drawn from the same rows under the same configuration: each of them
+/// shows a later state than the manifest, and what changed since the manifest is rendered again.
+pub(super) fn unmendable(intent: &Intent, manifest: &Manifest) -> Option<String> {
+    let left = match intent.run {
+        IntentKind::Copy => return Some(format!("{intent} has not finished: copy the tiles again")),
+        IntentKind::Replaced => format!("tiles of {intent} are still there"),
+        IntentKind::Seed | IntentKind::Reseed | IntentKind::Unknown => format!("{intent} has not finished"),
+    };
+    let (theirs, ours) = (&intent.fingerprint, &manifest.fingerprint);
+    if configuration_of(theirs) != configuration_of(ours) {
+        return Some(format!(
+            "{left}, and its tiles are of another configuration (their fingerprint is {theirs}, that of the manifest {ours}): seed with --force, and with its zooms and boxes, to replace them"
+        ));
+    }
+    if theirs != ours {
+        return Some(format!("{left}, and another version of oar-tiles drew its tiles ({theirs}, and not {ours})"));
+    }
+    if intent.database.as_deref() != Some(&database_of(manifest)) {
+        return Some(format!("{left}, and its tiles show another database or other tables"));
+    }
+    let parts: Vec<Scope> = manifest.regions().filter_map(|part| Scope::read(&part.zooms, &part.bbox)).collect();
+    if !intent.scope().is_within(&parts) {
+        let held: Vec<String> = manifest.regions().map(|part| part.zooms).collect();
+        return Some(format!(
+            "{left}, and reaches beyond what the manifest speaks for (zooms {}): seed with its zooms and boxes",
+            held.join(" and ")
+        ));
+    }
+    None
+}
+
+/// The regions that are to be seeded so that nothing of a run that has not finished is left: where its tiles lie, and what the
+/// manifest speaks for, the latter last. May wait for a server.
+pub(super) fn regions_to_seed(
+    (place, reach): (&Place, &Reach),
+    manifest: &Manifest,
+    unfinished: &[Intent],
+) -> Result<Vec<Region>, CommandError> {
+    let own = Region { zooms: manifest.zooms.clone(), bbox: manifest.bbox.clone() };
+    let mut regions = Vec::new();
+    if unfinished.iter().any(|intent| unmendable(intent, manifest).is_some()) {
+        let tiles = reach.reader(place)?.list()?;
+        for intent in unfinished {
+            let scope = intent.scope();
+            let zooms = tiles.iter().filter(|id| scope.holds(**id)).map(|id| id.coord.zoom());
+            if let Some(zooms) = ZoomList::of(zooms) {
+                regions.push(Region { zooms: zooms.to_string(), bbox: intent.bbox.clone() });
+            }
+        }
+    }
+    regions.push(own);
+    let is_within = |inner: &Region, outer: &Region| {
+        let scopes = Scope::read(&inner.zooms, &inner.bbox).zip(Scope::read(&outer.zooms, &outer.bbox));
+        scopes.is_some_and(|(inner, outer)| inner.is_within(&[outer]))
+    };
+    let mut needed: Vec<Region> = Vec::new();
+    for region in regions {
+        if !needed.iter().any(|other| is_within(&region, other)) {
+            needed.retain(|other| !is_within(other, &region));
+            needed.push(region);
+        }
+    }
+    Ok(needed)
+}

@@ -1,0 +1,51 @@
+//! Whether a folder may be taken, as far as it shows before the database is asked.
+
+use super::DirectoryError;
+use super::folder::OpenFolder;
+use super::found::Found;
+use super::walk::walk;
+use crate::sink::tree::TreeOptions;
+use crate::sink::tree::notes;
+use crate::stop::Stop;
+
+/// Refuses a folder in which somebody else keeps files: tiles, which would be replaced and deleted, or anything else, among which
+/// tiles would be strewn. `found` is what the folder says of itself.
+pub(super) fn claim(
+    root: &OpenFolder,
+    options: &TreeOptions,
+    found: &Found,
+    stop: &Stop,
+) -> Result<(), DirectoryError> {
+    if options.force || found.is_ours() {
+        return Ok(());
+    }
+    let mut theirs: Vec<String> = Vec::new();
+    let read = root.each(|name, _kind| {
+        if !is_harmless(name) && !notes::is_note(name) && !options.template.may_begin_with(name) {
+            theirs.push(name.to_owned());
+        }
+    });
+    read.map_err(|error| error.into_error("read the folder"))?;
+    let path = || root.path().to_owned();
+    if let Some(example) = theirs.into_iter().min() {
+        return Err(DirectoryError::ForeignFolder { path: path(), example });
+    }
+    if options.template.is_versioned() || options.template.layers_apart() {
+        // Which layers there are is not known yet, and a new version touches no other tile.
+        return Ok(());
+    }
+    let walked = walk(root, &options.template, stop, |name| match options.template.read(name) {
+        Some(_) => Err(DirectoryError::NotOurs { path: path(), example: name.to_owned() }),
+        None => Ok(()),
+    });
+    match walked {
+        Ok(done) => done,
+        Err(_) if stop.asked().is_some() => Err(DirectoryError::Interrupted { path: path() }),
+        Err(error) => Err(error.into_error("read the folder")),
+    }
+}
+
+/// What lies in folders that are empty to their owner: hidden files, and what file systems keep at their root.
+fn is_harmless(name: &str) -> bool {
+    name.starts_with('.') || name == "lost+found"
+}

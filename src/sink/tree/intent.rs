@@ -1,0 +1,334 @@
+//! What a run has begun and not finished in a synchronized target: noted before its first tile, taken out after its manifest.
+//!
+//! Tiles in the scope of an intent may be those of the interrupted run, though the manifest is an older one's. Whoever reads a target
+//! is told of them ([`Described::unfinished`](crate::sink::Described)), and decides whether they matter.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::notes::{fingerprint, regions};
+use crate::manifest::Region;
+use crate::sink::{Rest, RunKind, Scope, Tileset};
+use crate::tile::{Coverage, LonLatBox, TileId, TileRect, ZoomList};
+
+/// A run that has begun to change a target and has not finished: it is under way, or was interrupted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// What the run does.
+    pub run: IntentKind,
+    /// The fingerprint of its tiles.
+    pub fingerprint: String,
+    /// What tells the database and the tables that it reads from others, if it reads any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// The zooms that it may change, as a list such as `0-14`.
+    pub zooms: String,
+    /// The boxes that it may change, each `west,south,east,north`; none for the whole world.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bbox: Vec<String>,
+    /// When it began, in seconds since 1970 (UTC); 0 if that is not known.
+    #[serde(default)]
+    pub began: u64,
+}
+
+/// What a run that has not finished does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IntentKind {
+    /// It renders all tiles of its scope.
+    Seed,
+    /// It renders tiles that changed.
+    Reseed,
+    /// It copies another target.
+    Copy,
+    /// It did finish, but what a finished run of another configuration or version wrote there stays beyond the scope of the one that
+    /// took its place.
+    Replaced,
+    /// An older version of the program has begun it, which noted no more than its fingerprint.
+    Unknown,
+}
+
+impl Intent {
+    /// The intent of a run.
+    pub(in crate::sink) fn of(tileset: &Tileset) -> Intent {
+        let (run, database) = match &tileset.run {
+            RunKind::Seed { database } => (IntentKind::Seed, Some(database.clone())),
+            RunKind::Reseed { database, .. } => (IntentKind::Reseed, Some(database.clone())),
+            RunKind::Copy => (IntentKind::Copy, None),
+        };
+        let Scope { zooms, coverage } = &tileset.scope;
+        let boxes = if coverage.is_world() { &[] } else { coverage.boxes() };
+        Intent {
+            run,
+            fingerprint: tileset.fingerprint.clone(),
+            database,
+            zooms: zooms.to_string(),
+            bbox: boxes.iter().map(LonLatBox::to_string).collect(),
+            began: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        }
+    }
+
+    /// What a finished run wrote to a region of which the next manifest says nothing.
+    pub(in crate::sink) fn replaced(fingerprint: &str, region: Region) -> Intent {
+        let (zooms, bbox) = (region.zooms, region.bbox);
+        Intent { zooms, bbox, ..Intent::nameless(IntentKind::Replaced, fingerprint) }
+    }
+
+    /// Something of which only the fingerprint is known.
+    pub(in crate::sink) fn unknown(fingerprint: &str) -> Intent {
+        Intent::nameless(IntentKind::Unknown, fingerprint)
+    }
+
+    fn nameless(run: IntentKind, fingerprint: &str) -> Intent {
+        let zooms = ZoomList::all().to_string();
+        Intent { run, fingerprint: fingerprint.to_owned(), database: None, zooms, bbox: Vec::new(), began: 0 }
+    }
+
+    /// The tiles that the run may have changed: all, if the note cannot be read.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        let everything = || Scope { zooms: ZoomList::all(), coverage: Coverage::new(&[]) };
+        Scope::read(&self.zooms, &self.bbox).unwrap_or_else(everything)
+    }
+
+    /// Whether both are the same but for their time.
+    fn is_again(&self, other: &Intent) -> bool {
+        Intent { began: 0, ..self.clone() } == Intent { began: 0, ..other.clone() }
+    }
+}
+
+/// Such as "a seed of zooms 0-8 that began 2026-11-22T18:00:00Z".
+impl fmt::Display for Intent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.run {
+            IntentKind::Seed => "a seed",
+            IntentKind::Reseed => "a reseed",
+            IntentKind::Copy => "a copy",
+            IntentKind::Replaced => "a replaced tileset",
+            IntentKind::Unknown => "a run of an older oar-tiles",
+        })?;
+        write!(f, " of zooms {}", self.zooms)?;
+        match &*self.bbox {
+            [] => {}
+            [bbox] => write!(f, " in the box {bbox}")?,
+            boxes => write!(f, " in the boxes {}", boxes.join(" and "))?,
+        }
+        if self.began > 0 {
+            let began = UNIX_EPOCH + Duration::from_secs(self.began.min(LATEST));
+            write!(f, " that began {}", humantime::format_rfc3339_seconds(began))?;
+        }
+        Ok(())
+    }
+}
+
+/// The last second of the year 9999, which is the last that can be written.
+const LATEST: u64 = 253_402_300_799;
+
+/// Adds an intent to others, in the place of one like it.
+fn add(intents: &mut Vec<Intent>, intent: Intent) {
+    intents.retain(|other| !other.is_again(&intent));
+    intents.push(intent);
+}
+
+impl Scope {
+    /// The scope of a region as it is written; `None` if it cannot be read.
+    #[must_use]
+    pub fn read(zooms: &str, bbox: &[String]) -> Option<Scope> {
+        let boxes: Result<Vec<LonLatBox>, _> = bbox.iter().map(|text| text.parse()).collect();
+        Some(Scope { zooms: zooms.parse().ok()?, coverage: Coverage::new(&boxes.ok()?) })
+    }
+
+    /// Whether every tile of the scope lies in one of some others.
+    #[must_use]
+    pub fn is_within(&self, others: &[Scope]) -> bool {
+        self.zooms.iter().all(|zoom| self.coverage.rects(zoom).iter().all(|rect| is_within(rect, others)))
+    }
+
+    /// Whether it shares a tile with another one that does not lie in a third.
+    fn meets_beyond(&self, other: &Scope, third: &Scope) -> bool {
+        self.zooms.iter().filter(|zoom| other.zooms.contains(*zoom)).any(|zoom| {
+            let others = other.coverage.rects(zoom);
+            let mine = self.coverage.rects(zoom);
+            let shared = mine.iter().flat_map(|one| others.iter().filter_map(|other| one.common(other)));
+            shared.into_iter().any(|shared| !is_within(&shared, std::slice::from_ref(third)))
+        })
+    }
+}
+
+fn is_within(inner: &TileRect, scopes: &[Scope]) -> bool {
+    let zoom = inner.zoom;
+    let outer = scopes.iter().filter(|scope| scope.zooms.contains(zoom)).flat_map(|scope| scope.coverage.rects(zoom));
+    outer.into_iter().any(|outer| outer.common(inner).as_ref() == Some(inner))
+}
+
+/// The intents of a target while a run changes it: what is noted before its first tile, and what stays noted after its manifest.
+#[derive(Debug)]
+pub(in crate::sink) struct OpenIntents {
+    /// To be noted before the first tile: those that were there, and the run's own.
+    pub(in crate::sink) noted: Vec<Intent>,
+    scope: Scope,
+    /// Those of others, each with its scope, and whether it stays when the run has finished.
+    others: Vec<(Intent, Scope, bool)>,
+}
+
+impl OpenIntents {
+    /// `unfinished` are those of the target, `manifest` is its manifest as JSON. `continues` tells whether what the manifest says of parts
+    /// beyond the scope of a run of all tiles goes on to be said, because they are of the same tileset.
+    pub(in crate::sink) fn begin(
+        tileset: &Tileset,
+        unfinished: Vec<Intent>,
+        manifest: Option<&str>,
+        continues: bool,
+    ) -> OpenIntents {
+        let (mut others, mut kept) = (unfinished, Vec::new());
+        let regions = manifest.map_or_else(Vec::new, regions);
+        match (tileset.rest, manifest.and_then(fingerprint)) {
+            (Rest::Vanishes, Some(fingerprint)) if !continues => {
+                for region in regions {
+                    add(&mut others, Intent::replaced(&fingerprint, region));
+                }
+            }
+            _ => kept.extend(regions.iter().filter_map(|region| Scope::read(&region.zooms, &region.bbox))),
+        }
+        let mut noted = others.clone();
+        add(&mut noted, Intent::of(tileset));
+        let stays = |of: &Scope| match tileset.run {
+            RunKind::Reseed { complete, .. } => !complete,
+            // The interrupted run may have changed or deleted what goes on to be there.
+            RunKind::Seed { .. } | RunKind::Copy => kept.iter().any(|kept| of.meets_beyond(kept, &tileset.scope)),
+        };
+        let others = others.into_iter().map(|intent| {
+            let of = intent.scope();
+            let stays = stays(&of);
+            (intent, of, stays)
+        });
+        OpenIntents { noted, scope: tileset.scope.clone(), others: others.collect() }
+    }
+
+    /// The same for a run that writes a new version: it touches nothing of what is there.
+    pub(in crate::sink) fn untouched(tileset: &Tileset, unfinished: Vec<Intent>) -> OpenIntents {
+        let noted = unfinished.clone();
+        let others = unfinished.into_iter().map(|intent| (intent.clone(), intent.scope(), true));
+        OpenIntents { noted, scope: tileset.scope.clone(), others: others.collect() }
+    }
+
+    /// The target holds a tile. One beyond the scope of the run stays, so the intents that it may come from do, too.
+    pub(in crate::sink) fn see(&mut self, id: TileId) {
+        if self.others.iter().all(|(_, _, stays)| *stays) || self.scope.holds(id) {
+            return;
+        }
+        for (_, of, stays) in &mut self.others {
+            *stays = *stays || of.holds(id);
+        }
+    }
+
+    /// The intents that stay when the run has finished.
+    pub(in crate::sink) fn left(&self) -> Vec<Intent> {
+        self.others.iter().filter(|(_, _, stays)| *stays).map(|(intent, ..)| intent.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tile::{TileCoord, Zoom};
+
+    fn scope(zooms: &str, bbox: &[&str]) -> Scope {
+        Scope::read(zooms, &bbox.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>()).unwrap()
+    }
+
+    fn tileset(zooms: &str, bbox: &[&str]) -> Tileset {
+        Tileset {
+            fingerprint: "f".to_owned(),
+            layers: Vec::new(),
+            scope: scope(zooms, bbox),
+            rest: Rest::Vanishes,
+            run: RunKind::Seed { database: "d".to_owned() },
+        }
+    }
+
+    fn seed(zooms: &str, bbox: &[&str]) -> Intent {
+        Intent { began: 1_795_370_400, ..Intent::of(&tileset(zooms, bbox)) }
+    }
+
+    fn tile(zoom: u8, x: u32, y: u32) -> TileId {
+        TileCoord::new(Zoom::new(zoom).unwrap(), x, y).unwrap().into()
+    }
+
+    #[test]
+    fn an_intent_is_read_back_with_its_scope_and_names_itself() {
+        for (zooms, bbox, told) in [
+            ("0-8", &[][..], "a seed of zooms 0-8 that began 2026-11-22T18:00:00Z"),
+            ("3", &["1,2,3,4.5"], "a seed of zooms 3 in the box 1,2,3,4.5 that began 2026-11-22T18:00:00Z"),
+            (
+                "0-2,5",
+                &["170,-5,-170,5"],
+                "a seed of zooms 0-2,5 in the boxes 170,-5,180,5 and -180,-5,-170,5 that began 2026-11-22T18:00:00Z",
+            ),
+        ] {
+            let intent = seed(zooms, bbox);
+            assert_eq!(intent.to_string(), told);
+            let back: Intent = serde_json::from_str(&serde_json::to_string(&intent).unwrap()).unwrap();
+            assert_eq!(back, intent);
+            let (there, here) = (back.scope(), scope(zooms, bbox));
+            assert!(there.is_within(std::slice::from_ref(&here)) && here.is_within(&[there]));
+        }
+        let older = Intent::unknown("f");
+        assert_eq!(older.to_string(), "a run of an older oar-tiles of zooms 0-22");
+        let odd = Intent { zooms: "deep".to_owned(), ..older };
+        assert!(odd.scope().holds(tile(22, 0, 0)), "what cannot be read may be anything");
+    }
+
+    #[test]
+    fn a_scope_lies_within_others_zoom_by_zoom_and_box_by_box() {
+        for (inner, outer, within) in [
+            (scope("0-8", &[]), vec![scope("0-8", &[])], true),
+            (scope("0-8", &[]), vec![scope("0-4", &[]), scope("5-9", &[])], true),
+            (scope("0-8", &[]), vec![scope("0-4", &[]), scope("6-9", &[])], false),
+            (scope("5", &["1,1,2,2"]), vec![scope("0-9", &["0,0,9,9"])], true),
+            (scope("9", &["0,0,20,20"]), vec![scope("0-9", &["0,0,9,9"])], false),
+            (scope("9", &["170,-5,-170,5"]), vec![scope("0-9", &["160,-9,-160,9"])], true),
+        ] {
+            assert_eq!(inner.is_within(&outer), within, "{inner:?} {outer:?}");
+        }
+    }
+
+    #[test]
+    fn an_intent_stays_as_long_as_its_tiles_lie_beyond_the_run_or_it_touched_what_is_kept() {
+        let wide = [seed("0-8", &[])];
+        let manifest = |zooms: &str| format!("{{\"fingerprint\":\"f\",\"zooms\":\"{zooms}\",\"bbox\":[]}}");
+        let left = |zooms: &str, kept: &str, continues: bool, tiles: &[TileId]| {
+            let run = tileset(zooms, &[]);
+            let mut open = OpenIntents::begin(&run, wide.to_vec(), Some(&manifest(kept)), continues);
+            assert_eq!(open.noted.last().map(|intent| intent.zooms.clone()), Some(zooms.to_owned()));
+            for tile in tiles {
+                open.see(*tile);
+            }
+            open.left().iter().map(|intent| format!("{:?} {}", intent.run, intent.zooms)).collect::<Vec<_>>()
+        };
+        let none: &[&str] = &[];
+        assert_eq!(left("0-4", "0-4", true, &[tile(4, 1, 1)]), none, "it has come no farther");
+        assert_eq!(left("0-4", "0-4", true, &[tile(5, 1, 1)]), ["Seed 0-8"]);
+        assert_eq!(left("0-4", "0-4", true, &[tile(9, 1, 1)]), none, "that is not its tile");
+        assert_eq!(left("0-4", "0-8", true, &[]), ["Seed 0-8"], "it may have deleted what is kept");
+        assert_eq!(left("0-4", "0-4,9", true, &[]), none);
+        assert_eq!(left("0-8", "0-8", true, &[tile(5, 1, 1)]), none);
+        assert_eq!(left("0-8", "0-9", false, &[tile(9, 1, 1)]), ["Replaced 0-9"], "nothing speaks for it any more");
+        let reseed = |complete| Tileset {
+            rest: Rest::Stays,
+            run: RunKind::Reseed { database: "d".to_owned(), complete },
+            ..tileset("0-4", &[])
+        };
+        assert_eq!(OpenIntents::begin(&reseed(true), wide.to_vec(), Some(&manifest("0-4")), true).left(), []);
+        assert_eq!(OpenIntents::begin(&reseed(false), wide.to_vec(), Some(&manifest("0-4")), true).left(), wide);
+        let version = OpenIntents::untouched(&tileset("0-9", &[]), wide.to_vec());
+        assert_eq!((&version.noted[..], &version.left()[..]), (&wide[..], &wide[..]));
+        let mut intents = wide.to_vec();
+        add(&mut intents, Intent { began: 7, ..seed("0-8", &[]) });
+        assert_eq!(intents.len(), 1, "the same run again");
+        add(&mut intents, seed("0-9", &[]));
+        assert_eq!(intents.len(), 2);
+    }
+}
