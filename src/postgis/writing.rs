@@ -26,9 +26,10 @@ impl Database {
 }
 
 impl Session {
-    /// Begins a transaction that may write, in which names mean what they mean to the layers.
+    /// Begins a transaction that may write, in which names mean what they mean to the layers. It waits for no lock longer than any run.
     pub(crate) async fn begin_writing(&self, place: &str) -> Result<(), Error> {
-        self.script(place, "BEGIN READ WRITE").await?;
+        let lock_limit = self.database.options.lock_limit().as_millis();
+        self.script(place, &format!("BEGIN READ WRITE; SET LOCAL lock_timeout = {lock_limit}")).await?;
         match self.database.postgis_schema() {
             Some(schema) => self.add_to_search_path(schema).await,
             None => Ok(()),

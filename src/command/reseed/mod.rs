@@ -5,6 +5,7 @@
 //! | `known` | the target's manifest, and whether it fits the database and the settings |
 //! | `changed` | which tiles are dirty, and why |
 //! | `given` | tiles and areas that the user names |
+//! | `manifest` | what a reseed tells its target |
 //! | `patches` | which layers can be patched where they have changed |
 //! | `run` | the dirty tiles rendered and handed to the target |
 //! | `touched` | the dirty tiles as a file |
@@ -14,6 +15,7 @@ mod changed;
 mod counts;
 mod given;
 mod known;
+mod manifest;
 mod patches;
 mod run;
 mod sources;

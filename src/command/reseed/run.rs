@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::watch;
 
@@ -13,20 +13,19 @@ use super::patches::{patches, spots_in_tiles};
 use super::sources::FEW_BATCHES;
 use super::{Outcome, ReseedOptions, What, touched};
 use crate::changes::{self, TrackedLayer, tracked};
-use crate::command::describe::{database, fingerprint, metadata, names};
+use crate::command::describe::{fingerprint, metadata, names};
 use crate::command::identity::{IdentityKey, SameDatabase};
 use crate::command::seed::{aside, on_what_stood_still, pipeline_error, reading, seeded, stored_events};
 use crate::command::shrink::allows;
 use crate::command::target::{AnySink, Place, Reach};
 use crate::command::{CommandError, budgets};
 use crate::config::Settings;
-use crate::manifest::{DatabaseMark, MANIFEST_VERSION, Manifest};
 use crate::patch::Patches;
 use crate::pipeline;
 use crate::plan::{Drawn, Found, batches};
 use crate::postgis::{Database, Layer, Reads, Renderer, Server, Snapshot, probe, survey};
 use crate::report::{DirtyReport, DirtyZoom, Event, Report, ReseedReport};
-use crate::sink::{Described, Rest, RunKind, Scope, Sink as _, Tileset};
+use crate::sink::{Described, Sink as _};
 use crate::stop::Stop;
 use crate::tile::{Batch, Coverage, LayerCount, Order, SearchBox, TileCoord, TileRect, ZoomList};
 
@@ -36,18 +35,18 @@ pub(super) struct Run<'a> {
     options: &'a ReseedOptions,
     pub(super) place: &'a Place,
     pub(super) reach: &'a Reach,
-    known: Known,
+    pub(super) known: Known,
     pub(super) database: Database,
     pub(super) snapshot: Arc<Snapshot>,
-    server: Server,
-    key: Option<IdentityKey>,
+    pub(super) server: Server,
+    pub(super) key: Option<IdentityKey>,
     same: SameDatabase,
     pub(super) layers: Vec<Layer>,
-    reads: Reads,
+    pub(super) reads: Reads,
     /// The warning that the role is a superuser, unless it was given.
     superuser: Option<String>,
-    begun: Instant,
-    started: SystemTime,
+    pub(super) begun: Instant,
+    pub(super) started: SystemTime,
     restarts: u32,
 }
 
@@ -232,19 +231,7 @@ impl<'a> Run<'a> {
         report: &Arc<dyn Report>,
         stop: &Stop,
     ) -> Result<Option<Outcome>, CommandError> {
-        let tileset = Tileset {
-            fingerprint: self.known.manifest.fingerprint.clone(),
-            layers: names(&self.layers),
-            scope: Scope {
-                zooms: self.settings.tileset.zooms.clone(),
-                coverage: Coverage::new(&self.settings.tileset.bbox),
-            },
-            rest: Rest::Stays,
-            run: RunKind::Reseed {
-                database: database(self.mark(&changed).as_ref(), Some(&self.reads.digest)),
-                complete: changed.complete,
-            },
-        };
+        let tileset = self.tileset(&changed);
         let (place, reach) = (self.place.clone(), self.reach.clone());
         let counts = self.known.is_to_be_mended() || !self.known.manifest.kept.is_empty();
         let (sink, before, held) = aside(move || {
@@ -385,38 +372,6 @@ impl<'a> Run<'a> {
         let search =
             |layer: usize, rect: &TileRect| found[layer].as_ref().map_or(SearchBox::Area, |found| found.search(rect));
         Ok(batches(tiles, &drawn, self.settings.workers, search))
-    }
-
-    /// What the manifest says of the database after this run.
-    fn mark(&self, changed: &Changed) -> Option<DatabaseMark> {
-        let before = self.known.manifest.database.as_ref();
-        match &self.key {
-            // Tiles that the user named do not make the others those of this database.
-            Some(key) if changed.complete || before.is_some() => Some(key.mark(&self.server.identity)),
-            _ => before.cloned(),
-        }
-    }
-
-    /// The target's manifest after this run: a complete one brings its snapshot forward. `held` is how many tiles the target held
-    /// before, where the old manifest may be wrong about that.
-    fn manifest(&self, changed: &Changed, outcome: &pipeline::Outcome, held: Option<u64>) -> Manifest {
-        let written = outcome.written;
-        let old = &self.known.manifest;
-        let stored = (held.unwrap_or(old.stored) + written.added).saturating_sub(written.deleted);
-        let snapshot = if changed.complete { self.snapshot.cursor() } else { &old.snapshot };
-        Manifest {
-            version: MANIFEST_VERSION,
-            generator: crate::sink::GENERATOR.to_owned(),
-            snapshot: snapshot.to_owned(),
-            database: self.mark(changed),
-            reads: Some(self.reads.digest.clone()),
-            planned: stored + old.empty,
-            stored,
-            unrendered: budgets::unrendered(&self.known.unrendered, |tile| changed.dirty.is_marked(tile), outcome),
-            started: self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-            seconds: self.begun.elapsed().as_secs_f64(),
-            ..old.clone()
-        }
     }
 }
 

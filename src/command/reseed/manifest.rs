@@ -1,0 +1,63 @@
+//! What a reseed tells its target: what it is going to write, and the manifest after it.
+
+use std::time::UNIX_EPOCH;
+
+use super::changed::Changed;
+use super::run::Run;
+use crate::command::budgets;
+use crate::command::describe::{database, names};
+use crate::manifest::{DatabaseMark, MANIFEST_VERSION, Manifest};
+use crate::pipeline;
+use crate::sink::{Rest, RunKind, Scope, Tileset};
+use crate::tile::Coverage;
+
+impl Run<'_> {
+    /// What the run is going to write.
+    pub(super) fn tileset(&self, changed: &Changed) -> Tileset {
+        Tileset {
+            fingerprint: self.known.manifest.fingerprint.clone(),
+            layers: names(&self.layers),
+            scope: Scope {
+                zooms: self.settings.tileset.zooms.clone(),
+                coverage: Coverage::new(&self.settings.tileset.bbox),
+            },
+            rest: Rest::Stays,
+            run: RunKind::Reseed {
+                database: database(self.mark(changed).as_ref(), Some(&self.reads.digest)),
+                complete: changed.complete,
+            },
+        }
+    }
+
+    /// What the manifest says of the database after this run.
+    pub(super) fn mark(&self, changed: &Changed) -> Option<DatabaseMark> {
+        let before = self.known.manifest.database.as_ref();
+        match &self.key {
+            // Tiles that the user named do not make the others those of this database.
+            Some(key) if changed.complete || before.is_some() => Some(key.mark(&self.server.identity)),
+            _ => before.cloned(),
+        }
+    }
+
+    /// The target's manifest after this run: a complete one brings its snapshot forward. `held` is how many tiles the target held
+    /// before, where the old manifest may be wrong about that.
+    pub(super) fn manifest(&self, changed: &Changed, outcome: &pipeline::Outcome, held: Option<u64>) -> Manifest {
+        let written = outcome.written;
+        let old = &self.known.manifest;
+        let stored = (held.unwrap_or(old.stored) + written.added).saturating_sub(written.deleted);
+        let snapshot = if changed.complete { self.snapshot.cursor() } else { &old.snapshot };
+        Manifest {
+            version: MANIFEST_VERSION,
+            generator: crate::sink::GENERATOR.to_owned(),
+            snapshot: snapshot.to_owned(),
+            database: self.mark(changed),
+            reads: Some(self.reads.digest.clone()),
+            planned: stored + old.empty,
+            stored,
+            unrendered: budgets::unrendered(&self.known.unrendered, |tile| changed.dirty.is_marked(tile), outcome),
+            started: self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            seconds: self.begun.elapsed().as_secs_f64(),
+            ..old.clone()
+        }
+    }
+}
