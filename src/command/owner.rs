@@ -24,6 +24,8 @@ pub(super) fn refuse_other(
     let mut reader = match reach.reader_of_what_is_there(place) {
         Ok(Some(reader)) => reader,
         Ok(None) => return Ok(()),
+        // An empty file holds nothing that could be lost.
+        Err(CommandError::Read(ReadError::Foreign { .. })) if is_empty(place) => return Ok(()),
         Err(CommandError::Read(ReadError::Foreign { kind, what, .. })) if is_archive => {
             return Err(CommandError::Foreign { place: place_name(), what: format!("it is no {kind}: {what}") });
         }
@@ -49,6 +51,13 @@ pub(super) fn refuse_other(
         return Err(CommandError::OtherTileset { place: place_name(), found: shown(&described), wanted });
     }
     Ok(())
+}
+
+fn is_empty(place: &Place) -> bool {
+    match place {
+        Place::Mbtiles(path) | Place::Pmtiles(path) => path.metadata().is_ok_and(|file| file.len() == 0),
+        Place::Directory(_) | Place::S3Prefix { .. } | Place::S3Pmtiles { .. } => false,
+    }
 }
 
 /// Whether this program wrote a target: a copy of a part has no manifest, but names the program.

@@ -63,6 +63,8 @@ impl Before {
         let Some(mut reader) = there(&self.place, &self.reach)? else { return Ok(0) };
         match reader.list() {
             Ok(tiles) => Ok(tiles.into_iter().filter(|id| self.scope.holds(*id)).count() as u64),
+            // A folder in which no version is finished yet.
+            Err(ReadError::Foreign { .. }) => Ok(0),
             Err(error) => {
                 let message =
                     format!("how many tiles {} holds is not known ({error}): max_shrink is not judged", self.place);

@@ -51,7 +51,7 @@ enum Kind {
 }
 
 /// The environment variables and the keys that they set.
-const VARIABLES: [(&str, &str, Kind); 28] = [
+const VARIABLES: [(&str, &str, Kind); 29] = [
     ("DATABASE_URL", "database.url", Kind::Text),
     ("OAR_TILES_STATEMENT_TIMEOUT", "database.statement_timeout", Kind::Text),
     ("OAR_TILES_LOCK_TIMEOUT", "database.lock_timeout", Kind::Text),
@@ -62,6 +62,7 @@ const VARIABLES: [(&str, &str, Kind); 28] = [
     ("OAR_TILES_ZOOM", "tileset.zoom", Kind::Text),
     ("OAR_TILES_BBOX", "tileset.bbox", Kind::List),
     ("OAR_TILES_OUTPUT", "tileset.output", Kind::Text),
+    ("OAR_TILES_MAX_SHRINK", "tileset.max_shrink", Kind::Text),
     ("OAR_TILES_GZIP_LEVEL", "tileset.gzip_level", Kind::Number),
     ("OAR_TILES_TEMPLATE", "target.template", Kind::Text),
     ("OAR_TILES_COMPRESSION", "target.compression", Kind::Text),

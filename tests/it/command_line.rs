@@ -191,7 +191,8 @@ fn the_environment_alone_is_enough() {
         .arg("seed")
         .current_dir(folder.path())
         .env("OAR_TILES_ZOOM", "0-3")
-        .env("OAR_TILES_BBOX", "-180,-60,0,70;0,-60,180,70");
+        .env("OAR_TILES_BBOX", "-180,-60,0,70;0,-60,180,70")
+        .env("OAR_TILES_OUTPUT", "facilities.mbtiles");
     run(command.env("PGHOST", socket).env("PGPORT", port).env("PGUSER", "oar_tiles").env("PGDATABASE", &db.name)).ok();
     assert!(addresses(&folder.path().join("facilities.mbtiles")).len() > 5);
 }

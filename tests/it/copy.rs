@@ -77,7 +77,7 @@ fn what_another_program_made_is_copied_and_packed() {
     seed(&db.url, &source, &["--zoom", "2-6"]).ok();
     for plain in [false, true] {
         let other = as_images_and_map(&source, plain);
-        copy(&other, &target, &[]).ok();
+        copy(&other, &target, &["--force"]).ok();
         let copied = Archive::open(&target);
         assert!(copied.tiles() == Archive::open(&source).tiles());
         assert!(plain || copied.stored() == Archive::open(&source).stored());

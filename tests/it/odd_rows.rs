@@ -9,7 +9,7 @@ use super::support::{Archive, Db, Gate, OldTarget, Place, seed};
 
 fn report(old: &OldTarget, db: &Db, arguments: &[&str]) -> (super::support::program::Run, Value) {
     let path = old.beside("r.json");
-    let arguments = [arguments, &["--report", path.to_str().unwrap()]].concat();
+    let arguments = [arguments, &["--force", "--report", path.to_str().unwrap()]].concat();
     let run = seed(&db.url, &old.path, &arguments).ok();
     (run, serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap())
 }

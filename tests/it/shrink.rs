@@ -29,6 +29,7 @@ impl World {
 
     fn command(&self, verb: &str, arguments: &[&str]) -> Command {
         let mut command = program();
+        command.env_remove("OAR_TILES_MAX_SHRINK");
         command.arg(verb).args(arguments).args(["--config", &self.places.config, "--database-url", &self.db.url]);
         self.places.with_keys(&mut command);
         command

@@ -34,7 +34,7 @@ pub fn gated(folder: &Path, place: Place, more: &str) -> String {
     let layers = match place {
         Place::Survey => layer("facilities", "0-14", "''", &format!("where = \"{PASS} = ''\"")),
         Place::Rows | Place::Render => layer("facilities", "0-14", PASS, ""),
-        Place::Deep => layer("shallow", "0-13", "''", "") + &layer("deep", "14", PASS, ""),
+        Place::Deep => layer("facilities", "0-13", "''", "") + &layer("deep", "14", PASS, ""),
     };
     let rows = if place == Place::Render { "rows_mb = 0\n" } else { "" };
     // Small batches, so that there are many.
