@@ -3,7 +3,7 @@
 //! Whoever works looks at [`Stop`] and undoes what has to be undone: statements are cancelled in the server, staged files
 //! removed, leases given back. That cannot be done everywhere: opening a FIFO, writing to a pipe that nobody reads or
 //! resolving a name blocks a thread until the system answers. So a thread of its own waits for the signals, and ends the
-//! process [`LIMIT`] after one. Nothing is lost by that: at any moment a kill leaves the old target or the new one, and the
+//! process `LIMIT` after one. Nothing is lost by that: at any moment a kill leaves the old target or the new one, and the
 //! next run goes on from there (README, "Exit codes").
 
 use std::sync::mpsc;

@@ -64,7 +64,7 @@ pub struct Given {
     /// The target: a file.mbtiles, a file.pmtiles, a directory/, s3://bucket/prefix/ (OAR_TILES_OUTPUT)
     #[arg(long, short, value_name = "TARGET")]
     pub output: Option<PathBuf>,
-    /// Where clients find a directory or bucket, for tiles.json: https://tiles.example.org/facilities (OAR_TILES_PUBLIC_URL)
+    /// Where clients find a directory or bucket, for tiles.json: a whole address, https and all (OAR_TILES_PUBLIC_URL)
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
     /// Only this layer; again for each layer
@@ -256,7 +256,7 @@ pub struct Copy {
     /// Write over another tileset, or what other programs made
     #[arg(long)]
     pub force: bool,
-    /// Where clients find the directory or bucket, for tiles.json: https://tiles.example.org/facilities (OAR_TILES_PUBLIC_URL)
+    /// Where clients find the directory or bucket, for tiles.json: a whole address, https and all (OAR_TILES_PUBLIC_URL)
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
     /// The configuration file (OAR_TILES_CONFIG)
