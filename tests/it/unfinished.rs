@@ -348,7 +348,9 @@ fn a_copy_that_fails_half_way_is_named() {
     std::os::unix::fs::symlink("/nowhere", &last).unwrap();
     for name in TARGETS {
         world.seed(name, &["--zoom", "0-4"]).ok();
-        world.run(&["copy", &source, &world.places.place(name)]).fails(1, &["it is a symbolic link, which is not followed here"]);
+        world
+            .run(&["copy", &source, &world.places.place(name)])
+            .fails(1, &["it is a symbolic link, which is not followed here"]);
         world.is_named(name, "a copy of zooms 0-22 that began 20", "has not finished: copy the tiles again");
         // Nothing of it lies deeper than 9.
         world.seed(name, &["--zoom", "0-9"]).ok();
