@@ -53,7 +53,6 @@ fn quiet_hides_progress_and_tables_and_never_warnings() {
 #[test]
 fn a_layer_that_ends_before_the_tileset_is_warned_of_with_the_remedy() {
     let db = Db::with_facilities(100);
-    let folder = Folder::new();
     let layer = |name: &str, rest: &str| {
         format!("[[layer]]\nname = \"{name}\"\ntable = \"api_facility\"\nproperties = [\"id\"]\n{rest}\n")
     };
@@ -92,6 +91,7 @@ fn a_layer_that_ends_before_the_tileset_is_warned_of_with_the_remedy() {
             vanishes("grid", 5, 10, 6, "0-10"),
         ),
     ] {
+        let folder = Folder::new();
         for arguments in [&["--progress", "none"][..], &["-q"], &["--dry-run", "--progress", "none"]] {
             let done = seeded(&db, &folder, &config, &[arguments, &["--zoom", zoom]].concat());
             assert_eq!(done.stderr, expected, "{config} {zoom} {arguments:?}");
@@ -99,6 +99,7 @@ fn a_layer_that_ends_before_the_tileset_is_warned_of_with_the_remedy() {
     }
     // Each layer has tiles and a TileJSON of its own, with its own zooms.
     let config = layer("regions", "zoom = \"0-4\"") + &layer("mills", "");
+    let folder = Folder::new();
     let apart = folder.config(&format!(
         "[target]\ntemplate = \"{{layer}}/{{z}}/{{x}}/{{y}}.pbf\"\npublic_url = \"relative\"\n{config}"
     ));
