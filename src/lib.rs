@@ -35,7 +35,7 @@
 //! | [`exit`] | from outcome to exit code | errors of the above |
 //! | [`signals`] | SIGINT and SIGTERM: ask for a stop, and end what does not end by itself | `exit`, `report`, `stop` |
 //!
-//! Imports go down; `tests/it/house.rs` holds the table.
+//! Imports go down; `tests/it/project/imports.rs` holds the table.
 
 pub mod changes;
 pub mod cli;

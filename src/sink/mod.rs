@@ -172,7 +172,7 @@ pub struct Finished {
 
 /// A target that takes tiles.
 ///
-/// The contract, which `tests/it/sink_contract.rs` and `edit_contract.rs` check for every sink:
+/// The contract, which `tests/it/targets/sink_contract.rs` and `edit_contract.rs` check for every sink:
 /// - Edits come in the order that [`Sink::needs`] asks for, each tile at most once.
 /// - [`Sink::write`] accounts for every edit handed over: `written.total() == edits.len()`.
 /// - A tile that was accepted is not durable yet. It is when [`Sink::finish`] returned `Ok`; the sink then has synced

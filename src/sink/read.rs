@@ -148,7 +148,7 @@ pub enum ReadError {
 
 /// A target that is read.
 ///
-/// The contract, which `tests/it/sink_contract.rs` checks for every reader:
+/// The contract, which `tests/it/targets/sink_contract.rs` checks for every reader:
 /// - [`TileReader::list`] names each tile once, in any order, without reading the tiles themselves.
 /// - [`TileReader::read`] gives the bytes as they are stored (packed), one for each tile asked for, in the order asked; `None`
 ///   for a tile that is not there. It gives one tile at least, and stops where the next would make more than 16 MB:

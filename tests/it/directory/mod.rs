@@ -1,0 +1,5 @@
+//! Directories: files, faults, links.
+
+pub mod faults;
+pub mod files;
+pub mod links;

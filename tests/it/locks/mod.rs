@@ -1,0 +1,4 @@
+//! Locks: nobody waits for a run longer than the lock limit.
+
+pub mod ddl;
+pub mod verbs;

@@ -1,0 +1,63 @@
+//! The commands of README and manual run, their configuration is valid, their files and links exist.
+
+use std::process::Command;
+
+use crate::support::manual;
+use crate::support::program::run;
+use crate::support::{Db, repository};
+
+#[test]
+fn every_command_of_the_manual_runs() {
+    let db = Db::with_facilities(500);
+    let folder = tempfile::tempdir().unwrap();
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_oar-tiles")).parent().unwrap();
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+    // The two commands, the benchmark and this very test are run by scripts/test; see there.
+    let by_the_test_script = std::fs::read_to_string(repository("scripts/test")).unwrap();
+    let mut seen = 0;
+    for line in manual::blocks("sh").iter().flat_map(|block| block.lines()) {
+        seen += 1;
+        let command = line.split('#').next().unwrap().trim();
+        if command.starts_with("oar-tiles ") {
+            let mut shell = Command::new("bash");
+            shell.args(["-ec", command]).current_dir(folder.path()).env("PATH", &path).env("DATABASE_URL", &db.url);
+            run(&mut shell).ok();
+        } else if command != "scripts/test" {
+            let script = command.split(' ').next().unwrap();
+            assert!(by_the_test_script.contains(script), "nobody runs «{command}»");
+            assert!(repository(script).is_file(), "{script}");
+        }
+    }
+    assert!(seen >= 6, "{seen}");
+    assert!(folder.path().join("facilities.mbtiles").is_file() && folder.path().join("part.mbtiles").is_file());
+}
+
+#[test]
+fn every_configuration_of_the_manual_is_valid() {
+    let folder = tempfile::tempdir().unwrap();
+    let examples = manual::blocks("toml");
+    assert!(!examples.is_empty());
+    for (number, example) in examples.iter().enumerate() {
+        let file = folder.path().join(format!("{number}.toml"));
+        std::fs::write(&file, example).unwrap();
+        let shown = run(crate::support::program::program().args(["config", "--config"]).arg(&file)).ok();
+        assert!(shown.stdout.contains(file.to_str().unwrap()), "{}", shown.stdout);
+    }
+}
+
+#[test]
+fn the_manual_names_files_that_exist() {
+    for word in manual::text().split(['`', '(', ')', ' ', '\n', '|', ',']) {
+        if ["tests/", "src/", "scripts/", "benches/"].iter().any(|folder| word.starts_with(folder)) {
+            let path = word.trim_end_matches([':', '.', ';']);
+            assert!(repository(path).exists(), "{path}");
+        }
+    }
+}
+
+#[test]
+fn the_readme_is_a_door_and_the_generated_pages_are_up_to_date() {
+    let readme = std::fs::metadata(repository("README.md")).unwrap().len();
+    assert!(readme <= 8192, "README.md has {readme} bytes");
+    run(Command::new(repository("scripts/docs")).arg("--check")).ok();
+}

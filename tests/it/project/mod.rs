@@ -1,0 +1,5 @@
+//! The project itself: imports between modules, the manual, licences.
+
+pub mod dependencies;
+pub mod imports;
+pub mod manual;

@@ -1,0 +1,4 @@
+//! Commands that read targets.
+
+pub mod inspect;
+pub mod verify;

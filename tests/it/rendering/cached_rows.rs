@@ -1,0 +1,166 @@
+//! Points whose rows are read once and drawn at all zooms give the tiles that the database draws at each.
+
+use std::path::Path;
+
+use oar_tiles::mvt::decode;
+
+use crate::support::program::{bare_program, run, seed_command};
+use crate::support::{Archive, Db, seed};
+
+/// Rows around some towns, on the edges of the world and of tiles, in the middle between two units of a grid, in several reference
+/// systems, with values of every kind that a tile can hold.
+pub const ROWS: &str = "
+    CREATE TABLE rows AS SELECT i AS id, ST_SetSRID(ST_MakePoint(x, y), 4326) AS degrees,
+        CASE WHEN i % 5 > 0 THEN 'w' || i * 7919 % 13 END AS word, CASE i % 4 WHEN 0 THEN '' ELSE md5(i::text) END AS hash,
+        CASE i % 3 WHEN 0 THEN true WHEN 1 THEN false END AS flag, (i * 31 % 65536 - 32768)::int2 AS short,
+        CASE WHEN i % 7 > 0 THEN i * 1000 - 900000 END AS whole, -9223372036854775807 + i AS wide,
+        CASE i % 6 WHEN 0 THEN 'NaN' WHEN 1 THEN '-0' WHEN 2 THEN '0' WHEN 3 THEN 'infinity' ELSE i / 7.0 END::float8 AS part,
+        CASE i % 6 WHEN 0 THEN 'NaN' WHEN 1 THEN '-0' WHEN 2 THEN '0' ELSE i / 7.0 END::float4 AS short_part, i / 3.0 AS exact,
+        date '1990-01-01' + i % 100 AS day, timestamptz '1999-12-31 23:59:59.999999+02' + i * interval '1 hour' AS stamp,
+        md5(i::text)::uuid AS tag, i % 7 AS \"group\", 'x' || (1000 - i) AS \"Name of \"\"it\"\"\",
+        jsonb_build_object('n', i % 3) AS object
+    FROM (SELECT i, 5 + i % 8 * 20 + sin(i) * i / 900 AS x, 8 + i % 5 * 11 + cos(i * 1.7) * i / 1500 AS y FROM generate_series(1, 1500) AS i
+        UNION ALL SELECT 3000 + n, x, y FROM (VALUES (1, 180, 0), (2, -180, 0), (3, 0, 0), (4, 0, 85.05112878), (5, 180, -85.05112878),
+            (6, -180, 85.05), (7, -179.99999, -60.1), (8, -120, -40), (9, -120, -40), (10, -100, -80), (11, 0, 86), (12, 0, -90)) AS edge (n, x, y)) AS placed;
+    ALTER TABLE rows ADD PRIMARY KEY (id), ADD COLUMN mercator geometry(Point, 3857), ADD COLUMN lambert geometry(Point, 3035),
+        ADD COLUMN round geography(Point), ADD COLUMN high geometry(PointZ, 4326);
+    UPDATE rows SET mercator = ST_Transform(degrees, 3857), round = degrees::geography, high = ST_Force3D(degrees, id) WHERE abs(ST_Y(degrees)) < 86;
+    UPDATE rows SET lambert = ST_Transform(degrees, 3035) WHERE id <= 1500 AND id % 8 < 2;
+    INSERT INTO rows (id, word, degrees) VALUES (5000, 'no place', NULL), (5001, NULL, 'SRID=4326;POINT EMPTY'),
+        (5002, 'nowhere', 'SRID=4326;POINT(NaN 5)'), (5003, 'beyond', 'SRID=4326;POINT(190 5)');
+    CREATE INDEX ON rows USING gist (degrees); CREATE INDEX ON rows USING gist (mercator); CREATE INDEX ON rows USING gist (lambert);
+    CREATE INDEX ON rows USING gist (round); CREATE INDEX ON rows USING gist (high); ANALYZE rows;
+    -- Between two units, on the edges of tiles, and on those of their buffers.
+    CREATE TABLE halves AS SELECT i AS id, ST_SetSRID(ST_MakePoint((i - 300) * 360 / 2.0 ^ (8 + i % 14), (i % 3 - 1) * 66.51326044311186), 4326) AS degrees
+        FROM generate_series(1, 600) AS i;
+    ALTER TABLE halves ADD PRIMARY KEY (id); CREATE INDEX ON halves USING gist (degrees)";
+
+const PLAIN: &str = "properties = [\"id\", \"word\", \"hash\", \"flag\", \"short\", \"whole\", \"wide\", \"part\", \"short_part\", \"exact\", \"day\", \"stamp\", \"tag\", \"group\", \"Name of \\\"it\\\"\"]";
+
+fn written(folder: &Path, text: &str) -> String {
+    let path = folder.join("c.toml");
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Seeds layers with their rows read once and without, and compares every tile; so many layers are read once. Gives what the first run has said.
+#[track_caller]
+fn compare(db: &Db, zooms: &str, layers: &str, arguments: &[&str], read_once: usize) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let config = written(folder.path(), layers);
+    let seeded = |rows_mb: &str| {
+        let output = folder.path().join(format!("{rows_mb}.mbtiles"));
+        let mut command = seed_command(&db.url, &output, &["--config", &config, "--zoom", zooms, "-vv"]);
+        let run = run(command.args(arguments).env("OAR_TILES_ROWS_MB", rows_mb)).ok();
+        assert!(!run.stderr.contains("please report"), "{}", run.stderr);
+        (Archive::open(&output).tiles(), run.stderr)
+    };
+    let ((found, stderr), (expected, without)) = (seeded("100"), seeded("0"));
+    let count = |stderr: &str| stderr.matches(" rows are read once, ").count();
+    assert_eq!((count(&stderr), count(&without)), (read_once, 0), "{layers}\n{stderr}");
+    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    for (tile, bytes) in &found {
+        let decoded = || (decode(bytes).unwrap(), decode(&expected[tile]).unwrap());
+        assert!(*bytes == expected[tile], "{tile:?}:\n{:#?}", decoded());
+    }
+    assert!(found.len() > 10, "{} tiles", found.len());
+    stderr
+}
+
+fn layer(name: &str, geometry: &str, more: &str) -> String {
+    format!("[[layer]]\nname = \"{name}\"\ntable = \"rows\"\ngeometry = \"{geometry}\"\n{more}\n")
+}
+
+#[test]
+fn rows_read_once_are_drawn_as_the_database_draws_them() {
+    let db = Db::new();
+    db.run(ROWS);
+    for (geometry, more) in [
+        ("degrees", PLAIN.to_owned()),
+        ("mercator", PLAIN.to_owned()),
+        ("round", "properties = [\"word\"]\nkey = [\"group\", \"hash\", \"id\"]".to_owned()),
+        ("high", "properties = []\nfeature_id = \"id\"\nkey = [\"tag\", \"id\"]".to_owned()),
+        ("lambert", "properties = [\"flag\", \"part\"]\nfeature_id = \"whole\"\nkey = [\"hash\", \"id\"]".to_owned()),
+        ("degrees", format!("{PLAIN}\nbuffer = 0\nextent = 256")),
+        ("degrees", format!("{PLAIN}\nbuffer = 700\nextent = 512\nwhere = \"id % 3 > 0\"")),
+        ("mercator", "extent = 65536\nbuffer = 1\nproperties = { a = \"upper(word)\", x = \"id * 2.5\", c = \"CASE WHEN flag THEN NULL ELSE 1 END\" }".to_owned()),
+    ] {
+        compare(&db, "0-9", &layer("points", geometry, &more), &[], 1);
+    }
+}
+
+#[test]
+fn points_between_two_units_are_drawn_by_the_database() {
+    let db = Db::new();
+    db.run(ROWS);
+    for more in ["", "buffer = 0", "extent = 512\nbuffer = 8"] {
+        let halves = format!("[[layer]]\nname = \"halves\"\ntable = \"halves\"\n{more}\n");
+        let stderr = compare(&db, "0-14", &halves, &[], 1);
+        assert!(stderr.contains("left to the database, for points between two units"), "{stderr}");
+    }
+}
+
+#[test]
+fn deep_zooms_boxes_and_other_layers_are_as_before() {
+    let db = Db::new();
+    db.run(ROWS);
+    let query = "[[layer]]\nname = \"asked\"\nsql = \"SELECT id, mercator AS geom, word FROM rows WHERE flag\"\ngeometry = \"geom\"\nkey = [\"id\"]\nproperties = [\"word\"]\n";
+    let (first, last) = (layer("a", "degrees", PLAIN), layer("b", "mercator", "zoom = \"3-8\"\nproperties = [\"id\"]"));
+    let three = format!("{first}{query}{last}");
+    compare(&db, "0-8", &three, &[], 3);
+    compare(&db, "4-12", &three, &["--bbox", "20,0,60,40", "--bbox", "-1,-1,1,1"], 3);
+    compare(&db, "19-22", &first, &["--bbox", "5,8,5.2,8.2", "--bbox", "-0.001,-0.001,0.001,0.001"], 1);
+    // Cells at low zooms, rows at the others.
+    compare(&db, "0-8", &format!("{first}[layer.cluster]\nzoom = \"0-3\"\nsize = \"1/4\"\n"), &[], 1);
+}
+
+#[test]
+fn what_is_not_the_same_in_every_tile_is_left_to_the_database() {
+    let db = Db::new();
+    db.run(ROWS);
+    for more in [
+        "properties = [\"id\", \"object\"]",
+        "properties = { id = \"id\", z = \"!zoom!\" }",
+        "properties = [\"id\"]\nmax_tile_features = 100\non_large_tile = \"thin\"",
+        "properties = [\"id\"]\ntile_bounds = \"degrees\"",
+        "properties = [\"id\"]\ncandidates = 0.01",
+        // An error of a row that lies in the box, but in no tile of it: nobody needs that row.
+        "properties = { id = \"id\", odd = \"1 / (id - 5003)\" }\nbeyond = \"skip\"",
+    ] {
+        compare(&db, "0-6", &layer("points", "degrees", more), &[], 0);
+    }
+    // One zoom does not pay.
+    compare(&db, "6", &layer("points", "degrees", PLAIN), &[], 0);
+}
+
+#[test]
+fn rows_take_no_more_memory_than_they_may() {
+    let db = Db::new();
+    db.run(ROWS);
+    db.run("CREATE TABLE wide AS SELECT id, degrees, repeat(hash, 200) AS text FROM rows WHERE id < 1500; ALTER TABLE wide ADD PRIMARY KEY (id)");
+    let folder = tempfile::tempdir().unwrap();
+    let wide = "[[layer]]\nname = \"wide\"\ntable = \"wide\"\nproperties = [\"text\"]\n";
+    // Far fewer of them than of others are written together.
+    compare(&db, "0-5", wide, &[], 1);
+    let config = written(folder.path(), &format!("[run]\nrows_mb = 1\n{wide}"));
+    let output = folder.path().join("a.mbtiles");
+    let stderr = seed(&db.url, &output, &["--config", &config, "--zoom", "0-5", "-vv"]).ok().stderr;
+    let expected = "layer \"wide\": its rows are not read once: they take more memory than rows_mb allows";
+    assert!(stderr.contains(expected), "{stderr}");
+    assert!(Archive::open(&output).tiles().len() > 10);
+
+    let config = written(folder.path(), "[run]\nrows_mb = 5000\n");
+    let expected = format!("run.rows_mb (from {config}): 5000 must lie between 0 and 4096");
+    run(bare_program().args(["seed", "--config", &config])).fails(2, &[&expected]);
+}
+
+#[test]
+fn a_property_that_changes_from_query_to_query_is_noticed() {
+    let db = Db::new();
+    db.run(ROWS);
+    let folder = tempfile::tempdir().unwrap();
+    let config = written(folder.path(), &layer("odd", "degrees", "properties = { id = \"id\", luck = \"random()\" }"));
+    let run = seed(&db.url, &folder.path().join("a.mbtiles"), &["--config", &config, "--zoom", "0-5"]).ok();
+    let expected = "layer \"odd\": its rows, read once, do not give the tiles that the database draws, so it draws all of them. Does a property change from one query to the next? If not, please report this";
+    assert!(run.stderr.contains(expected), "{}", run.stderr);
+}

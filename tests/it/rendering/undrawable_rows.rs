@@ -1,0 +1,354 @@
+//! Rows that cannot be drawn, statements that fail or take too long on one of them, tables without rows or index: what is
+//! left out is counted and named, what cannot be left out names its tile.
+
+use serde_json::{Value, json};
+
+use crate::support::gate::gated;
+use crate::support::program::{start_seed, wait};
+use crate::support::{Archive, Db, Gate, OldTarget, Place, seed};
+
+fn report(old: &OldTarget, db: &Db, arguments: &[&str]) -> (crate::support::program::Run, Value) {
+    let path = old.beside("r.json");
+    let arguments = [arguments, &["--force", "--report", path.to_str().unwrap()]].concat();
+    let run = seed(&db.url, &old.path, &arguments).ok();
+    (run, serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap())
+}
+
+/// Good and bad rows of points, of every other kind, and of another reference system. Good ones have ids below 10.
+const ROWS: &str = "
+    CREATE TABLE points (id int PRIMARY KEY, g geometry(Point, 4326));
+    INSERT INTO points VALUES
+        (1, 'SRID=4326;POINT(8 52)'), (2, 'SRID=4326;POINT(180 85.05)'), (3, 'SRID=4326;POINT(-180 -85.051)'),
+        (10, NULL), (11, NULL), (12, NULL), (13, NULL), (20, 'SRID=4326;POINT EMPTY'),
+        (30, ST_SetSRID(ST_MakePoint('NaN', 52), 4326)), (31, ST_SetSRID(ST_MakePoint(8, 'Infinity'), 4326)),
+        (32, ST_SetSRID(ST_MakePoint('-Infinity', 'NaN'), 4326)),
+        (40, 'SRID=4326;POINT(8 85.0512)'), (41, 'SRID=4326;POINT(8 -86)'), (42, 'SRID=4326;POINT(8 90)'),
+        (43, 'SRID=4326;POINT(8 91)'), (44, 'SRID=4326;POINT(180.001 0)'), (45, 'SRID=4326;POINT(-190 0)'),
+        (46, 'SRID=4326;POINT(1e300 0)');
+    CREATE INDEX ON points USING gist (g);
+
+    CREATE TABLE shapes (id int PRIMARY KEY, g geometry);
+    INSERT INTO shapes VALUES
+        (1, 'SRID=4326;LINESTRING(8 52, 9 53)'), (2, 'SRID=4326;POLYGON((-180 -90, 180 -90, 180 -70, 0 -60, -180 -70, -180 -90))'),
+        (3, 'SRID=4326;LINESTRING(8 80, 9 88)'), (4, 'SRID=4326;MULTIPOINT Z ((8 52 NaN), (9 52 1))'),
+        (5, 'SRID=4326;GEOMETRYCOLLECTION(POINT(1 1), LINESTRING(1 1, 2 2))'), (6, 'SRID=4326;POINT(7 7)'),
+        (10, NULL), (20, 'SRID=4326;POLYGON EMPTY'), (21, 'SRID=4326;GEOMETRYCOLLECTION EMPTY'), (22, 'SRID=4326;MULTIPOINT EMPTY'),
+        (30, ST_SetSRID(ST_MakePoint('NaN', 52), 4326)),
+        (31, ST_SetSRID(ST_MakeLine(ARRAY[ST_MakePoint(1, 1), ST_MakePoint('NaN', 'NaN'), ST_MakePoint(3, 3)]), 4326)),
+        (32, ST_SetSRID(ST_MakeLine(ST_MakePoint(1, 1), ST_MakePoint('Infinity', 2)), 4326)),
+        (33, ST_SetSRID(ST_MakePolygon(ST_MakeLine(ARRAY[ST_MakePoint(1, 1), ST_MakePoint(2, 'NaN'), ST_MakePoint(3, 3), ST_MakePoint(1, 1)])), 4326)),
+        (34, ST_SetSRID(ST_Collect(ARRAY[ST_MakePoint(1, 1), ST_MakePoint('NaN', 2), ST_MakePoint(3, 3)]), 4326)),
+        (35, ST_SetSRID(ST_Collect(ST_MakePoint(1, 1), ST_MakeLine(ST_MakePoint(1, 1), ST_MakePoint(2, '-Infinity'))), 4326)),
+        (36, ST_SetSRID(ST_Collect(ST_MakePoint('NaN', 'NaN'), ST_MakeLine(ST_MakePoint(1, 1), ST_MakePoint(2, 2))), 4326)),
+        (40, 'SRID=4326;LINESTRING(8 86, 9 88)'), (41, 'SRID=4326;LINESTRING(8 80, 9 91)'), (42, 'SRID=4326;LINESTRING(179 0, 181 1)'),
+        (43, 'SRID=4326;POLYGON((-181 0, -180 0, -180 1, -181 0))'), (44, 'SRID=4326;MULTIPOINT((8 52), (8 -90.1))');
+    CREATE INDEX ON shapes USING gist (g);
+
+    CREATE TABLE metres (id int PRIMARY KEY, g geometry(Geometry, 3857));
+    INSERT INTO metres VALUES
+        (1, 'SRID=3857;POINT(1000 2000)'), (2, 'SRID=3857;LINESTRING(0 0, 3e7 3e7)'),
+        (10, NULL), (20, 'SRID=3857;LINESTRING EMPTY'),
+        (30, ST_SetSRID(ST_MakePoint('NaN', 'NaN'), 3857)), (31, ST_SetSRID(ST_MakeLine(ST_MakePoint(0, 0), ST_MakePoint('Infinity', 0)), 3857)),
+        (40, 'SRID=3857;POINT(2.1e7 0)'), (41, 'SRID=3857;LINESTRING(2.1e7 0, 2.2e7 5)'), (42, 'SRID=3857;POINT(0 1e200)');
+    CREATE INDEX ON metres USING gist (g);
+
+    CREATE TABLE north (id int PRIMARY KEY, west float8, m geometry(Point, 25832));
+    INSERT INTO north VALUES (1, 1, 'SRID=25832;POINT(400000 5800000)'), (10, 2, NULL), (20, 3, 'SRID=25832;POINT EMPTY'),
+        (30, 4, ST_SetSRID(ST_MakePoint('NaN', 5800000), 25832)), (31, 5, ST_SetSRID(ST_MakePoint(400000, '-Infinity'), 25832));
+    CREATE INDEX ON north USING gist (m);
+
+    CREATE TABLE globe (id int PRIMARY KEY, g geography);
+    INSERT INTO globe VALUES (1, 'POINT(8 52)'), (2, 'LINESTRING(8 52, 9 53)'), (10, NULL), (20, 'POINT EMPTY'), (40, 'POINT(8 86)');
+    CREATE INDEX ON globe USING gist (g);";
+
+#[test]
+fn rows_that_cannot_be_drawn_are_skipped_counted_and_named() {
+    let db = Db::new();
+    db.run(ROWS);
+    let old = OldTarget::new();
+    for (table, drawn, skipped) in [
+        (
+            "points",
+            3,
+            &[
+                ("NULL", 4, &["10", "11", "12"][..]),
+                ("empty", 1, &["20"]),
+                ("not finite", 3, &["30", "31", "32"]),
+                ("outside", 7, &["40", "41", "42"]),
+            ][..],
+        ),
+        (
+            "shapes",
+            6,
+            &[
+                ("NULL", 1, &["10"]),
+                ("empty", 3, &["20", "21", "22"]),
+                ("not finite", 7, &["30", "31", "32"]),
+                ("outside", 5, &["40", "41", "42"]),
+            ],
+        ),
+        (
+            "metres",
+            2,
+            &[
+                ("NULL", 1, &["10"]),
+                ("empty", 1, &["20"]),
+                ("not finite", 2, &["30", "31"]),
+                ("outside", 3, &["40", "41", "42"]),
+            ],
+        ),
+        ("north", 1, &[("NULL", 1, &["10"]), ("empty", 1, &["20"]), ("not finite", 2, &["30", "31"])]),
+        ("globe", 2, &[("NULL", 1, &["10"]), ("empty", 1, &["20"]), ("outside", 1, &["40"])]),
+    ] {
+        // The line in metres reaches beyond the world, and is drawn as far as that goes.
+        let beyond = if table == "metres" { "clip" } else { "skip" };
+        let config = old.config(&format!("[[layer]]\nname = \"{table}\"\ntable = \"{table}\"\nbeyond = \"{beyond}\""));
+        let arguments = ["--config", &config, "--zoom", "0-6"];
+        let (run, told) = report(&old, &db, &arguments);
+        let expected: Vec<Value> = skipped
+            .iter()
+            .map(|(reason, rows, examples)| json!({ "layer": table, "reason": reason, "rows": rows, "examples": examples }))
+            .collect();
+        assert_eq!(told["skipped"], Value::from(expected), "{table}");
+        assert_eq!(told["zooms"][0]["features"], drawn, "{table}");
+        let (planned, plan) = report(&old, &db, &[&arguments[..], &["--dry-run"]].concat());
+        assert_eq!(plan["skipped"], told["skipped"], "{table}");
+        for (reason, rows, examples) in skipped {
+            let why = match *reason {
+                "NULL" => "whose geometry is NULL",
+                "empty" => "whose geometry is empty",
+                "not finite" => "with NaN or infinite coordinates",
+                _ => "outside of the Web Mercator world (beyond ±85.0511° or ±180°)",
+            };
+            let (noun, more) = (if *rows == 1 { "row" } else { "rows" }, if *rows > 3 { ", …" } else { "" });
+            let line = format!("layer \"{table}\": skipped {rows} {noun} {why}: {}{more}\n", examples.join(", "));
+            for run in [&run, &planned] {
+                assert!(run.stdout.contains(&line), "«{line}» is missing in:\n{}", run.stdout);
+            }
+        }
+        // The tiles are those of the good rows alone.
+        let found = Archive::open(&old.path).stored();
+        db.run(&format!("DELETE FROM {table} WHERE id >= 10"));
+        let (_, told) = report(&old, &db, &arguments);
+        assert_eq!(told["skipped"], json!([]), "{table}");
+        assert!(found == Archive::open(&old.path).stored(), "{table}");
+        assert!(found.len() >= 7, "{table}: {}", found.len());
+    }
+}
+
+#[test]
+fn surfaces_are_skipped_counted_and_named() {
+    let db = Db::new();
+    db.run(
+        "CREATE TABLE mixed (id int PRIMARY KEY, g geometry(Geometry, 4326));
+         INSERT INTO mixed SELECT n, ST_SetSRID(wkt::geometry, 4326) FROM (VALUES
+            (1, 'POINT(8 52)'), (2, 'CURVEPOLYGON(CIRCULARSTRING(8 52, 8.5 52.5, 9 52, 8.5 51.5, 8 52))'), (3, 'GEOMETRYCOLLECTION(POINT(1 1))'),
+            (10, 'TIN(((8 52, 9 52, 9 53, 8 52)))'), (11, 'TRIANGLE((8 52, 9 52, 9 53, 8 52))'), (12, 'POLYHEDRALSURFACE(((8 52, 9 52, 9 53, 8 52)))'),
+            (13, 'GEOMETRYCOLLECTION(POINT(8 52), TRIANGLE((8 52, 9 52, 9 53, 8 52)))'),
+            (14, 'GEOMETRYCOLLECTION(GEOMETRYCOLLECTION(POLYHEDRALSURFACE(((8 52, 9 52, 9 53, 8 52)))))')) AS rows (n, wkt);
+         CREATE INDEX ON mixed USING gist (g);
+         CREATE TABLE tin AS SELECT id, ST_Transform(g, 25832)::geometry(Tin, 25832) AS g FROM mixed WHERE id = 10;
+         ALTER TABLE tin ADD PRIMARY KEY (id); CREATE INDEX ON tin USING gist (g);
+         CREATE TABLE only_tin AS SELECT id, ST_SetSRID(g, 0)::geometry AS g FROM mixed WHERE id = 10;
+         UPDATE only_tin SET g = ST_SetSRID(g, 3857); ALTER TABLE only_tin ADD PRIMARY KEY (id); CREATE INDEX ON only_tin USING gist (g);",
+    );
+    let old = OldTarget::new();
+    for (table, rows, examples) in
+        [("mixed", 5, &["10", "11", "12"][..]), ("tin", 1, &["10"]), ("only_tin", 1, &["10"])]
+    {
+        let config = old.config(&format!("[[layer]]\nname = \"l\"\ntable = \"{table}\""));
+        let arguments = ["--config", &config, "--zoom", "0-9"];
+        let (run, told) = report(&old, &db, &arguments);
+        assert_eq!(
+            told["skipped"],
+            json!([{ "layer": "l", "reason": "unsupported", "rows": rows, "examples": examples }]),
+            "{table}"
+        );
+        let (noun, more) = if rows == 1 { ("row", "") } else { ("rows", ", …") };
+        let line = format!(
+            "layer \"l\": skipped {rows} {noun} of a type that tiles cannot hold (TIN, TRIANGLE or POLYHEDRALSURFACE): {}{more}\n",
+            examples.join(", ")
+        );
+        assert!(run.stdout.contains(&line), "{}", run.stdout);
+        // The tiles are those of the good rows alone.
+        let found = Archive::open(&old.path).stored();
+        db.run(&format!("DELETE FROM {table} WHERE id >= 10"));
+        let (_, told) = report(&old, &db, &arguments);
+        assert_eq!(told["skipped"], json!([]), "{table}");
+        assert!(found == Archive::open(&old.path).stored(), "{table}");
+        assert_eq!(found.is_empty(), table != "mixed");
+    }
+}
+
+#[test]
+fn mixed_geometry_types_are_drawn() {
+    let db = Db::new();
+    db.run(
+        "CREATE TABLE mixed (id int PRIMARY KEY, g geometry(Geometry, 4326));
+         INSERT INTO mixed SELECT n, ST_SetSRID(wkt::geometry, 4326) FROM (VALUES
+            (1, 'POINT(8 52)'), (2, 'MULTIPOINT((8 52), (9 53))'), (3, 'LINESTRING(8 52, 9 53)'), (4, 'MULTILINESTRING((8 52, 9 53), (7 51, 8 51))'),
+            (5, 'POLYGON((8 52, 9 52, 9 53, 8 52))'), (6, 'MULTIPOLYGON(((8 52, 9 52, 9 53, 8 52)))'),
+            (7, 'GEOMETRYCOLLECTION(POINT(8 52), POLYGON((8 52, 9 52, 9 53, 8 52)))'), (8, 'CIRCULARSTRING(8 52, 8.5 53, 9 52)'),
+            (9, 'CURVEPOLYGON(CIRCULARSTRING(8 52, 8.5 52.5, 9 52, 8.5 51.5, 8 52))')) AS rows (n, wkt);
+         CREATE INDEX ON mixed USING gist (g);",
+    );
+    let old = OldTarget::new();
+    let config = old.config("[[layer]]\nname = \"mixed\"\ntable = \"mixed\"");
+    let (run, told) = report(&old, &db, &["--config", &config, "--zoom", "7-9"]);
+    assert_eq!((told["skipped"].clone(), run.stderr.as_str()), (json!([]), ""));
+    assert!(told["zooms"][0]["features"].as_u64().unwrap() >= 9, "{told}");
+    assert!(Archive::open(&old.path).stored().len() > 5);
+}
+
+#[test]
+fn a_table_without_a_spatial_index_gives_the_same_tiles_and_a_warning() {
+    let db = Db::with_facilities(500);
+    db.run("CREATE TABLE \"No \"\"index\" AS TABLE api_facility; ALTER TABLE \"No \"\"index\" ADD PRIMARY KEY (id)");
+    let old = OldTarget::new();
+    let config = old.config("[[layer]]\nname = \"facilities\"\ntable = 'No \"index'\nproperties = [\"id\", \"name\", \"address\", \"country_code\", \"is_closed\"]");
+    let create = "CREATE INDEX ON \"public\".\"No \"\"index\" USING gist (\"location\")";
+    let warning = format!(
+        "layer \"facilities\": \"public\".\"No \"\"index\" has no spatial index, so every batch reads the whole table. Run {create}"
+    );
+    let (run, told) = report(&old, &db, &["--config", &config, "--zoom", "0-8"]);
+    assert_eq!(run.stderr, format!("warning: {warning}\n"));
+    assert_eq!(told["warnings"], json!([warning]));
+    let found = Archive::open(&old.path).stored();
+
+    db.run(create);
+    let (run, told) = report(&old, &db, &["--config", &config, "--zoom", "0-8"]);
+    assert_eq!((run.stderr.as_str(), told["warnings"].clone()), ("", json!([])));
+    assert!(found == Archive::open(&old.path).stored());
+    seed(&db.url, &old.path, &["--zoom", "0-8"]).ok();
+    assert!(found == Archive::open(&old.path).stored(), "the table that it was copied from");
+}
+
+#[test]
+fn an_empty_table_gives_a_valid_archive_without_tiles_and_a_warning() {
+    let db = Db::with_facilities(0);
+    db.run("CREATE TABLE untyped (id int PRIMARY KEY, g geometry); CREATE INDEX ON untyped USING gist (g)");
+    let old = OldTarget::new();
+    for layer in ["table = \"api_facility\"", "table = \"untyped\"", "table = \"api_facility\"\nwhere = \"is_closed\""]
+    {
+        let config = old.config(&format!("[[layer]]\nname = \"mills\"\n{layer}"));
+        let (run, told) = report(&old, &db, &["--config", &config, "--allow-shrink"]);
+        let warning = "layer \"mills\" has no feature to draw: is its table filled, and its where right?";
+        assert_eq!(run.stderr, format!("warning: {warning}\n"));
+        assert_eq!((&told["warnings"], &told["manifest"]["planned"]), (&json!([warning]), &json!(0)));
+        let archive = Archive::open(&old.path);
+        assert_eq!(archive.stored().len(), 0);
+        assert_eq!(archive.0.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0)).unwrap(), "ok");
+        for (name, value) in [
+            ("format", "pbf"),
+            ("minzoom", "0"),
+            ("maxzoom", "14"),
+            ("bounds", "-180.000000,-85.051129,180.000000,85.051129"),
+        ] {
+            assert_eq!(archive.metadata(name).as_deref(), Some(value), "{layer}: {name}");
+        }
+        let layers: Value = serde_json::from_str(&archive.metadata("json").unwrap()).unwrap();
+        assert_eq!(layers["vector_layers"][0]["id"], "mills");
+    }
+}
+
+/// Ten facilities far from each other; the seventh in tile 5/18/10.
+fn ten() -> Db {
+    let db = Db::new();
+    db.run(
+        "CREATE TABLE mills (id int PRIMARY KEY, g geometry(Point, 4326));
+         INSERT INTO mills SELECT i, ST_SetSRID(ST_MakePoint(i * 30 - 175, -40), 4326) FROM generate_series(1, 10) AS i WHERE i <> 7;
+         INSERT INTO mills VALUES (7, 'SRID=4326;POINT(29 50)');
+         CREATE INDEX ON mills USING gist (g);",
+    );
+    db
+}
+
+#[test]
+fn a_statement_that_fails_on_one_row_names_the_tile_and_the_layer() {
+    let db = ten();
+    let old = OldTarget::new();
+    let next = "the database could not run the query. Mend what the cause names, and run the command again\n  cause: ";
+    for (layer, place, cause) in [
+        ("properties = { x = \"100 / (id - 7)\" }", "tile 5/18/10", "division by zero\n"),
+        (
+            "properties = { x = \"CASE WHEN id = 7 THEN 'x' ELSE '1' END::int\" }",
+            "tile 5/18/10",
+            "invalid input syntax for type integer: \"x\"\n",
+        ),
+        ("where = \"100 / (id - 7) <> 0\"", "reading where its features lie", "division by zero\n"),
+    ] {
+        let config = format!("[[layer]]\nname = \"m\"\ntable = \"mills\"\n{layer}");
+        let text = format!("error: layer \"m\", {place}: {next}{cause}");
+        for zoom in ["5", "5-8"] {
+            old.refuses_config(&db.url, &config, &["--zoom", zoom, "--workers", "1"], 1, &[&text]);
+        }
+        old.refuses_config(&db.url, &config, &["--zoom", "5", "--dry-run"], 1, &[&text]);
+    }
+}
+
+#[test]
+fn a_statement_that_takes_too_long_names_the_tile_and_the_limit() {
+    let db = ten();
+    let old = OldTarget::new();
+    for (layer, place) in [
+        ("properties = { x = \"CASE WHEN id = 7 THEN pg_sleep(60)::text END\" }", "tile 5/18/10"),
+        ("where = \"id <> 7 OR pg_sleep(60) IS NOT NULL\"", "reading where its features lie"),
+    ] {
+        let config =
+            format!("[database]\nstatement_timeout = \"500ms\"\n[[layer]]\nname = \"m\"\ntable = \"mills\"\n{layer}");
+        let text = format!(
+            "error: layer \"m\", {place}: the database cancelled the query after 500ms (raise statement_timeout in [database], or lighten the layer with where or zoom)\n  cause: canceling statement due to statement timeout\n"
+        );
+        old.refuses_config(&db.url, &config, &["--zoom", "5", "--workers", "1"], 1, &[&text]);
+    }
+}
+
+#[test]
+fn a_statement_that_somebody_cancels_is_no_timeout() {
+    let db = Db::with_facilities(10);
+    let old = OldTarget::new();
+    let config = gated(&old.beside(""), Place::Survey, "");
+    let gate = Gate::close(&db);
+    let child = start_seed(&db.url, &old.path, &["--config", &config]);
+    gate.wait_for(1);
+    db.run(
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND wait_event = 'advisory'",
+    );
+    let ended = wait(child).fails(1, &[
+        "error: layer \"facilities\", reading where its features lie: the database could not run the query. Somebody cancelled it in the server (pg_cancel_backend): run the command again\n  cause: ",
+    ]);
+    assert!(!ended.stderr.contains("statement_timeout"), "{}", ended.stderr);
+    old.is_untouched("cancelled");
+    gate.open();
+}
+
+#[test]
+fn a_tile_with_too_many_features_is_named_before_the_work() {
+    let db = Db::with_facilities(60);
+    let old = OldTarget::new();
+    // The property would fail in the first batch: the limit is looked at before.
+    let config = |on: &str, sql: &str| {
+        format!(
+            "[layer_defaults]\nmax_tile_features = 59\n[[layer]]\nname = \"mills\"\ntable = \"api_facility\"\non_large_tile = \"{on}\"\nproperties = {{ x = \"{sql}\" }}"
+        )
+    };
+    let text = "layer \"mills\": tiles with more than 59 features: 1; the heaviest is tile 0/0/0 with 60. Raise max_tile_features, draw the layer from a deeper zoom, or set on_large_tile = \"thin\" or \"warn\"";
+    let failing = config("fail", "1 / (length(id) - length(id))");
+    for arguments in [&["--zoom", "0-3"][..], &["--zoom", "0-3", "--dry-run"]] {
+        old.refuses_config(&db.url, &failing, arguments, 2, &[&format!("error: {text}\n")]);
+    }
+    let path = old.config(&config("warn", "name"));
+    let new = OldTarget::new();
+    let (run, told) = report(&new, &db, &["--zoom", "0-3", "--config", &path]);
+    assert_eq!(run.stderr, format!("warning: {text}\n"));
+    assert_eq!(told["warnings"], json!([text]));
+    assert_eq!(told["zooms"][0]["features"], 60, "with a warning the tile is drawn");
+    old.refuses_config(
+        &db.url,
+        &failing.replace("59", "0"),
+        &["--zoom", "0-3", "--workers", "1"],
+        1,
+        &["tile 0/0/0: ", "division by zero"],
+    );
+}

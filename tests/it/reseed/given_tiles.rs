@@ -1,0 +1,101 @@
+//! Reseeds of tiles and areas that the user names, and of a part.
+
+use std::collections::BTreeSet;
+
+use crate::support::Archive;
+use crate::support::archive::Address;
+use crate::support::tracked::{SOME, Tracked, differences};
+
+#[test]
+fn tiles_of_a_list_are_rendered_whatever_changed() {
+    let tracked = Tracked::facilities(500);
+    let target = tracked.seed("t.mbtiles", &["--zoom", "2-8"]);
+    let kept = Archive::open(&target).metadata("oar_tiles_manifest").unwrap();
+    let before = Archive::open(&target).stored();
+    tracked.db.run("ALTER TABLE api_facility DISABLE TRIGGER ALL; UPDATE api_facility SET name = 'secret'");
+    let list = tracked.path("expired.txt");
+    let one = *before.keys().find(|tile| tile.0 == 6).unwrap();
+    std::fs::write(&list, format!("{0}/{1}/{2}\n{0}/{1}/{2}\n", one.0, one.1, one.2)).unwrap();
+    let list = list.to_str().unwrap();
+    let done = tracked.reseed(&target, &["--tiles", list]).ok();
+    assert!(
+        done.stdout.contains("1 dirty tile, 1 written") && done.stdout.contains("the target's snapshot stays"),
+        "{}",
+        done.stdout
+    );
+    assert_eq!(differences(&before, &Archive::open(&target).stored()), BTreeSet::from([one]));
+    tracked.reseed(&target, &["--tiles", list, "--parents", "--children"]).ok();
+    let family = |tile: &Address| {
+        let (high, low) = if tile.0 < one.0 { (tile, &one) } else { (&one, tile) };
+        let up = low.0 - high.0;
+        (low.1 >> up, low.2 >> up) == (high.1, high.2)
+    };
+    let expected: BTreeSet<Address> = before.keys().copied().filter(family).collect();
+    assert_eq!(differences(&before, &Archive::open(&target).stored()), expected);
+    let snapshot = |manifest: &str| serde_json::from_str::<serde_json::Value>(manifest).unwrap()["snapshot"].clone();
+    let now = Archive::open(&target).metadata("oar_tiles_manifest").unwrap();
+    assert_eq!(snapshot(&now), snapshot(&kept));
+    for (lines, text) in [
+        ("2/0/0\n\n# said\n9x/1/1\n", "expired.txt line 4: \"9x/1/1\" is no tile: write z/x/y, such as 12/3345/1782"),
+        ("3/9/0\n", "expired.txt line 1: \"3/9/0\" is no tile: write z/x/y, such as 12/3345/1782"),
+        (
+            "2/0/0\n10/0/0\n",
+            "expired.txt line 2: tile 10/0/0 is of a zoom that the target does not hold: take it out of the list, or add --parents or --children",
+        ),
+    ] {
+        std::fs::write(list, lines).unwrap();
+        tracked.reseed(&target, &["--tiles", list]).fails(2, &[text]);
+    }
+    let nowhere = tracked.path("nowhere.txt");
+    tracked.reseed(&target, &["--tiles", nowhere.to_str().unwrap()]).fails(
+        2,
+        &["cannot read the tile list ", "nowhere.txt: name a file, or - for standard input", "cause: No such file"],
+    );
+}
+
+#[test]
+fn an_area_is_rendered_and_cleared_whatever_changed() {
+    let tracked = Tracked::facilities(500);
+    let target = tracked.seed("t.mbtiles", &["--zoom", "0-9"]);
+    tracked.db.run("ALTER TABLE api_facility DISABLE TRIGGER ALL; DELETE FROM api_facility WHERE ST_X(location) > 100; UPDATE api_facility SET name = 'new'");
+    let done = tracked.reseed(&target, &["--area", "100,-85,180,85"]).ok();
+    assert!(done.stdout.contains(" deleted"), "{}", done.stdout);
+    let (found, fresh) = (Archive::open(&target).stored(), tracked.seed("fresh.mbtiles", &["--zoom", "0-9"]));
+    let wrong = differences(&found, &Archive::open(&fresh).stored());
+    assert!(!wrong.is_empty());
+    // At zoom 9, 100° east is the 398th column.
+    for tile in wrong {
+        assert!((f64::from(tile.1) + 1.0) / f64::from(1 << tile.0) * 360.0 - 180.0 <= 100.01, "{tile:?}");
+    }
+    tracked.reseed(&target, &["--area=-180,-85,100,85"]).ok();
+    tracked.is_fresh(&target, &["--zoom", "0-9"]);
+    tracked.reseed(&target, &["--area", "1,2,3"]).fails(2, &["the area \"1,2,3\" cannot be read: there is no such file, and as a box: \"1,2,3\" is no box: write west,south,east,north"]);
+}
+
+#[test]
+fn a_dry_run_says_how_many_tiles_and_why_and_writes_nothing() {
+    let tracked = Tracked::facilities(500);
+    let target = tracked.seed("t.mbtiles", &["--zoom", "0-6"]);
+    let before = std::fs::read(&target).unwrap();
+    tracked.db.run(&format!("UPDATE api_facility SET name = 'x' WHERE {SOME}"));
+    let done = tracked.reseed(&target, &["--dry-run"]).ok();
+    assert!(done.stdout.starts_with("zoom  dirty\n   0      1\n"), "{}", done.stdout);
+    assert!(done.stdout.contains("\"public\".\"api_facility\": 5 rows changed\n"), "{}", done.stdout);
+    assert!(done.stdout.ends_with(" dirty tiles\n"), "{}", done.stdout);
+    assert!(before == std::fs::read(&target).unwrap());
+}
+
+#[test]
+fn narrowed_to_some_zooms_the_other_changes_stay_to_be_found() {
+    let tracked = Tracked::facilities(500);
+    let target = tracked.seed("t.mbtiles", &["--zoom", "0-8"]);
+    tracked.db.run(&format!("UPDATE api_facility SET name = 'x' WHERE {SOME}"));
+    let before = Archive::open(&target).stored();
+    tracked.reseed(&target, &["--zoom", "4-5"]).ok();
+    let zooms: BTreeSet<u8> =
+        differences(&before, &Archive::open(&target).stored()).iter().map(|tile| tile.0).collect();
+    assert_eq!(zooms, BTreeSet::from([4, 5]));
+    let done = tracked.reseed(&target, &[]).ok();
+    assert!(done.stdout.contains(" unchanged"), "{}", done.stdout);
+    tracked.is_fresh(&target, &["--zoom", "0-8"]);
+}

@@ -1,0 +1,249 @@
+//! `oar-tiles reseed --watch`: woken by a commit, steady through outages, gone when asked.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use crate::support::gate::gated;
+use crate::support::program::{program, run, signal, wait};
+use crate::support::{Archive, Cluster, Db, Gate, Place, seed, until};
+
+/// A watching run, and what it says.
+struct Watching {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Watching {
+    fn start(url: &str, target: &Path, arguments: &[&str]) -> Watching {
+        let mut command = program();
+        command.args([
+            "reseed",
+            "--watch",
+            "--progress",
+            "none",
+            "--debounce",
+            "50ms",
+            "--database-url",
+            url,
+            "--output",
+        ]);
+        command.arg(target).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (heard, lines) = channel();
+        let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        for from in [Box::new(out) as Box<dyn std::io::Read + Send>, Box::new(err)] {
+            let heard = heard.clone();
+            std::thread::spawn(move || {
+                BufReader::new(from).lines().map_while(Result::ok).for_each(|line| drop(heard.send(line)));
+            });
+        }
+        Watching { child, lines }
+    }
+
+    /// Waits for a line that holds a text.
+    #[track_caller]
+    fn says(&self, text: &str) -> String {
+        let mut seen = String::new();
+        while let Ok(line) = self.lines.recv_timeout(Duration::from_secs(60)) {
+            if line.contains(text) {
+                return line;
+            }
+            seen.push_str(&line);
+            seen.push('\n');
+        }
+        panic!("«{text}» never came:\n{seen}");
+    }
+
+    /// Asks it to end.
+    fn end(self) -> i32 {
+        signal(&self.child, "TERM");
+        wait(self.child).code
+    }
+}
+
+fn install(url: &str) {
+    run(program().args(["track", "install", "--database-url", url])).ok();
+}
+
+fn is_fresh(url: &str, target: &Path) {
+    let fresh = target.with_extension("fresh.mbtiles");
+    seed(url, &fresh, &["--zoom", "0-8"]).ok();
+    assert!(Archive::open(target).stored() == Archive::open(&fresh).stored());
+}
+
+#[test]
+fn a_commit_wakes_it_and_a_signal_ends_it_with_success() {
+    let db = Db::with_facilities(300);
+    install(&db.url);
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("t.mbtiles");
+    seed(&db.url, &target, &["--zoom", "0-8"]).ok();
+    // The poll is so slow that only a notice can wake it.
+    let watching = Watching::start(&db.url, &target, &["--poll", "1h"]);
+    until("somebody watches", || db.value::<bool>(WATCHED));
+    for round in 0..3 {
+        db.run(&format!("UPDATE api_facility SET name = 'w{round}' WHERE id < 'C'"));
+        watching.says(" dirty tile");
+        until("the target shows it", || {
+            let done =
+                run(program().args(["reseed", "--dry-run", "--database-url", &db.url, "--output"]).arg(&target)).ok();
+            done.stdout.starts_with("nothing to do")
+        });
+        is_fresh(&db.url, &target);
+    }
+    assert_eq!(watching.end(), 0);
+}
+
+#[test]
+fn a_lost_notice_costs_no_more_than_a_poll() {
+    let db = Db::with_facilities(300);
+    install(&db.url);
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("t.mbtiles");
+    seed(&db.url, &target, &["--zoom", "0-8"]).ok();
+    let watching = Watching::start(&db.url, &target, &["--poll", "200ms"]);
+    // Noted as if nobody had watched: no notice is sent.
+    db.run("DELETE FROM api_facility WHERE id < 'C'");
+    watching.says(" dirty tile");
+    assert_eq!(watching.end(), 0);
+    is_fresh(&db.url, &target);
+}
+
+#[test]
+fn a_restarted_database_is_waited_for_and_watched_again() {
+    let mut cluster = Cluster::new();
+    let mut db = Db::with_facilities_on(&cluster.url, 300);
+    install(&db.url);
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("t.mbtiles");
+    seed(&db.url, &target, &["--zoom", "0-8"]).ok();
+    let watching = Watching::start(&db.url, &target, &["--poll", "1s"]);
+    db.run("UPDATE api_facility SET name = 'before' WHERE id < 'C'");
+    watching.says(" dirty tile");
+    cluster.crash();
+    watching.says("trying again in ");
+    cluster.start();
+    db.reconnect();
+    db.run("UPDATE api_facility SET name = 'after' WHERE id < 'C'");
+    watching.says(" dirty tile");
+    assert_eq!(watching.end(), 0);
+    is_fresh(&db.url, &target);
+}
+
+#[test]
+fn what_needs_a_seed_ends_it() {
+    let db = Db::with_facilities(100);
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("t.mbtiles");
+    let watching = Watching::start(&db.url, &target, &[]);
+    watching.says("needs a full seed: there is none yet");
+    assert_eq!(wait(watching.child).code, 4);
+}
+
+/// Whether somebody waits for the triggers' notifications.
+const WATCHED: &str = "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock' AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+
+#[test]
+fn whoever_holds_the_advisory_lock_holds_nobody_up() {
+    let db = Db::with_facilities(300);
+    install(&db.url);
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("t.mbtiles");
+    seed(&db.url, &target, &["--zoom", "0-8"]).ok();
+    let (class, object) = oar_tiles::changes::WATCHER_LOCK;
+    // Any role may take it. And in the session that holds it, the triggers see nobody who waits, and send no notification.
+    db.run(&format!("SELECT pg_advisory_lock({class}, {object})"));
+    let watching = Watching::start(&db.url, &target, &["--poll", "1h"]);
+    watching.says(&format!("another session holds the advisory lock ({class}, {object})"));
+    for round in 0..2 {
+        db.run(&format!("UPDATE api_facility SET name = 'w{round}' WHERE id < 'C'"));
+        watching.says(" dirty tile");
+        is_fresh(&db.url, &target);
+    }
+    // Once it is free, notifications come again.
+    db.run(&format!("SELECT pg_advisory_unlock({class}, {object})"));
+    until("somebody watches", || db.value::<bool>(WATCHED));
+    db.run("UPDATE api_facility SET name = 'free' WHERE id < 'C'");
+    watching.says(" dirty tile");
+    is_fresh(&db.url, &target);
+    assert_eq!(watching.end(), 0);
+}
+
+#[test]
+fn where_transactions_may_be_prepared_changes_are_looked_for_and_it_says_so() {
+    let cluster = Cluster::with(&["max_prepared_transactions=10"]);
+    let db = Db::with_facilities_on(&cluster.url, 300);
+    install(&db.url);
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("t.mbtiles");
+    seed(&db.url, &target, &["--zoom", "0-8"]).ok();
+    let watching = Watching::start(&db.url, &target, &["--poll", "1h"]);
+    let told = watching.says("no notifications wake this run (max_prepared_transactions is 10 in this server");
+    assert!(told.contains("it looks into the change log every 100ms instead"), "{told}");
+    let status = run(program().args(["track", "status", "--database-url", &db.url]).arg(&target)).ok();
+    assert!(
+        status.stdout.contains("no notifications wake reseed --watch (max_prepared_transactions is 10 in this server"),
+        "{}",
+        status.stdout
+    );
+    let status = run(program().args(["track", "status", "--json", "--database-url", &db.url]).arg(&target)).ok();
+    assert!(status.stdout.contains("\"no_notifications\": \"max_prepared_transactions is 10"), "{}", status.stdout);
+    // One that was prepared first and is committed last has the older number.
+    db.run("BEGIN; UPDATE api_facility SET name = 'first' WHERE id < 'C'; PREPARE TRANSACTION 'first'");
+    for change in [
+        "UPDATE api_facility SET name = 'second' WHERE id > 'C'",
+        "COMMIT PREPARED 'first'",
+        "BEGIN; UPDATE api_facility SET name = 'third' WHERE id > 'C'; PREPARE TRANSACTION 'third'; COMMIT PREPARED 'third'",
+    ] {
+        for statement in change.split("; ") {
+            db.run(statement);
+        }
+        watching.says(" dirty tile");
+        is_fresh(&db.url, &target);
+    }
+    assert_eq!(watching.end(), 0);
+}
+
+#[test]
+fn a_standby_is_looked_at_for_changes() {
+    let primary = Cluster::new();
+    let db = Db::with_facilities_on(&primary.url, 300);
+    install(&db.url);
+    let standby = Cluster::standby_of(&primary);
+    let url = crate::support::database::with_database(&standby.url, &db.name);
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("t.mbtiles");
+    until("the standby has caught up", || seed(&url, &target, &["--zoom", "0-8"]).code == 0);
+    let watching = Watching::start(&url, &target, &["--poll", "1h"]);
+    watching.says("no notifications wake this run (this server is a standby");
+    for round in 0..2 {
+        db.run(&format!("UPDATE api_facility SET name = 'w{round}' WHERE id < 'C'"));
+        watching.says(" dirty tile");
+    }
+    assert_eq!(watching.end(), 0);
+}
+
+#[test]
+fn a_signal_lets_tiles_in_hand_be_finished() {
+    let db = Db::with_facilities(300);
+    let folder = tempfile::tempdir().unwrap();
+    let config = gated(folder.path(), Place::Render, "");
+    run(program().args(["track", "install", "--config", &config, "--database-url", &db.url])).ok();
+    let target = folder.path().join("t.mbtiles");
+    seed(&db.url, &target, &["--config", &config, "--zoom", "0-8"]).ok();
+    db.run("UPDATE api_facility SET name = 'in hand' WHERE id < 'C'");
+    let gate = Gate::close(&db);
+    let watching = Watching::start(&db.url, &target, &["--config", &config]);
+    gate.wait_for(1);
+    signal(&watching.child, "TERM");
+    gate.open();
+    watching.says(" dirty tile");
+    assert_eq!(wait(watching.child).code, 0);
+    let fresh = folder.path().join("fresh.mbtiles");
+    seed(&db.url, &fresh, &["--config", &config, "--zoom", "0-8"]).ok();
+    assert!(Archive::open(&target).stored() == Archive::open(&fresh).stored());
+}

@@ -1,0 +1,175 @@
+//! Edits of targets in S3: what is asked of the server for them, and what happens when it refuses.
+
+use std::time::Duration;
+
+use oar_tiles::sink::{
+    Finished, Pmtiles, Rest, S3, S3Archive, S3Error, S3Key, S3Pmtiles, Sink, TileEdit, Tileset, Written,
+};
+use oar_tiles::stop::{Signal, Stop};
+use oar_tiles::tile::{Order, TileCoord};
+
+use crate::support::proxy::{Fault, Proxy};
+use crate::support::s3::{Prefix, metadata, named, options, run, tiles, tileset, tree};
+
+type Tiles = Vec<(TileCoord, Vec<u8>)>;
+
+fn staying() -> Tileset {
+    Tileset { rest: Rest::Stays, ..tileset("f") }
+}
+
+fn put((tile, bytes): &(TileCoord, Vec<u8>)) -> TileEdit {
+    TileEdit::Put((*tile).into(), bytes.clone().into())
+}
+
+/// Edits in one piece.
+fn edit<T: Sink>(mut sink: T, edits: Vec<TileEdit>, run: u32) -> Result<(Written, Finished), T::Error> {
+    sink.begin(&staying())?;
+    let written = sink.write(edits)?;
+    Ok((written, sink.finish(&metadata("f", run))?))
+}
+
+/// Of 320 tiles 300 are there. Handed over are 100 of them with the same bytes, 30 others with new ones, 20 that are not there, and
+/// removals of 10 that are there and 10 that are not.
+fn edits() -> (Tiles, Vec<TileEdit>, Tiles) {
+    let (before, after) = (tiles(330, 1), tiles(330, 2));
+    let edits = (0..330).filter_map(|number| match number {
+        0..100 => Some(put(&before[number])),
+        100..130 | 300..320 => Some(put(&after[number])),
+        290..300 | 320..330 => Some(TileEdit::Remove(after[number].0.into())),
+        _ => None,
+    });
+    let edits = edits.collect();
+    let held = (0..320).filter(|number| !(290..300).contains(number));
+    let held =
+        held.map(|number| if (100..130).contains(&number) || number >= 300 { &after } else { &before }[number].clone());
+    let held = held.collect();
+    (before[..300].to_vec(), edits, held)
+}
+
+#[test]
+fn a_prefix_is_asked_for_the_tiles_handed_over_and_for_nothing_else() {
+    let prefix = Prefix::new();
+    let (before, edits, held) = edits();
+    run(prefix.sink(), &before, 1).unwrap();
+    // Slow enough for as many as may be in flight to meet.
+    let slow = |seen: &crate::support::proxy::Seen| match &*seen.method {
+        "HEAD" => Fault::Slow(Duration::from_millis(30)),
+        _ => Fault::None,
+    };
+    let proxy = Proxy::before(&prefix.endpoint, slow);
+    let sink = prefix.sink_with(options(&proxy.endpoint), tree()).unwrap();
+    let (written, finished) = edit(sink, edits.clone(), 2).unwrap();
+    let counts = [written.stored, written.removed, written.unchanged, written.added, finished.deleted];
+    assert_eq!(counts, [50, 20, 100, 20, 10]);
+    assert_eq!((prefix.tiles(), prefix.manifest_run()), (named(&held), Some(2)));
+    let seen = proxy.take_seen();
+    let count = |holds: &dyn Fn(&&crate::support::proxy::Seen) -> bool| seen.iter().filter(holds).count();
+    assert_eq!(count(&|seen| seen.method == "HEAD"), 170, "each tile once");
+    assert_eq!(count(&|seen| seen.is_tile()), 50);
+    assert_eq!(count(&|seen| seen.method == "POST"), 1, "one request deletes all ten");
+    assert_eq!(count(&|seen| seen.target.contains("list-type")), 0, "nothing is listed");
+    // Again, and nothing is left to be done: every request for a tile is a look at it.
+    let sink = prefix.sink_with(options(&proxy.endpoint), tree()).unwrap();
+    let (written, finished) = edit(sink, edits, 3).unwrap();
+    assert_eq!((written.stored, written.unchanged, written.added, finished.deleted), (0, 150, 0, 0));
+    let looks = finished.in_flight.unwrap();
+    assert_eq!((looks.requests, looks.peak), (170, 16), "as many at once as may be");
+}
+
+#[test]
+fn a_tile_that_may_not_be_looked_at_ends_the_run_before_the_manifest() {
+    let prefix = Prefix::new();
+    let (before, edits, held) = edits();
+    run(prefix.sink(), &before, 1).unwrap();
+    let proxy = Proxy::before(&prefix.endpoint, |seen| {
+        if seen.method == "HEAD" { Fault::Error(403, "AccessDenied", "no") } else { Fault::None }
+    });
+    let sink = prefix.sink_with(options(&proxy.endpoint), tree()).unwrap();
+    let refused = edit(sink, edits.clone(), 2).unwrap_err().to_string();
+    let place = format!("not allowed to read {}", prefix.location);
+    assert!(refused.starts_with(&place) && refused.contains("\"s3:GetObject\""), "{refused}");
+    assert_eq!((prefix.tiles(), prefix.manifest_run()), (named(&before), Some(1)));
+    edit(prefix.sink(), edits, 3).unwrap();
+    assert_eq!((prefix.tiles(), prefix.manifest_run()), (named(&held), Some(3)));
+}
+
+#[test]
+fn a_stop_while_tiles_are_looked_at_ends_the_run() {
+    let prefix = Prefix::new();
+    let (before, edits, _) = edits();
+    run(prefix.sink(), &before, 1).unwrap();
+    let stop = Stop::new();
+    let asking = stop.clone();
+    let proxy = Proxy::before(&prefix.endpoint, move |seen| {
+        if seen.method != "HEAD" {
+            return Fault::None;
+        }
+        asking.ask(Signal::Interrupt);
+        Fault::Slow(Duration::from_secs(5))
+    });
+    let (location, handle) = (prefix.location.clone(), prefix.runtime.handle().clone());
+    let sink = S3::create(location, options(&proxy.endpoint), tree(), handle, &stop).unwrap();
+    let refused = edit(sink, edits, 2).unwrap_err();
+    assert!(refused.is_interrupted(), "{refused}");
+    assert_eq!((prefix.tiles(), prefix.manifest_run()), (named(&before), Some(1)));
+}
+
+fn key(prefix: &Prefix) -> S3Key {
+    format!("{}a.pmtiles", prefix.location).parse().unwrap()
+}
+
+fn archive(prefix: &Prefix, endpoint: &str) -> S3Pmtiles {
+    S3Pmtiles::create(&key(prefix), options(endpoint), prefix.runtime.handle().clone(), &Stop::new()).unwrap()
+}
+
+/// Tiles in the order of an archive, 20 MB altogether.
+fn large() -> Tiles {
+    let noise = |seed: u32| -> Vec<u8> {
+        (0..17_000_u32).flat_map(|word| (word ^ seed << 16).wrapping_mul(2_654_435_761).to_le_bytes()).collect()
+    };
+    let mut tiles = tiles(300, 1);
+    tiles.iter_mut().zip(0..).for_each(|((_, bytes), number)| *bytes = noise(number));
+    tiles.sort_by_key(|(tile, _)| Order::Hilbert.place(*tile));
+    tiles
+}
+
+#[test]
+fn an_archive_is_fetched_in_large_ranges_and_rebuilt_as_a_file_is() {
+    let (prefix, folder) = (Prefix::new(), tempfile::tempdir().unwrap());
+    let path = folder.path().join("a.pmtiles");
+    let all = large();
+    let mut local = Pmtiles::create(&path, &Stop::new()).unwrap();
+    local.begin(&tileset("f")).unwrap();
+    local.write(all.iter().map(put).collect()).unwrap();
+    local.finish(&metadata("f", 1)).unwrap();
+    let handle = prefix.runtime.handle().clone();
+    S3Archive::begin(&key(&prefix), options(&prefix.endpoint), handle, &Stop::new()).unwrap().upload(&path).unwrap();
+    let length = std::fs::metadata(&path).unwrap().len();
+    assert!(length > 20_000_000, "{length}");
+
+    let edits: Vec<TileEdit> =
+        [7, 100, 101, 250].map(|at: usize| TileEdit::Put(all[at].0.into(), vec![1; 50].into())).into();
+    let proxy = Proxy::before(&prefix.endpoint, |_| Fault::None);
+    let (written, finished) = edit(archive(&prefix, &proxy.endpoint), edits.clone(), 2).unwrap();
+    assert_eq!((written.stored, written.added, finished.deleted), (4, 0, 0));
+    let ranges =
+        proxy.take_seen().iter().filter(|seen| seen.method == "GET" && seen.target.contains("/a.pmtiles")).count();
+    assert_eq!(ranges as u64, length.div_ceil(8 << 20));
+    edit(Pmtiles::create(&path, &Stop::new()).unwrap(), edits, 2).unwrap();
+    assert!(prefix.objects()["a.pmtiles"] == std::fs::read(&path).unwrap());
+}
+
+#[test]
+fn an_archive_that_somebody_replaces_or_that_is_none_ends_the_run() {
+    let prefix = Prefix::new();
+    prefix.put("a.pmtiles", b"PMTiles and so on");
+    let sink = archive(&prefix, &prefix.endpoint);
+    prefix.put("a.pmtiles", b"PMTiles and so forth");
+    let refused = edit(sink, Vec::new(), 2).unwrap_err().to_string();
+    let place = format!("{}a.pmtiles", prefix.location);
+    assert!(refused.starts_with(&format!("{place} was changed by somebody else during the run")), "{refused}");
+    let refused = edit(archive(&prefix, &prefix.endpoint), Vec::new(), 2).unwrap_err();
+    assert!(matches!(refused, S3Error::Archive(_)));
+    let text = "is damaged: its header is cut off: 20 of 127 bytes are there. Seed or copy it again";
+    assert_eq!(refused.to_string(), format!("{place} {text}"));
+}
