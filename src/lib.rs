@@ -23,16 +23,17 @@
 //! | [`pipeline`] | plan in, tileset out: workers, packing, one writer in order | `source`, `sink`, `encode`, `tile` |
 //! | [`patch`] | points that changed, put into the tiles that the target holds | `encode`, `mvt`, `plan`, `sink`, `source`, `tile` |
 //! | [`plan`] | occupied tiles and their weights, cut into batches | `tile` |
-//! | [`changes`] | the change log: installed, checked, read, pruned; snapshots as cursors | `postgis`, `tile` |
-//! | [`postgis`] | sessions, probe, survey, layers as SQL, rendering; rows in stock | `encode`, `mvt`, `source`, `manifest`, `stop`, `tile` |
+//! | [`changes`] | the change log: installed, checked, read, pruned; snapshots as cursors | `error`, `postgis`, `tile` |
+//! | [`postgis`] | sessions, probe, survey, layers as SQL, rendering; rows in stock | `encode`, `error`, `mvt`, `source`, `manifest`, `stop`, `tile` |
 //! | [`source`] | the trait of what renders | `tile` |
-//! | [`sink`] | the traits of what stores and of what is read back; MBTiles, PMTiles, directory, S3; staging | `encode`, `manifest`, `stop`, `tile` |
+//! | [`sink`] | the traits of what stores and of what is read back; MBTiles, PMTiles, directory, S3; staging | `encode`, `error`, `manifest`, `stop`, `tile` |
 //! | [`encode`] | MVT to gzip | nothing |
+//! | [`error`] | the kinds of failure, which decide about exit codes, restarts and full seeds | nothing |
 //! | [`mvt`] | MVT as values: layers, features, geometries | `tile` |
 //! | [`manifest`] | what a target says about its run | nothing |
 //! | [`stop`] | the wish to stop | nothing |
 //! | [`tile`] | coordinates, boxes, areas, batches: pure values | nothing |
-//! | [`exit`] | from outcome to exit code | errors of the above |
+//! | [`exit`] | from the kind of a failure to the exit code | `error`, `stop` |
 //! | [`signals`] | SIGINT and SIGTERM: ask for a stop, and end what does not end by itself | `exit`, `report`, `stop` |
 //!
 //! Imports go down; `tests/it/project/imports.rs` holds the table.
@@ -42,6 +43,7 @@ pub mod cli;
 pub mod command;
 pub mod config;
 pub mod encode;
+pub mod error;
 pub mod exit;
 pub mod manifest;
 pub mod mvt;

@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         Ok(()) => Exit::Done.into(),
         Err(error) => {
             say(&explained(&error));
-            Exit::after(&error, stop.asked()).into()
+            Exit::of(error.kind(), stop.asked()).into()
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What can go wrong with the change log, and why it may not be trusted.
 
+use crate::error::ErrorKind;
 use crate::postgis::{self, Cause, ServerName};
 
 /// Why the change log could not be installed, removed or read.
@@ -164,6 +165,30 @@ pub enum Error {
 }
 
 impl Error {
+    /// What kind of failure this is.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Error::Database(error) => error.kind(),
+            Error::Untracked(_) => ErrorKind::NeedsSeed,
+            Error::NotTrackable { .. }
+            | Error::Query { .. }
+            | Error::Foreign { .. }
+            | Error::Unsafe { .. }
+            | Error::Refused { .. }
+            | Error::SuperusersTable { .. }
+            | Error::WrongOwner { .. }
+            | Error::NotThere { .. } => ErrorKind::Usage,
+            Error::NoRight { .. }
+            | Error::NoPruning { .. }
+            | Error::Locked { .. }
+            | Error::Installed(_)
+            | Error::Mendable { .. }
+            | Error::Overtaken
+            | Error::Unreadable { .. } => ErrorKind::Failed,
+        }
+    }
+
     /// Gives a failed pruning its meaning.
     pub(super) fn of_prune(server: &ServerName, error: postgis::Error) -> Error {
         match &error {

@@ -24,6 +24,7 @@ pub mod verify;
 use std::path::PathBuf;
 
 use crate::config::ConfigError;
+use crate::error::{ErrorKind, Obstacle};
 use crate::plan::HeavyTile;
 use crate::sink::{LocationError, MaxShrink, ReadError, SwitchError, TargetError};
 use crate::stop::{Signal, Stop};
@@ -161,6 +162,12 @@ pub enum CommandError {
         place: String,
         /// What does not fit, and what to do.
         what: String,
+    },
+    /// Other runs changed the target again and again while this one looked at it.
+    #[error("{place}: other runs keep changing it. Run the command again when they are done")]
+    Contended {
+        /// The target.
+        place: String,
     },
     /// A text that is no tile.
     #[error("{text:?} is no tile: {what}")]
@@ -301,28 +308,69 @@ impl From<crate::changes::Error> for CommandError {
 /// After a stop was asked for, whatever failed because of it is the interruption.
 #[must_use]
 pub fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
-    let because = match &error {
-        CommandError::Database(error) => {
-            matches!(error, crate::postgis::Error::Interrupted) || error.is_lost() || error.is_held_up()
-        }
-        CommandError::Target(error) => error.is_interrupted(),
-        _ => false,
+    let is_because_of_the_stop = match error.kind() {
+        ErrorKind::Interrupted | ErrorKind::Transient(Obstacle::Lost | Obstacle::HeldUp | Obstacle::GaveWay) => true,
+        ErrorKind::Transient(Obstacle::Unreachable)
+        | ErrorKind::Usage
+        | ErrorKind::NeedsSeed
+        | ErrorKind::Partial
+        | ErrorKind::Failed => false,
     };
-    match stop.asked() {
-        Some(signal) if because => CommandError::Interrupted(signal),
+    match (stop.asked(), &error) {
+        // This says more about what is left.
+        (_, CommandError::InterruptedInLine { .. }) => error,
+        (Some(signal), _) if is_because_of_the_stop => CommandError::Interrupted(signal),
         _ => error,
     }
 }
 
 impl CommandError {
-    /// Whether a full seed would help.
-    pub(crate) const fn needs_seed(&self) -> bool {
+    /// What kind of failure this is.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
         match self {
-            CommandError::NeedsSeed { .. }
-            | CommandError::Untracked { .. }
-            | CommandError::Changes(crate::changes::Error::Untracked(_)) => true,
-            CommandError::Target(error) => error.needs_seed(),
-            _ => false,
+            CommandError::Interrupted(_) | CommandError::InterruptedInLine { .. } => ErrorKind::Interrupted,
+            CommandError::Config(_)
+            | CommandError::LargeTile { .. }
+            | CommandError::NoReport { .. }
+            | CommandError::NoTileList { .. }
+            | CommandError::Location(_)
+            | CommandError::NoVersions { .. }
+            | CommandError::Unversioned { .. }
+            | CommandError::Switch(_)
+            | CommandError::NoTarget { .. }
+            | CommandError::UnknownTarget { .. }
+            | CommandError::OtherTileset { .. }
+            | CommandError::Foreign { .. }
+            | CommandError::SameTarget { .. }
+            | CommandError::Unfit { .. }
+            | CommandError::NoTile { .. }
+            | CommandError::TileList(_)
+            | CommandError::NoArea { .. } => ErrorKind::Usage,
+            CommandError::Read(error) => error.kind(),
+            CommandError::Database(error) => error.kind(),
+            CommandError::Changes(error) => error.kind(),
+            CommandError::Target(error) => error.kind(),
+            CommandError::NeedsSeed { .. } | CommandError::NeedSeeds { .. } | CommandError::Untracked { .. } => {
+                ErrorKind::NeedsSeed
+            }
+            CommandError::Unrendered { .. } => ErrorKind::Partial,
+            CommandError::Contended { .. } => ErrorKind::Transient(Obstacle::HeldUp),
+            // A run ends with these after it has started over as often as it may.
+            CommandError::Restarts { .. }
+            | CommandError::HeldUp { .. }
+            | CommandError::Pipeline(_)
+            | CommandError::Shrinks { .. }
+            | CommandError::Output(_)
+            | CommandError::NotThere { .. }
+            | CommandError::BrokenTile { .. }
+            | CommandError::Unsound { .. }
+            | CommandError::Died(_) => ErrorKind::Failed,
         }
+    }
+
+    /// Whether a full seed would help.
+    pub(crate) fn needs_seed(&self) -> bool {
+        self.kind() == ErrorKind::NeedsSeed
     }
 }

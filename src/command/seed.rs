@@ -16,6 +16,7 @@ use super::vanishing::vanishing;
 use super::{CommandError, interrupted};
 use crate::config::Settings;
 use crate::encode::Packing;
+use crate::error::{ErrorKind, Obstacle};
 use crate::manifest::Manifest;
 use crate::pipeline::{self, Outcome, PipelineError, StoredBatch};
 use crate::postgis::{Reads, Snapshot};
@@ -91,54 +92,58 @@ pub(super) fn in_line(error: CommandError, place: &Place) -> CommandError {
     }
 }
 
-/// Runs until it is done, starting over on a new snapshot when the database goes away, or others hold the run up. `attempt` is told how
-/// often it was begun before.
+/// Runs `attempt` until it is done; starts over on a new snapshot when the database goes away or others hold the run up. `attempt` is
+/// given the number of earlier attempts.
 pub(super) async fn restarting<T>(
     settings: &Settings,
     report: &Arc<dyn Report>,
     stop: &Stop,
     attempt: impl AsyncFn(u32) -> Result<T, CommandError>,
 ) -> Result<T, CommandError> {
-    let (mut restarts, mut was_held_up) = (0, false);
+    let (mut restarts, mut last) = (0, None);
     loop {
-        let error = match attempt(restarts).await.map_err(|error| interrupted(error, stop)) {
-            Err(CommandError::Database(error))
-                if error.is_lost()
-                    || error.is_held_up()
-                    || restarts > 0 && error.is_unreachable()
-                    // What was there before may be gone for a moment: others are at work on it.
-                    || was_held_up && matches!(error, crate::postgis::Error::Layer { .. }) =>
-            {
-                error
-            }
+        let (error, obstacle) = match attempt(restarts).await.map_err(|error| interrupted(error, stop)) {
+            Err(CommandError::Database(error)) => match obstacle(error.kind(), last) {
+                Some(obstacle) => (error, obstacle),
+                None => return Err(error.into()),
+            },
             ended => return ended,
         };
         let attempts = restarts + 1;
-        let is_away = error.is_lost() || error.is_unreachable();
         if restarts == settings.restarts {
-            return Err(if is_away {
-                CommandError::Restarts { attempts, source: error }
-            } else {
-                CommandError::HeldUp { attempts, source: error }
+            return Err(match obstacle {
+                Obstacle::Lost | Obstacle::Unreachable => CommandError::Restarts { attempts, source: error },
+                Obstacle::HeldUp | Obstacle::GaveWay => CommandError::HeldUp { attempts, source: error },
             });
         }
-        (restarts, was_held_up) = (attempts, !is_away);
+        (restarts, last) = (attempts, Some(obstacle));
         report.event(&Event::Restarting { attempt: restarts, of: settings.restarts, cause: error.to_string() });
         tokio::select! {
-            () = tokio::time::sleep(pause(settings, restarts, &error)) => {}
+            () = tokio::time::sleep(pause(settings, restarts, obstacle)) => {}
             signal = stop.wait() => return Err(CommandError::Interrupted(signal)),
         }
     }
 }
 
+/// The obstacle for which a run starts over after an error of this kind, if it does. `last` is that of the attempt before: a server that
+/// has answered may be away for a while, and a table that was held up may be gone for a moment while others replace it.
+fn obstacle(kind: ErrorKind, last: Option<Obstacle>) -> Option<Obstacle> {
+    match (kind, last) {
+        (ErrorKind::Transient(Obstacle::Unreachable), None) => None,
+        (ErrorKind::Transient(obstacle), _) => Some(obstacle),
+        (ErrorKind::Usage, Some(Obstacle::HeldUp | Obstacle::GaveWay)) => Some(Obstacle::HeldUp),
+        _ => None,
+    }
+}
+
 /// How long to wait before a run starts over.
-fn pause(settings: &Settings, restarts: u32, cause: &crate::postgis::Error) -> Duration {
+fn pause(settings: &Settings, restarts: u32, obstacle: Obstacle) -> Duration {
     let doubling = Duration::from_secs(1 << restarts.min(5));
-    match cause {
+    match obstacle {
         // Whoever waited is served by now, or is waited for with the first lock.
-        crate::postgis::Error::GaveWay { .. } => Duration::ZERO,
-        error if error.is_lost() || error.is_unreachable() => doubling,
-        _ => doubling.min(settings.session.lock_limit()),
+        Obstacle::GaveWay => Duration::ZERO,
+        Obstacle::Lost | Obstacle::Unreachable => doubling,
+        Obstacle::HeldUp => doubling.min(settings.session.lock_limit()),
     }
 }
 

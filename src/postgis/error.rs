@@ -6,6 +6,7 @@ use tokio_postgres::error::SqlState;
 
 use super::ServerName;
 use crate::encode::EncodeError;
+use crate::error::{ErrorKind, Obstacle};
 use crate::tile::{TileCoord, TileRect};
 
 /// What the server or the network said.
@@ -299,35 +300,48 @@ pub enum Error {
 }
 
 impl Error {
+    /// What kind of failure this is.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Error::Setting { .. }
+            | Error::Layer { .. }
+            | Error::NoPostgis { .. }
+            | Error::OldPostgres { .. }
+            | Error::OldPostgis { .. } => ErrorKind::Usage,
+            Error::Lost { .. } => ErrorKind::Transient(Obstacle::Lost),
+            Error::Unreachable { .. } => ErrorKind::Transient(Obstacle::Unreachable),
+            Error::Locked { .. } | Error::Recovery { .. } | Error::Appeared { .. } | Error::Rewritten { .. } => {
+                ErrorKind::Transient(Obstacle::HeldUp)
+            }
+            Error::GaveWay { .. } => ErrorKind::Transient(Obstacle::GaveWay),
+            Error::Interrupted => ErrorKind::Interrupted,
+            Error::Refused { .. }
+            | Error::NotAccepted { .. }
+            | Error::Timeout { .. }
+            | Error::Query { .. }
+            | Error::Miscounted { .. }
+            | Error::Unsteady { .. }
+            | Error::LargeTile { .. }
+            | Error::Pack { .. } => ErrorKind::Failed,
+        }
+    }
+
     /// Whether the connection or the server went away: nothing is wrong with the work, and another connection may help.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         matches!(self, Error::Lost { .. })
     }
 
-    /// Whether others did something that a run cannot go on with: locked, rewrote or attached what it reads. A new snapshot may help.
-    #[must_use]
-    pub fn is_held_up(&self) -> bool {
-        matches!(
-            self,
-            Error::Locked { .. }
-                | Error::GaveWay { .. }
-                | Error::Recovery { .. }
-                | Error::Appeared { .. }
-                | Error::Rewritten { .. }
-        )
+    /// True if no further connection of this run can help: a stop was asked for, or others hold the run up.
+    pub(super) const fn ends_the_run(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Interrupted | ErrorKind::Transient(Obstacle::HeldUp | Obstacle::GaveWay))
     }
 
     /// Whether other tiles or rows came than were planned.
     #[must_use]
     pub fn is_miscounted(&self) -> bool {
         matches!(self, Error::Miscounted { .. } | Error::Unsteady { .. })
-    }
-
-    /// Whether nobody answers: a server that went away is not back yet.
-    #[must_use]
-    pub fn is_unreachable(&self) -> bool {
-        matches!(self, Error::Unreachable { .. })
     }
 }
 

@@ -266,7 +266,7 @@ impl Source for Renderer {
                     // Fails if the snapshot is gone as well; the first error then says more than the second.
                     match self.again().await {
                         Ok(session) => self.session = Some(session),
-                        Err(other) if other.is_held_up() || matches!(other, Error::Interrupted) => return Err(other),
+                        Err(other) if other.ends_the_run() => return Err(other),
                         Err(_also_lost) => return Err(error),
                     }
                 }

@@ -1,6 +1,7 @@
 //! Why a target could not be written, whichever it is.
 
-use super::{DirectoryError, MbtilesError, PmtilesError, S3Error, StagingError};
+use super::{DirectoryError, MbtilesError, PmtilesError, S3Error};
+use crate::error::{ErrorKind, Obstacle};
 
 /// Why a target could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -20,29 +21,71 @@ pub enum TargetError {
 }
 
 impl TargetError {
-    /// Whether the target cannot be edited, but seeded.
+    /// What kind of failure this is.
     #[must_use]
-    pub const fn needs_seed(&self) -> bool {
+    pub const fn kind(&self) -> ErrorKind {
         match self {
-            TargetError::Mbtiles(error) => matches!(error, MbtilesError::Missing { .. } | MbtilesError::View { .. }),
-            TargetError::Pmtiles(error) | TargetError::S3(S3Error::Archive(error)) => {
-                matches!(error, PmtilesError::Missing { .. } | PmtilesError::Unpacked { .. })
-            }
-            TargetError::Directory(error) => {
-                matches!(error, DirectoryError::Whole { .. } | DirectoryError::NoTileset { .. })
-            }
-            TargetError::S3(error) => matches!(error, S3Error::Whole { .. } | S3Error::NoTileset { .. }),
+            TargetError::Mbtiles(error) => error.kind(),
+            TargetError::Pmtiles(error) => error.kind(),
+            TargetError::Directory(error) => error.kind(),
+            TargetError::S3(error) => error.kind(),
         }
     }
+}
 
-    /// Whether it failed because a stop was asked for.
+impl MbtilesError {
+    /// What kind of failure this is.
     #[must_use]
-    pub const fn is_interrupted(&self) -> bool {
+    pub const fn kind(&self) -> ErrorKind {
         match self {
-            TargetError::Mbtiles(error) => matches!(error, MbtilesError::Staging(StagingError::Interrupted { .. })),
-            TargetError::Pmtiles(error) => matches!(error, PmtilesError::Staging(StagingError::Interrupted { .. })),
-            TargetError::Directory(error) => matches!(error, DirectoryError::Interrupted { .. }),
-            TargetError::S3(error) => error.is_interrupted(),
+            MbtilesError::Staging(error) => error.kind(),
+            MbtilesError::Read(error) => error.kind(),
+            MbtilesError::Missing { .. } | MbtilesError::View { .. } => ErrorKind::NeedsSeed,
+            MbtilesError::Companion { .. }
+            | MbtilesError::Pending(_)
+            | MbtilesError::ReadOnly { .. }
+            | MbtilesError::Held { .. }
+            | MbtilesError::Changed { .. }
+            | MbtilesError::Contract { .. }
+            | MbtilesError::Sqlite { .. } => ErrorKind::Failed,
+        }
+    }
+}
+
+impl S3Error {
+    /// What kind of failure this is.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            S3Error::Setting { .. }
+            | S3Error::NoRegion { .. }
+            | S3Error::NoBucket { .. }
+            | S3Error::NoKeys { .. }
+            | S3Error::Region { .. }
+            | S3Error::OtherTileset { .. }
+            | S3Error::Foreign { .. }
+            | S3Error::Missing { .. }
+            | S3Error::Switch { .. } => ErrorKind::Usage,
+            S3Error::Whole { .. } | S3Error::NoTileset { .. } => ErrorKind::NeedsSeed,
+            S3Error::Incomplete { .. } => ErrorKind::Partial,
+            S3Error::Interrupted { .. } => ErrorKind::Interrupted,
+            S3Error::Archive(error) => error.kind(),
+            S3Error::Unreachable { .. } | S3Error::Timeout { .. } | S3Error::Busy { .. } => {
+                ErrorKind::Transient(Obstacle::Unreachable)
+            }
+            S3Error::Denied { .. }
+            | S3Error::Keys { .. }
+            | S3Error::Expired { .. }
+            | S3Error::Clock { .. }
+            | S3Error::Refused { .. }
+            | S3Error::Held { .. }
+            | S3Error::Lost { .. }
+            | S3Error::Changed { .. }
+            | S3Error::Note { .. }
+            | S3Error::TooLarge { .. }
+            | S3Error::File { .. }
+            | S3Error::Scratch { .. }
+            | S3Error::Inventory(_) => ErrorKind::Failed,
         }
     }
 }

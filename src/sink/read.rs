@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Intent, VectorLayer};
+use crate::error::ErrorKind;
 use crate::tile::TileId;
 
 /// The longest note of a target that is read, in bytes: metadata, a manifest, a list of versions, a directory of an archive. A
@@ -144,6 +145,20 @@ pub enum ReadError {
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+impl ReadError {
+    /// What kind of failure this is.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            ReadError::Missing { .. } | ReadError::Foreign { .. } => ErrorKind::Usage,
+            ReadError::HalfWritten { .. }
+            | ReadError::Damaged { .. }
+            | ReadError::Io { .. }
+            | ReadError::Remote { .. } => ErrorKind::Failed,
+        }
+    }
 }
 
 /// A target that is read.

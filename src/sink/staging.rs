@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, OFlags, renameat, unlinkat};
 
 use super::lock_file::{self, LeftOver, Taken};
+use crate::error::ErrorKind;
 
 /// The folder that an output is to lie in is not there, be the output a file or a directory.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +101,22 @@ pub enum StagingError {
 }
 
 impl StagingError {
+    /// What kind of failure this is.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            StagingError::NoFolder(_) | StagingError::IsDirectory { .. } | StagingError::Foreign { .. } => {
+                ErrorKind::Usage
+            }
+            StagingError::Interrupted { .. } => ErrorKind::Interrupted,
+            StagingError::Unreadable { .. }
+            | StagingError::Busy { .. }
+            | StagingError::DiskFull { .. }
+            | StagingError::Io { .. }
+            | StagingError::Unsynced { .. } => ErrorKind::Failed,
+        }
+    }
+
     /// There is no room for a file that is changed in place.
     pub(super) fn no_room(path: PathBuf, source: impl Error + Send + Sync + 'static) -> StagingError {
         StagingError::DiskFull { target: path.clone(), path, source: Box::new(source) }

@@ -67,10 +67,7 @@ pub(super) async fn attempt(
         }
         tracing::info!("another run has brought {place} forward: looking again");
     }
-    Err(CommandError::Unfit {
-        place: place.to_string(),
-        what: "other runs keep changing it. Run the command again when they are done".to_owned(),
-    })
+    Err(CommandError::Contended { place: place.to_string() })
 }
 
 /// What there is to do for a target.

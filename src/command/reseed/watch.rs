@@ -8,7 +8,8 @@ use super::{Outcome, ReseedOptions, complete, once, told};
 use crate::changes::{Waking, WatchOptions};
 use crate::command::CommandError;
 use crate::config::Settings;
-use crate::postgis::{Database, Error};
+use crate::error::ErrorKind;
+use crate::postgis::Database;
 use crate::report::{Event, Report};
 use crate::stop::{Grace, Signal, Stop};
 
@@ -79,9 +80,7 @@ impl Watcher<'_> {
                     }
                 }
                 // Nothing was begun, and the target is as it was after the look before.
-                Err(CommandError::Interrupted(_) | CommandError::InterruptedInLine { .. })
-                    if has_looked && !was_at_work =>
-                {
+                Err(error) if error.kind() == ErrorKind::Interrupted && has_looked && !was_at_work => {
                     return Ok(());
                 }
                 Err(error) if self.stop.asked().is_some() || !may_pass(&error) => return Err(error),
@@ -256,22 +255,5 @@ fn with_cause(error: &dyn std::error::Error) -> String {
 
 /// Whether what failed may work later without anybody doing anything.
 fn may_pass(error: &CommandError) -> bool {
-    match error {
-        CommandError::Database(error) => !matches!(
-            error,
-            Error::Setting { .. }
-                | Error::Layer { .. }
-                | Error::NoPostgis { .. }
-                | Error::OldPostgres { .. }
-                | Error::OldPostgis { .. }
-        ),
-        CommandError::Target(_)
-        | CommandError::Read(_)
-        | CommandError::Restarts { .. }
-        | CommandError::HeldUp { .. }
-        | CommandError::Pipeline(_)
-        | CommandError::Shrinks { .. }
-        | CommandError::Unfit { .. } => true,
-        _ => false,
-    }
+    matches!(error.kind(), ErrorKind::Transient(_) | ErrorKind::Failed)
 }

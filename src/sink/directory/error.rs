@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::error::ErrorKind;
 use crate::sink::staging::NoFolder;
 use crate::sink::tree::InventoryError;
 
@@ -147,6 +148,29 @@ pub enum DirectoryError {
 }
 
 impl DirectoryError {
+    /// What kind of failure this is.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            DirectoryError::IsFile { .. }
+            | DirectoryError::NoFolder(_)
+            | DirectoryError::OtherTileset { .. }
+            | DirectoryError::OtherTemplate { .. }
+            | DirectoryError::NotOurs { .. }
+            | DirectoryError::ForeignFolder { .. }
+            | DirectoryError::NoVersions { .. } => ErrorKind::Usage,
+            DirectoryError::Whole { .. } | DirectoryError::NoTileset { .. } => ErrorKind::NeedsSeed,
+            DirectoryError::Interrupted { .. } => ErrorKind::Interrupted,
+            DirectoryError::FileInTheWay { .. }
+            | DirectoryError::LinkInTheWay { .. }
+            | DirectoryError::Busy { .. }
+            | DirectoryError::DiskFull { .. }
+            | DirectoryError::Io { .. }
+            | DirectoryError::Note { .. }
+            | DirectoryError::Inventory(_) => ErrorKind::Failed,
+        }
+    }
+
     /// What the system said about a file.
     pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> DirectoryError {
         let path = path.to_owned();

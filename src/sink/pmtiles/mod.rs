@@ -33,6 +33,7 @@ use std::path::{Path, PathBuf};
 use super::staging::{FileKind, Staging, StagingError};
 use super::{Described, Finished, Metadata, Needs, ReadError, Rest, Sink, TileEdit, TileReader as _, Tileset, Written};
 use crate::encode::EncodeError;
+use crate::error::ErrorKind;
 use crate::stop::Stop;
 use crate::tile::{Order, Slice, TileId};
 pub(in crate::sink) use bytes::ReadAt;
@@ -96,6 +97,22 @@ pub enum PmtilesError {
         /// The target.
         target: PathBuf,
     },
+}
+
+impl PmtilesError {
+    /// What kind of failure this is.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            PmtilesError::Staging(error) => error.kind(),
+            PmtilesError::Old(error) => error.kind(),
+            PmtilesError::Missing { .. } | PmtilesError::Unpacked { .. } => ErrorKind::NeedsSeed,
+            PmtilesError::Io { .. }
+            | PmtilesError::Entries(_)
+            | PmtilesError::Pack(_)
+            | PmtilesError::Contract { .. } => ErrorKind::Failed,
+        }
+    }
 }
 
 /// An archive in the making.

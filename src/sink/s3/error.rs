@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::cause::{Meaning, Refusal, S3Cause};
 use crate::sink::tree::{InventoryError, SwitchError};
-use crate::sink::{PmtilesError, ReadError, StagingError};
+use crate::sink::{PmtilesError, ReadError};
 
 /// What was asked of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -329,17 +329,6 @@ pub enum S3Error {
         /// Why.
         source: SwitchError,
     },
-}
-
-impl S3Error {
-    /// Whether it failed because a stop was asked for.
-    #[must_use]
-    pub const fn is_interrupted(&self) -> bool {
-        matches!(
-            self,
-            S3Error::Interrupted { .. } | S3Error::Archive(PmtilesError::Staging(StagingError::Interrupted { .. }))
-        )
-    }
 }
 
 /// Where a request went, for its error.

@@ -4,18 +4,19 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// A room and the rooms that it may import, beside itself.
-const MAY_IMPORT: [(&str, &[&str]); 20] = [
+const MAY_IMPORT: [(&str, &[&str]); 21] = [
     ("tile", &[]),
+    ("error", &[]),
     ("stop", &[]),
     ("encode", &[]),
     ("manifest", &[]),
     ("mvt", &["tile"]),
     ("source", &["tile"]),
     ("plan", &["tile"]),
-    ("sink", &["tile", "stop", "encode", "manifest"]),
+    ("sink", &["tile", "stop", "error", "encode", "manifest"]),
     ("patch", &["tile", "encode", "mvt", "source", "sink", "plan"]),
-    ("postgis", &["tile", "stop", "encode", "mvt", "source", "manifest"]),
-    ("changes", &["tile", "postgis"]),
+    ("postgis", &["tile", "stop", "error", "encode", "mvt", "source", "manifest"]),
+    ("changes", &["tile", "error", "postgis"]),
     ("pipeline", &["tile", "encode", "source", "sink"]),
     ("report", &["tile", "manifest", "plan", "pipeline"]),
     ("config", &["tile", "encode", "postgis", "changes", "pipeline", "sink"]),
@@ -23,11 +24,11 @@ const MAY_IMPORT: [(&str, &[&str]); 20] = [
     (
         "command",
         &[
-            "tile", "stop", "encode", "manifest", "mvt", "source", "plan", "sink", "postgis", "pipeline", "report",
-            "config", "changes", "patch",
+            "tile", "stop", "error", "encode", "manifest", "mvt", "source", "plan", "sink", "postgis", "pipeline",
+            "report", "config", "changes", "patch",
         ],
     ),
-    ("exit", &["changes", "command", "postgis", "sink", "stop"]),
+    ("exit", &["error", "stop"]),
     ("signals", &["exit", "report", "stop"]),
     ("lib", &[]),
     ("main", &["changes", "cli", "command", "config", "exit", "postgis", "report", "signals", "sink", "stop"]),

@@ -110,7 +110,7 @@ fn a_stop_while_tiles_are_looked_at_ends_the_run() {
     let (location, handle) = (prefix.location.clone(), prefix.runtime.handle().clone());
     let sink = S3::create(location, options(&proxy.endpoint), tree(), handle, &stop).unwrap();
     let refused = edit(sink, edits, 2).unwrap_err();
-    assert!(refused.is_interrupted(), "{refused}");
+    assert_eq!(refused.kind(), oar_tiles::error::ErrorKind::Interrupted, "{refused}");
     assert_eq!((prefix.tiles(), prefix.manifest_run()), (named(&before), Some(1)));
 }
 
