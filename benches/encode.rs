@@ -9,7 +9,7 @@ use std::time::Instant;
 use oar_tiles::encode::{Gzip, Level};
 use oar_tiles::sink::{Mbtiles, Metadata, Pmtiles, Sink as _, TileEdit};
 use oar_tiles::stop::Stop;
-use oar_tiles::tile::{Order, TileCoord, Zoom};
+use oar_tiles::tile::{LonLatBox, Order, TileCoord, Zoom};
 
 /// Tiles in a measurement, and how often it is repeated; the fastest counts.
 const TILES: u32 = 50_000;
@@ -82,7 +82,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         attribution: None,
         version: None,
         zooms: "14".parse()?,
-        bounds: [-180.0, -85.0, 180.0, 85.0],
+        bounds: LonLatBox::from_sides([-180.0, -85.0, 180.0, 85.0]),
         vector_layers: Vec::new(),
         manifest: String::new(),
     };

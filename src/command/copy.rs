@@ -19,7 +19,7 @@ use crate::sink::{
     Described, Metadata, Rest, RunKind, Scope, Sink, TargetError, TileEdit, TileReader, Tileset, Written, read_all,
 };
 use crate::stop::Stop;
-use crate::tile::{Coverage, LonLatBox, Order, Slice, TileId, TileRect, Zoom, ZoomList, latitude, longitude};
+use crate::tile::{Coverage, LonLatBox, Order, Slice, TileId, TileRect, Zoom, ZoomList};
 
 /// What `copy` was asked for.
 #[derive(Debug, Clone)]
@@ -65,10 +65,8 @@ fn run(options: &CopyOptions, reach: &Reach, stop: &Stop) -> Result<(), CommandE
     let mut reader = reach.reader(&source)?;
     let described = reader.describe()?;
     let part = options.zoom.is_some() || !options.bbox.is_empty();
-    let scope = Scope {
-        zooms: options.zoom.clone().map_or_else(|| zooms(0, Zoom::MAX.get()), Ok)?,
-        coverage: Coverage::new(&options.bbox),
-    };
+    let scope =
+        Scope { zooms: options.zoom.clone().unwrap_or_else(ZoomList::all), coverage: Coverage::new(&options.bbox) };
     let mut tiles = reader.list()?;
     if part {
         tiles.retain(|id| scope.holds(*id));
@@ -84,7 +82,7 @@ fn run(options: &CopyOptions, reach: &Reach, stop: &Stop) -> Result<(), CommandE
         .as_deref()
         .and_then(|text| serde_json::from_str::<crate::manifest::Manifest>(text).ok())
         .map_or_else(|| "copied".to_owned(), |manifest| manifest.fingerprint);
-    let metadata = metadata(described, &source, &tiles, part, &scope)?;
+    let metadata = metadata(described, &source, &tiles, part, &scope);
     let layers: Vec<String> = metadata.vector_layers.iter().map(|layer| layer.id.clone()).collect();
     let tileset = Tileset { fingerprint, layers, scope, rest: Rest::Vanishes, run: RunKind::Copy };
     let mut sink = reach.sink(&target)?;
@@ -115,38 +113,25 @@ fn run(options: &CopyOptions, reach: &Reach, stop: &Stop) -> Result<(), CommandE
     Ok(())
 }
 
-/// Zooms without a gap.
-fn zooms(from: u8, to: u8) -> Result<ZoomList, CommandError> {
-    let to = to.min(Zoom::MAX.get());
-    // The text of two zooms in order is always a list.
-    format!("{}-{to}", from.min(to))
-        .parse()
-        .map_err(|error: crate::tile::ZoomError| CommandError::Pipeline(error.to_string()))
+/// The zooms between two levels, as far as there are tiles.
+fn zooms(from: u8, to: u8) -> ZoomList {
+    let zoom = |level: u8| Zoom::new(level).unwrap_or(Zoom::MAX);
+    ZoomList::range(zoom(from.min(to)), zoom(to))
 }
 
 /// What the target says about itself: what the source says, and what can be seen where it says nothing.
-fn metadata(
-    described: Described,
-    source: &Place,
-    tiles: &[TileId],
-    part: bool,
-    scope: &Scope,
-) -> Result<Metadata, CommandError> {
+fn metadata(described: Described, source: &Place, tiles: &[TileId], part: bool, scope: &Scope) -> Metadata {
     let levels = || tiles.iter().map(|id| id.coord.zoom());
     let zooms = match described.zooms {
-        Some((from, to)) if !part => zooms(from, to)?,
-        _ => zooms(levels().min().map_or(0, Zoom::get), levels().max().map_or(0, Zoom::get))?,
+        Some((from, to)) if !part => zooms(from, to),
+        _ => zooms(levels().min().map_or(0, Zoom::get), levels().max().map_or(0, Zoom::get)),
     };
     let bounds = match described.bounds {
         Some(bounds) if !part => bounds,
-        Some([west, south, east, north]) => {
-            let [w, s, e, n] = scope.coverage.bounds();
-            let cut = [west.max(w), south.max(s), east.min(e), north.min(n)];
-            if cut[0] <= cut[2] && cut[1] <= cut[3] { cut } else { around(tiles) }
-        }
+        Some(bounds) => bounds.common(scope.coverage.bounds()).unwrap_or_else(|| around(tiles)),
         None => around(tiles),
     };
-    Ok(Metadata {
+    Metadata {
         name: described.name.filter(|name| !name.is_empty()).unwrap_or_else(|| source.stem()),
         description: described.description,
         attribution: described.attribution,
@@ -156,11 +141,11 @@ fn metadata(
         vector_layers: described.vector_layers,
         // A part does not show what the manifest says, so it is without one.
         manifest: described.manifest.filter(|_| !part).unwrap_or_default(),
-    })
+    }
 }
 
-/// The box around the tiles of the deepest zoom, in degrees; the world if there is none.
-fn around(tiles: &[TileId]) -> [f64; 4] {
+/// The box around the tiles of the deepest zoom; the world if there is none.
+fn around(tiles: &[TileId]) -> LonLatBox {
     let deepest = tiles.iter().map(|id| id.coord.zoom()).max();
     let there = tiles.iter().map(|id| id.coord).filter(|tile| Some(tile.zoom()) == deepest);
     let rect = there.fold(None, |rect: Option<TileRect>, tile| {
@@ -169,8 +154,7 @@ fn around(tiles: &[TileId]) -> [f64; 4] {
         Some(TileRect { zoom, x0: rect.x0.min(x), y0: rect.y0.min(y), x1: rect.x1.max(x), y1: rect.y1.max(y) })
     });
     let Some(rect) = rect else { return Coverage::new(&[]).bounds() };
-    let (west, north, east, south) = rect.world(0);
-    [longitude(west), latitude(south), longitude(east), latitude(north)]
+    rect.into()
 }
 
 /// A copy on its way into a sink.

@@ -131,10 +131,12 @@ fn covers(zooms: &ZoomList, boxes: &[LonLatBox], region: &Region) -> bool {
     let within = |old: &String| {
         boxes.iter().any(|new| {
             let Ok(old) = old.parse::<LonLatBox>() else { return false };
-            let ([w, s, e, n], [west, south, east, north]) = (old.corners(), new.corners());
             old == *new
                 || (!old.crosses_antimeridian() && !new.crosses_antimeridian())
-                    && (west <= w && south <= s && e <= east && n <= north)
+                    && (new.west <= old.west
+                        && new.south <= old.south
+                        && old.east <= new.east
+                        && old.north <= new.north)
         })
     };
     old.iter().all(|zoom| zooms.contains(zoom))
@@ -146,14 +148,13 @@ fn covers(zooms: &ZoomList, boxes: &[LonLatBox], region: &Region) -> bool {
 pub(super) fn metadata(
     settings: &Settings,
     layers: &[Layer],
-    bounds: [f64; 4],
+    bounds: LonLatBox,
     manifest: &Manifest,
     before: Option<&Described>,
 ) -> Result<Metadata, CommandError> {
     let tileset = &settings.tileset;
     let kept: Vec<ZoomList> = manifest.kept.iter().filter_map(|region| region.zooms.parse().ok()).collect();
-    let all: Vec<String> = std::iter::once(&tileset.zooms).chain(&kept).map(ZoomList::to_string).collect();
-    let zooms: ZoomList = all.join(",").parse().unwrap_or_else(|_already_read| tileset.zooms.clone());
+    let zooms = kept.iter().fold(tileset.zooms.clone(), |all, zooms| all.union(zooms));
     let drawn = |layer: &Layer| {
         let zooms = || zooms.iter().filter(|zoom| layer.zooms().contains(*zoom));
         Some((zooms().next()?.get(), zooms().next_back()?.get()))
@@ -163,9 +164,7 @@ pub(super) fn metadata(
         let fields = layer.fields().map(|(name, kind)| (name.to_owned(), kind.into())).collect();
         Some(VectorLayer { id: layer.name().to_owned(), description: String::new(), minzoom, maxzoom, fields })
     };
-    let bounds = before.and_then(|before| before.bounds).map_or(bounds, |old| {
-        [bounds[0].min(old[0]), bounds[1].min(old[1]), bounds[2].max(old[2]), bounds[3].max(old[3])]
-    });
+    let bounds = before.and_then(|before| before.bounds).map_or(bounds, |old| bounds.joined(old));
     Ok(Metadata {
         name: tileset.name.clone(),
         description: tileset.description.clone(),

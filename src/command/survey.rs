@@ -9,7 +9,7 @@ use crate::plan::{PlanLayer, ZoomPlan, plan};
 use crate::postgis::{Database, Layer, OnLargeTile, Reads, Renderer, Server, Snapshot, probe, survey};
 use crate::report::{Event, Report, SkippedRows};
 use crate::stop::Stop;
-use crate::tile::{Batch, Coverage, Order, Places, WORLD_UNITS, latitude, longitude};
+use crate::tile::{Batch, Coverage, LonLatBox, Order, Places, WORLD_UNITS, WorldRect};
 
 /// Everything known before the first tile.
 pub(super) struct Prepared {
@@ -22,8 +22,8 @@ pub(super) struct Prepared {
     /// Sessions that hold the locks of the first one. Their layers are those of before the survey.
     pub(super) renderers: Vec<Renderer>,
     pub(super) zooms: Vec<ZoomPlan>,
-    /// West, south, east, north of the features within the coverage, in degrees.
-    pub(super) bounds: [f64; 4],
+    /// The box around the features within the coverage.
+    pub(super) bounds: LonLatBox,
     pub(super) skipped: Vec<SkippedRows>,
     pub(super) warnings: Vec<String>,
     /// Layers of which features will be left out, in words.
@@ -182,20 +182,21 @@ fn check_limits(
 }
 
 /// The box of all features, cut to the coverage; the coverage's own if there is none.
-fn bounds(layers: &[PlanLayer], coverage: &Coverage) -> [f64; 4] {
-    let [west, south, east, north] = coverage.bounds();
-    let mut world = [WORLD_UNITS, WORLD_UNITS, 0, 0];
+fn bounds(layers: &[PlanLayer], coverage: &Coverage) -> LonLatBox {
+    let mut all = WorldRect { west: WORLD_UNITS, north: WORLD_UNITS, east: 0, south: 0 };
     for layer in layers {
         for footprints in layer.places.all() {
             for feature in 0..footprints.len() {
-                let [w, n, e, s] = footprints.world(feature).map(i64::from);
+                let world = footprints.world(feature);
+                let mut one = WorldRect::from(world);
                 // Bounds do not run over ±180°: such a feature takes the whole width.
-                let [w, e] = if w > e { [0, WORLD_UNITS] } else { [w, e] };
-                world = [world[0].min(w), world[1].min(n), world[2].max(e), world[3].max(s)];
+                if world.crosses_antimeridian() {
+                    (one.west, one.east) = (0, WORLD_UNITS);
+                }
+                all = all.joined(one);
             }
         }
     }
-    let found = [longitude(world[0]), latitude(world[3]), longitude(world[2]), latitude(world[1])];
-    let cut = [west.max(found[0]), south.max(found[1]), east.min(found[2]), north.min(found[3])];
-    if cut[0] <= cut[2] && cut[1] <= cut[3] { cut } else { [west, south, east, north] }
+    let within = coverage.bounds();
+    within.common(all.into()).unwrap_or(within)
 }

@@ -1,6 +1,6 @@
 //! Which parts of a tile can show a feature at a changed position.
 
-use crate::tile::{GridBox, Part, TileCoord, TileRect};
+use crate::tile::{GridBox, Part, TileCoord, TileRect, WorldRect};
 
 /// The parts of a tile that show features at `positions` (world units); `None` once there are more than `max_parts`. The tile's grid has
 /// `extent` units along a side. The world boxes of the parts do not touch each other, so that no row is found twice.
@@ -56,7 +56,7 @@ const INDEX_SLACK: f64 = 1_500.0;
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "world units are exact in doubles")]
 impl TileGrid {
     pub(super) fn of(tile: TileCoord, extent: u32) -> TileGrid {
-        let (west, north, east, _) = TileRect::from(tile).world(0);
+        let WorldRect { west, north, east, .. } = TileRect::from(tile).world(0);
         TileGrid { west: west as f64, north: north as f64, unit: (east - west) as f64 / f64::from(extent) }
     }
 
@@ -72,16 +72,16 @@ impl TileGrid {
         }
     }
 
-    /// The world units of every feature that may be drawn in a box: west, north, east, south.
-    pub(super) fn world(&self, one: &GridBox) -> [i64; 4] {
+    /// The world units of every feature that may be drawn in a box.
+    pub(super) fn world(&self, one: &GridBox) -> WorldRect {
         let least = |grid: i64, edge: f64| ((grid - 1) as f64 * self.unit + edge - ROUNDING_SLACK).floor() as i64;
         let most = |grid: i64, edge: f64| ((grid + 1) as f64 * self.unit + edge + ROUNDING_SLACK).ceil() as i64;
-        [
-            least(one.west, self.west),
-            least(one.north, self.north),
-            most(one.east, self.west),
-            most(one.south, self.north),
-        ]
+        WorldRect {
+            west: least(one.west, self.west),
+            north: least(one.north, self.north),
+            east: most(one.east, self.west),
+            south: most(one.south, self.north),
+        }
     }
 
     /// Whether the world boxes of two boxes might touch.
@@ -118,7 +118,12 @@ mod tests {
         let parts = parts(tile(8, 1, 2), 4096, 9, [[(1 << 24) + 4096 * 10, (2 << 24) + 4096 * 7 + 5]].into_iter());
         let grid = GridBox { west: 9, north: 6, east: 12, south: 9 };
         let (west, north) = (1 << 24, 2 << 24);
-        let world = [west + 4096 * 8 - 2, north + 4096 * 5 - 2, west + 4096 * 13 + 2, north + 4096 * 10 + 2];
+        let world = WorldRect {
+            west: west + 4096 * 8 - 2,
+            north: north + 4096 * 5 - 2,
+            east: west + 4096 * 13 + 2,
+            south: north + 4096 * 10 + 2,
+        };
         assert_eq!(parts, Some(vec![Part { grid, world }]));
     }
 
@@ -137,15 +142,15 @@ mod tests {
                 let parts = parts(tile(zoom, 0, 0), extent, many, places.iter().copied()).unwrap();
                 for (number, one) in parts.iter().enumerate() {
                     for other in &parts[..number] {
-                        let apart = |low: usize, high: usize| {
-                            one.world[high] < other.world[low] || other.world[high] < one.world[low]
-                        };
-                        assert!(apart(0, 2) || apart(1, 3), "{zoom}: {one:?} {other:?}");
+                        let (a, b) = (&one.world, &other.world);
+                        let are_beside = a.east < b.west || b.east < a.west;
+                        let are_below = a.south < b.north || b.south < a.north;
+                        assert!(are_beside || are_below, "{zoom}: {one:?} {other:?}");
                     }
                 }
                 for [x, y] in places.into_iter().map(|place| place.map(i64::from)) {
                     let holds = |part: &&Part| {
-                        let [west, north, east, south] = part.world;
+                        let WorldRect { west, north, east, south } = part.world;
                         (west..=east).contains(&x) && (north..=south).contains(&y)
                     };
                     assert_eq!(parts.iter().filter(holds).count(), 1);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::parts::parts;
 use crate::plan::{Dirty, Drawn, touched_tiles};
-use crate::tile::{Neighbourhood, Order, Spot, TileCoord, TileRect, WORLD_UNITS, Zoom};
+use crate::tile::{Neighbourhood, Order, Spot, TileCoord, TileRect, WORLD_UNITS, WorldBox, Zoom};
 
 /// The most positions that are kept, 8 bytes each.
 const MAX_POSITIONS: usize = 50_000;
@@ -30,11 +30,11 @@ impl ChangedPositions {
     /// Adds a changed position of a layer, by its index. If `spot` is not a single point, or there are too many positions, the layer's
     /// positions are no longer known.
     pub fn add(&mut self, layer: usize, spot: Spot) {
-        let [west, north, east, south] = spot.world();
+        let at = spot.world();
         let Some(Some(positions)) = self.layers.get_mut(layer) else { return };
         self.count += 1;
-        if (west, north) == (east, south) && self.count <= MAX_POSITIONS {
-            positions.push([west, north]);
+        if at.is_position() && self.count <= MAX_POSITIONS {
+            positions.push([at.west, at.north]);
         } else {
             self.forget(layer);
         }
@@ -55,7 +55,7 @@ impl ChangedPositions {
             for position in positions.iter().flatten() {
                 let [x, y] = *position;
                 for zoom in dirty.zooms().into_iter().filter(|zoom| drawn.zooms.contains(*zoom)) {
-                    let (touched, _) = touched_tiles(zoom, drawn.margin.units(zoom), [x, y, x, y]);
+                    let (touched, _) = touched_tiles(zoom, drawn.margin.units(zoom), WorldBox::of_unit(x, y));
                     for tile in touched.iter().filter(|tile| dirty.is_marked(*tile)) {
                         tiles.entry(tile).or_default().push((index, *position));
                         count += 1;
@@ -178,6 +178,7 @@ fn cells(places: &[[u32; 2]], reach: i64) -> Vec<TileRect> {
 mod tests {
     use super::super::parts::TileGrid;
     use super::*;
+    use crate::tile::WorldRect;
 
     fn tile(zoom: u8, x: u32, y: u32) -> TileCoord {
         TileCoord::new(Zoom::new(zoom).unwrap(), x, y).unwrap()
@@ -217,18 +218,20 @@ mod tests {
             assert!(found.from.get() >= least && found.samples.len() > 30 && found.samples.len() <= MAX_SAMPLES);
             let sides: Vec<_> = found.cells.iter().map(|cell| cell.world(0)).collect();
             for (number, one) in sides.iter().enumerate() {
-                let overlaps = |other: &(i64, i64, i64, i64)| {
-                    one.0 < other.2 && other.0 < one.2 && one.1 < other.3 && other.1 < one.3
+                let overlaps = |other: &WorldRect| {
+                    one.west < other.east && other.west < one.east && one.north < other.south && other.north < one.south
                 };
                 assert!(!sides[..number].iter().any(overlaps), "{one:?}");
             }
-            let holds =
-                |[x, y]: [i64; 2]| sides.iter().any(|(w, n, e, s)| (w..e).contains(&&x) && (n..s).contains(&&y));
+            let holds = |[x, y]: [i64; 2]| {
+                let mut cells = sides.iter();
+                cells.any(|cell| (cell.west..cell.east).contains(&x) && (cell.north..cell.south).contains(&y))
+            };
             for deeper in found.from.get()..=22 {
                 for [x, y] in &places {
                     let shift = 32 - deeper;
                     let grid = TileGrid::of(tile(deeper, x >> shift, y >> shift), extent);
-                    let [west, north, east, south] = grid.world(&grid.around([*x, *y]));
+                    let WorldRect { west, north, east, south } = grid.world(&grid.around([*x, *y]));
                     let inside = |side: i64| side.clamp(0, WORLD_UNITS - 1);
                     for corner in [[west, north], [east, north], [west, south], [east, south]] {
                         assert!(holds(corner.map(inside)), "extent {extent}, zoom {deeper}: {x} {y}");
@@ -257,7 +260,7 @@ mod tests {
     #[test]
     fn too_many_positions_are_not_kept() {
         let mut spots = ChangedPositions::new([true, false, true].into_iter());
-        let at = |x: u32| Spot::Box([x, 1, x, 1]);
+        let at = |x: u32| Spot::Box(WorldBox::new(x, 1, x, 1));
         spots.add(1, at(1));
         for x in 0..50_000 {
             spots.add(0, at(x));
@@ -266,7 +269,7 @@ mod tests {
         spots.add(2, at(1));
         assert!(spots.layers[2].is_none());
         assert!(spots.layers[0].is_some());
-        spots.add(0, Spot::Box([1, 1, 2, 1]));
+        spots.add(0, Spot::Box(WorldBox::new(1, 1, 2, 1)));
         assert!(spots.layers[0].is_none());
     }
 }

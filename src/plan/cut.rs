@@ -16,8 +16,11 @@ impl Touching {
     pub(super) const NONE: Touching =
         Touching { least_upper: [f32::INFINITY; 2], greatest_lower: [f32::NEG_INFINITY; 2] };
 
-    pub(super) fn add(&mut self, [x0, y0, x1, y1]: SourceBox) {
-        self.join(&Touching { least_upper: [x1, y1], greatest_lower: [x0, y0] });
+    pub(super) fn add(&mut self, source: SourceBox<f32>) {
+        self.join(&Touching {
+            least_upper: [source.max_x, source.max_y],
+            greatest_lower: [source.min_x, source.min_y],
+        });
     }
 
     pub(super) fn join(&mut self, other: &Touching) {
@@ -28,11 +31,15 @@ impl Touching {
     }
 
     pub(super) fn search(&self) -> SearchBox {
-        let [x, y] = [0, 1].map(|axis| {
+        let [[min_x, max_x], [min_y, max_y]] = [0, 1].map(|axis| {
             let (a, b) = (f64::from(self.least_upper[axis]), f64::from(self.greatest_lower[axis]));
-            (a.min(b), a.max(b))
+            [a.min(b), a.max(b)]
         });
-        if x.0.is_finite() && y.0.is_finite() { SearchBox::Source([x.0, y.0, x.1, y.1]) } else { SearchBox::Nothing }
+        if min_x.is_finite() && min_y.is_finite() {
+            SearchBox::Source(SourceBox { min_x, min_y, max_x, max_y })
+        } else {
+            SearchBox::Nothing
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::PlanLayer;
-use crate::tile::{TileRect, Zoom};
+use crate::tile::{TileRect, WorldBox, WorldRect, Zoom};
 
 /// A run of tiles in one column that one feature touches. Sixteen bytes: there is one for each feature and column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,12 +76,12 @@ pub(super) fn touches(zoom: Zoom, layers: &[PlanLayer], parts: &[TileRect]) -> V
     touches
 }
 
-/// The tiles that a box in world units (west, north, east, south), grown by a margin, touches at a zoom. Where west is greater than
-/// east, the box runs over ±180°: the tiles are those of its eastern end, and those of its western end if they are others.
+/// The tiles that a box, grown by a margin in world units, touches at a zoom. A box over ±180° touches the tiles up to the world's eastern
+/// edge, and those from its western edge on as a second rectangle; one rectangle if they meet.
 #[must_use]
-pub fn touched_tiles(zoom: Zoom, margin: i64, world: [u32; 4]) -> (TileRect, Option<TileRect>) {
+pub fn touched_tiles(zoom: Zoom, margin: i64, world: WorldBox) -> (TileRect, Option<TileRect>) {
     let (shift, last) = (32 - zoom.get(), i64::from(zoom.last()));
-    let [west, north, east, south] = world.map(i64::from);
+    let WorldRect { west, north, east, south } = WorldRect::from(world);
     #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "clamped into the zoom")]
     let tile = |units: i64| (units >> shift).clamp(0, last) as u32;
     let (x0, x1) = (tile(west - margin), tile(east + margin));

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::tile::{Area, BoxFootprint, Footprints, LonLatBox, SearchBox, TileRect};
+use crate::tile::{Area, BoxFootprint, Footprints, LonLatBox, SearchBox, SourceBox, TileRect, WorldBox, WorldRect};
 
 /// A small generator of chance (splitmix64), so that a failing case can be run again.
 struct Chance(u64);
@@ -43,7 +43,8 @@ fn boxes(chance: &mut Chance, count: u64) -> Footprints {
         let (x1, y1) = (x.saturating_add(size), y.saturating_add(size / 3));
         // Some run over the antimeridian, by as much as others do not.
         let (x, x1) = if chance.below(4) == 0 { (x1, x) } else { (x, x1) };
-        BoxFootprint { world: [x, y, x1, y1], source: [x as f32, -(y1 as f32), x1 as f32, -(y as f32)] }
+        let source = SourceBox { min_x: x as f32, min_y: -(y1 as f32), max_x: x1 as f32, max_y: -(y as f32) };
+        BoxFootprint { world: WorldBox::new(x, y, x1, y1), source }
     };
     Footprints::Boxes((0..count).map(|_| footprint(chance)).collect())
 }
@@ -64,12 +65,12 @@ fn slowly(zoom: Zoom, layers: &[PlanLayer], rects: &[TileRect]) -> BTreeMap<(u32
     let mut tiles = BTreeMap::new();
     for (number, layer) in layers.iter().enumerate().filter(|(_, layer)| layer.zooms.contains(zoom)) {
         for feature in 0..layer.places.at(zoom).len() {
-            let [west, north, east, south] = layer.places.at(zoom).world(feature).map(i64::from);
+            let WorldRect { west, north, east, south } = layer.places.at(zoom).world(feature).into();
             for x in 0..=zoom.last() {
                 for y in 0..=zoom.last() {
                     let inside = rects.iter().any(|r| (r.x0..=r.x1).contains(&x) && (r.y0..=r.y1).contains(&y));
                     let rect = TileRect { zoom, x0: x, y0: y, x1: x, y1: y };
-                    let (w, n, e, s) = rect.world(layer.margin.units(zoom));
+                    let WorldRect { west: w, north: n, east: e, south: s } = rect.world(layer.margin.units(zoom));
                     let (starts, ends) = (west < e, east >= w);
                     let across = if west > east { starts || ends } else { starts && ends };
                     if inside && across && north < s && south >= n {
@@ -153,18 +154,19 @@ fn check_batches(zoom: &ZoomPlan, slow: &BTreeMap<(u32, u32), Vec<u64>>, layers:
 /// The search box touches the box of every feature that touches the area.
 fn finds_every_feature(zoom: Zoom, area: &Area, number: usize, layer: &PlanLayer) {
     let Footprints::Boxes(boxes) = layer.places.at(area.rect.zoom) else { return };
-    let (w, n, e, s) = area.rect.world(layer.margin.units(zoom));
+    let WorldRect { west: w, north: n, east: e, south: s } = area.rect.world(layer.margin.units(zoom));
     for b in boxes.iter().filter(|_| layer.zooms.contains(zoom)) {
-        let [west, north, east, south] = b.world.map(i64::from);
+        let WorldRect { west, north, east, south } = b.world.into();
         let (starts, ends) = (west < e, east >= w);
         let across = if west > east { starts || ends } else { starts && ends };
         if across && north < s && south >= n {
-            let SearchBox::Source([x0, y0, x1, y1]) = area.search[number] else { panic!("no search box") };
-            let [bx0, by0, bx1, by1] = b.source.map(f64::from);
+            let SearchBox::Source(search) = area.search[number] else { panic!("no search box") };
+            let SourceBox { min_x, min_y, max_x, max_y } = b.source;
+            let [min_x, min_y, max_x, max_y] = [min_x, min_y, max_x, max_y].map(f64::from);
             // Of one that runs over the antimeridian, one end is enough.
-            let ends = if bx0 <= bx1 { vec![[bx0, bx1]] } else { vec![[bx0; 2], [bx1; 2]] };
-            let is_found = ends.iter().any(|[bx0, bx1]| *bx0 <= x1 && *bx1 >= x0);
-            assert!(is_found && by0 <= y1 && by1 >= y0, "the index would miss a feature");
+            let ends = if min_x <= max_x { vec![[min_x, max_x]] } else { vec![[min_x; 2], [max_x; 2]] };
+            let is_found = ends.iter().any(|[from, to]| *from <= search.max_x && *to >= search.min_x);
+            assert!(is_found && min_y <= search.max_y && max_y >= search.min_y, "the index would miss a feature");
         }
     }
 }

@@ -7,7 +7,7 @@ use super::layer::Layer;
 use super::query_values::query_box;
 use super::session::Param;
 use super::survey::{area_box, world_box};
-use crate::tile::{Area, SearchBox, TileRect};
+use crate::tile::{Area, SearchBox, SourceBox, TileRect, WorldRect};
 
 /// The areas of a batch as a statement's arrays.
 #[derive(Default)]
@@ -50,8 +50,7 @@ impl Areas {
         let mut bound = Areas::default();
         for cell in cells {
             // Two units more take in every rounding on the way.
-            let (west, north, east, south) = cell.world(2);
-            bound.add(cell, 0, world_box(layer, [west, north, east, south]));
+            bound.add(cell, 0, world_box(layer, cell.world(2)));
         }
         bound
     }
@@ -65,11 +64,11 @@ impl Areas {
         params
     }
 
-    fn add_tiles(&mut self, layer: &Layer, rect: &TileRect, sides: [f64; 4]) {
+    fn add_tiles(&mut self, layer: &Layer, rect: &TileRect, sides: SourceBox) {
         self.add(rect, layer.margin.units(rect.zoom), sides);
     }
 
-    fn add(&mut self, rect: &TileRect, margin: i64, sides: [f64; 4]) {
+    fn add(&mut self, rect: &TileRect, margin: i64, sides: SourceBox) {
         let TileRect { zoom, x0, y0, x1, y1 } = *rect;
         self.zooms.push(i32::from(zoom.get()));
         self.margins.push(margin);
@@ -77,7 +76,7 @@ impl Areas {
         self.y0.push(y0.into());
         self.x1.push(x1.into());
         self.y1.push(y1.into());
-        for (column, side) in self.sides.iter_mut().zip(sides) {
+        for (column, side) in self.sides.iter_mut().zip(sides.sides()) {
             column.push(side);
         }
     }
@@ -113,14 +112,14 @@ impl CellColumns {
             // Such cells are drawn at their means, and planned by their boxes.
             let spread = if layer.is_found_in_boxes() { grid.reach(zoom) } else { 0 };
             for (cell, folded) in counted.near(&grid, &area.rect, margin, spread) {
-                let [west, north, east, south] = cell.world.map(i64::from);
+                let world = WorldRect::from(cell.world);
                 if let Some(LoneColumns(codes, sides)) = columns.lone.as_mut().filter(|_| cell.members == 1) {
                     codes.iter_mut().zip([place, cell.code]).for_each(|(column, value)| column.push(value));
-                    let around = [west - SEEN_WITHIN, north - SEEN_WITHIN, east + SEEN_WITHIN, south + SEEN_WITHIN];
-                    sides.iter_mut().zip(world_box(layer, around)).for_each(|(column, side)| column.push(side));
+                    let around = world_box(layer, world.grown(SEEN_WITHIN)).sides();
+                    sides.iter_mut().zip(around).for_each(|(column, side)| column.push(side));
                     continue;
                 }
-                let values = [place, cell.code, cell.members.cast_signed(), west, north];
+                let values = [place, cell.code, cell.members.cast_signed(), world.west, world.north];
                 columns.cells.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
                 columns.folded.iter_mut().zip(folded).for_each(|(column, folded)| column.push(*folded));
             }

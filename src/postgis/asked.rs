@@ -146,7 +146,7 @@ impl LayerProbe<'_> {
     async fn ask(&self, layer: &Layer, sql: &str, zooms: &[Zoom]) -> Result<Vec<Row>, Error> {
         let numbers: Vec<i32> = zooms.iter().map(|zoom| zoom.get().into()).collect();
         let pixels: Vec<f64> = zooms.iter().map(|zoom| pixel(*zoom)).collect();
-        let [west, south, east, north] = QueryValues::of_coverage(layer, &Coverage::new(&[]), zooms).sides();
+        let [west, south, east, north] = QueryValues::of_coverage(layer, &Coverage::new(&[]), zooms).sides().sides();
         let params: [Param<'_>; 6] = [
             (&numbers, Type::INT4_ARRAY),
             (&pixels, Type::FLOAT8_ARRAY),

@@ -15,8 +15,8 @@ use super::session::Param;
 use super::snapshot::Snapshot;
 use super::sql;
 use crate::tile::{
-    BoxFootprint, CellCounts, Coverage, Footprints, Gathering, Grid, Members, Places, SourceBox, Spot, TileRect, Zoom,
-    ZoomList, latitude, longitude, metres,
+    BoxFootprint, CellCounts, Coverage, Footprints, Gathering, Grid, Members, Places, SourceBox, Spot, TileRect,
+    WorldBox, WorldRect, Zoom, ZoomList, latitude, longitude, metres,
 };
 
 /// Rows that cannot be drawn.
@@ -258,7 +258,7 @@ pub(super) fn explained(error: Error, layer: &Layer) -> Error {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the halves are 32 bits wide")]
 fn box_footprint(row: &Row) -> Option<BoxFootprint> {
     let (first, second): (i64, i64) = (row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?);
-    let world = [(first >> 32) as u32, first as u32, (second >> 32) as u32, second as u32];
+    let world = WorldBox::new((first >> 32) as u32, first as u32, (second >> 32) as u32, second as u32);
     Some(BoxFootprint { world, source: source_box(row)? })
 }
 
@@ -333,18 +333,18 @@ fn position(row: &Row) -> Option<[f64; 2]> {
     Some([row.get::<_, Option<f64>>(0)?, row.get::<_, Option<f64>>(1)?])
 }
 
-/// The box in the reference system of the column, rounded outwards; x0 is greater than x1 where it runs over ±180°.
+/// The box in the reference system of the column, rounded outwards; `min_x` is greater than `max_x` where it runs over ±180°.
 #[expect(clippy::cast_possible_truncation, reason = "rounding outwards follows")]
-fn source_box(row: &Row) -> Option<SourceBox> {
+fn source_box(row: &Row) -> Option<SourceBox<f32>> {
     let side = |column: usize| row.get::<_, Option<f64>>(column);
     let (x0, y0, x1, y1) = (side(2)?, side(3)?, side(4)?, side(5)?);
     let below = |value: f64| if f64::from(value as f32) > value { (value as f32).next_down() } else { value as f32 };
     let above = |value: f64| if f64::from(value as f32) < value { (value as f32).next_up() } else { value as f32 };
     if x0 > x1 {
         // Over ±180° each end is looked for by itself: it has to lie in the row.
-        return Some([above(x0), below(y0), below(x1), above(y1)]);
+        return Some(SourceBox { min_x: above(x0), min_y: below(y0), max_x: below(x1), max_y: above(y1) });
     }
-    Some([below(x0), below(y0), above(x1), above(y1)])
+    Some(SourceBox { min_x: below(x0), min_y: below(y0), max_x: above(x1), max_y: above(y1) })
 }
 
 /// Where to look for the features of a coverage: west, south, east, north, one element a box. `None` if all are wanted or
@@ -358,32 +358,43 @@ pub(super) fn search_boxes(layer: &Layer, coverage: &Coverage, zooms: &[Zoom]) -
     let mut columns: [Vec<f64>; 4] = Default::default();
     for rect in coverage.rects(shallowest) {
         let own = area_box(layer, &rect, shallowest);
-        for sides in std::iter::once(own).chain(shifted_boxes(layer, own)) {
-            columns.iter_mut().zip(sides).for_each(|(column, side)| column.push(side));
+        for shifted in std::iter::once(own).chain(shifted_boxes(layer, own)) {
+            columns.iter_mut().zip(shifted.sides()).for_each(|(column, side)| column.push(side));
         }
     }
     Some(columns)
 }
 
-/// The boxes in which rows lie that are wrapped into a box (west, south, east, north) of a closed-form system.
-fn shifted_boxes(layer: &Layer, [west, south, east, north]: [f64; 4]) -> impl Iterator<Item = [f64; 4]> {
+/// The boxes in which rows lie that are wrapped into a box of a closed-form system.
+fn shifted_boxes(layer: &Layer, own: SourceBox) -> impl Iterator<Item = SourceBox> {
     let width = layer.shape.edge.filter(|_| layer.is_wrapped()).map(|units| 2.0 * units.half());
-    width.into_iter().flat_map(move |width| [width, -width].map(|by| [west + by, south, east + by, north]))
+    width.into_iter().flat_map(move |width| {
+        [width, -width].map(|by| SourceBox { min_x: own.min_x + by, max_x: own.max_x + by, ..own })
+    })
 }
 
-/// The box, in degrees or metres, in which a layer's features of an area lie, buffer included: west, south, east, north.
-pub(super) fn area_box(layer: &Layer, rect: &TileRect, zoom: Zoom) -> [f64; 4] {
+/// The box, in degrees or metres, in which a layer's features of an area lie, buffer included.
+pub(super) fn area_box(layer: &Layer, rect: &TileRect, zoom: Zoom) -> SourceBox {
     // Two units more than the tiles' margin take in every rounding on the way.
-    let (west, north, east, south) = rect.world(layer.reach(zoom) + 2);
-    world_box(layer, [west, north, east, south])
+    world_box(layer, rect.world(layer.reach(zoom) + 2))
 }
 
-/// A box in world units (west, north, east, south) in degrees or metres: west, south, east, north.
-pub(super) fn world_box(layer: &Layer, [west, north, east, south]: [i64; 4]) -> [f64; 4] {
+/// A rectangle of the world in degrees or metres, whichever the layer's reference system has.
+pub(super) fn world_box(layer: &Layer, rect: WorldRect) -> SourceBox {
+    let WorldRect { west, north, east, south } = rect;
     let half = metres(crate::tile::WORLD_UNITS / 2);
     if layer.shape.srid == 3857 {
-        return [metres(west) - half, half - metres(south), metres(east) - half, half - metres(north)];
+        return SourceBox {
+            min_x: metres(west) - half,
+            min_y: half - metres(south),
+            max_x: metres(east) - half,
+            max_y: half - metres(north),
+        };
     }
-    let (south, north) = (latitude(south).max(-90.0), latitude(north).min(90.0));
-    [longitude(west).max(-180.0), south, longitude(east).min(180.0), north]
+    SourceBox {
+        min_x: longitude(west).max(-180.0),
+        min_y: latitude(south).max(-90.0),
+        max_x: longitude(east).min(180.0),
+        max_y: latitude(north).min(90.0),
+    }
 }

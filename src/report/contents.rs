@@ -1,11 +1,17 @@
 //! What a target holds, and what a tile holds, as tables and as JSON.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::summary::table;
 use super::{grouped, sized};
 use crate::manifest::Manifest;
 use crate::pipeline::LargestTile;
+use crate::tile::LonLatBox;
+
+#[expect(clippy::ref_option, reason = "serde calls it this way")]
+fn sides<S: Serializer>(bounds: &Option<LonLatBox>, serializer: S) -> Result<S::Ok, S::Error> {
+    bounds.map(|bounds| bounds.sides()).serialize(serializer)
+}
 
 /// What a target holds.
 #[derive(Debug, Clone, Serialize)]
@@ -16,8 +22,9 @@ pub struct Contents {
     pub name: Option<String>,
     /// What it shows.
     pub description: Option<String>,
-    /// West, south, east, north in degrees.
-    pub bounds: Option<[f64; 4]>,
+    /// The box around what it shows; a list of west, south, east, north in JSON.
+    #[serde(serialize_with = "sides")]
+    pub bounds: Option<LonLatBox>,
     /// The shallowest and deepest zoom that it names.
     pub zooms_named: Option<(u8, u8)>,
     /// Its layers, as TileJSON describes them.
@@ -85,7 +92,7 @@ pub fn render_contents(contents: &Contents) -> String {
     };
     line("name", contents.name.as_ref().map(|name| shown(name)));
     line("description", contents.description.as_ref().map(|text| shown(text)));
-    line("bounds", contents.bounds.map(|[w, s, e, n]| format!("{w},{s},{e},{n}")));
+    line("bounds", contents.bounds.map(|bounds| bounds.to_string()));
     line("zooms", contents.zooms_named.map(|(from, to)| format!("{from}-{to}")));
     for layer in contents.vector_layers.as_array().into_iter().flatten() {
         let fields = layer["fields"].as_object().into_iter().flatten();

@@ -263,7 +263,7 @@ fn failed(path: &Path, stop: &Stop, patience: Duration, error: rusqlite::Error) 
 mod tests {
     use super::*;
     use crate::sink::{Mbtiles, RunKind, Scope};
-    use crate::tile::Coverage;
+    use crate::tile::{Coverage, LonLatBox};
 
     use crate::stop::Signal;
 
@@ -279,7 +279,7 @@ mod tests {
             attribution: None,
             version: None,
             zooms: "0".parse().unwrap(),
-            bounds: [-1.0, -1.0, 1.0, 1.0],
+            bounds: LonLatBox::from_sides([-1.0, -1.0, 1.0, 1.0]),
             vector_layers: Vec::new(),
             manifest: String::new(),
         }

@@ -13,7 +13,7 @@ use super::metadata::MANIFEST_KEY;
 use super::read::{Allowance, MAX_NOTE, Total};
 use super::{Described, ReadError, TileReader, VectorLayer, lock_file};
 use crate::encode::MAX_STORED_TILE;
-use crate::tile::{Order, TileCoord, TileId, Zoom};
+use crate::tile::{LonLatBox, Order, TileCoord, TileId, Zoom};
 
 const KIND: &str = "MBTiles archive of vector tiles";
 
@@ -193,7 +193,8 @@ impl TileReader for MbtilesReader {
         let zooms = self.told(&rows, "minzoom", zoom)?.zip(self.told(&rows, "maxzoom", zoom)?);
         let bounds = self.told(&rows, "bounds", |text| {
             let sides: Vec<f64> = text.split(',').map(|side| side.trim().parse().ok()).collect::<Option<_>>()?;
-            <[f64; 4]>::try_from(sides).ok().filter(|sides| sides.iter().all(|side| side.is_finite()))
+            let sides = <[f64; 4]>::try_from(sides).ok().filter(|sides| sides.iter().all(|side| side.is_finite()));
+            sides.map(LonLatBox::from_sides)
         })?;
         let vector_layers = self.told(&rows, "json", vector_layers)?.unwrap_or_default();
         let mut taken = |name: &str| rows.remove(name);

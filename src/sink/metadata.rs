@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::tile::ZoomList;
+use crate::tile::{LonLatBox, ZoomList};
 
 /// What a target says about itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,8 +18,8 @@ pub struct Metadata {
     pub version: Option<String>,
     /// The zooms that were asked for.
     pub zooms: ZoomList,
-    /// West, south, east, north in degrees.
-    pub bounds: [f64; 4],
+    /// The box around what the tiles show.
+    pub bounds: LonLatBox,
     /// The layers and the types of their properties.
     pub vector_layers: Vec<VectorLayer>,
     /// The manifest as JSON; empty if there is none, as in a copy of what another program made. It is then not written.
@@ -55,7 +55,7 @@ impl Metadata {
     /// Longitude, latitude and zoom at which a map may begin.
     #[must_use]
     pub fn center(&self) -> (f64, f64, u8) {
-        let [west, south, east, north] = self.bounds;
+        let LonLatBox { west, south, east, north } = self.bounds;
         (f64::midpoint(west, east), f64::midpoint(south, north), self.zooms.min().get())
     }
 
@@ -67,7 +67,7 @@ impl Metadata {
 
     /// The same, with the names of those that have no value: what a target said there is to go.
     pub(super) fn every_row(&self) -> [(&'static str, Option<String>); 13] {
-        let [west, south, east, north] = self.bounds;
+        let LonLatBox { west, south, east, north } = self.bounds;
         let (longitude, latitude, zoom) = self.center();
         [
             ("name", Some(self.name.clone())),
@@ -115,7 +115,7 @@ impl Metadata {
             "name": self.name,
             "tiles": addresses,
             "vector_layers": layers,
-            "bounds": self.bounds,
+            "bounds": self.bounds.sides(),
             "center": [longitude, latitude, zoom],
             "minzoom": self.zooms.min().get(),
             "maxzoom": self.zooms.max().get(),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{Intent, VectorLayer};
 use crate::error::ErrorKind;
-use crate::tile::TileId;
+use crate::tile::{LonLatBox, TileId};
 
 /// The longest note of a target that is read, in bytes: metadata, a manifest, a list of versions, a directory of an archive. A
 /// manifest of a thousand boxes has 60 KB.
@@ -80,7 +80,7 @@ pub struct Described {
     /// The shallowest and the deepest zoom.
     pub zooms: Option<(u8, u8)>,
     /// West, south, east, north in degrees.
-    pub bounds: Option<[f64; 4]>,
+    pub bounds: Option<LonLatBox>,
     /// The layers and the types of their properties.
     pub vector_layers: Vec<VectorLayer>,
     /// The program that wrote the target.

@@ -1,17 +1,16 @@
 //! The unit of work: tiles that one statement renders.
 
-use super::{GridBox, TileRect, Zoom};
+use super::{GridBox, SourceBox, TileRect, WorldRect, Zoom};
 
 /// Where the spatial index is searched for one layer's features of an area.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SearchBox {
     /// The area itself, grown by the layer's margin; the source turns it into its own reference system.
     Area,
-    /// A box in the units of the layer's reference system that touches the box of every feature of the area: least x,
-    /// least y, greatest x, greatest y.
-    Source([f64; 4]),
-    /// Only this part of the area, in world units: west, north, east, south.
-    World([i64; 4]),
+    /// A box in the units of the layer's reference system that touches the box of every feature of the area.
+    Source(SourceBox),
+    /// Only this part of the area.
+    World(WorldRect),
     /// At least all features in these parts of the area's one tile. The source may have cached the rows there.
     Near(Vec<GridBox>),
     /// The layer's query runs once for each tile; these are its occupied tiles, as pieces of columns.

@@ -5,17 +5,22 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{TileRect, WORLD_UNITS, Zoom, latitude, longitude};
+use super::{TileRect, WORLD_UNITS, WorldRect, Zoom, latitude, longitude};
 
 /// A box in WGS 84 degrees, written `west,south,east,north`. It crosses the antimeridian where west is greater than
-/// east. Longitudes are -180..=180, latitudes -90..=90; the tiles end at ±85.0511°.
+/// east. Reading one from text checks that longitudes are -180..=180 and latitudes -90..=90; the bounds in a foreign archive's metadata
+/// may be anything. The tiles end at ±85.0511°.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct LonLatBox {
-    west: f64,
-    south: f64,
-    east: f64,
-    north: f64,
+    /// Longitude of the western side.
+    pub west: f64,
+    /// Latitude of the southern side.
+    pub south: f64,
+    /// Longitude of the eastern side.
+    pub east: f64,
+    /// Latitude of the northern side.
+    pub north: f64,
 }
 
 /// Why a box could not be read.
@@ -60,10 +65,40 @@ impl LonLatBox {
     pub const WORLD: LonLatBox =
         LonLatBox { west: -180.0, south: -85.051_128_779_806_6, east: 180.0, north: 85.051_128_779_806_6 };
 
-    /// West, south, east, north in degrees.
+    /// The box by its sides in the order of GeoJSON and TileJSON: west, south, east, north.
     #[must_use]
-    pub const fn corners(&self) -> [f64; 4] {
+    pub const fn from_sides(sides: [f64; 4]) -> LonLatBox {
+        let [west, south, east, north] = sides;
+        LonLatBox { west, south, east, north }
+    }
+
+    /// The sides in the order of GeoJSON and TileJSON: west, south, east, north.
+    #[must_use]
+    pub const fn sides(&self) -> [f64; 4] {
         [self.west, self.south, self.east, self.north]
+    }
+
+    /// The smallest box that holds both, if none of them crosses the antimeridian.
+    #[must_use]
+    pub const fn joined(self, other: LonLatBox) -> LonLatBox {
+        LonLatBox {
+            west: self.west.min(other.west),
+            south: self.south.min(other.south),
+            east: self.east.max(other.east),
+            north: self.north.max(other.north),
+        }
+    }
+
+    /// What lies in both, if none of them crosses the antimeridian; `None` if nothing does.
+    #[must_use]
+    pub fn common(self, other: LonLatBox) -> Option<LonLatBox> {
+        let both = LonLatBox {
+            west: self.west.max(other.west),
+            south: self.south.max(other.south),
+            east: self.east.min(other.east),
+            north: self.north.min(other.north),
+        };
+        (both.west <= both.east && both.south <= both.north).then_some(both)
     }
 
     /// Whether the box runs over the 180th meridian.
@@ -72,8 +107,8 @@ impl LonLatBox {
         self.west > self.east
     }
 
-    /// The one or two boxes, none of which crosses the antimeridian, that make it up.
-    fn unwrapped(&self) -> impl Iterator<Item = LonLatBox> {
+    /// The one or two boxes, none of which crosses the antimeridian, that make it up (RFC 7946, section 3.1.9).
+    pub fn unwrapped(&self) -> impl Iterator<Item = LonLatBox> {
         let (first, second) = if self.crosses_antimeridian() {
             (LonLatBox { east: 180.0, ..*self }, Some(LonLatBox { west: -180.0, ..*self }))
         } else {
@@ -83,11 +118,18 @@ impl LonLatBox {
     }
 }
 
+/// The same rectangle in degrees.
+impl From<WorldRect> for LonLatBox {
+    fn from(rect: WorldRect) -> LonLatBox {
+        let WorldRect { west, north, east, south } = rect;
+        LonLatBox { west: longitude(west), south: latitude(south), east: longitude(east), north: latitude(north) }
+    }
+}
+
 /// The box that some tiles fill.
 impl From<TileRect> for LonLatBox {
     fn from(rect: TileRect) -> LonLatBox {
-        let (west, north, east, south) = rect.world(0);
-        LonLatBox { west: longitude(west), south: latitude(south), east: longitude(east), north: latitude(north) }
+        rect.world(0).into()
     }
 }
 
@@ -176,11 +218,13 @@ impl Coverage {
             .collect()
     }
 
-    /// The smallest box that holds all of it, ignoring the antimeridian: west, south, east, north in degrees.
+    /// The smallest box that holds all of it, cut to the latitudes of the tiles, ignoring the antimeridian.
     #[must_use]
-    pub fn bounds(&self) -> [f64; 4] {
-        self.boxes.iter().fold([180.0, latitude(0), -180.0, latitude(WORLD_UNITS)], |[w, s, e, n], b| {
-            [w.min(b.west), s.min(b.south.max(-latitude(0))), e.max(b.east), n.max(b.north.min(latitude(0)))]
+    pub fn bounds(&self) -> LonLatBox {
+        let (most_north, most_south) = (latitude(0), latitude(WORLD_UNITS));
+        let nothing = LonLatBox { west: 180.0, south: most_north, east: -180.0, north: most_south };
+        self.boxes.iter().fold(nothing, |all, one| {
+            all.joined(LonLatBox { south: one.south.max(-most_north), north: one.north.min(most_north), ..*one })
         })
     }
 }

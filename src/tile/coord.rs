@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-use super::{WORLD_UNITS, Zoom};
+use super::{WORLD_UNITS, WorldRect, Zoom};
 
 /// The address of a tile in the XYZ scheme: column x grows east, row y grows south. Always inside its zoom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -152,16 +152,17 @@ impl TileRect {
         TileCoord::new(self.zoom, self.x0, self.y0)
     }
 
-    /// The world units that the rectangle covers, grown by a margin: west, north, east, south; the ends are included.
+    /// The world units that the tiles cover, grown by a margin in world units. East and south are the first units beyond the tiles.
     #[must_use]
-    pub fn world(&self, margin: i64) -> (i64, i64, i64, i64) {
+    pub fn world(&self, margin: i64) -> WorldRect {
         let tile = WORLD_UNITS >> self.zoom.get();
-        (
-            i64::from(self.x0) * tile - margin,
-            i64::from(self.y0) * tile - margin,
-            (i64::from(self.x1) + 1) * tile + margin,
-            (i64::from(self.y1) + 1) * tile + margin,
-        )
+        let sides = WorldRect {
+            west: i64::from(self.x0) * tile,
+            north: i64::from(self.y0) * tile,
+            east: (i64::from(self.x1) + 1) * tile,
+            south: (i64::from(self.y1) + 1) * tile,
+        };
+        sides.grown(margin)
     }
 }
 

@@ -2,21 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::Zoom;
-use super::grid::unit_of;
-
-/// The box of a feature in the units of its own spatial reference system: least x, least y, greatest x, greatest y.
-/// Rounded outwards to single precision.
-pub type SourceBox = [f32; 4];
+use super::{SourceBox, WorldBox, Zoom};
 
 /// The box of a feature that is no single point, or whose reference system has no closed formula.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BoxFootprint {
-    /// West, north, east, south in world units. West is greater than east for a feature that was wrapped around ±180°: it lies
-    /// east of the one and west of the other.
-    pub world: [u32; 4],
-    /// The same feature's box in its own reference system, by which the spatial index finds it; wrapped as the feature is.
-    pub source: SourceBox,
+    /// In world units.
+    pub world: WorldBox,
+    /// The same feature's box in its own reference system, by which the spatial index finds it; wrapped as the feature is, and rounded
+    /// outwards to single precision.
+    pub source: SourceBox<f32>,
 }
 
 /// Where all the features of one layer lie.
@@ -24,8 +19,8 @@ pub struct BoxFootprint {
 pub enum Footprints {
     /// Points in EPSG:4326 or EPSG:3857: x in the upper half, y in the lower half, in world units. Eight bytes each.
     Points(Vec<u64>),
-    /// Boxes in world units (west, north, east, south), found by their area as points are.
-    Cells(Vec<[u32; 4]>),
+    /// Boxes in world units, found by their area as points are.
+    Cells(Vec<WorldBox>),
     /// Anything else.
     Boxes(Vec<BoxFootprint>),
     /// Cells whose members have no closed formula: the boxes are those around all members.
@@ -47,8 +42,8 @@ impl Footprints {
     #[must_use]
     pub fn compact(self) -> Footprints {
         match self {
-            Footprints::Boxes(boxes) if boxes.iter().all(|one| one.world[..2] == one.world[2..]) => {
-                let point = |one: &BoxFootprint| u64::from(one.world[0]) << 32 | u64::from(one.world[1]);
+            Footprints::Boxes(boxes) if boxes.iter().all(|one| one.world.is_position()) => {
+                let point = |one: &BoxFootprint| u64::from(one.world.west) << 32 | u64::from(one.world.north);
                 Footprints::Points(boxes.iter().map(point).collect())
             }
             other => other,
@@ -61,15 +56,12 @@ impl Footprints {
         self.len() == 0
     }
 
-    /// The box of a feature in world units: west, north, east, south; west is greater than east where it runs over ±180°.
+    /// The box of a feature in world units.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "the halves of the code are 32 bits wide")]
-    pub fn world(&self, index: usize) -> [u32; 4] {
+    pub fn world(&self, index: usize) -> WorldBox {
         match self {
-            Footprints::Points(points) => {
-                let (x, y) = ((points[index] >> 32) as u32, points[index] as u32);
-                [x, y, x, y]
-            }
+            Footprints::Points(points) => WorldBox::of_unit((points[index] >> 32) as u32, points[index] as u32),
             Footprints::Cells(cells) => cells[index],
             Footprints::Boxes(boxes) | Footprints::Gathered(boxes) => boxes[index].world,
         }
@@ -84,21 +76,21 @@ impl Footprints {
     /// What a search has to touch to find a feature, in its own reference system: its box, or both ends of the box around the
     /// members of a cell, each of which is needed. Of a feature that runs over ±180°, its end in the western or the eastern half of the
     /// world: either finds it, but a search in one half should not reach into the other.
-    pub fn sources(&self, index: usize, in_west: bool) -> impl Iterator<Item = SourceBox> {
+    pub fn sources(&self, index: usize, in_west: bool) -> impl Iterator<Item = SourceBox<f32>> {
         let (first, second) = match self {
             Footprints::Points(_) | Footprints::Cells(_) => (None, None),
             Footprints::Boxes(boxes) => {
-                let [x0, y0, x1, y1] = boxes[index].source;
-                let [x0, x1] = match (x0 > x1, in_west) {
-                    (false, _) => [x0, x1],
-                    (true, true) => [x1, x1],
-                    (true, false) => [x0, x0],
+                let source = boxes[index].source;
+                let half = match (source.min_x > source.max_x, in_west) {
+                    (false, _) => source,
+                    (true, true) => SourceBox { min_x: source.max_x, ..source },
+                    (true, false) => SourceBox { max_x: source.min_x, ..source },
                 };
-                (Some([x0, y0, x1, y1]), None)
+                (Some(half), None)
             }
             Footprints::Gathered(cells) => {
-                let [x0, y0, x1, y1] = cells[index].source;
-                (Some([x0, y0, x0, y0]), Some([x1, y1, x1, y1]))
+                let SourceBox { min_x, min_y, max_x, max_y } = cells[index].source;
+                (Some(SourceBox::of_position(min_x, min_y)), Some(SourceBox::of_position(max_x, max_y)))
             }
         };
         first.into_iter().chain(second)
@@ -146,8 +138,8 @@ impl Places {
 /// Where a change is seen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Spot {
-    /// A box in world units: west, north, east, south; west is greater than east where it runs over ±180°.
-    Box([u32; 4]),
+    /// A box in world units.
+    Box(WorldBox),
     /// A position in world units, as exact as the database knows it: x, y.
     Point([f64; 2]),
 }
@@ -155,10 +147,10 @@ pub enum Spot {
 impl Spot {
     /// The box in world units.
     #[must_use]
-    pub fn world(self) -> [u32; 4] {
+    pub fn world(self) -> WorldBox {
         match self {
             Spot::Box(world) => world,
-            Spot::Point(at) => unit_of(at),
+            Spot::Point(at) => WorldBox::of_position(at),
         }
     }
 }

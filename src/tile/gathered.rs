@@ -5,8 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Mutex;
 
 use super::fold::{Fold, Folded, Folding, MOST_KEPT};
-use super::grid::unit_of;
-use super::{BoxFootprint, Cell, Footprints, Grid, Places, SourceBox, Standing, TileRect, Zoom};
+use super::{BoxFootprint, Cell, Footprints, Grid, Places, SourceBox, Standing, TileRect, WorldBox, WorldRect, Zoom};
 
 /// The features that cells are made of.
 #[derive(Debug, Default)]
@@ -14,7 +13,7 @@ pub struct Members {
     /// Where each lies: x, y in world units.
     pub at: Vec<[f64; 2]>,
     /// The box of each in its own reference system, where no closed formula leads there; else empty.
-    pub source: Vec<SourceBox>,
+    pub source: Vec<SourceBox<f32>>,
     /// What is folded of each: as many values as there are folds. Members without them end the folding.
     pub values: Vec<Option<i64>>,
 }
@@ -26,8 +25,8 @@ pub struct Counted {
     pub code: i64,
     /// Its members.
     pub members: u64,
-    /// West, north, east, south in world units.
-    pub world: [u32; 4],
+    /// In world units.
+    pub world: WorldBox,
 }
 
 /// The cells of some zooms.
@@ -65,7 +64,7 @@ impl CellCounts {
     ) -> impl Iterator<Item = (&Counted, &[Folded])> {
         let (cells, folded) = self.0.get(&rect.zoom).map_or((&[][..], &[][..]), |zoom| (&zoom.cells, &zoom.folded));
         let folds = folded.len().checked_div(cells.len()).unwrap_or(0);
-        let (west, _, east, _) = rect.world(margin + grid.reach(rect.zoom));
+        let WorldRect { west, east, .. } = rect.world(margin + grid.reach(rect.zoom));
         #[expect(clippy::cast_precision_loss, reason = "world units stay below 2^34, doubles are exact to 2^53")]
         let column = |x: i64| grid.cell(rect.zoom, [x as f64, 0.0]).a;
         // Codes are sorted by column first; of hexagons, half a step may lie between the rows.
@@ -75,11 +74,8 @@ impl CellCounts {
         let (TileRect { zoom, x0, y0, x1, y1 }, beyond) = (*rect, margin + spread);
         let tile = move |unit: i64| unit >> (32 - zoom.get());
         let near = move |cell: &Counted| {
-            let [w, n, e, s] = cell.world.map(i64::from);
-            tile(w - beyond) <= x1.into()
-                && tile(e + beyond) >= x0.into()
-                && tile(n - beyond) <= y1.into()
-                && tile(s + beyond) >= y0.into()
+            let WorldRect { west, north, east, south } = WorldRect::from(cell.world).grown(beyond);
+            tile(west) <= x1.into() && tile(east) >= x0.into() && tile(north) <= y1.into() && tile(south) >= y0.into()
         };
         let found = (first..end).filter(move |place| near(&cells[*place]));
         found.map(move |place| (&cells[place], &folded[place * folds..(place + 1) * folds]))
@@ -235,7 +231,7 @@ impl Gathering {
         };
         let counted: Vec<Counted> = cells.iter().map(counted).collect();
         let worlds = counted.iter().map(|cell| cell.world);
-        let footprints = if cells.iter().any(|(_, cell)| cell.around[0].is_finite()) {
+        let footprints = if cells.iter().any(|(_, cell)| cell.around.min_x.is_finite()) {
             // All members of a cell are found only where the cell is looked for: in its box, not just at its mean.
             let footprint = |(code, cell): &(i64, Gathered)| BoxFootprint {
                 world: grid.shown(zoom, Cell::of(*code)),
@@ -245,7 +241,7 @@ impl Gathering {
         } else if grid.standing == Standing::Polygon {
             Footprints::Cells(worlds.collect())
         } else {
-            Footprints::Points(worlds.map(|[x, y, _, _]| u64::from(x) << 32 | u64::from(y)).collect())
+            Footprints::Points(worlds.map(|at| u64::from(at.west) << 32 | u64::from(at.north)).collect())
         };
         let lone = cells.iter().filter(|(_, cell)| cell.members == 1).count() as u64;
         let folded = match (&self.wanted, folding) {
@@ -267,29 +263,27 @@ struct Gathered {
     /// The sum of their positions in whole world units, as in the database.
     sum: [u64; 2],
     /// The box around them in their own reference system.
-    around: SourceBox,
+    around: SourceBox<f32>,
 }
 
 impl Gathered {
     fn new(number: usize) -> Gathered {
-        let nothing = [f32::INFINITY, f32::INFINITY, f32::NEG_INFINITY, f32::NEG_INFINITY];
-        Gathered { number, members: 0, sum: [0; 2], around: nothing }
+        Gathered { number, members: 0, sum: [0; 2], around: SourceBox::<f32>::NOTHING }
     }
 
-    fn add(&mut self, at: [f64; 2], source: Option<&SourceBox>) {
-        let [x, y, _, _] = unit_of(at);
+    fn add(&mut self, at: [f64; 2], source: Option<&SourceBox<f32>>) {
+        let [x, y] = at.map(WorldBox::unit);
         self.members += 1;
         self.sum = [self.sum[0] + u64::from(x), self.sum[1] + u64::from(y)];
-        if let Some([x0, y0, x1, y1]) = source {
-            let around = self.around;
-            self.around = [around[0].min(*x0), around[1].min(*y0), around[2].max(*x1), around[3].max(*y1)];
+        if let Some(source) = source {
+            self.around = self.around.joined(*source);
         }
     }
 
     /// The mean of the members, as a box in world units.
-    fn mean(&self) -> [u32; 4] {
+    fn mean(&self) -> WorldBox {
         let [x, y] = self.sum.map(|sum| u32::try_from(sum / self.members).unwrap_or(u32::MAX));
-        [x, y, x, y]
+        WorldBox::of_unit(x, y)
     }
 }
 
@@ -346,14 +340,15 @@ mod tests {
         assert_eq!(near, [2, 1]);
         let counts: Vec<usize> = zooms.iter().map(|zoom| places.at(*zoom).len()).collect();
         assert_eq!((counts, places.at(Zoom::MAX).len()), (vec![2, 2, 2], 0));
-        assert_eq!(places.at(zooms[0]).world(0), [20, 15, 20, 15]);
+        assert_eq!(places.at(zooms[0]).world(0), WorldBox::of_unit(20, 15));
         let (places, _) = gathered(&members, Standing::Center);
-        assert_eq!(places.at(zooms[0]).world(0), [1 << 30, 1 << 30, 1 << 30, 1 << 30]);
+        assert_eq!(places.at(zooms[0]).world(0), WorldBox::of_unit(1 << 30, 1 << 30));
         let (places, _) = gathered(&members, Standing::Polygon);
-        assert_eq!(places.at(zooms[0]).world(1), [1 << 31, 0, u32::MAX, 1 << 31]);
-        let members = Members { source: vec![[1.0, 1.0, 1.0, 1.0], [2.0, 3.0, 2.0, 3.0], [9.0; 4]], ..members };
+        assert_eq!(places.at(zooms[0]).world(1), WorldBox::new(1 << 31, 0, u32::MAX, 1 << 31));
+        let at = SourceBox::<f32>::of_position;
+        let members = Members { source: vec![at(1.0, 1.0), at(2.0, 3.0), at(9.0, 9.0)], ..members };
         let (places, _) = gathered(&members, Standing::Center);
-        assert_eq!(places.at(zooms[2]).sources(0, true).collect::<Vec<_>>(), [[1.0; 4], [2.0, 3.0, 2.0, 3.0]]);
+        assert_eq!(places.at(zooms[2]).sources(0, true).collect::<Vec<_>>(), [at(1.0, 1.0), at(2.0, 3.0)]);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! out the same numbers from the same positions by the same operations (`postgis/sql/cells.rs`): additions, products and
 //! floors of doubles give the same bits here and there (IEEE 754).
 
-use super::{WORLD_UNITS, Zoom};
+use super::world_box::LAST_UNIT;
+use super::{WORLD_UNITS, WorldBox, Zoom};
 
 /// The shape of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,8 +74,6 @@ pub const SQRT_3: f64 = 1.732_050_807_568_877_2;
 pub const THIRD: f64 = 1.0 / 3.0;
 /// Where the axes of EPSG:3857 cross, in world units.
 pub const MIDDLE: f64 = 2_147_483_648.0;
-/// Positions on the eastern or southern edge of the world belong to its last unit.
-pub const LAST_UNIT: f64 = 4_294_967_295.0;
 
 /// So many cells around the world are few.
 const FEW_CELLS: f64 = 1_048_576.0;
@@ -100,7 +99,8 @@ impl Grid {
     /// The cell that a position (x, y in world units, inside the world or a unit beyond it) lies in.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^30 cells along the world")]
-    pub fn cell(&self, zoom: Zoom, [x, y]: [f64; 2]) -> Cell {
+    pub fn cell(&self, zoom: Zoom, position: [f64; 2]) -> Cell {
+        let [x, y] = position;
         let (x, y, width) = (x.clamp(0.0, LAST_UNIT), y.clamp(0.0, LAST_UNIT), self.width(zoom));
         match self.shape {
             CellShape::Square => Cell { a: (x / width).floor() as i64, b: (y / width).floor() as i64 },
@@ -123,7 +123,8 @@ impl Grid {
     /// The middle of a cell in world units. A hexagon at the edge of the world may have it outside.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "there are fewer than 2^31 cells along the world")]
-    pub fn middle(&self, zoom: Zoom, Cell { a, b }: Cell) -> [f64; 2] {
+    pub fn middle(&self, zoom: Zoom, cell: Cell) -> [f64; 2] {
+        let Cell { a, b } = cell;
         let width = self.width(zoom);
         match self.shape {
             CellShape::Square => [(a as f64 + 0.5) * width, (b as f64 + 0.5) * width],
@@ -131,22 +132,23 @@ impl Grid {
         }
     }
 
-    /// The box around a cell, in world units: west, north, east, south. Cut to the world.
+    /// The box around a cell, cut to the world.
     #[must_use]
-    pub fn bounds(&self, zoom: Zoom, cell: Cell) -> [u32; 4] {
+    pub fn bounds(&self, zoom: Zoom, cell: Cell) -> WorldBox {
         let ([x, y], width) = (self.middle(zoom, cell), self.width(zoom));
         let (across, along) = match self.shape {
             CellShape::Square => (width * 0.5, width * 0.5),
             CellShape::Hexagon => (width * 0.5, width * INVERSE_SQRT_3),
         };
-        [x - across, y - along, x + across, y + along].map(unit)
+        let [west, north, east, south] = [x - across, y - along, x + across, y + along].map(WorldBox::unit);
+        WorldBox { west, north, east, south }
     }
 
     /// Where what stands for a cell may lie, whatever its members are; for a middle or the cell itself, where it lies.
     #[must_use]
-    pub fn shown(&self, zoom: Zoom, cell: Cell) -> [u32; 4] {
+    pub fn shown(&self, zoom: Zoom, cell: Cell) -> WorldBox {
         match self.standing {
-            Standing::Center => unit_of(self.middle(zoom, cell)),
+            Standing::Center => WorldBox::of_position(self.middle(zoom, cell)),
             Standing::Centroid | Standing::Polygon => self.bounds(zoom, cell),
         }
     }
@@ -162,18 +164,6 @@ impl Grid {
         };
         longest.ceil() as i64 + 1
     }
-}
-
-/// The box of a single position.
-pub(crate) fn unit_of([x, y]: [f64; 2]) -> [u32; 4] {
-    let (x, y) = (unit(x), unit(y));
-    [x, y, x, y]
-}
-
-/// The world unit in which a coordinate lies, cut to the world.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "cut to 0..=2^32 - 1 before")]
-fn unit(coordinate: f64) -> u32 {
-    coordinate.floor().clamp(0.0, LAST_UNIT) as u32
 }
 
 #[cfg(test)]
@@ -200,8 +190,8 @@ mod tests {
         for at in positions() {
             let (outer, inner) = (squares.cell(zoom(5), at), squares.cell(zoom(6), at));
             assert_eq!((inner.a >> 1, inner.b >> 1), (outer.a, outer.b));
-            let [west, north, east, south] = squares.bounds(zoom(6), inner);
-            let [x, y, _, _] = unit_of(at);
+            let WorldBox { west, north, east, south } = squares.bounds(zoom(6), inner);
+            let WorldBox { west: x, north: y, .. } = WorldBox::of_position(at);
             assert!((west..=east).contains(&x) && (north..=south).contains(&y));
         }
     }
@@ -230,7 +220,8 @@ mod tests {
         // The lowest corner of the hexagon (0, 0) is the origin; its middle lies a corner's distance north of it.
         let [x, y] = hexagons.middle(zoom(3), Cell { a: 0, b: 0 });
         assert!((x - MIDDLE).abs() < 1e-3 && (MIDDLE - y - width * INVERSE_SQRT_3).abs() < 1e-3, "{x} {y}");
-        let [west, north, east, south] = hexagons.bounds(zoom(3), Cell { a: 0, b: 0 }).map(f64::from);
+        let WorldBox { west, north, east, south } = hexagons.bounds(zoom(3), Cell { a: 0, b: 0 });
+        let [west, north, east, south] = [west, north, east, south].map(f64::from);
         assert_eq!((west, east, south), (MIDDLE - width / 2.0, MIDDLE + width / 2.0, MIDDLE));
         assert!((south - north - 2.0 * width * INVERSE_SQRT_3).abs() < 2.0);
         // The origin is a corner of three.

@@ -16,21 +16,23 @@ mod margin;
 mod order;
 mod part;
 mod positions;
+mod world_box;
 mod zoom;
 
 pub use batch::{Area, Batch, LayerCount, Planned, SearchBox};
 pub use bbox::{BoxError, Coverage, LonLatBox};
 pub use coord::{NoTile, TileCoord, TileRect};
 pub use fold::{Fold, Folded};
-pub use footprint::{BoxFootprint, Footprints, Places, SourceBox, Spot};
+pub use footprint::{BoxFootprint, Footprints, Places, Spot};
 pub use gathered::{CellCounts, Counted, Gathering, Members, Wanted};
-pub use grid::{Cell, CellShape, Grid, INVERSE_SQRT_3, LAST_UNIT, MIDDLE, SQRT_3, Standing, THIRD};
+pub use grid::{Cell, CellShape, Grid, INVERSE_SQRT_3, MIDDLE, SQRT_3, Standing, THIRD};
 pub use id::{LayerId, Slice, TileId};
 pub use limits::ZoomLimits;
 pub use margin::{Margin, TileBounds, beyond_in_degrees};
 pub use order::Order;
 pub use part::{GridBox, GridBoxes, Neighbourhood, Part};
 pub use positions::{Candidate, Positions, Unit};
+pub use world_box::{LAST_UNIT, SourceBox, WorldBox, WorldRect};
 pub use zoom::{Zoom, ZoomError, ZoomList};
 
 /// Half the side of the Web Mercator square in metres: π times the WGS 84 semi-major axis (EPSG:3857).

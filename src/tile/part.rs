@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{TileCoord, TileRect, Zoom};
+use super::{TileCoord, TileRect, WorldRect, Zoom};
 
 /// A box of positions in a tile's grid, its edges included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,8 +75,8 @@ impl<'b> GridBoxes<'b> {
 pub struct Part {
     /// The positions in the tile's grid.
     pub grid: GridBox,
-    /// A box in world units (west, north, east, south) in which every feature lies that may be drawn there.
-    pub world: [i64; 4],
+    /// The rectangle in which every feature lies that may be drawn there.
+    pub world: WorldRect,
 }
 
 /// What lies around the changed places of a layer of points.

@@ -1,6 +1,6 @@
 //! Where the points of a layer lie, and in which units of which tiles' grids that is.
 
-use super::{HALF_WORLD_METRES, Margin, Order, TileCoord, TileRect, WORLD_UNITS, Zoom};
+use super::{HALF_WORLD_METRES, Margin, Order, TileCoord, TileRect, WORLD_UNITS, WorldRect, Zoom};
 
 /// Positions in metres of EPSG:3857, inside the world, each with its number.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -61,7 +61,7 @@ impl Positions {
     /// Adds the candidates of the tiles of a rectangle, in no order: every pair of a position and a tile that planning counts.
     pub fn candidates(&self, rect: &TileRect, margin: Margin, found: &mut Vec<Candidate>) {
         let (zoom, reach) = (rect.zoom, margin.units(rect.zoom));
-        let (west, north, east, south) = rect.world(reach);
+        let WorldRect { west, north, east, south } = rect.world(reach);
         let x = |number: &u32| world_unit(self.at[*number as usize][0]);
         let first = self.eastwards.partition_point(|number| x(number) < west);
         let last = self.eastwards.partition_point(|number| x(number) < east);

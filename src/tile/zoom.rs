@@ -87,7 +87,19 @@ impl ZoomList {
     /// Every level.
     #[must_use]
     pub fn all() -> ZoomList {
-        ZoomList((0..=Zoom::MAX.0).map(Zoom).collect())
+        ZoomList::range(Zoom(0), Zoom::MAX)
+    }
+
+    /// The levels between two, both included, in whichever order they are given.
+    #[must_use]
+    pub fn range(one: Zoom, other: Zoom) -> ZoomList {
+        ZoomList((one.min(other).0..=one.max(other).0).map(Zoom).collect())
+    }
+
+    /// The levels of either list.
+    #[must_use]
+    pub fn union(&self, other: &ZoomList) -> ZoomList {
+        ZoomList(self.0.union(&other.0).copied().collect())
     }
 
     /// The levels in ascending order.
@@ -167,6 +179,14 @@ mod tests {
         {
             assert_eq!(text.parse::<ZoomList>().unwrap().to_string(), shown, "{text}");
         }
+    }
+
+    #[test]
+    fn zoom_lists_are_made_of_two_ends_and_joined() {
+        let zoom = |level| Zoom::new(level).unwrap();
+        assert_eq!(ZoomList::range(zoom(3), zoom(5)).to_string(), "3-5");
+        assert_eq!(ZoomList::range(zoom(5), zoom(3)).to_string(), "3-5");
+        assert_eq!(ZoomList::range(zoom(5), zoom(7)).union(&"0-5,9".parse().unwrap()).to_string(), "0-7,9");
     }
 
     #[test]

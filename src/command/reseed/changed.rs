@@ -10,7 +10,7 @@ use crate::patch::ChangedPositions;
 use crate::plan::{Dirty, Drawn, Part};
 use crate::postgis::{Layer, Snapshot, survey};
 use crate::report::{Reason, UNRENDERED};
-use crate::tile::{Coverage, Spot, ZoomList, latitude, longitude};
+use crate::tile::{Coverage, LonLatBox, Spot, WorldRect, ZoomList};
 
 /// What there is to do.
 pub(super) enum Work {
@@ -28,8 +28,8 @@ pub(super) struct Changed {
     pub(super) reasons: Vec<Reason>,
     /// Where points have changed.
     pub(super) spots: ChangedPositions,
-    /// The box around all changes, in world units: west, north, east, south.
-    pub(super) around: Option<[u32; 4]>,
+    /// The rectangle around all changes.
+    pub(super) around: Option<WorldRect>,
     /// Whether the target is up to date once these tiles are rendered.
     pub(super) complete: bool,
 }
@@ -45,17 +45,18 @@ impl Changed {
     }
 
     fn note(&mut self, spot: Spot) {
-        let [west, north, east, south] = spot.world();
+        let mut world = spot.world();
         // Bounds do not run over ±180°.
-        let [west, east] = if west > east { [0, u32::MAX] } else { [west, east] };
-        let [w, n, e, s] = self.around.unwrap_or([u32::MAX, u32::MAX, 0, 0]);
-        self.around = Some([w.min(west), n.min(north), e.max(east), s.max(south)]);
+        if world.crosses_antimeridian() {
+            (world.west, world.east) = (0, u32::MAX);
+        }
+        let one = WorldRect::from(world);
+        self.around = Some(self.around.map_or(one, |around| around.joined(one)));
     }
 
-    /// The box around all changes in degrees: west, south, east, north.
-    pub(super) fn bounds(&self) -> Option<[f64; 4]> {
-        let [west, north, east, south] = self.around?.map(i64::from);
-        Some([longitude(west), latitude(south), longitude(east), latitude(north)])
+    /// The box around all changes in degrees.
+    pub(super) fn bounds(&self) -> Option<LonLatBox> {
+        self.around.map(LonLatBox::from)
     }
 }
 
@@ -216,6 +217,6 @@ pub(super) async fn from_user(
 
 /// All zooms of a tileset.
 fn zooms(parts: &[Part], own: &str) -> Result<ZoomList, CommandError> {
-    let all: Vec<String> = parts.iter().map(|part| part.zooms.to_string()).chain([own.to_owned()]).collect();
-    all.join(",").parse().map_err(|error: crate::tile::ZoomError| CommandError::Pipeline(error.to_string()))
+    let own = own.parse().map_err(|error: crate::tile::ZoomError| CommandError::Pipeline(error.to_string()))?;
+    Ok(parts.iter().fold(own, |all: ZoomList, part| all.union(&part.zooms)))
 }

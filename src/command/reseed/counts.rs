@@ -76,10 +76,10 @@ fn around(tiles: &[TileCoord]) -> Coverage {
     let mut sorted = tiles.to_vec();
     sorted.sort_unstable_by_key(|tile| tile.zoom());
     for tile in sorted {
-        let (west, north, ..) = TileRect::from(tile).world(0);
+        let corner = TileRect::from(tile).world(0);
         let holds = |rect: &TileRect| {
-            let (w, n, e, s) = rect.world(0);
-            (w..e).contains(&west) && (n..s).contains(&north)
+            let sides = rect.world(0);
+            (sides.west..sides.east).contains(&corner.west) && (sides.north..sides.south).contains(&corner.north)
         };
         if !outer.iter().any(holds) {
             outer.push(TileRect::from(tile));

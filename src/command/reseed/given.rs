@@ -141,13 +141,13 @@ pub fn area(text: &str) -> Result<Vec<LonLatBox>, CommandError> {
     }
     boxes
         .iter()
-        .map(|[w, s, e, n]| format!("{w},{s},{e},{n}").parse())
+        .map(|one| one.to_string().parse())
         .collect::<Result<_, crate::tile::BoxError>>()
         .map_err(|error| no_area(error.to_string()))
 }
 
-/// West, south, east, north of each polygon and of whatever else has an extent.
-fn collect(json: &serde_json::Value, boxes: &mut Vec<[f64; 4]>) {
+/// The box of each polygon and of whatever else has an extent.
+fn collect(json: &serde_json::Value, boxes: &mut Vec<LonLatBox>) {
     let list = |name: &str| json.get(name).and_then(serde_json::Value::as_array).into_iter().flatten();
     match json.get("type").and_then(serde_json::Value::as_str) {
         Some("FeatureCollection") => list("features").for_each(|feature| collect(feature, boxes)),
@@ -159,18 +159,20 @@ fn collect(json: &serde_json::Value, boxes: &mut Vec<[f64; 4]>) {
     }
 }
 
-fn around(coordinates: &serde_json::Value, boxes: &mut Vec<[f64; 4]>) {
-    let mut sides = [f64::INFINITY, f64::INFINITY, f64::NEG_INFINITY, f64::NEG_INFINITY];
+fn around(coordinates: &serde_json::Value, boxes: &mut Vec<LonLatBox>) {
+    let nothing =
+        LonLatBox { west: f64::INFINITY, south: f64::INFINITY, east: f64::NEG_INFINITY, north: f64::NEG_INFINITY };
+    let mut all = nothing;
     let mut waiting = vec![coordinates];
     while let Some(next) = waiting.pop() {
         let Some(items) = next.as_array() else { continue };
         match (items.first().and_then(serde_json::Value::as_f64), items.get(1).and_then(serde_json::Value::as_f64)) {
-            (Some(x), Some(y)) => sides = [sides[0].min(x), sides[1].min(y), sides[2].max(x), sides[3].max(y)],
+            (Some(x), Some(y)) => all = all.joined(LonLatBox { west: x, south: y, east: x, north: y }),
             _ => waiting.extend(items),
         }
     }
-    if sides[0] < sides[2] && sides[1] < sides[3] {
-        boxes.push(sides);
+    if all.west < all.east && all.south < all.north {
+        boxes.push(all);
     }
 }
 

@@ -27,7 +27,7 @@ use crate::postgis::{Database, Layer, Reads, Renderer, Server, Snapshot, probe, 
 use crate::report::{DirtyReport, DirtyZoom, Event, Report, ReseedReport};
 use crate::sink::{Described, Sink as _};
 use crate::stop::Stop;
-use crate::tile::{Batch, Coverage, LayerCount, Order, SearchBox, TileCoord, TileRect, ZoomList};
+use crate::tile::{Batch, Coverage, LayerCount, LonLatBox, Order, SearchBox, TileCoord, TileRect, ZoomList};
 
 /// A run in the making.
 pub(super) struct Run<'a> {
@@ -281,7 +281,7 @@ impl<'a> Run<'a> {
         let mut warnings: Vec<String> = self.superuser.iter().cloned().collect();
         warnings.append(&mut budgets::warn(&budgets, report));
         let manifest = self.manifest(&changed, &outcome, held);
-        let bounds = changed.bounds().or(before.bounds).unwrap_or([-180.0, -85.0, 180.0, 85.0]);
+        let bounds = changed.bounds().or(before.bounds).unwrap_or(LonLatBox::from_sides([-180.0, -85.0, 180.0, 85.0]));
         let metadata = metadata(&self.settings, &self.layers, bounds, &manifest, Some(&before))?;
         // Before the target moves on: nobody could find out again which tiles these were.
         if let Some(path) = &self.options.dirty_out {

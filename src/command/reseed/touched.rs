@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::command::CommandError;
 use crate::config::TilesetSettings;
-use crate::tile::{Coverage, LonLatBox, TileCoord, TileRect, latitude, longitude};
+use crate::tile::{Coverage, LonLatBox, TileCoord, TileRect};
 
 /// Writes them as the file's name says: `.json`, `.geojson`, or lines.
 pub(super) fn write(path: &Path, tiles: &[TileCoord]) -> Result<(), CommandError> {
@@ -27,31 +27,21 @@ pub(super) fn write_everything(path: Option<&Path>, tileset: &TilesetSettings) -
     let text = match Form::of(path) {
         Form::Json => json!({ "everything": true, "zooms": zooms, "bbox": boxes }).to_string() + "\n",
         Form::GeoJson => {
-            let corners: Vec<[f64; 4]> = if tileset.bbox.is_empty() {
+            let boxes: Vec<LonLatBox> = if tileset.bbox.is_empty() {
                 vec![Coverage::new(&[]).bounds()]
             } else {
-                tileset.bbox.iter().flat_map(on_one_side).collect()
+                tileset.bbox.iter().flat_map(LonLatBox::unwrapped).collect()
             };
-            let feature = |corners: &[f64; 4]| {
+            let feature = |bbox: &LonLatBox| {
                 let properties = json!({ "everything": true, "zooms": zooms });
-                json!({ "type": "Feature", "properties": properties, "geometry": rectangle(*corners) })
+                json!({ "type": "Feature", "properties": properties, "geometry": rectangle(bbox) })
             };
-            let features: Vec<serde_json::Value> = corners.iter().map(feature).collect();
+            let features: Vec<serde_json::Value> = boxes.iter().map(feature).collect();
             json!({ "type": "FeatureCollection", "features": features }).to_string() + "\n"
         }
         Form::Lines => "*\n".to_owned(),
     };
     std::fs::write(path, text).map_err(|source| CommandError::NoTileList { path: path.to_owned(), source })
-}
-
-/// The corners of a box, in two halves if it lies over the antimeridian (RFC 7946, section 3.1.9).
-fn on_one_side(bbox: &LonLatBox) -> Vec<[f64; 4]> {
-    let [west, south, east, north] = bbox.corners();
-    if bbox.crosses_antimeridian() {
-        vec![[west, south, 180.0, north], [-180.0, south, east, north]]
-    } else {
-        vec![[west, south, east, north]]
-    }
 }
 
 /// What a file of dirty tiles holds, by its name.
@@ -82,19 +72,18 @@ fn json(tiles: &[TileCoord]) -> serde_json::Value {
 /// Each tile as its square (RFC 7946).
 fn geojson(tiles: &[TileCoord]) -> serde_json::Value {
     let feature = |tile: &TileCoord| {
-        let (west, north, east, south) = TileRect::from(*tile).world(0);
-        let corners = [longitude(west), latitude(south), longitude(east), latitude(north)];
         json!({
             "type": "Feature",
             "properties": { "tile": tile.to_string(), "z": tile.zoom().get(), "x": tile.x(), "y": tile.y() },
-            "geometry": rectangle(corners),
+            "geometry": rectangle(&TileRect::from(*tile).into()),
         })
     };
     json!({ "type": "FeatureCollection", "features": tiles.iter().map(feature).collect::<Vec<_>>() })
 }
 
-/// West, south, east, north as a polygon.
-fn rectangle([west, south, east, north]: [f64; 4]) -> serde_json::Value {
+/// A box as a polygon.
+fn rectangle(bbox: &LonLatBox) -> serde_json::Value {
+    let LonLatBox { west, south, east, north } = *bbox;
     let ring = [[west, south], [east, south], [east, north], [west, north], [west, south]];
     json!({ "type": "Polygon", "coordinates": [ring] })
 }

@@ -12,7 +12,7 @@ use crate::mvt;
 use crate::report::{FindingKind, Findings};
 use crate::sink::{Described, ReadError, TileReader, VectorLayer, read_all};
 use crate::stop::Stop;
-use crate::tile::{Order, Slice, TileId, TileRect, beyond_in_degrees, latitude, longitude};
+use crate::tile::{LonLatBox, Order, Slice, TileId, TileRect, beyond_in_degrees};
 
 /// Tiles read at a time: the bound on memory.
 pub(super) const CHUNK: usize = 1_000;
@@ -130,7 +130,7 @@ impl Looked {
 
 /// What a target says about its tiles.
 struct Told<'a> {
-    bounds: Option<[f64; 4]>,
+    bounds: Option<LonLatBox>,
     layers: HashMap<&'a str, &'a VectorLayer>,
     /// What was found in earlier tiles: one layer that is not described would otherwise be named in every tile.
     named: HashSet<String>,
@@ -198,7 +198,7 @@ impl Told<'_> {
 
 /// Whether a tile touches the bounds when it grows by its buffer. How wide that is no target says; it is at least as wide as
 /// the tile's own features reach beyond its edge.
-fn touches(id: &TileId, layers: &[mvt::Layer<'_>], [west, south, east, north]: [f64; 4]) -> bool {
+fn touches(id: &TileId, layers: &[mvt::Layer<'_>], bounds: LonLatBox) -> bool {
     // Bounds are written with six decimals.
     const ROUNDING: f64 = 1e-6;
     let TileId { coord: tile, .. } = *id;
@@ -206,9 +206,10 @@ fn touches(id: &TileId, layers: &[mvt::Layer<'_>], [west, south, east, north]: [
     // In case its grid is linear in degrees: that reaches farther.
     let margin = beyond_in_degrees(tile.zoom(), beyond);
     let rect = TileRect { zoom: tile.zoom(), x0: tile.x(), y0: tile.y(), x1: tile.x(), y1: tile.y() };
-    let (left, top, right, bottom) = rect.world(margin);
-    let (left, right) = (longitude(left) - ROUNDING, longitude(right) + ROUNDING);
-    let (top, bottom) = (latitude(top) + ROUNDING, latitude(bottom) - ROUNDING);
+    let grown = LonLatBox::from(rect.world(margin));
+    let LonLatBox { west, south, east, north } = bounds;
+    let (left, right) = (grown.west - ROUNDING, grown.east + ROUNDING);
+    let (top, bottom) = (grown.north + ROUNDING, grown.south - ROUNDING);
     // Bounds over the antimeridian have west greater than east.
     let across = if west <= east { left <= east && right >= west } else { left <= east || right >= west };
     across && bottom <= north && top >= south

@@ -82,7 +82,7 @@ fn columns(tiles: &[TileCoord]) -> Vec<TileRect> {
 mod tests {
     use super::super::{Dirty, Part};
     use super::*;
-    use crate::tile::{Coverage, Margin, Order, Spot};
+    use crate::tile::{Coverage, Margin, Order, Spot, WorldBox};
 
     fn drawn(zooms: &str, buffer: u32) -> Drawn {
         Drawn { zooms: zooms.parse().unwrap(), margin: Margin::plain(4096, buffer), grid: None }
@@ -97,7 +97,7 @@ mod tests {
         let mut dirty = Dirty::new(&[whole("0-9")], 100_000);
         for place in 0..400_u32 {
             let (x, y) = (place.wrapping_mul(2_654_435_761), place.wrapping_mul(40_503_971));
-            dirty.mark(&drawn("0-22", 64), Spot::Box([x, y, x, y])).unwrap();
+            dirty.mark(&drawn("0-22", 64), Spot::Box(WorldBox::new(x, y, x, y))).unwrap();
         }
         for order in [Order::ZoomColumnTmsRow, Order::Hilbert] {
             let tiles = dirty.in_order(order);

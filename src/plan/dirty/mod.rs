@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::cut::Touching;
 use super::sweep::{distinct_columns, touched_tiles};
-use crate::tile::{Coverage, Grid, Margin, Order, Places, SearchBox, Spot, TileCoord, TileRect, Zoom, ZoomList};
+use crate::tile::{
+    Coverage, Grid, Margin, Order, Places, SearchBox, Spot, TileCoord, TileRect, WorldBox, Zoom, ZoomList,
+};
 
 pub use batches::batches;
 
@@ -22,19 +24,19 @@ pub struct Drawn {
 }
 
 impl Drawn {
-    /// The box in which a change at a spot is seen at a zoom, in world units: in the cell that it lies in, where there are cells.
-    fn seen(&self, zoom: Zoom, spot: Spot) -> [u32; 4] {
+    /// The box in which a change at a spot is seen at a zoom: in the cell that it lies in, where there are cells.
+    fn seen(&self, zoom: Zoom, spot: Spot) -> WorldBox {
         match (self.grid, spot) {
             (None, spot) => spot.world(),
             (Some(grid), Spot::Point(at)) => grid.shown(zoom, grid.cell(zoom, at)),
             // Any of the cells that the box touches.
-            (Some(grid), Spot::Box([west, north, east, south])) => {
+            (Some(grid), Spot::Box(WorldBox { west, north, east, south })) => {
                 let reach = u32::try_from(grid.reach(zoom)).unwrap_or(u32::MAX);
                 let (less, more) = (|end: u32| end.saturating_sub(reach), |end: u32| end.saturating_add(reach));
                 // The ends of a box over ±180° may meet.
                 let is_around = west > east && less(west) <= more(east);
-                let [west, east] = if is_around { [0, u32::MAX] } else { [less(west), more(east)] };
-                [west, less(north), east, more(south)]
+                let (west, east) = if is_around { (0, u32::MAX) } else { (less(west), more(east)) };
+                WorldBox { west, north: less(north), east, south: more(south) }
             }
         }
     }
@@ -104,7 +106,7 @@ impl Dirty {
         Ok(())
     }
 
-    fn mark_at_zooms(&mut self, layer: &Drawn, world: impl Fn(Zoom) -> [u32; 4]) -> Result<(), TooMany> {
+    fn mark_at_zooms(&mut self, layer: &Drawn, world: impl Fn(Zoom) -> WorldBox) -> Result<(), TooMany> {
         for (zoom, parts) in &self.parts {
             if layer.zooms.contains(*zoom) {
                 let (touched, others) = touched_tiles(*zoom, layer.margin.units(*zoom), world(*zoom));
@@ -269,7 +271,7 @@ fn add(tiles: &mut HashSet<TileCoord>, most: usize, rect: &TileRect) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tile::{BoxFootprint, Footprints};
+    use crate::tile::{BoxFootprint, Footprints, SourceBox};
 
     fn zoom(level: u8) -> Zoom {
         Zoom::new(level).unwrap()
@@ -291,13 +293,17 @@ mod tests {
     fn a_place_dirties_the_tiles_whose_buffer_it_touches() {
         let mut dirty = Dirty::new(&[whole("0-3")], 100);
         // One unit east of the middle of the world, ten south of it.
-        dirty.mark(&drawn("1-2", 64), Spot::Box([0x8000_0001, 0x8000_000a, 0x8000_0001, 0x8000_000a])).unwrap();
+        dirty
+            .mark(&drawn("1-2", 64), Spot::Box(WorldBox::new(0x8000_0001, 0x8000_000a, 0x8000_0001, 0x8000_000a)))
+            .unwrap();
         assert_eq!(
             names(&dirty.in_order(Order::ZoomColumnTmsRow)),
             ["1/0/1", "1/0/0", "1/1/1", "1/1/0", "2/1/2", "2/1/1", "2/2/2", "2/2/1"]
         );
         let mut dirty = Dirty::new(&[whole("3")], 100);
-        dirty.mark(&drawn("0-22", 64), Spot::Box([0x9000_0000, 0x1000_0000, 0x9000_0000, 0x1000_0000])).unwrap();
+        dirty
+            .mark(&drawn("0-22", 64), Spot::Box(WorldBox::new(0x9000_0000, 0x1000_0000, 0x9000_0000, 0x1000_0000)))
+            .unwrap();
         assert_eq!(names(&dirty.in_order(Order::Hilbert)), ["3/4/0"]);
     }
 
@@ -305,7 +311,7 @@ mod tests {
     fn tiles_outside_of_the_tileset_are_not_dirty() {
         let west = Part { zooms: "2".parse().unwrap(), coverage: Coverage::new(&["-180,-85,0,85".parse().unwrap()]) };
         let mut dirty = Dirty::new(&[west, whole("1")], 100);
-        dirty.mark(&drawn("0-22", 64), Spot::Box([0, 0, u32::MAX, u32::MAX])).unwrap();
+        dirty.mark(&drawn("0-22", 64), Spot::Box(WorldBox::new(0, 0, u32::MAX, u32::MAX))).unwrap();
         assert_eq!(dirty.len(), 4 + 8);
         let tile = |z, x, y| TileCoord::new(zoom(z), x, y).unwrap();
         assert_eq!(dirty.mark_tile(tile(2, 3, 0)), Ok(false));
@@ -318,7 +324,7 @@ mod tests {
     fn a_box_over_the_antimeridian_dirties_the_tiles_at_both_ends() {
         let mut dirty = Dirty::new(&[whole("0-3")], 100);
         let (west, east) = (0xf000_0000, 0x0800_0000);
-        dirty.mark(&drawn("0-22", 0), Spot::Box([west, 0x1000_0000, east, 0x1000_0000])).unwrap();
+        dirty.mark(&drawn("0-22", 0), Spot::Box(WorldBox::new(west, 0x1000_0000, east, 0x1000_0000))).unwrap();
         assert_eq!(
             names(&dirty.in_order(Order::ZoomColumnTmsRow)),
             ["0/0/0", "1/0/0", "1/1/0", "2/0/0", "2/3/0", "3/0/0", "3/7/0"]
@@ -327,14 +333,14 @@ mod tests {
         let grid = Grid { shape: crate::tile::CellShape::Square, size: 1.0, standing: crate::tile::Standing::Center };
         let mut dirty = Dirty::new(&[whole("2")], 100);
         let layer = Drawn { grid: Some(grid), ..drawn("0-22", 0) };
-        dirty.mark(&layer, Spot::Box([0xa000_0000, 0x1000_0000, 0x6000_0000, 0x1000_0000])).unwrap();
+        dirty.mark(&layer, Spot::Box(WorldBox::new(0xa000_0000, 0x1000_0000, 0x6000_0000, 0x1000_0000))).unwrap();
         assert_eq!(names(&dirty.in_order(Order::ZoomColumnTmsRow)).len(), 8);
     }
 
     #[test]
     fn too_many_tiles_are_told_before_they_fill_the_memory() {
         let mut dirty = Dirty::new(&[whole("0-22")], 1_000);
-        assert_eq!(dirty.mark(&drawn("0-22", 0), Spot::Box([0, 0, u32::MAX, u32::MAX])), Err(TooMany));
+        assert_eq!(dirty.mark(&drawn("0-22", 0), Spot::Box(WorldBox::new(0, 0, u32::MAX, u32::MAX))), Err(TooMany));
         assert!(dirty.len() <= 2_000);
     }
 
@@ -342,16 +348,20 @@ mod tests {
     fn a_feature_is_looked_for_in_the_dirty_tiles_that_show_it() {
         let mut dirty = Dirty::new(&[whole("1-4")], 100);
         let layer = drawn("0-22", 0);
-        dirty.mark(&layer, Spot::Box([0x9000_0000, 0x1800_0000, 0x9000_0000, 0x1800_0000])).unwrap();
-        let feature = |world: [u32; 4], at: f32| BoxFootprint { world, source: [at, at, at + 1.0, at + 1.0] };
+        dirty.mark(&layer, Spot::Box(WorldBox::new(0x9000_0000, 0x1800_0000, 0x9000_0000, 0x1800_0000))).unwrap();
+        let feature = |world: WorldBox, at: f32| BoxFootprint {
+            world,
+            source: SourceBox { min_x: at, min_y: at, max_x: at + 1.0, max_y: at + 1.0 },
+        };
         let footprints = Places::Same(Footprints::Boxes(vec![
-            feature([0x9000_0000, 0x1000_0000, 0x9100_0000, 0x1900_0000], 5.0),
-            feature([0, 0, u32::MAX, u32::MAX], 7.0),
-            feature([0x2000_0000, 0xf000_0000, 0x2000_0000, 0xf000_0000], 9.0),
+            feature(WorldBox::new(0x9000_0000, 0x1000_0000, 0x9100_0000, 0x1900_0000), 5.0),
+            feature(WorldBox::new(0, 0, u32::MAX, u32::MAX), 7.0),
+            feature(WorldBox::of_unit(0x2000_0000, 0xf000_0000), 9.0),
         ]));
         let found = Found::new(&dirty, &layer, &footprints);
         for tile in dirty.in_order(Order::Hilbert) {
-            assert_eq!(found.search(&TileRect::from(tile)), SearchBox::Source([6.0, 6.0, 7.0, 7.0]), "{tile}");
+            let both = SourceBox { min_x: 6.0, min_y: 6.0, max_x: 7.0, max_y: 7.0 };
+            assert_eq!(found.search(&TileRect::from(tile)), SearchBox::Source(both), "{tile}");
         }
         let clean = TileRect::from(TileCoord::new(zoom(4), 0, 0).unwrap());
         assert_eq!(found.search(&clean), SearchBox::Nothing);

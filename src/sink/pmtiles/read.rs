@@ -13,7 +13,7 @@ use crate::encode::{Gunzip, MAX_STORED_TILE, is_gzip};
 use crate::sink::metadata::MANIFEST_KEY;
 use crate::sink::read::{Allowance, Total};
 use crate::sink::{Described, ReadError, TileReader};
-use crate::tile::{Slice, TileCoord, TileId, Zoom};
+use crate::tile::{LonLatBox, Slice, TileCoord, TileId, Zoom};
 
 /// What messages call it.
 pub(super) const KIND: &str = "PMTiles archive of vector tiles";
@@ -229,7 +229,7 @@ impl TileReader for PmtilesReader {
             attribution,
             version,
             zooms: Some((self.header.min_zoom, self.header.max_zoom)),
-            bounds: Some(self.header.bounds.map(|degrees| f64::from(degrees) / 1e7)),
+            bounds: Some(LonLatBox::from_sides(self.header.bounds.map(|degrees| f64::from(degrees) / 1e7))),
             vector_layers,
             generator,
             manifest,

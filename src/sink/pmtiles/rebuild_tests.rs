@@ -8,7 +8,7 @@ use super::tests::{Archive, entry, tile};
 use super::{Pmtiles, PmtilesReader};
 use crate::sink::{Metadata, Rest, RunKind, Scope, Sink as _, TileEdit, TileReader as _, Tileset, Written};
 use crate::stop::{Signal, Stop};
-use crate::tile::Coverage;
+use crate::tile::{Coverage, LonLatBox};
 
 type Tiles = BTreeMap<u64, Vec<u8>>;
 
@@ -81,7 +81,7 @@ fn metadata() -> Metadata {
         attribution: None,
         version: None,
         zooms: "0-5".parse().unwrap(),
-        bounds: [-1.0, -1.0, 1.0, 1.0],
+        bounds: LonLatBox::from_sides([-1.0, -1.0, 1.0, 1.0]),
         vector_layers: Vec::new(),
         manifest: "{}".to_owned(),
     }

@@ -5,7 +5,7 @@ use super::layout::{Compression, Entry, HEADER_LENGTH, Header, Section, TileType
 use super::read::PmtilesReader;
 use crate::encode::{Gzip, Level};
 use crate::sink::{ReadError, TileReader as _};
-use crate::tile::{TileCoord, TileId};
+use crate::tile::{LonLatBox, TileCoord, TileId};
 
 /// Bytes in memory, which are never asked for what is not there.
 struct Memory(Vec<u8>);
@@ -148,7 +148,10 @@ fn leaves_of_any_depth_are_listed_and_read() {
         assert_eq!(reader.check().unwrap(), Vec::<String>::new());
         let described = reader.describe().unwrap();
         assert_eq!((described.name.as_deref(), described.version.as_deref()), (Some("n"), Some("2")));
-        assert_eq!((described.zooms, described.bounds), (Some((0, 3)), Some([-1e-6, -1e-6, 1e-6, 1e-6])));
+        assert_eq!(
+            (described.zooms, described.bounds),
+            (Some((0, 3)), Some(LonLatBox::from_sides([-1e-6, -1e-6, 1e-6, 1e-6])))
+        );
         assert_eq!((described.vector_layers[0].id.as_str(), described.manifest), ("l", None));
     }
 }

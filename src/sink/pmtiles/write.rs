@@ -18,7 +18,7 @@ use super::layout::{
 use crate::encode::{EncodeError, Gzip, Level};
 use crate::sink::{Metadata, ReadError};
 use crate::stop::Stop;
-use crate::tile::{TileCoord, Zoom};
+use crate::tile::{LonLatBox, TileCoord, Zoom};
 
 /// Where the tile data begin.
 const TILES: u64 = ROOT_END as u64;
@@ -229,7 +229,7 @@ impl Body {
         // Those of the tiles, which may be fewer than were asked for; a check compares them.
         let (min_zoom, max_zoom) = self.zooms.unwrap_or(asked);
         let (longitude, latitude, zoom) = metadata.center();
-        let [west, south, east, north] = metadata.bounds;
+        let LonLatBox { west, south, east, north } = metadata.bounds;
         let ((west, east), (south, north)) = (wide(west, east, 180.0), wide(south, north, 90.0));
         Header {
             root: Section::default(),

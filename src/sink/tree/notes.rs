@@ -16,7 +16,7 @@ use super::{Intent, IntentKind, Scope, Template, TreeOptions};
 use crate::manifest::Region;
 use crate::sink::metadata::MANIFEST_KEY;
 use crate::sink::{Described, Metadata, VectorLayer};
-use crate::tile::{LayerId, Slice};
+use crate::tile::{LayerId, LonLatBox, Slice};
 
 /// The metadata with the manifest.
 pub(in crate::sink) const METADATA: &str = "metadata.json";
@@ -162,7 +162,7 @@ pub(in crate::sink) fn read(body: &[u8]) -> Result<Noted, serde_json::Error> {
     let number = |name: &str| text(name).and_then(|text| text.parse::<u8>().ok());
     let bounds = text("bounds").and_then(|text| {
         let sides: Vec<f64> = text.split(',').map_while(|side| side.trim().parse().ok()).collect();
-        <[f64; 4]>::try_from(sides).ok()
+        <[f64; 4]>::try_from(sides).ok().map(LonLatBox::from_sides)
     });
     // Another program's layers may be written in a way that we do not know: then there are none to show.
     let layers = text("json").and_then(|json| serde_json::from_str::<Layers>(&json).ok());
@@ -222,7 +222,7 @@ mod tests {
             attribution: Some("©".to_owned()),
             version: None,
             zooms: "0-3".parse().unwrap(),
-            bounds: [-10.0, -5.5, 10.0, 5.5],
+            bounds: LonLatBox::from_sides([-10.0, -5.5, 10.0, 5.5]),
             vector_layers: vec![layer("a"), layer("b c")],
             manifest: "{\"fingerprint\":\"f\"}".to_owned(),
         };
@@ -245,7 +245,7 @@ mod tests {
             (&1.into(), &2.into(), &1.into())
         );
         let back = read(&notes[2].body).unwrap();
-        assert_eq!((back.described.bounds, back.described.zooms), (Some([-10.0, -5.5, 10.0, 5.5]), Some((0, 3))));
+        assert_eq!((back.described.bounds, back.described.zooms), (Some(metadata.bounds), Some((0, 3))));
         assert_eq!(back.described.vector_layers, metadata.vector_layers);
         assert_eq!(back.template.as_deref(), Some("{layer}/{z}/{x}/{y}.pbf"));
         assert_eq!(

@@ -10,7 +10,7 @@ use oar_tiles::sink::{
     Metadata, Pmtiles, PmtilesError, PmtilesReader, Sink as _, StagingError, TileEdit, TileReader as _, VectorLayer,
 };
 use oar_tiles::stop::{Signal, Stop};
-use oar_tiles::tile::{LayerId, Slice, TileCoord, TileId};
+use oar_tiles::tile::{LayerId, LonLatBox, Slice, TileCoord, TileId};
 use serde_json::{Value, json};
 
 use crate::support::archive::Address;
@@ -63,7 +63,7 @@ pub fn metadata(zooms: &str, manifest: &str) -> Metadata {
         attribution: Some("© all".to_owned()),
         version: None,
         zooms: zooms.parse().unwrap(),
-        bounds: [-180.0, -85.051_129, 180.0, 85.051_129],
+        bounds: LonLatBox::from_sides([-180.0, -85.051_129, 180.0, 85.051_129]),
         vector_layers: vec![layer],
         manifest: manifest.to_owned(),
     }
@@ -223,7 +223,7 @@ fn a_small_archive_has_no_leaves_and_one_without_tiles_is_valid() {
     for (edits, zooms, found) in [(&few[..], "1-9", (2, 3)), (&few[..1], "2", (2, 2)), (&[], "1-9", (1, 9))] {
         let mut small = metadata(zooms, "{}");
         // A point has bounds without an area.
-        small.bounds = [29.0, 41.0, 29.0, 41.0];
+        small.bounds = LonLatBox::from_sides([29.0, 41.0, 29.0, 41.0]);
         write(&path, edits, &small);
         let (seen, told) = look(&path, None);
         assert_eq!((seen, &told["broken"]), (put(edits), &json!([])));

@@ -11,7 +11,7 @@ use oar_tiles::sink::{
     S3Options, Scope, Sink, Template, TileEdit, Tileset, TreeOptions, Written,
 };
 use oar_tiles::stop::Stop;
-use oar_tiles::tile::{Coverage, Order, TileCoord, Zoom};
+use oar_tiles::tile::{Coverage, LonLatBox, Order, TileCoord, Zoom};
 use tokio::runtime::Runtime;
 
 /// The one bucket: each costs the server volumes of its own.
@@ -101,7 +101,7 @@ pub fn metadata(fingerprint: &str, run: u32) -> Metadata {
         attribution: None,
         version: None,
         zooms: "0-14".parse().unwrap(),
-        bounds: [-180.0, -85.0, 180.0, 85.0],
+        bounds: LonLatBox::from_sides([-180.0, -85.0, 180.0, 85.0]),
         vector_layers: Vec::new(),
         manifest: format!("{{\"fingerprint\":\"{fingerprint}\",\"run\":{run}}}"),
     }

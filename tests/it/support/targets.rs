@@ -10,7 +10,7 @@ use oar_tiles::sink::{
     S3Reader, Scope, Sink, Template, TileEdit, TileReader, Tileset, TreeOptions, VectorLayer, Written,
 };
 use oar_tiles::stop::Stop;
-use oar_tiles::tile::{Coverage, LayerId, Slice, TileCoord, TileId, Zoom};
+use oar_tiles::tile::{Coverage, LayerId, LonLatBox, Slice, TileCoord, TileId, Zoom};
 
 use super::s3::{Prefix, options};
 use super::sinks::{Memory, MemoryError, MemoryTarget};
@@ -69,7 +69,7 @@ pub fn metadata(manifest: &str) -> Metadata {
         attribution: None,
         version: None,
         zooms: "0-7".parse().unwrap(),
-        bounds: [-10.0, -20.0, 30.0, 40.0],
+        bounds: LonLatBox::from_sides([-10.0, -20.0, 30.0, 40.0]),
         vector_layers: vec![layer("a"), layer("b/ü")],
         manifest: format!("{{\"fingerprint\":\"contract\",\"run\":\"{manifest}\"}}"),
     }

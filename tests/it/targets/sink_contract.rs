@@ -19,7 +19,7 @@ fn holds_what_was_put_and_nothing_else<T: Target>(target: &T) {
     assert_eq!(held, held_by(&first));
     assert!(described.manifest.unwrap().contains("first"));
     assert_eq!((described.name.as_deref(), described.zooms), (Some("contract"), Some((0, 7))));
-    assert_eq!(described.bounds, Some([-10.0, -20.0, 30.0, 40.0]));
+    assert_eq!(described.bounds.map(|bounds| bounds.sides()), Some([-10.0, -20.0, 30.0, 40.0]));
     assert_eq!(described.vector_layers, metadata("").vector_layers);
 
     // Again, with other bytes at zoom 5 and without the tiles of zoom 3.
