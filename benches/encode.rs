@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::time::Instant;
 
 use oar_tiles::encode::{Gzip, Level};
-use oar_tiles::sink::{Mbtiles, Metadata, Pmtiles, Sink as _, TileEdit};
+use oar_tiles::sink::{Mbtiles, Metadata, OpenMode, Pmtiles, Sink as _, TileEdit};
 use oar_tiles::stop::Stop;
 use oar_tiles::tile::{LonLatBox, Order, TileCoord, Zoom};
 
@@ -99,7 +99,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut number = 0;
     let seconds = fastest(|| {
         number += 1;
-        let mut archive = Mbtiles::create(&folder.path().join(format!("{number}.mbtiles")), &Stop::new())?;
+        let mut archive =
+            Mbtiles::open(&folder.path().join(format!("{number}.mbtiles")), OpenMode::Replace, &Stop::new())?;
         for batch in edits.chunks(2_000) {
             archive.write(batch.to_vec())?;
         }

@@ -16,7 +16,8 @@ use crate::config::Settings;
 use crate::encode::{Gunzip, Level, Packer, Packing, is_gzip};
 use crate::report::{grouped, print, say, sized, timed};
 use crate::sink::{
-    Described, Metadata, Rest, RunKind, Scope, Sink, TargetError, TileEdit, TileReader, Tileset, Written, read_all,
+    Described, Metadata, OpenMode, RunKind, Scope, Sink, TargetError, TileEdit, TileReader, Tileset, Unwritten,
+    Written, read_all,
 };
 use crate::stop::Stop;
 use crate::tile::{Coverage, LonLatBox, Order, Slice, TileId, TileRect, Zoom, ZoomList};
@@ -84,8 +85,8 @@ fn run(options: &CopyOptions, reach: &Reach, stop: &Stop) -> Result<(), CommandE
         .map_or_else(|| "copied".to_owned(), |manifest| manifest.fingerprint);
     let metadata = metadata(described, &source, &tiles, part, &scope);
     let layers: Vec<String> = metadata.vector_layers.iter().map(|layer| layer.id.clone()).collect();
-    let tileset = Tileset { fingerprint, layers, scope, rest: Rest::Vanishes, run: RunKind::Copy };
-    let mut sink = reach.sink(&target)?;
+    let tileset = Tileset { fingerprint, layers, scope, unwritten: Unwritten::Delete, run: RunKind::Copy };
+    let mut sink = reach.sink(&target, OpenMode::Replace)?;
     sink.claim()?;
     refuse_other((&target, reach), &metadata.name, &tileset.layers)?;
     let packed = reach.packed(&target);

@@ -21,7 +21,7 @@ use crate::manifest::Manifest;
 use crate::pipeline::{self, Outcome, PipelineError, StoredBatch};
 use crate::postgis::{Reads, Snapshot};
 use crate::report::{Event, Report, Requests, RunReport, RunZoom, print, render_run};
-use crate::sink::{Rest, RunKind, Scope, Sink, TargetError, Tileset};
+use crate::sink::{OpenMode, RunKind, Scope, Sink, TargetError, Tileset, Unwritten};
 use crate::stop::Stop;
 use crate::tile::{Batch, Coverage};
 
@@ -162,7 +162,7 @@ async fn attempt(
     let (at, reading) = (place.clone(), reach.clone());
     let target = place.clone();
     let sink = aside(move || {
-        let mut sink = reach.sink(&target)?;
+        let mut sink = reach.sink(&target, OpenMode::Replace)?;
         sink.claim()?;
         refuse_other((&target, &reach), &name, &layers).map(|()| sink)
     });
@@ -175,7 +175,7 @@ async fn attempt(
         fingerprint: fingerprint(settings, &prepared.layers),
         layers: names(&prepared.layers),
         scope: Scope { zooms: settings.tileset.zooms.clone(), coverage: Coverage::new(&settings.tileset.bbox) },
-        rest: Rest::Vanishes,
+        unwritten: Unwritten::Delete,
         run: RunKind::Seed { database: database(mark.as_ref(), Some(&prepared.reads.digest)) },
     };
     let (scope, max) = (tileset.scope.clone(), settings.tileset.max_shrink);

@@ -8,8 +8,8 @@ use crate::config::Settings;
 use tokio::runtime::Handle;
 
 use crate::sink::{
-    Described, Directory, DirectoryReader, Finished, Latest, LocationError, Mbtiles, MbtilesEdit, MbtilesReader,
-    Metadata, Needs, Pmtiles, PmtilesReader, Publish, ReadError, S3, S3Object, S3Options, S3Pmtiles, S3Reader, Sink,
+    Described, Directory, DirectoryReader, Finished, Latest, LocationError, Mbtiles, MbtilesReader, Metadata, Needs,
+    OpenMode, Pmtiles, PmtilesReader, Publish, ReadError, S3, S3Object, S3Options, S3Pmtiles, S3Reader, Sink,
     TargetError, TileEdit, TileReader, Tileset, TreeOptions, Written, s3_versions,
 };
 use crate::stop::Stop;
@@ -173,10 +173,10 @@ impl Reach {
         }
     }
 
-    /// A sink for a target. May wait for a server: not to be called where nothing may.
-    pub(crate) fn sink(&self, place: &Place) -> Result<AnySink, CommandError> {
+    /// Opens a target for writing. May wait for a server: not to be called where nothing may.
+    pub(crate) fn sink(&self, place: &Place, mode: OpenMode) -> Result<AnySink, CommandError> {
         let sink = match place {
-            Place::Mbtiles(path) => AnySink::Mbtiles(Mbtiles::create(path, &self.stop).map_err(TargetError::from)?),
+            Place::Mbtiles(path) => AnySink::Mbtiles(Mbtiles::open(path, mode, &self.stop).map_err(TargetError::from)?),
             Place::Pmtiles(path) => AnySink::Pmtiles(Pmtiles::create(path, &self.stop).map_err(TargetError::from)?),
             Place::Directory(path) => {
                 AnySink::Directory(Directory::create(path, self.tree.clone(), &self.stop).map_err(TargetError::from)?)
@@ -191,19 +191,6 @@ impl Reach {
             ),
         };
         Ok(sink)
-    }
-
-    /// A sink for edits of a target ([`Rest::Stays`](crate::sink::Rest::Stays)). May wait for a server: not to be called where
-    /// nothing may.
-    pub(crate) fn editor(&self, place: &Place) -> Result<AnySink, CommandError> {
-        match place {
-            Place::Mbtiles(path) => {
-                Ok(AnySink::MbtilesEdit(MbtilesEdit::open(path, &self.stop).map_err(TargetError::from)?))
-            }
-            Place::Pmtiles(_) | Place::Directory(_) | Place::S3Prefix { .. } | Place::S3Pmtiles { .. } => {
-                self.sink(place)
-            }
-        }
     }
 
     /// The versions of a prefix in S3, after the map was switched if that is wanted.
@@ -244,7 +231,6 @@ fn location<L: std::str::FromStr<Err = LocationError>>(place: &Place) -> Result<
 /// A sink of any kind.
 pub(crate) enum AnySink {
     Mbtiles(Mbtiles),
-    MbtilesEdit(MbtilesEdit),
     Pmtiles(Pmtiles),
     Directory(Directory),
     S3(S3),
@@ -256,7 +242,6 @@ macro_rules! each {
     ($any:expr, $sink:ident => $call:expr) => {
         match $any {
             AnySink::Mbtiles($sink) => $call.map_err(TargetError::from),
-            AnySink::MbtilesEdit($sink) => $call.map_err(TargetError::from),
             AnySink::Pmtiles($sink) => $call.map_err(TargetError::from),
             AnySink::Directory($sink) => $call.map_err(TargetError::from),
             AnySink::S3($sink) => $call.map_err(TargetError::from),
@@ -271,7 +256,6 @@ impl Sink for AnySink {
     fn needs(&self) -> Needs {
         match self {
             AnySink::Mbtiles(sink) => sink.needs(),
-            AnySink::MbtilesEdit(sink) => sink.needs(),
             AnySink::Pmtiles(sink) => sink.needs(),
             AnySink::Directory(sink) => sink.needs(),
             AnySink::S3(sink) => sink.needs(),
@@ -287,7 +271,7 @@ impl Sink for AnySink {
         match self {
             AnySink::Directory(sink) => sink.relative_address(),
             AnySink::S3(sink) => sink.relative_address(),
-            AnySink::Mbtiles(_) | AnySink::MbtilesEdit(_) | AnySink::Pmtiles(_) | AnySink::S3Pmtiles(_) => None,
+            AnySink::Mbtiles(_) | AnySink::Pmtiles(_) | AnySink::S3Pmtiles(_) => None,
         }
     }
 
@@ -298,7 +282,6 @@ impl Sink for AnySink {
     fn held(&self) -> Option<u64> {
         match self {
             AnySink::Mbtiles(sink) => sink.held(),
-            AnySink::MbtilesEdit(sink) => sink.held(),
             AnySink::Pmtiles(sink) => sink.held(),
             AnySink::Directory(sink) => sink.held(),
             AnySink::S3(sink) => sink.held(),

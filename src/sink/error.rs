@@ -33,25 +33,6 @@ impl TargetError {
     }
 }
 
-impl MbtilesError {
-    /// What kind of failure this is.
-    #[must_use]
-    pub const fn kind(&self) -> ErrorKind {
-        match self {
-            MbtilesError::Staging(error) => error.kind(),
-            MbtilesError::Read(error) => error.kind(),
-            MbtilesError::Missing { .. } | MbtilesError::View { .. } => ErrorKind::NeedsSeed,
-            MbtilesError::Companion { .. }
-            | MbtilesError::Pending(_)
-            | MbtilesError::ReadOnly { .. }
-            | MbtilesError::Held { .. }
-            | MbtilesError::Changed { .. }
-            | MbtilesError::Contract { .. }
-            | MbtilesError::Sqlite { .. } => ErrorKind::Failed,
-        }
-    }
-}
-
 impl S3Error {
     /// What kind of failure this is.
     #[must_use]
@@ -85,7 +66,7 @@ impl S3Error {
             | S3Error::TooLarge { .. }
             | S3Error::File { .. }
             | S3Error::Scratch { .. }
-            | S3Error::Inventory(_) => ErrorKind::Failed,
+            | S3Error::ScratchList(_) => ErrorKind::Failed,
         }
     }
 }

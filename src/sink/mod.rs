@@ -1,8 +1,8 @@
 //! Where tiles go, and how what is there is read back.
 //!
-//! | target | written by | read by | how a run of all tiles changes it | how edits change it ([`Rest::Stays`]) |
+//! | target | written by | read by | how a run of all tiles changes it | how edits change it ([`Unwritten::Keep`]) |
 //! |---|---|---|---|---|
-//! | MBTiles file | [`Mbtiles`], [`MbtilesEdit`] | [`MbtilesReader`] | replaced as a whole | in place, in one transaction |
+//! | MBTiles file | [`Mbtiles`] | [`MbtilesReader`] | replaced as a whole | in place, in one transaction |
 //! | PMTiles file | [`Pmtiles`] | [`PmtilesReader`] | replaced as a whole | replaced; what stays is copied |
 //! | directory | [`Directory`] | [`DirectoryReader`] | brought in line, tile by tile | tile by tile, without a walk |
 //! | S3 prefix | [`S3`] | [`S3Reader`] | brought in line, tile by tile | tile by tile, without a listing |
@@ -12,15 +12,11 @@ mod directory;
 mod error;
 mod lock_file;
 mod mbtiles;
-mod mbtiles_check;
-mod mbtiles_edit;
-mod mbtiles_guard;
-mod mbtiles_read;
 mod metadata;
-mod pending;
 mod pmtiles;
 mod read;
 mod s3;
+mod scratch;
 mod shrink;
 mod staging;
 mod tree;
@@ -29,22 +25,20 @@ use crate::tile::{Order, TileId};
 
 pub use directory::{Directory, DirectoryError, DirectoryReader, directory_versions, switch_directory};
 pub use error::TargetError;
-pub use mbtiles::{MBTILES_APPLICATION_ID, Mbtiles, MbtilesError};
-pub use mbtiles_edit::MbtilesEdit;
-pub use mbtiles_read::MbtilesReader;
+pub use mbtiles::{MBTILES_APPLICATION_ID, Mbtiles, MbtilesError, MbtilesReader};
 pub use metadata::{GENERATOR, Metadata, VectorLayer};
-pub use pending::PendingError;
 pub use pmtiles::{Pmtiles, PmtilesError, PmtilesReader};
 pub use read::{Described, ReadError, TileReader, read_all};
 pub use s3::{
     Action, CacheRule, Encryption, Flights, InFlight, LocationError, S3, S3Archive, S3Cause, S3Error, S3Headers, S3Key,
     S3Keys, S3Location, S3Object, S3Options, S3Pmtiles, S3Reader, s3_versions, without_user,
 };
+pub use scratch::ScratchError;
 pub use shrink::{MaxShrink, MaxShrinkError};
 pub use staging::{NoFolder, StagingError};
 pub use tree::{
-    Intent, IntentKind, InventoryError, Latest, Publish, Scope, SwitchError, Template, TemplateError, TreeOptions,
-    Version, is_own_name, new_version,
+    Intent, IntentKind, Latest, Publish, Scope, SwitchError, Template, TemplateError, TreeOptions, Version,
+    is_own_name, new_version,
 };
 
 /// What is to be done with one tile, or with one layer of it where the target keeps layers apart.
@@ -123,8 +117,8 @@ pub struct Tileset {
     pub layers: Vec<String>,
     /// What the run is responsible for.
     pub scope: Scope,
-    /// What becomes of the tiles in its scope that it does not hand over.
-    pub rest: Rest,
+    /// What happens to the tiles in its scope that it does not hand over.
+    pub unwritten: Unwritten,
     /// What the run does: noted in a synchronized target until it has finished.
     pub run: RunKind,
 }
@@ -149,13 +143,22 @@ pub enum RunKind {
     Copy,
 }
 
-/// What becomes of tiles that a run is responsible for and does not hand over.
+/// What happens to the tiles in a run's scope that the run does not hand over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rest {
-    /// They are gone: the run hands over every tile that there is.
-    Vanishes,
+pub enum Unwritten {
+    /// They are deleted: the run hands over every tile that there is.
+    Delete,
     /// They stay as they are: the run hands over what may have changed.
-    Stays,
+    Keep,
+}
+
+/// How a target is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMode {
+    /// For a run of all tiles ([`Unwritten::Delete`]). There need not be a target yet.
+    Replace,
+    /// For edits of a target that is there ([`Unwritten::Keep`]).
+    Edit,
 }
 
 /// A target that was completed.
@@ -182,7 +185,7 @@ pub struct Finished {
 ///   edited in place. A target that is brought in line shows each tile old or new, and the old manifest until every tile is
 ///   new.
 /// - After `finish` the target holds the tiles put, those outside of the run's responsibility (other zooms, other boxes) as
-///   they were, and no others; what is not a tile of the tileset was never touched. With [`Rest::Stays`] it also holds
+///   they were, and no others; what is not a tile of the tileset was never touched. With [`Unwritten::Keep`] it also holds
 ///   every tile that was not handed over, byte for byte as it was, and what is equal already is not written.
 /// - A tile of [`TileEdit::Keep`] that a target holds stays as it is, unless the target is replaced as a whole: that holds nothing yet.
 /// - What a run may change in a target that is brought in line is durable in the target's private notes before its first tile is, as an
@@ -202,7 +205,7 @@ pub trait Sink: Send {
     fn needs(&self) -> Needs;
 
     /// Is told what is coming, once, before the first edit. A target that is brought in line looks at what it holds, and gives
-    /// what it said about itself up to now: tiles outside of the run's scope stay. With [`Rest::Stays`] every target gives
+    /// what it said about itself up to now: tiles outside of the run's scope stay. With [`Unwritten::Keep`] every target gives
     /// that; no other run of ours changes it any more.
     ///
     /// # Errors

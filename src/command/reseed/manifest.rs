@@ -8,7 +8,7 @@ use crate::command::budgets;
 use crate::command::describe::{database, names};
 use crate::manifest::{DatabaseMark, MANIFEST_VERSION, Manifest};
 use crate::pipeline;
-use crate::sink::{Rest, RunKind, Scope, Tileset};
+use crate::sink::{RunKind, Scope, Tileset, Unwritten};
 use crate::tile::Coverage;
 
 impl Run<'_> {
@@ -21,7 +21,7 @@ impl Run<'_> {
                 zooms: self.settings.tileset.zooms.clone(),
                 coverage: Coverage::new(&self.settings.tileset.bbox),
             },
-            rest: Rest::Stays,
+            unwritten: Unwritten::Keep,
             run: RunKind::Reseed {
                 database: database(self.mark(changed).as_ref(), Some(&self.reads.digest)),
                 complete: changed.complete,

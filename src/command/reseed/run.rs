@@ -25,7 +25,7 @@ use crate::pipeline;
 use crate::plan::{Drawn, Found, batches};
 use crate::postgis::{Database, Layer, Reads, Renderer, Server, Snapshot, probe, survey};
 use crate::report::{DirtyReport, DirtyZoom, Event, Report, ReseedReport};
-use crate::sink::{Described, Sink as _};
+use crate::sink::{Described, OpenMode, Sink as _};
 use crate::stop::Stop;
 use crate::tile::{Batch, Coverage, LayerCount, LonLatBox, Order, SearchBox, TileCoord, TileRect, ZoomList};
 
@@ -114,7 +114,7 @@ impl<'a> Run<'a> {
         if known.unmendable().is_some() && !options.dry_run {
             // If the run is under way, there is nothing to mend: it holds the target, and whoever asks for that is told so.
             let (place, reach) = (place.clone(), reach.clone());
-            drop(aside(move || reach.editor(&place)).await??);
+            drop(aside(move || reach.sink(&place, OpenMode::Edit)).await??);
         }
         let key = IdentityKey::of_log(&snapshot, &settings.changes.schema).await?;
         let now = (&probed.server.identity, key.as_ref());
@@ -232,7 +232,7 @@ impl<'a> Run<'a> {
         let (place, reach) = (self.place.clone(), self.reach.clone());
         let counts = self.known.is_to_be_mended() || !self.known.manifest.kept.is_empty();
         let (sink, before, held) = aside(move || {
-            let mut sink = reach.editor(&place)?;
+            let mut sink = reach.sink(&place, OpenMode::Edit)?;
             let before = sink.begin(&tileset)?;
             // An interrupted run added and deleted tiles that no manifest has counted, and one of a part counted that part.
             let held = if counts { Some(reach.reader(&place)?.list()?.len() as u64) } else { None };

@@ -4,8 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::ErrorKind;
+use crate::sink::scratch::ScratchError;
 use crate::sink::staging::NoFolder;
-use crate::sink::tree::InventoryError;
 
 /// Why a directory could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -138,7 +138,7 @@ pub enum DirectoryError {
     },
     /// The list of what is there.
     #[error(transparent)]
-    Inventory(#[from] InventoryError),
+    ScratchList(#[from] ScratchError),
     /// A stop was asked for.
     #[error("interrupted while writing {}", path.display())]
     Interrupted {
@@ -167,7 +167,7 @@ impl DirectoryError {
             | DirectoryError::DiskFull { .. }
             | DirectoryError::Io { .. }
             | DirectoryError::Note { .. }
-            | DirectoryError::Inventory(_) => ErrorKind::Failed,
+            | DirectoryError::ScratchList(_) => ErrorKind::Failed,
         }
     }
 

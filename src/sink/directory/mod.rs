@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use super::staging::NoFolder;
 use super::tree::notes::{self, Begun};
 use super::tree::{Doomed, Intent, Inventory, Latest, OWN_FOLDER, OpenIntents, Publish, Template, TreeOptions};
-use super::{Described, Finished, Metadata, Needs, Rest, Sink, TileEdit, Tileset, Written};
+use super::{Described, Finished, Metadata, Needs, Sink, TileEdit, Tileset, Unwritten, Written};
 use crate::stop::Stop;
 use crate::tile::{Order, TileId};
 
@@ -151,7 +151,7 @@ impl Directory {
 
     fn begin_run(&mut self, tileset: &Tileset) -> Result<Option<Described>, DirectoryError> {
         let found = Found::read(&self.files, self.options.force)?;
-        if tileset.rest == Rest::Stays {
+        if tileset.unwritten == Unwritten::Keep {
             if self.options.publish != Publish::InPlace {
                 return Err(DirectoryError::Whole { path: self.root.clone() });
             }
@@ -168,19 +168,19 @@ impl Directory {
             template = template.with_version(version);
         }
         let ours = self.options.force || version.is_some() || found.is_ours();
-        let before = match tileset.rest {
-            Rest::Stays => Some(found.described()),
+        let before = match tileset.unwritten {
+            Unwritten::Keep => Some(found.described()),
             // A new version is written as a whole.
-            Rest::Vanishes if version.is_some() => None,
-            Rest::Vanishes => found.before(tileset),
+            Unwritten::Delete if version.is_some() => None,
+            Unwritten::Delete => found.before(tileset),
         };
         let mut intents = match version {
             Some(_) => OpenIntents::untouched(tileset, found.unfinished()),
             None => OpenIntents::begin(tileset, found.unfinished(), found.manifest_text(), before.is_some()),
         };
-        let inventory = match tileset.rest {
-            Rest::Vanishes => Some(self.take_inventory(&template, tileset, ours, &mut intents)?),
-            Rest::Stays => None,
+        let inventory = match tileset.unwritten {
+            Unwritten::Delete => Some(self.take_inventory(&template, tileset, ours, &mut intents)?),
+            Unwritten::Keep => None,
         };
         for files in std::iter::once(&self.files).chain(&self.others) {
             files.clear()?;
@@ -197,7 +197,7 @@ impl Directory {
         if self.options.public_url.is_none() {
             self.options.public_url = self.public_url_before(&found, version.as_ref())?;
         }
-        let keeps = !self.options.force || tileset.rest == Rest::Stays || found.is_of(tileset);
+        let keeps = !self.options.force || tileset.unwritten == Unwritten::Keep || found.is_of(tileset);
         let (unfinished, doomed) = (intents.left(), Doomed::default());
         let (fingerprint, layers) = (tileset.fingerprint.clone(), tileset.layers.clone());
         self.run =

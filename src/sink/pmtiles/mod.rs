@@ -3,7 +3,7 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `layout` | header and directories as bytes, both ways |
-//! | `write` | the archive's bytes from front to back; `contents` and `entries` keep memory bounded |
+//! | `write` | the archive's bytes from front to back; `contents` and scratch files keep memory bounded |
 //! | `rebuild` | an old archive with edits, as a new one |
 //! | `read` | an archive behind [`ReadAt`], such as a file |
 //! | `walk` | its entries one by one |
@@ -16,7 +16,6 @@
 mod bytes;
 mod check;
 mod contents;
-mod entries;
 mod layout;
 mod read;
 mod rebuild;
@@ -30,14 +29,16 @@ mod write;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::scratch::ScratchError;
 use super::staging::{FileKind, Staging, StagingError};
-use super::{Described, Finished, Metadata, Needs, ReadError, Rest, Sink, TileEdit, TileReader as _, Tileset, Written};
+use super::{
+    Described, Finished, Metadata, Needs, ReadError, Sink, TileEdit, TileReader as _, Tileset, Unwritten, Written,
+};
 use crate::encode::EncodeError;
 use crate::error::ErrorKind;
 use crate::stop::Stop;
 use crate::tile::{Order, Slice, TileId};
 pub(in crate::sink) use bytes::ReadAt;
-use entries::EntriesError;
 pub use read::PmtilesReader;
 use rebuild::Rebuild;
 use write::{Body, Fault};
@@ -81,9 +82,9 @@ pub enum PmtilesError {
         /// The target.
         place: String,
     },
-    /// The list of entries.
+    /// A scratch file.
     #[error(transparent)]
-    Entries(#[from] EntriesError),
+    ScratchList(#[from] ScratchError),
     /// A directory or the metadata could not be packed.
     #[error(transparent)]
     Pack(#[from] EncodeError),
@@ -108,7 +109,7 @@ impl PmtilesError {
             PmtilesError::Old(error) => error.kind(),
             PmtilesError::Missing { .. } | PmtilesError::Unpacked { .. } => ErrorKind::NeedsSeed,
             PmtilesError::Io { .. }
-            | PmtilesError::Entries(_)
+            | PmtilesError::ScratchList(_)
             | PmtilesError::Pack(_)
             | PmtilesError::Contract { .. } => ErrorKind::Failed,
         }
@@ -213,12 +214,12 @@ impl Sink for Pmtiles {
 
     fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, PmtilesError> {
         let target = self.staging.target();
-        match tileset.rest {
-            Rest::Vanishes => Ok(None),
-            Rest::Stays if !self.staging.replaces(&KIND)? => {
+        match tileset.unwritten {
+            Unwritten::Delete => Ok(None),
+            Unwritten::Keep if !self.staging.replaces(&KIND)? => {
                 Err(PmtilesError::Missing { place: target.display().to_string() })
             }
-            Rest::Stays => self.edit(PmtilesReader::open(target)?).map(Some),
+            Unwritten::Keep => self.edit(PmtilesReader::open(target)?).map(Some),
         }
     }
 
@@ -249,7 +250,7 @@ impl Sink for Pmtiles {
 fn failed(staging: &Staging, tile: Option<TileId>, fault: Fault) -> PmtilesError {
     match fault {
         Fault::Io(source) => refused(staging, source),
-        Fault::Entries(error) => error.into(),
+        Fault::Scratch(error) => error.into(),
         Fault::Pack(error) => error.into(),
         Fault::Old(error) => error.into(),
         Fault::Stopped => staging.interrupted().into(),

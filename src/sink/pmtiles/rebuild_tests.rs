@@ -6,7 +6,7 @@ use std::path::Path;
 use super::layout::{Compression, Entry};
 use super::tests::{Archive, entry, tile};
 use super::{Pmtiles, PmtilesReader};
-use crate::sink::{Metadata, Rest, RunKind, Scope, Sink as _, TileEdit, TileReader as _, Tileset, Written};
+use crate::sink::{Metadata, RunKind, Scope, Sink as _, TileEdit, TileReader as _, Tileset, Unwritten, Written};
 use crate::stop::{Signal, Stop};
 use crate::tile::{Coverage, LonLatBox};
 
@@ -89,7 +89,7 @@ fn metadata() -> Metadata {
 
 fn tileset() -> Tileset {
     let scope = Scope { zooms: "0-5".parse().unwrap(), coverage: Coverage::new(&[]) };
-    Tileset { fingerprint: "f".to_owned(), layers: Vec::new(), scope, rest: Rest::Stays, run: RunKind::Copy }
+    Tileset { fingerprint: "f".to_owned(), layers: Vec::new(), scope, unwritten: Unwritten::Keep, run: RunKind::Copy }
 }
 
 fn held(path: &Path) -> Tiles {

@@ -11,11 +11,11 @@ use std::fs::File;
 use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
 
 use super::contents::Contents;
-use super::entries::{Entries, EntriesError};
 use super::layout::{
     Compression, Entry, HEADER_LENGTH, Header, MOST_ROOT, ROOT_END, Section, TileType, directory_to_bytes,
 };
 use crate::encode::{EncodeError, Gzip, Level};
+use crate::sink::scratch::{Record, Records, ScratchError};
 use crate::sink::{Metadata, ReadError};
 use crate::stop::Stop;
 use crate::tile::{LonLatBox, TileCoord, Zoom};
@@ -38,7 +38,7 @@ pub(super) enum Fault {
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
-    Entries(#[from] EntriesError),
+    Scratch(#[from] ScratchError),
     #[error(transparent)]
     Pack(#[from] EncodeError),
     #[error(transparent)]
@@ -47,6 +47,25 @@ pub(super) enum Fault {
     Stopped,
     #[error("the tile has {0} bytes")]
     Size(usize),
+}
+
+impl Record for Entry {
+    type Bytes = [u8; 24];
+
+    fn to_bytes(&self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        bytes[..8].copy_from_slice(&self.id.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.offset.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.length.to_le_bytes());
+        bytes[20..].copy_from_slice(&self.run.to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; 24]) -> Entry {
+        let long = |at: usize| u64::from_le_bytes(std::array::from_fn(|byte| bytes[at + byte]));
+        let short = |at: usize| u32::from_le_bytes(std::array::from_fn(|byte| bytes[at + byte]));
+        Entry { id: long(0), offset: long(8), length: short(16), run: short(20) }
+    }
 }
 
 /// An archive that takes tiles.
@@ -63,7 +82,7 @@ pub(super) struct Body {
     last: Option<Entry>,
     /// The zoom of the last entry, and the first id of the next zoom.
     zoom: (Zoom, u64),
-    entries: Entries,
+    entries: Records<Entry>,
     /// The shallowest and the deepest zoom of the tiles.
     zooms: Option<(u8, u8)>,
 }
@@ -81,7 +100,7 @@ impl Body {
             addressed: 0,
             last: None,
             zoom: (Zoom::MAX, 0),
-            entries: Entries::new(),
+            entries: Records::new("the directory of tiles"),
             zooms: None,
         })
     }
@@ -270,6 +289,12 @@ fn wide(low: f64, high: f64, most: f64) -> (i32, i32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_comes_back_from_its_bytes() {
+        let entry = Entry { id: 7 << 40, offset: u64::MAX - 1, length: u32::MAX, run: 3 };
+        assert_eq!(Entry::from_bytes(&entry.to_bytes()), entry);
+    }
 
     #[test]
     fn bounds_always_have_an_area() {

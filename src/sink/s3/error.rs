@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::cause::{Meaning, Refusal, S3Cause};
-use crate::sink::tree::{InventoryError, SwitchError};
+use crate::sink::scratch::ScratchError;
+use crate::sink::tree::SwitchError;
 use crate::sink::{PmtilesError, ReadError};
 
 /// What was asked of the server.
@@ -320,7 +321,7 @@ pub enum S3Error {
     },
     /// The list of what is there.
     #[error(transparent)]
-    Inventory(#[from] InventoryError),
+    ScratchList(#[from] ScratchError),
     /// The map cannot be switched.
     #[error("cannot switch the map of {place}")]
     Switch {

@@ -14,7 +14,7 @@ use crate::sink::tree::notes::{self, Begun, Noted};
 use crate::sink::tree::{
     Doomed, Intent, Inventory, Latest, OpenIntents, Publish, Tag, Template, TreeOptions, new_version,
 };
-use crate::sink::{Described, Rest, Tileset};
+use crate::sink::{Described, Tileset, Unwritten};
 use crate::stop::Stop;
 
 /// A target that takes tiles.
@@ -68,7 +68,7 @@ pub(super) async fn open(
     let unfinished = begun.unfinished(described.manifest.as_deref());
     let owner = Some(begun.fingerprint.clone()).filter(|begun| !begun.is_empty()).or_else(|| manifest.clone());
     let versioned = matches!(tree.publish, Publish::Versioned { .. });
-    if tileset.rest == Rest::Stays {
+    if tileset.unwritten == Unwritten::Keep {
         if versioned {
             return Err(S3Error::Whole { place: store.location.to_string() });
         }
@@ -97,19 +97,19 @@ pub(super) async fn open(
         return Err(S3Error::Foreign { place: store.location.to_string(), example });
     }
     let is_of_this = |fingerprint: &Option<String>| fingerprint.as_ref() == Some(&tileset.fingerprint);
-    let continues = match tileset.rest {
-        Rest::Stays => true,
+    let continues = match tileset.unwritten {
+        Unwritten::Keep => true,
         // Tiles that another configuration or another version drew are no part of this tileset; a new version is written as a whole.
-        Rest::Vanishes => !versioned && is_of_this(&manifest) && is_of_this(&owner),
+        Unwritten::Delete => !versioned && is_of_this(&manifest) && is_of_this(&owner),
     };
     let mut intents = if versioned {
         OpenIntents::untouched(tileset, unfinished.clone())
     } else {
         OpenIntents::begin(tileset, unfinished.clone(), described.manifest.as_deref(), continues)
     };
-    let inventory = match tileset.rest {
-        Rest::Vanishes => Some(inventory(store, &template, tileset, foreign_allowed, &mut intents).await?),
-        Rest::Stays => None,
+    let inventory = match tileset.unwritten {
+        Unwritten::Delete => Some(inventory(store, &template, tileset, foreign_allowed, &mut intents).await?),
+        Unwritten::Keep => None,
     };
     let fingerprint = tileset.fingerprint.clone();
     lease.note(Begun { fingerprint, pending: version.clone(), unfinished: intents.noted.clone() }).await?;
@@ -119,7 +119,7 @@ pub(super) async fn open(
     }
     // A new version is written as a whole.
     let before = continues.then_some(Described { unfinished, ..described });
-    let keeps = !tree.force || tileset.rest == Rest::Stays || owner.as_ref() == Some(&tileset.fingerprint);
+    let keeps = !tree.force || tileset.unwritten == Unwritten::Keep || owner.as_ref() == Some(&tileset.fingerprint);
     let open = Open {
         keeps,
         template,

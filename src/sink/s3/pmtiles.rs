@@ -6,8 +6,8 @@ use tokio::runtime::Handle;
 use super::{Flights, S3Archive, S3Error, S3Key, S3Object, S3Options};
 use crate::sink::pmtiles::ReadAt;
 use crate::sink::{
-    Described, Finished, Metadata, Needs, Pmtiles, PmtilesError, PmtilesReader, ReadError, Rest, Sink, TileEdit,
-    Tileset, Written,
+    Described, Finished, Metadata, Needs, Pmtiles, PmtilesError, PmtilesReader, ReadError, Sink, TileEdit, Tileset,
+    Unwritten, Written,
 };
 use crate::stop::Stop;
 
@@ -56,7 +56,7 @@ impl Sink for S3Pmtiles {
     }
 
     fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, S3Error> {
-        if tileset.rest == Rest::Vanishes {
+        if tileset.unwritten == Unwritten::Delete {
             return Ok(self.sink.begin(tileset)?);
         }
         let old = self.scratch.path().join(OLD);

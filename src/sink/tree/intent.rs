@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::notes::{fingerprint, regions};
 use crate::manifest::Region;
-use crate::sink::{Rest, RunKind, Scope, Tileset};
+use crate::sink::{RunKind, Scope, Tileset, Unwritten};
 use crate::tile::{Coverage, LonLatBox, TileId, TileRect, ZoomList};
 
 /// A run that has begun to change a target and has not finished: it is under way, or was interrupted.
@@ -184,8 +184,8 @@ impl OpenIntents {
     ) -> OpenIntents {
         let (mut others, mut kept) = (unfinished, Vec::new());
         let regions = manifest.map_or_else(Vec::new, regions);
-        match (tileset.rest, manifest.and_then(fingerprint)) {
-            (Rest::Vanishes, Some(fingerprint)) if !continues => {
+        match (tileset.unwritten, manifest.and_then(fingerprint)) {
+            (Unwritten::Delete, Some(fingerprint)) if !continues => {
                 for region in regions {
                     add(&mut others, Intent::replaced(&fingerprint, region));
                 }
@@ -244,7 +244,7 @@ mod tests {
             fingerprint: "f".to_owned(),
             layers: Vec::new(),
             scope: scope(zooms, bbox),
-            rest: Rest::Vanishes,
+            unwritten: Unwritten::Delete,
             run: RunKind::Seed { database: "d".to_owned() },
         }
     }
@@ -317,7 +317,7 @@ mod tests {
         assert_eq!(left("0-8", "0-8", true, &[tile(5, 1, 1)]), none);
         assert_eq!(left("0-8", "0-9", false, &[tile(9, 1, 1)]), ["Replaced 0-9"], "nothing speaks for it any more");
         let reseed = |complete| Tileset {
-            rest: Rest::Stays,
+            unwritten: Unwritten::Keep,
             run: RunKind::Reseed { database: "d".to_owned(), complete },
             ..tileset("0-4", &[])
         };

@@ -3,8 +3,9 @@
 
 use std::collections::VecDeque;
 
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
+use crate::sink::scratch::{Scratch, ScratchError};
 use crate::tile::{Coverage, LayerId, Order, Slice, TileId, ZoomList};
 
 /// What tells the bytes of a stored tile: their MD5, if the target knows it without reading them.
@@ -29,17 +30,10 @@ impl Scope {
     }
 }
 
-/// The inventory could not be kept.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot keep the list of tiles that the target holds in the temporary folder: make room there, or set TMPDIR to another one"
-)]
-pub struct InventoryError(#[from] rusqlite::Error);
-
 /// The tiles that a target holds, by their order [`Order::ZoomColumnTmsRow`]: filled in any order, then met in this one.
 #[derive(Debug)]
 pub(in crate::sink) struct Inventory {
-    connection: Connection,
+    held: Scratch,
     count: u64,
     /// Where the next rows begin: place and slice.
     next: (i64, i64),
@@ -63,25 +57,24 @@ impl Inventory {
     ///
     /// # Errors
     /// If there is no room.
-    pub(in crate::sink) fn new() -> Result<Inventory, InventoryError> {
-        // SQLite keeps a database without a name in memory until it grows, then in a file that is already deleted.
-        let connection = Connection::open("")?;
-        connection.execute_batch(
-            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -16000;
-             CREATE TABLE held (place integer, slice integer, tag blob, PRIMARY KEY (place, slice)) WITHOUT ROWID;
-             BEGIN",
+    pub(in crate::sink) fn new() -> Result<Inventory, ScratchError> {
+        let held = Scratch::new(
+            "the list of tiles that the target holds",
+            "CREATE TABLE held (place integer, slice integer, tag blob, PRIMARY KEY (place, slice)) WITHOUT ROWID",
         )?;
-        Ok(Inventory { connection, count: 0, next: (i64::MIN, i64::MIN), ahead: VecDeque::new() })
+        Ok(Inventory { held, count: 0, next: (i64::MIN, i64::MIN), ahead: VecDeque::new() })
     }
 
     /// Notes a tile that the target holds.
     ///
     /// # Errors
     /// If there is no room.
-    pub(in crate::sink) fn add(&mut self, id: TileId, tag: Tag) -> Result<(), InventoryError> {
-        let mut insert =
-            self.connection.prepare_cached("INSERT OR REPLACE INTO held (place, slice, tag) VALUES (?1, ?2, ?3)")?;
-        insert.execute(params![place(id), slice(id), tag.as_ref().map(|tag| &tag[..])])?;
+    pub(in crate::sink) fn add(&mut self, id: TileId, tag: Tag) -> Result<(), ScratchError> {
+        self.held.run(|connection| {
+            let mut insert =
+                connection.prepare_cached("INSERT OR REPLACE INTO held (place, slice, tag) VALUES (?1, ?2, ?3)")?;
+            insert.execute(params![place(id), slice(id), tag.as_ref().map(|tag| &tag[..])])
+        })?;
         self.count += 1;
         Ok(())
     }
@@ -95,7 +88,7 @@ impl Inventory {
     ///
     /// # Errors
     /// If the inventory cannot be read back.
-    pub(in crate::sink) fn meet(&mut self, id: TileId) -> Result<Met, InventoryError> {
+    pub(in crate::sink) fn meet(&mut self, id: TileId) -> Result<Met, ScratchError> {
         let mut met = Met::default();
         let wanted = (place(id), slice(id));
         while let Some((held, tag)) = self.first()? {
@@ -117,24 +110,28 @@ impl Inventory {
     ///
     /// # Errors
     /// If the inventory cannot be read back.
-    pub(in crate::sink) fn rest(&mut self) -> Result<Vec<TileId>, InventoryError> {
+    pub(in crate::sink) fn rest(&mut self) -> Result<Vec<TileId>, ScratchError> {
         self.first()?;
         Ok(self.ahead.drain(..).map(|(id, _)| id).collect())
     }
 
-    fn first(&mut self) -> Result<Option<(TileId, Tag)>, InventoryError> {
+    fn first(&mut self) -> Result<Option<(TileId, Tag)>, ScratchError> {
         if self.ahead.is_empty() && self.count > 0 {
-            let mut page = self.connection.prepare_cached(
-                "SELECT place, slice, tag FROM held WHERE (place, slice) > (?1, ?2) ORDER BY place, slice LIMIT ?3",
-            )?;
-            let rows = page.query_map(params![self.next.0, self.next.1, PAGE], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Option<[u8; 16]>>(2)?))
+            let (next, ahead) = (&mut self.next, &mut self.ahead);
+            self.held.run(|connection| {
+                let mut page = connection.prepare_cached(
+                    "SELECT place, slice, tag FROM held WHERE (place, slice) > (?1, ?2) ORDER BY place, slice LIMIT ?3",
+                )?;
+                let rows = page.query_map(params![next.0, next.1, PAGE], |row| {
+                    Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Option<[u8; 16]>>(2)?))
+                })?;
+                for row in rows {
+                    let (place, slice, tag) = row?;
+                    *next = (place, slice);
+                    ahead.extend(id(place, slice).map(|id| (id, tag)));
+                }
+                Ok(())
             })?;
-            for row in rows {
-                let (place, slice, tag) = row?;
-                self.next = (place, slice);
-                self.ahead.extend(id(place, slice).map(|id| (id, tag)));
-            }
         }
         Ok(self.ahead.front().copied())
     }
@@ -149,7 +146,7 @@ impl Doomed {
     ///
     /// # Errors
     /// If there is no room.
-    pub(in crate::sink) fn add(&mut self, id: TileId) -> Result<(), InventoryError> {
+    pub(in crate::sink) fn add(&mut self, id: TileId) -> Result<(), ScratchError> {
         match &mut self.0 {
             Some(tiles) => tiles.add(id, None),
             none => none.insert(Inventory::new()?).add(id, None),
@@ -160,7 +157,7 @@ impl Doomed {
     ///
     /// # Errors
     /// If they cannot be read back.
-    pub(in crate::sink) fn next(&mut self) -> Result<Vec<TileId>, InventoryError> {
+    pub(in crate::sink) fn next(&mut self) -> Result<Vec<TileId>, ScratchError> {
         self.0.as_mut().map_or_else(|| Ok(Vec::new()), Inventory::rest)
     }
 }

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use oar_tiles::sink::{
-    Mbtiles, MbtilesEdit, MbtilesError, MbtilesReader, Sink as _, StagingError, TileEdit, TileReader as _, Written,
+    Mbtiles, MbtilesError, MbtilesReader, OpenMode, Sink as _, StagingError, TileEdit, TileReader as _, Written,
 };
 use oar_tiles::stop::Stop;
 use oar_tiles::tile::TileCoord;
@@ -35,13 +35,13 @@ fn archive(count: u32) -> (Folder, std::path::PathBuf) {
 }
 
 fn seed(path: &Path, count: u32, version: u8) {
-    let mut sink = once_free(|| Mbtiles::create(path, &Stop::new()));
+    let mut sink = once_free(|| Mbtiles::open(path, OpenMode::Replace, &Stop::new()));
     sink.begin(&tileset("0-7", &[])).unwrap();
     hand_over(sink, &tiles(count, version), &format!("version {version}")).unwrap();
 }
 
 fn edit(path: &Path, edits: &[TileEdit], manifest: &str) -> Result<(Written, u64), MbtilesError> {
-    let mut sink = once_free(|| match MbtilesEdit::open(path, &Stop::new()) {
+    let mut sink = once_free(|| match Mbtiles::open(path, OpenMode::Edit, &Stop::new()) {
         Err(error @ MbtilesError::Staging(StagingError::Busy { .. })) => Err(error),
         opened => Ok(opened),
     })?;
@@ -193,7 +193,7 @@ fn a_child_that_edits() {
 
 fn child(path: &Path, rounds: u32) -> Command {
     let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", "mbtiles_edit::a_child_that_edits", "--nocapture"]);
+    child.args(["--exact", "archives::mbtiles_edit::a_child_that_edits", "--nocapture"]);
     child.env("TEST_EDITED_ARCHIVE", path).env("TEST_EDITED_ROUNDS", rounds.to_string());
     child
 }
@@ -278,7 +278,7 @@ fn what_others_do_to_the_archive_during_a_run_ends_it() {
     ];
     for (number, change) in change.into_iter().enumerate() {
         let (_folder, path) = archive(50);
-        let mut sink = MbtilesEdit::open(&path, &Stop::new()).unwrap();
+        let mut sink = Mbtiles::open(&path, OpenMode::Edit, &Stop::new()).unwrap();
         sink.begin(&staying()).unwrap();
         sink.write(tiles(50, 1)).unwrap();
         change(&path);

@@ -308,7 +308,7 @@ fn a_full_disk_is_named_and_the_old_file_stays() {
     let child = Command::new("bash")
         .args(["-c", "trap '' XFSZ; ulimit -f 100; exec \"$0\" \"$@\""])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "pmtiles_file::a_full_disk_is_named_and_the_old_file_stays", "--nocapture"])
+        .args(["--exact", "archives::pmtiles::a_full_disk_is_named_and_the_old_file_stays", "--nocapture"])
         .env(LIMITED, &path)
         .output()
         .unwrap();

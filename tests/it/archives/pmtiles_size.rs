@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Instant;
 
-use oar_tiles::sink::{Pmtiles, PmtilesReader, Rest, Sink as _, TileEdit, TileReader as _, Tileset};
+use oar_tiles::sink::{Pmtiles, PmtilesReader, Sink as _, TileEdit, TileReader as _, Tileset, Unwritten};
 use oar_tiles::stop::Stop;
 
 use crate::archives::pmtiles::{first_of, metadata, tile};
@@ -26,12 +26,12 @@ fn bytes(number: u64) -> Box<[u8]> {
 }
 
 /// Hands over a million tiles with gaps between them, or every `step`-th of them.
-fn hand_over(path: &std::path::Path, step: usize, rest: Rest, new: impl Fn(u64) -> Box<[u8]>) {
+fn hand_over(path: &std::path::Path, step: usize, unwritten: Unwritten, new: impl Fn(u64) -> Box<[u8]>) {
     const TILES: u64 = 1_000_000;
     let before = peak();
     let begun = Instant::now();
     let mut sink = Pmtiles::create(path, &Stop::new()).unwrap();
-    sink.begin(&Tileset { rest, ..tileset("f") }).unwrap();
+    sink.begin(&Tileset { unwritten, ..tileset("f") }).unwrap();
     for piece in 0..TILES / 1_000 {
         let edits = (piece * 1_000..(piece + 1) * 1_000).step_by(step);
         let edits = edits.map(|number| TileEdit::Put(tile(first_of(14) + number * 3), new(number)));
@@ -52,7 +52,7 @@ fn hand_over(path: &std::path::Path, step: usize, rest: Rest, new: impl Fn(u64) 
 /// Runs a test of this file again, in a process of its own with an archive; gives by how many KiB it grew.
 fn grown(name: &str, path: &std::path::Path) -> u64 {
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("pmtiles_size::{name}"), "--nocapture"])
+        .args(["--exact", &format!("archives::pmtiles_size::{name}"), "--nocapture"])
         .env(CHILD, path)
         .output()
         .unwrap();
@@ -67,7 +67,7 @@ fn grown(name: &str, path: &std::path::Path) -> u64 {
 #[test]
 fn a_million_tiles_are_written_in_bounded_memory() {
     if let Some(path) = std::env::var_os(CHILD) {
-        hand_over(std::path::Path::new(&path), 1, Rest::Vanishes, bytes);
+        hand_over(std::path::Path::new(&path), 1, Unwritten::Delete, bytes);
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -82,12 +82,12 @@ fn a_million_tiles_are_written_in_bounded_memory() {
 #[test]
 fn a_million_tiles_are_rebuilt_around_their_edits_in_bounded_memory() {
     if let Some(path) = std::env::var_os(CHILD) {
-        hand_over(std::path::Path::new(&path), 3, Rest::Stays, |number| bytes(number + 1));
+        hand_over(std::path::Path::new(&path), 3, Unwritten::Keep, |number| bytes(number + 1));
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.pmtiles");
-    hand_over(&path, 1, Rest::Vanishes, bytes);
+    hand_over(&path, 1, Unwritten::Delete, bytes);
     let grown = grown("a_million_tiles_are_rebuilt_around_their_edits_in_bounded_memory", &path);
     // The table of contents of the edits, the pages of entries, and a piece for each of 333,000 gaps.
     assert!(grown < 110 * 1_024, "{grown} KiB");

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use oar_tiles::sink::{
-    IntentKind, Metadata, Publish, Rest, RunKind, S3Options, Sink as _, TileEdit, Tileset, TreeOptions,
+    IntentKind, Metadata, Publish, RunKind, S3Options, Sink as _, TileEdit, Tileset, TreeOptions, Unwritten,
 };
 
 use crate::support::proxy::{Fault, Proxy};
@@ -74,7 +74,7 @@ fn is_noted_at_every_step<T: Target>(new: impl Fn() -> T) {
             assert_eq!(noted.run == IntentKind::Copy, run.run == RunKind::Copy);
             // An edit that is not complete leaves the note, a run of the same scope takes it out.
             let stays = RunKind::Reseed { database: "d".to_owned(), complete: false };
-            let edit = Tileset { rest: Rest::Stays, run: stays, ..tileset("0-4", &[]) };
+            let edit = Tileset { unwritten: Unwritten::Keep, run: stays, ..tileset("0-4", &[]) };
             if run.fingerprint == edit.fingerprint && step > 0 {
                 let mut editor = once_free(|| target.editor());
                 editor.begin(&edit).unwrap();

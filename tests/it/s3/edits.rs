@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use oar_tiles::sink::{
-    Finished, Pmtiles, Rest, S3, S3Archive, S3Error, S3Key, S3Pmtiles, Sink, TileEdit, Tileset, Written,
+    Finished, Pmtiles, S3, S3Archive, S3Error, S3Key, S3Pmtiles, Sink, TileEdit, Tileset, Unwritten, Written,
 };
 use oar_tiles::stop::{Signal, Stop};
 use oar_tiles::tile::{Order, TileCoord};
@@ -14,7 +14,7 @@ use crate::support::s3::{Prefix, metadata, named, options, run, tiles, tileset, 
 type Tiles = Vec<(TileCoord, Vec<u8>)>;
 
 fn staying() -> Tileset {
-    Tileset { rest: Rest::Stays, ..tileset("f") }
+    Tileset { unwritten: Unwritten::Keep, ..tileset("f") }
 }
 
 fn put((tile, bytes): &(TileCoord, Vec<u8>)) -> TileEdit {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use oar_tiles::sink::{
-    CacheRule, Encryption, Finished, Metadata, Publish, Rest, RunKind, S3, S3Error, S3Headers, S3Keys, S3Location,
-    S3Options, Scope, Sink, Template, TileEdit, Tileset, TreeOptions, Written,
+    CacheRule, Encryption, Finished, Metadata, Publish, RunKind, S3, S3Error, S3Headers, S3Keys, S3Location, S3Options,
+    Scope, Sink, Template, TileEdit, Tileset, TreeOptions, Unwritten, Written,
 };
 use oar_tiles::stop::Stop;
 use oar_tiles::tile::{Coverage, LonLatBox, Order, TileCoord, Zoom};
@@ -88,7 +88,7 @@ pub fn tileset(fingerprint: &str) -> Tileset {
         fingerprint: fingerprint.to_owned(),
         layers: vec!["facilities".to_owned()],
         scope: Scope { zooms: "0-14".parse().unwrap(), coverage: Coverage::new(&[]) },
-        rest: Rest::Vanishes,
+        unwritten: Unwritten::Delete,
         run: RunKind::Seed { database: "d".to_owned() },
     }
 }

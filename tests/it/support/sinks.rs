@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use oar_tiles::sink::{
-    Described, Finished, Metadata, Needs, ReadError, Rest, Sink, TileEdit, TileReader, Tileset, Written,
+    Described, Finished, Metadata, Needs, ReadError, Sink, TileEdit, TileReader, Tileset, Unwritten, Written,
 };
 use oar_tiles::tile::{Order, TileId};
 
@@ -68,9 +68,9 @@ impl Sink for Memory {
     fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, MemoryError> {
         let content = self.target.content();
         let in_scope = |place: &u64| tileset.scope.holds(ORDER.tile(*place).unwrap().into());
-        self.left = match tileset.rest {
-            Rest::Vanishes => content.tiles.keys().copied().filter(in_scope).collect(),
-            Rest::Stays => Vec::new(),
+        self.left = match tileset.unwritten {
+            Unwritten::Delete => content.tiles.keys().copied().filter(in_scope).collect(),
+            Unwritten::Keep => Vec::new(),
         };
         Ok(Some(content.described.clone()))
     }

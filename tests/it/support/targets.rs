@@ -5,9 +5,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use oar_tiles::sink::{
-    Described, Directory, DirectoryError, DirectoryReader, Mbtiles, MbtilesEdit, MbtilesError, MbtilesReader, Metadata,
-    Needs, Pmtiles, PmtilesError, PmtilesReader, Publish, Rest, RunKind, S3, S3Error, S3Key, S3Object, S3Pmtiles,
-    S3Reader, Scope, Sink, Template, TileEdit, TileReader, Tileset, TreeOptions, VectorLayer, Written,
+    Described, Directory, DirectoryError, DirectoryReader, Mbtiles, MbtilesError, MbtilesReader, Metadata, Needs,
+    OpenMode, Pmtiles, PmtilesError, PmtilesReader, Publish, RunKind, S3, S3Error, S3Key, S3Object, S3Pmtiles,
+    S3Reader, Scope, Sink, Template, TileEdit, TileReader, Tileset, TreeOptions, Unwritten, VectorLayer, Written,
 };
 use oar_tiles::stop::Stop;
 use oar_tiles::tile::{Coverage, LayerId, LonLatBox, Slice, TileCoord, TileId, Zoom};
@@ -81,7 +81,7 @@ pub fn tileset(zooms: &str, bbox: &[&str]) -> Tileset {
         fingerprint: "contract".to_owned(),
         layers: vec!["a".to_owned(), "b/ü".to_owned()],
         scope: Scope { zooms: zooms.parse().unwrap(), coverage: Coverage::new(&boxes) },
-        rest: Rest::Vanishes,
+        unwritten: Unwritten::Delete,
         run: RunKind::Seed { database: "d".to_owned() },
     }
 }
@@ -160,7 +160,7 @@ pub fn hand_over<S: Sink>(mut sink: S, edits: &[TileEdit], manifest: &str) -> Re
 
 /// The usual tileset, of which only what is handed over changes.
 pub fn staying() -> Tileset {
-    Tileset { rest: Rest::Stays, ..tileset("0-7", &[]) }
+    Tileset { unwritten: Unwritten::Keep, ..tileset("0-7", &[]) }
 }
 
 /// Opens what was closed just now. A process that another test is about to start has every lock of this one, until it becomes
@@ -209,11 +209,11 @@ pub struct OfMbtiles;
 impl Target for File<OfMbtiles> {
     type Sink = Mbtiles;
     fn sink(&self) -> Result<Mbtiles, <Mbtiles as Sink>::Error> {
-        Mbtiles::create(&self.path("t.mbtiles"), &Stop::new())
+        Mbtiles::open(&self.path("t.mbtiles"), OpenMode::Replace, &Stop::new())
     }
-    type Editor = MbtilesEdit;
-    fn editor(&self) -> Result<MbtilesEdit, MbtilesError> {
-        MbtilesEdit::open(&self.path("t.mbtiles"), &Stop::new())
+    type Editor = Mbtiles;
+    fn editor(&self) -> Result<Mbtiles, MbtilesError> {
+        Mbtiles::open(&self.path("t.mbtiles"), OpenMode::Edit, &Stop::new())
     }
     fn bytes(&self) -> Option<Vec<u8>> {
         Some(std::fs::read(self.path("t.mbtiles")).unwrap())

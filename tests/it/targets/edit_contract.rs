@@ -1,4 +1,4 @@
-//! What the sink's contract (`src/sink/mod.rs`) says of edits, `Rest::Stays`, held by every sink that can edit.
+//! What the sink's contract (`src/sink/mod.rs`) says of edits, `Unwritten::Keep`, held by every sink that can edit.
 
 use std::collections::BTreeMap;
 

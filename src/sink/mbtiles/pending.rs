@@ -1,13 +1,9 @@
 //! Edits that wait for the end of a run, kept on disk so that memory does not grow with them.
 
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
+use crate::sink::scratch::{Scratch, ScratchError};
 use crate::tile::{Order, TileCoord};
-
-/// The edits could not be kept.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot keep the changed tiles in the temporary folder: make room there, or set TMPDIR to another one")]
-pub struct PendingError(#[from] rusqlite::Error);
 
 /// What is to be done with a tile, compared with what the target holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,21 +19,18 @@ pub(super) enum Change {
 /// Changes in the order in which they came.
 #[derive(Debug)]
 pub(super) struct Pending {
-    connection: Connection,
+    changes: Scratch,
     count: u64,
     bytes: u64,
 }
 
 impl Pending {
-    pub(super) fn new() -> Result<Pending, PendingError> {
-        // SQLite keeps a database without a name in memory until it grows, then in a file that is already deleted.
-        let connection = Connection::open("")?;
-        connection.execute_batch(
-            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -16000;
-             CREATE TABLE change (number integer PRIMARY KEY, place integer, kind integer, bytes blob);
-             BEGIN",
+    pub(super) fn new() -> Result<Pending, ScratchError> {
+        let changes = Scratch::new(
+            "the changed tiles",
+            "CREATE TABLE change (number integer PRIMARY KEY, place integer, kind integer, bytes blob)",
         )?;
-        Ok(Pending { connection, count: 0, bytes: 0 })
+        Ok(Pending { changes, count: 0, bytes: 0 })
     }
 
     /// How many there are.
@@ -50,32 +43,33 @@ impl Pending {
         self.bytes
     }
 
-    pub(super) fn push(&mut self, tile: TileCoord, change: Change, bytes: &[u8]) -> Result<(), PendingError> {
+    pub(super) fn push(&mut self, tile: TileCoord, change: Change, bytes: &[u8]) -> Result<(), ScratchError> {
         let place = Order::ZoomColumnTmsRow.place(tile).cast_signed();
         let kind = match change {
             Change::Add => 0,
             Change::Replace => 1,
             Change::Delete => 2,
         };
-        self.connection
-            .prepare_cached("INSERT INTO change (place, kind, bytes) VALUES (?1, ?2, ?3)")?
-            .execute(params![place, kind, bytes])?;
+        self.changes.run(|connection| {
+            let mut insert =
+                connection.prepare_cached("INSERT INTO change (place, kind, bytes) VALUES (?1, ?2, ?3)")?;
+            insert.execute(params![place, kind, bytes])
+        })?;
         self.count += 1;
         self.bytes += bytes.len() as u64;
         Ok(())
     }
 
     /// Hands over all of them.
-    pub(super) fn each<E: From<PendingError>>(
+    pub(super) fn each<E: From<ScratchError>>(
         &self,
         mut take: impl FnMut(TileCoord, Change, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut changes = self
-            .connection
-            .prepare("SELECT place, kind, bytes FROM change ORDER BY number")
-            .map_err(PendingError::from)?;
-        let mut rows = changes.query([]).map_err(PendingError::from)?;
-        while let Some(row) = rows.next().map_err(PendingError::from)? {
+        let failed = |error| self.changes.failed(error);
+        let all = "SELECT place, kind, bytes FROM change ORDER BY number";
+        let mut changes = self.changes.connection().prepare(all).map_err(failed)?;
+        let mut rows = changes.query([]).map_err(failed)?;
+        while let Some(row) = rows.next().map_err(failed)? {
             let read = || -> rusqlite::Result<_> {
                 let change = match row.get::<_, i64>(1)? {
                     0 => Change::Add,
@@ -84,7 +78,7 @@ impl Pending {
                 };
                 Ok((row.get::<_, i64>(0)?, change, row.get_ref(2)?.as_blob()?))
             };
-            let (place, change, bytes) = read().map_err(PendingError::from)?;
+            let (place, change, bytes) = read().map_err(failed)?;
             if let Some(tile) = Order::ZoomColumnTmsRow.tile(place.cast_unsigned()) {
                 take(tile, change, bytes)?;
             }
@@ -112,7 +106,7 @@ mod tests {
             .each(|found, found_change, found_bytes| {
                 let x = next.next().unwrap();
                 assert_eq!((found, found_change, found_bytes), (tile(x), change(x), &bytes(x)[..]));
-                Ok::<(), PendingError>(())
+                Ok::<(), ScratchError>(())
             })
             .unwrap();
         assert_eq!((next.next(), pending.count()), (None, 16_384));

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, ffi};
 
-use super::mbtiles::{SqliteCause, as_it_lies, clear_away};
-use super::mbtiles_guard::{COMPANIONS, Guard, beside, unfit};
-use super::metadata::MANIFEST_KEY;
-use super::read::{Allowance, MAX_NOTE, Total};
-use super::{Described, ReadError, TileReader, VectorLayer, lock_file};
+use super::SqliteCause;
+use super::companions::{COMPANIONS, as_it_lies, beside, clear_away};
+use super::guard::Guard;
+use super::view::unfit;
 use crate::encode::MAX_STORED_TILE;
+use crate::sink::metadata::MANIFEST_KEY;
+use crate::sink::read::{Allowance, MAX_NOTE, Total};
+use crate::sink::{Described, ReadError, TileReader, VectorLayer, lock_file};
 use crate::tile::{LonLatBox, Order, TileCoord, TileId, Zoom};
 
 const KIND: &str = "MBTiles archive of vector tiles";

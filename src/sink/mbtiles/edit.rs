@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, ffi, params};
 
-use super::mbtiles::{KIND, MbtilesError, SqliteCause, refuse_irregular_companions};
-use super::mbtiles_guard::Guard;
-use super::mbtiles_read::MbtilesReader;
+use super::companions::refuse_irregular_companions;
+use super::guard::Guard;
 use super::pending::{Change, Pending};
-use super::staging::{Staging, StagingError};
-use super::{Described, Finished, Metadata, Needs, ReadError, Rest, Sink, TileEdit, TileReader as _, Tileset, Written};
+use super::read::MbtilesReader;
+use super::{KIND, MbtilesError, SqliteCause};
+use crate::sink::staging::{Staging, StagingError};
+use crate::sink::{Described, Finished, Metadata, ReadError, TileEdit, TileReader as _, Tileset, Unwritten, Written};
 use crate::stop::Stop;
-use crate::tile::Order;
 
 /// How long programs that have the archive open are waited for: a server's reads take milliseconds, a copy seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,15 +29,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a look at the archive's locks is put off.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// So many changes are applied in memory while others go on reading, who are shut out only while the pages are written. A change
-/// touches two pages of 4 KiB or three, so this takes less than 100 MB. More changes are applied with readers shut out
+/// The most changes that are applied in memory while other programs go on reading; these are shut out only while the pages are written.
+/// A change touches two or three pages of 4 KiB, so this takes less than 100 MB. More changes are applied with readers shut out
 /// from the first one on: pages then go to the file as they are changed.
-const FEW: u64 = 8_192;
-const FEW_BYTES: u64 = 32 << 20;
+const MAX_CHANGES_IN_MEMORY: u64 = 8_192;
+
+/// The most bytes of tiles in changes that are applied in memory.
+const MAX_BYTES_IN_MEMORY: u64 = 32 << 20;
 
 /// An MBTiles archive that is edited.
 #[derive(Debug)]
-pub struct MbtilesEdit {
+pub(super) struct EditedArchive {
     // Dropped in this order: the connection before the lock is given back.
     archive: MbtilesReader,
     pending: Pending,
@@ -49,17 +51,13 @@ pub struct MbtilesEdit {
     deleted: u64,
 }
 
-impl MbtilesEdit {
-    /// Takes the lock of an archive, the one that [`Mbtiles`](super::Mbtiles) takes. Nothing is changed until
-    /// [`Sink::finish`]; `stop` ends long steps early.
-    ///
-    /// # Errors
-    /// If there is no archive, its tiles are no table, it may not be written, or another run writes it.
-    pub fn open(target: &Path, stop: &Stop) -> Result<MbtilesEdit, MbtilesError> {
-        MbtilesEdit::open_with(target, stop, PATIENCE)
+impl EditedArchive {
+    /// Takes the lock of an archive. Nothing is changed until it is finished.
+    pub(super) fn open(target: &Path, stop: &Stop) -> Result<EditedArchive, MbtilesError> {
+        EditedArchive::open_with(target, stop, PATIENCE)
     }
 
-    fn open_with(target: &Path, stop: &Stop, patience: Duration) -> Result<MbtilesEdit, MbtilesError> {
+    fn open_with(target: &Path, stop: &Stop, patience: Duration) -> Result<EditedArchive, MbtilesError> {
         let staging = Staging::beside(target)?;
         let path = staging.target().to_owned();
         if !staging.replaces(&KIND)? {
@@ -80,7 +78,7 @@ impl MbtilesEdit {
         }
         let archive = MbtilesReader::over(connection, path, guard)?;
         let (stop, pending) = (stop.clone(), Pending::new()?);
-        Ok(MbtilesEdit { archive, pending, staging, stop, patience, state: None, deleted: 0 })
+        Ok(EditedArchive { archive, pending, staging, stop, patience, state: None, deleted: 0 })
     }
 
     fn path(&self) -> PathBuf {
@@ -133,9 +131,13 @@ impl MbtilesEdit {
     fn apply(&self, metadata: &Metadata) -> Result<(), MbtilesError> {
         let connection = &self.archive.connection;
         self.archive.guard.begin();
-        let few = self.pending.count() <= FEW && self.pending.bytes() <= FEW_BYTES;
-        let begin =
-            if few { "PRAGMA cache_spill = OFF; BEGIN IMMEDIATE" } else { "PRAGMA cache_spill = ON; BEGIN EXCLUSIVE" };
+        let fits_in_memory =
+            self.pending.count() <= MAX_CHANGES_IN_MEMORY && self.pending.bytes() <= MAX_BYTES_IN_MEMORY;
+        let begin = if fits_in_memory {
+            "PRAGMA cache_spill = OFF; BEGIN IMMEDIATE"
+        } else {
+            "PRAGMA cache_spill = ON; BEGIN EXCLUSIVE"
+        };
         connection.execute_batch(begin).map_err(|error| self.failed(error))?;
         if state(connection).map_err(|error| self.failed(error))? != self.state {
             return Err(MbtilesError::Changed { path: self.path() });
@@ -175,17 +177,9 @@ impl MbtilesEdit {
             changed.map(drop).map_err(|error| self.failed(error))
         })
     }
-}
 
-impl Sink for MbtilesEdit {
-    type Error = MbtilesError;
-
-    fn needs(&self) -> Needs {
-        Needs { order: Order::ZoomColumnTmsRow, layers_apart: false }
-    }
-
-    fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, MbtilesError> {
-        if tileset.rest == Rest::Vanishes {
+    pub(super) fn begin(&mut self, tileset: &Tileset) -> Result<Described, MbtilesError> {
+        if tileset.unwritten == Unwritten::Delete {
             let what = "an archive was to be edited, and not to keep the tiles that are not handed over";
             return Err(MbtilesError::Contract { what, target: self.path() });
         }
@@ -193,16 +187,16 @@ impl Sink for MbtilesEdit {
         self.state = begun.and_then(|()| state(&self.archive.connection)).map_err(|error| self.failed(error))?;
         let described = self.archive.describe()?;
         self.archive.connection.execute_batch("COMMIT").map_err(|error| self.failed(error))?;
-        Ok(Some(described))
+        Ok(described)
     }
 
-    fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, MbtilesError> {
-        let written = self.compare(&edits)?;
+    pub(super) fn write(&mut self, edits: &[TileEdit]) -> Result<Written, MbtilesError> {
+        let written = self.compare(edits)?;
         self.deleted += written.deleted;
         Ok(written)
     }
 
-    fn finish(self, metadata: &Metadata) -> Result<Finished, MbtilesError> {
+    pub(super) fn finish(self, metadata: &Metadata) -> Result<Finished, MbtilesError> {
         self.apply(metadata)?;
         let place = self.path().display().to_string();
         Ok(Finished { place, deleted: self.deleted, in_flight: None })
@@ -253,7 +247,7 @@ fn failed(path: &Path, stop: &Stop, patience: Duration, error: rusqlite::Error) 
         Some(ErrorCode::DiskFull) => StagingError::no_room(path, SqliteCause(error)).into(),
         Some(_) if extended == ffi::SQLITE_IOERR_WRITE => StagingError::no_room(path, SqliteCause(error)).into(),
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt | ErrorCode::TooBig) => {
-            super::mbtiles_read::failed(&path, error).into()
+            super::read::failed(&path, error).into()
         }
         _ => MbtilesError::Sqlite { target: path.clone(), path, source: SqliteCause(error) },
     }
@@ -262,14 +256,14 @@ fn failed(path: &Path, stop: &Stop, patience: Duration, error: rusqlite::Error) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::{Mbtiles, RunKind, Scope};
+    use crate::sink::{Mbtiles, OpenMode, RunKind, Scope, Sink as _};
     use crate::tile::{Coverage, LonLatBox};
 
     use crate::stop::Signal;
 
-    fn tileset(rest: Rest) -> Tileset {
+    fn tileset(unwritten: Unwritten) -> Tileset {
         let scope = Scope { zooms: "0".parse().unwrap(), coverage: Coverage::new(&[]) };
-        Tileset { fingerprint: "f".to_owned(), layers: Vec::new(), scope, rest, run: RunKind::Copy }
+        Tileset { fingerprint: "f".to_owned(), layers: Vec::new(), scope, unwritten, run: RunKind::Copy }
     }
 
     fn metadata(name: &str) -> Metadata {
@@ -289,8 +283,8 @@ mod tests {
     fn edited_while_read(patience: Duration, stop: Option<Signal>) -> (PathBuf, MbtilesError) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.mbtiles");
-        let mut sink = Mbtiles::create(&path, &Stop::new()).unwrap();
-        sink.begin(&tileset(Rest::Vanishes)).unwrap();
+        let mut sink = Mbtiles::open(&path, OpenMode::Replace, &Stop::new()).unwrap();
+        sink.begin(&tileset(Unwritten::Delete)).unwrap();
         sink.finish(&metadata("old")).unwrap();
 
         let reader = Connection::open(&path).unwrap();
@@ -299,8 +293,8 @@ mod tests {
         reader.execute_batch("BEGIN").unwrap();
         assert_eq!(read(), "old");
         let asked = Stop::new();
-        let mut sink = MbtilesEdit::open_with(&path, &asked, patience).unwrap();
-        sink.begin(&tileset(Rest::Stays)).unwrap();
+        let mut sink = EditedArchive::open_with(&path, &asked, patience).unwrap();
+        sink.begin(&tileset(Unwritten::Keep)).unwrap();
         let refused = std::thread::scope(|scope| {
             let edited = scope.spawn(|| sink.finish(&metadata("new")).unwrap_err());
             let journal = path.with_file_name("t.mbtiles-journal");

@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 
 use md5::{Digest as _, Md5};
 
-use super::mbtiles_guard::computes;
-use super::mbtiles_read::bytes;
-use super::read::Total;
-use super::{MBTILES_APPLICATION_ID, MbtilesReader, ReadError};
+use super::read::bytes;
+use super::view::computes;
+use super::{MBTILES_APPLICATION_ID, MbtilesReader};
+use crate::sink::ReadError;
+use crate::sink::read::Total;
 
 /// At most so many tiles are named for one kind of defect.
 const NAMED: u64 = 20;

@@ -1,0 +1,133 @@
+//! Files that `SQLite` keeps beside a database, which it finds by their names alone: rollback journal, write-ahead log, its index.
+
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::{KIND, MbtilesError};
+use crate::sink::lock_file;
+use crate::sink::staging::{Staging, StagingError};
+
+/// Where SQLite keeps the old pages of what it writes, and where, in another mode, the new ones.
+const JOURNAL: &str = "-journal";
+/// Those that hold changes.
+const WITH_CHANGES: [&str; 2] = ["-wal", JOURNAL];
+
+/// The names under which SQLite keeps more of a database.
+pub(super) const COMPANIONS: [&str; 3] = ["-wal", "-journal", "-shm"];
+
+/// The name of a companion of a file.
+pub(super) fn beside(target: &Path, end: &str) -> PathBuf {
+    let mut companion = target.as_os_str().to_owned();
+    companion.push(end);
+    companion.into()
+}
+
+/// Whether changes that `SQLite` has not applied may lie beside a database.
+pub(super) fn beside_holds_changes(target: &Path) -> bool {
+    WITH_CHANGES.iter().any(|end| beside(target, end).exists())
+}
+
+/// Has SQLite undo what a killed program left half written in a file, or finish what it left in a log, and clear that away: any
+/// reader would. What a running program holds stays, and what stays is refused.
+pub(super) fn clear_away(target: &Path) {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let cleared = Connection::open_with_flags(target, flags).and_then(|connection| {
+        // The writer's lock: nobody else is writing.
+        connection.execute_batch("BEGIN IMMEDIATE; SELECT count(*) FROM sqlite_schema;")?;
+        let journal = beside(target, JOURNAL);
+        let unused =
+            is_unused(&journal).and_then(|unused| if unused { std::fs::remove_file(&journal) } else { Ok(()) });
+        connection.execute_batch("COMMIT")?;
+        connection.close().map_err(|(_, error)| error)?;
+        Ok(unused)
+    });
+    match cleared {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!("the journal beside {} is not cleared away: {error}", target.display()),
+        Err(error) => tracing::debug!("what lies beside {} is not cleared away: {error}", target.display()),
+    }
+}
+
+/// Whether it is a journal whose writer was killed before it changed anything: SQLite writes its first bytes last, and
+/// leaves it to the next writer.
+fn is_unused(journal: &Path) -> io::Result<bool> {
+    let mut first = [0xff];
+    match lock_file::open_named(journal).and_then(|mut file| file.read_exact(&mut first)) {
+        Ok(()) => Ok(first == [0]),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Refuses a companion that is a link, a pipe or a device, before SQLite opens it by its name: a pipe would never let go of it.
+pub(super) fn refuse_irregular_companions(target: &Path) -> Result<(), MbtilesError> {
+    for companion in WITH_CHANGES.map(|end| beside(target, end)) {
+        if std::fs::symlink_metadata(&companion).is_ok_and(|found| !found.is_file()) {
+            return Err(MbtilesError::Companion { companion, target: target.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses to put a file beside changes to another. SQLite finds a log or journal by its name alone ("Write-Ahead Logging"
+/// and "Atomic Commit In SQLite", hot journals): the first reader would apply the old file's to the new one.
+pub(super) fn refuse_companions(target: &Path) -> Result<(), MbtilesError> {
+    for end in WITH_CHANGES {
+        let companion = beside(target, end);
+        match std::fs::symlink_metadata(&companion) {
+            // An empty one holds no changes.
+            Ok(found) if found.len() == 0 && found.is_file() => {}
+            Ok(_) => return Err(MbtilesError::Companion { companion, target: target.to_owned() }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(StagingError::Unreadable { path: companion, kind: KIND.one, source }.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Refuses to replace a file that is not an MBTiles archive. An empty file may be replaced.
+pub(super) fn refuse_foreign(staging: &Staging) -> Result<(), StagingError> {
+    if !staging.replaces(&KIND)? {
+        return Ok(());
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let tables = Connection::open_with_flags(as_it_lies(staging.target()), flags).and_then(|connection| {
+        connection.query_row(
+            "SELECT count(*) FROM sqlite_schema WHERE name IN ('metadata', 'tiles') AND type IN ('table', 'view')",
+            [],
+            |row| row.get::<_, i64>(0),
+        )
+    });
+    match tables {
+        Ok(2) => Ok(()),
+        Ok(_) => Err(staging.foreign(&KIND, "it is an SQLite file without the tables metadata and tiles")),
+        Err(_) => Err(staging.foreign(&KIND, "SQLite cannot read it")),
+    }
+}
+
+/// A file as an SQLite URI ("Uniform Resource Identifiers", immutable) that takes it as it lies: a look at a file in WAL
+/// mode would leave a log and its index beside it, also read-only.
+pub(super) fn as_it_lies(path: &Path) -> String {
+    let mut uri = "file:".to_owned();
+    for &byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => uri.push(byte.into()),
+            _ => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri + "?immutable=1"
+}
+
+/// The path of a file whose folder is named without links.
+pub(super) fn without_links(path: &Path) -> PathBuf {
+    match (path.parent(), path.file_name()) {
+        (Some(folder), Some(name)) => {
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            folder.canonicalize().map_or_else(|_unreadable| path.to_owned(), |folder| folder.join(name))
+        }
+        _ => path.to_owned(),
+    }
+}

@@ -1,0 +1,216 @@
+//! The MBTiles 1.3 archive: an `SQLite` file with the tables `metadata` and `tiles`, written and read.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `write` | a new archive beside the target, which replaces it |
+//! | `edit`, `pending` | an archive edited in place; edits that wait for its one transaction |
+//! | `read` | archives of any program, in one read transaction |
+//! | `check` | what MBTiles 1.3 and `SQLite` demand of an archive |
+//! | `guard`, `view` | limits for strangers' archives: steps, memory, which views are read |
+//! | `companions` | journals and logs that `SQLite` keeps beside an archive |
+
+mod check;
+mod companions;
+mod edit;
+mod guard;
+mod pending;
+mod read;
+mod view;
+mod write;
+
+use std::path::{Path, PathBuf};
+
+use self::edit::EditedArchive;
+use self::write::NewArchive;
+use super::scratch::ScratchError;
+use super::staging::{FileKind, StagingError};
+use super::{Described, Finished, Metadata, Needs, OpenMode, ReadError, Sink, TileEdit, Tileset, Written};
+use crate::error::ErrorKind;
+use crate::stop::Stop;
+use crate::tile::Order;
+
+pub use self::read::MbtilesReader;
+
+/// "MPBX" in the header of the file: SQLite's list of application ids (magic.txt) and MBTiles 1.3, section "Database".
+pub const MBTILES_APPLICATION_ID: i32 = 0x4d50_4258;
+
+/// What may be replaced, as far as its first bytes tell.
+const KIND: FileKind = FileKind {
+    name: "MBTiles file",
+    one: "an MBTiles file",
+    magic: b"SQLite format 3\0",
+    otherwise: "it is not an SQLite file",
+};
+
+/// Why an archive could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum MbtilesError {
+    /// The file beside the target, and what it may replace.
+    #[error(transparent)]
+    Staging(#[from] StagingError),
+    /// A companion of the old target that SQLite would take for the new one's.
+    #[error(
+        "{} lies beside the output {target} and would be applied to the new file: end the program that has the old one open and run sqlite3 '{target}' .tables, which clears it away; or remove it, with the changes that it holds",
+        companion.display(),
+        target = target.display()
+    )]
+    Companion {
+        /// The target's write-ahead log or rollback journal.
+        companion: PathBuf,
+        /// The target.
+        target: PathBuf,
+    },
+    /// There is nothing to be edited.
+    #[error("there is no archive {} whose tiles could be brought up to date: seed it first", path.display())]
+    Missing {
+        /// The target.
+        path: PathBuf,
+    },
+    /// The tiles of an archive to be edited are no table.
+    #[error("{} keeps its tiles in a view over other tables, which is not changed in place: seed it anew", path.display())]
+    View {
+        /// The target.
+        path: PathBuf,
+    },
+    /// An archive to be edited could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A scratch file.
+    #[error(transparent)]
+    ScratchList(#[from] ScratchError),
+    /// An archive to be edited may not be written.
+    #[error("{} may be read and not written: give yourself the right to write it, or choose another --output", path.display())]
+    ReadOnly {
+        /// The target.
+        path: PathBuf,
+    },
+    /// Others did not let an archive be edited.
+    #[error(
+        "other programs read or wrote {} for {seconds} s without a break, so nothing was changed in it: have them end their transactions, then run the command again",
+        path.display()
+    )]
+    Held {
+        /// The target.
+        path: PathBuf,
+        /// How long they were waited for.
+        seconds: u64,
+        /// What SQLite said.
+        source: SqliteCause,
+    },
+    /// Somebody else changed the archive that was edited.
+    #[error(
+        "{} was changed, replaced or removed by somebody else during the run: it is left alone. See that only one program writes it, then run the command again",
+        path.display()
+    )]
+    Changed {
+        /// The target.
+        path: PathBuf,
+    },
+    /// The run asked for something that the sink is not made for.
+    #[error("{what}: please report this; {} is unchanged", target.display())]
+    Contract {
+        /// What was asked for.
+        what: &'static str,
+        /// The target.
+        target: PathBuf,
+    },
+    /// SQLite refused.
+    #[error("cannot write {}; {} is unchanged", path.display(), target.display())]
+    Sqlite {
+        /// The staged file.
+        path: PathBuf,
+        /// The target.
+        target: PathBuf,
+        /// The cause.
+        source: SqliteCause,
+    },
+}
+
+impl MbtilesError {
+    /// What kind of failure this is.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            MbtilesError::Staging(error) => error.kind(),
+            MbtilesError::Read(error) => error.kind(),
+            MbtilesError::Missing { .. } | MbtilesError::View { .. } => ErrorKind::NeedsSeed,
+            MbtilesError::Companion { .. }
+            | MbtilesError::ScratchList(_)
+            | MbtilesError::ReadOnly { .. }
+            | MbtilesError::Held { .. }
+            | MbtilesError::Changed { .. }
+            | MbtilesError::Contract { .. }
+            | MbtilesError::Sqlite { .. } => ErrorKind::Failed,
+        }
+    }
+}
+
+/// What SQLite said, once: its own errors carry a second text beneath the first.
+#[derive(Debug)]
+pub struct SqliteCause(rusqlite::Error);
+
+impl std::fmt::Display for SqliteCause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for SqliteCause {}
+
+/// An MBTiles archive that takes tiles.
+#[derive(Debug)]
+pub struct Mbtiles(Archive);
+
+#[derive(Debug)]
+enum Archive {
+    New(NewArchive),
+    Edited(EditedArchive),
+}
+
+impl Mbtiles {
+    /// Opens the archive `target`. Until [`Sink::finish`] it stays as it is. `stop` ends long steps early.
+    ///
+    /// - [`OpenMode::Replace`]: a new archive is written beside `target` and replaces it. What is there must be an MBTiles file.
+    /// - [`OpenMode::Edit`]: the archive is there, its tiles are a table, and it is changed in one transaction.
+    ///
+    /// Both take the same lock.
+    ///
+    /// # Errors
+    /// If the target is something else or `SQLite` has left changes beside it, its folder is missing or not writable, or another run
+    /// writes it; to edit: if there is no archive, its tiles are a view, or it may not be written.
+    pub fn open(target: &Path, mode: OpenMode, stop: &Stop) -> Result<Mbtiles, MbtilesError> {
+        Ok(Mbtiles(match mode {
+            OpenMode::Replace => Archive::New(NewArchive::create(target, stop)?),
+            OpenMode::Edit => Archive::Edited(EditedArchive::open(target, stop)?),
+        }))
+    }
+}
+
+impl Sink for Mbtiles {
+    type Error = MbtilesError;
+
+    fn needs(&self) -> Needs {
+        Needs { order: Order::ZoomColumnTmsRow, layers_apart: false }
+    }
+
+    fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, MbtilesError> {
+        match &mut self.0 {
+            Archive::New(archive) => archive.begin(tileset).map(|()| None),
+            Archive::Edited(archive) => archive.begin(tileset).map(Some),
+        }
+    }
+
+    fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, MbtilesError> {
+        match &mut self.0 {
+            Archive::New(archive) => archive.write(edits),
+            Archive::Edited(archive) => archive.write(&edits),
+        }
+    }
+
+    fn finish(self, metadata: &Metadata) -> Result<Finished, MbtilesError> {
+        match self.0 {
+            Archive::New(archive) => archive.finish(metadata),
+            Archive::Edited(archive) => archive.finish(metadata),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! A new MBTiles archive, written beside its target.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use md5::{Digest as _, Md5};
+use rusqlite::{Connection, OpenFlags, params};
+
+use super::companions::{
+    beside_holds_changes, clear_away, refuse_companions, refuse_foreign, refuse_irregular_companions, without_links,
+};
+use super::{KIND, MBTILES_APPLICATION_ID, MbtilesError, SqliteCause};
+use crate::sink::staging::Staging;
+use crate::sink::{Finished, Metadata, TileEdit, Tileset, Unwritten, Written};
+use crate::stop::Stop;
+
+/// A new archive, which replaces the target when it is finished.
+#[derive(Debug)]
+pub(super) struct NewArchive {
+    // Dropped in this order: the connection before the file it has open.
+    connection: Connection,
+    staging: Staging,
+    /// `agg_tiles_hash` as the `mbtiles` tool computes it: MD5 over zoom, column, TMS row and bytes of every tile.
+    hash: Md5,
+    digits: String,
+}
+
+const SCHEMA: &str = "
+    CREATE TABLE metadata (name text NOT NULL PRIMARY KEY, value text);
+    CREATE TABLE tiles (
+        zoom_level integer NOT NULL, tile_column integer NOT NULL, tile_row integer NOT NULL, tile_data blob NOT NULL
+    );
+    CREATE UNIQUE INDEX tile_index ON tiles (zoom_level, tile_column, tile_row);";
+
+const INSERT: &str = "INSERT INTO tiles (zoom_level, tile_column, tile_row, tile_data) VALUES (?1, ?2, ?3, ?4)";
+
+impl NewArchive {
+    /// Begins an archive beside `target`.
+    pub(super) fn create(target: &Path, stop: &Stop) -> Result<NewArchive, MbtilesError> {
+        let staging = Staging::beside(target)?;
+        refuse_irregular_companions(staging.target())?;
+        if staging.replaces(&KIND)? && beside_holds_changes(staging.target()) {
+            clear_away(staging.target());
+        }
+        refuse_companions(staging.target())?;
+        refuse_foreign(&staging)?;
+        let connection = open(&staging, stop).map_err(|source| failed(&staging, source))?;
+        Ok(NewArchive { connection, staging, hash: Md5::new(), digits: String::new() })
+    }
+
+    fn insert(&mut self, edits: Vec<TileEdit>) -> rusqlite::Result<Written> {
+        let mut written = Written::default();
+        let transaction = self.connection.unchecked_transaction()?;
+        let mut insert = transaction.prepare_cached(INSERT)?;
+        for edit in edits {
+            match edit {
+                TileEdit::Put(id, bytes) | TileEdit::Keep(id, Some(bytes)) => {
+                    let tile = id.coord;
+                    insert.execute(params![tile.zoom().get(), tile.x(), tile.tms_row(), &*bytes])?;
+                    self.digits.clear();
+                    // Writing to a string does not fail.
+                    if write!(self.digits, "{}{}{}", tile.zoom(), tile.x(), tile.tms_row()).is_ok() {
+                        self.hash.update(&self.digits);
+                    }
+                    self.hash.update(&bytes);
+                    written.stored += 1;
+                }
+                // The archive is new: a tile that was not put is not there.
+                TileEdit::Remove(_) => written.removed += 1,
+                TileEdit::Keep(_, None) => written.missing += 1,
+            }
+        }
+        drop(insert);
+        transaction.commit()?;
+        written.added = written.stored;
+        Ok(written)
+    }
+
+    pub(super) fn begin(&mut self, tileset: &Tileset) -> Result<(), MbtilesError> {
+        match tileset.unwritten {
+            Unwritten::Delete => Ok(()),
+            Unwritten::Keep => Err(MbtilesError::Contract {
+                what: "a new archive was to keep tiles of the old one",
+                target: self.staging.target().to_owned(),
+            }),
+        }
+    }
+
+    pub(super) fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, MbtilesError> {
+        self.insert(edits).map_err(|source| failed(&self.staging, source))
+    }
+
+    pub(super) fn finish(self, metadata: &Metadata) -> Result<Finished, MbtilesError> {
+        let NewArchive { connection, staging, hash, .. } = self;
+        let hash = hash.finalize().iter().fold(String::new(), |mut hex, byte| {
+            hex.push_str(&format!("{byte:02X}"));
+            hex
+        });
+        describe(&connection, metadata, &hash).map_err(|source| failed(&staging, source))?;
+        connection.close().map_err(|(_, source)| failed(&staging, source))?;
+        // A program may have begun to write the old file meanwhile.
+        refuse_companions(staging.target())?;
+        Ok(Finished { place: staging.publish()?.display().to_string(), deleted: 0, in_flight: None })
+    }
+}
+
+fn failed(staging: &Staging, source: rusqlite::Error) -> MbtilesError {
+    let (code, source) = (source.sqlite_error_code(), SqliteCause(source));
+    match code {
+        Some(rusqlite::ErrorCode::OperationInterrupted) => staging.interrupted().into(),
+        // A file-size limit shows as a failed write rather than as a full disk.
+        Some(rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::SystemIoFailure) => staging.disk_full(source).into(),
+        _ => MbtilesError::Sqlite { path: staging.path().to_owned(), target: staging.target().to_owned(), source },
+    }
+}
+
+fn open(staging: &Staging, stop: &Stop) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    // SQLite then refuses a link in any part of the path, and those above the file are the user's own.
+    let path = without_links(staging.path());
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    // SQLite opens the file by its name, and has written nothing yet.
+    if !staging.is_in_place() {
+        return Err(rusqlite::Error::InvalidPath(staging.path().to_owned()));
+    }
+    // Nobody reads the staged file and a failed one is thrown away, so it needs neither journal nor locks nor syncs of its
+    // own. The journal mode "off" is not kept in the file: readers find an ordinary one, never WAL.
+    connection.execute_batch(
+        "PRAGMA page_size = 4096; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE;
+         PRAGMA cache_size = -16000; PRAGMA encoding = 'UTF-8';",
+    )?;
+    connection.pragma_update(None, "application_id", MBTILES_APPLICATION_ID)?;
+    connection.execute_batch(SCHEMA)?;
+    let stop = stop.clone();
+    connection.progress_handler(100_000, Some(move || stop.asked().is_some()))?;
+    Ok(connection)
+}
+
+/// Fills the metadata table (MBTiles 1.3, section "Metadata").
+fn describe(connection: &Connection, metadata: &Metadata, hash: &str) -> rusqlite::Result<()> {
+    let mut rows = metadata.rows();
+    rows.push(("scheme", "tms".to_owned()));
+    rows.push(("agg_tiles_hash", hash.to_owned()));
+    let transaction = connection.unchecked_transaction()?;
+    for (name, value) in rows {
+        transaction.execute("INSERT INTO metadata (name, value) VALUES (?1, ?2)", params![name, value])?;
+    }
+    transaction.commit()
+}
