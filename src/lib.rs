@@ -22,9 +22,9 @@
 //! | [`report`] | events in; bar, lines, JSON, tables out | values of `plan`, `pipeline`, `manifest`, `tile` |
 //! | [`pipeline`] | plan in, tileset out: workers, packing, one writer in order | `source`, `sink`, `encode`, `tile` |
 //! | [`patch`] | points that changed, put into the tiles that the target holds | `encode`, `mvt`, `plan`, `sink`, `source`, `tile` |
-//! | [`plan`] | occupied tiles and their weights, cut into batches | `tile` |
+//! | [`plan`] | occupied tiles and their weights, cut into batches | `cells`, `tile` |
 //! | [`changes`] | the change log: installed, checked, read, pruned; snapshots as cursors | `error`, `postgis`, `tile` |
-//! | [`postgis`] | sessions, probe, survey, layers as SQL, rendering; rows in stock | `encode`, `error`, `mvt`, `source`, `manifest`, `stop`, `tile` |
+//! | [`postgis`] | sessions, probe, survey, layers as SQL, rendering; rows in stock | `cells`, `encode`, `error`, `mvt`, `source`, `manifest`, `stop`, `tile` |
 //! | [`source`] | the trait of what renders | `tile` |
 //! | [`sink`] | the traits of what stores and of what is read back; MBTiles, PMTiles, directory, S3; staging | `encode`, `error`, `manifest`, `stop`, `tile` |
 //! | [`encode`] | MVT to gzip | nothing |
@@ -32,12 +32,14 @@
 //! | [`mvt`] | MVT as values: layers, features, geometries | `tile` |
 //! | [`manifest`] | what a target says about its run | nothing |
 //! | [`stop`] | the wish to stop | nothing |
+//! | [`cells`] | grids of cells; rows gathered in them | `tile` |
 //! | [`tile`] | coordinates, boxes, areas, batches: pure values | nothing |
 //! | [`exit`] | from the kind of a failure to the exit code | `error`, `stop` |
 //! | [`signals`] | SIGINT and SIGTERM: ask for a stop, and end what does not end by itself | `exit`, `report`, `stop` |
 //!
 //! Imports go down; `tests/it/project/imports.rs` holds the table.
 
+pub mod cells;
 pub mod changes;
 pub mod cli;
 pub mod command;

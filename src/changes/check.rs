@@ -2,7 +2,7 @@
 
 use super::error::{Error, Untracked};
 use super::facts::{Facts, MemberFacts, Presence, WatchFacts};
-use super::{Cursor, DecodingWay, LAYOUT, TrackOptions, TrackedLayer};
+use super::{Cursor, DecodingWay, LAYOUT, TrackedLayer};
 use crate::postgis::{Database, ServerName, Snapshot, quoted};
 
 /// What the log notes of one table.
@@ -13,14 +13,14 @@ pub struct Watch {
     /// Schema and table, quoted.
     pub table: String,
     /// What tells the places.
-    pub place: Place,
-    /// How the values of the columns of [`Place::Query`] are read, in their order.
+    pub place: PositionSource,
+    /// How the values of the columns of [`PositionSource::Query`] are read, in their order.
     pub ways: Vec<DecodingWay>,
 }
 
 /// What tells the places of changed rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum PositionSource {
     /// A column: the log holds the places (`change.x`, `change.y`, `change.places`).
     Geometry {
         /// The column, quoted.
@@ -68,7 +68,7 @@ pub async fn tracked(
     }
     let mut all = Vec::new();
     for (layer, definition) in layers.iter().zip(&definitions) {
-        all.push(of_layer((layer.layer.name(), layer.track), definition, &facts, cursor)?);
+        all.push(of_layer(layer, definition, &facts, cursor)?);
     }
     Ok(all)
 }
@@ -97,12 +97,12 @@ fn of_log(
 
 /// The watches of one layer.
 fn of_layer(
-    (layer, track): (&str, &[TrackOptions]),
+    layer: &TrackedLayer<'_>,
     definition: &str,
     facts: &Facts,
     cursor: &Cursor,
 ) -> Result<Vec<Watch>, Untracked> {
-    let layer = layer.to_owned();
+    let (layer, track) = (layer.layer.name().to_owned(), layer.track);
     let mut needs = facts.needs.iter().filter(|need| need.definition == definition).peekable();
     if needs.peek().is_none() {
         return Err(Untracked::Layer { layer });
@@ -122,14 +122,16 @@ fn of_layer(
             of_column(&layer, watch, name, cursor)?;
         }
         let (place, ways) = match &watch.query {
-            None => (Place::Geometry { column: quoted(watch.geometry.as_deref().unwrap_or_default()) }, Vec::new()),
+            None => {
+                (PositionSource::Geometry { column: quoted(watch.geometry.as_deref().unwrap_or_default()) }, Vec::new())
+            }
             Some(sql) => {
                 // Only what the configuration says is run: whoever could write the log could write a query there.
                 let Some(track) = track.iter().find(|track| track.geometry == *sql) else {
                     return Err(Untracked::Layer { layer });
                 };
                 let (columns, ways) = decoded(&layer, watch)?.into_iter().unzip();
-                (Place::Query { sql: track.geometry.clone(), columns }, ways)
+                (PositionSource::Query { sql: track.geometry.clone(), columns }, ways)
             }
         };
         watches.push(Watch { id: watch.id, table: watch.name.clone(), place, ways });

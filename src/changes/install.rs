@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::{Error, Untracked};
 use super::facts::{Facts, Presence};
-use super::noter::Source;
-use super::owner::Installer;
+use super::noter::WatchSource;
+use super::owner::{Installer, LogOwnership};
 use super::reads::{Wish, reads};
 use super::script::{WatchScript, add_needs};
 use super::table::Table;
-use super::transaction::Transaction;
+use super::transaction::ScriptContext;
 use super::trust::{Distrust, of_schema};
 use super::{ChangesOptions, Cursor, LAYOUT, TrackedLayer, literal};
 use crate::postgis::{Database, Session, quoted};
@@ -79,8 +79,8 @@ pub async fn plan_install(
     if let Some(facts) = facts.as_ref().filter(|facts| facts.layout < LAYOUT) {
         plan.add_others(&session, facts, &mut watched).await?;
     }
-    let chosen = (schema.as_str(), request.owner);
-    let owner = installer.choose(&session, chosen, (facts.as_ref(), &watched), request.is_printed).await?;
+    let log = LogOwnership { schema, given: request.owner, facts: facts.as_ref(), watched: &watched };
+    let owner = installer.choose(&session, &log, request.is_printed).await?;
     session.script(PLACE, "ROLLBACK").await?;
 
     let mut last = facts.as_ref().map_or(0, |facts| facts.last_watch);
@@ -88,7 +88,7 @@ pub async fn plan_install(
     for watch in gone {
         plan.step(&WatchScript::forget(schema, watch.id), format!("{}: gone, and forgotten", watch.name));
     }
-    let mut numbers: BTreeMap<(u32, Source), i32> = BTreeMap::new();
+    let mut numbers: BTreeMap<(u32, WatchSource), i32> = BTreeMap::new();
     for watch in &watched {
         let before = facts.iter().flat_map(|facts| &facts.watches).find(|before| watch.is(before));
         let number = before.map_or_else(|| last + 1, |before| before.id);
@@ -114,7 +114,7 @@ pub async fn plan_install(
         }
     }
     let is_unsafe = !distrust.mendable.is_empty();
-    let transaction = Transaction { schema, postgis, facts: facts.as_ref(), owner: &owner, is_unsafe, last };
+    let transaction = ScriptContext { schema, postgis, facts: facts.as_ref(), owner: &owner, is_unsafe, last };
     Ok(transaction.write(plan.statements, plan.steps, request.readers, warnings))
 }
 
@@ -222,8 +222,10 @@ impl Plan<'_> {
                 continue;
             }
             let source = match (&before.geometry, &before.query) {
-                (Some(column), _) => Source::Column(column.clone()),
-                (None, sql) => Source::Query { sql: sql.clone().unwrap_or_default(), logged: before.logged.clone() },
+                (Some(column), _) => WatchSource::Column(column.clone()),
+                (None, sql) => {
+                    WatchSource::Query { sql: sql.clone().unwrap_or_default(), logged: before.logged.clone() }
+                }
             };
             let wish = Wish {
                 layer: String::new(),

@@ -31,15 +31,15 @@ mod trust;
 mod waking;
 
 pub use backlog::{Logged, Pruned, checked, logged, prune};
-pub use check::{Place, Watch, tracked};
+pub use check::{PositionSource, Watch, tracked};
 pub use cursor::{Cursor, CursorError};
 pub use decoding::DecodingWay;
 pub use error::{Error, Untracked};
 pub use identity::identity_key;
 pub use install::{InstallRequest, Installation, plan_install, removal, remove, run};
 pub use options::{ChangesOptions, TrackOptions, TrackedLayer, WatchOptions};
-pub use read::{Pending, changed_places, pending};
-pub use waking::{Quiet, Waking, quiet};
+pub use read::{UnseenChanges, changed_places, pending};
+pub use waking::{NotifyObstacle, Waking, quiet};
 
 /// The advisory lock that whoever waits for notices shares while it does (PostgreSQL documentation, section 13.3.5,
 /// `pg_advisory_lock_shared(class, object)`). The triggers give notices, on a channel called as the log's schema, only while

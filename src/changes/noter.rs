@@ -10,14 +10,14 @@
 
 use md5::{Digest as _, Md5};
 
-use super::notes::{Amount, FEW};
+use super::notes::{MAX_ROWS_PER_LOG_ENTRY, StatementSize};
 use super::table::Table;
 use super::{WATCHER_LOCK, literal};
 use crate::postgis::quoted;
 
 /// What tells the places of a row.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Source {
+pub(super) enum WatchSource {
     /// A column of type geometry or geography.
     Column(String),
     /// A query over the row, evaluated when the log is read: the columns of the row that it refers to are noted.
@@ -40,7 +40,7 @@ pub(super) struct Noter<'a> {
     /// The table.
     pub(super) table: &'a Table,
     /// What tells the places.
-    pub(super) source: &'a Source,
+    pub(super) source: &'a WatchSource,
     /// The columns whose change is noted, those of the source and the key among them.
     pub(super) columns: &'a [String],
 }
@@ -60,7 +60,7 @@ impl Noter<'_> {
     pub(super) fn function(&self, replaces: bool) -> String {
         // How columns read as text, where they are noted or compared so.
         let texts = match (self.source, self.table.key.is_empty()) {
-            (Source::Column(_), false) => "",
+            (WatchSource::Column(_), false) => "",
             _ => {
                 "
     SET extra_float_digits = 3 SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres' SET timezone = 'UTC'
@@ -81,8 +81,8 @@ AS {};",
 
     fn body(&self) -> String {
         let (class, object) = WATCHER_LOCK;
-        let (before, after) = self.one_sided(Amount::Many);
-        let (before_few, after_few) = self.one_sided(Amount::Few);
+        let (before, after) = self.one_sided(StatementSize::Many);
+        let (before_few, after_few) = self.one_sided(StatementSize::Few);
         let log = quoted(self.schema);
         format!(
             "
@@ -97,19 +97,19 @@ BEGIN
         -- A column is gone or has another type: writers go on, and whoever reads the log is told.
         INSERT INTO {log}.change (watch, rows, everything) VALUES ({watch}, 0, true);
     ELSIF TG_OP = 'UPDATE' THEN
-        IF EXISTS (SELECT FROM oar_tiles_new OFFSET {FEW}) THEN
+        IF EXISTS (SELECT FROM oar_tiles_new OFFSET {MAX_ROWS_PER_LOG_ENTRY}) THEN
         {update_many};
         ELSE
         {update_few};
         END IF;
     ELSIF TG_OP = 'INSERT' THEN
-        IF EXISTS (SELECT FROM oar_tiles_new OFFSET {FEW}) THEN
+        IF EXISTS (SELECT FROM oar_tiles_new OFFSET {MAX_ROWS_PER_LOG_ENTRY}) THEN
         {before}oar_tiles_new{after};
         ELSE
         {before_few}oar_tiles_new{after_few};
         END IF;
     ELSIF TG_OP = 'DELETE' THEN
-        IF EXISTS (SELECT FROM oar_tiles_old OFFSET {FEW}) THEN
+        IF EXISTS (SELECT FROM oar_tiles_old OFFSET {MAX_ROWS_PER_LOG_ENTRY}) THEN
         {before}oar_tiles_old{after};
         ELSE
         {before_few}oar_tiles_old{after_few};
@@ -143,8 +143,8 @@ END
 ",
             missing = self.missing(),
             watch = self.watch,
-            update_many = self.two_sided(Amount::Many),
-            update_few = self.two_sided(Amount::Few),
+            update_many = self.two_sided(StatementSize::Many),
+            update_few = self.two_sided(StatementSize::Few),
             truncate_before = literal(&format!("{before}ONLY ")),
             truncate_after = literal(&after),
             channel = literal(self.schema),
@@ -155,8 +155,8 @@ END
     fn missing(&self) -> String {
         let names: Vec<String> = self.columns.iter().map(|name| literal(name)).collect();
         let geometry = match self.source {
-            Source::Column(name) => Some(name),
-            Source::Query { .. } => None,
+            WatchSource::Column(name) => Some(name),
+            WatchSource::Query { .. } => None,
         };
         let cases = self.columns.iter().chain(geometry).filter_map(|name| {
             let column = self.table.column(name)?;

@@ -5,20 +5,20 @@
 //! all (a quarter).
 
 use super::literal;
-use super::noter::{Noter, Source};
-use super::table::{Column, KeyColumn};
+use super::noter::{Noter, WatchSource};
+use super::table::{TableColumn, TableKeyColumn};
 use crate::postgis::quoted;
 
 /// A statement that changed no more rows is noted in one row of the log.
-pub(super) const FEW: u32 = 10_000;
+pub(super) const MAX_ROWS_PER_LOG_ENTRY: u32 = 10_000;
 
 /// Changed rows in one row of the log if there are more; an updated row has two places at most.
 const MANY_IN_A_ROW: u32 = 1000;
 
 /// How much a statement changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Amount {
-    /// Up to [`FEW`] rows.
+pub(super) enum StatementSize {
+    /// Up to [`MAX_ROWS_PER_LOG_ENTRY`] rows.
     Few,
     /// Any number.
     Many,
@@ -26,7 +26,7 @@ pub(super) enum Amount {
 
 /// A column of the log that holds places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Held {
+enum LogColumn {
     X,
     Y,
     /// What is no point, or has a reference system of its own.
@@ -35,19 +35,19 @@ enum Held {
     Keys,
 }
 
-impl Held {
+impl LogColumn {
     fn target(self) -> &'static str {
         match self {
-            Held::X => "x",
-            Held::Y => "y",
-            Held::Shape => "places",
-            Held::Keys => "keys",
+            LogColumn::X => "x",
+            LogColumn::Y => "y",
+            LogColumn::Shape => "places",
+            LogColumn::Keys => "keys",
         }
     }
 }
 
 /// The watched column of geometries.
-struct Geometry<'a> {
+struct WatchedGeometry<'a> {
     column: &'a str,
     /// The geometry type that it declares; "Geometry" for any.
     shape: &'a str,
@@ -67,7 +67,7 @@ struct Pairing {
 
 impl Noter<'_> {
     /// The statement that notes one place for each row of a table, before and after that table's name.
-    pub(super) fn one_sided(&self, amount: Amount) -> (String, String) {
+    pub(super) fn one_sided(&self, amount: StatementSize) -> (String, String) {
         let held = self.held();
         let inner: Vec<String> =
             held.iter().map(|held| format!("{} AS old_{}", self.of(*held, "r"), held.target())).collect();
@@ -79,12 +79,12 @@ impl Noter<'_> {
     }
 
     /// The statement that notes both places of each updated row, the new one if it is another.
-    pub(super) fn two_sided(&self, amount: Amount) -> String {
+    pub(super) fn two_sided(&self, amount: StatementSize) -> String {
         let Pairing { old, new, on, old_here, new_here, changed } = self.pairing();
         let held = self.held();
-        let sides = |held: &Held| {
+        let sides = |held: &LogColumn| {
             let (target, old, new) = (held.target(), self.of(*held, "o"), self.of(*held, "n"));
-            if *held == Held::Keys {
+            if *held == LogColumn::Keys {
                 return format!(
                     "CASE WHEN {old_here} THEN {old} END AS old_{target}, CASE WHEN {new_here} THEN {new} END AS new_{target}"
                 );
@@ -95,11 +95,13 @@ impl Noter<'_> {
         let inner: Vec<String> = held.iter().map(sides).collect();
         // A point is elsewhere if its coordinates are; of anything else the bytes are compared.
         let moved = match (self.source, held) {
-            (_, [Held::X, Held::Y]) => "old_x IS DISTINCT FROM new_x OR old_y IS DISTINCT FROM new_y".to_owned(),
-            (Source::Column(name), _) => differs(std::slice::from_ref(name)),
-            (Source::Query { logged, .. }, _) => format!("NOT ({old_here}) OR {}", differs(logged)),
+            (_, [LogColumn::X, LogColumn::Y]) => {
+                "old_x IS DISTINCT FROM new_x OR old_y IS DISTINCT FROM new_y".to_owned()
+            }
+            (WatchSource::Column(name), _) => differs(std::slice::from_ref(name)),
+            (WatchSource::Query { logged, .. }, _) => format!("NOT ({old_here}) OR {}", differs(logged)),
         };
-        let (inner, moved) = if held == [Held::X, Held::Y] {
+        let (inner, moved) = if held == [LogColumn::X, LogColumn::Y] {
             (inner.join(", "), moved)
         } else {
             (format!("{}, {moved} AS moved", inner.join(", ")), "moved".to_owned())
@@ -126,20 +128,20 @@ impl Noter<'_> {
     }
 
     /// The columns of the log that hold places.
-    fn held(&self) -> &'static [Held] {
+    fn held(&self) -> &'static [LogColumn] {
         match (self.source, self.geometry()) {
-            (Source::Query { .. }, _) => &[Held::Keys],
+            (WatchSource::Query { .. }, _) => &[LogColumn::Keys],
             // Where no reference system is declared, each geometry keeps its own.
-            (_, Geometry { srid: 0, .. }) => &[Held::Shape],
-            (_, Geometry { shape: "Point", .. }) => &[Held::X, Held::Y],
-            (_, Geometry { shape: "Geometry", .. }) => &[Held::X, Held::Y, Held::Shape],
-            _ => &[Held::Shape],
+            (_, WatchedGeometry { srid: 0, .. }) => &[LogColumn::Shape],
+            (_, WatchedGeometry { shape: "Point", .. }) => &[LogColumn::X, LogColumn::Y],
+            (_, WatchedGeometry { shape: "Geometry", .. }) => &[LogColumn::X, LogColumn::Y, LogColumn::Shape],
+            _ => &[LogColumn::Shape],
         }
     }
 
     /// What such a column holds of a row: NULL for no place.
-    fn of(&self, held: Held, row: &str) -> String {
-        if let Source::Query { logged, .. } = self.source {
+    fn of(&self, held: LogColumn, row: &str) -> String {
+        if let WatchSource::Query { logged, .. } = self.source {
             let names: Vec<String> = logged.iter().map(|name| literal(name)).collect();
             let values: Vec<String> = logged
                 .iter()
@@ -148,7 +150,7 @@ impl Noter<'_> {
             return format!("jsonb_object(ARRAY[{}]::text[], ARRAY[{}]::text[])", names.join(", "), values.join(", "));
         }
         let postgis = quoted(self.postgis);
-        let Geometry { column, shape, srid, geography } = self.geometry();
+        let WatchedGeometry { column, shape, srid, geography } = self.geometry();
         let cast = if geography { format!("::{postgis}.geometry") } else { String::new() };
         let g = format!("{row}.{}{cast}", quoted(column));
         let is_point = format!("{postgis}.GeometryType({g}) = 'POINT'");
@@ -165,8 +167,8 @@ impl Noter<'_> {
             _ => g.clone(),
         };
         match held {
-            Held::X => coordinate("ST_X"),
-            Held::Y => coordinate("ST_Y"),
+            LogColumn::X => coordinate("ST_X"),
+            LogColumn::Y => coordinate("ST_Y"),
             _ if srid != 0 && shape == "Geometry" => {
                 format!("CASE WHEN NOT {is_point} AND NOT {postgis}.ST_IsEmpty({g}) THEN {place} END")
             }
@@ -174,12 +176,12 @@ impl Noter<'_> {
         }
     }
 
-    fn geometry(&self) -> Geometry<'_> {
+    fn geometry(&self) -> WatchedGeometry<'_> {
         let column = match self.source {
-            Source::Column(name) => self.table.column(name),
-            Source::Query { .. } => None,
+            WatchSource::Column(name) => self.table.column(name),
+            WatchSource::Query { .. } => None,
         };
-        column.map_or(Geometry { column: "", shape: "", srid: 0, geography: false }, |column| Geometry {
+        column.map_or(WatchedGeometry { column: "", shape: "", srid: 0, geography: false }, |column| WatchedGeometry {
             column: &column.name,
             shape: column.shape.trim_end_matches(['Z', 'M']),
             srid: column.srid,
@@ -190,7 +192,7 @@ impl Noter<'_> {
     /// How old rows find their new ones.
     fn pairing(&self) -> Pairing {
         if let Some(first) = self.table.key.first() {
-            let pair = |key: &KeyColumn| {
+            let pair = |key: &TableKeyColumn| {
                 let name = quoted(&key.name);
                 match &key.equals {
                     Some(equals) => format!("o.{name} {equals} n.{name}"),
@@ -231,12 +233,12 @@ impl Noter<'_> {
         for name in self.columns {
             let (o, n) = (format!("o.{}", quoted(name)), format!("n.{}", quoted(name)));
             match self.table.column(name) {
-                Some(Column { is_exact: true, is_collated: true, .. }) => {
+                Some(TableColumn { is_exact: true, is_collated: true, .. }) => {
                     exact.push(format!("{o} COLLATE \"C\" IS DISTINCT FROM {n} COLLATE \"C\""));
                 }
-                Some(Column { is_exact: true, .. }) => exact.push(format!("{o} IS DISTINCT FROM {n}")),
+                Some(TableColumn { is_exact: true, .. }) => exact.push(format!("{o} IS DISTINCT FROM {n}")),
                 // PostGIS documentation, "=": equal in all respects, with the same coordinates in the same order.
-                Some(Column { is_geometry: true, .. }) => shapes.push(format!(
+                Some(TableColumn { is_geometry: true, .. }) => shapes.push(format!(
                     "({o} IS NULL) <> ({n} IS NULL) OR NOT ({o} OPERATOR({}.=) {n})",
                     quoted(self.postgis)
                 )),
@@ -251,7 +253,7 @@ impl Noter<'_> {
     }
 
     /// The statement around the selection of the places, of one or both sides.
-    fn gathered(&self, sides: &[&str], amount: Amount) -> (String, String) {
+    fn gathered(&self, sides: &[&str], amount: StatementSize) -> (String, String) {
         let targets: Vec<&str> = self.held().iter().map(|held| held.target()).collect();
         let places = targets.iter().filter(|target| **target != "y");
         let places = places.flat_map(|target| sides.iter().map(move |side| format!("{side}_{target} IS NOT NULL")));
@@ -261,8 +263,8 @@ impl Noter<'_> {
             sides.iter().map(array).collect::<Vec<_>>().join(" || ")
         });
         let group = match amount {
-            Amount::Few => "",
-            Amount::Many => " GROUP BY part",
+            StatementSize::Few => "",
+            StatementSize::Many => " GROUP BY part",
         };
         (
             format!(
@@ -280,10 +282,10 @@ impl Noter<'_> {
 }
 
 /// The row of the log that a changed row goes to.
-fn part(amount: Amount) -> String {
+fn part(amount: StatementSize) -> String {
     match amount {
-        Amount::Few => String::new(),
-        Amount::Many => format!(", (row_number() OVER () - 1) / {MANY_IN_A_ROW} AS part"),
+        StatementSize::Few => String::new(),
+        StatementSize::Many => format!(", (row_number() OVER () - 1) / {MANY_IN_A_ROW} AS part"),
     }
 }
 
@@ -299,7 +301,7 @@ fn is_set(row: &str, name: &str) -> String {
 }
 
 /// Whether there is a row, by the first column of its key. A composite column of a key has no `equals`.
-fn is_there(row: &str, first: &KeyColumn) -> String {
+fn is_there(row: &str, first: &TableKeyColumn) -> String {
     match first.equals {
         Some(_) => format!("{row}.{} IS NOT NULL", quoted(&first.name)),
         None => is_set(row, &first.name),

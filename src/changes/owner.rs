@@ -31,6 +31,19 @@ pub(super) struct Installer {
     schema_owner: Option<(String, bool)>,
 }
 
+/// What decides who is to own the functions of a log.
+#[derive(Clone, Copy)]
+pub(super) struct LogOwnership<'a> {
+    /// The schema of the log.
+    pub(super) schema: &'a str,
+    /// The role that the user named.
+    pub(super) given: Option<&'a str>,
+    /// The log as it is; `None` if there is none.
+    pub(super) facts: Option<&'a Facts>,
+    /// The tables that are to be watched.
+    pub(super) watched: &'a [Watched],
+}
+
 impl Installer {
     pub(super) async fn look_up(session: &Session, schema: &str, place: &str) -> Result<Installer, Error> {
         let sql = "
@@ -69,10 +82,10 @@ impl Installer {
     pub(super) async fn choose(
         &self,
         session: &Session,
-        (schema, given): (&str, Option<&str>),
-        (facts, watched): (Option<&Facts>, &[Watched]),
+        log: &LogOwnership<'_>,
         is_printed: bool,
     ) -> Result<FunctionOwner, Error> {
+        let LogOwnership { schema, given, facts, watched } = *log;
         let recorded = facts.filter(|facts| facts.layout >= LAYOUT);
         let owner = match (given, recorded) {
             (Some(role), _) => FunctionOwner::Given(role.to_owned()),

@@ -1,12 +1,12 @@
 //! Reading the log: what changed since a cursor, and where.
 
-use super::{Cursor, Place, Watch};
+use super::{Cursor, PositionSource, Watch};
 use crate::postgis::{Error, Layer, Snapshot, places, quoted};
 use crate::tile::Spot;
 
 /// Changes that a target has not seen.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Pending {
+pub struct UnseenChanges {
     /// The number of the watch.
     pub watch: i32,
     /// Rows changed.
@@ -29,7 +29,7 @@ fn unseen(schema: &str, cursor: &Cursor) -> String {
 ///
 /// # Errors
 /// If the log cannot be read.
-pub async fn pending(snapshot: &Snapshot, schema: &str, cursor: &Cursor) -> Result<Vec<Pending>, Error> {
+pub async fn pending(snapshot: &Snapshot, schema: &str, cursor: &Cursor) -> Result<Vec<UnseenChanges>, Error> {
     let sql = format!(
         "SELECT noted.watch, sum(noted.rows)::int8, extract(epoch FROM clock_timestamp() - min(noted.at))::float8 {}
          GROUP BY noted.watch ORDER BY noted.watch",
@@ -38,7 +38,7 @@ pub async fn pending(snapshot: &Snapshot, schema: &str, cursor: &Cursor) -> Resu
     let rows = snapshot.all("reading the change log", &sql, &[]).await?;
     Ok(rows
         .iter()
-        .map(|row| Pending { watch: row.get(0), rows: row.get::<_, i64>(1).cast_unsigned(), age: row.get(2) })
+        .map(|row| UnseenChanges { watch: row.get(0), rows: row.get::<_, i64>(1).cast_unsigned(), age: row.get(2) })
         .collect())
 }
 
@@ -59,7 +59,7 @@ pub async fn changed_places(
     let unseen = format!("{} AND noted.watch = {}", unseen(schema, cursor), watch.id);
     let (from, conditions) = unseen.split_once(" WHERE ").unwrap_or((&unseen, "true"));
     let relation = match &watch.place {
-        Place::Geometry { .. } => format!(
+        PositionSource::Geometry { .. } => format!(
             "(SELECT ST_SetSRID(ST_MakePoint(point.x, point.y), {srid}) AS place
               {from}, unnest(noted.x, noted.y) AS point (x, y) WHERE {conditions}
               UNION ALL
@@ -67,7 +67,7 @@ pub async fn changed_places(
               {from}, unnest(noted.places) AS other (place) WHERE {conditions}) AS changed_place",
             srid = layer.srid()
         ),
-        Place::Query { sql, columns } => {
+        PositionSource::Query { sql, columns } => {
             // Each by itself: a record made of JSON would take a text for a JSON string, and run the CHECKs of domains.
             let columns: Vec<String> = columns
                 .iter()
@@ -84,6 +84,6 @@ pub async fn changed_places(
             )
         }
     };
-    let are_rows = matches!(watch.place, Place::Geometry { .. });
+    let are_rows = matches!(watch.place, PositionSource::Geometry { .. });
     places(snapshot, layer, &place, &relation, "place", are_rows, each).await
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use tokio_postgres::types::Type;
 
 use super::error::Error;
-use super::noter::Source;
+use super::noter::WatchSource;
 use super::{CALLED, TrackOptions, TrackedLayer};
 use crate::postgis::{self, Session, Wanted, look_up, quoted, without_bounds};
 
@@ -18,14 +18,14 @@ pub(super) struct Wish {
     pub(super) relation: u32,
     /// Schema and table, quoted.
     pub(super) name: String,
-    pub(super) source: Source,
+    pub(super) source: WatchSource,
     /// The columns whose change is seen; `None` for all.
     pub(super) columns: Option<BTreeSet<String>>,
 }
 
 /// What a layer reads.
 #[derive(Debug, Default)]
-pub(super) struct Reads {
+pub(super) struct LayerReads {
     pub(super) wishes: Vec<Wish>,
     /// What the user should know.
     pub(super) warnings: Vec<String>,
@@ -40,7 +40,7 @@ struct Dependency {
 }
 
 /// A relation of the catalog.
-struct Relation {
+struct CatalogRelation {
     oid: u32,
     kind: String,
 }
@@ -48,11 +48,11 @@ struct Relation {
 const IN_THE_LAYER: &str = "asking what a layer reads";
 
 /// Looks up what a layer reads, in the session's transaction; leaves views behind in it.
-pub(super) async fn reads(session: &Session, layer: TrackedLayer<'_>) -> Result<Reads, Error> {
+pub(super) async fn reads(session: &Session, layer: TrackedLayer<'_>) -> Result<LayerReads, Error> {
     let asking = Asking { session, layer, may_ask: may_make_views(session).await? };
     let own = asking.own().await?;
     asking.trackable(&layer.layer.relation, &own.kind)?;
-    let mut reads = Reads::default();
+    let mut reads = LayerReads::default();
     let depends = asking.layer_depends(&own, &mut reads.warnings).await?;
     let mut declared = BTreeSet::from([own.oid]);
     if own.kind != "v" {
@@ -62,7 +62,7 @@ pub(super) async fn reads(session: &Session, layer: TrackedLayer<'_>) -> Result<
             layer: layer.layer.name().to_owned(),
             relation: own.oid,
             name: layer.layer.relation.clone(),
-            source: Source::Column(geometry.clone()),
+            source: WatchSource::Column(geometry.clone()),
             columns: columns.map(|own| own.columns.iter().cloned().chain([geometry]).collect()),
         });
     }
@@ -90,16 +90,16 @@ struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    async fn relation(&self, name: &str) -> Result<Relation, Error> {
+    async fn relation(&self, name: &str) -> Result<CatalogRelation, Error> {
         let sql = "SELECT oid, relkind::text FROM pg_class WHERE oid = $1::text::regclass";
         let row = self.session.one(IN_THE_LAYER, sql, &[(&name, Type::TEXT)]).await?;
-        Ok(Relation { oid: row.get(0), kind: row.get(1) })
+        Ok(CatalogRelation { oid: row.get(0), kind: row.get(1) })
     }
 
     /// What the layer draws. A query is as a view that is called by no name.
-    async fn own(&self) -> Result<Relation, Error> {
+    async fn own(&self) -> Result<CatalogRelation, Error> {
         if self.layer.layer.is_query() {
-            return Ok(Relation { oid: 0, kind: "v".to_owned() });
+            return Ok(CatalogRelation { oid: 0, kind: "v".to_owned() });
         }
         self.relation(&self.layer.layer.relation).await
     }
@@ -124,7 +124,7 @@ impl Asking<'_> {
     }
 
     /// What the layer depends on: its relation, and what its properties, key, feature id and filter refer to.
-    async fn layer_depends(&self, own: &Relation, warnings: &mut Vec<String>) -> Result<Vec<Dependency>, Error> {
+    async fn layer_depends(&self, own: &CatalogRelation, warnings: &mut Vec<String>) -> Result<Vec<Dependency>, Error> {
         let layer = self.layer.layer;
         if !self.may_ask {
             warnings.push(format!(
@@ -210,7 +210,7 @@ impl Asking<'_> {
             layer: name.to_owned(),
             relation: relation.oid,
             name: table,
-            source: Source::Query { sql: track.geometry.clone(), logged },
+            source: WatchSource::Query { sql: track.geometry.clone(), logged },
             columns,
         })
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::error::Error;
 use super::facts::{Facts, MemberFacts, WatchFacts, ties, triggers};
 use super::install::Watched;
-use super::noter::{Noter, Source};
+use super::noter::{Noter, WatchSource};
 use super::reads::Wish;
 use super::{CALLED, ChangesOptions, TrackedLayer, literal};
 use crate::postgis::quoted;
@@ -19,8 +19,8 @@ impl Watched {
 
     fn source(&self) -> (Option<&str>, Option<&str>) {
         match &self.wish.source {
-            Source::Column(name) => (Some(name), None),
-            Source::Query { sql, .. } => (None, Some(sql)),
+            WatchSource::Column(name) => (Some(name), None),
+            WatchSource::Query { sql, .. } => (None, Some(sql)),
         }
     }
 
@@ -39,7 +39,7 @@ impl Watched {
         };
         let table = &self.wish.name;
         let logged = match &self.wish.source {
-            Source::Column(name) => {
+            WatchSource::Column(name) => {
                 if let Some(column) = self.table.column(name).filter(|column| !column.is_spatial) {
                     let (name, kind) = (quoted(name), &column.called);
                     return refused(
@@ -51,7 +51,7 @@ impl Watched {
                 }
                 &[][..]
             }
-            Source::Query { logged, .. } => logged,
+            WatchSource::Query { logged, .. } => logged,
         };
         let columns = logged.iter().filter_map(|name| self.table.column(name));
         if let Some(column) = columns.into_iter().find(|column| column.decoding.way.is_none()) {
@@ -127,8 +127,8 @@ impl WatchScript<'_> {
             .collect();
         let key: Vec<String> = watch.table.key.iter().map(|key| key.name.clone()).collect();
         let logged = match &watch.wish.source {
-            Source::Column(_) => Vec::new(),
-            Source::Query { logged, .. } => logged.clone(),
+            WatchSource::Column(_) => Vec::new(),
+            WatchSource::Query { logged, .. } => logged.clone(),
         };
         let is_intact = self.before.is_some_and(WatchFacts::is_intact);
         let is_named = self.before.is_some_and(|before| before.name == watch.wish.name);

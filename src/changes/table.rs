@@ -18,9 +18,9 @@ pub(super) struct Table {
     pub(super) is_ours: bool,
     /// The table itself first; its partitions, children and parents.
     pub(super) kin: Vec<Kin>,
-    pub(super) columns: Vec<Column>,
+    pub(super) columns: Vec<TableColumn>,
     /// The columns of a unique index that holds for all rows; none if there is none.
-    pub(super) key: Vec<KeyColumn>,
+    pub(super) key: Vec<TableKeyColumn>,
 }
 
 /// A table through which rows of the watched one are changed.
@@ -38,7 +38,7 @@ pub(super) struct Kin {
 /// A column.
 #[expect(clippy::struct_excessive_bools, reason = "facts of the catalog, each by itself")]
 #[derive(Debug, Deserialize)]
-pub(super) struct Column {
+pub(super) struct TableColumn {
     pub(super) name: String,
     /// The OID of its type.
     #[serde(rename = "type")]
@@ -64,7 +64,7 @@ pub(super) struct Column {
 
 /// A column of the key.
 #[derive(Debug, Deserialize)]
-pub(super) struct KeyColumn {
+pub(super) struct TableKeyColumn {
     pub(super) name: String,
     /// The equality of the index, such as `OPERATOR(pg_catalog.=)`; `None` if another operator could be taken for it.
     pub(super) equals: Option<String>,
@@ -81,7 +81,7 @@ impl Table {
         serde_json::from_str(&text).map_err(|source| Error::Unreadable { what: "the catalog's answer", source })
     }
 
-    pub(super) fn column(&self, name: &str) -> Option<&Column> {
+    pub(super) fn column(&self, name: &str) -> Option<&TableColumn> {
         self.columns.iter().find(|column| column.name == name)
     }
 }

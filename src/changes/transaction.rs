@@ -10,7 +10,7 @@ use super::{LAYOUT, WATCHER_LOCK, at_postgis};
 use crate::postgis::quoted;
 
 /// What a script is written for.
-pub(super) struct Transaction<'a> {
+pub(super) struct ScriptContext<'a> {
     pub(super) schema: &'a str,
     pub(super) postgis: &'a str,
     /// The log as it is; `None` if there is none.
@@ -22,7 +22,7 @@ pub(super) struct Transaction<'a> {
     pub(super) last: i32,
 }
 
-impl Transaction<'_> {
+impl ScriptContext<'_> {
     /// The script around the statements for watches and layers.
     pub(super) fn write(
         &self,

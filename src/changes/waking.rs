@@ -23,7 +23,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why notifications may not come.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Quiet {
+pub enum NotifyObstacle {
     /// `max_prepared_transactions` is not 0.
     Prepared {
         /// Its value.
@@ -35,15 +35,15 @@ pub enum Quiet {
     Held,
 }
 
-impl fmt::Display for Quiet {
+impl fmt::Display for NotifyObstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Quiet::Prepared { limit } => write!(
+            NotifyObstacle::Prepared { limit } => write!(
                 f,
                 "max_prepared_transactions is {limit} in this server, and a transaction with a notification cannot be prepared, so the triggers send none"
             ),
-            Quiet::Standby => f.write_str("this server is a standby, which has no notifications"),
-            Quiet::Held => {
+            NotifyObstacle::Standby => f.write_str("this server is a standby, which has no notifications"),
+            NotifyObstacle::Held => {
                 let (class, object) = WATCHER_LOCK;
                 write!(
                     f,
@@ -57,12 +57,12 @@ impl fmt::Display for Quiet {
 /// The facts that decide whether notifications come.
 const FACTS: &str = "SELECT current_setting('max_prepared_transactions'), pg_is_in_recovery()::text";
 
-impl Quiet {
-    fn of(limit: &str, in_recovery: &str) -> Option<Quiet> {
+impl NotifyObstacle {
+    fn of(limit: &str, in_recovery: &str) -> Option<NotifyObstacle> {
         match (limit, in_recovery) {
-            (_, "true") => Some(Quiet::Standby),
+            (_, "true") => Some(NotifyObstacle::Standby),
             ("0", _) => None,
-            (limit, _) => Some(Quiet::Prepared { limit: limit.to_owned() }),
+            (limit, _) => Some(NotifyObstacle::Prepared { limit: limit.to_owned() }),
         }
     }
 }
@@ -71,9 +71,9 @@ impl Quiet {
 ///
 /// # Errors
 /// If the database is lost.
-pub async fn quiet(snapshot: &Snapshot) -> Result<Option<Quiet>, Error> {
+pub async fn quiet(snapshot: &Snapshot) -> Result<Option<NotifyObstacle>, Error> {
     let rows = snapshot.all(PLACE, FACTS, &[]).await?;
-    Ok(rows.first().and_then(|row| Quiet::of(row.get(0), row.get(1))))
+    Ok(rows.first().and_then(|row| NotifyObstacle::of(row.get(0), row.get(1))))
 }
 
 /// The part of the log that may still grow, as a query found it.
@@ -90,7 +90,7 @@ struct LogTail {
 pub struct Waking {
     listener: Listener,
     schema: String,
-    quiet: Option<Quiet>,
+    quiet: Option<NotifyObstacle>,
     tail: Option<LogTail>,
 }
 
@@ -103,14 +103,14 @@ impl Waking {
         let listener = Listener::open(database).await?;
         let facts = listener.ask(PLACE, FACTS).await?;
         let fact = |column| facts.first().and_then(|row| row.get(column)).unwrap_or_default();
-        let quiet = Quiet::of(fact(0), fact(1));
+        let quiet = NotifyObstacle::of(fact(0), fact(1));
         let mut waking = Waking { listener, schema: schema.to_owned(), quiet, tail: None };
         if waking.quiet.is_none() {
             waking.listener.ask(PLACE, &format!("LISTEN {}", quoted(schema))).await?;
             let begun = Instant::now();
             while !waking.takes_lock().await? {
                 if begun.elapsed() >= LOCK_TRIAL {
-                    waking.quiet = Some(Quiet::Held);
+                    waking.quiet = Some(NotifyObstacle::Held);
                     break;
                 }
                 tokio::time::sleep(LOCK_PAUSE).await;
@@ -124,7 +124,7 @@ impl Waking {
 
     /// Why notifications may not come, if so.
     #[must_use]
-    pub fn quiet(&self) -> Option<&Quiet> {
+    pub fn quiet(&self) -> Option<&NotifyObstacle> {
         self.quiet.as_ref()
     }
 
@@ -137,13 +137,13 @@ impl Waking {
             match &self.quiet {
                 None => return self.listener.notification().await,
                 // The triggers cannot take the lock either: then they send notifications.
-                Some(Quiet::Held) => tokio::select! {
+                Some(NotifyObstacle::Held) => tokio::select! {
                     heard = self.listener.notification() => return heard,
                     () = tokio::time::sleep(every) => {}
                 },
-                Some(Quiet::Prepared { .. } | Quiet::Standby) => tokio::time::sleep(every).await,
+                Some(NotifyObstacle::Prepared { .. } | NotifyObstacle::Standby) => tokio::time::sleep(every).await,
             }
-            if self.quiet == Some(Quiet::Held) && self.takes_lock().await? {
+            if self.quiet == Some(NotifyObstacle::Held) && self.takes_lock().await? {
                 tracing::info!("the advisory lock is free: notifications wake this run from now on");
                 self.quiet = None;
                 // What came since the last look sent no notification.

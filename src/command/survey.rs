@@ -9,7 +9,7 @@ use crate::plan::{PlanLayer, ZoomPlan, plan};
 use crate::postgis::{Database, Layer, OnLargeTile, Reads, Renderer, Server, Snapshot, probe, survey};
 use crate::report::{Event, Report, SkippedRows};
 use crate::stop::Stop;
-use crate::tile::{Batch, Coverage, LonLatBox, Order, Places, WORLD_UNITS, WorldRect};
+use crate::tile::{Batch, Coverage, LayerFootprints, LayerIndex, LonLatBox, Order, WORLD_UNITS, WorldRect};
 
 /// Everything known before the first tile.
 pub(super) struct Prepared {
@@ -83,8 +83,8 @@ pub(super) async fn prepare(
     }
     let bounds = bounds(&planned, &coverage);
     let features = planned.iter().map(|layer| match &layer.places {
-        Places::Same(features) => features.len() as u64,
-        Places::ByZoom(_) => 0,
+        LayerFootprints::Same(features) => features.len() as u64,
+        LayerFootprints::ByZoom(_) => 0,
     });
     let features = features.collect();
     let (zooms, batch) = (zooms.clone(), settings.batch_features);
@@ -163,7 +163,8 @@ fn check_limits(
 ) -> Result<Vec<String>, CommandError> {
     let mut thinned = Vec::new();
     for (number, layer) in settings.layers.iter().enumerate() {
-        let over: Vec<_> = zooms.iter().flat_map(|zoom| &zoom.over_limit).filter(|over| over.layer == number).collect();
+        let over: Vec<_> =
+            zooms.iter().flat_map(|zoom| &zoom.over_limit).filter(|over| over.layer == LayerIndex(number)).collect();
         let Some(heaviest) = over.iter().map(|over| over.heaviest).max_by_key(|heavy| heavy.features) else { continue };
         let (budget, name) = (&layer.options.budget, &layer.options.name);
         let tiles = over.iter().map(|over| over.tiles).sum();

@@ -7,10 +7,11 @@ use super::budget::fewest_features;
 use super::error::{ConfigError, nearest};
 use super::given::{Aggregate, Cluster, Draw, Given, Layer, LayerDefaults, Properties, Shape};
 use super::settings::{Check, LayerSettings};
+use crate::cells::{CellGrid, CellShape, Standing};
 use crate::changes::TrackOptions;
 use crate::postgis::{Cells, LayerOptions, Property, PropertySource, TilePart};
 use crate::sink::is_own_name;
-use crate::tile::{CellShape, Grid, LayerId, Standing, Zoom, ZoomList};
+use crate::tile::{LayerId, Zoom, ZoomList};
 
 /// The most layers in one tile.
 const MOST_LAYERS: usize = 255;
@@ -220,7 +221,7 @@ impl Check<'_> {
             Draw::Centroid => Standing::Centroid,
             Draw::Polygon => Standing::Polygon,
         };
-        let grid = Grid { shape, size: aggregate.size.0, standing };
+        let grid = CellGrid { shape, size: aggregate.size.0, standing };
         self.size(&format!("{key}.size"), &grid, limit)?;
         let having = aggregate.having.clone();
         if let Some(having) = &having {
@@ -242,7 +243,7 @@ impl Check<'_> {
             return Err(self.wrong(key, what));
         };
         let size = cluster.size.map_or(CLUSTER_SIZE, |size| size.0);
-        let grid = Grid { shape: CellShape::Square, size, standing: Standing::Centroid };
+        let grid = CellGrid { shape: CellShape::Square, size, standing: Standing::Centroid };
         self.size(&format!("{key}.size"), &grid, limit)?;
         let aggregate = |(name, sql): (&str, &str)| Property {
             name: name.to_owned(),
@@ -262,9 +263,9 @@ impl Check<'_> {
     }
 
     /// Checks the width of cells against what a tile may hold.
-    fn size(&self, key: &str, grid: &Grid, limit: Option<NonZeroU64>) -> Result<(), ConfigError> {
+    fn size(&self, key: &str, grid: &CellGrid, limit: Option<NonZeroU64>) -> Result<(), ConfigError> {
         let size = grid.size;
-        if !(Grid::SMALLEST..=1.0).contains(&size) {
+        if !(CellGrid::SMALLEST..=1.0).contains(&size) {
             let what = format!("{size} of a tile is out of range: write 1/128 to 1, such as \"1/8\"");
             return Err(self.wrong(key, what));
         }

@@ -7,7 +7,7 @@ pub type Position = [i32; 2];
 
 /// Where a feature lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Geometry {
+pub enum MvtGeometry {
     /// The encoder did not say what it is; the commands are not looked at (section 4.3.4.1).
     Unknown,
     /// One point or several (section 4.3.4.2).
@@ -19,14 +19,14 @@ pub enum Geometry {
     Polygons(Vec<Vec<Vec<Position>>>),
 }
 
-impl Geometry {
+impl MvtGeometry {
     /// Its positions.
     pub fn positions(&self) -> impl Iterator<Item = Position> + '_ {
         let (points, lines, polygons) = match self {
-            Geometry::Unknown => (&[][..], &[][..], &[][..]),
-            Geometry::Points(points) => (&points[..], &[][..], &[][..]),
-            Geometry::Lines(lines) => (&[][..], &lines[..], &[][..]),
-            Geometry::Polygons(polygons) => (&[][..], &[][..], &polygons[..]),
+            MvtGeometry::Unknown => (&[][..], &[][..], &[][..]),
+            MvtGeometry::Points(points) => (&points[..], &[][..], &[][..]),
+            MvtGeometry::Lines(lines) => (&[][..], &lines[..], &[][..]),
+            MvtGeometry::Polygons(polygons) => (&[][..], &[][..], &polygons[..]),
         };
         points.iter().chain(lines.iter().flatten()).chain(polygons.iter().flatten().flatten()).copied()
     }
@@ -35,13 +35,13 @@ impl Geometry {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Geometry::Unknown => "Unknown",
-            Geometry::Points(points) if points.len() == 1 => "Point",
-            Geometry::Points(_) => "MultiPoint",
-            Geometry::Lines(lines) if lines.len() == 1 => "LineString",
-            Geometry::Lines(_) => "MultiLineString",
-            Geometry::Polygons(polygons) if polygons.len() == 1 => "Polygon",
-            Geometry::Polygons(_) => "MultiPolygon",
+            MvtGeometry::Unknown => "Unknown",
+            MvtGeometry::Points(points) if points.len() == 1 => "Point",
+            MvtGeometry::Points(_) => "MultiPoint",
+            MvtGeometry::Lines(lines) if lines.len() == 1 => "LineString",
+            MvtGeometry::Lines(_) => "MultiLineString",
+            MvtGeometry::Polygons(polygons) if polygons.len() == 1 => "Polygon",
+            MvtGeometry::Polygons(_) => "MultiPolygon",
         }
     }
 }
@@ -99,10 +99,10 @@ impl Commands<'_> {
 }
 
 /// Decodes the commands of a feature of a type: 0 unknown, 1 points, 2 lines, 3 polygons.
-pub(super) fn decode(kind: u64, commands: &[u32]) -> Result<Geometry, Broken> {
+pub(super) fn decode(kind: u64, commands: &[u32]) -> Result<MvtGeometry, Broken> {
     let mut commands = Commands { rest: commands, cursor: [0, 0] };
     match kind {
-        0 => Ok(Geometry::Unknown),
+        0 => Ok(MvtGeometry::Unknown),
         1 => points(&mut commands),
         2 => lines(&mut commands),
         3 => polygons(&mut commands),
@@ -110,16 +110,16 @@ pub(super) fn decode(kind: u64, commands: &[u32]) -> Result<Geometry, Broken> {
     }
 }
 
-fn points(commands: &mut Commands<'_>) -> Result<Geometry, Broken> {
+fn points(commands: &mut Commands<'_>) -> Result<MvtGeometry, Broken> {
     let mut points = Vec::new();
     match commands.next() {
         Some((MOVE_TO, count)) if count > 0 => commands.positions(count, &mut points)?,
         _ => return Err("its points do not begin with a MoveTo"),
     }
-    if commands.rest.is_empty() { Ok(Geometry::Points(points)) } else { Err("something follows its points") }
+    if commands.rest.is_empty() { Ok(MvtGeometry::Points(points)) } else { Err("something follows its points") }
 }
 
-fn lines(commands: &mut Commands<'_>) -> Result<Geometry, Broken> {
+fn lines(commands: &mut Commands<'_>) -> Result<MvtGeometry, Broken> {
     let mut lines = Vec::new();
     while let Some(command) = commands.next() {
         let mut line = Vec::new();
@@ -127,10 +127,10 @@ fn lines(commands: &mut Commands<'_>) -> Result<Geometry, Broken> {
         commands.draw(1, &mut line)?;
         lines.push(line);
     }
-    if lines.is_empty() { Err("it has no line") } else { Ok(Geometry::Lines(lines)) }
+    if lines.is_empty() { Err("it has no line") } else { Ok(MvtGeometry::Lines(lines)) }
 }
 
-fn polygons(commands: &mut Commands<'_>) -> Result<Geometry, Broken> {
+fn polygons(commands: &mut Commands<'_>) -> Result<MvtGeometry, Broken> {
     let mut polygons: Vec<Vec<Vec<Position>>> = Vec::new();
     while let Some(command) = commands.next() {
         let mut ring = Vec::new();
@@ -146,7 +146,7 @@ fn polygons(commands: &mut Commands<'_>) -> Result<Geometry, Broken> {
             (_, None) => return Err("it begins with the ring of a hole"),
         }
     }
-    if polygons.is_empty() { Err("it has no ring") } else { Ok(Geometry::Polygons(polygons)) }
+    if polygons.is_empty() { Err("it has no ring") } else { Ok(MvtGeometry::Polygons(polygons)) }
 }
 
 /// Twice the area by the surveyor's formula: positive for a ring that is clockwise as the map is seen, y growing down.
@@ -170,22 +170,26 @@ mod tests {
     fn the_examples_of_the_specification_are_read() {
         let square = |x: i32, y: i32, side: i32| vec![[x, y], [x + side, y], [x + side, y + side], [x, y + side]];
         for (kind, commands, expected) in [
-            (1, &[9, 50, 34][..], Geometry::Points(vec![[25, 17]])),
-            (1, &[17, 10, 14, 3, 9], Geometry::Points(vec![[5, 7], [3, 2]])),
-            (2, &[9, 4, 4, 18, 0, 16, 16, 0], Geometry::Lines(vec![vec![[2, 2], [2, 10], [10, 10]]])),
+            (1, &[9, 50, 34][..], MvtGeometry::Points(vec![[25, 17]])),
+            (1, &[17, 10, 14, 3, 9], MvtGeometry::Points(vec![[5, 7], [3, 2]])),
+            (2, &[9, 4, 4, 18, 0, 16, 16, 0], MvtGeometry::Lines(vec![vec![[2, 2], [2, 10], [10, 10]]])),
             (
                 2,
                 &[9, 4, 4, 18, 0, 16, 16, 0, 9, 17, 17, 10, 4, 8],
-                Geometry::Lines(vec![vec![[2, 2], [2, 10], [10, 10]], vec![[1, 1], [3, 5]]]),
+                MvtGeometry::Lines(vec![vec![[2, 2], [2, 10], [10, 10]], vec![[1, 1], [3, 5]]]),
             ),
-            (3, &[9, 6, 12, 18, 10, 12, 24, 44, 15], Geometry::Polygons(vec![vec![vec![[3, 6], [8, 12], [20, 34]]]])),
+            (
+                3,
+                &[9, 6, 12, 18, 10, 12, 24, 44, 15],
+                MvtGeometry::Polygons(vec![vec![vec![[3, 6], [8, 12], [20, 34]]]]),
+            ),
             (
                 3,
                 &[
                     9, 0, 0, 26, 20, 0, 0, 20, 19, 0, 15, 9, 22, 2, 26, 18, 0, 0, 18, 17, 0, 15, 9, 4, 13, 26, 0, 8, 8,
                     0, 0, 7, 15,
                 ],
-                Geometry::Polygons(vec![
+                MvtGeometry::Polygons(vec![
                     vec![square(0, 0, 10)],
                     vec![square(11, 11, 9), vec![[13, 13], [13, 17], [17, 17], [17, 13]]],
                 ]),

@@ -8,13 +8,13 @@ mod wire;
 use std::collections::HashSet;
 
 pub use features::{Drawer, Features};
-pub use geometry::{Geometry, Position};
+pub use geometry::{MvtGeometry, Position};
 pub use points::{FeatureKey, PointLayer, count_features, put_layer, replaced, split};
 use wire::{Broken, Fields, numbers, signed};
 
 /// A decoded layer (section 4.1).
 #[derive(Debug, Clone, PartialEq)]
-pub struct Layer<'a> {
+pub struct MvtLayer<'a> {
     /// Its name, unique in the tile.
     pub name: &'a str,
     /// Units of the grid along one side of the tile.
@@ -22,7 +22,7 @@ pub struct Layer<'a> {
     /// Its features, in the order in which they stand.
     pub features: Vec<Feature>,
     keys: Vec<&'a str>,
-    values: Vec<Value<'a>>,
+    values: Vec<MvtValue<'a>>,
 }
 
 /// A decoded feature (section 4.2).
@@ -31,14 +31,14 @@ pub struct Feature {
     /// Its id, if it has one.
     pub id: Option<u64>,
     /// Where it lies.
-    pub geometry: Geometry,
+    pub geometry: MvtGeometry,
     /// Pairs of places in the layer's keys and values, checked.
     tags: Vec<u32>,
 }
 
 /// The value of a property (section 4.1): one of seven kinds.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Value<'a> {
+pub enum MvtValue<'a> {
     /// A text.
     Text(&'a str),
     /// A number of single precision.
@@ -55,21 +55,23 @@ pub enum Value<'a> {
     Bool(bool),
 }
 
-impl Value<'_> {
+impl MvtValue<'_> {
     /// The word of TileJSON for its kind: "String", "Number" or "Boolean" (TileJSON 3.0.0, section 3.3.2).
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Value::Text(_) => "String",
-            Value::Bool(_) => "Boolean",
-            Value::Float(_) | Value::Double(_) | Value::Int(_) | Value::Uint(_) | Value::Sint(_) => "Number",
+            MvtValue::Text(_) => "String",
+            MvtValue::Bool(_) => "Boolean",
+            MvtValue::Float(_) | MvtValue::Double(_) | MvtValue::Int(_) | MvtValue::Uint(_) | MvtValue::Sint(_) => {
+                "Number"
+            }
         }
     }
 }
 
-impl<'a> Layer<'a> {
+impl<'a> MvtLayer<'a> {
     /// The properties of one of its features.
-    pub fn properties<'l>(&'l self, feature: &'l Feature) -> impl Iterator<Item = (&'a str, Value<'a>)> + 'l {
+    pub fn properties<'l>(&'l self, feature: &'l Feature) -> impl Iterator<Item = (&'a str, MvtValue<'a>)> + 'l {
         feature.tags.chunks_exact(2).filter_map(|tag| {
             let [key, value] = tag else { return None };
             Some((*self.keys.get(*key as usize)?, *self.values.get(*value as usize)?))
@@ -79,9 +81,9 @@ impl<'a> Layer<'a> {
     /// How many bytes the properties of one of its features have, each written out: a tile holds a name and a text once.
     #[must_use]
     pub fn size_of_properties(&self, feature: &Feature) -> usize {
-        let size = |(key, value): (&str, Value<'_>)| {
+        let size = |(key, value): (&str, MvtValue<'_>)| {
             // A number has twenty digits at most.
-            key.len() + if let Value::Text(text) = value { text.len() } else { 20 }
+            key.len() + if let MvtValue::Text(text) = value { text.len() } else { 20 }
         };
         self.properties(feature).map(size).fold(0, usize::saturating_add)
     }
@@ -106,19 +108,19 @@ impl Memory {
 /// Why bytes are no tile.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("its vector tile is broken: {place}{what}")]
-pub struct DecodeError {
+pub struct MvtError {
     /// Where: the layer and the feature, counted from 1, as far as they are known.
     place: String,
     /// What is wrong.
     what: String,
 }
 
-impl DecodeError {
-    fn new(what: &str) -> DecodeError {
-        DecodeError { place: String::new(), what: what.to_owned() }
+impl MvtError {
+    fn new(what: &str) -> MvtError {
+        MvtError { place: String::new(), what: what.to_owned() }
     }
 
-    fn within(mut self, place: &str) -> DecodeError {
+    fn within(mut self, place: &str) -> MvtError {
         self.place = format!("{place}, {}", self.place);
         self
     }
@@ -129,33 +131,33 @@ impl DecodeError {
 /// # Errors
 /// If the bytes are not what MVT 2.1 says: cut off, a name twice, another version, a tag out of range, a geometry that
 /// cannot be drawn; or if decoded they would take more than 1 GB of memory.
-pub fn decode(raw: &[u8]) -> Result<Vec<Layer<'_>>, DecodeError> {
+pub fn decode(raw: &[u8]) -> Result<Vec<MvtLayer<'_>>, MvtError> {
     let mut layers = Vec::new();
     let (mut names, mut memory) = (HashSet::new(), Memory(MAX_DECODED));
     for field in Fields(raw) {
-        let (number, value) = field.map_err(DecodeError::new)?;
+        let (number, value) = field.map_err(MvtError::new)?;
         if number != 3 {
             continue;
         }
-        let bytes = value.bytes().map_err(DecodeError::new)?;
+        let bytes = value.bytes().map_err(MvtError::new)?;
         let layer = layer(bytes, &mut memory).map_err(|error| {
             let place = format!("layer {}", layers.len() + 1);
             error.within(&place)
         })?;
         if !names.insert(layer.name) {
-            return Err(DecodeError::new(&format!("two layers are named {:?}", layer.name)));
+            return Err(MvtError::new(&format!("two layers are named {:?}", layer.name)));
         }
         layers.push(layer);
     }
     Ok(layers)
 }
 
-fn layer<'a>(bytes: &'a [u8], memory: &mut Memory) -> Result<Layer<'a>, DecodeError> {
+fn layer<'a>(bytes: &'a [u8], memory: &mut Memory) -> Result<MvtLayer<'a>, MvtError> {
     // What grows takes twice its size.
     const KEY: usize = 2 * size_of::<&str>();
-    const VALUE: usize = 2 * size_of::<Value<'_>>();
+    const VALUE: usize = 2 * size_of::<MvtValue<'_>>();
     const FEATURE: usize = 2 * size_of::<&[u8]>() + size_of::<Feature>();
-    memory.take(1, size_of::<Layer<'_>>() + 4 * size_of::<&str>()).map_err(DecodeError::new)?;
+    memory.take(1, size_of::<MvtLayer<'_>>() + 4 * size_of::<&str>()).map_err(MvtError::new)?;
     let (mut name, mut extent, mut version) = (None, None, None);
     let (mut keys, mut values, mut features) = (Vec::new(), Vec::new(), Vec::new());
     for field in Fields(bytes) {
@@ -181,28 +183,26 @@ fn layer<'a>(bytes: &'a [u8], memory: &mut Memory) -> Result<Layer<'a>, DecodeEr
             }
             Ok(())
         };
-        read().map_err(DecodeError::new)?;
+        read().map_err(MvtError::new)?;
     }
-    let name = name.ok_or_else(|| DecodeError::new("it has no name"))?;
+    let name = name.ok_or_else(|| MvtError::new("it has no name"))?;
     match version {
         Some(2) => {}
-        Some(other) => return Err(DecodeError::new(&format!("it is of version {other}, not 2"))),
-        None => return Err(DecodeError::new("it names no version")),
+        Some(other) => return Err(MvtError::new(&format!("it is of version {other}, not 2"))),
+        None => return Err(MvtError::new("it names no version")),
     }
-    let extent = extent.filter(|extent| *extent > 0).ok_or_else(|| DecodeError::new("it has no extent"))?;
-    let mut layer = Layer { name, extent, features: Vec::with_capacity(features.len()), keys, values };
+    let extent = extent.filter(|extent| *extent > 0).ok_or_else(|| MvtError::new("it has no extent"))?;
+    let mut layer = MvtLayer { name, extent, features: Vec::with_capacity(features.len()), keys, values };
     for bytes in features {
         let feature = feature(bytes, &layer, memory).map_err(|what| {
-            DecodeError::new(&what)
-                .within(&format!("feature {}", layer.features.len() + 1))
-                .within(&format!("{name:?}"))
+            MvtError::new(&what).within(&format!("feature {}", layer.features.len() + 1)).within(&format!("{name:?}"))
         })?;
         layer.features.push(feature);
     }
     Ok(layer)
 }
 
-fn feature(bytes: &[u8], layer: &Layer<'_>, memory: &mut Memory) -> Result<Feature, String> {
+fn feature(bytes: &[u8], layer: &MvtLayer<'_>, memory: &mut Memory) -> Result<Feature, String> {
     // A byte is a number at most. Of a polygon, nine numbers make the smallest ring, which takes 200 bytes.
     const NUMBER: usize = 2 * size_of::<u32>();
     const COMMAND: usize = 24;
@@ -243,18 +243,18 @@ fn feature(bytes: &[u8], layer: &Layer<'_>, memory: &mut Memory) -> Result<Featu
     Ok(Feature { id, geometry: geometry::decode(kind, &commands)?, tags })
 }
 
-fn value(bytes: &[u8]) -> Result<Value<'_>, Broken> {
+fn value(bytes: &[u8]) -> Result<MvtValue<'_>, Broken> {
     let mut found = None;
     for field in Fields(bytes) {
         let (number, value) = field?;
         let value = match (number, value) {
-            (1, text) => Value::Text(text.text()?),
-            (2, wire::Value::Fixed32(bytes)) => Value::Float(f32::from_le_bytes(bytes)),
-            (3, wire::Value::Fixed64(bytes)) => Value::Double(f64::from_le_bytes(bytes)),
-            (4, number) => Value::Int(number.varint()?.cast_signed()),
-            (5, number) => Value::Uint(number.varint()?),
-            (6, number) => Value::Sint(signed(number.varint()?)),
-            (7, number) => Value::Bool(number.varint()? != 0),
+            (1, text) => MvtValue::Text(text.text()?),
+            (2, wire::FieldValue::Fixed32(bytes)) => MvtValue::Float(f32::from_le_bytes(bytes)),
+            (3, wire::FieldValue::Fixed64(bytes)) => MvtValue::Double(f64::from_le_bytes(bytes)),
+            (4, number) => MvtValue::Int(number.varint()?.cast_signed()),
+            (5, number) => MvtValue::Uint(number.varint()?),
+            (6, number) => MvtValue::Sint(signed(number.varint()?)),
+            (7, number) => MvtValue::Bool(number.varint()? != 0),
             (2 | 3, _) => return Err("a number of a property has another length than its kind"),
             _ => continue,
         };

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::wire::{Fields, Value, next_number, packed_size, put_bytes, put_number, put_packed, signed};
+use super::wire::{FieldValue, Fields, next_number, packed_size, put_bytes, put_number, put_packed, signed};
 use crate::tile::{GridBox, GridBoxes};
 
 /// What tells the features of a layer apart, and orders them.
@@ -66,7 +66,7 @@ pub fn count_features(layer: &[u8]) -> Option<usize> {
 pub fn split(tile: &[u8]) -> Option<Vec<(&str, &[u8])>> {
     let mut layers = Vec::new();
     for field in Fields(tile) {
-        let (3, Value::Bytes(layer)) = field.ok()? else { return None };
+        let (3, FieldValue::Bytes(layer)) = field.ok()? else { return None };
         let (1, name) = Fields(layer).next()?.ok()? else { return None };
         layers.push((name.text().ok()?, layer));
     }
@@ -115,7 +115,7 @@ pub fn replaced(old: &[u8], fresh: &[u8], boxes: &[GridBox], known: &PointLayer)
     let mut layer = Vec::new();
     if !features.is_empty() {
         layer.reserve(most);
-        write(&mut layer, (&old, fresh.as_ref()), &features, known)?;
+        write(&mut layer, &old, fresh.as_ref(), &features, known)?;
     }
     Some((layer, features.len()))
 }
@@ -138,11 +138,12 @@ fn are_in_order(features: &[Keyed<'_>]) -> bool {
 /// Writes a layer of these features, each from the fresh layer or the old one; `None` if one has a value that is not there.
 fn write(
     layer: &mut Vec<u8>,
-    (old, fresh): (&Points<'_>, Option<&Points<'_>>),
+    old: &Points<'_>,
+    fresh: Option<&Points<'_>>,
     features: &[Keyed<'_>],
     known: &PointLayer,
 ) -> Option<()> {
-    let mut numbers = Numbers::new(old, fresh);
+    let mut numbers = ValueNumbers::new(old, fresh);
     put_bytes(layer, 1, old.name);
     let mut tags = Vec::new();
     for Keyed { is_fresh, point, .. } in features {
@@ -194,7 +195,7 @@ pub(super) fn put_ends<'v>(
 }
 
 /// The values of a layer that is written, numbered in the order in which they are met.
-struct Numbers<'a, 'l> {
+struct ValueNumbers<'a, 'l> {
     old: &'l Points<'a>,
     fresh: Option<&'l Points<'a>>,
     values: Vec<&'a [u8]>,
@@ -205,8 +206,8 @@ struct Numbers<'a, 'l> {
     same: Vec<Option<usize>>,
 }
 
-impl<'a, 'l> Numbers<'a, 'l> {
-    fn new(old: &'l Points<'a>, fresh: Option<&'l Points<'a>>) -> Numbers<'a, 'l> {
+impl<'a, 'l> ValueNumbers<'a, 'l> {
+    fn new(old: &'l Points<'a>, fresh: Option<&'l Points<'a>>) -> ValueNumbers<'a, 'l> {
         let fresh_values = fresh.map_or(&[][..], |fresh| &fresh.values);
         let mut wanted: HashMap<&[u8], usize> = HashMap::new();
         // Most values of the old layer are told from the few new ones by their length and last byte alone.
@@ -222,7 +223,7 @@ impl<'a, 'l> Numbers<'a, 'l> {
             }
         }
         let (of_old, of_fresh) = (vec![None; old.values.len()], vec![None; fresh_values.len()]);
-        Numbers { old, fresh, values: Vec::with_capacity(old.values.len()), of_old, of_fresh, same }
+        ValueNumbers { old, fresh, values: Vec::with_capacity(old.values.len()), of_old, of_fresh, same }
     }
 
     /// The number of a value of the fresh layer, or of the old one. `None` if the layer has no such value.
@@ -249,15 +250,15 @@ impl<'a> Points<'a> {
         let (mut names, mut values, mut features) = (0, Vec::new(), Vec::new());
         for field in Fields(layer) {
             match field.ok()? {
-                (1, Value::Bytes(text)) => name = Some(text),
-                (2, Value::Bytes(feature)) => features.push(Point::read(feature)?),
-                (3, Value::Bytes(text)) => {
+                (1, FieldValue::Bytes(text)) => name = Some(text),
+                (2, FieldValue::Bytes(feature)) => features.push(Point::read(feature)?),
+                (3, FieldValue::Bytes(text)) => {
                     properties.get(names).filter(|property| property.as_bytes() == text)?;
                     names += 1;
                 }
-                (4, Value::Bytes(value)) => values.push(value),
-                (5, Value::Varint(number)) => extent = Some(number),
-                (15, Value::Varint(number)) => version = Some(number),
+                (4, FieldValue::Bytes(value)) => values.push(value),
+                (5, FieldValue::Varint(number)) => extent = Some(number),
+                (15, FieldValue::Varint(number)) => version = Some(number),
                 _ => return None,
             }
         }
@@ -293,10 +294,10 @@ impl<'a> Points<'a> {
 fn value_of_key(value: &[u8]) -> Option<Key<'_>> {
     match Fields(value).next()?.ok()? {
         // In which order a database has other letters depends on its encoding.
-        (1, Value::Bytes(text)) => text.is_ascii().then_some(Key::Text(text)),
-        (4, Value::Varint(number)) => Some(Key::Number(number.cast_signed().into())),
-        (5, Value::Varint(number)) => Some(Key::Number(number.into())),
-        (6, Value::Varint(number)) => Some(Key::Number(signed(number).into())),
+        (1, FieldValue::Bytes(text)) => text.is_ascii().then_some(Key::Text(text)),
+        (4, FieldValue::Varint(number)) => Some(Key::Number(number.cast_signed().into())),
+        (5, FieldValue::Varint(number)) => Some(Key::Number(number.into())),
+        (6, FieldValue::Varint(number)) => Some(Key::Number(signed(number).into())),
         _ => None,
     }
 }
@@ -306,10 +307,10 @@ impl<'a> Point<'a> {
         let (mut id, mut tags, mut kind, mut geometry) = (None, &[][..], None, None);
         for field in Fields(feature) {
             match field.ok()? {
-                (1, Value::Varint(number)) => id = Some(number),
-                (2, Value::Bytes(bytes)) => tags = bytes,
-                (3, Value::Varint(number)) => kind = Some(number),
-                (4, Value::Bytes(bytes)) => geometry = Some(bytes),
+                (1, FieldValue::Varint(number)) => id = Some(number),
+                (2, FieldValue::Bytes(bytes)) => tags = bytes,
+                (3, FieldValue::Varint(number)) => kind = Some(number),
+                (4, FieldValue::Bytes(bytes)) => geometry = Some(bytes),
                 _ => return None,
             }
         }

@@ -77,20 +77,20 @@ fn every_kind_of_value_and_geometry_is_read() {
     assert_eq!(
         properties,
         [
-            ("a", Value::Text("Fabrik Nähgut")),
-            ("b", Value::Float(1.5)),
-            ("c", Value::Double(2.25)),
-            ("d", Value::Int(-3)),
-            ("e", Value::Uint(u64::MAX)),
-            ("f", Value::Sint(-4)),
-            ("g", Value::Bool(true)),
+            ("a", MvtValue::Text("Fabrik Nähgut")),
+            ("b", MvtValue::Float(1.5)),
+            ("c", MvtValue::Double(2.25)),
+            ("d", MvtValue::Int(-3)),
+            ("e", MvtValue::Uint(u64::MAX)),
+            ("f", MvtValue::Sint(-4)),
+            ("g", MvtValue::Bool(true)),
         ]
     );
-    assert_eq!((first.id, &first.geometry), (Some(9), &Geometry::Points(vec![[25, 17]])));
+    assert_eq!((first.id, &first.geometry), (Some(9), &MvtGeometry::Points(vec![[25, 17]])));
     assert_eq!((second.id, second.geometry.kind()), (Some(u64::MAX), "LineString"));
-    assert_eq!(layers[0].properties(third).collect::<Vec<_>>(), [("a", Value::Bool(true))]);
+    assert_eq!(layers[0].properties(third).collect::<Vec<_>>(), [("a", MvtValue::Bool(true))]);
     assert_eq!(third.geometry.positions().collect::<Vec<_>>(), [[3, 6], [8, 12], [20, 34]]);
-    assert_eq!(layers[1].features[0].geometry, Geometry::Unknown);
+    assert_eq!(layers[1].features[0].geometry, MvtGeometry::Unknown);
     assert_eq!(decode(&[]), Ok(Vec::new()));
 }
 

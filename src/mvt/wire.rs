@@ -7,21 +7,25 @@ pub(super) type Broken = &'static str;
 
 /// The value of a field.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Value<'a> {
+pub(super) enum FieldValue<'a> {
     Varint(u64),
     Fixed64([u8; 8]),
     Bytes(&'a [u8]),
     Fixed32([u8; 4]),
 }
 
-impl<'a> Value<'a> {
+impl<'a> FieldValue<'a> {
     /// How many bytes it has; one if it is no bytes.
     pub(super) const fn len(self) -> usize {
-        if let Value::Bytes(bytes) = self { bytes.len() } else { 1 }
+        if let FieldValue::Bytes(bytes) = self { bytes.len() } else { 1 }
     }
 
     pub(super) fn bytes(self) -> Result<&'a [u8], Broken> {
-        if let Value::Bytes(bytes) = self { Ok(bytes) } else { Err("a field that should hold bytes holds a number") }
+        if let FieldValue::Bytes(bytes) = self {
+            Ok(bytes)
+        } else {
+            Err("a field that should hold bytes holds a number")
+        }
     }
 
     pub(super) fn text(self) -> Result<&'a str, Broken> {
@@ -29,7 +33,7 @@ impl<'a> Value<'a> {
     }
 
     pub(super) fn varint(self) -> Result<u64, Broken> {
-        if let Value::Varint(value) = self { Ok(value) } else { Err("a field that should hold a number does not") }
+        if let FieldValue::Varint(value) = self { Ok(value) } else { Err("a field that should hold a number does not") }
     }
 
     pub(super) fn u32(self) -> Result<u32, Broken> {
@@ -41,18 +45,18 @@ impl<'a> Value<'a> {
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn field(&mut self) -> Result<(u64, Value<'a>), Broken> {
+    fn field(&mut self) -> Result<(u64, FieldValue<'a>), Broken> {
         let key = varint(&mut self.0)?;
         let value = match key & 7 {
-            0 => Value::Varint(varint(&mut self.0)?),
-            1 => Value::Fixed64(self.fixed()?),
+            0 => FieldValue::Varint(varint(&mut self.0)?),
+            1 => FieldValue::Fixed64(self.fixed()?),
             2 => {
                 let length = usize::try_from(varint(&mut self.0)?).unwrap_or(usize::MAX);
                 let (bytes, rest) = self.0.split_at_checked(length).ok_or("a field is cut off")?;
                 self.0 = rest;
-                Value::Bytes(bytes)
+                FieldValue::Bytes(bytes)
             }
-            5 => Value::Fixed32(self.fixed()?),
+            5 => FieldValue::Fixed32(self.fixed()?),
             _ => return Err("a field has a wire type that does not exist"),
         };
         if key >> 3 == 0 { Err("a field has the number 0") } else { Ok((key >> 3, value)) }
@@ -66,7 +70,7 @@ impl<'a> Fields<'a> {
 }
 
 impl<'a> Iterator for Fields<'a> {
-    type Item = Result<(u64, Value<'a>), Broken>;
+    type Item = Result<(u64, FieldValue<'a>), Broken>;
 
     fn next(&mut self) -> Option<Self::Item> {
         (!self.0.is_empty()).then(|| self.field())
@@ -97,13 +101,13 @@ fn long_varint(rest: &mut &[u8]) -> Result<u64, Broken> {
 }
 
 /// Adds the numbers of a repeated field: packed, as MVT wants them, or one alone, as protocol buffers also allow.
-pub(super) fn numbers(value: Value<'_>, numbers: &mut Vec<u32>) -> Result<(), Broken> {
-    let Value::Bytes(mut packed) = value else {
+pub(super) fn numbers(value: FieldValue<'_>, numbers: &mut Vec<u32>) -> Result<(), Broken> {
+    let FieldValue::Bytes(mut packed) = value else {
         numbers.push(value.u32()?);
         return Ok(());
     };
     while !packed.is_empty() {
-        numbers.push(Value::Varint(varint(&mut packed)?).u32()?);
+        numbers.push(FieldValue::Varint(varint(&mut packed)?).u32()?);
     }
     Ok(())
 }

@@ -28,8 +28,8 @@ use crate::mvt::{self, PointLayer};
 use crate::sink::{ReadError, TileReader, read_all};
 use crate::source::{Note, Noted, RenderedLayer, RenderedTile, bytes_of};
 use crate::tile::{
-    Area, Batch, GridBox, LayerCount, LayerId, Part, Planned, SearchBox, Slice, TileCoord, TileId, TileRect, Zoom,
-    ZoomLimits, ZoomList,
+    Area, Batch, ChangedPart, GridBox, LayerCount, LayerId, LayerIndex, Planned, SearchBox, Slice, TileCoord, TileId,
+    TileRect, Zoom, ZoomLimits, ZoomList,
 };
 
 use parts::{boxes, parts};
@@ -77,7 +77,7 @@ enum LayerPatch {
     /// Nothing changed: the stored bytes stay.
     Keep,
     /// These parts are replaced by rows queried in them.
-    Query(Vec<Part>),
+    Query(Vec<ChangedPart>),
     /// These parts are replaced by cached rows.
     Cached(Vec<GridBox>),
     /// The layer is rendered in full.
@@ -103,7 +103,7 @@ struct TilePatch {
     area: Area,
     stored: StoredLayers,
     /// One for each layer that is drawn at the tile's zoom, with the layer's index in [`Patches::layers`].
-    layers: Vec<(usize, LayerPatch)>,
+    layers: Vec<(LayerIndex, LayerPatch)>,
 }
 
 impl TilePatch {
@@ -151,8 +151,9 @@ impl Patches {
     }
 
     /// The indexes of the layers that are drawn at a tile's zoom.
-    fn drawn_at(&self, tile: TileCoord) -> impl Iterator<Item = usize> + '_ {
-        (0..self.layers.len()).filter(move |index| self.layers[*index].zooms.contains(tile.zoom()))
+    fn drawn_at(&self, tile: TileCoord) -> impl Iterator<Item = LayerIndex> + '_ {
+        let all = (0..self.layers.len()).map(LayerIndex);
+        all.filter(move |index| self.layers[index.0].zooms.contains(tile.zoom()))
     }
 
     /// The stored tiles, split into their layers.
@@ -164,7 +165,7 @@ impl Patches {
         let mut ids: Vec<TileId> = Vec::new();
         for tile in tiles {
             if self.layers_apart {
-                let slice = |index: usize| Slice::Layer(self.layers[index].id);
+                let slice = |index: LayerIndex| Slice::Layer(self.layers[index.0].id);
                 ids.extend(self.drawn_at(*tile).map(|index| TileId { coord: *tile, slice: slice(index) }));
             } else {
                 ids.push(TileId::from(*tile));
@@ -187,9 +188,9 @@ impl Patches {
                 return Ok(());
             };
             for (name, bytes) in split {
-                let has_name = |index: &usize| self.layers[*index].name == name;
+                let has_name = |index: &LayerIndex| self.layers[index.0].name == name;
                 if let Some(index) = self.drawn_at(id.coord).find(has_name) {
-                    layers.insert(self.layers[index].id, bytes.to_vec());
+                    layers.insert(self.layers[index.0].id, bytes.to_vec());
                 }
             }
             Ok::<(), ReadError>(())
@@ -198,9 +199,9 @@ impl Patches {
     }
 
     /// How one layer of a tile is patched.
-    fn decide_layer(&self, index: usize, tile: TileCoord, stored: &StoredLayers) -> LayerPatch {
-        let layer = &self.layers[index];
-        let has_failed = self.unpatchable[index].load(Relaxed) >= MAX_UNPATCHABLE_TILES;
+    fn decide_layer(&self, index: LayerIndex, tile: TileCoord, stored: &StoredLayers) -> LayerPatch {
+        let layer = &self.layers[index.0];
+        let has_failed = self.unpatchable[index.0].load(Relaxed) >= MAX_UNPATCHABLE_TILES;
         let may_patch = layer.points.is_some() && !has_failed && !self.always_rendered.contains(&tile);
         let stored = stored.as_ref().filter(|_| may_patch);
         let (Some(stored), Some(positions)) = (stored, self.positions.of(index, tile)) else {
@@ -231,7 +232,7 @@ impl Patches {
         };
         for one in tiles.iter().filter(|one| !one.all_are(&LayerPatch::Keep)) {
             batch.tiles += 1;
-            let patch_of = |index: usize| one.layers.iter().find(|(own, _)| *own == index).map(|(_, patch)| patch);
+            let patch_of = |index: LayerIndex| one.layers.iter().find(|(own, _)| *own == index).map(|(_, patch)| patch);
             let mut add = |search: Vec<SearchBox>| {
                 for (count, search) in batch.layers.iter_mut().zip(&search) {
                     let is_asked = u64::from(*search != SearchBox::Nothing);
@@ -240,7 +241,7 @@ impl Patches {
                 batch.areas.push(Area { rect: one.area.rect, search });
             };
             if one.any_is(|patch| matches!(patch, LayerPatch::Render | LayerPatch::Cached(_))) {
-                let search = one.area.search.iter().cloned().enumerate();
+                let search = one.area.search.iter().cloned().enumerate().map(|(index, own)| (LayerIndex(index), own));
                 let at_once = |(index, own)| match patch_of(index) {
                     Some(LayerPatch::Render) => own,
                     Some(LayerPatch::Cached(boxes)) => SearchBox::Near(boxes.clone()),
@@ -252,7 +253,7 @@ impl Patches {
                 let LayerPatch::Query(parts) = patch else { continue };
                 for part in parts {
                     let mut search = vec![SearchBox::Nothing; self.layers.len()];
-                    search[*index] = SearchBox::World(part.world);
+                    search[index.0] = SearchBox::World(part.world);
                     add(search);
                 }
             }
@@ -288,7 +289,7 @@ impl Patches {
     fn tile(&self, coord: TileCoord, one: &TilePatch, rendered: &RenderedTile) -> Option<RenderedTile> {
         let mut tile = RenderedTile::empty(coord);
         for (index, patch) in &one.layers {
-            let layer = &self.layers[*index];
+            let layer = &self.layers[index.0];
             let notes = rendered.notes.iter().filter(|note| note.layer == layer.id);
             let (fresh, before) = (bytes_of(&rendered.mvt, &rendered.layers, layer.id), tile.mvt.len());
             if *patch == LayerPatch::Render {
@@ -307,7 +308,7 @@ impl Patches {
                 let (bytes, features) = match (&patched, stored) {
                     (Some(Some((bytes, features))), _) => (&bytes[..], *features),
                     (Some(None), _) => {
-                        self.unpatchable[*index].fetch_add(1, Relaxed);
+                        self.unpatchable[index.0].fetch_add(1, Relaxed);
                         return None;
                     }
                     (None, Some(stored)) => (&stored[..], mvt::count_features(stored)?),

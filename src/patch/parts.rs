@@ -1,6 +1,6 @@
 //! Which parts of a tile can show a feature at a changed position.
 
-use crate::tile::{GridBox, Part, TileCoord, TileRect, WorldRect};
+use crate::tile::{ChangedPart, GridBox, TileCoord, TileRect, WorldRect};
 
 /// The parts of a tile that show features at `positions` (world units); `None` once there are more than `max_parts`. The tile's grid has
 /// `extent` units along a side. The world boxes of the parts do not touch each other, so that no row is found twice.
@@ -11,7 +11,7 @@ pub(super) fn parts(
     extent: u32,
     max_parts: usize,
     positions: impl Iterator<Item = [u32; 2]>,
-) -> Option<Vec<Part>> {
+) -> Option<Vec<ChangedPart>> {
     let grid = TileGrid::of(tile, extent);
     let mut boxes: Vec<GridBox> = Vec::new();
     for position in positions {
@@ -25,7 +25,7 @@ pub(super) fn parts(
             return None;
         }
     }
-    Some(boxes.into_iter().map(|one| Part { grid: one, world: grid.world(&one) }).collect())
+    Some(boxes.into_iter().map(|one| ChangedPart { grid: one, world: grid.world(&one) }).collect())
 }
 
 /// For each of `positions`, the box of grid points at which its feature may be drawn.
@@ -124,7 +124,7 @@ mod tests {
             east: west + 4096 * 13 + 2,
             south: north + 4096 * 10 + 2,
         };
-        assert_eq!(parts, Some(vec![Part { grid, world }]));
+        assert_eq!(parts, Some(vec![ChangedPart { grid, world }]));
     }
 
     #[test]
@@ -149,7 +149,7 @@ mod tests {
                     }
                 }
                 for [x, y] in places.into_iter().map(|place| place.map(i64::from)) {
-                    let holds = |part: &&Part| {
+                    let holds = |part: &&ChangedPart| {
                         let WorldRect { west, north, east, south } = part.world;
                         (west..=east).contains(&x) && (north..=south).contains(&y)
                     };

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use super::parts::parts;
-use crate::plan::{Dirty, Drawn, touched_tiles};
-use crate::tile::{Neighbourhood, Order, Spot, TileCoord, TileRect, WORLD_UNITS, WorldBox, Zoom};
+use crate::plan::{Dirty, DrawnLayer, touched_tiles};
+use crate::tile::{LayerIndex, Neighbourhood, Order, Spot, TileCoord, TileRect, WORLD_UNITS, WorldBox, Zoom};
 
 /// The most positions that are kept, 8 bytes each.
 const MAX_POSITIONS: usize = 50_000;
@@ -29,9 +29,9 @@ impl ChangedPositions {
 
     /// Adds a changed position of a layer, by its index. If `spot` is not a single point, or there are too many positions, the layer's
     /// positions are no longer known.
-    pub fn add(&mut self, layer: usize, spot: Spot) {
+    pub fn add(&mut self, layer: LayerIndex, spot: Spot) {
         let at = spot.world();
-        let Some(Some(positions)) = self.layers.get_mut(layer) else { return };
+        let Some(Some(positions)) = self.layers.get_mut(layer.0) else { return };
         self.count += 1;
         if at.is_position() && self.count <= MAX_POSITIONS {
             positions.push([at.west, at.north]);
@@ -41,15 +41,15 @@ impl ChangedPositions {
     }
 
     /// Drops the positions of a layer: they are no longer known.
-    pub fn forget(&mut self, layer: usize) {
-        if let Some(positions) = self.layers.get_mut(layer) {
+    pub fn forget(&mut self, layer: LayerIndex) {
+        if let Some(positions) = self.layers.get_mut(layer.0) {
             *positions = None;
         }
     }
 
     /// The changed positions that each dirty tile shows.
     #[must_use]
-    pub fn in_tiles(&self, dirty: &Dirty, layers: &[Drawn]) -> PositionsInTiles {
+    pub fn in_tiles(&self, dirty: &Dirty, layers: &[DrawnLayer]) -> PositionsInTiles {
         let (mut tiles, mut count) = (ByTile::new(), 0);
         for (index, (positions, drawn)) in self.layers.iter().zip(layers).enumerate() {
             for position in positions.iter().flatten() {
@@ -57,7 +57,7 @@ impl ChangedPositions {
                 for zoom in dirty.zooms().into_iter().filter(|zoom| drawn.zooms.contains(*zoom)) {
                     let (touched, _) = touched_tiles(zoom, drawn.margin.units(zoom), WorldBox::of_unit(x, y));
                     for tile in touched.iter().filter(|tile| dirty.is_marked(*tile)) {
-                        tiles.entry(tile).or_default().push((index, *position));
+                        tiles.entry(tile).or_default().push((LayerIndex(index), *position));
                         count += 1;
                     }
                 }
@@ -71,7 +71,7 @@ impl ChangedPositions {
 }
 
 /// The changed positions that each tile shows, with the index of the layer.
-type ByTile = HashMap<TileCoord, Vec<(usize, [u32; 2])>>;
+type ByTile = HashMap<TileCoord, Vec<(LayerIndex, [u32; 2])>>;
 
 /// The changed positions that each tile shows.
 #[derive(Debug, Clone, Default)]
@@ -82,9 +82,9 @@ pub struct PositionsInTiles {
 
 impl PositionsInTiles {
     /// The changed positions of a layer in a tile; `None` if they are not known.
-    pub(super) fn of(&self, layer: usize, tile: TileCoord) -> Option<impl Iterator<Item = [u32; 2]> + '_> {
+    pub(super) fn of(&self, layer: LayerIndex, tile: TileCoord) -> Option<impl Iterator<Item = [u32; 2]> + '_> {
         let all = self.tiles.get(&tile).map_or(&[][..], Vec::as_slice);
-        let known = self.known.get(layer).copied().unwrap_or_default();
+        let known = self.known.get(layer.0).copied().unwrap_or_default();
         known.then(|| all.iter().filter(move |(index, _)| *index == layer).map(|(_, position)| *position))
     }
 
@@ -97,8 +97,8 @@ impl PositionsInTiles {
     /// The neighbourhood of a layer's changed positions, in which rows are cached. `extent` is the number of grid units along a tile's side.
     /// `None` if the positions are not known, too few to pay, or seen only at low zooms.
     #[must_use]
-    pub fn neighbourhood(&self, layer: usize, extent: u32) -> Option<Neighbourhood> {
-        if !*self.known.get(layer)? {
+    pub fn neighbourhood(&self, layer: LayerIndex, extent: u32) -> Option<Neighbourhood> {
+        if !*self.known.get(layer.0)? {
             return None;
         }
         let unit = |zoom: Zoom| (WORLD_UNITS >> zoom.get()) / i64::from(extent);
@@ -191,7 +191,7 @@ mod tests {
             for [x, y] in places {
                 let shift = 32 - u32::from(zoom);
                 let at = |unit: u32| unit.checked_shr(shift).unwrap_or_default();
-                tiles.entry(tile(zoom, at(*x), at(*y))).or_default().push((0, [*x, *y]));
+                tiles.entry(tile(zoom, at(*x), at(*y))).or_default().push((LayerIndex(0), [*x, *y]));
             }
         }
         PositionsInTiles { known: vec![true, false], tiles }
@@ -214,7 +214,7 @@ mod tests {
             // Neighbours, and the same once more.
             places.extend((0..60).map(|_| [(1 << 30) + next(40_000), (1 << 30) + next(40_000)]));
             places.push(places[7]);
-            let found = in_tiles(least..=22, &places).neighbourhood(0, extent).unwrap();
+            let found = in_tiles(least..=22, &places).neighbourhood(LayerIndex(0), extent).unwrap();
             assert!(found.from.get() >= least && found.samples.len() > 30 && found.samples.len() <= MAX_SAMPLES);
             let sides: Vec<_> = found.cells.iter().map(|cell| cell.world(0)).collect();
             for (number, one) in sides.iter().enumerate() {
@@ -244,8 +244,9 @@ mod tests {
     #[test]
     fn a_neighbourhood_is_as_wide_as_the_least_zoom_needs() {
         let places: Vec<[u32; 2]> = (0..16).map(|x| [x, 1]).collect();
-        let of =
-            |zooms: std::ops::RangeInclusive<u8>, places: &[[u32; 2]]| in_tiles(zooms, places).neighbourhood(0, 4096);
+        let of = |zooms: std::ops::RangeInclusive<u8>, places: &[[u32; 2]]| {
+            in_tiles(zooms, places).neighbourhood(LayerIndex(0), 4096)
+        };
         // Cells of 76 metres at the corner of the world, of which each place needs some; then of ten metres.
         for (zooms, from, cells, last) in [(0..=14, 8, 19, 1), (14..=14, 14, 22, 0)] {
             let found = of(zooms, &places).unwrap();
@@ -254,22 +255,22 @@ mod tests {
         }
         assert_eq!(of(0..=14, &places[1..]), None);
         assert_eq!(of(0..=7, &places), None);
-        assert_eq!(in_tiles(8..=8, &places).neighbourhood(1, 4096), None);
+        assert_eq!(in_tiles(8..=8, &places).neighbourhood(LayerIndex(1), 4096), None);
     }
 
     #[test]
     fn too_many_positions_are_not_kept() {
         let mut spots = ChangedPositions::new([true, false, true].into_iter());
         let at = |x: u32| Spot::Box(WorldBox::new(x, 1, x, 1));
-        spots.add(1, at(1));
+        spots.add(LayerIndex(1), at(1));
         for x in 0..50_000 {
-            spots.add(0, at(x));
+            spots.add(LayerIndex(0), at(x));
         }
         assert!(spots.layers[0].is_some() && spots.layers[1].is_none());
-        spots.add(2, at(1));
+        spots.add(LayerIndex(2), at(1));
         assert!(spots.layers[2].is_none());
         assert!(spots.layers[0].is_some());
-        spots.add(0, Spot::Box(WorldBox::new(1, 1, 2, 1)));
+        spots.add(LayerIndex(0), Spot::Box(WorldBox::new(1, 1, 2, 1)));
         assert!(spots.layers[0].is_none());
     }
 }

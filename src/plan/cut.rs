@@ -2,7 +2,7 @@
 //! by side, or a piece of one column where the column alone is too heavy. Batches follow each other in the archive's order without gaps.
 
 use super::{HEAVIEST, HeavyTile, OverLimit, PlanLayer, Touched, ZoomPlan};
-use crate::tile::{Area, Batch, LayerCount, Planned, SearchBox, SourceBox, TileCoord, TileRect, Zoom};
+use crate::tile::{Area, Batch, LayerCount, LayerIndex, Planned, SearchBox, SourceBox, TileCoord, TileRect, Zoom};
 
 /// The smallest box that touches the boxes of all features seen: along each axis from the least upper end to the
 /// greatest lower end. A feature larger than the area does not make it grow.
@@ -45,7 +45,7 @@ impl Touching {
 
 /// A run of tiles of the column in hand; its counts and boxes stand in the cutter, layer by layer.
 #[derive(Debug, Clone, Copy)]
-struct Run {
+struct ColumnRun {
     start: u64,
     tiles: u64,
     /// Pairs of a feature and a tile, for each tile, by what they weigh.
@@ -67,7 +67,7 @@ struct OpenArea {
 
 /// The batch in hand.
 #[derive(Debug)]
-struct Open {
+struct OpenBatch {
     areas: Vec<OpenArea>,
     tiles: u64,
     weight: u64,
@@ -94,10 +94,10 @@ pub(super) struct Cutter<'a> {
     weights: Vec<u64>,
     /// Whether a layer finds its features by the boxes of those planned rather than by the area.
     searches_by_members: bool,
-    column: Vec<Run>,
+    column: Vec<ColumnRun>,
     counts: Vec<u64>,
     touching: Vec<Touching>,
-    open: Option<Open>,
+    open: Option<OpenBatch>,
     plan: ZoomPlan,
 }
 
@@ -125,7 +125,7 @@ impl<'a> Cutter<'a> {
         }
         let features = touched.counts.iter().sum();
         let weight = touched.counts.iter().zip(&self.weights).map(|(count, weight)| count * weight).sum();
-        self.column.push(Run { start: touched.start, tiles: touched.tiles, weight });
+        self.column.push(ColumnRun { start: touched.start, tiles: touched.tiles, weight });
         self.counts.extend_from_slice(touched.counts);
         let first = self.touching.len();
         self.touching.resize(first + self.layers.len(), Touching::NONE);
@@ -171,8 +171,9 @@ impl<'a> Cutter<'a> {
             heaviest.insert(at, HeavyTile { tile, features });
             heaviest.truncate(HEAVIEST);
         }
-        for (layer, count) in touched.counts.iter().enumerate() {
-            if self.layers[layer].max_tile_features.at(self.zoom).is_none_or(|limit| *count <= limit.get()) {
+        for (index, count) in touched.counts.iter().enumerate() {
+            let layer = LayerIndex(index);
+            if self.layers[index].max_tile_features.at(self.zoom).is_none_or(|limit| *count <= limit.get()) {
                 continue;
             }
             let heavy = HeavyTile { tile, features: *count };
@@ -205,7 +206,7 @@ impl<'a> Cutter<'a> {
             let mut done = 0;
             while done < run.tiles {
                 let tiles = piece.min(run.tiles - done);
-                let full = |open: &Open| open.weight + tiles * run.weight > self.target;
+                let full = |open: &OpenBatch| open.weight + tiles * run.weight > self.target;
                 if split && self.open.as_ref().is_some_and(full) {
                     self.close();
                 }
@@ -226,7 +227,7 @@ impl<'a> Cutter<'a> {
     fn take(&mut self, start: u64, tiles: u64, counts: &[u64], touching: &[Touching]) {
         let (column, first, last) = (self.column_of(start), self.row_of(start), self.row_of(start + tiles - 1));
         let part = self.part_of(column, first);
-        let open = self.open.get_or_insert_with(|| Open {
+        let open = self.open.get_or_insert_with(|| OpenBatch {
             areas: Vec::new(),
             tiles: 0,
             weight: 0,

@@ -16,9 +16,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use serde::Serialize;
 
-use crate::tile::{Batch, Coverage, Margin, Order, Places, TileCoord, Zoom, ZoomLimits, ZoomList};
+use crate::tile::{Batch, Coverage, LayerFootprints, LayerIndex, Margin, Order, TileCoord, Zoom, ZoomLimits, ZoomList};
 
-pub use dirty::{Dirty, Drawn, Found, Part, TooMany, batches};
+pub use dirty::{Dirty, DrawnLayer, FeatureSearch, ScopePart, TooMany, batches};
 pub use sweep::{Touched, touched_tiles};
 
 /// What planning knows of a layer.
@@ -33,7 +33,7 @@ pub struct PlanLayer {
     /// It is asked for each tile by itself: batches name its tiles.
     pub asks_each_tile: bool,
     /// Where its features lie.
-    pub places: Places,
+    pub places: LayerFootprints,
     /// The rows that have to be gathered for its features, at the zooms at which these are cells that nobody has counted.
     pub rows: BTreeMap<Zoom, u64>,
 }
@@ -61,8 +61,8 @@ pub struct HeavyTile {
 /// Tiles of one layer that hold more features than the layer allows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OverLimit {
-    /// The layer's number, counted from 0 in the order of the configuration.
-    pub layer: usize,
+    /// Which of the planned layers.
+    pub layer: LayerIndex,
     /// How many tiles are over the limit.
     pub tiles: u64,
     /// The heaviest of them.

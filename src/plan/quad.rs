@@ -6,11 +6,15 @@ use super::sweep::{add_touches, sweep, touched_tiles};
 use super::{HEAVIEST, PlanLayer, ZoomPlan};
 use crate::tile::{Batch, Footprints, TileCoord, TileRect, Zoom};
 
-/// A feature: its layer's number and its own within the layer.
-type Member = (u8, u32);
+/// A feature, by its layer and its index within the layer.
+#[derive(Clone, Copy)]
+struct Member {
+    layer: u8,
+    feature: u32,
+}
 
 /// What every level of quarters asks of a layer, worked out once.
-struct Reach<'a> {
+struct LayerReach<'a> {
     /// In world units.
     margin: i64,
     weight: u64,
@@ -29,7 +33,7 @@ pub(super) struct Quarterer<'a> {
     zoom: Zoom,
     layers: &'a [PlanLayer],
     /// Of each layer.
-    reach: Vec<Reach<'a>>,
+    reach: Vec<LayerReach<'a>>,
     /// How many pairs of a feature and a tile a batch should hold.
     target: u64,
     plan: ZoomPlan,
@@ -43,10 +47,11 @@ impl<'a> Quarterer<'a> {
         let members = (layers.iter().enumerate())
             .filter(|(_, layer)| layer.zooms.contains(zoom))
             .flat_map(|(number, layer)| {
-                (0..layer.places.at(zoom).len()).map(move |feature| (number as u8, feature as u32))
+                (0..layer.places.at(zoom).len())
+                    .map(move |feature| Member { layer: number as u8, feature: feature as u32 })
             })
             .collect();
-        let reach = |layer: &'a PlanLayer| Reach {
+        let reach = |layer: &'a PlanLayer| LayerReach {
             margin: layer.margin.units(zoom),
             weight: layer.weight(zoom),
             footprints: layer.places.at(zoom),
@@ -66,9 +71,9 @@ impl<'a> Quarterer<'a> {
         quarterer.plan
     }
 
-    fn tiles(&self, (layer, feature): Member) -> (TileRect, Option<TileRect>) {
-        let reach = &self.reach[usize::from(layer)];
-        touched_tiles(self.zoom, reach.margin, reach.footprints.world(feature as usize))
+    fn tiles(&self, member: Member) -> (TileRect, Option<TileRect>) {
+        let reach = &self.reach[usize::from(member.layer)];
+        touched_tiles(self.zoom, reach.margin, reach.footprints.world(member.feature as usize))
     }
 
     /// Pairs of a feature and a tile inside the parts.
@@ -79,7 +84,7 @@ impl<'a> Quarterer<'a> {
                 parts.iter().filter_map(|part| part.common(&tiles)).map(|inside| inside.tiles()).sum::<u64>()
             };
             let pairs = inside(tiles) + others.map_or(0, inside);
-            pairs * self.reach[usize::from(member.0)].weight
+            pairs * self.reach[usize::from(member.layer)].weight
         };
         members.iter().map(of_one).sum()
     }
@@ -121,10 +126,10 @@ impl<'a> Quarterer<'a> {
             return;
         }
         let mut touches = Vec::with_capacity(members.len());
-        for (layer, feature) in members {
-            let (tiles, others) = self.tiles((*layer, *feature));
+        for member in members {
+            let (tiles, others) = self.tiles(*member);
             for tiles in std::iter::once(tiles).chain(others) {
-                add_touches(usize::from(*layer), *feature as usize, &tiles, parts, &mut touches);
+                add_touches(usize::from(member.layer), member.feature as usize, &tiles, parts, &mut touches);
             }
         }
         touches.sort_unstable();

@@ -9,7 +9,9 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::tile::{Area, BoxFootprint, Footprints, LonLatBox, SearchBox, SourceBox, TileRect, WorldBox, WorldRect};
+use crate::tile::{
+    Area, BoxFootprint, Footprints, LayerIndex, LonLatBox, SearchBox, SourceBox, TileRect, WorldBox, WorldRect,
+};
 
 /// A small generator of chance (splitmix64), so that a failing case can be run again.
 struct Chance(u64);
@@ -54,7 +56,7 @@ fn layer(zooms: &str, buffer: u32, footprints: Footprints) -> PlanLayer {
         zooms: zooms.parse().unwrap(),
         margin: Margin::plain(4096, buffer),
         max_tile_features: ZoomLimits::everywhere(NonZeroU64::new(20)),
-        places: Places::Same(footprints),
+        places: LayerFootprints::Same(footprints),
         rows: BTreeMap::new(),
         asks_each_tile: false,
     }
@@ -113,7 +115,8 @@ fn every_occupied_tile_is_planned_once_with_its_exact_count() {
             );
             for number in 0..3 {
                 let over = slow.values().filter(|counts| counts[number] > 20).count() as u64;
-                let found = zoom.over_limit.iter().find(|over| over.layer == number).map_or(0, |over| over.tiles);
+                let found =
+                    zoom.over_limit.iter().find(|over| over.layer == LayerIndex(number)).map_or(0, |over| over.tiles);
                 assert_eq!(found, over, "tiles over the limit");
             }
             check_batches(&zoom, &slow, &layers, order);

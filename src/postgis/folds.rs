@@ -14,7 +14,7 @@ use super::layer::Layer;
 use super::session::Param;
 use super::snapshot::Snapshot;
 use super::sql::{self, Function};
-use crate::tile::{Fold, Folded, Wanted};
+use crate::cells::{Fold, Folded, WantedFolds};
 
 /// The values that a layer's aggregates are folded from, each once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,8 +123,8 @@ impl Folds {
     }
 
     /// What a survey has to find out.
-    pub(super) fn wanted(&self, layer: &Layer) -> Wanted {
-        Wanted { folds: self.0.iter().map(|value| value.fold).collect(), few_lone: layer.keeps_lone() }
+    pub(super) fn wanted(&self, layer: &Layer) -> WantedFolds {
+        WantedFolds { folds: self.0.iter().map(|value| value.fold).collect(), few_lone: layer.keeps_lone() }
     }
 
     /// The values as SQL over a row.

@@ -9,7 +9,8 @@ use super::folds::Folds;
 use super::query::{Query, Values};
 use super::snapshot::Snapshot;
 use super::stock::Stock;
-use crate::tile::{CellCounts, Grid, LayerId, Margin, Standing, Zoom, ZoomLimits, ZoomList};
+use crate::cells::{CellCounts, CellGrid, Standing};
+use crate::tile::{LayerId, Margin, Zoom, ZoomLimits, ZoomList};
 
 /// Where a layer's rows come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +63,7 @@ pub struct Property {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cells {
     /// The cells.
-    pub grid: Grid,
+    pub grid: CellGrid,
     /// A condition over aggregates that a cell must fulfil to be drawn; the same names as in [`PropertySource::Aggregate`].
     pub having: Option<String>,
     /// A row that is alone in its cell is drawn as itself, with the properties that are no aggregates.
@@ -300,7 +301,7 @@ impl Layer {
 
     /// The cells in which its features are put together.
     #[must_use]
-    pub fn grid(&self) -> Option<Grid> {
+    pub fn grid(&self) -> Option<CellGrid> {
         self.cells.as_ref().map(|cells| cells.grid)
     }
 

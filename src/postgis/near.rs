@@ -10,7 +10,7 @@ use super::snapshot::Snapshot;
 use super::sql::{Candidates, Stocked};
 use super::stock::{Drawn, LEAST, Stock};
 use crate::mvt::{self, PointLayer};
-use crate::tile::{Area, GridBox, Neighbourhood, Order, Part, SearchBox, TileCoord, TileRect, Zoom};
+use crate::tile::{Area, ChangedPart, GridBox, Neighbourhood, Order, SearchBox, TileCoord, TileRect, Zoom};
 
 /// How many tiles are drawn both ways before rows that were read are relied on.
 const CHECKED: usize = 3;
@@ -75,15 +75,15 @@ impl Renderer {
     /// Whether the database draws what is drawn from the stock, in parts of some tiles; `None` if nothing is drawn in any.
     async fn draws_alike_near(
         &self,
-        samples: &[(TileCoord, Vec<Part>)],
+        samples: &[(TileCoord, Vec<ChangedPart>)],
         points: &PointLayer,
     ) -> Result<Option<bool>, Error> {
         let area = |tile: TileCoord, search| Area { rect: TileRect::from(tile), search: vec![search] };
-        let boxes = |parts: &[Part]| -> Vec<GridBox> { parts.iter().map(|part| part.grid).collect() };
+        let boxes = |parts: &[ChangedPart]| -> Vec<GridBox> { parts.iter().map(|part| part.grid).collect() };
         let near: Vec<Area> = samples.iter().map(|(tile, parts)| area(*tile, SearchBox::Near(boxes(parts)))).collect();
         let Some(Drawn { tiles: stocked, .. }) = self.drawn_from_stock(0, &near).await? else { return Ok(Some(false)) };
-        let shows = |(tile, _): &&(TileCoord, Vec<Part>)| !layer_of(&stocked, *tile).is_empty();
-        let samples: Vec<&(TileCoord, Vec<Part>)> = samples.iter().filter(shows).take(CHECKED).collect();
+        let shows = |(tile, _): &&(TileCoord, Vec<ChangedPart>)| !layer_of(&stocked, *tile).is_empty();
+        let samples: Vec<&(TileCoord, Vec<ChangedPart>)> = samples.iter().filter(shows).take(CHECKED).collect();
         if samples.is_empty() {
             return Ok(None);
         }
@@ -91,7 +91,7 @@ impl Renderer {
         let searched: Vec<Area> = parts.map(|(tile, world)| area(tile, SearchBox::World(world))).collect();
         let (mut drawn, most) = (Tiles::new(), Vec::new());
         self.layer(Asked { number: 0, areas: &searched, most: &most, rows: Candidates::Found }, &mut drawn).await?;
-        let is_alike = |(tile, parts): &&(TileCoord, Vec<Part>)| {
+        let is_alike = |(tile, parts): &&(TileCoord, Vec<ChangedPart>)| {
             let (own, stocked) = (layer_of(&drawn, *tile), layer_of(&stocked, *tile));
             mvt::replaced(own, stocked, &boxes(parts), points).is_some_and(|(together, _)| together == own)
         };

@@ -14,9 +14,10 @@ use super::query_values::QueryValues;
 use super::session::Param;
 use super::snapshot::Snapshot;
 use super::sql;
+use crate::cells::{CellCounts, CellGrid, Gathering, Members};
 use crate::tile::{
-    BoxFootprint, CellCounts, Coverage, Footprints, Gathering, Grid, Members, Places, SourceBox, Spot, TileRect,
-    WorldBox, WorldRect, Zoom, ZoomList, latitude, longitude, metres,
+    BoxFootprint, Coverage, Footprints, LayerFootprints, SourceBox, Spot, TileRect, WorldBox, WorldRect, Zoom,
+    ZoomList, latitude, longitude, metres,
 };
 
 /// Rows that cannot be drawn.
@@ -35,7 +36,7 @@ pub struct Skipped {
 #[derive(Debug)]
 pub struct Surveyed {
     /// Where its features lie.
-    pub places: Places,
+    pub places: LayerFootprints,
     /// The cells, at the zooms at which nothing else has to be known of them.
     pub counted: Option<Arc<CellCounts>>,
     /// The rows that have to be gathered in cells when they are rendered, at the zooms at which they have to be.
@@ -56,7 +57,7 @@ pub async fn survey(
 ) -> Result<Surveyed, Error> {
     if !zooms.iter().any(|zoom| layer.zooms.contains(zoom)) {
         return Ok(Surveyed {
-            places: Places::ByZoom(BTreeMap::new()),
+            places: LayerFootprints::ByZoom(BTreeMap::new()),
             counted: None,
             gathered: BTreeMap::new(),
             skipped: Vec::new(),
@@ -93,9 +94,11 @@ async fn looked(look: Look<'_>, shown: &[Zoom]) -> Result<Surveyed, Error> {
             counted.get_or_insert_with(CellCounts::default).join(counts);
         }
         match places {
-            Places::Same(footprints) if layer.is_found_by_area() => drop(all.insert(zoom, footprints.compact())),
-            Places::Same(footprints) => drop(all.insert(zoom, footprints)),
-            Places::ByZoom(own) => all.extend(own),
+            LayerFootprints::Same(footprints) if layer.is_found_by_area() => {
+                drop(all.insert(zoom, footprints.compact()));
+            }
+            LayerFootprints::Same(footprints) => drop(all.insert(zoom, footprints)),
+            LayerFootprints::ByZoom(own) => all.extend(own),
         }
         most = most.max((left_out, Some(zoom)));
     }
@@ -104,13 +107,13 @@ async fn looked(look: Look<'_>, shown: &[Zoom]) -> Result<Surveyed, Error> {
         (1.., Some(zoom)) => look.skipped(&[zoom]).await?,
         _ => Vec::new(),
     };
-    Ok(Surveyed { places: Places::ByZoom(all), counted: counted.map(Arc::new), gathered, skipped })
+    Ok(Surveyed { places: LayerFootprints::ByZoom(all), counted: counted.map(Arc::new), gathered, skipped })
 }
 
 /// What one look has seen.
 struct Seen {
     /// The same for all the zooms, unless features are put together in cells.
-    places: Places,
+    places: LayerFootprints,
     /// The cells, if their counts are all that is to be known.
     counts: Option<CellCounts>,
     /// Else the rows that are put together.
@@ -167,8 +170,8 @@ impl Look<'_> {
                 gathered = zooms.iter().filter(|zoom| !is_counted(zoom)).map(|zoom| (*zoom, rows)).collect();
                 places
             }
-            None if layer.shape.is_closed_form() => Places::Same(Footprints::Points(points)),
-            None => Places::Same(Footprints::Boxes(boxes)),
+            None if layer.shape.is_closed_form() => LayerFootprints::Same(Footprints::Points(points)),
+            None => LayerFootprints::Same(Footprints::Boxes(boxes)),
         };
         Ok(Seen { places, counts, gathered, left_out })
     }
@@ -277,7 +280,7 @@ impl Gatherer {
     /// Members handed over at a time.
     const MEMBERS: usize = 16_384;
 
-    fn start(layer: &Layer, grid: Grid, zooms: &[Zoom]) -> Gatherer {
+    fn start(layer: &Layer, grid: CellGrid, zooms: &[Zoom]) -> Gatherer {
         let (found, members) = mpsc::channel();
         let needs_boxes = !layer.is_found_by_area();
         let folds = layer.folds.as_deref();
@@ -318,7 +321,7 @@ impl Gatherer {
     }
 
     /// How many members there were, and their cells.
-    async fn finish(mut self) -> (u64, (Places, CellCounts)) {
+    async fn finish(mut self) -> (u64, (LayerFootprints, CellCounts)) {
         self.hand_over();
         let Gatherer { found, gathering, .. } = self;
         drop(found);

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 use super::TileCoord;
 
 /// A layer, by its number in the order of the configuration, counted from 0. The parts of a layer that are drawn differently at different
@@ -14,6 +16,11 @@ impl fmt::Display for LayerId {
         self.0.fmt(f)
     }
 }
+
+/// A layer, by its position in a list of layers: those of a run, of a batch, of a plan. What is drawn of one configured layer at
+/// different zooms may be several such layers, with one [`LayerId`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct LayerIndex(pub usize);
 
 /// How much of a tile is stored together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

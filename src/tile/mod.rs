@@ -6,34 +6,22 @@
 mod batch;
 mod bbox;
 mod coord;
-mod fold;
-mod footprint;
-mod gathered;
-mod grid;
+mod feature;
 mod id;
-mod limits;
 mod margin;
 mod order;
-mod part;
-mod positions;
 mod world_box;
 mod zoom;
 
-pub use batch::{Area, Batch, LayerCount, Planned, SearchBox};
+pub use batch::{Area, Batch, ChangedPart, GridBox, GridBoxes, LayerCount, Neighbourhood, Planned, SearchBox};
 pub use bbox::{BoxError, Coverage, LonLatBox};
 pub use coord::{NoTile, TileCoord, TileRect};
-pub use fold::{Fold, Folded};
-pub use footprint::{BoxFootprint, Footprints, Places, Spot};
-pub use gathered::{CellCounts, Counted, Gathering, Members, Wanted};
-pub use grid::{Cell, CellShape, Grid, INVERSE_SQRT_3, MIDDLE, SQRT_3, Standing, THIRD};
-pub use id::{LayerId, Slice, TileId};
-pub use limits::ZoomLimits;
+pub use feature::{BoxFootprint, Candidate, Footprints, LayerFootprints, Positions, Spot, Unit};
+pub use id::{LayerId, LayerIndex, Slice, TileId};
 pub use margin::{Margin, TileBounds, beyond_in_degrees};
 pub use order::Order;
-pub use part::{GridBox, GridBoxes, Neighbourhood, Part};
-pub use positions::{Candidate, Positions, Unit};
 pub use world_box::{LAST_UNIT, SourceBox, WorldBox, WorldRect};
-pub use zoom::{Zoom, ZoomError, ZoomList};
+pub use zoom::{Zoom, ZoomError, ZoomLimits, ZoomList};
 
 /// Half the side of the Web Mercator square in metres: π times the WGS 84 semi-major axis (EPSG:3857).
 pub const HALF_WORLD_METRES: f64 = 20_037_508.342_789_244;

@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::mvt::{Feature, Geometry, Layer, Position, Value as Property};
+use crate::mvt::{Feature, MvtGeometry, MvtLayer, MvtValue as Property, Position};
 use crate::tile::TileCoord;
 
 /// The features of a tile as text. Each has its layer's name as the foreign member "layer" (RFC 7946, section 6.1).
-pub(super) fn collection(tile: TileCoord, layers: &[Layer<'_>]) -> serde_json::Result<String> {
+pub(super) fn collection(tile: TileCoord, layers: &[MvtLayer<'_>]) -> serde_json::Result<String> {
     // Feature by feature: as values, all of them would take ten times the memory of the text.
     let mut text = "{\"features\":[".to_owned();
     let features = layers.iter().flat_map(|layer| layer.features.iter().map(move |feature| (layer, feature)));
@@ -20,7 +20,7 @@ pub(super) fn collection(tile: TileCoord, layers: &[Layer<'_>]) -> serde_json::R
     Ok(text)
 }
 
-fn one(grid: &Grid, layer: &Layer<'_>, feature: &Feature) -> Value {
+fn one(grid: &Grid, layer: &MvtLayer<'_>, feature: &Feature) -> Value {
     let mut shown = Map::new();
     shown.insert("type".to_owned(), "Feature".into());
     if let Some(id) = feature.id {
@@ -33,7 +33,7 @@ fn one(grid: &Grid, layer: &Layer<'_>, feature: &Feature) -> Value {
 }
 
 /// The properties of a feature as JSON. Numbers that JSON does not have (NaN, infinity) become null.
-pub(super) fn properties(layer: &Layer<'_>, feature: &Feature) -> Map<String, Value> {
+pub(super) fn properties(layer: &MvtLayer<'_>, feature: &Feature) -> Map<String, Value> {
     let value = |value| match value {
         Property::Text(text) => text.into(),
         // By its digits, so that 0.1 is not 0.10000000149011612.
@@ -78,19 +78,19 @@ impl Grid {
         rings.iter().map(ring).collect()
     }
 
-    fn geometry(&self, geometry: &Geometry) -> Value {
+    fn geometry(&self, geometry: &MvtGeometry) -> Value {
         let coordinates = match geometry {
             // Nothing is known of it (section 3.2).
-            Geometry::Unknown => return Value::Null,
-            Geometry::Points(points) => match &points[..] {
+            MvtGeometry::Unknown => return Value::Null,
+            MvtGeometry::Points(points) => match &points[..] {
                 [point] => self.position(*point),
                 points => self.line(points),
             },
-            Geometry::Lines(lines) => match &lines[..] {
+            MvtGeometry::Lines(lines) => match &lines[..] {
                 [line] => self.line(line),
                 lines => lines.iter().map(|line| self.line(line)).collect(),
             },
-            Geometry::Polygons(polygons) => match &polygons[..] {
+            MvtGeometry::Polygons(polygons) => match &polygons[..] {
                 [polygon] => self.polygon(polygon),
                 polygons => polygons.iter().map(|polygon| self.polygon(polygon)).collect(),
             },
@@ -107,17 +107,17 @@ mod tests {
     #[test]
     fn positions_are_degrees_and_rings_are_closed_and_counterclockwise() {
         let grid = Grid { tile: TileCoord::new(Zoom::new(1).unwrap(), 1, 0).unwrap(), extent: 4096 };
-        let point = grid.geometry(&Geometry::Points(vec![[0, 4096]]));
+        let point = grid.geometry(&MvtGeometry::Points(vec![[0, 4096]]));
         assert_eq!(point, json!({ "type": "Point", "coordinates": [0.0, 0.0] }));
         let square = vec![vec![vec![[0, 2048], [2048, 2048], [2048, 4096], [0, 4096]]]];
         let north = 66.513_260_443;
         assert_eq!(
-            grid.geometry(&Geometry::Polygons(square)),
+            grid.geometry(&MvtGeometry::Polygons(square)),
             json!({ "type": "Polygon", "coordinates":
                 [[[0.0, north], [0.0, 0.0], [90.0, 0.0], [90.0, north], [0.0, north]]] })
         );
-        assert_eq!(grid.geometry(&Geometry::Unknown), Value::Null);
-        let lines = grid.geometry(&Geometry::Lines(vec![vec![[0, 4096], [4096, 4096]]; 2]));
+        assert_eq!(grid.geometry(&MvtGeometry::Unknown), Value::Null);
+        let lines = grid.geometry(&MvtGeometry::Lines(vec![vec![[0, 4096], [4096, 4096]]; 2]));
         assert_eq!(lines["type"], "MultiLineString");
         assert_eq!(lines["coordinates"][1], json!([[0.0, 0.0], [180.0, 0.0]]));
     }

@@ -108,8 +108,8 @@ fn broken(place: &Place, tile: TileCoord, source: impl std::error::Error + Send 
 }
 
 /// More than the memory that layers take when they are shown, in bytes: a table holds each text three times.
-fn memory_to_show(layers: &[mvt::Layer<'_>]) -> usize {
-    let of_feature = |layer: &mvt::Layer<'_>, feature: &mvt::Feature| {
+fn memory_to_show(layers: &[mvt::MvtLayer<'_>]) -> usize {
+    let of_feature = |layer: &mvt::MvtLayer<'_>, feature: &mvt::Feature| {
         let properties = layer.size_of_properties(feature).saturating_mul(3);
         properties.saturating_add(600 + 160 * feature.geometry.positions().count())
     };

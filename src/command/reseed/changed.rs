@@ -7,10 +7,10 @@ use crate::changes::{self, Watch, changed_places, pending};
 use crate::command::CommandError;
 use crate::command::target::{Place, Reach};
 use crate::patch::ChangedPositions;
-use crate::plan::{Dirty, Drawn, Part};
+use crate::plan::{Dirty, DrawnLayer, ScopePart};
 use crate::postgis::{Layer, Snapshot, survey};
 use crate::report::{Reason, UNRENDERED};
-use crate::tile::{Coverage, LonLatBox, Spot, WorldRect, ZoomList};
+use crate::tile::{Coverage, LayerIndex, LonLatBox, Spot, WorldRect, ZoomList};
 
 /// What there is to do.
 pub(super) enum Work {
@@ -61,8 +61,8 @@ impl Changed {
 }
 
 /// Where and how far a layer is drawn.
-pub(super) fn drawn(layer: &Layer) -> Drawn {
-    Drawn { zooms: layer.zooms().clone(), margin: layer.margin(), grid: layer.grid() }
+pub(super) fn drawn(layer: &Layer) -> DrawnLayer {
+    DrawnLayer { zooms: layer.zooms().clone(), margin: layer.margin(), grid: layer.grid() }
 }
 
 /// Fewer dirty tiles than this are always told apart.
@@ -146,16 +146,16 @@ pub(super) async fn from_log(
         let drawn = drawn(layer);
         for watch in watches.iter().filter(|watch| rows_of(watch) > 0) {
             let (mut too_many, mut seen) = (false, 0);
-            if let changes::Place::Query { .. } = watch.place {
+            if let changes::PositionSource::Query { .. } = watch.place {
                 // It may name no more than the neighbourhood.
-                changed.spots.forget(number);
+                changed.spots.forget(LayerIndex(number));
             }
             let each = |spot| {
                 if too_many {
                     return;
                 }
                 changed.note(spot);
-                changed.spots.add(number, spot);
+                changed.spots.add(LayerIndex(number), spot);
                 seen += 1;
                 too_many = changed.dirty.mark(&drawn, spot).is_err()
                     || seen == FIRST
@@ -216,7 +216,7 @@ pub(super) async fn from_user(
 }
 
 /// All zooms of a tileset.
-fn zooms(parts: &[Part], own: &str) -> Result<ZoomList, CommandError> {
+fn zooms(parts: &[ScopePart], own: &str) -> Result<ZoomList, CommandError> {
     let own = own.parse().map_err(|error: crate::tile::ZoomError| CommandError::Pipeline(error.to_string()))?;
     Ok(parts.iter().fold(own, |all: ZoomList, part| all.union(&part.zooms)))
 }

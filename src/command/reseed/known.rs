@@ -8,7 +8,7 @@ use crate::command::unfinished::{regions_to_seed, unmendable};
 use crate::config::Settings;
 use crate::encode::Packing;
 use crate::manifest::{DatabaseIdentity, MANIFEST_VERSION, Manifest, Region, drawn_otherwise};
-use crate::plan::Part;
+use crate::plan::ScopePart;
 use crate::postgis::Reads;
 use crate::sink::{Described, ReadError};
 use crate::tile::{Coverage, LonLatBox, NoTile, TileCoord, ZoomList};
@@ -21,7 +21,7 @@ pub(super) struct Known {
     /// What it has seen of the database.
     pub(super) cursor: Cursor,
     /// The parts of the tileset that it holds.
-    pub(super) parts: Vec<Part>,
+    pub(super) parts: Vec<ScopePart>,
     /// Tiles that earlier runs could not render.
     pub(super) unrendered: Vec<TileCoord>,
 }
@@ -160,7 +160,7 @@ fn boxes(texts: &[String]) -> Result<Vec<LonLatBox>, String> {
     texts.iter().map(|text| text.parse().map_err(|error: crate::tile::BoxError| error.to_string())).collect()
 }
 
-fn part(zooms: &str, bbox: &[String]) -> Result<Part, String> {
+fn part(zooms: &str, bbox: &[String]) -> Result<ScopePart, String> {
     let zooms: ZoomList = zooms.parse().map_err(|error: crate::tile::ZoomError| error.to_string())?;
-    Ok(Part { zooms, coverage: Coverage::new(&boxes(bbox)?) })
+    Ok(ScopePart { zooms, coverage: Coverage::new(&boxes(bbox)?) })
 }

@@ -6,7 +6,7 @@ use super::changed::{Changed, drawn};
 use super::counts::Counting;
 use crate::command::target::{Place, Reach};
 use crate::patch::{PatchLayer, Patches, Patching, PositionsInTiles};
-use crate::plan::Drawn;
+use crate::plan::DrawnLayer;
 use crate::postgis::Layer;
 
 /// Where points have changed, tile by tile; nothing is known of it where tiles are rendered whole.
@@ -15,7 +15,7 @@ pub(super) fn spots_in_tiles(changed: &Changed, layers: &[Layer], place: &Place)
     if matches!(place, Place::S3Pmtiles { .. }) {
         return PositionsInTiles::default();
     }
-    let drawn: Vec<Drawn> = layers.iter().map(drawn).collect();
+    let drawn: Vec<DrawnLayer> = layers.iter().map(drawn).collect();
     changed.spots.in_tiles(&changed.dirty, &drawn)
 }
 

@@ -22,12 +22,14 @@ use crate::command::{CommandError, budgets};
 use crate::config::Settings;
 use crate::patch::Patches;
 use crate::pipeline;
-use crate::plan::{Drawn, Found, batches};
+use crate::plan::{DrawnLayer, FeatureSearch, batches};
 use crate::postgis::{Database, Layer, Reads, Renderer, Server, Snapshot, probe, survey};
 use crate::report::{DirtyReport, DirtyZoom, Event, Report, ReseedReport};
 use crate::sink::{Described, OpenMode, Sink as _};
 use crate::stop::Stop;
-use crate::tile::{Batch, Coverage, LayerCount, LonLatBox, Order, SearchBox, TileCoord, TileRect, ZoomList};
+use crate::tile::{
+    Batch, Coverage, LayerCount, LayerIndex, LonLatBox, Order, SearchBox, TileCoord, TileRect, ZoomList,
+};
 
 /// A run in the making.
 pub(super) struct Run<'a> {
@@ -354,8 +356,8 @@ impl<'a> Run<'a> {
 
     /// The dirty tiles as batches. Layers in a reference system without a closed formula are looked through for them.
     async fn batches(&self, tiles: &[TileCoord], changed: &Changed) -> Result<Vec<Batch>, CommandError> {
-        let drawn: Vec<Drawn> = self.layers.iter().map(drawn).collect();
-        let mut found: Vec<Option<Found>> = Vec::new();
+        let drawn: Vec<DrawnLayer> = self.layers.iter().map(drawn).collect();
+        let mut found: Vec<Option<FeatureSearch>> = Vec::new();
         for (layer, drawn) in self.layers.iter().zip(&drawn) {
             found.push(if layer.is_found_by_area() {
                 None
@@ -363,11 +365,12 @@ impl<'a> Run<'a> {
                 // The zooms of every part of the target, not only those of its last seed.
                 let Some(zooms) = ZoomList::of(tiles.iter().map(|tile| tile.zoom())) else { continue };
                 let surveyed = survey(&self.snapshot, layer, &Coverage::new(&[]), &zooms).await?;
-                Some(Found::new(&changed.dirty, drawn, &surveyed.places))
+                Some(FeatureSearch::new(&changed.dirty, drawn, &surveyed.places))
             });
         }
-        let search =
-            |layer: usize, rect: &TileRect| found[layer].as_ref().map_or(SearchBox::Area, |found| found.search(rect));
+        let search = |layer: LayerIndex, rect: &TileRect| {
+            found[layer.0].as_ref().map_or(SearchBox::Area, |found| found.search(rect))
+        };
         Ok(batches(tiles, &drawn, self.settings.workers, search))
     }
 }

@@ -13,6 +13,7 @@ use crate::command::seed::aside;
 use crate::encode::Packing;
 use crate::patch::{Patches, Patching, PositionsInTiles};
 use crate::postgis::{Database, Error, Layer, Renderer, Snapshot};
+use crate::tile::LayerIndex;
 
 /// So few batches are rendered before another session would be open.
 pub(super) const FEW_BATCHES: usize = 2;
@@ -77,7 +78,7 @@ async fn near(
         let mut layer = layer.clone();
         if memory > 0
             && layer.suits_neighbourhood()
-            && let Some(around) = spots.neighbourhood(number, layer.margin().extent)
+            && let Some(around) = spots.neighbourhood(LayerIndex(number), layer.margin().extent)
         {
             let renderer = Renderer::alone(database, snapshot, &[], packing).await?;
             layer = layer.with_neighbourhood(renderer, &around, memory).await?;

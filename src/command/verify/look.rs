@@ -166,7 +166,7 @@ impl Told<'_> {
         }
     }
 
-    fn undescribed(&self, id: &TileId, layer: &mvt::Layer<'_>) -> Vec<String> {
+    fn undescribed(&self, id: &TileId, layer: &mvt::MvtLayer<'_>) -> Vec<String> {
         let (name, zoom) = (layer.name, id.coord.zoom().get());
         let Some(told) = self.layers.get(name) else { return vec![format!("layer {name:?} is not described")] };
         let mut found = Vec::new();
@@ -198,7 +198,7 @@ impl Told<'_> {
 
 /// Whether a tile touches the bounds when it grows by its buffer. How wide that is no target says; it is at least as wide as
 /// the tile's own features reach beyond its edge.
-fn touches(id: &TileId, layers: &[mvt::Layer<'_>], bounds: LonLatBox) -> bool {
+fn touches(id: &TileId, layers: &[mvt::MvtLayer<'_>], bounds: LonLatBox) -> bool {
     // Bounds are written with six decimals.
     const ROUNDING: f64 = 1e-6;
     let TileId { coord: tile, .. } = *id;
@@ -216,7 +216,7 @@ fn touches(id: &TileId, layers: &[mvt::Layer<'_>], bounds: LonLatBox) -> bool {
 }
 
 /// How far the features of a layer reach beyond the tile, as a share of its side; one unit of the grid more for rounding.
-fn beyond(layer: &mvt::Layer<'_>) -> f64 {
+fn beyond(layer: &mvt::MvtLayer<'_>) -> f64 {
     let extent = f64::from(layer.extent);
     let axes = layer.features.iter().flat_map(|feature| feature.geometry.positions()).flatten().map(f64::from);
     let farthest = axes.map(|axis| (-axis).max(axis - extent)).fold(0.0, f64::max);

@@ -2,8 +2,8 @@
 
 use std::num::NonZeroUsize;
 
-use super::Drawn;
-use crate::tile::{Area, Batch, LayerCount, Planned, SearchBox, TileCoord, TileRect};
+use super::DrawnLayer;
+use crate::tile::{Area, Batch, LayerCount, LayerIndex, Planned, SearchBox, TileCoord, TileRect};
 
 /// Tiles of one batch: planning a statement takes as long as rendering some tens of small tiles, and one statement asks for a
 /// thousand single ones at most.
@@ -21,9 +21,9 @@ const BATCHES_A_WORKER: usize = 6;
 #[must_use]
 pub fn batches(
     tiles: &[TileCoord],
-    layers: &[Drawn],
+    layers: &[DrawnLayer],
     workers: NonZeroUsize,
-    search: impl Fn(usize, &TileRect) -> SearchBox,
+    search: impl Fn(LayerIndex, &TileRect) -> SearchBox,
 ) -> Vec<Batch> {
     let deepest = tiles.iter().map(|tile| tile.zoom().get()).max().unwrap_or_default();
     // A tile holds about four times as many features as one of those below it.
@@ -45,7 +45,12 @@ pub fn batches(
     batches
 }
 
-fn batch(tiles: &[TileCoord], layers: &[Drawn], weight: u64, search: &impl Fn(usize, &TileRect) -> SearchBox) -> Batch {
+fn batch(
+    tiles: &[TileCoord],
+    layers: &[DrawnLayer],
+    weight: u64,
+    search: &impl Fn(LayerIndex, &TileRect) -> SearchBox,
+) -> Batch {
     let mut counts = vec![LayerCount::default(); layers.len()];
     let areas = columns(tiles).into_iter().map(|rect| {
         let search = layers.iter().enumerate().map(|(number, layer)| {
@@ -53,7 +58,7 @@ fn batch(tiles: &[TileCoord], layers: &[Drawn], weight: u64, search: &impl Fn(us
                 return SearchBox::Nothing;
             }
             counts[number].tiles += rect.tiles();
-            search(number, &rect)
+            search(LayerIndex(number), &rect)
         });
         Area { rect, search: search.collect() }
     });
@@ -80,16 +85,16 @@ fn columns(tiles: &[TileCoord]) -> Vec<TileRect> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Dirty, Part};
+    use super::super::{Dirty, ScopePart};
     use super::*;
     use crate::tile::{Coverage, Margin, Order, Spot, WorldBox};
 
-    fn drawn(zooms: &str, buffer: u32) -> Drawn {
-        Drawn { zooms: zooms.parse().unwrap(), margin: Margin::plain(4096, buffer), grid: None }
+    fn drawn(zooms: &str, buffer: u32) -> DrawnLayer {
+        DrawnLayer { zooms: zooms.parse().unwrap(), margin: Margin::plain(4096, buffer), grid: None }
     }
 
-    fn whole(zooms: &str) -> Part {
-        Part { zooms: zooms.parse().unwrap(), coverage: Coverage::new(&[]) }
+    fn whole(zooms: &str) -> ScopePart {
+        ScopePart { zooms: zooms.parse().unwrap(), coverage: Coverage::new(&[]) }
     }
 
     #[test]

@@ -6,24 +6,25 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::cut::Touching;
 use super::sweep::{distinct_columns, touched_tiles};
+use crate::cells::CellGrid;
 use crate::tile::{
-    Coverage, Grid, Margin, Order, Places, SearchBox, Spot, TileCoord, TileRect, WorldBox, Zoom, ZoomList,
+    Coverage, LayerFootprints, Margin, Order, SearchBox, Spot, TileCoord, TileRect, WorldBox, Zoom, ZoomList,
 };
 
 pub use batches::batches;
 
 /// Where a layer is drawn, and how far beyond its tiles it is seen.
 #[derive(Debug, Clone)]
-pub struct Drawn {
+pub struct DrawnLayer {
     /// The zooms at which it is drawn.
     pub zooms: ZoomList,
     /// How far beyond its tiles it is seen.
     pub margin: Margin,
     /// The cells in which its features are put together.
-    pub grid: Option<Grid>,
+    pub grid: Option<CellGrid>,
 }
 
-impl Drawn {
+impl DrawnLayer {
     /// The box in which a change at a spot is seen at a zoom: in the cell that it lies in, where there are cells.
     fn seen(&self, zoom: Zoom, spot: Spot) -> WorldBox {
         match (self.grid, spot) {
@@ -44,7 +45,7 @@ impl Drawn {
 
 /// A part of a tileset.
 #[derive(Debug, Clone)]
-pub struct Part {
+pub struct ScopePart {
     /// Its zooms.
     pub zooms: ZoomList,
     /// Its part of the world.
@@ -68,7 +69,7 @@ pub struct Dirty {
 impl Dirty {
     /// No tile yet. `most` bounds how many there may be.
     #[must_use]
-    pub fn new(parts: &[Part], most: usize) -> Dirty {
+    pub fn new(parts: &[ScopePart], most: usize) -> Dirty {
         let mut rects: BTreeMap<Zoom, Vec<TileRect>> = BTreeMap::new();
         for part in parts {
             for zoom in part.zooms.iter() {
@@ -83,7 +84,7 @@ impl Dirty {
     ///
     /// # Errors
     /// If there are too many.
-    pub fn mark(&mut self, layer: &Drawn, spot: Spot) -> Result<(), TooMany> {
+    pub fn mark(&mut self, layer: &DrawnLayer, spot: Spot) -> Result<(), TooMany> {
         self.mark_at_zooms(layer, |zoom| layer.seen(zoom, spot))
     }
 
@@ -91,7 +92,7 @@ impl Dirty {
     ///
     /// # Errors
     /// If there are too many.
-    pub fn mark_all(&mut self, layer: &Drawn, places: &Places) -> Result<(), TooMany> {
+    pub fn mark_all(&mut self, layer: &DrawnLayer, places: &LayerFootprints) -> Result<(), TooMany> {
         for (zoom, parts) in &self.parts {
             if layer.zooms.contains(*zoom) {
                 let footprints = places.at(*zoom);
@@ -106,7 +107,7 @@ impl Dirty {
         Ok(())
     }
 
-    fn mark_at_zooms(&mut self, layer: &Drawn, world: impl Fn(Zoom) -> WorldBox) -> Result<(), TooMany> {
+    fn mark_at_zooms(&mut self, layer: &DrawnLayer, world: impl Fn(Zoom) -> WorldBox) -> Result<(), TooMany> {
         for (zoom, parts) in &self.parts {
             if layer.zooms.contains(*zoom) {
                 let (touched, others) = touched_tiles(*zoom, layer.margin.units(*zoom), world(*zoom));
@@ -205,12 +206,12 @@ impl Dirty {
 /// Where the features of a layer are found, for each dirty tile: needed where no closed formula leads from a tile to the
 /// layer's reference system.
 #[derive(Debug)]
-pub struct Found(HashMap<TileCoord, Touching>);
+pub struct FeatureSearch(HashMap<TileCoord, Touching>);
 
-impl Found {
+impl FeatureSearch {
     /// Looks which of the layer's features each dirty tile shows.
     #[must_use]
-    pub fn new(dirty: &Dirty, layer: &Drawn, places: &Places) -> Found {
+    pub fn new(dirty: &Dirty, layer: &DrawnLayer, places: &LayerFootprints) -> FeatureSearch {
         let mut found: HashMap<TileCoord, Touching> = HashMap::new();
         let zooms: Vec<Zoom> = dirty.parts.keys().copied().filter(|zoom| layer.zooms.contains(*zoom)).collect();
         for zoom in &zooms {
@@ -234,7 +235,7 @@ impl Found {
                 }
             }
         }
-        Found(found)
+        FeatureSearch(found)
     }
 
     /// Where to look for the features of some dirty tiles.
@@ -277,12 +278,12 @@ mod tests {
         Zoom::new(level).unwrap()
     }
 
-    fn drawn(zooms: &str, buffer: u32) -> Drawn {
-        Drawn { zooms: zooms.parse().unwrap(), margin: Margin::plain(4096, buffer), grid: None }
+    fn drawn(zooms: &str, buffer: u32) -> DrawnLayer {
+        DrawnLayer { zooms: zooms.parse().unwrap(), margin: Margin::plain(4096, buffer), grid: None }
     }
 
-    fn whole(zooms: &str) -> Part {
-        Part { zooms: zooms.parse().unwrap(), coverage: Coverage::new(&[]) }
+    fn whole(zooms: &str) -> ScopePart {
+        ScopePart { zooms: zooms.parse().unwrap(), coverage: Coverage::new(&[]) }
     }
 
     fn names(tiles: &[TileCoord]) -> Vec<String> {
@@ -309,7 +310,8 @@ mod tests {
 
     #[test]
     fn tiles_outside_of_the_tileset_are_not_dirty() {
-        let west = Part { zooms: "2".parse().unwrap(), coverage: Coverage::new(&["-180,-85,0,85".parse().unwrap()]) };
+        let west =
+            ScopePart { zooms: "2".parse().unwrap(), coverage: Coverage::new(&["-180,-85,0,85".parse().unwrap()]) };
         let mut dirty = Dirty::new(&[west, whole("1")], 100);
         dirty.mark(&drawn("0-22", 64), Spot::Box(WorldBox::new(0, 0, u32::MAX, u32::MAX))).unwrap();
         assert_eq!(dirty.len(), 4 + 8);
@@ -330,9 +332,10 @@ mod tests {
             ["0/0/0", "1/0/0", "1/1/0", "2/0/0", "2/3/0", "3/0/0", "3/7/0"]
         );
         // Cells of a whole tile at zoom 1 reach around the world.
-        let grid = Grid { shape: crate::tile::CellShape::Square, size: 1.0, standing: crate::tile::Standing::Center };
+        let grid =
+            CellGrid { shape: crate::cells::CellShape::Square, size: 1.0, standing: crate::cells::Standing::Center };
         let mut dirty = Dirty::new(&[whole("2")], 100);
-        let layer = Drawn { grid: Some(grid), ..drawn("0-22", 0) };
+        let layer = DrawnLayer { grid: Some(grid), ..drawn("0-22", 0) };
         dirty.mark(&layer, Spot::Box(WorldBox::new(0xa000_0000, 0x1000_0000, 0x6000_0000, 0x1000_0000))).unwrap();
         assert_eq!(names(&dirty.in_order(Order::ZoomColumnTmsRow)).len(), 8);
     }
@@ -353,12 +356,12 @@ mod tests {
             world,
             source: SourceBox { min_x: at, min_y: at, max_x: at + 1.0, max_y: at + 1.0 },
         };
-        let footprints = Places::Same(Footprints::Boxes(vec![
+        let footprints = LayerFootprints::Same(Footprints::Boxes(vec![
             feature(WorldBox::new(0x9000_0000, 0x1000_0000, 0x9100_0000, 0x1900_0000), 5.0),
             feature(WorldBox::new(0, 0, u32::MAX, u32::MAX), 7.0),
             feature(WorldBox::of_unit(0x2000_0000, 0xf000_0000), 9.0),
         ]));
-        let found = Found::new(&dirty, &layer, &footprints);
+        let found = FeatureSearch::new(&dirty, &layer, &footprints);
         for tile in dirty.in_order(Order::Hilbert) {
             let both = SourceBox { min_x: 6.0, min_y: 6.0, max_x: 7.0, max_y: 7.0 };
             assert_eq!(found.search(&TileRect::from(tile)), SearchBox::Source(both), "{tile}");

@@ -1,6 +1,6 @@
 //! Aggregates of the configuration, taken apart: the calls whose values can be folded row by row, and the text around them.
 
-use crate::tile::Fold;
+use crate::cells::Fold;
 
 /// A part of an aggregate expression.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,7 @@
-//! A cell, worked out from its code as [`Grid`] does: where it stands, its sides, its outline.
+//! A cell, worked out from its code as [`CellGrid`] does: where it stands, its sides, its outline.
 
-use crate::tile::{Cell, CellShape, Grid, HALF_WORLD_METRES, INVERSE_SQRT_3, LAST_UNIT, MIDDLE, SQRT_3, THIRD};
+use crate::cells::{Cell, CellGrid, CellShape, INVERSE_SQRT_3, MIDDLE, SQRT_3, THIRD};
+use crate::tile::{HALF_WORLD_METRES, LAST_UNIT};
 
 /// Metres of a world unit.
 fn metres() -> f64 {
@@ -32,8 +33,8 @@ impl Decoded {
         }
     }
 
-    /// [`Grid::middle`].
-    pub(super) fn middle(&self, grid: Grid) -> [String; 2] {
+    /// [`CellGrid::middle`].
+    pub(super) fn middle(&self, grid: CellGrid) -> [String; 2] {
         let Decoded { a, b, width, .. } = self;
         match grid.shape {
             CellShape::Square => [format!("({a} + 0.5::float8) * {width}"), format!("({b} + 0.5::float8) * {width}")],
@@ -45,7 +46,7 @@ impl Decoded {
     }
 
     /// The cell's box, not cut.
-    pub(super) fn bounds(&self, grid: Grid) -> Ends {
+    pub(super) fn bounds(&self, grid: CellGrid) -> Ends {
         let ([x, y], width) = (self.middle(grid), &self.width);
         let across = format!("{width} * 0.5::float8");
         let along = match grid.shape {
@@ -61,7 +62,7 @@ impl Decoded {
     }
 
     /// The cell itself in EPSG:3857.
-    pub(super) fn polygon(&self, grid: Grid) -> String {
+    pub(super) fn polygon(&self, grid: CellGrid) -> String {
         let [west, north, east, south] = self.bounds(grid).map(|end| end);
         let (x, y) = (
             |units: &str| format!("{units} * {:?}::float8 - {HALF_WORLD_METRES:?}::float8", metres()),

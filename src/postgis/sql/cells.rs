@@ -1,4 +1,4 @@
-//! Cells: rows put together by where they lie. The numbers are worked out as [`Grid`] does.
+//! Cells: rows put together by where they lie. The numbers are worked out as [`CellGrid`] does.
 //!
 //! Names that begin with `oar_tiles_` are the statement's own: the columns of the relation stand beside them.
 
@@ -6,11 +6,10 @@ use super::cell::{Decoded, WORLD_UNITS_F64, point, unit};
 use super::counted::only_counts;
 use super::edge::projected;
 use super::{filter, geometry, search, thin};
+use crate::cells::{Cell, CellGrid, CellShape, INVERSE_SQRT_3, MIDDLE, Standing, THIRD};
 use crate::postgis::layer::{BoundProperty, Cells, KeyColumn, Layer, Of};
 use crate::postgis::query::Values;
-use crate::tile::{
-    Cell, CellShape, Grid, HALF_WORLD_METRES, INVERSE_SQRT_3, LAST_UNIT, MIDDLE, Standing, THIRD, WORLD_UNITS,
-};
+use crate::tile::{HALF_WORLD_METRES, LAST_UNIT, WORLD_UNITS};
 
 /// Where a row lies in world units, as exact as a double is, from its projected geometry `m`: x and y. A geometry that is no
 /// point lies in the middle of its box.
@@ -31,7 +30,7 @@ pub(super) fn is_in_world(x: &str, y: &str) -> String {
 }
 
 /// An aggregate of the configuration, the cell's bounds in degrees and its number filled in.
-pub(super) fn filled(sql: &str, cell: &Decoded, grid: Grid) -> String {
+pub(super) fn filled(sql: &str, cell: &Decoded, grid: CellGrid) -> String {
     let Decoded { zoom, .. } = cell;
     let [west, north, east, south] = cell.bounds(grid);
     // Squares are numbered as tiles are, so many zooms deeper: all zooms above, then row by row.
@@ -177,7 +176,7 @@ fn carried(layer: &Layer) -> String {
 }
 
 /// Whether what stands for a cell may touch the tiles of the area.
-fn is_shown(grid: Grid, cell: &Decoded) -> String {
+fn is_shown(grid: CellGrid, cell: &Decoded) -> String {
     let [west, north, east, south] = match grid.standing {
         Standing::Center => {
             let [x, y] = cell.middle(grid);
@@ -213,7 +212,7 @@ pub(super) struct Stands {
     pub(super) ends: Vec<String>,
 }
 
-pub(super) fn stands(grid: Grid, cell: &Decoded) -> Stands {
+pub(super) fn stands(grid: CellGrid, cell: &Decoded) -> Stands {
     match grid.standing {
         Standing::Center => {
             let middle = cell.middle(grid);
@@ -236,8 +235,8 @@ pub(super) fn standing_at(unit: &[String; 2]) -> Stands {
     Stands { geometry: point(&[format!("{x} + 0.5"), format!("{y} + 0.5")]), ends: unit.to_vec() }
 }
 
-/// The items that give each member its cell: [`Grid::cell`], step by step, so that nothing is worked out twice.
-pub(super) fn celled(grid: Grid, x: &str, y: &str) -> String {
+/// The items that give each member its cell: [`CellGrid::cell`], step by step, so that nothing is worked out twice.
+pub(super) fn celled(grid: CellGrid, x: &str, y: &str) -> String {
     let in_world = is_in_world(x, y);
     let code = |a: &str, b: &str| {
         let offset = Cell::OFFSET;

@@ -6,10 +6,10 @@ use super::cell::{Decoded, unit};
 use super::cells::{Value, celled, columns, filled, position, standing_at, stands, values, without_bounds};
 use super::edge::{projected, shifted_boxes};
 use super::{filter, geometry, thin, type_of};
+use crate::cells::Standing;
 use crate::postgis::folds::Folds;
 use crate::postgis::layer::{BoundProperty, Cells, Layer, Of};
 use crate::postgis::query::Values;
-use crate::tile::Standing;
 
 /// The parameter with the first of the folded values.
 const FIRST_FOLD: usize = 19;

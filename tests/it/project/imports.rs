@@ -4,22 +4,23 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// A room and the rooms that it may import, beside itself.
-const MAY_IMPORT: [(&str, &[&str]); 21] = [
+const MAY_IMPORT: [(&str, &[&str]); 22] = [
     ("tile", &[]),
     ("error", &[]),
     ("stop", &[]),
     ("encode", &[]),
     ("manifest", &[]),
     ("mvt", &["tile"]),
+    ("cells", &["tile"]),
     ("source", &["tile"]),
-    ("plan", &["tile"]),
+    ("plan", &["cells", "tile"]),
     ("sink", &["tile", "stop", "error", "encode", "manifest"]),
     ("patch", &["tile", "encode", "mvt", "source", "sink", "plan"]),
-    ("postgis", &["tile", "stop", "error", "encode", "mvt", "source", "manifest"]),
+    ("postgis", &["cells", "tile", "stop", "error", "encode", "mvt", "source", "manifest"]),
     ("changes", &["tile", "error", "postgis"]),
     ("pipeline", &["tile", "encode", "source", "sink"]),
     ("report", &["tile", "manifest", "plan", "pipeline"]),
-    ("config", &["tile", "encode", "postgis", "changes", "pipeline", "sink"]),
+    ("config", &["cells", "tile", "encode", "postgis", "changes", "pipeline", "sink"]),
     ("cli", &["tile", "changes", "config"]),
     (
         "command",

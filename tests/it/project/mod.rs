@@ -3,3 +3,4 @@
 pub mod dependencies;
 pub mod imports;
 pub mod manual;
+pub mod names;

@@ -237,8 +237,8 @@ fn counts(tile: &[u8], property: &str) -> Vec<i64> {
     let layers = mvt::decode(tile).unwrap();
     let layer = &layers[0];
     let count = |value| match value {
-        mvt::Value::Int(n) | mvt::Value::Sint(n) => n,
-        mvt::Value::Uint(n) => n as i64,
+        mvt::MvtValue::Int(n) | mvt::MvtValue::Sint(n) => n,
+        mvt::MvtValue::Uint(n) => n as i64,
         other => panic!("{other:?}"),
     };
     let all = layer.features.iter().flat_map(|feature| layer.properties(feature));

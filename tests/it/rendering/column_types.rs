@@ -1,6 +1,6 @@
 //! What the manual says of SQL types holds: each of its examples is put into a tile.
 
-use oar_tiles::mvt::{self, Value};
+use oar_tiles::mvt::{self, MvtValue};
 
 use crate::support::archive::unpacked;
 use crate::support::program::{program, run};
@@ -22,14 +22,14 @@ fn examples() -> Vec<(String, String, String)> {
     found
 }
 
-fn shown(value: Value<'_>) -> (&'static str, String) {
+fn shown(value: MvtValue<'_>) -> (&'static str, String) {
     match value {
-        Value::Bool(yes) => ("bool", yes.to_string()),
-        Value::Int(number) | Value::Sint(number) => ("integer", number.to_string()),
-        Value::Uint(number) => ("integer", number.to_string()),
-        Value::Float(number) => ("float", number.to_string()),
-        Value::Double(number) => ("double", number.to_string()),
-        Value::Text(text) => ("text", text.to_owned()),
+        MvtValue::Bool(yes) => ("bool", yes.to_string()),
+        MvtValue::Int(number) | MvtValue::Sint(number) => ("integer", number.to_string()),
+        MvtValue::Uint(number) => ("integer", number.to_string()),
+        MvtValue::Float(number) => ("float", number.to_string()),
+        MvtValue::Double(number) => ("double", number.to_string()),
+        MvtValue::Text(text) => ("text", text.to_owned()),
     }
 }
 
@@ -55,7 +55,7 @@ fn sql_types_are_encoded_as_the_manual_says() {
     let archive = Archive::open(&output);
     let raw = unpacked(&archive.stored()[&(0, 0, 0)]);
     let layers = mvt::decode(&raw).unwrap();
-    let found: std::collections::BTreeMap<&str, Value<'_>> = layers[0].properties(&layers[0].features[0]).collect();
+    let found: std::collections::BTreeMap<&str, MvtValue<'_>> = layers[0].properties(&layers[0].features[0]).collect();
     for (i, (sql, kind, value)) in examples.iter().enumerate() {
         let own = found.get(format!("p{i}").as_str()).copied().map(shown);
         let expected = match kind.as_str() {
@@ -64,7 +64,7 @@ fn sql_types_are_encoded_as_the_manual_says() {
         };
         assert_eq!(own, expected, "{sql}");
         if kind == "a property for each key" {
-            assert_eq!((found["a"], found["b"], found.get("c")), (Value::Uint(1), Value::Text("t"), None));
+            assert_eq!((found["a"], found["b"], found.get("c")), (MvtValue::Uint(1), MvtValue::Text("t"), None));
         }
     }
     // And the target describes them so; but for the keys of jsonb.

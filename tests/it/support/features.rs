@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use oar_tiles::mvt::{self, Position, Value};
+use oar_tiles::mvt::{self, MvtValue, Position};
 
 /// The value of a property.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,15 +13,15 @@ pub enum Shown {
     Bool(bool),
 }
 
-impl From<Value<'_>> for Shown {
-    fn from(value: Value<'_>) -> Shown {
+impl From<MvtValue<'_>> for Shown {
+    fn from(value: MvtValue<'_>) -> Shown {
         match value {
-            Value::Text(text) => Shown::Text(text.to_owned()),
-            Value::Float(number) => Shown::Number(number.into()),
-            Value::Double(number) => Shown::Number(number),
-            Value::Int(number) | Value::Sint(number) => Shown::Whole(number),
-            Value::Uint(number) => Shown::Whole(number.try_into().unwrap()),
-            Value::Bool(yes) => Shown::Bool(yes),
+            MvtValue::Text(text) => Shown::Text(text.to_owned()),
+            MvtValue::Float(number) => Shown::Number(number.into()),
+            MvtValue::Double(number) => Shown::Number(number),
+            MvtValue::Int(number) | MvtValue::Sint(number) => Shown::Whole(number),
+            MvtValue::Uint(number) => Shown::Whole(number.try_into().unwrap()),
+            MvtValue::Bool(yes) => Shown::Bool(yes),
         }
     }
 }

@@ -1,6 +1,10 @@
 //! The unit of work: tiles that one statement renders.
 
-use super::{GridBox, SourceBox, TileRect, WorldRect, Zoom};
+mod near;
+
+use super::{LayerIndex, SourceBox, TileRect, WorldRect, Zoom};
+
+pub use near::{ChangedPart, GridBox, GridBoxes, Neighbourhood};
 
 /// Where the spatial index is searched for one layer's features of an area.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,6 +98,12 @@ impl Area {
     pub fn halves(&self) -> Option<(Area, Area)> {
         let (a, b) = self.rect.halves()?;
         Some((self.within(a), self.within(b)))
+    }
+
+    /// Where a layer's features are searched.
+    #[must_use]
+    pub fn search_of(&self, layer: LayerIndex) -> &SearchBox {
+        self.search.get(layer.0).unwrap_or(&SearchBox::Nothing)
     }
 
     /// A part of the area.

@@ -4,8 +4,7 @@
 //! out the same numbers from the same positions by the same operations (`postgis/sql/cells.rs`): additions, products and
 //! floors of doubles give the same bits here and there (IEEE 754).
 
-use super::world_box::LAST_UNIT;
-use super::{WORLD_UNITS, WorldBox, Zoom};
+use crate::tile::{LAST_UNIT, WORLD_UNITS, WorldBox, Zoom};
 
 /// The shape of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,10 +29,10 @@ pub enum Standing {
 
 /// A grid of cells at each zoom.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Grid {
+pub struct CellGrid {
     /// The cells' shape.
     pub shape: CellShape,
-    /// A cell's width, as a fraction of a tile: [`Grid::SMALLEST`] to 1, for squares a power of two.
+    /// A cell's width, as a fraction of a tile: [`CellGrid::SMALLEST`] to 1, for squares a power of two.
     pub size: f64,
     /// What stands for a cell.
     pub standing: Standing,
@@ -78,7 +77,7 @@ pub const MIDDLE: f64 = 2_147_483_648.0;
 /// So many cells around the world are few.
 const FEW_CELLS: f64 = 1_048_576.0;
 
-impl Grid {
+impl CellGrid {
     /// Whether the world has so few cells at a zoom that something may be kept of each of them while rows are read.
     #[must_use]
     pub fn has_few_cells(&self, zoom: Zoom) -> bool {
@@ -174,8 +173,8 @@ mod tests {
         Zoom::new(level).unwrap()
     }
 
-    fn grid(shape: CellShape, size: f64) -> Grid {
-        Grid { shape, size, standing: Standing::Center }
+    fn grid(shape: CellShape, size: f64) -> CellGrid {
+        CellGrid { shape, size, standing: Standing::Center }
     }
 
     /// Positions all over the world, the same in every run.
@@ -233,7 +232,7 @@ mod tests {
 
     #[test]
     fn numbers_of_cells_stay_apart_and_positive() {
-        let smallest = grid(CellShape::Hexagon, Grid::SMALLEST);
+        let smallest = grid(CellShape::Hexagon, CellGrid::SMALLEST);
         let corners = [[0.0, 0.0], [LAST_UNIT, 0.0], [0.0, LAST_UNIT], [2.0 * MIDDLE, 2.0 * MIDDLE]];
         let codes: std::collections::BTreeSet<i64> = corners.map(|at| smallest.cell(Zoom::MAX, at).code()).into();
         assert!(codes.iter().all(|code| Cell::of(*code).code() == *code));

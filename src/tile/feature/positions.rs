@@ -1,6 +1,6 @@
 //! Where the points of a layer lie, and in which units of which tiles' grids that is.
 
-use super::{HALF_WORLD_METRES, Margin, Order, TileCoord, TileRect, WORLD_UNITS, WorldRect, Zoom};
+use crate::tile::{HALF_WORLD_METRES, Margin, Order, TileCoord, TileRect, WORLD_UNITS, WorldRect, Zoom};
 
 /// Positions in metres of EPSG:3857, inside the world, each with its number.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -67,7 +67,7 @@ impl Positions {
         let last = self.eastwards.partition_point(|number| x(number) < east);
         // A few touch more tiles than one.
         found.reserve((last - first) + (last - first) / 8);
-        let grid = TileGrid::new(zoom, margin);
+        let grid = RoundingGrid::new(zoom, margin);
         let tile = |unit: i64| unit >> (32 - zoom.get());
         for &number in &self.eastwards[first..last] {
             let [x, y] = self.at[number as usize];
@@ -103,7 +103,7 @@ fn world_unit(metres: f64) -> i64 {
 
 /// The grids of the tiles of a zoom, as `ST_AsMVTGeom` lays them (`postgis/mvt.c`): a position becomes units of the tile's grid,
 /// which are rounded, and is drawn if that lies in the tile or its buffer.
-struct TileGrid {
+struct RoundingGrid {
     extent: i64,
     buffer: i64,
     /// Units of a metre.
@@ -112,17 +112,17 @@ struct TileGrid {
     close: f64,
 }
 
-impl TileGrid {
+impl RoundingGrid {
     /// PostGIS goes about it tile by tile, in doubles: over a world of 2^n units, its results and ours differ by a few 2^(n-53) at most.
     const EXACT_BITS: i32 = 47;
 
-    fn new(zoom: Zoom, margin: Margin) -> TileGrid {
+    fn new(zoom: Zoom, margin: Margin) -> RoundingGrid {
         let world = f64::from(margin.extent) * f64::from(1_u32 << zoom.get());
-        TileGrid {
+        RoundingGrid {
             extent: margin.extent.into(),
             buffer: margin.buffer.into(),
             scale: world / (2.0 * HALF_WORLD_METRES),
-            close: world / 2.0_f64.powi(TileGrid::EXACT_BITS),
+            close: world / 2.0_f64.powi(RoundingGrid::EXACT_BITS),
         }
     }
 

@@ -5,7 +5,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Mutex;
 
 use super::fold::{Fold, Folded, Folding, MOST_KEPT};
-use super::{BoxFootprint, Cell, Footprints, Grid, Places, SourceBox, Standing, TileRect, WorldBox, WorldRect, Zoom};
+use super::{Cell, CellGrid, Standing};
+use crate::tile::{BoxFootprint, Footprints, LayerFootprints, SourceBox, TileRect, WorldBox, WorldRect, Zoom};
 
 /// The features that cells are made of.
 #[derive(Debug, Default)]
@@ -20,7 +21,7 @@ pub struct Members {
 
 /// A cell, how many members it has, and where what stands for it lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counted {
+pub struct CountedCell {
     /// [`Cell::code`](super::Cell::code).
     pub code: i64,
     /// Its members.
@@ -36,7 +37,7 @@ pub struct CellCounts(BTreeMap<Zoom, ZoomCells>);
 /// The cells of a zoom, in the order of their codes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct ZoomCells {
-    cells: Vec<Counted>,
+    cells: Vec<CountedCell>,
     /// What was folded of their members, cell by cell.
     folded: Vec<Folded>,
 }
@@ -57,11 +58,11 @@ impl CellCounts {
     /// of its members.
     pub fn near(
         &self,
-        grid: &Grid,
+        grid: &CellGrid,
         rect: &TileRect,
         margin: i64,
         spread: i64,
-    ) -> impl Iterator<Item = (&Counted, &[Folded])> {
+    ) -> impl Iterator<Item = (&CountedCell, &[Folded])> {
         let (cells, folded) = self.0.get(&rect.zoom).map_or((&[][..], &[][..]), |zoom| (&zoom.cells, &zoom.folded));
         let folds = folded.len().checked_div(cells.len()).unwrap_or(0);
         let WorldRect { west, east, .. } = rect.world(margin + grid.reach(rect.zoom));
@@ -73,7 +74,7 @@ impl CellCounts {
         // Nothing is worked out of cells that do not show: it might fail. The arithmetic of the statement that draws them.
         let (TileRect { zoom, x0, y0, x1, y1 }, beyond) = (*rect, margin + spread);
         let tile = move |unit: i64| unit >> (32 - zoom.get());
-        let near = move |cell: &Counted| {
+        let near = move |cell: &CountedCell| {
             let WorldRect { west, north, east, south } = WorldRect::from(cell.world).grown(beyond);
             tile(west) <= x1.into() && tile(east) >= x0.into() && tile(north) <= y1.into() && tile(south) >= y0.into()
         };
@@ -104,18 +105,18 @@ impl Members {
 
 /// The cells of one zoom while their members are gathered.
 #[derive(Debug, Default)]
-struct Cells {
+struct ZoomGathering {
     /// By their codes.
-    all: HashMap<i64, Gathered, BuildHasherDefault<CodeHasher>>,
+    all: HashMap<i64, GatheredCell, BuildHasherDefault<CodeHasher>>,
     /// What is folded of their members.
     folding: Option<Folding>,
 }
 
-impl Cells {
-    fn add(&mut self, members: &Members, grid: &Grid, zoom: Zoom) {
+impl ZoomGathering {
+    fn add(&mut self, members: &Members, grid: &CellGrid, zoom: Zoom) {
         for (number, at) in members.at.iter().enumerate() {
             let next = self.all.len();
-            let cell = self.all.entry(grid.cell(zoom, *at).code()).or_insert_with(|| Gathered::new(next));
+            let cell = self.all.entry(grid.cell(zoom, *at).code()).or_insert_with(|| GatheredCell::new(next));
             cell.add(*at, members.source.get(number));
             if let Some(folding) = &mut self.folding {
                 folding.add(cell.number, members.values(number));
@@ -127,21 +128,21 @@ impl Cells {
 /// The cells of some zooms in the making: members may be handed over as they are found, in any order.
 #[derive(Debug)]
 pub struct Gathering {
-    grid: Grid,
-    /// Zooms that [have few cells](Grid::has_few_cells), filled at once.
-    shallow: Vec<(Zoom, Cells)>,
+    grid: CellGrid,
+    /// Zooms that [have few cells](CellGrid::has_few_cells), filled at once.
+    shallow: Vec<(Zoom, ZoomGathering)>,
     /// The others are filled one after the other: at a deep zoom nearly every member has a cell of its own.
     deep: Vec<Zoom>,
     /// What these still need.
     members: Members,
     /// What is folded of members; `None` if they are only counted.
-    wanted: Option<Wanted>,
+    wanted: Option<WantedFolds>,
     count: u64,
 }
 
 /// What is to be known of cells beside the number of their members, at zooms that have few cells.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct WantedFolds {
     /// What is folded of their members.
     pub folds: Vec<Fold>,
     /// Members that are alone in their cells will be looked up one by one, which pays only where they are few.
@@ -154,10 +155,10 @@ const LONE_COST: u64 = 8;
 impl Gathering {
     /// No member yet.
     #[must_use]
-    pub fn new(grid: Grid, zooms: &[Zoom], wanted: Option<Wanted>) -> Gathering {
+    pub fn new(grid: CellGrid, zooms: &[Zoom], wanted: Option<WantedFolds>) -> Gathering {
         let (shallow, deep): (Vec<Zoom>, Vec<Zoom>) = zooms.iter().partition(|zoom| grid.has_few_cells(**zoom));
         let folding = || wanted.as_ref().map(|wanted| Folding::new(&wanted.folds));
-        let cells = || Cells { folding: folding(), ..Cells::default() };
+        let cells = || ZoomGathering { folding: folding(), ..ZoomGathering::default() };
         let shallow = shallow.into_iter().map(|zoom| (zoom, cells())).collect();
         Gathering { grid, shallow, deep, members: Members::default(), wanted, count: 0 }
     }
@@ -165,7 +166,7 @@ impl Gathering {
     /// Takes in some members.
     pub fn add(&mut self, members: Members) {
         self.count += members.len() as u64;
-        let kept = |(_, cells): &(Zoom, Cells)| cells.folding.as_ref().map_or(0, Folding::kept);
+        let kept = |(_, cells): &(Zoom, ZoomGathering)| cells.folding.as_ref().map_or(0, Folding::kept);
         let folds = self.wanted.as_ref().map_or(0, |wanted| wanted.folds.len());
         if members.values.len() != members.len() * folds || self.shallow.iter().map(kept).sum::<usize>() > MOST_KEPT {
             self.shallow.iter_mut().for_each(|(_, cells)| cells.folding = None);
@@ -188,7 +189,7 @@ impl Gathering {
     /// What stands for the cells at each zoom, and how many members each has; where more is wanted, only at the zooms at which that
     /// is known.
     #[must_use]
-    pub fn finish(mut self) -> (Places, CellCounts) {
+    pub fn finish(mut self) -> (LayerFootprints, CellCounts) {
         let shallow = std::mem::take(&mut self.shallow);
         let mut done: Vec<_> = shallow.into_iter().map(|(zoom, cells)| self.at_zoom(zoom, cells)).collect();
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(self.deep.len());
@@ -197,7 +198,7 @@ impl Gathering {
         let work = || {
             let mut done = Vec::new();
             while let Some(zoom) = next() {
-                let mut cells = Cells::default();
+                let mut cells = ZoomGathering::default();
                 cells.add(&self.members, &self.grid, zoom);
                 done.push(self.at_zoom(zoom, cells));
             }
@@ -216,24 +217,24 @@ impl Gathering {
                 counts.0.insert(zoom, counted);
             }
         }
-        (Places::ByZoom(places), counts)
+        (LayerFootprints::ByZoom(places), counts)
     }
 
-    fn at_zoom(&self, zoom: Zoom, cells: Cells) -> (Zoom, Footprints, Option<ZoomCells>) {
+    fn at_zoom(&self, zoom: Zoom, cells: ZoomGathering) -> (Zoom, Footprints, Option<ZoomCells>) {
         let grid = &self.grid;
         let folding = cells.folding;
-        let mut cells: Vec<(i64, Gathered)> = cells.all.into_iter().collect();
+        let mut cells: Vec<(i64, GatheredCell)> = cells.all.into_iter().collect();
         cells.sort_unstable_by_key(|(code, _)| *code);
-        let counted = |(code, cell): &(i64, Gathered)| Counted {
+        let counted = |(code, cell): &(i64, GatheredCell)| CountedCell {
             code: *code,
             members: cell.members,
             world: if grid.standing == Standing::Centroid { cell.mean() } else { grid.shown(zoom, Cell::of(*code)) },
         };
-        let counted: Vec<Counted> = cells.iter().map(counted).collect();
+        let counted: Vec<CountedCell> = cells.iter().map(counted).collect();
         let worlds = counted.iter().map(|cell| cell.world);
         let footprints = if cells.iter().any(|(_, cell)| cell.around.min_x.is_finite()) {
             // All members of a cell are found only where the cell is looked for: in its box, not just at its mean.
-            let footprint = |(code, cell): &(i64, Gathered)| BoxFootprint {
+            let footprint = |(code, cell): &(i64, GatheredCell)| BoxFootprint {
                 world: grid.shown(zoom, Cell::of(*code)),
                 source: cell.around,
             };
@@ -256,7 +257,7 @@ impl Gathering {
 
 /// What is known of a cell while its members are gathered: the same in whatever order they come.
 #[derive(Debug)]
-struct Gathered {
+struct GatheredCell {
     /// Its number among the cells of its zoom, in the order in which they were found.
     number: usize,
     members: u64,
@@ -266,9 +267,9 @@ struct Gathered {
     around: SourceBox<f32>,
 }
 
-impl Gathered {
-    fn new(number: usize) -> Gathered {
-        Gathered { number, members: 0, sum: [0; 2], around: SourceBox::<f32>::NOTHING }
+impl GatheredCell {
+    fn new(number: usize) -> GatheredCell {
+        GatheredCell { number, members: 0, sum: [0; 2], around: SourceBox::<f32>::NOTHING }
     }
 
     fn add(&mut self, at: [f64; 2], source: Option<&SourceBox<f32>>) {
@@ -315,14 +316,14 @@ impl Hasher for CodeHasher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tile::CellShape;
+    use crate::cells::CellShape;
 
     #[test]
     fn members_of_a_cell_are_shown_once() {
         let zooms: Vec<Zoom> = [0, 1, 9].map(|level| Zoom::new(level).unwrap()).into();
         let at = vec![[10.0, 10.5], [30.9, 20.0], [4_000_000_000.0, 7.0]];
         let members = Members { at, ..Members::default() };
-        let grid = |standing| Grid { shape: CellShape::Square, size: 0.5, standing };
+        let grid = |standing| CellGrid { shape: CellShape::Square, size: 0.5, standing };
         let gathered = |members: &Members, standing| {
             let mut gathering = Gathering::new(grid(standing), &zooms, None);
             // One by one, the last one first: the order does not matter.
@@ -354,12 +355,12 @@ mod tests {
     #[test]
     fn values_are_folded_where_cells_and_lone_members_are_few() {
         let zooms: Vec<Zoom> = [0, 2, 12].map(|level| Zoom::new(level).unwrap()).into();
-        let grid = Grid { shape: CellShape::Square, size: 0.5, standing: Standing::Center };
+        let grid = CellGrid { shape: CellShape::Square, size: 0.5, standing: Standing::Center };
         // Some members in the middle of the first tile of zoom 2, and one in its corner.
         let gathered = |middle: usize, values: usize, few_lone: bool| {
             let mut at = vec![[8e8, 8e8]; middle];
             at.push([1.0, 1.0]);
-            let wanted = Wanted { folds: vec![Fold::Values, Fold::Greatest], few_lone };
+            let wanted = WantedFolds { folds: vec![Fold::Values, Fold::Greatest], few_lone };
             let mut gathering = Gathering::new(grid, &zooms, Some(wanted));
             let values = (1..).flat_map(|value| [(value > 2).then_some(1), Some(value)]).take(values).collect();
             gathering.add(Members { at, values, ..Members::default() });

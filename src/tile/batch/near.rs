@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{TileCoord, TileRect, WorldRect, Zoom};
+use crate::tile::{TileCoord, TileRect, WorldRect, Zoom};
 
 /// A box of positions in a tile's grid, its edges included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,9 +37,9 @@ impl<'b> GridBoxes<'b> {
     /// A square is 2 to this power units of the grid wide.
     const SQUARE: u32 = 4;
     /// A box that reaches more squares is large.
-    const MOST: i64 = 64;
+    const MAX_SQUARES_PER_BOX: i64 = 64;
     /// So few boxes are looked at one by one.
-    const FEW: usize = 8;
+    const MAX_UNINDEXED_BOXES: usize = 8;
 
     /// These boxes.
     #[must_use]
@@ -47,7 +47,9 @@ impl<'b> GridBoxes<'b> {
         let (mut by_square, mut large) = (HashMap::new(), Vec::new());
         for one in boxes {
             let [[west, north], [east, south]] = [[one.west, one.north], [one.east, one.south]].map(GridBoxes::square);
-            if boxes.len() <= GridBoxes::FEW || (east - west + 1).saturating_mul(south - north + 1) > GridBoxes::MOST {
+            if boxes.len() <= GridBoxes::MAX_UNINDEXED_BOXES
+                || (east - west + 1).saturating_mul(south - north + 1) > GridBoxes::MAX_SQUARES_PER_BOX
+            {
                 large.push(one);
                 continue;
             }
@@ -72,7 +74,7 @@ impl<'b> GridBoxes<'b> {
 
 /// A part of a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
+pub struct ChangedPart {
     /// The positions in the tile's grid.
     pub grid: GridBox,
     /// The rectangle in which every feature lies that may be drawn there.
@@ -89,7 +91,7 @@ pub struct Neighbourhood {
     /// How many places there are.
     pub places: u64,
     /// Some tiles, each with the parts where places are.
-    pub samples: Vec<(TileCoord, Vec<Part>)>,
+    pub samples: Vec<(TileCoord, Vec<ChangedPart>)>,
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{SourceBox, WorldBox, Zoom};
+use crate::tile::{SourceBox, WorldBox, Zoom};
 
 /// The box of a feature that is no single point, or whose reference system has no closed formula.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -99,7 +99,7 @@ impl Footprints {
 
 /// Where the features of a layer lie, zoom by zoom.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Places {
+pub enum LayerFootprints {
     /// The same at every zoom.
     Same(Footprints),
     /// Others at each zoom; at a zoom that is not named there is nothing.
@@ -109,21 +109,21 @@ pub enum Places {
 /// No feature.
 static NOTHING: Footprints = Footprints::Points(Vec::new());
 
-impl Places {
+impl LayerFootprints {
     /// What lies there at a zoom.
     #[must_use]
     pub fn at(&self, zoom: Zoom) -> &Footprints {
         match self {
-            Places::Same(footprints) => footprints,
-            Places::ByZoom(zooms) => zooms.get(&zoom).unwrap_or(&NOTHING),
+            LayerFootprints::Same(footprints) => footprints,
+            LayerFootprints::ByZoom(zooms) => zooms.get(&zoom).unwrap_or(&NOTHING),
         }
     }
 
     /// Everything that lies there, at any zoom.
     pub fn all(&self) -> impl Iterator<Item = &Footprints> {
         let (same, others) = match self {
-            Places::Same(footprints) => (Some(footprints), None),
-            Places::ByZoom(zooms) => (None, Some(zooms.values())),
+            LayerFootprints::Same(footprints) => (Some(footprints), None),
+            LayerFootprints::ByZoom(zooms) => (None, Some(zooms.values())),
         };
         same.into_iter().chain(others.into_iter().flatten())
     }

@@ -1,0 +1,18 @@
+//! Cells: squares or hexagons of a grid that is anchored to the world. Rows that lie in one cell are drawn as one feature.
+//!
+//! ```text
+//!  survey: row ──► CellGrid::cell ──► Gathering (count, mean, folded values, box) ──► footprints for planning
+//!                                                                                 └─► CellCounts for rendering
+//! ```
+//!
+//! - `grid`: [`CellGrid`] and [`Cell`], the arithmetic of squares and hexagons; `postgis/sql` does the same in SQL, bit for bit.
+//! - `gather`: [`Gathering`] takes in [`Members`] in any order and gives the cells of each zoom as [`CellCounts`].
+//! - `fold`: how values of rows become one value of their cell ([`Fold`]).
+
+mod fold;
+mod gather;
+mod grid;
+
+pub use fold::{Fold, Folded};
+pub use gather::{CellCounts, CountedCell, Gathering, Members, WantedFolds};
+pub use grid::{Cell, CellGrid, CellShape, INVERSE_SQRT_3, MIDDLE, SQRT_3, Standing, THIRD};

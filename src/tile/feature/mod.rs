@@ -1,0 +1,7 @@
+//! Where features lie: boxes for planning, exact positions for cached rows.
+
+mod footprint;
+mod positions;
+
+pub use footprint::{BoxFootprint, Footprints, LayerFootprints, Spot};
+pub use positions::{Candidate, Positions, Unit};

@@ -1,0 +1,158 @@
+//! Names in the source: a type name occurs once, a constant says what it bounds, a parameter is no tuple.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Type names that still occur in several modules. Take one out when only one of its types is left; add none.
+const DOUBLED_TYPES: [&str; 39] = [
+    "Compression",
+    "Contents",
+    "Database",
+    "Given",
+    "Held",
+    "Json",
+    "Kind",
+    "Known",
+    "Layer",
+    "Level",
+    "Look",
+    "Note",
+    "Noted",
+    "Outcome",
+    "Part",
+    "Piece",
+    "Place",
+    "Prepared",
+    "Publish",
+    "Quiet",
+    "Reader",
+    "Reach",
+    "Reads",
+    "Reason",
+    "Relation",
+    "Run",
+    "S3",
+    "Seen",
+    "Shape",
+    "Source",
+    "Tileset",
+    "Track",
+    "Transaction",
+    "Value",
+    "Values",
+    "Version",
+    "Wanted",
+    "Warnings",
+    "Watcher",
+];
+
+/// Each module may call its own error `Error`, as in `std::io::Error` and `std::fmt::Error`: it is always written with its module.
+const CONVENTIONAL: [&str; 1] = ["Error"];
+
+/// Names of constants that say neither what they bound nor in which unit.
+const VAGUE: [&str; 7] = ["FEW", "MOST", "LEAST", "LARGE", "WORTH", "CHUNK", "UNSURE"];
+
+/// Files with such a constant, and files with a tuple as a parameter. Take a file out when it has none; add none.
+const STILL_VAGUE: [&str; 8] = [
+    "encode.rs",
+    "postgis/stock.rs",
+    "postgis/asked.rs",
+    "sink/directory/files.rs",
+    "sink/mbtiles_edit.rs",
+    "command/reseed/changed.rs",
+    "command/verify/look.rs",
+    "command/copy.rs",
+];
+const STILL_TUPLES: [&str; 14] = [
+    "postgis/stock.rs",
+    "postgis/fit.rs",
+    "postgis/budget.rs",
+    "sink/s3/open.rs",
+    "command/unfinished.rs",
+    "command/seed.rs",
+    "command/shrink.rs",
+    "command/describe.rs",
+    "command/reseed/patches.rs",
+    "command/reseed/sources.rs",
+    "command/reseed/changed.rs",
+    "command/reseed/run.rs",
+    "command/owner.rs",
+    "command/inspect/mod.rs",
+];
+
+/// The source files without their tests: path below `src` and text.
+fn sources() -> Vec<(String, String)> {
+    fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { walk(&path, files) } else { files.push(path) }
+        }
+    }
+    let root = crate::support::repository("src");
+    let mut files = Vec::new();
+    walk(Path::new(&root), &mut files);
+    let code = files.iter().filter(|path| path.extension().is_some_and(|ending| ending == "rs"));
+    code.map(|path| {
+        let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+        let text = std::fs::read_to_string(path).unwrap();
+        (name, text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned())
+    })
+    .filter(|(name, _)| !name.ends_with("tests.rs"))
+    .collect()
+}
+
+/// The name that follows one of some keywords at the beginning of a line, after its visibility.
+fn declared<'t>(line: &'t str, keywords: &[&str]) -> Option<&'t str> {
+    let line = line.trim_start();
+    let line = match line.strip_prefix("pub") {
+        None => line,
+        Some(rest) if rest.starts_with('(') => rest.split_once(") ")?.1,
+        Some(rest) => rest.trim_start(),
+    };
+    let rest = keywords.iter().find_map(|keyword| line.strip_prefix(keyword)?.strip_prefix(' '))?;
+    Some(&rest[..rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len())])
+}
+
+#[test]
+fn a_type_name_occurs_once() {
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (file, text) in sources() {
+        // Associated types stand inside of an `impl` or a `trait`: their line is indented.
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with("type ") || line.starts_with("type "));
+        for name in lines.filter_map(|line| declared(line, &["struct", "enum", "trait", "type", "union"])) {
+            places.entry(name.to_owned()).or_default().push(file.clone());
+        }
+    }
+    assert!(places.len() > 300, "no types were found");
+    let doubled = places.iter().filter(|(_, files)| files.len() > 1);
+    let doubled: Vec<_> = doubled
+        .filter(|(name, _)| !DOUBLED_TYPES.contains(&name.as_str()) && !CONVENTIONAL.contains(&name.as_str()))
+        .collect();
+    assert!(doubled.is_empty(), "one name for several types: {doubled:#?}");
+}
+
+#[test]
+fn a_constant_says_what_it_bounds() {
+    for (file, text) in sources().iter().filter(|(file, _)| !STILL_VAGUE.contains(&file.as_str())) {
+        let vague: Vec<&str> = text.lines().filter_map(|line| declared(line, &["const", "static"])).collect();
+        assert!(!vague.iter().any(|name| VAGUE.contains(name)), "{file}: {vague:?}");
+    }
+}
+
+#[test]
+fn a_parameter_is_no_tuple() {
+    for (file, text) in sources().iter().filter(|(file, _)| !STILL_TUPLES.contains(&file.as_str())) {
+        for (number, line) in text.lines().enumerate() {
+            // On a line of its own, or on the line of its function.
+            let parameters = line.split_once("fn ").map_or(line.trim_start(), |(_, function)| function);
+            let is_tuple = |at: usize| {
+                let Some((names, kind)) = parameters[at + 1..].split_once("): ") else { return false };
+                let are_names = names.chars().all(|c| c.is_alphanumeric() || "_, ".contains(c)) && names.contains(", ");
+                are_names && kind.starts_with(['&', '(', 'V', 'O', 'M'])
+            };
+            let is_own_line = parameters.starts_with('(') || line.contains("fn ");
+            let is_found = is_own_line && parameters.match_indices('(').any(|(at, _)| is_tuple(at));
+            assert!(!is_found, "{file}:{}: {line}", number + 1);
+        }
+    }
+}
