@@ -1,7 +1,7 @@
 //! Reading the log: what changed since a cursor, and where.
 
 use super::{Cursor, PositionSource, Watch};
-use crate::postgis::{Error, Layer, Snapshot, places, quoted};
+use crate::postgis::{Error, Layer, Snapshot, changed_positions, quoted};
 use crate::tile::Spot;
 
 /// Changes that a target has not seen.
@@ -85,5 +85,5 @@ pub async fn changed_places(
         }
     };
     let are_rows = matches!(watch.place, PositionSource::Geometry { .. });
-    places(snapshot, layer, &place, &relation, "place", are_rows, each).await
+    changed_positions(snapshot, layer, &place, &relation, "place", are_rows, each).await
 }

@@ -1,5 +1,7 @@
 //! What a target is told to say about itself after a run.
 
+use std::sync::Arc;
+
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,7 +20,7 @@ use crate::sink::{Described, GENERATOR, Metadata, Scope, VectorLayer};
 use crate::tile::{Coverage, LayerId, LonLatBox, TileCoord, ZoomList};
 
 /// What decides a tile's bytes beside the data: the configuration, and the versions of rendering and packing.
-pub(super) fn fingerprint(settings: &Settings, layers: &[Layer]) -> String {
+pub(super) fn fingerprint(settings: &Settings, layers: &[Arc<Layer>]) -> String {
     let mut hash = Md5::new();
     for layer in layers {
         hash.update(layer.definition());
@@ -102,7 +104,7 @@ fn without_repeats(regions: impl Iterator<Item = Region>) -> Vec<Region> {
 }
 
 /// The names of the layers, by their ids.
-pub(super) fn names(layers: &[Layer]) -> Vec<String> {
+pub(super) fn names(layers: &[Arc<Layer>]) -> Vec<String> {
     let mut names: BTreeMap<LayerId, String> = BTreeMap::new();
     for layer in layers {
         names.entry(layer.id()).or_insert_with(|| layer.name().to_owned());
@@ -147,7 +149,7 @@ fn covers(zooms: &ZoomList, boxes: &[LonLatBox], region: &Region) -> bool {
 /// is what the target said until now, if tiles from then stay.
 pub(super) fn metadata(
     settings: &Settings,
-    layers: &[Layer],
+    layers: &[Arc<Layer>],
     bounds: LonLatBox,
     manifest: &Manifest,
     before: Option<&Described>,
@@ -170,7 +172,7 @@ pub(super) fn metadata(
         description: tileset.description.clone(),
         attribution: tileset.attribution.clone(),
         version: tileset.version.clone(),
-        vector_layers: merged(layers.iter().filter_map(vector_layer)),
+        vector_layers: merged(layers.iter().filter_map(|layer| vector_layer(layer))),
         zooms,
         bounds,
         manifest: serde_json::to_string(manifest).map_err(std::io::Error::from)?,

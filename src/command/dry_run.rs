@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::CommandError;
-use super::survey::{prepare, stocked};
+use super::survey::{prepare, with_cached_rows};
 use super::vanishing::vanishing;
 use crate::config::Settings;
 use crate::encode::Packer;
 use crate::plan::ZoomPlan;
-use crate::postgis::{Layer, Renderer};
+use crate::postgis::{PreparedLayer, RunLayers, Worker};
 use crate::report::{PlanReport, PlanZoom, Report};
-use crate::source::Source as _;
 use crate::stop::Stop;
 use crate::tile::{Batch, Order};
 
@@ -27,18 +26,16 @@ pub(super) async fn dry_run(
     prepared.warn(thinned, report);
     let reading = Instant::now();
     let batches: Vec<&Batch> = prepared.zooms.iter().flat_map(|zoom| &zoom.batches).collect();
-    let layers = stocked(&prepared, &batches, settings, report).await?;
-    let has_stock = layers.iter().any(Layer::has_stock);
-    let mut renderers = std::mem::take(&mut prepared.renderers);
-    for renderer in &mut renderers {
-        renderer.set_layers(&layers);
-    }
-    let reading_seconds = if has_stock { reading.elapsed().as_secs_f64() } else { 0.0 };
+    let layers = with_cached_rows(&prepared, &batches, settings, report).await?;
+    let has_cached_rows = layers.iter().any(PreparedLayer::has_cached_rows);
+    let layers = RunLayers::new(&layers);
+    let mut workers = std::mem::take(&mut prepared.workers);
+    let reading_seconds = if has_cached_rows { reading.elapsed().as_secs_f64() } else { 0.0 };
     let mut packer = Packer::new(settings.limits.packing);
     let mut zooms = Vec::new();
     for plan in &prepared.zooms {
-        let (bytes, seconds) = match sample(plan).zip(renderers.first_mut()) {
-            Some((batch, renderer)) => measure(batch, plan, renderer, &mut packer).await?,
+        let (bytes, seconds) = match sample(plan).zip(workers.first_mut()) {
+            Some((batch, worker)) => measure(batch, plan, (worker, &layers), &mut packer).await?,
             None => (0.0, 0.0),
         };
         #[expect(
@@ -75,12 +72,12 @@ fn sample(plan: &ZoomPlan) -> Option<&Batch> {
 async fn measure(
     batch: &Batch,
     plan: &ZoomPlan,
-    renderer: &mut Renderer,
+    (worker, layers): (&mut Worker, &RunLayers),
     packer: &mut Packer,
 ) -> Result<(f64, f64), CommandError> {
     let begun = Instant::now();
     let mut bytes = 0;
-    for tile in renderer.render(batch).await?.iter().filter(|tile| !tile.mvt.is_empty()) {
+    for tile in worker.render(layers, batch).await?.iter().filter(|tile| !tile.mvt.is_empty()) {
         bytes += packer.pack(&tile.mvt).map_err(|error| CommandError::Pipeline(error.to_string()))?.len();
     }
     let scale = plan.features as f64 / batch.features().max(1) as f64;

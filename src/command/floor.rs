@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::CommandError;
 use super::survey::prepare;
 use crate::config::Settings;
+use crate::postgis::RunLayers;
 use crate::report::Report;
 use crate::stop::Stop;
 use crate::tile::{Batch, Order};
@@ -36,14 +37,14 @@ pub async fn floor(settings: &Settings, report: &Arc<dyn Report>, stop: &Stop) -
     let begun = Instant::now();
     let queue = Arc::new(Mutex::new(batches.into_iter()));
     let mut tasks = tokio::task::JoinSet::new();
-    for mut renderer in std::mem::take(&mut prepared.renderers) {
-        renderer.set_layers(&prepared.layers);
-        let queue = Arc::clone(&queue);
+    let layers = RunLayers::new(&prepared.surveyed);
+    for worker in std::mem::take(&mut prepared.workers) {
+        let (queue, layers) = (Arc::clone(&queue), Arc::clone(&layers));
         tasks.spawn(async move {
             loop {
                 let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
                 let Some(batch) = next else { return Ok(()) };
-                renderer.discard(&batch).await?;
+                worker.discard(&layers, &batch).await?;
             }
         });
     }

@@ -10,7 +10,7 @@ use super::describe::{database, fingerprint, manifest, metadata, names};
 use super::identity::IdentityKey;
 use super::owner::refuse_other;
 use super::shrink::Before;
-use super::survey::{prepare, stocked};
+use super::survey::{prepare, with_cached_rows};
 use super::target::{Place, Reach};
 use super::vanishing::vanishing;
 use super::{CommandError, interrupted};
@@ -19,7 +19,7 @@ use crate::encode::Packing;
 use crate::error::{ErrorKind, Obstacle};
 use crate::manifest::Manifest;
 use crate::pipeline::{self, Outcome, PipelineError, StoredBatch};
-use crate::postgis::{Reads, Snapshot};
+use crate::postgis::{Reads, Renderer, RunLayers, Snapshot, checked};
 use crate::report::{Event, Report, Requests, RunReport, RunZoom, print, render_run};
 use crate::sink::{OpenMode, RunKind, Scope, Sink, TargetError, Tileset, Unwritten};
 use crate::stop::Stop;
@@ -193,17 +193,15 @@ async fn attempt(
     prepared.warn(relative(&sink, &place).into_iter().collect(), report);
     let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
     let features = prepared.zooms.iter().map(|zoom| zoom.features).sum();
-    let mut renderers = std::mem::take(&mut prepared.renderers);
-    renderers.truncate(batches.len());
+    let mut workers = std::mem::take(&mut prepared.workers);
+    workers.truncate(batches.len());
     let (reading, all): (_, Vec<&Batch>) = (Instant::now(), batches.iter().collect());
-    let layers = stocked(&prepared, &all, settings, report).await?;
-    if let Some(first) = renderers.first_mut() {
-        first.set_layers(&layers);
-        let checked = first.checked(&batches).await?;
-        for renderer in &mut renderers {
-            renderer.set_layers(&checked);
-        }
+    let mut layers = with_cached_rows(&prepared, &all, settings, report).await?;
+    if let Some(first) = workers.first() {
+        layers = checked(first, layers, &batches).await?;
     }
+    let layers = RunLayers::new(&layers);
+    let renderers: Vec<Renderer> = workers.into_iter().map(|worker| Renderer::new(worker, &layers)).collect();
     let read = reading.elapsed();
     report.event(&Event::Planned { tiles: planned, features, batches: batches.len() as u64 });
 

@@ -6,8 +6,11 @@ use std::time::{Duration, Instant};
 use super::CommandError;
 use crate::config::Settings;
 use crate::plan::{PlanLayer, ZoomPlan, plan};
-use crate::postgis::{Database, Layer, OnLargeTile, Reads, Renderer, Server, Snapshot, probe, survey};
+use crate::postgis::{
+    Database, Layer, OnLargeTile, PreparedLayer, Reads, Server, Snapshot, Worker, foldable, probe_names, survey,
+};
 use crate::report::{Event, Report, SkippedRows};
+use crate::source::should_cache_rows;
 use crate::stop::Stop;
 use crate::tile::{Batch, Coverage, LayerFootprints, LayerIndex, LonLatBox, Order, WORLD_UNITS, WorldRect};
 
@@ -15,12 +18,14 @@ use crate::tile::{Batch, Coverage, LayerFootprints, LayerIndex, LonLatBox, Order
 pub(super) struct Prepared {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) server: Server,
-    pub(super) layers: Vec<Layer>,
+    pub(super) layers: Vec<Arc<Layer>>,
+    /// The same with what the survey has counted, in the same order.
+    pub(super) surveyed: Vec<PreparedLayer>,
     /// How many features each of them has; 0 if these are others at each zoom.
     pub(super) features: Vec<u64>,
     pub(super) reads: Reads,
-    /// Sessions that hold the locks of the first one. Their layers are those of before the survey.
-    pub(super) renderers: Vec<Renderer>,
+    /// Sessions that hold the locks of the first one.
+    pub(super) workers: Vec<Worker>,
     pub(super) zooms: Vec<ZoomPlan>,
     /// The box around the features within the coverage.
     pub(super) bounds: LonLatBox,
@@ -42,30 +47,31 @@ pub(super) async fn prepare(
 ) -> Result<Prepared, CommandError> {
     let begun = Instant::now();
     let database = Database::new(&settings.connect, settings.session.clone(), stop)?;
-    let snapshot = database.snapshot().await?;
+    let snapshot = Arc::new(database.snapshot().await?);
     let options: Vec<_> = settings.layers.iter().map(|layer| layer.options.clone()).collect();
-    let probed = probe(&snapshot, &options).await?;
+    let named = probe_names(&snapshot, &options).await?;
+    // Before rows are read, which takes long: a session that comes later may wait for whoever waits for the first one.
+    let packing = settings.limits.packing;
+    let workers = Worker::open(&database, &snapshot, named.locks(), packing, sessions).await?;
+    let probed = named.probe_rows().await?;
     let mut warnings = Warnings { report, seen: Vec::new() };
     probed.warnings.into_iter().for_each(|warning| warnings.add(warning));
     if probed.server.in_recovery {
         tracing::info!("the database is a standby");
     }
-    // Before the survey, which takes long: a session that comes later may wait for whoever waits for the first one.
-    let (snapshot, packing) = (Arc::new(snapshot), settings.limits.packing);
-    let renderers = Renderer::several(&database, &snapshot, &probed.layers, packing, sessions).await?;
     let (coverage, zooms) = (Coverage::new(&settings.tileset.bbox), &settings.tileset.zooms);
-    let (mut planned, mut skipped, mut layers) = (Vec::new(), Vec::new(), Vec::new());
-    for (layer, settings) in probed.layers.into_iter().zip(&settings.layers) {
+    let (mut planned, mut skipped, mut surveyed) = (Vec::new(), Vec::new(), Vec::new());
+    for (layer, settings) in probed.layers.iter().zip(&settings.layers) {
         report.event(&Event::Surveying { layer: layer.name().to_owned() });
-        let layer = layer.folded(&snapshot).await?;
-        let surveyed = survey(&snapshot, &layer, &coverage, zooms).await?;
-        if surveyed.places.is_empty() && zooms.iter().any(|zoom| layer.zooms().contains(zoom)) {
+        let folds = foldable(&snapshot, layer).await?;
+        let seen = survey(&snapshot, layer, folds.as_deref(), &coverage, zooms).await?;
+        if seen.places.is_empty() && zooms.iter().any(|zoom| layer.zooms().contains(zoom)) {
             warnings.add(format!(
                 "layer \"{}\" has no feature to draw: is its table filled, and its where right?",
                 layer.name()
             ));
         }
-        for rows in surveyed.skipped {
+        for rows in seen.skipped {
             let layer = layer.name().to_owned();
             let rows = SkippedRows { layer, reason: rows.reason, rows: rows.rows, examples: rows.examples };
             report.event(&Event::Skipped(rows.clone()));
@@ -76,10 +82,10 @@ pub(super) async fn prepare(
             margin: layer.margin(),
             max_tile_features: settings.options.budget.features.clone(),
             asks_each_tile: layer.asks_each_tile(),
-            places: surveyed.places,
-            rows: surveyed.gathered,
+            places: seen.places,
+            rows: seen.gathered,
         });
-        layers.push(layer.with_counts(surveyed.counted));
+        surveyed.push(PreparedLayer::new(layer).with_cells(folds, seen.counted));
     }
     let bounds = bounds(&planned, &coverage);
     let features = planned.iter().map(|layer| match &layer.places {
@@ -97,10 +103,11 @@ pub(super) async fn prepare(
     Ok(Prepared {
         snapshot,
         server: probed.server,
-        layers,
+        layers: probed.layers,
+        surveyed,
         features,
         reads: probed.reads,
-        renderers,
+        workers,
         zooms,
         bounds,
         skipped,
@@ -110,22 +117,23 @@ pub(super) async fn prepare(
     })
 }
 
-/// The layers, those in stock of which the rows are read once rather than at each zoom.
-pub(super) async fn stocked(
+/// The layers, with rows cached where one query per zoom would cost more.
+pub(super) async fn with_cached_rows(
     prepared: &Prepared,
     batches: &[&Batch],
     settings: &Settings,
     report: &Arc<dyn Report>,
-) -> Result<Vec<Layer>, CommandError> {
+) -> Result<Vec<PreparedLayer>, CommandError> {
     let (coverage, zooms) = (Coverage::new(&settings.tileset.bbox), &settings.tileset.zooms);
     let (mut layers, mut memory) = (Vec::new(), settings.rows_memory);
-    for (number, (layer, rows)) in prepared.layers.iter().zip(&prepared.features).enumerate() {
+    for (number, (layer, rows)) in prepared.surveyed.iter().zip(&prepared.features).enumerate() {
         let drawn = batches.iter().map(|batch| batch.layers[number].features).sum();
         let mut layer = layer.clone();
-        if layer.suits_stock((*rows, drawn), settings.workers.get(), memory) {
-            report.event(&Event::Reading { layer: layer.name().to_owned() });
-            layer = layer.stocked(&prepared.snapshot, (&coverage, zooms), (*rows, memory)).await?;
-            memory = memory.saturating_sub(layer.size_of_stock());
+        let cost = Layer::cache_cost(*rows, drawn, settings.workers.get(), memory);
+        if layer.layer().shows_points_alike() && should_cache_rows(&cost) {
+            report.event(&Event::Reading { layer: layer.layer().name().to_owned() });
+            layer = layer.cache_rows(&prepared.snapshot, &coverage, zooms, (*rows, memory)).await?;
+            memory = memory.saturating_sub(layer.cached_bytes());
         }
         layers.push(layer);
     }

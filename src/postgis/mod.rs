@@ -1,59 +1,40 @@
-//! The source: PostGIS. Sessions on one snapshot, what the database holds, layers as SQL, rendering.
+//! PostGIS: sessions on one snapshot, what the database holds, layers as SQL, rendering.
+//!
+//! ```text
+//!  session ◄─ layer ◄─ sql ◄─┬─ probe  ◄─┬─ render
+//!                            └─ survey ◄─┘
+//! ```
+//!
+//! | folder | what |
+//! |---|---|
+//! | `session` | connections, transactions on one snapshot, locks, cancelling, errors |
+//! | `layer` | a layer as configured ([`LayerOptions`]) and as probed ([`Layer`]), its query, its boxes |
+//! | `sql` | every statement about features |
+//! | `probe` | whether everything is there that the configuration names; takes the locks |
+//! | `survey` | where every feature lies, and the cells that are counted on the way |
+//! | `render` | batches become tiles |
+//!
+//! Imports go down these levels; `tests/it/project/imports.rs` holds the table.
 
-mod areas;
-mod asked;
-mod budget;
-mod cancel;
-mod connect;
-mod described;
-mod edge;
-mod error;
-mod fit;
-mod folds;
 mod layer;
-mod listen;
-mod locks;
-mod miscounted;
-mod near;
-mod open;
-mod point_key;
-mod prepared;
 mod probe;
-mod query;
-mod query_text;
-mod query_values;
-mod reads;
-mod relation;
 mod render;
-mod server;
 mod session;
-mod snapshot;
 mod sql;
-mod stock;
-mod superuser;
 mod survey;
-mod tls;
-mod transaction;
-mod version;
-mod writing;
 
-pub use budget::{Budget, OnLargeTile, OnTileError};
-pub use connect::{ConnectOptions, Parts, ServerName, SslMode};
-pub use edge::Beyond;
-pub use error::{Cause, Error};
-pub use layer::{Cells, Layer, LayerOptions, Property, PropertySource, Rows, TilePart};
-pub use listen::Listener;
-pub use probe::{Probed, probe};
-pub use query::{Query, QueryError, placeholder_in};
-pub use reads::Reads;
-pub use render::Renderer;
-pub use server::Server;
-pub use session::{Database, SessionOptions};
-pub use snapshot::Snapshot;
-pub use survey::{Skipped, Surveyed, places, survey};
-pub use version::RENDERING_VERSION;
+pub use layer::{
+    Beyond, Budget, Cells, Layer, LayerOptions, OnLargeTile, OnTileError, Property, PropertySource, Query, QueryError,
+    Rows, TilePart, placeholder_in,
+};
+pub use probe::{LayerLocks, NamedLayers, Probed, Reads, Server, probe, probe_names};
+pub use render::{PreparedLayer, RENDERING_VERSION, Renderer, RunLayers, Worker, checked, with_neighbourhood};
+pub use session::{
+    Cause, ConnectOptions, Database, Error, Listener, Parts, ServerName, SessionOptions, Snapshot, SslMode,
+};
+pub use sql::FoldedValues;
+pub use survey::{Skipped, Surveyed, changed_positions, counts_cells, foldable, survey};
 
-pub(crate) use layer::quoted;
-pub(crate) use relation::{Wanted, look_up};
-pub(crate) use session::Session;
+pub(crate) use probe::{Wanted, look_up};
+pub(crate) use session::{Session, quoted};
 pub(crate) use sql::without_bounds;

@@ -1,5 +1,7 @@
 //! Which tiles are dirty, and why.
 
+use std::sync::Arc;
+
 use super::given::{MOST_LISTED, TileListError};
 use super::known::Known;
 use super::{ReseedOptions, What};
@@ -87,7 +89,7 @@ pub(super) async fn from_log(
     snapshot: &Snapshot,
     schema: &str,
     known: &Known,
-    (layers, watches): (&[Layer], &[Vec<Watch>]),
+    (layers, watches): (&[Arc<Layer>], &[Vec<Watch>]),
     options: &ReseedOptions,
 ) -> Result<Work, CommandError> {
     let pending = pending(snapshot, schema, &known.cursor).await?;
@@ -175,7 +177,7 @@ pub(super) async fn from_log(
 pub(super) async fn from_user(
     snapshot: &Snapshot,
     known: &Known,
-    layers: &[Layer],
+    layers: &[Arc<Layer>],
     what: &What,
     (place, reach): (&Place, &Reach),
 ) -> Result<Work, CommandError> {
@@ -200,7 +202,7 @@ pub(super) async fn from_user(
             };
             let zooms = zooms(&known.parts, &known.manifest.zooms)?;
             for layer in layers {
-                let places = survey(snapshot, layer, &coverage, &zooms).await?.places;
+                let places = survey(snapshot, layer, None, &coverage, &zooms).await?.places;
                 changed.dirty.mark_all(&drawn(layer), &places).map_err(too_many)?;
             }
             // Tiles in which nothing is drawn any more.

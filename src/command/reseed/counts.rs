@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::postgis::{Error, Layer, Renderer, Snapshot, survey};
+use crate::postgis::{Error, PreparedLayer, RunLayers, Snapshot, Worker, counts_cells, foldable, survey};
 use crate::source::{RenderedTile, Source};
 use crate::tile::{Batch, Coverage, LonLatBox, TileCoord, TileRect, ZoomList};
 
@@ -12,20 +12,22 @@ use crate::tile::{Batch, Coverage, LonLatBox, TileCoord, TileRect, ZoomList};
 const MAX_BOXES: usize = 64;
 
 /// How far counting has come.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) enum Counts {
     /// The cells are being counted.
     Waiting,
     /// The layers with their cell counts.
-    Known(Vec<Layer>),
+    Known(Arc<RunLayers>),
     /// Counting failed; the task that counts returns the error.
     Failed,
 }
 
-/// A renderer that waits for the cell counts only for batches that need them.
+/// A worker that waits for the cell counts only for batches that need them.
 pub(super) struct Counting {
-    pub(super) renderer: Renderer,
-    /// `None` once the renderer has them.
+    pub(super) worker: Worker,
+    /// The layers without cell counts; with them, once they were needed.
+    pub(super) layers: Arc<RunLayers>,
+    /// `None` once `layers` have the counts.
     pub(super) counts: Option<watch::Receiver<Counts>>,
 }
 
@@ -36,36 +38,37 @@ impl Source for Counting {
         if let Some(counts) = self.counts.as_mut().filter(|_| batch.needs_cell_counts) {
             let known = counts.wait_for(|counts| !matches!(counts, Counts::Waiting)).await;
             match known.as_deref() {
-                Ok(Counts::Known(layers)) => self.renderer.set_layers(layers),
+                Ok(Counts::Known(layers)) => self.layers = Arc::clone(layers),
                 _ => return Err(Error::Interrupted),
             }
             drop(known);
             self.counts = None;
         }
-        self.renderer.render(batch).await
+        self.worker.render(&self.layers, batch).await
     }
 }
 
 /// The layers, with cell counts where reading the rows once yields all aggregates of the cells that `tiles` show.
 pub(super) async fn counted(
     snapshot: &Arc<Snapshot>,
-    layers: &[Layer],
+    layers: &[PreparedLayer],
     tiles: &[TileCoord],
-) -> Result<Vec<Layer>, Error> {
+) -> Result<Vec<PreparedLayer>, Error> {
     let mut counted = Vec::new();
-    for layer in layers {
+    for prepared in layers {
+        let layer = prepared.layer();
         let shown: Vec<TileCoord> = tiles.iter().copied().filter(|tile| layer.may_be_counted(tile.zoom())).collect();
         let Some(zooms) = ZoomList::of(shown.iter().map(|tile| tile.zoom())) else {
-            counted.push(layer.clone());
+            counted.push(prepared.clone());
             continue;
         };
-        let layer = layer.clone().folded(snapshot).await?;
-        counted.push(if layer.is_counted_by_survey() {
-            let surveyed = survey(snapshot, &layer, &around(&shown), &zooms).await?;
-            layer.with_counts(surveyed.counted)
+        let folds = foldable(snapshot, layer).await?;
+        let counts = if counts_cells(layer, folds.as_deref()) {
+            survey(snapshot, layer, folds.as_deref(), &around(&shown), &zooms).await?.counted
         } else {
-            layer
-        });
+            None
+        };
+        counted.push(prepared.clone().with_cells(folds, counts));
     }
     Ok(counted)
 }

@@ -7,22 +7,22 @@ use super::counts::Counting;
 use crate::command::target::{Place, Reach};
 use crate::patch::{PatchLayer, Patches, Patching, PositionsInTiles};
 use crate::plan::DrawnLayer;
-use crate::postgis::Layer;
+use crate::postgis::{Layer, PreparedLayer};
 
 /// Where points have changed, tile by tile; nothing is known of it where tiles are rendered whole.
-pub(super) fn spots_in_tiles(changed: &Changed, layers: &[Layer], place: &Place) -> PositionsInTiles {
+pub(super) fn spots_in_tiles(changed: &Changed, layers: &[Arc<Layer>], place: &Place) -> PositionsInTiles {
     // An archive in S3 is fetched as a whole anyway, and reading tile by tile before that would take longer.
     if matches!(place, Place::S3Pmtiles { .. }) {
         return PositionsInTiles::default();
     }
-    let drawn: Vec<DrawnLayer> = layers.iter().map(drawn).collect();
+    let drawn: Vec<DrawnLayer> = layers.iter().map(|layer| drawn(layer)).collect();
     changed.spots.in_tiles(&changed.dirty, &drawn)
 }
 
 /// What is known of the changes for patching; `None` if tiles are rendered whole.
 pub(super) fn patches(
     spots: PositionsInTiles,
-    layers: &[Layer],
+    layers: &[PreparedLayer],
     unrendered: &[crate::tile::TileCoord],
     layers_apart: bool,
 ) -> Option<Arc<Patches>> {
@@ -50,14 +50,15 @@ pub(super) fn patching(
     Patching::new(source, reader)
 }
 
-fn patch_layer(layer: &Layer) -> PatchLayer {
+fn patch_layer(prepared: &PreparedLayer) -> PatchLayer {
+    let layer = prepared.layer();
     PatchLayer {
         id: layer.id(),
         name: layer.name().to_owned(),
         zooms: layer.zooms().clone(),
         extent: layer.margin().extent,
         points: layer.as_points(),
-        cached_from: layer.stocked_from(),
+        cached_from: prepared.cached_from(),
         most_bytes: layer.most_bytes().clone(),
     }
 }

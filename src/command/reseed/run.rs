@@ -23,13 +23,13 @@ use crate::config::Settings;
 use crate::patch::Patches;
 use crate::pipeline;
 use crate::plan::{DrawnLayer, FeatureSearch, batches};
-use crate::postgis::{Database, Layer, Reads, Renderer, Server, Snapshot, probe, survey};
+use crate::postgis::{
+    Database, Layer, LayerLocks, PreparedLayer, Reads, RunLayers, Server, Snapshot, Worker, probe, survey,
+};
 use crate::report::{DirtyReport, DirtyZoom, Event, Report, ReseedReport};
 use crate::sink::{Described, OpenMode, Sink as _};
 use crate::stop::Stop;
-use crate::tile::{
-    Batch, Coverage, LayerCount, LayerIndex, LonLatBox, Order, SearchBox, TileCoord, TileRect, ZoomList,
-};
+use crate::tile::{Batch, Coverage, LayerCount, LonLatBox, Order, SearchBox, TileCoord, ZoomList};
 
 /// A run in the making.
 pub(super) struct Run<'a> {
@@ -43,7 +43,8 @@ pub(super) struct Run<'a> {
     pub(super) server: Server,
     pub(super) key: Option<IdentityKey>,
     same: SameDatabase,
-    pub(super) layers: Vec<Layer>,
+    pub(super) layers: Vec<Arc<Layer>>,
+    pub(super) locks: LayerLocks,
     pub(super) reads: Reads,
     /// The warning that the role is a superuser, unless it was given.
     superuser: Option<String>,
@@ -121,7 +122,8 @@ impl<'a> Run<'a> {
         let key = IdentityKey::of_log(&snapshot, &settings.changes.schema).await?;
         let now = (&probed.server.identity, key.as_ref());
         let same = known.fits(place, now, &fingerprint(&settings, &probed.layers), &probed.reads)?;
-        let (snapshot, server, layers, reads) = (Arc::new(snapshot), probed.server, probed.layers, probed.reads);
+        let (snapshot, server, reads) = (Arc::new(snapshot), probed.server, probed.reads);
+        let (layers, locks) = (probed.layers, probed.locks);
         let superuser = probed.superuser.filter(|_| !options.has_warned && restarts == 0);
         Ok(Run {
             settings,
@@ -135,6 +137,7 @@ impl<'a> Run<'a> {
             key,
             same,
             layers,
+            locks,
             reads,
             superuser,
             begun,
@@ -250,11 +253,15 @@ impl<'a> Run<'a> {
         let planned = self.begun.elapsed();
 
         let tiles = changed.dirty.in_order(sink.needs().order);
-        let mut batches = self.batches(&tiles, &changed).await?;
+        let drawn: Vec<DrawnLayer> = self.layers.iter().map(|layer| drawn(layer)).collect();
+        let mut batches = batches(&tiles, &drawn, self.settings.workers, |_layer, _rect| SearchBox::Area);
+        // Before rows are read, which may take long: a session that comes later may wait for whoever waits for the first one.
+        let workers = self.workers(batches.len()).await?;
+        self.search(&mut batches, &tiles, &drawn, &changed).await?;
         for batch in &mut batches {
             let (layers, counts) = (self.layers.iter(), batch.layers.iter());
             let may_be_counted = |layer: &Layer| batch.areas.iter().any(|area| layer.may_be_counted(area.rect.zoom));
-            let waits = |(layer, count): (&Layer, &LayerCount)| count.tiles > 0 && may_be_counted(layer);
+            let waits = |(layer, count): (&Arc<Layer>, &LayerCount)| count.tiles > 0 && may_be_counted(layer);
             batch.needs_cell_counts = layers.zip(counts).any(waits);
         }
         report.event(&Event::Planned {
@@ -264,9 +271,9 @@ impl<'a> Run<'a> {
         });
         let rendering = Instant::now();
         let spots = spots_in_tiles(&changed, &self.layers, self.place);
-        let (layers, renderers) = self.renderers(batches.len(), &spots).await?;
+        let layers = self.with_neighbourhoods(&workers, &spots).await?;
         let patches = patches(spots, &layers, &self.known.unrendered, sink.needs().layers_apart);
-        let running = Box::pin(self.rendered((&tiles, &layers), (batches, renderers), sink, patches.as_ref(), report));
+        let running = Box::pin(self.rendered((&tiles, &layers), (batches, workers), sink, patches.as_ref(), report));
         let (sink, outcome) = on_what_stood_still(running.await, &self.snapshot, &self.reads).await?;
         if let Some(signal) = stop.asked() {
             return Err(CommandError::Interrupted(signal));
@@ -326,8 +333,8 @@ impl<'a> Run<'a> {
     /// Renders the batches of some tiles and hands them over.
     async fn rendered(
         &self,
-        (tiles, layers): (&[TileCoord], &[Layer]),
-        (batches, renderers): (Vec<Batch>, Vec<Renderer>),
+        (tiles, layers): (&[TileCoord], &[PreparedLayer]),
+        (batches, workers): (Vec<Batch>, Vec<Worker>),
         sink: AnySink,
         patches: Option<&Arc<Patches>>,
         report: &Arc<dyn Report>,
@@ -336,12 +343,12 @@ impl<'a> Run<'a> {
         let (tell, counts) = watch::channel(Counts::Waiting);
         let counting = async {
             let counted = counted(&self.snapshot, layers, tiles).await;
-            tell.send_replace(counted.as_ref().map_or(Counts::Failed, |layers| Counts::Known(layers.clone())));
+            tell.send_replace(counted.as_ref().map_or(Counts::Failed, |layers| Counts::Known(RunLayers::new(layers))));
             counted.map(drop)
         };
         let (alone, limits) = (batches.len() <= FEW_BATCHES, self.settings.limits);
         let running = async {
-            let sources = self.sources(renderers, &counts, patches).await?;
+            let sources = self.sources(workers, &RunLayers::new(layers), &counts, patches).await?;
             pipeline::run(batches, sources, sink, limits, stored_events(report)).await.map_err(pipeline_error)
         };
         if alone {
@@ -354,24 +361,29 @@ impl<'a> Run<'a> {
         ran
     }
 
-    /// The dirty tiles as batches. Layers in a reference system without a closed formula are looked through for them.
-    async fn batches(&self, tiles: &[TileCoord], changed: &Changed) -> Result<Vec<Batch>, CommandError> {
-        let drawn: Vec<DrawnLayer> = self.layers.iter().map(drawn).collect();
-        let mut found: Vec<Option<FeatureSearch>> = Vec::new();
-        for (layer, drawn) in self.layers.iter().zip(&drawn) {
-            found.push(if layer.is_found_by_area() {
-                None
-            } else {
-                // The zooms of every part of the target, not only those of its last seed.
-                let Some(zooms) = ZoomList::of(tiles.iter().map(|tile| tile.zoom())) else { continue };
-                let surveyed = survey(&self.snapshot, layer, &Coverage::new(&[]), &zooms).await?;
-                Some(FeatureSearch::new(&changed.dirty, drawn, &surveyed.places))
-            });
+    /// Says where the features of batches are searched. Layers in a reference system without a closed formula are looked through for them.
+    async fn search(
+        &self,
+        batches: &mut [Batch],
+        tiles: &[TileCoord],
+        drawn: &[DrawnLayer],
+        changed: &Changed,
+    ) -> Result<(), CommandError> {
+        // The zooms of every part of the target, not only those of its last seed.
+        let Some(zooms) = ZoomList::of(tiles.iter().map(|tile| tile.zoom())) else { return Ok(()) };
+        for (index, (layer, drawn)) in self.layers.iter().zip(drawn).enumerate() {
+            if layer.is_found_by_area() {
+                continue;
+            }
+            let surveyed = survey(&self.snapshot, layer, None, &Coverage::new(&[]), &zooms).await?;
+            let found = FeatureSearch::new(&changed.dirty, drawn, &surveyed.places);
+            for area in batches.iter_mut().flat_map(|batch| &mut batch.areas) {
+                if area.search[index] == SearchBox::Area {
+                    area.search[index] = found.search(&area.rect);
+                }
+            }
         }
-        let search = |layer: LayerIndex, rect: &TileRect| {
-            found[layer.0].as_ref().map_or(SearchBox::Area, |found| found.search(rect))
-        };
-        Ok(batches(tiles, &drawn, self.settings.workers, search))
+        Ok(())
     }
 }
 

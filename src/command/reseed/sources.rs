@@ -10,52 +10,75 @@ use super::patches::patching;
 use super::run::Run;
 use crate::command::CommandError;
 use crate::command::seed::aside;
-use crate::encode::Packing;
 use crate::patch::{Patches, Patching, PositionsInTiles};
-use crate::postgis::{Database, Error, Layer, Renderer, Snapshot};
+use crate::postgis::{Error, PreparedLayer, RunLayers, Worker, with_neighbourhood};
 use crate::tile::LayerIndex;
 
 /// So few batches are rendered before another session would be open.
 pub(super) const FEW_BATCHES: usize = 2;
 
 impl Run<'_> {
-    /// As many as there is work for, and the layers with the rows near what has changed. The session that holds the snapshot is enough
-    /// for one batch or two.
-    pub(super) async fn renderers(
-        &self,
-        batches: usize,
-        spots: &PositionsInTiles,
-    ) -> Result<(Vec<Layer>, Vec<Renderer>), CommandError> {
-        let (database, snapshot, packing) = (&self.database, &self.snapshot, self.settings.limits.packing);
-        let near = Box::pin(near((database, snapshot), &self.layers, spots, (packing, self.settings.rows_memory)));
+    /// As many workers as there is work for, with their locks. The session that holds the snapshot is enough for one batch or two.
+    pub(super) async fn workers(&self, batches: usize) -> Result<Vec<Worker>, CommandError> {
         if batches <= FEW_BATCHES {
-            let layers = near.await?;
-            let renderer = Renderer::alone(database, snapshot, &layers, packing).await?;
-            return Ok((layers, vec![renderer]));
+            return Ok(vec![self.keeper().await?]);
         }
-        let workers = self.settings.workers.get().min(batches);
-        let opening = async {
-            let renderers = Renderer::several(database, snapshot, &self.layers, packing, workers).await?;
-            try_join_all(renderers.iter().map(Renderer::warm)).await?;
-            Ok::<_, Error>(renderers)
-        };
-        let (layers, renderers) = tokio::join!(near, opening);
-        let (layers, mut renderers) = (layers?, renderers?);
-        for renderer in &mut renderers {
-            renderer.set_layers(&layers);
-        }
-        Ok((layers, renderers))
+        let (workers, packing) = (self.settings.workers.get().min(batches), self.settings.limits.packing);
+        Ok(Worker::open(&self.database, &self.snapshot, &self.locks, packing, workers).await?)
     }
 
-    /// The sources of some renderers.
+    /// A worker on the session that holds the snapshot.
+    async fn keeper(&self) -> Result<Worker, Error> {
+        Worker::alone(&self.database, &self.snapshot, &self.locks, self.settings.limits.packing).await
+    }
+
+    /// The layers with the rows near changed positions cached, where that pays. Meanwhile the workers' sessions load what rendering takes.
+    pub(super) async fn with_neighbourhoods(
+        &self,
+        workers: &[Worker],
+        spots: &PositionsInTiles,
+    ) -> Result<Vec<PreparedLayer>, CommandError> {
+        let keeper = self.keeper().await?;
+        let warming = async {
+            match self.layers.first() {
+                Some(layer) if workers.len() > 1 => {
+                    try_join_all(workers.iter().map(|worker| worker.warm(layer))).await.map(drop)
+                }
+                _ => Ok(()),
+            }
+        };
+        let (layers, warm) = tokio::join!(Box::pin(self.near(&keeper, spots)), warming);
+        warm?;
+        Ok(layers?)
+    }
+
+    /// The layers, those of points with the rows near changed positions cached. All of these take about `rows_memory` at most.
+    async fn near(&self, worker: &Worker, spots: &PositionsInTiles) -> Result<Vec<PreparedLayer>, Error> {
+        let (mut near, mut memory) = (Vec::new(), self.settings.rows_memory);
+        for (number, layer) in self.layers.iter().enumerate() {
+            let mut prepared = PreparedLayer::new(layer);
+            if memory > 0
+                && layer.suits_neighbourhood()
+                && let Some(around) = spots.neighbourhood(LayerIndex(number), layer.margin().extent)
+            {
+                prepared = with_neighbourhood(&prepared, worker, &around, memory).await?;
+                memory = memory.saturating_sub(prepared.cached_bytes());
+            }
+            near.push(prepared);
+        }
+        Ok(near)
+    }
+
+    /// The sources of some workers, with the layers as they are before cells are counted.
     pub(super) async fn sources(
         &self,
-        renderers: Vec<Renderer>,
+        workers: Vec<Worker>,
+        layers: &Arc<RunLayers>,
         counts: &watch::Receiver<Counts>,
         patches: Option<&Arc<Patches>>,
     ) -> Result<Vec<Patching<Counting>>, CommandError> {
-        let counting = |renderer| Counting { renderer, counts: Some(counts.clone()) };
-        let counting: Vec<Counting> = renderers.into_iter().map(counting).collect();
+        let counting = |worker| Counting { worker, layers: Arc::clone(layers), counts: Some(counts.clone()) };
+        let counting: Vec<Counting> = workers.into_iter().map(counting).collect();
         // Each has a reader of the target for what is patched.
         let (place, reach, patches) = (self.place.clone(), self.reach.clone(), patches.cloned());
         aside(move || {
@@ -64,27 +87,4 @@ impl Run<'_> {
         })
         .await
     }
-}
-
-/// The layers, those of points with the rows around their changed places. All take about so many bytes of memory at most.
-async fn near(
-    (database, snapshot): (&Database, &Arc<Snapshot>),
-    layers: &[Layer],
-    spots: &PositionsInTiles,
-    (packing, mut memory): (Packing, usize),
-) -> Result<Vec<Layer>, Error> {
-    let mut near = Vec::new();
-    for (number, layer) in layers.iter().enumerate() {
-        let mut layer = layer.clone();
-        if memory > 0
-            && layer.suits_neighbourhood()
-            && let Some(around) = spots.neighbourhood(LayerIndex(number), layer.margin().extent)
-        {
-            let renderer = Renderer::alone(database, snapshot, &[], packing).await?;
-            layer = layer.with_neighbourhood(renderer, &around, memory).await?;
-            memory = memory.saturating_sub(layer.size_of_stock());
-        }
-        near.push(layer);
-    }
-    Ok(near)
 }

@@ -12,9 +12,10 @@ use crate::command::survey::prepare;
 use crate::config::Settings;
 use crate::encode::Gunzip;
 use crate::manifest::{Manifest, drawn_otherwise};
+use crate::postgis::RunLayers;
 use crate::report::{FindingKind, Report};
 use crate::sink::read_all;
-use crate::source::{RenderedTile, Source as _, split_layers};
+use crate::source::{RenderedTile, split_layers};
 use crate::stop::Stop;
 use crate::tile::{Batch, LonLatBox, Order, Slice, TileCoord, TileId, TileRect};
 
@@ -67,19 +68,19 @@ async fn attempt(
         batches.into_iter().enumerate().filter(|(i, _)| (*i as u64).is_multiple_of(every)).map(|(_, b)| b).collect();
     let rects = (every > 1).then(|| chosen.iter().flat_map(|batch| &batch.areas).map(|area| area.rect).collect());
 
-    let mut renderers = std::mem::take(&mut prepared.renderers);
-    renderers.truncate(chosen.len());
+    let mut workers = std::mem::take(&mut prepared.workers);
+    workers.truncate(chosen.len());
+    let layers = RunLayers::new(&prepared.surveyed);
     let queue = Arc::new(Mutex::new(chosen.into_iter()));
     let (done, tiles) = mpsc::channel(settings.limits.window.get());
     let mut tasks = tokio::task::JoinSet::new();
-    for mut renderer in renderers {
-        renderer.set_layers(&prepared.layers);
-        let (queue, done) = (Arc::clone(&queue), done.clone());
+    for mut worker in workers {
+        let (queue, done, layers) = (Arc::clone(&queue), done.clone(), Arc::clone(&layers));
         tasks.spawn(async move {
             loop {
                 let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
                 let Some(batch) = next else { return Ok(()) };
-                let tiles = renderer.render(&batch).await?;
+                let tiles = worker.render(&layers, &batch).await?;
                 // Whoever compares is gone only after a failure of its own, which is the cause.
                 if done.send(tiles).await.is_err() {
                     return Ok(());

@@ -5,11 +5,11 @@ use crate::postgis::layer::Layer;
 use crate::tile::{HALF_WORLD_METRES, TileBounds};
 
 /// The name under which a feature is carried in degrees.
-pub(super) const LONLAT: &str = "lonlat";
+pub(in crate::postgis) const LONLAT: &str = "lonlat";
 
 /// A row's geometry in EPSG:4326, for a layer whose tiles are laid out in degrees; `None` for others, and for cells, which are
 /// not rows.
-pub(super) fn lonlat(layer: &Layer) -> Option<String> {
+pub(in crate::postgis) fn lonlat(layer: &Layer) -> Option<String> {
     if layer.margin().bounds == TileBounds::Mercator || layer.cells.is_some() {
         return None;
     }
@@ -18,17 +18,17 @@ pub(super) fn lonlat(layer: &Layer) -> Option<String> {
 
 /// How the tiles of a layer are drawn, as pieces of the statement over the columns `z`, `side` (of a tile, in metres) and `xy` (column above
 /// bit 29, row below).
-pub(super) struct Drawing {
+pub(in crate::postgis) struct Drawing {
     /// Where the columns below come from: a `FROM` item.
-    pub(super) from: String,
+    pub(in crate::postgis) from: String,
     /// The feature, in the reference system of the box.
-    pub(super) feature: &'static str,
+    pub(in crate::postgis) feature: &'static str,
     /// The tile's box.
-    pub(super) envelope: String,
+    pub(in crate::postgis) envelope: String,
     /// That box, grown by two units of the grid (`$12` a side) more than the buffer (`$13`), for rounding.
-    pub(super) grown: String,
+    pub(in crate::postgis) grown: String,
     /// Whether a feature lies near enough; `None` if all that fits into the buffer does.
-    pub(super) near: Option<String>,
+    pub(in crate::postgis) near: Option<String>,
 }
 
 /// The ends of a tile in metres: west, south, east, north. The arithmetic of `ST_TileEnvelope`, bit for bit, without its clipping to
@@ -50,7 +50,7 @@ const DEGREES: &str = "(xy >> 29)::float8 / (1 << z) * 360 - 180 AS west,
         degrees(atan(sinh(pi() * (1 - 2 * ((xy & 536870911)::float8 / (1 << z)))))) AS north";
 
 /// How a layer's tiles are drawn from the candidates in `touched`.
-pub(super) fn drawing(layer: &Layer) -> Drawing {
+pub(in crate::postgis) fn drawing(layer: &Layer) -> Drawing {
     let margin = layer.margin();
     let [west, south, east, north] = metres();
     let (sides, feature, envelope) = match (margin.bounds, margin.candidates) {

@@ -5,8 +5,7 @@
 //! the whole world. All of that stands behind a `CASE`, so that rows inside the world do not pay for it.
 
 use super::geometry;
-use crate::postgis::edge::{Beyond, EdgeUnits, REACH};
-use crate::postgis::layer::Layer;
+use crate::postgis::layer::{Beyond, EdgeUnits, Layer, REACH};
 use crate::tile::{HALF_WORLD_METRES, WORLD_UNITS};
 
 /// Latitude, in degrees, up to which points are transformed at all; the world ends at 85.0511°.
@@ -16,18 +15,18 @@ const LATITUDE_LIMIT: f64 = 85.06;
 const FAR: f64 = 1e9;
 
 /// Types of geometry that MVT has no place for: `ST_AsMVTGeom` raises an error, or drops all other parts of a collection.
-pub(super) const SURFACES: [&str; 3] = ["TIN", "TRIANGLE", "POLYHEDRALSURFACE"];
+pub(in crate::postgis) const SURFACES: [&str; 3] = ["TIN", "TRIANGLE", "POLYHEDRALSURFACE"];
 
 /// Whether a row's coordinates can be transformed: finite, inside the reference system, and not beyond ±180°. `ST_Transform`
 /// raises an error on coordinates that PROJ refuses, turns longitude 190 into -170, and lets NaN pass. Never true for NULL or empty.
-pub(super) fn is_placeable(layer: &Layer) -> String {
+pub(in crate::postgis) fn is_placeable(layer: &Layer) -> String {
     // A geography lies within ±180° by itself, but is held to the same bound.
     let units = layer.shape.edge.or_else(|| (layer.shape.srid == 4326).then_some(EdgeUnits::Degrees));
     is_within(layer, units.map_or(FAR, |units| units.half() + units.tolerance()))
 }
 
 /// Whether a row that is not placeable can be cut at ±180°.
-pub(super) fn can_be_cut(layer: &Layer, units: EdgeUnits) -> String {
+pub(in crate::postgis) fn can_be_cut(layer: &Layer, units: EdgeUnits) -> String {
     // A clipped row may reach as far as it likes; a wrapped one is shifted once.
     is_within(layer, if layer.beyond == Beyond::Wrap { REACH * units.half() + units.tolerance() } else { FAR })
 }
@@ -64,7 +63,7 @@ fn is_within(layer: &Layer, far: f64) -> String {
 }
 
 /// The row's geometry in EPSG:3857; NULL if it cannot be placed.
-pub(super) fn projected(layer: &Layer) -> String {
+pub(in crate::postgis) fn projected(layer: &Layer) -> String {
     let g = without_curves(layer);
     let mut cases = format!("WHEN {} THEN {}", is_placeable(layer), transformed(layer, &g, 3857));
     if let Some(units) = cutting(layer) {
@@ -82,7 +81,7 @@ pub(super) fn projected(layer: &Layer) -> String {
 }
 
 /// The row's geometry in EPSG:4326, as [`projected`] has it in EPSG:3857; not NULL for some rows that cannot be placed.
-pub(super) fn lonlat(layer: &Layer) -> String {
+pub(in crate::postgis) fn lonlat(layer: &Layer) -> String {
     let g = without_curves(layer);
     let own = transformed(layer, &g, 4326);
     // Nothing to work out, and nobody beyond the edge: rows that cannot be placed are dropped by their place in metres.
@@ -148,7 +147,7 @@ fn cut_at_edge(beyond: Beyond, units: EdgeUnits, g: &str) -> String {
 const RAW_SIDES: [&str; 2] = ["raw_west", "raw_east"];
 
 /// The ends along x of a row's own box, to stand beside its projected geometry; nothing where no row is wrapped.
-pub(super) fn raw_sides(layer: &Layer) -> String {
+pub(in crate::postgis) fn raw_sides(layer: &Layer) -> String {
     if !layer.has_crossing_rows() {
         return String::new();
     }
@@ -172,7 +171,7 @@ fn crosses([west, east]: &[String; 2], units: EdgeUnits) -> String {
 
 /// The west and east column of a row's place in world units, where those of its projected geometry are `west` and `east`. West
 /// is greater than east for a row that was wrapped around ±180°.
-pub(super) fn wrapped_sides(layer: &Layer, [west, east]: [String; 2]) -> [String; 2] {
+pub(in crate::postgis) fn wrapped_sides(layer: &Layer, [west, east]: [String; 2]) -> [String; 2] {
     let Some(units) = layer.shape.edge.filter(|_| layer.has_crossing_rows()) else { return [west, east] };
     let (half, [raw_west, raw_east]) = (units.half(), RAW_SIDES);
     let crosses = crosses(&RAW_SIDES.map(str::to_owned), units);
@@ -189,7 +188,7 @@ pub(super) fn wrapped_sides(layer: &Layer, [west, east]: [String; 2]) -> [String
 
 /// The ends along x of the box by which a row is looked for, from those of its own box: as the row is wrapped, in the reference
 /// system of the column. The [shifted boxes](shifted_boxes) find it.
-pub(super) fn source_sides(layer: &Layer, [west, east]: [&str; 2]) -> [String; 2] {
+pub(in crate::postgis) fn source_sides(layer: &Layer, [west, east]: [&str; 2]) -> [String; 2] {
     let own = [west.to_owned(), east.to_owned()];
     let Some(units) = layer.shape.edge.filter(|_| layer.is_wrapped() && layer.cells.is_none()) else { return own };
     let (half, width, crosses) = (units.half(), 2.0 * units.half(), crosses(&own, units));
@@ -218,7 +217,7 @@ fn middle(layer: &Layer, units: EdgeUnits, drawn: &str) -> String {
 
 /// The boxes, in the reference system of the column, in which wrapped rows lie that show in a box there: the same box one world
 /// farther east and west. The ends of the box are given as SQL.
-pub(super) fn shifted_boxes(layer: &Layer, [west, south, east, north]: [&str; 4]) -> Vec<String> {
+pub(in crate::postgis) fn shifted_boxes(layer: &Layer, [west, south, east, north]: [&str; 4]) -> Vec<String> {
     let Some(units) = layer.shape.edge.filter(|_| layer.is_wrapped()) else { return Vec::new() };
     let (srid, width) = (layer.shape.srid, 2.0 * units.half());
     let shifted = |sign: char| {

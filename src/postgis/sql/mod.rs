@@ -3,29 +3,27 @@
 //!
 //! Identifiers are quoted, values are parameters. Property expressions and filters are the configuration's own SQL.
 
-mod aggregates;
 mod bounds;
-mod cell;
+mod cached_rows;
 mod cells;
-mod counted;
 mod edge;
-mod reading;
+mod locks;
 mod render;
-mod stock;
 mod survey;
 mod thin;
 
 use super::layer::Layer;
 use crate::tile::{HALF_WORLD_METRES, WORLD_UNITS};
 
-pub(super) use aggregates::{Call, Function};
+pub(super) use cached_rows::{RowChoice, cached_rows};
 pub(crate) use cells::without_bounds;
-pub(super) use counted::{calls, fold_types, folded_alone, needs_only_counts};
+pub(super) use cells::{FoldedValue, Function, ValueKind, calls, fold_types, folded_alone, needs_only_counts};
 pub(super) use edge::beyond;
-pub(super) use reading::reading;
+pub(super) use locks::reading;
 pub(super) use render::{Candidates, render, warm};
-pub(super) use stock::{Stocked, stock};
 pub(super) use survey::{skipped, survey};
+
+pub use cells::FoldedValues;
 
 /// A world unit in metres, rounded up.
 const WORLD_UNIT_METRES: f64 = 0.01;
@@ -99,7 +97,7 @@ fn ends(layer: &Layer) -> [String; 4] {
 }
 
 /// The name of a value's type, as SQL; of a domain, the type that it is over: so `ST_AsMVT` encodes it.
-pub(super) fn type_of(value: &str) -> String {
+pub(in crate::postgis) fn type_of(value: &str) -> String {
     format!(
         "COALESCE((SELECT format_type(typbasetype, NULL) FROM pg_catalog.pg_type
             WHERE oid = pg_typeof({value}) AND typtype = 'd'), pg_typeof({value})::text)"
@@ -107,7 +105,7 @@ pub(super) fn type_of(value: &str) -> String {
 }
 
 /// A row's key as a text for people, the values of several columns with a slash between them.
-pub(super) fn key_text(layer: &Layer) -> String {
+pub(in crate::postgis) fn key_text(layer: &Layer) -> String {
     // Not as casts to text: the owner of a key's type could have made one, and a reader would run it.
     let text = |key: &str| format!("CASE WHEN {key} IS NULL THEN 'NULL' ELSE pg_catalog.concat({key}) END");
     let columns = layer.key.iter().map(|key| text(&key.quoted));

@@ -1,9 +1,10 @@
 //! The statement that renders: many tiles at once.
 
+use super::cells::{self, FoldedValues, counted};
 use super::edge::{projected, raw_sides};
-use super::{bounds, cells, counted, ends, filter, is_in_world, search, thin, world_columns};
-use crate::postgis::layer::{Layer, Of, TilePart, quoted};
-use crate::postgis::query::{PIXEL, Values};
+use super::{bounds, ends, filter, is_in_world, search, thin, world_columns};
+use crate::postgis::layer::{Layer, Of, PIXEL, TilePart, Values};
+use crate::postgis::session::quoted;
 use crate::tile::HALF_WORLD_METRES;
 
 /// Renders the tiles of some areas. Parameters, one array element an area: `$1` zoom, `$2` margin in world units, `$3..$6`
@@ -12,13 +13,22 @@ use crate::tile::HALF_WORLD_METRES;
 ///
 /// Gives one row for each tile that has a candidate: the tile (zoom above bit 58, column above bit 29, TMS row), how many
 /// features are drawn, the MVT layer, and how many features were left out; ordered by zoom, column and TMS row.
-pub(in crate::postgis) fn render(layer: &Layer, rows: Candidates) -> String {
+pub(in crate::postgis) fn render(layer: &Layer, folds: Option<&FoldedValues>, rows: Candidates) -> String {
     let carried = carried(layer);
     let Carried { values, names, row, order, arguments } = &carried;
     // Thinned, what is drawn is sorted after the least features were left out.
     let (sort, kept, last, left_out) = if layer.budget.thins() {
         let left_out = "max(drawn.found) - count(drawn.mvt_geometry)";
-        (String::new(), thin::kept(layer, &carried, rows), "kept AS drawn", left_out)
+        (
+            String::new(),
+            {
+                // Behind those of counted cells.
+                let limits = if rows == Candidates::Counted { counted::behind(layer, folds) } else { 14 };
+                thin::kept(layer, order, limits)
+            },
+            "kept AS drawn",
+            left_out,
+        )
     } else {
         (format!("ORDER BY tile{order}"), String::new(), "drawn", "0::int8")
     };
@@ -27,8 +37,8 @@ pub(in crate::postgis) fn render(layer: &Layer, rows: Candidates) -> String {
     let columns = columns(layer);
     let (placed, in_world) = match &layer.cells {
         None => (placed(layer, rows, values, names), is_in_world(layer)),
-        Some(cells) if rows == Candidates::Counted => (counted::placed(layer, cells), "true".to_owned()),
-        Some(cells) => (cells::placed(layer, cells), "true".to_owned()),
+        Some(cells) if rows == Candidates::Counted => (counted::placed(layer, cells, folds), "true".to_owned()),
+        Some(cells) => (cells::placed(layer, cells, folds.is_some()), "true".to_owned()),
     };
     format!(
         "WITH {areas},
@@ -106,7 +116,7 @@ pub(in crate::postgis) fn warm(layer: &Layer) -> String {
 }
 
 /// The areas of the parameters `$1..$10`, as a part of `WITH`.
-pub(super) fn areas(layer: &Layer) -> String {
+pub(in crate::postgis) fn areas(layer: &Layer) -> String {
     let (_, around) = search(layer);
     let width = layer.cells.as_ref().map_or(0.0, |cells| cells.grid.size);
     let pixel =
@@ -135,7 +145,7 @@ pub(in crate::postgis) enum Candidates {
 }
 
 /// The candidates of a layer whose rows are its features.
-pub(super) fn placed(layer: &Layer, rows: Candidates, values: &str, names: &str) -> String {
+pub(in crate::postgis) fn placed(layer: &Layer, rows: Candidates, values: &str, names: &str) -> String {
     let ((search, _), filter) = (search(layer), filter(layer));
     let condition = match rows {
         Candidates::Found | Candidates::Counted => format!("{search} {filter}"),
@@ -185,20 +195,20 @@ fn touches(layer: &Layer) -> String {
 }
 
 /// What is carried from a row of the relation to its feature in the tile, as pieces of the statement.
-pub(super) struct Carried {
+pub(in crate::postgis) struct Carried {
     /// Expressions over the relation, each with its name within the statement: `, "name" AS p0, …`.
-    pub(super) values: String,
+    pub(in crate::postgis) values: String,
     /// Those names: `, p0, …`.
-    pub(super) names: String,
+    pub(in crate::postgis) names: String,
     /// The columns of the feature, under the names that the tile shows.
-    pub(super) row: String,
+    pub(in crate::postgis) row: String,
     /// The key, for `ORDER BY tile`.
-    pub(super) order: String,
+    pub(in crate::postgis) order: String,
     /// The names of the geometry and of the feature's id, as arguments of `ST_AsMVT`.
-    pub(super) arguments: String,
+    pub(in crate::postgis) arguments: String,
 }
 
-pub(super) fn carried(layer: &Layer) -> Carried {
+pub(in crate::postgis) fn carried(layer: &Layer) -> Carried {
     let geometry = free_name(layer, "geom");
     let mut carried = Carried {
         values: String::new(),

@@ -1,9 +1,9 @@
 //! The statements of the survey: where features lie, and which rows are left out.
 
+use super::cells::{FoldedValues, counted};
 use super::edge::{self, SURFACES, projected, raw_sides};
-use super::{counted, ends, filter, geometry, is_in_world, key_text, world_columns};
-use crate::postgis::layer::Layer;
-use crate::postgis::query::Values;
+use super::{ends, filter, geometry, is_in_world, key_text, world_columns};
+use crate::postgis::layer::{Layer, Values};
 
 /// Where every feature lies, for planning. With `boxes`, only rows near so many boxes, given by
 /// the parameters `$1..$4`: arrays of west, south, east, north in the column's reference system. The values of a query's
@@ -12,7 +12,7 @@ use crate::postgis::query::Values;
 /// Points in a closed-form system give one column: the position, x in the upper and y in the lower half. Others give six:
 /// the box's two corners packed the same way (west is greater than east where it runs over ±180°), and the box in the column's own system. Members of cells give their position as two
 /// doubles, and where no closed formula leads to them, that box; then the values that are folded. NULL where a row is skipped.
-pub(in crate::postgis) fn survey(layer: &Layer, boxes: usize) -> String {
+pub(in crate::postgis) fn survey(layer: &Layer, folds: Option<&FoldedValues>, boxes: usize) -> String {
     let g = geometry(layer);
     let (box_of, sides) = (
         format!(", ST_XMin({g}) AS x0, ST_YMin({g}) AS y0, ST_XMax({g}) AS x1, ST_YMax({g}) AS y1"),
@@ -28,7 +28,7 @@ pub(in crate::postgis) fn survey(layer: &Layer, boxes: usize) -> String {
     };
     let [x0, x1] = edge::source_sides(layer, ["x0", "x1"]);
     let kept = if kept.is_empty() { String::new() } else { format!(", {x0} AS x0, y0, {x1} AS x1, y1") };
-    let (values, names) = counted::folded(layer);
+    let (values, names) = counted::folded(folds);
     format!(
         "SELECT CASE WHEN {in_world} THEN {place} END{columns}{names}
 FROM (
@@ -47,7 +47,7 @@ FROM (
 }
 
 /// The condition that a row is near one of so many boxes, the parameters `$1..$4`; none if there are none.
-pub(super) fn near(layer: &Layer, boxes: usize) -> String {
+pub(in crate::postgis) fn near(layer: &Layer, boxes: usize) -> String {
     let (g, srid) = (geometry(layer), layer.shape.srid);
     // One condition a box, each over parameters alone: the spatial index serves them.
     let near: Vec<String> =

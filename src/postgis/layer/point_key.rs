@@ -1,0 +1,87 @@
+//! Whether the features of a layer can be told apart, and put in order, by what stands in a tile.
+
+use super::budget::OnLargeTile;
+use super::{Layer, Of};
+use crate::mvt::{FeatureKey, PointLayer};
+use crate::postgis::session::quoted;
+use crate::tile::TileBounds;
+
+impl Layer {
+    /// How it is written, if its features are single points, each drawn by itself and in the same way wherever it lies, and have their
+    /// keys in the tile: then a part of a tile can be replaced without the rest.
+    #[must_use]
+    pub fn as_points(&self) -> Option<PointLayer> {
+        let properties = || self.fields().map(|(name, _)| name.to_owned()).collect();
+        self.point_key().map(|key| PointLayer { key, properties: properties() })
+    }
+
+    /// Whether its rows are single points that show the same in every tile: they may be cached.
+    #[must_use]
+    pub fn shows_points_alike(&self) -> bool {
+        self.shape.points
+            && self.cells.is_none()
+            && !self.asks_each_tile()
+            && !self.asks_each_zoom()
+            && self.margin.bounds == TileBounds::Mercator
+            && self.margin.candidates.is_none()
+            && !self.budget.thins()
+            && self.has_plain_values
+            && self.properties.iter().all(|property| property.of == Of::Row)
+    }
+
+    /// Whether the rows near changed positions may be cached: they are points, told apart by what stands in a tile, which show the same
+    /// in every tile.
+    #[must_use]
+    pub fn suits_neighbourhood(&self) -> bool {
+        self.as_points().is_some() && self.shows_points_alike()
+    }
+
+    /// Where the keys of its features stand in a tile.
+    fn point_key(&self) -> Option<FeatureKey> {
+        let may_be_patched = self.shape.is_closed_form()
+            && self.cells.is_none()
+            && !self.asks_each_tile()
+            && !self.asks_each_zoom()
+            && self.margin.bounds == TileBounds::Mercator
+            // Others have the run end, or leave out other features than the nearest.
+            && self.budget.on_large_tile == OnLargeTile::Warn
+            && self.suits_patches
+            && self.has_plain_values;
+        let [key] = &self.key[..] else { return None };
+        if !may_be_patched {
+            return None;
+        }
+        if self.feature_id.as_ref().is_some_and(|column| quoted(column) == key.quoted) {
+            return Some(FeatureKey::Id);
+        }
+        let is_key = |sql: &str| sql == key.quoted || is_name_of(sql, &key.quoted);
+        let property = self.properties.iter().position(|property| property.of == Of::Row && is_key(&property.sql));
+        property.map(FeatureKey::Property)
+    }
+}
+
+/// Whether an expression is a column's name and nothing else.
+fn is_name_of(sql: &str, column: &str) -> bool {
+    let name = sql.trim_start_matches('(').trim_end_matches(')').trim();
+    let is_plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    name == column || (is_plain && quoted(name) == column)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_columns_name_is_told_from_an_expression() {
+        for (sql, column, expected) in [
+            ("(id\n)", "\"id\"", true),
+            ("(\"Id\"\n)", "\"Id\"", true),
+            ("(Id\n)", "\"Id\"", false),
+            ("(upper(id)\n)", "\"id\"", false),
+            ("(id || 'x'\n)", "\"id\"", false),
+            ("(-id\n)", "\"id\"", false),
+        ] {
+            assert_eq!(is_name_of(sql, column), expected, "{sql}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! A query as the source of a layer: its text, taken apart at the placeholders, so that each use fills in values of its own.
+
+mod text;
+
+use crate::postgis::session::quoted;
+use text::{Reader, is_placeholder};
+
+/// A query as it is configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    pieces: Vec<Piece>,
+    limit: Option<&'static str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::postgis) enum Piece {
+    Text(String),
+    Value(Placeholder),
+}
+
+/// What a query may ask for. The names are those of Tegola, t-rex and Mapnik.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::postgis) enum Placeholder {
+    /// The box of the tile, margin included, in the reference system of the layer's geometry.
+    Box,
+    /// The zoom.
+    Zoom,
+    /// The side of a pixel in metres of EPSG:3857, a tile having 256 of them.
+    Pixel,
+    /// The scale on a screen whose pixels measure 0.28 mm (OGC 05-078r4, section 11.1).
+    Scale,
+}
+
+/// SQL that stands for the placeholders.
+#[derive(Debug)]
+pub(in crate::postgis) struct Values {
+    /// A geometry.
+    pub bbox: String,
+    /// An integer.
+    pub zoom: String,
+    /// A double.
+    pub pixel: String,
+}
+
+/// Why a query cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QueryError {
+    /// There is none.
+    #[error("is empty: write a SELECT that gives the geometry, the key and the properties")]
+    Empty,
+    /// Something stands behind a semicolon.
+    #[error("has a ; before its end: write one SELECT; only its end may have one")]
+    Several,
+    /// A placeholder that does not exist.
+    #[error("has {found}, which is no placeholder: there is {KNOWN}")]
+    Unknown {
+        /// It.
+        found: String,
+    },
+    /// Half a placeholder.
+    #[error("has {found}, which lacks an exclamation mark: there is {KNOWN}")]
+    Unbalanced {
+        /// It.
+        found: String,
+    },
+    /// The column or row of a tile.
+    #[error(
+        "has {found}: the column and row of a tile are not known when tiles are planned. Select with !bbox!, or write a property such as x = \"!x!\""
+    )]
+    TileAddress {
+        /// It.
+        found: String,
+    },
+    /// A parameter of a prepared statement.
+    #[error("has the parameter {found}, for which there is no value: there is {KNOWN}")]
+    Parameter {
+        /// It.
+        found: String,
+    },
+    /// It draws, which is our part.
+    #[error("calls {found}: let it give the geometry itself; it is cut to the tile and written afterwards")]
+    Draws {
+        /// The function.
+        found: String,
+    },
+}
+
+const KNOWN: &str = "!bbox!, !zoom!, !pixel_width!, !pixel_height!, !scale_denominator!";
+
+/// The side of a pixel at zoom 0 in metres: the world's side (EPSG:3857) in 256 pixels.
+pub(in crate::postgis) const PIXEL: f64 = crate::tile::HALF_WORLD_METRES / 128.0;
+
+/// The side of a pixel of the scale's screen, in metres.
+const SCREEN_PIXEL: f64 = 0.000_28;
+
+impl Query {
+    /// Takes a query apart.
+    ///
+    /// # Errors
+    /// If it is not one query, or holds a placeholder that there is not.
+    pub fn new(text: &str) -> Result<Query, QueryError> {
+        let (pieces, words) = Reader::read_all(text)?;
+        if words.is_empty() {
+            return Err(QueryError::Empty);
+        }
+        if let Some(found) = words.iter().find(|word| matches!(word.as_str(), "st_asmvtgeom" | "st_asmvt")) {
+            let found = if found == "st_asmvt" { "ST_AsMVT" } else { "ST_AsMVTGeom" }.to_owned();
+            return Err(QueryError::Draws { found });
+        }
+        let fetches = words.windows(2).any(|two| two[0] == "fetch" && matches!(two[1].as_str(), "first" | "next"));
+        let limit = match () {
+            () if words.iter().any(|word| word == "limit") => Some("LIMIT"),
+            () if fetches => Some("FETCH FIRST"),
+            () => None,
+        };
+        Ok(Query { pieces, limit })
+    }
+
+    fn asks(&self, placeholder: Placeholder) -> bool {
+        self.pieces.contains(&Piece::Value(placeholder))
+    }
+
+    /// Whether its rows may be others at each zoom.
+    pub(in crate::postgis) fn asks_zoom(&self) -> bool {
+        [Placeholder::Zoom, Placeholder::Pixel, Placeholder::Scale].iter().any(|one| self.asks(*one))
+    }
+
+    /// Whether it is to be asked for each tile by itself.
+    #[must_use]
+    pub fn asks_box(&self) -> bool {
+        self.asks(Placeholder::Box)
+    }
+
+    /// What cuts its rows off after some number, if anything does.
+    pub(in crate::postgis) fn limit(&self) -> Option<&'static str> {
+        self.limit
+    }
+
+    /// An item of a FROM list, called as the layer is.
+    pub(in crate::postgis) fn item(&self, layer: &str, values: &Values) -> String {
+        let pieces = self.pieces.iter().map(|piece| match piece {
+            Piece::Text(text) => text.clone(),
+            Piece::Value(Placeholder::Box) => format!("({})", values.bbox),
+            Piece::Value(Placeholder::Zoom) => format!("({})", values.zoom),
+            Piece::Value(Placeholder::Pixel) => format!("({})", values.pixel),
+            Piece::Value(Placeholder::Scale) => format!("({} / {SCREEN_PIXEL:?}::float8)", values.pixel),
+        });
+        // A comment may end the query.
+        format!("(\n{}\n) AS {}", pieces.collect::<String>(), quoted(layer))
+    }
+
+    /// The same without values: NULL as a subquery, which the planner does not reckon with, so that no table that
+    /// the query names is planned away. The names tell one query from another.
+    pub(in crate::postgis) fn neutral(&self, layer: &str) -> String {
+        let nothing = |kind: &str, name: &str| format!("SELECT NULL::{kind} /* {name} */");
+        let (bbox, zoom, pixel) = (nothing("geometry", "bbox"), nothing("int4", "zoom"), nothing("float8", "pixel"));
+        self.item(layer, &Values { bbox, zoom, pixel })
+    }
+}
+
+/// The first placeholder in a piece of SQL, as it is written there: outside of texts, comments and quoted names. What lacks one of its
+/// exclamation marks counts, too.
+#[must_use]
+pub fn placeholder_in(sql: &str) -> Option<String> {
+    match Reader::read_all(sql) {
+        Ok((pieces, _words)) => match pieces.first() {
+            Some(Piece::Text(before)) if pieces.len() > 1 => {
+                let name = sql.get(before.len() + 1..)?.split('!').next()?;
+                Some(format!("!{name}!"))
+            }
+            _ => None,
+        },
+        Err(QueryError::Unknown { found } | QueryError::TileAddress { found }) => Some(found),
+        // An operator of somebody's own may be called !.
+        Err(QueryError::Unbalanced { found }) => is_placeholder(found.trim_matches('!')).then_some(found),
+        Err(_other) => None,
+    }
+}
+
+impl Values {
+    /// The columns of the item `oar_tiles_area`, row by row.
+    pub(in crate::postgis) fn of_area() -> Values {
+        Values {
+            bbox: "oar_tiles_area.box".to_owned(),
+            zoom: "oar_tiles_area.z".to_owned(),
+            pixel: "oar_tiles_area.pixel_width".to_owned(),
+        }
+    }
+
+    /// Parameters: zoom, side of a pixel, and west, south, east and north of the box.
+    pub(in crate::postgis) fn parameters(first: usize, srid: i32) -> Values {
+        let next = |n: usize| format!("${}", first + n);
+        Values {
+            zoom: next(0),
+            pixel: next(1),
+            bbox: format!("ST_MakeEnvelope({}, {}, {}, {}, {srid})", next(2), next(3), next(4), next(5)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! Reading the text of a query: where its placeholders stand, and where what looks like one is text, a comment, a name or an operator.
+
+use super::{Piece, Placeholder, QueryError};
+
+/// Reads a query from its beginning to its end (PostgreSQL documentation, section 4.1, "Lexical Structure").
+pub(in crate::postgis) struct Reader<'a> {
+    left: &'a str,
+    pieces: Vec<Piece>,
+    /// What was read since the last placeholder.
+    plain: String,
+    /// Names and key words that stand in no quotes, in lower case.
+    words: Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    /// The pieces of a query, and the words in it.
+    pub(in crate::postgis) fn read_all(text: &'a str) -> Result<(Vec<Piece>, Vec<String>), QueryError> {
+        let mut reader = Reader { left: text, pieces: Vec::new(), plain: String::new(), words: Vec::new() };
+        reader.read()?;
+        reader.pieces.push(Piece::Text(reader.plain));
+        Ok((reader.pieces, reader.words))
+    }
+
+    fn take(&mut self, bytes: usize) -> &'a str {
+        let (taken, left) = self.left.split_at_checked(bytes).unwrap_or((self.left, ""));
+        self.left = left;
+        self.plain.push_str(taken);
+        taken
+    }
+
+    fn read(&mut self) -> Result<(), QueryError> {
+        while let Some(first) = self.left.chars().next() {
+            match first {
+                '\'' => self.quoted('\'', self.plain.ends_with(['e', 'E']) && self.is_prefix()),
+                '"' => self.quoted('"', false),
+                '-' if self.left.starts_with("--") => {
+                    let end = self.left.find('\n').unwrap_or(self.left.len());
+                    self.take(end);
+                }
+                '/' if self.left.starts_with("/*") => self.comment(),
+                '$' => self.dollar()?,
+                ';' => {
+                    self.left = &self.left[1..];
+                    self.read_rest()?;
+                }
+                '!' => self.exclamation()?,
+                first if is_name_start(first) => {
+                    let word = self.take(name_length(self.left)).to_lowercase();
+                    self.words.push(word);
+                }
+                first => {
+                    self.take(first.len_utf8());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Behind the semicolon only space and comments may stand.
+    fn read_rest(&mut self) -> Result<(), QueryError> {
+        while let Some(first) = self.left.chars().next() {
+            match first {
+                first if first.is_whitespace() => drop(self.take(first.len_utf8())),
+                '-' if self.left.starts_with("--") => {
+                    let end = self.left.find('\n').unwrap_or(self.left.len());
+                    self.take(end);
+                }
+                '/' if self.left.starts_with("/*") => self.comment(),
+                _ => return Err(QueryError::Several),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the letter just read is a word of its own, such as the E of E'…'.
+    fn is_prefix(&self) -> bool {
+        self.words.last().is_some_and(|word| word == "e")
+    }
+
+    fn quoted(&mut self, quote: char, has_escapes: bool) {
+        let mut characters = self.left.char_indices().skip(1).peekable();
+        let mut end = self.left.len();
+        while let Some((at, character)) = characters.next() {
+            if character == '\\' && has_escapes {
+                characters.next();
+            } else if character == quote {
+                // Twice, it stands for itself.
+                if characters.next_if(|(_, next)| *next == quote).is_none() {
+                    end = at + 1;
+                    break;
+                }
+            }
+        }
+        self.take(end);
+    }
+
+    /// Comments may stand in each other.
+    fn comment(&mut self) {
+        let mut depth = 0;
+        loop {
+            if self.left.starts_with("/*") {
+                depth += 1;
+                self.take(2);
+            } else if self.left.starts_with("*/") {
+                depth -= 1;
+                self.take(2);
+            } else if let Some(next) = self.left.chars().next() {
+                self.take(next.len_utf8());
+            }
+            if depth == 0 || self.left.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// A text between dollar signs, or a parameter.
+    fn dollar(&mut self) -> Result<(), QueryError> {
+        let inner = &self.left[1..];
+        let digits = inner.len() - inner.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        if digits > 0 {
+            return Err(QueryError::Parameter { found: self.left[..=digits].to_owned() });
+        }
+        let tag = if inner.starts_with(is_name_start) { tag_length(inner) } else { 0 };
+        if !inner[tag..].starts_with('$') {
+            self.take(1);
+            return Ok(());
+        }
+        let delimiter = &self.left[..tag + 2];
+        let end = self.left[delimiter.len()..].find(delimiter);
+        self.take(end.map_or(self.left.len(), |end| end + 2 * delimiter.len()));
+        Ok(())
+    }
+
+    /// A placeholder, or an operator.
+    fn exclamation(&mut self) -> Result<(), QueryError> {
+        let inner = &self.left[1..];
+        let length = if inner.starts_with(is_name_start) { name_length(inner) } else { 0 };
+        let (name, behind) = inner.split_at(length);
+        // "bbox!": the first mark is missing.
+        let before = self.plain.len() - self.plain.trim_end_matches(is_name).len();
+        let before = &self.plain[self.plain.len() - before..];
+        if !behind.starts_with('=') && !behind.starts_with('~') && length == 0 && known(before).is_some() {
+            return Err(QueryError::Unbalanced { found: format!("{before}!") });
+        }
+        // The operator !! stands before what it is applied to.
+        if length == 0 || self.plain.ends_with('!') {
+            self.take(1);
+            return Ok(());
+        }
+        if !behind.starts_with('!') {
+            return Err(QueryError::Unbalanced { found: format!("!{name}") });
+        }
+        let found = format!("!{name}!");
+        match known(name) {
+            Some(placeholder) => {
+                self.pieces.push(Piece::Text(std::mem::take(&mut self.plain)));
+                self.pieces.push(Piece::Value(placeholder));
+                self.left = &behind[1..];
+                Ok(())
+            }
+            None if matches!(name.to_lowercase().as_str(), "x" | "y") => Err(QueryError::TileAddress { found }),
+            None => Err(QueryError::Unknown { found }),
+        }
+    }
+}
+
+/// Whether a name is one of a placeholder.
+pub(in crate::postgis) fn is_placeholder(name: &str) -> bool {
+    known(name).is_some()
+}
+
+fn known(name: &str) -> Option<Placeholder> {
+    match name.to_lowercase().as_str() {
+        "bbox" => Some(Placeholder::Box),
+        "zoom" | "z" => Some(Placeholder::Zoom),
+        "pixel_width" | "pixel_height" => Some(Placeholder::Pixel),
+        "scale_denominator" => Some(Placeholder::Scale),
+        _ => None,
+    }
+}
+
+fn is_name_start(character: char) -> bool {
+    character.is_alphabetic() || character == '_' || !character.is_ascii() && !character.is_whitespace()
+}
+
+fn is_name(character: char) -> bool {
+    is_name_start(character) || character.is_ascii_digit() || character == '$'
+}
+
+fn name_length(text: &str) -> usize {
+    text.find(|character| !is_name(character)).unwrap_or(text.len())
+}
+
+/// The tag of a text between dollar signs is a name without them.
+fn tag_length(text: &str) -> usize {
+    text.find(|character| !is_name(character) || character == '$').unwrap_or(text.len())
+}

@@ -1,0 +1,218 @@
+//! What only the rows of a layer can tell: their reference system, their kinds of geometry, and whether the key tells them apart.
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::super::relation::{Column, Relation};
+use super::LayerProbe;
+use crate::postgis::layer::{Layer, QueryValues, Shape, Values, explained, pixel};
+use crate::postgis::session::{Error, Param, quoted};
+use crate::postgis::sql;
+use crate::tile::{Coverage, Zoom};
+
+/// So many rows of each zoom tell the reference system.
+const FEW: &str = "LIMIT 1000";
+
+impl LayerProbe<'_> {
+    /// The reference system and kind of the geometries: from the column's type if it says, else from the rows.
+    pub(in crate::postgis) async fn shape(
+        &self,
+        layer: &mut Layer,
+        column: &Column,
+        relation: &Relation,
+    ) -> Result<Shape, Error> {
+        let declared = column.geometry_type.trim_end_matches(['Z', 'M']);
+        if column.srid > 0 && declared != "Geometry" {
+            return Ok(Shape {
+                srid: column.srid,
+                points: declared == "Point",
+                geography: layer.shape.geography,
+                curves: !matches!(
+                    declared,
+                    "Point" | "MultiPoint" | "LineString" | "MultiLineString" | "Polygon" | "MultiPolygon"
+                ),
+                edge: None,
+            });
+        }
+        let (srids, points, curves) = self.kinds(layer).await?;
+        let srid = match srids[..] {
+            // No row says: any system will do.
+            [] => {
+                if column.srid > 0 {
+                    column.srid
+                } else {
+                    4326
+                }
+            }
+            [0] => {
+                let next = if layer.is_query() {
+                    "If they are longitudes and latitudes, write ST_SetSRID(…, 4326) in the query".to_owned()
+                } else {
+                    format!(
+                        "If they are longitudes and latitudes, run ALTER TABLE {} ALTER COLUMN {c} TYPE geometry(Geometry, 4326) USING ST_SetSRID({c}, 4326)",
+                        relation.quoted(),
+                        c = layer.geometry
+                    )
+                };
+                return Err(self.error(
+                    format!(
+                        "the geometries in {} of {} have SRID 0: nobody can tell where they lie",
+                        layer.geometry, layer.called
+                    ),
+                    next,
+                ));
+            }
+            [srid] => srid,
+            _ => {
+                let found: Vec<String> = srids.iter().map(ToString::to_string).collect();
+                return Err(self.error(
+                    format!(
+                        "the geometries in {} of {} have several SRIDs: {}",
+                        layer.geometry,
+                        layer.called,
+                        found.join(", ")
+                    ),
+                    if layer.is_query() {
+                        "Bring them to one with ST_Transform in the query".to_owned()
+                    } else {
+                        "Bring them to one with ST_Transform, in the table or in a view".to_owned()
+                    },
+                ));
+            }
+        };
+        if layer.asks_each_tile() && layer.shape.geography {
+            return Err(self.error(
+                format!(
+                    "its query has !bbox!, and {} is of type geography, whose boxes are no boxes of tiles",
+                    layer.geometry
+                ),
+                "Give geometries, such as location::geometry, and compare !bbox! with them".to_owned(),
+            ));
+        }
+        if layer.asks_each_tile() && !matches!(srid, 3857 | 4326) {
+            return Err(self.error(
+                format!("its query has !bbox!, and {} is in EPSG:{srid}: a tile is a box in EPSG:3857 and EPSG:4326 only", layer.geometry),
+                format!("Give ST_Transform({}, 3857). Without !bbox!, any system will do, and the index is used all the same", layer.geometry),
+            ));
+        }
+        Ok(Shape { srid, points, geography: layer.shape.geography, curves, edge: None })
+    }
+
+    /// The reference systems of a layer's geometries; whether all are points; whether there may be curves.
+    async fn kinds(&self, layer: &mut Layer) -> Result<(Vec<i32>, bool, bool), Error> {
+        let g = if layer.shape.geography { format!("{}::geometry", layer.geometry) } else { layer.geometry.clone() };
+        let kind = format!(
+            "SELECT array_agg(DISTINCT ST_SRID({g})), COALESCE(bool_and(GeometryType({g}) = 'POINT'), true),
+                    COALESCE(bool_or(GeometryType({g}) ~ 'CURVE|CIRCULAR|COLLECTION|SURFACE|TIN|TRIANGLE'), false)"
+        );
+        let some = format!("{} IS NOT NULL", layer.geometry);
+        if !layer.is_query() {
+            let sql = format!("{kind} FROM {} WHERE {some} {}", layer.relation, filter(layer));
+            let row = self.session.one(&format!("layer \"{}\"", layer.name), &sql, &[]).await?;
+            return Ok((row.get::<_, Option<Vec<i32>>>(0).unwrap_or_default(), row.get(1), row.get(2)));
+        }
+        let asks_zoom = layer.asks_each_zoom();
+        // Only points are clustered: then each row is looked at.
+        let looks_at_all = !asks_zoom || layer.cells.as_ref().is_some_and(|cells| cells.keeps_lone);
+        let zooms: Vec<Zoom> = layer.zooms.iter().take(if asks_zoom { usize::MAX } else { 1 }).collect();
+        // What a box is to be in is known once it is known what the geometries are in: first one is tried, then the other.
+        let systems: &[i32] = if layer.asks_each_tile() { &[3857, 4326] } else { &[3857] };
+        let mut failed = None;
+        for srid in systems {
+            layer.shape.srid = *srid;
+            let few = if looks_at_all { "" } else { FEW };
+            let asked = asked_at(layer, &format!("{g} AS oar_tiles_g"), &format!("{some} {}", filter(layer)), few);
+            let sql = format!("{} {asked}", kind.replace(&g, "oar_tiles_g"));
+            self.session.save().await?;
+            match self.ask(layer, &sql, &zooms).await {
+                Ok(rows) => {
+                    let row = rows.first();
+                    let srids = row.and_then(|row| row.get::<_, Option<Vec<i32>>>(0)).unwrap_or_default();
+                    let known = row.filter(|_| looks_at_all).map(|row| (row.get(1), row.get(2)));
+                    // Nobody has looked at all rows of all zooms: they may be anything.
+                    let (points, curves) = known.unwrap_or((false, true));
+                    return Ok((srids, points, curves));
+                }
+                Err(error @ Error::Query { .. }) => {
+                    self.session.restart().await?;
+                    failed.get_or_insert(error);
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        failed.map_or(Ok((Vec::new(), false, true)), Err)
+    }
+
+    /// The rows of a statement that asks a query at some zooms.
+    async fn ask(&self, layer: &Layer, sql: &str, zooms: &[Zoom]) -> Result<Vec<Row>, Error> {
+        let numbers: Vec<i32> = zooms.iter().map(|zoom| zoom.get().into()).collect();
+        let pixels: Vec<f64> = zooms.iter().map(|zoom| pixel(*zoom)).collect();
+        let [west, south, east, north] = QueryValues::of_coverage(layer, &Coverage::new(&[]), zooms).sides().sides();
+        let params: [Param<'_>; 6] = [
+            (&numbers, Type::INT4_ARRAY),
+            (&pixels, Type::FLOAT8_ARRAY),
+            (&west, Type::FLOAT8),
+            (&south, Type::FLOAT8),
+            (&east, Type::FLOAT8),
+            (&north, Type::FLOAT8),
+        ];
+        self.session.all(&format!("layer \"{}\"", layer.name), sql, &params).await
+    }
+
+    /// Refuses a key that does not tell rows apart: the order of features, and so the bytes, would be chance.
+    pub(in crate::postgis) async fn unique_key(&self, layer: &Layer, relation: &Relation) -> Result<(), Error> {
+        let is_key = |name: &String| layer.key.iter().any(|key| key.quoted == quoted(name));
+        let not_null = |name: &String| relation.column(name).is_some_and(|column| column.not_null);
+        if relation.unique.iter().any(|index| index.columns.iter().all(|name| is_key(name) && not_null(name))) {
+            return Ok(());
+        }
+        let key = layer.key.iter().map(|key| key.quoted.clone()).collect::<Vec<_>>().join(", ");
+        let text = sql::key_text(layer);
+        let is_null = layer.key.iter().map(|key| format!("{} IS NULL", key.quoted)).collect::<Vec<_>>().join(" OR ");
+        let twice = "HAVING count(*) > 1 ORDER BY 1 LIMIT 1";
+        let rows = if layer.is_query() {
+            // The first zoom, the last, and one in between: each costs as much as reading and sorting all rows.
+            let all: Vec<Zoom> = layer.zooms.iter().collect();
+            let some = [all[0], all[all.len() / 2], all[all.len() - 1]];
+            let mut zooms = if layer.asks_each_zoom() { some.to_vec() } else { vec![all[0]] };
+            zooms.dedup();
+            let asked = asked_at(layer, &key, &format!("true {}", filter(layer)), "");
+            let sql = format!("SELECT {text}, count(*), {is_null} {asked} GROUP BY oar_tiles_area.z, {key} {twice}");
+            self.ask(layer, &sql, &zooms).await.map_err(|error| explained(error, layer))?
+        } else {
+            let sql = format!(
+                "SELECT {text}, count(*), {is_null} FROM {} WHERE true {} GROUP BY {key} {twice}",
+                layer.relation,
+                filter(layer)
+            );
+            self.session.all(&format!("layer \"{}\"", layer.name), &sql, &[]).await?
+        };
+        let Some(row) = rows.first() else { return Ok(()) };
+        let (example, count, is_null): (String, i64, bool) = (row.get(0), row.get(1), row.get(2));
+        let example = if is_null && layer.key.len() == 1 { example } else { format!("\"{example}\"") };
+        let never = if is_null { ", and never NULL" } else { "" };
+        Err(self.error(
+            format!(
+                "the key ({key}) does not tell the rows of {} apart: {count} rows have the key {example}",
+                layer.called
+            ),
+            format!("Set key to columns that are unique together{never}"),
+        ))
+    }
+}
+
+fn filter(layer: &Layer) -> String {
+    layer.filter.as_ref().map(|filter| format!("AND ({filter}\n)")).unwrap_or_default()
+}
+
+/// The FROM part of a statement that asks a query at some zooms, for the box of the world: the parameters are arrays of zooms and of
+/// the sides of a pixel, and west, south, east and north of the box.
+fn asked_at(layer: &Layer, columns: &str, condition: &str, few: &str) -> String {
+    format!(
+        "FROM (
+            SELECT z, pixel_width, ST_MakeEnvelope($3, $4, $5, $6, {}) AS box FROM unnest($1, $2) AS zooms (z, pixel_width)
+        ) AS oar_tiles_area CROSS JOIN LATERAL (SELECT {columns} FROM {} WHERE {condition} {few}) AS asked",
+        layer.shape.srid,
+        layer.rows(&Values::of_area())
+    )
+}

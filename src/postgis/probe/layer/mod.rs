@@ -1,0 +1,272 @@
+//! Probes one layer: whether its relation, columns, key and expressions are there and fit.
+
+mod expressions;
+mod geometry;
+mod patchable;
+
+use super::query::described;
+use super::relation::{Column, Relation, RelationKind, Wanted, look_up, nearest};
+use crate::postgis::layer::{
+    BoundProperty, KeyColumn, Layer, LayerOptions, Of, Property, PropertySource, Query, Rows, Shape,
+};
+use crate::postgis::session::{Error, Session, quoted};
+
+use expressions::probe_rank;
+use patchable::suits_patches;
+
+/// The probing of one layer.
+#[derive(Clone, Copy)]
+pub(in crate::postgis) struct LayerProbe<'a> {
+    pub(in crate::postgis) session: &'a Session,
+    pub(in crate::postgis) options: &'a LayerOptions,
+}
+
+/// A layer whose names, columns and expressions were found. None of its rows was read yet.
+pub(in crate::postgis) struct NamedLayer<'a> {
+    probe: LayerProbe<'a>,
+    relation: Relation,
+    /// The name of the geometry column.
+    geometry: String,
+    /// The layer, but for what only its rows tell: its reference system, whether its geometries are points, whether rows reach beyond ±180°.
+    layer: Layer,
+}
+
+impl<'a> LayerProbe<'a> {
+    /// Looks the names and expressions of the layer up, in the catalog and by statements on no row.
+    pub(in crate::postgis) async fn names(self) -> Result<NamedLayer<'a>, Error> {
+        let options = self.options;
+        let relation = match &options.rows {
+            Rows::Relation { schema, table } => {
+                let wanted = Wanted { layer: &options.name, schema: schema.as_deref(), table, of: "the layer" };
+                look_up(self.session, wanted).await?
+            }
+            Rows::Query(query) => described(self.session, &options.name, query).await?,
+        };
+        if !relation.schema_usable {
+            let (schema, role) = (quoted(&relation.schema), quoted(&relation.role));
+            return Err(self.error(
+                format!("the role {role} may not use the schema {schema}"),
+                format!("Run GRANT USAGE ON SCHEMA {schema} TO {role} as its owner"),
+            ));
+        }
+        if !relation.readable {
+            return Err(self.no_right(&relation));
+        }
+        let geometry = self.geometry_column(&relation)?;
+        let key = self.key(&relation)?;
+        let properties = self.properties(&relation)?;
+        if let Some(column) = &options.feature_id {
+            let kind = &self.column(&relation, column, "feature_id")?.kind;
+            if !matches!(kind.as_str(), "int2" | "int4" | "int8") {
+                return Err(self.error(
+                    format!("feature_id names the column {}, which is of type {kind}", quoted(column)),
+                    "Feature ids are integers: name a smallint, integer or bigint column, or leave feature_id out"
+                        .to_owned(),
+                ));
+            }
+        }
+        let query = match &options.rows {
+            Rows::Relation { .. } => None,
+            Rows::Query(query) => Some(query.clone()),
+        };
+        let mut layer = Layer {
+            name: options.name.clone(),
+            id: options.id,
+            relation: query.as_ref().map_or_else(|| relation.quoted(), |query| query.neutral(&options.name)),
+            called: relation.quoted(),
+            query,
+            geometry: quoted(&geometry.name),
+            shape: Shape::of_any(geometry.srid, geometry.kind == "geography"),
+            suits_patches: suits_patches(&relation, geometry, &key),
+            has_plain_values: true,
+            key,
+            properties,
+            feature_id: options.feature_id.clone(),
+            filter: options.filter.clone(),
+            zooms: options.zooms.clone(),
+            margin: options.margin,
+            cells: options.cells.clone(),
+            budget: options.budget.clone(),
+            rank: None,
+            on_tile_error: options.on_tile_error,
+            beyond: options.beyond,
+            reaches_beyond: false,
+            columns: relation
+                .columns
+                .iter()
+                .filter(|column| column.readable)
+                .map(|column| quoted(&column.name))
+                .collect(),
+        };
+        self.types(&mut layer, &relation).await?;
+        if let Some(rank) = options.budget.rank.as_ref().filter(|_| layer.cells.is_none()) {
+            let names = (&*layer.name, &*layer.relation, &*list(&relation.columns));
+            layer.rank = Some(probe_rank(self.session, names, &layer.geometry, rank).await?);
+        }
+        let geometry = geometry.name.clone();
+        Ok(NamedLayer { probe: self, relation, geometry, layer })
+    }
+
+    pub(in crate::postgis) fn error(&self, what: String, next: String) -> Error {
+        Error::Layer { layer: self.options.name.clone(), what, next, source: None }
+    }
+
+    pub(in crate::postgis) fn no_right(&self, relation: &Relation) -> Error {
+        let (table, role) = (relation.quoted(), quoted(&relation.role));
+        self.error(
+            format!("the role {role} may not read {table}"),
+            format!("Run GRANT SELECT ON {table} TO {role} as its owner"),
+        )
+    }
+
+    fn column<'r>(&self, relation: &'r Relation, name: &str, setting: &str) -> Result<&'r Column, Error> {
+        relation.column(name).ok_or_else(|| {
+            let nearest = nearest(name, relation.columns.iter().map(|column| column.name.as_str()));
+            self.error(
+                format!("{setting} names the column {}, which {} does not have", quoted(name), relation.quoted()),
+                match nearest {
+                    Some(nearest) => format!("Did you mean {}?", quoted(nearest)),
+                    None => format!("It has {}", list(&relation.columns)),
+                },
+            )
+        })
+    }
+
+    fn geometry_column<'r>(&self, relation: &'r Relation) -> Result<&'r Column, Error> {
+        if let Some(name) = &self.options.geometry {
+            let column = self.column(relation, name, "geometry")?;
+            if column.is_spatial() {
+                return Ok(column);
+            }
+            let next = if relation.kind == RelationKind::Query && column.kind == "bytea" {
+                "Give the geometry itself: leave ST_AsBinary(…) out".to_owned()
+            } else {
+                "Name a column of type geometry or geography".to_owned()
+            };
+            return Err(self
+                .error(format!("geometry names the column {}, which is of type {}", quoted(name), column.kind), next));
+        }
+        let spatial: Vec<&Column> = relation.columns.iter().filter(|column| column.is_spatial()).collect();
+        match spatial[..] {
+            [column] => Ok(column),
+            [] if relation.kind == RelationKind::Query => Err(self.error(
+                format!("{} gives no column of type geometry or geography", relation.quoted()),
+                format!(
+                    "Let it give one (not packed by ST_AsBinary), beside what it gives now: {}",
+                    list_with_types(&relation.columns)
+                ),
+            )),
+            [] => Err(self.error(
+                format!("{} has no column of type geometry or geography", relation.quoted()),
+                "Choose another table, or a view that makes one (ST_SetSRID(ST_MakePoint(lon, lat), 4326))".to_owned(),
+            )),
+            _ => Err(self.error(
+                format!("{} has several geometry columns", relation.quoted()),
+                format!("Set geometry to one of {}", list(spatial)),
+            )),
+        }
+    }
+
+    fn key(&self, relation: &Relation) -> Result<Vec<KeyColumn>, Error> {
+        let primary = relation.unique.iter().find(|index| index.primary).map(|index| &index.columns);
+        let names = if self.options.key.is_empty() {
+            primary.ok_or_else(|| {
+                let next = "Set key to the column or columns that tell its rows apart, such as key = [\"id\"]";
+                let gives = format!(". It gives {}", list(&relation.columns));
+                let gives = if relation.kind == RelationKind::Query { &gives } else { "" };
+                self.error(format!("{} has no primary key", relation.quoted()), format!("{next}{gives}"))
+            })?
+        } else {
+            &self.options.key
+        };
+        names
+            .iter()
+            .map(|name| {
+                let column = self.column(relation, name, "key")?;
+                Ok(KeyColumn { quoted: quoted(name), collated: column.collated })
+            })
+            .collect()
+    }
+
+    fn properties(&self, relation: &Relation) -> Result<Vec<BoundProperty>, Error> {
+        let fits = |column: &&Column| !column.is_spatial() && self.options.feature_id.as_ref() != Some(&column.name);
+        let every = || {
+            let column = |column: &Column| Property {
+                name: column.name.clone(),
+                source: PropertySource::Column(column.name.clone()),
+            };
+            relation.columns.iter().filter(fits).map(column).collect()
+        };
+        let wanted: Vec<Property> = self.options.properties.clone().unwrap_or_else(every);
+        wanted
+            .iter()
+            .map(|property| {
+                let of = match &property.source {
+                    PropertySource::Column(_) | PropertySource::Expression(_) => Of::Row,
+                    PropertySource::Aggregate(_) => Of::Cell,
+                    PropertySource::Tile(part) => Of::Tile(*part),
+                };
+                let sql = match &property.source {
+                    PropertySource::Column(name) => {
+                        if self.column(relation, name, "properties")?.is_spatial() {
+                            return Err(self.error(
+                                format!("properties names the geometry column {}", quoted(name)),
+                                "Leave it out, or write an expression such as ST_AsText(…)".to_owned(),
+                            ));
+                        }
+                        quoted(name)
+                    }
+                    PropertySource::Expression(sql) | PropertySource::Aggregate(sql) => format!("({sql}\n)"),
+                    PropertySource::Tile(_) => "NULL::int4".to_owned(),
+                };
+                Ok(BoundProperty { name: property.name.clone(), of, sql, kind: "String" })
+            })
+            .collect()
+    }
+}
+
+impl NamedLayer<'_> {
+    /// The layer as far as it is known.
+    pub(in crate::postgis) fn layer(&self) -> &Layer {
+        &self.layer
+    }
+
+    /// Completes the layer by what its rows tell, and refuses a key that does not tell them apart.
+    pub(in crate::postgis) async fn rows(self, warnings: &mut Vec<String>) -> Result<Layer, Error> {
+        let NamedLayer { probe, relation, geometry, mut layer } = self;
+        let column = probe.column(&relation, &geometry, "geometry")?;
+        layer.shape = probe.shape(&mut layer, column, &relation).await?;
+        if layer.cells.as_ref().is_some_and(|cells| cells.keeps_lone) && !layer.shape.points {
+            return Err(probe.error(
+                format!(
+                    "the geometries in {} of {} are not all points, and only points are clustered",
+                    layer.geometry, layer.called
+                ),
+                "Leave the others out with where, or draw the layer in cells with [layer.aggregate]".to_owned(),
+            ));
+        }
+        probe.unique_key(&layer, &relation).await?;
+        warnings.extend(layer.look_beyond(probe.session).await?);
+        if let Some(limit) = layer.query.as_ref().filter(|query| query.asks_box()).and_then(Query::limit) {
+            warnings.push(format!(
+                "layer \"{}\": its query has !bbox! and {limit}. Tiles are planned by what the query gives for the whole world, so features beyond the {limit} are in no tile. Leave it out, or write a condition such as !zoom! >= 8 OR rank < 1000",
+                layer.name
+            ));
+        }
+        if relation.kind == RelationKind::Stored && !relation.spatial_indexes.contains(&geometry) {
+            warnings.push(format!(
+                "layer \"{}\": {} has no spatial index, so every batch reads the whole table. Run CREATE INDEX ON {} USING gist ({})",
+                layer.name, layer.relation, layer.relation, layer.geometry
+            ));
+        }
+        Ok(layer)
+    }
+}
+
+pub(in crate::postgis) fn list<'a>(columns: impl IntoIterator<Item = &'a Column>) -> String {
+    columns.into_iter().map(|column| quoted(&column.name)).collect::<Vec<_>>().join(", ")
+}
+
+fn list_with_types(columns: &[Column]) -> String {
+    columns.iter().map(|column| format!("{} {}", quoted(&column.name), column.kind)).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,47 @@
+//! Takes locks on all that layers read, before the work.
+//!
+//! Planning a statement takes them: on tables, their partitions, their indexes, and on what lies beneath views and queries. `LOCK TABLE`
+//! takes none on indexes, refuses materialized and foreign tables, and asks for more than column grants.
+
+use std::sync::Arc;
+
+use crate::postgis::layer::Layer;
+use crate::postgis::session::{Database, Error, Session, Snapshot};
+use crate::postgis::sql;
+
+/// The statements whose planning locks all that the layers of a run read. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct LayerLocks(Arc<[LockStatement]>);
+
+/// A statement that reads what a layer reads.
+#[derive(Debug)]
+struct LockStatement {
+    /// Which layer, for messages.
+    place: String,
+    sql: String,
+}
+
+impl LayerLocks {
+    /// The locks of some layers.
+    pub(in crate::postgis) fn of<'a>(layers: impl Iterator<Item = &'a Layer>) -> LayerLocks {
+        let statement = |layer: &Layer, sql| LockStatement { place: format!("layer \"{}\"", layer.name()), sql };
+        let statements = layers.flat_map(|layer| sql::reading(layer).into_iter().map(move |sql| statement(layer, sql)));
+        LayerLocks(statements.collect())
+    }
+
+    /// Takes the locks.
+    pub(in crate::postgis) async fn take(&self, session: &Session) -> Result<(), Error> {
+        for LockStatement { place, sql } in &*self.0 {
+            session.all(place, &format!("EXPLAIN {sql}"), &[]).await?;
+        }
+        Ok(())
+    }
+
+    /// A session on a snapshot that holds the locks, and keeps them when a statement fails.
+    pub(in crate::postgis) async fn session(&self, database: &Database, snapshot: &Snapshot) -> Result<Session, Error> {
+        let session = database.on(snapshot).await?;
+        self.take(&session).await?;
+        session.save().await?;
+        Ok(session)
+    }
+}

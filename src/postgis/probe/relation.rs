@@ -1,0 +1,212 @@
+//! What the catalog says of a relation: its columns, key and indexes.
+
+use tokio_postgres::types::Type;
+
+use crate::postgis::session::{Error, Session, quoted};
+
+/// A column.
+#[derive(Debug)]
+pub(crate) struct Column {
+    pub name: String,
+    pub kind: String,
+    /// The schema of its type: `pg_catalog` of those that come with PostgreSQL.
+    pub kind_schema: String,
+    pub collated: bool,
+    pub not_null: bool,
+    /// The role may read it.
+    pub readable: bool,
+    /// The SRID that the column's type declares; 0 if it declares none.
+    pub srid: i32,
+    /// The geometry type that the column's type declares, such as "Point"; "Geometry" for any.
+    pub geometry_type: String,
+}
+
+impl Column {
+    pub(in crate::postgis) fn is_spatial(&self) -> bool {
+        self.kind == "geometry" || self.kind == "geography"
+    }
+}
+
+/// A unique index over plain columns that always holds: neither partial nor deferred nor half built.
+#[derive(Debug)]
+pub(crate) struct UniqueIndex {
+    pub columns: Vec<String>,
+    pub primary: bool,
+}
+
+/// What kind of relation it is, as far as it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RelationKind {
+    /// A table, partitioned table or materialized view: it can have indexes.
+    Stored,
+    /// A view or foreign table.
+    Elsewhere,
+    /// What a query gives.
+    Query,
+}
+
+/// A table, view, materialized view or foreign table.
+#[derive(Debug)]
+pub(crate) struct Relation {
+    pub schema: String,
+    pub name: String,
+    pub kind: RelationKind,
+    pub columns: Vec<Column>,
+    pub unique: Vec<UniqueIndex>,
+    /// Columns that a spatial index begins with.
+    pub spatial_indexes: Vec<String>,
+    pub readable: bool,
+    pub schema_usable: bool,
+    pub role: String,
+}
+
+impl Relation {
+    /// Schema and name, quoted.
+    pub(crate) fn quoted(&self) -> String {
+        if self.kind == RelationKind::Query {
+            return self.name.clone();
+        }
+        format!("{}.{}", quoted(&self.schema), quoted(&self.name))
+    }
+
+    pub(in crate::postgis) fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+}
+
+/// Finds the relation by exact name: on the search path, or in the schema given; "a.b" without a schema given is also
+/// tried as relation b of schema a.
+const FIND: &str = "
+    SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text,
+           has_any_column_privilege(c.oid, 'SELECT'), has_schema_privilege(n.oid, 'USAGE'), current_user::text
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
+      AND ((c.relname = $1 AND (n.nspname = $2 OR ($2 IS NULL AND pg_table_is_visible(c.oid))))
+        OR ($2 IS NULL AND $3 AND c.relname = $5 AND n.nspname = $4))
+    ORDER BY c.relname = $1 DESC LIMIT 1";
+
+const COLUMNS: &str = "
+    SELECT a.attname::text, t.typname::text, a.attcollation <> 0, a.attnotnull, has_column_privilege(a.attrelid, a.attnum, 'SELECT'),
+           CASE WHEN t.typname IN ('geometry', 'geography') THEN postgis_typmod_srid(a.atttypmod) ELSE 0 END,
+           CASE WHEN t.typname IN ('geometry', 'geography') THEN postgis_typmod_type(a.atttypmod) ELSE '' END,
+           tn.nspname::text
+    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace tn ON tn.oid = t.typnamespace
+    WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY a.attnum";
+
+const INDEXES: &str = "
+    SELECT i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indimmediate, i.indisprimary, m.amname::text,
+           ARRAY(SELECT a.attname::text
+                 FROM unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
+                 JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+                 WHERE k.place <= i.indnkeyatts ORDER BY k.place)
+    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
+    WHERE i.indrelid = $1 AND i.indisvalid
+    ORDER BY i.indexrelid";
+
+const NAMES: &str = "
+    SELECT CASE WHEN pg_table_is_visible(c.oid) THEN c.relname::text ELSE n.nspname || '.' || c.relname END
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+    ORDER BY 1 LIMIT 1000";
+
+/// A relation that a layer names.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// Which layer.
+    pub layer: &'a str,
+    /// The schema; without one the search path decides.
+    pub schema: Option<&'a str>,
+    /// Its name.
+    pub table: &'a str,
+    /// Which part of the configuration names it.
+    pub of: &'static str,
+}
+
+/// Looks a relation up.
+pub(crate) async fn look_up(session: &Session, wanted: Wanted<'_>) -> Result<Relation, Error> {
+    let place = format!("layer \"{}\"", wanted.layer);
+    let (front, back) = wanted.table.split_once('.').unwrap_or((wanted.table, ""));
+    let dotted = !back.is_empty();
+    let found = session
+        .all(
+            &place,
+            FIND,
+            &[
+                (&wanted.table, Type::TEXT),
+                (&wanted.schema, Type::TEXT),
+                (&dotted, Type::BOOL),
+                (&front, Type::TEXT),
+                (&back, Type::TEXT),
+            ],
+        )
+        .await?;
+    let Some(row) = found.first() else { return Err(unknown(session, wanted, &place).await) };
+    let oid: u32 = row.get(0);
+    let kind: String = row.get(3);
+    let columns = session.all(&place, COLUMNS, &[(&oid, Type::OID)]).await?;
+    let columns: Vec<Column> = columns
+        .iter()
+        .map(|row| Column {
+            name: row.get(0),
+            kind: row.get(1),
+            collated: row.get(2),
+            not_null: row.get(3),
+            readable: row.get(4),
+            srid: row.get(5),
+            geometry_type: row.get(6),
+            kind_schema: row.get(7),
+        })
+        .collect();
+    let (mut unique, mut spatial_indexes) = (Vec::new(), Vec::new());
+    for row in session.all(&place, INDEXES, &[(&oid, Type::OID)]).await? {
+        let (is_unique, primary, method): (bool, bool, String) = (row.get(0), row.get(1), row.get(2));
+        let names: Vec<String> = row.get(3);
+        if is_unique {
+            unique.push(UniqueIndex { columns: names, primary });
+        } else if matches!(method.as_str(), "gist" | "spgist") {
+            spatial_indexes.extend(names.into_iter().take(1));
+        }
+    }
+    Ok(Relation {
+        schema: row.get(1),
+        name: row.get(2),
+        kind: if matches!(kind.as_str(), "v" | "f") { RelationKind::Elsewhere } else { RelationKind::Stored },
+        columns,
+        unique,
+        spatial_indexes,
+        readable: row.get(4),
+        schema_usable: row.get(5),
+        role: row.get(6),
+    })
+}
+
+async fn unknown(session: &Session, wanted: Wanted<'_>, place: &str) -> Error {
+    let names = match session.all(place, NAMES, &[]).await {
+        Ok(rows) => rows.iter().map(|row| row.get(0)).collect::<Vec<String>>(),
+        Err(error) => return error,
+    };
+    let name = match wanted.schema {
+        Some(schema) => format!("{schema}.{}", wanted.table),
+        None => wanted.table.to_owned(),
+    };
+    let nearest = nearest(&name, names.iter().map(String::as_str));
+    Error::Layer {
+        layer: wanted.layer.to_owned(),
+        what: format!("the database {} has no table or view {}", session.server(), quoted(&name)),
+        next: match nearest {
+            Some(name) => format!("Did you mean {}? Set table (and schema) of {}", quoted(name), wanted.of),
+            None => format!("Set table (and schema) of {}", wanted.of),
+        },
+        source: None,
+    }
+}
+
+/// The name that is most like the one wanted, if any is like it at all.
+pub(in crate::postgis) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    names
+        .map(|name| (strsim::jaro_winkler(&wanted.to_lowercase(), &name.to_lowercase()), name))
+        .filter(|(likeness, _)| *likeness > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}

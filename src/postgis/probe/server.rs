@@ -1,0 +1,105 @@
+//! Which server and database these are: what tells them from others, and whether they are new enough.
+
+use crate::manifest::DatabaseIdentity;
+use crate::postgis::session::{Error, Session, quoted};
+
+/// The server and database.
+#[derive(Debug)]
+pub struct Server {
+    /// What tells this database from another.
+    pub identity: DatabaseIdentity,
+    /// Whether it is a standby.
+    pub in_recovery: bool,
+}
+
+/// The oldest PostGIS that works: `ST_TileEnvelope` with a margin, and `ST_AsMVT` with feature ids, came before or with it.
+const OLDEST_POSTGIS: (u32, u32) = (3, 1);
+
+/// Looks at the server, and makes PostGIS visible to the session.
+pub(in crate::postgis) async fn server(session: &Session) -> Result<Server, Error> {
+    let place = "asking the server for its version";
+    let found = session
+        .all(
+            place,
+            "SELECT n.nspname::text, has_schema_privilege(n.oid, 'USAGE'), current_user::text
+             FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+             WHERE p.proname = 'postgis_lib_version' ORDER BY pg_function_is_visible(p.oid) DESC LIMIT 1",
+            &[],
+        )
+        .await?;
+    let Some(row) = found.first() else { return Err(Error::NoPostgis { server: session.server().clone() }) };
+    let (schema, usable, role): (String, bool, String) = (row.get(0), row.get(1), row.get(2));
+    if !usable {
+        let (schema, role) = (quoted(&schema), quoted(&role));
+        return Err(Error::Setting {
+            what: format!("the role {role} may not use the schema {schema}, in which PostGIS is"),
+            next: format!("run GRANT USAGE ON SCHEMA {schema} TO {role} as its owner"),
+        });
+    }
+    session.found_postgis(schema).await?;
+    let row = session
+        .one(
+            place,
+            "SELECT postgis_lib_version(), current_setting('server_version'), current_database()::text,
+                    (SELECT oid FROM pg_database WHERE datname = current_database()), pg_is_in_recovery(),
+                    has_function_privilege('pg_control_system()', 'EXECUTE'),
+                    has_function_privilege('pg_control_checkpoint()', 'EXECUTE'),
+                    CASE WHEN NOT pg_is_in_recovery()
+                        THEN ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int4 END",
+            &[],
+        )
+        .await?;
+    let postgis: String = row.get(0);
+    let version: Vec<u32> = postgis.split(['.', '-', ' ']).map_while(|part| part.parse().ok()).collect();
+    if let [major, minor, ..] = version[..]
+        && (major, minor) < OLDEST_POSTGIS
+    {
+        return Err(Error::OldPostgis { server: session.server().clone(), found: postgis });
+    }
+    let system_identifier = if row.get::<_, bool>(5) {
+        let sql = "SELECT system_identifier::text FROM pg_control_system()";
+        Some(session.one(place, sql, &[]).await?.get(0))
+    } else {
+        None
+    };
+    // A standby's own timeline is that of its last restart point: good enough to tell one history from another.
+    let timeline: Option<i32> = match (row.get(7), row.get::<_, bool>(6)) {
+        (None, true) => Some(session.one(place, "SELECT timeline_id FROM pg_control_checkpoint()", &[]).await?.get(0)),
+        (timeline, _) => timeline,
+    };
+    let timeline = timeline.map(i32::cast_unsigned);
+    let identity = DatabaseIdentity {
+        system_identifier,
+        timeline,
+        name: row.get(2),
+        oid: row.get(3),
+        postgresql: row.get(1),
+        postgis,
+    };
+    Ok(Server { identity, in_recovery: row.get(4) })
+}
+
+/// A warning if the role is a superuser in a database in which others own something. Whoever reads a view runs the functions of
+/// the view's owner with his own rights, and whoever plans a query of a table those in the table's indexes.
+pub(in crate::postgis) async fn superuser(session: &Session) -> Result<Option<String>, Error> {
+    // Of the owners those that somebody can be: the role of the change log's triggers is nobody's.
+    let sql = "
+        SELECT r.rolname::text,
+            (SELECT o.rolname::text FROM pg_shdepend AS d JOIN pg_roles AS o ON o.oid = d.refobjid
+             WHERE d.refclassid = 'pg_authid'::regclass AND d.deptype = 'o' AND NOT o.rolsuper
+               AND d.dbid = (SELECT b.oid FROM pg_database AS b WHERE b.datname = current_database())
+               AND (o.rolcanlogin OR EXISTS (
+                   SELECT FROM pg_auth_members AS m JOIN pg_roles AS u ON u.oid = m.member
+                   WHERE m.roleid = o.oid AND NOT u.rolsuper))
+             ORDER BY 1 LIMIT 1)
+        FROM pg_roles AS r WHERE r.rolname = current_user AND r.rolsuper";
+    let rows = session.all("asking which rights the role has", sql, &[]).await?;
+    let found = rows.first().and_then(|row| Some((row.get::<_, String>(0), row.get::<_, Option<String>>(1)?)));
+    Ok(found.map(|(role, other)| {
+        format!(
+            "the role {} is a superuser, and others own objects in this database (such as {}): any view, function or index of theirs that the layers read runs their functions with the rights of a superuser. Connect as a role that may only read",
+            quoted(&role),
+            quoted(&other)
+        )
+    }))
+}

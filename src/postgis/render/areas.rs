@@ -1,0 +1,96 @@
+//! The areas of a batch as the parameters of the statement that renders them.
+
+use tokio_postgres::types::Type;
+
+use crate::postgis::layer::{Layer, area_box, query_box, world_box};
+use crate::postgis::session::Param;
+use crate::tile::{Area, SearchBox, SourceBox, TileRect};
+
+/// The areas of a batch as a statement's arrays.
+#[derive(Default)]
+pub(in crate::postgis) struct Areas {
+    zooms: Vec<i32>,
+    margins: Vec<i64>,
+    x0: Vec<i64>,
+    y0: Vec<i64>,
+    x1: Vec<i64>,
+    y1: Vec<i64>,
+    /// West, south, east, north of the search boxes.
+    sides: [Vec<f64>; 4],
+}
+
+impl Areas {
+    pub(in crate::postgis) fn bind(layer: &Layer, index: usize, areas: &[Area]) -> Areas {
+        let mut bound = Areas::default();
+        for area in areas {
+            if layer.asks_each_tile() {
+                for tile in tiles_asked(area, index).iter().flat_map(TileRect::iter) {
+                    let rect = TileRect::from(tile);
+                    bound.add_tiles(layer, &rect, query_box(layer, &rect, rect.zoom));
+                }
+                continue;
+            }
+            match area.search.get(index) {
+                Some(SearchBox::Area | SearchBox::Tiles(_) | SearchBox::Near(_)) => {
+                    bound.add_tiles(layer, &area.rect, area_box(layer, &area.rect, area.rect.zoom));
+                }
+                Some(SearchBox::Source(sides)) => bound.add_tiles(layer, &area.rect, *sides),
+                Some(SearchBox::World(world)) => bound.add_tiles(layer, &area.rect, world_box(layer, *world)),
+                Some(SearchBox::Nothing) | None => {}
+            }
+        }
+        bound
+    }
+
+    /// Cells of the world, which have no margin.
+    pub(in crate::postgis) fn of_cells(layer: &Layer, cells: &[TileRect]) -> Areas {
+        let mut bound = Areas::default();
+        for cell in cells {
+            // Two units more take in every rounding on the way.
+            bound.add(cell, 0, world_box(layer, cell.world(2)));
+        }
+        bound
+    }
+
+    /// The parameters that [`sql::render`](crate::postgis::sql::render) takes.
+    pub(in crate::postgis) fn params(&self) -> Vec<Param<'_>> {
+        let corners = [&self.x0, &self.y0, &self.x1, &self.y1];
+        let mut params: Vec<Param<'_>> = vec![(&self.zooms, Type::INT4_ARRAY), (&self.margins, Type::INT8_ARRAY)];
+        params.extend(corners.into_iter().map(|column| -> Param<'_> { (column, Type::INT8_ARRAY) }));
+        params.extend(self.sides.iter().map(|column| -> Param<'_> { (column, Type::FLOAT8_ARRAY) }));
+        params
+    }
+
+    fn add_tiles(&mut self, layer: &Layer, rect: &TileRect, sides: SourceBox) {
+        self.add(rect, layer.margin.units(rect.zoom), sides);
+    }
+
+    fn add(&mut self, rect: &TileRect, margin: i64, sides: SourceBox) {
+        let TileRect { zoom, x0, y0, x1, y1 } = *rect;
+        self.zooms.push(i32::from(zoom.get()));
+        self.margins.push(margin);
+        self.x0.push(x0.into());
+        self.y0.push(y0.into());
+        self.x1.push(x1.into());
+        self.y1.push(y1.into());
+        for (column, side) in self.sides.iter_mut().zip(sides.sides()) {
+            column.push(side);
+        }
+    }
+}
+
+/// Whether a layer may have features in an area.
+pub(in crate::postgis) fn is_searched(area: &Area, index: usize) -> bool {
+    !matches!(area.search.get(index), Some(SearchBox::Nothing) | None)
+}
+
+/// The tiles for which a layer is asked by themselves.
+pub(in crate::postgis) fn tiles_asked(area: &Area, index: usize) -> &[TileRect] {
+    match area.search.get(index) {
+        Some(SearchBox::Tiles(tiles)) => tiles,
+        Some(SearchBox::Area | SearchBox::Source(_) | SearchBox::World(_) | SearchBox::Near(_)) => {
+            std::slice::from_ref(&area.rect)
+        }
+        Some(SearchBox::Nothing) | None => &[],
+    }
+}

@@ -1,0 +1,93 @@
+//! Tiles drawn from cached rows are compared with those that the database draws, before cached rows are relied on.
+
+use std::sync::Arc;
+
+use super::Worker;
+use super::cached_rows::DrawnAreas;
+use super::drawing::{Drawing, LayerAreas, Tiles};
+use super::prepared::PreparedLayer;
+use super::statements::RunLayers;
+use crate::postgis::session::Error;
+use crate::postgis::sql::Candidates;
+use crate::tile::{Area, Batch, TileRect};
+
+/// How many tiles are drawn both ways before cached rows are relied on.
+pub(in crate::postgis) const COMPARED_TILES: usize = 3;
+
+/// The layers, with cached rows only if the database draws some of the tiles of `batches` with the same bytes: a later PostGIS may
+/// encode them differently.
+///
+/// # Errors
+/// If the session is lost, or a stop was asked for.
+pub async fn checked(
+    worker: &Worker,
+    layers: Vec<PreparedLayer>,
+    batches: &[Batch],
+) -> Result<Vec<PreparedLayer>, Error> {
+    let run_layers = RunLayers::new(&layers);
+    let drawing = Drawing::new(worker, &run_layers);
+    let mut checked = Vec::new();
+    for (index, layer) in layers.into_iter().enumerate() {
+        if !layer.has_cached_rows() || drawing.draws_alike(index, batches).await? {
+            checked.push(layer);
+            continue;
+        }
+        tracing::warn!(
+            "layer \"{}\": its rows, read once, do not give the tiles that the database draws, so it draws all of them. Does a property change from one query to the next? If not, please report this",
+            layer.layer().name
+        );
+        checked.push(layer.with_cached_rows(None));
+    }
+    Ok(checked)
+}
+
+impl Drawing<'_> {
+    /// The layer's part of some areas, as far as it can be drawn from cached rows; `None` if it has none.
+    pub(in crate::postgis) async fn with_cached_rows(
+        self,
+        index: usize,
+        areas: &[Area],
+    ) -> Result<Option<DrawnAreas>, Error> {
+        let prepared = self.prepared(index);
+        let Some(rows) = prepared.cached_rows() else { return Ok(None) };
+        let (layer, rows, areas) = (Arc::clone(prepared.layer()), Arc::clone(rows), areas.to_vec());
+        let drawing = tokio::task::spawn_blocking(move || rows.draw(&layer, index, &areas));
+        let drawn = tokio::select! {
+            biased;
+            _ = self.worker.database.stop.wait() => return Err(Error::Interrupted),
+            drawn = drawing => drawn.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())),
+        };
+        Ok(Some(drawn))
+    }
+
+    async fn draws_alike(self, index: usize, batches: &[Batch]) -> Result<bool, Error> {
+        let of_layer: Vec<&Batch> = batches.iter().filter(|batch| batch.layers[index].tiles > 0).collect();
+        let step = (of_layer.len() / COMPARED_TILES).max(1);
+        for batch in of_layer.iter().rev().step_by(step).take(COMPARED_TILES) {
+            let Some(DrawnAreas { tiles, .. }) = self.with_cached_rows(index, &batch.areas).await? else {
+                return Ok(false);
+            };
+            // The lightest: the encoding is checked, not the database.
+            let Some(tile) = tiles.into_values().min_by_key(|tile| tile.features) else { continue };
+            let rect = TileRect::from(tile.tile);
+            let areas: Vec<Area> = batch
+                .areas
+                .iter()
+                .filter(|area| area.rect.common(&rect).is_some())
+                .map(|area| area.within(rect))
+                .collect();
+            let mut rendered = Tiles::new();
+            let asked = LayerAreas { index, areas: &areas, max_features: &Vec::new(), candidates: Candidates::Found };
+            match self.layer(asked, &mut rendered).await {
+                Ok(_) if rendered.values().eq([&tile]) => {}
+                Ok(_) => return Ok(false),
+                Err(Error::Query { .. } | Error::Timeout { .. }) => {
+                    self.session().restart().await?;
+                    return Ok(false);
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,334 @@
+//! Rendering a batch: one statement a layer, the layers of a tile put together in the order of the configuration.
+
+use std::collections::BTreeMap;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::Worker;
+use super::areas::{Areas, tiles_asked};
+use super::cells::CellColumns;
+use super::miscounted::{miscounted, unselective};
+use super::prepared::PreparedLayer;
+use super::statements::{LayerStatements, RunLayers};
+use crate::postgis::layer::{Layer, OnTileError};
+use crate::postgis::session::{Error, Param, Session, place_of};
+use crate::postgis::sql::Candidates;
+use crate::source::{Note, Noted, RenderedLayer, RenderedTile};
+use crate::tile::{Area, Batch, LayerCount, Order, Planned, TileCoord, TileRect, Zoom};
+
+/// The tiles of a batch, by their place in the archive's order.
+pub(in crate::postgis) type Tiles = BTreeMap<i64, RenderedTile>;
+
+/// What one statement renders.
+#[derive(Clone, Copy)]
+pub(in crate::postgis) struct LayerAreas<'a> {
+    /// The layer's index.
+    pub(in crate::postgis) index: usize,
+    pub(in crate::postgis) areas: &'a [Area],
+    /// The most features of a tile, by zoom.
+    pub(in crate::postgis) max_features: &'a Vec<Option<i64>>,
+    pub(in crate::postgis) candidates: Candidates,
+}
+
+/// Draws a batch.
+#[derive(Clone, Copy)]
+pub(in crate::postgis) struct Drawing<'a> {
+    pub(in crate::postgis) worker: &'a Worker,
+    layers: &'a RunLayers,
+}
+
+impl<'a> Drawing<'a> {
+    pub(in crate::postgis) fn new(worker: &'a Worker, layers: &'a RunLayers) -> Drawing<'a> {
+        Drawing { worker, layers }
+    }
+
+    pub(in crate::postgis) fn session(self) -> &'a Session {
+        self.worker.session()
+    }
+
+    /// A layer and its statements.
+    pub(in crate::postgis) fn statements(self, index: usize) -> &'a LayerStatements {
+        &self.layers.all()[index]
+    }
+
+    /// A layer as it is prepared for the run.
+    pub(in crate::postgis) fn prepared(self, index: usize) -> &'a PreparedLayer {
+        &self.statements(index).prepared
+    }
+
+    /// A layer as it was probed.
+    pub(in crate::postgis) fn probed(self, index: usize) -> &'a Layer {
+        self.prepared(index).layer()
+    }
+
+    /// One layer's part of some areas. A tile for which the layer was asked by itself is there though nothing came for it.
+    pub(in crate::postgis) async fn layer(self, asked: LayerAreas<'_>, tiles: &mut Tiles) -> Result<LayerCount, Error> {
+        let layer = self.probed(asked.index).id;
+        let mut drawn = 0;
+        let each = |row: &Row| {
+            let (place, features, mvt, left_out): (i64, i64, &[u8], i64) =
+                (row.get(0), row.get(1), row.get(2), row.get(3));
+            let tile = tiles.entry(place).or_insert_with(|| RenderedTile::empty(coord(place)));
+            let mvt = if features > 0 { mvt } else { &[] };
+            // What is left out was found, too: the plan knows it.
+            drawn += features.cast_unsigned() + left_out.cast_unsigned();
+            tile.features += features.cast_unsigned();
+            tile.mvt.extend_from_slice(mvt);
+            tile.layers.push(RenderedLayer { layer, bytes: mvt.len() });
+            if left_out > 0 {
+                tile.notes.push(Note { layer, what: Noted::Thinned { left_out: left_out.cast_unsigned() } });
+            }
+        };
+        let mut found = self.rows(asked, each).await?;
+        if self.probed(asked.index).asks_each_tile() {
+            let all = asked.areas.iter().flat_map(|area| tiles_asked(area, asked.index));
+            for tile in all.flat_map(TileRect::iter) {
+                let layers = || vec![RenderedLayer { layer, bytes: 0 }];
+                let rendered = || RenderedTile { layers: layers(), ..RenderedTile::empty(tile) };
+                tiles.entry(Order::ZoomColumnTmsRow.place(tile).cast_signed()).or_insert_with(rendered);
+            }
+            found = tiles.len() as u64;
+        }
+        Ok(LayerCount { tiles: found, features: drawn })
+    }
+
+    /// Runs a layer's statement over some areas; gives the number of its rows.
+    async fn rows(self, asked: LayerAreas<'_>, mut each: impl FnMut(&Row)) -> Result<u64, Error> {
+        let LayerAreas { index, areas, max_features, candidates } = asked;
+        let (layer, statement) = (self.probed(index), self.statements(index).statement(candidates));
+        let bound = Areas::bind(layer, index, areas);
+        let rect = areas.first().map(|area| area.rect);
+        let place = || match (areas, rect) {
+            ([_], Some(rect)) => format!("layer \"{}\", {}", layer.name, place_of(&rect)),
+            (_, Some(rect)) => format!("layer \"{}\", {} and others", layer.name, place_of(&rect)),
+            _ => format!("layer \"{}\"", layer.name),
+        };
+        #[expect(clippy::cast_possible_wrap, reason = "checked when the configuration was read: both stay below 2^20")]
+        let (extent, buffer) = (layer.margin.extent as i32, layer.margin.buffer as i32);
+        let cells = (candidates == Candidates::Counted)
+            .then(|| CellColumns::bind(self.prepared(index), index, areas))
+            .flatten();
+        let mut params = bound.params();
+        let own: [Param<'_>; 3] = [(&layer.name, Type::TEXT), (&extent, Type::INT4), (&buffer, Type::INT4)];
+        params.extend(own);
+        if let Some(cells) = &cells {
+            params.extend(cells.params());
+        }
+        // The last one, behind those of counted cells.
+        if layer.budget.thins() {
+            params.push((max_features as _, Type::INT8_ARRAY));
+        }
+        let mut found = 0;
+        let count = |row: &Row| {
+            found += 1;
+            each(row);
+            Ok(())
+        };
+        self.session().each(&place(), statement, &params, count).await?;
+        Ok(found)
+    }
+
+    /// One layer's part of some areas, with so many features a tile at most, by zoom. Where the statement fails, the areas are cut
+    /// until it goes through or the one tile that fails is known by name; that ends the run, unless the layer says otherwise.
+    ///
+    /// Gives the number of tiles; those that failed are counted in.
+    pub(in crate::postgis) async fn layer_or_parts(
+        self,
+        index: usize,
+        areas: &[Area],
+        max_features: &Vec<Option<i64>>,
+        tiles: &mut Tiles,
+    ) -> Result<LayerCount, Error> {
+        let (statements, layer) = (self.statements(index), self.probed(index));
+        let mut found = LayerCount::default();
+        // Areas yet to be rendered, the first last.
+        let mut waiting = match self.with_cached_rows(index, areas).await? {
+            None => statements.parts(areas),
+            Some(drawn) => {
+                found = drawn.count;
+                put_together(tiles, drawn.tiles);
+                statements.parts(&drawn.left)
+            }
+        };
+        while let Some((areas, candidates)) = waiting.pop() {
+            let mut rendered = Tiles::new();
+            match self.layer(LayerAreas { index, areas: &areas, max_features, candidates }, &mut rendered).await {
+                Ok(part) => {
+                    found.tiles += part.tiles;
+                    found.features += part.features;
+                    put_together(tiles, rendered);
+                }
+                Err(error @ (Error::Timeout { .. } | Error::Query { .. })) => {
+                    self.session().restart().await?;
+                    if candidates == Candidates::Found
+                        && statements.has_touching()
+                        && matches!(error, Error::Query { .. })
+                    {
+                        // The row may lie beside these tiles.
+                        waiting.push((areas, Candidates::Touching));
+                    } else if let Some((first, second)) = halves(&areas) {
+                        tracing::debug!("{error}: trying again in two parts");
+                        waiting.extend([(second, candidates), (first, candidates)]);
+                    } else if let Some(tile) = failing(layer, &areas, &error) {
+                        tracing::info!("{error}: leaving the layer out of this tile");
+                        found.tiles += 1;
+                        let place = Order::ZoomColumnTmsRow.place(tile.tile).cast_signed();
+                        put_together(tiles, Tiles::from([(place, tile)]));
+                    } else {
+                        return Err(error);
+                    }
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Runs the statements of a batch and throws the tiles away.
+    pub(in crate::postgis) async fn discard(self, batch: &Batch) -> Result<(), Error> {
+        for (index, planned) in batch.layers.iter().enumerate().filter(|(_, planned)| planned.tiles > 0) {
+            let max_features = &self.probed(index).budget.most_features();
+            let mut found = 0;
+            for (areas, candidates) in self.statements(index).parts(&batch.areas) {
+                found += self.rows(LayerAreas { index, areas: &areas, max_features, candidates }, |_row| ()).await?;
+            }
+            debug_assert!(found == planned.tiles || self.probed(index).asks_each_tile());
+        }
+        Ok(())
+    }
+
+    /// Every planned tile of a batch.
+    pub(in crate::postgis) async fn batch(self, batch: &Batch) -> Result<Vec<RenderedTile>, Error> {
+        let mut tiles = match batch.planned {
+            Planned::Occupied => Tiles::new(),
+            Planned::Every => self.empty(&batch.areas),
+        };
+        for (index, planned) in batch.layers.iter().enumerate() {
+            if planned.tiles == 0 {
+                continue;
+            }
+            let (mut part, max_features) = (Tiles::new(), self.probed(index).budget.most_features());
+            let found = self.layer_or_parts(index, &batch.areas, &max_features, &mut part).await?;
+            // Whether a failed tile was planned cannot be told where cells beside it may have failed it.
+            let failed = part.values().filter(|tile| tile.is_failed()).count() as u64;
+            self.fit(index, &batch.areas, &mut part).await?;
+            put_together(&mut tiles, part);
+            let right = match batch.planned {
+                Planned::Occupied => (found.tiles - failed..=found.tiles).contains(&planned.tiles),
+                Planned::Every => tiles.len() as u64 == batch.tiles,
+            };
+            let layer = self.probed(index);
+            let near = || batch.areas.first().map(|area| place_of(&area.rect)).unwrap_or_default();
+            if !right {
+                return Err(miscounted(layer, planned.tiles, found.tiles, near()));
+            }
+            if layer.asks_each_tile() && batch.planned == Planned::Occupied && found.features > planned.features {
+                return Err(unselective(layer, *planned, found, &near()));
+            }
+        }
+        Ok(tiles.into_values().collect())
+    }
+
+    /// Every tile of some areas with nothing drawn in it yet, and the layers that may be.
+    fn empty(self, areas: &[Area]) -> Tiles {
+        let mut tiles = Tiles::new();
+        for area in areas {
+            let layers: Vec<RenderedLayer> = (self.layers.all().iter().map(|statements| statements.prepared.layer()))
+                .filter(|layer| layer.zooms.contains(area.rect.zoom))
+                .map(|layer| RenderedLayer { layer: layer.id, bytes: 0 })
+                .collect();
+            for tile in area.rect.iter() {
+                let rendered = RenderedTile { layers: layers.clone(), ..RenderedTile::empty(tile) };
+                tiles.insert(Order::ZoomColumnTmsRow.place(tile).cast_signed(), rendered);
+            }
+        }
+        tiles
+    }
+}
+
+/// The one tile of some areas without a layer that cannot be rendered in it, if the layer is to be skipped there.
+fn failing(layer: &Layer, areas: &[Area], error: &Error) -> Option<RenderedTile> {
+    if layer.on_tile_error != OnTileError::Skip || !is_of_a_tile(error) {
+        return None;
+    }
+    let tile = areas.first()?.rect.first()?;
+    let cause = match error {
+        Error::Timeout { after, .. } => format!("the database cancelled the query after {after}"),
+        other => std::error::Error::source(other).map_or_else(|| other.to_string(), ToString::to_string),
+    };
+    let notes = vec![Note { layer: layer.id, what: Noted::Failed { cause } }];
+    Some(RenderedTile { layers: vec![RenderedLayer { layer: layer.id, bytes: 0 }], notes, ..RenderedTile::empty(tile) })
+}
+
+/// Whether an error may be one of a tile's rows rather than of the statement, the role or the server: such errors come again in every
+/// tile (PostgreSQL documentation, appendix A).
+fn is_of_a_tile(error: &Error) -> bool {
+    // Rights and syntax, resources, the operator, the system, the configuration, the transaction.
+    // A conflict with recovery, an administrator, damaged data: PostGIS raises XX000 itself.
+    const OF_ALL: [&str; 13] = ["42", "53", "55", "58", "F0", "25", "28", "0A", "3D", "40", "57", "XX001", "XX002"];
+    match error {
+        Error::Timeout { .. } => true,
+        Error::Query { source, .. } => {
+            source.code.as_ref().is_some_and(|code| !OF_ALL.iter().any(|class| code.code().starts_with(class)))
+        }
+        _ => false,
+    }
+}
+
+/// Adds the tiles of a part, or of the next layer, to those already there.
+fn put_together(tiles: &mut Tiles, more: Tiles) {
+    if tiles.is_empty() {
+        *tiles = more;
+        return;
+    }
+    for (place, tile) in more {
+        match tiles.entry(place) {
+            std::collections::btree_map::Entry::Vacant(vacant) => {
+                vacant.insert(tile);
+            }
+            std::collections::btree_map::Entry::Occupied(mut occupied) => {
+                occupied.get_mut().features += tile.features;
+                occupied.get_mut().mvt.extend_from_slice(&tile.mvt);
+                occupied.get_mut().notes.extend(tile.notes);
+                let own = &mut occupied.get_mut().layers;
+                for more in tile.layers {
+                    match own.iter_mut().find(|known| known.layer == more.layer) {
+                        Some(known) => known.bytes += more.bytes,
+                        None => own.push(more),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Areas in two parts: some and the others, or one cut across. `None` for a single tile.
+fn halves(areas: &[Area]) -> Option<(Vec<Area>, Vec<Area>)> {
+    if let [area] = areas {
+        return area.halves().map(|(first, second)| (vec![first], vec![second]));
+    }
+    let (first, second) = areas.split_at_checked(areas.len() / 2)?;
+    (!first.is_empty()).then(|| (first.to_vec(), second.to_vec()))
+}
+
+/// The tile that a statement's number stands for: zoom above bit 58, column above bit 29, TMS row.
+#[expect(clippy::cast_sign_loss, reason = "each part is masked to its bits")]
+fn coord(place: i64) -> TileCoord {
+    const LOW: i64 = (1 << 29) - 1;
+    let zoom = Zoom::new((place >> 58) as u8 & 0x1f).unwrap_or(Zoom::MAX);
+    TileCoord::from_tms(zoom, (place >> 29 & LOW) as u32, (place & LOW) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_a_tile_is_read_back() {
+        let zoom = Zoom::new(22).unwrap();
+        let place = 22_i64 << 58 | 4_194_303 << 29 | 5;
+        assert_eq!(coord(place), TileCoord::from_tms(zoom, 4_194_303, 5));
+        assert_eq!(coord(0), TileCoord::from_tms(Zoom::new(0).unwrap(), 0, 0));
+    }
+}

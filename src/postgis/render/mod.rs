@@ -1,0 +1,187 @@
+//! Rendering: workers, each with a session on the snapshot of the run, draw batches from the layers as they are prepared for it.
+//!
+//! ```text
+//!  Layer (probed) ─► PreparedLayer (+ cell counts, cached rows) ─► RunLayers (+ statements) ─┐
+//!  Worker (a session that holds its locks) ──────────────────────────────────────────────────┴─► Renderer: batches ─► tiles
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | `prepared` | a layer with what a run has learned of it |
+//! | `statements` | its statements, and which of them serves which area |
+//! | `drawing` | one batch, layer by layer |
+//! | `areas`, `cells` | areas and counted cells as parameters |
+//! | `cached_rows` | tiles drawn from rows that were read once |
+//! | `checks` | such tiles compared with those that the database draws |
+//! | `neighbourhood` | the rows near changed positions, read once |
+//! | `fit` | tiles thinned to their budget of bytes |
+
+mod areas;
+mod cached_rows;
+mod cells;
+mod checks;
+mod drawing;
+mod fit;
+mod miscounted;
+mod neighbourhood;
+mod prepared;
+mod statements;
+mod version;
+
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+
+use super::layer::Layer;
+use super::probe::LayerLocks;
+use super::session::{Database, Error, Session, Snapshot};
+use super::sql;
+use crate::encode::Packing;
+use crate::source::{RenderedTile, Source};
+use crate::tile::Batch;
+
+use drawing::Drawing;
+
+pub use checks::checked;
+pub use neighbourhood::with_neighbourhood;
+pub use prepared::PreparedLayer;
+pub use statements::RunLayers;
+pub use version::RENDERING_VERSION;
+
+/// How often a batch is tried again on a new connection while the snapshot lives.
+const MAX_RECONNECTS: u32 = 2;
+
+/// One of a run's workers: a session on the snapshot.
+pub struct Worker {
+    database: Database,
+    snapshot: Arc<Snapshot>,
+    /// Its own session; without one it uses the one that holds the snapshot.
+    session: Option<Session>,
+    /// What a further session has to lock.
+    locks: LayerLocks,
+    /// How the run packs tiles: budgets are of packed bytes.
+    packing: Packing,
+}
+
+impl Worker {
+    /// Opens `count` workers, side by side: the server takes a moment for each. Each holds locks on all that the layers read; the session
+    /// that holds the snapshot does so already.
+    ///
+    /// # Errors
+    /// If a session cannot be opened, has to wait too long for a lock, or the server has no room for so many locks.
+    pub async fn open(
+        database: &Database,
+        snapshot: &Arc<Snapshot>,
+        locks: &LayerLocks,
+        packing: Packing,
+        count: usize,
+    ) -> Result<Vec<Worker>, Error> {
+        if count > 0 {
+            snapshot.keeper.has_room_for(count).await?;
+        }
+        let open = async || {
+            let session = locks.session(database, snapshot).await?;
+            Ok(Worker { session: Some(session), ..Worker::without_session(database, snapshot, locks, packing) })
+        };
+        try_join_all((0..count).map(|_| open())).await
+    }
+
+    /// Uses the session that holds the snapshot: for little work, before which no other session needs to be opened. It is the
+    /// only one that uses it.
+    ///
+    /// # Errors
+    /// If the session is lost.
+    pub async fn alone(
+        database: &Database,
+        snapshot: &Arc<Snapshot>,
+        locks: &LayerLocks,
+        packing: Packing,
+    ) -> Result<Worker, Error> {
+        snapshot.keeper.save().await?;
+        Ok(Worker::without_session(database, snapshot, locks, packing))
+    }
+
+    fn without_session(database: &Database, snapshot: &Arc<Snapshot>, locks: &LayerLocks, packing: Packing) -> Worker {
+        Worker {
+            database: database.clone(),
+            snapshot: Arc::clone(snapshot),
+            session: None,
+            locks: locks.clone(),
+            packing,
+        }
+    }
+
+    /// Has the server load what rendering `layer` takes, which takes a new session a while: to be done while something else is waited for.
+    ///
+    /// # Errors
+    /// If the session is lost, or a stop was asked for.
+    pub async fn warm(&self, layer: &Layer) -> Result<(), Error> {
+        match self.session().all("opening a session", &sql::warm(layer), &[]).await {
+            Ok(_) => Ok(()),
+            // What is wrong, the first batch will say.
+            Err(Error::Query { .. } | Error::Timeout { .. }) => self.session().restart().await,
+            Err(other) => Err(other),
+        }
+    }
+
+    fn session(&self) -> &Session {
+        self.session.as_ref().unwrap_or(&self.snapshot.keeper)
+    }
+
+    /// Renders every planned tile of a batch (see [`Source::render`]). If the connection is lost, the batch is tried again on a new one.
+    ///
+    /// # Errors
+    /// If a statement fails, the database goes away, or other tiles come back than were planned.
+    pub async fn render(&mut self, layers: &RunLayers, batch: &Batch) -> Result<Vec<RenderedTile>, Error> {
+        // Rows that were read before may do for this batch, but hardly for all that follow.
+        if let Some(gave_way) = self.database.locks.gave_way() {
+            return Err(gave_way);
+        }
+        let mut tries = 0;
+        loop {
+            match Drawing::new(self, layers).batch(batch).await {
+                Err(error) if error.is_lost() && tries < MAX_RECONNECTS => {
+                    tries += 1;
+                    tracing::debug!("{error}: opening another connection");
+                    // Fails if the snapshot is gone as well; the first error then says more than the second.
+                    match self.locks.session(&self.database, &self.snapshot).await {
+                        Ok(session) => self.session = Some(session),
+                        Err(other) if other.ends_the_run() => return Err(other),
+                        Err(_also_lost) => return Err(error),
+                    }
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Runs the statements of a batch and throws the tiles away: what the database alone takes.
+    ///
+    /// # Errors
+    /// If a statement fails.
+    pub async fn discard(&self, layers: &RunLayers, batch: &Batch) -> Result<(), Error> {
+        Drawing::new(self, layers).discard(batch).await
+    }
+}
+
+/// A worker and the layers that it draws.
+pub struct Renderer {
+    worker: Worker,
+    layers: Arc<RunLayers>,
+}
+
+impl Renderer {
+    /// A source of all layers of a run.
+    #[must_use]
+    pub fn new(worker: Worker, layers: &Arc<RunLayers>) -> Renderer {
+        Renderer { worker, layers: Arc::clone(layers) }
+    }
+}
+
+impl Source for Renderer {
+    type Error = Error;
+
+    async fn render(&mut self, batch: &Batch) -> Result<Vec<RenderedTile>, Error> {
+        self.worker.render(&self.layers, batch).await
+    }
+}

@@ -1,0 +1,111 @@
+//! The rows near changed positions, cached: tiles of many zooms are patched from them.
+
+use std::sync::Arc;
+
+use super::Worker;
+use super::areas::Areas;
+use super::cached_rows::{CachedRows, DrawnAreas, MIN_ROW_BYTES, unless_failed};
+use super::checks::COMPARED_TILES;
+use super::drawing::{Drawing, LayerAreas, Tiles};
+use super::prepared::PreparedLayer;
+use super::statements::RunLayers;
+use crate::mvt::{self, PointLayer};
+use crate::postgis::layer::Layer;
+use crate::postgis::session::{Error, Snapshot};
+use crate::postgis::sql::{Candidates, RowChoice};
+use crate::tile::{Area, GridBox, Neighbourhood, Order, ChangedPart, SearchBox, TileCoord, TileRect};
+
+/// With more rows than this near each changed position, the database would look at no more rows for all tiles: caching saves nothing.
+const MAX_ROWS_PER_POSITION: u64 = 64;
+
+/// A layer with the rows near changed positions cached. Without them, if they take more than `memory` bytes, cannot be read, or do not give
+/// what the database draws. The worker compares.
+///
+/// # Errors
+/// If the session is lost, or a stop was asked for.
+pub async fn with_neighbourhood(
+    layer: &PreparedLayer,
+    worker: &Worker,
+    near: &Neighbourhood,
+    memory: usize,
+) -> Result<PreparedLayer, Error> {
+    let (plain, snapshot) = (layer.clone(), &worker.snapshot);
+    let layer = layer.layer();
+    let Some(points) = layer.as_points() else { return Ok(plain) };
+    let read = CachedRows::near(snapshot, layer, near, memory).await;
+    let Some(rows) = unless_failed(snapshot, layer, read).await? else { return Ok(plain) };
+    let cached = plain.clone().with_cached_rows(Some(Arc::new(rows)));
+    let run_layers = RunLayers::new(std::slice::from_ref(&cached));
+    match Drawing::new(worker, &run_layers).draws_alike_near(&near.samples, &points).await {
+        Ok(Some(true)) => return Ok(cached),
+        Ok(Some(false)) => tracing::warn!(
+            "layer \"{}\": rows near what has changed, read once, do not give what the database draws there, so it draws all of them. Does a property change from one query to the next? If not, please report this",
+            layer.name
+        ),
+        Ok(None) => {
+            let name = &layer.name;
+            tracing::info!("layer \"{name}\": its rows are not read once: nothing is left where it has changed");
+        }
+        Err(error @ (Error::Query { .. } | Error::Timeout { .. })) => {
+            tracing::info!("layer \"{}\": its rows are not read once: {error}", layer.name);
+            snapshot.keeper.restart().await?;
+        }
+        Err(other) => return Err(other),
+    }
+    Ok(plain)
+}
+
+impl Drawing<'_> {
+    /// Whether the database draws what is drawn from the cached rows, in parts of some tiles; `None` if nothing is drawn in any.
+    async fn draws_alike_near(
+        self,
+        samples: &[(TileCoord, Vec<ChangedPart>)],
+        points: &PointLayer,
+    ) -> Result<Option<bool>, Error> {
+        let area = |tile: TileCoord, search| Area { rect: TileRect::from(tile), search: vec![search] };
+        let boxes = |parts: &[ChangedPart]| -> Vec<GridBox> { parts.iter().map(|part| part.grid).collect() };
+        let near: Vec<Area> = samples.iter().map(|(tile, parts)| area(*tile, SearchBox::Near(boxes(parts)))).collect();
+        let Some(DrawnAreas { tiles: cached, .. }) = self.with_cached_rows(0, &near).await? else {
+            return Ok(Some(false));
+        };
+        let shows = |(tile, _): &&(TileCoord, Vec<ChangedPart>)| !layer_of(&cached, *tile).is_empty();
+        let samples: Vec<&(TileCoord, Vec<ChangedPart>)> = samples.iter().filter(shows).take(COMPARED_TILES).collect();
+        if samples.is_empty() {
+            return Ok(None);
+        }
+        let parts = samples.iter().flat_map(|(tile, parts)| parts.iter().map(|part| (*tile, part.world)));
+        let searched: Vec<Area> = parts.map(|(tile, world)| area(tile, SearchBox::World(world))).collect();
+        let (mut drawn, max_features) = (Tiles::new(), Vec::new());
+        let asked =
+            LayerAreas { index: 0, areas: &searched, max_features: &max_features, candidates: Candidates::Found };
+        self.layer(asked, &mut drawn).await?;
+        let is_alike = |(tile, parts): &&(TileCoord, Vec<ChangedPart>)| {
+            let (own, cached) = (layer_of(&drawn, *tile), layer_of(&cached, *tile));
+            mvt::replaced(own, cached, &boxes(parts), points).is_some_and(|(together, _)| together == own)
+        };
+        Ok(Some(samples.iter().all(is_alike)))
+    }
+}
+
+/// The one layer of a tile; nothing if the tile is not there.
+fn layer_of(tiles: &Tiles, tile: TileCoord) -> &[u8] {
+    let tile = tiles.get(&Order::ZoomColumnTmsRow.place(tile).cast_signed());
+    let layers = tile.and_then(|tile| mvt::split(&tile.mvt)).unwrap_or_default();
+    layers.first().map_or(&[], |(_, layer)| layer)
+}
+
+impl CachedRows {
+    async fn near(
+        snapshot: &Snapshot,
+        layer: &Layer,
+        near: &Neighbourhood,
+        memory: usize,
+    ) -> Result<Option<CachedRows>, Error> {
+        let cells = Areas::of_cells(layer, &near.cells);
+        // Each property takes some bytes, too: more rows would not fit.
+        let limit = memory as u64 / (MIN_ROW_BYTES + 2 * layer.properties.len() as u64) + 1;
+        let limit = limit.min(MAX_ROWS_PER_POSITION * near.places);
+        let rows = CachedRows::read(snapshot, layer, RowChoice::Cells { limit }, cells.params(), memory).await?;
+        Ok(rows.map(|rows| rows.for_changes(near.from)))
+    }
+}

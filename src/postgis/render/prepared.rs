@@ -1,0 +1,82 @@
+//! A layer as it is prepared for a run.
+
+use std::sync::Arc;
+
+use super::cached_rows::CachedRows;
+use crate::postgis::layer::Layer;
+use crate::postgis::sql::FoldedValues;
+use crate::cells::CellCounts;
+use crate::tile::Zoom;
+
+/// A probed layer, with what a run has learned of it before it is drawn. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct PreparedLayer {
+    layer: Arc<Layer>,
+    folds: Option<Arc<FoldedValues>>,
+    counts: Option<Arc<CellCounts>>,
+    cached_rows: Option<Arc<CachedRows>>,
+}
+
+impl PreparedLayer {
+    /// A layer of which nothing is known but what the probe found: the database draws all of it.
+    #[must_use]
+    pub fn new(layer: &Arc<Layer>) -> PreparedLayer {
+        PreparedLayer { layer: Arc::clone(layer), folds: None, counts: None, cached_rows: None }
+    }
+
+    /// The layer with the values that the survey was to fold, and its cells as the survey has counted them, if it did.
+    #[must_use]
+    pub fn with_cells(self, folds: Option<Arc<FoldedValues>>, counts: Option<Arc<CellCounts>>) -> PreparedLayer {
+        PreparedLayer { folds, counts, ..self }
+    }
+
+    /// The layer with its rows cached, or without cached rows.
+    #[must_use]
+    pub(in crate::postgis) fn with_cached_rows(self, cached_rows: Option<Arc<CachedRows>>) -> PreparedLayer {
+        PreparedLayer { cached_rows, ..self }
+    }
+
+    /// The layer as it was probed.
+    #[must_use]
+    pub fn layer(&self) -> &Arc<Layer> {
+        &self.layer
+    }
+
+    /// The values that the survey folds.
+    pub(in crate::postgis) fn folds(&self) -> Option<&FoldedValues> {
+        self.folds.as_deref()
+    }
+
+    /// The cells that the survey has counted.
+    pub(in crate::postgis) fn counts(&self) -> Option<&CellCounts> {
+        self.counts.as_deref()
+    }
+
+    /// Whether the survey has counted its cells at a zoom.
+    pub(in crate::postgis) fn is_counted(&self, zoom: Zoom) -> bool {
+        self.counts().is_some_and(|counts| counts.has(zoom))
+    }
+
+    /// Its rows, if they were read once for all zooms, or for the neighbourhood of changes.
+    pub(in crate::postgis) fn cached_rows(&self) -> Option<&Arc<CachedRows>> {
+        self.cached_rows.as_ref()
+    }
+
+    /// Whether its rows are cached.
+    #[must_use]
+    pub fn has_cached_rows(&self) -> bool {
+        self.cached_rows.is_some()
+    }
+
+    /// The memory that its cached rows take, in bytes.
+    #[must_use]
+    pub fn cached_bytes(&self) -> usize {
+        self.cached_rows.as_ref().map_or(0, |rows| rows.bytes())
+    }
+
+    /// The zoom from which on its rows near changed positions are cached, if they are.
+    #[must_use]
+    pub fn cached_from(&self) -> Option<Zoom> {
+        self.cached_rows.as_ref().and_then(|rows| rows.near)
+    }
+}

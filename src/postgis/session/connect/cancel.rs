@@ -1,0 +1,87 @@
+//! Cancels a statement in the server (PostgreSQL documentation, "Canceling Requests in Progress").
+//!
+//! The driver closes its connection as soon as the request is sent. The server has read it then, but a pooler that still
+//! has to pass it on takes the closed connection for a request withdrawn (seen with PgBouncer 1.18): the statement goes
+//! on. Here the connection stays open until the other side closes it, as libpq does.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
+use tokio_postgres::config::Host;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{CancelToken, Config};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::super::error::Cause;
+
+/// Asks the server to cancel what the token's session runs; returns when the request has been passed on.
+pub(in crate::postgis) async fn cancel(
+    token: &CancelToken,
+    config: &Config,
+    tls: &MakeRustlsConnect,
+) -> Result<(), Cause> {
+    let port = config.get_ports().first().copied().unwrap_or(5432);
+    match config.get_hosts() {
+        [Host::Tcp(name)] if config.get_hostaddrs().is_empty() => {
+            let stream = TcpStream::connect((name.as_str(), port)).await?;
+            held(token, stream, tls, name).await
+        }
+        #[cfg(unix)]
+        [Host::Unix(folder)] => {
+            let stream = UnixStream::connect(folder.join(format!(".s.PGSQL.{port}"))).await?;
+            held(token, stream, tls, "").await
+        }
+        // Only the driver knows which of several it is connected to.
+        _ => Ok(token.cancel_query(tls.clone()).await?),
+    }
+}
+
+async fn held<S>(token: &CancelToken, stream: S, tls: &MakeRustlsConnect, host: &str) -> Result<(), Cause>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut tls = tls.clone();
+    let tls = MakeTlsConnect::<Held<S>>::make_tls_connect(&mut tls, host).map_err(io::Error::other)?;
+    Ok(token.cancel_query_raw(Held(stream), tls).await?)
+}
+
+/// A connection that is not closed before the other side closes it.
+struct Held<S>(S);
+
+impl<S: AsyncRead + Unpin> AsyncRead for Held<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Held<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let mut bytes = [0; 64];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut self.0).poll_read(context, &mut buffer) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                // Closed, in one way or the other.
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}

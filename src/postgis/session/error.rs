@@ -1,0 +1,354 @@
+//! What can go wrong with the database: what, where, the cause once, the next step.
+
+use std::fmt;
+
+use tokio_postgres::error::SqlState;
+
+use super::server_name::ServerName;
+use crate::encode::EncodeError;
+use crate::error::{ErrorKind, Obstacle};
+use crate::tile::{TileCoord, TileRect};
+
+/// What the server or the network said.
+#[derive(Debug)]
+pub struct Cause {
+    text: String,
+    /// The SQLSTATE, if the server said it.
+    pub code: Option<SqlState>,
+    /// Whether the connection ended over TLS.
+    pub(in crate::postgis) tls: bool,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Cause {}
+
+impl From<tokio_postgres::Error> for Cause {
+    fn from(error: tokio_postgres::Error) -> Cause {
+        if let Some(db) = error.as_db_error() {
+            let mut text = db.message().to_owned();
+            for (name, more) in [("detail", db.detail()), ("hint", db.hint()), ("where", db.where_())] {
+                if let Some(more) = more {
+                    text.push_str(&format!(" ({name}: {})", more.lines().next().unwrap_or_default()));
+                }
+            }
+            return Cause { text, code: Some(db.code().clone()), tls: false };
+        }
+        // The outer text only says "error connecting to server": the chain below it says why.
+        let mut text = error.to_string();
+        let tls = text.contains("TLS");
+        let mut source = std::error::Error::source(&error);
+        while let Some(inner) = source {
+            text = inner.to_string();
+            source = inner.source();
+        }
+        Cause { text, code: None, tls }
+    }
+}
+
+impl From<std::io::Error> for Cause {
+    fn from(error: std::io::Error) -> Cause {
+        Cause { text: error.to_string(), code: None, tls: false }
+    }
+}
+
+impl Cause {
+    /// Whether the connection is gone, or the server ended it: nothing is wrong with the statement.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        match &self.code {
+            None => true,
+            Some(code) => code.code().starts_with("57P") || code.code().starts_with("08"),
+        }
+    }
+
+    /// Whether a lock was not to be had: waited for too long, or given up for a deadlock.
+    #[must_use]
+    pub fn is_lock_failure(&self) -> bool {
+        matches!(self.code, Some(SqlState::LOCK_NOT_AVAILABLE | SqlState::T_R_DEADLOCK_DETECTED))
+    }
+
+    /// Whether a standby cancelled the statement because it held up what comes from the primary. No other conflict is known to
+    /// transactions that only read.
+    #[must_use]
+    pub fn is_recovery_conflict(&self) -> bool {
+        self.code == Some(SqlState::T_R_SERIALIZATION_FAILURE)
+    }
+
+    /// Whether there was no room for a further lock. The setting in the hint is named so in every language.
+    #[must_use]
+    pub fn is_full_lock_table(&self) -> bool {
+        self.code == Some(SqlState::OUT_OF_MEMORY) && self.text.contains("max_locks_per_transaction")
+    }
+
+    /// Whether the statement was cancelled: by the server because it took too long, or by somebody. Only the text tells
+    /// them apart, in the server's language.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.code.as_ref() == Some(&SqlState::QUERY_CANCELED)
+    }
+}
+
+/// Why the database could not do its part.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A connection setting makes no sense.
+    #[error("{what}: {next}")]
+    Setting {
+        /// What is wrong.
+        what: String,
+        /// What to write instead.
+        next: String,
+    },
+    /// Nobody answers.
+    #[error(
+        "cannot reach the database {server}: is it running, and are host and port right? (--database-url, DATABASE_URL, PGHOST, PGPORT)"
+    )]
+    Unreachable {
+        /// Which one.
+        server: ServerName,
+        /// The cause.
+        source: Cause,
+    },
+    /// The server refuses the user.
+    #[error(
+        "the database {server} does not let the user in: check user name and password (--database-url, DATABASE_URL, PGUSER, PGPASSWORD)"
+    )]
+    Refused {
+        /// Which one.
+        server: ServerName,
+        /// The cause.
+        source: Cause,
+    },
+    /// No such database, too many connections and the like.
+    #[error("the database {server} does not accept the connection: {next}")]
+    NotAccepted {
+        /// Which one.
+        server: ServerName,
+        /// What to do.
+        next: &'static str,
+        /// The cause.
+        source: Cause,
+    },
+    /// No PostGIS.
+    #[error("the database {server} has no PostGIS: run CREATE EXTENSION postgis in it as its owner")]
+    NoPostgis {
+        /// Which one.
+        server: ServerName,
+    },
+    /// PostgreSQL is too old.
+    #[error("the database {server} runs PostgreSQL {found}: 13 is the oldest that works; upgrade it")]
+    OldPostgres {
+        /// Which one.
+        server: ServerName,
+        /// Its version.
+        found: String,
+    },
+    /// PostGIS is too old.
+    #[error(
+        "the database {server} has PostGIS {found}: 3.1 is the oldest that works; upgrade it (ALTER EXTENSION postgis UPDATE, after installing the newer package)"
+    )]
+    OldPostgis {
+        /// Which one.
+        server: ServerName,
+        /// Its version.
+        found: String,
+    },
+    /// Something about a layer is wrong.
+    #[error("layer \"{layer}\": {what}. {next}")]
+    Layer {
+        /// Which layer.
+        layer: String,
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        next: String,
+        /// The cause, if the server gave one.
+        source: Option<Cause>,
+    },
+    /// A statement took too long.
+    #[error(
+        "{place}: the database cancelled the query after {after} (raise statement_timeout in [database], or lighten the layer with where or zoom)"
+    )]
+    Timeout {
+        /// Which tile of which layer, or which step.
+        place: String,
+        /// The limit.
+        after: String,
+        /// The cause.
+        source: Cause,
+    },
+    /// A statement failed.
+    #[error("{place}: the database could not run the query. {next}")]
+    Query {
+        /// Which tile of which layer, or which step.
+        place: String,
+        /// What to do.
+        next: &'static str,
+        /// The cause.
+        source: Cause,
+    },
+    /// A layer has too many bytes in a tile.
+    #[error(
+        "layer \"{layer}\", tile {tile}: it has {bytes} bytes, packed, and max_tile_bytes is {limit} at this zoom. Raise it, draw less at this zoom (property_zooms, where, [layer.aggregate]), or set on_large_tile = \"thin\" or \"warn\""
+    )]
+    LargeTile {
+        /// Which layer.
+        layer: String,
+        /// Which tile.
+        tile: TileCoord,
+        /// How many.
+        bytes: u64,
+        /// How many it may have.
+        limit: u64,
+    },
+    /// A layer's part of a tile could not be packed.
+    #[error("layer \"{layer}\", tile {tile}")]
+    Pack {
+        /// Which layer.
+        layer: String,
+        /// Which tile.
+        tile: TileCoord,
+        /// The cause.
+        source: EncodeError,
+    },
+    /// The connection broke, or the server went away.
+    #[error("lost the database {server} {during}")]
+    Lost {
+        /// Which one.
+        server: ServerName,
+        /// While doing what.
+        during: String,
+        /// The cause.
+        source: Cause,
+    },
+    /// A table was rewritten or emptied at the wrong moment.
+    #[error("{table} was rewritten or truncated just after the snapshot was taken, which cannot see its rows any more")]
+    Rewritten {
+        /// Which one.
+        table: String,
+    },
+    /// A session could not have a lock.
+    #[error("{place}: {wait} for a lock{holder}")]
+    Locked {
+        /// Which tile of which layer, or which step.
+        place: String,
+        /// How the wait ended.
+        wait: String,
+        /// " on …, which … holds or waits for", as far as it is known.
+        holder: String,
+        /// The cause.
+        source: Cause,
+    },
+    /// Somebody waited too long for a lock of the run, which has ended all of its transactions.
+    #[error("{waiting} longer than lock_timeout ({limit}) behind this run, which gave way")]
+    GaveWay {
+        /// Who waited for what.
+        waiting: String,
+        /// The limit.
+        limit: String,
+    },
+    /// A standby cancelled a statement that held up what comes from the primary.
+    #[error(
+        "{place}: the standby cancelled the query for what came from the primary (hot_standby_feedback and max_standby_streaming_delay decide how often)"
+    )]
+    Recovery {
+        /// Which tile of which layer, or which step.
+        place: String,
+        /// The cause.
+        source: Cause,
+    },
+    /// A table or partition is read that the snapshot does not know as such.
+    #[error("{table} was {how} after the snapshot was taken")]
+    Appeared {
+        /// Which one.
+        table: String,
+        /// "made" or "attached as a partition".
+        how: &'static str,
+    },
+    /// The rendering gave other tiles than were planned.
+    #[error(
+        "layer \"{layer}\": {found} tiles came back for {planned} planned around {near}: the result is not complete, nothing was published. Please report this with the layer's configuration"
+    )]
+    Miscounted {
+        /// Which layer.
+        layer: String,
+        /// Tiles planned.
+        planned: u64,
+        /// Tiles rendered.
+        found: u64,
+        /// Where.
+        near: String,
+    },
+    /// A layer's query gave other rows than when tiles were planned.
+    #[error("layer \"{layer}\": {what}: the result is not complete, nothing was published. {next}")]
+    Unsteady {
+        /// Which layer.
+        layer: String,
+        /// What came, where.
+        what: String,
+        /// What to write.
+        next: &'static str,
+    },
+    /// A stop was asked for.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Error {
+    /// What kind of failure this is.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Error::Setting { .. }
+            | Error::Layer { .. }
+            | Error::NoPostgis { .. }
+            | Error::OldPostgres { .. }
+            | Error::OldPostgis { .. } => ErrorKind::Usage,
+            Error::Lost { .. } => ErrorKind::Transient(Obstacle::Lost),
+            Error::Unreachable { .. } => ErrorKind::Transient(Obstacle::Unreachable),
+            Error::Locked { .. } | Error::Recovery { .. } | Error::Appeared { .. } | Error::Rewritten { .. } => {
+                ErrorKind::Transient(Obstacle::HeldUp)
+            }
+            Error::GaveWay { .. } => ErrorKind::Transient(Obstacle::GaveWay),
+            Error::Interrupted => ErrorKind::Interrupted,
+            Error::Refused { .. }
+            | Error::NotAccepted { .. }
+            | Error::Timeout { .. }
+            | Error::Query { .. }
+            | Error::Miscounted { .. }
+            | Error::Unsteady { .. }
+            | Error::LargeTile { .. }
+            | Error::Pack { .. } => ErrorKind::Failed,
+        }
+    }
+
+    /// Whether the connection or the server went away: nothing is wrong with the work, and another connection may help.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Error::Lost { .. })
+    }
+
+    /// True if no further connection of this run can help: a stop was asked for, or others hold the run up.
+    pub(in crate::postgis) const fn ends_the_run(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Interrupted | ErrorKind::Transient(Obstacle::HeldUp | Obstacle::GaveWay))
+    }
+
+    /// Whether other tiles or rows came than were planned.
+    #[must_use]
+    pub fn is_miscounted(&self) -> bool {
+        matches!(self, Error::Miscounted { .. } | Error::Unsteady { .. })
+    }
+}
+
+/// "tile 3/4/5" for one tile, "the tiles 3/4-6/5-9" for several.
+pub(in crate::postgis) fn place_of(rect: &TileRect) -> String {
+    match rect.first() {
+        Some(tile) if rect.tiles() == 1 => format!("tile {tile}"),
+        _ => format!("the tiles {}/{}-{}/{}-{}", rect.zoom, rect.x0, rect.x1, rect.y0, rect.y1),
+    }
+}

@@ -1,0 +1,110 @@
+//! A connection of its own that hears notifications (PostgreSQL documentation, "NOTIFY").
+
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use tokio::sync::mpsc;
+use tokio_postgres::{AsyncMessage, SimpleQueryMessage, SimpleQueryRow};
+
+use super::Database;
+use super::error::{Cause, Error};
+use super::server_name::ServerName;
+use crate::stop::Stop;
+
+/// The longest wait for the answer to one statement. Those that are run here take a millisecond; a connection that has
+/// broken without a word answers never.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// A connection that hears notifications. Dropped, it is closed.
+#[derive(Debug)]
+pub struct Listener {
+    heard: mpsc::Receiver<()>,
+    server: ServerName,
+    client: tokio_postgres::Client,
+    stop: Stop,
+}
+
+impl Listener {
+    /// Connects. Nothing is listened to yet.
+    ///
+    /// # Errors
+    /// If the database cannot be reached in the time that a connection may take, or a stop is asked for.
+    pub async fn open(database: &Database) -> Result<Listener, Error> {
+        let server = database.server().clone();
+        let lost = |source| Error::Lost { server: server.clone(), during: "while listening".to_owned(), source };
+        let (client, mut connection) = tokio::select! {
+            connected = tokio::time::timeout(database.connect_limit(), database.apart()) => match connected {
+                Ok(connected) => connected.map_err(|error| lost(error.into()))?,
+                Err(_elapsed) => return Err(lost(silent())),
+            },
+            _ = database.stop.wait() => return Err(Error::Interrupted),
+        };
+        let (ring, heard) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
+            while let Some(message) = messages.next().await {
+                match message {
+                    // One that waits already is enough.
+                    Ok(AsyncMessage::Notification(_)) => drop(ring.try_send(())),
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::debug!("the connection that listens ended: {error}");
+                        break;
+                    }
+                }
+            }
+        });
+        Ok(Listener { heard, server, client, stop: database.stop.clone() })
+    }
+
+    /// Runs statements outside of any transaction; gives the rows of all of them, as text.
+    ///
+    /// # Errors
+    /// If one fails, none answers, or a stop is asked for.
+    pub async fn ask(&self, place: &str, sql: &str) -> Result<Vec<SimpleQueryRow>, Error> {
+        let answered = tokio::select! {
+            answered = tokio::time::timeout(ANSWER, self.client.simple_query(sql)) => answered,
+            _ = self.stop.wait() => return Err(Error::Interrupted),
+        };
+        let messages = match answered {
+            Ok(Ok(messages)) => messages,
+            Err(_elapsed) => return Err(self.lost(silent())),
+            Ok(Err(error)) => {
+                let source = Cause::from(error);
+                if source.is_lost() {
+                    return Err(self.lost(source));
+                }
+                return Err(Error::Query { place: place.to_owned(), next: "Look into the cause", source });
+            }
+        };
+        let row = |message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        };
+        Ok(messages.into_iter().filter_map(row).collect())
+    }
+
+    /// Waits for the next notification.
+    ///
+    /// # Errors
+    /// If the connection ended.
+    pub async fn notification(&mut self) -> Result<(), Error> {
+        match self.heard.recv().await {
+            Some(()) => Ok(()),
+            None => Err(self.lost(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into())),
+        }
+    }
+
+    /// Forgets the notifications that came until now.
+    pub fn forget(&mut self) {
+        while self.heard.try_recv().is_ok() {}
+    }
+
+    fn lost(&self, source: Cause) -> Error {
+        Error::Lost { server: self.server.clone(), during: "while listening".to_owned(), source }
+    }
+}
+
+fn silent() -> Cause {
+    std::io::Error::other("it takes the connection, but does not answer").into()
+}

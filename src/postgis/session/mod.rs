@@ -1,0 +1,368 @@
+//! Connections: a bounded pool, one exported snapshot that every session of a run sees, and statements that a stop
+//! cancels in the server.
+//!
+//! No statement is named: unnamed ones work behind a pooler that gives out connections by transaction.
+
+mod connect;
+mod error;
+mod identifier;
+mod listen;
+mod locks;
+mod options;
+mod server_name;
+mod snapshot;
+mod transaction;
+mod writing;
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod};
+use futures_util::{Stream, TryStreamExt as _};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{CancelToken, Row};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::stop::Stop;
+
+use connect::cancel::cancel;
+use connect::tls;
+use locks::Locks;
+use transaction::Transaction;
+
+pub use connect::{ConnectOptions, Parts, SslMode};
+pub use error::{Cause, Error};
+pub use listen::Listener;
+pub use options::SessionOptions;
+pub use server_name::ServerName;
+pub use snapshot::Snapshot;
+
+pub(super) use error::place_of;
+pub(crate) use identifier::quoted;
+
+/// A parameter and its type.
+pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// A database that sessions are opened on. Clones share the pool.
+#[derive(Clone)]
+pub struct Database {
+    pool: Pool,
+    config: Arc<tokio_postgres::Config>,
+    tls: MakeRustlsConnect,
+    server: ServerName,
+    pub(in crate::postgis) options: Arc<SessionOptions>,
+    /// The schema of PostGIS, once it is known.
+    pub(in crate::postgis) postgis: Arc<OnceLock<String>>,
+    pub(in crate::postgis) locks: Arc<Locks>,
+    pub(in crate::postgis) stop: Stop,
+}
+
+/// One connection, in one read-only transaction unless it is for writing.
+pub(crate) struct Session {
+    pub(in crate::postgis) client: Arc<Object>,
+    pub(in crate::postgis) cancel: CancelToken,
+    pub(in crate::postgis) database: Database,
+    pub(in crate::postgis) exported: Option<String>,
+    /// Its transaction on a snapshot; `None` for one that may write.
+    pub(in crate::postgis) transaction: Option<Arc<Transaction>>,
+}
+
+impl Database {
+    /// Opens nothing yet.
+    ///
+    /// # Errors
+    /// If TLS cannot be set up.
+    pub fn new(connect: &ConnectOptions, options: SessionOptions, stop: &Stop) -> Result<Database, Error> {
+        let tls = tls::connector(connect.mode, &connect.files)?;
+        let manager = Manager::from_config(
+            connect.config.clone(),
+            tls.clone(),
+            // A session that was given back is still in its transaction.
+            ManagerConfig { recycling_method: RecyclingMethod::Custom("ROLLBACK".to_owned()) },
+        );
+        // One place more than sessions: one that replaces a broken one is opened while that one still has its place.
+        let pool =
+            Pool::builder(manager).max_size(options.connections + 1).build().map_err(|error| Error::Setting {
+                what: format!("the connection pool cannot be built ({error})"),
+                next: "set connections to at least 2".to_owned(),
+            })?;
+        Ok(Database {
+            pool,
+            config: Arc::new(connect.config.clone()),
+            tls,
+            server: connect.server.clone(),
+            options: Arc::new(options),
+            postgis: Arc::default(),
+            locks: Arc::default(),
+            stop: stop.clone(),
+        })
+    }
+
+    /// The server as it may be shown.
+    #[must_use]
+    pub fn server(&self) -> &ServerName {
+        &self.server
+    }
+
+    /// A connection apart from the pool, for what is no transaction. Its second half is to be driven by whoever asked.
+    pub(in crate::postgis) async fn apart(
+        &self,
+    ) -> Result<
+        (
+            tokio_postgres::Client,
+            tokio_postgres::Connection<
+                tokio_postgres::Socket,
+                <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<tokio_postgres::Socket>>::Stream,
+            >,
+        ),
+        tokio_postgres::Error,
+    > {
+        self.config.connect(self.tls.clone()).await
+    }
+
+    /// A session on a snapshot. Whoever took the snapshot has reached the database: if nobody answers now, it went away.
+    pub(in crate::postgis) async fn on(&self, snapshot: &Snapshot) -> Result<Session, Error> {
+        self.session(Some(snapshot.exported.clone())).await.map_err(|error| match error {
+            Error::Unreachable { server, source } => {
+                Error::Lost { server, during: "while connecting again".to_owned(), source }
+            }
+            other => other,
+        })
+    }
+
+    pub(in crate::postgis) async fn session(&self, exported: Option<String>) -> Result<Session, Error> {
+        let client = tokio::select! {
+            client = self.connection() => client?,
+            _ = self.stop.wait() => return Err(Error::Interrupted),
+        };
+        let (cancel, client) = (client.cancel_token(), Arc::new(client));
+        let transaction = Transaction::new(&client);
+        self.locks.note(&transaction);
+        let session =
+            Session { client, cancel, database: self.clone(), exported, transaction: Some(Arc::clone(&transaction)) };
+        session.begin(&transaction).await?;
+        Ok(session)
+    }
+
+    /// A connection of the pool. The driver's own limit ends with the socket, once for each address of a host: a server
+    /// that takes the connection and says nothing more would be waited for without end.
+    pub(in crate::postgis) async fn connection(&self) -> Result<Object, Error> {
+        match tokio::time::timeout(self.connect_limit(), self.pool.get()).await {
+            Ok(client) => client.map_err(|error| self.not_connected(error)),
+            Err(_elapsed) => {
+                let source = std::io::Error::other("it takes the connection, but does not answer").into();
+                Err(Error::Unreachable { server: self.server.clone(), source })
+            }
+        }
+    }
+
+    /// The time that connecting may take, answers of the server included.
+    pub(in crate::postgis) fn connect_limit(&self) -> Duration {
+        let hosts = u32::try_from(self.config.get_hosts().len()).unwrap_or(u32::MAX);
+        let each = self.config.get_connect_timeout();
+        each.map_or(Duration::MAX, |each| each.saturating_mul(hosts.saturating_mul(2)))
+    }
+
+    fn not_connected(&self, error: PoolError) -> Error {
+        let server = self.server.clone();
+        let source = match error {
+            PoolError::Backend(error) => Cause::from(error),
+            other => {
+                return Error::Setting {
+                    what: format!("no connection to {server} is free ({other})"),
+                    next: "this is a defect of oar-tiles: please report it".to_owned(),
+                };
+            }
+        };
+        if source.tls {
+            let next = "check sslmode, and sslrootcert, which names the authority of its certificate";
+            return Error::NotAccepted { server, next, source };
+        }
+        let Some(code) = source.code.clone() else {
+            // The one error of the driver that the server had a part in: it asked for a password.
+            return if source.to_string() == "password missing" {
+                Error::Refused { server, source }
+            } else {
+                Error::Unreachable { server, source }
+            };
+        };
+        match code {
+            SqlState::INVALID_PASSWORD | SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
+                Error::Refused { server, source }
+            }
+            SqlState::CANNOT_CONNECT_NOW | SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN => {
+                Error::Lost { server, during: "while connecting".to_owned(), source }
+            }
+            SqlState::TOO_MANY_CONNECTIONS => {
+                Error::NotAccepted { server, next: "lower --workers, or raise max_connections of the server", source }
+            }
+            SqlState::INVALID_CATALOG_NAME => {
+                Error::NotAccepted { server, next: "name a database that exists", source }
+            }
+            SqlState::INSUFFICIENT_PRIVILEGE => {
+                let next = "run GRANT CONNECT ON DATABASE … TO … as its owner, or connect as another user";
+                Error::NotAccepted { server, next, source }
+            }
+            _ => Error::NotAccepted { server, next: "look into the cause", source },
+        }
+    }
+}
+
+impl Session {
+    pub(in crate::postgis) fn server(&self) -> &ServerName {
+        &self.database.server
+    }
+
+    /// Notes where PostGIS is, for this session and all that follow.
+    pub(in crate::postgis) async fn found_postgis(&self, schema: String) -> Result<(), Error> {
+        let schema = self.database.postgis.get_or_init(|| schema);
+        self.add_to_search_path(schema).await
+    }
+
+    /// Makes PostGIS visible if its schema is not on the search path.
+    pub(in crate::postgis) async fn add_to_search_path(&self, schema: &str) -> Result<(), Error> {
+        let sql = "SELECT set_config(
+                       'search_path', concat_ws(', ', nullif(current_setting('search_path'), ''), $1), true)
+                   WHERE NOT $2 = ANY (current_schemas(true)::text[])";
+        let (quoted, schema) = (quoted(schema), schema.to_owned());
+        self.all("opening a session", sql, &[(&quoted, Type::TEXT), (&schema, Type::TEXT)]).await.map(|_| ())
+    }
+
+    /// All rows of a statement.
+    pub(crate) async fn all(&self, place: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
+        let begun = Instant::now();
+        self.until_stopped(async {
+            self.client.query_typed(sql, params).await.map_err(|error| self.failed(place, begun, error))
+        })
+        .await
+    }
+
+    /// The one row of a statement.
+    pub(crate) async fn one(&self, place: &str, sql: &str, params: &[Param<'_>]) -> Result<Row, Error> {
+        let begun = Instant::now();
+        self.until_stopped(async {
+            self.client.query_typed_one(sql, params).await.map_err(|error| self.failed(place, begun, error))
+        })
+        .await
+    }
+
+    /// Hands every row of a statement to `each` as it arrives.
+    pub(crate) async fn each(
+        &self,
+        place: &str,
+        sql: &str,
+        params: &[Param<'_>],
+        mut each: impl FnMut(&Row) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let begun = Instant::now();
+        let failed = |error| self.failed(place, begun, error);
+        self.until_stopped(async {
+            let params = params.iter().map(|(value, kind)| (*value, kind.clone()));
+            let rows = self.client.query_typed_raw(sql, params).await.map_err(failed)?;
+            tokio::pin!(rows);
+            while let Some(row) = next(&mut rows).await.map_err(failed)? {
+                each(&row)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Runs a statement until it is done, a stop is asked for, or the run gives way; then the statement is cancelled in the server.
+    pub(in crate::postgis) async fn until_stopped<T>(
+        &self,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        tokio::pin!(work);
+        let stopped = tokio::select! {
+            biased;
+            done = &mut work => return self.still_holds(done).await,
+            _ = self.database.stop.wait() => true,
+            () = self.database.locks.giving_way() => false,
+        };
+        let cancelled = cancel(&self.cancel, &self.database.config, &self.database.tls);
+        match tokio::time::timeout(Duration::from_secs(1), cancelled).await {
+            // The statement ends with an error; waiting for it tells that the server really let go.
+            Ok(Ok(())) => drop(tokio::time::timeout(Duration::from_millis(500), work).await),
+            Ok(Err(error)) => tracing::warn!("a query could not be cancelled in the server: {error}"),
+            Err(_elapsed) => tracing::warn!("a query could not be cancelled in the server within a second"),
+        }
+        Err(if stopped { Error::Interrupted } else { self.database.locks.gave_way().unwrap_or(Error::Interrupted) })
+    }
+
+    /// What a statement gave, if its transaction was still there: one that came after the end of the transaction has seen another state.
+    async fn still_holds<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
+        if let Some(gave_way) = self.database.locks.gave_way() {
+            return Err(gave_way);
+        }
+        match done {
+            Err(error @ Error::Locked { .. }) => {
+                let backend = self.transaction.as_ref().and_then(|transaction| transaction.backend());
+                // On the heap: every statement would be as large as a connection in the making.
+                Err(Box::pin(self.database.with_holder(backend.map(|backend| backend.pid), error)).await)
+            }
+            done => done,
+        }
+    }
+
+    pub(in crate::postgis) fn failed(&self, place: &str, begun: Instant, error: tokio_postgres::Error) -> Error {
+        let place = place.to_owned();
+        let source = Cause::from(error);
+        if source.is_lost() {
+            return Error::Lost { server: self.server().clone(), during: format!("at {place}"), source };
+        }
+        // Of a session that may write, whoever uses it says what a lock means.
+        if self.transaction.is_some() && source.is_lock_failure() {
+            return Error::Locked {
+                place,
+                wait: self.database.options.ended_wait(&source),
+                holder: String::new(),
+                source,
+            };
+        }
+        if source.is_recovery_conflict() {
+            return Error::Recovery { place, source };
+        }
+        if source.is_full_lock_table() {
+            return Error::Setting {
+                what: format!("{place}: the lock table of {} is full ({source})", self.server()),
+                next: "lower --workers, or raise max_locks_per_transaction in the server and restart it".to_owned(),
+            };
+        }
+        if source.is_cancelled() {
+            let limit = self.database.options.statement_timeout;
+            if took_too_long(begun.elapsed(), limit) {
+                return Error::Timeout { place, after: humantime::format_duration(limit).to_string(), source };
+            }
+            let next = "Somebody cancelled it in the server (pg_cancel_backend): run the command again";
+            return Error::Query { place, next, source };
+        }
+        Error::Query { place, next: "Mend what the cause names, and run the command again", source }
+    }
+}
+
+/// Whether a statement cancelled after so long had reached the limit; zero is none. Two machines' clocks do not run alike: a
+/// tenth is forgiven.
+fn took_too_long(after: Duration, limit: Duration) -> bool {
+    !limit.is_zero() && after >= limit.mul_f64(0.9)
+}
+
+async fn next<S: Stream<Item = Result<Row, tokio_postgres::Error>> + Unpin>(
+    rows: &mut S,
+) -> Result<Option<Row>, tokio_postgres::Error> {
+    rows.try_next().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_statement_that_ran_as_long_as_its_limit_took_too_long() {
+        let seconds = Duration::from_secs;
+        for (after, limit, expected) in [(600, 600, true), (599, 600, true), (500, 600, false), (900, 0, false)] {
+            assert_eq!(took_too_long(seconds(after), seconds(limit)), expected, "{after} s of {limit} s");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The one database state that a whole run sees, exported to every session, and a cursor for changes.
+
+use tokio_postgres::Row;
+
+use super::error::Error;
+use super::locks::Watcher;
+use super::{Database, Param, Session};
+
+/// `pg_current_snapshot()` came with PostgreSQL 13.
+const OLDEST_POSTGRES: i32 = 130_000;
+
+/// The database state that a whole run sees. It lasts as long as this value: the session that exported it stays in its
+/// transaction.
+pub struct Snapshot {
+    pub(crate) keeper: Session,
+    pub(in crate::postgis) exported: String,
+    cursor: String,
+    /// Looks who waits for the run.
+    _watcher: Watcher,
+}
+
+impl Snapshot {
+    /// `pg_current_snapshot()`: the state as a cursor for changes.
+    #[must_use]
+    pub fn cursor(&self) -> &str {
+        &self.cursor
+    }
+
+    /// All rows of a statement on this snapshot.
+    pub(crate) async fn all(&self, place: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
+        self.keeper.all(place, sql, params).await
+    }
+}
+
+impl Database {
+    /// Takes the snapshot of a run.
+    ///
+    /// # Errors
+    /// If the database cannot be reached or does not let the user in.
+    pub async fn snapshot(&self) -> Result<Snapshot, Error> {
+        let keeper = self.session(None).await?;
+        let sql = "SELECT current_setting('server_version_num')::int4, current_setting('server_version')";
+        let version = keeper.one("asking the server for its version", sql, &[]).await?;
+        if version.get::<_, i32>(0) < OLDEST_POSTGRES {
+            return Err(Error::OldPostgres { server: self.server().clone(), found: version.get(1) });
+        }
+        // A standby does not list the transactions that run between its ends: none of those is to be taken for seen.
+        let sql = "SELECT pg_export_snapshot(), CASE WHEN pg_is_in_recovery() THEN format('%1$s:%1$s:', pg_snapshot_xmin(seen))
+                       ELSE seen::text END FROM pg_current_snapshot() AS seen";
+        let row = keeper.one("taking the snapshot", sql, &[]).await?;
+        Ok(Snapshot { exported: row.get(0), cursor: row.get(1), keeper, _watcher: Watcher::start(self) })
+    }
+}

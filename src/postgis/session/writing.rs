@@ -1,0 +1,53 @@
+//! A session that may write. Only the change log needs one: everything else works on read-only snapshots.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio_postgres::SimpleQueryMessage;
+
+use super::error::Error;
+use super::{Database, Session};
+
+impl Database {
+    /// A session outside of any transaction. What it began and did not commit is rolled back when it is given back.
+    pub(crate) async fn writing(&self) -> Result<Session, Error> {
+        let client = tokio::select! {
+            client = self.connection() => client?,
+            _ = self.stop.wait() => return Err(Error::Interrupted),
+        };
+        let (cancel, client) = (client.cancel_token(), Arc::new(client));
+        Ok(Session { client, cancel, database: self.clone(), exported: None, transaction: None })
+    }
+
+    /// The schema of PostGIS. Known once a database was probed.
+    pub(crate) fn postgis_schema(&self) -> Option<&str> {
+        self.postgis.get().map(String::as_str)
+    }
+}
+
+impl Session {
+    /// Begins a transaction that may write, in which names mean what they mean to the layers. It waits for no lock longer than any run.
+    pub(crate) async fn begin_writing(&self, place: &str) -> Result<(), Error> {
+        let lock_limit = self.database.options.lock_limit().as_millis();
+        self.script(place, &format!("BEGIN READ WRITE; SET LOCAL lock_timeout = {lock_limit}")).await?;
+        match self.database.postgis_schema() {
+            Some(schema) => self.add_to_search_path(schema).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Runs statements one after the other, as psql would; gives the first column of every row. Ends at the first that fails.
+    pub(crate) async fn script(&self, place: &str, sql: &str) -> Result<Vec<String>, Error> {
+        let begun = Instant::now();
+        let messages = self
+            .until_stopped(async {
+                self.client.simple_query(sql).await.map_err(|error| self.failed(place, begun, error))
+            })
+            .await?;
+        let first = |message: &SimpleQueryMessage| match message {
+            SimpleQueryMessage::Row(row) if !row.is_empty() => row.get(0).map(str::to_owned),
+            _ => None,
+        };
+        Ok(messages.iter().filter_map(first).collect())
+    }
+}

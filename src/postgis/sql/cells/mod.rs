@@ -1,0 +1,292 @@
+//! Cells: rows put together by where they lie. The numbers are worked out as [`CellGrid`] does.
+//!
+//! Names that begin with `oar_tiles_` are the statement's own: the columns of the relation stand beside them.
+
+mod aggregates;
+pub(super) mod counted;
+mod folds;
+mod outline;
+
+use super::edge::projected;
+use super::{filter, geometry, search, thin};
+use crate::postgis::layer::{BoundProperty, Cells, KeyColumn, Layer, Of, Values};
+use crate::cells::{Cell, CellGrid, CellShape, INVERSE_SQRT_3, MIDDLE, Standing, THIRD};
+use crate::tile::{HALF_WORLD_METRES, LAST_UNIT, WORLD_UNITS};
+
+use aggregates::only_counts;
+use outline::{Decoded, WORLD_UNITS_F64, point, unit};
+
+pub(in crate::postgis) use aggregates::{Function, calls, needs_only_counts};
+pub(in crate::postgis) use counted::{fold_types, folded_alone};
+pub(in crate::postgis) use folds::{FoldedValue, ValueKind};
+
+pub use folds::FoldedValues;
+
+/// Where a row lies in world units, as exact as a double is, from its projected geometry `m`: x and y. A geometry that is no
+/// point lies in the middle of its box.
+pub(in crate::postgis) fn position(layer: &Layer, m: &str) -> [String; 2] {
+    let scale = WORLD_UNITS_F64 / (2.0 * HALF_WORLD_METRES);
+    let along = |metres: String| format!("({metres} + {HALF_WORLD_METRES:?}) * {scale:?}");
+    if layer.shape.points {
+        return [along(format!("ST_X({m})")), along(format!("-ST_Y({m})"))];
+    }
+    [along(format!("(ST_XMin({m}) + ST_XMax({m})) * 0.5")), along(format!("-((ST_YMin({m}) + ST_YMax({m})) * 0.5)"))]
+}
+
+/// Whether such a position lies in the world. NULL or false if the row is to be skipped.
+pub(in crate::postgis) fn is_in_world(x: &str, y: &str) -> String {
+    // The same tolerance on all four sides: one unit.
+    let end = WORLD_UNITS + 1;
+    format!("{x} > -1 AND {x} < {end} AND {y} > -1 AND {y} < {end}")
+}
+
+/// An aggregate of the configuration, the cell's bounds in degrees and its number filled in.
+pub(in crate::postgis) fn filled(sql: &str, cell: &Decoded, grid: CellGrid) -> String {
+    let Decoded { zoom, .. } = cell;
+    let [west, north, east, south] = cell.bounds(grid);
+    // Squares are numbered as tiles are, so many zooms deeper: all zooms above, then row by row.
+    #[expect(clippy::cast_possible_truncation, reason = "at most 7")]
+    let deeper = -grid.size.log2() as i32;
+    let level = format!("({zoom} + {deeper})");
+    let number = format!("(((1::int8 << (2 * {level})) - 1) / 3 + ({} << {level}) + {})", cell.b, cell.a);
+    let world = format!("{WORLD_UNITS_F64:?}::float8");
+    let longitude = |x: &str| format!("({x} / {world} * 360 - 180)");
+    let latitude = |y: &str| format!("degrees(atan(sinh(pi() * (1 - 2 * ({y} / {world})))))");
+    sql.replace("!xmin!", &longitude(&west))
+        .replace("!xmax!", &longitude(&east))
+        .replace("!ymin!", &latitude(&south))
+        .replace("!ymax!", &latitude(&north))
+        .replace("!cell!", &number)
+}
+
+/// An aggregate with the bounds as NULL, to ask the server about it.
+pub(crate) fn without_bounds(sql: &str) -> String {
+    let nothing = "NULL::float8";
+    let sql = sql.replace("!cell!", "NULL::int8");
+    ["!xmin!", "!ymin!", "!xmax!", "!ymax!"].iter().fold(sql, |sql, name| sql.replace(name, nothing))
+}
+
+/// The part of the statement that leads from the areas to what is drawn: `WITH` items, the last of which is called "placed" and
+/// gives, for each area, cell and lone row in it, the columns that the plain statement's "placed" gives; `k0` is the cell.
+pub(in crate::postgis) fn placed(layer: &Layer, cells: &Cells, are_folded: bool) -> String {
+    let grid = cells.grid;
+    // What can be folded is the same in any order.
+    let keeps_order = !are_folded && !layer.aggregates().all(only_counts);
+    let order: String = if keeps_order { layer.key.iter().map(by_key).collect() } else { String::new() };
+    let (x, y) = ("oar_tiles_x", "oar_tiles_y");
+    let [at_x, at_y] = position(layer, "oar_tiles_m");
+    let decoded = Decoded::of("oar_tiles_cell", "min(oar_tiles_width)", "min(oar_tiles_zoom)");
+    let single = Decoded::of("oar_tiles_cell", "oar_tiles_width", "oar_tiles_zoom");
+    let mut stands = stands(grid, &decoded);
+    if layer.is_found_in_boxes() {
+        stands.ends = decoded.bounds(grid).map(|end| unit(&end)).to_vec();
+    }
+    let aggregate = |sql: &str| filled(sql, &decoded, grid);
+    let drawn = match &cells.having {
+        Some(having) => format!("CASE WHEN ({}\n) THEN {} END", filled(having, &decoded, grid), stands.geometry),
+        None => stands.geometry,
+    };
+    let ends = ["west", "north", "east", "south"].iter().zip(&stands.ends);
+    let ends: String = ends.map(|(name, end)| format!(", {end} AS {name}")).collect();
+    let grouped = |from: &str, condition: &str| {
+        format!(
+            "SELECT oar_tiles_n, oar_tiles_cell AS k0, {drawn} AS m{ends}{} FROM {from} {condition}
+    GROUP BY oar_tiles_cell, oar_tiles_n",
+            values(layer, &Value::OfCell(&aggregate), "count(*)")
+        )
+    };
+    let cells_of = if cells.keeps_lone {
+        let own = if layer.is_found_in_boxes() { single.bounds(grid) } else { [x, y, x, y].map(str::to_owned) };
+        let ends = ["west", "north", "east", "south"].iter().zip(own).take(stands.ends.len());
+        let ends: String = ends.map(|(name, column)| format!(", {} AS {name}", unit(&column))).collect();
+        format!(
+            "numbered AS (
+    SELECT *, count(*) OVER (PARTITION BY oar_tiles_cell, oar_tiles_n) AS oar_tiles_members FROM sorted OFFSET 0
+),
+-- Clusters, and rows that are alone in their cells.
+shown AS (
+    {}
+    UNION ALL
+    SELECT oar_tiles_n, oar_tiles_cell, oar_tiles_m{ends}{} FROM numbered WHERE oar_tiles_members = 1
+),",
+            grouped("numbered", "WHERE oar_tiles_members > 1"),
+            values(layer, &Value::OfRow, "1::int8")
+        )
+    } else {
+        format!("shown AS (\n    {}\n),", grouped("sorted", ""))
+    };
+    let carried = carried(layer);
+    let (search, _) = search(layer);
+    format!(
+        "-- Members: every row that may lie in a cell that an area shows. OFFSET 0 keeps the planner from working an expression out
+-- again wherever it is used.
+located AS (
+    SELECT near.*, oar_tiles_area.area AS oar_tiles_n, oar_tiles_area.width AS oar_tiles_width, oar_tiles_area.z AS oar_tiles_zoom,
+        {at_x} AS {x}, {at_y} AS {y}
+    FROM oar_tiles_area CROSS JOIN LATERAL (
+        SELECT {columns}, {projected} AS oar_tiles_m FROM {relation} WHERE {search} {filter} OFFSET 0
+    ) AS near
+    OFFSET 0
+),
+{celled},
+-- Only of cells that the area may show: of others not all members are here.
+sorted AS (
+    SELECT celled.* FROM celled JOIN oar_tiles_area ON oar_tiles_area.area = oar_tiles_n
+    WHERE {shown}
+    ORDER BY oar_tiles_cell, oar_tiles_n{order} OFFSET 0
+),
+{cells_of}
+placed AS (
+    SELECT z, shift, margin, ax0, ay0, ax1, ay1, side, m, west, north{and_ends}{carried}, k0
+    FROM shown JOIN oar_tiles_area ON oar_tiles_area.area = shown.oar_tiles_n
+    OFFSET 0
+)",
+        columns = columns(layer),
+        projected = projected(layer),
+        relation = layer.rows(&Values::of_area()),
+        filter = filter(layer),
+        shown = is_shown(grid, &single),
+        celled = celled(grid, x, y),
+        and_ends = if stands.ends.len() == 4 { ", east, south" } else { "" },
+    )
+}
+
+/// Where the properties of a feature come from.
+pub(in crate::postgis) enum Value<'a> {
+    /// From a row that is alone in its cell.
+    OfRow,
+    /// From a cell: what turns an aggregate into SQL.
+    OfCell(&'a dyn Fn(&str) -> String),
+}
+
+/// The properties of rows and cells as columns, and what ranks them.
+pub(in crate::postgis) fn values(layer: &Layer, value: &Value<'_>, members: &str) -> String {
+    let of = |(number, property): (usize, &BoundProperty)| {
+        let sql = match (property.of, value) {
+            (Of::Tile(_), _) => return None,
+            (Of::Row, Value::OfRow) => property.sql.clone(),
+            (Of::Cell, Value::OfCell(aggregate)) => aggregate(&property.sql),
+            (Of::Row, Value::OfCell(_)) | (Of::Cell, Value::OfRow) => "NULL".to_owned(),
+        };
+        Some(format!(", {sql} AS p{number}"))
+    };
+    let rank = layer.budget.thins().then(|| format!(", {members} AS {}", thin::RANK));
+    layer.properties.iter().enumerate().filter_map(of).chain(rank).collect()
+}
+
+/// The names of what is carried along from a cell to its feature.
+fn carried(layer: &Layer) -> String {
+    layer
+        .properties
+        .iter()
+        .enumerate()
+        .filter(|(_, property)| !matches!(property.of, Of::Tile(_)))
+        .map(|(number, _)| format!(", p{number}"))
+        .chain(layer.budget.thins().then(|| format!(", {}", thin::RANK)))
+        .collect()
+}
+
+/// Whether what stands for a cell may touch the tiles of the area.
+fn is_shown(grid: CellGrid, cell: &Decoded) -> String {
+    let [west, north, east, south] = match grid.standing {
+        Standing::Center => {
+            let [x, y] = cell.middle(grid);
+            [x.clone(), y.clone(), x, y]
+        }
+        Standing::Centroid | Standing::Polygon => cell.bounds(grid),
+    }
+    .map(|end| unit(&end));
+    let tile = |end: &str, sign: char| format!("({end} {sign} oar_tiles_area.margin) >> oar_tiles_area.shift");
+    format!(
+        "{} <= oar_tiles_area.ax1 AND {} >= oar_tiles_area.ax0 AND {} <= oar_tiles_area.ay1 AND {} >= oar_tiles_area.ay0",
+        tile(&west, '-'),
+        tile(&east, '+'),
+        tile(&north, '-'),
+        tile(&south, '+')
+    )
+}
+
+fn by_key(column: &KeyColumn) -> String {
+    format!(", {}{}", column.quoted, if column.collated { " COLLATE \"C\"" } else { "" })
+}
+
+/// The columns that expressions may name: those that the role may read.
+pub(in crate::postgis) fn columns(layer: &Layer) -> String {
+    if layer.columns.is_empty() { geometry(layer) } else { layer.columns.join(", ") }
+}
+
+/// What stands for a cell.
+pub(in crate::postgis) struct Stands {
+    /// Its geometry in EPSG:3857.
+    pub(in crate::postgis) geometry: String,
+    /// Where it lies: a point's west and north, or a box, in world units.
+    pub(in crate::postgis) ends: Vec<String>,
+}
+
+pub(in crate::postgis) fn stands(grid: CellGrid, cell: &Decoded) -> Stands {
+    match grid.standing {
+        Standing::Center => {
+            let middle = cell.middle(grid);
+            Stands { geometry: point(&middle), ends: middle.iter().map(|end| unit(end)).collect() }
+        }
+        Standing::Centroid => {
+            // Whole numbers: the sum is the same in any order.
+            let mean = |column: &str| format!("div(sum({}), count(*))::int8", unit(column));
+            standing_at(&[mean("oar_tiles_x"), mean("oar_tiles_y")])
+        }
+        Standing::Polygon => {
+            Stands { geometry: cell.polygon(grid), ends: cell.bounds(grid).iter().map(|end| unit(end)).collect() }
+        }
+    }
+}
+
+/// A point in the middle of a world unit: no position there lies halfway between two units of a tile's grid.
+pub(in crate::postgis) fn standing_at(unit: &[String; 2]) -> Stands {
+    let [x, y] = unit;
+    Stands { geometry: point(&[format!("{x} + 0.5"), format!("{y} + 0.5")]), ends: unit.to_vec() }
+}
+
+/// The items that give each member its cell: [`CellGrid::cell`], step by step, so that nothing is worked out twice.
+pub(in crate::postgis) fn celled(grid: CellGrid, x: &str, y: &str) -> String {
+    let in_world = is_in_world(x, y);
+    let code = |a: &str, b: &str| {
+        let offset = Cell::OFFSET;
+        format!("(({a} + {offset}) << 32) | ({b} + {offset})")
+    };
+    let cut = |column: &str| format!("least(greatest({column}, 0::float8), {LAST_UNIT:?}::float8)");
+    match grid.shape {
+        CellShape::Square => {
+            let number = |column: &str| format!("floor({} / oar_tiles_width)::int8", cut(column));
+            format!(
+                "celled AS (SELECT *, {} AS oar_tiles_cell FROM located WHERE {in_world} OFFSET 0)",
+                code(&number(x), &number(y))
+            )
+        }
+        CellShape::Hexagon => format!(
+            "skewed AS (
+    SELECT *, ({cut_x} - {MIDDLE:?}::float8) / oar_tiles_width AS oar_tiles_s,
+        ({MIDDLE:?}::float8 - {cut_y}) / oar_tiles_width * {INVERSE_SQRT_3:?}::float8 - {THIRD:?}::float8 AS oar_tiles_t
+    FROM located WHERE {in_world} OFFSET 0
+),
+-- The middles of the hexagons are two rectangular lattices: the nearest of each, and which of the two is nearer.
+stepped AS (
+    SELECT *, floor(oar_tiles_s + 0.5::float8) AS oar_tiles_s0, floor(oar_tiles_t + 0.5::float8) AS oar_tiles_t0,
+        floor(oar_tiles_s) AS oar_tiles_s1, floor(oar_tiles_t) AS oar_tiles_t1
+    FROM skewed OFFSET 0
+),
+celled AS (
+    SELECT *, CASE WHEN {first} <= {second} THEN {one} ELSE {other} END AS oar_tiles_cell FROM stepped OFFSET 0
+)",
+            cut_x = cut(x),
+            cut_y = cut(y),
+            first = distance("oar_tiles_s - oar_tiles_s0", "oar_tiles_t - oar_tiles_t0"),
+            second = distance("oar_tiles_s - oar_tiles_s1 - 0.5::float8", "oar_tiles_t - oar_tiles_t1 - 0.5::float8"),
+            one = code("2 * oar_tiles_s0::int8", "2 * oar_tiles_t0::int8"),
+            other = code("2 * oar_tiles_s1::int8 + 1", "2 * oar_tiles_t1::int8 + 1"),
+        ),
+    }
+}
+
+fn distance(s: &str, t: &str) -> String {
+    format!("({s}) * ({s}) + 3.0::float8 * (({t}) * ({t}))")
+}

@@ -1,0 +1,16 @@
+//! Statements that read all that a layer reads: planned, they lock it.
+
+use super::{filter, without_bounds};
+use crate::postgis::layer::Layer;
+use crate::postgis::session::quoted;
+
+/// One statement for the rows, and one for what is worked out over the rows of a cell.
+pub(in crate::postgis) fn reading(layer: &Layer) -> Vec<String> {
+    let key = layer.key.iter().map(|column| column.quoted.clone());
+    let columns = layer.row_sql().map(str::to_owned).chain([layer.geometry.clone()]).chain(key);
+    let columns: Vec<String> = columns.chain(layer.feature_id.iter().map(|column| quoted(column))).collect();
+    let aggregates: Vec<String> = layer.aggregates().map(|sql| format!("({}\n)", without_bounds(sql))).collect();
+    let lists = [columns, aggregates].into_iter().filter(|list| !list.is_empty());
+    let condition = format!("WHERE true {}", filter(layer));
+    lists.map(|list| format!("SELECT {} FROM {} {condition}", list.join(", "), layer.relation)).collect()
+}

@@ -1,0 +1,122 @@
+//! Which aggregates the survey folds while it reads the rows, so that no row is read once more for each zoom.
+//!
+//! The calls are looked up in the text of the aggregates; whether that reading was right, the server says: an expression that names
+//! a column or an aggregate beside the folded ones does not get through.
+
+use tokio_postgres::Row;
+
+use crate::postgis::layer::Layer;
+use crate::postgis::session::{Error, Snapshot};
+use crate::postgis::sql::{self, FoldedValue, FoldedValues, Function, ValueKind};
+use crate::cells::{Fold, WantedFolds};
+
+impl ValueKind {
+    /// The kind of a type as `format_type` calls it. Texts are equal by their bytes only where no collation says otherwise.
+    fn of(name: &str, texts_are_bytes: bool) -> Option<ValueKind> {
+        Some(match name {
+            "boolean" => ValueKind::Bool,
+            "smallint" => ValueKind::Int2,
+            "integer" => ValueKind::Int4,
+            "bigint" => ValueKind::Int8,
+            "date" => ValueKind::Date,
+            "timestamp without time zone" => ValueKind::Timestamp,
+            "timestamp with time zone" => ValueKind::TimestampTz,
+            "uuid" => ValueKind::Bytes,
+            "text" | "character varying" if texts_are_bytes => ValueKind::Bytes,
+            _ => return None,
+        })
+    }
+
+    /// Whether an aggregate function takes values of the kind, and folds them as the server does.
+    fn suits(self, function: Function) -> bool {
+        let is_integer = matches!(self, ValueKind::Int2 | ValueKind::Int4 | ValueKind::Int8);
+        match function {
+            Function::Count | Function::CountDistinct => true,
+            Function::Min | Function::Max => !matches!(self, ValueKind::Bool | ValueKind::Bytes),
+            Function::Sum | Function::Average => is_integer,
+            Function::And | Function::Or => self == ValueKind::Bool,
+        }
+    }
+}
+
+impl FoldedValues {
+    /// The aggregates of a layer, if all of them can be folded.
+    ///
+    /// # Errors
+    /// If the session is lost, or a stop was asked for.
+    pub(in crate::postgis) async fn look_up(snapshot: &Snapshot, layer: &Layer) -> Result<Option<FoldedValues>, Error> {
+        let keeps_lone = layer.keeps_lone();
+        // A lone row is looked up where it was seen.
+        let is_suited = !keeps_lone || layer.shape.is_closed_form() && !layer.shape.geography;
+        if layer.cells.is_none() || layer.asks_each_tile() || !is_suited {
+            return Ok(None);
+        }
+        let calls: Option<Vec<_>> = layer.aggregates().map(sql::calls).collect();
+        let calls = calls.map(|calls| calls.concat()).filter(|calls| keeps_lone || !calls.is_empty());
+        let Some(calls) = calls else { return Ok(None) };
+        let place = format!("layer \"{}\", looking at its aggregates", layer.name);
+        let wanted: Vec<(Function, Fold, String)> = calls
+            .iter()
+            .flat_map(|call| call.function.folds().iter().map(|fold| (call.function, *fold, call.value(*fold))))
+            .collect();
+        let values: Vec<&str> = wanted.iter().map(|(.., value)| value.as_str()).collect();
+        let Some(row) = probed(snapshot, &place, &sql::fold_types(layer, &values)).await? else { return Ok(None) };
+        let (types, texts_are_bytes, are_own): (Vec<String>, bool, bool) = (row.get(0), row.get(1), row.get(2));
+        if !are_own {
+            tracing::debug!("{place}: there are other functions of those names");
+            return Ok(None);
+        }
+        let mut folds = FoldedValues(Vec::new());
+        for ((function, fold, sql), name) in wanted.into_iter().zip(types) {
+            let Some(kind) =
+                ValueKind::of(&name, texts_are_bytes).filter(|kind| fold == Fold::Values || kind.suits(function))
+            else {
+                tracing::debug!("{place}: a value of type {name} is not folded");
+                return Ok(None);
+            };
+            let value = FoldedValue { sql, fold, kind };
+            if !folds.0.contains(&value) {
+                folds.0.push(value);
+            }
+        }
+        let found = probed(snapshot, &place, &sql::folded_alone(layer, &folds)).await?;
+        if found.is_some() {
+            tracing::debug!("layer \"{}\": its aggregates are folded while its rows are read", layer.name);
+        }
+        Ok(found.map(|_| folds))
+    }
+
+    /// What a survey has to find out.
+    pub(in crate::postgis) fn wanted(&self, layer: &Layer) -> WantedFolds {
+        WantedFolds { folds: self.0.iter().map(|value| value.fold).collect(), few_lone: layer.keeps_lone() }
+    }
+}
+
+/// The answer to a question that the server may refuse; the snapshot outlives that.
+async fn probed(snapshot: &Snapshot, place: &str, sql: &str) -> Result<Option<Row>, Error> {
+    let session = &snapshot.keeper;
+    session.save().await?;
+    match session.one(place, sql, &[]).await {
+        Ok(row) => Ok(Some(row)),
+        Err(Error::Query { source, .. }) => {
+            tracing::debug!("{place}: {source}");
+            session.restart().await?;
+            Ok(None)
+        }
+        Err(other) => Err(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_folded_as_the_server_does_suits() {
+        assert_eq!(ValueKind::of("numeric", true), None, "1.0 and 1.00 are equal");
+        assert_eq!(ValueKind::of("text", false), None, "a collation may take different texts for equal");
+        assert!(!ValueKind::Bytes.suits(Function::Max), "the order of texts is the server's");
+        assert!(ValueKind::Date.suits(Function::Max) && !ValueKind::Date.suits(Function::Sum));
+        assert!(ValueKind::Bool.suits(Function::And) && !ValueKind::Int2.suits(Function::Or));
+    }
+}

@@ -1,0 +1,30 @@
+//! Reads the rows of a survey.
+
+use tokio_postgres::Row;
+
+use crate::tile::{BoxFootprint, SourceBox, WorldBox};
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the halves are 32 bits wide")]
+pub(in crate::postgis) fn box_footprint(row: &Row) -> Option<BoxFootprint> {
+    let (first, second): (i64, i64) = (row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?);
+    let world = WorldBox::new((first >> 32) as u32, first as u32, (second >> 32) as u32, second as u32);
+    Some(BoxFootprint { world, source: source_box(row)? })
+}
+
+pub(in crate::postgis) fn position(row: &Row) -> Option<[f64; 2]> {
+    Some([row.get::<_, Option<f64>>(0)?, row.get::<_, Option<f64>>(1)?])
+}
+
+/// The box in the reference system of the column, rounded outwards; `min_x` is greater than `max_x` where it runs over ±180°.
+#[expect(clippy::cast_possible_truncation, reason = "rounding outwards follows")]
+pub(in crate::postgis) fn source_box(row: &Row) -> Option<SourceBox<f32>> {
+    let side = |column: usize| row.get::<_, Option<f64>>(column);
+    let (x0, y0, x1, y1) = (side(2)?, side(3)?, side(4)?, side(5)?);
+    let below = |value: f64| if f64::from(value as f32) > value { (value as f32).next_down() } else { value as f32 };
+    let above = |value: f64| if f64::from(value as f32) < value { (value as f32).next_up() } else { value as f32 };
+    if x0 > x1 {
+        // Over ±180° each end is looked for by itself: it has to lie in the row.
+        return Some(SourceBox { min_x: above(x0), min_y: below(y0), max_x: below(x1), max_y: above(y1) });
+    }
+    Some(SourceBox { min_x: below(x0), min_y: below(y0), max_x: above(x1), max_y: above(y1) })
+}
