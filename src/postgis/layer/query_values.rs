@@ -3,8 +3,8 @@
 use tokio_postgres::types::Type;
 
 use super::Layer;
-use super::query::PIXEL;
 use super::boxes::area_box;
+use super::query::PIXEL;
 use crate::postgis::session::Param;
 use crate::tile::{Coverage, HALF_WORLD_METRES, SourceBox, TileRect, Zoom};
 
