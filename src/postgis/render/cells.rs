@@ -5,10 +5,10 @@ use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
 use super::areas::is_searched;
 use super::prepared::PreparedLayer;
+use crate::cells::Folded;
 use crate::postgis::layer::world_box;
 use crate::postgis::session::Param;
 use crate::postgis::sql::{FoldedValue, FoldedValues};
-use crate::cells::Folded;
 use crate::tile::{Area, WorldRect};
 
 /// The counted cells that some areas may show, as a statement's arrays.
@@ -119,8 +119,8 @@ impl ToSql for Image {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cells::Fold;
     use crate::postgis::sql::ValueKind;
-    use crate::tile::Fold;
 
     #[test]
     fn folded_values_are_written_as_the_protocol_has_them() {

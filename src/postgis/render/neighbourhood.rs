@@ -13,7 +13,7 @@ use crate::mvt::{self, PointLayer};
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Snapshot};
 use crate::postgis::sql::{Candidates, RowChoice};
-use crate::tile::{Area, GridBox, Neighbourhood, Order, ChangedPart, SearchBox, TileCoord, TileRect};
+use crate::tile::{Area, ChangedPart, GridBox, Neighbourhood, Order, SearchBox, TileCoord, TileRect};
 
 /// With more rows than this near each changed position, the database would look at no more rows for all tiles: caching saves nothing.
 const MAX_ROWS_PER_POSITION: u64 = 64;

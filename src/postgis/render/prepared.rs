@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::cached_rows::CachedRows;
+use crate::cells::CellCounts;
 use crate::postgis::layer::Layer;
 use crate::postgis::sql::FoldedValues;
-use crate::cells::CellCounts;
 use crate::tile::Zoom;
 
 /// A probed layer, with what a run has learned of it before it is drawn. Clones share everything.

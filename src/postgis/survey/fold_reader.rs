@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, Type};
 
-use crate::postgis::sql::{FoldedValue, FoldedValues};
 use crate::cells::Fold;
+use crate::postgis::sql::{FoldedValue, FoldedValues};
 
 /// The same of a row.
 struct RawValue<'a>(&'a [u8]);

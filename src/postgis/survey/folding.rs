@@ -5,10 +5,10 @@
 
 use tokio_postgres::Row;
 
+use crate::cells::{Fold, WantedFolds};
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Snapshot};
 use crate::postgis::sql::{self, FoldedValue, FoldedValues, Function, ValueKind};
-use crate::cells::{Fold, WantedFolds};
 
 impl ValueKind {
     /// The kind of a type as `format_type` calls it. Texts are equal by their bytes only where no collation says otherwise.

@@ -7,9 +7,9 @@ use tokio_postgres::Row;
 
 use super::fold_reader::Reader;
 use super::rows::{position, source_box};
+use crate::cells::{CellCounts, CellGrid, Gathering, Members};
 use crate::postgis::layer::Layer;
 use crate::postgis::sql::FoldedValues;
-use crate::cells::{CellCounts, CellGrid, Gathering, Members};
 use crate::tile::{LayerFootprints, Zoom};
 
 /// Gathers members in cells on a thread of its own, while the database goes on finding them.

@@ -8,10 +8,10 @@ use tokio_postgres::types::Type;
 use super::gatherer::Gatherer;
 use super::rows::box_footprint;
 use super::{Skipped, counts_cells};
+use crate::cells::CellCounts;
 use crate::postgis::layer::{Layer, QueryValues, explained, search_boxes};
 use crate::postgis::session::{Error, Param, Snapshot};
 use crate::postgis::sql::{self, FoldedValues};
-use crate::cells::CellCounts;
 use crate::tile::{Coverage, Footprints, LayerFootprints, Zoom};
 
 /// What one look has seen.

@@ -95,7 +95,9 @@ async fn looked(look: Look<'_>, shown: &[Zoom]) -> Result<Surveyed, Error> {
             counted.get_or_insert_with(CellCounts::default).join(counts);
         }
         match places {
-            LayerFootprints::Same(footprints) if layer.is_found_by_area() => drop(all.insert(zoom, footprints.compact())),
+            LayerFootprints::Same(footprints) if layer.is_found_by_area() => {
+                drop(all.insert(zoom, footprints.compact()));
+            }
             LayerFootprints::Same(footprints) => drop(all.insert(zoom, footprints)),
             LayerFootprints::ByZoom(own) => all.extend(own),
         }

@@ -1,7 +1,7 @@
 //! Aggregates of the configuration, taken apart: the calls whose values can be folded row by row, and the text around them.
 
-use crate::postgis::layer::Layer;
 use crate::cells::Fold;
+use crate::postgis::layer::Layer;
 
 /// A part of an aggregate expression.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use super::aggregates::{Piece, pieces};
 use super::folds::FoldedValues;
 use super::outline::{Decoded, unit};
 use super::{Value, celled, columns, filled, position, standing_at, stands, values, without_bounds};
-use crate::postgis::layer::{BoundProperty, Cells, Layer, Of, Values};
 use crate::cells::Standing;
+use crate::postgis::layer::{BoundProperty, Cells, Layer, Of, Values};
 
 /// The parameter with the first of the folded values.
 const FIRST_FOLD: usize = 19;

@@ -9,8 +9,8 @@ mod outline;
 
 use super::edge::projected;
 use super::{filter, geometry, search, thin};
-use crate::postgis::layer::{BoundProperty, Cells, KeyColumn, Layer, Of, Values};
 use crate::cells::{Cell, CellGrid, CellShape, INVERSE_SQRT_3, MIDDLE, Standing, THIRD};
+use crate::postgis::layer::{BoundProperty, Cells, KeyColumn, Layer, Of, Values};
 use crate::tile::{HALF_WORLD_METRES, LAST_UNIT, WORLD_UNITS};
 
 use aggregates::only_counts;
