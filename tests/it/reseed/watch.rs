@@ -1,68 +1,11 @@
 //! `oar-tiles reseed --watch`: woken by a commit, steady through outages, gone when asked.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
 
 use crate::support::gate::gated;
 use crate::support::program::{program, run, signal, wait};
+use crate::support::watching::Watching;
 use crate::support::{Archive, Cluster, Db, Gate, Place, seed, until};
-
-/// A watching run, and what it says.
-struct Watching {
-    child: Child,
-    lines: Receiver<String>,
-}
-
-impl Watching {
-    fn start(url: &str, target: &Path, arguments: &[&str]) -> Watching {
-        let mut command = program();
-        command.args([
-            "reseed",
-            "--watch",
-            "--progress",
-            "none",
-            "--debounce",
-            "50ms",
-            "--database-url",
-            url,
-            "--output",
-        ]);
-        command.arg(target).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let (heard, lines) = channel();
-        let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        for from in [Box::new(out) as Box<dyn std::io::Read + Send>, Box::new(err)] {
-            let heard = heard.clone();
-            std::thread::spawn(move || {
-                BufReader::new(from).lines().map_while(Result::ok).for_each(|line| drop(heard.send(line)));
-            });
-        }
-        Watching { child, lines }
-    }
-
-    /// Waits for a line that holds a text.
-    #[track_caller]
-    fn says(&self, text: &str) -> String {
-        let mut seen = String::new();
-        while let Ok(line) = self.lines.recv_timeout(Duration::from_secs(60)) {
-            if line.contains(text) {
-                return line;
-            }
-            seen.push_str(&line);
-            seen.push('\n');
-        }
-        panic!("«{text}» never came:\n{seen}");
-    }
-
-    /// Asks it to end.
-    fn end(self) -> i32 {
-        signal(&self.child, "TERM");
-        wait(self.child).code
-    }
-}
 
 fn install(url: &str) {
     run(program().args(["track", "install", "--database-url", url])).ok();

@@ -25,6 +25,7 @@ pub mod targets;
 pub mod tracked;
 pub mod tracking;
 pub mod tree;
+pub mod watching;
 
 pub use archive::Archive;
 pub use cluster::Cluster;
