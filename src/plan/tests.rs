@@ -65,19 +65,21 @@ fn layer(zooms: &str, buffer: u32, footprints: Footprints) -> PlanLayer {
 /// Touching features of each layer, for every tile that has any.
 fn slowly(zoom: Zoom, layers: &[PlanLayer], rects: &[TileRect]) -> BTreeMap<(u32, u32), Vec<u64>> {
     let mut tiles = BTreeMap::new();
+    let all = (0..=zoom.last()).flat_map(|x| (0..=zoom.last()).map(move |y| (x, y)));
+    let inside = |(x, y): &(u32, u32)| rects.iter().any(|r| (r.x0..=r.x1).contains(x) && (r.y0..=r.y1).contains(y));
+    let wanted: Vec<(u32, u32)> = all.filter(inside).collect();
     for (number, layer) in layers.iter().enumerate().filter(|(_, layer)| layer.zooms.contains(zoom)) {
+        let grown = |&(x, y): &(u32, u32)| {
+            ((x, y), TileRect { zoom, x0: x, y0: y, x1: x, y1: y }.world(layer.margin.units(zoom)))
+        };
+        let grown: Vec<((u32, u32), WorldRect)> = wanted.iter().map(grown).collect();
         for feature in 0..layer.places.at(zoom).len() {
             let WorldRect { west, north, east, south } = layer.places.at(zoom).world(feature).into();
-            for x in 0..=zoom.last() {
-                for y in 0..=zoom.last() {
-                    let inside = rects.iter().any(|r| (r.x0..=r.x1).contains(&x) && (r.y0..=r.y1).contains(&y));
-                    let rect = TileRect { zoom, x0: x, y0: y, x1: x, y1: y };
-                    let WorldRect { west: w, north: n, east: e, south: s } = rect.world(layer.margin.units(zoom));
-                    let (starts, ends) = (west < e, east >= w);
-                    let across = if west > east { starts || ends } else { starts && ends };
-                    if inside && across && north < s && south >= n {
-                        tiles.entry((x, y)).or_insert_with(|| vec![0; layers.len()])[number] += 1;
-                    }
+            for (tile, sides) in &grown {
+                let (starts, ends) = (west < sides.east, east >= sides.west);
+                let across = if west > east { starts || ends } else { starts && ends };
+                if across && north < sides.south && south >= sides.north {
+                    tiles.entry(*tile).or_insert_with(|| vec![0; layers.len()])[number] += 1;
                 }
             }
         }

@@ -12,7 +12,7 @@ use crate::support::folder::Folder;
 use crate::support::program::{Run, limited, program, run};
 
 /// Memory of a command, in kilobytes of address space: what it takes for an ordinary archive is less than half of it.
-pub const MEMORY: u32 = 1_000_000;
+pub(crate) const MEMORY: u32 = 1_000_000;
 
 /// Memory where a tile is unpacked to 256 MB and decoded to 1 GB.
 const MEMORY_OF_A_TILE: u32 = 2_000_000;
@@ -25,9 +25,9 @@ struct Looks {
     copy: Run,
 }
 
-pub fn ended(command: Command, memory: u32) -> Run {
+pub(crate) fn ended(command: &Command, memory: u32) -> Run {
     let shown = format!("{command:?}");
-    let ended = run(&mut limited(&command, memory));
+    let ended = run(&mut limited(command, memory));
     assert!([0, 1, 2].contains(&ended.code), "{shown}: {} {}", ended.code, ended.stderr);
     assert_eq!(ended.stderr.matches("error: ").count(), usize::from(ended.code != 0), "{shown}: {}", ended.stderr);
     ended
@@ -37,7 +37,7 @@ fn looks(folder: &Folder, target: &Path, memory: u32) -> Looks {
     let command = |verb: &str, more: &[&str]| {
         let mut command = program();
         command.arg(verb).arg(target).args(more);
-        ended(command, memory)
+        ended(&command, memory)
     };
     let copied = folder.beside("copied.mbtiles");
     let looks = Looks {
@@ -57,7 +57,7 @@ fn looks(folder: &Folder, target: &Path, memory: u32) -> Looks {
 
 /// Every command that reads all of it refuses it with a text; a look at one tile ends somehow.
 #[track_caller]
-pub fn refused(folder: &Folder, target: &Path, text: &str) {
+pub(crate) fn refused(folder: &Folder, target: &Path, text: &str) {
     let Looks { verify, inspect, copy, .. } = looks(folder, target, MEMORY);
     assert!(verify.code != 0, "{}: {}", target.display(), verify.stdout);
     for (verb, ended) in [("inspect", &inspect), ("copy", &copy)] {
@@ -268,11 +268,11 @@ fn squeezed(raw: &[u8]) -> Vec<u8> {
 }
 
 /// Zeros, packed a thousand to one.
-pub fn bomb(megabytes: usize) -> Vec<u8> {
+pub(crate) fn bomb(megabytes: usize) -> Vec<u8> {
     squeezed(&vec![0; megabytes << 20])
 }
 
-pub fn with_tile(folder: &Folder, name: &str, tile: &[u8]) -> PathBuf {
+pub(crate) fn with_tile(folder: &Folder, name: &str, tile: &[u8]) -> PathBuf {
     let path = folder.beside(&format!("{name}.mbtiles"));
     mbtiles(&path, &[TILES]);
     Connection::open(&path).unwrap().execute("INSERT INTO tiles VALUES (0, 0, 0, ?1)", [tile]).unwrap();
@@ -293,7 +293,7 @@ fn a_tile_that_unpacks_to_far_too_much_is_named_and_copied_as_it_is() {
     let config = folder.config("[target]\ncompression = \"none\"\n");
     let mut command = program();
     command.args(["copy", "--config", &config]).arg(&path).arg(folder.beside("tiles"));
-    ended(command, MEMORY).fails(1, &[text]);
+    ended(&command, MEMORY).fails(1, &[text]);
 }
 
 #[test]
@@ -321,7 +321,7 @@ fn a_tile_that_takes_far_more_memory_than_its_bytes_is_named() {
     assert!(looked.verify.stdout.contains("which is not described"), "{}", looked.verify.stdout);
     let mut geojson = program();
     geojson.arg("inspect").arg(&path).args(["0/0/0", "--geojson"]);
-    ended(geojson, MEMORY_OF_A_TILE).fails(2, &["holds more than can be shown"]);
+    ended(&geojson, MEMORY_OF_A_TILE).fails(2, &["holds more than can be shown"]);
 }
 
 #[test]

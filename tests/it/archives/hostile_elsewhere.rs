@@ -190,7 +190,7 @@ fn an_object_in_s3_without_an_end_is_refused() {
                 command.arg(folder.beside("copied.mbtiles"));
             }
             command.env("AWS_ACCESS_KEY_ID", "k").env("AWS_SECRET_ACCESS_KEY", "s");
-            ended(command, MEMORY).fails(1, &[&format!("{object} is too large to be read")]);
+            ended(&command, MEMORY).fails(1, &[&format!("{object} is too large to be read")]);
         }
     }
 }

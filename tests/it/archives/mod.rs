@@ -1,9 +1,9 @@
 //! MBTiles and PMTiles: written, edited, read by others, damaged, hostile.
 
-pub mod damaged;
-pub mod hostile;
-pub mod hostile_elsewhere;
-pub mod mbtiles;
-pub mod mbtiles_edit;
-pub mod pmtiles;
-pub mod pmtiles_size;
+pub(crate) mod damaged;
+pub(crate) mod hostile;
+pub(crate) mod hostile_elsewhere;
+pub(crate) mod mbtiles;
+pub(crate) mod mbtiles_edit;
+pub(crate) mod pmtiles;
+pub(crate) mod pmtiles_size;

@@ -18,12 +18,12 @@ use crate::support::refusal::names;
 use crate::support::repository;
 
 /// A tile by its PMTiles id.
-pub fn tile(id: u64) -> TileId {
+pub(crate) fn tile(id: u64) -> TileId {
     TileCoord::from_pmtiles_id(id).unwrap().into()
 }
 
 /// The first id of a zoom.
-pub fn first_of(zoom: u32) -> u64 {
+pub(crate) fn first_of(zoom: u32) -> u64 {
     (4_u64.pow(zoom) - 1) / 3
 }
 
@@ -33,7 +33,7 @@ fn noise(number: u64) -> u64 {
 }
 
 /// A tile of one layer with one point in its middle that carries a number and a name of some length, packed.
-pub fn point(gzip: &mut Gzip, number: u16) -> Box<[u8]> {
+pub(crate) fn point(gzip: &mut Gzip, number: u16) -> Box<[u8]> {
     let part = |field: u8, bytes: &[u8]| [&[field << 3 | 2, bytes.len() as u8], bytes].concat();
     let name: Vec<u8> =
         (0..noise(number.into()) % 70).map(|at| b'a' + (noise(at + u64::from(number)) % 26) as u8).collect();
@@ -53,7 +53,7 @@ pub fn point(gzip: &mut Gzip, number: u16) -> Box<[u8]> {
     gzip.pack(&part(3, &layer.concat())[..]).unwrap()
 }
 
-pub fn metadata(zooms: &str, manifest: &str) -> Metadata {
+pub(crate) fn metadata(zooms: &str, manifest: &str) -> Metadata {
     let fields = json!({ "number": "Number", "name": "String" }).as_object().unwrap().clone();
     let layer =
         VectorLayer { id: "facilities".to_owned(), description: String::new(), minzoom: 0, maxzoom: 14, fields };
@@ -99,7 +99,7 @@ fn many() -> Vec<TileEdit> {
 }
 
 /// Writes an archive.
-pub fn write(path: &Path, edits: &[TileEdit], metadata: &Metadata) {
+pub(crate) fn write(path: &Path, edits: &[TileEdit], metadata: &Metadata) {
     let mut sink = Pmtiles::create(path, &Stop::new()).unwrap();
     for piece in edits.chunks(997) {
         let written = sink.write(piece.to_vec()).unwrap();

@@ -219,9 +219,15 @@ fn rows_in_any_reference_system_and_of_any_kind_are_put_together() {
     }
 }
 
+/// The properties of cells and lone rows, by where they stand and their id.
+type CellsByPlace = BTreeMap<((i64, i64), Option<String>), BTreeMap<String, String>>;
+
+/// Where a feature stands, and its properties.
+type ShownCell = ((i64, i64), BTreeMap<String, String>);
+
 /// The features of a layer in every tile of an archive: where each stands, in units of the zoom's grid from its north-west
 /// corner, and its properties.
-fn shown(archive: &Path, layer: &str) -> BTreeMap<u8, Vec<((i64, i64), BTreeMap<String, String>)>> {
+fn shown(archive: &Path, layer: &str) -> BTreeMap<u8, Vec<ShownCell>> {
     let mut zooms: BTreeMap<u8, Vec<_>> = BTreeMap::new();
     for ((zoom, x, y), raw) in Archive::open(archive).tiles() {
         for decoded in decode(&raw).unwrap().iter().filter(|decoded| decoded.name == layer) {
@@ -247,7 +253,7 @@ fn adds_up(archive: &Path, layer: &str, count: &str, total: i64) {
     let zooms = shown(archive, layer);
     assert_eq!(zooms.keys().copied().collect::<Vec<u8>>(), (0..=14).collect::<Vec<u8>>());
     for (zoom, features) in zooms {
-        let mut cells: BTreeMap<((i64, i64), Option<String>), BTreeMap<String, String>> = BTreeMap::new();
+        let mut cells: CellsByPlace = BTreeMap::new();
         for (at, properties) in features {
             // Single rows may share a place.
             let known = cells.entry((at, properties.get("id").cloned())).or_insert_with(|| properties.clone());

@@ -1,5 +1,5 @@
 //! Cells and clusters: counts, borders, aggregates.
 
-pub mod aggregates_in_the_survey;
-pub mod edge_cases;
-pub mod grids;
+pub(crate) mod aggregates_in_the_survey;
+pub(crate) mod edge_cases;
+pub(crate) mod grids;

@@ -14,7 +14,7 @@ fn manifest(target: &Path) -> Value {
 }
 
 /// Has a manifest say something else of its database.
-pub fn set_database(target: &Path, database: &Value) {
+pub(crate) fn set_database(target: &Path, database: &Value) {
     let mut manifest = manifest(target);
     manifest["database"] = database.clone();
     let archive = rusqlite::Connection::open(target).unwrap();
@@ -23,7 +23,7 @@ pub fn set_database(target: &Path, database: &Value) {
 }
 
 /// What manifests said of the database at first.
-pub fn plain(db: &Db) -> Value {
+pub(crate) fn plain(db: &Db) -> Value {
     let text: String = db.value(
         "SELECT json_build_object('system_identifier', (SELECT system_identifier::text FROM pg_control_system()), 'name', current_database(),
             'timeline', (SELECT timeline_id FROM pg_control_checkpoint()), 'oid', (SELECT oid::int8 FROM pg_database WHERE datname = current_database()),

@@ -1,10 +1,10 @@
 //! The change log: installed, trusted or refused, read, removed.
 
-pub mod check;
-pub mod column_kinds;
-pub mod commands;
-pub mod database_identity;
-pub mod install;
-pub mod owner;
-pub mod rights;
-pub mod views;
+pub(crate) mod check;
+pub(crate) mod column_kinds;
+pub(crate) mod commands;
+pub(crate) mod database_identity;
+pub(crate) mod install;
+pub(crate) mod owner;
+pub(crate) mod rights;
+pub(crate) mod views;

@@ -283,9 +283,13 @@ fn a_tree_that_may_not_be_written_is_named_and_keeps_what_it_has() {
             ),
         ),
     ] {
-        closed.iter().for_each(|path| mode(path, 0o555));
+        for path in &closed {
+            mode(path, 0o555);
+        }
         let ended = run(&mut humble(&seed_command(&url, &tree.path, &["--zoom", "0-4"])));
-        closed.iter().for_each(|path| mode(path, 0o755));
+        for path in &closed {
+            mode(path, 0o755);
+        }
         ended.fails(1, &[&message]);
         assert!(tree.files() == before);
     }
@@ -403,7 +407,9 @@ fn tiles_of_other_names_or_of_others_are_refused_without_force() {
     fs::write(tree.path.join("1/0/0.pbf"), "theirs").unwrap();
     // Metadata of another program does not make them ours.
     for metadata in [None, Some("{\"name\": \"theirs\", \"format\": \"pbf\"}")] {
-        metadata.iter().for_each(|text| fs::write(tree.path.join("metadata.json"), text).unwrap());
+        if let Some(text) = metadata {
+            fs::write(tree.path.join("metadata.json"), text).unwrap();
+        }
         let before = tree.files();
         seed(&db.url, &tree.path, &["--zoom", "0-3"]).fails(
             2,

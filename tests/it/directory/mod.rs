@@ -1,5 +1,5 @@
 //! Directories: files, faults, links.
 
-pub mod faults;
-pub mod files;
-pub mod links;
+pub(crate) mod faults;
+pub(crate) mod files;
+pub(crate) mod links;

@@ -1,9 +1,9 @@
 //! Wrong usage, configuration and database: each message says what, where and what to do.
 
-pub mod cells;
-pub mod command_line;
-pub mod database;
-pub mod layers;
-pub mod queries;
-pub mod settings;
-pub mod warnings;
+pub(crate) mod cells;
+pub(crate) mod command_line;
+pub(crate) mod database;
+pub(crate) mod layers;
+pub(crate) mod queries;
+pub(crate) mod settings;
+pub(crate) mod warnings;

@@ -1,7 +1,7 @@
 //! Killed processes, lost connections, signals, full disks.
 
-pub mod connections;
-pub mod every_step;
-pub mod seed;
-pub mod signals;
-pub mod unfinished;
+pub(crate) mod connections;
+pub(crate) mod every_step;
+pub(crate) mod seed;
+pub(crate) mod signals;
+pub(crate) mod unfinished;

@@ -1,5 +1,5 @@
 //! Locks: nobody waits for a run longer than the lock limit.
 
-pub mod ddl;
-pub mod reseed;
-pub mod verbs;
+pub(crate) mod ddl;
+pub(crate) mod reseed;
+pub(crate) mod verbs;

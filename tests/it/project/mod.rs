@@ -1,6 +1,6 @@
 //! The project itself: imports between modules, the manual, licences.
 
-pub mod dependencies;
-pub mod imports;
-pub mod manual;
-pub mod names;
+pub(crate) mod dependencies;
+pub(crate) mod imports;
+pub(crate) mod manual;
+pub(crate) mod names;

@@ -1,4 +1,4 @@
 //! Commands that read targets.
 
-pub mod inspect;
-pub mod verify;
+pub(crate) mod inspect;
+pub(crate) mod verify;

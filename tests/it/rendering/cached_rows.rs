@@ -9,7 +9,7 @@ use crate::support::{Archive, Db, seed};
 
 /// Rows around some towns, on the edges of the world and of tiles, in the middle between two units of a grid, in several reference
 /// systems, with values of every kind that a tile can hold.
-pub const ROWS: &str = "
+pub(crate) const ROWS: &str = "
     CREATE TABLE rows AS SELECT i AS id, ST_SetSRID(ST_MakePoint(x, y), 4326) AS degrees,
         CASE WHEN i % 5 > 0 THEN 'w' || i * 7919 % 13 END AS word, CASE i % 4 WHEN 0 THEN '' ELSE md5(i::text) END AS hash,
         CASE i % 3 WHEN 0 THEN true WHEN 1 THEN false END AS flag, (i * 31 % 65536 - 32768)::int2 AS short,

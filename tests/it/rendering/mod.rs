@@ -1,15 +1,15 @@
 //! What a tile holds: the bytes of the plain one-tile query, however it is drawn.
 
-pub mod budgets;
-pub mod cached_rows;
-pub mod client_filters;
-pub mod column_types;
-pub mod drawing_versions;
-pub mod failing_tiles;
-pub mod one_snapshot_equal_bytes;
-pub mod query_layers;
-pub mod query_plan;
-pub mod reference;
-pub mod registry_map;
-pub mod tile_bounds;
-pub mod undrawable_rows;
+pub(crate) mod budgets;
+pub(crate) mod cached_rows;
+pub(crate) mod client_filters;
+pub(crate) mod column_types;
+pub(crate) mod drawing_versions;
+pub(crate) mod failing_tiles;
+pub(crate) mod one_snapshot_equal_bytes;
+pub(crate) mod query_layers;
+pub(crate) mod query_plan;
+pub(crate) mod reference;
+pub(crate) mod registry_map;
+pub(crate) mod tile_bounds;
+pub(crate) mod undrawable_rows;

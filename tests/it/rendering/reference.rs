@@ -9,7 +9,7 @@ use crate::support::archive::Address;
 use crate::support::{Archive, Db, seed, shared_data};
 
 /// One layer for the plain query.
-pub struct Plain<'a> {
+pub(crate) struct Plain<'a> {
     pub name: &'a str,
     /// A query that gives `m` (geometry in EPSG:3857), `key` and the properties.
     pub rows: &'a str,
@@ -58,7 +58,7 @@ fn plainly(db: &Db, layers: &[Plain<'_>], zooms: std::ops::RangeInclusive<u8>) -
 
 /// Compares an archive with the plain query, tile by tile.
 #[track_caller]
-pub fn compare(db: &Db, archive: &Path, layers: &[Plain<'_>], zooms: std::ops::RangeInclusive<u8>) -> usize {
+pub(crate) fn compare(db: &Db, archive: &Path, layers: &[Plain<'_>], zooms: std::ops::RangeInclusive<u8>) -> usize {
     let found = Archive::open(archive).tiles();
     let expected = plainly(db, layers, zooms);
     let missing: Vec<_> = expected.keys().filter(|tile| !found.contains_key(tile)).take(5).collect();

@@ -1,13 +1,13 @@
 //! A reseed leaves what a fresh seed would.
 
-pub mod cached_rows_near_changes;
-pub mod dirty_out;
-pub mod dirty_tiles;
-pub mod edge_cases;
-pub mod faults;
-pub mod given_tiles;
-pub mod histories;
-pub mod patches;
-pub mod query_layers;
-pub mod refused;
-pub mod watch;
+pub(crate) mod cached_rows_near_changes;
+pub(crate) mod dirty_out;
+pub(crate) mod dirty_tiles;
+pub(crate) mod edge_cases;
+pub(crate) mod faults;
+pub(crate) mod given_tiles;
+pub(crate) mod histories;
+pub(crate) mod patches;
+pub(crate) mod query_layers;
+pub(crate) mod refused;
+pub(crate) mod watch;

@@ -1,8 +1,8 @@
 //! S3: prefixes, archives, leases, faults.
 
-pub mod archives;
-pub mod edits;
-pub mod faults;
-pub mod keys;
-pub mod lease;
-pub mod prefixes;
+pub(crate) mod archives;
+pub(crate) mod edits;
+pub(crate) mod faults;
+pub(crate) mod keys;
+pub(crate) mod lease;
+pub(crate) mod prefixes;

@@ -7,19 +7,19 @@ use std::path::Path;
 use rusqlite::Connection;
 
 /// Zoom, column, XYZ row.
-pub type Address = (u8, u32, u32);
+pub(crate) type Address = (u8, u32, u32);
 
 /// An `MBTiles` file.
-pub struct Archive(pub Connection);
+pub(crate) struct Archive(pub Connection);
 
 impl Archive {
     /// Opens a file read-only.
-    pub fn open(path: &Path) -> Archive {
+    pub(crate) fn open(path: &Path) -> Archive {
         Archive(Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap())
     }
 
     /// Every tile as stored.
-    pub fn stored(&self) -> BTreeMap<Address, Vec<u8>> {
+    pub(crate) fn stored(&self) -> BTreeMap<Address, Vec<u8>> {
         let mut tiles = self.0.prepare("SELECT zoom_level, tile_column, tile_row, tile_data FROM tiles").unwrap();
         let rows = tiles.query_map([], |row| {
             let (zoom, column, row_number): (u8, u32, u32) = (row.get(0)?, row.get(1)?, row.get(2)?);
@@ -29,18 +29,18 @@ impl Archive {
     }
 
     /// Every tile, unpacked.
-    pub fn tiles(&self) -> BTreeMap<Address, Vec<u8>> {
+    pub(crate) fn tiles(&self) -> BTreeMap<Address, Vec<u8>> {
         self.stored().into_iter().map(|(address, packed)| (address, unpacked(&packed))).collect()
     }
 
     /// A value of the metadata.
-    pub fn metadata(&self, name: &str) -> Option<String> {
+    pub(crate) fn metadata(&self, name: &str) -> Option<String> {
         self.0.query_row("SELECT value FROM metadata WHERE name = ?1", [name], |row| row.get(0)).ok()
     }
 }
 
 /// Undoes gzip.
-pub fn unpacked(packed: &[u8]) -> Vec<u8> {
+pub(crate) fn unpacked(packed: &[u8]) -> Vec<u8> {
     let mut raw = Vec::new();
     flate2::read::GzDecoder::new(packed).read_to_end(&mut raw).unwrap();
     raw

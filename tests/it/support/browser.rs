@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A browser with one page. Ended with the value.
-pub struct Browser {
+pub(crate) struct Browser {
     child: Child,
     commands: ChildStdin,
     messages: Receiver<Value>,
@@ -22,7 +22,7 @@ pub struct Browser {
 
 impl Browser {
     /// Starts it, with an empty page and a profile of its own.
-    pub fn new() -> Browser {
+    pub(crate) fn new() -> Browser {
         let profile = tempfile::tempdir().unwrap();
         // The pipe's ends are the files 3 and 4 of the browser.
         let script = "exec 3<&0 4>&1 0</dev/null 1>&2 && exec chromium \"$@\"";
@@ -51,16 +51,16 @@ impl Browser {
             }
         });
         let mut browser = Browser { child, commands, messages, session: None, last: 0, _profile: profile };
-        let target = browser.call("Target.createTarget", json!({ "url": "about:blank" }));
+        let target = browser.call("Target.createTarget", &json!({ "url": "about:blank" }));
         let attached =
-            browser.call("Target.attachToTarget", json!({ "targetId": target["targetId"], "flatten": true }));
+            browser.call("Target.attachToTarget", &json!({ "targetId": target["targetId"], "flatten": true }));
         browser.session = Some(attached["sessionId"].as_str().unwrap().to_owned());
         browser
     }
 
     /// Sends a command and waits for its result.
     #[track_caller]
-    fn call(&mut self, method: &str, params: Value) -> Value {
+    fn call(&mut self, method: &str, params: &Value) -> Value {
         self.last += 1;
         let mut command = json!({ "id": self.last, "method": method, "params": params });
         if let Some(session) = &self.session {
@@ -79,23 +79,23 @@ impl Browser {
 
     /// Goes to a page.
     #[track_caller]
-    pub fn open(&mut self, url: &str) {
-        let gone = self.call("Page.navigate", json!({ "url": url }));
+    pub(crate) fn open(&mut self, url: &str) {
+        let gone = self.call("Page.navigate", &json!({ "url": url }));
         assert!(gone["errorText"].is_null(), "{url}: {gone}");
     }
 
     /// The value of a JavaScript expression in the page; of a promise, what it is resolved with.
     #[track_caller]
-    pub fn value(&mut self, expression: &str) -> Value {
+    pub(crate) fn value(&mut self, expression: &str) -> Value {
         let params = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
-        let result = self.call("Runtime.evaluate", params);
+        let result = self.call("Runtime.evaluate", &params);
         assert!(result["exceptionDetails"].is_null(), "{expression}: {result}");
         result["result"]["value"].clone()
     }
 
     /// The value of an expression once it has one.
     #[track_caller]
-    pub fn value_once_there(&mut self, expression: &str) -> Value {
+    pub(crate) fn value_once_there(&mut self, expression: &str) -> Value {
         let begun = Instant::now();
         loop {
             let value = self.value(expression);

@@ -6,7 +6,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 /// A server.
-pub struct Cluster {
+pub(crate) struct Cluster {
     /// Its URL over the socket, as a superuser.
     pub url: String,
     /// Its URL over TCP, with the password.
@@ -16,12 +16,12 @@ pub struct Cluster {
 
 impl Cluster {
     /// A new server.
-    pub fn new() -> Cluster {
+    pub(crate) fn new() -> Cluster {
         Cluster::begin(|path| vec!["start".into(), path.into()])
     }
 
     /// A new server with settings of its own, such as `max_connections=20`.
-    pub fn with(settings: &[&str]) -> Cluster {
+    pub(crate) fn with(settings: &[&str]) -> Cluster {
         Cluster::begin(|path| {
             let settings = settings.iter().map(PathBuf::from);
             ["start".into(), path.to_owned()].into_iter().chain(settings).collect()
@@ -29,13 +29,13 @@ impl Cluster {
     }
 
     /// Starts it anew, with what `ALTER SYSTEM` has set. What was not written by a checkpoint may be lost.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.crash();
         self.start();
     }
 
     /// A hot standby of another.
-    pub fn standby_of(primary: &Cluster) -> Cluster {
+    pub(crate) fn standby_of(primary: &Cluster) -> Cluster {
         Cluster::begin(|path| vec!["standby".into(), path.into(), primary.path()])
     }
 
@@ -54,19 +54,19 @@ impl Cluster {
     }
 
     /// Where its files are.
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("pg")
     }
 
     /// Starts it again, on the same port.
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let before = self.url.clone();
         self.run(&["start".into(), self.path()]);
         assert_eq!(self.url, before);
     }
 
     /// Stops it, as in a crash.
-    pub fn crash(&self) {
+    pub(crate) fn crash(&self) {
         let stopped =
             Command::new(super::repository("scripts/postgres")).arg("stop").arg(self.path()).arg("immediate").status();
         assert!(stopped.unwrap().success());

@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 use super::archive::unpacked;
 
 /// Packs as gzip.
-pub fn packed(raw: &[u8]) -> Vec<u8> {
+pub(crate) fn packed(raw: &[u8]) -> Vec<u8> {
     use std::io::Write as _;
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     gzip.write_all(raw).unwrap();
@@ -15,7 +15,7 @@ pub fn packed(raw: &[u8]) -> Vec<u8> {
 }
 
 /// A copy of an archive, changed by some SQL.
-pub fn changed(archive: &Path, name: &str, sql: &str) -> PathBuf {
+pub(crate) fn changed(archive: &Path, name: &str, sql: &str) -> PathBuf {
     let path = archive.with_file_name(format!("{name}.mbtiles"));
     std::fs::copy(archive, &path).unwrap();
     Connection::open(&path).unwrap().execute_batch(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
@@ -23,7 +23,7 @@ pub fn changed(archive: &Path, name: &str, sql: &str) -> PathBuf {
 }
 
 /// A copy of an archive in which the bytes of one tile, given as in the table, are changed.
-pub fn changed_tile(
+pub(crate) fn changed_tile(
     archive: &Path,
     name: &str,
     (zoom, column, row): (u8, u32, u32),
@@ -41,7 +41,7 @@ pub fn changed_tile(
 
 /// The tiles of an archive as another program keeps them: each image once, plain instead of gzip if wanted, and no metadata
 /// but the least.
-pub fn as_images_and_map(archive: &Path, plain: bool) -> PathBuf {
+pub(crate) fn as_images_and_map(archive: &Path, plain: bool) -> PathBuf {
     let path = archive.with_file_name(format!("images {plain}.mbtiles"));
     let connection = Connection::open(&path).unwrap();
     connection
@@ -67,11 +67,11 @@ pub fn as_images_and_map(archive: &Path, plain: bool) -> PathBuf {
 }
 
 /// Deterministic chance (xorshift).
-pub struct Chance(pub u64);
+pub(crate) struct Chance(pub u64);
 
 impl Chance {
     /// The next number below a limit.
-    pub fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -80,19 +80,21 @@ impl Chance {
 }
 
 /// A tile with one layer, "a", of one point, and gzip around it.
-pub fn small_tile() -> Vec<u8> {
+pub(crate) fn small_tile() -> Vec<u8> {
     packed(&tile_of(&[point()]))
 }
 
 /// The field of a feature that is a point at the corner.
-pub fn point() -> Vec<u8> {
+pub(crate) fn point() -> Vec<u8> {
     vec![0x12, 0x07, 0x18, 0x01, 0x22, 0x03, 0x09, 0x00, 0x00]
 }
 
 /// A tile with one layer, "a", of some fields beside its name, version and extent.
-pub fn tile_of(fields: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn tile_of(fields: &[Vec<u8>]) -> Vec<u8> {
     let mut layer = vec![0x78, 0x02, 0x0a, 0x01, b'a', 0x28, 0x80, 0x20];
-    fields.iter().for_each(|field| layer.extend_from_slice(field));
+    for field in fields {
+        layer.extend_from_slice(field);
+    }
     let mut tile = vec![0x1a];
     put_varint(&mut tile, layer.len() as u64);
     tile.extend_from_slice(&layer);
@@ -100,7 +102,7 @@ pub fn tile_of(fields: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// Appends a number as protocol buffers and PMTiles write it.
-pub fn put_varint(bytes: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn put_varint(bytes: &mut Vec<u8>, mut number: u64) {
     while number > 0x7f {
         bytes.push(number as u8 | 0x80);
         number >>= 7;
@@ -109,12 +111,12 @@ pub fn put_varint(bytes: &mut Vec<u8>, mut number: u64) {
 }
 
 /// What every MBTiles archive has.
-pub const MBTILES: &str = "
+pub(crate) const MBTILES: &str = "
     CREATE TABLE metadata (name text, value text);
     INSERT INTO metadata VALUES ('name', 'a'), ('format', 'pbf'), ('json', '{\"vector_layers\": [{\"id\": \"a\", \"minzoom\": 0, \"maxzoom\": 22, \"fields\": {}}]}');";
 
 /// An MBTiles archive made by some SQL, in which ?1 is a small tile.
-pub fn mbtiles(path: &Path, sql: &[&str]) {
+pub(crate) fn mbtiles(path: &Path, sql: &[&str]) {
     let connection = Connection::open(path).unwrap();
     connection.execute_batch(MBTILES).unwrap();
     for sql in sql {
@@ -126,14 +128,14 @@ pub fn mbtiles(path: &Path, sql: &[&str]) {
 }
 
 /// The table of tiles.
-pub const TILES: &str =
+pub(crate) const TILES: &str =
     "CREATE TABLE tiles (zoom_level integer, tile_column integer, tile_row integer, tile_data blob)";
 
 /// An entry of a PMTiles directory: id, run (0 for a leaf), length, offset.
-pub type PmtilesEntry = (u64, u64, u64, u64);
+pub(crate) type PmtilesEntry = (u64, u64, u64, u64);
 
 /// A PMTiles directory, not packed.
-pub fn pmtiles_directory(entries: &[PmtilesEntry]) -> Vec<u8> {
+pub(crate) fn pmtiles_directory(entries: &[PmtilesEntry]) -> Vec<u8> {
     let mut bytes = Vec::new();
     put_varint(&mut bytes, entries.len() as u64);
     let mut last = 0;
@@ -141,14 +143,27 @@ pub fn pmtiles_directory(entries: &[PmtilesEntry]) -> Vec<u8> {
         put_varint(&mut bytes, id.wrapping_sub(last));
         last = *id;
     }
-    entries.iter().for_each(|(_, run, ..)| put_varint(&mut bytes, *run));
-    entries.iter().for_each(|(_, _, length, _)| put_varint(&mut bytes, *length));
-    entries.iter().for_each(|(.., offset)| put_varint(&mut bytes, offset + 1));
+    for (_, run, ..) in entries {
+        put_varint(&mut bytes, *run);
+    }
+    for (_, _, length, _) in entries {
+        put_varint(&mut bytes, *length);
+    }
+    for (.., offset) in entries {
+        put_varint(&mut bytes, offset + 1);
+    }
     bytes
 }
 
 /// A PMTiles archive of some parts as they are, its directories packed if wanted. The tile data may be said to be longer.
-pub fn pmtiles(root: &[u8], leaves: &[u8], metadata: &[u8], tiles: &[u8], told: u64, is_packed: bool) -> Vec<u8> {
+pub(crate) fn pmtiles(
+    root: &[u8],
+    leaves: &[u8],
+    metadata: &[u8],
+    tiles: &[u8],
+    told: u64,
+    is_packed: bool,
+) -> Vec<u8> {
     let mut archive = b"PMTiles\x03".to_vec();
     let mut at = 127_u64;
     for length in [root.len(), metadata.len(), leaves.len()].map(|length| length as u64).into_iter().chain([told]) {

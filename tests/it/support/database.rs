@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio_postgres::{Client, NoTls, Row};
 
 /// A database.
-pub struct Db {
+pub(crate) struct Db {
     /// Its URL over the socket, as a superuser.
     pub url: String,
     /// Its name.
@@ -24,7 +24,7 @@ fn server() -> String {
 }
 
 /// The same server, another database.
-pub fn with_database(url: &str, name: &str) -> String {
+pub(crate) fn with_database(url: &str, name: &str) -> String {
     let (front, query) =
         url.split_once('?').map_or((url, String::new()), |(front, query)| (front, format!("?{query}")));
     let (front, _) = front.rsplit_once('/').expect("a URL has a path");
@@ -33,7 +33,7 @@ pub fn with_database(url: &str, name: &str) -> String {
 
 impl Db {
     /// A new database with PostGIS.
-    pub fn new() -> Db {
+    pub(crate) fn new() -> Db {
         // Copied from one that has it: a fifth of the time.
         static TEMPLATE: OnceLock<String> = OnceLock::new();
         let template = TEMPLATE.get_or_init(|| {
@@ -50,12 +50,12 @@ impl Db {
     }
 
     /// A new database without PostGIS.
-    pub fn empty() -> Db {
+    pub(crate) fn empty() -> Db {
         Db::on(&server())
     }
 
     /// A new database in some server.
-    pub fn on(server: &str) -> Db {
+    pub(crate) fn on(server: &str) -> Db {
         Db::like(server, "template1")
     }
 
@@ -70,12 +70,12 @@ impl Db {
     }
 
     /// A new database with the registry's table and some generated facilities.
-    pub fn with_facilities(count: u32) -> Db {
+    pub(crate) fn with_facilities(count: u32) -> Db {
         Db::new().filled(count)
     }
 
     /// The same in some server.
-    pub fn with_facilities_on(server: &str, count: u32) -> Db {
+    pub(crate) fn with_facilities_on(server: &str, count: u32) -> Db {
         Db::on(server).filled(count)
     }
 
@@ -86,7 +86,7 @@ impl Db {
     }
 
     /// A new database with the registry's table and the facilities of a CSV file.
-    pub fn with_csv(path: &std::path::Path) -> Db {
+    pub(crate) fn with_csv(path: &std::path::Path) -> Db {
         let db = Db::empty();
         let loaded = Command::new(super::repository("scripts/load")).arg(path).arg(&db.url).output().unwrap();
         assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
@@ -94,7 +94,7 @@ impl Db {
     }
 
     /// Connects anew, after the server was restarted.
-    pub fn reconnect(&mut self) {
+    pub(crate) fn reconnect(&mut self) {
         self.client = connect(&self.runtime, &self.url);
     }
 
@@ -109,17 +109,17 @@ impl Db {
     }
 
     /// Runs some SQL.
-    pub fn run(&self, sql: &str) {
+    pub(crate) fn run(&self, sql: &str) {
         self.runtime.block_on(self.client.batch_execute(sql)).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
     /// The rows of a query.
-    pub fn rows(&self, sql: &str) -> Vec<Row> {
+    pub(crate) fn rows(&self, sql: &str) -> Vec<Row> {
         self.runtime.block_on(self.client.query(sql, &[])).unwrap_or_else(|error| panic!("{sql}: {error:?}"))
     }
 
     /// The one value of a query.
-    pub fn value<T: for<'a> tokio_postgres::types::FromSql<'a>>(&self, sql: &str) -> T {
+    pub(crate) fn value<T: for<'a> tokio_postgres::types::FromSql<'a>>(&self, sql: &str) -> T {
         self.rows(sql)[0].get(0)
     }
 }

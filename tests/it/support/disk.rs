@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A file system in memory; unmounted with the value.
-pub struct SmallDisk {
+pub(crate) struct SmallDisk {
     /// Where it is mounted.
     pub path: PathBuf,
 }
 
 impl SmallDisk {
     /// Mounts one of a size, such as "3m", as a new folder. Where that is not allowed, says that the test skips.
-    pub fn mount(path: &Path, size: &str) -> Option<SmallDisk> {
+    pub(crate) fn mount(path: &Path, size: &str) -> Option<SmallDisk> {
         std::fs::create_dir(path).unwrap();
         let mounted =
             Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"]).arg(path).output();
@@ -25,7 +25,7 @@ impl SmallDisk {
     }
 
     /// Gives it another size; what is on it stays.
-    pub fn resize(&self, size: &str) {
+    pub(crate) fn resize(&self, size: &str) {
         let resized = Command::new("mount").args(["-o", &format!("remount,size={size}")]).arg(&self.path).status();
         assert!(resized.unwrap().success());
     }

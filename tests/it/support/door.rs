@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A port of its own that leads to the server that `scripts/test` started.
-pub struct Door {
+pub(crate) struct Door {
     /// A database's URL through the door.
     pub url: String,
     open: Arc<AtomicBool>,
@@ -14,7 +14,7 @@ pub struct Door {
 
 impl Door {
     /// A door to a database. Others than the first are sent away without a word, as by a server that goes down.
-    pub fn for_one(database: &str) -> Door {
+    pub(crate) fn for_one(database: &str) -> Door {
         let url = std::env::var("TEST_DATABASE_URL_TCP").expect("run scripts/test");
         let url = super::database::with_database(&url, database);
         let (user, rest) = url.split_once('@').unwrap();
@@ -34,7 +34,7 @@ impl Door {
     }
 
     /// Opens it for everybody.
-    pub fn open(&self) {
+    pub(crate) fn open(&self) {
         self.open.store(true, Ordering::SeqCst);
     }
 }

@@ -6,7 +6,7 @@ use oar_tiles::mvt::{self, MvtValue, Position};
 
 /// The value of a property.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Shown {
+pub(crate) enum Shown {
     Text(String),
     Whole(i64),
     Number(f64),
@@ -28,7 +28,7 @@ impl From<MvtValue<'_>> for Shown {
 
 impl Shown {
     /// Whether two values are the same, numbers to the ninth decimal.
-    pub fn is_like(&self, other: &Shown) -> bool {
+    pub(crate) fn is_like(&self, other: &Shown) -> bool {
         match (self, other) {
             (Shown::Number(one), Shown::Number(other)) => (one - other).abs() <= 1e-9,
             (one, other) => one == other,
@@ -38,7 +38,7 @@ impl Shown {
 
 /// A feature: where it lies on the tile's grid, and its properties.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Feature {
+pub(crate) struct Feature {
     pub at: Vec<Position>,
     pub properties: BTreeMap<String, Shown>,
 }
@@ -46,7 +46,7 @@ pub struct Feature {
 impl Feature {
     /// A whole number among its properties.
     #[track_caller]
-    pub fn whole(&self, name: &str) -> i64 {
+    pub(crate) fn whole(&self, name: &str) -> i64 {
         match self.properties[name] {
             Shown::Whole(number) => number,
             ref other => panic!("{name}: {other:?}"),
@@ -55,7 +55,7 @@ impl Feature {
 
     /// A number among its properties.
     #[track_caller]
-    pub fn number(&self, name: &str) -> f64 {
+    pub(crate) fn number(&self, name: &str) -> f64 {
         match self.properties[name] {
             Shown::Number(number) => number,
             ref other => panic!("{name}: {other:?}"),
@@ -70,7 +70,7 @@ impl Feature {
     }
 
     /// Whether two features are the same: positions exactly, numbers to the ninth decimal.
-    pub fn is_like(&self, other: &Feature) -> bool {
+    pub(crate) fn is_like(&self, other: &Feature) -> bool {
         let pairs = self.properties.iter().zip(&other.properties);
         self.at == other.at
             && self.properties.len() == other.properties.len()
@@ -80,7 +80,7 @@ impl Feature {
 
 /// The features of a tile's only layer, by where they lie and their id.
 #[track_caller]
-pub fn features(raw: &[u8], name: &str) -> Vec<Feature> {
+pub(crate) fn features(raw: &[u8], name: &str) -> Vec<Feature> {
     let layers = mvt::decode(raw).unwrap();
     let [layer] = &layers[..] else { panic!("{} layers", layers.len()) };
     assert_eq!((layer.name, layer.extent), (name, 4096));

@@ -7,21 +7,21 @@ use tempfile::TempDir;
 use super::program::over_rows;
 
 /// A folder; removed with the value.
-pub struct Folder(TempDir);
+pub(crate) struct Folder(TempDir);
 
 impl Folder {
     /// A new one.
-    pub fn new() -> Folder {
+    pub(crate) fn new() -> Folder {
         Folder(tempfile::tempdir().unwrap())
     }
 
     /// A path in it, beside the target or beside the folder of the target's own.
-    pub fn beside(&self, name: &str) -> PathBuf {
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
     /// Writes a configuration; gives its path.
-    pub fn config(&self, text: &str) -> String {
+    pub(crate) fn config(&self, text: &str) -> String {
         let path = self.beside("c.toml");
         std::fs::write(&path, over_rows(text)).unwrap();
         path.to_str().unwrap().to_owned()

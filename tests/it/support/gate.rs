@@ -7,7 +7,7 @@ use super::{Db, until};
 
 /// Which statements come to the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     /// The survey.
     Survey,
     /// The reading of rows, once for all zooms.
@@ -20,10 +20,10 @@ pub enum Place {
 
 /// Waits for the gate; empty text for a property. The lock is shared, so sessions do not wait for each other. The wait stands for a
 /// long statement, so it has no limit as one for a lock.
-pub const PASS: &str = "(SELECT left(concat(set_config('lock_timeout', '0', true), pg_advisory_xact_lock_shared(1)::text, set_config('lock_timeout', before, true)), 0) FROM (SELECT current_setting('lock_timeout') AS before OFFSET 0) AS gate)";
+pub(crate) const PASS: &str = "(SELECT left(concat(set_config('lock_timeout', '0', true), pg_advisory_xact_lock_shared(1)::text, set_config('lock_timeout', before, true)), 0) FROM (SELECT current_setting('lock_timeout') AS before OFFSET 0) AS gate)";
 
 /// Writes a configuration whose statements come to the gate, with more settings; gives its path.
-pub fn gated(folder: &Path, place: Place, more: &str) -> String {
+pub(crate) fn gated(folder: &Path, place: Place, more: &str) -> String {
     let path = folder.join(format!("{place:?}.toml"));
     let layer = |name: &str, zoom: &str, gate: &str, filter: &str| {
         format!(
@@ -43,25 +43,25 @@ pub fn gated(folder: &Path, place: Place, more: &str) -> String {
 }
 
 /// The gate, closed as long as this value lives or the server does.
-pub struct Gate<'a>(&'a Db);
+pub(crate) struct Gate<'a>(&'a Db);
 
 impl<'a> Gate<'a> {
     /// Closes it.
-    pub fn close(db: &'a Db) -> Gate<'a> {
+    pub(crate) fn close(db: &'a Db) -> Gate<'a> {
         db.run("SELECT pg_advisory_lock(1)");
         Gate(db)
     }
 
     /// Waits until so many sessions stand before it.
     #[track_caller]
-    pub fn wait_for(&self, sessions: i64) {
+    pub(crate) fn wait_for(&self, sessions: i64) {
         let waiting =
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'";
         until("sessions at the gate", || self.0.value::<i64>(waiting) >= sessions);
     }
 
     /// Opens it.
-    pub fn open(self) {
+    pub(crate) fn open(self) {
         self.0.run("SELECT pg_advisory_unlock(1)");
     }
 }

@@ -3,7 +3,7 @@
 use super::repository;
 
 /// README and every page of the manual, one after the other.
-pub fn text() -> String {
+pub(crate) fn text() -> String {
     let mut pages: Vec<_> = std::fs::read_dir(repository("docs")).unwrap().map(|entry| entry.unwrap().path()).collect();
     pages.retain(|page| page.extension().is_some_and(|ending| ending == "md"));
     pages.sort();
@@ -12,7 +12,7 @@ pub fn text() -> String {
 }
 
 /// The code blocks of one language.
-pub fn blocks(language: &str) -> Vec<String> {
+pub(crate) fn blocks(language: &str) -> Vec<String> {
     let fence = format!("```{language}\n");
     text().split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
 }

@@ -1,45 +1,45 @@
 //! What tests stand on: a database of their own, the program, its archives.
 
-pub mod archive;
-pub mod browser;
-pub mod cluster;
-pub mod damaged;
-pub mod database;
-pub mod disk;
-pub mod door;
-pub mod features;
-pub mod folder;
-pub mod gate;
-pub mod manual;
-pub mod nginx;
-pub mod others;
-pub mod places;
-pub mod program;
-pub mod proxy;
-pub mod refusal;
-pub mod s3;
-pub mod s3_server;
-pub mod silent;
-pub mod sinks;
-pub mod targets;
-pub mod tracked;
-pub mod tracking;
-pub mod tree;
-pub mod watching;
+pub(crate) mod archive;
+pub(crate) mod browser;
+pub(crate) mod cluster;
+pub(crate) mod damaged;
+pub(crate) mod database;
+pub(crate) mod disk;
+pub(crate) mod door;
+pub(crate) mod features;
+pub(crate) mod folder;
+pub(crate) mod gate;
+pub(crate) mod manual;
+pub(crate) mod nginx;
+pub(crate) mod others;
+pub(crate) mod places;
+pub(crate) mod program;
+pub(crate) mod proxy;
+pub(crate) mod refusal;
+pub(crate) mod s3;
+pub(crate) mod s3_server;
+pub(crate) mod silent;
+pub(crate) mod sinks;
+pub(crate) mod targets;
+pub(crate) mod tracked;
+pub(crate) mod tracking;
+pub(crate) mod tree;
+pub(crate) mod watching;
 
-pub use archive::Archive;
-pub use cluster::Cluster;
-pub use database::Db;
-pub use disk::SmallDisk;
-pub use door::Door;
-pub use gate::{Gate, Place};
-pub use program::seed;
-pub use refusal::OldTarget;
-pub use tree::Tree;
+pub(crate) use archive::Archive;
+pub(crate) use cluster::Cluster;
+pub(crate) use database::Db;
+pub(crate) use disk::SmallDisk;
+pub(crate) use door::Door;
+pub(crate) use gate::{Gate, Place};
+pub(crate) use program::seed;
+pub(crate) use refusal::OldTarget;
+pub(crate) use tree::Tree;
 
 /// Waits until something holds; half a minute is the end of all patience.
 #[track_caller]
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = std::time::Instant::now();
     while !holds() {
         assert!(begun.elapsed().as_secs() < 30, "still waiting: {what}");
@@ -48,7 +48,7 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// The folder of real facilities, if it is there; tests on it say when they skip.
-pub fn shared_data(file: &str) -> Option<std::path::PathBuf> {
+pub(crate) fn shared_data(file: &str) -> Option<std::path::PathBuf> {
     let folder = std::env::var_os("TEST_SHARED_DATA").map(std::path::PathBuf::from);
     let path = folder.map(|folder| folder.join(file)).filter(|path| path.is_file());
     if path.is_none() {
@@ -58,6 +58,6 @@ pub fn shared_data(file: &str) -> Option<std::path::PathBuf> {
 }
 
 /// A file of the repository.
-pub fn repository(path: &str) -> std::path::PathBuf {
+pub(crate) fn repository(path: &str) -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use super::{Tree, manual, until};
 
 /// nginx, stopped with the value.
-pub struct Nginx {
+pub(crate) struct Nginx {
     child: Child,
     pub port: u16,
     _prefix: tempfile::TempDir,
@@ -20,20 +20,20 @@ pub struct Nginx {
 const PAGES: &str = "location /pages/ { types { text/html html; text/css css; text/javascript mjs; } }";
 
 /// An answer: its first line and headers in lower case, and its body.
-pub struct Answer {
+pub(crate) struct Answer {
     pub head: String,
     pub body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ").map(str::trim))
     }
 }
 
 impl Nginx {
     /// Serves the tree's folder with the block of the manual.
-    pub fn with_the_manuals_lines(tree: &Tree) -> Nginx {
+    pub(crate) fn with_the_manuals_lines(tree: &Tree) -> Nginx {
         let text = manual::text();
         let block = text.split("```nginx\n").nth(1).unwrap().split("```").next().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -69,7 +69,7 @@ impl Nginx {
         nginx
     }
 
-    pub fn get(&self, path: &str, headers: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str, headers: &str) -> Answer {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n").unwrap();
         let mut all = Vec::new();
@@ -86,7 +86,7 @@ impl Nginx {
 
 /// Puts a page with a map below `pages` in the tree's folder; gives its name. It shows the points of a layer of the TileJSON that `?` names,
 /// and says what it shows in `shown`, once everything is loaded, and in `errors`.
-pub fn page_with_a_map(tree: &Tree, layer: &str) -> &'static str {
+pub(crate) fn page_with_a_map(tree: &Tree, layer: &str) -> &'static str {
     let folder = tree.beside("pages");
     fs::create_dir(&folder).unwrap();
     let installed = std::env::var("TEST_MAPLIBRE").expect("scripts/test installs MapLibre");

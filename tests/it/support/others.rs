@@ -10,14 +10,14 @@ use tokio_postgres::{Client, NoTls};
 use super::until;
 
 /// A connection of its own.
-pub struct Connection {
+pub(crate) struct Connection {
     runtime: tokio::runtime::Runtime,
     client: Client,
 }
 
 impl Connection {
     /// Opens it; its program is called so.
-    pub fn open(url: &str, name: &str) -> Connection {
+    pub(crate) fn open(url: &str, name: &str) -> Connection {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let client = runtime.block_on(async {
             let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
@@ -29,58 +29,60 @@ impl Connection {
     }
 
     /// Runs a statement.
-    pub fn run(&self, sql: &str) {
+    pub(crate) fn run(&self, sql: &str) {
         self.runtime.block_on(self.client.batch_execute(sql)).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
     /// Whether a statement could be run.
-    pub fn tries(&self, sql: &str) -> bool {
+    pub(crate) fn tries(&self, sql: &str) -> bool {
         self.runtime.block_on(self.client.batch_execute(sql)).is_ok()
     }
 
     /// The one value of a query.
-    pub fn value<T: for<'a> tokio_postgres::types::FromSql<'a>>(&self, sql: &str) -> T {
+    pub(crate) fn value<T: for<'a> tokio_postgres::types::FromSql<'a>>(&self, sql: &str) -> T {
         self.runtime.block_on(self.client.query_one(sql, &[])).unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0)
     }
 }
 
 /// Statements that run one after the other on a connection of their own.
-pub struct Statements(JoinHandle<Duration>);
+pub(crate) struct Statements(JoinHandle<Duration>);
 
 impl Statements {
     /// Starts them.
-    pub fn start(url: &str, statements: &[&str]) -> Statements {
+    pub(crate) fn start(url: &str, statements: &[&str]) -> Statements {
         let connection = Connection::open(url, "somebody");
         let statements: Vec<String> = statements.iter().map(|sql| (*sql).to_owned()).collect();
         Statements(std::thread::spawn(move || {
             let begun = Instant::now();
-            statements.iter().for_each(|sql| connection.run(sql));
+            for sql in &statements {
+                connection.run(sql);
+            }
             begun.elapsed()
         }))
     }
 
     /// Whether all are done.
-    pub fn are_done(&self) -> bool {
+    pub(crate) fn are_done(&self) -> bool {
         self.0.is_finished()
     }
 
     /// Waits for their end; gives how long they took.
     #[track_caller]
-    pub fn end(self, what: &str) -> Duration {
+    pub(crate) fn end(self, what: &str) -> Duration {
         until(&format!("{what} ends"), || self.are_done());
         self.0.join().unwrap()
     }
 }
 
 /// A query, asked again and again on a connection of its own.
-pub struct Reader {
+pub(crate) struct Reader {
     ends: Arc<AtomicBool>,
     thread: JoinHandle<Duration>,
 }
 
 impl Reader {
     /// Begins to ask.
-    pub fn start(url: &str, query: &str) -> Reader {
+    pub(crate) fn start(url: &str, query: &str) -> Reader {
         let connection = Connection::open(url, "reader");
         let (ends, query) = (Arc::new(AtomicBool::new(false)), query.to_owned());
         let is_over = Arc::clone(&ends);
@@ -100,7 +102,7 @@ impl Reader {
     }
 
     /// How long it had to wait for one answer at most.
-    pub fn longest_wait(self) -> Duration {
+    pub(crate) fn longest_wait(self) -> Duration {
         self.ends.store(true, Ordering::SeqCst);
         self.thread.join().unwrap()
     }

@@ -9,7 +9,7 @@ use super::program::{ROWS_LAYER, Run, program, run, seed_command};
 use super::s3::Prefix;
 use super::{Archive, Db};
 
-pub type Tiles = BTreeMap<Address, Vec<u8>>;
+pub(crate) type Tiles = BTreeMap<Address, Vec<u8>>;
 
 /// Prints `z/x/y` and the bytes of every tile as hexadecimal digits, of a PMTiles archive or of a prefix in S3.
 const READ: &str = r#"
@@ -35,7 +35,7 @@ else:
 "#;
 
 /// A place for targets of every kind.
-pub struct Places {
+pub(crate) struct Places {
     pub folder: tempfile::TempDir,
     pub prefix: Prefix,
     pub config: String,
@@ -43,12 +43,12 @@ pub struct Places {
 
 impl Places {
     /// New ones; nothing is there yet.
-    pub fn new() -> Places {
+    pub(crate) fn new() -> Places {
         Places::with(Prefix::new())
     }
 
     /// New ones, in S3 below a prefix.
-    pub fn with(prefix: Prefix) -> Places {
+    pub(crate) fn with(prefix: Prefix) -> Places {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("c.toml");
         let text = format!(
@@ -61,35 +61,35 @@ impl Places {
     }
 
     /// The text of a target, by the last part of its name.
-    pub fn place(&self, name: &str) -> String {
+    pub(crate) fn place(&self, name: &str) -> String {
         match name.strip_prefix("s3:") {
             Some(name) => format!("s3://{}/{}{name}", self.prefix.location.bucket, self.prefix.location.prefix),
             None => self.folder.path().join(name).to_str().unwrap().to_owned(),
         }
     }
 
-    pub fn with_keys<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+    pub(crate) fn with_keys<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         let keys = &self.prefix.keys;
         command.env("AWS_ACCESS_KEY_ID", &keys.key).env("AWS_SECRET_ACCESS_KEY", &keys.secret)
     }
 
-    pub fn seed_command(&self, db: &Db, name: &str, arguments: &[&str]) -> Command {
+    pub(crate) fn seed_command(&self, db: &Db, name: &str, arguments: &[&str]) -> Command {
         let mut command = seed_command(&db.url, Path::new(&self.place(name)), &["--config", &self.config]);
         self.with_keys(command.args(arguments));
         command
     }
 
-    pub fn seed(&self, db: &Db, name: &str, arguments: &[&str]) -> Run {
+    pub(crate) fn seed(&self, db: &Db, name: &str, arguments: &[&str]) -> Run {
         run(&mut self.seed_command(db, name, arguments))
     }
 
-    pub fn run(&self, verb: &str, arguments: &[&str]) -> Run {
+    pub(crate) fn run(&self, verb: &str, arguments: &[&str]) -> Run {
         let mut command = program();
         run(self.with_keys(command.arg(verb).args(arguments).args(["--config", &self.config])))
     }
 
     /// The same for any kind of target: an archive in S3 is read from a copy.
-    pub fn read_by_others_or_copy(&self, name: &str) -> Tiles {
+    pub(crate) fn read_by_others_or_copy(&self, name: &str) -> Tiles {
         if name != "s3:t.pmtiles" {
             return self.read_by_others(name);
         }
@@ -99,7 +99,7 @@ impl Places {
     }
 
     /// What another program reads there.
-    pub fn read_by_others(&self, name: &str) -> Tiles {
+    pub(crate) fn read_by_others(&self, name: &str) -> Tiles {
         let place = self.place(name);
         if name.ends_with(".mbtiles") {
             return Archive::open(Path::new(&place)).stored();
@@ -122,14 +122,14 @@ impl Places {
     }
 }
 
-pub fn parsed(address: &str) -> Address {
+pub(crate) fn parsed(address: &str) -> Address {
     let mut parts = address.split('/');
     let mut next = || parts.next().unwrap();
     (next().parse().unwrap(), next().parse().unwrap(), next().parse().unwrap())
 }
 
 /// Every tile of a tree, as anybody may walk it.
-pub fn files_below(root: &Path) -> Tiles {
+pub(crate) fn files_below(root: &Path) -> Tiles {
     let mut tiles = Tiles::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A run that has ended.
-pub struct Run {
+pub(crate) struct Run {
     /// The exit code; -1 after a signal that was not caught.
     pub code: i32,
     /// Standard output.
@@ -17,14 +17,14 @@ pub struct Run {
 impl Run {
     /// Asserts success.
     #[track_caller]
-    pub fn ok(self) -> Run {
+    pub(crate) fn ok(self) -> Run {
         assert_eq!(self.code, 0, "{}", self.stderr);
         self
     }
 
     /// Asserts the exit code and that standard error holds each text.
     #[track_caller]
-    pub fn fails(self, code: i32, texts: &[&str]) -> Run {
+    pub(crate) fn fails(self, code: i32, texts: &[&str]) -> Run {
         assert_eq!(self.code, code, "{}{}", self.stdout, self.stderr);
         for text in texts {
             assert!(self.stderr.contains(text), "«{text}» is missing in:\n{}", self.stderr);
@@ -35,7 +35,7 @@ impl Run {
 
 /// `oar-tiles` with nothing of the tester's environment that could change what it does. Without a configuration of its own a run draws
 /// every facility at every zoom.
-pub fn program() -> Command {
+pub(crate) fn program() -> Command {
     let mut command = bare_program();
     // Many tests empty tables on purpose; what is refused then has tests of its own.
     command.env("OAR_TILES_CONFIG", ROWS).env("OAR_TILES_MAX_SHRINK", "100%");
@@ -43,10 +43,10 @@ pub fn program() -> Command {
 }
 
 /// The configuration of runs that have none.
-pub const ROWS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/every-facility.toml");
+pub(crate) const ROWS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/every-facility.toml");
 
 /// Settings, with the layer of [`ROWS`] if they have none. The lines of the settings stay where they are.
-pub fn over_rows(settings: &str) -> String {
+pub(crate) fn over_rows(settings: &str) -> String {
     if settings.contains("[[layer]]") || settings.contains("layer = ") {
         settings.to_owned()
     } else {
@@ -55,10 +55,10 @@ pub fn over_rows(settings: &str) -> String {
 }
 
 /// What [`ROWS`] holds.
-pub const ROWS_LAYER: &str = include_str!("../../../scripts/every-facility.toml");
+pub(crate) const ROWS_LAYER: &str = include_str!("../../../scripts/every-facility.toml");
 
 /// The same without any configuration: the defaults.
-pub fn bare_program() -> Command {
+pub(crate) fn bare_program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_oar-tiles"));
     for (name, _) in std::env::vars() {
         if name.starts_with("PG") || name.starts_with("OAR_TILES_") || name == "DATABASE_URL" {
@@ -69,7 +69,7 @@ pub fn bare_program() -> Command {
 }
 
 /// Runs a command to its end.
-pub fn run(command: &mut Command) -> Run {
+pub(crate) fn run(command: &mut Command) -> Run {
     let output = command.stdin(Stdio::null()).output().unwrap();
     Run {
         code: output.status.code().unwrap_or(-1),
@@ -79,14 +79,14 @@ pub fn run(command: &mut Command) -> Run {
 }
 
 /// `oar-tiles seed` of a database into a file, with more arguments, not yet started.
-pub fn seed_command(url: &str, output: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn seed_command(url: &str, output: &Path, arguments: &[&str]) -> Command {
     let mut command = program();
     command.args(["seed", "--progress", "none", "--database-url", url, "--output"]).arg(output).args(arguments);
     command
 }
 
 /// The same command without root's right to read and write everywhere.
-pub fn humble(command: &Command) -> Command {
+pub(crate) fn humble(command: &Command) -> Command {
     let root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
     let mut humble = Command::new(if root { "setpriv" } else { "env" });
     if root {
@@ -103,25 +103,25 @@ pub fn humble(command: &Command) -> Command {
 }
 
 /// Runs `oar-tiles seed` of a database into a file, with more arguments.
-pub fn seed(url: &str, output: &Path, arguments: &[&str]) -> Run {
+pub(crate) fn seed(url: &str, output: &Path, arguments: &[&str]) -> Run {
     run(&mut seed_command(url, output, arguments))
 }
 
 /// Starts `oar-tiles seed` and does not wait.
-pub fn start_seed(url: &str, output: &Path, arguments: &[&str]) -> Child {
+pub(crate) fn start_seed(url: &str, output: &Path, arguments: &[&str]) -> Child {
     let mut command = seed_command(url, output, arguments);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 /// Sends a signal, by name as `kill` knows it.
-pub fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Child, name: &str) {
     let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap();
     assert!(sent.success());
 }
 
 /// Waits for a started run; one that never ends is killed, and fails the test.
 #[track_caller]
-pub fn wait(mut child: Child) -> Run {
+pub(crate) fn wait(mut child: Child) -> Run {
     let begun = Instant::now();
     while child.try_wait().unwrap().is_none() {
         if begun.elapsed() > Duration::from_secs(60) {
@@ -140,7 +140,7 @@ pub fn wait(mut child: Child) -> Run {
 }
 
 /// The same command with no more than so many kilobytes of memory, and an end after a minute.
-pub fn limited(command: &Command, kilobytes: u32) -> Command {
+pub(crate) fn limited(command: &Command, kilobytes: u32) -> Command {
     let mut limited = Command::new("timeout");
     limited.args(["-s", "KILL", "60", "sh", "-c", &format!("ulimit -c 0; ulimit -v {kilobytes}; exec \"$@\""), "sh"]);
     limited.arg(command.get_program()).args(command.get_args());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// A request as a rule sees it.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// GET, PUT …
     pub method: String,
     /// Path and query.
@@ -21,14 +21,14 @@ pub struct Seen {
 
 impl Seen {
     /// Whether it writes a tile.
-    pub fn is_tile(&self) -> bool {
+    pub(crate) fn is_tile(&self) -> bool {
         self.method == "PUT" && self.target.contains(".pbf")
     }
 }
 
 /// What happens to a request.
 #[derive(Debug, Clone, Copy)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// It is served.
     None,
     /// It is served later.
@@ -44,12 +44,12 @@ pub enum Fault {
 }
 
 /// What an S3 server under load says.
-pub const SLOW_DOWN: Fault = Fault::Error(503, "SlowDown", "Please reduce your request rate.");
+pub(crate) const SLOW_DOWN: Fault = Fault::Error(503, "SlowDown", "Please reduce your request rate.");
 
 type Rule = Box<dyn FnMut(&Seen) -> Fault + Send>;
 
 /// The proxy, until it is dropped.
-pub struct Proxy {
+pub(crate) struct Proxy {
     /// Its address.
     pub endpoint: String,
     shared: Arc<Shared>,
@@ -64,7 +64,7 @@ struct Shared {
 
 impl Proxy {
     /// A proxy before a server, with a rule.
-    pub fn before(endpoint: &str, rule: impl FnMut(&Seen) -> Fault + Send + 'static) -> Proxy {
+    pub(crate) fn before(endpoint: &str, rule: impl FnMut(&Seen) -> Fault + Send + 'static) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
@@ -88,12 +88,12 @@ impl Proxy {
     }
 
     /// Changes the rule.
-    pub fn rule(&self, rule: impl FnMut(&Seen) -> Fault + Send + 'static) {
+    pub(crate) fn rule(&self, rule: impl FnMut(&Seen) -> Fault + Send + 'static) {
         *self.shared.rule.lock().unwrap() = Box::new(rule);
     }
 
     /// Takes the requests seen until now.
-    pub fn take_seen(&self) -> Vec<Seen> {
+    pub(crate) fn take_seen(&self) -> Vec<Seen> {
         std::mem::take(&mut self.shared.seen.lock().unwrap())
     }
 }

@@ -11,10 +11,10 @@ use super::folder::Folder;
 use super::program::{Run, program, run, seed_command};
 
 /// Nobody listens there: what is refused by itself must be refused before the database is asked.
-pub const NOWHERE: &str = "postgresql://nobody@127.0.0.1:1/nothing";
+pub(crate) const NOWHERE: &str = "postgresql://nobody@127.0.0.1:1/nothing";
 
 /// An old target in a folder of its own, and a configuration beside that folder.
-pub struct OldTarget {
+pub(crate) struct OldTarget {
     /// The old target.
     pub path: PathBuf,
     before: Vec<u8>,
@@ -23,7 +23,7 @@ pub struct OldTarget {
 
 impl OldTarget {
     /// A small archive.
-    pub fn new() -> OldTarget {
+    pub(crate) fn new() -> OldTarget {
         let folder = Folder::new();
         std::fs::create_dir(folder.beside("tiles")).unwrap();
         let path = folder.beside("tiles/t.mbtiles");
@@ -40,7 +40,7 @@ impl OldTarget {
     }
 
     /// Some other file in the place of the target.
-    pub fn holding(bytes: &[u8]) -> OldTarget {
+    pub(crate) fn holding(bytes: &[u8]) -> OldTarget {
         let old = OldTarget::new();
         std::fs::write(&old.path, bytes).unwrap();
         OldTarget::keep(old.folder, old.path)
@@ -52,20 +52,20 @@ impl OldTarget {
 
     /// `seed` into the old target, to be refused.
     #[track_caller]
-    pub fn refuses(&self, url: &str, arguments: &[&str], code: i32, texts: &[&str]) -> Run {
+    pub(crate) fn refuses(&self, url: &str, arguments: &[&str], code: i32, texts: &[&str]) -> Run {
         self.refuses_command(&mut seed_command(url, &self.path, arguments), code, texts)
     }
 
     /// `seed` with a configuration into the old target, to be refused.
     #[track_caller]
-    pub fn refuses_config(&self, url: &str, text: &str, arguments: &[&str], code: i32, texts: &[&str]) -> Run {
+    pub(crate) fn refuses_config(&self, url: &str, text: &str, arguments: &[&str], code: i32, texts: &[&str]) -> Run {
         let config = self.config(text);
         self.refuses(url, &[&["--config", &config], arguments].concat(), code, texts)
     }
 
     /// `seed` with an environment variable into the old target, to be refused.
     #[track_caller]
-    pub fn refuses_variable(&self, name: &str, value: &str, code: i32, texts: &[&str]) -> Run {
+    pub(crate) fn refuses_variable(&self, name: &str, value: &str, code: i32, texts: &[&str]) -> Run {
         let mut command = program();
         self.refuses_command(command.args(["seed", "--output"]).arg(&self.path).env(name, value), code, texts)
     }
@@ -73,7 +73,7 @@ impl OldTarget {
     /// A command to be refused: the code, each text, each cause once, nothing on standard output, and the old target and
     /// its folder as they were.
     #[track_caller]
-    pub fn refuses_command(&self, command: &mut Command, code: i32, texts: &[&str]) -> Run {
+    pub(crate) fn refuses_command(&self, command: &mut Command, code: i32, texts: &[&str]) -> Run {
         let ended = run(command).fails(code, texts);
         let shown = format!("{command:?}\n{}", ended.stderr);
         assert_eq!(ended.stdout, "", "standard output is data: {shown}");
@@ -87,7 +87,7 @@ impl OldTarget {
 
     /// Asserts that the target is what it was, byte for byte, and that nothing lies beside it.
     #[track_caller]
-    pub fn is_untouched(&self, shown: &str) {
+    pub(crate) fn is_untouched(&self, shown: &str) {
         assert!(std::fs::read(&self.path).unwrap() == self.before, "the target changed: {shown}");
         assert_eq!(names(self.path.parent().unwrap()), BTreeSet::from(["t.mbtiles".to_owned()]), "{shown}");
     }
@@ -103,6 +103,6 @@ impl Deref for OldTarget {
 }
 
 /// The names in a folder.
-pub fn names(folder: &Path) -> BTreeSet<String> {
+pub(crate) fn names(folder: &Path) -> BTreeSet<String> {
     std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }

@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 const BUCKET: &str = "oar-tiles-tests";
 
 /// A prefix of its own for a test.
-pub struct Prefix {
+pub(crate) struct Prefix {
     /// What the sink's requests run on.
     pub runtime: Runtime,
     pub location: S3Location,
@@ -32,17 +32,17 @@ fn variable(name: &str) -> String {
 }
 
 /// The keys of the user who may everything.
-pub fn keys() -> S3Keys {
+pub(crate) fn keys() -> S3Keys {
     S3Keys { key: variable("TEST_S3_KEY"), secret: variable("TEST_S3_SECRET"), session: None }
 }
 
 /// The keys of the user who may only read.
-pub fn reader_keys() -> S3Keys {
+pub(crate) fn reader_keys() -> S3Keys {
     S3Keys { key: "reader".to_owned(), secret: variable("TEST_S3_READER"), session: None }
 }
 
 /// Settings for tests: as the sample's, but in less of a hurry to sleep.
-pub fn options(endpoint: &str) -> S3Options {
+pub(crate) fn options(endpoint: &str) -> S3Options {
     S3Options {
         endpoint: Some(endpoint.to_owned()),
         region: Some("us-east-1".to_owned()),
@@ -72,7 +72,7 @@ pub fn options(endpoint: &str) -> S3Options {
 }
 
 /// An ordinary target.
-pub fn tree() -> TreeOptions {
+pub(crate) fn tree() -> TreeOptions {
     TreeOptions {
         template: Template::new("{z}/{x}/{y}.pbf").unwrap(),
         publish: Publish::InPlace,
@@ -83,7 +83,7 @@ pub fn tree() -> TreeOptions {
 }
 
 /// A tileset of a fingerprint, for all zooms and the whole world.
-pub fn tileset(fingerprint: &str) -> Tileset {
+pub(crate) fn tileset(fingerprint: &str) -> Tileset {
     Tileset {
         fingerprint: fingerprint.to_owned(),
         layers: vec!["facilities".to_owned()],
@@ -94,7 +94,7 @@ pub fn tileset(fingerprint: &str) -> Tileset {
 }
 
 /// The metadata of a run.
-pub fn metadata(fingerprint: &str, run: u32) -> Metadata {
+pub(crate) fn metadata(fingerprint: &str, run: u32) -> Metadata {
     Metadata {
         name: "facilities".to_owned(),
         description: None,
@@ -108,12 +108,12 @@ pub fn metadata(fingerprint: &str, run: u32) -> Metadata {
 }
 
 /// A tile.
-pub fn coord(zoom: u8, x: u32, y: u32) -> TileCoord {
+pub(crate) fn coord(zoom: u8, x: u32, y: u32) -> TileCoord {
     TileCoord::new(Zoom::new(zoom).unwrap(), x, y).unwrap()
 }
 
 /// So many tiles of zoom 6 from the first column on, in the order that the sink wants; their bytes depend on the version.
-pub fn tiles(count: u32, version: u32) -> Vec<(TileCoord, Vec<u8>)> {
+pub(crate) fn tiles(count: u32, version: u32) -> Vec<(TileCoord, Vec<u8>)> {
     let mut tiles: Vec<_> = (0..count)
         .map(|number| {
             let tile = coord(6, number / 64, number % 64);
@@ -125,18 +125,18 @@ pub fn tiles(count: u32, version: u32) -> Vec<(TileCoord, Vec<u8>)> {
 }
 
 /// Tiles as edits, in batches.
-pub fn edits(tiles: &[(TileCoord, Vec<u8>)]) -> Vec<Vec<TileEdit>> {
+pub(crate) fn edits(tiles: &[(TileCoord, Vec<u8>)]) -> Vec<Vec<TileEdit>> {
     let edit = |(tile, bytes): &(TileCoord, Vec<u8>)| TileEdit::Put((*tile).into(), bytes.clone().into());
     tiles.chunks(50).map(|tiles| tiles.iter().map(edit).collect()).collect()
 }
 
 impl Prefix {
-    pub fn new() -> Prefix {
+    pub(crate) fn new() -> Prefix {
         Prefix::on(&variable("TEST_S3_ENDPOINT"), keys())
     }
 
     /// One on another server.
-    pub fn on(endpoint: &str, keys: S3Keys) -> Prefix {
+    pub(crate) fn on(endpoint: &str, keys: S3Keys) -> Prefix {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let runtime = runtime();
         let S3Keys { key, secret, .. } = keys.clone();
@@ -159,17 +159,17 @@ impl Prefix {
     }
 
     /// A sink.
-    pub fn sink(&self) -> S3 {
+    pub(crate) fn sink(&self) -> S3 {
         self.sink_with(options(&self.endpoint), tree()).unwrap()
     }
 
     /// A sink with settings.
-    pub fn sink_with(&self, options: S3Options, tree: TreeOptions) -> Result<S3, S3Error> {
+    pub(crate) fn sink_with(&self, options: S3Options, tree: TreeOptions) -> Result<S3, S3Error> {
         S3::create(self.location.clone(), options, tree, self.runtime.handle().clone(), &Stop::new())
     }
 
     /// Every object below the prefix: name and bytes.
-    pub fn objects(&self) -> BTreeMap<String, Vec<u8>> {
+    pub(crate) fn objects(&self) -> BTreeMap<String, Vec<u8>> {
         self.runtime.block_on(async {
             let mut objects = BTreeMap::new();
             let mut from = None;
@@ -191,7 +191,7 @@ impl Prefix {
     }
 
     /// `ETag` and time of every object below the prefix.
-    pub fn stamps(&self) -> BTreeMap<String, String> {
+    pub(crate) fn stamps(&self) -> BTreeMap<String, String> {
         let list = self.client.list_objects_v2().bucket(BUCKET).prefix(&self.location.prefix);
         let pages = self.runtime.block_on(list.into_paginator().send().try_collect()).unwrap();
         let stamp = |object: &aws_sdk_s3::types::Object| {
@@ -202,24 +202,24 @@ impl Prefix {
     }
 
     /// The tiles below the prefix.
-    pub fn tiles(&self) -> BTreeMap<String, Vec<u8>> {
+    pub(crate) fn tiles(&self) -> BTreeMap<String, Vec<u8>> {
         self.objects().into_iter().filter(|(name, _)| name.rsplit('.').next() == Some("pbf")).collect()
     }
 
     /// A note below the prefix as JSON.
-    pub fn note(&self, name: &str) -> Option<serde_json::Value> {
+    pub(crate) fn note(&self, name: &str) -> Option<serde_json::Value> {
         self.objects().get(name).map(|body| serde_json::from_slice(body).unwrap())
     }
 
     /// The number of the run that the manifest tells.
-    pub fn manifest_run(&self) -> Option<u64> {
+    pub(crate) fn manifest_run(&self) -> Option<u64> {
         let metadata = self.note("metadata.json")?;
         let manifest: serde_json::Value = serde_json::from_str(metadata["oar_tiles_manifest"].as_str()?).unwrap();
         manifest["run"].as_u64()
     }
 
     /// Waits until the server stores and gives back: one that was just started refuses both for a while.
-    pub fn wait_for_server(&self) {
+    pub(crate) fn wait_for_server(&self) {
         let deadline = Instant::now() + Duration::from_secs(120);
         let key = format!("probe-{}", self.location.prefix.trim_end_matches('/'));
         loop {
@@ -236,7 +236,7 @@ impl Prefix {
     }
 
     /// Puts an object there by other means.
-    pub fn put(&self, name: &str, body: &[u8]) {
+    pub(crate) fn put(&self, name: &str, body: &[u8]) {
         let key = format!("{}{name}", self.location.prefix);
         let put = self.client.put_object().bucket(BUCKET).key(key).body(body.to_vec().into());
         self.runtime.block_on(put.send()).unwrap();
@@ -244,17 +244,17 @@ impl Prefix {
 }
 
 /// A runtime with worker threads.
-pub fn runtime() -> Runtime {
+pub(crate) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
 /// A whole run of the usual tileset.
-pub fn run(sink: S3, tiles: &[(TileCoord, Vec<u8>)], number: u32) -> Result<(Written, Finished), S3Error> {
+pub(crate) fn run(sink: S3, tiles: &[(TileCoord, Vec<u8>)], number: u32) -> Result<(Written, Finished), S3Error> {
     run_of(sink, &tileset("f"), tiles, number)
 }
 
 /// A whole run of a tileset.
-pub fn run_of(
+pub(crate) fn run_of(
     mut sink: S3,
     tileset: &Tileset,
     tiles: &[(TileCoord, Vec<u8>)],
@@ -273,6 +273,6 @@ pub fn run_of(
 }
 
 /// Tiles as they should lie below the prefix.
-pub fn named(tiles: &[(TileCoord, Vec<u8>)]) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn named(tiles: &[(TileCoord, Vec<u8>)]) -> BTreeMap<String, Vec<u8>> {
     tiles.iter().map(|(tile, bytes)| (format!("{tile}.pbf"), bytes.clone())).collect()
 }

@@ -7,7 +7,7 @@ use oar_tiles::sink::S3Keys;
 use tempfile::TempDir;
 
 /// A server.
-pub struct S3Server {
+pub(crate) struct S3Server {
     pub endpoint: String,
     pub keys: S3Keys,
     folder: TempDir,
@@ -15,7 +15,7 @@ pub struct S3Server {
 
 impl S3Server {
     /// A new server.
-    pub fn new() -> S3Server {
+    pub(crate) fn new() -> S3Server {
         let keys = S3Keys { key: String::new(), secret: String::new(), session: None };
         let mut server = S3Server { endpoint: String::new(), keys, folder: tempfile::tempdir().unwrap() };
         let said = server.run("start");
@@ -27,12 +27,12 @@ impl S3Server {
     }
 
     /// Kills it by `kill -9`: what it had not answered may be done or not.
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.run("stop");
     }
 
     /// Starts it again, on the same port.
-    pub fn start(&self) {
+    pub(crate) fn start(&self) {
         assert_eq!(self.run("start").lines().next(), Some(self.endpoint.as_str()));
     }
 

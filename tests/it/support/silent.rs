@@ -14,7 +14,7 @@ use super::until;
 
 /// How far a server answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Silence {
+pub(crate) enum Silence {
     /// It takes the connection, and says nothing.
     AtOnce,
     /// It agrees to TLS, and says nothing more.
@@ -24,7 +24,7 @@ pub enum Silence {
 }
 
 /// A server that keeps its clients waiting, until it is dropped.
-pub struct SilentServer {
+pub(crate) struct SilentServer {
     /// Its address.
     pub address: String,
     met: Arc<AtomicUsize>,
@@ -32,7 +32,7 @@ pub struct SilentServer {
 
 impl SilentServer {
     /// One that falls silent at some time.
-    pub fn new(silence: Silence) -> SilentServer {
+    pub(crate) fn new(silence: Silence) -> SilentServer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let met = Arc::new(AtomicUsize::new(0));
@@ -51,13 +51,13 @@ impl SilentServer {
     }
 
     /// The URL of a database there.
-    pub fn database(&self, db: &super::Db, parameters: &str) -> String {
+    pub(crate) fn database(&self, db: &super::Db, parameters: &str) -> String {
         format!("postgresql://oar_tiles@{}/{}?{parameters}", self.address, db.name)
     }
 
     /// Waits until a client is kept waiting, another one each time.
     #[track_caller]
-    pub fn meets_a_client(&self) {
+    pub(crate) fn meets_a_client(&self) {
         until("somebody waits for the silent server", || self.met.load(Ordering::SeqCst) > 0);
         self.met.store(0, Ordering::SeqCst);
     }
@@ -102,7 +102,7 @@ fn database_socket() -> PathBuf {
 }
 
 /// Makes a FIFO.
-pub fn fifo(path: PathBuf) -> PathBuf {
+pub(crate) fn fifo(path: PathBuf) -> PathBuf {
     assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
     path
 }
@@ -112,7 +112,7 @@ const NONBLOCK: i32 = 0o4000;
 
 /// Waits until somebody has opened a FIFO to read it. As long as the value lives, whoever reads waits for more.
 #[track_caller]
-pub fn is_read(path: &Path) -> File {
+pub(crate) fn is_read(path: &Path) -> File {
     let mut writer = None;
     until("somebody reads the FIFO", || {
         writer = OpenOptions::new().write(true).custom_flags(NONBLOCK).open(path).ok();
@@ -122,13 +122,13 @@ pub fn is_read(path: &Path) -> File {
 }
 
 /// The writing side of a pipe that is full; the reading side is kept open and not read.
-pub struct FullPipe {
+pub(crate) struct FullPipe {
     path: PathBuf,
     _reader: File,
 }
 
 impl FullPipe {
-    pub fn new(path: PathBuf) -> FullPipe {
+    pub(crate) fn new(path: PathBuf) -> FullPipe {
         let path = fifo(path);
         let reader = OpenOptions::new().read(true).custom_flags(NONBLOCK).open(&path).unwrap();
         let mut writer = OpenOptions::new().write(true).custom_flags(NONBLOCK).open(&path).unwrap();
@@ -137,7 +137,7 @@ impl FullPipe {
     }
 
     /// Another writing side, which waits for the reader.
-    pub fn writer(&self) -> File {
+    pub(crate) fn writer(&self) -> File {
         OpenOptions::new().write(true).open(&self.path).unwrap()
     }
 }

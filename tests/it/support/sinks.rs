@@ -18,10 +18,10 @@ struct Content {
 
 /// A target in memory; clones are the same target.
 #[derive(Clone)]
-pub struct MemoryTarget(Arc<Mutex<Content>>);
+pub(crate) struct MemoryTarget(Arc<Mutex<Content>>);
 
 /// Its sink.
-pub struct Memory {
+pub(crate) struct Memory {
     target: MemoryTarget,
     /// Tiles of the run's scope that were not handed over yet.
     left: Vec<u64>,
@@ -30,7 +30,7 @@ pub struct Memory {
 
 /// What the sinks of this module say.
 #[derive(Debug, thiserror::Error)]
-pub enum MemoryError {
+pub(crate) enum MemoryError {
     /// A second writer.
     #[error("another run is writing this memory")]
     Busy,
@@ -40,12 +40,12 @@ const ORDER: Order = Order::ZoomColumnTmsRow;
 
 impl MemoryTarget {
     /// An empty target.
-    pub fn new() -> MemoryTarget {
+    pub(crate) fn new() -> MemoryTarget {
         MemoryTarget(Arc::default())
     }
 
     /// Its sink.
-    pub fn open(&self) -> Result<Memory, MemoryError> {
+    pub(crate) fn open(&self) -> Result<Memory, MemoryError> {
         let mut content = self.content();
         if std::mem::replace(&mut content.writing, true) {
             return Err(MemoryError::Busy);
@@ -143,7 +143,7 @@ impl TileReader for MemoryTarget {
 }
 
 /// A sink that fails at one of its calls, counted from the first write; the call may reach the sink behind it.
-pub struct Faulty<S> {
+pub(crate) struct Faulty<S> {
     inner: S,
     fails_at: usize,
     calls: usize,
@@ -151,7 +151,7 @@ pub struct Faulty<S> {
 
 /// What it says.
 #[derive(Debug, thiserror::Error)]
-pub enum FaultyError<E: std::error::Error> {
+pub(crate) enum FaultyError<E: std::error::Error> {
     /// The fault.
     #[error("on purpose")]
     OnPurpose,
@@ -162,7 +162,7 @@ pub enum FaultyError<E: std::error::Error> {
 
 impl<S: Sink> Faulty<S> {
     /// Fails at a call.
-    pub fn new(inner: S, fails_at: usize) -> Faulty<S> {
+    pub(crate) fn new(inner: S, fails_at: usize) -> Faulty<S> {
         Faulty { inner, fails_at, calls: 0 }
     }
 }

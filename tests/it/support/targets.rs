@@ -18,10 +18,10 @@ use super::tree::files;
 use super::until;
 
 /// Tiles as a target holds them.
-pub type Held = BTreeMap<(u8, u32, u32, Option<u16>), Vec<u8>>;
+pub(crate) type Held = BTreeMap<(u8, u32, u32, Option<u16>), Vec<u8>>;
 
 /// A target that the suite can write again and again, and look into.
-pub trait Target {
+pub(crate) trait Target {
     type Sink: Sink;
     fn sink(&self) -> Result<Self::Sink, <Self::Sink as Sink>::Error>;
     /// What edits the target, if it can be edited.
@@ -49,7 +49,7 @@ pub trait Target {
     }
 }
 
-pub fn key(id: TileId) -> (u8, u32, u32, Option<u16>) {
+pub(crate) fn key(id: TileId) -> (u8, u32, u32, Option<u16>) {
     let layer = match id.slice {
         Slice::Whole => None,
         Slice::Layer(LayerId(number)) => Some(number),
@@ -57,11 +57,11 @@ pub fn key(id: TileId) -> (u8, u32, u32, Option<u16>) {
     (id.coord.zoom().get(), id.coord.x(), id.coord.y(), layer)
 }
 
-pub fn tile(zoom: u8, x: u32, y: u32) -> TileCoord {
+pub(crate) fn tile(zoom: u8, x: u32, y: u32) -> TileCoord {
     TileCoord::new(Zoom::new(zoom).unwrap(), x, y).unwrap()
 }
 
-pub fn metadata(manifest: &str) -> Metadata {
+pub(crate) fn metadata(manifest: &str) -> Metadata {
     let layer = |id: &str| VectorLayer { id: id.to_owned(), maxzoom: 7, ..VectorLayer::default() };
     Metadata {
         name: "contract".to_owned(),
@@ -75,7 +75,7 @@ pub fn metadata(manifest: &str) -> Metadata {
     }
 }
 
-pub fn tileset(zooms: &str, bbox: &[&str]) -> Tileset {
+pub(crate) fn tileset(zooms: &str, bbox: &[&str]) -> Tileset {
     let boxes: Vec<_> = bbox.iter().map(|text| text.parse().unwrap()).collect();
     Tileset {
         fingerprint: "contract".to_owned(),
@@ -87,7 +87,7 @@ pub fn tileset(zooms: &str, bbox: &[&str]) -> Tileset {
 }
 
 /// Some tiles of zooms 0 to 7: their bytes differ by `version` where `changes` says so, every fifth renders to nothing.
-pub fn edits(needs: Needs, version: u8, changes: impl Fn(TileCoord) -> bool) -> Vec<TileEdit> {
+pub(crate) fn edits(needs: Needs, version: u8, changes: impl Fn(TileCoord) -> bool) -> Vec<TileEdit> {
     let mut tiles: Vec<TileCoord> =
         (0..=7).flat_map(|zoom| (0..1_u32 << zoom).map(move |i| tile(zoom, i, i * 7 % (1 << zoom)))).collect();
     tiles.sort_by_key(|tile| needs.order.place(*tile));
@@ -110,7 +110,7 @@ pub fn edits(needs: Needs, version: u8, changes: impl Fn(TileCoord) -> bool) -> 
     edits
 }
 
-pub fn held_by(edits: &[TileEdit]) -> Held {
+pub(crate) fn held_by(edits: &[TileEdit]) -> Held {
     let put = |edit: &TileEdit| match edit {
         TileEdit::Put(id, bytes) => Some((key(*id), bytes.to_vec())),
         TileEdit::Remove(_) | TileEdit::Keep(..) => None,
@@ -119,7 +119,7 @@ pub fn held_by(edits: &[TileEdit]) -> Held {
 }
 
 /// Everything that a target holds, read in pieces, and what it says about itself.
-pub fn look<T: Target>(target: &T) -> (Held, Described) {
+pub(crate) fn look<T: Target>(target: &T) -> (Held, Described) {
     let Some(mut reader) = target.reader() else { return (Held::new(), Described::default()) };
     let ids = reader.list().unwrap();
     let mut held = Held::new();
@@ -135,11 +135,11 @@ pub fn look<T: Target>(target: &T) -> (Held, Described) {
 }
 
 /// What a run has done: what became of what it handed over, and how many tiles are gone altogether.
-pub type Done = (Written, u64);
+pub(crate) type Done = (Written, u64);
 
 /// Edits of a target whose other tiles stay; gives also what it said about itself before.
 #[track_caller]
-pub fn edit<T: Target>(target: &T, edits: &[TileEdit], manifest: &str) -> (Done, Described) {
+pub(crate) fn edit<T: Target>(target: &T, edits: &[TileEdit], manifest: &str) -> (Done, Described) {
     let mut sink = once_free(|| target.editor());
     let before = sink.begin(&staying()).unwrap().expect("what is edited says what it is");
     let done = hand_over(sink, edits, manifest).unwrap();
@@ -147,7 +147,7 @@ pub fn edit<T: Target>(target: &T, edits: &[TileEdit], manifest: &str) -> (Done,
 }
 
 /// Hands edits over in pieces, and finishes.
-pub fn hand_over<S: Sink>(mut sink: S, edits: &[TileEdit], manifest: &str) -> Result<Done, S::Error> {
+pub(crate) fn hand_over<S: Sink>(mut sink: S, edits: &[TileEdit], manifest: &str) -> Result<Done, S::Error> {
     let mut written = Written::default();
     for piece in edits.chunks(33) {
         let of_piece = sink.write(piece.to_vec())?;
@@ -159,14 +159,14 @@ pub fn hand_over<S: Sink>(mut sink: S, edits: &[TileEdit], manifest: &str) -> Re
 }
 
 /// The usual tileset, of which only what is handed over changes.
-pub fn staying() -> Tileset {
+pub(crate) fn staying() -> Tileset {
     Tileset { unwritten: Unwritten::Keep, ..tileset("0-7", &[]) }
 }
 
 /// Opens what was closed just now. A process that another test is about to start has every lock of this one, until it becomes
 /// another program.
 #[track_caller]
-pub fn once_free<S, E: std::fmt::Display>(open: impl Fn() -> Result<S, E>) -> S {
+pub(crate) fn once_free<S, E: std::fmt::Display>(open: impl Fn() -> Result<S, E>) -> S {
     let mut opened = None;
     until("the lock is free", || match open() {
         Ok(sink) => opened.replace(sink).is_none(),
@@ -178,33 +178,33 @@ pub fn once_free<S, E: std::fmt::Display>(open: impl Fn() -> Result<S, E>) -> S 
 
 /// A whole run; gives what was written and how many tiles were deleted.
 #[track_caller]
-pub fn write<T: Target>(target: &T, edits: Vec<TileEdit>, tileset: &Tileset, manifest: &str) -> (Written, u64) {
+pub(crate) fn write<T: Target>(target: &T, edits: &[TileEdit], tileset: &Tileset, manifest: &str) -> (Written, u64) {
     let mut sink = once_free(|| target.sink());
     sink.begin(tileset).unwrap();
-    hand_over(sink, &edits, manifest).unwrap()
+    hand_over(sink, edits, manifest).unwrap()
 }
 
 /// The order that a target wants, and whether it keeps layers apart.
-pub fn needs<T: Target>(target: &T) -> Needs {
+pub(crate) fn needs<T: Target>(target: &T) -> Needs {
     once_free(|| target.sink()).needs()
 }
 
-pub struct File<K> {
+pub(crate) struct File<K> {
     folder: tempfile::TempDir,
     pub kind: K,
 }
 
-pub fn in_folder<K>(kind: K) -> File<K> {
+pub(crate) fn in_folder<K>(kind: K) -> File<K> {
     File { folder: tempfile::tempdir().unwrap(), kind }
 }
 
 impl<K> File<K> {
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 }
 
-pub struct OfMbtiles;
+pub(crate) struct OfMbtiles;
 
 impl Target for File<OfMbtiles> {
     type Sink = Mbtiles;
@@ -252,7 +252,7 @@ impl Target for File<TreeOptions> {
     }
 }
 
-pub struct PmtilesFile;
+pub(crate) struct PmtilesFile;
 
 impl Target for File<PmtilesFile> {
     type Sink = Pmtiles;
@@ -292,7 +292,7 @@ impl Target for MemoryTarget {
 }
 
 /// A prefix of a bucket.
-pub struct InBucket(pub Prefix, pub TreeOptions);
+pub(crate) struct InBucket(pub Prefix, pub TreeOptions);
 
 impl Target for InBucket {
     type Sink = S3;
@@ -317,7 +317,7 @@ impl Target for InBucket {
 }
 
 /// An archive in a bucket.
-pub struct ArchiveInBucket(pub Prefix);
+pub(crate) struct ArchiveInBucket(pub Prefix);
 
 impl ArchiveInBucket {
     fn key(&self) -> S3Key {
@@ -352,6 +352,6 @@ impl Target for ArchiveInBucket {
 }
 
 /// Tiles under names by a template.
-pub fn tree(template: &str, publish: Publish) -> TreeOptions {
+pub(crate) fn tree(template: &str, publish: Publish) -> TreeOptions {
     TreeOptions { template: Template::new(template).unwrap(), publish, force: false, public_url: None, packed: true }
 }

@@ -8,37 +8,37 @@ use super::program::{Run, program, run};
 use super::{Archive, Db, seed};
 
 /// A database with the change log installed, and a folder.
-pub struct Tracked {
+pub(crate) struct Tracked {
     pub db: Db,
     pub folder: tempfile::TempDir,
 }
 
 impl Tracked {
-    pub fn facilities(count: u32) -> Tracked {
+    pub(crate) fn facilities(count: u32) -> Tracked {
         Tracked::over(Db::with_facilities(count))
     }
 
-    pub fn over(db: Db) -> Tracked {
+    pub(crate) fn over(db: Db) -> Tracked {
         let tracked = Tracked { db, folder: tempfile::tempdir().unwrap() };
         tracked.oar_tiles(&["track", "install"]).ok();
         tracked
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    pub fn oar_tiles(&self, arguments: &[&str]) -> Run {
+    pub(crate) fn oar_tiles(&self, arguments: &[&str]) -> Run {
         run(program().args(arguments).args(["--database-url", &self.db.url]))
     }
 
-    pub fn seed(&self, name: &str, arguments: &[&str]) -> PathBuf {
+    pub(crate) fn seed(&self, name: &str, arguments: &[&str]) -> PathBuf {
         let path = self.path(name);
         seed(&self.db.url, &path, arguments).ok();
         path
     }
 
-    pub fn reseed(&self, path: &Path, arguments: &[&str]) -> Run {
+    pub(crate) fn reseed(&self, path: &Path, arguments: &[&str]) -> Run {
         let mut command = program();
         command.args(["reseed", "--progress", "none", "--database-url", &self.db.url, "--output"]).arg(path);
         run(command.args(arguments))
@@ -46,7 +46,7 @@ impl Tracked {
 
     /// Asserts that a target shows the same as a fresh seed, and gives the tiles that had to change for it.
     #[track_caller]
-    pub fn is_fresh(&self, path: &Path, arguments: &[&str]) {
+    pub(crate) fn is_fresh(&self, path: &Path, arguments: &[&str]) {
         let fresh = self.seed("fresh.mbtiles", arguments);
         let (found, fresh) = (Archive::open(path).stored(), Archive::open(&fresh).stored());
         let wrong = differences(&found, &fresh);
@@ -54,15 +54,15 @@ impl Tracked {
     }
 }
 
-pub type Tiles = std::collections::BTreeMap<Address, Vec<u8>>;
+pub(crate) type Tiles = std::collections::BTreeMap<Address, Vec<u8>>;
 
 /// The tiles that differ, or that only one of both has.
-pub fn differences(one: &Tiles, other: &Tiles) -> BTreeSet<Address> {
+pub(crate) fn differences(one: &Tiles, other: &Tiles) -> BTreeSet<Address> {
     one.keys().chain(other.keys()).copied().filter(|tile| one.get(tile) != other.get(tile)).collect()
 }
 
 /// The tiles of a list.
-pub fn listed(path: &Path) -> BTreeSet<Address> {
+pub(crate) fn listed(path: &Path) -> BTreeSet<Address> {
     let text = std::fs::read_to_string(path).unwrap();
     let tile = |line: &str| {
         let numbers: Vec<u32> = line.split('/').map(|part| part.parse().unwrap()).collect();
@@ -72,4 +72,4 @@ pub fn listed(path: &Path) -> BTreeSet<Address> {
 }
 
 /// A condition that five facilities fulfil.
-pub const SOME: &str = "id IN (SELECT id FROM api_facility ORDER BY md5(id) LIMIT 5)";
+pub(crate) const SOME: &str = "id IN (SELECT id FROM api_facility ORDER BY md5(id) LIMIT 5)";

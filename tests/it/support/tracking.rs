@@ -15,7 +15,7 @@ use super::program::{Run, program, run};
 const ROLES: [&str; 5] = ["ATTACKER", "WRITER", "MILLER", "KEEPER", "BOSS"];
 
 /// A database, and a configuration of layers in it.
-pub struct Tracking {
+pub(crate) struct Tracking {
     /// The database.
     pub db: Db,
     folder: tempfile::TempDir,
@@ -23,7 +23,7 @@ pub struct Tracking {
 
 impl Tracking {
     /// A database with PostGIS and some tables, and a configuration; nothing is installed.
-    pub fn over(tables: &str, config: &str) -> Tracking {
+    pub(crate) fn over(tables: &str, config: &str) -> Tracking {
         let db = Db::new();
         // Our role is called as the schema of the log: without this, later tables would be made there.
         db.run("SET search_path = public");
@@ -32,60 +32,60 @@ impl Tracking {
     }
 
     /// The same for a database that is there.
-    pub fn of(db: Db, config: &str) -> Tracking {
+    pub(crate) fn of(db: Db, config: &str) -> Tracking {
         let tracking = Tracking { db, folder: tempfile::tempdir().unwrap() };
         tracking.configure(config);
         tracking
     }
 
     /// Installed already.
-    pub fn installed(tables: &str, config: &str) -> Tracking {
+    pub(crate) fn installed(tables: &str, config: &str) -> Tracking {
         let tracking = Tracking::over(tables, config);
         tracking.install(&[]).ok();
         tracking
     }
 
     /// Replaces the configuration.
-    pub fn configure(&self, config: &str) {
+    pub(crate) fn configure(&self, config: &str) {
         std::fs::write(self.config(), config).unwrap();
     }
 
     /// The file of the configuration.
-    pub fn config(&self) -> PathBuf {
+    pub(crate) fn config(&self) -> PathBuf {
         self.path("c.toml")
     }
 
     /// A file beside it.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// `oar-tiles track …` with the configuration, as some role.
-    pub fn track_as(&self, role: &str, arguments: &[&str]) -> Run {
+    pub(crate) fn track_as(&self, role: &str, arguments: &[&str]) -> Run {
         let url = self.db.url.replace("oar_tiles@", &format!("{role}@"));
         let config = self.config();
         run(program().arg("track").args(arguments).args(["--database-url", &url, "--config"]).arg(config))
     }
 
     /// `oar-tiles track …` as a superuser.
-    pub fn track(&self, arguments: &[&str]) -> Run {
+    pub(crate) fn track(&self, arguments: &[&str]) -> Run {
         self.track_as("oar_tiles", arguments)
     }
 
     /// `oar-tiles track install`.
-    pub fn install(&self, arguments: &[&str]) -> Run {
+    pub(crate) fn install(&self, arguments: &[&str]) -> Run {
         self.track(&[&["install"], arguments].concat())
     }
 
     /// `oar-tiles seed` or `reseed` into a target with the configuration, as a superuser.
-    pub fn oar_tiles(&self, verb: &str, arguments: &[&str], target: &Path) -> Run {
+    pub(crate) fn oar_tiles(&self, verb: &str, arguments: &[&str], target: &Path) -> Run {
         let mut command = program();
         command.args([verb, "--progress", "none", "--database-url", &self.db.url, "--config"]).arg(self.config());
         run(command.arg("--output").arg(target).args(arguments))
     }
 
     /// Runs statements with psql as a superuser, up to the first that fails; gives what it says.
-    pub fn psql(&self, sql: &str) -> String {
+    pub(crate) fn psql(&self, sql: &str) -> String {
         let file = self.folder.path().join("statements.sql");
         std::fs::write(&file, sql).unwrap();
         let done = Command::new("psql")
@@ -97,18 +97,18 @@ impl Tracking {
     }
 
     /// Statements with roles of this database's own in the place of [`ROLES`]: roles are of the whole server.
-    pub fn named(&self, sql: &str) -> String {
+    pub(crate) fn named(&self, sql: &str) -> String {
         let name = |sql: String, role: &&str| sql.replace(role, &format!("{}_{}", role.to_lowercase(), self.db.name));
         ROLES.iter().fold(sql.to_owned(), name)
     }
 
     /// Runs statements with roles of this database's own.
-    pub fn run(&self, sql: &str) {
+    pub(crate) fn run(&self, sql: &str) {
         self.db.run(&self.named(sql));
     }
 
     /// Drops the roles of this database's own, with all that they have.
-    pub fn drop_roles(&self) {
+    pub(crate) fn drop_roles(&self) {
         for role in ROLES {
             self.run(&format!(
                 "RESET ROLE; DO $$ BEGIN IF to_regrole('{role}') IS NOT NULL THEN DROP OWNED BY {role} CASCADE; DROP ROLE {role}; END IF; END $$"
@@ -117,7 +117,7 @@ impl Tracking {
     }
 
     /// What the log holds, in the order of its transactions: how many rows changed, and the places, or what a query needs.
-    pub fn log(&self) -> Vec<String> {
+    pub(crate) fn log(&self) -> Vec<String> {
         let sql = "
             SELECT concat_ws(' ', rows,
                 (SELECT string_agg(format('%s,%s', a, b), ' ' ORDER BY a, b) FROM unnest(x, y) AS p (a, b)),
@@ -129,22 +129,22 @@ impl Tracking {
     }
 
     /// Empties the log.
-    pub fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.db.run("DELETE FROM oar_tiles.change");
     }
 
     /// The database's state as a cursor.
-    pub fn now(&self) -> Cursor {
+    pub(crate) fn now(&self) -> Cursor {
         self.db.value::<String>("SELECT pg_current_snapshot()::text").parse().unwrap()
     }
 
     /// The watches of each layer, or why the log cannot be trusted since then.
-    pub fn check(&self, since: &Cursor) -> Result<Vec<Vec<Watch>>, String> {
+    pub(crate) fn check(&self, since: &Cursor) -> Result<Vec<Vec<Watch>>, String> {
         self.check_as("oar_tiles", since)
     }
 
     /// The same as some role.
-    pub fn check_as(&self, role: &str, since: &Cursor) -> Result<Vec<Vec<Watch>>, String> {
+    pub(crate) fn check_as(&self, role: &str, since: &Cursor) -> Result<Vec<Vec<Watch>>, String> {
         let url = self.db.url.replace("oar_tiles@", &format!("{role}@"));
         let flags = vec![("--database-url", "database.url", url.as_str().into())];
         let values = gather(Some(&self.config()), [], flags).unwrap();
@@ -168,7 +168,7 @@ impl Tracking {
 }
 
 /// What the watches note: table, columns.
-pub fn watched(db: &Db) -> Vec<String> {
+pub(crate) fn watched(db: &Db) -> Vec<String> {
     let sql = "
         SELECT format('%s%s: %s', relation::regclass, CASE WHEN query IS NOT NULL THEN ' ' || logged::text END,
             (SELECT string_agg(column_name, ' ' ORDER BY column_name) FROM oar_tiles.watched WHERE watch = id))

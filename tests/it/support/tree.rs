@@ -15,31 +15,31 @@ use super::program::{Run, seed};
 const LOCK: &str = ".oar-tiles/lock";
 
 /// A directory target in a folder of its own, which also holds what lies beside it.
-pub struct Tree {
+pub(crate) struct Tree {
     /// The target; not there yet.
     pub path: PathBuf,
     folder: Folder,
 }
 
 /// What a run says that it did: written, unchanged, deleted.
-pub type Done = (u64, u64, u64);
+pub(crate) type Done = (u64, u64, u64);
 
 impl Tree {
     /// A place for a target.
-    pub fn new() -> Tree {
+    pub(crate) fn new() -> Tree {
         let folder = Folder::new();
         Tree { path: folder.beside("tiles"), folder }
     }
 
     /// Seeds it; gives what was done, by the run's own report.
     #[track_caller]
-    pub fn seed(&self, url: &str, arguments: &[&str]) -> Done {
+    pub(crate) fn seed(&self, url: &str, arguments: &[&str]) -> Done {
         self.seeded(url, arguments).0
     }
 
     /// The same, with the whole report and what was shown.
     #[track_caller]
-    pub fn seeded(&self, url: &str, arguments: &[&str]) -> (Done, Value, Run) {
+    pub(crate) fn seeded(&self, url: &str, arguments: &[&str]) -> (Done, Value, Run) {
         let file = self.beside("report.json");
         let shown = seed(url, &self.path, &[&["--report", file.to_str().unwrap()], arguments].concat()).ok();
         let report: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
@@ -49,28 +49,28 @@ impl Tree {
 
     /// A JSON file in it.
     #[track_caller]
-    pub fn json(&self, name: &str) -> Value {
+    pub(crate) fn json(&self, name: &str) -> Value {
         let text = std::fs::read(self.path.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
         serde_json::from_slice(&text).unwrap()
     }
 
     /// The manifest.
-    pub fn manifest(&self) -> Value {
+    pub(crate) fn manifest(&self) -> Value {
         serde_json::from_str(self.json("metadata.json")["oar_tiles_manifest"].as_str().unwrap()).unwrap()
     }
 
     /// Every file but the lock, by its name below the target.
-    pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
+    pub(crate) fn files(&self) -> BTreeMap<String, Vec<u8>> {
         files(&self.path)
     }
 
     /// Every tile under the default template.
-    pub fn tiles(&self) -> BTreeMap<Address, Vec<u8>> {
+    pub(crate) fn tiles(&self) -> BTreeMap<Address, Vec<u8>> {
         tiles(&self.path)
     }
 
     /// Inode and time of every tile under the default template.
-    pub fn stamps(&self) -> BTreeMap<Address, (u64, i64, i64)> {
+    pub(crate) fn stamps(&self) -> BTreeMap<Address, (u64, i64, i64)> {
         let stamp = |address: Address| {
             let (z, x, y) = address;
             let about = std::fs::metadata(self.path.join(format!("{z}/{x}/{y}.pbf"))).unwrap();
@@ -81,7 +81,7 @@ impl Tree {
 }
 
 /// Every tile below a folder under the default template.
-pub fn tiles(root: &Path) -> BTreeMap<Address, Vec<u8>> {
+pub(crate) fn tiles(root: &Path) -> BTreeMap<Address, Vec<u8>> {
     files(root).into_iter().filter_map(|(name, bytes)| Some((address(&name)?, bytes))).collect()
 }
 
@@ -104,7 +104,7 @@ fn address(name: &str) -> Option<Address> {
 
 /// Every file below a folder but the lock, by its name. A run may be at work there: what it renames or removes between
 /// the listing and the reading is left out.
-pub fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut waiting = vec![root.to_owned()];
     while let Some(folder) = waiting.pop() {
@@ -133,7 +133,7 @@ fn still_there<T>(read: std::io::Result<T>) -> Option<T> {
 }
 
 /// Folders that hold nothing.
-pub fn empty_folders(root: &Path) -> Vec<PathBuf> {
+pub(crate) fn empty_folders(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut waiting = vec![root.to_owned()];
     while let Some(folder) = waiting.pop() {

@@ -148,7 +148,7 @@ fn dropped_before_the_end_it_shows_the_old_manifest_and_the_next_run_is_right<T:
 }
 
 fn of_two_writers_the_second_is_told<T: Target>(target: &T) {
-    write(target, edits(needs(target), 0, |_| false), &tileset("0-7", &[]), "first");
+    write(target, &edits(needs(target), 0, |_| false), &tileset("0-7", &[]), "first");
     if target.is_locked() {
         let first = once_free(|| target.editor());
         for refused in [target.editor().err().map(|e| e.to_string()), target.sink().err().map(|e| e.to_string())] {
@@ -164,7 +164,9 @@ fn of_two_writers_the_second_is_told<T: Target>(target: &T) {
         return;
     }
     let mut sinks = [once_free(|| target.editor()), once_free(|| target.editor())];
-    sinks.iter_mut().for_each(|sink| drop(sink.begin(&staying()).unwrap()));
+    for sink in &mut sinks {
+        drop(sink.begin(&staying()).unwrap());
+    }
     let [first, second] = sinks;
     hand_over(first, &changes(target), "second").unwrap();
     let expected = look(target).0;
@@ -175,7 +177,7 @@ fn of_two_writers_the_second_is_told<T: Target>(target: &T) {
 }
 
 fn an_empty_target_is_edited_and_edited_empty<T: Target>(target: &T) {
-    write(target, Vec::new(), &tileset("0-7", &[]), "first");
+    write(target, &[], &tileset("0-7", &[]), "first");
     let all = edits(needs(target), 0, |_| false);
     let ((written, deleted), _) = edit(target, &all, "second");
     assert_eq!((written.stored, written.added, deleted), (held_by(&all).len() as u64, held_by(&all).len() as u64, 0));
@@ -235,8 +237,8 @@ fn what_cannot_be_edited_is_refused_with_the_advice_to_seed() {
     let publish = Publish::Versioned { keep: 1, keep_for: std::time::Duration::ZERO };
     let of_directory = in_folder(tree("{version}/{z}/{x}/{y}.pbf", publish));
     let of_bucket = InBucket(Prefix::new(), tree("{version}/{z}/{x}/{y}.pbf", publish));
-    write(&of_directory, Vec::new(), &tileset("0-7", &[]), "first");
-    write(&of_bucket, Vec::new(), &tileset("0-7", &[]), "first");
+    write(&of_directory, &[], &tileset("0-7", &[]), "first");
+    write(&of_bucket, &[], &tileset("0-7", &[]), "first");
     let (directory, bucket) = (of_directory.path("tiles"), of_bucket.0.location.to_string());
     let text = |place: &str| {
         format!(
@@ -270,7 +272,7 @@ fn what_cannot_be_edited_is_refused_with_the_advice_to_seed() {
 #[test]
 fn a_sink_refuses_what_it_is_not_made_for() {
     let target = in_folder(OfMbtiles);
-    write(&target, Vec::new(), &tileset("0-7", &[]), "first");
+    write(&target, &[], &tileset("0-7", &[]), "first");
     let text = |what: &str| {
         format!(
             "{what}: please report this; {} is unchanged",

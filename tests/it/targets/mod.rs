@@ -1,12 +1,12 @@
 //! What every kind of target promises.
 
-pub mod copy;
-pub mod edit_contract;
-pub mod equal_tiles;
-pub mod map;
-pub mod nginx;
-pub mod other_tilesets;
-pub mod public_url;
-pub mod shrink;
-pub mod sink_contract;
-pub mod versions;
+pub(crate) mod copy;
+pub(crate) mod edit_contract;
+pub(crate) mod equal_tiles;
+pub(crate) mod map;
+pub(crate) mod nginx;
+pub(crate) mod other_tilesets;
+pub(crate) mod public_url;
+pub(crate) mod shrink;
+pub(crate) mod sink_contract;
+pub(crate) mod versions;

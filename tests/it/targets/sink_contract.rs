@@ -48,7 +48,7 @@ fn what_is_outside_of_the_scope_stays<T: Target>(target: &T) {
     write(target, first.clone(), &tileset("0-7", &[]), "first");
     // Nothing is rendered in a box at zooms 5 and 6: only what lies there goes.
     let narrow = tileset("5-6", &["0,-85,180,85"]);
-    let (_, deleted) = write(target, Vec::new(), &narrow, "second");
+    let (_, deleted) = write(target, &[], &narrow, "second");
     let inside = |key: &(u8, u32, u32, Option<u16>)| (5..=6).contains(&key.0) && key.1 >= 1 << (key.0 - 1);
     let (held, _) = look(target);
     let expected: Held = held_by(&first).into_iter().filter(|(key, _)| !inside(key)).collect();
@@ -111,7 +111,7 @@ fn a_failing_write_leaves_a_target_that_the_next_run_makes_right<T: Target>(targ
 }
 
 fn an_empty_tileset_is_a_valid_target<T: Target>(target: &T) {
-    write(target, Vec::new(), &tileset("0-7", &[]), "empty");
+    write(target, &[], &tileset("0-7", &[]), "empty");
     let (held, described) = look(target);
     assert_eq!((held, described.name.as_deref()), (Held::new(), Some("contract")));
 }

@@ -1,5 +1,5 @@
 //! Rows at and beyond ±180° and the poles.
 
-pub mod changes;
-pub mod layer_kinds;
-pub mod rows;
+pub(crate) mod changes;
+pub(crate) mod layer_kinds;
+pub(crate) mod rows;

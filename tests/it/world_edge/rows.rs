@@ -10,7 +10,7 @@ use crate::support::program::{Run, program, run, seed_command};
 use crate::support::{Archive, Db};
 
 /// The documented expressions: what is drawn of a geometry where half the world is so wide.
-pub const FUNCTIONS: &str = "
+pub(crate) const FUNCTIONS: &str = "
     CREATE FUNCTION is_inside(g geometry, half float8) RETURNS boolean LANGUAGE sql AS $$
         SELECT ST_XMin(g) >= -half - tolerance AND ST_XMax(g) <= half + tolerance
         FROM (SELECT CASE WHEN half = 180 THEN 5.7e-11 ELSE 0.009 END AS tolerance) AS t $$;
@@ -49,24 +49,24 @@ const SHAPES: &str = "
     ) AS rows (id, wkt);
     CREATE INDEX ON shapes USING gist (g);";
 
-pub struct Edge {
+pub(crate) struct Edge {
     pub db: Db,
     pub folder: tempfile::TempDir,
 }
 
 impl Edge {
-    pub fn new(sql: &str) -> Edge {
+    pub(crate) fn new(sql: &str) -> Edge {
         let db = Db::new();
         db.run(FUNCTIONS);
         db.run(sql);
         Edge { db, folder: tempfile::tempdir().unwrap() }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    pub fn config(&self, text: &str) -> String {
+    pub(crate) fn config(&self, text: &str) -> String {
         let path = self.path("c.toml");
         std::fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
@@ -74,7 +74,7 @@ impl Edge {
 
     /// Seeds a layer; gives what was said, and the report.
     #[track_caller]
-    pub fn seed(&self, output: &Path, layer: &str, arguments: &[&str]) -> (Run, Value) {
+    pub(crate) fn seed(&self, output: &Path, layer: &str, arguments: &[&str]) -> (Run, Value) {
         let (config, report) = (self.config(layer), self.path("report.json"));
         let mut command = seed_command(&self.db.url, output, &["--force", "--config", &config, "--report"]);
         let done = run(command.arg(&report).args(arguments)).ok();
@@ -83,7 +83,7 @@ impl Edge {
 }
 
 /// A layer of a table, with its ids.
-pub fn layer(table: &str, more: &str) -> String {
+pub(crate) fn layer(table: &str, more: &str) -> String {
     format!("[[layer]]\nname = \"l\"\ntable = \"{table}\"\nproperties = [\"id\"]\n{more}\n")
 }
 

@@ -4,7 +4,7 @@ use super::chance::Chance;
 
 /// What kind of table it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// The registry's: points in degrees, a text key.
     Points,
     /// Lines and polygons in metres, in a column of any type.
@@ -32,24 +32,24 @@ const KINDS: [Kind; 8] = [
 
 /// One table.
 #[derive(Debug, Clone)]
-pub struct Table {
+pub(crate) struct Table {
     pub name: String,
     pub kind: Kind,
 }
 
 impl Table {
     /// Tables of every kind.
-    pub fn of_every_kind(count: usize) -> Vec<Table> {
+    pub(crate) fn of_every_kind(count: usize) -> Vec<Table> {
         (0..count).map(|number| Table { name: format!("t{number}"), kind: KINDS[number % KINDS.len()] }).collect()
     }
 
     /// Tables of points, which are drawn as they are.
-    pub fn of_points(count: usize) -> Vec<Table> {
+    pub(crate) fn of_points(count: usize) -> Vec<Table> {
         (0..count).map(|number| Table { name: format!("points{number}"), kind: Kind::Points }).collect()
     }
 
     /// Makes it.
-    pub fn create(&self) -> String {
+    pub(crate) fn create(&self) -> String {
         let Table { name, kind } = self;
         let geometry = match kind {
             Kind::Points | Kind::Partitioned | Kind::Joined => "geometry(Point, 4326)",
@@ -79,7 +79,7 @@ impl Table {
     }
 
     /// Its layer in the configuration.
-    pub fn layer(&self) -> String {
+    pub(crate) fn layer(&self) -> String {
         let Table { name, kind } = self;
         let (relation, words) = match kind {
             Kind::Joined => (format!("{name}_view"), ", words = \"words\""),
@@ -200,7 +200,7 @@ impl Table {
     }
 
     /// A statement that changes it, or only looks as if.
-    pub fn statement(&self, chance: &mut Chance) -> String {
+    pub(crate) fn statement(&self, chance: &mut Chance) -> String {
         let name = self.target(chance);
         let whole = &self.name;
         let id = Table::id(chance);
@@ -239,7 +239,7 @@ impl Table {
     }
 
     /// Lines for COPY.
-    pub fn copied(&self, chance: &mut Chance) -> Option<(String, String)> {
+    pub(crate) fn copied(&self, chance: &mut Chance) -> Option<(String, String)> {
         (self.kind == Kind::Points).then(|| {
             let (lon, lat) = (chance.between(-170.0, 170.0), chance.between(-80.0, 80.0));
             let lines = format!("c{}\tcopied\tSRID=4326;POINT({lon} {lat})\n", chance.number());
@@ -248,7 +248,7 @@ impl Table {
     }
 
     /// Empties it and fills it anew, for the next round.
-    pub fn begin(&self, chance: &mut Chance) -> String {
+    pub(crate) fn begin(&self, chance: &mut Chance) -> String {
         let Table { name, kind } = self;
         let said = match kind {
             Kind::Joined => format!(", {name}_said"),

@@ -56,7 +56,7 @@ impl Session {
 }
 
 /// All of it.
-pub struct World {
+pub(crate) struct World {
     tables: Vec<Table>,
     sessions: Vec<Session>,
     folder: tempfile::TempDir,
@@ -78,12 +78,12 @@ const FEW: [&str; 2] = ["a.mbtiles", "c/"];
 
 impl World {
     /// A world of some tables of every kind, drawn in every way, with targets of every kind.
-    pub fn of_every_kind(count: usize) -> World {
+    pub(crate) fn of_every_kind(count: usize) -> World {
         World::new(Table::of_every_kind(count), "0,2,6,11-12", &EVERY)
     }
 
     /// A world of so many tables of points, with the least that there is to do for each.
-    pub fn of_points(count: usize) -> World {
+    pub(crate) fn of_points(count: usize) -> World {
         World::new(Table::of_points(count), "1,12", &FEW)
     }
 
@@ -144,7 +144,7 @@ impl World {
     }
 
     /// One round; gives how many histories were in it.
-    pub fn round(&mut self, seed: u64) -> u64 {
+    pub(crate) fn round(&mut self, seed: u64) -> u64 {
         let mut chance = Chance::new(seed);
         for table in &self.tables {
             self.db.run(&table.begin(&mut chance));
