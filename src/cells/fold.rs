@@ -1,4 +1,4 @@
-//! What is kept of the rows of a cell while they are found, the same in whatever order they come.
+//! Folding: the values of a cell's rows become one value, whatever the order of the rows.
 
 use std::collections::HashSet;
 use std::hash::BuildHasherDefault;
@@ -8,9 +8,9 @@ use super::gather::CodeHasher;
 /// How the values of rows become one value of their cell. Rows without a value change nothing, as in SQL's aggregates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fold {
-    /// How many have a value.
+    /// The number of values.
     Values,
-    /// How many different values there are.
+    /// The number of different values.
     Distinct,
     /// The least value.
     Least,
@@ -20,19 +20,19 @@ pub enum Fold {
     Sum,
 }
 
-/// What is known of a cell's values: nothing, if no row had one.
+/// The folded value of a cell; `None` if no row had a value.
 pub type Folded = Option<i128>;
 
-/// Values of cells, and different values seen in them, that are kept in all: the bound on memory, some 64 MB.
-pub(super) const MOST_KEPT: usize = 2_000_000;
+/// The most values of cells, and different values seen in them, that are kept at all zooms together: about 64 MB.
+pub(super) const MAX_FOLDED_VALUES: usize = 2_000_000;
 
-/// The values of the cells of one zoom while rows are found.
+/// The folded values of the cells of one zoom while rows are read.
 #[derive(Debug)]
 pub(super) struct Folding {
     folds: Vec<Fold>,
-    /// Those of the first cell, of the second, and so on.
+    /// The folded values of the first cell, then of the second, and so on.
     cells: Vec<Folded>,
-    /// For each fold the values seen: cell above bit 32, value.
+    /// For each fold, the values seen: the cell's number above bit 32, the value below.
     seen: Vec<HashSet<u64, BuildHasherDefault<CodeHasher>>>,
 }
 
@@ -42,7 +42,7 @@ impl Folding {
         Folding { folds: folds.to_vec(), cells: Vec::new(), seen }
     }
 
-    /// Takes in the values of a row: of the cell with that number, the first is 0, a new one the next.
+    /// Folds the values of a row into a cell, by its number: the first cell is 0, a new cell has the next number.
     pub(super) fn add(&mut self, cell: usize, values: &[Option<i64>]) {
         let first = cell * self.folds.len();
         if self.cells.len() == first {
@@ -69,7 +69,7 @@ impl Folding {
         }
     }
 
-    /// How many values are kept.
+    /// The number of values kept.
     pub(super) fn kept(&self) -> usize {
         self.cells.len() + self.seen.iter().map(HashSet::len).sum::<usize>()
     }

@@ -1,36 +1,36 @@
-//! What a zoom shows of features that are put together in cells.
+//! Gathering rows in cells, zoom by zoom.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Mutex;
 
-use super::fold::{Fold, Folded, Folding, MOST_KEPT};
+use super::fold::{Fold, Folded, Folding, MAX_FOLDED_VALUES};
 use super::{Cell, CellGrid, Standing};
 use crate::tile::{BoxFootprint, Footprints, LayerFootprints, SourceBox, TileRect, WorldBox, WorldRect, Zoom};
 
-/// The features that cells are made of.
+/// Rows that are gathered in cells.
 #[derive(Debug, Default)]
 pub struct Members {
-    /// Where each lies: x, y in world units.
+    /// The position of each row: x, y in world units.
     pub at: Vec<[f64; 2]>,
-    /// The box of each in its own reference system, where no closed formula leads there; else empty.
+    /// The box of each row in its reference system, if rows cannot be searched by the tile's area; else empty.
     pub source: Vec<SourceBox<f32>>,
-    /// What is folded of each: as many values as there are folds. Members without them end the folding.
+    /// The values of each row to be folded, one for each fold. Rows without values end the folding.
     pub values: Vec<Option<i64>>,
 }
 
-/// A cell, how many members it has, and where what stands for it lies.
+/// A cell, the number of its members, and where it is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CountedCell {
     /// [`Cell::code`](super::Cell::code).
     pub code: i64,
-    /// Its members.
+    /// The number of its members.
     pub members: u64,
-    /// In world units.
+    /// Where it is drawn: a point, or the box of the cell.
     pub world: WorldBox,
 }
 
-/// The cells of some zooms.
+/// The counted cells of some zooms.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CellCounts(BTreeMap<Zoom, ZoomCells>);
 
@@ -38,24 +38,24 @@ pub struct CellCounts(BTreeMap<Zoom, ZoomCells>);
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct ZoomCells {
     cells: Vec<CountedCell>,
-    /// What was folded of their members, cell by cell.
+    /// The folded values of their members, cell by cell.
     folded: Vec<Folded>,
 }
 
 impl CellCounts {
-    /// Takes in the cells of other zooms.
+    /// Adds the cells of other zooms.
     pub fn join(&mut self, others: CellCounts) {
         self.0.extend(others.0);
     }
 
-    /// Whether it has the cells of a zoom.
+    /// Whether the cells of a zoom are counted.
     #[must_use]
     pub fn has(&self, zoom: Zoom) -> bool {
         self.0.contains_key(&zoom)
     }
 
-    /// The cells whose standing, spread over so many world units, can touch some tiles grown by a margin; each with what was folded
-    /// of its members.
+    /// The cells that may be drawn in the tiles of `rect`, each with its folded values. `margin` and `spread` are world units: how far
+    /// the tiles are grown, and how far a cell may be drawn from where it was counted.
     pub fn near(
         &self,
         grid: &CellGrid,
@@ -71,7 +71,7 @@ impl CellCounts {
         // Codes are sorted by column first; of hexagons, half a step may lie between the rows.
         let first = cells.partition_point(|cell| Cell::of(cell.code).a < column(west) - 1);
         let end = cells.partition_point(|cell| Cell::of(cell.code).a <= column(east) + 1);
-        // Nothing is worked out of cells that do not show: it might fail. The arithmetic of the statement that draws them.
+        // Cells that are not drawn are left out: their expressions might fail. The same arithmetic as the statement that draws them.
         let (TileRect { zoom, x0, y0, x1, y1 }, beyond) = (*rect, margin + spread);
         let tile = move |unit: i64| unit >> (32 - zoom.get());
         let near = move |cell: &CountedCell| {
@@ -84,31 +84,31 @@ impl CellCounts {
 }
 
 impl Members {
-    /// How many there are.
+    /// The number of rows.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.at.len()
     }
 
-    /// Whether there is none.
+    /// Whether there is no row.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.at.is_empty()
     }
 
-    /// What was folded of the member with that number, the first is 0.
+    /// The values of a row, by its index.
     fn values(&self, number: usize) -> &[Option<i64>] {
         let folds = self.values.len() / self.len().max(1);
         &self.values[number * folds..(number + 1) * folds]
     }
 }
 
-/// The cells of one zoom while their members are gathered.
+/// The cells of one zoom while rows are gathered.
 #[derive(Debug, Default)]
 struct ZoomGathering {
     /// By their codes.
     all: HashMap<i64, GatheredCell, BuildHasherDefault<CodeHasher>>,
-    /// What is folded of their members.
+    /// The folded values of their members, if they are wanted and fit into memory.
     folding: Option<Folding>,
 }
 
@@ -125,35 +125,35 @@ impl ZoomGathering {
     }
 }
 
-/// The cells of some zooms in the making: members may be handed over as they are found, in any order.
+/// Gathers rows in the cells of some zooms. Rows may be added in any order.
 #[derive(Debug)]
 pub struct Gathering {
     grid: CellGrid,
-    /// Zooms that [have few cells](CellGrid::has_few_cells), filled at once.
+    /// Zooms that [have few cells](CellGrid::has_few_cells); each row is added to them at once.
     shallow: Vec<(Zoom, ZoomGathering)>,
-    /// The others are filled one after the other: at a deep zoom nearly every member has a cell of its own.
+    /// The other zooms, which are gathered at the end, one by one: at a deep zoom nearly every row has its own cell.
     deep: Vec<Zoom>,
-    /// What these still need.
+    /// The rows for the deep zooms.
     members: Members,
-    /// What is folded of members; `None` if they are only counted.
+    /// What is folded; `None` if rows are only counted.
     wanted: Option<WantedFolds>,
     count: u64,
 }
 
-/// What is to be known of cells beside the number of their members, at zooms that have few cells.
+/// What is folded beside the number of members, at zooms that have few cells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedFolds {
-    /// What is folded of their members.
+    /// How values are folded.
     pub folds: Vec<Fold>,
-    /// Members that are alone in their cells will be looked up one by one, which pays only where they are few.
+    /// Rows that are alone in their cells are looked up one by one later, which pays only if they are few.
     pub few_lone: bool,
 }
 
-/// So many members are put together in the time in which one is looked up.
-const LONE_COST: u64 = 8;
+/// Looking up one row takes as long as gathering this many.
+const LONE_LOOKUP_COST: u64 = 8;
 
 impl Gathering {
-    /// No member yet.
+    /// Begins without rows.
     #[must_use]
     pub fn new(grid: CellGrid, zooms: &[Zoom], wanted: Option<WantedFolds>) -> Gathering {
         let (shallow, deep): (Vec<Zoom>, Vec<Zoom>) = zooms.iter().partition(|zoom| grid.has_few_cells(**zoom));
@@ -163,12 +163,14 @@ impl Gathering {
         Gathering { grid, shallow, deep, members: Members::default(), wanted, count: 0 }
     }
 
-    /// Takes in some members.
+    /// Adds rows.
     pub fn add(&mut self, members: Members) {
         self.count += members.len() as u64;
         let kept = |(_, cells): &(Zoom, ZoomGathering)| cells.folding.as_ref().map_or(0, Folding::kept);
         let folds = self.wanted.as_ref().map_or(0, |wanted| wanted.folds.len());
-        if members.values.len() != members.len() * folds || self.shallow.iter().map(kept).sum::<usize>() > MOST_KEPT {
+        if members.values.len() != members.len() * folds
+            || self.shallow.iter().map(kept).sum::<usize>() > MAX_FOLDED_VALUES
+        {
             self.shallow.iter_mut().for_each(|(_, cells)| cells.folding = None);
         }
         for (zoom, cells) in &mut self.shallow {
@@ -180,14 +182,13 @@ impl Gathering {
         }
     }
 
-    /// How many members there are.
+    /// The number of rows added.
     #[must_use]
     pub const fn count(&self) -> u64 {
         self.count
     }
 
-    /// What stands for the cells at each zoom, and how many members each has; where more is wanted, only at the zooms at which that
-    /// is known.
+    /// The footprints of the cells at each zoom, and their counts. If values are to be folded, counts only for zooms with folded values.
     #[must_use]
     pub fn finish(mut self) -> (LayerFootprints, CellCounts) {
         let shallow = std::mem::take(&mut self.shallow);
@@ -247,7 +248,7 @@ impl Gathering {
         let lone = cells.iter().filter(|(_, cell)| cell.members == 1).count() as u64;
         let folded = match (&self.wanted, folding) {
             (None, _) => Some(Vec::new()),
-            (Some(wanted), _) if wanted.few_lone && lone * LONE_COST > self.count => None,
+            (Some(wanted), _) if wanted.few_lone && lone * LONE_LOOKUP_COST > self.count => None,
             (_, None) => None,
             (_, Some(folding)) => Some(cells.iter().flat_map(|(_, cell)| folding.of(cell.number)).copied().collect()),
         };
@@ -255,7 +256,7 @@ impl Gathering {
     }
 }
 
-/// What is known of a cell while its members are gathered: the same in whatever order they come.
+/// A cell while rows are gathered. The result does not depend on the order of the rows.
 #[derive(Debug)]
 struct GatheredCell {
     /// Its number among the cells of its zoom, in the order in which they were found.

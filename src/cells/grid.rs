@@ -1,8 +1,8 @@
-//! Cells: what lies in one is shown as one feature.
+//! The grid of cells at each zoom.
 //!
-//! Grids are anchored to the world, not to tiles, so that a cell reads the same in every tile that shows it. The database works
-//! out the same numbers from the same positions by the same operations (`postgis/sql/cells.rs`): additions, products and
-//! floors of doubles give the same bits here and there (IEEE 754).
+//! The grid is anchored to the world, not to tiles, so that a cell has the same content in every tile that shows it. The database computes
+//! the same numbers by the same operations (`postgis/sql/cells.rs`): additions, products and floors of doubles give the same bits in both
+//! (IEEE 754).
 
 use crate::tile::{LAST_UNIT, WORLD_UNITS, WorldBox, Zoom};
 
@@ -16,7 +16,7 @@ pub enum CellShape {
     Hexagon,
 }
 
-/// What stands for a cell in a tile.
+/// The geometry by which a cell is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// A point in its middle.
@@ -34,7 +34,7 @@ pub struct CellGrid {
     pub shape: CellShape,
     /// A cell's width, as a fraction of a tile: [`CellGrid::SMALLEST`] to 1, for squares a power of two.
     pub size: f64,
-    /// What stands for a cell.
+    /// The geometry by which a cell is drawn.
     pub standing: Standing,
 }
 
@@ -74,15 +74,15 @@ pub const THIRD: f64 = 1.0 / 3.0;
 /// Where the axes of EPSG:3857 cross, in world units.
 pub const MIDDLE: f64 = 2_147_483_648.0;
 
-/// So many cells around the world are few.
-const FEW_CELLS: f64 = 1_048_576.0;
+/// A zoom has few cells if the world has at most this many.
+const MAX_FEW_CELLS: f64 = 1_048_576.0;
 
 impl CellGrid {
-    /// Whether the world has so few cells at a zoom that something may be kept of each of them while rows are read.
+    /// Whether the world has at most 2²⁰ cells at a zoom, so that all of them may be kept in memory while rows are read.
     #[must_use]
     pub fn has_few_cells(&self, zoom: Zoom) -> bool {
         let side = f64::from(1_u32 << zoom.get()) / self.size;
-        side.powi(2) <= FEW_CELLS
+        side.powi(2) <= MAX_FEW_CELLS
     }
 
     /// The smallest cell, as a fraction of a tile.
@@ -143,7 +143,7 @@ impl CellGrid {
         WorldBox { west, north, east, south }
     }
 
-    /// Where what stands for a cell may lie, whatever its members are; for a middle or the cell itself, where it lies.
+    /// The box in which a cell is drawn, whatever its members are.
     #[must_use]
     pub fn shown(&self, zoom: Zoom, cell: Cell) -> WorldBox {
         match self.standing {
@@ -152,7 +152,7 @@ impl CellGrid {
         }
     }
 
-    /// At least as far as the members of a cell lie from each other and from what stands for it, in world units.
+    /// An upper bound, in world units, for the distance between members of a cell, and between a member and the drawn geometry.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "a cell is no larger than the world")]
     pub fn reach(&self, zoom: Zoom) -> i64 {

@@ -1,4 +1,4 @@
-//! What the log holds, and taking out of it what nobody needs any more.
+//! The content of the log, and pruning it.
 
 use std::time::Duration;
 
@@ -19,16 +19,16 @@ pub struct Logged {
     pub oldest: Option<f64>,
 }
 
-/// What was taken out.
+/// The result of a pruning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pruned {
     /// Changed rows.
     pub rows: u64,
-    /// Those that are left.
+    /// Changed rows that are left.
     pub left: u64,
 }
 
-/// Looks whether the log is safe: whether others than its owner can alter it, and whether the triggers can do more than append to it.
+/// Checks that the log is safe: only its owner can alter it, and the triggers can only append to it.
 ///
 /// # Errors
 /// [`Error::Unsafe`] before anything else of the log should be read, [`Error::Mendable`] if an install puts it right.
@@ -82,8 +82,8 @@ pub async fn logged(database: &Database, snapshot: &Snapshot, schema: &str) -> R
     Ok(rows.iter().map(read).collect())
 }
 
-/// Takes out what all of some targets have seen, or what is older than some time, or both. The log notes up to where, so that a
-/// target that is behind is refused.
+/// Deletes the entries that all of some targets have seen, or that are older than some time, or both. The log records how far it was pruned, so
+/// that a target that is behind is refused.
 ///
 /// # Errors
 /// If there is no log, or the role may not write it.
@@ -105,7 +105,7 @@ pub async fn prune(
     if let Some(older) = older {
         conditions.push(format!("noted.at < clock_timestamp() - interval '{} seconds'", older.as_secs_f64()));
     }
-    // Nothing said, nothing taken.
+    // Without a bound, nothing is deleted.
     let conditions = if conditions.is_empty() { "false".to_owned() } else { conditions.join(" OR ") };
     let session = database.writing().await?;
     let failed = |error| Error::of_prune(database.server(), error);

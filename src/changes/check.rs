@@ -1,4 +1,4 @@
-//! Whether the log can tell everything that a target has not seen.
+//! Checks whether the log holds everything that a target has not seen.
 
 use super::error::{Error, Untracked};
 use super::facts::{Facts, MemberFacts, Presence, WatchFacts};
@@ -12,21 +12,21 @@ pub struct Watch {
     pub id: i32,
     /// Schema and table, quoted.
     pub table: String,
-    /// What tells the places.
+    /// Where the positions of changed rows come from.
     pub place: PositionSource,
     /// How the values of the columns of [`PositionSource::Query`] are read, in their order.
     pub ways: Vec<DecodingWay>,
 }
 
-/// What tells the places of changed rows.
+/// Where the positions of changed rows come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PositionSource {
-    /// A column: the log holds the places (`change.x`, `change.y`, `change.places`).
+    /// A geometry column: the log holds the positions (`change.x`, `change.y`, `change.places`).
     Geometry {
         /// The column, quoted.
         column: String,
     },
-    /// A query over the row, called `changed`: the log holds what it refers to (`change.keys`).
+    /// A query over the row, called `changed`: the log holds the columns that it refers to (`change.keys`).
     Query {
         /// The query.
         sql: String,
@@ -73,7 +73,7 @@ pub async fn tracked(
     Ok(all)
 }
 
-/// What holds for all layers.
+/// The checks that concern all layers.
 fn of_log(
     server: &ServerName,
     schema: &str,
@@ -114,9 +114,9 @@ fn of_layer(
             return Err(Untracked::Layer { layer });
         };
         of_watch(&layer, watch, cursor)?;
-        // The key finds an old row's new one: it is as good as needed.
+        // The key pairs the old and the new version of a row.
         let mut names: Vec<&String> = need.columns.iter().chain(&watch.key).collect();
-        // Who alters a column's type alters, for the catalog, those behind it, too (PostgreSQL 15.20): the first one is named.
+        // Altering a column's type also marks the columns after it as altered in the catalog (PostgreSQL 15.20): only the first is named.
         names.sort_by_key(|name| watch.column(name).map(|column| column.number));
         for name in names {
             of_column(&layer, watch, name, cursor)?;
@@ -126,7 +126,7 @@ fn of_layer(
                 (PositionSource::Geometry { column: quoted(watch.geometry.as_deref().unwrap_or_default()) }, Vec::new())
             }
             Some(sql) => {
-                // Only what the configuration says is run: whoever could write the log could write a query there.
+                // The query of the configuration is run, never one from the log: whoever can write the log could put a query there.
                 let Some(track) = track.iter().find(|track| track.geometry == *sql) else {
                     return Err(Untracked::Layer { layer });
                 };

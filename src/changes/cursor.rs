@@ -16,7 +16,7 @@ pub struct Cursor {
     running: Vec<u64>,
 }
 
-/// Has seen nothing.
+/// A cursor that has seen nothing.
 impl Default for Cursor {
     fn default() -> Cursor {
         // No transaction has a number below 3 (PostgreSQL documentation, section 74.1).
@@ -24,7 +24,7 @@ impl Default for Cursor {
     }
 }
 
-/// A text that is no snapshot.
+/// The error for a text that is not a `pg_snapshot`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no snapshot: write it as pg_current_snapshot() does, such as 1000:1010:1003,1007")]
 pub struct CursorError(String);
@@ -36,7 +36,7 @@ impl Cursor {
         self.xmin
     }
 
-    /// The first transaction of which nothing is known.
+    /// The first transaction that had not begun.
     #[must_use]
     pub const fn xmax(&self) -> u64 {
         self.xmax

@@ -1,4 +1,4 @@
-//! How the text that the log holds of a value becomes a value again.
+//! How logged values, which are texts, become values of their types again.
 //!
 //! A reader casts only to types that come with PostgreSQL. A cast to any other type (`CREATE CAST`) and the CHECK of a domain
 //! run functions that the type's owner wrote, with the reader's rights.
@@ -18,7 +18,7 @@ pub(super) struct Decoding {
     pub(super) way: Option<DecodingWay>,
 }
 
-/// What turns a text into a value.
+/// How a text becomes a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum DecodingWay {
     /// A cast to a type that comes with PostgreSQL.

@@ -1,14 +1,22 @@
 //! The change log in the database, and snapshots as cursors into it.
 //!
-//! Triggers note where each visibly changed row was and is, with the transaction that changed it. What a target has not seen
-//! yet are the rows whose transaction its snapshot does not see and the run's own snapshot does.
+//! Triggers log the old and new position of each visibly changed row, with the transaction that changed it. A target has not seen the entries
+//! whose transaction is visible to the run's snapshot and not to the target's cursor.
 //!
 //! ```text
 //!  install:  layers ──► reads (which tables and columns) ──► noter (a trigger function a watch) ──► script ──► committed
 //!  check:    layers ──► facts (the log beside the catalog) ──► why it cannot be trusted, or the watches of each layer
 //! ```
 //!
-//! A *watch* is what is noted of one table: its places by a geometry column, or by a query over the changed row.
+//! A *watch* is what is logged of one table: positions from a geometry column, or from a query over the changed row.
+//!
+//! | files | subject |
+//! |---|---|
+//! | `install`, `script`, `transaction`, `noter`, `notes`, `owner`, `sql/` | what an install writes: tables, functions, triggers, their owner |
+//! | `reads`, `table`, `decoding` | which tables and columns a layer reads, and how logged values are read back |
+//! | `facts`, `trust`, `check` | the log as it is, and whether it can be trusted |
+//! | `read`, `cursor`, `backlog`, `waking` | reading changes, pruning, waiting for the next change |
+//! | `options`, `identity`, `error` | settings, the database's identity, errors |
 
 mod backlog;
 mod check;

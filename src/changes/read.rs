@@ -15,8 +15,8 @@ pub struct UnseenChanges {
     pub age: f64,
 }
 
-/// The rows of the log that this snapshot sees and the cursor does not. The index is asked by the first condition; a snapshot
-/// of many running transactions is looked through by the second.
+/// The entries of the log that this snapshot sees and the cursor does not. The first condition uses the index; the second leaves out entries
+/// that the cursor has seen although older transactions were running.
 fn unseen(schema: &str, cursor: &Cursor) -> String {
     format!(
         "FROM {}.change AS noted WHERE noted.xid >= '{}'::xid8 AND NOT pg_visible_in_snapshot(noted.xid, '{cursor}'::pg_snapshot)",
@@ -25,7 +25,7 @@ fn unseen(schema: &str, cursor: &Cursor) -> String {
     )
 }
 
-/// What has changed since a cursor, for each watch.
+/// The changes since a cursor, for each watch.
 ///
 /// # Errors
 /// If the log cannot be read.
@@ -42,8 +42,7 @@ pub async fn pending(snapshot: &Snapshot, schema: &str, cursor: &Cursor) -> Resu
         .collect())
 }
 
-/// Where the changes that a watch has noted since a cursor can be seen in a layer: old places and new ones, as boxes in world
-/// units (west, north, east, south), by the arithmetic of the survey.
+/// Calls `each` with the old and new positions of the rows that a watch has logged since a cursor, by the arithmetic of the survey.
 ///
 /// # Errors
 /// If the log cannot be read, or a declared query fails.

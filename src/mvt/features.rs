@@ -1,8 +1,8 @@
-//! The features of a layer without their places, and tiles drawn from them: byte for byte as `ST_AsMVT` writes them.
+//! Features without their positions, and tiles drawn from them, byte for byte as `ST_AsMVT` writes them.
 //!
-//! What a row shows is the same in every tile; only where it stands in a tile differs. So PostGIS writes each row once, and
-//! tiles of all zooms are put together from what it wrote: features in the order of the rows, the names of all columns,
-//! and each value once, in the order in which features first have them (`postgis/mvt.c`).
+//! A row has the same id and properties in every tile; only its position differs. So PostGIS encodes each row once, and tiles of all zooms
+//! are assembled from that: features in the order of the rows, the names of all columns, and each value once, in the order in which
+//! features first have them (`postgis/mvt.c`).
 
 use std::hash::BuildHasher as _;
 
@@ -12,12 +12,12 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use super::points::{Points, layer_field, put_ends, put_point, split};
 use super::wire::{Fields, next_number, put_bytes, put_packed, zigzag};
 
-/// The features of a layer, in the order in which they stand in a tile.
+/// The features of a layer, in the order that they have in a tile.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Features {
     /// The layer's name.
     name: Vec<u8>,
-    /// Units of the grid along one side of a tile.
+    /// The extent: grid units along one side of a tile.
     extent: u64,
     /// The names of the properties, in the order of the columns.
     properties: Vec<String>,
@@ -26,21 +26,21 @@ pub struct Features {
     bytes: Vec<u8>,
     /// Where each one ends.
     ends: Vec<u32>,
-    /// Bytes that they are going to take at most.
+    /// An upper bound for the bytes of all features.
     most: usize,
 }
 
 impl Features {
-    /// No feature yet of a layer with these properties, in the order of its columns; so many are going to come, of so many bytes at most.
+    /// Begins without features. `properties` are the columns in their order; the other arguments bound the features and bytes to come.
     #[must_use]
     pub fn new(properties: Vec<String>, expected: usize, most: usize) -> Features {
         Features { properties, ends: Vec::with_capacity(expected), most, ..Features::default() }
     }
 
-    /// Takes in the features of a tile with the one layer; where they stand in it does not matter. Gives how many there are.
+    /// Adds the features of a tile that has this one layer, and returns how many there are. Their positions are ignored.
     ///
-    /// `None` if the layer is not written as PostGIS writes points, or all take more than 4 GB: what is here is not to be used
-    /// any more then.
+    /// `None` if the layer is not encoded as PostGIS encodes points, or all features take more than 4 GB; the value must not be used after
+    /// that.
     pub fn add(&mut self, tile: &[u8]) -> Option<usize> {
         let [(_, layer)] = split(tile)?[..] else { return None };
         let points = Points::read(layer, &self.properties)?;
@@ -69,7 +69,7 @@ impl Features {
             self.ends.push(u32::try_from(self.bytes.len()).ok()?);
         }
         if is_first {
-            // One piece of memory for all, if the others are about as long: growing would take twice as much for a while.
+            // One allocation for all, if the others are about as long: growing would take twice the memory for a moment.
             let each = self.bytes.len().div_ceil(points.features.len().max(1)) + 4;
             let expected = self.ends.capacity().saturating_mul(each).min(self.most);
             let reserved = self.bytes.try_reserve(expected);
@@ -79,19 +79,19 @@ impl Features {
         Some(points.features.len())
     }
 
-    /// How many there are.
+    /// The number of features.
     #[must_use]
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there is none.
+    /// Whether there is no feature.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// The memory that they take, in bytes.
+    /// The memory in use, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         self.bytes.len() + self.ends.len() * size_of::<u32>()
@@ -110,13 +110,13 @@ impl Features {
     }
 }
 
-/// Bytes of a feature in a tile beside the values of its properties: mostly fewer.
+/// An estimate for the bytes of a feature in a tile beside the values of its properties.
 const AROUND: usize = 32;
 
-/// Stands for a property that a feature does not have: no value begins with it.
+/// The marker of a property that a feature does not have. No value begins with this byte.
 const MISSING: u8 = 0;
 
-/// The value that some bytes begin with, and the rest. It is one field, and knows its length.
+/// Splits the first value from the bytes. A value is one field, which begins with its length.
 fn first_value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut fields = Fields(bytes);
     fields.next()?.ok()?;
@@ -126,10 +126,10 @@ fn first_value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 /// A layer of so many bytes is heavy.
 const HEAVY: usize = 1 << 16;
 
-/// Draws tiles from features, one after the other.
+/// Draws tiles from features, one at a time.
 pub struct Drawer<'f> {
     features: &'f Features,
-    /// Where the values of the tile in hand begin among the features' bytes.
+    /// The offsets of the current tile's values among the features' bytes.
     values: Vec<u32>,
     /// Their numbers, found by the values.
     numbers: HashTable<u32>,
@@ -140,7 +140,7 @@ pub struct Drawer<'f> {
 }
 
 impl<'f> Drawer<'f> {
-    /// Draws from these features.
+    /// A drawer for these features.
     #[must_use]
     pub fn new(features: &'f Features) -> Drawer<'f> {
         Drawer {
@@ -162,7 +162,7 @@ impl<'f> Drawer<'f> {
         self.layer.clear();
         self.values.clear();
         self.numbers.clear();
-        // Hardly more than it will have: growing would take twice as much for a while.
+        // About as much as the tile will have: growing would take twice the memory for a moment.
         let sizes = drawn.clone().filter_map(|(number, _)| Some(self.features.feature(number)?.1.len() + AROUND));
         self.layer.reserve(sizes.sum());
         let mut is_empty = true;
@@ -187,7 +187,7 @@ impl<'f> Drawer<'f> {
         Some(tile)
     }
 
-    /// The number of a value in the tile in hand, which stands here among the features' bytes; `None` if it is none.
+    /// The number of a value in the current tile, by its offset among the features' bytes; `None` if there is no value at the offset.
     fn number(&mut self, start: u32, value: &[u8]) -> Option<u32> {
         let (features, values, hasher) = (self.features, &mut self.values, &self.hasher);
         let known = |number: &u32| features.value(values[*number as usize]).unwrap_or_default();

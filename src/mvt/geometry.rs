@@ -5,10 +5,10 @@ use super::wire::{Broken, signed};
 /// A position in units of the tile's grid: x grows right, y grows down, from the upper left corner.
 pub type Position = [i32; 2];
 
-/// Where a feature lies.
+/// The geometry of a feature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MvtGeometry {
-    /// The encoder did not say what it is; the commands are not looked at (section 4.3.4.1).
+    /// A geometry of unknown type; its commands are not decoded (section 4.3.4.1).
     Unknown,
     /// One point or several (section 4.3.4.2).
     Points(Vec<Position>),
@@ -31,7 +31,7 @@ impl MvtGeometry {
         points.iter().chain(lines.iter().flatten()).chain(polygons.iter().flatten().flatten()).copied()
     }
 
-    /// Its name, as GeoJSON has it (RFC 7946, section 1.4).
+    /// Its type in GeoJSON (RFC 7946, section 1.4).
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -50,7 +50,7 @@ const MOVE_TO: u32 = 1;
 const LINE_TO: u32 = 2;
 const CLOSE_PATH: u32 = 7;
 
-/// Reads commands with a cursor that begins at the corner (section 4.3.1).
+/// Reads commands; the cursor begins at the tile's upper left corner (section 4.3.1).
 struct Commands<'a> {
     rest: &'a [u32],
     cursor: [i64; 2],
@@ -88,7 +88,7 @@ impl Commands<'_> {
         self.positions(1, path)
     }
 
-    /// A `LineTo` of at least so many positions.
+    /// A `LineTo` with a minimum number of positions.
     fn draw(&mut self, least: usize, path: &mut Vec<Position>) -> Result<(), Broken> {
         match self.next() {
             Some((LINE_TO, count)) if count >= least => self.positions(count, path),
@@ -98,7 +98,7 @@ impl Commands<'_> {
     }
 }
 
-/// Decodes the commands of a feature of a type: 0 unknown, 1 points, 2 lines, 3 polygons.
+/// Decodes the commands of a feature by its type: 0 unknown, 1 points, 2 lines, 3 polygons.
 pub(super) fn decode(kind: u64, commands: &[u32]) -> Result<MvtGeometry, Broken> {
     let mut commands = Commands { rest: commands, cursor: [0, 0] };
     match kind {
@@ -139,7 +139,7 @@ fn polygons(commands: &mut Commands<'_>) -> Result<MvtGeometry, Broken> {
         if commands.next() != Some((CLOSE_PATH, 1)) {
             return Err("a ring is not closed");
         }
-        // A ring without area belongs to the polygon before it; nothing of it is seen.
+        // A ring without area belongs to the polygon before it; it is invisible.
         match (twice_the_area(&ring).signum(), polygons.last_mut()) {
             (1, _) | (0, None) => polygons.push(vec![ring]),
             (_, Some(polygon)) => polygon.push(ring),

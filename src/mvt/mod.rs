@@ -1,4 +1,13 @@
-//! Vector tiles as values (Mapbox Vector Tile 2.1): strict, borrowed from the bytes, and never panicking, whatever they are.
+//! Mapbox Vector Tiles 2.1: decoded, drawn from cached rows, and edited.
+//!
+//! Decoding is strict, borrows from the bytes, and never panics, whatever the bytes are. What is written is byte for byte what PostGIS's
+//! `ST_AsMVT` writes.
+//!
+//! - `mod`: [`decode`] gives the layers of a tile as [`MvtLayer`]s with [`Feature`]s and [`MvtValue`]s.
+//! - `geometry`: command integers to points, lines and polygons ([`MvtGeometry`]).
+//! - `features`: rows that were encoded once ([`Features`]), and tiles drawn from them ([`Drawer`]).
+//! - `points`: replaces some features of a layer of points ([`replaced`]), which is how tiles are patched.
+//! - `wire`: the part of Protocol Buffers that tiles use.
 
 mod features;
 mod geometry;
@@ -17,9 +26,9 @@ use wire::{Broken, Fields, numbers, signed};
 pub struct MvtLayer<'a> {
     /// Its name, unique in the tile.
     pub name: &'a str,
-    /// Units of the grid along one side of the tile.
+    /// The extent: grid units along one side of the tile.
     pub extent: u32,
-    /// Its features, in the order in which they stand.
+    /// Its features, in the order of the bytes.
     pub features: Vec<Feature>,
     keys: Vec<&'a str>,
     values: Vec<MvtValue<'a>>,
@@ -30,9 +39,9 @@ pub struct MvtLayer<'a> {
 pub struct Feature {
     /// Its id, if it has one.
     pub id: Option<u64>,
-    /// Where it lies.
+    /// Its geometry.
     pub geometry: MvtGeometry,
-    /// Pairs of places in the layer's keys and values, checked.
+    /// Pairs of indexes into the layer's keys and values, checked.
     tags: Vec<u32>,
 }
 
@@ -56,7 +65,7 @@ pub enum MvtValue<'a> {
 }
 
 impl MvtValue<'_> {
-    /// The word of TileJSON for its kind: "String", "Number" or "Boolean" (TileJSON 3.0.0, section 3.3.2).
+    /// Its kind in TileJSON: "String", "Number" or "Boolean" (TileJSON 3.0.0, section 3.3.2).
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -70,7 +79,7 @@ impl MvtValue<'_> {
 }
 
 impl<'a> MvtLayer<'a> {
-    /// The properties of one of its features.
+    /// The names and values of the properties of a feature.
     pub fn properties<'l>(&'l self, feature: &'l Feature) -> impl Iterator<Item = (&'a str, MvtValue<'a>)> + 'l {
         feature.tags.chunks_exact(2).filter_map(|tag| {
             let [key, value] = tag else { return None };
@@ -78,26 +87,26 @@ impl<'a> MvtLayer<'a> {
         })
     }
 
-    /// How many bytes the properties of one of its features have, each written out: a tile holds a name and a text once.
+    /// The bytes that the properties of a feature take as text. The tile itself stores each name and each text only once.
     #[must_use]
     pub fn size_of_properties(&self, feature: &Feature) -> usize {
         let size = |(key, value): (&str, MvtValue<'_>)| {
-            // A number has twenty digits at most.
+            // A number has at most twenty digits.
             key.len() + if let MvtValue::Text(text) = value { text.len() } else { 20 }
         };
         self.properties(feature).map(size).fold(0, usize::saturating_add)
     }
 }
 
-/// What a decoded tile may take of memory, in bytes. A hostile one takes thirty times its own bytes; two million points with five
-/// properties each take as much as this.
+/// The most memory that a decoded tile may take, in bytes: enough for two million points with five properties each. A hostile tile takes
+/// thirty times its own size.
 const MAX_DECODED: usize = 1 << 30;
 
-/// What of that is left.
+/// How much of that is left.
 struct Memory(usize);
 
 impl Memory {
-    /// Takes some for so many items of a size, before they are there.
+    /// Reserves memory for some items of a size, before they are allocated.
     fn take(&mut self, count: usize, size: usize) -> Result<(), Broken> {
         let left = self.0.checked_sub(count.saturating_mul(size));
         self.0 = left.ok_or("it takes more than 1 GB of memory when it is decoded")?;
@@ -105,11 +114,11 @@ impl Memory {
     }
 }
 
-/// Why bytes are no tile.
+/// Why a tile cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("its vector tile is broken: {place}{what}")]
 pub struct MvtError {
-    /// Where: the layer and the feature, counted from 1, as far as they are known.
+    /// The layer and the feature, counted from 1, as far as they are known.
     place: String,
     /// What is wrong.
     what: String,
@@ -126,11 +135,11 @@ impl MvtError {
     }
 }
 
-/// Decodes the bytes of a tile, which are not packed any more. No bytes at all are a tile without layers.
+/// Decodes the uncompressed bytes of a tile. No bytes at all are a tile without layers.
 ///
 /// # Errors
-/// If the bytes are not what MVT 2.1 says: cut off, a name twice, another version, a tag out of range, a geometry that
-/// cannot be drawn; or if decoded they would take more than 1 GB of memory.
+/// If the bytes break MVT 2.1 (cut off, a name twice, another version, a tag out of range, an invalid geometry), or would take more than
+/// 1 GB of memory decoded.
 pub fn decode(raw: &[u8]) -> Result<Vec<MvtLayer<'_>>, MvtError> {
     let mut layers = Vec::new();
     let (mut names, mut memory) = (HashSet::new(), Memory(MAX_DECODED));
@@ -153,7 +162,7 @@ pub fn decode(raw: &[u8]) -> Result<Vec<MvtLayer<'_>>, MvtError> {
 }
 
 fn layer<'a>(bytes: &'a [u8], memory: &mut Memory) -> Result<MvtLayer<'a>, MvtError> {
-    // What grows takes twice its size.
+    // A vector that grows takes twice its size.
     const KEY: usize = 2 * size_of::<&str>();
     const VALUE: usize = 2 * size_of::<MvtValue<'_>>();
     const FEATURE: usize = 2 * size_of::<&[u8]>() + size_of::<Feature>();

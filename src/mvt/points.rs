@@ -1,27 +1,27 @@
-//! A layer of points with some of its features replaced: byte for byte as `ST_AsMVT` writes the layer at once.
+//! Replaces some features of a layer of points; the result is byte for byte what `ST_AsMVT` would write for the whole layer.
 //!
-//! PostGIS writes features in the order of the rows, the names of all columns, and each value once, in the order in which
-//! features first have them (`postgis/mvt.c`). So a layer is taken apart into its features, the new ones are sorted in by
-//! their key, and the values are numbered anew. Whatever does not look as PostGIS writes it is left alone.
+//! PostGIS writes features in the order of the rows, the names of all columns, and each value once, in the order in which features first have
+//! them (`postgis/mvt.c`). So the layer is split into its features, the new ones are merged in by their keys, and the values are numbered
+//! again. A layer that is not written as PostGIS writes it is not edited.
 
 use std::collections::HashMap;
 
 use super::wire::{FieldValue, Fields, next_number, packed_size, put_bytes, put_number, put_packed, signed};
 use crate::tile::{GridBox, GridBoxes};
 
-/// What tells the features of a layer apart, and orders them.
+/// The key that identifies and orders the features of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FeatureKey {
     /// Their ids.
     Id,
-    /// A property of this place among the layer's keys: texts by their bytes, or whole numbers.
+    /// The property with this index among the layer's keys: texts by their bytes, or whole numbers.
     Property(usize),
 }
 
-/// What is known of a layer beside its bytes.
+/// What the configuration says of a layer of points.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PointLayer {
-    /// What orders its features.
+    /// The key that orders its features.
     pub key: FeatureKey,
     /// The names of its properties, in the order of its columns.
     pub properties: Vec<String>,
@@ -34,7 +34,7 @@ enum Key<'a> {
     Text(&'a [u8]),
 }
 
-/// A feature as it is written.
+/// An encoded feature.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Point<'a> {
     pub(super) id: Option<u64>,
@@ -43,7 +43,7 @@ pub(super) struct Point<'a> {
     at: [i64; 2],
 }
 
-/// A layer as it is written.
+/// An encoded layer, split into its parts.
 pub(super) struct Points<'a> {
     pub(super) name: &'a [u8],
     pub(super) extent: u64,
@@ -51,7 +51,7 @@ pub(super) struct Points<'a> {
     pub(super) features: Vec<Point<'a>>,
 }
 
-/// How many features a layer has; `None` if it is broken.
+/// The number of features of a layer; `None` if it is broken.
 #[must_use]
 pub fn count_features(layer: &[u8]) -> Option<usize> {
     let mut count = 0;
@@ -61,7 +61,7 @@ pub fn count_features(layer: &[u8]) -> Option<usize> {
     Some(count)
 }
 
-/// The layers of a tile: their names, and the bytes of each. `None` if the tile is broken.
+/// The name and the bytes of each layer of a tile; `None` if the tile is broken.
 #[must_use]
 pub fn split(tile: &[u8]) -> Option<Vec<(&str, &[u8])>> {
     let mut layers = Vec::new();
@@ -73,12 +73,12 @@ pub fn split(tile: &[u8]) -> Option<Vec<(&str, &[u8])>> {
     Some(layers)
 }
 
-/// Adds a layer to a tile, as a field of it.
+/// Appends a layer to a tile.
 pub fn put_layer(tile: &mut Vec<u8>, layer: &[u8]) {
     put_bytes(tile, 3, layer);
 }
 
-/// What stands before a layer of so many bytes in a tile.
+/// The header of a layer in a tile.
 pub(super) fn layer_field(bytes: usize) -> Vec<u8> {
     let mut field = Vec::new();
     put_packed(&mut field, 3 << 3 | 2);
@@ -86,11 +86,11 @@ pub(super) fn layer_field(bytes: usize) -> Vec<u8> {
     field
 }
 
-/// The layer with the features of `fresh` that lie in one of the boxes, instead of its own ones there, and how many it has then; empty
-/// if it has none. `fresh` is empty, or holds at least every feature that is to lie in the boxes.
+/// Replaces the features that lie in the boxes by those of `fresh` that do. Returns the layer, empty if no feature is left, and the number of
+/// its features. `fresh` is empty, or holds at least every feature that now lies in the boxes.
 ///
-/// `None` if the layer cannot be edited: it holds anything but points, its features have no keys or do not stand in their
-/// order, or it is not written as PostGIS does.
+/// `None` if the layer cannot be edited: it holds other geometries than single points, features without a key or not sorted by it, or it is not
+/// written as PostGIS writes it.
 #[must_use]
 pub fn replaced(old: &[u8], fresh: &[u8], boxes: &[GridBox], known: &PointLayer) -> Option<(Vec<u8>, usize)> {
     let most = old.len() + fresh.len();
@@ -101,12 +101,12 @@ pub fn replaced(old: &[u8], fresh: &[u8], boxes: &[GridBox], known: &PointLayer)
     }
     let boxes = GridBoxes::new(boxes);
     let is_inside = |point: &Point<'_>| boxes.hold(point.at);
-    // Whether those that go stand in order says whether the key is the right one, too.
+    // The removed features are checked, too: if they are not sorted, the key is not what orders the layer.
     let mut features = old.in_order(known, false)?;
     features.retain(|feature| !is_inside(&feature.point));
     if let Some(fresh) = &fresh {
         features.extend(fresh.in_order(known, true)?.into_iter().filter(|feature| is_inside(&feature.point)));
-        // Two sorted runs: they are merged.
+        // Merges two sorted runs.
         features.sort_by_key(|feature| feature.key);
     }
     if !are_in_order(&features) {
@@ -120,7 +120,7 @@ pub fn replaced(old: &[u8], fresh: &[u8], boxes: &[GridBox], known: &PointLayer)
     Some((layer, features.len()))
 }
 
-/// A feature beside its key, of the fresh layer or of the old one.
+/// A feature of the fresh layer or of the old one, with its key.
 #[derive(Debug, Clone, Copy)]
 struct Keyed<'a> {
     key: Key<'a>,
@@ -128,14 +128,14 @@ struct Keyed<'a> {
     point: Point<'a>,
 }
 
-/// Whether each key comes before the next one, which is of the same kind.
+/// Whether the keys are of one kind and ascending.
 fn are_in_order(features: &[Keyed<'_>]) -> bool {
     features.is_sorted_by(|one, next| {
         std::mem::discriminant(&one.key) == std::mem::discriminant(&next.key) && one.key < next.key
     })
 }
 
-/// Writes a layer of these features, each from the fresh layer or the old one; `None` if one has a value that is not there.
+/// Writes a layer of features from the fresh layer and the old one; `None` if a feature refers to a value that its layer does not have.
 fn write(
     layer: &mut Vec<u8>,
     old: &Points<'_>,
@@ -159,7 +159,7 @@ fn write(
     put_ends(layer, &known.properties, numbers.values.into_iter().map(Some), old.extent)
 }
 
-/// Adds a feature to a layer.
+/// Appends a feature to a layer.
 pub(super) fn put_point(layer: &mut Vec<u8>, id: Option<u64>, tags: &[u8], geometry: &[u8]) {
     let bytes = |value: &[u8]| 1 + packed_size(value.len() as u64) + value.len();
     let id_size = id.map_or(0, |id| 1 + packed_size(id));
@@ -176,7 +176,7 @@ pub(super) fn put_point(layer: &mut Vec<u8>, id: Option<u64>, tags: &[u8], geome
     put_bytes(layer, 4, geometry);
 }
 
-/// Adds what follows the features of a layer; `None` if one of its values is not there.
+/// Appends what follows the features of a layer: names, values, extent, version. `None` if a value is missing.
 pub(super) fn put_ends<'v>(
     layer: &mut Vec<u8>,
     properties: &[String],
@@ -194,7 +194,7 @@ pub(super) fn put_ends<'v>(
     Some(())
 }
 
-/// The values of a layer that is written, numbered in the order in which they are met.
+/// Numbers the values of the new layer in the order in which features first have them.
 struct ValueNumbers<'a, 'l> {
     old: &'l Points<'a>,
     fresh: Option<&'l Points<'a>>,
@@ -202,7 +202,7 @@ struct ValueNumbers<'a, 'l> {
     /// The new numbers of the old layer's values, and of the fresh one's.
     of_old: Vec<Option<u64>>,
     of_fresh: Vec<Option<u64>>,
-    /// Of the fresh layer's values, where the old one has the same.
+    /// For each value of the fresh layer, the index of the equal value of the old one.
     same: Vec<Option<usize>>,
 }
 
@@ -210,7 +210,7 @@ impl<'a, 'l> ValueNumbers<'a, 'l> {
     fn new(old: &'l Points<'a>, fresh: Option<&'l Points<'a>>) -> ValueNumbers<'a, 'l> {
         let fresh_values = fresh.map_or(&[][..], |fresh| &fresh.values);
         let mut wanted: HashMap<&[u8], usize> = HashMap::new();
-        // Most values of the old layer are told from the few new ones by their length and last byte alone.
+        // Length and last byte are enough to tell most values of the old layer from the few new ones.
         let mut alike = vec![false; 1 << 16];
         for (number, value) in fresh_values.iter().enumerate() {
             alike[likeness(value)] = true;
@@ -244,7 +244,7 @@ fn likeness(value: &[u8]) -> usize {
 }
 
 impl<'a> Points<'a> {
-    /// Takes apart a layer with these properties, in the order of its columns; `None` if it is not written as PostGIS writes points.
+    /// Splits a layer with these properties, in the order of its columns; `None` if it is not written as PostGIS writes points.
     pub(super) fn read(layer: &'a [u8], properties: &[String]) -> Option<Points<'a>> {
         let (mut name, mut extent, mut version) = (None, None, None);
         let (mut names, mut values, mut features) = (0, Vec::new(), Vec::new());
@@ -268,7 +268,7 @@ impl<'a> Points<'a> {
         Some(Points { name: name?, extent: extent?, values, features })
     }
 
-    /// The features, if each has a key and they stand in the order of these.
+    /// The features with their keys; `None` if one has no key or they are not sorted by it.
     fn in_order(&self, known: &PointLayer, is_fresh: bool) -> Option<Vec<Keyed<'a>>> {
         let keyed = |point: &Point<'a>| Some(Keyed { key: self.key(point, &known.key)?, is_fresh, point: *point });
         let features: Vec<Keyed<'a>> = self.features.iter().map(keyed).collect::<Option<_>>()?;
@@ -293,7 +293,7 @@ impl<'a> Points<'a> {
 
 fn value_of_key(value: &[u8]) -> Option<Key<'_>> {
     match Fields(value).next()?.ok()? {
-        // In which order a database has other letters depends on its encoding.
+        // The order of letters beyond ASCII depends on the database's encoding.
         (1, FieldValue::Bytes(text)) => text.is_ascii().then_some(Key::Text(text)),
         (4, FieldValue::Varint(number)) => Some(Key::Number(number.cast_signed().into())),
         (5, FieldValue::Varint(number)) => Some(Key::Number(number.into())),

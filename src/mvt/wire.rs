@@ -1,6 +1,6 @@
-//! Protocol buffers as far as a tile needs them: fields one after the other (Protocol Buffers, "Encoding").
+//! The part of Protocol Buffers that tiles use (Protocol Buffers, "Encoding").
 //!
-//! Sixty lines instead of a library: reading borrows from the tile, and every broken byte gets a name.
+//! Not a library: reading borrows from the tile, and each kind of damage has its own message.
 
 /// What is wrong with the bytes.
 pub(super) type Broken = &'static str;
@@ -15,7 +15,7 @@ pub(super) enum FieldValue<'a> {
 }
 
 impl<'a> FieldValue<'a> {
-    /// How many bytes it has; one if it is no bytes.
+    /// The number of its bytes; 1 for a number.
     pub(super) const fn len(self) -> usize {
         if let FieldValue::Bytes(bytes) = self { bytes.len() } else { 1 }
     }
@@ -41,7 +41,7 @@ impl<'a> FieldValue<'a> {
     }
 }
 
-/// The fields of a message, by number, in the order in which they stand.
+/// Iterates over the fields of a message: number and value.
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -77,7 +77,7 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// Takes a number of 1 to 10 bytes, seven bits each, the lowest first. Nearly all have one.
+/// Reads a varint: 1 to 10 bytes with seven bits each, the lowest first. Nearly all have one byte.
 #[inline]
 fn varint(rest: &mut &[u8]) -> Result<u64, Broken> {
     if let [byte @ ..=0x7f, after @ ..] = *rest {
@@ -100,7 +100,7 @@ fn long_varint(rest: &mut &[u8]) -> Result<u64, Broken> {
     Err("a number has more than ten bytes")
 }
 
-/// Adds the numbers of a repeated field: packed, as MVT wants them, or one alone, as protocol buffers also allow.
+/// Appends the numbers of a repeated field: packed, as MVT demands, or a single one, as Protocol Buffers also allow.
 pub(super) fn numbers(value: FieldValue<'_>, numbers: &mut Vec<u32>) -> Result<(), Broken> {
     let FieldValue::Bytes(mut packed) = value else {
         numbers.push(value.u32()?);
@@ -112,17 +112,17 @@ pub(super) fn numbers(value: FieldValue<'_>, numbers: &mut Vec<u32>) -> Result<(
     Ok(())
 }
 
-/// Takes the next of a repeated field's packed numbers.
+/// Reads the next of a repeated field's packed numbers.
 pub(super) fn next_number(rest: &mut &[u8]) -> Result<u64, Broken> {
     varint(rest)
 }
 
-/// How many bytes a number takes without a field.
+/// The number of bytes of a varint.
 pub(super) fn packed_size(value: u64) -> usize {
     (u64::BITS - value.leading_zeros()).div_ceil(7).max(1) as usize
 }
 
-/// Writes a number without a field: one of a repeated field's.
+/// Writes a varint without a field header, for a repeated field.
 #[inline]
 pub(super) fn put_packed(bytes: &mut Vec<u8>, mut value: u64) {
     while value > 0x7f {
@@ -145,12 +145,12 @@ pub(super) fn put_bytes(bytes: &mut Vec<u8>, field: u64, value: &[u8]) {
     bytes.extend_from_slice(value);
 }
 
-/// Undoes the zigzag by which negative numbers stay short.
+/// Decodes a zigzag number.
 pub(super) fn signed(value: u64) -> i64 {
     (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
 }
 
-/// The zigzag by which negative numbers stay short.
+/// Encodes a number as zigzag, so that small negative numbers stay short.
 pub(super) fn zigzag(value: i32) -> u64 {
     u64::from(((value << 1) ^ (value >> 31)).cast_unsigned())
 }

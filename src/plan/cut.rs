@@ -1,7 +1,7 @@
-//! Cutting the sweep into batches of about equal size, each one rectangle of every part of the coverage: whole columns side
-//! by side, or a piece of one column where the column alone is too heavy. Batches follow each other in the archive's order without gaps.
+//! Cuts the sweep into batches of about equal weight. A batch has one rectangle in each part of the coverage: whole columns side by side, or a
+//! piece of one column if the column alone is too heavy. Batches follow each other in the archive's order without gaps.
 
-use super::{HEAVIEST, HeavyTile, OverLimit, PlanLayer, Touched, ZoomPlan};
+use super::{HeavyTile, MAX_HEAVIEST_TILES, OverLimit, PlanLayer, Touched, ZoomPlan};
 use crate::tile::{Area, Batch, LayerCount, LayerIndex, Planned, SearchBox, SourceBox, TileCoord, TileRect, Zoom};
 
 /// The smallest box that touches the boxes of all features seen: along each axis from the least upper end to the
@@ -43,29 +43,28 @@ impl Touching {
     }
 }
 
-/// A run of tiles of the column in hand; its counts and boxes stand in the cutter, layer by layer.
+/// A run of tiles in the current column, all touched by the same features. The cutter keeps its counts and boxes, layer by layer.
 #[derive(Debug, Clone, Copy)]
 struct ColumnRun {
     start: u64,
     tiles: u64,
-    /// Pairs of a feature and a tile, for each tile, by what they weigh.
+    /// The weight of each tile: its features, times what a feature of the layer weighs.
     weight: u64,
 }
 
-/// A rectangle of the batch in hand.
+/// A rectangle of the current batch.
 #[derive(Debug)]
 struct OpenArea {
-    /// The part of the coverage in which it lies. Every tile of a part may be rendered, so the rectangle may take in
-    /// tiles without features; between two parts lie tiles that are not wanted.
+    /// The index of its part of the coverage. A rectangle may include tiles without features, but none outside of its part.
     part: usize,
     columns: (u32, u32),
     rows: (u32, u32),
     touching: Vec<Touching>,
-    /// Of each layer that is asked for each tile by itself, the occupied tiles.
+    /// For each layer whose query runs once for each tile: its occupied tiles.
     tiles: Vec<Vec<TileRect>>,
 }
 
-/// The batch in hand.
+/// The current batch.
 #[derive(Debug)]
 struct OpenBatch {
     areas: Vec<OpenArea>,
@@ -74,7 +73,7 @@ struct OpenBatch {
     layers: Vec<LayerCount>,
 }
 
-/// Adds a piece of a column; pieces of a column come from south to north.
+/// Adds a piece of a column, joined to the piece south of it if they touch. Pieces of a column come from south to north.
 fn add_rows(tiles: &mut Vec<TileRect>, piece: TileRect) {
     match tiles.last_mut() {
         Some(below) if below.x0 == piece.x0 && below.y0 == piece.y1 + 1 => below.y0 = piece.y0,
@@ -82,17 +81,17 @@ fn add_rows(tiles: &mut Vec<TileRect>, piece: TileRect) {
     }
 }
 
-/// Takes the runs of a sweep and makes the plan of one zoom.
+/// Makes the plan of one zoom from the runs of a sweep.
 pub(super) struct Cutter<'a> {
     zoom: Zoom,
     layers: &'a [PlanLayer],
-    /// The coverage as rectangles of which no two share a tile.
+    /// The coverage as rectangles that share no tile.
     parts: &'a [TileRect],
-    /// How many pairs of a feature and a tile a batch should hold.
+    /// The weight that a batch should have, in pairs of a feature and a tile.
     target: u64,
-    /// What a feature of each layer weighs.
+    /// The weight of a feature, for each layer.
     weights: Vec<u64>,
-    /// Whether a layer finds its features by the boxes of those planned rather than by the area.
+    /// Whether any layer is searched by the boxes of its features instead of the tiles' area.
     searches_by_members: bool,
     column: Vec<ColumnRun>,
     counts: Vec<u64>,
@@ -118,7 +117,7 @@ impl<'a> Cutter<'a> {
         }
     }
 
-    /// Takes the next run; runs come in the archive's order.
+    /// Adds the next run; runs come in the archive's order.
     pub(super) fn add(&mut self, touched: &Touched<'_>) {
         if self.column.first().is_some_and(|run| self.column_of(run.start) != self.column_of(touched.start)) {
             self.end_column();
@@ -166,10 +165,10 @@ impl<'a> Cutter<'a> {
     fn note_heavy(&mut self, touched: &Touched<'_>, features: u64) {
         let tile = self.coord(touched.start);
         let heaviest = &mut self.plan.heaviest;
-        if heaviest.len() < HEAVIEST || heaviest.last().is_some_and(|least| least.features < features) {
+        if heaviest.len() < MAX_HEAVIEST_TILES || heaviest.last().is_some_and(|least| least.features < features) {
             let at = heaviest.partition_point(|heavy| heavy.features >= features);
             heaviest.insert(at, HeavyTile { tile, features });
-            heaviest.truncate(HEAVIEST);
+            heaviest.truncate(MAX_HEAVIEST_TILES);
         }
         for (index, count) in touched.counts.iter().enumerate() {
             let layer = LayerIndex(index);
@@ -189,7 +188,7 @@ impl<'a> Cutter<'a> {
         }
     }
 
-    /// Puts the column in hand into batches.
+    /// Puts the current column into batches.
     fn end_column(&mut self) {
         let column = std::mem::take(&mut self.column);
         let (counts, touching) = (std::mem::take(&mut self.counts), std::mem::take(&mut self.touching));
@@ -223,7 +222,7 @@ impl<'a> Cutter<'a> {
         self.touching.clear();
     }
 
-    /// Puts some tiles of one column into the batch in hand.
+    /// Adds tiles of one column to the current batch.
     fn take(&mut self, start: u64, tiles: u64, counts: &[u64], touching: &[Touching]) {
         let (column, first, last) = (self.column_of(start), self.row_of(start), self.row_of(start + tiles - 1));
         let part = self.part_of(column, first);
@@ -263,7 +262,7 @@ impl<'a> Cutter<'a> {
         self.parts.iter().position(holds).unwrap_or_default()
     }
 
-    /// Ends the batch in hand.
+    /// Closes the current batch.
     fn close(&mut self) {
         let Some(open) = self.open.take() else { return };
         let last = self.zoom.last();

@@ -1,9 +1,14 @@
-//! Planning: which tiles are occupied, how heavy each one is, and how the work is cut into balanced batches.
+//! Planning: which tiles a run renders, in which batches. The database is not asked here.
 //!
-//! Nothing is asked of the database here. A sweep over the footprints of one zoom's features walks the tiles column by
-//! column, TMS rows upwards, and knows at each tile how many features of each layer touch it; the cutter closes a batch when
-//! it holds enough of them. Where the archive wants its tiles along the Hilbert curve, square blocks are quartered until they
-//! hold few enough features, and each is swept by itself.
+//! ```text
+//!  seed:    footprints ──► sweep (occupied tiles, features per tile) ──► cut (batches in the target's order)   [`plan`]
+//!  reseed:  changes ──► Dirty::mark (dirty tiles) ──► batches                                               [`batches`]
+//! ```
+//!
+//! - `sweep`: walks the tiles of a zoom column by column and knows at each tile how many features of each layer touch it.
+//! - `cut`: closes a batch as soon as it holds enough pairs of a feature and a tile.
+//! - `quad`: for targets along the Hilbert curve, quarters the square until a block holds few enough features, and sweeps each block.
+//! - `dirty`: the tiles in which a change can be seen ([`Dirty`]), and their batches.
 
 mod cut;
 mod dirty;
@@ -21,31 +26,31 @@ use crate::tile::{Batch, Coverage, LayerFootprints, LayerIndex, Margin, Order, T
 pub use dirty::{Dirty, DrawnLayer, FeatureSearch, ScopePart, TooMany, batches};
 pub use sweep::{Touched, touched_tiles};
 
-/// What planning knows of a layer.
+/// A layer as planning sees it.
 #[derive(Debug)]
 pub struct PlanLayer {
     /// The zooms at which the layer is drawn.
     pub zooms: ZoomList,
-    /// How far beyond its tiles it is seen.
+    /// How far beyond its tiles it is drawn.
     pub margin: Margin,
-    /// A tile with more features than this is named.
+    /// A tile with more features than this is listed in the plan.
     pub max_tile_features: ZoomLimits,
-    /// It is asked for each tile by itself: batches name its tiles.
+    /// The layer's query runs once for each tile, so batches list its tiles.
     pub asks_each_tile: bool,
-    /// Where its features lie.
+    /// The footprints of its features.
     pub places: LayerFootprints,
-    /// The rows that have to be gathered for its features, at the zooms at which these are cells that nobody has counted.
+    /// At zooms where features are cells that the survey did not count: the number of rows to gather.
     pub rows: BTreeMap<Zoom, u64>,
 }
 
-/// Rows that are gathered in cells and thrown away cost a fraction of a feature.
-const ROWS_A_FEATURE: u64 = 4;
+/// Gathering this many rows in cells costs as much as drawing one feature.
+const GATHERED_ROWS_PER_FEATURE: u64 = 4;
 
 impl PlanLayer {
-    /// What a feature at a zoom costs, in features that are rows.
+    /// The cost of a feature at a zoom; a feature that is a row costs 1.
     fn weight(&self, zoom: Zoom) -> u64 {
         let cells = self.places.at(zoom).len().max(1) as u64;
-        self.rows.get(&zoom).map_or(1, |rows| rows / (ROWS_A_FEATURE * cells)).max(1)
+        self.rows.get(&zoom).map_or(1, |rows| rows / (GATHERED_ROWS_PER_FEATURE * cells)).max(1)
     }
 }
 
@@ -87,19 +92,18 @@ pub struct ZoomPlan {
 }
 
 impl ZoomPlan {
-    /// Nothing to do at a zoom.
+    /// A plan without tiles.
     const fn empty(zoom: Zoom) -> ZoomPlan {
         ZoomPlan { zoom, tiles: 0, features: 0, heaviest: Vec::new(), over_limit: Vec::new(), batches: Vec::new() }
     }
 }
 
-/// How many of the heaviest tiles a plan names for each zoom.
-const HEAVIEST: usize = 5;
+/// The most tiles that a plan lists as the heaviest of a zoom.
+const MAX_HEAVIEST_TILES: usize = 5;
 
 /// Plans every zoom, shallowest first.
 ///
-/// `batch_features` is how many pairs of a feature and a tile a batch should hold; a single tile with more is a batch
-/// of its own.
+/// A batch should hold `batch_features` pairs of a feature and a tile; a tile with more is its own batch.
 #[must_use]
 pub fn plan(
     zooms: &ZoomList,

@@ -1,9 +1,9 @@
-//! Cutting along the Hilbert curve: square blocks of tiles, each a piece of the curve, quartered until one holds few enough
+//! Plans along the Hilbert curve. Square blocks of tiles, each a contiguous piece of the curve, are quartered until they hold few enough
 //! features; neighbours on the curve share a batch while there is room.
 
 use super::cut::Cutter;
 use super::sweep::{add_touches, sweep, touched_tiles};
-use super::{HEAVIEST, PlanLayer, ZoomPlan};
+use super::{MAX_HEAVIEST_TILES, PlanLayer, ZoomPlan};
 use crate::tile::{Batch, Footprints, TileCoord, TileRect, Zoom};
 
 /// A feature, by its layer and its index within the layer.
@@ -13,7 +13,7 @@ struct Member {
     feature: u32,
 }
 
-/// What every level of quarters asks of a layer, worked out once.
+/// What is needed of a layer at every level of quarters.
 struct LayerReach<'a> {
     /// In world units.
     margin: i64,
@@ -28,11 +28,11 @@ struct Block {
     members: Vec<Member>,
 }
 
-/// Makes the plan of one zoom.
+/// Makes the plan of one zoom along the Hilbert curve.
 pub(super) struct Quarterer<'a> {
     zoom: Zoom,
     layers: &'a [PlanLayer],
-    /// Of each layer.
+    /// One for each layer.
     reach: Vec<LayerReach<'a>>,
     /// How many pairs of a feature and a tile a batch should hold.
     target: u64,
@@ -138,7 +138,8 @@ impl<'a> Quarterer<'a> {
         let block = cutter.finish();
         for batch in block.batches {
             let room = |last: &&mut Batch| {
-                last.features() + batch.features() <= self.target && last.areas.len() + batch.areas.len() <= MOST_AREAS
+                last.features() + batch.features() <= self.target
+                    && last.areas.len() + batch.areas.len() <= MAX_AREAS_PER_BATCH
             };
             match self.plan.batches.last_mut().filter(room) {
                 Some(last) => last.join(batch),
@@ -149,7 +150,7 @@ impl<'a> Quarterer<'a> {
         self.plan.features += block.features;
         self.plan.heaviest.extend(block.heaviest);
         self.plan.heaviest.sort_by_key(|heavy| std::cmp::Reverse(heavy.features));
-        self.plan.heaviest.truncate(HEAVIEST);
+        self.plan.heaviest.truncate(MAX_HEAVIEST_TILES);
         for over in block.over_limit {
             match self.plan.over_limit.iter_mut().find(|known| known.layer == over.layer) {
                 None => self.plan.over_limit.push(over),
@@ -164,5 +165,5 @@ impl<'a> Quarterer<'a> {
     }
 }
 
-/// The most rectangles in one statement: each is looked up in the spatial index by itself.
-const MOST_AREAS: usize = 64;
+/// The most rectangles in one batch: the spatial index is searched once for each.
+const MAX_AREAS_PER_BATCH: usize = 64;

@@ -1,4 +1,4 @@
-//! The sweep: which tiles each feature touches, and, tile by tile in the archive's order, how many touch it.
+//! The sweep: which tiles each feature touches, and how many features touch each tile, in the archive's order.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,11 +9,11 @@ use crate::tile::{TileRect, WorldBox, WorldRect, Zoom};
 /// A run of tiles in one column that one feature touches. Sixteen bytes: there is one for each feature and column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Touch {
-    /// The place of the run's first tile in the archive's order, above eight bits of layer number.
+    /// The position of the run's first tile in the archive's order, above eight bits of the layer's index.
     key: u64,
-    /// How many tiles.
+    /// The number of tiles.
     length: u32,
-    /// The feature's number within its layer.
+    /// The feature's index within its layer.
     feature: u32,
 }
 
@@ -34,30 +34,30 @@ impl Touch {
 /// A run of neighbouring tiles of one column, all touched by the same features.
 #[derive(Debug)]
 pub struct Touched<'a> {
-    /// The place of the first tile: its column above the zoom's bits, its TMS row in them.
+    /// The position of the first tile: its column above the zoom's bits, its TMS row in them.
     pub start: u64,
-    /// How many tiles.
+    /// The number of tiles.
     pub tiles: u64,
-    /// For each layer, how many features touch each of the tiles.
+    /// For each layer, the number of features that touch each of the tiles.
     pub counts: &'a [u64],
     /// Every feature that touches the run.
     active: &'a Active,
 }
 
 impl Touched<'_> {
-    /// Every feature (layer, number) that touches the run, in no order.
+    /// The index of the layer and of the feature within it, for every feature that touches the run; not sorted.
     pub fn members(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
         self.active.iter().map(|Reverse((_, layer, feature))| (*layer, *feature))
     }
 }
 
-/// The features that touch the present tile, by the place at which they end.
+/// The features that touch the current tile, by the position at which they end.
 type Active = BinaryHeap<Reverse<(u64, usize, u32)>>;
 
 /// What every feature touches at a zoom, inside the parts of the coverage (which share no tile), sorted in the archive's order.
 pub(super) fn touches(zoom: Zoom, layers: &[PlanLayer], parts: &[TileRect]) -> Vec<Touch> {
-    // Far more than most need, which costs nothing before it is written to: growing would leave pieces behind that the allocator
-    // keeps, and where there are a million it gives this one back at once.
+    // More than most need. Unused capacity costs no memory until it is written to, and one large allocation goes back to the system at once,
+    // while growing would leave pieces that the allocator keeps.
     let features: usize = layers.iter().map(|layer| layer.places.at(zoom).len()).sum();
     let mut touches = Vec::with_capacity(features * 9 / 4);
     for (number, layer) in layers.iter().enumerate() {

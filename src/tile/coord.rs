@@ -59,7 +59,7 @@ impl fmt::Display for TileCoord {
     }
 }
 
-/// A text that is no tile: `z/x/y` with x and y inside the zoom is one.
+/// The error for a text that does not name a tile: not `z/x/y`, or x or y beyond the zoom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoTile;
 
@@ -106,19 +106,19 @@ impl From<TileCoord> for TileRect {
 }
 
 impl TileRect {
-    /// How many tiles lie in the rectangle.
+    /// The number of tiles in the rectangle.
     #[must_use]
     pub fn tiles(&self) -> u64 {
         u64::from(self.x1 - self.x0 + 1) * u64::from(self.y1 - self.y0 + 1)
     }
 
-    /// Every tile in it.
+    /// All its tiles, column by column.
     pub fn iter(&self) -> impl Iterator<Item = TileCoord> + use<> {
         let TileRect { zoom, x0, y0, x1, y1 } = *self;
         (x0..=x1).flat_map(move |x| (y0..=y1).filter_map(move |y| TileCoord::new(zoom, x, y)))
     }
 
-    /// The tiles that lie in both; `None` if there are none.
+    /// The intersection with a rectangle of the same zoom; `None` if it is empty.
     #[must_use]
     pub fn common(&self, other: &TileRect) -> Option<TileRect> {
         let rect = TileRect {

@@ -1,4 +1,4 @@
-//! Addresses: of a layer among the layers of a tileset, and of what a target stores one of.
+//! Identifiers: of a layer, and of what a target stores as one tile.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::TileCoord;
 
-/// A layer, by its number in the order of the configuration, counted from 0. The parts of a layer that are drawn differently at different
-/// zooms share it.
+/// A configured layer: its number in the configuration, counted from 0. If a layer is drawn differently at different zooms, its parts share
+/// one id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LayerId(pub u16);
 
@@ -17,12 +17,12 @@ impl fmt::Display for LayerId {
     }
 }
 
-/// A layer, by its position in a list of layers: those of a run, of a batch, of a plan. What is drawn of one configured layer at
-/// different zooms may be several such layers, with one [`LayerId`].
+/// A layer's position in a list of layers (of a run, a plan, a batch), counted from 0. One configured layer ([`LayerId`]) may be several
+/// layers of the list, each for other zooms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct LayerIndex(pub usize);
 
-/// How much of a tile is stored together.
+/// Which part of a tile is stored as one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Slice {
     /// All layers.

@@ -1,42 +1,41 @@
-//! How far beyond a tile's edge its features are looked for.
+//! How far beyond a tile's edge features are searched.
 
 use std::f64::consts::TAU;
 
 use super::{WORLD_UNITS, Zoom};
 
-/// What the grid of a tile is linear in.
+/// The coordinates in which a tile's grid is linear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TileBounds {
-    /// The metres of EPSG:3857, as every map client takes it.
+    /// Metres of EPSG:3857, as map clients expect.
     Mercator,
-    /// The degrees of EPSG:4326, between the same edges: positions inside the tile are a little off in latitude, the less the
-    /// deeper the zoom.
+    /// Degrees of EPSG:4326 between the same edges. Map clients show positions inside the tile a little off in latitude, less at deeper
+    /// zooms.
     Degrees,
 }
 
-/// What decides the margin by which a tile is grown when features are looked for.
+/// What decides the margin of a tile: how far it is grown when features are searched.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Margin {
     /// Units of a tile's grid along one side (MVT 2.1, section 4.1).
     pub extent: u32,
     /// The buffer around a tile in the same units.
     pub buffer: u32,
-    /// What its grid is linear in.
+    /// The coordinates in which its grid is linear.
     pub bounds: TileBounds,
-    /// How far beyond the tile a feature may lie to be drawn, as a fraction of the tile's sides; `None` for as far as the
-    /// buffer goes.
+    /// How far beyond the tile a feature may lie and still be drawn, as a fraction of the tile's sides; `None` for the whole buffer.
     pub candidates: Option<f64>,
 }
 
 impl Margin {
-    /// As every map client takes a tile, features in the whole buffer.
+    /// A margin in Mercator metres that takes in the whole buffer.
     #[must_use]
     pub const fn plain(extent: u32, buffer: u32) -> Margin {
         Margin { extent, buffer, bounds: TileBounds::Mercator, candidates: None }
     }
 
-    /// The margin in world units: the buffer, one more unit of the tile's grid because `ST_AsMVTGeom` rounds onto the buffer's
-    /// edge, and two world units for the rounding of positions; less where only features in a part of the buffer are drawn.
+    /// The margin in world units: the buffer, one more grid unit because `ST_AsMVTGeom` rounds positions onto the buffer's edge, and two
+    /// world units for the rounding of positions. With `candidates`, only that fraction of the tile's side.
     #[must_use]
     pub fn units(self, zoom: Zoom) -> i64 {
         let tile = WORLD_UNITS >> zoom.get();
@@ -50,8 +49,8 @@ impl Margin {
     }
 }
 
-/// In world units, at least as far as a fraction of any tile's sides reaches beyond its edges, where the fraction is taken in
-/// degrees. The whole world if there is no bound.
+/// An upper bound, in world units, for how far a tile of a zoom reaches beyond its edges if it is grown by a fraction of its sides in
+/// degrees. [`WORLD_UNITS`] if there is no such bound.
 ///
 /// With the radius of the earth as the unit, a tile of the zoom is θ = 2π/2^z high, and a degree of latitude at the height m
 /// of Mercator is sech m high. For |tanh| ≤ 1, sech changes by no more than the factor e^t over the distance t. From an edge
@@ -71,7 +70,7 @@ fn side(zoom: Zoom) -> f64 {
     (WORLD_UNITS >> zoom.get()) as f64
 }
 
-/// Whole world units, and two for the rounding of positions.
+/// Rounds up to whole world units and adds two for the rounding of positions.
 #[expect(clippy::cast_possible_truncation, reason = "a few worlds wide at most")]
 fn rounded_up(units: f64) -> i64 {
     units.ceil() as i64 + 2

@@ -2,7 +2,7 @@
 
 use super::{TileCoord, Zoom};
 
-/// An order of tiles. Both begin with the shallowest zoom.
+/// An order of tiles. Both orders begin with the shallowest zoom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// By zoom, then column, then TMS row, each ascending: the order of the MBTiles index.
@@ -12,7 +12,7 @@ pub enum Order {
 }
 
 impl Order {
-    /// The place of a tile in this order: smaller comes first.
+    /// The sort key of a tile in this order. No two tiles share one.
     #[must_use]
     pub fn place(self, tile: TileCoord) -> u64 {
         match self {
@@ -23,7 +23,7 @@ impl Order {
         }
     }
 
-    /// The tile at a place; the inverse of [`Order::place`]. `None` if no tile has this place.
+    /// The tile with a sort key; the inverse of [`Order::place`]. `None` if no tile has this key.
     #[must_use]
     pub fn tile(self, place: u64) -> Option<TileCoord> {
         match self {
@@ -37,16 +37,16 @@ impl Order {
     }
 }
 
-/// Tiles of all zooms above this one: the first tile id of the zoom (PMTiles v3, section 4.1).
+/// The number of tiles of all shallower zooms, which is the first tile id of the zoom (PMTiles v3, section 4.1).
 const fn above(zoom: u8) -> u64 {
     ((1 << (2 * zoom as u64)) - 1) / 3
 }
 
 impl Zoom {
-    /// The first tile id of PMTiles v3 (section 4.1) that is deeper than [`Zoom::MAX`].
+    /// The first tile id of PMTiles v3 (section 4.1) beyond [`Zoom::MAX`].
     pub const END_OF_PMTILES_IDS: u64 = above(Zoom::MAX.get() + 1);
 
-    /// The zoom of a tile id of PMTiles v3, and the first id of the next zoom; the deepest one goes on without end.
+    /// The zoom of a tile id of PMTiles v3, and the first id of the next zoom; `u64::MAX` after the deepest zoom.
     #[must_use]
     pub fn of_pmtiles_id(id: u64) -> (Zoom, u64) {
         let zoom = (0..=Zoom::MAX.get()).rev().find(|zoom| above(*zoom) <= id).and_then(Zoom::new);
@@ -56,7 +56,7 @@ impl Zoom {
 }
 
 impl TileCoord {
-    /// The tile id of PMTiles v3 (section 4.1): the tiles of the zooms above, plus the place on this zoom's Hilbert curve.
+    /// The tile id of PMTiles v3 (section 4.1): the number of tiles of shallower zooms, plus the position on this zoom's Hilbert curve.
     #[must_use]
     pub fn pmtiles_id(self) -> u64 {
         let (mut x, mut y, mut place) = (self.x(), self.y(), 0);
@@ -89,7 +89,7 @@ impl TileCoord {
     }
 }
 
-/// The curve of one quarter laid onto that of the whole; its own inverse.
+/// Turns a position within a quarter so that the quarter's curve continues the curve of the whole square. Its own inverse.
 const fn turned(x: u32, y: u32, last: u32, right: bool, lower: bool) -> (u32, u32) {
     match (lower, right) {
         (true, _) => (x, y),

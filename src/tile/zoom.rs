@@ -78,7 +78,7 @@ pub enum ZoomError {
 }
 
 impl ZoomList {
-    /// The list of some levels; `None` of none.
+    /// A list of levels; `None` if there is no level.
     #[must_use]
     pub fn of(zooms: impl IntoIterator<Item = Zoom>) -> Option<ZoomList> {
         let zooms: BTreeSet<Zoom> = zooms.into_iter().collect();
@@ -109,7 +109,7 @@ impl ZoomList {
         self.0.iter().copied()
     }
 
-    /// Whether the list holds the level.
+    /// Whether the level is in the list.
     #[must_use]
     pub fn contains(&self, zoom: Zoom) -> bool {
         self.0.contains(&zoom)

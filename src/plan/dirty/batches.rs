@@ -1,23 +1,22 @@
-//! Dirty tiles, cut into batches.
+//! Cuts dirty tiles into batches.
 
 use std::num::NonZeroUsize;
 
 use super::DrawnLayer;
 use crate::tile::{Area, Batch, LayerCount, LayerIndex, Planned, SearchBox, TileCoord, TileRect};
 
-/// Tiles of one batch: planning a statement takes as long as rendering some tens of small tiles, and one statement asks for a
-/// thousand single ones at most.
-const FEWEST_TILES: usize = 40;
-const MOST_TILES: usize = 1_000;
-/// A tile so many zooms above the deepest weighs no more than the one below it: what it holds is bounded by the table.
-const HEAVIEST: u8 = 4;
-/// Tiles of the heaviest kind in one batch: of a million facilities one may have some megabytes, and a batch is held in memory.
-const MOST_HEAVY: u64 = 64;
-/// Batches for each worker: enough that none is left waiting for long at the end.
-const BATCHES_A_WORKER: usize = 6;
+/// Tiles per batch: planning a statement takes PostgreSQL as long as rendering some tens of small tiles, and a statement with more than a
+/// thousand single tiles gets slow.
+const MIN_TILES_PER_BATCH: usize = 40;
+const MAX_TILES_PER_BATCH: usize = 1_000;
+/// A tile more than this many zooms above the deepest is not weighed heavier still: the table bounds what it holds.
+const MAX_WEIGHT_ZOOMS: u8 = 4;
+/// Tiles of the heaviest kind per batch: with a million facilities one may have several megabytes, and a batch is held in memory.
+const MAX_HEAVY_TILES_PER_BATCH: u64 = 64;
+/// Batches per worker: enough that all workers finish at about the same time.
+const BATCHES_PER_WORKER: usize = 6;
 
-/// Cuts tiles, which stand in the order of their target, into batches. `search` says where a layer's features are found in a
-/// rectangle.
+/// Cuts tiles, in their target's order, into batches. `search` says where a layer's features are searched in a rectangle.
 #[must_use]
 pub fn batches(
     tiles: &[TileCoord],
@@ -27,17 +26,17 @@ pub fn batches(
 ) -> Vec<Batch> {
     let deepest = tiles.iter().map(|tile| tile.zoom().get()).max().unwrap_or_default();
     // A tile holds about four times as many features as one of those below it.
-    let weight = |tile: &TileCoord| 1_u64 << (2 * (deepest - tile.zoom().get()).min(HEAVIEST));
+    let weight = |tile: &TileCoord| 1_u64 << (2 * (deepest - tile.zoom().get()).min(MAX_WEIGHT_ZOOMS));
     let total: u64 = tiles.iter().map(weight).sum();
-    let count = (tiles.len() / FEWEST_TILES).clamp(1, workers.get() * BATCHES_A_WORKER);
-    let target = total.div_ceil(count as u64).min(MOST_HEAVY << (2 * HEAVIEST));
+    let count = (tiles.len() / MIN_TILES_PER_BATCH).clamp(1, workers.get() * BATCHES_PER_WORKER);
+    let target = total.div_ceil(count as u64).min(MAX_HEAVY_TILES_PER_BATCH << (2 * MAX_WEIGHT_ZOOMS));
     let mut batches = Vec::new();
     let mut begin = 0;
     let mut heavy = 0;
     for (number, tile) in tiles.iter().enumerate() {
         heavy += weight(tile);
         let end = number + 1;
-        if heavy >= target || end - begin == MOST_TILES || end == tiles.len() {
+        if heavy >= target || end - begin == MAX_TILES_PER_BATCH || end == tiles.len() {
             batches.push(batch(&tiles[begin..end], layers, heavy, &search));
             (begin, heavy) = (end, 0);
         }
@@ -69,7 +68,7 @@ fn batch(
     Batch { areas, planned: Planned::Every, tiles: tiles.len() as u64, layers: counts, needs_cell_counts: false }
 }
 
-/// The same tiles as pieces of columns: neighbours are asked for together.
+/// The tiles as pieces of columns, so that neighbours are searched together.
 fn columns(tiles: &[TileCoord]) -> Vec<TileRect> {
     let mut sorted = tiles.to_vec();
     sorted.sort_unstable_by_key(|tile| (tile.zoom(), tile.x(), tile.y()));

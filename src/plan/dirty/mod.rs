@@ -1,4 +1,4 @@
-//! Dirty tiles: those in which a change can be seen.
+//! Dirty tiles: the tiles in which a change can be seen.
 
 mod batches;
 
@@ -13,19 +13,19 @@ use crate::tile::{
 
 pub use batches::batches;
 
-/// Where a layer is drawn, and how far beyond its tiles it is seen.
+/// At which zooms a layer is drawn, and how far beyond its tiles.
 #[derive(Debug, Clone)]
 pub struct DrawnLayer {
     /// The zooms at which it is drawn.
     pub zooms: ZoomList,
-    /// How far beyond its tiles it is seen.
+    /// How far beyond its tiles it is drawn.
     pub margin: Margin,
-    /// The cells in which its features are put together.
+    /// The grid, if its features are cells.
     pub grid: Option<CellGrid>,
 }
 
 impl DrawnLayer {
-    /// The box in which a change at a spot is seen at a zoom: in the cell that it lies in, where there are cells.
+    /// The box in which a change is seen at a zoom. In a layer of cells, the box of the cell, or of all cells that the change touches.
     fn seen(&self, zoom: Zoom, spot: Spot) -> WorldBox {
         match (self.grid, spot) {
             (None, spot) => spot.world(),
@@ -43,31 +43,31 @@ impl DrawnLayer {
     }
 }
 
-/// A part of a tileset.
+/// A part of the target's scope: zooms and boxes.
 #[derive(Debug, Clone)]
 pub struct ScopePart {
     /// Its zooms.
     pub zooms: ZoomList,
-    /// Its part of the world.
+    /// Its boxes.
     pub coverage: Coverage,
 }
 
-/// There are more dirty tiles than are worth telling apart: rendering all of them anew is cheaper.
+/// The error if there are so many dirty tiles that a full seed is cheaper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooMany;
 
-/// Tiles in which a change can be seen: those whose box, grown by the buffer, the old or the new place of a feature touches,
-/// by the same arithmetic as the seed's plan.
+/// The set of dirty tiles: the old or new position of a changed feature lies in the tile grown by the layer's margin. The same arithmetic as
+/// the seed's plan.
 #[derive(Debug)]
 pub struct Dirty {
-    /// The tiles of the tileset, for each of its zooms: rectangles that share no tile.
+    /// The tiles of the scope at each zoom: rectangles that share no tile.
     parts: BTreeMap<Zoom, Vec<TileRect>>,
     tiles: HashSet<TileCoord>,
     most: usize,
 }
 
 impl Dirty {
-    /// No tile yet. `most` bounds how many there may be.
+    /// No dirty tile yet. `most` is the most tiles that the set may hold.
     #[must_use]
     pub fn new(parts: &[ScopePart], most: usize) -> Dirty {
         let mut rects: BTreeMap<Zoom, Vec<TileRect>> = BTreeMap::new();
@@ -80,7 +80,7 @@ impl Dirty {
         Dirty { parts, tiles: HashSet::new(), most }
     }
 
-    /// Marks every tile in which a feature of this layer, there before or now, can be seen.
+    /// Marks every tile in which a change of a layer can be seen.
     ///
     /// # Errors
     /// If there are too many.
@@ -88,7 +88,7 @@ impl Dirty {
         self.mark_at_zooms(layer, |zoom| layer.seen(zoom, spot))
     }
 
-    /// Marks every tile in which one of a layer's features can be seen.
+    /// Marks every tile in which any feature of a layer can be seen.
     ///
     /// # Errors
     /// If there are too many.
@@ -119,7 +119,7 @@ impl Dirty {
         Ok(())
     }
 
-    /// Marks a tile; gives whether it belongs to the tileset.
+    /// Marks a tile, if it is in the scope; returns whether it is.
     ///
     /// # Errors
     /// If there are too many.
@@ -131,7 +131,7 @@ impl Dirty {
         Ok(belongs)
     }
 
-    /// Marks all tiles of a zoom that lie in a tile of another zoom above; gives whether any of them belongs to the tileset.
+    /// Marks all tiles of a deeper `zoom` that lie in `tile`; returns whether any of them is in the scope.
     ///
     /// # Errors
     /// If there are too many.
@@ -149,13 +149,13 @@ impl Dirty {
         Ok(belongs)
     }
 
-    /// The zooms of the tileset.
+    /// The zooms of the scope.
     #[must_use]
     pub fn zooms(&self) -> Vec<Zoom> {
         self.parts.keys().copied().collect()
     }
 
-    /// Leaves only what lies within another part, too.
+    /// Narrows the scope to some zooms (`None` for all) and a coverage.
     pub fn narrow(&mut self, zooms: Option<&ZoomList>, coverage: &Coverage) {
         self.parts.retain(|zoom, parts| {
             let within = distinct_columns(&coverage.rects(*zoom));
@@ -164,37 +164,37 @@ impl Dirty {
         });
     }
 
-    /// Whether a tile belongs to the tileset.
+    /// Whether a tile is in the scope.
     #[must_use]
     pub fn holds(&self, tile: TileCoord) -> bool {
         let one = TileRect::from(tile);
         self.parts.get(&tile.zoom()).is_some_and(|parts| parts.iter().any(|part| part.common(&one).is_some()))
     }
 
-    /// How many tiles are dirty.
+    /// The number of dirty tiles.
     #[must_use]
     pub fn len(&self) -> usize {
         self.tiles.len()
     }
 
-    /// Whether none is.
+    /// Whether no tile is dirty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tiles.is_empty()
     }
 
-    /// The tiles, in no order.
+    /// The dirty tiles, not sorted.
     pub fn iter(&self) -> impl Iterator<Item = TileCoord> + '_ {
         self.tiles.iter().copied()
     }
 
-    /// Whether a tile is one of them.
+    /// Whether a tile is dirty.
     #[must_use]
     pub fn is_marked(&self, tile: TileCoord) -> bool {
         self.tiles.contains(&tile)
     }
 
-    /// The tiles, in an order.
+    /// The dirty tiles, sorted.
     #[must_use]
     pub fn in_order(&self, order: Order) -> Vec<TileCoord> {
         let mut tiles: Vec<TileCoord> = self.tiles.iter().copied().collect();
@@ -203,13 +203,13 @@ impl Dirty {
     }
 }
 
-/// Where the features of a layer are found, for each dirty tile: needed where no closed formula leads from a tile to the
-/// layer's reference system.
+/// Where a layer's features are searched in each dirty tile. Needed if a tile's area cannot be converted to the layer's reference system by a
+/// closed formula.
 #[derive(Debug)]
 pub struct FeatureSearch(HashMap<TileCoord, Touching>);
 
 impl FeatureSearch {
-    /// Looks which of the layer's features each dirty tile shows.
+    /// Finds the features that each dirty tile shows.
     #[must_use]
     pub fn new(dirty: &Dirty, layer: &DrawnLayer, places: &LayerFootprints) -> FeatureSearch {
         let mut found: HashMap<TileCoord, Touching> = HashMap::new();
@@ -238,7 +238,7 @@ impl FeatureSearch {
         FeatureSearch(found)
     }
 
-    /// Where to look for the features of some dirty tiles.
+    /// Where the features of some dirty tiles are searched.
     #[must_use]
     pub fn search(&self, rect: &TileRect) -> SearchBox {
         let mut all = Touching::NONE;

@@ -1,4 +1,4 @@
-//! The unit of work: tiles that one statement renders.
+//! The unit of work between planning and rendering: the tiles that one statement renders.
 
 mod near;
 
@@ -6,20 +6,20 @@ use super::{LayerIndex, SourceBox, TileRect, WorldRect, Zoom};
 
 pub use near::{ChangedPart, GridBox, GridBoxes, Neighbourhood};
 
-/// Where the spatial index is searched for one layer's features of an area.
+/// Where one layer's features of an area are searched.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SearchBox {
-    /// The area itself, grown by the layer's margin; the source turns it into its own reference system.
+    /// In the area, grown by the layer's margin; the source converts it to the layer's reference system.
     Area,
-    /// A box in the units of the layer's reference system that touches the box of every feature of the area.
+    /// In this box, which touches the box of every feature of the area.
     Source(SourceBox),
-    /// Only this part of the area.
+    /// In this part of the area only.
     World(WorldRect),
-    /// At least all features in these parts of the area's one tile. The source may have cached the rows there.
+    /// In these parts of the area's only tile; the source may return more features. It may have cached the rows there.
     Near(Vec<GridBox>),
-    /// The layer's query runs once for each tile; these are its occupied tiles, as pieces of columns.
+    /// In each of these tiles by itself, because the layer's query depends on the tile. The rectangles are one tile wide.
     Tiles(Vec<TileRect>),
-    /// The layer has no feature here.
+    /// Nowhere: the layer has no feature in the area.
     Nothing,
 }
 
@@ -28,7 +28,7 @@ pub enum SearchBox {
 pub struct Area {
     /// The tiles.
     pub rect: TileRect,
-    /// One for each layer, in the order of the layers.
+    /// One for each layer of the batch.
     pub search: Vec<SearchBox>,
 }
 

@@ -1,10 +1,10 @@
-//! Parts of tiles, and what lies around changed places.
+//! The surroundings of changed positions: parts of a tile's grid, and cells in which rows are cached.
 
 use std::collections::HashMap;
 
 use crate::tile::{TileCoord, TileRect, WorldRect, Zoom};
 
-/// A box of positions in a tile's grid, its edges included.
+/// A box of grid points of a tile, its edges included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GridBox {
     /// Its least x.
@@ -25,23 +25,23 @@ impl GridBox {
     }
 }
 
-/// Boxes of which those that hold a position are found without a look at all of them.
+/// An index of boxes by position.
 #[derive(Debug)]
 pub struct GridBoxes<'b> {
-    /// By the squares that they reach, if they are small.
+    /// Small boxes, by the squares of the grid that they touch.
     by_square: HashMap<[i64; 2], Vec<&'b GridBox>>,
     large: Vec<&'b GridBox>,
 }
 
 impl<'b> GridBoxes<'b> {
-    /// A square is 2 to this power units of the grid wide.
+    /// The side of an index square is 2 to this power grid units.
     const SQUARE: u32 = 4;
-    /// A box that reaches more squares is large.
+    /// A box that touches more index squares is not indexed.
     const MAX_SQUARES_PER_BOX: i64 = 64;
-    /// So few boxes are looked at one by one.
+    /// Up to this many boxes are not indexed: comparing with each is faster.
     const MAX_UNINDEXED_BOXES: usize = 8;
 
-    /// These boxes.
+    /// Builds the index.
     #[must_use]
     pub fn new(boxes: &'b [GridBox]) -> GridBoxes<'b> {
         let (mut by_square, mut large) = (HashMap::new(), Vec::new());
@@ -64,7 +64,7 @@ impl<'b> GridBoxes<'b> {
         at.map(|unit| unit >> GridBoxes::SQUARE)
     }
 
-    /// Whether a position lies in one of them.
+    /// Whether a position lies in one of the boxes.
     #[must_use]
     pub fn hold(&self, at: [i64; 2]) -> bool {
         let near = if self.by_square.is_empty() { None } else { self.by_square.get(&GridBoxes::square(at)) };
@@ -72,25 +72,25 @@ impl<'b> GridBoxes<'b> {
     }
 }
 
-/// A part of a tile.
+/// A part of a tile in which something changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChangedPart {
-    /// The positions in the tile's grid.
+    /// Its grid points.
     pub grid: GridBox,
-    /// The rectangle in which every feature lies that may be drawn there.
+    /// The rectangle in which every feature lies that may be drawn at these grid points.
     pub world: WorldRect,
 }
 
-/// What lies around the changed places of a layer of points.
+/// The surroundings of the changed positions of a layer of points, in which rows are cached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Neighbourhood {
-    /// From this zoom on every row that may be drawn where one of the places is lies in the cells.
+    /// From this zoom on, `cells` hold every row that may be drawn at the same grid point as a changed position.
     pub from: Zoom,
-    /// Cells of which no two overlap.
+    /// Rectangles that do not overlap.
     pub cells: Vec<TileRect>,
-    /// How many places there are.
+    /// The number of changed positions.
     pub places: u64,
-    /// Some tiles, each with the parts where places are.
+    /// Some tiles, each with its changed parts, to compare cached rows with what the database renders.
     pub samples: Vec<(TileCoord, Vec<ChangedPart>)>,
 }
 

@@ -1,4 +1,4 @@
-//! Where features lie, as far as planning needs to know.
+//! Footprints: the boxes of features, from which tiles are planned.
 
 use std::collections::BTreeMap;
 
@@ -14,21 +14,21 @@ pub struct BoxFootprint {
     pub source: SourceBox<f32>,
 }
 
-/// Where all the features of one layer lie.
+/// The footprints of all features of one layer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Footprints {
     /// Points in EPSG:4326 or EPSG:3857: x in the upper half, y in the lower half, in world units. Eight bytes each.
     Points(Vec<u64>),
-    /// Boxes in world units, found by their area as points are.
+    /// Boxes in world units of features that are found by the tile's area, as points are.
     Cells(Vec<WorldBox>),
-    /// Anything else.
+    /// Features that are found by their boxes in the layer's reference system.
     Boxes(Vec<BoxFootprint>),
-    /// Cells whose members have no closed formula: the boxes are those around all members.
+    /// Cells whose members are found by a box in the layer's reference system: the box around all members.
     Gathered(Vec<BoxFootprint>),
 }
 
 impl Footprints {
-    /// How many features there are.
+    /// The number of features.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
@@ -38,7 +38,7 @@ impl Footprints {
         }
     }
 
-    /// The same with as little memory as it takes: boxes that are all single positions, found by their area, as points.
+    /// The same footprints in less memory: boxes that are all single positions become points. Only for features that are found by area.
     #[must_use]
     pub fn compact(self) -> Footprints {
         match self {
@@ -97,12 +97,12 @@ impl Footprints {
     }
 }
 
-/// Where the features of a layer lie, zoom by zoom.
+/// The footprints of a layer, zoom by zoom.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LayerFootprints {
     /// The same at every zoom.
     Same(Footprints),
-    /// Others at each zoom; at a zoom that is not named there is nothing.
+    /// Different at each zoom; nothing at a zoom that is not in the map.
     ByZoom(BTreeMap<Zoom, Footprints>),
 }
 
@@ -110,7 +110,7 @@ pub enum LayerFootprints {
 static NOTHING: Footprints = Footprints::Points(Vec::new());
 
 impl LayerFootprints {
-    /// What lies there at a zoom.
+    /// The footprints at a zoom.
     #[must_use]
     pub fn at(&self, zoom: Zoom) -> &Footprints {
         match self {
@@ -119,7 +119,7 @@ impl LayerFootprints {
         }
     }
 
-    /// Everything that lies there, at any zoom.
+    /// The footprints of every zoom.
     pub fn all(&self) -> impl Iterator<Item = &Footprints> {
         let (same, others) = match self {
             LayerFootprints::Same(footprints) => (Some(footprints), None),
@@ -135,7 +135,7 @@ impl LayerFootprints {
     }
 }
 
-/// Where a change is seen.
+/// The place of a change: where a row was before it, or is after it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Spot {
     /// A box in world units.

@@ -1,40 +1,40 @@
-//! Where the points of a layer lie, and in which units of which tiles' grids that is.
+//! Exact positions of points, and the grid points of the tiles at which they are drawn.
 
 use crate::tile::{HALF_WORLD_METRES, Margin, Order, TileCoord, TileRect, WORLD_UNITS, WorldRect, Zoom};
 
-/// Positions in metres of EPSG:3857, inside the world, each with its number.
+/// Positions in metres of EPSG:3857, inside the world, numbered from 0.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Positions {
     /// X and y.
     at: Vec<[f64; 2]>,
-    /// Their numbers, from west to east.
+    /// The numbers of the positions, sorted from west to east.
     eastwards: Vec<u32>,
 }
 
-/// A position that is a candidate in a tile.
+/// A position and a tile in which it may be drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Candidate {
-    /// The tile, by its place in [`Order::ZoomColumnTmsRow`].
+    /// The sort key of the tile in [`Order::ZoomColumnTmsRow`].
     pub tile: u64,
     /// The position's number.
     pub number: u32,
-    /// Where it is drawn.
+    /// The grid point at which it is drawn.
     pub at: Unit,
 }
 
-/// A place in a tile's grid.
+/// Where a position is drawn in a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unit {
-    /// In this unit, x growing east and y growing south from the tile's north-west corner.
+    /// At this grid point: x grows east and y grows south from the tile's north-west corner.
     At([i32; 2]),
-    /// Beyond the buffer: it is not drawn.
+    /// Nowhere: it lies beyond the buffer.
     Beyond,
-    /// So close to the border of two units that another way to work it out might come to the other one.
+    /// Ambiguous: it lies so close to the boundary between two grid units that PostGIS, which rounds differently, may draw it at the other.
     Unsure,
 }
 
 impl Positions {
-    /// These positions, numbered as they come.
+    /// Numbers the positions in their order.
     #[must_use]
     pub fn new(at: Vec<[f64; 2]>) -> Positions {
         #[expect(clippy::cast_possible_truncation, reason = "positions have numbers of 32 bits")]
@@ -43,29 +43,29 @@ impl Positions {
         Positions { at, eastwards }
     }
 
-    /// Memory that a position takes, in bytes.
+    /// The memory of a position, in bytes.
     pub const SIZE: usize = size_of::<[f64; 2]>() + size_of::<u32>();
 
-    /// How many there are.
+    /// The number of positions.
     #[must_use]
     pub fn len(&self) -> usize {
         self.at.len()
     }
 
-    /// Whether there is none.
+    /// Whether there is no position.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.at.is_empty()
     }
 
-    /// Adds the candidates of the tiles of a rectangle, in no order: every pair of a position and a tile that planning counts.
+    /// Appends the candidates of the tiles of a rectangle to `found`, unsorted: every pair of a position and a tile that planning counts.
     pub fn candidates(&self, rect: &TileRect, margin: Margin, found: &mut Vec<Candidate>) {
         let (zoom, reach) = (rect.zoom, margin.units(rect.zoom));
         let WorldRect { west, north, east, south } = rect.world(reach);
         let x = |number: &u32| world_unit(self.at[*number as usize][0]);
         let first = self.eastwards.partition_point(|number| x(number) < west);
         let last = self.eastwards.partition_point(|number| x(number) < east);
-        // A few touch more tiles than one.
+        // About one in eight lies in the buffer of a second tile.
         found.reserve((last - first) + (last - first) / 8);
         let grid = RoundingGrid::new(zoom, margin);
         let tile = |unit: i64| unit >> (32 - zoom.get());
@@ -93,7 +93,7 @@ fn coord(zoom: Zoom, column: i64, row: i64) -> Option<TileCoord> {
     TileCoord::new(zoom, u32::try_from(column).ok()?, u32::try_from(row).ok()?)
 }
 
-/// The world unit of a coordinate in metres, as the statement that plans has it (`postgis/sql`): bit for bit the same arithmetic.
+/// The world unit of a coordinate in metres, by the arithmetic of the survey's statement (`postgis/sql`), bit for bit.
 #[expect(clippy::cast_precision_loss, reason = "2^32 is exact in a double")]
 #[expect(clippy::cast_possible_truncation, reason = "positions lie inside the world, or a unit beyond it")]
 fn world_unit(metres: f64) -> i64 {
@@ -101,19 +101,19 @@ fn world_unit(metres: f64) -> i64 {
     (((metres + HALF_WORLD_METRES) * scale).floor() as i64).clamp(0, WORLD_UNITS - 1)
 }
 
-/// The grids of the tiles of a zoom, as `ST_AsMVTGeom` lays them (`postgis/mvt.c`): a position becomes units of the tile's grid,
-/// which are rounded, and is drawn if that lies in the tile or its buffer.
+/// The grids of the tiles of a zoom, as in `ST_AsMVTGeom` (`postgis/mvt.c`): a position is converted to grid units and rounded, and drawn if
+/// the result lies in the tile or its buffer.
 struct RoundingGrid {
     extent: i64,
     buffer: i64,
-    /// Units of a metre.
+    /// Grid units per metre.
     scale: f64,
-    /// How far from a border of two units is not close.
+    /// A position is ambiguous if it lies at most this many grid units from the boundary between two.
     close: f64,
 }
 
 impl RoundingGrid {
-    /// PostGIS goes about it tile by tile, in doubles: over a world of 2^n units, its results and ours differ by a few 2^(n-53) at most.
+    /// PostGIS computes tile by tile, in doubles: over a world of 2^n units, its results and ours differ by a few 2^(n-53) at most.
     const EXACT_BITS: i32 = 47;
 
     fn new(zoom: Zoom, margin: Margin) -> RoundingGrid {
@@ -126,7 +126,7 @@ impl RoundingGrid {
         }
     }
 
-    /// The unit of a coordinate, counted from the edge of the world; `None` if it lies too close to the next.
+    /// The grid unit of a coordinate, counted from the edge of the world; `None` if it is ambiguous.
     #[expect(clippy::cast_possible_truncation, reason = "a world has fewer than 2^43 units")]
     fn place(&self, metres: f64) -> Option<i64> {
         let units = (metres + HALF_WORLD_METRES) * self.scale;

@@ -52,7 +52,7 @@ fn is_noted_at_every_step<T: Target>(new: impl Fn() -> T) {
         for step in (0..=steps).step_by(3) {
             let target = new();
             let before = first(&edits(needs(&target), 0, |_| false));
-            write(&target, before.clone(), &tileset("0-4", &[]), "first");
+            write(&target, &before, &tileset("0-4", &[]), "first");
             assert_eq!(look(&target).1.unfinished, [], "{what}");
             let mut sink = once_free(|| target.sink());
             assert_eq!(look(&target).1.unfinished, [], "{what}: nothing is begun yet");
@@ -164,7 +164,7 @@ fn a_version_that_a_wider_run_has_begun_holds_nothing_of_it_when_a_narrower_one_
         }
         drop(sink);
         let narrow = first(&all);
-        write(target, narrow.clone(), &tileset("0-4", &[]), "narrow");
+        write(target, &narrow, &tileset("0-4", &[]), "narrow");
         let (held, described) = look(target);
         assert_eq!((held, described.unfinished), (held_by(&narrow) as Held, Vec::new()));
     }

@@ -68,7 +68,7 @@ fn applied(mut held: Held, edits: &[TileEdit]) -> Held {
 
 fn what_is_not_handed_over_stays_and_the_rest_is_counted<T: Target>(target: &T) {
     let first = edits(needs(target), 0, |_| false);
-    write(target, first.clone(), &tileset("0-7", &[]), "first");
+    write(target, &first, &tileset("0-7", &[]), "first");
     let (before, stamps) = (held_by(&first), target.stamps());
     let edits = changes(target);
     let expected = applied(before.clone(), &edits);
@@ -122,7 +122,7 @@ fn what_is_not_handed_over_stays_and_the_rest_is_counted<T: Target>(target: &T) 
 
 fn dropped_before_the_end_it_shows_the_old_manifest_and_the_next_run_is_right<T: Target>(target: &T) {
     let first = edits(needs(target), 0, |_| false);
-    write(target, first.clone(), &tileset("0-7", &[]), "first");
+    write(target, &first, &tileset("0-7", &[]), "first");
     let (old, edits) = (target.bytes(), changes(target));
     // Of the calls that fail, the odd ones are obeyed first.
     for fails_at in [None, Some(1), Some(2)] {
@@ -143,7 +143,7 @@ fn dropped_before_the_end_it_shows_the_old_manifest_and_the_next_run_is_right<T:
     edit(target, &edits, "second");
     assert_eq!(look(target).0, applied(held_by(&first), &edits));
     // And a whole run over that.
-    write(target, first.clone(), &tileset("0-7", &[]), "third");
+    write(target, &first, &tileset("0-7", &[]), "third");
     assert_eq!(look(target).0, held_by(&first));
 }
 

@@ -13,7 +13,7 @@ use crate::support::targets::{
 fn holds_what_was_put_and_nothing_else<T: Target>(target: &T) {
     let needs = needs(target);
     let first = edits(needs, 0, |_| false);
-    let (written, deleted) = write(target, first.clone(), &tileset("0-7", &[]), "first");
+    let (written, deleted) = write(target, &first, &tileset("0-7", &[]), "first");
     assert_eq!((written.stored, written.unchanged, deleted), (held_by(&first).len() as u64, 0, 0));
     let (held, described) = look(target);
     assert_eq!(held, held_by(&first));
@@ -27,14 +27,14 @@ fn holds_what_was_put_and_nothing_else<T: Target>(target: &T) {
         .into_iter()
         .filter(|edit| edit.id().coord.zoom().get() != 3)
         .collect();
-    let (written, deleted) = write(target, second.clone(), &tileset("0-7", &[]), "second");
+    let (written, deleted) = write(target, &second, &tileset("0-7", &[]), "second");
     let (held, described) = look(target);
     assert_eq!(held, held_by(&second));
     assert!(described.manifest.unwrap().contains("second"));
     if target.in_line() {
         let of_zoom = |edits: &[TileEdit], zoom| held_by(edits).keys().filter(|key| key.0 == zoom).count() as u64;
         assert_eq!((written.stored, deleted), (of_zoom(&second, 5), of_zoom(&first, 3)));
-        let (written, deleted) = write(target, second.clone(), &tileset("0-7", &[]), "third");
+        let (written, deleted) = write(target, &second, &tileset("0-7", &[]), "third");
         assert_eq!((written.stored, written.unchanged, deleted), (0, held.len() as u64, 0), "nothing is written twice");
     }
 }
@@ -45,7 +45,7 @@ fn what_is_outside_of_the_scope_stays<T: Target>(target: &T) {
     }
     let needs = needs(target);
     let first = edits(needs, 0, |_| false);
-    write(target, first.clone(), &tileset("0-7", &[]), "first");
+    write(target, &first, &tileset("0-7", &[]), "first");
     // Nothing is rendered in a box at zooms 5 and 6: only what lies there goes.
     let narrow = tileset("5-6", &["0,-85,180,85"]);
     let (_, deleted) = write(target, &[], &narrow, "second");
@@ -60,7 +60,7 @@ fn what_is_outside_of_the_scope_stays<T: Target>(target: &T) {
 fn an_unfinished_run_shows_no_manifest_and_the_next_one_is_right<T: Target>(target: &T) {
     let needs = needs(target);
     let first = edits(needs, 0, |_| false);
-    write(target, first.clone(), &tileset("0-7", &[]), "first");
+    write(target, &first, &tileset("0-7", &[]), "first");
     let second = edits(needs, 2, |tile| tile.zoom().get() > 3);
     let mut sink = once_free(|| target.sink());
     sink.begin(&tileset("0-7", &[])).unwrap();
@@ -74,7 +74,7 @@ fn an_unfinished_run_shows_no_manifest_and_the_next_one_is_right<T: Target>(targ
     } else {
         assert_eq!(held, held_by(&first));
     }
-    write(target, second.clone(), &tileset("0-7", &[]), "second");
+    write(target, &second, &tileset("0-7", &[]), "second");
     assert_eq!(look(target).0, held_by(&second));
 }
 
@@ -89,7 +89,7 @@ fn a_second_writer_is_told<T: Target>(target: &T) {
 fn a_failing_write_leaves_a_target_that_the_next_run_makes_right<T: Target>(target: &T) {
     let needs = needs(target);
     let first = edits(needs, 0, |_| false);
-    write(target, first.clone(), &tileset("0-7", &[]), "first");
+    write(target, &first, &tileset("0-7", &[]), "first");
     for fails_at in [0, 1, 3] {
         let mut sink = Faulty::new(once_free(|| target.sink()), fails_at);
         let failed = (|| {
@@ -106,7 +106,7 @@ fn a_failing_write_leaves_a_target_that_the_next_run_makes_right<T: Target>(targ
             assert_eq!(held, held_by(&first));
         }
     }
-    write(target, first.clone(), &tileset("0-7", &[]), "again");
+    write(target, &first, &tileset("0-7", &[]), "again");
     assert_eq!(look(target).0, held_by(&first));
 }
 

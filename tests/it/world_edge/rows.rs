@@ -10,44 +10,10 @@ use crate::support::program::{Run, program, run, seed_command};
 use crate::support::{Archive, Db};
 
 /// The documented expressions: what is drawn of a geometry where half the world is so wide.
-pub(crate) const FUNCTIONS: &str = "
-    CREATE FUNCTION is_inside(g geometry, half float8) RETURNS boolean LANGUAGE sql AS $$
-        SELECT ST_XMin(g) >= -half - tolerance AND ST_XMax(g) <= half + tolerance
-        FROM (SELECT CASE WHEN half = 180 THEN 5.7e-11 ELSE 0.009 END AS tolerance) AS t $$;
-    CREATE FUNCTION wrapped(g geometry, half float8) RETURNS geometry LANGUAGE sql AS $$
-        SELECT CASE
-            WHEN is_inside(g, half) THEN g
-            WHEN ST_Dimension(g) = 2 THEN ST_UnaryUnion(ST_CollectionExtract(
-                ST_WrapX(ST_WrapX(ST_CollectionExtract(ST_MakeValid(snapped), 3), half, -2 * half), -half, 2 * half), 3))
-            ELSE ST_WrapX(ST_WrapX(snapped, half, -2 * half), -half, 2 * half) END
-        FROM (SELECT ST_SnapToGrid(ST_Force2D(g), half / 1099511627776, 0) AS snapped) AS s $$;
-    CREATE FUNCTION clipped(g geometry, half float8) RETURNS geometry LANGUAGE sql AS $$
-        SELECT CASE
-            WHEN is_inside(g, half) THEN g
-            WHEN ST_Dimension(g) = 2 THEN ST_UnaryUnion(ST_CollectionExtract(
-                ST_ClipByBox2D(ST_CollectionExtract(ST_MakeValid(ST_Force2D(g)), 3), world), 3))
-            ELSE ST_ClipByBox2D(ST_Force2D(g), world) END
-        FROM (SELECT ST_MakeEnvelope(-side, -1e9, side, 1e9)::box2d AS world
-            FROM (SELECT half + CASE WHEN half = 180 THEN 5.7e-11 ELSE 0.009 END / 2 AS side) AS b) AS w $$;";
+pub(crate) const FUNCTIONS: &str = include_str!("rows_functions.sql");
 
 /// Shapes at and beyond the edge, and some inside of the world; those with a number of 100 and more reach beyond it.
-const SHAPES: &str = "
-    CREATE TABLE shapes (id int PRIMARY KEY, g geometry);
-    INSERT INTO shapes SELECT id, ST_SetSRID(wkt::geometry, 4326) FROM (VALUES
-        (1, 'POINT(8 52)'), (2, 'POLYGON((-179.5 -10, -170 -10, -170 10, -179.5 10, -179.5 -10))'), (3, 'LINESTRING(170 30, 180 31, 175 32)'),
-        (4, 'POLYGON((170 10,180.00000000000003 10,180 20,170 20,170 10))'), (5, 'POINT(-180 -17)'), (6, 'LINESTRING(-180.00000000003 40, -179 41)'),
-        (100, 'POLYGON((170 -30, 190 -30, 190 -20, 170 -20, 170 -30))'), (101, 'LINESTRING(-175 5, -185 15, -176 25)'), (102, 'POINT(190.5 -40)'),
-        (103, 'MULTIPOINT((179 50), (181 51), (-182 52), (0 53))'), (104, 'POLYGON((185 0, 195 0, 195 9, 185 9, 185 0))'),
-        (105, 'MULTIPOLYGON(((178 60, 182 60, 182 65, 178 65, 178 60)), ((100 60, 101 60, 101 61, 100 60)))'),
-        (106, 'POLYGON((170 40, 190 40, 190 50, 170 50, 170 40), (175 42, 185 42, 185 48, 175 48, 175 42))'),
-        (107, 'POLYGON((175 -60, 185 -50, 185 -60, 175 -50, 175 -60))'), (108, 'POLYGON((-190 70, 190 70, 190 75, -190 75, -190 70))'),
-        (109, 'GEOMETRYCOLLECTION(POINT(181 1), LINESTRING(170 0, 190 3), POLYGON((178 -3, 183 -3, 183 -1, 178 -1, 178 -3)))'),
-        (110, 'MULTIPOLYGON(((170 -5, 190 -5, 190 -8, 170 -8, 170 -5)), ((-180 -5, -170 -5, -170 -8, -180 -8, -180 -5)))'),
-        (111, 'MULTILINESTRING((180.00000000000003 1, 180 5), (178 6, 184 8))'), (112, 'CURVEPOLYGON(CIRCULARSTRING(178 12, 182 16, 178 16, 174 14, 178 12))'),
-        (113, 'LINESTRING(-540 -70, 540 -71)'), (114, 'POINT(180.00000000008 33)'), (115, 'POINT ZM (-190 44 1 2)'), (116, 'POLYGON((180 22, 181 22, 181 23, 180 22))'),
-        (117, 'POLYGON((179.999 -17, 180.002 -17, 180.002 -16.998, 179.999 -16.998, 179.999 -17))')
-    ) AS rows (id, wkt);
-    CREATE INDEX ON shapes USING gist (g);";
+const SHAPES: &str = include_str!("rows_shapes.sql");
 
 pub(crate) struct Edge {
     pub db: Db,

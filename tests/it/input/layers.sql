@@ -1,0 +1,15 @@
+CREATE TABLE unplaced (id int PRIMARY KEY, g geometry(Point));
+INSERT INTO unplaced VALUES (1, 'POINT(8 52)');
+CREATE TABLE several (id int PRIMARY KEY, g geometry);
+INSERT INTO several VALUES (1, 'SRID=4326;POINT(8 52)'), (2, 'SRID=25832;POINT(400000 5800000)'), (3, NULL);
+CREATE TABLE lost (id int PRIMARY KEY, g geometry);
+INSERT INTO lost VALUES (1, 'SRID=990001;POINT(8 52)');
+CREATE TABLE two (id int PRIMARY KEY, a geometry(Point, 4326), b geography);
+CREATE TABLE plain (id int PRIMARY KEY, name text);
+CREATE VIEW seen AS SELECT * FROM api_facility;
+CREATE TABLE twins (a int, b text, g geometry(Point, 4326));
+INSERT INTO twins VALUES (1, 'x', 'SRID=4326;POINT(8 52)'), (1, 'y', 'SRID=4326;POINT(9 52)'), (2, 'y', 'SRID=4326;POINT(9 52)');
+CREATE TABLE keyless (a int, b text, g geometry(Point, 4326));
+INSERT INTO keyless SELECT 1, NULL, 'SRID=4326;POINT(8 52)' FROM generate_series(1, 2);
+CREATE TABLE far (id int PRIMARY KEY, g geometry(Point, 25832));
+INSERT INTO far VALUES (1, 'SRID=25832;POINT(400000 5800000)'), (2, 'SRID=25832;POINT(9e8 9e8)');
