@@ -9,14 +9,14 @@ use std::time::Duration;
 use crate::support::program::{program, signal, wait};
 
 /// A watching run, and what it says.
-pub struct Watching {
+pub(crate) struct Watching {
     pub child: Child,
     pub lines: Receiver<String>,
 }
 
 impl Watching {
     /// Starts it.
-    pub fn start(url: &str, target: &Path, arguments: &[&str]) -> Watching {
+    pub(crate) fn start(url: &str, target: &Path, arguments: &[&str]) -> Watching {
         let mut command = program();
         command.args([
             "reseed",
@@ -44,7 +44,7 @@ impl Watching {
 
     /// Waits for a line that holds a text.
     #[track_caller]
-    pub fn says(&self, text: &str) -> String {
+    pub(crate) fn says(&self, text: &str) -> String {
         let mut seen = String::new();
         while let Ok(line) = self.lines.recv_timeout(Duration::from_secs(60)) {
             if line.contains(text) {
@@ -57,7 +57,7 @@ impl Watching {
     }
 
     /// Asks it to end.
-    pub fn end(self) -> i32 {
+    pub(crate) fn end(self) -> i32 {
         signal(&self.child, "TERM");
         wait(self.child).code
     }
