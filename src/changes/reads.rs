@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 use super::error::Error;
 use super::noter::WatchSource;
 use super::{CALLED, TrackOptions, TrackedLayer};
-use crate::postgis::{self, Session, Wanted, look_up, quoted, without_bounds};
+use crate::postgis::{self, RelationName, Session, look_up, quoted, without_bounds};
 
 /// What a layer wants noted, of one table.
 #[derive(Debug, Clone)]
@@ -160,8 +160,12 @@ impl Asking<'_> {
     /// What a declared table is watched for.
     async fn declared(&self, track: &TrackOptions, depends: &[Dependency]) -> Result<Wish, Error> {
         let name = self.layer.layer.name();
-        let wanted =
-            Wanted { layer: name, schema: track.schema.as_deref(), table: &track.table, of: "its [[layer.track]]" };
+        let wanted = RelationName {
+            layer: name,
+            schema: track.schema.as_deref(),
+            table: &track.table,
+            of: "its [[layer.track]]",
+        };
         let table = look_up(self.session, wanted).await?.quoted();
         let relation = self.relation(&table).await?;
         self.trackable(&table, &relation.kind)?;

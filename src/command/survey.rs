@@ -10,7 +10,7 @@ use crate::postgis::{
     Database, Layer, OnLargeTile, PreparedLayer, Reads, Server, Snapshot, Worker, foldable, probe_names, survey,
 };
 use crate::report::{Event, Report, SkippedRows};
-use crate::source::should_cache_rows;
+use crate::source::{LayerWork, Preparation, preparation};
 use crate::stop::Stop;
 use crate::tile::{Batch, Coverage, LayerFootprints, LayerIndex, LonLatBox, Order, WORLD_UNITS, WorldRect};
 
@@ -130,7 +130,7 @@ pub(super) async fn with_cached_rows(
         let drawn = batches.iter().map(|batch| batch.layers[number].features).sum();
         let mut layer = layer.clone();
         let cost = Layer::cache_cost(*rows, drawn, settings.workers.get(), memory);
-        if layer.layer().shows_points_alike() && should_cache_rows(&cost) {
+        if preparation(layer.layer().traits(), &LayerWork::Seed(cost)) == Preparation::CacheRows {
             report.event(&Event::Reading { layer: layer.layer().name().to_owned() });
             layer = layer.cache_rows(&prepared.snapshot, &coverage, zooms, (*rows, memory)).await?;
             memory = memory.saturating_sub(layer.cached_bytes());

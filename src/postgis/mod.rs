@@ -35,6 +35,6 @@ pub use session::{
 pub use sql::FoldedValues;
 pub use survey::{Skipped, Surveyed, changed_positions, counts_cells, foldable, survey};
 
-pub(crate) use probe::{Wanted, look_up};
+pub(crate) use probe::{RelationName, look_up};
 pub(crate) use session::{Session, quoted};
 pub(crate) use sql::without_bounds;

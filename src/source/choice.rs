@@ -1,13 +1,68 @@
 //! Which source draws what: the decisions, on one screen.
+//!
+//! | source | draws | prepared | at the first of these that holds |
+//! |---|---|---|---|
+//! | patch | tiles of points that the target holds, where little changed | by the reseed, from the changed positions | the layer is patchable, the tile is stored with it, and few enough of its features changed |
+//! | cached rows | uniform points | [`Preparation::CacheRows`] in a seed, [`Preparation::CacheNeighbourhood`] in a reseed | the rows are cached, and none of the tile's points is ambiguous |
+//! | counted cells | cells and clusters | by the survey, which counts and folds while it reads | the survey counted all cells of the zoom |
+//! | database | every layer | nothing | always |
+//!
+//! All give the same bytes, so these are decisions about time alone.
+
+/// What a layer is, as far as it decides which sources can draw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerTraits {
+    /// Its features are single points that are written alike in every tile of every zoom: rows of them may be cached.
+    pub has_uniform_points: bool,
+    /// Its features are told apart, and put in order, by what stands in a tile: parts of a tile may be replaced.
+    pub is_patchable: bool,
+}
+
+/// What a run is about to do with a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerWork {
+    /// To draw all of its tiles.
+    Seed(CacheCost),
+    /// To draw its dirty tiles.
+    Reseed {
+        /// Whether the positions of all changes are known.
+        knows_positions: bool,
+        /// The memory that cached rows may take, in bytes.
+        memory: usize,
+    },
+}
+
+/// What is prepared before a layer is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preparation {
+    /// All rows are cached.
+    CacheRows,
+    /// The rows near changed positions are cached.
+    CacheNeighbourhood,
+    /// Nothing: the database draws what no other source has.
+    None,
+}
+
+/// Decides what is prepared for a layer.
+#[must_use]
+pub fn preparation(layer: LayerTraits, work: &LayerWork) -> Preparation {
+    match work {
+        LayerWork::Seed(cost) if layer.has_uniform_points && should_cache_rows(cost) => Preparation::CacheRows,
+        LayerWork::Reseed { knows_positions: true, memory: 1.. } if layer.has_uniform_points && layer.is_patchable => {
+            Preparation::CacheNeighbourhood
+        }
+        LayerWork::Seed(_) | LayerWork::Reseed { .. } => Preparation::None,
+    }
+}
 
 /// What it takes to read all rows of a layer once, and what it saves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheCost {
-    /// The layer's rows.
+    /// The layer's rows; 0 if they are others at each zoom.
     pub rows: u64,
     /// How many features the run draws of them, counted in each tile.
     pub features: u64,
-    /// The workers that would read the rows otherwise, each its part of them.
+    /// The workers that would query the rows otherwise, side by side.
     pub workers: usize,
     /// The least memory that a cached row takes, in bytes.
     pub min_row_bytes: u64,
@@ -15,8 +70,7 @@ pub struct CacheCost {
     pub memory: usize,
 }
 
-/// Each row has to be drawn in at least this many tiles: caching reads it once, and writes it in a form that takes about as long as two
-/// tiles.
+/// Caching reads each row once more than the survey: it pays if the row is drawn in at least this many tiles.
 const MIN_TILES_PER_ROW: u64 = 3;
 
 /// True if reading all rows once is cheaper than one query per zoom: each row is drawn in at least `max(3, workers)` tiles (one session
@@ -26,4 +80,42 @@ pub fn should_cache_rows(cost: &CacheCost) -> bool {
     cost.rows > 0
         && cost.features / cost.rows >= MIN_TILES_PER_ROW.max(cost.workers as u64)
         && cost.rows.saturating_mul(cost.min_row_bytes) < cost.memory as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_cached_if_they_fit_and_are_drawn_often_enough() {
+        let cost = CacheCost { rows: 1_000, features: 3_000, workers: 2, min_row_bytes: 28, memory: 28_001 };
+        for (cost, expected) in [
+            (cost, true),
+            (CacheCost { features: 2_999, ..cost }, false),
+            (CacheCost { workers: 4, ..cost }, false),
+            (CacheCost { memory: 28_000, ..cost }, false),
+            (CacheCost { rows: 0, ..cost }, false),
+        ] {
+            assert_eq!(should_cache_rows(&cost), expected, "{cost:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_prepared_follows_from_the_layer_and_the_work() {
+        let points = LayerTraits { has_uniform_points: true, is_patchable: true };
+        let cost = CacheCost { rows: 1, features: 9, workers: 1, min_row_bytes: 28, memory: 100 };
+        let reseed = LayerWork::Reseed { knows_positions: true, memory: 1 };
+        for (layer, work, expected) in [
+            (points, LayerWork::Seed(cost), Preparation::CacheRows),
+            (LayerTraits { is_patchable: false, ..points }, LayerWork::Seed(cost), Preparation::CacheRows),
+            (LayerTraits { has_uniform_points: false, ..points }, LayerWork::Seed(cost), Preparation::None),
+            (points, LayerWork::Seed(CacheCost { rows: 0, ..cost }), Preparation::None),
+            (points, reseed, Preparation::CacheNeighbourhood),
+            (LayerTraits { is_patchable: false, ..points }, reseed, Preparation::None),
+            (points, LayerWork::Reseed { knows_positions: false, memory: 1 }, Preparation::None),
+            (points, LayerWork::Reseed { knows_positions: true, memory: 0 }, Preparation::None),
+        ] {
+            assert_eq!(preparation(layer, &work), expected, "{layer:?} {work:?}");
+        }
+    }
 }

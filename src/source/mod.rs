@@ -1,4 +1,4 @@
-//! What renders batches.
+//! What renders batches: the promise that every source keeps, and the decision which source draws what (`choice`).
 
 mod choice;
 
@@ -6,7 +6,7 @@ use std::future::Future;
 
 use crate::tile::{Batch, LayerId, TileCoord};
 
-pub use choice::{CacheCost, should_cache_rows};
+pub use choice::{CacheCost, LayerTraits, LayerWork, Preparation, preparation, should_cache_rows};
 
 /// A rendered tile, not compressed yet.
 #[derive(Debug, Clone, PartialEq, Eq)]

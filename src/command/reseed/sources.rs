@@ -12,6 +12,7 @@ use crate::command::CommandError;
 use crate::command::seed::aside;
 use crate::patch::{Patches, Patching, PositionsInTiles};
 use crate::postgis::{Error, PreparedLayer, RunLayers, Worker, with_neighbourhood};
+use crate::source::{LayerWork, Preparation, preparation};
 use crate::tile::LayerIndex;
 
 /// So few batches are rendered before another session would be open.
@@ -57,9 +58,10 @@ impl Run<'_> {
         let (mut near, mut memory) = (Vec::new(), self.settings.rows_memory);
         for (number, layer) in self.layers.iter().enumerate() {
             let mut prepared = PreparedLayer::new(layer);
-            if memory > 0
-                && layer.suits_neighbourhood()
-                && let Some(around) = spots.neighbourhood(LayerIndex(number), layer.margin().extent)
+            let around = spots.neighbourhood(LayerIndex(number), layer.margin().extent);
+            let work = LayerWork::Reseed { knows_positions: around.is_some(), memory };
+            if preparation(layer.traits(), &work) == Preparation::CacheNeighbourhood
+                && let Some(around) = around
             {
                 prepared = with_neighbourhood(&prepared, worker, &around, memory).await?;
                 memory = memory.saturating_sub(prepared.cached_bytes());

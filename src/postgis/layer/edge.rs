@@ -27,7 +27,7 @@ pub(crate) enum EdgeUnits {
 }
 
 /// A row that is wrapped may reach as far as this from the prime meridian, in halves of the world: one world beyond the edge.
-pub(in crate::postgis) const REACH: f64 = 3.0;
+pub(in crate::postgis) const MAX_WRAPPED_HALVES: f64 = 3.0;
 
 impl EdgeUnits {
     /// Where the world ends.

@@ -19,9 +19,9 @@ pub use query::{Query, QueryError, placeholder_in};
 
 pub(super) use boxes::{area_box, search_boxes, world_box};
 pub(super) use budget::{Rank, so_many};
-pub(super) use edge::{EdgeUnits, REACH};
+pub(super) use edge::{EdgeUnits, MAX_WRAPPED_HALVES};
 pub(super) use explained::explained;
-pub(super) use query::{PIXEL, Values};
+pub(super) use query::{PIXEL_METRES, PlaceholderSql};
 pub(super) use query_values::{QueryValues, pixel, query_box};
 
 /// How a layer's positions are found.
@@ -67,7 +67,7 @@ pub(crate) struct BoundProperty {
     /// Its name in the tile.
     pub name: String,
     /// What it is worked out of.
-    pub of: Of,
+    pub of: ComputedFrom,
     /// The expression.
     pub sql: String,
     /// "Number", "Boolean" or "String", as TileJSON calls the types.
@@ -76,7 +76,7 @@ pub(crate) struct BoundProperty {
 
 /// What a property is worked out of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Of {
+pub(crate) enum ComputedFrom {
     /// A row.
     Row,
     /// The rows of a cell.
@@ -171,7 +171,7 @@ impl Layer {
     }
 
     /// The item of a FROM list that gives its rows, with values for the placeholders of a query.
-    pub(in crate::postgis) fn rows(&self, values: &Values) -> String {
+    pub(in crate::postgis) fn rows(&self, values: &PlaceholderSql) -> String {
         self.query.as_ref().map_or_else(|| self.relation.clone(), |query| query.item(&self.name, values))
     }
 
@@ -204,7 +204,7 @@ impl Layer {
 
     /// The properties worked out of rows.
     pub(crate) fn row_properties(&self) -> impl Iterator<Item = &BoundProperty> {
-        self.properties.iter().filter(|property| property.of == Of::Row)
+        self.properties.iter().filter(|property| property.of == ComputedFrom::Row)
     }
 
     /// The SQL that is worked out of rows: properties, and what ranks the rows.
@@ -218,7 +218,7 @@ impl Layer {
         let having = self.cells.iter().filter_map(|cells| cells.having.as_deref());
         self.properties
             .iter()
-            .filter(|property| property.of == Of::Cell)
+            .filter(|property| property.of == ComputedFrom::Cell)
             .map(|property| property.sql.as_str())
             .chain(having)
     }

@@ -1,9 +1,10 @@
 //! Whether the features of a layer can be told apart, and put in order, by what stands in a tile.
 
 use super::budget::OnLargeTile;
-use super::{Layer, Of};
+use super::{ComputedFrom, Layer};
 use crate::mvt::{FeatureKey, PointLayer};
 use crate::postgis::session::quoted;
+use crate::source::LayerTraits;
 use crate::tile::TileBounds;
 
 impl Layer {
@@ -15,9 +16,8 @@ impl Layer {
         self.point_key().map(|key| PointLayer { key, properties: properties() })
     }
 
-    /// Whether its rows are single points that show the same in every tile: they may be cached.
-    #[must_use]
-    pub fn shows_points_alike(&self) -> bool {
+    /// Whether its features are single points that are written alike in every tile of every zoom.
+    fn has_uniform_points(&self) -> bool {
         self.shape.points
             && self.cells.is_none()
             && !self.asks_each_tile()
@@ -26,14 +26,13 @@ impl Layer {
             && self.margin.candidates.is_none()
             && !self.budget.thins()
             && self.has_plain_values
-            && self.properties.iter().all(|property| property.of == Of::Row)
+            && self.properties.iter().all(|property| property.of == ComputedFrom::Row)
     }
 
-    /// Whether the rows near changed positions may be cached: they are points, told apart by what stands in a tile, which show the same
-    /// in every tile.
+    /// What decides which sources can draw it.
     #[must_use]
-    pub fn suits_neighbourhood(&self) -> bool {
-        self.as_points().is_some() && self.shows_points_alike()
+    pub fn traits(&self) -> LayerTraits {
+        LayerTraits { has_uniform_points: self.has_uniform_points(), is_patchable: self.as_points().is_some() }
     }
 
     /// Where the keys of its features stand in a tile.
@@ -55,7 +54,8 @@ impl Layer {
             return Some(FeatureKey::Id);
         }
         let is_key = |sql: &str| sql == key.quoted || is_name_of(sql, &key.quoted);
-        let property = self.properties.iter().position(|property| property.of == Of::Row && is_key(&property.sql));
+        let property =
+            self.properties.iter().position(|property| property.of == ComputedFrom::Row && is_key(&property.sql));
         property.map(FeatureKey::Property)
     }
 }

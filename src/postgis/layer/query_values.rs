@@ -4,7 +4,7 @@ use tokio_postgres::types::Type;
 
 use super::Layer;
 use super::boxes::area_box;
-use super::query::PIXEL;
+use super::query::PIXEL_METRES;
 use crate::postgis::session::Param;
 use crate::tile::{Coverage, HALF_WORLD_METRES, SourceBox, TileRect, Zoom};
 
@@ -31,7 +31,7 @@ impl QueryValues {
         self.sides
     }
 
-    /// The parameters in the order of [`Values::parameters`](super::query::Values::parameters); none if the layer has no query.
+    /// The parameters in the order of [`PlaceholderSql::parameters`](super::query::PlaceholderSql::parameters); none if the layer has no query.
     pub(in crate::postgis) fn params(&self, layer: &Layer) -> impl Iterator<Item = Param<'_>> {
         let SourceBox { min_x: west, min_y: south, max_x: east, max_y: north } = &self.sides;
         let all: [Param<'_>; 6] = [
@@ -49,7 +49,7 @@ impl QueryValues {
 
 /// The side of a pixel in metres of EPSG:3857, a tile having 256.
 pub(in crate::postgis) fn pixel(zoom: Zoom) -> f64 {
-    PIXEL / f64::from(1_u32 << zoom.get())
+    PIXEL_METRES / f64::from(1_u32 << zoom.get())
 }
 
 /// Beyond this latitude, in degrees, nothing is drawn; closer to the pole than that, Web Mercator has no end.

@@ -2,7 +2,7 @@
 
 use tokio_postgres::types::Type;
 
-use crate::postgis::layer::{Beyond, EdgeUnits, Layer, QueryValues, Values, explained};
+use crate::postgis::layer::{Beyond, EdgeUnits, Layer, PlaceholderSql, QueryValues, explained};
 use crate::postgis::session::{Error, Param, Session};
 use crate::postgis::sql;
 use crate::tile::{Coverage, Zoom};
@@ -49,7 +49,7 @@ impl RowsBeyond {
         let zooms: Vec<Zoom> = layer.zooms.iter().take(1).collect();
         let values = QueryValues::of_coverage(layer, &Coverage::new(&[]), &zooms);
         let params: Vec<Param<'_>> = values.params(layer).collect();
-        let relation = layer.rows(&Values::parameters(1, layer.shape.srid));
+        let relation = layer.rows(&PlaceholderSql::parameters(1, layer.shape.srid));
         let place = format!("layer \"{}\", looking for rows beyond ±180°", layer.name);
         let rows = session.all(&place, &sql::beyond(layer, units, &relation), &params).await;
         let rows = rows.map_err(|error| explained(error, layer))?;

@@ -20,7 +20,7 @@ pub use locks::LayerLocks;
 pub use reads::Reads;
 pub use server::Server;
 
-pub(crate) use relation::{Wanted, look_up};
+pub(crate) use relation::{RelationName, look_up};
 
 /// What was found.
 #[derive(Debug)]

@@ -112,7 +112,7 @@ const NAMES: &str = "
 
 /// A relation that a layer names.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wanted<'a> {
+pub(crate) struct RelationName<'a> {
     /// Which layer.
     pub layer: &'a str,
     /// The schema; without one the search path decides.
@@ -124,7 +124,7 @@ pub(crate) struct Wanted<'a> {
 }
 
 /// Looks a relation up.
-pub(crate) async fn look_up(session: &Session, wanted: Wanted<'_>) -> Result<Relation, Error> {
+pub(crate) async fn look_up(session: &Session, wanted: RelationName<'_>) -> Result<Relation, Error> {
     let place = format!("layer \"{}\"", wanted.layer);
     let (front, back) = wanted.table.split_once('.').unwrap_or((wanted.table, ""));
     let dotted = !back.is_empty();
@@ -181,7 +181,7 @@ pub(crate) async fn look_up(session: &Session, wanted: Wanted<'_>) -> Result<Rel
     })
 }
 
-async fn unknown(session: &Session, wanted: Wanted<'_>, place: &str) -> Error {
+async fn unknown(session: &Session, wanted: RelationName<'_>, place: &str) -> Error {
     let names = match session.all(place, NAMES, &[]).await {
         Ok(rows) => rows.iter().map(|row| row.get(0)).collect::<Vec<String>>(),
         Err(error) => return error,

@@ -70,7 +70,7 @@ impl CellColumns {
 /// The folded values of some cells.
 struct FoldColumn {
     value: FoldedValue,
-    cells: Vec<Option<Image>>,
+    cells: Vec<Option<BinaryValue>>,
 }
 
 impl FoldColumn {
@@ -84,7 +84,7 @@ impl FoldColumn {
         let value = &self.value;
         self.cells.push(folded.map(|folded| {
             let bytes = folded.to_be_bytes();
-            Image(match value.folded_type() {
+            BinaryValue(match value.folded_type() {
                 Type::TEXT_ARRAY => folded.to_string().into_bytes(),
                 Type::BOOL_ARRAY => bytes[15..].into(),
                 Type::INT2_ARRAY => bytes[14..].into(),
@@ -101,9 +101,9 @@ impl FoldColumn {
 
 /// A value as the protocol has it in binary form (PostgreSQL documentation, section 55.7).
 #[derive(Debug)]
-struct Image(Vec<u8>);
+struct BinaryValue(Vec<u8>);
 
-impl ToSql for Image {
+impl ToSql for BinaryValue {
     fn to_sql(&self, _kind: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
         out.extend_from_slice(&self.0);
         Ok(IsNull::No)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Worker;
 use super::cached_rows::DrawnAreas;
-use super::drawing::{Drawing, LayerAreas, Tiles};
+use super::drawing::{BatchDrawing, LayerAreas, Tiles};
 use super::prepared::PreparedLayer;
 use super::statements::RunLayers;
 use crate::postgis::session::Error;
@@ -25,7 +25,7 @@ pub async fn checked(
     batches: &[Batch],
 ) -> Result<Vec<PreparedLayer>, Error> {
     let run_layers = RunLayers::new(&layers);
-    let drawing = Drawing::new(worker, &run_layers);
+    let drawing = BatchDrawing::new(worker, &run_layers);
     let mut checked = Vec::new();
     for (index, layer) in layers.into_iter().enumerate() {
         if !layer.has_cached_rows() || drawing.draws_alike(index, batches).await? {
@@ -41,7 +41,7 @@ pub async fn checked(
     Ok(checked)
 }
 
-impl Drawing<'_> {
+impl BatchDrawing<'_> {
     /// The layer's part of some areas, as far as it can be drawn from cached rows; `None` if it has none.
     pub(in crate::postgis) async fn with_cached_rows(
         self,

@@ -33,14 +33,14 @@ pub(in crate::postgis) struct LayerAreas<'a> {
 
 /// Draws a batch.
 #[derive(Clone, Copy)]
-pub(in crate::postgis) struct Drawing<'a> {
+pub(in crate::postgis) struct BatchDrawing<'a> {
     pub(in crate::postgis) worker: &'a Worker,
     layers: &'a RunLayers,
 }
 
-impl<'a> Drawing<'a> {
-    pub(in crate::postgis) fn new(worker: &'a Worker, layers: &'a RunLayers) -> Drawing<'a> {
-        Drawing { worker, layers }
+impl<'a> BatchDrawing<'a> {
+    pub(in crate::postgis) fn new(worker: &'a Worker, layers: &'a RunLayers) -> BatchDrawing<'a> {
+        BatchDrawing { worker, layers }
     }
 
     pub(in crate::postgis) fn session(self) -> &'a Session {

@@ -5,7 +5,7 @@
 
 use std::num::NonZeroU64;
 
-use super::drawing::{Drawing, Tiles};
+use super::drawing::{BatchDrawing, Tiles};
 use crate::encode::{EncodeError, Packer, most_packed};
 use crate::postgis::layer::{OnLargeTile, so_many};
 use crate::postgis::session::Error;
@@ -14,21 +14,21 @@ use crate::tile::{Area, TileRect};
 
 /// How often a tile is rendered again to fill its budget. The first tries are guessed from the sizes known, and come close; halving
 /// the rest makes an end with tiles of which some features are far larger than others.
-const TRIES: u32 = 10;
-const GUESSES: u32 = 5;
+const MAX_TRIES: u32 = 10;
+const MAX_GUESSES: u32 = 5;
 
 /// A tile is full enough with so much of its budget. What is guessed aims between this and the whole.
-const FULL: f64 = 0.95;
-const AIM: f64 = 0.98;
+const MIN_FILL: f64 = 0.95;
+const TARGET_FILL: f64 = 0.98;
 
 /// A number of features, and how many bytes they have.
 #[derive(Debug, Clone, Copy)]
-struct Known {
+struct MeasuredSize {
     features: u64,
     bytes: u64,
 }
 
-impl Drawing<'_> {
+impl BatchDrawing<'_> {
     /// Looks for tiles over the layer's budget of bytes, and does with them as the layer says.
     pub(in crate::postgis) async fn fit(self, index: usize, areas: &[Area], part: &mut Tiles) -> Result<(), Error> {
         let layer = self.probed(index);
@@ -71,19 +71,22 @@ impl Drawing<'_> {
             notes: vec![Note { layer, what: Noted::Thinned { left_out: tile.features + left_out(tile) } }],
             ..RenderedTile::empty(tile.tile)
         };
-        let (mut fits, mut fullest) = (Known { features: 0, bytes: 0 }, nothing);
-        let mut exceeds = Known { features: tile.features, bytes };
+        let (mut fits, mut fullest) = (MeasuredSize { features: 0, bytes: 0 }, nothing);
+        let mut exceeds = MeasuredSize { features: tile.features, bytes };
         let mut tries = 0;
         // Beyond the tries, until something fits at all: no more often than the number can be halved.
-        while exceeds.features - fits.features > 1 && (tries < TRIES || fits.features == 0) {
-            let most =
-                if tries < GUESSES { guess(fits, exceeds, limit) } else { fits.features.midpoint(exceeds.features) };
+        while exceeds.features - fits.features > 1 && (tries < MAX_TRIES || fits.features == 0) {
+            let most = if tries < MAX_GUESSES {
+                guess(fits, exceeds, limit)
+            } else {
+                fits.features.midpoint(exceeds.features)
+            };
             tries += 1;
             let fewer = self.with_fewer((index, areas), tile, most).await?;
             if fewer.is_failed() {
                 return Ok(fewer);
             }
-            let known = Known { features: most, bytes: self.packed(index, &fewer).await? };
+            let known = MeasuredSize { features: most, bytes: self.packed(index, &fewer).await? };
             if known.bytes > limit {
                 exceeds = known;
                 continue;
@@ -134,7 +137,7 @@ fn left_out(tile: &RenderedTile) -> u64 {
 
 #[expect(clippy::cast_precision_loss, reason = "sizes of tiles are far below 2^52")]
 fn is_full(bytes: u64, limit: u64) -> bool {
-    bytes as f64 >= limit as f64 * FULL
+    bytes as f64 >= limit as f64 * MIN_FILL
 }
 
 /// How many features have nearly as many bytes as allowed, if bytes grew evenly from what fits to what does not.
@@ -144,8 +147,8 @@ fn is_full(bytes: u64, limit: u64) -> bool {
     clippy::cast_sign_loss,
     reason = "numbers of features and sizes of tiles are far below 2^52"
 )]
-fn guess(fits: Known, exceeds: Known, limit: u64) -> u64 {
-    let share = (limit as f64 * AIM - fits.bytes as f64) / (exceeds.bytes - fits.bytes) as f64;
+fn guess(fits: MeasuredSize, exceeds: MeasuredSize, limit: u64) -> u64 {
+    let share = (limit as f64 * TARGET_FILL - fits.bytes as f64) / (exceeds.bytes - fits.bytes) as f64;
     let between = (exceeds.features - fits.features) as f64 * share.clamp(0.0, 1.0);
     (fits.features + between as u64).clamp(fits.features + 1, exceeds.features - 1)
 }
@@ -156,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_guess_lies_between_what_fits_and_what_does_not() {
-        let known = |features, bytes| Known { features, bytes };
+        let known = |features, bytes| MeasuredSize { features, bytes };
         for (fits, exceeds, limit, expected) in [
             (known(0, 0), known(1_000, 100_000), 50_000, 490),
             (known(400, 40_000), known(500, 52_000), 50_000, 475),

@@ -40,7 +40,7 @@ use crate::encode::Packing;
 use crate::source::{RenderedTile, Source};
 use crate::tile::Batch;
 
-use drawing::Drawing;
+use drawing::BatchDrawing;
 
 pub use checks::checked;
 pub use neighbourhood::with_neighbourhood;
@@ -139,7 +139,7 @@ impl Worker {
         }
         let mut tries = 0;
         loop {
-            match Drawing::new(self, layers).batch(batch).await {
+            match BatchDrawing::new(self, layers).batch(batch).await {
                 Err(error) if error.is_lost() && tries < MAX_RECONNECTS => {
                     tries += 1;
                     tracing::debug!("{error}: opening another connection");
@@ -160,7 +160,7 @@ impl Worker {
     /// # Errors
     /// If a statement fails.
     pub async fn discard(&self, layers: &RunLayers, batch: &Batch) -> Result<(), Error> {
-        Drawing::new(self, layers).discard(batch).await
+        BatchDrawing::new(self, layers).discard(batch).await
     }
 }
 

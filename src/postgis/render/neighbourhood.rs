@@ -6,7 +6,7 @@ use super::Worker;
 use super::areas::Areas;
 use super::cached_rows::{CachedRows, DrawnAreas, MIN_ROW_BYTES, unless_failed};
 use super::checks::COMPARED_TILES;
-use super::drawing::{Drawing, LayerAreas, Tiles};
+use super::drawing::{BatchDrawing, LayerAreas, Tiles};
 use super::prepared::PreparedLayer;
 use super::statements::RunLayers;
 use crate::mvt::{self, PointLayer};
@@ -36,7 +36,7 @@ pub async fn with_neighbourhood(
     let Some(rows) = unless_failed(snapshot, layer, read).await? else { return Ok(plain) };
     let cached = plain.clone().with_cached_rows(Some(Arc::new(rows)));
     let run_layers = RunLayers::new(std::slice::from_ref(&cached));
-    match Drawing::new(worker, &run_layers).draws_alike_near(&near.samples, &points).await {
+    match BatchDrawing::new(worker, &run_layers).draws_alike_near(&near.samples, &points).await {
         Ok(Some(true)) => return Ok(cached),
         Ok(Some(false)) => tracing::warn!(
             "layer \"{}\": rows near what has changed, read once, do not give what the database draws there, so it draws all of them. Does a property change from one query to the next? If not, please report this",
@@ -55,7 +55,7 @@ pub async fn with_neighbourhood(
     Ok(plain)
 }
 
-impl Drawing<'_> {
+impl BatchDrawing<'_> {
     /// Whether the database draws what is drawn from the cached rows, in parts of some tiles; `None` if nothing is drawn in any.
     async fn draws_alike_near(
         self,

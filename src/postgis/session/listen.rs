@@ -13,7 +13,7 @@ use crate::stop::Stop;
 
 /// The longest wait for the answer to one statement. Those that are run here take a millisecond; a connection that has
 /// broken without a word answers never.
-const ANSWER: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection that hears notifications. Dropped, it is closed.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Listener {
     /// If one fails, none answers, or a stop is asked for.
     pub async fn ask(&self, place: &str, sql: &str) -> Result<Vec<SimpleQueryRow>, Error> {
         let answered = tokio::select! {
-            answered = tokio::time::timeout(ANSWER, self.client.simple_query(sql)) => answered,
+            answered = tokio::time::timeout(ANSWER_TIMEOUT, self.client.simple_query(sql)) => answered,
             _ = self.stop.wait() => return Err(Error::Interrupted),
         };
         let messages = match answered {

@@ -18,7 +18,7 @@ pub(in crate::postgis) fn lonlat(layer: &Layer) -> Option<String> {
 
 /// How the tiles of a layer are drawn, as pieces of the statement over the columns `z`, `side` (of a tile, in metres) and `xy` (column above
 /// bit 29, row below).
-pub(in crate::postgis) struct Drawing {
+pub(in crate::postgis) struct TileDrawing {
     /// Where the columns below come from: a `FROM` item.
     pub(in crate::postgis) from: String,
     /// The feature, in the reference system of the box.
@@ -50,13 +50,13 @@ const DEGREES: &str = "(xy >> 29)::float8 / (1 << z) * 360 - 180 AS west,
         degrees(atan(sinh(pi() * (1 - 2 * ((xy & 536870911)::float8 / (1 << z)))))) AS north";
 
 /// How a layer's tiles are drawn from the candidates in `touched`.
-pub(in crate::postgis) fn drawing(layer: &Layer) -> Drawing {
+pub(in crate::postgis) fn drawing(layer: &Layer) -> TileDrawing {
     let margin = layer.margin();
     let [west, south, east, north] = metres();
     let (sides, feature, envelope) = match (margin.bounds, margin.candidates) {
         (TileBounds::Mercator, None) => {
             let in_metres = format!("ST_MakeEnvelope({west}, {south}, {east}, {north}, 3857)");
-            return Drawing {
+            return TileDrawing {
                 from: "touched".to_owned(),
                 feature: "m",
                 envelope: in_metres.clone(),
@@ -78,7 +78,7 @@ pub(in crate::postgis) fn drawing(layer: &Layer) -> Drawing {
         }
     };
     let envelope = envelope.to_owned();
-    Drawing {
+    TileDrawing {
         from: format!("(\n    SELECT *, {sides}\n    FROM touched\n    OFFSET 0\n) AS touched"),
         feature,
         grown: format!("ST_Expand({envelope}, (east - west) * ($13 + 2) / $12, (north - south) * ($13 + 2) / $12)"),

@@ -1,14 +1,14 @@
 //! The statement that reads rows of a layer of points once, for tiles of all zooms.
 
 use super::edge::projected;
-use super::render::{Candidates, Carried, areas, carried, placed};
+use super::render::{Candidates, CarriedColumns, areas, carried, placed};
 use super::survey::near;
 use super::{ends, filter, is_in_world, world_columns};
-use crate::postgis::layer::{Layer, Values};
+use crate::postgis::layer::{Layer, PlaceholderSql};
 
 /// So many rows are written together, or rows of so many bytes.
-const ROWS: u32 = 1024;
-const BYTES: u32 = 1_000_000;
+const MAX_ROWS_PER_GROUP: u32 = 1024;
+const MAX_BYTES_PER_GROUP: u32 = 1_000_000;
 
 /// Which rows are read.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +39,7 @@ pub(in crate::postgis) fn cached_rows(layer: &Layer, rows: RowChoice, [name, ext
         // Nobody could see what is left out; the parameter has to be there.
         RowChoice::Cells { .. } => format!("${max_bytes} > 0"),
     };
-    let Carried { names, row, order, arguments, .. } = carried;
+    let CarriedColumns { names, row, order, arguments, .. } = carried;
     let order = order.trim_start_matches(", ");
     // What is no text takes about as many bytes each as the program keeps of a number.
     let texts = layer.properties.iter().enumerate().filter(|(_, property)| property.kind == "String");
@@ -48,7 +48,7 @@ pub(in crate::postgis) fn cached_rows(layer: &Layer, rows: RowChoice, [name, ext
     format!(
         "{with}SELECT array_agg(drawn.x), array_agg(drawn.y), ST_AsMVT(feature.*, ${name}, ${extent}, {arguments})
 FROM (
-    SELECT greatest(number / {ROWS}, bytes / {BYTES}) AS part, number, x, y, ST_MakePoint(0, 0) AS mvt_geometry{names}
+    SELECT greatest(number / {MAX_ROWS_PER_GROUP}, bytes / {MAX_BYTES_PER_GROUP}) AS part, number, x, y, ST_MakePoint(0, 0) AS mvt_geometry{names}
     FROM (
         SELECT row_number() OVER sorted - 1 AS number, sum({size}) OVER sorted AS bytes, x, y{names}
         FROM (
@@ -68,20 +68,20 @@ GROUP BY drawn.part",
     )
 }
 
-fn in_boxes(layer: &Layer, Carried { values, names, .. }: &Carried, boxes: usize) -> String {
+fn in_boxes(layer: &Layer, CarriedColumns { values, names, .. }: &CarriedColumns, boxes: usize) -> String {
     format!(
         "SELECT ST_X(m) AS x, ST_Y(m) AS y, {world}{names}
             FROM (SELECT {projected} AS m{values} FROM {relation} WHERE true {near} {filter} OFFSET 0) AS placed",
         world = world_columns(layer),
         projected = projected(layer),
-        relation = layer.rows(&Values::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid)),
+        relation = layer.rows(&PlaceholderSql::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid)),
         near = near(layer, boxes),
         filter = filter(layer),
     )
 }
 
 /// A row is found by the boxes of its cell's neighbours, too; its place tells the one that it lies in.
-fn in_cells(layer: &Layer, Carried { names, .. }: &Carried, limit: u64) -> String {
+fn in_cells(layer: &Layer, CarriedColumns { names, .. }: &CarriedColumns, limit: u64) -> String {
     let [west, north, ..] = ends(layer);
     format!(
         "SELECT ST_X(m) AS x, ST_Y(m) AS y, west, north{names}

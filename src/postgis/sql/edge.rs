@@ -5,14 +5,14 @@
 //! the whole world. All of that stands behind a `CASE`, so that rows inside the world do not pay for it.
 
 use super::geometry;
-use crate::postgis::layer::{Beyond, EdgeUnits, Layer, REACH};
+use crate::postgis::layer::{Beyond, EdgeUnits, Layer, MAX_WRAPPED_HALVES};
 use crate::tile::{HALF_WORLD_METRES, WORLD_UNITS};
 
 /// Latitude, in degrees, up to which points are transformed at all; the world ends at 85.0511°.
 const LATITUDE_LIMIT: f64 = 85.06;
 
 /// Farther than this, in the units of any reference system, no coordinate is transformed.
-const FAR: f64 = 1e9;
+const MAX_COORDINATE: f64 = 1e9;
 
 /// Types of geometry that MVT has no place for: `ST_AsMVTGeom` raises an error, or drops all other parts of a collection.
 pub(in crate::postgis) const SURFACES: [&str; 3] = ["TIN", "TRIANGLE", "POLYHEDRALSURFACE"];
@@ -22,13 +22,20 @@ pub(in crate::postgis) const SURFACES: [&str; 3] = ["TIN", "TRIANGLE", "POLYHEDR
 pub(in crate::postgis) fn is_placeable(layer: &Layer) -> String {
     // A geography lies within ±180° by itself, but is held to the same bound.
     let units = layer.shape.edge.or_else(|| (layer.shape.srid == 4326).then_some(EdgeUnits::Degrees));
-    is_within(layer, units.map_or(FAR, |units| units.half() + units.tolerance()))
+    is_within(layer, units.map_or(MAX_COORDINATE, |units| units.half() + units.tolerance()))
 }
 
 /// Whether a row that is not placeable can be cut at ±180°.
 pub(in crate::postgis) fn can_be_cut(layer: &Layer, units: EdgeUnits) -> String {
     // A clipped row may reach as far as it likes; a wrapped one is shifted once.
-    is_within(layer, if layer.beyond == Beyond::Wrap { REACH * units.half() + units.tolerance() } else { FAR })
+    is_within(
+        layer,
+        if layer.beyond == Beyond::Wrap {
+            MAX_WRAPPED_HALVES * units.half() + units.tolerance()
+        } else {
+            MAX_COORDINATE
+        },
+    )
 }
 
 /// Whether the coordinates of a row are finite, at most so far from the prime meridian, and in the reference system, and its
@@ -41,7 +48,7 @@ fn is_within(layer: &Layer, far: f64) -> String {
     let high = match (in_degrees, layer.shape.points) {
         (true, true) => LATITUDE_LIMIT,
         (true, false) => 90.0,
-        (false, _) => FAR,
+        (false, _) => MAX_COORDINATE,
     };
     // NaN counts as greater than every number here, so that BETWEEN refuses it.
     if layer.shape.points {
@@ -138,7 +145,9 @@ fn cut_at_edge(beyond: Beyond, units: EdgeUnits, g: &str) -> String {
         Beyond::Clip | Beyond::Skip => {
             // The edge itself lies inside of the box: GEOS drops points on its border.
             let side = half + units.tolerance() / 2.0;
-            format!("ST_ClipByBox2D({g}, ST_MakeEnvelope(-{side:?}, -{FAR:?}, {side:?}, {FAR:?}))")
+            format!(
+                "ST_ClipByBox2D({g}, ST_MakeEnvelope(-{side:?}, -{MAX_COORDINATE:?}, {side:?}, {MAX_COORDINATE:?}))"
+            )
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::tile::{HALF_WORLD_METRES, WORLD_UNITS};
 
 pub(super) use cached_rows::{RowChoice, cached_rows};
 pub(crate) use cells::without_bounds;
-pub(super) use cells::{FoldedValue, Function, ValueKind, calls, fold_types, folded_alone, needs_only_counts};
+pub(super) use cells::{AggregateFunction, FoldedValue, ValueKind, calls, fold_types, folded_alone, needs_only_counts};
 pub(super) use edge::beyond;
 pub(super) use locks::reading;
 pub(super) use render::{Candidates, render, warm};

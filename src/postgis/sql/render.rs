@@ -3,7 +3,7 @@
 use super::cells::{self, FoldedValues, counted};
 use super::edge::{projected, raw_sides};
 use super::{bounds, ends, filter, is_in_world, search, thin, world_columns};
-use crate::postgis::layer::{Layer, Of, PIXEL, TilePart, Values};
+use crate::postgis::layer::{ComputedFrom, Layer, PIXEL_METRES, PlaceholderSql, TilePart};
 use crate::postgis::session::quoted;
 use crate::tile::HALF_WORLD_METRES;
 
@@ -15,7 +15,7 @@ use crate::tile::HALF_WORLD_METRES;
 /// features are drawn, the MVT layer, and how many features were left out; ordered by zoom, column and TMS row.
 pub(in crate::postgis) fn render(layer: &Layer, folds: Option<&FoldedValues>, rows: Candidates) -> String {
     let carried = carried(layer);
-    let Carried { values, names, row, order, arguments } = &carried;
+    let CarriedColumns { values, names, row, order, arguments } = &carried;
     // Thinned, what is drawn is sorted after the least features were left out.
     let (sort, kept, last, left_out) = if layer.budget.thins() {
         let left_out = "max(drawn.found) - count(drawn.mvt_geometry)";
@@ -119,8 +119,11 @@ pub(in crate::postgis) fn warm(layer: &Layer) -> String {
 pub(in crate::postgis) fn areas(layer: &Layer) -> String {
     let (_, around) = search(layer);
     let width = layer.cells.as_ref().map_or(0.0, |cells| cells.grid.size);
-    let pixel =
-        if layer.is_query() { format!(", {PIXEL:?}::float8 / (1::int8 << z) AS pixel_width") } else { String::new() };
+    let pixel = if layer.is_query() {
+        format!(", {PIXEL_METRES:?}::float8 / (1::int8 << z) AS pixel_width")
+    } else {
+        String::new()
+    };
     format!(
         "oar_tiles_area AS MATERIALIZED (
     SELECT area, z, 32 - z AS shift, margin, ax0, ay0, ax1, ay1, {width:?}::float8 * (1::int8 << (32 - z)) AS width, {world:?}::float8 / (1::int8 << z) AS side,
@@ -165,7 +168,7 @@ placed AS (
         world = world_columns(layer),
         projected = projected(layer),
         raw_sides = raw_sides(layer),
-        relation = layer.rows(&Values::of_area()),
+        relation = layer.rows(&PlaceholderSql::of_area()),
     )
 }
 
@@ -195,7 +198,7 @@ fn touches(layer: &Layer) -> String {
 }
 
 /// What is carried from a row of the relation to its feature in the tile, as pieces of the statement.
-pub(in crate::postgis) struct Carried {
+pub(in crate::postgis) struct CarriedColumns {
     /// Expressions over the relation, each with its name within the statement: `, "name" AS p0, …`.
     pub(in crate::postgis) values: String,
     /// Those names: `, p0, …`.
@@ -208,9 +211,9 @@ pub(in crate::postgis) struct Carried {
     pub(in crate::postgis) arguments: String,
 }
 
-pub(in crate::postgis) fn carried(layer: &Layer) -> Carried {
+pub(in crate::postgis) fn carried(layer: &Layer) -> CarriedColumns {
     let geometry = free_name(layer, "geom");
-    let mut carried = Carried {
+    let mut carried = CarriedColumns {
         values: String::new(),
         names: String::new(),
         row: format!("drawn.mvt_geometry AS {}", quoted(&geometry)),
@@ -222,8 +225,10 @@ pub(in crate::postgis) fn carried(layer: &Layer) -> Carried {
     }
     for (number, property) in layer.properties.iter().enumerate() {
         let value = match property.of {
-            Of::Row | Of::Cell => format!("drawn.{}", carried.carry(&property.sql, format!("p{number}"))),
-            Of::Tile(part) => tile_part(part).to_owned(),
+            ComputedFrom::Row | ComputedFrom::Cell => {
+                format!("drawn.{}", carried.carry(&property.sql, format!("p{number}")))
+            }
+            ComputedFrom::Tile(part) => tile_part(part).to_owned(),
         };
         carried.row.push_str(&format!(", {value} AS {}", quoted(&property.name)));
     }
@@ -251,7 +256,7 @@ pub(in crate::postgis) fn carried(layer: &Layer) -> Carried {
     carried
 }
 
-impl Carried {
+impl CarriedColumns {
     fn carry(&mut self, sql: &str, name: String) -> String {
         self.values.push_str(&format!(", {sql} AS {name}"));
         self.names.push_str(&format!(", {name}"));
@@ -270,7 +275,7 @@ fn tile_part(part: TilePart) -> &'static str {
 
 /// The feature's geometry in the tile, what a candidate has to carry along for it, and where its columns come from.
 fn draw(layer: &Layer) -> (String, &'static str, String) {
-    let bounds::Drawing { from, feature, envelope, grown, near } = bounds::drawing(layer);
+    let bounds::TileDrawing { from, feature, envelope, grown, near } = bounds::drawing(layer);
     let draw = format!("ST_AsMVTGeom({feature}, {envelope}, $12, $13, true)");
     // A large feature is a candidate in every tile of its box; clipping it costs far more than seeing that it is not there.
     let clipped = (!layer.draws_points()).then(|| format!("(few OR ST_Intersects({feature}, {grown}))"));

@@ -3,7 +3,7 @@
 use super::cells::{FoldedValues, counted};
 use super::edge::{self, SURFACES, projected, raw_sides};
 use super::{ends, filter, geometry, is_in_world, key_text, world_columns};
-use crate::postgis::layer::{Layer, Values};
+use crate::postgis::layer::{Layer, PlaceholderSql};
 
 /// Where every feature lies, for planning. With `boxes`, only rows near so many boxes, given by
 /// the parameters `$1..$4`: arrays of west, south, east, north in the column's reference system. The values of a query's
@@ -39,7 +39,7 @@ FROM (
         projected = projected(layer),
         raw_sides = raw_sides(layer),
         near = near(layer, boxes),
-        relation = layer.rows(&Values::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid)),
+        relation = layer.rows(&PlaceholderSql::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid)),
         filter = filter(layer),
         world = world_columns(layer),
         in_world = is_in_world(layer),
@@ -86,7 +86,7 @@ GROUP BY reason ORDER BY reason",
         projected = projected(layer),
         raw_sides = raw_sides(layer),
         surfaces = SURFACES.join("|"),
-        relation = layer.rows(&Values::parameters(1, layer.shape.srid)),
+        relation = layer.rows(&PlaceholderSql::parameters(1, layer.shape.srid)),
         filter = filter(layer),
         world = world_columns(layer),
         in_world = is_in_world(layer),

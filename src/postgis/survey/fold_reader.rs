@@ -23,7 +23,7 @@ impl<'a> FromSql<'a> for RawValue<'a> {
 
 /// Reads the values of rows.
 #[derive(Debug)]
-pub(in crate::postgis) struct Reader {
+pub(in crate::postgis) struct FoldReader {
     values: Vec<FoldedValue>,
     /// The column of the first value.
     first: usize,
@@ -34,15 +34,15 @@ pub(in crate::postgis) struct Reader {
 }
 
 /// What different values may take in all, in bytes: the bound on memory.
-const MOST_KNOWN: usize = 64 << 20;
+const MAX_DISTINCT_BYTES: usize = 64 << 20;
 
 /// What one takes beside its own bytes.
-const EACH_KNOWN: usize = 64;
+const DISTINCT_ENTRY_BYTES: usize = 64;
 
-impl Reader {
+impl FoldReader {
     /// Of rows that have the values in their last columns, beginning at `first`.
-    pub(in crate::postgis) fn new(folds: &FoldedValues, first: usize) -> Reader {
-        Reader { values: folds.0.clone(), first, known: folds.0.iter().map(|_| HashMap::new()).collect(), bytes: 0 }
+    pub(in crate::postgis) fn new(folds: &FoldedValues, first: usize) -> FoldReader {
+        FoldReader { values: folds.0.clone(), first, known: folds.0.iter().map(|_| HashMap::new()).collect(), bytes: 0 }
     }
 
     /// Adds the values of a row to those of others; false if there are too many different ones, or one that cannot be read: the layer is then left to the server.
@@ -54,10 +54,10 @@ impl Reader {
             };
             let number = match value.fold {
                 Fold::Distinct => known.get(raw).copied().unwrap_or_else(|| {
-                    #[expect(clippy::cast_possible_wrap, reason = "at most MOST_KNOWN")]
+                    #[expect(clippy::cast_possible_wrap, reason = "at most MAX_DISTINCT_BYTES")]
                     let number = known.len() as i64;
                     known.insert(raw.into(), number);
-                    self.bytes += raw.len() + EACH_KNOWN;
+                    self.bytes += raw.len() + DISTINCT_ENTRY_BYTES;
                     number
                 }),
                 Fold::Values => 1,
@@ -68,7 +68,7 @@ impl Reader {
             };
             read.push(Some(number));
         }
-        self.bytes <= MOST_KNOWN
+        self.bytes <= MAX_DISTINCT_BYTES
     }
 }
 

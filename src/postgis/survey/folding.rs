@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 use crate::cells::{Fold, WantedFolds};
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Snapshot};
-use crate::postgis::sql::{self, FoldedValue, FoldedValues, Function, ValueKind};
+use crate::postgis::sql::{self, AggregateFunction, FoldedValue, FoldedValues, ValueKind};
 
 impl ValueKind {
     /// The kind of a type as `format_type` calls it. Texts are equal by their bytes only where no collation says otherwise.
@@ -28,13 +28,13 @@ impl ValueKind {
     }
 
     /// Whether an aggregate function takes values of the kind, and folds them as the server does.
-    fn suits(self, function: Function) -> bool {
+    fn suits(self, function: AggregateFunction) -> bool {
         let is_integer = matches!(self, ValueKind::Int2 | ValueKind::Int4 | ValueKind::Int8);
         match function {
-            Function::Count | Function::CountDistinct => true,
-            Function::Min | Function::Max => !matches!(self, ValueKind::Bool | ValueKind::Bytes),
-            Function::Sum | Function::Average => is_integer,
-            Function::And | Function::Or => self == ValueKind::Bool,
+            AggregateFunction::Count | AggregateFunction::CountDistinct => true,
+            AggregateFunction::Min | AggregateFunction::Max => !matches!(self, ValueKind::Bool | ValueKind::Bytes),
+            AggregateFunction::Sum | AggregateFunction::Average => is_integer,
+            AggregateFunction::And | AggregateFunction::Or => self == ValueKind::Bool,
         }
     }
 }
@@ -55,7 +55,7 @@ impl FoldedValues {
         let calls = calls.map(|calls| calls.concat()).filter(|calls| keeps_lone || !calls.is_empty());
         let Some(calls) = calls else { return Ok(None) };
         let place = format!("layer \"{}\", looking at its aggregates", layer.name);
-        let wanted: Vec<(Function, Fold, String)> = calls
+        let wanted: Vec<(AggregateFunction, Fold, String)> = calls
             .iter()
             .flat_map(|call| call.function.folds().iter().map(|fold| (call.function, *fold, call.value(*fold))))
             .collect();
@@ -115,8 +115,8 @@ mod tests {
     fn only_what_is_folded_as_the_server_does_suits() {
         assert_eq!(ValueKind::of("numeric", true), None, "1.0 and 1.00 are equal");
         assert_eq!(ValueKind::of("text", false), None, "a collation may take different texts for equal");
-        assert!(!ValueKind::Bytes.suits(Function::Max), "the order of texts is the server's");
-        assert!(ValueKind::Date.suits(Function::Max) && !ValueKind::Date.suits(Function::Sum));
-        assert!(ValueKind::Bool.suits(Function::And) && !ValueKind::Int2.suits(Function::Or));
+        assert!(!ValueKind::Bytes.suits(AggregateFunction::Max), "the order of texts is the server's");
+        assert!(ValueKind::Date.suits(AggregateFunction::Max) && !ValueKind::Date.suits(AggregateFunction::Sum));
+        assert!(ValueKind::Bool.suits(AggregateFunction::And) && !ValueKind::Int2.suits(AggregateFunction::Or));
     }
 }

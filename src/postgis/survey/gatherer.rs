@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_postgres::Row;
 
-use super::fold_reader::Reader;
+use super::fold_reader::FoldReader;
 use super::rows::{position, source_box};
 use crate::cells::{CellCounts, CellGrid, Gathering, Members};
 use crate::postgis::layer::Layer;
@@ -17,7 +17,7 @@ pub(in crate::postgis) struct Gatherer {
     /// The members' boxes are needed: no closed formula leads from an area to them.
     needs_boxes: bool,
     /// Reads what is folded of them.
-    reader: Option<Reader>,
+    reader: Option<FoldReader>,
     next: Members,
     found: mpsc::Sender<Members>,
     gathering: JoinHandle<Gathering>,
@@ -25,7 +25,7 @@ pub(in crate::postgis) struct Gatherer {
 
 impl Gatherer {
     /// Members handed over at a time.
-    const MEMBERS: usize = 16_384;
+    const MEMBERS_PER_MESSAGE: usize = 16_384;
 
     pub(in crate::postgis) fn start(
         layer: &Layer,
@@ -35,7 +35,7 @@ impl Gatherer {
     ) -> Gatherer {
         let (found, members) = mpsc::channel();
         let needs_boxes = !layer.is_found_by_area();
-        let reader = folds.map(|folds| Reader::new(folds, if needs_boxes { 6 } else { 2 }));
+        let reader = folds.map(|folds| FoldReader::new(folds, if needs_boxes { 6 } else { 2 }));
         let mut gathering = Gathering::new(grid, zooms, folds.map(|folds| folds.wanted(layer)));
         let gathering = tokio::task::spawn_blocking(move || {
             for members in members {
@@ -57,7 +57,7 @@ impl Gatherer {
             tracing::debug!("there are too many different values to count them at once");
             self.reader = None;
         }
-        if self.next.len() == Self::MEMBERS {
+        if self.next.len() == Self::MEMBERS_PER_MESSAGE {
             self.hand_over();
         }
         Some(())

@@ -15,7 +15,7 @@ use crate::postgis::sql::{self, FoldedValues};
 use crate::tile::{Coverage, Footprints, LayerFootprints, Zoom};
 
 /// What one look has seen.
-pub(in crate::postgis) struct Seen {
+pub(in crate::postgis) struct PassResult {
     /// The same for all the zooms, unless features are put together in cells.
     pub(in crate::postgis) places: LayerFootprints,
     /// The cells, if their counts are all that is to be known.
@@ -27,7 +27,7 @@ pub(in crate::postgis) struct Seen {
 }
 
 /// A look at where a layer's features lie.
-pub(in crate::postgis) struct Look<'a> {
+pub(in crate::postgis) struct SurveyPass<'a> {
     pub(in crate::postgis) snapshot: &'a Snapshot,
     pub(in crate::postgis) layer: &'a Layer,
     /// The values that are folded, if any.
@@ -35,14 +35,14 @@ pub(in crate::postgis) struct Look<'a> {
     pub(in crate::postgis) coverage: &'a Coverage,
 }
 
-impl Look<'_> {
+impl SurveyPass<'_> {
     fn place(&self) -> String {
         format!("layer \"{}\", reading where its features lie", self.layer.name)
     }
 
     /// Where its features lie at some zooms.
-    pub(in crate::postgis) async fn at(&self, zooms: &[Zoom]) -> Result<Seen, Error> {
-        let Look { snapshot, layer, folds, coverage } = *self;
+    pub(in crate::postgis) async fn at(&self, zooms: &[Zoom]) -> Result<PassResult, Error> {
+        let SurveyPass { snapshot, layer, folds, coverage } = *self;
         let boxes = search_boxes(layer, coverage, zooms);
         let statement = sql::survey(layer, folds, boxes.as_ref().map_or(0, |columns| columns[0].len()));
         let values = QueryValues::of_coverage(layer, coverage, zooms);
@@ -79,7 +79,7 @@ impl Look<'_> {
             None if layer.shape.is_closed_form() => LayerFootprints::Same(Footprints::Points(points)),
             None => LayerFootprints::Same(Footprints::Boxes(boxes)),
         };
-        Ok(Seen { places, counts, gathered, left_out })
+        Ok(PassResult { places, counts, gathered, left_out })
     }
 
     /// The rows that cannot be drawn.

@@ -16,7 +16,7 @@ use super::sql::{FoldedValues, needs_only_counts};
 use crate::cells::CellCounts;
 use crate::tile::{Coverage, LayerFootprints, Zoom, ZoomList};
 
-use look::{Look, Seen};
+use look::{PassResult, SurveyPass};
 
 pub use changes::changed_positions;
 
@@ -68,7 +68,7 @@ pub async fn survey(
     let shown: Vec<Zoom> = zooms.iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
     if folds.is_some() {
         snapshot.keeper.save().await?;
-        match looked(Look { snapshot, layer, folds, coverage }, &shown).await {
+        match looked(SurveyPass { snapshot, layer, folds, coverage }, &shown).await {
             Err(Error::Query { source, .. } | Error::Layer { source: Some(source), .. }) => {
                 // A value may be folded of a row that no tile needs: it is left to the tiles.
                 tracing::debug!("layer \"{}\": its aggregates are not folded: {source}", layer.name);
@@ -77,19 +77,19 @@ pub async fn survey(
             done => return done,
         }
     }
-    looked(Look { snapshot, layer, folds: None, coverage }, &shown).await
+    looked(SurveyPass { snapshot, layer, folds: None, coverage }, &shown).await
 }
 
-async fn looked(look: Look<'_>, shown: &[Zoom]) -> Result<Surveyed, Error> {
+async fn looked(look: SurveyPass<'_>, shown: &[Zoom]) -> Result<Surveyed, Error> {
     let layer = look.layer;
     if !layer.asks_each_zoom() {
-        let Seen { places, counts, gathered, left_out } = look.at(shown).await?;
+        let PassResult { places, counts, gathered, left_out } = look.at(shown).await?;
         let skipped = if left_out > 0 { look.skipped(shown).await? } else { Vec::new() };
         return Ok(Surveyed { places, counted: counts.map(Arc::new), gathered, skipped });
     }
     let (mut all, mut counted, mut gathered, mut most) = (BTreeMap::new(), None, BTreeMap::new(), (0, None));
     for &zoom in shown {
-        let Seen { places, counts, gathered: rows, left_out } = look.at(&[zoom]).await?;
+        let PassResult { places, counts, gathered: rows, left_out } = look.at(&[zoom]).await?;
         gathered.extend(rows);
         if let Some(counts) = counts {
             counted.get_or_insert_with(CellCounts::default).join(counts);

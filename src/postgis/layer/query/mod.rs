@@ -3,17 +3,17 @@
 mod text;
 
 use crate::postgis::session::quoted;
-use text::{Reader, is_placeholder};
+use text::{QueryReader, is_placeholder};
 
 /// A query as it is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
-    pieces: Vec<Piece>,
+    pieces: Vec<QueryPiece>,
     limit: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::postgis) enum Piece {
+pub(in crate::postgis) enum QueryPiece {
     Text(String),
     Value(Placeholder),
 }
@@ -33,7 +33,7 @@ pub(in crate::postgis) enum Placeholder {
 
 /// SQL that stands for the placeholders.
 #[derive(Debug)]
-pub(in crate::postgis) struct Values {
+pub(in crate::postgis) struct PlaceholderSql {
     /// A geometry.
     pub bbox: String,
     /// An integer.
@@ -88,7 +88,7 @@ pub enum QueryError {
 const KNOWN: &str = "!bbox!, !zoom!, !pixel_width!, !pixel_height!, !scale_denominator!";
 
 /// The side of a pixel at zoom 0 in metres: the world's side (EPSG:3857) in 256 pixels.
-pub(in crate::postgis) const PIXEL: f64 = crate::tile::HALF_WORLD_METRES / 128.0;
+pub(in crate::postgis) const PIXEL_METRES: f64 = crate::tile::HALF_WORLD_METRES / 128.0;
 
 /// The side of a pixel of the scale's screen, in metres.
 const SCREEN_PIXEL: f64 = 0.000_28;
@@ -99,7 +99,7 @@ impl Query {
     /// # Errors
     /// If it is not one query, or holds a placeholder that there is not.
     pub fn new(text: &str) -> Result<Query, QueryError> {
-        let (pieces, words) = Reader::read_all(text)?;
+        let (pieces, words) = QueryReader::read_all(text)?;
         if words.is_empty() {
             return Err(QueryError::Empty);
         }
@@ -117,7 +117,7 @@ impl Query {
     }
 
     fn asks(&self, placeholder: Placeholder) -> bool {
-        self.pieces.contains(&Piece::Value(placeholder))
+        self.pieces.contains(&QueryPiece::Value(placeholder))
     }
 
     /// Whether its rows may be others at each zoom.
@@ -137,13 +137,13 @@ impl Query {
     }
 
     /// An item of a FROM list, called as the layer is.
-    pub(in crate::postgis) fn item(&self, layer: &str, values: &Values) -> String {
+    pub(in crate::postgis) fn item(&self, layer: &str, values: &PlaceholderSql) -> String {
         let pieces = self.pieces.iter().map(|piece| match piece {
-            Piece::Text(text) => text.clone(),
-            Piece::Value(Placeholder::Box) => format!("({})", values.bbox),
-            Piece::Value(Placeholder::Zoom) => format!("({})", values.zoom),
-            Piece::Value(Placeholder::Pixel) => format!("({})", values.pixel),
-            Piece::Value(Placeholder::Scale) => format!("({} / {SCREEN_PIXEL:?}::float8)", values.pixel),
+            QueryPiece::Text(text) => text.clone(),
+            QueryPiece::Value(Placeholder::Box) => format!("({})", values.bbox),
+            QueryPiece::Value(Placeholder::Zoom) => format!("({})", values.zoom),
+            QueryPiece::Value(Placeholder::Pixel) => format!("({})", values.pixel),
+            QueryPiece::Value(Placeholder::Scale) => format!("({} / {SCREEN_PIXEL:?}::float8)", values.pixel),
         });
         // A comment may end the query.
         format!("(\n{}\n) AS {}", pieces.collect::<String>(), quoted(layer))
@@ -154,7 +154,7 @@ impl Query {
     pub(in crate::postgis) fn neutral(&self, layer: &str) -> String {
         let nothing = |kind: &str, name: &str| format!("SELECT NULL::{kind} /* {name} */");
         let (bbox, zoom, pixel) = (nothing("geometry", "bbox"), nothing("int4", "zoom"), nothing("float8", "pixel"));
-        self.item(layer, &Values { bbox, zoom, pixel })
+        self.item(layer, &PlaceholderSql { bbox, zoom, pixel })
     }
 }
 
@@ -162,9 +162,9 @@ impl Query {
 /// exclamation marks counts, too.
 #[must_use]
 pub fn placeholder_in(sql: &str) -> Option<String> {
-    match Reader::read_all(sql) {
+    match QueryReader::read_all(sql) {
         Ok((pieces, _words)) => match pieces.first() {
-            Some(Piece::Text(before)) if pieces.len() > 1 => {
+            Some(QueryPiece::Text(before)) if pieces.len() > 1 => {
                 let name = sql.get(before.len() + 1..)?.split('!').next()?;
                 Some(format!("!{name}!"))
             }
@@ -177,10 +177,10 @@ pub fn placeholder_in(sql: &str) -> Option<String> {
     }
 }
 
-impl Values {
+impl PlaceholderSql {
     /// The columns of the item `oar_tiles_area`, row by row.
-    pub(in crate::postgis) fn of_area() -> Values {
-        Values {
+    pub(in crate::postgis) fn of_area() -> PlaceholderSql {
+        PlaceholderSql {
             bbox: "oar_tiles_area.box".to_owned(),
             zoom: "oar_tiles_area.z".to_owned(),
             pixel: "oar_tiles_area.pixel_width".to_owned(),
@@ -188,9 +188,9 @@ impl Values {
     }
 
     /// Parameters: zoom, side of a pixel, and west, south, east and north of the box.
-    pub(in crate::postgis) fn parameters(first: usize, srid: i32) -> Values {
+    pub(in crate::postgis) fn parameters(first: usize, srid: i32) -> PlaceholderSql {
         let next = |n: usize| format!("${}", first + n);
-        Values {
+        PlaceholderSql {
             zoom: next(0),
             pixel: next(1),
             bbox: format!("ST_MakeEnvelope({}, {}, {}, {}, {srid})", next(2), next(3), next(4), next(5)),

@@ -2,7 +2,7 @@ use super::*;
 
 fn filled(text: &str) -> String {
     let [bbox, zoom, pixel] = ["B", "Z", "P"].map(str::to_owned);
-    let item = Query::new(text).unwrap().item("l", &Values { bbox, zoom, pixel });
+    let item = Query::new(text).unwrap().item("l", &PlaceholderSql { bbox, zoom, pixel });
     item.strip_prefix("(\n").and_then(|item| item.strip_suffix("\n) AS \"l\"")).unwrap().to_owned()
 }
 

@@ -1,23 +1,23 @@
 //! Reading the text of a query: where its placeholders stand, and where what looks like one is text, a comment, a name or an operator.
 
-use super::{Piece, Placeholder, QueryError};
+use super::{Placeholder, QueryError, QueryPiece};
 
 /// Reads a query from its beginning to its end (PostgreSQL documentation, section 4.1, "Lexical Structure").
-pub(in crate::postgis) struct Reader<'a> {
+pub(in crate::postgis) struct QueryReader<'a> {
     left: &'a str,
-    pieces: Vec<Piece>,
+    pieces: Vec<QueryPiece>,
     /// What was read since the last placeholder.
     plain: String,
     /// Names and key words that stand in no quotes, in lower case.
     words: Vec<String>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> QueryReader<'a> {
     /// The pieces of a query, and the words in it.
-    pub(in crate::postgis) fn read_all(text: &'a str) -> Result<(Vec<Piece>, Vec<String>), QueryError> {
-        let mut reader = Reader { left: text, pieces: Vec::new(), plain: String::new(), words: Vec::new() };
+    pub(in crate::postgis) fn read_all(text: &'a str) -> Result<(Vec<QueryPiece>, Vec<String>), QueryError> {
+        let mut reader = QueryReader { left: text, pieces: Vec::new(), plain: String::new(), words: Vec::new() };
         reader.read()?;
-        reader.pieces.push(Piece::Text(reader.plain));
+        reader.pieces.push(QueryPiece::Text(reader.plain));
         Ok((reader.pieces, reader.words))
     }
 
@@ -153,8 +153,8 @@ impl<'a> Reader<'a> {
         let found = format!("!{name}!");
         match known(name) {
             Some(placeholder) => {
-                self.pieces.push(Piece::Text(std::mem::take(&mut self.plain)));
-                self.pieces.push(Piece::Value(placeholder));
+                self.pieces.push(QueryPiece::Text(std::mem::take(&mut self.plain)));
+                self.pieces.push(QueryPiece::Value(placeholder));
                 self.left = &behind[1..];
                 Ok(())
             }

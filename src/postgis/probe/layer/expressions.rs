@@ -5,7 +5,7 @@ use tokio_postgres::error::SqlState;
 use super::super::relation::Relation;
 use super::patchable::is_plain;
 use super::{LayerProbe, list};
-use crate::postgis::layer::{BoundProperty, Layer, Of, Rank};
+use crate::postgis::layer::{BoundProperty, ComputedFrom, Layer, Rank};
 use crate::postgis::session::{Cause, Error, Session};
 use crate::postgis::sql;
 
@@ -17,9 +17,9 @@ impl LayerProbe<'_> {
         let (mut of_rows, mut of_cells) = (of_rows.into_iter(), of_cells.into_iter());
         for property in &mut layer.properties {
             let kind = match property.of {
-                Of::Row => of_rows.next(),
-                Of::Cell => of_cells.next(),
-                Of::Tile(_) => Some("integer".to_owned()),
+                ComputedFrom::Row => of_rows.next(),
+                ComputedFrom::Cell => of_cells.next(),
+                ComputedFrom::Tile(_) => Some("integer".to_owned()),
             };
             layer.has_plain_values &= kind.as_deref().is_some_and(is_plain);
             property.kind = match kind.as_deref() {

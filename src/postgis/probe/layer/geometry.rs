@@ -5,13 +5,13 @@ use tokio_postgres::types::Type;
 
 use super::super::relation::{Column, Relation};
 use super::LayerProbe;
-use crate::postgis::layer::{Layer, QueryValues, Shape, Values, explained, pixel};
+use crate::postgis::layer::{Layer, PlaceholderSql, QueryValues, Shape, explained, pixel};
 use crate::postgis::session::{Error, Param, quoted};
 use crate::postgis::sql;
 use crate::tile::{Coverage, Zoom};
 
 /// So many rows of each zoom tell the reference system.
-const FEW: &str = "LIMIT 1000";
+const ROWS_PER_ZOOM: &str = "LIMIT 1000";
 
 impl LayerProbe<'_> {
     /// The reference system and kind of the geometries: from the column's type if it says, else from the rows.
@@ -120,7 +120,7 @@ impl LayerProbe<'_> {
         let mut failed = None;
         for srid in systems {
             layer.shape.srid = *srid;
-            let few = if looks_at_all { "" } else { FEW };
+            let few = if looks_at_all { "" } else { ROWS_PER_ZOOM };
             let asked = asked_at(layer, &format!("{g} AS oar_tiles_g"), &format!("{some} {}", filter(layer)), few);
             let sql = format!("{} {asked}", kind.replace(&g, "oar_tiles_g"));
             self.session.save().await?;
@@ -213,6 +213,6 @@ fn asked_at(layer: &Layer, columns: &str, condition: &str, few: &str) -> String 
             SELECT z, pixel_width, ST_MakeEnvelope($3, $4, $5, $6, {}) AS box FROM unnest($1, $2) AS zooms (z, pixel_width)
         ) AS oar_tiles_area CROSS JOIN LATERAL (SELECT {columns} FROM {} WHERE {condition} {few}) AS asked",
         layer.shape.srid,
-        layer.rows(&Values::of_area())
+        layer.rows(&PlaceholderSql::of_area())
     )
 }

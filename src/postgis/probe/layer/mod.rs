@@ -5,9 +5,9 @@ mod geometry;
 mod patchable;
 
 use super::query::described;
-use super::relation::{Column, Relation, RelationKind, Wanted, look_up, nearest};
+use super::relation::{Column, Relation, RelationKind, RelationName, look_up, nearest};
 use crate::postgis::layer::{
-    BoundProperty, KeyColumn, Layer, LayerOptions, Of, Property, PropertySource, Query, Rows, Shape,
+    BoundProperty, ComputedFrom, KeyColumn, Layer, LayerOptions, Property, PropertySource, Query, Rows, Shape,
 };
 use crate::postgis::session::{Error, Session, quoted};
 
@@ -37,7 +37,7 @@ impl<'a> LayerProbe<'a> {
         let options = self.options;
         let relation = match &options.rows {
             Rows::Relation { schema, table } => {
-                let wanted = Wanted { layer: &options.name, schema: schema.as_deref(), table, of: "the layer" };
+                let wanted = RelationName { layer: &options.name, schema: schema.as_deref(), table, of: "the layer" };
                 look_up(self.session, wanted).await?
             }
             Rows::Query(query) => described(self.session, &options.name, query).await?,
@@ -202,9 +202,9 @@ impl<'a> LayerProbe<'a> {
             .iter()
             .map(|property| {
                 let of = match &property.source {
-                    PropertySource::Column(_) | PropertySource::Expression(_) => Of::Row,
-                    PropertySource::Aggregate(_) => Of::Cell,
-                    PropertySource::Tile(part) => Of::Tile(*part),
+                    PropertySource::Column(_) | PropertySource::Expression(_) => ComputedFrom::Row,
+                    PropertySource::Aggregate(_) => ComputedFrom::Cell,
+                    PropertySource::Tile(part) => ComputedFrom::Tile(*part),
                 };
                 let sql = match &property.source {
                     PropertySource::Column(name) => {

@@ -46,14 +46,14 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut tls = tls.clone();
-    let tls = MakeTlsConnect::<Held<S>>::make_tls_connect(&mut tls, host).map_err(io::Error::other)?;
-    Ok(token.cancel_query_raw(Held(stream), tls).await?)
+    let tls = MakeTlsConnect::<HeldConnection<S>>::make_tls_connect(&mut tls, host).map_err(io::Error::other)?;
+    Ok(token.cancel_query_raw(HeldConnection(stream), tls).await?)
 }
 
 /// A connection that is not closed before the other side closes it.
-struct Held<S>(S);
+struct HeldConnection<S>(S);
 
-impl<S: AsyncRead + Unpin> AsyncRead for Held<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for HeldConnection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -63,7 +63,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Held<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Held<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for HeldConnection<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(context, bytes)
     }

@@ -37,12 +37,12 @@ pub(in crate::postgis) struct Locks {
     /// What the run's own processes wait for, in words, when the watcher looked last.
     waits: Mutex<HashMap<i32, String>>,
     /// Set once, when the run gives way.
-    gave_way: watch::Sender<Option<Reason>>,
+    gave_way: watch::Sender<Option<GaveWayReason>>,
 }
 
 /// Why a run gave way.
 #[derive(Debug, Clone)]
-struct Reason {
+struct GaveWayReason {
     /// Who waited for what, in words.
     waiting: String,
     limit: Duration,
@@ -70,7 +70,7 @@ impl Locks {
     /// The error of every statement after the run gave way.
     pub(in crate::postgis) fn gave_way(&self) -> Option<Error> {
         let reason = self.gave_way.borrow();
-        let Reason { waiting, limit } = reason.as_ref()?;
+        let GaveWayReason { waiting, limit } = reason.as_ref()?;
         Some(Error::GaveWay { waiting: waiting.clone(), limit: humantime::format_duration(*limit).to_string() })
     }
 
@@ -84,7 +84,7 @@ impl Locks {
     }
 
     /// Ends all transactions of the run. Whoever runs a statement in one cancels it.
-    async fn give_way(&self, reason: Reason) {
+    async fn give_way(&self, reason: GaveWayReason) {
         self.gave_way.send_replace(Some(reason));
         let transactions = self.transactions();
         let ended = join_all(transactions.iter().map(|transaction| transaction.roll_back()));

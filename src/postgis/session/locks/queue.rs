@@ -58,7 +58,7 @@ const EXCLUSIVE: &str = "
 
 /// One wait.
 #[derive(Debug)]
-pub(in crate::postgis) struct Wait {
+pub(in crate::postgis) struct LockWait {
     /// Whether it is one of the run's own processes that waits.
     pub(in crate::postgis) is_ours: bool,
     /// Which process waits.
@@ -71,8 +71,8 @@ pub(in crate::postgis) struct Wait {
     pub(in crate::postgis) other: String,
 }
 
-impl Wait {
-    fn of(row: &Row) -> Wait {
+impl LockWait {
+    fn of(row: &Row) -> LockWait {
         let (schema, name): (Option<String>, Option<String>) = (row.get(3), row.get(4));
         let relation: u32 = row.get(2);
         let name = match (schema, name) {
@@ -80,7 +80,7 @@ impl Wait {
             _ => format!("relation {relation}"),
         };
         let (pid, application, role, query) = (row.get(5), row.get(6), row.get(7), row.get(8));
-        Wait { is_ours: row.get(0), pid: row.get(1), relation, name, other: process(pid, application, role, query) }
+        LockWait { is_ours: row.get(0), pid: row.get(1), relation, name, other: process(pid, application, role, query) }
     }
 }
 
@@ -134,10 +134,10 @@ fn kind(query: &str) -> Option<String> {
 }
 
 /// A connection for looks at the queue. It takes no snapshot and no lock beyond each look.
-pub(in crate::postgis) struct Look(Client);
+pub(in crate::postgis) struct LockQueue(Client);
 
-impl Look {
-    pub(in crate::postgis) async fn open(database: &Database) -> Result<Look, Cause> {
+impl LockQueue {
+    pub(in crate::postgis) async fn open(database: &Database) -> Result<LockQueue, Cause> {
         let opening = async {
             let (client, connection) = database.apart().await?;
             tokio::spawn(async move {
@@ -145,21 +145,21 @@ impl Look {
                     tracing::debug!("the connection that looks for waits ended: {error}");
                 }
             });
-            Ok::<_, tokio_postgres::Error>(Look(client))
+            Ok::<_, tokio_postgres::Error>(LockQueue(client))
         };
         within_limit(opening).await
     }
 
     /// Waits that end or begin at one of the run's transactions.
-    pub(in crate::postgis) async fn queue(&self, transactions: &[String]) -> Result<Vec<Wait>, Cause> {
+    pub(in crate::postgis) async fn queue(&self, transactions: &[String]) -> Result<Vec<LockWait>, Cause> {
         self.waits(QUEUE, transactions).await
     }
 
-    async fn waits(&self, sql: &str, transactions: &[String]) -> Result<Vec<Wait>, Cause> {
+    async fn waits(&self, sql: &str, transactions: &[String]) -> Result<Vec<LockWait>, Cause> {
         let sql = sql.replace("{process}", PROCESS);
         let params: [(&(dyn ToSql + Sync), Type); 1] = [(&transactions, Type::TEXT_ARRAY)];
         let rows = within_limit(self.0.query_typed(&sql, &params)).await?;
-        Ok(rows.iter().map(Wait::of).collect())
+        Ok(rows.iter().map(LockWait::of).collect())
     }
 }
 
@@ -173,13 +173,13 @@ async fn within_limit<T>(looking: impl Future<Output = Result<T, tokio_postgres:
 /// A relation that somebody has for himself, and who that is, in words; nothing if there is none, or nobody can look.
 pub(in crate::postgis) async fn exclusive_locks(database: &Database) -> Option<String> {
     let transactions = database.locks.ids();
-    let look = Look::open(database).await.ok()?;
+    let look = LockQueue::open(database).await.ok()?;
     let waits = look.waits(EXCLUSIVE, &transactions).await.ok()?;
     waits.first().map(held_by)
 }
 
 /// What one of our own processes waits for, in words that follow "a lock".
-pub(in crate::postgis) fn held_by(wait: &Wait) -> String {
+pub(in crate::postgis) fn held_by(wait: &LockWait) -> String {
     format!(" on {}, which {} holds or waits for", wait.name, wait.other)
 }
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 
 use super::super::Database;
-use super::queue::{Look, Wait, held_by};
-use super::{Locks, Reason};
+use super::queue::{LockQueue, LockWait, held_by};
+use super::{GaveWayReason, Locks};
 
 /// The pause between two looks: an eighth of the lock limit, within these bounds.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
@@ -42,7 +42,7 @@ async fn watch(database: &Database) {
         tokio::time::sleep(pause).await;
         let looked = match look.take() {
             Some(look) => Ok(look),
-            None => Look::open(database).await,
+            None => LockQueue::open(database).await,
         };
         let looked = match looked {
             Ok(opened) => opened.queue(&database.locks.ids()).await.map(|waits| (opened, waits)),
@@ -56,7 +56,7 @@ async fn watch(database: &Database) {
                 );
                 // One pause may have gone by before the wait was seen first.
                 if let Some(wait) = waiting.longer_than(limit.saturating_sub(pause), waits) {
-                    let reason = Reason { waiting: format!("{} waited for {}", wait.other, wait.name), limit };
+                    let reason = GaveWayReason { waiting: format!("{} waited for {}", wait.other, wait.name), limit };
                     return database.locks.give_way(reason).await;
                 }
             }
@@ -79,8 +79,8 @@ struct Waiting(HashMap<(i32, u32), Instant>);
 
 impl Waiting {
     /// Takes what was seen now; gives a wait of others for the run that lasts at least so long, if there is one.
-    fn longer_than(&mut self, limit: Duration, waits: Vec<Wait>) -> Option<Wait> {
-        let waits: Vec<Wait> = waits.into_iter().filter(|wait| !wait.is_ours).collect();
+    fn longer_than(&mut self, limit: Duration, waits: Vec<LockWait>) -> Option<LockWait> {
+        let waits: Vec<LockWait> = waits.into_iter().filter(|wait| !wait.is_ours).collect();
         let seen: HashSet<(i32, u32)> = waits.iter().map(|wait| (wait.pid, wait.relation)).collect();
         self.0.retain(|wait, _| seen.contains(wait));
         let now = Instant::now();

@@ -5,19 +5,19 @@ use crate::postgis::layer::Layer;
 
 /// A part of an aggregate expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::postgis) enum Piece<'a> {
+pub(in crate::postgis) enum AggregatePiece<'a> {
     /// SQL that stays as it is.
     Text(&'a str),
     /// `count(*)`.
     Rows,
     /// Another aggregate.
-    Call(Call<'a>),
+    AggregateCall(AggregateCall<'a>),
 }
 
 /// A call of an aggregate function over the rows of a cell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::postgis) struct Call<'a> {
-    pub(in crate::postgis) function: Function,
+pub(in crate::postgis) struct AggregateCall<'a> {
+    pub(in crate::postgis) function: AggregateFunction,
     /// What it is given; `*` for `count(*)` with a filter.
     argument: &'a str,
     filter: Option<&'a str>,
@@ -25,7 +25,7 @@ pub(in crate::postgis) struct Call<'a> {
 
 /// An aggregate function whose value does not depend on the order of its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::postgis) enum Function {
+pub(in crate::postgis) enum AggregateFunction {
     Count,
     CountDistinct,
     Min,
@@ -36,16 +36,16 @@ pub(in crate::postgis) enum Function {
     Or,
 }
 
-impl Function {
-    fn named(word: &str) -> Option<Function> {
+impl AggregateFunction {
+    fn named(word: &str) -> Option<AggregateFunction> {
         Some(match &*word.to_ascii_lowercase() {
-            "count" => Function::Count,
-            "min" => Function::Min,
-            "max" => Function::Max,
-            "sum" => Function::Sum,
-            "avg" => Function::Average,
-            "bool_and" | "every" => Function::And,
-            "bool_or" => Function::Or,
+            "count" => AggregateFunction::Count,
+            "min" => AggregateFunction::Min,
+            "max" => AggregateFunction::Max,
+            "sum" => AggregateFunction::Sum,
+            "avg" => AggregateFunction::Average,
+            "bool_and" | "every" => AggregateFunction::And,
+            "bool_or" => AggregateFunction::Or,
             _ => return None,
         })
     }
@@ -53,17 +53,17 @@ impl Function {
     /// How its values are folded; an average is a sum and a count.
     pub(in crate::postgis) const fn folds(self) -> &'static [Fold] {
         match self {
-            Function::Count => &[Fold::Values],
-            Function::CountDistinct => &[Fold::Distinct],
-            Function::Min | Function::And => &[Fold::Least],
-            Function::Max | Function::Or => &[Fold::Greatest],
-            Function::Sum => &[Fold::Sum],
-            Function::Average => &[Fold::Sum, Fold::Values],
+            AggregateFunction::Count => &[Fold::Values],
+            AggregateFunction::CountDistinct => &[Fold::Distinct],
+            AggregateFunction::Min | AggregateFunction::And => &[Fold::Least],
+            AggregateFunction::Max | AggregateFunction::Or => &[Fold::Greatest],
+            AggregateFunction::Sum => &[Fold::Sum],
+            AggregateFunction::Average => &[Fold::Sum, Fold::Values],
         }
     }
 }
 
-impl Call<'_> {
+impl AggregateCall<'_> {
     /// The value of a row that is folded, as SQL over the row; NULL if the row has none.
     pub(in crate::postgis) fn value(&self, fold: Fold) -> String {
         // num_nonnulls, and not IS NULL, tells a row of NULLs from NULL, as count does.
@@ -81,7 +81,7 @@ impl Call<'_> {
 }
 
 /// The pieces of an expression; `None` if something in it cannot be told with certainty.
-pub(in crate::postgis) fn pieces(sql: &str) -> Option<Vec<Piece<'_>>> {
+pub(in crate::postgis) fn pieces(sql: &str) -> Option<Vec<AggregatePiece<'_>>> {
     let (mut pieces, mut text, mut at) = (Vec::new(), 0, 0);
     while at < sql.len() {
         let (token, end) = token(sql, at)?;
@@ -92,7 +92,7 @@ pub(in crate::postgis) fn pieces(sql: &str) -> Option<Vec<Piece<'_>>> {
         }
         let open = past_space(sql, end);
         let called = token == Token::Word && sql[open..].starts_with('(');
-        let Some(function) = Function::named(word).filter(|_| called) else {
+        let Some(function) = AggregateFunction::named(word).filter(|_| called) else {
             at = end;
             continue;
         };
@@ -101,23 +101,23 @@ pub(in crate::postgis) fn pieces(sql: &str) -> Option<Vec<Piece<'_>>> {
             return None;
         }
         let (piece, end) = call(sql, function, open)?;
-        pieces.extend([Piece::Text(&sql[text..at]), piece]);
+        pieces.extend([AggregatePiece::Text(&sql[text..at]), piece]);
         (at, text) = (end, end);
     }
-    pieces.push(Piece::Text(&sql[text..]));
+    pieces.push(AggregatePiece::Text(&sql[text..]));
     Some(pieces)
 }
 
 /// A call whose arguments begin at a parenthesis, and where it ends.
-fn call(sql: &str, function: Function, open: usize) -> Option<(Piece<'_>, usize)> {
+fn call(sql: &str, function: AggregateFunction, open: usize) -> Option<(AggregatePiece<'_>, usize)> {
     let mut end = closing(sql, open)?;
     let mut argument = sql[open + 1..end - 1].trim();
     let mut function = function;
     if let Some(rest) = without_word(argument, "distinct") {
         // DISTINCT changes nothing for the least and the greatest, and much for a sum.
         function = match function {
-            Function::Count => Function::CountDistinct,
-            Function::Sum | Function::Average => return None,
+            AggregateFunction::Count => AggregateFunction::CountDistinct,
+            AggregateFunction::Sum | AggregateFunction::Average => return None,
             other => other,
         };
         argument = rest;
@@ -139,10 +139,12 @@ fn call(sql: &str, function: Function, open: usize) -> Option<(Piece<'_>, usize)
         return None;
     }
     let piece = match (function, argument, filter) {
-        (Function::Count, "*", None) => Piece::Rows,
-        (Function::Count, "*", Some(_)) => Piece::Call(Call { function, argument, filter }),
+        (AggregateFunction::Count, "*", None) => AggregatePiece::Rows,
+        (AggregateFunction::Count, "*", Some(_)) => {
+            AggregatePiece::AggregateCall(AggregateCall { function, argument, filter })
+        }
         (_, "*", _) => return None,
-        _ => Piece::Call(Call { function, argument, filter }),
+        _ => AggregatePiece::AggregateCall(AggregateCall { function, argument, filter }),
     };
     Some((piece, end))
 }
@@ -247,9 +249,9 @@ pub(in crate::postgis) fn only_counts(sql: &str) -> bool {
     !sql.contains(['\'', '"'])
         && pieces(sql).is_some_and(|pieces| {
             pieces.iter().all(|piece| match piece {
-                Piece::Text(text) => words(text),
-                Piece::Rows => true,
-                Piece::Call(_) => false,
+                AggregatePiece::Text(text) => words(text),
+                AggregatePiece::Rows => true,
+                AggregatePiece::AggregateCall(_) => false,
             })
         })
 }
@@ -260,8 +262,8 @@ pub(in crate::postgis) fn needs_only_counts(layer: &Layer) -> bool {
 }
 
 /// The aggregates of an expression that are more than a number of rows; `None` if it cannot be taken apart.
-pub(in crate::postgis) fn calls(sql: &str) -> Option<Vec<Call<'_>>> {
-    let call = |piece| if let Piece::Call(call) = piece { Some(call) } else { None };
+pub(in crate::postgis) fn calls(sql: &str) -> Option<Vec<AggregateCall<'_>>> {
+    let call = |piece| if let AggregatePiece::AggregateCall(call) = piece { Some(call) } else { None };
     Some(pieces(sql)?.into_iter().filter_map(call).collect())
 }
 
@@ -271,10 +273,10 @@ mod tests {
 
     /// The expression with each call as `<function argument | filter>`.
     fn apart(sql: &str) -> Option<String> {
-        let shown = |piece: &Piece<'_>| match piece {
-            Piece::Text(text) => (*text).to_owned(),
-            Piece::Rows => "<rows>".to_owned(),
-            Piece::Call(Call { function, argument, filter }) => match filter {
+        let shown = |piece: &AggregatePiece<'_>| match piece {
+            AggregatePiece::Text(text) => (*text).to_owned(),
+            AggregatePiece::Rows => "<rows>".to_owned(),
+            AggregatePiece::AggregateCall(AggregateCall { function, argument, filter }) => match filter {
                 Some(filter) => format!("<{function:?} {argument} | {filter}>"),
                 None => format!("<{function:?} {argument}>"),
             },
@@ -337,7 +339,7 @@ mod tests {
     #[test]
     fn the_value_of_a_row_stands_between_parentheses() {
         let value = |sql| match &pieces(sql).unwrap()[1] {
-            Piece::Call(call) => call.value(call.function.folds()[0]),
+            AggregatePiece::AggregateCall(call) => call.value(call.function.folds()[0]),
             other => panic!("{other:?}"),
         };
         assert_eq!(value("max(a)"), "(a\n)");

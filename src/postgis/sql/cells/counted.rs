@@ -3,12 +3,12 @@
 
 use super::super::edge::{projected, shifted_boxes};
 use super::super::{filter, geometry, thin, type_of};
-use super::aggregates::{Piece, pieces};
+use super::aggregates::{AggregatePiece, pieces};
 use super::folds::FoldedValues;
-use super::outline::{Decoded, unit};
-use super::{Value, celled, columns, filled, position, standing_at, stands, values, without_bounds};
+use super::outline::{DecodedCell, unit};
+use super::{PropertiesOf, celled, columns, filled, position, standing_at, stands, values, without_bounds};
 use crate::cells::Standing;
-use crate::postgis::layer::{BoundProperty, Cells, Layer, Of, Values};
+use crate::postgis::layer::{BoundProperty, Cells, ComputedFrom, Layer, PlaceholderSql};
 
 /// The parameter with the first of the folded values.
 const FIRST_FOLD: usize = 19;
@@ -18,12 +18,14 @@ const LONE: usize = 6;
 
 /// An expression over aggregates with what the survey has counted and folded in their stead: columns of "cell".
 fn counted(sql: &str, folds: Option<&FoldedValues>) -> String {
-    let piece = |piece: Piece<'_>| match (piece, folds) {
-        (Piece::Text(text), _) => text.to_owned(),
-        (Piece::Rows, _) => "cell.members".to_owned(),
-        (Piece::Call(call), Some(folds)) => folds.stands_for(&call, |number| format!("cell.f{number}")),
+    let piece = |piece: AggregatePiece<'_>| match (piece, folds) {
+        (AggregatePiece::Text(text), _) => text.to_owned(),
+        (AggregatePiece::Rows, _) => "cell.members".to_owned(),
+        (AggregatePiece::AggregateCall(call), Some(folds)) => {
+            folds.stands_for(&call, |number| format!("cell.f{number}"))
+        }
         // Nobody asks for that; if somebody did, the server would know no such column.
-        (Piece::Call(_), None) => "cell.not_folded".to_owned(),
+        (AggregatePiece::AggregateCall(_), None) => "cell.not_folded".to_owned(),
     };
     pieces(sql).unwrap_or_default().into_iter().map(piece).collect()
 }
@@ -92,7 +94,7 @@ pub(in crate::postgis) fn behind(layer: &Layer, folds: Option<&FoldedValues>) ->
 /// their cells, such a cell's area and code, and west, south, east, north of the box in which its row lies.
 pub(in crate::postgis) fn placed(layer: &Layer, cells: &Cells, folds: Option<&FoldedValues>) -> String {
     let grid = cells.grid;
-    let decoded = Decoded::of("cell.code", "width", "z");
+    let decoded = DecodedCell::of("cell.code", "width", "z");
     let mut stands = stands(grid, &decoded);
     if grid.standing == Standing::Centroid {
         stands = standing_at(&["cell.x".to_owned(), "cell.y".to_owned()]);
@@ -108,7 +110,7 @@ pub(in crate::postgis) fn placed(layer: &Layer, cells: &Cells, folds: Option<&Fo
     let ends = ["west", "north", "east", "south"].iter().zip(&stands.ends);
     let ends: String = ends.map(|(name, end)| format!(", {end} AS {name}")).collect();
     let lone = cells.keeps_lone.then(|| lone(layer, cells, FIRST_FOLD + count(folds)));
-    let (found, shown) = lone.map_or_else(Default::default, |Lone { found, shown }| {
+    let (found, shown) = lone.map_or_else(Default::default, |LoneRows { found, shown }| {
         (found + ",\n", "\n    UNION ALL\n    ".to_owned() + &shown)
     });
     format!(
@@ -118,21 +120,21 @@ pub(in crate::postgis) fn placed(layer: &Layer, cells: &Cells, folds: Option<&Fo
     JOIN oar_tiles_area ON oar_tiles_area.area = cell.area{shown}
     OFFSET 0
 )",
-        values = values(layer, &Value::OfCell(&aggregate), "cell.members"),
+        values = values(layer, &PropertiesOf::Cell(&aggregate), "cell.members"),
         params = (0..count(folds)).map(|number| format!(", ${}", FIRST_FOLD + number)).collect::<String>(),
         names = names(count(folds)),
     )
 }
 
 /// Rows that are alone in their cells.
-struct Lone {
+struct LoneRows {
     /// `WITH` items that find them.
     found: String,
     /// The statement that gives what "placed" has of them.
     shown: String,
 }
 
-fn lone(layer: &Layer, cells: &Cells, first: usize) -> Lone {
+fn lone(layer: &Layer, cells: &Cells, first: usize) -> LoneRows {
     let (x, y) = ("oar_tiles_x", "oar_tiles_y");
     let [at_x, at_y] = position(layer, "oar_tiles_m");
     let params: Vec<String> = (first..first + LONE).map(|number| format!("${number}")).collect();
@@ -157,7 +159,7 @@ fn lone(layer: &Layer, cells: &Cells, first: usize) -> Lone {
         params = params.join(", "),
         columns = columns(layer),
         projected = projected(layer),
-        relation = layer.rows(&Values::of_area()),
+        relation = layer.rows(&PlaceholderSql::of_area()),
         found = boxes.join(" OR "),
         filter = filter(layer),
         celled = celled(cells.grid, x, y),
@@ -172,17 +174,17 @@ fn lone(layer: &Layer, cells: &Cells, first: usize) -> Lone {
         names_of_row(layer),
         unit(x),
         unit(y),
-        values(layer, &Value::OfRow, "1::int8"),
+        values(layer, &PropertiesOf::Row, "1::int8"),
     );
-    Lone { found, shown }
+    LoneRows { found, shown }
 }
 
 /// What [`values`] gives of a row, by name. A NULL that stands for an aggregate has no type yet: it takes that of the aggregate.
 fn names_of_row(layer: &Layer) -> String {
     let name = |(number, property): (usize, &BoundProperty)| match property.of {
-        Of::Tile(_) => String::new(),
-        Of::Row => format!(", p{number}"),
-        Of::Cell => ", NULL".to_owned(),
+        ComputedFrom::Tile(_) => String::new(),
+        ComputedFrom::Row => format!(", p{number}"),
+        ComputedFrom::Cell => ", NULL".to_owned(),
     };
     let rank = layer.budget.thins().then(|| format!(", {}", thin::RANK));
     layer.properties.iter().enumerate().map(name).chain(rank).collect()

@@ -2,7 +2,7 @@
 
 use tokio_postgres::types::Type;
 
-use super::aggregates::Call;
+use super::aggregates::AggregateCall;
 use crate::cells::Fold;
 
 /// The values that a layer's aggregates are folded from, each once.
@@ -42,7 +42,7 @@ impl FoldedValues {
     }
 
     /// What stands for a call: `column` gives the SQL of the folded value with a number.
-    pub(in crate::postgis) fn stands_for(&self, call: &Call<'_>, column: impl Fn(usize) -> String) -> String {
+    pub(in crate::postgis) fn stands_for(&self, call: &AggregateCall<'_>, column: impl Fn(usize) -> String) -> String {
         let folded = |fold: Fold| {
             let sql = call.value(fold);
             let number = self.0.iter().position(|value| value.fold == fold && value.sql == sql).unwrap_or(self.0.len());

@@ -10,13 +10,13 @@ mod outline;
 use super::edge::projected;
 use super::{filter, geometry, search, thin};
 use crate::cells::{Cell, CellGrid, CellShape, INVERSE_SQRT_3, MIDDLE, Standing, THIRD};
-use crate::postgis::layer::{BoundProperty, Cells, KeyColumn, Layer, Of, Values};
+use crate::postgis::layer::{BoundProperty, Cells, ComputedFrom, KeyColumn, Layer, PlaceholderSql};
 use crate::tile::{HALF_WORLD_METRES, LAST_UNIT, WORLD_UNITS};
 
 use aggregates::only_counts;
-use outline::{Decoded, WORLD_UNITS_F64, point, unit};
+use outline::{DecodedCell, WORLD_UNITS_F64, point, unit};
 
-pub(in crate::postgis) use aggregates::{Function, calls, needs_only_counts};
+pub(in crate::postgis) use aggregates::{AggregateFunction, calls, needs_only_counts};
 pub(in crate::postgis) use counted::{fold_types, folded_alone};
 pub(in crate::postgis) use folds::{FoldedValue, ValueKind};
 
@@ -41,8 +41,8 @@ pub(in crate::postgis) fn is_in_world(x: &str, y: &str) -> String {
 }
 
 /// An aggregate of the configuration, the cell's bounds in degrees and its number filled in.
-pub(in crate::postgis) fn filled(sql: &str, cell: &Decoded, grid: CellGrid) -> String {
-    let Decoded { zoom, .. } = cell;
+pub(in crate::postgis) fn filled(sql: &str, cell: &DecodedCell, grid: CellGrid) -> String {
+    let DecodedCell { zoom, .. } = cell;
     let [west, north, east, south] = cell.bounds(grid);
     // Squares are numbered as tiles are, so many zooms deeper: all zooms above, then row by row.
     #[expect(clippy::cast_possible_truncation, reason = "at most 7")]
@@ -75,8 +75,8 @@ pub(in crate::postgis) fn placed(layer: &Layer, cells: &Cells, are_folded: bool)
     let order: String = if keeps_order { layer.key.iter().map(by_key).collect() } else { String::new() };
     let (x, y) = ("oar_tiles_x", "oar_tiles_y");
     let [at_x, at_y] = position(layer, "oar_tiles_m");
-    let decoded = Decoded::of("oar_tiles_cell", "min(oar_tiles_width)", "min(oar_tiles_zoom)");
-    let single = Decoded::of("oar_tiles_cell", "oar_tiles_width", "oar_tiles_zoom");
+    let decoded = DecodedCell::of("oar_tiles_cell", "min(oar_tiles_width)", "min(oar_tiles_zoom)");
+    let single = DecodedCell::of("oar_tiles_cell", "oar_tiles_width", "oar_tiles_zoom");
     let mut stands = stands(grid, &decoded);
     if layer.is_found_in_boxes() {
         stands.ends = decoded.bounds(grid).map(|end| unit(&end)).to_vec();
@@ -92,7 +92,7 @@ pub(in crate::postgis) fn placed(layer: &Layer, cells: &Cells, are_folded: bool)
         format!(
             "SELECT oar_tiles_n, oar_tiles_cell AS k0, {drawn} AS m{ends}{} FROM {from} {condition}
     GROUP BY oar_tiles_cell, oar_tiles_n",
-            values(layer, &Value::OfCell(&aggregate), "count(*)")
+            values(layer, &PropertiesOf::Cell(&aggregate), "count(*)")
         )
     };
     let cells_of = if cells.keeps_lone {
@@ -110,7 +110,7 @@ shown AS (
     SELECT oar_tiles_n, oar_tiles_cell, oar_tiles_m{ends}{} FROM numbered WHERE oar_tiles_members = 1
 ),",
             grouped("numbered", "WHERE oar_tiles_members > 1"),
-            values(layer, &Value::OfRow, "1::int8")
+            values(layer, &PropertiesOf::Row, "1::int8")
         )
     } else {
         format!("shown AS (\n    {}\n),", grouped("sorted", ""))
@@ -143,7 +143,7 @@ placed AS (
 )",
         columns = columns(layer),
         projected = projected(layer),
-        relation = layer.rows(&Values::of_area()),
+        relation = layer.rows(&PlaceholderSql::of_area()),
         filter = filter(layer),
         shown = is_shown(grid, &single),
         celled = celled(grid, x, y),
@@ -152,21 +152,21 @@ placed AS (
 }
 
 /// Where the properties of a feature come from.
-pub(in crate::postgis) enum Value<'a> {
+pub(in crate::postgis) enum PropertiesOf<'a> {
     /// From a row that is alone in its cell.
-    OfRow,
+    Row,
     /// From a cell: what turns an aggregate into SQL.
-    OfCell(&'a dyn Fn(&str) -> String),
+    Cell(&'a dyn Fn(&str) -> String),
 }
 
 /// The properties of rows and cells as columns, and what ranks them.
-pub(in crate::postgis) fn values(layer: &Layer, value: &Value<'_>, members: &str) -> String {
+pub(in crate::postgis) fn values(layer: &Layer, value: &PropertiesOf<'_>, members: &str) -> String {
     let of = |(number, property): (usize, &BoundProperty)| {
         let sql = match (property.of, value) {
-            (Of::Tile(_), _) => return None,
-            (Of::Row, Value::OfRow) => property.sql.clone(),
-            (Of::Cell, Value::OfCell(aggregate)) => aggregate(&property.sql),
-            (Of::Row, Value::OfCell(_)) | (Of::Cell, Value::OfRow) => "NULL".to_owned(),
+            (ComputedFrom::Tile(_), _) => return None,
+            (ComputedFrom::Row, PropertiesOf::Row) => property.sql.clone(),
+            (ComputedFrom::Cell, PropertiesOf::Cell(aggregate)) => aggregate(&property.sql),
+            (ComputedFrom::Row, PropertiesOf::Cell(_)) | (ComputedFrom::Cell, PropertiesOf::Row) => "NULL".to_owned(),
         };
         Some(format!(", {sql} AS p{number}"))
     };
@@ -180,14 +180,14 @@ fn carried(layer: &Layer) -> String {
         .properties
         .iter()
         .enumerate()
-        .filter(|(_, property)| !matches!(property.of, Of::Tile(_)))
+        .filter(|(_, property)| !matches!(property.of, ComputedFrom::Tile(_)))
         .map(|(number, _)| format!(", p{number}"))
         .chain(layer.budget.thins().then(|| format!(", {}", thin::RANK)))
         .collect()
 }
 
 /// Whether what stands for a cell may touch the tiles of the area.
-fn is_shown(grid: CellGrid, cell: &Decoded) -> String {
+fn is_shown(grid: CellGrid, cell: &DecodedCell) -> String {
     let [west, north, east, south] = match grid.standing {
         Standing::Center => {
             let [x, y] = cell.middle(grid);
@@ -216,18 +216,18 @@ pub(in crate::postgis) fn columns(layer: &Layer) -> String {
 }
 
 /// What stands for a cell.
-pub(in crate::postgis) struct Stands {
+pub(in crate::postgis) struct CellSymbol {
     /// Its geometry in EPSG:3857.
     pub(in crate::postgis) geometry: String,
     /// Where it lies: a point's west and north, or a box, in world units.
     pub(in crate::postgis) ends: Vec<String>,
 }
 
-pub(in crate::postgis) fn stands(grid: CellGrid, cell: &Decoded) -> Stands {
+pub(in crate::postgis) fn stands(grid: CellGrid, cell: &DecodedCell) -> CellSymbol {
     match grid.standing {
         Standing::Center => {
             let middle = cell.middle(grid);
-            Stands { geometry: point(&middle), ends: middle.iter().map(|end| unit(end)).collect() }
+            CellSymbol { geometry: point(&middle), ends: middle.iter().map(|end| unit(end)).collect() }
         }
         Standing::Centroid => {
             // Whole numbers: the sum is the same in any order.
@@ -235,15 +235,15 @@ pub(in crate::postgis) fn stands(grid: CellGrid, cell: &Decoded) -> Stands {
             standing_at(&[mean("oar_tiles_x"), mean("oar_tiles_y")])
         }
         Standing::Polygon => {
-            Stands { geometry: cell.polygon(grid), ends: cell.bounds(grid).iter().map(|end| unit(end)).collect() }
+            CellSymbol { geometry: cell.polygon(grid), ends: cell.bounds(grid).iter().map(|end| unit(end)).collect() }
         }
     }
 }
 
 /// A point in the middle of a world unit: no position there lies halfway between two units of a tile's grid.
-pub(in crate::postgis) fn standing_at(unit: &[String; 2]) -> Stands {
+pub(in crate::postgis) fn standing_at(unit: &[String; 2]) -> CellSymbol {
     let [x, y] = unit;
-    Stands { geometry: point(&[format!("{x} + 0.5"), format!("{y} + 0.5")]), ends: unit.to_vec() }
+    CellSymbol { geometry: point(&[format!("{x} + 0.5"), format!("{y} + 0.5")]), ends: unit.to_vec() }
 }
 
 /// The items that give each member its cell: [`CellGrid::cell`], step by step, so that nothing is worked out twice.

@@ -12,7 +12,7 @@ fn metres() -> f64 {
 pub(in crate::postgis) const WORLD_UNITS_F64: f64 = 2.0 * MIDDLE;
 
 /// A cell that was read from its code: its column and row, its width, all as SQL.
-pub(in crate::postgis) struct Decoded {
+pub(in crate::postgis) struct DecodedCell {
     pub(in crate::postgis) a: String,
     pub(in crate::postgis) b: String,
     pub(in crate::postgis) width: String,
@@ -22,10 +22,10 @@ pub(in crate::postgis) struct Decoded {
 /// A position or a box in world units: its ends as SQL, west, north, east, south.
 pub(in crate::postgis) type Ends = [String; 4];
 
-impl Decoded {
+impl DecodedCell {
     /// From the code of the cell, its width, and the zoom.
-    pub(in crate::postgis) fn of(code: &str, width: &str, zoom: &str) -> Decoded {
-        Decoded {
+    pub(in crate::postgis) fn of(code: &str, width: &str, zoom: &str) -> DecodedCell {
+        DecodedCell {
             a: format!("(({code} >> 32) - {})", Cell::OFFSET),
             b: format!("(({code} & 4294967295) - {})", Cell::OFFSET),
             width: width.to_owned(),
@@ -35,7 +35,7 @@ impl Decoded {
 
     /// [`CellGrid::middle`].
     pub(in crate::postgis) fn middle(&self, grid: CellGrid) -> [String; 2] {
-        let Decoded { a, b, width, .. } = self;
+        let DecodedCell { a, b, width, .. } = self;
         match grid.shape {
             CellShape::Square => [format!("({a} + 0.5::float8) * {width}"), format!("({b} + 0.5::float8) * {width}")],
             CellShape::Hexagon => [
