@@ -7,7 +7,7 @@
 //!           changes     plan         └────────────────── pipeline: bounded workers, one writer ──────────┘
 //! ```
 //!
-//! A seed of points has PostGIS write each row once, and draws the tiles of all zooms from that (`postgis/stock`).
+//! A seed of points has PostGIS write each row once, and draws the tiles of all zooms from that (`postgis/render/cached_rows`).
 //!
 //! Both verbs take one path; they differ in which tiles they plan and in what becomes of those that they do not hand over. And a
 //! reseed takes from the target what has not changed in a tile, where it can (patch).

@@ -1,5 +1,6 @@
 //! What the catalog says of a relation: its columns, key and indexes.
 
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use crate::postgis::session::{Error, Session, quoted};
@@ -144,20 +145,27 @@ pub(crate) async fn look_up(session: &Session, wanted: RelationName<'_>) -> Resu
     let Some(row) = found.first() else { return Err(unknown(session, wanted, &place).await) };
     let oid: u32 = row.get(0);
     let kind: String = row.get(3);
+    // The catalog is read as the snapshot shows it, rights are those of the present: NULL if the table is gone.
+    let dropped = || {
+        let (schema, name): (String, String) = (row.get(1), row.get(2));
+        Error::Appeared { table: format!("{}.{}", quoted(&schema), quoted(&name)), how: "dropped" }
+    };
+    let right = |right: Option<bool>| right.ok_or_else(dropped);
+    let (readable, schema_usable) = (right(row.get(4))?, right(row.get(5))?);
     let columns = session.all(&place, COLUMNS, &[(&oid, Type::OID)]).await?;
-    let columns: Vec<Column> = columns
-        .iter()
-        .map(|row| Column {
+    let column = |row: &Row| {
+        Ok(Column {
             name: row.get(0),
             kind: row.get(1),
             collated: row.get(2),
             not_null: row.get(3),
-            readable: row.get(4),
+            readable: right(row.get(4))?,
             srid: row.get(5),
             geometry_type: row.get(6),
             kind_schema: row.get(7),
         })
-        .collect();
+    };
+    let columns: Vec<Column> = columns.iter().map(column).collect::<Result<_, Error>>()?;
     let (mut unique, mut spatial_indexes) = (Vec::new(), Vec::new());
     for row in session.all(&place, INDEXES, &[(&oid, Type::OID)]).await? {
         let (is_unique, primary, method): (bool, bool, String) = (row.get(0), row.get(1), row.get(2));
@@ -175,8 +183,8 @@ pub(crate) async fn look_up(session: &Session, wanted: RelationName<'_>) -> Resu
         columns,
         unique,
         spatial_indexes,
-        readable: row.get(4),
-        schema_usable: row.get(5),
+        readable,
+        schema_usable,
         role: row.get(6),
     })
 }

@@ -6,14 +6,12 @@
 //! decides.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::areas::is_searched;
 use super::drawing::Tiles;
-use super::prepared::PreparedLayer;
 use crate::mvt::{Drawer, Features};
 use crate::postgis::layer::{Layer, QueryValues, search_boxes};
 use crate::postgis::session::{Error, Param, Snapshot};
@@ -21,7 +19,6 @@ use crate::postgis::sql::{self, RowChoice};
 use crate::source::{CacheCost, RenderedLayer, RenderedTile};
 use crate::tile::{
     Area, Candidate, Coverage, GridBoxes, LayerCount, Order, Positions, SearchBox, TileCoord, TileRect, Unit, Zoom,
-    ZoomList,
 };
 
 /// The rows of a layer, all of them or those of a neighbourhood: where they lie, and what they show.
@@ -56,28 +53,6 @@ impl Layer {
     }
 }
 
-impl PreparedLayer {
-    /// The layer with all of its rows cached that the coverage at some zooms shows; without, if they are not `rows` or take more than
-    /// `memory` bytes, or cannot be read.
-    ///
-    /// # Errors
-    /// If the session is lost, or a stop was asked for.
-    pub async fn cache_rows(
-        self,
-        snapshot: &Snapshot,
-        coverage: &Coverage,
-        zooms: &ZoomList,
-        (rows, memory): (u64, usize),
-    ) -> Result<PreparedLayer, Error> {
-        snapshot.keeper.save().await?;
-        let layer = self.layer();
-        let zooms: Vec<Zoom> = zooms.iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
-        let read = CachedRows::read_all(snapshot, layer, (coverage, &zooms), (rows, memory)).await;
-        let cached = unless_failed(snapshot, layer, read).await?;
-        Ok(self.with_cached_rows(cached.map(Arc::new)))
-    }
-}
-
 /// Cached rows, if the database could give them.
 pub(in crate::postgis) async fn unless_failed(
     snapshot: &Snapshot,
@@ -106,7 +81,8 @@ impl CachedRows {
         CachedRows { near: Some(from), ..self }
     }
 
-    async fn read_all(
+    /// Reads all rows that the coverage at some zooms shows; `None` if they are not `rows`, or take more than `memory` bytes.
+    pub(in crate::postgis) async fn read_all(
         snapshot: &Snapshot,
         layer: &Layer,
         (coverage, zooms): (&Coverage, &[Zoom]),

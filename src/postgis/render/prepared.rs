@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::cached_rows::CachedRows;
+use super::cached_rows::{CachedRows, unless_failed};
 use crate::cells::CellCounts;
 use crate::postgis::layer::Layer;
+use crate::postgis::session::{Error, Snapshot};
 use crate::postgis::sql::FoldedValues;
-use crate::tile::Zoom;
+use crate::tile::{Coverage, Zoom, ZoomList};
 
 /// A probed layer, with what a run has learned of it before it is drawn. Clones share everything.
 #[derive(Debug, Clone)]
@@ -34,6 +35,26 @@ impl PreparedLayer {
     #[must_use]
     pub(in crate::postgis) fn with_cached_rows(self, cached_rows: Option<Arc<CachedRows>>) -> PreparedLayer {
         PreparedLayer { cached_rows, ..self }
+    }
+
+    /// The layer with all of its rows cached that the coverage at some zooms shows; without, if they are not `rows` or take more than
+    /// `memory` bytes, or cannot be read.
+    ///
+    /// # Errors
+    /// If the session is lost, or a stop was asked for.
+    pub async fn cache_rows(
+        self,
+        snapshot: &Snapshot,
+        coverage: &Coverage,
+        zooms: &ZoomList,
+        (rows, memory): (u64, usize),
+    ) -> Result<PreparedLayer, Error> {
+        snapshot.keeper.save().await?;
+        let layer = self.layer();
+        let zooms: Vec<Zoom> = zooms.iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
+        let read = CachedRows::read_all(snapshot, layer, (coverage, &zooms), (rows, memory)).await;
+        let cached = unless_failed(snapshot, layer, read).await?;
+        Ok(self.with_cached_rows(cached.map(Arc::new)))
     }
 
     /// The layer as it was probed.

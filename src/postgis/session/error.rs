@@ -262,12 +262,12 @@ pub enum Error {
         /// The cause.
         source: Cause,
     },
-    /// A table or partition is read that the snapshot does not know as such.
+    /// A table or partition is read that the snapshot does not know as such, or that is gone.
     #[error("{table} was {how} after the snapshot was taken")]
     Appeared {
         /// Which one.
         table: String,
-        /// "made" or "attached as a partition".
+        /// "made", "dropped" or "attached as a partition".
         how: &'static str,
     },
     /// The rendering gave other tiles than were planned.

@@ -4,10 +4,16 @@
 //! wait for it, and whoever comes later waits for them: other readers, and the run's own sessions. PostgreSQL sees no deadlock in
 //! that, because the session that is waited for waits in the client. Three things keep such waits short:
 //!
-//! - each session takes the locks on all that the layers read before its first long statement (`take`);
+//! - each session takes the locks on all that the layers read before any session of the run reads a row (`probe::LayerLocks`): in a seed
+//!   between the probe's names and its rows, in a reseed before the survey, once it is known how many sessions it takes;
 //! - no session waits longer than `lock_timeout` for a lock, and a wait that was too long starts the run over;
 //! - a session of its own looks who waits for the run (`watcher`, `queue`). After `lock_timeout` the run gives way: all of its
 //!   transactions end at once, and it starts over on a new snapshot if it still needs the database.
+//!
+//! Only the session that holds the snapshot reads the change log, the queries of `[[layer.track]]`, and (in a reseed) the rows that the probe
+//! looks at. What they read is locked at their first statement, and that cannot lock out the run: a wait that PostgreSQL does not see takes two
+//! sessions of the run that want the same relation. If somebody who holds one of these relations waits for a layer's table, the session
+//! that holds that lock is the one that waits for him in the server: PostgreSQL sees that circle and ends it.
 
 mod queue;
 mod room;
