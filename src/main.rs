@@ -105,6 +105,7 @@ fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError> {
     let options = seed::SeedOptions {
         dry_run: arguments.dry_run,
         force: arguments.force,
+        changed_out: arguments.changed_out.clone(),
         report: arguments.report.clone(),
         table: !matches!(style, Style::Json | Style::Quiet),
     };
@@ -138,6 +139,7 @@ fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandError> {
         dry_run: arguments.dry_run,
         or_seed: arguments.or_seed,
         dirty_out: arguments.dirty_out.clone(),
+        changed_out: arguments.changed_out.clone(),
         report: arguments.report.clone(),
         table: !matches!(style, Style::Json | Style::Quiet),
         watch: arguments.watch.then_some(WatchOptions {
@@ -179,11 +181,18 @@ fn run_inspect(arguments: &Inspect, stop: &Stop) -> Result<(), CommandError> {
 
 fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError> {
     log(0);
-    let Copy { source, target, zoom, bbox, force, public_url, config } = arguments;
+    let Copy { source, target, zoom, bbox, force, changed_out, public_url, config } = arguments;
     let given = Given { config: config.clone(), public_url: public_url.clone(), ..Given::default() };
     let settings = Settings::resolve(&gathered(&given)?, &environment(), &[])?;
     let (source, target) = (source.clone(), target.clone());
-    let options = copy::CopyOptions { source, target, zoom: zoom.clone(), bbox: bbox.clone(), force: *force };
+    let options = copy::CopyOptions {
+        source,
+        target,
+        zoom: zoom.clone(),
+        bbox: bbox.clone(),
+        force: *force,
+        changed_out: changed_out.clone(),
+    };
     on_runtime(async || copy::copy(&options, &settings, stop).await)
 }
 

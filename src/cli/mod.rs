@@ -95,6 +95,9 @@ pub struct Seed {
     /// Publish, however few tiles are left of those that the target holds (max_shrink in the configuration)
     #[arg(long)]
     pub allow_shrink: bool,
+    /// Write the tiles that changed, after the run is published: .json, .geojson, or z/x/y lines; * if that cannot be told
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    pub changed_out: Option<PathBuf>,
     /// Also write the closing table (or the plan) as JSON
     #[arg(long, value_name = "FILE.json")]
     pub report: Option<PathBuf>,
@@ -141,6 +144,9 @@ pub struct Reseed {
     /// Write the dirty tiles before the target moves on: .json, .geojson, or z/x/y lines; * if a full seed changes any
     #[arg(long, value_name = "FILE")]
     pub dirty_out: Option<PathBuf>,
+    /// Write the tiles that changed, after the run is published: .json, .geojson, or z/x/y lines; * if that cannot be told
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    pub changed_out: Option<PathBuf>,
     /// Stay, and render at each change
     #[arg(long, conflicts_with_all = ["dry_run", "tiles", "area", "since"])]
     pub watch: bool,
@@ -256,6 +262,9 @@ pub struct Copy {
     /// Write over another tileset, or what other programs made
     #[arg(long)]
     pub force: bool,
+    /// Write the tiles that changed, after the run is published: .json, .geojson, or z/x/y lines; * if that cannot be told
+    #[arg(long, value_name = "FILE")]
+    pub changed_out: Option<PathBuf>,
     /// Where clients find the directory or bucket, for tiles.json: a whole address, https and all (OAR_TILES_PUBLIC_URL)
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,

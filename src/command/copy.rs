@@ -5,19 +5,21 @@
 //!                                                                  sink: write ◄────────┘ ─► finish
 //! ```
 
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 
 use super::owner::refuse_other;
+use super::reseed::touched;
 use super::target::{Place, Reach};
 use super::{CommandError, interrupted, seed};
-use crate::config::Settings;
+use crate::config::{Settings, TilesetSettings};
 use crate::encode::{Gunzip, Level, Packer, Packing, is_gzip};
 use crate::report::{grouped, print, say, sized, timed};
 use crate::sink::{
-    Described, Metadata, OpenMode, RunKind, Scope, Sink, TargetError, TileEdit, TileReader, Tileset, Unwritten,
-    Written, read_all,
+    ChangedTiles, Described, Metadata, OpenMode, RunKind, Scope, Sink, TargetError, TileEdit, TileReader, Tileset,
+    Unwritten, Written, read_all,
 };
 use crate::stop::Stop;
 use crate::tile::{Coverage, LonLatBox, Order, Slice, TileId, TileRect, Zoom, ZoomList};
@@ -35,6 +37,8 @@ pub struct CopyOptions {
     pub bbox: Vec<LonLatBox>,
     /// Write over another tileset, or what other programs made.
     pub force: bool,
+    /// Where to write the tiles that changed.
+    pub changed_out: Option<PathBuf>,
 }
 
 /// Tiles handed to the sink at a time, their bytes, and chunks that wait for the sink at most: the bound on memory.
@@ -47,17 +51,17 @@ const WAITING: usize = 2;
 /// # Errors
 /// If the source cannot be read or the target cannot be written; an archive is unchanged then.
 pub async fn copy(options: &CopyOptions, settings: &Settings, stop: &Stop) -> Result<(), CommandError> {
-    let (given, asked) = (options.clone(), stop.clone());
+    let (given, asked, settings_of_run) = (options.clone(), stop.clone(), settings.clone());
     let reach = Reach::new(settings, options.force, stop);
     // Not given up at a stop: the sink has to clean up.
-    let copying = tokio::task::spawn_blocking(move || run(&given, &reach, &asked));
+    let copying = tokio::task::spawn_blocking(move || run(&given, &settings_of_run, &reach, &asked));
     copying
         .await
         .unwrap_or_else(|error| Err(CommandError::Died(error.to_string())))
         .map_err(|error| interrupted(error, stop))
 }
 
-fn run(options: &CopyOptions, reach: &Reach, stop: &Stop) -> Result<(), CommandError> {
+fn run(options: &CopyOptions, settings: &Settings, reach: &Reach, stop: &Stop) -> Result<(), CommandError> {
     let begun = Instant::now();
     let (source, target) = (Place::parse(&options.source)?, Place::parse(&options.target)?);
     if source.is(&target) {
@@ -85,11 +89,26 @@ fn run(options: &CopyOptions, reach: &Reach, stop: &Stop) -> Result<(), CommandE
         .map_or_else(|| "copied".to_owned(), |manifest| manifest.fingerprint);
     let metadata = metadata(described, &source, &tiles, part, &scope);
     let layers: Vec<String> = metadata.vector_layers.iter().map(|layer| layer.id.clone()).collect();
-    let tileset = Tileset { fingerprint, layers, scope, unwritten: Unwritten::Delete, run: RunKind::Copy };
+    let tileset = Tileset {
+        fingerprint,
+        layers,
+        scope,
+        unwritten: Unwritten::Delete,
+        run: RunKind::Copy,
+        list_changes: options.changed_out.is_some(),
+    };
     let mut sink = reach.sink(&target, OpenMode::Replace)?;
     sink.claim()?;
     refuse_other((&target, reach), &metadata.name, &tileset.layers)?;
     let packed = reach.packed(&target);
+    touched::can_write_changed(options.changed_out.as_deref(), Path::new(&options.target))?;
+    let tileset_of_file = TilesetSettings {
+        name: metadata.name.clone(),
+        zooms: tileset.scope.zooms.clone(),
+        bbox: options.bbox.clone(),
+        output: options.target.clone().into(),
+        ..settings.tileset.clone()
+    };
     let copied = Copying { reader, tiles, tileset, metadata, packed, target: &target, stop }.fill(sink)?;
     let seconds = begun.elapsed().as_secs_f64();
     #[expect(
@@ -99,7 +118,8 @@ fn run(options: &CopyOptions, reach: &Reach, stop: &Stop) -> Result<(), CommandE
         reason = "a rate for the eye"
     )]
     let rate = grouped((copied.written.total() as f64 / seconds.max(1e-3)) as u64);
-    let Copied { place, written, deleted, bytes } = copied;
+    let Copied { place, written, deleted, bytes, changed } = copied;
+    touched::write_changed(options.changed_out.as_deref(), changed.as_ref(), &tileset_of_file)?;
     let mut kept = String::new();
     for (count, what) in [(written.unchanged, "unchanged"), (deleted, "deleted")] {
         if count > 0 {
@@ -176,6 +196,7 @@ struct Copied {
     written: Written,
     deleted: u64,
     bytes: u64,
+    changed: Option<ChangedTiles>,
 }
 
 impl Copying<'_> {
@@ -215,7 +236,7 @@ impl Copying<'_> {
             )));
         }
         let finished = sink.finish(&metadata)?;
-        Ok(Copied { place: finished.place, written, deleted: finished.deleted, bytes })
+        Ok(Copied { place: finished.place, written, deleted: finished.deleted, bytes, changed: finished.changed })
     }
 }
 

@@ -258,6 +258,14 @@ pub enum CommandError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The changed tiles cannot be written.
+    #[error("cannot write the changed tiles to {}: choose another --changed-out", path.display())]
+    NoChangedList {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// The dirty tiles cannot be written.
     #[error("cannot write the dirty tiles to {}: choose another --dirty-out; the target is unchanged", path.display())]
     NoTileList {
@@ -333,6 +341,7 @@ impl CommandError {
             CommandError::Config(_)
             | CommandError::LargeTile { .. }
             | CommandError::NoReport { .. }
+            | CommandError::NoChangedList { .. }
             | CommandError::NoTileList { .. }
             | CommandError::Location(_)
             | CommandError::NoVersions { .. }

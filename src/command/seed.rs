@@ -9,6 +9,7 @@ use super::budgets;
 use super::describe::{database, fingerprint, manifest, metadata, names};
 use super::identity::IdentityKey;
 use super::owner::refuse_other;
+use super::reseed::touched;
 use super::shrink::Before;
 use super::survey::{prepare, with_cached_rows};
 use super::target::{Place, Reach};
@@ -32,6 +33,8 @@ pub struct SeedOptions {
     pub dry_run: bool,
     /// Write over another tileset, or what other programs made.
     pub force: bool,
+    /// Where to write the tiles that changed.
+    pub changed_out: Option<PathBuf>,
     /// Where to write the closing table as JSON.
     pub report: Option<PathBuf>,
     /// Print the closing table.
@@ -51,6 +54,7 @@ pub async fn seed(
     if let Some(path) = &options.report {
         writable(path, &settings.tileset.output)?;
     }
+    touched::can_write_changed(options.changed_out.as_deref(), &settings.tileset.output)?;
     if options.dry_run {
         let plan = async |_restarts| Box::pin(super::dry_run::dry_run(settings, report, stop)).await;
         let plan = restarting(settings, report, stop, plan).await?;
@@ -62,7 +66,7 @@ pub async fn seed(
     if !reach.packed(&place) {
         settings.limits.packing = Packing::Plain;
     }
-    let done = seeded(&settings, &place, &reach, report, stop).await?;
+    let done = seeded(&settings, (&place, &reach), options.changed_out.as_deref(), report, stop).await?;
     let (tiles, bytes, seconds) = (done.manifest.stored, done.bytes, done.manifest.seconds);
     report.event(&Event::Done { output: done.output.clone(), tiles, bytes, seconds });
     close(options, &render_run(&done), serde_json::to_vec_pretty(&done))?;
@@ -72,13 +76,13 @@ pub async fn seed(
 /// Seeds a target, whose packing the settings name.
 pub(super) async fn seeded(
     settings: &Settings,
-    place: &Place,
-    reach: &Reach,
+    (place, reach): (&Place, &Reach),
+    changed_out: Option<&Path>,
     report: &Arc<dyn Report>,
     stop: &Stop,
 ) -> Result<RunReport, CommandError> {
     let target = || (place.clone(), reach.clone());
-    let whole = async |restarts| Box::pin(attempt(settings, restarts, target(), report, stop)).await;
+    let whole = async |restarts| Box::pin(attempt(settings, restarts, target(), changed_out, report, stop)).await;
     restarting(settings, report, stop, whole).await.map_err(|error| in_line(error, place))
 }
 
@@ -152,6 +156,7 @@ async fn attempt(
     settings: &Settings,
     restarts: u32,
     (place, reach): (Place, Reach),
+    changed_out: Option<&Path>,
     report: &Arc<dyn Report>,
     stop: &Stop,
 ) -> Result<RunReport, CommandError> {
@@ -176,6 +181,7 @@ async fn attempt(
         layers: names(&prepared.layers),
         scope: Scope { zooms: settings.tileset.zooms.clone(), coverage: Coverage::new(&settings.tileset.bbox) },
         unwritten: Unwritten::Delete,
+        list_changes: changed_out.is_some(),
         run: RunKind::Seed { database: database(mark.as_ref(), Some(&prepared.reads.digest)) },
     };
     let (scope, max) = (tileset.scope.clone(), settings.tileset.max_shrink);
@@ -226,6 +232,7 @@ async fn attempt(
     let stays = before.as_ref().filter(|_| !manifest.kept.is_empty());
     let metadata = metadata(settings, &prepared.layers, prepared.bounds, &manifest, stays)?;
     let finished = aside(move || sink.finish(&metadata)).await??;
+    touched::write_changed(changed_out, finished.changed.as_ref(), &settings.tileset)?;
     Ok(RunReport {
         output: finished.place,
         written: outcome.written.stored,

@@ -8,6 +8,8 @@
 //! | S3 prefix | [`S3`] | [`S3Reader`] | brought in line, tile by tile | tile by tile, without a listing |
 //! | PMTiles in S3 | [`S3Pmtiles`] | [`S3Object::pmtiles`] | replaced as a whole | fetched, rebuilt, replaced |
 
+mod changed;
+mod compare;
 mod directory;
 mod error;
 mod lock_file;
@@ -23,6 +25,7 @@ mod tree;
 
 use crate::tile::{Order, TileId};
 
+pub use changed::{ChangedRange, ChangedTiles, TileChange};
 pub use directory::{Directory, DirectoryError, DirectoryReader, directory_versions, switch_directory};
 pub use error::TargetError;
 pub use mbtiles::{MBTILES_APPLICATION_ID, Mbtiles, MbtilesError, MbtilesReader};
@@ -121,6 +124,9 @@ pub struct Tileset {
     pub unwritten: Unwritten,
     /// What the run does: noted in a synchronized target until it has finished.
     pub run: RunKind,
+    /// Whether [`Finished::changed`] is wanted. Only then an archive that is replaced is compared with the old one, for which that is
+    /// read once (in S3: downloaded).
+    pub list_changes: bool,
 }
 
 /// What a run does, and whose rows it shows. `database` tells the database and the tables that the run reads from others.
@@ -162,7 +168,7 @@ pub enum OpenMode {
 }
 
 /// A target that was completed.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct Finished {
     /// Where it is: a path or a URL.
     pub place: String,
@@ -171,6 +177,8 @@ pub struct Finished {
     pub deleted: u64,
     /// Requests to a server for tiles, if there was one.
     pub in_flight: Option<InFlight>,
+    /// Which tiles changed, if [`Tileset::list_changes`] asked for them.
+    pub changed: Option<ChangedTiles>,
 }
 
 /// A target that takes tiles.
@@ -193,6 +201,12 @@ pub struct Finished {
 ///   ([`Described::unfinished`]). A later run takes out the intents of others as far as it has mended them: one of all tiles, if afterwards
 ///   no tile beyond its own scope can come from them; a complete reseed, all, for its caller has looked at them. An archive needs
 ///   none: it is replaced, or edited in one transaction, as a whole.
+/// - With [`Tileset::list_changes`], `finish` hands out [`ChangedTiles`]: exactly the tiles whose stored bytes are others than the target
+///   held when the sink was begun, and exactly those that it held then and holds no longer, in the order of [`Sink::needs`]. A tile that
+///   is written again with equal bytes is not among them. (An object in S3 is equal if its `ETag` is the MD5 of the bytes; encrypted
+///   with a key of its own it has another `ETag`, and counts as changed.) Where that cannot be told, [`ChangedTiles::everything`] says
+///   so and why: the target held no tileset or another one; an earlier run did not finish, so its changes are unknown; an archive that is
+///   replaced cannot be read or is packed otherwise; a new version is published, whose tiles have addresses of their own.
 /// - Dropping a sink that was not finished removes whatever was staged. An archive stays as it was; a target that is
 ///   brought in line keeps what was already right, and the next run goes on from there.
 /// - After an error the sink takes nothing more; it is to be dropped.

@@ -120,6 +120,15 @@ pub enum ReadError {
         /// What is broken, and where.
         what: String,
     },
+    /// Reading each tile would take a look at all of them.
+    #[error(
+        "{path} has no index by which a tile is found, so each tile would take a look at all of them: run sqlite3 '{path}' 'CREATE UNIQUE INDEX tile_index ON tiles (zoom_level, tile_column, tile_row)' (if tiles is a view, on its table with these columns), then this command again",
+        path = path.display()
+    )]
+    Unindexed {
+        /// The file.
+        path: PathBuf,
+    },
     /// A program was killed while it wrote the target, and nobody who may write it has come by since.
     #[error(
         "{} was left half written by a program that was killed, and you may not write it: open it once as a user who may, with sqlite3 or by any command of oar-tiles, which undoes that",
@@ -154,6 +163,7 @@ impl ReadError {
         match self {
             ReadError::Missing { .. } | ReadError::Foreign { .. } => ErrorKind::Usage,
             ReadError::HalfWritten { .. }
+            | ReadError::Unindexed { .. }
             | ReadError::Damaged { .. }
             | ReadError::Io { .. }
             | ReadError::Remote { .. } => ErrorKind::Failed,

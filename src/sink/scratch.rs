@@ -121,6 +121,11 @@ impl<R: Record> Records<R> {
         Ok(())
     }
 
+    /// The last record, which may be changed until the next one is pushed.
+    pub(in crate::sink) fn last_mut(&mut self) -> Option<&mut R> {
+        self.last_page.last_mut()
+    }
+
     /// Gives all records to `take`, `size` at a time; the last time there may be fewer.
     pub(in crate::sink) fn chunks<E: From<ScratchError>>(
         &self,
@@ -135,6 +140,15 @@ impl<R: Record> Records<R> {
             waiting.drain(..whole);
         }
         if waiting.is_empty() { Ok(()) } else { take(&waiting) }
+    }
+
+    /// The records one by one, a page of them in memory.
+    pub(in crate::sink) fn iter(&self) -> impl Iterator<Item = Result<R, ScratchError>> + '_ {
+        (0..=self.full_pages).flat_map(|number| {
+            let mut page = Vec::new();
+            let failed = self.read_page(number, &mut page).err();
+            page.into_iter().map(Ok).chain(failed.map(Err))
+        })
     }
 
     /// Appends the records of a page to `records`; the last page is the one behind the full ones.
@@ -180,6 +194,8 @@ mod tests {
                 records.push(*record).unwrap();
             }
             assert_eq!(records.len(), count);
+            let one_by_one: Vec<u64> = records.iter().map(Result::unwrap).collect();
+            assert!(one_by_one == expected, "{count} records one by one");
             for size in [1, 1_000, RECORDS_PER_PAGE, 10_000] {
                 let (mut found, mut sizes) = (Vec::new(), Vec::new());
                 records

@@ -22,6 +22,7 @@ impl Run<'_> {
                 coverage: Coverage::new(&self.settings.tileset.bbox),
             },
             unwritten: Unwritten::Keep,
+            list_changes: self.options.changed_out.is_some(),
             run: RunKind::Reseed {
                 database: database(self.mark(changed).as_ref(), Some(&self.reads.digest)),
                 complete: changed.complete,

@@ -19,7 +19,7 @@ mod manifest;
 mod patches;
 mod run;
 mod sources;
-mod touched;
+pub(super) mod touched;
 mod watch;
 
 use std::path::PathBuf;
@@ -33,8 +33,9 @@ use crate::config::{Settings, TilesetSettings};
 use crate::report::{
     BehindTarget, DirtyReport, Event, Report, ReseedReport, print, render_dirty, render_reseed, render_run,
 };
+use crate::sink::ChangedTiles;
 use crate::stop::Stop;
-use crate::tile::{LonLatBox, ZoomList};
+use crate::tile::{LonLatBox, Order, ZoomList};
 
 use changed::Work;
 use known::Known;
@@ -71,6 +72,8 @@ pub struct ReseedOptions {
     pub or_seed: bool,
     /// Where to write the tiles touched.
     pub dirty_out: Option<PathBuf>,
+    /// Where to write the tiles that changed.
+    pub changed_out: Option<PathBuf>,
     /// Where to write the closing table as JSON.
     pub report: Option<PathBuf>,
     /// Print the closing table.
@@ -112,6 +115,7 @@ pub async fn reseed(
             other => other,
         })?;
     }
+    touched::can_write_changed(options.changed_out.as_deref(), &settings.tileset.output)?;
     if let Some(how) = options.watch {
         return Box::pin(watch::watch(settings, options, how, report, stop)).await;
     }
@@ -122,6 +126,7 @@ pub async fn reseed(
             if let Some(path) = &options.dirty_out {
                 touched::write(path, &[])?;
             }
+            touched::write_unchanged(options.changed_out.as_deref())?;
             let nothing = ReseedReport::nothing(settings.tileset.output.display().to_string());
             seed::close(&to_seed, &render_reseed(&nothing), serde_json::to_vec_pretty(&nothing))
         }
@@ -200,12 +205,21 @@ async fn once(
             let all = if all.is_empty() { vec![settings.clone()] } else { all };
             // Before the first tile: a seed that fails half-way may have changed any of them.
             touched::write_everything(options.dirty_out.as_deref(), &together(&all, settings))?;
+            // Of several seeds each changes tiles that another may have changed already.
+            let (changed_out, is_alone) = (options.changed_out.as_deref(), all.len() == 1);
+            let tileset = together(&all, settings);
             let mut seeded = None;
             for mut settings in all {
                 if !reach.packed(&place) {
                     settings.limits.packing = crate::encode::Packing::Plain;
                 }
-                seeded = Some(seed::seeded(&settings, &place, &reach, report, stop).await?);
+                let changed_out = changed_out.filter(|_| is_alone);
+                seeded = Some(seed::seeded(&settings, (&place, &reach), changed_out, report, stop).await?);
+            }
+            if !is_alone {
+                let mut changed = ChangedTiles::new(Order::ZoomColumnTmsRow);
+                changed.declare_everything("parts of the target were seeded one after the other");
+                touched::write_changed(changed_out, Some(&changed), &tileset)?;
             }
             Ok(seeded.map_or(Outcome::Nothing, |done| Outcome::Seeded(Box::new(done))))
         }

@@ -34,7 +34,7 @@ use crate::tile::{Batch, Coverage, LayerCount, LonLatBox, Order, SearchBox, Tile
 /// A run in the making.
 pub(super) struct Run<'a> {
     pub(super) settings: Settings,
-    options: &'a ReseedOptions,
+    pub(super) options: &'a ReseedOptions,
     pub(super) place: &'a Place,
     pub(super) reach: &'a Reach,
     pub(super) known: Known,
@@ -157,7 +157,7 @@ impl<'a> Run<'a> {
         match work {
             Work::Nothing if self.mends() => {
                 let nothing = Changed::nothing(&self.known);
-                self.render(nothing, report, stop).await
+                Box::pin(self.render(nothing, report, stop)).await
             }
             Work::Nothing => Ok(Some(Outcome::Nothing)),
             Work::All(reasons) if self.options.dry_run => {
@@ -168,9 +168,10 @@ impl<'a> Run<'a> {
                 let rows: u64 = reasons.iter().map(|reason| reason.rows).sum();
                 touched::write_everything(self.options.dirty_out.as_deref(), &self.settings.tileset)?;
                 tracing::info!("{rows} changes are more than are worth telling apart: rendering every tile");
-                let Run { settings, snapshot, place, reach, .. } = self;
+                let Run { settings, options, snapshot, place, reach, .. } = self;
                 drop(snapshot);
-                let done = seeded(&settings, place, reach, report, stop).await?;
+                let changed_out = options.changed_out.as_deref();
+                let done = seeded(&settings, (place, reach), changed_out, report, stop).await?;
                 Ok(Some(Outcome::Seeded(Box::new(done))))
             }
             Work::Some(changed) if self.options.dry_run => {
@@ -179,7 +180,7 @@ impl<'a> Run<'a> {
                 }
                 Ok(Some(Outcome::Planned(plan(&changed))))
             }
-            Work::Some(changed) => self.render(changed, report, stop).await,
+            Work::Some(changed) => Box::pin(self.render(changed, report, stop)).await,
         }
     }
 
@@ -297,6 +298,8 @@ impl<'a> Run<'a> {
             touched::write(path, &tiles)?;
         }
         let finished = aside(move || sink.finish(&metadata)).await??;
+        let changed_out = self.options.changed_out.as_deref();
+        touched::write_changed(changed_out, finished.changed.as_ref(), &self.settings.tileset)?;
         let plan = plan(&changed);
         let largest = outcome.zooms.iter().max_by_key(|zoom| zoom.largest.map(|largest| largest.bytes));
         let done = ReseedReport {

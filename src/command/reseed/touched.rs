@@ -1,30 +1,101 @@
-//! The dirty tiles as a file: `z/x/y` lines for other programs, JSON, or GeoJSON to look at on a map. A full seed makes every tile dirty.
+//! Tiles as a file: `z/x/y` lines for other programs, JSON, or GeoJSON to look at on a map. `--dirty-out` writes those that may change,
+//! before the target moves on, and everything before a full seed; `--changed-out` writes those that changed, afterwards.
 
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
 use serde_json::json;
 
 use crate::command::CommandError;
+use crate::command::seed::writable;
 use crate::config::TilesetSettings;
+use crate::sink::ChangedTiles;
 use crate::tile::{Coverage, LonLatBox, TileCoord, TileRect};
 
 /// Writes them as the file's name says: `.json`, `.geojson`, or lines.
-pub(super) fn write(path: &Path, tiles: &[TileCoord]) -> Result<(), CommandError> {
-    let text = match Form::of(path) {
-        Form::Json => json(tiles).to_string() + "\n",
-        Form::GeoJson => geojson(tiles).to_string() + "\n",
-        Form::Lines => tiles.iter().map(|tile| format!("{tile}\n")).collect(),
-    };
+pub(crate) fn write(path: &Path, tiles: &[TileCoord]) -> Result<(), CommandError> {
+    let text = list(&Form::of(path), tiles);
     std::fs::write(path, text).map_err(|source| CommandError::NoTileList { path: path.to_owned(), source })
+}
+
+fn list(form: &Form, tiles: &[TileCoord]) -> String {
+    match form {
+        Form::Json => tiles.iter().map(json).collect::<serde_json::Value>().to_string() + "\n",
+        Form::GeoJson => {
+            let features: Vec<serde_json::Value> = tiles.iter().map(geojson).collect();
+            json!({ "type": "FeatureCollection", "features": features }).to_string() + "\n"
+        }
+        Form::Lines => tiles.iter().map(|tile| format!("{tile}\n")).collect(),
+    }
+}
+
+/// After a run: writes the tiles whose stored bytes differ from before and those that were deleted, or everything where that cannot be
+/// told. Tile by tile, so memory stays bounded.
+pub(crate) fn write_changed(
+    path: Option<&Path>,
+    changed: Option<&ChangedTiles>,
+    tileset: &TilesetSettings,
+) -> Result<(), CommandError> {
+    let (Some(path), Some(changed)) = (path, changed) else { return Ok(()) };
+    let failed = |source| CommandError::NoChangedList { path: path.to_owned(), source };
+    if let Some(why) = changed.everything() {
+        tracing::info!("{} says everything: {why}", path.display());
+        return std::fs::write(path, everything(&Form::of(path), tileset)).map_err(failed);
+    }
+    let written = || -> std::io::Result<()> {
+        let mut file = BufWriter::new(File::create(path)?);
+        let form = Form::of(path);
+        let (begin, end) = match form {
+            Form::Json => ("[", "]\n"),
+            // The keys in the order of those who write the whole of it.
+            Form::GeoJson => ("{\"features\":[", "],\"type\":\"FeatureCollection\"}\n"),
+            Form::Lines => ("", ""),
+        };
+        file.write_all(begin.as_bytes())?;
+        for (number, tile) in changed.coords().enumerate() {
+            let tile = tile.map_err(std::io::Error::other)?;
+            let comma = if number > 0 { "," } else { "" };
+            match form {
+                Form::Json => write!(file, "{comma}{}", json(&tile))?,
+                Form::GeoJson => write!(file, "{comma}{}", geojson(&tile))?,
+                Form::Lines => writeln!(file, "{tile}")?,
+            }
+        }
+        file.write_all(end.as_bytes())?;
+        file.flush()
+    };
+    written().map_err(failed)
+}
+
+/// Says that nothing changed.
+pub(crate) fn write_unchanged(path: Option<&Path>) -> Result<(), CommandError> {
+    let Some(path) = path else { return Ok(()) };
+    let text = list(&Form::of(path), &[]);
+    std::fs::write(path, text).map_err(|source| CommandError::NoChangedList { path: path.to_owned(), source })
+}
+
+/// Finds out before the work whether the file can be written after it.
+pub(crate) fn can_write_changed(path: Option<&Path>, output: &Path) -> Result<(), CommandError> {
+    let Some(path) = path else { return Ok(()) };
+    writable(path, output).map_err(|error| match error {
+        CommandError::NoReport { path, source } => CommandError::NoChangedList { path, source },
+        other => other,
+    })
 }
 
 /// Before a full seed: says that every tile of its zooms and boxes may change. A line `*`, an object in JSON where tiles would be a list,
 /// or the boxes in GeoJSON.
-pub(super) fn write_everything(path: Option<&Path>, tileset: &TilesetSettings) -> Result<(), CommandError> {
+pub(crate) fn write_everything(path: Option<&Path>, tileset: &TilesetSettings) -> Result<(), CommandError> {
     let Some(path) = path else { return Ok(()) };
+    let text = everything(&Form::of(path), tileset);
+    std::fs::write(path, text).map_err(|source| CommandError::NoTileList { path: path.to_owned(), source })
+}
+
+fn everything(form: &Form, tileset: &TilesetSettings) -> String {
     let zooms = tileset.zooms.to_string();
     let boxes: Vec<String> = tileset.bbox.iter().map(LonLatBox::to_string).collect();
-    let text = match Form::of(path) {
+    match form {
         Form::Json => json!({ "everything": true, "zooms": zooms, "bbox": boxes }).to_string() + "\n",
         Form::GeoJson => {
             let boxes: Vec<LonLatBox> = if tileset.bbox.is_empty() {
@@ -40,8 +111,7 @@ pub(super) fn write_everything(path: Option<&Path>, tileset: &TilesetSettings) -
             json!({ "type": "FeatureCollection", "features": features }).to_string() + "\n"
         }
         Form::Lines => "*\n".to_owned(),
-    };
-    std::fs::write(path, text).map_err(|source| CommandError::NoTileList { path: path.to_owned(), source })
+    }
 }
 
 /// What a file of dirty tiles holds, by its name.
@@ -65,20 +135,17 @@ impl Form {
     }
 }
 
-fn json(tiles: &[TileCoord]) -> serde_json::Value {
-    tiles.iter().map(|tile| json!({ "z": tile.zoom().get(), "x": tile.x(), "y": tile.y() })).collect()
+fn json(tile: &TileCoord) -> serde_json::Value {
+    json!({ "z": tile.zoom().get(), "x": tile.x(), "y": tile.y() })
 }
 
-/// Each tile as its square (RFC 7946).
-fn geojson(tiles: &[TileCoord]) -> serde_json::Value {
-    let feature = |tile: &TileCoord| {
-        json!({
-            "type": "Feature",
-            "properties": { "tile": tile.to_string(), "z": tile.zoom().get(), "x": tile.x(), "y": tile.y() },
-            "geometry": rectangle(&TileRect::from(*tile).into()),
-        })
-    };
-    json!({ "type": "FeatureCollection", "features": tiles.iter().map(feature).collect::<Vec<_>>() })
+/// A tile as its square (RFC 7946).
+fn geojson(tile: &TileCoord) -> serde_json::Value {
+    json!({
+        "type": "Feature",
+        "properties": { "tile": tile.to_string(), "z": tile.zoom().get(), "x": tile.x(), "y": tile.y() },
+        "geometry": rectangle(&TileRect::from(*tile).into()),
+    })
 }
 
 /// A box as a polygon.
@@ -91,7 +158,8 @@ fn rectangle(bbox: &LonLatBox) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tile::Zoom;
+    use crate::sink::TileChange;
+    use crate::tile::{Order, Zoom};
 
     #[test]
     fn dirty_tiles_are_written_as_lines_json_and_geojson() {
@@ -114,9 +182,28 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_written_in_each_form() {
+    fn changed_tiles_are_written_as_dirty_tiles_are() {
         let folder = tempfile::tempdir().unwrap();
-        let mut tileset = TilesetSettings {
+        let tile = |zoom, x, y| TileCoord::new(Zoom::new(zoom).unwrap(), x, y).unwrap();
+        let tiles = [tile(0, 0, 0), tile(12, 3345, 1783), tile(12, 3345, 1782)];
+        let tileset = tileset();
+        for count in 0..=tiles.len() {
+            let mut changed = ChangedTiles::new(Order::ZoomColumnTmsRow);
+            for (number, tile) in tiles[..count].iter().enumerate() {
+                let change = if number == 1 { TileChange::Deleted } else { TileChange::Written };
+                changed.add((*tile).into(), change).unwrap();
+            }
+            for name in ["t.txt", "t.json", "t.geojson"] {
+                let (dirty, path) = (folder.path().join(format!("dirty-{name}")), folder.path().join(name));
+                write(&dirty, &tiles[..count]).unwrap();
+                write_changed(Some(&path), Some(&changed), &tileset).unwrap();
+                assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&dirty).unwrap(), "{name}");
+            }
+        }
+    }
+
+    fn tileset() -> TilesetSettings {
+        TilesetSettings {
             name: "t".to_owned(),
             description: None,
             attribution: None,
@@ -125,7 +212,13 @@ mod tests {
             bbox: Vec::new(),
             output: "t.mbtiles".into(),
             max_shrink: "50%".parse().unwrap(),
-        };
+        }
+    }
+
+    #[test]
+    fn everything_is_written_in_each_form() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut tileset = tileset();
         let written = |name: &str, tileset: &TilesetSettings| {
             let path = folder.path().join(name);
             write_everything(Some(&path), tileset).unwrap();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::fs::FileType;
 
@@ -10,17 +11,31 @@ use super::DirectoryError;
 use super::folder::{OpenFolder, Unreachable, split};
 use crate::encode::MAX_STORED_TILE;
 use crate::sink::read::MAX_NOTE;
+use crate::tile::TileId;
 
 /// A tile as it is to be.
 #[derive(Debug)]
 pub(super) struct Wanted {
+    pub(super) id: TileId,
     pub(super) name: String,
     pub(super) bytes: Box<[u8]>,
     /// Whether there may be a file of this name.
     pub(super) held: bool,
+    /// Whether it was written, because the file held other bytes or there was none. Set by whoever writes it.
+    is_written: AtomicBool,
 }
 
 impl Wanted {
+    /// A tile that is not written yet; `held` if there may be a file of its name.
+    pub(super) const fn new(id: TileId, name: String, bytes: Box<[u8]>, held: bool) -> Wanted {
+        Wanted { id, name, bytes, held, is_written: AtomicBool::new(false) }
+    }
+
+    /// Whether it was written, because its file held other bytes or there was none.
+    pub(super) fn is_written(&self) -> bool {
+        self.is_written.load(Relaxed)
+    }
+
     /// The name of its folder.
     pub(super) fn folder(&self) -> &str {
         split(&self.name).0
@@ -118,6 +133,9 @@ impl Files {
         let mut tally = Tally::default();
         for of_folder in tiles.chunk_by(|one, next| one.folder() == next.folder()) {
             if self.put_folder(of_folder)? {
+                for tile in of_folder {
+                    tile.is_written.store(true, Relaxed);
+                }
                 tally.added += of_folder.len() as u64;
                 continue;
             }
@@ -128,6 +146,7 @@ impl Files {
                     Stored::Nothing => tally.added += 1,
                 }
                 self.put(&tile.name, &tile.bytes)?;
+                tile.is_written.store(true, Relaxed);
             }
         }
         Ok(tally)

@@ -102,6 +102,11 @@ impl Found {
         begun.filter(|template| !template.is_empty()).or(self.noted.template.as_deref())
     }
 
+    /// Whether its tiles are named as the options say.
+    pub(super) fn has_template(&self, options: &TreeOptions) -> bool {
+        self.template() == Some(options.template.text())
+    }
+
     /// Refuses to write a tileset over another one, or beside itself under other names.
     pub(super) fn allows(&self, root: &Path, options: &TreeOptions, tileset: &Tileset) -> Result<(), DirectoryError> {
         let versioned = options.template.is_versioned();

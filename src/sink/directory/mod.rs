@@ -14,10 +14,13 @@ mod walk;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::changed::HeldBefore;
 use super::staging::NoFolder;
 use super::tree::notes::{self, Begun};
 use super::tree::{Doomed, Intent, Inventory, Latest, OWN_FOLDER, OpenIntents, Publish, Template, TreeOptions};
-use super::{Described, Finished, Metadata, Needs, Sink, TileEdit, Tileset, Unwritten, Written};
+use super::{
+    ChangedTiles, Described, Finished, Metadata, Needs, Sink, TileChange, TileEdit, Tileset, Unwritten, Written,
+};
 use crate::stop::Stop;
 use crate::tile::{Order, TileId};
 
@@ -65,6 +68,8 @@ struct Run {
     doomed: Doomed,
     /// Runs that will not have finished yet when this one has.
     unfinished: Vec<Intent>,
+    /// Which tiles change, if that is wanted.
+    changed: Option<ChangedTiles>,
     /// With versions: the one that is written, and those before.
     version: Option<(String, Option<Latest>)>,
 }
@@ -200,8 +205,25 @@ impl Directory {
         let keeps = !self.options.force || tileset.unwritten == Unwritten::Keep || found.is_of(tileset);
         let (unfinished, doomed) = (intents.left(), Doomed::default());
         let (fingerprint, layers) = (tileset.fingerprint.clone(), tileset.layers.clone());
-        self.run =
-            Some(Run { keeps, fingerprint, template, layers, inventory, begun_before, doomed, unfinished, version });
+        let held_before = HeldBefore {
+            has_tileset: found.is_finished(),
+            has_unfinished_runs: !found.unfinished().is_empty(),
+            has_same_template: found.has_template(&self.options),
+            is_new_version: version.is_some(),
+        };
+        let changed = ChangedTiles::in_line(tileset, &held_before);
+        self.run = Some(Run {
+            keeps,
+            fingerprint,
+            template,
+            layers,
+            inventory,
+            begun_before,
+            doomed,
+            unfinished,
+            changed,
+            version,
+        });
         Ok(before)
     }
 
@@ -301,7 +323,7 @@ impl Sink for Directory {
                 None => matches!(edit, TileEdit::Put(..)) || self.files.holds(&run.template.name(id))?,
             };
             match edit {
-                TileEdit::Put(id, bytes) => wanted.push(Wanted { name: run.template.name(id), bytes, held }),
+                TileEdit::Put(id, bytes) => wanted.push(Wanted::new(id, run.template.name(id), bytes, held)),
                 TileEdit::Remove(id) => {
                     if held {
                         run.doomed.add(id)?;
@@ -313,7 +335,7 @@ impl Sink for Directory {
                     kept += 1;
                 }
                 TileEdit::Keep(id, Some(bytes)) => {
-                    wanted.push(Wanted { name: run.template.name(id), bytes, held: false });
+                    wanted.push(Wanted::new(id, run.template.name(id), bytes, false));
                 }
                 TileEdit::Keep(id, None) => {
                     if held && !run.keeps {
@@ -325,6 +347,11 @@ impl Sink for Directory {
             }
         }
         let brought = bring_in_line(&mut self.files, &mut self.others, &mut wanted)?;
+        if let Some(changed) = &mut run.changed {
+            let mut ids: Vec<TileId> = wanted.iter().filter(|tile| tile.is_written()).map(|tile| tile.id).collect();
+            ids.sort_by_key(|id| (Order::ZoomColumnTmsRow.place(id.coord), id.slice));
+            ids.into_iter().try_for_each(|id| changed.add(id, TileChange::Written))?;
+        }
         written.added = brought.added;
         written.stored = brought.added + brought.replaced;
         written.unchanged = kept + wanted.len() as u64 - written.stored;
@@ -334,7 +361,7 @@ impl Sink for Directory {
     fn finish(mut self, metadata: &Metadata) -> Result<Finished, DirectoryError> {
         let place = self.root.display().to_string();
         let Some(mut run) = self.run.take() else {
-            return Ok(Finished { place, deleted: 0, in_flight: None });
+            return Ok(Finished { place, deleted: 0, in_flight: None, changed: None });
         };
         let mut deleted = 0;
         loop {
@@ -348,12 +375,18 @@ impl Sink for Directory {
                 break;
             }
             self.stopped()?;
-            deleted += remove_all(&mut self.files, &run.template, &vanished)?;
+            for id in vanished {
+                if self.files.remove(&run.template.name(id))? {
+                    deleted += 1;
+                    run.changed.as_mut().map_or(Ok(()), |changed| changed.add(id, TileChange::Deleted))?;
+                }
+            }
         }
         self.files.sync(&mut self.others)?;
         self.stopped()?;
+        let changed = run.changed.take();
         self.publish(run, metadata)?;
-        Ok(Finished { place, deleted, in_flight: None })
+        Ok(Finished { place, deleted, in_flight: None, changed })
     }
 }
 
@@ -410,9 +443,4 @@ fn shares(wanted: &[Wanted], writers: usize) -> impl Iterator<Item = &[Wanted]> 
         left = after;
         (!next.is_empty()).then_some(next)
     })
-}
-
-/// Removes tiles; gives how many were there.
-fn remove_all(files: &mut Files, template: &Template, tiles: &[TileId]) -> Result<u64, DirectoryError> {
-    tiles.iter().try_fold(0, |removed, id| Ok(removed + u64::from(files.remove(&template.name(*id))?)))
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use md5::{Digest as _, Md5};
 
 use super::read::bytes;
+use super::scan::IN_ORDER;
 use super::view::computes;
 use super::{MBTILES_APPLICATION_ID, MbtilesReader};
 use crate::sink::ReadError;
@@ -12,10 +13,6 @@ use crate::sink::read::Total;
 
 /// At most so many tiles are named for one kind of defect.
 const NAMED: u64 = 20;
-
-/// The tiles in the order of `agg_tiles_hash`.
-const IN_ORDER: &str =
-    "SELECT zoom_level, tile_column, tile_row, tile_data FROM tiles ORDER BY zoom_level, tile_column, tile_row";
 
 /// Bytes of tiles that SQLite may put in order, in files of its own.
 const MAX_SORTED: u64 = 256 << 20;
@@ -68,10 +65,7 @@ impl MbtilesReader {
     /// Why its tiles are not put in order: without an index SQLite would keep all of their bytes once more, and those of an image as
     /// often as it is shown. `None` if that is no harm.
     fn unsorted(&self) -> rusqlite::Result<Option<String>> {
-        self.guard.begin();
-        let mut plan = self.connection.prepare(&format!("EXPLAIN QUERY PLAN {IN_ORDER}"))?;
-        let plan: Vec<String> = plan.query_map([], |row| row.get(3))?.collect::<rusqlite::Result<_>>()?;
-        if !plan.iter().any(|step| step.contains("TEMP B-TREE")) {
+        if self.is_in_order()? {
             return Ok(None);
         }
         let mut lengths = self.connection.prepare("SELECT length(tile_data) FROM tiles")?;

@@ -18,9 +18,12 @@ use super::companions::refuse_irregular_companions;
 use super::guard::Guard;
 use super::pending::{Change, Pending};
 use super::read::MbtilesReader;
-use super::{KIND, MbtilesError, SqliteCause};
+use super::{KIND, MbtilesError, ORDER, SqliteCause};
 use crate::sink::staging::{Staging, StagingError};
-use crate::sink::{Described, Finished, Metadata, ReadError, TileEdit, TileReader as _, Tileset, Unwritten, Written};
+use crate::sink::{
+    ChangedTiles, Described, Finished, Metadata, ReadError, TileChange, TileEdit, TileReader as _, Tileset, Unwritten,
+    Written,
+};
 use crate::stop::Stop;
 
 /// How long programs that have the archive open are waited for: a server's reads take milliseconds, a copy seconds.
@@ -49,6 +52,8 @@ pub(super) struct EditedArchive {
     /// SQLite's number for the state that was read (`PRAGMA data_version`): others have written if it moves.
     state: Option<i64>,
     deleted: u64,
+    /// Which tiles change, if that is wanted.
+    changed: Option<ChangedTiles>,
 }
 
 impl EditedArchive {
@@ -77,8 +82,9 @@ impl EditedArchive {
             return Err(MbtilesError::View { path });
         }
         let archive = MbtilesReader::over(connection, path, guard)?;
+        archive.refuse_unindexed()?;
         let (stop, pending) = (stop.clone(), Pending::new()?);
-        Ok(EditedArchive { archive, pending, staging, stop, patience, state: None, deleted: 0 })
+        Ok(EditedArchive { archive, pending, staging, stop, patience, state: None, deleted: 0, changed: None })
     }
 
     fn path(&self) -> PathBuf {
@@ -111,12 +117,14 @@ impl EditedArchive {
                 (TileEdit::Put(_, bytes) | TileEdit::Keep(_, Some(bytes)), found) => {
                     let change = if found.is_some() { Change::Replace } else { Change::Add };
                     self.pending.push(tile, change, bytes)?;
+                    self.changed.as_mut().map_or(Ok(()), |list| list.add(edit.id(), TileChange::Written))?;
                     written.added += u64::from(found.is_none());
                     written.stored += 1;
                 }
                 (TileEdit::Remove(_), found) => {
                     if found.is_some() {
                         self.pending.push(tile, Change::Delete, &[])?;
+                        self.changed.as_mut().map_or(Ok(()), |list| list.add(edit.id(), TileChange::Deleted))?;
                         written.deleted += 1;
                     }
                     written.removed += 1;
@@ -183,6 +191,7 @@ impl EditedArchive {
             let what = "an archive was to be edited, and not to keep the tiles that are not handed over";
             return Err(MbtilesError::Contract { what, target: self.path() });
         }
+        self.changed = tileset.list_changes.then(|| ChangedTiles::new(ORDER));
         let begun = self.archive.connection.execute_batch("BEGIN");
         self.state = begun.and_then(|()| state(&self.archive.connection)).map_err(|error| self.failed(error))?;
         let described = self.archive.describe()?;
@@ -199,7 +208,7 @@ impl EditedArchive {
     pub(super) fn finish(self, metadata: &Metadata) -> Result<Finished, MbtilesError> {
         self.apply(metadata)?;
         let place = self.path().display().to_string();
-        Ok(Finished { place, deleted: self.deleted, in_flight: None })
+        Ok(Finished { place, deleted: self.deleted, in_flight: None, changed: self.changed })
     }
 }
 
@@ -263,7 +272,14 @@ mod tests {
 
     fn tileset(unwritten: Unwritten) -> Tileset {
         let scope = Scope { zooms: "0".parse().unwrap(), coverage: Coverage::new(&[]) };
-        Tileset { fingerprint: "f".to_owned(), layers: Vec::new(), scope, unwritten, run: RunKind::Copy }
+        Tileset {
+            fingerprint: "f".to_owned(),
+            layers: Vec::new(),
+            scope,
+            unwritten,
+            run: RunKind::Copy,
+            list_changes: false,
+        }
     }
 
     fn metadata(name: &str) -> Metadata {

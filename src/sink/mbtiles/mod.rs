@@ -5,6 +5,7 @@
 //! | `write` | a new archive beside the target, which replaces it |
 //! | `edit`, `pending` | an archive edited in place; edits that wait for its one transaction |
 //! | `read` | archives of any program, in one read transaction |
+//! | `scan` | all tiles of an archive in order |
 //! | `check` | what MBTiles 1.3 and `SQLite` demand of an archive |
 //! | `guard`, `view` | limits for strangers' archives: steps, memory, which views are read |
 //! | `companions` | journals and logs that `SQLite` keeps beside an archive |
@@ -15,6 +16,7 @@ mod edit;
 mod guard;
 mod pending;
 mod read;
+mod scan;
 mod view;
 mod write;
 
@@ -33,6 +35,9 @@ pub use self::read::MbtilesReader;
 
 /// "MPBX" in the header of the file: SQLite's list of application ids (magic.txt) and MBTiles 1.3, section "Database".
 pub const MBTILES_APPLICATION_ID: i32 = 0x4d50_4258;
+
+/// The order of rows in the table and its index.
+const ORDER: Order = Order::ZoomColumnTmsRow;
 
 /// What may be replaced, as far as its first bytes tell.
 const KIND: FileKind = FileKind {
@@ -190,7 +195,7 @@ impl Sink for Mbtiles {
     type Error = MbtilesError;
 
     fn needs(&self) -> Needs {
-        Needs { order: Order::ZoomColumnTmsRow, layers_apart: false }
+        Needs { order: ORDER, layers_apart: false }
     }
 
     fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, MbtilesError> {

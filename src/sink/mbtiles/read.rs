@@ -19,7 +19,9 @@ use crate::tile::{LonLatBox, Order, TileCoord, TileId, Zoom};
 
 const KIND: &str = "MBTiles archive of vector tiles";
 
-const POINT: &str = "SELECT tile_data FROM tiles WHERE zoom_level = ?1 AND tile_column = ?2 AND tile_row = ?3";
+/// One tile.
+pub(super) const POINT: &str =
+    "SELECT tile_data FROM tiles WHERE zoom_level = ?1 AND tile_column = ?2 AND tile_row = ?3";
 
 /// An archive that is read, in one transaction: whatever others write meanwhile, it stays one state.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub struct MbtilesReader {
     pub(super) path: PathBuf,
     pub(super) guard: Guard,
     total: Total,
+    /// Whether it is known that single tiles are found without a look at all.
+    is_indexed: bool,
 }
 
 impl MbtilesReader {
@@ -80,7 +84,7 @@ impl MbtilesReader {
     /// Takes a connection to the archive as it is, which the guard watches.
     pub(super) fn over(connection: Connection, path: PathBuf, guard: Guard) -> Result<MbtilesReader, ReadError> {
         let total = Total::of(guard.size);
-        let reader = MbtilesReader { connection, path, guard, total };
+        let reader = MbtilesReader { connection, path, guard, total, is_indexed: false };
         reader.is_of_vector_tiles()?;
         Ok(reader)
     }
@@ -245,6 +249,10 @@ impl TileReader for MbtilesReader {
     }
 
     fn read(&mut self, tiles: &[TileId]) -> Result<Vec<Option<Box<[u8]>>>, ReadError> {
+        if !self.is_indexed {
+            self.refuse_unindexed()?;
+            self.is_indexed = true;
+        }
         let mut point = self.connection.prepare_cached(POINT).map_err(|error| self.failed(error))?;
         let (mut allowance, mut found) = (Allowance::new(), Vec::new());
         for id in tiles {

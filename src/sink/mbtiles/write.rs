@@ -9,7 +9,8 @@ use rusqlite::{Connection, OpenFlags, params};
 use super::companions::{
     beside_holds_changes, clear_away, refuse_companions, refuse_foreign, refuse_irregular_companions, without_links,
 };
-use super::{KIND, MBTILES_APPLICATION_ID, MbtilesError, SqliteCause};
+use super::{KIND, MBTILES_APPLICATION_ID, MbtilesError, MbtilesReader, ORDER, SqliteCause};
+use crate::sink::compare::{Comparison, NO_ARCHIVE};
 use crate::sink::staging::Staging;
 use crate::sink::{Finished, Metadata, TileEdit, Tileset, Unwritten, Written};
 use crate::stop::Stop;
@@ -23,6 +24,8 @@ pub(super) struct NewArchive {
     /// `agg_tiles_hash` as the `mbtiles` tool computes it: MD5 over zoom, column, TMS row and bytes of every tile.
     hash: Md5,
     digits: String,
+    /// With the archive that is replaced, if changed tiles are wanted.
+    comparison: Option<Comparison>,
 }
 
 const SCHEMA: &str = "
@@ -45,7 +48,7 @@ impl NewArchive {
         refuse_companions(staging.target())?;
         refuse_foreign(&staging)?;
         let connection = open(&staging, stop).map_err(|source| failed(&staging, source))?;
-        Ok(NewArchive { connection, staging, hash: Md5::new(), digits: String::new() })
+        Ok(NewArchive { connection, staging, hash: Md5::new(), digits: String::new(), comparison: None })
     }
 
     fn insert(&mut self, edits: Vec<TileEdit>) -> rusqlite::Result<Written> {
@@ -78,7 +81,17 @@ impl NewArchive {
 
     pub(super) fn begin(&mut self, tileset: &Tileset) -> Result<(), MbtilesError> {
         match tileset.unwritten {
-            Unwritten::Delete => Ok(()),
+            Unwritten::Delete => {
+                if tileset.list_changes {
+                    self.comparison = Some(if self.staging.replaces(&KIND)? {
+                        let old = self.staging.target().to_owned();
+                        Comparison::with(ORDER, move |handover| MbtilesReader::as_it_lies(&old)?.hand_over(handover))
+                    } else {
+                        Comparison::without(ORDER, NO_ARCHIVE)
+                    });
+                }
+                Ok(())
+            }
             Unwritten::Keep => Err(MbtilesError::Contract {
                 what: "a new archive was to keep tiles of the old one",
                 target: self.staging.target().to_owned(),
@@ -87,11 +100,18 @@ impl NewArchive {
     }
 
     pub(super) fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, MbtilesError> {
+        if let Some(comparison) = &mut self.comparison {
+            for edit in &edits {
+                if let TileEdit::Put(id, bytes) | TileEdit::Keep(id, Some(bytes)) = edit {
+                    comparison.write(id.coord, bytes)?;
+                }
+            }
+        }
         self.insert(edits).map_err(|source| failed(&self.staging, source))
     }
 
     pub(super) fn finish(self, metadata: &Metadata) -> Result<Finished, MbtilesError> {
-        let NewArchive { connection, staging, hash, .. } = self;
+        let NewArchive { connection, staging, hash, comparison, .. } = self;
         let hash = hash.finalize().iter().fold(String::new(), |mut hex, byte| {
             hex.push_str(&format!("{byte:02X}"));
             hex
@@ -100,7 +120,8 @@ impl NewArchive {
         connection.close().map_err(|(_, source)| failed(&staging, source))?;
         // A program may have begun to write the old file meanwhile.
         refuse_companions(staging.target())?;
-        Ok(Finished { place: staging.publish()?.display().to_string(), deleted: 0, in_flight: None })
+        let changed = comparison.map(Comparison::finish).transpose()?;
+        Ok(Finished { place: staging.publish()?.display().to_string(), deleted: 0, in_flight: None, changed })
     }
 }
 

@@ -29,16 +29,19 @@ mod write;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::compare::{Comparison, NO_ARCHIVE, PACKED_OTHERWISE};
 use super::scratch::ScratchError;
 use super::staging::{FileKind, Staging, StagingError};
 use super::{
-    Described, Finished, Metadata, Needs, ReadError, Sink, TileEdit, TileReader as _, Tileset, Unwritten, Written,
+    ChangedTiles, Described, Finished, Metadata, Needs, ReadError, Sink, TileChange, TileEdit, TileReader as _,
+    Tileset, Unwritten, Written,
 };
 use crate::encode::EncodeError;
 use crate::error::ErrorKind;
 use crate::stop::Stop;
 use crate::tile::{Order, Slice, TileId};
 pub(in crate::sink) use bytes::ReadAt;
+use layout::Compression;
 pub use read::PmtilesReader;
 use rebuild::Rebuild;
 use write::{Body, Fault};
@@ -125,6 +128,9 @@ pub struct Pmtiles {
     rebuild: Option<Rebuild>,
     staging: Staging,
     stop: Stop,
+    /// Which tiles change, if that is wanted: told by the rebuild, or by a comparison with the archive that is replaced.
+    changed: Option<ChangedTiles>,
+    comparison: Option<Comparison>,
     /// The id of the last tile that was handed over.
     last: Option<u64>,
     deleted: u64,
@@ -141,14 +147,28 @@ impl Pmtiles {
         // An archive or nothing: both give way as a whole.
         staging.replaces(&KIND)?;
         let body = staging.file().and_then(Body::begin).map_err(|source| refused(&staging, source))?;
-        Ok(Pmtiles { body, rebuild: None, staging, stop: stop.clone(), last: None, deleted: 0 })
+        let (changed, comparison) = (None, None);
+        Ok(Pmtiles { body, rebuild: None, staging, stop: stop.clone(), changed, comparison, last: None, deleted: 0 })
     }
 
     /// Begins to edit an archive: what is not handed over stays as it is in there.
-    pub(in crate::sink) fn edit(&mut self, mut old: PmtilesReader) -> Result<Described, PmtilesError> {
+    pub(in crate::sink) fn edit(
+        &mut self,
+        mut old: PmtilesReader,
+        tileset: &Tileset,
+    ) -> Result<Described, PmtilesError> {
         let described = old.describe()?;
         self.rebuild = Some(Rebuild::of(old)?);
+        self.changed = tileset.list_changes.then(|| ChangedTiles::new(Order::Hilbert));
         Ok(described)
+    }
+
+    /// Compares what is written with the archive that is replaced.
+    pub(in crate::sink) fn compare_with(&mut self, old: Result<PmtilesReader, ReadError>) {
+        self.comparison = Some(match old {
+            Ok(old) if old.header.packing != Compression::Gzip => Comparison::without(Order::Hilbert, PACKED_OTHERWISE),
+            old => Comparison::with(Order::Hilbert, move |handover| old?.hand_over(handover)),
+        });
     }
 
     fn edit_tile(&mut self, edit: &TileEdit) -> Result<Written, Fault> {
@@ -215,11 +235,20 @@ impl Sink for Pmtiles {
     fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, PmtilesError> {
         let target = self.staging.target();
         match tileset.unwritten {
-            Unwritten::Delete => Ok(None),
+            Unwritten::Delete if !tileset.list_changes => Ok(None),
+            Unwritten::Delete if self.staging.replaces(&KIND)? => {
+                let old = PmtilesReader::open(target);
+                self.compare_with(old);
+                Ok(None)
+            }
+            Unwritten::Delete => {
+                self.comparison = Some(Comparison::without(Order::Hilbert, NO_ARCHIVE));
+                Ok(None)
+            }
             Unwritten::Keep if !self.staging.replaces(&KIND)? => {
                 Err(PmtilesError::Missing { place: target.display().to_string() })
             }
-            Unwritten::Keep => self.edit(PmtilesReader::open(target)?).map(Some),
+            Unwritten::Keep => self.edit(PmtilesReader::open(target)?, tileset).map(Some),
         }
     }
 
@@ -229,8 +258,22 @@ impl Sink for Pmtiles {
         }
         let mut written = Written::default();
         for edit in edits {
-            self.turn(edit.id())?;
-            written += self.edit_tile(&edit).map_err(|fault| failed(&self.staging, Some(edit.id()), fault))?;
+            let id = edit.id();
+            self.turn(id)?;
+            if let (Some(comparison), TileEdit::Put(_, bytes) | TileEdit::Keep(_, Some(bytes))) =
+                (&mut self.comparison, &edit)
+            {
+                comparison.write(id.coord, bytes)?;
+            }
+            let of_tile = self.edit_tile(&edit).map_err(|fault| failed(&self.staging, Some(id), fault))?;
+            if let Some(changed) = &mut self.changed {
+                if of_tile.stored > 0 {
+                    changed.add(id, TileChange::Written)?;
+                } else if of_tile.deleted > 0 {
+                    changed.add(id, TileChange::Deleted)?;
+                }
+            }
+            written += of_tile;
         }
         Ok(written)
     }
@@ -238,12 +281,13 @@ impl Sink for Pmtiles {
     /// An archive without tiles has an empty root directory, for which there is no other form, although section 4.2 of the
     /// specification wants an entry in each.
     fn finish(self, metadata: &Metadata) -> Result<Finished, PmtilesError> {
-        let Pmtiles { mut body, rebuild, staging, stop, deleted, .. } = self;
+        let Pmtiles { mut body, rebuild, staging, stop, deleted, changed, comparison, .. } = self;
         if let Some(mut rebuild) = rebuild {
             rebuild.rest(&mut body, &stop).map_err(|fault| failed(&staging, None, fault))?;
         }
         body.finish(metadata, &stop).map_err(|fault| failed(&staging, None, fault))?;
-        Ok(Finished { place: staging.publish()?.display().to_string(), deleted, in_flight: None })
+        let changed = comparison.map_or(Ok(changed), |comparison| comparison.finish().map(Some))?;
+        Ok(Finished { place: staging.publish()?.display().to_string(), deleted, in_flight: None, changed })
     }
 }
 

@@ -89,7 +89,14 @@ fn metadata() -> Metadata {
 
 fn tileset() -> Tileset {
     let scope = Scope { zooms: "0-5".parse().unwrap(), coverage: Coverage::new(&[]) };
-    Tileset { fingerprint: "f".to_owned(), layers: Vec::new(), scope, unwritten: Unwritten::Keep, run: RunKind::Copy }
+    Tileset {
+        fingerprint: "f".to_owned(),
+        layers: Vec::new(),
+        scope,
+        unwritten: Unwritten::Keep,
+        run: RunKind::Copy,
+        list_changes: false,
+    }
 }
 
 fn held(path: &Path) -> Tiles {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::layout::Entry;
 use super::read::PmtilesReader;
-use crate::sink::ReadError;
+use crate::sink::compare::Handover;
+use crate::sink::{ReadError, TileReader as _};
+use crate::tile::{TileCoord, TileId};
 
 /// How far an archive's directories were walked.
 ///
@@ -59,5 +61,22 @@ impl Walk {
             let entries = archive.leaf(&entry, depth)?;
             self.levels.push(Level { entries, next: 0, end });
         }
+    }
+}
+
+impl PmtilesReader {
+    /// Hands over every tile in the order of the ids, until no more are wanted.
+    pub(super) fn hand_over(mut self, handover: &mut Handover) -> Result<(), ReadError> {
+        let mut walk = Walk::of(&self);
+        while let Some(entry) = walk.next(&mut self)? {
+            let Some(first) = TileCoord::from_pmtiles_id(entry.id) else { return Err(self.too_deep(entry.id)) };
+            let bytes = self.read(&[TileId::from(first)])?.into_iter().next().flatten().unwrap_or_default();
+            for id in entry.id..entry.id + u64::from(entry.run) {
+                if !handover.give(id, bytes.clone()) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 }

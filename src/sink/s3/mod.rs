@@ -34,7 +34,7 @@ use self::lease::Lease;
 use self::open::Open;
 use self::store::Store;
 use super::tree::{Inventory, Latest, Tag, TreeOptions};
-use super::{Described, Finished, Metadata, Needs, Sink, TileEdit, Tileset, Written};
+use super::{Described, Finished, Metadata, Needs, Sink, TileChange, TileEdit, Tileset, Written};
 use crate::stop::Stop;
 use crate::tile::Order;
 
@@ -195,6 +195,7 @@ impl Open {
                     self.uploads.put(self.template.name(id), id.coord.zoom(), bytes, digest, packed)?;
                     written.stored = 1;
                     written.added = here.is_none().into();
+                    self.changed.as_mut().map_or(Ok(()), |changed| changed.add(id, TileChange::Written))?;
                 }
             }
             TileEdit::Remove(id) => {
@@ -220,6 +221,9 @@ impl Open {
             }
             let is_end = vanished.is_empty();
             deleted += vanished.len() as u64;
+            if let Some(changed) = &mut self.changed {
+                vanished.iter().try_for_each(|id| changed.add(*id, TileChange::Deleted))?;
+            }
             names.extend(vanished.into_iter().map(|id| self.template.name(id)));
             while names.len() >= MOST_DELETED_AT_ONCE || is_end && !names.is_empty() {
                 let rest = names.split_off(names.len().min(MOST_DELETED_AT_ONCE));
@@ -310,7 +314,7 @@ impl Sink for S3 {
         self.release()?;
         let in_flight = Some(self.store.flights.seen());
         let place = self.store.location.to_string();
-        Ok(Finished { place, deleted, in_flight })
+        Ok(Finished { place, deleted, in_flight, changed: open.changed.take() })
     }
 }
 

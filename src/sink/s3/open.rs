@@ -10,11 +10,12 @@ use super::lease::Lease;
 use super::store::{Condition, Object, Store};
 use super::uploads::Uploads;
 use crate::manifest::configuration_of;
+use crate::sink::changed::HeldBefore;
 use crate::sink::tree::notes::{self, Begun, Noted};
 use crate::sink::tree::{
     Doomed, Intent, Inventory, Latest, OpenIntents, Publish, Tag, Template, TreeOptions, new_version,
 };
-use crate::sink::{Described, Tileset, Unwritten};
+use crate::sink::{ChangedTiles, Described, Tileset, Unwritten};
 use crate::stop::Stop;
 
 /// A target that takes tiles.
@@ -37,6 +38,8 @@ pub(super) struct Open {
     pub(super) uploads: Uploads,
     /// What is deleted at the end, beside what is left of the inventory.
     pub(super) doomed: Doomed,
+    /// Which tiles change, if that is wanted.
+    pub(super) changed: Option<ChangedTiles>,
     /// What has to hold for the notes to be replaced: they are as they were at the beginning.
     pub(super) metadata: Condition,
     pub(super) latest: Condition,
@@ -63,7 +66,7 @@ pub(super) async fn open(
     let metadata = store.get(notes::METADATA).await?;
     let begun = lease.begun().await;
     let noted = metadata.as_ref().map(|object| read_noted(store, object)).transpose()?;
-    let Noted { described, public_url, .. } = noted.unwrap_or_default();
+    let Noted { described, public_url, template: template_before, .. } = noted.unwrap_or_default();
     let manifest = described.manifest.as_deref().and_then(notes::fingerprint);
     let unfinished = begun.unfinished(described.manifest.as_deref());
     let owner = Some(begun.fingerprint.clone()).filter(|begun| !begun.is_empty()).or_else(|| manifest.clone());
@@ -117,6 +120,12 @@ pub(super) async fn open(
         // By this note a version is found and removed even if it is never published.
         super::publish::note(store, &notes::of_version(version, BEGUN), b"{}".to_vec(), &Condition::Always).await?;
     }
+    let held_before = HeldBefore {
+        has_tileset: manifest.is_some(),
+        has_unfinished_runs: !unfinished.is_empty(),
+        has_same_template: template_before.as_deref() == Some(tree.template.text()),
+        is_new_version: versioned,
+    };
     // A new version is written as a whole.
     let before = continues.then_some(Described { unfinished, ..described });
     let keeps = !tree.force || tileset.unwritten == Unwritten::Keep || owner.as_ref() == Some(&tileset.fingerprint);
@@ -131,6 +140,7 @@ pub(super) async fn open(
         inventory,
         uploads: Uploads::new(store, runtime, stop),
         doomed: Doomed::default(),
+        changed: ChangedTiles::in_line(tileset, &held_before),
         metadata: Condition::as_seen(metadata.as_ref().map(|object| &object.tag)),
         latest: Condition::as_seen(latest.as_ref().map(|object| &object.tag)),
         versions,

@@ -56,15 +56,21 @@ impl Sink for S3Pmtiles {
     }
 
     fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, S3Error> {
-        if tileset.unwritten == Unwritten::Delete {
-            return Ok(self.sink.begin(tileset)?);
-        }
         let old = self.scratch.path().join(OLD);
+        if tileset.unwritten == Unwritten::Delete {
+            let before = self.sink.begin(tileset)?;
+            if tileset.list_changes
+                && let Some(place) = self.archive.download(&old)?
+            {
+                self.sink.compare_with(PmtilesReader::open_copy(&old, place));
+            }
+            return Ok(before);
+        }
         let Some(place) = self.archive.download(&old)? else {
             return Err(PmtilesError::Missing { place: self.archive.place() }.into());
         };
         let old = PmtilesReader::open_copy(&old, place).map_err(PmtilesError::from)?;
-        Ok(Some(self.sink.edit(old)?))
+        Ok(Some(self.sink.edit(old, tileset)?))
     }
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, S3Error> {

@@ -245,6 +245,7 @@ mod tests {
             layers: Vec::new(),
             scope: scope(zooms, bbox),
             unwritten: Unwritten::Delete,
+            list_changes: false,
             run: RunKind::Seed { database: "d".to_owned() },
         }
     }

@@ -212,6 +212,33 @@ fn tiles_and_notes_over_the_limits_are_refused() {
     assert!(told.stdout.contains("its tiles have no index in their order"), "{}", told.stdout);
 }
 
+/// Reading each tile of a large archive without an index would take a look at all of them: what to do is said, and nothing waits.
+#[test]
+fn a_large_archive_without_an_index_is_refused_with_the_index_to_make() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("unindexed.mbtiles");
+    let add = |from: u32, to: u32| {
+        let mut archive = Connection::open(&path).unwrap();
+        let transaction = archive.transaction().unwrap();
+        for column in from..to {
+            let tile = [&[0x1f, 0x8b][..], &column.to_le_bytes()].concat();
+            transaction.execute("INSERT INTO tiles VALUES (17, ?1, 0, ?2)", (column, tile)).unwrap();
+        }
+        transaction.commit().unwrap();
+    };
+    mbtiles(&path, &["CREATE TABLE tiles (zoom_level integer, tile_column integer, tile_row integer, tile_data blob)"]);
+    let copied = folder.path().join("copy.pmtiles");
+    let copy = || run(program().args(["copy", "--force"]).arg(&path).arg(&copied));
+    // So few are read in no time.
+    add(0, 2_000);
+    copy().ok();
+    add(2_000, 100_000);
+    let text = "CREATE UNIQUE INDEX tile_index ON tiles (zoom_level, tile_column, tile_row)";
+    copy().fails(1, &["has no index by which a tile is found", text]);
+    Connection::open(&path).unwrap().execute_batch(text).unwrap();
+    copy().ok();
+}
+
 /// A page of a table that has no rows, but children: as many as fit, all the same one.
 fn page_of_children(child: u32) -> Vec<u8> {
     let cells = 400_u16;

@@ -1,6 +1,7 @@
 //! A reseed leaves what a fresh seed would.
 
 pub(crate) mod cached_rows_near_changes;
+pub(crate) mod changed_out;
 pub(crate) mod dirty_out;
 pub(crate) mod dirty_tiles;
 pub(crate) mod edge_cases;

@@ -89,6 +89,7 @@ pub(crate) fn tileset(fingerprint: &str) -> Tileset {
         layers: vec!["facilities".to_owned()],
         scope: Scope { zooms: "0-14".parse().unwrap(), coverage: Coverage::new(&[]) },
         unwritten: Unwritten::Delete,
+        list_changes: false,
         run: RunKind::Seed { database: "d".to_owned() },
     }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use oar_tiles::sink::{
-    Described, Finished, Metadata, Needs, ReadError, Sink, TileEdit, TileReader, Tileset, Unwritten, Written,
+    ChangedTiles, Described, Finished, Metadata, Needs, ReadError, Sink, TileChange, TileEdit, TileReader, Tileset,
+    Unwritten, Written,
 };
 use oar_tiles::tile::{Order, TileId};
 
@@ -26,6 +27,10 @@ pub(crate) struct Memory {
     /// Tiles of the run's scope that were not handed over yet.
     left: Vec<u64>,
     deleted: u64,
+    /// Places of tiles that were written and of those that were deleted, if that is wanted.
+    changed: Option<[Vec<u64>; 2]>,
+    /// Whether the target held a tileset before.
+    had_tileset: bool,
 }
 
 /// What the sinks of this module say.
@@ -50,7 +55,8 @@ impl MemoryTarget {
         if std::mem::replace(&mut content.writing, true) {
             return Err(MemoryError::Busy);
         }
-        Ok(Memory { target: self.clone(), left: Vec::new(), deleted: 0 })
+        drop(content);
+        Ok(Memory { target: self.clone(), left: Vec::new(), deleted: 0, changed: None, had_tileset: false })
     }
 
     fn content(&self) -> MutexGuard<'_, Content> {
@@ -72,6 +78,8 @@ impl Sink for Memory {
             Unwritten::Delete => content.tiles.keys().copied().filter(in_scope).collect(),
             Unwritten::Keep => Vec::new(),
         };
+        self.had_tileset = content.described.manifest.is_some();
+        self.changed = tileset.list_changes.then(Default::default);
         Ok(Some(content.described.clone()))
     }
 
@@ -80,6 +88,7 @@ impl Sink for Memory {
         let mut written = Written::default();
         for edit in edits {
             let place = ORDER.place(edit.id().coord);
+            let before = content.tiles.get(&place).cloned();
             match edit {
                 TileEdit::Put(_, bytes) if content.tiles.get(&place) == Some(&bytes) => written.unchanged += 1,
                 TileEdit::Put(_, bytes) => {
@@ -97,6 +106,10 @@ impl Sink for Memory {
                     written.deleted += u64::from(content.tiles.remove(&place).is_some());
                     written.removed += 1;
                 }
+            }
+            let after = content.tiles.get(&place);
+            if let Some([written, deleted]) = self.changed.as_mut().filter(|_| before.as_ref() != after) {
+                if after.is_some() { written.push(place) } else { deleted.push(place) }
             }
             self.left.retain(|left| *left != place);
         }
@@ -117,7 +130,22 @@ impl Sink for Memory {
             manifest: Some(metadata.manifest.clone()),
             ..Described::default()
         };
-        Ok(Finished { place: "memory".to_owned(), deleted: self.deleted + self.left.len() as u64, in_flight: None })
+        let changed = self.changed.clone().map(|[written, mut deleted]| {
+            let mut changed = ChangedTiles::new(ORDER);
+            deleted.extend(&self.left);
+            deleted.sort_unstable();
+            for (places, change) in [(written, TileChange::Written), (deleted, TileChange::Deleted)] {
+                for place in places {
+                    changed.add(ORDER.tile(place).unwrap().into(), change).unwrap();
+                }
+            }
+            if !self.had_tileset {
+                changed.declare_everything("the target held no finished tileset before");
+            }
+            changed
+        });
+        let deleted = self.deleted + self.left.len() as u64;
+        Ok(Finished { place: "memory".to_owned(), deleted, in_flight: None, changed })
     }
 }
 

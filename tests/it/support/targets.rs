@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use oar_tiles::sink::{
-    Described, Directory, DirectoryError, DirectoryReader, Mbtiles, MbtilesError, MbtilesReader, Metadata, Needs,
-    OpenMode, Pmtiles, PmtilesError, PmtilesReader, Publish, RunKind, S3, S3Error, S3Key, S3Object, S3Pmtiles,
+    Described, Directory, DirectoryError, DirectoryReader, Finished, Mbtiles, MbtilesError, MbtilesReader, Metadata,
+    Needs, OpenMode, Pmtiles, PmtilesError, PmtilesReader, Publish, RunKind, S3, S3Error, S3Key, S3Object, S3Pmtiles,
     S3Reader, Scope, Sink, Template, TileEdit, TileReader, Tileset, TreeOptions, Unwritten, VectorLayer, Written,
 };
 use oar_tiles::stop::Stop;
@@ -82,6 +82,7 @@ pub(crate) fn tileset(zooms: &str, bbox: &[&str]) -> Tileset {
         layers: vec!["a".to_owned(), "b/ü".to_owned()],
         scope: Scope { zooms: zooms.parse().unwrap(), coverage: Coverage::new(&boxes) },
         unwritten: Unwritten::Delete,
+        list_changes: true,
         run: RunKind::Seed { database: "d".to_owned() },
     }
 }
@@ -147,15 +148,20 @@ pub(crate) fn edit<T: Target>(target: &T, edits: &[TileEdit], manifest: &str) ->
 }
 
 /// Hands edits over in pieces, and finishes.
-pub(crate) fn hand_over<S: Sink>(mut sink: S, edits: &[TileEdit], manifest: &str) -> Result<Done, S::Error> {
+pub(crate) fn hand_over<S: Sink>(sink: S, edits: &[TileEdit], manifest: &str) -> Result<Done, S::Error> {
+    let (written, finished) = finished(sink, edits, manifest)?;
+    Ok((written, finished.deleted))
+}
+
+/// Hands edits over in pieces, and gives what the sink says at its end.
+pub(crate) fn finished<S: Sink>(mut sink: S, edits: &[TileEdit], manifest: &str) -> Result<(Written, Finished), S::Error> {
     let mut written = Written::default();
     for piece in edits.chunks(33) {
         let of_piece = sink.write(piece.to_vec())?;
         assert_eq!(of_piece.total(), piece.len() as u64, "every edit is accounted for");
         written += of_piece;
     }
-    let finished = sink.finish(&metadata(manifest))?;
-    Ok((written, finished.deleted))
+    Ok((written, sink.finish(&metadata(manifest))?))
 }
 
 /// The usual tileset, of which only what is handed over changes.
@@ -245,7 +251,8 @@ impl Target for File<TreeOptions> {
     }
     fn reader(&self) -> Option<Box<dyn TileReader>> {
         let template = Template::new("{z}/{x}/{y}.pbf").unwrap();
-        Some(Box::new(DirectoryReader::open(&self.path("tiles"), &template).unwrap()))
+        let path = self.path("tiles");
+        path.exists().then(|| Box::new(DirectoryReader::open(&path, &template).unwrap()) as Box<dyn TileReader>)
     }
     fn in_line(&self) -> bool {
         self.kind.publish == Publish::InPlace
@@ -267,7 +274,8 @@ impl Target for File<PmtilesFile> {
         Some(std::fs::read(self.path("t.pmtiles")).unwrap())
     }
     fn reader(&self) -> Option<Box<dyn TileReader>> {
-        Some(Box::new(PmtilesReader::open(&self.path("t.pmtiles")).unwrap()))
+        let path = self.path("t.pmtiles");
+        path.exists().then(|| Box::new(PmtilesReader::open(&path).unwrap()) as Box<dyn TileReader>)
     }
     fn in_line(&self) -> bool {
         false

@@ -1,0 +1,276 @@
+//! Which tiles a finished run changed: for cache eviction, CDN purges, change files and whoever else follows a target.
+
+use super::Tileset;
+use super::scratch::{Record, Records, ScratchError};
+use crate::tile::{LayerId, Order, Slice, TileCoord, TileId};
+
+/// What happened to a tile of the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TileChange {
+    /// The target holds other bytes for it than before, or holds it for the first time.
+    Written,
+    /// The target held it and holds it no longer.
+    Deleted,
+}
+
+/// Tiles that follow each other in an order and changed in the same way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChangedRange {
+    /// What happened to them.
+    pub change: TileChange,
+    /// The whole tile or one layer of it.
+    pub slice: Slice,
+    order: Order,
+    /// [`Order::place`] of the first tile.
+    first: u64,
+    count: u32,
+}
+
+impl ChangedRange {
+    /// How many tiles there are.
+    #[must_use]
+    pub const fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The tiles, in the order of the list.
+    pub fn tiles(&self) -> impl Iterator<Item = TileId> + use<> {
+        let ChangedRange { order, first, count, slice, .. } = *self;
+        let coords = (first..first + u64::from(count)).filter_map(move |place| order.tile(place));
+        coords.map(move |coord| TileId { coord, slice })
+    }
+}
+
+/// Part of a list: places that follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct PlaceRange {
+    first: u64,
+    count: u32,
+    slice: Slice,
+}
+
+impl PlaceRange {
+    /// Where it comes in the list: whole tiles before layers.
+    fn key(&self) -> (u64, u32) {
+        let slice = match self.slice {
+            Slice::Whole => 0,
+            Slice::Layer(layer) => u32::from(layer.0) + 1,
+        };
+        (self.first, slice)
+    }
+}
+
+impl Record for PlaceRange {
+    type Bytes = [u8; 16];
+
+    fn to_bytes(&self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.first.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.count.to_le_bytes());
+        bytes[12..].copy_from_slice(&self.key().1.to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; 16]) -> PlaceRange {
+        let short = |at: usize| u32::from_le_bytes(std::array::from_fn(|byte| bytes[at + byte]));
+        let slice = short(12).checked_sub(1).and_then(|layer| u16::try_from(layer).ok());
+        PlaceRange {
+            first: u64::from_le_bytes(std::array::from_fn(|byte| bytes[byte])),
+            count: short(8),
+            slice: slice.map_or(Slice::Whole, |layer| Slice::Layer(LayerId(layer))),
+        }
+    }
+}
+
+/// What a directory or a prefix held when a run began, as far as it decides whether changes can be told.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "four facts, each by itself")]
+pub(in crate::sink) struct HeldBefore {
+    /// A run was finished in it.
+    pub(in crate::sink) has_tileset: bool,
+    /// Other runs have begun to change it and have not finished.
+    pub(in crate::sink) has_unfinished_runs: bool,
+    /// Its tiles have the names that the run gives them.
+    pub(in crate::sink) has_same_template: bool,
+    /// The run writes a version of its own.
+    pub(in crate::sink) is_new_version: bool,
+}
+
+/// The tiles whose stored bytes differ from what the target held before the run, and those that it held and holds no longer.
+///
+/// Kept as ranges in scratch files, in the order of the sink, so memory stays bounded and a region of tiles takes 16 bytes. A tile that
+/// was written again with equal bytes is not listed.
+///
+/// [`ChangedTiles::everything`] says when the list cannot be the whole truth. Then every tile of the target has to count as changed,
+/// whether listed or not.
+#[derive(Debug)]
+pub struct ChangedTiles {
+    order: Order,
+    written: Records<PlaceRange>,
+    deleted: Records<PlaceRange>,
+    counts: [u64; 2],
+    everything: Option<&'static str>,
+}
+
+impl ChangedTiles {
+    /// An empty list in an order.
+    #[must_use]
+    pub fn new(order: Order) -> ChangedTiles {
+        let (written, deleted) = (Records::new("the list of changed tiles"), Records::new("the list of deleted tiles"));
+        ChangedTiles { order, written, deleted, counts: [0; 2], everything: None }
+    }
+
+    /// The list of a run that brings a directory or a prefix in line; `None` if the run wants none.
+    pub(in crate::sink) fn in_line(tileset: &Tileset, before: &HeldBefore) -> Option<ChangedTiles> {
+        if !tileset.list_changes {
+            return None;
+        }
+        let mut changed = ChangedTiles::new(Order::ZoomColumnTmsRow);
+        if before.is_new_version {
+            changed.declare_everything("a new version was published, whose tiles have addresses of their own");
+        } else if !before.has_tileset {
+            changed.declare_everything("the target held no finished tileset before");
+        } else if before.has_unfinished_runs {
+            changed.declare_everything("an earlier run did not finish, so what it changed is not known");
+        } else if !before.has_same_template {
+            changed.declare_everything("tiles had other names before");
+        }
+        Some(changed)
+    }
+
+    /// Adds a tile. The tiles of each kind of change come in the order of the list.
+    ///
+    /// # Errors
+    /// If the temporary folder has no room.
+    pub fn add(&mut self, id: TileId, change: TileChange) -> Result<(), ScratchError> {
+        let (first, slice) = (self.order.place(id.coord), id.slice);
+        let ranges = match change {
+            TileChange::Written => &mut self.written,
+            TileChange::Deleted => &mut self.deleted,
+        };
+        self.counts[change as usize] += 1;
+        if let Some(last) = ranges.last_mut()
+            && (last.first + u64::from(last.count), last.slice) == (first, slice)
+            && let Some(count) = last.count.checked_add(1)
+        {
+            last.count = count;
+            return Ok(());
+        }
+        ranges.push(PlaceRange { first, count: 1, slice })
+    }
+
+    /// Declares that every tile of the target has to count as changed, and why. The first reason stays.
+    pub fn declare_everything(&mut self, why: &'static str) {
+        self.everything.get_or_insert(why);
+    }
+
+    /// Why every tile of the target has to count as changed; `None` if the list is exact.
+    #[must_use]
+    pub const fn everything(&self) -> Option<&'static str> {
+        self.everything
+    }
+
+    /// Tiles that were written with other bytes than before, or for the first time.
+    #[must_use]
+    pub const fn written(&self) -> u64 {
+        self.counts[TileChange::Written as usize]
+    }
+
+    /// Tiles that the target held before and holds no longer.
+    #[must_use]
+    pub const fn deleted(&self) -> u64 {
+        self.counts[TileChange::Deleted as usize]
+    }
+
+    /// The list, in the order of the sink.
+    ///
+    /// # Errors
+    /// Each item, if the scratch file cannot be read back.
+    pub fn ranges(&self) -> impl Iterator<Item = Result<ChangedRange, ScratchError>> + '_ {
+        let mut written = self.written.iter().peekable();
+        let mut deleted = self.deleted.iter().peekable();
+        std::iter::from_fn(move || {
+            let change = match (written.peek(), deleted.peek()) {
+                (Some(Err(_)), _) | (Some(_), None) => TileChange::Written,
+                (Some(Ok(one)), Some(Ok(other))) if one.key() <= other.key() => TileChange::Written,
+                (_, Some(_)) => TileChange::Deleted,
+                (None, None) => return None,
+            };
+            let next = match change {
+                TileChange::Written => written.next(),
+                TileChange::Deleted => deleted.next(),
+            };
+            let order = self.order;
+            next.map(|range| {
+                range.map(|PlaceRange { first, count, slice }| ChangedRange { change, slice, order, first, count })
+            })
+        })
+    }
+
+    /// The tiles of the list, each once, also where several of its layers changed.
+    ///
+    /// # Errors
+    /// Each item, if the scratch file cannot be read back.
+    pub fn coords(&self) -> impl Iterator<Item = Result<TileCoord, ScratchError>> + '_ {
+        let mut last = None;
+        let tiles = self.ranges().flat_map(|range| {
+            let (tiles, failed) = match range {
+                Ok(range) => (Some(range.tiles().map(|id| Ok(id.coord))), None),
+                Err(error) => (None, Some(Err(error))),
+            };
+            tiles.into_iter().flatten().chain(failed)
+        });
+        tiles.filter(move |tile| match tile {
+            Ok(tile) => last.replace(*tile) != Some(*tile),
+            Err(_) => true,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tile::Zoom;
+
+    #[test]
+    fn changed_tiles_come_back_in_their_order_as_ranges() {
+        for order in [Order::ZoomColumnTmsRow, Order::Hilbert] {
+            let mut changed = ChangedTiles::new(order);
+            let mut tiles: Vec<TileCoord> =
+                (0..128 * 128).filter_map(|number| TileCoord::new(Zoom::new(7)?, number / 128, number % 128)).collect();
+            tiles.sort_by_key(|tile| order.place(*tile));
+            // Every hundredth tile is deleted, every fiftieth did not change.
+            let fate = |number: usize| match number {
+                number if number % 100 == 99 => Some(TileChange::Deleted),
+                number if number % 50 == 49 => None,
+                _ => Some(TileChange::Written),
+            };
+            let expected: Vec<(TileCoord, TileChange)> =
+                tiles.iter().enumerate().filter_map(|(number, tile)| Some((*tile, fate(number)?))).collect();
+            for (tile, change) in &expected {
+                changed.add((*tile).into(), *change).unwrap();
+            }
+            let ranges: Vec<ChangedRange> = changed.ranges().map(Result::unwrap).collect();
+            let found: Vec<(TileCoord, TileChange)> =
+                ranges.iter().flat_map(|range| range.tiles().map(|id| (id.coord, range.change))).collect();
+            assert!(found == expected);
+            assert!(ranges.len() < 1_000, "{} ranges", ranges.len());
+            assert!(changed.coords().map(Result::unwrap).eq(expected.iter().map(|(tile, _)| *tile)));
+            let deleted = expected.iter().filter(|(_, change)| *change == TileChange::Deleted).count() as u64;
+            assert_eq!((changed.deleted(), changed.written()), (deleted, expected.len() as u64 - deleted));
+        }
+    }
+
+    #[test]
+    fn layers_of_a_tile_are_listed_apart_and_the_tile_once() {
+        let mut changed = ChangedTiles::new(Order::ZoomColumnTmsRow);
+        let coord = TileCoord::new(Zoom::new(3).unwrap(), 1, 2).unwrap();
+        let layer = |number| TileId { coord, slice: Slice::Layer(LayerId(number)) };
+        changed.add(layer(0), TileChange::Written).unwrap();
+        changed.add(layer(2), TileChange::Written).unwrap();
+        changed.add(layer(1), TileChange::Deleted).unwrap();
+        let found: Vec<TileId> = changed.ranges().flat_map(|range| range.unwrap().tiles()).collect();
+        assert_eq!(found, [layer(0), layer(1), layer(2)]);
+        assert_eq!(changed.coords().map(Result::unwrap).collect::<Vec<_>>(), [coord]);
+    }
+}
