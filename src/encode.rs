@@ -7,12 +7,12 @@ use libdeflater::{CompressionError, CompressionLvl, Compressor, DecompressionErr
 /// than being called up to date or holding both kinds of bytes. A test compares the bytes with those of this number.
 pub const PACKING_VERSION: u32 = 1;
 
-/// How hard gzip tries: 1 (fast) to 12 (small).
+/// The compression level of gzip: 1 (fast) to 12 (small).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Level(i32);
 
 impl Level {
-    /// For what is packed once a run, such as the directories of an archive.
+    /// The level for what is compressed once in a run, such as the directories of an archive.
     pub const ONCE: Level = Level(9);
 
     /// A level, if it lies in 1..=12.
@@ -31,7 +31,7 @@ pub enum Packing {
     Plain,
 }
 
-/// What packs tile after tile in one way.
+/// Packs tiles, one after the other, all in the same way.
 pub enum Packer {
     /// Into gzip.
     Gzip(Gzip),
@@ -52,7 +52,7 @@ impl Packer {
     /// Packs one tile.
     ///
     /// # Errors
-    /// If it is larger than what is read back.
+    /// If the tile has more bytes than readers accept: [`MAX_UNPACKED_TILE`] before packing, [`MAX_STORED_TILE`] after.
     pub fn pack(&mut self, raw: &[u8]) -> Result<Box<[u8]>, EncodeError> {
         if raw.len() > MAX_UNPACKED_TILE {
             return Err(EncodeError::TooLarge { bytes: raw.len(), limit: MAX_UNPACKED_TILE });
@@ -71,7 +71,7 @@ impl Packer {
 /// Why a tile could not be packed.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
-    /// Nobody could show it, and our own readers refuse it.
+    /// The tile is too large: no client could show it, and our own readers refuse it.
     #[error(
         "it has {bytes} bytes, and tiles have {limit} at most: draw the layer from a deeper zoom, or set on_large_tile = \"thin\""
     )]
@@ -81,7 +81,7 @@ pub enum EncodeError {
         /// The limit that it breaks.
         limit: usize,
     },
-    /// The compressor failed. It does not on any input; this guards against a broken library.
+    /// The compressor failed, which no input should cause.
     #[error("gzip gave up on a tile of {bytes} bytes: please report this")]
     Broken {
         /// Its bytes.
@@ -100,8 +100,9 @@ pub struct Gzip {
     packed: Vec<u8>,
 }
 
-/// So many bytes are many for a tile.
-const LARGE: usize = 1 << 20;
+/// Tiles of this many bytes or more begin with a buffer of half their size, not with the bound for bytes that cannot be packed: MVT
+/// mostly packs to less than half, and a buffer stays allocated for each worker.
+const MIN_BYTES_FOR_HALF_BUFFER: usize = 1 << 20;
 
 impl Gzip {
     /// A compressor of the given level.
@@ -118,8 +119,7 @@ impl Gzip {
     /// Only if the compression library breaks its contract.
     pub fn pack(&mut self, raw: &[u8]) -> Result<Box<[u8]>, EncodeError> {
         let bound = self.compressor.gzip_compress_bound(raw.len());
-        // What is large is mostly packed to far less.
-        let room = if raw.len() < LARGE { bound } else { raw.len() / 2 };
+        let room = if raw.len() < MIN_BYTES_FOR_HALF_BUFFER { bound } else { raw.len() / 2 };
         if self.packed.len() < room {
             self.packed.resize(room, 0);
         }
@@ -133,7 +133,7 @@ impl Gzip {
     }
 }
 
-/// The most bytes that so many can be packed to: what cannot be made smaller is stored in blocks, each with a head of its own.
+/// The most bytes that gzip makes of `bytes` bytes: what cannot be compressed is stored in blocks, each with a header.
 #[must_use]
 pub const fn most_packed(bytes: u64) -> u64 {
     bytes + bytes / 500 + 64
@@ -142,19 +142,19 @@ pub const fn most_packed(bytes: u64) -> u64 {
 /// Why stored bytes could not be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// The bytes are no gzip, or cut off, or changed.
+    /// The bytes are not gzip, are cut off, or were changed.
     #[error("its gzip is broken: {0}")]
     Broken(DecompressionError),
-    /// A tile beyond all reason.
+    /// The tile unpacks to more bytes than are accepted.
     #[error("it unpacks to more than {0} bytes")]
     TooLarge(usize),
 }
 
-/// The largest tile that is stored or read, in bytes: far more than any client can show, and what a stranger's archive may have us
-/// hold in memory.
+/// The largest tile that is stored or read, in bytes as stored: far more than any client can show. It bounds the memory that a stranger's
+/// archive can take.
 pub const MAX_STORED_TILE: usize = 64 << 20;
 
-/// The largest tile once it is unpacked, in bytes: a million points with five properties each have 100 MB.
+/// The largest tile, in bytes when unpacked: a million points with five properties each have 100 MB.
 pub const MAX_UNPACKED_TILE: usize = 256 << 20;
 
 /// Whether stored bytes begin as gzip does (RFC 1952, section 2.3.1).
@@ -163,7 +163,7 @@ pub fn is_gzip(stored: &[u8]) -> bool {
     stored.starts_with(&[0x1f, 0x8b])
 }
 
-/// What unpacks tile after tile.
+/// Unpacks tiles, one after the other.
 pub struct Gunzip(Decompressor);
 
 impl Gunzip {
@@ -181,17 +181,17 @@ impl Gunzip {
         self.unpack_at_most(stored, MAX_UNPACKED_TILE)
     }
 
-    /// The same, if they are no more than `most` bytes.
+    /// The MVT bytes of a stored tile, if they are no more than `most`.
     ///
     /// # Errors
-    /// If its gzip is broken, or there are more.
+    /// If its gzip is broken, or it unpacks to more.
     pub fn unpack_at_most(&mut self, stored: &[u8], most: usize) -> Result<Vec<u8>, DecodeError> {
         if !is_gzip(stored) {
             return Ok(stored.to_vec());
         }
-        // The last four bytes are the size, if the bytes can be trusted; deflate packs at most 1032 to one.
-        let told = stored.last_chunk::<4>().map_or(0, |size| u32::from_le_bytes(*size) as usize);
-        let mut raw = vec![0; told.min(stored.len().saturating_mul(1_032)).min(most)];
+        // The last four bytes claim the unpacked size (RFC 1952, section 2.3.1). Deflate packs at most 1032 to one.
+        let claimed = stored.last_chunk::<4>().map_or(0, |size| u32::from_le_bytes(*size) as usize);
+        let mut raw = vec![0; claimed.min(stored.len().saturating_mul(1_032)).min(most)];
         loop {
             match self.0.gzip_decompress(stored, &mut raw) {
                 Ok(size) => {

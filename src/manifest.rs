@@ -1,9 +1,9 @@
-//! What a target says about the run that made it: enough to tell later whether, and from where, it can be brought up to
-//! date.
+//! The manifest: what a target says about the run that made it. It decides whether a reseed can bring the target up to date, and from
+//! which snapshot.
 
 use serde::{Deserialize, Serialize};
 
-/// The version of the manifest's own layout.
+/// The version of the manifest's layout.
 pub const MANIFEST_VERSION: u32 = 1;
 
 /// The manifest of a tileset.
@@ -15,20 +15,20 @@ pub struct Manifest {
     pub generator: String,
     /// `pg_current_snapshot()` of the run: the database state that the tiles show, and the cursor for changes.
     pub snapshot: String,
-    /// What tells the database from others. `None` if there was no key by which to say it without saying it to everybody.
+    /// The identity of the database. `None` if there was no key for its HMACs: the manifest is public.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseMark>,
     /// What decides a tile's bytes, beside the data: a hash of the configuration, and the versions of the program's rendering and
     /// packing. See [`fingerprint_of`].
     pub fingerprint: String,
-    /// A hash of the tables and views that the layers read, partitions counted in, by what they are rather than by their names.
+    /// A hash of the tables and views that the layers read, partitions included, by OID and definition rather than by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reads: Option<String>,
     /// The zooms, as a list such as `0-14`.
     pub zooms: String,
     /// The boxes, each `west,south,east,north`; none for the whole world.
     pub bbox: Vec<String>,
-    /// What earlier runs wrote and this one was not about; the snapshot is the one of the oldest run then.
+    /// Parts that earlier runs wrote and this run did not cover. The snapshot is then that of the oldest of these runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<Region>,
     /// Tiles that the plan held.
@@ -64,39 +64,39 @@ impl Manifest {
     }
 }
 
-/// What a manifest says of its database. Manifests are public.
+/// The identity of a database in a manifest. Manifests are public.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum DatabaseMark {
-    /// Hashes that say something only to who has the key.
+    /// HMACs: they identify the database only to those who have the key.
     Keyed(KeyedIdentity),
-    /// As manifests said it at first.
+    /// In plain text, as the first manifests did.
     Plain(DatabaseIdentity),
 }
 
-/// What tells one database from another: HMACs (RFC 2104) with SHA-256 and a random key that stays in the database.
+/// The identity of a database: HMACs (RFC 2104) with SHA-256 and a random key that stays in the database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyedIdentity {
-    /// Of nothing: which key it is.
+    /// HMAC of the empty message: identifies the key itself.
     pub key: String,
-    /// Of the cluster's system identifier, if the role could read it.
+    /// HMAC of the cluster's system identifier, if the role could read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
-    /// Of the timeline, if it could be told.
+    /// HMAC of the timeline, if it was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeline: Option<String>,
-    /// Of the database's name and OID.
+    /// HMAC of the database's name and OID.
     pub database: String,
-    /// Of the version of PostGIS.
+    /// HMAC of the version of PostGIS.
     pub postgis: String,
 }
 
-/// What tells one database from another.
+/// The identity of a database in plain text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DatabaseIdentity {
     /// The cluster's system identifier (`pg_control_system()`), if the role may read it.
     pub system_identifier: Option<String>,
-    /// The timeline of its write-ahead log: another one after a failover or a restored backup. `None` if it could not be told.
+    /// The timeline of its write-ahead log: another one after a failover or a restored backup. `None` if it was not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeline: Option<u32>,
     /// The database's name.
@@ -109,8 +109,8 @@ pub struct DatabaseIdentity {
     pub postgis: String,
 }
 
-/// The versions of how the program turns rows into bytes. Where one of them differs, equal data and an equal configuration may give
-/// other bytes.
+/// The versions of how the program turns rows into bytes. If one of them differs, equal data and an equal configuration may give other
+/// bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DrawingVersions {
     /// `postgis::RENDERING_VERSION` of the program that drew the tiles.

@@ -85,19 +85,19 @@ impl OldTiles {
 
 /// The comparison of a run.
 #[derive(Debug)]
-pub(super) struct Comparison {
+pub(super) struct ArchiveComparison {
     order: Order,
     changed: ChangedTiles,
     /// `None` if there is nothing to compare with (any more): every tile that is written counts as changed.
     old: Option<OldTiles>,
 }
 
-impl Comparison {
+impl ArchiveComparison {
     /// With an archive that `read` reads.
     pub(super) fn with(
         order: Order,
         read: impl FnOnce(&mut Handover) -> Result<(), ReadError> + Send + 'static,
-    ) -> Comparison {
+    ) -> ArchiveComparison {
         let (batches, waiting) = sync_channel(WAITING_BATCHES);
         std::thread::spawn(move || {
             let mut handover = Handover { batches, batch: Vec::new(), bytes: 0 };
@@ -109,14 +109,14 @@ impl Comparison {
             let _is_wanted = last.try_for_each(|batch| batches.send(batch)).is_ok();
         });
         let old = OldTiles { batches: waiting, batch: Vec::new().into_iter().peekable(), has_ended: false };
-        Comparison { order, changed: ChangedTiles::new(order), old: Some(old) }
+        ArchiveComparison { order, changed: ChangedTiles::new(order), old: Some(old) }
     }
 
     /// Without an archive to compare with: every tile has to count as changed.
-    pub(super) fn without(order: Order, why: &'static str) -> Comparison {
+    pub(super) fn without(order: Order, why: &'static str) -> ArchiveComparison {
         let mut changed = ChangedTiles::new(order);
         changed.declare_everything(why);
-        Comparison { order, changed, old: None }
+        ArchiveComparison { order, changed, old: None }
     }
 
     /// Compares a tile that is written with the old archive's, and notes the old tiles before it, which were not written, as deleted.
@@ -168,7 +168,7 @@ mod tests {
         end: Result<(), ReadError>,
         new: &[PlacedTile],
     ) -> (Vec<(u64, TileChange)>, Option<&'static str>) {
-        let mut comparison = Comparison::with(ORDER, move |handover| {
+        let mut comparison = ArchiveComparison::with(ORDER, move |handover| {
             let _all = old.into_iter().all(|(place, bytes)| handover.give(place, bytes));
             end
         });
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn a_comparison_that_is_given_up_ends_its_reader() {
         let (ended, end) = std::sync::mpsc::channel();
-        let comparison = Comparison::with(ORDER, move |handover| {
+        let comparison = ArchiveComparison::with(ORDER, move |handover| {
             let mut place = 0;
             while handover.give(place, vec![0; 10_000].into()) {
                 place += 1;

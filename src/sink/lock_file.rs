@@ -1,5 +1,5 @@
-//! A file that keeps others out as long as it is locked. Its name is derived from the target's, so anybody who may write the folder
-//! may have put something else there: a symbolic link, a pipe, a hard link to another file. None of them is opened for writing.
+//! Lock files. The name of one is derived from its target's, so anybody who may write the folder may have put something else there: a
+//! symbolic link, a pipe, a hard link to another file. None of these is opened for writing.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -8,12 +8,12 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, statat, unlinkat};
 
-/// What becomes of a file that a run has left behind.
+/// What happens to a lock file that an earlier run left behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LeftOver {
-    /// It is removed under the lock, and a new one made.
+    /// It is removed under the lock, and a new one is created.
     Removed,
-    /// It is taken as it is, unless it has another name elsewhere.
+    /// It is reused, unless it has a second name (hard link).
     Reused,
 }
 
@@ -26,10 +26,10 @@ pub(super) enum Taken {
     Theirs(File),
 }
 
-/// What was tried, and what the system said.
+/// The action that failed, and the error of the system.
 pub(super) type NotTaken = (&'static str, io::Error);
 
-/// Locks the file of a name in a folder, and makes it if it is not there.
+/// Locks the file `name` in `folder`; creates it if it does not exist.
 ///
 /// # Errors
 /// If something else has the name, or the system refuses. [`io::ErrorKind::NotFound`] if the folder is gone.
@@ -39,7 +39,7 @@ pub(super) fn take(folder: BorrowedFd<'_>, name: &Path, left_over: LeftOver) -> 
             Ok(file) => (file, false),
             Err(error) if error.kind() == io::ErrorKind::NotFound => match create(folder, name) {
                 Ok(file) => (file, true),
-                // Another run was faster.
+                // Another run created it first.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(("write", error)),
             },

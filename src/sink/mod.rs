@@ -1,4 +1,8 @@
-//! Where tiles go, and how what is there is read back.
+//! Targets: how tiles are stored, and how they are read back.
+//!
+//! ```text
+//!  open ─► begin(tileset) ─► write(edits)… ─► finish(metadata): durable, manifest last ─► Finished: counts, changed tiles
+//! ```
 //!
 //! | target | written by | read by | how a run of all tiles changes it | how edits change it ([`Unwritten::Keep`]) |
 //! |---|---|---|---|---|
@@ -44,20 +48,20 @@ pub use tree::{
     is_own_name, new_version,
 };
 
-/// What is to be done with one tile, or with one layer of it where the target keeps layers apart.
+/// What a run does with one tile, or with one layer of a tile where the target keeps layers apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TileEdit {
-    /// The target is to hold these bytes, packed as it stores them.
+    /// Store these bytes, packed as the target stores them.
     Put(TileId, Box<[u8]>),
-    /// It renders to nothing: the target is not to hold it.
+    /// Delete the tile if the target holds it: it renders to nothing.
     Remove(TileId),
-    /// A layer of it could not be rendered, so what it should hold is not known: what the target holds stays as it is. Where it holds
-    /// nothing it is to hold these bytes, of the other layers, or nothing.
+    /// Keep what the target holds: a layer of the tile could not be rendered, so its bytes are not known. A target that holds nothing for
+    /// this tile stores these bytes, which are those of the other layers.
     Keep(TileId, Option<Box<[u8]>>),
 }
 
 impl TileEdit {
-    /// Which tile.
+    /// The tile that is edited.
     #[must_use]
     pub const fn id(&self) -> TileId {
         match self {
@@ -66,34 +70,34 @@ impl TileEdit {
     }
 }
 
-/// What a sink asks of the pipeline.
+/// What a sink requires of the pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needs {
-    /// The order in which tiles are to be written; the layers of a tile follow each other by their numbers.
+    /// The order of edits; layers of a tile follow each other by their indexes.
     pub order: Order,
     /// Whether each layer of a tile is an edit of its own.
     pub layers_apart: bool,
 }
 
-/// What has become of the tiles handed over, and of those that a target held before.
+/// Counts of what a sink did with edits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Written {
     /// Tiles stored: new ones, and ones whose bytes differ.
     pub stored: u64,
-    /// Tiles handed over that the target does not hold (any more), because they render to nothing.
+    /// Tiles of [`TileEdit::Remove`], whether the target held them or not.
     pub removed: u64,
-    /// Tiles that the target held already, with the same bytes; and those that it keeps because they could not be rendered.
+    /// Tiles that the target already held with the same bytes, and tiles of [`TileEdit::Keep`] that it holds.
     pub unchanged: u64,
-    /// Tiles that could not be rendered, and that the target does not hold.
+    /// Tiles of [`TileEdit::Keep`] without bytes that the target does not hold.
     pub missing: u64,
-    /// Of the tiles stored, those that the target did not hold before; an archive that is replaced as a whole held none.
+    /// Of the tiles stored, those that the target did not hold before. An archive that is replaced counts as empty before.
     pub added: u64,
     /// Of the tiles removed, those that the target held before.
     pub deleted: u64,
 }
 
 impl Written {
-    /// All tiles handed over.
+    /// All edits: stored, removed, unchanged and missing.
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.stored + self.removed + self.unchanged + self.missing
@@ -111,14 +115,14 @@ impl std::ops::AddAssign for Written {
     }
 }
 
-/// What a run is going to write, known once the database was asked.
+/// What a run is about to write. Known once the database was probed.
 #[derive(Debug, Clone)]
 pub struct Tileset {
     /// A hash of everything in the configuration that decides a tile's bytes.
     pub fingerprint: String,
-    /// The names of the layers, by their numbers.
+    /// The names of the layers, by their indexes.
     pub layers: Vec<String>,
-    /// What the run is responsible for.
+    /// The zooms and boxes that the run writes: outside of them it changes no tile.
     pub scope: Scope,
     /// What happens to the tiles in its scope that it does not hand over.
     pub unwritten: Unwritten,
@@ -129,7 +133,7 @@ pub struct Tileset {
     pub list_changes: bool,
 }
 
-/// What a run does, and whose rows it shows. `database` tells the database and the tables that the run reads from others.
+/// The kind of a run. `database` identifies the database and the tables that it reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunKind {
     /// It renders all tiles of its scope.
@@ -137,12 +141,12 @@ pub enum RunKind {
         /// The database and the tables.
         database: String,
     },
-    /// It renders what changed.
+    /// It renders the dirty tiles.
     Reseed {
         /// The database and the tables.
         database: String,
-        /// Whether every part of the target is up to date when it has finished: then it has mended what earlier runs of the same tileset
-        /// and database left unfinished.
+        /// Whether the whole target is up to date once the run has finished. Then it has repaired what earlier, unfinished runs of the
+        /// same tileset and database left.
         complete: bool,
     },
     /// It copies another target.
@@ -172,10 +176,9 @@ pub enum OpenMode {
 pub struct Finished {
     /// Where it is: a path or a URL.
     pub place: String,
-    /// Tiles that the target held and holds no longer: those that render to nothing now, and those that this run is
-    /// responsible for and did not hand over.
+    /// Tiles that the target held and no longer holds: they render to nothing now, or lie in the run's scope and were not handed over.
     pub deleted: u64,
-    /// Requests to a server for tiles, if there was one.
+    /// Requests for tiles that were in flight at once, if the target is on a server.
     pub in_flight: Option<InFlight>,
     /// Which tiles changed, if [`Tileset::list_changes`] asked for them.
     pub changed: Option<ChangedTiles>,
@@ -215,25 +218,24 @@ pub trait Sink: Send {
     /// What an error looks like.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// What the pipeline has to see to.
+    /// The order and form of the edits that the sink takes.
     fn needs(&self) -> Needs;
 
-    /// Is told what is coming, once, before the first edit. A target that is brought in line looks at what it holds, and gives
-    /// what it said about itself up to now: tiles outside of the run's scope stay. With [`Unwritten::Keep`] every target gives
-    /// that; no other run of ours changes it any more.
+    /// Prepares the target for a run. Called once, before the first edit. Returns what the target said about itself so far if its other
+    /// tiles stay: a synchronized target whose tiles outside of the scope belong to the same tileset, and every target with
+    /// [`Unwritten::Keep`]. From here on no other run of oar-tiles changes it.
     ///
     /// # Errors
     /// If the target holds something else, or cannot be read.
     fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, Self::Error>;
 
-    /// The address of tiles as the target's TileJSON is going to give it, if that is relative because nobody ever said where clients find
-    /// the target. Known once the sink was told what is coming.
+    /// The relative address of tiles that the target's TileJSON will have, if no public URL is known. Valid after [`Sink::begin`].
     fn relative_address(&self) -> Option<String> {
         None
     }
 
-    /// Refuses a target that holds what the run may not write over, as far as that can be told before the database is asked;
-    /// [`Sink::begin`] looks at the rest.
+    /// Refuses a target that the run may not overwrite, as far as that is known before the database is probed; [`Sink::begin`] checks
+    /// the rest.
     ///
     /// # Errors
     /// If the target holds something else, or cannot be read.
@@ -241,16 +243,16 @@ pub trait Sink: Send {
         Ok(())
     }
 
-    /// How many tiles in the scope of the run the target held when it was begun, if that was counted: by a run of all tiles that brings
-    /// a target in line.
+    /// How many tiles in the run's scope the target held at [`Sink::begin`]. Only a run of all tiles into a synchronized target counts
+    /// them.
     fn held(&self) -> Option<u64> {
         None
     }
 
-    /// Takes the next edits. May wait until earlier ones are stored, so that what is in flight is bounded.
+    /// Takes the next edits. Blocks while too many earlier ones are in flight.
     ///
     /// # Errors
-    /// If the target cannot take them, or could not take earlier ones.
+    /// If the target cannot store these edits, or could not store earlier ones.
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, Self::Error>;
 
     /// Makes everything durable and visible, the metadata with the manifest last.

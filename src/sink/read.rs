@@ -1,4 +1,4 @@
-//! Reading a target back: what it says about itself, which tiles it holds, their bytes.
+//! Reading a target: its description, its list of tiles, their bytes.
 
 use std::path::PathBuf;
 
@@ -6,14 +6,14 @@ use super::{Intent, VectorLayer};
 use crate::error::ErrorKind;
 use crate::tile::{LonLatBox, TileId};
 
-/// The longest note of a target that is read, in bytes: metadata, a manifest, a list of versions, a directory of an archive. A
-/// manifest of a thousand boxes has 60 KB.
+/// The longest note that is read from a target, in bytes: metadata, a manifest, a list of versions, a directory of an archive. For
+/// comparison: a manifest with a thousand boxes has 60 KB.
 pub(super) const MAX_NOTE: usize = 16 << 20;
 
-/// Bytes of tiles that a reader gives at a time, unless a single tile has more.
+/// Bytes of tiles that one call of [`TileReader::read`] returns, unless a single tile has more.
 const MAX_BYTES_PER_READ: usize = 16 << 20;
 
-/// What one call of [`TileReader::read`] may still give.
+/// The bytes that one call of [`TileReader::read`] may still return.
 #[derive(Debug)]
 pub(super) struct Allowance {
     left: usize,
@@ -25,12 +25,12 @@ impl Allowance {
         Allowance { left: MAX_BYTES_PER_READ, is_first: true }
     }
 
-    /// Whether a tile may be given, too. The first one always may.
+    /// Whether another tile may be returned. The first one always may.
     pub(super) fn take(&mut self, tile: Option<&[u8]>) -> bool {
         self.take_bytes(tile.map_or(0, <[u8]>::len))
     }
 
-    /// The same, by its length.
+    /// [`Allowance::take`] by the tile's length.
     pub(super) const fn take_bytes(&mut self, length: usize) -> bool {
         let fits = self.is_first || length <= self.left;
         self.is_first = false;
@@ -39,14 +39,14 @@ impl Allowance {
     }
 }
 
-/// Bytes that the tiles of an archive may add up to, whatever its size.
-const MIN_TOTAL: u64 = 1 << 30;
+/// Bytes that the tiles of an archive may add up to whatever its size.
+const FREE_TOTAL_BYTES: u64 = 1 << 30;
 
-/// How many times the size of an archive its tiles may add up to: the same bytes can be a million tiles of the sea, and no more than
-/// ten times the list of these.
-const MAX_REPEATED: u64 = 100;
+/// Bytes that the tiles of an archive may add up to for each of its own bytes. Identical tiles are stored once, so a million tiles of
+/// the sea can add up to some ten times their archive.
+const MAX_TOTAL_PER_BYTE: u64 = 100;
 
-/// What all tiles that are read of an archive may add up to.
+/// The bytes of tiles that may still be read from an archive.
 #[derive(Debug)]
 pub(super) struct Total {
     left: u64,
@@ -55,10 +55,10 @@ pub(super) struct Total {
 impl Total {
     /// For an archive of a size in bytes.
     pub(super) fn of(size: u64) -> Total {
-        Total { left: size.saturating_mul(MAX_REPEATED).max(MIN_TOTAL) }
+        Total { left: size.saturating_mul(MAX_TOTAL_PER_BYTE).max(FREE_TOTAL_BYTES) }
     }
 
-    /// Whether a tile may be read, too.
+    /// Whether another tile may be read.
     pub(super) fn take(&mut self, tile: Option<&[u8]>) -> bool {
         let left = self.left.checked_sub(tile.map_or(0, <[u8]>::len) as u64);
         self.left = left.unwrap_or(0);
@@ -66,14 +66,14 @@ impl Total {
     }
 }
 
-/// What a target says about itself. Anything may be missing in a target that other programs wrote.
+/// What a target says about itself. Every part may be missing in a target that another program wrote.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Described {
     /// The tileset's name.
     pub name: Option<String>,
     /// What it shows.
     pub description: Option<String>,
-    /// Whom to credit.
+    /// The attribution.
     pub attribution: Option<String>,
     /// The tileset's version.
     pub version: Option<String>,
@@ -87,14 +87,14 @@ pub struct Described {
     pub generator: Option<String>,
     /// The manifest as JSON, if oar-tiles wrote the target.
     pub manifest: Option<String>,
-    /// Runs that have begun to change the target and have not finished, the oldest first; an archive has none.
+    /// Runs that began to change the target and did not finish, oldest first. Archives have none.
     pub unfinished: Vec<Intent>,
 }
 
 /// Why a target could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// There is nothing.
+    /// The target does not exist.
     #[error(
         "there is no {place}: name a file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/ that exists"
     )]
@@ -102,7 +102,7 @@ pub enum ReadError {
         /// The target.
         place: String,
     },
-    /// It is something else.
+    /// It is not a target of this kind.
     #[error("{place} is no {kind} ({what})")]
     Foreign {
         /// The target.
@@ -112,7 +112,7 @@ pub enum ReadError {
         /// What it is instead.
         what: String,
     },
-    /// It began well, but is broken.
+    /// It is of the right kind, but damaged.
     #[error("{place} is damaged: {what}. Seed or copy it again")]
     Damaged {
         /// The target.
@@ -129,7 +129,7 @@ pub enum ReadError {
         /// The file.
         path: PathBuf,
     },
-    /// A program was killed while it wrote the target, and nobody who may write it has come by since.
+    /// A killed program left it half written, and only a user who may write it can undo that.
     #[error(
         "{} was left half written by a program that was killed, and you may not write it: open it once as a user who may, with sqlite3 or by any command of oar-tiles, which undoes that",
         path.display()
@@ -187,8 +187,8 @@ pub trait TileReader: Send {
     /// If it cannot be read.
     fn describe(&mut self) -> Result<Described, ReadError>;
 
-    /// What is wrong with the target as its format sees it, each thing in words that say what and where: its layout and what
-    /// it says about itself. The tiles themselves, once unpacked, are looked at by `verify`.
+    /// The violations of the target's format, each as a text that says what and where: layout and metadata. The content of tiles is
+    /// checked by `verify`.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -196,20 +196,20 @@ pub trait TileReader: Send {
         Ok(Vec::new())
     }
 
-    /// Every tile that the target holds.
+    /// Lists every tile that the target holds.
     ///
     /// # Errors
     /// If it cannot be read.
     fn list(&mut self) -> Result<Vec<TileId>, ReadError>;
 
-    /// The stored bytes of the first of some tiles, as many as may be given at once.
+    /// The stored bytes of the first of `tiles`, as many as one call returns.
     ///
     /// # Errors
     /// If one of them cannot be read.
     fn read(&mut self, tiles: &[TileId]) -> Result<Vec<Option<Box<[u8]>>>, ReadError>;
 }
 
-/// Hands over the stored bytes of all of some tiles, one after the other.
+/// Hands the stored bytes of all `tiles` to `take`, one after the other.
 ///
 /// # Errors
 /// If one of them cannot be read or taken.

@@ -1,4 +1,4 @@
-//! A file written beside its target, then synced and renamed over it; and what it may replace.
+//! Staged files: written beside the target, synced, then renamed over it. Also decides which files may be replaced.
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, renameat, unlinkat};
 use super::lock_file::{self, LeftOver, Taken};
 use crate::error::ErrorKind;
 
-/// The folder that an output is to lie in is not there, be the output a file or a directory.
+/// The folder above an output, file or directory, does not exist.
 #[derive(Debug, thiserror::Error)]
 #[error("the folder {} of the output {} does not exist: make it, or choose another --output", folder.display(), target.display())]
 pub struct NoFolder {
@@ -34,7 +34,7 @@ pub enum StagingError {
         /// The output.
         target: PathBuf,
     },
-    /// The output is something else, and not to be replaced.
+    /// The output is a file of another kind, which is not replaced.
     #[error("{} is no {kind} ({what}): it is left alone. Choose another --output, or remove it first", path.display())]
     Foreign {
         /// The output.
@@ -44,7 +44,7 @@ pub enum StagingError {
         /// What it is instead.
         what: &'static str,
     },
-    /// It cannot be told what the output is.
+    /// The output cannot be read, so its kind is unknown.
     #[error("cannot read {} to see whether it is {kind} that may be replaced", path.display())]
     Unreadable {
         /// The output, or what lies beside it.
@@ -67,7 +67,7 @@ pub enum StagingError {
         path: PathBuf,
         /// The output.
         target: PathBuf,
-        /// The cause, as whoever filled the file was told it.
+        /// The cause, from the writer of the file.
         source: Box<dyn Error + Send + Sync>,
     },
     /// A stop was asked for.
@@ -88,7 +88,7 @@ pub enum StagingError {
         /// The cause.
         source: io::Error,
     },
-    /// The new file has its name, but the folder that says so may not be on the disk yet.
+    /// The file was renamed, but its folder could not be synced.
     #[error("the new {} is in place, but its folder {} could not be synced, so a power cut may bring the old one back: run sync before you rely on it", target.display(), folder.display())]
     Unsynced {
         /// The new file.
@@ -117,13 +117,13 @@ impl StagingError {
         }
     }
 
-    /// There is no room for a file that is changed in place.
+    /// The error for a file that is changed in place and finds no room.
     pub(super) fn no_room(path: PathBuf, source: impl Error + Send + Sync + 'static) -> StagingError {
         StagingError::DiskFull { target: path.clone(), path, source: Box::new(source) }
     }
 }
 
-/// What an old target must be, so that it may be replaced.
+/// The kind of file that an old target must be to be replaced.
 #[derive(Debug)]
 pub(super) struct FileKind {
     /// "… file".
@@ -136,24 +136,23 @@ pub(super) struct FileKind {
     pub(super) otherwise: &'static str,
 }
 
-/// The rights that a new file takes over from the one it replaces: all but those to run as its owner or group.
-const RIGHTS: u32 = 0o777;
+/// The permission bits that a new file takes over from the one it replaces: all but setuid, setgid and sticky.
+const KEPT_PERMISSIONS: u32 = 0o777;
 
-/// A file in the making. Dropped before it is published, it is removed.
+/// A staged file. It is removed when it is dropped unpublished.
 #[derive(Debug)]
 pub(super) struct Staging {
     target: PathBuf,
     path: PathBuf,
-    /// The folder of both, by which they are named: whoever swaps a folder above for a link does not have us write elsewhere.
+    /// The open folder of both files. Names are resolved in it, so a folder above that is swapped for a link has no effect.
     folder: OwnedFd,
     /// Holds the lock.
     lock: Option<File>,
 }
 
 impl Staging {
-    /// Takes the place beside a target: `.NAME.partial`. A symbolic link that is the target is followed, so that its goal is
-    /// replaced; one that has the name of the staged file is refused. What a killed run left there is removed; what a running
-    /// one holds is not touched.
+    /// Creates and locks `.NAME.partial` beside a target. If the target is a symbolic link, the file it leads to is replaced; a symbolic
+    /// link with the name of the staged file is refused. The staged file of a killed run is removed; that of a running one is not touched.
     pub(super) fn beside(target: &Path) -> Result<Staging, StagingError> {
         let target = fs::canonicalize(target).unwrap_or_else(|_missing| followed(target));
         if target.is_dir() {
@@ -201,17 +200,17 @@ impl Staging {
         self.lock.as_ref().map_or_else(|| Err(io::Error::from(io::ErrorKind::NotFound)), File::try_clone)
     }
 
-    /// Whether the path still stands for the file that was locked.
+    /// Whether the path still names the file that was locked.
     pub(super) fn is_in_place(&self) -> bool {
         self.lock.as_ref().is_some_and(|file| lock_file::is_named(file, self.folder.as_fd(), last_name(&self.path)))
     }
 
-    /// The file that it becomes.
+    /// The file that it will replace.
     pub(super) fn target(&self) -> &Path {
         &self.target
     }
 
-    /// Whether there is a file to replace; an empty one is none. Refuses one that is not of the kind, by how it begins.
+    /// Whether there is a file to replace; an empty one does not count. Refuses a file that does not begin like `kind`.
     pub(super) fn replaces(&self, kind: &FileKind) -> Result<bool, StagingError> {
         // A device such as /dev/null would give way to a file, and opening a pipe waits for a writer.
         match fs::metadata(&self.target) {
@@ -230,22 +229,22 @@ impl Staging {
         }
     }
 
-    /// The target is something else.
+    /// The error for a target of another kind.
     pub(super) fn foreign(&self, kind: &FileKind, what: &'static str) -> StagingError {
         StagingError::Foreign { path: self.target.clone(), kind: kind.name, what }
     }
 
-    /// There is no room for the file.
+    /// The error for a full disk.
     pub(super) fn disk_full(&self, source: impl Error + Send + Sync + 'static) -> StagingError {
         StagingError::DiskFull { path: self.path.clone(), target: self.target.clone(), source: Box::new(source) }
     }
 
-    /// A stop came while it was filled.
+    /// The error for a stop while the file was filled.
     pub(super) fn interrupted(&self) -> StagingError {
         StagingError::Interrupted { path: self.path.clone() }
     }
 
-    /// Makes the file durable and gives it the target's name: file, rename, folder.
+    /// Makes the file durable under the target's name: syncs the file, renames it, syncs the folder.
     pub(super) fn publish(mut self) -> Result<PathBuf, StagingError> {
         let failed = |action, path: &Path, source| StagingError::Io {
             action,
@@ -253,11 +252,11 @@ impl Staging {
             next: "the old file is unchanged; look into the cause and run the command again",
             source,
         };
-        // As long as the lock is here, the staged file is removed if a step fails.
+        // While `lock` is held, dropping removes the staged file if a step fails.
         if let Some(file) = &self.lock {
             if let Ok(old) = fs::metadata(&self.target) {
                 // The new file is as readable as the one it replaces.
-                file.set_permissions(fs::Permissions::from_mode(old.permissions().mode() & RIGHTS))
+                file.set_permissions(fs::Permissions::from_mode(old.permissions().mode() & KEPT_PERMISSIONS))
                     .map_err(|source| failed("set the rights of", &self.path, source))?;
             }
             file.sync_all().map_err(|source| failed("sync", &self.path, source))?;
@@ -299,10 +298,10 @@ fn last_name(path: &Path) -> &Path {
     path.file_name().map_or(path, Path::new)
 }
 
-/// The goal of a symbolic link that is yet to come.
+/// Where a dangling symbolic link leads.
 fn followed(target: &Path) -> PathBuf {
     let mut target = target.to_owned();
-    // Linux follows as many; links in a circle end somewhere.
+    // Linux follows at most 40 links (path_resolution(7)).
     for _ in 0..40 {
         let Ok(goal) = fs::read_link(&target) else { break };
         target = target.parent().unwrap_or(Path::new("")).join(goal);

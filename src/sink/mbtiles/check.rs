@@ -1,4 +1,4 @@
-//! Whether an MBTiles archive is what MBTiles 1.3 and SQLite want it to be.
+//! Checks an MBTiles archive against MBTiles 1.3 and with `SQLite`'s own checks.
 
 use std::fmt::Write as _;
 
@@ -11,32 +11,32 @@ use super::{MBTILES_APPLICATION_ID, MbtilesReader};
 use crate::sink::ReadError;
 use crate::sink::read::Total;
 
-/// At most so many tiles are named for one kind of defect.
-const NAMED: u64 = 20;
+/// Tiles that are named for each kind of defect.
+const MAX_NAMED_TILES: u64 = 20;
 
 /// Bytes of tiles that SQLite may put in order, in files of its own.
-const MAX_SORTED: u64 = 256 << 20;
+const MAX_SORTED_BYTES: u64 = 256 << 20;
 
-/// What was found, with the tiles that it was found in.
+/// Defects, with the tiles that have them.
 #[derive(Default)]
-struct Found {
+struct ArchiveDefects {
     named: Vec<String>,
-    /// Of the kinds that every tile can have: how often.
+    /// How many tiles have each kind of defect.
     counts: [u64; 5],
 }
 
-impl Found {
+impl ArchiveDefects {
     fn tile(&mut self, kind: usize, what: impl FnOnce() -> String) {
         self.counts[kind] += 1;
-        if self.counts[kind] <= NAMED {
+        if self.counts[kind] <= MAX_NAMED_TILES {
             self.named.push(what());
         }
     }
 
     fn finish(mut self) -> Vec<String> {
         let kinds = ["outside of their zoom", "doubled", "no blob", "not gzip", "outside of minzoom and maxzoom"];
-        for (count, kind) in self.counts.into_iter().zip(kinds).filter(|(count, _)| *count > NAMED) {
-            self.named.push(format!("{} more tiles are {kind}", count - NAMED));
+        for (count, kind) in self.counts.into_iter().zip(kinds).filter(|(count, _)| *count > MAX_NAMED_TILES) {
+            self.named.push(format!("{} more tiles are {kind}", count - MAX_NAMED_TILES));
         }
         self.named
     }
@@ -44,7 +44,7 @@ impl Found {
 
 impl MbtilesReader {
     pub(super) fn check_archive(&self) -> Result<Vec<String>, ReadError> {
-        let mut found = Found::default();
+        let mut found = ArchiveDefects::default();
         self.check_file(&mut found.named).map_err(|error| self.failed(error))?;
         // What SQLite finds broken would only break the queries below.
         if !found.named.is_empty() && found.named.iter().any(|what| what.starts_with("SQLite's integrity check")) {
@@ -74,7 +74,7 @@ impl MbtilesReader {
             let length: Option<i64> = row.get(0)?;
             sum = sum.saturating_add(length.unwrap_or_default().unsigned_abs());
             count += 1;
-            if sum > self.guard.size.saturating_mul(2).max(MAX_SORTED) || count > self.guard.max_rows() {
+            if sum > self.guard.size.saturating_mul(2).max(MAX_SORTED_BYTES) || count > self.guard.max_rows() {
                 let what = "its tiles have no index in their order and add up to more than its size, so agg_tiles_hash and doubled tiles were not looked for: run CREATE UNIQUE INDEX on zoom_level, tile_column, tile_row";
                 return Ok(Some(what.to_owned()));
             }
@@ -89,7 +89,7 @@ impl MbtilesReader {
             found
                 .push(format!("{what}, which is not computed for an archive, so SQLite's integrity check did not run"));
         } else {
-            let mut check = self.connection.prepare(&format!("PRAGMA integrity_check({NAMED})"))?;
+            let mut check = self.connection.prepare(&format!("PRAGMA integrity_check({MAX_NAMED_TILES})"))?;
             let told: Vec<String> = check.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
             let broken = told.iter().filter(|line| *line != "ok");
             found.extend(broken.map(|line| format!("SQLite's integrity check: {}", line.trim())));
@@ -126,7 +126,9 @@ impl MbtilesReader {
             let mut names = self.connection.prepare(
                 "SELECT CAST(name AS text) FROM metadata WHERE name IS NOT NULL GROUP BY name HAVING count(*) > 1 LIMIT ?1",
             )?;
-            names.query_map([NAMED.cast_signed()], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()
+            names
+                .query_map([MAX_NAMED_TILES.cast_signed()], |row| row.get(0))?
+                .collect::<rusqlite::Result<Vec<String>>>()
         };
         for name in doubled().map_err(|error| self.failed(error))? {
             found.push(format!("its metadata has {name:?} twice"));
@@ -150,7 +152,7 @@ impl MbtilesReader {
     }
 
     /// Every row of the tiles, in the order of `agg_tiles_hash`. `false` if they add up to more than is read.
-    fn check_tiles(&self, expected: &Expected, found: &mut Found) -> rusqlite::Result<bool> {
+    fn check_tiles(&self, expected: &Expected, found: &mut ArchiveDefects) -> rusqlite::Result<bool> {
         self.guard.begin();
         let mut rows = self.connection.prepare(IN_ORDER)?;
         let mut rows = rows.query([])?;

@@ -1,4 +1,4 @@
-//! An MBTiles archive that is edited in place: what differs is gathered beside it, then applied in one transaction.
+//! Editing an MBTiles archive in place: differing tiles are collected in a scratch file, then applied in one transaction.
 //!
 //! ```text
 //!  open: lock ─► begin: metadata ─► write: the same bytes? ─► finish: one transaction, synced
@@ -16,7 +16,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, ffi, pa
 
 use super::companions::refuse_irregular_companions;
 use super::guard::Guard;
-use super::pending::{Change, Pending};
+use super::pending::{PendingChange, PendingEdits};
 use super::read::MbtilesReader;
 use super::{KIND, MbtilesError, ORDER, SqliteCause};
 use crate::sink::staging::{Staging, StagingError};
@@ -26,11 +26,11 @@ use crate::sink::{
 };
 use crate::stop::Stop;
 
-/// How long programs that have the archive open are waited for: a server's reads take milliseconds, a copy seconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the transaction waits for programs that read or write the archive: a server's reads take milliseconds, a copy seconds.
+const BUSY_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long a look at the archive's locks is put off.
-const PAUSE: Duration = Duration::from_millis(10);
+/// The pause between two attempts to lock the archive.
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 /// The most changes that are applied in memory while other programs go on reading; these are shut out only while the pages are written.
 /// A change touches two or three pages of 4 KiB, so this takes less than 100 MB. More changes are applied with readers shut out
@@ -45,7 +45,7 @@ const MAX_BYTES_IN_MEMORY: u64 = 32 << 20;
 pub(super) struct EditedArchive {
     // Dropped in this order: the connection before the lock is given back.
     archive: MbtilesReader,
-    pending: Pending,
+    pending: PendingEdits,
     staging: Staging,
     stop: Stop,
     patience: Duration,
@@ -59,7 +59,7 @@ pub(super) struct EditedArchive {
 impl EditedArchive {
     /// Takes the lock of an archive. Nothing is changed until it is finished.
     pub(super) fn open(target: &Path, stop: &Stop) -> Result<EditedArchive, MbtilesError> {
-        EditedArchive::open_with(target, stop, PATIENCE)
+        EditedArchive::open_with(target, stop, BUSY_LIMIT)
     }
 
     fn open_with(target: &Path, stop: &Stop, patience: Duration) -> Result<EditedArchive, MbtilesError> {
@@ -83,7 +83,7 @@ impl EditedArchive {
         }
         let archive = MbtilesReader::over(connection, path, guard)?;
         archive.refuse_unindexed()?;
-        let (stop, pending) = (stop.clone(), Pending::new()?);
+        let (stop, pending) = (stop.clone(), PendingEdits::new()?);
         Ok(EditedArchive { archive, pending, staging, stop, patience, state: None, deleted: 0, changed: None })
     }
 
@@ -115,7 +115,7 @@ impl EditedArchive {
                 (TileEdit::Keep(..), Some(_)) => written.unchanged += 1,
                 (TileEdit::Keep(_, None), None) => written.missing += 1,
                 (TileEdit::Put(_, bytes) | TileEdit::Keep(_, Some(bytes)), found) => {
-                    let change = if found.is_some() { Change::Replace } else { Change::Add };
+                    let change = if found.is_some() { PendingChange::Replace } else { PendingChange::Add };
                     self.pending.push(tile, change, bytes)?;
                     self.changed.as_mut().map_or(Ok(()), |list| list.add(edit.id(), TileChange::Written))?;
                     written.added += u64::from(found.is_none());
@@ -123,7 +123,7 @@ impl EditedArchive {
                 }
                 (TileEdit::Remove(_), found) => {
                     if found.is_some() {
-                        self.pending.push(tile, Change::Delete, &[])?;
+                        self.pending.push(tile, PendingChange::Delete, &[])?;
                         self.changed.as_mut().map_or(Ok(()), |list| list.add(edit.id(), TileChange::Deleted))?;
                         written.deleted += 1;
                     }
@@ -178,9 +178,9 @@ impl EditedArchive {
             self.archive.guard.begin();
             let (zoom, column, row) = (tile.zoom().get(), tile.x(), tile.tms_row());
             let changed = match change {
-                Change::Add => add.execute(params![zoom, column, row, bytes]),
-                Change::Replace => replace.execute(params![zoom, column, row, bytes]),
-                Change::Delete => delete.execute(params![zoom, column, row]),
+                PendingChange::Add => add.execute(params![zoom, column, row, bytes]),
+                PendingChange::Replace => replace.execute(params![zoom, column, row, bytes]),
+                PendingChange::Delete => delete.execute(params![zoom, column, row]),
             };
             changed.map(drop).map_err(|error| self.failed(error))
         })
@@ -220,7 +220,7 @@ fn connect(path: &Path, guard: &Guard, stop: &Stop, patience: Duration) -> rusql
         if times == 0 {
             since = Instant::now();
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(BUSY_PAUSE);
         asked.asked().is_none() && since.elapsed() < patience
     }))?;
     // EXTRA: the folder is synced, too, after the journal is gone from it. The journal mode stays as it is found.
@@ -315,7 +315,7 @@ mod tests {
             let edited = scope.spawn(|| sink.finish(&metadata("new")).unwrap_err());
             let journal = path.with_file_name("t.mbtiles-journal");
             while !journal.exists() && !edited.is_finished() {
-                std::thread::sleep(PAUSE);
+                std::thread::sleep(BUSY_PAUSE);
             }
             stop.inspect(|signal| asked.ask(*signal));
             edited.join().unwrap()

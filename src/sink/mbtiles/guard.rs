@@ -1,5 +1,5 @@
-//! What keeps a stranger's archive from taking more time and memory than its size explains. SQL is a language in which a file of 8 KB
-//! can ask for years of work ("Defense Against The Dark Arts" in SQLite's documentation).
+//! Limits for strangers' archives: time and memory in proportion to the size of the file. SQL is a language in which a file of 8 KB can ask
+//! for years of work ("Defense Against The Dark Arts" in SQLite's documentation).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,26 +11,26 @@ use rusqlite::limits::Limit;
 use super::companions::beside;
 use crate::encode::MAX_STORED_TILE;
 
-/// Steps of SQLite's machine between two looks at how many there were.
+/// Steps of SQLite's virtual machine between two checks of the limit.
 const STEPS_PER_LOOK: i32 = 10_000;
 
-/// Steps that a statement may take, whatever the size of the archive: about a second.
-const MIN_STEPS: u64 = 50_000_000;
+/// Steps that a statement may take whatever the size of the archive: about a second.
+const FREE_STEPS: u64 = 50_000_000;
 
-/// Steps that a statement may take for each byte of the archive. A row takes 30 and has nine bytes at least.
+/// Steps that a statement may take for each byte of the archive. A row takes 30 steps and at least nine bytes.
 const STEPS_PER_BYTE: u64 = 400;
 
-/// The fewest bytes of a row with four columns: lengths, types and its place on the page.
-const MIN_ROW: u64 = 9;
+/// Bytes of a row with four columns at least: lengths, types and its pointer on the page.
+const MIN_BYTES_PER_ROW: u64 = 9;
 
-/// Rows that an archive may show beyond those that its size explains.
+/// Rows that an archive may have beyond those that its size explains.
 const SPARE_ROWS: u64 = 1_000;
 
-/// How much an archive may ask for.
+/// Counts the steps of statements on one archive against its limit.
 #[derive(Debug, Clone)]
 pub(super) struct Guard {
     looks: Arc<AtomicU64>,
-    /// Of the file and of its log, in bytes.
+    /// Bytes of the file and its write-ahead log.
     pub(super) size: u64,
 }
 
@@ -58,7 +58,7 @@ impl Guard {
         connection.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA ignore_check_constraints = ON")
     }
 
-    /// Ends statements that take too many steps, and all of them once `is_stopped` says so.
+    /// Has `connection` end a statement that takes too many steps, and every statement once `is_stopped` returns true.
     pub(super) fn watch(
         &self,
         connection: &mut Connection,
@@ -72,19 +72,19 @@ impl Guard {
         connection.progress_handler(STEPS_PER_LOOK, Some(look))
     }
 
-    /// A new statement begins.
+    /// Starts counting for a new statement.
     pub(super) fn begin(&self) {
         self.looks.store(0, Relaxed);
     }
 
-    /// Whether a statement has taken more steps than it may.
+    /// Whether the statement has used up its steps.
     pub(super) fn is_spent(&self) -> bool {
-        let most = self.size.saturating_mul(STEPS_PER_BYTE).saturating_add(MIN_STEPS);
+        let most = self.size.saturating_mul(STEPS_PER_BYTE).saturating_add(FREE_STEPS);
         self.looks.load(Relaxed).saturating_mul(u64::from(STEPS_PER_LOOK.unsigned_abs())) > most
     }
 
     /// The most tiles that can be in the archive.
     pub(super) const fn max_rows(&self) -> u64 {
-        self.size / MIN_ROW + SPARE_ROWS
+        self.size / MIN_BYTES_PER_ROW + SPARE_ROWS
     }
 }

@@ -164,10 +164,10 @@ impl std::error::Error for SqliteCause {}
 
 /// An MBTiles archive that takes tiles.
 #[derive(Debug)]
-pub struct Mbtiles(Archive);
+pub struct Mbtiles(OpenedArchive);
 
 #[derive(Debug)]
-enum Archive {
+enum OpenedArchive {
     New(NewArchive),
     Edited(EditedArchive),
 }
@@ -185,8 +185,8 @@ impl Mbtiles {
     /// writes it; to edit: if there is no archive, its tiles are a view, or it may not be written.
     pub fn open(target: &Path, mode: OpenMode, stop: &Stop) -> Result<Mbtiles, MbtilesError> {
         Ok(Mbtiles(match mode {
-            OpenMode::Replace => Archive::New(NewArchive::create(target, stop)?),
-            OpenMode::Edit => Archive::Edited(EditedArchive::open(target, stop)?),
+            OpenMode::Replace => OpenedArchive::New(NewArchive::create(target, stop)?),
+            OpenMode::Edit => OpenedArchive::Edited(EditedArchive::open(target, stop)?),
         }))
     }
 }
@@ -200,22 +200,22 @@ impl Sink for Mbtiles {
 
     fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, MbtilesError> {
         match &mut self.0 {
-            Archive::New(archive) => archive.begin(tileset).map(|()| None),
-            Archive::Edited(archive) => archive.begin(tileset).map(Some),
+            OpenedArchive::New(archive) => archive.begin(tileset).map(|()| None),
+            OpenedArchive::Edited(archive) => archive.begin(tileset).map(Some),
         }
     }
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, MbtilesError> {
         match &mut self.0 {
-            Archive::New(archive) => archive.write(edits),
-            Archive::Edited(archive) => archive.write(&edits),
+            OpenedArchive::New(archive) => archive.write(edits),
+            OpenedArchive::Edited(archive) => archive.write(&edits),
         }
     }
 
     fn finish(self, metadata: &Metadata) -> Result<Finished, MbtilesError> {
         match self.0 {
-            Archive::New(archive) => archive.finish(metadata),
-            Archive::Edited(archive) => archive.finish(metadata),
+            OpenedArchive::New(archive) => archive.finish(metadata),
+            OpenedArchive::Edited(archive) => archive.finish(metadata),
         }
     }
 }

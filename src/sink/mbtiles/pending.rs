@@ -1,54 +1,54 @@
-//! Edits that wait for the end of a run, kept on disk so that memory does not grow with them.
+//! Edits of an archive that wait for its one transaction, in a scratch file.
 
 use rusqlite::params;
 
 use crate::sink::scratch::{Scratch, ScratchError};
 use crate::tile::{Order, TileCoord};
 
-/// What is to be done with a tile, compared with what the target holds.
+/// What an edit changes in the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
-    /// The target does not hold it.
+pub(super) enum PendingChange {
+    /// Adds a tile that the archive does not hold.
     Add,
-    /// The target holds other bytes.
+    /// Replaces the bytes of a tile that it holds.
     Replace,
-    /// The target holds it.
+    /// Deletes a tile that it holds.
     Delete,
 }
 
-/// Changes in the order in which they came.
+/// The edits, in the order in which they came.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(super) struct PendingEdits {
     changes: Scratch,
     count: u64,
     bytes: u64,
 }
 
-impl Pending {
-    pub(super) fn new() -> Result<Pending, ScratchError> {
+impl PendingEdits {
+    pub(super) fn new() -> Result<PendingEdits, ScratchError> {
         let changes = Scratch::new(
             "the changed tiles",
             "CREATE TABLE change (number integer PRIMARY KEY, place integer, kind integer, bytes blob)",
         )?;
-        Ok(Pending { changes, count: 0, bytes: 0 })
+        Ok(PendingEdits { changes, count: 0, bytes: 0 })
     }
 
-    /// How many there are.
+    /// How many edits wait.
     pub(super) const fn count(&self) -> u64 {
         self.count
     }
 
-    /// The bytes of all of them.
+    /// Bytes of their tiles.
     pub(super) const fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    pub(super) fn push(&mut self, tile: TileCoord, change: Change, bytes: &[u8]) -> Result<(), ScratchError> {
+    pub(super) fn push(&mut self, tile: TileCoord, change: PendingChange, bytes: &[u8]) -> Result<(), ScratchError> {
         let place = Order::ZoomColumnTmsRow.place(tile).cast_signed();
         let kind = match change {
-            Change::Add => 0,
-            Change::Replace => 1,
-            Change::Delete => 2,
+            PendingChange::Add => 0,
+            PendingChange::Replace => 1,
+            PendingChange::Delete => 2,
         };
         self.changes.run(|connection| {
             let mut insert =
@@ -60,10 +60,10 @@ impl Pending {
         Ok(())
     }
 
-    /// Hands over all of them.
+    /// Hands all edits to `take`.
     pub(super) fn each<E: From<ScratchError>>(
         &self,
-        mut take: impl FnMut(TileCoord, Change, &[u8]) -> Result<(), E>,
+        mut take: impl FnMut(TileCoord, PendingChange, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let failed = |error| self.changes.failed(error);
         let all = "SELECT place, kind, bytes FROM change ORDER BY number";
@@ -72,9 +72,9 @@ impl Pending {
         while let Some(row) = rows.next().map_err(failed)? {
             let read = || -> rusqlite::Result<_> {
                 let change = match row.get::<_, i64>(1)? {
-                    0 => Change::Add,
-                    1 => Change::Replace,
-                    _ => Change::Delete,
+                    0 => PendingChange::Add,
+                    1 => PendingChange::Replace,
+                    _ => PendingChange::Delete,
                 };
                 Ok((row.get::<_, i64>(0)?, change, row.get_ref(2)?.as_blob()?))
             };
@@ -94,9 +94,9 @@ mod tests {
 
     #[test]
     fn changes_come_back_as_they_were_kept() {
-        let mut pending = Pending::new().unwrap();
+        let mut pending = PendingEdits::new().unwrap();
         let tile = |x: u32| TileCoord::new(Zoom::new(14).unwrap(), x, 7 * x % 16_384).unwrap();
-        let change = |x: u32| [Change::Add, Change::Replace, Change::Delete][x as usize % 3];
+        let change = |x: u32| [PendingChange::Add, PendingChange::Replace, PendingChange::Delete][x as usize % 3];
         let bytes = |x: u32| x.to_le_bytes().repeat(x as usize % 200);
         for x in (0..16_384).rev() {
             pending.push(tile(x), change(x), &bytes(x)).unwrap();

@@ -285,11 +285,11 @@ impl TileReader for MbtilesReader {
 /// The layers in the row "json" (MBTiles 1.3, section "Vector tileset metadata").
 fn vector_layers(json: &str) -> Option<Vec<VectorLayer>> {
     #[derive(serde::Deserialize)]
-    struct Json {
+    struct MetadataJson {
         #[serde(default)]
         vector_layers: Vec<VectorLayer>,
     }
-    serde_json::from_str::<Json>(json).ok().map(|json| json.vector_layers)
+    serde_json::from_str::<MetadataJson>(json).ok().map(|json| json.vector_layers)
 }
 
 /// A value as text; some writers store numbers.

@@ -10,7 +10,7 @@ use super::companions::{
     beside_holds_changes, clear_away, refuse_companions, refuse_foreign, refuse_irregular_companions, without_links,
 };
 use super::{KIND, MBTILES_APPLICATION_ID, MbtilesError, MbtilesReader, ORDER, SqliteCause};
-use crate::sink::compare::{Comparison, NO_ARCHIVE};
+use crate::sink::compare::{ArchiveComparison, NO_ARCHIVE};
 use crate::sink::staging::Staging;
 use crate::sink::{Finished, Metadata, TileEdit, Tileset, Unwritten, Written};
 use crate::stop::Stop;
@@ -25,7 +25,7 @@ pub(super) struct NewArchive {
     hash: Md5,
     digits: String,
     /// With the archive that is replaced, if changed tiles are wanted.
-    comparison: Option<Comparison>,
+    comparison: Option<ArchiveComparison>,
 }
 
 const SCHEMA: &str = "
@@ -85,9 +85,11 @@ impl NewArchive {
                 if tileset.list_changes {
                     self.comparison = Some(if self.staging.replaces(&KIND)? {
                         let old = self.staging.target().to_owned();
-                        Comparison::with(ORDER, move |handover| MbtilesReader::as_it_lies(&old)?.hand_over(handover))
+                        ArchiveComparison::with(ORDER, move |handover| {
+                            MbtilesReader::as_it_lies(&old)?.hand_over(handover)
+                        })
                     } else {
-                        Comparison::without(ORDER, NO_ARCHIVE)
+                        ArchiveComparison::without(ORDER, NO_ARCHIVE)
                     });
                 }
                 Ok(())
@@ -120,7 +122,7 @@ impl NewArchive {
         connection.close().map_err(|(_, source)| failed(&staging, source))?;
         // A program may have begun to write the old file meanwhile.
         refuse_companions(staging.target())?;
-        let changed = comparison.map(Comparison::finish).transpose()?;
+        let changed = comparison.map(ArchiveComparison::finish).transpose()?;
         Ok(Finished { place: staging.publish()?.display().to_string(), deleted: 0, in_flight: None, changed })
     }
 }

@@ -7,7 +7,7 @@ pub(super) const HEADER_LENGTH: usize = 127;
 pub(super) const ROOT_END: usize = 16_384;
 
 /// The longest root directory, packed (section 4).
-pub(super) const MOST_ROOT: usize = ROOT_END - HEADER_LENGTH;
+pub(super) const MAX_ROOT_BYTES: usize = ROOT_END - HEADER_LENGTH;
 
 /// How every archive begins (section 3.2); the version follows.
 pub(super) const MAGIC: &[u8; 7] = b"PMTiles";
@@ -30,36 +30,36 @@ impl Section {
 
 /// How something is packed (section 3.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Compression {
+pub(super) enum PmtilesCompression {
     None,
     Gzip,
     Other(u8),
 }
 
-impl Compression {
-    const fn of(code: u8) -> Compression {
+impl PmtilesCompression {
+    const fn of(code: u8) -> PmtilesCompression {
         match code {
-            1 => Compression::None,
-            2 => Compression::Gzip,
-            other => Compression::Other(other),
+            1 => PmtilesCompression::None,
+            2 => PmtilesCompression::Gzip,
+            other => PmtilesCompression::Other(other),
         }
     }
 
     const fn code(self) -> u8 {
         match self {
-            Compression::None => 1,
-            Compression::Gzip => 2,
-            Compression::Other(code) => code,
+            PmtilesCompression::None => 1,
+            PmtilesCompression::Gzip => 2,
+            PmtilesCompression::Other(code) => code,
         }
     }
 
     pub(super) const fn name(self) -> &'static str {
         match self {
-            Compression::None => "none",
-            Compression::Gzip => "gzip",
-            Compression::Other(3) => "brotli",
-            Compression::Other(4) => "zstd",
-            Compression::Other(_) => "an unknown compression",
+            PmtilesCompression::None => "none",
+            PmtilesCompression::Gzip => "gzip",
+            PmtilesCompression::Other(3) => "brotli",
+            PmtilesCompression::Other(4) => "zstd",
+            PmtilesCompression::Other(_) => "an unknown compression",
         }
     }
 }
@@ -104,9 +104,9 @@ pub(super) struct Header {
     pub(super) contents: u64,
     pub(super) clustered: bool,
     /// Of directories and metadata.
-    pub(super) internal: Compression,
+    pub(super) internal: PmtilesCompression,
     /// Of tiles.
-    pub(super) packing: Compression,
+    pub(super) packing: PmtilesCompression,
     pub(super) tile_type: TileType,
     pub(super) min_zoom: u8,
     pub(super) max_zoom: u8,
@@ -183,8 +183,8 @@ impl Header {
             entries: long(80),
             contents: long(88),
             clustered: header[96] == 1,
-            internal: Compression::of(header[97]),
-            packing: Compression::of(header[98]),
+            internal: PmtilesCompression::of(header[97]),
+            packing: PmtilesCompression::of(header[98]),
             tile_type: TileType::of(header[99]),
             min_zoom: header[100],
             max_zoom: header[101],
@@ -233,7 +233,7 @@ pub(super) fn directory_to_bytes(entries: &[Entry]) -> Vec<u8> {
 
 /// The entries of a directory, unpacked (section 4.3): their ids ascend, runs do not overlap, no sum overflows.
 pub(super) fn directory_from_bytes(bytes: &[u8]) -> Result<Vec<Entry>, LayoutError> {
-    let mut numbers = Numbers(bytes);
+    let mut numbers = VarintReader(bytes);
     let count = numbers.next()?;
     // Four numbers an entry, of a byte or more: what the count makes us ask for is there.
     if count > numbers.0.len() as u64 / 4 {
@@ -286,9 +286,9 @@ fn put(bytes: &mut Vec<u8>, mut number: u64) {
 }
 
 /// Bytes read as numbers of variable width.
-struct Numbers<'a>(&'a [u8]);
+struct VarintReader<'a>(&'a [u8]);
 
-impl Numbers<'_> {
+impl VarintReader<'_> {
     fn next(&mut self) -> Result<u64, LayoutError> {
         let mut number = 0;
         for (at, byte) in self.0.iter().enumerate().take(10) {

@@ -29,7 +29,7 @@ mod write;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::compare::{Comparison, NO_ARCHIVE, PACKED_OTHERWISE};
+use super::compare::{ArchiveComparison, NO_ARCHIVE, PACKED_OTHERWISE};
 use super::scratch::ScratchError;
 use super::staging::{FileKind, Staging, StagingError};
 use super::{
@@ -41,10 +41,10 @@ use crate::error::ErrorKind;
 use crate::stop::Stop;
 use crate::tile::{Order, Slice, TileId};
 pub(in crate::sink) use bytes::ReadAt;
-use layout::Compression;
+use layout::PmtilesCompression;
 pub use read::PmtilesReader;
 use rebuild::Rebuild;
-use write::{Body, Fault};
+use write::{Body, WriteFault};
 
 /// What may be replaced, by its first bytes.
 const KIND: FileKind = FileKind {
@@ -130,7 +130,7 @@ pub struct Pmtiles {
     stop: Stop,
     /// Which tiles change, if that is wanted: told by the rebuild, or by a comparison with the archive that is replaced.
     changed: Option<ChangedTiles>,
-    comparison: Option<Comparison>,
+    comparison: Option<ArchiveComparison>,
     /// The id of the last tile that was handed over.
     last: Option<u64>,
     deleted: u64,
@@ -166,12 +166,14 @@ impl Pmtiles {
     /// Compares what is written with the archive that is replaced.
     pub(in crate::sink) fn compare_with(&mut self, old: Result<PmtilesReader, ReadError>) {
         self.comparison = Some(match old {
-            Ok(old) if old.header.packing != Compression::Gzip => Comparison::without(Order::Hilbert, PACKED_OTHERWISE),
-            old => Comparison::with(Order::Hilbert, move |handover| old?.hand_over(handover)),
+            Ok(old) if old.header.packing != PmtilesCompression::Gzip => {
+                ArchiveComparison::without(Order::Hilbert, PACKED_OTHERWISE)
+            }
+            old => ArchiveComparison::with(Order::Hilbert, move |handover| old?.hand_over(handover)),
         });
     }
 
-    fn edit_tile(&mut self, edit: &TileEdit) -> Result<Written, Fault> {
+    fn edit_tile(&mut self, edit: &TileEdit) -> Result<Written, WriteFault> {
         let (body, stop) = (&mut self.body, &self.stop);
         let tile = edit.id().coord;
         let held = match &mut self.rebuild {
@@ -242,7 +244,7 @@ impl Sink for Pmtiles {
                 Ok(None)
             }
             Unwritten::Delete => {
-                self.comparison = Some(Comparison::without(Order::Hilbert, NO_ARCHIVE));
+                self.comparison = Some(ArchiveComparison::without(Order::Hilbert, NO_ARCHIVE));
                 Ok(None)
             }
             Unwritten::Keep if !self.staging.replaces(&KIND)? => {
@@ -291,14 +293,14 @@ impl Sink for Pmtiles {
     }
 }
 
-fn failed(staging: &Staging, tile: Option<TileId>, fault: Fault) -> PmtilesError {
+fn failed(staging: &Staging, tile: Option<TileId>, fault: WriteFault) -> PmtilesError {
     match fault {
-        Fault::Io(source) => refused(staging, source),
-        Fault::Scratch(error) => error.into(),
-        Fault::Pack(error) => error.into(),
-        Fault::Old(error) => error.into(),
-        Fault::Stopped => staging.interrupted().into(),
-        Fault::Size(bytes) => {
+        WriteFault::Io(source) => refused(staging, source),
+        WriteFault::Scratch(error) => error.into(),
+        WriteFault::Pack(error) => error.into(),
+        WriteFault::Old(error) => error.into(),
+        WriteFault::Stopped => staging.interrupted().into(),
+        WriteFault::Size(bytes) => {
             let what = if bytes == 0 { "has no bytes" } else { "has 4 GiB or more" };
             match tile {
                 Some(tile) => PmtilesError::Contract { tile, what, target: staging.target().to_owned() },

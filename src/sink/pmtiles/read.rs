@@ -7,7 +7,9 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::bytes::{LocalFile, ReadAt};
-use super::layout::{Compression, Entry, Header, LayoutError, ROOT_END, Section, TileType, directory_from_bytes};
+use super::layout::{
+    Entry, Header, LayoutError, PmtilesCompression, ROOT_END, Section, TileType, directory_from_bytes,
+};
 use super::walk::Walk;
 use crate::encode::{Gunzip, MAX_STORED_TILE, is_gzip};
 use crate::sink::metadata::MANIFEST_KEY;
@@ -18,26 +20,27 @@ use crate::tile::{LonLatBox, Slice, TileCoord, TileId, Zoom};
 /// What messages call it.
 pub(super) const KIND: &str = "PMTiles archive of vector tiles";
 
-/// The longest directory or metadata, packed or unpacked: a leaf of 4096 entries has about 20 KB.
-const MOST_UNPACKED: usize = 16 << 20;
+/// The longest directory or metadata that is read, in bytes, packed or unpacked. For comparison: a leaf of 4096 entries has 20 KB.
+const MAX_SECTION_BYTES: usize = 16 << 20;
 
-/// Directories between the root and a tile, the root counted in; other readers go as deep.
-const DEPTH: usize = 4;
+/// Directories between header and tile, root included; other readers stop at the same depth.
+const MAX_DIRECTORY_DEPTH: usize = 4;
 
-/// Entries of leaf directories kept at hand: 24 MB.
-const KEPT: usize = 1 << 20;
+/// Entries of leaf directories in the cache: 24 MB.
+const MAX_CACHED_ENTRIES: usize = 1 << 20;
 
-/// Tiles that are listed: their ids take 1 GiB. A run of one entry can claim four thousand million.
-const MOST_LISTED: u64 = 1 << 26;
+/// The most tiles that are listed: their ids take 1 GiB. The run of a single entry can claim four thousand million.
+const MAX_LISTED_TILES: u64 = 1 << 26;
 
-/// Tiles that any archive may have, and bytes of it for each further one: an archive of 300 bytes that claims to hold the world is not
-/// listed, one of the world with all of its seas has 300 bytes a tile.
-const MIN_LISTED: u64 = 1 << 20;
+/// Tiles that an archive of any size may have. Each further one needs [`MIN_BYTES_PER_TILE`] of the archive: one of 300 bytes that claims
+/// the whole world is refused; one of the world with all of its seas has 300 bytes a tile.
+const ALWAYS_LISTED_TILES: u64 = 1 << 20;
 const MIN_BYTES_PER_TILE: u64 = 8;
 
-/// Tile data are read together up to this length, and across gaps of that one.
-const TOGETHER: u64 = 8 << 20;
-const GAP: u64 = 4 << 10;
+/// Tiles that lie near each other are read together: requests have at most this many bytes and bridge gaps of at most
+/// [`MAX_GAP_BYTES`].
+const MAX_BYTES_PER_REQUEST: u64 = 8 << 20;
+const MAX_GAP_BYTES: u64 = 4 << 10;
 
 /// A leaf directory: where it begins in the archive, and what it holds.
 type Leaf = (u64, Arc<[Entry]>);
@@ -48,7 +51,7 @@ pub struct PmtilesReader {
     pub(super) header: Header,
     pub(super) root: Arc<[Entry]>,
     gunzip: Gunzip,
-    /// Used last, first.
+    /// The cache, most recently used first.
     leaves: VecDeque<Leaf>,
     total: Total,
 }
@@ -75,7 +78,7 @@ impl PmtilesReader {
             _ => damaged(&*bytes, error.to_string()),
         })?;
         for (what, packing) in [("directories", header.internal), ("tiles", header.packing)] {
-            if let Compression::Other(_) = packing {
+            if let PmtilesCompression::Other(_) = packing {
                 let what = format!("its {what} are packed with {}; only gzip and none are read", packing.name());
                 return Err(foreign(&*bytes, what));
             }
@@ -100,7 +103,7 @@ impl PmtilesReader {
         Ok(PmtilesReader { bytes, header, root, gunzip, leaves: VecDeque::new(), total })
     }
 
-    /// The JSON object that the archive keeps.
+    /// The metadata, a JSON object.
     pub(super) fn metadata(&mut self) -> Result<Map<String, Value>, ReadError> {
         let packed = section(&*self.bytes, self.header.metadata, "metadata")?;
         let json = unpacked(&*self.bytes, &self.header, &mut self.gunzip, &packed, "metadata")?;
@@ -121,10 +124,10 @@ impl PmtilesReader {
 
     /// The most tiles that an archive of this size may have.
     pub(super) fn max_tiles(&self) -> u64 {
-        (MIN_LISTED + self.bytes.length() / MIN_BYTES_PER_TILE).min(MOST_LISTED)
+        (ALWAYS_LISTED_TILES + self.bytes.length() / MIN_BYTES_PER_TILE).min(MAX_LISTED_TILES)
     }
 
-    /// There are more.
+    /// The error for an archive that claims more.
     pub(super) fn too_many(&self) -> ReadError {
         let (most, length) = (self.max_tiles(), self.bytes.length());
         foreign(&*self.bytes, format!("it holds more than {most} tiles, the most that are read of {length} bytes"))
@@ -132,8 +135,8 @@ impl PmtilesReader {
 
     /// The leaf directory that an entry points to, from a directory so deep.
     pub(super) fn leaf(&mut self, pointer: &Entry, depth: usize) -> Result<Arc<[Entry]>, ReadError> {
-        if depth >= DEPTH {
-            return Err(self.damaged(format!("its directories are nested more than {DEPTH} deep")));
+        if depth >= MAX_DIRECTORY_DEPTH {
+            return Err(self.damaged(format!("its directories are nested more than {MAX_DIRECTORY_DEPTH} deep")));
         }
         let place = self.inside(self.header.leaves, pointer, "leaf directory")?;
         if let Some(at) = self.leaves.iter().position(|(kept, _)| *kept == place.offset)
@@ -149,7 +152,9 @@ impl PmtilesReader {
             return Err(self.damaged(format!("its {what} is empty")));
         }
         self.leaves.push_front((place.offset, Arc::clone(&leaf)));
-        while self.leaves.len() > 1 && self.leaves.iter().map(|(_, leaf)| leaf.len()).sum::<usize>() > KEPT {
+        while self.leaves.len() > 1
+            && self.leaves.iter().map(|(_, leaf)| leaf.len()).sum::<usize>() > MAX_CACHED_ENTRIES
+        {
             self.leaves.pop_back();
         }
         Ok(leaf)
@@ -171,7 +176,7 @@ impl PmtilesReader {
 
     fn find(&mut self, place: u64) -> Result<Option<Section>, ReadError> {
         let mut entries = Arc::clone(&self.root);
-        for depth in 1..=DEPTH {
+        for depth in 1..=MAX_DIRECTORY_DEPTH {
             let Some(at) = entries.partition_point(|entry| entry.id <= place).checked_sub(1) else { return Ok(None) };
             let entry = entries[at];
             if entry.run > 0 {
@@ -244,8 +249,8 @@ impl TileReader for PmtilesReader {
             if told > 0 && count > told {
                 return Err(archive.damaged(format!("its header counts {told} tiles, but its directories hold more")));
             }
-            if count > MOST_LISTED {
-                return Err(foreign(&*archive.bytes, format!("it holds more than {MOST_LISTED} tiles")));
+            if count > MAX_LISTED_TILES {
+                return Err(foreign(&*archive.bytes, format!("it holds more than {MAX_LISTED_TILES} tiles")));
             }
             if count > archive.max_tiles() {
                 return Err(archive.too_many());
@@ -287,7 +292,7 @@ impl TileReader for PmtilesReader {
             let (begin, mut end, mut count) = (first.offset, first.offset, 0);
             for (place, _) in rest {
                 let next = end.max(place.offset + place.length);
-                if count > 0 && (place.offset > end + GAP || next - begin > TOGETHER) {
+                if count > 0 && (place.offset > end + MAX_GAP_BYTES || next - begin > MAX_BYTES_PER_REQUEST) {
                     break;
                 }
                 (end, count) = (next, count + 1);
@@ -318,11 +323,11 @@ pub(super) const fn sections(header: &Header) -> [(&'static str, Section); 4] {
 }
 
 fn section(bytes: &dyn ReadAt, section: Section, what: &str) -> Result<Vec<u8>, ReadError> {
-    if section.length > MOST_UNPACKED as u64 {
+    if section.length > MAX_SECTION_BYTES as u64 {
         let length = section.length;
         return Err(foreign(
             bytes,
-            format!("its {what} has {length} bytes, more than the {MOST_UNPACKED} that are read"),
+            format!("its {what} has {length} bytes, more than the {MAX_SECTION_BYTES} that are read"),
         ));
     }
     bytes.read_at(section.offset, section.length as usize)
@@ -336,11 +341,11 @@ fn unpacked(
     what: &str,
 ) -> Result<Vec<u8>, ReadError> {
     match header.internal {
-        Compression::Gzip if is_gzip(packed) => gunzip
-            .unpack_at_most(packed, MOST_UNPACKED)
+        PmtilesCompression::Gzip if is_gzip(packed) => gunzip
+            .unpack_at_most(packed, MAX_SECTION_BYTES)
             .map_err(|error| damaged(bytes, format!("its {what} cannot be unpacked: {error}"))),
-        Compression::Gzip => Err(damaged(bytes, format!("its {what} is no gzip"))),
-        Compression::None | Compression::Other(_) => Ok(packed.to_vec()),
+        PmtilesCompression::Gzip => Err(damaged(bytes, format!("its {what} is no gzip"))),
+        PmtilesCompression::None | PmtilesCompression::Other(_) => Ok(packed.to_vec()),
     }
 }
 

@@ -14,59 +14,59 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::PmtilesError;
-use super::layout::{Compression, Entry};
+use super::layout::{Entry, PmtilesCompression};
 use super::read::PmtilesReader;
 use super::walk::Walk;
-use super::write::{Body, Fault};
+use super::write::{Body, WriteFault};
 use crate::stop::Stop;
 use crate::tile::Zoom;
 
-/// Old tile data are read by so many bytes: a system call then costs nothing beside the copying, and what lies between two
-/// edits is there already.
-const WINDOW: u64 = 1 << 20;
+/// Bytes of old tile data per read: large enough that the system call costs nothing beside the copying, and that the data between two edits
+/// are read already.
+const BYTES_PER_READ: u64 = 1 << 20;
 
-/// Pieces that are known: about 30 MB. Once there are more, all are forgotten: a content that is shared across is then copied
-/// again, so the archive is as right, and a little larger.
-const MOST_PIECES: usize = 1 << 19;
+/// The most copied ranges in memory: about 30 MB. Beyond that all are forgotten, and a content shared with an earlier range is copied
+/// again: the archive is correct and a little larger.
+const MAX_PIECES: usize = 1 << 19;
 
-/// Old tile data that lie together, before and after.
+/// Old tile data that lie together in the old archive and in the new one.
 #[derive(Debug, Clone, Copy)]
-struct Piece {
+struct CopiedRange {
     old: u64,
     new: u64,
     length: u64,
 }
 
-impl Piece {
-    /// Where an old entry's bytes lie now, if they are in it.
+impl CopiedRange {
+    /// The new offset of an old entry's bytes, if this range holds them.
     fn place(&self, entry: &Entry) -> Option<u64> {
         let within = entry.offset.checked_sub(self.old)?;
         (within + u64::from(entry.length) <= self.length).then_some(self.new + within)
     }
 }
 
-/// The old archive on its way into the new one.
+/// Copies an old archive into a new one.
 pub(super) struct Rebuild {
     old: PmtilesReader,
     walk: Walk,
-    /// The next entry of the old archive, or what is left of it.
+    /// The next entry of the old archive, or its rest.
     ahead: Option<Entry>,
-    /// By where they lay.
-    copied: BTreeMap<u64, Piece>,
-    /// The piece that is to be copied next, and may grow until then.
-    waiting: Option<Piece>,
-    /// Behind it, no old tile data were copied.
+    /// Copied ranges, by old offset.
+    copied: BTreeMap<u64, CopiedRange>,
+    /// The range to copy next, which may still grow.
+    waiting: Option<CopiedRange>,
+    /// No old tile data beyond this offset were copied.
     front: u64,
-    /// Old tile data at hand, and where they begin.
+    /// Old tile data in memory, and their offset.
     window: Vec<u8>,
     window_at: u64,
-    /// The same, of a piece that lies before them.
+    /// Old tile data of a range that lies before `window`.
     aside: Vec<u8>,
 }
 
 impl Rebuild {
     pub(super) fn of(mut old: PmtilesReader) -> Result<Rebuild, PmtilesError> {
-        if old.header.packing != Compression::Gzip {
+        if old.header.packing != PmtilesCompression::Gzip {
             return Err(PmtilesError::Unpacked { place: old.bytes.place().to_owned() });
         }
         let mut walk = Walk::of(&old);
@@ -76,7 +76,7 @@ impl Rebuild {
     }
 
     /// Copies everything before a tile, and takes the tile itself out of the old archive, if it is there.
-    pub(super) fn meet(&mut self, id: u64, body: &mut Body, stop: &Stop) -> Result<Option<Entry>, Fault> {
+    pub(super) fn meet(&mut self, id: u64, body: &mut Body, stop: &Stop) -> Result<Option<Entry>, WriteFault> {
         while let Some(entry) = self.ahead.filter(|entry| entry.id < id) {
             let before = u32::try_from(id - entry.id).unwrap_or(u32::MAX);
             let rest = self.cut(entry, before)?;
@@ -88,7 +88,7 @@ impl Rebuild {
     }
 
     /// Copies everything that is left.
-    pub(super) fn rest(&mut self, body: &mut Body, stop: &Stop) -> Result<(), Fault> {
+    pub(super) fn rest(&mut self, body: &mut Body, stop: &Stop) -> Result<(), WriteFault> {
         while let Some(entry) = self.ahead {
             self.ahead = self.walk.next(&mut self.old)?;
             self.keep(entry, body, stop)?;
@@ -97,7 +97,7 @@ impl Rebuild {
     }
 
     /// Goes on behind the first tiles of an entry; gives how many are left of it.
-    fn cut(&mut self, entry: Entry, first: u32) -> Result<u32, Fault> {
+    fn cut(&mut self, entry: Entry, first: u32) -> Result<u32, WriteFault> {
         let rest = entry.run.saturating_sub(first);
         self.ahead = if rest > 0 {
             Some(Entry { id: entry.id + u64::from(first), run: rest, ..entry })
@@ -108,7 +108,7 @@ impl Rebuild {
     }
 
     /// Whether a tile of the old archive has exactly these bytes.
-    pub(super) fn holds(&mut self, entry: &Entry, bytes: &[u8]) -> Result<bool, Fault> {
+    pub(super) fn holds(&mut self, entry: &Entry, bytes: &[u8]) -> Result<bool, WriteFault> {
         if u64::from(entry.length) != bytes.len() as u64 {
             return Ok(false);
         }
@@ -122,7 +122,7 @@ impl Rebuild {
     }
 
     /// Takes tiles of the old archive over as they are.
-    pub(super) fn keep(&mut self, entry: Entry, body: &mut Body, stop: &Stop) -> Result<(), Fault> {
+    pub(super) fn keep(&mut self, entry: Entry, body: &mut Body, stop: &Stop) -> Result<(), WriteFault> {
         self.old.inside(self.old.header.tiles, &entry, "tile")?;
         if entry.id + u64::from(entry.run) > Zoom::END_OF_PMTILES_IDS {
             return Err(self.old.too_deep(entry.id).into());
@@ -144,7 +144,7 @@ impl Rebuild {
     }
 
     /// Has a content copied; gives where it will lie.
-    fn copy(&mut self, entry: &Entry, body: &mut Body, stop: &Stop) -> Result<u64, Fault> {
+    fn copy(&mut self, entry: &Entry, body: &mut Body, stop: &Stop) -> Result<u64, WriteFault> {
         let length = u64::from(entry.length);
         self.front = self.front.max(entry.offset + length);
         body.count_content();
@@ -154,24 +154,24 @@ impl Rebuild {
             return Ok(offset);
         }
         self.settle(body, stop)?;
-        let piece = Piece { old: entry.offset, new: body.length(), length };
+        let piece = CopiedRange { old: entry.offset, new: body.length(), length };
         self.waiting = Some(piece);
         Ok(piece.new)
     }
 
     /// Copies what waits for it. Must come before anything else is added to the new tile data.
-    pub(super) fn settle(&mut self, body: &mut Body, stop: &Stop) -> Result<(), Fault> {
+    pub(super) fn settle(&mut self, body: &mut Body, stop: &Stop) -> Result<(), WriteFault> {
         let Some(piece) = self.waiting.take() else { return Ok(()) };
         let (mut at, end) = (piece.old, piece.old + piece.length);
         while at < end {
             if stop.asked().is_some() {
-                return Err(Fault::Stopped);
+                return Err(WriteFault::Stopped);
             }
             let bytes = self.look(at, end)?;
             body.append(bytes)?;
             at += bytes.len() as u64;
         }
-        if self.copied.len() == MOST_PIECES {
+        if self.copied.len() == MAX_PIECES {
             self.copied.clear();
         }
         self.copied.insert(piece.old, piece);
@@ -179,16 +179,16 @@ impl Rebuild {
     }
 
     /// Old tile data from a byte on: one of them or more, up to an end.
-    fn look(&mut self, at: u64, end: u64) -> Result<&[u8], Fault> {
+    fn look(&mut self, at: u64, end: u64) -> Result<&[u8], WriteFault> {
         let tiles = self.old.header.tiles;
         let read = |length: u64| self.old.bytes.read_at(tiles.offset + at, length as usize);
         // One step back for a content whose first tile was edited: the window stays where it is.
         if at < self.window_at {
-            self.aside = read(WINDOW.min(end - at))?;
+            self.aside = read(BYTES_PER_READ.min(end - at))?;
             return Ok(&self.aside);
         }
         if at_hand(&self.window, self.window_at, at).is_none() {
-            self.window = read(WINDOW.min(tiles.length - at))?;
+            self.window = read(BYTES_PER_READ.min(tiles.length - at))?;
             self.window_at = at;
         }
         let bytes = at_hand(&self.window, self.window_at, at).unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::layout::{Compression, Entry};
+use super::layout::{Entry, PmtilesCompression};
 use super::tests::{Archive, entry, tile};
 use super::{Pmtiles, PmtilesReader};
 use crate::sink::{Metadata, RunKind, Scope, Sink as _, TileEdit, TileReader as _, Tileset, Unwritten, Written};
@@ -35,7 +35,7 @@ fn content(number: usize) -> Vec<u8> {
 
 /// An archive of these tiles, entries in leaves of any size, tile data in any order and with gaps.
 fn archive(tiles: &Tiles, chance: &mut Chance) -> Vec<u8> {
-    let mut archive = Archive::sound(Compression::Gzip);
+    let mut archive = Archive::sound(PmtilesCompression::Gzip);
     let mut contents: Vec<&Vec<u8>> = tiles.values().collect::<BTreeSet<_>>().into_iter().collect();
     let clustered = chance.below(2) == 0;
     let (mut data, mut places) = (Vec::new(), BTreeMap::new());
@@ -57,7 +57,7 @@ fn archive(tiles: &Tiles, chance: &mut Chance) -> Vec<u8> {
             _ => entries.push(new),
         }
     }
-    archive.header.packing = Compression::Gzip;
+    archive.header.packing = PmtilesCompression::Gzip;
     archive.header.clustered = clustered;
     (archive.root, archive.leaves, archive.tiles) = (Vec::new(), Vec::new(), data);
     let mut rest = &entries[..];
@@ -168,15 +168,15 @@ fn an_old_archive_that_is_not_for_us_is_refused_and_stays() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.pmtiles");
     let shown = path.display().to_string();
-    let mut damaged = Archive::sound(Compression::Gzip);
-    damaged.header.packing = Compression::Gzip;
+    let mut damaged = Archive::sound(PmtilesCompression::Gzip);
+    damaged.header.packing = PmtilesCompression::Gzip;
     damaged.leaves[2][1].offset = 999;
-    let mut deep = Archive::sound(Compression::Gzip);
-    deep.header.packing = Compression::Gzip;
+    let mut deep = Archive::sound(PmtilesCompression::Gzip);
+    deep.header.packing = PmtilesCompression::Gzip;
     deep.leaves[2][2].id = 1 << 50;
     for (bytes, text) in [
         (
-            Archive::sound(Compression::Gzip).to_bytes(),
+            Archive::sound(PmtilesCompression::Gzip).to_bytes(),
             format!(
                 "the tiles of {shown} are not packed as gzip, and those of one archive are packed alike: seed it anew"
             ),

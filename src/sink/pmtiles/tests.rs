@@ -1,7 +1,7 @@
 //! Archives that lie, archives that are cut off, and archives that were changed at random.
 
 use super::bytes::ReadAt;
-use super::layout::{Compression, Entry, HEADER_LENGTH, Header, Section, TileType, directory_to_bytes};
+use super::layout::{Entry, HEADER_LENGTH, Header, PmtilesCompression, Section, TileType, directory_to_bytes};
 use super::read::PmtilesReader;
 use crate::encode::{Gzip, Level};
 use crate::sink::{ReadError, TileReader as _};
@@ -39,7 +39,7 @@ pub(super) struct Archive {
 
 impl Archive {
     /// A sound one: leaves one and two deep, runs and a repetition, zooms 0 to 3.
-    pub(super) fn sound(internal: Compression) -> Archive {
+    pub(super) fn sound(internal: PmtilesCompression) -> Archive {
         let header = Header {
             root: Section::default(),
             metadata: Section::default(),
@@ -50,7 +50,7 @@ impl Archive {
             contents: 6,
             clustered: true,
             internal,
-            packing: Compression::None,
+            packing: PmtilesCompression::None,
             tile_type: TileType::MVT,
             min_zoom: 0,
             max_zoom: 3,
@@ -74,7 +74,7 @@ impl Archive {
 
     fn pack(&self, raw: &[u8]) -> Vec<u8> {
         match self.header.internal {
-            Compression::Gzip => Gzip::new(Level::ONCE).pack(raw).unwrap().into(),
+            PmtilesCompression::Gzip => Gzip::new(Level::ONCE).pack(raw).unwrap().into(),
             _ => raw.to_vec(),
         }
     }
@@ -137,7 +137,7 @@ fn same(error: &ReadError) -> ReadError {
 
 #[test]
 fn leaves_of_any_depth_are_listed_and_read() {
-    for internal in [Compression::None, Compression::Gzip] {
+    for internal in [PmtilesCompression::None, PmtilesCompression::Gzip] {
         let mut reader = Archive::sound(internal).reader().unwrap();
         let listed = reader.list().unwrap();
         assert_eq!(listed, [0, 1, 2, 3, 4, 5, 6, 21, 30, 84].map(tile));
@@ -159,8 +159,8 @@ fn leaves_of_any_depth_are_listed_and_read() {
 #[test]
 fn what_is_not_for_us_is_named() {
     for (change, text) in [
-        ((|a| a.header.packing = Compression::Other(3)) as fn(&mut Archive), "its tiles are packed with brotli"),
-        (|a| a.header.internal = Compression::Other(4), "its directories are packed with zstd"),
+        ((|a| a.header.packing = PmtilesCompression::Other(3)) as fn(&mut Archive), "its tiles are packed with brotli"),
+        (|a| a.header.internal = PmtilesCompression::Other(4), "its directories are packed with zstd"),
         (|a| a.header.tile_type = TileType::of(2), "its tiles are PNG"),
         (|a| a.root.push(entry((1 << 46) / 3, 0, 4, 1)), "its tile id 23456248059221 lies beyond zoom 22"),
         (
@@ -171,13 +171,13 @@ fn what_is_not_for_us_is_named() {
             "it holds more than 67108864 tiles",
         ),
     ] {
-        let mut archive = Archive::sound(Compression::None);
+        let mut archive = Archive::sound(PmtilesCompression::None);
         archive.header.addressed = 0;
         change(&mut archive);
         let error = archive.reader().and_then(|mut reader| reader.list()).unwrap_err();
         assert!(matches!(error, ReadError::Foreign { .. }) && error.to_string().contains(text), "{error}");
     }
-    let mut older = Archive::sound(Compression::None).to_bytes();
+    let mut older = Archive::sound(PmtilesCompression::None).to_bytes();
     older[7] = 2;
     for (bytes, text) in [
         (older, "it is PMTiles version 2"),
@@ -201,7 +201,7 @@ fn directories_that_lie_are_damage() {
         (|a| a.leaves[2][2].run = u32::MAX, "its header counts 10 tiles, but its directories hold more"),
         (|a| a.header.addressed = 11, "its header counts 11 tiles, but its directories hold 10"),
     ] {
-        let mut archive = Archive::sound(Compression::Gzip);
+        let mut archive = Archive::sound(PmtilesCompression::Gzip);
         change(&mut archive);
         let error = archive.reader().and_then(|mut reader| reader.list()).unwrap_err();
         assert!(matches!(error, ReadError::Damaged { .. }) && error.to_string().contains(text), "{error}");
@@ -211,7 +211,7 @@ fn directories_that_lie_are_damage() {
 #[test]
 fn leaves_that_point_in_a_circle_come_to_an_end() {
     // Unpacked, a leaf of one pointer has five bytes: this one points to itself.
-    let mut archive = Archive::sound(Compression::None);
+    let mut archive = Archive::sound(PmtilesCompression::None);
     archive.root = vec![entry(0, 0, 5, 0), entry(9, 0, 5, 0)];
     archive.leaves = vec![vec![entry(0, 99, 5, 0)]];
     let mut bytes = archive.to_bytes();
@@ -226,11 +226,11 @@ fn leaves_that_point_in_a_circle_come_to_an_end() {
 
 #[test]
 fn what_unpacks_to_too_much_is_refused() {
-    let mut archive = Archive::sound(Compression::Gzip);
+    let mut archive = Archive::sound(PmtilesCompression::Gzip);
     archive.metadata = vec![b' '; 17 << 20];
     let error = archive.reader().unwrap().describe().unwrap_err().to_string();
     assert!(error.contains("its metadata cannot be unpacked: it unpacks to more than 16777216 bytes"), "{error}");
-    archive.header.internal = Compression::None;
+    archive.header.internal = PmtilesCompression::None;
     let error = archive.reader().unwrap().describe().unwrap_err().to_string();
     assert!(error.contains("its metadata has 17825792 bytes, more than the 16777216 that are read"), "{error}");
 }
@@ -254,12 +254,12 @@ fn every_broken_rule_is_named() {
         ),
         (|a| a.leaves[2] = vec![], "is empty."),
     ] {
-        let mut archive = Archive::sound(Compression::Gzip);
+        let mut archive = Archive::sound(PmtilesCompression::Gzip);
         change(&mut archive);
         let broken = archive.reader().unwrap().check().unwrap();
         assert!(broken.len() == 1 && broken[0].contains(text), "{broken:?} and not {text}");
     }
-    let sound = Archive::sound(Compression::Gzip).to_bytes();
+    let sound = Archive::sound(PmtilesCompression::Gzip).to_bytes();
     for (change, text) in [
         (
             (|h, _| h.leaves = Section::default()) as fn(&mut Header, &mut Vec<u8>),
@@ -278,7 +278,7 @@ fn every_broken_rule_is_named() {
 
 #[test]
 fn an_archive_cut_off_anywhere_gives_an_error() {
-    for internal in [Compression::None, Compression::Gzip] {
+    for internal in [PmtilesCompression::None, PmtilesCompression::Gzip] {
         let bytes = Archive::sound(internal).to_bytes();
         assert_eq!(all_of(bytes.clone()).unwrap(), Vec::<String>::new());
         for end in 0..bytes.len() {
@@ -297,7 +297,7 @@ fn bytes_changed_at_random_give_an_answer_or_an_error() {
         state as usize % below
     };
     let (mut answers, mut errors) = (0, 0);
-    for internal in [Compression::None, Compression::Gzip] {
+    for internal in [PmtilesCompression::None, PmtilesCompression::Gzip] {
         let sound = Archive::sound(internal).to_bytes();
         for _ in 0..20_000 {
             let mut bytes = sound.clone();

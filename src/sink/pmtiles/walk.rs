@@ -13,7 +13,7 @@ use crate::tile::{TileCoord, TileId};
 /// Ids never go back, not even from one directory to another. So no directory is walked twice, whatever the pointers say, and the
 /// walk ends.
 pub(super) struct Walk {
-    levels: Vec<Level>,
+    levels: Vec<DirectoryLevel>,
     /// The first id that may still come.
     floor: u64,
     /// Entries of tiles that came.
@@ -21,7 +21,7 @@ pub(super) struct Walk {
 }
 
 /// A directory on the way from the root to where the walk is.
-struct Level {
+struct DirectoryLevel {
     entries: Arc<[Entry]>,
     next: usize,
     /// The first id that is not of this directory any more.
@@ -31,7 +31,11 @@ struct Level {
 impl Walk {
     /// From the first tile on.
     pub(super) fn of(archive: &PmtilesReader) -> Walk {
-        Walk { levels: vec![Level { entries: Arc::clone(&archive.root), next: 0, end: u64::MAX }], floor: 0, count: 0 }
+        Walk {
+            levels: vec![DirectoryLevel { entries: Arc::clone(&archive.root), next: 0, end: u64::MAX }],
+            floor: 0,
+            count: 0,
+        }
     }
 
     /// The next entry of a tile; `None` behind the last.
@@ -59,7 +63,7 @@ impl Walk {
             }
             self.floor = entry.id;
             let entries = archive.leaf(&entry, depth)?;
-            self.levels.push(Level { entries, next: 0, end });
+            self.levels.push(DirectoryLevel { entries, next: 0, end });
         }
     }
 }

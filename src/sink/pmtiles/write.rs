@@ -10,9 +10,9 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
 
-use super::contents::Contents;
+use super::contents::KnownContents;
 use super::layout::{
-    Compression, Entry, HEADER_LENGTH, Header, MOST_ROOT, ROOT_END, Section, TileType, directory_to_bytes,
+    Entry, HEADER_LENGTH, Header, MAX_ROOT_BYTES, PmtilesCompression, ROOT_END, Section, TileType, directory_to_bytes,
 };
 use crate::encode::{EncodeError, Gzip, Level};
 use crate::sink::scratch::{Record, Records, ScratchError};
@@ -23,18 +23,18 @@ use crate::tile::{LonLatBox, TileCoord, Zoom};
 /// Where the tile data begin.
 const TILES: u64 = ROOT_END as u64;
 
-/// More entries are not tried in a root directory alone: 16 KiB hold about 8,000 of tiles that differ.
-const MOST_ENTRIES_OF_A_ROOT: u64 = 65_536;
+/// With more entries than this, no root without leaves is tried: 16 KiB hold about 8,000 entries of different tiles.
+const MAX_ENTRIES_OF_A_ROOT: u64 = 65_536;
 
-/// The smallest leaf directory but the last, in entries: about 10 KB packed, one request of a client.
-const LEAF: u64 = 4_096;
+/// Entries of a leaf directory at least, except the last: about 10 KB packed, which a client fetches in one request.
+const MIN_ENTRIES_OF_A_LEAF: u64 = 4_096;
 
-/// About as many leaf directories fit into a root.
-const LEAVES_OF_A_ROOT: u64 = 3_500;
+/// Leaf directories that fit into a root, roughly.
+const MAX_LEAVES_OF_A_ROOT: u64 = 3_500;
 
-/// Why a part could not be written.
+/// Why a part of an archive could not be written.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Fault {
+pub(super) enum WriteFault {
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -68,17 +68,17 @@ impl Record for Entry {
     }
 }
 
-/// An archive that takes tiles.
+/// An archive that is being written.
 #[derive(Debug)]
 pub(super) struct Body {
     file: BufWriter<File>,
-    /// Of the tile data so far.
+    /// Bytes of tile data so far.
     length: u64,
-    contents: Contents,
-    /// Contents stored.
+    contents: KnownContents,
+    /// Different contents stored.
     stored: u64,
     addressed: u64,
-    /// The entry that the next tile may prolong.
+    /// The last entry, which the next tile may extend.
     last: Option<Entry>,
     /// The zoom of the last entry, and the first id of the next zoom.
     zoom: (Zoom, u64),
@@ -88,14 +88,14 @@ pub(super) struct Body {
 }
 
 impl Body {
-    /// Begins in a file that is empty.
+    /// Starts an archive in an empty file.
     pub(super) fn begin(file: File) -> io::Result<Body> {
         let mut file = BufWriter::with_capacity(1 << 18, file);
         file.write_all(&[0; ROOT_END])?;
         Ok(Body {
             file,
             length: 0,
-            contents: Contents::new(),
+            contents: KnownContents::new(),
             stored: 0,
             addressed: 0,
             last: None,
@@ -111,10 +111,10 @@ impl Body {
     }
 
     /// Appends a tile. Tiles come in the order of their ids.
-    pub(super) fn put(&mut self, tile: TileCoord, bytes: &[u8]) -> Result<(), Fault> {
+    pub(super) fn put(&mut self, tile: TileCoord, bytes: &[u8]) -> Result<(), WriteFault> {
         let length = match u32::try_from(bytes.len()) {
             Ok(length) if length > 0 => length,
-            _ => return Err(Fault::Size(bytes.len())),
+            _ => return Err(WriteFault::Size(bytes.len())),
         };
         let offset = if let Some(offset) = self.contents.place(bytes, self.length) {
             offset
@@ -127,8 +127,8 @@ impl Body {
         self.enter(Entry { id: tile.pmtiles_id(), offset, length, run: 1 })
     }
 
-    /// Appends tile data, of which entries come by themselves.
-    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+    /// Appends tile data whose entries are added separately.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), WriteFault> {
         self.file.write_all(bytes)?;
         self.length += bytes.len() as u64;
         Ok(())
@@ -140,7 +140,7 @@ impl Body {
     }
 
     /// Appends the entry of tiles whose bytes are there. Entries come in the order of their ids.
-    pub(super) fn enter(&mut self, mut entry: Entry) -> Result<(), Fault> {
+    pub(super) fn enter(&mut self, mut entry: Entry) -> Result<(), WriteFault> {
         loop {
             if entry.id >= self.zoom.1 {
                 self.zoom = Zoom::of_pmtiles_id(entry.id);
@@ -159,7 +159,7 @@ impl Body {
         }
     }
 
-    fn enter_run(&mut self, entry: Entry) -> Result<(), Fault> {
+    fn enter_run(&mut self, entry: Entry) -> Result<(), WriteFault> {
         if let Some(last) = &mut self.last
             && last.id + u64::from(last.run) == entry.id
             && (last.offset, last.length) == (entry.offset, entry.length)
@@ -173,7 +173,7 @@ impl Body {
         Ok(())
     }
 
-    fn end_run(&mut self) -> Result<(), Fault> {
+    fn end_run(&mut self) -> Result<(), WriteFault> {
         match self.last.take() {
             Some(last) => Ok(self.entries.push(last)?),
             None => Ok(()),
@@ -181,7 +181,7 @@ impl Body {
     }
 
     /// Writes what stands behind the tiles, then what stands before them.
-    pub(super) fn finish(mut self, metadata: &Metadata, stop: &Stop) -> Result<(), Fault> {
+    pub(super) fn finish(mut self, metadata: &Metadata, stop: &Stop) -> Result<(), WriteFault> {
         self.end_run()?;
         let mut gzip = Gzip::new(Level::ONCE);
         let leaves = TILES + self.length;
@@ -202,40 +202,40 @@ impl Body {
         // An attempt at smaller leaves may have been longer.
         let end = leaves + leaves_length + described.len() as u64;
         self.file.into_inner().map_err(io::IntoInnerError::into_error)?.set_len(end)?;
-        if stop.asked().is_some() { Err(Fault::Stopped) } else { Ok(()) }
+        if stop.asked().is_some() { Err(WriteFault::Stopped) } else { Ok(()) }
     }
 
     /// Writes the leaf directories, if there have to be any, and gives the root, packed, and the length of the leaves.
-    fn directories(&mut self, begin: u64, gzip: &mut Gzip, stop: &Stop) -> Result<(Box<[u8]>, u64), Fault> {
+    fn directories(&mut self, begin: u64, gzip: &mut Gzip, stop: &Stop) -> Result<(Box<[u8]>, u64), WriteFault> {
         let count = self.entries.len();
-        if count <= MOST_ENTRIES_OF_A_ROOT {
+        if count <= MAX_ENTRIES_OF_A_ROOT {
             let mut all = Vec::new();
             self.entries.chunks(1 << 16, |chunk| {
                 all.extend_from_slice(chunk);
-                Ok::<(), Fault>(())
+                Ok::<(), WriteFault>(())
             })?;
             let root = gzip.pack(&directory_to_bytes(&all))?;
-            if root.len() <= MOST_ROOT {
+            if root.len() <= MAX_ROOT_BYTES {
                 return Ok((root, 0));
             }
         }
-        let mut size = LEAF.max(count / LEAVES_OF_A_ROOT);
+        let mut size = MIN_ENTRIES_OF_A_LEAF.max(count / MAX_LEAVES_OF_A_ROOT);
         loop {
             let (mut root, mut length) = (Vec::new(), 0);
             self.file.seek(SeekFrom::Start(begin))?;
             self.entries.chunks(size as usize, |leaf| {
                 if stop.asked().is_some() {
-                    return Err(Fault::Stopped);
+                    return Err(WriteFault::Stopped);
                 }
                 let packed = gzip.pack(&directory_to_bytes(leaf))?;
                 self.file.write_all(&packed)?;
-                let packed = u32::try_from(packed.len()).map_err(|_too_large| Fault::Size(packed.len()))?;
+                let packed = u32::try_from(packed.len()).map_err(|_too_large| WriteFault::Size(packed.len()))?;
                 root.extend(leaf.first().map(|first| Entry { id: first.id, offset: length, length: packed, run: 0 }));
                 length += u64::from(packed);
                 Ok(())
             })?;
             let root = gzip.pack(&directory_to_bytes(&root))?;
-            if root.len() <= MOST_ROOT {
+            if root.len() <= MAX_ROOT_BYTES {
                 return Ok((root, length));
             }
             size += size / 2;
@@ -259,8 +259,8 @@ impl Body {
             entries: self.entries.len(),
             contents: self.stored,
             clustered: true,
-            internal: Compression::Gzip,
-            packing: Compression::Gzip,
+            internal: PmtilesCompression::Gzip,
+            packing: PmtilesCompression::Gzip,
             tile_type: TileType::MVT,
             min_zoom,
             max_zoom,

@@ -39,6 +39,10 @@ pub(crate) trait Target {
     fn bytes(&self) -> Option<Vec<u8>> {
         None
     }
+    /// Whether it lies on a server.
+    fn is_remote(&self) -> bool {
+        false
+    }
     /// Whether a second writer is refused when it begins, not when it ends.
     fn is_locked(&self) -> bool {
         true
@@ -318,6 +322,9 @@ impl Target for InBucket {
         let template = Template::new("{z}/{x}/{y}.pbf").unwrap();
         let (handle, options) = (self.0.runtime.handle().clone(), options(&self.0.endpoint));
         Some(Box::new(S3Reader::open(self.0.location.clone(), options, &template, handle).unwrap()))
+    }
+    fn is_remote(&self) -> bool {
+        true
     }
     fn in_line(&self) -> bool {
         self.1.publish == Publish::InPlace

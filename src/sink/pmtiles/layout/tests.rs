@@ -19,12 +19,12 @@ fn numbers_are_those_of_protocol_buffers() {
     ] {
         let mut put_there = Vec::new();
         put(&mut put_there, number);
-        assert_eq!((&*put_there, Numbers(bytes).next()), (bytes, Ok(number)));
+        assert_eq!((&*put_there, VarintReader(bytes).next()), (bytes, Ok(number)));
     }
     for bytes in [&[][..], &[0x80], &[0xff; 10], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]] {
-        assert_eq!(Numbers(bytes).next(), Err(LayoutError::Number), "{bytes:?}");
+        assert_eq!(VarintReader(bytes).next(), Err(LayoutError::Number), "{bytes:?}");
     }
-    assert_eq!(Numbers(&[0x80, 0x80, 0x80, 0x80, 0x10]).short(), Err(LayoutError::Number), "2^32");
+    assert_eq!(VarintReader(&[0x80, 0x80, 0x80, 0x80, 0x10]).short(), Err(LayoutError::Number), "2^32");
 }
 
 #[test]
@@ -70,8 +70,8 @@ fn a_header_has_each_field_where_the_specification_puts_it() {
         entries: 10,
         contents: 11,
         clustered: true,
-        internal: Compression::Gzip,
-        packing: Compression::None,
+        internal: PmtilesCompression::Gzip,
+        packing: PmtilesCompression::None,
         tile_type: TileType::MVT,
         min_zoom: 2,
         max_zoom: 14,
