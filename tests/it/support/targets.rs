@@ -158,7 +158,11 @@ pub(crate) fn hand_over<S: Sink>(sink: S, edits: &[TileEdit], manifest: &str) ->
 }
 
 /// Hands edits over in pieces, and gives what the sink says at its end.
-pub(crate) fn finished<S: Sink>(mut sink: S, edits: &[TileEdit], manifest: &str) -> Result<(Written, Finished), S::Error> {
+pub(crate) fn finished<S: Sink>(
+    mut sink: S,
+    edits: &[TileEdit],
+    manifest: &str,
+) -> Result<(Written, Finished), S::Error> {
     let mut written = Written::default();
     for piece in edits.chunks(33) {
         let of_piece = sink.write(piece.to_vec())?;

@@ -143,7 +143,7 @@ fn a_prefix_of_a_bucket_says_which_tiles_changed() {
 fn an_archive_in_a_bucket_says_which_tiles_changed() {
     let target = ArchiveInBucket(Prefix::new());
     let all = edits(needs(&target), 0, |_| false);
-    write(&target, all.clone(), &tileset("0-7", &[]), "first");
+    write(&target, &all, &tileset("0-7", &[]), "first");
     for seed in 0..2 {
         let mut chance = Chance(seed);
         let run = some(&all, &mut chance);
@@ -169,7 +169,7 @@ fn a_new_version_counts_as_a_change_of_everything() {
 fn after_a_run_that_did_not_finish_everything_counts_as_changed() {
     fn check<T: Target>(target: &T) {
         let all = edits(needs(target), 0, |_| false);
-        write(target, all.clone(), &tileset("0-7", &[]), "first");
+        write(target, &all, &tileset("0-7", &[]), "first");
         let other = edits(needs(target), 1, |_| true);
         let mut sink = once_free(|| target.sink());
         sink.begin(&tileset("0-7", &[])).unwrap();
@@ -199,7 +199,7 @@ fn without_being_asked_a_sink_lists_nothing() {
 fn an_old_archive_without_an_index_makes_everything_count_as_changed() {
     let target = in_folder(OfMbtiles);
     let all = edits(needs(&target), 0, |_| false);
-    write(&target, all.clone(), &tileset("0-7", &[]), "first");
+    write(&target, &all, &tileset("0-7", &[]), "first");
     let old = rusqlite::Connection::open(target.path("t.mbtiles")).unwrap();
     old.execute_batch("DROP INDEX tile_index").unwrap();
     drop(old);
@@ -213,7 +213,7 @@ fn an_old_archive_without_an_index_makes_everything_count_as_changed() {
 fn an_old_archive_that_is_damaged_makes_everything_count_as_changed() {
     let target = in_folder(OfMbtiles);
     let all = edits(needs(&target), 0, |_| false);
-    write(&target, all.clone(), &tileset("0-7", &[]), "first");
+    write(&target, &all, &tileset("0-7", &[]), "first");
     let path = target.path("t.mbtiles");
     let mut bytes = std::fs::read(&path).unwrap();
     let end = bytes.len();
