@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::CommandError;
-use crate::pipeline::{FailedTile, Outcome, ZoomStats};
+use crate::pipeline::{FailedTile, PipelineOutcome, ZoomStats};
 use crate::report::{Event, FailedLayer, LargeTile, LayerBudget, Report, named};
 use crate::tile::{LayerId, TileCoord};
 
@@ -18,7 +18,7 @@ fn name(names: &[String], layer: LayerId) -> String {
 }
 
 /// How far the budgets were kept; `names` are those of the layers, by their ids.
-pub(super) fn budgets(outcome: &Outcome, names: &[String]) -> Vec<LayerBudget> {
+pub(super) fn budgets(outcome: &PipelineOutcome, names: &[String]) -> Vec<LayerBudget> {
     let of_layer = |(layer, stats): (&LayerId, &crate::pipeline::LayerStats)| LayerBudget {
         layer: name(names, *layer),
         thinned_tiles: stats.thinned,
@@ -43,7 +43,7 @@ pub(super) fn warn(budgets: &[LayerBudget], report: &Arc<dyn Report>) -> Vec<Str
 }
 
 /// The tiles that could not be rendered, with the names of the layers.
-pub(super) fn failed(outcome: &Outcome, names: &[String]) -> Vec<FailedLayer> {
+pub(super) fn failed(outcome: &PipelineOutcome, names: &[String]) -> Vec<FailedLayer> {
     let of_tile = |failed: &FailedTile| FailedLayer {
         tile: failed.tile,
         layer: name(names, failed.layer),
@@ -61,7 +61,7 @@ pub(super) fn largest_layer(zoom: &ZoomStats, names: &[String]) -> Option<String
 pub(super) fn unrendered(
     before: &[TileCoord],
     is_rendered: impl Fn(TileCoord) -> bool,
-    outcome: &Outcome,
+    outcome: &PipelineOutcome,
 ) -> Vec<String> {
     let still = before.iter().filter(|tile| !is_rendered(**tile)).copied();
     let mut tiles: Vec<String> = Vec::new();

@@ -14,7 +14,7 @@ use super::survey::Prepared;
 use crate::config::Settings;
 use crate::encode::PACKING_VERSION;
 use crate::manifest::{DatabaseMark, DrawingVersions, MANIFEST_VERSION, Manifest, Region, fingerprint_of};
-use crate::pipeline::Outcome;
+use crate::pipeline::PipelineOutcome;
 use crate::postgis::{Layer, RENDERING_VERSION};
 use crate::sink::{Described, GENERATOR, Metadata, Scope, VectorLayer};
 use crate::tile::{Coverage, LayerId, LonLatBox, TileCoord, ZoomList};
@@ -35,7 +35,7 @@ pub(super) fn fingerprint(settings: &Settings, layers: &[Arc<Layer>]) -> String 
 pub(super) fn manifest(
     settings: &Settings,
     (prepared, key): (&Prepared, Option<&IdentityKey>),
-    outcome: &Outcome,
+    outcome: &PipelineOutcome,
     started: SystemTime,
     before: Option<&Described>,
 ) -> Manifest {

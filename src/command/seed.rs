@@ -19,7 +19,7 @@ use crate::config::Settings;
 use crate::encode::Packing;
 use crate::error::{ErrorKind, Obstacle};
 use crate::manifest::Manifest;
-use crate::pipeline::{self, Outcome, PipelineError, StoredBatch};
+use crate::pipeline::{self, PipelineError, PipelineOutcome, StoredBatch};
 use crate::postgis::{Reads, Renderer, RunLayers, Snapshot, checked};
 use crate::report::{Event, Report, Requests, RunReport, RunZoom, print, render_run};
 use crate::sink::{OpenMode, RunKind, Scope, Sink, TargetError, Tileset, Unwritten};
@@ -319,7 +319,7 @@ pub(super) fn pipeline_error(error: PipelineError<crate::postgis::Error, TargetE
     }
 }
 
-fn zooms(outcome: &Outcome, names: &[String]) -> Vec<RunZoom> {
+fn zooms(outcome: &PipelineOutcome, names: &[String]) -> Vec<RunZoom> {
     let zoom = |zoom: &pipeline::ZoomStats| RunZoom {
         zoom: zoom.zoom.get(),
         tiles: zoom.tiles,

@@ -55,7 +55,7 @@ pub struct StoredBatch {
 
 /// What a run stored.
 #[derive(Debug, Clone)]
-pub struct Outcome {
+pub struct PipelineOutcome {
     /// Tiles by what the sink did with them.
     pub written: Written,
     /// Figures for each zoom, shallowest first.
@@ -172,7 +172,7 @@ pub async fn run<R, W>(
     sink: W,
     limits: Limits,
     stored: impl Fn(&StoredBatch) + Send + 'static,
-) -> Result<(W, Outcome), PipelineError<R::Error, W::Error>>
+) -> Result<(W, PipelineOutcome), PipelineError<R::Error, W::Error>>
 where
     R: Source + 'static,
     W: Sink + 'static,

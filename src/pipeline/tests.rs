@@ -100,7 +100,7 @@ impl Sink for Memory {
 const COLUMNS: u32 = 60;
 const WINDOW: usize = 4;
 
-type Ended = Result<(Memory, Outcome), PipelineError<OnPurpose, OnPurpose>>;
+type Ended = Result<(Memory, PipelineOutcome), PipelineError<OnPurpose, OnPurpose>>;
 
 /// Runs sixty batches over three sources; gives what came of it and how many batches there were at most between rendering
 /// and storing.

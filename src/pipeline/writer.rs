@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::layers::LayerFigures;
 use super::stats::Stats;
-use super::{Outcome, PackedBatch, StoredBatch};
+use super::{PackedBatch, PipelineOutcome, StoredBatch};
 use crate::sink::{Sink, TileEdit, Written};
 
 /// Stores batches in the order of the plan until all workers are gone.
@@ -14,7 +14,7 @@ pub(super) fn write<W: Sink>(
     mut packed: mpsc::Receiver<PackedBatch>,
     mut sink: W,
     stored: impl Fn(&StoredBatch),
-) -> Result<(W, Outcome), W::Error> {
+) -> Result<(W, PipelineOutcome), W::Error> {
     let mut early: BTreeMap<usize, PackedBatch> = BTreeMap::new();
     let mut next = 0;
     let mut total = Written::default();
@@ -38,7 +38,10 @@ pub(super) fn write<W: Sink>(
         }
     }
     let LayerFigures { stats: layers, failed } = layers;
-    Ok((sink, Outcome { written: total, zooms: stats.finish(), layers, failed, tiles: all_tiles, edits: all_edits }))
+    Ok((
+        sink,
+        PipelineOutcome { written: total, zooms: stats.finish(), layers, failed, tiles: all_tiles, edits: all_edits },
+    ))
 }
 
 /// The number of bytes that an edit stores.

@@ -42,7 +42,12 @@ impl Run<'_> {
 
     /// The target's manifest after this run: a complete one brings its snapshot forward. `held` is how many tiles the target held
     /// before, where the old manifest may be wrong about that.
-    pub(super) fn manifest(&self, changed: &Changed, outcome: &pipeline::Outcome, held: Option<u64>) -> Manifest {
+    pub(super) fn manifest(
+        &self,
+        changed: &Changed,
+        outcome: &pipeline::PipelineOutcome,
+        held: Option<u64>,
+    ) -> Manifest {
         let written = outcome.written;
         let old = &self.known.manifest;
         let stored = (held.unwrap_or(old.stored) + written.added).saturating_sub(written.deleted);

@@ -341,7 +341,7 @@ impl<'a> Run<'a> {
         sink: AnySink,
         patches: Option<&Arc<Patches>>,
         report: &Arc<dyn Report>,
-    ) -> Result<(AnySink, pipeline::Outcome), CommandError> {
+    ) -> Result<(AnySink, pipeline::PipelineOutcome), CommandError> {
         // Counting cells takes a look at all rows: other batches need not wait for it.
         let (tell, counts) = watch::channel(Counts::Waiting);
         let counting = async {
