@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::error::ConfigError;
 use super::given::duration;
 use super::settings::Check;
-use crate::sink::{CacheRule, Encryption, S3Headers, S3Options, without_user};
+use crate::sink::{CacheRule, Encryption, S3Headers, S3Options, S3Shared, without_user};
 
 /// The keys of the section; every one may be missing.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -94,6 +94,7 @@ impl Check<'_> {
                 storage_class: given.storage_class.clone(),
                 encryption,
             },
+            shared: S3Shared::default(),
         })
     }
 

@@ -38,7 +38,7 @@ pub use pmtiles::{Pmtiles, PmtilesError, PmtilesReader};
 pub use read::{Described, ReadError, TileReader, read_all};
 pub use s3::{
     Action, CacheRule, Encryption, Flights, InFlight, LocationError, S3, S3Archive, S3Cause, S3Error, S3Headers, S3Key,
-    S3Keys, S3Location, S3Object, S3Options, S3Pmtiles, S3Reader, s3_versions, without_user,
+    S3Keys, S3Location, S3Object, S3Options, S3Pmtiles, S3Reader, S3Shared, s3_versions, without_user,
 };
 pub use scratch::ScratchError;
 pub use shrink::{MaxShrink, MaxShrinkError};

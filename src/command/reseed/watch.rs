@@ -86,6 +86,8 @@ impl Watcher<'_> {
                 Err(error) if self.stop.asked().is_some() || !may_pass(&error) => return Err(error),
                 Err(error) => {
                     failures += 1;
+                    // Whatever the connections and credentials had to do with it.
+                    self.settings.s3.shared.reset();
                     let pause = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(10)).min(LONGEST_PAUSE);
                     self.warn(format!("{}: trying again in {} s", with_cause(&error), pause.as_secs()));
                     self.waking = None;

@@ -28,7 +28,7 @@ pub use error::DirectoryError;
 pub use read::DirectoryReader;
 pub use versions::{directory_versions, switch_directory};
 
-use files::{Files, Tally, Wanted};
+use files::{Files, Tally, Wanted, staged_tile};
 use found::{BEGUN, Found, Started};
 use lock::Lock;
 use walk::walk;
@@ -133,8 +133,14 @@ impl Directory {
         intents: &mut OpenIntents,
     ) -> Result<Inventory, DirectoryError> {
         let mut inventory = Inventory::new()?;
+        let mut left_behind = Vec::new();
         let found = walk(self.files.root(), template, &self.stop, |name| {
-            let Some(id) = template.read(name) else { return Ok(()) };
+            let Some(id) = template.read(name) else {
+                if staged_tile(name).is_some_and(|tile| template.read(&tile).is_some()) {
+                    left_behind.push(name.to_owned());
+                }
+                return Ok(());
+            };
             if !ours {
                 return Err(DirectoryError::NotOurs { path: self.root.clone(), example: name.to_owned() });
             }
@@ -150,6 +156,9 @@ impl Directory {
                 return Err(DirectoryError::Interrupted { path: self.root.clone() });
             }
             Err(error) => return Err(error.into_error("read the folder")),
+        }
+        if ours {
+            left_behind.iter().try_for_each(|name| self.files.remove_left_behind(name))?;
         }
         Ok(inventory)
     }

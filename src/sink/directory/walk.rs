@@ -8,17 +8,16 @@ use super::folder::{OpenFolder, Unreachable, split};
 use crate::sink::tree::Template;
 use crate::stop::Stop;
 
-/// Hands over the name of every file below `root` that may be a tile of the template, folder by folder; no file is looked at. Folders
-/// in which no tile can lie are not read, links to folders are not followed, names that are no UTF-8 are not ours.
+/// Hands over the name of every file in the folders below `root` in which tiles of the template may lie; no file is opened. Links to
+/// folders are not followed, and names that are not UTF-8 are left out: they are not ours.
 pub(super) fn walk<E>(
     root: &OpenFolder,
     template: &Template,
     stop: &Stop,
     mut each: impl FnMut(&str) -> Result<(), E>,
 ) -> Result<Result<(), E>, Unreachable> {
-    let prefix = template.prefix();
     // Folders yet to be read, as names below the root.
-    let mut waiting = vec![split(&prefix).0.to_owned()];
+    let mut waiting = vec![split(&template.prefix()).0.to_owned()];
     while let Some(name) = waiting.pop() {
         let folder = match root.find(&name) {
             Err(missing) if missing.is_missing() => continue,
@@ -36,7 +35,7 @@ pub(super) fn walk<E>(
                 if template.may_hold(&name) {
                     waiting.push(name);
                 }
-            } else if found.is_ok() && name.starts_with(&prefix) {
+            } else if found.is_ok() {
                 found = each(&name);
             }
         });

@@ -19,6 +19,7 @@ mod options;
 mod pmtiles;
 mod publish;
 mod read;
+mod shared;
 mod store;
 mod upload;
 mod uploads;
@@ -45,6 +46,7 @@ pub use location::{LocationError, S3Key, S3Location};
 pub use options::{CacheRule, Encryption, S3Headers, S3Keys, S3Options, without_user};
 pub use pmtiles::S3Pmtiles;
 pub use read::{S3Object, S3Reader, s3_versions};
+pub use shared::S3Shared;
 pub use upload::S3Archive;
 
 /// The most names of one `DeleteObjects` (Amazon S3 API Reference).
@@ -256,6 +258,9 @@ impl Sink for S3 {
         if self.tree.public_url.is_none() {
             self.tree.public_url.clone_from(&open.public_url);
         }
+        if open.inventory.is_none() {
+            self.store.options.shared.keep_tags();
+        }
         self.open = Some(open);
         Ok(before)
     }
@@ -320,6 +325,7 @@ impl Sink for S3 {
 
 impl Drop for S3 {
     fn drop(&mut self) {
+        self.store.options.shared.drop_tags();
         // What is in flight ends here; then the lease is given back, so that the next run need not wait for its end.
         let open = self.open.take();
         let Some(lease) = self.lease.take() else { return };

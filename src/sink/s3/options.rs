@@ -5,7 +5,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use super::S3Error;
+use super::{S3Error, S3Shared};
 use crate::tile::{Zoom, ZoomList};
 
 /// How a bucket is reached and how objects are stored.
@@ -42,6 +42,8 @@ pub struct S3Options {
     pub part_size: u64,
     /// What objects say about themselves.
     pub headers: S3Headers,
+    /// The client and its connections, which clones of these options have in common.
+    pub shared: S3Shared,
 }
 
 /// Keys that are never printed.

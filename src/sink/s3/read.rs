@@ -8,7 +8,8 @@ use tokio::runtime::Handle;
 
 use super::cause::{Meaning, Refusal};
 use super::error::Action;
-use super::open::read_latest;
+use super::open::{digest, read_latest};
+use super::shared::ReadTile;
 use super::store::Store;
 use super::{S3Error, S3Key, S3Location, S3Options, lease, wait};
 use crate::encode::MAX_STORED_TILE;
@@ -121,8 +122,14 @@ const MAX_AT_ONCE: usize = 1 << 20;
 async fn fetch(store: &Store, name: &str, most: usize) -> Result<Option<Box<[u8]>>, Refusal> {
     let _flight = store.flights.begin();
     match store.read(name, None, most).await {
-        Ok(object) => Ok(Some(object.body.into_boxed_slice())),
-        Err(refusal) if refusal.meaning == Meaning::Missing => Ok(None),
+        Ok(object) => {
+            store.options.shared.note(name, ReadTile::Present(digest(object.tag.trim_matches('"'))));
+            Ok(Some(object.body.into_boxed_slice()))
+        }
+        Err(refusal) if refusal.meaning == Meaning::Missing => {
+            store.options.shared.note(name, ReadTile::Absent);
+            Ok(None)
+        }
         Err(refusal) => Err(refusal),
     }
 }

@@ -8,7 +8,6 @@ use aws_sdk_s3::primitives::{ByteStream, ByteStreamError};
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 
 use super::cause::{Meaning, Refusal, S3Cause};
-use super::client::connect;
 use super::error::{Action, Where};
 use super::flight::Flights;
 use super::{S3Error, S3Location, S3Options};
@@ -60,7 +59,7 @@ pub(super) struct Page {
 
 impl Store {
     pub(super) async fn open(location: S3Location, options: S3Options) -> Result<Arc<Store>, S3Error> {
-        let (client, requests) = connect(&location, &options).await?;
+        let (client, requests) = options.shared.client(&location, &options).await?;
         Ok(Arc::new(Store { location, options, client, requests, flights: Flights::default() }))
     }
 

@@ -26,6 +26,15 @@ const SHOWN: usize = 20;
 /// (64 by default) stays below it.
 const IN_A_ROW: u64 = 100;
 
+/// The most bytes of tiles in flight, in KiB; a larger tile goes up alone. 64 requests of common tiles, which have 100 KB at most, have far
+/// less.
+const MAX_KIB_IN_FLIGHT: u32 = 32 << 10;
+
+/// The room that some bytes take, in KiB.
+fn kib(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX).min(MAX_KIB_IN_FLIGHT)
+}
+
 /// What failed.
 #[derive(Debug, Default)]
 struct Failures {
@@ -59,6 +68,8 @@ pub(super) struct Uploads {
     runtime: Handle,
     stop: Stop,
     room: Arc<Semaphore>,
+    /// Room for the bytes of tiles, in KiB.
+    room_kib: Arc<Semaphore>,
     tasks: JoinSet<()>,
     failures: Arc<Mutex<Failures>>,
     limit: u64,
@@ -73,6 +84,7 @@ impl Uploads {
             runtime: runtime.clone(),
             stop: stop.clone(),
             room: Arc::new(Semaphore::new(in_flight)),
+            room_kib: Arc::new(Semaphore::new(MAX_KIB_IN_FLIGHT as usize)),
             tasks: JoinSet::new(),
             failures: Arc::default(),
             limit: IN_A_ROW.max(in_flight as u64 + 1),
@@ -89,7 +101,8 @@ impl Uploads {
         digest: [u8; 16],
         packed: bool,
     ) -> Result<(), S3Error> {
-        let permit = self.permit()?;
+        self.check()?;
+        let permits = (self.permit(&self.room, 1)?, self.permit(&self.room_kib, kib(bytes.len()))?);
         self.has_sent = true;
         let (store, failures, limit) = (Arc::clone(&self.store), Arc::clone(&self.failures), self.limit);
         self.tasks.spawn_on(
@@ -105,7 +118,7 @@ impl Uploads {
                     Ok(_) => (failures.in_a_row, failures.succeeded) = (0, failures.succeeded + 1),
                     Err(refusal) => failures.add(limit, Action::Put, &name, refusal),
                 }
-                drop(permit);
+                drop(permits);
             },
             &self.runtime,
         );
@@ -114,7 +127,8 @@ impl Uploads {
 
     /// Deletes up to 1,000 names, once there is room.
     pub(super) fn delete(&mut self, names: Vec<String>) -> Result<(), S3Error> {
-        let permit = self.permit()?;
+        self.check()?;
+        let permit = self.permit(&self.room, 1)?;
         self.has_sent = true;
         let (store, failures, limit) = (Arc::clone(&self.store), Arc::clone(&self.failures), self.limit);
         self.tasks.spawn_on(
@@ -139,14 +153,18 @@ impl Uploads {
         Ok(())
     }
 
-    /// What there is under some names: `None` for one that is not there, the MD5 of its bytes if its `ETag` tells it. Asks for as
-    /// many at once as may be in flight beside what is.
+    /// What there is under some names: `None` for one that is not there, the MD5 of its bytes if its `ETag` tells it. Asks the server only
+    /// about those that were not read since the run began, as many at once as may be in flight beside what is.
     ///
     /// # Errors
     /// If the server does not say, or a stop was asked for.
     pub(super) fn look(&self, names: &[String]) -> Result<Vec<Option<Tag>>, S3Error> {
         let interrupted = || S3Error::Interrupted { place: self.store.location.to_string() };
         let looks = stream::iter(names).map(|name| async move {
+            // A patch has read it, and nobody else may write it.
+            if let Some(found) = self.store.options.shared.take(name) {
+                return Ok(found.held());
+            }
             let _permit = self.room.acquire().await.map_err(|_closed| interrupted())?;
             let _flight = self.store.flights.begin();
             let found = head(&self.store, name).await?;
@@ -196,8 +214,8 @@ impl Uploads {
         if failures.count == 0 { Ok(()) } else { Err(self.failed(&failures)) }
     }
 
-    /// Room for one more request.
-    fn permit(&mut self) -> Result<OwnedSemaphorePermit, S3Error> {
+    /// Gives the failures of requests that were answered; an error if there is no use in sending more.
+    fn check(&mut self) -> Result<(), S3Error> {
         while let Some(done) = self.tasks.try_join_next() {
             if let Err(died) = done {
                 let refusal = Refusal { meaning: Meaning::Other, cause: S3Cause(died.to_string()) };
@@ -212,19 +230,24 @@ impl Uploads {
         if let Some(error) = ended {
             return Err(error);
         }
-        let interrupted = || S3Error::Interrupted { place: self.store.location.to_string() };
-        if self.stop.asked().is_some() {
-            return Err(interrupted());
+        match self.stop.asked() {
+            Some(_signal) => Err(S3Error::Interrupted { place: self.store.location.to_string() }),
+            None => Ok(()),
         }
-        if let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() {
+    }
+
+    /// Waits for room.
+    fn permit(&self, room: &Arc<Semaphore>, amount: u32) -> Result<OwnedSemaphorePermit, S3Error> {
+        if let Ok(permit) = Arc::clone(room).try_acquire_many_owned(amount) {
             return Ok(permit);
         }
+        let interrupted = || S3Error::Interrupted { place: self.store.location.to_string() };
         wait(&self.runtime, async {
             tokio::select! {
                 biased;
                 _ = self.stop.wait() => Err(interrupted()),
                 // The semaphore is never closed; if it were, nothing could be sent any more.
-                permit = Arc::clone(&self.room).acquire_owned() => permit.map_err(|_closed| interrupted()),
+                permit = Arc::clone(room).acquire_many_owned(amount) => permit.map_err(|_closed| interrupted()),
             }
         })
     }

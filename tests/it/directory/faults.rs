@@ -144,6 +144,22 @@ fn folders_are_filled_beside_and_what_a_killed_run_left_of_one_is_removed() {
         fs::create_dir_all(&left[1]).unwrap();
         seed(&db.url, &tree.path, &["--zoom", "0-7", "--config", &config]).ok();
         assert!(!left[1].exists(), "{template}");
+        // A tile that is replaced is written beside it.
+        let beside: Vec<_> = wanted
+            .keys()
+            .filter(|name| !name.ends_with("mine.pbf"))
+            .step_by(5)
+            .take(3)
+            .map(|name| {
+                let tile = tree.path.join(name);
+                fs::write(&tile, b"another").unwrap();
+                let staged = tile.with_file_name(format!(".{}.partial", tile.file_name().unwrap().to_str().unwrap()));
+                fs::write(&staged, b"half a ti").unwrap();
+                staged
+            })
+            .collect();
+        seed(&db.url, &tree.path, &["--zoom", "0-7", "--config", &config]).ok();
+        assert!(beside.iter().all(|staged| !staged.exists()), "{template}");
         let tiles: BTreeMap<String, Vec<u8>> =
             tree.files().into_iter().filter(|(name, _)| name.ends_with(".pbf")).collect();
         assert!(tiles == wanted, "{template}");

@@ -228,6 +228,19 @@ fn what_is_written_beside_a_tile_is_a_new_file() {
             run(program().arg("verify").arg(&target)).ok();
         }
     }
+    for kind in ["link", "link to nothing", "link to a device", "hard link", "pipe", "left over"] {
+        let place = Place::new();
+        let target = place.target("tiles");
+        place.copy(&target, &[]).ok();
+        let tile = target.join("1/0/1.pbf");
+        std::fs::write(&tile, "another").unwrap();
+        let staged = target.join("1/0/.1.pbf.partial");
+        put(kind, &place, &staged);
+        place.copy(&target, &[]).ok();
+        place.is_untouched(kind);
+        assert!(staged.symlink_metadata().is_err(), "{kind}");
+        run(program().arg("verify").arg(&target)).ok();
+    }
     // A folder that is to be filled and renamed.
     let place = Place::new();
     let target = place.target("tiles");

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use oar_tiles::sink::{
-    Finished, Pmtiles, S3, S3Archive, S3Error, S3Key, S3Pmtiles, Sink, TileEdit, Tileset, Unwritten, Written,
+    Finished, Pmtiles, ReadError, S3, S3Archive, S3Error, S3Key, S3Options, S3Pmtiles, S3Reader, Sink, TileEdit,
+    Tileset, Unwritten, Written, read_all,
 };
 use oar_tiles::stop::{Signal, Stop};
 use oar_tiles::tile::{Order, TileCoord};
@@ -74,6 +75,67 @@ fn a_prefix_is_asked_for_the_tiles_handed_over_and_for_nothing_else() {
     assert_eq!((written.stored, written.unchanged, written.added, finished.deleted), (0, 150, 0, 0));
     let looks = finished.in_flight.unwrap();
     assert_eq!((looks.requests, looks.peak), (170, 16), "as many at once as may be");
+}
+
+/// Edits as a patch does: each tile is read before it is handed over. Gives the requests for tiles by their methods.
+fn patch(prefix: &Prefix, proxy: &Proxy, options: &S3Options, edits: Vec<TileEdit>, run: u32) -> (Written, Vec<String>) {
+    let mut sink = prefix.sink_with(options.clone(), tree()).unwrap();
+    sink.begin(&staying()).unwrap();
+    let handle = prefix.runtime.handle().clone();
+    let mut reader = S3Reader::open(prefix.location.clone(), options.clone(), &tree().template, handle).unwrap();
+    let ids: Vec<_> = edits.iter().map(TileEdit::id).collect();
+    read_all(&mut reader, &ids, |_, _| Ok::<(), ReadError>(())).unwrap();
+    let written = sink.write(edits).unwrap();
+    sink.finish(&metadata("f", run)).unwrap();
+    let seen = proxy.take_seen().into_iter().filter(|seen| seen.target.contains(".pbf"));
+    (written, seen.map(|seen| seen.method).collect())
+}
+
+#[test]
+fn a_patched_tile_is_read_once_and_written_once_on_connections_that_stay_open() {
+    let prefix = Prefix::new();
+    let (before, edits, held) = edits();
+    run(prefix.sink(), &before, 1).unwrap();
+    let proxy = Proxy::before(&prefix.endpoint, |_| Fault::None);
+    let options = options(&proxy.endpoint);
+    let (written, requests) = patch(&prefix, &proxy, &options, edits.clone(), 2);
+    let count = |method: &str| requests.iter().filter(|request| *request == method).count();
+    assert_eq!((count("GET"), count("HEAD"), count("PUT"), requests.len()), (170, 0, 50, 220));
+    let counts = [written.stored, written.removed, written.unchanged, written.added, written.deleted];
+    assert_eq!(counts, [50, 20, 100, 20, 10]);
+    assert_eq!((prefix.tiles(), prefix.manifest_run()), (named(&held), Some(2)));
+    // The next look of a watch has clones of the same options.
+    let open = proxy.connections();
+    let (written, requests) = patch(&prefix, &proxy, &options, edits.clone(), 3);
+    assert_eq!((written.stored, requests.len(), proxy.connections()), (0, 170, open));
+    // What a reader saw before the sink had the target to itself counts for nothing.
+    let handle = prefix.runtime.handle().clone();
+    let mut reader = S3Reader::open(prefix.location.clone(), options.clone(), &tree().template, handle).unwrap();
+    read_all(&mut reader, &[edits[0].id()], |_, _| Ok::<(), ReadError>(())).unwrap();
+    proxy.take_seen();
+    edit(prefix.sink_with(options.clone(), tree()).unwrap(), edits[..1].to_vec(), 4).unwrap();
+    assert!(proxy.take_seen().iter().any(|seen| seen.method == "HEAD"));
+    // After a failure everything is opened anew.
+    options.shared.reset();
+    patch(&prefix, &proxy, &options, edits, 5);
+    assert!(proxy.connections() > open);
+}
+
+#[test]
+fn large_tiles_are_in_flight_by_their_bytes() {
+    let prefix = Prefix::new();
+    let large: Tiles = tiles(12, 1).into_iter().map(|(tile, mut bytes)| {
+        bytes.resize(9 << 20, 7);
+        (tile, bytes)
+    }).collect();
+    let slow = |seen: &crate::support::proxy::Seen| {
+        if seen.is_tile() { Fault::Slow(Duration::from_millis(50)) } else { Fault::None }
+    };
+    let proxy = Proxy::before(&prefix.endpoint, slow);
+    let sink = prefix.sink_with(options(&proxy.endpoint), tree()).unwrap();
+    let (_, finished) = run(sink, &large, 1).unwrap();
+    assert_eq!(finished.in_flight.unwrap().peak, 3, "27 MB of 32");
+    assert_eq!(prefix.tiles(), named(&large));
 }
 
 #[test]

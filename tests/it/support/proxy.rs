@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -59,6 +59,7 @@ struct Shared {
     upstream: String,
     rule: Mutex<Rule>,
     seen: Mutex<Vec<Seen>>,
+    connections: AtomicUsize,
     closed: AtomicBool,
 }
 
@@ -71,6 +72,7 @@ impl Proxy {
             upstream: endpoint.strip_prefix("http://").unwrap().to_owned(),
             rule: Mutex::new(Box::new(rule)),
             seen: Mutex::default(),
+            connections: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
         });
         let of_thread = Arc::clone(&shared);
@@ -79,6 +81,7 @@ impl Proxy {
                 if of_thread.closed.load(Ordering::Relaxed) {
                     return;
                 }
+                of_thread.connections.fetch_add(1, Ordering::Relaxed);
                 let (client, shared) = (client.unwrap(), Arc::clone(&of_thread));
                 // A connection that ends in the middle is what this is for.
                 std::thread::spawn(move || drop(serve(&client, &shared)));
@@ -90,6 +93,11 @@ impl Proxy {
     /// Changes the rule.
     pub(crate) fn rule(&self, rule: impl FnMut(&Seen) -> Fault + Send + 'static) {
         *self.shared.rule.lock().unwrap() = Box::new(rule);
+    }
+
+    /// How many connections there have been.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
     }
 
     /// Takes the requests seen until now.

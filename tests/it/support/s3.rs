@@ -8,7 +8,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use oar_tiles::sink::{
     CacheRule, Encryption, Finished, Metadata, Publish, RunKind, S3, S3Error, S3Headers, S3Keys, S3Location, S3Options,
-    Scope, Sink, Template, TileEdit, Tileset, TreeOptions, Unwritten, Written,
+    S3Shared, Scope, Sink, Template, TileEdit, Tileset, TreeOptions, Unwritten, Written,
 };
 use oar_tiles::stop::Stop;
 use oar_tiles::tile::{Coverage, LonLatBox, Order, TileCoord, Zoom};
@@ -68,6 +68,7 @@ pub(crate) fn options(endpoint: &str) -> S3Options {
             storage_class: Some("STANDARD_IA".to_owned()),
             encryption: Encryption::Bucket,
         },
+        shared: S3Shared::default(),
     }
 }
 
