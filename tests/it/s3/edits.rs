@@ -78,7 +78,13 @@ fn a_prefix_is_asked_for_the_tiles_handed_over_and_for_nothing_else() {
 }
 
 /// Edits as a patch does: each tile is read before it is handed over. Gives the requests for tiles by their methods.
-fn patch(prefix: &Prefix, proxy: &Proxy, options: &S3Options, edits: Vec<TileEdit>, run: u32) -> (Written, Vec<String>) {
+fn patch(
+    prefix: &Prefix,
+    proxy: &Proxy,
+    options: &S3Options,
+    edits: Vec<TileEdit>,
+    run: u32,
+) -> (Written, Vec<String>) {
     let mut sink = prefix.sink_with(options.clone(), tree()).unwrap();
     sink.begin(&staying()).unwrap();
     let handle = prefix.runtime.handle().clone();
@@ -124,10 +130,13 @@ fn a_patched_tile_is_read_once_and_written_once_on_connections_that_stay_open() 
 #[test]
 fn large_tiles_are_in_flight_by_their_bytes() {
     let prefix = Prefix::new();
-    let large: Tiles = tiles(12, 1).into_iter().map(|(tile, mut bytes)| {
-        bytes.resize(9 << 20, 7);
-        (tile, bytes)
-    }).collect();
+    let large: Tiles = tiles(12, 1)
+        .into_iter()
+        .map(|(tile, mut bytes)| {
+            bytes.resize(9 << 20, 7);
+            (tile, bytes)
+        })
+        .collect();
     let slow = |seen: &crate::support::proxy::Seen| {
         if seen.is_tile() { Fault::Slow(Duration::from_millis(50)) } else { Fault::None }
     };
