@@ -297,7 +297,7 @@ impl Files {
                     remove_staged(&folder, &staged);
                     // Somebody may have removed the folder meanwhile: then it is made again below.
                     if error.kind() != io::ErrorKind::NotFound {
-                        return Err(DirectoryError::io("write", &folder.path().join(&staged), error));
+                        return Err(DirectoryError::io("write", &self.path(name), error));
                     }
                 }
             }

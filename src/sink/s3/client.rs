@@ -17,7 +17,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 
 /// Makes the client. Nothing is asked of the server yet.
 pub(super) async fn connect(location: &S3Location, options: &S3Options) -> Result<(Client, Where), S3Error> {
-    options.check()?;
     // The chain of credentials may ask servers over TLS even where the bucket is reached without.
     let tls = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
     let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(tls.clone());

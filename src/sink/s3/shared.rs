@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use aws_sdk_s3::Client;
 
 use super::client::connect;
 use super::error::Where;
-use super::{S3Error, S3Location, S3Options};
+use super::{S3Error, S3Keys, S3Location, S3Options};
 use crate::sink::tree::Tag;
 
 /// What all clones of some [`S3Options`] share: the client of the bucket that was opened first, with its credentials and open connections,
@@ -41,13 +42,42 @@ impl ReadTile {
     }
 }
 
-/// A client, and where it was opened.
+/// A client, and what it was made for.
 #[derive(Debug)]
 struct OpenBucket {
     location: S3Location,
-    endpoint: Option<String>,
+    settings: ClientSettings,
     client: Client,
     place: Where,
+}
+
+/// Those of the options that a client is made of. Clones of options may differ in them.
+#[derive(Debug, PartialEq, Eq)]
+struct ClientSettings {
+    endpoint: Option<String>,
+    region: Option<String>,
+    profile: Option<String>,
+    keys: Option<S3Keys>,
+    path_style: bool,
+    checksums: bool,
+    attempts: u32,
+    /// Backoff, and the time limits of a connection, an attempt and a request.
+    times: [Duration; 4],
+}
+
+impl ClientSettings {
+    fn of(options: &S3Options) -> ClientSettings {
+        ClientSettings {
+            endpoint: options.endpoint.clone(),
+            region: options.region.clone(),
+            profile: options.profile.clone(),
+            keys: options.keys.clone(),
+            path_style: options.path_style,
+            checksums: options.checksums,
+            attempts: options.attempts,
+            times: [options.backoff, options.connect_timeout, options.attempt_timeout, options.request_timeout],
+        }
+    }
 }
 
 impl S3Shared {
@@ -58,15 +88,17 @@ impl S3Shared {
 
     /// The client of a bucket, made if there is none. Nothing is asked of the server yet.
     pub(super) async fn client(&self, location: &S3Location, options: &S3Options) -> Result<(Client, Where), S3Error> {
+        options.check()?;
+        let settings = ClientSettings::of(options);
         if let Some(open) = &self.contents().bucket
             && open.location == *location
-            && open.endpoint == options.endpoint
+            && open.settings == settings
         {
             return Ok((open.client.clone(), open.place.clone()));
         }
         let (client, place) = connect(location, options).await?;
-        let (location, endpoint) = (location.clone(), options.endpoint.clone());
-        self.contents().bucket = Some(OpenBucket { location, endpoint, client: client.clone(), place: place.clone() });
+        let open = OpenBucket { location: location.clone(), settings, client: client.clone(), place: place.clone() };
+        self.contents().bucket = Some(open);
         Ok((client, place))
     }
 
