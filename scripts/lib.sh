@@ -80,7 +80,9 @@ build() {
 }
 
 # start_server: a private PostgreSQL in a new folder, stopped and removed when the script ends. Sets
-# server (that folder, of which the script may use "files"), url (socket) and url_tcp (with the password).
+# server (that folder, of which the script may use "files"), url (socket) and url_tcp (with the password). server_settings may hold
+# SETTING=VALUE for it.
+server_settings=()
 start_server() {
   local base=${TMPDIR:-/tmp} urls
   # A socket's path holds about 100 characters, and stands in a URL.
@@ -93,7 +95,7 @@ start_server() {
   # As root, another account runs the server and has to pass through.
   chmod 711 "$server"
   mkdir -m 700 "$server/files"
-  urls=$("$root/scripts/postgres" start "$server/pg")
+  urls=$("$root/scripts/postgres" start "$server/pg" "${server_settings[@]}")
   url=${urls%%$'\n'*}
   url_tcp=${urls#*$'\n'}
 }

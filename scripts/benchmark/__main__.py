@@ -53,6 +53,9 @@ def arguments():
                         help="how long each load of --watch lasts (default 20); after it, up to a minute of rest")
     parser.add_argument("--watch-target", action="append", choices=["mbtiles", "directory", "s3"], dest="watch_targets",
                         help="only this target of --watch; again for each")
+    parser.add_argument("--watch-polling", action="store_true",
+                        help="with --watch: on a server where no notifications wake the watch (max_prepared_transactions = 10), with 0, 1 and 100 "
+                        "updates a second")
     parser.add_argument("--cells", action="store_true",
                         help="also layers of cells and clusters beside plain zooms of the same data, and reseed of a map of both")
     parser.add_argument("--peers", action="store_true", help="also martin-cp and tippecanoe, those that are on the PATH, once each")
@@ -66,7 +69,7 @@ def main():
     options.watch_targets = options.watch_targets or ["mbtiles", "directory", "s3"]
     if options.servers:
         needs_s3 = options.targets or options.watch and "s3" in options.watch_targets
-        print("postgresql s3" if needs_s3 else "postgresql")
+        print("postgresql" + " s3" * bool(needs_s3) + " prepared" * options.watch_polling)
         return
     if options.facilities or options.zoom:
         cases = [(options.facilities or 100_000, options.zoom or "0-14")]

@@ -20,6 +20,7 @@ from .bench import fail, median
 from .targets import s3_config
 
 UPDATES_PER_SECOND = [0, 100, 1000]
+UPDATES_PER_SECOND_POLLING = [0, 1, 100]
 DEBOUNCE = "200ms"
 # The watch may take this long to bring its target up to date; a machine that cannot keep up is not waited for any longer.
 PATIENCE_SECONDS = 600
@@ -43,7 +44,9 @@ def measure_target(bench, name, target, manifest, *more):
     # Most edits are seen in deep tiles; the shallow ones of a large table take long for every edit.
     zooms = f"{max(int(bench.low), 8) if int(bench.high) >= 8 else bench.low}-{bench.high}"
     bench.timed("seed", "--zoom", zooms, "--output", target, *more)
-    for rate in UPDATES_PER_SECOND:
+    if bench.options.watch_polling:
+        name += " without notifications"
+    for rate in UPDATES_PER_SECOND_POLLING if bench.options.watch_polling else UPDATES_PER_SECOND:
         bench.sql("CHECKPOINT")
         watch = Watch(bench, target, manifest, more)
         # After a first change everything is loaded that a watch ever loads.

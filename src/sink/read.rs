@@ -87,6 +87,8 @@ pub struct Described {
     pub generator: Option<String>,
     /// The manifest as JSON, if oar-tiles wrote the target.
     pub manifest: Option<String>,
+    /// The address under which clients find a directory or a prefix, as it was given once; `relative` stands for none.
+    pub public_url: Option<String>,
     /// Runs that began to change the target and did not finish, oldest first. Archives have none.
     pub unfinished: Vec<Intent>,
 }

@@ -198,11 +198,19 @@ impl<'a> Run<'a> {
         Err(needs_seed(self.place, why))
     }
 
-    /// Whether the run has something to do though nothing changed: to count what an interrupted run left, and to take out its note.
+    /// Whether the run has something to do though nothing changed: to count what an interrupted run left and to take out its note, or to give
+    /// the target another address.
     fn mends(&self) -> bool {
         let ReseedOptions { what, zoom, bbox, dry_run, .. } = self.options;
         let is_whole = matches!(what, What::Log) && zoom.is_none() && bbox.is_empty() && !dry_run;
-        is_whole && self.known.is_to_be_mended()
+        is_whole && (self.known.is_to_be_mended() || self.is_readdressed())
+    }
+
+    /// Whether the settings give a directory or a prefix another address than its notes do.
+    fn is_readdressed(&self) -> bool {
+        let has_address = matches!(self.place, Place::Directory(_) | Place::S3Prefix { .. });
+        let wanted = self.settings.tree.public_url.as_ref();
+        has_address && wanted.is_some() && wanted != self.known.described.public_url.as_ref()
     }
 
     async fn work(&self) -> Result<Work, CommandError> {

@@ -89,7 +89,7 @@ impl Found {
 
     /// The address under which clients find the directory, as it was given once.
     pub(super) fn public_url(&self) -> Option<&str> {
-        self.noted.public_url.as_deref()
+        self.noted.described.public_url.as_deref()
     }
 
     /// The fingerprint of the tiles in it: of those that were begun, for they lie there now.

@@ -246,7 +246,7 @@ impl Directory {
         let name = notes::of_version(&latest.version, notes::METADATA);
         let Some(body) = self.files.read(&name)? else { return Ok(None) };
         // Whatever else is wrong with the notes of an old version is no reason not to write a new one.
-        Ok(notes::read(&body).map_or(None, |noted| noted.public_url))
+        Ok(notes::read(&body).map_or(None, |noted| noted.described.public_url))
     }
 
     fn stopped(&self) -> Result<(), DirectoryError> {

@@ -215,6 +215,7 @@ impl TileReader for MbtilesReader {
             vector_layers,
             generator: taken("generator"),
             manifest: taken(MANIFEST_KEY),
+            public_url: None,
             unfinished: Vec::new(),
         })
     }

@@ -238,6 +238,7 @@ impl TileReader for PmtilesReader {
             vector_layers,
             generator,
             manifest,
+            public_url: None,
             unfinished: Vec::new(),
         })
     }

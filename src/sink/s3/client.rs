@@ -39,7 +39,10 @@ pub(super) async fn connect(location: &S3Location, options: &S3Options) -> Resul
         ));
     }
     let shared = loader.load().await;
-    let endpoint = shared.endpoint_url().map(without_user);
+    // The SDK would read the variable for S3 alone by itself, with the user and password that may stand in it, and names it to nobody.
+    let of_s3 =
+        || std::env::var("AWS_ENDPOINT_URL_S3").ok().filter(|url| !url.is_empty() && options.endpoint.is_none());
+    let endpoint = of_s3().or_else(|| shared.endpoint_url().map(str::to_owned)).map(|url| without_user(&url));
     // Servers other than Amazon's accept any region, but a signature has to name one.
     let region = match (shared.region(), &endpoint) {
         (Some(region), _) => region.clone(),

@@ -66,7 +66,8 @@ pub(super) async fn open(
     let metadata = store.get(notes::METADATA).await?;
     let begun = lease.begun().await;
     let noted = metadata.as_ref().map(|object| read_noted(store, object)).transpose()?;
-    let Noted { described, public_url, template: template_before, .. } = noted.unwrap_or_default();
+    let Noted { described, template: template_before, .. } = noted.unwrap_or_default();
+    let public_url = described.public_url.clone();
     let manifest = described.manifest.as_deref().and_then(notes::fingerprint);
     let unfinished = begun.unfinished(described.manifest.as_deref());
     let owner = Some(begun.fingerprint.clone()).filter(|begun| !begun.is_empty()).or_else(|| manifest.clone());

@@ -146,8 +146,6 @@ pub(in crate::sink) struct Noted {
     pub(in crate::sink) template: Option<String>,
     /// The names of all layers, by their numbers.
     pub(in crate::sink) layers: Vec<String>,
-    /// The address under which clients find the target, as it was given once.
-    pub(in crate::sink) public_url: Option<String>,
 }
 
 /// Reads `metadata.json`, ours or another program's.
@@ -178,10 +176,10 @@ pub(in crate::sink) fn read(body: &[u8]) -> Result<Noted, serde_json::Error> {
             vector_layers: layers.map_or_else(Vec::new, |layers| layers.vector_layers),
             generator: text("generator"),
             manifest: text(MANIFEST_KEY),
+            public_url: text(PUBLIC_URL_KEY),
             unfinished: Vec::new(),
         },
         template: text(TEMPLATE_KEY),
-        public_url: text(PUBLIC_URL_KEY),
         layers: names
             .map_or_else(Vec::new, |names| names.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
     })

@@ -45,6 +45,16 @@ fn a_directory_and_a_bucket_say_where_their_tiles_are_or_warn() {
         let reseed = ["--output", &place, "--database-url", &db.url, "--progress", "none"];
         let done = places.run("reseed", &reseed).ok();
         assert_eq!((done.stderr.as_str(), address()), ("", format!("{URL}/{{z}}/{{x}}/{{y}}.pbf")));
+        // Another one is told though no tile has changed.
+        let other = format!("{config}[target]\npublic_url = \"https://other.example.org\"\n");
+        std::fs::write(&places.config, other).unwrap();
+        let before = places.read_by_others(name);
+        assert!(places.run("reseed", &[&reseed[..], &["--dry-run"]].concat()).ok().stdout.starts_with("nothing to do"));
+        assert_eq!(address(), format!("{URL}/{{z}}/{{x}}/{{y}}.pbf"));
+        places.run("reseed", &reseed).ok();
+        assert_eq!(address(), "https://other.example.org/{z}/{x}/{y}.pbf");
+        assert!(places.run("reseed", &reseed).ok().stdout.starts_with("nothing to do"));
+        assert!(places.read_by_others(name) == before);
         // Another address, and none on purpose, take its place.
         std::fs::write(&places.config, format!("{config}[target]\npublic_url = \"http://[::1]:8080\"\n")).unwrap();
         places.seed(&db, name, &["--zoom", "0-3"]).ok();
