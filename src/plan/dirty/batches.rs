@@ -12,7 +12,7 @@ const MAX_TILES_PER_BATCH: usize = 1_000;
 /// A tile more than this many zooms above the deepest is not weighed heavier still: the table bounds what it holds.
 const MAX_WEIGHT_ZOOMS: u8 = 4;
 /// Tiles of the heaviest kind per batch: with a million facilities one may have several megabytes, and a batch is held in memory.
-const MAX_HEAVY_TILES_PER_BATCH: u64 = 16;
+const MAX_HEAVY_TILES_PER_BATCH: u64 = 32;
 /// Batches per worker: enough that all workers finish at about the same time.
 const BATCHES_PER_WORKER: usize = 6;
 

@@ -2,7 +2,7 @@
 
 use super::DirectoryError;
 use super::folder::OpenFolder;
-use super::found::Found;
+use super::found::DirectoryState;
 use super::walk::walk;
 use crate::sink::tree::TreeOptions;
 use crate::sink::tree::notes;
@@ -13,7 +13,7 @@ use crate::stop::Stop;
 pub(super) fn claim(
     root: &OpenFolder,
     options: &TreeOptions,
-    found: &Found,
+    found: &DirectoryState,
     stop: &Stop,
 ) -> Result<(), DirectoryError> {
     if options.force || found.is_ours() {

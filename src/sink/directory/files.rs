@@ -1,6 +1,5 @@
 //! Files in a directory target: written beside and renamed, removed with the folders that they leave empty.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -9,13 +8,15 @@ use rustix::fs::FileType;
 
 use super::DirectoryError;
 use super::folder::{OpenFolder, Unreachable, split};
+use super::staged::{StagedIn, remove_staged, stage, staged_name};
+use super::sync::{self, MAX_FILES_SYNCED_SINGLY};
 use crate::encode::MAX_STORED_TILE;
 use crate::sink::read::MAX_NOTE;
 use crate::tile::TileId;
 
 /// A tile as it is to be.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct TileFile {
     pub(super) id: TileId,
     pub(super) name: String,
     pub(super) bytes: Box<[u8]>,
@@ -25,10 +26,10 @@ pub(super) struct Wanted {
     is_written: AtomicBool,
 }
 
-impl Wanted {
+impl TileFile {
     /// A tile that is not written yet; `held` if there may be a file of its name.
-    pub(super) const fn new(id: TileId, name: String, bytes: Box<[u8]>, held: bool) -> Wanted {
-        Wanted { id, name, bytes, held, is_written: AtomicBool::new(false) }
+    pub(super) const fn new(id: TileId, name: String, bytes: Box<[u8]>, held: bool) -> TileFile {
+        TileFile { id, name, bytes, held, is_written: AtomicBool::new(false) }
     }
 
     /// Whether it was written, because its file held other bytes or there was none.
@@ -44,7 +45,7 @@ impl Wanted {
 
 /// What has become of some tiles; the files of the others hold their bytes already.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Tally {
+pub(super) struct FileCounts {
     /// They had no file.
     pub(super) added: u64,
     /// Their files held others.
@@ -53,60 +54,12 @@ pub(super) struct Tally {
 
 /// What has the name of a tile.
 #[derive(Debug, PartialEq, Eq)]
-enum Stored {
+enum StoredFile {
     Nothing,
     /// A regular file.
     Bytes(Vec<u8>),
     /// A link, a pipe, a file that is too large to be read: it is replaced as itself.
     NoTile,
-}
-
-/// Where a file is written before it is renamed to its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Staging {
-    /// In the program's own folder.
-    OwnFolder,
-    /// The same, and synced before it is renamed.
-    OwnFolderDurably,
-    /// In the folder of the tile that it replaces. A rename within a folder needs no lock of the whole file system, and ext4 finds a free
-    /// inode faster where the replaced files lie apart: 4,000 tiles were replaced in 0.6 s instead of 1.1 to 1.8 s (four threads).
-    BesideTheTile,
-}
-
-/// The longest name of a file on Linux, in bytes (`NAME_MAX`).
-const MAX_NAME_BYTES: usize = 255;
-
-/// The name under which the file of a tile is written beside it; `None` if that is too long for a file system.
-fn staged_name(part: &str) -> Option<String> {
-    let staged = format!(".{part}.partial");
-    (staged.len() <= MAX_NAME_BYTES).then_some(staged)
-}
-
-/// The tile beside which a file was written that a killed run left there, by its name.
-pub(super) fn staged_tile(name: &str) -> Option<String> {
-    let (above, part) = split(name);
-    let tile = part.strip_prefix('.')?.strip_suffix(".partial")?;
-    Some(if above.is_empty() { tile.to_owned() } else { format!("{above}/{tile}") })
-}
-
-/// Writes a file that is to be renamed.
-fn stage(folder: &OpenFolder, part: &str, bytes: &[u8], durably: bool) -> io::Result<()> {
-    let mut file = match folder.create(part) {
-        // Left behind by a run that was killed, or by a step that failed before.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            folder.remove(part).and_then(|_| folder.create(part))?
-        }
-        created => created?,
-    };
-    file.write_all(bytes)?;
-    if durably { file.sync_all() } else { Ok(()) }
-}
-
-/// Removes a file that could not be renamed.
-fn remove_staged(folder: &OpenFolder, part: &str) {
-    if let Err(error) = folder.remove(part) {
-        tracing::warn!("cannot remove {}: {error}; it is safe to delete", folder.path().join(part).display());
-    }
 }
 
 /// What writes the files of one target, one at a time.
@@ -123,15 +76,9 @@ pub(super) struct Files {
     puts_files_only: bool,
     /// The folder that was used last, by its name: tiles of a column share theirs.
     folder: Option<(String, OpenFolder)>,
-    /// Names of files written or removed since the last sync; no more than [`FEW`] and one are kept.
+    /// Names of files written or removed since the last sync; no more than [`MAX_FILES_SYNCED_SINGLY`] and one are kept.
     changed: Vec<String>,
 }
-
-/// So many files are synced one by one. More wait for the whole file system, which may hold other programs' writes too.
-const FEW: usize = 200;
-
-/// The number of threads that sync files and folders at once.
-const SYNCERS: usize = 8;
 
 impl Files {
     /// Files below `root`, written first below `own`.
@@ -184,8 +131,8 @@ impl Files {
     }
 
     /// Brings tiles in line: a file that holds the bytes already is left alone.
-    pub(super) fn bring_in_line(&mut self, tiles: &[Wanted]) -> Result<Tally, DirectoryError> {
-        let mut tally = Tally::default();
+    pub(super) fn bring_in_line(&mut self, tiles: &[TileFile]) -> Result<FileCounts, DirectoryError> {
+        let mut tally = FileCounts::default();
         for of_folder in tiles.chunk_by(|one, next| one.folder() == next.folder()) {
             if self.put_folder(of_folder)? {
                 for tile in of_folder {
@@ -195,14 +142,14 @@ impl Files {
                 continue;
             }
             for tile in of_folder {
-                match if tile.held { self.stored(&tile.name)? } else { Stored::Nothing } {
-                    Stored::Bytes(found) if *found == *tile.bytes => {}
-                    Stored::Bytes(_) | Stored::NoTile => {
-                        self.write(&tile.name, &tile.bytes, Staging::BesideTheTile)?;
+                match if tile.held { self.stored(&tile.name)? } else { StoredFile::Nothing } {
+                    StoredFile::Bytes(found) if *found == *tile.bytes => {}
+                    StoredFile::Bytes(_) | StoredFile::NoTile => {
+                        self.write(&tile.name, &tile.bytes, StagedIn::BesideTheTile)?;
                         tile.is_written.store(true, Relaxed);
                         tally.replaced += 1;
                     }
-                    Stored::Nothing => {
+                    StoredFile::Nothing => {
                         self.put(&tile.name, &tile.bytes)?;
                         tile.is_written.store(true, Relaxed);
                         tally.added += 1;
@@ -215,8 +162,8 @@ impl Files {
 
     /// Puts the tiles of a folder that is new to the target: it is filled beside and takes its name as a whole, which costs less
     /// than to rename each file. Where that cannot be done, `false`: nothing has changed, and each has to be put by itself.
-    fn put_folder(&mut self, tiles: &[Wanted]) -> Result<bool, DirectoryError> {
-        let name = tiles.first().map_or("", Wanted::folder);
+    fn put_folder(&mut self, tiles: &[TileFile]) -> Result<bool, DirectoryError> {
+        let name = tiles.first().map_or("", TileFile::folder);
         let is_worth_it = tiles.len() > 1 && !name.is_empty() && !self.puts_files_only;
         if !is_worth_it || tiles.iter().any(|tile| tile.held) {
             return Ok(false);
@@ -245,7 +192,7 @@ impl Files {
         Ok(true)
     }
 
-    fn fill_new_folder(&self, tiles: &[Wanted]) -> io::Result<()> {
+    fn fill_new_folder(&self, tiles: &[TileFile]) -> io::Result<()> {
         let folder = self.own.create_folder(&self.new_folder).map_err(|error| match error {
             Unreachable::Io(_, error) => error,
             Unreachable::Link(_) | Unreachable::NoFolder(_) => io::Error::from(io::ErrorKind::NotADirectory),
@@ -260,25 +207,25 @@ impl Files {
 
     /// Puts bytes under a name: readers see the old file or the new one.
     pub(super) fn put(&mut self, name: &str, bytes: &[u8]) -> Result<(), DirectoryError> {
-        self.write(name, bytes, Staging::OwnFolder)
+        self.write(name, bytes, StagedIn::OwnFolder)
     }
 
     /// The same, and on the disk before the name is taken.
     pub(super) fn put_durably(&mut self, name: &str, bytes: &[u8]) -> Result<(), DirectoryError> {
-        self.write(name, bytes, Staging::OwnFolderDurably)?;
+        self.write(name, bytes, StagedIn::OwnFolderDurably)?;
         let folder = self.folder(name)?;
         folder.sync().map_err(|source| DirectoryError::io("sync", folder.path(), source))
     }
 
     /// The same, unless the file holds these bytes already: its time stays, so that what clients have cached stays good.
     pub(super) fn keep_durably(&mut self, name: &str, bytes: &[u8]) -> Result<(), DirectoryError> {
-        let same = self.stored(name)? == Stored::Bytes(bytes.to_vec());
+        let same = self.stored(name)? == StoredFile::Bytes(bytes.to_vec());
         if same { Ok(()) } else { self.put_durably(name, bytes) }
     }
 
-    fn write(&mut self, name: &str, bytes: &[u8], staging: Staging) -> Result<(), DirectoryError> {
+    fn write(&mut self, name: &str, bytes: &[u8], staging: StagedIn) -> Result<(), DirectoryError> {
         let part = split(name).1;
-        if staging == Staging::BesideTheTile
+        if staging == StagedIn::BesideTheTile
             && let Some(staged) = staged_name(part)
         {
             let folder = self.made_folder(name)?;
@@ -302,9 +249,9 @@ impl Files {
                 }
             }
         }
-        let written = self.write_in_own_folder(name, bytes, staging == Staging::OwnFolderDurably);
+        let written = self.write_in_own_folder(name, bytes, staging == StagedIn::OwnFolderDurably);
         match written {
-            Ok(()) if staging != Staging::OwnFolderDurably => self.note_changed(name),
+            Ok(()) if staging != StagedIn::OwnFolderDurably => self.note_changed(name),
             Ok(()) => {}
             // On a full disk, half a tile must not go on taking the room.
             Err(_) => remove_staged(&self.own, &self.partial),
@@ -313,7 +260,7 @@ impl Files {
     }
 
     fn note_changed(&mut self, name: &str) {
-        if self.changed.len() <= FEW {
+        if self.changed.len() <= MAX_FILES_SYNCED_SINGLY {
             self.changed.push(name.to_owned());
         }
     }
@@ -406,7 +353,7 @@ impl Files {
     }
 
     /// What has the name of a tile.
-    fn stored(&mut self, name: &str) -> Result<Stored, DirectoryError> {
+    fn stored(&mut self, name: &str) -> Result<StoredFile, DirectoryError> {
         let (above, part) = split(name);
         let known = self.folder.take().filter(|(known, _)| known == above);
         let folder = known.map_or_else(|| self.root.find(above), |(_, folder)| Ok(folder));
@@ -416,65 +363,20 @@ impl Files {
             read
         });
         match read {
-            Ok(Some(bytes)) => Ok(Stored::Bytes(bytes)),
-            Ok(None) | Err(Unreachable::NoFolder(_)) => Ok(Stored::Nothing),
-            Err(missing) if missing.is_missing() => Ok(Stored::Nothing),
-            Err(Unreachable::Io(_, error)) if error.kind() == io::ErrorKind::InvalidInput => Ok(Stored::NoTile),
+            Ok(Some(bytes)) => Ok(StoredFile::Bytes(bytes)),
+            Ok(None) | Err(Unreachable::NoFolder(_)) => Ok(StoredFile::Nothing),
+            Err(missing) if missing.is_missing() => Ok(StoredFile::Nothing),
+            Err(Unreachable::Io(_, error)) if error.kind() == io::ErrorKind::InvalidInput => Ok(StoredFile::NoTile),
             Err(error) => Err(error.into_error("read")),
         }
     }
 
-    /// Brings everything that was written to the disk: few files one by one, many by one call for the whole file system.
+    /// Brings everything that this writer and `others` wrote to the disk.
     pub(super) fn sync(&mut self, others: &mut [Files]) -> Result<(), DirectoryError> {
         let mut changed = std::mem::take(&mut self.changed);
         for other in others {
             changed.append(&mut other.changed);
         }
-        if changed.len() > FEW {
-            let synced = self.root.sync_file_system();
-            return synced.map_err(|source| DirectoryError::io("sync", self.root.path(), source));
-        }
-        // The folders, too: they hold the names.
-        let mut folders: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for name in &changed {
-            let (above, part) = split(name);
-            folders.entry(above).or_default().push(part);
-            let mut above = above;
-            while !above.is_empty() {
-                above = split(above).0;
-                folders.entry(above).or_default();
-            }
-        }
-        let folders: Vec<(&str, Vec<&str>)> = folders.into_iter().collect();
-        sync_folders(&self.root, &folders)
+        sync::sync(&self.root, &changed)
     }
-}
-
-/// Syncs files in some folders, and the folders, several at once: one after the other, each waits for a commit of the file
-/// system's journal of its own; together they share commits. 240 files and folders took 0.45 to 1.3 s in turn, and 0.04 to 0.11 s by
-/// four threads or sixteen (ext4).
-fn sync_folders(root: &OpenFolder, folders: &[(&str, Vec<&str>)]) -> Result<(), DirectoryError> {
-    let share = folders.len().div_ceil(SYNCERS).max(1);
-    std::thread::scope(|scope| {
-        let in_turn = |folders: &[(&str, Vec<&str>)]| {
-            folders.iter().try_for_each(|(above, parts)| sync_folder(root, above, parts))
-        };
-        let syncing: Vec<_> = folders.chunks(share).map(|folders| scope.spawn(move || in_turn(folders))).collect();
-        // Every one is waited for, whichever fails first.
-        let ended = syncing.into_iter().map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        ended.fold(Ok(()), Result::and)
-    })
-}
-
-/// Syncs files in a folder, then the folder, which holds their names.
-fn sync_folder(root: &OpenFolder, above: &str, parts: &[&str]) -> Result<(), DirectoryError> {
-    let folder = match root.find(above) {
-        // It was removed.
-        Err(missing) if missing.is_missing() => return Ok(()),
-        found => found.map_err(|error| error.into_error("sync"))?,
-    };
-    for part in parts {
-        folder.sync_file(part).map_err(|source| DirectoryError::io("sync", &folder.path().join(part), source))?;
-    }
-    folder.sync().map_err(|source| DirectoryError::io("sync", folder.path(), source))
 }

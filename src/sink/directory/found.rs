@@ -27,22 +27,22 @@ pub(super) struct Started {
 
 /// What lies in a directory.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct DirectoryState {
     noted: Noted,
     /// The fingerprint in the manifest of the last run that was finished.
     manifest: Option<String>,
     started: Option<Started>,
 }
 
-impl Found {
+impl DirectoryState {
     /// Reads it. With `force`, what is damaged counts as nothing.
-    pub(super) fn read(files: &Files, force: bool) -> Result<Found, DirectoryError> {
+    pub(super) fn read(files: &Files, force: bool) -> Result<DirectoryState, DirectoryError> {
         let wrong = |name: &str| {
             let path = files.path(name);
             move |source| DirectoryError::Note { path, source }
         };
         let unless_forced = |damaged: DirectoryError| if force { Ok(()) } else { Err(damaged) };
-        let mut found = Found::default();
+        let mut found = DirectoryState::default();
         if let Some(body) = files.read(notes::METADATA)? {
             let read = notes::read(&body).and_then(|noted| {
                 let manifest = noted.described.manifest.as_deref().map(fingerprint).transpose()?;

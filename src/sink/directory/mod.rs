@@ -8,8 +8,11 @@ mod folder;
 mod found;
 mod lock;
 mod read;
+mod staged;
+mod sync;
 mod versions;
 mod walk;
+mod writers;
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -28,14 +31,12 @@ pub use error::DirectoryError;
 pub use read::DirectoryReader;
 pub use versions::{directory_versions, switch_directory};
 
-use files::{Files, Tally, Wanted, staged_tile};
-use found::{BEGUN, Found, Started};
+use files::{Files, TileFile};
+use found::{BEGUN, DirectoryState, Started};
 use lock::Lock;
+use staged::staged_tile;
 use walk::walk;
-
-/// How many write tiles at once, and how many tiles are worth a writer.
-const WRITERS: usize = 4;
-const FEWEST: usize = 32;
+use writers::{WRITERS, bring_in_line};
 
 /// A directory that is being brought in line.
 #[derive(Debug)]
@@ -95,7 +96,11 @@ impl Directory {
     }
 
     /// The version to write: the one that an interrupted run of the same tileset began, or a new one.
-    fn version(&self, tileset: &Tileset, found: &Found) -> Result<Option<(String, Option<Latest>)>, DirectoryError> {
+    fn version(
+        &self,
+        tileset: &Tileset,
+        found: &DirectoryState,
+    ) -> Result<Option<(String, Option<Latest>)>, DirectoryError> {
         if self.options.publish == Publish::InPlace {
             return Ok(None);
         }
@@ -164,7 +169,7 @@ impl Directory {
     }
 
     fn begin_run(&mut self, tileset: &Tileset) -> Result<Option<Described>, DirectoryError> {
-        let found = Found::read(&self.files, self.options.force)?;
+        let found = DirectoryState::read(&self.files, self.options.force)?;
         if tileset.unwritten == Unwritten::Keep {
             if self.options.publish != Publish::InPlace {
                 return Err(DirectoryError::Whole { path: self.root.clone() });
@@ -239,7 +244,7 @@ impl Directory {
     /// The address under which clients find the directory, as an earlier run was given it.
     fn public_url_before(
         &self,
-        found: &Found,
+        found: &DirectoryState,
         version: Option<&(String, Option<Latest>)>,
     ) -> Result<Option<String>, DirectoryError> {
         let Some((_, Some(latest))) = version else { return Ok(found.public_url().map(str::to_owned)) };
@@ -303,7 +308,12 @@ impl Sink for Directory {
 
     fn claim(&mut self) -> Result<(), DirectoryError> {
         if self.lock.is_of_a_new_target() {
-            claim::claim(&self.lock.root, &self.options, &Found::read(&self.files, self.options.force)?, &self.stop)?;
+            claim::claim(
+                &self.lock.root,
+                &self.options,
+                &DirectoryState::read(&self.files, self.options.force)?,
+                &self.stop,
+            )?;
         }
         Ok(())
     }
@@ -332,7 +342,7 @@ impl Sink for Directory {
                 None => matches!(edit, TileEdit::Put(..)) || self.files.holds(&run.template.name(id))?,
             };
             match edit {
-                TileEdit::Put(id, bytes) => wanted.push(Wanted::new(id, run.template.name(id), bytes, held)),
+                TileEdit::Put(id, bytes) => wanted.push(TileFile::new(id, run.template.name(id), bytes, held)),
                 TileEdit::Remove(id) => {
                     if held {
                         run.doomed.add(id)?;
@@ -344,7 +354,7 @@ impl Sink for Directory {
                     kept += 1;
                 }
                 TileEdit::Keep(id, Some(bytes)) => {
-                    wanted.push(Wanted::new(id, run.template.name(id), bytes, false));
+                    wanted.push(TileFile::new(id, run.template.name(id), bytes, false));
                 }
                 TileEdit::Keep(id, None) => {
                     if held && !run.keeps {
@@ -413,43 +423,4 @@ impl Drop for Directory {
             );
         }
     }
-}
-
-/// Brings tiles in line with several writers at once.
-fn bring_in_line(files: &mut Files, others: &mut [Files], wanted: &mut [Wanted]) -> Result<Tally, DirectoryError> {
-    // With layers of their own, and where names begin with rows, tiles of a folder do not come one after the other.
-    wanted.sort_by(|one, other| one.folder().cmp(other.folder()));
-    let mut shares = shares(wanted, others.len() + 1);
-    let first = shares.next().unwrap_or_default();
-    std::thread::scope(|scope| {
-        let at_once: Vec<_> = others
-            .iter_mut()
-            .zip(shares)
-            .map(|(files, share)| scope.spawn(move || files.bring_in_line(share)))
-            .collect();
-        // Every writer is waited for, whichever fails first.
-        let mut all = files.bring_in_line(first);
-        for writer in at_once {
-            let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            all = all.and_then(|all| {
-                let written = written?;
-                Ok(Tally { added: all.added + written.added, replaced: all.replaced + written.replaced })
-            });
-        }
-        all
-    })
-}
-
-/// About equal shares for some writers. One writer takes the whole of a folder, unless it is far more than its share.
-fn shares(wanted: &[Wanted], writers: usize) -> impl Iterator<Item = &[Wanted]> {
-    let share = wanted.len().div_ceil(writers).max(FEWEST);
-    let mut left = wanted;
-    std::iter::from_fn(move || {
-        let (first, rest) = left.split_at(left.len().min(share));
-        let begun = first.last().map(Wanted::folder);
-        let same = rest.iter().take(share).take_while(|tile| begun == Some(tile.folder())).count();
-        let (next, after) = left.split_at(first.len() + same);
-        left = after;
-        (!next.is_empty()).then_some(next)
-    })
 }

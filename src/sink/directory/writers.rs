@@ -1,0 +1,53 @@
+//! Several writers of tiles at once: making files costs the system more than the bytes in them.
+
+use super::DirectoryError;
+use super::files::{FileCounts, Files, TileFile};
+
+/// The number of threads that write tiles.
+pub(super) const WRITERS: usize = 4;
+
+/// A writer is given at least as many tiles, if there are as many.
+const MIN_TILES_PER_WRITER: usize = 32;
+
+/// Brings tiles in line with several writers at once.
+pub(super) fn bring_in_line(
+    files: &mut Files,
+    others: &mut [Files],
+    wanted: &mut [TileFile],
+) -> Result<FileCounts, DirectoryError> {
+    // With layers of their own, and where names begin with rows, tiles of a folder do not come one after the other.
+    wanted.sort_by(|one, other| one.folder().cmp(other.folder()));
+    let mut shares = shares(wanted, others.len() + 1);
+    let first = shares.next().unwrap_or_default();
+    std::thread::scope(|scope| {
+        let at_once: Vec<_> = others
+            .iter_mut()
+            .zip(shares)
+            .map(|(files, share)| scope.spawn(move || files.bring_in_line(share)))
+            .collect();
+        // Every writer is waited for, whichever fails first.
+        let mut all = files.bring_in_line(first);
+        for writer in at_once {
+            let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            all = all.and_then(|all| {
+                let written = written?;
+                Ok(FileCounts { added: all.added + written.added, replaced: all.replaced + written.replaced })
+            });
+        }
+        all
+    })
+}
+
+/// About equal shares for some writers. One writer takes the whole of a folder, unless it is far more than its share.
+fn shares(wanted: &[TileFile], writers: usize) -> impl Iterator<Item = &[TileFile]> {
+    let share = wanted.len().div_ceil(writers).max(MIN_TILES_PER_WRITER);
+    let mut left = wanted;
+    std::iter::from_fn(move || {
+        let (first, rest) = left.split_at(left.len().min(share));
+        let begun = first.last().map(TileFile::folder);
+        let same = rest.iter().take(share).take_while(|tile| begun == Some(tile.folder())).count();
+        let (next, after) = left.split_at(first.len() + same);
+        left = after;
+        (!next.is_empty()).then_some(next)
+    })
+}
