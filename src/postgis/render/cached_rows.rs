@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
+use super::Tiles;
 use super::areas::is_searched;
-use super::drawing::Tiles;
 use crate::mvt::{Drawer, Features};
 use crate::postgis::layer::{Layer, QueryValues, search_boxes};
 use crate::postgis::session::{Error, Param, Snapshot};

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::Worker;
 use super::cached_rows::DrawnAreas;
-use super::drawing::{BatchDrawing, LayerAreas, Tiles};
+use super::drawing::{BatchDrawing, LayerAreas};
 use super::prepared::PreparedLayer;
 use super::statements::RunLayers;
+use super::{Tiles, Worker};
 use crate::postgis::session::Error;
 use crate::postgis::sql::Candidates;
 use crate::tile::{Area, Batch, TileRect};

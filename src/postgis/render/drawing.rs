@@ -1,24 +1,19 @@
 //! Rendering a batch: one statement a layer, the layers of a tile put together in the order of the configuration.
 
-use std::collections::BTreeMap;
-
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::Worker;
 use super::areas::{Areas, tiles_asked};
 use super::cells::CellColumns;
 use super::miscounted::{miscounted, unselective};
 use super::prepared::PreparedLayer;
 use super::statements::{LayerStatements, RunLayers};
+use super::{Tiles, Worker};
 use crate::postgis::layer::{Layer, OnTileError};
 use crate::postgis::session::{Error, Param, Session, place_of};
 use crate::postgis::sql::Candidates;
 use crate::source::{Note, Noted, RenderedLayer, RenderedTile};
 use crate::tile::{Area, Batch, LayerCount, Order, Planned, TileCoord, TileRect, Zoom};
-
-/// The tiles of a batch, by their place in the archive's order.
-pub(in crate::postgis) type Tiles = BTreeMap<i64, RenderedTile>;
 
 /// What one statement renders.
 #[derive(Clone, Copy)]

@@ -5,7 +5,8 @@
 
 use std::num::NonZeroU64;
 
-use super::drawing::{BatchDrawing, Tiles};
+use super::Tiles;
+use super::drawing::BatchDrawing;
 use crate::encode::{EncodeError, Packer, most_packed};
 use crate::postgis::layer::{OnLargeTile, so_many};
 use crate::postgis::session::Error;

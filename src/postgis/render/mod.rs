@@ -28,6 +28,7 @@ mod prepared;
 mod statements;
 mod version;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
@@ -47,6 +48,9 @@ pub use neighbourhood::with_neighbourhood;
 pub use prepared::PreparedLayer;
 pub use statements::RunLayers;
 pub use version::RENDERING_VERSION;
+
+/// The tiles of a batch, by their place in the order of archives ([`Order::ZoomColumnTmsRow`](crate::tile::Order)).
+type Tiles = BTreeMap<i64, RenderedTile>;
 
 /// How often a batch is tried again on a new connection while the snapshot lives.
 const MAX_RECONNECTS: u32 = 2;

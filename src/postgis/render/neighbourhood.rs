@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::Worker;
 use super::areas::Areas;
 use super::cached_rows::{CachedRows, DrawnAreas, MIN_ROW_BYTES, unless_failed};
 use super::checks::COMPARED_TILES;
-use super::drawing::{BatchDrawing, LayerAreas, Tiles};
+use super::drawing::{BatchDrawing, LayerAreas};
 use super::prepared::PreparedLayer;
 use super::statements::RunLayers;
+use super::{Tiles, Worker};
 use crate::mvt::{self, PointLayer};
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Snapshot};
