@@ -146,13 +146,13 @@ pub(in crate::postgis) async fn probe_rank(
         ) AS found JOIN pg_type ON pg_type.oid = found.kind"
     );
     let row = session.one(&format!("layer \"{layer}\""), &sql, &[]).await.map_err(|error| match error {
-        Error::Query { source, .. } => refused((layer, relation, columns), source),
+        Error::Query { source, .. } => refused(layer, relation, columns, source),
         other => other,
     })?;
     Ok(Rank { sql: format!("({rank}\n)"), collated: row.get(0) })
 }
 
-fn refused((layer, relation, columns): (&str, &str, &str), source: Cause) -> Error {
+fn refused(layer: &str, relation: &str, columns: &str, source: Cause) -> Error {
     let what = if source.code == Some(SqlState::UNDEFINED_FUNCTION) && source.to_string().contains("ordering operator")
     {
         "the values of rank have no order"
