@@ -5,17 +5,18 @@ use std::error::Error;
 use std::io::Write as _;
 
 use clap::Parser;
-use oar_tiles::cli::Given;
+use oar_tiles::cli::SettingFlags;
 use oar_tiles::command::floor::floor;
 use oar_tiles::config::{Settings, gather};
 use oar_tiles::postgis::Parts;
 use oar_tiles::report::{Style, report};
+use oar_tiles::run::Job;
 use oar_tiles::stop::Stop;
 
 #[derive(Parser)]
 struct Arguments {
     #[command(flatten)]
-    given: Given,
+    given: SettingFlags,
     /// Given by cargo.
     #[arg(long, hide = true)]
     bench: bool,
@@ -28,12 +29,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let values = gather(given.config.as_deref(), std::env::vars(), given.flags())?;
-    let settings = Settings::resolve(&values, &Parts::from_environment(|name| std::env::var(name).ok()), &given.layer)?;
-    let measured = tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(floor(
-        &settings,
-        &report(Style::Warnings),
-        &Stop::new(),
-    ))?;
+    let settings =
+        Settings::resolve(&values, &Parts::from_environment(|name| std::env::var(name).ok()), &given.layer)?.job()?;
+    let measured = tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        let job = Job::new(settings, false, &report(Style::Warnings), &Stop::new())?;
+        floor(&job).await
+    })?;
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&measured)?)?;
     Ok(())
 }

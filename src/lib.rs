@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  seed:    pyramid ∩ occupied ──┐
-//!           command/survey, plan ├─► batches ──► PostGIS: many tiles a statement ──► gzip ──► sink ──► manifest, last
+//!           run/prepare, plan    ├─► batches ──► PostGIS: many tiles a statement ──► gzip ──► sink ──► manifest, last
 //!  reseed:  changes ──► dirty ───┘   plan        postgis (one snapshot, n workers)   encode   sink     manifest
 //!           changes     plan         └────────────────── pipeline: bounded workers, one writer ──────────┘
 //! ```
@@ -18,8 +18,9 @@
 //! |---|---|---|
 //! | [`cli`] | flags as typed | `changes`, `config`, `tile` |
 //! | [`config`] | file, environment and flags become checked settings | option structs of the parts |
-//! | [`command`] | one verb a file; names concrete sources and sinks | everything below |
-//! | [`report`] | events in; bar, lines, JSON, tables out | values of `plan`, `pipeline`, `manifest`, `tile` |
+//! | [`command`] | one verb a file; each returns a value, which `main` prints | `run` and everything below |
+//! | [`run`] | what verbs share: a job, its target, restarts, the seed, the look at what changed; names concrete sources and sinks | everything below |
+//! | [`report`] | events in; bar, lines, JSON, tables out | values of `plan`, `pipeline`, `manifest`, `sink`, `tile` |
 //! | [`pipeline`] | plan in, tileset out: workers, packing, one writer in order | `source`, `sink`, `encode`, `tile` |
 //! | [`patch`] | points that changed, put into the tiles that the target holds | `encode`, `mvt`, `plan`, `sink`, `source`, `tile` |
 //! | [`plan`] | occupied tiles and their weights, cut into batches | `cells`, `tile` |
@@ -54,6 +55,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod postgis;
 pub mod report;
+pub mod run;
 pub mod signals;
 pub mod sink;
 pub mod source;

@@ -1,23 +1,28 @@
 //! Parses, starts logging, runs the command, ends with an exit code.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use oar_tiles::changes::WatchOptions;
-use oar_tiles::cli::{Cli, Command, Copy, Given, Inspect, Publish, Reseed, Seed, Track, Verify};
-use oar_tiles::command::reseed::{ReseedOptions, TileList, What, area};
-use oar_tiles::command::{
-    CommandError, backlog, config, copy, inspect, interrupted, publish, reseed, seed, track, verify,
-};
-use oar_tiles::config::{CONFIG_VARIABLE, Progress, Settings, Values, gather};
+use oar_tiles::cli::{Cli, Command, Copy, Inspect, Publish, Reseed, Seed, SettingFlags, Track, TrackPrune, Verify};
+use oar_tiles::command::reseed::{ReseedOptions, ReseedOutcome};
+use oar_tiles::command::track::InstallWork;
+use oar_tiles::command::{config, copy, inspect, publish, reseed, seed, track, verify};
+use oar_tiles::config::{CONFIG_VARIABLE, ConfigValues, JobSettings, Progress, Settings, gather};
 use oar_tiles::exit::Exit;
 use oar_tiles::postgis::Parts;
-use oar_tiles::report::{Style, report, say};
+use oar_tiles::report::{
+    Report, ReportFile, ReseedReport, Style, grouped, print, render_backlog, render_contents, render_copy,
+    render_dirty, render_features, render_findings, render_plan, render_reseed, render_run, render_versions, report,
+    say,
+};
+use oar_tiles::run::{CommandError, DirtyFilter, Job, TileList, TilesWanted, area, interrupted};
 use oar_tiles::signals;
 use oar_tiles::sink::MaxShrink;
 use oar_tiles::stop::Stop;
+use serde::Serialize;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -40,9 +45,7 @@ fn main() -> ExitCode {
         Command::Inspect(arguments) => run_inspect(arguments, &stop),
         Command::Copy(arguments) => run_copy(arguments, &stop),
         Command::Track(arguments) => run_track(arguments, &stop),
-        Command::Config(given) => {
-            gathered(given).and_then(|values| config::config(&values, &environment(), &given.layer))
-        }
+        Command::Config(flags) => run_config(flags),
     };
     match ended.map_err(|error| interrupted(error, &stop)) {
         Ok(()) => Exit::Done.into(),
@@ -68,35 +71,64 @@ fn environment() -> Parts {
     Parts::from_environment(|name| std::env::var(name).ok())
 }
 
-fn gathered(given: &Given) -> Result<Values, CommandError> {
-    let file = given
+fn gathered(flags: &SettingFlags) -> Result<ConfigValues, CommandError> {
+    let file = flags
         .config
         .clone()
         .or_else(|| std::env::var_os(CONFIG_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from));
     let variables =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    Ok(gather(file.as_deref(), variables, given.flags())?)
+    Ok(gather(file.as_deref(), variables, flags.flags())?)
 }
 
-/// The settings of a command; one that `writes` must know where.
-fn resolved(given: &Given, writes: bool) -> Result<Settings, CommandError> {
-    let values = gathered(given)?;
-    let settings = Settings::resolve(&values, &environment(), &given.layer)?;
+/// The settings of a command. One that `writes` a target needs its name.
+fn resolved(flags: &SettingFlags, writes: bool) -> Result<JobSettings, CommandError> {
+    let values = gathered(flags)?;
+    let settings = Settings::resolve(&values, &environment(), &flags.layer)?.job()?;
     if writes {
         values.names_output()?;
     }
     Ok(settings)
 }
 
+/// The settings of a command whose target is an argument.
+fn resolved_for(flags: &SettingFlags, target: &str) -> Result<JobSettings, CommandError> {
+    let mut settings = resolved(flags, false)?;
+    settings.tileset.output = PathBuf::from(target);
+    Ok(settings)
+}
+
 /// How the run is shown.
-fn style(settings: &Settings, quiet: bool) -> Style {
-    match settings.progress {
+fn style(settings: &JobSettings, quiet: bool) -> Style {
+    match settings.run.progress {
         _ if quiet => Style::Quiet,
         Progress::Auto => Style::Auto,
         Progress::Bar => Style::Bar,
         Progress::Lines => Style::Lines,
         Progress::Json => Style::Json,
         Progress::None => Style::Warnings,
+    }
+}
+
+/// What is shown at the end of a run: a table, and a file.
+struct Closing {
+    prints: bool,
+    file: Option<ReportFile>,
+}
+
+impl Closing {
+    /// Checks before the work that the file can be written.
+    fn new(prints: bool, file: Option<&PathBuf>, output: &Path) -> Result<Closing, CommandError> {
+        let file = file.map(|path| ReportFile::new(path, output)).transpose()?;
+        Ok(Closing { prints, file })
+    }
+
+    fn show(&self, table: &str, value: &impl Serialize) -> Result<(), CommandError> {
+        if self.prints {
+            print(table)?;
+        }
+        self.file.iter().try_for_each(|file| file.write(value))?;
+        Ok(())
     }
 }
 
@@ -107,15 +139,19 @@ fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError> {
         settings.tileset.max_shrink = MaxShrink::ALL;
     }
     let style = style(&settings, arguments.quiet);
-    let options = seed::SeedOptions {
-        dry_run: arguments.dry_run,
-        force: arguments.force,
-        changed_out: arguments.changed_out.clone(),
-        report: arguments.report.clone(),
-        table: !matches!(style, Style::Json | Style::Quiet),
-    };
-    let report = report(style);
-    on_runtime(async || seed::seed(&settings, &options, &report, stop).await)
+    let prints = !matches!(style, Style::Json | Style::Quiet);
+    let closing = Closing::new(prints, arguments.report.as_ref(), &settings.tileset.output)?;
+    on_runtime(async || {
+        let job = Job::new(settings, arguments.force, &report(style), stop)?;
+        let job = job.with_changed_out(arguments.changed_out.as_deref())?;
+        if arguments.dry_run {
+            let plan = seed::plan_seed(&job).await?;
+            return closing.show(&render_plan(&plan), &plan);
+        }
+        let done = seed::seed(&job).await?;
+        closing.show(&render_run(&done), &done)?;
+        seed::complete(&done)
+    })
 }
 
 fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandError> {
@@ -129,76 +165,129 @@ fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandError> {
         Style::Auto | Style::Bar | Style::Lines if arguments.watch => Style::Warnings,
         style => style,
     };
-    let what = match (&arguments.tiles, &*arguments.area) {
-        (Some(path), _) => {
-            What::Tiles(TileList { path: path.clone(), parents: arguments.parents, children: arguments.children })
-        }
-        (None, []) => What::Log,
-        (None, areas) => What::Area(areas.iter().map(|text| area(text)).collect::<Result<Vec<_>, _>>()?.concat()),
+    let options = reseed_options(arguments)?;
+    let prints = !matches!(style, Style::Json | Style::Quiet);
+    let output = settings.tileset.output.clone();
+    let closing = Closing::new(prints, arguments.report.as_ref(), &output)?;
+    let how = WatchOptions {
+        debounce: arguments.debounce.unwrap_or(settings.tileset.watch.debounce),
+        poll: arguments.poll.unwrap_or(settings.tileset.watch.poll),
     };
-    let options = ReseedOptions {
-        what,
+    on_runtime(async || {
+        let job = Job::new(settings, false, &report(style), stop)?;
+        let job = job.with_changed_out(arguments.changed_out.as_deref())?;
+        if arguments.watch {
+            return reseed::watch(&job, &options, how, |outcome| show_watched(outcome, prints)).await;
+        }
+        let outcome = reseed::reseed(&job, &options).await?;
+        match &outcome {
+            ReseedOutcome::Nothing => {
+                let nothing = ReseedReport::nothing(output.display().to_string());
+                closing.show(&render_reseed(&nothing), &nothing)?;
+            }
+            ReseedOutcome::Planned(plan) => closing.show(&render_dirty(plan), plan)?,
+            ReseedOutcome::Done(done) => closing.show(&render_reseed(done), done)?,
+            ReseedOutcome::Seeded(done) => closing.show(&render_run(done), done)?,
+        }
+        outcome.complete()
+    })
+}
+
+fn reseed_options(arguments: &Reseed) -> Result<ReseedOptions, CommandError> {
+    let tiles = match (&arguments.tiles, &*arguments.area) {
+        (Some(path), _) => {
+            TilesWanted::List(TileList { path: path.clone(), parents: arguments.parents, children: arguments.children })
+        }
+        (None, []) => TilesWanted::Changed,
+        (None, areas) => {
+            TilesWanted::Area(areas.iter().map(|text| area(text)).collect::<Result<Vec<_>, _>>()?.concat())
+        }
+    };
+    let filter = DirtyFilter {
+        tiles,
         since: arguments.since.clone(),
         zoom: arguments.given.zoom.clone(),
         bbox: arguments.given.bbox.clone(),
+        leaves_unrendered: false,
+    };
+    Ok(ReseedOptions {
+        filter,
         dry_run: arguments.dry_run,
         or_seed: arguments.or_seed,
         dirty_out: arguments.dirty_out.clone(),
-        changed_out: arguments.changed_out.clone(),
-        report: arguments.report.clone(),
-        table: !matches!(style, Style::Json | Style::Quiet),
-        watch: arguments.watch.then_some(WatchOptions {
-            debounce: arguments.debounce.unwrap_or(settings.watch.debounce),
-            poll: arguments.poll.unwrap_or(settings.watch.poll),
-        }),
         has_warned: false,
-    };
-    let report = report(style);
-    on_runtime(async || reseed::reseed(&settings, &options, &report, stop).await)
+    })
+}
+
+/// Shows one outcome of a watch.
+fn show_watched(outcome: &ReseedOutcome, prints: bool) -> Result<(), CommandError> {
+    match outcome {
+        ReseedOutcome::Done(done) if prints => Ok(print(&render_reseed(done))?),
+        ReseedOutcome::Seeded(done) if prints => Ok(print(&render_run(done))?),
+        _ => Ok(()),
+    }
+}
+
+fn run_publish(arguments: &Publish, stop: &Stop) -> Result<(), CommandError> {
+    log(0);
+    let settings = resolved(&arguments.given, true)?;
+    let options = publish::PublishOptions { rollback: arguments.rollback, to: arguments.to.clone() };
+    on_runtime(async || {
+        let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
+        let latest = tokio::task::block_in_place(|| publish::publish(&job, &options))?;
+        Ok(print(&render_versions(&latest))?)
+    })
 }
 
 fn run_verify(arguments: &Verify, stop: &Stop) -> Result<(), CommandError> {
     log(0);
-    let given = arguments.given();
-    let settings = Settings::resolve(&gathered(&given)?, &environment(), &given.layer)?;
+    let settings = resolved_for(&arguments.given(), &arguments.target)?;
     let amount = match (arguments.sample, arguments.all) {
-        (Some(count), _) => verify::Amount::Sample(count),
-        (None, true) => verify::Amount::All,
-        (None, false) => verify::Amount::Fitting,
+        (Some(count), _) => verify::TilesToCheck::Sample(count),
+        (None, true) => verify::TilesToCheck::All,
+        (None, false) => verify::TilesToCheck::Fitting,
     };
-    let options = verify::VerifyOptions {
-        target: arguments.target.clone(),
-        amount,
-        database: arguments.database,
-        report: arguments.report.clone(),
-    };
-    let report = report(Style::Warnings);
-    on_runtime(async || verify::verify(&options, &settings, &report, stop).await)
+    let options = verify::VerifyOptions { amount, database: arguments.database };
+    let closing = Closing::new(true, arguments.report.as_ref(), &settings.tileset.output)?;
+    on_runtime(async || {
+        let found = verify::verify(&Job::new(settings, false, &report(Style::Warnings), stop)?, &options).await?;
+        closing.show(&render_findings(&found), &found)?;
+        verify::sound(&found)
+    })
 }
 
 fn run_inspect(arguments: &Inspect, stop: &Stop) -> Result<(), CommandError> {
     let Inspect { target, tile, layer, geojson, json, config } = arguments;
-    let settings = of_file(config.as_ref())?;
-    let (target, tile, layer) = (target.clone(), tile.clone(), layer.clone());
-    let options = inspect::InspectOptions { target, tile, layer, geojson: *geojson, json: *json };
-    on_runtime(async || inspect::inspect(options, &settings, stop).await)
+    let flags = SettingFlags { config: config.clone(), ..SettingFlags::default() };
+    let settings = resolved_for(&flags, target)?;
+    let options = inspect::InspectOptions { tile: tile.clone(), layer: layer.clone(), geojson: *geojson };
+    on_runtime(async || {
+        let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
+        let text = match inspect::inspect(&job, options).await? {
+            inspect::Inspection::Summary(contents) if *json => as_json(&*contents)?,
+            inspect::Inspection::Summary(contents) => render_contents(&contents),
+            inspect::Inspection::Features(features) => render_features(&features),
+            inspect::Inspection::GeoJson(text) => text,
+        };
+        Ok(print(&text)?)
+    })
+}
+
+fn as_json(value: &impl Serialize) -> Result<String, CommandError> {
+    Ok(serde_json::to_string_pretty(value).map_err(std::io::Error::from)? + "\n")
 }
 
 fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError> {
     log(0);
     let Copy { source, target, zoom, bbox, force, changed_out, public_url, config } = arguments;
-    let given = Given { config: config.clone(), public_url: public_url.clone(), ..Given::default() };
-    let settings = Settings::resolve(&gathered(&given)?, &environment(), &[])?;
-    let (source, target) = (source.clone(), target.clone());
-    let options = copy::CopyOptions {
-        source,
-        target,
-        zoom: zoom.clone(),
-        bbox: bbox.clone(),
-        force: *force,
-        changed_out: changed_out.clone(),
-    };
-    on_runtime(async || copy::copy(&options, &settings, stop).await)
+    let flags = SettingFlags { config: config.clone(), public_url: public_url.clone(), ..SettingFlags::default() };
+    let settings = resolved_for(&flags, target)?;
+    let options = copy::CopyOptions { source: source.clone(), zoom: zoom.clone(), bbox: bbox.clone() };
+    on_runtime(async || {
+        let job = Job::new(settings, *force, &report(Style::Warnings), stop)?;
+        let job = job.with_changed_out(changed_out.as_deref())?;
+        Ok(print(&render_copy(&copy::copy(&job, &options).await?))?)
+    })
 }
 
 fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandError> {
@@ -209,7 +298,8 @@ fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandError> {
         Track::Prune(prune) => (&prune.tracked, &[][..], prune.target.is_empty() && prune.older_than.is_none()),
         Track::Remove(remove) => (&remove.tracked, &[][..], false),
     };
-    let settings = resolved(&Given { layer: layers.to_vec(), ..tracked.given() }, needs_target)?;
+    let settings = resolved(&SettingFlags { layer: layers.to_vec(), ..tracked.given() }, needs_target)?;
+    let shown = report(Style::Warnings);
     match arguments {
         Track::Install(install) => {
             let options = track::InstallOptions {
@@ -217,23 +307,57 @@ fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandError> {
                 readers: install.reader.clone(),
                 owner: install.owner.clone(),
             };
-            on_runtime(async || track::install(&settings, &options, stop).await)
+            on_runtime(async || install_log(&settings, &options, stop).await)
         }
-        Track::Status(status) => {
-            let report = report(Style::Warnings);
-            on_runtime(async || backlog::status(&settings, &status.target, status.json, &report, stop).await)
-        }
-        Track::Prune(prune) => {
-            on_runtime(async || backlog::prune(&settings, &prune.target, prune.older_than, stop).await)
-        }
-        Track::Remove(remove) => on_runtime(async || track::remove(&settings, remove.sql, stop).await),
+        Track::Status(status) => on_runtime(async || {
+            let found = track::status(&settings, &status.target, &shown, stop).await?;
+            print(&if status.json { as_json(&found.backlog)? } else { render_backlog(&found.backlog) })?;
+            found.warning().iter().for_each(|warning| say(&format!("warning: {warning}")));
+            found.sound()
+        }),
+        Track::Prune(prune) => on_runtime(async || prune_log(&settings, prune, &shown, stop).await),
+        Track::Remove(remove) if remove.sql => Ok(print(&track::removal(&settings.database))?),
+        Track::Remove(_) => on_runtime(async || {
+            let steps = lines(&track::remove(&settings.database, stop).await?);
+            Ok(print(&format!("{steps}The change log is gone from {}.\n", settings.database.connect.server()))?)
+        }),
     }
 }
 
-/// The settings of a command that needs no flags for them.
-fn of_file(config: Option<&PathBuf>) -> Result<Settings, CommandError> {
-    let given = Given { config: config.cloned(), ..Given::default() };
-    Ok(Settings::resolve(&gathered(&given)?, &environment(), &[])?)
+async fn install_log(settings: &JobSettings, options: &track::InstallOptions, stop: &Stop) -> Result<(), CommandError> {
+    let done = track::install(settings, options, stop).await?;
+    done.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
+    let server = &done.server;
+    let text = match &done.work {
+        InstallWork::Sql(sql) => sql.clone(),
+        InstallWork::Nothing => format!("everything is installed in {server}\n"),
+        InstallWork::Steps(steps) => format!(
+            "{}From now on changes are noted in {server}. Run oar-tiles seed once: a target has to be younger than this.\n",
+            lines(steps)
+        ),
+    };
+    Ok(print(&text)?)
+}
+
+async fn prune_log(
+    settings: &JobSettings,
+    arguments: &TrackPrune,
+    shown: &std::sync::Arc<dyn Report>,
+    stop: &Stop,
+) -> Result<(), CommandError> {
+    let track::PrunedLog { server, rows, left } =
+        track::prune(settings, &arguments.target, arguments.older_than, shown, stop).await?;
+    let (rows, left) = (grouped(rows), grouped(left));
+    Ok(print(&format!("{rows} changed rows taken out of the change log of {server}, {left} left\n"))?)
+}
+
+fn lines(steps: &[String]) -> String {
+    steps.iter().map(|step| format!("{step}\n")).collect()
+}
+
+fn run_config(flags: &SettingFlags) -> Result<(), CommandError> {
+    let values = gathered(flags)?;
+    Ok(print(&config::config(&values, &environment(), &flags.layer)?)?)
 }
 
 /// Runs a command to its end.
@@ -243,13 +367,6 @@ fn on_runtime(command: impl AsyncFnOnce() -> Result<(), CommandError>) -> Result
     // Nothing is left to wait for: an idle connection must not hold the end up.
     runtime.shutdown_background();
     done
-}
-
-fn run_publish(arguments: &Publish, stop: &Stop) -> Result<(), CommandError> {
-    log(0);
-    let settings = resolved(&arguments.given, true)?;
-    let options = publish::PublishOptions { rollback: arguments.rollback, to: arguments.to.clone() };
-    on_runtime(async || tokio::task::block_in_place(|| publish::publish(&settings, &options, stop)))
 }
 
 /// Logs go to standard error.

@@ -42,13 +42,13 @@ pub enum Command {
     #[command(subcommand)]
     Track(Track),
     /// Print the settings and where each value came from
-    Config(Given),
+    Config(SettingFlags),
 }
 
 /// Flags that give settings.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Clone, Default, Args)]
-pub struct Given {
+pub struct SettingFlags {
     /// The configuration file (OAR_TILES_CONFIG); sample-config.toml shows every key
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -85,7 +85,7 @@ pub struct Given {
 pub struct Seed {
     /// Flags that give settings.
     #[command(flatten)]
-    pub given: Given,
+    pub given: SettingFlags,
     /// Print the plan with estimated sizes and times, and write nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -116,7 +116,7 @@ pub struct Seed {
 pub struct Reseed {
     /// Flags that give settings; --zoom and --bbox narrow what is rendered.
     #[command(flatten)]
-    pub given: Given,
+    pub given: SettingFlags,
     /// Say how many tiles would be rendered, and why, and write nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -172,7 +172,7 @@ pub struct Reseed {
 pub struct Publish {
     /// Flags that give settings.
     #[command(flatten)]
-    pub given: Given,
+    pub given: SettingFlags,
     /// Show the version before the one that is shown
     #[arg(long)]
     pub rollback: bool,
@@ -216,9 +216,15 @@ pub struct Verify {
 impl Verify {
     /// The flags that give settings.
     #[must_use]
-    pub fn given(&self) -> Given {
+    pub fn given(&self) -> SettingFlags {
         let (config, database_url) = (self.config.clone(), self.database_url.clone());
-        Given { config, database_url, layer: self.layer.clone(), workers: self.workers, ..Given::default() }
+        SettingFlags {
+            config,
+            database_url,
+            layer: self.layer.clone(),
+            workers: self.workers,
+            ..SettingFlags::default()
+        }
     }
 }
 
@@ -273,7 +279,7 @@ pub struct Copy {
     pub config: Option<PathBuf>,
 }
 
-impl Given {
+impl SettingFlags {
     /// The settings that flags give, by key.
     #[must_use]
     pub fn flags(&self) -> Vec<Flag> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Subcommand};
 
-use super::Given;
+use super::SettingFlags;
 
 /// `oar-tiles track`.
 #[derive(Debug, Subcommand)]
@@ -35,8 +35,8 @@ pub struct Tracked {
 impl Tracked {
     /// The flags that give settings.
     #[must_use]
-    pub fn given(&self) -> Given {
-        Given { config: self.config.clone(), database_url: self.database_url.clone(), ..Given::default() }
+    pub fn given(&self) -> SettingFlags {
+        SettingFlags { config: self.config.clone(), database_url: self.database_url.clone(), ..SettingFlags::default() }
     }
 }
 

@@ -1,16 +1,14 @@
 //! `oar-tiles config`: the settings and where each value came from.
 
-use super::CommandError;
-use crate::config::{Settings, Values};
+use crate::config::{ConfigValues, Settings};
 use crate::postgis::Parts;
-use crate::report::print;
+use crate::run::CommandError;
 
-/// Prints the values, after checking that they make valid settings.
+/// The values as TOML, after checking that they make valid settings.
 ///
 /// # Errors
 /// If they do not.
-pub fn config(values: &Values, environment: &Parts, layers: &[String]) -> Result<(), CommandError> {
+pub fn config(values: &ConfigValues, environment: &Parts, layers: &[String]) -> Result<String, CommandError> {
     let settings = Settings::resolve(values, environment, layers)?;
-    print(&format!("# database: {}\n{}", settings.connect.server(), values.show()))?;
-    Ok(())
+    Ok(format!("# database: {}\n{}", settings.database.connect.server(), values.show()))
 }

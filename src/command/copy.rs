@@ -5,18 +5,16 @@
 //!                                                                  sink: write ◄────────┘ ─► finish
 //! ```
 
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::owner::refuse_other;
-use super::reseed::touched;
-use super::target::{Place, Reach};
-use super::{CommandError, interrupted, seed};
-use crate::config::{Settings, TilesetSettings};
 use crate::encode::{Gunzip, Level, Packer, Packing, is_gzip};
-use crate::report::{grouped, print, say, sized, timed};
+use crate::report::{CopyReport, Event, Report};
+use crate::run::look::dirty_file::{DirtyScope, write_changed};
+use crate::run::seed::relative;
+use crate::run::target::{Target, refuse_other};
+use crate::run::{CommandError, Job, interrupted};
 use crate::sink::{
     ChangedTiles, Described, Metadata, OpenMode, RunKind, Scope, Sink, TargetError, TileEdit, TileReader, Tileset,
     Unwritten, Written, read_all,
@@ -29,65 +27,63 @@ use crate::tile::{Coverage, LonLatBox, Order, Slice, TileId, TileRect, Zoom, Zoo
 pub struct CopyOptions {
     /// Where the tiles are.
     pub source: String,
-    /// Where they go.
-    pub target: String,
     /// Only these zooms.
     pub zoom: Option<ZoomList>,
     /// Only the tiles that these boxes touch.
     pub bbox: Vec<LonLatBox>,
-    /// Write over another tileset, or what other programs made.
-    pub force: bool,
-    /// Where to write the tiles that changed.
-    pub changed_out: Option<PathBuf>,
 }
 
-/// Tiles handed to the sink at a time, their bytes, and chunks that wait for the sink at most: the bound on memory.
-const CHUNK: usize = 500;
-const CHUNK_BYTES: usize = 8 << 20;
-const WAITING: usize = 2;
+/// The most tiles that are handed to the sink at a time.
+const MAX_TILES_PER_CHUNK: usize = 500;
 
-/// Runs `copy`.
+/// The most bytes of tiles that are handed to the sink at a time, unless one tile alone has more.
+const MAX_BYTES_PER_CHUNK: usize = 8 << 20;
+
+/// The most chunks that wait for the sink: with the bytes of a chunk the bound on memory.
+const MAX_WAITING_CHUNKS: usize = 2;
+
+/// Copies tiles into the job's target.
 ///
 /// # Errors
 /// If the source cannot be read or the target cannot be written; an archive is unchanged then.
-pub async fn copy(options: &CopyOptions, settings: &Settings, stop: &Stop) -> Result<(), CommandError> {
-    let (given, asked, settings_of_run) = (options.clone(), stop.clone(), settings.clone());
-    let reach = Reach::new(settings, options.force, stop);
+pub async fn copy(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
+    let (owned, options) = (job.clone(), options.clone());
     // Not given up at a stop: the sink has to clean up.
-    let copying = tokio::task::spawn_blocking(move || run(&given, &settings_of_run, &reach, &asked));
+    let copying = tokio::task::spawn_blocking(move || run(&owned, &options));
     copying
         .await
         .unwrap_or_else(|error| Err(CommandError::Died(error.to_string())))
-        .map_err(|error| interrupted(error, stop))
+        .map_err(|error| interrupted(error, &job.stop))
 }
 
-fn run(options: &CopyOptions, settings: &Settings, reach: &Reach, stop: &Stop) -> Result<(), CommandError> {
+fn run(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
     let begun = Instant::now();
-    let (source, target) = (Place::parse(&options.source)?, Place::parse(&options.target)?);
-    if source.is(&target) {
-        return Err(CommandError::SameTarget { place: source.to_string() });
+    let target = &job.target;
+    let source = target.beside(&options.source)?;
+    if source.url.is(&target.url) {
+        return Err(CommandError::SameTarget { target: source.to_string() });
     }
-    let mut reader = reach.reader(&source)?;
+    let mut reader = source.reader()?;
     let described = reader.describe()?;
-    let part = options.zoom.is_some() || !options.bbox.is_empty();
+    let is_part = options.zoom.is_some() || !options.bbox.is_empty();
     let scope =
         Scope { zooms: options.zoom.clone().unwrap_or_else(ZoomList::all), coverage: Coverage::new(&options.bbox) };
     let mut tiles = reader.list()?;
-    if part {
+    if is_part {
         tiles.retain(|id| scope.holds(*id));
     }
     if let Some(apart) = tiles.iter().find(|id| id.slice != Slice::Whole) {
         let what = format!(
             "it keeps the layers of a tile apart (such as tile {apart}), and only whole tiles can be copied. Seed the target instead"
         );
-        return Err(CommandError::Unfit { place: source.to_string(), what });
+        return Err(CommandError::Unfit { target: source.to_string(), what });
     }
     let fingerprint = described
         .manifest
         .as_deref()
         .and_then(|text| serde_json::from_str::<crate::manifest::Manifest>(text).ok())
         .map_or_else(|| "copied".to_owned(), |manifest| manifest.fingerprint);
-    let metadata = metadata(described, &source, &tiles, part, &scope);
+    let metadata = metadata(described, &source, &tiles, is_part, &scope);
     let layers: Vec<String> = metadata.vector_layers.iter().map(|layer| layer.id.clone()).collect();
     let tileset = Tileset {
         fingerprint,
@@ -95,43 +91,25 @@ fn run(options: &CopyOptions, settings: &Settings, reach: &Reach, stop: &Stop) -
         scope,
         unwritten: Unwritten::Delete,
         run: RunKind::Copy,
-        list_changes: options.changed_out.is_some(),
+        list_changes: job.changed_out.is_some(),
     };
-    let mut sink = reach.sink(&target, OpenMode::Replace)?;
+    let changed_scope = DirtyScope { zooms: tileset.scope.zooms.clone(), bbox: options.bbox.clone() };
+    let mut sink = target.sink(OpenMode::Replace)?;
     sink.claim()?;
-    refuse_other((&target, reach), &metadata.name, &tileset.layers)?;
-    let packed = reach.packed(&target);
-    touched::can_write_changed(options.changed_out.as_deref(), Path::new(&options.target))?;
-    let tileset_of_file = TilesetSettings {
-        name: metadata.name.clone(),
-        zooms: tileset.scope.zooms.clone(),
-        bbox: options.bbox.clone(),
-        output: options.target.clone().into(),
-        ..settings.tileset.clone()
-    };
-    let copied = Copying { reader, tiles, tileset, metadata, packed, target: &target, stop }.fill(sink)?;
-    let seconds = begun.elapsed().as_secs_f64();
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a rate for the eye"
-    )]
-    let rate = grouped((copied.written.total() as f64 / seconds.max(1e-3)) as u64);
-    let Copied { place, written, deleted, bytes, changed } = copied;
-    touched::write_changed(options.changed_out.as_deref(), changed.as_ref(), &tileset_of_file)?;
-    let mut kept = String::new();
-    for (count, what) in [(written.unchanged, "unchanged"), (deleted, "deleted")] {
-        if count > 0 {
-            kept.push_str(&format!(", {} {what}", grouped(count)));
-        }
-    }
-    if part {
-        kept.push_str(", a part without manifest");
-    }
-    let (stored, bytes, time) = (grouped(written.stored), sized(bytes), timed(seconds));
-    print(&format!("{stored} tiles stored{kept}: {bytes} in {time} ({rate} tiles/s): {source} → {place}\n"))?;
-    Ok(())
+    refuse_other(target, &metadata.name, &tileset.layers)?;
+    let copied =
+        Copying { reader, tiles, tileset, metadata, target, report: &*job.report, stop: &job.stop }.fill(sink)?;
+    write_changed(job.changed_out.as_deref(), copied.changed.as_ref(), &changed_scope)?;
+    Ok(CopyReport {
+        source: source.to_string(),
+        target: copied.target,
+        stored: copied.written.stored,
+        unchanged: copied.written.unchanged,
+        deleted: copied.deleted,
+        bytes: copied.bytes,
+        is_part,
+        seconds: begun.elapsed().as_secs_f64(),
+    })
 }
 
 /// The zooms between two levels, as far as there are tiles.
@@ -141,7 +119,7 @@ fn zooms(from: u8, to: u8) -> ZoomList {
 }
 
 /// What the target says about itself: what the source says, and what can be seen where it says nothing.
-fn metadata(described: Described, source: &Place, tiles: &[TileId], part: bool, scope: &Scope) -> Metadata {
+fn metadata(described: Described, source: &Target, tiles: &[TileId], part: bool, scope: &Scope) -> Metadata {
     let levels = || tiles.iter().map(|id| id.coord.zoom());
     let zooms = match described.zooms {
         Some((from, to)) if !part => zooms(from, to),
@@ -153,7 +131,7 @@ fn metadata(described: Described, source: &Place, tiles: &[TileId], part: bool, 
         None => around(tiles),
     };
     Metadata {
-        name: described.name.filter(|name| !name.is_empty()).unwrap_or_else(|| source.stem()),
+        name: described.name.filter(|name| !name.is_empty()).unwrap_or_else(|| source.url.stem()),
         description: described.description,
         attribution: described.attribution,
         version: described.version,
@@ -184,41 +162,40 @@ struct Copying<'a> {
     tiles: Vec<TileId>,
     tileset: Tileset,
     metadata: Metadata,
-    /// Whether the target stores gzip.
-    packed: bool,
-    target: &'a Place,
+    target: &'a Target,
+    report: &'a dyn Report,
     stop: &'a Stop,
 }
 
 /// A copy that was made.
 struct Copied {
-    place: String,
+    target: String,
+    changed: Option<ChangedTiles>,
     written: Written,
     deleted: u64,
     bytes: u64,
-    changed: Option<ChangedTiles>,
 }
 
 impl Copying<'_> {
     fn fill(self, mut sink: impl Sink<Error = TargetError>) -> Result<Copied, CommandError> {
-        let Copying { reader, mut tiles, tileset, metadata, packed, target, stop } = self;
+        let Copying { reader, mut tiles, tileset, metadata, target, report, stop } = self;
         let needs = sink.needs();
         if needs.layers_apart {
             let what = "it keeps the layers of a tile apart, and only whole tiles can be copied".to_owned();
-            return Err(CommandError::Unfit { place: target.to_string(), what });
+            return Err(CommandError::Unfit { target: target.to_string(), what });
         }
         let before = sink.begin(&tileset)?;
-        if let Some(warning) = seed::relative(&sink, target) {
-            say(&format!("warning: {warning}"));
+        if let Some(message) = relative(&sink, target) {
+            report.event(&Event::Warning { message });
         }
         if metadata.manifest.is_empty() && before.is_some_and(|before| before.manifest.is_some()) {
             let what = "it has a manifest, which a copy of a part, or of a source without one, would take away. Copy into another target".to_owned();
-            return Err(CommandError::Unfit { place: target.to_string(), what });
+            return Err(CommandError::Unfit { target: target.to_string(), what });
         }
         in_order(&mut tiles, needs.order);
         let handed = tiles.len() as u64;
-        let (read, mut chunks) = mpsc::channel(WAITING);
-        let asked = stop.clone();
+        let (read, mut chunks) = mpsc::channel(MAX_WAITING_CHUNKS);
+        let (asked, packed) = (stop.clone(), target.is_packed());
         let reading = std::thread::spawn(move || read_chunks(reader, &tiles, packed, &asked, &read));
         let (mut written, mut bytes) = (Written::default(), 0);
         while let Some(edits) = chunks.blocking_recv() {
@@ -236,7 +213,7 @@ impl Copying<'_> {
             )));
         }
         let finished = sink.finish(&metadata)?;
-        Ok(Copied { place: finished.place, written, deleted: finished.deleted, bytes, changed: finished.changed })
+        Ok(Copied { target: finished.place, changed: finished.changed, written, deleted: finished.deleted, bytes })
     }
 }
 
@@ -266,7 +243,7 @@ fn read_chunks(
     // Level 6, gzip's own default: a copy packs only what another program left plain.
     let mut unpacker = Gunzip::new();
     let mut gzip = Packer::new(Level::new(6).map_or(Packing::Plain, Packing::Gzip));
-    for chunk in tiles.chunks(CHUNK) {
+    for chunk in tiles.chunks(MAX_TILES_PER_CHUNK) {
         if let Some(signal) = stop.asked() {
             return Err(CommandError::Interrupted(signal));
         }
@@ -288,7 +265,7 @@ fn read_chunks(
             let bytes = repacked.unwrap_or(stored);
             bytes_in_edits += bytes.len();
             edits.push(TileEdit::Put(*id, bytes));
-            if bytes_in_edits >= CHUNK_BYTES {
+            if bytes_in_edits >= MAX_BYTES_PER_CHUNK {
                 bytes_in_edits = 0;
                 is_taken &= chunks.blocking_send(std::mem::take(&mut edits)).is_ok();
             }

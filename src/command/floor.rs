@@ -4,12 +4,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::CommandError;
-use super::survey::prepare;
-use crate::config::Settings;
 use crate::postgis::RunLayers;
-use crate::report::Report;
-use crate::stop::Stop;
+use crate::run::prepare::prepare;
+use crate::run::{CommandError, Job};
 use crate::tile::{Batch, Order};
 
 /// What was measured.
@@ -29,8 +26,8 @@ pub struct Floor {
 ///
 /// # Errors
 /// As a seed's.
-pub async fn floor(settings: &Settings, report: &Arc<dyn Report>, stop: &Stop) -> Result<Floor, CommandError> {
-    let mut prepared = prepare(settings, Order::ZoomColumnTmsRow, settings.workers.get(), report, stop).await?;
+pub async fn floor(job: &Job) -> Result<Floor, CommandError> {
+    let mut prepared = prepare(job, Order::ZoomColumnTmsRow, job.settings.run.workers.get()).await?;
     let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
     let tiles = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
     let features = prepared.zooms.iter().map(|zoom| zoom.features).sum();

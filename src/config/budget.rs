@@ -3,14 +3,14 @@
 use std::num::NonZeroU64;
 
 use super::error::ConfigError;
-use super::given::{Layer, LayerDefaults, Limit};
+use super::file::{LayerDefaults, LayerSection, Limit};
 use super::settings::Check;
 use crate::postgis::{Budget, OnLargeTile, OnTileError};
 use crate::tile::{ZoomError, ZoomLimits, ZoomList};
 
 impl Check<'_> {
     /// A layer's budget.
-    pub(super) fn budget(&self, layer: &Layer, defaults: &LayerDefaults) -> Result<Budget, ConfigError> {
+    pub(super) fn budget(&self, layer: &LayerSection, defaults: &LayerDefaults) -> Result<Budget, ConfigError> {
         let limits = |field: &str, own: Option<&Limit>, default: Option<&Limit>| {
             let name = format!("layer_defaults.{field}");
             match own {
@@ -36,12 +36,16 @@ impl Check<'_> {
         })
     }
 
-    pub(super) fn on_tile_error(&self, layer: &Layer, defaults: &LayerDefaults) -> Result<OnTileError, ConfigError> {
+    pub(super) fn on_tile_error(
+        &self,
+        layer: &LayerSection,
+        defaults: &LayerDefaults,
+    ) -> Result<OnTileError, ConfigError> {
         self.present("layer_defaults.on_tile_error", layer.on_tile_error.or(defaults.on_tile_error))
     }
 
     /// Refuses a rank of rows where no row is drawn as itself.
-    pub(super) fn no_rank(&self, layer: &Layer) -> Result<(), ConfigError> {
+    pub(super) fn no_rank(&self, layer: &LayerSection) -> Result<(), ConfigError> {
         if layer.rank.is_none() {
             return Ok(());
         }
@@ -73,7 +77,7 @@ impl Check<'_> {
 }
 
 /// The fewest features that a tile may hold where the layer is put together in cells; `None` if that is no limit on their size.
-pub(super) fn fewest_features(layer: &Layer, zooms: &ZoomList, budget: &Budget) -> Option<NonZeroU64> {
+pub(super) fn fewest_features(layer: &LayerSection, zooms: &ZoomList, budget: &Budget) -> Option<NonZeroU64> {
     if budget.thins() {
         return None;
     }

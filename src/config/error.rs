@@ -67,6 +67,14 @@ pub enum ConfigError {
         /// Where the layers come from.
         layers: String,
     },
+    /// Several tilesets in one configuration.
+    #[error(
+        "this configuration has {tilesets} tilesets, and a run makes one: write one [tileset], and a configuration for each further tileset"
+    )]
+    NotOneTileset {
+        /// How many there are.
+        tilesets: usize,
+    },
     /// `--layer` names a layer that is not there.
     #[error("there is no layer \"{wanted}\": {hint}")]
     UnknownLayer {

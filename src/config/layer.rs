@@ -5,7 +5,9 @@ use std::num::NonZeroU64;
 
 use super::budget::fewest_features;
 use super::error::{ConfigError, nearest};
-use super::given::{Aggregate, Cluster, Draw, Given, Layer, LayerDefaults, Properties, Shape};
+use super::file::{
+    AggregateSection, CellDrawing, CellShapeName, ClusterSection, ConfigFile, LayerDefaults, LayerSection, Properties,
+};
 use super::settings::{Check, LayerSettings};
 use crate::cells::{CellGrid, CellShape, Standing};
 use crate::changes::TrackOptions;
@@ -41,7 +43,7 @@ struct Band {
 }
 
 impl Check<'_> {
-    pub(super) fn layers(&self, given: &Given, only: &[String]) -> Result<Vec<LayerSettings>, ConfigError> {
+    pub(super) fn layers(&self, given: &ConfigFile, only: &[String]) -> Result<Vec<LayerSettings>, ConfigError> {
         let layers = self.present("layer", given.layer.as_ref())?;
         if layers.is_empty() || layers.len() > MOST_LAYERS {
             return Err(self.wrong("layer", format!("there are {} layers: write 1 to {MOST_LAYERS}", layers.len())));
@@ -76,7 +78,12 @@ impl Check<'_> {
     }
 
     /// The bands of one layer.
-    fn layer(&self, id: LayerId, layer: &Layer, defaults: &LayerDefaults) -> Result<Vec<LayerSettings>, ConfigError> {
+    fn layer(
+        &self,
+        id: LayerId,
+        layer: &LayerSection,
+        defaults: &LayerDefaults,
+    ) -> Result<Vec<LayerSettings>, ConfigError> {
         let key = |field: &str| format!("layer[{}].{field}", layer.name);
         let margin = self.margin(layer, defaults)?;
         let rows = self.rows(layer)?;
@@ -124,7 +131,7 @@ impl Check<'_> {
     /// What the layer draws at which zooms: together all of its zooms, in the order in which they begin.
     fn bands(
         &self,
-        layer: &Layer,
+        layer: &LayerSection,
         zooms: &ZoomList,
         limit: Option<NonZeroU64>,
     ) -> Result<Vec<(ZoomList, Band)>, ConfigError> {
@@ -183,7 +190,7 @@ impl Check<'_> {
     fn property_zooms(
         &self,
         key: &str,
-        layer: &Layer,
+        layer: &LayerSection,
         own: Option<&[Property]>,
     ) -> Result<Vec<(String, ZoomList)>, ConfigError> {
         let Some(table) = &layer.property_zooms else { return Ok(Vec::new()) };
@@ -209,17 +216,17 @@ impl Check<'_> {
     fn aggregate(
         &self,
         key: &str,
-        aggregate: &Aggregate,
+        aggregate: &AggregateSection,
         limit: Option<NonZeroU64>,
     ) -> Result<(Cells, Vec<Property>), ConfigError> {
         let shape = match aggregate.cell {
-            Shape::Square => CellShape::Square,
-            Shape::Hexagon => CellShape::Hexagon,
+            CellShapeName::Square => CellShape::Square,
+            CellShapeName::Hexagon => CellShape::Hexagon,
         };
         let standing = match aggregate.draw {
-            Draw::Center => Standing::Center,
-            Draw::Centroid => Standing::Centroid,
-            Draw::Polygon => Standing::Polygon,
+            CellDrawing::Center => Standing::Center,
+            CellDrawing::Centroid => Standing::Centroid,
+            CellDrawing::Polygon => Standing::Polygon,
         };
         let grid = CellGrid { shape, size: aggregate.size.0, standing };
         self.size(&format!("{key}.size"), &grid, limit)?;
@@ -234,7 +241,7 @@ impl Check<'_> {
     fn cluster(
         &self,
         key: &str,
-        cluster: &Cluster,
+        cluster: &ClusterSection,
         own: Option<&[Property]>,
         limit: Option<NonZeroU64>,
     ) -> Result<(Cells, Vec<Property>), ConfigError> {

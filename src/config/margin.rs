@@ -1,12 +1,12 @@
 //! The grid of a layer's tiles, and how far beyond them it is drawn.
 
 use super::error::ConfigError;
-use super::given::{Bounds, Draw, Layer, LayerDefaults};
+use super::file::{CellDrawing, LayerDefaults, LayerSection, TileBoundsName};
 use super::settings::Check;
 use crate::tile::{Margin, TileBounds};
 
 impl Check<'_> {
-    pub(super) fn margin(&self, layer: &Layer, defaults: &LayerDefaults) -> Result<Margin, ConfigError> {
+    pub(super) fn margin(&self, layer: &LayerSection, defaults: &LayerDefaults) -> Result<Margin, ConfigError> {
         let field = |field: &str, own: bool| {
             if own { format!("layer[{}].{field}", layer.name) } else { format!("layer_defaults.{field}") }
         };
@@ -16,10 +16,10 @@ impl Check<'_> {
         let buffer = self.within(&field("buffer", layer.buffer.is_some()), buffer, 0..=2 * extent)?;
         let bounds = self.present("layer_defaults.tile_bounds", layer.tile_bounds.or(defaults.tile_bounds))?;
         let bounds = match bounds {
-            Bounds::Mercator => TileBounds::Mercator,
-            Bounds::Degrees => TileBounds::Degrees,
+            TileBoundsName::Mercator => TileBounds::Mercator,
+            TileBoundsName::Degrees => TileBounds::Degrees,
         };
-        let are_polygons = layer.aggregate.as_ref().is_some_and(|aggregate| aggregate.draw == Draw::Polygon);
+        let are_polygons = layer.aggregate.as_ref().is_some_and(|aggregate| aggregate.draw == CellDrawing::Polygon);
         if bounds == TileBounds::Degrees && are_polygons {
             let what = "\"degrees\" is for points, lines and polygons of a table, and for cells that stand as points: set draw = \"center\", or tile_bounds = \"mercator\"";
             return Err(self.wrong(&field("tile_bounds", layer.tile_bounds.is_some()), what.to_owned()));

@@ -2,7 +2,7 @@
 
 mod budget;
 mod error;
-mod given;
+mod file;
 mod layer;
 mod margin;
 mod placeholders;
@@ -15,9 +15,11 @@ mod values;
 use std::path::Path;
 
 pub use error::ConfigError;
-pub use given::Progress;
-pub use settings::{LayerSettings, Settings, TilesetSettings};
-pub use values::{CONFIG_VARIABLE, Origin, SAMPLE, Values};
+pub use file::Progress;
+pub use settings::{
+    DatabaseSettings, JobSettings, LayerSettings, RunSettings, ServerSettings, Settings, TilesetSettings,
+};
+pub use values::{CONFIG_VARIABLE, ConfigValues, Origin, SAMPLE};
 
 /// A flag that was given: its name, the key that it sets, the value.
 pub type Flag = (&'static str, &'static str, toml::Value);
@@ -30,8 +32,8 @@ pub fn gather(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,
     flags: Vec<Flag>,
-) -> Result<Values, ConfigError> {
-    let mut values = Values::defaults()?;
+) -> Result<ConfigValues, ConfigError> {
+    let mut values = ConfigValues::defaults()?;
     if let Some(file) = file {
         values.add_file(file)?;
     }

@@ -1,14 +1,14 @@
 //! Placeholders such as `!zoom!` where nothing stands for them: the message says where they have values.
 
 use super::error::ConfigError;
-use super::given::Layer;
+use super::file::LayerSection;
 use super::settings::Check;
 use crate::postgis::{Property, PropertySource, placeholder_in};
 
 impl Check<'_> {
     /// Refuses placeholders in the SQL of a layer that is read once for all zooms and tiles: `where`, `rank`, properties that are
     /// expressions, and the queries of `[[layer.track]]`.
-    pub(super) fn no_placeholders(&self, layer: &Layer, own: Option<&[Property]>) -> Result<(), ConfigError> {
+    pub(super) fn no_placeholders(&self, layer: &LayerSection, own: Option<&[Property]>) -> Result<(), ConfigError> {
         let wrong = |field: &str, what: String| Err(self.wrong(&format!("layer[{}].{field}", layer.name), what));
         if let Some(found) = layer.filter.as_deref().and_then(placeholder_in) {
             let next = match (&layer.table, &layer.filter) {

@@ -1,13 +1,13 @@
 //! Where a layer's rows come from: a table or a query.
 
 use super::error::ConfigError;
-use super::given::Layer;
+use super::file::LayerSection;
 use super::settings::Check;
 use crate::postgis::{Query, Rows};
 
 impl Check<'_> {
     /// Where the layer's rows come from.
-    pub(super) fn rows(&self, layer: &Layer) -> Result<Rows, ConfigError> {
+    pub(super) fn rows(&self, layer: &LayerSection) -> Result<Rows, ConfigError> {
         let key = |field: &str| format!("layer[{}].{field}", layer.name);
         let sql = match (&layer.table, &layer.sql) {
             (Some(table), None) => return Ok(Rows::Relation { schema: layer.schema.clone(), table: table.clone() }),

@@ -7,14 +7,14 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::error::ConfigError;
-use super::given::duration;
+use super::file::duration;
 use super::settings::Check;
 use crate::sink::{CacheRule, Encryption, S3Headers, S3Options, S3Shared, without_user};
 
 /// The keys of the section; every one may be missing.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct S3 {
+pub(super) struct S3Section {
     endpoint: Option<String>,
     region: Option<String>,
     profile: Option<String>,
@@ -37,7 +37,7 @@ pub(super) struct S3 {
     notes_cache_control: Option<String>,
     metadata: Option<BTreeMap<String, String>>,
     storage_class: Option<String>,
-    encryption: Option<GivenEncryption>,
+    encryption: Option<EncryptionName>,
     kms_key: Option<String>,
 }
 
@@ -50,7 +50,7 @@ enum CacheControl {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-enum GivenEncryption {
+enum EncryptionName {
     #[serde(rename = "bucket")]
     Bucket,
     #[serde(rename = "AES256")]
@@ -61,14 +61,14 @@ enum GivenEncryption {
 
 impl Check<'_> {
     /// The checked section.
-    pub(super) fn s3(&self, given: &S3) -> Result<S3Options, ConfigError> {
+    pub(super) fn s3(&self, given: &S3Section) -> Result<S3Options, ConfigError> {
         let encryption = match (self.present("s3.encryption", given.encryption)?, &given.kms_key) {
-            (GivenEncryption::Kms, key) => Encryption::Kms { key: key.clone() },
+            (EncryptionName::Kms, key) => Encryption::Kms { key: key.clone() },
             (_, Some(_)) => {
                 return Err(self.wrong("s3.kms_key", "needs encryption = \"aws:kms\" beside it".to_owned()));
             }
-            (GivenEncryption::Aes256, None) => Encryption::Aes256,
-            (GivenEncryption::Bucket, None) => Encryption::Bucket,
+            (EncryptionName::Aes256, None) => Encryption::Aes256,
+            (EncryptionName::Bucket, None) => Encryption::Bucket,
         };
         let attempts = self.present("s3.attempts", given.attempts)?;
         let part_size = self.present("s3.part_size_mb", given.part_size_mb)?;

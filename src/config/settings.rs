@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::given::{Changes, Compression, Database, Progress, Target};
-use super::values::{Origin, Values};
+use super::file::{ChangesSection, Compression, ConfigFile, DatabaseSection, Progress, TargetSection};
+use super::values::{ConfigValues, Origin};
 use crate::changes::{ChangesOptions, TrackOptions, WatchOptions};
 use crate::encode::{Level, Packing};
 use crate::pipeline::Limits;
@@ -14,40 +14,64 @@ use crate::postgis::{ConnectOptions, LayerOptions, Parts, SessionOptions};
 use crate::sink::{MaxShrink, MaxShrinkError, Publish, S3Options, Template, TreeOptions};
 use crate::tile::{LonLatBox, ZoomList};
 
-/// Everything a command needs to know.
+/// What the configuration says: one database, the tilesets that are made from it, and how.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// How to reach the database.
+    /// The database that every tileset is made from.
+    pub database: DatabaseSettings,
+    /// How runs work, whichever tileset they make.
+    pub run: RunSettings,
+    /// How tiles are served.
+    pub server: ServerSettings,
+    /// The tilesets. One, so far.
+    pub tilesets: Vec<TilesetSettings>,
+}
+
+/// What one run needs to know: [`Settings`] with one tileset.
+#[derive(Debug, Clone)]
+pub struct JobSettings {
+    /// The database.
+    pub database: DatabaseSettings,
+    /// How the run works.
+    pub run: RunSettings,
+    /// The tileset.
+    pub tileset: TilesetSettings,
+}
+
+/// The database and its change log.
+#[derive(Debug, Clone)]
+pub struct DatabaseSettings {
+    /// How to reach it.
     pub connect: ConnectOptions,
     /// Limits of a session.
     pub session: SessionOptions,
     /// How often a run may start over.
     pub restarts: u32,
-    /// What the tileset says about itself.
-    pub tileset: TilesetSettings,
-    /// How a directory or a bucket is written.
-    pub tree: TreeOptions,
-    /// How S3 is reached, and what objects say about themselves.
-    pub s3: S3Options,
     /// Where changes are noted.
     pub changes: ChangesOptions,
-    /// How they are waited for.
-    pub watch: WatchOptions,
+}
+
+/// How a run works.
+#[derive(Debug, Clone)]
+pub struct RunSettings {
     /// Sessions that render side by side.
     pub workers: NonZeroUsize,
-    /// Features and tiles rendered by one statement.
+    /// The most features and tiles that one statement renders.
     pub batch_features: NonZeroU64,
     /// Bounds of the pipeline.
     pub limits: Limits,
-    /// Bytes of memory that the rows of a layer may take to be read once for all zooms.
+    /// The memory for cached rows, in bytes.
     pub rows_memory: usize,
     /// How progress is shown.
     pub progress: Progress,
-    /// The layers, in the order in which they stand in a tile.
-    pub layers: Vec<LayerSettings>,
 }
 
-/// What is produced.
+/// How tiles are served. Nothing can be set so far.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct ServerSettings {}
+
+/// A tileset: its layers, where they go, and how.
 #[derive(Debug, Clone)]
 pub struct TilesetSettings {
     /// Its name.
@@ -62,10 +86,18 @@ pub struct TilesetSettings {
     pub zooms: ZoomList,
     /// The boxes; none for the world.
     pub bbox: Vec<LonLatBox>,
-    /// Where it goes.
+    /// The target, as a path or an address.
     pub output: PathBuf,
     /// How much of what the target holds a run may take away.
     pub max_shrink: MaxShrink,
+    /// How a directory or a bucket is written.
+    pub tree: TreeOptions,
+    /// How S3 is reached, and what objects say about themselves.
+    pub s3: S3Options,
+    /// How `reseed --watch` waits for changes.
+    pub watch: WatchOptions,
+    /// The layers, in the order in which they stand in a tile.
+    pub layers: Vec<LayerSettings>,
 }
 
 /// A layer at zooms at which it is drawn in the same way.
@@ -82,7 +114,11 @@ impl Settings {
     ///
     /// # Errors
     /// If a value does not fit; the message names the key and where the value came from.
-    pub fn resolve(values: &Values, environment: &Parts, only_layers: &[String]) -> Result<Settings, ConfigError> {
+    pub fn resolve(
+        values: &ConfigValues,
+        environment: &Parts,
+        only_layers: &[String],
+    ) -> Result<Settings, ConfigError> {
         let given = values.together()?;
         let check = Check { values };
         let application_name = check.present("database.application_name", given.database.application_name.clone())?;
@@ -110,20 +146,7 @@ impl Settings {
                 check.wrong("tileset.gzip_level", format!("{level} is no gzip level: write 1 (fast) to 12 (small)"))
             );
         };
-        let tileset = TilesetSettings {
-            name: check.present("tileset.name", given.tileset.name.clone())?,
-            description: given.tileset.description.clone(),
-            attribution: given.tileset.attribution.clone(),
-            version: given.tileset.version.clone(),
-            zooms: check.present("tileset.zoom", given.tileset.zoom.clone())?,
-            bbox: check.present("tileset.bbox", given.tileset.bbox.clone())?,
-            output: check.present("tileset.output", given.tileset.output.clone())?,
-            max_shrink: check
-                .present("tileset.max_shrink", given.tileset.max_shrink.clone())?
-                .parse()
-                .map_err(|error: MaxShrinkError| check.wrong("tileset.max_shrink", error.to_string()))?,
-        };
-        Ok(Settings {
+        let database = DatabaseSettings {
             connect,
             session: SessionOptions {
                 statement_timeout: check.present("database.statement_timeout", given.database.statement_timeout)?,
@@ -133,27 +156,34 @@ impl Settings {
                 connections: workers.get() + 1,
             },
             restarts: check.present("database.restarts", given.database.restarts)?,
-            tileset,
-            tree: check.tree(&given.target)?,
-            s3: check.s3(&given.s3)?,
             changes: check.changes(&given.changes)?,
-            watch: WatchOptions {
-                debounce: check.present("changes.debounce", given.changes.debounce)?,
-                poll: check.present("changes.poll", given.changes.poll)?,
-            },
+        };
+        let run = RunSettings {
             workers,
             batch_features: batch,
             limits: Limits { window, packing: Packing::Gzip(level) },
             rows_memory: rows_mb * 1_000_000,
             progress: check.present("run.progress", given.run.progress)?,
-            layers: check.layers(&given, only_layers)?,
-        })
+        };
+        let tilesets = vec![check.tileset(&given, only_layers)?];
+        Ok(Settings { database, run, server: ServerSettings::default(), tilesets })
+    }
+
+    /// What a run of the tileset needs to know.
+    ///
+    /// # Errors
+    /// If there is not exactly one tileset.
+    pub fn job(&self) -> Result<JobSettings, ConfigError> {
+        let [tileset] = &self.tilesets[..] else {
+            return Err(ConfigError::NotOneTileset { tilesets: self.tilesets.len() });
+        };
+        Ok(JobSettings { database: self.database.clone(), run: self.run.clone(), tileset: tileset.clone() })
     }
 }
 
 /// Checks values and says where a wrong one came from.
 pub(super) struct Check<'a> {
-    values: &'a Values,
+    values: &'a ConfigValues,
 }
 
 impl Check<'_> {
@@ -183,7 +213,31 @@ impl Check<'_> {
         Err(self.wrong(key, format!("{value} must lie between {} and {}", range.start(), range.end())))
     }
 
-    fn lock_timeout(&self, database: &Database) -> Result<Duration, ConfigError> {
+    fn tileset(&self, given: &ConfigFile, only_layers: &[String]) -> Result<TilesetSettings, ConfigError> {
+        let tileset = &given.tileset;
+        Ok(TilesetSettings {
+            name: self.present("tileset.name", tileset.name.clone())?,
+            description: tileset.description.clone(),
+            attribution: tileset.attribution.clone(),
+            version: tileset.version.clone(),
+            zooms: self.present("tileset.zoom", tileset.zoom.clone())?,
+            bbox: self.present("tileset.bbox", tileset.bbox.clone())?,
+            output: self.present("tileset.output", tileset.output.clone())?,
+            max_shrink: self
+                .present("tileset.max_shrink", tileset.max_shrink.clone())?
+                .parse()
+                .map_err(|error: MaxShrinkError| self.wrong("tileset.max_shrink", error.to_string()))?,
+            tree: self.tree(&given.target)?,
+            s3: self.s3(&given.s3)?,
+            watch: WatchOptions {
+                debounce: self.present("changes.debounce", given.changes.debounce)?,
+                poll: self.present("changes.poll", given.changes.poll)?,
+            },
+            layers: self.layers(given, only_layers)?,
+        })
+    }
+
+    fn lock_timeout(&self, database: &DatabaseSection) -> Result<Duration, ConfigError> {
         const SHORTEST: Duration = Duration::from_millis(10);
         const LONGEST: Duration = Duration::from_secs(3_600);
         let timeout = self.present("database.lock_timeout", database.lock_timeout)?;
@@ -194,12 +248,12 @@ impl Check<'_> {
         Err(self.wrong("database.lock_timeout", format!("{timeout} must lie between 10ms and 1h")))
     }
 
-    fn tree(&self, target: &Target) -> Result<TreeOptions, ConfigError> {
+    fn tree(&self, target: &TargetSection) -> Result<TreeOptions, ConfigError> {
         let text = self.present("target.template", target.template.as_deref())?;
         let template = Template::new(text).map_err(|error| self.wrong("target.template", error.to_string()))?;
         let publish = match self.present("target.publish", target.publish)? {
-            super::given::Publish::InPlace => Publish::InPlace,
-            super::given::Publish::Versioned => Publish::Versioned {
+            super::file::PublishMode::InPlace => Publish::InPlace,
+            super::file::PublishMode::Versioned => Publish::Versioned {
                 keep: self.present("target.keep_versions", target.keep_versions)?,
                 keep_for: self.present("target.keep_for", target.keep_for)?,
             },
@@ -247,7 +301,7 @@ impl Check<'_> {
         Ok(url.trim_end_matches('/').to_owned())
     }
 
-    fn changes(&self, changes: &Changes) -> Result<ChangesOptions, ConfigError> {
+    fn changes(&self, changes: &ChangesSection) -> Result<ChangesOptions, ConfigError> {
         let schema = self.present("changes.schema", changes.schema.clone())?;
         // PostgreSQL cuts longer names off and keeps pg_ for itself; the others would end the quotes of our scripts.
         let is_odd = |c: char| c.is_control() || matches!(c, '$' | '{' | '}');

@@ -1,9 +1,9 @@
 //! The settings as `oar-tiles config` prints them: every value, where it came from, secrets hidden.
 
-use super::values::Values;
+use super::values::ConfigValues;
 use crate::sink::without_user;
 
-impl Values {
+impl ConfigValues {
     /// One line a value, in TOML, with its origin behind it.
     #[must_use]
     pub fn show(&self) -> String {

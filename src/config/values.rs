@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize as _;
 
 use super::error::ConfigError;
-use super::given::Given;
+use super::file::ConfigFile;
 
 /// The defaults: the sample configuration itself.
 pub const SAMPLE: &str = include_str!("../../sample-config.toml");
@@ -39,11 +39,11 @@ impl fmt::Display for Origin {
 
 /// Values by key, such as `tileset.zoom`, each with its origin.
 #[derive(Debug, Clone, Default)]
-pub struct Values(pub(super) BTreeMap<String, (toml::Value, Origin)>);
+pub struct ConfigValues(pub(super) BTreeMap<String, (toml::Value, Origin)>);
 
 /// How an environment variable becomes a value.
 #[derive(Clone, Copy)]
-enum Kind {
+enum VariableKind {
     Text,
     Number,
     Truth,
@@ -51,48 +51,56 @@ enum Kind {
 }
 
 /// The environment variables and the keys that they set.
-const VARIABLES: [(&str, &str, Kind); 29] = [
-    ("DATABASE_URL", "database.url", Kind::Text),
-    ("OAR_TILES_STATEMENT_TIMEOUT", "database.statement_timeout", Kind::Text),
-    ("OAR_TILES_LOCK_TIMEOUT", "database.lock_timeout", Kind::Text),
-    ("OAR_TILES_CONNECT_TIMEOUT", "database.connect_timeout", Kind::Text),
-    ("OAR_TILES_APPLICATION_NAME", "database.application_name", Kind::Text),
-    ("OAR_TILES_WORK_MEM", "database.work_mem", Kind::Text),
-    ("OAR_TILES_RESTARTS", "database.restarts", Kind::Number),
-    ("OAR_TILES_ZOOM", "tileset.zoom", Kind::Text),
-    ("OAR_TILES_BBOX", "tileset.bbox", Kind::List),
-    ("OAR_TILES_OUTPUT", "tileset.output", Kind::Text),
-    ("OAR_TILES_MAX_SHRINK", "tileset.max_shrink", Kind::Text),
-    ("OAR_TILES_GZIP_LEVEL", "tileset.gzip_level", Kind::Number),
-    ("OAR_TILES_TEMPLATE", "target.template", Kind::Text),
-    ("OAR_TILES_COMPRESSION", "target.compression", Kind::Text),
-    ("OAR_TILES_PUBLISH", "target.publish", Kind::Text),
-    ("OAR_TILES_KEEP_VERSIONS", "target.keep_versions", Kind::Number),
-    ("OAR_TILES_KEEP_FOR", "target.keep_for", Kind::Text),
-    ("OAR_TILES_PUBLIC_URL", "target.public_url", Kind::Text),
-    ("OAR_TILES_S3_ENDPOINT", "s3.endpoint", Kind::Text),
-    ("OAR_TILES_S3_REGION", "s3.region", Kind::Text),
-    ("OAR_TILES_S3_PROFILE", "s3.profile", Kind::Text),
-    ("OAR_TILES_S3_PATH_STYLE", "s3.path_style", Kind::Truth),
-    ("OAR_TILES_S3_IN_FLIGHT", "s3.in_flight", Kind::Number),
-    ("OAR_TILES_CHANGES_SCHEMA", "changes.schema", Kind::Text),
-    ("OAR_TILES_WORKERS", "run.workers", Kind::Number),
-    ("OAR_TILES_BATCH_FEATURES", "run.batch_features", Kind::Number),
-    ("OAR_TILES_WINDOW", "run.window", Kind::Number),
-    ("OAR_TILES_ROWS_MB", "run.rows_mb", Kind::Number),
-    ("OAR_TILES_PROGRESS", "run.progress", Kind::Text),
+const VARIABLES: [(&str, &str, VariableKind); 29] = [
+    ("DATABASE_URL", "database.url", VariableKind::Text),
+    ("OAR_TILES_STATEMENT_TIMEOUT", "database.statement_timeout", VariableKind::Text),
+    ("OAR_TILES_LOCK_TIMEOUT", "database.lock_timeout", VariableKind::Text),
+    ("OAR_TILES_CONNECT_TIMEOUT", "database.connect_timeout", VariableKind::Text),
+    ("OAR_TILES_APPLICATION_NAME", "database.application_name", VariableKind::Text),
+    ("OAR_TILES_WORK_MEM", "database.work_mem", VariableKind::Text),
+    ("OAR_TILES_RESTARTS", "database.restarts", VariableKind::Number),
+    ("OAR_TILES_ZOOM", "tileset.zoom", VariableKind::Text),
+    ("OAR_TILES_BBOX", "tileset.bbox", VariableKind::List),
+    ("OAR_TILES_OUTPUT", "tileset.output", VariableKind::Text),
+    ("OAR_TILES_MAX_SHRINK", "tileset.max_shrink", VariableKind::Text),
+    ("OAR_TILES_GZIP_LEVEL", "tileset.gzip_level", VariableKind::Number),
+    ("OAR_TILES_TEMPLATE", "target.template", VariableKind::Text),
+    ("OAR_TILES_COMPRESSION", "target.compression", VariableKind::Text),
+    ("OAR_TILES_PUBLISH", "target.publish", VariableKind::Text),
+    ("OAR_TILES_KEEP_VERSIONS", "target.keep_versions", VariableKind::Number),
+    ("OAR_TILES_KEEP_FOR", "target.keep_for", VariableKind::Text),
+    ("OAR_TILES_PUBLIC_URL", "target.public_url", VariableKind::Text),
+    ("OAR_TILES_S3_ENDPOINT", "s3.endpoint", VariableKind::Text),
+    ("OAR_TILES_S3_REGION", "s3.region", VariableKind::Text),
+    ("OAR_TILES_S3_PROFILE", "s3.profile", VariableKind::Text),
+    ("OAR_TILES_S3_PATH_STYLE", "s3.path_style", VariableKind::Truth),
+    ("OAR_TILES_S3_IN_FLIGHT", "s3.in_flight", VariableKind::Number),
+    ("OAR_TILES_CHANGES_SCHEMA", "changes.schema", VariableKind::Text),
+    ("OAR_TILES_WORKERS", "run.workers", VariableKind::Number),
+    ("OAR_TILES_BATCH_FEATURES", "run.batch_features", VariableKind::Number),
+    ("OAR_TILES_WINDOW", "run.window", VariableKind::Number),
+    ("OAR_TILES_ROWS_MB", "run.rows_mb", VariableKind::Number),
+    ("OAR_TILES_PROGRESS", "run.progress", VariableKind::Text),
 ];
 
 /// The variable that names the file; it sets no key.
 pub const CONFIG_VARIABLE: &str = "OAR_TILES_CONFIG";
 
-impl Values {
+/// The line, counted from 1, in which a file begins a list of tilesets, if it does.
+fn several_tilesets(text: &str) -> Option<usize> {
+    let is_a_list = toml::from_str::<toml::Table>(text)
+        .is_ok_and(|table| matches!(table.get("tileset"), Some(toml::Value::Array(_))));
+    let line = text.lines().position(|line| line.trim_start().starts_with("[[tileset]]")).unwrap_or(0);
+    is_a_list.then_some(line + 1)
+}
+
+impl ConfigValues {
     /// The compiled-in defaults.
     ///
     /// # Errors
     /// Never, as a test shows.
-    pub(super) fn defaults() -> Result<Values, ConfigError> {
-        let mut values = Values::default();
+    pub(super) fn defaults() -> Result<ConfigValues, ConfigError> {
+        let mut values = ConfigValues::default();
         values.add_text(SAMPLE, &Origin::Default, Path::new("sample-config.toml"))?;
         Ok(values)
     }
@@ -106,7 +114,11 @@ impl Values {
 
     fn add_text(&mut self, text: &str, origin: &Origin, path: &Path) -> Result<(), ConfigError> {
         let wrong = |error| ConfigError::in_file(path, text, &error);
-        toml::from_str::<Given>(text).map_err(wrong)?;
+        if let Some(line) = several_tilesets(text) {
+            let message = "[[tileset]] lists tilesets, and a configuration has one so far: write [tileset], and a configuration for each further tileset";
+            return Err(ConfigError::InFile { path: path.to_owned(), line, message: message.to_owned() });
+        }
+        toml::from_str::<ConfigFile>(text).map_err(wrong)?;
         let table: toml::Table = toml::from_str(text).map_err(wrong)?;
         for (section, value) in table {
             match value {
@@ -140,8 +152,8 @@ impl Values {
                 continue;
             };
             let value = match kind {
-                Kind::Text => toml::Value::String(text),
-                Kind::Truth => match text.trim() {
+                VariableKind::Text => toml::Value::String(text),
+                VariableKind::Truth => match text.trim() {
                     "true" => toml::Value::Boolean(true),
                     "false" => toml::Value::Boolean(false),
                     _ => {
@@ -149,10 +161,10 @@ impl Values {
                         return Err(ConfigError::BadVariable { variable: name, message });
                     }
                 },
-                Kind::List => toml::Value::Array(
+                VariableKind::List => toml::Value::Array(
                     text.split(';').filter(|part| !part.trim().is_empty()).map(toml::Value::from).collect(),
                 ),
-                Kind::Number => match text.trim().parse::<i64>() {
+                VariableKind::Number => match text.trim().parse::<i64>() {
                     Ok(number) => toml::Value::Integer(number),
                     Err(source) => return Err(ConfigError::NotANumber { variable: name, text, source }),
                 },
@@ -162,7 +174,7 @@ impl Values {
                 section.to_owned(),
                 toml::Value::Table(toml::Table::from_iter([(field.to_owned(), value.clone())])),
             )]);
-            Given::deserialize(alone).map_err(|error| ConfigError::BadVariable {
+            ConfigFile::deserialize(alone).map_err(|error| ConfigError::BadVariable {
                 variable: name.clone(),
                 message: error.message().to_owned(),
             })?;
@@ -177,7 +189,7 @@ impl Values {
     }
 
     /// All values together.
-    pub(super) fn together(&self) -> Result<Given, ConfigError> {
+    pub(super) fn together(&self) -> Result<ConfigFile, ConfigError> {
         let mut table = toml::Table::new();
         for (key, (value, _)) in &self.0 {
             match key.split_once('.') {
@@ -193,7 +205,7 @@ impl Values {
             }
         }
         // Each part was checked by itself before; together they differ in nothing but their place.
-        Given::deserialize(table).map_err(|error| ConfigError::Setting {
+        ConfigFile::deserialize(table).map_err(|error| ConfigError::Setting {
             key: "configuration".to_owned(),
             origin: "all layers together".to_owned(),
             what: error.message().to_owned(),

@@ -17,6 +17,14 @@ pub struct Backlog {
     pub no_notifications: Option<String>,
 }
 
+impl Backlog {
+    /// How many targets need a full seed.
+    #[must_use]
+    pub fn targets_to_seed(&self) -> usize {
+        self.targets.iter().filter(|target| target.needs_seed.is_some()).count()
+    }
+}
+
 /// How far a target is behind.
 #[derive(Debug, Clone, Serialize)]
 pub struct BehindTarget {

@@ -4,11 +4,14 @@ mod backlog;
 mod bar;
 mod budgets;
 mod contents;
+mod copied;
+mod file;
 mod found;
 mod json;
 mod lines;
 mod reseeded;
 mod summary;
+mod versions;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Arc;
@@ -20,9 +23,13 @@ use crate::tile::Zoom;
 pub use backlog::{Backlog, BehindTarget, render_backlog};
 pub use budgets::{FailedLayer, LargeTile, LayerBudget, named};
 pub use contents::{Contents, ContentsZoom, ShownFeature, render_contents, render_features};
+pub use copied::{CopyReport, render_copy};
+pub(crate) use file::check_writable;
+pub use file::{ReportFile, ReportFileError};
 pub use found::{Finding, FindingKind, Findings, render_findings};
 pub use reseeded::{DirtyReport, DirtyZoom, Reason, ReseedReport, UNRENDERED, render_dirty, render_reseed};
 pub use summary::{PlanReport, PlanZoom, Requests, RunReport, RunZoom, SkippedRows, render_plan, render_run};
+pub use versions::render_versions;
 
 /// Something that happened in a run.
 #[derive(Debug, Clone, Serialize)]
@@ -188,7 +195,8 @@ pub fn print(text: &str) -> io::Result<()> {
 }
 
 /// A count with thin groups: 1 234 567.
-pub(crate) fn grouped(number: u64) -> String {
+#[must_use]
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {

@@ -5,70 +5,65 @@ mod geojson;
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::CommandError;
-use super::target::{Place, Reach};
-use crate::config::Settings;
 use crate::encode::{Gunzip, MAX_UNPACKED_TILE};
 use crate::manifest::Manifest;
 use crate::mvt;
 use crate::pipeline::{LargestTile, TileSizes};
-use crate::report::{Contents, ContentsZoom, ShownFeature, print, render_contents, render_features};
+use crate::report::{Contents, ContentsZoom, ShownFeature};
+use crate::run::{CommandError, Job, Target};
 use crate::sink::{Described, TileReader, read_all};
-use crate::stop::Stop;
 use crate::tile::{LayerId, Order, Slice, TileCoord, TileId, Zoom};
 
 /// What `inspect` was asked for.
 #[derive(Debug, Clone, Default)]
 pub struct InspectOptions {
-    /// The target.
-    pub target: String,
     /// A tile, as z/x/y; without it the whole target.
     pub tile: Option<String>,
     /// Only this layer of the tile.
     pub layer: Option<String>,
     /// The tile as GeoJSON.
     pub geojson: bool,
-    /// The summary as JSON.
-    pub json: bool,
+}
+
+/// What was looked at.
+#[derive(Debug)]
+pub enum Inspection {
+    /// The target as a whole.
+    Summary(Box<Contents>),
+    /// The features of a tile.
+    Features(Vec<ShownFeature>),
+    /// The features of a tile as a GeoJSON text.
+    GeoJson(String),
 }
 
 /// Tiles read at a time.
-const CHUNK: usize = 1_000;
+const TILES_PER_CHUNK: usize = 1_000;
 
 /// The memory that one tile may take when it is shown, in bytes. A tile holds each value once, and each of its features may have it.
-const MAX_SHOWN: usize = 1 << 30;
+const MAX_BYTES_SHOWN: usize = 1 << 30;
 
-/// Runs `inspect`.
+/// Looks at the job's target.
 ///
 /// # Errors
 /// If the target cannot be read, or does not hold the tile.
-pub async fn inspect(options: InspectOptions, settings: &Settings, stop: &Stop) -> Result<(), CommandError> {
-    let reach = Reach::new(settings, false, stop);
-    let looking = tokio::task::spawn_blocking(move || run(&options, &reach));
+pub async fn inspect(job: &Job, options: InspectOptions) -> Result<Inspection, CommandError> {
+    let target = job.target.clone();
+    let looking = tokio::task::spawn_blocking(move || run(&options, &target));
     // Nothing is written, so nothing has to be cleaned up.
     tokio::select! {
         shown = looking => shown.unwrap_or_else(|error| Err(CommandError::Died(error.to_string()))),
-        signal = stop.wait() => Err(CommandError::Interrupted(signal)),
+        signal = job.stop.wait() => Err(CommandError::Interrupted(signal)),
     }
 }
 
-fn run(options: &InspectOptions, reach: &Reach) -> Result<(), CommandError> {
-    let place = Place::parse(&options.target)?;
+fn run(options: &InspectOptions, target: &Target) -> Result<Inspection, CommandError> {
     let tile = options.tile.as_deref().map(parse).transpose()?;
-    let mut reader = reach.reader(&place)?;
-    let text = if let Some(tile) = tile {
-        let raw = raw(&mut *reader, tile, &place)?;
-        features(&raw, tile, options, &place)?
-    } else {
-        let contents = contents(&mut *reader, place.to_string())?;
-        if options.json {
-            serde_json::to_string_pretty(&contents).map_err(std::io::Error::from)? + "\n"
-        } else {
-            render_contents(&contents)
-        }
+    let mut reader = target.reader()?;
+    let Some(tile) = tile else {
+        return Ok(Inspection::Summary(Box::new(contents(&mut *reader, target.to_string())?)));
     };
-    print(&text)?;
-    Ok(())
+    let raw = raw(&mut *reader, tile, target)?;
+    features(&raw, tile, options, target)
 }
 
 /// The tile that a text names.
@@ -87,7 +82,7 @@ fn parse(text: &str) -> Result<TileCoord, CommandError> {
 }
 
 /// A tile's MVT bytes, put together where the target keeps layers apart.
-fn raw(reader: &mut dyn TileReader, tile: TileCoord, place: &Place) -> Result<Vec<u8>, CommandError> {
+fn raw(reader: &mut dyn TileReader, tile: TileCoord, target: &Target) -> Result<Vec<u8>, CommandError> {
     let layers = reader.describe()?.vector_layers.len();
     let apart = (0..layers).filter_map(|layer| Some(Slice::Layer(LayerId(u16::try_from(layer).ok()?))));
     let ids: Vec<TileId> = [Slice::Whole].into_iter().chain(apart).map(|slice| TileId { coord: tile, slice }).collect();
@@ -97,14 +92,14 @@ fn raw(reader: &mut dyn TileReader, tile: TileCoord, place: &Place) -> Result<Ve
         let Some(stored) = stored else { return Ok(()) };
         let raw = raw.get_or_insert_default();
         let room = MAX_UNPACKED_TILE.saturating_sub(raw.len());
-        raw.extend(gunzip.unpack_at_most(&stored, room).map_err(|source| broken(place, tile, source))?);
+        raw.extend(gunzip.unpack_at_most(&stored, room).map_err(|source| broken(target, tile, source))?);
         Ok::<(), CommandError>(())
     })?;
-    raw.ok_or_else(|| CommandError::NotThere { place: place.to_string(), what: format!("tile {tile}") })
+    raw.ok_or_else(|| CommandError::NotThere { target: target.to_string(), what: format!("tile {tile}") })
 }
 
-fn broken(place: &Place, tile: TileCoord, source: impl std::error::Error + Send + Sync + 'static) -> CommandError {
-    CommandError::BrokenTile { place: place.to_string(), tile, source: Box::new(source) }
+fn broken(target: &Target, tile: TileCoord, source: impl std::error::Error + Send + Sync + 'static) -> CommandError {
+    CommandError::BrokenTile { target: target.to_string(), tile, source: Box::new(source) }
 }
 
 /// More than the memory that layers take when they are shown, in bytes: a table holds each text three times.
@@ -117,26 +112,31 @@ fn memory_to_show(layers: &[mvt::MvtLayer<'_>]) -> usize {
     each.fold(0, usize::saturating_add)
 }
 
-/// The features of a tile as a table or as GeoJSON.
-fn features(raw: &[u8], tile: TileCoord, options: &InspectOptions, place: &Place) -> Result<String, CommandError> {
-    let mut layers = mvt::decode(raw).map_err(|source| broken(place, tile, source))?;
+/// The features of a tile.
+fn features(
+    raw: &[u8],
+    tile: TileCoord,
+    options: &InspectOptions,
+    target: &Target,
+) -> Result<Inspection, CommandError> {
+    let mut layers = mvt::decode(raw).map_err(|source| broken(target, tile, source))?;
     if let Some(wanted) = &options.layer {
         let there: Vec<&str> = layers.iter().map(|layer| layer.name).collect();
         let there = there.join(", ");
         layers.retain(|layer| layer.name == wanted);
         if layers.is_empty() {
             let what = format!("layer {wanted:?} in tile {tile}: there is {there}");
-            return Err(CommandError::NotThere { place: place.to_string(), what });
+            return Err(CommandError::NotThere { target: target.to_string(), what });
         }
     }
-    if memory_to_show(&layers) > MAX_SHOWN {
+    if memory_to_show(&layers) > MAX_BYTES_SHOWN {
         let what = format!(
             "tile {tile} holds more than can be shown: its features, each with its properties written out, take more than 1 GB of memory. Name a smaller --layer, if there is one"
         );
-        return Err(CommandError::Unfit { place: place.to_string(), what });
+        return Err(CommandError::Unfit { target: target.to_string(), what });
     }
     if options.geojson {
-        return Ok(geojson::collection(tile, &layers).map_err(std::io::Error::from)?);
+        return Ok(Inspection::GeoJson(geojson::collection(tile, &layers).map_err(std::io::Error::from)?));
     }
     let shown: Vec<ShownFeature> = layers
         .iter()
@@ -149,7 +149,7 @@ fn features(raw: &[u8], tile: TileCoord, options: &InspectOptions, place: &Place
             })
         })
         .collect();
-    Ok(render_features(&shown))
+    Ok(Inspection::Features(shown))
 }
 
 /// The figures of one zoom in the making.
@@ -167,7 +167,7 @@ fn contents(reader: &mut dyn TileReader, target: String) -> Result<Contents, Com
     // Reads go through the file in its order.
     tiles.sort_by_cached_key(|id| (Order::ZoomColumnTmsRow.place(id.coord), id.slice));
     let mut by_zoom: BTreeMap<Zoom, Figures> = BTreeMap::new();
-    for chunk in tiles.chunks(CHUNK) {
+    for chunk in tiles.chunks(TILES_PER_CHUNK) {
         read_all(reader, chunk, |id, stored| {
             let bytes = stored.map_or(0, |stored| stored.len() as u64);
             let zoom = by_zoom.entry(id.coord.zoom()).or_default();

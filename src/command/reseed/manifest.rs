@@ -2,40 +2,39 @@
 
 use std::time::UNIX_EPOCH;
 
-use super::changed::Changed;
-use super::run::Run;
-use crate::command::budgets;
-use crate::command::describe::{database, names};
+use super::run::ReseedRun;
 use crate::manifest::{DatabaseMark, MANIFEST_VERSION, Manifest};
 use crate::pipeline;
+use crate::run::describe::{budgets, database, names};
+use crate::run::look::DirtyTiles;
 use crate::sink::{RunKind, Scope, Tileset, Unwritten};
 use crate::tile::Coverage;
 
-impl Run<'_> {
+impl ReseedRun<'_> {
     /// What the run is going to write.
-    pub(super) fn tileset(&self, changed: &Changed) -> Tileset {
+    pub(super) fn tileset(&self, changed: &DirtyTiles) -> Tileset {
         Tileset {
-            fingerprint: self.known.manifest.fingerprint.clone(),
-            layers: names(&self.layers),
+            fingerprint: self.look.state.manifest.fingerprint.clone(),
+            layers: names(&self.look.layers),
             scope: Scope {
-                zooms: self.settings.tileset.zooms.clone(),
-                coverage: Coverage::new(&self.settings.tileset.bbox),
+                zooms: self.look.job.settings.tileset.zooms.clone(),
+                coverage: Coverage::new(&self.look.job.settings.tileset.bbox),
             },
             unwritten: Unwritten::Keep,
-            list_changes: self.options.changed_out.is_some(),
+            list_changes: self.look.job.changed_out.is_some(),
             run: RunKind::Reseed {
-                database: database(self.mark(changed).as_ref(), Some(&self.reads.digest)),
+                database: database(self.mark(changed).as_ref(), Some(&self.look.reads.digest)),
                 complete: changed.complete,
             },
         }
     }
 
     /// What the manifest says of the database after this run.
-    pub(super) fn mark(&self, changed: &Changed) -> Option<DatabaseMark> {
-        let before = self.known.manifest.database.as_ref();
-        match &self.key {
+    pub(super) fn mark(&self, changed: &DirtyTiles) -> Option<DatabaseMark> {
+        let before = self.look.state.manifest.database.as_ref();
+        match &self.look.key {
             // Tiles that the user named do not make the others those of this database.
-            Some(key) if changed.complete || before.is_some() => Some(key.mark(&self.server.identity)),
+            Some(key) if changed.complete || before.is_some() => Some(key.mark(&self.look.server.identity)),
             _ => before.cloned(),
         }
     }
@@ -44,23 +43,23 @@ impl Run<'_> {
     /// before, where the old manifest may be wrong about that.
     pub(super) fn manifest(
         &self,
-        changed: &Changed,
+        changed: &DirtyTiles,
         outcome: &pipeline::PipelineOutcome,
         held: Option<u64>,
     ) -> Manifest {
         let written = outcome.written;
-        let old = &self.known.manifest;
+        let old = &self.look.state.manifest;
         let stored = (held.unwrap_or(old.stored) + written.added).saturating_sub(written.deleted);
-        let snapshot = if changed.complete { self.snapshot.cursor() } else { &old.snapshot };
+        let snapshot = if changed.complete { self.look.snapshot.cursor() } else { &old.snapshot };
         Manifest {
             version: MANIFEST_VERSION,
             generator: crate::sink::GENERATOR.to_owned(),
             snapshot: snapshot.to_owned(),
             database: self.mark(changed),
-            reads: Some(self.reads.digest.clone()),
+            reads: Some(self.look.reads.digest.clone()),
             planned: stored + old.empty,
             stored,
-            unrendered: budgets::unrendered(&self.known.unrendered, |tile| changed.dirty.is_marked(tile), outcome),
+            unrendered: budgets::unrendered(&self.look.state.unrendered, |tile| changed.dirty.is_marked(tile), outcome),
             started: self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             seconds: self.begun.elapsed().as_secs_f64(),
             ..old.clone()

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use super::changed::{Changed, drawn};
 use super::counts::Counting;
-use crate::command::target::{Place, Reach};
 use crate::patch::{PatchLayer, Patches, Patching, PositionsInTiles};
 use crate::plan::DrawnLayer;
 use crate::postgis::{Layer, PreparedLayer};
+use crate::run::look::{DirtyTiles, drawn};
+use crate::run::{Target, TargetUrl};
 
 /// Where points have changed, tile by tile; nothing is known of it where tiles are rendered whole.
-pub(super) fn spots_in_tiles(changed: &Changed, layers: &[Arc<Layer>], place: &Place) -> PositionsInTiles {
+pub(super) fn spots_in_tiles(changed: &DirtyTiles, layers: &[Arc<Layer>], target: &Target) -> PositionsInTiles {
     // An archive in S3 is fetched as a whole anyway, and reading tile by tile before that would take longer.
-    if matches!(place, Place::S3Pmtiles { .. }) {
+    if matches!(target.url, TargetUrl::S3Pmtiles { .. }) {
         return PositionsInTiles::default();
     }
     let drawn: Vec<DrawnLayer> = layers.iter().map(|layer| drawn(layer)).collect();
@@ -34,12 +34,8 @@ pub(super) fn patches(
 }
 
 /// A source that reads the target for itself where there is something to be patched. May wait for a server.
-pub(super) fn patching(
-    source: Counting,
-    patches: Option<&Arc<Patches>>,
-    (place, reach): (&Place, &Reach),
-) -> Patching<Counting> {
-    let reader = patches.and_then(|patches| match reach.reader(place) {
+pub(super) fn patching(source: Counting, patches: Option<&Arc<Patches>>, target: &Target) -> Patching<Counting> {
+    let reader = patches.and_then(|patches| match target.reader() {
         Ok(reader) => Some((reader, Arc::clone(patches))),
         Err(error) => {
             // Whatever is wrong with the target, writing it will tell.

@@ -7,30 +7,37 @@ use tokio::sync::watch;
 
 use super::counts::{Counting, Counts};
 use super::patches::patching;
-use super::run::Run;
-use crate::command::CommandError;
-use crate::command::seed::aside;
+use super::run::ReseedRun;
 use crate::patch::{Patches, Patching, PositionsInTiles};
 use crate::postgis::{Error, PreparedLayer, RunLayers, Worker, with_neighbourhood};
+use crate::run::CommandError;
+use crate::run::attempts::aside;
 use crate::source::{LayerWork, Preparation, preparation};
 use crate::tile::LayerIndex;
 
-/// So few batches are rendered before another session would be open.
-pub(super) const FEW_BATCHES: usize = 2;
+/// At most this many batches are rendered by the session that holds the snapshot: another session would not be open before they are done.
+pub(super) const MAX_BATCHES_OF_ONE_SESSION: usize = 2;
 
-impl Run<'_> {
+impl ReseedRun<'_> {
     /// As many workers as there is work for, with their locks. The session that holds the snapshot is enough for one batch or two.
     pub(super) async fn workers(&self, batches: usize) -> Result<Vec<Worker>, CommandError> {
-        if batches <= FEW_BATCHES {
+        if batches <= MAX_BATCHES_OF_ONE_SESSION {
             return Ok(vec![self.keeper().await?]);
         }
-        let (workers, packing) = (self.settings.workers.get().min(batches), self.settings.limits.packing);
-        Ok(Worker::open(&self.database, &self.snapshot, &self.locks, packing, workers).await?)
+        let (workers, packing) =
+            (self.look.job.settings.run.workers.get().min(batches), self.look.job.settings.run.limits.packing);
+        Ok(Worker::open(&self.look.database, &self.look.snapshot, &self.look.locks, packing, workers).await?)
     }
 
     /// A worker on the session that holds the snapshot.
     async fn keeper(&self) -> Result<Worker, Error> {
-        Worker::alone(&self.database, &self.snapshot, &self.locks, self.settings.limits.packing).await
+        Worker::alone(
+            &self.look.database,
+            &self.look.snapshot,
+            &self.look.locks,
+            self.look.job.settings.run.limits.packing,
+        )
+        .await
     }
 
     /// The layers with the rows near changed positions cached, where that pays. Meanwhile the workers' sessions load what rendering takes.
@@ -41,22 +48,22 @@ impl Run<'_> {
     ) -> Result<Vec<PreparedLayer>, CommandError> {
         let keeper = self.keeper().await?;
         let warming = async {
-            match self.layers.first() {
+            match self.look.layers.first() {
                 Some(layer) if workers.len() > 1 => {
                     try_join_all(workers.iter().map(|worker| worker.warm(layer))).await.map(drop)
                 }
                 _ => Ok(()),
             }
         };
-        let (layers, warm) = tokio::join!(Box::pin(self.near(&keeper, spots)), warming);
+        let (layers, warm) = tokio::join!(Box::pin(self.rows_near_changes(&keeper, spots)), warming);
         warm?;
         Ok(layers?)
     }
 
     /// The layers, those of points with the rows near changed positions cached. All of these take about `rows_memory` at most.
-    async fn near(&self, worker: &Worker, spots: &PositionsInTiles) -> Result<Vec<PreparedLayer>, Error> {
-        let (mut near, mut memory) = (Vec::new(), self.settings.rows_memory);
-        for (number, layer) in self.layers.iter().enumerate() {
+    async fn rows_near_changes(&self, worker: &Worker, spots: &PositionsInTiles) -> Result<Vec<PreparedLayer>, Error> {
+        let (mut near, mut memory) = (Vec::new(), self.look.job.settings.run.rows_memory);
+        for (number, layer) in self.look.layers.iter().enumerate() {
             let mut prepared = PreparedLayer::new(layer);
             let around = spots.neighbourhood(LayerIndex(number), layer.margin().extent);
             let work = LayerWork::Reseed { knows_positions: around.is_some(), memory };
@@ -82,9 +89,9 @@ impl Run<'_> {
         let counting = |worker| Counting { worker, layers: Arc::clone(layers), counts: Some(counts.clone()) };
         let counting: Vec<Counting> = workers.into_iter().map(counting).collect();
         // Each has a reader of the target for what is patched.
-        let (place, reach, patches) = (self.place.clone(), self.reach.clone(), patches.cloned());
+        let (target, patches) = (self.look.job.target.clone(), patches.cloned());
         aside(move || {
-            let each = counting.into_iter().map(|source| patching(source, patches.as_ref(), (&place, &reach)));
+            let each = counting.into_iter().map(|source| patching(source, patches.as_ref(), &target));
             each.collect()
         })
         .await

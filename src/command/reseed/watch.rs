@@ -4,13 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Outcome, ReseedOptions, complete, once, told};
+use super::{ReseedOptions, ReseedOutcome, once};
 use crate::changes::{Waking, WatchOptions};
-use crate::command::CommandError;
-use crate::config::Settings;
 use crate::error::ErrorKind;
 use crate::postgis::Database;
 use crate::report::{Event, Report};
+use crate::run::{CommandError, Job};
 use crate::stop::{Grace, Signal, Stop};
 
 /// The pause after a first failure, which doubles, and the longest.
@@ -27,33 +26,35 @@ const LONGEST_LOOK_PAUSE: Duration = Duration::from_millis(500);
 /// they kill.
 const PARTING: Duration = Duration::from_secs(20);
 
-/// What watches one target.
-struct Watcher<'a> {
-    settings: &'a Settings,
+/// Watches one target.
+struct Watcher<'a, F> {
+    job: &'a Job,
     options: ReseedOptions,
-    report: &'a Arc<dyn Report>,
-    stop: &'a Stop,
+    /// Takes each outcome.
+    each: F,
     how: WatchOptions,
     database: Database,
     waking: Option<Waking>,
-    /// Why notifications do not wake this run, as it was said last, so that it is said once.
+    /// The last reason why notifications do not wake this run, so that it is said once.
     said: String,
 }
 
 /// Reseeds until a stop is asked for.
 pub(super) async fn watch(
-    settings: &Settings,
+    job: &Job,
     options: &ReseedOptions,
     how: WatchOptions,
-    report: &Arc<dyn Report>,
-    stop: &Stop,
+    each: impl FnMut(&ReseedOutcome) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
-    let database = Database::new(&settings.connect, settings.session.clone(), stop)?;
-    let (options, said) = (options.clone(), String::new());
-    Watcher { settings, options, report, stop, how, database, waking: None, said }.run().await
+    let database = &job.settings.database;
+    let database = Database::new(&database.connect, database.session.clone(), &job.stop)?;
+    let mut options = options.clone();
+    // A watch would retry them again and again; it does with the next change.
+    options.filter.leaves_unrendered = true;
+    Watcher { job, options, each, how, database, waking: None, said: String::new() }.run().await
 }
 
-impl Watcher<'_> {
+impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> Watcher<'_, F> {
     async fn run(mut self) -> Result<(), CommandError> {
         let (mut failures, mut has_looked) = (0, false);
         loop {
@@ -71,11 +72,9 @@ impl Watcher<'_> {
                             "{error}: until notifications can be heard, changes are looked for every {poll}"
                         ));
                     }
-                    if self.options.table {
-                        told(&outcome)?;
-                    }
+                    (self.each)(&outcome)?;
                     // What could not be rendered is tried again with the next change.
-                    if let Err(error) = complete(&outcome) {
+                    if let Err(error) = outcome.complete() {
                         self.warn(with_cause(&error));
                     }
                 }
@@ -83,17 +82,17 @@ impl Watcher<'_> {
                 Err(error) if error.kind() == ErrorKind::Interrupted && has_looked && !was_at_work => {
                     return Ok(());
                 }
-                Err(error) if self.stop.asked().is_some() || !may_pass(&error) => return Err(error),
+                Err(error) if self.job.stop.asked().is_some() || !may_pass(&error) => return Err(error),
                 Err(error) => {
                     failures += 1;
                     // Whatever the connections and credentials had to do with it.
-                    self.settings.s3.shared.reset();
+                    self.job.settings.tileset.s3.shared.reset();
                     let pause = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(10)).min(LONGEST_PAUSE);
                     self.warn(format!("{}: trying again in {} s", with_cause(&error), pause.as_secs()));
                     self.waking = None;
                     tokio::select! {
                         () = tokio::time::sleep(pause) => continue,
-                        signal = self.stop.wait() => {
+                        signal = self.job.stop.wait() => {
                             return if has_looked { Ok(()) } else { Err(CommandError::Interrupted(signal)) };
                         }
                     }
@@ -107,16 +106,17 @@ impl Watcher<'_> {
 
     /// One reseed. A stop ends it at once, unless tiles are already rendered and stored: then it goes on to its end, if that
     /// does not take too long. Gives also whether it had come so far.
-    async fn look(&self) -> (Result<Outcome, CommandError>, bool) {
+    async fn look(&self) -> (Result<ReseedOutcome, CommandError>, bool) {
         let own = Stop::new();
-        let work = Arc::new(InHand::new(self.report, self.stop));
+        let work = Arc::new(InHand::new(&self.job.report, &self.job.stop));
         let report: Arc<dyn Report> = Arc::<InHand>::clone(&work);
         let ended = {
-            let looking = once(self.settings, &self.options, &report, &own);
+            let job = self.job.under(report, own.clone());
+            let looking = once(&job, &self.options);
             tokio::pin!(looking);
             tokio::select! {
                 ended = &mut looking => ended,
-                signal = self.stop.wait() => {
+                signal = self.job.stop.wait() => {
                     let parting = if work.is_begun() { PARTING } else { Duration::ZERO };
                     match tokio::time::timeout(parting, &mut looking).await {
                         Ok(ended) => ended,
@@ -142,7 +142,7 @@ impl Watcher<'_> {
             }
         };
         let woken = tokio::select! {
-            signal = self.stop.wait() => return Some(signal),
+            signal = self.job.stop.wait() => return Some(signal),
             () = tokio::time::sleep(self.how.poll.max(SHORTEST_POLL)) => None,
             woken = change => Some(woken),
         };
@@ -150,7 +150,7 @@ impl Watcher<'_> {
             Some(Ok(())) => {
                 tokio::select! {
                     () = tokio::time::sleep(self.how.debounce) => {}
-                    signal = self.stop.wait() => return Some(signal),
+                    signal = self.job.stop.wait() => return Some(signal),
                 }
                 // What came while changes were gathered is in the next look.
                 match &mut self.waking {
@@ -179,9 +179,9 @@ impl Watcher<'_> {
             return None;
         }
         let begun = tokio::select! {
-            begun = Waking::begin(&self.database, &self.settings.changes.schema) => begun,
+            begun = Waking::begin(&self.database, &self.job.settings.database.changes.schema) => begun,
             // The look ends at once, too.
-            _ = self.stop.wait() => return None,
+            _ = self.job.stop.wait() => return None,
         };
         match begun {
             Ok(waking) => {
@@ -212,7 +212,7 @@ impl Watcher<'_> {
     }
 
     fn warn(&self, message: String) {
-        self.report.event(&Event::Warning { message });
+        self.job.report.event(&Event::Warning { message });
     }
 }
 

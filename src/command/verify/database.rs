@@ -4,54 +4,53 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
 
-use super::Amount;
-use super::look::{CHUNK, Looked, key};
-use crate::command::CommandError;
-use crate::command::seed::{on_what_stood_still, restarting};
-use crate::command::survey::prepare;
-use crate::config::Settings;
+use super::TilesToCheck;
+use super::look::{CheckedTarget, TILES_PER_CHUNK, key};
+use crate::config::JobSettings;
 use crate::encode::Gunzip;
 use crate::manifest::{Manifest, drawn_otherwise};
 use crate::postgis::RunLayers;
-use crate::report::{FindingKind, Report};
+use crate::report::FindingKind;
+use crate::run::attempts::restarting;
+use crate::run::describe::fingerprint;
+use crate::run::prepare::prepare;
+use crate::run::seed::on_what_stood_still;
+use crate::run::{CommandError, Job};
 use crate::sink::read_all;
 use crate::source::{RenderedTile, split_layers};
-use crate::stop::Stop;
 use crate::tile::{Batch, LonLatBox, Order, Slice, TileCoord, TileId, TileRect};
 
 /// Compares a target with the database's state of now, on a new snapshot when the database goes away or others hold the run up.
 pub(super) async fn compare(
-    looked: Looked,
-    amount: Amount,
-    settings: &Settings,
-    report: &Arc<dyn Report>,
-    stop: &Stop,
-) -> Result<Looked, CommandError> {
+    looked: CheckedTarget,
+    amount: TilesToCheck,
+    job: &Job,
+) -> Result<CheckedTarget, CommandError> {
     let looked = tokio::sync::Mutex::new(Some(looked));
     let attempt = async |_restarts| {
         let mut looked = looked.lock().await;
-        Box::pin(attempt(&mut looked, amount, settings, report, stop)).await
+        Box::pin(attempt(&mut looked, amount, job)).await
     };
-    restarting(settings, report, stop, attempt).await
+    restarting(&job.settings.database, &job.report, &job.stop, attempt).await
 }
 
 /// Compares a target with one snapshot. If that fails, the target is given back as it was looked at.
 async fn attempt(
-    target: &mut Option<Looked>,
-    amount: Amount,
-    settings: &Settings,
-    report: &Arc<dyn Report>,
-    stop: &Stop,
-) -> Result<Looked, CommandError> {
+    target: &mut Option<CheckedTarget>,
+    amount: TilesToCheck,
+    job: &Job,
+) -> Result<CheckedTarget, CommandError> {
     let Some(looked) = target.as_ref() else { return Err(CommandError::Died("the target is gone".to_owned())) };
-    let unfit = |what: String| CommandError::Unfit { place: looked.findings.target.clone(), what };
+    let unfit = |what: String| CommandError::Unfit { target: looked.findings.target.clone(), what };
     let manifest = looked.manifest.as_ref().ok_or_else(|| {
         unfit("it has no manifest, so nobody knows what it should show. Verify it without --database".to_owned())
     })?;
-    let settings = as_seeded(settings, manifest)
+    let settings = as_seeded(&job.settings, manifest)
         .ok_or_else(|| unfit("its manifest names zooms or boxes that cannot be read. Seed it again".to_owned()))?;
-    let mut prepared = prepare(&settings, Order::ZoomColumnTmsRow, settings.workers.get(), report, stop).await?;
-    let (theirs, ours) = (&manifest.fingerprint, super::super::describe::fingerprint(&settings, &prepared.layers));
+    let job = job.with_settings(settings);
+    let settings = &job.settings;
+    let mut prepared = prepare(&job, Order::ZoomColumnTmsRow, settings.run.workers.get()).await?;
+    let (theirs, ours) = (&manifest.fingerprint, fingerprint(settings, &prepared.layers));
     if let Some(why) = drawn_otherwise(theirs, &ours) {
         return Err(unfit(format!("{why}, so it cannot be compared with them. Seed it again")));
     }
@@ -72,7 +71,7 @@ async fn attempt(
     workers.truncate(chosen.len());
     let layers = RunLayers::new(&prepared.surveyed);
     let queue = Arc::new(Mutex::new(chosen.into_iter()));
-    let (done, tiles) = mpsc::channel(settings.limits.window.get());
+    let (done, tiles) = mpsc::channel(settings.run.limits.window.get());
     let mut tasks = tokio::task::JoinSet::new();
     for mut worker in workers {
         let (queue, done, layers) = (Arc::clone(&queue), done.clone(), Arc::clone(&layers));
@@ -106,14 +105,14 @@ async fn attempt(
     match rendered {
         Ok(()) => Ok(looked),
         Err(error) => {
-            *target = Some(Looked { findings: before, ..looked });
+            *target = Some(CheckedTarget { findings: before, ..looked });
             Err(error)
         }
     }
 }
 
 /// The settings with the zooms and boxes that the target was seeded with.
-fn as_seeded(settings: &Settings, manifest: &Manifest) -> Option<Settings> {
+fn as_seeded(settings: &JobSettings, manifest: &Manifest) -> Option<JobSettings> {
     let mut settings = settings.clone();
     settings.tileset.zooms = manifest.zooms.parse().ok()?;
     settings.tileset.bbox =
@@ -123,7 +122,7 @@ fn as_seeded(settings: &Settings, manifest: &Manifest) -> Option<Settings> {
 
 /// The comparison of rendered tiles with stored ones.
 struct Comparison {
-    looked: Looked,
+    looked: CheckedTarget,
     /// Side by side with the target's tiles: whether the database has the tile.
     accounted: Vec<bool>,
     /// Whether the target keeps layers apart.
@@ -133,7 +132,7 @@ struct Comparison {
 }
 
 impl Comparison {
-    fn new(looked: Looked) -> Comparison {
+    fn new(looked: CheckedTarget) -> Comparison {
         let layers_apart = looked.tiles.iter().any(|id| id.slice != Slice::Whole);
         let accounted = vec![false; looked.tiles.len()];
         Comparison { looked, accounted, layers_apart, gunzip: Gunzip::new(), rendered: 0 }
@@ -145,10 +144,10 @@ impl Comparison {
         mut rendered: mpsc::Receiver<Vec<RenderedTile>>,
         rects: Option<Vec<TileRect>>,
         planned: u64,
-    ) -> Result<Looked, CommandError> {
+    ) -> Result<CheckedTarget, CommandError> {
         while let Some(tiles) = rendered.blocking_recv() {
             self.rendered += tiles.len() as u64;
-            for chunk in tiles.chunks(CHUNK) {
+            for chunk in tiles.chunks(TILES_PER_CHUNK) {
                 self.compare(chunk)?;
             }
         }
@@ -180,7 +179,7 @@ impl Comparison {
             }
         }
         let ids: Vec<TileId> = both.iter().map(|(id, _)| *id).collect();
-        let Looked { reader, findings, .. } = &mut self.looked;
+        let CheckedTarget { reader, findings, .. } = &mut self.looked;
         let mut rendered = both.into_iter();
         read_all(&mut **reader, &ids, |id, stored| {
             let mvt = rendered.next().map_or(&[][..], |(_, mvt)| mvt);

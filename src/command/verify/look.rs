@@ -2,26 +2,25 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::Amount;
-use crate::command::CommandError;
-use crate::command::target::{Place, Reach};
-use crate::command::unfinished::unmendable;
+use super::TilesToCheck;
 use crate::encode::Gunzip;
 use crate::manifest::Manifest;
 use crate::mvt;
 use crate::report::{FindingKind, Findings};
+use crate::run::CommandError;
+use crate::run::target::{Target, unmendable};
 use crate::sink::{Described, ReadError, TileReader, VectorLayer, read_all};
 use crate::stop::Stop;
 use crate::tile::{LonLatBox, Order, Slice, TileId, TileRect, beyond_in_degrees};
 
 /// Tiles read at a time: the bound on memory.
-pub(super) const CHUNK: usize = 1_000;
+pub(super) const TILES_PER_CHUNK: usize = 1_000;
 
 /// Layers and properties that are named because they are not described. A stranger's archive could have new ones in each tile.
-const MAX_NAMED: usize = 10_000;
+const MAX_NAMED_UNDESCRIBED: usize = 10_000;
 
 /// A target that was looked at.
-pub(super) struct Looked {
+pub(super) struct CheckedTarget {
     pub(super) reader: Box<dyn TileReader>,
     pub(super) manifest: Option<Manifest>,
     /// Every tile that it holds, in [`Order::ZoomColumnTmsRow`].
@@ -29,21 +28,21 @@ pub(super) struct Looked {
     pub(super) findings: Findings,
 }
 
-/// The place of a tile among [`Looked::tiles`].
+/// The place of a tile among [`CheckedTarget::tiles`].
 pub(super) fn key(id: &TileId) -> (u64, Slice) {
     (Order::ZoomColumnTmsRow.place(id.coord), id.slice)
 }
 
 /// Looks at a target.
-pub(super) fn look(place: &Place, reach: &Reach, amount: Amount, stop: &Stop) -> Result<Looked, CommandError> {
-    let mut reader = reach.reader(place)?;
-    let mut findings = Findings::new(place.to_string());
+pub(super) fn look(target: &Target, amount: TilesToCheck, stop: &Stop) -> Result<CheckedTarget, CommandError> {
+    let mut reader = target.reader()?;
+    let mut findings = Findings::new(target.to_string());
     for what in reader.check()? {
         findings.add(FindingKind::Structure, || what);
     }
     let described = found(reader.describe(), &mut findings)?;
     let tiles = found(reader.list(), &mut findings)?;
-    let mut looked = Looked { reader, manifest: None, tiles: tiles.unwrap_or_default(), findings };
+    let mut looked = CheckedTarget { reader, manifest: None, tiles: tiles.unwrap_or_default(), findings };
     looked.tiles.sort_by_cached_key(key);
     looked.findings.tiles = looked.tiles.len() as u64;
     if let Some(described) = described {
@@ -67,7 +66,7 @@ fn found<T>(read: Result<T, ReadError>, findings: &mut Findings) -> Result<Optio
     }
 }
 
-impl Looked {
+impl CheckedTarget {
     fn manifest(&mut self, described: &Described) {
         let notes = described
             .unfinished
@@ -93,8 +92,8 @@ impl Looked {
     }
 
     /// Unpacks and decodes the tiles, or a sample spread evenly over them.
-    fn tiles(&mut self, described: &Described, amount: Amount, stop: &Stop) -> Result<(), CommandError> {
-        let Looked { reader, tiles, findings, .. } = self;
+    fn tiles(&mut self, described: &Described, amount: TilesToCheck, stop: &Stop) -> Result<(), CommandError> {
+        let CheckedTarget { reader, tiles, findings, .. } = self;
         if let Some((from, to)) = described.zooms {
             for id in tiles.iter().filter(|id| !(from..=to).contains(&id.coord.zoom().get())) {
                 findings.add(FindingKind::Outside, || format!("tile {id} is not of the zooms {from}-{to}"));
@@ -103,9 +102,9 @@ impl Looked {
         let (total, count) = (tiles.len() as u128, u128::from(amount.of(tiles.len() as u64)));
         let spread = (0..count).filter_map(|i| tiles.get(usize::try_from(i * total / count).ok()?));
         let chosen: Vec<TileId> = spread.copied().collect();
-        let mut told = Told::new(described);
+        let mut told = DescribedTiles::new(described);
         let mut gunzip = Gunzip::new();
-        for chunk in chosen.chunks(CHUNK) {
+        for chunk in chosen.chunks(TILES_PER_CHUNK) {
             if let Some(signal) = stop.asked() {
                 return Err(CommandError::Interrupted(signal));
             }
@@ -129,17 +128,17 @@ impl Looked {
 }
 
 /// What a target says about its tiles.
-struct Told<'a> {
+struct DescribedTiles<'a> {
     bounds: Option<LonLatBox>,
     layers: HashMap<&'a str, &'a VectorLayer>,
     /// What was found in earlier tiles: one layer that is not described would otherwise be named in every tile.
     named: HashSet<String>,
 }
 
-impl Told<'_> {
-    fn new(described: &Described) -> Told<'_> {
+impl DescribedTiles<'_> {
+    fn new(described: &Described) -> DescribedTiles<'_> {
         let layers = described.vector_layers.iter().map(|layer| (layer.id.as_str(), layer)).collect();
-        Told { bounds: described.bounds, layers, named: HashSet::new() }
+        DescribedTiles { bounds: described.bounds, layers, named: HashSet::new() }
     }
 
     /// Decodes a tile and compares it with what is said.
@@ -158,7 +157,7 @@ impl Told<'_> {
         if !self.layers.is_empty() {
             let undescribed: Vec<String> = layers.iter().flat_map(|layer| self.undescribed(id, layer)).collect();
             for what in undescribed {
-                let is_new = self.named.len() < MAX_NAMED && self.named.insert(what.clone());
+                let is_new = self.named.len() < MAX_NAMED_UNDESCRIBED && self.named.insert(what.clone());
                 if is_new {
                     findings.add(FindingKind::Undescribed, || format!("tile {id}: {what}"));
                 }
@@ -180,7 +179,7 @@ impl Told<'_> {
             if !seen.insert((key, kind)) {
                 continue;
             }
-            if found.len() >= MAX_NAMED {
+            if found.len() >= MAX_NAMED_UNDESCRIBED {
                 break;
             }
             match told.fields.get(key).map(|field| field.as_str().unwrap_or_default()) {

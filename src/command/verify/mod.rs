@@ -4,19 +4,13 @@ mod database;
 mod look;
 
 use std::num::NonZeroU64;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use super::target::{Place, Reach};
-use super::{CommandError, interrupted, seed};
-use crate::config::Settings;
-use crate::encode::Packing;
-use crate::report::{Findings, Report, print, render_findings};
-use crate::stop::Stop;
+use crate::report::Findings;
+use crate::run::{CommandError, Job, interrupted};
 
 /// How many tiles are looked into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Amount {
+pub enum TilesToCheck {
     /// All up to a hundred thousand, else a sample of ten thousand.
     Fitting,
     /// A sample of so many.
@@ -26,69 +20,47 @@ pub enum Amount {
 }
 
 /// What `verify` was asked for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct VerifyOptions {
-    /// The target.
-    pub target: String,
     /// How many tiles are looked into.
-    pub amount: Amount,
+    pub amount: TilesToCheck,
     /// Compare the target with the database.
     pub database: bool,
-    /// Where to write the findings as JSON.
-    pub report: Option<PathBuf>,
 }
 
-impl Amount {
+impl TilesToCheck {
     /// How many of so many.
     fn of(self, total: u64) -> u64 {
         match self {
-            Amount::Fitting if total > 100_000 => 10_000,
-            Amount::Sample(count) => count.get().min(total),
-            Amount::Fitting | Amount::All => total,
+            TilesToCheck::Fitting if total > 100_000 => 10_000,
+            TilesToCheck::Sample(count) => count.get().min(total),
+            TilesToCheck::Fitting | TilesToCheck::All => total,
         }
     }
 }
 
-/// Runs `verify`.
+/// Looks into the job's target.
 ///
 /// # Errors
-/// If the target cannot be read, or something is wrong with it: all of it was printed then.
-pub async fn verify(
-    options: &VerifyOptions,
-    settings: &Settings,
-    report: &Arc<dyn Report>,
-    stop: &Stop,
-) -> Result<(), CommandError> {
-    if let Some(path) = &options.report {
-        seed::writable(path, Path::new(&options.target))?;
-    }
-    let place = Place::parse(&options.target)?;
-    let mut settings = settings.clone();
-    let (amount, asked, reach) = (options.amount, stop.clone(), Reach::new(&settings, false, stop));
-    if !reach.packed(&place) {
-        settings.limits.packing = Packing::Plain;
-    }
-    let looking = tokio::task::spawn_blocking(move || look::look(&place, &reach, amount, &asked));
+/// If the target cannot be read.
+pub async fn verify(job: &Job, options: &VerifyOptions) -> Result<Findings, CommandError> {
+    let (amount, target, stop) = (options.amount, job.target.clone(), job.stop.clone());
+    let looking = tokio::task::spawn_blocking(move || look::look(&target, amount, &stop));
     let mut looked = tokio::select! {
         looked = looking => looked.map_err(|error| CommandError::Died(error.to_string()))??,
-        signal = stop.wait() => return Err(CommandError::Interrupted(signal)),
+        signal = job.stop.wait() => return Err(CommandError::Interrupted(signal)),
     };
     if options.database {
-        looked = database::compare(looked, amount, &settings, report, stop).await.map_err(|e| interrupted(e, stop))?;
+        looked = database::compare(looked, amount, job).await.map_err(|error| interrupted(error, &job.stop))?;
     }
-    tell(&looked.findings, options)
+    Ok(looked.findings)
 }
 
-fn tell(found: &Findings, options: &VerifyOptions) -> Result<(), CommandError> {
-    print(&render_findings(found))?;
-    if let Some(path) = &options.report {
-        serde_json::to_vec_pretty(found)
-            .map_err(std::io::Error::from)
-            .and_then(|json| std::fs::write(path, json))
-            .map_err(|source| CommandError::NoReport { path: path.clone(), source })?;
-    }
+/// # Errors
+/// If something is wrong with a target.
+pub fn sound(found: &Findings) -> Result<(), CommandError> {
     if found.findings.is_empty() {
         return Ok(());
     }
-    Err(CommandError::Unsound { place: found.target.clone(), findings: found.counted() })
+    Err(CommandError::Unsound { target: found.target.clone(), findings: found.counted() })
 }

@@ -148,20 +148,21 @@ impl Tracking {
         let url = self.db.url.replace("oar_tiles@", &format!("{role}@"));
         let flags = vec![("--database-url", "database.url", url.as_str().into())];
         let values = gather(Some(&self.config()), [], flags).unwrap();
-        let settings = Settings::resolve(&values, &Parts::default(), &[]).unwrap();
+        let settings = Settings::resolve(&values, &Parts::default(), &[]).unwrap().job().unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
-            let database = Database::new(&settings.connect, settings.session.clone(), &Stop::new()).unwrap();
+            let database =
+                Database::new(&settings.database.connect, settings.database.session.clone(), &Stop::new()).unwrap();
             let snapshot = database.snapshot().await.unwrap();
-            let options: Vec<_> = settings.layers.iter().map(|layer| layer.options.clone()).collect();
+            let options: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
             let probed = probe(&snapshot, &options).await.unwrap();
             let layers: Vec<TrackedLayer<'_>> = probed
                 .layers
                 .iter()
-                .zip(&settings.layers)
+                .zip(&settings.tileset.layers)
                 .map(|(layer, settings)| TrackedLayer { layer, track: &settings.track })
                 .collect();
-            let found = tracked(&database, &snapshot, &settings.changes.schema, &layers, since).await;
+            let found = tracked(&database, &snapshot, &settings.database.changes.schema, &layers, since).await;
             found.map_err(|error| error.to_string())
         })
     }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use futures_util::SinkExt as _;
 use oar_tiles::command::reseed::{ReseedOptions, reseed};
-use oar_tiles::command::seed::{SeedOptions, seed};
-use oar_tiles::config::{Settings, gather};
+use oar_tiles::command::seed::seed;
+use oar_tiles::config::{JobSettings, Settings, gather};
 use oar_tiles::postgis::Parts;
 use oar_tiles::report::{Report, Style, report};
+use oar_tiles::run::Job;
 use oar_tiles::sink::{DirectoryReader, MbtilesReader, PmtilesReader, S3Location, Template, TileReader};
 use oar_tiles::stop::Stop;
 use tokio::runtime::Runtime;
@@ -116,7 +117,7 @@ impl World {
         }
     }
 
-    fn settings(&self, output: &str) -> Settings {
+    fn settings(&self, output: &str) -> JobSettings {
         let S3Location { bucket, prefix } = &self.prefix.location;
         let output = match output {
             "s3" => PathBuf::from(format!("s3://{bucket}/{prefix}")),
@@ -127,19 +128,23 @@ impl World {
             ("--output", "tileset.output", output.to_str().unwrap().into()),
         ];
         let values = gather(Some(&self.config), [], flags).unwrap();
-        let settings = Settings::resolve(&values, &Parts::default(), &[]).unwrap();
-        Settings { s3: options(&self.prefix.endpoint), ..settings }
+        let mut settings = Settings::resolve(&values, &Parts::default(), &[]).unwrap().job().unwrap();
+        settings.tileset.s3 = options(&self.prefix.endpoint);
+        settings
     }
 
     fn seed(&self, output: &str) {
         let settings = self.settings(output);
-        let done = async { seed(&settings, &SeedOptions::default(), &self.shown, &Stop::new()).await };
+        let done = async { seed(&Job::new(settings, false, &self.shown, &Stop::new())?).await };
         self.runtime.block_on(done).unwrap();
     }
 
     fn reseed(&self, output: &str) {
         let settings = self.settings(output);
-        let done = async { reseed(&settings, &ReseedOptions::default(), &self.shown, &Stop::new()).await };
+        let done = async {
+            let job = Job::new(settings, false, &self.shown, &Stop::new())?;
+            reseed(&job, &ReseedOptions::default()).await
+        };
         self.runtime.block_on(done).unwrap_or_else(|error| panic!("{output}: {error}"));
     }
 

@@ -8,20 +8,20 @@ use crate::tile::{LonLatBox, ZoomList};
 /// All keys.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Given {
-    pub(super) database: Database,
-    pub(super) tileset: Tileset,
-    pub(super) target: Target,
-    pub(super) s3: super::s3::S3,
-    pub(super) changes: Changes,
-    pub(super) run: Run,
+pub(super) struct ConfigFile {
+    pub(super) database: DatabaseSection,
+    pub(super) tileset: TilesetSection,
+    pub(super) target: TargetSection,
+    pub(super) s3: super::s3::S3Section,
+    pub(super) changes: ChangesSection,
+    pub(super) run: RunSection,
     pub(super) layer_defaults: LayerDefaults,
-    pub(super) layer: Option<Vec<Layer>>,
+    pub(super) layer: Option<Vec<LayerSection>>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Database {
+pub(super) struct DatabaseSection {
     pub(super) url: Option<Secret>,
     #[serde(with = "duration")]
     pub(super) statement_timeout: Option<std::time::Duration>,
@@ -36,7 +36,7 @@ pub(super) struct Database {
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Tileset {
+pub(super) struct TilesetSection {
     pub(super) name: Option<String>,
     pub(super) description: Option<String>,
     pub(super) attribution: Option<String>,
@@ -50,10 +50,10 @@ pub(super) struct Tileset {
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Target {
+pub(super) struct TargetSection {
     pub(super) template: Option<String>,
     pub(super) compression: Option<Compression>,
-    pub(super) publish: Option<Publish>,
+    pub(super) publish: Option<PublishMode>,
     pub(super) keep_versions: Option<usize>,
     #[serde(with = "duration")]
     pub(super) keep_for: Option<std::time::Duration>,
@@ -71,14 +71,14 @@ pub(super) enum Compression {
 /// How the map gets to see a run's tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Publish {
+pub(super) enum PublishMode {
     InPlace,
     Versioned,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Changes {
+pub(super) struct ChangesSection {
     pub(super) schema: Option<String>,
     pub(super) truncate_rows: Option<u32>,
     #[serde(with = "duration")]
@@ -89,7 +89,7 @@ pub(super) struct Changes {
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Run {
+pub(super) struct RunSection {
     pub(super) workers: Option<usize>,
     pub(super) batch_features: Option<u64>,
     pub(super) window: Option<usize>,
@@ -103,7 +103,7 @@ pub(super) struct Run {
 pub(super) struct LayerDefaults {
     pub(super) extent: Option<u32>,
     pub(super) buffer: Option<u32>,
-    pub(super) tile_bounds: Option<Bounds>,
+    pub(super) tile_bounds: Option<TileBoundsName>,
     pub(super) zoom: Option<ZoomList>,
     pub(super) max_tile_features: Option<Limit>,
     pub(super) max_tile_bytes: Option<Limit>,
@@ -122,7 +122,7 @@ pub(super) enum Limit {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Layer {
+pub(super) struct LayerSection {
     pub(super) name: String,
     pub(super) table: Option<String>,
     pub(super) schema: Option<String>,
@@ -134,13 +134,13 @@ pub(super) struct Layer {
     #[serde(rename = "where")]
     pub(super) filter: Option<String>,
     pub(super) property_zooms: Option<toml::Table>,
-    pub(super) aggregate: Option<Aggregate>,
-    pub(super) cluster: Option<Cluster>,
+    pub(super) aggregate: Option<AggregateSection>,
+    pub(super) cluster: Option<ClusterSection>,
     #[serde(default)]
-    pub(super) track: Vec<Track>,
+    pub(super) track: Vec<TrackSection>,
     pub(super) extent: Option<u32>,
     pub(super) buffer: Option<u32>,
-    pub(super) tile_bounds: Option<Bounds>,
+    pub(super) tile_bounds: Option<TileBoundsName>,
     pub(super) candidates: Option<Fraction>,
     pub(super) zoom: Option<ZoomList>,
     pub(super) max_tile_features: Option<Limit>,
@@ -154,7 +154,7 @@ pub(super) struct Layer {
 /// What the grid of a tile is linear in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Bounds {
+pub(super) enum TileBoundsName {
     Mercator,
     Degrees,
 }
@@ -162,11 +162,11 @@ pub(super) enum Bounds {
 /// Cells instead of rows.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Aggregate {
-    pub(super) cell: Shape,
+pub(super) struct AggregateSection {
+    pub(super) cell: CellShapeName,
     pub(super) size: Fraction,
     #[serde(default)]
-    pub(super) draw: Draw,
+    pub(super) draw: CellDrawing,
     pub(super) having: Option<String>,
     pub(super) properties: toml::Table,
     pub(super) zoom: Option<ZoomList>,
@@ -175,7 +175,7 @@ pub(super) struct Aggregate {
 /// Rows that lie near each other as one, as map clients do it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Cluster {
+pub(super) struct ClusterSection {
     pub(super) size: Option<Fraction>,
     pub(super) properties: Option<toml::Table>,
     pub(super) zoom: Option<ZoomList>,
@@ -184,7 +184,7 @@ pub(super) struct Cluster {
 /// The shape of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Shape {
+pub(super) enum CellShapeName {
     Square,
     Hexagon,
 }
@@ -192,7 +192,7 @@ pub(super) enum Shape {
 /// What stands for a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Draw {
+pub(super) enum CellDrawing {
     #[default]
     Center,
     Centroid,
@@ -234,7 +234,7 @@ impl TryFrom<FractionText> for Fraction {
 /// A further table that a layer shows something of.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Track {
+pub(super) struct TrackSection {
     pub(super) table: String,
     pub(super) schema: Option<String>,
     pub(super) geometry: String,

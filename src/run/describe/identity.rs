@@ -3,21 +3,21 @@
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use super::CommandError;
 use crate::changes::identity_key;
 use crate::manifest::{DatabaseIdentity, DatabaseMark, KeyedIdentity};
 use crate::postgis::Snapshot;
+use crate::run::CommandError;
 
 /// A history has no more timelines than this, as far as an old one is looked for by its hash.
 const MAX_TIMELINE: u32 = 10_000;
 
 /// The key of a change log.
 #[derive(Debug, Clone)]
-pub(super) struct IdentityKey(Hmac<Sha256>);
+pub(crate) struct IdentityKey(Hmac<Sha256>);
 
 /// Whether a target shows the database at hand, if it does not show another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SameDatabase {
+pub(crate) enum SameDatabase {
     /// It does.
     Yes,
     /// Its manifest does not say.
@@ -28,7 +28,7 @@ pub(super) enum SameDatabase {
 
 impl IdentityKey {
     /// The key of the log in a schema, if there is one that this role may read.
-    pub(super) async fn of_log(snapshot: &Snapshot, schema: &str) -> Result<Option<IdentityKey>, CommandError> {
+    pub(crate) async fn of_log(snapshot: &Snapshot, schema: &str) -> Result<Option<IdentityKey>, CommandError> {
         Ok(identity_key(snapshot, schema).await?.and_then(|text| IdentityKey::new(&text)))
     }
 
@@ -62,7 +62,7 @@ impl IdentityKey {
     }
 
     /// What a manifest says of a database.
-    pub(super) fn mark(&self, identity: &DatabaseIdentity) -> DatabaseMark {
+    pub(crate) fn mark(&self, identity: &DatabaseIdentity) -> DatabaseMark {
         DatabaseMark::Keyed(self.keyed(identity))
     }
 }
@@ -71,7 +71,7 @@ impl IdentityKey {
 ///
 /// # Errors
 /// Why the target cannot be brought up to date: it shows another database, another history, or what another PostGIS drew.
-pub(super) fn compare(
+pub(crate) fn compare(
     then: Option<&DatabaseMark>,
     now: &DatabaseIdentity,
     key: Option<&IdentityKey>,

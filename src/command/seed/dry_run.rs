@@ -1,41 +1,35 @@
 //! `oar-tiles seed --dry-run`: the plan, with sizes and times estimated from one batch of each zoom.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use super::CommandError;
-use super::survey::{prepare, with_cached_rows};
-use super::vanishing::vanishing;
-use crate::config::Settings;
 use crate::encode::Packer;
 use crate::plan::ZoomPlan;
 use crate::postgis::{PreparedLayer, RunLayers, Worker};
-use crate::report::{PlanReport, PlanZoom, Report};
-use crate::stop::Stop;
+use crate::report::{PlanReport, PlanZoom};
+use crate::run::describe::vanishing;
+use crate::run::prepare::{prepare, with_cached_rows};
+use crate::run::{CommandError, Job};
 use crate::tile::{Batch, Order};
 
 /// Plans and samples; writes nothing.
-pub(super) async fn dry_run(
-    settings: &Settings,
-    report: &Arc<dyn Report>,
-    stop: &Stop,
-) -> Result<PlanReport, CommandError> {
-    let mut prepared = prepare(settings, Order::ZoomColumnTmsRow, 1, report, stop).await?;
+pub(super) async fn dry_run(job: &Job) -> Result<PlanReport, CommandError> {
+    let Job { settings, report, .. } = job;
+    let mut prepared = prepare(job, Order::ZoomColumnTmsRow, 1).await?;
     prepared.warn(vanishing(settings), report);
     let thinned = std::mem::take(&mut prepared.thinned);
     prepared.warn(thinned, report);
     let reading = Instant::now();
     let batches: Vec<&Batch> = prepared.zooms.iter().flat_map(|zoom| &zoom.batches).collect();
-    let layers = with_cached_rows(&prepared, &batches, settings, report).await?;
+    let layers = with_cached_rows(&prepared, &batches, job).await?;
     let has_cached_rows = layers.iter().any(PreparedLayer::has_cached_rows);
     let layers = RunLayers::new(&layers);
     let mut workers = std::mem::take(&mut prepared.workers);
     let reading_seconds = if has_cached_rows { reading.elapsed().as_secs_f64() } else { 0.0 };
-    let mut packer = Packer::new(settings.limits.packing);
+    let mut packer = Packer::new(settings.run.limits.packing);
     let mut zooms = Vec::new();
     for plan in &prepared.zooms {
         let (bytes, seconds) = match sample(plan).zip(workers.first_mut()) {
-            Some((batch, worker)) => measure(batch, plan, (worker, &layers), &mut packer).await?,
+            Some((batch, worker)) => measure(batch, plan, worker, &layers, &mut packer).await?,
             None => (0.0, 0.0),
         };
         #[expect(
@@ -52,11 +46,11 @@ pub(super) async fn dry_run(
             heaviest: plan.heaviest.clone(),
             estimated_bytes: bytes as u64,
             // A zoom of few batches cannot keep every worker busy.
-            estimated_seconds: seconds / settings.workers.get().min(plan.batches.len().max(1)) as f64,
+            estimated_seconds: seconds / settings.run.workers.get().min(plan.batches.len().max(1)) as f64,
         });
     }
     prepared.snapshot.stood_still(&prepared.reads).await?;
-    let workers = settings.workers.get();
+    let workers = settings.run.workers.get();
     Ok(PlanReport { zooms, reading_seconds, workers, skipped: prepared.skipped, warnings: prepared.warnings })
 }
 
@@ -72,7 +66,8 @@ fn sample(plan: &ZoomPlan) -> Option<&Batch> {
 async fn measure(
     batch: &Batch,
     plan: &ZoomPlan,
-    (worker, layers): (&mut Worker, &RunLayers),
+    worker: &mut Worker,
+    layers: &RunLayers,
     packer: &mut Packer,
 ) -> Result<(f64, f64), CommandError> {
     let begun = Instant::now();

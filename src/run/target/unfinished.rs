@@ -1,16 +1,16 @@
-//! What to make of runs that have not finished in a target: whether a reseed mends what they left, and what a seed has to cover.
+//! Interrupted runs of a target: whether a reseed mends what they left, and what a seed has to cover.
 
-use super::CommandError;
-use super::describe::database_of;
-use super::target::{Place, Reach};
+use super::Target;
 use crate::manifest::{Manifest, Region, configuration_of};
+use crate::run::CommandError;
+use crate::run::describe::database_of;
 use crate::sink::{Intent, IntentKind, Scope};
 use crate::tile::ZoomList;
 
 /// Why a reseed cannot make a target right after a run that has not finished, and what to do; `None` if it can. It can if all that the
 /// run may have changed are tiles that the manifest speaks for, drawn from the same rows under the same configuration: each of them
 /// shows a later state than the manifest, and what changed since the manifest is rendered again.
-pub(super) fn unmendable(intent: &Intent, manifest: &Manifest) -> Option<String> {
+pub(crate) fn unmendable(intent: &Intent, manifest: &Manifest) -> Option<String> {
     let left = match intent.run {
         IntentKind::Copy => return Some(format!("{intent} has not finished: copy the tiles again")),
         IntentKind::Replaced => format!("tiles of {intent} are still there"),
@@ -41,15 +41,15 @@ pub(super) fn unmendable(intent: &Intent, manifest: &Manifest) -> Option<String>
 
 /// The regions that are to be seeded so that nothing of a run that has not finished is left: where its tiles lie, and what the
 /// manifest speaks for, the latter last. May wait for a server.
-pub(super) fn regions_to_seed(
-    (place, reach): (&Place, &Reach),
+pub(crate) fn regions_to_seed(
+    target: &Target,
     manifest: &Manifest,
     unfinished: &[Intent],
 ) -> Result<Vec<Region>, CommandError> {
     let own = Region { zooms: manifest.zooms.clone(), bbox: manifest.bbox.clone() };
     let mut regions = Vec::new();
     if unfinished.iter().any(|intent| unmendable(intent, manifest).is_some()) {
-        let tiles = reach.reader(place)?.list()?;
+        let tiles = target.reader()?.list()?;
         for intent in unfinished {
             let scope = intent.scope();
             let zooms = tiles.iter().filter(|id| scope.holds(**id)).map(|id| id.coord.zoom());

@@ -3,19 +3,19 @@
 
 use std::collections::BTreeMap;
 
-use super::target::Place;
-use crate::config::Settings;
+use crate::config::JobSettings;
+use crate::run::target::TargetUrl;
 use crate::tile::{LayerId, Zoom, ZoomList};
 
 /// A warning for each layer that ends at a shallower zoom than the tileset. None for a layer that another one follows at the very next
 /// zoom, as single facilities follow cells, and none where each layer has a TileJSON of its own.
-pub(super) fn vanishing(settings: &Settings) -> Vec<String> {
+pub(crate) fn vanishing(settings: &JobSettings) -> Vec<String> {
     if has_apart(settings) {
         return Vec::new();
     }
     // A layer that is drawn otherwise at some zooms stands there once for each way.
     let mut layers: BTreeMap<LayerId, (&str, Vec<Zoom>)> = BTreeMap::new();
-    for layer in &settings.layers {
+    for layer in &settings.tileset.layers {
         let options = &layer.options;
         layers.entry(options.id).or_insert((&options.name, Vec::new())).1.extend(options.zooms.iter());
     }
@@ -39,7 +39,8 @@ pub(super) fn vanishing(settings: &Settings) -> Vec<String> {
 }
 
 /// Whether the target keeps each layer in tiles of its own.
-fn has_apart(settings: &Settings) -> bool {
-    let place = Place::parse(&settings.tileset.output.to_string_lossy());
-    matches!(place, Ok(Place::Directory(_) | Place::S3Prefix { .. })) && settings.tree.template.layers_apart()
+fn has_apart(settings: &JobSettings) -> bool {
+    let place = TargetUrl::parse(&settings.tileset.output.to_string_lossy());
+    matches!(place, Ok(TargetUrl::Directory(_) | TargetUrl::S3Prefix { .. }))
+        && settings.tileset.tree.template.layers_apart()
 }

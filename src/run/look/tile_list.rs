@@ -3,8 +3,8 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use crate::command::CommandError;
 use crate::plan::Dirty;
+use crate::run::CommandError;
 use crate::tile::{LonLatBox, NoTile, TileCoord};
 
 /// Tiles that the user names.
@@ -61,12 +61,12 @@ pub enum TileListError {
     },
 }
 
-/// Tiles of a list at most, with parents and children: 4 million take about 100 MB.
-pub(super) const MOST_LISTED: usize = 4_000_000;
+/// The most tiles of a list or an area, with parents and children: 4 million take about 100 MB.
+pub(crate) const MAX_LISTED_TILES: usize = 4_000_000;
 
 /// The tiles of a list, each with its line. Empty lines and lines that begin with `#` say nothing; what osm2pgsql and imposm
 /// write (`z/x/y`) is read as it is.
-pub(super) fn listed(path: &Path) -> Result<Vec<(usize, TileCoord)>, TileListError> {
+pub(crate) fn listed(path: &Path) -> Result<Vec<(usize, TileCoord)>, TileListError> {
     let unreadable = |source| TileListError::Unreadable { path: path.to_owned(), source };
     let text = if path.as_os_str() == "-" {
         let mut text = String::new();
@@ -89,8 +89,8 @@ pub(super) fn listed(path: &Path) -> Result<Vec<(usize, TileCoord)>, TileListErr
 
 impl TileList {
     /// Marks the tiles of the list.
-    pub(super) fn mark(&self, dirty: &mut Dirty) -> Result<(), TileListError> {
-        let too_many = |_too_many| TileListError::TooMany { path: self.path.clone(), most: MOST_LISTED };
+    pub(crate) fn mark(&self, dirty: &mut Dirty) -> Result<(), TileListError> {
+        let too_many = |_too_many| TileListError::TooMany { path: self.path.clone(), most: MAX_LISTED_TILES };
         for (line, tile) in listed(&self.path)? {
             let mut belongs = dirty.mark_tile(tile).map_err(too_many)?;
             for zoom in dirty.zooms() {

@@ -3,55 +3,49 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::CommandError;
-use crate::config::Settings;
+use super::{CommandError, Job};
+use crate::config::JobSettings;
 use crate::plan::{PlanLayer, ZoomPlan, plan};
 use crate::postgis::{
     Database, Layer, OnLargeTile, PreparedLayer, Reads, Server, Snapshot, Worker, foldable, probe_names, survey,
 };
 use crate::report::{Event, Report, SkippedRows};
 use crate::source::{LayerWork, Preparation, preparation};
-use crate::stop::Stop;
 use crate::tile::{Batch, Coverage, LayerFootprints, LayerIndex, LonLatBox, Order, WORLD_UNITS, WorldRect};
 
 /// Everything known before the first tile.
-pub(super) struct Prepared {
-    pub(super) snapshot: Arc<Snapshot>,
-    pub(super) server: Server,
-    pub(super) layers: Vec<Arc<Layer>>,
+pub(crate) struct Prepared {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) server: Server,
+    pub(crate) layers: Vec<Arc<Layer>>,
     /// The same with what the survey has counted, in the same order.
-    pub(super) surveyed: Vec<PreparedLayer>,
+    pub(crate) surveyed: Vec<PreparedLayer>,
     /// How many features each of them has; 0 if these are others at each zoom.
-    pub(super) features: Vec<u64>,
-    pub(super) reads: Reads,
+    pub(crate) features: Vec<u64>,
+    pub(crate) reads: Reads,
     /// Sessions that hold the locks of the first one.
-    pub(super) workers: Vec<Worker>,
-    pub(super) zooms: Vec<ZoomPlan>,
+    pub(crate) workers: Vec<Worker>,
+    pub(crate) zooms: Vec<ZoomPlan>,
     /// The box around the features within the coverage.
-    pub(super) bounds: LonLatBox,
-    pub(super) skipped: Vec<SkippedRows>,
-    pub(super) warnings: Vec<String>,
+    pub(crate) bounds: LonLatBox,
+    pub(crate) skipped: Vec<SkippedRows>,
+    pub(crate) warnings: Vec<String>,
     /// Layers of which features will be left out, in words.
-    pub(super) thinned: Vec<String>,
+    pub(crate) thinned: Vec<String>,
     /// How long it took.
-    pub(super) took: Duration,
+    pub(crate) took: Duration,
 }
 
 /// Takes a snapshot, looks at the layers, opens some sessions, and plans, the batches in the given order.
-pub(super) async fn prepare(
-    settings: &Settings,
-    order: Order,
-    sessions: usize,
-    report: &Arc<dyn Report>,
-    stop: &Stop,
-) -> Result<Prepared, CommandError> {
+pub(crate) async fn prepare(job: &Job, order: Order, sessions: usize) -> Result<Prepared, CommandError> {
+    let Job { settings, report, stop, .. } = job;
     let begun = Instant::now();
-    let database = Database::new(&settings.connect, settings.session.clone(), stop)?;
+    let database = Database::new(&settings.database.connect, settings.database.session.clone(), stop)?;
     let snapshot = Arc::new(database.snapshot().await?);
-    let options: Vec<_> = settings.layers.iter().map(|layer| layer.options.clone()).collect();
+    let options: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
     let named = probe_names(&snapshot, &options).await?;
     // Before rows are read, which takes long: a session that comes later may wait for whoever waits for the first one.
-    let packing = settings.limits.packing;
+    let packing = settings.run.limits.packing;
     let workers = Worker::open(&database, &snapshot, named.locks(), packing, sessions).await?;
     let probed = named.probe_rows().await?;
     let mut warnings = Warnings { report, seen: Vec::new() };
@@ -61,7 +55,7 @@ pub(super) async fn prepare(
     }
     let (coverage, zooms) = (Coverage::new(&settings.tileset.bbox), &settings.tileset.zooms);
     let (mut planned, mut skipped, mut surveyed) = (Vec::new(), Vec::new(), Vec::new());
-    for (layer, settings) in probed.layers.iter().zip(&settings.layers) {
+    for (layer, settings) in probed.layers.iter().zip(&settings.tileset.layers) {
         report.event(&Event::Surveying { layer: layer.name().to_owned() });
         let folds = foldable(&snapshot, layer).await?;
         let seen = survey(&snapshot, layer, folds.as_deref(), &coverage, zooms).await?;
@@ -93,7 +87,7 @@ pub(super) async fn prepare(
         LayerFootprints::ByZoom(_) => 0,
     });
     let features = features.collect();
-    let (zooms, batch) = (zooms.clone(), settings.batch_features);
+    let (zooms, batch) = (zooms.clone(), settings.run.batch_features);
     let planning = tokio::task::spawn_blocking(move || plan(&zooms, &planned, &coverage, batch, order));
     let zooms = tokio::select! {
         zooms = planning => zooms.map_err(|error| CommandError::Died(error.to_string()))?,
@@ -118,20 +112,19 @@ pub(super) async fn prepare(
 }
 
 /// The layers, with rows cached where one query per zoom would cost more.
-pub(super) async fn with_cached_rows(
+pub(crate) async fn with_cached_rows(
     prepared: &Prepared,
     batches: &[&Batch],
-    settings: &Settings,
-    report: &Arc<dyn Report>,
+    job: &Job,
 ) -> Result<Vec<PreparedLayer>, CommandError> {
-    let (coverage, zooms) = (Coverage::new(&settings.tileset.bbox), &settings.tileset.zooms);
-    let (mut layers, mut memory) = (Vec::new(), settings.rows_memory);
+    let (coverage, zooms) = (Coverage::new(&job.settings.tileset.bbox), &job.settings.tileset.zooms);
+    let (mut layers, mut memory) = (Vec::new(), job.settings.run.rows_memory);
     for (number, (layer, rows)) in prepared.surveyed.iter().zip(&prepared.features).enumerate() {
         let drawn = batches.iter().map(|batch| batch.layers[number].features).sum();
         let mut layer = layer.clone();
-        let cost = Layer::cache_cost(*rows, drawn, settings.workers.get(), memory);
+        let cost = Layer::cache_cost(*rows, drawn, job.settings.run.workers.get(), memory);
         if preparation(layer.layer().traits(), &LayerWork::Seed(cost)) == Preparation::CacheRows {
-            report.event(&Event::Reading { layer: layer.layer().name().to_owned() });
+            job.report.event(&Event::Reading { layer: layer.layer().name().to_owned() });
             layer = layer.cache_rows(&prepared.snapshot, &coverage, zooms, (*rows, memory)).await?;
             memory = memory.saturating_sub(layer.cached_bytes());
         }
@@ -148,7 +141,7 @@ struct Warnings<'a> {
 
 impl Prepared {
     /// Shows further warnings and keeps them for the report.
-    pub(super) fn warn(&mut self, messages: Vec<String>, report: &Arc<dyn Report>) {
+    pub(crate) fn warn(&mut self, messages: Vec<String>, report: &Arc<dyn Report>) {
         for message in messages {
             report.event(&Event::Warning { message: message.clone() });
             self.warnings.push(message);
@@ -165,12 +158,12 @@ impl Warnings<'_> {
 
 /// Names the tiles that hold too many features, or refuses the run. Gives those of which some will be left out.
 fn check_limits(
-    settings: &Settings,
+    settings: &JobSettings,
     zooms: &[ZoomPlan],
     warnings: &mut Warnings<'_>,
 ) -> Result<Vec<String>, CommandError> {
     let mut thinned = Vec::new();
-    for (number, layer) in settings.layers.iter().enumerate() {
+    for (number, layer) in settings.tileset.layers.iter().enumerate() {
         let over: Vec<_> =
             zooms.iter().flat_map(|zoom| &zoom.over_limit).filter(|over| over.layer == LayerIndex(number)).collect();
         let Some(heaviest) = over.iter().map(|over| over.heaviest).max_by_key(|heavy| heavy.features) else { continue };

@@ -1,58 +1,56 @@
-//! What is known of the target before the database is asked, and whether both still fit together.
+//! What a target says about itself, and whether it still fits the database and the settings.
 
 use crate::changes::Cursor;
-use crate::command::CommandError;
-use crate::command::identity::{IdentityKey, SameDatabase, compare};
-use crate::command::target::{Place, Reach};
-use crate::command::unfinished::{regions_to_seed, unmendable};
-use crate::config::Settings;
-use crate::encode::Packing;
+use crate::config::JobSettings;
 use crate::manifest::{DatabaseIdentity, MANIFEST_VERSION, Manifest, Region, drawn_otherwise};
 use crate::plan::ScopePart;
 use crate::postgis::Reads;
+use crate::run::CommandError;
+use crate::run::describe::{IdentityKey, SameDatabase, compare};
+use crate::run::target::{Target, regions_to_seed, unmendable};
 use crate::sink::{Described, ReadError};
 use crate::tile::{Coverage, LonLatBox, NoTile, TileCoord, ZoomList};
 
 /// A target that can be brought up to date, as it says itself.
 #[derive(Debug, Clone)]
-pub(super) struct Known {
-    pub(super) described: Described,
-    pub(super) manifest: Manifest,
+pub(crate) struct TargetState {
+    pub(crate) described: Described,
+    pub(crate) manifest: Manifest,
     /// What it has seen of the database.
-    pub(super) cursor: Cursor,
+    pub(crate) cursor: Cursor,
     /// The parts of the tileset that it holds.
-    pub(super) parts: Vec<ScopePart>,
+    pub(crate) parts: Vec<ScopePart>,
     /// Tiles that earlier runs could not render.
-    pub(super) unrendered: Vec<TileCoord>,
+    pub(crate) unrendered: Vec<TileCoord>,
 }
 
 /// A target that can only be seeded.
-pub(super) fn needs_seed(place: &Place, why: impl Into<String>) -> CommandError {
-    CommandError::NeedsSeed { place: place.to_string(), why: why.into() }
+pub(crate) fn needs_seed(target: &Target, why: impl Into<String>) -> CommandError {
+    CommandError::NeedsSeed { target: target.to_string(), why: why.into() }
 }
 
-impl Known {
+impl TargetState {
     /// Reads a target's manifest. May wait for a server.
-    pub(super) fn read(place: &Place, reach: &Reach) -> Result<Known, CommandError> {
-        let mut reader = match reach.reader(place) {
-            Err(CommandError::Read(ReadError::Missing { .. })) => return Err(needs_seed(place, "there is none yet")),
+    pub(crate) fn read(target: &Target) -> Result<TargetState, CommandError> {
+        let mut reader = match target.reader() {
+            Err(CommandError::Read(ReadError::Missing { .. })) => return Err(needs_seed(target, "there is none yet")),
             reader => reader?,
         };
         let described = reader.describe()?;
         let Some(text) = &described.manifest else {
             return Err(needs_seed(
-                place,
+                target,
                 "it has no manifest, so nobody knows what it shows (another program made it, or a copy of a part)",
             ));
         };
-        let unreadable = |cause: String| needs_seed(place, format!("its manifest cannot be read ({cause})"));
-        let version: Version = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
+        let unreadable = |cause: String| needs_seed(target, format!("its manifest cannot be read ({cause})"));
+        let version: ManifestVersion = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
         if version.version > MANIFEST_VERSION {
             let why = format!(
                 "its manifest is of version {} and this program knows {MANIFEST_VERSION}: a newer oar-tiles wrote it, which can bring it up to date",
                 version.version
             );
-            return Err(needs_seed(place, why));
+            return Err(needs_seed(target, why));
         }
         let manifest: Manifest = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
         let cursor =
@@ -64,95 +62,99 @@ impl Known {
             .map_err(unreadable)?;
         let tile = |text: &String| text.parse().map_err(|NoTile| unreadable(format!("{text:?} is no tile")));
         let unrendered = manifest.unrendered.iter().map(tile).collect::<Result<_, CommandError>>()?;
-        Ok(Known { described, manifest, cursor, parts, unrendered })
+        Ok(TargetState { described, manifest, cursor, parts, unrendered })
+    }
+
+    /// Looks for changes since an older snapshot than the target's.
+    pub(crate) fn look_since(&mut self, since: &Cursor, target: &Target) -> Result<(), CommandError> {
+        if !self.cursor.sees_all_of(since) {
+            let what = format!(
+                "--since {since} is younger than what it shows ({}): changes in between would be lost. Leave --since out, or name an older snapshot",
+                self.cursor
+            );
+            return Err(CommandError::Unfit { target: target.to_string(), what });
+        }
+        self.cursor = since.clone();
+        Ok(())
     }
 
     /// The settings with the zooms and boxes of the target's last seed.
-    pub(super) fn settings(&self, settings: &Settings, place: &Place, reach: &Reach) -> Result<Settings, CommandError> {
+    pub(crate) fn settings(&self, settings: &JobSettings, target: &Target) -> Result<JobSettings, CommandError> {
         let own = Region { zooms: self.manifest.zooms.clone(), bbox: self.manifest.bbox.clone() };
-        Known::settings_of(&own, settings, place, reach)
-    }
-
-    /// The settings with the zooms and boxes of a region.
-    fn settings_of(
-        region: &Region,
-        settings: &Settings,
-        place: &Place,
-        reach: &Reach,
-    ) -> Result<Settings, CommandError> {
-        let mut settings = settings.clone();
-        let unreadable = |error: String| needs_seed(place, format!("its manifest cannot be read ({error})"));
-        settings.tileset.zooms =
-            region.zooms.parse().map_err(|error: crate::tile::ZoomError| unreadable(error.to_string()))?;
-        settings.tileset.bbox = boxes(&region.bbox).map_err(unreadable)?;
-        if !reach.packed(place) {
-            settings.limits.packing = Packing::Plain;
-        }
-        Ok(settings)
+        settings_of(&own, settings, target)
     }
 
     /// The settings of the seeds that make the whole target right, one after the other. May wait for a server.
-    pub(super) fn settings_to_seed(
+    pub(crate) fn settings_to_seed(
         &self,
-        settings: &Settings,
-        place: &Place,
-        reach: &Reach,
-    ) -> Result<Vec<Settings>, CommandError> {
-        let regions = regions_to_seed((place, reach), &self.manifest, &self.described.unfinished)?;
-        regions.iter().map(|region| Known::settings_of(region, settings, place, reach)).collect()
+        settings: &JobSettings,
+        target: &Target,
+    ) -> Result<Vec<JobSettings>, CommandError> {
+        let regions = regions_to_seed(target, &self.manifest, &self.described.unfinished)?;
+        regions.iter().map(|region| settings_of(region, settings, target)).collect()
     }
 
     /// Why what runs that have not finished left in the target cannot be mended by a reseed, if that is so.
-    pub(super) fn unmendable(&self) -> Option<String> {
+    pub(crate) fn unmendable(&self) -> Option<String> {
         self.described.unfinished.iter().find_map(|intent| unmendable(intent, &self.manifest))
     }
 
     /// Whether a run that has not finished may have left something to mend.
-    pub(super) fn is_to_be_mended(&self) -> bool {
+    pub(crate) fn is_to_be_mended(&self) -> bool {
         !self.described.unfinished.is_empty()
     }
 
     /// Refuses a target that shows another database, another configuration, or was rendered by another PostGIS; gives whether it is known
     /// to show this one.
-    pub(super) fn fits(
+    pub(crate) fn fits(
         &self,
-        place: &Place,
-        now: (&DatabaseIdentity, Option<&IdentityKey>),
+        target: &Target,
+        identity: &DatabaseIdentity,
+        key: Option<&IdentityKey>,
         fingerprint: &str,
         reads: &Reads,
     ) -> Result<SameDatabase, CommandError> {
-        let (identity, key) = now;
-        let same = compare(self.manifest.database.as_ref(), identity, key).map_err(|why| needs_seed(place, why))?;
+        let same = compare(self.manifest.database.as_ref(), identity, key).map_err(|why| needs_seed(target, why))?;
         if let Some(why) = drawn_otherwise(&self.manifest.fingerprint, fingerprint) {
-            return Err(needs_seed(place, why));
+            return Err(needs_seed(target, why));
         }
         if self.manifest.fingerprint != fingerprint {
             let why = format!(
                 "it was seeded with another configuration (its fingerprint is {}, that of the settings {fingerprint}): give the --config and --layer that it was seeded with, if it is to stay as it is",
                 self.manifest.fingerprint
             );
-            return Err(needs_seed(place, why));
+            return Err(needs_seed(target, why));
         }
         if self.manifest.reads.as_ref().is_some_and(|then| *then != reads.digest) {
             let why = "the tables and views that its layers read are not those of then: one was replaced, redefined, attached or detached";
-            return Err(needs_seed(place, why));
+            return Err(needs_seed(target, why));
         }
         if let Some(why) = self.unmendable() {
-            return Err(needs_seed(place, why));
+            return Err(needs_seed(target, why));
         }
         if let Some(table) = &reads.row_security {
             let why = format!(
                 "{table} has row level security: which rows this role sees may change without any row being changed. Seed each time, or with a role that bypasses it"
             );
-            return Err(needs_seed(place, why));
+            return Err(needs_seed(target, why));
         }
         Ok(same)
     }
 }
 
+/// The settings with the zooms and boxes of a region.
+fn settings_of(region: &Region, settings: &JobSettings, target: &Target) -> Result<JobSettings, CommandError> {
+    let mut settings = settings.clone();
+    let unreadable = |error: String| needs_seed(target, format!("its manifest cannot be read ({error})"));
+    settings.tileset.zooms =
+        region.zooms.parse().map_err(|error: crate::tile::ZoomError| unreadable(error.to_string()))?;
+    settings.tileset.bbox = boxes(&region.bbox).map_err(unreadable)?;
+    Ok(settings)
+}
+
 /// The version of a manifest's layout; it is read before the rest, which may look different.
 #[derive(serde::Deserialize)]
-struct Version {
+struct ManifestVersion {
     version: u32,
 }
 

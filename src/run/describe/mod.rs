@@ -1,17 +1,18 @@
-//! What a target is told to say about itself after a run.
+//! What a run says about its result: the manifest, the metadata, budgets and warnings.
 
-use std::sync::Arc;
+pub(crate) mod budgets;
+pub(crate) mod identity;
+mod vanishing;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use md5::{Digest as _, Md5};
 
 use super::CommandError;
-use super::budgets;
-use super::identity::IdentityKey;
-use super::survey::Prepared;
-use crate::config::Settings;
+use super::prepare::Prepared;
+use crate::config::JobSettings;
 use crate::encode::PACKING_VERSION;
 use crate::manifest::{DatabaseMark, DrawingVersions, MANIFEST_VERSION, Manifest, Region, fingerprint_of};
 use crate::pipeline::PipelineOutcome;
@@ -19,22 +20,27 @@ use crate::postgis::{Layer, RENDERING_VERSION};
 use crate::sink::{Described, GENERATOR, Metadata, Scope, VectorLayer};
 use crate::tile::{Coverage, LayerId, LonLatBox, TileCoord, ZoomList};
 
+pub use budgets::TileCause;
+pub(crate) use identity::{IdentityKey, SameDatabase, compare};
+pub(crate) use vanishing::vanishing;
+
 /// What decides a tile's bytes beside the data: the configuration, and the versions of rendering and packing.
-pub(super) fn fingerprint(settings: &Settings, layers: &[Arc<Layer>]) -> String {
+pub(crate) fn fingerprint(settings: &JobSettings, layers: &[Arc<Layer>]) -> String {
     let mut hash = Md5::new();
     for layer in layers {
         hash.update(layer.definition());
         hash.update("\n");
     }
-    hash.update(format!("{:?}", settings.limits.packing));
+    hash.update(format!("{:?}", settings.run.limits.packing));
     let configuration: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     fingerprint_of(&configuration, DrawingVersions { rendering: RENDERING_VERSION, packing: PACKING_VERSION })
 }
 
 /// The manifest of a run that stored everything that could be rendered. `before` is what the target said until now.
-pub(super) fn manifest(
-    settings: &Settings,
-    (prepared, key): (&Prepared, Option<&IdentityKey>),
+pub(crate) fn manifest(
+    settings: &JobSettings,
+    prepared: &Prepared,
+    key: Option<&IdentityKey>,
     outcome: &PipelineOutcome,
     started: SystemTime,
     before: Option<&Described>,
@@ -74,7 +80,7 @@ pub(super) fn manifest(
 }
 
 /// What tells the database (as a manifest names it) and the tables that a run reads from others, in one text.
-pub(super) fn database(mark: Option<&DatabaseMark>, reads: Option<&str>) -> String {
+pub(crate) fn database(mark: Option<&DatabaseMark>, reads: Option<&str>) -> String {
     let mut hash = Md5::new();
     // It is plain data, which always becomes JSON.
     hash.update(serde_json::to_string(&mark).unwrap_or_default());
@@ -83,7 +89,7 @@ pub(super) fn database(mark: Option<&DatabaseMark>, reads: Option<&str>) -> Stri
 }
 
 /// The same for the last run that has finished.
-pub(super) fn database_of(manifest: &Manifest) -> String {
+pub(crate) fn database_of(manifest: &Manifest) -> String {
     database(manifest.database.as_ref(), manifest.reads.as_deref())
 }
 
@@ -104,7 +110,7 @@ fn without_repeats(regions: impl Iterator<Item = Region>) -> Vec<Region> {
 }
 
 /// The names of the layers, by their ids.
-pub(super) fn names(layers: &[Arc<Layer>]) -> Vec<String> {
+pub(crate) fn names(layers: &[Arc<Layer>]) -> Vec<String> {
     let mut names: BTreeMap<LayerId, String> = BTreeMap::new();
     for layer in layers {
         names.entry(layer.id()).or_insert_with(|| layer.name().to_owned());
@@ -147,8 +153,8 @@ fn covers(zooms: &ZoomList, boxes: &[LonLatBox], region: &Region) -> bool {
 
 /// The metadata of the target after the run, with what it goes on holding. `bounds` are those of what the run has seen, `before`
 /// is what the target said until now, if tiles from then stay.
-pub(super) fn metadata(
-    settings: &Settings,
+pub(crate) fn metadata(
+    settings: &JobSettings,
     layers: &[Arc<Layer>],
     bounds: LonLatBox,
     manifest: &Manifest,

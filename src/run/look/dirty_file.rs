@@ -7,11 +7,11 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::command::CommandError;
-use crate::command::seed::writable;
-use crate::config::TilesetSettings;
+use crate::config::JobSettings;
+use crate::report::check_writable;
+use crate::run::CommandError;
 use crate::sink::ChangedTiles;
-use crate::tile::{Coverage, LonLatBox, TileCoord, TileRect};
+use crate::tile::{Coverage, LonLatBox, TileCoord, TileRect, ZoomList};
 
 /// Writes them as the file's name says: `.json`, `.geojson`, or lines.
 pub(crate) fn write(path: &Path, tiles: &[TileCoord]) -> Result<(), CommandError> {
@@ -35,13 +35,13 @@ fn list(form: &Form, tiles: &[TileCoord]) -> String {
 pub(crate) fn write_changed(
     path: Option<&Path>,
     changed: Option<&ChangedTiles>,
-    tileset: &TilesetSettings,
+    scope: &DirtyScope,
 ) -> Result<(), CommandError> {
     let (Some(path), Some(changed)) = (path, changed) else { return Ok(()) };
     let failed = |source| CommandError::NoChangedList { path: path.to_owned(), source };
     if let Some(why) = changed.everything() {
         tracing::info!("{} says everything: {why}", path.display());
-        return std::fs::write(path, everything(&Form::of(path), tileset)).map_err(failed);
+        return std::fs::write(path, everything(&Form::of(path), scope)).map_err(failed);
     }
     let written = || -> std::io::Result<()> {
         let mut file = BufWriter::new(File::create(path)?);
@@ -78,30 +78,48 @@ pub(crate) fn write_unchanged(path: Option<&Path>) -> Result<(), CommandError> {
 /// Finds out before the work whether the file can be written after it.
 pub(crate) fn can_write_changed(path: Option<&Path>, output: &Path) -> Result<(), CommandError> {
     let Some(path) = path else { return Ok(()) };
-    writable(path, output).map_err(|error| match error {
-        CommandError::NoReport { path, source } => CommandError::NoChangedList { path, source },
-        other => other,
-    })
+    check_writable(path, output).map_err(|source| CommandError::NoChangedList { path: path.to_owned(), source })
+}
+
+/// The zooms and boxes of seeds that may change any tile in them.
+#[derive(Debug, Clone)]
+pub(crate) struct DirtyScope {
+    pub(crate) zooms: ZoomList,
+    /// None for the world.
+    pub(crate) bbox: Vec<LonLatBox>,
+}
+
+impl DirtyScope {
+    /// All zooms of some tilesets, in the boxes that they have in common, or the whole world.
+    pub(crate) fn of(first: &JobSettings, others: &[JobSettings]) -> DirtyScope {
+        let all = || std::iter::once(first).chain(others).map(|settings| &settings.tileset);
+        let zooms = ZoomList::of(all().flat_map(|tileset| tileset.zooms.iter()));
+        let have_one_scope = all().all(|tileset| tileset.bbox == first.tileset.bbox);
+        DirtyScope {
+            zooms: zooms.unwrap_or_else(|| first.tileset.zooms.clone()),
+            bbox: if have_one_scope { first.tileset.bbox.clone() } else { Vec::new() },
+        }
+    }
 }
 
 /// Before a full seed: says that every tile of its zooms and boxes may change. A line `*`, an object in JSON where tiles would be a list,
 /// or the boxes in GeoJSON.
-pub(crate) fn write_everything(path: Option<&Path>, tileset: &TilesetSettings) -> Result<(), CommandError> {
+pub(crate) fn write_everything(path: Option<&Path>, scope: &DirtyScope) -> Result<(), CommandError> {
     let Some(path) = path else { return Ok(()) };
-    let text = everything(&Form::of(path), tileset);
+    let text = everything(&Form::of(path), scope);
     std::fs::write(path, text).map_err(|source| CommandError::NoTileList { path: path.to_owned(), source })
 }
 
-fn everything(form: &Form, tileset: &TilesetSettings) -> String {
-    let zooms = tileset.zooms.to_string();
-    let boxes: Vec<String> = tileset.bbox.iter().map(LonLatBox::to_string).collect();
+fn everything(form: &Form, scope: &DirtyScope) -> String {
+    let zooms = scope.zooms.to_string();
+    let boxes: Vec<String> = scope.bbox.iter().map(LonLatBox::to_string).collect();
     match form {
         Form::Json => json!({ "everything": true, "zooms": zooms, "bbox": boxes }).to_string() + "\n",
         Form::GeoJson => {
-            let boxes: Vec<LonLatBox> = if tileset.bbox.is_empty() {
+            let boxes: Vec<LonLatBox> = if scope.bbox.is_empty() {
                 vec![Coverage::new(&[]).bounds()]
             } else {
-                tileset.bbox.iter().flat_map(LonLatBox::unwrapped).collect()
+                scope.bbox.iter().flat_map(LonLatBox::unwrapped).collect()
             };
             let feature = |bbox: &LonLatBox| {
                 let properties = json!({ "everything": true, "zooms": zooms });
@@ -186,7 +204,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let tile = |zoom, x, y| TileCoord::new(Zoom::new(zoom).unwrap(), x, y).unwrap();
         let tiles = [tile(0, 0, 0), tile(12, 3345, 1783), tile(12, 3345, 1782)];
-        let tileset = tileset();
+        let scope = scope();
         for count in 0..=tiles.len() {
             let mut changed = ChangedTiles::new(Order::ZoomColumnTmsRow);
             for (number, tile) in tiles[..count].iter().enumerate() {
@@ -196,46 +214,37 @@ mod tests {
             for name in ["t.txt", "t.json", "t.geojson"] {
                 let (dirty, path) = (folder.path().join(format!("dirty-{name}")), folder.path().join(name));
                 write(&dirty, &tiles[..count]).unwrap();
-                write_changed(Some(&path), Some(&changed), &tileset).unwrap();
+                write_changed(Some(&path), Some(&changed), &scope).unwrap();
                 assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&dirty).unwrap(), "{name}");
             }
         }
     }
 
-    fn tileset() -> TilesetSettings {
-        TilesetSettings {
-            name: "t".to_owned(),
-            description: None,
-            attribution: None,
-            version: None,
-            zooms: "0-4,8".parse().unwrap(),
-            bbox: Vec::new(),
-            output: "t.mbtiles".into(),
-            max_shrink: "50%".parse().unwrap(),
-        }
+    fn scope() -> DirtyScope {
+        DirtyScope { zooms: "0-4,8".parse().unwrap(), bbox: Vec::new() }
     }
 
     #[test]
     fn everything_is_written_in_each_form() {
         let folder = tempfile::tempdir().unwrap();
-        let mut tileset = tileset();
-        let written = |name: &str, tileset: &TilesetSettings| {
+        let mut scope = scope();
+        let written = |name: &str, scope: &DirtyScope| {
             let path = folder.path().join(name);
-            write_everything(Some(&path), tileset).unwrap();
+            write_everything(Some(&path), scope).unwrap();
             std::fs::read_to_string(path).unwrap()
         };
-        assert_eq!(written("dirty.txt", &tileset), "*\n");
-        assert_eq!(written("dirty.list", &tileset), "*\n");
-        assert_eq!(written("d.json", &tileset), "{\"bbox\":[],\"everything\":true,\"zooms\":\"0-4,8\"}\n");
+        assert_eq!(written("dirty.txt", &scope), "*\n");
+        assert_eq!(written("dirty.list", &scope), "*\n");
+        assert_eq!(written("d.json", &scope), "{\"bbox\":[],\"everything\":true,\"zooms\":\"0-4,8\"}\n");
         let parsed = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap();
-        let map = parsed(written("d.geojson", &tileset));
+        let map = parsed(written("d.geojson", &scope));
         assert_eq!(map["features"].as_array().unwrap().len(), 1);
         assert_eq!(map["features"][0]["properties"], json!({ "everything": true, "zooms": "0-4,8" }));
         let ring = &map["features"][0]["geometry"]["coordinates"][0];
         assert_eq!((&ring[0][0], &ring[2][0]), (&json!(-180.0), &json!(180.0)));
-        tileset.bbox = vec!["170,-50,-170,50".parse().unwrap(), "1,2,3,4".parse().unwrap()];
-        assert_eq!(parsed(written("d.json", &tileset))["bbox"], json!(["170,-50,-170,50", "1,2,3,4"]));
-        let map = parsed(written("d.geojson", &tileset));
+        scope.bbox = vec!["170,-50,-170,50".parse().unwrap(), "1,2,3,4".parse().unwrap()];
+        assert_eq!(parsed(written("d.json", &scope))["bbox"], json!(["170,-50,-170,50", "1,2,3,4"]));
+        let map = parsed(written("d.geojson", &scope));
         let west: Vec<f64> =
             (0..3).map(|n| map["features"][n]["geometry"]["coordinates"][0][0][0].as_f64().unwrap()).collect();
         assert_eq!(west, [170.0, -180.0, 1.0]);

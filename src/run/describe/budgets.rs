@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::CommandError;
 use crate::pipeline::{FailedTile, PipelineOutcome, ZoomStats};
 use crate::report::{Event, FailedLayer, LargeTile, LayerBudget, Report, named};
+use crate::run::CommandError;
 use crate::tile::{LayerId, TileCoord};
 
 /// Why a tile could not be rendered.
@@ -18,7 +18,7 @@ fn name(names: &[String], layer: LayerId) -> String {
 }
 
 /// How far the budgets were kept; `names` are those of the layers, by their ids.
-pub(super) fn budgets(outcome: &PipelineOutcome, names: &[String]) -> Vec<LayerBudget> {
+pub(crate) fn budgets(outcome: &PipelineOutcome, names: &[String]) -> Vec<LayerBudget> {
     let of_layer = |(layer, stats): (&LayerId, &crate::pipeline::LayerStats)| LayerBudget {
         layer: name(names, *layer),
         thinned_tiles: stats.thinned,
@@ -34,7 +34,7 @@ pub(super) fn budgets(outcome: &PipelineOutcome, names: &[String]) -> Vec<LayerB
 }
 
 /// Reports the warnings about budgets, and returns them.
-pub(super) fn warn(budgets: &[LayerBudget], report: &Arc<dyn Report>) -> Vec<String> {
+pub(crate) fn warn(budgets: &[LayerBudget], report: &Arc<dyn Report>) -> Vec<String> {
     let warnings: Vec<String> = budgets.iter().flat_map(LayerBudget::warnings).collect();
     for message in &warnings {
         report.event(&Event::Warning { message: message.clone() });
@@ -43,7 +43,7 @@ pub(super) fn warn(budgets: &[LayerBudget], report: &Arc<dyn Report>) -> Vec<Str
 }
 
 /// The tiles that could not be rendered, with the names of the layers.
-pub(super) fn failed(outcome: &PipelineOutcome, names: &[String]) -> Vec<FailedLayer> {
+pub(crate) fn failed(outcome: &PipelineOutcome, names: &[String]) -> Vec<FailedLayer> {
     let of_tile = |failed: &FailedTile| FailedLayer {
         tile: failed.tile,
         layer: name(names, failed.layer),
@@ -53,12 +53,12 @@ pub(super) fn failed(outcome: &PipelineOutcome, names: &[String]) -> Vec<FailedL
 }
 
 /// The name of the layer that has the most bytes in the largest tile of a zoom.
-pub(super) fn largest_layer(zoom: &ZoomStats, names: &[String]) -> Option<String> {
+pub(crate) fn largest_layer(zoom: &ZoomStats, names: &[String]) -> Option<String> {
     zoom.largest.map(|_| name(names, zoom.largest_layer))
 }
 
 /// The tiles that could not be rendered, for the manifest: those of this run, and those of earlier ones that it was not about.
-pub(super) fn unrendered(
+pub(crate) fn unrendered(
     before: &[TileCoord],
     is_rendered: impl Fn(TileCoord) -> bool,
     outcome: &PipelineOutcome,
@@ -76,10 +76,10 @@ pub(super) fn unrendered(
 }
 
 /// A run that had to leave tiles as they were is done in part.
-pub(super) fn complete(place: &str, failed: &[FailedLayer]) -> Result<(), CommandError> {
+pub(crate) fn complete(target: &str, failed: &[FailedLayer]) -> Result<(), CommandError> {
     let Some(first) = failed.first() else { return Ok(()) };
     Err(CommandError::Unrendered {
-        place: place.to_owned(),
+        target: target.to_owned(),
         tiles: named(failed),
         source: TileCause(first.cause.clone()),
     })

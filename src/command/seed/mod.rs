@@ -1,0 +1,37 @@
+//! `oar-tiles seed`: render every occupied tile of the pyramid into the output.
+//!
+//! The run itself is `src/run/seed.rs`: claim the target, plan, render, store, the manifest last.
+
+mod dry_run;
+
+use crate::report::{Event, PlanReport, RunReport};
+use crate::run::attempts::restarting;
+use crate::run::describe::budgets;
+use crate::run::seed::seed_target;
+use crate::run::{CommandError, Job};
+
+/// Seeds the job's target.
+///
+/// # Errors
+/// If anything at all is missing from the result; the target is unchanged then.
+pub async fn seed(job: &Job) -> Result<RunReport, CommandError> {
+    let done = seed_target(job).await?;
+    let (tiles, bytes, seconds) = (done.manifest.stored, done.bytes, done.manifest.seconds);
+    job.report.event(&Event::Done { output: done.output.clone(), tiles, bytes, seconds });
+    Ok(done)
+}
+
+/// # Errors
+/// If tiles could not be rendered.
+pub fn complete(done: &RunReport) -> Result<(), CommandError> {
+    budgets::complete(&done.output, &done.failed)
+}
+
+/// What a seed would do, with sizes and times estimated; writes nothing.
+///
+/// # Errors
+/// As a seed's.
+pub async fn plan_seed(job: &Job) -> Result<PlanReport, CommandError> {
+    let plan = async |_restarts| Box::pin(dry_run::dry_run(job)).await;
+    restarting(&job.settings.database, &job.report, &job.stop, plan).await
+}

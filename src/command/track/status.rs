@@ -1,0 +1,151 @@
+//! `oar-tiles track status` and `track prune`: what the change log holds, how far targets are behind, and taking out what all of
+//! them have seen.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::changes::{self, Cursor};
+use crate::config::JobSettings;
+use crate::error::ErrorKind;
+use crate::postgis::Database;
+use crate::report::{Backlog, BehindTarget, Report};
+use crate::run::attempts::{aside, reading, restarting};
+use crate::run::look::{Look, TargetState, Work};
+use crate::run::{CommandError, DirtyFilter, Job};
+use crate::stop::Stop;
+
+/// The change log and its targets.
+#[derive(Debug)]
+pub struct LogStatus {
+    /// What the log holds, and how far targets are behind.
+    pub backlog: Backlog,
+    /// Why the triggers are not safe, if they are not.
+    safety: Result<(), changes::Error>,
+}
+
+impl LogStatus {
+    /// Warns of triggers that are not safe, where a worse error is reported instead of them.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        self.safety.as_ref().err().filter(|_| self.backlog.targets_to_seed() > 0).map(ToString::to_string)
+    }
+
+    /// # Errors
+    /// If a target needs a seed, or the triggers can do more than append to the log.
+    pub fn sound(self) -> Result<(), CommandError> {
+        match self.backlog.targets_to_seed() {
+            0 => Ok(self.safety?),
+            targets => Err(CommandError::NeedSeeds { targets, of: self.backlog.targets.len() }),
+        }
+    }
+}
+
+/// Runs `track status`.
+///
+/// # Errors
+/// If there is no log, it cannot be read, or others can alter it.
+pub async fn status(
+    settings: &JobSettings,
+    targets: &[String],
+    report: &Arc<dyn Report>,
+    stop: &Stop,
+) -> Result<LogStatus, CommandError> {
+    let database = &settings.database;
+    let look = async |_restarts| {
+        let schema = &database.changes.schema;
+        let database = Database::new(&database.connect, database.session.clone(), stop)?;
+        let snapshot = database.snapshot().await?;
+        let safety = match changes::checked(&database, &snapshot, schema).await {
+            Err(error) if !matches!(error, changes::Error::Mendable { .. }) => return Err(error.into()),
+            safety => safety,
+        };
+        let logged = changes::logged(&database, &snapshot, schema).await?;
+        Ok((safety, logged, changes::quiet(&snapshot).await?))
+    };
+    let (safety, logged, quiet) = restarting(database, report, stop, look).await?;
+    let mut behind = Vec::new();
+    for settings in settings_of(settings, targets) {
+        let job = Job::new(settings, false, report, stop)?;
+        let attempt = async |_restarts| Box::pin(behind_target(&job)).await;
+        behind.push(match restarting(database, report, stop, attempt).await {
+            Ok(behind) => behind,
+            Err(error) if error.kind() == ErrorKind::NeedsSeed => BehindTarget {
+                target: job.target.to_string(),
+                needs_seed: Some(error.to_string()),
+                reasons: Vec::new(),
+                dirty: None,
+                unfinished: Vec::new(),
+            },
+            Err(error) => return Err(error),
+        });
+    }
+    let backlog = Backlog {
+        tables: logged.into_iter().map(|one| (one.table, one.rows, one.oldest)).collect(),
+        targets: behind,
+        no_notifications: quiet.map(|quiet| quiet.to_string()),
+    };
+    Ok(LogStatus { backlog, safety })
+}
+
+/// How far a target is behind.
+async fn behind_target(job: &Job) -> Result<BehindTarget, CommandError> {
+    let filter = DirtyFilter::default();
+    let (reasons, dirty) = match Look::begin(job, &filter, false).await?.work().await? {
+        Work::Nothing => (Vec::new(), Some(0)),
+        Work::Some(changed) => (changed.reasons, Some(changed.dirty.len() as u64)),
+        Work::All(reasons) => (reasons, None),
+    };
+    let target = job.target.clone();
+    let described = aside(move || Ok::<_, CommandError>(target.reader()?.describe()?)).await??;
+    let unfinished = described.unfinished.iter().map(ToString::to_string).collect();
+    Ok(BehindTarget { target: job.target.to_string(), needs_seed: None, reasons, dirty, unfinished })
+}
+
+/// The settings for each of the targets given, or for the output that they name.
+fn settings_of(settings: &JobSettings, targets: &[String]) -> Vec<JobSettings> {
+    if targets.is_empty() {
+        return vec![settings.clone()];
+    }
+    let with_output = |target: &String| {
+        let mut settings = settings.clone();
+        settings.tileset.output = PathBuf::from(target);
+        settings
+    };
+    targets.iter().map(with_output).collect()
+}
+
+/// What was taken out of the change log.
+#[derive(Debug, Clone)]
+pub struct PrunedLog {
+    /// The database.
+    pub server: String,
+    /// Changed rows taken out.
+    pub rows: u64,
+    /// Changed rows that are left.
+    pub left: u64,
+}
+
+/// Runs `track prune`.
+///
+/// # Errors
+/// If a target cannot be read, or the role may not write the log.
+pub async fn prune(
+    settings: &JobSettings,
+    targets: &[String],
+    older: Option<Duration>,
+    report: &Arc<dyn Report>,
+    stop: &Stop,
+) -> Result<PrunedLog, CommandError> {
+    let database = Database::new(&settings.database.connect, settings.database.session.clone(), stop)?;
+    let mut seen: Vec<Cursor> = Vec::new();
+    // By age alone, no target has to be there.
+    if older.is_none() || !targets.is_empty() {
+        for settings in settings_of(settings, targets) {
+            let target = Job::new(settings, false, report, stop)?.target;
+            seen.push(reading(stop, move || Ok(TargetState::read(&target)?.cursor)).await?);
+        }
+    }
+    let pruned = changes::prune(&database, &settings.database.changes.schema, &seen, older).await?;
+    Ok(PrunedLog { server: database.server().to_string(), rows: pruned.rows, left: pruned.left })
+}

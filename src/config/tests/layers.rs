@@ -1,0 +1,92 @@
+//! Layers: names, placeholders and the order of properties.
+
+use super::*;
+
+#[test]
+fn a_placeholder_without_a_value_is_answered_with_where_it_has_one() {
+    for (text, key, message) in [
+        (
+            "[[layer]]\nname=\"a\"\ntable=\"t\"\nwhere = \"!zoom! > 4\"",
+            "layer[a].where",
+            "has !zoom!, but placeholders have values only in sql. Write sql = \"\"\"SELECT * FROM t WHERE !zoom! > 4\"\"\" and a key instead of table and where; for whole zooms, zoom = \"5-22\" or the like is enough",
+        ),
+        (
+            "[[layer]]\nname=\"a\"\nsql=\"SELECT 1\"\nwhere = \"g && !BBox!\"",
+            "layer[a].where",
+            "has !BBox!, but placeholders have values only in sql. Move the condition into the query",
+        ),
+        (
+            "[[layer]]\nname=\"a\"\ntable=\"t\"\nwhere = \"zoom > 3 AND !x! = 1\"",
+            "layer[a].where",
+            "has !x!, but placeholders have values only in sql. Write sql = \"\"\"SELECT * FROM t WHERE zoom > 3 AND !x! = 1\"\"\" and a key instead of table and where",
+        ),
+        (
+            "[[layer]]\nname=\"a\"\ntable=\"t\"\nwhere = \"!zoom > 4\"",
+            "layer[a].where",
+            "has !zoom, but placeholders have values only in sql. Write sql = \"\"\"SELECT * FROM t WHERE !zoom > 4\"\"\" and a key instead of table and where; for whole zooms, zoom = \"5-22\" or the like is enough",
+        ),
+        (
+            "[[layer]]\nname=\"a\"\ntable=\"t\"\nproperties = { n = \"10 * !z!\" }",
+            "layer[a].properties",
+            "\"n\" has !z! inside of an expression: \"!x!\", \"!y!\" and \"!zoom!\" are properties each by itself, and other placeholders have values only in sql. Write sql = \"\"\"SELECT …\"\"\" that gives n as a column",
+        ),
+        (
+            "[[layer]]\nname=\"a\"\ntable=\"t\"\non_large_tile=\"thin\"\nrank=\"n * !pixel_width!\"",
+            "layer[a].rank",
+            "has !pixel_width!, but placeholders have values only in sql: let the query give a column to rank by",
+        ),
+        (
+            "[[layer]]\nname=\"a\"\ntable=\"t\"\n[[layer.track]]\ntable=\"u\"\ngeometry=\"SELECT g FROM t WHERE g && !bbox!\"",
+            "layer[a].track.geometry",
+            "for u has !bbox!: the query is asked for a changed row, at no zoom and in no box. Leave the placeholder out",
+        ),
+    ] {
+        answered(text, key, message);
+    }
+}
+
+#[test]
+fn what_only_looks_like_a_placeholder_is_sql() {
+    for filter in [
+        "name !~ 'a' AND name != 'b' AND NOT !!true",
+        "name = '!zoom!' -- !zoom!",
+        "\"!zoom!\" > 3 /* !bbox! */",
+        "name !~~ $$!zoom!$$",
+        "5! = 120",
+        "a !< b",
+        "x@!x",
+    ] {
+        let layer = format!("[[layer]]\nname = \"a\"\ntable = \"t\"\nwhere = '''{filter}'''");
+        assert_eq!(resolve(&layer).unwrap().tileset.layers[0].options.filter.as_deref(), Some(filter));
+    }
+}
+
+#[test]
+fn an_unknown_layer_is_answered_with_the_nearest() {
+    let values = gather(None, [], Vec::new()).unwrap();
+    let error = |name: &str| job_of(&values, &[name.to_owned()]).unwrap_err().to_string();
+    assert_eq!(error("facility"), "there is no layer \"facility\": Did you mean \"facilities\"?");
+    assert_eq!(error("roads"), "there is no layer \"roads\": there is facilities");
+}
+
+#[test]
+fn the_order_of_expressions_is_kept() {
+    let settings =
+        resolve("[[layer]]\nname=\"a\"\ntable=\"t\"\nproperties = { z = \"1\", a = \"upper(b)\", m = \"c\" }").unwrap();
+    let names: Vec<&str> =
+        settings.tileset.layers[0].options.properties.iter().flatten().map(|p| p.name.as_str()).collect();
+    assert_eq!(names, ["z", "a", "m"]);
+}
+
+#[test]
+fn a_layer_is_not_called_as_what_the_program_keeps_beside_the_tiles() {
+    for name in [".oar-tiles", ".OAR-tiles.old", "Metadata.json", "latest.json", "tiles.json", "a.tiles.json"] {
+        let file = file(&format!("[[layer]]\nname = \"{name}\"\ntable = \"t\""));
+        let values = gather(Some(file.path()), [], Vec::new()).unwrap();
+        let error = job_of(&values, &[]).unwrap_err().to_string();
+        let what = format!(
+            "a layer is named \"{name}\", as what the program keeps beside the tiles (.oar-tiles…, metadata.json, latest.json, tiles.json, ….tiles.json): give it another name"
+        );
+        assert_eq!(error, format!("layer (from {}): {what}", file.path().display()));
+    }
+}

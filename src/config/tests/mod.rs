@@ -1,0 +1,128 @@
+use std::io::Write as _;
+
+use super::*;
+use crate::postgis::Parts;
+
+mod layers;
+mod values;
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn gather_with(text: &str, environment: &[(&str, &str)], flags: Vec<Flag>) -> Result<ConfigValues, ConfigError> {
+    let file = file(text);
+    let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    gather(Some(file.path()), environment, flags)
+}
+
+fn job_of(values: &ConfigValues, layers: &[String]) -> Result<JobSettings, ConfigError> {
+    Settings::resolve(values, &Parts::default(), layers)?.job()
+}
+
+fn resolve(text: &str) -> Result<JobSettings, ConfigError> {
+    job_of(&gather_with(text, &[], Vec::new())?, &[])
+}
+
+#[track_caller]
+fn answered(text: &str, key: &str, message: &str) {
+    let file = file(text);
+    let values = gather(Some(file.path()), [], Vec::new()).unwrap();
+    let error = Settings::resolve(&values, &Parts::default(), &[]).unwrap_err().to_string();
+    assert_eq!(error, format!("{key} (from {}): {message}", file.path().display()));
+}
+
+#[test]
+fn the_sample_configuration_is_the_defaults() {
+    let values = gather(None, [], Vec::new()).unwrap();
+    let settings = job_of(&values, &[]).unwrap();
+    assert_eq!(settings.tileset.zooms.to_string(), "0-14");
+    let table = crate::postgis::Rows::Relation { schema: None, table: "api_facility".to_owned() };
+    assert_eq!(settings.tileset.layers[0].options.rows, table);
+    assert_eq!(settings.database.session.connections, settings.run.workers.get() + 1);
+}
+
+#[test]
+fn the_sample_configuration_holds_every_key() {
+    // Uncommented, every example line is a valid setting too, and no key is left out.
+    let text: String = SAMPLE
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(setting)
+                if setting
+                    .split_once(" = ")
+                    .is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_')) =>
+            {
+                format!("{setting}\n")
+            }
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    // A key of KMS is for nothing else.
+    let text = text.replace("encryption = \"bucket\"", "encryption = \"aws:kms\"");
+    // And a rank for features that may be left out.
+    let text = text.replace("on_large_tile = \"warn\"", "on_large_tile = \"thin\"");
+    let table: toml::Table = toml::from_str(&text).unwrap();
+    // An id of the feature is for rows.
+    resolve(&text.replace("feature_id = ", "# feature_id = ")).unwrap();
+    for (section, keys) in [
+        ("database", "application_name connect_timeout lock_timeout restarts statement_timeout url work_mem"),
+        ("tileset", "attribution bbox description gzip_level max_shrink name output version zoom"),
+        ("target", "compression keep_for keep_versions public_url publish template"),
+        (
+            "s3",
+            "attempt_timeout attempts backoff cache_control checksums connect_timeout encryption endpoint in_flight kms_key lease metadata notes_cache_control part_size_mb path_style profile region request_timeout storage_class",
+        ),
+        ("changes", "debounce poll schema truncate_rows"),
+        ("run", "batch_features progress rows_mb window workers"),
+        (
+            "layer_defaults",
+            "beyond buffer extent max_tile_bytes max_tile_features on_large_tile on_tile_error tile_bounds zoom",
+        ),
+        ("layer", "candidates cluster feature_id geometry key name properties rank schema table where"),
+    ] {
+        let section = match &table[section] {
+            toml::Value::Array(layers) => layers[0].as_table().unwrap(),
+            section => section.as_table().unwrap(),
+        };
+        let mut found: Vec<&str> = section.keys().map(String::as_str).collect();
+        found.sort_unstable();
+        assert_eq!(found.join(" "), keys);
+    }
+}
+
+#[test]
+fn a_flag_beats_the_environment_beats_the_file_beats_the_default() {
+    let file = "[tileset]\nzoom = \"1-2\"\noutput = \"file.mbtiles\"\nname = \"of the file\"";
+    let environment = [("OAR_TILES_ZOOM", "3-4"), ("OAR_TILES_OUTPUT", "env.mbtiles"), ("HOME", "/")];
+    let flags = vec![("--zoom", "tileset.zoom", toml::Value::from("5-6"))];
+    let values = gather_with(file, &environment, flags).unwrap();
+    let settings = job_of(&values, &[]).unwrap();
+    assert_eq!(settings.tileset.zooms.to_string(), "5-6");
+    assert_eq!(settings.tileset.output.to_str(), Some("env.mbtiles"));
+    assert_eq!(settings.tileset.name, "of the file");
+    let shown = values.show();
+    assert!(shown.contains("zoom = \"5-6\"  # --zoom\n"), "{shown}");
+    assert!(shown.contains("output = \"env.mbtiles\"  # OAR_TILES_OUTPUT\n"), "{shown}");
+    assert!(shown.contains("gzip_level = 1  # default\n"), "{shown}");
+}
+
+#[test]
+fn a_bad_variable_is_answered_with_its_name() {
+    for (name, value, message) in [
+        ("OAR_TILES_ZOM", "1", "the environment variable OAR_TILES_ZOM is unknown. Did you mean \"OAR_TILES_ZOOM\"?"),
+        ("OAR_TILES_ZOOM", "9-1", "the environment variable OAR_TILES_ZOOM: the zoom range 9-1 is reversed: write 1-9"),
+        ("OAR_TILES_WORKERS", "two", "the environment variable OAR_TILES_WORKERS is \"two\", which is no whole number"),
+    ] {
+        assert_eq!(gather_with("", &[(name, value)], Vec::new()).unwrap_err().to_string(), message);
+    }
+}
+
+#[test]
+fn settings_do_not_show_passwords() {
+    let text = "[database]\nurl = \"postgresql://u:hunter2@h/d\"";
+    assert!(!format!("{:?}", resolve(text).unwrap()).contains("hunter2"));
+    assert!(!gather_with(text, &[], Vec::new()).unwrap().show().contains("hunter2"));
+}

@@ -1,0 +1,60 @@
+//! The closing table as JSON, in the file of `--report`.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+/// The report cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the report {}: choose another --report", path.display())]
+pub struct ReportFileError {
+    /// The file.
+    pub path: PathBuf,
+    /// The cause.
+    pub source: io::Error,
+}
+
+/// A file that a report is to be written to.
+#[derive(Debug, Clone)]
+pub struct ReportFile(PathBuf);
+
+impl ReportFile {
+    /// Finds out before the work whether the report can be written after it.
+    ///
+    /// # Errors
+    /// If it cannot, or would replace the output of the run.
+    pub fn new(path: &Path, output: &Path) -> Result<ReportFile, ReportFileError> {
+        match check_writable(path, output) {
+            Ok(()) => Ok(ReportFile(path.to_owned())),
+            Err(source) => Err(ReportFileError { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Writes a value as JSON.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn write(&self, value: &impl Serialize) -> Result<(), ReportFileError> {
+        serde_json::to_vec_pretty(value)
+            .map_err(io::Error::from)
+            .and_then(|json| std::fs::write(&self.0, json))
+            .map_err(|source| ReportFileError { path: self.0.clone(), source })
+    }
+}
+
+/// Finds out whether a file can be written, and is not the output. Leaves nothing behind: the run may yet fail.
+pub(crate) fn check_writable(path: &Path, output: &Path) -> io::Result<()> {
+    let is_output = matches!((path.canonicalize(), output.canonicalize()), (Ok(path), Ok(output)) if path == output);
+    if is_output || path == output {
+        return Err(io::Error::other("it would replace the output"));
+    }
+    match OpenOptions::new().create_new(true).write(true).open(path) {
+        Ok(_) => std::fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            OpenOptions::new().append(true).open(path).map(drop)
+        }
+        Err(error) => Err(error),
+    }
+}

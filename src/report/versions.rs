@@ -1,0 +1,17 @@
+//! The versions of a target as `publish` prints them.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::sink::Latest;
+
+/// The versions, one a line, the one that the map shows marked.
+#[must_use]
+pub fn render_versions(latest: &Latest) -> String {
+    let mut text = String::new();
+    for version in &latest.versions {
+        let mark = if version.version == latest.version { "shown" } else { "     " };
+        let published = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(version.published));
+        text.push_str(&format!("{mark}  {}  published {published}\n", version.version));
+    }
+    text
+}

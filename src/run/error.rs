@@ -1,0 +1,357 @@
+//! Why a command ended without success, and of which kind that is.
+
+use std::path::PathBuf;
+
+use super::describe::TileCause;
+use super::look::TileListError;
+use crate::config::ConfigError;
+use crate::error::{ErrorKind, Obstacle};
+use crate::plan::HeavyTile;
+use crate::report::ReportFileError;
+use crate::sink::{LocationError, MaxShrink, ReadError, SwitchError, TargetError};
+use crate::stop::{Signal, Stop};
+use crate::tile::TileCoord;
+
+/// Why a command ended without success.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] crate::postgis::Error),
+    /// The change log.
+    #[error(transparent)]
+    Changes(crate::changes::Error),
+    /// The target.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// A target that is read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A text that names no target.
+    #[error(
+        "{text:?} names no target: write a file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/ (or s3://bucket/file.pmtiles)"
+    )]
+    NoTarget {
+        /// The text.
+        text: String,
+    },
+    /// A text that is neither a path nor a place in S3.
+    #[error(
+        "{text:?} is no target that oar-tiles knows: write a file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/ (or s3://bucket/file.pmtiles). Nothing in it is replaced as a shell does it; a folder that is really called so takes a ./ before its name"
+    )]
+    UnknownTarget {
+        /// The text.
+        text: String,
+    },
+    /// A target holds another tileset.
+    #[error(
+        "{target} holds another tileset ({found}), and this run writes {wanted}: choose another target, or write over it with --force"
+    )]
+    OtherTileset {
+        /// The target.
+        target: String,
+        /// What it holds.
+        found: String,
+        /// What was to be written.
+        wanted: String,
+    },
+    /// Another program made a target.
+    #[error("oar-tiles did not write {target} ({what}): choose another target, or write over it with --force")]
+    Foreign {
+        /// The target.
+        target: String,
+        /// What it is.
+        what: String,
+    },
+    /// An archive has no versions.
+    #[error("{target} is one file: only a directory and an s3://bucket/prefix/ have versions")]
+    NoVersions {
+        /// The target.
+        target: String,
+    },
+    /// A bucket has no versions.
+    #[error(
+        "{target} has no latest.json: it was not published with publish = \"versioned\", so there is nothing to switch back to"
+    )]
+    Unversioned {
+        /// The target.
+        target: String,
+    },
+    /// The map cannot be switched.
+    #[error(transparent)]
+    Switch(#[from] SwitchError),
+    /// A place that cannot be in S3.
+    #[error(transparent)]
+    Location(#[from] LocationError),
+    /// Source and target of a copy are the same.
+    #[error("{target} would be copied onto itself: name another target")]
+    SameTarget {
+        /// The target.
+        target: String,
+    },
+    /// A target that cannot be brought up to date.
+    #[error("{target} needs a full seed: {why}. Run oar-tiles seed, or reseed with --or-seed")]
+    NeedsSeed {
+        /// The target.
+        target: String,
+        /// Why.
+        why: String,
+    },
+    /// Targets of which `track status` has said that they cannot be brought up to date.
+    #[error(
+        "targets that need a full seed: {targets} of {of}, for the reasons given above. Run oar-tiles seed, or reseed with --or-seed"
+    )]
+    NeedSeeds {
+        /// How many.
+        targets: usize,
+        /// Of how many.
+        of: usize,
+    },
+    /// A run would take away more tiles than it may.
+    #[error(
+        "{target} holds {} tiles in these zooms and boxes, and {} would be left: max_shrink is {max}. No tile was deleted, the manifest is unchanged. See whether a table is empty, or an import half done; if not, run the command again with --allow-shrink",
+        crate::report::grouped(*held),
+        crate::report::grouped(*left)
+    )]
+    Shrinks {
+        /// The target.
+        target: String,
+        /// How many tiles it holds.
+        held: u64,
+        /// How many it would hold.
+        left: u64,
+        /// What is allowed.
+        max: MaxShrink,
+    },
+    /// A list of tiles.
+    #[error(transparent)]
+    TileList(#[from] TileListError),
+    /// A text that is no area.
+    #[error("the area {text:?} cannot be read: {what}")]
+    NoArea {
+        /// The text.
+        text: String,
+        /// What is wrong with it, and what to write.
+        what: String,
+    },
+    /// What a command was asked for does not fit the target.
+    #[error("{target}: {what}")]
+    Unfit {
+        /// The target.
+        target: String,
+        /// What does not fit, and what to do.
+        what: String,
+    },
+    /// Other runs changed the target again and again while this one looked at it.
+    #[error("{target}: other runs keep changing it. Run the command again when they are done")]
+    Contended {
+        /// The target.
+        target: String,
+    },
+    /// A text that is no tile.
+    #[error("{text:?} is no tile: {what}")]
+    NoTile {
+        /// The text.
+        text: String,
+        /// What to write instead.
+        what: String,
+    },
+    /// A tile, or a layer of it, that a target does not hold.
+    #[error("{target} has no {what}")]
+    NotThere {
+        /// The target.
+        target: String,
+        /// Which one, and what there is.
+        what: String,
+    },
+    /// A tile that cannot be decoded.
+    #[error("{target}: tile {tile} cannot be decoded. Seed or copy it again; verify names all such tiles")]
+    BrokenTile {
+        /// The target.
+        target: String,
+        /// Which tile.
+        tile: TileCoord,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A target that `verify` found wanting.
+    #[error("{target} is not sound: {findings} listed above. Seed or copy it again")]
+    Unsound {
+        /// The target.
+        target: String,
+        /// How many findings, in words.
+        findings: String,
+    },
+    /// Tiles that could not be rendered.
+    #[error(
+        "not every tile could be rendered: {tiles}. What {target} held of them stays as it was, everything else is done. Mend what the cause names, then run oar-tiles reseed, which renders them again (or seed)"
+    )]
+    Unrendered {
+        /// The target.
+        target: String,
+        /// Which ones, in words.
+        tiles: String,
+        /// Why the first of them failed.
+        source: TileCause,
+    },
+    /// A defect that the pipeline's own counting found.
+    #[error("{0}")]
+    Pipeline(String),
+    /// A tile is larger than allowed.
+    #[error("layer \"{layer}\": tiles with more than {limit} features: {tiles}; the heaviest is tile {} with {}. Raise max_tile_features, draw the layer from a deeper zoom, or set on_large_tile = \"thin\" or \"warn\"", heaviest.tile, heaviest.features)]
+    LargeTile {
+        /// The layer.
+        layer: String,
+        /// Tiles over the limit.
+        tiles: u64,
+        /// The limit.
+        limit: u64,
+        /// The heaviest.
+        heaviest: HeavyTile,
+    },
+    /// The database went away too often.
+    #[error(
+        "the database went away {attempts} times: the target's manifest is unchanged. Look into the server's log, and run the command again (restarts in [database] sets how often it tries)"
+    )]
+    Restarts {
+        /// How often the run was begun.
+        attempts: u32,
+        /// The last cause.
+        source: crate::postgis::Error,
+    },
+    /// What others did in the database kept the run from its end too often.
+    #[error(
+        "others in the database kept this run from its end {attempts} times: the target's manifest is unchanged. Run the command again when what the cause names is done (restarts and lock_timeout in [database] set how often it tries, and how long it waits)"
+    )]
+    HeldUp {
+        /// How often the run was begun.
+        attempts: u32,
+        /// The last cause.
+        source: crate::postgis::Error,
+    },
+    /// The report cannot be written.
+    #[error(transparent)]
+    NoReport(#[from] ReportFileError),
+    /// The dirty tiles cannot be written.
+    #[error("cannot write the dirty tiles to {}: choose another --dirty-out; the target is unchanged", path.display())]
+    NoTileList {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The changed tiles cannot be written.
+    #[error("cannot write the changed tiles to {}: choose another --changed-out", path.display())]
+    NoChangedList {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// Changes are not noted, or the log cannot be trusted.
+    #[error("{target} cannot be brought up to date: {why}")]
+    Untracked {
+        /// The target.
+        target: String,
+        /// Why, and what to do.
+        why: crate::changes::Untracked,
+    },
+    /// Standard output is closed.
+    #[error("cannot write to standard output")]
+    Output(#[from] std::io::Error),
+    /// A thread died.
+    #[error("a thread died ({0}): please report this")]
+    Died(String),
+    /// A stop was asked for.
+    #[error("interrupted: the target is unchanged")]
+    Interrupted(Signal),
+    /// A stop was asked for while a target was brought in line.
+    #[error(
+        "interrupted: what was written so far stays in {target}, its manifest is unchanged: run the command again to go on"
+    )]
+    InterruptedInLine {
+        /// The target.
+        target: String,
+        /// Which one.
+        signal: Signal,
+    },
+}
+
+impl From<crate::changes::Error> for CommandError {
+    /// What the database did stays an error of the database: a run starts over if it was lost, whatever was read from it.
+    fn from(error: crate::changes::Error) -> CommandError {
+        match error {
+            crate::changes::Error::Database(error) => CommandError::Database(error),
+            other => CommandError::Changes(other),
+        }
+    }
+}
+
+/// After a stop was asked for, whatever failed because of it is the interruption.
+#[must_use]
+pub fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
+    let is_because_of_the_stop = match error.kind() {
+        ErrorKind::Interrupted | ErrorKind::Transient(Obstacle::Lost | Obstacle::HeldUp | Obstacle::GaveWay) => true,
+        ErrorKind::Transient(Obstacle::Unreachable)
+        | ErrorKind::Usage
+        | ErrorKind::NeedsSeed
+        | ErrorKind::Partial
+        | ErrorKind::Failed => false,
+    };
+    match (stop.asked(), &error) {
+        // This says more about what is left.
+        (_, CommandError::InterruptedInLine { .. }) => error,
+        (Some(signal), _) if is_because_of_the_stop => CommandError::Interrupted(signal),
+        _ => error,
+    }
+}
+
+impl CommandError {
+    /// What kind of failure this is.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            CommandError::Interrupted(_) | CommandError::InterruptedInLine { .. } => ErrorKind::Interrupted,
+            CommandError::Config(_)
+            | CommandError::LargeTile { .. }
+            | CommandError::NoReport(_)
+            | CommandError::NoTileList { .. }
+            | CommandError::NoChangedList { .. }
+            | CommandError::Location(_)
+            | CommandError::NoVersions { .. }
+            | CommandError::Unversioned { .. }
+            | CommandError::Switch(_)
+            | CommandError::NoTarget { .. }
+            | CommandError::UnknownTarget { .. }
+            | CommandError::OtherTileset { .. }
+            | CommandError::Foreign { .. }
+            | CommandError::SameTarget { .. }
+            | CommandError::Unfit { .. }
+            | CommandError::NoTile { .. }
+            | CommandError::TileList(_)
+            | CommandError::NoArea { .. } => ErrorKind::Usage,
+            CommandError::Read(error) => error.kind(),
+            CommandError::Database(error) => error.kind(),
+            CommandError::Changes(error) => error.kind(),
+            CommandError::Target(error) => error.kind(),
+            CommandError::NeedsSeed { .. } | CommandError::NeedSeeds { .. } | CommandError::Untracked { .. } => {
+                ErrorKind::NeedsSeed
+            }
+            CommandError::Unrendered { .. } => ErrorKind::Partial,
+            CommandError::Contended { .. } => ErrorKind::Transient(Obstacle::HeldUp),
+            // A run ends with these after it has started over as often as it may.
+            CommandError::Restarts { .. }
+            | CommandError::HeldUp { .. }
+            | CommandError::Pipeline(_)
+            | CommandError::Shrinks { .. }
+            | CommandError::Output(_)
+            | CommandError::NotThere { .. }
+            | CommandError::BrokenTile { .. }
+            | CommandError::Unsound { .. }
+            | CommandError::Died(_) => ErrorKind::Failed,
+        }
+    }
+}

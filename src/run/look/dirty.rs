@@ -1,0 +1,222 @@
+//! Which tiles are dirty, and why.
+
+use super::tile_list::{MAX_LISTED_TILES, TileList, TileListError};
+use super::{DirtyFilter, Look, TargetState};
+use crate::changes::{self, Watch, changed_places, pending};
+use crate::patch::ChangedPositions;
+use crate::plan::{Dirty, DrawnLayer, ScopePart};
+use crate::postgis::{Layer, survey};
+use crate::report::{Reason, UNRENDERED};
+use crate::run::CommandError;
+use crate::run::attempts::aside;
+use crate::tile::{Coverage, LayerIndex, LonLatBox, Spot, WorldRect, ZoomList};
+
+/// What there is to do.
+pub(crate) enum Work {
+    /// Nothing has changed.
+    Nothing,
+    /// These tiles are to be rendered.
+    Some(DirtyTiles),
+    /// So much has changed that rendering everything costs less; for these reasons.
+    All(Vec<Reason>),
+}
+
+/// Dirty tiles, and where changes made them dirty.
+pub(crate) struct DirtyTiles {
+    pub(crate) dirty: Dirty,
+    pub(crate) reasons: Vec<Reason>,
+    /// Where points have changed.
+    pub(crate) spots: ChangedPositions,
+    /// The rectangle around all changes.
+    pub(crate) around: Option<WorldRect>,
+    /// Whether the target is up to date once these tiles are rendered.
+    pub(crate) complete: bool,
+}
+
+impl DirtyTiles {
+    fn new(dirty: Dirty, complete: bool) -> DirtyTiles {
+        DirtyTiles { dirty, reasons: Vec::new(), spots: ChangedPositions::default(), around: None, complete }
+    }
+
+    /// Tiles that a flag names.
+    fn named_by(flag: &str, dirty: Dirty) -> DirtyTiles {
+        let reasons = vec![Reason { what: flag.to_owned(), rows: dirty.len() as u64, seconds: 0.0 }];
+        DirtyTiles { reasons, ..DirtyTiles::new(dirty, false) }
+    }
+
+    /// No dirty tile at all.
+    pub(crate) fn nothing(state: &TargetState) -> DirtyTiles {
+        DirtyTiles::new(Dirty::new(&state.parts, usize::MAX), true)
+    }
+
+    fn note(&mut self, spot: Spot) {
+        let mut world = spot.world();
+        // Bounds do not run over ±180°.
+        if world.crosses_antimeridian() {
+            (world.west, world.east) = (0, u32::MAX);
+        }
+        let one = WorldRect::from(world);
+        self.around = Some(self.around.map_or(one, |around| around.joined(one)));
+    }
+
+    /// The box around all changes in degrees.
+    pub(crate) fn bounds(&self) -> Option<LonLatBox> {
+        self.around.map(LonLatBox::from)
+    }
+}
+
+/// Where and how far a layer is drawn.
+pub(crate) fn drawn(layer: &Layer) -> DrawnLayer {
+    DrawnLayer { zooms: layer.zooms().clone(), margin: layer.margin(), grid: layer.grid() }
+}
+
+/// Below this many dirty tiles a reseed always renders them one by one.
+const MIN_TILES_FOR_A_SEED: u64 = 20_000;
+
+/// The most dirty tiles that a reseed renders one by one. More than a third of the target costs as much as seeding all of it, because a
+/// seed renders in large pieces.
+fn max_dirty_tiles(state: &TargetState) -> usize {
+    usize::try_from((state.manifest.stored / 3).max(MIN_TILES_FOR_A_SEED)).unwrap_or(usize::MAX)
+}
+
+/// After this many changed positions their dirty tiles are extrapolated to all changes.
+const POSITIONS_TO_EXTRAPOLATE: u64 = 4_000;
+
+/// The dirty tiles to expect of `rows` changes, if the first [`POSITIONS_TO_EXTRAPOLATE`] made `dirty` ones.
+fn extrapolated(dirty: u64, rows: u64) -> u64 {
+    dirty.saturating_mul(rows / POSITIONS_TO_EXTRAPOLATE)
+}
+
+/// What the log holds for the watches that the target has not seen: how many rows of each table, for how long.
+fn reasons(pending: &[changes::UnseenChanges], watches: &[Vec<Watch>]) -> Vec<Reason> {
+    let mut counted: Vec<i32> = Vec::new();
+    let mut reasons: Vec<Reason> = Vec::new();
+    for watch in watches.iter().flatten() {
+        let Some(noted) = pending.iter().find(|pending| pending.watch == watch.id).filter(|noted| noted.rows > 0)
+        else {
+            continue;
+        };
+        if counted.contains(&watch.id) {
+            continue;
+        }
+        counted.push(watch.id);
+        match reasons.iter_mut().find(|reason| reason.what == watch.table) {
+            Some(reason) => {
+                reason.rows += noted.rows;
+                reason.seconds = reason.seconds.max(noted.age);
+            }
+            None => reasons.push(Reason { what: watch.table.clone(), rows: noted.rows, seconds: noted.age }),
+        }
+    }
+    reasons
+}
+
+/// The tiles in which a change noted since the target's snapshot can be seen.
+pub(super) async fn from_log(
+    look: &Look<'_>,
+    watches: &[Vec<Watch>],
+    filter: &DirtyFilter,
+) -> Result<Work, CommandError> {
+    let Look { state, snapshot, layers, .. } = look;
+    let schema = &look.job.settings.database.changes.schema;
+    let pending = pending(snapshot, schema, &state.cursor).await?;
+    let rows_of =
+        |watch: &Watch| pending.iter().find(|pending| pending.watch == watch.id).map_or(0, |noted| noted.rows);
+    let mut reasons = reasons(&pending, watches);
+    let retried = if filter.leaves_unrendered && reasons.is_empty() { &[][..] } else { &state.unrendered };
+    if reasons.is_empty() && retried.is_empty() {
+        return Ok(Work::Nothing);
+    }
+    let narrowed = filter.is_narrowed();
+    // One seed renders all of a target only if it has one part.
+    let most = if !narrowed && state.parts.len() == 1 { max_dirty_tiles(state) } else { usize::MAX };
+    let rows: u64 = reasons.iter().map(|reason| reason.rows).sum();
+    if rows > most as u64 {
+        return Ok(Work::All(reasons));
+    }
+    let mut dirty = Dirty::new(&state.parts, most);
+    if narrowed {
+        dirty.narrow(filter.zoom.as_ref(), &Coverage::new(&filter.bbox));
+    }
+    let mut once_more = 0;
+    for tile in retried {
+        match dirty.mark_tile(*tile) {
+            Ok(belongs) => once_more += u64::from(belongs),
+            Err(_too_many) => return Ok(Work::All(reasons)),
+        }
+    }
+    if once_more > 0 {
+        reasons.push(Reason { what: UNRENDERED.to_owned(), rows: once_more, seconds: 0.0 });
+    } else if reasons.is_empty() {
+        return Ok(Work::Nothing);
+    }
+    let mut changed = DirtyTiles::new(dirty, !narrowed);
+    changed.reasons = reasons;
+    changed.spots = ChangedPositions::new(layers.iter().map(|layer| layer.as_points().is_some()));
+    for (index, (layer, watches)) in layers.iter().zip(watches).enumerate() {
+        let drawn = drawn(layer);
+        for watch in watches.iter().filter(|watch| rows_of(watch) > 0) {
+            let (mut too_many, mut seen) = (false, 0);
+            if let changes::PositionSource::Query { .. } = watch.place {
+                // It may name no more than the neighbourhood.
+                changed.spots.forget(LayerIndex(index));
+            }
+            let each = |spot| {
+                if too_many {
+                    return;
+                }
+                changed.note(spot);
+                changed.spots.add(LayerIndex(index), spot);
+                seen += 1;
+                too_many = changed.dirty.mark(&drawn, spot).is_err()
+                    || seen == POSITIONS_TO_EXTRAPOLATE
+                        && extrapolated(changed.dirty.len() as u64, rows_of(watch)) > (most as u64).saturating_mul(2);
+            };
+            changed_places(snapshot, schema, &state.cursor, watch, layer, each).await?;
+            if too_many {
+                return Ok(Work::All(changed.reasons));
+            }
+        }
+    }
+    Ok(Work::Some(changed))
+}
+
+/// The tiles of a list.
+pub(super) async fn from_list(state: &TargetState, list: &TileList) -> Result<Work, CommandError> {
+    let (list, mut dirty) = (list.clone(), Dirty::new(&state.parts, MAX_LISTED_TILES));
+    let dirty = aside(move || {
+        list.mark(&mut dirty)?;
+        Ok::<_, TileListError>(dirty)
+    })
+    .await??;
+    Ok(Work::Some(DirtyTiles::named_by("--tiles", dirty)))
+}
+
+/// The tiles of an area.
+pub(super) async fn from_area(look: &Look<'_>, boxes: &[LonLatBox]) -> Result<Work, CommandError> {
+    let (coverage, state) = (Coverage::new(boxes), &look.state);
+    let mut dirty = Dirty::new(&state.parts, MAX_LISTED_TILES);
+    dirty.narrow(None, &coverage);
+    let too_many = |_too_many| CommandError::NoArea {
+        text: boxes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+        what: format!("it has more than {MAX_LISTED_TILES} tiles: seed the target instead"),
+    };
+    let zooms = zooms(&state.parts, &state.manifest.zooms)?;
+    for layer in &look.layers {
+        let places = survey(&look.snapshot, layer, None, &coverage, &zooms).await?.places;
+        dirty.mark_all(&drawn(layer), &places).map_err(too_many)?;
+    }
+    // Tiles in which nothing is drawn any more.
+    let target = look.job.target.clone();
+    let held = aside(move || target.reader()?.list().map_err(CommandError::from));
+    for id in held.await?? {
+        dirty.mark_tile(id.coord).map_err(too_many)?;
+    }
+    Ok(Work::Some(DirtyTiles::named_by("--area", dirty)))
+}
+
+/// All zooms of a tileset.
+fn zooms(parts: &[ScopePart], own: &str) -> Result<ZoomList, CommandError> {
+    let own = own.parse().map_err(|error: crate::tile::ZoomError| CommandError::Pipeline(error.to_string()))?;
+    Ok(parts.iter().fold(own, |all: ZoomList, part| all.union(&part.zooms)))
+}

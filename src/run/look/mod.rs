@@ -1,0 +1,165 @@
+//! A look at a target and its database: which of the target's tiles are dirty.
+//!
+//! | file | what |
+//! |---|---|
+//! | `state` | what the target says about itself, and whether it fits the database and the settings |
+//! | `dirty` | which tiles are dirty, and why |
+//! | `tile_list` | tiles and areas that the user names |
+//! | `dirty_file` | dirty tiles as a file |
+
+mod dirty;
+pub(crate) mod dirty_file;
+mod state;
+mod tile_list;
+
+use std::sync::Arc;
+
+use super::attempts::{aside, reading};
+use super::describe::{IdentityKey, SameDatabase, fingerprint};
+use super::{CommandError, Job};
+use crate::changes::{self, Cursor, TrackedLayer, tracked};
+use crate::postgis::{Database, Layer, LayerLocks, Reads, Server, Snapshot, probe};
+use crate::sink::OpenMode;
+use crate::tile::{LonLatBox, ZoomList};
+
+pub(crate) use dirty::{DirtyTiles, Work, drawn};
+pub(crate) use state::{TargetState, needs_seed};
+pub use tile_list::{TileList, TileListError, area};
+
+/// The tiles that a reseed is asked for.
+#[derive(Debug, Clone, Default)]
+pub enum TilesWanted {
+    /// Those in which a change since the target's snapshot can be seen.
+    #[default]
+    Changed,
+    /// Those of a list.
+    List(TileList),
+    /// Those that some boxes touch.
+    Area(Vec<LonLatBox>),
+}
+
+/// Which tiles of a target are to be found dirty.
+#[derive(Debug, Clone, Default)]
+pub struct DirtyFilter {
+    /// Which tiles are wanted.
+    pub tiles: TilesWanted,
+    /// Look for changes since this snapshot instead of the target's.
+    pub since: Option<Cursor>,
+    /// Only these zooms; the target's snapshot stays then.
+    pub zoom: Option<ZoomList>,
+    /// Only these boxes; the target's snapshot stays then.
+    pub bbox: Vec<LonLatBox>,
+    /// Leave tiles that earlier runs could not render until something changes.
+    pub leaves_unrendered: bool,
+}
+
+impl DirtyFilter {
+    /// True if only a part of the target is looked at.
+    pub(crate) fn is_narrowed(&self) -> bool {
+        self.zoom.is_some() || !self.bbox.is_empty()
+    }
+}
+
+/// A target and its database, seen at one snapshot.
+pub(crate) struct Look<'a> {
+    /// The run, with the zooms and boxes of the target's last seed.
+    pub(crate) job: Job,
+    filter: &'a DirtyFilter,
+    pub(crate) state: TargetState,
+    pub(crate) database: Database,
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) server: Server,
+    pub(crate) key: Option<IdentityKey>,
+    same: SameDatabase,
+    pub(crate) layers: Vec<Arc<Layer>>,
+    pub(crate) locks: LayerLocks,
+    pub(crate) reads: Reads,
+    /// The warning that the role is a superuser, if it is one.
+    pub(crate) superuser: Option<String>,
+}
+
+impl<'a> Look<'a> {
+    /// Reads what the target says and what the database has. `writes` says whether the run is going to write the target.
+    pub(crate) async fn begin(job: &Job, filter: &'a DirtyFilter, writes: bool) -> Result<Look<'a>, CommandError> {
+        let (settings, target, stop) = (&job.settings, &job.target, &job.stop);
+        let database = Database::new(&settings.database.connect, settings.database.session.clone(), stop)?;
+        // Both take their time: the target may be a server, too.
+        let state = {
+            let target = target.clone();
+            reading(stop, move || TargetState::read(&target))
+        };
+        let (state, snapshot) = tokio::join!(state, database.snapshot());
+        let mut state = state?;
+        let snapshot = snapshot?;
+        let settings = state.settings(settings, target)?;
+        if let Some(since) = &filter.since {
+            state.look_since(since, target)?;
+        }
+        let layers: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
+        let probed = probe(&snapshot, &layers).await?;
+        if state.unmendable().is_some() && writes {
+            // A run that is under way has left nothing to mend. It holds the target, and opening it says so.
+            let target = target.clone();
+            drop(aside(move || target.sink(OpenMode::Edit)).await??);
+        }
+        let key = IdentityKey::of_log(&snapshot, &settings.database.changes.schema).await?;
+        let fingerprint = fingerprint(&settings, &probed.layers);
+        let same = state.fits(target, &probed.server.identity, key.as_ref(), &fingerprint, &probed.reads)?;
+        Ok(Look {
+            job: job.with_settings(settings),
+            filter,
+            state,
+            database,
+            snapshot: Arc::new(snapshot),
+            server: probed.server,
+            key,
+            same,
+            layers: probed.layers,
+            locks: probed.locks,
+            reads: probed.reads,
+            superuser: probed.superuser,
+        })
+    }
+
+    /// Finds the dirty tiles.
+    pub(crate) async fn work(&self) -> Result<Work, CommandError> {
+        let (Look { job, state, snapshot, layers, filter, .. }, target) = (self, &self.job.target);
+        match &filter.tiles {
+            TilesWanted::Changed => {
+                let schema = &job.settings.database.changes.schema;
+                let reading: Vec<TrackedLayer<'_>> = (layers.iter().zip(&job.settings.tileset.layers))
+                    .map(|(layer, settings)| TrackedLayer { layer, track: &settings.track })
+                    .collect();
+                let watches = tracked(&self.database, snapshot, schema, &reading, &state.cursor).await;
+                let watches = watches.map_err(|error| match error {
+                    changes::Error::Untracked(why) => CommandError::Untracked { target: target.to_string(), why },
+                    other => other.into(),
+                })?;
+                self.is_of_this_database()?;
+                dirty::from_log(self, &watches, filter).await
+            }
+            TilesWanted::List(list) => {
+                self.is_of_this_database()?;
+                dirty::from_list(state, list).await
+            }
+            TilesWanted::Area(boxes) => {
+                self.is_of_this_database()?;
+                dirty::from_area(self, boxes).await
+            }
+        }
+    }
+
+    /// Refuses a target of which nobody can tell whether it shows this database. What the log itself says against it comes first.
+    fn is_of_this_database(&self) -> Result<(), CommandError> {
+        let why = match (self.same, &self.filter.tiles, &self.key) {
+            (SameDatabase::Unsaid, TilesWanted::Changed, Some(_)) => {
+                "its manifest does not say which database it shows: it was seeded without the change log, or by a role that may not read it"
+            }
+            (SameDatabase::OtherKey, _, Some(_)) => {
+                "it shows another database, or the change log was removed and installed anew since: the key by which its manifest says which database it shows is not the one of this log"
+            }
+            _ => return Ok(()),
+        };
+        Err(needs_seed(&self.job.target, why))
+    }
+}

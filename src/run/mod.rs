@@ -1,0 +1,99 @@
+//! What the verbs share: one run of one tileset into one target.
+//!
+//! | file | what |
+//! |---|---|
+//! | `error` | why a command ended without success, and of which kind that is |
+//! | `target/` | what a target's text names, how it is reached, whether a run may replace what is there |
+//! | `attempts` | restarts on a new snapshot; work on threads of its own |
+//! | `prepare` | snapshot, probe, survey and plan of a seed |
+//! | `seed` | a seed, from the plan to the manifest: for `seed`, and for a `reseed` that has to seed |
+//! | `look/` | what a target has not seen of the database: for `reseed` and `track status` |
+//! | `describe/` | what a run says about its result: manifest, metadata, budgets, warnings |
+//!
+//! A verb makes a [`Job`] and returns a value; `main` prints it.
+
+pub(crate) mod attempts;
+pub(crate) mod describe;
+mod error;
+pub(crate) mod look;
+pub(crate) mod prepare;
+pub(crate) mod seed;
+pub(crate) mod target;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::JobSettings;
+use crate::encode::Packing;
+use crate::report::Report;
+use crate::sink::ChangedTiles;
+use crate::stop::Stop;
+
+pub use describe::TileCause;
+pub use error::{CommandError, interrupted};
+pub use look::{DirtyFilter, TileList, TileListError, TilesWanted, area};
+pub use target::{Target, TargetUrl};
+
+use target::Targets;
+
+/// One run: what it makes, where it writes, who hears about it, and who may stop it.
+#[derive(Clone)]
+pub struct Job {
+    /// What it makes, and how.
+    pub settings: JobSettings,
+    /// Where it writes.
+    pub target: Target,
+    /// Where to write the tiles that changed, once the run is published.
+    pub changed_out: Option<PathBuf>,
+    /// Who hears about it.
+    pub report: Arc<dyn Report>,
+    /// Who may stop it.
+    pub stop: Stop,
+}
+
+impl Job {
+    /// A run into the output that the settings name; `force` lets it write over whatever is there. To be called on a runtime, on which
+    /// requests to servers run.
+    ///
+    /// # Errors
+    /// If the output is no target.
+    pub fn new(
+        mut settings: JobSettings,
+        force: bool,
+        report: &Arc<dyn Report>,
+        stop: &Stop,
+    ) -> Result<Job, CommandError> {
+        let targets = Targets::new(&settings.tileset, force, stop);
+        let target = targets.target(&settings.tileset.output.to_string_lossy())?;
+        if !target.is_packed() {
+            settings.run.limits.packing = Packing::Plain;
+        }
+        Ok(Job { settings, target, changed_out: None, report: Arc::clone(report), stop: stop.clone() })
+    }
+
+    /// The same run, which writes the tiles that changed.
+    ///
+    /// # Errors
+    /// If the file cannot be written, or is the output.
+    pub fn with_changed_out(self, path: Option<&Path>) -> Result<Job, CommandError> {
+        look::dirty_file::can_write_changed(path, &self.settings.tileset.output)?;
+        Ok(Job { changed_out: path.map(Path::to_owned), ..self })
+    }
+
+    /// Writes the tiles that changed, if that is asked for.
+    pub(crate) fn write_changed(&self, changed: Option<&ChangedTiles>) -> Result<(), CommandError> {
+        let scope = look::dirty_file::DirtyScope::of(&self.settings, &[]);
+        look::dirty_file::write_changed(self.changed_out.as_deref(), changed, &scope)
+    }
+
+    /// The same run with other listeners.
+    pub(crate) fn under(&self, report: Arc<dyn Report>, stop: Stop) -> Job {
+        let target = Target { url: self.target.url.clone(), targets: self.target.targets.under(&stop) };
+        Job { settings: self.settings.clone(), target, changed_out: self.changed_out.clone(), report, stop }
+    }
+
+    /// The same run with other settings.
+    pub(crate) fn with_settings(&self, settings: JobSettings) -> Job {
+        Job { settings, ..self.clone() }
+    }
+}

@@ -1,0 +1,226 @@
+//! A seed, top to bottom: claim the target, plan, render, store, the manifest last.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::attempts::{aside, in_line, restarting};
+use super::describe::{IdentityKey, budgets, database, fingerprint, manifest, metadata, names, vanishing};
+use super::prepare::{Prepared, prepare, with_cached_rows};
+use super::target::{AnySink, Target, TilesBefore, refuse_other};
+use super::{CommandError, Job};
+use crate::manifest::Manifest;
+use crate::pipeline::{self, PipelineError, PipelineOutcome, StoredBatch};
+use crate::postgis::{Reads, Renderer, RunLayers, Snapshot, checked};
+use crate::report::{Event, Report, Requests, RunReport, RunZoom};
+use crate::sink::{Described, Finished, OpenMode, RunKind, Scope, Sink, TargetError, Tileset, Unwritten};
+use crate::tile::{Batch, Coverage};
+
+/// Seeds the job's target; starts over on a new snapshot where that helps.
+pub(crate) async fn seed_target(job: &Job) -> Result<RunReport, CommandError> {
+    let attempt = async |restarts| Box::pin(attempt(job, restarts)).await;
+    let Job { settings, report, stop, .. } = job;
+    restarting(&settings.database, report, stop, attempt).await.map_err(|error| in_line(error, &job.target))
+}
+
+/// One whole seed on one snapshot.
+async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
+    let (begun, started) = (Instant::now(), SystemTime::now());
+    // The target first: an hour of work must not end at a folder that is not there.
+    let sink = claim(job).await?;
+    let mut prepared = prepare(job, sink.needs().order, job.settings.run.workers.get()).await?;
+    prepared.warn(vanishing(&job.settings), &job.report);
+    let key = IdentityKey::of_log(&prepared.snapshot, &job.settings.database.changes.schema).await?;
+
+    let mut open = open(job, sink, &prepared, key.as_ref()).await?;
+    prepared.warn(relative(&open.sink, &job.target).into_iter().collect(), &job.report);
+    let rendered = render(job, &mut prepared, open.sink, open.planned).await?;
+    let left = rendered.outcome.written.stored + rendered.outcome.written.unchanged;
+    let report = Arc::clone(&job.report);
+    aside(move || open.tiles_before.judge(left, &report)).await??;
+
+    job.report.event(&Event::Finishing);
+    let finishing = Instant::now();
+    let Rendered { sink, outcome, reading, rendering } = rendered;
+    let names = names(&prepared.layers);
+    let budgets = budgets::budgets(&outcome, &names);
+    prepared.warnings.append(&mut budgets::warn(&budgets, &job.report));
+    let manifest = manifest(&job.settings, &prepared, key.as_ref(), &outcome, started, open.before.as_ref());
+    let stays = open.before.as_ref().filter(|_| !manifest.kept.is_empty());
+    let metadata = metadata(&job.settings, &prepared.layers, prepared.bounds, &manifest, stays)?;
+    let finished = aside(move || sink.finish(&metadata)).await??;
+    job.write_changed(finished.changed.as_ref())?;
+    Ok(RunReport {
+        written: outcome.written.stored,
+        unchanged: outcome.written.unchanged,
+        deleted: finished.deleted,
+        requests: requests(&finished),
+        output: finished.place,
+        manifest: Manifest { seconds: begun.elapsed().as_secs_f64(), ..manifest },
+        features: outcome.zooms.iter().map(|zoom| zoom.features).sum(),
+        bytes: outcome.zooms.iter().map(|zoom| zoom.bytes).sum(),
+        plan_seconds: (prepared.took + reading).as_secs_f64(),
+        render_seconds: rendering.as_secs_f64(),
+        finish_seconds: finishing.elapsed().as_secs_f64(),
+        restarts,
+        zooms: zooms(&outcome, &names),
+        skipped: prepared.skipped,
+        budgets,
+        failed: budgets::failed(&outcome, &names),
+        layers: names,
+        warnings: prepared.warnings,
+    })
+}
+
+/// A sink for the target, after it was found to be this tileset's.
+async fn claim(job: &Job) -> Result<AnySink, CommandError> {
+    let (target, name) = (job.target.clone(), job.settings.tileset.name.clone());
+    let layers: Vec<String> = job.settings.tileset.layers.iter().map(|layer| layer.options.name.clone()).collect();
+    aside(move || {
+        let mut sink = target.sink(OpenMode::Replace)?;
+        sink.claim()?;
+        refuse_other(&target, &name, &layers).map(|()| sink)
+    })
+    .await?
+}
+
+/// A target that a seed has begun to write.
+struct OpenTarget {
+    sink: AnySink,
+    /// What the target said about itself before.
+    before: Option<Described>,
+    tiles_before: TilesBefore,
+    /// Tiles planned.
+    planned: u64,
+}
+
+/// Begins to write the target, unless the plan alone shows that too few of its tiles would be left.
+async fn open(
+    job: &Job,
+    mut sink: AnySink,
+    prepared: &Prepared,
+    key: Option<&IdentityKey>,
+) -> Result<OpenTarget, CommandError> {
+    let settings = &job.settings;
+    let mark = key.map(|key| key.mark(&prepared.server.identity));
+    let tileset = Tileset {
+        fingerprint: fingerprint(settings, &prepared.layers),
+        layers: names(&prepared.layers),
+        scope: Scope { zooms: settings.tileset.zooms.clone(), coverage: Coverage::new(&settings.tileset.bbox) },
+        unwritten: Unwritten::Delete,
+        list_changes: job.changed_out.is_some(),
+        run: RunKind::Seed { database: database(mark.as_ref(), Some(&prepared.reads.digest)) },
+    };
+    let max_shrink = settings.tileset.max_shrink;
+    let slices = if sink.needs().layers_apart { tileset.layers.len() as u64 } else { 1 };
+    let planned: u64 = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
+    let (target, report) = (job.target.clone(), Arc::clone(&job.report));
+    aside(move || {
+        let before = sink.begin(&tileset)?;
+        let mut tiles_before = TilesBefore::of(&target, tileset.scope, max_shrink, sink.held())?;
+        // The plan knows where features are: no more tiles than it names can come of it.
+        tiles_before.judge(planned.saturating_mul(slices), &report)?;
+        Ok(OpenTarget { sink, before, tiles_before, planned })
+    })
+    .await?
+}
+
+/// A target that holds every tile of a seed, without its manifest.
+struct Rendered {
+    sink: AnySink,
+    outcome: PipelineOutcome,
+    /// How long reading rows into memory took.
+    reading: Duration,
+    /// How long rendering and storing took.
+    rendering: Duration,
+}
+
+/// Renders every planned tile and hands it to the sink.
+async fn render(job: &Job, prepared: &mut Prepared, sink: AnySink, planned: u64) -> Result<Rendered, CommandError> {
+    let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
+    let features = prepared.zooms.iter().map(|zoom| zoom.features).sum();
+    let mut workers = std::mem::take(&mut prepared.workers);
+    workers.truncate(batches.len());
+    let begun = Instant::now();
+    let mut layers = with_cached_rows(prepared, &batches.iter().collect::<Vec<_>>(), job).await?;
+    if let Some(first) = workers.first() {
+        layers = checked(first, layers, &batches).await?;
+    }
+    let layers = RunLayers::new(&layers);
+    let renderers: Vec<Renderer> = workers.into_iter().map(|worker| Renderer::new(worker, &layers)).collect();
+    let reading = begun.elapsed();
+    job.report.event(&Event::Planned { tiles: planned, features, batches: batches.len() as u64 });
+
+    let begun = Instant::now();
+    let stored = stored_events(&job.report);
+    let ran = pipeline::run(batches, renderers, sink, job.settings.run.limits, stored).await.map_err(pipeline_error);
+    let (sink, outcome) = on_what_stood_still(ran, &prepared.snapshot, &prepared.reads).await?;
+    // The last batch may have been rendered before the stop was asked for.
+    if let Some(signal) = job.stop.asked() {
+        return Err(CommandError::Interrupted(signal));
+    }
+    Ok(Rendered { sink, outcome, reading, rendering: begun.elapsed() })
+}
+
+fn requests(finished: &Finished) -> Option<Requests> {
+    let seen = finished.in_flight?;
+    Some(Requests { mean_in_flight: seen.mean, most_in_flight: seen.peak, requests: seen.requests })
+}
+
+/// What a run gave, if the tables that it has read are still those of its beginning. If not, that is why it went wrong.
+pub(crate) async fn on_what_stood_still<T>(
+    ran: Result<T, CommandError>,
+    snapshot: &Snapshot,
+    reads: &Reads,
+) -> Result<T, CommandError> {
+    match &ran {
+        Err(CommandError::Database(error)) if error.is_miscounted() => {}
+        Err(_) => return ran,
+        Ok(_) => {}
+    }
+    snapshot.stood_still(reads).await?;
+    ran
+}
+
+pub(crate) fn stored_events(report: &Arc<dyn Report>) -> impl Fn(&StoredBatch) + Send + 'static {
+    let report = Arc::clone(report);
+    move |stored| {
+        report.event(&Event::Stored {
+            zoom: stored.zoom,
+            tiles: stored.written.total(),
+            features: stored.planned_features,
+            bytes: stored.bytes,
+        });
+    }
+}
+
+/// The warning that no map finds the tiles by the target's TileJSON, if that is so.
+pub(crate) fn relative(sink: &impl Sink, target: &Target) -> Option<String> {
+    let address = sink.relative_address()?;
+    Some(format!(
+        "the TileJSON of {target} gives the address of its tiles as {address}, and MapLibre shows an empty map then: TileJSON wants whole addresses. Say where clients find {target} with --public-url https://… (public_url in [target]; once is enough), or set public_url = \"relative\" if no map reads the TileJSON"
+    ))
+}
+
+/// Errors of the parts keep their kind, so that a lost database can be told from a defect.
+pub(crate) fn pipeline_error(error: PipelineError<crate::postgis::Error, TargetError>) -> CommandError {
+    match error {
+        PipelineError::Source(error) => error.into(),
+        PipelineError::Sink(error) => error.into(),
+        other => CommandError::Pipeline(other.to_string()),
+    }
+}
+
+fn zooms(outcome: &PipelineOutcome, names: &[String]) -> Vec<RunZoom> {
+    let zoom = |zoom: &pipeline::ZoomStats| RunZoom {
+        zoom: zoom.zoom.get(),
+        tiles: zoom.tiles,
+        features: zoom.features,
+        bytes: zoom.bytes,
+        median: zoom.sizes.quantile(0.5),
+        p95: zoom.sizes.quantile(0.95),
+        largest: zoom.largest,
+        largest_layer: budgets::largest_layer(zoom, names),
+        worker_seconds: zoom.busy.as_secs_f64(),
+    };
+    outcome.zooms.iter().map(zoom).collect()
+}

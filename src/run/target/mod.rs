@@ -1,0 +1,217 @@
+//! Targets: what a text names, how it is reached, and whether a run may replace what is there.
+//!
+//! | file | what |
+//! |---|---|
+//! | `url` | which target a text names |
+//! | `sink` | a sink of any kind |
+//! | `owner` | whether a target belongs to the tileset of a run |
+//! | `shrink` | whether a run would leave too few of a target's tiles |
+//! | `unfinished` | what to do about interrupted runs |
+
+mod owner;
+mod shrink;
+mod sink;
+mod unfinished;
+mod url;
+
+use std::fmt;
+
+use tokio::runtime::Handle;
+
+use super::CommandError;
+use crate::config::TilesetSettings;
+
+use crate::sink::{
+    Directory, DirectoryReader, Latest, LocationError, Mbtiles, MbtilesReader, OpenMode, Pmtiles, PmtilesReader,
+    Publish, ReadError, S3, S3Object, S3Options, S3Pmtiles, S3Reader, TargetError, TileReader, TreeOptions,
+    s3_versions,
+};
+use crate::stop::Stop;
+
+pub(crate) use owner::refuse_other;
+pub(crate) use shrink::{TilesBefore, refuse_shrink};
+pub(crate) use sink::AnySink;
+pub(crate) use unfinished::{regions_to_seed, unmendable};
+pub use url::TargetUrl;
+
+/// A target: where it is, and how it is reached.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Where it is.
+    pub url: TargetUrl,
+    /// How it is reached.
+    pub(crate) targets: Targets,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.url.fmt(f)
+    }
+}
+
+impl Target {
+    /// Another target, reached in the same way.
+    pub(crate) fn beside(&self, text: &str) -> Result<Target, CommandError> {
+        self.targets.target(text)
+    }
+
+    /// A reader. May wait for a server: not to be called where nothing may.
+    pub(crate) fn reader(&self) -> Result<Box<dyn TileReader>, CommandError> {
+        self.targets.reader(&self.url)
+    }
+
+    /// A reader of a target that is about to be written; `None` if nothing is there that can be read. May wait for a server.
+    pub(crate) fn reader_of_what_is_there(&self) -> Result<Option<Box<dyn TileReader>>, CommandError> {
+        self.targets.reader_of_what_is_there(&self.url)
+    }
+
+    /// Opens the target for writing. May wait for a server.
+    pub(crate) fn sink(&self, mode: OpenMode) -> Result<AnySink, CommandError> {
+        self.targets.sink(&self.url, mode)
+    }
+
+    /// The versions of a prefix in S3, after the map was switched if that is wanted.
+    pub(crate) fn s3_versions(&self, switch: bool, to: Option<&str>) -> Result<Latest, CommandError> {
+        self.targets.s3_versions(&self.url, switch, to)
+    }
+
+    /// True if tiles are stored as gzip; archives always do.
+    pub(crate) fn is_packed(&self) -> bool {
+        self.targets.packed(&self.url)
+    }
+
+    /// True if the target is one file or object.
+    pub(crate) const fn is_archive(&self) -> bool {
+        match self.url {
+            TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::S3Pmtiles { .. } => true,
+            TargetUrl::Directory(_) | TargetUrl::S3Prefix { .. } => false,
+        }
+    }
+}
+
+/// How targets are reached and written.
+#[derive(Debug, Clone)]
+pub(crate) struct Targets {
+    tree: TreeOptions,
+    s3: S3Options,
+    runtime: Handle,
+    stop: Stop,
+}
+
+impl Targets {
+    /// As the settings of a tileset say; `force` lets a run write over whatever is there. To be called on a runtime, on which requests
+    /// to servers run.
+    pub(crate) fn new(settings: &TilesetSettings, force: bool, stop: &Stop) -> Targets {
+        let tree = TreeOptions { force, ..settings.tree.clone() };
+        Targets { tree, s3: settings.s3.clone(), runtime: Handle::current(), stop: stop.clone() }
+    }
+
+    /// The same with another stop.
+    pub(crate) fn under(&self, stop: &Stop) -> Targets {
+        Targets { stop: stop.clone(), ..self.clone() }
+    }
+
+    /// The target that a text names.
+    pub(crate) fn target(&self, text: &str) -> Result<Target, CommandError> {
+        Ok(Target { url: TargetUrl::parse(text)?, targets: self.clone() })
+    }
+
+    /// A reader of a target. May wait for a server: not to be called where nothing may.
+    pub(crate) fn reader(&self, url: &TargetUrl) -> Result<Box<dyn TileReader>, CommandError> {
+        Ok(match url {
+            TargetUrl::Mbtiles(path) => Box::new(MbtilesReader::open(path)?),
+            TargetUrl::Pmtiles(path) => Box::new(PmtilesReader::open(path)?),
+            TargetUrl::Directory(path) => Box::new(DirectoryReader::open(path, &self.tree.template)?),
+            TargetUrl::S3Prefix { .. } => {
+                let template = &self.tree.template;
+                Box::new(S3Reader::open(location(url)?, self.s3.clone(), template, self.runtime.clone())?)
+            }
+            TargetUrl::S3Pmtiles { .. } => {
+                Box::new(S3Object::open(&location(url)?, self.s3.clone(), self.runtime.clone())?.pmtiles()?)
+            }
+        })
+    }
+
+    /// A reader of a target that is about to be written; `None` if nothing is there that can be read. May wait for a server: not to be
+    /// called where nothing may.
+    pub(crate) fn reader_of_what_is_there(&self, url: &TargetUrl) -> Result<Option<Box<dyn TileReader>>, CommandError> {
+        let reader = match url {
+            // A look at it as other readers take it may leave files beside it.
+            TargetUrl::Mbtiles(path) => {
+                MbtilesReader::as_it_lies(path).map(|reader| Box::new(reader) as Box<dyn TileReader>)
+            }
+            other => match self.reader(other) {
+                Err(CommandError::Read(error)) => Err(error),
+                Err(other) => return Err(other),
+                Ok(reader) => Ok(reader),
+            },
+        };
+        match reader.map_err(CommandError::Read) {
+            Ok(reader) => Ok(Some(reader)),
+            Err(CommandError::Read(error @ (ReadError::Remote { .. } | ReadError::Foreign { .. }))) => {
+                Err(error.into())
+            }
+            Err(CommandError::Read(unreadable)) => {
+                tracing::info!("{unreadable}");
+                Ok(None)
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Opens a target for writing. May wait for a server: not to be called where nothing may.
+    pub(crate) fn sink(&self, url: &TargetUrl, mode: OpenMode) -> Result<AnySink, CommandError> {
+        let sink = match url {
+            TargetUrl::Mbtiles(path) => {
+                AnySink::Mbtiles(Mbtiles::open(path, mode, &self.stop).map_err(TargetError::from)?)
+            }
+            TargetUrl::Pmtiles(path) => AnySink::Pmtiles(Pmtiles::create(path, &self.stop).map_err(TargetError::from)?),
+            TargetUrl::Directory(path) => {
+                AnySink::Directory(Directory::create(path, self.tree.clone(), &self.stop).map_err(TargetError::from)?)
+            }
+            TargetUrl::S3Prefix { .. } => AnySink::S3(
+                S3::create(location(url)?, self.s3.clone(), self.tree.clone(), self.runtime.clone(), &self.stop)
+                    .map_err(TargetError::from)?,
+            ),
+            TargetUrl::S3Pmtiles { .. } => AnySink::S3Pmtiles(
+                S3Pmtiles::create(&location(url)?, self.s3.clone(), self.runtime.clone(), &self.stop)
+                    .map_err(TargetError::from)?,
+            ),
+        };
+        Ok(sink)
+    }
+
+    /// The versions of a prefix in S3, after the map was switched if that is wanted.
+    pub(crate) fn s3_versions(&self, url: &TargetUrl, switch: bool, to: Option<&str>) -> Result<Latest, CommandError> {
+        if switch {
+            let tree = self.tree.clone();
+            let s3 = S3::create(location(url)?, self.s3.clone(), tree, self.runtime.clone(), &self.stop);
+            return Ok(s3.and_then(|s3| s3.rollback(to)).map_err(TargetError::from)?);
+        }
+        s3_versions(location(url)?, self.s3.clone(), &self.runtime)?
+            .ok_or_else(|| CommandError::Unversioned { target: url.to_string() })
+    }
+
+    /// Whether whatever is there may be written over.
+    pub(crate) fn forces(&self) -> bool {
+        self.tree.force
+    }
+
+    /// Whether a directory or a prefix is written as a new version.
+    pub(crate) fn writes_versions(&self) -> bool {
+        self.tree.publish != Publish::InPlace
+    }
+
+    /// Whether a target stores tiles as gzip; archives always do.
+    pub(crate) fn packed(&self, url: &TargetUrl) -> bool {
+        match url {
+            TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::S3Pmtiles { .. } => true,
+            TargetUrl::Directory(_) | TargetUrl::S3Prefix { .. } => self.tree.packed,
+        }
+    }
+}
+
+/// Where in S3 a target lies.
+fn location<L: std::str::FromStr<Err = LocationError>>(url: &TargetUrl) -> Result<L, CommandError> {
+    Ok(url.to_string().parse()?)
+}

@@ -1,0 +1,74 @@
+//! Refuses targets of other tilesets and other programs, before the database is asked.
+
+use super::{Target, TargetUrl};
+use crate::run::CommandError;
+use crate::sink::{Described, GENERATOR, ReadError};
+
+/// Refuses to replace a target of another tileset than the one called `name` with the layers `layers`, unless that is forced. An archive
+/// is another tileset's if its name differs, or if it has none of the layers. A directory or a prefix is recognized by its fingerprint
+/// when it is opened; here it is refused if it has none of the layers. May wait for a server.
+pub(crate) fn refuse_other(target: &Target, name: &str, layers: &[String]) -> Result<(), CommandError> {
+    let is_archive = target.is_archive();
+    // A new version takes nothing from the one before.
+    if target.targets.forces() || !is_archive && target.targets.writes_versions() {
+        return Ok(());
+    }
+    let mut reader = match target.reader_of_what_is_there() {
+        Ok(Some(reader)) => reader,
+        Ok(None) => return Ok(()),
+        // An empty file holds nothing that could be lost.
+        Err(CommandError::Read(ReadError::Foreign { .. })) if is_empty(&target.url) => return Ok(()),
+        Err(CommandError::Read(ReadError::Foreign { kind, what, .. })) if is_archive => {
+            return Err(CommandError::Foreign { target: target.to_string(), what: format!("it is no {kind}: {what}") });
+        }
+        Err(other) => return Err(other),
+    };
+    // What cannot be read is damaged: it is replaced by something sound.
+    let Ok(described) = reader.describe() else { return Ok(()) };
+    let is_named = described.name.is_some() || !described.vector_layers.is_empty();
+    let wanted = in_words(Some(name), layers.iter().map(String::as_str));
+    if is_archive && !is_ours(&described) {
+        return if is_named {
+            let what = format!("it holds {}, and has no manifest of oar-tiles", tileset_of(&described));
+            Err(CommandError::Foreign { target: target.to_string(), what })
+        } else {
+            Ok(())
+        };
+    }
+    let has_another_name = is_archive && described.name.as_deref().is_some_and(|theirs| theirs != name);
+    let theirs = &described.vector_layers;
+    let shares_none =
+        !layers.is_empty() && !theirs.is_empty() && !theirs.iter().any(|layer| layers.contains(&layer.id));
+    if is_ours(&described) && (has_another_name || shares_none) {
+        return Err(CommandError::OtherTileset { target: target.to_string(), found: tileset_of(&described), wanted });
+    }
+    Ok(())
+}
+
+fn is_empty(url: &TargetUrl) -> bool {
+    match url {
+        TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) => path.metadata().is_ok_and(|file| file.len() == 0),
+        TargetUrl::Directory(_) | TargetUrl::S3Prefix { .. } | TargetUrl::S3Pmtiles { .. } => false,
+    }
+}
+
+/// True if this program wrote the target. A copy of a part has no manifest, but names the program.
+fn is_ours(described: &Described) -> bool {
+    let program = GENERATOR.split(' ').next().unwrap_or(GENERATOR);
+    let generator = described.generator.as_deref().and_then(|generator| generator.split(' ').next());
+    described.manifest.is_some() || generator == Some(program)
+}
+
+fn tileset_of(described: &Described) -> String {
+    in_words(described.name.as_deref(), described.vector_layers.iter().map(|layer| layer.id.as_str()))
+}
+
+/// A tileset in words.
+fn in_words<'a>(name: Option<&str>, layers: impl Iterator<Item = &'a str>) -> String {
+    let layers: Vec<&str> = layers.collect();
+    let layers = if layers.is_empty() { "no layers".to_owned() } else { format!("the layers {}", layers.join(", ")) };
+    match name {
+        Some(name) => format!("{name:?} with {layers}"),
+        None => format!("a tileset without a name, with {layers}"),
+    }
+}
