@@ -56,6 +56,7 @@ pub mod plan;
 pub mod postgis;
 pub mod report;
 pub mod run;
+pub mod serve;
 pub mod signals;
 pub mod sink;
 pub mod source;

@@ -3,13 +3,16 @@
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 use oar_tiles::changes::WatchOptions;
-use oar_tiles::cli::{Cli, Command, Copy, Inspect, Publish, Reseed, Seed, SettingFlags, Track, TrackPrune, Verify};
+use oar_tiles::cli::{
+    Cli, Command, Copy, Inspect, Preview, Publish, Reseed, Seed, Serve, SettingFlags, Track, TrackPrune, Verify,
+};
 use oar_tiles::command::reseed::{ReseedOptions, ReseedOutcome};
 use oar_tiles::command::track::InstallWork;
-use oar_tiles::command::{config, copy, inspect, publish, reseed, seed, track, verify};
+use oar_tiles::command::{config, copy, inspect, publish, reseed, seed, serve, track, verify};
 use oar_tiles::config::{CONFIG_VARIABLE, ConfigValues, JobSettings, Progress, Settings, gather};
 use oar_tiles::exit::Exit;
 use oar_tiles::postgis::Parts;
@@ -19,6 +22,7 @@ use oar_tiles::report::{
     say,
 };
 use oar_tiles::run::{CommandError, DirtyFilter, Job, TileList, TilesWanted, area, interrupted};
+use oar_tiles::serve::{EmptyStatus, ServeOptions};
 use oar_tiles::signals;
 use oar_tiles::sink::MaxShrink;
 use oar_tiles::stop::Stop;
@@ -44,6 +48,8 @@ fn main() -> ExitCode {
         Command::Verify(arguments) => run_verify(arguments, &stop),
         Command::Inspect(arguments) => run_inspect(arguments, &stop),
         Command::Copy(arguments) => run_copy(arguments, &stop),
+        Command::Serve(arguments) => run_serve(arguments, &stop),
+        Command::Preview(arguments) => run_preview(arguments, &stop),
         Command::Track(arguments) => run_track(arguments, &stop),
         Command::Config(flags) => run_config(flags),
     };
@@ -276,6 +282,75 @@ fn run_inspect(arguments: &Inspect, stop: &Stop) -> Result<(), CommandError> {
 fn as_json(value: &impl Serialize) -> Result<String, CommandError> {
     Ok(serde_json::to_string_pretty(value).map_err(std::io::Error::from)? + "\n")
 }
+
+fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandError> {
+    log(0);
+    let flags = SettingFlags { config: arguments.config.clone(), ..SettingFlags::default() };
+    let settings = match &arguments.target {
+        Some(target) => resolved_for(&flags, target)?,
+        None => resolved(&flags, true)?,
+    };
+    let options = ServeOptions {
+        listen: arguments.listen.clone(),
+        admin: arguments.admin.clone(),
+        public_url: arguments.public_url.clone(),
+        cache_control: arguments.cache_control.clone(),
+        cdn_cache_control: arguments.cdn_cache_control.clone(),
+        empty_status: arguments.empty_status.into(),
+        cache_bytes: u64::from(arguments.cache_mb) << 20,
+        preview: arguments.preview,
+        assets: arguments.assets.clone(),
+        drain: arguments.drain,
+        behind_proxy: arguments.behind_proxy,
+    };
+    on_runtime(async || served(settings, &options, false, stop).await)
+}
+
+fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), CommandError> {
+    log(0);
+    let flags = SettingFlags { config: arguments.config.clone(), ..SettingFlags::default() };
+    let settings = resolved_for(&flags, &arguments.target)?;
+    let options = ServeOptions {
+        listen: arguments.listen.clone(),
+        admin: None,
+        public_url: None,
+        // Whoever looks at a target that is being made wants to see it as it is.
+        cache_control: "no-cache".to_owned(),
+        cdn_cache_control: None,
+        empty_status: EmptyStatus::NoContent,
+        cache_bytes: PREVIEW_CACHE_BYTES,
+        preview: true,
+        assets: arguments.assets.clone(),
+        drain: Duration::ZERO,
+        behind_proxy: false,
+    };
+    on_runtime(async || served(settings, &options, arguments.open, stop).await)
+}
+
+/// Serves the settings' target until a stop is asked for, and says where. `open` asks the desktop to show the map.
+async fn served(settings: JobSettings, options: &ServeOptions, open: bool, stop: &Stop) -> Result<(), CommandError> {
+    let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
+    let server = serve::start(&job, options).await?;
+    let (target, url) = (&job.target, server.public_url());
+    let shown = if options.preview { "a map of it at" } else { "its tiles at" };
+    print(&format!("{target}: {shown} {url} (TileJSON: {url}tiles.json)\n"))?;
+    if let Some(admin) = server.admin_url() {
+        print(&format!("metrics and health: {admin}metrics, {admin}readyz\n"))?;
+    }
+    if open && !shown_by_desktop(url) {
+        say("warning: the desktop could not be asked to show the map: open the address above in a browser");
+    }
+    Err(CommandError::Stopped(server.run(stop).await))
+}
+
+/// Asks the desktop to show a page; false if there is nobody to ask.
+fn shown_by_desktop(url: &str) -> bool {
+    let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    std::process::Command::new(program).arg(url).spawn().is_ok()
+}
+
+/// Bytes of tiles that a preview keeps in memory: one person looks at it.
+const PREVIEW_CACHE_BYTES: u64 = 64 << 20;
 
 fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError> {
     log(0);

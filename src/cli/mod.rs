@@ -1,5 +1,6 @@
 //! Flags as typed. Nothing is decided here: "not given" stays `None`.
 
+mod serve;
 mod track;
 
 use std::num::NonZeroU64;
@@ -12,6 +13,7 @@ use crate::changes::Cursor;
 use crate::config::{Flag, Progress};
 use crate::tile::{LonLatBox, ZoomList};
 
+pub use serve::{EmptyStatusFlag, Preview, Serve};
 pub use track::{Track, TrackInstall, TrackPrune, TrackRemove, TrackStatus, Tracked};
 
 /// Pregenerates static vector tiles from PostGIS: whole pyramids in seconds, on one snapshot.
@@ -38,6 +40,10 @@ pub enum Command {
     Inspect(Inspect),
     /// Copy a target into another one, of any kind, byte for byte
     Copy(Copy),
+    /// Serve a target over HTTP: tiles, TileJSON, metrics
+    Serve(Serve),
+    /// Show a target on a map in the browser, without a database
+    Preview(Preview),
     /// Note changes in the database, so that only what they touch has to be rendered again
     #[command(subcommand)]
     Track(Track),

@@ -7,6 +7,7 @@ pub mod inspect;
 pub mod publish;
 pub mod reseed;
 pub mod seed;
+pub mod serve;
 pub mod track;
 pub mod verify;
 

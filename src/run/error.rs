@@ -262,6 +262,12 @@ pub enum CommandError {
     /// Standard output is closed.
     #[error("cannot write to standard output")]
     Output(#[from] std::io::Error),
+    /// A server could not begin.
+    #[error(transparent)]
+    Serve(#[from] crate::serve::ServeError),
+    /// A server was asked to end, and has ended.
+    #[error("stopped: no request was left unanswered")]
+    Stopped(Signal),
     /// A thread died.
     #[error("a thread died ({0}): please report this")]
     Died(String),
@@ -303,7 +309,7 @@ pub fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
     };
     match (stop.asked(), &error) {
         // This says more about what is left.
-        (_, CommandError::InterruptedInLine { .. }) => error,
+        (_, CommandError::InterruptedInLine { .. } | CommandError::Stopped(_)) => error,
         (Some(signal), _) if is_because_of_the_stop => CommandError::Interrupted(signal),
         _ => error,
     }
@@ -314,7 +320,9 @@ impl CommandError {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            CommandError::Interrupted(_) | CommandError::InterruptedInLine { .. } => ErrorKind::Interrupted,
+            CommandError::Interrupted(_) | CommandError::InterruptedInLine { .. } | CommandError::Stopped(_) => {
+                ErrorKind::Interrupted
+            }
             CommandError::Config(_)
             | CommandError::LargeTile { .. }
             | CommandError::NoReport(_)
@@ -333,6 +341,7 @@ impl CommandError {
             | CommandError::NoTile { .. }
             | CommandError::TileList(_)
             | CommandError::NoArea { .. } => ErrorKind::Usage,
+            CommandError::Serve(error) => error.kind(),
             CommandError::Read(error) => error.kind(),
             CommandError::Database(error) => error.kind(),
             CommandError::Changes(error) => error.kind(),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Intent, VectorLayer};
+use super::{Intent, Template, VectorLayer};
 use crate::error::ErrorKind;
 use crate::tile::{LonLatBox, TileId};
 
@@ -58,8 +58,16 @@ impl Total {
         Total { left: size.saturating_mul(MAX_TOTAL_PER_BYTE).max(FREE_TOTAL_BYTES) }
     }
 
+    /// Without a limit, for a reader that is asked for the same tiles again and again.
+    pub(super) const fn unlimited() -> Total {
+        Total { left: u64::MAX }
+    }
+
     /// Whether another tile may be read.
     pub(super) fn take(&mut self, tile: Option<&[u8]>) -> bool {
+        if self.left == u64::MAX {
+            return true;
+        }
         let left = self.left.checked_sub(tile.map_or(0, <[u8]>::len) as u64);
         self.left = left.unwrap_or(0);
         left.is_some()
@@ -203,6 +211,20 @@ pub trait TileReader: Send {
     /// # Errors
     /// If it cannot be read.
     fn list(&mut self) -> Result<Vec<TileId>, ReadError>;
+
+    /// How the tiles are named below the target; for an archive `{z}/{x}/{y}.pbf`, as TileJSON and web servers name its tiles.
+    fn template(&self) -> Template {
+        Template::default()
+    }
+
+    /// Prepares the reader for being kept open and asked again and again: it keeps no lock from one call to the next, each call sees
+    /// the target as it is then, and what is read is no longer added up against what the target's size explains.
+    ///
+    /// # Errors
+    /// If the target cannot be read.
+    fn keep_open(&mut self) -> Result<(), ReadError> {
+        Ok(())
+    }
 
     /// The stored bytes of the first of `tiles`, as many as one call returns.
     ///

@@ -27,5 +27,6 @@ mod reading;
 mod rendering;
 mod reseed;
 mod s3;
+mod serve;
 mod targets;
 mod world_edge;

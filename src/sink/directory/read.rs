@@ -118,6 +118,10 @@ impl TileReader for DirectoryReader {
         Ok(self.noted.described.clone())
     }
 
+    fn template(&self) -> Template {
+        self.template.clone()
+    }
+
     fn list(&mut self) -> Result<Vec<TileId>, ReadError> {
         let mut found = Vec::new();
         let walked = walk(&self.root, &self.template, &Stop::new(), |name| {

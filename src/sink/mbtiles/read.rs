@@ -193,7 +193,18 @@ impl MbtilesReader {
     }
 }
 
+/// Kilobytes of pages that a reader which is kept open has in memory: there are several of it, and the system caches the file.
+const KEPT_OPEN_CACHE_KB: u32 = 2_000;
+
 impl TileReader for MbtilesReader {
+    fn keep_open(&mut self) -> Result<(), ReadError> {
+        // From here on each statement is a transaction of its own.
+        let ended = self.connection.execute_batch(&format!("COMMIT; PRAGMA cache_size = -{KEPT_OPEN_CACHE_KB}"));
+        ended.map_err(|error| self.failed(error))?;
+        self.total = Total::unlimited();
+        Ok(())
+    }
+
     fn describe(&mut self) -> Result<Described, ReadError> {
         let mut rows = self.metadata()?;
         let zoom = |text: &str| text.trim().parse::<u8>().ok().filter(|zoom| *zoom <= 30);

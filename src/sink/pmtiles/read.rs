@@ -208,6 +208,11 @@ impl PmtilesReader {
 }
 
 impl TileReader for PmtilesReader {
+    fn keep_open(&mut self) -> Result<(), ReadError> {
+        self.total = Total::unlimited();
+        Ok(())
+    }
+
     fn check(&mut self) -> Result<Vec<String>, ReadError> {
         PmtilesReader::check(self)
     }

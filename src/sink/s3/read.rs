@@ -75,6 +75,10 @@ impl TileReader for S3Reader {
         Ok(self.noted.described.clone())
     }
 
+    fn template(&self) -> Template {
+        self.template.clone()
+    }
+
     fn list(&mut self) -> Result<Vec<TileId>, ReadError> {
         wait(&self.runtime, async {
             let (mut tiles, mut from) = (Vec::new(), None);

@@ -69,6 +69,15 @@ pub enum TemplateError {
 /// The folder below a target in which the program keeps its lock and its notes.
 pub(in crate::sink) const OWN_FOLDER: &str = ".oar-tiles";
 
+impl Default for Template {
+    /// `{z}/{x}/{y}.pbf`.
+    fn default() -> Template {
+        let text = |text: &str| Part::Text(text.to_owned());
+        let parts = vec![Part::Zoom, text("/"), Part::Column, text("/"), Part::Row, text(".pbf")];
+        Template { text: "{z}/{x}/{y}.pbf".to_owned(), parts, layers: Vec::new(), version: None }
+    }
+}
+
 impl Template {
     /// Reads a template. It may hold `{layer}` and `{version}`, which are filled in by [`Template::with_layers`] and
     /// [`Template::with_version`].

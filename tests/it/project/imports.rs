@@ -38,25 +38,32 @@ const MODULES: Table = &[
     ("pipeline", &["tile", "encode", "source", "sink"]),
     ("report", &["tile", "manifest", "plan", "pipeline", "sink"]),
     ("config", &["cells", "tile", "encode", "postgis", "changes", "pipeline", "sink"]),
-    ("cli", &["tile", "changes", "config"]),
+    ("cli", &["tile", "changes", "config", "serve"]),
     (
         "run",
         &[
             "tile", "stop", "error", "encode", "manifest", "source", "plan", "sink", "postgis", "pipeline", "report",
-            "config", "changes", "patch",
+            "config", "changes", "patch", "serve",
         ],
     ),
     (
         "command",
         &[
             "run", "tile", "stop", "error", "encode", "manifest", "mvt", "source", "plan", "sink", "postgis",
-            "pipeline", "report", "config", "changes", "patch",
+            "pipeline", "report", "config", "changes", "patch", "serve",
         ],
     ),
     ("exit", &["error", "stop"]),
     ("signals", &["exit", "report", "stop"]),
+    ("serve", &["error", "tile", "stop", "encode", "manifest", "sink"]),
     ("lib", &[]),
-    ("main", &["changes", "cli", "command", "config", "exit", "postgis", "report", "run", "signals", "sink", "stop"]),
+    (
+        "main",
+        &[
+            "changes", "cli", "command", "config", "exit", "postgis", "report", "run", "serve", "signals", "sink",
+            "stop",
+        ],
+    ),
 ];
 
 /// `src/postgis/`.

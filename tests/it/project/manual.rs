@@ -4,6 +4,7 @@ use std::process::Command;
 
 use crate::support::manual;
 use crate::support::program::run;
+use crate::support::served::{Served, status};
 use crate::support::{Db, repository};
 
 #[test]
@@ -14,11 +15,13 @@ fn every_command_of_the_manual_runs() {
     let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
     // The two commands, the benchmark and this very test are run by scripts/test; see there.
     let by_the_test_script = std::fs::read_to_string(repository("scripts/test")).unwrap();
-    let mut seen = 0;
+    let (mut seen, mut served) = (0, Vec::new());
     for line in manual::blocks("sh").iter().flat_map(|block| block.lines()) {
         seen += 1;
         let command = line.split('#').next().unwrap().trim();
-        if command.starts_with("oar-tiles ") {
+        if command.starts_with("oar-tiles serve ") || command.starts_with("oar-tiles preview ") {
+            served.push(command.to_owned());
+        } else if command.starts_with("oar-tiles ") {
             let mut shell = Command::new("bash");
             shell.args(["-ec", command]).current_dir(folder.path()).env("PATH", &path).env("DATABASE_URL", &db.url);
             run(&mut shell).ok();
@@ -29,6 +32,17 @@ fn every_command_of_the_manual_runs() {
         }
     }
     assert!(seen >= 6, "{seen}");
+    // What goes on until it is ended, with ports of its own.
+    for command in served {
+        let mut given: Vec<&str> = command.split_whitespace().skip(1).collect();
+        for part in &mut given {
+            if part.starts_with("127.0.0.1:") {
+                *part = "127.0.0.1:0";
+            }
+        }
+        let running = Served::of(crate::support::program::program().args(given).current_dir(folder.path()));
+        assert_eq!(status(&running.get("/tiles.json", "")), 200, "{command}");
+    }
     assert!(folder.path().join("facilities.mbtiles").is_file() && folder.path().join("part.mbtiles").is_file());
 }
 

@@ -19,6 +19,7 @@ pub(crate) mod proxy;
 pub(crate) mod refusal;
 pub(crate) mod s3;
 pub(crate) mod s3_server;
+pub(crate) mod served;
 pub(crate) mod silent;
 pub(crate) mod sinks;
 pub(crate) mod targets;

@@ -70,18 +70,23 @@ impl Nginx {
     }
 
     pub(crate) fn get(&self, path: &str, headers: &str) -> Answer {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n").unwrap();
-        let mut all = Vec::new();
-        stream.read_to_end(&mut all).unwrap();
-        let end = all.windows(4).position(|part| part == b"\r\n\r\n").unwrap();
-        let lines = String::from_utf8(all[..end].to_vec()).unwrap();
-        let lower = |line: &str| match line.split_once(": ") {
-            Some((name, value)) => format!("{}: {value}\n", name.to_lowercase()),
-            None => format!("{line}\n"),
-        };
-        Answer { head: lines.lines().map(lower).collect(), body: all[end + 4..].to_vec() }
+        ask(self.port, "GET", path, headers)
     }
+}
+
+/// Sends one request to a server of this machine and reads the answer to its end. `headers` are whole lines.
+pub(crate) fn ask(port: u16, method: &str, path: &str, headers: &str) -> Answer {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n").unwrap();
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).unwrap();
+    let end = all.windows(4).position(|part| part == b"\r\n\r\n").unwrap();
+    let lines = String::from_utf8(all[..end].to_vec()).unwrap();
+    let lower = |line: &str| match line.split_once(": ") {
+        Some((name, value)) => format!("{}: {value}\n", name.to_lowercase()),
+        None => format!("{line}\n"),
+    };
+    Answer { head: lines.lines().map(lower).collect(), body: all[end + 4..].to_vec() }
 }
 
 /// Puts a page with a map below `pages` in the tree's folder; gives its name. It shows the points of a layer of the TileJSON that `?` names,

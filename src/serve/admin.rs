@@ -1,0 +1,105 @@
+//! The admin listener: health, metrics and status, for supervisors and not for visitors.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use serde_json::json;
+
+use super::http::accept::Answers;
+use super::http::answer::{Answer, without_body};
+use super::metrics::Measured;
+use super::public::Site;
+
+/// The admin listener.
+#[derive(Clone)]
+pub(crate) struct Admin {
+    /// What the public listener answers with.
+    pub(crate) site: Arc<Site>,
+    /// Whether the server was asked to end.
+    pub(crate) draining: Arc<AtomicBool>,
+}
+
+impl Answers for Admin {
+    async fn answer(self, request: Request<Incoming>) -> Answer {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET and HEAD are answered\n".to_owned());
+        }
+        let answer = match request.uri().path() {
+            "/livez" => text(StatusCode::OK, "text/plain", "ok\n".to_owned()),
+            "/readyz" => self.ready().await,
+            "/metrics" => {
+                let metrics = self.site.metrics.text(self.measured());
+                text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics)
+            }
+            "/status.json" => text(StatusCode::OK, "application/json", self.status().await.to_string() + "\n"),
+            _ => {
+                let what = "there is /livez, /readyz, /metrics and /status.json\n";
+                text(StatusCode::NOT_FOUND, "text/plain", what.to_owned())
+            }
+        };
+        if request.method() == Method::HEAD { without_body(answer) } else { answer }
+    }
+}
+
+impl Admin {
+    /// Whether requests can be answered: the target can be read, and the server is not about to end.
+    async fn reasons(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.draining.load(Ordering::Relaxed) {
+            reasons.push("the server was asked to end".to_owned());
+        }
+        if let Err(error) = self.site.tiles.state().await {
+            reasons.push(error.to_string());
+        }
+        reasons
+    }
+
+    async fn ready(&self) -> Answer {
+        let reasons = self.reasons().await;
+        let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let body = json!({ "ready": reasons.is_empty(), "reasons": reasons });
+        text(status, "application/json", body.to_string() + "\n")
+    }
+
+    async fn status(&self) -> serde_json::Value {
+        let (reasons, state) = (self.reasons().await, self.site.tiles.last());
+        let manifest = state.manifest.as_ref();
+        json!({
+            "program": crate::sink::GENERATOR,
+            "ready": reasons.is_empty(),
+            "reasons": reasons,
+            "name": state.described.name,
+            "zooms": manifest.map(|manifest| &manifest.zooms),
+            "snapshot": manifest.map(|manifest| &manifest.snapshot),
+            "snapshot_age_seconds": snapshot_age(manifest.map(|manifest| manifest.started)),
+            "changes_noticed": state.number - 1,
+            "cached_bytes": self.site.tiles.cached_bytes(),
+        })
+    }
+
+    fn measured(&self) -> Measured {
+        let started = self.site.tiles.last().manifest.as_ref().map(|manifest| manifest.started);
+        Measured { cached_bytes: self.site.tiles.cached_bytes(), snapshot_age: snapshot_age(started) }
+    }
+}
+
+/// Seconds since a moment given in seconds since 1970.
+fn snapshot_age(started: Option<u64>) -> Option<u64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
+    Some(now.saturating_sub(started?))
+}
+
+fn text(status: StatusCode, media_type: &'static str, body: String) -> Answer {
+    let mut answer = Response::new(http_body_util::Full::default());
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(CONTENT_LENGTH, body.len().into());
+    *answer.body_mut() = http_body_util::Full::new(body.into());
+    answer
+}

@@ -1,0 +1,151 @@
+//! Answers: tiles, documents and errors, with their headers.
+
+use bytes::Bytes;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH,
+    CONTENT_TYPE, ETAG, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
+use http_body_util::Full;
+
+use super::negotiate::Encoding;
+
+/// An answer on its way to a client.
+pub(crate) type Answer = Response<Full<Bytes>>;
+
+/// The media type of a tile (registered with IANA).
+pub(crate) const TILE_TYPE: &str = "application/vnd.mapbox-vector-tile";
+
+/// What a shared cache may keep, for caches of CDNs alone (RFC 9213).
+pub(crate) const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+
+/// Whether the answer came from memory (RFC 9211).
+pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
+
+/// Seconds after which a client may ask again for what could not be answered.
+const RETRY_SECONDS: u32 = 1;
+
+/// An answer without a body and headers, but for those that every answer of the public listener has: whoever has a page may show the
+/// tiles, and how an answer is encoded depends on the request.
+fn public(status: StatusCode) -> Answer {
+    let mut answer = Response::new(Full::default());
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(TIMING_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}
+
+/// How long caches may keep an answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Freshness {
+    /// `Cache-Control` (RFC 9111).
+    pub(crate) cache_control: HeaderValue,
+    /// `CDN-Cache-Control` (RFC 9213), where CDNs may keep it for another time than browsers.
+    pub(crate) cdn_cache_control: Option<HeaderValue>,
+}
+
+impl Freshness {
+    fn apply(&self, answer: &mut Answer) {
+        answer.headers_mut().insert(CACHE_CONTROL, self.cache_control.clone());
+        if let Some(value) = &self.cdn_cache_control {
+            answer.headers_mut().insert(CDN_CACHE_CONTROL, value.clone());
+        }
+    }
+}
+
+/// What an answer with a body carries.
+pub(crate) struct Content<'a> {
+    /// The body.
+    pub(crate) body: Bytes,
+    /// Its media type.
+    pub(crate) media_type: &'a str,
+    /// How it is encoded.
+    pub(crate) encoding: Encoding,
+    /// Its strong entity tag.
+    pub(crate) tag: &'a str,
+}
+
+/// 200 with a body.
+pub(crate) fn content(content: Content<'_>, freshness: &Freshness) -> Answer {
+    let mut answer = public(StatusCode::OK);
+    let headers = answer.headers_mut();
+    insert(headers, CONTENT_TYPE, content.media_type);
+    insert(headers, ETAG, content.tag);
+    if content.encoding == Encoding::Gzip {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    headers.insert(CONTENT_LENGTH, content.body.len().into());
+    *answer.body_mut() = Full::new(content.body);
+    freshness.apply(&mut answer);
+    answer
+}
+
+/// 304: the client holds the content already. It repeats the headers that a cache has to update (RFC 9110, section 15.4.5).
+pub(crate) fn not_modified(tag: &str, freshness: &Freshness) -> Answer {
+    let mut answer = public(StatusCode::NOT_MODIFIED);
+    insert(answer.headers_mut(), ETAG, tag);
+    freshness.apply(&mut answer);
+    answer
+}
+
+/// The answer for a tile in which nothing is drawn: no body, and cacheable like a tile.
+pub(crate) fn empty(status: StatusCode, freshness: &Freshness) -> Answer {
+    let mut answer = public(status);
+    if status == StatusCode::OK {
+        insert(answer.headers_mut(), CONTENT_TYPE, TILE_TYPE);
+    }
+    freshness.apply(&mut answer);
+    answer
+}
+
+/// An error as short JSON that no cache keeps. `what` says nothing of the database.
+pub(crate) fn error(status: StatusCode, what: &str) -> Answer {
+    let mut answer = public(status);
+    let body = Bytes::from(format!("{}\n", serde_json::json!({ "error": what })));
+    let headers = answer.headers_mut();
+    insert(headers, CONTENT_TYPE, "application/json");
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(CONTENT_LENGTH, body.len().into());
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(RETRY_AFTER, RETRY_SECONDS.into());
+    }
+    *answer.body_mut() = Full::new(body);
+    answer
+}
+
+/// The methods that the public listener knows.
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
+
+/// The answer to a method other than GET and HEAD; `None` for those.
+pub(crate) fn of_method(method: &Method) -> Option<Answer> {
+    if method == Method::OPTIONS {
+        let mut answer = public(StatusCode::NO_CONTENT);
+        answer.headers_mut().insert(ALLOW, METHODS);
+        answer.headers_mut().insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+        return Some(answer);
+    }
+    if method == Method::GET || method == Method::HEAD {
+        return None;
+    }
+    let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "only GET, HEAD and OPTIONS are answered");
+    answer.headers_mut().insert(ALLOW, METHODS);
+    Some(answer)
+}
+
+/// The answer to HEAD: the headers of the answer to GET (RFC 9110, section 9.3.2).
+pub(crate) fn without_body(mut answer: Answer) -> Answer {
+    *answer.body_mut() = Full::default();
+    answer
+}
+
+/// Inserts a header whose value the program made; one that is no header value is left out.
+fn insert(headers: &mut http::HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}

@@ -1,0 +1,121 @@
+//! What a path asks for.
+
+use crate::sink::Template;
+use crate::tile::{TileId, Zoom};
+
+/// What a path of the public listener asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// The page with the map.
+    Page,
+    /// A file that the page needs.
+    Asset(String),
+    /// A TileJSON document, by its name below the target.
+    TileJson(String),
+    /// A tile.
+    Tile(TileId),
+}
+
+/// Why a path has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoRoute {
+    /// There is nothing of this name (404).
+    Unknown,
+    /// It is the name of a tile, but its numbers are not written as they must be, or no such tile exists (400).
+    NotCanonical,
+}
+
+/// The longest path that is looked at, in bytes; a longer one is answered with 414. A layer's name is the only long part of a tile's path.
+pub(crate) const MAX_PATH_BYTES: usize = 2_048;
+
+/// Finds out what a path asks for. `path` begins below the base path, with `/`, and is percent-encoded as it came.
+pub(crate) fn route(path: &str, template: &Template, is_preview: bool) -> Result<Route, NoRoute> {
+    let name = path.strip_prefix('/').ok_or(NoRoute::Unknown)?;
+    if name.is_empty() {
+        return if is_preview { Ok(Route::Page) } else { Err(NoRoute::Unknown) };
+    }
+    if let Some(asset) = name.strip_prefix("assets/") {
+        return if is_preview { Ok(Route::Asset(asset.to_owned())) } else { Err(NoRoute::Unknown) };
+    }
+    if name == "tiles.json" || name.ends_with(".tiles.json") {
+        return Ok(Route::TileJson(name.to_owned()));
+    }
+    // Map clients know tiles by either ending.
+    let stem = name.strip_suffix(".mvt").filter(|_| template.text().strip_suffix(".pbf").is_some());
+    let renamed = stem.map(|stem| format!("{stem}.pbf"));
+    let name = renamed.as_deref().unwrap_or(name);
+    match template.read(name) {
+        Some(tile) => Ok(Route::Tile(tile)),
+        None if looks_like_a_tile(name, template) => Err(NoRoute::NotCanonical),
+        None => Err(NoRoute::Unknown),
+    }
+}
+
+/// Whether a name differs from a tile's only in its numbers, which are written in another notation, such as `01` or `+1`, or name a tile
+/// beyond the pyramid: with 0 in their place it is the name of a tile.
+fn looks_like_a_tile(name: &str, template: &Template) -> bool {
+    let with_zeros = name.split('/').map(|part| {
+        let end = part.find(|c: char| !(c.is_ascii_digit() || matches!(c, '+' | '-' | '.'))).unwrap_or(part.len());
+        let number = part[..end].trim_end_matches('.');
+        if is_a_number(number) { format!("0{}", &part[number.len()..]) } else { part.to_owned() }
+    });
+    template.read(&with_zeros.collect::<Vec<_>>().join("/")).is_some()
+}
+
+fn is_a_number(text: &str) -> bool {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+}
+
+/// Whether a zoom lies within the zooms of a tileset.
+pub(crate) fn is_in(zooms: Option<(u8, u8)>, zoom: Zoom) -> bool {
+    zooms.is_none_or(|(min, max)| (min..=max).contains(&zoom.get()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tile::TileCoord;
+
+    #[test]
+    fn paths_are_tiles_documents_or_nothing() {
+        let template = Template::new("{z}/{x}/{y}.pbf").unwrap();
+        let tile = |z, x, y| Ok(Route::Tile(TileCoord::new(Zoom::new(z).unwrap(), x, y).unwrap().into()));
+        for (path, expected) in [
+            ("/0/0/0.pbf", tile(0, 0, 0)),
+            ("/3/7/2.pbf", tile(3, 7, 2)),
+            ("/3/7/2.mvt", tile(3, 7, 2)),
+            ("/tiles.json", Ok(Route::TileJson("tiles.json".to_owned()))),
+            ("/mills.tiles.json", Ok(Route::TileJson("mills.tiles.json".to_owned()))),
+            ("/03/7/2.pbf", Err(NoRoute::NotCanonical)),
+            ("/3/+7/2.pbf", Err(NoRoute::NotCanonical)),
+            ("/3/8/2.pbf", Err(NoRoute::NotCanonical)),
+            ("/3/7/-1.pbf", Err(NoRoute::NotCanonical)),
+            ("/3/7/99999999999999999999.pbf", Err(NoRoute::NotCanonical)),
+            ("/99/0/0.pbf", Err(NoRoute::NotCanonical)),
+            ("/3/7/2", Err(NoRoute::Unknown)),
+            ("/3/7/2.pbf/", Err(NoRoute::Unknown)),
+            ("/3/7/x.pbf", Err(NoRoute::Unknown)),
+            ("/3//2.pbf", Err(NoRoute::Unknown)),
+            ("//3/7/2.pbf", Err(NoRoute::Unknown)),
+            ("/", Err(NoRoute::Unknown)),
+            ("", Err(NoRoute::Unknown)),
+            ("/assets/maplibre-gl.js", Err(NoRoute::Unknown)),
+            ("/.oar-tiles/begun.json", Err(NoRoute::Unknown)),
+        ] {
+            assert_eq!(route(path, &template, false), expected, "{path}");
+        }
+        assert_eq!(route("/", &template, true), Ok(Route::Page));
+        assert_eq!(route("/assets/a.js", &template, true), Ok(Route::Asset("a.js".to_owned())));
+    }
+
+    #[test]
+    fn layers_and_other_templates_have_their_own_names() {
+        let template = Template::new("{layer}/{z}-{x}/{-y}.mvt").unwrap().with_layers(["mills", "farms"]);
+        assert!(matches!(route("/mills/1-0/1.mvt", &template, false), Ok(Route::Tile(_))));
+        assert_eq!(route("/lakes/1-0/1.mvt", &template, false), Err(NoRoute::Unknown));
+        let template = Template::new("{layer}/{z}/{x}/{y}.pbf").unwrap().with_layers(["mills2"]);
+        assert_eq!(route("/mills2/01/0/0.pbf", &template, false), Err(NoRoute::NotCanonical));
+        assert_eq!(route("/mills3/01/0/0.pbf", &template, false), Err(NoRoute::Unknown));
+    }
+}

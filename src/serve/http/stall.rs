@@ -1,0 +1,78 @@
+//! A limit on how long a client may take nothing of an answer.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+/// How long a client may leave an answer untaken before its connection ends.
+const WRITE_STALL: Duration = Duration::from_secs(30);
+
+/// A connection that ends with an error if it takes no byte for [`WRITE_STALL`] while there is something to write.
+pub(crate) struct StallLimit<C> {
+    connection: C,
+    deadline: Pin<Box<Sleep>>,
+    is_waiting: bool,
+}
+
+impl<C> StallLimit<C> {
+    /// A connection under the limit.
+    pub(crate) fn new(connection: C) -> StallLimit<C> {
+        StallLimit { connection, deadline: Box::pin(tokio::time::sleep(WRITE_STALL)), is_waiting: false }
+    }
+
+    fn limited<T>(&mut self, context: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if poll.is_ready() {
+            self.is_waiting = false;
+            return poll;
+        }
+        if !self.is_waiting {
+            self.is_waiting = true;
+            self.deadline.as_mut().reset(Instant::now() + WRITE_STALL);
+        }
+        ready!(self.deadline.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<C: AsyncRead + Unpin> AsyncRead for StallLimit<C> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_read(context, buffer)
+    }
+}
+
+impl<C: AsyncWrite + Unpin> AsyncWrite for StallLimit<C> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.connection).poll_write(context, bytes);
+        self.limited(context, poll)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.connection).poll_write_vectored(context, slices);
+        self.limited(context, poll)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.connection.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = Pin::new(&mut self.connection).poll_flush(context);
+        self.limited(context, poll)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,195 @@
+// The preview: every layer of the TileJSON, coloured, with the properties of what is clicked.
+"use strict";
+
+const COLOURS = ["#ffd166", "#06d6a0", "#4cc9f0", "#ef476f", "#b388eb", "#f78c6b", "#90be6d", "#f15bb5"];
+const BACKGROUND = "#0b1524";
+const NETWORK = "#24364f";
+// Bytes of a packed tile at which its border is drawn in the last colour.
+const LARGE_TILE_BYTES = 500000;
+const base = document.body.dataset.publicUrl;
+
+function say(text) {
+  document.getElementById("message").value = text;
+}
+
+// Meridians and parallels: a background that needs no other server.
+function network() {
+  const lines = [];
+  for (let x = -180; x <= 180; x += 30) lines.push([[x, -85], [x, 85]]);
+  for (let y = -60; y <= 60; y += 30) lines.push([[-180, y], [180, y]]);
+  return { type: "Feature", properties: {}, geometry: { type: "MultiLineString", coordinates: lines } };
+}
+
+// Bytes of the tiles that were loaded, by "z/x/y": the client does not tell them otherwise.
+const sizes = new Map();
+
+async function load(request, abort) {
+  const url = request.url.replace(/^counted:\/\//, "");
+  const answer = await fetch(url, { signal: abort.signal });
+  if (!answer.ok) throw new Error(`${url}: HTTP ${answer.status}`);
+  const data = await answer.arrayBuffer();
+  const [, z, x, y] = url.match(/(\d+)\/(\d+)\/(\d+)\.\w+$/) ?? [];
+  const packed = Number(answer.headers.get("content-length")) || data.byteLength;
+  if (z !== undefined) sizes.set(`${z}/${x}/${y}`, data.byteLength === 0 ? 0 : packed);
+  return { data };
+}
+
+function documents() {
+  // A target that keeps layers apart has a TileJSON for each; the page asks for the one of the whole target first.
+  return fetch(`${base}tiles.json`).then(async (answer) => {
+    if (answer.ok) return [await answer.json()];
+    const names = (location.search.slice(1) || "").split(",").filter(Boolean);
+    const each = names.map((name) => fetch(`${base}${encodeURIComponent(name)}.tiles.json`).then((one) => one.json()));
+    return Promise.all(each);
+  });
+}
+
+function layersOf(source, layer, colour) {
+  const own = { source, "source-layer": layer.id, metadata: { layer: layer.id } };
+  const count = ["to-number", ["coalesce", ["get", "point_count"], ["get", "count"], 1], 1];
+  const clustered = ["any", ["has", "point_count"], ["has", "count"]];
+  const byCount = ["interpolate", ["linear"], ["log10", count], 0, 5, 2, 9, 5, 30];
+  const radius = (single) => ["case", clustered, byCount, single];
+  return [
+    { ...own, id: `${layer.id}/fill`, type: "fill", filter: ["==", ["geometry-type"], "Polygon"],
+      paint: { "fill-color": colour, "fill-opacity": 0.35 } },
+    { ...own, id: `${layer.id}/line`, type: "line", filter: ["!=", ["geometry-type"], "Point"],
+      paint: { "line-color": colour, "line-width": 1.2 } },
+    { ...own, id: `${layer.id}/circle`, type: "circle", filter: ["==", ["geometry-type"], "Point"],
+      paint: { "circle-color": colour, "circle-opacity": 0.75,
+        "circle-radius": ["interpolate", ["linear"], ["zoom"], 0, radius(1.5), 10, radius(2.5), 16, radius(6)] } },
+    { ...own, id: `${layer.id}/count`, type: "symbol", filter: ["all", ["==", ["geometry-type"], "Point"], clustered, [">", count, 1]],
+      layout: { "text-field": ["to-string", count], "text-size": 11, "symbol-sort-key": ["-", count] },
+      paint: { "text-color": "#000000" } },
+  ];
+}
+
+function corner(z, x, y) {
+  const latitude = Math.atan(Math.sinh(Math.PI * (1 - (2 * y) / 2 ** z)));
+  return [(x / 2 ** z) * 360 - 180, (latitude * 180) / Math.PI];
+}
+
+function addressOf(lngLat, zoom) {
+  const sine = Math.sin((lngLat.lat * Math.PI) / 180);
+  const x = Math.floor(((lngLat.lng + 180) / 360) * 2 ** zoom);
+  const y = Math.floor((0.5 - Math.log((1 + sine) / (1 - sine)) / (4 * Math.PI)) * 2 ** zoom);
+  return `${zoom}/${x}/${y}`;
+}
+
+function borders(zoom) {
+  const features = [];
+  for (const [address, bytes] of sizes) {
+    const [z, x, y] = address.split("/").map(Number);
+    if (z !== zoom) continue;
+    const ring = [corner(z, x, y), corner(z, x + 1, y), corner(z, x + 1, y + 1), corner(z, x, y + 1), corner(z, x, y)];
+    features.push({ type: "Feature", properties: { bytes, label: `${address}\n${bytes} B` },
+      geometry: { type: "Polygon", coordinates: [ring] } });
+  }
+  return { type: "FeatureCollection", features };
+}
+
+function popup(map, event) {
+  const found = map.queryRenderedFeatures(event.point).filter((feature) => feature.layer.metadata?.layer);
+  if (found.length === 0) return;
+  const box = document.createElement("div");
+  const seen = new Set();
+  for (const feature of found) {
+    const key = JSON.stringify([feature.sourceLayer, feature.id, feature.properties]);
+    if (seen.has(key) || seen.size === 10) continue;
+    seen.add(key);
+    const title = document.createElement("strong");
+    title.textContent = feature.sourceLayer;
+    const table = document.createElement("table");
+    for (const [name, value] of Object.entries(feature.properties)) {
+      const row = table.insertRow();
+      row.insertCell().textContent = name;
+      row.insertCell().textContent = value;
+    }
+    box.append(title, table);
+  }
+  const zoom = Math.min(Math.floor(map.getZoom()), deepest);
+  const tile = document.createElement("small");
+  tile.textContent = `tile ${addressOf(event.lngLat, zoom)}`;
+  box.append(tile);
+  new maplibregl.Popup({ maxWidth: "360px" }).setLngLat(event.lngLat).setDOMContent(box).addTo(map);
+}
+
+let deepest = 22;
+
+async function start() {
+  if (!window.maplibregl) {
+    say("The map client (MapLibre GL JS) could not be loaded. Without access to the internet, start the server with --assets FOLDER and the files of the npm package maplibre-gl.");
+    return;
+  }
+  maplibregl.addProtocol("counted", load);
+  const tilejsons = await documents();
+  if (tilejsons.length === 0) {
+    say("This target keeps its layers apart: name them in the address, such as /?mills,farms");
+    return;
+  }
+  const style = { version: 8, sources: { network: { type: "geojson", data: network() } }, layers: [
+    { id: "background", type: "background", paint: { "background-color": BACKGROUND } },
+    { id: "network", type: "line", source: "network", paint: { "line-color": NETWORK } },
+  ] };
+  const list = document.getElementById("layers");
+  let index = 0;
+  for (const [number, tilejson] of tilejsons.entries()) {
+    const source = `tiles${number}`;
+    const tiles = tilejson.tiles.map((address) => `counted://${address}`);
+    style.sources[source] = { type: "vector", tiles, minzoom: tilejson.minzoom ?? 0, maxzoom: tilejson.maxzoom ?? 22,
+      attribution: tilejson.attribution, ...(tilejson.bounds && { bounds: tilejson.bounds }) };
+    deepest = tilejson.maxzoom ?? 22;
+    for (const layer of tilejson.vector_layers) {
+      const colour = COLOURS[index++ % COLOURS.length];
+      style.layers.push(...layersOf(source, layer, colour));
+      const label = document.createElement("label");
+      const box = document.createElement("input");
+      const swatch = document.createElement("span");
+      swatch.className = "swatch";
+      swatch.style.background = colour;
+      box.type = "checkbox";
+      box.checked = true;
+      box.addEventListener("change", () => {
+        for (const kind of ["fill", "line", "circle", "count"]) {
+          map.setLayoutProperty(`${layer.id}/${kind}`, "visibility", box.checked ? "visible" : "none");
+        }
+      });
+      label.append(box, swatch, layer.id);
+      list.append(label);
+    }
+  }
+  const first = tilejsons[0];
+  document.getElementById("name").textContent = first.name ?? "oar-tiles";
+  document.title = `${first.name ?? "tiles"} – oar-tiles`;
+  const view = first.bounds ? { bounds: first.bounds, fitBoundsOptions: { padding: 40, maxZoom: deepest } } : { center: [0, 20], zoom: 1 };
+  const map = new maplibregl.Map({ container: "map", style, hash: true, ...view });
+  window.shownMap = map;
+  map.on("error", (event) => say(String(event.error?.message ?? event.error)));
+  map.on("click", (event) => popup(map, event));
+  map.addControl(new maplibregl.NavigationControl(), "top-right");
+  map.on("load", () => {
+    map.addSource("borders", { type: "geojson", data: borders(-1) });
+    const heat = ["interpolate", ["linear"], ["get", "bytes"], 0, "#4cc9f0", LARGE_TILE_BYTES / 10, "#ffd166", LARGE_TILE_BYTES, "#ef476f"];
+    map.addLayer({ id: "borders", type: "line", source: "borders", paint: { "line-color": heat, "line-width": 2 } });
+    map.addLayer({ id: "bytes", type: "symbol", source: "borders", layout: { "text-field": ["get", "label"], "text-size": 12 },
+      paint: { "text-color": heat, "text-halo-color": BACKGROUND, "text-halo-width": 1.5 } });
+  });
+  const switched = document.getElementById("sizes");
+  const redraw = () => {
+    const zoom = Math.max(Math.min(Math.floor(map.getZoom()), deepest), first.minzoom ?? 0);
+    map.getSource("borders")?.setData(borders(switched.checked ? zoom : -1));
+  };
+  switched.addEventListener("change", redraw);
+  map.on("moveend", redraw);
+  map.on("sourcedata", (event) => { if (event.tile && switched.checked) redraw(); });
+  document.getElementById("panel").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const [, z, x, y] = document.getElementById("address").value.trim().match(/^(\d{1,2})\/(\d+)\/(\d+)$/) ?? [];
+    if (z === undefined || x >= 2 ** z || y >= 2 ** z) return say("Write zoom/column/row, such as 5/24/13");
+    say("");
+    const [tile, next] = [corner(+z, +x, +y), corner(+z, +x + 1, +y + 1)];
+    map.fitBounds([[tile[0], next[1]], [next[0], tile[1]]], { padding: 20, animate: false });
+  });
+}
+
+start().catch((error) => say(String(error?.message ?? error)));

@@ -1,0 +1,235 @@
+//! The target that is served: opened, watched for replacement, read by several readers at once.
+
+use std::fs::Metadata as FileMetadata;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use crate::manifest::Manifest;
+use crate::sink::{Described, ReadError, Scope, Template, TileReader};
+use crate::tile::{Coverage, TileCoord, TileId, Zoom, ZoomList};
+
+/// Opens the target; called for each reader, and again after the target was replaced.
+pub type OpenTarget = Arc<dyn Fn() -> Result<Box<dyn TileReader>, ReadError> + Send + Sync>;
+
+/// How a change of the target is noticed.
+#[derive(Debug, Clone)]
+pub enum TargetWatch {
+    /// By the system's facts about some files, asked at each request: an archive and what SQLite keeps beside it, or the notes of a
+    /// directory. Which of them exist may change.
+    Files(Vec<PathBuf>),
+    /// By reading what it says about itself once every [`POLL`]: a target in a bucket.
+    Description,
+}
+
+/// How often a target in a bucket is asked what it says about itself.
+pub const POLL: Duration = Duration::from_secs(1);
+
+/// A file system notes times in steps of some milliseconds. A file that was written more recently than this may be written again
+/// without another time, so that what was read of it is not kept.
+const SETTLED: Duration = Duration::from_millis(50);
+
+/// What the system says about the watched files: device, inode, length and time of the last write of each that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stamp(Vec<Option<(u64, u64, u64, SystemTime)>>);
+
+impl Stamp {
+    fn of(paths: &[PathBuf]) -> Stamp {
+        Stamp(paths.iter().map(|path| std::fs::metadata(path).ok().map(|file| facts(&file))).collect())
+    }
+
+    /// Whether the last write is so long ago that another one would have another time.
+    fn is_settled(&self) -> bool {
+        let now = SystemTime::now();
+        // A time in the future is another clock's, which says nothing of now.
+        self.0.iter().flatten().all(|(.., written)| now.duration_since(*written).map_or(true, |age| age > SETTLED))
+    }
+}
+
+#[cfg(unix)]
+fn facts(file: &FileMetadata) -> (u64, u64, u64, SystemTime) {
+    use std::os::unix::fs::MetadataExt as _;
+    (file.dev(), file.ino(), file.len(), file.modified().unwrap_or(SystemTime::UNIX_EPOCH))
+}
+
+#[cfg(not(unix))]
+fn facts(file: &FileMetadata) -> (u64, u64, u64, SystemTime) {
+    (0, 0, file.len(), file.modified().unwrap_or(SystemTime::UNIX_EPOCH))
+}
+
+/// One state of the target, from one change to the next.
+pub(crate) struct TargetState {
+    /// A number that no other state of this process has.
+    pub(crate) number: u64,
+    /// What the target says about itself.
+    pub(crate) described: Described,
+    /// Its manifest; `None` if another program wrote it.
+    pub(crate) manifest: Option<Manifest>,
+    /// How the paths of tiles are made.
+    pub(crate) template: Template,
+    /// The zooms and boxes in which a tile that is not stored is empty; none if the target does not say.
+    scopes: Vec<Scope>,
+    /// Whether a tile that is read in this state may be kept in memory.
+    pub(crate) is_settled: bool,
+    stamp: Stamp,
+    readers: Mutex<Vec<Box<dyn TileReader>>>,
+}
+
+impl TargetState {
+    /// Whether a tile lies in the target's scope, so that it is empty if it is not stored.
+    pub(crate) fn covers(&self, tile: TileCoord) -> bool {
+        self.scopes.is_empty() || self.scopes.iter().any(|scope| scope.holds(tile.into()))
+    }
+
+    /// Whether the run that wrote the target could not render a tile.
+    pub(crate) fn is_unrendered(&self, tile: TileCoord) -> bool {
+        let unrendered = self.manifest.as_ref().map_or(&[][..], |manifest| &manifest.unrendered);
+        !unrendered.is_empty() && unrendered.contains(&tile.to_string())
+    }
+}
+
+/// The scopes of a target: those of its manifest, otherwise its zooms and bounds.
+fn scopes(described: &Described, manifest: Option<&Manifest>) -> Vec<Scope> {
+    if let Some(manifest) = manifest {
+        return manifest.regions().filter_map(|region| Scope::read(&region.zooms, &region.bbox)).collect();
+    }
+    let zooms = described.zooms.and_then(|(min, max)| ZoomList::of((min..=max).filter_map(Zoom::new)));
+    let boxes: Vec<_> = described.bounds.into_iter().collect();
+    zooms.map(|zooms| Scope { zooms, coverage: Coverage::new(&boxes) }).into_iter().collect()
+}
+
+/// The target that is served.
+pub(crate) struct ServedTarget {
+    open: OpenTarget,
+    watched: TargetWatch,
+    state: RwLock<Arc<TargetState>>,
+    /// Held while the target is opened again, so that one thread does it.
+    opening: Mutex<()>,
+}
+
+/// A lock's value, also after a thread has panicked while it held the lock: no value here can be left half changed.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl ServedTarget {
+    /// Opens the target. Blocks.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(crate) fn open(open: OpenTarget, watched: TargetWatch) -> Result<ServedTarget, ReadError> {
+        let state = read_state(&open, &watched, 1)?;
+        Ok(ServedTarget { open, watched, state: RwLock::new(Arc::new(state)), opening: Mutex::new(()) })
+    }
+
+    /// The state that was read last, whether or not the target has changed since.
+    pub(crate) fn last(&self) -> Arc<TargetState> {
+        Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the last state is the target's present one, as far as the system's facts about its files say.
+    pub(crate) fn is_current(&self, state: &TargetState) -> bool {
+        match &self.watched {
+            // What is read in an unsettled state is not kept, so that it stays right; once settled, its description is read again.
+            TargetWatch::Files(paths) => {
+                Stamp::of(paths) == state.stamp && (state.is_settled || !state.stamp.is_settled())
+            }
+            TargetWatch::Description => true,
+        }
+    }
+
+    /// The present state of the target, opened again if it has changed. Blocks.
+    ///
+    /// # Errors
+    /// If it has changed and cannot be read.
+    pub(crate) fn current(&self) -> Result<Arc<TargetState>, ReadError> {
+        let _opening = locked(&self.opening);
+        let last = self.last();
+        if self.is_current(&last) {
+            return Ok(last);
+        }
+        Ok(self.replace(read_state(&self.open, &self.watched, last.number + 1)?))
+    }
+
+    /// Reads what the target says about itself, and takes it as a new state if it says something else than before. Blocks.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(crate) fn poll(&self) -> Result<(), ReadError> {
+        let _opening = locked(&self.opening);
+        let last = self.last();
+        let state = read_state(&self.open, &self.watched, last.number + 1)?;
+        if state.described != last.described || state.template != last.template {
+            self.replace(state);
+        }
+        Ok(())
+    }
+
+    /// Whether the target has to be polled.
+    pub(crate) const fn needs_polling(&self) -> bool {
+        matches!(self.watched, TargetWatch::Description)
+    }
+
+    fn replace(&self, state: TargetState) -> Arc<TargetState> {
+        let state = Arc::new(state);
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&state);
+        state
+    }
+
+    /// The stored bytes of a tile in a state; `None` if the target does not hold it. Blocks.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(crate) fn read(&self, state: &TargetState, tile: TileId) -> Result<Option<Box<[u8]>>, ReadError> {
+        let idle = locked(&state.readers).pop();
+        let mut reader = match idle {
+            Some(reader) => reader,
+            None => opened(&self.open)?,
+        };
+        let read = reader.read(&[tile])?;
+        // A reader that has failed is not used again.
+        locked(&state.readers).push(reader);
+        Ok(read.into_iter().next().flatten())
+    }
+}
+
+fn opened(open: &OpenTarget) -> Result<Box<dyn TileReader>, ReadError> {
+    let mut reader = open()?;
+    reader.keep_open()?;
+    Ok(reader)
+}
+
+fn read_state(open: &OpenTarget, watched: &TargetWatch, number: u64) -> Result<TargetState, ReadError> {
+    let paths: &[PathBuf] = match watched {
+        TargetWatch::Files(paths) => paths,
+        TargetWatch::Description => &[],
+    };
+    // Before it is read: whatever changes from here on gives another stamp.
+    let stamp = Stamp::of(paths);
+    let is_settled = stamp.is_settled();
+    let mut reader = opened(open)?;
+    let described = reader.describe()?;
+    let template = reader.template();
+    // A manifest that cannot be read is another program's.
+    let manifest: Option<Manifest> = described.manifest.as_deref().and_then(|text| serde_json::from_str(text).ok());
+    let scopes = scopes(&described, manifest.as_ref());
+    let readers = Mutex::new(vec![reader]);
+    Ok(TargetState { number, described, manifest, template, scopes, is_settled, stamp, readers })
+}
+
+/// The files by which a change of an archive is noticed: the archive, and what SQLite writes before it (a write-ahead log in WAL mode).
+#[must_use]
+pub fn files_of_archive(path: &Path) -> TargetWatch {
+    let beside = |ending: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(ending);
+        PathBuf::from(name)
+    };
+    TargetWatch::Files(vec![path.to_owned(), beside("-wal")])
+}
+
+/// The files by which a change of a directory is noticed: every publish writes one of these last.
+#[must_use]
+pub fn files_of_directory(path: &Path) -> TargetWatch {
+    TargetWatch::Files(vec![path.join("metadata.json"), path.join("latest.json")])
+}

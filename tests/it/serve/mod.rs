@@ -1,0 +1,5 @@
+//! `oar-tiles serve` and `preview`: a target over HTTP.
+
+pub(crate) mod changes;
+pub(crate) mod http;
+pub(crate) mod preview;

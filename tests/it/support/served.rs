@@ -1,0 +1,85 @@
+//! `oar-tiles serve` and `preview` as processes.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use super::nginx::{Answer, ask};
+use super::places::Places;
+use super::program::program;
+
+/// A server, killed with the value.
+pub(crate) struct Served {
+    pub(crate) child: Child,
+    /// Where its tiles are; ends with a slash.
+    pub(crate) url: String,
+    pub(crate) port: u16,
+    /// The port of the admin listener.
+    pub(crate) admin: u16,
+}
+
+impl Served {
+    /// `oar-tiles serve TARGET` with ports of its own and more arguments.
+    pub(crate) fn new(target: &str, arguments: &[&str]) -> Served {
+        let mut command = program();
+        command.args(["serve", target, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--drain", "0s"]);
+        Served::of(command.args(arguments))
+    }
+
+    /// The same for a target of some places, with their keys for S3.
+    pub(crate) fn at(places: &Places, name: &str, arguments: &[&str]) -> Served {
+        let mut command = program();
+        command.args(["serve", &places.place(name), "--config", &places.config]);
+        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--drain", "0s"]);
+        Served::of(places.with_keys(command.args(arguments)))
+    }
+
+    /// A command that serves and says where.
+    pub(crate) fn of(command: &mut Command) -> Served {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut line = || lines.next().expect("the server says where it listens").unwrap();
+        let url = line().split_whitespace().find(|word| word.starts_with("http://")).unwrap().to_owned();
+        let is_admin = command.get_args().any(|argument| argument == "--admin");
+        let admin = if is_admin { port_of(&line()) } else { 0 };
+        let port = port_of(&url);
+        Served { child, url, port, admin }
+    }
+
+    pub(crate) fn get(&self, path: &str, headers: &str) -> Answer {
+        ask(self.port, "GET", path, headers)
+    }
+
+    /// The body of a page of the admin listener, with its status.
+    pub(crate) fn admin(&self, path: &str) -> (u16, String) {
+        let answer = ask(self.admin, "GET", path, "");
+        (status(&answer), String::from_utf8(answer.body).unwrap())
+    }
+
+    /// Sends a signal and waits for the end; the exit code.
+    pub(crate) fn ends_after(mut self, signal: &str) -> Option<i32> {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        self.child.wait().unwrap().code()
+    }
+}
+
+/// The port in `http://127.0.0.1:PORT/…`.
+fn port_of(line: &str) -> u16 {
+    let digits = line.split("127.0.0.1:").nth(1).unwrap();
+    digits.split('/').next().unwrap().parse().unwrap()
+}
+
+/// The status of an answer.
+pub(crate) fn status(answer: &Answer) -> u16 {
+    answer.head.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait()
+            && let Err(error) = self.child.kill().and_then(|()| self.child.wait())
+        {
+            eprintln!("a server is left behind: {error}");
+        }
+    }
+}
