@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::run::{CommandError, Job, TargetUrl};
 use crate::serve::{
-    OpenTarget, ServeError, ServeOptions, TargetWatch, TileServer, files_of_archive, files_of_directory,
+    ServeError, ServeOptions, TargetOpener, TargetWatch, TileServer, files_of_archive, files_of_directory,
 };
 use crate::sink::ReadError;
 
@@ -19,7 +19,7 @@ pub async fn start(job: &Job, options: &ServeOptions) -> Result<TileServer, Comm
         TargetUrl::S3Prefix { .. } | TargetUrl::S3Pmtiles { .. } => TargetWatch::Description,
     };
     let target = job.target.clone();
-    let open: OpenTarget = Arc::new(move || target.reader().map_err(into_read_error));
+    let open: TargetOpener = Arc::new(move || target.reader().map_err(into_read_error));
     let started = tokio::select! {
         started = TileServer::start(options.clone(), open, watched) => started,
         signal = job.stop.wait() => return Err(CommandError::Interrupted(signal)),

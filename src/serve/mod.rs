@@ -37,7 +37,7 @@ use tokio::sync::watch;
 
 pub use self::http::address::{ListenAddress, ListenAddressError};
 pub use options::{EmptyStatus, ServeOptions};
-pub use tileset::{OpenTarget, POLL, TargetWatch, files_of_archive, files_of_directory};
+pub use tileset::{POLL, TargetOpener, TargetWatch, files_of_archive, files_of_directory};
 
 use self::admin::Admin;
 use self::http::accept::{ConnectionLimits, serve as accept};
@@ -121,7 +121,7 @@ impl TileServer {
     /// If the target cannot be read, an address cannot be used, or clients could not be told where the tiles are.
     pub async fn start(
         options: ServeOptions,
-        open: OpenTarget,
+        open: TargetOpener,
         watched: TargetWatch,
     ) -> Result<TileServer, ServeError> {
         let tile_freshness = Freshness {

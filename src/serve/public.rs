@@ -17,7 +17,7 @@ use super::options::EmptyStatus;
 use super::preview::PreviewPage;
 use super::tilejson::tilejson;
 use super::tiles::{ServedTiles, TileError, TileOrigin};
-use super::tileset::TargetState;
+use super::tileset::ServedState;
 use crate::tile::TileId;
 
 /// What the public listener answers with.
@@ -98,7 +98,7 @@ impl Site {
         }
     }
 
-    async fn tile(&self, state: &Arc<TargetState>, tile: TileId, headers: &HeaderMap) -> Counted {
+    async fn tile(&self, state: &Arc<ServedState>, tile: TileId, headers: &HeaderMap) -> Counted {
         let (read, origin) = self.tiles.tile(state, tile, Encoding::for_client(headers)).await;
         let source = match origin {
             TileOrigin::Memory => SourceLabel::Memory,
@@ -123,7 +123,7 @@ impl Site {
     }
 
     /// The answer for a tile that the target does not hold: empty inside its scope, unknown outside.
-    fn absent(&self, state: &TargetState, tile: TileId) -> Answer {
+    fn absent(&self, state: &ServedState, tile: TileId) -> Answer {
         if state.is_unrendered(tile.coord) {
             return answer::error(StatusCode::SERVICE_UNAVAILABLE, "this tile could not be rendered yet");
         }
@@ -133,7 +133,7 @@ impl Site {
         answer::empty(self.empty_status.status(), &self.tile_freshness)
     }
 
-    fn tilejson(&self, state: &TargetState, name: &str, headers: &HeaderMap) -> Answer {
+    fn tilejson(&self, state: &ServedState, name: &str, headers: &HeaderMap) -> Answer {
         let Some(document) = tilejson(state, name, &self.public_url) else { return unknown() };
         let body = Bytes::from(document.to_string());
         let hash: String = Sha256::digest(&body).iter().take(16).map(|byte| format!("{byte:02x}")).collect();

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::tileset::TargetState;
+use super::tileset::ServedState;
 use crate::sink::VectorLayer;
 use crate::tile::{LayerId, LonLatBox, Slice};
 
@@ -10,7 +10,7 @@ use crate::tile::{LayerId, LonLatBox, Slice};
 const OF_A_LAYER: &str = ".tiles.json";
 
 /// The document of a name: `tiles.json`, or `NAME.tiles.json` where the target keeps layers apart. `public_url` ends with a slash.
-pub(crate) fn tilejson(state: &TargetState, name: &str, public_url: &str) -> Option<Value> {
+pub(crate) fn tilejson(state: &ServedState, name: &str, public_url: &str) -> Option<Value> {
     let layers = &state.described.vector_layers;
     if !state.template.layers_apart() {
         return (name == "tiles.json").then(|| document(state, Slice::Whole, layers, public_url));
@@ -21,7 +21,7 @@ pub(crate) fn tilejson(state: &TargetState, name: &str, public_url: &str) -> Opt
     Some(document(state, slice, &layers[index..=index], public_url))
 }
 
-fn document(state: &TargetState, slice: Slice, layers: &[VectorLayer], public_url: &str) -> Value {
+fn document(state: &ServedState, slice: Slice, layers: &[VectorLayer], public_url: &str) -> Value {
     let described = &state.described;
     let mut object = Map::new();
     object.insert("tilejson".to_owned(), "3.0.0".into());

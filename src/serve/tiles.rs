@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
 use super::http::negotiate::Encoding;
-use super::tileset::{ServedTarget, TargetState};
+use super::tileset::{ServedState, ServedTarget};
 use crate::encode::{Gunzip, is_gzip};
 use crate::sink::ReadError;
 use crate::tile::TileId;
@@ -85,7 +85,7 @@ impl ServedTiles {
     }
 
     /// The present state of the target.
-    pub(crate) async fn state(&self) -> Result<Arc<TargetState>, TileError> {
+    pub(crate) async fn state(&self) -> Result<Arc<ServedState>, TileError> {
         let last = self.target.last();
         if self.target.is_current(&last) {
             return Ok(last);
@@ -97,7 +97,7 @@ impl ServedTiles {
     /// A tile of a state for a client that takes `encoding`; `None` if the target does not hold it.
     pub(crate) async fn tile(
         &self,
-        state: &Arc<TargetState>,
+        state: &Arc<ServedState>,
         tile: TileId,
         encoding: Encoding,
     ) -> (Result<Option<ServedTile>, TileError>, TileOrigin) {
@@ -115,7 +115,7 @@ impl ServedTiles {
 
     async fn read(
         &self,
-        state: &Arc<TargetState>,
+        state: &Arc<ServedState>,
         tile: TileId,
         encoding: Encoding,
     ) -> Result<Option<ServedTile>, TileError> {
@@ -126,7 +126,7 @@ impl ServedTiles {
     }
 
     /// The state that was read last.
-    pub(crate) fn last(&self) -> Arc<TargetState> {
+    pub(crate) fn last(&self) -> Arc<ServedState> {
         self.target.last()
     }
 

@@ -10,7 +10,7 @@ use crate::sink::{Described, ReadError, Scope, Template, TileReader};
 use crate::tile::{Coverage, TileCoord, TileId, Zoom, ZoomList};
 
 /// Opens the target; called for each reader, and again after the target was replaced.
-pub type OpenTarget = Arc<dyn Fn() -> Result<Box<dyn TileReader>, ReadError> + Send + Sync>;
+pub type TargetOpener = Arc<dyn Fn() -> Result<Box<dyn TileReader>, ReadError> + Send + Sync>;
 
 /// How a change of the target is noticed.
 #[derive(Debug, Clone)]
@@ -58,7 +58,7 @@ fn facts(file: &FileMetadata) -> (u64, u64, u64, SystemTime) {
 }
 
 /// One state of the target, from one change to the next.
-pub(crate) struct TargetState {
+pub(crate) struct ServedState {
     /// A number that no other state of this process has.
     pub(crate) number: u64,
     /// What the target says about itself.
@@ -75,7 +75,7 @@ pub(crate) struct TargetState {
     readers: Mutex<Vec<Box<dyn TileReader>>>,
 }
 
-impl TargetState {
+impl ServedState {
     /// Whether a tile lies in the target's scope, so that it is empty if it is not stored.
     pub(crate) fn covers(&self, tile: TileCoord) -> bool {
         self.scopes.is_empty() || self.scopes.iter().any(|scope| scope.holds(tile.into()))
@@ -100,9 +100,9 @@ fn scopes(described: &Described, manifest: Option<&Manifest>) -> Vec<Scope> {
 
 /// The target that is served.
 pub(crate) struct ServedTarget {
-    open: OpenTarget,
+    open: TargetOpener,
     watched: TargetWatch,
-    state: RwLock<Arc<TargetState>>,
+    state: RwLock<Arc<ServedState>>,
     /// Held while the target is opened again, so that one thread does it.
     opening: Mutex<()>,
 }
@@ -117,18 +117,18 @@ impl ServedTarget {
     ///
     /// # Errors
     /// If it cannot be read.
-    pub(crate) fn open(open: OpenTarget, watched: TargetWatch) -> Result<ServedTarget, ReadError> {
+    pub(crate) fn open(open: TargetOpener, watched: TargetWatch) -> Result<ServedTarget, ReadError> {
         let state = read_state(&open, &watched, 1)?;
         Ok(ServedTarget { open, watched, state: RwLock::new(Arc::new(state)), opening: Mutex::new(()) })
     }
 
     /// The state that was read last, whether or not the target has changed since.
-    pub(crate) fn last(&self) -> Arc<TargetState> {
+    pub(crate) fn last(&self) -> Arc<ServedState> {
         Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether the last state is the target's present one, as far as the system's facts about its files say.
-    pub(crate) fn is_current(&self, state: &TargetState) -> bool {
+    pub(crate) fn is_current(&self, state: &ServedState) -> bool {
         match &self.watched {
             // What is read in an unsettled state is not kept, so that it stays right; once settled, its description is read again.
             TargetWatch::Files(paths) => {
@@ -142,7 +142,7 @@ impl ServedTarget {
     ///
     /// # Errors
     /// If it has changed and cannot be read.
-    pub(crate) fn current(&self) -> Result<Arc<TargetState>, ReadError> {
+    pub(crate) fn current(&self) -> Result<Arc<ServedState>, ReadError> {
         let _opening = locked(&self.opening);
         let last = self.last();
         if self.is_current(&last) {
@@ -170,7 +170,7 @@ impl ServedTarget {
         matches!(self.watched, TargetWatch::Description)
     }
 
-    fn replace(&self, state: TargetState) -> Arc<TargetState> {
+    fn replace(&self, state: ServedState) -> Arc<ServedState> {
         let state = Arc::new(state);
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&state);
         state
@@ -180,7 +180,7 @@ impl ServedTarget {
     ///
     /// # Errors
     /// If it cannot be read.
-    pub(crate) fn read(&self, state: &TargetState, tile: TileId) -> Result<Option<Box<[u8]>>, ReadError> {
+    pub(crate) fn read(&self, state: &ServedState, tile: TileId) -> Result<Option<Box<[u8]>>, ReadError> {
         let idle = locked(&state.readers).pop();
         let mut reader = match idle {
             Some(reader) => reader,
@@ -193,13 +193,13 @@ impl ServedTarget {
     }
 }
 
-fn opened(open: &OpenTarget) -> Result<Box<dyn TileReader>, ReadError> {
+fn opened(open: &TargetOpener) -> Result<Box<dyn TileReader>, ReadError> {
     let mut reader = open()?;
     reader.keep_open()?;
     Ok(reader)
 }
 
-fn read_state(open: &OpenTarget, watched: &TargetWatch, number: u64) -> Result<TargetState, ReadError> {
+fn read_state(open: &TargetOpener, watched: &TargetWatch, number: u64) -> Result<ServedState, ReadError> {
     let paths: &[PathBuf] = match watched {
         TargetWatch::Files(paths) => paths,
         TargetWatch::Description => &[],
@@ -214,7 +214,7 @@ fn read_state(open: &OpenTarget, watched: &TargetWatch, number: u64) -> Result<T
     let manifest: Option<Manifest> = described.manifest.as_deref().and_then(|text| serde_json::from_str(text).ok());
     let scopes = scopes(&described, manifest.as_ref());
     let readers = Mutex::new(vec![reader]);
-    Ok(TargetState { number, described, manifest, template, scopes, is_settled, stamp, readers })
+    Ok(ServedState { number, described, manifest, template, scopes, is_settled, stamp, readers })
 }
 
 /// The files by which a change of an archive is noticed: the archive, and what SQLite writes before it (a write-ahead log in WAL mode).

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+#[cfg(unix)]
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -74,7 +76,9 @@ impl HttpListener {
             #[cfg(unix)]
             ListenAddress::Unix(path) => {
                 // A socket that a server left behind refuses connections; one that answers belongs to a server that runs.
-                if let Err(error) = tokio::net::UnixStream::connect(path).await
+                // Any other file refuses them, too, and is somebody's: it stays, and the address is in use.
+                if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
+                    && let Err(error) = tokio::net::UnixStream::connect(path).await
                     && error.kind() == io::ErrorKind::ConnectionRefused
                 {
                     std::fs::remove_file(path)?;

@@ -14,10 +14,10 @@ use crate::sink::tree::Tag;
 /// What all clones of some [`S3Options`] share: the client of the bucket that was opened first, with its credentials and open connections,
 /// and the `ETag`s of tiles that were read since a sink began to edit them.
 #[derive(Debug, Clone, Default)]
-pub struct S3Shared(Arc<Mutex<Contents>>);
+pub struct S3Shared(Arc<Mutex<SharedParts>>);
 
 #[derive(Debug, Default)]
-struct Contents {
+struct SharedParts {
     bucket: Option<OpenBucket>,
     /// By their names; `None` unless a sink edits the target.
     read: Option<HashMap<String, ReadTile>>,
@@ -124,7 +124,7 @@ impl S3Shared {
         self.contents().read.as_mut()?.remove(name)
     }
 
-    fn contents(&self) -> MutexGuard<'_, Contents> {
+    fn contents(&self) -> MutexGuard<'_, SharedParts> {
         // Each value is whole at any moment: a panic elsewhere does not break it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

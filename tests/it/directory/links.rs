@@ -300,12 +300,12 @@ fn versions_lie_in_the_target() {
 /// Where the source names files by their paths to make, change or remove them, and why that is right. Everything else goes by handles
 /// of folders (`src/sink/directory/folder.rs`, `src/sink/lock_file.rs`), which follow no link.
 const BY_PATH: [(&str, &str); 8] = [
-    ("src/command/seed.rs", "--report: the user named it, and links are followed"),
-    ("src/command/verify/mod.rs", "--report"),
-    ("src/command/reseed/touched.rs", "--dirty-out"),
+    ("src/report/file.rs", "--report: the user named it, and links are followed"),
+    ("src/run/look/dirty_file.rs", "--dirty-out and --changed-out"),
+    ("src/serve/http/address.rs", "a socket that the user named, on which nobody listens any more"),
     ("src/sink/directory/lock.rs", "the target itself is made, and removed if nothing was begun"),
     ("src/sink/lock_file.rs", "an archive that the user named is opened to be read"),
-    ("src/sink/mbtiles.rs", "SQLite's journal is removed: a link as itself"),
+    ("src/sink/mbtiles/companions.rs", "SQLite's journal is removed: a link as itself"),
     ("src/sink/s3/upload.rs", "a new file in a temporary folder of our own"),
     ("src/sink/staging.rs", "the rights of an open file are set"),
 ];

@@ -16,6 +16,7 @@ const COMMAND: Table = &[
     ("publish", &[]),
     ("reseed", &[]),
     ("seed", &[]),
+    ("serve", &[]),
     ("track", &[]),
     ("verify", &[]),
 ];

@@ -248,3 +248,33 @@ fn what_cannot_be_served_is_said_before_anything_listens() {
         run(program().arg("serve").args(arguments)).fails(2, texts);
     }
 }
+
+#[test]
+fn a_unix_socket_takes_the_place_of_a_dead_one_and_of_nothing_else() {
+    let (db, folder) = (Db::with_facilities(50), tempfile::tempdir().unwrap());
+    let target = folder.path().join("t.mbtiles");
+    seed(&db.url, &target, &["--zoom", "0-1"]).ok();
+    let (target, socket) = (target.to_str().unwrap(), folder.path().join("s.sock"));
+    let listen = format!("unix:{}", socket.display());
+    let arguments = ["serve", target, "--listen", &listen, "--public-url", "http://127.0.0.1:1/tiles"];
+    std::fs::write(&socket, b"somebody's notes").unwrap();
+    run(program().args(arguments)).fails(2, &["cannot listen on unix:", "cause: Address already in use"]);
+    assert_eq!(std::fs::read(&socket).unwrap(), b"somebody's notes");
+    std::fs::remove_file(&socket).unwrap();
+    for _ in 0..2 {
+        let served = Served::of(program().args(arguments));
+        let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+        write!(stream, "GET /tiles.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(
+            answer.starts_with("HTTP/1.1 200 ") && answer.contains("http://127.0.0.1:1/tiles/{z}/{x}/{y}.pbf"),
+            "{answer}"
+        );
+        // The one that listens is not replaced.
+        run(program().args(arguments)).fails(2, &["cause: Address already in use"]);
+        // Killed, it leaves its socket behind.
+        drop(served);
+        assert!(socket.exists());
+    }
+}
