@@ -1,4 +1,4 @@
-//! The map of the house.
+//! Static vector tiles from PostGIS. This page is the map of the modules.
 //!
 //! ```text
 //!  seed:    pyramid ∩ occupied ──┐
@@ -7,32 +7,34 @@
 //!           changes     plan         └────────────────── pipeline: bounded workers, one writer ──────────┘
 //! ```
 //!
-//! A seed of points has PostGIS write each row once, and draws the tiles of all zooms from that (`postgis/render/cached_rows`).
+//! A seed of points has PostGIS encode each row once and assembles the tiles of all zooms from these rows (`postgis/render/cached_rows`).
+//! `source/choice` has the table of the ways to draw a tile, and the function that chooses.
 //!
-//! Both verbs take one path; they differ in which tiles they plan and in what becomes of those that they do not hand over. And a
-//! reseed takes from the target what has not changed in a tile, where it can (patch).
+//! Both verbs take the same path. They differ in which tiles they plan, and in what happens to the tiles that they do not hand to the
+//! sink: a seed deletes them, a reseed keeps them. Where it can, a reseed patches the tile that the target holds (`patch`).
 //!
-//! A tile's way, top to bottom:
+//! The modules, in the order of a tile's way:
 //!
-//! | room | what happens there | imports |
+//! | module | what happens there | imports |
 //! |---|---|---|
-//! | [`cli`] | flags as typed | `changes`, `config`, `tile` |
+//! | [`cli`] | flags as typed | `changes`, `config`, `serve`, `tile` |
 //! | [`config`] | file, environment and flags become checked settings | option structs of the parts |
 //! | [`command`] | one verb a file; each returns a value, which `main` prints | `run` and everything below |
 //! | [`run`] | what verbs share: a job, its target, restarts, the seed, the look at what changed; names concrete sources and sinks | everything below |
 //! | [`report`] | events in; bar, lines, JSON, tables out | values of `plan`, `pipeline`, `manifest`, `sink`, `tile` |
+//! | [`serve`] | a target over HTTP: tiles, TileJSON, a map, metrics | `encode`, `error`, `manifest`, `sink`, `stop`, `tile` |
 //! | [`pipeline`] | plan in, tileset out: workers, packing, one writer in order | `source`, `sink`, `encode`, `tile` |
 //! | [`patch`] | points that changed, put into the tiles that the target holds | `encode`, `mvt`, `plan`, `sink`, `source`, `tile` |
 //! | [`plan`] | occupied tiles and their weights, cut into batches | `cells`, `tile` |
 //! | [`changes`] | the change log: installed, checked, read, pruned; snapshots as cursors | `error`, `postgis`, `tile` |
-//! | [`postgis`] | sessions, probe, survey, layers as SQL, rendering; rows in stock | `cells`, `encode`, `error`, `mvt`, `source`, `manifest`, `stop`, `tile` |
+//! | [`postgis`] | sessions, probe, survey, layers as SQL, rendering, cached rows | `cells`, `encode`, `error`, `mvt`, `source`, `manifest`, `stop`, `tile` |
 //! | [`source`] | the trait of what renders | `tile` |
 //! | [`sink`] | the traits of what stores and of what is read back; MBTiles, PMTiles, directory, S3; staging | `encode`, `error`, `manifest`, `stop`, `tile` |
-//! | [`encode`] | MVT to gzip | nothing |
+//! | [`encode`] | compression of tiles | nothing |
 //! | [`error`] | the kinds of failure, which decide about exit codes, restarts and full seeds | nothing |
 //! | [`mvt`] | MVT as values: layers, features, geometries | `tile` |
 //! | [`manifest`] | what a target says about its run | nothing |
-//! | [`stop`] | the wish to stop | nothing |
+//! | [`stop`] | whether a stop was asked for | nothing |
 //! | [`cells`] | grids of cells; rows gathered in them | `tile` |
 //! | [`tile`] | coordinates, boxes, areas, batches: pure values | nothing |
 //! | [`exit`] | from the kind of a failure to the exit code | `error`, `stop` |

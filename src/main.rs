@@ -31,8 +31,8 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// After a load of `reseed --watch` the system's allocator keeps what the load has taken: 230 MB of 288 MB, where jemalloc has given all but
-/// 30 MB back 10 s later.
+/// After a load of `reseed --watch` glibc's allocator keeps most of what the load has taken; jemalloc gives it back within seconds
+/// (docs/benchmarks.md, "Under load").
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
