@@ -168,13 +168,13 @@ fn sides(layer: &Layer) -> [String; 2] {
     [format!("ST_XMin({g})"), format!("ST_XMax({g})")]
 }
 
-/// Whether a box lies on both sides of 180° or of -180°, and leaves a part of the world free between its wrapped ends: a fraction
+/// Whether a box lies on both sides of 180° or of -180°, or begins at it (a point at 180° itself is not shifted), and leaves a part of the world free between its wrapped ends: a fraction
 /// of 2^-20 at least, so that the ends do not meet in one world unit.
 fn crosses([west, east]: &[String; 2], units: EdgeUnits) -> String {
     let (half, end) = (units.half(), units.half() + units.tolerance());
     let most = 2.0 * half * (1.0 - 2.0_f64.powi(-20));
     format!(
-        "({east} - {west} < {most:?} AND ({west} < {half:?} AND {east} > {end:?} OR {west} < -{end:?} AND {east} > -{half:?}))"
+        "({east} - {west} < {most:?} AND ({west} <= {half:?} AND {east} > {end:?} OR {west} < -{end:?} AND {east} >= -{half:?}))"
     )
 }
 
@@ -186,7 +186,13 @@ pub(in crate::postgis) fn wrapped_sides(layer: &Layer, [west, east]: [String; 2]
     let crosses = crosses(&RAW_SIDES.map(str::to_owned), units);
     #[expect(clippy::cast_precision_loss, reason = "2^32 is exact in a double")]
     let scale = WORLD_UNITS as f64 / (2.0 * half);
-    let unit = |x: String| format!("floor((least(greatest({x}, -{half:?}), {half:?}) + {half:?}) * {scale:?})::int8");
+    // An end at 180° itself lies in the last unit.
+    let unit = |x: String| {
+        format!(
+            "least(floor((least(greatest({x}, -{half:?}), {half:?}) + {half:?}) * {scale:?})::int8, {})",
+            WORLD_UNITS - 1
+        )
+    };
     let width = 2.0 * half;
     [
         (format!("CASE WHEN {raw_west} < -{half:?} THEN {raw_west} + {width:?} ELSE {raw_west} END"), west),

@@ -60,7 +60,10 @@ const ROUNDS: [&str; 6] = [
     "UPDATE points SET g = ST_Translate(g, 360, 0) WHERE id = 7; UPDATE metres SET g = ST_Translate(g, -40075016.685578488, 0) WHERE id = 8;
      UPDATE shapes SET g = 'SRID=4326;POLYGON((179.5 -17, 180.5 -17, 180.5 -16, 179.5 -16, 179.5 -17))' WHERE id = 9;
      UPDATE shapes_3857 SET g = ST_Translate(g, 20037508.342789244 - ST_X(ST_Centroid(g)), 0) WHERE id = 10;
-     UPDATE nad83 SET g = ST_Translate(g, -180 - ST_X(ST_Centroid(g)), 0) WHERE id = 11",
+     UPDATE nad83 SET g = ST_Translate(g, -180 - ST_X(ST_Centroid(g)), 0) WHERE id = 11;
+     -- Points at the edge itself stay where they are, and those of the same row beyond it are shifted.
+     UPDATE shapes SET g = 'SRID=4326;MULTIPOINT(180 -84, 180.18 -84)' WHERE id = 12; UPDATE shapes SET g = 'SRID=4326;MULTIPOINT(-180 84, -180.2 84)' WHERE id = 14;
+     UPDATE shapes_3857 SET g = 'SRID=3857;MULTIPOINT(20037508.342789244 -18807214.1, 20057508.342789244 -18807214.1)' WHERE id = 12",
     "UPDATE points SET g = ST_Translate(g, CASE WHEN id % 2 = 0 THEN 359.999 ELSE -360.001 END, 0.001) WHERE id % 9 = 0;
      UPDATE metres SET g = ST_Translate(g, 40075016.685578488, 30) WHERE id % 11 = 0;
      UPDATE shapes SET g = ST_Translate(g, 360, 0) WHERE id % 13 = 0;
