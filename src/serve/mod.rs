@@ -8,7 +8,7 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | [`http`] | addresses, the accept loop and its limits, paths, content negotiation, answers; nothing of tilesets but names of tiles |
+//! | `http` | addresses, the accept loop and its limits, paths, content negotiation, answers; nothing of tilesets but names of tiles |
 //! | `tileset` | the target: opened, watched for replacement, read by several readers at once |
 //! | `tiles` | tiles as they are sent, the most wanted of them in memory |
 //! | `public`, `admin` | what the two listeners answer |
