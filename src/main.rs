@@ -56,7 +56,8 @@ fn main() -> ExitCode {
     match ended.map_err(|error| interrupted(error, &stop)) {
         Ok(()) => Exit::Done.into(),
         Err(error) => {
-            say(&explained(&error));
+            // A server that was asked to end did what it was asked.
+            say(&if matches!(error, CommandError::Stopped(_)) { error.to_string() } else { explained(&error) });
             Exit::of(error.kind(), stop.asked()).into()
         }
     }
