@@ -126,7 +126,7 @@ fn of_layer(
                 (PositionSource::Geometry { column: quoted(watch.geometry.as_deref().unwrap_or_default()) }, Vec::new())
             }
             Some(sql) => {
-                // The query of the configuration is run, never one from the log: whoever can write the log could put a query there.
+                // The query in the configuration is run, never one stored in the log: a role that can write to the log could store its own.
                 let Some(track) = track.iter().find(|track| track.geometry == *sql) else {
                     return Err(Untracked::Layer { layer });
                 };

@@ -38,7 +38,7 @@ pub(super) struct LogOwnership<'a> {
     pub(super) schema: &'a str,
     /// The role that the user named.
     pub(super) given: Option<&'a str>,
-    /// The log as it is; `None` if there is none.
+    /// The log as installed; `None` if no log is installed.
     pub(super) facts: Option<&'a Facts>,
     /// The tables that are to be watched.
     pub(super) watched: &'a [Watched],

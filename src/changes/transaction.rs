@@ -13,7 +13,7 @@ use crate::postgis::quoted;
 pub(super) struct ScriptContext<'a> {
     pub(super) schema: &'a str,
     pub(super) postgis: &'a str,
-    /// The log as it is; `None` if there is none.
+    /// The log as installed; `None` if no log is installed.
     pub(super) facts: Option<&'a Facts>,
     pub(super) owner: &'a FunctionOwner,
     /// The triggers may do more than append to the log.

@@ -16,7 +16,7 @@ pub struct Serve {
     /// Where the public listener waits: an IP address and a port, or unix:PATH
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: ListenAddress,
-    /// Where the admin listener waits (/metrics, /livez, /readyz, /status.json); without it there is none
+    /// Where the admin listener waits (/metrics, /livez, /readyz, /status.json); without this flag nothing listens
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<ListenAddress>,
     /// Where clients find this server, for TileJSON; without it its own address

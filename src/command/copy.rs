@@ -143,7 +143,7 @@ fn metadata(described: Described, source: &Target, tiles: &[TileId], part: bool,
     }
 }
 
-/// The box around the tiles of the deepest zoom; the world if there is none.
+/// The box around the tiles of the deepest zoom; the whole world if `tiles` is empty.
 fn around(tiles: &[TileId]) -> LonLatBox {
     let deepest = tiles.iter().map(|id| id.coord.zoom()).max();
     let there = tiles.iter().map(|id| id.coord).filter(|tile| Some(tile.zoom()) == deepest);

@@ -1,4 +1,4 @@
-//! What a server is asked to do.
+//! The options of a server.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,7 +29,7 @@ impl EmptyStatus {
     }
 }
 
-/// What a server is asked to do.
+/// The options of a server.
 #[derive(Debug, Clone)]
 pub struct ServeOptions {
     /// Where the public listener waits.

@@ -136,7 +136,8 @@ impl ReseedRun<'_> {
         let drawn: Vec<DrawnLayer> = self.look.layers.iter().map(|layer| drawn(layer)).collect();
         let run = &self.look.job.settings.run;
         let mut batches = batches(&tiles, &drawn, run.workers, |_layer, _rect| SearchBox::Area);
-        // Before rows are read, which may take long: a session that comes later may wait for whoever waits for the first one.
+        // The workers take their locks before any row is read. A session that opened later would queue behind a statement that already
+        // waits for the first session's lock.
         let workers = self.workers(batches.len()).await?;
         self.search(&mut batches, &tiles, &drawn, &changed).await?;
         for batch in &mut batches {

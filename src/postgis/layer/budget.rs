@@ -57,7 +57,7 @@ impl Budget {
         format!("thinned to {limits:?} by {:?}", self.rank)
     }
 
-    /// The most features by zoom, as a statement's array: the limit of zoom 0 comes first, NULL is none.
+    /// The most features of each zoom, as an array parameter: zoom 0 first, NULL where a zoom has no limit.
     pub(in crate::postgis) fn most_features(&self) -> Vec<Option<i64>> {
         let limit = |zoom: Zoom| self.features.at(zoom).and_then(|limit| i64::try_from(limit.get()).ok());
         (0..=Zoom::MAX.get()).filter_map(Zoom::new).map(limit).collect()

@@ -79,10 +79,10 @@ pub(in crate::postgis) async fn server(session: &Session) -> Result<Server, Erro
     Ok(Server { identity, in_recovery: row.get(4) })
 }
 
-/// A warning if the role is a superuser in a database in which others own something. Whoever reads a view runs the functions of
-/// the view's owner with his own rights, and whoever plans a query of a table those in the table's indexes.
+/// Returns a warning if the role is a superuser and other roles own objects in the database. A role that reads a view runs the functions in
+/// it with its own rights, and a role that plans a query of a table those in the table's indexes.
 pub(in crate::postgis) async fn superuser(session: &Session) -> Result<Option<String>, Error> {
-    // Of the owners those that somebody can be: the role of the change log's triggers is nobody's.
+    // Only owners that somebody can act as count: nobody can log in as the role of the change log's triggers.
     let sql = "
         SELECT r.rolname::text,
             (SELECT o.rolname::text FROM pg_shdepend AS d JOIN pg_roles AS o ON o.oid = d.refobjid

@@ -72,7 +72,7 @@ impl Worker {
     /// that holds the snapshot does so already.
     ///
     /// # Errors
-    /// If a session cannot be opened, has to wait too long for a lock, or the server has no room for so many locks.
+    /// If a session cannot be opened, a lock is not granted within `lock_timeout`, or the server's lock table is too small.
     pub async fn open(
         database: &Database,
         snapshot: &Arc<Snapshot>,
