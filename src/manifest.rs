@@ -13,8 +13,12 @@ pub struct Manifest {
     pub version: u32,
     /// The program and its version.
     pub generator: String,
-    /// `pg_current_snapshot()` of the run: the database state that the tiles show, and the cursor for changes.
+    /// `pg_current_snapshot()`: the database state that the tiles show, and the cursor for changes. That of the run or, if parts of
+    /// older runs are left, the oldest of theirs.
     pub snapshot: String,
+    /// The snapshot of the last seed, if `snapshot` is an older one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed_snapshot: Option<String>,
     /// The identity of the database. `None` if there was no key for its HMACs: the manifest is public.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseMark>,
@@ -28,12 +32,12 @@ pub struct Manifest {
     pub zooms: String,
     /// The boxes, each `west,south,east,north`; none for the whole world.
     pub bbox: Vec<String>,
-    /// Parts that earlier runs wrote and this run did not cover. The snapshot is then that of the oldest of these runs.
+    /// Parts that earlier runs wrote and this run did not cover.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<Region>,
     /// Tiles that the plan held.
     pub planned: u64,
-    /// Tiles of this run that the target holds.
+    /// Tiles that the target holds, parts of older runs included.
     pub stored: u64,
     /// Planned tiles that rendered to nothing.
     pub empty: u64,
@@ -54,13 +58,28 @@ pub struct Region {
     pub zooms: String,
     /// The boxes, each `west,south,east,north`; none for the whole world.
     pub bbox: Vec<String>,
+    /// The snapshot that its tiles show, if that is not the manifest's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
 }
 
 impl Manifest {
-    /// Every part of the tileset that the target holds.
+    /// The part that the last seed wrote.
+    #[must_use]
+    pub fn last_seeded(&self) -> Region {
+        Region { zooms: self.zooms.clone(), bbox: self.bbox.clone(), snapshot: self.seed_snapshot.clone() }
+    }
+
+    /// Every part of the tileset that the target holds, that of the last seed first.
     pub fn regions(&self) -> impl Iterator<Item = Region> + '_ {
-        let own = Region { zooms: self.zooms.clone(), bbox: self.bbox.clone() };
-        std::iter::once(own).chain(self.kept.iter().cloned())
+        std::iter::once(self.last_seeded()).chain(self.kept.iter().cloned())
+    }
+
+    /// The same parts, which all show the manifest's snapshot now.
+    #[must_use]
+    pub fn brought_forward(self, snapshot: &str) -> Manifest {
+        let kept = self.kept.into_iter().map(|part| Region { snapshot: None, ..part }).collect();
+        Manifest { snapshot: snapshot.to_owned(), seed_snapshot: None, kept, ..self }
     }
 }
 

@@ -192,7 +192,7 @@ pub fn render_run(report: &RunReport) -> String {
         })
         .chain([vec![
             "all".to_owned(),
-            grouped(report.manifest.stored),
+            grouped(report.written + report.unchanged),
             grouped(report.features),
             sized(report.bytes),
             String::new(),
@@ -225,7 +225,7 @@ pub fn render_run(report: &RunReport) -> String {
         skipped_lines(&report.skipped),
         thinned_lines(&report.budgets),
         grouped(report.manifest.planned),
-        grouped(report.manifest.stored),
+        grouped(report.written + report.unchanged),
         report.output
     )
 }

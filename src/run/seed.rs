@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::attempts::{aside, in_line, restarting};
-use super::describe::{IdentityKey, budgets, database, fingerprint, manifest, metadata, names, vanishing};
+use super::describe::{
+    Before, IdentityKey, budgets, database, fingerprint, leaves_parts, manifest, metadata, names, vanishing,
+};
 use super::prepare::{Prepared, prepare, with_cached_rows};
 use super::target::{AnySink, Target, TilesBefore, refuse_other};
 use super::{CommandError, Job};
@@ -44,7 +46,8 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     let names = names(&prepared.layers);
     let budgets = budgets::budgets(&outcome, &names);
     prepared.warnings.append(&mut budgets::warn(&budgets, &job.report));
-    let manifest = manifest(&job.settings, &prepared, key.as_ref(), &outcome, started, open.before.as_ref());
+    let before = Before { described: open.before.as_ref(), outside: open.outside };
+    let manifest = manifest(&job.settings, &prepared, key.as_ref(), &outcome, started, before);
     let stays = open.before.as_ref().filter(|_| !manifest.kept.is_empty());
     let metadata = metadata(&job.settings, &prepared.layers, prepared.bounds, &manifest, stays)?;
     let finished = aside(move || sink.finish(&metadata)).await??;
@@ -91,6 +94,8 @@ struct OpenTarget {
     tiles_before: TilesBefore,
     /// Tiles planned.
     planned: u64,
+    /// Tiles that the target holds outside of the run's scope.
+    outside: u64,
 }
 
 /// Begins to write the target, unless the plan alone shows that too few of its tiles would be left.
@@ -110,7 +115,7 @@ async fn open(
         list_changes: job.changed_out.is_some(),
         run: RunKind::Seed { database: database(mark.as_ref(), Some(&prepared.reads.digest)) },
     };
-    let max_shrink = settings.tileset.max_shrink;
+    let (max_shrink, scope, settings) = (settings.tileset.max_shrink, tileset.scope.clone(), settings.clone());
     let slices = if sink.needs().layers_apart { tileset.layers.len() as u64 } else { 1 };
     let planned: u64 = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
     let (target, report) = (job.target.clone(), Arc::clone(&job.report));
@@ -119,9 +124,17 @@ async fn open(
         let mut tiles_before = TilesBefore::of(&target, tileset.scope, max_shrink, sink.held())?;
         // The plan knows where features are: no more tiles than it names can come of it.
         tiles_before.judge(planned.saturating_mul(slices), &report)?;
-        Ok(OpenTarget { sink, before, tiles_before, planned })
+        let is_left = before.as_ref().is_some_and(|before| leaves_parts(&settings, before));
+        let outside = if is_left { tiles_outside(&target, &scope)? } else { 0 };
+        Ok(OpenTarget { sink, before, tiles_before, planned, outside })
     })
     .await?
+}
+
+/// How many tiles a target holds outside of a scope. May wait for a server.
+fn tiles_outside(target: &Target, scope: &Scope) -> Result<u64, CommandError> {
+    let tiles = target.reader()?.list()?;
+    Ok(tiles.into_iter().filter(|id| !scope.holds(*id)).count() as u64)
 }
 
 /// A target that holds every tile of a seed, without its manifest.

@@ -50,11 +50,11 @@ impl ReseedRun<'_> {
         let written = outcome.written;
         let old = &self.look.state.manifest;
         let stored = (held.unwrap_or(old.stored) + written.added).saturating_sub(written.deleted);
-        let snapshot = if changed.complete { self.look.snapshot.cursor() } else { &old.snapshot };
+        let parts =
+            if changed.complete { old.clone().brought_forward(self.look.snapshot.cursor()) } else { old.clone() };
         Manifest {
             version: MANIFEST_VERSION,
             generator: crate::sink::GENERATOR.to_owned(),
-            snapshot: snapshot.to_owned(),
             database: self.mark(changed),
             reads: Some(self.look.reads.digest.clone()),
             planned: stored + old.empty,
@@ -62,7 +62,7 @@ impl ReseedRun<'_> {
             unrendered: budgets::unrendered(&self.look.state.unrendered, |tile| changed.dirty.is_marked(tile), outcome),
             started: self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             seconds: self.begun.elapsed().as_secs_f64(),
-            ..old.clone()
+            ..parts
         }
     }
 }

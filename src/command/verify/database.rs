@@ -8,7 +8,7 @@ use super::TilesToCheck;
 use super::look::{CheckedTarget, TILES_PER_CHUNK, key};
 use crate::config::JobSettings;
 use crate::encode::Gunzip;
-use crate::manifest::{Manifest, drawn_otherwise};
+use crate::manifest::{Manifest, Region, drawn_otherwise};
 use crate::postgis::RunLayers;
 use crate::report::FindingKind;
 use crate::run::attempts::restarting;
@@ -16,40 +16,74 @@ use crate::run::describe::fingerprint;
 use crate::run::prepare::prepare;
 use crate::run::seed::on_what_stood_still;
 use crate::run::{CommandError, Job};
-use crate::sink::read_all;
+use crate::sink::{Scope, read_all};
 use crate::source::{RenderedTile, split_layers};
 use crate::tile::{Batch, LonLatBox, Order, Slice, TileCoord, TileId, TileRect};
 
-/// Compares a target with the database's state of now, on a new snapshot when the database goes away or others hold the run up.
+/// Compares a target with the database's state of now, part by part, on a new snapshot when the database goes away or others hold the
+/// run up.
 pub(super) async fn compare(
     looked: CheckedTarget,
     amount: TilesToCheck,
     job: &Job,
 ) -> Result<CheckedTarget, CommandError> {
-    let looked = tokio::sync::Mutex::new(Some(looked));
-    let attempt = async |_restarts| {
-        let mut looked = looked.lock().await;
-        Box::pin(attempt(&mut looked, amount, job)).await
-    };
-    restarting(&job.settings.database, &job.report, &job.stop, attempt).await
+    let name = looked.findings.target.clone();
+    let unfit = |what: &str| CommandError::Unfit { target: name.clone(), what: what.to_owned() };
+    let manifest = looked.manifest.clone().ok_or_else(|| {
+        unfit("it has no manifest, so nobody knows what it should show. Verify it without --database")
+    })?;
+    let mut compared: Vec<Scope> = Vec::new();
+    let mut looked = looked;
+    for region in manifest.regions() {
+        let (settings, scope) = as_seeded(&job.settings, &region)
+            .zip(Scope::read(&region.zooms, &region.bbox))
+            .ok_or_else(|| unfit("its manifest names zooms or boxes that cannot be read. Seed it again"))?;
+        let tiles = Arc::new(PartFilter { scope: scope.clone(), compared: compared.clone() });
+        let part = Part { job: job.with_settings(settings), tiles, amount };
+        let target = tokio::sync::Mutex::new(Some(looked));
+        let attempt = async |_restarts| {
+            let mut target = target.lock().await;
+            Box::pin(attempt(&mut target, &part)).await
+        };
+        looked = restarting(&job.settings.database, &job.report, &job.stop, attempt).await?;
+        compared.push(scope);
+    }
+    if looked.findings.rendered == looked.findings.planned {
+        let is_nobodys = |id: &&TileId| !compared.iter().any(|scope| scope.holds(**id));
+        for id in looked.tiles.iter().filter(is_nobodys) {
+            looked.findings.add(FindingKind::Ghost, || format!("tile {id}"));
+        }
+    }
+    Ok(looked)
 }
 
-/// Compares a target with one snapshot. If that fails, the target is given back as it was looked at.
-async fn attempt(
-    target: &mut Option<CheckedTarget>,
+/// A part of a target that is compared by itself, with the zooms and boxes of the run that seeded it.
+struct Part {
+    job: Job,
+    tiles: Arc<PartFilter>,
     amount: TilesToCheck,
-    job: &Job,
-) -> Result<CheckedTarget, CommandError> {
+}
+
+/// Which tiles are compared with a part: those of its scope that were not compared with another one before.
+struct PartFilter {
+    scope: Scope,
+    compared: Vec<Scope>,
+}
+
+impl PartFilter {
+    fn holds(&self, id: TileId) -> bool {
+        self.scope.holds(id) && !self.compared.iter().any(|scope| scope.holds(id))
+    }
+}
+
+/// Compares a part of a target with one snapshot. If that fails, the target is given back as it was looked at.
+async fn attempt(target: &mut Option<CheckedTarget>, part: &Part) -> Result<CheckedTarget, CommandError> {
     let Some(looked) = target.as_ref() else { return Err(CommandError::Died("the target is gone".to_owned())) };
     let unfit = |what: String| CommandError::Unfit { target: looked.findings.target.clone(), what };
-    let manifest = looked.manifest.as_ref().ok_or_else(|| {
-        unfit("it has no manifest, so nobody knows what it should show. Verify it without --database".to_owned())
-    })?;
-    let settings = as_seeded(&job.settings, manifest)
-        .ok_or_else(|| unfit("its manifest names zooms or boxes that cannot be read. Seed it again".to_owned()))?;
-    let job = job.with_settings(settings);
+    let Some(manifest) = looked.manifest.as_ref() else { return Err(unfit("it has no manifest".to_owned())) };
+    let Part { job, amount, .. } = part;
     let settings = &job.settings;
-    let mut prepared = prepare(&job, Order::ZoomColumnTmsRow, settings.run.workers.get()).await?;
+    let mut prepared = prepare(job, Order::ZoomColumnTmsRow, settings.run.workers.get()).await?;
     let (theirs, ours) = (&manifest.fingerprint, fingerprint(settings, &prepared.layers));
     if let Some(why) = drawn_otherwise(theirs, &ours) {
         return Err(unfit(format!("{why}, so it cannot be compared with them. Seed it again")));
@@ -91,7 +125,8 @@ async fn attempt(
     let Some(mut looked) = target.take() else { return Err(CommandError::Died("the target is gone".to_owned())) };
     let before = looked.findings.clone();
     looked.findings.skipped = Some(std::mem::take(&mut prepared.skipped));
-    let comparing = tokio::task::spawn_blocking(move || Comparison::new(looked).run(tiles, rects, planned));
+    let part_tiles = Arc::clone(&part.tiles);
+    let comparing = tokio::task::spawn_blocking(move || Comparison::new(looked, part_tiles).run(tiles, rects, planned));
     let mut failure: Option<CommandError> = None;
     while let Some(task) = tasks.join_next().await {
         if let Err(error) = task.unwrap_or_else(|error| Err(CommandError::Died(error.to_string()))) {
@@ -111,18 +146,20 @@ async fn attempt(
     }
 }
 
-/// The settings with the zooms and boxes that the target was seeded with.
-fn as_seeded(settings: &JobSettings, manifest: &Manifest) -> Option<JobSettings> {
+/// The settings with the zooms and boxes that a part of the target was seeded with.
+fn as_seeded(settings: &JobSettings, region: &Region) -> Option<JobSettings> {
     let mut settings = settings.clone();
-    settings.tileset.zooms = manifest.zooms.parse().ok()?;
+    settings.tileset.zooms = region.zooms.parse().ok()?;
     settings.tileset.bbox =
-        manifest.bbox.iter().map(|bbox| bbox.parse::<LonLatBox>().ok()).collect::<Option<Vec<_>>>()?;
+        region.bbox.iter().map(|bbox| bbox.parse::<LonLatBox>().ok()).collect::<Option<Vec<_>>>()?;
     Some(settings)
 }
 
 /// The comparison of rendered tiles with stored ones.
 struct Comparison {
     looked: CheckedTarget,
+    /// The tiles that are compared; a batch may hold others.
+    part: Arc<PartFilter>,
     /// Side by side with the target's tiles: whether the database has the tile.
     accounted: Vec<bool>,
     /// Whether the target keeps layers apart.
@@ -132,10 +169,10 @@ struct Comparison {
 }
 
 impl Comparison {
-    fn new(looked: CheckedTarget) -> Comparison {
+    fn new(looked: CheckedTarget, part: Arc<PartFilter>) -> Comparison {
         let layers_apart = looked.tiles.iter().any(|id| id.slice != Slice::Whole);
         let accounted = vec![false; looked.tiles.len()];
-        Comparison { looked, accounted, layers_apart, gunzip: Gunzip::new(), rendered: 0 }
+        Comparison { looked, part, accounted, layers_apart, gunzip: Gunzip::new(), rendered: 0 }
     }
 
     /// Compares until all senders are gone. `rects` are the tiles that are rendered, if it is not all of them.
@@ -155,15 +192,19 @@ impl Comparison {
             None => (0..self.looked.tiles.len()).for_each(|place| self.ghost(place)),
             Some(rects) => rects.iter().for_each(|rect| self.ghosts(rect)),
         }
-        (self.looked.findings.rendered, self.looked.findings.planned) = (Some(self.rendered), Some(planned));
+        let findings = &mut self.looked.findings;
+        *findings.rendered.get_or_insert(0) += self.rendered;
+        *findings.planned.get_or_insert(0) += planned;
         Ok(self.looked)
     }
 
     fn compare(&mut self, rendered: &[RenderedTile]) -> Result<(), CommandError> {
-        for tile in rendered.iter().filter(|tile| tile.is_failed()) {
+        let part = Arc::clone(&self.part);
+        let rendered = || rendered.iter().filter(|tile| part.holds(tile.tile.into()));
+        for tile in rendered().filter(|tile| tile.is_failed()) {
             self.unrendered(tile);
         }
-        let known = rendered.iter().filter(|tile| !tile.is_failed());
+        let known = rendered().filter(|tile| !tile.is_failed());
         let expected: Vec<(TileId, &[u8])> = known.flat_map(|tile| self.expected(tile)).collect();
         let mut both = Vec::new();
         for (id, mvt) in expected {
@@ -228,8 +269,8 @@ impl Comparison {
     }
 
     fn ghost(&mut self, place: usize) {
-        if !self.accounted[place] {
-            let id = self.looked.tiles[place];
+        let id = self.looked.tiles[place];
+        if !self.accounted[place] && self.part.holds(id) {
             self.looked.findings.add(FindingKind::Ghost, || format!("tile {id}"));
         }
     }

@@ -12,6 +12,7 @@ use md5::{Digest as _, Md5};
 
 use super::CommandError;
 use super::prepare::Prepared;
+use crate::changes::Cursor;
 use crate::config::JobSettings;
 use crate::encode::PACKING_VERSION;
 use crate::manifest::{DatabaseMark, DrawingVersions, MANIFEST_VERSION, Manifest, Region, fingerprint_of};
@@ -36,46 +37,93 @@ pub(crate) fn fingerprint(settings: &JobSettings, layers: &[Arc<Layer>]) -> Stri
     fingerprint_of(&configuration, DrawingVersions { rendering: RENDERING_VERSION, packing: PACKING_VERSION })
 }
 
-/// The manifest of a run that stored everything that could be rendered. `before` is what the target said until now.
+/// What a seed found in its target.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Before<'a> {
+    /// What the target said about itself.
+    pub(crate) described: Option<&'a Described>,
+    /// How many tiles it holds outside of the seed's scope.
+    pub(crate) outside: u64,
+}
+
+/// The manifest of a run that stored everything that could be rendered.
 pub(crate) fn manifest(
     settings: &JobSettings,
     prepared: &Prepared,
     key: Option<&IdentityKey>,
     outcome: &PipelineOutcome,
     started: SystemTime,
-    before: Option<&Described>,
+    before: Before<'_>,
 ) -> Manifest {
-    let old: Option<Manifest> =
-        before.and_then(|before| before.manifest.as_deref()).and_then(|manifest| serde_json::from_str(manifest).ok());
+    let old = before.described.and_then(manifest_of);
     let tileset = &settings.tileset;
-    let kept = old.iter().flat_map(Manifest::regions).filter(|region| !covers(&tileset.zooms, &tileset.bbox, region));
-    let kept = without_repeats(kept);
+    let parts = parts(old.as_ref(), prepared.snapshot.cursor(), |part| covers(&tileset.zooms, &tileset.bbox, part));
     let scope = Scope { zooms: tileset.zooms.clone(), coverage: Coverage::new(&tileset.bbox) };
     let failed_before: Vec<TileCoord> =
         old.iter().flat_map(|old| &old.unrendered).filter_map(|tile| tile.parse().ok()).collect();
     let unrendered = budgets::unrendered(&failed_before, |tile| scope.holds(tile.into()), outcome);
     let written = outcome.written;
-    // What is kept shows an older state of the database: changes are to be looked for from there.
-    let snapshot = match old {
-        Some(old) if !kept.is_empty() => old.snapshot,
-        _ => prepared.snapshot.cursor().to_owned(),
-    };
     Manifest {
         version: MANIFEST_VERSION,
         generator: GENERATOR.to_owned(),
-        snapshot,
+        snapshot: parts.snapshot,
+        seed_snapshot: parts.seed_snapshot,
         database: key.map(|key| key.mark(&prepared.server.identity)),
         fingerprint: fingerprint(settings, &prepared.layers),
         reads: Some(prepared.reads.digest.clone()),
         zooms: tileset.zooms.to_string(),
         bbox: tileset.bbox.iter().map(LonLatBox::to_string).collect(),
-        kept,
+        kept: parts.kept,
         planned: prepared.zooms.iter().map(|zoom| zoom.tiles).sum(),
-        stored: written.stored + written.unchanged,
+        stored: written.stored + written.unchanged + before.outside,
         empty: written.removed,
         unrendered,
         started: started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         seconds: started.elapsed().unwrap_or_default().as_secs_f64(),
+    }
+}
+
+fn manifest_of(described: &Described) -> Option<Manifest> {
+    described.manifest.as_deref().and_then(|manifest| serde_json::from_str(manifest).ok())
+}
+
+/// True if a seed with these settings leaves parts of a target as older runs wrote them.
+pub(crate) fn leaves_parts(settings: &JobSettings, before: &Described) -> bool {
+    let (zooms, bbox) = (&settings.tileset.zooms, &settings.tileset.bbox);
+    manifest_of(before).is_some_and(|old| old.regions().any(|part| !covers(zooms, bbox, &part)))
+}
+
+/// The parts of a target after a seed, and the snapshots that they show.
+struct Parts {
+    /// The oldest of all.
+    snapshot: String,
+    /// That of the seed, if it is another one.
+    seed_snapshot: Option<String>,
+    kept: Vec<Region>,
+}
+
+/// What a seed with the snapshot `now` leaves of the parts that the old manifest names: those that it did not cover, each with its
+/// snapshot. Changes are to be looked for since the oldest.
+fn parts(old: Option<&Manifest>, now: &str, covered: impl Fn(&Region) -> bool) -> Parts {
+    let dated = |old: &Manifest| -> Vec<Region> {
+        let date =
+            |part: Region| Region { snapshot: Some(part.snapshot.unwrap_or_else(|| old.snapshot.clone())), ..part };
+        old.regions().map(date).collect()
+    };
+    let kept = without_repeats(old.into_iter().flat_map(dated).filter(|part| !covered(part)));
+    let oldest = kept.iter().filter_map(|part| part.snapshot.as_deref()).fold(now, older).to_owned();
+    let unless_oldest = |snapshot: String| (snapshot != oldest).then_some(snapshot);
+    let kept =
+        kept.into_iter().map(|part| Region { snapshot: part.snapshot.and_then(unless_oldest), ..part }).collect();
+    Parts { seed_snapshot: unless_oldest(now.to_owned()), kept, snapshot: oldest }
+}
+
+/// The older of two snapshots of one database. One that cannot be read counts as the older: no change may be lost.
+fn older<'a>(one: &'a str, other: &'a str) -> &'a str {
+    match (one.parse::<Cursor>(), other.parse::<Cursor>()) {
+        (Ok(first), Ok(second)) if first.sees_all_of(&second) => other,
+        (Ok(_), Err(_)) => other,
+        _ => one,
     }
 }
 
@@ -201,8 +249,11 @@ mod tests {
             ("0-14", vec!["0,0,10,10"], "2-3", vec!["1,1,20,2"], false),
             ("0-14", vec!["170,-5,-170,5"], "2-3", vec!["170,-5,-170,5"], true),
         ] {
-            let region =
-                Region { zooms: old_zooms.to_owned(), bbox: old_bbox.into_iter().map(str::to_owned).collect() };
+            let region = Region {
+                zooms: old_zooms.to_owned(),
+                bbox: old_bbox.into_iter().map(str::to_owned).collect(),
+                snapshot: None,
+            };
             assert_eq!(covers(&zooms.parse().unwrap(), &boxes(&bbox), &region), covered, "{zooms} {bbox:?} {region:?}");
         }
     }

@@ -80,8 +80,7 @@ impl TargetState {
 
     /// The settings with the zooms and boxes of the target's last seed.
     pub(crate) fn settings(&self, settings: &JobSettings, target: &Target) -> Result<JobSettings, CommandError> {
-        let own = Region { zooms: self.manifest.zooms.clone(), bbox: self.manifest.bbox.clone() };
-        settings_of(&own, settings, target)
+        settings_of(&self.manifest.last_seeded(), settings, target)
     }
 
     /// The settings of the seeds that make the whole target right, one after the other. May wait for a server.

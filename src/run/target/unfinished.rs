@@ -40,13 +40,12 @@ pub(crate) fn unmendable(intent: &Intent, manifest: &Manifest) -> Option<String>
 }
 
 /// The regions that are to be seeded so that nothing of a run that has not finished is left: where its tiles lie, and what the
-/// manifest speaks for, the latter last. May wait for a server.
+/// manifest speaks for, the latter last and of these the part of the last seed. May wait for a server.
 pub(crate) fn regions_to_seed(
     target: &Target,
     manifest: &Manifest,
     unfinished: &[Intent],
 ) -> Result<Vec<Region>, CommandError> {
-    let own = Region { zooms: manifest.zooms.clone(), bbox: manifest.bbox.clone() };
     let mut regions = Vec::new();
     if unfinished.iter().any(|intent| unmendable(intent, manifest).is_some()) {
         let tiles = target.reader()?.list()?;
@@ -54,11 +53,12 @@ pub(crate) fn regions_to_seed(
             let scope = intent.scope();
             let zooms = tiles.iter().filter(|id| scope.holds(**id)).map(|id| id.coord.zoom());
             if let Some(zooms) = ZoomList::of(zooms) {
-                regions.push(Region { zooms: zooms.to_string(), bbox: intent.bbox.clone() });
+                regions.push(Region { zooms: zooms.to_string(), bbox: intent.bbox.clone(), snapshot: None });
             }
         }
     }
-    regions.push(own);
+    let parts: Vec<Region> = manifest.regions().collect();
+    regions.extend(parts.into_iter().rev());
     let is_within = |inner: &Region, outer: &Region| {
         let scopes = Scope::read(&inner.zooms, &inner.bbox).zip(Scope::read(&outer.zooms, &outer.bbox));
         scopes.is_some_and(|(inner, outer)| inner.is_within(&[outer]))

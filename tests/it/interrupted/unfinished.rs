@@ -3,7 +3,9 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
+use crate::support::damaged::Chance;
 use crate::support::gate::gated;
 use crate::support::places::Places;
 use crate::support::program::{ROWS_LAYER, Run, humble, program, run};
@@ -402,4 +404,61 @@ fn whoever_may_not_read_the_private_notes_reads_the_rest() {
     mode(0o755);
     let shown = shown.ok();
     assert!(shown.stderr.contains("whether a run was interrupted there is not known"), "{}", shown.stderr);
+}
+
+/// The runs of the next test, each as arguments and whether it uses the other configuration.
+const RUNS: [(&[&str], bool); 6] = [
+    (&["seed", "--zoom", "0-3"], false),
+    (&["seed", "--zoom", "0-8"], false),
+    (&["seed", "--zoom", "2-7", "--bbox", "-20,-60,180,60"], false),
+    (&["seed", "--zoom", "0-6", "--force"], true),
+    (&["seed", "--zoom", "0-8", "--force"], false),
+    (&["reseed"], false),
+];
+
+/// Kills runs of all scopes and of two configurations, one after the other, at moments that nobody chose. `TEST_KILLS=ROUNDS` does
+/// more of it.
+#[test]
+fn after_any_kills_a_reseed_either_makes_all_right_or_asks_for_a_seed() {
+    let rounds: u32 = std::env::var("TEST_KILLS").map_or(5, |rounds| rounds.parse().unwrap());
+    let world = World::new(300);
+    let other = world.other_config();
+    for name in TARGETS {
+        let mut chance = Chance(0x5eed_0001 + name.len() as u64);
+        world.seed(name, &["--zoom", "0-8"]).ok();
+        let place = world.places.place(name);
+        let (mut mended, mut refused) = (0, 0);
+        for round in 0..rounds {
+            let mut history = Vec::new();
+            for _ in 0..=chance.below(2) {
+                let (arguments, is_other) = RUNS[chance.below(RUNS.len())];
+                let config = if is_other { &other } else { &world.config };
+                let delay = Duration::from_millis(30 + chance.below(400) as u64);
+                history.push(format!("{} for {delay:?}", arguments.join(" ")));
+                world.db.run("UPDATE api_facility SET location = ST_Translate(location, 0.1, 0) WHERE random() < 0.1");
+                let mut child = world.start(
+                    config,
+                    &[&arguments[..1], &["--progress", "none", "--output", &place], &arguments[1..]].concat(),
+                );
+                std::thread::sleep(delay);
+                // It may have ended before: that is a moment, too.
+                let _ended = child.kill();
+                child.wait().unwrap();
+            }
+            let told = format!("{name}, round {round}, {history:?}");
+            let reseeded = world.reseed(name, &[]);
+            match reseeded.code {
+                0 => mended += 1,
+                4 => {
+                    refused += 1;
+                    assert!(reseeded.stderr.contains("needs a full seed: "), "{told}: {}", reseeded.stderr);
+                    world.seed(name, &["--zoom", "0-8", "--force"]).ok();
+                }
+                other => panic!("{told}: {other}: {}", reseeded.stderr),
+            }
+            println!("{told}: {}", reseeded.code);
+            world.is_right(name);
+        }
+        println!("{name}: {mended} mended by a reseed, {refused} needed a seed");
+    }
 }

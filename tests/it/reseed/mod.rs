@@ -11,4 +11,5 @@ pub(crate) mod histories;
 pub(crate) mod patches;
 pub(crate) mod query_layers;
 pub(crate) mod refused;
+pub(crate) mod seeded_in_parts;
 pub(crate) mod watch;
