@@ -3,7 +3,6 @@
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser as _;
 use oar_tiles::changes::WatchOptions;
@@ -22,7 +21,7 @@ use oar_tiles::report::{
     say,
 };
 use oar_tiles::run::{CommandError, DirtyFilter, Job, TileList, TilesWanted, area, interrupted};
-use oar_tiles::serve::{EmptyStatus, ServeOptions};
+use oar_tiles::serve::ServeOptions;
 use oar_tiles::signals;
 use oar_tiles::sink::MaxShrink;
 use oar_tiles::stop::Stop;
@@ -286,24 +285,12 @@ fn as_json(value: &impl Serialize) -> Result<String, CommandError> {
 
 fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandError> {
     log(0);
-    let flags = SettingFlags { config: arguments.config.clone(), ..SettingFlags::default() };
+    let flags = arguments.given();
     let settings = match &arguments.target {
         Some(target) => resolved_for(&flags, target)?,
         None => resolved(&flags, true)?,
     };
-    let options = ServeOptions {
-        listen: arguments.listen.clone(),
-        admin: arguments.admin.clone(),
-        public_url: arguments.public_url.clone(),
-        cache_control: arguments.cache_control.clone(),
-        cdn_cache_control: arguments.cdn_cache_control.clone(),
-        empty_status: arguments.empty_status.into(),
-        cache_bytes: u64::from(arguments.cache_mb) << 20,
-        preview: arguments.preview,
-        assets: arguments.assets.clone(),
-        drain: arguments.drain,
-        behind_proxy: arguments.behind_proxy,
-    };
+    let options = settings.server.clone();
     on_runtime(async || served(settings, &options, false, stop).await)
 }
 
@@ -311,20 +298,7 @@ fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), CommandError> {
     log(0);
     let flags = SettingFlags { config: arguments.config.clone(), ..SettingFlags::default() };
     let settings = resolved_for(&flags, &arguments.target)?;
-    let options = ServeOptions {
-        listen: arguments.listen.clone(),
-        admin: None,
-        public_url: None,
-        // Whoever looks at a target that is being made wants to see it as it is.
-        cache_control: "no-cache".to_owned(),
-        cdn_cache_control: None,
-        empty_status: EmptyStatus::NoContent,
-        cache_bytes: PREVIEW_CACHE_BYTES,
-        preview: true,
-        assets: arguments.assets.clone(),
-        drain: Duration::ZERO,
-        behind_proxy: false,
-    };
+    let options = ServeOptions::of_preview(arguments.listen.clone(), arguments.assets.clone());
     on_runtime(async || served(settings, &options, arguments.open, stop).await)
 }
 
@@ -349,9 +323,6 @@ fn shown_by_desktop(url: &str) -> bool {
     let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
     std::process::Command::new(program).arg(url).spawn().is_ok()
 }
-
-/// Bytes of tiles that a preview keeps in memory: one person looks at it.
-const PREVIEW_CACHE_BYTES: u64 = 64 << 20;
 
 fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError> {
     log(0);

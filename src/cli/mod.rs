@@ -82,6 +82,9 @@ pub struct SettingFlags {
     /// How progress is shown (OAR_TILES_PROGRESS)
     #[arg(long, value_name = "STYLE")]
     pub progress: Option<Progress>,
+    /// What flags of one verb set.
+    #[arg(skip)]
+    pub more: Vec<Flag>,
 }
 
 /// `oar-tiles seed`.
@@ -314,6 +317,7 @@ impl SettingFlags {
         {
             flags.push(("--progress", "run.progress", value));
         }
+        flags.extend(self.more.iter().cloned());
         flags
     }
 }

@@ -15,6 +15,7 @@ pub(super) struct ConfigFile {
     pub(super) s3: super::s3::S3Section,
     pub(super) changes: ChangesSection,
     pub(super) run: RunSection,
+    pub(super) serve: super::serve::ServeSection,
     pub(super) layer_defaults: LayerDefaults,
     pub(super) layer: Option<Vec<LayerSection>>,
 }

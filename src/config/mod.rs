@@ -8,6 +8,7 @@ mod margin;
 mod placeholders;
 mod rows;
 mod s3;
+mod serve;
 mod settings;
 mod show;
 mod values;
@@ -16,9 +17,7 @@ use std::path::Path;
 
 pub use error::ConfigError;
 pub use file::Progress;
-pub use settings::{
-    DatabaseSettings, JobSettings, LayerSettings, RunSettings, ServerSettings, Settings, TilesetSettings,
-};
+pub use settings::{DatabaseSettings, JobSettings, LayerSettings, RunSettings, Settings, TilesetSettings};
 pub use values::{CONFIG_VARIABLE, ConfigValues, Origin, SAMPLE};
 
 /// A flag that was given: its name, the key that it sets, the value.

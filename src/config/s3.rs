@@ -44,7 +44,7 @@ pub(super) struct S3Section {
 /// One value, or one for each list of zooms.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged, expecting = "a text, or a table of zooms and texts")]
-enum CacheControl {
+pub(super) enum CacheControl {
     All(String),
     ByZoom(toml::Table),
 }
@@ -88,7 +88,7 @@ impl Check<'_> {
             checksums: self.present("s3.checksums", given.checksums)?,
             part_size: self.within("s3.part_size_mb", part_size, 5..=5_000)? << 20,
             headers: S3Headers {
-                cache_control: self.cache_control(given.cache_control.as_ref())?,
+                cache_control: self.cache_rules("s3.cache_control", given.cache_control.as_ref())?,
                 notes_cache_control: given.notes_cache_control.clone(),
                 metadata: given.metadata.clone().unwrap_or_default(),
                 storage_class: given.storage_class.clone(),
@@ -98,8 +98,9 @@ impl Check<'_> {
         })
     }
 
-    fn cache_control(&self, given: Option<&CacheControl>) -> Result<Vec<CacheRule>, ConfigError> {
-        let wrong = |zooms: &str, what: String| self.wrong("s3.cache_control", format!("\"{zooms}\": {what}"));
+    /// `Cache-Control` by zoom.
+    pub(super) fn cache_rules(&self, key: &str, given: Option<&CacheControl>) -> Result<Vec<CacheRule>, ConfigError> {
+        let wrong = |zooms: &str, what: String| self.wrong(key, format!("\"{zooms}\": {what}"));
         match given {
             None => Ok(Vec::new()),
             Some(CacheControl::All(value)) => Ok(vec![CacheRule { zooms: None, value: value.clone() }]),

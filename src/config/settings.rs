@@ -11,6 +11,7 @@ use crate::changes::{ChangesOptions, TrackOptions, WatchOptions};
 use crate::encode::{Level, Packing};
 use crate::pipeline::Limits;
 use crate::postgis::{ConnectOptions, LayerOptions, Parts, SessionOptions};
+use crate::serve::ServeOptions;
 use crate::sink::{MaxShrink, MaxShrinkError, Publish, S3Options, Template, TreeOptions};
 use crate::tile::{LonLatBox, ZoomList};
 
@@ -22,7 +23,7 @@ pub struct Settings {
     /// How runs work, whichever tileset they make.
     pub run: RunSettings,
     /// How tiles are served.
-    pub server: ServerSettings,
+    pub server: ServeOptions,
     /// The tilesets. One, so far.
     pub tilesets: Vec<TilesetSettings>,
 }
@@ -34,6 +35,8 @@ pub struct JobSettings {
     pub database: DatabaseSettings,
     /// How the run works.
     pub run: RunSettings,
+    /// How the tileset is served.
+    pub server: ServeOptions,
     /// The tileset.
     pub tileset: TilesetSettings,
 }
@@ -65,11 +68,6 @@ pub struct RunSettings {
     /// How progress is shown.
     pub progress: Progress,
 }
-
-/// How tiles are served. Nothing can be set so far.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct ServerSettings {}
 
 /// A tileset: its layers, where they go, and how.
 #[derive(Debug, Clone)]
@@ -165,8 +163,9 @@ impl Settings {
             rows_memory: rows_mb * 1_000_000,
             progress: check.present("run.progress", given.run.progress)?,
         };
+        let server = check.serve(&given.serve)?;
         let tilesets = vec![check.tileset(&given, only_layers)?];
-        Ok(Settings { database, run, server: ServerSettings::default(), tilesets })
+        Ok(Settings { database, run, server, tilesets })
     }
 
     /// What a run of the tileset needs to know.
@@ -177,7 +176,12 @@ impl Settings {
         let [tileset] = &self.tilesets[..] else {
             return Err(ConfigError::NotOneTileset { tilesets: self.tilesets.len() });
         };
-        Ok(JobSettings { database: self.database.clone(), run: self.run.clone(), tileset: tileset.clone() })
+        Ok(JobSettings {
+            database: self.database.clone(),
+            run: self.run.clone(),
+            server: self.server.clone(),
+            tileset: tileset.clone(),
+        })
     }
 }
 

@@ -51,7 +51,7 @@ enum VariableKind {
 }
 
 /// The environment variables and the keys that they set.
-const VARIABLES: [(&str, &str, VariableKind); 29] = [
+const VARIABLES: [(&str, &str, VariableKind); 40] = [
     ("DATABASE_URL", "database.url", VariableKind::Text),
     ("OAR_TILES_STATEMENT_TIMEOUT", "database.statement_timeout", VariableKind::Text),
     ("OAR_TILES_LOCK_TIMEOUT", "database.lock_timeout", VariableKind::Text),
@@ -81,6 +81,17 @@ const VARIABLES: [(&str, &str, VariableKind); 29] = [
     ("OAR_TILES_WINDOW", "run.window", VariableKind::Number),
     ("OAR_TILES_ROWS_MB", "run.rows_mb", VariableKind::Number),
     ("OAR_TILES_PROGRESS", "run.progress", VariableKind::Text),
+    ("OAR_TILES_LISTEN", "serve.listen", VariableKind::Text),
+    ("OAR_TILES_ADMIN", "serve.admin", VariableKind::Text),
+    ("OAR_TILES_SERVE_PUBLIC_URL", "serve.public_url", VariableKind::Text),
+    ("OAR_TILES_BASE_PATH", "serve.base_path", VariableKind::Text),
+    ("OAR_TILES_CACHE_MB", "serve.cache_mb", VariableKind::Number),
+    ("OAR_TILES_EMPTY_STATUS", "serve.empty_status", VariableKind::Number),
+    ("OAR_TILES_TRUSTED_PROXIES", "serve.trusted_proxies", VariableKind::List),
+    ("OAR_TILES_MAX_CONNECTIONS", "serve.max_connections", VariableKind::Number),
+    ("OAR_TILES_DRAIN", "serve.drain", VariableKind::Text),
+    ("OAR_TILES_LIVE", "serve.live", VariableKind::Truth),
+    ("OAR_TILES_LIVE_WORKERS", "serve.live_workers", VariableKind::Number),
 ];
 
 /// The variable that names the file; it sets no key.

@@ -13,6 +13,7 @@ use super::http::accept::Answers;
 use super::http::answer::{Answer, without_body};
 use super::metrics::Measured;
 use super::public::Site;
+use super::stored::StoredTiles;
 
 /// The admin listener.
 #[derive(Clone)]
@@ -52,8 +53,9 @@ impl Admin {
         if self.draining.load(Ordering::Relaxed) {
             reasons.push("the server was asked to end".to_owned());
         }
-        if let Err(error) = self.site.tiles.state().await {
-            reasons.push(error.to_string());
+        match self.site.tiles.state().await {
+            Err(error) => reasons.push(error.to_string()),
+            Ok(state) => reasons.extend(self.site.tiles.unfit(&state).map(|error| error.to_string())),
         }
         reasons
     }
@@ -77,7 +79,13 @@ impl Admin {
             "snapshot": manifest.map(|manifest| &manifest.snapshot),
             "snapshot_age_seconds": snapshot_age(manifest.map(|manifest| manifest.started)),
             "changes_noticed": state.number - 1,
+            "known_tiles": state.stored().map(StoredTiles::count),
             "cached_bytes": self.site.tiles.cached_bytes(),
+            "live": self.site.tiles.live_counts().map(|counts| json!({
+                "running": counts.running,
+                "queued": counts.queued,
+                "requests": counts.requests,
+            })),
         })
     }
 

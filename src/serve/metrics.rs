@@ -35,6 +35,10 @@ pub(crate) enum SourceLabel {
     Memory,
     /// The target.
     Target,
+    /// The database.
+    Live,
+    /// The scope of the target's manifest: nothing is drawn there.
+    Empty,
     /// Nothing had to be read: an error, a document, a page.
     Own,
 }
@@ -113,7 +117,7 @@ impl Metrics {
         self.seconds.get_or_create(&SecondsLabels { route, source }).observe(took.as_secs_f64());
         let result = match (route, source) {
             (RouteLabel::Tile, SourceLabel::Memory) => CacheResult::Hit,
-            (RouteLabel::Tile, SourceLabel::Target) => CacheResult::Miss,
+            (RouteLabel::Tile, SourceLabel::Target | SourceLabel::Live) => CacheResult::Miss,
             _ => return,
         };
         self.cache.get_or_create(&CacheLabels { result }).inc();

@@ -1,16 +1,20 @@
 //! The target over HTTP: tiles, TileJSON, a map to look at them, and what a supervisor wants to know.
 //!
 //! ```text
-//! listener ─► accept ─► route ─► memory ─ has it ──────────────────────────► 200 / 304
-//! (http)     limits              (tiles)  └ asks the target ─ has it ──────► memory, 200
-//!                                                           └ has it not: in its scope empty, otherwise 404
+//! listener ─► accept ─► route ─► memory ─ has it ─────────────────────────────────────────────► 200 / 304
+//! (http)     limits    (public)  (tiles)  └ asks the target ─ has it ─────────────────────────► memory, 200
+//!                                                           └ has it not ─ in its scope ──────► empty
+//!                                                                        └ outside of it ─────► rendered (live), or 404
 //! ```
 //!
 //! | file | subject |
 //! |---|---|
 //! | `http` | addresses, the accept loop and its limits, paths, content negotiation, answers; nothing of tilesets but names of tiles |
+//! | `freshness` | how long caches may keep a tile, by zoom |
 //! | `tileset` | the target: opened, watched for replacement, read by several readers at once |
-//! | `tiles` | tiles as they are sent, the most wanted of them in memory |
+//! | `stored` | which tiles the target holds, so that missing ones are known without a lookup |
+//! | `tiles`, `cache` | where a tile comes from; tiles as they are sent, the most wanted of them in memory |
+//! | `live` | tiles that are rendered on request: one flight a tile, a bounded queue |
 //! | `public`, `admin` | what the two listeners answer |
 //! | `tilejson`, `preview`, `metrics` | documents, the page with the map, Prometheus |
 //!
@@ -19,11 +23,15 @@
 //! target's files are asked at each request (S3: once a second).
 
 mod admin;
+mod cache;
+mod freshness;
 mod http;
+mod live;
 mod metrics;
 mod options;
 mod preview;
 mod public;
+mod stored;
 mod tilejson;
 mod tiles;
 mod tileset;
@@ -36,16 +44,22 @@ use ::http::HeaderValue;
 use tokio::sync::watch;
 
 pub use self::http::address::{ListenAddress, ListenAddressError};
-pub use options::{EmptyStatus, ServeOptions};
+pub use self::http::peers::{AddressRange, AddressRangeError};
+pub use live::{LiveError, LiveLayer, LiveSource};
+pub use options::{CdnHeader, EmptyStatus, LiveOptions, ServeOptions};
 pub use tileset::{POLL, TargetOpener, TargetWatch, files_of_archive, files_of_directory};
 
 use self::admin::Admin;
+use self::cache::TileCache;
+use self::freshness::TileFreshness;
 use self::http::accept::{ConnectionLimits, serve as accept};
 use self::http::address::HttpListener;
 use self::http::answer::Freshness;
+use self::live::LiveFlights;
 use self::metrics::Metrics;
 use self::preview::PreviewPage;
 use self::public::{Public, Site};
+use self::stored::keep_listed;
 use self::tiles::ServedTiles;
 use self::tileset::ServedTarget;
 use crate::error::ErrorKind;
@@ -88,6 +102,22 @@ pub enum ServeError {
         /// The value.
         value: String,
     },
+    /// Live tiles would not fit beside the target's.
+    #[error(transparent)]
+    Live(LiveError),
+    /// An age for shared caches that is not there.
+    #[error(
+        "cdn_cache_control {value:?} has no max-age, of which cdn_headers is to make an s-maxage: write max-age=SECONDS, or leave \"s-maxage\" out of cdn_headers"
+    )]
+    NoMaxAge {
+        /// The value.
+        value: String,
+    },
+    /// Caches would be told that tiles never change, and they do.
+    #[error(
+        "cache_control says immutable, and the tiles of this target change under their names, so that caches would keep old ones: leave immutable out, or publish versions ({{version}} in the template)"
+    )]
+    Immutable,
     /// A thread died.
     #[error("a thread died ({0}): please report this")]
     Died(String),
@@ -99,7 +129,12 @@ impl ServeError {
     pub const fn kind(&self) -> ErrorKind {
         match self {
             ServeError::Target(error) => error.kind(),
-            ServeError::Listen { .. } | ServeError::NoPublicUrl { .. } | ServeError::Header { .. } => ErrorKind::Usage,
+            ServeError::Listen { .. }
+            | ServeError::NoPublicUrl { .. }
+            | ServeError::Header { .. }
+            | ServeError::Live(_)
+            | ServeError::NoMaxAge { .. }
+            | ServeError::Immutable => ErrorKind::Usage,
             ServeError::Died(_) => ErrorKind::Failed,
         }
     }
@@ -115,7 +150,7 @@ pub struct TileServer {
 }
 
 impl TileServer {
-    /// Opens the target and begins to listen. The first connection is accepted by [`TileServer::run`].
+    /// Opens the target and begins to listen. Tiles that the target does not know are rendered by `live`, if there is that. The first connection is accepted by [`TileServer::run`].
     ///
     /// # Errors
     /// If the target cannot be read, an address cannot be used, or clients could not be told where the tiles are.
@@ -123,34 +158,39 @@ impl TileServer {
         options: ServeOptions,
         open: TargetOpener,
         watched: TargetWatch,
+        live: Option<Arc<dyn LiveSource>>,
     ) -> Result<TileServer, ServeError> {
-        let tile_freshness = Freshness {
-            cache_control: header("Cache-Control", &options.cache_control)?,
-            cdn_cache_control: options
-                .cdn_cache_control
-                .as_deref()
-                .map(|value| header("CDN-Cache-Control", value))
-                .transpose()?,
-        };
-        let opened = tokio::task::spawn_blocking(move || ServedTarget::open(open, watched)).await;
+        let tile_freshness = TileFreshness::new(&options)?;
+        let lists_tiles = options.lists_tiles;
+        let opening = tokio::task::spawn_blocking(move || {
+            let target = ServedTarget::open(open, watched)?;
+            if lists_tiles {
+                target.can_list()?;
+            }
+            Ok::<_, ReadError>(target)
+        });
+        let opened = opening.await;
         let target = Arc::new(opened.map_err(|error| ServeError::Died(error.to_string()))??);
+        if TileFreshness::is_immutable(&options) && !target.last().template.is_versioned() {
+            return Err(ServeError::Immutable);
+        }
+        if let Some(live) = &live {
+            target.last().is_of(live.fingerprint()).map_err(ServeError::Live)?;
+        }
         let public = bound(&options.listen).await?;
         let admin = match &options.admin {
             Some(address) => Some(bound(address).await?),
             None => None,
         };
-        let public_url = match &options.public_url {
-            Some(url) => format!("{}/", url.trim_end_matches('/')),
-            None => public.url().ok_or_else(|| ServeError::NoPublicUrl { address: options.listen.clone() })?,
-        };
+        let public_url = public_url(&options, &public)?;
+        let cache = TileCache::new(options.cache_bytes);
+        let live = live.zip(options.live).map(|(source, options)| LiveFlights::new(source, cache.clone(), options));
         let site = Site {
-            tiles: ServedTiles::new(Arc::clone(&target), options.cache_bytes),
+            tiles: ServedTiles::new(Arc::clone(&target), cache, live),
             public_url,
             tile_freshness,
-            document_freshness: Freshness {
-                cache_control: HeaderValue::from_static(DOCUMENT_CACHE_CONTROL),
-                cdn_cache_control: None,
-            },
+            document_freshness: Freshness::of(HeaderValue::from_static(DOCUMENT_CACHE_CONTROL)),
+            base_path: options.base_path.clone(),
             empty_status: options.empty_status,
             preview: options.preview.then(|| PreviewPage { assets: options.assets.clone() }),
             metrics: Metrics::new(),
@@ -167,7 +207,7 @@ impl TileServer {
     /// Where the admin listener is, if there is one that a URL can name.
     #[must_use]
     pub fn admin_url(&self) -> Option<String> {
-        self.admin.as_ref().and_then(HttpListener::url)
+        Some(format!("{}/", self.admin.as_ref()?.url()?))
     }
 
     /// Serves until a stop is asked for and requests in flight are answered: `/readyz` says 503 at once, connections are accepted for
@@ -175,12 +215,17 @@ impl TileServer {
     pub async fn run(self, stop: &Stop) -> Signal {
         let (close, closing) = watch::channel(false);
         let draining = Arc::new(AtomicBool::new(false));
-        let limits = ConnectionLimits { by_address: !self.options.behind_proxy };
-        let public =
-            tokio::spawn(accept(self.public, Public(Arc::clone(&self.site)), limits, closing.clone(), LAST_ANSWERS));
+        let limits = ConnectionLimits {
+            all: self.options.max_connections,
+            of_address: self.options.max_connections_of_address,
+            trusted_proxies: self.options.trusted_proxies.clone(),
+        };
+        let public = Public(Arc::clone(&self.site));
+        let public = tokio::spawn(accept(self.public, public, limits.clone(), closing.clone(), LAST_ANSWERS));
         let admin = Admin { site: Arc::clone(&self.site), draining: Arc::clone(&draining) };
         let admin = self.admin.map(|listener| tokio::spawn(accept(listener, admin, limits, closing, LAST_ANSWERS)));
         let polling = self.target.needs_polling().then(|| tokio::spawn(poll(Arc::clone(&self.target))));
+        let listing = self.options.lists_tiles.then(|| tokio::spawn(keep_listed(Arc::clone(&self.target))));
         // The program ends soon after a stop, unless work in hand has asked for more time.
         let _grace = stop.grant(self.options.drain + LAST_ANSWERS);
         let signal = stop.wait().await;
@@ -192,11 +237,21 @@ impl TileServer {
                 tracing::warn!("a listener ended early ({error})");
             }
         }
-        if let Some(polling) = polling {
-            polling.abort();
+        self.site.tiles.end().await;
+        for task in [polling, listing].into_iter().flatten() {
+            task.abort();
         }
         signal
     }
+}
+
+/// Where clients find the public listener; ends with a slash.
+fn public_url(options: &ServeOptions, listener: &HttpListener) -> Result<String, ServeError> {
+    if let Some(url) = &options.public_url {
+        return Ok(format!("{}/", url.trim_end_matches('/')));
+    }
+    let own = listener.url().ok_or_else(|| ServeError::NoPublicUrl { address: options.listen.clone() })?;
+    Ok(format!("{own}{}/", options.base_path))
 }
 
 /// Asks a target in a bucket again and again what it says about itself.
@@ -214,8 +269,4 @@ async fn poll(target: Arc<ServedTarget>) {
 
 async fn bound(address: &ListenAddress) -> Result<HttpListener, ServeError> {
     HttpListener::bind(address).await.map_err(|source| ServeError::Listen { address: address.clone(), source })
-}
-
-fn header(header: &'static str, value: &str) -> Result<HeaderValue, ServeError> {
-    HeaderValue::from_str(value).map_err(|_invalid| ServeError::Header { header, value: value.to_owned() })
 }

@@ -8,10 +8,12 @@ use http::{HeaderMap, Request, StatusCode};
 use hyper::body::Incoming;
 use sha2::{Digest as _, Sha256};
 
+use super::freshness::TileFreshness;
 use super::http::accept::Answers;
 use super::http::answer::{self, Answer, CACHE_STATUS, Content, Freshness, TILE_TYPE};
 use super::http::negotiate::{Encoding, holds};
-use super::http::route::{MAX_PATH_BYTES, NoRoute, Route, is_in, route};
+use super::http::route::{MAX_PATH_BYTES, NoRoute, Route, route};
+use super::live::LiveError;
 use super::metrics::{Metrics, RouteLabel, SourceLabel};
 use super::options::EmptyStatus;
 use super::preview::PreviewPage;
@@ -26,8 +28,10 @@ pub(crate) struct Site {
     pub(crate) tiles: ServedTiles,
     /// Where clients find the server, ending with a slash.
     pub(crate) public_url: String,
+    /// The path below which everything is: empty, or with a slash before it and none behind it.
+    pub(crate) base_path: String,
     /// How long caches may keep a tile.
-    pub(crate) tile_freshness: Freshness,
+    pub(crate) tile_freshness: TileFreshness,
     /// How long caches may keep a document.
     pub(crate) document_freshness: Freshness,
     /// The status of a tile in which nothing is drawn.
@@ -75,7 +79,10 @@ impl Site {
         }
         let state = match self.tiles.state().await {
             Ok(state) => state,
-            Err(error) => return Counted::own(unreadable(&error), RouteLabel::Other),
+            Err(error) => return Counted::own(no_tile(&error), RouteLabel::Other),
+        };
+        let Some(path) = path.strip_prefix(&*self.base_path) else {
+            return Counted::own(unknown(), RouteLabel::Other);
         };
         match route(path, &state.template, self.preview.is_some()) {
             Ok(Route::Tile(tile)) => self.tile(&state, tile, request.headers()).await,
@@ -99,42 +106,37 @@ impl Site {
     }
 
     async fn tile(&self, state: &Arc<ServedState>, tile: TileId, headers: &HeaderMap) -> Counted {
+        let freshness = self.tile_freshness.at(tile.coord.zoom());
         let (read, origin) = self.tiles.tile(state, tile, Encoding::for_client(headers)).await;
         let source = match origin {
             TileOrigin::Memory => SourceLabel::Memory,
             TileOrigin::Target => SourceLabel::Target,
+            TileOrigin::Empty => SourceLabel::Empty,
+            TileOrigin::Live | TileOrigin::Collapsed => SourceLabel::Live,
         };
         let mut answer = match read {
-            Err(error) => unreadable(&error),
-            Ok(None) => self.absent(state, tile),
-            Ok(Some(found)) if holds(headers, &found.tag) => answer::not_modified(&found.tag, &self.tile_freshness),
+            Err(error) => no_tile(&error),
+            Ok(None) => answer::empty(self.empty_status.status(), freshness),
+            Ok(Some(found)) if holds(headers, &found.tag) => answer::not_modified(&found.tag, freshness),
             Ok(Some(found)) => {
                 let content =
                     Content { body: found.body, media_type: TILE_TYPE, encoding: found.encoding, tag: &found.tag };
-                answer::content(content, &self.tile_freshness)
+                answer::content(content, freshness)
             }
         };
         let status = match origin {
-            TileOrigin::Memory => "oar-tiles; hit",
-            TileOrigin::Target => "oar-tiles; fwd=uri-miss; stored",
+            TileOrigin::Memory | TileOrigin::Empty => "oar-tiles; hit",
+            TileOrigin::Target | TileOrigin::Live => "oar-tiles; fwd=uri-miss; stored",
+            TileOrigin::Collapsed => "oar-tiles; fwd=uri-miss; stored; collapsed",
         };
         answer.headers_mut().insert(CACHE_STATUS, http::HeaderValue::from_static(status));
         Counted { answer, route: RouteLabel::Tile, source }
     }
 
-    /// The answer for a tile that the target does not hold: empty inside its scope, unknown outside.
-    fn absent(&self, state: &ServedState, tile: TileId) -> Answer {
-        if state.is_unrendered(tile.coord) {
-            return answer::error(StatusCode::SERVICE_UNAVAILABLE, "this tile could not be rendered yet");
-        }
-        if !is_in(state.described.zooms, tile.coord.zoom()) || !state.covers(tile.coord) {
-            return answer::error(StatusCode::NOT_FOUND, "the tileset has no tile there");
-        }
-        answer::empty(self.empty_status.status(), &self.tile_freshness)
-    }
-
     fn tilejson(&self, state: &ServedState, name: &str, headers: &HeaderMap) -> Answer {
-        let Some(document) = tilejson(state, name, &self.public_url) else { return unknown() };
+        let Some(document) = tilejson(state, name, &self.public_url, self.tiles.live_layers()) else {
+            return unknown();
+        };
         let body = Bytes::from(document.to_string());
         let hash: String = Sha256::digest(&body).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         let tag = format!("\"{hash}\"");
@@ -150,8 +152,18 @@ fn unknown() -> Answer {
     answer::error(StatusCode::NOT_FOUND, "there is nothing of this name")
 }
 
-/// The answer when the target cannot be read. The client hears no path and no host; the log does.
-fn unreadable(error: &TileError) -> Answer {
-    tracing::warn!("a request could not be answered: {error}");
-    answer::error(StatusCode::SERVICE_UNAVAILABLE, "the tiles cannot be read at the moment")
+/// The answer when there is no tile to send. The client hears no path, no host and nothing of the database; the log does.
+fn no_tile(error: &TileError) -> Answer {
+    let what = match error {
+        TileError::Beyond => return answer::error(StatusCode::NOT_FOUND, "the tileset has no tile there"),
+        TileError::Unrendered => "this tile could not be rendered yet",
+        TileError::Live(LiveError::Overloaded { .. }) => "too many tiles wait to be rendered",
+        // Flights say in the log what became of them.
+        TileError::Live(_) => "this tile cannot be rendered at the moment",
+        TileError::Read(_) | TileError::Broken(_) | TileError::Died(_) => {
+            tracing::warn!("a request could not be answered: {error}");
+            "the tiles cannot be read at the moment"
+        }
+    };
+    answer::unavailable(what, error.retry_after())
 }

@@ -2,38 +2,54 @@
 
 use serde_json::{Map, Value, json};
 
+use super::live::LiveLayer;
 use super::tileset::ServedState;
 use crate::sink::VectorLayer;
-use crate::tile::{LayerId, LonLatBox, Slice};
+use crate::tile::{LayerId, LonLatBox, Slice, Zoom};
 
 /// The ending of the name of a layer's own document, where the target keeps layers apart.
 const OF_A_LAYER: &str = ".tiles.json";
 
-/// The document of a name: `tiles.json`, or `NAME.tiles.json` where the target keeps layers apart. `public_url` ends with a slash.
-pub(crate) fn tilejson(state: &ServedState, name: &str, public_url: &str) -> Option<Value> {
-    let layers = &state.described.vector_layers;
+/// The document of a name: `tiles.json`, or `NAME.tiles.json` where the target keeps layers apart. `public_url` ends with a slash. What
+/// is rendered on request (`live`) counts as there: zooms are those of the layers then, and the box is the world.
+pub(crate) fn tilejson(state: &ServedState, name: &str, public_url: &str, live: Option<&[LiveLayer]>) -> Option<Value> {
+    let layers: Vec<VectorLayer> =
+        state.described.vector_layers.iter().map(|layer| with_live_zooms(layer, live.unwrap_or_default())).collect();
+    let document = |slice, layers: &[VectorLayer]| document(state, slice, layers, public_url, live.is_some());
     if !state.template.layers_apart() {
-        return (name == "tiles.json").then(|| document(state, Slice::Whole, layers, public_url));
+        return (name == "tiles.json").then(|| document(Slice::Whole, &layers));
     }
     let own = name.strip_suffix(OF_A_LAYER)?;
     let index = layers.iter().position(|layer| layer.id == own)?;
     let slice = Slice::Layer(LayerId(u16::try_from(index).ok()?));
-    Some(document(state, slice, &layers[index..=index], public_url))
+    Some(document(slice, &layers[index..=index]))
 }
 
-fn document(state: &ServedState, slice: Slice, layers: &[VectorLayer], public_url: &str) -> Value {
+/// A layer of the target with the zooms at which it is rendered on request, if it is.
+fn with_live_zooms(layer: &VectorLayer, live: &[LiveLayer]) -> VectorLayer {
+    let zooms = live.iter().filter(|live| live.name == layer.id).flat_map(|live| live.zooms.iter()).map(Zoom::get);
+    let (min, max) = zooms.fold((layer.minzoom, layer.maxzoom), |(min, max), zoom| (min.min(zoom), max.max(zoom)));
+    VectorLayer { minzoom: min, maxzoom: max, ..layer.clone() }
+}
+
+fn document(state: &ServedState, slice: Slice, layers: &[VectorLayer], public_url: &str, is_live: bool) -> Value {
     let described = &state.described;
+    let ends = described.zooms.map(|(min, max)| {
+        let ends = layers.iter().filter(|_| is_live).map(|layer| (layer.minzoom, layer.maxzoom));
+        ends.fold((min, max), |(min, max), (first, last)| (min.min(first), max.max(last)))
+    });
     let mut object = Map::new();
     object.insert("tilejson".to_owned(), "3.0.0".into());
     object.insert("tiles".to_owned(), json!([format!("{public_url}{}", state.template.address(slice))]));
     object.insert("vector_layers".to_owned(), json!(layers));
     object.insert("scheme".to_owned(), "xyz".into());
-    if let Some((min, max)) = described.zooms {
+    if let Some((min, max)) = ends {
         object.insert("minzoom".to_owned(), min.into());
         object.insert("maxzoom".to_owned(), max.into());
     }
     if let Some(LonLatBox { west, south, east, north }) = described.bounds {
-        object.insert("bounds".to_owned(), json!([west, south, east, north]));
+        let bounds = if is_live { LonLatBox::WORLD.sides() } else { [west, south, east, north] };
+        object.insert("bounds".to_owned(), json!(bounds));
         let zoom = described.zooms.map_or(0, |(min, _)| min);
         object.insert("center".to_owned(), json!([f64::midpoint(west, east), f64::midpoint(south, north), zoom]));
     }

@@ -1,29 +1,17 @@
-//! Tiles as they are answered: from memory, or from the target.
+//! Tiles as they are answered: from memory, from the target, or rendered.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use bytes::Bytes;
-use moka::future::Cache;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
+use super::cache::{CachedForm, CachedFrom, ServedTile, TileCache};
 use super::http::negotiate::Encoding;
+use super::live::{FlightCounts, FlightKey, Joined, LiveError, LiveFlights, LiveLayer};
 use super::tileset::{ServedState, ServedTarget};
-use crate::encode::{Gunzip, is_gzip};
 use crate::sink::ReadError;
 use crate::tile::TileId;
-
-/// A tile that can be sent.
-#[derive(Debug, Clone)]
-pub(crate) struct ServedTile {
-    /// The body.
-    pub(crate) body: Bytes,
-    /// How the body is encoded.
-    pub(crate) encoding: Encoding,
-    /// The strong entity tag, with its quotes: 128 bits of SHA-256 over the stored bytes, then the encoding. Equal tiles keep it, whenever
-    /// they were rendered.
-    pub(crate) tag: Arc<str>,
-}
 
 /// Where an answer came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,9 +20,15 @@ pub(crate) enum TileOrigin {
     Memory,
     /// The target.
     Target,
+    /// Nothing is drawn in it, as the manifest's scope tells.
+    Empty,
+    /// It was rendered for this request.
+    Live,
+    /// It was rendered for another request.
+    Collapsed,
 }
 
-/// Why a tile could not be read.
+/// Why a tile could not be read or rendered.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum TileError {
     /// The target.
@@ -43,45 +37,46 @@ pub(crate) enum TileError {
     /// A stored tile that is no gzip, for a client that takes none.
     #[error("a tile cannot be unpacked: {0}")]
     Broken(String),
+    /// The database.
+    #[error(transparent)]
+    Live(LiveError),
+    /// The run that wrote the target could not render it.
+    #[error("the run that wrote the target could not render it")]
+    Unrendered,
+    /// The tileset does not reach there.
+    #[error("the tileset has no tile there")]
+    Beyond,
     /// A thread died.
     #[error("a thread died: {0}")]
     Died(String),
 }
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct CacheKey {
-    state: u64,
-    tile: TileId,
-    encoding: Encoding,
-}
-
-/// What a cached tile takes beside its bytes: key, tag and the cache's own tables.
-const ENTRY_BYTES: u32 = 256;
 
 /// Tiles that are read from the target at once, each by a reader of its own. A bucket answers many requests at once; more readers of a
 /// file than cores only take memory.
 const READS_OF_A_BUCKET: usize = 64;
 const READS_OF_A_FILE: usize = 8;
 
+/// Tiles that are unpacked at once. One may take 256 MB in a stranger's archive.
+const UNPACKS: usize = 2;
+
 /// The tiles of a target, the most wanted of them in memory.
 #[derive(Clone)]
 pub(crate) struct ServedTiles {
     target: Arc<ServedTarget>,
-    /// `None` stands for a tile that the target does not hold.
-    cache: Cache<CacheKey, Option<ServedTile>>,
+    cache: TileCache,
     reads: Arc<Semaphore>,
+    unpacks: Arc<Semaphore>,
+    live: Option<LiveFlights>,
+    /// The last generation of the target beside which live tiles did not fit.
+    unfit: Arc<AtomicU64>,
 }
 
 impl ServedTiles {
-    /// The tiles of a target, with at most so many bytes of them in memory.
-    pub(crate) fn new(target: Arc<ServedTarget>, cache_bytes: u64) -> ServedTiles {
-        let weigh = |_: &CacheKey, tile: &Option<ServedTile>| {
-            let bytes = tile.as_ref().map_or(0, |tile| tile.body.len());
-            u32::try_from(bytes).unwrap_or(u32::MAX).saturating_add(ENTRY_BYTES)
-        };
+    /// The tiles of a target; those beyond its scope from `live`, if there is that.
+    pub(crate) fn new(target: Arc<ServedTarget>, cache: TileCache, live: Option<LiveFlights>) -> ServedTiles {
         let reads = if target.needs_polling() { READS_OF_A_BUCKET } else { READS_OF_A_FILE };
-        let cache = Cache::builder().max_capacity(cache_bytes).weigher(weigh).build();
-        ServedTiles { target, cache, reads: Arc::new(Semaphore::new(reads)) }
+        let (reads, unpacks) = (Arc::new(Semaphore::new(reads)), Arc::new(Semaphore::new(UNPACKS)));
+        ServedTiles { target, cache, reads, unpacks, live, unfit: Arc::default() }
     }
 
     /// The present state of the target.
@@ -91,38 +86,132 @@ impl ServedTiles {
             return Ok(last);
         }
         let target = Arc::clone(&self.target);
-        aside(move || target.current()).await
+        aside(move || target.current().map_err(read_error)).await
     }
 
-    /// A tile of a state for a client that takes `encoding`; `None` if the target does not hold it.
+    /// A tile of a state for a client that takes `encoding`; `None` if nothing is drawn in it.
     pub(crate) async fn tile(
         &self,
         state: &Arc<ServedState>,
         tile: TileId,
         encoding: Encoding,
     ) -> (Result<Option<ServedTile>, TileError>, TileOrigin) {
-        let key = CacheKey { state: state.number, tile, encoding };
-        if !state.is_settled {
-            return (self.read(state, tile, encoding).await, TileOrigin::Target);
+        let (form, origin) = self.stored(state, tile, encoding).await;
+        let form = match form {
+            Ok(form) => form,
+            Err(error) => return (Err(error), origin),
+        };
+        if form.tile.is_some() {
+            return (Ok(form.tile), origin);
         }
-        if let Some(held) = self.cache.get(&key).await {
-            return (Ok(held), TileOrigin::Memory);
+        let coord = tile.coord;
+        let is_unrendered = state.is_unrendered(coord);
+        if state.covers(coord) && !is_unrendered {
+            return (Ok(None), TileOrigin::Empty);
         }
-        // Requests for the same tile wait for the one that reads it.
-        let read = self.cache.try_get_with(key, self.read(state, tile, encoding)).await;
-        (read.map_err(|error| TileError::clone(&error)), TileOrigin::Target)
+        match &self.live {
+            Some(live) if super::live::draws(live.source().layers(), tile.slice, coord.zoom()) => {
+                let (form, origin) = self.rendered(live, state, tile, encoding).await;
+                (form.map(|form| form.tile), origin)
+            }
+            _ if is_unrendered => (Err(TileError::Unrendered), TileOrigin::Empty),
+            _ => (Err(TileError::Beyond), TileOrigin::Empty),
+        }
     }
 
-    async fn read(
+    /// A tile as the target holds it.
+    async fn stored(
         &self,
         state: &Arc<ServedState>,
         tile: TileId,
         encoding: Encoding,
-    ) -> Result<Option<ServedTile>, TileError> {
+    ) -> (Result<CachedForm, TileError>, TileOrigin) {
+        if state.stored().is_some_and(|stored| !stored.holds(tile)) {
+            return (Ok(CachedForm::of_target(None)), TileOrigin::Empty);
+        }
+        if !state.is_settled {
+            let form = match self.read(state, tile).await {
+                Ok(form) => self.in_encoding(&form, encoding).await,
+                error => error,
+            };
+            return (form, TileOrigin::Target);
+        }
+        let from = CachedFrom::State { number: state.number, tile };
+        if let Some(held) = self.remembered(from, encoding).await {
+            return (held, TileOrigin::Memory);
+        }
+        let form = match self.cache.get_or_make(from, Encoding::Gzip, self.read(state, tile)).await {
+            Ok(packed) => self.cached_in(from, &packed, encoding).await,
+            error => error,
+        };
+        (form, TileOrigin::Target)
+    }
+
+    /// What the cache holds of a tile, if it is only in another encoding, too.
+    async fn remembered(&self, from: CachedFrom, encoding: Encoding) -> Option<Result<CachedForm, TileError>> {
+        if let Some(held) = self.cache.get(from, encoding).await {
+            return Some(Ok(held));
+        }
+        if encoding == Encoding::Gzip {
+            return None;
+        }
+        let packed = self.cache.get(from, Encoding::Gzip).await?;
+        Some(self.cached_in(from, &packed, encoding).await)
+    }
+
+    /// A tile that the database renders, or rendered a while ago.
+    async fn rendered(
+        &self,
+        live: &LiveFlights,
+        state: &Arc<ServedState>,
+        tile: TileId,
+        encoding: Encoding,
+    ) -> (Result<CachedForm, TileError>, TileOrigin) {
+        if let Err(error) = state.is_of(live.source().fingerprint()) {
+            if self.unfit.swap(state.generation, Ordering::Relaxed) != state.generation {
+                tracing::warn!("live tiles are not rendered: {error}");
+            }
+            return (Err(TileError::Live(error)), TileOrigin::Live);
+        }
+        let key = FlightKey { generation: state.generation, tile };
+        let from = CachedFrom::Live(key);
+        if let Some(held) = self.remembered(from, encoding).await {
+            return (held, TileOrigin::Memory);
+        }
+        let Joined { landed, is_collapsed } = live.tile(key, state.since).await;
+        let origin = if is_collapsed { TileOrigin::Collapsed } else { TileOrigin::Live };
+        match landed {
+            Ok(packed) => (self.cached_in(from, &packed, encoding).await, origin),
+            Err(error) => (Err(TileError::Live(error)), origin),
+        }
+    }
+
+    /// A tile in an encoding, which the cache keeps beside the stored one.
+    async fn cached_in(
+        &self,
+        from: CachedFrom,
+        packed: &CachedForm,
+        encoding: Encoding,
+    ) -> Result<CachedForm, TileError> {
+        if encoding == Encoding::Gzip || !packed.is_packed() {
+            return Ok(packed.clone());
+        }
+        self.cache.get_or_make(from, encoding, self.in_encoding(packed, encoding)).await
+    }
+
+    async fn in_encoding(&self, packed: &CachedForm, encoding: Encoding) -> Result<CachedForm, TileError> {
+        if encoding == Encoding::Gzip || !packed.is_packed() {
+            return Ok(packed.clone());
+        }
+        let (_permit, packed) = (self.unpacks.acquire().await, packed.clone());
+        aside(move || packed.unpacked().map_err(|error| TileError::Broken(error.to_string()))).await
+    }
+
+    async fn read(&self, state: &Arc<ServedState>, tile: TileId) -> Result<CachedForm, TileError> {
         let (target, state) = (Arc::clone(&self.target), Arc::clone(state));
         let _permit = self.reads.acquire().await;
-        let stored = aside(move || target.read(&state, tile)).await?;
-        stored.map(|stored| served(stored, encoding)).transpose()
+        let stored = aside(move || target.read(&state, tile).map_err(read_error)).await?;
+        Ok(CachedForm::of_target(stored.map(ServedTile::as_stored)))
     }
 
     /// The state that was read last.
@@ -130,51 +219,54 @@ impl ServedTiles {
         self.target.last()
     }
 
+    /// Why live tiles do not fit beside the target's present ones, if they do not.
+    pub(crate) fn unfit(&self, state: &ServedState) -> Option<LiveError> {
+        state.is_of(self.live.as_ref()?.source().fingerprint()).err()
+    }
+
+    /// The layers that are rendered on request; none if nothing is.
+    pub(crate) fn live_layers(&self) -> Option<&[LiveLayer]> {
+        self.live.as_ref().map(|live| live.source().layers())
+    }
+
+    /// How much is being rendered; `None` if nothing ever is.
+    pub(crate) fn live_counts(&self) -> Option<FlightCounts> {
+        self.live.as_ref().map(LiveFlights::counts)
+    }
+
     /// Bytes that the cache holds, about.
     pub(crate) fn cached_bytes(&self) -> u64 {
-        self.cache.weighted_size()
+        self.cache.bytes()
+    }
+
+    /// Ends all rendering.
+    pub(crate) async fn end(&self) {
+        if let Some(live) = &self.live {
+            live.end().await;
+        }
     }
 }
 
-/// A stored tile as a client that takes `encoding` gets it. Stored gzip is sent untouched; a tile that is stored unpacked is sent so.
-fn served(stored: Box<[u8]>, encoding: Encoding) -> Result<ServedTile, TileError> {
-    let hash: String = Sha256::digest(&stored).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    let tagged = |letter: char| Arc::from(format!("\"{hash}-{letter}\""));
-    if is_gzip(&stored) && encoding == Encoding::Gzip {
-        return Ok(ServedTile { body: stored.into(), encoding: Encoding::Gzip, tag: tagged('g') });
+impl TileError {
+    /// After what time a client may ask again.
+    pub(crate) fn retry_after(&self) -> Duration {
+        match self {
+            TileError::Live(error) => Duration::from_secs(error.retry_seconds()),
+            _ => Duration::from_secs(1),
+        }
     }
-    let body = if is_gzip(&stored) {
-        Gunzip::new().unpack(&stored).map_err(|error| TileError::Broken(error.to_string()))?.into()
-    } else {
-        stored.into()
-    };
-    Ok(ServedTile { body, encoding: Encoding::Identity, tag: tagged('i') })
+}
+
+fn read_error(error: ReadError) -> TileError {
+    TileError::Read(Arc::new(error))
 }
 
 /// Does what blocks on a thread for that.
 async fn aside<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+    work: impl FnOnce() -> Result<T, TileError> + Send + 'static,
 ) -> Result<T, TileError> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(|error| TileError::Read(Arc::new(error))),
+        Ok(done) => done,
         Err(error) => Err(TileError::Died(error.to_string())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::encode::{Level, Packer, Packing};
-
-    #[test]
-    fn each_encoding_has_its_own_tag_and_equal_bytes_keep_it() {
-        let packed = Packer::new(Packing::Gzip(Level::new(6).unwrap())).pack(b"some bytes of a tile").unwrap();
-        let gzip = served(packed.clone(), Encoding::Gzip).unwrap();
-        assert_eq!((&*gzip.body, gzip.encoding), (&*packed, Encoding::Gzip));
-        let plain = served(packed.clone(), Encoding::Identity).unwrap();
-        assert_eq!((&*plain.body, plain.encoding), (&b"some bytes of a tile"[..], Encoding::Identity));
-        assert_ne!(gzip.tag, plain.tag);
-        assert_eq!(gzip.tag, served(packed, Encoding::Gzip).unwrap().tag);
-        assert!(gzip.tag.starts_with('"') && gzip.tag.ends_with("-g\"") && gzip.tag.len() == 36, "{}", gzip.tag);
     }
 }

@@ -2,9 +2,11 @@
 
 use std::fs::Metadata as FileMetadata;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime};
 
+use super::live::LiveError;
+use super::stored::StoredTiles;
 use crate::manifest::Manifest;
 use crate::sink::{Described, ReadError, Scope, Template, TileReader};
 use crate::tile::{Coverage, TileCoord, TileId, Zoom, ZoomList};
@@ -61,6 +63,10 @@ fn facts(file: &FileMetadata) -> (u64, u64, u64, SystemTime) {
 pub(crate) struct ServedState {
     /// A number that no other state of this process has.
     pub(crate) number: u64,
+    /// A number that changes with what the target says about itself: one for all states between two publishes.
+    pub(crate) generation: u64,
+    /// When the generation was seen first.
+    pub(crate) since: Instant,
     /// What the target says about itself.
     pub(crate) described: Described,
     /// Its manifest; `None` if another program wrote it.
@@ -72,6 +78,8 @@ pub(crate) struct ServedState {
     /// Whether a tile that is read in this state may be kept in memory.
     pub(crate) is_settled: bool,
     stamp: Stamp,
+    /// The tiles that the target holds in this state, once they are listed.
+    stored: OnceLock<StoredTiles>,
     readers: Mutex<Vec<Box<dyn TileReader>>>,
 }
 
@@ -79,6 +87,30 @@ impl ServedState {
     /// Whether a tile lies in the target's scope, so that it is empty if it is not stored.
     pub(crate) fn covers(&self, tile: TileCoord) -> bool {
         self.scopes.is_empty() || self.scopes.iter().any(|scope| scope.holds(tile.into()))
+    }
+
+    /// The tiles that the target holds in this state, once they are listed.
+    pub(crate) fn stored(&self) -> Option<&StoredTiles> {
+        self.stored.get()
+    }
+
+    /// Keeps the list of its tiles, which has to be of this state.
+    pub(crate) fn keep_stored(&self, stored: StoredTiles) {
+        self.stored.get_or_init(|| stored);
+    }
+
+    /// Makes sure that tiles with a fingerprint fit beside the stored ones.
+    ///
+    /// # Errors
+    /// [`LiveError::OtherTileset`] if not.
+    pub(crate) fn is_of(&self, fingerprint: &str) -> Result<(), LiveError> {
+        match &self.manifest {
+            Some(manifest) if manifest.fingerprint == fingerprint => Ok(()),
+            manifest => Err(LiveError::OtherTileset {
+                target: manifest.as_ref().map_or_else(|| "unknown".to_owned(), |manifest| manifest.fingerprint.clone()),
+                settings: fingerprint.to_owned(),
+            }),
+        }
     }
 
     /// Whether the run that wrote the target could not render a tile.
@@ -118,7 +150,7 @@ impl ServedTarget {
     /// # Errors
     /// If it cannot be read.
     pub(crate) fn open(open: TargetOpener, watched: TargetWatch) -> Result<ServedTarget, ReadError> {
-        let state = read_state(&open, &watched, 1)?;
+        let state = read_state(&open, &watched, None)?;
         Ok(ServedTarget { open, watched, state: RwLock::new(Arc::new(state)), opening: Mutex::new(()) })
     }
 
@@ -148,7 +180,7 @@ impl ServedTarget {
         if self.is_current(&last) {
             return Ok(last);
         }
-        Ok(self.replace(read_state(&self.open, &self.watched, last.number + 1)?))
+        Ok(self.replace(read_state(&self.open, &self.watched, Some(&last))?))
     }
 
     /// Reads what the target says about itself, and takes it as a new state if it says something else than before. Blocks.
@@ -158,7 +190,7 @@ impl ServedTarget {
     pub(crate) fn poll(&self) -> Result<(), ReadError> {
         let _opening = locked(&self.opening);
         let last = self.last();
-        let state = read_state(&self.open, &self.watched, last.number + 1)?;
+        let state = read_state(&self.open, &self.watched, Some(&last))?;
         if state.described != last.described || state.template != last.template {
             self.replace(state);
         }
@@ -168,6 +200,22 @@ impl ServedTarget {
     /// Whether the target has to be polled.
     pub(crate) const fn needs_polling(&self) -> bool {
         matches!(self.watched, TargetWatch::Description)
+    }
+
+    /// Every tile that the target holds. Blocks.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    pub(crate) fn list(&self) -> Result<Vec<TileId>, ReadError> {
+        opened(&self.open)?.list()
+    }
+
+    /// Makes sure that the tiles of a target in a bucket can be listed. Blocks.
+    ///
+    /// # Errors
+    /// If they cannot.
+    pub(crate) fn can_list(&self) -> Result<(), ReadError> {
+        if self.needs_polling() { opened(&self.open)?.can_list() } else { Ok(()) }
     }
 
     fn replace(&self, state: ServedState) -> Arc<ServedState> {
@@ -199,7 +247,12 @@ fn opened(open: &TargetOpener) -> Result<Box<dyn TileReader>, ReadError> {
     Ok(reader)
 }
 
-fn read_state(open: &TargetOpener, watched: &TargetWatch, number: u64) -> Result<ServedState, ReadError> {
+/// The target's present state. `last` is the one before.
+fn read_state(
+    open: &TargetOpener,
+    watched: &TargetWatch,
+    last: Option<&ServedState>,
+) -> Result<ServedState, ReadError> {
     let paths: &[PathBuf] = match watched {
         TargetWatch::Files(paths) => paths,
         TargetWatch::Description => &[],
@@ -214,7 +267,24 @@ fn read_state(open: &TargetOpener, watched: &TargetWatch, number: u64) -> Result
     let manifest: Option<Manifest> = described.manifest.as_deref().and_then(|text| serde_json::from_str(text).ok());
     let scopes = scopes(&described, manifest.as_ref());
     let readers = Mutex::new(vec![reader]);
-    Ok(ServedState { number, described, manifest, template, scopes, is_settled, stamp, readers })
+    let (number, generation, since) = match last {
+        None => (1, 1, Instant::now()),
+        Some(last) if last.described == described => (last.number + 1, last.generation, last.since),
+        Some(last) => (last.number + 1, last.generation + 1, Instant::now()),
+    };
+    Ok(ServedState {
+        number,
+        generation,
+        since,
+        described,
+        manifest,
+        template,
+        scopes,
+        is_settled,
+        stamp,
+        stored: OnceLock::new(),
+        readers,
+    })
 }
 
 /// The files by which a change of an archive is noticed: the archive, and what SQLite writes before it (a write-ahead log in WAL mode).
@@ -228,8 +298,9 @@ pub fn files_of_archive(path: &Path) -> TargetWatch {
     TargetWatch::Files(vec![path.to_owned(), beside("-wal")])
 }
 
-/// The files by which a change of a directory is noticed: every publish writes one of these last.
+/// The files by which a change of a directory is noticed: every publish writes one of the first two last, and a run that is going to change
+/// tiles one by one writes the third first.
 #[must_use]
 pub fn files_of_directory(path: &Path) -> TargetWatch {
-    TargetWatch::Files(vec![path.join("metadata.json"), path.join("latest.json")])
+    TargetWatch::Files(["metadata.json", "latest.json", ".oar-tiles/begun.json"].map(|name| path.join(name)).into())
 }

@@ -212,6 +212,14 @@ pub trait TileReader: Send {
     /// If it cannot be read.
     fn list(&mut self) -> Result<Vec<TileId>, ReadError>;
 
+    /// Makes sure that [`TileReader::list`] may be asked, without listing everything: a bucket may give the right to read and not to list.
+    ///
+    /// # Errors
+    /// If it may not.
+    fn can_list(&mut self) -> Result<(), ReadError> {
+        Ok(())
+    }
+
     /// How the tiles are named below the target; for an archive `{z}/{x}/{y}.pbf`, as TileJSON and web servers name its tiles.
     fn template(&self) -> Template {
         Template::default()

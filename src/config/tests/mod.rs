@@ -78,6 +78,10 @@ fn the_sample_configuration_holds_every_key() {
         ("changes", "debounce poll schema truncate_rows"),
         ("run", "batch_features progress rows_mb window workers"),
         (
+            "serve",
+            "admin assets base_path cache_control cache_mb cdn_cache_control cdn_headers drain empty_status listen live live_queue live_timeout live_ttl live_workers max_connections max_connections_of_address preview public_url trusted_proxies",
+        ),
+        (
             "layer_defaults",
             "beyond buffer extent max_tile_bytes max_tile_features on_large_tile on_tile_error tile_bounds zoom",
         ),

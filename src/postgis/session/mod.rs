@@ -99,6 +99,19 @@ impl Database {
         })
     }
 
+    /// The same database for another run: it shares the connections of the pool, and has locks to give way with of its own. `stop` ends what it
+    /// runs.
+    #[must_use]
+    pub fn for_another_run(&self, stop: &Stop) -> Database {
+        Database { locks: Arc::default(), stop: stop.clone(), ..self.clone() }
+    }
+
+    /// The same run, in sessions whose statements another `stop` ends.
+    #[must_use]
+    pub fn stopped_by(&self, stop: &Stop) -> Database {
+        Database { stop: stop.clone(), ..self.clone() }
+    }
+
     /// The server as it may be shown.
     #[must_use]
     pub fn server(&self) -> &ServerName {

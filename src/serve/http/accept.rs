@@ -20,14 +20,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 
 use super::address::{HttpConnection, HttpListener};
+use super::peers::AddressRange;
 use super::stall::StallLimit;
-
-/// Connections that one listener serves at once; more wait in the system's queue.
-const MAX_CONNECTIONS: usize = 1_024;
-
-/// Connections of one client address; more are closed. A browser opens six to a host, a proxy in front needs
-/// `trusted_proxies`.
-const MAX_CONNECTIONS_OF_AN_ADDRESS: usize = 64;
 
 /// How long a client may take from the accept until its first request has come, and from one request's first byte to its last.
 const HEADER_TIME: Duration = Duration::from_secs(5);
@@ -60,10 +54,11 @@ struct AddressSlot {
 }
 
 impl AddressSlot {
-    fn take(counts: &ConnectionCounts, address: IpAddr) -> Option<AddressSlot> {
+    /// A place, unless the address has `most` already.
+    fn take(counts: &ConnectionCounts, address: IpAddr, most: usize) -> Option<AddressSlot> {
         let mut held = counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = held.entry(address).or_default();
-        if *count == MAX_CONNECTIONS_OF_AN_ADDRESS {
+        if *count >= most {
             return None;
         }
         *count += 1;
@@ -83,11 +78,15 @@ impl Drop for AddressSlot {
     }
 }
 
-/// Limits that depend on what stands in front of the server.
-#[derive(Debug, Clone, Copy)]
+/// How many connections a listener serves.
+#[derive(Debug, Clone)]
 pub(crate) struct ConnectionLimits {
-    /// Whether one address may have [`MAX_CONNECTIONS_OF_AN_ADDRESS`] only. Behind a proxy every connection has the proxy's address.
-    pub(crate) by_address: bool,
+    /// Connections at once; more wait in the system's queue.
+    pub(crate) all: usize,
+    /// Connections of one client address; more are closed. A browser opens six to a host.
+    pub(crate) of_address: usize,
+    /// Proxies, whose connections are those of many clients: they are not counted by address.
+    pub(crate) trusted_proxies: Vec<AddressRange>,
 }
 
 /// Serves the connections of a listener until `closing` becomes true; then no connection is accepted any more, and requests in flight
@@ -99,7 +98,7 @@ pub(crate) async fn serve(
     mut closing: watch::Receiver<bool>,
     patience: Duration,
 ) {
-    let (graceful, permits) = (GracefulShutdown::new(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
+    let (graceful, permits) = (GracefulShutdown::new(), Arc::new(Semaphore::new(limits.all)));
     let counts = ConnectionCounts::default();
     loop {
         // The permit first: what cannot be served is not accepted.
@@ -123,11 +122,11 @@ pub(crate) async fn serve(
         let (watcher, answers) = (graceful.watcher(), answers.clone());
         match connection {
             HttpConnection::Tcp(stream, address) => {
-                let place = if limits.by_address {
-                    let Some(place) = AddressSlot::take(&counts, address) else { continue };
-                    Some(place)
-                } else {
+                let place = if limits.trusted_proxies.iter().any(|range| range.contains(address)) {
                     None
+                } else {
+                    let Some(place) = AddressSlot::take(&counts, address, limits.of_address) else { continue };
+                    Some(place)
                 };
                 tokio::spawn(async move {
                     connected(stream, answers, watcher).await;

@@ -90,12 +90,12 @@ impl HttpListener {
         }
     }
 
-    /// Where it listens, as a URL for clients; `None` for a wildcard address or a socket, which no client can name.
+    /// Where it listens, as a URL for clients without a path; `None` for a wildcard address or a socket, which no client can name.
     pub(crate) fn url(&self) -> Option<String> {
         match self {
             HttpListener::Tcp(listener) => {
                 let address = listener.local_addr().ok()?;
-                (!address.ip().is_unspecified()).then(|| format!("http://{address}/"))
+                (!address.ip().is_unspecified()).then(|| format!("http://{address}"))
             }
             #[cfg(unix)]
             HttpListener::Unix(_) => None,

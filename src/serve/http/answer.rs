@@ -1,5 +1,7 @@
 //! Answers: tiles, documents and errors, with their headers.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH,
@@ -17,15 +19,15 @@ pub(crate) type Answer = Response<Full<Bytes>>;
 pub(crate) const TILE_TYPE: &str = "application/vnd.mapbox-vector-tile";
 
 /// What a shared cache may keep, for caches of CDNs alone (RFC 9213).
-pub(crate) const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+
+/// The same, as Fastly reads it (Edge Architecture Specification 1.0).
+const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
 
 /// Whether the answer came from memory (RFC 9211).
 pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
-
-/// Seconds after which a client may ask again for what could not be answered.
-const RETRY_SECONDS: u32 = 1;
 
 /// An answer without a body and headers, but for those that every answer of the public listener has: whoever has a page may show the
 /// tiles, and how an answer is encoded depends on the request.
@@ -44,16 +46,26 @@ fn public(status: StatusCode) -> Answer {
 #[derive(Debug, Clone)]
 pub(crate) struct Freshness {
     /// `Cache-Control` (RFC 9111).
-    pub(crate) cache_control: HeaderValue,
+    pub(crate) browsers: HeaderValue,
     /// `CDN-Cache-Control` (RFC 9213), where CDNs may keep it for another time than browsers.
-    pub(crate) cdn_cache_control: Option<HeaderValue>,
+    pub(crate) cdns: Option<HeaderValue>,
+    /// `Surrogate-Control`, likewise.
+    pub(crate) surrogates: Option<HeaderValue>,
 }
 
 impl Freshness {
+    /// The same for all caches.
+    pub(crate) const fn of(cache_control: HeaderValue) -> Freshness {
+        Freshness { browsers: cache_control, cdns: None, surrogates: None }
+    }
+
     fn apply(&self, answer: &mut Answer) {
-        answer.headers_mut().insert(CACHE_CONTROL, self.cache_control.clone());
-        if let Some(value) = &self.cdn_cache_control {
+        answer.headers_mut().insert(CACHE_CONTROL, self.browsers.clone());
+        if let Some(value) = &self.cdns {
             answer.headers_mut().insert(CDN_CACHE_CONTROL, value.clone());
+        }
+        if let Some(value) = &self.surrogates {
+            answer.headers_mut().insert(SURROGATE_CONTROL, value.clone());
         }
     }
 }
@@ -111,10 +123,14 @@ pub(crate) fn error(status: StatusCode, what: &str) -> Answer {
     insert(headers, CONTENT_TYPE, "application/json");
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(CONTENT_LENGTH, body.len().into());
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(RETRY_AFTER, RETRY_SECONDS.into());
-    }
     *answer.body_mut() = Full::new(body);
+    answer
+}
+
+/// 503: the same request may succeed after some time.
+pub(crate) fn unavailable(what: &str, retry_after: Duration) -> Answer {
+    let mut answer = error(StatusCode::SERVICE_UNAVAILABLE, what);
+    answer.headers_mut().insert(RETRY_AFTER, retry_after.as_secs().max(1).into());
     answer
 }
 

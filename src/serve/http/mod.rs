@@ -4,5 +4,6 @@ pub(crate) mod accept;
 pub(crate) mod address;
 pub(crate) mod answer;
 pub(crate) mod negotiate;
+pub(crate) mod peers;
 pub(crate) mod route;
 pub(crate) mod stall;

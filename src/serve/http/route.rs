@@ -1,7 +1,7 @@
 //! What a path asks for.
 
 use crate::sink::Template;
-use crate::tile::{TileId, Zoom};
+use crate::tile::TileId;
 
 /// What a path of the public listener asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,15 +67,10 @@ fn is_a_number(text: &str) -> bool {
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
 }
 
-/// Whether a zoom lies within the zooms of a tileset.
-pub(crate) fn is_in(zooms: Option<(u8, u8)>, zoom: Zoom) -> bool {
-    zooms.is_none_or(|(min, max)| (min..=max).contains(&zoom.get()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tile::TileCoord;
+    use crate::tile::{TileCoord, Zoom};
 
     #[test]
     fn paths_are_tiles_documents_or_nothing() {

@@ -93,6 +93,11 @@ impl TileReader for S3Reader {
         })
     }
 
+    fn can_list(&mut self) -> Result<(), ReadError> {
+        wait(&self.runtime, async { self.store.list(&self.template.prefix(), None).await.map(drop) })
+            .map_err(ReadError::from)
+    }
+
     fn read(&mut self, tiles: &[TileId]) -> Result<Vec<Option<Box<[u8]>>>, ReadError> {
         let store = &self.store;
         let at_once = stream::iter(tiles.iter().map(|id| self.template.name(*id))).map(|name| async move {

@@ -38,7 +38,7 @@ const MODULES: Table = &[
     ("changes", &["tile", "error", "postgis"]),
     ("pipeline", &["tile", "encode", "source", "sink"]),
     ("report", &["tile", "manifest", "plan", "pipeline", "sink"]),
-    ("config", &["cells", "tile", "encode", "postgis", "changes", "pipeline", "sink"]),
+    ("config", &["cells", "tile", "encode", "postgis", "changes", "pipeline", "sink", "serve"]),
     ("cli", &["tile", "changes", "config", "serve"]),
     (
         "run",

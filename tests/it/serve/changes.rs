@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::places::Places;
 use crate::support::program::{program, run};
+use crate::support::proxy::{Fault, Proxy};
 use crate::support::served::{Served, status};
 use crate::support::{Db, until};
 
@@ -115,4 +116,108 @@ fn a_target_that_went_away_is_said_by_readyz_and_comes_back_without_a_restart() 
     std::fs::rename(&hidden, &target).unwrap();
     assert!(tile().body == first.body);
     assert_eq!(served.admin("/readyz").0, 200);
+}
+
+/// The number of tiles that the server knows without a lookup, once it does.
+fn known_tiles(served: &Served) -> u64 {
+    let mut known = None;
+    until("the tiles are listed", || {
+        let status: serde_json::Value = serde_json::from_str(&served.admin("/status.json").1).unwrap();
+        known = status["known_tiles"].as_u64();
+        known.is_some()
+    });
+    known.unwrap()
+}
+
+/// A server of a prefix that is reached through a proxy.
+fn through(proxy: &Proxy, places: &Places) -> Served {
+    let mut command = program();
+    command.args(["serve", &places.place("s3:tiles/"), "--config", &places.config, "--drain", "0s"]);
+    command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).env("OAR_TILES_S3_ENDPOINT", &proxy.endpoint);
+    Served::of(places.with_keys(&mut command))
+}
+
+#[test]
+fn missing_tiles_are_known_without_a_request_to_the_bucket() {
+    let db = Db::with_facilities(200);
+    let places = Places::new();
+    places.seed(&db, "s3:tiles/", &["--zoom", "0-4", "--public-url", "relative"]).ok();
+    let proxy = Proxy::before(&places.prefix.endpoint, |_| Fault::None);
+    let served = through(&proxy, &places);
+    assert!(known_tiles(&served) > 20);
+    proxy.take_seen();
+    let (mut empty, mut stored) = (0, 0);
+    for (x, y) in (0..16).flat_map(|x| (0..16).map(move |y| (x, y))) {
+        match status(&served.get(&format!("/4/{x}/{y}.pbf"), GZIP)) {
+            204 => empty += 1,
+            200 => stored += 1,
+            other => panic!("{other}"),
+        }
+    }
+    let asked = proxy.take_seen().iter().filter(|seen| seen.target.contains(".pbf")).count();
+    assert!(empty > 100 && stored > 10 && asked == stored, "{empty} empty, {stored} stored, {asked} requests");
+}
+
+#[test]
+fn a_bucket_that_may_be_read_and_not_listed_is_refused_with_what_to_do() {
+    let db = Db::with_facilities(50);
+    let places = Places::new();
+    places.seed(&db, "s3:tiles/", &["--zoom", "0-1", "--public-url", "relative"]).ok();
+    let proxy = Proxy::before(&places.prefix.endpoint, |seen| {
+        let lists = seen.target.contains("list-type=2");
+        if lists { Fault::Error(403, "AccessDenied", "Access Denied") } else { Fault::None }
+    });
+    let mut command = program();
+    command.args(["serve", &places.place("s3:tiles/"), "--config", &places.config, "--listen", "127.0.0.1:0"]);
+    command.env("OAR_TILES_S3_ENDPOINT", &proxy.endpoint);
+    run(places.with_keys(&mut command))
+        .fails(1, &["not allowed to list s3://", "a policy has to allow \"s3:ListBucket\""]);
+}
+
+#[test]
+fn no_tile_that_is_there_is_ever_called_empty_while_others_write() {
+    for kind in ["t.mbtiles", "t.pmtiles", "tiles/", "s3:tiles/"] {
+        let db = Db::with_facilities(200);
+        let places = Places::new();
+        let flags = ["--zoom", "0-5", "--public-url", "relative"];
+        places.seed(&db, kind, &flags).ok();
+        let served = Served::at(&places, kind, &[]);
+        let before = known_tiles(&served);
+        // In the Southern Ocean, where nothing was.
+        let path = "/5/17/26.pbf";
+        assert_eq!(status(&served.get(path, GZIP)), 204, "{kind}");
+        db.run("INSERT INTO api_facility SELECT (jsonb_populate_record(f, jsonb_build_object('id', f.id || 'x', 'location', ST_SetSRID(ST_MakePoint(15, -75), 4326)))).* FROM api_facility f LIMIT 1");
+        places.seed(&db, kind, &flags).ok();
+        if kind.starts_with("s3:") {
+            until("the tile is there", || status(&served.get(path, GZIP)) == 200);
+        } else {
+            assert_eq!(status(&served.get(path, GZIP)), 200, "{kind}: it was published");
+        }
+        until("the new list is there", || known_tiles(&served) > before);
+        assert_eq!(status(&served.get(path, GZIP)), 200, "{kind}");
+        db.run("DELETE FROM api_facility WHERE id LIKE '%x'");
+        places.seed(&db, kind, &flags).ok();
+        until("it is gone", || status(&served.get(path, GZIP)) == 204);
+    }
+}
+
+#[test]
+fn a_run_that_writes_tiles_one_by_one_makes_the_list_useless_until_it_is_done() {
+    let db = Db::with_facilities(200);
+    let places = Places::new();
+    let flags = ["--zoom", "0-5", "--public-url", "relative"];
+    places.seed(&db, "tiles/", &flags).ok();
+    let served = Served::at(&places, "tiles/", &[]);
+    known_tiles(&served);
+    let path = "/5/17/26.pbf";
+    assert_eq!(status(&served.get(path, GZIP)), 204);
+    // As a run does that is killed before its manifest: its note, then a tile.
+    let folder = places.folder.path().join("tiles");
+    let path_of_note = folder.join(".oar-tiles/begun.json");
+    let mut note: serde_json::Value = serde_json::from_slice(&std::fs::read(&path_of_note).unwrap()).unwrap();
+    note["unfinished"] = serde_json::json!([{ "run": "reseed", "fingerprint": "x", "zooms": "0-5", "began": 1 }]);
+    std::fs::write(&path_of_note, note.to_string()).unwrap();
+    std::fs::create_dir_all(folder.join("5/17")).unwrap();
+    std::fs::copy(folder.join("0/0/0.pbf"), folder.join("5/17/26.pbf")).unwrap();
+    assert_eq!(status(&served.get(path, GZIP)), 200, "what is there is never called empty");
 }

@@ -2,4 +2,6 @@
 
 pub(crate) mod changes;
 pub(crate) mod http;
+pub(crate) mod live;
 pub(crate) mod preview;
+pub(crate) mod settings;

@@ -1,0 +1,262 @@
+//! Tiles that the target does not know, rendered on request by the same code as a seed's, with the same bytes.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+
+use super::search::NoBatch;
+use super::shared_work::SharedWork;
+use super::snapshot::LiveSnapshot;
+use crate::config::LayerSettings;
+use crate::encode::{Packer, Packing};
+use crate::error::ErrorKind;
+use crate::postgis::{Database, Error, SessionOptions};
+use crate::run::describe::fingerprint;
+use crate::run::{CommandError, Job};
+use crate::serve::{LiveError, LiveLayer, LiveOptions, LiveSource};
+use crate::source::{Noted, RenderedTile, bytes_of};
+use crate::stop::Stop;
+use crate::tile::{Slice, TileId};
+
+/// Sessions that hold snapshots: the present one, and the one before as long as tiles of it are being rendered.
+const SNAPSHOTS: usize = 2;
+
+/// How long the database is left alone after a snapshot could not be taken.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// A snapshot, or why there is none.
+type TakenSnapshot = Result<Arc<LiveSnapshot>, LiveError>;
+
+/// The snapshot that tiles are rendered on.
+enum Present {
+    /// None: the next tile takes one.
+    None,
+    /// One is taken or about to be, since this time.
+    Taken(Instant, SharedWork<TakenSnapshot>),
+    /// None could be taken at this time.
+    Failed(Instant, LiveError),
+}
+
+/// Renders tiles from the database.
+#[derive(Clone)]
+pub(super) struct DatabaseTiles(Arc<DatabaseTilesShared>);
+
+struct DatabaseTilesShared {
+    job: Job,
+    database: Database,
+    layers: Vec<LayerSettings>,
+    packing: Packing,
+    /// What the fingerprint was when the server began: of another one, tiles would not fit the target's.
+    fingerprint: String,
+    live_layers: Vec<LiveLayer>,
+    /// Ends what is prepared; asked by nobody so far.
+    stop: Stop,
+    present: Mutex<Present>,
+    /// The last snapshot that was forgotten in time: alive as long as tiles of it are being rendered.
+    before: Mutex<Weak<LiveSnapshot>>,
+}
+
+impl DatabaseTiles {
+    /// Reaches the database and probes the layers.
+    ///
+    /// # Errors
+    /// If the database cannot be reached, or the layers do not fit it.
+    pub(super) async fn open(job: &Job, options: &LiveOptions) -> Result<DatabaseTiles, CommandError> {
+        let settings = &job.settings;
+        let connections = options.workers.get() + SNAPSHOTS;
+        let session = SessionOptions { connections, ..settings.database.session.clone() };
+        let stop = Stop::new();
+        let database = Database::new(&settings.database.connect, session, &stop)?;
+        let (layers, packing) = (settings.tileset.layers.clone(), settings.run.limits.packing);
+        let first = LiveSnapshot::take(&database, &layers, packing, &stop).await?;
+        let live_layers = first.layers.iter().map(|layer| LiveLayer {
+            name: layer.name().to_owned(),
+            id: layer.id(),
+            zooms: layer.zooms().clone(),
+        });
+        Ok(DatabaseTiles(Arc::new(DatabaseTilesShared {
+            fingerprint: fingerprint(settings, &first.layers),
+            live_layers: live_layers.collect(),
+            job: job.clone(),
+            database,
+            layers,
+            packing,
+            stop,
+            present: Mutex::new(Present::None),
+            before: Mutex::default(),
+        })))
+    }
+}
+
+impl LiveSource for DatabaseTiles {
+    fn fingerprint(&self) -> &str {
+        &self.0.fingerprint
+    }
+
+    fn layers(&self) -> &[LiveLayer] {
+        &self.0.live_layers
+    }
+
+    fn render<'a>(
+        &'a self,
+        tile: TileId,
+        since: Instant,
+        stop: &'a Stop,
+    ) -> BoxFuture<'a, Result<Option<Box<[u8]>>, LiveError>> {
+        Box::pin(self.0.render(tile, since, stop))
+    }
+}
+
+impl DatabaseTilesShared {
+    /// Renders a tile; once more on a new snapshot if the first one was lost, or had to give way to others.
+    async fn render(
+        self: &Arc<Self>,
+        tile: TileId,
+        since: Instant,
+        stop: &Stop,
+    ) -> Result<Option<Box<[u8]>>, LiveError> {
+        let mut is_second = false;
+        loop {
+            let snapshot = tokio::select! {
+                taken = self.snapshot(since) => taken?,
+                _ = stop.wait() => return Err(LiveError::Abandoned),
+            };
+            let error = match self.on(&snapshot, tile, stop).await {
+                Ok(rendered) => return self.packed(rendered, tile).await,
+                Err(error) => error,
+            };
+            if stop.asked().is_some() {
+                return Err(LiveError::Abandoned);
+            }
+            let error = live_error(&error);
+            if matches!(error, LiveError::Away(_)) {
+                // The snapshot is gone with the session that held it.
+                self.forget(&snapshot);
+                if !is_second {
+                    is_second = true;
+                    continue;
+                }
+            }
+            return Err(error);
+        }
+    }
+
+    async fn on(&self, snapshot: &Arc<LiveSnapshot>, tile: TileId, stop: &Stop) -> Result<RenderedTile, Arc<Error>> {
+        let batch = tokio::select! {
+            batch = snapshot.batch(tile) => batch,
+            _ = stop.wait() => return Err(Arc::new(Error::Interrupted)),
+        };
+        let batch = match batch {
+            Ok(Some(batch)) => batch,
+            Ok(None) => return Ok(RenderedTile::empty(tile.coord)),
+            Err(NoBatch::Failed(error)) => return Err(error),
+            Err(NoBatch::Died) => return Err(Arc::new(Error::Interrupted)),
+        };
+        let tiles = snapshot.render(&batch, stop).await.map_err(Arc::new)?;
+        snapshot.snapshot.stood_still(&snapshot.reads).await.map_err(Arc::new)?;
+        let own = tiles.into_iter().find(|rendered| rendered.tile == tile.coord);
+        Ok(own.unwrap_or_else(|| RenderedTile::empty(tile.coord)))
+    }
+
+    /// The tile as the target would store it; `None` if nothing is drawn in it.
+    async fn packed(&self, rendered: RenderedTile, tile: TileId) -> Result<Option<Box<[u8]>>, LiveError> {
+        let failed = rendered.notes.iter().find_map(|note| match &note.what {
+            Noted::Failed { cause } => Some(cause.clone()),
+            _ => None,
+        });
+        if let Some(cause) = failed {
+            return Err(LiveError::Failed(cause));
+        }
+        let packing = self.packing;
+        let pack = move || {
+            let mvt = match tile.slice {
+                Slice::Whole => &*rendered.mvt,
+                Slice::Layer(layer) => bytes_of(&rendered.mvt, &rendered.layers, layer),
+            };
+            (!mvt.is_empty()).then(|| Packer::new(packing).pack(mvt)).transpose()
+        };
+        match tokio::task::spawn_blocking(pack).await {
+            Ok(packed) => packed.map_err(|error| LiveError::Failed(error.to_string())),
+            Err(error) => Err(LiveError::Failed(format!("a thread died: {error}"))),
+        }
+    }
+
+    /// The present snapshot, taken if there is none, or none that is newer than `since`.
+    async fn snapshot(self: &Arc<Self>, since: Instant) -> TakenSnapshot {
+        let work = {
+            let mut present = self.present();
+            match &*present {
+                Present::Taken(begun, work) if *begun >= since && !work.is_dead() => work.clone(),
+                Present::Failed(at, error) if at.elapsed() < PAUSE_AFTER_FAILURE => return Err(error.clone()),
+                _ => {
+                    let work = SharedWork::start(Arc::clone(self).take());
+                    *present = Present::Taken(Instant::now(), work.clone());
+                    work
+                }
+            }
+        };
+        work.done().await.unwrap_or_else(|| Err(LiveError::Failed("a thread died".to_owned())))
+    }
+
+    /// Takes a snapshot, and sees to its end.
+    async fn take(self: Arc<Self>) -> TakenSnapshot {
+        let taken = LiveSnapshot::take(&self.database, &self.layers, self.packing, &self.stop).await;
+        let taken = taken.map_err(|error| live_error(&error)).and_then(|snapshot| {
+            let found = fingerprint(&self.job.settings, &snapshot.layers);
+            if found == self.fingerprint {
+                return Ok(Arc::new(snapshot));
+            }
+            Err(LiveError::OtherTileset { target: self.fingerprint.clone(), settings: found })
+        });
+        match &taken {
+            Ok(snapshot) => drop(tokio::spawn(retire(Arc::clone(&self), Arc::downgrade(snapshot)))),
+            Err(error) => *self.present() = Present::Failed(Instant::now(), error.clone()),
+        }
+        taken
+    }
+
+    /// Uses a snapshot no longer.
+    fn forget(&self, old: &Arc<LiveSnapshot>) {
+        let mut present = self.present();
+        if let Present::Taken(_, work) = &*present
+            && work.peek().is_some_and(|taken| taken.is_ok_and(|snapshot| Arc::ptr_eq(&snapshot, old)))
+        {
+            *present = Present::None;
+        }
+    }
+
+    fn present(&self) -> MutexGuard<'_, Present> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Forgets a snapshot when its time has come, and no tile of the one before it is still being rendered: there are never more than
+/// [`SNAPSHOTS`].
+async fn retire(source: Arc<DatabaseTilesShared>, snapshot: Weak<LiveSnapshot>) {
+    loop {
+        let Some(life) = snapshot.upgrade().map(|snapshot| snapshot.life()) else { return };
+        tokio::time::sleep(life).await;
+        let Some(present) = snapshot.upgrade() else { return };
+        let mut before = source.before.lock().unwrap_or_else(PoisonError::into_inner);
+        if before.strong_count() == 0 {
+            *before = snapshot;
+            drop(before);
+            return source.forget(&present);
+        }
+    }
+}
+
+/// An error as the server tells it: whether the database or the tile is the cause.
+fn live_error(error: &Error) -> LiveError {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(&format!(" ({cause})"));
+        source = cause.source();
+    }
+    match error.kind() {
+        ErrorKind::Transient(_) => LiveError::Away(text),
+        _ => LiveError::Failed(text),
+    }
+}

@@ -1,0 +1,35 @@
+//! Work that is done once by a task of its own, however many wait for it and however many of them go away.
+
+use tokio::sync::watch;
+
+/// Work that is under way or done. Clones wait for the same.
+#[derive(Clone)]
+pub(super) struct SharedWork<T>(watch::Receiver<Option<T>>);
+
+impl<T: Clone + Send + Sync + 'static> SharedWork<T> {
+    /// Begins the work.
+    pub(super) fn start(work: impl Future<Output = T> + Send + 'static) -> SharedWork<T> {
+        let (tell, done) = watch::channel(None);
+        tokio::spawn(async move {
+            let result = work.await;
+            // Nobody may be waiting any more.
+            tell.send_replace(Some(result));
+        });
+        SharedWork(done)
+    }
+
+    /// What it gave; `None` if its task died.
+    pub(super) async fn done(mut self) -> Option<T> {
+        self.0.wait_for(Option::is_some).await.ok().and_then(|done| done.clone())
+    }
+
+    /// What it gave, if it is done.
+    pub(super) fn peek(&self) -> Option<T> {
+        self.0.borrow().clone()
+    }
+
+    /// Whether its task died, so that nothing will come of it.
+    pub(super) fn is_dead(&self) -> bool {
+        self.0.borrow().is_none() && self.0.has_changed().is_err()
+    }
+}

@@ -1,0 +1,161 @@
+//! The database state that live tiles show for some seconds: one snapshot, probed once, for all tiles that are asked for meanwhile.
+//!
+//! A snapshot for each tile would probe the layers for each tile, which takes longer than rendering one. A snapshot that lives on would show
+//! an old state, and hold back the server's vacuum. So it lives for [`MIN_LIFE`], or longer where taking it took long.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::search::FeaturePlaces;
+use crate::config::LayerSettings;
+use crate::encode::Packing;
+use crate::plan::DrawnLayer;
+use crate::postgis::{
+    Database, Error, Layer, LayerLocks, LayerOptions, PreparedLayer, Reads, RunLayers, Snapshot, Worker, probe,
+};
+use crate::source::RenderedTile;
+use crate::stop::{Signal, Stop};
+use crate::tile::Batch;
+
+/// How long live tiles show one database state, at least.
+const MIN_LIFE: Duration = Duration::from_secs(1);
+
+/// A snapshot lives this many times as long as it took to prepare: no more than a tenth of the database's time goes into that.
+const LIFE_BY_PREPARATION: u32 = 10;
+
+/// A session that renders, and what stops it. A session that was stopped is not used again.
+struct LiveSession {
+    worker: Worker,
+    stop: Stop,
+}
+
+/// One database state, the layers as they are in it, and the sessions on it that have nothing to do.
+pub(super) struct LiveSnapshot {
+    run: Database,
+    pub(super) snapshot: Arc<Snapshot>,
+    /// The layers, in the order of the configuration.
+    pub(super) layers: Vec<Arc<Layer>>,
+    /// The same for planning.
+    pub(super) drawn: Vec<DrawnLayer>,
+    /// The same with their statements.
+    statements: Arc<RunLayers>,
+    locks: LayerLocks,
+    pub(super) reads: Reads,
+    packing: Packing,
+    /// Where features lie, for layers of which no formula tells it.
+    pub(super) places: FeaturePlaces,
+    idle: Mutex<Vec<LiveSession>>,
+    /// How long it took to take it, and to look for features since.
+    prepared_in: Mutex<Duration>,
+}
+
+impl LiveSnapshot {
+    /// Takes a snapshot and probes the layers.
+    ///
+    /// # Errors
+    /// If the database cannot be reached, or the layers do not fit it any more.
+    pub(super) async fn take(
+        database: &Database,
+        layers: &[LayerSettings],
+        packing: Packing,
+        stop: &Stop,
+    ) -> Result<LiveSnapshot, Error> {
+        let begun = Instant::now();
+        let run = database.for_another_run(stop);
+        let snapshot = Arc::new(run.snapshot().await?);
+        let options: Vec<LayerOptions> = layers.iter().map(|layer| layer.options.clone()).collect();
+        let probed = probe(&snapshot, &options).await?;
+        let prepared: Vec<PreparedLayer> = probed.layers.iter().map(PreparedLayer::new).collect();
+        let drawn = probed.layers.iter().map(|layer| DrawnLayer {
+            zooms: layer.zooms().clone(),
+            margin: layer.margin(),
+            grid: layer.grid(),
+        });
+        Ok(LiveSnapshot {
+            run,
+            snapshot,
+            drawn: drawn.collect(),
+            statements: RunLayers::new(&prepared),
+            layers: probed.layers,
+            locks: probed.locks,
+            reads: probed.reads,
+            packing,
+            places: FeaturePlaces::default(),
+            idle: Mutex::default(),
+            prepared_in: Mutex::new(begun.elapsed()),
+        })
+    }
+
+    /// How long it is used.
+    pub(super) fn life(&self) -> Duration {
+        let prepared_in = *self.prepared_in.lock().unwrap_or_else(PoisonError::into_inner);
+        MIN_LIFE.max(prepared_in * LIFE_BY_PREPARATION)
+    }
+
+    /// Notes how long a further preparation took.
+    pub(super) fn prepared_for(&self, took: Duration) {
+        *self.prepared_in.lock().unwrap_or_else(PoisonError::into_inner) += took;
+    }
+
+    /// Renders a batch in a session of its own. When `stop` is asked for, the statement is cancelled in the server and the session given up: its
+    /// connection returns to the pool once the server has ended the statement and rolled back.
+    ///
+    /// # Errors
+    /// If a statement fails or is stopped.
+    pub(super) async fn render(&self, batch: &Batch, stop: &Stop) -> Result<Vec<RenderedTile>, Error> {
+        let mut session = self.session(stop).await?;
+        let own = session.stop.clone();
+        let rendered = {
+            let rendering = session.worker.render(&self.statements, batch);
+            tokio::pin!(rendering);
+            tokio::select! {
+                done = &mut rendering => done,
+                signal = stop.wait() => {
+                    own.ask(signal);
+                    rendering.await
+                }
+            }
+        };
+        // A session in which a statement failed has gone back to its savepoint; one that lost its connection has none.
+        let is_usable = match &rendered {
+            Ok(_) => own.asked().is_none(),
+            Err(_) => false,
+        };
+        if is_usable {
+            self.idle().push(session);
+        }
+        rendered
+    }
+
+    /// A session on the snapshot.
+    async fn session(&self, stop: &Stop) -> Result<LiveSession, Error> {
+        if let Some(idle) = self.idle().pop() {
+            return Ok(idle);
+        }
+        let own = Stop::new();
+        let database = self.run.stopped_by(&own);
+        let opening = Worker::open(&database, &self.snapshot, &self.locks, self.packing, 1);
+        tokio::pin!(opening);
+        let opened = tokio::select! {
+            opened = &mut opening => opened,
+            signal = stop.wait() => {
+                own.ask(signal);
+                opening.await
+            }
+        };
+        let worker = opened?.pop().ok_or(Error::Interrupted)?;
+        Ok(LiveSession { worker, stop: own })
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<LiveSession>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for LiveSnapshot {
+    fn drop(&mut self) {
+        for session in self.idle().drain(..) {
+            session.stop.ask(Signal::Terminate);
+        }
+    }
+}

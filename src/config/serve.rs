@@ -1,0 +1,171 @@
+//! The section `[serve]`: as it is written, and checked.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::error::ConfigError;
+use super::file::duration;
+use super::s3::CacheControl;
+use super::settings::Check;
+use crate::serve::{AddressRange, CdnHeader, EmptyStatus, ListenAddress, LiveOptions, ServeOptions};
+
+/// The keys of the section; every one may be missing.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ServeSection {
+    listen: Option<String>,
+    admin: Option<String>,
+    public_url: Option<String>,
+    base_path: Option<String>,
+    cache_mb: Option<u64>,
+    empty_status: Option<u16>,
+    cache_control: Option<CacheControl>,
+    cdn_cache_control: Option<CacheControl>,
+    cdn_headers: Option<Vec<CdnHeaderName>>,
+    max_connections: Option<usize>,
+    max_connections_of_address: Option<usize>,
+    trusted_proxies: Option<Vec<String>>,
+    #[serde(with = "duration")]
+    drain: Option<Duration>,
+    preview: Option<bool>,
+    assets: Option<PathBuf>,
+    live: Option<bool>,
+    live_workers: Option<usize>,
+    live_queue: Option<usize>,
+    #[serde(with = "duration")]
+    live_timeout: Option<Duration>,
+    #[serde(with = "duration")]
+    live_ttl: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+enum CdnHeaderName {
+    #[serde(rename = "CDN-Cache-Control")]
+    CdnCacheControl,
+    #[serde(rename = "Surrogate-Control")]
+    SurrogateControl,
+    #[serde(rename = "s-maxage")]
+    SharedMaxAge,
+}
+
+impl From<CdnHeaderName> for CdnHeader {
+    fn from(name: CdnHeaderName) -> CdnHeader {
+        match name {
+            CdnHeaderName::CdnCacheControl => CdnHeader::CdnCacheControl,
+            CdnHeaderName::SurrogateControl => CdnHeader::SurrogateControl,
+            CdnHeaderName::SharedMaxAge => CdnHeader::SharedMaxAge,
+        }
+    }
+}
+
+impl Check<'_> {
+    /// The checked section.
+    pub(super) fn serve(&self, given: &ServeSection) -> Result<ServeOptions, ConfigError> {
+        let cache_mb = self.present("serve.cache_mb", given.cache_mb)?;
+        let connections = self.present("serve.max_connections", given.max_connections)?;
+        let of_address = self.present("serve.max_connections_of_address", given.max_connections_of_address)?;
+        let drain = self.present("serve.drain", given.drain)?;
+        if drain > MAX_DRAIN {
+            let drain = humantime::format_duration(drain);
+            return Err(self.wrong("serve.drain", format!("{drain} must not be more than 1h")));
+        }
+        let listen = self.present("serve.listen", given.listen.as_deref())?;
+        let cdn_headers = self.present("serve.cdn_headers", given.cdn_headers.as_deref())?;
+        Ok(ServeOptions {
+            listen: self.address("serve.listen", listen)?,
+            admin: given.admin.as_deref().map(|text| self.address("serve.admin", text)).transpose()?,
+            public_url: given.public_url.as_deref().map(|url| self.own_url(url)).transpose()?,
+            base_path: self.base_path(self.present("serve.base_path", given.base_path.as_deref())?)?,
+            cache_control: self.cache_rules("serve.cache_control", given.cache_control.as_ref())?,
+            cdn_cache_control: self.cache_rules("serve.cdn_cache_control", given.cdn_cache_control.as_ref())?,
+            cdn_headers: cdn_headers.iter().map(|name| CdnHeader::from(*name)).collect(),
+            empty_status: self.empty_status(self.present("serve.empty_status", given.empty_status)?)?,
+            cache_bytes: self.within("serve.cache_mb", cache_mb, 0..=1 << 20)? << 20,
+            lists_tiles: true,
+            max_connections: self.within("serve.max_connections", connections, 1..=100_000)?,
+            max_connections_of_address: self.within("serve.max_connections_of_address", of_address, 1..=100_000)?,
+            trusted_proxies: self.ranges(self.present("serve.trusted_proxies", given.trusted_proxies.as_deref())?)?,
+            preview: self.present("serve.preview", given.preview)?,
+            assets: given.assets.clone(),
+            live: self.live(given)?,
+            drain,
+        })
+    }
+
+    fn live(&self, given: &ServeSection) -> Result<Option<LiveOptions>, ConfigError> {
+        let workers = match self.present("serve.live_workers", given.live_workers)? {
+            0 => std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            count => {
+                let count = self.within("serve.live_workers", count, 1..=256)?;
+                NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN)
+            }
+        };
+        let queue =
+            self.within("serve.live_queue", self.present("serve.live_queue", given.live_queue)?, 0..=100_000)?;
+        let timeout = self.present("serve.live_timeout", given.live_timeout)?;
+        if !(SHORTEST_LIVE_TIMEOUT..=LONGEST_LIVE_TIMEOUT).contains(&timeout) {
+            let timeout = humantime::format_duration(timeout);
+            return Err(self.wrong("serve.live_timeout", format!("{timeout} must lie between 100ms and 10m")));
+        }
+        let options = LiveOptions { workers, queue, timeout, ttl: self.present("serve.live_ttl", given.live_ttl)? };
+        Ok(self.present("serve.live", given.live)?.then_some(options))
+    }
+
+    fn address(&self, key: &str, text: &str) -> Result<ListenAddress, ConfigError> {
+        text.parse().map_err(|error: crate::serve::ListenAddressError| self.wrong(key, error.to_string()))
+    }
+
+    /// The address under which clients find the server.
+    fn own_url(&self, url: &str) -> Result<String, ConfigError> {
+        let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        let is_odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '{' | '}' | '?' | '#' | '"' | '\\');
+        let host = rest.map_or("", |rest| rest.split('/').next().unwrap_or_default());
+        if host.is_empty() || host.contains('@') || rest.is_some_and(|rest| rest.contains(is_odd)) {
+            let what =
+                format!("{url:?} is no address of a server: write https://host/path, under which clients find it");
+            return Err(self.wrong("serve.public_url", what));
+        }
+        Ok(url.trim_end_matches('/').to_owned())
+    }
+
+    /// The path below which everything is served: empty, or with a slash before it and none behind it.
+    fn base_path(&self, text: &str) -> Result<String, ConfigError> {
+        let path = text.trim_matches('/');
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~');
+        let is_name = |name: &str| !matches!(name, "" | "." | "..") && name.chars().all(is_plain);
+        match path {
+            "" => Ok(String::new()),
+            path if path.split('/').all(is_name) => Ok(format!("/{path}")),
+            _ => {
+                let what = format!(
+                    "{text:?} is no path: write names of letters, digits and -._~ with / between them, such as /maps/facilities"
+                );
+                Err(self.wrong("serve.base_path", what))
+            }
+        }
+    }
+
+    fn empty_status(&self, status: u16) -> Result<EmptyStatus, ConfigError> {
+        EmptyStatus::of(status)
+            .ok_or_else(|| self.wrong("serve.empty_status", format!("{status} must be 204, 200 or 404")))
+    }
+
+    fn ranges(&self, texts: &[String]) -> Result<Vec<AddressRange>, ConfigError> {
+        let range = |text: &String| {
+            text.parse().map_err(|error: crate::serve::AddressRangeError| {
+                self.wrong("serve.trusted_proxies", error.to_string())
+            })
+        };
+        texts.iter().map(range).collect()
+    }
+}
+
+/// What a client may have to wait for a tile that is rendered for it.
+const SHORTEST_LIVE_TIMEOUT: Duration = Duration::from_millis(100);
+const LONGEST_LIVE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// The longest drain. Supervisors kill long before.
+const MAX_DRAIN: Duration = Duration::from_secs(3_600);

@@ -1,0 +1,191 @@
+//! The cache: tiles in the form in which they are sent, the most wanted of them, within a number of bytes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use moka::Expiry;
+use moka::future::Cache;
+use sha2::{Digest as _, Sha256};
+
+use super::http::negotiate::Encoding;
+use super::live::FlightKey;
+use crate::encode::{DecodeError, Gunzip, is_gzip};
+use crate::tile::TileId;
+
+/// A tile that can be sent.
+#[derive(Debug, Clone)]
+pub(crate) struct ServedTile {
+    /// The body.
+    pub(crate) body: Bytes,
+    /// How the body is encoded.
+    pub(crate) encoding: Encoding,
+    /// The strong entity tag, with its quotes: 128 bits of SHA-256 over the stored bytes, then the encoding. Equal tiles keep it, whenever
+    /// they were rendered.
+    pub(crate) tag: Arc<str>,
+}
+
+impl ServedTile {
+    /// A tile as it is stored: gzip for clients that take it, or unpacked, which all take.
+    pub(crate) fn as_stored(stored: Box<[u8]>) -> ServedTile {
+        let hash: String = Sha256::digest(&stored).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let encoding = if is_gzip(&stored) { Encoding::Gzip } else { Encoding::Identity };
+        ServedTile { tag: tag(&hash, encoding), body: stored.into(), encoding }
+    }
+
+    /// The same tile for clients that take no gzip. May take long.
+    ///
+    /// # Errors
+    /// If its gzip is broken.
+    pub(crate) fn unpacked(&self) -> Result<ServedTile, DecodeError> {
+        if self.encoding == Encoding::Identity {
+            return Ok(self.clone());
+        }
+        let body = Gunzip::new().unpack(&self.body)?.into();
+        let hash = self.tag.get(1..33).unwrap_or_default();
+        Ok(ServedTile { body, encoding: Encoding::Identity, tag: tag(hash, Encoding::Identity) })
+    }
+}
+
+fn tag(hash: &str, encoding: Encoding) -> Arc<str> {
+    let letter = match encoding {
+        Encoding::Gzip => 'g',
+        Encoding::Identity => 'i',
+    };
+    Arc::from(format!("\"{hash}-{letter}\""))
+}
+
+/// What the cache holds for a tile in an encoding.
+#[derive(Debug, Clone)]
+pub(crate) struct CachedForm {
+    /// The tile; `None` if the target does not hold it, or nothing is drawn in it.
+    pub(crate) tile: Option<ServedTile>,
+    /// When it is forgotten, if not before; stored tiles stay until the target changes.
+    expires: Option<Instant>,
+}
+
+impl CachedForm {
+    /// What the target holds.
+    pub(crate) const fn of_target(tile: Option<ServedTile>) -> CachedForm {
+        CachedForm { tile, expires: None }
+    }
+
+    /// A tile that was rendered on request.
+    pub(crate) fn of_live(stored: Option<Box<[u8]>>, expires: Instant) -> CachedForm {
+        CachedForm { tile: stored.map(ServedTile::as_stored), expires: Some(expires) }
+    }
+
+    /// The same for clients that take no gzip. May take long.
+    ///
+    /// # Errors
+    /// If its gzip is broken.
+    pub(crate) fn unpacked(&self) -> Result<CachedForm, DecodeError> {
+        let tile = self.tile.as_ref().map(ServedTile::unpacked).transpose()?;
+        Ok(CachedForm { tile, expires: self.expires })
+    }
+
+    /// Whether it has to be unpacked for clients that take no gzip.
+    pub(crate) fn is_packed(&self) -> bool {
+        self.tile.as_ref().is_some_and(|tile| tile.encoding == Encoding::Gzip)
+    }
+}
+
+/// Where a cached tile comes from: what changes there makes the entry useless.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum CachedFrom {
+    /// A state of the target.
+    State {
+        /// The state's number.
+        number: u64,
+        /// The tile.
+        tile: TileId,
+    },
+    /// The database.
+    Live(FlightKey),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct CacheKey {
+    from: CachedFrom,
+    encoding: Encoding,
+}
+
+/// What a cached tile takes beside its bytes: key, tag and the cache's own tables.
+const ENTRY_BYTES: u32 = 256;
+
+/// Forgets what was rendered on request in time.
+struct LiveExpiry;
+
+impl Expiry<CacheKey, CachedForm> for LiveExpiry {
+    fn expire_after_create(&self, _key: &CacheKey, form: &CachedForm, now: Instant) -> Option<Duration> {
+        form.expires.map(|end| end.saturating_duration_since(now))
+    }
+}
+
+/// The cache. Clones share it.
+#[derive(Clone)]
+pub(crate) struct TileCache(Cache<CacheKey, CachedForm>);
+
+impl TileCache {
+    /// A cache of at most so many bytes.
+    pub(crate) fn new(bytes: u64) -> TileCache {
+        let weigh = |_: &CacheKey, form: &CachedForm| {
+            let bytes = form.tile.as_ref().map_or(0, |tile| tile.body.len());
+            u32::try_from(bytes).unwrap_or(u32::MAX).saturating_add(ENTRY_BYTES)
+        };
+        TileCache(Cache::builder().max_capacity(bytes).weigher(weigh).expire_after(LiveExpiry).build())
+    }
+
+    /// What it holds.
+    pub(crate) async fn get(&self, from: CachedFrom, encoding: Encoding) -> Option<CachedForm> {
+        self.0.get(&CacheKey { from, encoding }).await
+    }
+
+    /// What it holds, or else what `make` gives. Requests for the same wait for the one that makes it.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub(crate) async fn get_or_make<E: Clone + Send + Sync + 'static>(
+        &self,
+        from: CachedFrom,
+        encoding: Encoding,
+        make: impl Future<Output = Result<CachedForm, E>>,
+    ) -> Result<CachedForm, E> {
+        let found = self.0.try_get_with(CacheKey { from, encoding }, make).await;
+        found.map_err(|failure| E::clone(&failure))
+    }
+
+    /// A live tile as it would be stored.
+    pub(crate) async fn live(&self, key: FlightKey) -> Option<CachedForm> {
+        self.get(CachedFrom::Live(key), Encoding::Gzip).await
+    }
+
+    /// Keeps a live tile as it would be stored.
+    pub(crate) async fn keep_live(&self, key: FlightKey, form: CachedForm) {
+        self.0.insert(CacheKey { from: CachedFrom::Live(key), encoding: Encoding::Gzip }, form).await;
+    }
+
+    /// Bytes that it holds, about.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.weighted_size()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encode::{Level, Packer, Packing};
+
+    #[test]
+    fn each_encoding_has_its_own_tag_and_equal_bytes_keep_it() {
+        let packed = Packer::new(Packing::Gzip(Level::new(6).unwrap())).pack(b"some bytes of a tile").unwrap();
+        let gzip = ServedTile::as_stored(packed.clone());
+        assert_eq!((&*gzip.body, gzip.encoding), (&*packed, Encoding::Gzip));
+        let plain = gzip.unpacked().unwrap();
+        assert_eq!((&*plain.body, plain.encoding), (&b"some bytes of a tile"[..], Encoding::Identity));
+        assert_ne!(gzip.tag, plain.tag);
+        assert_eq!(plain.unpacked().unwrap().tag, plain.tag);
+        assert_eq!(gzip.tag, ServedTile::as_stored(packed).tag);
+        assert!(gzip.tag.starts_with('"') && gzip.tag.ends_with("-g\"") && gzip.tag.len() == 36, "{}", gzip.tag);
+    }
+}

@@ -1,0 +1,139 @@
+//! How long caches may keep a tile, by its zoom: the headers are made once, when the server begins.
+
+use http::HeaderValue;
+
+use super::ServeError;
+use super::http::answer::Freshness;
+use super::options::{CdnHeader, ServeOptions};
+use crate::sink::CacheRule;
+use crate::tile::Zoom;
+
+/// `Cache-Control` at a zoom that no rule names: it may be kept, and has to be asked for again each time.
+const UNNAMED_ZOOM: &str = "no-cache";
+
+/// How long caches may keep tiles, by zoom.
+#[derive(Debug, Clone)]
+pub(crate) struct TileFreshness(Vec<Freshness>);
+
+impl TileFreshness {
+    /// The headers of each zoom.
+    ///
+    /// # Errors
+    /// If a value cannot be a header, or names no `max-age` to make an `s-maxage` of.
+    pub(crate) fn new(options: &ServeOptions) -> Result<TileFreshness, ServeError> {
+        let of = |zoom: u8| of_zoom(options, Zoom::new(zoom).unwrap_or(Zoom::MAX));
+        (0..=Zoom::MAX.get()).map(of).collect::<Result<_, _>>().map(TileFreshness)
+    }
+
+    /// The headers of a zoom.
+    pub(crate) fn at(&self, zoom: Zoom) -> &Freshness {
+        &self.0[usize::from(zoom.get())]
+    }
+
+    /// Whether a rule says that tiles never change.
+    pub(crate) fn is_immutable(options: &ServeOptions) -> bool {
+        let is = |rule: &CacheRule| directives(&rule.value).any(|(name, _)| name.eq_ignore_ascii_case("immutable"));
+        options.cache_control.iter().chain(&options.cdn_cache_control).any(is)
+    }
+}
+
+fn of_zoom(options: &ServeOptions, zoom: Zoom) -> Result<Freshness, ServeError> {
+    let value = |rules: &[CacheRule]| {
+        rules
+            .iter()
+            .find(|rule| rule.zooms.as_ref().is_none_or(|zooms| zooms.contains(zoom)))
+            .map(|rule| rule.value.clone())
+    };
+    let mut cache_control = value(&options.cache_control).unwrap_or_else(|| UNNAMED_ZOOM.to_owned());
+    let mut freshness = Freshness::of(HeaderValue::from_static(UNNAMED_ZOOM));
+    if let Some(of_cdns) = value(&options.cdn_cache_control) {
+        for way in &options.cdn_headers {
+            match way {
+                CdnHeader::CdnCacheControl => {
+                    freshness.cdns = Some(header("CDN-Cache-Control", &of_cdns)?);
+                }
+                CdnHeader::SurrogateControl => {
+                    freshness.surrogates = Some(header("Surrogate-Control", &of_cdns)?);
+                }
+                CdnHeader::SharedMaxAge => {
+                    let age = max_age(&of_cdns).ok_or_else(|| ServeError::NoMaxAge { value: of_cdns.clone() })?;
+                    cache_control.push_str(&format!(", s-maxage={age}"));
+                }
+            }
+        }
+    }
+    freshness.browsers = header("Cache-Control", &cache_control)?;
+    Ok(freshness)
+}
+
+/// The directives of a `Cache-Control` with their values (RFC 9111, section 5.2).
+fn directives(value: &str) -> impl Iterator<Item = (&str, &str)> {
+    value.split(',').map(|part| part.trim().split_once('=').unwrap_or((part.trim(), "")))
+}
+
+/// The seconds of `max-age`.
+fn max_age(value: &str) -> Option<u64> {
+    directives(value).find(|(name, _)| name.eq_ignore_ascii_case("max-age"))?.1.trim_matches('"').parse().ok()
+}
+
+fn header(header: &'static str, value: &str) -> Result<HeaderValue, ServeError> {
+    HeaderValue::from_str(value).map_err(|_invalid| ServeError::Header { header, value: value.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(cache: &[(&str, &str)], cdn: &[(&str, &str)], headers: &[CdnHeader]) -> ServeOptions {
+        let rules = |rules: &[(&str, &str)]| {
+            let rule = |(zooms, value): &(&str, &str)| CacheRule {
+                zooms: (!zooms.is_empty()).then(|| zooms.parse().unwrap()),
+                value: (*value).to_owned(),
+            };
+            rules.iter().map(rule).collect()
+        };
+        let preview = ServeOptions::of_preview("127.0.0.1:0".parse().unwrap(), None);
+        ServeOptions {
+            cache_control: rules(cache),
+            cdn_cache_control: rules(cdn),
+            cdn_headers: headers.to_vec(),
+            ..preview
+        }
+    }
+
+    #[test]
+    fn each_zoom_has_the_headers_of_the_first_rule_that_fits() {
+        let by_zoom = options(
+            &[("0-6", "max-age=600"), ("7-14", "max-age=60")],
+            &[("0-6", "max-age=86400, stale-while-revalidate=60"), ("", "max-age=3600")],
+            &[CdnHeader::CdnCacheControl, CdnHeader::SurrogateControl, CdnHeader::SharedMaxAge],
+        );
+        let freshness = TileFreshness::new(&by_zoom).unwrap();
+        for (zoom, cache, cdn) in [
+            (0, "max-age=600, s-maxage=86400", "max-age=86400, stale-while-revalidate=60"),
+            (7, "max-age=60, s-maxage=3600", "max-age=3600"),
+            (22, "no-cache, s-maxage=3600", "max-age=3600"),
+        ] {
+            let at = freshness.at(Zoom::new(zoom).unwrap());
+            assert_eq!(at.browsers, cache, "{zoom}");
+            assert_eq!(at.cdns.as_ref().unwrap(), cdn, "{zoom}");
+            assert_eq!(at.surrogates.as_ref().unwrap(), cdn, "{zoom}");
+        }
+        let alone = TileFreshness::new(&options(&[("", "max-age=5")], &[], &[CdnHeader::CdnCacheControl])).unwrap();
+        assert_eq!(alone.at(Zoom::MAX).cdns, None);
+        let without_age = options(&[], &[("", "no-store")], &[CdnHeader::SharedMaxAge]);
+        assert!(matches!(TileFreshness::new(&without_age), Err(ServeError::NoMaxAge { .. })));
+    }
+
+    #[test]
+    fn what_never_changes_is_known_by_its_directive() {
+        for (value, expected) in [
+            ("public, max-age=60", false),
+            ("max-age=31536000, immutable", true),
+            ("IMMUTABLE", true),
+            ("x-immutable=1", false),
+        ] {
+            assert_eq!(TileFreshness::is_immutable(&options(&[("0", value)], &[], &[])), expected, "{value}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Who is at the other end of a connection: ranges of addresses, such as those of proxies that are trusted.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+/// A range of IP addresses: those whose first `prefix` bits are those of `network` (RFC 4632).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddressRange {
+    network: IpAddr,
+    prefix: u8,
+}
+
+/// A text that is no range of addresses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no range of addresses: write an IP address, or a network such as 10.0.0.0/8 or fd00::/8")]
+pub struct AddressRangeError {
+    /// The text.
+    pub text: String,
+}
+
+impl AddressRange {
+    /// Whether an address lies in the range. An IPv4 address that came in over IPv6 (`::ffff:10.0.0.1`) counts as IPv4.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.network, address.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let shift = 32 - u32::from(self.prefix);
+                u32::from(network).checked_shr(shift) == u32::from(address).checked_shr(shift)
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let shift = 128 - u32::from(self.prefix);
+                u128::from(network).checked_shr(shift) == u128::from(address).checked_shr(shift)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for AddressRange {
+    type Err = AddressRangeError;
+
+    fn from_str(text: &str) -> Result<AddressRange, AddressRangeError> {
+        let wrong = || AddressRangeError { text: text.to_owned() };
+        let (network, prefix) = match text.split_once('/') {
+            Some((network, prefix)) => (network, Some(prefix)),
+            None => (text, None),
+        };
+        let network: IpAddr = network.parse().map_err(|_not_an_address| wrong())?;
+        let bits = if network.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            Some(prefix) => prefix.parse().map_err(|_not_a_number| wrong())?,
+            None => bits,
+        };
+        if prefix > bits { Err(wrong()) } else { Ok(AddressRange { network, prefix }) }
+    }
+}
+
+impl fmt::Display for AddressRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_hold_the_addresses_that_begin_as_they_do() {
+        for (range, address, expected) in [
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("127.0.0.1", "127.0.0.1", true),
+            ("127.0.0.1", "127.0.0.2", false),
+            ("0.0.0.0/0", "203.0.113.7", true),
+            ("0.0.0.0/0", "::1", false),
+            ("192.168.1.0/24", "::ffff:192.168.1.9", true),
+            ("fd00::/8", "fd12::1", true),
+            ("fd00::/8", "fe80::1", false),
+            ("::/0", "2001:db8::1", true),
+            ("::1", "::1", true),
+        ] {
+            let range: AddressRange = range.parse().unwrap();
+            assert_eq!(range.contains(address.parse().unwrap()), expected, "{range} {address}");
+        }
+        for text in ["", "localhost", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0/8", "10.0.0.0/-1"] {
+            assert_eq!(text.parse::<AddressRange>(), Err(AddressRangeError { text: text.to_owned() }), "{text}");
+        }
+    }
+}

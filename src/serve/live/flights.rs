@@ -1,0 +1,320 @@
+//! Flights: one rendering a tile, however many requests wait for it, behind a bounded queue.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, watch};
+
+use super::source::{LiveError, LiveSource};
+use crate::serve::cache::{CachedForm, TileCache};
+use crate::serve::options::LiveOptions;
+use crate::stop::{Signal, Stop};
+use crate::tile::TileId;
+
+/// How long a tile that failed is not tried again.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// Failures that are remembered before old ones are looked for and forgotten.
+const MAX_REMEMBERED_FAILURES: usize = 1_024;
+
+/// How long the flights may take to end when the server does: cancelling a statement takes a round trip.
+const END_LIMIT: Duration = Duration::from_secs(2);
+
+/// The longest time after which a client is told to come back, in seconds.
+const MAX_RETRY_SECONDS: u64 = 30;
+
+/// What a flight is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct FlightKey {
+    /// The generation of the target beside which the tile is shown.
+    pub(crate) generation: u64,
+    /// The tile.
+    pub(crate) tile: TileId,
+}
+
+/// What a flight ends with.
+type Landed = Result<CachedForm, LiveError>;
+
+/// A flight about to begin.
+#[derive(Debug, Clone, Copy)]
+struct FlightPlan {
+    key: FlightKey,
+    number: u64,
+    since: Instant,
+}
+
+/// A flight that is queued or running.
+struct LiveFlight {
+    /// Tells it from a later flight of the same key.
+    number: u64,
+    /// Requests that wait for it.
+    waiters: usize,
+    stop: Stop,
+    landed: watch::Receiver<Option<Landed>>,
+}
+
+#[derive(Default)]
+struct FlightTable {
+    flights: HashMap<FlightKey, LiveFlight>,
+    /// Until when tiles that failed are not tried again.
+    failed: HashMap<FlightKey, Instant>,
+    begun: u64,
+}
+
+struct FlightsShared {
+    source: Arc<dyn LiveSource>,
+    cache: TileCache,
+    options: LiveOptions,
+    table: Mutex<FlightTable>,
+    workers: Arc<Semaphore>,
+    /// How long a rendering takes, in microseconds: a mean in which the last one counts an eighth.
+    mean_micros: AtomicU64,
+    /// Whether the source was away at the last rendering, so that its state is logged when it changes, not at each tile.
+    is_away: AtomicBool,
+}
+
+/// The flights of a server. Clones share them.
+#[derive(Clone)]
+pub(crate) struct LiveFlights(Arc<FlightsShared>);
+
+/// How a request came by a live tile.
+pub(crate) struct Joined {
+    /// The tile as it would be stored.
+    pub(crate) landed: Landed,
+    /// Whether the flight was under way already.
+    pub(crate) is_collapsed: bool,
+}
+
+/// How much is under way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct FlightCounts {
+    /// Tiles that are being rendered.
+    pub(crate) running: usize,
+    /// Tiles that wait for a worker.
+    pub(crate) queued: usize,
+    /// Requests that wait for a tile.
+    pub(crate) requests: usize,
+}
+
+/// A request that waits for a flight. Dropped, it waits no longer.
+struct Waiter {
+    shared: Arc<FlightsShared>,
+    key: FlightKey,
+    number: u64,
+    landed: watch::Receiver<Option<Landed>>,
+    is_collapsed: bool,
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let mut table = self.shared.table();
+        let Some(flight) = table.flights.get_mut(&self.key).filter(|flight| flight.number == self.number) else {
+            return;
+        };
+        flight.waiters -= 1;
+        if flight.waiters == 0
+            && let Some(flight) = table.flights.remove(&self.key)
+        {
+            // A request that comes now begins another flight: this one is about to end.
+            flight.stop.ask(Signal::Terminate);
+        }
+    }
+}
+
+impl LiveFlights {
+    /// No flight yet. What lands is put into the cache.
+    pub(crate) fn new(source: Arc<dyn LiveSource>, cache: TileCache, options: LiveOptions) -> LiveFlights {
+        LiveFlights(Arc::new(FlightsShared {
+            source,
+            cache,
+            options,
+            table: Mutex::default(),
+            workers: Arc::new(Semaphore::new(options.workers.get())),
+            mean_micros: AtomicU64::new(0),
+            is_away: AtomicBool::new(false),
+        }))
+    }
+
+    /// What renders.
+    pub(crate) fn source(&self) -> &dyn LiveSource {
+        &*self.0.source
+    }
+
+    /// How much is under way.
+    pub(crate) fn counts(&self) -> FlightCounts {
+        let (flights, requests) = {
+            let table = self.0.table();
+            (table.flights.len(), table.flights.values().map(|flight| flight.waiters).sum())
+        };
+        let running = self.0.options.workers.get() - self.0.workers.available_permits();
+        FlightCounts { running, queued: flights.saturating_sub(running), requests }
+    }
+
+    /// Renders a tile as the database is after `since`, the moment at which its generation was seen first, or waits for whoever does.
+    pub(crate) async fn tile(&self, key: FlightKey, since: Instant) -> Joined {
+        let mut waiter = match self.join(key, since) {
+            Ok(waiter) => waiter,
+            Err(error) => return Joined { landed: Err(error), is_collapsed: false },
+        };
+        let landed = match waiter.landed.wait_for(Option::is_some).await {
+            Ok(landed) => landed.clone(),
+            Err(_gone) => None,
+        };
+        let landed = landed.unwrap_or_else(|| Err(LiveError::Failed("a thread died".to_owned())));
+        Joined { landed, is_collapsed: waiter.is_collapsed }
+    }
+
+    fn join(&self, key: FlightKey, since: Instant) -> Result<Waiter, LiveError> {
+        let shared = &self.0;
+        let mut table = shared.table();
+        if let Some(flight) = table.flights.get_mut(&key) {
+            flight.waiters += 1;
+            let (number, landed) = (flight.number, flight.landed.clone());
+            return Ok(Waiter { shared: Arc::clone(shared), key, number, landed, is_collapsed: true });
+        }
+        if let Some(until) = table.failed.get(&key) {
+            if Instant::now() < *until {
+                return Err(LiveError::JustFailed);
+            }
+            table.failed.remove(&key);
+        }
+        let room = shared.options.workers.get() + shared.options.queue;
+        let estimate = shared.estimate(table.flights.len());
+        if table.flights.len() >= room || estimate > shared.options.timeout {
+            return Err(LiveError::Overloaded { retry_after: estimate });
+        }
+        table.begun += 1;
+        let (tell, landed) = watch::channel(None);
+        let (number, stop) = (table.begun, Stop::new());
+        table.flights.insert(key, LiveFlight { number, waiters: 1, stop: stop.clone(), landed: landed.clone() });
+        let plan = FlightPlan { key, number, since };
+        tokio::spawn(fly(Arc::clone(shared), plan, stop, tell));
+        Ok(Waiter { shared: Arc::clone(shared), key, number, landed, is_collapsed: false })
+    }
+
+    /// Ends every flight, and waits until the database has let go of them.
+    pub(crate) async fn end(&self) {
+        let stops: Vec<Stop> = self.0.table().flights.values().map(|flight| flight.stop.clone()).collect();
+        for stop in &stops {
+            stop.ask(Signal::Terminate);
+        }
+        let all = u32::try_from(self.0.options.workers.get()).unwrap_or(u32::MAX);
+        if tokio::time::timeout(END_LIMIT, self.0.workers.acquire_many(all)).await.is_err() {
+            tracing::warn!("some tiles are still rendered in the database");
+        }
+    }
+}
+
+impl FlightsShared {
+    /// The table. Nothing in it can be left half changed by a thread that panics.
+    fn table(&self) -> MutexGuard<'_, FlightTable> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long a flight would wait behind so many others.
+    fn estimate(&self, flights: usize) -> Duration {
+        let mean = Duration::from_micros(self.mean_micros.load(Ordering::Relaxed));
+        let workers = self.options.workers.get();
+        let before = u32::try_from((flights + 1).saturating_sub(workers) / workers).unwrap_or(u32::MAX);
+        mean.saturating_mul(before)
+    }
+
+    /// Renders the tile of a flight once a worker is free, and puts it into the cache.
+    async fn rendered(self: &Arc<Self>, plan: FlightPlan, stop: &Stop) -> Landed {
+        let FlightPlan { key, since, .. } = plan;
+        // A flight may have landed between this one's look into the cache and its begin.
+        if let Some(held) = self.cache.live(key).await {
+            return Ok(held);
+        }
+        let limit = self.options.timeout;
+        let permit = tokio::select! {
+            permit = Arc::clone(&self.workers).acquire_owned() => permit,
+            _ = stop.wait() => return Err(LiveError::Abandoned),
+            () = tokio::time::sleep(limit) => return Err(LiveError::Late(limit)),
+        };
+        let (shared, of_task, begun) = (Arc::clone(self), stop.clone(), Instant::now());
+        // The worker is free again only when the database has let go of the tile.
+        let mut rendering = tokio::spawn(async move {
+            let rendered = shared.source.render(key.tile, since, &of_task).await;
+            drop(permit);
+            rendered
+        });
+        let (done, is_late) = tokio::select! {
+            done = &mut rendering => (done, false),
+            () = tokio::time::sleep(limit) => {
+                stop.ask(Signal::Terminate);
+                (rendering.await, true)
+            }
+        };
+        let stored = match done {
+            Ok(Err(LiveError::Abandoned)) if is_late => Err(LiveError::Late(limit)),
+            Ok(stored) => stored,
+            Err(error) => Err(LiveError::Failed(format!("a thread died: {error}"))),
+        }?;
+        self.note_time(begun.elapsed());
+        let form = CachedForm::of_live(stored, Instant::now() + self.options.ttl);
+        self.cache.keep_live(key, form.clone()).await;
+        Ok(form)
+    }
+
+    fn note_time(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX / 8);
+        let mean = self.mean_micros.load(Ordering::Relaxed);
+        let next = if mean == 0 { micros } else { mean - mean / 8 + micros / 8 };
+        self.mean_micros.store(next, Ordering::Relaxed);
+    }
+
+    /// Says what went wrong: a source that is away once, a tile that fails each time.
+    fn log(&self, key: FlightKey, landed: &Landed) {
+        match landed {
+            Err(LiveError::Away(why)) => {
+                if !self.is_away.swap(true, Ordering::Relaxed) {
+                    tracing::warn!("live tiles cannot be rendered: {why}");
+                }
+            }
+            Err(LiveError::Abandoned) => {}
+            Err(error) => tracing::warn!("tile {}: {error}", key.tile),
+            Ok(_) => {
+                if self.is_away.swap(false, Ordering::Relaxed) {
+                    tracing::warn!("live tiles are rendered again");
+                }
+            }
+        }
+    }
+}
+
+/// One flight, from the queue to its landing.
+async fn fly(shared: Arc<FlightsShared>, plan: FlightPlan, stop: Stop, tell: watch::Sender<Option<Landed>>) {
+    let landed = shared.rendered(plan, &stop).await;
+    let FlightPlan { key, number, .. } = plan;
+    shared.log(key, &landed);
+    {
+        let mut table = shared.table();
+        if table.flights.get(&key).is_some_and(|flight| flight.number == number) {
+            table.flights.remove(&key);
+        }
+        if matches!(landed, Err(LiveError::Failed(_) | LiveError::Away(_) | LiveError::Late(_))) {
+            let now = Instant::now();
+            if table.failed.len() >= MAX_REMEMBERED_FAILURES {
+                table.failed.retain(|_, until| *until > now);
+            }
+            table.failed.insert(key, now + PAUSE_AFTER_FAILURE);
+        }
+    }
+    tell.send_replace(Some(landed));
+}
+
+impl LiveError {
+    /// After how many seconds a client may ask again.
+    pub(crate) fn retry_seconds(&self) -> u64 {
+        match self {
+            LiveError::Overloaded { retry_after } => retry_after.as_secs().saturating_add(1).min(MAX_RETRY_SECONDS),
+            _ => 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

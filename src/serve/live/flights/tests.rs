@@ -1,0 +1,139 @@
+use std::num::NonZeroUsize;
+use std::sync::atomic::AtomicUsize;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::Notify;
+
+use super::*;
+use crate::serve::live::LiveLayer;
+use crate::tile::{TileCoord, Zoom};
+
+/// Fails or gives one byte, once it is let go.
+#[derive(Default)]
+struct Held {
+    renders: AtomicUsize,
+    go: Notify,
+    fails: AtomicBool,
+}
+
+impl LiveSource for Held {
+    fn fingerprint(&self) -> &'static str {
+        ""
+    }
+
+    fn layers(&self) -> &[LiveLayer] {
+        &[]
+    }
+
+    fn render<'a>(
+        &'a self,
+        _: TileId,
+        _: Instant,
+        stop: &'a Stop,
+    ) -> BoxFuture<'a, Result<Option<Box<[u8]>>, LiveError>> {
+        Box::pin(async {
+            self.renders.fetch_add(1, Ordering::SeqCst);
+            tokio::select! {
+                () = self.go.notified() => {}
+                _ = stop.wait() => return Err(LiveError::Abandoned),
+            }
+            if self.fails.load(Ordering::SeqCst) {
+                return Err(LiveError::Failed("as it was told".to_owned()));
+            }
+            Ok(Some(Box::from([7])))
+        })
+    }
+}
+
+fn flights(workers: usize, queue: usize) -> (LiveFlights, Arc<Held>) {
+    let (workers, source) = (NonZeroUsize::new(workers).unwrap(), Arc::new(Held::default()));
+    let (timeout, ttl) = (Duration::from_secs(60), Duration::from_secs(60));
+    let options = LiveOptions { workers, queue, timeout, ttl };
+    (LiveFlights::new(Arc::clone(&source) as Arc<dyn LiveSource>, TileCache::new(1 << 20), options), source)
+}
+
+fn key(x: u32) -> FlightKey {
+    FlightKey { generation: 1, tile: TileCoord::new(Zoom::new(9).unwrap(), x, 0).unwrap().into() }
+}
+
+fn on_runtime<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(work)
+}
+
+/// Lets the tasks run until there are so many requests, running and queued tiles.
+async fn until(flights: &LiveFlights, running: usize, queued: usize, requests: usize) {
+    while flights.counts() != (FlightCounts { running, queued, requests }) {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn spawned(flights: &LiveFlights, x: u32) -> tokio::task::JoinHandle<Joined> {
+    let flights = flights.clone();
+    tokio::spawn(async move { flights.tile(key(x), Instant::now()).await })
+}
+
+#[test]
+fn a_tile_is_rendered_once_however_many_ask_and_then_remembered() {
+    on_runtime(async {
+        let (flights, source) = flights(2, 8);
+        let asked: Vec<_> = (0..100).map(|_| spawned(&flights, 1)).collect();
+        until(&flights, 1, 0, 100).await;
+        source.go.notify_one();
+        let mut collapsed = 0;
+        for joined in asked {
+            let Joined { landed, is_collapsed } = joined.await.unwrap();
+            assert_eq!(&*landed.unwrap().tile.unwrap().body, [7]);
+            collapsed += usize::from(is_collapsed);
+        }
+        assert_eq!(collapsed, 99);
+        until(&flights, 0, 0, 0).await;
+        assert!(flights.tile(key(1), Instant::now()).await.landed.is_ok());
+        assert_eq!(source.renders.load(Ordering::SeqCst), 1);
+    });
+}
+
+#[test]
+fn a_failure_answers_all_and_the_tile_is_left_alone_for_a_while() {
+    on_runtime(async {
+        let (flights, source) = flights(1, 8);
+        source.fails.store(true, Ordering::SeqCst);
+        let asked: Vec<_> = (0..5).map(|_| spawned(&flights, 1)).collect();
+        until(&flights, 1, 0, 5).await;
+        source.go.notify_one();
+        for joined in asked {
+            assert!(matches!(joined.await.unwrap().landed, Err(LiveError::Failed(_))));
+        }
+        assert!(matches!(flights.tile(key(1), Instant::now()).await.landed, Err(LiveError::JustFailed)));
+        assert_eq!(source.renders.load(Ordering::SeqCst), 1);
+        // Another tile is tried.
+        source.fails.store(false, Ordering::SeqCst);
+        source.go.notify_one();
+        assert!(flights.tile(key(2), Instant::now()).await.landed.is_ok());
+        source.go.notify_one();
+        while flights.tile(key(1), Instant::now()).await.landed.is_err() {
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+#[test]
+fn beyond_the_queue_requests_are_turned_away_and_who_leaves_makes_room() {
+    on_runtime(async {
+        let (flights, source) = flights(1, 2);
+        let asked: Vec<_> = (0..3).map(|x| spawned(&flights, x)).collect();
+        until(&flights, 1, 2, 3).await;
+        assert!(matches!(flights.tile(key(9), Instant::now()).await.landed, Err(LiveError::Overloaded { .. })));
+        // One that is under way already can always be joined.
+        let joined = spawned(&flights, 2);
+        until(&flights, 1, 2, 4).await;
+        asked[1].abort();
+        until(&flights, 1, 1, 3).await;
+        // The one that runs ends when the last who waits for it leaves.
+        asked[0].abort();
+        until(&flights, 1, 0, 2).await;
+        source.go.notify_one();
+        assert!(joined.await.unwrap().is_collapsed);
+        until(&flights, 0, 0, 0).await;
+        assert_eq!(source.renders.load(Ordering::SeqCst), 2, "the one that left the queue was not begun");
+    });
+}

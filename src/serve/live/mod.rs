@@ -1,0 +1,20 @@
+//! Tiles that the target does not know, rendered when they are asked for.
+//!
+//! ```text
+//! request ─► memory ─► a flight for the tile: joined, or begun ─► queue ─► worker ─► memory ─► every request that waits
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | `source` | what renders: a trait, because the server knows nothing of databases |
+//! | `flights` | one flight a tile, however many ask; the bounded queue; failures |
+//!
+//! A flight is a task of its own. A client that goes away ends it only if nobody else waits: then it leaves the queue, or what it runs
+//! is cancelled.
+
+mod flights;
+mod source;
+
+pub(crate) use flights::{FlightCounts, FlightKey, Joined, LiveFlights};
+pub(crate) use source::draws;
+pub use source::{LiveError, LiveLayer, LiveSource};
