@@ -159,7 +159,7 @@ fn layers_that_are_kept_apart_are_rendered_apart() {
 #[test]
 fn five_hundred_requests_for_one_cold_tile_make_one_query() {
     let db = Db::with_facilities(300);
-    let live = Live::gated(&db, "live_workers = 4");
+    let live = Live::gated(&db, "live_workers = 4\nlive_timeout = \"10m\"");
     let gate = Gate::close(&db);
     std::thread::scope(|scope| {
         let asked: Vec<_> = (0..500).map(|_| scope.spawn(|| live.tile("/4/11/6.pbf"))).collect();
@@ -185,7 +185,7 @@ fn five_hundred_requests_for_one_cold_tile_make_one_query() {
 #[test]
 fn beyond_the_queue_requests_are_turned_away_at_once_and_never_cached() {
     let db = Db::with_facilities(300);
-    let live = Live::gated(&db, "live_workers = 1\nlive_queue = 2");
+    let live = Live::gated(&db, "live_workers = 1\nlive_queue = 2\nlive_timeout = \"10m\"");
     let gate = Gate::close(&db);
     let waiting = [live.begin("/4/11/6.pbf"), live.begin("/4/12/6.pbf"), live.begin("/4/13/6.pbf")];
     until("one is rendered, two wait", || (live.count("running"), live.count("queued")) == (1, 2));
@@ -207,7 +207,7 @@ fn beyond_the_queue_requests_are_turned_away_at_once_and_never_cached() {
 #[test]
 fn who_leaves_frees_the_queue_and_cancels_what_nobody_else_waits_for() {
     let db = Db::with_facilities(300);
-    let live = Live::gated(&db, "live_workers = 1");
+    let live = Live::gated(&db, "live_workers = 1\nlive_timeout = \"10m\"");
     let gate = Gate::close(&db);
     let (first, second) = (live.begin("/4/11/6.pbf"), live.begin("/4/11/6.pbf"));
     gate.wait_for(1);
