@@ -190,7 +190,7 @@ impl Error {
     }
 
     /// Gives a failed pruning its meaning.
-    pub(super) fn of_prune(server: &ServerName, error: postgis::Error) -> Error {
+    pub(in crate::changes) fn of_prune(server: &ServerName, error: postgis::Error) -> Error {
         match &error {
             postgis::Error::Query { source: Cause { code: Some(code), .. }, .. } if code.code() == "42501" => {
                 Error::NoPruning { server: server.clone(), source: error }
@@ -200,7 +200,7 @@ impl Error {
     }
 
     /// Gives a failed script its meaning.
-    pub(super) fn of_script(verb: &'static str, server: &ServerName, error: postgis::Error) -> Error {
+    pub(in crate::changes) fn of_script(verb: &'static str, server: &ServerName, error: postgis::Error) -> Error {
         let code = match &error {
             postgis::Error::Query { source: Cause { code, .. }, .. } => {
                 code.as_ref().map(|code| code.code().to_owned())
@@ -218,10 +218,10 @@ impl Error {
 }
 
 /// The SQLSTATE with which our scripts refuse to go on over a log that is not the one they were written for.
-pub(super) const OVERTAKEN: &str = "OT001";
+pub(in crate::changes) const OVERTAKEN: &str = "OT001";
 
 /// The SQLSTATE with which our scripts refuse a schema or a role that is not safe.
-pub(super) const UNSAFE: &str = "OT002";
+pub(in crate::changes) const UNSAFE: &str = "OT002";
 
 /// Why the log cannot tell what a target has not seen. The target needs a full seed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

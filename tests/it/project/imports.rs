@@ -77,6 +77,17 @@ const POSTGIS: Table = &[
     ("render", &["survey", "probe", "sql", "layer", "session"]),
 ];
 
+/// `src/changes/`.
+const CHANGES: Table = &[
+    ("cursor", &[]),
+    ("error", &[]),
+    ("options", &[]),
+    ("log", &["cursor", "error"]),
+    ("relations", &["log", "options", "error"]),
+    ("install", &["relations", "log", "options", "cursor", "error"]),
+    ("read", &["log", "options", "cursor", "error"]),
+];
+
 /// A file's place in the tree of modules, such as `["postgis", "sql", "cells"]` for `postgis/sql/cells/mod.rs`.
 type ModulePath = Vec<String>;
 
@@ -237,6 +248,11 @@ fn imports_go_down_in_postgis() {
 }
 
 #[test]
+fn imports_go_down_in_changes() {
+    hold("changes", CHANGES);
+}
+
+#[test]
 fn no_verb_imports_another() {
     hold("command", COMMAND);
 }
@@ -244,7 +260,7 @@ fn no_verb_imports_another() {
 #[test]
 fn no_files_import_each_other_in_a_circle() {
     // Others join when they have none.
-    let modules = ["postgis", "plan", "tile", "mvt", "patch", "report"];
+    let modules = ["postgis", "plan", "tile", "mvt", "patch", "report", "changes"];
     let circles = modules.map(|module| circle(&edges(module)));
     assert_eq!(circles, modules.map(|_| None));
 }

@@ -1,31 +1,24 @@
 //! Installing the change log: what is missing is worked out first, then run, or printed, as one script.
 
+mod owner;
+mod script;
+mod trigger;
+mod watch_script;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::cursor::Cursor;
 use super::error::{Error, Untracked};
-use super::facts::{Facts, Presence};
-use super::noter::WatchSource;
-use super::owner::{Installer, LogOwnership};
-use super::reads::{Wish, reads};
-use super::script::{WatchScript, add_needs};
-use super::table::Table;
-use super::transaction::ScriptContext;
-use super::trust::{Distrust, of_schema};
-use super::{ChangesOptions, Cursor, LAYOUT, TrackedLayer, literal};
+use super::log::{Distrust, Facts, LAYOUT, Presence, literal, of_schema};
+use super::options::{ChangesOptions, TrackedLayer};
+use super::relations::{Table, WatchSource, Watched, Wish, reads};
 use crate::postgis::{Database, Session, quoted};
 
-/// What there is to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Installation {
-    /// The statements, from BEGIN to COMMIT, as psql takes them; only a remark if there is nothing to do.
-    pub sql: String,
-    /// Whether there is nothing to do.
-    pub is_done: bool,
-    /// What is done, a line each: tables, columns, triggers.
-    pub steps: Vec<String>,
-    /// What the user should know.
-    pub warnings: Vec<String>,
-}
+use owner::{Installer, LogOwnership};
+use script::ScriptContext;
+use watch_script::{WatchScript, add_needs};
+
+pub use script::Installation;
 
 /// What an install is asked for, beside the layers.
 #[derive(Debug, Clone, Copy)]
@@ -39,13 +32,6 @@ pub struct InstallRequest<'a> {
 }
 
 const PLACE: &str = "looking into the change log";
-
-/// A watch to be, wished by one layer or several.
-pub(super) struct Watched {
-    pub(super) wish: Wish,
-    pub(super) table: Table,
-    pub(super) columns: BTreeSet<String>,
-}
 
 /// Works out what is missing for some layers of a database that was probed. Changes nothing.
 ///

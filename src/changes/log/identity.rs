@@ -1,12 +1,12 @@
 //! The random key of the change log. By it a target's manifest, which is public, says which database it shows without telling anybody
 //! who cannot read the log.
 
-use super::error::Error;
-use super::facts::Presence;
+use super::presence::Presence;
+use crate::changes::error::Error;
 use crate::postgis::{Snapshot, quoted};
 
 /// The statements that give a log its key, if it has none: 244 bits from PostgreSQL's strong source of random numbers.
-pub(super) const ADD_KEY: &str = "ALTER TABLE {schema}.state ADD COLUMN IF NOT EXISTS identity_key text;
+pub(in crate::changes) const ADD_KEY: &str = "ALTER TABLE {schema}.state ADD COLUMN IF NOT EXISTS identity_key text;
 UPDATE {schema}.state SET identity_key = replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '') WHERE identity_key IS NULL;";
 
 const PLACE: &str = "reading the change log's key";

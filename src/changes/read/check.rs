@@ -1,8 +1,9 @@
 //! Checks whether the log holds everything that a target has not seen.
 
-use super::error::{Error, Untracked};
-use super::facts::{Facts, MemberFacts, Presence, WatchFacts};
-use super::{Cursor, DecodingWay, LAYOUT, TrackedLayer};
+use crate::changes::cursor::Cursor;
+use crate::changes::error::{Error, Untracked};
+use crate::changes::log::{DecodingWay, Facts, LAYOUT, MemberFacts, Presence, WatchFacts};
+use crate::changes::options::TrackedLayer;
 use crate::postgis::{Database, ServerName, Snapshot, quoted};
 
 /// What the log notes of one table.

@@ -5,30 +5,18 @@ use std::collections::BTreeSet;
 
 use tokio_postgres::types::Type;
 
-use super::error::Error;
-use super::noter::WatchSource;
-use super::{CALLED, TrackOptions, TrackedLayer};
+use super::watched::{WatchSource, Wish};
+use crate::changes::error::Error;
+use crate::changes::log::CALLED;
+use crate::changes::options::{TrackOptions, TrackedLayer};
 use crate::postgis::{self, RelationName, Session, look_up, quoted, without_bounds};
-
-/// What a layer wants noted, of one table.
-#[derive(Debug, Clone)]
-pub(super) struct Wish {
-    /// The layer's name.
-    pub(super) layer: String,
-    pub(super) relation: u32,
-    /// Schema and table, quoted.
-    pub(super) name: String,
-    pub(super) source: WatchSource,
-    /// The columns whose change is seen; `None` for all.
-    pub(super) columns: Option<BTreeSet<String>>,
-}
 
 /// What a layer reads.
 #[derive(Debug, Default)]
-pub(super) struct LayerReads {
-    pub(super) wishes: Vec<Wish>,
+pub(in crate::changes) struct LayerReads {
+    pub(in crate::changes) wishes: Vec<Wish>,
     /// What the user should know.
-    pub(super) warnings: Vec<String>,
+    pub(in crate::changes) warnings: Vec<String>,
 }
 
 /// A relation that something depends on.
@@ -48,7 +36,7 @@ struct CatalogRelation {
 const IN_THE_LAYER: &str = "asking what a layer reads";
 
 /// Looks up what a layer reads, in the session's transaction; leaves views behind in it.
-pub(super) async fn reads(session: &Session, layer: TrackedLayer<'_>) -> Result<LayerReads, Error> {
+pub(in crate::changes) async fn reads(session: &Session, layer: TrackedLayer<'_>) -> Result<LayerReads, Error> {
     let asking = Asking { session, layer, may_ask: may_make_views(session).await? };
     let own = asking.own().await?;
     asking.trackable(&layer.layer.relation, &own.kind)?;

@@ -4,150 +4,124 @@ use serde::Deserialize;
 use tokio_postgres::types::Type;
 
 use super::decoding::{Decoding, decoding_of};
-use super::error::Error;
-use super::trust::of_tables;
-use super::{CALLED, Cursor};
+use super::sql_text::CALLED;
+use crate::changes::cursor::Cursor;
+use crate::changes::error::Error;
 use crate::postgis::{Session, quoted};
-
-/// What there is in the place of the log.
-pub(super) enum Presence {
-    /// No schema, or an empty one.
-    Nothing,
-    /// A schema with tables that are not ours.
-    Foreign,
-    /// A log that the role, quoted where it has to be, may not read.
-    Unreadable { role: String },
-    /// A log.
-    Readable,
-}
-
-impl Presence {
-    /// Asks the catalog, which cannot fail for want of rights.
-    pub(super) async fn look_up(session: &Session, schema: &str, place: &str) -> Result<Presence, Error> {
-        let row = session.one(place, &of_tables(include_str!("sql/presence.sql")), &[(&schema, Type::TEXT)]).await?;
-        let (is_ours, has_tables, is_readable): (bool, bool, bool) = (row.get(0), row.get(1), row.get(2));
-        Ok(match (is_ours, has_tables, is_readable) {
-            (true, _, true) => Presence::Readable,
-            (true, _, false) => Presence::Unreadable { role: row.get(3) },
-            (false, true, _) => Presence::Foreign,
-            (false, false, _) => Presence::Nothing,
-        })
-    }
-}
 
 /// The log.
 #[derive(Debug, Deserialize)]
-pub(super) struct Facts {
-    pub(super) layout: i32,
+pub(in crate::changes) struct Facts {
+    pub(in crate::changes) layout: i32,
     /// How often the log was installed anew or altered.
-    pub(super) installs: i64,
+    pub(in crate::changes) installs: i64,
     /// The highest number that a watch ever had.
-    pub(super) last_watch: i32,
+    pub(in crate::changes) last_watch: i32,
     /// Changes noted by transactions up to this one may be gone.
     #[serde(deserialize_with = "transaction")]
-    pub(super) pruned: u64,
+    pub(in crate::changes) pruned: u64,
     /// The role that owns the functions of the triggers; `None` if the owner of each table does.
-    pub(super) owner: Option<String>,
+    pub(in crate::changes) owner: Option<String>,
     /// An install has made that role.
-    pub(super) owner_is_made: bool,
+    pub(in crate::changes) owner_is_made: bool,
     /// It has the key by which targets say which database they show.
-    pub(super) has_key: bool,
-    pub(super) needs: Vec<Need>,
-    pub(super) watches: Vec<WatchFacts>,
+    pub(in crate::changes) has_key: bool,
+    pub(in crate::changes) needs: Vec<Need>,
+    pub(in crate::changes) watches: Vec<WatchFacts>,
 }
 
 /// What a layer needs.
 #[derive(Debug, Deserialize)]
-pub(super) struct Need {
-    pub(super) definition: String,
+pub(in crate::changes) struct Need {
+    pub(in crate::changes) definition: String,
     /// None if nothing that the layer reads can be watched.
-    pub(super) watch: Option<i32>,
-    pub(super) columns: Vec<String>,
+    pub(in crate::changes) watch: Option<i32>,
+    pub(in crate::changes) columns: Vec<String>,
 }
 
 /// A watch.
 #[derive(Debug, Deserialize)]
-pub(super) struct WatchFacts {
-    pub(super) id: i32,
-    pub(super) relation: u32,
+pub(in crate::changes) struct WatchFacts {
+    pub(in crate::changes) id: i32,
+    pub(in crate::changes) relation: u32,
     /// Schema and table, quoted, as they were called when it was installed.
-    pub(super) name: String,
-    pub(super) geometry: Option<String>,
-    pub(super) query: Option<String>,
-    pub(super) logged: Vec<String>,
-    pub(super) key: Vec<String>,
-    pub(super) truncate_rows: i64,
+    pub(in crate::changes) name: String,
+    pub(in crate::changes) geometry: Option<String>,
+    pub(in crate::changes) query: Option<String>,
+    pub(in crate::changes) logged: Vec<String>,
+    pub(in crate::changes) key: Vec<String>,
+    pub(in crate::changes) truncate_rows: i64,
     #[serde(deserialize_with = "transaction")]
-    pub(super) since: u64,
+    pub(in crate::changes) since: u64,
     /// How the table is called now; none if it is gone.
-    pub(super) now_called: Option<String>,
+    pub(in crate::changes) now_called: Option<String>,
     /// The trigger function is the one that was installed.
-    pub(super) noter_is_ours: bool,
+    pub(in crate::changes) noter_is_ours: bool,
     /// MD5 of the function's text.
-    pub(super) noter_hash: Option<String>,
+    pub(in crate::changes) noter_hash: Option<String>,
     /// A change that notes "everything" came since the snapshot asked about.
-    pub(super) everything: bool,
-    pub(super) columns: Vec<ColumnFacts>,
-    pub(super) members: Vec<MemberFacts>,
+    pub(in crate::changes) everything: bool,
+    pub(in crate::changes) columns: Vec<ColumnFacts>,
+    pub(in crate::changes) members: Vec<MemberFacts>,
 }
 
 /// A watched column.
 #[derive(Debug, Deserialize)]
-pub(super) struct ColumnFacts {
-    pub(super) name: String,
+pub(in crate::changes) struct ColumnFacts {
+    pub(in crate::changes) name: String,
     /// Its place among the columns, when it was installed.
-    pub(super) number: i16,
+    pub(in crate::changes) number: i16,
     #[serde(deserialize_with = "transaction")]
-    pub(super) since: u64,
+    pub(in crate::changes) since: u64,
     /// It is there, and was not altered.
-    pub(super) is_same: bool,
+    pub(in crate::changes) is_same: bool,
     /// How values of its type, as it is now, are read from the log.
-    pub(super) decoding: Option<Decoding>,
+    pub(in crate::changes) decoding: Option<Decoding>,
 }
 
 /// A table that carries the triggers, or should.
 #[expect(clippy::struct_excessive_bools, reason = "facts of the catalog, each by itself")]
 #[derive(Debug, Deserialize)]
-pub(super) struct MemberFacts {
+pub(in crate::changes) struct MemberFacts {
     /// Schema and table, quoted.
-    pub(super) name: String,
+    pub(in crate::changes) name: String,
     /// It was there when the triggers were installed.
-    pub(super) is_noted: bool,
+    pub(in crate::changes) is_noted: bool,
     /// It is there now.
-    pub(super) is_kin: bool,
+    pub(in crate::changes) is_kin: bool,
     /// The triggers as they were installed: name, state, xmin.
-    pub(super) noted: Option<String>,
+    pub(in crate::changes) noted: Option<String>,
     /// The triggers as they are.
-    pub(super) found: String,
+    pub(in crate::changes) found: String,
     /// Its ties to its parents are those of then.
-    pub(super) is_tied: Option<bool>,
+    pub(in crate::changes) is_tied: Option<bool>,
     /// A crash leaves its rows.
-    pub(super) is_kept: bool,
+    pub(in crate::changes) is_kept: bool,
     /// Logical replication writes it.
-    pub(super) is_subscribed: bool,
+    pub(in crate::changes) is_subscribed: bool,
 }
 
 impl MemberFacts {
     /// It is as it was when the triggers were installed.
-    pub(super) fn is_same(&self) -> bool {
+    pub(in crate::changes) fn is_same(&self) -> bool {
         self.is_noted && self.is_kin && self.is_tied == Some(true) && self.noted.as_deref() == Some(&self.found)
     }
 }
 
 impl WatchFacts {
-    pub(super) fn column(&self, name: &str) -> Option<&ColumnFacts> {
+    pub(in crate::changes) fn column(&self, name: &str) -> Option<&ColumnFacts> {
         self.columns.iter().find(|column| column.name == name)
     }
 
     /// The triggers are those that were installed, on the tables that there were.
-    pub(super) fn is_intact(&self) -> bool {
+    pub(in crate::changes) fn is_intact(&self) -> bool {
         self.noter_is_ours && self.members.iter().all(MemberFacts::is_same)
     }
 }
 
 impl Facts {
     /// Asks for the watches that some definitions need, and for those on some tables.
-    pub(super) async fn look_up(
+    pub(in crate::changes) async fn look_up(
         session: &Session,
         schema: &str,
         definitions: &[String],
@@ -170,7 +144,7 @@ impl Facts {
 }
 
 /// The triggers of a function on a table, as one text, a line each: name, state, xmin.
-pub(super) fn triggers(relation: &str, function: &str) -> String {
+pub(in crate::changes) fn triggers(relation: &str, function: &str) -> String {
     format!(
         "(SELECT coalesce(string_agg(format('%s %s %s', t.tgname, t.tgenabled, t.xmin), chr(10) ORDER BY t.tgname), '')
             FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = {relation} AND t.tgfoid = {function})"
@@ -178,7 +152,7 @@ pub(super) fn triggers(relation: &str, function: &str) -> String {
 }
 
 /// The ties of a table to its parents, as one text.
-pub(super) fn ties(relation: &str) -> String {
+pub(in crate::changes) fn ties(relation: &str) -> String {
     format!(
         "(SELECT coalesce(string_agg(format('%s %s', i.inhparent, i.xmin), ', ' ORDER BY i.inhseqno), '')
             FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = {relation})"

@@ -10,7 +10,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::{WATCHER_LOCK, literal};
+use crate::changes::log::{WATCHER_LOCK, literal};
 use crate::postgis::{Database, Error, Listener, Snapshot, quoted};
 
 const PLACE: &str = "waiting for changes";

@@ -1,6 +1,7 @@
 //! Reading the log: what changed since a cursor, and where.
 
-use super::{Cursor, PositionSource, Watch};
+use super::check::{PositionSource, Watch};
+use crate::changes::cursor::Cursor;
 use crate::postgis::{Error, Layer, Snapshot, changed_positions, quoted};
 use crate::tile::Spot;
 

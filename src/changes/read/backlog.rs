@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::error::Error;
-use super::facts::Presence;
-use super::trust::Distrust;
-use super::{Cursor, LAYOUT, Untracked};
+use crate::changes::cursor::Cursor;
+use crate::changes::error::{Error, Untracked};
+use crate::changes::log::{Distrust, LAYOUT, Presence};
 use crate::postgis::{Database, Snapshot, quoted};
 
 /// What the log holds of one watch.

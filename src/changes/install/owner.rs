@@ -3,16 +3,14 @@
 use md5::{Digest as _, Md5};
 use tokio_postgres::types::Type;
 
-use super::error::Error;
-use super::facts::Facts;
-use super::install::Watched;
-use super::trust::of_schema;
-use super::{LAYOUT, literal_in_block};
+use crate::changes::error::Error;
+use crate::changes::log::{Facts, LAYOUT, literal_in_block, of_schema};
+use crate::changes::relations::Watched;
 use crate::postgis::{Session, quoted};
 
 /// The owner of the functions.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum FunctionOwner {
+pub(in crate::changes) enum FunctionOwner {
     /// A role that an install makes and a removal drops.
     Made(String),
     /// A role that the user has named.
@@ -22,7 +20,7 @@ pub(super) enum FunctionOwner {
 }
 
 /// Who installs.
-pub(super) struct Installer {
+pub(in crate::changes) struct Installer {
     role: String,
     is_superuser: bool,
     may_make_roles: bool,
@@ -33,19 +31,19 @@ pub(super) struct Installer {
 
 /// What decides who is to own the functions of a log.
 #[derive(Clone, Copy)]
-pub(super) struct LogOwnership<'a> {
+pub(in crate::changes) struct LogOwnership<'a> {
     /// The schema of the log.
-    pub(super) schema: &'a str,
+    pub(in crate::changes) schema: &'a str,
     /// The role that the user named.
-    pub(super) given: Option<&'a str>,
+    pub(in crate::changes) given: Option<&'a str>,
     /// The log as installed; `None` if no log is installed.
-    pub(super) facts: Option<&'a Facts>,
+    pub(in crate::changes) facts: Option<&'a Facts>,
     /// The tables that are to be watched.
-    pub(super) watched: &'a [Watched],
+    pub(in crate::changes) watched: &'a [Watched],
 }
 
 impl Installer {
-    pub(super) async fn look_up(session: &Session, schema: &str, place: &str) -> Result<Installer, Error> {
+    pub(in crate::changes) async fn look_up(session: &Session, schema: &str, place: &str) -> Result<Installer, Error> {
         let sql = "
             SELECT r.rolname::text, r.rolsuper, r.rolsuper OR r.rolcreaterole, d.oid, o.rolname::text, o.rolsuper
             FROM pg_roles AS r
@@ -65,7 +63,7 @@ impl Installer {
     }
 
     /// Who owns the schema, if that role could have a superuser who installs run what it likes.
-    pub(super) fn distrusted_owner(&self) -> Option<&str> {
+    pub(in crate::changes) fn distrusted_owner(&self) -> Option<&str> {
         match &self.schema_owner {
             Some((owner, false)) if self.is_superuser && *owner != self.role => Some(owner),
             _ => None,
@@ -79,7 +77,7 @@ impl Installer {
     }
 
     /// Who is to own the functions. Statements that are printed (`is_printed`) are for somebody who may make roles.
-    pub(super) async fn choose(
+    pub(in crate::changes) async fn choose(
         &self,
         session: &Session,
         log: &LogOwnership<'_>,
@@ -143,7 +141,7 @@ impl FunctionOwner {
     }
 
     /// Whether the log has another owner noted.
-    pub(super) fn differs(&self, facts: &Facts) -> bool {
+    pub(in crate::changes) fn differs(&self, facts: &Facts) -> bool {
         match self {
             FunctionOwner::Made(role) | FunctionOwner::Given(role) => facts.owner.as_ref() != Some(role),
             FunctionOwner::OfEachTable => facts.owner.is_some(),
@@ -151,7 +149,7 @@ impl FunctionOwner {
     }
 
     /// What is done, in words.
-    pub(super) fn step(&self) -> String {
+    pub(in crate::changes) fn step(&self) -> String {
         match self {
             FunctionOwner::Made(role) => {
                 format!("role {}: the triggers run as it, and it can only append to the log", quoted(role))
@@ -163,7 +161,7 @@ impl FunctionOwner {
 
     /// The statements before functions are made: the role, and this session's membership in it. `is_new` if no log knows the
     /// role yet.
-    pub(super) fn begin(&self, schema: &str, is_new: bool) -> String {
+    pub(in crate::changes) fn begin(&self, schema: &str, is_new: bool) -> String {
         let make = match self {
             FunctionOwner::Made(_) => include_str!("sql/role.sql"),
             FunctionOwner::Given(_) | FunctionOwner::OfEachTable => "",
@@ -175,7 +173,7 @@ impl FunctionOwner {
     }
 
     /// The statements after functions were made: their owner, its rights, and the end of the membership.
-    pub(super) fn end(&self, schema: &str, postgis: &str) -> String {
+    pub(in crate::changes) fn end(&self, schema: &str, postgis: &str) -> String {
         let is_made = matches!(self, FunctionOwner::Made(_));
         let parts =
             [include_str!("sql/rights.sql"), include_str!("sql/checked.sql"), include_str!("sql/give_back.sql")];

@@ -5,17 +5,17 @@
 
 use serde::Deserialize;
 
-use super::literal;
+use super::sql_text::literal;
 use crate::postgis::quoted;
 
 /// How the values of a column are read.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(super) struct Decoding {
+pub(in crate::changes) struct Decoding {
     /// The type that is read, as SQL names it. Of a domain it is the type beneath.
     #[serde(rename = "type")]
-    pub(super) type_name: String,
+    pub(in crate::changes) type_name: String,
     /// `None` if there is no way that runs no function of the type's owner: a composite type, a range type of one's own.
-    pub(super) way: Option<DecodingWay>,
+    pub(in crate::changes) way: Option<DecodingWay>,
 }
 
 /// How a text becomes a value.
@@ -30,13 +30,13 @@ pub enum DecodingWay {
 }
 
 /// An SQL expression that gives the [`Decoding`] of a type as JSON.
-pub(super) fn decoding_of(type_oid: &str, typmod: &str) -> String {
+pub(in crate::changes) fn decoding_of(type_oid: &str, typmod: &str) -> String {
     include_str!("sql/decoding.sql").trim_end().replace("{type}", type_oid).replace("{typmod}", typmod)
 }
 
 impl DecodingWay {
     /// An SQL expression for the value of a column of `table`, from the text of it in the JSON object `row_of.keys`.
-    pub(super) fn value(self, table: &str, column: &str, type_name: &str) -> String {
+    pub(in crate::changes) fn value(self, table: &str, column: &str, type_name: &str) -> String {
         let text = format!("(row_of.keys ->> {})", literal(column));
         match self {
             DecodingWay::Cast => format!("{text}::{type_name}"),

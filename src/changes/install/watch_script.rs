@@ -2,111 +2,25 @@
 
 use std::collections::BTreeSet;
 
-use super::error::Error;
-use super::facts::{Facts, MemberFacts, WatchFacts, ties, triggers};
-use super::install::Watched;
-use super::noter::{Noter, WatchSource};
-use super::reads::Wish;
-use super::{CALLED, ChangesOptions, TrackedLayer, literal};
+use super::trigger::Noter;
+use crate::changes::log::{CALLED, Facts, MemberFacts, WatchFacts, literal, ties, triggers};
+use crate::changes::options::{ChangesOptions, TrackedLayer};
+use crate::changes::relations::{WatchSource, Watched};
 use crate::postgis::quoted;
 
-impl Watched {
-    /// Whether this is what the log calls so.
-    pub(super) fn is(&self, known: &WatchFacts) -> bool {
-        let (geometry, query) = self.source();
-        known.relation == self.wish.relation && known.geometry.as_deref() == geometry && known.query.as_deref() == query
-    }
-
-    fn source(&self) -> (Option<&str>, Option<&str>) {
-        match &self.wish.source {
-            WatchSource::Column(name) => (Some(name), None),
-            WatchSource::Query { sql, .. } => (None, Some(sql)),
-        }
-    }
-
-    /// The columns that a layer needs to know the changes of.
-    pub(super) fn needed(&self, wish: &Wish) -> Vec<String> {
-        match &wish.columns {
-            Some(columns) => columns.iter().cloned().collect(),
-            None => self.table.columns.iter().map(|column| column.name.clone()).collect(),
-        }
-    }
-
-    /// Refuses tables whose changes the triggers would not see.
-    pub(super) fn check(&self) -> Result<(), Error> {
-        let refused = |what: String, next: &str| {
-            Err(Error::NotTrackable { layer: self.wish.layer.clone(), what, next: next.to_owned() })
-        };
-        let table = &self.wish.name;
-        let logged = match &self.wish.source {
-            WatchSource::Column(name) => {
-                if let Some(column) = self.table.column(name).filter(|column| !column.is_spatial) {
-                    let (name, kind) = (quoted(name), &column.called);
-                    return refused(
-                        format!(
-                            "{name} of {table} is of type {kind}, which is called as a type of PostGIS, and is none"
-                        ),
-                        "Name a column of PostGIS's type geometry or geography",
-                    );
-                }
-                &[][..]
-            }
-            WatchSource::Query { logged, .. } => logged,
-        };
-        let columns = logged.iter().filter_map(|name| self.table.column(name));
-        if let Some(column) = columns.into_iter().find(|column| column.decoding.way.is_none()) {
-            let (name, kind) = (quoted(&column.name), &column.called);
-            return refused(
-                format!(
-                    "the geometry of [[layer.track]] for {table} refers to {name} of type {kind}, and a value of that type cannot be read back from the change log without running functions of the type's owner"
-                ),
-                "Write the query without that column. Columns of enums, domains and types of extensions can be referred to",
-            );
-        }
-        for kin in &self.table.kin {
-            let name = &kin.name;
-            if kin.kind == "f" {
-                return refused(
-                    format!(
-                        "{table} has the foreign table {name} as a partition or child, whose changes cannot be noted"
-                    ),
-                    "Take it out, or run oar-tiles seed each time",
-                );
-            }
-            if kin.persistence == "u" {
-                return refused(
-                    format!("{name} is unlogged: a crash empties it, and nothing notes that"),
-                    &format!("Run ALTER TABLE {name} SET LOGGED, or run oar-tiles seed each time"),
-                );
-            }
-            let missing = self.columns.iter().find(|column| !kin.columns.contains(column));
-            if let Some(column) = missing {
-                return refused(
-                    format!(
-                        "rows of {table} are also changed through its parent {name}, which does not have the column {}",
-                        quoted(column)
-                    ),
-                    &format!("Draw the layer from {name}, or add the column there"),
-                );
-            }
-        }
-        Ok(())
-    }
-}
-
 /// The statements of one watch.
-pub(super) struct WatchScript<'a> {
-    pub(super) options: &'a ChangesOptions,
-    pub(super) postgis: &'a str,
-    pub(super) number: i32,
-    pub(super) watch: &'a Watched,
+pub(in crate::changes) struct WatchScript<'a> {
+    pub(in crate::changes) options: &'a ChangesOptions,
+    pub(in crate::changes) postgis: &'a str,
+    pub(in crate::changes) number: i32,
+    pub(in crate::changes) watch: &'a Watched,
     /// What is installed of it.
-    pub(super) before: Option<&'a WatchFacts>,
+    pub(in crate::changes) before: Option<&'a WatchFacts>,
 }
 
 impl WatchScript<'_> {
     /// The statements, and what they do in words; none if all is there.
-    pub(super) fn write(&self) -> Option<(String, String)> {
+    pub(in crate::changes) fn write(&self) -> Option<(String, String)> {
         let (options, watch, number) = (self.options, self.watch, self.number);
         let has = |name: &String| watch.table.column(name).is_some();
         // Columns that others need stay, unless they are gone from the table.
@@ -289,7 +203,7 @@ UPDATE {schema}.watch SET noter = p.oid, noter_xmin = p.xmin{since} FROM pg_proc
     }
 
     /// The statements that forget a watch whose table is gone.
-    pub(super) fn forget(schema: &str, number: i32) -> String {
+    pub(in crate::changes) fn forget(schema: &str, number: i32) -> String {
         format!(
             "DROP FUNCTION IF EXISTS {}() CASCADE;\nDELETE FROM {}.watch WHERE id = {number};\n",
             Noter::name(schema, number),
@@ -299,7 +213,7 @@ UPDATE {schema}.watch SET noter = p.oid, noter_xmin = p.xmin{since} FROM pg_proc
 }
 
 /// The statements that note what a layer needs; none if it is noted so.
-pub(super) fn add_needs(
+pub(in crate::changes) fn add_needs(
     schema: &str,
     layer: TrackedLayer<'_>,
     wanted: &[(i32, Vec<String>)],

@@ -4,20 +4,20 @@
 //! whole rows where an operator is as exact (a third of the whole), and numbering rows where one row of the log holds them
 //! all (a quarter).
 
-use super::literal;
-use super::noter::{Noter, WatchSource};
-use super::table::{TableColumn, TableKeyColumn};
+use super::Noter;
+use crate::changes::log::literal;
+use crate::changes::relations::{TableColumn, TableKeyColumn, WatchSource};
 use crate::postgis::quoted;
 
 /// A statement that changed no more rows is noted in one row of the log.
-pub(super) const MAX_ROWS_PER_LOG_ENTRY: u32 = 10_000;
+pub(in crate::changes) const MAX_ROWS_PER_LOG_ENTRY: u32 = 10_000;
 
 /// Changed rows in one row of the log if there are more; an updated row has two places at most.
 const MANY_IN_A_ROW: u32 = 1000;
 
 /// How much a statement changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum StatementSize {
+pub(in crate::changes) enum StatementSize {
     /// Up to [`MAX_ROWS_PER_LOG_ENTRY`] rows.
     Few,
     /// Any number.
@@ -67,7 +67,7 @@ struct Pairing {
 
 impl Noter<'_> {
     /// The statement that notes one place for each row of a table, before and after that table's name.
-    pub(super) fn one_sided(&self, amount: StatementSize) -> (String, String) {
+    pub(in crate::changes) fn one_sided(&self, amount: StatementSize) -> (String, String) {
         let held = self.held();
         let inner: Vec<String> =
             held.iter().map(|held| format!("{} AS old_{}", self.of(*held, "r"), held.target())).collect();
@@ -79,7 +79,7 @@ impl Noter<'_> {
     }
 
     /// The statement that notes both places of each updated row, the new one if it is another.
-    pub(super) fn two_sided(&self, amount: StatementSize) -> String {
+    pub(in crate::changes) fn two_sided(&self, amount: StatementSize) -> String {
         let Pairing { old, new, on, old_here, new_here, changed } = self.pairing();
         let held = self.held();
         let sides = |held: &LogColumn| {

@@ -8,56 +8,44 @@
 //! output function of their type, which takes a superuser to make, never by a cast. They are compared as bytes (`*<>`), or by
 //! operators that are certain to be those of PostgreSQL, PostGIS or an extension.
 
+mod statements;
+
 use md5::{Digest as _, Md5};
 
-use super::notes::{MAX_ROWS_PER_LOG_ENTRY, StatementSize};
-use super::table::Table;
-use super::{WATCHER_LOCK, literal};
+use crate::changes::log::{WATCHER_LOCK, literal};
+use crate::changes::relations::{Table, WatchSource};
 use crate::postgis::quoted;
-
-/// What tells the places of a row.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum WatchSource {
-    /// A column of type geometry or geography.
-    Column(String),
-    /// A query over the row, evaluated when the log is read: the columns of the row that it refers to are noted.
-    Query {
-        /// The query.
-        sql: String,
-        /// Those columns.
-        logged: Vec<String>,
-    },
-}
+use statements::{MAX_ROWS_PER_LOG_ENTRY, StatementSize};
 
 /// A trigger function to be.
-pub(super) struct Noter<'a> {
+pub(in crate::changes) struct Noter<'a> {
     /// The schema of the log.
-    pub(super) schema: &'a str,
+    pub(in crate::changes) schema: &'a str,
     /// The schema of PostGIS.
-    pub(super) postgis: &'a str,
+    pub(in crate::changes) postgis: &'a str,
     /// The watch's number.
-    pub(super) watch: i32,
+    pub(in crate::changes) watch: i32,
     /// The table.
-    pub(super) table: &'a Table,
+    pub(in crate::changes) table: &'a Table,
     /// What tells the places.
-    pub(super) source: &'a WatchSource,
+    pub(in crate::changes) source: &'a WatchSource,
     /// The columns whose change is noted, those of the source and the key among them.
-    pub(super) columns: &'a [String],
+    pub(in crate::changes) columns: &'a [String],
 }
 
 impl Noter<'_> {
     /// The function's name, quoted, with its schema.
-    pub(super) fn name(schema: &str, watch: i32) -> String {
+    pub(in crate::changes) fn name(schema: &str, watch: i32) -> String {
         format!("{}.{}", quoted(schema), quoted(&format!("note_{watch}")))
     }
 
     /// MD5 of the function's text, as `md5(prosrc)` gives it.
-    pub(super) fn hash(&self) -> String {
+    pub(in crate::changes) fn hash(&self) -> String {
         Md5::digest(self.body()).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The statement that makes the function, or replaces one that is known to be ours.
-    pub(super) fn function(&self, replaces: bool) -> String {
+    pub(in crate::changes) fn function(&self, replaces: bool) -> String {
         // How columns read as text, where they are noted or compared so.
         let texts = match (self.source, self.table.key.is_empty()) {
             (WatchSource::Column(_), false) => "",

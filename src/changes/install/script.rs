@@ -1,30 +1,39 @@
 //! The whole script of an install, from BEGIN to COMMIT.
 
-use super::error::OVERTAKEN;
-use super::facts::Facts;
-use super::identity::ADD_KEY;
-use super::install::Installation;
 use super::owner::FunctionOwner;
-use super::trust::of_schema;
-use super::{LAYOUT, WATCHER_LOCK, at_postgis};
+use crate::changes::error::OVERTAKEN;
+use crate::changes::log::{ADD_KEY, Facts, LAYOUT, WATCHER_LOCK, at_postgis, of_schema};
 use crate::postgis::quoted;
 
+/// What there is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installation {
+    /// The statements, from BEGIN to COMMIT, as psql takes them; only a remark if there is nothing to do.
+    pub sql: String,
+    /// Whether there is nothing to do.
+    pub is_done: bool,
+    /// What is done, a line each: tables, columns, triggers.
+    pub steps: Vec<String>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
 /// What a script is written for.
-pub(super) struct ScriptContext<'a> {
-    pub(super) schema: &'a str,
-    pub(super) postgis: &'a str,
+pub(in crate::changes) struct ScriptContext<'a> {
+    pub(in crate::changes) schema: &'a str,
+    pub(in crate::changes) postgis: &'a str,
     /// The log as installed; `None` if no log is installed.
-    pub(super) facts: Option<&'a Facts>,
-    pub(super) owner: &'a FunctionOwner,
+    pub(in crate::changes) facts: Option<&'a Facts>,
+    pub(in crate::changes) owner: &'a FunctionOwner,
     /// The triggers may do more than append to the log.
-    pub(super) is_unsafe: bool,
+    pub(in crate::changes) is_unsafe: bool,
     /// The highest number of a watch.
-    pub(super) last: i32,
+    pub(in crate::changes) last: i32,
 }
 
 impl ScriptContext<'_> {
     /// The script around the statements for watches and layers.
-    pub(super) fn write(
+    pub(in crate::changes) fn write(
         &self,
         statements: Vec<String>,
         mut steps: Vec<String>,

@@ -1,0 +1,33 @@
+//! Whether there is a change log in a schema.
+
+use tokio_postgres::types::Type;
+
+use super::sql_text::with_tables;
+use crate::changes::error::Error;
+use crate::postgis::Session;
+
+/// What there is in the place of the log.
+pub(in crate::changes) enum Presence {
+    /// No schema, or an empty one.
+    Nothing,
+    /// A schema with tables that are not ours.
+    Foreign,
+    /// A log that the role, quoted where it has to be, may not read.
+    Unreadable { role: String },
+    /// A log.
+    Readable,
+}
+
+impl Presence {
+    /// Asks the catalog, which cannot fail for want of rights.
+    pub(in crate::changes) async fn look_up(session: &Session, schema: &str, place: &str) -> Result<Presence, Error> {
+        let row = session.one(place, &with_tables(include_str!("sql/presence.sql")), &[(&schema, Type::TEXT)]).await?;
+        let (is_ours, has_tables, is_readable): (bool, bool, bool) = (row.get(0), row.get(1), row.get(2));
+        Ok(match (is_ours, has_tables, is_readable) {
+            (true, _, true) => Presence::Readable,
+            (true, _, false) => Presence::Unreadable { role: row.get(3) },
+            (false, true, _) => Presence::Foreign,
+            (false, false, _) => Presence::Nothing,
+        })
+    }
+}

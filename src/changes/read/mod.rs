@@ -1,0 +1,11 @@
+//! Reading the change log: whether it holds what a target has not seen, what changed, how much is in it, and when to look again.
+
+mod backlog;
+mod check;
+mod unseen;
+mod waking;
+
+pub use backlog::{Logged, Pruned, checked, logged, prune};
+pub use check::{PositionSource, Watch, tracked};
+pub use unseen::{UnseenChanges, changed_places, pending};
+pub use waking::{NotifyObstacle, Waking, quiet};

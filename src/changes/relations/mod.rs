@@ -1,0 +1,9 @@
+//! Which tables and columns a layer reads, and what the catalog says of these tables.
+
+mod layer_reads;
+mod table;
+mod watched;
+
+pub(super) use layer_reads::reads;
+pub(super) use table::{Table, TableColumn, TableKeyColumn};
+pub(super) use watched::{WatchSource, Watched, Wish};

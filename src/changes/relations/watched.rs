@@ -1,0 +1,126 @@
+//! What is to be logged of one table, wished by one layer or several.
+
+use std::collections::BTreeSet;
+
+use super::table::Table;
+use crate::changes::error::Error;
+use crate::changes::log::WatchFacts;
+use crate::postgis::quoted;
+
+/// What tells the places of a row.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::changes) enum WatchSource {
+    /// A column of type geometry or geography.
+    Column(String),
+    /// A query over the row, evaluated when the log is read: the columns of the row that it refers to are noted.
+    Query {
+        /// The query.
+        sql: String,
+        /// Those columns.
+        logged: Vec<String>,
+    },
+}
+
+/// What a layer wants noted, of one table.
+#[derive(Debug, Clone)]
+pub(in crate::changes) struct Wish {
+    /// The layer's name.
+    pub(in crate::changes) layer: String,
+    pub(in crate::changes) relation: u32,
+    /// Schema and table, quoted.
+    pub(in crate::changes) name: String,
+    pub(in crate::changes) source: WatchSource,
+    /// The columns whose change is seen; `None` for all.
+    pub(in crate::changes) columns: Option<BTreeSet<String>>,
+}
+
+/// A watch to be, wished by one layer or several.
+pub(in crate::changes) struct Watched {
+    pub(in crate::changes) wish: Wish,
+    pub(in crate::changes) table: Table,
+    pub(in crate::changes) columns: BTreeSet<String>,
+}
+
+impl Watched {
+    /// Whether this is what the log calls so.
+    pub(in crate::changes) fn is(&self, known: &WatchFacts) -> bool {
+        let (geometry, query) = self.source();
+        known.relation == self.wish.relation && known.geometry.as_deref() == geometry && known.query.as_deref() == query
+    }
+
+    pub(in crate::changes) fn source(&self) -> (Option<&str>, Option<&str>) {
+        match &self.wish.source {
+            WatchSource::Column(name) => (Some(name), None),
+            WatchSource::Query { sql, .. } => (None, Some(sql)),
+        }
+    }
+
+    /// The columns that a layer needs to know the changes of.
+    pub(in crate::changes) fn needed(&self, wish: &Wish) -> Vec<String> {
+        match &wish.columns {
+            Some(columns) => columns.iter().cloned().collect(),
+            None => self.table.columns.iter().map(|column| column.name.clone()).collect(),
+        }
+    }
+
+    /// Refuses tables whose changes the triggers would not see.
+    pub(in crate::changes) fn check(&self) -> Result<(), Error> {
+        let refused = |what: String, next: &str| {
+            Err(Error::NotTrackable { layer: self.wish.layer.clone(), what, next: next.to_owned() })
+        };
+        let table = &self.wish.name;
+        let logged = match &self.wish.source {
+            WatchSource::Column(name) => {
+                if let Some(column) = self.table.column(name).filter(|column| !column.is_spatial) {
+                    let (name, kind) = (quoted(name), &column.called);
+                    return refused(
+                        format!(
+                            "{name} of {table} is of type {kind}, which is called as a type of PostGIS, and is none"
+                        ),
+                        "Name a column of PostGIS's type geometry or geography",
+                    );
+                }
+                &[][..]
+            }
+            WatchSource::Query { logged, .. } => logged,
+        };
+        let columns = logged.iter().filter_map(|name| self.table.column(name));
+        if let Some(column) = columns.into_iter().find(|column| column.decoding.way.is_none()) {
+            let (name, kind) = (quoted(&column.name), &column.called);
+            return refused(
+                format!(
+                    "the geometry of [[layer.track]] for {table} refers to {name} of type {kind}, and a value of that type cannot be read back from the change log without running functions of the type's owner"
+                ),
+                "Write the query without that column. Columns of enums, domains and types of extensions can be referred to",
+            );
+        }
+        for kin in &self.table.kin {
+            let name = &kin.name;
+            if kin.kind == "f" {
+                return refused(
+                    format!(
+                        "{table} has the foreign table {name} as a partition or child, whose changes cannot be noted"
+                    ),
+                    "Take it out, or run oar-tiles seed each time",
+                );
+            }
+            if kin.persistence == "u" {
+                return refused(
+                    format!("{name} is unlogged: a crash empties it, and nothing notes that"),
+                    &format!("Run ALTER TABLE {name} SET LOGGED, or run oar-tiles seed each time"),
+                );
+            }
+            let missing = self.columns.iter().find(|column| !kin.columns.contains(column));
+            if let Some(column) = missing {
+                return refused(
+                    format!(
+                        "rows of {table} are also changed through its parent {name}, which does not have the column {}",
+                        quoted(column)
+                    ),
+                    &format!("Draw the layer from {name}, or add the column there"),
+                );
+            }
+        }
+        Ok(())
+    }
+}
