@@ -1,25 +1,25 @@
-//! A transaction snapshot as a cursor: which transactions a target has seen.
+//! A transaction snapshot as a cursor: the transactions that a target has seen.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// `pg_snapshot` (PostgreSQL documentation, section 9.27.7): the transactions that had ended when it was taken.
+/// A `pg_snapshot` (PostgreSQL documentation, section 9.27.7): the transactions that had ended when it was taken.
 ///
-/// Transaction ids are 64 bits wide (`xid8`): they do not wrap around.
+/// Transaction ids have 64 bits (`xid8`), so they do not wrap around.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
     /// All transactions before this one had ended.
     xmin: u64,
-    /// Neither this one nor any after it had ended.
+    /// This transaction and all after it had not ended.
     xmax: u64,
-    /// Those in between that had not ended, ascending.
+    /// The transactions in between that had not ended, ascending.
     running: Vec<u64>,
 }
 
 /// A cursor that has seen nothing.
 impl Default for Cursor {
     fn default() -> Cursor {
-        // No transaction has a number below 3 (PostgreSQL documentation, section 74.1).
+        // No transaction has an id below 3 (PostgreSQL documentation, section 74.1).
         Cursor { xmin: 1, xmax: 1, running: Vec::new() }
     }
 }
@@ -42,13 +42,13 @@ impl Cursor {
         self.xmax
     }
 
-    /// Whether a transaction had ended, if it did not fail (`pg_visible_in_snapshot`).
+    /// Whether a transaction had ended, as `pg_visible_in_snapshot` decides for transactions that committed.
     #[must_use]
     pub fn sees(&self, transaction: u64) -> bool {
         transaction < self.xmin || transaction < self.xmax && self.running.binary_search(&transaction).is_err()
     }
 
-    /// Whether every transaction that had ended at another snapshot had ended at this one, too.
+    /// Whether every transaction that `other` sees had ended at this snapshot, too.
     #[must_use]
     pub fn sees_all_of(&self, other: &Cursor) -> bool {
         other.xmax <= self.xmax && self.running.iter().all(|transaction| !other.sees(*transaction))
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_snapshot_sees_what_had_ended() {
+    fn a_snapshot_sees_the_transactions_that_had_ended() {
         let cursor: Cursor = "1000:1010:1003,1007".parse().unwrap();
         for (transaction, seen) in [
             (3, true),
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_snapshot_is_refused() {
+    fn texts_that_are_no_snapshots_are_refused() {
         for text in ["", "1", "1:2", "2:1:", "1:2:3", "1:9:5,4", "1:9:4,4", "1:9:x", "1:9::", "-1:2:", "1:9:4, 5"] {
             let message = text.parse::<Cursor>().unwrap_err().to_string();
             assert_eq!(

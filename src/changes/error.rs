@@ -1,4 +1,4 @@
-//! What can go wrong with the change log, and why it may not be trusted.
+//! Errors of the change log, and the reasons why it may not be complete.
 
 use crate::error::ErrorKind;
 use crate::postgis::{self, Cause, ServerName};
@@ -6,26 +6,26 @@ use crate::postgis::{self, Cause, ServerName};
 /// Why the change log could not be installed, removed or read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database.
+    /// The database failed.
     #[error(transparent)]
     Database(#[from] postgis::Error),
-    /// The log cannot be trusted.
+    /// The log may not be complete.
     #[error(transparent)]
     Untracked(#[from] Untracked),
-    /// The log that is installed can be neither read nor changed.
+    /// An install found a log that it can neither read nor change.
     #[error(transparent)]
     Installed(Untracked),
-    /// A table whose changes no trigger can note.
+    /// No trigger can log the changes of a table.
     #[error("layer \"{layer}\": {what}. {next}")]
     NotTrackable {
         /// Which layer.
         layer: String,
-        /// Which table, and why.
+        /// The table, and why.
         what: String,
         /// What to do.
         next: String,
     },
-    /// A declared query that the database does not understand.
+    /// The database does not understand a query of `[[layer.track]]`.
     #[error(
         "layer \"{layer}\": the database does not understand the geometry of [[layer.track]] for {table}. It is an SQL query over the changed row, called changed, that gives geometries, such as SELECT location FROM api_facility f WHERE f.id = changed.facility_id"
     )]
@@ -59,7 +59,7 @@ pub enum Error {
         /// The cause.
         source: postgis::Error,
     },
-    /// Somebody holds a table for long.
+    /// Another session held a table for too long.
     #[error(
         "a table was not free within 10 s to {verb} the change log: nothing was changed. Run the command again when no long transaction writes it (pg_stat_activity shows them)"
     )]
@@ -69,10 +69,10 @@ pub enum Error {
         /// The cause.
         source: postgis::Error,
     },
-    /// Somebody else installed meanwhile.
+    /// Another install ran at the same time.
     #[error("somebody else installed into the change log at the same time: nothing was changed. Run the command again")]
     Overtaken,
-    /// The schema holds other things.
+    /// The schema holds other tables.
     #[error(
         "the schema {schema} of {server} holds tables, but no change log: it is not touched. Set schema in [changes] to a name that is free"
     )]
@@ -82,7 +82,7 @@ pub enum Error {
         /// Which server.
         server: ServerName,
     },
-    /// Others than its owner could alter what the schema holds, and so have statements run as whoever installs.
+    /// Roles other than its owner can alter the schema, and so have their statements run with the rights of the role that installs.
     #[error(
         "the schema {schema} of {server} is not safe for the change log: {what}. Put that right or drop the schema, or set schema in [changes] to a name that is free"
     )]
@@ -94,7 +94,7 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
-    /// The script found itself that the schema is not safe.
+    /// The script's own checks found that the schema is not safe.
     #[error(
         "the change log in {server} is as it was: its own checks refused to {verb} it. Put right what the cause names, and run the command again"
     )]
@@ -106,7 +106,7 @@ pub enum Error {
         /// The cause.
         source: postgis::Error,
     },
-    /// The triggers' functions may do more than append to the log.
+    /// The trigger functions can do more than append to the log.
     #[error(
         "the triggers in {server} are not safe: {what}. Run oar-tiles track install again, as the role that owns the schema {schema}; targets stay as good as they are"
     )]
@@ -118,7 +118,7 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
-    /// The functions would belong to a superuser.
+    /// The trigger functions would belong to a superuser.
     #[error(
         "the triggers on {table} would run as its owner {owner}, a superuser: this role may not make another one for them. Have a superuser run {next} Then run oar-tiles track install --owner {role}"
     )]
@@ -132,7 +132,7 @@ pub enum Error {
         /// The role that they make.
         role: String,
     },
-    /// The role that is to own the functions cannot.
+    /// The role of `--owner` cannot own the trigger functions.
     #[error(
         "--owner names the role {role}, which {what}. Have a superuser run {next} Then run oar-tiles track install --owner {better}"
     )]
@@ -146,7 +146,7 @@ pub enum Error {
         /// The role that they make.
         better: String,
     },
-    /// Nothing to remove.
+    /// There is no log to remove.
     #[error("there is no change log in the schema {schema} of {server}. Set schema in [changes], if it is elsewhere")]
     NotThere {
         /// The schema, quoted.
@@ -154,10 +154,10 @@ pub enum Error {
         /// Which server.
         server: ServerName,
     },
-    /// An answer of the server that cannot be read.
+    /// An answer of the server cannot be read.
     #[error("{what} cannot be read: please report this")]
     Unreadable {
-        /// Which one.
+        /// The answer.
         what: &'static str,
         /// The cause.
         source: serde_json::Error,
@@ -165,7 +165,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What kind of failure this is.
+    /// The kind of failure.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
@@ -189,7 +189,7 @@ impl Error {
         }
     }
 
-    /// Gives a failed pruning its meaning.
+    /// The meaning of a failed pruning.
     pub(in crate::changes) fn of_prune(server: &ServerName, error: postgis::Error) -> Error {
         match &error {
             postgis::Error::Query { source: Cause { code: Some(code), .. }, .. } if code.code() == "42501" => {
@@ -199,7 +199,7 @@ impl Error {
         }
     }
 
-    /// Gives a failed script its meaning.
+    /// The meaning of a failed script.
     pub(in crate::changes) fn of_script(verb: &'static str, server: &ServerName, error: postgis::Error) -> Error {
         let code = match &error {
             postgis::Error::Query { source: Cause { code, .. }, .. } => {
@@ -217,13 +217,13 @@ impl Error {
     }
 }
 
-/// The SQLSTATE with which our scripts refuse to go on over a log that is not the one they were written for.
+/// The SQLSTATE of a script that finds another state of the log than it was written for.
 pub(in crate::changes) const OVERTAKEN: &str = "OT001";
 
-/// The SQLSTATE with which our scripts refuse a schema or a role that is not safe.
+/// The SQLSTATE of a script that finds a schema or role that is not safe.
 pub(in crate::changes) const UNSAFE: &str = "OT002";
 
-/// Why the log cannot tell what a target has not seen. The target needs a full seed.
+/// Why the log may not hold all changes that a target has not seen. The target needs a full seed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Untracked {
     /// There is no log.
@@ -256,7 +256,7 @@ pub enum Untracked {
         /// Ours.
         known: i32,
     },
-    /// A layer that nobody installed, or that reads something else since.
+    /// The layer was never installed, or reads other tables or columns since.
     #[error(
         "layer \"{layer}\": what it reads is not tracked: it is new, or its table, properties, key, where or [[layer.track]] changed. Run oar-tiles track install, then oar-tiles seed once"
     )]
@@ -264,7 +264,7 @@ pub enum Untracked {
         /// Which layer.
         layer: String,
     },
-    /// A layer over a view of which no table is declared.
+    /// The layer reads a view, and none of its tables is declared.
     #[error(
         "layer \"{layer}\": none of the tables that it reads is tracked. Declare each of them with [[layer.track]], run oar-tiles track install, then oar-tiles seed once"
     )]
@@ -294,7 +294,7 @@ pub enum Untracked {
         /// The first that the target may not have seen.
         seen: u64,
     },
-    /// The triggers are younger than the target.
+    /// The triggers are newer than the target.
     #[error(
         "layer \"{layer}\": changes of {table} are noted since after the target was written. Run oar-tiles seed once"
     )]
@@ -304,7 +304,7 @@ pub enum Untracked {
         /// Which table, quoted.
         table: String,
     },
-    /// A column is watched since after the target was written.
+    /// A column has been watched only since after the target was written.
     #[error(
         "layer \"{layer}\": changes of {column} of {table} are noted since after the target was written. Run oar-tiles seed once"
     )]
@@ -352,7 +352,7 @@ pub enum Untracked {
         /// Which column, quoted.
         column: String,
     },
-    /// A noted value cannot be read without running functions of its type's owner.
+    /// A logged value cannot be read without running functions of its type's owner.
     #[error(
         "layer \"{layer}\": the geometry of [[layer.track]] for {table} refers to {column}, and values of its type cannot be read back from the change log without running functions of the type's owner. Write the query without it, run oar-tiles track install, then oar-tiles seed once"
     )]
@@ -374,7 +374,7 @@ pub enum Untracked {
         /// Which table, quoted.
         table: String,
     },
-    /// More changed than was noted one by one.
+    /// "Everything" was logged: a TRUNCATE of many rows, or a change while a column was missing.
     #[error(
         "layer \"{layer}\": {table} was emptied by a TRUNCATE of more rows than truncate_rows in [changes], or changed while a column was missing: everything may differ. Run oar-tiles seed"
     )]

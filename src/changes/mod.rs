@@ -31,9 +31,9 @@ mod relations;
 pub use cursor::{Cursor, CursorError};
 pub use error::{Error, Untracked};
 pub use install::{InstallRequest, Installation, plan_install, removal, remove, run};
-pub use log::{DecodingWay, WATCHER_LOCK, identity_key};
+pub use log::{DecodingMethod, WATCHER_LOCK, identity_key};
 pub use options::{ChangesOptions, TrackOptions, TrackedLayer, WatchOptions};
 pub use read::{
-    Logged, NotifyObstacle, PositionSource, Pruned, UnseenChanges, Waking, Watch, changed_places, checked, logged, pending,
-    prune, quiet, tracked,
+    Logged, NotifyObstacle, PositionSource, Pruned, UnseenChanges, Waking, Watch, checked, logged, notify_obstacle,
+    prune, tracked, unseen_changes, unseen_positions,
 };

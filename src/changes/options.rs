@@ -1,4 +1,4 @@
-//! What the configuration says of the change log.
+//! The change log in the configuration.
 
 use std::time::Duration;
 
@@ -6,47 +6,47 @@ use md5::{Digest as _, Md5};
 
 use crate::postgis::Layer;
 
-/// Where the log is, and what it notes.
+/// Where the log is, and what it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangesOptions {
     /// The schema of the log.
     pub schema: String,
-    /// `TRUNCATE` of more rows notes "everything" instead of where each was.
+    /// A `TRUNCATE` of more rows is logged as "everything" instead of the position of each row.
     pub truncate_rows: u32,
 }
 
-/// How changes are waited for.
+/// How `reseed --watch` waits for changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WatchOptions {
-    /// How long changes are gathered after the first.
+    /// How long to gather further changes after the first.
     pub debounce: Duration,
-    /// How often to look without having been woken.
+    /// The longest pause between two reseeds, woken or not.
     pub poll: Duration,
 }
 
-/// A table that a layer shows something of, and where a change in it is seen.
+/// A further table that a layer reads, and where its changes show on the map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrackOptions {
     /// The table.
     pub table: String,
     /// Its schema; without one the search path decides.
     pub schema: Option<String>,
-    /// A query over the changed row, called `changed`, that gives geometries in the reference system of the layer's column.
+    /// A query over the changed row, which it names `changed`. It gives geometries in the reference system of the layer's column.
     pub geometry: String,
 }
 
-/// A layer whose changes are noted.
+/// A layer whose changes are logged.
 #[derive(Debug, Clone, Copy)]
 pub struct TrackedLayer<'a> {
     /// The layer.
     pub layer: &'a Layer,
-    /// The further tables that it shows something of.
+    /// The further tables that it reads.
     pub track: &'a [TrackOptions],
 }
 
 impl TrackedLayer<'_> {
-    /// A hash of everything that decides which rows and columns the layer reads. Two configurations that read the same share
-    /// what is installed; a layer with another hash has to be installed.
+    /// A hash of everything that decides which rows and columns the layer reads. Configurations with the same hash share what is installed; a layer
+    /// with a new hash has to be installed.
     #[must_use]
     pub fn definition(&self) -> String {
         let layer = self.layer;
@@ -58,14 +58,14 @@ impl TrackedLayer<'_> {
         parts.extend(layer.feature_id.as_deref());
         parts.push("where");
         parts.extend(layer.filter.as_deref());
-        let having = layer.cells.as_ref().and_then(|cells| cells.having.as_deref());
+        let having = layer.cells().and_then(|cells| cells.having.as_deref());
         parts.extend(having.iter().flat_map(|having| ["having", having]));
         for track in self.track {
             parts.extend(["track", &track.table, track.schema.as_deref().unwrap_or_default(), &track.geometry]);
         }
         let mut hash = Md5::new();
         for part in parts {
-            // The length keeps two lists of parts from reading as one text.
+            // Without the lengths, two lists of parts could be the same text.
             hash.update(part.len().to_le_bytes());
             hash.update(part);
         }

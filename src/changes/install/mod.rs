@@ -1,4 +1,11 @@
-//! Installing the change log: what is missing is worked out first, then run, or printed, as one script.
+//! Installs and removes the change log. An install is planned first, then run or printed as one script.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `script` | the whole script, from BEGIN to COMMIT |
+//! | `watch_script` | the statements of one watch, and of what a layer needs |
+//! | `trigger/` | the trigger function of a watch |
+//! | `owner` | the role that owns the trigger functions |
 
 mod owner;
 mod script;
@@ -9,9 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::cursor::Cursor;
 use super::error::{Error, Untracked};
-use super::log::{Distrust, Facts, LAYOUT, Presence, literal, of_schema};
+use super::log::{Facts, LAYOUT, Presence, SchemaFlaws, literal, of_schema};
 use super::options::{ChangesOptions, TrackedLayer};
-use super::relations::{Table, WatchSource, Watched, Wish, reads};
+use super::relations::{PlannedWatch, Table, WatchRequest, WatchSource, reads};
 use crate::postgis::{Database, Session, quoted};
 
 use owner::{Installer, LogOwnership};
@@ -25,19 +32,19 @@ pub use script::Installation;
 pub struct InstallRequest<'a> {
     /// Roles that may read the log.
     pub readers: &'a [String],
-    /// The role that is to own the functions of the triggers; without one, an install makes one where it may.
+    /// The role that is to own the trigger functions; `None` to let the install make one if it may.
     pub owner: Option<&'a str>,
-    /// The statements are printed for somebody else to run, who may have more rights.
+    /// Whether the statements are printed for another role to run, which may have more rights.
     pub is_printed: bool,
 }
 
 const PLACE: &str = "looking into the change log";
 
-/// Works out what is missing for some layers of a database that was probed. Changes nothing.
+/// Plans the install for some layers of a database that was probed. Changes nothing.
 ///
 /// # Errors
-/// If a layer reads what cannot be watched, the schema holds other things or is not safe, or the functions would have to belong to
-/// a superuser.
+/// If a layer reads a table that cannot be watched, the schema holds other tables or is not safe, or the trigger functions would belong to a
+/// superuser.
 pub async fn plan_install(
     database: &Database,
     options: &ChangesOptions,
@@ -50,18 +57,18 @@ pub async fn plan_install(
     session.begin_writing(PLACE).await?;
     let mut plan = Plan { postgis, options, statements: Vec::new(), steps: Vec::new() };
     let mut warnings = Vec::new();
-    let mut needs: Vec<(TrackedLayer<'_>, Vec<Wish>)> = Vec::new();
+    let mut needs: Vec<(TrackedLayer<'_>, Vec<WatchRequest>)> = Vec::new();
     for layer in layers {
         let mut reads = reads(&session, *layer).await?;
         warnings.append(&mut reads.warnings);
-        needs.push((*layer, reads.wishes));
+        needs.push((*layer, reads.requests));
     }
-    // From here on names mean what PostgreSQL means by them, whoever owns the schemas of the search path.
+    // From here on, names mean PostgreSQL's own objects, whoever owns the other schemas of the search path.
     session.script(PLACE, "SET LOCAL search_path = pg_catalog, pg_temp").await?;
     let installer = Installer::look_up(&session, schema, PLACE).await?;
-    let mut watched = plan.watched(&session, needs.iter().flat_map(|(_, wishes)| wishes)).await?;
-    let distrust = plan.trusted(&session, database, &installer).await?;
-    let facts = plan.found(&session, layers, &watched).await?;
+    let mut watched = plan.watched(&session, needs.iter().flat_map(|(_, requests)| requests)).await?;
+    let flaws = plan.trusted(&session, database, &installer).await?;
+    let facts = plan.installed(&session, layers, &watched).await?;
     if let Some(facts) = facts.as_ref().filter(|facts| facts.layout < LAYOUT) {
         plan.add_others(&session, facts, &mut watched).await?;
     }
@@ -70,8 +77,8 @@ pub async fn plan_install(
     session.script(PLACE, "ROLLBACK").await?;
 
     let mut last = facts.as_ref().map_or(0, |facts| facts.last_watch);
-    let gone = facts.iter().flat_map(|facts| &facts.watches).filter(|watch| watch.now_called.is_none());
-    for watch in gone {
+    let dropped = facts.iter().flat_map(|facts| &facts.watches).filter(|watch| watch.current_name.is_none());
+    for watch in dropped {
         plan.step(&WatchScript::forget(schema, watch.id), format!("{}: gone, and forgotten", watch.name));
     }
     let mut numbers: BTreeMap<(u32, WatchSource), i32> = BTreeMap::new();
@@ -79,32 +86,32 @@ pub async fn plan_install(
         let before = facts.iter().flat_map(|facts| &facts.watches).find(|before| watch.is(before));
         let number = before.map_or_else(|| last + 1, |before| before.id);
         last = last.max(number);
-        numbers.insert((watch.wish.relation, watch.wish.source.clone()), number);
+        numbers.insert((watch.request.relation, watch.request.source.clone()), number);
         let script = WatchScript { options, postgis, number, watch, before };
         if let Some((sql, step)) = script.write() {
             plan.step(&sql, step);
         }
     }
-    for (layer, wishes) in &needs {
-        let wanted: Vec<(i32, Vec<String>)> = wishes
+    for (layer, requests) in &needs {
+        let wanted: Vec<(i32, Vec<String>)> = requests
             .iter()
-            .filter_map(|wish| {
-                let key = (wish.relation, wish.source.clone());
+            .filter_map(|request| {
+                let key = (request.relation, request.source.clone());
                 let watch =
-                    watched.iter().find(|watch| (watch.wish.relation, &watch.wish.source) == (key.0, &key.1))?;
-                Some((*numbers.get(&key)?, watch.needed(wish)))
+                    watched.iter().find(|watch| (watch.request.relation, &watch.request.source) == (key.0, &key.1))?;
+                Some((*numbers.get(&key)?, watch.needed(request)))
             })
             .collect();
         if let Some(sql) = add_needs(schema, *layer, &wanted, facts.as_ref()) {
             plan.step(&sql, format!("layer \"{}\": noted what it needs", layer.layer.name()));
         }
     }
-    let is_unsafe = !distrust.mendable.is_empty();
+    let is_unsafe = !flaws.mendable.is_empty();
     let transaction = ScriptContext { schema, postgis, facts: facts.as_ref(), owner: &owner, is_unsafe, last };
     Ok(transaction.write(plan.statements, plan.steps, request.readers, warnings))
 }
 
-/// The script in the making.
+/// The statements of an install while it is planned.
 struct Plan<'a> {
     postgis: &'a str,
     options: &'a ChangesOptions,
@@ -114,45 +121,51 @@ struct Plan<'a> {
 
 impl Plan<'_> {
     fn step(&mut self, sql: &str, step: String) {
-        // The name of a table may hold what ends the remark.
+        // The name of a table may contain a line break, which would end the comment.
         let remark: String = step.chars().map(|one| if one.is_control() { ' ' } else { one }).collect();
         self.statements.push(format!("-- {remark}\n{sql}"));
         self.steps.push(step);
     }
 
-    /// Refuses a schema that others can alter, before anything of it is read.
-    async fn trusted(&self, session: &Session, database: &Database, installer: &Installer) -> Result<Distrust, Error> {
+    /// Refuses a schema that other roles can alter. Nothing in it was read before.
+    async fn trusted(
+        &self,
+        session: &Session,
+        database: &Database,
+        installer: &Installer,
+    ) -> Result<SchemaFlaws, Error> {
         let (schema, server) = (&self.options.schema, database.server());
         if let Presence::Foreign = Presence::look_up(session, schema, PLACE).await? {
             return Err(Error::Foreign { schema: quoted(schema), server: server.clone() });
         }
-        let mut distrust = Distrust::look_up(session, schema, PLACE).await?;
+        let mut flaws = SchemaFlaws::look_up(session, schema, PLACE).await?;
         if let Some(owner) = installer.distrusted_owner() {
             let what = format!("it belongs to {}, who is no superuser, and is not who installs", quoted(owner));
-            distrust.lasting.insert(0, what);
+            flaws.lasting.insert(0, what);
         }
-        distrust.check(schema, server)?;
-        Ok(distrust)
+        flaws.check(schema, server)?;
+        Ok(flaws)
     }
 
-    /// What all layers wish, each table and source once.
+    /// The watches that all layers request, each table and source once.
     async fn watched<'w>(
         &self,
         session: &Session,
-        wishes: impl Iterator<Item = &'w Wish>,
-    ) -> Result<Vec<Watched>, Error> {
-        let mut all: Vec<Watched> = Vec::new();
-        for wish in wishes {
-            let known =
-                all.iter_mut().find(|watch| watch.wish.relation == wish.relation && watch.wish.source == wish.source);
+        requests: impl Iterator<Item = &'w WatchRequest>,
+    ) -> Result<Vec<PlannedWatch>, Error> {
+        let mut all: Vec<PlannedWatch> = Vec::new();
+        for request in requests {
+            let known = all
+                .iter_mut()
+                .find(|watch| watch.request.relation == request.relation && watch.request.source == request.source);
             if let Some(known) = known {
-                let needed = known.needed(wish);
+                let needed = known.needed(request);
                 known.columns.extend(needed);
                 continue;
             }
-            let table = Table::look_up(session, self.postgis, wish.relation, PLACE).await?;
-            let mut watch = Watched { wish: wish.clone(), table, columns: BTreeSet::new() };
-            watch.columns = watch.needed(wish).into_iter().collect();
+            let table = Table::look_up(session, self.postgis, request.relation, PLACE).await?;
+            let mut watch = PlannedWatch { request: request.clone(), table, columns: BTreeSet::new() };
+            watch.columns = watch.needed(request).into_iter().collect();
             watch.columns.extend(watch.table.key.iter().map(|key| key.name.clone()));
             all.push(watch);
         }
@@ -162,24 +175,24 @@ impl Plan<'_> {
         Ok(all)
     }
 
-    /// What is installed already; none if nothing is.
-    async fn found(
+    /// The installed log; `None` if there is none.
+    async fn installed(
         &self,
         session: &Session,
         layers: &[TrackedLayer<'_>],
-        watched: &[Watched],
+        watched: &[PlannedWatch],
     ) -> Result<Option<Facts>, Error> {
         let schema = &self.options.schema;
         match Presence::look_up(session, schema, PLACE).await? {
             Presence::Readable => {}
-            // Refused before.
+            // A schema with other tables was refused before.
             Presence::Nothing | Presence::Foreign => return Ok(None),
             Presence::Unreadable { role } => {
                 return Err(Error::Installed(Untracked::Unreadable { role, schema: quoted(schema) }));
             }
         }
         let definitions: Vec<String> = layers.iter().map(TrackedLayer::definition).collect();
-        let mut tables: Vec<u32> = watched.iter().map(|watch| watch.wish.relation).collect();
+        let mut tables: Vec<u32> = watched.iter().map(|watch| watch.request.relation).collect();
         let mut facts = Facts::look_up(session, schema, &definitions, &tables, &Cursor::default(), PLACE).await?;
         if facts.layout > LAYOUT {
             let schema = quoted(schema);
@@ -193,17 +206,17 @@ impl Plan<'_> {
         Ok(Some(facts))
     }
 
-    /// Adds the watches that other configurations installed, so that their functions are written anew, too.
-    async fn add_others(&self, session: &Session, facts: &Facts, watched: &mut Vec<Watched>) -> Result<(), Error> {
+    /// Adds the watches that other configurations installed, so that their functions are replaced, too.
+    async fn add_others(&self, session: &Session, facts: &Facts, watched: &mut Vec<PlannedWatch>) -> Result<(), Error> {
         for before in &facts.watches {
-            let is_where_it_was = before.now_called.as_ref() == Some(&before.name);
+            let is_where_it_was = before.current_name.as_ref() == Some(&before.name);
             if !is_where_it_was || watched.iter().any(|watch| watch.is(before)) {
                 continue;
             }
             let table = Table::look_up(session, self.postgis, before.relation, PLACE).await?;
             let columns: BTreeSet<String> = before.columns.iter().map(|column| column.name.clone()).collect();
             let columns = columns.into_iter().filter(|name| table.column(name).is_some()).collect::<BTreeSet<_>>();
-            // A column that is gone: this watch notes "everything", by whatever function.
+            // A column was dropped: any function of this watch logs "everything".
             if before.geometry.iter().chain(&before.logged).any(|name| !columns.contains(name)) {
                 continue;
             }
@@ -213,23 +226,23 @@ impl Plan<'_> {
                     WatchSource::Query { sql: sql.clone().unwrap_or_default(), logged: before.logged.clone() }
                 }
             };
-            let wish = Wish {
+            let request = WatchRequest {
                 layer: String::new(),
                 relation: before.relation,
                 name: before.name.clone(),
                 source,
                 columns: Some(columns.clone()),
             };
-            watched.push(Watched { wish, table, columns });
+            watched.push(PlannedWatch { request, table, columns });
         }
         Ok(())
     }
 }
 
-/// Runs an installation, all of it or nothing.
+/// Runs an installation in one transaction.
 ///
 /// # Errors
-/// If the role lacks a right, a table is not free, or somebody else installed meanwhile.
+/// If the role lacks a right, a table is locked for too long, or another install ran in the meantime.
 pub async fn run(database: &Database, installation: &Installation) -> Result<(), Error> {
     script(database, "install", &installation.sql).await
 }
@@ -245,10 +258,10 @@ pub fn removal(schema: &str) -> String {
     of_schema(&sql.replace("{schema_state}", &state), schema)
 }
 
-/// Removes the log with its triggers, all of it or nothing; gives what was removed, a line each.
+/// Removes the log with its triggers in one transaction. Gives what was removed, a line each.
 ///
 /// # Errors
-/// If there is no log in the schema, the role lacks a right, or a table is not free.
+/// If there is no log in the schema, the role lacks a right, or a table is locked for too long.
 pub async fn remove(database: &Database, schema: &str) -> Result<Vec<String>, Error> {
     let session = database.writing().await?;
     let (name, server) = (quoted(schema), database.server().clone());

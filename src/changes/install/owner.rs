@@ -1,25 +1,25 @@
-//! Who owns the functions of the triggers: they run with that role's rights.
+//! The role that owns the trigger functions. They run with its rights.
 
 use md5::{Digest as _, Md5};
 use tokio_postgres::types::Type;
 
 use crate::changes::error::Error;
 use crate::changes::log::{Facts, LAYOUT, literal_in_block, of_schema};
-use crate::changes::relations::Watched;
+use crate::changes::relations::PlannedWatch;
 use crate::postgis::{Session, quoted};
 
-/// The owner of the functions.
+/// The owner of the trigger functions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::changes) enum FunctionOwner {
     /// A role that an install makes and a removal drops.
     Made(String),
-    /// A role that the user has named.
+    /// A role that the user named.
     Given(String),
-    /// The owner of each table: whoever installs may not make roles.
+    /// The owner of each table, because the role that installs may not make roles.
     OfEachTable,
 }
 
-/// Who installs.
+/// The role that installs.
 pub(in crate::changes) struct Installer {
     role: String,
     is_superuser: bool,
@@ -29,7 +29,7 @@ pub(in crate::changes) struct Installer {
     schema_owner: Option<(String, bool)>,
 }
 
-/// What decides who is to own the functions of a log.
+/// The facts that decide which role owns the trigger functions of a log.
 #[derive(Clone, Copy)]
 pub(in crate::changes) struct LogOwnership<'a> {
     /// The schema of the log.
@@ -38,8 +38,8 @@ pub(in crate::changes) struct LogOwnership<'a> {
     pub(in crate::changes) given: Option<&'a str>,
     /// The log as installed; `None` if no log is installed.
     pub(in crate::changes) facts: Option<&'a Facts>,
-    /// The tables that are to be watched.
-    pub(in crate::changes) watched: &'a [Watched],
+    /// The planned watches.
+    pub(in crate::changes) watched: &'a [PlannedWatch],
 }
 
 impl Installer {
@@ -62,7 +62,7 @@ impl Installer {
         })
     }
 
-    /// Who owns the schema, if that role could have a superuser who installs run what it likes.
+    /// The owner of the schema, if that role could make a superuser who installs run its code.
     pub(in crate::changes) fn distrusted_owner(&self) -> Option<&str> {
         match &self.schema_owner {
             Some((owner, false)) if self.is_superuser && *owner != self.role => Some(owner),
@@ -70,13 +70,13 @@ impl Installer {
         }
     }
 
-    /// The name of a role of the log's own. Roles belong to the whole server: it is of no other database and log.
+    /// The name of the log's own role. Roles belong to the whole server, so the name contains the database and a hash of the schema.
     fn role_of_log(&self, schema: &str) -> String {
         let hash: String = Md5::digest(schema).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
         format!("oar_tiles_{}_{hash}", self.database)
     }
 
-    /// Who is to own the functions. Statements that are printed (`is_printed`) are for somebody who may make roles.
+    /// Chooses the owner of the trigger functions. Printed statements (`is_printed`) are for a role that may make roles.
     pub(in crate::changes) async fn choose(
         &self,
         session: &Session,
@@ -106,7 +106,7 @@ impl Installer {
                 let table = watched.iter().find(|watch| watch.table.is_of_superuser && watch.table.is_ours);
                 if let Some(watch) = table {
                     return Err(Error::SuperusersTable {
-                        table: watch.wish.name.clone(),
+                        table: watch.request.name.clone(),
                         owner: quoted(&watch.table.owner),
                         next: self.statements(&self.role_of_log(schema)),
                         role: self.role_of_log(schema),
@@ -123,7 +123,7 @@ impl Installer {
         Error::WrongOwner { role: quoted(role), what, next: self.statements(&better), better }
     }
 
-    /// The statements that make a role for this installer.
+    /// The statements that make a role which this installer may use.
     fn statements(&self, role: &str) -> String {
         let (role, to) = (quoted(role), quoted(&self.role));
         let grant = if self.is_superuser { String::new() } else { format!(" GRANT {role} TO {to};") };
@@ -140,7 +140,7 @@ impl FunctionOwner {
         }
     }
 
-    /// Whether the log has another owner noted.
+    /// Whether the log records another owner.
     pub(in crate::changes) fn differs(&self, facts: &Facts) -> bool {
         match self {
             FunctionOwner::Made(role) | FunctionOwner::Given(role) => facts.owner.as_ref() != Some(role),
@@ -148,7 +148,7 @@ impl FunctionOwner {
         }
     }
 
-    /// What is done, in words.
+    /// The step of the install, in words.
     pub(in crate::changes) fn step(&self) -> String {
         match self {
             FunctionOwner::Made(role) => {
@@ -159,8 +159,7 @@ impl FunctionOwner {
         }
     }
 
-    /// The statements before functions are made: the role, and this session's membership in it. `is_new` if no log knows the
-    /// role yet.
+    /// The statements before functions are made: the role, and this session's membership in it. `is_new` if no log records the role yet.
     pub(in crate::changes) fn begin(&self, schema: &str, is_new: bool) -> String {
         let make = match self {
             FunctionOwner::Made(_) => include_str!("sql/role.sql"),

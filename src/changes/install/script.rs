@@ -5,29 +5,29 @@ use crate::changes::error::OVERTAKEN;
 use crate::changes::log::{ADD_KEY, Facts, LAYOUT, WATCHER_LOCK, at_postgis, of_schema};
 use crate::postgis::quoted;
 
-/// What there is to do.
+/// A planned install.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Installation {
-    /// The statements, from BEGIN to COMMIT, as psql takes them; only a remark if there is nothing to do.
+    /// The statements, from BEGIN to COMMIT, as psql takes them; only a comment if there is nothing to do.
     pub sql: String,
     /// Whether there is nothing to do.
     pub is_done: bool,
-    /// What is done, a line each: tables, columns, triggers.
+    /// What the statements do, a line each: tables, columns, triggers.
     pub steps: Vec<String>,
-    /// What the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
-/// What a script is written for.
+/// The state of the database for which a script is written.
 pub(in crate::changes) struct ScriptContext<'a> {
     pub(in crate::changes) schema: &'a str,
     pub(in crate::changes) postgis: &'a str,
     /// The log as installed; `None` if no log is installed.
     pub(in crate::changes) facts: Option<&'a Facts>,
     pub(in crate::changes) owner: &'a FunctionOwner,
-    /// The triggers may do more than append to the log.
+    /// Whether the triggers can do more than append to the log.
     pub(in crate::changes) is_unsafe: bool,
-    /// The highest number of a watch.
+    /// The highest id of a watch.
     pub(in crate::changes) last: i32,
 }
 
@@ -112,7 +112,7 @@ SELECT pg_advisory_xact_lock({}, {}); -- one install at a time",
         ADD_KEY.replace("{schema}", &quoted(self.schema))
     }
 
-    /// What has to be so for the script to fit, and what an older layout lacks.
+    /// The check that the log is still in the state for which the script was written, and what an older layout lacks.
     fn known_log(&self, facts: &Facts) -> String {
         let schema = quoted(self.schema);
         let check = format!(

@@ -1,11 +1,11 @@
-//! The statements of one watch: its function, its triggers, and what the log notes of them.
+//! The statements of one watch: its function, its triggers, and what the log records of them.
 
 use std::collections::BTreeSet;
 
-use super::trigger::Noter;
-use crate::changes::log::{CALLED, Facts, MemberFacts, WatchFacts, literal, ties, triggers};
+use super::trigger::TriggerFunction;
+use crate::changes::log::{Facts, MemberFacts, QUALIFIED_NAME, WatchFacts, literal, ties, triggers};
 use crate::changes::options::{ChangesOptions, TrackedLayer};
-use crate::changes::relations::{WatchSource, Watched};
+use crate::changes::relations::{PlannedWatch, WatchSource};
 use crate::postgis::quoted;
 
 /// The statements of one watch.
@@ -13,17 +13,17 @@ pub(in crate::changes) struct WatchScript<'a> {
     pub(in crate::changes) options: &'a ChangesOptions,
     pub(in crate::changes) postgis: &'a str,
     pub(in crate::changes) number: i32,
-    pub(in crate::changes) watch: &'a Watched,
-    /// What is installed of it.
+    pub(in crate::changes) watch: &'a PlannedWatch,
+    /// The watch as installed; `None` if it is new.
     pub(in crate::changes) before: Option<&'a WatchFacts>,
 }
 
 impl WatchScript<'_> {
-    /// The statements, and what they do in words; none if all is there.
+    /// The statements, and what they do in words; `None` if everything is installed.
     pub(in crate::changes) fn write(&self) -> Option<(String, String)> {
         let (options, watch, number) = (self.options, self.watch, self.number);
         let has = |name: &String| watch.table.column(name).is_some();
-        // Columns that others need stay, unless they are gone from the table.
+        // Columns that other layers need stay, unless the table does not have them any more.
         let known = self.before.map_or(&[][..], |before| &before.columns);
         let known_names: BTreeSet<&String> = known.iter().map(|column| &column.name).collect();
         let columns: Vec<String> = watch
@@ -40,22 +40,22 @@ impl WatchScript<'_> {
             .filter(|name| !self.before.and_then(|before| before.column(name)).is_some_and(|column| column.is_same))
             .collect();
         let key: Vec<String> = watch.table.key.iter().map(|key| key.name.clone()).collect();
-        let logged = match &watch.wish.source {
+        let logged = match &watch.request.source {
             WatchSource::Column(_) => Vec::new(),
             WatchSource::Query { logged, .. } => logged.clone(),
         };
         let is_intact = self.before.is_some_and(WatchFacts::is_intact);
-        let is_named = self.before.is_some_and(|before| before.name == watch.wish.name);
+        let is_named = self.before.is_some_and(|before| before.name == watch.request.name);
         let limit = i64::from(options.truncate_rows);
-        let noter = Noter {
+        let trigger_function = TriggerFunction {
             schema: &options.schema,
             postgis: self.postgis,
             watch: number,
             table: &watch.table,
-            source: &watch.wish.source,
+            source: &watch.request.source,
             columns: &columns,
         };
-        let hash = noter.hash();
+        let hash = trigger_function.hash();
         let is_same = is_intact
             && is_named
             && fresh.is_empty()
@@ -63,15 +63,15 @@ impl WatchScript<'_> {
             && self
                 .before
                 .is_some_and(|before| before.key == key && before.logged == logged && before.truncate_rows == limit)
-            && self.before.is_some_and(|before| before.noter_hash.as_ref() == Some(&hash));
+            && self.before.is_some_and(|before| before.function_hash.as_ref() == Some(&hash));
         if is_same {
             return None;
         }
-        let (schema, name) = (quoted(&options.schema), literal(&watch.wish.name));
-        let function = Noter::name(&options.schema, number);
+        let (schema, name) = (quoted(&options.schema), literal(&watch.request.name));
+        let function = TriggerFunction::name(&options.schema, number);
         let mut sql = self.locks();
         if self.before.is_some() && !self.may_replace() {
-            // Whoever made it may own it, and have rights on it.
+            // A function that is not ours may belong to another role, or grant rights to it.
             sql.push_str(&format!("DROP FUNCTION IF EXISTS {function}() CASCADE;\n"));
         }
         let (geometry, query) = watch.source();
@@ -85,15 +85,15 @@ REVOKE ALL ON FUNCTION {function}() FROM PUBLIC;
 ",
             nullable(geometry),
             nullable(query),
-            noter.function(self.may_replace()),
+            trigger_function.statement(self.may_replace()),
             logged = texts(&logged),
             key = texts(&key),
         ));
         sql.push_str(&self.triggers(&function));
-        sql.push_str(&self.notes(&function, &fresh, &gone, is_intact));
+        sql.push_str(&self.records(&function, &fresh, &gone, is_intact));
         let step = format!(
             "{}: {} on {}; notes changes of {}{}",
-            watch.wish.name,
+            watch.request.name,
             if is_intact { "the triggers stay" } else { "triggers" },
             watch.table.kin.iter().map(|kin| kin.name.as_str()).collect::<Vec<_>>().join(", "),
             columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", "),
@@ -102,12 +102,12 @@ REVOKE ALL ON FUNCTION {function}() FROM PUBLIC;
         Some((sql, step))
     }
 
-    /// The function is the one that was installed.
+    /// Whether the function is the one that was installed, so that it can be replaced.
     fn may_replace(&self) -> bool {
-        self.before.is_some_and(|before| before.noter_is_ours)
+        self.before.is_some_and(|before| before.function_is_ours)
     }
 
-    /// Whoever wrote before has ended once the locks are held, and whoever writes later sees the new triggers and function.
+    /// The locks on all tables. Once they are held, every earlier writer has ended, and every later one sees the new triggers and function.
     fn locks(&self) -> String {
         let mut names: Vec<&str> = self.watch.table.kin.iter().map(|kin| kin.name.as_str()).collect();
         names.sort_unstable();
@@ -122,7 +122,7 @@ REVOKE ALL ON FUNCTION {function}() FROM PUBLIC;
         let detached = self.before.iter().flat_map(|before| &before.members).filter(|member| !member.is_kin);
         let mut sql = String::new();
         let drop = |member: &MemberFacts| {
-            // Name, state and xmin: the name may hold spaces.
+            // A line is name, state and xmin; the name may contain spaces.
             let names = member.found.lines().filter_map(|line| line.rsplitn(3, ' ').nth(2));
             names
                 .map(|name| format!("DROP TRIGGER IF EXISTS {} ON {};\n", quoted(name), member.name))
@@ -155,7 +155,7 @@ ALTER TABLE ONLY {table} ENABLE ALWAYS TRIGGER {trigger};
         sql
     }
 
-    /// A trigger's name: of its own for each log, and short enough to be kept whole (63 bytes).
+    /// A trigger's name: different for each log, and at most 63 bytes, so that PostgreSQL does not shorten it.
     fn trigger(&self, verb: &str) -> String {
         let mut schema = self.options.schema.as_str();
         while schema.len() > 40 {
@@ -164,9 +164,9 @@ ALTER TABLE ONLY {table} ENABLE ALWAYS TRIGGER {trigger};
         format!("{schema}_{}_{verb}", self.number)
     }
 
-    /// What the log notes of what was installed.
-    fn notes(&self, function: &str, fresh: &[&String], gone: &[&String], is_intact: bool) -> String {
-        let (schema, number, name) = (quoted(&self.options.schema), self.number, literal(&self.watch.wish.name));
+    /// The statements that record what was installed.
+    fn records(&self, function: &str, fresh: &[&String], gone: &[&String], is_intact: bool) -> String {
+        let (schema, number, name) = (quoted(&self.options.schema), self.number, literal(&self.watch.request.name));
         let kin: Vec<String> =
             self.watch.table.kin.iter().map(|kin| format!("{}::regclass", literal(&kin.name))).collect();
         let kin = format!("ARRAY[{}]::oid[]", kin.join(", "));
@@ -187,32 +187,32 @@ ON CONFLICT (watch, column_name) DO UPDATE SET attnum = excluded.attnum, attribu
                 texts(fresh)
             ));
         }
-        let noter = literal(&format!("{function}()"));
+        let signature = literal(&format!("{function}()"));
         let since = if is_intact { "" } else { ", since = pg_current_xact_id()" };
         sql.push_str(&format!(
             "DELETE FROM {schema}.member WHERE watch = {number};
 INSERT INTO {schema}.member (watch, relation, name, triggers, ties)
-SELECT {number}, c.oid, {CALLED}, {triggers}, {ties}
+SELECT {number}, c.oid, {QUALIFIED_NAME}, {triggers}, {ties}
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = ANY ({kin});
-UPDATE {schema}.watch SET noter = p.oid, noter_xmin = p.xmin{since} FROM pg_proc AS p WHERE id = {number} AND p.oid = {noter}::regprocedure;
+UPDATE {schema}.watch SET noter = p.oid, noter_xmin = p.xmin{since} FROM pg_proc AS p WHERE id = {number} AND p.oid = {signature}::regprocedure;
 ",
-            triggers = triggers("c.oid", &format!("{noter}::regprocedure")),
+            triggers = triggers("c.oid", &format!("{signature}::regprocedure")),
             ties = ties("c.oid"),
         ));
         sql
     }
 
-    /// The statements that forget a watch whose table is gone.
+    /// The statements that remove a watch whose table was dropped.
     pub(in crate::changes) fn forget(schema: &str, number: i32) -> String {
         format!(
             "DROP FUNCTION IF EXISTS {}() CASCADE;\nDELETE FROM {}.watch WHERE id = {number};\n",
-            Noter::name(schema, number),
+            TriggerFunction::name(schema, number),
             quoted(schema)
         )
     }
 }
 
-/// The statements that note what a layer needs; none if it is noted so.
+/// The statements that record what a layer needs; `None` if the log has the same record.
 pub(in crate::changes) fn add_needs(
     schema: &str,
     layer: TrackedLayer<'_>,
@@ -251,7 +251,7 @@ INSERT INTO {schema}.needs (definition, layer, watch, columns) VALUES {};
     ))
 }
 
-/// An array of texts.
+/// SQL for an array of texts.
 fn texts(texts: &[impl AsRef<str>]) -> String {
     let texts: Vec<String> = texts.iter().map(|text| literal(text.as_ref())).collect();
     format!("ARRAY[{}]::text[]", texts.join(", "))

@@ -1,65 +1,77 @@
-//! The log's state beside what the catalog says now: the ground of installing and of trusting.
+//! The log's state beside the present catalog. An install is planned from it, and a reseed decides by it whether the log is complete.
 
 use serde::Deserialize;
 use tokio_postgres::types::Type;
 
 use super::decoding::{Decoding, decoding_of};
-use super::sql_text::CALLED;
+use super::sql_text::QUALIFIED_NAME;
 use crate::changes::cursor::Cursor;
 use crate::changes::error::Error;
 use crate::postgis::{Session, quoted};
 
-/// The log.
+/// The state of the log. The fields are those of the JSON of `sql/facts.sql`.
 #[derive(Debug, Deserialize)]
 pub(in crate::changes) struct Facts {
     pub(in crate::changes) layout: i32,
-    /// How often the log was installed anew or altered.
+    /// How often an install wrote to the log.
     pub(in crate::changes) installs: i64,
-    /// The highest number that a watch ever had.
+    /// The highest id that a watch ever had.
     pub(in crate::changes) last_watch: i32,
-    /// Changes noted by transactions up to this one may be gone.
+    /// Entries of transactions up to this one may have been pruned.
     #[serde(deserialize_with = "transaction")]
     pub(in crate::changes) pruned: u64,
-    /// The role that owns the functions of the triggers; `None` if the owner of each table does.
+    /// The role that owns the trigger functions; `None` if the owner of each table does.
     pub(in crate::changes) owner: Option<String>,
-    /// An install has made that role.
+    /// Whether an install made that role.
     pub(in crate::changes) owner_is_made: bool,
-    /// It has the key by which targets say which database they show.
+    /// Whether the log has an identity key.
     pub(in crate::changes) has_key: bool,
     pub(in crate::changes) needs: Vec<Need>,
     pub(in crate::changes) watches: Vec<WatchFacts>,
 }
 
-/// What a layer needs.
+/// What a layer needs of one watch.
 #[derive(Debug, Deserialize)]
 pub(in crate::changes) struct Need {
+    /// The layer, by [`TrackedLayer::definition`](crate::changes::options::TrackedLayer::definition).
     pub(in crate::changes) definition: String,
-    /// None if nothing that the layer reads can be watched.
+    /// The watch; `None` if nothing that the layer reads can be watched.
     pub(in crate::changes) watch: Option<i32>,
+    /// The columns whose changes the layer must learn of.
     pub(in crate::changes) columns: Vec<String>,
 }
 
-/// A watch.
+/// A watch as installed, beside the present state of its table and function.
 #[derive(Debug, Deserialize)]
 pub(in crate::changes) struct WatchFacts {
     pub(in crate::changes) id: i32,
+    /// The OID of the table.
     pub(in crate::changes) relation: u32,
-    /// Schema and table, quoted, as they were called when it was installed.
+    /// Schema and table, quoted, when the watch was installed.
     pub(in crate::changes) name: String,
+    /// The geometry column; `None` if a query gives the positions.
     pub(in crate::changes) geometry: Option<String>,
+    /// The query that gives the positions.
     pub(in crate::changes) query: Option<String>,
+    /// The columns that the query refers to.
     pub(in crate::changes) logged: Vec<String>,
+    /// The columns that pair an old row with its new version.
     pub(in crate::changes) key: Vec<String>,
+    /// A `TRUNCATE` of more rows is logged as "everything".
     pub(in crate::changes) truncate_rows: i64,
+    /// The transaction that completed the triggers.
     #[serde(deserialize_with = "transaction")]
     pub(in crate::changes) since: u64,
-    /// How the table is called now; none if it is gone.
-    pub(in crate::changes) now_called: Option<String>,
-    /// The trigger function is the one that was installed.
-    pub(in crate::changes) noter_is_ours: bool,
+    /// Schema and table, quoted, now; `None` if the table was dropped.
+    #[serde(rename = "now_called")]
+    pub(in crate::changes) current_name: Option<String>,
+    /// Whether the trigger function is the one that was installed.
+    #[serde(rename = "noter_is_ours")]
+    pub(in crate::changes) function_is_ours: bool,
     /// MD5 of the function's text.
-    pub(in crate::changes) noter_hash: Option<String>,
-    /// A change that notes "everything" came since the snapshot asked about.
+    #[serde(rename = "noter_hash")]
+    pub(in crate::changes) function_hash: Option<String>,
+    /// Whether "everything" was logged since the cursor.
     pub(in crate::changes) everything: bool,
     pub(in crate::changes) columns: Vec<ColumnFacts>,
     pub(in crate::changes) members: Vec<MemberFacts>,
@@ -69,40 +81,40 @@ pub(in crate::changes) struct WatchFacts {
 #[derive(Debug, Deserialize)]
 pub(in crate::changes) struct ColumnFacts {
     pub(in crate::changes) name: String,
-    /// Its place among the columns, when it was installed.
+    /// Its number in the table (`pg_attribute.attnum`), when it was installed.
     pub(in crate::changes) number: i16,
     #[serde(deserialize_with = "transaction")]
     pub(in crate::changes) since: u64,
-    /// It is there, and was not altered.
+    /// Whether the column exists and was not altered since.
     pub(in crate::changes) is_same: bool,
-    /// How values of its type, as it is now, are read from the log.
+    /// How values of its present type are read from the log.
     pub(in crate::changes) decoding: Option<Decoding>,
 }
 
-/// A table that carries the triggers, or should.
-#[expect(clippy::struct_excessive_bools, reason = "facts of the catalog, each by itself")]
+/// A table that has the triggers, or should: the watched table, its partitions, children and parents.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of the catalog")]
 #[derive(Debug, Deserialize)]
 pub(in crate::changes) struct MemberFacts {
     /// Schema and table, quoted.
     pub(in crate::changes) name: String,
-    /// It was there when the triggers were installed.
+    /// Whether it was related to the watched table when the triggers were installed.
     pub(in crate::changes) is_noted: bool,
-    /// It is there now.
+    /// Whether it is now.
     pub(in crate::changes) is_kin: bool,
-    /// The triggers as they were installed: name, state, xmin.
+    /// The triggers as installed, a line each: name, state, xmin.
     pub(in crate::changes) noted: Option<String>,
-    /// The triggers as they are.
+    /// The triggers now, in the same form.
     pub(in crate::changes) found: String,
-    /// Its ties to its parents are those of then.
+    /// Whether it inherits from the same parents, by the same catalog rows, as then.
     pub(in crate::changes) is_tied: Option<bool>,
-    /// A crash leaves its rows.
+    /// Whether its rows survive a crash.
     pub(in crate::changes) is_kept: bool,
-    /// Logical replication writes it.
+    /// Whether logical replication writes it.
     pub(in crate::changes) is_subscribed: bool,
 }
 
 impl MemberFacts {
-    /// It is as it was when the triggers were installed.
+    /// Whether the table and its triggers are as installed.
     pub(in crate::changes) fn is_same(&self) -> bool {
         self.is_noted && self.is_kin && self.is_tied == Some(true) && self.noted.as_deref() == Some(&self.found)
     }
@@ -113,14 +125,14 @@ impl WatchFacts {
         self.columns.iter().find(|column| column.name == name)
     }
 
-    /// The triggers are those that were installed, on the tables that there were.
+    /// Whether the function, the triggers and the tables that have them are as installed.
     pub(in crate::changes) fn is_intact(&self) -> bool {
-        self.noter_is_ours && self.members.iter().all(MemberFacts::is_same)
+        self.function_is_ours && self.members.iter().all(MemberFacts::is_same)
     }
 }
 
 impl Facts {
-    /// Asks for the watches that some definitions need, and for those on some tables.
+    /// Reads the watches that some definitions need, and those on some tables; "everything" is looked for `since` a cursor.
     pub(in crate::changes) async fn look_up(
         session: &Session,
         schema: &str,
@@ -132,7 +144,7 @@ impl Facts {
         let sql = include_str!("sql/facts.sql")
             .replace("{triggers}", &triggers("coalesce(m.relation, k.relation)", "w.noter"))
             .replace("{ties}", &ties("k.relation"))
-            .replace("{called}", CALLED)
+            .replace("{called}", QUALIFIED_NAME)
             .replace("{decoding}", &decoding_of("a.atttypid", "a.atttypmod"))
             .replace("{schema}", &quoted(schema));
         let since = since.to_string();
@@ -143,7 +155,7 @@ impl Facts {
     }
 }
 
-/// The triggers of a function on a table, as one text, a line each: name, state, xmin.
+/// SQL for the triggers on a table that run a function, as one text, a line each: name, state, xmin.
 pub(in crate::changes) fn triggers(relation: &str, function: &str) -> String {
     format!(
         "(SELECT coalesce(string_agg(format('%s %s %s', t.tgname, t.tgenabled, t.xmin), chr(10) ORDER BY t.tgname), '')
@@ -151,7 +163,7 @@ pub(in crate::changes) fn triggers(relation: &str, function: &str) -> String {
     )
 }
 
-/// The ties of a table to its parents, as one text.
+/// SQL for the links of a table to its parents in `pg_inherits`, as one text.
 pub(in crate::changes) fn ties(relation: &str) -> String {
     format!(
         "(SELECT coalesce(string_agg(format('%s %s', i.inhparent, i.xmin), ', ' ORDER BY i.inhseqno), '')
@@ -159,7 +171,7 @@ pub(in crate::changes) fn ties(relation: &str) -> String {
     )
 }
 
-/// `xid8` as text: JSON's numbers are not wide enough for everybody.
+/// Reads an `xid8` that is sent as text, because not every reader of JSON takes numbers of 64 bits.
 fn transaction<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse().map_err(serde::de::Error::custom)

@@ -6,20 +6,20 @@ use super::sql_text::with_tables;
 use crate::changes::error::Error;
 use crate::postgis::Session;
 
-/// What there is in the place of the log.
+/// What a schema holds.
 pub(in crate::changes) enum Presence {
-    /// No schema, or an empty one.
+    /// Nothing, or the schema does not exist.
     Nothing,
-    /// A schema with tables that are not ours.
+    /// Other tables.
     Foreign,
-    /// A log that the role, quoted where it has to be, may not read.
+    /// A change log that the role, quoted if necessary, may not read.
     Unreadable { role: String },
-    /// A log.
+    /// A change log.
     Readable,
 }
 
 impl Presence {
-    /// Asks the catalog, which cannot fail for want of rights.
+    /// Asks the catalog, which every role may read.
     pub(in crate::changes) async fn look_up(session: &Session, schema: &str, place: &str) -> Result<Presence, Error> {
         let row = session.one(place, &with_tables(include_str!("sql/presence.sql")), &[(&schema, Type::TEXT)]).await?;
         let (is_ours, has_tables, is_readable): (bool, bool, bool) = (row.get(0), row.get(1), row.get(2));

@@ -3,22 +3,23 @@
 use crate::changes::error::UNSAFE;
 use crate::postgis::quoted;
 
-/// Schema and name of the relation `c` in the namespace `n`, quoted as [`quoted`](crate::postgis::quoted) does.
-pub(in crate::changes) const CALLED: &str = r#"'"' || replace(n.nspname, '"', '""') || '"."' || replace(c.relname, '"', '""') || '"'"#;
+/// SQL for schema and name of the relation `c` in the namespace `n`, quoted like [`quoted`].
+pub(in crate::changes) const QUALIFIED_NAME: &str =
+    r#"'"' || replace(n.nspname, '"', '""') || '"."' || replace(c.relname, '"', '""') || '"'"#;
 
-/// A text literal (PostgreSQL documentation, section 4.1.2.1), whatever `standard_conforming_strings` says.
+/// A text literal (PostgreSQL documentation, section 4.1.2.1) that does not depend on `standard_conforming_strings`.
 pub(in crate::changes) fn literal(text: &str) -> String {
     let doubled = text.replace('\'', "''");
     if text.contains('\\') { format!(" E'{}'", doubled.replace('\\', "\\\\")) } else { format!("'{doubled}'") }
 }
 
-/// The same within dollar quotes, which a dollar sign might end.
+/// A text literal for use inside dollar quotes: it contains no dollar sign, which might end the quotes.
 pub(in crate::changes) fn literal_in_block(text: &str) -> String {
     let escaped = text.replace('\\', "\\\\").replace('\'', "''").replace('$', "\\044");
     format!(" E'{escaped}'")
 }
 
-/// A statement with the schema of PostGIS in place of `{postgis}`.
+/// Fills the schema of PostGIS into a statement, in place of `{postgis}`.
 pub(in crate::changes) fn at_postgis(sql: &str, postgis: &str) -> String {
     sql.replace("{postgis}", &quoted(postgis))
 }
@@ -26,14 +27,14 @@ pub(in crate::changes) fn at_postgis(sql: &str, postgis: &str) -> String {
 /// The tables of a log.
 const TABLES: [&str; 6] = ["state", "watch", "watched", "member", "needs", "change"];
 
-/// Fills in the tables of a log, and how many these are.
+/// Fills the names of the log's tables into a statement, and their number.
 pub(in crate::changes) fn with_tables(sql: &str) -> String {
     let names: Vec<String> = TABLES.iter().map(|table| literal(table)).collect();
     sql.replace("{tables}", &names.join(", ")).replace("{count}", &TABLES.len().to_string())
 }
 
-/// Fills in what concerns the schema: `{name}` and `{quoted}` as literals, `{schema}` as an identifier, and the queries and
-/// blocks that look whether it may be trusted.
+/// Fills the schema into a statement: `{name}` and `{quoted}` as literals, `{schema}` as an identifier, and the queries and blocks that check
+/// whether it can be trusted.
 pub(in crate::changes) fn of_schema(sql: &str, schema: &str) -> String {
     let filled = sql
         .replace("{guard}", include_str!("sql/guard.sql").trim_end())

@@ -1,41 +1,42 @@
-//! The content of the log, and pruning it.
+//! How much the log holds, whether it is safe, and pruning it.
 
 use std::time::Duration;
 
 use crate::changes::cursor::Cursor;
 use crate::changes::error::{Error, Untracked};
-use crate::changes::log::{Distrust, LAYOUT, Presence};
+use crate::changes::log::{LAYOUT, Presence, SchemaFlaws};
 use crate::postgis::{Database, Snapshot, quoted};
 
-/// What the log holds of one watch.
+/// The entries of one watch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Logged {
     /// Schema and table, quoted.
     pub table: String,
-    /// Changed rows.
+    /// The number of changed rows.
     pub rows: u64,
-    /// How long ago the oldest was changed, in seconds; `None` if there is none.
+    /// The age of the oldest change, in seconds; `None` if there is none.
     pub oldest: Option<f64>,
 }
 
-/// The result of a pruning.
+/// The result of pruning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pruned {
-    /// Changed rows.
+    /// The number of changed rows that were deleted.
     pub rows: u64,
-    /// Changed rows that are left.
+    /// The number of changed rows that are left.
     pub left: u64,
 }
 
-/// Checks that the log is safe: only its owner can alter it, and the triggers can only append to it.
+/// Checks that only the owner of the log can alter it, and that the triggers can only append to it. Call this before anything else of the log is
+/// read.
 ///
 /// # Errors
-/// [`Error::Unsafe`] before anything else of the log should be read, [`Error::Mendable`] if an install puts it right.
+/// [`Error::Unsafe`]; [`Error::Mendable`] if another install mends it.
 pub async fn checked(database: &Database, snapshot: &Snapshot, schema: &str) -> Result<(), Error> {
     let place = "looking whether the change log is safe";
     let server = database.server();
-    let mut distrust = Distrust::look_up(&snapshot.keeper, schema, place).await?;
-    distrust.check(schema, server)?;
+    let mut flaws = SchemaFlaws::look_up(&snapshot.keeper, schema, place).await?;
+    flaws.check(schema, server)?;
     let is_readable = matches!(Presence::look_up(&snapshot.keeper, schema, place).await?, Presence::Readable);
     let schema = quoted(schema);
     if is_readable {
@@ -43,16 +44,16 @@ pub async fn checked(database: &Database, snapshot: &Snapshot, schema: &str) -> 
         let layout: i32 = snapshot.keeper.one(place, &sql, &[]).await?.get(0);
         if layout < LAYOUT {
             let what = format!("an earlier version of oar-tiles installed them (layout {layout} of the change log)");
-            distrust.mendable.insert(0, what);
+            flaws.mendable.insert(0, what);
         }
     }
-    if distrust.mendable.is_empty() {
+    if flaws.mendable.is_empty() {
         return Ok(());
     }
-    Err(Error::Mendable { schema, server: server.clone(), what: distrust.mendable.join("; ") })
+    Err(Error::Mendable { schema, server: server.clone(), what: flaws.mendable.join("; ") })
 }
 
-/// What the log holds, for each watch.
+/// What the log holds of each watch.
 ///
 /// # Errors
 /// If there is no log, or it cannot be read.
@@ -81,8 +82,8 @@ pub async fn logged(database: &Database, snapshot: &Snapshot, schema: &str) -> R
     Ok(rows.iter().map(read).collect())
 }
 
-/// Deletes the entries that all of some targets have seen, or that are older than some time, or both. The log records how far it was pruned, so
-/// that a target that is behind is refused.
+/// Deletes the entries that every cursor of `seen` has seen, and those older than `older`. The log records how far it was pruned, so that a
+/// target that is behind gets an error.
 ///
 /// # Errors
 /// If there is no log, or the role may not write it.
@@ -104,7 +105,7 @@ pub async fn prune(
     if let Some(older) = older {
         conditions.push(format!("noted.at < clock_timestamp() - interval '{} seconds'", older.as_secs_f64()));
     }
-    // Without a bound, nothing is deleted.
+    // Without a condition, delete nothing.
     let conditions = if conditions.is_empty() { "false".to_owned() } else { conditions.join(" OR ") };
     let session = database.writing().await?;
     let failed = |error| Error::of_prune(database.server(), error);

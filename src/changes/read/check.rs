@@ -2,21 +2,21 @@
 
 use crate::changes::cursor::Cursor;
 use crate::changes::error::{Error, Untracked};
-use crate::changes::log::{DecodingWay, Facts, LAYOUT, MemberFacts, Presence, WatchFacts};
+use crate::changes::log::{DecodingMethod, Facts, LAYOUT, MemberFacts, Presence, WatchFacts};
 use crate::changes::options::TrackedLayer;
 use crate::postgis::{Database, ServerName, Snapshot, quoted};
 
-/// What the log notes of one table.
+/// What is logged of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watch {
-    /// Its number in the log (`change.watch`).
+    /// Its id in the log (`change.watch`).
     pub id: i32,
     /// Schema and table, quoted.
     pub table: String,
     /// Where the positions of changed rows come from.
-    pub place: PositionSource,
-    /// How the values of the columns of [`PositionSource::Query`] are read, in their order.
-    pub ways: Vec<DecodingWay>,
+    pub source: PositionSource,
+    /// How the values of the columns of [`PositionSource::Query`] are read, in the same order.
+    pub methods: Vec<DecodingMethod>,
 }
 
 /// Where the positions of changed rows come from.
@@ -27,7 +27,7 @@ pub enum PositionSource {
         /// The column, quoted.
         column: String,
     },
-    /// A query over the row, called `changed`: the log holds the columns that it refers to (`change.keys`).
+    /// A query over the changed row, which it names `changed`. The log holds the columns that the query refers to (`change.keys`).
     Query {
         /// The query.
         sql: String,
@@ -38,11 +38,11 @@ pub enum PositionSource {
 
 const PLACE: &str = "looking into the change log";
 
-/// The watches of each layer, in the order of the layers, if the log has noted all changes since the cursor. Two statements
-/// in the snapshot's own session.
+/// The watches of each layer, in the order of the layers, if the log holds all changes since the cursor. Takes two statements in the session of
+/// the snapshot.
 ///
 /// # Errors
-/// [`Error::Untracked`] with the first reason for which it has not.
+/// [`Error::Untracked`] with the first reason why the log is not complete.
 pub async fn tracked(
     database: &Database,
     snapshot: &Snapshot,
@@ -61,7 +61,7 @@ pub async fn tracked(
     }
     let definitions: Vec<String> = layers.iter().map(TrackedLayer::definition).collect();
     let facts = Facts::look_up(session, schema, &definitions, &[], cursor, PLACE).await?;
-    of_log(server, schema, snapshot, &facts, cursor)?;
+    check_log(server, schema, snapshot, &facts, cursor)?;
     if facts.layout < LAYOUT {
         tracing::warn!(
             "the triggers in {server} are not safe: an earlier version of oar-tiles installed them, and they run casts that the owners of the columns' types made. Run oar-tiles track install again; targets stay as good as they are"
@@ -69,13 +69,13 @@ pub async fn tracked(
     }
     let mut all = Vec::new();
     for (layer, definition) in layers.iter().zip(&definitions) {
-        all.push(of_layer(layer, definition, &facts, cursor)?);
+        all.push(watches_of(layer, definition, &facts, cursor)?);
     }
     Ok(all)
 }
 
 /// The checks that concern all layers.
-fn of_log(
+fn check_log(
     server: &ServerName,
     schema: &str,
     snapshot: &Snapshot,
@@ -97,7 +97,7 @@ fn of_log(
 }
 
 /// The watches of one layer.
-fn of_layer(
+fn watches_of(
     layer: &TrackedLayer<'_>,
     definition: &str,
     facts: &Facts,
@@ -110,19 +110,19 @@ fn of_layer(
     }
     let mut watches = Vec::new();
     for need in needs {
-        let Some(number) = need.watch else { continue };
-        let Some(watch) = facts.watches.iter().find(|watch| watch.id == number) else {
+        let Some(id) = need.watch else { continue };
+        let Some(watch) = facts.watches.iter().find(|watch| watch.id == id) else {
             return Err(Untracked::Layer { layer });
         };
-        of_watch(&layer, watch, cursor)?;
-        // The key pairs the old and the new version of a row.
+        check_watch(&layer, watch, cursor)?;
+        // The key is checked, too: it pairs the old and the new version of a row.
         let mut names: Vec<&String> = need.columns.iter().chain(&watch.key).collect();
-        // Altering a column's type also marks the columns after it as altered in the catalog (PostgreSQL 15.20): only the first is named.
+        // Altering a column's type also marks the columns after it as altered in the catalog (PostgreSQL 15.20), so the first one is reported.
         names.sort_by_key(|name| watch.column(name).map(|column| column.number));
         for name in names {
-            of_column(&layer, watch, name, cursor)?;
+            check_column(&layer, watch, name, cursor)?;
         }
-        let (place, ways) = match &watch.query {
+        let (source, methods) = match &watch.query {
             None => {
                 (PositionSource::Geometry { column: quoted(watch.geometry.as_deref().unwrap_or_default()) }, Vec::new())
             }
@@ -131,11 +131,11 @@ fn of_layer(
                 let Some(track) = track.iter().find(|track| track.geometry == *sql) else {
                     return Err(Untracked::Layer { layer });
                 };
-                let (columns, ways) = decoded(&layer, watch)?.into_iter().unzip();
-                (PositionSource::Query { sql: track.geometry.clone(), columns }, ways)
+                let (columns, methods) = decoded(&layer, watch)?.into_iter().unzip();
+                (PositionSource::Query { sql: track.geometry.clone(), columns }, methods)
             }
         };
-        watches.push(Watch { id: watch.id, table: watch.name.clone(), place, ways });
+        watches.push(Watch { id: watch.id, table: watch.name.clone(), source, methods });
     }
     if watches.is_empty() {
         return Err(Untracked::Undeclared { layer });
@@ -144,25 +144,27 @@ fn of_layer(
 }
 
 /// The name and type of a column that a query refers to, and how its values are read.
-type DecodedColumn = ((String, String), DecodingWay);
+type DecodedColumn = ((String, String), DecodingMethod);
 
-/// The columns that a query refers to.
+/// The columns that the query of a watch refers to.
 fn decoded(layer: &str, watch: &WatchFacts) -> Result<Vec<DecodedColumn>, Untracked> {
     let mut columns = Vec::new();
     for name in &watch.logged {
         let decoding = watch.column(name).and_then(|column| column.decoding.as_ref());
-        let Some((type_name, way)) = decoding.and_then(|decoding| Some((&decoding.type_name, decoding.way?))) else {
+        let Some((type_name, method)) = decoding.and_then(|decoding| Some((&decoding.type_name, decoding.method?)))
+        else {
             let (layer, table, column) = (layer.to_owned(), watch.name.clone(), quoted(name));
             return Err(Untracked::Undecodable { layer, table, column });
         };
-        columns.push(((name.clone(), type_name.clone()), way));
+        columns.push(((name.clone(), type_name.clone()), method));
     }
     Ok(columns)
 }
 
-fn of_watch(layer: &str, watch: &WatchFacts, cursor: &Cursor) -> Result<(), Untracked> {
+/// The checks of one watch.
+fn check_watch(layer: &str, watch: &WatchFacts, cursor: &Cursor) -> Result<(), Untracked> {
     let (layer, table) = (layer.to_owned(), watch.name.clone());
-    match &watch.now_called {
+    match &watch.current_name {
         Some(name) if *name == table => {}
         Some(name) => {
             return Err(Untracked::Replaced { layer, table, now: format!(": that one is called {name} now") });
@@ -176,10 +178,10 @@ fn of_watch(layer: &str, watch: &WatchFacts, cursor: &Cursor) -> Result<(), Untr
         let what = format!("{} is unlogged, so a crash empties it without a trigger", member.name);
         return Err(Untracked::Triggers { layer, table, what });
     }
-    if let Some(what) = watch.members.iter().find_map(wrong) {
+    if let Some(what) = watch.members.iter().find_map(flaw) {
         return Err(Untracked::Triggers { layer, table, what });
     }
-    if !watch.noter_is_ours {
+    if !watch.function_is_ours {
         let what = "the function of its triggers is not the one that was installed".to_owned();
         return Err(Untracked::Triggers { layer, table, what });
     }
@@ -192,8 +194,8 @@ fn of_watch(layer: &str, watch: &WatchFacts, cursor: &Cursor) -> Result<(), Untr
     Ok(())
 }
 
-/// What is wrong with a table that carries the triggers, or should.
-fn wrong(member: &MemberFacts) -> Option<String> {
+/// What is wrong with a table that should have the triggers, in words.
+fn flaw(member: &MemberFacts) -> Option<String> {
     let name = &member.name;
     if member.is_same() {
         return None;
@@ -217,10 +219,11 @@ fn wrong(member: &MemberFacts) -> Option<String> {
     })
 }
 
-/// The triggers of one table.
+/// The number of triggers on one table: for INSERT, UPDATE, DELETE and TRUNCATE.
 const TRIGGERS: usize = 4;
 
-fn of_column(layer: &str, watch: &WatchFacts, name: &str, cursor: &Cursor) -> Result<(), Untracked> {
+/// The checks of one column.
+fn check_column(layer: &str, watch: &WatchFacts, name: &str, cursor: &Cursor) -> Result<(), Untracked> {
     let (layer, table, column) = (layer.to_owned(), watch.name.clone(), quoted(name));
     match watch.column(name) {
         Some(found) if !found.is_same => Err(Untracked::Altered { layer, table, column }),

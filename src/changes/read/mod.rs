@@ -7,5 +7,5 @@ mod waking;
 
 pub use backlog::{Logged, Pruned, checked, logged, prune};
 pub use check::{PositionSource, Watch, tracked};
-pub use unseen::{UnseenChanges, changed_places, pending};
-pub use waking::{NotifyObstacle, Waking, quiet};
+pub use unseen::{UnseenChanges, unseen_changes, unseen_positions};
+pub use waking::{NotifyObstacle, Waking, notify_obstacle};

@@ -1,24 +1,24 @@
-//! Reading the log: what changed since a cursor, and where.
+//! Reads the log: what changed since a cursor, and where.
 
 use super::check::{PositionSource, Watch};
 use crate::changes::cursor::Cursor;
-use crate::postgis::{Error, Layer, Snapshot, changed_positions, quoted};
+use crate::postgis::{ChangedGeometries, Error, Layer, Snapshot, changed_positions, quoted};
 use crate::tile::Spot;
 
-/// Changes that a target has not seen.
+/// The changes of one watch that a target has not seen.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UnseenChanges {
-    /// The number of the watch.
+    /// The id of the watch.
     pub watch: i32,
-    /// Rows changed.
+    /// The number of changed rows.
     pub rows: u64,
-    /// How long ago the oldest of them was changed, in seconds.
+    /// The age of the oldest change, in seconds.
     pub age: f64,
 }
 
-/// The entries of the log that this snapshot sees and the cursor does not. The first condition uses the index; the second leaves out entries
-/// that the cursor has seen although older transactions were running.
-fn unseen(schema: &str, cursor: &Cursor) -> String {
+/// The FROM and WHERE of the entries that this snapshot sees and the cursor does not. The first condition uses the index; the second leaves out
+/// entries that the cursor has seen although older transactions were running.
+fn unseen_entries(schema: &str, cursor: &Cursor) -> String {
     format!(
         "FROM {}.change AS noted WHERE noted.xid >= '{}'::xid8 AND NOT pg_visible_in_snapshot(noted.xid, '{cursor}'::pg_snapshot)",
         quoted(schema),
@@ -30,11 +30,11 @@ fn unseen(schema: &str, cursor: &Cursor) -> String {
 ///
 /// # Errors
 /// If the log cannot be read.
-pub async fn pending(snapshot: &Snapshot, schema: &str, cursor: &Cursor) -> Result<Vec<UnseenChanges>, Error> {
+pub async fn unseen_changes(snapshot: &Snapshot, schema: &str, cursor: &Cursor) -> Result<Vec<UnseenChanges>, Error> {
     let sql = format!(
         "SELECT noted.watch, sum(noted.rows)::int8, extract(epoch FROM clock_timestamp() - min(noted.at))::float8 {}
          GROUP BY noted.watch ORDER BY noted.watch",
-        unseen(schema, cursor)
+        unseen_entries(schema, cursor)
     );
     let rows = snapshot.all("reading the change log", &sql, &[]).await?;
     Ok(rows
@@ -43,11 +43,11 @@ pub async fn pending(snapshot: &Snapshot, schema: &str, cursor: &Cursor) -> Resu
         .collect())
 }
 
-/// Calls `each` with the old and new positions of the rows that a watch has logged since a cursor, by the arithmetic of the survey.
+/// Calls `each` with the old and new positions of the rows that a watch has logged since a cursor, computed as the survey computes positions.
 ///
 /// # Errors
 /// If the log cannot be read, or a declared query fails.
-pub async fn changed_places(
+pub async fn unseen_positions(
     snapshot: &Snapshot,
     schema: &str,
     cursor: &Cursor,
@@ -56,9 +56,9 @@ pub async fn changed_places(
     each: impl FnMut(Spot),
 ) -> Result<(), Error> {
     let place = format!("layer \"{}\", reading what changed in {}", layer.name(), watch.table);
-    let unseen = format!("{} AND noted.watch = {}", unseen(schema, cursor), watch.id);
+    let unseen = format!("{} AND noted.watch = {}", unseen_entries(schema, cursor), watch.id);
     let (from, conditions) = unseen.split_once(" WHERE ").unwrap_or((&unseen, "true"));
-    let relation = match &watch.place {
+    let relation = match &watch.source {
         PositionSource::Geometry { .. } => format!(
             "(SELECT ST_SetSRID(ST_MakePoint(point.x, point.y), {srid}) AS place
               {from}, unnest(noted.x, noted.y) AS point (x, y) WHERE {conditions}
@@ -68,11 +68,11 @@ pub async fn changed_places(
             srid = layer.srid()
         ),
         PositionSource::Query { sql, columns } => {
-            // Each by itself: a record made of JSON would take a text for a JSON string, and run the CHECKs of domains.
+            // Column by column: a record made from JSON would read texts as JSON strings, and run the CHECKs of domains.
             let columns: Vec<String> = columns
                 .iter()
-                .zip(&watch.ways)
-                .map(|((name, kind), way)| format!("{} AS {}", way.value(&watch.table, name, kind), quoted(name)))
+                .zip(&watch.methods)
+                .map(|((name, kind), method)| format!("{} AS {}", method.value(&watch.table, name, kind), quoted(name)))
                 .collect();
             format!(
                 "(SELECT found.place
@@ -84,6 +84,7 @@ pub async fn changed_places(
             )
         }
     };
-    let are_rows = matches!(watch.place, PositionSource::Geometry { .. });
-    changed_positions(snapshot, layer, &place, &relation, "place", are_rows, each).await
+    let are_rows = matches!(watch.source, PositionSource::Geometry { .. });
+    let geometries = ChangedGeometries { relation: &relation, column: "place", are_rows };
+    changed_positions(snapshot, layer, &place, geometries, each).await
 }

@@ -1,11 +1,11 @@
-//! What wakes `reseed --watch`: the triggers' notifications, or, where those do not come, a small query again and again.
+//! Wakes `reseed --watch` when there are changes: by the triggers' notifications, or by polling with a small query.
 //!
-//! | what holds | what wakes |
+//! | server | woken by |
 //! |---|---|
-//! | an ordinary server | the triggers' notifications |
-//! | `max_prepared_transactions` is set: the triggers send no notifications, for a transaction with one cannot be prepared | the query |
-//! | a standby, which has no notifications | the query |
-//! | somebody else holds the advisory lock, so whether notifications come is not known | both; the lock is tried again each time |
+//! | any other server | notifications |
+//! | `max_prepared_transactions` is set: a transaction with a notification cannot be prepared, so the triggers send none | polling |
+//! | a standby, which has no notifications | polling |
+//! | another session holds the advisory lock, so notifications may not come | both; each poll tries the lock again |
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ use crate::postgis::{Database, Error, Listener, Snapshot, quoted};
 
 const PLACE: &str = "waiting for changes";
 
-/// The time for which the advisory lock is tried before the query takes over. Each writer holds it for a moment.
+/// How long the advisory lock is tried before polling begins. Each writer holds it for a moment.
 const LOCK_TRIAL: Duration = Duration::from_secs(1);
 
-/// The pause between two trials.
+/// The pause between two attempts to take the lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why notifications may not come.
@@ -54,7 +54,7 @@ impl fmt::Display for NotifyObstacle {
     }
 }
 
-/// The facts that decide whether notifications come.
+/// The settings that decide whether notifications come.
 const FACTS: &str = "SELECT current_setting('max_prepared_transactions'), pg_is_in_recovery()::text";
 
 impl NotifyObstacle {
@@ -67,35 +67,37 @@ impl NotifyObstacle {
     }
 }
 
-/// Why the triggers of this database send no notifications, if they do not.
+/// Why the triggers of this database send no notifications; `None` if they do.
 ///
 /// # Errors
 /// If the database is lost.
-pub async fn quiet(snapshot: &Snapshot) -> Result<Option<NotifyObstacle>, Error> {
+pub async fn notify_obstacle(snapshot: &Snapshot) -> Result<Option<NotifyObstacle>, Error> {
     let rows = snapshot.all(PLACE, FACTS, &[]).await?;
     Ok(rows.first().and_then(|row| NotifyObstacle::of(row.get(0), row.get(1))))
 }
 
-/// The part of the log that may still grow, as a query found it.
+/// The part of the log that may still grow, as the last poll found it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct LogTail {
-    /// Transactions before this one have ended: whatever they noted was counted before.
+    /// Transactions before this one had ended, so all of their entries were visible.
     xmin: String,
-    /// Rows of the log that transactions from `xmin` on have noted and committed.
+    /// The number of visible entries of transactions from `xmin` on.
     rows: u64,
 }
 
-/// What wakes a watch. Dropped, its connection is closed.
+/// Waits for changes. Dropping it closes its connection.
 #[derive(Debug)]
 pub struct Waking {
     listener: Listener,
     schema: String,
-    quiet: Option<NotifyObstacle>,
+    /// Why notifications may not come; `None` if they do.
+    obstacle: Option<NotifyObstacle>,
+    /// What the last poll found; `None` before the first.
     tail: Option<LogTail>,
 }
 
 impl Waking {
-    /// Begins to wait for changes: those that are committed from now on are told by [`Waking::change`].
+    /// Opens a connection that waits for changes. [`Waking::change`] returns for changes that are committed from now on.
     ///
     /// # Errors
     /// If the database cannot be reached, there is no log to look into, or a stop is asked for.
@@ -103,50 +105,50 @@ impl Waking {
         let listener = Listener::open(database).await?;
         let facts = listener.ask(PLACE, FACTS).await?;
         let fact = |column| facts.first().and_then(|row| row.get(column)).unwrap_or_default();
-        let quiet = NotifyObstacle::of(fact(0), fact(1));
-        let mut waking = Waking { listener, schema: schema.to_owned(), quiet, tail: None };
-        if waking.quiet.is_none() {
+        let obstacle = NotifyObstacle::of(fact(0), fact(1));
+        let mut waking = Waking { listener, schema: schema.to_owned(), obstacle, tail: None };
+        if waking.obstacle.is_none() {
             waking.listener.ask(PLACE, &format!("LISTEN {}", quoted(schema))).await?;
             let begun = Instant::now();
             while !waking.takes_lock().await? {
                 if begun.elapsed() >= LOCK_TRIAL {
-                    waking.quiet = Some(NotifyObstacle::Held);
+                    waking.obstacle = Some(NotifyObstacle::Held);
                     break;
                 }
                 tokio::time::sleep(LOCK_PAUSE).await;
             }
         }
-        if waking.quiet.is_some() {
+        if waking.obstacle.is_some() {
             waking.has_grown().await?;
         }
         Ok(waking)
     }
 
-    /// Why notifications may not come, if so.
+    /// Why notifications may not come; `None` if they do.
     #[must_use]
-    pub fn quiet(&self) -> Option<&NotifyObstacle> {
-        self.quiet.as_ref()
+    pub fn obstacle(&self) -> Option<&NotifyObstacle> {
+        self.obstacle.as_ref()
     }
 
-    /// Waits for the next change. `every` is the pause between two looks into the log, where notifications may not come.
+    /// Waits for the next change. `every` is the pause between two polls, where notifications may not come.
     ///
     /// # Errors
     /// If the connection is lost.
     pub async fn change(&mut self, every: Duration) -> Result<(), Error> {
         loop {
-            match &self.quiet {
+            match &self.obstacle {
                 None => return self.listener.notification().await,
-                // The triggers cannot take the lock either: then they send notifications.
+                // If the triggers cannot take the lock either, they send notifications.
                 Some(NotifyObstacle::Held) => tokio::select! {
                     heard = self.listener.notification() => return heard,
                     () = tokio::time::sleep(every) => {}
                 },
                 Some(NotifyObstacle::Prepared { .. } | NotifyObstacle::Standby) => tokio::time::sleep(every).await,
             }
-            if self.quiet == Some(NotifyObstacle::Held) && self.takes_lock().await? {
+            if self.obstacle == Some(NotifyObstacle::Held) && self.takes_lock().await? {
                 tracing::info!("the advisory lock is free: notifications wake this run from now on");
-                self.quiet = None;
-                // What came since the last look sent no notification.
+                self.obstacle = None;
+                // Changes since the last poll may have sent no notification.
                 return Ok(());
             }
             if self.has_grown().await? {
@@ -155,7 +157,7 @@ impl Waking {
         }
     }
 
-    /// Makes sure that the connection still answers.
+    /// Checks that the connection still answers.
     ///
     /// # Errors
     /// If it does not.
@@ -163,31 +165,31 @@ impl Waking {
         self.listener.ask(PLACE, "SELECT").await.map(drop)
     }
 
-    /// Forgets the changes that came until now: a look that begins after this sees them.
+    /// Forgets the changes until now. A snapshot that is taken after this sees them.
     ///
     /// # Errors
     /// If the connection is lost.
     pub async fn forget(&mut self) -> Result<(), Error> {
         self.listener.forget();
-        if self.quiet.is_some() {
+        if self.obstacle.is_some() {
             self.has_grown().await?;
         }
         Ok(())
     }
 
-    /// Takes the lock by which the triggers see that somebody waits, if it is free at once: whoever holds it alone could
-    /// otherwise hold this run up for as long as they like.
+    /// Takes the lock by which the triggers see that a process waits, if it is free at once. Waiting for it would let any session that holds it
+    /// block this run.
     async fn takes_lock(&self) -> Result<bool, Error> {
         let (class, object) = WATCHER_LOCK;
         let rows = self.listener.ask(PLACE, &format!("SELECT pg_try_advisory_lock_shared({class}, {object})")).await?;
         Ok(rows.first().and_then(|row| row.get(0)) == Some("t"))
     }
 
-    /// Whether the log has grown since this was asked the last time. Reads the few entries of the index on `change.xid` that
-    /// belong to transactions from the oldest on that was running then: 0.1 ms on a server with nothing to do.
+    /// Polls: whether the log has grown since the last call. Reads the few entries of the index on `change.xid` from the oldest transaction on that
+    /// was running then: 0.1 ms on an idle server.
     async fn has_grown(&mut self) -> Result<bool, Error> {
         let from = self.tail.as_ref().map(|tail| literal(&tail.xmin));
-        // At first nothing is known: the look that follows sees what there is.
+        // The first poll has nothing to compare with. The snapshot of the reseed that follows sees all earlier entries.
         let from = from.unwrap_or_else(|| "pg_snapshot_xmin(pg_current_snapshot())".to_owned());
         let sql = format!(
             "SELECT pg_snapshot_xmin(pg_current_snapshot()), count(*),
@@ -201,7 +203,7 @@ impl Waking {
         let (found, left) = (count(1), count(2));
         let now = LogTail { xmin: row.get(0).unwrap_or_default().to_owned(), rows: left };
         let before = self.tail.replace(now);
-        // Fewer: the log was pruned, and may have grown beside that.
+        // Also if there are fewer: then the log was pruned, and may have grown as well.
         Ok(before.is_some_and(|before| before.rows != found))
     }
 }

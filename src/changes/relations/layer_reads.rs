@@ -1,25 +1,25 @@
-//! Which tables and columns a layer reads: PostgreSQL says it of a view, so the layer is made one, in a transaction that is
-//! rolled back.
+//! Finds the tables and columns that a layer reads. PostgreSQL records them for a view, so the layer becomes a view in a transaction that is rolled
+//! back.
 
 use std::collections::BTreeSet;
 
 use tokio_postgres::types::Type;
 
-use super::watched::{WatchSource, Wish};
+use super::watched::{WatchRequest, WatchSource};
 use crate::changes::error::Error;
-use crate::changes::log::CALLED;
+use crate::changes::log::QUALIFIED_NAME;
 use crate::changes::options::{TrackOptions, TrackedLayer};
 use crate::postgis::{self, RelationName, Session, look_up, quoted, without_bounds};
 
-/// What a layer reads.
+/// The watches that a layer needs.
 #[derive(Debug, Default)]
 pub(in crate::changes) struct LayerReads {
-    pub(in crate::changes) wishes: Vec<Wish>,
-    /// What the user should know.
+    pub(in crate::changes) requests: Vec<WatchRequest>,
+    /// Warnings for the user.
     pub(in crate::changes) warnings: Vec<String>,
 }
 
-/// A relation that something depends on.
+/// A stored table that a view depends on, and the columns that the view reads.
 struct Dependency {
     oid: u32,
     name: String,
@@ -27,26 +27,26 @@ struct Dependency {
     columns: Vec<String>,
 }
 
-/// A relation of the catalog.
+/// A relation, by OID and kind (`pg_class.relkind`).
 struct CatalogRelation {
     oid: u32,
     kind: String,
 }
 
-const IN_THE_LAYER: &str = "asking what a layer reads";
+const PLACE: &str = "asking what a layer reads";
 
-/// Looks up what a layer reads, in the session's transaction; leaves views behind in it.
+/// Finds what a layer reads. Leaves a temporary view in the session's transaction.
 pub(in crate::changes) async fn reads(session: &Session, layer: TrackedLayer<'_>) -> Result<LayerReads, Error> {
-    let asking = Asking { session, layer, may_ask: may_make_views(session).await? };
-    let own = asking.own().await?;
-    asking.trackable(&layer.layer.relation, &own.kind)?;
+    let reader = DependencyReader { session, layer, may_make_views: may_make_views(session).await? };
+    let own = reader.own().await?;
+    reader.trackable(&layer.layer.relation, &own.kind)?;
     let mut reads = LayerReads::default();
-    let depends = asking.layer_depends(&own, &mut reads.warnings).await?;
+    let depends = reader.layer_depends(&own, &mut reads.warnings).await?;
     let mut declared = BTreeSet::from([own.oid]);
     if own.kind != "v" {
         let geometry = unquoted(&layer.layer.geometry);
         let columns = depends.iter().find(|dependency| dependency.oid == own.oid);
-        reads.wishes.push(Wish {
+        reads.requests.push(WatchRequest {
             layer: layer.layer.name().to_owned(),
             relation: own.oid,
             name: layer.layer.relation.clone(),
@@ -55,36 +55,36 @@ pub(in crate::changes) async fn reads(session: &Session, layer: TrackedLayer<'_>
         });
     }
     for track in layer.track {
-        let wish = asking.declared(track, &depends).await?;
-        declared.insert(wish.relation);
-        reads.wishes.push(wish);
+        let request = reader.declared(track, &depends).await?;
+        declared.insert(request.relation);
+        reads.requests.push(request);
     }
     let undeclared = depends.iter().filter(|dependency| !declared.contains(&dependency.oid));
-    reads.warnings.extend(undeclared.map(|dependency| asking.undeclared(dependency)));
+    reads.warnings.extend(undeclared.map(|dependency| reader.undeclared(dependency)));
     Ok(reads)
 }
 
 /// Whether the role may make temporary views.
 async fn may_make_views(session: &Session) -> Result<bool, Error> {
     let sql = "SELECT has_database_privilege(current_database(), 'TEMPORARY')";
-    Ok(session.one(IN_THE_LAYER, sql, &[]).await?.get(0))
+    Ok(session.one(PLACE, sql, &[]).await?.get(0))
 }
 
-/// The questions about one layer.
-struct Asking<'a> {
+/// Finds the dependencies of one layer.
+struct DependencyReader<'a> {
     session: &'a Session,
     layer: TrackedLayer<'a>,
-    may_ask: bool,
+    may_make_views: bool,
 }
 
-impl Asking<'_> {
+impl DependencyReader<'_> {
     async fn relation(&self, name: &str) -> Result<CatalogRelation, Error> {
         let sql = "SELECT oid, relkind::text FROM pg_class WHERE oid = $1::text::regclass";
-        let row = self.session.one(IN_THE_LAYER, sql, &[(&name, Type::TEXT)]).await?;
+        let row = self.session.one(PLACE, sql, &[(&name, Type::TEXT)]).await?;
         Ok(CatalogRelation { oid: row.get(0), kind: row.get(1) })
     }
 
-    /// What the layer draws. A query is as a view that is called by no name.
+    /// The layer's relation. A query counts as a view without a name.
     async fn own(&self) -> Result<CatalogRelation, Error> {
         if self.layer.layer.is_query() {
             return Ok(CatalogRelation { oid: 0, kind: "v".to_owned() });
@@ -96,7 +96,7 @@ impl Asking<'_> {
         Error::NotTrackable { layer: self.layer.layer.name().to_owned(), what, next: next.to_owned() }
     }
 
-    /// Refuses what no trigger sees the changes of.
+    /// Refuses a relation whose changes fire no trigger.
     fn trackable(&self, name: &str, kind: &str) -> Result<(), Error> {
         match kind {
             "m" => Err(self.not_trackable(
@@ -111,10 +111,10 @@ impl Asking<'_> {
         }
     }
 
-    /// What the layer depends on: its relation, and what its properties, key, feature id and filter refer to.
+    /// The tables that the layer depends on: its relation, and those that its properties, key, feature id and filter refer to.
     async fn layer_depends(&self, own: &CatalogRelation, warnings: &mut Vec<String>) -> Result<Vec<Dependency>, Error> {
         let layer = self.layer.layer;
-        if !self.may_ask {
+        if !self.may_make_views {
             warnings.push(format!(
                 "layer \"{}\": the role may not make temporary views, so PostgreSQL cannot be asked which columns the layer reads: every column of its tables is watched, and tables that its properties or where name are not known. Run GRANT TEMPORARY ON DATABASE … as its owner",
                 layer.name()
@@ -127,10 +127,10 @@ impl Asking<'_> {
             .chain(layer.row_sql().map(str::to_owned))
             .chain(layer.feature_id.iter().map(|column| quoted(column)))
             .chain(layer.filter.iter().map(|filter| format!("({filter}\n)")));
-        // As truth values: a view cannot have every type of column.
+        // As booleans, because a view cannot have columns of every type.
         let columns = expressions.enumerate().map(|(n, sql)| format!("({sql}) IS NULL AS c{n}"));
         let columns = columns.collect::<Vec<_>>().join(", ");
-        // In a query of their own: aggregates see other rows than the rest does.
+        // Aggregates need a query of their own, because they have no single row.
         let aggregates: Vec<String> = layer
             .aggregates()
             .enumerate()
@@ -145,8 +145,8 @@ impl Asking<'_> {
         self.depends(VIEW).await
     }
 
-    /// What a declared table is watched for.
-    async fn declared(&self, track: &TrackOptions, depends: &[Dependency]) -> Result<Wish, Error> {
+    /// The watch for a table that is declared in `[[layer.track]]`.
+    async fn declared(&self, track: &TrackOptions, depends: &[Dependency]) -> Result<WatchRequest, Error> {
         let name = self.layer.layer.name();
         let wanted = RelationName {
             layer: name,
@@ -166,7 +166,7 @@ impl Asking<'_> {
         let mut columns: Option<BTreeSet<String>> =
             depends.iter().find(|other| other.oid == relation.oid).map(|other| other.columns.iter().cloned().collect());
         let mut logged = Vec::new();
-        if self.may_ask {
+        if self.may_make_views {
             let sql = format!(
                 "SELECT place.geometry FROM {table} AS changed CROSS JOIN LATERAL ({}\n) AS place (geometry)",
                 track.geometry
@@ -178,10 +178,10 @@ impl Asking<'_> {
                 other => other.into(),
             };
             self.view(&sql).await.map_err(failed)?;
-            // Text would be taken for a geometry, and fail where it is none.
+            // A text would be cast to a geometry when the log is read, and fail if it is not one.
             let sql = "SELECT t.typname::text FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
                 WHERE a.attrelid = $1::text::regclass";
-            let kind: String = self.session.one(IN_THE_LAYER, sql, &[(&VIEW, Type::TEXT)]).await?.get(0);
+            let kind: String = self.session.one(PLACE, sql, &[(&VIEW, Type::TEXT)]).await?.get(0);
             if kind != "geometry" && kind != "geography" {
                 return Err(self.not_trackable(
                     format!("the geometry of [[layer.track]] for {table} gives values of type {kind}"),
@@ -192,13 +192,13 @@ impl Asking<'_> {
             logged.extend(query.into_iter().filter(|other| other.oid == relation.oid).flat_map(|other| other.columns));
         } else {
             let sql = "SELECT attname::text FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
-            let rows = self.session.all(IN_THE_LAYER, sql, &[(&relation.oid, Type::OID)]).await?;
+            let rows = self.session.all(PLACE, sql, &[(&relation.oid, Type::OID)]).await?;
             logged.extend(rows.iter().map(|row| row.get::<_, String>(0)));
         }
         if let Some(columns) = &mut columns {
             columns.extend(logged.iter().cloned());
         }
-        Ok(Wish {
+        Ok(WatchRequest {
             layer: name.to_owned(),
             relation: relation.oid,
             name: table,
@@ -207,6 +207,7 @@ impl Asking<'_> {
         })
     }
 
+    /// The warning for a table that the layer reads and does not declare.
     fn undeclared(&self, dependency: &Dependency) -> String {
         let (layer, table) = (self.layer.layer.name(), &dependency.name);
         match dependency.kind.as_str() {
@@ -221,16 +222,16 @@ impl Asking<'_> {
         }
     }
 
-    /// Makes the one view anew.
+    /// Makes the view, in place of an earlier one.
     async fn view(&self, select: &str) -> Result<(), postgis::Error> {
         let sql = format!("DROP VIEW IF EXISTS {VIEW}; CREATE TEMPORARY VIEW oar_tiles_reads AS {select}");
-        self.session.script(IN_THE_LAYER, &sql).await.map(drop)
+        self.session.script(PLACE, &sql).await.map(drop)
     }
 
-    /// What a view depends on.
+    /// The tables that a view depends on.
     async fn depends(&self, view: &str) -> Result<Vec<Dependency>, Error> {
-        let sql = include_str!("sql/reads.sql").replace("{called}", CALLED);
-        let rows = self.session.all(IN_THE_LAYER, &sql, &[(&view, Type::TEXT)]).await?;
+        let sql = include_str!("sql/reads.sql").replace("{called}", QUALIFIED_NAME);
+        let rows = self.session.all(PLACE, &sql, &[(&view, Type::TEXT)]).await?;
         let dependency = |row: &tokio_postgres::Row| Dependency {
             oid: row.get(0),
             name: row.get(1),

@@ -1,4 +1,4 @@
-//! Which tables and columns a layer reads, and what the catalog says of these tables.
+//! The tables and columns that a layer reads, and what the catalog says of these tables.
 
 mod layer_reads;
 mod table;
@@ -6,4 +6,4 @@ mod watched;
 
 pub(super) use layer_reads::reads;
 pub(super) use table::{Table, TableColumn, TableKeyColumn};
-pub(super) use watched::{WatchSource, Watched, Wish};
+pub(super) use watched::{PlannedWatch, WatchRequest, WatchSource};

@@ -1,28 +1,28 @@
-//! A table that is watched, as the catalog has it.
+//! What the catalog says of a table that is to be watched.
 
 use serde::Deserialize;
 use tokio_postgres::types::Type;
 
 use crate::changes::error::Error;
-use crate::changes::log::{CALLED, Decoding, at_postgis, decoding_of, literal};
+use crate::changes::log::{Decoding, QUALIFIED_NAME, at_postgis, decoding_of, literal};
 use crate::postgis::{Session, quoted};
 
-/// What the triggers have to know of a table.
+/// What an install must know of a table. The fields are those of the JSON of `sql/table.sql`.
 #[derive(Debug, Deserialize)]
 pub(in crate::changes) struct Table {
     pub(in crate::changes) owner: String,
-    /// The owner is a superuser.
+    /// Whether the owner is a superuser.
     pub(in crate::changes) is_of_superuser: bool,
-    /// This role has the owner's rights.
+    /// Whether this role has the owner's rights.
     pub(in crate::changes) is_ours: bool,
     /// The table itself first; its partitions, children and parents.
     pub(in crate::changes) kin: Vec<Kin>,
     pub(in crate::changes) columns: Vec<TableColumn>,
-    /// The columns of a unique index that holds for all rows; none if there is none.
+    /// The columns of a unique index over all rows; empty if there is none.
     pub(in crate::changes) key: Vec<TableKeyColumn>,
 }
 
-/// A table through which rows of the watched one are changed.
+/// A table through which rows of the watched one can be changed: the table itself, a partition, a child or a parent.
 #[derive(Debug, Deserialize)]
 pub(in crate::changes) struct Kin {
     /// Schema and name, quoted.
@@ -35,7 +35,7 @@ pub(in crate::changes) struct Kin {
 }
 
 /// A column.
-#[expect(clippy::struct_excessive_bools, reason = "facts of the catalog, each by itself")]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of the catalog")]
 #[derive(Debug, Deserialize)]
 pub(in crate::changes) struct TableColumn {
     pub(in crate::changes) name: String,
@@ -48,15 +48,17 @@ pub(in crate::changes) struct TableColumn {
     pub(in crate::changes) shape: String,
     /// The reference system that it declares; 0 for none.
     pub(in crate::changes) srid: i32,
-    /// Values that are equal are the same bytes, by the operator `=` of `pg_catalog` and, if it has one, the collation "C".
+    /// Whether equal values have the same bytes, by the operator `=` of `pg_catalog` and, for collated types, the collation "C".
     pub(in crate::changes) is_exact: bool,
+    /// Whether its type has a collation.
     pub(in crate::changes) is_collated: bool,
-    /// It is of PostGIS's type geometry.
+    /// Whether it is of PostGIS's type geometry.
     pub(in crate::changes) is_geometry: bool,
-    /// It is of PostGIS's type geometry or geography: not of another type that is called so.
+    /// Whether it is of PostGIS's type geometry or geography, not of another type with that name.
     pub(in crate::changes) is_spatial: bool,
     /// Its type, as SQL names it.
-    pub(in crate::changes) called: String,
+    #[serde(rename = "called")]
+    pub(in crate::changes) type_text: String,
     /// How its values are read from the log.
     pub(in crate::changes) decoding: Decoding,
 }
@@ -65,17 +67,22 @@ pub(in crate::changes) struct TableColumn {
 #[derive(Debug, Deserialize)]
 pub(in crate::changes) struct TableKeyColumn {
     pub(in crate::changes) name: String,
-    /// The equality of the index, such as `OPERATOR(pg_catalog.=)`; `None` if another operator could be taken for it.
+    /// The equality operator of the index, such as `OPERATOR(pg_catalog.=)`; `None` if its name could mean another operator.
     pub(in crate::changes) equals: Option<String>,
 }
 
 impl Table {
     /// Asks the catalog.
-    pub(in crate::changes) async fn look_up(session: &Session, postgis: &str, oid: u32, place: &str) -> Result<Table, Error> {
+    pub(in crate::changes) async fn look_up(
+        session: &Session,
+        postgis: &str,
+        oid: u32,
+        place: &str,
+    ) -> Result<Table, Error> {
         let sql = at_postgis(include_str!("sql/table.sql"), postgis)
             .replace("{postgis_name}", &literal(&quoted(postgis)))
             .replace("{decoding}", &decoding_of("a.atttypid", "a.atttypmod"))
-            .replace("{called}", CALLED);
+            .replace("{called}", QUALIFIED_NAME);
         let text: String = session.one(place, &sql, &[(&oid, Type::OID)]).await?.get(0);
         serde_json::from_str(&text).map_err(|source| Error::Unreadable { what: "the catalog's answer", source })
     }

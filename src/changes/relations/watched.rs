@@ -1,4 +1,4 @@
-//! What is to be logged of one table, wished by one layer or several.
+//! What is to be logged of one table, for one layer or several.
 
 use std::collections::BTreeSet;
 
@@ -7,72 +7,79 @@ use crate::changes::error::Error;
 use crate::changes::log::WatchFacts;
 use crate::postgis::quoted;
 
-/// What tells the places of a row.
+/// Where the positions of a row come from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::changes) enum WatchSource {
     /// A column of type geometry or geography.
     Column(String),
-    /// A query over the row, evaluated when the log is read: the columns of the row that it refers to are noted.
+    /// A query over the row. It is evaluated when the log is read; the log holds the columns that it refers to.
     Query {
         /// The query.
         sql: String,
-        /// Those columns.
+        /// The columns.
         logged: Vec<String>,
     },
 }
 
-/// What a layer wants noted, of one table.
+/// What one layer needs logged of one table.
 #[derive(Debug, Clone)]
-pub(in crate::changes) struct Wish {
+pub(in crate::changes) struct WatchRequest {
     /// The layer's name.
     pub(in crate::changes) layer: String,
+    /// The OID of the table.
     pub(in crate::changes) relation: u32,
     /// Schema and table, quoted.
     pub(in crate::changes) name: String,
     pub(in crate::changes) source: WatchSource,
-    /// The columns whose change is seen; `None` for all.
+    /// The columns whose changes show on the map; `None` for all.
     pub(in crate::changes) columns: Option<BTreeSet<String>>,
 }
 
-/// A watch to be, wished by one layer or several.
-pub(in crate::changes) struct Watched {
-    pub(in crate::changes) wish: Wish,
+/// A watch that an install makes or keeps: the first request for it, and the columns of all requests.
+pub(in crate::changes) struct PlannedWatch {
+    pub(in crate::changes) request: WatchRequest,
     pub(in crate::changes) table: Table,
     pub(in crate::changes) columns: BTreeSet<String>,
 }
 
-impl Watched {
-    /// Whether this is what the log calls so.
+impl PlannedWatch {
+    /// Whether this is the installed watch `known`.
     pub(in crate::changes) fn is(&self, known: &WatchFacts) -> bool {
         let (geometry, query) = self.source();
-        known.relation == self.wish.relation && known.geometry.as_deref() == geometry && known.query.as_deref() == query
+        known.relation == self.request.relation
+            && known.geometry.as_deref() == geometry
+            && known.query.as_deref() == query
     }
 
+    /// The geometry column or the query that gives the positions; the other one is `None`.
     pub(in crate::changes) fn source(&self) -> (Option<&str>, Option<&str>) {
-        match &self.wish.source {
+        match &self.request.source {
             WatchSource::Column(name) => (Some(name), None),
             WatchSource::Query { sql, .. } => (None, Some(sql)),
         }
     }
 
-    /// The columns that a layer needs to know the changes of.
-    pub(in crate::changes) fn needed(&self, wish: &Wish) -> Vec<String> {
-        match &wish.columns {
+    /// The columns whose changes a layer must learn of.
+    pub(in crate::changes) fn needed(&self, request: &WatchRequest) -> Vec<String> {
+        match &request.columns {
             Some(columns) => columns.iter().cloned().collect(),
             None => self.table.columns.iter().map(|column| column.name.clone()).collect(),
         }
     }
 
-    /// Refuses tables whose changes the triggers would not see.
+    /// Refuses tables of which the triggers would miss changes.
+    ///
+    /// # Errors
+    /// [`Error::NotTrackable`].
     pub(in crate::changes) fn check(&self) -> Result<(), Error> {
         let refused = |what: String, next: &str| {
-            Err(Error::NotTrackable { layer: self.wish.layer.clone(), what, next: next.to_owned() })
+            Err(Error::NotTrackable { layer: self.request.layer.clone(), what, next: next.to_owned() })
         };
-        let table = &self.wish.name;
-        let logged = match &self.wish.source {
+        let table = &self.request.name;
+        let logged = match &self.request.source {
             WatchSource::Column(name) => {
                 if let Some(column) = self.table.column(name).filter(|column| !column.is_spatial) {
-                    let (name, kind) = (quoted(name), &column.called);
+                    let (name, kind) = (quoted(name), &column.type_text);
                     return refused(
                         format!(
                             "{name} of {table} is of type {kind}, which is called as a type of PostGIS, and is none"
@@ -85,8 +92,8 @@ impl Watched {
             WatchSource::Query { logged, .. } => logged,
         };
         let columns = logged.iter().filter_map(|name| self.table.column(name));
-        if let Some(column) = columns.into_iter().find(|column| column.decoding.way.is_none()) {
-            let (name, kind) = (quoted(&column.name), &column.called);
+        if let Some(column) = columns.into_iter().find(|column| column.decoding.method.is_none()) {
+            let (name, kind) = (quoted(&column.name), &column.type_text);
             return refused(
                 format!(
                     "the geometry of [[layer.track]] for {table} refers to {name} of type {kind}, and a value of that type cannot be read back from the change log without running functions of the type's owner"

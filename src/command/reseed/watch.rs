@@ -185,7 +185,7 @@ impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> Watcher<'_, F> {
         };
         match begun {
             Ok(waking) => {
-                match waking.quiet() {
+                match waking.obstacle() {
                     Some(quiet) => self.say_once(format!(
                         "no notifications wake this run ({quiet}): it looks into the change log every {} instead",
                         humantime::format_duration(self.look_pause())

@@ -61,7 +61,7 @@ pub async fn status(
             safety => safety,
         };
         let logged = changes::logged(&database, &snapshot, schema).await?;
-        Ok((safety, logged, changes::quiet(&snapshot).await?))
+        Ok((safety, logged, changes::notify_obstacle(&snapshot).await?))
     };
     let (safety, logged, quiet) = restarting(database, report, stop, look).await?;
     let mut behind = Vec::new();

@@ -2,7 +2,7 @@
 
 use super::tile_list::{MAX_LISTED_TILES, TileList, TileListError};
 use super::{DirtyFilter, Look, TargetState};
-use crate::changes::{self, Watch, changed_places, pending};
+use crate::changes::{self, Watch, unseen_changes, unseen_positions};
 use crate::patch::ChangedPositions;
 use crate::plan::{Dirty, DrawnLayer, ScopePart};
 use crate::postgis::{Layer, survey};
@@ -119,7 +119,7 @@ pub(super) async fn from_log(
 ) -> Result<Work, CommandError> {
     let Look { state, snapshot, layers, .. } = look;
     let schema = &look.job.settings.database.changes.schema;
-    let pending = pending(snapshot, schema, &state.cursor).await?;
+    let pending = unseen_changes(snapshot, schema, &state.cursor).await?;
     let rows_of =
         |watch: &Watch| pending.iter().find(|pending| pending.watch == watch.id).map_or(0, |noted| noted.rows);
     let mut reasons = reasons(&pending, watches);
@@ -157,7 +157,7 @@ pub(super) async fn from_log(
         let drawn = drawn(layer);
         for watch in watches.iter().filter(|watch| rows_of(watch) > 0) {
             let (mut too_many, mut seen) = (false, 0);
-            if let changes::PositionSource::Query { .. } = watch.place {
+            if let changes::PositionSource::Query { .. } = watch.source {
                 // It may name no more than the neighbourhood.
                 changed.spots.forget(LayerIndex(index));
             }
@@ -172,7 +172,7 @@ pub(super) async fn from_log(
                     || seen == POSITIONS_TO_EXTRAPOLATE
                         && extrapolated(changed.dirty.len() as u64, rows_of(watch)) > (most as u64).saturating_mul(2);
             };
-            changed_places(snapshot, schema, &state.cursor, watch, layer, each).await?;
+            unseen_positions(snapshot, schema, &state.cursor, watch, layer, each).await?;
             if too_many {
                 return Ok(Work::All(changed.reasons));
             }

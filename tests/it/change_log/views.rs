@@ -126,7 +126,7 @@ fn a_declared_query_is_noted_by_what_it_refers_to() {
     }
     let found = &tracking.check(&tracking.now()).unwrap()[0][1];
     assert_eq!(
-        format!("{:?}", found.place),
+        format!("{:?}", found.source),
         r#"Query { sql: "SELECT location FROM mill WHERE id = changed.mill_id", columns: [("mill_id", "integer")] }"#
     );
 }

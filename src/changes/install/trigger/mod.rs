@@ -1,12 +1,11 @@
 //! The trigger function of a watch.
 //!
-//! It stands in every writer's way, so it only compares columns and takes places out of geometries: no expression of a
-//! configuration is worked out in it, and nothing that raises on odd values. It runs with its owner's rights, whatever the
-//! writer's are, and finds every name by itself, whatever the writer's search path is.
+//! It delays every writer, so it only compares columns and takes positions out of geometries. It evaluates no expression of a configuration, and
+//! nothing that raises an error on unusual values. It runs with its owner's rights, not the writer's, and with its own search path.
 //!
-//! What the owner of a column's type wrote would run with these rights, too, so none of it is run. Values become texts by the
-//! output function of their type, which takes a superuser to make, never by a cast. They are compared as bytes (`*<>`), or by
-//! operators that are certain to be those of PostgreSQL, PostGIS or an extension.
+//! Functions of the owner of a column's type would run with these rights, too, so it calls none. Values become texts by the output function of
+//! their type, which only a superuser can make, never by a cast. They are compared as bytes (`*<>`), or by operators that are certain to be those
+//! of PostgreSQL, PostGIS or an extension.
 
 mod statements;
 
@@ -17,23 +16,23 @@ use crate::changes::relations::{Table, WatchSource};
 use crate::postgis::quoted;
 use statements::{MAX_ROWS_PER_LOG_ENTRY, StatementSize};
 
-/// A trigger function to be.
-pub(in crate::changes) struct Noter<'a> {
+/// The trigger function of a watch.
+pub(in crate::changes) struct TriggerFunction<'a> {
     /// The schema of the log.
     pub(in crate::changes) schema: &'a str,
     /// The schema of PostGIS.
     pub(in crate::changes) postgis: &'a str,
-    /// The watch's number.
+    /// The id of the watch.
     pub(in crate::changes) watch: i32,
     /// The table.
     pub(in crate::changes) table: &'a Table,
-    /// What tells the places.
+    /// Where positions come from.
     pub(in crate::changes) source: &'a WatchSource,
-    /// The columns whose change is noted, those of the source and the key among them.
+    /// The columns whose changes are logged, including those of the source and the key.
     pub(in crate::changes) columns: &'a [String],
 }
 
-impl Noter<'_> {
+impl TriggerFunction<'_> {
     /// The function's name, quoted, with its schema.
     pub(in crate::changes) fn name(schema: &str, watch: i32) -> String {
         format!("{}.{}", quoted(schema), quoted(&format!("note_{watch}")))
@@ -44,9 +43,9 @@ impl Noter<'_> {
         Md5::digest(self.body()).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The statement that makes the function, or replaces one that is known to be ours.
-    pub(in crate::changes) fn function(&self, replaces: bool) -> String {
-        // How columns read as text, where they are noted or compared so.
+    /// The statement that makes the function, or `replaces` one that is known to be ours.
+    pub(in crate::changes) fn statement(&self, replaces: bool) -> String {
+        // The settings that decide how values read as texts, if they are logged or compared as texts.
         let texts = match (self.source, self.table.key.is_empty()) {
             (WatchSource::Column(_), false) => "",
             _ => {
@@ -62,15 +61,15 @@ impl Noter<'_> {
     SET jit = off{texts}
 AS {};",
             if replaces { "OR REPLACE " } else { "" },
-            Noter::name(self.schema, self.watch),
+            TriggerFunction::name(self.schema, self.watch),
             in_dollars(&self.body()),
         )
     }
 
     fn body(&self) -> String {
         let (class, object) = WATCHER_LOCK;
-        let (before, after) = self.one_sided(StatementSize::Many);
-        let (before_few, after_few) = self.one_sided(StatementSize::Few);
+        let (before, after) = self.noting_one_side(StatementSize::Many);
+        let (before_few, after_few) = self.noting_one_side(StatementSize::Few);
         let log = quoted(self.schema);
         format!(
             "
@@ -131,15 +130,15 @@ END
 ",
             missing = self.missing(),
             watch = self.watch,
-            update_many = self.two_sided(StatementSize::Many),
-            update_few = self.two_sided(StatementSize::Few),
+            update_many = self.noting_both_sides(StatementSize::Many),
+            update_few = self.noting_both_sides(StatementSize::Few),
             truncate_before = literal(&format!("{before}ONLY ")),
             truncate_after = literal(&after),
             channel = literal(self.schema),
         )
     }
 
-    /// Whether the table at hand lacks a column that is watched, or has it in another type where the type matters.
+    /// SQL for whether the changed table lacks a watched column, or has one in another type where the type matters.
     fn missing(&self) -> String {
         let names: Vec<String> = self.columns.iter().map(|name| literal(name)).collect();
         let geometry = match self.source {
@@ -152,7 +151,7 @@ END
         });
         let cases: String = cases.collect();
         let types = if cases.is_empty() { cases } else { format!(" AND CASE a.attname {cases}ELSE true END") };
-        // As text, for one look into the index instead of one for each name: half a writer's wait for this.
+        // Compared as texts, the names take one index scan instead of one each, and half of the time.
         format!(
             "(SELECT count(*) FROM pg_attribute AS a WHERE a.attrelid = TG_RELID AND a.attnum > 0 AND NOT a.attisdropped
             AND a.attname::text = ANY (ARRAY[{}]::text[]){types}) <> {}",
@@ -162,7 +161,7 @@ END
     }
 }
 
-/// A text in dollar quotes (PostgreSQL documentation, section 4.1.2.4), for people to read.
+/// A text in dollar quotes (PostgreSQL documentation, section 4.1.2.4), which are easier to read than a literal.
 fn in_dollars(text: &str) -> String {
     let mut tag = "$oar_tiles$".to_owned();
     while text.contains(&tag) {

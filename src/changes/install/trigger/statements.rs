@@ -1,37 +1,37 @@
-//! The statements of a trigger function that note places.
+//! The statements of a trigger function that log positions.
 //!
-//! For each changed row they cost about a microsecond, most of it for finding an old row's new one. What is spared: comparing
-//! whole rows where an operator is as exact (a third of the whole), and numbering rows where one row of the log holds them
-//! all (a quarter).
+//! They take about a microsecond for each changed row, most of it to pair old rows with their new versions. Two savings: whole rows are not
+//! compared where an operator is as exact (a third of the time), and rows are not numbered where one entry of the log holds all of them (a
+//! quarter).
 
-use super::Noter;
+use super::TriggerFunction;
 use crate::changes::log::literal;
 use crate::changes::relations::{TableColumn, TableKeyColumn, WatchSource};
 use crate::postgis::quoted;
 
-/// A statement that changed no more rows is noted in one row of the log.
+/// A statement that changed at most this many rows is logged in one entry.
 pub(in crate::changes) const MAX_ROWS_PER_LOG_ENTRY: u32 = 10_000;
 
-/// Changed rows in one row of the log if there are more; an updated row has two places at most.
-const MANY_IN_A_ROW: u32 = 1000;
+/// The changed rows in one entry if a statement changed more than [`MAX_ROWS_PER_LOG_ENTRY`]. An updated row has at most two positions.
+const ROWS_PER_ENTRY_OF_MANY: u32 = 1000;
 
-/// How much a statement changed.
+/// How many rows a statement changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::changes) enum StatementSize {
     /// Up to [`MAX_ROWS_PER_LOG_ENTRY`] rows.
     Few,
-    /// Any number.
+    /// More.
     Many,
 }
 
-/// A column of the log that holds places.
+/// A column of the log that holds positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LogColumn {
     X,
     Y,
-    /// What is no point, or has a reference system of its own.
+    /// Geometries that are not points, or have their own reference system.
     Shape,
-    /// What a query refers to.
+    /// The columns that a query refers to.
     Keys,
 }
 
@@ -46,7 +46,7 @@ impl LogColumn {
     }
 }
 
-/// The watched column of geometries.
+/// The watched geometry column.
 struct WatchedGeometry<'a> {
     column: &'a str,
     /// The geometry type that it declares; "Geometry" for any.
@@ -55,31 +55,37 @@ struct WatchedGeometry<'a> {
     geography: bool,
 }
 
-/// The pieces by which old rows find their new ones.
+/// The pieces of the join that pairs old rows with their new versions.
 struct Pairing {
+    /// The old rows, as an item of a FROM list.
     old: String,
+    /// The new rows.
     new: String,
+    /// The condition of the join.
     on: String,
+    /// Whether a pair has an old row.
     old_here: String,
+    /// Whether a pair has a new row.
     new_here: String,
+    /// Whether the rows of a pair differ.
     changed: String,
 }
 
-impl Noter<'_> {
-    /// The statement that notes one place for each row of a table, before and after that table's name.
-    pub(in crate::changes) fn one_sided(&self, amount: StatementSize) -> (String, String) {
+impl TriggerFunction<'_> {
+    /// The statement that logs one position for each row of a table: the text before the table's name, and the text after it.
+    pub(in crate::changes) fn noting_one_side(&self, amount: StatementSize) -> (String, String) {
         let held = self.held();
         let inner: Vec<String> =
             held.iter().map(|held| format!("{} AS old_{}", self.of(*held, "r"), held.target())).collect();
-        let (before, after) = self.gathered(&["old"], amount);
+        let (before, after) = self.statement_around(&["old"], amount);
         (
             format!("{before}\n        FROM (SELECT {}{} FROM ", inner.join(", "), part(amount)),
             format!(" AS r) AS changed{after}"),
         )
     }
 
-    /// The statement that notes both places of each updated row, the new one if it is another.
-    pub(in crate::changes) fn two_sided(&self, amount: StatementSize) -> String {
+    /// The statement that logs the old position of each updated row, and the new one if it differs.
+    pub(in crate::changes) fn noting_both_sides(&self, amount: StatementSize) -> String {
         let Pairing { old, new, on, old_here, new_here, changed } = self.pairing();
         let held = self.held();
         let sides = |held: &LogColumn| {
@@ -89,11 +95,11 @@ impl Noter<'_> {
                     "CASE WHEN {old_here} THEN {old} END AS old_{target}, CASE WHEN {new_here} THEN {new} END AS new_{target}"
                 );
             }
-            // A row that is not there has no place by itself.
+            // The position of a missing row is NULL by itself.
             format!("{old} AS old_{target}, {new} AS new_{target}")
         };
         let inner: Vec<String> = held.iter().map(sides).collect();
-        // A point is elsewhere if its coordinates are; of anything else the bytes are compared.
+        // A point moved if its coordinates differ; for other geometries the bytes are compared.
         let moved = match (self.source, held) {
             (_, [LogColumn::X, LogColumn::Y]) => {
                 "old_x IS DISTINCT FROM new_x OR old_y IS DISTINCT FROM new_y".to_owned()
@@ -113,8 +119,8 @@ impl Noter<'_> {
                 format!("old_{target}, CASE WHEN {moved} THEN new_{target} END AS new_{target}")
             })
             .collect();
-        let (before, after) = self.gathered(&["old", "new"], amount);
-        // OFFSET 0 keeps the planner from working places out wherever they are used.
+        let (before, after) = self.statement_around(&["old", "new"], amount);
+        // OFFSET 0 keeps the planner from computing positions again wherever they are used.
         format!(
             "{before}
         FROM (SELECT {}{} FROM (
@@ -127,11 +133,11 @@ impl Noter<'_> {
         )
     }
 
-    /// The columns of the log that hold places.
+    /// The columns of the log that hold the positions of this watch.
     fn held(&self) -> &'static [LogColumn] {
         match (self.source, self.geometry()) {
             (WatchSource::Query { .. }, _) => &[LogColumn::Keys],
-            // Where no reference system is declared, each geometry keeps its own.
+            // If the column declares no reference system, each geometry has its own.
             (_, WatchedGeometry { srid: 0, .. }) => &[LogColumn::Shape],
             (_, WatchedGeometry { shape: "Point", .. }) => &[LogColumn::X, LogColumn::Y],
             (_, WatchedGeometry { shape: "Geometry", .. }) => &[LogColumn::X, LogColumn::Y, LogColumn::Shape],
@@ -139,7 +145,7 @@ impl Noter<'_> {
         }
     }
 
-    /// What such a column holds of a row: NULL for no place.
+    /// SQL for the value of a column of the log, for a row: NULL if the row has no position.
     fn of(&self, held: LogColumn, row: &str) -> String {
         if let WatchSource::Query { logged, .. } = self.source {
             let names: Vec<String> = logged.iter().map(|name| literal(name)).collect();
@@ -159,7 +165,7 @@ impl Noter<'_> {
             "Point" => format!("{postgis}.{function}({g})"),
             _ => format!("CASE WHEN {is_point} THEN {postgis}.{function}({g}) END"),
         };
-        // Both axes are monotone between 4326 and 3857: the box of the projected geometry is the projection of its box.
+        // Both axes of 4326 and 3857 are monotone in each other, so the box of the projected geometry is the projection of its box.
         let around = format!("{postgis}.ST_Envelope({g})");
         let place = match srid {
             4326 | 3857 => around,
@@ -189,7 +195,7 @@ impl Noter<'_> {
         })
     }
 
-    /// How old rows find their new ones.
+    /// How old rows are paired with their new versions.
     fn pairing(&self) -> Pairing {
         if let Some(first) = self.table.key.first() {
             let pair = |key: &TableKeyColumn| {
@@ -208,7 +214,7 @@ impl Noter<'_> {
                 changed: self.changed(),
             };
         }
-        // No key: the nth of equal rows finds the nth of equal rows; what finds none has changed.
+        // Without a key, the nth of equal old rows is paired with the nth of equal new rows. A row without a partner has changed.
         let numbered = |table: &str, row: &str| {
             format!(
                 "(SELECT *, row_number() OVER (PARTITION BY oar_tiles_image) AS oar_tiles_nth
@@ -226,8 +232,8 @@ impl Noter<'_> {
         }
     }
 
-    /// Whether an old row and its new one differ in a watched column, to the byte. A record is compared so whatever its
-    /// columns are, but making one costs more than all the rest: it is for types whose "=" takes different values for equal.
+    /// SQL for whether an old row and its new version differ in any byte of a watched column. Records can be compared so whatever the types of their
+    /// columns, but making one costs more than all the rest, so only types whose "=" ignores some differences are compared as records.
     fn changed(&self) -> String {
         let (mut exact, mut shapes, mut others) = (Vec::new(), Vec::new(), Vec::new());
         for name in self.columns {
@@ -252,8 +258,8 @@ impl Noter<'_> {
         exact.join("\n                OR ")
     }
 
-    /// The statement around the selection of the places, of one or both sides.
-    fn gathered(&self, sides: &[&str], amount: StatementSize) -> (String, String) {
+    /// The statement around the query that gives positions, of one or both sides: the text before the query, and the text after it.
+    fn statement_around(&self, sides: &[&str], amount: StatementSize) -> (String, String) {
         let targets: Vec<&str> = self.held().iter().map(|held| held.target()).collect();
         let places = targets.iter().filter(|target| **target != "y");
         let places = places.flat_map(|target| sides.iter().map(move |side| format!("{side}_{target} IS NOT NULL")));
@@ -281,26 +287,25 @@ impl Noter<'_> {
     }
 }
 
-/// The row of the log that a changed row goes to.
+/// A further column with the number of the log entry that a changed row goes to.
 fn part(amount: StatementSize) -> String {
     match amount {
         StatementSize::Few => String::new(),
-        StatementSize::Many => format!(", (row_number() OVER () - 1) / {MANY_IN_A_ROW} AS part"),
+        StatementSize::Many => format!(", (row_number() OVER () - 1) / {ROWS_PER_ENTRY_OF_MANY} AS part"),
     }
 }
 
-/// A column of a row as the output function of its type gives it; an empty text for NULL. `::text` would run a cast that the
-/// owner of the type made.
+/// SQL for a column of a row as text, by the output function of its type; an empty text for NULL. `::text` could run a cast of the type's owner.
 fn text(row: &str, name: &str) -> String {
     format!("concat({row}.{})", quoted(name))
 }
 
-/// Whether a column of a row is not NULL. `IS NOT NULL` is false of a composite value with a field that is NULL.
+/// SQL for whether a column of a row is not NULL. `IS NOT NULL` is false for a composite value with a NULL field.
 fn is_set(row: &str, name: &str) -> String {
     format!("num_nulls({row}.{}) = 0", quoted(name))
 }
 
-/// Whether there is a row, by the first column of its key. A composite column of a key has no `equals`.
+/// SQL for whether there is a row, by the first column of its key. A composite column of a key has no `equals`.
 fn is_there(row: &str, first: &TableKeyColumn) -> String {
     match first.equals {
         Some(_) => format!("{row}.{} IS NOT NULL", quoted(&first.name)),
@@ -308,13 +313,13 @@ fn is_there(row: &str, first: &TableKeyColumn) -> String {
     }
 }
 
-/// Some columns of a row as one value. The cast keeps PostgreSQL from comparing column by column.
+/// SQL for some columns of a row as one value. The cast keeps PostgreSQL from comparing column by column.
 fn record(row: &str, names: &[String]) -> String {
     let names: Vec<String> = names.iter().map(|name| format!("{row}.{}", quoted(name))).collect();
     format!("ROW({})::record", names.join(", "))
 }
 
-/// Whether some columns of an old row and its new one differ in any byte (PostgreSQL documentation, section 9.24.6).
+/// SQL for whether some columns of an old row and its new version differ in any byte (PostgreSQL documentation, section 9.24.6).
 fn differs(names: &[String]) -> String {
     format!("{} *<> {}", record("o", names), record("n", names))
 }
