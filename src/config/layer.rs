@@ -11,7 +11,7 @@ use super::file::{
 use super::settings::{Check, LayerSettings};
 use crate::cells::{CellGrid, CellShape, Standing};
 use crate::changes::TrackOptions;
-use crate::postgis::{Cells, LayerOptions, Property, PropertySource, TilePart};
+use crate::postgis::{Cells, LayerKind, LayerOptions, Property, PropertySource, TilePart};
 use crate::sink::is_own_name;
 use crate::tile::{LayerId, Zoom, ZoomList};
 
@@ -39,7 +39,7 @@ const CLUSTER_SIZE: f64 = 1.0 / 8.0;
 #[derive(Debug, Clone, PartialEq)]
 struct Band {
     properties: Option<Vec<Property>>,
-    cells: Option<Cells>,
+    kind: LayerKind,
 }
 
 impl Check<'_> {
@@ -103,7 +103,7 @@ impl Check<'_> {
         let beyond = self.present("layer_defaults.beyond", layer.beyond.or(defaults.beyond))?;
         let limit = fewest_features(layer, &zooms, &budget);
         let bands = self.bands(layer, &zooms, limit)?;
-        if bands.iter().all(|(_, band)| band.cells.is_some()) {
+        if bands.iter().all(|(_, band)| band.kind != LayerKind::Rows) {
             self.no_rank(layer)?;
         }
         let bands = bands.into_iter().map(|(zooms, band)| LayerSettings {
@@ -118,7 +118,7 @@ impl Check<'_> {
                 filter: layer.filter.clone(),
                 zooms,
                 margin,
-                cells: band.cells,
+                kind: band.kind,
                 budget: budget.clone(),
                 on_tile_error,
                 beyond,
@@ -148,11 +148,11 @@ impl Check<'_> {
             (Some(aggregate), None) => {
                 let (cells, properties) = self.aggregate(&key("aggregate"), aggregate, limit)?;
                 let within = aggregate.zoom.clone();
-                Some((Band { cells: Some(cells), properties: Some(properties) }, within))
+                Some((Band { kind: LayerKind::Cells(cells), properties: Some(properties) }, within))
             }
             (None, Some(cluster)) => {
                 let (cells, properties) = self.cluster(&key("cluster"), cluster, own.as_deref(), limit)?;
-                Some((Band { cells: Some(cells), properties: Some(properties) }, cluster.zoom.clone()))
+                Some((Band { kind: LayerKind::Cells(cells), properties: Some(properties) }, cluster.zoom.clone()))
             }
         };
         if let Some(column) = layer.feature_id.as_ref().filter(|_| gathered.is_some()) {
@@ -170,7 +170,7 @@ impl Check<'_> {
                         list.is_none_or(|(_, zooms)| zooms.contains(zoom))
                     };
                     let shown = own.as_ref().map(|own| own.iter().filter(is_shown).cloned().collect());
-                    Band { cells: None, properties: shown }
+                    Band { kind: LayerKind::Rows, properties: shown }
                 }
             };
             match bands.iter_mut().find(|(_, other)| *other == band) {
@@ -178,7 +178,7 @@ impl Check<'_> {
                 None => bands.push((vec![zoom], band)),
             }
         }
-        let plain = bands.iter().any(|(_, band)| band.cells.is_none());
+        let plain = bands.iter().any(|(_, band)| band.kind == LayerKind::Rows);
         if layer.aggregate.is_some() && own.is_some() && !plain {
             let what = "are those of single rows, and the layer is aggregated at all its zooms: write them into [layer.aggregate], or give that a zoom of its own";
             return Err(self.wrong(&key("properties"), what.to_owned()));

@@ -24,16 +24,18 @@ mod sql;
 mod survey;
 
 pub use layer::{
-    Beyond, Budget, Cells, Layer, LayerOptions, OnLargeTile, OnTileError, Property, PropertySource, Query, QueryError,
-    Rows, TilePart, placeholder_in,
+    Beyond, Budget, Cells, Layer, LayerKind, LayerOptions, OnLargeTile, OnTileError, Property, PropertySource, Query,
+    QueryError, Rows, TilePart, placeholder_in,
 };
 pub use probe::{LayerLocks, NamedLayers, Probed, Reads, Server, probe, probe_names};
-pub use render::{PreparedLayer, RENDERING_VERSION, Renderer, RunLayers, Worker, checked, with_neighbourhood};
+pub use render::{
+    CacheLimits, PreparedLayer, RENDERING_VERSION, Renderer, RunLayers, Worker, checked, with_neighbourhood,
+};
 pub use session::{
     Cause, ConnectOptions, Database, Error, Listener, Parts, ServerName, SessionOptions, Snapshot, SslMode,
 };
 pub use sql::FoldedValues;
-pub use survey::{Skipped, Surveyed, changed_positions, counts_cells, foldable, survey};
+pub use survey::{ChangedGeometries, Skipped, Surveyed, changed_positions, counts_cells, foldable, survey};
 
 pub(crate) use probe::{RelationName, look_up};
 pub(crate) use session::{Session, quoted};

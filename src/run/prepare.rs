@@ -7,7 +7,8 @@ use super::{CommandError, Job};
 use crate::config::JobSettings;
 use crate::plan::{PlanLayer, ZoomPlan, plan};
 use crate::postgis::{
-    Database, Layer, OnLargeTile, PreparedLayer, Reads, Server, Snapshot, Worker, foldable, probe_names, survey,
+    CacheLimits, Database, Layer, OnLargeTile, PreparedLayer, Reads, Server, Snapshot, Worker, foldable, probe_names,
+    survey,
 };
 use crate::report::{Event, Report, SkippedRows};
 use crate::source::{LayerWork, Preparation, preparation};
@@ -125,7 +126,7 @@ pub(crate) async fn with_cached_rows(
         let cost = Layer::cache_cost(*rows, drawn, job.settings.run.workers.get(), memory);
         if preparation(layer.layer().traits(), &LayerWork::Seed(cost)) == Preparation::CacheRows {
             job.report.event(&Event::Reading { layer: layer.layer().name().to_owned() });
-            layer = layer.cache_rows(&prepared.snapshot, &coverage, zooms, (*rows, memory)).await?;
+            layer = layer.cache_rows(&prepared.snapshot, &coverage, zooms, CacheLimits { rows: *rows, memory }).await?;
             memory = memory.saturating_sub(layer.cached_bytes());
         }
         layers.push(layer);

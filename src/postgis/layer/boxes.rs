@@ -1,12 +1,15 @@
 //! Boxes in the reference system of a layer's column.
 
 use super::Layer;
-use crate::tile::{Coverage, SourceBox, TileRect, WorldRect, Zoom, latitude, longitude, metres};
+use crate::tile::{Coverage, SourceBox, TileRect, WORLD_UNITS, WorldRect, Zoom, latitude, longitude, metres};
 
-/// Where to look for the features of a coverage: west, south, east, north, one element a box. `None` if all are wanted or
-/// the reference system has no closed formula.
+/// World units that are added to a margin, on each side, for the rounding on the way from world units to coordinates.
+pub(in crate::postgis) const ROUNDING_UNITS: i64 = 2;
+
+/// The boxes to search for the features of a coverage: arrays of west, south, east and north, one element a box. `None` if all features
+/// are wanted, or the reference system has no closed formula.
 pub(in crate::postgis) fn search_boxes(layer: &Layer, coverage: &Coverage, zooms: &[Zoom]) -> Option<[Vec<f64>; 4]> {
-    if coverage.is_world() || !matches!(layer.shape.srid, 3857 | 4326) {
+    if coverage.is_world() || !layer.shape.has_closed_form() {
         return None;
     }
     // The tiles of the shallowest zoom reach farthest beyond the boxes.
@@ -14,31 +17,30 @@ pub(in crate::postgis) fn search_boxes(layer: &Layer, coverage: &Coverage, zooms
     let mut columns: [Vec<f64>; 4] = Default::default();
     for rect in coverage.rects(shallowest) {
         let own = area_box(layer, &rect, shallowest);
-        for shifted in std::iter::once(own).chain(shifted_boxes(layer, own)) {
-            columns.iter_mut().zip(shifted.sides()).for_each(|(column, side)| column.push(side));
+        for source in std::iter::once(own).chain(shifted_boxes(layer, own)) {
+            columns.iter_mut().zip(source.sides()).for_each(|(column, side)| column.push(side));
         }
     }
     Some(columns)
 }
 
-/// The boxes in which rows lie that are wrapped into a box of a closed-form system.
+/// The same box one world farther east and west, where rows lie that are wrapped into it; none if no row is wrapped.
 fn shifted_boxes(layer: &Layer, own: SourceBox) -> impl Iterator<Item = SourceBox> {
-    let width = layer.shape.edge.filter(|_| layer.is_wrapped()).map(|units| 2.0 * units.half());
-    width.into_iter().flat_map(move |width| {
+    let world_width = layer.shape.edge.filter(|_| layer.placement().is_wrapped()).map(|units| 2.0 * units.half());
+    world_width.into_iter().flat_map(move |width| {
         [width, -width].map(|by| SourceBox { min_x: own.min_x + by, max_x: own.max_x + by, ..own })
     })
 }
 
 /// The box, in degrees or metres, in which a layer's features of an area lie, buffer included.
 pub(in crate::postgis) fn area_box(layer: &Layer, rect: &TileRect, zoom: Zoom) -> SourceBox {
-    // Two units more than the tiles' margin take in every rounding on the way.
-    world_box(layer, rect.world(layer.reach(zoom) + 2))
+    world_box(layer, rect.world(layer.reach(zoom) + ROUNDING_UNITS))
 }
 
-/// A rectangle of the world in degrees or metres, whichever the layer's reference system has.
+/// A rectangle of the world in the coordinates of the layer's reference system: metres of EPSG:3857, else degrees.
 pub(in crate::postgis) fn world_box(layer: &Layer, rect: WorldRect) -> SourceBox {
     let WorldRect { west, north, east, south } = rect;
-    let half = metres(crate::tile::WORLD_UNITS / 2);
+    let half = metres(WORLD_UNITS / 2);
     if layer.shape.srid == 3857 {
         return SourceBox {
             min_x: metres(west) - half,

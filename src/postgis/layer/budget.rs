@@ -10,11 +10,11 @@ use crate::tile::{Zoom, ZoomLimits};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnLargeTile {
-    /// The tile is named, the run goes on.
+    /// The run names the tile and goes on.
     Warn,
-    /// The run ends: for features before it renders, for bytes at that tile.
+    /// The run ends: before it renders if a tile has too many features, at the tile if it has too many bytes.
     Fail,
-    /// The least features are left out.
+    /// Features of the lowest rank are left out.
     Thin,
 }
 
@@ -24,7 +24,7 @@ pub enum OnLargeTile {
 pub enum OnTileError {
     /// The run ends.
     Fail,
-    /// The layer is left out of the tile, or the target's old tile stays; the run goes on, and says so at its end.
+    /// The layer is left out of the tile, or the target's old tile stays. The run goes on and reports the tile at its end.
     Skip,
 }
 
@@ -35,45 +35,36 @@ pub struct Budget {
     pub features: ZoomLimits,
     /// The most bytes of the layer's part of a tile, packed by itself.
     pub bytes: ZoomLimits,
-    /// What happens to tiles with more.
+    /// What happens to tiles that hold more.
     pub on_large_tile: OnLargeTile,
-    /// An SQL expression over a row: where features are left out, those with the greatest values stay.
+    /// An SQL expression over a row. Features with the greatest values stay when others are left out.
     pub rank: Option<String>,
 }
 
 impl Budget {
-    /// Whether features are left out to keep to it.
+    /// Whether features are left out of tiles that hold more.
     #[must_use]
     pub fn thins(&self) -> bool {
         self.on_large_tile == OnLargeTile::Thin
     }
 
-    /// What decides bytes in tiles, at some zooms: nothing unless features are left out.
-    pub(in crate::postgis) fn definition(&self, zooms: impl Iterator<Item = Zoom>) -> String {
-        if !self.thins() {
-            return String::new();
-        }
-        let limits: Vec<_> = zooms.map(|zoom| (self.features.at(zoom), self.bytes.at(zoom))).collect();
-        format!("thinned to {limits:?} by {:?}", self.rank)
-    }
-
-    /// The most features of each zoom, as an array parameter: zoom 0 first, NULL where a zoom has no limit.
-    pub(in crate::postgis) fn most_features(&self) -> Vec<Option<i64>> {
+    /// The most features at each zoom, as an array parameter: zoom 0 first, NULL where a zoom has no limit.
+    pub(in crate::postgis) fn max_features(&self) -> Vec<Option<i64>> {
         let limit = |zoom: Zoom| self.features.at(zoom).and_then(|limit| i64::try_from(limit.get()).ok());
         (0..=Zoom::MAX.get()).filter_map(Zoom::new).map(limit).collect()
     }
 }
 
-/// The same number of features at most at every zoom, as a statement's array.
-pub(in crate::postgis) fn so_many(features: NonZeroU64) -> Vec<Option<i64>> {
+/// The same limit of features at every zoom, as the array parameter of [`Budget::max_features`].
+pub(in crate::postgis) fn same_max_features(features: NonZeroU64) -> Vec<Option<i64>> {
     vec![i64::try_from(features.get()).ok(); usize::from(Zoom::MAX.get()) + 1]
 }
 
-/// A rank ready for a statement.
+/// The rank of a layer's features, ready for a statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rank {
     /// The expression over a row.
     pub sql: String,
-    /// Its type has a collation; ordering by it is made the same everywhere by `COLLATE "C"`.
+    /// Whether its type has a collation: then `COLLATE "C"` makes the order the same on every server.
     pub collated: bool,
 }

@@ -1,16 +1,16 @@
-//! Errors of the database that say nothing of a layer's settings, in terms of these settings.
+//! Errors of the database, told in terms of a layer's settings.
 
 use super::Layer;
 use crate::postgis::session::Error;
 
-/// PROJ refuses coordinates far outside a projected system; the message alone does not say what to do.
+/// Adds what to do to errors whose own text does not say it, such as PROJ's refusal of coordinates far outside a projected system.
 pub(in crate::postgis) fn explained(error: Error, layer: &Layer) -> Error {
     match error {
         Error::Query { source, .. } if source.to_string().contains("Cannot find SRID") => Error::Layer {
             layer: layer.name.clone(),
             what: format!(
                 "the geometries in {} of {} have SRID {}, which the table spatial_ref_sys does not have",
-                layer.geometry, layer.called, layer.shape.srid
+                layer.geometry, layer.display_name, layer.shape.srid
             ),
             next: "Add it there, or set the right one with ST_SetSRID".to_owned(),
             source: Some(source),

@@ -1,63 +1,48 @@
-//! A layer: as it is configured, and as it is once the database was asked.
+//! A layer: as it is configured ([`LayerOptions`]), and as it is once the database was asked ([`Layer`]).
+//!
+//! | file | subject |
+//! |---|---|
+//! | `options` | the configuration, and what kind of layer it is |
+//! | `definition` | the text behind the fingerprint |
+//! | `placement`, `edge`, `boxes` | where rows lie: reference systems, the edge at ±180°, boxes to search |
+//! | `budget` | limits of a tile |
+//! | `query/`, `query_values` | a query as the source of rows, and the values of its placeholders |
+//! | `point_key` | which layers can be patched |
+//! | `explained` | errors of the database, told in terms of the settings |
 
 mod boxes;
 mod budget;
+mod definition;
 mod edge;
 mod explained;
 mod options;
+mod placement;
 mod point_key;
 mod query;
 mod query_values;
 
-use crate::cells::{CellGrid, Standing};
+use crate::cells::CellGrid;
 use crate::tile::{LayerId, Margin, Zoom, ZoomLimits, ZoomList};
 
 pub use budget::{Budget, OnLargeTile, OnTileError};
 pub use edge::Beyond;
-pub use options::{Cells, LayerOptions, Property, PropertySource, Rows, TilePart};
+pub use options::{Cells, LayerKind, LayerOptions, Property, PropertySource, Rows, TilePart};
 pub use query::{Query, QueryError, placeholder_in};
 
-pub(super) use boxes::{area_box, search_boxes, world_box};
-pub(super) use budget::{Rank, so_many};
+pub(super) use boxes::{ROUNDING_UNITS, area_box, search_boxes, world_box};
+pub(super) use budget::{Rank, same_max_features};
 pub(super) use edge::{EdgeUnits, MAX_WRAPPED_HALVES};
 pub(super) use explained::explained;
+pub(super) use placement::{Placement, Shape};
 pub(super) use query::{PIXEL_METRES, PlaceholderSql};
 pub(super) use query_values::{QueryValues, pixel, query_box};
-
-/// How a layer's positions are found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Shape {
-    /// The spatial reference system of the column.
-    pub srid: i32,
-    /// Every geometry is a single point.
-    pub points: bool,
-    /// The column is a geography.
-    pub geography: bool,
-    /// There may be curves, which tiles cannot hold: they are turned into lines. Or surfaces, which are skipped.
-    pub curves: bool,
-    /// The units of the column, if rows may reach beyond ±180° in it.
-    pub edge: Option<EdgeUnits>,
-}
-
-impl Shape {
-    /// Nothing is known of the geometries but the column's type.
-    pub(in crate::postgis) const fn of_any(srid: i32, geography: bool) -> Shape {
-        Shape { srid, points: false, geography, curves: true, edge: None }
-    }
-
-    /// Whether an area of the world turns into a box of the column's reference system by a closed formula, so that a point
-    /// of it is found by the area alone.
-    pub(in crate::postgis) fn is_closed_form(self) -> bool {
-        self.points && matches!(self.srid, 3857 | 4326)
-    }
-}
 
 /// A column of the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeyColumn {
     /// Its name, quoted.
     pub quoted: String,
-    /// Its type has a collation; ordering by it is made the same everywhere by `COLLATE "C"`.
+    /// Whether its type has a collation: then `COLLATE "C"` makes the order the same on every server.
     pub collated: bool,
 }
 
@@ -66,7 +51,7 @@ pub(crate) struct KeyColumn {
 pub(crate) struct BoundProperty {
     /// Its name in the tile.
     pub name: String,
-    /// What it is worked out of.
+    /// What it is computed from.
     pub of: ComputedFrom,
     /// The expression.
     pub sql: String,
@@ -74,7 +59,7 @@ pub(crate) struct BoundProperty {
     pub kind: &'static str,
 }
 
-/// What a property is worked out of.
+/// What a property is computed from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ComputedFrom {
     /// A row.
@@ -92,31 +77,32 @@ pub struct Layer {
     pub(in crate::postgis) id: LayerId,
     /// An item of a FROM list: schema and relation, quoted, or a query without values for its placeholders.
     pub(crate) relation: String,
-    /// How messages call it.
-    pub(in crate::postgis) called: String,
-    /// The query that the rows come from.
+    /// The name of the relation in messages.
+    pub(in crate::postgis) display_name: String,
+    /// The query that the rows come from, if they do.
     pub(in crate::postgis) query: Option<Query>,
     /// The geometry column, quoted.
     pub(crate) geometry: String,
     pub(crate) shape: Shape,
     pub(crate) key: Vec<KeyColumn>,
-    /// A part of a tile can be looked up, and put in order by its keys, as far as the relation goes.
+    /// Whether the relation lets a part of a tile be replaced: a spatial index finds the rows, and the database sorts their keys as they
+    /// stand in a tile.
     pub(in crate::postgis) suits_patches: bool,
-    /// `ST_AsMVT` writes each property under its own name, whatever its value.
+    /// Whether `ST_AsMVT` writes each property under its own name, whatever its value.
     pub(in crate::postgis) has_plain_values: bool,
     pub(crate) properties: Vec<BoundProperty>,
     pub(crate) feature_id: Option<String>,
     pub(crate) filter: Option<String>,
     pub(in crate::postgis) zooms: ZoomList,
     pub(in crate::postgis) margin: Margin,
-    pub(crate) cells: Option<Cells>,
+    pub(in crate::postgis) kind: LayerKind,
     pub(in crate::postgis) budget: Budget,
-    /// The budget's rank; none for cells, of which those with the most rows are the best.
+    /// The budget's rank. `None` for cells: those with the most rows stay.
     pub(crate) rank: Option<Rank>,
     pub(in crate::postgis) on_tile_error: OnTileError,
-    /// What becomes of rows that reach beyond ±180°.
+    /// What is drawn of rows that reach beyond ±180°.
     pub(in crate::postgis) beyond: Beyond,
-    /// Whether there is such a row in the snapshot, or nobody has looked.
+    /// Whether the snapshot has such a row, or may have one because not all rows were looked at.
     pub(in crate::postgis) reaches_beyond: bool,
     /// The columns that this role may read, quoted.
     pub(in crate::postgis) columns: Vec<String>,
@@ -129,7 +115,7 @@ impl Layer {
         &self.name
     }
 
-    /// Beyond how many bytes its part of a tile is named.
+    /// The most bytes that the layer may have in a tile before the run reports the tile.
     #[must_use]
     pub fn most_bytes(&self) -> &ZoomLimits {
         &self.budget.bytes
@@ -141,7 +127,7 @@ impl Layer {
         &self.zooms
     }
 
-    /// Its number in the configuration; the parts of a layer share it.
+    /// Its id in the configuration. A layer that is drawn in several ways at different zooms is several [`Layer`]s with the same id.
     #[must_use]
     pub fn id(&self) -> LayerId {
         self.id
@@ -159,13 +145,13 @@ impl Layer {
         self.query.is_some()
     }
 
-    /// Whether its query is asked for each tile by itself.
+    /// Whether its query is run once for each tile, because it contains `!bbox!`.
     #[must_use]
     pub fn asks_each_tile(&self) -> bool {
         self.query.as_ref().is_some_and(Query::asks_box)
     }
 
-    /// Whether its rows may be others at each zoom.
+    /// Whether its rows may differ from zoom to zoom.
     pub(in crate::postgis) fn asks_each_zoom(&self) -> bool {
         self.query.as_ref().is_some_and(Query::asks_zoom)
     }
@@ -175,47 +161,44 @@ impl Layer {
         self.query.as_ref().map_or_else(|| self.relation.clone(), |query| query.item(&self.name, values))
     }
 
-    /// The cells in which its features are put together.
+    /// How its rows are gathered in cells; `None` if each row is a feature.
+    pub(crate) fn cells(&self) -> Option<&Cells> {
+        match &self.kind {
+            LayerKind::Rows => None,
+            LayerKind::Cells(cells) => Some(cells),
+        }
+    }
+
+    /// The grid of the cells in which its rows are gathered; `None` if each row is a feature.
     #[must_use]
     pub fn grid(&self) -> Option<CellGrid> {
-        self.cells.as_ref().map(|cells| cells.grid)
+        self.cells().map(|cells| cells.grid)
     }
 
     /// Whether a row that is alone in its cell is drawn as itself.
     pub(in crate::postgis) fn keeps_lone(&self) -> bool {
-        self.cells.as_ref().is_some_and(|cells| cells.keeps_lone)
+        self.cells().is_some_and(|cells| cells.keeps_lone)
     }
 
-    /// Whether every feature in its tiles is a single point.
-    pub(in crate::postgis) fn draws_points(&self) -> bool {
-        self.grid().map_or(self.shape.points, |grid| grid.standing != Standing::Polygon && !self.is_found_in_boxes())
-    }
-
-    /// Whether cells that stand at the mean of their members are planned by their boxes: no closed formula leads to the members,
-    /// and the mean does not tell where to look for all of them.
-    pub(in crate::postgis) fn is_found_in_boxes(&self) -> bool {
-        self.grid().is_some_and(|grid| grid.standing == Standing::Centroid) && !self.is_found_by_area()
-    }
-
-    /// At a zoom, how far beyond a tile rows are looked for that show in it, in world units.
+    /// How far beyond a tile of a zoom, in world units, rows may lie that show in it.
     pub(in crate::postgis) fn reach(&self, zoom: Zoom) -> i64 {
         self.margin.units(zoom) + self.grid().map_or(0, |grid| grid.reach(zoom))
     }
 
-    /// The properties worked out of rows.
+    /// The properties that are computed from rows.
     pub(crate) fn row_properties(&self) -> impl Iterator<Item = &BoundProperty> {
         self.properties.iter().filter(|property| property.of == ComputedFrom::Row)
     }
 
-    /// The SQL that is worked out of rows: properties, and what ranks the rows.
+    /// The SQL over rows: properties, and the rank.
     pub(crate) fn row_sql(&self) -> impl Iterator<Item = &str> {
         let rank = self.rank.iter().map(|rank| rank.sql.as_str());
         self.row_properties().map(|property| property.sql.as_str()).chain(rank)
     }
 
-    /// The SQL that is worked out over the rows of a cell, the cell's bounds left open.
+    /// The SQL over the rows of a cell: properties, and the condition of the cell. The cell's bounds are still placeholders.
     pub(crate) fn aggregates(&self) -> impl Iterator<Item = &str> {
-        let having = self.cells.iter().filter_map(|cells| cells.having.as_deref());
+        let having = self.cells().and_then(|cells| cells.having.as_deref());
         self.properties
             .iter()
             .filter(|property| property.of == ComputedFrom::Cell)
@@ -229,38 +212,15 @@ impl Layer {
         self.shape.srid
     }
 
-    /// Whether a closed formula leads from an area of the world to the box of the layer's reference system in which all of
-    /// its features lie: both axes of EPSG:4326 and EPSG:3857 are monotone in each other.
+    /// Whether a closed formula leads from an area of the world to the box of the layer's reference system in which all of its features
+    /// lie: both axes of EPSG:4326 and EPSG:3857 are monotone in each other.
     #[must_use]
     pub fn is_found_by_area(&self) -> bool {
-        matches!(self.shape.srid, 3857 | 4326)
+        self.shape.has_closed_form()
     }
 
     /// Names of the properties and their types as TileJSON calls them.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &'static str)> {
         self.properties.iter().map(|property| (property.name.as_str(), property.kind))
-    }
-
-    /// Everything that decides the layer's bytes in a tile, in one text: the ground of the tileset's fingerprint. How positions are
-    /// found follows from the rows of a column of any type, and changes with them: it decides no byte.
-    ///
-    /// The text is that of the first version: every target holds its hash, so renaming a type must not change it.
-    #[must_use]
-    pub fn definition(&self) -> String {
-        let zooms: Vec<u8> = self.zooms.iter().map(Zoom::get).collect();
-        let cells = self.cells.as_ref().map_or_else(|| "None".to_owned(), Cells::definition);
-        format!(
-            "(({:?}, {:?}, {:?}, {:?}, {:?}, {:?}), ({:?}, {:?}, {zooms:?}, {:?}, {cells}, {:?}))",
-            self.name,
-            self.relation,
-            self.geometry,
-            self.shape.geography,
-            self.key,
-            self.properties,
-            self.feature_id,
-            self.filter,
-            self.margin,
-            self.beyond
-        ) + &self.budget.definition(self.zooms.iter())
     }
 }

@@ -23,7 +23,7 @@ pub enum Rows {
 /// Where a property's value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PropertySource {
-    /// A column of the same relation.
+    /// A column of the layer's relation.
     Column(String),
     /// An SQL expression over the relation's columns, trusted as the configuration is.
     Expression(String),
@@ -53,25 +53,27 @@ pub struct Property {
     pub source: PropertySource,
 }
 
-/// How the features of a layer are put together in cells.
+/// How the rows of a layer are gathered in cells.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cells {
-    /// The cells.
+    /// The grid of the cells.
     pub grid: CellGrid,
-    /// A condition over aggregates that a cell must fulfil to be drawn; the same names as in [`PropertySource::Aggregate`].
+    /// A condition over aggregates that a cell must fulfil to be drawn, with the placeholders of [`PropertySource::Aggregate`].
     pub having: Option<String>,
-    /// A row that is alone in its cell is drawn as itself, with the properties that are no aggregates.
+    /// Whether a row that is alone in its cell is drawn as itself, with the properties of rows.
     pub keeps_lone: bool,
 }
 
-impl Cells {
-    /// Its part of [`Layer::definition`](super::Layer::definition).
-    pub(in crate::postgis) fn definition(&self) -> String {
-        let Cells { grid: CellGrid { shape, size, standing }, having, keeps_lone } = self;
-        format!(
-            "Some(Cells {{ grid: Grid {{ shape: {shape:?}, size: {size:?}, standing: {standing:?} }}, having: {having:?}, keeps_lone: {keeps_lone:?} }})"
-        )
-    }
+/// What a layer draws as one feature.
+///
+/// A function in the database that returns MVT would be a third kind, `Function`: it replaces [`Rows`], needs no geometry column, key or
+/// properties, and is called once a tile.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LayerKind {
+    /// Each row.
+    Rows,
+    /// The rows that lie in one cell of a grid.
+    Cells(Cells),
 }
 
 /// A layer as it is configured, at zooms at which it is drawn in the same way.
@@ -79,13 +81,13 @@ impl Cells {
 pub struct LayerOptions {
     /// The layer's name in the tile.
     pub name: String,
-    /// The layer. Options with the same id share no zoom.
+    /// The layer's id. Options with the same id are one layer, drawn in other ways at other zooms: they share no zoom.
     pub id: LayerId,
     /// Where its rows come from.
     pub rows: Rows,
     /// The column with the geometry or geography; without one the relation must have exactly one.
     pub geometry: Option<String>,
-    /// The columns that tell features apart and order them; none for the primary key.
+    /// The columns that identify features and order them; empty for the primary key.
     pub key: Vec<String>,
     /// The properties; `None` for every column but the geometry.
     pub properties: Option<Vec<Property>>,
@@ -97,29 +99,12 @@ pub struct LayerOptions {
     pub zooms: ZoomList,
     /// The tile's grid, and how far beyond its tiles the layer is drawn.
     pub margin: Margin,
-    /// The cells in which features are put together.
-    pub cells: Option<Cells>,
+    /// What it draws as one feature.
+    pub kind: LayerKind,
     /// How much of the layer a tile may hold.
     pub budget: Budget,
-    /// What happens when it cannot be rendered in one tile.
+    /// What happens when the layer cannot be rendered in one tile.
     pub on_tile_error: OnTileError,
-    /// What becomes of rows that reach beyond ±180°.
+    /// What is drawn of rows that reach beyond ±180°.
     pub beyond: Beyond,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cells::{CellShape, Standing};
-
-    /// As version 1 wrote it: the hash of this text stands in every target.
-    #[test]
-    fn the_definition_of_cells_stays_as_it_was() {
-        let grid = CellGrid { shape: CellShape::Hexagon, size: 0.25, standing: Standing::Polygon };
-        let cells = Cells { grid, having: Some("count(*) > 1".to_owned()), keeps_lone: true };
-        assert_eq!(
-            cells.definition(),
-            "Some(Cells { grid: Grid { shape: Hexagon, size: 0.25, standing: Polygon }, having: Some(\"count(*) > 1\"), keeps_lone: true })"
-        );
-    }
 }

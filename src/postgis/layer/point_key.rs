@@ -1,4 +1,4 @@
-//! Whether the features of a layer can be told apart, and put in order, by what stands in a tile.
+//! Which layers can be patched: those whose features are identified, and put in order, by their keys in the tile.
 
 use super::budget::OnLargeTile;
 use super::{ComputedFrom, Layer};
@@ -8,18 +8,18 @@ use crate::source::LayerTraits;
 use crate::tile::TileBounds;
 
 impl Layer {
-    /// How it is written, if its features are single points, each drawn by itself and in the same way wherever it lies, and have their
-    /// keys in the tile: then a part of a tile can be replaced without the rest.
+    /// How the layer is written, if a part of its tiles can be replaced without the rest: its features are single points that are drawn
+    /// independently of each other and of their position, and the tile holds their keys.
     #[must_use]
     pub fn as_points(&self) -> Option<PointLayer> {
         let properties = || self.fields().map(|(name, _)| name.to_owned()).collect();
         self.point_key().map(|key| PointLayer { key, properties: properties() })
     }
 
-    /// Whether its features are single points that are written alike in every tile of every zoom.
+    /// Whether its features are single points with the same properties in every tile of every zoom.
     fn has_uniform_points(&self) -> bool {
         self.shape.points
-            && self.cells.is_none()
+            && self.cells().is_none()
             && !self.asks_each_tile()
             && !self.asks_each_zoom()
             && self.margin.bounds == TileBounds::Mercator
@@ -29,20 +29,20 @@ impl Layer {
             && self.properties.iter().all(|property| property.of == ComputedFrom::Row)
     }
 
-    /// What decides which sources can draw it.
+    /// The traits by which a run chooses the sources that draw the layer.
     #[must_use]
     pub fn traits(&self) -> LayerTraits {
         LayerTraits { has_uniform_points: self.has_uniform_points(), is_patchable: self.as_points().is_some() }
     }
 
-    /// Where the keys of its features stand in a tile.
+    /// Where a tile holds the keys of the features; `None` if the layer cannot be patched.
     fn point_key(&self) -> Option<FeatureKey> {
-        let may_be_patched = self.shape.is_closed_form()
-            && self.cells.is_none()
+        let may_be_patched = self.shape.has_closed_form_points()
+            && self.cells().is_none()
             && !self.asks_each_tile()
             && !self.asks_each_zoom()
             && self.margin.bounds == TileBounds::Mercator
-            // Others have the run end, or leave out other features than the nearest.
+            // The other settings end the run, or leave out features far from the change.
             && self.budget.on_large_tile == OnLargeTile::Warn
             && self.suits_patches
             && self.has_plain_values;
@@ -60,7 +60,7 @@ impl Layer {
     }
 }
 
-/// Whether an expression is a column's name and nothing else.
+/// Whether an expression is just the name of a column.
 fn is_name_of(sql: &str, column: &str) -> bool {
     let name = sql.trim_start_matches('(').trim_end_matches(')').trim();
     let is_plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_columns_name_is_told_from_an_expression() {
+    fn a_columns_name_is_distinguished_from_an_expression() {
         for (sql, column, expected) in [
             ("(id\n)", "\"id\"", true),
             ("(\"Id\"\n)", "\"Id\"", true),

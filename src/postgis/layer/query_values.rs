@@ -1,4 +1,4 @@
-//! What a query's placeholders stand for: at a zoom, for a tile, or for all that is planned.
+//! The values of a query's placeholders: at a zoom, for a tile, or for a whole coverage.
 
 use tokio_postgres::types::Type;
 
@@ -8,7 +8,7 @@ use super::query::PIXEL_METRES;
 use crate::postgis::session::Param;
 use crate::tile::{Coverage, HALF_WORLD_METRES, SourceBox, TileRect, Zoom};
 
-/// The values of the placeholders, bound where the statement asks for them.
+/// The values of the placeholders, as parameters of a statement.
 #[derive(Debug)]
 pub(in crate::postgis) struct QueryValues {
     zoom: i32,
@@ -17,7 +17,7 @@ pub(in crate::postgis) struct QueryValues {
 }
 
 impl QueryValues {
-    /// The shallowest of some zooms, and the box of all of its tiles in a coverage, margin included.
+    /// The values for the shallowest of some zooms, with the box of all of its tiles in a coverage, margin included.
     pub(in crate::postgis) fn of_coverage(layer: &Layer, coverage: &Coverage, zooms: &[Zoom]) -> QueryValues {
         let zoom = zooms.first().copied().unwrap_or(layer.zooms.min());
         let boxes = coverage.rects(zoom);
@@ -26,12 +26,12 @@ impl QueryValues {
         QueryValues { zoom: zoom.get().into(), pixel: pixel(zoom), sides }
     }
 
-    /// The box.
+    /// The value of `!bbox!`.
     pub(in crate::postgis) fn sides(&self) -> SourceBox {
         self.sides
     }
 
-    /// The parameters in the order of [`PlaceholderSql::parameters`](super::query::PlaceholderSql::parameters); none if the layer has no query.
+    /// The parameters in the order of [`PlaceholderSql::parameters`](super::query::PlaceholderSql::parameters); empty if the layer has no query.
     pub(in crate::postgis) fn params(&self, layer: &Layer) -> impl Iterator<Item = Param<'_>> {
         let SourceBox { min_x: west, min_y: south, max_x: east, max_y: north } = &self.sides;
         let all: [Param<'_>; 6] = [
@@ -52,11 +52,11 @@ pub(in crate::postgis) fn pixel(zoom: Zoom) -> f64 {
     PIXEL_METRES / f64::from(1_u32 << zoom.get())
 }
 
-/// Beyond this latitude, in degrees, nothing is drawn; closer to the pole than that, Web Mercator has no end.
+/// The latitude, in degrees, at which boxes are cut: nothing beyond it is drawn, and Web Mercator is infinite at the pole.
 const LATITUDE_LIMIT: f64 = 85.06;
 
-/// The box of some tiles as a query is given it: their margin included, cut to the world. `ST_Transform` takes what lies beyond
-/// the antimeridian for the other side of the world.
+/// The value of `!bbox!` for some tiles: their box with margin, cut to the world. `ST_Transform` would move coordinates beyond ±180° to the other
+/// side of the world.
 pub(in crate::postgis) fn query_box(layer: &Layer, rect: &TileRect, zoom: Zoom) -> SourceBox {
     let around = area_box(layer, rect, zoom);
     match layer.shape.srid {

@@ -1,4 +1,4 @@
-//! Looks for rows that reach beyond ±180°.
+//! Finds rows that reach beyond ±180°.
 
 use tokio_postgres::types::Type;
 
@@ -8,15 +8,15 @@ use crate::postgis::sql;
 use crate::tile::{Coverage, Zoom};
 
 impl EdgeUnits {
-    /// The units of a reference system; `None` if its x axis is not linear in longitude: then `ST_Transform` gives longitudes
-    /// within ±180°.
+    /// The units of a reference system; `None` if its x axis is not linear in longitude. In such a system `ST_Transform` gives longitudes within
+    /// ±180°.
     pub(in crate::postgis) async fn of(session: &Session, place: &str, srid: i32) -> Result<Option<EdgeUnits>, Error> {
         match srid {
             4326 => return Ok(Some(EdgeUnits::Degrees)),
             3857 => return Ok(Some(EdgeUnits::Metres)),
             _ => {}
         }
-        // Other names of Web Mercator, such as 102100: if ST_Transform changes nothing, it does not wrap either.
+        // Web Mercator has other names, such as 102100. If ST_Transform changes nothing, it does not wrap either.
         let sql = "SELECT CASE
                 WHEN proj4text ~ '[+]proj=longlat' AND proj4text !~ '[+](pm|over|lon_wrap)' THEN 'degrees'
                 WHEN proj4text ~ '[+]proj=merc' AND proj4text ~ '[+]b=6378137 ' THEN
@@ -36,13 +36,13 @@ impl EdgeUnits {
 #[derive(Debug)]
 pub(in crate::postgis) struct RowsBeyond {
     count: u64,
-    /// The keys of a few of them.
+    /// The keys of up to three of them.
     examples: Vec<String>,
 }
 
 impl RowsBeyond {
-    /// Looks for the rows of a layer, at its shallowest zoom, that reach beyond ±180°: through the spatial index, so that it costs
-    /// nothing where there are none.
+    /// Finds the rows of a layer, at its shallowest zoom, that reach beyond ±180°. The spatial index serves it, so that it costs almost nothing if
+    /// there are none.
     async fn of(session: &Session, layer: &Layer) -> Result<RowsBeyond, Error> {
         let none = RowsBeyond { count: 0, examples: Vec::new() };
         let Some(units) = layer.shape.edge else { return Ok(none) };
@@ -84,7 +84,7 @@ impl RowsBeyond {
 }
 
 impl Layer {
-    /// Looks whether rows reach beyond ±180°, which decides how those near a tile are found; gives what the user should know of them.
+    /// Notes in the layer whether rows reach beyond ±180°, which decides how rows near a tile are searched. Gives a warning if some do.
     pub(in crate::postgis) async fn look_beyond(&mut self, session: &Session) -> Result<Option<String>, Error> {
         // A geography keeps its longitudes within ±180° by itself.
         if self.shape.geography {
@@ -92,7 +92,7 @@ impl Layer {
         }
         self.shape.edge = EdgeUnits::of(session, &format!("layer \"{}\"", self.name), self.shape.srid).await?;
         let beyond = RowsBeyond::of(session, self).await?;
-        // Rows that are others at each zoom were looked at in one zoom only.
+        // A query that gives other rows at each zoom was read at one zoom only.
         self.reaches_beyond = beyond.count > 0 || self.asks_each_zoom();
         Ok(beyond.warning(self))
     }

@@ -1,7 +1,7 @@
-//! Takes locks on all that layers read, before the work.
+//! Takes locks on everything that layers read, before the work.
 //!
-//! Planning a statement takes them: on tables, their partitions, their indexes, and on what lies beneath views and queries. `LOCK TABLE`
-//! takes none on indexes, refuses materialized and foreign tables, and asks for more than column grants.
+//! Planning a statement takes locks on its tables, their partitions and indexes, and the tables beneath views and queries. `LOCK TABLE` would
+//! take none on indexes, refuse materialized views and foreign tables, and need more rights than grants on columns.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use crate::postgis::layer::Layer;
 use crate::postgis::session::{Database, Error, Session, Snapshot};
 use crate::postgis::sql;
 
-/// The statements whose planning locks all that the layers of a run read. Clones share them.
+/// The statements whose planning locks everything that the layers of a run read. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct LayerLocks(Arc<[LockStatement]>);
 
-/// A statement that reads what a layer reads.
+/// A statement that reads everything a layer reads.
 #[derive(Debug)]
 struct LockStatement {
-    /// Which layer, for messages.
+    /// The layer, for messages.
     place: String,
     sql: String,
 }
@@ -37,7 +37,7 @@ impl LayerLocks {
         Ok(())
     }
 
-    /// A session on a snapshot that holds the locks, and keeps them when a statement fails.
+    /// A session on a snapshot that holds the locks. It keeps them when a statement fails.
     pub(in crate::postgis) async fn session(&self, database: &Database, snapshot: &Snapshot) -> Result<Session, Error> {
         let session = database.on(snapshot).await?;
         self.take(&session).await?;

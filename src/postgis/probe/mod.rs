@@ -1,4 +1,12 @@
-//! Asking the database, before the first tile, whether everything that the configuration names is there and fits.
+//! The probe: asks the database, before the first tile, whether everything that the configuration names exists and fits.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `server` | the server, the database and the role |
+//! | `relation`, `query` | the columns of a relation, or of a query |
+//! | `layer/` | one layer: names, expressions, rows |
+//! | `beyond` | rows beyond ±180° |
+//! | `locks`, `reads` | locks on everything that the layers read, and whether it changed |
 
 mod beyond;
 mod layer;
@@ -22,25 +30,25 @@ pub use server::Server;
 
 pub(crate) use relation::{RelationName, look_up};
 
-/// What was found.
+/// The result of the probe.
 #[derive(Debug)]
 pub struct Probed {
     /// The server and database.
     pub server: Server,
     /// The layers, in the order of the configuration.
     pub layers: Vec<Arc<Layer>>,
-    /// The locks on all that they read; the session that holds the snapshot has taken them.
+    /// The locks on everything that the layers read; the session that holds the snapshot has taken them.
     pub locks: LayerLocks,
-    /// The tables and views that they read.
+    /// The tables and views that the layers read.
     pub reads: Reads,
-    /// What the user should know, though the run can go on.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
-    /// The first of these, if the role is a superuser and others could make use of that.
+    /// The warning that the role is a superuser and others could make use of that; it is among `warnings`, too.
     pub superuser: Option<String>,
 }
 
-/// Layers whose names and expressions were found. The session that holds the snapshot has locked all that they read, and has read no row yet:
-/// this is the moment for other sessions of the run to take the same locks.
+/// Layers whose names and expressions are checked. The session that holds the snapshot has locked everything that they read and has read no row
+/// yet, so other sessions of the run should take the same locks now.
 pub struct NamedLayers<'a> {
     snapshot: &'a Snapshot,
     server: Server,
@@ -49,14 +57,14 @@ pub struct NamedLayers<'a> {
     superuser: Option<String>,
 }
 
-/// Looks at the server, and looks up what every layer names; then takes the locks on all that the layers read.
+/// Probes the server and the names and expressions of every layer, then takes the locks on everything that the layers read.
 ///
 /// # Errors
-/// If PostGIS is missing or too old, or a layer names something that is not there, may not be read or does not fit.
+/// If PostGIS is missing or too old, or a layer names something that does not exist, may not be read or does not fit.
 pub async fn probe_names<'a>(snapshot: &'a Snapshot, layers: &'a [LayerOptions]) -> Result<NamedLayers<'a>, Error> {
     let session = &snapshot.keeper;
     let server = server(session).await?;
-    // Before the layers are planned: that alone runs functions.
+    // Before statements over the layers are planned: planning alone runs functions of other owners.
     let superuser = superuser(session).await?;
     let mut named = Vec::new();
     for options in layers {
@@ -68,16 +76,16 @@ pub async fn probe_names<'a>(snapshot: &'a Snapshot, layers: &'a [LayerOptions])
 }
 
 impl NamedLayers<'_> {
-    /// The locks on all that the layers read.
+    /// The locks on everything that the layers read.
     #[must_use]
     pub fn locks(&self) -> &LayerLocks {
         &self.locks
     }
 
-    /// Looks at the rows: at their reference systems, their kinds of geometry and their keys.
+    /// Probes the rows: their reference systems, their types of geometry and their keys.
     ///
     /// # Errors
-    /// If the rows of a layer do not fit, or what it reads did not stand still since the snapshot was taken.
+    /// If the rows of a layer do not fit, or a table that it reads was rewritten or replaced after the snapshot was taken.
     pub async fn probe_rows(self) -> Result<Probed, Error> {
         let NamedLayers { snapshot, server, layers: named, locks, superuser } = self;
         let (mut layers, mut warnings) = (Vec::new(), Vec::from_iter(superuser.clone()));
@@ -89,10 +97,10 @@ impl NamedLayers<'_> {
     }
 }
 
-/// Looks at the server and at every layer.
+/// Probes the server and every layer.
 ///
 /// # Errors
-/// If PostGIS is missing or too old, or a layer names something that is not there, may not be read or does not fit.
+/// If PostGIS is missing or too old, or a layer names something that does not exist, may not be read or does not fit.
 pub async fn probe(snapshot: &Snapshot, layers: &[LayerOptions]) -> Result<Probed, Error> {
     probe_names(snapshot, layers).await?.probe_rows().await
 }

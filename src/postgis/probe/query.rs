@@ -1,5 +1,5 @@
-//! What a query gives: its columns and their types, asked on no row and without a right to anything but reading. No statement is
-//! prepared by name for it, and no view is made, so that it works behind a pooler and on a standby.
+//! The columns of a query and their types, asked over no row and with no right but to read. It takes no named prepared statement and no view, so
+//! that it works behind a pooler and on a standby.
 
 use tokio_postgres::error::SqlState;
 
@@ -7,11 +7,11 @@ use super::relation::{Column, Relation, RelationKind};
 use crate::postgis::layer::Query;
 use crate::postgis::session::{Error, Session, quoted};
 
-/// Asks what a layer's query gives.
+/// The columns of a layer's query, as a relation.
 pub(in crate::postgis) async fn described(session: &Session, layer: &str, query: &Query) -> Result<Relation, Error> {
     let place = format!("layer \"{layer}\"");
     let role: String = session.one(&place, "SELECT current_user::text", &[]).await?.get(0);
-    // One row of nothing, which knows the columns all the same.
+    // One row of NULLs, which has the columns all the same.
     let nothing =
         format!("(SELECT) AS one LEFT JOIN (SELECT * FROM {} WHERE false) AS given ON true", query.neutral(layer));
     let asking = format!(

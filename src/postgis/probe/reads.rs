@@ -1,4 +1,4 @@
-//! What the layers read, held still: the tables are locked against rewriting, and known by what they are, not by their names.
+//! The tables and views that the layers read: locks against rewriting them, and a hash that identifies them by more than their names.
 
 use super::locks::LayerLocks;
 use crate::postgis::session::{Error, Session, Snapshot};
@@ -6,18 +6,18 @@ use crate::postgis::session::{Error, Session, Snapshot};
 /// The tables and views that layers read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reads {
-    /// A hash of the tables (by OID, partitions and what lies beneath views counted in) and of the views' definitions.
+    /// A hash of the OIDs of the tables, partitions and tables beneath views included, and of the views' definitions.
     pub digest: String,
-    /// A table of which this role sees only some rows, quoted: its policies may hide rows without a row being changed.
+    /// A table of which this role may see only some rows, quoted: a change of its policies hides rows without changing any.
     pub row_security: Option<String>,
     /// Whether a table among them has partitions.
     pub has_partitions: bool,
 }
 
-/// What this transaction holds locks on are the tables that the plans above have opened. The catalog is read as the snapshot
-/// shows it, but `pg_relation_filenode` tells the present: where both differ, the table was rewritten or truncated after the
-/// snapshot was taken, and shows this transaction nothing of what was in it (PostgreSQL documentation, section 13.6, "Caveats").
-const HELD: &str = "
+/// The tables that this transaction has locked, which are those that the layers' statements open. The catalog shows the state of the snapshot,
+/// but `pg_relation_filenode` gives the present one: if both differ, the table was rewritten or truncated after the snapshot was taken, and this
+/// transaction sees none of its old rows (PostgreSQL documentation, section 13.6, "Caveats").
+const LOCKED: &str = "
     SELECT md5(coalesce(string_agg(concat_ws(' ', c.oid, (SELECT md5(r.ev_action::text) FROM pg_rewrite AS r WHERE r.ev_class = c.oid AND c.relkind = 'v')), ',' ORDER BY c.oid), '')),
         min(c.oid::regclass::text) FILTER (WHERE c.relkind IN ('r', 'p') AND row_security_active(c.oid)),
         min(c.oid::regclass::text) FILTER (WHERE c.relkind IN ('r', 'm') AND pg_relation_filenode(c.oid) IS DISTINCT FROM c.relfilenode),
@@ -28,10 +28,10 @@ const HELD: &str = "
       AND c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
       AND NOT EXISTS (SELECT FROM pg_depend AS e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')";
 
-/// Locks what the layers read, and looks whether it stood still since the snapshot was taken.
+/// Locks everything that the layers read, and refuses tables that were rewritten or made after the snapshot was taken.
 pub(in crate::postgis) async fn reads(session: &Session, locks: &LayerLocks) -> Result<Reads, Error> {
     locks.take(session).await?;
-    let row = session.one("looking whether tables stood still", HELD, &[]).await?;
+    let row = session.one("looking whether tables stood still", LOCKED, &[]).await?;
     if let Some(table) = row.get(2) {
         return Err(Error::Rewritten { table });
     }
@@ -40,8 +40,8 @@ pub(in crate::postgis) async fn reads(session: &Session, locks: &LayerLocks) -> 
     made.get::<_, Option<String>>(0).map_or(Ok(reads), |table| Err(Error::Appeared { table, how: "made" }))
 }
 
-/// What this transaction holds locks on and cannot see in the catalog was made after the snapshot was taken: a table that took the place of
-/// another shows this transaction no row. Names are looked up in the present.
+/// A locked table that the catalog does not show was made after the snapshot was taken: names are looked up in the present. A table that took
+/// the place of another shows this transaction no row.
 const MADE: &str = "
     SELECT min(l.relation::regclass::text)
     FROM pg_locks AS l
@@ -49,8 +49,8 @@ const MADE: &str = "
       AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
       AND NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = l.relation)";
 
-/// Tables that are partitions of one that this transaction holds, and were none when the snapshot was taken, though they were there:
-/// `pg_partition_tree` tells the present, the catalog is read as the snapshot shows it. Statements planned later read them, too.
+/// Tables that existed at the snapshot and became partitions of a locked table since: `pg_partition_tree` gives the present, the catalog shows
+/// the state of the snapshot. Statements that are planned later read these partitions, too.
 const ATTACHED: &str = "
     SELECT min(part.relid::text)
     FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation CROSS JOIN LATERAL pg_partition_tree(c.oid) AS part
@@ -60,17 +60,17 @@ const ATTACHED: &str = "
       AND NOT EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = part.relid)";
 
 impl Snapshot {
-    /// Looks whether the tables that were read are still those of the beginning. Locks keep them from being altered, but no lock that a
-    /// reader can have keeps partitions from being attached.
+    /// Checks that no partition was attached to a table while the run read it. Locks keep others from altering the table, but no lock that a
+    /// reader can take keeps them from attaching partitions.
     ///
     /// # Errors
-    /// [`Error::Appeared`] if one was.
+    /// [`Error::Appeared`] if one was attached.
     pub async fn stood_still(&self, reads: &Reads) -> Result<(), Error> {
         if !reads.has_partitions {
             return Ok(());
         }
         let attached = match self.keeper.one("looking whether tables stood still", ATTACHED, &[]).await {
-            // The sessions that held the same locks have drawn everything.
+            // The tiles are complete: the workers' sessions held the same locks.
             Err(error) if error.is_lost() => return Ok(()),
             attached => attached?.get::<_, Option<String>>(0),
         };

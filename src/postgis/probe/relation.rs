@@ -1,4 +1,4 @@
-//! What the catalog says of a relation: its columns, key and indexes.
+//! Reads from the catalog the columns, key and indexes of a relation.
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -9,12 +9,14 @@ use crate::postgis::session::{Error, Session, quoted};
 #[derive(Debug)]
 pub(crate) struct Column {
     pub name: String,
+    /// The name of its type.
     pub kind: String,
-    /// The schema of its type: `pg_catalog` of those that come with PostgreSQL.
+    /// The schema of its type: `pg_catalog` for the types of PostgreSQL itself.
     pub kind_schema: String,
+    /// Whether its type has a collation.
     pub collated: bool,
     pub not_null: bool,
-    /// The role may read it.
+    /// Whether the role may read it.
     pub readable: bool,
     /// The SRID that the column's type declares; 0 if it declares none.
     pub srid: i32,
@@ -28,21 +30,21 @@ impl Column {
     }
 }
 
-/// A unique index over plain columns that always holds: neither partial nor deferred nor half built.
+/// A unique index over plain columns that covers all rows at all times: not partial, deferred or half built.
 #[derive(Debug)]
 pub(crate) struct UniqueIndex {
     pub columns: Vec<String>,
     pub primary: bool,
 }
 
-/// What kind of relation it is, as far as it matters.
+/// The kinds of relations that the probe distinguishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RelationKind {
-    /// A table, partitioned table or materialized view: it can have indexes.
+    /// A table, partitioned table or materialized view, which can have indexes.
     Stored,
     /// A view or foreign table.
     Elsewhere,
-    /// What a query gives.
+    /// The result of a query.
     Query,
 }
 
@@ -54,10 +56,13 @@ pub(crate) struct Relation {
     pub kind: RelationKind,
     pub columns: Vec<Column>,
     pub unique: Vec<UniqueIndex>,
-    /// Columns that a spatial index begins with.
+    /// The first column of each spatial index.
     pub spatial_indexes: Vec<String>,
+    /// Whether the role may read any of its columns.
     pub readable: bool,
+    /// Whether the role may use its schema.
     pub schema_usable: bool,
+    /// The role that looked it up.
     pub role: String,
 }
 
@@ -114,17 +119,17 @@ const NAMES: &str = "
 /// A relation that a layer names.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RelationName<'a> {
-    /// Which layer.
+    /// The layer's name.
     pub layer: &'a str,
     /// The schema; without one the search path decides.
     pub schema: Option<&'a str>,
-    /// Its name.
+    /// The relation's name.
     pub table: &'a str,
-    /// Which part of the configuration names it.
+    /// The part of the configuration that names it, such as "the layer".
     pub of: &'static str,
 }
 
-/// Looks a relation up.
+/// Looks up a relation.
 pub(crate) async fn look_up(session: &Session, wanted: RelationName<'_>) -> Result<Relation, Error> {
     let place = format!("layer \"{}\"", wanted.layer);
     let (front, back) = wanted.table.split_once('.').unwrap_or((wanted.table, ""));
@@ -145,7 +150,7 @@ pub(crate) async fn look_up(session: &Session, wanted: RelationName<'_>) -> Resu
     let Some(row) = found.first() else { return Err(unknown(session, wanted, &place).await) };
     let oid: u32 = row.get(0);
     let kind: String = row.get(3);
-    // The catalog is read as the snapshot shows it, rights are those of the present: NULL if the table is gone.
+    // The catalog shows the state of the snapshot, but rights are those of the present: NULL if the table was dropped since.
     let dropped = || {
         let (schema, name): (String, String) = (row.get(1), row.get(2));
         Error::Appeared { table: format!("{}.{}", quoted(&schema), quoted(&name)), how: "dropped" }
@@ -210,7 +215,7 @@ async fn unknown(session: &Session, wanted: RelationName<'_>, place: &str) -> Er
     }
 }
 
-/// The name that is most like the one wanted, if any is like it at all.
+/// The name that is most similar to `wanted`, if one is similar enough to be a typing error.
 pub(in crate::postgis) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     names
         .map(|name| (strsim::jaro_winkler(&wanted.to_lowercase(), &name.to_lowercase()), name))

@@ -1,4 +1,4 @@
-//! Which server and database these are: what tells them from others, and whether they are new enough.
+//! The server and database: their identity, and whether they are new enough.
 
 use crate::manifest::DatabaseIdentity;
 use crate::postgis::session::{Error, Session, quoted};
@@ -6,16 +6,16 @@ use crate::postgis::session::{Error, Session, quoted};
 /// The server and database.
 #[derive(Debug)]
 pub struct Server {
-    /// What tells this database from another.
+    /// What identifies this database.
     pub identity: DatabaseIdentity,
     /// Whether it is a standby.
     pub in_recovery: bool,
 }
 
-/// The oldest PostGIS that works: `ST_TileEnvelope` with a margin, and `ST_AsMVT` with feature ids, came before or with it.
+/// The oldest PostGIS that works, major and minor version: it has `ST_TileEnvelope` with a margin, and `ST_AsMVT` with feature ids.
 const OLDEST_POSTGIS: (u32, u32) = (3, 1);
 
-/// Looks at the server, and makes PostGIS visible to the session.
+/// Probes the server, and puts the schema of PostGIS on the session's search path.
 pub(in crate::postgis) async fn server(session: &Session) -> Result<Server, Error> {
     let place = "asking the server for its version";
     let found = session
@@ -62,7 +62,7 @@ pub(in crate::postgis) async fn server(session: &Session) -> Result<Server, Erro
     } else {
         None
     };
-    // A standby's own timeline is that of its last restart point: good enough to tell one history from another.
+    // A standby's own timeline is that of its last restart point, which is good enough to distinguish histories.
     let timeline: Option<i32> = match (row.get(7), row.get::<_, bool>(6)) {
         (None, true) => Some(session.one(place, "SELECT timeline_id FROM pg_control_checkpoint()", &[]).await?.get(0)),
         (timeline, _) => timeline,
@@ -82,7 +82,7 @@ pub(in crate::postgis) async fn server(session: &Session) -> Result<Server, Erro
 /// Returns a warning if the role is a superuser and other roles own objects in the database. A role that reads a view runs the functions in
 /// it with its own rights, and a role that plans a query of a table those in the table's indexes.
 pub(in crate::postgis) async fn superuser(session: &Session) -> Result<Option<String>, Error> {
-    // Only owners that somebody can act as count: nobody can log in as the role of the change log's triggers.
+    // Only owners count that somebody can act as. Nobody can log in as the role of the change log's triggers.
     let sql = "
         SELECT r.rolname::text,
             (SELECT o.rolname::text FROM pg_shdepend AS d JOIN pg_roles AS o ON o.oid = d.refobjid

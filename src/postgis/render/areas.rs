@@ -2,7 +2,7 @@
 
 use tokio_postgres::types::Type;
 
-use crate::postgis::layer::{Layer, area_box, query_box, world_box};
+use crate::postgis::layer::{Layer, ROUNDING_UNITS, area_box, query_box, world_box};
 use crate::postgis::session::Param;
 use crate::tile::{Area, SearchBox, SourceBox, TileRect};
 
@@ -20,6 +20,8 @@ pub(in crate::postgis) struct Areas {
 }
 
 impl Areas {
+    /// The areas of a batch for the layer at `index`: each with the box in which the layer's rows are searched, or, for a query that runs once
+    /// for each tile, each tile with its own box.
     pub(in crate::postgis) fn bind(layer: &Layer, index: usize, areas: &[Area]) -> Areas {
         let mut bound = Areas::default();
         for area in areas {
@@ -42,12 +44,11 @@ impl Areas {
         bound
     }
 
-    /// Cells of the world, which have no margin.
-    pub(in crate::postgis) fn of_cells(layer: &Layer, cells: &[TileRect]) -> Areas {
+    /// Squares of the pyramid without a margin.
+    pub(in crate::postgis) fn without_margin(layer: &Layer, squares: &[TileRect]) -> Areas {
         let mut bound = Areas::default();
-        for cell in cells {
-            // Two units more take in every rounding on the way.
-            bound.add(cell, 0, world_box(layer, cell.world(2)));
+        for square in squares {
+            bound.add(square, 0, world_box(layer, square.world(ROUNDING_UNITS)));
         }
         bound
     }
@@ -84,7 +85,7 @@ pub(in crate::postgis) fn is_searched(area: &Area, index: usize) -> bool {
     !matches!(area.search.get(index), Some(SearchBox::Nothing) | None)
 }
 
-/// The tiles for which a layer is asked by themselves.
+/// The tiles of an area for each of which the layer's query runs once.
 pub(in crate::postgis) fn tiles_asked(area: &Area, index: usize) -> &[TileRect] {
     match area.search.get(index) {
         Some(SearchBox::Tiles(tiles)) => tiles,

@@ -15,45 +15,53 @@ use super::areas::is_searched;
 use crate::mvt::{Drawer, Features};
 use crate::postgis::layer::{Layer, QueryValues, search_boxes};
 use crate::postgis::session::{Error, Param, Snapshot};
-use crate::postgis::sql::{self, RowChoice};
+use crate::postgis::sql::{self, CachedRowsParameters, RowChoice};
 use crate::source::{CacheCost, RenderedLayer, RenderedTile};
 use crate::tile::{
     Area, Candidate, Coverage, GridBoxes, LayerCount, Order, Positions, SearchBox, TileCoord, TileRect, Unit, Zoom,
 };
 
-/// The rows of a layer, all of them or those of a neighbourhood: where they lie, and what they show.
+/// The encoded rows of a layer with their positions: all rows, or those near changes.
 #[derive(Debug, PartialEq)]
 pub(in crate::postgis) struct CachedRows {
     positions: Positions,
     features: Features,
-    /// Of a neighbourhood: areas that ask for no more than that are drawn from it, from this zoom on.
+    /// The zoom from which on the rows serve areas near changes; `None` if all rows of the layer are here.
     pub(in crate::postgis) near: Option<Zoom>,
 }
 
-/// What was drawn from cached rows.
+/// The result of drawing areas from cached rows.
 pub(in crate::postgis) struct DrawnAreas {
     pub(in crate::postgis) tiles: Tiles,
     pub(in crate::postgis) count: LayerCount,
-    /// Areas that are not drawn: the database is to draw them.
+    /// Areas that are left to the database.
     pub(in crate::postgis) left: Vec<Area>,
 }
 
-/// If more than one tile in this many holds an ambiguous point, the database renders the whole batch; else it renders these tiles one by one.
+/// If more than one tile in this many holds an ambiguous point, the database renders the whole batch, else those tiles one by one.
 const MAX_AMBIGUOUS_SHARE: u64 = 8;
+
+/// The expected number of rows, and the most memory that they may take when cached.
+#[derive(Debug, Clone, Copy)]
+pub struct CacheLimits {
+    /// The number of rows that the survey found.
+    pub rows: u64,
+    /// The most memory, in bytes.
+    pub memory: usize,
+}
 
 /// The least memory that a cached row takes, in bytes.
 pub(in crate::postgis) const MIN_ROW_BYTES: u64 = Positions::SIZE as u64 + 8;
 
 impl Layer {
-    /// What it takes to cache all rows of the layer, if they are `rows` that are drawn `features` times by `workers`, and may take `memory`
-    /// bytes.
+    /// The cost of caching all rows of the layer: `rows` rows that `workers` workers draw `features` times, in at most `memory` bytes.
     #[must_use]
     pub fn cache_cost(rows: u64, features: u64, workers: usize, memory: usize) -> CacheCost {
         CacheCost { rows, features, workers, min_row_bytes: MIN_ROW_BYTES, memory }
     }
 }
 
-/// Cached rows, if the database could give them.
+/// The result of reading rows; `None` if the statement failed, which does not end the run.
 pub(in crate::postgis) async fn unless_failed(
     snapshot: &Snapshot,
     layer: &Layer,
@@ -61,7 +69,7 @@ pub(in crate::postgis) async fn unless_failed(
 ) -> Result<Option<CachedRows>, Error> {
     match read {
         Err(error @ (Error::Query { .. } | Error::Timeout { .. })) => {
-            // It may be of a row that no tile needs, or the one statement takes too long: each batch will see.
+            // The failing row may be one that no tile needs, or the one statement takes too long. Each batch queries the rows that it needs.
             tracing::info!("layer \"{}\": its rows are not read once: {error}", layer.name);
             snapshot.keeper.restart().await?;
             Ok(None)
@@ -71,23 +79,26 @@ pub(in crate::postgis) async fn unless_failed(
 }
 
 impl CachedRows {
-    /// The memory that they take, in bytes.
+    /// The memory that the rows take, in bytes.
     pub(in crate::postgis) fn bytes(&self) -> usize {
         self.features.size() + self.positions.len() * Positions::SIZE
     }
 
-    /// The same, of a neighbourhood of changes: they serve from a zoom on.
+    /// The rows as those near changes, which serve areas from a zoom on.
     pub(super) fn for_changes(self, from: Zoom) -> CachedRows {
         CachedRows { near: Some(from), ..self }
     }
 
-    /// Reads all rows that the coverage at some zooms shows; `None` if they are not `rows`, or take more than `memory` bytes.
+    /// Reads all rows that the coverage shows at some zooms; `None` if there are not as many rows as the limits expect, or they take more
+    /// memory.
     pub(in crate::postgis) async fn read_all(
         snapshot: &Snapshot,
         layer: &Layer,
-        (coverage, zooms): (&Coverage, &[Zoom]),
-        (rows, memory): (u64, usize),
+        coverage: &Coverage,
+        zooms: &[Zoom],
+        limits: CacheLimits,
     ) -> Result<Option<CachedRows>, Error> {
+        let CacheLimits { rows, memory } = limits;
         let boxes = search_boxes(layer, coverage, zooms);
         let values = QueryValues::of_coverage(layer, coverage, zooms);
         let near = boxes.iter().flatten().map(|column| -> Param<'_> { (column as _, Type::FLOAT8_ARRAY) });
@@ -96,7 +107,7 @@ impl CachedRows {
         CachedRows::read(snapshot, layer, RowChoice::Boxes { boxes, rows }, params, memory).await
     }
 
-    /// Reads some rows; `None` if they are others than expected, or take more than `memory` bytes.
+    /// Reads some rows; `None` if their number is not as expected, or they take more than `memory` bytes.
     pub(in crate::postgis) async fn read(
         snapshot: &Snapshot,
         layer: &Layer,
@@ -104,7 +115,8 @@ impl CachedRows {
         mut params: Vec<Param<'_>>,
         memory: usize,
     ) -> Result<Option<CachedRows>, Error> {
-        let statement = sql::cached_rows(layer, which, [1, 2, 3].map(|number| params.len() + number));
+        let (name, extent, max_bytes) = (params.len() + 1, params.len() + 2, params.len() + 3);
+        let statement = sql::cached_rows(layer, which, CachedRowsParameters { name, extent, max_bytes });
         let (extent, max_bytes) = (layer.margin.extent.cast_signed(), i64::try_from(memory).unwrap_or(i64::MAX));
         let own: [Param<'_>; 3] = [(&layer.name, Type::TEXT), (&extent, Type::INT4), (&max_bytes, Type::INT8)];
         params.extend(own);
@@ -131,7 +143,7 @@ impl CachedRows {
         let features = match features {
             None => Err("ST_AsMVT does not write them as plain points"),
             Some(features) if features.len() >= max_rows => Err("they are too many"),
-            // The statement ends where the memory does.
+            // The statement stops where the memory ends, so a row less than expected means too little memory.
             Some(features) if fits && (expected == features.len() || max_rows < usize::MAX) => Ok(features),
             Some(_) => Err("they take more memory than rows_mb allows, or are others with each query"),
         };
@@ -149,13 +161,13 @@ impl CachedRows {
         Ok(Some(CachedRows { positions, features, near: None }))
     }
 
-    /// Whether all that the layer is asked for in an area is here.
+    /// Whether the rows that are searched in an area are all here.
     fn holds(&self, area: &Area, index: usize) -> bool {
         let is_near = |zoom| area.rect.zoom >= zoom && matches!(area.search.get(index), Some(SearchBox::Near(_)));
         self.near.is_none_or(is_near)
     }
 
-    /// The layer's part of some areas.
+    /// Draws the layer's part of some areas, as far as the rows serve them.
     pub(in crate::postgis) fn draw(&self, layer: &Layer, index: usize, areas: &[Area]) -> DrawnAreas {
         let searched = areas.iter().filter(|area| is_searched(area, index)).cloned();
         let (areas, others): (Vec<Area>, Vec<Area>) = searched.partition(|area| self.holds(area, index));

@@ -6,30 +6,32 @@ use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use super::areas::is_searched;
 use super::prepared::PreparedLayer;
 use crate::cells::Folded;
-use crate::postgis::layer::world_box;
+use crate::postgis::layer::{ROUNDING_UNITS, world_box};
 use crate::postgis::session::Param;
 use crate::postgis::sql::{FoldedValue, FoldedValues};
 use crate::tile::{Area, WorldRect};
 
 /// The counted cells that some areas may show, as a statement's arrays.
 pub(in crate::postgis) struct CellColumns {
-    /// The place of the area, counted from 1, the code, the count, and where the cell stands.
+    /// The number of the area, counted from 1, the code, the number of members, and the position x, y in world units.
     cells: [Vec<i64>; 5],
-    /// What was folded.
+    /// The folded values.
     folded: Vec<FoldColumn>,
-    /// Rows that are drawn as themselves, where they are.
+    /// Cells of lone rows; `None` if lone rows are not drawn as themselves.
     lone: Option<LoneColumns>,
 }
 
-/// Cells with one member: the place of the area and the code, and west, south, east, north of the box in which the member lies.
+/// Cells with one member.
 #[derive(Default)]
-struct LoneColumns([Vec<i64>; 2], [Vec<f64>; 4]);
-
-/// A row lies no farther than this from where the survey saw it, in world units.
-const SEEN_WITHIN: i64 = 2;
+struct LoneColumns {
+    /// The number of the area, counted from 1, and the code.
+    codes: [Vec<i64>; 2],
+    /// West, south, east, north of the box in which the member lies.
+    sides: [Vec<f64>; 4],
+}
 
 impl CellColumns {
-    /// `None` if the layer's cells are not counted.
+    /// The counted cells that the areas may show; `None` if the layer's cells are not counted.
     pub(in crate::postgis) fn bind(prepared: &PreparedLayer, index: usize, areas: &[Area]) -> Option<CellColumns> {
         let layer = prepared.layer();
         let (counted, grid) = (prepared.counts()?, layer.grid()?);
@@ -37,19 +39,19 @@ impl CellColumns {
         let lone = layer.keeps_lone().then(LoneColumns::default);
         let mut columns = CellColumns { cells: Default::default(), folded, lone };
         let searched = areas.iter().filter(|area| is_searched(area, index));
-        for (place, area) in (1..).zip(searched) {
+        for (number, area) in (1..).zip(searched) {
             let (margin, zoom) = (layer.margin.units(area.rect.zoom), area.rect.zoom);
-            // Such cells are drawn at their means, and planned by their boxes.
-            let spread = if layer.is_found_in_boxes() { grid.reach(zoom) } else { 0 };
+            // Cells that are planned by their boxes are drawn at their means, anywhere in the box.
+            let spread = if layer.placement().plans_cell_boxes() { grid.reach(zoom) } else { 0 };
             for (cell, folded) in counted.near(&grid, &area.rect, margin, spread) {
                 let world = WorldRect::from(cell.world);
-                if let Some(LoneColumns(codes, sides)) = columns.lone.as_mut().filter(|_| cell.members == 1) {
-                    codes.iter_mut().zip([place, cell.code]).for_each(|(column, value)| column.push(value));
-                    let around = world_box(layer, world.grown(SEEN_WITHIN)).sides();
+                if let Some(LoneColumns { codes, sides }) = columns.lone.as_mut().filter(|_| cell.members == 1) {
+                    codes.iter_mut().zip([number, cell.code]).for_each(|(column, value)| column.push(value));
+                    let around = world_box(layer, world.grown(ROUNDING_UNITS)).sides();
                     sides.iter_mut().zip(around).for_each(|(column, side)| column.push(side));
                     continue;
                 }
-                let values = [place, cell.code, cell.members.cast_signed(), world.west, world.north];
+                let values = [number, cell.code, cell.members.cast_signed(), world.west, world.north];
                 columns.cells.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
                 columns.folded.iter_mut().zip(folded).for_each(|(column, folded)| column.push(*folded));
             }
@@ -57,9 +59,10 @@ impl CellColumns {
         Some(columns)
     }
 
+    /// The parameters in the order of the statement over [`Candidates::Counted`](crate::postgis::sql::Candidates).
     pub(in crate::postgis) fn params(&self) -> impl Iterator<Item = Param<'_>> {
         let cells = self.cells.iter().map(|column| -> Param<'_> { (column as _, Type::INT8_ARRAY) });
-        let lone = self.lone.iter().flat_map(|LoneColumns(codes, sides)| {
+        let lone = self.lone.iter().flat_map(|LoneColumns { codes, sides }| {
             let codes = codes.iter().map(|column| -> Param<'_> { (column as _, Type::INT8_ARRAY) });
             codes.chain(sides.iter().map(|column| -> Param<'_> { (column as _, Type::FLOAT8_ARRAY) }))
         });
@@ -74,7 +77,7 @@ struct FoldColumn {
 }
 
 impl FoldColumn {
-    /// One column for each value.
+    /// One empty column for each value.
     fn of(folds: &FoldedValues) -> Vec<FoldColumn> {
         folds.0.iter().map(|value| FoldColumn { value: value.clone(), cells: Vec::new() }).collect()
     }
@@ -99,7 +102,7 @@ impl FoldColumn {
     }
 }
 
-/// A value as the protocol has it in binary form (PostgreSQL documentation, section 55.7).
+/// A value in the binary format of the protocol (PostgreSQL documentation, section 55.7).
 #[derive(Debug)]
 struct BinaryValue(Vec<u8>);
 
@@ -123,7 +126,7 @@ mod tests {
     use crate::postgis::sql::ValueKind;
 
     #[test]
-    fn folded_values_are_written_as_the_protocol_has_them() {
+    fn folded_values_are_written_in_the_binary_format() {
         let written = |fold, kind, folded| {
             let mut column = FoldColumn { value: FoldedValue { sql: String::new(), fold, kind }, cells: Vec::new() };
             column.push(Some(folded));

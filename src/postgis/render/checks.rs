@@ -1,4 +1,4 @@
-//! Tiles drawn from cached rows are compared with those that the database draws, before cached rows are relied on.
+//! Compares tiles drawn from cached rows with those that the database draws, before a run relies on cached rows.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use crate::postgis::session::Error;
 use crate::postgis::sql::Candidates;
 use crate::tile::{Area, Batch, TileRect};
 
-/// How many tiles are drawn both ways before cached rows are relied on.
+/// The number of tiles that are drawn both ways before a run relies on cached rows.
 pub(in crate::postgis) const COMPARED_TILES: usize = 3;
 
-/// The layers, with cached rows only if the database draws some of the tiles of `batches` with the same bytes: a later PostGIS may
-/// encode them differently.
+/// The layers, each without its cached rows if the database draws some tile of `batches` with other bytes: a later PostGIS may encode
+/// differently.
 ///
 /// # Errors
 /// If the session is lost, or a stop was asked for.
@@ -42,7 +42,7 @@ pub async fn checked(
 }
 
 impl BatchDrawing<'_> {
-    /// The layer's part of some areas, as far as it can be drawn from cached rows; `None` if it has none.
+    /// A layer's part of some areas, as far as cached rows can draw it; `None` if its rows are not cached.
     pub(in crate::postgis) async fn with_cached_rows(
         self,
         index: usize,
@@ -60,6 +60,7 @@ impl BatchDrawing<'_> {
         Ok(Some(drawn))
     }
 
+    /// Whether cached rows give the same bytes as the database in [`COMPARED_TILES`] tiles of the batches.
     async fn draws_alike(self, index: usize, batches: &[Batch]) -> Result<bool, Error> {
         let of_layer: Vec<&Batch> = batches.iter().filter(|batch| batch.layers[index].tiles > 0).collect();
         let step = (of_layer.len() / COMPARED_TILES).max(1);
@@ -67,7 +68,7 @@ impl BatchDrawing<'_> {
             let Some(DrawnAreas { tiles, .. }) = self.with_cached_rows(index, &batch.areas).await? else {
                 return Ok(false);
             };
-            // The lightest: the encoding is checked, not the database.
+            // The lightest tile will do: this compares encodings.
             let Some(tile) = tiles.into_values().min_by_key(|tile| tile.features) else { continue };
             let rect = TileRect::from(tile.tile);
             let areas: Vec<Area> = batch

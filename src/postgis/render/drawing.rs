@@ -1,4 +1,4 @@
-//! Rendering a batch: one statement a layer, the layers of a tile put together in the order of the configuration.
+//! Renders a batch: one statement a layer, the layers of a tile joined in the order of the configuration.
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -15,7 +15,7 @@ use crate::postgis::sql::Candidates;
 use crate::source::{Note, Noted, RenderedLayer, RenderedTile};
 use crate::tile::{Area, Batch, LayerCount, Order, Planned, TileCoord, TileRect, Zoom};
 
-/// What one statement renders.
+/// The work of one statement.
 #[derive(Clone, Copy)]
 pub(in crate::postgis) struct LayerAreas<'a> {
     /// The layer's index.
@@ -57,7 +57,7 @@ impl<'a> BatchDrawing<'a> {
         self.prepared(index).layer()
     }
 
-    /// One layer's part of some areas. A tile for which the layer was asked by itself is there though nothing came for it.
+    /// One layer's part of some areas. For a query that runs once for each tile, all of these tiles are in the result, empty ones too.
     pub(in crate::postgis) async fn layer(self, asked: LayerAreas<'_>, tiles: &mut Tiles) -> Result<LayerCount, Error> {
         let layer = self.probed(asked.index).id;
         let mut drawn = 0;
@@ -66,7 +66,7 @@ impl<'a> BatchDrawing<'a> {
                 (row.get(0), row.get(1), row.get(2), row.get(3));
             let tile = tiles.entry(place).or_insert_with(|| RenderedTile::empty(coord(place)));
             let mvt = if features > 0 { mvt } else { &[] };
-            // What is left out was found, too: the plan knows it.
+            // The plan counts features that are left out.
             drawn += features.cast_unsigned() + left_out.cast_unsigned();
             tile.features += features.cast_unsigned();
             tile.mvt.extend_from_slice(mvt);
@@ -110,7 +110,7 @@ impl<'a> BatchDrawing<'a> {
         if let Some(cells) = &cells {
             params.extend(cells.params());
         }
-        // The last one, behind those of counted cells.
+        // The last parameter, after those of counted cells.
         if layer.budget.thins() {
             params.push((max_features as _, Type::INT8_ARRAY));
         }
@@ -124,10 +124,10 @@ impl<'a> BatchDrawing<'a> {
         Ok(found)
     }
 
-    /// One layer's part of some areas, with so many features a tile at most, by zoom. Where the statement fails, the areas are cut
-    /// until it goes through or the one tile that fails is known by name; that ends the run, unless the layer says otherwise.
+    /// One layer's part of some areas, with at most `max_features` features a tile, by zoom. If the statement fails, the areas are halved until it
+    /// succeeds or the one failing tile is found. That tile ends the run, unless the layer is to be skipped there.
     ///
-    /// Gives the number of tiles; those that failed are counted in.
+    /// Gives the number of tiles, failed ones included.
     pub(in crate::postgis) async fn layer_or_parts(
         self,
         index: usize,
@@ -137,12 +137,12 @@ impl<'a> BatchDrawing<'a> {
     ) -> Result<LayerCount, Error> {
         let (statements, layer) = (self.statements(index), self.probed(index));
         let mut found = LayerCount::default();
-        // Areas yet to be rendered, the first last.
+        // A stack of the areas yet to be rendered.
         let mut waiting = match self.with_cached_rows(index, areas).await? {
             None => statements.parts(areas),
             Some(drawn) => {
                 found = drawn.count;
-                put_together(tiles, drawn.tiles);
+                join_tiles(tiles, drawn.tiles);
                 statements.parts(&drawn.left)
             }
         };
@@ -152,7 +152,7 @@ impl<'a> BatchDrawing<'a> {
                 Ok(part) => {
                     found.tiles += part.tiles;
                     found.features += part.features;
-                    put_together(tiles, rendered);
+                    join_tiles(tiles, rendered);
                 }
                 Err(error @ (Error::Timeout { .. } | Error::Query { .. })) => {
                     self.session().restart().await?;
@@ -160,7 +160,7 @@ impl<'a> BatchDrawing<'a> {
                         && statements.has_touching()
                         && matches!(error, Error::Query { .. })
                     {
-                        // The row may lie beside these tiles.
+                        // The failing row may lie beside these tiles.
                         waiting.push((areas, Candidates::Touching));
                     } else if let Some((first, second)) = halves(&areas) {
                         tracing::debug!("{error}: trying again in two parts");
@@ -169,7 +169,7 @@ impl<'a> BatchDrawing<'a> {
                         tracing::info!("{error}: leaving the layer out of this tile");
                         found.tiles += 1;
                         let place = Order::ZoomColumnTmsRow.place(tile.tile).cast_signed();
-                        put_together(tiles, Tiles::from([(place, tile)]));
+                        join_tiles(tiles, Tiles::from([(place, tile)]));
                     } else {
                         return Err(error);
                     }
@@ -180,10 +180,10 @@ impl<'a> BatchDrawing<'a> {
         Ok(found)
     }
 
-    /// Runs the statements of a batch and throws the tiles away.
+    /// Runs the statements of a batch and discards the tiles.
     pub(in crate::postgis) async fn discard(self, batch: &Batch) -> Result<(), Error> {
         for (index, planned) in batch.layers.iter().enumerate().filter(|(_, planned)| planned.tiles > 0) {
-            let max_features = &self.probed(index).budget.most_features();
+            let max_features = &self.probed(index).budget.max_features();
             let mut found = 0;
             for (areas, candidates) in self.statements(index).parts(&batch.areas) {
                 found += self.rows(LayerAreas { index, areas: &areas, max_features, candidates }, |_row| ()).await?;
@@ -203,12 +203,12 @@ impl<'a> BatchDrawing<'a> {
             if planned.tiles == 0 {
                 continue;
             }
-            let (mut part, max_features) = (Tiles::new(), self.probed(index).budget.most_features());
+            let (mut part, max_features) = (Tiles::new(), self.probed(index).budget.max_features());
             let found = self.layer_or_parts(index, &batch.areas, &max_features, &mut part).await?;
-            // Whether a failed tile was planned cannot be told where cells beside it may have failed it.
+            // A failed tile may not have been planned: cells beside it can make its statement fail.
             let failed = part.values().filter(|tile| tile.is_failed()).count() as u64;
             self.fit(index, &batch.areas, &mut part).await?;
-            put_together(&mut tiles, part);
+            join_tiles(&mut tiles, part);
             let right = match batch.planned {
                 Planned::Occupied => (found.tiles - failed..=found.tiles).contains(&planned.tiles),
                 Planned::Every => tiles.len() as u64 == batch.tiles,
@@ -225,7 +225,7 @@ impl<'a> BatchDrawing<'a> {
         Ok(tiles.into_values().collect())
     }
 
-    /// Every tile of some areas with nothing drawn in it yet, and the layers that may be.
+    /// Every tile of some areas, empty, with the layers that may be drawn in it.
     fn empty(self, areas: &[Area]) -> Tiles {
         let mut tiles = Tiles::new();
         for area in areas {
@@ -242,9 +242,9 @@ impl<'a> BatchDrawing<'a> {
     }
 }
 
-/// The one tile of some areas without a layer that cannot be rendered in it, if the layer is to be skipped there.
+/// The tile that remains of some areas, without the layer that failed in it; `None` if such errors end the run.
 fn failing(layer: &Layer, areas: &[Area], error: &Error) -> Option<RenderedTile> {
-    if layer.on_tile_error != OnTileError::Skip || !is_of_a_tile(error) {
+    if layer.on_tile_error != OnTileError::Skip || !may_be_of_rows(error) {
         return None;
     }
     let tile = areas.first()?.rect.first()?;
@@ -256,23 +256,24 @@ fn failing(layer: &Layer, areas: &[Area], error: &Error) -> Option<RenderedTile>
     Some(RenderedTile { layers: vec![RenderedLayer { layer: layer.id, bytes: 0 }], notes, ..RenderedTile::empty(tile) })
 }
 
-/// Whether an error may be one of a tile's rows rather than of the statement, the role or the server: such errors come again in every
-/// tile (PostgreSQL documentation, appendix A).
-fn is_of_a_tile(error: &Error) -> bool {
-    // Rights and syntax, resources, the operator, the system, the configuration, the transaction.
-    // A conflict with recovery, an administrator, damaged data: PostGIS raises XX000 itself.
-    const OF_ALL: [&str; 13] = ["42", "53", "55", "58", "F0", "25", "28", "0A", "3D", "40", "57", "XX001", "XX002"];
+/// Whether an error may come from a tile's rows. Errors of the statement, the role or the server would come again in every tile.
+fn may_be_of_rows(error: &Error) -> bool {
+    // Classes of SQLSTATE (PostgreSQL documentation, appendix A): rights and syntax, resources, the state of objects, the system, the
+    // configuration, authorization, the transaction, unsupported features, the catalog, conflicts with recovery, administrators; damaged data.
+    // PostGIS itself raises XX000.
+    const NOT_OF_ROWS: [&str; 13] =
+        ["42", "53", "55", "58", "F0", "25", "28", "0A", "3D", "40", "57", "XX001", "XX002"];
     match error {
         Error::Timeout { .. } => true,
         Error::Query { source, .. } => {
-            source.code.as_ref().is_some_and(|code| !OF_ALL.iter().any(|class| code.code().starts_with(class)))
+            source.code.as_ref().is_some_and(|code| !NOT_OF_ROWS.iter().any(|class| code.code().starts_with(class)))
         }
         _ => false,
     }
 }
 
 /// Adds the tiles of a part, or of the next layer, to those already there.
-fn put_together(tiles: &mut Tiles, more: Tiles) {
+fn join_tiles(tiles: &mut Tiles, more: Tiles) {
     if tiles.is_empty() {
         *tiles = more;
         return;
@@ -298,7 +299,7 @@ fn put_together(tiles: &mut Tiles, more: Tiles) {
     }
 }
 
-/// Areas in two parts: some and the others, or one cut across. `None` for a single tile.
+/// Areas in two parts: the first half of several areas and the others, or the halves of one area. `None` for a single tile.
 fn halves(areas: &[Area]) -> Option<(Vec<Area>, Vec<Area>)> {
     if let [area] = areas {
         return area.halves().map(|(first, second)| (vec![first], vec![second]));
@@ -307,7 +308,7 @@ fn halves(areas: &[Area]) -> Option<(Vec<Area>, Vec<Area>)> {
     (!first.is_empty()).then(|| (first.to_vec(), second.to_vec()))
 }
 
-/// The tile that a statement's number stands for: zoom above bit 58, column above bit 29, TMS row.
+/// The tile with a number in the statements: zoom above bit 58, column above bit 29, TMS row.
 #[expect(clippy::cast_sign_loss, reason = "each part is masked to its bits")]
 fn coord(place: i64) -> TileCoord {
     const LOW: i64 = (1 << 29) - 1;

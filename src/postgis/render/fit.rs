@@ -1,36 +1,47 @@
-//! Keeping a layer's part of a tile within its budget of bytes. How many bytes features take is known only once they are drawn
-//! and packed, so a tile that is too large is rendered again, with fewer features, until it fits and is nearly full.
+//! Keeps a layer's part of a tile within its budget of bytes. The bytes of features are known only after they are drawn and packed, so a tile
+//! that is too large is rendered again with fewer features, until it fits and is nearly full.
 //!
-//! Every step follows from the tile's own features and bytes: a tile comes out the same in whatever batch it is rendered.
+//! Every step depends on the tile's own features and bytes alone, so a tile has the same bytes whatever batch it is rendered in.
 
 use std::num::NonZeroU64;
 
 use super::Tiles;
 use super::drawing::BatchDrawing;
 use crate::encode::{EncodeError, Packer, most_packed};
-use crate::postgis::layer::{OnLargeTile, so_many};
+use crate::postgis::layer::{OnLargeTile, same_max_features};
 use crate::postgis::session::Error;
 use crate::source::{Note, Noted, RenderedLayer, RenderedTile};
 use crate::tile::{Area, TileRect};
 
-/// How often a tile is rendered again to fill its budget. The first tries are guessed from the sizes known, and come close; halving
-/// the rest makes an end with tiles of which some features are far larger than others.
+/// How often a tile is rendered again to fill its budget.
 const MAX_TRIES: u32 = 10;
-const MAX_GUESSES: u32 = 5;
 
-/// A tile is full enough with so much of its budget. What is guessed aims between this and the whole.
+/// How many of the tries interpolate between the known sizes. The others halve the interval, which ends the search in tiles in which some
+/// features are far larger than others.
+const MAX_INTERPOLATED_TRIES: u32 = 5;
+
+/// The share of its budget at which a tile is full enough.
 const MIN_FILL: f64 = 0.95;
+
+/// The share of the budget that an interpolated try aims at: between [`MIN_FILL`] and the whole.
 const TARGET_FILL: f64 = 0.98;
 
-/// A number of features, and how many bytes they have.
+/// A number of features, and the packed bytes of a tile with them.
 #[derive(Debug, Clone, Copy)]
 struct MeasuredSize {
     features: u64,
     bytes: u64,
 }
 
+/// The packed bytes of a tile over its budget, and the most that it may have.
+#[derive(Debug, Clone, Copy)]
+struct ByteBudget {
+    bytes: u64,
+    limit: u64,
+}
+
 impl BatchDrawing<'_> {
-    /// Looks for tiles over the layer's budget of bytes, and does with them as the layer says.
+    /// Finds the tiles over the layer's budget of bytes, and reports, refuses or thins them as the layer is configured.
     pub(in crate::postgis) async fn fit(self, index: usize, areas: &[Area], part: &mut Tiles) -> Result<(), Error> {
         let layer = self.probed(index);
         for tile in part.values_mut() {
@@ -41,7 +52,7 @@ impl BatchDrawing<'_> {
             }
             let on_large = layer.budget.on_large_tile;
             if on_large == OnLargeTile::Warn {
-                // Whoever packs the tile will see.
+                // The pipeline packs the tile later, and compares its size.
                 tile.notes.push(Note { layer: layer.id(), what: Noted::Heavy { limit } });
                 continue;
             }
@@ -53,7 +64,7 @@ impl BatchDrawing<'_> {
                 let (layer, tile) = (layer.name().to_owned(), tile.tile);
                 return Err(Error::LargeTile { layer, tile, bytes, limit });
             }
-            *tile = self.thinned((index, areas), tile, bytes, limit).await?;
+            *tile = self.thinned(index, areas, tile, ByteBudget { bytes, limit }).await?;
         }
         Ok(())
     }
@@ -61,11 +72,12 @@ impl BatchDrawing<'_> {
     /// A tile with as many of its best features as fit.
     async fn thinned(
         self,
-        (index, areas): (usize, &[Area]),
+        index: usize,
+        areas: &[Area],
         tile: &RenderedTile,
-        bytes: u64,
-        limit: u64,
+        budget: ByteBudget,
     ) -> Result<RenderedTile, Error> {
+        let ByteBudget { bytes, limit } = budget;
         let layer = self.probed(index).id();
         let nothing = RenderedTile {
             layers: vec![RenderedLayer { layer, bytes: 0 }],
@@ -75,15 +87,15 @@ impl BatchDrawing<'_> {
         let (mut fits, mut fullest) = (MeasuredSize { features: 0, bytes: 0 }, nothing);
         let mut exceeds = MeasuredSize { features: tile.features, bytes };
         let mut tries = 0;
-        // Beyond the tries, until something fits at all: no more often than the number can be halved.
+        // If nothing fits after these tries, the search goes on until something does, by halving the number of features.
         while exceeds.features - fits.features > 1 && (tries < MAX_TRIES || fits.features == 0) {
-            let most = if tries < MAX_GUESSES {
-                guess(fits, exceeds, limit)
+            let most = if tries < MAX_INTERPOLATED_TRIES {
+                interpolated(fits, exceeds, limit)
             } else {
                 fits.features.midpoint(exceeds.features)
             };
             tries += 1;
-            let fewer = self.with_fewer((index, areas), tile, most).await?;
+            let fewer = self.with_fewer(index, areas, tile, most).await?;
             if fewer.is_failed() {
                 return Ok(fewer);
             }
@@ -100,10 +112,11 @@ impl BatchDrawing<'_> {
         Ok(fullest)
     }
 
-    /// A tile again, with so many features at most.
+    /// A tile rendered again with at most `most` features.
     async fn with_fewer(
         self,
-        (index, areas): (usize, &[Area]),
+        index: usize,
+        areas: &[Area],
         tile: &RenderedTile,
         most: u64,
     ) -> Result<RenderedTile, Error> {
@@ -111,12 +124,12 @@ impl BatchDrawing<'_> {
         let around = areas.iter().find(|area| area.rect.common(&rect).is_some_and(|common| common == rect));
         let alone: Vec<Area> = around.iter().map(|area| area.within(rect)).collect();
         let mut again = Tiles::new();
-        let most = so_many(NonZeroU64::new(most).unwrap_or(NonZeroU64::MIN));
+        let most = same_max_features(NonZeroU64::new(most).unwrap_or(NonZeroU64::MIN));
         self.layer_or_parts(index, &alone, &most, &mut again).await?;
         Ok(again.into_values().next().unwrap_or_else(|| RenderedTile::empty(tile.tile)))
     }
 
-    /// How many bytes a tile has, packed as the run packs. It may take long: on a thread of its own.
+    /// The bytes of a tile, packed as the run packs. Packing may take long, so it has its own thread.
     async fn packed(self, index: usize, tile: &RenderedTile) -> Result<u64, Error> {
         let (packing, mvt) = (self.worker.packing, tile.mvt.clone());
         let packing = tokio::task::spawn_blocking(move || Packer::new(packing).pack(&mvt).map(|packed| packed.len()));
@@ -127,7 +140,7 @@ impl BatchDrawing<'_> {
     }
 }
 
-/// Features that the budget of features has left out already.
+/// The number of features that the budget of features left out already.
 fn left_out(tile: &RenderedTile) -> u64 {
     let of_note = |note: &Note| match note.what {
         Noted::Thinned { left_out } => left_out,
@@ -141,14 +154,14 @@ fn is_full(bytes: u64, limit: u64) -> bool {
     bytes as f64 >= limit as f64 * MIN_FILL
 }
 
-/// How many features have nearly as many bytes as allowed, if bytes grew evenly from what fits to what does not.
+/// The number of features with [`TARGET_FILL`] of the allowed bytes, interpolated between a number that fits and one that does not.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "numbers of features and sizes of tiles are far below 2^52"
 )]
-fn guess(fits: MeasuredSize, exceeds: MeasuredSize, limit: u64) -> u64 {
+fn interpolated(fits: MeasuredSize, exceeds: MeasuredSize, limit: u64) -> u64 {
     let share = (limit as f64 * TARGET_FILL - fits.bytes as f64) / (exceeds.bytes - fits.bytes) as f64;
     let between = (exceeds.features - fits.features) as f64 * share.clamp(0.0, 1.0);
     (fits.features + between as u64).clamp(fits.features + 1, exceeds.features - 1)
@@ -159,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_guess_lies_between_what_fits_and_what_does_not() {
+    fn an_interpolated_number_lies_between_one_that_fits_and_one_that_does_not() {
         let known = |features, bytes| MeasuredSize { features, bytes };
         for (fits, exceeds, limit, expected) in [
             (known(0, 0), known(1_000, 100_000), 50_000, 490),
@@ -167,7 +180,7 @@ mod tests {
             (known(0, 0), known(2, 1_000_000), 10, 1),
             (known(10, 49_999), known(12, 50_001), 50_000, 11),
         ] {
-            assert_eq!(guess(fits, exceeds, limit), expected, "{fits:?} {exceeds:?}");
+            assert_eq!(interpolated(fits, exceeds, limit), expected, "{fits:?} {exceeds:?}");
         }
     }
 }

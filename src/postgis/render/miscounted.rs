@@ -1,10 +1,10 @@
-//! What came back is not what was planned: whose fault it is, and what to do.
+//! Errors for statements that give other tiles or features than planned.
 
 use crate::postgis::layer::Layer;
 use crate::postgis::session::Error;
 use crate::tile::LayerCount;
 
-/// Other tiles came back than the plan holds.
+/// The error if the database gave another number of tiles than planned. Only a query may do so without a defect of this program.
 pub(in crate::postgis) fn miscounted(layer: &Layer, planned: u64, found: u64, near: String) -> Error {
     if !layer.is_query() {
         return Error::Miscounted { layer: layer.name.clone(), planned, found, near };
@@ -18,7 +18,7 @@ pub(in crate::postgis) fn miscounted(layer: &Layer, planned: u64, found: u64, ne
     }
 }
 
-/// More features came for the boxes of tiles than the plan knows in these tiles.
+/// The error if a query gave more features for the boxes of tiles than the survey found in these tiles.
 pub(in crate::postgis) fn unselective(layer: &Layer, planned: LayerCount, found: LayerCount, near: &str) -> Error {
     Error::Unsteady {
         layer: layer.name.clone(),

@@ -1,4 +1,4 @@
-//! Rendering: workers, each with a session on the snapshot of the run, draw batches from the layers as they are prepared for it.
+//! Rendering: workers, each with a session on the run's snapshot, draw batches of the prepared layers.
 //!
 //! ```text
 //!  Layer (probed) ─► PreparedLayer (+ cell counts, cached rows) ─► RunLayers (+ statements) ─┐
@@ -7,14 +7,15 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `prepared` | a layer with what a run has learned of it |
+//! | `prepared` | a layer with its counted cells and cached rows |
 //! | `statements` | its statements, and which of them serves which area |
 //! | `drawing` | one batch, layer by layer |
 //! | `areas`, `cells` | areas and counted cells as parameters |
-//! | `cached_rows` | tiles drawn from rows that were read once |
+//! | `cached_rows` | tiles drawn from cached rows |
 //! | `checks` | such tiles compared with those that the database draws |
-//! | `neighbourhood` | the rows near changed positions, read once |
+//! | `neighbourhood` | caching the rows near changed positions |
 //! | `fit` | tiles thinned to their budget of bytes |
+//! | `miscounted`, `version` | errors for other tiles than planned; the rendering version |
 
 mod areas;
 mod cached_rows;
@@ -43,13 +44,14 @@ use crate::tile::Batch;
 
 use drawing::BatchDrawing;
 
+pub use cached_rows::CacheLimits;
 pub use checks::checked;
 pub use neighbourhood::with_neighbourhood;
 pub use prepared::PreparedLayer;
 pub use statements::RunLayers;
 pub use version::RENDERING_VERSION;
 
-/// The tiles of a batch, by their place in the order of archives ([`Order::ZoomColumnTmsRow`](crate::tile::Order)).
+/// The tiles of a batch, by their position in the order of archives ([`Order::ZoomColumnTmsRow`](crate::tile::Order)).
 type Tiles = BTreeMap<i64, RenderedTile>;
 
 /// How often a batch is tried again on a new connection while the snapshot lives.
@@ -59,17 +61,17 @@ const MAX_RECONNECTS: u32 = 2;
 pub struct Worker {
     database: Database,
     snapshot: Arc<Snapshot>,
-    /// Its own session; without one it uses the one that holds the snapshot.
+    /// Its own session; `None` if it uses the session that holds the snapshot.
     session: Option<Session>,
-    /// What a further session has to lock.
+    /// The locks that another session of this worker must take.
     locks: LayerLocks,
-    /// How the run packs tiles: budgets are of packed bytes.
+    /// How the run packs tiles: budgets count packed bytes.
     packing: Packing,
 }
 
 impl Worker {
-    /// Opens `count` workers, side by side: the server takes a moment for each. Each holds locks on all that the layers read; the session
-    /// that holds the snapshot does so already.
+    /// Opens `count` workers side by side, because the server takes a moment for each. Each holds locks on everything that the layers read, as
+    /// the session that holds the snapshot does already.
     ///
     /// # Errors
     /// If a session cannot be opened, a lock is not granted within `lock_timeout`, or the server's lock table is too small.
@@ -90,8 +92,8 @@ impl Worker {
         try_join_all((0..count).map(|_| open())).await
     }
 
-    /// Uses the session that holds the snapshot: for little work, before which no other session needs to be opened. It is the
-    /// only one that uses it.
+    /// A worker that uses the session that holds the snapshot, for work that is too little to open another session. No other worker may use that
+    /// session.
     ///
     /// # Errors
     /// If the session is lost.
@@ -115,14 +117,15 @@ impl Worker {
         }
     }
 
-    /// Has the server load what rendering `layer` takes, which takes a new session a while: to be done while something else is waited for.
+    /// Has the server load PostGIS and what else rendering `layer` takes. A new session takes a while for it, so call this while the run waits for
+    /// something else.
     ///
     /// # Errors
     /// If the session is lost, or a stop was asked for.
     pub async fn warm(&self, layer: &Layer) -> Result<(), Error> {
         match self.session().all("opening a session", &sql::warm(layer), &[]).await {
             Ok(_) => Ok(()),
-            // What is wrong, the first batch will say.
+            // The first batch reports the same error.
             Err(Error::Query { .. } | Error::Timeout { .. }) => self.session().restart().await,
             Err(other) => Err(other),
         }
@@ -132,12 +135,12 @@ impl Worker {
         self.session.as_ref().unwrap_or(&self.snapshot.keeper)
     }
 
-    /// Renders every planned tile of a batch (see [`Source::render`]). If the connection is lost, the batch is tried again on a new one.
+    /// Renders every planned tile of a batch (see [`Source::render`]). If the connection is lost, the worker renders the batch again on a new one.
     ///
     /// # Errors
-    /// If a statement fails, the database goes away, or other tiles come back than were planned.
+    /// If a statement fails, the database goes away, or the statements give other tiles than planned.
     pub async fn render(&mut self, layers: &RunLayers, batch: &Batch) -> Result<Vec<RenderedTile>, Error> {
-        // Rows that were read before may do for this batch, but hardly for all that follow.
+        // Cached rows might still draw this batch without the database, but hardly all that follow.
         if let Some(gave_way) = self.database.locks.gave_way() {
             return Err(gave_way);
         }
@@ -147,7 +150,7 @@ impl Worker {
                 Err(error) if error.is_lost() && tries < MAX_RECONNECTS => {
                     tries += 1;
                     tracing::debug!("{error}: opening another connection");
-                    // Fails if the snapshot is gone as well; the first error then says more than the second.
+                    // This fails if the snapshot is gone as well; then the first error says more than the second.
                     match self.locks.session(&self.database, &self.snapshot).await {
                         Ok(session) => self.session = Some(session),
                         Err(other) if other.ends_the_run() => return Err(other),
@@ -159,7 +162,7 @@ impl Worker {
         }
     }
 
-    /// Runs the statements of a batch and throws the tiles away: what the database alone takes.
+    /// Runs the statements of a batch and discards the tiles, to measure the database alone.
     ///
     /// # Errors
     /// If a statement fails.

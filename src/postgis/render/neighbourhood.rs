@@ -1,4 +1,4 @@
-//! The rows near changed positions, cached: tiles of many zooms are patched from them.
+//! Caches the rows near changed positions. Tiles of many zooms are patched from them.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use crate::postgis::session::{Error, Snapshot};
 use crate::postgis::sql::{Candidates, RowChoice};
 use crate::tile::{Area, ChangedPart, GridBox, Neighbourhood, Order, SearchBox, TileCoord, TileRect};
 
-/// With more rows than this near each changed position, the database would look at no more rows for all tiles: caching saves nothing.
+/// Caching is given up with more rows than this near each changed position: one query for each tile would read no more rows.
 const MAX_ROWS_PER_POSITION: u64 = 64;
 
-/// A layer with the rows near changed positions cached. Without them, if they take more than `memory` bytes, cannot be read, or do not give
-/// what the database draws. The worker compares.
+/// A layer with the rows near changed positions cached. Without them if they take more than `memory` bytes, cannot be read, or do not give the
+/// bytes that the database draws, which `worker` compares.
 ///
 /// # Errors
 /// If the session is lost, or a stop was asked for.
@@ -56,7 +56,7 @@ pub async fn with_neighbourhood(
 }
 
 impl BatchDrawing<'_> {
-    /// Whether the database draws what is drawn from the cached rows, in parts of some tiles; `None` if nothing is drawn in any.
+    /// Whether the database and the cached rows draw the same bytes in parts of some tiles; `None` if they draw nothing in any.
     async fn draws_alike_near(
         self,
         samples: &[(TileCoord, Vec<ChangedPart>)],
@@ -87,7 +87,7 @@ impl BatchDrawing<'_> {
     }
 }
 
-/// The one layer of a tile; nothing if the tile is not there.
+/// The MVT bytes of the one layer of a tile; empty if there is no such tile.
 fn layer_of(tiles: &Tiles, tile: TileCoord) -> &[u8] {
     let tile = tiles.get(&Order::ZoomColumnTmsRow.place(tile).cast_signed());
     let layers = tile.and_then(|tile| mvt::split(&tile.mvt)).unwrap_or_default();
@@ -95,17 +95,18 @@ fn layer_of(tiles: &Tiles, tile: TileCoord) -> &[u8] {
 }
 
 impl CachedRows {
+    /// Reads the rows near changed positions; `None` if they are too many or take more than `memory` bytes.
     async fn near(
         snapshot: &Snapshot,
         layer: &Layer,
         near: &Neighbourhood,
         memory: usize,
     ) -> Result<Option<CachedRows>, Error> {
-        let cells = Areas::of_cells(layer, &near.cells);
-        // Each property takes some bytes, too: more rows would not fit.
+        let squares = Areas::without_margin(layer, &near.cells);
+        // A property takes at least two bytes, so more rows would not fit.
         let limit = memory as u64 / (MIN_ROW_BYTES + 2 * layer.properties.len() as u64) + 1;
         let limit = limit.min(MAX_ROWS_PER_POSITION * near.places);
-        let rows = CachedRows::read(snapshot, layer, RowChoice::Cells { limit }, cells.params(), memory).await?;
+        let rows = CachedRows::read(snapshot, layer, RowChoice::Cells { limit }, squares.params(), memory).await?;
         Ok(rows.map(|rows| rows.for_changes(near.from)))
     }
 }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::cached_rows::{CachedRows, unless_failed};
+use super::cached_rows::{CacheLimits, CachedRows, unless_failed};
 use crate::cells::CellCounts;
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Snapshot};
 use crate::postgis::sql::FoldedValues;
 use crate::tile::{Coverage, Zoom, ZoomList};
 
-/// A probed layer, with what a run has learned of it before it is drawn. Clones share everything.
+/// A probed layer with what a run computed before drawing it: counted cells, cached rows. Clones share everything.
 #[derive(Debug, Clone)]
 pub struct PreparedLayer {
     layer: Arc<Layer>,
@@ -19,26 +19,25 @@ pub struct PreparedLayer {
 }
 
 impl PreparedLayer {
-    /// A layer of which nothing is known but what the probe found: the database draws all of it.
+    /// A layer without counted cells and cached rows: the database draws all of it.
     #[must_use]
     pub fn new(layer: &Arc<Layer>) -> PreparedLayer {
         PreparedLayer { layer: Arc::clone(layer), folds: None, counts: None, cached_rows: None }
     }
 
-    /// The layer with the values that the survey was to fold, and its cells as the survey has counted them, if it did.
+    /// The layer with the values that the survey folded, and the cells that it counted, if it did.
     #[must_use]
     pub fn with_cells(self, folds: Option<Arc<FoldedValues>>, counts: Option<Arc<CellCounts>>) -> PreparedLayer {
         PreparedLayer { folds, counts, ..self }
     }
 
-    /// The layer with its rows cached, or without cached rows.
+    /// The layer with other cached rows, or without any.
     #[must_use]
     pub(in crate::postgis) fn with_cached_rows(self, cached_rows: Option<Arc<CachedRows>>) -> PreparedLayer {
         PreparedLayer { cached_rows, ..self }
     }
 
-    /// The layer with all of its rows cached that the coverage at some zooms shows; without, if they are not `rows` or take more than
-    /// `memory` bytes, or cannot be read.
+    /// The layer with all rows cached that the coverage shows at some zooms; without cached rows if they exceed `limits` or cannot be read.
     ///
     /// # Errors
     /// If the session is lost, or a stop was asked for.
@@ -47,12 +46,12 @@ impl PreparedLayer {
         snapshot: &Snapshot,
         coverage: &Coverage,
         zooms: &ZoomList,
-        (rows, memory): (u64, usize),
+        limits: CacheLimits,
     ) -> Result<PreparedLayer, Error> {
         snapshot.keeper.save().await?;
         let layer = self.layer();
         let zooms: Vec<Zoom> = zooms.iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
-        let read = CachedRows::read_all(snapshot, layer, (coverage, &zooms), (rows, memory)).await;
+        let read = CachedRows::read_all(snapshot, layer, coverage, &zooms, limits).await;
         let cached = unless_failed(snapshot, layer, read).await?;
         Ok(self.with_cached_rows(cached.map(Arc::new)))
     }
@@ -63,22 +62,22 @@ impl PreparedLayer {
         &self.layer
     }
 
-    /// The values that the survey folds.
+    /// The values that the survey folded.
     pub(in crate::postgis) fn folds(&self) -> Option<&FoldedValues> {
         self.folds.as_deref()
     }
 
-    /// The cells that the survey has counted.
+    /// The cells that the survey counted.
     pub(in crate::postgis) fn counts(&self) -> Option<&CellCounts> {
         self.counts.as_deref()
     }
 
-    /// Whether the survey has counted its cells at a zoom.
+    /// Whether the survey counted its cells at a zoom.
     pub(in crate::postgis) fn is_counted(&self, zoom: Zoom) -> bool {
         self.counts().is_some_and(|counts| counts.has(zoom))
     }
 
-    /// Its rows, if they were read once for all zooms, or for the neighbourhood of changes.
+    /// The cached rows: all rows of the layer, or those near changes.
     pub(in crate::postgis) fn cached_rows(&self) -> Option<&Arc<CachedRows>> {
         self.cached_rows.as_ref()
     }
@@ -95,7 +94,7 @@ impl PreparedLayer {
         self.cached_rows.as_ref().map_or(0, |rows| rows.bytes())
     }
 
-    /// The zoom from which on its rows near changed positions are cached, if they are.
+    /// The zoom from which on the cached rows serve areas near changes; `None` if no rows or all rows are cached.
     #[must_use]
     pub fn cached_from(&self) -> Option<Zoom> {
         self.cached_rows.as_ref().and_then(|rows| rows.near)

@@ -25,10 +25,11 @@ impl RunLayers {
 /// A layer and its statements.
 pub(in crate::postgis) struct LayerStatements {
     pub(in crate::postgis) prepared: PreparedLayer,
+    /// The statement over [`Candidates::Found`].
     found: String,
-    /// The same, over [`Candidates::Touching`]; there is none for cells.
+    /// The statement over [`Candidates::Touching`]; `None` for cells.
     touching: Option<String>,
-    /// The same, over [`Candidates::Counted`], if any cells were counted.
+    /// The statement over [`Candidates::Counted`]; `None` if no cells were counted.
     counted: Option<String>,
 }
 
@@ -38,12 +39,13 @@ impl LayerStatements {
         LayerStatements {
             prepared: prepared.clone(),
             found: statement(Candidates::Found),
-            touching: prepared.layer().cells.is_none().then(|| statement(Candidates::Touching)),
+            touching: prepared.layer().cells().is_none().then(|| statement(Candidates::Touching)),
             counted: prepared.counts().map(|_| statement(Candidates::Counted)),
         }
     }
 
-    /// Areas that one statement can render, and the candidates that it renders: at zooms whose cells were counted, these.
+    /// The areas in groups that one statement can render each, with the candidates of that statement: at zooms whose cells were counted, the
+    /// counted cells.
     pub(in crate::postgis) fn parts(&self, areas: &[Area]) -> Vec<(Vec<Area>, Candidates)> {
         let is_counted = |area: &Area| self.prepared.is_counted(area.rect.zoom);
         let (counted, others): (Vec<Area>, Vec<Area>) = areas.iter().cloned().partition(is_counted);
@@ -56,7 +58,7 @@ impl LayerStatements {
         self.touching.is_some()
     }
 
-    /// The statement over some candidates.
+    /// The statement over `candidates`; the one over [`Candidates::Found`] if there is no such statement.
     pub(in crate::postgis) fn statement(&self, candidates: Candidates) -> &str {
         let other = match candidates {
             Candidates::Found => None,

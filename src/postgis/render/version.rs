@@ -1,7 +1,7 @@
-//! The version of what is rendered.
+//! The rendering version.
 
-/// The version of how rows become MVT bytes; it stands in the fingerprint of every target. Raise it with every change after which some
-/// rows, under some configuration, give other bytes than before: in the statements, in tiles put together from rows read once, in
-/// patches, in which rows are drawn at all. Targets from before then need a full seed, rather than being called up to date or holding
-/// both kinds of bytes. `tests/it/rendering/drawing_versions.rs` compares the bytes of a small tileset with those of this number.
+/// The rendering version, a part of the fingerprint of every target. Raise it with every change after which some rows, under some
+/// configuration, give other MVT bytes than before: in the statements, in tiles drawn from cached rows, in patches, in the choice of rows.
+/// Older targets then need a full seed. Without a new version they would be called up to date, or hold a mixture of old and new bytes.
+/// `tests/it/rendering/drawing_versions.rs` compares the bytes of a small tileset with those recorded for this number.
 pub const RENDERING_VERSION: u32 = 2;

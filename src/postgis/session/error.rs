@@ -1,4 +1,4 @@
-//! What can go wrong with the database: what, where, the cause once, the next step.
+//! Errors of the database. Each says what failed and where, has the cause once, and names the next step.
 
 use std::fmt;
 
@@ -9,13 +9,13 @@ use crate::encode::EncodeError;
 use crate::error::{ErrorKind, Obstacle};
 use crate::tile::{TileCoord, TileRect};
 
-/// What the server or the network said.
+/// The error that the server or the network reported.
 #[derive(Debug)]
 pub struct Cause {
     text: String,
-    /// The SQLSTATE, if the server said it.
+    /// The SQLSTATE; `None` if the server did not report the error.
     pub code: Option<SqlState>,
-    /// Whether the connection ended over TLS.
+    /// Whether TLS failed.
     pub(in crate::postgis) tls: bool,
 }
 
@@ -38,7 +38,7 @@ impl From<tokio_postgres::Error> for Cause {
             }
             return Cause { text, code: Some(db.code().clone()), tls: false };
         }
-        // The outer text only says "error connecting to server": the chain below it says why.
+        // The outermost error only says "error connecting to server"; the innermost says why.
         let mut text = error.to_string();
         let tls = text.contains("TLS");
         let mut source = std::error::Error::source(&error);
@@ -57,7 +57,7 @@ impl From<std::io::Error> for Cause {
 }
 
 impl Cause {
-    /// Whether the connection is gone, or the server ended it: nothing is wrong with the statement.
+    /// Whether the connection broke or the server ended it, so that nothing is wrong with the statement.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         match &self.code {
@@ -66,27 +66,25 @@ impl Cause {
         }
     }
 
-    /// Whether a lock was not to be had: waited for too long, or given up for a deadlock.
+    /// Whether a lock was not granted: the wait was too long, or the server ended a deadlock.
     #[must_use]
     pub fn is_lock_failure(&self) -> bool {
         matches!(self.code, Some(SqlState::LOCK_NOT_AVAILABLE | SqlState::T_R_DEADLOCK_DETECTED))
     }
 
-    /// Whether a standby cancelled the statement because it held up what comes from the primary. No other conflict is known to
-    /// transactions that only read.
+    /// Whether a standby cancelled the statement because it delayed replication. Read-only transactions have no other serialization failures.
     #[must_use]
     pub fn is_recovery_conflict(&self) -> bool {
         self.code == Some(SqlState::T_R_SERIALIZATION_FAILURE)
     }
 
-    /// Whether there was no room for a further lock. The setting in the hint is named so in every language.
+    /// Whether the server's lock table was full. The name of the setting in the hint is the same in every language.
     #[must_use]
     pub fn is_full_lock_table(&self) -> bool {
         self.code == Some(SqlState::OUT_OF_MEMORY) && self.text.contains("max_locks_per_transaction")
     }
 
-    /// Whether the statement was cancelled: by the server because it took too long, or by somebody. Only the text tells
-    /// them apart, in the server's language.
+    /// Whether the statement was cancelled, by its time limit or by a user. Only the text distinguishes them, in the server's language.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.code.as_ref() == Some(&SqlState::QUERY_CANCELED)
@@ -104,7 +102,7 @@ pub enum Error {
         /// What to write instead.
         next: String,
     },
-    /// Nobody answers.
+    /// The server does not answer.
     #[error(
         "cannot reach the database {server}: is it running, and are host and port right? (--database-url, DATABASE_URL, PGHOST, PGPORT)"
     )]
@@ -124,7 +122,7 @@ pub enum Error {
         /// The cause.
         source: Cause,
     },
-    /// No such database, too many connections and the like.
+    /// The server refuses the connection for another reason, such as an unknown database or too many connections.
     #[error("the database {server} does not accept the connection: {next}")]
     NotAccepted {
         /// Which one.
@@ -134,7 +132,7 @@ pub enum Error {
         /// The cause.
         source: Cause,
     },
-    /// No PostGIS.
+    /// The database has no PostGIS.
     #[error("the database {server} has no PostGIS: run CREATE EXTENSION postgis in it as its owner")]
     NoPostgis {
         /// Which one.
@@ -226,25 +224,25 @@ pub enum Error {
         /// The cause.
         source: Cause,
     },
-    /// A table was rewritten or emptied at the wrong moment.
+    /// A table was rewritten or truncated after the snapshot was taken.
     #[error("{table} was rewritten or truncated just after the snapshot was taken, which cannot see its rows any more")]
     Rewritten {
         /// Which one.
         table: String,
     },
-    /// A session could not have a lock.
+    /// A lock was not granted to a session.
     #[error("{place}: {wait} for a lock{holder}")]
     Locked {
         /// Which tile of which layer, or which step.
         place: String,
         /// How the wait ended.
         wait: String,
-        /// " on …, which … holds or waits for", as far as it is known.
+        /// The lock and its holder: " on …, which … holds or waits for"; empty if they are not known.
         holder: String,
         /// The cause.
         source: Cause,
     },
-    /// Somebody waited too long for a lock of the run, which has ended all of its transactions.
+    /// Another process waited too long for a lock of the run, so the run ended all of its transactions.
     #[error("{waiting} longer than lock_timeout ({limit}) behind this run, which gave way")]
     GaveWay {
         /// Who waited for what.
@@ -252,7 +250,7 @@ pub enum Error {
         /// The limit.
         limit: String,
     },
-    /// A standby cancelled a statement that held up what comes from the primary.
+    /// A standby cancelled a statement that delayed replication.
     #[error(
         "{place}: the standby cancelled the query for what came from the primary (hot_standby_feedback and max_standby_streaming_delay decide how often)"
     )]
@@ -262,7 +260,7 @@ pub enum Error {
         /// The cause.
         source: Cause,
     },
-    /// A table or partition is read that the snapshot does not know as such, or that is gone.
+    /// A table was made or dropped, or a partition attached, after the snapshot was taken.
     #[error("{table} was {how} after the snapshot was taken")]
     Appeared {
         /// Which one.
@@ -270,7 +268,7 @@ pub enum Error {
         /// "made", "dropped" or "attached as a partition".
         how: &'static str,
     },
-    /// The rendering gave other tiles than were planned.
+    /// The statements gave other tiles than planned.
     #[error(
         "layer \"{layer}\": {found} tiles came back for {planned} planned around {near}: the result is not complete, nothing was published. Please report this with the layer's configuration"
     )]
@@ -289,7 +287,7 @@ pub enum Error {
     Unsteady {
         /// Which layer.
         layer: String,
-        /// What came, where.
+        /// What the query gave, and where.
         what: String,
         /// What to write.
         next: &'static str,
@@ -300,7 +298,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What kind of failure this is.
+    /// The kind of failure.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
@@ -327,18 +325,18 @@ impl Error {
         }
     }
 
-    /// Whether the connection or the server went away: nothing is wrong with the work, and another connection may help.
+    /// Whether the connection broke or the server went away, so that another connection may help.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         matches!(self, Error::Lost { .. })
     }
 
-    /// True if no further connection of this run can help: a stop was asked for, or others hold the run up.
+    /// Whether another connection of this run cannot help: a stop was asked for, or locks of others delay the run.
     pub(in crate::postgis) const fn ends_the_run(&self) -> bool {
         matches!(self.kind(), ErrorKind::Interrupted | ErrorKind::Transient(Obstacle::HeldUp | Obstacle::GaveWay))
     }
 
-    /// Whether other tiles or rows came than were planned.
+    /// Whether the statements gave other tiles or rows than planned.
     #[must_use]
     pub fn is_miscounted(&self) -> bool {
         matches!(self, Error::Miscounted { .. } | Error::Unsteady { .. })

@@ -1,4 +1,4 @@
-//! A connection of its own that hears notifications (PostgreSQL documentation, "NOTIFY").
+//! A separate connection that receives notifications (PostgreSQL documentation, "NOTIFY").
 
 use std::time::Duration;
 
@@ -11,21 +11,21 @@ use super::error::{Cause, Error};
 use super::server_name::ServerName;
 use crate::stop::Stop;
 
-/// The longest wait for the answer to one statement. Those that are run here take a millisecond; a connection that has
-/// broken without a word answers never.
+/// The longest wait for the answer to one statement. The statements take about a millisecond; a connection that broke silently never answers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection that hears notifications. Dropped, it is closed.
+/// A connection that receives notifications. Dropping it closes the connection.
 #[derive(Debug)]
 pub struct Listener {
-    heard: mpsc::Receiver<()>,
+    /// A message means that notifications came since the last one.
+    notified: mpsc::Receiver<()>,
     server: ServerName,
     client: tokio_postgres::Client,
     stop: Stop,
 }
 
 impl Listener {
-    /// Connects. Nothing is listened to yet.
+    /// Connects, without listening to a channel yet.
     ///
     /// # Errors
     /// If the database cannot be reached in the time that a connection may take, or a stop is asked for.
@@ -33,19 +33,19 @@ impl Listener {
         let server = database.server().clone();
         let lost = |source| Error::Lost { server: server.clone(), during: "while listening".to_owned(), source };
         let (client, mut connection) = tokio::select! {
-            connected = tokio::time::timeout(database.connect_limit(), database.apart()) => match connected {
+            connected = tokio::time::timeout(database.connect_limit(), database.separate_connection()) => match connected {
                 Ok(connected) => connected.map_err(|error| lost(error.into()))?,
                 Err(_elapsed) => return Err(lost(silent())),
             },
             _ = database.stop.wait() => return Err(Error::Interrupted),
         };
-        let (ring, heard) = mpsc::channel(1);
+        let (sender, notified) = mpsc::channel(1);
         tokio::spawn(async move {
             let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
             while let Some(message) = messages.next().await {
                 match message {
-                    // One that waits already is enough.
-                    Ok(AsyncMessage::Notification(_)) => drop(ring.try_send(())),
+                    // If the channel is full, a message waits in it already.
+                    Ok(AsyncMessage::Notification(_)) => drop(sender.try_send(())),
                     Ok(_) => {}
                     Err(error) => {
                         tracing::debug!("the connection that listens ended: {error}");
@@ -54,13 +54,13 @@ impl Listener {
                 }
             }
         });
-        Ok(Listener { heard, server, client, stop: database.stop.clone() })
+        Ok(Listener { notified, server, client, stop: database.stop.clone() })
     }
 
-    /// Runs statements outside of any transaction; gives the rows of all of them, as text.
+    /// Runs statements outside of any transaction, and gives the rows of all of them as texts.
     ///
     /// # Errors
-    /// If one fails, none answers, or a stop is asked for.
+    /// If a statement fails, the server does not answer, or a stop is asked for.
     pub async fn ask(&self, place: &str, sql: &str) -> Result<Vec<SimpleQueryRow>, Error> {
         let answered = tokio::select! {
             answered = tokio::time::timeout(ANSWER_TIMEOUT, self.client.simple_query(sql)) => answered,
@@ -89,7 +89,7 @@ impl Listener {
     /// # Errors
     /// If the connection ended.
     pub async fn notification(&mut self) -> Result<(), Error> {
-        match self.heard.recv().await {
+        match self.notified.recv().await {
             Some(()) => Ok(()),
             None => Err(self.lost(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into())),
         }
@@ -97,7 +97,7 @@ impl Listener {
 
     /// Forgets the notifications that came until now.
     pub fn forget(&mut self) {
-        while self.heard.try_recv().is_ok() {}
+        while self.notified.try_recv().is_ok() {}
     }
 
     fn lost(&self, source: Cause) -> Error {

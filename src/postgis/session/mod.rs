@@ -1,7 +1,16 @@
-//! Connections: a bounded pool, one exported snapshot that every session of a run sees, and statements that a stop
-//! cancels in the server.
+//! Sessions: a bounded pool of connections, one exported snapshot that every session of a run sees, and statements that a stop cancels in the
+//! server.
 //!
-//! No statement is named: unnamed ones work behind a pooler that gives out connections by transaction.
+//! | file | subject |
+//! |---|---|
+//! | `connect/` | where the database is, TLS, cancelling a statement |
+//! | `snapshot`, `transaction` | the state that a run sees, and the read-only transaction of each session |
+//! | `locks/` | locks are taken early and waited for briefly; the run gives way to others |
+//! | `writing`, `listen` | sessions that may write, and connections that receive notifications |
+//! | `options`, `error` | limits, and why the database could not do its part |
+//! | `server_name`, `identifier` | names for messages and for SQL |
+//!
+//! Prepared statements have no names, so that they work behind a pooler that assigns connections by transaction.
 
 mod connect;
 mod error;
@@ -41,10 +50,10 @@ pub use snapshot::Snapshot;
 pub(super) use error::place_of;
 pub(crate) use identifier::quoted;
 
-/// A parameter and its type.
+/// A parameter of a statement, and its type.
 pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// A database that sessions are opened on. Clones share the pool.
+/// A database with its pool of connections. Clones share the pool.
 #[derive(Clone)]
 pub struct Database {
     pool: Pool,
@@ -52,24 +61,25 @@ pub struct Database {
     tls: MakeRustlsConnect,
     server: ServerName,
     pub(in crate::postgis) options: Arc<SessionOptions>,
-    /// The schema of PostGIS, once it is known.
+    /// The schema of PostGIS, once the probe found it.
     pub(in crate::postgis) postgis: Arc<OnceLock<String>>,
     pub(in crate::postgis) locks: Arc<Locks>,
     pub(in crate::postgis) stop: Stop,
 }
 
-/// One connection, in one read-only transaction unless it is for writing.
+/// One connection of the pool. It is in one read-only transaction, unless it may write.
 pub(crate) struct Session {
     pub(in crate::postgis) client: Arc<Object>,
     pub(in crate::postgis) cancel: CancelToken,
     pub(in crate::postgis) database: Database,
+    /// The id of the exported snapshot that its transaction imports; `None` for a snapshot of its own.
     pub(in crate::postgis) exported: Option<String>,
-    /// Its transaction on a snapshot; `None` for one that may write.
+    /// Its read-only transaction; `None` for a session that may write.
     pub(in crate::postgis) transaction: Option<Arc<Transaction>>,
 }
 
 impl Database {
-    /// Opens nothing yet.
+    /// A database without any connection yet.
     ///
     /// # Errors
     /// If TLS cannot be set up.
@@ -78,10 +88,10 @@ impl Database {
         let manager = Manager::from_config(
             connect.config.clone(),
             tls.clone(),
-            // A session that was given back is still in its transaction.
+            // A connection returns to the pool inside its transaction.
             ManagerConfig { recycling_method: RecyclingMethod::Custom("ROLLBACK".to_owned()) },
         );
-        // One place more than sessions: one that replaces a broken one is opened while that one still has its place.
+        // One connection more than sessions: the replacement of a broken connection is opened while the broken one is still in the pool.
         let pool =
             Pool::builder(manager).max_size(options.connections + 1).build().map_err(|error| Error::Setting {
                 what: format!("the connection pool cannot be built ({error})"),
@@ -99,27 +109,26 @@ impl Database {
         })
     }
 
-    /// The same database for another run: it shares the connections of the pool, and has locks to give way with of its own. `stop` ends what it
-    /// runs.
+    /// The database for another run: it shares the pool, and gives way independently of this one. `stop` ends its statements.
     #[must_use]
     pub fn for_another_run(&self, stop: &Stop) -> Database {
         Database { locks: Arc::default(), stop: stop.clone(), ..self.clone() }
     }
 
-    /// The same run, in sessions whose statements another `stop` ends.
+    /// The database for the same run, with another `stop` that ends its statements.
     #[must_use]
     pub fn stopped_by(&self, stop: &Stop) -> Database {
         Database { stop: stop.clone(), ..self.clone() }
     }
 
-    /// The server as it may be shown.
+    /// The server for messages.
     #[must_use]
     pub fn server(&self) -> &ServerName {
         &self.server
     }
 
-    /// A connection apart from the pool, for what is no transaction. Its second half is to be driven by whoever asked.
-    pub(in crate::postgis) async fn apart(
+    /// Opens a connection outside of the pool. The caller must poll its second half.
+    pub(in crate::postgis) async fn separate_connection(
         &self,
     ) -> Result<
         (
@@ -134,7 +143,7 @@ impl Database {
         self.config.connect(self.tls.clone()).await
     }
 
-    /// A session on a snapshot. Whoever took the snapshot has reached the database: if nobody answers now, it went away.
+    /// A session on a snapshot. The database was reached when the snapshot was taken, so no answer now means that it went away.
     pub(in crate::postgis) async fn on(&self, snapshot: &Snapshot) -> Result<Session, Error> {
         self.session(Some(snapshot.exported.clone())).await.map_err(|error| match error {
             Error::Unreachable { server, source } => {
@@ -144,6 +153,7 @@ impl Database {
         })
     }
 
+    /// A session in a new transaction, on an exported snapshot if there is one yet.
     pub(in crate::postgis) async fn session(&self, exported: Option<String>) -> Result<Session, Error> {
         let client = tokio::select! {
             client = self.connection() => client?,
@@ -151,15 +161,15 @@ impl Database {
         };
         let (cancel, client) = (client.cancel_token(), Arc::new(client));
         let transaction = Transaction::new(&client);
-        self.locks.note(&transaction);
+        self.locks.register(&transaction);
         let session =
             Session { client, cancel, database: self.clone(), exported, transaction: Some(Arc::clone(&transaction)) };
         session.begin(&transaction).await?;
         Ok(session)
     }
 
-    /// A connection of the pool. The driver's own limit ends with the socket, once for each address of a host: a server
-    /// that takes the connection and says nothing more would be waited for without end.
+    /// A connection of the pool. The driver's own time limit covers only opening the socket, once for each address of a host, so it would wait
+    /// without end for a server that accepts the connection and then says nothing.
     pub(in crate::postgis) async fn connection(&self) -> Result<Object, Error> {
         match tokio::time::timeout(self.connect_limit(), self.pool.get()).await {
             Ok(client) => client.map_err(|error| self.not_connected(error)),
@@ -170,7 +180,7 @@ impl Database {
         }
     }
 
-    /// The time that connecting may take, answers of the server included.
+    /// The longest time that connecting may take, the server's answers included.
     pub(in crate::postgis) fn connect_limit(&self) -> Duration {
         let hosts = u32::try_from(self.config.get_hosts().len()).unwrap_or(u32::MAX);
         let each = self.config.get_connect_timeout();
@@ -193,7 +203,7 @@ impl Database {
             return Error::NotAccepted { server, next, source };
         }
         let Some(code) = source.code.clone() else {
-            // The one error of the driver that the server had a part in: it asked for a password.
+            // The only error of the driver itself that follows an answer of the server, which asked for a password.
             return if source.to_string() == "password missing" {
                 Error::Refused { server, source }
             } else {
@@ -227,13 +237,13 @@ impl Session {
         &self.database.server
     }
 
-    /// Notes where PostGIS is, for this session and all that follow.
+    /// Records the schema of PostGIS, and puts it on the search path of this session and all that follow.
     pub(in crate::postgis) async fn found_postgis(&self, schema: String) -> Result<(), Error> {
         let schema = self.database.postgis.get_or_init(|| schema);
         self.add_to_search_path(schema).await
     }
 
-    /// Makes PostGIS visible if its schema is not on the search path.
+    /// Adds a schema to the search path, if it is not on it.
     pub(in crate::postgis) async fn add_to_search_path(&self, schema: &str) -> Result<(), Error> {
         let sql = "SELECT set_config(
                        'search_path', concat_ws(', ', nullif(current_setting('search_path'), ''), $1), true)
@@ -242,7 +252,7 @@ impl Session {
         self.all("opening a session", sql, &[(&quoted, Type::TEXT), (&schema, Type::TEXT)]).await.map(|_| ())
     }
 
-    /// All rows of a statement.
+    /// All rows of a statement. `place` says what the run does, for messages, here and below.
     pub(crate) async fn all(&self, place: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
         let begun = Instant::now();
         self.until_stopped(async {
@@ -260,7 +270,7 @@ impl Session {
         .await
     }
 
-    /// Hands every row of a statement to `each` as it arrives.
+    /// Calls `each` with every row of a statement as it arrives.
     pub(crate) async fn each(
         &self,
         place: &str,
@@ -282,7 +292,7 @@ impl Session {
         .await
     }
 
-    /// Runs a statement until it is done, a stop is asked for, or the run gives way; then the statement is cancelled in the server.
+    /// Runs a statement to its end. If a stop is asked for, or the run gives way, the statement is cancelled in the server.
     pub(in crate::postgis) async fn until_stopped<T>(
         &self,
         work: impl Future<Output = Result<T, Error>>,
@@ -296,7 +306,7 @@ impl Session {
         };
         let cancelled = cancel(&self.cancel, &self.database.config, &self.database.tls);
         match tokio::time::timeout(Duration::from_secs(1), cancelled).await {
-            // The statement ends with an error; waiting for it tells that the server really let go.
+            // The statement then ends with an error, which shows that the server has cancelled it.
             Ok(Ok(())) => drop(tokio::time::timeout(Duration::from_millis(500), work).await),
             Ok(Err(error)) => tracing::warn!("a query could not be cancelled in the server: {error}"),
             Err(_elapsed) => tracing::warn!("a query could not be cancelled in the server within a second"),
@@ -304,7 +314,7 @@ impl Session {
         Err(if stopped { Error::Interrupted } else { self.database.locks.gave_way().unwrap_or(Error::Interrupted) })
     }
 
-    /// What a statement gave, if its transaction was still there: one that came after the end of the transaction has seen another state.
+    /// The result of a statement, or the error that the run gave way: a statement that runs after its transaction ended sees another state.
     async fn still_holds<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
         if let Some(gave_way) = self.database.locks.gave_way() {
             return Err(gave_way);
@@ -312,20 +322,21 @@ impl Session {
         match done {
             Err(error @ Error::Locked { .. }) => {
                 let backend = self.transaction.as_ref().and_then(|transaction| transaction.backend());
-                // On the heap: every statement would be as large as a connection in the making.
+                // Boxed, or the future of every statement would be as large as that of opening a connection.
                 Err(Box::pin(self.database.with_holder(backend.map(|backend| backend.pid), error)).await)
             }
             done => done,
         }
     }
 
+    /// The meaning of a failed statement that began at `begun`.
     pub(in crate::postgis) fn failed(&self, place: &str, begun: Instant, error: tokio_postgres::Error) -> Error {
         let place = place.to_owned();
         let source = Cause::from(error);
         if source.is_lost() {
             return Error::Lost { server: self.server().clone(), during: format!("at {place}"), source };
         }
-        // Of a session that may write, whoever uses it says what a lock means.
+        // In a session that may write, the caller gives a lock failure its meaning.
         if self.transaction.is_some() && source.is_lock_failure() {
             return Error::Locked {
                 place,
@@ -355,8 +366,8 @@ impl Session {
     }
 }
 
-/// Whether a statement cancelled after so long had reached the limit; zero is none. Two machines' clocks do not run alike: a
-/// tenth is forgiven.
+/// Whether a statement that was cancelled `after` this time had reached its `limit`; a limit of zero is none. A tenth is tolerated, because the
+/// clocks of two machines run differently.
 fn took_too_long(after: Duration, limit: Duration) -> bool {
     !limit.is_zero() && after >= limit.mul_f64(0.9)
 }

@@ -11,22 +11,22 @@ use super::error::Cause;
 pub struct SessionOptions {
     /// A statement that runs longer is cancelled by the server. Zero for no limit.
     pub statement_timeout: Duration,
-    /// A session waits no longer for a lock, and nobody waits longer for a lock of the run.
+    /// The longest that a session waits for a lock, and that others wait for a lock of the run.
     pub lock_timeout: Duration,
     /// Memory for the sort of one batch, such as "64MB" (`work_mem`).
     pub work_mem: String,
-    /// How many sessions there may be at once: the workers and the one that holds the snapshot. The watcher has a connection apart.
+    /// The most sessions at once: the workers and the session that holds the snapshot. The lock watcher has another connection.
     pub connections: usize,
 }
 
 impl SessionOptions {
-    /// How long a session waits for a lock: shorter than any statement may take, so that a wait is never taken for a slow statement.
+    /// The longest that a session waits for a lock. It is shorter than `statement_timeout`, so that a wait does not look like a slow statement.
     #[must_use]
     pub fn lock_limit(&self) -> Duration {
         if self.statement_timeout.is_zero() {
             return self.lock_timeout;
         }
-        // Zero would be no limit.
+        // To PostgreSQL, zero is no limit.
         self.lock_timeout.min(self.statement_timeout / 2).max(Duration::from_millis(1))
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use tokio_postgres::config::Host;
 
-/// A server and database as it may be shown: never with a password.
+/// A server and database as messages show it: user, host, port and database, never the password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerName(String);
 
@@ -15,7 +15,7 @@ impl fmt::Display for ServerName {
 }
 
 impl ServerName {
-    /// User, host, port and database of a connection.
+    /// The name of the first host of a connection.
     pub(in crate::postgis) fn of(config: &tokio_postgres::Config) -> ServerName {
         let host = match config.get_hosts().first() {
             Some(Host::Tcp(name)) => name.clone(),

@@ -1,22 +1,24 @@
-//! The one database state that a whole run sees, exported to every session, and a cursor for changes.
+//! The one database state that a whole run sees. It is exported to every session, and a cursor for changes.
 
 use tokio_postgres::Row;
 
 use super::error::Error;
-use super::locks::Watcher;
+use super::locks::LockWatcher;
 use super::{Database, Param, Session};
 
-/// `pg_current_snapshot()` came with PostgreSQL 13.
+/// The oldest PostgreSQL that works, as `server_version_num`: 13 brought `pg_current_snapshot()`.
 const OLDEST_POSTGRES: i32 = 130_000;
 
 /// The database state that a whole run sees. It lasts as long as this value: the session that exported it stays in its
 /// transaction.
 pub struct Snapshot {
+    /// The session that exported the snapshot.
     pub(crate) keeper: Session,
+    /// The id by which other sessions import it.
     pub(in crate::postgis) exported: String,
     cursor: String,
-    /// Looks who waits for the run.
-    _watcher: Watcher,
+    /// Watches for others that wait for the run.
+    _watcher: LockWatcher,
 }
 
 impl Snapshot {
@@ -44,10 +46,10 @@ impl Database {
         if version.get::<_, i32>(0) < OLDEST_POSTGRES {
             return Err(Error::OldPostgres { server: self.server().clone(), found: version.get(1) });
         }
-        // A standby does not list the transactions that run between its ends: none of those is to be taken for seen.
+        // A standby does not list the running transactions between xmin and xmax, so its cursor counts none of these as seen.
         let sql = "SELECT pg_export_snapshot(), CASE WHEN pg_is_in_recovery() THEN format('%1$s:%1$s:', pg_snapshot_xmin(seen))
                        ELSE seen::text END FROM pg_current_snapshot() AS seen";
         let row = keeper.one("taking the snapshot", sql, &[]).await?;
-        Ok(Snapshot { exported: row.get(0), cursor: row.get(1), keeper, _watcher: Watcher::start(self) })
+        Ok(Snapshot { exported: row.get(0), cursor: row.get(1), keeper, _watcher: LockWatcher::start(self) })
     }
 }

@@ -1,5 +1,4 @@
-//! The transaction of a session: read-only, with the settings that make plans and bytes the same everywhere. Its end is the end of
-//! its locks.
+//! The transaction of a session: read-only, with the settings that make plans and bytes the same on every server. Its locks last until its end.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,20 +10,20 @@ use tokio_postgres::error::SqlState;
 use super::Session;
 use super::error::{Cause, Error};
 
-/// A transaction on a connection of the pool. Dropped, it is rolled back: a connection that waits in the pool holds no lock.
+/// A transaction on a connection of the pool. Dropping it rolls it back, so that a connection in the pool holds no lock.
 pub(in crate::postgis) struct Transaction {
     client: Arc<Object>,
     backend: OnceLock<Backend>,
     ended: AtomicBool,
 }
 
-/// What the server knows a transaction by.
+/// How the server identifies a transaction.
 #[derive(Debug, Clone)]
 pub(in crate::postgis) struct Backend {
-    /// The process.
+    /// The process that serves the connection.
     pub(in crate::postgis) pid: i32,
-    /// The virtual transaction id (`pg_locks.virtualxid`). A pooler lends the process to others after the transaction; this id
-    /// is never theirs.
+    /// The virtual transaction id (`pg_locks.virtualxid`). A pooler assigns the process to other clients after the transaction, but not this
+    /// id.
     pub(in crate::postgis) transaction: String,
 }
 
@@ -33,12 +32,12 @@ impl Transaction {
         Arc::new(Transaction { client: Arc::clone(client), backend: OnceLock::new(), ended: AtomicBool::new(false) })
     }
 
-    /// What the server knows it by, once it has begun.
+    /// How the server identifies the transaction; `None` before it began.
     pub(in crate::postgis) fn backend(&self) -> Option<&Backend> {
         self.backend.get()
     }
 
-    /// Ends it, after the statement that runs in it.
+    /// Ends the transaction. The server does so after the statement that runs in it.
     pub(in crate::postgis) async fn roll_back(&self) -> Result<(), tokio_postgres::Error> {
         if self.ended.swap(true, Ordering::SeqCst) {
             return Ok(());
@@ -52,7 +51,7 @@ impl Drop for Transaction {
         if *self.ended.get_mut() || self.client.is_closed() {
             return;
         }
-        // Without a runtime the process is about to end, and its connections with it.
+        // Without a runtime, the process is about to end, which closes its connections.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let client = Arc::clone(&self.client);
         runtime.spawn(async move {
@@ -64,7 +63,7 @@ impl Drop for Transaction {
 }
 
 impl Session {
-    /// Begins the transaction on the snapshot, if there is one yet.
+    /// Begins the transaction, on the exported snapshot if there is one yet.
     pub(in crate::postgis) async fn begin(&self, transaction: &Transaction) -> Result<(), Error> {
         let options = &self.database.options;
         let snapshot =
@@ -89,7 +88,7 @@ impl Session {
             lock_timeout = options.lock_limit().as_millis(),
             work_mem = options.work_mem.replace('\'', "''"),
         );
-        // A pooler may keep even this waiting, until one of its connections is free.
+        // Behind a pooler even this may have to wait for a free connection.
         let begin = async { Ok(self.client.simple_query(&sql).await) };
         let messages = self.until_stopped(begin).await?.map_err(|error| self.not_begun(error.into()))?;
         if let Some(backend) = messages.iter().find_map(backend) {
@@ -102,7 +101,7 @@ impl Session {
     }
 
     fn not_begun(&self, source: Cause) -> Error {
-        // The snapshot is gone with the session that exported it.
+        // The server does not know the snapshot any more, because the session that exported it has ended.
         let snapshot_gone = self.exported.is_some()
             && matches!(source.code, Some(SqlState::INVALID_PARAMETER_VALUE | SqlState::UNDEFINED_OBJECT));
         if source.is_lost() || snapshot_gone {
@@ -116,19 +115,19 @@ impl Session {
         }
     }
 
-    /// Marks the place to which the session goes back after a failed statement. Ending its transaction would release its locks,
-    /// and end the snapshot if the session holds it.
+    /// Sets the savepoint to which the session returns after a failed statement. Ending the transaction instead would release its locks, and end
+    /// the snapshot if the session holds it.
     pub(in crate::postgis) async fn save(&self) -> Result<(), Error> {
-        self.plainly("SAVEPOINT oar_tiles", "while opening a session").await
+        self.transaction_control("SAVEPOINT oar_tiles", "while opening a session").await
     }
 
-    /// Goes back to the marked place after a statement failed: the snapshot and the locks taken before stay.
+    /// Returns to the savepoint after a failed statement. The snapshot and the locks that were taken before it stay.
     pub(in crate::postgis) async fn restart(&self) -> Result<(), Error> {
-        self.plainly("ROLLBACK TO SAVEPOINT oar_tiles", "after a failed statement").await
+        self.transaction_control("ROLLBACK TO SAVEPOINT oar_tiles", "after a failed statement").await
     }
 
-    /// A statement that fails only if the session is lost.
-    async fn plainly(&self, sql: &str, during: &str) -> Result<(), Error> {
+    /// Runs a statement that controls the transaction, which fails only if the session is lost.
+    async fn transaction_control(&self, sql: &str, during: &str) -> Result<(), Error> {
         let ended = self.client.batch_execute(sql).await;
         if let Some(gave_way) = self.database.locks.gave_way() {
             return Err(gave_way);
@@ -141,7 +140,7 @@ impl Session {
     }
 }
 
-/// The row that says what the server knows the transaction by.
+/// The answer of the server that identifies the transaction, if `message` is that answer.
 fn backend(message: &SimpleQueryMessage) -> Option<Backend> {
     let SimpleQueryMessage::Row(row) = message else { return None };
     Some(Backend { pid: row.get(0)?.parse().ok()?, transaction: row.get(1)?.to_owned() })

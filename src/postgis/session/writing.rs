@@ -1,4 +1,4 @@
-//! A session that may write. Only the change log needs one: everything else works on read-only snapshots.
+//! Sessions that may write. Only the change log needs them; everything else reads a snapshot.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use super::error::Error;
 use super::{Database, Session};
 
 impl Database {
-    /// A session outside of any transaction. What it began and did not commit is rolled back when it is given back.
+    /// A session without a transaction. When it is dropped, what it began and did not commit is rolled back.
     pub(crate) async fn writing(&self) -> Result<Session, Error> {
         let client = tokio::select! {
             client = self.connection() => client?,
@@ -19,14 +19,14 @@ impl Database {
         Ok(Session { client, cancel, database: self.clone(), exported: None, transaction: None })
     }
 
-    /// The schema of PostGIS. Known once a database was probed.
+    /// The schema of PostGIS; `None` before the probe.
     pub(crate) fn postgis_schema(&self) -> Option<&str> {
         self.postgis.get().map(String::as_str)
     }
 }
 
 impl Session {
-    /// Begins a transaction that may write, in which names mean what they mean to the layers. It waits for no lock longer than any run.
+    /// Begins a transaction that may write. It has the search path and the lock limit of a reading transaction.
     pub(crate) async fn begin_writing(&self, place: &str) -> Result<(), Error> {
         let lock_limit = self.database.options.lock_limit().as_millis();
         self.script(place, &format!("BEGIN READ WRITE; SET LOCAL lock_timeout = {lock_limit}")).await?;
@@ -36,7 +36,7 @@ impl Session {
         }
     }
 
-    /// Runs statements one after the other, as psql would; gives the first column of every row. Ends at the first that fails.
+    /// Runs statements one after the other, as psql would, and gives the first column of every row. The first failure ends the script.
     pub(crate) async fn script(&self, place: &str, sql: &str) -> Result<Vec<String>, Error> {
         let begun = Instant::now();
         let messages = self

@@ -1,38 +1,38 @@
-//! The box of a tile, in metres or in degrees: what is drawn into it, and what lies near enough.
+//! The box of a tile, in metres or in degrees, and which features are drawn into it.
 
 use super::edge;
 use crate::postgis::layer::Layer;
 use crate::tile::{HALF_WORLD_METRES, TileBounds};
 
-/// The name under which a feature is carried in degrees.
+/// The column with a feature's geometry in degrees.
 pub(in crate::postgis) const LONLAT: &str = "lonlat";
 
-/// A row's geometry in EPSG:4326, for a layer whose tiles are laid out in degrees; `None` for others, and for cells, which are
-/// not rows.
+/// A row's geometry in EPSG:4326, for a layer whose tiles are laid out in degrees. `None` for other layers, and for cells, which are not
+/// rows.
 pub(in crate::postgis) fn lonlat(layer: &Layer) -> Option<String> {
-    if layer.margin().bounds == TileBounds::Mercator || layer.cells.is_some() {
+    if layer.margin().bounds == TileBounds::Mercator || layer.cells().is_some() {
         return None;
     }
-    Some(edge::lonlat(layer))
+    Some(edge::lonlat(layer.placement()))
 }
 
-/// How the tiles of a layer are drawn, as pieces of the statement over the columns `z`, `side` (of a tile, in metres) and `xy` (column above
-/// bit 29, row below).
+/// How the tiles of a layer are drawn, as pieces of the statement. They refer to the columns `z`, `side` (of a tile, in metres) and `xy` (the
+/// tile's column above bit 29, its row below).
 pub(in crate::postgis) struct TileDrawing {
-    /// Where the columns below come from: a `FROM` item.
+    /// The `FROM` item with the columns of the other pieces.
     pub(in crate::postgis) from: String,
     /// The feature, in the reference system of the box.
     pub(in crate::postgis) feature: &'static str,
     /// The tile's box.
     pub(in crate::postgis) envelope: String,
-    /// That box, grown by two units of the grid (`$12` a side) more than the buffer (`$13`), for rounding.
+    /// The tile's box grown by the buffer (`$13`) and, for rounding, two more units of the grid (`$12` along a side).
     pub(in crate::postgis) grown: String,
-    /// Whether a feature lies near enough; `None` if all that fits into the buffer does.
+    /// The condition that a feature is a candidate; `None` if every feature inside the buffer is.
     pub(in crate::postgis) near: Option<String>,
 }
 
-/// The ends of a tile in metres: west, south, east, north. The arithmetic of `ST_TileEnvelope`, bit for bit, without its clipping to
-/// the world (from PostGIS 3.6 on), and as fast: `side`, the width of a tile, is divided out once for each area.
+/// The sides of a tile in metres: west, south, east, north. The arithmetic of `ST_TileEnvelope`, bit for bit, without its clipping to the
+/// world (from PostGIS 3.6 on), and as fast: `side`, the width of a tile, is computed once for each area.
 fn metres() -> [String; 4] {
     let half = HALF_WORLD_METRES;
     [
@@ -71,9 +71,9 @@ pub(in crate::postgis) fn drawing(layer: &Layer) -> TileDrawing {
             (sides, "m", "ST_MakeEnvelope(west, south, east, north, 3857)")
         }
         (TileBounds::Degrees, _) => {
-            // What stands for a cell is known in metres only.
+            // The geometry of a cell is computed in metres only.
             let lonlat =
-                if layer.cells.is_some() { format!(", ST_Transform(m, 4326) AS {LONLAT}") } else { String::new() };
+                if layer.cells().is_some() { format!(", ST_Transform(m, 4326) AS {LONLAT}") } else { String::new() };
             (format!("{DEGREES}{lonlat}"), LONLAT, "ST_MakeEnvelope(west, south, east, north, 4326)")
         }
     };
@@ -83,12 +83,12 @@ pub(in crate::postgis) fn drawing(layer: &Layer) -> TileDrawing {
         feature,
         grown: format!("ST_Expand({envelope}, (east - west) * ($13 + 2) / $12, (north - south) * ($13 + 2) / $12)"),
         envelope,
-        near: margin.candidates.map(|fraction| near(feature, layer.draws_points(), fraction)),
+        near: margin.candidates.map(|fraction| near(feature, layer.placement().draws_points(), fraction)),
     }
 }
 
-/// Whether a feature, or its box, lies inside the tile's box grown by a fraction of its sides; on its edge it does not, as for
-/// `ST_Within`. The operator `&&` would compare single-precision boxes.
+/// Whether a feature, or its box, lies inside the tile's box grown by a fraction of the box's sides. As with `ST_Within`, a feature on the
+/// edge is outside. The operator `&&` would compare single-precision boxes.
 fn near(feature: &str, is_point: bool, fraction: f64) -> String {
     let [west, south, east, north] = if is_point { ["X", "Y", "X", "Y"] } else { ["XMax", "YMax", "XMin", "YMin"] }
         .map(|end| format!("ST_{end}({feature})"));

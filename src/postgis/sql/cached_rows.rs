@@ -1,31 +1,43 @@
-//! The statement that reads rows of a layer of points once, for tiles of all zooms.
+//! The statement that reads the rows of a layer of points once, for tiles of all zooms.
 
 use super::edge::projected;
 use super::render::{Candidates, CarriedColumns, areas, carried, placed};
 use super::survey::near;
-use super::{ends, filter, is_in_world, world_columns};
+use super::{filter, is_in_world, world_columns, world_sides};
 use crate::postgis::layer::{Layer, PlaceholderSql};
 
-/// So many rows are written together, or rows of so many bytes.
+/// The most rows that one call of `ST_AsMVT` encodes.
 const MAX_ROWS_PER_GROUP: u32 = 1024;
+
+/// The most bytes of values that one call of `ST_AsMVT` encodes, but for a single greater row.
 const MAX_BYTES_PER_GROUP: u32 = 1_000_000;
 
 /// Which rows are read.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::postgis) enum RowChoice {
-    /// Those near so many boxes, as for the [survey](super::survey) `$1..$4`, or all for none; the values of a query's placeholders
-    /// follow. They are known to be so many, so it may be seen that some are left out for their bytes.
+    /// Rows near some boxes, the parameters `$1..$4` of the [survey](super::survey); all rows if `boxes` is 0. The values of a query's
+    /// placeholders follow. `rows` is the expected number: fewer are read if they take too many bytes.
     Boxes { boxes: usize, rows: u64 },
-    /// Those in cells, no two of which overlap: areas without a margin, `$1..$10`. If there are so many, some may be missing.
+    /// Rows in squares of the pyramid, no two of which overlap: areas without a margin, the parameters `$1..$10`. At most `limit` rows are
+    /// read; if that many are found, some may be missing.
     Cells { limit: u64 },
 }
 
-/// Rows of a layer of points that lie in the world, in the order of the keys, some at a time: where they lie in metres of
-/// EPSG:3857 (x, y), and what `ST_AsMVT` writes of them, all in one place.
-///
-/// Parameters behind those that say which rows: the layer's name, its extent, and after how many bytes of texts there is an end; their
-/// numbers are given.
-pub(in crate::postgis) fn cached_rows(layer: &Layer, rows: RowChoice, [name, extent, max_bytes]: [usize; 3]) -> String {
+/// The numbers of the parameters that follow those of a [`RowChoice`].
+#[derive(Debug, Clone, Copy)]
+pub(in crate::postgis) struct CachedRowsParameters {
+    /// The layer's name.
+    pub(in crate::postgis) name: usize,
+    /// The layer's extent.
+    pub(in crate::postgis) extent: usize,
+    /// The most bytes that the values of all rows may have; rows beyond are not read.
+    pub(in crate::postgis) max_bytes: usize,
+}
+
+/// The rows of a layer of points that lie in the world, in the order of the keys, in groups: arrays of their positions in metres of EPSG:3857
+/// (x, y), and an MVT layer that `ST_AsMVT` writes of them, all at one position.
+pub(in crate::postgis) fn cached_rows(layer: &Layer, rows: RowChoice, parameters: CachedRowsParameters) -> String {
+    let CachedRowsParameters { name, extent, max_bytes } = parameters;
     let carried = carried(layer);
     let (with, located) = match rows {
         RowChoice::Boxes { boxes, .. } => (String::new(), in_boxes(layer, &carried, boxes)),
@@ -36,12 +48,12 @@ pub(in crate::postgis) fn cached_rows(layer: &Layer, rows: RowChoice, [name, ext
     };
     let is_whole = match rows {
         RowChoice::Boxes { .. } => format!("bytes < ${max_bytes}"),
-        // Nobody could see what is left out; the parameter has to be there.
+        // Here nothing would show that rows were left out. The parameter must be mentioned for the server to know its type.
         RowChoice::Cells { .. } => format!("${max_bytes} > 0"),
     };
     let CarriedColumns { names, row, order, arguments, .. } = carried;
     let order = order.trim_start_matches(", ");
-    // What is no text takes about as many bytes each as the program keeps of a number.
+    // Values other than texts count as two bytes each, about what the program keeps of a number.
     let texts = layer.properties.iter().enumerate().filter(|(_, property)| property.kind == "String");
     let size: String = texts.map(|(number, _)| format!(" + coalesce(octet_length(p{number}::text), 0)")).collect();
     let size = format!("{}{size}", 2 * layer.properties.len() + 1);
@@ -64,25 +76,26 @@ FROM (
     OFFSET 0
 ) AS drawn CROSS JOIN LATERAL (SELECT {row}) AS feature
 GROUP BY drawn.part",
-        in_world = is_in_world(layer),
+        in_world = is_in_world(layer.placement()),
     )
 }
 
 fn in_boxes(layer: &Layer, CarriedColumns { values, names, .. }: &CarriedColumns, boxes: usize) -> String {
+    let placement = layer.placement();
     format!(
         "SELECT ST_X(m) AS x, ST_Y(m) AS y, {world}{names}
             FROM (SELECT {projected} AS m{values} FROM {relation} WHERE true {near} {filter} OFFSET 0) AS placed",
-        world = world_columns(layer),
-        projected = projected(layer),
+        world = world_columns(placement),
+        projected = projected(placement),
         relation = layer.rows(&PlaceholderSql::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid)),
-        near = near(layer, boxes),
+        near = near(placement, boxes),
         filter = filter(layer),
     )
 }
 
-/// A row is found by the boxes of its cell's neighbours, too; its place tells the one that it lies in.
+/// The boxes of neighbouring squares find a row, too; its position decides which square it lies in.
 fn in_cells(layer: &Layer, CarriedColumns { names, .. }: &CarriedColumns, limit: u64) -> String {
-    let [west, north, ..] = ends(layer);
+    let [west, north, ..] = world_sides(layer.placement());
     format!(
         "SELECT ST_X(m) AS x, ST_Y(m) AS y, west, north{names}
             FROM placed

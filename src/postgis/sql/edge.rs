@@ -1,36 +1,35 @@
 //! The edge of the world at ±180°: which rows are drawn as they are, and what is drawn of those that reach beyond it.
 //!
-//! A row within the tolerance of ±180° is drawn as `ST_Transform` gives it. Any other row is cut and shifted, or clipped, in the
-//! reference system of its column, before it is transformed: PROJ wraps each coordinate by itself, which spreads a polygon over
-//! the whole world. All of that stands behind a `CASE`, so that rows inside the world do not pay for it.
+//! A row inside ±180°, or beyond it by rounding alone, is drawn as `ST_Transform` gives it. Any other row is cut and shifted, or clipped, in
+//! the reference system of its column before it is transformed: PROJ wraps each coordinate by itself, which would spread a polygon over the
+//! whole world. A `CASE` keeps this work from rows inside the world.
 
-use super::geometry;
-use crate::postgis::layer::{Beyond, EdgeUnits, Layer, MAX_WRAPPED_HALVES};
+use crate::postgis::layer::{Beyond, EdgeUnits, Layer, MAX_WRAPPED_HALVES, Placement};
 use crate::tile::{HALF_WORLD_METRES, WORLD_UNITS};
 
-/// Latitude, in degrees, up to which points are transformed at all; the world ends at 85.0511°.
+/// The greatest latitude, in degrees, at which points are transformed at all; the world ends at 85.0511°.
 const LATITUDE_LIMIT: f64 = 85.06;
 
-/// Farther than this, in the units of any reference system, no coordinate is transformed.
+/// The greatest coordinate, in the units of any reference system, that is transformed.
 const MAX_COORDINATE: f64 = 1e9;
 
-/// Types of geometry that MVT has no place for: `ST_AsMVTGeom` raises an error, or drops all other parts of a collection.
+/// Types of geometry that MVT cannot hold: `ST_AsMVTGeom` raises an error, or drops all other parts of a collection.
 pub(in crate::postgis) const SURFACES: [&str; 3] = ["TIN", "TRIANGLE", "POLYHEDRALSURFACE"];
 
-/// Whether a row's coordinates can be transformed: finite, inside the reference system, and not beyond ±180°. `ST_Transform`
-/// raises an error on coordinates that PROJ refuses, turns longitude 190 into -170, and lets NaN pass. Never true for NULL or empty.
-pub(in crate::postgis) fn is_placeable(layer: &Layer) -> String {
-    // A geography lies within ±180° by itself, but is held to the same bound.
-    let units = layer.shape.edge.or_else(|| (layer.shape.srid == 4326).then_some(EdgeUnits::Degrees));
-    is_within(layer, units.map_or(MAX_COORDINATE, |units| units.half() + units.tolerance()))
+/// Whether a row's coordinates can be transformed: finite, inside the reference system, and not beyond ±180°. `ST_Transform` raises an error
+/// on coordinates that PROJ refuses, turns longitude 190 into -170, and lets NaN pass. Never true for NULL or an empty geometry.
+pub(in crate::postgis) fn is_placeable(placement: Placement<'_>) -> String {
+    // A geography lies within ±180° by itself; the same bound applies.
+    let units = placement.shape.edge.or_else(|| (placement.shape.srid == 4326).then_some(EdgeUnits::Degrees));
+    is_within(placement, units.map_or(MAX_COORDINATE, |units| units.half() + units.tolerance()))
 }
 
 /// Whether a row that is not placeable can be cut at ±180°.
-pub(in crate::postgis) fn can_be_cut(layer: &Layer, units: EdgeUnits) -> String {
-    // A clipped row may reach as far as it likes; a wrapped one is shifted once.
+pub(in crate::postgis) fn can_be_cut(placement: Placement<'_>, units: EdgeUnits) -> String {
+    // A clipped row may reach any distance beyond the edge; a wrapped one is shifted once.
     is_within(
-        layer,
-        if layer.beyond == Beyond::Wrap {
+        placement,
+        if placement.beyond == Beyond::Wrap {
             MAX_WRAPPED_HALVES * units.half() + units.tolerance()
         } else {
             MAX_COORDINATE
@@ -38,29 +37,30 @@ pub(in crate::postgis) fn can_be_cut(layer: &Layer, units: EdgeUnits) -> String 
     )
 }
 
-/// Whether the coordinates of a row are finite, at most so far from the prime meridian, and in the reference system, and its
-/// type is one that tiles can hold.
-fn is_within(layer: &Layer, far: f64) -> String {
-    let g = geometry(layer);
-    // Of a query that gives other rows at each zoom nobody has looked at all.
-    let own = if layer.asks_each_zoom() { format!("ST_SRID({g}) = {} AND ", layer.shape.srid) } else { String::new() };
-    let in_degrees = layer.shape.srid == 4326 || layer.shape.edge == Some(EdgeUnits::Degrees);
-    let high = match (in_degrees, layer.shape.points) {
+/// Whether the coordinates of a row are finite, inside the reference system and at most `far` from the prime meridian, and its type is one
+/// that tiles can hold.
+fn is_within(placement: Placement<'_>, far: f64) -> String {
+    let g = placement.geometry();
+    // Not all rows of a query that gives other rows at each zoom were looked at.
+    let own =
+        if placement.srid_varies { format!("ST_SRID({g}) = {} AND ", placement.shape.srid) } else { String::new() };
+    let in_degrees = placement.shape.srid == 4326 || placement.shape.edge == Some(EdgeUnits::Degrees);
+    let high = match (in_degrees, placement.shape.points) {
         (true, true) => LATITUDE_LIMIT,
         (true, false) => 90.0,
         (false, _) => MAX_COORDINATE,
     };
-    // NaN counts as greater than every number here, so that BETWEEN refuses it.
-    if layer.shape.points {
+    // PostgreSQL sorts NaN above every number, so BETWEEN refuses it.
+    if placement.shape.points {
         return format!("{own}ST_X({g}) BETWEEN -{far:?} AND {far:?} AND ST_Y({g}) BETWEEN -{high:?} AND {high:?}");
     }
     let types = SURFACES.map(|name| format!("'{name}'")).join(", ");
-    let types = if layer.shape.curves {
+    let types = if placement.shape.curves {
         format!("\n            AND GeometryType({g}) NOT IN ({types})")
     } else {
         String::new()
     };
-    // A NaN inside a line does not show in its box, but in its length; among several points it shows in the text only.
+    // A NaN inside a line does not show in its box but in its length; among several points it shows in the text only.
     format!(
         "{own}ST_XMin({g}) >= -{far:?} AND ST_XMax({g}) <= {far:?} AND ST_YMin({g}) >= -{high:?} AND ST_YMax({g}) <= {high:?}{types}
             AND ST_Length({g}) + ST_Perimeter({g}) < 'Infinity'
@@ -70,68 +70,68 @@ fn is_within(layer: &Layer, far: f64) -> String {
 }
 
 /// The row's geometry in EPSG:3857; NULL if it cannot be placed.
-pub(in crate::postgis) fn projected(layer: &Layer) -> String {
-    let g = without_curves(layer);
-    let mut cases = format!("WHEN {} THEN {}", is_placeable(layer), transformed(layer, &g, 3857));
-    if let Some(units) = cutting(layer) {
-        let mut drawn = transformed(layer, &cut(layer, units, &g), 3857);
-        if layer.cells.is_some() && !layer.shape.points && layer.beyond == Beyond::Wrap {
+pub(in crate::postgis) fn projected(placement: Placement<'_>) -> String {
+    let g = without_curves(placement);
+    let mut cases = format!("WHEN {} THEN {}", is_placeable(placement), transformed(placement, &g, 3857));
+    if let Some(units) = cutting(placement) {
+        let mut drawn = transformed(placement, &cut(placement, units, &g), 3857);
+        if placement.is_gathered() && !placement.shape.points && placement.beyond == Beyond::Wrap {
             drawn = format!(
                 "CASE WHEN {} THEN {} ELSE {drawn} END",
-                crosses(&sides(layer), units),
-                middle(layer, units, &drawn)
+                crosses(&x_range(placement), units),
+                middle(placement, units, &drawn)
             );
         }
-        cases.push_str(&format!("\n            WHEN {} THEN {drawn}", can_be_cut(layer, units)));
+        cases.push_str(&format!("\n            WHEN {} THEN {drawn}", can_be_cut(placement, units)));
     }
     format!("CASE {cases} END")
 }
 
-/// The row's geometry in EPSG:4326, as [`projected`] has it in EPSG:3857; not NULL for some rows that cannot be placed.
-pub(in crate::postgis) fn lonlat(layer: &Layer) -> String {
-    let g = without_curves(layer);
-    let own = transformed(layer, &g, 4326);
-    // Nothing to work out, and nobody beyond the edge: rows that cannot be placed are dropped by their place in metres.
-    if layer.shape.srid == 4326 && !layer.reaches_beyond {
+/// The row's geometry in EPSG:4326, as [`projected`] gives it in EPSG:3857. Not NULL for some rows that cannot be placed.
+pub(in crate::postgis) fn lonlat(placement: Placement<'_>) -> String {
+    let g = without_curves(placement);
+    let own = transformed(placement, &g, 4326);
+    // Nothing to transform, and no row beyond the edge. Rows that cannot be placed are dropped by their position in metres.
+    if placement.shape.srid == 4326 && !placement.reaches_beyond {
         return own;
     }
-    let mut cases = format!("WHEN {} THEN {own}", is_placeable(layer));
-    if let Some(units) = cutting(layer) {
-        let drawn = transformed(layer, &cut(layer, units, &g), 4326);
-        cases.push_str(&format!("\n            WHEN {} THEN {drawn}", can_be_cut(layer, units)));
+    let mut cases = format!("WHEN {} THEN {own}", is_placeable(placement));
+    if let Some(units) = cutting(placement) {
+        let drawn = transformed(placement, &cut(placement, units, &g), 4326);
+        cases.push_str(&format!("\n            WHEN {} THEN {drawn}", can_be_cut(placement, units)));
     }
     format!("CASE {cases} END")
 }
 
-/// The geometry of a row without curves: `ST_AsMVTGeom` knows none.
-fn without_curves(layer: &Layer) -> String {
-    let g = geometry(layer);
-    if layer.shape.curves { format!("ST_CurveToLine({g})") } else { g }
+/// The geometry of a row, curves turned into lines: `ST_AsMVTGeom` takes no curves.
+fn without_curves(placement: Placement<'_>) -> String {
+    let g = placement.geometry();
+    if placement.shape.curves { format!("ST_CurveToLine({g})") } else { g }
 }
 
-fn transformed(layer: &Layer, g: &str, srid: i32) -> String {
-    if layer.shape.srid == srid { g.to_owned() } else { format!("ST_Transform({g}, {srid})") }
+fn transformed(placement: Placement<'_>, g: &str, srid: i32) -> String {
+    if placement.shape.srid == srid { g.to_owned() } else { format!("ST_Transform({g}, {srid})") }
 }
 
-/// The units of the column, if rows beyond ±180° are cut.
-fn cutting(layer: &Layer) -> Option<EdgeUnits> {
-    layer.shape.edge.filter(|_| layer.beyond != Beyond::Skip)
+/// The units of the column, if rows beyond ±180° are cut and not skipped.
+fn cutting(placement: Placement<'_>) -> Option<EdgeUnits> {
+    placement.shape.edge.filter(|_| placement.beyond != Beyond::Skip)
 }
 
-/// A geometry cut at ±180°, in the reference system of its column: as the manual documents it (docs/world-edge.md).
-fn cut(layer: &Layer, units: EdgeUnits, g: &str) -> String {
-    let own = match layer.beyond {
+/// A geometry cut at ±180°, in the reference system of its column, as docs/world-edge.md documents it.
+fn cut(placement: Placement<'_>, units: EdgeUnits, g: &str) -> String {
+    let own = match placement.beyond {
         Beyond::Wrap => format!("ST_SnapToGrid(ST_Force2D({g}), {:?}, 0)", units.snap()),
         Beyond::Clip | Beyond::Skip => format!("ST_Force2D({g})"),
     };
-    if layer.shape.points {
-        return cut_at_edge(layer.beyond, units, &own);
+    if placement.shape.points {
+        return cut_at_edge(placement.beyond, units, &own);
     }
-    // Polygons have to be valid to be cut, and pieces that come to lie on each other would cancel each other out when drawn.
-    let areas = cut_at_edge(layer.beyond, units, &format!("ST_CollectionExtract(ST_MakeValid({own}), 3)"));
+    // Only valid polygons can be cut, and pieces that overlap after the shift would cancel each other out when drawn.
+    let areas = cut_at_edge(placement.beyond, units, &format!("ST_CollectionExtract(ST_MakeValid({own}), 3)"));
     format!(
         "CASE WHEN ST_Dimension({g}) = 2 THEN ST_UnaryUnion(ST_CollectionExtract({areas}, 3)) ELSE {} END",
-        cut_at_edge(layer.beyond, units, &own)
+        cut_at_edge(placement.beyond, units, &own)
     )
 }
 
@@ -143,7 +143,7 @@ fn cut_at_edge(beyond: Beyond, units: EdgeUnits, g: &str) -> String {
             format!("ST_WrapX(ST_WrapX({g}, {half:?}, -{width:?}), -{half:?}, {width:?})")
         }
         Beyond::Clip | Beyond::Skip => {
-            // The edge itself lies inside of the box: GEOS drops points on its border.
+            // The edge itself lies inside the box, because GEOS drops points on the box's border.
             let side = half + units.tolerance() / 2.0;
             format!(
                 "ST_ClipByBox2D({g}, ST_MakeEnvelope(-{side:?}, -{MAX_COORDINATE:?}, {side:?}, {MAX_COORDINATE:?}))"
@@ -152,24 +152,25 @@ fn cut_at_edge(beyond: Beyond, units: EdgeUnits, g: &str) -> String {
     }
 }
 
-/// The ends along x of a row's own box, as columns: [`raw_sides`] gives them.
+/// The columns with the west and east side of a row's own box, in the reference system of its column: see [`raw_sides`].
 const RAW_SIDES: [&str; 2] = ["raw_west", "raw_east"];
 
-/// The ends along x of a row's own box, to stand beside its projected geometry; nothing where no row is wrapped.
-pub(in crate::postgis) fn raw_sides(layer: &Layer) -> String {
-    if !layer.has_crossing_rows() {
+/// The west and east side of a row's own box as further columns beside its projected geometry; empty where no row is wrapped.
+pub(in crate::postgis) fn raw_sides(placement: Placement<'_>) -> String {
+    if !placement.has_crossing_rows() {
         return String::new();
     }
-    sides(layer).iter().zip(RAW_SIDES).map(|(side, name)| format!(", {side} AS {name}")).collect()
+    x_range(placement).iter().zip(RAW_SIDES).map(|(side, name)| format!(", {side} AS {name}")).collect()
 }
 
-fn sides(layer: &Layer) -> [String; 2] {
-    let g = geometry(layer);
+/// The west and east side of a row's own box.
+fn x_range(placement: Placement<'_>) -> [String; 2] {
+    let g = placement.geometry();
     [format!("ST_XMin({g})"), format!("ST_XMax({g})")]
 }
 
-/// Whether a box lies on both sides of 180° or of -180°, or begins at it (a point at 180° itself is not shifted), and leaves a part of the world free between its wrapped ends: a fraction
-/// of 2^-20 at least, so that the ends do not meet in one world unit.
+/// Whether a box lies on both sides of 180° or of -180°, or begins there (a point at 180° itself is not shifted), and is narrower than the
+/// world by a fraction of at least 2^-20, so that its wrapped sides do not meet in one world unit.
 fn crosses([west, east]: &[String; 2], units: EdgeUnits) -> String {
     let (half, end) = (units.half(), units.half() + units.tolerance());
     let most = 2.0 * half * (1.0 - 2.0_f64.powi(-20));
@@ -178,15 +179,15 @@ fn crosses([west, east]: &[String; 2], units: EdgeUnits) -> String {
     )
 }
 
-/// The west and east column of a row's place in world units, where those of its projected geometry are `west` and `east`. West
-/// is greater than east for a row that was wrapped around ±180°.
-pub(in crate::postgis) fn wrapped_sides(layer: &Layer, [west, east]: [String; 2]) -> [String; 2] {
-    let Some(units) = layer.shape.edge.filter(|_| layer.has_crossing_rows()) else { return [west, east] };
+/// The west and east side of a row in world units; `west` and `east` are those of its projected geometry. West is greater than east for a row
+/// that was wrapped around ±180°.
+pub(in crate::postgis) fn wrapped_sides(placement: Placement<'_>, [west, east]: [String; 2]) -> [String; 2] {
+    let Some(units) = placement.shape.edge.filter(|_| placement.has_crossing_rows()) else { return [west, east] };
     let (half, [raw_west, raw_east]) = (units.half(), RAW_SIDES);
     let crosses = crosses(&RAW_SIDES.map(str::to_owned), units);
     #[expect(clippy::cast_precision_loss, reason = "2^32 is exact in a double")]
     let scale = WORLD_UNITS as f64 / (2.0 * half);
-    // An end at 180° itself lies in the last unit.
+    // A side at 180° itself lies in the last unit.
     let unit = |x: String| {
         format!(
             "least(floor((least(greatest({x}, -{half:?}), {half:?}) + {half:?}) * {scale:?})::int8, {})",
@@ -201,11 +202,13 @@ pub(in crate::postgis) fn wrapped_sides(layer: &Layer, [west, east]: [String; 2]
     .map(|(wrapped, own)| format!("CASE WHEN {crosses} THEN {} ELSE {own} END", unit(wrapped)))
 }
 
-/// The ends along x of the box by which a row is looked for, from those of its own box: as the row is wrapped, in the reference
-/// system of the column. The [shifted boxes](shifted_boxes) find it.
-pub(in crate::postgis) fn source_sides(layer: &Layer, [west, east]: [&str; 2]) -> [String; 2] {
+/// The west and east side of the box by which a row is searched, from those of its own box, in the reference system of the column: of a row
+/// that is wrapped, where it is drawn. The [shifted boxes](shifted_boxes) find the row there.
+pub(in crate::postgis) fn source_sides(placement: Placement<'_>, [west, east]: [&str; 2]) -> [String; 2] {
     let own = [west.to_owned(), east.to_owned()];
-    let Some(units) = layer.shape.edge.filter(|_| layer.is_wrapped() && layer.cells.is_none()) else { return own };
+    let Some(units) = placement.shape.edge.filter(|_| placement.is_wrapped() && !placement.is_gathered()) else {
+        return own;
+    };
     let (half, width, crosses) = (units.half(), 2.0 * units.half(), crosses(&own, units));
     let end = half + units.tolerance();
     own.map(|side| {
@@ -217,10 +220,10 @@ pub(in crate::postgis) fn source_sides(layer: &Layer, [west, east]: [&str; 2]) -
     })
 }
 
-/// Where a row that crosses ±180° counts in a grid of cells: in the middle of its own box, wrapped. The box of what is drawn
-/// reaches around the world, and its middle is nowhere near.
-fn middle(layer: &Layer, units: EdgeUnits, drawn: &str) -> String {
-    let (half, [west, east]) = (units.half(), sides(layer));
+/// The position at which a row that crosses ±180° counts in a grid of cells: the middle of its own box, wrapped. The box of what is drawn
+/// reaches around the world, so its middle is far away.
+fn middle(placement: Placement<'_>, units: EdgeUnits, drawn: &str) -> String {
+    let (half, [west, east]) = (units.half(), x_range(placement));
     let (middle, width) = (format!("(({west} + {east}) * 0.5)"), 2.0 * half);
     let metres = HALF_WORLD_METRES / half;
     format!(
@@ -230,11 +233,14 @@ fn middle(layer: &Layer, units: EdgeUnits, drawn: &str) -> String {
     )
 }
 
-/// The boxes, in the reference system of the column, in which wrapped rows lie that show in a box there: the same box one world
-/// farther east and west. The ends of the box are given as SQL.
-pub(in crate::postgis) fn shifted_boxes(layer: &Layer, [west, south, east, north]: [&str; 4]) -> Vec<String> {
-    let Some(units) = layer.shape.edge.filter(|_| layer.is_wrapped()) else { return Vec::new() };
-    let (srid, width) = (layer.shape.srid, 2.0 * units.half());
+/// The boxes, in the reference system of the column, in which rows lie that are wrapped into a box there: the same box one world farther east
+/// and west; none if no row is wrapped. The sides of the box are SQL.
+pub(in crate::postgis) fn shifted_boxes(
+    placement: Placement<'_>,
+    [west, south, east, north]: [&str; 4],
+) -> Vec<String> {
+    let Some(units) = placement.shape.edge.filter(|_| placement.is_wrapped()) else { return Vec::new() };
+    let (srid, width) = (placement.shape.srid, 2.0 * units.half());
     let shifted = |sign: char| {
         format!(
             "ST_MakeEnvelope({west} {sign} {width:?}::float8, {south}, {east} {sign} {width:?}::float8, {north}, {srid})"
@@ -243,12 +249,13 @@ pub(in crate::postgis) fn shifted_boxes(layer: &Layer, [west, south, east, north
     vec![shifted('+'), shifted('-')]
 }
 
-/// How many rows reach beyond ±180° and could be cut there, and the keys of a few: count, examples. One row. The
-/// parameters are the values of a query's placeholders.
+/// How many rows reach beyond ±180° and could be cut there, and the keys of up to three: count, examples. One row. `relation` is the item of
+/// the FROM list. The parameters are the values of a query's placeholders.
 pub(in crate::postgis) fn beyond(layer: &Layer, units: EdgeUnits, relation: &str) -> String {
-    let g = geometry(layer);
-    // The index holds boxes of single precision, rounded outwards: with the next number of that precision as the nearer side, rows that
-    // end at ±180° are not even looked at.
+    let placement = layer.placement();
+    let g = placement.geometry();
+    // The index holds boxes of single precision, rounded outwards. With the next number of that precision as the near side, rows that end
+    // at ±180° are not even visited.
     let (near, far, srid) = (units.next_single(), "1e30", layer.shape.srid);
     let filter = super::filter(layer);
     format!(
@@ -258,8 +265,8 @@ pub(in crate::postgis) fn beyond(layer: &Layer, units: EdgeUnits, relation: &str
         -- The layer's own condition is asked of rows beyond alone: of others it may raise an error.
         AND CASE WHEN {} THEN false WHEN {} THEN true {filter} ELSE false END
 ) AS beyond",
-        is_placeable(layer),
-        can_be_cut(layer, units),
+        is_placeable(placement),
+        can_be_cut(placement, units),
         key = super::key_text(layer),
     )
 }

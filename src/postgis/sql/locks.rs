@@ -1,10 +1,10 @@
-//! Statements that read all that a layer reads: planned, they lock it.
+//! Statements that read everything a layer reads. Planning them takes the locks.
 
 use super::{filter, without_bounds};
 use crate::postgis::layer::Layer;
 use crate::postgis::session::quoted;
 
-/// One statement for the rows, and one for what is worked out over the rows of a cell.
+/// One statement over the rows, and one over the rows of a cell if the layer has aggregates.
 pub(in crate::postgis) fn reading(layer: &Layer) -> Vec<String> {
     let key = layer.key.iter().map(|column| column.quoted.clone());
     let columns = layer.row_sql().map(str::to_owned).chain([layer.geometry.clone()]).chain(key);

@@ -2,28 +2,35 @@
 
 use super::cells::{self, FoldedValues, counted};
 use super::edge::{projected, raw_sides};
-use super::{bounds, ends, filter, is_in_world, search, thin, world_columns};
-use crate::postgis::layer::{ComputedFrom, Layer, PIXEL_METRES, PlaceholderSql, TilePart};
+use super::{AreaSearch, bounds, filter, is_in_world, search, thin, world_columns, world_sides};
+use crate::postgis::layer::{ComputedFrom, Layer, PIXEL_METRES, PlaceholderSql, Placement, TilePart};
 use crate::postgis::session::quoted;
 use crate::tile::HALF_WORLD_METRES;
 
-/// Renders the tiles of some areas. Parameters, one array element an area: `$1` zoom, `$2` margin in world units, `$3..$6`
-/// first column, first row, last column, last row (XYZ), `$7..$10` the search box; then `$11` the layer's name, `$12` its
-/// extent, `$13` its buffer; for counted cells `$14..$18` and those of what was folded; and last, for a layer that is thinned, the most features of a tile by zoom.
+/// Renders the tiles of some areas. The parameters:
 ///
-/// Gives one row for each tile that has a candidate: the tile (zoom above bit 58, column above bit 29, TMS row), how many
-/// features are drawn, the MVT layer, and how many features were left out; ordered by zoom, column and TMS row.
-pub(in crate::postgis) fn render(layer: &Layer, folds: Option<&FoldedValues>, rows: Candidates) -> String {
+/// | number | value |
+/// |---|---|
+/// | `$1`, `$2` | zoom, and margin in world units; one array element an area, here and below |
+/// | `$3..$6` | first column, first row, last column, last row (XYZ) |
+/// | `$7..$10` | west, south, east, north of the search box |
+/// | `$11`, `$12`, `$13` | the layer's name, its extent, its buffer |
+/// | `$14…` | for counted cells, those of [`counted::placed`] |
+/// | the last | for a layer that is thinned, the most features of a tile by zoom |
+///
+/// Gives one row for each tile that has a candidate: the tile (zoom above bit 58, column above bit 29, TMS row), the number of features that
+/// are drawn, the MVT layer, and the number of features that were left out; ordered by zoom, column and TMS row.
+pub(in crate::postgis) fn render(layer: &Layer, folds: Option<&FoldedValues>, candidates: Candidates) -> String {
+    let placement = layer.placement();
     let carried = carried(layer);
     let CarriedColumns { values, names, row, order, arguments } = &carried;
-    // Thinned, what is drawn is sorted after the least features were left out.
+    // A layer that is thinned is sorted after features were left out.
     let (sort, kept, last, left_out) = if layer.budget.thins() {
         let left_out = "max(drawn.found) - count(drawn.mvt_geometry)";
         (
             String::new(),
             {
-                // Behind those of counted cells.
-                let limits = if rows == Candidates::Counted { counted::behind(layer, folds) } else { 14 };
+                let limits = if candidates == Candidates::Counted { counted::next_parameter(layer, folds) } else { 14 };
                 thin::kept(layer, order, limits)
             },
             "kept AS drawn",
@@ -32,12 +39,12 @@ pub(in crate::postgis) fn render(layer: &Layer, folds: Option<&FoldedValues>, ro
     } else {
         (format!("ORDER BY tile{order}"), String::new(), "drawn", "0::int8")
     };
-    let (draw, few, from) = draw(layer);
-    let [_, north, _, south] = ends(layer);
-    let columns = columns(layer);
-    let (placed, in_world) = match &layer.cells {
-        None => (placed(layer, rows, values, names), is_in_world(layer)),
-        Some(cells) if rows == Candidates::Counted => (counted::placed(layer, cells, folds), "true".to_owned()),
+    let DrawnFeature { geometry, few, from } = draw(layer);
+    let [_, north, _, south] = world_sides(placement);
+    let columns = columns(placement);
+    let (placed, in_world) = match layer.cells() {
+        None => (placed(layer, candidates, values, names), is_in_world(placement)),
+        Some(cells) if candidates == Candidates::Counted => (counted::placed(layer, cells, folds), "true".to_owned()),
         Some(cells) => (cells::placed(layer, cells, folds.is_some()), "true".to_owned()),
     };
     format!(
@@ -62,7 +69,7 @@ touched AS (
 -- Sorted by one number and the key: three times as fast as by zoom, column and row.
 drawn AS (
     SELECT (z::int8 << 58) | ((xy >> 29) << 29) | ((1 << z) - 1 - (xy & 536870911)) AS tile,
-        {draw} AS mvt_geometry{names}
+        {geometry} AS mvt_geometry{names}
     FROM {from}
     {sort}
     OFFSET 0
@@ -84,17 +91,19 @@ GROUP BY drawn.tile",
 struct TileColumns {
     first: String,
     last: String,
-    /// Of a row that was wrapped around ±180°: the last column that it touches in the west, and the first in the east.
+    /// For a row that was wrapped around ±180°: the last column that it touches in the west, and the first in the east.
     gap: &'static str,
+    /// The condition that a candidate touches all columns from the first to the last.
     no_gap: &'static str,
+    /// The condition that a column is not in the gap.
     around: &'static str,
 }
 
-fn columns(layer: &Layer) -> TileColumns {
-    let [west, _, east, _] = ends(layer);
+fn columns(placement: Placement<'_>) -> TileColumns {
+    let [west, _, east, _] = world_sides(placement);
     let (first, last) =
         (format!("greatest(({west} - margin) >> shift, ax0)"), format!("least(({east} + margin) >> shift, ax1)"));
-    if !layer.has_crossing_rows() {
+    if !placement.has_crossing_rows() {
         return TileColumns { first, last, gap: "", no_gap: "", around: "" };
     }
     TileColumns {
@@ -108,7 +117,7 @@ fn columns(layer: &Layer) -> TileColumns {
     }
 }
 
-/// A statement that does nothing but have the server load PostGIS, and PROJ if the layer's reference system needs it.
+/// A statement whose only effect is that the server loads PostGIS, and PROJ if the layer's reference system needs it.
 pub(in crate::postgis) fn warm(layer: &Layer) -> String {
     let point = format!("ST_SetSRID(ST_MakePoint(1, 1), {})", layer.shape.srid);
     let point = if layer.shape.srid == 3857 { point } else { format!("ST_Transform({point}, 3857)") };
@@ -117,8 +126,8 @@ pub(in crate::postgis) fn warm(layer: &Layer) -> String {
 
 /// The areas of the parameters `$1..$10`, as a part of `WITH`.
 pub(in crate::postgis) fn areas(layer: &Layer) -> String {
-    let (_, around) = search(layer);
-    let width = layer.cells.as_ref().map_or(0.0, |cells| cells.grid.size);
+    let AreaSearch { area_columns, .. } = search(layer.placement());
+    let width = layer.grid().map_or(0.0, |grid| grid.size);
     let pixel = if layer.is_query() {
         format!(", {PIXEL_METRES:?}::float8 / (1::int8 << z) AS pixel_width")
     } else {
@@ -127,7 +136,7 @@ pub(in crate::postgis) fn areas(layer: &Layer) -> String {
     format!(
         "oar_tiles_area AS MATERIALIZED (
     SELECT area, z, 32 - z AS shift, margin, ax0, ay0, ax1, ay1, {width:?}::float8 * (1::int8 << (32 - z)) AS width, {world:?}::float8 / (1::int8 << z) AS side,
-        ST_MakeEnvelope(w, s, e, n, {srid}) AS box{around}{pixel}
+        ST_MakeEnvelope(w, s, e, n, {srid}) AS box{area_columns}{pixel}
     FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) WITH ORDINALITY
         AS area (z, margin, ax0, ay0, ax1, ay1, w, s, e, n, area)
 )",
@@ -136,24 +145,28 @@ pub(in crate::postgis) fn areas(layer: &Layer) -> String {
     )
 }
 
-/// The rows whose expressions are worked out.
+/// The rows whose expressions the statement computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::postgis) enum Candidates {
-    /// Those that the search box finds: in the tiles, and a few beside them.
+    /// Rows that the search box finds: in the tiles, and a few beside them.
     Found,
-    /// Those in the tiles alone, which takes longer to tell: where an expression has raised an error, it was in one of these tiles.
+    /// Rows in the tiles alone, which takes longer to decide. If an expression raises an error, its row is in one of these tiles.
     Touching,
-    /// None: the survey has counted the cells.
+    /// No rows: the survey has counted the cells.
     Counted,
 }
 
 /// The candidates of a layer whose rows are its features.
-pub(in crate::postgis) fn placed(layer: &Layer, rows: Candidates, values: &str, names: &str) -> String {
-    let ((search, _), filter) = (search(layer), filter(layer));
-    let condition = match rows {
+pub(in crate::postgis) fn placed(layer: &Layer, candidates: Candidates, values: &str, names: &str) -> String {
+    let placement = layer.placement();
+    let (AreaSearch { condition: search, .. }, filter) = (search(placement), filter(layer));
+    let condition = match candidates {
         Candidates::Found | Candidates::Counted => format!("{search} {filter}"),
-        // CASE: whether a row is near is looked at before its own condition (PostgreSQL documentation, section 4.2.14).
-        Candidates::Touching => format!("{search} AND CASE WHEN {} THEN true {filter} ELSE false END", touches(layer)),
+        // CASE has the server check whether a row touches a tile before it checks the layer's condition (PostgreSQL documentation, section
+        // 4.2.14).
+        Candidates::Touching => {
+            format!("{search} AND CASE WHEN {} THEN true {filter} ELSE false END", touches(placement))
+        }
     };
     format!(
         "-- Candidates: every feature near an area, projected once, its place as whole numbers. OFFSET 0 keeps the planner from
@@ -165,20 +178,20 @@ placed AS (
     ) AS near
     OFFSET 0
 )",
-        world = world_columns(layer),
-        projected = projected(layer),
-        raw_sides = raw_sides(layer),
+        world = world_columns(placement),
+        projected = projected(placement),
+        raw_sides = raw_sides(placement),
         relation = layer.rows(&PlaceholderSql::of_area()),
     )
 }
 
-/// Whether a row touches a tile of the area, by the same arithmetic as the statement's own.
-fn touches(layer: &Layer) -> String {
-    let [west, north, east, south] = ends(layer);
+/// Whether a row touches a tile of the area, by the arithmetic of the rest of the statement.
+fn touches(placement: Placement<'_>) -> String {
+    let [west, north, east, south] = world_sides(placement);
     let tile = |end: &str, sign: char| format!("({end} {sign} oar_tiles_area.margin) >> oar_tiles_area.shift");
     let (begins, ends) =
         (format!("{} <= oar_tiles_area.ax1", tile(&west, '-')), format!("{} >= oar_tiles_area.ax0", tile(&east, '+')));
-    let across = if layer.has_crossing_rows() {
+    let across = if placement.has_crossing_rows() {
         format!("CASE WHEN west > east THEN {begins} OR {ends} ELSE {begins} AND {ends} END")
     } else {
         format!("{begins} AND {ends}")
@@ -190,18 +203,18 @@ fn touches(layer: &Layer) -> String {
                 AND {} <= oar_tiles_area.ay1 AND {} >= oar_tiles_area.ay0)",
         tile(&north, '-'),
         tile(&south, '+'),
-        projected = projected(layer),
-        raw_sides = raw_sides(layer),
-        world = world_columns(layer),
-        in_world = is_in_world(layer),
+        projected = projected(placement),
+        raw_sides = raw_sides(placement),
+        world = world_columns(placement),
+        in_world = is_in_world(placement),
     )
 }
 
-/// What is carried from a row of the relation to its feature in the tile, as pieces of the statement.
+/// The columns that go from a row of the relation to its feature in the tile, as pieces of the statement.
 pub(in crate::postgis) struct CarriedColumns {
     /// Expressions over the relation, each with its name within the statement: `, "name" AS p0, …`.
     pub(in crate::postgis) values: String,
-    /// Those names: `, p0, …`.
+    /// These names: `, p0, …`.
     pub(in crate::postgis) names: String,
     /// The columns of the feature, under the names that the tile shows.
     pub(in crate::postgis) row: String,
@@ -238,7 +251,7 @@ pub(in crate::postgis) fn carried(layer: &Layer) -> CarriedColumns {
         carried.row.push_str(&format!(", drawn.{name} AS {}", quoted(&shown)));
         carried.arguments.push_str(&format!(", {}", literal(&shown)));
     }
-    if layer.cells.is_some() {
+    if layer.cells().is_some() {
         carried.names.push_str(", k0");
         carried.order.push_str(", k0");
         if layer.budget.thins() {
@@ -264,7 +277,7 @@ impl CarriedColumns {
     }
 }
 
-/// A part of the address of a tile, from its number.
+/// A part of a tile's address, from the tile's number.
 fn tile_part(part: TilePart) -> &'static str {
     match part {
         TilePart::X => "(drawn.tile >> 29 & 536870911)::int4",
@@ -273,20 +286,29 @@ fn tile_part(part: TilePart) -> &'static str {
     }
 }
 
-/// The feature's geometry in the tile, what a candidate has to carry along for it, and where its columns come from.
-fn draw(layer: &Layer) -> (String, &'static str, String) {
-    let bounds::TileDrawing { from, feature, envelope, grown, near } = bounds::drawing(layer);
-    let draw = format!("ST_AsMVTGeom({feature}, {envelope}, $12, $13, true)");
-    // A large feature is a candidate in every tile of its box; clipping it costs far more than seeing that it is not there.
-    let clipped = (!layer.draws_points()).then(|| format!("(few OR ST_Intersects({feature}, {grown}))"));
-    let few = if clipped.is_some() { ", (x1 - x0 + 1) * (y1 - y0 + 1) <= 4 AS few" } else { "" };
-    let conditions: Vec<String> = near.into_iter().chain(clipped).collect();
-    let draw =
-        if conditions.is_empty() { draw } else { format!("CASE WHEN {} THEN {draw} END", conditions.join(" AND ")) };
-    (draw, few, from)
+/// A feature in a tile, as pieces of the statement.
+struct DrawnFeature {
+    /// Its geometry; NULL if nothing of it is in the tile.
+    geometry: String,
+    /// A further column of candidates: whether the candidate touches at most four tiles.
+    few: &'static str,
+    /// The `FROM` item with the candidates.
+    from: String,
 }
 
-/// The name wanted, or one like it that no property has.
+fn draw(layer: &Layer) -> DrawnFeature {
+    let bounds::TileDrawing { from, feature, envelope, grown, near } = bounds::drawing(layer);
+    let draw = format!("ST_AsMVTGeom({feature}, {envelope}, $12, $13, true)");
+    // A large feature is a candidate in every tile of its box, and clipping it costs far more than finding that it is not there.
+    let clipped = (!layer.placement().draws_points()).then(|| format!("(few OR ST_Intersects({feature}, {grown}))"));
+    let few = if clipped.is_some() { ", (x1 - x0 + 1) * (y1 - y0 + 1) <= 4 AS few" } else { "" };
+    let conditions: Vec<String> = near.into_iter().chain(clipped).collect();
+    let geometry =
+        if conditions.is_empty() { draw } else { format!("CASE WHEN {} THEN {draw} END", conditions.join(" AND ")) };
+    DrawnFeature { geometry, few, from }
+}
+
+/// `wanted`, with as many underscores behind it as it takes that no property has the name.
 fn free_name(layer: &Layer, wanted: &str) -> String {
     let mut name = wanted.to_owned();
     while layer.properties.iter().any(|property| property.name == name) {
@@ -295,7 +317,7 @@ fn free_name(layer: &Layer, wanted: &str) -> String {
     name
 }
 
-/// A text literal. Used for names that this module made up or checked; values from elsewhere are parameters.
+/// A text literal, for names that this module made up or checked. Other values are parameters.
 fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

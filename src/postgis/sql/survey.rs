@@ -2,65 +2,87 @@
 
 use super::cells::{FoldedValues, counted};
 use super::edge::{self, SURFACES, projected, raw_sides};
-use super::{ends, filter, geometry, is_in_world, key_text, world_columns};
-use crate::postgis::layer::{Layer, PlaceholderSql};
+use super::{filter, is_in_world, key_text, world_columns, world_sides};
+use crate::postgis::layer::{Layer, PlaceholderSql, Placement};
 
-/// Where every feature lies, for planning. With `boxes`, only rows near so many boxes, given by
-/// the parameters `$1..$4`: arrays of west, south, east, north in the column's reference system. The values of a query's
-/// placeholders follow.
+/// The rows whose positions are read.
+struct SurveyedRows<'a> {
+    /// An item of a FROM list.
+    relation: &'a str,
+    /// What follows `WHERE true`.
+    conditions: &'a str,
+}
+
+/// Where every feature of a layer lies, for planning. If `boxes` is greater than 0, only rows near that many boxes are read; the parameters
+/// `$1..$4` are then arrays of their west, south, east and north in the column's reference system. The values of a query's placeholders
+/// follow.
 ///
-/// Points in a closed-form system give one column: the position, x in the upper and y in the lower half. Others give six:
-/// the box's two corners packed the same way (west is greater than east where it runs over ±180°), and the box in the column's own system. Members of cells give their position as two
-/// doubles, and where no closed formula leads to them, that box; then the values that are folded. NULL where a row is skipped.
+/// The statement gives the columns of [`positions`], then those of `folds`.
 pub(in crate::postgis) fn survey(layer: &Layer, folds: Option<&FoldedValues>, boxes: usize) -> String {
-    let g = geometry(layer);
+    let relation = layer.rows(&PlaceholderSql::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid));
+    let conditions = format!("{} {}", near(layer.placement(), boxes), filter(layer));
+    surveyed(layer.placement(), &SurveyedRows { relation: &relation, conditions: &conditions }, folds)
+}
+
+/// Where the geometries of a relation lie, an item of a FROM list without parameters. The columns, all NULL where a row is skipped:
+///
+/// - Points in a system with a closed formula: the position, x in the upper and y in the lower half of one int8.
+/// - Other geometries: the two corners of the box, packed in the same way (west is greater than east where it crosses ±180°), and the box in
+///   the column's own system.
+/// - Rows that are gathered in cells: the position as two doubles, and, without a closed formula, the box in the column's own system.
+pub(in crate::postgis) fn positions(placement: Placement<'_>, relation: &str) -> String {
+    surveyed(placement, &SurveyedRows { relation, conditions: "" }, None)
+}
+
+fn surveyed(placement: Placement<'_>, rows: &SurveyedRows<'_>, folds: Option<&FoldedValues>) -> String {
+    let g = placement.geometry();
     let (box_of, sides) = (
         format!(", ST_XMin({g}) AS x0, ST_YMin({g}) AS y0, ST_XMax({g}) AS x1, ST_YMax({g}) AS y1"),
         ", x0, y0, x1, y1",
     );
-    let [west, north, east, south] = ends(layer);
-    let place = if layer.cells.is_some() { "x".to_owned() } else { format!("({west} << 32) | {north}") };
-    let (columns, inner, kept) = match (layer.cells.is_some(), layer.is_found_by_area()) {
+    let [west, north, east, south] = world_sides(placement);
+    let first = if placement.is_gathered() { "x".to_owned() } else { format!("({west} << 32) | {north}") };
+    let (columns, inner, kept) = match (placement.is_gathered(), placement.shape.has_closed_form()) {
         (true, true) => (", y".to_owned(), String::new(), ""),
         (true, false) => (format!(", y{sides}"), box_of, sides),
-        (false, _) if layer.shape.is_closed_form() => (String::new(), String::new(), ""),
+        (false, true) if placement.shape.points => (String::new(), String::new(), ""),
         (false, _) => (format!(", ({east} << 32) | {south}{sides}"), box_of, sides),
     };
-    let [x0, x1] = edge::source_sides(layer, ["x0", "x1"]);
+    let [x0, x1] = edge::source_sides(placement, ["x0", "x1"]);
     let kept = if kept.is_empty() { String::new() } else { format!(", {x0} AS x0, y0, {x1} AS x1, y1") };
     let (values, names) = counted::folded(folds);
     format!(
-        "SELECT CASE WHEN {in_world} THEN {place} END{columns}{names}
+        "SELECT CASE WHEN {in_world} THEN {first} END{columns}{names}
 FROM (
     SELECT {world}{kept}{names}
-    FROM (SELECT {projected} AS m{raw_sides}{inner}{values} FROM {relation} WHERE true {near} {filter} OFFSET 0) AS placed
+    FROM (SELECT {projected} AS m{raw_sides}{inner}{values} FROM {relation} WHERE true {conditions} OFFSET 0) AS placed
     OFFSET 0
 ) AS located",
-        projected = projected(layer),
-        raw_sides = raw_sides(layer),
-        near = near(layer, boxes),
-        relation = layer.rows(&PlaceholderSql::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid)),
-        filter = filter(layer),
-        world = world_columns(layer),
-        in_world = is_in_world(layer),
+        projected = projected(placement),
+        raw_sides = raw_sides(placement),
+        relation = rows.relation,
+        conditions = rows.conditions,
+        world = world_columns(placement),
+        in_world = is_in_world(placement),
     )
 }
 
-/// The condition that a row is near one of so many boxes, the parameters `$1..$4`; none if there are none.
-pub(in crate::postgis) fn near(layer: &Layer, boxes: usize) -> String {
-    let (g, srid) = (geometry(layer), layer.shape.srid);
-    // One condition a box, each over parameters alone: the spatial index serves them.
+/// The condition that a row is near one of the boxes of the parameters `$1..$4`; empty if there are no boxes.
+pub(in crate::postgis) fn near(placement: Placement<'_>, boxes: usize) -> String {
+    let (g, srid) = (placement.geometry(), placement.shape.srid);
+    // One condition for each box, over parameters alone, so that the spatial index serves it.
     let near: Vec<String> =
         (1..=boxes).map(|n| format!("{g} && ST_MakeEnvelope($1[{n}], $2[{n}], $3[{n}], $4[{n}], {srid})")).collect();
     if near.is_empty() { String::new() } else { format!("AND ({})", near.join(" OR ")) }
 }
 
-/// Why rows are skipped, how many, and the keys of a few: reason, count, examples. Reads no other columns than the key and
-/// the geometry: a role may have no right to the others. The parameters are the values of a query's placeholders.
+/// Why rows are skipped, how many, and the keys of up to three: reason, count, examples. Reads no other columns than the key and the
+/// geometry: a role may have no right to the others. The parameters are the values of a query's placeholders.
 pub(in crate::postgis) fn skipped(layer: &Layer) -> String {
-    let g = geometry(layer);
+    let placement = layer.placement();
+    let g = placement.geometry();
     let (key, srid) = (key_text(layer), layer.shape.srid);
-    let foreign = if layer.asks_each_zoom() {
+    let foreign = if placement.srid_varies {
         format!("\n        WHEN ST_SRID(g) <> {srid} THEN 'foreign'")
     } else {
         String::new()
@@ -83,12 +105,12 @@ FROM (
     WHERE ({in_world}) IS NOT TRUE
 ) AS skipped
 GROUP BY reason ORDER BY reason",
-        projected = projected(layer),
-        raw_sides = raw_sides(layer),
+        projected = projected(placement),
+        raw_sides = raw_sides(placement),
         surfaces = SURFACES.join("|"),
         relation = layer.rows(&PlaceholderSql::parameters(1, layer.shape.srid)),
         filter = filter(layer),
-        world = world_columns(layer),
-        in_world = is_in_world(layer),
+        world = world_columns(placement),
+        in_world = is_in_world(placement),
     )
 }

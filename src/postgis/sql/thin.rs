@@ -1,17 +1,17 @@
-//! The part of the rendering statement that leaves the least features of a tile out.
+//! The part of the rendering statement that leaves features of the lowest rank out.
 
 use crate::postgis::layer::Layer;
 
-/// What ranks a feature; carried along as `r0`.
+/// The column with the rank of a feature, from the row to the tile.
 pub(in crate::postgis) const RANK: &str = "r0";
 
-/// `WITH` items over "drawn", the last of which is called "kept". The parameter `limits` is an array: the most features of a tile, by zoom. `order`
-/// sorts by key: `, k0, …`.
+/// `WITH` items over "drawn", the last of which is called "kept". `limits` is the number of the parameter with the most features of a tile,
+/// an array by zoom. `order` sorts by key: `, k0, …`.
 ///
-/// Each feature that is drawn in a tile gets its place there, the best first: by rank, then by key. Candidates that are not drawn
-/// come last and take no place from others; the first stays in any case, so that the tile is not lost.
+/// The features that are drawn in a tile are numbered there, the best first: by rank, then by key. Candidates that are not drawn come last
+/// and take no number from others; the first stays in any case, so that the tile is not lost.
 pub(in crate::postgis) fn kept(layer: &Layer, order: &str, limits: usize) -> String {
-    let best = match (&layer.rank, &layer.cells) {
+    let best = match (&layer.rank, layer.cells()) {
         (Some(rank), _) if rank.collated => format!(", {RANK} COLLATE \"C\" DESC NULLS LAST"),
         (Some(_), _) | (None, Some(_)) => format!(", {RANK} DESC NULLS LAST"),
         (None, None) => String::new(),

@@ -1,4 +1,4 @@
-//! Reads the values of rows that are folded.
+//! Reads the values that are folded from the rows of a survey.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use tokio_postgres::types::{FromSql, Type};
 use crate::cells::Fold;
 use crate::postgis::sql::{FoldedValue, FoldedValues};
 
-/// The same of a row.
+/// The bytes of a value as the protocol sends them in binary form.
 struct RawValue<'a>(&'a [u8]);
 
 impl<'a> FromSql<'a> for RawValue<'a> {
@@ -21,33 +21,35 @@ impl<'a> FromSql<'a> for RawValue<'a> {
     }
 }
 
-/// Reads the values of rows.
+/// Reads the values that are folded, as integers.
 #[derive(Debug)]
 pub(in crate::postgis) struct FoldReader {
     values: Vec<FoldedValue>,
     /// The column of the first value.
-    first: usize,
-    /// For each value the different ones, numbered as they are found.
-    known: Vec<HashMap<Box<[u8]>, i64>>,
-    /// What these take, in bytes.
+    first_column: usize,
+    /// For each value that is counted by [`Fold::Distinct`], the different ones, numbered in the order in which they were found.
+    distinct: Vec<HashMap<Box<[u8]>, i64>>,
+    /// The memory of `distinct` in bytes.
     bytes: usize,
 }
 
-/// What different values may take in all, in bytes: the bound on memory.
+/// The most memory that different values may take together, in bytes.
 const MAX_DISTINCT_BYTES: usize = 64 << 20;
 
-/// What one takes beside its own bytes.
+/// The memory of a different value beside its own bytes.
 const DISTINCT_ENTRY_BYTES: usize = 64;
 
 impl FoldReader {
-    /// Of rows that have the values in their last columns, beginning at `first`.
-    pub(in crate::postgis) fn new(folds: &FoldedValues, first: usize) -> FoldReader {
-        FoldReader { values: folds.0.clone(), first, known: folds.0.iter().map(|_| HashMap::new()).collect(), bytes: 0 }
+    /// A reader of rows whose columns from `first_column` on are the values.
+    pub(in crate::postgis) fn new(folds: &FoldedValues, first_column: usize) -> FoldReader {
+        let distinct = folds.0.iter().map(|_| HashMap::new()).collect();
+        FoldReader { values: folds.0.clone(), first_column, distinct, bytes: 0 }
     }
 
-    /// Adds the values of a row to those of others; false if there are too many different ones, or one that cannot be read: the layer is then left to the server.
+    /// Appends the values of a row to `read`. False if a value is not an integer, or the different values take too much memory: then the
+    /// database has to compute the aggregates.
     pub(in crate::postgis) fn read(&mut self, row: &Row, read: &mut Vec<Option<i64>>) -> bool {
-        for ((value, known), column) in self.values.iter().zip(&mut self.known).zip(self.first..) {
+        for ((value, known), column) in self.values.iter().zip(&mut self.distinct).zip(self.first_column..) {
             let Some(RawValue(raw)) = row.get::<_, Option<RawValue<'_>>>(column) else {
                 read.push(None);
                 continue;
@@ -72,7 +74,7 @@ impl FoldReader {
     }
 }
 
-/// An integer of up to eight bytes; of a boolean, 0 or 1. `None` if it is none of the lengths that integers have.
+/// An integer of one, two, four or eight bytes; a boolean is 0 or 1. `None` for any other length.
 fn integer(raw: &[u8]) -> Option<i64> {
     if let [byte] = *raw {
         return Some(byte.into());
@@ -88,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn integers_are_read_as_the_protocol_has_them() {
+    fn integers_are_read_from_the_binary_format() {
         assert_eq!(integer(&[1]), Some(1));
         assert_eq!(integer(&[0xff, 0xfe]), Some(-2));
         assert_eq!(integer(&(-70_000_i32).to_be_bytes()), Some(-70_000));

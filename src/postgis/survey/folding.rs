@@ -1,7 +1,7 @@
-//! Which aggregates the survey folds while it reads the rows, so that no row is read once more for each zoom.
+//! Which aggregates the survey folds while it reads the rows, so that no row is read again for each zoom.
 //!
-//! The calls are looked up in the text of the aggregates; whether that reading was right, the server says: an expression that names
-//! a column or an aggregate beside the folded ones does not get through.
+//! The aggregate calls are found in the text of the expressions. Then the server checks the result: it refuses an expression that still names
+//! a column or another aggregate.
 
 use tokio_postgres::Row;
 
@@ -11,7 +11,8 @@ use crate::postgis::session::{Error, Snapshot};
 use crate::postgis::sql::{self, AggregateFunction, FoldedValue, FoldedValues, ValueKind};
 
 impl ValueKind {
-    /// The kind of a type as `format_type` calls it. Texts are equal by their bytes only where no collation says otherwise.
+    /// The kind of a type by its name in `format_type`; `None` if its values are not folded. Texts are only if the database has no collation in
+    /// which different bytes are equal (`texts_are_bytes`).
     fn of(name: &str, texts_are_bytes: bool) -> Option<ValueKind> {
         Some(match name {
             "boolean" => ValueKind::Bool,
@@ -27,7 +28,7 @@ impl ValueKind {
         })
     }
 
-    /// Whether an aggregate function takes values of the kind, and folds them as the server does.
+    /// Whether values of this kind fold to the same result as in the server's function.
     fn suits(self, function: AggregateFunction) -> bool {
         let is_integer = matches!(self, ValueKind::Int2 | ValueKind::Int4 | ValueKind::Int8);
         match function {
@@ -40,15 +41,15 @@ impl ValueKind {
 }
 
 impl FoldedValues {
-    /// The aggregates of a layer, if all of them can be folded.
+    /// The values from which all aggregates of a layer can be folded; `None` if not all can, or there are no aggregates.
     ///
     /// # Errors
     /// If the session is lost, or a stop was asked for.
     pub(in crate::postgis) async fn look_up(snapshot: &Snapshot, layer: &Layer) -> Result<Option<FoldedValues>, Error> {
         let keeps_lone = layer.keeps_lone();
-        // A lone row is looked up where it was seen.
-        let is_suited = !keeps_lone || layer.shape.is_closed_form() && !layer.shape.geography;
-        if layer.cells.is_none() || layer.asks_each_tile() || !is_suited {
+        // A lone row is read again by its position, which takes a closed formula.
+        let finds_lone_rows = !keeps_lone || layer.shape.has_closed_form_points() && !layer.shape.geography;
+        if layer.cells().is_none() || layer.asks_each_tile() || !finds_lone_rows {
             return Ok(None);
         }
         let calls: Option<Vec<_>> = layer.aggregates().map(sql::calls).collect();
@@ -61,9 +62,9 @@ impl FoldedValues {
             .collect();
         let values: Vec<&str> = wanted.iter().map(|(.., value)| value.as_str()).collect();
         let Some(row) = probed(snapshot, &place, &sql::fold_types(layer, &values)).await? else { return Ok(None) };
-        let (types, texts_are_bytes, are_own): (Vec<String>, bool, bool) = (row.get(0), row.get(1), row.get(2));
-        if !are_own {
-            tracing::debug!("{place}: there are other functions of those names");
+        let (types, texts_are_bytes, are_builtin): (Vec<String>, bool, bool) = (row.get(0), row.get(1), row.get(2));
+        if !are_builtin {
+            tracing::debug!("{place}: the database has other functions with the names of aggregate functions");
             return Ok(None);
         }
         let mut folds = FoldedValues(Vec::new());
@@ -86,13 +87,13 @@ impl FoldedValues {
         Ok(found.map(|_| folds))
     }
 
-    /// What a survey has to find out.
+    /// The folds that a survey is to compute.
     pub(in crate::postgis) fn wanted(&self, layer: &Layer) -> WantedFolds {
         WantedFolds { folds: self.0.iter().map(|value| value.fold).collect(), few_lone: layer.keeps_lone() }
     }
 }
 
-/// The answer to a question that the server may refuse; the snapshot outlives that.
+/// The row of a statement; `None` if the server refuses the statement. The snapshot stays usable.
 async fn probed(snapshot: &Snapshot, place: &str, sql: &str) -> Result<Option<Row>, Error> {
     let session = &snapshot.keeper;
     session.save().await?;
@@ -112,9 +113,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_folded_as_the_server_does_suits() {
+    fn only_values_that_fold_like_the_servers_are_folded() {
         assert_eq!(ValueKind::of("numeric", true), None, "1.0 and 1.00 are equal");
-        assert_eq!(ValueKind::of("text", false), None, "a collation may take different texts for equal");
+        assert_eq!(ValueKind::of("text", false), None, "different texts may be equal in a collation");
         assert!(!ValueKind::Bytes.suits(AggregateFunction::Max), "the order of texts is the server's");
         assert!(ValueKind::Date.suits(AggregateFunction::Max) && !ValueKind::Date.suits(AggregateFunction::Sum));
         assert!(ValueKind::Bool.suits(AggregateFunction::And) && !ValueKind::Int2.suits(AggregateFunction::Or));

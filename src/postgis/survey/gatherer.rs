@@ -1,4 +1,4 @@
-//! Gathers the members of cells.
+//! Gathers rows in cells while the database goes on sending them.
 
 use std::sync::mpsc;
 
@@ -12,20 +12,31 @@ use crate::postgis::layer::Layer;
 use crate::postgis::sql::FoldedValues;
 use crate::tile::{LayerFootprints, Zoom};
 
-/// Gathers members in cells on a thread of its own, while the database goes on finding them.
+/// Gathers rows in cells on its own thread.
 pub(in crate::postgis) struct Gatherer {
-    /// The members' boxes are needed: no closed formula leads from an area to them.
+    /// Whether the boxes of rows are kept: without a closed formula, an area alone does not find them.
     needs_boxes: bool,
-    /// Reads what is folded of them.
+    /// Reads the values that are folded; `None` if rows are only counted.
     reader: Option<FoldReader>,
+    /// The rows for the next message.
     next: Members,
-    found: mpsc::Sender<Members>,
+    sender: mpsc::Sender<Members>,
     gathering: JoinHandle<Gathering>,
 }
 
+/// The cells of all rows.
+pub(in crate::postgis) struct GatheredCells {
+    /// The number of rows in them.
+    pub(in crate::postgis) rows: u64,
+    /// Where the cells are drawn.
+    pub(in crate::postgis) footprints: LayerFootprints,
+    /// The number of rows and the folded values of each.
+    pub(in crate::postgis) counts: CellCounts,
+}
+
 impl Gatherer {
-    /// Members handed over at a time.
-    const MEMBERS_PER_MESSAGE: usize = 16_384;
+    /// The number of rows that are sent to the thread together.
+    const ROWS_PER_MESSAGE: usize = 16_384;
 
     pub(in crate::postgis) fn start(
         layer: &Layer,
@@ -33,20 +44,20 @@ impl Gatherer {
         grid: CellGrid,
         zooms: &[Zoom],
     ) -> Gatherer {
-        let (found, members) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let needs_boxes = !layer.is_found_by_area();
         let reader = folds.map(|folds| FoldReader::new(folds, if needs_boxes { 6 } else { 2 }));
         let mut gathering = Gathering::new(grid, zooms, folds.map(|folds| folds.wanted(layer)));
         let gathering = tokio::task::spawn_blocking(move || {
-            for members in members {
+            for members in receiver {
                 gathering.add(members);
             }
             gathering
         });
-        Gatherer { needs_boxes, reader, next: Members::default(), found, gathering }
+        Gatherer { needs_boxes, reader, next: Members::default(), sender, gathering }
     }
 
-    /// A row, if it can be placed.
+    /// Adds a row; `None` if it is skipped.
     pub(in crate::postgis) fn add(&mut self, row: &Row) -> Option<()> {
         let at = position(row)?;
         if self.needs_boxes {
@@ -54,31 +65,33 @@ impl Gatherer {
         }
         self.next.at.push(at);
         if !self.reader.as_mut().is_none_or(|reader| reader.read(row, &mut self.next.values)) {
-            tracing::debug!("there are too many different values to count them at once");
+            tracing::debug!("the rows have too many different values: they are not folded while rows are read");
             self.reader = None;
         }
-        if self.next.len() == Self::MEMBERS_PER_MESSAGE {
-            self.hand_over();
+        if self.next.len() == Self::ROWS_PER_MESSAGE {
+            self.send();
         }
         Some(())
     }
 
-    fn hand_over(&mut self) {
+    fn send(&mut self) {
         let members = std::mem::take(&mut self.next);
-        // A thread that is gone has panicked, which shows when it is joined.
-        if self.found.send(members).is_err() {
-            tracing::debug!("the cells are not gathered any more");
+        // If the thread is gone it has panicked; joining it passes the panic on.
+        if self.sender.send(members).is_err() {
+            tracing::debug!("the thread that gathers cells has ended");
         }
     }
 
-    /// How many members there were, and their cells.
-    pub(in crate::postgis) async fn finish(mut self) -> (u64, (LayerFootprints, CellCounts)) {
-        self.hand_over();
-        let Gatherer { found, gathering, .. } = self;
-        drop(found);
+    /// Waits for the thread, and gives the cells.
+    pub(in crate::postgis) async fn finish(mut self) -> GatheredCells {
+        self.send();
+        let Gatherer { sender, gathering, .. } = self;
+        drop(sender);
         let gathering = gathering.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         let rows = gathering.count();
         let finishing = tokio::task::spawn_blocking(move || gathering.finish());
-        (rows, finishing.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())))
+        let (footprints, counts) =
+            finishing.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        GatheredCells { rows, footprints, counts }
     }
 }

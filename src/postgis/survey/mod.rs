@@ -1,10 +1,18 @@
-//! The survey: where every feature lies, read once, for planning.
+//! The survey: reads once, for planning, where every feature lies.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `pass` | one pass over a layer |
+//! | `rows` | from a row to a position or box |
+//! | `gatherer` | rows gathered in cells on the way |
+//! | `folding`, `fold_reader` | which aggregates are computed on the way, and the values that they take |
+//! | `positions` | the positions of changed geometries |
 
-mod changes;
 mod fold_reader;
 mod folding;
 mod gatherer;
-mod look;
+mod pass;
+mod positions;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -16,11 +24,11 @@ use super::sql::{FoldedValues, needs_only_counts};
 use crate::cells::CellCounts;
 use crate::tile::{Coverage, LayerFootprints, Zoom, ZoomList};
 
-use look::{PassResult, SurveyPass};
+use pass::{PassResult, SurveyPass};
 
-pub use changes::changed_positions;
+pub use positions::{ChangedGeometries, changed_positions};
 
-/// Rows that cannot be drawn.
+/// Rows that cannot be drawn, for one reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
     /// Why: "NULL", "empty", "not finite" (NaN or infinite coordinates), "unsupported" (a TIN, TRIANGLE or POLYHEDRALSURFACE),
@@ -28,25 +36,25 @@ pub struct Skipped {
     pub reason: String,
     /// How many.
     pub rows: u64,
-    /// The keys of a few of them.
+    /// The keys of up to three of them.
     pub examples: Vec<String>,
 }
 
-/// What one layer holds.
+/// The result of the survey of one layer.
 #[derive(Debug)]
 pub struct Surveyed {
     /// Where its features lie.
     pub places: LayerFootprints,
-    /// The cells, at the zooms at which nothing else has to be known of them.
+    /// The counted cells, at the zooms at which the layer is drawn from them.
     pub counted: Option<Arc<CellCounts>>,
-    /// The rows that have to be gathered in cells when they are rendered, at the zooms at which they have to be.
+    /// The number of rows to be gathered when tiles are rendered, at each zoom whose cells are not counted.
     pub gathered: BTreeMap<Zoom, u64>,
-    /// Rows that were left out.
+    /// Rows that cannot be drawn.
     pub skipped: Vec<Skipped>,
 }
 
-/// Reads where a layer's features lie. Those that no tile of the coverage at one of the zooms shows may be left out. `folds` are the
-/// values that are folded while the rows are read, if they are to be (see [`foldable`]).
+/// Reads where a layer's features lie. Features that no tile of the coverage shows at one of the zooms may be left out. `folds` are the
+/// values that are folded while the rows are read (see [`foldable`]).
 ///
 /// # Errors
 /// If the database cannot be asked, or a stop was asked for.
@@ -68,50 +76,51 @@ pub async fn survey(
     let shown: Vec<Zoom> = zooms.iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
     if folds.is_some() {
         snapshot.keeper.save().await?;
-        match looked(SurveyPass { snapshot, layer, folds, coverage }, &shown).await {
+        match in_passes(SurveyPass { snapshot, layer, folds, coverage }, &shown).await {
             Err(Error::Query { source, .. } | Error::Layer { source: Some(source), .. }) => {
-                // A value may be folded of a row that no tile needs: it is left to the tiles.
+                // The failing value may be of a row that no tile needs, so the tiles compute the aggregates.
                 tracing::debug!("layer \"{}\": its aggregates are not folded: {source}", layer.name);
                 snapshot.keeper.restart().await?;
             }
             done => return done,
         }
     }
-    looked(SurveyPass { snapshot, layer, folds: None, coverage }, &shown).await
+    in_passes(SurveyPass { snapshot, layer, folds: None, coverage }, &shown).await
 }
 
-async fn looked(look: SurveyPass<'_>, shown: &[Zoom]) -> Result<Surveyed, Error> {
-    let layer = look.layer;
+/// One pass for all zooms, or one for each zoom if the layer's rows differ from zoom to zoom.
+async fn in_passes(pass: SurveyPass<'_>, shown: &[Zoom]) -> Result<Surveyed, Error> {
+    let layer = pass.layer;
     if !layer.asks_each_zoom() {
-        let PassResult { places, counts, gathered, left_out } = look.at(shown).await?;
-        let skipped = if left_out > 0 { look.skipped(shown).await? } else { Vec::new() };
-        return Ok(Surveyed { places, counted: counts.map(Arc::new), gathered, skipped });
+        let PassResult { footprints, counts, gathered, skipped } = pass.at(shown).await?;
+        let skipped = if skipped > 0 { pass.skipped(shown).await? } else { Vec::new() };
+        return Ok(Surveyed { places: footprints, counted: counts.map(Arc::new), gathered, skipped });
     }
-    let (mut all, mut counted, mut gathered, mut most) = (BTreeMap::new(), None, BTreeMap::new(), (0, None));
+    let (mut all, mut counted, mut gathered, mut most_skipped) = (BTreeMap::new(), None, BTreeMap::new(), (0, None));
     for &zoom in shown {
-        let PassResult { places, counts, gathered: rows, left_out } = look.at(&[zoom]).await?;
+        let PassResult { footprints, counts, gathered: rows, skipped } = pass.at(&[zoom]).await?;
         gathered.extend(rows);
         if let Some(counts) = counts {
             counted.get_or_insert_with(CellCounts::default).join(counts);
         }
-        match places {
+        match footprints {
             LayerFootprints::Same(footprints) if layer.is_found_by_area() => {
                 drop(all.insert(zoom, footprints.compact()));
             }
             LayerFootprints::Same(footprints) => drop(all.insert(zoom, footprints)),
             LayerFootprints::ByZoom(own) => all.extend(own),
         }
-        most = most.max((left_out, Some(zoom)));
+        most_skipped = most_skipped.max((skipped, Some(zoom)));
     }
-    // Mostly the same rows are left out at many zooms: they are named once.
-    let skipped = match most {
-        (1.., Some(zoom)) => look.skipped(&[zoom]).await?,
+    // Mostly the same rows are skipped at many zooms, so those of one zoom are reported.
+    let skipped = match most_skipped {
+        (1.., Some(zoom)) => pass.skipped(&[zoom]).await?,
         _ => Vec::new(),
     };
     Ok(Surveyed { places: LayerFootprints::ByZoom(all), counted: counted.map(Arc::new), gathered, skipped })
 }
 
-/// The values from which all aggregates of a layer's cells can be folded while its rows are read; `None` if they cannot, or there are none.
+/// The values from which all aggregates of a layer's cells can be folded while its rows are read; `None` if not all can be, or there are none.
 ///
 /// # Errors
 /// If the session is lost, or a stop was asked for.
@@ -119,15 +128,15 @@ pub async fn foldable(snapshot: &Snapshot, layer: &Layer) -> Result<Option<Arc<F
     Ok(FoldedValues::look_up(snapshot, layer).await?.map(Arc::new))
 }
 
-/// Whether a survey counts the cells of a layer: everything that is drawn of them is a number of rows, or is folded.
+/// Whether the cells of a layer are drawn from what the survey counts and folds.
 #[must_use]
 pub fn counts_cells(layer: &Layer, folds: Option<&FoldedValues>) -> bool {
     folds.is_some() || needs_only_counts(layer)
 }
 
 impl Layer {
-    /// Whether a survey of all rows may count the layer's cells at a zoom. Whether their aggregates can be folded is not looked at:
-    /// [`foldable`] does.
+    /// Whether a survey of all rows may count the layer's cells at a zoom. It may not, after all, if [`foldable`] finds that the aggregates
+    /// cannot be folded.
     #[must_use]
     pub fn may_be_counted(&self, zoom: Zoom) -> bool {
         let has_few = self.grid().is_some_and(|grid| grid.has_few_cells(zoom));

@@ -1,4 +1,4 @@
-//! A query as the source of a layer: its text, taken apart at the placeholders, so that each use fills in values of its own.
+//! A query as the source of a layer's rows: its text in pieces between the placeholders, so that each statement can fill in its own values.
 
 mod text;
 
@@ -18,7 +18,7 @@ pub(in crate::postgis) enum QueryPiece {
     Value(Placeholder),
 }
 
-/// What a query may ask for. The names are those of Tegola, t-rex and Mapnik.
+/// The placeholders of a query. The names are those of Tegola, t-rex and Mapnik.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::postgis) enum Placeholder {
     /// The box of the tile, margin included, in the reference system of the layer's geometry.
@@ -31,36 +31,36 @@ pub(in crate::postgis) enum Placeholder {
     Scale,
 }
 
-/// SQL that stands for the placeholders.
+/// The SQL that replaces the placeholders.
 #[derive(Debug)]
 pub(in crate::postgis) struct PlaceholderSql {
-    /// A geometry.
+    /// The value of `!bbox!`, a geometry.
     pub bbox: String,
-    /// An integer.
+    /// The value of `!zoom!`, an integer.
     pub zoom: String,
-    /// A double.
+    /// The side of a pixel in metres, a double.
     pub pixel: String,
 }
 
 /// Why a query cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
-    /// There is none.
+    /// The text holds no statement.
     #[error("is empty: write a SELECT that gives the geometry, the key and the properties")]
     Empty,
-    /// Something stands behind a semicolon.
+    /// The text holds something after a semicolon.
     #[error("has a ; before its end: write one SELECT; only its end may have one")]
     Several,
     /// A placeholder that does not exist.
     #[error("has {found}, which is no placeholder: there is {KNOWN}")]
     Unknown {
-        /// It.
+        /// The text as written.
         found: String,
     },
     /// Half a placeholder.
     #[error("has {found}, which lacks an exclamation mark: there is {KNOWN}")]
     Unbalanced {
-        /// It.
+        /// The text as written.
         found: String,
     },
     /// The column or row of a tile.
@@ -68,16 +68,16 @@ pub enum QueryError {
         "has {found}: the column and row of a tile are not known when tiles are planned. Select with !bbox!, or write a property such as x = \"!x!\""
     )]
     TileAddress {
-        /// It.
+        /// The text as written.
         found: String,
     },
     /// A parameter of a prepared statement.
     #[error("has the parameter {found}, for which there is no value: there is {KNOWN}")]
     Parameter {
-        /// It.
+        /// The text as written.
         found: String,
     },
-    /// It draws, which is our part.
+    /// It encodes MVT, which this program does.
     #[error("calls {found}: let it give the geometry itself; it is cut to the tile and written afterwards")]
     Draws {
         /// The function.
@@ -85,19 +85,20 @@ pub enum QueryError {
     },
 }
 
+/// The placeholders, for messages.
 const KNOWN: &str = "!bbox!, !zoom!, !pixel_width!, !pixel_height!, !scale_denominator!";
 
 /// The side of a pixel at zoom 0 in metres: the world's side (EPSG:3857) in 256 pixels.
 pub(in crate::postgis) const PIXEL_METRES: f64 = crate::tile::HALF_WORLD_METRES / 128.0;
 
-/// The side of a pixel of the scale's screen, in metres.
+/// The side of a pixel in metres, on the screen by which scales are defined.
 const SCREEN_PIXEL: f64 = 0.000_28;
 
 impl Query {
-    /// Takes a query apart.
+    /// Parses a query.
     ///
     /// # Errors
-    /// If it is not one query, or holds a placeholder that there is not.
+    /// If it is not one query, or holds an unknown placeholder.
     pub fn new(text: &str) -> Result<Query, QueryError> {
         let (pieces, words) = QueryReader::read_all(text)?;
         if words.is_empty() {
@@ -120,23 +121,23 @@ impl Query {
         self.pieces.contains(&QueryPiece::Value(placeholder))
     }
 
-    /// Whether its rows may be others at each zoom.
+    /// Whether its rows may differ from zoom to zoom.
     pub(in crate::postgis) fn asks_zoom(&self) -> bool {
         [Placeholder::Zoom, Placeholder::Pixel, Placeholder::Scale].iter().any(|one| self.asks(*one))
     }
 
-    /// Whether it is to be asked for each tile by itself.
+    /// Whether it is run once for each tile.
     #[must_use]
     pub fn asks_box(&self) -> bool {
         self.asks(Placeholder::Box)
     }
 
-    /// What cuts its rows off after some number, if anything does.
+    /// The clause that limits its rows: "LIMIT" or "FETCH FIRST".
     pub(in crate::postgis) fn limit(&self) -> Option<&'static str> {
         self.limit
     }
 
-    /// An item of a FROM list, called as the layer is.
+    /// The query as an item of a FROM list with the name of the layer.
     pub(in crate::postgis) fn item(&self, layer: &str, values: &PlaceholderSql) -> String {
         let pieces = self.pieces.iter().map(|piece| match piece {
             QueryPiece::Text(text) => text.clone(),
@@ -145,12 +146,12 @@ impl Query {
             QueryPiece::Value(Placeholder::Pixel) => format!("({})", values.pixel),
             QueryPiece::Value(Placeholder::Scale) => format!("({} / {SCREEN_PIXEL:?}::float8)", values.pixel),
         });
-        // A comment may end the query.
+        // The line break ends a comment at the end of the query.
         format!("(\n{}\n) AS {}", pieces.collect::<String>(), quoted(layer))
     }
 
-    /// The same without values: NULL as a subquery, which the planner does not reckon with, so that no table that
-    /// the query names is planned away. The names tell one query from another.
+    /// The query as an item of a FROM list, without values. Each placeholder is a subquery that gives NULL, which the planner does not evaluate, so
+    /// that it does not remove tables from the plan. The comment with the name keeps queries with different placeholders different.
     pub(in crate::postgis) fn neutral(&self, layer: &str) -> String {
         let nothing = |kind: &str, name: &str| format!("SELECT NULL::{kind} /* {name} */");
         let (bbox, zoom, pixel) = (nothing("geometry", "bbox"), nothing("int4", "zoom"), nothing("float8", "pixel"));
@@ -158,8 +159,8 @@ impl Query {
     }
 }
 
-/// The first placeholder in a piece of SQL, as it is written there: outside of texts, comments and quoted names. What lacks one of its
-/// exclamation marks counts, too.
+/// The first placeholder in a piece of SQL, as it is written: outside of text literals, comments and quoted names. A placeholder that lacks one of
+/// its exclamation marks counts, too.
 #[must_use]
 pub fn placeholder_in(sql: &str) -> Option<String> {
     match QueryReader::read_all(sql) {
@@ -171,14 +172,14 @@ pub fn placeholder_in(sql: &str) -> Option<String> {
             _ => None,
         },
         Err(QueryError::Unknown { found } | QueryError::TileAddress { found }) => Some(found),
-        // An operator of somebody's own may be called !.
+        // A user-defined operator may be called !.
         Err(QueryError::Unbalanced { found }) => is_placeholder(found.trim_matches('!')).then_some(found),
         Err(_other) => None,
     }
 }
 
 impl PlaceholderSql {
-    /// The columns of the item `oar_tiles_area`, row by row.
+    /// The columns of the FROM item `oar_tiles_area`, whose rows are areas.
     pub(in crate::postgis) fn of_area() -> PlaceholderSql {
         PlaceholderSql {
             bbox: "oar_tiles_area.box".to_owned(),
@@ -187,7 +188,7 @@ impl PlaceholderSql {
         }
     }
 
-    /// Parameters: zoom, side of a pixel, and west, south, east and north of the box.
+    /// Parameters from number `first` on: zoom, side of a pixel, and west, south, east and north of the box.
     pub(in crate::postgis) fn parameters(first: usize, srid: i32) -> PlaceholderSql {
         let next = |n: usize| format!("${}", first + n);
         PlaceholderSql {

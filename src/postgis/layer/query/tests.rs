@@ -7,7 +7,7 @@ fn filled(text: &str) -> String {
 }
 
 #[test]
-fn placeholders_are_filled_in_whatever_their_case_and_only_where_they_are_no_text() {
+fn placeholders_are_filled_in_in_any_case_but_not_in_literals_and_comments() {
     for (text, expected) in [
         ("SELECT * FROM t WHERE g && !BBOX!", "SELECT * FROM t WHERE g && (B)"),
         ("SELECT g &&!bbox!,!Zoom!,x=!z!", "SELECT g &&(B),(Z),x=(Z)"),
@@ -72,7 +72,7 @@ fn a_query_that_cannot_be_used_says_what_to_write() {
 }
 
 #[test]
-fn what_a_query_asks_for_is_known() {
+fn the_placeholders_and_limit_of_a_query_are_found() {
     for (text, zoom, bbox, limit) in [
         ("SELECT limit_ FROM t", false, false, None),
         ("SELECT 1 WHERE g && !bbox! LIMIT 5", false, true, Some("LIMIT")),
@@ -85,7 +85,7 @@ fn what_a_query_asks_for_is_known() {
 }
 
 #[test]
-fn queries_that_differ_in_a_placeholder_are_told_apart() {
+fn queries_that_differ_in_a_placeholder_stay_different() {
     let neutral = |text: &str| Query::new(text).unwrap().neutral("l");
     let all = ["SELECT !zoom!", "SELECT !pixel_width!", "SELECT !scale_denominator!", "SELECT !bbox!"].map(neutral);
     let distinct: std::collections::BTreeSet<&String> = all.iter().collect();

@@ -1,14 +1,15 @@
-//! Reading the text of a query: where its placeholders stand, and where what looks like one is text, a comment, a name or an operator.
+//! Parses the text of a query: finds its placeholders, and skips what only looks like one in text literals, comments, names and operators.
 
 use super::{Placeholder, QueryError, QueryPiece};
 
 /// Reads a query from its beginning to its end (PostgreSQL documentation, section 4.1, "Lexical Structure").
 pub(in crate::postgis) struct QueryReader<'a> {
+    /// The text yet to be read.
     left: &'a str,
     pieces: Vec<QueryPiece>,
-    /// What was read since the last placeholder.
+    /// The text since the last placeholder.
     plain: String,
-    /// Names and key words that stand in no quotes, in lower case.
+    /// Unquoted names and keywords, in lower case.
     words: Vec<String>,
 }
 
@@ -21,6 +22,7 @@ impl<'a> QueryReader<'a> {
         Ok((reader.pieces, reader.words))
     }
 
+    /// Reads some bytes as plain text.
     fn take(&mut self, bytes: usize) -> &'a str {
         let (taken, left) = self.left.split_at_checked(bytes).unwrap_or((self.left, ""));
         self.left = left;
@@ -56,7 +58,7 @@ impl<'a> QueryReader<'a> {
         Ok(())
     }
 
-    /// Behind the semicolon only space and comments may stand.
+    /// Only space and comments may follow the semicolon.
     fn read_rest(&mut self) -> Result<(), QueryError> {
         while let Some(first) = self.left.chars().next() {
             match first {
@@ -72,7 +74,7 @@ impl<'a> QueryReader<'a> {
         Ok(())
     }
 
-    /// Whether the letter just read is a word of its own, such as the E of E'…'.
+    /// Whether the letter just read is a whole word, such as the E of E'…'.
     fn is_prefix(&self) -> bool {
         self.words.last().is_some_and(|word| word == "e")
     }
@@ -84,7 +86,7 @@ impl<'a> QueryReader<'a> {
             if character == '\\' && has_escapes {
                 characters.next();
             } else if character == quote {
-                // Twice, it stands for itself.
+                // A doubled quote is a quote inside the text.
                 if characters.next_if(|(_, next)| *next == quote).is_none() {
                     end = at + 1;
                     break;
@@ -94,7 +96,7 @@ impl<'a> QueryReader<'a> {
         self.take(end);
     }
 
-    /// Comments may stand in each other.
+    /// Reads a comment, which may contain further comments.
     fn comment(&mut self) {
         let mut depth = 0;
         loop {
@@ -113,7 +115,7 @@ impl<'a> QueryReader<'a> {
         }
     }
 
-    /// A text between dollar signs, or a parameter.
+    /// Reads a text in dollar quotes; refuses a parameter.
     fn dollar(&mut self) -> Result<(), QueryError> {
         let inner = &self.left[1..];
         let digits = inner.len() - inner.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -131,18 +133,18 @@ impl<'a> QueryReader<'a> {
         Ok(())
     }
 
-    /// A placeholder, or an operator.
+    /// Reads a placeholder or an operator.
     fn exclamation(&mut self) -> Result<(), QueryError> {
         let inner = &self.left[1..];
         let length = if inner.starts_with(is_name_start) { name_length(inner) } else { 0 };
         let (name, behind) = inner.split_at(length);
-        // "bbox!": the first mark is missing.
+        // "bbox!" lacks the first exclamation mark.
         let before = self.plain.len() - self.plain.trim_end_matches(is_name).len();
         let before = &self.plain[self.plain.len() - before..];
         if !behind.starts_with('=') && !behind.starts_with('~') && length == 0 && known(before).is_some() {
             return Err(QueryError::Unbalanced { found: format!("{before}!") });
         }
-        // The operator !! stands before what it is applied to.
+        // The operator !! is a prefix.
         if length == 0 || self.plain.ends_with('!') {
             self.take(1);
             return Ok(());
@@ -164,7 +166,7 @@ impl<'a> QueryReader<'a> {
     }
 }
 
-/// Whether a name is one of a placeholder.
+/// Whether a name is that of a placeholder.
 pub(in crate::postgis) fn is_placeholder(name: &str) -> bool {
     known(name).is_some()
 }
@@ -191,7 +193,7 @@ fn name_length(text: &str) -> usize {
     text.find(|character| !is_name(character)).unwrap_or(text.len())
 }
 
-/// The tag of a text between dollar signs is a name without them.
+/// The length of the tag of a dollar quote: a name without dollar signs.
 fn tag_length(text: &str) -> usize {
     text.find(|character| !is_name(character) || character == '$').unwrap_or(text.len())
 }

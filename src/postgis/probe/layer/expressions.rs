@@ -1,4 +1,4 @@
-//! Has the server look at the expressions of the configuration, on no row: they must be understood, and their types are known then.
+//! Has the server check the expressions of the configuration by statements over no row, which also give their types.
 
 use tokio_postgres::error::SqlState;
 
@@ -6,11 +6,11 @@ use super::super::relation::Relation;
 use super::patchable::is_plain;
 use super::{LayerProbe, list};
 use crate::postgis::layer::{BoundProperty, ComputedFrom, Layer, Rank};
-use crate::postgis::session::{Cause, Error, Session};
+use crate::postgis::session::{Cause, Error};
 use crate::postgis::sql;
 
 impl LayerProbe<'_> {
-    /// Has the server look at every expression, on no row, and takes the types.
+    /// Has the server check every expression, and takes the types of the properties.
     pub(in crate::postgis) async fn types(&self, layer: &mut Layer, relation: &Relation) -> Result<(), Error> {
         let of_rows = self.row_types(layer, relation).await?;
         let of_cells = self.aggregate_types(layer, relation).await?;
@@ -31,7 +31,7 @@ impl LayerProbe<'_> {
         Ok(())
     }
 
-    /// The types of the aggregates, asked over no row.
+    /// The types of the aggregates.
     async fn aggregate_types(&self, layer: &Layer, relation: &Relation) -> Result<Vec<String>, Error> {
         let aggregates: Vec<String> = layer.aggregates().map(sql::without_bounds).collect();
         if aggregates.is_empty() {
@@ -39,9 +39,9 @@ impl LayerProbe<'_> {
         }
         let select: Vec<String> = aggregates.iter().enumerate().map(|(i, sql)| format!("({sql}\n) AS p{i}")).collect();
         let types: Vec<String> = (0..aggregates.len()).map(|i| sql::type_of(&format!("p{i}"))).collect();
-        // HAVING takes no window function and nothing that gives several rows. Nothing is worked out: there is no group.
+        // HAVING refuses window functions and functions that give several rows. Nothing is computed, because there is no group.
         let alone: String = aggregates.iter().map(|sql| format!(" AND ({sql}\n) IS NULL")).collect();
-        let having = layer.cells.as_ref().and_then(|cells| cells.having.as_deref()).map(sql::without_bounds);
+        let having = layer.cells().and_then(|cells| cells.having.as_deref()).map(sql::without_bounds);
         let having = having.map(|having| format!(" AND ({having}\n)")).unwrap_or_default();
         let sql = format!(
             "SELECT ARRAY[{}]::text[] FROM (SELECT) AS one LEFT JOIN (
@@ -60,7 +60,7 @@ impl LayerProbe<'_> {
             Error::Query { source, .. } => {
                 let what = if source.code == Some(SqlState::GROUPING_ERROR) {
                     "a property of its cells is no aggregate: a cell has many rows"
-                } else if looks_at_others(source.code.as_ref()) {
+                } else if needs_other_rows(source.code.as_ref()) {
                     "a property of its cells, or having, looks at other cells or gives several values"
                 } else {
                     "the database does not understand the properties of its cells, or having"
@@ -70,7 +70,7 @@ impl LayerProbe<'_> {
                     what: what.to_owned(),
                     next: format!(
                         "Write SQL aggregates such as count(*), sum(…) or max(…) over the columns of {}: {}",
-                        layer.called,
+                        layer.display_name,
                         list(&relation.columns)
                     ),
                     source: Some(source),
@@ -88,12 +88,12 @@ impl LayerProbe<'_> {
         let select: Vec<String> =
             properties.iter().enumerate().map(|(i, property)| format!("{} AS p{i}", property.sql)).collect();
         let types: Vec<String> = (0..properties.len()).map(|i| sql::type_of(&format!("p{i}"))).collect();
-        // Under other names: a column may be called p0.
+        // The key has other names than the properties: a column of the relation may be called p0.
         let key = layer.key.iter().enumerate().map(|(i, key)| format!("{} AS k{i}", key.quoted));
         let geometry = format!("{} AS g", layer.geometry);
         let select: Vec<String> = select.into_iter().chain(key).chain([geometry]).collect();
         let filter = layer.filter.as_ref().map(|filter| format!("AND ({filter}\n)")).unwrap_or_default();
-        // WHERE takes no window function, no aggregate and nothing that gives several rows: each would see what a batch has read.
+        // WHERE refuses window functions, aggregates and functions that give several rows. Their values would depend on the rows of the batch.
         let alone: String = properties.iter().map(|property| format!(" AND ({}\n) IS NULL", property.sql)).collect();
         let sql = format!(
             "SELECT ARRAY[{}]::text[] FROM (SELECT) AS one LEFT JOIN (SELECT {} FROM {} WHERE false {filter}{alone}) AS none ON true",
@@ -107,12 +107,12 @@ impl LayerProbe<'_> {
             }
             Error::Query { source, .. } => {
                 let columns = list(&relation.columns);
-                let (what, next) = if looks_at_others(source.code.as_ref()) {
+                let (what, next) = if needs_other_rows(source.code.as_ref()) {
                     let what = "a property looks at other rows or gives several values";
                     (what, "Work it out in a query of your own, and draw the layer from that: sql = …".to_owned())
                 } else {
                     let what = "the database does not understand properties or where";
-                    (what, format!("They are SQL over the columns of {}: {columns}", layer.called))
+                    (what, format!("They are SQL over the columns of {}: {columns}", layer.display_name))
                 };
                 Error::Layer { layer: layer.name.clone(), what: what.to_owned(), next, source: Some(source) }
             }
@@ -120,39 +120,36 @@ impl LayerProbe<'_> {
         })?;
         Ok(row.get(0))
     }
+
+    /// Has the server check the rank: its values must have an order.
+    pub(in crate::postgis) async fn rank(&self, layer: &Layer, relation: &Relation, rank: &str) -> Result<Rank, Error> {
+        // The geometry beside the rank has the server refuse an aggregate. An array of no values has the type of the rank all the same.
+        let sql = format!(
+            "SELECT typcollation <> 0 FROM (
+            SELECT pg_typeof((array_agg(oar_tiles_rank))[1]) AS kind
+            FROM (SELECT ({rank}\n), {} FROM {} WHERE false AND ({rank}
+) IS NULL ORDER BY 1 LIMIT 1) AS ranked (oar_tiles_rank)
+        ) AS found JOIN pg_type ON pg_type.oid = found.kind",
+            layer.geometry, layer.relation
+        );
+        let row = self.session.one(&format!("layer \"{}\"", layer.name), &sql, &[]).await;
+        let row = row.map_err(|error| match error {
+            Error::Query { source, .. } => refused_rank(layer, relation, source),
+            other => other,
+        })?;
+        Ok(Rank { sql: format!("({rank}\n)"), collated: row.get(0) })
+    }
 }
 
-/// Whether an expression was refused because it is no value of one row or one group: it has a window function, an aggregate, or
-/// gives several rows.
-fn looks_at_others(code: Option<&SqlState>) -> bool {
+/// Whether the server refused an expression because it is not a value of one row or one group: it has a window function or an aggregate, or gives
+/// several rows.
+fn needs_other_rows(code: Option<&SqlState>) -> bool {
     [SqlState::WINDOWING_ERROR, SqlState::GROUPING_ERROR, SqlState::FEATURE_NOT_SUPPORTED]
         .iter()
         .any(|other| code == Some(other))
 }
 
-/// Has the server look at a rank, on no row: it must be understood, and its values must have an order.
-pub(in crate::postgis) async fn probe_rank(
-    session: &Session,
-    (layer, relation, columns): (&str, &str, &str),
-    geometry: &str,
-    rank: &str,
-) -> Result<Rank, Error> {
-    // A row has both, so that an aggregate is refused; an array of no value has its type, too.
-    let sql = format!(
-        "SELECT typcollation <> 0 FROM (
-            SELECT pg_typeof((array_agg(oar_tiles_rank))[1]) AS kind
-            FROM (SELECT ({rank}\n), {geometry} FROM {relation} WHERE false AND ({rank}
-) IS NULL ORDER BY 1 LIMIT 1) AS ranked (oar_tiles_rank)
-        ) AS found JOIN pg_type ON pg_type.oid = found.kind"
-    );
-    let row = session.one(&format!("layer \"{layer}\""), &sql, &[]).await.map_err(|error| match error {
-        Error::Query { source, .. } => refused(layer, relation, columns, source),
-        other => other,
-    })?;
-    Ok(Rank { sql: format!("({rank}\n)"), collated: row.get(0) })
-}
-
-fn refused(layer: &str, relation: &str, columns: &str, source: Cause) -> Error {
+fn refused_rank(layer: &Layer, relation: &Relation, source: Cause) -> Error {
     let what = if source.code == Some(SqlState::UNDEFINED_FUNCTION) && source.to_string().contains("ordering operator")
     {
         "the values of rank have no order"
@@ -160,9 +157,13 @@ fn refused(layer: &str, relation: &str, columns: &str, source: Cause) -> Error {
         "the database does not understand rank"
     };
     Error::Layer {
-        layer: layer.to_owned(),
+        layer: layer.name.clone(),
         what: what.to_owned(),
-        next: format!("It is SQL over the columns of {relation}, one value a row, the greater the better: {columns}"),
+        next: format!(
+            "It is SQL over the columns of {}, one value a row, the greater the better: {}",
+            layer.relation,
+            list(&relation.columns)
+        ),
         source: Some(source),
     }
 }

@@ -1,4 +1,4 @@
-//! What only the rows of a layer can tell: their reference system, their kinds of geometry, and whether the key tells them apart.
+//! What only the rows of a layer can tell: their reference system, their types of geometry, and whether the key is unique.
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -10,8 +10,18 @@ use crate::postgis::session::{Error, Param, quoted};
 use crate::postgis::sql;
 use crate::tile::{Coverage, Zoom};
 
-/// So many rows of each zoom tell the reference system.
+/// Limits the rows that are read at each zoom to find the reference system.
 const ROWS_PER_ZOOM: &str = "LIMIT 1000";
+
+/// The reference systems and types of a layer's geometries.
+struct GeometryKinds {
+    /// The reference systems; empty if there is no geometry.
+    srids: Vec<i32>,
+    /// Whether all geometries are points.
+    points: bool,
+    /// Whether there may be curves or surfaces.
+    curves: bool,
+}
 
 impl LayerProbe<'_> {
     /// The reference system and kind of the geometries: from the column's type if it says, else from the rows.
@@ -34,9 +44,9 @@ impl LayerProbe<'_> {
                 edge: None,
             });
         }
-        let (srids, points, curves) = self.kinds(layer).await?;
+        let GeometryKinds { srids, points, curves } = self.kinds(layer).await?;
         let srid = match srids[..] {
-            // No row says: any system will do.
+            // There is no geometry, so any system will do.
             [] => {
                 if column.srid > 0 {
                     column.srid
@@ -57,7 +67,7 @@ impl LayerProbe<'_> {
                 return Err(self.error(
                     format!(
                         "the geometries in {} of {} have SRID 0: nobody can tell where they lie",
-                        layer.geometry, layer.called
+                        layer.geometry, layer.display_name
                     ),
                     next,
                 ));
@@ -69,7 +79,7 @@ impl LayerProbe<'_> {
                     format!(
                         "the geometries in {} of {} have several SRIDs: {}",
                         layer.geometry,
-                        layer.called,
+                        layer.display_name,
                         found.join(", ")
                     ),
                     if layer.is_query() {
@@ -98,8 +108,8 @@ impl LayerProbe<'_> {
         Ok(Shape { srid, points, geography: layer.shape.geography, curves, edge: None })
     }
 
-    /// The reference systems of a layer's geometries; whether all are points; whether there may be curves.
-    async fn kinds(&self, layer: &mut Layer) -> Result<(Vec<i32>, bool, bool), Error> {
+    /// Reads the reference systems and types of a layer's geometries.
+    async fn kinds(&self, layer: &mut Layer) -> Result<GeometryKinds, Error> {
         let g = if layer.shape.geography { format!("{}::geometry", layer.geometry) } else { layer.geometry.clone() };
         let kind = format!(
             "SELECT array_agg(DISTINCT ST_SRID({g})), COALESCE(bool_and(GeometryType({g}) = 'POINT'), true),
@@ -109,18 +119,19 @@ impl LayerProbe<'_> {
         if !layer.is_query() {
             let sql = format!("{kind} FROM {} WHERE {some} {}", layer.relation, filter(layer));
             let row = self.session.one(&format!("layer \"{}\"", layer.name), &sql, &[]).await?;
-            return Ok((row.get::<_, Option<Vec<i32>>>(0).unwrap_or_default(), row.get(1), row.get(2)));
+            let srids = row.get::<_, Option<Vec<i32>>>(0).unwrap_or_default();
+            return Ok(GeometryKinds { srids, points: row.get(1), curves: row.get(2) });
         }
         let asks_zoom = layer.asks_each_zoom();
-        // Only points are clustered: then each row is looked at.
-        let looks_at_all = !asks_zoom || layer.cells.as_ref().is_some_and(|cells| cells.keeps_lone);
+        // Only points are clustered, so every row of a layer with clusters is read.
+        let reads_all = !asks_zoom || layer.cells().is_some_and(|cells| cells.keeps_lone);
         let zooms: Vec<Zoom> = layer.zooms.iter().take(if asks_zoom { usize::MAX } else { 1 }).collect();
-        // What a box is to be in is known once it is known what the geometries are in: first one is tried, then the other.
+        // !bbox! has to be in the reference system of the geometries, which is not known yet: one system is tried after the other.
         let systems: &[i32] = if layer.asks_each_tile() { &[3857, 4326] } else { &[3857] };
         let mut failed = None;
         for srid in systems {
             layer.shape.srid = *srid;
-            let few = if looks_at_all { "" } else { ROWS_PER_ZOOM };
+            let few = if reads_all { "" } else { ROWS_PER_ZOOM };
             let asked = asked_at(layer, &format!("{g} AS oar_tiles_g"), &format!("{some} {}", filter(layer)), few);
             let sql = format!("{} {asked}", kind.replace(&g, "oar_tiles_g"));
             self.session.save().await?;
@@ -128,10 +139,10 @@ impl LayerProbe<'_> {
                 Ok(rows) => {
                     let row = rows.first();
                     let srids = row.and_then(|row| row.get::<_, Option<Vec<i32>>>(0)).unwrap_or_default();
-                    let known = row.filter(|_| looks_at_all).map(|row| (row.get(1), row.get(2)));
-                    // Nobody has looked at all rows of all zooms: they may be anything.
+                    let known = row.filter(|_| reads_all).map(|row| (row.get(1), row.get(2)));
+                    // Not all rows of all zooms were read: the others may be of any type.
                     let (points, curves) = known.unwrap_or((false, true));
-                    return Ok((srids, points, curves));
+                    return Ok(GeometryKinds { srids, points, curves });
                 }
                 Err(error @ Error::Query { .. }) => {
                     self.session.restart().await?;
@@ -140,10 +151,10 @@ impl LayerProbe<'_> {
                 Err(other) => return Err(other),
             }
         }
-        failed.map_or(Ok((Vec::new(), false, true)), Err)
+        failed.map_or(Ok(GeometryKinds { srids: Vec::new(), points: false, curves: true }), Err)
     }
 
-    /// The rows of a statement that asks a query at some zooms.
+    /// The rows of a statement that runs the layer's query at some zooms (see [`asked_at`]).
     async fn ask(&self, layer: &Layer, sql: &str, zooms: &[Zoom]) -> Result<Vec<Row>, Error> {
         let numbers: Vec<i32> = zooms.iter().map(|zoom| zoom.get().into()).collect();
         let pixels: Vec<f64> = zooms.iter().map(|zoom| pixel(*zoom)).collect();
@@ -159,7 +170,7 @@ impl LayerProbe<'_> {
         self.session.all(&format!("layer \"{}\"", layer.name), sql, &params).await
     }
 
-    /// Refuses a key that does not tell rows apart: the order of features, and so the bytes, would be chance.
+    /// Refuses a key that is not unique: the order of features, and so the bytes, would depend on chance.
     pub(in crate::postgis) async fn unique_key(&self, layer: &Layer, relation: &Relation) -> Result<(), Error> {
         let is_key = |name: &String| layer.key.iter().any(|key| key.quoted == quoted(name));
         let not_null = |name: &String| relation.column(name).is_some_and(|column| column.not_null);
@@ -171,7 +182,7 @@ impl LayerProbe<'_> {
         let is_null = layer.key.iter().map(|key| format!("{} IS NULL", key.quoted)).collect::<Vec<_>>().join(" OR ");
         let twice = "HAVING count(*) > 1 ORDER BY 1 LIMIT 1";
         let rows = if layer.is_query() {
-            // The first zoom, the last, and one in between: each costs as much as reading and sorting all rows.
+            // The first zoom, the last, and one in between. Not all, because each costs as much as reading and sorting all rows.
             let all: Vec<Zoom> = layer.zooms.iter().collect();
             let some = [all[0], all[all.len() / 2], all[all.len() - 1]];
             let mut zooms = if layer.asks_each_zoom() { some.to_vec() } else { vec![all[0]] };
@@ -194,19 +205,20 @@ impl LayerProbe<'_> {
         Err(self.error(
             format!(
                 "the key ({key}) does not tell the rows of {} apart: {count} rows have the key {example}",
-                layer.called
+                layer.display_name
             ),
             format!("Set key to columns that are unique together{never}"),
         ))
     }
 }
 
+/// The layer's own condition, to follow another one; empty if it has none.
 fn filter(layer: &Layer) -> String {
     layer.filter.as_ref().map(|filter| format!("AND ({filter}\n)")).unwrap_or_default()
 }
 
-/// The FROM part of a statement that asks a query at some zooms, for the box of the world: the parameters are arrays of zooms and of
-/// the sides of a pixel, and west, south, east and north of the box.
+/// The FROM part of a statement that runs a query at some zooms, for the box of the world. The parameters are arrays of the zooms and of the
+/// sides of a pixel, then west, south, east and north of the box.
 fn asked_at(layer: &Layer, columns: &str, condition: &str, few: &str) -> String {
     format!(
         "FROM (

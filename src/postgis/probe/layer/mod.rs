@@ -1,4 +1,4 @@
-//! Probes one layer: whether its relation, columns, key and expressions are there and fit.
+//! Probes one layer: whether its relation, columns, key and expressions exist and fit.
 
 mod expressions;
 mod geometry;
@@ -11,28 +11,27 @@ use crate::postgis::layer::{
 };
 use crate::postgis::session::{Error, Session, quoted};
 
-use expressions::probe_rank;
 use patchable::suits_patches;
 
-/// The probing of one layer.
+/// The probe of one layer.
 #[derive(Clone, Copy)]
 pub(in crate::postgis) struct LayerProbe<'a> {
     pub(in crate::postgis) session: &'a Session,
     pub(in crate::postgis) options: &'a LayerOptions,
 }
 
-/// A layer whose names, columns and expressions were found. None of its rows was read yet.
+/// A layer whose names, columns and expressions are checked. None of its rows was read yet.
 pub(in crate::postgis) struct NamedLayer<'a> {
     probe: LayerProbe<'a>,
     relation: Relation,
     /// The name of the geometry column.
     geometry: String,
-    /// The layer, but for what only its rows tell: its reference system, whether its geometries are points, whether rows reach beyond ±180°.
+    /// The layer, but for what only its rows can tell: the reference system, whether geometries are points, whether rows reach beyond ±180°.
     layer: Layer,
 }
 
 impl<'a> LayerProbe<'a> {
-    /// Looks the names and expressions of the layer up, in the catalog and by statements on no row.
+    /// Looks up the names of the layer in the catalog, and has the server check its expressions by statements over no row.
     pub(in crate::postgis) async fn names(self) -> Result<NamedLayer<'a>, Error> {
         let options = self.options;
         let relation = match &options.rows {
@@ -73,7 +72,7 @@ impl<'a> LayerProbe<'a> {
             name: options.name.clone(),
             id: options.id,
             relation: query.as_ref().map_or_else(|| relation.quoted(), |query| query.neutral(&options.name)),
-            called: relation.quoted(),
+            display_name: relation.quoted(),
             query,
             geometry: quoted(&geometry.name),
             shape: Shape::of_any(geometry.srid, geometry.kind == "geography"),
@@ -85,7 +84,7 @@ impl<'a> LayerProbe<'a> {
             filter: options.filter.clone(),
             zooms: options.zooms.clone(),
             margin: options.margin,
-            cells: options.cells.clone(),
+            kind: options.kind.clone(),
             budget: options.budget.clone(),
             rank: None,
             on_tile_error: options.on_tile_error,
@@ -99,9 +98,8 @@ impl<'a> LayerProbe<'a> {
                 .collect(),
         };
         self.types(&mut layer, &relation).await?;
-        if let Some(rank) = options.budget.rank.as_ref().filter(|_| layer.cells.is_none()) {
-            let names = (&*layer.name, &*layer.relation, &*list(&relation.columns));
-            layer.rank = Some(probe_rank(self.session, names, &layer.geometry, rank).await?);
+        if let Some(rank) = options.budget.rank.as_ref().filter(|_| layer.cells().is_none()) {
+            layer.rank = Some(self.rank(&layer, &relation, rank).await?);
         }
         let geometry = geometry.name.clone();
         Ok(NamedLayer { probe: self, relation, geometry, layer })
@@ -226,21 +224,21 @@ impl<'a> LayerProbe<'a> {
 }
 
 impl NamedLayer<'_> {
-    /// The layer as far as it is known.
+    /// The layer as far as it is known without its rows.
     pub(in crate::postgis) fn layer(&self) -> &Layer {
         &self.layer
     }
 
-    /// Completes the layer by what its rows tell, and refuses a key that does not tell them apart.
+    /// Completes the layer from its rows, and refuses a key that is not unique.
     pub(in crate::postgis) async fn rows(self, warnings: &mut Vec<String>) -> Result<Layer, Error> {
         let NamedLayer { probe, relation, geometry, mut layer } = self;
         let column = probe.column(&relation, &geometry, "geometry")?;
         layer.shape = probe.shape(&mut layer, column, &relation).await?;
-        if layer.cells.as_ref().is_some_and(|cells| cells.keeps_lone) && !layer.shape.points {
+        if layer.cells().is_some_and(|cells| cells.keeps_lone) && !layer.shape.points {
             return Err(probe.error(
                 format!(
                     "the geometries in {} of {} are not all points, and only points are clustered",
-                    layer.geometry, layer.called
+                    layer.geometry, layer.display_name
                 ),
                 "Leave the others out with where, or draw the layer in cells with [layer.aggregate]".to_owned(),
             ));
@@ -263,6 +261,7 @@ impl NamedLayer<'_> {
     }
 }
 
+/// The names of columns, quoted, for messages.
 pub(in crate::postgis) fn list<'a>(columns: impl IntoIterator<Item = &'a Column>) -> String {
     columns.into_iter().map(|column| quoted(&column.name)).collect::<Vec<_>>().join(", ")
 }

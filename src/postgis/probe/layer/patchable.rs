@@ -1,11 +1,11 @@
-//! Whether the rows of a relation can be patched in a tile: told apart, and put in order, by what stands there.
+//! Whether the rows of a relation can be patched in a tile: identified, and put in order, by their keys in the tile.
 
 use super::super::relation::{Column, Relation};
 use crate::postgis::layer::KeyColumn;
 use crate::postgis::session::quoted;
 
-/// Whether rows of a relation are found by their place without reading all of them, and their keys are sorted by the database as
-/// they stand in a tile: texts (by COLLATE "C") by their bytes, numbers as numbers. A uuid is written with the same letters at the same places.
+/// Whether a spatial index finds rows of a relation by their position, and the database sorts their keys in the same way as this program sorts
+/// them in a tile: texts by their bytes (`COLLATE "C"`), numbers as numbers. A uuid sorts like its text, which always has one form.
 pub(in crate::postgis) fn suits_patches(relation: &Relation, geometry: &Column, key: &[KeyColumn]) -> bool {
     let is_key = |column: &&Column| key.iter().any(|key| key.quoted == quoted(&column.name));
     let is_sorted_alike = |column: &Column| {
@@ -15,8 +15,8 @@ pub(in crate::postgis) fn suits_patches(relation: &Relation, geometry: &Column, 
     relation.spatial_indexes.contains(&geometry.name) && relation.columns.iter().filter(is_key).all(is_sorted_alike)
 }
 
-/// Whether `ST_AsMVT` writes values of a type under the name of their column, whatever they are: of jsonb it writes what an object
-/// holds, each under its own name.
+/// Whether `ST_AsMVT` writes every value of a type under the name of its column. Of a jsonb object, it writes each member under the member's own
+/// name.
 pub(in crate::postgis) fn is_plain(kind: &str) -> bool {
     matches!(
         kind,

@@ -1,8 +1,8 @@
 //! Cancels a statement in the server (PostgreSQL documentation, "Canceling Requests in Progress").
 //!
-//! The driver closes its connection as soon as the request is sent. The server has read it then, but a pooler that still
-//! has to pass it on takes the closed connection for a request withdrawn (seen with PgBouncer 1.18): the statement goes
-//! on. Here the connection stays open until the other side closes it, as libpq does.
+//! The driver closes its connection as soon as the request is sent. By then the server has read the request, but a pooler that still has to pass
+//! it on takes the closed connection as a withdrawal (seen with PgBouncer 1.18), and the statement goes on. Here, as in libpq, the connection
+//! stays open until the other side closes it.
 
 use std::io;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::super::error::Cause;
 
-/// Asks the server to cancel what the token's session runs; returns when the request has been passed on.
+/// Asks the server to cancel the statement of the token's session. Returns when the server has the request.
 pub(in crate::postgis) async fn cancel(
     token: &CancelToken,
     config: &Config,
@@ -29,19 +29,20 @@ pub(in crate::postgis) async fn cancel(
     match config.get_hosts() {
         [Host::Tcp(name)] if config.get_hostaddrs().is_empty() => {
             let stream = TcpStream::connect((name.as_str(), port)).await?;
-            held(token, stream, tls, name).await
+            cancel_over(token, stream, tls, name).await
         }
         #[cfg(unix)]
         [Host::Unix(folder)] => {
             let stream = UnixStream::connect(folder.join(format!(".s.PGSQL.{port}"))).await?;
-            held(token, stream, tls, "").await
+            cancel_over(token, stream, tls, "").await
         }
-        // Only the driver knows which of several it is connected to.
+        // Only the driver knows which of several hosts it is connected to.
         _ => Ok(token.cancel_query(tls.clone()).await?),
     }
 }
 
-async fn held<S>(token: &CancelToken, stream: S, tls: &MakeRustlsConnect, host: &str) -> Result<(), Cause>
+/// Sends the request over `stream`, and waits until the other side closes it.
+async fn cancel_over<S>(token: &CancelToken, stream: S, tls: &MakeRustlsConnect, host: &str) -> Result<(), Cause>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -50,7 +51,7 @@ where
     Ok(token.cancel_query_raw(HeldConnection(stream), tls).await?)
 }
 
-/// A connection that is not closed before the other side closes it.
+/// A connection that shuts down only after the other side has closed it.
 struct HeldConnection<S>(S);
 
 impl<S: AsyncRead + Unpin> AsyncRead for HeldConnection<S> {
@@ -79,7 +80,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for HeldConnection<S> {
             match Pin::new(&mut self.0).poll_read(context, &mut buffer) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
-                // Closed, in one way or the other.
+                // The other side has closed it, or it broke.
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
             }
         }

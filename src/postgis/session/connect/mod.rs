@@ -14,19 +14,19 @@ use super::error::Error;
 use super::server_name::ServerName;
 use tls::TlsFiles;
 
-/// How much of TLS is asked for, as in libpq.
+/// When the connection uses TLS and what it verifies, as in libpq.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SslMode {
-    /// Never.
+    /// Without TLS.
     Disable,
-    /// If the server offers it; libpq's default ("allow" is taken the same way).
+    /// With TLS if the server offers it; libpq's default. "allow" means the same here.
     #[default]
     Prefer,
-    /// Always, with any certificate; with a root certificate given, as `verify-ca`.
+    /// With TLS and any certificate; like `verify-ca` if a root certificate is given.
     Require,
-    /// Always, with a certificate of a trusted authority.
+    /// With TLS and a certificate of a trusted authority.
     VerifyCa,
-    /// Always, with a certificate of a trusted authority for this very host.
+    /// With TLS and a certificate of a trusted authority for this host.
     VerifyFull,
 }
 
@@ -49,7 +49,7 @@ impl FromStr for SslMode {
     }
 }
 
-/// The parts of a connection that a URL or the environment may give. Holds a password: it has no `Debug`.
+/// The parts of a connection that a URL or the environment may give. It has no `Debug`, because it holds a password.
 #[derive(Clone, Default)]
 pub struct Parts {
     /// Host names or socket folders.
@@ -90,7 +90,7 @@ impl Parts {
     }
 }
 
-/// Everything needed to connect. Holds a password: its `Debug` shows the server only.
+/// Everything needed to connect. Its `Debug` shows only the server, because it holds a password.
 #[derive(Clone)]
 pub struct ConnectOptions {
     pub(in crate::postgis) config: tokio_postgres::Config,
@@ -105,15 +105,15 @@ impl fmt::Debug for ConnectOptions {
     }
 }
 
-/// The parameters of TLS, which the driver's own parser does not know in full.
+/// The parameters of TLS. The driver's parser does not know all of them.
 const OWN_PARAMETERS: [&str; 4] = ["sslmode", "sslrootcert", "sslcert", "sslkey"];
 
 impl ConnectOptions {
-    /// Reads a URL (`postgresql://…`) or key/value string and completes it from the environment. With `environment_wins`
-    /// the environment also replaces what the string says, which is right for a string from a file.
+    /// Reads a URL (`postgresql://…`) or key/value string and completes it from the environment. With `environment_wins` the environment also
+    /// replaces parts of the string, as it should if the string comes from a file.
     ///
     /// # Errors
-    /// If the string cannot be read; the message does not repeat it, for it may hold a password.
+    /// If the string cannot be read. The message does not repeat it, because it may hold a password.
     pub fn new(
         url: Option<&str>,
         environment: &Parts,
@@ -184,24 +184,25 @@ impl ConnectOptions {
         Ok(ConnectOptions { config, mode, files, server })
     }
 
-    /// The server as it may be shown.
+    /// The server for messages.
     #[must_use]
     pub fn server(&self) -> &ServerName {
         &self.server
     }
 }
 
-/// The driver can only add hosts: to replace them, everything else is carried over to a new configuration.
+/// A copy of the configuration without its hosts: the driver can add hosts, but not replace them.
 fn without_hosts(config: &tokio_postgres::Config) -> tokio_postgres::Config {
-    let mut new = carried_over(config);
+    let mut new = without_addresses(config);
     for port in config.get_ports() {
         new.port(*port);
     }
     new
 }
 
+/// A copy of the configuration without its ports.
 fn without_ports(config: &tokio_postgres::Config) -> tokio_postgres::Config {
-    let mut new = carried_over(config);
+    let mut new = without_addresses(config);
     for host in config.get_hosts() {
         match host {
             Host::Tcp(name) => new.host(name),
@@ -212,7 +213,8 @@ fn without_ports(config: &tokio_postgres::Config) -> tokio_postgres::Config {
     new
 }
 
-fn carried_over(config: &tokio_postgres::Config) -> tokio_postgres::Config {
+/// A copy of the configuration without hosts and ports.
+fn without_addresses(config: &tokio_postgres::Config) -> tokio_postgres::Config {
     let mut new = tokio_postgres::Config::new();
     if let Some(user) = config.get_user() {
         new.user(user);
@@ -235,7 +237,7 @@ fn carried_over(config: &tokio_postgres::Config) -> tokio_postgres::Config {
     new
 }
 
-/// Takes the parameters of TLS out of a URL or key/value string.
+/// Splits a URL or key/value string into the string without the parameters of TLS, and these parameters by name.
 fn take_own_parameters(url: &str) -> (String, Vec<(String, String)>) {
     let mut own = Vec::new();
     let mut keep = |part: &&str| match part.split_once('=') {

@@ -25,11 +25,11 @@ pub(in crate::postgis) struct TlsFiles {
     pub key: Option<PathBuf>,
 }
 
-/// Checks as much of the server's certificate as the mode asks for.
+/// Verifies the server's certificate as far as the mode requires.
 #[derive(Debug)]
 struct Verifier {
     provider: Arc<CryptoProvider>,
-    /// Checks chain and name; `None` takes any certificate.
+    /// Verifies chain and name; `None` accepts any certificate.
     chain: Option<Arc<WebPkiServerVerifier>>,
     check_name: bool,
 }
@@ -45,7 +45,7 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
         match chain.verify_server_cert(certificate, intermediates, name, ocsp, now) {
-            // Chain and dates are checked before the name.
+            // rustls verifies the chain and dates before the name, so only the name is wrong here.
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if !self.check_name => Ok(ServerCertVerified::assertion()),
@@ -76,11 +76,11 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// A connector for the mode.
+/// The connector for a mode.
 pub(in crate::postgis) fn connector(mode: SslMode, files: &TlsFiles) -> Result<MakeRustlsConnect, Error> {
     let setting = |what: String, next: &str| Error::Setting { what, next: next.to_owned() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    // As libpq does: a root certificate given with "require" is checked.
+    // Like libpq, verify the certificate in mode "require" if a root certificate is given.
     let verify =
         matches!(mode, SslMode::VerifyCa | SslMode::VerifyFull) || (mode == SslMode::Require && files.root.is_some());
     let chain = if verify {
@@ -119,6 +119,7 @@ pub(in crate::postgis) fn connector(mode: SslMode, files: &TlsFiles) -> Result<M
     Ok(MakeRustlsConnect::new(config))
 }
 
+/// The trusted certificates: those of `sslrootcert`, or the system's.
 fn roots(files: &TlsFiles) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     match &files.root {

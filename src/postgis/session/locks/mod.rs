@@ -1,19 +1,20 @@
-//! Locks: a run takes them early, waits for none of them long, and lets go of all of them when it holds others up.
+//! Locks: a run takes them early, waits only briefly for each, and releases all of them when others have waited too long.
 //!
-//! A session that reads holds `ACCESS SHARE` on tables and indexes until its transaction ends. `ALTER TABLE`, `TRUNCATE` and the like
-//! wait for it, and whoever comes later waits for them: other readers, and the run's own sessions. PostgreSQL sees no deadlock in
-//! that, because the session that is waited for waits in the client. Three things keep such waits short:
+//! A reading session holds `ACCESS SHARE` on tables and indexes until its transaction ends. `ALTER TABLE`, `TRUNCATE` and the like wait for
+//! it, and every later session queues behind them: other readers, and the run's own sessions. PostgreSQL does not see this as a deadlock,
+//! because the session that holds the lock waits in the client, not in the server. Three rules keep such waits short:
 //!
-//! - each session takes the locks on all that the layers read before any session of the run reads a row (`probe::LayerLocks`): in a seed
-//!   between the probe's names and its rows, in a reseed before the survey, once it is known how many sessions it takes;
-//! - no session waits longer than `lock_timeout` for a lock, and a wait that was too long starts the run over;
-//! - a session of its own looks who waits for the run (`watcher`, `queue`). After `lock_timeout` the run gives way: all of its
-//!   transactions end at once, and it starts over on a new snapshot if it still needs the database.
+//! - Every session takes its locks on everything that the layers read before any session of the run reads a row (`probe::LayerLocks`): in a
+//!   seed between the probe of names and the probe of rows, in a reseed before the survey, once the number of sessions is known.
+//! - No session waits longer than `lock_timeout` for a lock. After a longer wait the run starts over.
+//! - A separate connection watches which processes wait for the run (`watcher`, `queue`). After `lock_timeout` the run gives way: it ends all of
+//!   its transactions, and starts over on a new snapshot if it still needs the database.
 //!
-//! Only the session that holds the snapshot reads the change log, the queries of `[[layer.track]]`, and (in a reseed) the rows that the probe
-//! looks at. What they read is locked at their first statement, and that cannot lock out the run: a wait that PostgreSQL does not see takes two
-//! sessions of the run that want the same relation. If somebody who holds one of these relations waits for a layer's table, the session
-//! that holds that lock is the one that waits for him in the server: PostgreSQL sees that circle and ends it.
+//! Only the session that holds the snapshot reads the change log, runs the queries of `[[layer.track]]`, and (in a reseed) reads rows for the
+//! probe. It locks these relations at their first statement, which cannot lock out the run. A wait that PostgreSQL does not see takes two
+//! sessions of the run that need the same relation, and no other session of the run needs these. If another process holds one of them and
+//! waits for a layer's table, then the session of the run that holds the table is the one that waits in the server: PostgreSQL sees this circle
+//! as a deadlock and ends it.
 
 mod queue;
 mod room;
@@ -30,17 +31,17 @@ use super::Database;
 use super::error::Error;
 use super::transaction::Transaction;
 
-pub(super) use watcher::Watcher;
+pub(super) use watcher::LockWatcher;
 
-/// How long the transactions may take to end once the run gives way.
+/// The longest wait for the run's transactions to end once it gives way.
 const RELEASE_LIMIT: Duration = Duration::from_secs(10);
 
-/// The locks of a run: the transactions that hold them, and what the watcher has seen of them.
+/// The locks of a run: the transactions that hold them, and what the watcher found.
 #[derive(Debug)]
 pub(in crate::postgis) struct Locks {
-    /// Those that have begun and not ended.
+    /// The transactions that have not ended.
     transactions: Mutex<Vec<Weak<Transaction>>>,
-    /// What the run's own processes wait for, in words, when the watcher looked last.
+    /// For each waiting process of the run, by its id, the lock and its holder in words, when the watcher looked last.
     waits: Mutex<HashMap<i32, String>>,
     /// Set once, when the run gives way.
     gave_way: watch::Sender<Option<GaveWayReason>>,
@@ -49,7 +50,7 @@ pub(in crate::postgis) struct Locks {
 /// Why a run gave way.
 #[derive(Debug, Clone)]
 struct GaveWayReason {
-    /// Who waited for what, in words.
+    /// Which process waited for which relation, in words.
     waiting: String,
     limit: Duration,
 }
@@ -61,8 +62,8 @@ impl Default for Locks {
 }
 
 impl Locks {
-    /// Notes a transaction that is about to begin.
-    pub(in crate::postgis) fn note(&self, transaction: &Arc<Transaction>) {
+    /// Registers a transaction that is about to begin.
+    pub(in crate::postgis) fn register(&self, transaction: &Arc<Transaction>) {
         let mut all = self.transactions.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|one| one.strong_count() > 0);
         all.push(Arc::downgrade(transaction));
@@ -73,7 +74,7 @@ impl Locks {
         all.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// The error of every statement after the run gave way.
+    /// The error of every statement after the run gave way; `None` if it did not.
     pub(in crate::postgis) fn gave_way(&self) -> Option<Error> {
         let reason = self.gave_way.borrow();
         let GaveWayReason { waiting, limit } = reason.as_ref()?;
@@ -89,14 +90,14 @@ impl Locks {
         }
     }
 
-    /// Ends all transactions of the run. Whoever runs a statement in one cancels it.
+    /// Ends all transactions of the run. Sessions that run a statement cancel it.
     async fn give_way(&self, reason: GaveWayReason) {
         self.gave_way.send_replace(Some(reason));
         let transactions = self.transactions();
         let ended = join_all(transactions.iter().map(|transaction| transaction.roll_back()));
         match tokio::time::timeout(RELEASE_LIMIT, ended).await {
             Ok(ended) => {
-                // One whose connection is gone has ended.
+                // A transaction whose connection broke has ended, too.
                 ended
                     .into_iter()
                     .filter_map(Result::err)
@@ -116,7 +117,7 @@ impl Locks {
 }
 
 impl Database {
-    /// The error of a statement that waited too long for a lock, with what is known of the lock and of who holds it.
+    /// Adds to the error of a statement that waited too long for a lock which lock it was, and which process holds it, as far as known.
     pub(in crate::postgis) async fn with_holder(&self, pid: Option<i32>, error: Error) -> Error {
         let Error::Locked { place, wait, source, .. } = error else { return error };
         let seen = pid.and_then(|pid| self.locks.wait_of(pid));

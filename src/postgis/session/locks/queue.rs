@@ -1,4 +1,4 @@
-//! Who waits for whom: the server's lock queue, and its entries in words.
+//! The server's lock queue: which process waits for which, in words.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use super::super::Database;
 use super::super::error::Cause;
 use super::super::identifier::quoted;
 
-/// A look at the queue takes no longer: it is given up then, with its connection.
+/// The longest time for one look at the queue. After it the look is given up, with its connection.
 const LOOK_LIMIT: Duration = Duration::from_secs(3);
 
-/// Process, name of its program, role and statement, as far as this role may see them.
+/// The columns of a process: id, application name, role and statement, as far as this role may see them.
 const PROCESS: &str = "who.pid, who.application_name, who.usename::text, who.query";
 
-/// Waits for relations of this database that end or begin at one of the transactions `$1`: those of others for a lock that
-/// one of ours holds, and our own, with the process that holds the lock or waits for it before us.
+/// Waits for relations of this database in which the transactions `$1` of the run take part: waits of other processes for a lock of the run, and
+/// the run's own waits, with the process that holds the lock or is ahead in the queue.
 ///
-/// `pg_blocking_pids` knows no process that replays the log on a standby: such a one waits for us if it wants the relation for itself.
+/// `pg_blocking_pids` does not cover the process that replays the log on a standby: that one waits for the run if it asks for an exclusive lock.
 const QUEUE: &str = "
     WITH held AS MATERIALIZED (
         SELECT pid, locktype, database, relation, virtualxid, mode, granted FROM pg_catalog.pg_locks
@@ -43,7 +43,7 @@ const QUEUE: &str = "
                 AND mine.database = waiting.database AND mine.relation = waiting.relation)
     ORDER BY waiting.pid";
 
-/// Relations of this database that others than the transactions `$1` have for themselves, or want to have.
+/// A relation of this database that a process other than those of the transactions `$1` has locked exclusively, or asks to.
 const EXCLUSIVE: &str = "
     SELECT false, held.pid, held.relation, n.nspname::text, c.relname::text, {process}
     FROM pg_catalog.pg_locks AS held
@@ -56,18 +56,18 @@ const EXCLUSIVE: &str = "
     ORDER BY held.granted DESC, c.relkind IN ('r', 'p', 'm', 'v') DESC, held.pid
     LIMIT 1";
 
-/// One wait.
+/// One wait for a lock on a relation.
 #[derive(Debug)]
 pub(in crate::postgis) struct LockWait {
-    /// Whether it is one of the run's own processes that waits.
+    /// Whether a process of the run waits.
     pub(in crate::postgis) is_ours: bool,
-    /// Which process waits.
+    /// The waiting process.
     pub(in crate::postgis) pid: i32,
-    /// The relation.
+    /// The OID of the relation.
     pub(in crate::postgis) relation: u32,
-    /// Schema and relation, quoted; its number if it cannot be seen yet.
+    /// Schema and relation, quoted; "relation" and the OID if the catalog does not show it yet.
     pub(in crate::postgis) name: String,
-    /// The other process, in words: who waits, or who is waited for.
+    /// The other process in words: the waiting one, or the one that a process of the run waits for.
     pub(in crate::postgis) other: String,
 }
 
@@ -84,7 +84,7 @@ impl LockWait {
     }
 }
 
-/// A process as messages call it.
+/// A process for messages.
 fn process(pid: Option<i32>, application: Option<&str>, role: Option<&str>, query: Option<&str>) -> String {
     let Some(pid) = pid else { return "a process that this role may not see".to_owned() };
     let mut known: Vec<String> = Vec::new();
@@ -94,7 +94,7 @@ fn process(pid: Option<i32>, application: Option<&str>, role: Option<&str>, quer
     if known.is_empty() { format!("process {pid}") } else { format!("process {pid} ({})", known.join(", ")) }
 }
 
-/// Which kind of statement it is: its first keywords, in capitals. Never more of it, which may hold secrets.
+/// The kind of a statement: its first keywords, in capitals. The rest is never shown, because it may hold secrets.
 fn kind(query: &str) -> Option<String> {
     const FIRST: [&str; 18] = [
         "ALTER", "CREATE", "DROP", "REFRESH", "VACUUM", "REINDEX", "LOCK", "CLUSTER", "TRUNCATE", "BEGIN", "COMMIT",
@@ -114,7 +114,7 @@ fn kind(query: &str) -> Option<String> {
         "EXTENSION",
         "FULL",
     ];
-    // What this role may not see is a remark in angle brackets.
+    // "<insufficient privilege>" and the like: this role may not see the statement.
     if query.starts_with('<') {
         return None;
     }
@@ -124,7 +124,7 @@ fn kind(query: &str) -> Option<String> {
         keywords.iter().copied().find(|keyword| word.eq_ignore_ascii_case(keyword))
     };
     let mut first = known(&FIRST)?;
-    // Several statements sent as one text.
+    // Several statements may be sent as one text.
     if first == "BEGIN"
         && let Some(next) = known(&FIRST)
     {
@@ -133,13 +133,13 @@ fn kind(query: &str) -> Option<String> {
     Some(known(&SECOND).map_or_else(|| first.to_owned(), |second| format!("{first} {second}")))
 }
 
-/// A connection for looks at the queue. It takes no snapshot and no lock beyond each look.
+/// A connection that reads the queue. Between two reads it holds no snapshot and no lock.
 pub(in crate::postgis) struct LockQueue(Client);
 
 impl LockQueue {
     pub(in crate::postgis) async fn open(database: &Database) -> Result<LockQueue, Cause> {
         let opening = async {
-            let (client, connection) = database.apart().await?;
+            let (client, connection) = database.separate_connection().await?;
             tokio::spawn(async move {
                 if let Err(error) = connection.await {
                     tracing::debug!("the connection that looks for waits ended: {error}");
@@ -150,7 +150,7 @@ impl LockQueue {
         within_limit(opening).await
     }
 
-    /// Waits that end or begin at one of the run's transactions.
+    /// The waits in which the run's transactions take part.
     pub(in crate::postgis) async fn queue(&self, transactions: &[String]) -> Result<Vec<LockWait>, Cause> {
         self.waits(QUEUE, transactions).await
     }
@@ -170,7 +170,7 @@ async fn within_limit<T>(looking: impl Future<Output = Result<T, tokio_postgres:
     }
 }
 
-/// A relation that somebody has for himself, and who that is, in words; nothing if there is none, or nobody can look.
+/// A relation that another process has locked exclusively, and that process, in words; `None` if there is none, or the queue cannot be read.
 pub(in crate::postgis) async fn exclusive_locks(database: &Database) -> Option<String> {
     let transactions = database.locks.ids();
     let look = LockQueue::open(database).await.ok()?;
@@ -178,7 +178,7 @@ pub(in crate::postgis) async fn exclusive_locks(database: &Database) -> Option<S
     waits.first().map(held_by)
 }
 
-/// What one of our own processes waits for, in words that follow "a lock".
+/// The lock that a process of the run waits for, in words that follow "a lock".
 pub(in crate::postgis) fn held_by(wait: &LockWait) -> String {
     format!(" on {}, which {} holds or waits for", wait.name, wait.other)
 }

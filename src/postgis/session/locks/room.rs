@@ -5,9 +5,9 @@ use tokio_postgres::types::Type;
 use super::super::Session;
 use super::super::error::Error;
 
-/// `ACCESS SHARE` is held on this many relations and indexes; the server's lock table has room for that many entries, of which others
-/// have taken so many. It has two entries for each lock that it is set up for, because two sessions on average share a lock
-/// (`InitLocks` in PostgreSQL's lock.c).
+/// Three numbers: the relations and indexes that this session has locked, the entries of the server's lock table, and the entries that other
+/// sessions take. The table has twice as many entries as locks it is configured for, on the assumption that two sessions share a lock (`InitLocks`
+/// in PostgreSQL's lock.c).
 const ROOM: &str = "
     SELECT count(*) FILTER (WHERE pid = pg_catalog.pg_backend_pid() AND locktype = 'relation'),
         2 * current_setting('max_locks_per_transaction')::int8
@@ -16,7 +16,10 @@ const ROOM: &str = "
     FROM pg_catalog.pg_locks";
 
 impl Session {
-    /// Refuses to open so many more sessions that take the locks of this one, if the server has no room for them.
+    /// Checks that the server's lock table has room if as many more `sessions` take the locks of this one.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if it has not.
     pub(in crate::postgis) async fn has_room_for(&self, sessions: usize) -> Result<(), Error> {
         let row = self.one("counting locks", ROOM, &[]).await?;
         let [own, room, taken] = [0, 1, 2].map(|column| row.get::<_, i64>(column).cast_unsigned());

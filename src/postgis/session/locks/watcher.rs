@@ -1,4 +1,4 @@
-//! The watcher: a connection apart from the run's sessions, which looks who waits for them.
+//! The lock watcher: a separate connection that finds processes waiting for the run's sessions.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -9,33 +9,35 @@ use super::super::Database;
 use super::queue::{LockQueue, LockWait, held_by};
 use super::{GaveWayReason, Locks};
 
-/// The pause between two looks: an eighth of the lock limit, within these bounds.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// The least pause between two looks. The pause is an eighth of the lock limit.
+const MIN_PAUSE: Duration = Duration::from_millis(20);
 
-/// After so long without a look the user is told.
-const BLIND_LIMIT: Duration = Duration::from_secs(10);
+/// The longest pause between two looks.
+const MAX_PAUSE: Duration = Duration::from_millis(500);
 
-/// Looks who waits for a run, as long as this value lives.
-pub(in crate::postgis) struct Watcher(AbortHandle);
+/// The time without a successful look after which the user is warned.
+const WARNING_DELAY: Duration = Duration::from_secs(10);
 
-impl Drop for Watcher {
+/// Watches for processes that wait for a run, until it is dropped.
+pub(in crate::postgis) struct LockWatcher(AbortHandle);
+
+impl Drop for LockWatcher {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-impl Watcher {
-    /// Begins to look after a pause: a run that ends before holds nobody up, and needs no further connection.
-    pub(in crate::postgis) fn start(database: &Database) -> Watcher {
+impl LockWatcher {
+    /// Starts after a pause: a run that ends before then delays nobody, and needs no further connection.
+    pub(in crate::postgis) fn start(database: &Database) -> LockWatcher {
         let database = database.clone();
-        Watcher(tokio::spawn(async move { watch(&database).await }).abort_handle())
+        LockWatcher(tokio::spawn(async move { watch(&database).await }).abort_handle())
     }
 }
 
 async fn watch(database: &Database) {
     let limit = database.options.lock_limit();
-    let pause = (limit / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+    let pause = (limit / 8).clamp(MIN_PAUSE, MAX_PAUSE);
     let (mut look, mut seen_at, mut is_told) = (None, Instant::now(), false);
     let mut waiting = Waiting::default();
     loop {
@@ -54,7 +56,7 @@ async fn watch(database: &Database) {
                 database.locks.set_waits(
                     waits.iter().filter(|wait| wait.is_ours).map(|wait| (wait.pid, held_by(wait))).collect(),
                 );
-                // One pause may have gone by before the wait was seen first.
+                // A wait may have begun up to one pause before the watcher first saw it.
                 if let Some(wait) = waiting.longer_than(limit.saturating_sub(pause), waits) {
                     let reason = GaveWayReason { waiting: format!("{} waited for {}", wait.other, wait.name), limit };
                     return database.locks.give_way(reason).await;
@@ -62,7 +64,7 @@ async fn watch(database: &Database) {
             }
             Err(error) => {
                 tracing::debug!("nobody could look who waits for this run: {error}");
-                if !is_told && seen_at.elapsed() > BLIND_LIMIT {
+                if !is_told && seen_at.elapsed() > WARNING_DELAY {
                     is_told = true;
                     tracing::warn!(
                         "nobody can look who waits for the locks of this run, so it may hold others up: {error}. It takes one connection beside workers + 1"
@@ -73,12 +75,12 @@ async fn watch(database: &Database) {
     }
 }
 
-/// Since when each process waits for each relation.
+/// When the wait of a process for a relation was first seen, by process and relation.
 #[derive(Debug, Default)]
 struct Waiting(HashMap<(i32, u32), Instant>);
 
 impl Waiting {
-    /// Takes what was seen now; gives a wait of others for the run that lasts at least so long, if there is one.
+    /// Records the waits seen now. Gives a wait of another process for the run that has lasted at least `limit`, if there is one.
     fn longer_than(&mut self, limit: Duration, waits: Vec<LockWait>) -> Option<LockWait> {
         let waits: Vec<LockWait> = waits.into_iter().filter(|wait| !wait.is_ours).collect();
         let seen: HashSet<(i32, u32)> = waits.iter().map(|wait| (wait.pid, wait.relation)).collect();

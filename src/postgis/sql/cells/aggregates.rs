@@ -1,4 +1,4 @@
-//! Aggregates of the configuration, taken apart: the calls whose values can be folded row by row, and the text around them.
+//! Parses the aggregates of the configuration: the calls whose values can be folded row by row, and the text around them.
 
 use crate::cells::Fold;
 use crate::postgis::layer::Layer;
@@ -18,7 +18,7 @@ pub(in crate::postgis) enum AggregatePiece<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::postgis) struct AggregateCall<'a> {
     pub(in crate::postgis) function: AggregateFunction,
-    /// What it is given; `*` for `count(*)` with a filter.
+    /// Its argument; `*` for `count(*)` with a filter.
     argument: &'a str,
     filter: Option<&'a str>,
 }
@@ -50,7 +50,7 @@ impl AggregateFunction {
         })
     }
 
-    /// How its values are folded; an average is a sum and a count.
+    /// How its values are folded. An average takes two folds: a sum and a count.
     pub(in crate::postgis) const fn folds(self) -> &'static [Fold] {
         match self {
             AggregateFunction::Count => &[Fold::Values],
@@ -64,13 +64,13 @@ impl AggregateFunction {
 }
 
 impl AggregateCall<'_> {
-    /// The value of a row that is folded, as SQL over the row; NULL if the row has none.
+    /// SQL over a row for the value that is folded; NULL if the row has none.
     pub(in crate::postgis) fn value(&self, fold: Fold) -> String {
-        // num_nonnulls, and not IS NULL, tells a row of NULLs from NULL, as count does.
-        let there = |argument: &str| format!("CASE WHEN num_nonnulls(({argument}\n)) = 1 THEN true END");
+        // Like count, num_nonnulls tells a row of NULLs from NULL; IS NULL does not.
+        let is_set = |argument: &str| format!("CASE WHEN num_nonnulls(({argument}\n)) = 1 THEN true END");
         let value = match (fold, self.argument) {
             (Fold::Values, "*") => "true".to_owned(),
-            (Fold::Values, argument) => there(argument),
+            (Fold::Values, argument) => is_set(argument),
             (_, argument) => format!("({argument}\n)"),
         };
         match self.filter {
@@ -80,7 +80,7 @@ impl AggregateCall<'_> {
     }
 }
 
-/// The pieces of an expression; `None` if something in it cannot be told with certainty.
+/// The pieces of an expression; `None` if the meaning of a part is not certain without the server's parser.
 pub(in crate::postgis) fn pieces(sql: &str) -> Option<Vec<AggregatePiece<'_>>> {
     let (mut pieces, mut text, mut at) = (Vec::new(), 0, 0);
     while at < sql.len() {
@@ -96,7 +96,7 @@ pub(in crate::postgis) fn pieces(sql: &str) -> Option<Vec<AggregatePiece<'_>>> {
             at = end;
             continue;
         };
-        // Of another schema: another function.
+        // A function of another schema.
         if sql[..at].trim_end().ends_with('.') {
             return None;
         }
@@ -108,13 +108,13 @@ pub(in crate::postgis) fn pieces(sql: &str) -> Option<Vec<AggregatePiece<'_>>> {
     Some(pieces)
 }
 
-/// A call whose arguments begin at a parenthesis, and where it ends.
+/// Parses a call whose arguments begin at the parenthesis at `open`. Gives the call and where it ends.
 fn call(sql: &str, function: AggregateFunction, open: usize) -> Option<(AggregatePiece<'_>, usize)> {
     let mut end = closing(sql, open)?;
     let mut argument = sql[open + 1..end - 1].trim();
     let mut function = function;
     if let Some(rest) = without_word(argument, "distinct") {
-        // DISTINCT changes nothing for the least and the greatest, and much for a sum.
+        // DISTINCT does not change the least and the greatest value, but it changes a sum.
         function = match function {
             AggregateFunction::Count => AggregateFunction::CountDistinct,
             AggregateFunction::Sum | AggregateFunction::Average => return None,
@@ -149,7 +149,7 @@ fn call(sql: &str, function: AggregateFunction, open: usize) -> Option<(Aggregat
     Some((piece, end))
 }
 
-/// Whether a call's arguments are a single one, without `ALL`, `VARIADIC` or an order.
+/// Whether a call has exactly one argument, without `ALL`, `VARIADIC` or an order.
 fn is_single(arguments: &str) -> Option<bool> {
     let mut at = 0;
     while at < arguments.len() {
@@ -166,18 +166,17 @@ fn is_single(arguments: &str) -> Option<bool> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Token {
-    /// A name that is not quoted, a keyword, a number.
+    /// An unquoted name, a keyword, or a number.
     Word,
     /// An opening parenthesis or bracket.
     Open,
-    /// A closing one.
+    /// A closing parenthesis or bracket.
     Close,
-    /// Anything else: a text, a quoted name, an operator, a space.
+    /// Anything else: a text literal, a quoted name, an operator, a space.
     Other,
 }
 
-/// What stands at a place, and where it ends. `None` for what is told from text by rules of its own: comments, dollar quotes,
-/// backslashes.
+/// The token that begins at `at`, and where it ends. `None` for tokens with lexical rules of their own: comments, dollar quotes, backslashes.
 fn token(sql: &str, at: usize) -> Option<(Token, usize)> {
     let rest = &sql[at..];
     let first = rest.chars().next()?;
@@ -207,7 +206,7 @@ fn token(sql: &str, at: usize) -> Option<(Token, usize)> {
     }
 }
 
-/// Behind the parenthesis that closes the one at a place.
+/// The position behind the parenthesis that closes the one at `open`.
 fn closing(sql: &str, open: usize) -> Option<usize> {
     let (mut at, mut depth) = (open, 0_usize);
     loop {
@@ -228,13 +227,13 @@ fn past_space(sql: &str, at: usize) -> usize {
     sql.len() - sql[at..].trim_start().len()
 }
 
-/// What follows a keyword at the beginning of a text, if it is there.
+/// The text behind a keyword at its beginning; `None` if it does not begin with the keyword.
 fn without_word<'a>(sql: &'a str, word: &str) -> Option<&'a str> {
     let (token, end) = token(sql, 0)?;
     (token == Token::Word && sql[..end].eq_ignore_ascii_case(word)).then(|| sql[end..].trim_start())
 }
 
-/// Whether an aggregate is worked out of the number of its rows alone.
+/// Whether an aggregate depends on the number of its rows alone.
 pub(in crate::postgis) fn only_counts(sql: &str) -> bool {
     let is_known = |word: &str| {
         word.parse::<f64>().is_ok()
@@ -256,12 +255,12 @@ pub(in crate::postgis) fn only_counts(sql: &str) -> bool {
         })
 }
 
-/// Whether the number of its rows is all that has to be known of a cell.
+/// Whether the cells of a layer are drawn from the number of their rows alone.
 pub(in crate::postgis) fn needs_only_counts(layer: &Layer) -> bool {
-    layer.cells.as_ref().is_some_and(|cells| !cells.keeps_lone) && layer.aggregates().all(only_counts)
+    layer.cells().is_some_and(|cells| !cells.keeps_lone) && layer.aggregates().all(only_counts)
 }
 
-/// The aggregates of an expression that are more than a number of rows; `None` if it cannot be taken apart.
+/// The calls in an expression other than `count(*)`; `None` if the expression cannot be parsed.
 pub(in crate::postgis) fn calls(sql: &str) -> Option<Vec<AggregateCall<'_>>> {
     let call = |piece| if let AggregatePiece::AggregateCall(call) = piece { Some(call) } else { None };
     Some(pieces(sql)?.into_iter().filter_map(call).collect())
@@ -272,7 +271,7 @@ mod tests {
     use super::*;
 
     /// The expression with each call as `<function argument | filter>`.
-    fn apart(sql: &str) -> Option<String> {
+    fn parsed(sql: &str) -> Option<String> {
         let shown = |piece: &AggregatePiece<'_>| match piece {
             AggregatePiece::Text(text) => (*text).to_owned(),
             AggregatePiece::Rows => "<rows>".to_owned(),
@@ -302,12 +301,12 @@ mod tests {
             ("recount(a) + count + max", "recount(a) + count + max"),
             ("count(a != 'it''s')", "<Count a != 'it''s'>"),
         ] {
-            assert_eq!(apart(sql).as_deref(), Some(found), "{sql}");
+            assert_eq!(parsed(sql).as_deref(), Some(found), "{sql}");
         }
     }
 
     #[test]
-    fn what_cannot_be_told_is_left_to_the_database() {
+    fn uncertain_expressions_are_left_to_the_database() {
         for sql in [
             "sum(DISTINCT a)",
             "mine.max(a)",
@@ -332,7 +331,7 @@ mod tests {
             "EXISTS (TABLE rates) AND count(*) > 1",
             "count(*) IN (VALUES (count(*)))",
         ] {
-            assert_eq!(apart(sql), None, "{sql}");
+            assert_eq!(parsed(sql), None, "{sql}");
         }
     }
 
@@ -349,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_alone_are_told_from_other_aggregates() {
+    fn counts_are_distinguished_from_other_aggregates() {
         for sql in ["(count(*)\n)", "count(*) * 2 > 3 AND NOT true", "!xmin! + COUNT( * )", "1"] {
             assert!(only_counts(sql), "{sql}");
         }

@@ -1,37 +1,37 @@
-//! Cells that the survey has counted, and the values that it has folded of their rows: nothing is read again but rows that are
-//! alone in their cells.
+//! The statement over cells that the survey has counted, with the values that it has folded. It reads no row again but those that are alone in
+//! their cells.
 
 use super::super::edge::{projected, shifted_boxes};
-use super::super::{filter, geometry, thin, type_of};
+use super::super::{filter, thin, type_of};
 use super::aggregates::{AggregatePiece, pieces};
 use super::folds::FoldedValues;
 use super::outline::{DecodedCell, unit};
-use super::{PropertiesOf, celled, columns, filled, position, standing_at, stands, values, without_bounds};
+use super::{PropertiesOf, celled, columns, position, symbol, symbol_at, values, with_bounds, without_bounds};
 use crate::cells::Standing;
 use crate::postgis::layer::{BoundProperty, Cells, ComputedFrom, Layer, PlaceholderSql};
 
-/// The parameter with the first of the folded values.
-const FIRST_FOLD: usize = 19;
+/// The number of the first parameter with folded values.
+const FIRST_FOLD_PARAMETER: usize = 19;
 
-/// The parameters that say where rows are that are alone in their cells.
-const LONE: usize = 6;
+/// How many parameters say where rows are that are alone in their cells.
+const LONE_ROW_PARAMETERS: usize = 6;
 
-/// An expression over aggregates with what the survey has counted and folded in their stead: columns of "cell".
+/// An expression over aggregates, each aggregate replaced by the column of "cell" that the survey has counted or folded.
 fn counted(sql: &str, folds: Option<&FoldedValues>) -> String {
     let piece = |piece: AggregatePiece<'_>| match (piece, folds) {
         (AggregatePiece::Text(text), _) => text.to_owned(),
         (AggregatePiece::Rows, _) => "cell.members".to_owned(),
         (AggregatePiece::AggregateCall(call), Some(folds)) => {
-            folds.stands_for(&call, |number| format!("cell.f{number}"))
+            folds.replacement(&call, |number| format!("cell.f{number}"))
         }
-        // Nobody asks for that; if somebody did, the server would know no such column.
+        // Never reached for a layer whose cells are counted. If it were, the server would report an unknown column.
         (AggregatePiece::AggregateCall(_), None) => "cell.not_folded".to_owned(),
     };
     pieces(sql).unwrap_or_default().into_iter().map(piece).collect()
 }
 
-/// The types of some values of rows, asked over no row: one array of names; whether texts are equal only if their bytes are; and
-/// whether the names of aggregate functions are the server's own for values of its own types.
+/// A statement over no row that gives the types of some values of rows as one array of names; whether texts are equal only if their bytes are;
+/// and whether the names of the aggregate functions mean the server's own functions for values of the server's own types.
 pub(in crate::postgis) fn fold_types(layer: &Layer, values: &[&str]) -> String {
     let types: Vec<String> = (0..values.len()).map(|number| type_of(&format!("f{number}"))).collect();
     let values: String = numbered(values.iter().copied());
@@ -48,7 +48,7 @@ FROM (SELECT) AS one LEFT JOIN (SELECT true{values} FROM {} WHERE false) AS none
     )
 }
 
-/// Asks whether nothing but what was counted and folded is needed; gives one row.
+/// A statement that the server accepts only if the aggregates need nothing but counted and folded values. Gives one row.
 pub(in crate::postgis) fn folded_alone(layer: &Layer, folds: &FoldedValues) -> String {
     let types = folds.types().enumerate();
     let columns: String = types.map(|(number, array)| format!(", (NULL::{array})[1] AS f{number}")).collect();
@@ -57,14 +57,14 @@ pub(in crate::postgis) fn folded_alone(layer: &Layer, folds: &FoldedValues) -> S
         .enumerate()
         .map(|(number, sql)| format!(", ({}\n) AS p{number}", without_bounds(&counted(sql, Some(folds)))))
         .collect();
-    // Beside a plain column, no aggregate may be left.
+    // Beside a plain column the server refuses any aggregate that is left.
     format!(
         "SELECT count(*) FROM (
     SELECT cell.members{values} FROM (SELECT NULL::int8 AS members{columns}) AS cell WHERE false) AS none"
     )
 }
 
-/// The values that are folded, as further columns of a relation, and their names.
+/// The folded values as further columns of a relation, and the names of these columns.
 pub(in crate::postgis) fn folded(folds: Option<&FoldedValues>) -> (String, String) {
     let Some(folds) = folds else { return (String::new(), String::new()) };
     (numbered(folds.values()), names(folds.values().count()))
@@ -75,73 +75,81 @@ fn numbered<'a>(values: impl Iterator<Item = &'a str>) -> String {
     values.enumerate().map(|(number, sql)| format!(", {sql} AS f{number}")).collect()
 }
 
-fn names(many: usize) -> String {
-    (0..many).map(|number| format!(", f{number}")).collect()
+fn names(count: usize) -> String {
+    (0..count).map(|number| format!(", f{number}")).collect()
 }
 
 fn count(folds: Option<&FoldedValues>) -> usize {
     folds.map_or(0, |folds| folds.values().count())
 }
 
-/// The parameter behind those of counted cells.
-pub(in crate::postgis) fn behind(layer: &Layer, folds: Option<&FoldedValues>) -> usize {
-    FIRST_FOLD + count(folds) + if layer.keeps_lone() { LONE } else { 0 }
+/// The number of the parameter that follows those of counted cells.
+pub(in crate::postgis) fn next_parameter(layer: &Layer, folds: Option<&FoldedValues>) -> usize {
+    FIRST_FOLD_PARAMETER + count(folds) + if layer.keeps_lone() { LONE_ROW_PARAMETERS } else { 0 }
 }
 
-/// `WITH` items, the last of which is called "placed" and gives what [`placed`](super::placed) gives. Parameters `$14..$18`, one
-/// array element a cell and area that it may show in: the area's place in the arrays of areas, the code, the count, and the mean
-/// position of the members; then an array for each value that was folded; then, where rows are drawn as themselves that are alone in
-/// their cells, such a cell's area and code, and west, south, east, north of the box in which its row lies.
+/// `WITH` items, the last of which is called "placed" and gives the columns of [`placed`](super::placed). The parameters, arrays with one
+/// element for each cell and area in which the cell may show:
+///
+/// | number | value |
+/// |---|---|
+/// | `$14` | the index of the area in the arrays of areas, counted from 1 |
+/// | `$15`, `$16` | the cell's code, the number of its members |
+/// | `$17`, `$18` | the mean position of the members in world units: x, y |
+/// | one for each folded value | the folded value |
+/// | six more, if lone rows are drawn as themselves | area and code of the cell of a lone row, and west, south, east, north of the box in which the row lies |
 pub(in crate::postgis) fn placed(layer: &Layer, cells: &Cells, folds: Option<&FoldedValues>) -> String {
     let grid = cells.grid;
     let decoded = DecodedCell::of("cell.code", "width", "z");
-    let mut stands = stands(grid, &decoded);
+    let mut symbol = symbol(grid, &decoded);
     if grid.standing == Standing::Centroid {
-        stands = standing_at(&["cell.x".to_owned(), "cell.y".to_owned()]);
+        symbol = symbol_at(&["cell.x".to_owned(), "cell.y".to_owned()]);
     }
-    if layer.is_found_in_boxes() {
-        stands.ends = decoded.bounds(grid).map(|end| unit(&end)).to_vec();
+    if layer.placement().plans_cell_boxes() {
+        symbol.sides = decoded.bounds(grid).map(|side| unit(&side)).to_vec();
     }
-    let aggregate = |sql: &str| filled(&counted(sql, folds), &decoded, grid);
+    let aggregate = |sql: &str| with_bounds(&counted(sql, folds), &decoded, grid);
     let drawn = match &cells.having {
-        Some(having) => format!("CASE WHEN ({}\n) THEN {} END", aggregate(having), stands.geometry),
-        None => stands.geometry,
+        Some(having) => format!("CASE WHEN ({}\n) THEN {} END", aggregate(having), symbol.geometry),
+        None => symbol.geometry,
     };
-    let ends = ["west", "north", "east", "south"].iter().zip(&stands.ends);
-    let ends: String = ends.map(|(name, end)| format!(", {end} AS {name}")).collect();
-    let lone = cells.keeps_lone.then(|| lone(layer, cells, FIRST_FOLD + count(folds)));
+    let sides = ["west", "north", "east", "south"].iter().zip(&symbol.sides);
+    let sides: String = sides.map(|(name, side)| format!(", {side} AS {name}")).collect();
+    let lone = cells.keeps_lone.then(|| lone(layer, cells, FIRST_FOLD_PARAMETER + count(folds)));
     let (found, shown) = lone.map_or_else(Default::default, |LoneRows { found, shown }| {
         (found + ",\n", "\n    UNION ALL\n    ".to_owned() + &shown)
     });
     format!(
         "{found}placed AS (
-    SELECT z, shift, margin, ax0, ay0, ax1, ay1, side, {drawn} AS m{ends}{values}, cell.code AS k0
+    SELECT z, shift, margin, ax0, ay0, ax1, ay1, side, {drawn} AS m{sides}{values}, cell.code AS k0
     FROM unnest($14, $15, $16, $17, $18{params}) AS cell (area, code, members, x, y{names})
     JOIN oar_tiles_area ON oar_tiles_area.area = cell.area{shown}
     OFFSET 0
 )",
         values = values(layer, &PropertiesOf::Cell(&aggregate), "cell.members"),
-        params = (0..count(folds)).map(|number| format!(", ${}", FIRST_FOLD + number)).collect::<String>(),
+        params = (0..count(folds)).map(|number| format!(", ${}", FIRST_FOLD_PARAMETER + number)).collect::<String>(),
         names = names(count(folds)),
     )
 }
 
-/// Rows that are alone in their cells.
+/// The part of the statement for rows that are alone in their cells.
 struct LoneRows {
     /// `WITH` items that find them.
     found: String,
-    /// The statement that gives what "placed" has of them.
+    /// The query that gives their rows of "placed".
     shown: String,
 }
 
+/// `first` is the number of their first parameter.
 fn lone(layer: &Layer, cells: &Cells, first: usize) -> LoneRows {
     let (x, y) = ("oar_tiles_x", "oar_tiles_y");
-    let [at_x, at_y] = position(layer, "oar_tiles_m");
-    let params: Vec<String> = (first..first + LONE).map(|number| format!("${number}")).collect();
+    let placement = layer.placement();
+    let [at_x, at_y] = position(placement.shape, "oar_tiles_m");
+    let params: Vec<String> = (first..first + LONE_ROW_PARAMETERS).map(|number| format!("${number}")).collect();
     let sides = ["w", "s", "e", "n"].map(|side| format!("oar_tiles_lone.{side}"));
     let own = format!("ST_MakeEnvelope({}, {})", sides.join(", "), layer.shape.srid);
-    let boxes = std::iter::once(own).chain(shifted_boxes(layer, sides.each_ref().map(String::as_str)));
-    let boxes: Vec<String> = boxes.map(|one| format!("{} && {one}", geometry(layer))).collect();
+    let boxes = std::iter::once(own).chain(shifted_boxes(placement, sides.each_ref().map(String::as_str)));
+    let boxes: Vec<String> = boxes.map(|one| format!("{} && {one}", placement.geometry())).collect();
     let found = format!(
         "located AS (
     SELECT near.*, oar_tiles_area.area AS oar_tiles_n, oar_tiles_area.width AS oar_tiles_width, oar_tiles_lone.code AS oar_tiles_code,
@@ -158,13 +166,14 @@ fn lone(layer: &Layer, cells: &Cells, first: usize) -> LoneRows {
 {celled}",
         params = params.join(", "),
         columns = columns(layer),
-        projected = projected(layer),
+        projected = projected(placement),
         relation = layer.rows(&PlaceholderSql::of_area()),
         found = boxes.join(" OR "),
         filter = filter(layer),
         celled = celled(cells.grid, x, y),
     );
-    // Beside it there may be rows of the next cell. Its values are worked out apart from the areas: a column may be called as one of theirs.
+    // The box may also find rows of the next cell. The values are computed apart from the areas: a column of the relation may have the name of
+    // a column of theirs.
     let shown = format!(
         "SELECT z, shift, margin, ax0, ay0, ax1, ay1, side, m, west, north{}, k0
     FROM (
@@ -179,7 +188,7 @@ fn lone(layer: &Layer, cells: &Cells, first: usize) -> LoneRows {
     LoneRows { found, shown }
 }
 
-/// What [`values`] gives of a row, by name. A NULL that stands for an aggregate has no type yet: it takes that of the aggregate.
+/// The columns that [`values`] gives of a row, by name. An untyped NULL in place of an aggregate takes the type of the aggregate in the UNION.
 fn names_of_row(layer: &Layer) -> String {
     let name = |(number, property): (usize, &BoundProperty)| match property.of {
         ComputedFrom::Tile(_) => String::new(),

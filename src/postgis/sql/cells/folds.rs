@@ -5,7 +5,7 @@ use tokio_postgres::types::Type;
 use super::aggregates::AggregateCall;
 use crate::cells::Fold;
 
-/// The values that a layer's aggregates are folded from, each once.
+/// The values from which a layer's aggregates are folded, without repeats.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoldedValues(pub(in crate::postgis) Vec<FoldedValue>);
 
@@ -18,7 +18,7 @@ pub(in crate::postgis) struct FoldedValue {
     pub(in crate::postgis) kind: ValueKind,
 }
 
-/// How a value is read.
+/// The type of a value, as far as it matters for reading its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::postgis) enum ValueKind {
     Bool,
@@ -41,8 +41,8 @@ impl FoldedValues {
         self.0.iter().map(|value| value.sql.as_str())
     }
 
-    /// What stands for a call: `column` gives the SQL of the folded value with a number.
-    pub(in crate::postgis) fn stands_for(&self, call: &AggregateCall<'_>, column: impl Fn(usize) -> String) -> String {
+    /// The SQL that replaces a call: `column` gives the column with the folded value of that number.
+    pub(in crate::postgis) fn replacement(&self, call: &AggregateCall<'_>, column: impl Fn(usize) -> String) -> String {
         let folded = |fold: Fold| {
             let sql = call.value(fold);
             let number = self.0.iter().position(|value| value.fold == fold && value.sql == sql).unwrap_or(self.0.len());
@@ -50,7 +50,7 @@ impl FoldedValues {
             format!("{}{}", column(number), if exact { "::numeric" } else { "" })
         };
         match call.function.folds() {
-            // As avg() of integers divides (int8_avg, numeric_poly_avg).
+            // The division of avg() over integers (int8_avg, numeric_poly_avg).
             [sum, count] => format!("({}::numeric / nullif({}, 0)::numeric)", folded(*sum), folded(*count)),
             [fold, ..] => folded(*fold),
             [] => String::new(),
@@ -64,12 +64,12 @@ impl FoldedValues {
 }
 
 impl FoldedValue {
-    /// A sum of bigints, which may be greater than one: it is sent as text.
+    /// Whether the folded value may be greater than a bigint, as a sum of bigints may: it is sent as text.
     fn is_numeric(&self) -> bool {
         self.fold == Fold::Sum && self.kind == ValueKind::Int8
     }
 
-    /// The type of the parameter with the folded values of some cells.
+    /// The type of the array parameter with the folded values of some cells.
     pub(in crate::postgis) fn folded_type(&self) -> Type {
         match (self.fold, self.kind) {
             (Fold::Sum, ValueKind::Int8) => Type::TEXT_ARRAY,

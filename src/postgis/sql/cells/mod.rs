@@ -1,6 +1,6 @@
-//! Cells: rows put together by where they lie. The numbers are worked out as [`CellGrid`] does.
+//! Cells: rows gathered by where they lie. The arithmetic is that of [`CellGrid`], bit for bit.
 //!
-//! Names that begin with `oar_tiles_` are the statement's own: the columns of the relation stand beside them.
+//! Names that begin with `oar_tiles_` are the statement's own, so that they differ from the columns of the relation beside them.
 
 mod aggregates;
 pub(super) mod counted;
@@ -8,9 +8,9 @@ mod folds;
 mod outline;
 
 use super::edge::projected;
-use super::{filter, geometry, search, thin};
+use super::{AreaSearch, filter, search, thin};
 use crate::cells::{Cell, CellGrid, CellShape, INVERSE_SQRT_3, MIDDLE, Standing, THIRD};
-use crate::postgis::layer::{BoundProperty, Cells, ComputedFrom, KeyColumn, Layer, PlaceholderSql};
+use crate::postgis::layer::{BoundProperty, Cells, ComputedFrom, KeyColumn, Layer, PlaceholderSql, Shape};
 use crate::tile::{HALF_WORLD_METRES, LAST_UNIT, WORLD_UNITS};
 
 use aggregates::only_counts;
@@ -22,29 +22,29 @@ pub(in crate::postgis) use folds::{FoldedValue, ValueKind};
 
 pub use folds::FoldedValues;
 
-/// Where a row lies in world units, as exact as a double is, from its projected geometry `m`: x and y. A geometry that is no
-/// point lies in the middle of its box.
-pub(in crate::postgis) fn position(layer: &Layer, m: &str) -> [String; 2] {
+/// The position of a row in world units, as exact as a double is, from its projected geometry `m`: x and y. A geometry that is not a point
+/// counts at the middle of its box.
+pub(in crate::postgis) fn position(shape: Shape, m: &str) -> [String; 2] {
     let scale = WORLD_UNITS_F64 / (2.0 * HALF_WORLD_METRES);
     let along = |metres: String| format!("({metres} + {HALF_WORLD_METRES:?}) * {scale:?}");
-    if layer.shape.points {
+    if shape.points {
         return [along(format!("ST_X({m})")), along(format!("-ST_Y({m})"))];
     }
     [along(format!("(ST_XMin({m}) + ST_XMax({m})) * 0.5")), along(format!("-((ST_YMin({m}) + ST_YMax({m})) * 0.5)"))]
 }
 
-/// Whether such a position lies in the world. NULL or false if the row is to be skipped.
+/// Whether the position of a row lies in the world. NULL or false if the row is to be skipped.
 pub(in crate::postgis) fn is_in_world(x: &str, y: &str) -> String {
-    // The same tolerance on all four sides: one unit.
+    // A tolerance of one unit on all four sides.
     let end = WORLD_UNITS + 1;
     format!("{x} > -1 AND {x} < {end} AND {y} > -1 AND {y} < {end}")
 }
 
-/// An aggregate of the configuration, the cell's bounds in degrees and its number filled in.
-pub(in crate::postgis) fn filled(sql: &str, cell: &DecodedCell, grid: CellGrid) -> String {
+/// An aggregate of the configuration with the cell's bounds, in degrees, and the cell's number in place of the placeholders.
+pub(in crate::postgis) fn with_bounds(sql: &str, cell: &DecodedCell, grid: CellGrid) -> String {
     let DecodedCell { zoom, .. } = cell;
     let [west, north, east, south] = cell.bounds(grid);
-    // Squares are numbered as tiles are, so many zooms deeper: all zooms above, then row by row.
+    // Squares are numbered as the tiles of a deeper zoom: after the tiles of all zooms above, row by row.
     #[expect(clippy::cast_possible_truncation, reason = "at most 7")]
     let deeper = -grid.size.log2() as i32;
     let level = format!("({zoom} + {deeper})");
@@ -59,46 +59,47 @@ pub(in crate::postgis) fn filled(sql: &str, cell: &DecodedCell, grid: CellGrid) 
         .replace("!cell!", &number)
 }
 
-/// An aggregate with the bounds as NULL, to ask the server about it.
+/// An aggregate with NULL in place of the placeholders, to have the server check it.
 pub(crate) fn without_bounds(sql: &str) -> String {
     let nothing = "NULL::float8";
     let sql = sql.replace("!cell!", "NULL::int8");
     ["!xmin!", "!ymin!", "!xmax!", "!ymax!"].iter().fold(sql, |sql, name| sql.replace(name, nothing))
 }
 
-/// The part of the statement that leads from the areas to what is drawn: `WITH` items, the last of which is called "placed" and
-/// gives, for each area, cell and lone row in it, the columns that the plain statement's "placed" gives; `k0` is the cell.
+/// The part of the statement that leads from areas to features: `WITH` items, the last of which is called "placed". For each area, and each
+/// cell and lone row in it, that gives the columns of "placed" in the statement for rows; `k0` is the cell.
 pub(in crate::postgis) fn placed(layer: &Layer, cells: &Cells, are_folded: bool) -> String {
     let grid = cells.grid;
-    // What can be folded is the same in any order.
+    // Aggregates that can be folded do not depend on the order of rows.
     let keeps_order = !are_folded && !layer.aggregates().all(only_counts);
     let order: String = if keeps_order { layer.key.iter().map(by_key).collect() } else { String::new() };
     let (x, y) = ("oar_tiles_x", "oar_tiles_y");
-    let [at_x, at_y] = position(layer, "oar_tiles_m");
+    let placement = layer.placement();
+    let [at_x, at_y] = position(placement.shape, "oar_tiles_m");
     let decoded = DecodedCell::of("oar_tiles_cell", "min(oar_tiles_width)", "min(oar_tiles_zoom)");
     let single = DecodedCell::of("oar_tiles_cell", "oar_tiles_width", "oar_tiles_zoom");
-    let mut stands = stands(grid, &decoded);
-    if layer.is_found_in_boxes() {
-        stands.ends = decoded.bounds(grid).map(|end| unit(&end)).to_vec();
+    let mut symbol = symbol(grid, &decoded);
+    if placement.plans_cell_boxes() {
+        symbol.sides = decoded.bounds(grid).map(|side| unit(&side)).to_vec();
     }
-    let aggregate = |sql: &str| filled(sql, &decoded, grid);
+    let aggregate = |sql: &str| with_bounds(sql, &decoded, grid);
     let drawn = match &cells.having {
-        Some(having) => format!("CASE WHEN ({}\n) THEN {} END", filled(having, &decoded, grid), stands.geometry),
-        None => stands.geometry,
+        Some(having) => format!("CASE WHEN ({}\n) THEN {} END", aggregate(having), symbol.geometry),
+        None => symbol.geometry,
     };
-    let ends = ["west", "north", "east", "south"].iter().zip(&stands.ends);
-    let ends: String = ends.map(|(name, end)| format!(", {end} AS {name}")).collect();
+    let sides = ["west", "north", "east", "south"].iter().zip(&symbol.sides);
+    let sides: String = sides.map(|(name, side)| format!(", {side} AS {name}")).collect();
     let grouped = |from: &str, condition: &str| {
         format!(
-            "SELECT oar_tiles_n, oar_tiles_cell AS k0, {drawn} AS m{ends}{} FROM {from} {condition}
+            "SELECT oar_tiles_n, oar_tiles_cell AS k0, {drawn} AS m{sides}{} FROM {from} {condition}
     GROUP BY oar_tiles_cell, oar_tiles_n",
             values(layer, &PropertiesOf::Cell(&aggregate), "count(*)")
         )
     };
-    let cells_of = if cells.keeps_lone {
-        let own = if layer.is_found_in_boxes() { single.bounds(grid) } else { [x, y, x, y].map(str::to_owned) };
-        let ends = ["west", "north", "east", "south"].iter().zip(own).take(stands.ends.len());
-        let ends: String = ends.map(|(name, column)| format!(", {} AS {name}", unit(&column))).collect();
+    let shown = if cells.keeps_lone {
+        let own = if placement.plans_cell_boxes() { single.bounds(grid) } else { [x, y, x, y].map(str::to_owned) };
+        let sides = ["west", "north", "east", "south"].iter().zip(own).take(symbol.sides.len());
+        let sides: String = sides.map(|(name, column)| format!(", {} AS {name}", unit(&column))).collect();
         format!(
             "numbered AS (
     SELECT *, count(*) OVER (PARTITION BY oar_tiles_cell, oar_tiles_n) AS oar_tiles_members FROM sorted OFFSET 0
@@ -107,7 +108,7 @@ pub(in crate::postgis) fn placed(layer: &Layer, cells: &Cells, are_folded: bool)
 shown AS (
     {}
     UNION ALL
-    SELECT oar_tiles_n, oar_tiles_cell, oar_tiles_m{ends}{} FROM numbered WHERE oar_tiles_members = 1
+    SELECT oar_tiles_n, oar_tiles_cell, oar_tiles_m{sides}{} FROM numbered WHERE oar_tiles_members = 1
 ),",
             grouped("numbered", "WHERE oar_tiles_members > 1"),
             values(layer, &PropertiesOf::Row, "1::int8")
@@ -116,7 +117,7 @@ shown AS (
         format!("shown AS (\n    {}\n),", grouped("sorted", ""))
     };
     let carried = carried(layer);
-    let (search, _) = search(layer);
+    let AreaSearch { condition: search, .. } = search(placement);
     format!(
         "-- Members: every row that may lie in a cell that an area shows. OFFSET 0 keeps the planner from working an expression out
 -- again wherever it is used.
@@ -132,22 +133,22 @@ located AS (
 -- Only of cells that the area may show: of others not all members are here.
 sorted AS (
     SELECT celled.* FROM celled JOIN oar_tiles_area ON oar_tiles_area.area = oar_tiles_n
-    WHERE {shown}
+    WHERE {touches_area}
     ORDER BY oar_tiles_cell, oar_tiles_n{order} OFFSET 0
 ),
-{cells_of}
+{shown}
 placed AS (
-    SELECT z, shift, margin, ax0, ay0, ax1, ay1, side, m, west, north{and_ends}{carried}, k0
+    SELECT z, shift, margin, ax0, ay0, ax1, ay1, side, m, west, north{east_south}{carried}, k0
     FROM shown JOIN oar_tiles_area ON oar_tiles_area.area = shown.oar_tiles_n
     OFFSET 0
 )",
         columns = columns(layer),
-        projected = projected(layer),
+        projected = projected(placement),
         relation = layer.rows(&PlaceholderSql::of_area()),
         filter = filter(layer),
-        shown = is_shown(grid, &single),
+        touches_area = touches_area(grid, &single),
         celled = celled(grid, x, y),
-        and_ends = if stands.ends.len() == 4 { ", east, south" } else { "" },
+        east_south = if symbol.sides.len() == 4 { ", east, south" } else { "" },
     )
 }
 
@@ -155,11 +156,11 @@ placed AS (
 pub(in crate::postgis) enum PropertiesOf<'a> {
     /// From a row that is alone in its cell.
     Row,
-    /// From a cell: what turns an aggregate into SQL.
+    /// From a cell, with the function that completes the SQL of an aggregate.
     Cell(&'a dyn Fn(&str) -> String),
 }
 
-/// The properties of rows and cells as columns, and what ranks them.
+/// The properties of a row or cell as columns, and its rank if the layer is thinned: `members`, the number of the rows of the cell.
 pub(in crate::postgis) fn values(layer: &Layer, value: &PropertiesOf<'_>, members: &str) -> String {
     let of = |(number, property): (usize, &BoundProperty)| {
         let sql = match (property.of, value) {
@@ -174,7 +175,7 @@ pub(in crate::postgis) fn values(layer: &Layer, value: &PropertiesOf<'_>, member
     layer.properties.iter().enumerate().filter_map(of).chain(rank).collect()
 }
 
-/// The names of what is carried along from a cell to its feature.
+/// The names of the columns of [`values`].
 fn carried(layer: &Layer) -> String {
     layer
         .properties
@@ -186,8 +187,8 @@ fn carried(layer: &Layer) -> String {
         .collect()
 }
 
-/// Whether what stands for a cell may touch the tiles of the area.
-fn is_shown(grid: CellGrid, cell: &DecodedCell) -> String {
+/// Whether the geometry of a cell may touch the tiles of the area.
+fn touches_area(grid: CellGrid, cell: &DecodedCell) -> String {
     let [west, north, east, south] = match grid.standing {
         Standing::Center => {
             let [x, y] = cell.middle(grid);
@@ -195,8 +196,8 @@ fn is_shown(grid: CellGrid, cell: &DecodedCell) -> String {
         }
         Standing::Centroid | Standing::Polygon => cell.bounds(grid),
     }
-    .map(|end| unit(&end));
-    let tile = |end: &str, sign: char| format!("({end} {sign} oar_tiles_area.margin) >> oar_tiles_area.shift");
+    .map(|side| unit(&side));
+    let tile = |side: &str, sign: char| format!("({side} {sign} oar_tiles_area.margin) >> oar_tiles_area.shift");
     format!(
         "{} <= oar_tiles_area.ax1 AND {} >= oar_tiles_area.ax0 AND {} <= oar_tiles_area.ay1 AND {} >= oar_tiles_area.ay0",
         tile(&west, '-'),
@@ -212,51 +213,52 @@ fn by_key(column: &KeyColumn) -> String {
 
 /// The columns that expressions may name: those that the role may read.
 pub(in crate::postgis) fn columns(layer: &Layer) -> String {
-    if layer.columns.is_empty() { geometry(layer) } else { layer.columns.join(", ") }
+    if layer.columns.is_empty() { layer.placement().geometry() } else { layer.columns.join(", ") }
 }
 
-/// What stands for a cell.
+/// The geometry by which a cell is drawn.
 pub(in crate::postgis) struct CellSymbol {
-    /// Its geometry in EPSG:3857.
+    /// SQL for the geometry, in EPSG:3857.
     pub(in crate::postgis) geometry: String,
-    /// Where it lies: a point's west and north, or a box, in world units.
-    pub(in crate::postgis) ends: Vec<String>,
+    /// Where it lies in world units: west and north of a point; west, north, east and south of a box.
+    pub(in crate::postgis) sides: Vec<String>,
 }
 
-pub(in crate::postgis) fn stands(grid: CellGrid, cell: &DecodedCell) -> CellSymbol {
+pub(in crate::postgis) fn symbol(grid: CellGrid, cell: &DecodedCell) -> CellSymbol {
     match grid.standing {
         Standing::Center => {
             let middle = cell.middle(grid);
-            CellSymbol { geometry: point(&middle), ends: middle.iter().map(|end| unit(end)).collect() }
+            CellSymbol { geometry: point(&middle), sides: middle.iter().map(|side| unit(side)).collect() }
         }
         Standing::Centroid => {
-            // Whole numbers: the sum is the same in any order.
+            // A sum of whole numbers does not depend on their order.
             let mean = |column: &str| format!("div(sum({}), count(*))::int8", unit(column));
-            standing_at(&[mean("oar_tiles_x"), mean("oar_tiles_y")])
+            symbol_at(&[mean("oar_tiles_x"), mean("oar_tiles_y")])
         }
-        Standing::Polygon => {
-            CellSymbol { geometry: cell.polygon(grid), ends: cell.bounds(grid).iter().map(|end| unit(end)).collect() }
-        }
+        Standing::Polygon => CellSymbol {
+            geometry: cell.polygon(grid),
+            sides: cell.bounds(grid).iter().map(|side| unit(side)).collect(),
+        },
     }
 }
 
-/// A point in the middle of a world unit: no position there lies halfway between two units of a tile's grid.
-pub(in crate::postgis) fn standing_at(unit: &[String; 2]) -> CellSymbol {
+/// A point in the middle of a world unit, which never lies halfway between two units of a tile's grid.
+pub(in crate::postgis) fn symbol_at(unit: &[String; 2]) -> CellSymbol {
     let [x, y] = unit;
-    CellSymbol { geometry: point(&[format!("{x} + 0.5"), format!("{y} + 0.5")]), ends: unit.to_vec() }
+    CellSymbol { geometry: point(&[format!("{x} + 0.5"), format!("{y} + 0.5")]), sides: unit.to_vec() }
 }
 
-/// The items that give each member its cell: [`CellGrid::cell`], step by step, so that nothing is worked out twice.
+/// The `WITH` items that give each member its cell: [`CellGrid::cell`], step by step, so that nothing is computed twice.
 pub(in crate::postgis) fn celled(grid: CellGrid, x: &str, y: &str) -> String {
     let in_world = is_in_world(x, y);
     let code = |a: &str, b: &str| {
         let offset = Cell::OFFSET;
         format!("(({a} + {offset}) << 32) | ({b} + {offset})")
     };
-    let cut = |column: &str| format!("least(greatest({column}, 0::float8), {LAST_UNIT:?}::float8)");
+    let clamped = |column: &str| format!("least(greatest({column}, 0::float8), {LAST_UNIT:?}::float8)");
     match grid.shape {
         CellShape::Square => {
-            let number = |column: &str| format!("floor({} / oar_tiles_width)::int8", cut(column));
+            let number = |column: &str| format!("floor({} / oar_tiles_width)::int8", clamped(column));
             format!(
                 "celled AS (SELECT *, {} AS oar_tiles_cell FROM located WHERE {in_world} OFFSET 0)",
                 code(&number(x), &number(y))
@@ -277,8 +279,8 @@ stepped AS (
 celled AS (
     SELECT *, CASE WHEN {first} <= {second} THEN {one} ELSE {other} END AS oar_tiles_cell FROM stepped OFFSET 0
 )",
-            cut_x = cut(x),
-            cut_y = cut(y),
+            cut_x = clamped(x),
+            cut_y = clamped(y),
             first = distance("oar_tiles_s - oar_tiles_s0", "oar_tiles_t - oar_tiles_t0"),
             second = distance("oar_tiles_s - oar_tiles_s1 - 0.5::float8", "oar_tiles_t - oar_tiles_t1 - 0.5::float8"),
             one = code("2 * oar_tiles_s0::int8", "2 * oar_tiles_t0::int8"),
@@ -287,6 +289,7 @@ celled AS (
     }
 }
 
+/// The square of the distance, in the units of the two lattices.
 fn distance(s: &str, t: &str) -> String {
     format!("({s}) * ({s}) + 3.0::float8 * (({t}) * ({t}))")
 }

@@ -1,4 +1,4 @@
-//! A cell, worked out from its code as [`CellGrid`] does: where it stands, its sides, its outline.
+//! The middle, sides and outline of a cell, computed from its code as [`CellGrid`] does.
 
 use crate::cells::{Cell, CellGrid, CellShape, INVERSE_SQRT_3, MIDDLE, SQRT_3, THIRD};
 use crate::tile::{HALF_WORLD_METRES, LAST_UNIT};
@@ -11,7 +11,7 @@ fn metres() -> f64 {
 /// World units along the world, as a double.
 pub(in crate::postgis) const WORLD_UNITS_F64: f64 = 2.0 * MIDDLE;
 
-/// A cell that was read from its code: its column and row, its width, all as SQL.
+/// A cell that is read from its code: its column, its row, its width in world units and its zoom, all as SQL.
 pub(in crate::postgis) struct DecodedCell {
     pub(in crate::postgis) a: String,
     pub(in crate::postgis) b: String,
@@ -19,8 +19,8 @@ pub(in crate::postgis) struct DecodedCell {
     pub(in crate::postgis) zoom: String,
 }
 
-/// A position or a box in world units: its ends as SQL, west, north, east, south.
-pub(in crate::postgis) type Ends = [String; 4];
+/// The sides of a box in world units as SQL: west, north, east, south.
+pub(in crate::postgis) type BoxSides = [String; 4];
 
 impl DecodedCell {
     /// From the code of the cell, its width, and the zoom.
@@ -45,8 +45,8 @@ impl DecodedCell {
         }
     }
 
-    /// The cell's box, not cut.
-    pub(in crate::postgis) fn bounds(&self, grid: CellGrid) -> Ends {
+    /// The cell's box, not cut to the world.
+    pub(in crate::postgis) fn bounds(&self, grid: CellGrid) -> BoxSides {
         let ([x, y], width) = (self.middle(grid), &self.width);
         let across = format!("{width} * 0.5::float8");
         let along = match grid.shape {
@@ -61,9 +61,9 @@ impl DecodedCell {
         ]
     }
 
-    /// The cell itself in EPSG:3857.
+    /// The cell's outline in EPSG:3857.
     pub(in crate::postgis) fn polygon(&self, grid: CellGrid) -> String {
-        let [west, north, east, south] = self.bounds(grid).map(|end| end);
+        let [west, north, east, south] = self.bounds(grid);
         let (x, y) = (
             |units: &str| format!("{units} * {:?}::float8 - {HALF_WORLD_METRES:?}::float8", metres()),
             |units: &str| format!("{HALF_WORLD_METRES:?}::float8 - {units} * {:?}::float8", metres()),
@@ -74,7 +74,7 @@ impl DecodedCell {
             }
             CellShape::Hexagon => {
                 let [middle, _] = self.middle(grid);
-                // A side is half as long as the whole is high: the shoulders lie at a quarter.
+                // A side of a hexagon is half as long as the hexagon is high, so the upper and lower ends of the sides lie at its quarters.
                 let quarter = |near: &str, far: &str| format!("({near} * 0.75::float8 + {far} * 0.25::float8)");
                 let (upper, lower) = (quarter(&north, &south), quarter(&south, &north));
                 let corners = [
@@ -96,18 +96,18 @@ impl DecodedCell {
     }
 }
 
-/// A coordinate in world units as the unit in which it lies, cut to the world.
+/// The world unit in which a coordinate lies, clamped to the world.
 pub(in crate::postgis) fn unit(coordinate: &str) -> String {
     format!("least(greatest(floor({coordinate}), 0), {LAST_UNIT:?})::int8")
 }
 
-/// A point in EPSG:3857, cut to the world, from its place in world units.
+/// A point in EPSG:3857 from its position in world units, clamped to the world.
 pub(in crate::postgis) fn point([x, y]: &[String; 2]) -> String {
-    let cut =
+    let clamped =
         |units: &str| format!("least(greatest({units}, 0), {WORLD_UNITS_F64:?}::float8) * {:?}::float8", metres());
     format!(
         "ST_SetSRID(ST_MakePoint({} - {HALF_WORLD_METRES:?}::float8, {HALF_WORLD_METRES:?}::float8 - {}), 3857)",
-        cut(x),
-        cut(y)
+        clamped(x),
+        clamped(y)
     )
 }

@@ -1,11 +1,11 @@
-//! One look at a layer: where its features lie at some zooms.
+//! One pass over a layer: where its features lie at some zooms.
 
 use std::collections::BTreeMap;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::gatherer::Gatherer;
+use super::gatherer::{GatheredCells, Gatherer};
 use super::rows::box_footprint;
 use super::{Skipped, counts_cells};
 use crate::cells::CellCounts;
@@ -14,19 +14,19 @@ use crate::postgis::session::{Error, Param, Snapshot};
 use crate::postgis::sql::{self, FoldedValues};
 use crate::tile::{Coverage, Footprints, LayerFootprints, Zoom};
 
-/// What one look has seen.
+/// The result of one pass.
 pub(in crate::postgis) struct PassResult {
-    /// The same for all the zooms, unless features are put together in cells.
-    pub(in crate::postgis) places: LayerFootprints,
-    /// The cells, if their counts are all that is to be known.
+    /// Where features lie: the same for all zooms, unless rows are gathered in cells.
+    pub(in crate::postgis) footprints: LayerFootprints,
+    /// The counted cells, if the layer can be drawn from them.
     pub(in crate::postgis) counts: Option<CellCounts>,
-    /// Else the rows that are put together.
+    /// The number of rows to be gathered when tiles are rendered, at each zoom whose cells are not counted.
     pub(in crate::postgis) gathered: BTreeMap<Zoom, u64>,
-    /// Rows that cannot be drawn.
-    pub(in crate::postgis) left_out: u64,
+    /// The number of rows that cannot be drawn.
+    pub(in crate::postgis) skipped: u64,
 }
 
-/// A look at where a layer's features lie.
+/// One pass over a layer.
 pub(in crate::postgis) struct SurveyPass<'a> {
     pub(in crate::postgis) snapshot: &'a Snapshot,
     pub(in crate::postgis) layer: &'a Layer,
@@ -40,7 +40,7 @@ impl SurveyPass<'_> {
         format!("layer \"{}\", reading where its features lie", self.layer.name)
     }
 
-    /// Where its features lie at some zooms.
+    /// Reads where the layer's features lie at some zooms, at which its query gives the same rows.
     pub(in crate::postgis) async fn at(&self, zooms: &[Zoom]) -> Result<PassResult, Error> {
         let SurveyPass { snapshot, layer, folds, coverage } = *self;
         let boxes = search_boxes(layer, coverage, zooms);
@@ -48,18 +48,19 @@ impl SurveyPass<'_> {
         let values = QueryValues::of_coverage(layer, coverage, zooms);
         let near = boxes.iter().flatten().map(|column| (column as _, Type::FLOAT8_ARRAY));
         let params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();
-        let mut left_out = 0_u64;
+        let mut skipped = 0_u64;
         let (mut points, mut boxes) = (Vec::new(), Vec::new());
         let mut cells = layer.grid().map(|grid| Gatherer::start(layer, folds, grid, zooms));
+        let has_packed_points = layer.shape.has_closed_form_points();
         let each = |row: &Row| {
-            let seen = if let Some(cells) = &mut cells {
+            let position = if let Some(cells) = &mut cells {
                 cells.add(row)
-            } else if layer.shape.is_closed_form() {
+            } else if has_packed_points {
                 row.get::<_, Option<i64>>(0).map(|position| points.push(position.cast_unsigned()))
             } else {
                 box_footprint(row).map(|footprint| boxes.push(footprint))
             };
-            left_out += u64::from(seen.is_none());
+            skipped += u64::from(position.is_none());
             Ok(())
         };
         snapshot
@@ -68,21 +69,21 @@ impl SurveyPass<'_> {
             .await
             .map_err(|error| explained(error, layer))?;
         let (mut counts, mut gathered) = (None, BTreeMap::new());
-        let places = match cells {
+        let footprints = match cells {
             Some(cells) => {
-                let (rows, (places, counted)) = cells.finish().await;
+                let GatheredCells { rows, footprints, counts: counted } = cells.finish().await;
                 counts = counts_cells(layer, folds).then_some(counted);
                 let is_counted = |zoom: &Zoom| counts.as_ref().is_some_and(|counts| counts.has(*zoom));
                 gathered = zooms.iter().filter(|zoom| !is_counted(zoom)).map(|zoom| (*zoom, rows)).collect();
-                places
+                footprints
             }
-            None if layer.shape.is_closed_form() => LayerFootprints::Same(Footprints::Points(points)),
+            None if has_packed_points => LayerFootprints::Same(Footprints::Points(points)),
             None => LayerFootprints::Same(Footprints::Boxes(boxes)),
         };
-        Ok(PassResult { places, counts, gathered, left_out })
+        Ok(PassResult { footprints, counts, gathered, skipped })
     }
 
-    /// The rows that cannot be drawn.
+    /// Reads which rows cannot be drawn, and why.
     pub(in crate::postgis) async fn skipped(&self, zooms: &[Zoom]) -> Result<Vec<Skipped>, Error> {
         let values = QueryValues::of_coverage(self.layer, self.coverage, zooms);
         let params: Vec<Param<'_>> = values.params(self.layer).collect();

@@ -1,0 +1,106 @@
+//! Where the rows of a layer lie: its geometry column, and what is drawn of rows beyond ±180°.
+
+use super::{Beyond, EdgeUnits, Layer};
+use crate::cells::{CellGrid, Standing};
+
+/// How a layer's geometries are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// The spatial reference system of the column.
+    pub srid: i32,
+    /// Whether every geometry is a single point.
+    pub points: bool,
+    /// Whether the column is a geography.
+    pub geography: bool,
+    /// Whether there may be curves, which tiles cannot hold and which become lines, or surfaces, which are skipped.
+    pub curves: bool,
+    /// The units of the column, if rows may reach beyond ±180° in it.
+    pub edge: Option<EdgeUnits>,
+}
+
+impl Shape {
+    /// The shape of geometries of which only the column's type is known.
+    pub(in crate::postgis) const fn of_any(srid: i32, geography: bool) -> Shape {
+        Shape { srid, points: false, geography, curves: true, edge: None }
+    }
+
+    /// Whether a closed formula leads from an area of the world to the box of the reference system in which all features of the area lie:
+    /// both axes of EPSG:4326 and EPSG:3857 are monotone in each other.
+    pub(in crate::postgis) fn has_closed_form(self) -> bool {
+        matches!(self.srid, 3857 | 4326)
+    }
+
+    /// Whether all geometries are points of a system with a closed formula, so that an area alone finds them.
+    pub(in crate::postgis) fn has_closed_form_points(self) -> bool {
+        self.points && self.has_closed_form()
+    }
+}
+
+/// Everything that decides where the rows of a relation lie. Every statement about positions is made from it, for the rows of a layer and
+/// for geometries of the change log alike.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::postgis) struct Placement<'a> {
+    /// The geometry column, quoted.
+    pub(in crate::postgis) column: &'a str,
+    /// How the geometries are stored.
+    pub(in crate::postgis) shape: Shape,
+    /// What is drawn of rows that reach beyond ±180°.
+    pub(in crate::postgis) beyond: Beyond,
+    /// Whether a row may reach beyond ±180°.
+    pub(in crate::postgis) reaches_beyond: bool,
+    /// The grid, if the rows are gathered in cells: then each has one position.
+    pub(in crate::postgis) grid: Option<CellGrid>,
+    /// Whether some rows may have another reference system: those of a query that gives other rows at each zoom, which nobody has looked at.
+    pub(in crate::postgis) srid_varies: bool,
+    /// Whether only features within a fraction of a tile's side are candidates. The box of the whole feature decides.
+    pub(in crate::postgis) has_candidate_limit: bool,
+}
+
+impl Placement<'_> {
+    /// A row's geometry as SQL, in the reference system of its column.
+    pub(in crate::postgis) fn geometry(&self) -> String {
+        if self.shape.geography { format!("{}::geometry", self.column) } else { self.column.to_owned() }
+    }
+
+    /// Whether the rows are gathered in cells.
+    pub(in crate::postgis) fn is_gathered(&self) -> bool {
+        self.grid.is_some()
+    }
+
+    /// Whether rows are drawn on the other side of the world. Those near an area are then searched one world farther, too.
+    pub(in crate::postgis) fn is_wrapped(&self) -> bool {
+        self.reaches_beyond && self.beyond == Beyond::Wrap && self.shape.edge.is_some()
+    }
+
+    /// Whether a drawn row may lie on both sides of ±180° and nowhere in between. Not with a limit for candidates: the box of such a row
+    /// reaches around the world.
+    pub(in crate::postgis) fn has_crossing_rows(&self) -> bool {
+        self.is_wrapped() && !self.shape.points && !self.is_gathered() && !self.has_candidate_limit
+    }
+
+    /// Whether every feature in the tiles is a single point.
+    pub(in crate::postgis) fn draws_points(&self) -> bool {
+        self.grid.map_or(self.shape.points, |grid| grid.standing != Standing::Polygon && !self.plans_cell_boxes())
+    }
+
+    /// Whether cells that stand at the mean of their members are planned by the cells' boxes: no closed formula leads to the members, and
+    /// the mean does not tell where to search for all of them.
+    pub(in crate::postgis) fn plans_cell_boxes(&self) -> bool {
+        self.grid.is_some_and(|grid| grid.standing == Standing::Centroid) && !self.shape.has_closed_form()
+    }
+}
+
+impl Layer {
+    /// Where the layer's rows lie.
+    pub(in crate::postgis) fn placement(&self) -> Placement<'_> {
+        Placement {
+            column: &self.geometry,
+            shape: self.shape,
+            beyond: self.beyond,
+            reaches_beyond: self.reaches_beyond,
+            grid: self.grid(),
+            srid_varies: self.asks_each_zoom(),
+            has_candidate_limit: self.margin.candidates.is_some(),
+        }
+    }
+}
