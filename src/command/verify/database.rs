@@ -39,7 +39,7 @@ pub(super) async fn compare(
             .zip(Scope::read(&region.zooms, &region.bbox))
             .ok_or_else(|| unfit("its manifest names zooms or boxes that cannot be read. Seed it again"))?;
         let tiles = Arc::new(PartFilter { scope: scope.clone(), compared: compared.clone() });
-        let part = Part { job: job.with_settings(settings), tiles, amount };
+        let part = ComparedPart { job: job.with_settings(settings), tiles, amount };
         let target = tokio::sync::Mutex::new(Some(looked));
         let attempt = async |_restarts| {
             let mut target = target.lock().await;
@@ -58,7 +58,7 @@ pub(super) async fn compare(
 }
 
 /// A part of a target that is compared by itself, with the zooms and boxes of the run that seeded it.
-struct Part {
+struct ComparedPart {
     job: Job,
     tiles: Arc<PartFilter>,
     amount: TilesToCheck,
@@ -77,11 +77,11 @@ impl PartFilter {
 }
 
 /// Compares a part of a target with one snapshot. If that fails, the target is given back as it was looked at.
-async fn attempt(target: &mut Option<CheckedTarget>, part: &Part) -> Result<CheckedTarget, CommandError> {
+async fn attempt(target: &mut Option<CheckedTarget>, part: &ComparedPart) -> Result<CheckedTarget, CommandError> {
     let Some(looked) = target.as_ref() else { return Err(CommandError::Died("the target is gone".to_owned())) };
     let unfit = |what: String| CommandError::Unfit { target: looked.findings.target.clone(), what };
     let Some(manifest) = looked.manifest.as_ref() else { return Err(unfit("it has no manifest".to_owned())) };
-    let Part { job, amount, .. } = part;
+    let ComparedPart { job, amount, .. } = part;
     let settings = &job.settings;
     let mut prepared = prepare(job, Order::ZoomColumnTmsRow, settings.run.workers.get()).await?;
     let (theirs, ours) = (&manifest.fingerprint, fingerprint(settings, &prepared.layers));

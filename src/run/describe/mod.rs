@@ -94,7 +94,7 @@ pub(crate) fn leaves_parts(settings: &JobSettings, before: &Described) -> bool {
 }
 
 /// The parts of a target after a seed, and the snapshots that they show.
-struct Parts {
+struct SeededParts {
     /// The oldest of all.
     snapshot: String,
     /// That of the seed, if it is another one.
@@ -104,7 +104,7 @@ struct Parts {
 
 /// What a seed with the snapshot `now` leaves of the parts that the old manifest names: those that it did not cover, each with its
 /// snapshot. Changes are to be looked for since the oldest.
-fn parts(old: Option<&Manifest>, now: &str, covered: impl Fn(&Region) -> bool) -> Parts {
+fn parts(old: Option<&Manifest>, now: &str, covered: impl Fn(&Region) -> bool) -> SeededParts {
     let dated = |old: &Manifest| -> Vec<Region> {
         let date =
             |part: Region| Region { snapshot: Some(part.snapshot.unwrap_or_else(|| old.snapshot.clone())), ..part };
@@ -115,7 +115,7 @@ fn parts(old: Option<&Manifest>, now: &str, covered: impl Fn(&Region) -> bool) -
     let unless_oldest = |snapshot: String| (snapshot != oldest).then_some(snapshot);
     let kept =
         kept.into_iter().map(|part| Region { snapshot: part.snapshot.and_then(unless_oldest), ..part }).collect();
-    Parts { seed_snapshot: unless_oldest(now.to_owned()), kept, snapshot: oldest }
+    SeededParts { seed_snapshot: unless_oldest(now.to_owned()), kept, snapshot: oldest }
 }
 
 /// The older of two snapshots of one database. One that cannot be read counts as the older: no change may be lost.
