@@ -145,7 +145,7 @@ pub struct Gathering {
 pub struct WantedFolds {
     /// How values are folded.
     pub folds: Vec<Fold>,
-    /// Rows that are alone in their cells are looked up one by one later, which pays only if they are few.
+    /// Whether lone rows must be few: they are read one by one later.
     pub few_lone: bool,
 }
 
@@ -234,7 +234,7 @@ impl Gathering {
         let counted: Vec<CountedCell> = cells.iter().map(counted).collect();
         let worlds = counted.iter().map(|cell| cell.world);
         let footprints = if cells.iter().any(|(_, cell)| cell.around.min_x.is_finite()) {
-            // All members of a cell are found only where the cell is looked for: in its box, not just at its mean.
+            // The members of a cell are searched in the cell's box, because its mean alone would not find all of them.
             let footprint = |(code, cell): &(i64, GatheredCell)| BoxFootprint {
                 world: grid.shown(zoom, Cell::of(*code)),
                 source: cell.around,

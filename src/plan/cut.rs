@@ -4,8 +4,8 @@
 use super::{HeavyTile, MAX_HEAVIEST_TILES, OverLimit, PlanLayer, Touched, ZoomPlan};
 use crate::tile::{Area, Batch, LayerCount, LayerIndex, Planned, SearchBox, SourceBox, TileCoord, TileRect, Zoom};
 
-/// The smallest box that touches the boxes of all features seen: along each axis from the least upper end to the
-/// greatest lower end. A feature larger than the area does not make it grow.
+/// The smallest box that touches the boxes of all features that were added: along each axis, from the least upper side to the greatest lower
+/// side. A feature that is larger than the area does not enlarge it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Touching {
     least_upper: [f32; 2],
@@ -48,7 +48,7 @@ impl Touching {
 struct ColumnRun {
     start: u64,
     tiles: u64,
-    /// The weight of each tile: its features, times what a feature of the layer weighs.
+    /// The weight of each tile: the number of its features, each multiplied by the weight of a feature of its layer.
     weight: u64,
 }
 
@@ -196,7 +196,7 @@ impl<'a> Cutter<'a> {
         if self.open.as_ref().is_some_and(|open| open.weight + cost > self.target) {
             self.close();
         }
-        // A column a little over the target stays whole.
+        // A column that is up to a quarter over the target stays whole.
         let split = cost > self.target + self.target / 4;
         let layers = self.layers.len();
         for (number, run) in column.iter().enumerate() {

@@ -26,7 +26,7 @@ use crate::tile::{Batch, Coverage, LayerFootprints, LayerIndex, Margin, Order, T
 pub use dirty::{Dirty, DrawnLayer, FeatureSearch, ScopePart, TooMany, batches};
 pub use sweep::{Touched, touched_tiles};
 
-/// A layer as planning sees it.
+/// What planning needs of a layer.
 #[derive(Debug)]
 pub struct PlanLayer {
     /// The zooms at which the layer is drawn.

@@ -13,7 +13,7 @@ struct Member {
     feature: u32,
 }
 
-/// What is needed of a layer at every level of quarters.
+/// A layer at the zoom of the plan.
 struct LayerReach<'a> {
     /// In world units.
     margin: i64,
@@ -34,7 +34,7 @@ pub(super) struct Quarterer<'a> {
     layers: &'a [PlanLayer],
     /// One for each layer.
     reach: Vec<LayerReach<'a>>,
-    /// How many pairs of a feature and a tile a batch should hold.
+    /// The weight that a batch should have, in pairs of a feature and a tile.
     target: u64,
     plan: ZoomPlan,
 }
@@ -58,7 +58,7 @@ impl<'a> Quarterer<'a> {
         };
         let reach = layers.iter().map(reach).collect();
         let mut quarterer = Quarterer { zoom, layers, reach, target, plan: ZoomPlan::empty(zoom) };
-        // Blocks yet to be cut, the first on the curve last.
+        // A stack of the blocks yet to be cut: the first on the curve is the last.
         let mut waiting = vec![Block { bits: zoom.get(), rect: whole, members }];
         while let Some(block) = waiting.pop() {
             let parts: Vec<TileRect> = parts.iter().filter_map(|part| part.common(&block.rect)).collect();
@@ -102,7 +102,7 @@ impl<'a> Quarterer<'a> {
         for member in members {
             let (tiles, others) = self.tiles(member);
             let all = || std::iter::once(&tiles).chain(&others);
-            // A block has only features that touch it: what lies farther west or east does no harm.
+            // All features of a block touch it, so comparing with its middle is enough.
             let (left, right) = if others.is_none() {
                 (tiles.x0 < middle_x, tiles.x1 >= middle_x)
             } else {
@@ -115,7 +115,7 @@ impl<'a> Quarterer<'a> {
                 quarter.members.push(member);
             }
         }
-        // A block is one piece of the curve: any of its tiles tells its place among the others.
+        // A block is one piece of the curve, so any of its tiles gives its position on the curve.
         quarters.sort_by_key(|block| block.rect.first().map(TileCoord::pmtiles_id));
         quarters.into_iter().rev()
     }

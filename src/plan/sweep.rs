@@ -54,10 +54,10 @@ impl Touched<'_> {
 /// The features that touch the current tile, by the position at which they end.
 type Active = BinaryHeap<Reverse<(u64, usize, u32)>>;
 
-/// What every feature touches at a zoom, inside the parts of the coverage (which share no tile), sorted in the archive's order.
+/// The tiles that every feature touches at a zoom, inside the parts of the coverage (which share no tile), sorted in the archive's order.
 pub(super) fn touches(zoom: Zoom, layers: &[PlanLayer], parts: &[TileRect]) -> Vec<Touch> {
-    // More than most need. Unused capacity costs no memory until it is written to, and one large allocation goes back to the system at once,
-    // while growing would leave pieces that the allocator keeps.
+    // Most layers need less. Unused capacity costs no memory until it is written, and one large allocation returns to the system at once, while a
+    // growing vector would leave pieces that the allocator keeps.
     let features: usize = layers.iter().map(|layer| layer.places.at(zoom).len()).sum();
     let mut touches = Vec::with_capacity(features * 9 / 4);
     for (number, layer) in layers.iter().enumerate() {
@@ -116,8 +116,8 @@ pub(super) fn add_touches(
     }
 }
 
-/// The same tiles as rectangles of which no two share a tile, so that overlapping boxes are planned once: the columns
-/// are cut wherever a rectangle begins or ends, and within such a strip the rows are joined.
+/// The same tiles as rectangles that share no tile, so that overlapping boxes are planned once: columns are cut wherever a rectangle begins or
+/// ends, and the rows of each strip are joined.
 pub(super) fn distinct_columns(rects: &[TileRect]) -> Vec<TileRect> {
     let mut cuts: Vec<u32> = rects.iter().flat_map(|rect| [rect.x0, rect.x1 + 1]).collect();
     cuts.sort_unstable();
@@ -139,7 +139,7 @@ pub(super) fn distinct_columns(rects: &[TileRect]) -> Vec<TileRect> {
     distinct
 }
 
-/// Walks the touched tiles in the archive's order and hands over each run of tiles that the same features touch.
+/// Walks the touched tiles in the archive's order and calls `each` with every run of tiles that the same features touch.
 pub(super) fn sweep(touches: &[Touch], layers: usize, mut each: impl FnMut(&Touched<'_>)) {
     let mut counts = vec![0_u64; layers];
     let mut active = Active::new();

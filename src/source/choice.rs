@@ -9,12 +9,12 @@
 //!
 //! All give the same bytes, so these are decisions about time alone.
 
-/// What a layer is, as far as it decides which sources can draw it.
+/// The properties of a layer that decide which sources can draw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerTraits {
-    /// Its features are single points that are written alike in every tile of every zoom: rows of them may be cached.
+    /// Whether its features are single points with the same properties in every tile of every zoom, so that its rows may be cached.
     pub has_uniform_points: bool,
-    /// Its features are told apart, and put in order, by what stands in a tile: parts of a tile may be replaced.
+    /// Whether its features are identified, and put in order, by their keys in the tile, so that parts of a tile may be replaced.
     pub is_patchable: bool,
 }
 
@@ -55,14 +55,14 @@ pub fn preparation(layer: LayerTraits, work: &LayerWork) -> Preparation {
     }
 }
 
-/// What it takes to read all rows of a layer once, and what it saves.
+/// The cost of caching all rows of a layer, and of not caching them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheCost {
-    /// The layer's rows; 0 if they are others at each zoom.
+    /// The number of the layer's rows; 0 if they differ from zoom to zoom.
     pub rows: u64,
-    /// How many features the run draws of them, counted in each tile.
+    /// The number of features that the run draws from them, counted in each tile.
     pub features: u64,
-    /// The workers that would query the rows otherwise, side by side.
+    /// The number of workers, which would query the rows side by side otherwise.
     pub workers: usize,
     /// The least memory that a cached row takes, in bytes.
     pub min_row_bytes: u64,
@@ -70,7 +70,7 @@ pub struct CacheCost {
     pub memory: usize,
 }
 
-/// Caching reads each row once more than the survey: it pays if the row is drawn in at least this many tiles.
+/// Caching reads each row once more than the survey does. That pays if a row is drawn in at least this many tiles.
 const MIN_TILES_PER_ROW: u64 = 3;
 
 /// True if reading all rows once is cheaper than one query per zoom: each row is drawn in at least `max(3, workers)` tiles (one session

@@ -62,16 +62,16 @@ pub fn bytes_of<'m>(mvt: &'m [u8], layers: &[RenderedLayer], layer: LayerId) -> 
     split_layers(mvt, layers).find(|(id, _)| *id == layer).map_or(&[], |(_, bytes)| bytes)
 }
 
-/// A note on a layer in a tile.
+/// A note about one layer of a tile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
     /// Which layer.
     pub layer: LayerId,
-    /// What is noted of it.
+    /// What happened to it.
     pub what: Noted,
 }
 
-/// What is noted of a layer in a tile.
+/// What happened to a layer in a tile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Noted {
     /// Features were left out to keep within the layer's budget.
@@ -93,7 +93,7 @@ pub enum Noted {
 
 /// Renders batches, one at a time. A run has several sources, each with its own connection, all on one snapshot.
 pub trait Source: Send {
-    /// What an error looks like. It names the tile or the layer.
+    /// The error of a failed batch. It names the tile or the layer.
     type Error: std::error::Error + Send + Sync + 'static;
 
     /// Renders every planned tile of a batch: exactly [`Batch::tiles`] tiles, including those that render to nothing, ordered by zoom,

@@ -38,7 +38,7 @@ pub struct InstallRequest<'a> {
     pub is_printed: bool,
 }
 
-const PLACE: &str = "looking into the change log";
+const CONTEXT: &str = "reading the state of the change log";
 
 /// Plans the install for some layers of a database that was probed. Changes nothing.
 ///
@@ -54,7 +54,7 @@ pub async fn plan_install(
     let schema = &options.schema;
     let postgis = database.postgis_schema().unwrap_or("public");
     let session = database.writing().await?;
-    session.begin_writing(PLACE).await?;
+    session.begin_writing(CONTEXT).await?;
     let mut plan = Plan { postgis, options, statements: Vec::new(), steps: Vec::new() };
     let mut warnings = Vec::new();
     let mut needs: Vec<(TrackedLayer<'_>, Vec<WatchRequest>)> = Vec::new();
@@ -64,8 +64,8 @@ pub async fn plan_install(
         needs.push((*layer, reads.requests));
     }
     // From here on, names mean PostgreSQL's own objects, whoever owns the other schemas of the search path.
-    session.script(PLACE, "SET LOCAL search_path = pg_catalog, pg_temp").await?;
-    let installer = Installer::look_up(&session, schema, PLACE).await?;
+    session.script(CONTEXT, "SET LOCAL search_path = pg_catalog, pg_temp").await?;
+    let installer = Installer::look_up(&session, schema, CONTEXT).await?;
     let mut watched = plan.watched(&session, needs.iter().flat_map(|(_, requests)| requests)).await?;
     let flaws = plan.trusted(&session, database, &installer).await?;
     let facts = plan.installed(&session, layers, &watched).await?;
@@ -74,7 +74,7 @@ pub async fn plan_install(
     }
     let log = LogOwnership { schema, given: request.owner, facts: facts.as_ref(), watched: &watched };
     let owner = installer.choose(&session, &log, request.is_printed).await?;
-    session.script(PLACE, "ROLLBACK").await?;
+    session.script(CONTEXT, "ROLLBACK").await?;
 
     let mut last = facts.as_ref().map_or(0, |facts| facts.last_watch);
     let dropped = facts.iter().flat_map(|facts| &facts.watches).filter(|watch| watch.current_name.is_none());
@@ -135,10 +135,10 @@ impl Plan<'_> {
         installer: &Installer,
     ) -> Result<SchemaFlaws, Error> {
         let (schema, server) = (&self.options.schema, database.server());
-        if let Presence::Foreign = Presence::look_up(session, schema, PLACE).await? {
+        if let Presence::Foreign = Presence::look_up(session, schema, CONTEXT).await? {
             return Err(Error::Foreign { schema: quoted(schema), server: server.clone() });
         }
-        let mut flaws = SchemaFlaws::look_up(session, schema, PLACE).await?;
+        let mut flaws = SchemaFlaws::look_up(session, schema, CONTEXT).await?;
         if let Some(owner) = installer.distrusted_owner() {
             let what = format!("it belongs to {}, who is no superuser, and is not who installs", quoted(owner));
             flaws.lasting.insert(0, what);
@@ -163,7 +163,7 @@ impl Plan<'_> {
                 known.columns.extend(needed);
                 continue;
             }
-            let table = Table::look_up(session, self.postgis, request.relation, PLACE).await?;
+            let table = Table::look_up(session, self.postgis, request.relation, CONTEXT).await?;
             let mut watch = PlannedWatch { request: request.clone(), table, columns: BTreeSet::new() };
             watch.columns = watch.needed(request).into_iter().collect();
             watch.columns.extend(watch.table.key.iter().map(|key| key.name.clone()));
@@ -183,7 +183,7 @@ impl Plan<'_> {
         watched: &[PlannedWatch],
     ) -> Result<Option<Facts>, Error> {
         let schema = &self.options.schema;
-        match Presence::look_up(session, schema, PLACE).await? {
+        match Presence::look_up(session, schema, CONTEXT).await? {
             Presence::Readable => {}
             // A schema with other tables was refused before.
             Presence::Nothing | Presence::Foreign => return Ok(None),
@@ -193,15 +193,15 @@ impl Plan<'_> {
         }
         let definitions: Vec<String> = layers.iter().map(TrackedLayer::definition).collect();
         let mut tables: Vec<u32> = watched.iter().map(|watch| watch.request.relation).collect();
-        let mut facts = Facts::look_up(session, schema, &definitions, &tables, &Cursor::default(), PLACE).await?;
+        let mut facts = Facts::look_up(session, schema, &definitions, &tables, &Cursor::default(), CONTEXT).await?;
         if facts.layout > LAYOUT {
             let schema = quoted(schema);
             return Err(Error::Installed(Untracked::Newer { schema, found: facts.layout, known: LAYOUT }));
         }
         if facts.layout < LAYOUT {
             let sql = format!("SELECT array_agg(relation) FROM {}.watch", quoted(schema));
-            tables = session.one(PLACE, &sql, &[]).await?.get::<_, Option<Vec<u32>>>(0).unwrap_or_default();
-            facts = Facts::look_up(session, schema, &definitions, &tables, &Cursor::default(), PLACE).await?;
+            tables = session.one(CONTEXT, &sql, &[]).await?.get::<_, Option<Vec<u32>>>(0).unwrap_or_default();
+            facts = Facts::look_up(session, schema, &definitions, &tables, &Cursor::default(), CONTEXT).await?;
         }
         Ok(Some(facts))
     }
@@ -213,7 +213,7 @@ impl Plan<'_> {
             if !is_where_it_was || watched.iter().any(|watch| watch.is(before)) {
                 continue;
             }
-            let table = Table::look_up(session, self.postgis, before.relation, PLACE).await?;
+            let table = Table::look_up(session, self.postgis, before.relation, CONTEXT).await?;
             let columns: BTreeSet<String> = before.columns.iter().map(|column| column.name.clone()).collect();
             let columns = columns.into_iter().filter(|name| table.column(name).is_some()).collect::<BTreeSet<_>>();
             // A column was dropped: any function of this watch logs "everything".
@@ -265,7 +265,7 @@ pub fn removal(schema: &str) -> String {
 pub async fn remove(database: &Database, schema: &str) -> Result<Vec<String>, Error> {
     let session = database.writing().await?;
     let (name, server) = (quoted(schema), database.server().clone());
-    match Presence::look_up(&session, schema, PLACE).await? {
+    match Presence::look_up(&session, schema, CONTEXT).await? {
         Presence::Readable | Presence::Unreadable { .. } => {}
         Presence::Foreign => return Err(Error::Foreign { schema: name, server }),
         Presence::Nothing => return Err(Error::NotThere { schema: name, server }),

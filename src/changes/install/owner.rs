@@ -43,7 +43,11 @@ pub(in crate::changes) struct LogOwnership<'a> {
 }
 
 impl Installer {
-    pub(in crate::changes) async fn look_up(session: &Session, schema: &str, place: &str) -> Result<Installer, Error> {
+    pub(in crate::changes) async fn look_up(
+        session: &Session,
+        schema: &str,
+        context: &str,
+    ) -> Result<Installer, Error> {
         let sql = "
             SELECT r.rolname::text, r.rolsuper, r.rolsuper OR r.rolcreaterole, d.oid, o.rolname::text, o.rolsuper
             FROM pg_roles AS r
@@ -51,7 +55,7 @@ impl Installer {
             LEFT JOIN pg_namespace AS n ON n.nspname = $1
             LEFT JOIN pg_roles AS o ON o.oid = n.nspowner
             WHERE r.rolname = current_user";
-        let row = session.one(place, sql, &[(&schema, Type::TEXT)]).await?;
+        let row = session.one(context, sql, &[(&schema, Type::TEXT)]).await?;
         let schema_owner: Option<String> = row.get(4);
         Ok(Installer {
             role: row.get(0),

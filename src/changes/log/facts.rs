@@ -139,7 +139,7 @@ impl Facts {
         definitions: &[String],
         tables: &[u32],
         since: &Cursor,
-        place: &str,
+        context: &str,
     ) -> Result<Facts, Error> {
         let sql = include_str!("sql/facts.sql")
             .replace("{triggers}", &triggers("coalesce(m.relation, k.relation)", "w.noter"))
@@ -150,7 +150,7 @@ impl Facts {
         let since = since.to_string();
         let params =
             [(&definitions as _, Type::TEXT_ARRAY), (&tables as _, Type::OID_ARRAY), (&since as _, Type::TEXT)];
-        let text: String = session.one(place, &sql, &params).await?.get(0);
+        let text: String = session.one(context, &sql, &params).await?.get(0);
         serde_json::from_str(&text).map_err(|source| Error::Unreadable { what: "the change log", source })
     }
 }

@@ -9,7 +9,7 @@ use crate::postgis::{Snapshot, quoted};
 pub(in crate::changes) const ADD_KEY: &str = "ALTER TABLE {schema}.state ADD COLUMN IF NOT EXISTS identity_key text;
 UPDATE {schema}.state SET identity_key = replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '') WHERE identity_key IS NULL;";
 
-const PLACE: &str = "reading the change log's key";
+const CONTEXT: &str = "reading the change log's key";
 
 /// Reads the key; `None` if there is no log, this role may not read it, or it was installed before logs had keys. Call this after the probe:
 /// the probe takes every table that the transaction has opened until then for one that the layers read.
@@ -18,12 +18,12 @@ const PLACE: &str = "reading the change log's key";
 /// If the database fails.
 pub async fn identity_key(snapshot: &Snapshot, schema: &str) -> Result<Option<String>, Error> {
     let session = &snapshot.keeper;
-    match Presence::look_up(session, schema, PLACE).await? {
+    match Presence::look_up(session, schema, CONTEXT).await? {
         Presence::Readable => {}
         Presence::Nothing | Presence::Foreign | Presence::Unreadable { .. } => return Ok(None),
     }
     // By way of JSON, because the column may not exist.
     let sql = format!("SELECT to_jsonb(state) ->> 'identity_key' FROM ONLY {}.state AS state", quoted(schema));
-    let rows = session.all(PLACE, &sql, &[]).await?;
+    let rows = session.all(CONTEXT, &sql, &[]).await?;
     Ok(rows.first().and_then(|row| row.get(0)))
 }

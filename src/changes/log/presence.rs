@@ -20,8 +20,9 @@ pub(in crate::changes) enum Presence {
 
 impl Presence {
     /// Asks the catalog, which every role may read.
-    pub(in crate::changes) async fn look_up(session: &Session, schema: &str, place: &str) -> Result<Presence, Error> {
-        let row = session.one(place, &with_tables(include_str!("sql/presence.sql")), &[(&schema, Type::TEXT)]).await?;
+    pub(in crate::changes) async fn look_up(session: &Session, schema: &str, context: &str) -> Result<Presence, Error> {
+        let row =
+            session.one(context, &with_tables(include_str!("sql/presence.sql")), &[(&schema, Type::TEXT)]).await?;
         let (is_ours, has_tables, is_readable): (bool, bool, bool) = (row.get(0), row.get(1), row.get(2));
         Ok(match (is_ours, has_tables, is_readable) {
             (true, _, true) => Presence::Readable,

@@ -18,11 +18,11 @@ impl SchemaFlaws {
     pub(in crate::changes) async fn look_up(
         session: &Session,
         schema: &str,
-        place: &str,
+        context: &str,
     ) -> Result<SchemaFlaws, Error> {
         let sql = of_schema(include_str!("sql/trust.sql"), schema);
         let mut found = SchemaFlaws::default();
-        for row in session.all(place, &sql, &[]).await? {
+        for row in session.all(context, &sql, &[]).await? {
             let list = if row.get(1) { &mut found.mendable } else { &mut found.lasting };
             list.push(row.get(0));
         }

@@ -33,15 +33,15 @@ pub struct Pruned {
 /// # Errors
 /// [`Error::Unsafe`]; [`Error::Mendable`] if another install mends it.
 pub async fn checked(database: &Database, snapshot: &Snapshot, schema: &str) -> Result<(), Error> {
-    let place = "looking whether the change log is safe";
+    let context = "checking whether the change log is safe";
     let server = database.server();
-    let mut flaws = SchemaFlaws::look_up(&snapshot.keeper, schema, place).await?;
+    let mut flaws = SchemaFlaws::look_up(&snapshot.keeper, schema, context).await?;
     flaws.check(schema, server)?;
-    let is_readable = matches!(Presence::look_up(&snapshot.keeper, schema, place).await?, Presence::Readable);
+    let is_readable = matches!(Presence::look_up(&snapshot.keeper, schema, context).await?, Presence::Readable);
     let schema = quoted(schema);
     if is_readable {
         let sql = format!("SELECT layout FROM {schema}.state");
-        let layout: i32 = snapshot.keeper.one(place, &sql, &[]).await?.get(0);
+        let layout: i32 = snapshot.keeper.one(context, &sql, &[]).await?.get(0);
         if layout < LAYOUT {
             let what = format!("an earlier version of oar-tiles installed them (layout {layout} of the change log)");
             flaws.mendable.insert(0, what);
@@ -58,8 +58,8 @@ pub async fn checked(database: &Database, snapshot: &Snapshot, schema: &str) -> 
 /// # Errors
 /// If there is no log, or it cannot be read.
 pub async fn logged(database: &Database, snapshot: &Snapshot, schema: &str) -> Result<Vec<Logged>, Error> {
-    let place = "looking into the change log";
-    let presence = Presence::look_up(&snapshot.keeper, schema, place).await?;
+    let context = "reading the state of the change log";
+    let presence = Presence::look_up(&snapshot.keeper, schema, context).await?;
     let schema = quoted(schema);
     match presence {
         Presence::Readable => {}
@@ -73,7 +73,7 @@ pub async fn logged(database: &Database, snapshot: &Snapshot, schema: &str) -> R
          FROM {schema}.watch AS watch LEFT JOIN {schema}.change AS noted ON noted.watch = watch.id
          GROUP BY watch.id, watch.name ORDER BY watch.name, watch.id"
     );
-    let rows = snapshot.keeper.all(place, &sql, &[]).await?;
+    let rows = snapshot.keeper.all(context, &sql, &[]).await?;
     let read = |row: &tokio_postgres::Row| Logged {
         table: row.get(0),
         rows: row.get::<_, i64>(1).cast_unsigned(),
@@ -93,7 +93,7 @@ pub async fn prune(
     seen: &[Cursor],
     older: Option<Duration>,
 ) -> Result<Pruned, Error> {
-    let place = "pruning the change log";
+    let context = "pruning the change log";
     let snapshot = database.snapshot().await?;
     logged(database, &snapshot, schema).await?;
     drop(snapshot);
@@ -109,7 +109,7 @@ pub async fn prune(
     let conditions = if conditions.is_empty() { "false".to_owned() } else { conditions.join(" OR ") };
     let session = database.writing().await?;
     let failed = |error| Error::of_prune(database.server(), error);
-    session.begin_writing(place).await.map_err(failed)?;
+    session.begin_writing(context).await.map_err(failed)?;
     let sql = format!(
         "WITH gone AS (DELETE FROM {log}.change AS noted WHERE {conditions} RETURNING noted.xid, noted.rows),
               edge AS (UPDATE {log}.state SET pruned = greatest(pruned, (SELECT xid FROM gone ORDER BY xid DESC LIMIT 1)))
@@ -117,7 +117,7 @@ pub async fn prune(
          SELECT coalesce(sum(rows), 0)::text FROM {log}.change;
          COMMIT"
     );
-    let counts = session.script(place, &sql).await.map_err(failed)?;
+    let counts = session.script(context, &sql).await.map_err(failed)?;
     let count = |at: usize| counts.get(at).and_then(|text| text.parse().ok()).unwrap_or_default();
     Ok(Pruned { rows: count(0), left: count(1) })
 }

@@ -36,7 +36,7 @@ pub enum PositionSource {
     },
 }
 
-const PLACE: &str = "looking into the change log";
+const CONTEXT: &str = "reading the state of the change log";
 
 /// The watches of each layer, in the order of the layers, if the log holds all changes since the cursor. Takes two statements in the session of
 /// the snapshot.
@@ -52,7 +52,7 @@ pub async fn tracked(
 ) -> Result<Vec<Vec<Watch>>, Error> {
     let session = &snapshot.keeper;
     let server = database.server();
-    match Presence::look_up(session, schema, PLACE).await? {
+    match Presence::look_up(session, schema, CONTEXT).await? {
         Presence::Readable => {}
         Presence::Unreadable { role } => return Err(Untracked::Unreadable { role, schema: quoted(schema) }.into()),
         Presence::Nothing | Presence::Foreign => {
@@ -60,7 +60,7 @@ pub async fn tracked(
         }
     }
     let definitions: Vec<String> = layers.iter().map(TrackedLayer::definition).collect();
-    let facts = Facts::look_up(session, schema, &definitions, &[], cursor, PLACE).await?;
+    let facts = Facts::look_up(session, schema, &definitions, &[], cursor, CONTEXT).await?;
     check_log(server, schema, snapshot, &facts, cursor)?;
     if facts.layout < LAYOUT {
         tracing::warn!(

@@ -55,7 +55,7 @@ pub async fn unseen_positions(
     layer: &Layer,
     each: impl FnMut(Spot),
 ) -> Result<(), Error> {
-    let place = format!("layer \"{}\", reading what changed in {}", layer.name(), watch.table);
+    let context = format!("layer \"{}\", reading what changed in {}", layer.name(), watch.table);
     let unseen = format!("{} AND noted.watch = {}", unseen_entries(schema, cursor), watch.id);
     let (from, conditions) = unseen.split_once(" WHERE ").unwrap_or((&unseen, "true"));
     let relation = match &watch.source {
@@ -86,5 +86,5 @@ pub async fn unseen_positions(
     };
     let are_rows = matches!(watch.source, PositionSource::Geometry { .. });
     let geometries = ChangedGeometries { relation: &relation, column: "place", are_rows };
-    changed_positions(snapshot, layer, &place, geometries, each).await
+    changed_positions(snapshot, layer, &context, geometries, each).await
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::changes::log::{WATCHER_LOCK, literal};
 use crate::postgis::{Database, Error, Listener, Snapshot, quoted};
 
-const PLACE: &str = "waiting for changes";
+const CONTEXT: &str = "waiting for changes";
 
 /// How long the advisory lock is tried before polling begins. Each writer holds it for a moment.
 const LOCK_TRIAL: Duration = Duration::from_secs(1);
@@ -72,7 +72,7 @@ impl NotifyObstacle {
 /// # Errors
 /// If the database is lost.
 pub async fn notify_obstacle(snapshot: &Snapshot) -> Result<Option<NotifyObstacle>, Error> {
-    let rows = snapshot.all(PLACE, FACTS, &[]).await?;
+    let rows = snapshot.all(CONTEXT, FACTS, &[]).await?;
     Ok(rows.first().and_then(|row| NotifyObstacle::of(row.get(0), row.get(1))))
 }
 
@@ -103,12 +103,12 @@ impl Waking {
     /// If the database cannot be reached, there is no log to look into, or a stop is asked for.
     pub async fn begin(database: &Database, schema: &str) -> Result<Waking, Error> {
         let listener = Listener::open(database).await?;
-        let facts = listener.ask(PLACE, FACTS).await?;
+        let facts = listener.ask(CONTEXT, FACTS).await?;
         let fact = |column| facts.first().and_then(|row| row.get(column)).unwrap_or_default();
         let obstacle = NotifyObstacle::of(fact(0), fact(1));
         let mut waking = Waking { listener, schema: schema.to_owned(), obstacle, tail: None };
         if waking.obstacle.is_none() {
-            waking.listener.ask(PLACE, &format!("LISTEN {}", quoted(schema))).await?;
+            waking.listener.ask(CONTEXT, &format!("LISTEN {}", quoted(schema))).await?;
             let begun = Instant::now();
             while !waking.takes_lock().await? {
                 if begun.elapsed() >= LOCK_TRIAL {
@@ -162,7 +162,7 @@ impl Waking {
     /// # Errors
     /// If it does not.
     pub async fn check(&self) -> Result<(), Error> {
-        self.listener.ask(PLACE, "SELECT").await.map(drop)
+        self.listener.ask(CONTEXT, "SELECT").await.map(drop)
     }
 
     /// Forgets the changes until now. A snapshot that is taken after this sees them.
@@ -181,7 +181,8 @@ impl Waking {
     /// block this run.
     async fn takes_lock(&self) -> Result<bool, Error> {
         let (class, object) = WATCHER_LOCK;
-        let rows = self.listener.ask(PLACE, &format!("SELECT pg_try_advisory_lock_shared({class}, {object})")).await?;
+        let rows =
+            self.listener.ask(CONTEXT, &format!("SELECT pg_try_advisory_lock_shared({class}, {object})")).await?;
         Ok(rows.first().and_then(|row| row.get(0)) == Some("t"))
     }
 
@@ -197,7 +198,7 @@ impl Waking {
              FROM {}.change AS noted WHERE noted.xid >= ({from})::xid8",
             quoted(&self.schema)
         );
-        let rows = self.listener.ask(PLACE, &sql).await?;
+        let rows = self.listener.ask(CONTEXT, &sql).await?;
         let Some(row) = rows.first() else { return Ok(false) };
         let count = |column| row.get(column).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
         let (found, left) = (count(1), count(2));

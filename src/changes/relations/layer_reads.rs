@@ -33,7 +33,7 @@ struct CatalogRelation {
     kind: String,
 }
 
-const PLACE: &str = "asking what a layer reads";
+const CONTEXT: &str = "asking what a layer reads";
 
 /// Finds what a layer reads. Leaves a temporary view in the session's transaction.
 pub(in crate::changes) async fn reads(session: &Session, layer: TrackedLayer<'_>) -> Result<LayerReads, Error> {
@@ -67,7 +67,7 @@ pub(in crate::changes) async fn reads(session: &Session, layer: TrackedLayer<'_>
 /// Whether the role may make temporary views.
 async fn may_make_views(session: &Session) -> Result<bool, Error> {
     let sql = "SELECT has_database_privilege(current_database(), 'TEMPORARY')";
-    Ok(session.one(PLACE, sql, &[]).await?.get(0))
+    Ok(session.one(CONTEXT, sql, &[]).await?.get(0))
 }
 
 /// Finds the dependencies of one layer.
@@ -80,7 +80,7 @@ struct DependencyReader<'a> {
 impl DependencyReader<'_> {
     async fn relation(&self, name: &str) -> Result<CatalogRelation, Error> {
         let sql = "SELECT oid, relkind::text FROM pg_class WHERE oid = $1::text::regclass";
-        let row = self.session.one(PLACE, sql, &[(&name, Type::TEXT)]).await?;
+        let row = self.session.one(CONTEXT, sql, &[(&name, Type::TEXT)]).await?;
         Ok(CatalogRelation { oid: row.get(0), kind: row.get(1) })
     }
 
@@ -181,7 +181,7 @@ impl DependencyReader<'_> {
             // A text would be cast to a geometry when the log is read, and fail if it is not one.
             let sql = "SELECT t.typname::text FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
                 WHERE a.attrelid = $1::text::regclass";
-            let kind: String = self.session.one(PLACE, sql, &[(&VIEW, Type::TEXT)]).await?.get(0);
+            let kind: String = self.session.one(CONTEXT, sql, &[(&VIEW, Type::TEXT)]).await?.get(0);
             if kind != "geometry" && kind != "geography" {
                 return Err(self.not_trackable(
                     format!("the geometry of [[layer.track]] for {table} gives values of type {kind}"),
@@ -192,7 +192,7 @@ impl DependencyReader<'_> {
             logged.extend(query.into_iter().filter(|other| other.oid == relation.oid).flat_map(|other| other.columns));
         } else {
             let sql = "SELECT attname::text FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
-            let rows = self.session.all(PLACE, sql, &[(&relation.oid, Type::OID)]).await?;
+            let rows = self.session.all(CONTEXT, sql, &[(&relation.oid, Type::OID)]).await?;
             logged.extend(rows.iter().map(|row| row.get::<_, String>(0)));
         }
         if let Some(columns) = &mut columns {
@@ -225,13 +225,13 @@ impl DependencyReader<'_> {
     /// Makes the view, in place of an earlier one.
     async fn view(&self, select: &str) -> Result<(), postgis::Error> {
         let sql = format!("DROP VIEW IF EXISTS {VIEW}; CREATE TEMPORARY VIEW oar_tiles_reads AS {select}");
-        self.session.script(PLACE, &sql).await.map(drop)
+        self.session.script(CONTEXT, &sql).await.map(drop)
     }
 
     /// The tables that a view depends on.
     async fn depends(&self, view: &str) -> Result<Vec<Dependency>, Error> {
         let sql = include_str!("sql/reads.sql").replace("{called}", QUALIFIED_NAME);
-        let rows = self.session.all(PLACE, &sql, &[(&view, Type::TEXT)]).await?;
+        let rows = self.session.all(CONTEXT, &sql, &[(&view, Type::TEXT)]).await?;
         let dependency = |row: &tokio_postgres::Row| Dependency {
             oid: row.get(0),
             name: row.get(1),

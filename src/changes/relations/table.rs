@@ -77,13 +77,13 @@ impl Table {
         session: &Session,
         postgis: &str,
         oid: u32,
-        place: &str,
+        context: &str,
     ) -> Result<Table, Error> {
         let sql = at_postgis(include_str!("sql/table.sql"), postgis)
             .replace("{postgis_name}", &literal(&quoted(postgis)))
             .replace("{decoding}", &decoding_of("a.atttypid", "a.atttypmod"))
             .replace("{called}", QUALIFIED_NAME);
-        let text: String = session.one(place, &sql, &[(&oid, Type::OID)]).await?.get(0);
+        let text: String = session.one(context, &sql, &[(&oid, Type::OID)]).await?.get(0);
         serde_json::from_str(&text).map_err(|source| Error::Unreadable { what: "the catalog's answer", source })
     }
 

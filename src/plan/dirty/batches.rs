@@ -5,15 +5,20 @@ use std::num::NonZeroUsize;
 use super::DrawnLayer;
 use crate::tile::{Area, Batch, LayerCount, LayerIndex, Planned, SearchBox, TileCoord, TileRect};
 
-/// Tiles per batch: planning a statement takes PostgreSQL as long as rendering some tens of small tiles, and a statement with more than a
-/// thousand single tiles gets slow.
+/// The fewest tiles per batch, if there are enough: planning a statement takes PostgreSQL as long as rendering some tens of small tiles.
 const MIN_TILES_PER_BATCH: usize = 40;
+
+/// The most tiles per batch: a statement with more than a thousand single tiles gets slow.
 const MAX_TILES_PER_BATCH: usize = 1_000;
-/// A tile more than this many zooms above the deepest is not weighed heavier still: the table bounds what it holds.
+
+/// How many zooms above the deepest the weight of a tile still grows. Above that, the size of the table bounds the features of a tile.
 const MAX_WEIGHT_ZOOMS: u8 = 4;
-/// Tiles of the heaviest kind per batch: with a million facilities one may have several megabytes, and a batch is held in memory.
+
+/// The most tiles of the greatest weight per batch: with a million facilities such a tile may have several megabytes, and a batch is held in
+/// memory.
 const MAX_HEAVY_TILES_PER_BATCH: u64 = 32;
-/// Batches per worker: enough that all workers finish at about the same time.
+
+/// The batches per worker, enough that all workers finish at about the same time.
 const BATCHES_PER_WORKER: usize = 6;
 
 /// Cuts tiles, in their target's order, into batches. `search` says where a layer's features are searched in a rectangle.

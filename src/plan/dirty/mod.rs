@@ -25,7 +25,7 @@ pub struct DrawnLayer {
 }
 
 impl DrawnLayer {
-    /// The box in which a change is seen at a zoom. In a layer of cells, the box of the cell, or of all cells that the change touches.
+    /// The box in which a change shows at a zoom. In a layer of cells, the box of the cell, or of all cells that the change touches.
     fn seen(&self, zoom: Zoom, spot: Spot) -> WorldBox {
         match (self.grid, spot) {
             (None, spot) => spot.world(),
@@ -34,7 +34,7 @@ impl DrawnLayer {
             (Some(grid), Spot::Box(WorldBox { west, north, east, south })) => {
                 let reach = u32::try_from(grid.reach(zoom)).unwrap_or(u32::MAX);
                 let (less, more) = (|end: u32| end.saturating_sub(reach), |end: u32| end.saturating_add(reach));
-                // The ends of a box over ±180° may meet.
+                // The sides of a box that crosses ±180° may meet.
                 let is_around = west > east && less(west) <= more(east);
                 let (west, east) = if is_around { (0, u32::MAX) } else { (less(west), more(east)) };
                 WorldBox { west, north: less(north), east, south: more(south) }
@@ -52,12 +52,12 @@ pub struct ScopePart {
     pub coverage: Coverage,
 }
 
-/// The error if there are so many dirty tiles that a full seed is cheaper.
+/// The error if a full seed is cheaper than the dirty tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooMany;
 
-/// The set of dirty tiles: the old or new position of a changed feature lies in the tile grown by the layer's margin. The same arithmetic as
-/// the seed's plan.
+/// The set of dirty tiles. A tile is dirty if the old or new position of a changed feature lies in the tile grown by the layer's margin, by the
+/// arithmetic of the seed's plan.
 #[derive(Debug)]
 pub struct Dirty {
     /// The tiles of the scope at each zoom: rectangles that share no tile.
@@ -341,14 +341,14 @@ mod tests {
     }
 
     #[test]
-    fn too_many_tiles_are_told_before_they_fill_the_memory() {
+    fn too_many_tiles_are_an_error_before_they_fill_the_memory() {
         let mut dirty = Dirty::new(&[whole("0-22")], 1_000);
         assert_eq!(dirty.mark(&drawn("0-22", 0), Spot::Box(WorldBox::new(0, 0, u32::MAX, u32::MAX))), Err(TooMany));
         assert!(dirty.len() <= 2_000);
     }
 
     #[test]
-    fn a_feature_is_looked_for_in_the_dirty_tiles_that_show_it() {
+    fn a_feature_is_searched_in_the_dirty_tiles_that_show_it() {
         let mut dirty = Dirty::new(&[whole("1-4")], 100);
         let layer = drawn("0-22", 0);
         dirty.mark(&layer, Spot::Box(WorldBox::new(0x9000_0000, 0x1800_0000, 0x9000_0000, 0x1800_0000))).unwrap();

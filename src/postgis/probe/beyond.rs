@@ -10,7 +10,11 @@ use crate::tile::{Coverage, Zoom};
 impl EdgeUnits {
     /// The units of a reference system; `None` if its x axis is not linear in longitude. In such a system `ST_Transform` gives longitudes within
     /// ±180°.
-    pub(in crate::postgis) async fn of(session: &Session, place: &str, srid: i32) -> Result<Option<EdgeUnits>, Error> {
+    pub(in crate::postgis) async fn of(
+        session: &Session,
+        context: &str,
+        srid: i32,
+    ) -> Result<Option<EdgeUnits>, Error> {
         match srid {
             4326 => return Ok(Some(EdgeUnits::Degrees)),
             3857 => return Ok(Some(EdgeUnits::Metres)),
@@ -22,7 +26,7 @@ impl EdgeUnits {
                 WHEN proj4text ~ '[+]proj=merc' AND proj4text ~ '[+]b=6378137 ' THEN
                     CASE WHEN ST_X(ST_Transform(ST_SetSRID(ST_MakePoint(2.1e7, 0), srid), 3857)) = 2.1e7 THEN 'metres' END
             END FROM spatial_ref_sys WHERE srid = $1";
-        let rows = session.all(place, sql, &[(&srid, Type::INT4)]).await?;
+        let rows = session.all(context, sql, &[(&srid, Type::INT4)]).await?;
         let units: Option<String> = rows.first().and_then(|row| row.get(0));
         Ok(match units.as_deref() {
             Some("degrees") => Some(EdgeUnits::Degrees),
@@ -50,8 +54,8 @@ impl RowsBeyond {
         let values = QueryValues::of_coverage(layer, &Coverage::new(&[]), &zooms);
         let params: Vec<Param<'_>> = values.params(layer).collect();
         let relation = layer.rows(&PlaceholderSql::parameters(1, layer.shape.srid));
-        let place = format!("layer \"{}\", looking for rows beyond ±180°", layer.name);
-        let rows = session.all(&place, &sql::beyond(layer, units, &relation), &params).await;
+        let context = format!("layer \"{}\", looking for rows beyond ±180°", layer.name);
+        let rows = session.all(&context, &sql::beyond(layer, units, &relation), &params).await;
         let rows = rows.map_err(|error| explained(error, layer))?;
         let Some(row) = rows.first() else { return Ok(none) };
         let count: i64 = row.get(0);

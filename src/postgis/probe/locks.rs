@@ -17,22 +17,22 @@ pub struct LayerLocks(Arc<[LockStatement]>);
 #[derive(Debug)]
 struct LockStatement {
     /// The layer, for messages.
-    place: String,
+    context: String,
     sql: String,
 }
 
 impl LayerLocks {
     /// The locks of some layers.
     pub(in crate::postgis) fn of<'a>(layers: impl Iterator<Item = &'a Layer>) -> LayerLocks {
-        let statement = |layer: &Layer, sql| LockStatement { place: format!("layer \"{}\"", layer.name()), sql };
+        let statement = |layer: &Layer, sql| LockStatement { context: format!("layer \"{}\"", layer.name()), sql };
         let statements = layers.flat_map(|layer| sql::reading(layer).into_iter().map(move |sql| statement(layer, sql)));
         LayerLocks(statements.collect())
     }
 
     /// Takes the locks.
     pub(in crate::postgis) async fn take(&self, session: &Session) -> Result<(), Error> {
-        for LockStatement { place, sql } in &*self.0 {
-            session.all(place, &format!("EXPLAIN {sql}"), &[]).await?;
+        for LockStatement { context, sql } in &*self.0 {
+            session.all(context, &format!("EXPLAIN {sql}"), &[]).await?;
         }
         Ok(())
     }

@@ -9,15 +9,15 @@ use crate::postgis::session::{Error, Session, quoted};
 
 /// The columns of a layer's query, as a relation.
 pub(in crate::postgis) async fn described(session: &Session, layer: &str, query: &Query) -> Result<Relation, Error> {
-    let place = format!("layer \"{layer}\"");
-    let role: String = session.one(&place, "SELECT current_user::text", &[]).await?.get(0);
+    let context = format!("layer \"{layer}\"");
+    let role: String = session.one(&context, "SELECT current_user::text", &[]).await?.get(0);
     // One row of NULLs, which has the columns all the same.
     let nothing =
         format!("(SELECT) AS one LEFT JOIN (SELECT * FROM {} WHERE false) AS given ON true", query.neutral(layer));
     let asking = format!(
         "SELECT ARRAY(SELECT json_object_keys(row_to_json(named)) FROM (SELECT given.* FROM {nothing}) AS named)"
     );
-    let row = session.one(&place, &asking, &[]).await.map_err(|error| not_understood(layer, &role, error))?;
+    let row = session.one(&context, &asking, &[]).await.map_err(|error| not_understood(layer, &role, error))?;
     let names: Vec<String> = row.get(0);
     let is_twice = |(at, name): &(usize, &String)| names[..*at].contains(name);
     if let Some((_, twice)) = names.iter().enumerate().find(is_twice) {
@@ -35,7 +35,7 @@ pub(in crate::postgis) async fn described(session: &Session, layer: &str, query:
          JOIN pg_type AS t ON t.oid = given.type ORDER BY given.place",
         types.join(", ")
     );
-    let rows = session.all(&place, &types, &[]).await?;
+    let rows = session.all(&context, &types, &[]).await?;
     let columns = names.into_iter().zip(&rows).map(|(name, row)| Column {
         name,
         kind: row.get(0),

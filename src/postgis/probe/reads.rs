@@ -31,12 +31,12 @@ const LOCKED: &str = "
 /// Locks everything that the layers read, and refuses tables that were rewritten or made after the snapshot was taken.
 pub(in crate::postgis) async fn reads(session: &Session, locks: &LayerLocks) -> Result<Reads, Error> {
     locks.take(session).await?;
-    let row = session.one("looking whether tables stood still", LOCKED, &[]).await?;
+    let row = session.one("checking whether tables were rewritten", LOCKED, &[]).await?;
     if let Some(table) = row.get(2) {
         return Err(Error::Rewritten { table });
     }
     let reads = Reads { digest: row.get(0), row_security: row.get(1), has_partitions: row.get(3) };
-    let made = session.one("looking whether tables stood still", MADE, &[]).await?;
+    let made = session.one("checking whether tables were rewritten", MADE, &[]).await?;
     made.get::<_, Option<String>>(0).map_or(Ok(reads), |table| Err(Error::Appeared { table, how: "made" }))
 }
 
@@ -69,7 +69,7 @@ impl Snapshot {
         if !reads.has_partitions {
             return Ok(());
         }
-        let attached = match self.keeper.one("looking whether tables stood still", ATTACHED, &[]).await {
+        let attached = match self.keeper.one("checking whether tables were rewritten", ATTACHED, &[]).await {
             // The tiles are complete: the workers' sessions held the same locks.
             Err(error) if error.is_lost() => return Ok(()),
             attached => attached?.get::<_, Option<String>>(0),

@@ -131,12 +131,12 @@ pub(crate) struct RelationName<'a> {
 
 /// Looks up a relation.
 pub(crate) async fn look_up(session: &Session, wanted: RelationName<'_>) -> Result<Relation, Error> {
-    let place = format!("layer \"{}\"", wanted.layer);
+    let context = format!("layer \"{}\"", wanted.layer);
     let (front, back) = wanted.table.split_once('.').unwrap_or((wanted.table, ""));
     let dotted = !back.is_empty();
     let found = session
         .all(
-            &place,
+            &context,
             FIND,
             &[
                 (&wanted.table, Type::TEXT),
@@ -147,7 +147,7 @@ pub(crate) async fn look_up(session: &Session, wanted: RelationName<'_>) -> Resu
             ],
         )
         .await?;
-    let Some(row) = found.first() else { return Err(unknown(session, wanted, &place).await) };
+    let Some(row) = found.first() else { return Err(unknown(session, wanted, &context).await) };
     let oid: u32 = row.get(0);
     let kind: String = row.get(3);
     // The catalog shows the state of the snapshot, but rights are those of the present: NULL if the table was dropped since.
@@ -157,7 +157,7 @@ pub(crate) async fn look_up(session: &Session, wanted: RelationName<'_>) -> Resu
     };
     let right = |right: Option<bool>| right.ok_or_else(dropped);
     let (readable, schema_usable) = (right(row.get(4))?, right(row.get(5))?);
-    let columns = session.all(&place, COLUMNS, &[(&oid, Type::OID)]).await?;
+    let columns = session.all(&context, COLUMNS, &[(&oid, Type::OID)]).await?;
     let column = |row: &Row| {
         Ok(Column {
             name: row.get(0),
@@ -172,7 +172,7 @@ pub(crate) async fn look_up(session: &Session, wanted: RelationName<'_>) -> Resu
     };
     let columns: Vec<Column> = columns.iter().map(column).collect::<Result<_, Error>>()?;
     let (mut unique, mut spatial_indexes) = (Vec::new(), Vec::new());
-    for row in session.all(&place, INDEXES, &[(&oid, Type::OID)]).await? {
+    for row in session.all(&context, INDEXES, &[(&oid, Type::OID)]).await? {
         let (is_unique, primary, method): (bool, bool, String) = (row.get(0), row.get(1), row.get(2));
         let names: Vec<String> = row.get(3);
         if is_unique {
@@ -194,8 +194,8 @@ pub(crate) async fn look_up(session: &Session, wanted: RelationName<'_>) -> Resu
     })
 }
 
-async fn unknown(session: &Session, wanted: RelationName<'_>, place: &str) -> Error {
-    let names = match session.all(place, NAMES, &[]).await {
+async fn unknown(session: &Session, wanted: RelationName<'_>, context: &str) -> Error {
+    let names = match session.all(context, NAMES, &[]).await {
         Ok(rows) => rows.iter().map(|row| row.get(0)).collect::<Vec<String>>(),
         Err(error) => return error,
     };

@@ -17,10 +17,10 @@ const OLDEST_POSTGIS: (u32, u32) = (3, 1);
 
 /// Probes the server, and puts the schema of PostGIS on the session's search path.
 pub(in crate::postgis) async fn server(session: &Session) -> Result<Server, Error> {
-    let place = "asking the server for its version";
+    let context = "asking the server for its version";
     let found = session
         .all(
-            place,
+            context,
             "SELECT n.nspname::text, has_schema_privilege(n.oid, 'USAGE'), current_user::text
              FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
              WHERE p.proname = 'postgis_lib_version' ORDER BY pg_function_is_visible(p.oid) DESC LIMIT 1",
@@ -39,7 +39,7 @@ pub(in crate::postgis) async fn server(session: &Session) -> Result<Server, Erro
     session.found_postgis(schema).await?;
     let row = session
         .one(
-            place,
+            context,
             "SELECT postgis_lib_version(), current_setting('server_version'), current_database()::text,
                     (SELECT oid FROM pg_database WHERE datname = current_database()), pg_is_in_recovery(),
                     has_function_privilege('pg_control_system()', 'EXECUTE'),
@@ -58,13 +58,15 @@ pub(in crate::postgis) async fn server(session: &Session) -> Result<Server, Erro
     }
     let system_identifier = if row.get::<_, bool>(5) {
         let sql = "SELECT system_identifier::text FROM pg_control_system()";
-        Some(session.one(place, sql, &[]).await?.get(0))
+        Some(session.one(context, sql, &[]).await?.get(0))
     } else {
         None
     };
     // A standby's own timeline is that of its last restart point, which is good enough to distinguish histories.
     let timeline: Option<i32> = match (row.get(7), row.get::<_, bool>(6)) {
-        (None, true) => Some(session.one(place, "SELECT timeline_id FROM pg_control_checkpoint()", &[]).await?.get(0)),
+        (None, true) => {
+            Some(session.one(context, "SELECT timeline_id FROM pg_control_checkpoint()", &[]).await?.get(0))
+        }
         (timeline, _) => timeline,
     };
     let timeline = timeline.map(i32::cast_unsigned);

@@ -70,7 +70,7 @@ pub(in crate::postgis) async fn unless_failed(
     match read {
         Err(error @ (Error::Query { .. } | Error::Timeout { .. })) => {
             // The failing row may be one that no tile needs, or the one statement takes too long. Each batch queries the rows that it needs.
-            tracing::info!("layer \"{}\": its rows are not read once: {error}", layer.name);
+            tracing::info!("layer \"{}\": its rows are not cached: {error}", layer.name);
             snapshot.keeper.restart().await?;
             Ok(None)
         }
@@ -138,8 +138,8 @@ impl CachedRows {
             }
             Ok(())
         };
-        let place = format!("layer \"{}\", reading its rows", layer.name);
-        snapshot.keeper.each(&place, &statement, &params, each).await?;
+        let context = format!("layer \"{}\", reading its rows", layer.name);
+        snapshot.keeper.each(&context, &statement, &params, each).await?;
         let features = match features {
             None => Err("ST_AsMVT does not write them as plain points"),
             Some(features) if features.len() >= max_rows => Err("they are too many"),
@@ -150,12 +150,12 @@ impl CachedRows {
         let features = match features {
             Ok(features) => features,
             Err(why) => {
-                tracing::info!("layer \"{}\": its rows are not read once: {why}", layer.name);
+                tracing::info!("layer \"{}\": its rows are not cached: {why}", layer.name);
                 return Ok(None);
             }
         };
         let size = features.size() + at.len() * Positions::SIZE;
-        tracing::debug!("layer \"{}\": {} rows are read once, in {size} bytes", layer.name, at.len());
+        tracing::debug!("layer \"{}\": {} rows are cached, in {size} bytes", layer.name, at.len());
         let sorting = tokio::task::spawn_blocking(move || Positions::new(at));
         let positions = sorting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         Ok(Some(CachedRows { positions, features, near: None }))
@@ -223,7 +223,7 @@ impl CachedRows {
         };
         if !left.is_empty() {
             let (layer, areas) = (&layer.name, left.len());
-            tracing::debug!("layer \"{layer}\": areas left to the database, for points between two units: {areas}");
+            tracing::debug!("layer \"{layer}\": areas left to the database, for ambiguous points: {areas}");
         }
         DrawnAreas { tiles: tiles.into_iter().collect(), count, left }
     }

@@ -33,7 +33,7 @@ pub async fn checked(
             continue;
         }
         tracing::warn!(
-            "layer \"{}\": its rows, read once, do not give the tiles that the database draws, so it draws all of them. Does a property change from one query to the next? If not, please report this",
+            "layer \"{}\": its cached rows do not give the tiles that the database draws, so the database draws all of them. Does a property change from one query to the next? If not, please report this",
             layer.layer().name
         );
         checked.push(layer.with_cached_rows(None));

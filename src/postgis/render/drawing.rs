@@ -10,7 +10,7 @@ use super::prepared::PreparedLayer;
 use super::statements::{LayerStatements, RunLayers};
 use super::{Tiles, Worker};
 use crate::postgis::layer::{Layer, OnTileError};
-use crate::postgis::session::{Error, Param, Session, place_of};
+use crate::postgis::session::{Error, Param, Session, area_name};
 use crate::postgis::sql::Candidates;
 use crate::source::{Note, Noted, RenderedLayer, RenderedTile};
 use crate::tile::{Area, Batch, LayerCount, Order, Planned, TileCoord, TileRect, Zoom};
@@ -94,9 +94,9 @@ impl<'a> BatchDrawing<'a> {
         let (layer, statement) = (self.probed(index), self.statements(index).statement(candidates));
         let bound = Areas::bind(layer, index, areas);
         let rect = areas.first().map(|area| area.rect);
-        let place = || match (areas, rect) {
-            ([_], Some(rect)) => format!("layer \"{}\", {}", layer.name, place_of(&rect)),
-            (_, Some(rect)) => format!("layer \"{}\", {} and others", layer.name, place_of(&rect)),
+        let context = || match (areas, rect) {
+            ([_], Some(rect)) => format!("layer \"{}\", {}", layer.name, area_name(&rect)),
+            (_, Some(rect)) => format!("layer \"{}\", {} and others", layer.name, area_name(&rect)),
             _ => format!("layer \"{}\"", layer.name),
         };
         #[expect(clippy::cast_possible_wrap, reason = "checked when the configuration was read: both stay below 2^20")]
@@ -120,7 +120,7 @@ impl<'a> BatchDrawing<'a> {
             each(row);
             Ok(())
         };
-        self.session().each(&place(), statement, &params, count).await?;
+        self.session().each(&context(), statement, &params, count).await?;
         Ok(found)
     }
 
@@ -214,7 +214,7 @@ impl<'a> BatchDrawing<'a> {
                 Planned::Every => tiles.len() as u64 == batch.tiles,
             };
             let layer = self.probed(index);
-            let near = || batch.areas.first().map(|area| place_of(&area.rect)).unwrap_or_default();
+            let near = || batch.areas.first().map(|area| area_name(&area.rect)).unwrap_or_default();
             if !right {
                 return Err(miscounted(layer, planned.tiles, found.tiles, near()));
             }

@@ -39,15 +39,15 @@ pub async fn with_neighbourhood(
     match BatchDrawing::new(worker, &run_layers).draws_alike_near(&near.samples, &points).await {
         Ok(Some(true)) => return Ok(cached),
         Ok(Some(false)) => tracing::warn!(
-            "layer \"{}\": rows near what has changed, read once, do not give what the database draws there, so it draws all of them. Does a property change from one query to the next? If not, please report this",
+            "layer \"{}\": the cached rows near changes do not give what the database draws there, so the database draws all of them. Does a property change from one query to the next? If not, please report this",
             layer.name
         ),
         Ok(None) => {
             let name = &layer.name;
-            tracing::info!("layer \"{name}\": its rows are not read once: nothing is left where it has changed");
+            tracing::info!("layer \"{name}\": its rows are not cached: nothing is left where it has changed");
         }
         Err(error @ (Error::Query { .. } | Error::Timeout { .. })) => {
-            tracing::info!("layer \"{}\": its rows are not read once: {error}", layer.name);
+            tracing::info!("layer \"{}\": its rows are not cached: {error}", layer.name);
             snapshot.keeper.restart().await?;
         }
         Err(other) => return Err(other),

@@ -170,21 +170,21 @@ pub enum Error {
     },
     /// A statement took too long.
     #[error(
-        "{place}: the database cancelled the query after {after} (raise statement_timeout in [database], or lighten the layer with where or zoom)"
+        "{context}: the database cancelled the query after {after} (raise statement_timeout in [database], or lighten the layer with where or zoom)"
     )]
     Timeout {
-        /// Which tile of which layer, or which step.
-        place: String,
+        /// The layer and tile, or the step of the run.
+        context: String,
         /// The limit.
         after: String,
         /// The cause.
         source: Cause,
     },
     /// A statement failed.
-    #[error("{place}: the database could not run the query. {next}")]
+    #[error("{context}: the database could not run the query. {next}")]
     Query {
-        /// Which tile of which layer, or which step.
-        place: String,
+        /// The layer and tile, or the step of the run.
+        context: String,
         /// What to do.
         next: &'static str,
         /// The cause.
@@ -231,10 +231,10 @@ pub enum Error {
         table: String,
     },
     /// A lock was not granted to a session.
-    #[error("{place}: {wait} for a lock{holder}")]
+    #[error("{context}: {wait} for a lock{holder}")]
     Locked {
-        /// Which tile of which layer, or which step.
-        place: String,
+        /// The layer and tile, or the step of the run.
+        context: String,
         /// How the wait ended.
         wait: String,
         /// The lock and its holder: " on …, which … holds or waits for"; empty if they are not known.
@@ -252,11 +252,11 @@ pub enum Error {
     },
     /// A standby cancelled a statement that delayed replication.
     #[error(
-        "{place}: the standby cancelled the query for what came from the primary (hot_standby_feedback and max_standby_streaming_delay decide how often)"
+        "{context}: the standby cancelled the query for what came from the primary (hot_standby_feedback and max_standby_streaming_delay decide how often)"
     )]
     Recovery {
-        /// Which tile of which layer, or which step.
-        place: String,
+        /// The layer and tile, or the step of the run.
+        context: String,
         /// The cause.
         source: Cause,
     },
@@ -344,7 +344,7 @@ impl Error {
 }
 
 /// "tile 3/4/5" for one tile, "the tiles 3/4-6/5-9" for several.
-pub(in crate::postgis) fn place_of(rect: &TileRect) -> String {
+pub(in crate::postgis) fn area_name(rect: &TileRect) -> String {
     match rect.first() {
         Some(tile) if rect.tiles() == 1 => format!("tile {tile}"),
         _ => format!("the tiles {}/{}-{}/{}-{}", rect.zoom, rect.x0, rect.x1, rect.y0, rect.y1),

@@ -61,7 +61,7 @@ impl Listener {
     ///
     /// # Errors
     /// If a statement fails, the server does not answer, or a stop is asked for.
-    pub async fn ask(&self, place: &str, sql: &str) -> Result<Vec<SimpleQueryRow>, Error> {
+    pub async fn ask(&self, context: &str, sql: &str) -> Result<Vec<SimpleQueryRow>, Error> {
         let answered = tokio::select! {
             answered = tokio::time::timeout(ANSWER_TIMEOUT, self.client.simple_query(sql)) => answered,
             _ = self.stop.wait() => return Err(Error::Interrupted),
@@ -74,7 +74,7 @@ impl Listener {
                 if source.is_lost() {
                     return Err(self.lost(source));
                 }
-                return Err(Error::Query { place: place.to_owned(), next: "Look into the cause", source });
+                return Err(Error::Query { context: context.to_owned(), next: "Look into the cause", source });
             }
         };
         let row = |message| match message {

@@ -47,7 +47,7 @@ pub use options::SessionOptions;
 pub use server_name::ServerName;
 pub use snapshot::Snapshot;
 
-pub(super) use error::place_of;
+pub(super) use error::area_name;
 pub(crate) use identifier::quoted;
 
 /// A parameter of a statement, and its type.
@@ -252,20 +252,20 @@ impl Session {
         self.all("opening a session", sql, &[(&quoted, Type::TEXT), (&schema, Type::TEXT)]).await.map(|_| ())
     }
 
-    /// All rows of a statement. `place` says what the run does, for messages, here and below.
-    pub(crate) async fn all(&self, place: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
+    /// All rows of a statement. `context` says what the run does, for messages, here and below.
+    pub(crate) async fn all(&self, context: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
         let begun = Instant::now();
         self.until_stopped(async {
-            self.client.query_typed(sql, params).await.map_err(|error| self.failed(place, begun, error))
+            self.client.query_typed(sql, params).await.map_err(|error| self.failed(context, begun, error))
         })
         .await
     }
 
     /// The one row of a statement.
-    pub(crate) async fn one(&self, place: &str, sql: &str, params: &[Param<'_>]) -> Result<Row, Error> {
+    pub(crate) async fn one(&self, context: &str, sql: &str, params: &[Param<'_>]) -> Result<Row, Error> {
         let begun = Instant::now();
         self.until_stopped(async {
-            self.client.query_typed_one(sql, params).await.map_err(|error| self.failed(place, begun, error))
+            self.client.query_typed_one(sql, params).await.map_err(|error| self.failed(context, begun, error))
         })
         .await
     }
@@ -273,13 +273,13 @@ impl Session {
     /// Calls `each` with every row of a statement as it arrives.
     pub(crate) async fn each(
         &self,
-        place: &str,
+        context: &str,
         sql: &str,
         params: &[Param<'_>],
         mut each: impl FnMut(&Row) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let begun = Instant::now();
-        let failed = |error| self.failed(place, begun, error);
+        let failed = |error| self.failed(context, begun, error);
         self.until_stopped(async {
             let params = params.iter().map(|(value, kind)| (*value, kind.clone()));
             let rows = self.client.query_typed_raw(sql, params).await.map_err(failed)?;
@@ -330,39 +330,39 @@ impl Session {
     }
 
     /// The meaning of a failed statement that began at `begun`.
-    pub(in crate::postgis) fn failed(&self, place: &str, begun: Instant, error: tokio_postgres::Error) -> Error {
-        let place = place.to_owned();
+    pub(in crate::postgis) fn failed(&self, context: &str, begun: Instant, error: tokio_postgres::Error) -> Error {
+        let context = context.to_owned();
         let source = Cause::from(error);
         if source.is_lost() {
-            return Error::Lost { server: self.server().clone(), during: format!("at {place}"), source };
+            return Error::Lost { server: self.server().clone(), during: format!("at {context}"), source };
         }
         // In a session that may write, the caller gives a lock failure its meaning.
         if self.transaction.is_some() && source.is_lock_failure() {
             return Error::Locked {
-                place,
+                context,
                 wait: self.database.options.ended_wait(&source),
                 holder: String::new(),
                 source,
             };
         }
         if source.is_recovery_conflict() {
-            return Error::Recovery { place, source };
+            return Error::Recovery { context, source };
         }
         if source.is_full_lock_table() {
             return Error::Setting {
-                what: format!("{place}: the lock table of {} is full ({source})", self.server()),
+                what: format!("{context}: the lock table of {} is full ({source})", self.server()),
                 next: "lower --workers, or raise max_locks_per_transaction in the server and restart it".to_owned(),
             };
         }
         if source.is_cancelled() {
             let limit = self.database.options.statement_timeout;
             if took_too_long(begun.elapsed(), limit) {
-                return Error::Timeout { place, after: humantime::format_duration(limit).to_string(), source };
+                return Error::Timeout { context, after: humantime::format_duration(limit).to_string(), source };
             }
             let next = "Somebody cancelled it in the server (pg_cancel_backend): run the command again";
-            return Error::Query { place, next, source };
+            return Error::Query { context, next, source };
         }
-        Error::Query { place, next: "Mend what the cause names, and run the command again", source }
+        Error::Query { context, next: "Mend what the cause names, and run the command again", source }
     }
 }
 

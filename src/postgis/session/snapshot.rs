@@ -29,8 +29,8 @@ impl Snapshot {
     }
 
     /// All rows of a statement on this snapshot.
-    pub(crate) async fn all(&self, place: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
-        self.keeper.all(place, sql, params).await
+    pub(crate) async fn all(&self, context: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
+        self.keeper.all(context, sql, params).await
     }
 }
 

@@ -109,7 +109,7 @@ impl Session {
             return Error::Lost { server: self.server().clone(), during, source };
         }
         Error::Query {
-            place: "opening a session".to_owned(),
+            context: "opening a session".to_owned(),
             next: "look into the cause (work_mem and statement_timeout stand in [database])",
             source,
         }

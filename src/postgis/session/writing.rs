@@ -27,9 +27,9 @@ impl Database {
 
 impl Session {
     /// Begins a transaction that may write. It has the search path and the lock limit of a reading transaction.
-    pub(crate) async fn begin_writing(&self, place: &str) -> Result<(), Error> {
+    pub(crate) async fn begin_writing(&self, context: &str) -> Result<(), Error> {
         let lock_limit = self.database.options.lock_limit().as_millis();
-        self.script(place, &format!("BEGIN READ WRITE; SET LOCAL lock_timeout = {lock_limit}")).await?;
+        self.script(context, &format!("BEGIN READ WRITE; SET LOCAL lock_timeout = {lock_limit}")).await?;
         match self.database.postgis_schema() {
             Some(schema) => self.add_to_search_path(schema).await,
             None => Ok(()),
@@ -37,11 +37,11 @@ impl Session {
     }
 
     /// Runs statements one after the other, as psql would, and gives the first column of every row. The first failure ends the script.
-    pub(crate) async fn script(&self, place: &str, sql: &str) -> Result<Vec<String>, Error> {
+    pub(crate) async fn script(&self, context: &str, sql: &str) -> Result<Vec<String>, Error> {
         let begun = Instant::now();
         let messages = self
             .until_stopped(async {
-                self.client.simple_query(sql).await.map_err(|error| self.failed(place, begun, error))
+                self.client.simple_query(sql).await.map_err(|error| self.failed(context, begun, error))
             })
             .await?;
         let first = |message: &SimpleQueryMessage| match message {

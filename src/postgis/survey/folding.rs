@@ -55,16 +55,16 @@ impl FoldedValues {
         let calls: Option<Vec<_>> = layer.aggregates().map(sql::calls).collect();
         let calls = calls.map(|calls| calls.concat()).filter(|calls| keeps_lone || !calls.is_empty());
         let Some(calls) = calls else { return Ok(None) };
-        let place = format!("layer \"{}\", looking at its aggregates", layer.name);
+        let context = format!("layer \"{}\", looking at its aggregates", layer.name);
         let wanted: Vec<(AggregateFunction, Fold, String)> = calls
             .iter()
             .flat_map(|call| call.function.folds().iter().map(|fold| (call.function, *fold, call.value(*fold))))
             .collect();
         let values: Vec<&str> = wanted.iter().map(|(.., value)| value.as_str()).collect();
-        let Some(row) = probed(snapshot, &place, &sql::fold_types(layer, &values)).await? else { return Ok(None) };
+        let Some(row) = probed(snapshot, &context, &sql::fold_types(layer, &values)).await? else { return Ok(None) };
         let (types, texts_are_bytes, are_builtin): (Vec<String>, bool, bool) = (row.get(0), row.get(1), row.get(2));
         if !are_builtin {
-            tracing::debug!("{place}: the database has other functions with the names of aggregate functions");
+            tracing::debug!("{context}: the database has other functions with the names of aggregate functions");
             return Ok(None);
         }
         let mut folds = FoldedValues(Vec::new());
@@ -72,7 +72,7 @@ impl FoldedValues {
             let Some(kind) =
                 ValueKind::of(&name, texts_are_bytes).filter(|kind| fold == Fold::Values || kind.suits(function))
             else {
-                tracing::debug!("{place}: a value of type {name} is not folded");
+                tracing::debug!("{context}: a value of type {name} is not folded");
                 return Ok(None);
             };
             let value = FoldedValue { sql, fold, kind };
@@ -80,7 +80,7 @@ impl FoldedValues {
                 folds.0.push(value);
             }
         }
-        let found = probed(snapshot, &place, &sql::folded_alone(layer, &folds)).await?;
+        let found = probed(snapshot, &context, &sql::folded_alone(layer, &folds)).await?;
         if found.is_some() {
             tracing::debug!("layer \"{}\": its aggregates are folded while its rows are read", layer.name);
         }
@@ -94,13 +94,13 @@ impl FoldedValues {
 }
 
 /// The row of a statement; `None` if the server refuses the statement. The snapshot stays usable.
-async fn probed(snapshot: &Snapshot, place: &str, sql: &str) -> Result<Option<Row>, Error> {
+async fn probed(snapshot: &Snapshot, context: &str, sql: &str) -> Result<Option<Row>, Error> {
     let session = &snapshot.keeper;
     session.save().await?;
-    match session.one(place, sql, &[]).await {
+    match session.one(context, sql, &[]).await {
         Ok(row) => Ok(Some(row)),
         Err(Error::Query { source, .. }) => {
-            tracing::debug!("{place}: {source}");
+            tracing::debug!("{context}: {source}");
             session.restart().await?;
             Ok(None)
         }

@@ -36,7 +36,7 @@ pub(in crate::postgis) struct SurveyPass<'a> {
 }
 
 impl SurveyPass<'_> {
-    fn place(&self) -> String {
+    fn context(&self) -> String {
         format!("layer \"{}\", reading where its features lie", self.layer.name)
     }
 
@@ -65,7 +65,7 @@ impl SurveyPass<'_> {
         };
         snapshot
             .keeper
-            .each(&self.place(), &statement, &params, each)
+            .each(&self.context(), &statement, &params, each)
             .await
             .map_err(|error| explained(error, layer))?;
         let (mut counts, mut gathered) = (None, BTreeMap::new());
@@ -87,7 +87,7 @@ impl SurveyPass<'_> {
     pub(in crate::postgis) async fn skipped(&self, zooms: &[Zoom]) -> Result<Vec<Skipped>, Error> {
         let values = QueryValues::of_coverage(self.layer, self.coverage, zooms);
         let params: Vec<Param<'_>> = values.params(self.layer).collect();
-        let rows = self.snapshot.keeper.all(&self.place(), &sql::skipped(self.layer), &params).await?;
+        let rows = self.snapshot.keeper.all(&self.context(), &sql::skipped(self.layer), &params).await?;
         let skipped = rows.iter().map(|row| {
             let rows: i64 = row.get(1);
             Skipped { reason: row.get(0), rows: rows.cast_unsigned(), examples: row.get(2) }

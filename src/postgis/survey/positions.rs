@@ -20,7 +20,7 @@ pub struct ChangedGeometries<'a> {
     pub are_rows: bool,
 }
 
-/// Calls `each` with the positions of geometries, computed as the survey computes those of the layer's own rows. `place` says what the run
+/// Calls `each` with the positions of geometries, computed as the survey computes those of the layer's own rows. `context` says what the run
 /// does, for messages.
 ///
 /// # Errors
@@ -28,7 +28,7 @@ pub struct ChangedGeometries<'a> {
 pub async fn changed_positions(
     snapshot: &Snapshot,
     layer: &Layer,
-    place: &str,
+    context: &str,
     geometries: ChangedGeometries<'_>,
     mut each: impl FnMut(Spot),
 ) -> Result<(), Error> {
@@ -53,5 +53,5 @@ pub async fn changed_positions(
         Ok(())
     };
     let statement = sql::positions(placement, geometries.relation);
-    snapshot.keeper.each(place, &statement, &[], each).await.map_err(|error| explained(error, layer))
+    snapshot.keeper.each(context, &statement, &[], each).await.map_err(|error| explained(error, layer))
 }

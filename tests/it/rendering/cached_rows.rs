@@ -1,4 +1,4 @@
-//! Points whose rows are read once and drawn at all zooms give the tiles that the database draws at each.
+//! Points whose rows are cached and drawn at all zooms give the tiles that the database draws at each.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ fn written(folder: &Path, text: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// Seeds layers with their rows read once and without, and compares every tile; so many layers are read once. Gives what the first run has said.
+/// Seeds layers with and without cached rows, and compares every tile. `read_once` is the number of layers with cached rows. Gives the output of the first run.
 #[track_caller]
 fn compare(db: &Db, zooms: &str, layers: &str, arguments: &[&str], read_once: usize) -> String {
     let folder = tempfile::tempdir().unwrap();
@@ -32,7 +32,7 @@ fn compare(db: &Db, zooms: &str, layers: &str, arguments: &[&str], read_once: us
         (Archive::open(&output).tiles(), run.stderr)
     };
     let ((found, stderr), (expected, without)) = (seeded("100"), seeded("0"));
-    let count = |stderr: &str| stderr.matches(" rows are read once, ").count();
+    let count = |stderr: &str| stderr.matches(" rows are cached, ").count();
     assert_eq!((count(&stderr), count(&without)), (read_once, 0), "{layers}\n{stderr}");
     assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
     for (tile, bytes) in &found {
@@ -72,7 +72,7 @@ fn points_between_two_units_are_drawn_by_the_database() {
     for more in ["", "buffer = 0", "extent = 512\nbuffer = 8"] {
         let halves = format!("[[layer]]\nname = \"halves\"\ntable = \"halves\"\n{more}\n");
         let stderr = compare(&db, "0-14", &halves, &[], 1);
-        assert!(stderr.contains("left to the database, for points between two units"), "{stderr}");
+        assert!(stderr.contains("left to the database, for ambiguous points"), "{stderr}");
     }
 }
 
@@ -121,7 +121,7 @@ fn rows_take_no_more_memory_than_they_may() {
     let config = written(folder.path(), &format!("[run]\nrows_mb = 1\n{wide}"));
     let output = folder.path().join("a.mbtiles");
     let stderr = seed(&db.url, &output, &["--config", &config, "--zoom", "0-5", "-vv"]).ok().stderr;
-    let expected = "layer \"wide\": its rows are not read once: they take more memory than rows_mb allows";
+    let expected = "layer \"wide\": its rows are not cached: they take more memory than rows_mb allows";
     assert!(stderr.contains(expected), "{stderr}");
     assert!(Archive::open(&output).tiles().len() > 10);
 
@@ -137,6 +137,6 @@ fn a_property_that_changes_from_query_to_query_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
     let config = written(folder.path(), &layer("odd", "degrees", "properties = { id = \"id\", luck = \"random()\" }"));
     let run = seed(&db.url, &folder.path().join("a.mbtiles"), &["--config", &config, "--zoom", "0-5"]).ok();
-    let expected = "layer \"odd\": its rows, read once, do not give the tiles that the database draws, so it draws all of them. Does a property change from one query to the next? If not, please report this";
+    let expected = "layer \"odd\": its cached rows do not give the tiles that the database draws, so the database draws all of them. Does a property change from one query to the next? If not, please report this";
     assert!(run.stderr.contains(expected), "{}", run.stderr);
 }

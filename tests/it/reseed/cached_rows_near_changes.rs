@@ -73,7 +73,7 @@ fn tiles_patched_with_rows_read_once_are_those_of_a_fresh_seed() {
         let searched = reseed(&db, &config, &place("searched.mbtiles"), "0").stderr;
         let layers = ["degrees", "mercator", "halves"].map(|layer| {
             let lines = |log: &str| {
-                let read = |line: &&str| line.contains(&format!("\"{layer}\"")) && line.contains("rows are read once");
+                let read = |line: &&str| line.contains(&format!("\"{layer}\"")) && line.contains("rows are cached");
                 log.lines().filter(read).count()
             };
             (lines(&near), lines(&searched))
@@ -156,7 +156,7 @@ fn rows_that_are_others_with_each_query_are_not_relied_on() {
         "UPDATE odd SET name = 'y' WHERE id % 50 = 1; UPDATE plain SET name = 'y' WHERE id % 50 = 1",
         "100",
     );
-    assert!(said.contains("rows are read once") && !said.contains("please report"), "{said}");
+    assert!(said.contains("rows are cached") && !said.contains("please report"), "{said}");
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn dense_and_heavy_tiles_are_patched_with_rows_read_once() {
     points(&db, "heavy", 6_000, 0.05);
     let heavy = layer("heavy", "properties = [\"id\", \"name\"]\nmax_tile_bytes = 1500");
     let said = reseeded(&db, "10-14", &heavy, "UPDATE heavy SET name = 'x' || id WHERE id % 100 = 0", "100");
-    assert!(said.contains("rows are read once"), "{said}");
+    assert!(said.contains("rows are cached"), "{said}");
     assert!(!said.contains("please report") && !said.contains("cannot be patched"), "{said}");
     // At the end of the world a spatial index takes places for neighbours that are metres apart.
     db.run(
@@ -176,7 +176,7 @@ fn dense_and_heavy_tiles_are_patched_with_rows_read_once() {
     for (zooms, rows_mb) in [("20,22", "0"), ("14,20,22", "100")] {
         let said =
             reseeded(&db, zooms, &layer("edge", ""), "UPDATE edge SET name = name || 'q' WHERE id % 9 = 0", rows_mb);
-        assert_eq!(said.contains("rows are read once"), rows_mb != "0", "{said}");
+        assert_eq!(said.contains("rows are cached"), rows_mb != "0", "{said}");
         assert!(!said.contains("please report") && !said.contains("cannot be patched"), "{said}");
     }
 }
@@ -189,7 +189,7 @@ fn many_rows_that_come_into_one_tile_are_put_there() {
     let layers = format!("{}{}", layer("few", ""), layer("others", ""));
     let come = "INSERT INTO few SELECT i, 'new', ST_SetSRID(ST_MakePoint(10.001 + i % 97 / 100.0, 45.001 + i % 89 / 100.0), 4326) FROM generate_series(100, 4000) AS i";
     let said = reseeded(&db, "8", &layers, come, "100");
-    assert!(said.contains("rows are read once") && !said.contains("please report"), "{said}");
+    assert!(said.contains("rows are cached") && !said.contains("please report"), "{said}");
 }
 
 #[test]
@@ -199,23 +199,23 @@ fn few_changes_low_zooms_and_rows_that_take_too_much_memory_are_looked_for_in_ea
     let some = |rows: u32| format!("UPDATE rows SET name = name || '.' WHERE id <= {rows}");
     points(&db, "dense", 4_000, 0.003);
     let said = reseeded(&db, "8-12", &layer("dense", ""), "UPDATE dense SET name = name || '.' WHERE id <= 20", "100");
-    assert!(said.contains("its rows are not read once: they are too many"), "{said}");
+    assert!(said.contains("its rows are not cached: they are too many"), "{said}");
     let large = "UPDATE rows SET name = repeat(md5(id::text), 4000) WHERE id <= 40";
     for (zooms, changes, rows_mb, expected) in [
         ("8-12", &some(7)[..], "100", None),
         ("0-7", &some(100), "100", None),
         ("8-12", &some(100), "0", None),
-        ("8-12", large, "1", Some("its rows are not read once: they take more memory than rows_mb allows")),
+        ("8-12", large, "1", Some("its rows are not cached: they take more memory than rows_mb allows")),
         (
             "8-9",
             "DELETE FROM rows WHERE id % 2 = 0 OR id <= 2000",
             "100",
-            Some("its rows are not read once: nothing is left where it has changed"),
+            Some("its rows are not cached: nothing is left where it has changed"),
         ),
     ] {
         let more = "INSERT INTO rows VALUES (9999, 'alone', 'SRID=4326;POINT(-60 9)') ON CONFLICT DO NOTHING";
         let said = reseeded(&db, zooms, &layer("rows", ""), &format!("{changes}; {more}"), rows_mb);
-        assert!(expected.is_some() || !said.contains("rows are read once"), "{said}");
+        assert!(expected.is_some() || !said.contains("rows are cached"), "{said}");
         assert!(expected.is_none_or(|expected| said.contains(expected)), "{said}");
     }
 }

@@ -83,7 +83,7 @@ impl LayerProbe<'_> {
 
     /// The types of the properties of rows.
     async fn row_types(&self, layer: &Layer, relation: &Relation) -> Result<Vec<String>, Error> {
-        let place = format!("layer \"{}\"", layer.name);
+        let context = format!("layer \"{}\"", layer.name);
         let properties: Vec<&BoundProperty> = layer.row_properties().collect();
         let select: Vec<String> =
             properties.iter().enumerate().map(|(i, property)| format!("{} AS p{i}", property.sql)).collect();
@@ -101,7 +101,7 @@ impl LayerProbe<'_> {
             select.join(", "),
             layer.relation
         );
-        let row = self.session.one(&place, &sql, &[]).await.map_err(|error| match error {
+        let row = self.session.one(&context, &sql, &[]).await.map_err(|error| match error {
             Error::Query { source, .. } if source.code == Some(SqlState::INSUFFICIENT_PRIVILEGE) => {
                 self.no_right(relation)
             }

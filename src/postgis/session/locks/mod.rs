@@ -119,12 +119,12 @@ impl Locks {
 impl Database {
     /// Adds to the error of a statement that waited too long for a lock which lock it was, and which process holds it, as far as known.
     pub(in crate::postgis) async fn with_holder(&self, pid: Option<i32>, error: Error) -> Error {
-        let Error::Locked { place, wait, source, .. } = error else { return error };
+        let Error::Locked { context, wait, source, .. } = error else { return error };
         let seen = pid.and_then(|pid| self.locks.wait_of(pid));
         let holder = match seen {
             Some(seen) => seen,
             None => queue::exclusive_locks(self).await.unwrap_or_default(),
         };
-        Error::Locked { place, wait, holder, source }
+        Error::Locked { context, wait, holder, source }
     }
 }

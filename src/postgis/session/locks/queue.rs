@@ -9,8 +9,8 @@ use super::super::Database;
 use super::super::error::Cause;
 use super::super::identifier::quoted;
 
-/// The longest time for one look at the queue. After it the look is given up, with its connection.
-const LOOK_LIMIT: Duration = Duration::from_secs(3);
+/// The longest time for one read of the queue. After that the read and its connection are given up.
+const READ_LIMIT: Duration = Duration::from_secs(3);
 
 /// The columns of a process: id, application name, role and statement, as far as this role may see them.
 const PROCESS: &str = "who.pid, who.application_name, who.usename::text, who.query";
@@ -164,7 +164,7 @@ impl LockQueue {
 }
 
 async fn within_limit<T>(looking: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Cause> {
-    match tokio::time::timeout(LOOK_LIMIT, looking).await {
+    match tokio::time::timeout(READ_LIMIT, looking).await {
         Ok(looked) => looked.map_err(Cause::from),
         Err(_elapsed) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
     }

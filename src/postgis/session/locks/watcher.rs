@@ -9,13 +9,13 @@ use super::super::Database;
 use super::queue::{LockQueue, LockWait, held_by};
 use super::{GaveWayReason, Locks};
 
-/// The least pause between two looks. The pause is an eighth of the lock limit.
+/// The shortest pause between two reads of the lock queue. Between the limits, the pause is an eighth of `lock_timeout`.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 
-/// The longest pause between two looks.
+/// The longest pause between two reads of the lock queue.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 
-/// The time without a successful look after which the user is warned.
+/// The time without a successful read after which the user is warned.
 const WARNING_DELAY: Duration = Duration::from_secs(10);
 
 /// Watches for processes that wait for a run, until it is dropped.
@@ -63,11 +63,11 @@ async fn watch(database: &Database) {
                 }
             }
             Err(error) => {
-                tracing::debug!("nobody could look who waits for this run: {error}");
+                tracing::debug!("the lock queue cannot be read: {error}");
                 if !is_told && seen_at.elapsed() > WARNING_DELAY {
                     is_told = true;
                     tracing::warn!(
-                        "nobody can look who waits for the locks of this run, so it may hold others up: {error}. It takes one connection beside workers + 1"
+                        "this run cannot see which processes wait for its locks, so it may delay them: {error}. Seeing them takes one connection beside workers + 1"
                     );
                 }
             }
