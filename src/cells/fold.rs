@@ -1,4 +1,9 @@
 //! Folding: the values of a cell's rows become one value, whatever the order of the rows.
+//!
+//! Why the program aggregates and not the database, by `GROUP BY GROUPING SETS` over the cells of all zooms: of 1,000,000 points with
+//! cells at zooms 1 to 11 (805,000 cells), one such statement took 13 s with 256 MB of `work_mem` (sorted) and 16 s with 346 MB
+//! (hashed), counting rows in squares only. All of the planning, with the rows read once and folded here, took 2.3 s, hexagons and
+//! every value included (PostgreSQL 15, two cores).
 
 use std::collections::HashSet;
 use std::hash::BuildHasherDefault;
