@@ -131,3 +131,22 @@ fn addresses_have_places_again() {
         Template::new("tile/{layer}/{version}/{z}/{x}/{y}.pbf").unwrap().with_layers(["a b"]).with_version("7");
     assert_eq!(template.address(Slice::Layer(LayerId(0))), "tile/a%20b/7/{z}/{x}/{y}.pbf");
 }
+
+#[test]
+fn what_may_hold_tiles_of_any_layer_or_version_is_told_by_its_name() {
+    for (template, may, may_not) in [
+        ("{z}/{x}/{y}.pbf", &["0", "14", "99"][..], &["", "a", "1a", "-1", "a1", "é"][..]),
+        ("{layer}/{z}/{x}/{y}.pbf", &["a", "a b", "é", "0"], &[""]),
+        ("tile-{version}/{z}/{x}/{y}.pbf", &["tile-1", "tile-é"], &["tile-", "tile", "1"]),
+        ("{z}-{x}-{y}.pbf", &["1-2-3.pbf", "01-2-3.pbf"], &["1-2.pbf", "1-2-3.pbf.gz", "1--3.pbf"]),
+        ("t/{z}/{x}/{y}.pbf", &["t"], &["tt", "0"]),
+    ] {
+        let template = Template::new(template).unwrap();
+        for name in may {
+            assert!(template.may_begin_with(name), "{template:?} {name:?}");
+        }
+        for name in may_not {
+            assert!(!template.may_begin_with(name), "{template:?} {name:?}");
+        }
+    }
+}
