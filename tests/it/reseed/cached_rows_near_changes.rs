@@ -120,7 +120,7 @@ fn reseeded(db: &Db, zooms: &str, layers: &str, changes: &str, rows_mb: &str) ->
     said
 }
 
-const ODD: &str = "layer \"odd\": rows near what has changed, read once, do not give what the database draws there, so it draws all of them. Does a property change from one query to the next? If not, please report this";
+const ODD: &str = "layer \"odd\": the cached rows near changes do not give what the database draws there, so the database draws all of them. Does a property change from one query to the next? If not, please report this";
 
 /// A table of points in so many degrees around a place in Europe, with an index.
 fn points(db: &Db, table: &str, rows: u32, degrees: f64) {
