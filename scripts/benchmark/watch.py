@@ -29,8 +29,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 def measure(bench):
     bench.install_triggers()
-    bench.sql("DROP TABLE IF EXISTS bench_ids; CREATE TABLE bench_ids AS SELECT (row_number() OVER (ORDER BY md5(id)))::int AS n, id "
-              "FROM api_facility; ALTER TABLE bench_ids ADD PRIMARY KEY (n); VACUUM ANALYZE bench_ids")
+    number_rows(bench)
     if "mbtiles" in bench.options.watch_targets:
         measure_target(bench, "MBTiles", bench.file("watch.mbtiles"), manifest_of_mbtiles)
     if "directory" in bench.options.watch_targets:
@@ -135,8 +134,14 @@ class Watch:
         fail(f"reseed --watch {how}: {Path(self.log).read_text()[-2000:]}")
 
 
+def number_rows(bench):
+    """Numbers the facilities, so that `update` can choose some at random."""
+    bench.sql("DROP TABLE IF EXISTS bench_ids; CREATE TABLE bench_ids AS SELECT (row_number() OVER (ORDER BY md5(id)))::int AS n, id "
+              "FROM api_facility; ALTER TABLE bench_ids ADD PRIMARY KEY (n); VACUUM ANALYZE bench_ids")
+
+
 def update(bench, rate):
-    """Moves facilities, each in a transaction of its own, chosen at random."""
+    """Moves facilities, each in a transaction of its own, chosen at random. The rows have numbers (`number_rows`)."""
     script = bench.write("move.sql", f"\\set n random(1, {bench.count})\n\\set east random(-9, 9)\n\\set north random(-9, 9)\n"
                          "UPDATE api_facility SET location = ST_Translate(location, :east * 0.0004, :north * 0.0003) "
                          "WHERE id = (SELECT id FROM bench_ids WHERE n = :n);\n")
