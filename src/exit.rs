@@ -1,4 +1,4 @@
-//! From how a command ended to the exit code, in one place.
+//! The exit codes, and the table from kinds of errors to them.
 
 use std::process::ExitCode;
 
@@ -15,7 +15,7 @@ pub enum Exit {
     Failed = 1,
     /// Wrong usage or configuration; nothing was begun.
     Usage = 2,
-    /// Done in part; the message says what is missing, and the manifest is the old one, or names the tiles.
+    /// Done in part; the message says what is missing, and the manifest is the old one, or lists the missing tiles.
     Partial = 3,
     /// The target needs a full seed; nothing was changed.
     NeedsSeed = 4,
@@ -41,8 +41,8 @@ impl From<Signal> for Exit {
 }
 
 impl Exit {
-    /// The code of a command that failed. `stop` is the signal that asked for a stop before the command ended, if one did: a failure
-    /// has the signal's code then, whatever caused it. Kinds with a code of their own keep it, because the signal did not cause them.
+    /// The code of a command that failed. `stop` is the signal that asked for a stop before the command ended, if one did: then the code is
+    /// the signal's, unless the kind of the error has a code of its own, because such an error was not caused by the signal.
     #[must_use]
     pub const fn of(kind: ErrorKind, stop: Option<Signal>) -> Exit {
         match (kind, stop) {

@@ -1,6 +1,5 @@
 //! Parses, starts logging, runs the command, ends with an exit code.
 
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,15 +9,16 @@ use oar_tiles::cli::{
     Cli, Command, Copy, Inspect, Preview, Publish, Reseed, Seed, Serve, SettingFlags, Track, TrackPrune, Verify,
 };
 use oar_tiles::command::reseed::{ReseedOptions, ReseedOutcome};
+use oar_tiles::command::serve::OnceReady;
 use oar_tiles::command::track::InstallWork;
 use oar_tiles::command::{config, copy, inspect, publish, reseed, seed, serve, track, verify};
 use oar_tiles::config::{CONFIG_VARIABLE, ConfigValues, JobSettings, Progress, Settings, gather};
 use oar_tiles::exit::Exit;
 use oar_tiles::postgis::Parts;
 use oar_tiles::report::{
-    Report, ReportFile, ReseedReport, Style, grouped, print, render_backlog, render_contents, render_copy,
-    render_dirty, render_features, render_findings, render_plan, render_reseed, render_run, render_versions, report,
-    say,
+    Report, ReportFile, ReseedReport, Style, grouped, print, print_as_json, print_json, print_script, render_backlog,
+    render_contents, render_copy, render_dirty, render_features, render_findings, render_plan, render_reseed,
+    render_run, render_versions, report, say, say_error, start_log,
 };
 use oar_tiles::run::{CommandError, DirtyFilter, Job, TileList, TilesWanted, area, interrupted};
 use oar_tiles::serve::ServeOptions;
@@ -26,9 +26,6 @@ use oar_tiles::signals;
 use oar_tiles::sink::MaxShrink;
 use oar_tiles::stop::Stop;
 use serde::Serialize;
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// After a load of `reseed --watch` glibc's allocator keeps most of what the load has taken; jemalloc gives it back within seconds
 /// (docs/benchmarks.md, "Under load").
@@ -56,21 +53,14 @@ fn main() -> ExitCode {
         Ok(()) => Exit::Done.into(),
         Err(error) => {
             // A server that was asked to end did what it was asked.
-            say(&if matches!(error, CommandError::Stopped(_)) { error.to_string() } else { explained(&error) });
+            if matches!(error, CommandError::Stopped(_)) {
+                say(&error.to_string());
+            } else {
+                say_error(&error);
+            }
             Exit::of(error.kind(), stop.asked()).into()
         }
     }
-}
-
-/// The error, and the cause beneath it once.
-fn explained(error: &CommandError) -> String {
-    let mut text = format!("error: {error}");
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(&format!("\n  cause: {cause}"));
-        source = cause.source();
-    }
-    text
 }
 
 fn environment() -> Parts {
@@ -139,7 +129,7 @@ impl Closing {
 }
 
 fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError> {
-    log(arguments.verbose);
+    start_log(arguments.verbose);
     let mut settings = resolved(&arguments.given, !arguments.dry_run)?;
     if arguments.allow_shrink {
         settings.tileset.max_shrink = MaxShrink::ALL;
@@ -161,7 +151,7 @@ fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError> {
 }
 
 fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandError> {
-    log(arguments.verbose);
+    start_log(arguments.verbose);
     let mut settings = resolved(&arguments.given, true)?;
     if arguments.allow_shrink {
         settings.tileset.max_shrink = MaxShrink::ALL;
@@ -235,7 +225,7 @@ fn show_watched(outcome: &ReseedOutcome, prints: bool) -> Result<(), CommandErro
 }
 
 fn run_publish(arguments: &Publish, stop: &Stop) -> Result<(), CommandError> {
-    log(0);
+    start_log(0);
     let settings = resolved(&arguments.given, true)?;
     let options = publish::PublishOptions { rollback: arguments.rollback, to: arguments.to.clone() };
     on_runtime(async || {
@@ -246,7 +236,7 @@ fn run_publish(arguments: &Publish, stop: &Stop) -> Result<(), CommandError> {
 }
 
 fn run_verify(arguments: &Verify, stop: &Stop) -> Result<(), CommandError> {
-    log(0);
+    start_log(0);
     let settings = resolved_for(&arguments.given(), &arguments.target)?;
     let amount = match (arguments.sample, arguments.all) {
         (Some(count), _) => verify::TilesToCheck::Sample(count),
@@ -269,63 +259,44 @@ fn run_inspect(arguments: &Inspect, stop: &Stop) -> Result<(), CommandError> {
     let options = inspect::InspectOptions { tile: tile.clone(), layer: layer.clone(), geojson: *geojson };
     on_runtime(async || {
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
-        let text = match inspect::inspect(&job, options).await? {
-            inspect::Inspection::Summary(contents) if *json => as_json(&*contents)?,
-            inspect::Inspection::Summary(contents) => render_contents(&contents),
-            inspect::Inspection::Features(features) => render_features(&features),
-            inspect::Inspection::GeoJson(text) => text,
-        };
-        Ok(print(&text)?)
+        match inspect::inspect(&job, options).await? {
+            inspect::Inspection::Summary(contents) if *json => print_as_json(&*contents)?,
+            inspect::Inspection::Summary(contents) => print(&render_contents(&contents))?,
+            inspect::Inspection::Features(features) => print(&render_features(&features))?,
+            inspect::Inspection::GeoJson(text) => print_json(&text)?,
+        }
+        Ok(())
     })
 }
 
-fn as_json(value: &impl Serialize) -> Result<String, CommandError> {
-    Ok(serde_json::to_string_pretty(value).map_err(std::io::Error::from)? + "\n")
-}
-
 fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandError> {
-    log(0);
+    start_log(0);
     let flags = arguments.given();
     let settings = match &arguments.target {
         Some(target) => resolved_for(&flags, target)?,
         None => resolved(&flags, true)?,
     };
     let options = settings.server.clone();
-    on_runtime(async || served(settings, &options, false, stop).await)
+    on_runtime(async || {
+        let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
+        serve::run(&job, &options, OnceReady::SayWhere).await
+    })
 }
 
 fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), CommandError> {
-    log(0);
+    start_log(0);
     let flags = SettingFlags { config: arguments.config.clone(), ..SettingFlags::default() };
     let settings = resolved_for(&flags, &arguments.target)?;
     let options = ServeOptions::of_preview(arguments.listen.clone(), arguments.assets.clone());
-    on_runtime(async || served(settings, &options, arguments.open, stop).await)
-}
-
-/// Serves the settings' target until a stop is asked for, and says where. `open` asks the desktop to show the map.
-async fn served(settings: JobSettings, options: &ServeOptions, open: bool, stop: &Stop) -> Result<(), CommandError> {
-    let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
-    let server = serve::start(&job, options).await?;
-    let (target, url) = (&job.target, server.public_url());
-    let shown = if options.preview { "a map of it at" } else { "its tiles at" };
-    print(&format!("{target}: {shown} {url} (TileJSON: {url}tiles.json)\n"))?;
-    if let Some(admin) = server.admin_url() {
-        print(&format!("metrics and health: {admin}metrics, {admin}readyz\n"))?;
-    }
-    if open && !shown_by_desktop(url) {
-        say("warning: the desktop could not be asked to show the map: open the address above in a browser");
-    }
-    Err(CommandError::Stopped(server.run(stop).await))
-}
-
-/// Asks the desktop to show a page; false if there is nobody to ask.
-fn shown_by_desktop(url: &str) -> bool {
-    let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
-    std::process::Command::new(program).arg(url).spawn().is_ok()
+    let then = if arguments.open { OnceReady::OpenBrowser } else { OnceReady::SayWhere };
+    on_runtime(async || {
+        let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
+        serve::run(&job, &options, then).await
+    })
 }
 
 fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError> {
-    log(0);
+    start_log(0);
     let Copy { source, target, zoom, bbox, force, changed_out, public_url, config } = arguments;
     let flags = SettingFlags { config: config.clone(), public_url: public_url.clone(), ..SettingFlags::default() };
     let settings = resolved_for(&flags, target)?;
@@ -338,7 +309,7 @@ fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError> {
 }
 
 fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandError> {
-    log(0);
+    start_log(0);
     let (tracked, layers, needs_target) = match arguments {
         Track::Install(install) => (&install.tracked, &install.layer[..], false),
         Track::Status(status) => (&status.tracked, &status.layer[..], status.target.is_empty()),
@@ -358,12 +329,16 @@ fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandError> {
         }
         Track::Status(status) => on_runtime(async || {
             let found = track::status(&settings, &status.target, &shown, stop).await?;
-            print(&if status.json { as_json(&found.backlog)? } else { render_backlog(&found.backlog) })?;
+            if status.json {
+                print_as_json(&found.backlog)?;
+            } else {
+                print(&render_backlog(&found.backlog))?;
+            }
             found.warning().iter().for_each(|warning| say(&format!("warning: {warning}")));
             found.sound()
         }),
         Track::Prune(prune) => on_runtime(async || prune_log(&settings, prune, &shown, stop).await),
-        Track::Remove(remove) if remove.sql => Ok(print(&track::removal(&settings.database))?),
+        Track::Remove(remove) if remove.sql => Ok(print_script(&track::removal(&settings.database))?),
         Track::Remove(_) => on_runtime(async || {
             let steps = lines(&track::remove(&settings.database, stop).await?);
             Ok(print(&format!("{steps}The change log is gone from {}.\n", settings.database.connect.server()))?)
@@ -375,15 +350,15 @@ async fn install_log(settings: &JobSettings, options: &track::InstallOptions, st
     let done = track::install(settings, options, stop).await?;
     done.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
     let server = &done.server;
-    let text = match &done.work {
-        InstallWork::Sql(sql) => sql.clone(),
-        InstallWork::Nothing => format!("everything is installed in {server}\n"),
-        InstallWork::Steps(steps) => format!(
+    match &done.work {
+        InstallWork::Sql(sql) => print_script(sql)?,
+        InstallWork::Nothing => print(&format!("everything is installed in {server}\n"))?,
+        InstallWork::Steps(steps) => print(&format!(
             "{}From now on changes are noted in {server}. Run oar-tiles seed once: a target has to be younger than this.\n",
             lines(steps)
-        ),
-    };
-    Ok(print(&text)?)
+        ))?,
+    }
+    Ok(())
 }
 
 async fn prune_log(
@@ -414,23 +389,4 @@ fn on_runtime(command: impl AsyncFnOnce() -> Result<(), CommandError>) -> Result
     // Nothing is left to wait for: an idle connection must not hold the end up.
     runtime.shutdown_background();
     done
-}
-
-/// Logs go to standard error.
-fn log(verbose: u8) {
-    let level = match verbose {
-        0 => tracing::Level::WARN,
-        1 => tracing::Level::INFO,
-        _ => tracing::Level::DEBUG,
-    };
-    // What libraries warn of, such as the AWS SDK of missing credentials, comes back as an error, which is reported with what to do.
-    let libraries = if level == tracing::Level::DEBUG { LevelFilter::DEBUG } else { LevelFilter::OFF };
-    let targets = Targets::new()
-        .with_default(libraries)
-        .with_target("oar_tiles", level)
-        // A lost connection is reported where it matters; the pool would say it a second time.
-        .with_target("deadpool.postgres", LevelFilter::OFF);
-    let colours = std::io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours).with_target(false);
-    tracing_subscriber::registry().with(lines.with_filter(targets)).init();
 }

@@ -1,10 +1,9 @@
 //! SIGINT and SIGTERM: they ask for a stop, and the program ends soon after, whatever it waits for.
 //!
-//! Whoever works looks at [`Stop`] and undoes what has to be undone: statements are cancelled in the server, staged files
-//! removed, leases given back. That cannot be done everywhere: opening a FIFO, writing to a pipe that nobody reads or
-//! resolving a name blocks a thread until the system answers. So a thread of its own waits for the signals, and ends the
-//! process `LIMIT` after one. Nothing is lost by that: at any moment a kill leaves the old target or the new one, and the
-//! next run goes on from there (README, "Exit codes").
+//! Running work checks [`Stop`] and cleans up: it cancels statements in the server, removes staged files, gives leases back. Not all work
+//! can: opening a FIFO, writing to a pipe that nobody reads, or resolving a name blocks a thread until the system answers. So a thread of
+//! its own waits for the signals, and ends the process [`STOP_LIMIT`] after one. Nothing is lost by that: a kill at any moment leaves the
+//! old target or the new one, and the next run goes on from there (docs/guarantees.md, "Exit codes").
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -13,15 +12,15 @@ use crate::exit::Exit;
 use crate::report::say;
 use crate::stop::{Signal, Stop};
 
-/// The time between a signal and the end of the process, apart from a grace for work in hand. Together with [`SAYING`] it is
-/// the 2 s that README promises.
-const LIMIT: Duration = Duration::from_millis(1_900);
+/// The longest time between a signal and the end of the process, unless work has a grace. With [`LAST_MESSAGE_LIMIT`] it makes the 2 s that
+/// docs/guarantees.md promises.
+const STOP_LIMIT: Duration = Duration::from_millis(1_900);
 
-/// The time that the last message may take: standard error may be a pipe that nobody reads.
-const SAYING: Duration = Duration::from_millis(100);
+/// The longest time that the last message may take: standard error may be a pipe that nobody reads.
+const LAST_MESSAGE_LIMIT: Duration = Duration::from_millis(100);
 
-/// Asks for a stop at SIGINT and SIGTERM, from the time this returns. If the process has not ended within the limit, it is
-/// ended with the signal's exit code.
+/// From its return on, SIGINT and SIGTERM ask for a stop. If the process has not ended [`STOP_LIMIT`] later, it is ended with the signal's
+/// exit code.
 pub fn listen(stop: &Stop) {
     let stop = stop.clone();
     let (tell, listening) = mpsc::channel();
@@ -32,18 +31,18 @@ pub fn listen(stop: &Stop) {
         };
         runtime.block_on(async {
             match forward(&stop) {
-                // Whoever started this waits for it.
+                // Tells the waiting caller that signals are caught now.
                 Ok(()) => tell.send(()).unwrap_or_default(),
                 Err(error) => return unheard(&error),
             }
-            let signal = stop.overdue(LIMIT).await;
+            let signal = stop.overdue(STOP_LIMIT).await;
             end(signal);
         });
     });
     if let Err(error) = thread {
         return unheard(&error);
     }
-    // A thread that failed has dropped its end, and has said why.
+    // A thread that failed has dropped its sender, and reported why.
     listening.recv().unwrap_or_default();
 }
 
@@ -61,9 +60,9 @@ fn end(signal: Signal) {
         );
         tell.send(()).unwrap_or_default();
     });
-    // Whether it could be said or not, the process ends.
+    // The process ends whether the message could be written or not.
     if saying.is_ok() {
-        said.recv_timeout(SAYING).unwrap_or_default();
+        said.recv_timeout(LAST_MESSAGE_LIMIT).unwrap_or_default();
     }
     std::process::exit(Exit::from(signal) as i32);
 }
@@ -71,8 +70,8 @@ fn end(signal: Signal) {
 #[cfg(unix)]
 fn forward(stop: &Stop) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    // Its number is the same on Linux, macOS and the BSDs. A signal that is listened to does not kill: a write beyond a
-    // file-size limit then fails like one on a full disk, and is reported like it.
+    // The number of SIGXFSZ on Linux, macOS and the BSDs. A signal with a handler does not kill: a write beyond a file-size limit then
+    // fails like one on a full disk, and is reported as such.
     const SIGXFSZ: i32 = 25;
     if let Err(error) = signal(SignalKind::from_raw(SIGXFSZ)) {
         say(&format!("warning: a file-size limit will end the process at once ({error})"));

@@ -1,4 +1,4 @@
-//! The wish to stop: set once by a signal, seen by whoever works.
+//! The request to stop: set once by a signal, checked by running work.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,16 +14,16 @@ pub enum Signal {
     Terminate,
 }
 
-/// A handle that tells whether a stop was asked for. Clones see the same wish.
+/// A handle that tells whether a stop was asked for. All clones share one request.
 #[derive(Debug, Clone)]
 pub struct Stop {
     seen: watch::Receiver<Option<Signal>>,
     asked: Arc<watch::Sender<Option<Signal>>>,
-    /// The time that work in hand may take after a stop was asked for, beyond the limit that holds for everything.
+    /// The time that current work may take after a stop was asked for, before the general limit begins.
     grace: Arc<watch::Sender<Duration>>,
 }
 
-/// While this value lives, work in hand may go on for a while after a stop was asked for ([`Stop::grant`]).
+/// While this value lives, current work may go on for a while after a stop was asked for ([`Stop::grant`]).
 #[derive(Debug)]
 pub struct Grace(Arc<watch::Sender<Duration>>);
 
@@ -34,14 +34,14 @@ impl Drop for Grace {
 }
 
 impl Stop {
-    /// A handle on which nobody has asked for a stop.
+    /// A handle on which no stop was asked for.
     #[must_use]
     pub fn new() -> Stop {
         let (asked, seen) = watch::channel(None);
         Stop { seen, asked: Arc::new(asked), grace: Arc::new(watch::Sender::new(Duration::ZERO)) }
     }
 
-    /// Asks for a stop. The first signal stays.
+    /// Asks for a stop. If one was asked for already, its signal stays.
     pub fn ask(&self, signal: Signal) {
         self.asked.send_if_modified(|asked| {
             let first = asked.is_none();
@@ -64,22 +64,22 @@ impl Stop {
                 return signal;
             }
             if seen.changed().await.is_err() {
-                // The sender lives in `self`; without it nobody can ask any more.
+                // The sender lives in `self`, so this is never reached.
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    /// Grants work in hand this much time after a stop was asked for, as long as the value that is returned lives. There is
-    /// one grace at a time: a later one replaces it.
+    /// Grants current work the time `grace` after a stop was asked for, while the returned value lives. There is one grace at a time: a
+    /// later one replaces it.
     #[must_use]
     pub fn grant(&self, grace: Duration) -> Grace {
         self.grace.send_replace(grace);
         Grace(Arc::clone(&self.grace))
     }
 
-    /// Waits until a stop was asked for and `limit` has passed since then without the program having ended. Work with a
-    /// grace ([`Stop::grant`]) has its grace before that; when it is done or gives up, `limit` begins.
+    /// Waits until a stop was asked for and `limit` has passed since then. While there is a grace ([`Stop::grant`]), `limit` begins when the
+    /// grace ends or is dropped.
     pub async fn overdue(&self, limit: Duration) -> Signal {
         let signal = self.wait().await;
         let asked = Instant::now();
@@ -96,8 +96,8 @@ impl Stop {
         }
     }
 
-    /// What a future gives, or `None` if it is not done when a stop was asked for and `limit` has passed since then. For
-    /// work that a stop must not cut off at once, such as giving back a lease.
+    /// Runs a future; returns `None` if it is not done `limit` after a stop was asked for. For work that a stop must not cut off at once,
+    /// such as giving back a lease.
     pub async fn within<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;

@@ -16,11 +16,15 @@ use crate::tile::{LonLatBox, ZoomList};
 pub use serve::{EmptyStatusFlag, Preview, Serve};
 pub use track::{Track, TrackInstall, TrackPrune, TrackRemove, TrackStatus, Tracked};
 
-/// Pregenerates static vector tiles from PostGIS: whole pyramids in seconds, on one snapshot.
+/// What stands below the help of the whole program.
+const GETTING_STARTED: &str = "To begin: write a configuration (sample-config.toml shows every key with its default), then run \
+                               oar-tiles seed, then oar-tiles preview TARGET.";
+
+/// Pregenerates static vector tiles from PostGIS: all zooms in seconds, from one snapshot of the database
 #[derive(Debug, Parser)]
-#[command(name = "oar-tiles", version, about, arg_required_else_help = true, max_term_width = 100)]
+#[command(name = "oar-tiles", version, about, arg_required_else_help = true, max_term_width = 100, after_help = GETTING_STARTED)]
 pub struct Cli {
-    /// What to do.
+    /// The verb.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -28,61 +32,61 @@ pub struct Cli {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Render every occupied tile of the pyramid into the output
+    /// Render every tile in which a feature falls, at all zooms, into the target
     Seed(Seed),
-    /// Render what changed since the target's snapshot, and nothing else
+    /// Bring a target up to date: render only the tiles that changed since its snapshot
     Reseed(Reseed),
-    /// List the versions of a target, or switch the map to another one
+    /// List the versions of a target, or switch clients to another version
     Publish(Publish),
-    /// Check a target: structure, counts, every tile; with --database also against the database
+    /// Check a target: structure, counts and tiles; with --database also compare it with the database
     Verify(Verify),
     /// Show what a target holds, or what one of its tiles holds
     Inspect(Inspect),
-    /// Copy a target into another one, of any kind, byte for byte
+    /// Copy the tiles of a target, byte for byte, to another target of any kind
     Copy(Copy),
     /// Serve a target over HTTP: tiles, TileJSON, metrics
     Serve(Serve),
-    /// Show a target on a map in the browser, without a database
+    /// Show a target on a map in the browser; no database is needed
     Preview(Preview),
-    /// Note changes in the database, so that only what they touch has to be rendered again
+    /// Set up and look after the change log in the database, which tells reseed what changed
     #[command(subcommand)]
     Track(Track),
     /// Print the settings and where each value came from
     Config(SettingFlags),
 }
 
-/// Flags that give settings.
+/// Flags that override the configuration.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Clone, Default, Args)]
 pub struct SettingFlags {
-    /// The configuration file (OAR_TILES_CONFIG); sample-config.toml shows every key
+    /// Configuration file; sample-config.toml shows every key [env: OAR_TILES_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The database, as a URL or key/value string (DATABASE_URL, PG*)
+    /// Database, as a URL or a key=value string [env: DATABASE_URL, PG*]
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
-    /// The zooms: 0-14, 7 or 0-4,8,10-12 (OAR_TILES_ZOOM)
+    /// Zooms, such as 0-14, 7 or 0-4,8,10-12 [env: OAR_TILES_ZOOM]
     #[arg(long, value_name = "LIST")]
     pub zoom: Option<ZoomList>,
-    /// A box in degrees; again for each box; west may be greater than east (OAR_TILES_BBOX)
+    /// Box in degrees; repeat the flag for several boxes; a box with west > east crosses 180° [env: OAR_TILES_BBOX]
     #[arg(long, value_name = "W,S,E,N", allow_hyphen_values = true, action = ArgAction::Append)]
     pub bbox: Vec<LonLatBox>,
-    /// The target: a file.mbtiles, a file.pmtiles, a directory/, s3://bucket/prefix/ (OAR_TILES_OUTPUT)
+    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles [env: OAR_TILES_OUTPUT]
     #[arg(long, short, value_name = "TARGET")]
     pub output: Option<PathBuf>,
-    /// Where clients find a directory or bucket, for tiles.json: a whole address, https and all (OAR_TILES_PUBLIC_URL)
+    /// URL under which clients find a directory or bucket, such as https://host/path; tiles.json refers to it [env: OAR_TILES_PUBLIC_URL]
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
-    /// Only this layer; again for each layer
+    /// Use only this layer; repeat the flag for several layers
     #[arg(long, value_name = "NAME", action = ArgAction::Append)]
     pub layer: Vec<String>,
-    /// Sessions that render side by side; 0 for one a processor (OAR_TILES_WORKERS)
+    /// Database sessions that render in parallel; 0: one for each CPU [env: OAR_TILES_WORKERS]
     #[arg(long, value_name = "N")]
     pub workers: Option<u16>,
-    /// How progress is shown (OAR_TILES_PROGRESS)
+    /// How to show progress [env: OAR_TILES_PROGRESS]
     #[arg(long, value_name = "STYLE")]
     pub progress: Option<Progress>,
-    /// What flags of one verb set.
+    /// The settings that flags of one verb give.
     #[arg(skip)]
     pub more: Vec<Flag>,
 }
@@ -92,28 +96,28 @@ pub struct SettingFlags {
 #[expect(clippy::struct_excessive_bools, reason = "flags as typed; which go together is told to clap")]
 #[derive(Debug, Args)]
 pub struct Seed {
-    /// Flags that give settings.
+    /// Flags that override the configuration.
     #[command(flatten)]
     pub given: SettingFlags,
-    /// Print the plan with estimated sizes and times, and write nothing
+    /// Print the plan with estimated sizes and times; write nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Write over another tileset, or what other programs made
+    /// Overwrite the target even if it holds another tileset or was made by another program
     #[arg(long)]
     pub force: bool,
-    /// Publish, however few tiles are left of those that the target holds (max_shrink in the configuration)
+    /// Publish even if the target would lose more tiles than max_shrink in the configuration allows
     #[arg(long)]
     pub allow_shrink: bool,
-    /// Write the tiles that changed, after the run is published: .json, .geojson, or z/x/y lines; * if that cannot be told
+    /// After publishing, list the tiles that changed in FILE: .json, .geojson, else a line z/x/y for each; only * if that is not known
     #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
     pub changed_out: Option<PathBuf>,
     /// Also write the closing table (or the plan) as JSON
     #[arg(long, value_name = "FILE.json")]
     pub report: Option<PathBuf>,
-    /// Say more; twice for the statements' fate
+    /// Log more (-v: what the run decides; -vv: how each layer is read, and every statement that is retried)
     #[arg(long, short, action = ArgAction::Count, conflicts_with = "quiet")]
     pub verbose: u8,
-    /// No progress and no table: only warnings and errors
+    /// Show warnings and errors only: no progress, no closing table
     #[arg(long, short)]
     pub quiet: bool,
 }
@@ -123,55 +127,55 @@ pub struct Seed {
 #[expect(clippy::struct_excessive_bools, reason = "flags as typed; which go together is told to clap")]
 #[derive(Debug, Args)]
 pub struct Reseed {
-    /// Flags that give settings; --zoom and --bbox narrow what is rendered.
+    /// Flags that override the configuration; `--zoom` and `--bbox` limit which tiles are rendered.
     #[command(flatten)]
     pub given: SettingFlags,
-    /// Say how many tiles would be rendered, and why, and write nothing
+    /// Print how many tiles would be rendered, and why; write nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Seed the target, with its own zooms and boxes, where it needs a full seed (exit code 4 without this)
+    /// If the target needs a full seed, seed it with its own zooms and boxes; without this flag reseed ends with exit code 4
     #[arg(long)]
     pub or_seed: bool,
-    /// Publish, however few tiles are left of those that the target holds (max_shrink in the configuration)
+    /// Publish even if the target would lose more tiles than max_shrink in the configuration allows
     #[arg(long)]
     pub allow_shrink: bool,
-    /// Render these tiles instead of what changed: a file of z/x/y lines, or - for standard input
+    /// Render these tiles instead of those that changed: a file with a line z/x/y for each, or - for standard input
     #[arg(long, value_name = "FILE", conflicts_with = "area")]
     pub tiles: Option<PathBuf>,
-    /// With --tiles: also the tiles above them
+    /// With --tiles: also render the tiles of lower zooms that contain them
     #[arg(long, requires = "tiles")]
     pub parents: bool,
-    /// With --tiles: also the tiles below them
+    /// With --tiles: also render the tiles of higher zooms within them
     #[arg(long, requires = "tiles")]
     pub children: bool,
-    /// Render this area instead of what changed: W,S,E,N or a GeoJSON file; again for each area
+    /// Render this area instead of the tiles that changed: W,S,E,N or a GeoJSON file; repeat the flag for several areas
     #[arg(long, value_name = "AREA", allow_hyphen_values = true, action = ArgAction::Append)]
     pub area: Vec<String>,
-    /// Look for changes since this snapshot (pg_current_snapshot()) instead of the target's
+    /// Render what changed since this snapshot (pg_current_snapshot()) instead of the target's snapshot
     #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = ["tiles", "area"])]
     pub since: Option<Cursor>,
-    /// Write the dirty tiles before the target moves on: .json, .geojson, or z/x/y lines; * if a full seed changes any
+    /// Before publishing, list the tiles to render in FILE: .json, .geojson, else a line z/x/y for each; only * before a full seed
     #[arg(long, value_name = "FILE")]
     pub dirty_out: Option<PathBuf>,
-    /// Write the tiles that changed, after the run is published: .json, .geojson, or z/x/y lines; * if that cannot be told
+    /// After publishing, list the tiles that changed in FILE: .json, .geojson, else a line z/x/y for each; only * if that is not known
     #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
     pub changed_out: Option<PathBuf>,
-    /// Stay, and render at each change
+    /// Keep running, and render again whenever something changes
     #[arg(long, conflicts_with_all = ["dry_run", "tiles", "area", "since"])]
     pub watch: bool,
-    /// With --watch: how long changes are gathered after the first, such as 500ms (debounce in the configuration)
+    /// With --watch: how long to collect further changes after the first one, such as 500ms [config: changes.debounce]
     #[arg(long, value_name = "TIME", requires = "watch", value_parser = humantime::parse_duration)]
     pub debounce: Option<Duration>,
-    /// With --watch: how often to look without having been woken, such as 30s (poll in the configuration)
+    /// With --watch: how often to look for changes even without a notification, such as 30s [config: changes.poll]
     #[arg(long, value_name = "TIME", requires = "watch", value_parser = humantime::parse_duration)]
     pub poll: Option<Duration>,
     /// Also write the closing table (or the plan) as JSON
     #[arg(long, value_name = "FILE.json")]
     pub report: Option<PathBuf>,
-    /// Say more; twice for the statements' fate
+    /// Log more (-v: what the run decides; -vv: how each layer is read, and every statement that is retried)
     #[arg(long, short, action = ArgAction::Count, conflicts_with = "quiet")]
     pub verbose: u8,
-    /// No progress and no table: only warnings and errors
+    /// Show warnings and errors only: no progress, no closing table
     #[arg(long, short)]
     pub quiet: bool,
 }
@@ -179,13 +183,13 @@ pub struct Reseed {
 /// `oar-tiles publish`.
 #[derive(Debug, Args)]
 pub struct Publish {
-    /// Flags that give settings.
+    /// Flags that override the configuration.
     #[command(flatten)]
     pub given: SettingFlags,
-    /// Show the version before the one that is shown
+    /// Switch back to the version before the current one
     #[arg(long)]
     pub rollback: bool,
-    /// Show this version
+    /// Switch to this version
     #[arg(long, value_name = "VERSION", conflicts_with = "rollback")]
     pub to: Option<String>,
 }
@@ -194,36 +198,36 @@ pub struct Publish {
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// A file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/
+    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles
     pub target: String,
-    /// Look into so many tiles, spread evenly (without it: all up to 100000, else 10000)
+    /// Decode this many tiles, spread evenly over the target [default: all of up to 100000 tiles, else 10000]
     #[arg(long, value_name = "N")]
     pub sample: Option<NonZeroU64>,
-    /// Look into every tile
+    /// Decode every tile
     #[arg(long, conflicts_with = "sample")]
     pub all: bool,
-    /// Render the tiles again and compare; takes the settings that the target was seeded with
+    /// Also render the tiles from the database and compare; needs the settings with which the target was seeded
     #[arg(long)]
     pub database: bool,
     /// Also write the findings as JSON
     #[arg(long, value_name = "FILE.json")]
     pub report: Option<PathBuf>,
-    /// The configuration file (OAR_TILES_CONFIG)
+    /// Configuration file [env: OAR_TILES_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The database, as a URL or key/value string (DATABASE_URL, PG*)
+    /// Database, as a URL or a key=value string [env: DATABASE_URL, PG*]
     #[arg(long, value_name = "URL", requires = "database")]
     pub database_url: Option<String>,
-    /// Only this layer, if the target was seeded so; again for each layer
+    /// Compare only this layer, if the target was seeded with the same --layer; repeat the flag for several layers
     #[arg(long, value_name = "NAME", action = ArgAction::Append, requires = "database")]
     pub layer: Vec<String>,
-    /// Sessions that render side by side; 0 for one a processor (OAR_TILES_WORKERS)
+    /// Database sessions that render in parallel; 0: one for each CPU [env: OAR_TILES_WORKERS]
     #[arg(long, value_name = "N", requires = "database")]
     pub workers: Option<u16>,
 }
 
 impl Verify {
-    /// The flags that give settings.
+    /// The flags that override the configuration.
     #[must_use]
     pub fn given(&self) -> SettingFlags {
         let (config, database_url) = (self.config.clone(), self.database_url.clone());
@@ -241,21 +245,21 @@ impl Verify {
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// A file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/
+    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles
     pub target: String,
-    /// A tile; without it the summary of the target
+    /// Show the features of this tile instead of a summary of the target
     #[arg(value_name = "Z/X/Y")]
     pub tile: Option<String>,
-    /// Only this layer of the tile
+    /// Show only this layer of the tile
     #[arg(long, value_name = "NAME", requires = "tile")]
     pub layer: Option<String>,
-    /// The tile as GeoJSON in degrees
+    /// Print the tile as GeoJSON, in degrees
     #[arg(long, requires = "tile")]
     pub geojson: bool,
-    /// The summary as JSON
+    /// Print the summary as JSON
     #[arg(long, conflicts_with = "tile")]
     pub json: bool,
-    /// The configuration file (OAR_TILES_CONFIG)
+    /// Configuration file [env: OAR_TILES_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -264,32 +268,32 @@ pub struct Inspect {
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub struct Copy {
-    /// Where the tiles are: a file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/
+    /// Copy from: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles
     pub source: String,
-    /// Where they go
+    /// Copy to: the same kinds
     pub target: String,
-    /// Only these zooms: 0-14, 7 or 0-4,8,10-12
+    /// Copy only these zooms, such as 0-14, 7 or 0-4,8,10-12
     #[arg(long, value_name = "LIST")]
     pub zoom: Option<ZoomList>,
-    /// Only tiles that this box touches, in degrees; again for each box
+    /// Copy only tiles that this box touches, in degrees; repeat the flag for several boxes
     #[arg(long, value_name = "W,S,E,N", allow_hyphen_values = true, action = ArgAction::Append)]
     pub bbox: Vec<LonLatBox>,
-    /// Write over another tileset, or what other programs made
+    /// Overwrite the target even if it holds another tileset or was made by another program
     #[arg(long)]
     pub force: bool,
-    /// Write the tiles that changed, after the run is published: .json, .geojson, or z/x/y lines; * if that cannot be told
+    /// After publishing, list the tiles that changed in FILE: .json, .geojson, else a line z/x/y for each; only * if that is not known
     #[arg(long, value_name = "FILE")]
     pub changed_out: Option<PathBuf>,
-    /// Where clients find the directory or bucket, for tiles.json: a whole address, https and all (OAR_TILES_PUBLIC_URL)
+    /// URL under which clients find the directory or bucket, such as https://host/path; tiles.json refers to it [env: OAR_TILES_PUBLIC_URL]
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
-    /// The configuration file (OAR_TILES_CONFIG)
+    /// Configuration file [env: OAR_TILES_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 
 impl SettingFlags {
-    /// The settings that flags give, by key.
+    /// The settings that were given as flags, by key.
     #[must_use]
     pub fn flags(&self) -> Vec<Flag> {
         let mut flags: Vec<Flag> = Vec::new();

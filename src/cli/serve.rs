@@ -8,67 +8,67 @@ use clap::{ArgAction, Args, ValueEnum};
 use super::SettingFlags;
 use crate::serve::{AddressRange, ListenAddress};
 
-/// `oar-tiles serve`. What is not given is taken from the section `[serve]` of the configuration.
+/// `oar-tiles serve`. The section `[serve]` of the configuration has a value for each flag that is not given.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// The target; without it the output of the configuration
+    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles [default: the output in the configuration]
     pub target: Option<String>,
-    /// Where the public listener waits: an IP address and a port, or unix:PATH (OAR_TILES_LISTEN)
+    /// Listen here for clients: an IP address and a port, or unix:PATH [env: OAR_TILES_LISTEN]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<ListenAddress>,
-    /// Where the admin listener waits: /metrics, /livez, /readyz, /status.json (OAR_TILES_ADMIN)
+    /// Listen here for /metrics, /livez, /readyz and /status.json [env: OAR_TILES_ADMIN]
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<ListenAddress>,
-    /// Where clients find this server, for TileJSON; without it its own address (OAR_TILES_SERVE_PUBLIC_URL)
+    /// URL under which clients reach this server; the TileJSON refers to it [default: the address it listens on] [env: OAR_TILES_SERVE_PUBLIC_URL]
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
-    /// A path before all paths, such as /facilities (OAR_TILES_BASE_PATH)
+    /// Path that all URLs of the server begin with, such as /facilities [env: OAR_TILES_BASE_PATH]
     #[arg(long, value_name = "PATH")]
     pub base_path: Option<String>,
     /// Cache-Control of tiles
     #[arg(long, value_name = "VALUE")]
     pub cache_control: Option<String>,
-    /// Cache-Control of tiles for CDNs, if they may keep them longer than browsers
+    /// Cache-Control of tiles for CDNs, if they may keep tiles longer than browsers
     #[arg(long, value_name = "VALUE")]
     pub cdn_cache_control: Option<String>,
-    /// The status of a tile in which nothing is drawn (OAR_TILES_EMPTY_STATUS)
+    /// HTTP status of a tile in which nothing is drawn [env: OAR_TILES_EMPTY_STATUS]
     #[arg(long, value_name = "STATUS", value_enum)]
     pub empty_status: Option<EmptyStatusFlag>,
-    /// Megabytes of tiles in memory (OAR_TILES_CACHE_MB)
+    /// Cache up to N megabytes of tiles in memory [env: OAR_TILES_CACHE_MB]
     #[arg(long, value_name = "N")]
     pub cache_mb: Option<u32>,
     /// Show a map at /
     #[arg(long)]
     pub preview: bool,
-    /// A folder with maplibre-gl.js and maplibre-gl.css (version 5) for the map; without it the page loads them from unpkg.com
+    /// With --preview: serve maplibre-gl.js and maplibre-gl.css (version 5) from this folder [default: the page loads them from unpkg.com]
     #[arg(long, value_name = "FOLDER")]
     pub assets: Option<PathBuf>,
-    /// Render tiles outside of the target's zooms and boxes when they are asked for (OAR_TILES_LIVE)
+    /// Render tiles outside of the target's zooms and boxes from the database when clients ask for them [env: OAR_TILES_LIVE]
     #[arg(long)]
     pub live: bool,
-    /// Tiles that are rendered at once; 0 for one a processor (OAR_TILES_LIVE_WORKERS)
+    /// With --live: render this many tiles at once; 0: one for each CPU [env: OAR_TILES_LIVE_WORKERS]
     #[arg(long, value_name = "N")]
     pub live_workers: Option<u16>,
-    /// The database for --live, as a URL or key/value string (DATABASE_URL, PG*)
+    /// With --live: the database, as a URL or a key=value string [env: DATABASE_URL, PG*]
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
-    /// Only this layer, if the target was seeded so; again for each layer
+    /// With --live: render only this layer, if the target was seeded with the same --layer; repeat the flag for several layers
     #[arg(long, value_name = "NAME", action = ArgAction::Append)]
     pub layer: Vec<String>,
-    /// How long to go on after SIGTERM, while /readyz says 503, before no connection is accepted any more (OAR_TILES_DRAIN)
+    /// After SIGTERM, answer for this long while /readyz says 503, then stop accepting connections [env: OAR_TILES_DRAIN]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub drain: Option<Duration>,
-    /// A proxy in front, by address or network, whose connections are not counted by address; again for each (OAR_TILES_TRUSTED_PROXIES)
+    /// Do not limit the connections of this address or network, a proxy; repeat the flag for several proxies [env: OAR_TILES_TRUSTED_PROXIES]
     #[arg(long, value_name = "ADDRESS", action = ArgAction::Append)]
     pub trusted_proxy: Vec<AddressRange>,
-    /// The configuration file (OAR_TILES_CONFIG): [serve], [s3], the output
+    /// Configuration file, for [serve], [s3] and the output [env: OAR_TILES_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 
 impl Serve {
-    /// The flags that give settings.
+    /// The flags that override the configuration.
     #[must_use]
     pub fn given(&self) -> SettingFlags {
         let text = |value: Option<String>| value.map(toml::Value::from);
@@ -108,18 +108,18 @@ impl Serve {
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub struct Preview {
-    /// The target: a file.mbtiles, a file.pmtiles, a directory/, s3://bucket/prefix/
+    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles
     pub target: String,
-    /// Where to listen; port 0 takes any that is free
+    /// Listen here; port 0 takes any free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub listen: ListenAddress,
-    /// A folder with maplibre-gl.js and maplibre-gl.css (version 5); without it the page loads them from unpkg.com
+    /// Serve maplibre-gl.js and maplibre-gl.css (version 5) from this folder [default: the page loads them from unpkg.com]
     #[arg(long, value_name = "FOLDER")]
     pub assets: Option<PathBuf>,
-    /// Ask the desktop to show the map
+    /// Open the map in the desktop's browser
     #[arg(long)]
     pub open: bool,
-    /// The configuration file (OAR_TILES_CONFIG), for S3
+    /// Configuration file, for how to reach S3 [env: OAR_TILES_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -127,13 +127,13 @@ pub struct Preview {
 /// The status of an empty tile, as typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum EmptyStatusFlag {
-    /// No content
+    /// No Content
     #[value(name = "204")]
     NoContent,
-    /// A valid tile without a byte
+    /// OK: a tile of 0 bytes, which is valid
     #[value(name = "200")]
     Ok,
-    /// Not found: some clients draw the tile above instead
+    /// Not Found: some clients then enlarge the tile of the next lower zoom
     #[value(name = "404")]
     NotFound,
 }

@@ -10,13 +10,13 @@ use super::SettingFlags;
 /// `oar-tiles track`.
 #[derive(Debug, Subcommand)]
 pub enum Track {
-    /// Make the change log, and triggers that fill it, on the tables that the layers read
+    /// Create the change log, and triggers on the tables that the layers read, which fill it
     Install(TrackInstall),
-    /// Say what the change log holds, and how far targets are behind
+    /// Show what the change log holds, and how far targets are behind it
     Status(TrackStatus),
-    /// Take out of the change log what all targets have seen
+    /// Delete from the change log what all targets have seen
     Prune(TrackPrune),
-    /// Take the triggers and the change log away
+    /// Remove the triggers and the change log from the database
     Remove(TrackRemove),
 }
 
@@ -24,16 +24,16 @@ pub enum Track {
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub struct Tracked {
-    /// The configuration file (OAR_TILES_CONFIG)
+    /// Configuration file [env: OAR_TILES_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The database, as a URL or key/value string (DATABASE_URL, PG*)
+    /// Database, as a URL or a key=value string [env: DATABASE_URL, PG*]
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
 }
 
 impl Tracked {
-    /// The flags that give settings.
+    /// The flags that override the configuration.
     #[must_use]
     pub fn given(&self) -> SettingFlags {
         SettingFlags { config: self.config.clone(), database_url: self.database_url.clone(), ..SettingFlags::default() }
@@ -46,16 +46,16 @@ pub struct TrackInstall {
     /// Where the change log is, and what is tracked.
     #[command(flatten)]
     pub tracked: Tracked,
-    /// Only for this layer; again for each layer
+    /// Track only the tables of this layer; repeat the flag for several layers
     #[arg(long, value_name = "NAME", action = ArgAction::Append)]
     pub layer: Vec<String>,
-    /// A role that may read the change log, for reseed; again for each role
+    /// Allow this role to read the change log, as reseed does; repeat the flag for several roles
     #[arg(long, value_name = "ROLE", action = ArgAction::Append)]
     pub reader: Vec<String>,
-    /// The role that the triggers run as; without it, a role is created that can only append to the change log
+    /// Role that the triggers run as [default: a new role that can only append to the change log]
     #[arg(long, value_name = "ROLE")]
     pub owner: Option<String>,
-    /// Print the statements for psql, and run nothing
+    /// Print the statements, for psql; run nothing
     #[arg(long)]
     pub sql: bool,
 }
@@ -66,12 +66,12 @@ pub struct TrackStatus {
     /// Where the change log is, and what is tracked.
     #[command(flatten)]
     pub tracked: Tracked,
-    /// The targets; without any, the output of the settings
+    /// Targets to compare with the log [default: the output in the configuration]
     pub target: Vec<String>,
-    /// Only this layer, if the targets were seeded so; again for each layer
+    /// Look only at this layer, if the targets were seeded with the same --layer; repeat the flag for several layers
     #[arg(long, value_name = "NAME", action = ArgAction::Append)]
     pub layer: Vec<String>,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -82,9 +82,9 @@ pub struct TrackPrune {
     /// Where the change log is.
     #[command(flatten)]
     pub tracked: Tracked,
-    /// All targets that follow the log; without any, the output of the settings
+    /// All targets that are kept up to date from this log [default: the output in the configuration]
     pub target: Vec<String>,
-    /// Take out what is older, too, whoever has seen it: a target that has not needs a full seed then
+    /// Also delete what is older than this, seen or not: a target that has not seen it then needs a full seed
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub older_than: Option<Duration>,
 }
@@ -95,7 +95,7 @@ pub struct TrackRemove {
     /// Where the change log is.
     #[command(flatten)]
     pub tracked: Tracked,
-    /// Print the statements for psql, and run nothing
+    /// Print the statements, for psql; run nothing
     #[arg(long)]
     pub sql: bool,
 }

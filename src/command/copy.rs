@@ -1,4 +1,4 @@
-//! `oar-tiles copy`: from any target into any target, the tiles byte for byte.
+//! `oar-tiles copy`: copies the tiles of a target of any kind to another, byte for byte.
 //!
 //! ```text
 //! reader: list ─► in the sink's order ─► read in chunks ─► (packed if they were plain) ─┐ a few chunks at most
@@ -25,7 +25,7 @@ use crate::tile::{Coverage, LonLatBox, Order, Slice, TileId, TileRect, Zoom, Zoo
 /// What `copy` was asked for.
 #[derive(Debug, Clone)]
 pub struct CopyOptions {
-    /// Where the tiles are.
+    /// The target to copy from.
     pub source: String,
     /// Only these zooms.
     pub zoom: Option<ZoomList>,
@@ -48,7 +48,7 @@ const MAX_WAITING_CHUNKS: usize = 2;
 /// If the source cannot be read or the target cannot be written; an archive is unchanged then.
 pub async fn copy(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
     let (owned, options) = (job.clone(), options.clone());
-    // Not given up at a stop: the sink has to clean up.
+    // Waits for the end even after a stop was asked for: the sink has to clean up.
     let copying = tokio::task::spawn_blocking(move || run(&owned, &options));
     copying
         .await
@@ -112,13 +112,13 @@ fn run(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
     })
 }
 
-/// The zooms between two levels, as far as there are tiles.
+/// The zooms between two levels that have tiles.
 fn zooms(from: u8, to: u8) -> ZoomList {
     let zoom = |level: u8| Zoom::new(level).unwrap_or(Zoom::MAX);
     ZoomList::range(zoom(from.min(to)), zoom(to))
 }
 
-/// What the target says about itself: what the source says, and what can be seen where it says nothing.
+/// The metadata of the copy: that of the source, and where it has none, what the tiles show.
 fn metadata(described: Described, source: &Target, tiles: &[TileId], part: bool, scope: &Scope) -> Metadata {
     let levels = || tiles.iter().map(|id| id.coord.zoom());
     let zooms = match described.zooms {
@@ -138,7 +138,7 @@ fn metadata(described: Described, source: &Target, tiles: &[TileId], part: bool,
         zooms,
         bounds,
         vector_layers: described.vector_layers,
-        // A part does not show what the manifest says, so it is without one.
+        // A copy of a part gets no manifest: the source's manifest speaks for more than the part.
         manifest: described.manifest.filter(|_| !part).unwrap_or_default(),
     }
 }
@@ -156,7 +156,7 @@ fn around(tiles: &[TileId]) -> LonLatBox {
     rect.into()
 }
 
-/// A copy on its way into a sink.
+/// A copy in progress.
 struct Copying<'a> {
     reader: Box<dyn TileReader>,
     tiles: Vec<TileId>,
@@ -167,7 +167,7 @@ struct Copying<'a> {
     stop: &'a Stop,
 }
 
-/// A copy that was made.
+/// A copy that is complete.
 struct Copied {
     target: String,
     changed: Option<ChangedTiles>,
@@ -224,7 +224,7 @@ fn size(edit: &TileEdit) -> u64 {
     }
 }
 
-/// Puts tiles in an order. A reader often has them in it already.
+/// Sorts tiles, unless the reader has listed them in this order already.
 fn in_order(tiles: &mut [TileId], order: Order) {
     let place = |id: &TileId| order.place(id.coord);
     if !tiles.is_sorted_by_key(place) {
@@ -232,7 +232,7 @@ fn in_order(tiles: &mut [TileId], order: Order) {
     }
 }
 
-/// Reads chunk after chunk until all are read, a stop is asked for, or nobody takes them any more.
+/// Reads chunk after chunk until all are read, a stop is asked for, or the receiver is gone.
 fn read_chunks(
     mut reader: Box<dyn TileReader>,
     tiles: &[TileId],
@@ -240,7 +240,7 @@ fn read_chunks(
     stop: &Stop,
     chunks: &mpsc::Sender<Vec<TileEdit>>,
 ) -> Result<(), CommandError> {
-    // Level 6, gzip's own default: a copy packs only what another program left plain.
+    // Level 6, gzip's default: a copy packs only tiles that another program stored unpacked.
     let mut unpacker = Gunzip::new();
     let mut gzip = Packer::new(Level::new(6).map_or(Packing::Plain, Packing::Gzip));
     for chunk in tiles.chunks(MAX_TILES_PER_CHUNK) {

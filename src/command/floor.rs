@@ -1,5 +1,6 @@
-//! The database floor, for the benchmark: the same plan, and the statements by which the database draws every tile, on as many
-//! connections, the results thrown away. What `seed` takes longer is its own; it reads points once, and may take less.
+//! The database's share of a seed, for the benchmark: runs the statements by which the database renders every planned tile, on as many
+//! sessions as a seed has, and discards the results. The rest of a seed's time is the program's own. A seed may also be faster, because it
+//! reads points once.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -22,10 +23,10 @@ pub struct Floor {
     pub features: u64,
 }
 
-/// Runs every statement of a seed and throws the results away.
+/// Runs every statement of a seed and discards the results.
 ///
 /// # Errors
-/// As a seed's.
+/// The errors of a seed.
 pub async fn floor(job: &Job) -> Result<Floor, CommandError> {
     let mut prepared = prepare(job, Order::ZoomColumnTmsRow, job.settings.run.workers.get()).await?;
     let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();

@@ -1,4 +1,4 @@
-//! `oar-tiles publish`: which versions a target has, and which one the map shows.
+//! `oar-tiles publish`: lists the versions of a target, or switches clients to another one.
 
 use std::path::Path;
 
@@ -8,16 +8,16 @@ use crate::sink::{Latest, TargetError, directory_versions, switch_directory};
 /// What `publish` was asked for, beside the settings.
 #[derive(Debug, Clone, Default)]
 pub struct PublishOptions {
-    /// Show the version before.
+    /// Switch back to the version before the current one.
     pub rollback: bool,
-    /// Show this version.
+    /// Switch to this version.
     pub to: Option<String>,
 }
 
-/// Switches the map to another version if asked to; gives the versions.
+/// Switches clients to another version, if the options ask for it; returns the versions.
 ///
 /// # Errors
-/// If the target has no versions, not that one, or cannot be written.
+/// If the target has no versions, not the one asked for, or cannot be written.
 pub fn publish(job: &Job, options: &PublishOptions) -> Result<Latest, CommandError> {
     let target = &job.target;
     match &target.url {

@@ -1,4 +1,5 @@
-//! How much of a layer a tile may hold, and what happens to tiles that hold more or cannot be rendered.
+//! The budget of a layer: how many features and bytes it may have in a tile, and what happens to tiles that exceed that or cannot be
+//! rendered.
 
 use std::num::NonZeroU64;
 
@@ -44,7 +45,7 @@ impl Check<'_> {
         self.present("layer_defaults.on_tile_error", layer.on_tile_error.or(defaults.on_tile_error))
     }
 
-    /// Refuses a rank of rows where no row is drawn as itself.
+    /// Refuses a rank of rows in a layer that draws only cells.
     pub(super) fn no_rank(&self, layer: &LayerSection) -> Result<(), ConfigError> {
         if layer.rank.is_none() {
             return Ok(());
@@ -76,7 +77,7 @@ impl Check<'_> {
     }
 }
 
-/// The fewest features that a tile may hold where the layer is put together in cells; `None` if that is no limit on their size.
+/// The smallest `max_tile_features` at zooms where the layer is drawn as cells; `None` if there is none.
 pub(super) fn fewest_features(layer: &LayerSection, zooms: &ZoomList, budget: &Budget) -> Option<NonZeroU64> {
     if budget.thins() {
         return None;

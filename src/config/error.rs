@@ -1,4 +1,4 @@
-//! What can be wrong with the configuration.
+//! Errors of the configuration.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ pub enum ConfigError {
         /// What is wrong, and what to write.
         message: String,
     },
-    /// An environment variable of ours that does not exist.
+    /// An environment variable that begins with `OAR_TILES_` and is not known.
     #[error("the environment variable {variable} is unknown{hint}")]
     UnknownVariable {
         /// Its name.
@@ -59,7 +59,7 @@ pub enum ConfigError {
         /// What is wrong, and what to write.
         what: String,
     },
-    /// Layers of one's own, and the default output.
+    /// The configuration has its own layers, and the output is the default one.
     #[error(
         "{layers} has layers of its own and names no output: write output = \"NAME.mbtiles\" below [tileset], or give --output (the default is the file of the default layers)"
     )]
@@ -89,7 +89,7 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// What the TOML reader says, with line and nearest name.
+    /// The TOML parser's error, with the line and the most similar key.
     pub(super) fn in_file(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
         let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or_default());
         let line = before.matches('\n').count() + 1;
@@ -126,7 +126,7 @@ fn missing_key(message: &str) -> Option<&str> {
     message.trim_end().strip_prefix("missing field `")?.strip_suffix('`')
 }
 
-/// The table that begins in a line of a file, counted from 1, and which of the layers it belongs to.
+/// The table that begins in a line of a file, counted from 1, and the layer that it belongs to, as text.
 fn table_at(text: &str, line: usize) -> String {
     let layers = text.lines().take(line).filter(|line| line.trim().starts_with("[[layer]]")).count();
     match text.lines().nth(line - 1).and_then(|header| header.trim().split(']').next()) {
@@ -137,7 +137,7 @@ fn table_at(text: &str, line: usize) -> String {
     }
 }
 
-/// ". Did you mean …?" if a name is like the one wanted.
+/// ". Did you mean …?" with the known name most similar to `wanted`, if one is.
 pub(super) fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     known
         .map(|name| (strsim::jaro_winkler(wanted, name), name))

@@ -1,5 +1,5 @@
-//! The layers of the tileset. One that is drawn otherwise at some zooms, its rows in cells or with fewer properties, becomes
-//! several, each for its own zooms, all with the number of the one.
+//! The layers of the tileset. A layer that is drawn in several ways, such as cells at some zooms or fewer properties, becomes several, each
+//! for its own zooms, all with the same [`LayerId`].
 
 use std::num::NonZeroU64;
 
@@ -18,8 +18,7 @@ use crate::tile::{LayerId, Zoom, ZoomList};
 /// The most layers in one tile.
 const MOST_LAYERS: usize = 255;
 
-/// What a row of a cluster layer becomes where it is not alone, as map clients know it: the names are those of supercluster,
-/// which MapLibre uses.
+/// The properties of a cluster, with the names that map clients know: those of supercluster, which MapLibre uses.
 const CLUSTER: [(&str, &str); 4] = [
     ("cluster", "true"),
     ("cluster_id", "!cell!"),
@@ -32,10 +31,10 @@ const CLUSTER: [(&str, &str); 4] = [
     ),
 ];
 
-/// The width of a cluster's cell where none is given: 64 of the 512 pixels that map clients give a tile.
+/// The default width of a cluster's cell: 64 of the 512 pixels that map clients draw a tile with.
 const CLUSTER_SIZE: f64 = 1.0 / 8.0;
 
-/// What is drawn at some zooms.
+/// What a layer draws at some of its zooms.
 #[derive(Debug, Clone, PartialEq)]
 struct Band {
     properties: Option<Vec<Property>>,
@@ -77,7 +76,7 @@ impl Check<'_> {
         Ok(settings)
     }
 
-    /// The bands of one layer.
+    /// The layers that one layer of the configuration becomes.
     fn layer(
         &self,
         id: LayerId,
@@ -128,7 +127,7 @@ impl Check<'_> {
         Ok(bands.collect())
     }
 
-    /// What the layer draws at which zooms: together all of its zooms, in the order in which they begin.
+    /// What the layer draws at which zooms, ordered by the first zoom; together these are all of its zooms.
     fn bands(
         &self,
         layer: &LayerSection,
@@ -186,7 +185,7 @@ impl Check<'_> {
         Ok(bands.into_iter().filter_map(|(zooms, band)| Some((ZoomList::of(zooms)?, band))).collect())
     }
 
-    /// The zooms of properties that are not shown at all of the layer's.
+    /// The zooms of properties that are not drawn at all zooms of the layer.
     fn property_zooms(
         &self,
         key: &str,
@@ -315,7 +314,7 @@ impl Check<'_> {
         Ok(properties)
     }
 
-    /// Refuses names between exclamation marks that mean nothing here.
+    /// Refuses placeholders (`!name!`) that have no value here.
     fn placeholders(&self, key: &str, sql: &str, known: &[&str]) -> Result<(), ConfigError> {
         match placeholders(sql).find(|name| !known.contains(name)) {
             Some(name) => {
@@ -345,7 +344,7 @@ impl Check<'_> {
         if let Some(twice) = first_repeated(properties.iter().map(|property| &property.name)) {
             return Err(self.wrong(key, format!("names \"{twice}\" twice: name each property once")));
         }
-        // PostgreSQL cuts longer names off, and two might become one.
+        // PostgreSQL truncates longer names, so two might become the same.
         if let Some(long) = properties.iter().find(|property| property.name.len() > 63) {
             return Err(self.wrong(key, format!("the name \"{}\" is longer than 63 bytes: shorten it", long.name)));
         }
@@ -353,7 +352,7 @@ impl Check<'_> {
     }
 }
 
-/// What an aggregate may name of its cell: its bounds, and a square's number.
+/// The placeholders of an aggregate: the bounds of its cell, and the number of a square.
 const CELL: [&str; 5] = ["xmin", "ymin", "xmax", "ymax", "cell"];
 
 fn known(shape: CellShape) -> &'static [&'static str] {
@@ -373,10 +372,10 @@ fn expression(sql: &str) -> PropertySource {
     }
 }
 
-/// The names that stand between exclamation marks.
+/// The names between exclamation marks.
 fn placeholders(sql: &str) -> impl Iterator<Item = &str> {
     let is_name = |part: &&str| !part.is_empty() && part.chars().all(|c| c.is_ascii_lowercase() || c == '_');
-    // The first part and the last stand outside.
+    // The first and the last part are outside of the marks.
     let parts: Vec<&str> = sql.split('!').collect();
     let inner = parts.len().saturating_sub(2);
     parts.into_iter().skip(1).take(inner).filter(is_name)

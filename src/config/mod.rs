@@ -1,4 +1,14 @@
-//! File, environment and flags become checked settings; secrets cannot be printed.
+//! The configuration: values from the compiled-in sample, a file, the environment and flags become checked settings. Secrets are never
+//! printed.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `file` | the keys of a configuration file |
+//! | `values` | the values of all origins; the last origin that has a value wins |
+//! | `settings` | the values, checked, as the option structs of the parts |
+//! | `layer`, `rows`, `margin`, `budget`, `placeholders` | the checks of layers |
+//! | `s3` | the checks of the section `[s3]` |
+//! | `show` | the output of `oar-tiles config` |
 
 mod budget;
 mod error;
@@ -20,13 +30,13 @@ pub use file::Progress;
 pub use settings::{DatabaseSettings, JobSettings, LayerSettings, RunSettings, Settings, TilesetSettings};
 pub use values::{CONFIG_VARIABLE, ConfigValues, Origin, SAMPLE};
 
-/// A flag that was given: its name, the key that it sets, the value.
+/// A flag that was given: the flag's name, the key that it sets, and the value.
 pub type Flag = (&'static str, &'static str, toml::Value);
 
-/// Gathers the values: defaults, then the file, then the environment, then the flags.
+/// Gathers the values of all origins: the defaults, then the file, then the environment, then the flags.
 ///
 /// # Errors
-/// If a layer cannot be read or names an unknown key.
+/// If an origin cannot be read or has an unknown key.
 pub fn gather(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,

@@ -1,4 +1,4 @@
-//! Placeholders such as `!zoom!` where nothing stands for them: the message says where they have values.
+//! Refuses placeholders such as `!zoom!` where they have no value; the message says where they have one.
 
 use super::error::ConfigError;
 use super::file::LayerSection;
@@ -50,7 +50,7 @@ impl Check<'_> {
     }
 }
 
-/// Whether the zoom is asked for.
+/// True if the text has a placeholder for the zoom.
 fn is_zoom(found: &str) -> bool {
     matches!(found.to_lowercase().trim_matches('!'), "zoom" | "z")
 }

@@ -1,63 +1,9 @@
-//! The section `[s3]`: as it is written, and checked.
-
-use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
-use std::time::Duration;
-
-use serde::Deserialize;
+//! The section `[s3]`, checked.
 
 use super::error::ConfigError;
-use super::file::duration;
+use super::file::{CacheControl, EncryptionName, S3Section};
 use super::settings::Check;
 use crate::sink::{CacheRule, Encryption, S3Headers, S3Options, S3Shared, without_user};
-
-/// The keys of the section; every one may be missing.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct S3Section {
-    endpoint: Option<String>,
-    region: Option<String>,
-    profile: Option<String>,
-    path_style: Option<bool>,
-    in_flight: Option<NonZeroUsize>,
-    attempts: Option<u32>,
-    #[serde(with = "duration")]
-    backoff: Option<Duration>,
-    #[serde(with = "duration")]
-    connect_timeout: Option<Duration>,
-    #[serde(with = "duration")]
-    attempt_timeout: Option<Duration>,
-    #[serde(with = "duration")]
-    request_timeout: Option<Duration>,
-    #[serde(with = "duration")]
-    lease: Option<Duration>,
-    checksums: Option<bool>,
-    part_size_mb: Option<u64>,
-    cache_control: Option<CacheControl>,
-    notes_cache_control: Option<String>,
-    metadata: Option<BTreeMap<String, String>>,
-    storage_class: Option<String>,
-    encryption: Option<EncryptionName>,
-    kms_key: Option<String>,
-}
-
-/// One value, or one for each list of zooms.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged, expecting = "a text, or a table of zooms and texts")]
-pub(super) enum CacheControl {
-    All(String),
-    ByZoom(toml::Table),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-enum EncryptionName {
-    #[serde(rename = "bucket")]
-    Bucket,
-    #[serde(rename = "AES256")]
-    Aes256,
-    #[serde(rename = "aws:kms")]
-    Kms,
-}
 
 impl Check<'_> {
     /// The checked section.

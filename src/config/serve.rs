@@ -1,55 +1,12 @@
-//! The section `[serve]`: as it is written, and checked.
+//! The section `[serve]`, checked.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use super::error::ConfigError;
-use super::file::duration;
-use super::s3::CacheControl;
+use super::file::{CdnHeaderName, ServeSection};
 use super::settings::Check;
 use crate::serve::{AddressRange, CdnHeader, EmptyStatus, ListenAddress, LiveOptions, ServeOptions};
-
-/// The keys of the section; every one may be missing.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct ServeSection {
-    listen: Option<String>,
-    admin: Option<String>,
-    public_url: Option<String>,
-    base_path: Option<String>,
-    cache_mb: Option<u64>,
-    empty_status: Option<u16>,
-    cache_control: Option<CacheControl>,
-    cdn_cache_control: Option<CacheControl>,
-    cdn_headers: Option<Vec<CdnHeaderName>>,
-    max_connections: Option<usize>,
-    max_connections_of_address: Option<usize>,
-    trusted_proxies: Option<Vec<String>>,
-    #[serde(with = "duration")]
-    drain: Option<Duration>,
-    preview: Option<bool>,
-    assets: Option<PathBuf>,
-    live: Option<bool>,
-    live_workers: Option<usize>,
-    live_queue: Option<usize>,
-    #[serde(with = "duration")]
-    live_timeout: Option<Duration>,
-    #[serde(with = "duration")]
-    live_ttl: Option<Duration>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-enum CdnHeaderName {
-    #[serde(rename = "CDN-Cache-Control")]
-    CdnCacheControl,
-    #[serde(rename = "Surrogate-Control")]
-    SurrogateControl,
-    #[serde(rename = "s-maxage")]
-    SharedMaxAge,
-}
 
 impl From<CdnHeaderName> for CdnHeader {
     fn from(name: CdnHeaderName) -> CdnHeader {

@@ -1,4 +1,4 @@
-//! The checked settings, and the small option structs of the parts that they fill.
+//! The checked settings.
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
@@ -12,23 +12,23 @@ use crate::encode::{Level, Packing};
 use crate::pipeline::Limits;
 use crate::postgis::{ConnectOptions, LayerOptions, Parts, SessionOptions};
 use crate::serve::ServeOptions;
-use crate::sink::{MaxShrink, MaxShrinkError, Publish, S3Options, Template, TreeOptions};
+use crate::sink::{MaxShrink, MaxShrinkError, Publishing, S3Options, Template, TreeOptions};
 use crate::tile::{LonLatBox, ZoomList};
 
-/// What the configuration says: one database, the tilesets that are made from it, and how.
+/// All settings: one database, and the tilesets that are made from it.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The database that every tileset is made from.
+    /// The database of all tilesets.
     pub database: DatabaseSettings,
-    /// How runs work, whichever tileset they make.
+    /// The settings of runs of all tilesets.
     pub run: RunSettings,
     /// How tiles are served.
     pub server: ServeOptions,
-    /// The tilesets. One, so far.
+    /// The tilesets; so far exactly one.
     pub tilesets: Vec<TilesetSettings>,
 }
 
-/// What one run needs to know: [`Settings`] with one tileset.
+/// The settings of one run: [`Settings`] with one tileset.
 #[derive(Debug, Clone)]
 pub struct JobSettings {
     /// The database.
@@ -44,32 +44,32 @@ pub struct JobSettings {
 /// The database and its change log.
 #[derive(Debug, Clone)]
 pub struct DatabaseSettings {
-    /// How to reach it.
+    /// How to connect to it.
     pub connect: ConnectOptions,
-    /// Limits of a session.
+    /// The limits of each session.
     pub session: SessionOptions,
     /// How often a run may start over.
     pub restarts: u32,
-    /// Where changes are noted.
+    /// The change log.
     pub changes: ChangesOptions,
 }
 
 /// How a run works.
 #[derive(Debug, Clone)]
 pub struct RunSettings {
-    /// Sessions that render side by side.
+    /// The number of sessions that render in parallel.
     pub workers: NonZeroUsize,
     /// The most features and tiles that one statement renders.
     pub batch_features: NonZeroU64,
-    /// Bounds of the pipeline.
+    /// The limits of the pipeline.
     pub limits: Limits,
     /// The memory for cached rows, in bytes.
     pub rows_memory: usize,
-    /// How progress is shown.
+    /// How to show progress.
     pub progress: Progress,
 }
 
-/// A tileset: its layers, where they go, and how.
+/// A tileset: its layers, its target, and how that is written.
 #[derive(Debug, Clone)]
 pub struct TilesetSettings {
     /// Its name.
@@ -82,15 +82,15 @@ pub struct TilesetSettings {
     pub version: Option<String>,
     /// The zooms.
     pub zooms: ZoomList,
-    /// The boxes; none for the world.
+    /// The boxes; empty for the whole world.
     pub bbox: Vec<LonLatBox>,
     /// The target, as a path or an address.
     pub output: PathBuf,
-    /// How much of what the target holds a run may take away.
+    /// The share of the target's tiles that a run may delete.
     pub max_shrink: MaxShrink,
-    /// How a directory or a bucket is written.
+    /// How a directory or an S3 prefix is written.
     pub tree: TreeOptions,
-    /// How S3 is reached, and what objects say about themselves.
+    /// How S3 is reached, and the headers of objects.
     pub s3: S3Options,
     /// How `reseed --watch` waits for changes.
     pub watch: WatchOptions,
@@ -98,12 +98,12 @@ pub struct TilesetSettings {
     pub layers: Vec<LayerSettings>,
 }
 
-/// A layer at zooms at which it is drawn in the same way.
+/// A layer at the zooms at which it is drawn in one way.
 #[derive(Debug, Clone)]
 pub struct LayerSettings {
-    /// What PostGIS needs to know.
+    /// The options of the layer itself.
     pub options: LayerOptions,
-    /// The further tables that the layer shows something of.
+    /// Further tables that the layer's query reads.
     pub track: Vec<TrackOptions>,
 }
 
@@ -122,7 +122,7 @@ impl Settings {
         let application_name = check.present("database.application_name", given.database.application_name.clone())?;
         let connect_timeout = check.present("database.connect_timeout", given.database.connect_timeout)?;
         let url = given.database.url.as_ref().map(|url| url.0.as_str());
-        // A URL from a file gives way to the environment; one from a flag or DATABASE_URL is only completed by it.
+        // The PG* variables override a URL from a file; a URL from a flag or from DATABASE_URL they only complete.
         let url_is_weak = matches!(values.origin("database.url"), Some(Origin::File(_) | Origin::Default) | None);
         let connect = ConnectOptions::new(url, environment, url_is_weak, &application_name, connect_timeout)?;
         let workers = match check.present("run.workers", given.run.workers)? {
@@ -150,7 +150,7 @@ impl Settings {
                 statement_timeout: check.present("database.statement_timeout", given.database.statement_timeout)?,
                 lock_timeout: check.lock_timeout(&given.database)?,
                 work_mem: check.present("database.work_mem", given.database.work_mem.clone())?,
-                // One more for the session that holds the snapshot.
+                // One more: the keeper, which holds the snapshot.
                 connections: workers.get() + 1,
             },
             restarts: check.present("database.restarts", given.database.restarts)?,
@@ -168,7 +168,7 @@ impl Settings {
         Ok(Settings { database, run, server, tilesets })
     }
 
-    /// What a run of the tileset needs to know.
+    /// The settings of a run of the one tileset.
     ///
     /// # Errors
     /// If there is not exactly one tileset.
@@ -185,7 +185,7 @@ impl Settings {
     }
 }
 
-/// Checks values and says where a wrong one came from.
+/// Checks values; its errors name the key and the origin of a wrong value.
 pub(super) struct Check<'a> {
     values: &'a ConfigValues,
 }
@@ -256,20 +256,20 @@ impl Check<'_> {
         let text = self.present("target.template", target.template.as_deref())?;
         let template = Template::new(text).map_err(|error| self.wrong("target.template", error.to_string()))?;
         let publish = match self.present("target.publish", target.publish)? {
-            super::file::PublishMode::InPlace => Publish::InPlace,
-            super::file::PublishMode::Versioned => Publish::Versioned {
+            super::file::PublishMode::InPlace => Publishing::InPlace,
+            super::file::PublishMode::Versioned => Publishing::Versioned {
                 keep: self.present("target.keep_versions", target.keep_versions)?,
                 keep_for: self.present("target.keep_for", target.keep_for)?,
             },
         };
         match (publish, template.is_versioned()) {
-            (Publish::InPlace, true) => {
+            (Publishing::InPlace, true) => {
                 return Err(self.wrong(
                     "target.template",
                     format!("\"{text}\" has a {{version}}: write publish = \"versioned\" with it"),
                 ));
             }
-            (Publish::Versioned { .. }, false) => {
+            (Publishing::Versioned { .. }, false) => {
                 return Err(self.wrong(
                     "target.publish",
                     format!("versions need a {{version}} in the template \"{text}\": write {{version}}/{{z}}/{{x}}/{{y}}.pbf or the like"),
@@ -282,7 +282,7 @@ impl Check<'_> {
         Ok(TreeOptions { template, publish, force: false, public_url, packed })
     }
 
-    /// The address under which clients find a target; empty if addresses are to stay relative.
+    /// Checks the URL under which clients find a target; empty for `relative`.
     fn public_url(&self, url: &str) -> Result<String, ConfigError> {
         if url == "relative" {
             return Ok(String::new());
@@ -307,7 +307,8 @@ impl Check<'_> {
 
     fn changes(&self, changes: &ChangesSection) -> Result<ChangesOptions, ConfigError> {
         let schema = self.present("changes.schema", changes.schema.clone())?;
-        // PostgreSQL cuts longer names off and keeps pg_ for itself; the others would end the quotes of our scripts.
+        // PostgreSQL truncates names of more than 63 bytes and reserves pg_. The other characters would end a quoted text in the scripts of
+        // `track install`.
         let is_odd = |c: char| c.is_control() || matches!(c, '$' | '{' | '}');
         if schema.is_empty() || schema.len() > 63 || schema.starts_with("pg_") || schema.contains(is_odd) {
             return Err(self.wrong(

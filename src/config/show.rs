@@ -1,10 +1,10 @@
-//! The settings as `oar-tiles config` prints them: every value, where it came from, secrets hidden.
+//! The output of `oar-tiles config`: every value with its origin, secrets hidden.
 
 use super::values::ConfigValues;
 use crate::sink::without_user;
 
 impl ConfigValues {
-    /// One line a value, in TOML, with its origin behind it.
+    /// TOML with a line for each value, and its origin as a comment.
     #[must_use]
     pub fn show(&self) -> String {
         let mut lines = Vec::new();
@@ -34,7 +34,7 @@ impl ConfigValues {
     }
 }
 
-/// An address whose user and password are not shown.
+/// A URL with `(hidden)` instead of user and password.
 fn hidden_user(url: &str) -> String {
     let shown = without_user(url);
     match shown.split_once("://") {
@@ -44,14 +44,14 @@ fn hidden_user(url: &str) -> String {
     }
 }
 
-/// A database URL or key/value string without its password.
+/// A database URL or key=value string with `(hidden)` instead of its password.
 fn masked(url: &str) -> String {
     let hide = |part: &str| match part.split_once('=') {
         Some((key, _)) if key.to_lowercase().contains("password") => format!("{key}=(hidden)"),
         _ => part.to_owned(),
     };
     let Some((scheme, rest)) = url.split_once("://") else {
-        // A quoted value may hold spaces: with a password in sight nothing behind it is shown.
+        // A quoted value may hold spaces, so nothing after the key of a password is shown.
         return match url.to_lowercase().find("password") {
             Some(at) => format!("{}password=(hidden)", &url[..at]),
             None => url.to_owned(),

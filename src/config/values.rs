@@ -1,5 +1,5 @@
-//! The layers of the configuration: the compiled-in sample, a file, the environment, flags. Each gives values to keys; the
-//! last one that does wins, and is remembered.
+//! The values of the configuration by key. Their origins are, in this order, the compiled-in sample, a file, the environment and flags; of
+//! several values for a key, the last one counts.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use serde::Deserialize as _;
 use super::error::ConfigError;
 use super::file::ConfigFile;
 
-/// The defaults: the sample configuration itself.
+/// The sample configuration, which holds all defaults.
 pub const SAMPLE: &str = include_str!("../../sample-config.toml");
 
 /// Where a value came from.
@@ -41,7 +41,7 @@ impl fmt::Display for Origin {
 #[derive(Debug, Clone, Default)]
 pub struct ConfigValues(pub(super) BTreeMap<String, (toml::Value, Origin)>);
 
-/// How an environment variable becomes a value.
+/// How the text of an environment variable becomes a value.
 #[derive(Clone, Copy)]
 enum VariableKind {
     Text,
@@ -97,7 +97,7 @@ const VARIABLES: [(&str, &str, VariableKind); 40] = [
 /// The variable that names the file; it sets no key.
 pub const CONFIG_VARIABLE: &str = "OAR_TILES_CONFIG";
 
-/// The line, counted from 1, in which a file begins a list of tilesets, if it does.
+/// The line, counted from 1, in which a list of tilesets begins; `None` if the file has none.
 fn several_tilesets(text: &str) -> Option<usize> {
     let is_a_list = toml::from_str::<toml::Table>(text)
         .is_ok_and(|table| matches!(table.get("tileset"), Some(toml::Value::Array(_))));
@@ -109,7 +109,7 @@ impl ConfigValues {
     /// The compiled-in defaults.
     ///
     /// # Errors
-    /// Never, as a test shows.
+    /// Never; a test reads the sample.
     pub(super) fn defaults() -> Result<ConfigValues, ConfigError> {
         let mut values = ConfigValues::default();
         values.add_text(SAMPLE, &Origin::Default, Path::new("sample-config.toml"))?;
@@ -146,7 +146,7 @@ impl ConfigValues {
         Ok(())
     }
 
-    /// Adds the environment. A variable that begins with `OAR_TILES_` and is not known is an error.
+    /// Adds environment variables. One that begins with `OAR_TILES_` and is not known is an error.
     pub(super) fn add_environment(
         &mut self,
         variables: impl IntoIterator<Item = (String, String)>,
@@ -199,7 +199,7 @@ impl ConfigValues {
         self.0.insert(key.to_owned(), (value, Origin::Flag(flag)));
     }
 
-    /// All values together.
+    /// All values as one configuration.
     pub(super) fn together(&self) -> Result<ConfigFile, ConfigError> {
         let mut table = toml::Table::new();
         for (key, (value, _)) in &self.0 {
@@ -215,7 +215,7 @@ impl ConfigValues {
                 }
             }
         }
-        // Each part was checked by itself before; together they differ in nothing but their place.
+        // Each origin was parsed before, so this does not fail.
         ConfigFile::deserialize(table).map_err(|error| ConfigError::Setting {
             key: "configuration".to_owned(),
             origin: "all layers together".to_owned(),
@@ -223,7 +223,7 @@ impl ConfigValues {
         })
     }
 
-    /// Makes sure that a run knows where to write: the default output is the one of the default layers, and would be another tileset's.
+    /// Refuses the default output for a configuration with its own layers: that output belongs to the layers of the sample.
     ///
     /// # Errors
     /// If the layers are not those of the sample, and the output is.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{PackedBatch, writer};
+use super::PackedBatch;
 use crate::sink::TileEdit;
 use crate::tile::{LayerId, TileCoord, Zoom};
 
@@ -91,8 +91,8 @@ impl Stats {
         let mut stored = 0;
         self.zoom(batch.zoom).busy += batch.busy;
         for (edit, contents) in batch.edits.iter().zip(&batch.contents) {
-            let (Some(bytes), TileEdit::Put(id, _)) = (writer::size(edit), edit) else { continue };
-            let bytes = bytes as u64;
+            let TileEdit::Put(id, bytes) = edit else { continue };
+            let bytes = bytes.len() as u64;
             stored += bytes;
             let zoom = self.zoom(id.coord.zoom());
             zoom.tiles += 1;

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::layers::LayerFigures;
 use super::stats::Stats;
 use super::{PackedBatch, PipelineOutcome, StoredBatch};
-use crate::sink::{Sink, TileEdit, Written};
+use crate::sink::{Sink, Written};
 
 /// Stores batches in the order of the plan until all workers are gone.
 pub(super) fn write<W: Sink>(
@@ -42,12 +42,4 @@ pub(super) fn write<W: Sink>(
         sink,
         PipelineOutcome { written: total, zooms: stats.finish(), layers, failed, tiles: all_tiles, edits: all_edits },
     ))
-}
-
-/// The number of bytes that an edit stores.
-pub(super) fn size(edit: &TileEdit) -> Option<usize> {
-    match edit {
-        TileEdit::Put(_, bytes) => Some(bytes.len()),
-        TileEdit::Remove(_) | TileEdit::Keep(..) => None,
-    }
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::reseeded::{Reason, UNRENDERED};
 use super::summary::table;
-use super::{grouped, timed};
+use super::{grouped, timed, visible_line};
 
 /// The change log and the targets that follow it.
 #[derive(Debug, Clone, Serialize)]
@@ -48,7 +48,7 @@ pub fn render_backlog(backlog: &Backlog) -> String {
         .iter()
         .map(|(name, rows, oldest)| {
             vec![
-                name.clone(),
+                visible_line(name),
                 grouped(*rows),
                 oldest.map_or_else(String::new, |oldest| format!("{} ago", timed(oldest))),
             ]

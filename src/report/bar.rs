@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Event, Report, grouped, important, say, sized};
+use super::{Event, Report, grouped, important, say, sized, visible_line};
 
 const PLANNING: &str = "{spinner} {msg}";
 const RENDERING: &str = "{wide_bar} {percent:>3} % · {msg} · {eta} left";
 
 /// Tiles and bytes so far.
-struct Seen {
+struct BarFigures {
     tiles: u64,
     bytes: u64,
     since: Instant,
@@ -19,14 +19,14 @@ struct Seen {
 
 pub(super) struct Bar {
     bar: ProgressBar,
-    seen: Mutex<Seen>,
+    seen: Mutex<BarFigures>,
 }
 
 impl Bar {
     pub(super) fn new() -> Bar {
         let bar = ProgressBar::new_spinner();
         bar.enable_steady_tick(Duration::from_millis(100));
-        Bar { bar, seen: Mutex::new(Seen { tiles: 0, bytes: 0, since: Instant::now() }) }
+        Bar { bar, seen: Mutex::new(BarFigures { tiles: 0, bytes: 0, since: Instant::now() }) }
     }
 
     fn style(&self, template: &str) {
@@ -61,15 +61,15 @@ impl Report for Bar {
         match event {
             Event::Surveying { layer } => {
                 self.style(PLANNING);
-                self.bar.set_message(format!("reading where the features of \"{layer}\" lie"));
+                self.bar.set_message(format!("reading where the features of \"{}\" lie", visible_line(layer)));
             }
             Event::Reading { layer } => {
                 self.style(PLANNING);
-                self.bar.set_message(format!("reading the rows of \"{layer}\""));
+                self.bar.set_message(format!("reading the rows of \"{}\"", visible_line(layer)));
             }
             Event::Planned { features, .. } => {
                 let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                *seen = Seen { tiles: 0, bytes: 0, since: Instant::now() };
+                *seen = BarFigures { tiles: 0, bytes: 0, since: Instant::now() };
                 drop(seen);
                 self.bar.reset();
                 self.bar.set_length(*features);

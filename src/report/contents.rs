@@ -3,7 +3,7 @@
 use serde::{Serialize, Serializer};
 
 use super::summary::table;
-use super::{grouped, sized};
+use super::{grouped, sized, visible_line};
 use crate::manifest::Manifest;
 use crate::pipeline::LargestTile;
 use crate::tile::LonLatBox;
@@ -90,18 +90,20 @@ pub fn render_contents(contents: &Contents) -> String {
             text.push_str(&format!("{what}: {value}\n"));
         }
     };
-    line("name", contents.name.as_ref().map(|name| shown(name)));
-    line("description", contents.description.as_ref().map(|text| shown(text)));
+    line("name", contents.name.as_ref().map(|name| visible_line(name)));
+    line("description", contents.description.as_ref().map(|text| visible_line(text)));
     line("bounds", contents.bounds.map(|bounds| bounds.to_string()));
     line("zooms", contents.zooms_named.map(|(from, to)| format!("{from}-{to}")));
     for layer in contents.vector_layers.as_array().into_iter().flatten() {
         let fields = layer["fields"].as_object().into_iter().flatten();
-        let fields: Vec<String> = fields.map(|(name, kind)| format!("{} {}", shown(name), kind_of(kind))).collect();
-        let (id, from, to) = (shown(layer["id"].as_str().unwrap_or_default()), &layer["minzoom"], &layer["maxzoom"]);
+        let fields: Vec<String> =
+            fields.map(|(name, kind)| format!("{} {}", visible_line(name), kind_of(kind))).collect();
+        let (id, from, to) =
+            (visible_line(layer["id"].as_str().unwrap_or_default()), &layer["minzoom"], &layer["maxzoom"]);
         line("layer", Some(format!("{id} (zooms {from}-{to}): {}", fields.join(", "))));
     }
     if let Some(manifest) = &contents.manifest {
-        line("snapshot", Some(shown(&manifest.snapshot)));
+        line("snapshot", Some(visible_line(&manifest.snapshot)));
         line("seeded", contents.seeded.clone());
         let unrendered = manifest.unrendered.len();
         line("could not be rendered", (unrendered > 0).then(|| format!("{} tiles", grouped(unrendered as u64))));
@@ -109,19 +111,14 @@ pub fn render_contents(contents: &Contents) -> String {
         line("manifest", Some("none: oar-tiles did not seed it, or it is a part of something".to_owned()));
     }
     for run in &contents.unfinished {
-        line("not finished", Some(format!("{} (under way, or interrupted)", shown(run))));
+        line("not finished", Some(format!("{} (under way, or interrupted)", visible_line(run))));
     }
     line("target", Some(contents.target.clone()));
     text
 }
 
-/// Text of somebody else, on one line and without what steers a terminal.
-fn shown(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
-}
-
 fn kind_of(kind: &serde_json::Value) -> String {
-    kind.as_str().map_or_else(|| kind.to_string(), shown)
+    kind.as_str().map_or_else(|| kind.to_string(), visible_line)
 }
 
 /// The features of a tile.
@@ -129,7 +126,7 @@ fn kind_of(kind: &serde_json::Value) -> String {
 pub fn render_features(features: &[ShownFeature]) -> String {
     let header = ["layer", "id", "geometry", "properties"].map(str::to_owned);
     let cells = |feature: &ShownFeature| {
-        [shown(&feature.layer), feature.id.clone(), feature.geometry.clone(), feature.properties.clone()]
+        [visible_line(&feature.layer), feature.id.clone(), feature.geometry.clone(), feature.properties.clone()]
     };
     let rows: Vec<[String; 4]> = std::iter::once(header).chain(features.iter().map(cells)).collect();
     let mut widths = [0; 3];

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::grouped;
 use super::summary::{SkippedRows, skipped_lines};
+use super::{grouped, visible_line};
 
 /// At most so many examples are kept of one kind.
 const EXAMPLES: usize = 20;
@@ -141,13 +141,13 @@ pub fn render_findings(found: &Findings) -> String {
     let mut text = skipped_lines(found.skipped.as_deref().unwrap_or_default());
     for finding in &found.findings {
         text.push_str(&format!("{}: {}\n", finding.kind.words(), grouped(finding.count)));
-        finding.examples.iter().for_each(|example| text.push_str(&format!("  {example}\n")));
+        finding.examples.iter().for_each(|example| text.push_str(&format!("  {}\n", visible_line(example))));
         let more = finding.count - finding.examples.len() as u64;
         if more > 0 {
             text.push_str(&format!("  … and {} more\n", grouped(more)));
         }
     }
-    found.notes.iter().for_each(|note| text.push_str(&format!("note: {note}\n")));
+    found.notes.iter().for_each(|note| text.push_str(&format!("note: {}\n", visible_line(note))));
     let share = |part: u64, all: u64, done: &str| {
         if part == all { format!("all {done}") } else { format!("a sample of {} {done}", grouped(part)) }
     };

@@ -9,7 +9,7 @@ use crate::tile::Zoom;
 const EVERY: Duration = Duration::from_secs(10);
 
 /// What was seen so far.
-struct Seen {
+struct LineFigures {
     since: Instant,
     last: Instant,
     zoom: Option<Zoom>,
@@ -19,19 +19,19 @@ struct Seen {
     of: u64,
 }
 
-pub(super) struct Lines(Mutex<Seen>);
+pub(super) struct Lines(Mutex<LineFigures>);
 
 impl Lines {
     pub(super) fn new() -> Lines {
         let now = Instant::now();
-        Lines(Mutex::new(Seen { since: now, last: now, zoom: None, tiles: 0, bytes: 0, features: 0, of: 0 }))
+        Lines(Mutex::new(LineFigures { since: now, last: now, zoom: None, tiles: 0, bytes: 0, features: 0, of: 0 }))
     }
 }
 
-impl Seen {
+impl LineFigures {
     fn start(&mut self, of: u64) {
         let now = Instant::now();
-        *self = Seen { since: now, last: now, zoom: None, tiles: 0, bytes: 0, features: 0, of };
+        *self = LineFigures { since: now, last: now, zoom: None, tiles: 0, bytes: 0, features: 0, of };
     }
 
     #[expect(clippy::cast_precision_loss, reason = "figures for the eye")]

@@ -9,11 +9,13 @@ mod file;
 mod found;
 mod json;
 mod lines;
+mod log;
 mod reseeded;
 mod summary;
 mod versions;
+mod visible;
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -27,9 +29,13 @@ pub use copied::{CopyReport, render_copy};
 pub(crate) use file::check_writable;
 pub use file::{ReportFile, ReportFileError};
 pub use found::{Finding, FindingKind, Findings, render_findings};
+pub use log::start_log;
 pub use reseeded::{DirtyReport, DirtyZoom, Reason, ReseedReport, UNRENDERED, render_dirty, render_reseed};
 pub use summary::{PlanReport, PlanZoom, Requests, RunReport, RunZoom, SkippedRows, render_plan, render_run};
 pub use versions::render_versions;
+pub use visible::{print, print_as_json, print_json, print_script, say, say_error};
+
+use visible::visible_line;
 
 /// Something that happened in a run.
 #[derive(Debug, Clone, Serialize)]
@@ -129,16 +135,16 @@ pub fn report(style: Style) -> Arc<dyn Report> {
         Style::Bar => Arc::new(bar::Bar::new()),
         Style::Auto | Style::Lines => Arc::new(lines::Lines::new()),
         Style::Json => Arc::new(json::Json),
-        Style::Warnings => Arc::new(Warnings),
+        Style::Warnings => Arc::new(WarningsOnly),
         Style::Quiet => Arc::new(Quiet),
         Style::Nothing => Arc::new(Nothing),
     }
 }
 
 /// Shows warnings and restarts.
-struct Warnings;
+struct WarningsOnly;
 
-impl Report for Warnings {
+impl Report for WarningsOnly {
     fn event(&self, event: &Event) {
         if let Some(text) = important(event) {
             say(&text);
@@ -176,22 +182,6 @@ fn important(event: &Event) -> Option<String> {
         }
         _ => None,
     }
-}
-
-/// Writes a line for the user to standard error.
-pub fn say(line: &str) {
-    // A closed standard error is no reason to fail a run, and nobody is left to be told.
-    drop(writeln!(io::stderr(), "{line}"));
-}
-
-/// Writes data to standard output.
-///
-/// # Errors
-/// If standard output is closed or full.
-pub fn print(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
 }
 
 /// A count with thin groups: 1 234 567.

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::budgets::{FailedLayer, LayerBudget, thinned_lines};
 use super::summary::table;
-use super::{grouped, sized, timed};
+use super::{grouped, sized, timed, visible_line};
 use crate::manifest::Manifest;
 use crate::pipeline::LargestTile;
 
@@ -138,7 +138,7 @@ fn because(reasons: &[Reason]) -> String {
     reasons
         .iter()
         .map(|reason| {
-            let (what, rows) = (&reason.what, grouped(reason.rows));
+            let (what, rows) = (visible_line(&reason.what), grouped(reason.rows));
             match (what.starts_with("--") || what == UNRENDERED, reason.rows) {
                 (true, 1) => format!("{what}: 1 tile\n"),
                 (true, _) => format!("{what}: {rows} tiles\n"),

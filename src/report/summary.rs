@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::budgets::{FailedLayer, LayerBudget, thinned_lines};
-use super::{grouped, sized, timed};
+use super::{grouped, sized, timed, visible_line};
 use crate::manifest::Manifest;
 use crate::pipeline::LargestTile;
 use crate::plan::HeavyTile;
@@ -158,8 +158,8 @@ impl SkippedRows {
         };
         let noun = if self.rows == 1 { "row" } else { "rows" };
         let more = if self.rows > self.examples.len() as u64 { ", …" } else { "" };
-        let (count, examples) = (grouped(self.rows), self.examples.join(", "));
-        format!("layer \"{}\": skipped {count} {noun} {which}: {examples}{more}", self.layer)
+        let (count, examples) = (grouped(self.rows), visible_line(&self.examples.join(", ")));
+        format!("layer \"{}\": skipped {count} {noun} {which}: {examples}{more}", visible_line(&self.layer))
     }
 }
 

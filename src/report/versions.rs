@@ -2,6 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::visible_line;
 use crate::sink::Latest;
 
 /// The versions, one a line, the one that the map shows marked.
@@ -11,7 +12,7 @@ pub fn render_versions(latest: &Latest) -> String {
     for version in &latest.versions {
         let mark = if version.version == latest.version { "shown" } else { "     " };
         let published = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(version.published));
-        text.push_str(&format!("{mark}  {}  published {published}\n", version.version));
+        text.push_str(&format!("{mark}  {}  published {published}\n", visible_line(&version.version)));
     }
     text
 }

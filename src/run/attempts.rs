@@ -1,4 +1,4 @@
-//! Attempts of a run: it starts over on a new snapshot where that helps. And work that blocks a thread.
+//! Restarts of a run on a new snapshot, and work on threads that may block.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,7 @@ use crate::stop::Stop;
 /// The longest pause before an attempt: 2^5 s.
 const MAX_DOUBLINGS: u32 = 5;
 
-/// Runs `attempt` until it is done; starts over when the database goes away or others hold the run up. `attempt` is given the number of
-/// earlier attempts.
+/// Runs `attempt`; runs it again if the database goes away or others hold the run up. `attempt` gets the number of earlier attempts.
 pub(crate) async fn restarting<T>(
     database: &DatabaseSettings,
     report: &Arc<dyn Report>,
@@ -46,8 +45,9 @@ pub(crate) async fn restarting<T>(
     }
 }
 
-/// The obstacle for which a run starts over after an error of this kind, if it does. `last` is that of the attempt before: a server that
-/// has answered may be away for a while, and a table that was held up may be gone for a moment while others replace it.
+/// The obstacle because of which a run starts over after an error of this kind; `None` if it does not. `last` is the obstacle of the
+/// attempt before: a server that has answered once may be away for a while, and a table that was locked may be gone for a moment while
+/// others replace it.
 const fn obstacle(kind: ErrorKind, last: Option<Obstacle>) -> Option<Obstacle> {
     match (kind, last) {
         (ErrorKind::Transient(Obstacle::Unreachable), None) => None,
@@ -61,14 +61,14 @@ const fn obstacle(kind: ErrorKind, last: Option<Obstacle>) -> Option<Obstacle> {
 fn pause(lock_limit: Duration, restarts: u32, obstacle: Obstacle) -> Duration {
     let doubling = Duration::from_secs(1 << restarts.min(MAX_DOUBLINGS));
     match obstacle {
-        // The session that waited has its lock by now, or the run waits for it with its first lock.
+        // The session that waited has got its lock by now; if not, the run's first lock waits for it.
         Obstacle::GaveWay => Duration::ZERO,
         Obstacle::Lost | Obstacle::Unreachable => doubling,
         Obstacle::HeldUp => doubling.min(lock_limit),
     }
 }
 
-/// Says what an interrupted run leaves in a synchronized target.
+/// Makes the error of an interrupted run say what it leaves in a synchronized target.
 pub(crate) fn in_line(error: CommandError, target: &Target) -> CommandError {
     match (error, &target.url) {
         (CommandError::Interrupted(signal), TargetUrl::Directory(_) | TargetUrl::S3Prefix { .. }) => {
@@ -78,12 +78,12 @@ pub(crate) fn in_line(error: CommandError, target: &Target) -> CommandError {
     }
 }
 
-/// Does work that blocks on a thread of its own.
+/// Runs blocking work on a thread that may block.
 pub(crate) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, CommandError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| CommandError::Died(error.to_string()))
 }
 
-/// Reads on a thread of its own until a stop is asked for. Reading leaves nothing to undo.
+/// Runs blocking reads on a thread that may block; gives up at once if a stop is asked for, because reading leaves nothing to undo.
 pub(crate) async fn reading<T: Send + 'static>(
     stop: &Stop,
     work: impl FnOnce() -> Result<T, CommandError> + Send + 'static,

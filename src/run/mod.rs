@@ -2,12 +2,12 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `error` | why a command ended without success, and of which kind that is |
-//! | `target/` | what a target's text names, how it is reached, whether a run may replace what is there |
-//! | `attempts` | restarts on a new snapshot; work on threads of its own |
+//! | `error` | the errors of commands, and their kinds |
+//! | `target/` | the kind of target that a text names, how it is opened, whether a run may replace what is there |
+//! | `attempts` | restarts on a new snapshot; work on threads that may block |
 //! | `prepare` | snapshot, probe, survey and plan of a seed |
 //! | `seed` | a seed, from the plan to the manifest: for `seed`, and for a `reseed` that has to seed |
-//! | `look/` | what a target has not seen of the database: for `reseed` and `track status` |
+//! | `look/` | the dirty tiles of a target: for `reseed` and `track status` |
 //! | `describe/` | what a run says about its result: manifest, metadata, budgets, warnings |
 //!
 //! A verb makes a [`Job`] and returns a value; `main` prints it.
@@ -36,24 +36,24 @@ pub use target::{Target, TargetUrl};
 
 use target::Targets;
 
-/// One run: what it makes, where it writes, who hears about it, and who may stop it.
+/// One run: its settings, its target, its report, and the stop that ends it.
 #[derive(Clone)]
 pub struct Job {
-    /// What it makes, and how.
+    /// The settings.
     pub settings: JobSettings,
-    /// Where it writes.
+    /// The target that it reads or writes.
     pub target: Target,
-    /// Where to write the tiles that changed, once the run is published.
+    /// The file for the list of changed tiles, which is written after the run is published.
     pub changed_out: Option<PathBuf>,
-    /// Who hears about it.
+    /// Receives the events.
     pub report: Arc<dyn Report>,
-    /// Who may stop it.
+    /// Tells whether a stop was asked for.
     pub stop: Stop,
 }
 
 impl Job {
-    /// A run into the output that the settings name; `force` lets it write over whatever is there. To be called on a runtime, on which
-    /// requests to servers run.
+    /// A run with the output that the settings name; with `force`, it may overwrite whatever is there. Must be called on a runtime, which
+    /// then runs requests to servers.
     ///
     /// # Errors
     /// If the output is no target.
@@ -71,7 +71,7 @@ impl Job {
         Ok(Job { settings, target, changed_out: None, report: Arc::clone(report), stop: stop.clone() })
     }
 
-    /// The same run, which writes the tiles that changed.
+    /// The same run, which also writes the list of changed tiles to a file.
     ///
     /// # Errors
     /// If the file cannot be written, or is the output.
@@ -80,13 +80,13 @@ impl Job {
         Ok(Job { changed_out: path.map(Path::to_owned), ..self })
     }
 
-    /// Writes the tiles that changed, if that is asked for.
+    /// Writes the list of changed tiles, if the run has a file for it.
     pub(crate) fn write_changed(&self, changed: Option<&ChangedTiles>) -> Result<(), CommandError> {
         let scope = look::dirty_file::DirtyScope::of(&self.settings, &[]);
         look::dirty_file::write_changed(self.changed_out.as_deref(), changed, &scope)
     }
 
-    /// The same run with other listeners.
+    /// The same run with another report.
     pub(crate) fn under(&self, report: Arc<dyn Report>, stop: Stop) -> Job {
         let target = Target { url: self.target.url.clone(), targets: self.target.targets.under(&stop) };
         Job { settings: self.settings.clone(), target, changed_out: self.changed_out.clone(), report, stop }

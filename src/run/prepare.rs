@@ -1,4 +1,4 @@
-//! What `seed` and its dry run begin with: the snapshot, the probe, the survey, the plan.
+//! The beginning of `seed` and of its dry run: snapshot, probe, survey and plan.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,9 +19,9 @@ pub(crate) struct Prepared {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) server: Server,
     pub(crate) layers: Vec<Arc<Layer>>,
-    /// The same with what the survey has counted, in the same order.
+    /// The same layers with what the survey has counted.
     pub(crate) surveyed: Vec<PreparedLayer>,
-    /// How many features each of them has; 0 if these are others at each zoom.
+    /// The number of features of each layer; 0 if it differs by zoom.
     pub(crate) features: Vec<u64>,
     pub(crate) reads: Reads,
     /// Sessions that hold the locks of the first one.
@@ -31,13 +31,13 @@ pub(crate) struct Prepared {
     pub(crate) bounds: LonLatBox,
     pub(crate) skipped: Vec<SkippedRows>,
     pub(crate) warnings: Vec<String>,
-    /// Layers of which features will be left out, in words.
+    /// The layers of which features will be left out, as text.
     pub(crate) thinned: Vec<String>,
     /// How long it took.
     pub(crate) took: Duration,
 }
 
-/// Takes a snapshot, looks at the layers, opens some sessions, and plans, the batches in the given order.
+/// Takes a snapshot, probes and surveys the layers, opens `sessions` sessions, and plans batches in `order`.
 pub(crate) async fn prepare(job: &Job, order: Order, sessions: usize) -> Result<Prepared, CommandError> {
     let Job { settings, report, stop, .. } = job;
     let begun = Instant::now();
@@ -45,7 +45,8 @@ pub(crate) async fn prepare(job: &Job, order: Order, sessions: usize) -> Result<
     let snapshot = Arc::new(database.snapshot().await?);
     let options: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
     let named = probe_names(&snapshot, &options).await?;
-    // Before rows are read, which takes long: a session that comes later may wait for whoever waits for the first one.
+    // The workers take their locks before rows are read, which takes long: a session that opened later would queue behind a statement that
+    // waits for a lock of the first session.
     let packing = settings.run.limits.packing;
     let workers = Worker::open(&database, &snapshot, named.locks(), packing, sessions).await?;
     let probed = named.probe_rows().await?;
@@ -134,14 +135,14 @@ pub(crate) async fn with_cached_rows(
     Ok(layers)
 }
 
-/// Warnings, shown as they come and kept for the report.
+/// Warnings, reported as they come and kept for the closing report.
 struct Warnings<'a> {
     report: &'a Arc<dyn Report>,
     seen: Vec<String>,
 }
 
 impl Prepared {
-    /// Shows further warnings and keeps them for the report.
+    /// Reports further warnings and keeps them for the closing report.
     pub(crate) fn warn(&mut self, messages: Vec<String>, report: &Arc<dyn Report>) {
         for message in messages {
             report.event(&Event::Warning { message: message.clone() });
@@ -157,7 +158,8 @@ impl Warnings<'_> {
     }
 }
 
-/// Names the tiles that hold too many features, or refuses the run. Gives those of which some will be left out.
+/// Reports the tiles that hold too many features, or refuses the run because of them, as `on_large_tile` says. Returns the layers of which
+/// features will be left out.
 fn check_limits(
     settings: &JobSettings,
     zooms: &[ZoomPlan],
@@ -184,7 +186,7 @@ fn check_limits(
     Ok(thinned)
 }
 
-/// The box of all features, cut to the coverage; the coverage's own if there is none.
+/// The box around all features within the coverage; the box of the coverage if there are no features.
 fn bounds(layers: &[PlanLayer], coverage: &Coverage) -> LonLatBox {
     let mut all = WorldRect { west: WORLD_UNITS, north: WORLD_UNITS, east: 0, south: 0 };
     for layer in layers {
@@ -192,7 +194,7 @@ fn bounds(layers: &[PlanLayer], coverage: &Coverage) -> LonLatBox {
             for feature in 0..footprints.len() {
                 let world = footprints.world(feature);
                 let mut one = WorldRect::from(world);
-                // Bounds do not run over ±180°: such a feature takes the whole width.
+                // Bounds do not cross ±180°: with a feature that does, they span the whole width.
                 if world.crosses_antimeridian() {
                     (one.west, one.east) = (0, WORLD_UNITS);
                 }

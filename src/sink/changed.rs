@@ -1,4 +1,4 @@
-//! Which tiles a finished run changed: for cache eviction, CDN purges, change files and whoever else follows a target.
+//! The list of the tiles that a finished run changed: for `--changed-out`, the eviction of caches and the purging of CDNs.
 
 use super::Tileset;
 use super::scratch::{Record, Records, ScratchError};
@@ -41,7 +41,7 @@ impl ChangedRange {
     }
 }
 
-/// Part of a list: places that follow each other.
+/// A part of a list: tiles whose places in the order follow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct PlaceRange {
     first: u64,
@@ -50,7 +50,7 @@ struct PlaceRange {
 }
 
 impl PlaceRange {
-    /// Where it comes in the list: whole tiles before layers.
+    /// The key by which the list is sorted: at one place, whole tiles come before layers.
     fn key(&self) -> (u64, u32) {
         let slice = match self.slice {
             Slice::Whole => 0,
@@ -82,15 +82,15 @@ impl Record for PlaceRange {
     }
 }
 
-/// What a directory or a prefix held when a run began, as far as it decides whether changes can be told.
+/// What a directory or a prefix held when a run began: the facts that decide whether the list of changes can be exact.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "four facts, each by itself")]
+#[expect(clippy::struct_excessive_bools, reason = "four independent facts")]
 pub(in crate::sink) struct HeldBefore {
     /// A run was finished in it.
     pub(in crate::sink) has_tileset: bool,
-    /// Other runs have begun to change it and have not finished.
+    /// Other runs have begun to change it and not finished.
     pub(in crate::sink) has_unfinished_runs: bool,
-    /// Its tiles have the names that the run gives them.
+    /// Its tiles have the names that this run gives them.
     pub(in crate::sink) has_same_template: bool,
     /// The run writes a version of its own.
     pub(in crate::sink) is_new_version: bool,
@@ -101,8 +101,8 @@ pub(in crate::sink) struct HeldBefore {
 /// Kept as ranges in scratch files, in the order of the sink, so memory stays bounded and a region of tiles takes 16 bytes. A tile that
 /// was written again with equal bytes is not listed.
 ///
-/// [`ChangedTiles::everything`] says when the list cannot be the whole truth. Then every tile of the target has to count as changed,
-/// whether listed or not.
+/// If the list cannot be exact, [`ChangedTiles::everything`] returns the reason. Then every tile of the target counts as changed, whether
+/// listed or not.
 #[derive(Debug)]
 pub struct ChangedTiles {
     order: Order,
@@ -120,7 +120,7 @@ impl ChangedTiles {
         ChangedTiles { order, written, deleted, counts: [0; 2], everything: None }
     }
 
-    /// The list of a run that brings a directory or a prefix in line; `None` if the run wants none.
+    /// The list of a run that synchronizes a directory or a prefix; `None` if the run wants none.
     pub(in crate::sink) fn in_line(tileset: &Tileset, before: &HeldBefore) -> Option<ChangedTiles> {
         if !tileset.list_changes {
             return None;
@@ -159,12 +159,12 @@ impl ChangedTiles {
         ranges.push(PlaceRange { first, count: 1, slice })
     }
 
-    /// Declares that every tile of the target has to count as changed, and why. The first reason stays.
+    /// Declares that every tile of the target counts as changed, and why. The first reason stays.
     pub fn declare_everything(&mut self, why: &'static str) {
         self.everything.get_or_insert(why);
     }
 
-    /// Why every tile of the target has to count as changed; `None` if the list is exact.
+    /// Why every tile of the target counts as changed; `None` if the list is exact.
     #[must_use]
     pub const fn everything(&self) -> Option<&'static str> {
         self.everything

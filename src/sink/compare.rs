@@ -1,4 +1,4 @@
-//! Compares an archive in the making with the one that it replaces, tile by tile in one order.
+//! Compares a new archive, while it is written, with the one that it replaces, tile by tile in one order.
 //!
 //! ```text
 //!  old archive ─► thread: tiles in order, 1 MB a batch ─► channel of two batches ─┐
@@ -6,35 +6,35 @@
 //!  new archive: tiles in order, as they are written ──────────────────────────────┘
 //! ```
 //!
-//! Bytes are compared with bytes, so nothing is hashed. The old archive is read once, beside the rendering.
+//! Bytes are compared, not hashes. The old archive is read once, while tiles are rendered.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::{ChangedTiles, ReadError, ScratchError, TileChange};
 use crate::tile::{Order, TileCoord, TileId};
 
-/// A tile of the old archive: its place in the order, and its bytes.
+/// A tile of the old archive: its place in the order ([`Order::place`]), and its bytes.
 pub(super) type PlacedTile = (u64, Box<[u8]>);
 
-/// Bytes of tiles in a batch, unless a single tile has more.
+/// The bytes of tiles at which a batch is handed over; a single tile may have more.
 const BYTES_PER_BATCH: usize = 1 << 20;
 
-/// Tiles in a batch.
+/// The number of tiles at which a batch is handed over.
 const TILES_PER_BATCH: usize = 1_000;
 
-/// Batches that wait for the writer.
+/// The most batches that wait for the writer.
 const WAITING_BATCHES: usize = 2;
 
-/// There is nothing to compare with.
+/// The reason for "every tile counts as changed" if there is nothing to compare with.
 pub(super) const NO_ARCHIVE: &str = "there was no archive before";
 
-/// The old archive stores its tiles in another way.
+/// The reason if the old archive stores its tiles in another way.
 pub(super) const PACKED_OTHERWISE: &str = "the tiles of the archive that was replaced were not packed as gzip";
 
-/// The old archive could not be read to its end.
+/// The reason if the old archive could not be read to its end.
 const UNREADABLE: &str = "the archive that was replaced could not be compared";
 
-/// What the reader of an old archive hands its tiles to, in the order of the new one.
+/// Takes the tiles of the old archive from its reader, in the order of the new one.
 pub(super) struct Handover {
     batches: SyncSender<Result<Vec<PlacedTile>, ReadError>>,
     batch: Vec<PlacedTile>,
@@ -42,7 +42,7 @@ pub(super) struct Handover {
 }
 
 impl Handover {
-    /// Takes a tile; gives whether more are wanted.
+    /// Takes a tile; returns whether more are wanted.
     pub(super) fn give(&mut self, place: u64, bytes: Box<[u8]>) -> bool {
         self.bytes += bytes.len();
         self.batch.push((place, bytes));
@@ -77,7 +77,7 @@ impl OldTiles {
         Ok(self.batch.peek())
     }
 
-    /// Takes the next tile if it lies before `end`, or at it.
+    /// Takes the next tile if its place is at most `end`.
     fn next_until(&mut self, end: u64) -> Result<Option<PlacedTile>, ReadError> {
         Ok(if self.peek()?.is_some_and(|(place, _)| *place <= end) { self.batch.next() } else { None })
     }
@@ -88,12 +88,13 @@ impl OldTiles {
 pub(super) struct ArchiveComparison {
     order: Order,
     changed: ChangedTiles,
-    /// `None` if there is nothing to compare with (any more): every tile that is written counts as changed.
+    /// `None` if there is nothing to compare with, or the old archive cannot be read any further: every tile that is written counts as
+    /// changed.
     old: Option<OldTiles>,
 }
 
 impl ArchiveComparison {
-    /// With an archive that `read` reads.
+    /// Compares with the archive that `read` reads, on a thread of its own.
     pub(super) fn with(
         order: Order,
         read: impl FnOnce(&mut Handover) -> Result<(), ReadError> + Send + 'static,
@@ -103,7 +104,7 @@ impl ArchiveComparison {
             let mut handover = Handover { batches, batch: Vec::new(), bytes: 0 };
             let read = read(&mut handover);
             let Handover { batches, batch, .. } = handover;
-            // An empty batch is the end. Whoever compares may have given up.
+            // An empty batch marks the end. The receiver may be gone already.
             let last = Some(Ok(batch)).filter(|batch| batch.as_ref().is_ok_and(|batch| !batch.is_empty()));
             let mut last = last.into_iter().chain([read.map(|()| Vec::new())]);
             let _is_wanted = last.try_for_each(|batch| batches.send(batch)).is_ok();
@@ -112,14 +113,15 @@ impl ArchiveComparison {
         ArchiveComparison { order, changed: ChangedTiles::new(order), old: Some(old) }
     }
 
-    /// Without an archive to compare with: every tile has to count as changed.
+    /// There is no archive to compare with: every tile counts as changed.
     pub(super) fn without(order: Order, why: &'static str) -> ArchiveComparison {
         let mut changed = ChangedTiles::new(order);
         changed.declare_everything(why);
         ArchiveComparison { order, changed, old: None }
     }
 
-    /// Compares a tile that is written with the old archive's, and notes the old tiles before it, which were not written, as deleted.
+    /// Compares a tile that is written with that of the old archive. The old archive's tiles before it were not written: they count as
+    /// deleted.
     pub(super) fn write(&mut self, tile: TileCoord, bytes: &[u8]) -> Result<(), ScratchError> {
         let is_same = self.pass(self.order.place(tile), Some(bytes))?;
         if is_same { Ok(()) } else { self.changed.add(tile.into(), TileChange::Written) }
@@ -131,7 +133,7 @@ impl ArchiveComparison {
         Ok(self.changed)
     }
 
-    /// Goes on to a place; gives whether the old archive has exactly one tile there, with these bytes.
+    /// Goes on to the place `end`; returns whether the old archive has exactly one tile there, with these bytes.
     fn pass(&mut self, end: u64, bytes: Option<&[u8]>) -> Result<bool, ScratchError> {
         let mut is_same = None;
         while let Some(old) = &mut self.old {

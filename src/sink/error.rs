@@ -1,4 +1,4 @@
-//! Why a target could not be written, whichever it is.
+//! The errors of all kinds of targets, and their kinds.
 
 use super::{DirectoryError, MbtilesError, PmtilesError, S3Error};
 use crate::error::{ErrorKind, Obstacle};

@@ -1,4 +1,4 @@
-//! Lock files. The name of one is derived from its target's, so anybody who may write the folder may have put something else there: a
+//! Lock files. The name of a lock file is derived from its target's, so whoever may write the folder may have put something else there: a
 //! symbolic link, a pipe, a hard link to another file. None of these is opened for writing.
 
 use std::fs::{File, TryLockError};
@@ -65,15 +65,15 @@ pub(super) fn take(folder: BorrowedFd<'_>, name: &Path, left_over: LeftOver) -> 
     }
 }
 
-/// Makes a file that was not there.
+/// Creates a file; fails if there is one.
 pub(super) fn create(folder: BorrowedFd<'_>, name: &Path) -> io::Result<File> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(openat(folder, name, flags, Mode::from_raw_mode(0o666))?.into())
 }
 
-/// Opens a regular file and nothing else: a link is not followed, and a pipe does not have us wait.
+/// Opens a regular file and nothing else: does not follow a link, and does not wait for the other end of a pipe.
 pub(super) fn open_regular(folder: BorrowedFd<'_>, name: &Path, access: OFlags) -> io::Result<File> {
-    // Opening a device can have effects of its own, so it is looked at first.
+    // Looks at the file first, because opening a device can have effects of its own.
     is_regular(FileType::from_raw_mode(statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode))?;
     let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = openat(folder, name, flags, Mode::empty())?;
@@ -90,12 +90,12 @@ fn is_regular(kind: FileType) -> io::Result<()> {
     }
 }
 
-/// Something else has the name of a file: the kind of the error is [`io::ErrorKind::InvalidInput`].
+/// The error if something else than a file has the name; its kind is [`io::ErrorKind::InvalidInput`].
 fn unfit(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)
 }
 
-/// Whether an open file is the one that a name in a folder stands for now.
+/// True if an open file is the one that has this name in the folder now.
 pub(super) fn is_named(file: &File, folder: BorrowedFd<'_>, name: &Path) -> bool {
     match (rustix::fs::fstat(file.as_fd()), statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)) {
         (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
@@ -103,7 +103,7 @@ pub(super) fn is_named(file: &File, folder: BorrowedFd<'_>, name: &Path) -> bool
     }
 }
 
-/// Opens a regular file by a path that the user named: links are followed, and a pipe does not have us wait.
+/// Opens a regular file by a path that the user named: follows links, and does not wait for the other end of a pipe.
 ///
 /// # Errors
 /// [`io::ErrorKind::InvalidInput`] if it is something else.
@@ -117,5 +117,5 @@ pub(super) fn open_named(path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(unfit(NOT_REGULAR)) }
 }
 
-/// What is said of a device, a pipe or a folder that stands where a file is read.
+/// The text for a device, a pipe or a folder where a file is expected.
 const NOT_REGULAR: &str = "it is no regular file";

@@ -1,4 +1,4 @@
-//! What a target says about itself, in the words of each format.
+//! What a target says about itself, in the form of each format.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -16,13 +16,13 @@ pub struct Metadata {
     pub attribution: Option<String>,
     /// The tileset's version.
     pub version: Option<String>,
-    /// The zooms that were asked for.
+    /// The zooms of the tileset.
     pub zooms: ZoomList,
-    /// The box around what the tiles show.
+    /// The box around all features.
     pub bounds: LonLatBox,
     /// The layers and the types of their properties.
     pub vector_layers: Vec<VectorLayer>,
-    /// The manifest as JSON; empty if there is none, as in a copy of what another program made. It is then not written.
+    /// The manifest as JSON; empty if there is none, as in the copy of another program's target. Then none is written.
     pub manifest: String,
 }
 
@@ -31,7 +31,7 @@ pub struct Metadata {
 pub struct VectorLayer {
     /// The layer's name.
     pub id: String,
-    /// What it shows; empty if nothing is said.
+    /// What it shows; may be empty.
     #[serde(default)]
     pub description: String,
     /// Its shallowest zoom.
@@ -45,27 +45,27 @@ pub struct VectorLayer {
     pub fields: Map<String, Value>,
 }
 
-/// The name under which the manifest is kept in a target's metadata.
+/// The key of the manifest in a target's metadata.
 pub(super) const MANIFEST_KEY: &str = "oar_tiles_manifest";
 
-/// The program, as targets name it.
+/// The program's name and version, as targets name it.
 pub const GENERATOR: &str = concat!("oar-tiles ", env!("CARGO_PKG_VERSION"));
 
 impl Metadata {
-    /// Longitude, latitude and zoom at which a map may begin.
+    /// Longitude, latitude and zoom that a map may start with.
     #[must_use]
     pub fn center(&self) -> (f64, f64, u8) {
         let LonLatBox { west, south, east, north } = self.bounds;
         (f64::midpoint(west, east), f64::midpoint(south, north), self.zooms.min().get())
     }
 
-    /// The names and values of MBTiles 1.3, section "Metadata", which GDAL also reads from a directory's `metadata.json`;
-    /// the manifest is the last. All values are text.
+    /// The names and values of MBTiles 1.3, section "Metadata", which GDAL also reads from a directory's `metadata.json`.
+    /// The manifest is the last. All values are text.
     pub(super) fn rows(&self) -> Vec<(&'static str, String)> {
         self.every_row().into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
-    /// The same, with the names of those that have no value: what a target said there is to go.
+    /// The same rows, including names without a value: an edit deletes what the target had under them.
     pub(super) fn every_row(&self) -> [(&'static str, Option<String>); 13] {
         let LonLatBox { west, south, east, north } = self.bounds;
         let (longitude, latitude, zoom) = self.center();
@@ -86,8 +86,8 @@ impl Metadata {
         ]
     }
 
-    /// The JSON object of a PMTiles archive (PMTiles v3, section 5), the manifest as an object in it. Bounds, zooms and center
-    /// stand in the header.
+    /// The metadata object of a PMTiles archive (PMTiles v3, section 5), with the manifest as text. Bounds, zooms and center are in the
+    /// header.
     pub(super) fn pmtiles(&self) -> Value {
         let mut object = Map::new();
         object.insert("name".to_owned(), self.name.clone().into());
@@ -107,7 +107,7 @@ impl Metadata {
         Value::Object(object)
     }
 
-    /// TileJSON 3.0.0, with the addresses of the tiles as a client is to ask for them.
+    /// TileJSON 3.0.0; `addresses` are the URLs of tiles with placeholders, from which clients make their requests.
     pub(super) fn tilejson(&self, addresses: &[String], layers: &[&VectorLayer]) -> Value {
         let (longitude, latitude, zoom) = self.center();
         let mut object = json!({

@@ -8,9 +8,12 @@
 //! |---|---|---|---|---|
 //! | MBTiles file | [`Mbtiles`] | [`MbtilesReader`] | replaced as a whole | in place, in one transaction |
 //! | PMTiles file | [`Pmtiles`] | [`PmtilesReader`] | replaced as a whole | replaced; what stays is copied |
-//! | directory | [`Directory`] | [`DirectoryReader`] | brought in line, tile by tile | tile by tile, without a walk |
-//! | S3 prefix | [`S3`] | [`S3Reader`] | brought in line, tile by tile | tile by tile, without a listing |
-//! | PMTiles in S3 | [`S3Pmtiles`] | [`S3Object::pmtiles`] | replaced as a whole | fetched, rebuilt, replaced |
+//! | directory | [`Directory`] | [`DirectoryReader`] | synchronized, tile by tile | tile by tile, without a walk |
+//! | S3 prefix | [`S3`] | [`S3Reader`] | synchronized, tile by tile | tile by tile, without a listing |
+//! | PMTiles in S3 | [`S3Pmtiles`] | [`S3Object::pmtiles`] | replaced as a whole | downloaded, rebuilt, replaced |
+//!
+//! To add a kind of target: a folder with a [`Sink`] and a [`TileReader`], an arm in `run/target`, and the target in the behaviour tests
+//! `tests/it/targets/`.
 
 mod changed;
 mod compare;
@@ -44,7 +47,7 @@ pub use scratch::ScratchError;
 pub use shrink::{MaxShrink, MaxShrinkError};
 pub use staging::{NoFolder, StagingError};
 pub use tree::{
-    Intent, IntentKind, Latest, Publish, Scope, SwitchError, Template, TemplateError, TreeOptions, Version,
+    Intent, IntentKind, Latest, Publishing, Scope, SwitchError, Template, TemplateError, TreeOptions, Version,
     is_own_name, new_version,
 };
 
@@ -75,7 +78,7 @@ impl TileEdit {
 pub struct Needs {
     /// The order of edits; layers of a tile follow each other by their indexes.
     pub order: Order,
-    /// Whether each layer of a tile is an edit of its own.
+    /// True if each layer of a tile is an edit of its own.
     pub layers_apart: bool,
 }
 
@@ -128,8 +131,8 @@ pub struct Tileset {
     pub unwritten: Unwritten,
     /// What the run does: noted in a synchronized target until it has finished.
     pub run: RunKind,
-    /// Whether [`Finished::changed`] is wanted. Only then an archive that is replaced is compared with the old one, for which that is
-    /// read once (in S3: downloaded).
+    /// True if the run wants [`Finished::changed`]. Only then is an archive that is replaced compared with the old one, which is read
+    /// once for that (in S3: downloaded).
     pub list_changes: bool,
 }
 
@@ -145,8 +148,8 @@ pub enum RunKind {
     Reseed {
         /// The database and the tables.
         database: String,
-        /// Whether the whole target is up to date once the run has finished. Then it has repaired what earlier, unfinished runs of the
-        /// same tileset and database left.
+        /// True if the whole target is up to date once the run has finished. Then the run has repaired what earlier, unfinished runs of
+        /// the same tileset and database left.
         complete: bool,
     },
     /// It copies another target.
@@ -165,20 +168,20 @@ pub enum Unwritten {
 /// How a target is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenMode {
-    /// For a run of all tiles ([`Unwritten::Delete`]). There need not be a target yet.
+    /// For a run of all tiles ([`Unwritten::Delete`]). The target need not exist.
     Replace,
-    /// For edits of a target that is there ([`Unwritten::Keep`]).
+    /// For edits of a target that exists ([`Unwritten::Keep`]).
     Edit,
 }
 
 /// A target that was completed.
 #[derive(Debug)]
 pub struct Finished {
-    /// Where it is: a path or a URL.
+    /// The target's path or URL.
     pub place: String,
-    /// Tiles that the target held and no longer holds: they render to nothing now, or lie in the run's scope and were not handed over.
+    /// Tiles that the target held and holds no longer: they render to nothing now, or lie in the run's scope and were not handed over.
     pub deleted: u64,
-    /// Requests for tiles that were in flight at once, if the target is on a server.
+    /// The requests for tiles, if the target is on a server.
     pub in_flight: Option<InFlight>,
     /// Which tiles changed, if [`Tileset::list_changes`] asked for them.
     pub changed: Option<ChangedTiles>,
@@ -191,29 +194,29 @@ pub struct Finished {
 /// - [`Sink::write`] accounts for every edit handed over: `written.total() == edits.len()`.
 /// - A tile that was accepted is not durable yet. It is when [`Sink::finish`] returned `Ok`; the sink then has synced
 ///   what it wrote, and the manifest was the last thing to become visible.
-/// - Nothing is deleted before [`Sink::finish`]: whoever drops a sink that was not finished has lost no tile.
-/// - Nobody ever sees half a tile. An archive is the old one until `finish` succeeds, and the new one then, also where it is
-///   edited in place. A target that is brought in line shows each tile old or new, and the old manifest until every tile is
-///   new.
+/// - Nothing is deleted before [`Sink::finish`]: dropping a sink that was not finished loses no tile.
+/// - No reader ever sees half a tile. An archive is the old one until `finish` succeeds, and then the new one, also where it is
+///   edited in place. A synchronized target shows each tile old or new, and the old manifest until every tile is new.
 /// - After `finish` the target holds the tiles put, those outside of the run's responsibility (other zooms, other boxes) as
 ///   they were, and no others; what is not a tile of the tileset was never touched. With [`Unwritten::Keep`] it also holds
 ///   every tile that was not handed over, byte for byte as it was, and what is equal already is not written.
-/// - A tile of [`TileEdit::Keep`] that a target holds stays as it is, unless the target is replaced as a whole: that holds nothing yet.
-/// - What a run may change in a target that is brought in line is durable in the target's private notes before its first tile is, as an
+/// - A tile of [`TileEdit::Keep`] that a target holds stays as it is, unless the target is replaced as a whole: the new one holds nothing
+///   yet.
+/// - What a run may change in a synchronized target is durable in the target's private notes before its first tile is, as an
 ///   [`Intent`]: kind of run, fingerprint, database, scope. It is taken out after the manifest has moved. Readers give all of them
-///   ([`Described::unfinished`]). A later run takes out the intents of others as far as it has mended them: one of all tiles, if afterwards
-///   no tile beyond its own scope can come from them; a complete reseed, all, for its caller has looked at them. An archive needs
-///   none: it is replaced, or edited in one transaction, as a whole.
+///   ([`Described::unfinished`]). A later run removes the intents of others whose effects it has repaired: a run of all tiles removes
+///   those from which no tile outside of its own scope can come; a complete reseed removes all, because its caller has looked at them. An
+///   archive needs none: it is replaced, or edited in one transaction, as a whole.
 /// - With [`Tileset::list_changes`], `finish` hands out [`ChangedTiles`]: exactly the tiles whose stored bytes are others than the target
 ///   held when the sink was begun, and exactly those that it held then and holds no longer, in the order of [`Sink::needs`]. A tile that
 ///   is written again with equal bytes is not among them. (An object in S3 is equal if its `ETag` is the MD5 of the bytes; encrypted
 ///   with a key of its own it has another `ETag`, and counts as changed.) Where that cannot be told, [`ChangedTiles::everything`] says
 ///   so and why: the target held no tileset or another one; an earlier run did not finish, so its changes are unknown; an archive that is
 ///   replaced cannot be read or is packed otherwise; a new version is published, whose tiles have addresses of their own.
-/// - Dropping a sink that was not finished removes whatever was staged. An archive stays as it was; a target that is
-///   brought in line keeps what was already right, and the next run goes on from there.
+/// - Dropping a sink that was not finished removes whatever was staged. An archive stays as it was; a synchronized target keeps what was
+///   already right, and the next run goes on from there.
 /// - After an error the sink takes nothing more; it is to be dropped.
-/// - One writer a target: a second sink on the same target is refused when it is made, and says who holds it.
+/// - One writer a target: creating a second sink of the same target fails, and the error says who holds it.
 pub trait Sink: Send {
     /// What an error looks like.
     type Error: std::error::Error + Send + Sync + 'static;
@@ -243,8 +246,8 @@ pub trait Sink: Send {
         Ok(())
     }
 
-    /// How many tiles in the run's scope the target held at [`Sink::begin`]. Only a run of all tiles into a synchronized target counts
-    /// them.
+    /// How many tiles in the run's scope the target held at [`Sink::begin`]; `None` unless this is a run of all tiles into a synchronized
+    /// target.
     fn held(&self) -> Option<u64> {
         None
     }

@@ -25,7 +25,7 @@ impl Allowance {
         Allowance { left: MAX_BYTES_PER_READ, is_first: true }
     }
 
-    /// Whether another tile may be returned. The first one always may.
+    /// True if another tile may be returned. The first one always may.
     pub(super) fn take(&mut self, tile: Option<&[u8]>) -> bool {
         self.take_bytes(tile.map_or(0, <[u8]>::len))
     }
@@ -39,11 +39,11 @@ impl Allowance {
     }
 }
 
-/// Bytes that the tiles of an archive may add up to whatever its size.
+/// The bytes that the tiles of a small archive may add up to.
 const FREE_TOTAL_BYTES: u64 = 1 << 30;
 
-/// Bytes that the tiles of an archive may add up to for each of its own bytes. Identical tiles are stored once, so a million tiles of
-/// the sea can add up to some ten times their archive.
+/// The bytes that the tiles of an archive may add up to, for each byte of the archive. Identical tiles are stored once, so a million equal
+/// tiles of the sea can add up to some ten times the size of their archive.
 const MAX_TOTAL_PER_BYTE: u64 = 100;
 
 /// The bytes of tiles that may still be read from an archive.
@@ -53,17 +53,17 @@ pub(super) struct Total {
 }
 
 impl Total {
-    /// For an archive of a size in bytes.
+    /// For an archive of `size` bytes.
     pub(super) fn of(size: u64) -> Total {
         Total { left: size.saturating_mul(MAX_TOTAL_PER_BYTE).max(FREE_TOTAL_BYTES) }
     }
 
-    /// Without a limit, for a reader that is asked for the same tiles again and again.
+    /// No limit: for a reader that reads the same tiles again and again.
     pub(super) const fn unlimited() -> Total {
         Total { left: u64::MAX }
     }
 
-    /// Whether another tile may be read.
+    /// True if another tile may be read.
     pub(super) fn take(&mut self, tile: Option<&[u8]>) -> bool {
         if self.left == u64::MAX {
             return true;
@@ -95,7 +95,7 @@ pub struct Described {
     pub generator: Option<String>,
     /// The manifest as JSON, if oar-tiles wrote the target.
     pub manifest: Option<String>,
-    /// The address under which clients find a directory or a prefix, as it was given once; `relative` stands for none.
+    /// The public URL that an earlier run was given for a directory or a prefix; empty if addresses are relative on purpose.
     pub public_url: Option<String>,
     /// Runs that began to change the target and did not finish, oldest first. Archives have none.
     pub unfinished: Vec<Intent>,
@@ -112,7 +112,7 @@ pub enum ReadError {
         /// The target.
         place: String,
     },
-    /// It is not a target of this kind.
+    /// It is no target of this kind.
     #[error("{place} is no {kind} ({what})")]
     Foreign {
         /// The target.
@@ -130,16 +130,16 @@ pub enum ReadError {
         /// What is broken, and where.
         what: String,
     },
-    /// Reading each tile would take a look at all of them.
+    /// An MBTiles file without an index: each tile would be found by reading all of them.
     #[error(
-        "{path} has no index by which a tile is found, so each tile would take a look at all of them: run sqlite3 '{path}' 'CREATE UNIQUE INDEX tile_index ON tiles (zoom_level, tile_column, tile_row)' (if tiles is a view, on its table with these columns), then this command again",
+        "{path} has no index by which a tile is found, so each tile would be found by reading all of them: run sqlite3 '{path}' 'CREATE UNIQUE INDEX tile_index ON tiles (zoom_level, tile_column, tile_row)' (if tiles is a view, on its table with these columns), then this command again",
         path = path.display()
     )]
     Unindexed {
         /// The file.
         path: PathBuf,
     },
-    /// A killed program left it half written, and only a user who may write it can undo that.
+    /// A killed program left the file half written, and only a user who may write it can undo that.
     #[error(
         "{} was left half written by a program that was killed, and you may not write it: open it once as a user who may, with sqlite3 or by any command of oar-tiles, which undoes that",
         path.display()
@@ -181,14 +181,13 @@ impl ReadError {
     }
 }
 
-/// A target that is read.
+/// A reader of a target.
 ///
 /// The contract, which `tests/it/targets/sink_contract.rs` checks for every reader:
 /// - [`TileReader::list`] names each tile once, in any order, without reading the tiles themselves.
-/// - [`TileReader::read`] gives the bytes as they are stored (packed), one for each tile asked for, in the order asked; `None`
-///   for a tile that is not there. It gives one tile at least, and stops where the next would make more than 16 MB:
-///   [`read_all`] asks again for the rest.
-/// - Whatever bytes a target holds, reading it ends, takes memory in proportion to the target, and gives a tile or a
+/// - [`TileReader::read`] returns the stored bytes (packed) of each tile asked for, in the order asked, and `None` for a tile that is not
+///   there. It returns at least one tile, and stops before the bytes add up to more than 16 MB: [`read_all`] asks again for the rest.
+/// - Whatever bytes a target holds, reading it ends, takes memory in proportion to the target, and returns a tile or a
 ///   [`ReadError`]. A tile of more than 64 MB and a note of more than 16 MB are errors.
 pub trait TileReader: Send {
     /// What the target says about itself.
@@ -225,8 +224,8 @@ pub trait TileReader: Send {
         Template::default()
     }
 
-    /// Prepares the reader for being kept open and asked again and again: it keeps no lock from one call to the next, each call sees
-    /// the target as it is then, and what is read is no longer added up against what the target's size explains.
+    /// Prepares the reader for staying open and reading again and again, as a server does: it holds no lock between two calls, each call
+    /// sees the target as it is then, and there is no limit for all bytes that are read.
     ///
     /// # Errors
     /// If the target cannot be read.
@@ -253,7 +252,7 @@ pub fn read_all<E: From<ReadError>>(
     let mut rest = tiles;
     while !rest.is_empty() {
         let read = reader.read(rest)?;
-        // Reading always goes on: without a tile it would not end.
+        // A reader that returns no tile breaks its contract; one tile is skipped then, so that this ends.
         let given = read.len().clamp(1, rest.len());
         for (id, stored) in rest.iter().zip(read.into_iter().chain([None])).take(given) {
             take(id, stored)?;

@@ -8,7 +8,7 @@
 
 use rusqlite::{Connection, params};
 
-/// A list could not be kept in the temporary folder, or not be read back.
+/// A list could not be written to the temporary folder, or not be read back.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot keep {what} in the temporary folder: make room there, or set TMPDIR to another one")]
 pub struct ScratchError {
@@ -20,7 +20,7 @@ pub struct ScratchError {
 #[derive(Debug)]
 pub(in crate::sink) struct Scratch {
     connection: Connection,
-    /// What is kept in it, for errors: "the changed tiles".
+    /// What it holds, for errors, such as "the changed tiles".
     what: &'static str,
 }
 
@@ -40,7 +40,7 @@ impl Scratch {
         Ok(Scratch { connection, what })
     }
 
-    /// Runs `work` on the database, and names the list in its error.
+    /// Runs `work` on the database; its error names the list.
     pub(in crate::sink) fn run<T>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
@@ -53,7 +53,7 @@ impl Scratch {
         &self.connection
     }
 
-    /// What `SQLite` says, with the name of the list.
+    /// The error of `SQLite`, with the name of the list.
     pub(in crate::sink) const fn failed(&self, source: rusqlite::Error) -> ScratchError {
         ScratchError { what: self.what, source }
     }
@@ -126,7 +126,7 @@ impl<R: Record> Records<R> {
         self.last_page.last_mut()
     }
 
-    /// Gives all records to `take`, `size` at a time; the last time there may be fewer.
+    /// Calls `take` with all records, `size` at a time; the last time there may be fewer.
     pub(in crate::sink) fn chunks<E: From<ScratchError>>(
         &self,
         size: usize,
@@ -142,7 +142,7 @@ impl<R: Record> Records<R> {
         if waiting.is_empty() { Ok(()) } else { take(&waiting) }
     }
 
-    /// The records one by one, a page of them in memory.
+    /// The records one by one; holds one page in memory.
     pub(in crate::sink) fn iter(&self) -> impl Iterator<Item = Result<R, ScratchError>> + '_ {
         (0..=self.full_pages).flat_map(|number| {
             let mut page = Vec::new();
@@ -151,7 +151,7 @@ impl<R: Record> Records<R> {
         })
     }
 
-    /// Appends the records of a page to `records`; the last page is the one behind the full ones.
+    /// Appends the records of a page to `records`; the page `full_pages` is the one in memory.
     fn read_page(&self, number: i64, records: &mut Vec<R>) -> Result<(), ScratchError> {
         let pages = match &self.pages {
             Some(pages) if number < self.full_pages => pages,

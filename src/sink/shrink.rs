@@ -1,22 +1,22 @@
-//! How much of what a target holds a run may take away.
+//! The setting `max_shrink`: how many of a target's tiles a run may delete.
 
 use std::str::FromStr;
 
-/// The share of the tiles in its scope that a run may take away from a target, in percent: of 50 %, half of them or less. A run that
-/// would leave none is refused, whatever the share, unless that is all of them.
+/// The share of the tiles in its scope that a run may delete from a target, in percent: at 50 %, half of them or less. A run that would
+/// leave no tile is refused at any share but 100 %.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaxShrink(u32);
 
-/// A text that is no share.
+/// The error for a text that is no share.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("\"{0}\" is no share of tiles: write \"0%\" to \"100%\"")]
 pub struct MaxShrinkError(String);
 
 impl MaxShrink {
-    /// A run may take away everything.
+    /// A run may delete everything.
     pub const ALL: MaxShrink = MaxShrink(100);
 
-    /// Whether a run may leave `left` of the `held` tiles in its scope.
+    /// True if a run may leave `left` of the `held` tiles in its scope.
     #[must_use]
     pub fn allows(self, held: u64, left: u64) -> bool {
         let kept = u128::from(100 - self.0.min(100));

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, renameat, unlinkat};
 use super::lock_file::{self, LeftOver, Taken};
 use crate::error::ErrorKind;
 
-/// The folder above an output, file or directory, does not exist.
+/// The folder in which an output, file or directory, would be created does not exist.
 #[derive(Debug, thiserror::Error)]
 #[error("the folder {} of the output {} does not exist: make it, or choose another --output", folder.display(), target.display())]
 pub struct NoFolder {
@@ -25,7 +25,7 @@ pub struct NoFolder {
 /// Why a file could not be staged or published.
 #[derive(Debug, thiserror::Error)]
 pub enum StagingError {
-    /// The folder is not there.
+    /// The folder of the output does not exist.
     #[error(transparent)]
     NoFolder(#[from] NoFolder),
     /// The output is a folder.
@@ -54,13 +54,13 @@ pub enum StagingError {
         /// The cause.
         source: io::Error,
     },
-    /// Somebody else writes the same target.
+    /// Another run is writing the target.
     #[error("another run is writing {}: wait until it is done, or choose another --output", target.display())]
     Busy {
         /// The output.
         target: PathBuf,
     },
-    /// No room.
+    /// The disk is full, or a quota is used up.
     #[error("no room to write {}: make room on its disk, or choose another --output; {} is unchanged", path.display(), target.display())]
     DiskFull {
         /// The staged file.
@@ -126,13 +126,13 @@ impl StagingError {
 /// The kind of file that an old target must be to be replaced.
 #[derive(Debug)]
 pub(super) struct FileKind {
-    /// "… file".
+    /// Its name, such as "MBTiles file".
     pub(super) name: &'static str,
-    /// The same, with its article.
+    /// Its name with an article.
     pub(super) one: &'static str,
-    /// What such a file begins with.
+    /// The bytes that such a file begins with.
     pub(super) magic: &'static [u8],
-    /// What is to be said of a file that begins otherwise.
+    /// The text for a file that begins with other bytes.
     pub(super) otherwise: &'static str,
 }
 
@@ -200,7 +200,7 @@ impl Staging {
         self.lock.as_ref().map_or_else(|| Err(io::Error::from(io::ErrorKind::NotFound)), File::try_clone)
     }
 
-    /// Whether the path still names the file that was locked.
+    /// True if the path still names the file that was locked.
     pub(super) fn is_in_place(&self) -> bool {
         self.lock.as_ref().is_some_and(|file| lock_file::is_named(file, self.folder.as_fd(), last_name(&self.path)))
     }
@@ -210,9 +210,9 @@ impl Staging {
         &self.target
     }
 
-    /// Whether there is a file to replace; an empty one does not count. Refuses a file that does not begin like `kind`.
+    /// True if there is a file to replace; an empty one does not count. Refuses a file that does not begin like `kind`.
     pub(super) fn replaces(&self, kind: &FileKind) -> Result<bool, StagingError> {
-        // A device such as /dev/null would give way to a file, and opening a pipe waits for a writer.
+        // Renaming would replace a device such as /dev/null by a file, and opening a pipe waits for a writer.
         match fs::metadata(&self.target) {
             Ok(found) if !found.is_file() => return Err(self.foreign(kind, "it is no regular file")),
             _ => {}

@@ -5,9 +5,9 @@ use serde_json::{Map, Value, json};
 use crate::mvt::{Feature, MvtGeometry, MvtLayer, MvtValue as Property, Position};
 use crate::tile::TileCoord;
 
-/// The features of a tile as text. Each has its layer's name as the foreign member "layer" (RFC 7946, section 6.1).
+/// The features of a tile as GeoJSON text. Each has its layer's name as the foreign member "layer" (RFC 7946, section 6.1).
 pub(super) fn collection(tile: TileCoord, layers: &[MvtLayer<'_>]) -> serde_json::Result<String> {
-    // Feature by feature: as values, all of them would take ten times the memory of the text.
+    // Serializes feature by feature: as values, all of them would take ten times the memory of the text.
     let mut text = "{\"features\":[".to_owned();
     let features = layers.iter().flat_map(|layer| layer.features.iter().map(move |feature| (layer, feature)));
     for (number, (layer, feature)) in features.enumerate() {
@@ -36,7 +36,7 @@ fn one(grid: &Grid, layer: &MvtLayer<'_>, feature: &Feature) -> Value {
 pub(super) fn properties(layer: &MvtLayer<'_>, feature: &Feature) -> Map<String, Value> {
     let value = |value| match value {
         Property::Text(text) => text.into(),
-        // By its digits, so that 0.1 is not 0.10000000149011612.
+        // Converted by its digits, so that an f32 of 0.1 does not become 0.10000000149011612.
         Property::Float(number) => number.to_string().parse::<f64>().map_or(Value::Null, Value::from),
         Property::Double(number) => number.into(),
         Property::Int(number) | Property::Sint(number) => number.into(),
@@ -53,7 +53,7 @@ struct Grid {
 }
 
 impl Grid {
-    /// Longitude and latitude. Nine decimals are a tenth of a millimetre: less than a unit of the deepest tile.
+    /// Longitude and latitude, with nine decimals: a tenth of a millimetre, less than a grid unit of the deepest tile.
     fn position(&self, [x, y]: Position) -> Value {
         let tiles = f64::from(self.tile.zoom().last()) + 1.0;
         let share = |tile: u32, along: i32| (f64::from(tile) + f64::from(along) / f64::from(self.extent)) / tiles;
@@ -66,7 +66,7 @@ impl Grid {
         positions.iter().map(|position| self.position(*position)).collect()
     }
 
-    /// Rings, closed and turned: those of a tile run clockwise on the map, GeoJSON's counterclockwise (section 3.1.6).
+    /// Rings, closed and reversed: exterior rings run clockwise in a tile and counterclockwise in GeoJSON (section 3.1.6).
     fn polygon(&self, rings: &[Vec<Position>]) -> Value {
         let ring = |ring: &Vec<Position>| {
             ring.first()
@@ -80,7 +80,7 @@ impl Grid {
 
     fn geometry(&self, geometry: &MvtGeometry) -> Value {
         let coordinates = match geometry {
-            // Nothing is known of it (section 3.2).
+            // A feature without a known geometry has the value null (section 3.2).
             MvtGeometry::Unknown => return Value::Null,
             MvtGeometry::Points(points) => match &points[..] {
                 [point] => self.position(*point),

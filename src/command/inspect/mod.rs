@@ -25,7 +25,7 @@ pub struct InspectOptions {
     pub geojson: bool,
 }
 
-/// What was looked at.
+/// What `inspect` has found.
 #[derive(Debug)]
 pub enum Inspection {
     /// The target as a whole.
@@ -36,10 +36,10 @@ pub enum Inspection {
     GeoJson(String),
 }
 
-/// Tiles read at a time.
+/// The tiles that are read at a time.
 const TILES_PER_CHUNK: usize = 1_000;
 
-/// The memory that one tile may take when it is shown, in bytes. A tile holds each value once, and each of its features may have it.
+/// The memory in bytes that one tile may take when it is shown. A tile stores each value once, but each of its features may refer to it.
 const MAX_BYTES_SHOWN: usize = 1 << 30;
 
 /// Looks at the job's target.
@@ -81,7 +81,7 @@ fn parse(text: &str) -> Result<TileCoord, CommandError> {
     TileCoord::new(zoom, x, y).ok_or_else(|| wrong(format!("columns and rows of zoom {zoom} are 0 to {}", zoom.last())))
 }
 
-/// A tile's MVT bytes, put together where the target keeps layers apart.
+/// A tile's MVT bytes, concatenated where the target keeps layers apart.
 fn raw(reader: &mut dyn TileReader, tile: TileCoord, target: &Target) -> Result<Vec<u8>, CommandError> {
     let layers = reader.describe()?.vector_layers.len();
     let apart = (0..layers).filter_map(|layer| Some(Slice::Layer(LayerId(u16::try_from(layer).ok()?))));
@@ -102,7 +102,7 @@ fn broken(target: &Target, tile: TileCoord, source: impl std::error::Error + Sen
     CommandError::BrokenTile { target: target.to_string(), tile, source: Box::new(source) }
 }
 
-/// More than the memory that layers take when they are shown, in bytes: a table holds each text three times.
+/// An upper bound of the memory in bytes that layers take when they are shown: a table holds each text three times.
 fn memory_to_show(layers: &[mvt::MvtLayer<'_>]) -> usize {
     let of_feature = |layer: &mvt::MvtLayer<'_>, feature: &mvt::Feature| {
         let properties = layer.size_of_properties(feature).saturating_mul(3);
@@ -152,7 +152,7 @@ fn features(
     Ok(Inspection::Features(shown))
 }
 
-/// The figures of one zoom in the making.
+/// The figures of one zoom, while tiles are counted.
 #[derive(Default)]
 struct Figures {
     tiles: u64,
@@ -164,7 +164,7 @@ struct Figures {
 fn contents(reader: &mut dyn TileReader, target: String) -> Result<Contents, CommandError> {
     let Described { name, description, zooms, bounds, vector_layers, manifest, unfinished, .. } = reader.describe()?;
     let mut tiles = reader.list()?;
-    // Reads go through the file in its order.
+    // Reads in the order of the file.
     tiles.sort_by_cached_key(|id| (Order::ZoomColumnTmsRow.place(id.coord), id.slice));
     let mut by_zoom: BTreeMap<Zoom, Figures> = BTreeMap::new();
     for chunk in tiles.chunks(TILES_PER_CHUNK) {
@@ -180,7 +180,7 @@ fn contents(reader: &mut dyn TileReader, target: String) -> Result<Contents, Com
             Ok::<(), CommandError>(())
         })?;
     }
-    // A manifest that cannot be read is for verify to name; what it says is left out.
+    // `verify` reports a manifest that cannot be parsed; here it is left out.
     let manifest = manifest.and_then(|text| serde_json::from_str::<Manifest>(&text).ok());
     let seeded = manifest.as_ref().and_then(|manifest| {
         let time = UNIX_EPOCH.checked_add(Duration::from_secs(manifest.started))?;

@@ -8,7 +8,7 @@ use crate::postgis::{Error, PreparedLayer, RunLayers, Snapshot, Worker, counts_c
 use crate::source::{RenderedTile, Source};
 use crate::tile::{Batch, Coverage, LonLatBox, TileCoord, TileRect, ZoomList};
 
-/// The most boxes that are surveyed one by one; beyond it the whole world is.
+/// The most boxes that are surveyed one by one; of more, the whole world is surveyed.
 const MAX_BOXES: usize = 64;
 
 /// How far counting has come.

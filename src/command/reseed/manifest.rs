@@ -1,4 +1,4 @@
-//! What a reseed tells its target: what it is going to write, and the manifest after it.
+//! The tileset that a reseed hands to its sink, and the manifest that it writes.
 
 use std::time::UNIX_EPOCH;
 
@@ -11,7 +11,7 @@ use crate::sink::{RunKind, Scope, Tileset, Unwritten};
 use crate::tile::Coverage;
 
 impl ReseedRun<'_> {
-    /// What the run is going to write.
+    /// What the sink is told about the run.
     pub(super) fn tileset(&self, changed: &DirtyTiles) -> Tileset {
         Tileset {
             fingerprint: self.look.state.manifest.fingerprint.clone(),
@@ -29,18 +29,18 @@ impl ReseedRun<'_> {
         }
     }
 
-    /// What the manifest says of the database after this run.
+    /// The mark of the database in the manifest after this run.
     pub(super) fn mark(&self, changed: &DirtyTiles) -> Option<DatabaseMark> {
         let before = self.look.state.manifest.database.as_ref();
         match &self.look.key {
-            // Tiles that the user named do not make the others those of this database.
+            // After a run of tiles that the user named, the other tiles are still those of the database in the old manifest.
             Some(key) if changed.complete || before.is_some() => Some(key.mark(&self.look.server.identity)),
             _ => before.cloned(),
         }
     }
 
-    /// The target's manifest after this run: a complete one brings its snapshot forward. `held` is how many tiles the target held
-    /// before, where the old manifest may be wrong about that.
+    /// The manifest after this run. A complete run sets the snapshot to its own. `held` is the number of tiles that the target held before,
+    /// where the old manifest may be wrong about it.
     pub(super) fn manifest(
         &self,
         changed: &DirtyTiles,

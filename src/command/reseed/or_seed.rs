@@ -23,13 +23,13 @@ pub(super) async fn seed_instead(
     };
     job.report.event(&Event::Warning { message: format!("{why}: seeding it") });
     let seeds = seeds(job, options).await?;
-    // Before the first tile: a seed that fails half-way may have changed any of them.
+    // Written before the first tile, because a seed that fails half-way may have changed any tile.
     let scope = match &seeds[..] {
         [first, others @ ..] => DirtyScope::of(first, others),
         [] => DirtyScope::of(&job.settings, &[]),
     };
     write_everything(options.dirty_out.as_deref(), &scope)?;
-    // Of several seeds each changes tiles that another may have changed already.
+    // With several seeds the list of changes cannot be exact: each may change tiles that another has changed already.
     let is_alone = seeds.len() == 1;
     let each = Job { changed_out: job.changed_out.clone().filter(|_| is_alone), ..job.clone() };
     let mut seeded = None;
@@ -44,7 +44,7 @@ pub(super) async fn seed_instead(
     Ok(seeded.map_or(ReseedOutcome::Nothing, |done| ReseedOutcome::Seeded(Box::new(done))))
 }
 
-/// The settings of the seeds that make the target right: its own zooms and boxes, unless flags say otherwise.
+/// The settings of the seeds that bring the target up to date: with its own zooms and boxes, unless flags say otherwise.
 async fn seeds(job: &Job, options: &ReseedOptions) -> Result<Vec<JobSettings>, CommandError> {
     let as_configured = || Ok(vec![job.settings.clone()]);
     if options.filter.is_narrowed() {
@@ -59,7 +59,7 @@ async fn seeds(job: &Job, options: &ReseedOptions) -> Result<Vec<JobSettings>, C
             [] => as_configured(),
             seeds => Ok(seeds.to_vec()),
         },
-        // What cannot be read is seeded as the settings say.
+        // A target whose notes cannot be read is seeded with the zooms and boxes of the settings.
         Err(_unreadable) => as_configured(),
     }
 }

@@ -9,9 +9,9 @@ use crate::postgis::{Layer, PreparedLayer};
 use crate::run::look::{DirtyTiles, drawn};
 use crate::run::{Target, TargetUrl};
 
-/// Where points have changed, tile by tile; nothing is known of it where tiles are rendered whole.
+/// The changed positions by tile; empty where no tile can be patched.
 pub(super) fn spots_in_tiles(changed: &DirtyTiles, layers: &[Arc<Layer>], target: &Target) -> PositionsInTiles {
-    // An archive in S3 is fetched as a whole anyway, and reading tile by tile before that would take longer.
+    // An archive in S3 is downloaded as a whole anyway; reading it tile by tile before that would take longer.
     if matches!(target.url, TargetUrl::S3Pmtiles { .. }) {
         return PositionsInTiles::default();
     }
@@ -19,7 +19,7 @@ pub(super) fn spots_in_tiles(changed: &DirtyTiles, layers: &[Arc<Layer>], target
     changed.spots.in_tiles(&changed.dirty, &drawn)
 }
 
-/// What is known of the changes for patching; `None` if tiles are rendered whole.
+/// What a patch needs to know of the changes; `None` if no tile can be patched.
 pub(super) fn patches(
     spots: PositionsInTiles,
     layers: &[PreparedLayer],
@@ -33,12 +33,12 @@ pub(super) fn patches(
     Some(Arc::new(Patches::new(layers, spots, whole, layers_apart)))
 }
 
-/// A source that reads the target for itself where there is something to be patched. May wait for a server.
+/// A source that patches tiles, with a reader of the target of its own. May wait for a server.
 pub(super) fn patching(source: Counting, patches: Option<&Arc<Patches>>, target: &Target) -> Patching<Counting> {
     let reader = patches.and_then(|patches| match target.reader() {
         Ok(reader) => Some((reader, Arc::clone(patches))),
         Err(error) => {
-            // Whatever is wrong with the target, writing it will tell.
+            // Without a reader, tiles are rendered instead of patched. If the target is damaged, the sink will report it.
             tracing::info!("{error}: rendering every tile whole");
             None
         }

@@ -8,7 +8,6 @@ use tokio::sync::watch;
 
 use super::counts::{Counts, counted};
 use super::patches::{patches, spots_in_tiles};
-use super::sources::MAX_BATCHES_OF_ONE_SESSION;
 use super::{ReseedOptions, ReseedOutcome};
 use crate::patch::Patches;
 use crate::pipeline;
@@ -27,6 +26,9 @@ use crate::tile::{Batch, Coverage, LayerCount, LonLatBox, Order, SearchBox, Tile
 
 /// How often a run looks again because another run has brought the target forward meanwhile.
 const MAX_LOOKS: u32 = 3;
+
+/// At most this many batches are rendered by the session that holds the snapshot: another session would not be open before they are done.
+pub(super) const MAX_BATCHES_OF_ONE_SESSION: usize = 2;
 
 /// A reseed in the making.
 pub(super) struct ReseedRun<'a> {

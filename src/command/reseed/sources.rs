@@ -7,16 +7,13 @@ use tokio::sync::watch;
 
 use super::counts::{Counting, Counts};
 use super::patches::patching;
-use super::run::ReseedRun;
+use super::run::{MAX_BATCHES_OF_ONE_SESSION, ReseedRun};
 use crate::patch::{Patches, Patching, PositionsInTiles};
 use crate::postgis::{Error, PreparedLayer, RunLayers, Worker, with_neighbourhood};
 use crate::run::CommandError;
 use crate::run::attempts::aside;
 use crate::source::{LayerWork, Preparation, preparation};
 use crate::tile::LayerIndex;
-
-/// At most this many batches are rendered by the session that holds the snapshot: another session would not be open before they are done.
-pub(super) const MAX_BATCHES_OF_ONE_SESSION: usize = 2;
 
 impl ReseedRun<'_> {
     /// As many workers as there is work for, with their locks. The session that holds the snapshot is enough for one batch or two.

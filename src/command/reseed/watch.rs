@@ -1,4 +1,5 @@
-//! Again and again: woken by the triggers' notifications or by a look into the log, and by a slow poll in case a notification is lost.
+//! `reseed --watch`: reseeds a target again and again. The triggers' notifications wake it; a slow poll finds changes whose notification was
+//! lost. Where no notifications arrive, it polls the change log more often.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,30 +13,29 @@ use crate::report::{Event, Report};
 use crate::run::{CommandError, Job};
 use crate::stop::{Grace, Signal, Stop};
 
-/// The pause after a first failure, which doubles, and the longest.
+/// The pause after the first failure, which doubles with each further one, and the longest pause.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Looking more often would only keep the database busy.
+/// The shortest pause between two looks into the log: more would only keep the database busy.
 const SHORTEST_POLL: Duration = Duration::from_millis(100);
 
 /// The longest pause between two looks into the log where no notifications come. A change is seen half of this late on average.
 const LONGEST_LOOK_PAUSE: Duration = Duration::from_millis(500);
 
-/// How long tiles that are being rendered and stored may take once a stop was asked for. Supervisors wait for 30 s before
-/// they kill.
+/// The grace: how long tiles that are being rendered and stored may take once a stop was asked for. Supervisors wait 30 s before they kill.
 const PARTING: Duration = Duration::from_secs(20);
 
 /// Watches one target.
-struct Watcher<'a, F> {
+struct ReseedWatch<'a, F> {
     job: &'a Job,
     options: ReseedOptions,
-    /// Takes each outcome.
+    /// Called with each outcome.
     each: F,
     how: WatchOptions,
     database: Database,
     waking: Option<Waking>,
-    /// The last reason why notifications do not wake this run, so that it is said once.
+    /// The last reason why no notifications arrive, so that it is reported once.
     said: String,
 }
 
@@ -49,23 +49,23 @@ pub(super) async fn watch(
     let database = &job.settings.database;
     let database = Database::new(&database.connect, database.session.clone(), &job.stop)?;
     let mut options = options.clone();
-    // A watch would retry them again and again; it does with the next change.
+    // Tiles that could not be rendered are not dirty by themselves: otherwise each look would retry them. The next change does.
     options.filter.leaves_unrendered = true;
-    Watcher { job, options, each, how, database, waking: None, said: String::new() }.run().await
+    ReseedWatch { job, options, each, how, database, waking: None, said: String::new() }.run().await
 }
 
-impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> Watcher<'_, F> {
+impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> ReseedWatch<'_, F> {
     async fn run(mut self) -> Result<(), CommandError> {
         let (mut failures, mut has_looked) = (0, false);
         loop {
-            // This comes first: a change after the look wakes, one before it is seen.
+            // Listens before it looks: a change after the look sends a notification, and one before it is seen by the look.
             let unheard = self.begin_waking().await;
             let (looked, was_at_work) = Box::pin(self.look()).await;
             match looked {
                 Ok(outcome) => {
                     (failures, has_looked) = (0, true);
                     self.options.has_warned = true;
-                    // While the database is away, the look says so.
+                    // If the database is away, the look reports it.
                     if let Some(error) = unheard {
                         let poll = humantime::format_duration(self.how.poll);
                         self.say_once(format!(
@@ -78,14 +78,14 @@ impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> Watcher<'_, F> {
                         self.warn(with_cause(&error));
                     }
                 }
-                // Nothing was begun, and the target is as it was after the look before.
+                // Nothing was begun, so the target is as the look before left it.
                 Err(error) if error.kind() == ErrorKind::Interrupted && has_looked && !was_at_work => {
                     return Ok(());
                 }
                 Err(error) if self.job.stop.asked().is_some() || !may_pass(&error) => return Err(error),
                 Err(error) => {
                     failures += 1;
-                    // Whatever the connections and credentials had to do with it.
+                    // The failure may come from old connections or credentials, so they are dropped.
                     self.job.settings.tileset.s3.shared.reset();
                     let pause = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(10)).min(LONGEST_PAUSE);
                     self.warn(format!("{}: trying again in {} s", with_cause(&error), pause.as_secs()));
@@ -104,8 +104,8 @@ impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> Watcher<'_, F> {
         }
     }
 
-    /// One reseed. A stop ends it at once, unless tiles are already rendered and stored: then it goes on to its end, if that
-    /// does not take too long. Gives also whether it had come so far.
+    /// One reseed. A stop ends it at once, unless it has begun to render tiles: then it has [`GRACE`] to finish. Also returns whether it
+    /// had begun to render.
     async fn look(&self) -> (Result<ReseedOutcome, CommandError>, bool) {
         let own = Stop::new();
         let work = Arc::new(InHand::new(&self.job.report, &self.job.stop));
@@ -132,7 +132,7 @@ impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> Watcher<'_, F> {
         (ended, work.is_begun())
     }
 
-    /// Waits for the next reason to look: a change, or the slow poll. Gives the signal if a stop is asked for.
+    /// Waits for the next reason to look: a notification, or the poll. Returns the signal if a stop is asked for.
     async fn woken(&mut self) -> Option<Signal> {
         let (pause, waking) = (self.look_pause(), &mut self.waking);
         let change = async {
@@ -152,14 +152,14 @@ impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> Watcher<'_, F> {
                     () = tokio::time::sleep(self.how.debounce) => {}
                     signal = self.job.stop.wait() => return Some(signal),
                 }
-                // What came while changes were gathered is in the next look.
+                // The next look sees whatever changed during the debounce.
                 match &mut self.waking {
                     Some(waking) => waking.forget().await,
                     None => Ok(()),
                 }
             }
             Some(Err(error)) => Err(error),
-            // A connection that was cut without a word would never tell of a change.
+            // A connection that was cut without notice would never report a change, so it is checked.
             None => match &self.waking {
                 Some(waking) => waking.check().await,
                 None => Ok(()),
@@ -172,8 +172,8 @@ impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> Watcher<'_, F> {
         None
     }
 
-    /// Begins to wait for changes if nothing does, and says if no notifications come. Gives what keeps it from that: then the slow
-    /// poll goes on, and this is tried again at the next look.
+    /// Begins to listen for notifications, unless it does already; reports if none will come. Returns an error if listening is not possible
+    /// now: the poll goes on, and the next look tries again.
     async fn begin_waking(&mut self) -> Option<String> {
         if self.waking.is_some() {
             return None;
@@ -199,7 +199,7 @@ impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> Watcher<'_, F> {
         }
     }
 
-    /// The pause between two looks into the log, where no notifications come.
+    /// The pause between two looks into the log where no notifications come.
     fn look_pause(&self) -> Duration {
         self.how.debounce.clamp(SHORTEST_POLL, LONGEST_LOOK_PAUSE)
     }
@@ -216,7 +216,7 @@ impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> Watcher<'_, F> {
     }
 }
 
-/// Passes events on, and sees from them when tiles are rendered and stored: that work has a grace when a stop is asked for.
+/// Passes events on, and grants the grace from the first event of rendering on.
 struct InHand {
     report: Arc<dyn Report>,
     stop: Stop,
@@ -234,7 +234,7 @@ impl InHand {
         self.is_begun.load(Ordering::Relaxed)
     }
 
-    /// The work is done, or was given up: from now on nothing has to be waited for.
+    /// Ends the grace: the work is done or was given up.
     fn end(&self) {
         self.grace.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
@@ -255,7 +255,7 @@ fn with_cause(error: &dyn std::error::Error) -> String {
     format!("{error}{cause}")
 }
 
-/// Whether what failed may work later without anybody doing anything.
+/// True if what failed may work later without anybody's action.
 fn may_pass(error: &CommandError) -> bool {
     matches!(error.kind(), ErrorKind::Transient(_) | ErrorKind::Failed)
 }

@@ -45,7 +45,7 @@ pub(super) async fn dry_run(job: &Job) -> Result<PlanReport, CommandError> {
             batches: plan.batches.len() as u64,
             heaviest: plan.heaviest.clone(),
             estimated_bytes: bytes as u64,
-            // A zoom of few batches cannot keep every worker busy.
+            // A zoom with fewer batches than workers keeps only that many workers busy.
             estimated_seconds: seconds / settings.run.workers.get().min(plan.batches.len().max(1)) as f64,
         });
     }
@@ -54,14 +54,14 @@ pub(super) async fn dry_run(job: &Job) -> Result<PlanReport, CommandError> {
     Ok(PlanReport { zooms, reading_seconds, workers, skipped: prepared.skipped, warnings: prepared.warnings })
 }
 
-/// The batch of median size: neither the one huge tile nor the lonely remainder.
+/// The batch of median size, which is neither the one with a huge tile nor the remainder.
 fn sample(plan: &ZoomPlan) -> Option<&Batch> {
     let mut batches: Vec<&Batch> = plan.batches.iter().collect();
     batches.sort_by_key(|batch| batch.features());
     batches.get(batches.len() / 2).copied()
 }
 
-/// Stored bytes and worker seconds of a zoom, judged by one of its batches.
+/// Stored bytes and worker seconds of a zoom, extrapolated from one of its batches.
 #[expect(clippy::cast_precision_loss, reason = "an estimate")]
 async fn measure(
     batch: &Batch,

@@ -13,7 +13,7 @@ use crate::run::{CommandError, Job};
 /// Seeds the job's target.
 ///
 /// # Errors
-/// If anything at all is missing from the result; the target is unchanged then.
+/// If anything is missing from the result. The target then is unchanged, or as the error says.
 pub async fn seed(job: &Job) -> Result<RunReport, CommandError> {
     let done = seed_target(job).await?;
     let (tiles, bytes, seconds) = (done.manifest.stored, done.bytes, done.manifest.seconds);
@@ -30,7 +30,7 @@ pub fn complete(done: &RunReport) -> Result<(), CommandError> {
 /// What a seed would do, with sizes and times estimated; writes nothing.
 ///
 /// # Errors
-/// As a seed's.
+/// The errors of a seed.
 pub async fn plan_seed(job: &Job) -> Result<PlanReport, CommandError> {
     let plan = async |_restarts| Box::pin(dry_run::dry_run(job)).await;
     restarting(&job.settings.database, &job.report, &job.stop, plan).await

@@ -13,6 +13,7 @@ mod snapshot;
 
 use std::sync::Arc;
 
+use crate::report::{print, say};
 use crate::run::{CommandError, Job, TargetUrl};
 use crate::serve::{
     LiveSource, ServeError, ServeOptions, TargetOpener, TargetWatch, TileServer, files_of_archive, files_of_directory,
@@ -20,6 +21,40 @@ use crate::serve::{
 use crate::sink::ReadError;
 
 use live::DatabaseTiles;
+
+/// What happens once the server listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnceReady {
+    /// Its addresses are printed.
+    SayWhere,
+    /// Its addresses are printed, and the desktop is asked to open the map in a browser.
+    OpenBrowser,
+}
+
+/// Serves the job's target until a stop is asked for, and prints where clients find it. The result is always an error: of the start, or
+/// [`CommandError::Stopped`] once the server has ended.
+///
+/// # Errors
+/// If the target cannot be read, an address cannot be used, live tiles are wanted and cannot be rendered, or the server was stopped.
+pub async fn run(job: &Job, options: &ServeOptions, then: OnceReady) -> Result<(), CommandError> {
+    let server = start(job, options).await?;
+    let (target, url) = (&job.target, server.public_url());
+    let shown = if options.preview { "a map of it at" } else { "its tiles at" };
+    print(&format!("{target}: {shown} {url} (TileJSON: {url}tiles.json)\n"))?;
+    if let Some(admin) = server.admin_url() {
+        print(&format!("metrics and health: {admin}metrics, {admin}readyz\n"))?;
+    }
+    if then == OnceReady::OpenBrowser && !is_opened_by_desktop(url) {
+        say("warning: the desktop could not be asked to show the map: open the address above in a browser");
+    }
+    Err(CommandError::Stopped(server.run(&job.stop).await))
+}
+
+/// Asks the desktop to open a page; false if there is no program to ask.
+fn is_opened_by_desktop(url: &str) -> bool {
+    let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    std::process::Command::new(program).arg(url).spawn().is_ok()
+}
 
 /// Opens the job's target and begins to listen.
 ///

@@ -17,7 +17,7 @@ pub struct InstallOptions {
     pub sql: bool,
     /// Roles that may read the log.
     pub readers: Vec<String>,
-    /// The role that is to own the functions of the triggers.
+    /// The role that owns the triggers' functions, which run with its rights.
     pub owner: Option<String>,
 }
 
@@ -32,7 +32,7 @@ pub struct InstallOutcome {
     pub work: InstallWork,
 }
 
-/// What an installation did.
+/// What an installation has done.
 #[derive(Debug, Clone)]
 pub enum InstallWork {
     /// Nothing: these statements are to be run with psql.
@@ -43,7 +43,7 @@ pub enum InstallWork {
     Steps(Vec<String>),
 }
 
-/// Runs `track install`: all of it or nothing.
+/// Runs `track install`, in one transaction.
 ///
 /// # Errors
 /// If a layer cannot be tracked, or the role lacks a right.
@@ -76,13 +76,13 @@ pub async fn install(
     Ok(InstallOutcome { server: database.server().to_string(), warnings, work })
 }
 
-/// The statements that take the triggers and the change log away.
+/// The statements that remove the triggers and the change log.
 #[must_use]
 pub fn removal(settings: &DatabaseSettings) -> String {
     changes::removal(&settings.changes.schema)
 }
 
-/// Runs `track remove`: all of it or nothing. Gives the steps that were done.
+/// Runs `track remove`, in one transaction; returns its steps.
 ///
 /// # Errors
 /// If there is no change log, or the role lacks a right.

@@ -1,5 +1,5 @@
-//! `oar-tiles track status` and `track prune`: what the change log holds, how far targets are behind, and taking out what all of
-//! them have seen.
+//! `oar-tiles track status` and `track prune`: what the change log holds, how far targets are behind it, and the deletion of what all
+//! targets have seen.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub struct LogStatus {
 }
 
 impl LogStatus {
-    /// Warns of triggers that are not safe, where a worse error is reported instead of them.
+    /// The warning about triggers that are not safe, if a more important error is reported instead.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
         self.safety.as_ref().err().filter(|_| self.backlog.targets_to_seed() > 0).map(ToString::to_string)
@@ -102,7 +102,7 @@ async fn behind_target(job: &Job) -> Result<BehindTarget, CommandError> {
     Ok(BehindTarget { target: job.target.to_string(), needs_seed: None, reasons, dirty, unfinished })
 }
 
-/// The settings for each of the targets given, or for the output that they name.
+/// The settings for each of the targets, or for the output of the settings if there are none.
 fn settings_of(settings: &JobSettings, targets: &[String]) -> Vec<JobSettings> {
     if targets.is_empty() {
         return vec![settings.clone()];
@@ -115,12 +115,12 @@ fn settings_of(settings: &JobSettings, targets: &[String]) -> Vec<JobSettings> {
     targets.iter().map(with_output).collect()
 }
 
-/// What was taken out of the change log.
+/// What `track prune` has deleted from the change log.
 #[derive(Debug, Clone)]
 pub struct PrunedLog {
     /// The database.
     pub server: String,
-    /// Changed rows taken out.
+    /// Changed rows deleted.
     pub rows: u64,
     /// Changed rows that are left.
     pub left: u64,
@@ -139,7 +139,7 @@ pub async fn prune(
 ) -> Result<PrunedLog, CommandError> {
     let database = Database::new(&settings.database.connect, settings.database.session.clone(), stop)?;
     let mut seen: Vec<Cursor> = Vec::new();
-    // By age alone, no target has to be there.
+    // With `older_than` alone, no target is read.
     if older.is_none() || !targets.is_empty() {
         for settings in settings_of(settings, targets) {
             let target = Job::new(settings, false, report, stop)?.target;

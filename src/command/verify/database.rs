@@ -1,4 +1,4 @@
-//! Whether a target shows what the database holds: its tiles are rendered again and compared.
+//! Compares a target with the database: renders its tiles again and compares the bytes.
 
 use std::sync::{Arc, Mutex};
 
@@ -20,8 +20,8 @@ use crate::sink::{Scope, read_all};
 use crate::source::{RenderedTile, split_layers};
 use crate::tile::{Batch, LonLatBox, Order, Slice, TileCoord, TileId, TileRect};
 
-/// Compares a target with the database's state of now, part by part, on a new snapshot when the database goes away or others hold the
-/// run up.
+/// Compares a target with the current state of the database, part by part. Starts over on a new snapshot if the database goes away or others
+/// hold the run up.
 pub(super) async fn compare(
     looked: CheckedTarget,
     amount: TilesToCheck,
@@ -95,7 +95,7 @@ async fn attempt(target: &mut Option<CheckedTarget>, part: &ComparedPart) -> Res
     }
     let planned: u64 = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
     let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
-    // A batch is rendered as a whole, so a sample is one of batches.
+    // A batch is rendered as a whole, so a sample consists of batches.
     let every = planned.div_ceil(amount.of(planned).max(1)).max(1);
     let chosen: Vec<Batch> =
         batches.into_iter().enumerate().filter(|(i, _)| (*i as u64).is_multiple_of(every)).map(|(_, b)| b).collect();
@@ -114,7 +114,7 @@ async fn attempt(target: &mut Option<CheckedTarget>, part: &ComparedPart) -> Res
                 let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
                 let Some(batch) = next else { return Ok(()) };
                 let tiles = worker.render(&layers, &batch).await?;
-                // Whoever compares is gone only after a failure of its own, which is the cause.
+                // The receiver is gone only after a failure of its own, which is the cause.
                 if done.send(tiles).await.is_err() {
                     return Ok(());
                 }
@@ -130,7 +130,7 @@ async fn attempt(target: &mut Option<CheckedTarget>, part: &ComparedPart) -> Res
     let mut failure: Option<CommandError> = None;
     while let Some(task) = tasks.join_next().await {
         if let Err(error) = task.unwrap_or_else(|error| Err(CommandError::Died(error.to_string()))) {
-            // The others end after the batch in hand.
+            // The other workers end after their current batch.
             queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).by_ref().for_each(drop);
             failure.get_or_insert(error);
         }
@@ -160,7 +160,7 @@ struct Comparison {
     looked: CheckedTarget,
     /// The tiles that are compared; a batch may hold others.
     part: Arc<PartFilter>,
-    /// Side by side with the target's tiles: whether the database has the tile.
+    /// For each of the target's tiles: whether the database has it.
     accounted: Vec<bool>,
     /// Whether the target keeps layers apart.
     layers_apart: bool,
@@ -175,7 +175,7 @@ impl Comparison {
         Comparison { looked, part, accounted, layers_apart, gunzip: Gunzip::new(), rendered: 0 }
     }
 
-    /// Compares until all senders are gone. `rects` are the tiles that are rendered, if it is not all of them.
+    /// Compares until all senders are gone. `rects` are the tiles that are rendered, if not all are.
     fn run(
         mut self,
         mut rendered: mpsc::Receiver<Vec<RenderedTile>>,
@@ -215,7 +215,7 @@ impl Comparison {
                     both.push((id, mvt));
                 }
                 (Err(_), false) => self.looked.findings.add(FindingKind::Missing, || format!("tile {id}")),
-                // What renders to nothing and is there is counted with all that should not be there.
+                // A stored tile that renders to nothing is counted later, with all tiles that should not be there.
                 (_, true) => {}
             }
         }
@@ -232,7 +232,7 @@ impl Comparison {
         })
     }
 
-    /// A tile of which a layer cannot be rendered is right as it is, if its manifest says that it may not be.
+    /// A tile with a layer that cannot be rendered counts as right if the manifest lists it as unrendered.
     fn unrendered(&mut self, tile: &RenderedTile) {
         let id = tile.tile;
         let from = self.looked.tiles.partition_point(|held| key(held).0 < key(&id.into()).0);
@@ -244,7 +244,7 @@ impl Comparison {
         }
     }
 
-    /// What a target holds of a rendered tile: it all together, or each layer by itself.
+    /// What the target holds of a rendered tile: the whole tile, or each layer by itself.
     fn expected<'a>(&self, tile: &'a RenderedTile) -> Vec<(TileId, &'a [u8])> {
         if !self.layers_apart {
             return vec![(tile.tile.into(), &tile.mvt)];
@@ -255,7 +255,7 @@ impl Comparison {
         slices
     }
 
-    /// Notes the tiles of a rectangle that the database does not have.
+    /// Reports the stored tiles of a rectangle that the database does not have.
     fn ghosts(&mut self, rect: &TileRect) {
         for x in rect.x0..=rect.x1 {
             // TMS rows grow north, so the last row of a column comes first.

@@ -1,4 +1,4 @@
-//! What a target shows by itself: its structure, and whether its tiles are what it says they are.
+//! Checks a target by itself: its structure, and whether its tiles are as its metadata says.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,13 +13,13 @@ use crate::sink::{Described, ReadError, TileReader, VectorLayer, read_all};
 use crate::stop::Stop;
 use crate::tile::{LonLatBox, Order, Slice, TileId, TileRect, beyond_in_degrees};
 
-/// Tiles read at a time: the bound on memory.
+/// The tiles that are read at a time, which bounds the memory.
 pub(super) const TILES_PER_CHUNK: usize = 1_000;
 
-/// Layers and properties that are named because they are not described. A stranger's archive could have new ones in each tile.
+/// The most layers and properties that are reported as not described: another program's archive could have new ones in each tile.
 const MAX_NAMED_UNDESCRIBED: usize = 10_000;
 
-/// A target that was looked at.
+/// A target that was checked.
 pub(super) struct CheckedTarget {
     pub(super) reader: Box<dyn TileReader>,
     pub(super) manifest: Option<Manifest>,
@@ -28,12 +28,12 @@ pub(super) struct CheckedTarget {
     pub(super) findings: Findings,
 }
 
-/// The place of a tile among [`CheckedTarget::tiles`].
+/// The index of a tile in [`CheckedTarget::tiles`].
 pub(super) fn key(id: &TileId) -> (u64, Slice) {
     (Order::ZoomColumnTmsRow.place(id.coord), id.slice)
 }
 
-/// Looks at a target.
+/// Checks a target's structure and lists its tiles.
 pub(super) fn look(target: &Target, amount: TilesToCheck, stop: &Stop) -> Result<CheckedTarget, CommandError> {
     let mut reader = target.reader()?;
     let mut findings = Findings::new(target.to_string());
@@ -52,7 +52,7 @@ pub(super) fn look(target: &Target, amount: TilesToCheck, stop: &Stop) -> Result
     Ok(looked)
 }
 
-/// Damage that the reader meets is a finding; if the check has named it already, it is not named twice.
+/// Turns damage that the reader meets into a finding, unless the check has reported it already.
 fn found<T>(read: Result<T, ReadError>, findings: &mut Findings) -> Result<Option<T>, CommandError> {
     match read {
         Ok(value) => Ok(Some(value)),
@@ -131,7 +131,7 @@ impl CheckedTarget {
 struct DescribedTiles<'a> {
     bounds: Option<LonLatBox>,
     layers: HashMap<&'a str, &'a VectorLayer>,
-    /// What was found in earlier tiles: one layer that is not described would otherwise be named in every tile.
+    /// What was reported for earlier tiles: a layer that is not described would otherwise be reported for every tile.
     named: HashSet<String>,
 }
 
@@ -141,7 +141,7 @@ impl DescribedTiles<'_> {
         DescribedTiles { bounds: described.bounds, layers, named: HashSet::new() }
     }
 
-    /// Decodes a tile and compares it with what is said.
+    /// Decodes a tile and compares it with the metadata.
     fn compare(&mut self, id: &TileId, raw: &[u8], findings: &mut Findings) {
         let layers = match mvt::decode(raw) {
             Ok(layers) => layers,
@@ -153,7 +153,7 @@ impl DescribedTiles<'_> {
         if self.bounds.is_some_and(|bounds| !touches(id, &layers, bounds)) {
             findings.add(FindingKind::Outside, || format!("tile {id} does not touch the bounds"));
         }
-        // A target that describes no layer at all was found by its format's own check.
+        // The format's own check has reported a target that describes no layer at all.
         if !self.layers.is_empty() {
             let undescribed: Vec<String> = layers.iter().flat_map(|layer| self.undescribed(id, layer)).collect();
             for what in undescribed {
@@ -184,7 +184,7 @@ impl DescribedTiles<'_> {
             }
             match told.fields.get(key).map(|field| field.as_str().unwrap_or_default()) {
                 None => found.push(format!("layer {name:?} has the property {key:?}, which is not described")),
-                // Other programs may describe a property in words of their own.
+                // Other programs may describe the type of a property in words of their own.
                 Some(other) if other != kind && ["String", "Number", "Boolean"].contains(&other) => {
                     found.push(format!("layer {name:?}: the property {key:?} is a {kind}, but described as {other}"));
                 }
@@ -195,14 +195,14 @@ impl DescribedTiles<'_> {
     }
 }
 
-/// Whether a tile touches the bounds when it grows by its buffer. How wide that is no target says; it is at least as wide as
-/// the tile's own features reach beyond its edge.
+/// True if a tile and its buffer touch the bounds. No target says how wide the buffer is; it is at least as wide as the tile's own features
+/// reach beyond its edge.
 fn touches(id: &TileId, layers: &[mvt::MvtLayer<'_>], bounds: LonLatBox) -> bool {
-    // Bounds are written with six decimals.
+    // Tolerates rounding: bounds are written with six decimals.
     const ROUNDING: f64 = 1e-6;
     let TileId { coord: tile, .. } = *id;
     let beyond = layers.iter().map(beyond).fold(0.0, f64::max);
-    // In case its grid is linear in degrees: that reaches farther.
+    // If the tile's grid is linear in degrees, its buffer reaches farther.
     let margin = beyond_in_degrees(tile.zoom(), beyond);
     let rect = TileRect { zoom: tile.zoom(), x0: tile.x(), y0: tile.y(), x1: tile.x(), y1: tile.y() };
     let grown = LonLatBox::from(rect.world(margin));

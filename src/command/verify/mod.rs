@@ -1,4 +1,4 @@
-//! `oar-tiles verify`: is a target what it should be, and does it show what the database holds now?
+//! `oar-tiles verify`: checks a target's structure, counts and tiles, and compares it with the database.
 
 mod database;
 mod look;
@@ -8,14 +8,14 @@ use std::num::NonZeroU64;
 use crate::report::Findings;
 use crate::run::{CommandError, Job, interrupted};
 
-/// How many tiles are looked into.
+/// How many tiles are decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TilesToCheck {
-    /// All up to a hundred thousand, else a sample of ten thousand.
+    /// All of up to 100,000 tiles, else a sample of 10,000.
     Fitting,
-    /// A sample of so many.
+    /// A sample of this many tiles.
     Sample(NonZeroU64),
-    /// Every one.
+    /// Every tile.
     All,
 }
 
@@ -29,7 +29,7 @@ pub struct VerifyOptions {
 }
 
 impl TilesToCheck {
-    /// How many of so many.
+    /// The number of tiles to decode, of `tiles` that there are.
     fn of(self, total: u64) -> u64 {
         match self {
             TilesToCheck::Fitting if total > 100_000 => 10_000,
@@ -39,7 +39,7 @@ impl TilesToCheck {
     }
 }
 
-/// Looks into the job's target.
+/// Checks the job's target.
 ///
 /// # Errors
 /// If the target cannot be read.
@@ -57,7 +57,7 @@ pub async fn verify(job: &Job, options: &VerifyOptions) -> Result<Findings, Comm
 }
 
 /// # Errors
-/// If something is wrong with a target.
+/// If there are findings.
 pub fn sound(found: &Findings) -> Result<(), CommandError> {
     if found.findings.is_empty() {
         return Ok(());

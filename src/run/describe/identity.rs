@@ -1,4 +1,5 @@
-//! Which database a target shows: said in its manifest, which is public, by hashes that only the change log's key gives a meaning.
+//! The mark of the database in a target's manifest. The manifest is public, so the mark consists of keyed hashes: only who has the key, which
+//! is in the change log, can compare them with a database.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
@@ -8,39 +9,39 @@ use crate::manifest::{DatabaseIdentity, DatabaseMark, KeyedIdentity};
 use crate::postgis::Snapshot;
 use crate::run::CommandError;
 
-/// A history has no more timelines than this, as far as an old one is looked for by its hash.
+/// The most timelines that are tried to find an old one by its hash.
 const MAX_TIMELINE: u32 = 10_000;
 
 /// The key of a change log.
 #[derive(Debug, Clone)]
 pub(crate) struct IdentityKey(Hmac<Sha256>);
 
-/// Whether a target shows the database at hand, if it does not show another one.
+/// Whether a target that is not known to show another database shows this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SameDatabase {
-    /// It does.
+    /// It shows this database.
     Yes,
     /// Its manifest does not say.
     Unsaid,
-    /// Its manifest says so by a key that is not the one of this database's change log.
+    /// Its mark was made with another key than that of this database's change log.
     OtherKey,
 }
 
 impl IdentityKey {
-    /// The key of the log in a schema, if there is one that this role may read.
+    /// The key of the change log in a schema, if there is one that this role may read.
     pub(crate) async fn of_log(snapshot: &Snapshot, schema: &str) -> Result<Option<IdentityKey>, CommandError> {
         Ok(identity_key(snapshot, schema).await?.and_then(|text| IdentityKey::new(&text)))
     }
 
     fn new(text: &str) -> Option<IdentityKey> {
-        // HMAC takes keys of any length: this never is an error.
+        // HMAC takes keys of any length, so this never fails.
         Hmac::new_from_slice(text.as_bytes()).map_or(None, |hmac| Some(IdentityKey(hmac)))
     }
 
     fn hash(&self, what: &str, parts: &[&str]) -> String {
         let mut hmac = self.0.clone();
         for part in std::iter::once(&what).chain(parts) {
-            // The length keeps two lists of parts from reading as one text.
+            // With the lengths, two different lists of parts never make the same input.
             hmac.update(&(part.len() as u64).to_le_bytes());
             hmac.update(part.as_bytes());
         }
@@ -61,16 +62,16 @@ impl IdentityKey {
         }
     }
 
-    /// What a manifest says of a database.
+    /// The mark of a database.
     pub(crate) fn mark(&self, identity: &DatabaseIdentity) -> DatabaseMark {
         DatabaseMark::Keyed(self.keyed(identity))
     }
 }
 
-/// Compares what a manifest says with the database at hand.
+/// Compares the mark in a manifest with this database.
 ///
 /// # Errors
-/// Why the target cannot be brought up to date: it shows another database, another history, or what another PostGIS drew.
+/// If the target cannot be brought up to date: it shows another database or another history, or another PostGIS rendered it.
 pub(crate) fn compare(
     then: Option<&DatabaseMark>,
     now: &DatabaseIdentity,
@@ -131,7 +132,7 @@ fn compare_keyed(then: &KeyedIdentity, now: &DatabaseIdentity, key: &IdentityKey
     if let (Some(hash), Some(number)) = (&then.timeline, now.timeline)
         && *hash != key.timeline(number)
     {
-        // Whoever has the key can find the number by trying.
+        // With the key, the number is found by trying.
         let before = (1..MAX_TIMELINE).find(|number| *hash == key.timeline(*number));
         let before = before.map_or_else(|| "another one".to_owned(), |number| number.to_string());
         return Err(other_history(&before, number));
@@ -145,7 +146,7 @@ fn compare_keyed(then: &KeyedIdentity, now: &DatabaseIdentity, key: &IdentityKey
     Ok(())
 }
 
-/// Whether both are known and not the same.
+/// True if both are known and differ.
 fn differ<T: PartialEq>(then: Option<&T>, now: Option<&T>) -> bool {
     then.zip(now).is_some_and(|(then, now)| then != now)
 }

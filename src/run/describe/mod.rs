@@ -25,7 +25,7 @@ pub use budgets::TileCause;
 pub(crate) use identity::{IdentityKey, SameDatabase, compare};
 pub(crate) use vanishing::vanishing;
 
-/// What decides a tile's bytes beside the data: the configuration, and the versions of rendering and packing.
+/// The fingerprint: a hash of everything but the data that decides a tile's bytes.
 pub(crate) fn fingerprint(settings: &JobSettings, layers: &[Arc<Layer>]) -> String {
     let mut hash = Md5::new();
     for layer in layers {
@@ -130,18 +130,18 @@ fn older<'a>(one: &'a str, other: &'a str) -> &'a str {
 /// What tells the database (as a manifest names it) and the tables that a run reads from others, in one text.
 pub(crate) fn database(mark: Option<&DatabaseMark>, reads: Option<&str>) -> String {
     let mut hash = Md5::new();
-    // It is plain data, which always becomes JSON.
+    // Plain data can always be serialized.
     hash.update(serde_json::to_string(&mark).unwrap_or_default());
     hash.update(reads.unwrap_or_default());
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The same for the last run that has finished.
+/// The same text for the run that wrote a manifest.
 pub(crate) fn database_of(manifest: &Manifest) -> String {
     database(manifest.database.as_ref(), manifest.reads.as_deref())
 }
 
-/// Without regions that lie within another one: the manifest must not grow with every run over a box.
+/// Drops regions that lie within another one, so that the manifest does not grow with every run over a box.
 fn without_repeats(regions: impl Iterator<Item = Region>) -> Vec<Region> {
     let holds = |outer: &Region, inner: &Region| {
         let boxes: Result<Vec<LonLatBox>, _> = outer.bbox.iter().map(|text| text.parse()).collect();
@@ -166,7 +166,7 @@ pub(crate) fn names(layers: &[Arc<Layer>]) -> Vec<String> {
     names.into_values().collect()
 }
 
-/// One entry for each layer, however differently it is drawn at its zooms.
+/// One entry for each layer, in however many ways it is drawn.
 fn merged(layers: impl Iterator<Item = VectorLayer>) -> Vec<VectorLayer> {
     let mut merged: Vec<VectorLayer> = Vec::new();
     for layer in layers {
@@ -181,7 +181,7 @@ fn merged(layers: impl Iterator<Item = VectorLayer>) -> Vec<VectorLayer> {
     merged
 }
 
-/// Whether a run over some zooms and boxes renders all of a region.
+/// True if a run over these zooms and boxes renders all of a region.
 fn covers(zooms: &ZoomList, boxes: &[LonLatBox], region: &Region) -> bool {
     let Ok(old) = region.zooms.parse::<ZoomList>() else { return false };
     let within = |old: &String| {
@@ -199,8 +199,8 @@ fn covers(zooms: &ZoomList, boxes: &[LonLatBox], region: &Region) -> bool {
         && (boxes.is_empty() || !region.bbox.is_empty() && region.bbox.iter().all(within))
 }
 
-/// The metadata of the target after the run, with what it goes on holding. `bounds` are those of what the run has seen, `before`
-/// is what the target said until now, if tiles from then stay.
+/// The metadata of the target after the run. `bounds` is the box of the features that the run has seen; `before` is what the target said
+/// about itself before, if tiles from then stay.
 pub(crate) fn metadata(
     settings: &JobSettings,
     layers: &[Arc<Layer>],

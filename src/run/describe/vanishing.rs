@@ -13,7 +13,7 @@ pub(crate) fn vanishing(settings: &JobSettings) -> Vec<String> {
     if has_apart(settings) {
         return Vec::new();
     }
-    // A layer that is drawn otherwise at some zooms stands there once for each way.
+    // A layer that is drawn in several ways has an entry for each of them.
     let mut layers: BTreeMap<LayerId, (&str, Vec<Zoom>)> = BTreeMap::new();
     for layer in &settings.tileset.layers {
         let options = &layer.options;
@@ -38,7 +38,7 @@ pub(crate) fn vanishing(settings: &JobSettings) -> Vec<String> {
     layers.iter().filter_map(warning).collect()
 }
 
-/// Whether the target keeps each layer in tiles of its own.
+/// True if the target keeps each layer in tiles of its own.
 fn has_apart(settings: &JobSettings) -> bool {
     let place = TargetUrl::parse(&settings.tileset.output.to_string_lossy());
     matches!(place, Ok(TargetUrl::Directory(_) | TargetUrl::S3Prefix { .. }))

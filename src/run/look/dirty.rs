@@ -11,25 +11,25 @@ use crate::run::CommandError;
 use crate::run::attempts::aside;
 use crate::tile::{Coverage, LayerIndex, LonLatBox, Spot, WorldRect, ZoomList};
 
-/// What there is to do.
+/// What a reseed has to do.
 pub(crate) enum Work {
     /// Nothing has changed.
     Nothing,
     /// These tiles are to be rendered.
     Some(DirtyTiles),
-    /// So much has changed that rendering everything costs less; for these reasons.
+    /// All tiles are to be rendered: so much has changed that this costs less. With the reasons.
     All(Vec<Reason>),
 }
 
-/// Dirty tiles, and where changes made them dirty.
+/// Dirty tiles, and the changed positions.
 pub(crate) struct DirtyTiles {
     pub(crate) dirty: Dirty,
     pub(crate) reasons: Vec<Reason>,
-    /// Where points have changed.
+    /// The positions of changed points.
     pub(crate) spots: ChangedPositions,
     /// The rectangle around all changes.
     pub(crate) around: Option<WorldRect>,
-    /// Whether the target is up to date once these tiles are rendered.
+    /// True if the target is up to date once these tiles are rendered.
     pub(crate) complete: bool,
 }
 
@@ -38,20 +38,20 @@ impl DirtyTiles {
         DirtyTiles { dirty, reasons: Vec::new(), spots: ChangedPositions::default(), around: None, complete }
     }
 
-    /// Tiles that a flag names.
+    /// The tiles that a flag names.
     fn named_by(flag: &str, dirty: Dirty) -> DirtyTiles {
         let reasons = vec![Reason { what: flag.to_owned(), rows: dirty.len() as u64, seconds: 0.0 }];
         DirtyTiles { reasons, ..DirtyTiles::new(dirty, false) }
     }
 
-    /// No dirty tile at all.
+    /// No dirty tile.
     pub(crate) fn nothing(state: &TargetState) -> DirtyTiles {
         DirtyTiles::new(Dirty::new(&state.parts, usize::MAX), true)
     }
 
     fn note(&mut self, spot: Spot) {
         let mut world = spot.world();
-        // Bounds do not run over ±180°.
+        // Bounds do not cross ±180°.
         if world.crosses_antimeridian() {
             (world.west, world.east) = (0, u32::MAX);
         }
@@ -65,7 +65,7 @@ impl DirtyTiles {
     }
 }
 
-/// Where and how far a layer is drawn.
+/// The zooms and the margin of a layer, for the plan.
 pub(crate) fn drawn(layer: &Layer) -> DrawnLayer {
     DrawnLayer { zooms: layer.zooms().clone(), margin: layer.margin(), grid: layer.grid() }
 }
@@ -82,12 +82,12 @@ fn max_dirty_tiles(state: &TargetState) -> usize {
 /// After this many changed positions their dirty tiles are extrapolated to all changes.
 const POSITIONS_TO_EXTRAPOLATE: u64 = 4_000;
 
-/// The dirty tiles to expect of `rows` changes, if the first [`POSITIONS_TO_EXTRAPOLATE`] made `dirty` ones.
+/// Extrapolates the number of dirty tiles of `rows` changes, if the first [`POSITIONS_TO_EXTRAPOLATE`] made `dirty` tiles dirty.
 fn extrapolated(dirty: u64, rows: u64) -> u64 {
     dirty.saturating_mul(rows / POSITIONS_TO_EXTRAPOLATE)
 }
 
-/// What the log holds for the watches that the target has not seen: how many rows of each table, for how long.
+/// For each watched table, how many changed rows the target has not seen, and since when.
 fn reasons(pending: &[changes::UnseenChanges], watches: &[Vec<Watch>]) -> Vec<Reason> {
     let mut counted: Vec<i32> = Vec::new();
     let mut reasons: Vec<Reason> = Vec::new();
@@ -111,7 +111,7 @@ fn reasons(pending: &[changes::UnseenChanges], watches: &[Vec<Watch>]) -> Vec<Re
     reasons
 }
 
-/// The tiles in which a change noted since the target's snapshot can be seen.
+/// The tiles in which a change since the target's snapshot can be seen.
 pub(super) async fn from_log(
     look: &Look<'_>,
     watches: &[Vec<Watch>],
@@ -128,7 +128,7 @@ pub(super) async fn from_log(
         return Ok(Work::Nothing);
     }
     let narrowed = filter.is_narrowed();
-    // One seed renders all of a target only if it has one part.
+    // One seed can render the whole target only if it has one region.
     let most = if !narrowed && state.parts.len() == 1 { max_dirty_tiles(state) } else { usize::MAX };
     let rows: u64 = reasons.iter().map(|reason| reason.rows).sum();
     if rows > most as u64 {
@@ -206,7 +206,7 @@ pub(super) async fn from_area(look: &Look<'_>, boxes: &[LonLatBox]) -> Result<Wo
         let places = survey(&look.snapshot, layer, None, &coverage, &zooms).await?.places;
         dirty.mark_all(&drawn(layer), &places).map_err(too_many)?;
     }
-    // Tiles in which nothing is drawn any more.
+    // Includes tiles in which nothing is drawn any more.
     let target = look.job.target.clone();
     let held = aside(move || target.reader()?.list().map_err(CommandError::from));
     for id in held.await?? {

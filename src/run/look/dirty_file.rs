@@ -1,5 +1,5 @@
-//! Tiles as a file: `z/x/y` lines for other programs, JSON, or GeoJSON to look at on a map. `--dirty-out` writes those that may change,
-//! before the target moves on, and everything before a full seed; `--changed-out` writes those that changed, afterwards.
+//! Lists of tiles as files: `z/x/y` lines for other programs, JSON, or GeoJSON to look at on a map. `--dirty-out` writes, before the target
+//! is published, the tiles that may change, or "everything" before a full seed; `--changed-out` writes, afterwards, the tiles that changed.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -13,7 +13,7 @@ use crate::run::CommandError;
 use crate::sink::ChangedTiles;
 use crate::tile::{Coverage, LonLatBox, TileCoord, TileRect, ZoomList};
 
-/// Writes them as the file's name says: `.json`, `.geojson`, or lines.
+/// Writes dirty tiles in the format that the file's name tells: `.json`, `.geojson`, or lines.
 pub(crate) fn write(path: &Path, tiles: &[TileCoord]) -> Result<(), CommandError> {
     let text = list(&Form::of(path), tiles);
     std::fs::write(path, text).map_err(|source| CommandError::NoTileList { path: path.to_owned(), source })
@@ -30,8 +30,8 @@ fn list(form: &Form, tiles: &[TileCoord]) -> String {
     }
 }
 
-/// After a run: writes the tiles whose stored bytes differ from before and those that were deleted, or everything where that cannot be
-/// told. Tile by tile, so memory stays bounded.
+/// Writes, after a run, the tiles whose stored bytes changed and those that were deleted, or "everything" where the list is not exact.
+/// Writes tile by tile, so memory stays bounded.
 pub(crate) fn write_changed(
     path: Option<&Path>,
     changed: Option<&ChangedTiles>,
@@ -48,7 +48,7 @@ pub(crate) fn write_changed(
         let form = Form::of(path);
         let (begin, end) = match form {
             Form::Json => ("[", "]\n"),
-            // The keys in the order of those who write the whole of it.
+            // The keys are in the order in which the whole object is written elsewhere.
             Form::GeoJson => ("{\"features\":[", "],\"type\":\"FeatureCollection\"}\n"),
             Form::Lines => ("", ""),
         };
@@ -68,29 +68,29 @@ pub(crate) fn write_changed(
     written().map_err(failed)
 }
 
-/// Says that nothing changed.
+/// Writes a list that says that nothing changed.
 pub(crate) fn write_unchanged(path: Option<&Path>) -> Result<(), CommandError> {
     let Some(path) = path else { return Ok(()) };
     let text = list(&Form::of(path), &[]);
     std::fs::write(path, text).map_err(|source| CommandError::NoChangedList { path: path.to_owned(), source })
 }
 
-/// Finds out before the work whether the file can be written after it.
+/// Checks, before the work, that the file can be written after it.
 pub(crate) fn can_write_changed(path: Option<&Path>, output: &Path) -> Result<(), CommandError> {
     let Some(path) = path else { return Ok(()) };
     check_writable(path, output).map_err(|source| CommandError::NoChangedList { path: path.to_owned(), source })
 }
 
-/// The zooms and boxes of seeds that may change any tile in them.
+/// The zooms and boxes of seeds, in which any tile may change.
 #[derive(Debug, Clone)]
 pub(crate) struct DirtyScope {
     pub(crate) zooms: ZoomList,
-    /// None for the world.
+    /// Empty for the whole world.
     pub(crate) bbox: Vec<LonLatBox>,
 }
 
 impl DirtyScope {
-    /// All zooms of some tilesets, in the boxes that they have in common, or the whole world.
+    /// All zooms of several seeds, in their boxes if these are the same, else in the whole world.
     pub(crate) fn of(first: &JobSettings, others: &[JobSettings]) -> DirtyScope {
         let all = || std::iter::once(first).chain(others).map(|settings| &settings.tileset);
         let zooms = ZoomList::of(all().flat_map(|tileset| tileset.zooms.iter()));
@@ -102,8 +102,8 @@ impl DirtyScope {
     }
 }
 
-/// Before a full seed: says that every tile of its zooms and boxes may change. A line `*`, an object in JSON where tiles would be a list,
-/// or the boxes in GeoJSON.
+/// Writes, before a full seed, that every tile of its zooms and boxes may change: a line `*`; in JSON an object instead of a list of
+/// tiles; in GeoJSON the boxes.
 pub(crate) fn write_everything(path: Option<&Path>, scope: &DirtyScope) -> Result<(), CommandError> {
     let Some(path) = path else { return Ok(()) };
     let text = everything(&Form::of(path), scope);
@@ -132,13 +132,13 @@ fn everything(form: &Form, scope: &DirtyScope) -> String {
     }
 }
 
-/// What a file of dirty tiles holds, by its name.
+/// The format of a list of tiles, by the name of its file.
 enum Form {
-    /// A line `z/x/y` for each.
+    /// A line `z/x/y` for each tile.
     Lines,
-    /// A list of objects.
+    /// A JSON list of objects.
     Json,
-    /// A square for each.
+    /// A GeoJSON polygon for each tile.
     GeoJson,
 }
 
@@ -157,7 +157,7 @@ fn json(tile: &TileCoord) -> serde_json::Value {
     json!({ "z": tile.zoom().get(), "x": tile.x(), "y": tile.y() })
 }
 
-/// A tile as its square (RFC 7946).
+/// A tile's square as a GeoJSON feature (RFC 7946).
 fn geojson(tile: &TileCoord) -> serde_json::Value {
     json!({
         "type": "Feature",

@@ -1,4 +1,4 @@
-//! A look at a target and its database: which of the target's tiles are dirty.
+//! Finds the dirty tiles of a target: reads its manifest and the database's change log.
 //!
 //! | file | what |
 //! |---|---|
@@ -26,30 +26,30 @@ pub(crate) use dirty::{DirtyTiles, Work, drawn};
 pub(crate) use state::{TargetState, needs_seed};
 pub use tile_list::{TileList, TileListError, area};
 
-/// The tiles that a reseed is asked for.
+/// Which tiles a reseed renders.
 #[derive(Debug, Clone, Default)]
 pub enum TilesWanted {
     /// Those in which a change since the target's snapshot can be seen.
     #[default]
     Changed,
-    /// Those of a list.
+    /// The tiles of a list.
     List(TileList),
-    /// Those that some boxes touch.
+    /// The tiles that some boxes touch.
     Area(Vec<LonLatBox>),
 }
 
-/// Which tiles of a target are to be found dirty.
+/// The options of a look for dirty tiles.
 #[derive(Debug, Clone, Default)]
 pub struct DirtyFilter {
     /// Which tiles are wanted.
     pub tiles: TilesWanted,
     /// Look for changes since this snapshot instead of the target's.
     pub since: Option<Cursor>,
-    /// Only these zooms; the target's snapshot stays then.
+    /// Only these zooms; the target's snapshot then stays as it is.
     pub zoom: Option<ZoomList>,
-    /// Only these boxes; the target's snapshot stays then.
+    /// Only these boxes; the target's snapshot then stays as it is.
     pub bbox: Vec<LonLatBox>,
-    /// Leave tiles that earlier runs could not render until something changes.
+    /// Do not retry tiles that earlier runs could not render, unless something else changed.
     pub leaves_unrendered: bool,
 }
 
@@ -79,11 +79,11 @@ pub(crate) struct Look<'a> {
 }
 
 impl<'a> Look<'a> {
-    /// Reads what the target says and what the database has. `writes` says whether the run is going to write the target.
+    /// Reads the target's manifest and the database. `writes` is true if the run is going to write the target.
     pub(crate) async fn begin(job: &Job, filter: &'a DirtyFilter, writes: bool) -> Result<Look<'a>, CommandError> {
         let (settings, target, stop) = (&job.settings, &job.target, &job.stop);
         let database = Database::new(&settings.database.connect, settings.database.session.clone(), stop)?;
-        // Both take their time: the target may be a server, too.
+        // Both at once: each may wait for a server.
         let state = {
             let target = target.clone();
             reading(stop, move || TargetState::read(&target))
@@ -98,7 +98,7 @@ impl<'a> Look<'a> {
         let layers: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
         let probed = probe(&snapshot, &layers).await?;
         if state.unmendable().is_some() && writes {
-            // A run that is under way has left nothing to mend. It holds the target, and opening it says so.
+            // A run that is under way has left nothing to repair. It holds the target's lock, so opening the target will fail.
             let target = target.clone();
             drop(aside(move || target.sink(OpenMode::Edit)).await??);
         }
@@ -149,7 +149,7 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Refuses a target of which nobody can tell whether it shows this database. What the log itself says against it comes first.
+    /// Refuses a target that may show another database. Reasons against the log itself are reported first.
     fn is_of_this_database(&self) -> Result<(), CommandError> {
         let why = match (self.same, &self.filter.tiles, &self.key) {
             (SameDatabase::Unsaid, TilesWanted::Changed, Some(_)) => {

@@ -1,4 +1,4 @@
-//! What a target says about itself, and whether it still fits the database and the settings.
+//! The state of a target as its manifest says it, and whether it fits the database and the settings.
 
 use crate::changes::Cursor;
 use crate::config::JobSettings;
@@ -11,14 +11,14 @@ use crate::run::target::{Target, regions_to_seed, unmendable};
 use crate::sink::{Described, ReadError};
 use crate::tile::{Coverage, LonLatBox, NoTile, TileCoord, ZoomList};
 
-/// A target that can be brought up to date, as it says itself.
+/// A target that a reseed may bring up to date, according to its manifest.
 #[derive(Debug, Clone)]
 pub(crate) struct TargetState {
     pub(crate) described: Described,
     pub(crate) manifest: Manifest,
-    /// What it has seen of the database.
+    /// The snapshot up to which it has seen the change log.
     pub(crate) cursor: Cursor,
-    /// The parts of the tileset that it holds.
+    /// The regions of the tileset that it holds.
     pub(crate) parts: Vec<ScopePart>,
     /// Tiles that earlier runs could not render.
     pub(crate) unrendered: Vec<TileCoord>,
@@ -65,7 +65,7 @@ impl TargetState {
         Ok(TargetState { described, manifest, cursor, parts, unrendered })
     }
 
-    /// Looks for changes since an older snapshot than the target's.
+    /// Sets an older snapshot than the target's, from which on changes are looked for.
     pub(crate) fn look_since(&mut self, since: &Cursor, target: &Target) -> Result<(), CommandError> {
         if !self.cursor.sees_all_of(since) {
             let what = format!(
@@ -83,7 +83,7 @@ impl TargetState {
         settings_of(&self.manifest.last_seeded(), settings, target)
     }
 
-    /// The settings of the seeds that make the whole target right, one after the other. May wait for a server.
+    /// The settings of the seeds that, one after the other, bring the whole target up to date. May wait for a server.
     pub(crate) fn settings_to_seed(
         &self,
         settings: &JobSettings,
@@ -93,18 +93,18 @@ impl TargetState {
         regions.iter().map(|region| settings_of(region, settings, target)).collect()
     }
 
-    /// Why what runs that have not finished left in the target cannot be mended by a reseed, if that is so.
+    /// Why a reseed cannot repair what unfinished runs left in the target, if it cannot.
     pub(crate) fn unmendable(&self) -> Option<String> {
         self.described.unfinished.iter().find_map(|intent| unmendable(intent, &self.manifest))
     }
 
-    /// Whether a run that has not finished may have left something to mend.
+    /// True if an unfinished run may have left something to repair.
     pub(crate) fn is_to_be_mended(&self) -> bool {
         !self.described.unfinished.is_empty()
     }
 
-    /// Refuses a target that shows another database, another configuration, or was rendered by another PostGIS; gives whether it is known
-    /// to show this one.
+    /// Refuses a target that shows another database, has another configuration, or was rendered by another PostGIS. Returns whether it is
+    /// known to show this database.
     pub(crate) fn fits(
         &self,
         target: &Target,
@@ -151,7 +151,7 @@ fn settings_of(region: &Region, settings: &JobSettings, target: &Target) -> Resu
     Ok(settings)
 }
 
-/// The version of a manifest's layout; it is read before the rest, which may look different.
+/// The version of a manifest's layout, which is parsed before the rest, because the rest may have another form.
 #[derive(serde::Deserialize)]
 struct ManifestVersion {
     version: u32,

@@ -18,10 +18,10 @@ pub struct TileList {
     pub children: bool,
 }
 
-/// Why a list of tiles cannot be taken.
+/// Why a list of tiles cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TileListError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read the tile list {}: name a file, or - for standard input", path.display())]
     Unreadable {
         /// The file.
@@ -39,7 +39,7 @@ pub enum TileListError {
         /// What stands there.
         text: String,
     },
-    /// A tile is none of the tileset's.
+    /// A tile is not of the tileset.
     #[error("{} line {line}: tile {tile} {where_it_lies}", path.display())]
     Outside {
         /// The file.
@@ -48,15 +48,15 @@ pub enum TileListError {
         line: usize,
         /// The tile.
         tile: TileCoord,
-        /// Why it is none, and what to do.
+        /// Why it is not, and what to do.
         where_it_lies: &'static str,
     },
-    /// There are more tiles than are worth naming.
+    /// The list is too long.
     #[error("{} names more than {most} tiles: seed the target instead", path.display())]
     TooMany {
         /// The file.
         path: PathBuf,
-        /// How many there may be.
+        /// How many tiles it may have.
         most: usize,
     },
 }
@@ -64,8 +64,8 @@ pub enum TileListError {
 /// The most tiles of a list or an area, with parents and children: 4 million take about 100 MB.
 pub(crate) const MAX_LISTED_TILES: usize = 4_000_000;
 
-/// The tiles of a list, each with its line. Empty lines and lines that begin with `#` say nothing; what osm2pgsql and imposm
-/// write (`z/x/y`) is read as it is.
+/// The tiles of a list, each with the number of its line. Skips empty lines and lines that begin with `#`. Reads the lists of osm2pgsql and
+/// imposm (`z/x/y`).
 pub(crate) fn listed(path: &Path) -> Result<Vec<(usize, TileCoord)>, TileListError> {
     let unreadable = |source| TileListError::Unreadable { path: path.to_owned(), source };
     let text = if path.as_os_str() == "-" {
@@ -88,7 +88,7 @@ pub(crate) fn listed(path: &Path) -> Result<Vec<(usize, TileCoord)>, TileListErr
 }
 
 impl TileList {
-    /// Marks the tiles of the list.
+    /// Marks the tiles of the list as dirty.
     pub(crate) fn mark(&self, dirty: &mut Dirty) -> Result<(), TileListError> {
         let too_many = |_too_many| TileListError::TooMany { path: self.path.clone(), most: MAX_LISTED_TILES };
         for (line, tile) in listed(&self.path)? {
@@ -117,10 +117,10 @@ impl TileList {
     }
 }
 
-/// The boxes of an area: `W,S,E,N`, or the name of a GeoJSON file, of which each polygon, line or point gives its box.
+/// The boxes of an area: `text` is `W,S,E,N`, or the name of a GeoJSON file, of whose polygons, lines and points the boxes are taken.
 ///
 /// # Errors
-/// If it is neither.
+/// If the text is neither.
 pub fn area(text: &str) -> Result<Vec<LonLatBox>, CommandError> {
     let path = Path::new(text);
     let no_area = |what: String| CommandError::NoArea { text: text.to_owned(), what };
@@ -146,7 +146,7 @@ pub fn area(text: &str) -> Result<Vec<LonLatBox>, CommandError> {
         .map_err(|error| no_area(error.to_string()))
 }
 
-/// The box of each polygon and of whatever else has an extent.
+/// Collects the box of each polygon, line and point.
 fn collect(json: &serde_json::Value, boxes: &mut Vec<LonLatBox>) {
     let list = |name: &str| json.get(name).and_then(serde_json::Value::as_array).into_iter().flatten();
     match json.get("type").and_then(serde_json::Value::as_str) {

@@ -1,4 +1,4 @@
-//! Targets: what a text names, how it is reached, and whether a run may replace what is there.
+//! Targets: the kind of target that a text names, how it is opened, and whether a run may replace what is there.
 //!
 //! | file | what |
 //! |---|---|
@@ -23,7 +23,7 @@ use crate::config::TilesetSettings;
 
 use crate::sink::{
     Directory, DirectoryReader, Latest, LocationError, Mbtiles, MbtilesReader, OpenMode, Pmtiles, PmtilesReader,
-    Publish, ReadError, S3, S3Object, S3Options, S3Pmtiles, S3Reader, TargetError, TileReader, TreeOptions,
+    Publishing, ReadError, S3, S3Object, S3Options, S3Pmtiles, S3Reader, TargetError, TileReader, TreeOptions,
     s3_versions,
 };
 use crate::stop::Stop;
@@ -37,7 +37,7 @@ pub use url::TargetUrl;
 /// A target: where it is, and how it is reached.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// Where it is.
+    /// Its kind, and its path or address.
     pub url: TargetUrl,
     /// How it is reached.
     pub(crate) targets: Targets,
@@ -50,12 +50,12 @@ impl fmt::Display for Target {
 }
 
 impl Target {
-    /// Another target, reached in the same way.
+    /// Another target with the same options.
     pub(crate) fn beside(&self, text: &str) -> Result<Target, CommandError> {
         self.targets.target(text)
     }
 
-    /// A reader. May wait for a server: not to be called where nothing may.
+    /// A reader. May wait for a server, so not to be called on a thread of the runtime.
     pub(crate) fn reader(&self) -> Result<Box<dyn TileReader>, CommandError> {
         self.targets.reader(&self.url)
     }
@@ -89,7 +89,7 @@ impl Target {
     }
 }
 
-/// How targets are reached and written.
+/// How targets are opened and written.
 #[derive(Debug, Clone)]
 pub(crate) struct Targets {
     tree: TreeOptions,
@@ -99,14 +99,14 @@ pub(crate) struct Targets {
 }
 
 impl Targets {
-    /// As the settings of a tileset say; `force` lets a run write over whatever is there. To be called on a runtime, on which requests
-    /// to servers run.
+    /// The options from a tileset's settings; with `force`, a run may overwrite whatever is there. Must be called on a runtime, which then
+    /// runs requests to servers.
     pub(crate) fn new(settings: &TilesetSettings, force: bool, stop: &Stop) -> Targets {
         let tree = TreeOptions { force, ..settings.tree.clone() };
         Targets { tree, s3: settings.s3.clone(), runtime: Handle::current(), stop: stop.clone() }
     }
 
-    /// The same with another stop.
+    /// The same options with another stop.
     pub(crate) fn under(&self, stop: &Stop) -> Targets {
         Targets { stop: stop.clone(), ..self.clone() }
     }
@@ -116,7 +116,7 @@ impl Targets {
         Ok(Target { url: TargetUrl::parse(text)?, targets: self.clone() })
     }
 
-    /// A reader of a target. May wait for a server: not to be called where nothing may.
+    /// A reader of a target. May wait for a server, so not to be called on a thread of the runtime.
     pub(crate) fn reader(&self, url: &TargetUrl) -> Result<Box<dyn TileReader>, CommandError> {
         Ok(match url {
             TargetUrl::Mbtiles(path) => Box::new(MbtilesReader::open(path)?),
@@ -132,11 +132,11 @@ impl Targets {
         })
     }
 
-    /// A reader of a target that is about to be written; `None` if nothing is there that can be read. May wait for a server: not to be
-    /// called where nothing may.
+    /// A reader of a target that is about to be written; `None` if nothing is there that can be read. May wait for a server, so not to be
+    /// called on a thread of the runtime.
     pub(crate) fn reader_of_what_is_there(&self, url: &TargetUrl) -> Result<Option<Box<dyn TileReader>>, CommandError> {
         let reader = match url {
-            // A look at it as other readers take it may leave files beside it.
+            // Opened in a way that creates no files beside it.
             TargetUrl::Mbtiles(path) => {
                 MbtilesReader::as_it_lies(path).map(|reader| Box::new(reader) as Box<dyn TileReader>)
             }
@@ -159,7 +159,7 @@ impl Targets {
         }
     }
 
-    /// Opens a target for writing. May wait for a server: not to be called where nothing may.
+    /// Opens a target for writing. May wait for a server, so not to be called on a thread of the runtime.
     pub(crate) fn sink(&self, url: &TargetUrl, mode: OpenMode) -> Result<AnySink, CommandError> {
         let sink = match url {
             TargetUrl::Mbtiles(path) => {
@@ -192,17 +192,17 @@ impl Targets {
             .ok_or_else(|| CommandError::Unversioned { target: url.to_string() })
     }
 
-    /// Whether whatever is there may be written over.
+    /// True if the run may overwrite whatever is there.
     pub(crate) fn forces(&self) -> bool {
         self.tree.force
     }
 
-    /// Whether a directory or a prefix is written as a new version.
+    /// True if a directory or a prefix is written as a new version.
     pub(crate) fn writes_versions(&self) -> bool {
-        self.tree.publish != Publish::InPlace
+        self.tree.publish != Publishing::InPlace
     }
 
-    /// Whether a target stores tiles as gzip; archives always do.
+    /// True if a target stores tiles as gzip; archives always do.
     pub(crate) fn packed(&self, url: &TargetUrl) -> bool {
         match url {
             TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::S3Pmtiles { .. } => true,
@@ -211,7 +211,7 @@ impl Targets {
     }
 }
 
-/// Where in S3 a target lies.
+/// A target's address in S3.
 fn location<L: std::str::FromStr<Err = LocationError>>(url: &TargetUrl) -> Result<L, CommandError> {
     Ok(url.to_string().parse()?)
 }

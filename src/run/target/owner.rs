@@ -9,21 +9,21 @@ use crate::sink::{Described, GENERATOR, ReadError};
 /// when it is opened; here it is refused if it has none of the layers. May wait for a server.
 pub(crate) fn refuse_other(target: &Target, name: &str, layers: &[String]) -> Result<(), CommandError> {
     let is_archive = target.is_archive();
-    // A new version takes nothing from the one before.
+    // A new version shares nothing with the one before.
     if target.targets.forces() || !is_archive && target.targets.writes_versions() {
         return Ok(());
     }
     let mut reader = match target.reader_of_what_is_there() {
         Ok(Some(reader)) => reader,
         Ok(None) => return Ok(()),
-        // An empty file holds nothing that could be lost.
+        // Replacing an empty file loses nothing.
         Err(CommandError::Read(ReadError::Foreign { .. })) if is_empty(&target.url) => return Ok(()),
         Err(CommandError::Read(ReadError::Foreign { kind, what, .. })) if is_archive => {
             return Err(CommandError::Foreign { target: target.to_string(), what: format!("it is no {kind}: {what}") });
         }
         Err(other) => return Err(other),
     };
-    // What cannot be read is damaged: it is replaced by something sound.
+    // A target that cannot be read is damaged, and may be replaced.
     let Ok(described) = reader.describe() else { return Ok(()) };
     let is_named = described.name.is_some() || !described.vector_layers.is_empty();
     let wanted = in_words(Some(name), layers.iter().map(String::as_str));
@@ -63,7 +63,7 @@ fn tileset_of(described: &Described) -> String {
     in_words(described.name.as_deref(), described.vector_layers.iter().map(|layer| layer.id.as_str()))
 }
 
-/// A tileset in words.
+/// A tileset as text.
 fn in_words<'a>(name: Option<&str>, layers: impl Iterator<Item = &'a str>) -> String {
     let layers: Vec<&str> = layers.collect();
     let layers = if layers.is_empty() { "no layers".to_owned() } else { format!("the layers {}", layers.join(", ")) };

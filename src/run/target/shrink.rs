@@ -15,14 +15,14 @@ pub(crate) struct TilesBefore {
     target: Target,
     scope: Scope,
     max: MaxShrink,
-    /// An upper bound of their count, if one is known without counting.
+    /// An upper bound of their number, if one is known without counting.
     at_most: Option<u64>,
-    /// Their count, if it is known.
+    /// Their number, if it is known.
     exact: Option<u64>,
 }
 
 impl TilesBefore {
-    /// What is known of a target that is about to be written. `counted` is what its sink has counted, if it has. May wait for a server.
+    /// The tiles of a target that is about to be written. `counted` is their number, if its sink has counted them. May wait for a server.
     pub(crate) fn of(
         target: &Target,
         scope: Scope,
@@ -34,7 +34,7 @@ impl TilesBefore {
             (before.at_most, before.exact) = (Some(0), Some(0));
         } else if counted.is_none() {
             before.at_most = reader_of_tiles(target)?.and_then(|mut reader| {
-                // Without a manifest that speaks for all of it, its tiles have to be counted.
+                // No manifest speaks for all of the scope, so the tiles have to be counted.
                 let Ok(described) = reader.describe() else { return None };
                 let Ok(manifest) = serde_json::from_str::<Manifest>(&described.manifest?) else { return None };
                 manifest.kept.is_empty().then_some(manifest.stored)
@@ -56,12 +56,12 @@ impl TilesBefore {
         refuse_shrink(&self.target, self.max, held, left)
     }
 
-    /// Counts the tiles. A target that cannot be read is going to be replaced, and holds nothing that could be lost.
+    /// Counts the tiles. A target that cannot be read counts as empty: it is going to be replaced.
     fn count(&self, report: &Arc<dyn Report>) -> Result<u64, CommandError> {
         let Some(mut reader) = reader_of_tiles(&self.target)? else { return Ok(0) };
         match reader.list() {
             Ok(tiles) => Ok(tiles.into_iter().filter(|id| self.scope.holds(*id)).count() as u64),
-            // A folder in which no version is finished yet.
+            // The folder has no finished version yet.
             Err(ReadError::Foreign { .. }) => Ok(0),
             Err(error) => {
                 let message =

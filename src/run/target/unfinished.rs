@@ -1,4 +1,4 @@
-//! Interrupted runs of a target: whether a reseed mends what they left, and what a seed has to cover.
+//! Unfinished runs of a target: whether a reseed repairs what they left, and which regions a seed has to cover if not.
 
 use super::Target;
 use crate::manifest::{Manifest, Region, configuration_of};
@@ -7,9 +7,9 @@ use crate::run::describe::database_of;
 use crate::sink::{Intent, IntentKind, Scope};
 use crate::tile::ZoomList;
 
-/// Why a reseed cannot make a target right after a run that has not finished, and what to do; `None` if it can. It can if all that the
-/// run may have changed are tiles that the manifest speaks for, drawn from the same rows under the same configuration: each of them
-/// shows a later state than the manifest, and what changed since the manifest is rendered again.
+/// Why a reseed cannot repair what an unfinished run left, and what to do; `None` if it can. It can if the run may only have changed tiles
+/// that the manifest speaks for, and rendered them from the same tables with the same configuration: such a tile shows a later state than
+/// the manifest, and the reseed renders what changed since the manifest anyway.
 pub(crate) fn unmendable(intent: &Intent, manifest: &Manifest) -> Option<String> {
     let left = match intent.run {
         IntentKind::Copy => return Some(format!("{intent} has not finished: copy the tiles again")),

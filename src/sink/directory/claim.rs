@@ -1,4 +1,4 @@
-//! Whether a folder may be taken, as far as it shows before the database is asked.
+//! Whether a run may write a folder, as far as that can be told before the database is asked.
 
 use super::DirectoryError;
 use super::folder::OpenFolder;
@@ -8,8 +8,8 @@ use crate::sink::tree::TreeOptions;
 use crate::sink::tree::notes;
 use crate::stop::Stop;
 
-/// Refuses a folder in which somebody else keeps files: tiles, which would be replaced and deleted, or anything else, among which
-/// tiles would be strewn. `found` is what the folder says of itself.
+/// Refuses a folder in which others keep files: tiles, which the run would replace and delete, or other files, beside which it would write
+/// tiles. `found` is what the folder's notes say.
 pub(super) fn claim(
     root: &OpenFolder,
     options: &TreeOptions,
@@ -31,7 +31,7 @@ pub(super) fn claim(
         return Err(DirectoryError::ForeignFolder { path: path(), example });
     }
     if options.template.is_versioned() || options.template.layers_apart() {
-        // Which layers there are is not known yet, and a new version touches no other tile.
+        // The names of the layers are not known yet; and a new version touches no other tile.
         return Ok(());
     }
     let walked = walk(root, &options.template, stop, |name| match options.template.read(name) {
@@ -45,7 +45,7 @@ pub(super) fn claim(
     }
 }
 
-/// What lies in folders that are empty to their owner: hidden files, and what file systems keep at their root.
+/// True for files in folders that look empty to their owner: hidden files, and what file systems keep at their root.
 fn is_harmless(name: &str) -> bool {
     name.starts_with('.') || name == "lost+found"
 }

@@ -1,4 +1,4 @@
-//! Why a directory could not be written.
+//! Errors of directory targets.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ pub enum DirectoryError {
         /// The output.
         path: PathBuf,
     },
-    /// The folder above is not there.
+    /// The folder that the target would be created in does not exist.
     #[error(transparent)]
     NoFolder(#[from] NoFolder),
     /// A file stands where a folder must be.
@@ -31,7 +31,7 @@ pub enum DirectoryError {
         /// The link.
         path: PathBuf,
     },
-    /// Somebody else writes the same directory.
+    /// Another run is writing the directory.
     #[error("another run is writing {} ({holder}): wait until it is done, or choose another --output", path.display())]
     Busy {
         /// The output.
@@ -39,7 +39,7 @@ pub enum DirectoryError {
         /// Who.
         holder: String,
     },
-    /// It holds another tileset.
+    /// The directory holds another tileset.
     #[error(
         "{} holds another tileset (its fingerprint is {found}, this configuration's is {wanted}): choose another --output, or write over it with --force",
         path.display()
@@ -52,7 +52,7 @@ pub enum DirectoryError {
         /// The fingerprint of the run.
         wanted: String,
     },
-    /// Its tiles have other names.
+    /// The directory's tiles have other names.
     #[error(
         "the tiles in {} are named {found}, this configuration names them {wanted}, and the old ones would stay: choose another --output, or write beside them with --force and remove them yourself",
         path.display()
@@ -65,7 +65,7 @@ pub enum DirectoryError {
         /// The template of the run.
         wanted: String,
     },
-    /// It holds tiles that nobody knows to be ours.
+    /// The directory holds tiles, and no note that oar-tiles wrote them.
     #[error(
         "{} holds files that look like tiles, such as {example}, and no metadata.json of oar-tiles: choose another --output, or let them be replaced and deleted with --force",
         path.display()
@@ -76,7 +76,7 @@ pub enum DirectoryError {
         /// One of the files.
         example: String,
     },
-    /// Somebody else keeps files in it.
+    /// The directory holds files of others.
     #[error(
         "{} holds other files, such as {example}, and no notes of oar-tiles: choose another --output (a new folder, or an empty one), or write tiles beside them with --force",
         path.display()
@@ -87,13 +87,13 @@ pub enum DirectoryError {
         /// One of the files.
         example: String,
     },
-    /// It has no versions.
+    /// The directory has no versions.
     #[error("{} has no latest.json: it was not published with publish = \"versioned\", so there is nothing to switch back to", path.display())]
     NoVersions {
         /// The output.
         path: PathBuf,
     },
-    /// Its versions are whole.
+    /// A directory with versions cannot be edited.
     #[error(
         "{} is published with publish = \"versioned\", and a version is written as a whole: seed it, or publish in place",
         path.display()
@@ -102,13 +102,13 @@ pub enum DirectoryError {
         /// The output.
         path: PathBuf,
     },
-    /// There is nothing to be edited.
+    /// The directory holds no tileset that could be edited.
     #[error("{} holds no tileset of oar-tiles that could be brought up to date: seed it first", path.display())]
     NoTileset {
         /// The output.
         path: PathBuf,
     },
-    /// No room.
+    /// The disk is full, or a quota is used up.
     #[error("no room to write {}: make room on its disk and run the command again; the tiles written so far are kept, the manifest is unchanged", path.display())]
     DiskFull {
         /// The file.
@@ -136,7 +136,7 @@ pub enum DirectoryError {
         /// The cause.
         source: serde_json::Error,
     },
-    /// The list of what is there.
+    /// The scratch file with the list of tiles.
     #[error(transparent)]
     ScratchList(#[from] ScratchError),
     /// A stop was asked for.
@@ -171,7 +171,7 @@ impl DirectoryError {
         }
     }
 
-    /// What the system said about a file.
+    /// The error of a file operation.
     pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> DirectoryError {
         let path = path.to_owned();
         match source.kind() {

@@ -1,4 +1,5 @@
-//! Files in a directory target: written beside and renamed, removed with the folders that they leave empty.
+//! Writes and removes the files of a directory target. A file is written under another name and renamed; a folder that becomes empty is
+//! removed.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -7,81 +8,81 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use rustix::fs::FileType;
 
 use super::DirectoryError;
-use super::folder::{OpenFolder, Unreachable, split};
+use super::folder::{NamedFolder, OpenFolder, Unreachable, split};
 use super::staged::{StagedIn, remove_staged, stage, staged_name};
 use super::sync::{self, MAX_FILES_SYNCED_SINGLY};
 use crate::encode::MAX_STORED_TILE;
 use crate::sink::read::MAX_NOTE;
 use crate::tile::TileId;
 
-/// A tile as it is to be.
+/// A tile to be stored.
 #[derive(Debug)]
 pub(super) struct TileFile {
     pub(super) id: TileId,
     pub(super) name: String,
     pub(super) bytes: Box<[u8]>,
-    /// Whether there may be a file of this name.
+    /// True if there may be a file of this name.
     pub(super) held: bool,
-    /// Whether it was written, because the file held other bytes or there was none. Set by whoever writes it.
+    /// True once it was written, because the file held other bytes or there was none. The thread that writes it sets this.
     is_written: AtomicBool,
 }
 
 impl TileFile {
-    /// A tile that is not written yet; `held` if there may be a file of its name.
+    /// A tile that is not written yet; `held` is true if there may be a file of its name.
     pub(super) const fn new(id: TileId, name: String, bytes: Box<[u8]>, held: bool) -> TileFile {
         TileFile { id, name, bytes, held, is_written: AtomicBool::new(false) }
     }
 
-    /// Whether it was written, because its file held other bytes or there was none.
+    /// True if it was written, because its file held other bytes or there was none.
     pub(super) fn is_written(&self) -> bool {
         self.is_written.load(Relaxed)
     }
 
-    /// The name of its folder.
+    /// The name of the folder that it lies in.
     pub(super) fn folder(&self) -> &str {
         split(&self.name).0
     }
 }
 
-/// What has become of some tiles; the files of the others hold their bytes already.
+/// How many tiles were written. The files of the others held their bytes already.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileCounts {
-    /// They had no file.
+    /// Tiles that had no file.
     pub(super) added: u64,
-    /// Their files held others.
+    /// Tiles whose file held other bytes.
     pub(super) replaced: u64,
 }
 
-/// What has the name of a tile.
+/// What there is under the name of a tile.
 #[derive(Debug, PartialEq, Eq)]
 enum StoredFile {
     Nothing,
     /// A regular file.
     Bytes(Vec<u8>),
-    /// A link, a pipe, a file that is too large to be read: it is replaced as itself.
+    /// A link, a pipe, or a file too large to be read: it is replaced without being followed or read.
     NoTile,
 }
 
-/// What writes the files of one target, one at a time.
+/// A writer of the files of one target. It writes one file at a time; several writers may work on one target.
 #[derive(Debug)]
 pub(super) struct Files {
     root: OpenFolder,
-    /// The program's own folder, on the same disk as the target.
+    /// The program's own folder, on the same file system as the target.
     own: OpenFolder,
-    /// Where a file is written there before it is renamed.
+    /// The name in `own` under which a file is written before it is renamed.
     partial: String,
-    /// Where a folder that is new to the target is filled before it is renamed.
+    /// The name in `own` under which a new folder is filled before it is renamed.
     new_folder: String,
-    /// Whether that has failed once: not every file system can, and on a full disk it is of no use.
+    /// True once renaming a folder has failed: not every file system can do it, and on a full disk it would fail again.
     puts_files_only: bool,
-    /// The folder that was used last, by its name: tiles of a column share theirs.
-    folder: Option<(String, OpenFolder)>,
-    /// Names of files written or removed since the last sync; no more than [`MAX_FILES_SYNCED_SINGLY`] and one are kept.
+    /// The folder used last, with its name: the tiles of a column are in one folder.
+    folder: Option<NamedFolder>,
+    /// Names of files written or removed since the last sync; at most `MAX_FILES_SYNCED_SINGLY + 1` are kept.
     changed: Vec<String>,
 }
 
 impl Files {
-    /// Files below `root`, written first below `own`.
+    /// The first writer of the files below `root`; stages them below `own`.
     pub(super) fn new(root: &OpenFolder, own: &OpenFolder) -> Files {
         Files::named(root, own, "")
     }
@@ -98,17 +99,17 @@ impl Files {
         }
     }
 
-    /// Another writer of the same files, beside the first; each has a number of its own.
+    /// A further writer of the same files; each has a number of its own.
     pub(super) fn beside(root: &OpenFolder, own: &OpenFolder, number: usize) -> Files {
         Files::named(root, own, &format!("-{number}"))
     }
 
-    /// Whether a file was written or removed since the last sync.
+    /// True if a file was written or removed since the last sync.
     pub(super) fn has_changed(&self) -> bool {
         !self.changed.is_empty()
     }
 
-    /// The folder that all names are below.
+    /// The target's folder; all names are relative to it.
     pub(super) const fn root(&self) -> &OpenFolder {
         &self.root
     }
@@ -117,7 +118,7 @@ impl Files {
         self.own.path().join(&self.partial)
     }
 
-    /// Removes what a killed run left half written.
+    /// Removes the staged file and folder that a killed run left.
     pub(super) fn clear(&self) -> Result<(), DirectoryError> {
         self.own.remove(&self.partial).map_err(|error| DirectoryError::io("remove", &self.partial_path(), error))?;
         self.own.remove_filled(&self.new_folder).map_err(|error| error.into_error("remove"))
@@ -130,7 +131,7 @@ impl Files {
         folder.remove(part).map(drop).map_err(|error| DirectoryError::io("remove", &self.path(name), error))
     }
 
-    /// Brings tiles in line: a file that holds the bytes already is left alone.
+    /// Stores tiles; does not touch a file that holds the tile's bytes already.
     pub(super) fn bring_in_line(&mut self, tiles: &[TileFile]) -> Result<FileCounts, DirectoryError> {
         let mut tally = FileCounts::default();
         for of_folder in tiles.chunk_by(|one, next| one.folder() == next.folder()) {
@@ -160,8 +161,8 @@ impl Files {
         Ok(tally)
     }
 
-    /// Puts the tiles of a folder that is new to the target: it is filled beside and takes its name as a whole, which costs less
-    /// than to rename each file. Where that cannot be done, `false`: nothing has changed, and each has to be put by itself.
+    /// Stores the tiles of one folder that the target does not have yet: fills a staged folder and renames it, which costs less than
+    /// renaming each file. Returns false where that cannot be done; then nothing has changed, and each tile has to be stored by itself.
     fn put_folder(&mut self, tiles: &[TileFile]) -> Result<bool, DirectoryError> {
         let name = tiles.first().map_or("", TileFile::folder);
         let is_worth_it = tiles.len() > 1 && !name.is_empty() && !self.puts_files_only;
@@ -174,7 +175,7 @@ impl Files {
             return Ok(false);
         }
         let filled = self.fill_new_folder(tiles);
-        // Made as late as can be: a killed run leaves no empty folder, which nobody would find again.
+        // Created as late as possible: a killed run then leaves no empty folder, which no later run would find.
         let above_it = self.root.make(above).map_err(|error| error.into_error("make the folder"))?;
         let put = filled.and_then(|()| self.own.rename(&self.new_folder, &above_it, part));
         if let Err(error) = put {
@@ -182,7 +183,7 @@ impl Files {
             if let Err(Unreachable::Io(path, error)) = self.own.remove_filled(&self.new_folder) {
                 tracing::warn!("cannot remove {}: {error}; it is safe to delete", path.display());
             }
-            // Another writer may have put the same folder.
+            // Another writer may have renamed the same folder first; then renaming folders works.
             self.puts_files_only = !is_there();
             return Ok(false);
         }
@@ -200,24 +201,25 @@ impl Files {
         tiles.iter().try_for_each(|tile| folder.create(split(&tile.name).1)?.write_all(&tile.bytes))
     }
 
-    /// The path of a name.
+    /// The path of the file of a name.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
 
-    /// Puts bytes under a name: readers see the old file or the new one.
+    /// Writes a file: readers see the old bytes or the new ones.
     pub(super) fn put(&mut self, name: &str, bytes: &[u8]) -> Result<(), DirectoryError> {
         self.write(name, bytes, StagedIn::OwnFolder)
     }
 
-    /// The same, and on the disk before the name is taken.
+    /// Writes a file like [`Files::put`], and syncs it before and its folder after it is renamed.
     pub(super) fn put_durably(&mut self, name: &str, bytes: &[u8]) -> Result<(), DirectoryError> {
         self.write(name, bytes, StagedIn::OwnFolderDurably)?;
         let folder = self.folder(name)?;
         folder.sync().map_err(|source| DirectoryError::io("sync", folder.path(), source))
     }
 
-    /// The same, unless the file holds these bytes already: its time stays, so that what clients have cached stays good.
+    /// Writes a file like [`Files::put_durably`], unless it holds these bytes already: its modification time then stays, so that what
+    /// clients have cached stays valid.
     pub(super) fn keep_durably(&mut self, name: &str, bytes: &[u8]) -> Result<(), DirectoryError> {
         let same = self.stored(name)? == StoredFile::Bytes(bytes.to_vec());
         if same { Ok(()) } else { self.put_durably(name, bytes) }
@@ -242,7 +244,7 @@ impl Files {
                 }
                 Err(error) => {
                     remove_staged(&folder, &staged);
-                    // Somebody may have removed the folder meanwhile: then it is made again below.
+                    // Another program may have removed the folder meanwhile; it is created again below.
                     if error.kind() != io::ErrorKind::NotFound {
                         return Err(DirectoryError::io("write", &self.path(name), error));
                     }
@@ -253,7 +255,7 @@ impl Files {
         match written {
             Ok(()) if staging != StagedIn::OwnFolderDurably => self.note_changed(name),
             Ok(()) => {}
-            // On a full disk, half a tile must not go on taking the room.
+            // On a full disk, half a tile must not take up space.
             Err(_) => remove_staged(&self.own, &self.partial),
         }
         written
@@ -272,7 +274,7 @@ impl Files {
         let mut folder = self.made_folder(name)?;
         let mut renamed = self.own.rename(&self.partial, &folder, part);
         if renamed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-            // Somebody removed the folder meanwhile.
+            // Another program removed the folder meanwhile.
             self.folder = None;
             folder = self.made_folder(name)?;
             renamed = self.own.rename(&self.partial, &folder, part);
@@ -292,25 +294,25 @@ impl Files {
         }
     }
 
-    /// The folder of a name, made if it is missing.
+    /// The folder of a file, created if it is missing.
     fn made_folder(&mut self, name: &str) -> Result<OpenFolder, DirectoryError> {
         let above = split(name).0;
-        if let Some((known, folder)) = &self.folder
-            && known == above
+        if let Some(known) = &self.folder
+            && known.name == above
         {
-            return Ok(folder.clone());
+            return Ok(known.folder.clone());
         }
         let folder = self.root.make(above).map_err(|error| error.into_error("make the folder"))?;
-        self.folder = Some((above.to_owned(), folder.clone()));
+        self.folder = Some(NamedFolder { name: above.to_owned(), folder: folder.clone() });
         Ok(folder)
     }
 
-    /// The folder of a name that was written.
+    /// The folder of a file, which exists.
     fn folder(&self, name: &str) -> Result<OpenFolder, DirectoryError> {
         self.root.find(split(name).0).map_err(|error| error.into_error("open"))
     }
 
-    /// Whether there is a file of a name; a link is none.
+    /// True if there is a regular file of this name; a link is none.
     pub(super) fn holds(&self, name: &str) -> Result<bool, DirectoryError> {
         let (above, part) = split(name);
         let kind = match self.root.find(above) {
@@ -322,7 +324,7 @@ impl Files {
         Ok(kind == Some(FileType::RegularFile))
     }
 
-    /// Removes a file, and the folders below the target that it leaves empty; gives whether there was one.
+    /// Removes a file, and each folder below the target that becomes empty; returns whether there was a file.
     pub(super) fn remove(&mut self, name: &str) -> Result<bool, DirectoryError> {
         let (above, part) = split(name);
         let removed = match self.root.find(above) {
@@ -337,7 +339,7 @@ impl Files {
         let mut empty = above;
         while !empty.is_empty() {
             let (above, part) = split(empty);
-            // The first folder that holds something ends it; so does one that cannot be removed, which harms nobody.
+            // Stops at the first folder that is not empty, or cannot be removed, which does no harm.
             match self.root.find(above) {
                 Ok(folder) if folder.remove_folder(part).is_ok() => self.folder = None,
                 _ => break,
@@ -347,19 +349,19 @@ impl Files {
         Ok(removed)
     }
 
-    /// The bytes of a note, if there is a file.
+    /// The bytes of a note; `None` if there is none.
     pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, DirectoryError> {
         self.root.read(name, MAX_NOTE).map_err(|error| error.into_error("read"))
     }
 
-    /// What has the name of a tile.
+    /// What there is under the name of a tile.
     fn stored(&mut self, name: &str) -> Result<StoredFile, DirectoryError> {
         let (above, part) = split(name);
-        let known = self.folder.take().filter(|(known, _)| known == above);
-        let folder = known.map_or_else(|| self.root.find(above), |(_, folder)| Ok(folder));
+        let known = self.folder.take().filter(|known| known.name == above);
+        let folder = known.map_or_else(|| self.root.find(above), |known| Ok(known.folder));
         let read = folder.and_then(|folder| {
             let read = folder.read_leaf(part, MAX_STORED_TILE);
-            self.folder = Some((above.to_owned(), folder));
+            self.folder = Some(NamedFolder { name: above.to_owned(), folder });
             read
         });
         match read {
@@ -371,7 +373,7 @@ impl Files {
         }
     }
 
-    /// Brings everything that this writer and `others` wrote to the disk.
+    /// Syncs everything that this writer and `others` wrote.
     pub(super) fn sync(&mut self, others: &mut [Files]) -> Result<(), DirectoryError> {
         let mut changed = std::mem::take(&mut self.changed);
         for other in others {

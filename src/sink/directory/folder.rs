@@ -1,5 +1,5 @@
-//! An open folder: what lies below it is named part by part, and no symbolic link is followed on the way. So a run stays in its
-//! target, whatever others put there meanwhile.
+//! Open folders. A name below a folder is resolved part by part, without following symbolic links: so a run never leaves its target,
+//! whatever others put there meanwhile.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -17,7 +17,15 @@ use crate::sink::{ReadError, lock_file};
 #[derive(Debug, Clone)]
 pub(super) struct OpenFolder {
     handle: Arc<OwnedFd>,
+    /// Its path, for messages.
     path: PathBuf,
+}
+
+/// A folder below the target that is kept open, with its name relative to the target.
+#[derive(Debug)]
+pub(super) struct NamedFolder {
+    pub(super) name: String,
+    pub(super) folder: OpenFolder,
 }
 
 /// Why a name below a folder could not be reached.
@@ -32,12 +40,12 @@ pub(super) enum Unreachable {
 }
 
 impl Unreachable {
-    /// Whether there is nothing of the name.
+    /// True if nothing has this name.
     pub(super) fn is_missing(&self) -> bool {
         matches!(self, Unreachable::Io(_, error) if error.kind() == io::ErrorKind::NotFound)
     }
 
-    /// The same as the error of a writer.
+    /// As the error of a writer.
     pub(super) fn into_error(self, action: &'static str) -> DirectoryError {
         match self {
             Unreachable::Link(path) => DirectoryError::LinkInTheWay { path },
@@ -46,7 +54,7 @@ impl Unreachable {
         }
     }
 
-    /// The same as the error of a reader of the directory at a place.
+    /// As the error of a reader; `place` is the path of the target.
     pub(super) fn into_read_error(self, place: String) -> ReadError {
         let what = match self {
             Unreachable::Link(path) => format!("{} is a symbolic link, which is not followed", path.display()),
@@ -60,12 +68,12 @@ impl Unreachable {
     }
 }
 
-/// Whether it is a name of something right below a folder: nothing has the others.
+/// True if `part` can be the name of an entry of a folder.
 fn is_plain(part: &str) -> bool {
     !matches!(part, "" | "." | "..")
 }
 
-/// The folder of a name, and the last part of it.
+/// Splits a name into that of its folder and its last part.
 pub(super) fn split(name: &str) -> (&str, &str) {
     name.rsplit_once('/').unwrap_or(("", name))
 }
@@ -77,7 +85,7 @@ impl OpenFolder {
         Ok(OpenFolder { handle: Arc::new(handle), path: path.to_owned() })
     }
 
-    /// Its path.
+    /// The folder's path.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -90,7 +98,7 @@ impl OpenFolder {
         Unreachable::Io(self.path.join(part), error.into())
     }
 
-    /// A folder right below.
+    /// Opens a folder in this one.
     fn below(&self, part: &str) -> Result<OpenFolder, Unreachable> {
         if !is_plain(part) {
             return Err(self.error(part, io::Error::from(io::ErrorKind::NotFound)));
@@ -108,13 +116,13 @@ impl OpenFolder {
         }
     }
 
-    /// The folder of a name, `""` for this one.
+    /// Opens a folder at any depth below; `""` is this folder.
     pub(super) fn find(&self, name: &str) -> Result<OpenFolder, Unreachable> {
         let mut parts = name.split('/').filter(|_| !name.is_empty());
         parts.try_fold(self.clone(), |folder, part| folder.below(part))
     }
 
-    /// The same; what is missing of it is made.
+    /// Opens a folder at any depth below, and creates what is missing.
     pub(super) fn make(&self, name: &str) -> Result<OpenFolder, Unreachable> {
         let mut parts = name.split('/').filter(|_| !name.is_empty());
         parts.try_fold(self.clone(), |folder, part| {
@@ -130,7 +138,7 @@ impl OpenFolder {
         })
     }
 
-    /// What has a name right below; a link is a link.
+    /// The kind of an entry of this folder; `None` if there is none. A link is not followed.
     pub(super) fn kind(&self, part: &str) -> io::Result<Option<FileType>> {
         match statat(&self.handle, part, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => Ok(Some(FileType::from_raw_mode(found.st_mode))),
@@ -139,23 +147,23 @@ impl OpenFolder {
         }
     }
 
-    /// Makes a file right below that was not there.
+    /// Creates a file in this folder; fails if there is one.
     pub(super) fn create(&self, part: &str) -> io::Result<File> {
         lock_file::create(self.as_fd(), Path::new(part))
     }
 
-    /// Makes a folder right below that was not there.
+    /// Creates a folder in this folder; fails if there is one.
     pub(super) fn create_folder(&self, part: &str) -> Result<OpenFolder, Unreachable> {
         mkdirat(&self.handle, part, Mode::from_raw_mode(0o777)).map_err(|error| self.error(part, error))?;
         self.below(part)
     }
 
-    /// Gives something right below another name, in the same folder or another.
+    /// Renames an entry of this folder to `new` in the folder `to`.
     pub(super) fn rename(&self, part: &str, to: &OpenFolder, new: &str) -> io::Result<()> {
         Ok(renameat(&self.handle, part, &to.handle, new)?)
     }
 
-    /// Removes a file right below, a link or a pipe as itself; gives whether there was one. A folder is none.
+    /// Removes an entry of this folder that is no folder; a link is removed itself. Returns whether there was one.
     pub(super) fn remove(&self, part: &str) -> io::Result<bool> {
         match unlinkat(&self.handle, part, AtFlags::empty()) {
             Ok(()) => Ok(true),
@@ -164,17 +172,17 @@ impl OpenFolder {
         }
     }
 
-    /// Removes an empty folder right below.
+    /// Removes an empty folder from this one.
     pub(super) fn remove_folder(&self, part: &str) -> io::Result<()> {
         Ok(unlinkat(&self.handle, part, AtFlags::REMOVEDIR)?)
     }
 
-    /// Removes a folder right below with the files in it, as far as it is there.
+    /// Removes a folder and the files in it from this one, if it is there.
     pub(super) fn remove_filled(&self, part: &str) -> Result<(), Unreachable> {
         let folder = match self.below(part) {
             Ok(folder) => folder,
             Err(missing) if missing.is_missing() => return Ok(()),
-            // What stands there instead goes as itself.
+            // Something that is no folder is removed itself.
             Err(Unreachable::Link(_) | Unreachable::NoFolder(_)) => {
                 return self.remove(part).map(drop).map_err(|error| self.error(part, error));
             }
@@ -188,7 +196,10 @@ impl OpenFolder {
         self.remove_folder(part).map_err(|error| self.error(part, error))
     }
 
-    /// The bytes of a regular file below, if there is one and it has no more than `most`; a folder is none.
+    /// The bytes of a regular file at any depth below; `None` if there is none.
+    ///
+    /// # Errors
+    /// If it has more than `most` bytes, or the system refuses.
     pub(super) fn read(&self, name: &str, most: usize) -> Result<Option<Vec<u8>>, Unreachable> {
         let (folder, leaf) = split(name);
         match self.find(folder).and_then(|folder| folder.read_leaf(leaf, most)) {
@@ -198,7 +209,7 @@ impl OpenFolder {
         }
     }
 
-    /// The same, of a file right below.
+    /// The bytes of a regular file in this folder, like [`OpenFolder::read`].
     pub(super) fn read_leaf(&self, part: &str, most: usize) -> Result<Option<Vec<u8>>, Unreachable> {
         if !is_plain(part) {
             return Ok(None);
@@ -221,7 +232,7 @@ impl OpenFolder {
             Ok(length) if length <= most => bytes.reserve_exact(length + 1),
             _ => return Err(too_large()),
         }
-        // It may grow while it is read.
+        // The file may grow while it is read.
         let read = file.take(most as u64 + 1).read_to_end(&mut bytes);
         match read {
             Ok(length) if length <= most => Ok(Some(bytes)),
@@ -230,7 +241,7 @@ impl OpenFolder {
         }
     }
 
-    /// Hands over the names right below, as far as they are UTF-8, and what has them; a link is a link.
+    /// Calls `take` with the name and kind of each entry of this folder whose name is UTF-8. Links are not followed.
     pub(super) fn each(&self, mut take: impl FnMut(&str, FileType)) -> Result<(), Unreachable> {
         let failed = |error: Errno| Unreachable::Io(self.path.clone(), error.into());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -242,7 +253,7 @@ impl OpenFolder {
                 continue;
             }
             let kind = match entry.file_type() {
-                // Not every file system says.
+                // Not every file system tells.
                 FileType::Unknown => self.kind(name).map_err(|error| self.error(name, error))?,
                 kind => Some(kind),
             };
@@ -253,19 +264,19 @@ impl OpenFolder {
         Ok(())
     }
 
-    /// Brings the names right below to the disk.
+    /// Syncs the folder itself: the names of its entries.
     pub(super) fn sync(&self) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(rustix::fs::fsync(openat(&self.handle, ".", flags, Mode::empty())?)?)
     }
 
-    /// Brings everything on its file system to the disk.
+    /// Syncs the whole file system that the folder is on.
     pub(super) fn sync_file_system(&self) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(rustix::fs::syncfs(openat(&self.handle, ".", flags, Mode::empty())?)?)
     }
 
-    /// Brings a file right below to the disk, if it is still there.
+    /// Syncs a file of this folder, if it is still there.
     pub(super) fn sync_file(&self, part: &str) -> io::Result<()> {
         match lock_file::open_regular(self.as_fd(), Path::new(part), OFlags::RDONLY) {
             Ok(file) => file.sync_all(),

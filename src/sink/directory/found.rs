@@ -1,4 +1,4 @@
-//! What a directory says about the tileset that it holds, or that was begun in it.
+//! What the notes in a directory say about the tileset that it holds, or that was begun in it.
 
 use std::path::Path;
 
@@ -8,34 +8,34 @@ use serde::{Deserialize, Serialize};
 use super::DirectoryError;
 use super::files::Files;
 use crate::manifest::configuration_of;
-use crate::sink::tree::notes::{self, Begun, Noted};
+use crate::sink::tree::notes::{self, Begun, TargetNotes};
 use crate::sink::tree::{Latest, TreeOptions};
 use crate::sink::{Described, Intent, Tileset};
 
-/// Where the tileset that was begun is noted.
+/// The name of the note of what was begun.
 pub(super) const BEGUN: &str = ".oar-tiles/begun.json";
 
-/// `begun.json`.
+/// The contents of `begun.json`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Started {
     #[serde(flatten)]
     pub(super) begun: Begun,
-    /// How its tiles are named.
+    /// The template of its tiles' names.
     #[serde(default)]
     pub(super) template: String,
 }
 
-/// What lies in a directory.
+/// The notes of a directory.
 #[derive(Debug, Default)]
 pub(super) struct DirectoryState {
-    noted: Noted,
-    /// The fingerprint in the manifest of the last run that was finished.
+    noted: TargetNotes,
+    /// The fingerprint in the manifest, which the last finished run wrote.
     manifest: Option<String>,
     started: Option<Started>,
 }
 
 impl DirectoryState {
-    /// Reads it. With `force`, what is damaged counts as nothing.
+    /// Reads the notes. With `force`, damaged notes count as missing.
     pub(super) fn read(files: &Files, force: bool) -> Result<DirectoryState, DirectoryError> {
         let wrong = |name: &str| {
             let path = files.path(name);
@@ -62,12 +62,12 @@ impl DirectoryState {
         Ok(found)
     }
 
-    /// Whether the tiles in it are known to be ours. Another program's metadata does not make its tiles ours.
+    /// True if oar-tiles wrote the tiles: another program's metadata does not count.
     pub(super) fn is_ours(&self) -> bool {
         self.manifest.is_some() || self.started.is_some()
     }
 
-    /// Whether a run was finished in it.
+    /// True if a run has finished in the directory.
     pub(super) fn is_finished(&self) -> bool {
         self.manifest.is_some()
     }
@@ -77,22 +77,22 @@ impl DirectoryState {
         Described { unfinished: self.unfinished(), ..self.noted.described.clone() }
     }
 
-    /// The runs that have not finished in it.
+    /// The runs that have not finished.
     pub(super) fn unfinished(&self) -> Vec<Intent> {
         self.started.as_ref().map_or_else(Vec::new, |started| started.begun.unfinished(self.manifest_text()))
     }
 
-    /// The manifest of the last run that was finished.
+    /// The manifest as text.
     pub(super) fn manifest_text(&self) -> Option<&str> {
         self.noted.described.manifest.as_deref()
     }
 
-    /// The address under which clients find the directory, as it was given once.
+    /// The public URL that an earlier run was given.
     pub(super) fn public_url(&self) -> Option<&str> {
         self.noted.described.public_url.as_deref()
     }
 
-    /// The fingerprint of the tiles in it: of those that were begun, for they lie there now.
+    /// The fingerprint of the tiles in the directory: the one that was begun last, whether it was finished or not.
     fn fingerprint(&self) -> Option<&str> {
         self.started.as_ref().map(|started| started.begun.fingerprint.as_str()).or(self.manifest.as_deref())
     }
@@ -102,15 +102,15 @@ impl DirectoryState {
         begun.filter(|template| !template.is_empty()).or(self.noted.template.as_deref())
     }
 
-    /// Whether its tiles are named as the options say.
+    /// True if the tiles are named by the template in `options`.
     pub(super) fn has_template(&self, options: &TreeOptions) -> bool {
         self.template() == Some(options.template.text())
     }
 
-    /// Refuses to write a tileset over another one, or beside itself under other names.
+    /// Refuses to write over another tileset, or beside the same tileset under other names.
     pub(super) fn allows(&self, root: &Path, options: &TreeOptions, tileset: &Tileset) -> Result<(), DirectoryError> {
         let versioned = options.template.is_versioned();
-        // A new version holds nothing of the tileset before it.
+        // A new version shares no tile with the tileset before it, so it may be another tileset.
         let is_other = |found: &&str| configuration_of(found) != configuration_of(&tileset.fingerprint);
         if let Some(found) = self.fingerprint().filter(|found| !versioned && is_other(found)) {
             return Err(DirectoryError::OtherTileset {
@@ -131,21 +131,22 @@ impl DirectoryState {
         Ok(())
     }
 
-    /// A version of this very tileset that was begun and is not among those published.
+    /// A version of exactly this tileset that was begun and not published.
     pub(super) fn pending(&self, tileset: &Tileset, template: &str, latest: Option<&Latest>) -> Option<String> {
         let started = self.started.as_ref().filter(|started| started.template == template)?;
         let pending = started.begun.pending.as_ref().filter(|_| started.begun.fingerprint == tileset.fingerprint)?;
-        // Killed after the switch and before it was noted: the map shows it, so it must not change any more.
+        // The run may have been killed after it had switched clients and before it noted that: clients see the version, so it must not
+        // change any more.
         let published = latest.is_some_and(|latest| latest.versions.iter().any(|other| other.version == *pending));
         (!published).then(|| pending.clone())
     }
 
-    /// What the target said about itself, if all of its tiles are of this tileset.
+    /// What the target said about itself, if all of its tiles are of exactly this tileset.
     pub(super) fn before(&self, tileset: &Tileset) -> Option<Described> {
         self.is_of(tileset).then(|| self.described())
     }
 
-    /// Whether the target holds this very tileset, and nothing else was begun there.
+    /// True if the target holds exactly this tileset, and nothing else was begun there.
     pub(super) fn is_of(&self, tileset: &Tileset) -> bool {
         let ours = |fingerprint: &str| fingerprint == tileset.fingerprint;
         self.manifest.as_deref().is_some_and(ours) && self.fingerprint().is_some_and(ours)

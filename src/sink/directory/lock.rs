@@ -1,4 +1,4 @@
-//! One writer a directory: a locked file that says who holds it.
+//! One writer a directory: a lock file that says who holds it.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -12,23 +12,26 @@ use crate::sink::lock_file::{self, LeftOver, Taken};
 /// The name of the lock in the program's own folder.
 const LOCK: &str = "lock";
 
-/// The longest text of a holder that is shown, in bytes.
-const MAX_HOLDER: u64 = 200;
+/// The most bytes of the holder's text that a message shows.
+const MAX_HOLDER_BYTES: u64 = 200;
 
-/// The lock, held as long as this value lives. The file stays once the target is ours; only the lock on it counts, which
-/// ends with the process.
+/// The lock of a target, held while this value lives. The file itself may stay: only the lock on it counts, which ends with the process.
 #[derive(Debug)]
 pub(super) struct Lock {
     _file: File,
-    /// The target, and the program's own folder in it.
+    /// The target.
     pub(super) root: OpenFolder,
+    /// The program's own folder in the target.
     pub(super) own: OpenFolder,
-    /// Folders that were made for it, the innermost first: they go with it as long as nothing was begun in them.
+    /// Folders that were created for the lock, the innermost first. They are removed with it unless [`Lock::keep`] is called.
     made: Vec<PathBuf>,
 }
 
 impl Lock {
-    /// Takes the lock of a target, which may be a link to a folder.
+    /// Takes the lock of a target. The target itself may be a link to a folder.
+    ///
+    /// # Errors
+    /// If another run holds the lock, or the folder cannot be created or written.
     pub(super) fn take(target: &Path) -> Result<Lock, DirectoryError> {
         let own_path = target.join(OWN_FOLDER);
         let path = own_path.join(LOCK);
@@ -43,7 +46,7 @@ impl Lock {
                 _ => {}
             }
             let root = match OpenFolder::open(target) {
-                // The run that held the lock was the first one, failed, and took the folder with it.
+                // The first run in this target failed meanwhile, and removed the folder that it had created.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !target.is_symlink() => continue,
                 opened => opened.map_err(|source| DirectoryError::io("open", target, source))?,
             };
@@ -61,7 +64,7 @@ impl Lock {
                 Ok(Taken::Theirs(file)) => {
                     let mut holder = String::new();
                     // A holder that cannot be read is still a holder.
-                    if file.take(MAX_HOLDER).read_to_string(&mut holder).is_err() || holder.trim().is_empty() {
+                    if file.take(MAX_HOLDER_BYTES).read_to_string(&mut holder).is_err() || holder.trim().is_empty() {
                         "it does not say who it is".clone_into(&mut holder);
                     }
                     return Err(DirectoryError::Busy { path: target.to_owned(), holder: holder.trim().to_owned() });
@@ -80,19 +83,19 @@ impl Lock {
         }
     }
 
-    /// Whether the folder of the program's notes was made with the lock: no run of ours was there before.
+    /// True if the program's own folder was created with the lock: no run of oar-tiles was there before.
     pub(super) fn is_of_a_new_target(&self) -> bool {
         !self.made.is_empty()
     }
 
-    /// From now on there is something to be kept in the target.
+    /// Keeps the folders that were created: from now on the target holds something.
     pub(super) fn keep(&mut self) {
         self.made.clear();
     }
 }
 
 impl Drop for Lock {
-    /// A run that began nothing leaves nothing behind.
+    /// Removes what was created, if the run has begun nothing.
     fn drop(&mut self) {
         if self.made.is_empty() {
             return;

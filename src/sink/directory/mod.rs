@@ -1,6 +1,14 @@
-//! A directory tree with a file for each tile, brought in line with what is rendered: files that differ are replaced,
-//! files of tiles that vanished are removed, equal ones are not touched.
+//! Directory targets: a file for each tile. A run replaces the files whose bytes differ, removes the files of tiles that are not in the
+//! tileset any more, and does not touch the others.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `lock`, `claim`, `found`, `begin` | one writer a directory; whose directory it is; the notes of a run that begins |
+//! | `folder`, `walk`, `staged`, `files`, `writers`, `sync` | file operations that follow no link, by several threads, made durable |
+//! | `versions` | the versions of a directory: listed, switched, removed |
+//! | `read` | the reader |
 
+mod begin;
 mod claim;
 mod error;
 mod files;
@@ -17,13 +25,10 @@ mod writers;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::changed::HeldBefore;
 use super::staging::NoFolder;
-use super::tree::notes::{self, Begun};
-use super::tree::{Doomed, Intent, Inventory, Latest, OWN_FOLDER, OpenIntents, Publish, Template, TreeOptions};
-use super::{
-    ChangedTiles, Described, Finished, Metadata, Needs, Sink, TileChange, TileEdit, Tileset, Unwritten, Written,
-};
+use super::tree::notes;
+use super::tree::{Doomed, Intent, Inventory, Latest, OWN_FOLDER, Publishing, Template, TreeOptions};
+use super::{ChangedTiles, Described, Finished, Metadata, Needs, Sink, TileChange, TileEdit, Tileset, Written};
 use crate::stop::Stop;
 use crate::tile::{Order, TileId};
 
@@ -32,56 +37,63 @@ pub use read::DirectoryReader;
 pub use versions::{directory_versions, switch_directory};
 
 use files::{Files, TileFile};
-use found::{BEGUN, DirectoryState, Started};
+use found::{BEGUN, DirectoryState};
 use lock::Lock;
-use staged::staged_tile;
-use walk::walk;
 use writers::{WRITERS, bring_in_line};
 
-/// A directory that is being brought in line.
+/// The sink of a directory.
 #[derive(Debug)]
 pub struct Directory {
     root: PathBuf,
     options: TreeOptions,
     stop: Stop,
     files: Files,
-    /// More writers of tiles: making files costs the system more than the bytes in them, and several can be made at once.
+    /// Further writers of tiles, for threads of their own: creating a file takes longer than writing its bytes.
     others: Vec<Files>,
-    /// What [`Sink::begin`] found.
-    run: Option<Run>,
+    /// The run, from [`Sink::begin`] on.
+    run: Option<DirectoryRun>,
     lock: Lock,
 }
 
-/// A run in the making.
+/// A run between [`Sink::begin`] and its end.
 #[derive(Debug)]
-struct Run {
-    /// What the target holds is of the same tileset: a tile that cannot be rendered stays.
+struct DirectoryRun {
+    /// True if the target holds the same tileset: a tile that cannot be rendered stays.
     keeps: bool,
     fingerprint: String,
+    /// The template with the names of the layers and the version filled in.
     template: Template,
     layers: Vec<String>,
-    /// What the target held at the beginning and the run is responsible for; `None` where what is not handed over stays: each tile
-    /// is then looked for by itself.
+    /// The tiles in the run's scope that the target held at the beginning; `None` for a run that keeps unwritten tiles, which looks for
+    /// the file of each tile.
     inventory: Option<Inventory>,
-    /// The note of what was begun as it was before this run, if there was one.
+    /// The body of `begun.json` before this run, if there was one.
     begun_before: Option<Vec<u8>>,
-    /// What is deleted at the end, beside what is left of the inventory.
+    /// Tiles to delete at the end, in addition to what is left of the inventory.
     doomed: Doomed,
-    /// Runs that will not have finished yet when this one has.
+    /// The unfinished runs that stay noted after this run.
     unfinished: Vec<Intent>,
-    /// Which tiles change, if that is wanted.
+    /// The list of changed tiles, if the run wants one.
     changed: Option<ChangedTiles>,
-    /// With versions: the one that is written, and those before.
-    version: Option<(String, Option<Latest>)>,
+    /// The version that is written, if the target has versions.
+    version: Option<NewVersion>,
+}
+
+/// A version that a run writes.
+#[derive(Debug)]
+struct NewVersion {
+    name: String,
+    /// The versions published before; `None` if there are none.
+    published: Option<Latest>,
 }
 
 impl Directory {
-    /// Takes a directory, and makes it if only its last folder is missing.
+    /// Locks a directory for this run; creates it if only its last folder is missing.
     ///
     /// # Errors
-    /// If it is something else, cannot be written, or another run writes it.
+    /// If `root` is no directory, cannot be written, or another run writes it.
     pub fn create(root: &Path, options: TreeOptions, stop: &Stop) -> Result<Directory, DirectoryError> {
-        // Without the slash at its end, which hides a file of that name.
+        // Removes the slash at the end: with it, a file of that name would look like nothing.
         let root: &Path = &root.components().collect::<PathBuf>();
         if root.exists() && !root.is_dir() {
             return Err(DirectoryError::IsFile { path: root.to_owned() });
@@ -95,165 +107,6 @@ impl Directory {
         Ok(Directory { root: root.to_owned(), options, stop: stop.clone(), files, others, run: None, lock })
     }
 
-    /// The version to write: the one that an interrupted run of the same tileset began, or a new one.
-    fn version(
-        &self,
-        tileset: &Tileset,
-        found: &DirectoryState,
-    ) -> Result<Option<(String, Option<Latest>)>, DirectoryError> {
-        if self.options.publish == Publish::InPlace {
-            return Ok(None);
-        }
-        let latest = versions::latest(self.files.root())?;
-        let pending = found.pending(tileset, self.options.template.text(), latest.as_ref());
-        let version = match pending {
-            Some(pending) => pending,
-            None => versions::unused(&self.files, latest.as_ref())?,
-        };
-        Ok(Some((version, latest)))
-    }
-
-    fn note_begun(
-        &mut self,
-        fingerprint: &str,
-        pending: Option<&str>,
-        unfinished: Vec<Intent>,
-    ) -> Result<(), DirectoryError> {
-        let begun = Begun { fingerprint: fingerprint.to_owned(), pending: pending.map(str::to_owned), unfinished };
-        let started = Started { begun, template: self.options.template.text().to_owned() };
-        let body = serde_json::to_vec(&started)
-            .map_err(|source| DirectoryError::Note { path: self.root.join(BEGUN), source })?;
-        self.files.keep_durably(BEGUN, &body)?;
-        self.lock.keep();
-        Ok(())
-    }
-
-    /// Notes every tile of the run's scope that is there, and of a version that is written every tile. Unless the target is
-    /// known to be ours, there may be none.
-    fn take_inventory(
-        &self,
-        template: &Template,
-        tileset: &Tileset,
-        ours: bool,
-        intents: &mut OpenIntents,
-    ) -> Result<Inventory, DirectoryError> {
-        let mut inventory = Inventory::new()?;
-        let mut left_behind = Vec::new();
-        let found = walk(self.files.root(), template, &self.stop, |name| {
-            let Some(id) = template.read(name) else {
-                if staged_tile(name).is_some_and(|tile| template.read(&tile).is_some()) {
-                    left_behind.push(name.to_owned());
-                }
-                return Ok(());
-            };
-            if !ours {
-                return Err(DirectoryError::NotOurs { path: self.root.clone(), example: name.to_owned() });
-            }
-            if template.is_versioned() || tileset.scope.holds(id) {
-                inventory.add(id, None)?;
-            }
-            intents.see(id);
-            Ok(())
-        });
-        match found {
-            Ok(done) => done?,
-            Err(_) if self.stop.asked().is_some() => {
-                return Err(DirectoryError::Interrupted { path: self.root.clone() });
-            }
-            Err(error) => return Err(error.into_error("read the folder")),
-        }
-        if ours {
-            left_behind.iter().try_for_each(|name| self.files.remove_left_behind(name))?;
-        }
-        Ok(inventory)
-    }
-
-    fn begin_run(&mut self, tileset: &Tileset) -> Result<Option<Described>, DirectoryError> {
-        let found = DirectoryState::read(&self.files, self.options.force)?;
-        if tileset.unwritten == Unwritten::Keep {
-            if self.options.publish != Publish::InPlace {
-                return Err(DirectoryError::Whole { path: self.root.clone() });
-            }
-            if !found.is_finished() {
-                return Err(DirectoryError::NoTileset { path: self.root.clone() });
-            }
-        }
-        if !self.options.force {
-            found.allows(&self.root, &self.options, tileset)?;
-        }
-        let mut template = self.options.template.clone().with_layers(tileset.layers.iter().map(String::as_str));
-        let version = self.version(tileset, &found)?;
-        if let Some((version, _)) = &version {
-            template = template.with_version(version);
-        }
-        let ours = self.options.force || version.is_some() || found.is_ours();
-        let before = match tileset.unwritten {
-            Unwritten::Keep => Some(found.described()),
-            // A new version is written as a whole.
-            Unwritten::Delete if version.is_some() => None,
-            Unwritten::Delete => found.before(tileset),
-        };
-        let mut intents = match version {
-            Some(_) => OpenIntents::untouched(tileset, found.unfinished()),
-            None => OpenIntents::begin(tileset, found.unfinished(), found.manifest_text(), before.is_some()),
-        };
-        let inventory = match tileset.unwritten {
-            Unwritten::Delete => Some(self.take_inventory(&template, tileset, ours, &mut intents)?),
-            Unwritten::Keep => None,
-        };
-        for files in std::iter::once(&self.files).chain(&self.others) {
-            files.clear()?;
-        }
-        let begun_before = self.files.read(BEGUN)?;
-        let pending = version.as_ref().map(|(version, _)| version.as_str());
-        self.note_begun(&tileset.fingerprint, pending, intents.noted.clone())?;
-        if let Some((version, _)) = &version {
-            let name = notes::of_version(version, notes::METADATA);
-            let body = notes::begun(&tileset.layers, &template)
-                .map_err(|source| DirectoryError::Note { path: self.root.join(&name), source })?;
-            self.files.put_durably(&name, &body)?;
-        }
-        if self.options.public_url.is_none() {
-            self.options.public_url = self.public_url_before(&found, version.as_ref())?;
-        }
-        let keeps = !self.options.force || tileset.unwritten == Unwritten::Keep || found.is_of(tileset);
-        let (unfinished, doomed) = (intents.left(), Doomed::default());
-        let (fingerprint, layers) = (tileset.fingerprint.clone(), tileset.layers.clone());
-        let held_before = HeldBefore {
-            has_tileset: found.is_finished(),
-            has_unfinished_runs: !found.unfinished().is_empty(),
-            has_same_template: found.has_template(&self.options),
-            is_new_version: version.is_some(),
-        };
-        let changed = ChangedTiles::in_line(tileset, &held_before);
-        self.run = Some(Run {
-            keeps,
-            fingerprint,
-            template,
-            layers,
-            inventory,
-            begun_before,
-            doomed,
-            unfinished,
-            changed,
-            version,
-        });
-        Ok(before)
-    }
-
-    /// The address under which clients find the directory, as an earlier run was given it.
-    fn public_url_before(
-        &self,
-        found: &DirectoryState,
-        version: Option<&(String, Option<Latest>)>,
-    ) -> Result<Option<String>, DirectoryError> {
-        let Some((_, Some(latest))) = version else { return Ok(found.public_url().map(str::to_owned)) };
-        let name = notes::of_version(&latest.version, notes::METADATA);
-        let Some(body) = self.files.read(&name)? else { return Ok(None) };
-        // Whatever else is wrong with the notes of an old version is no reason not to write a new one.
-        Ok(notes::read(&body).map_or(None, |noted| noted.described.public_url))
-    }
-
     fn stopped(&self) -> Result<(), DirectoryError> {
         match self.stop.asked() {
             Some(_) => Err(DirectoryError::Interrupted { path: self.root.clone() }),
@@ -261,11 +114,12 @@ impl Directory {
         }
     }
 
-    fn publish(&mut self, run: Run, metadata: &Metadata) -> Result<(), DirectoryError> {
+    /// Writes the notes, the manifest last; with versions, switches clients to the new one and removes expired versions.
+    fn publish(&mut self, run: DirectoryRun, metadata: &Metadata) -> Result<(), DirectoryError> {
         let failed = |path: PathBuf| move |source| DirectoryError::Note { path, source };
         let notes = notes::finished(metadata, &run.layers, &run.template, &self.options)
             .map_err(failed(self.root.join(notes::METADATA)))?;
-        let Some((version, before)) = run.version else {
+        let Some(NewVersion { name: version, published: before }) = run.version else {
             for note in notes {
                 self.files.keep_durably(&note.name, &note.body)?;
             }
@@ -276,14 +130,14 @@ impl Directory {
         }
         let shown = before.as_ref().map(|before| before.version.clone());
         let mut latest = Latest::published(before, &version, SystemTime::now());
-        if let Publish::Versioned { keep, keep_for } = self.options.publish {
-            // They are found again as what `latest.json` does not name.
+        if let Publishing::Versioned { keep, keep_for } = self.options.publish {
+            // `remove_others` finds the expired versions: `latest.json` does not list them any more.
             latest.take_expired(keep, keep_for, SystemTime::now());
         }
         versions::show(&mut self.files, &latest, shown.as_deref())?;
         self.note_begun(&run.fingerprint, None, run.unfinished)?;
-        // The map has been switched: what fails from here on leaves no more than old tiles. Where `latest.json` was lost,
-        // nobody knows which ones are old.
+        // Clients have been switched: a failure from here on leaves old tiles and does no other harm. Where `latest.json` was lost, it is
+        // not known which versions are old, so none is removed.
         if shown.is_some() {
             versions::remove_others(&mut self.files, &latest, &run.template, &self.stop)?;
         }
@@ -338,7 +192,7 @@ impl Sink for Directory {
                     }
                     met.here.is_some()
                 }
-                // It may be there.
+                // `Files` looks for a file of the name before it writes.
                 None => matches!(edit, TileEdit::Put(..)) || self.files.holds(&run.template.name(id))?,
             };
             match edit {
@@ -410,7 +264,7 @@ impl Sink for Directory {
 }
 
 impl Drop for Directory {
-    /// A run that gives up before its first tile has begun nothing.
+    /// Restores `begun.json` if the run has not changed any tile.
     fn drop(&mut self) {
         let Some(before) = self.run.take().and_then(|run| run.begun_before) else { return };
         if std::iter::once(&self.files).chain(&self.others).any(Files::has_changed) {

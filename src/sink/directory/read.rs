@@ -1,33 +1,33 @@
-//! A directory read back.
+//! The reader of a directory.
 
 use std::path::Path;
 
-use super::folder::{OpenFolder, Unreachable, split};
+use super::folder::{NamedFolder, OpenFolder, Unreachable, split};
 use super::found::{self, Started};
 use super::walk::walk;
 use crate::encode::MAX_STORED_TILE;
 use crate::sink::read::{Allowance, MAX_NOTE};
-use crate::sink::tree::notes::{self, Noted};
+use crate::sink::tree::notes::{self, TargetNotes};
 use crate::sink::tree::{Latest, Template};
 use crate::sink::{Described, ReadError, TileReader};
 use crate::stop::Stop;
 use crate::tile::TileId;
 
-/// A directory with a file for each tile.
+/// A reader of a directory with a file for each tile.
 #[derive(Debug)]
 pub struct DirectoryReader {
     root: OpenFolder,
     template: Template,
-    noted: Noted,
-    /// Whether it has notes of any program.
+    noted: TargetNotes,
+    /// True if the directory has a `metadata.json` or `latest.json`, of whatever program.
     is_noted: bool,
-    /// The folder that was read last, by its name.
-    folder: Option<(String, OpenFolder)>,
+    /// The folder read last, with its name.
+    folder: Option<NamedFolder>,
 }
 
 impl DirectoryReader {
-    /// Opens a directory. The template is the one in its metadata, or `template` if it has none; with versions, the one that
-    /// is shown.
+    /// Opens a directory. The template of its tiles' names comes from its metadata; `template` is for a directory without metadata. Of a
+    /// directory with versions, opens the current one.
     ///
     /// # Errors
     /// If there is no directory, or its notes cannot be read.
@@ -55,7 +55,7 @@ impl DirectoryReader {
         let body = note(&name)?;
         let noted = match &body {
             Some(body) => notes::read(body).map_err(|error| damaged(&name, &error))?,
-            None => Noted::default(),
+            None => TargetNotes::default(),
         };
         let mut noted = noted;
         if latest.is_none()
@@ -83,14 +83,14 @@ impl DirectoryReader {
     fn read_tile(&mut self, id: &TileId) -> Result<Option<Box<[u8]>>, ReadError> {
         let name = self.template.name(*id);
         let (above, part) = split(&name);
-        let known = self.folder.take().filter(|(known, _)| known == above);
+        let known = self.folder.take().filter(|known| known.name == above);
         let read = match known {
-            Some((_, folder)) => Ok(folder),
+            Some(known) => Ok(known.folder),
             None => self.root.find(above),
         };
         let read = read.and_then(|folder| {
             let bytes = folder.read_leaf(part, MAX_STORED_TILE);
-            self.folder = Some((above.to_owned(), folder));
+            self.folder = Some(NamedFolder { name: above.to_owned(), folder });
             bytes
         });
         match read {
@@ -102,7 +102,7 @@ impl DirectoryReader {
     }
 }
 
-/// A private note; none for a reader who may not read those.
+/// A note that only the writer of the target need be able to read. Warns a reader that may not, and returns `None`.
 fn private(note: Result<Option<Vec<u8>>, ReadError>) -> Result<Option<Vec<u8>>, ReadError> {
     match note {
         Err(ReadError::Io { path, source }) if source.kind() == std::io::ErrorKind::PermissionDenied => {

@@ -1,11 +1,11 @@
-//! Brings what was written to the disk.
+//! Makes what was written durable.
 
 use std::collections::BTreeMap;
 
 use super::DirectoryError;
 use super::folder::{OpenFolder, split};
 
-/// Files that are synced one by one. More wait for the whole file system, which may hold other programs' writes too.
+/// The most files that are synced one by one. Of more, the whole file system is synced, which may have to write other programs' data, too.
 pub(super) const MAX_FILES_SYNCED_SINGLY: usize = 200;
 
 /// The number of threads that sync files and folders at once.
@@ -17,7 +17,7 @@ pub(super) fn sync(root: &OpenFolder, changed: &[String]) -> Result<(), Director
         let synced = root.sync_file_system();
         return synced.map_err(|source| DirectoryError::io("sync", root.path(), source));
     }
-    // The folders, too: they hold the names.
+    // The folders are synced, too: they hold the names.
     let mut folders: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for name in changed {
         let (above, part) = split(name);
@@ -32,9 +32,9 @@ pub(super) fn sync(root: &OpenFolder, changed: &[String]) -> Result<(), Director
     sync_folders(root, &folders)
 }
 
-/// Syncs files in some folders, and the folders, several at once: one after the other, each waits for a commit of the file
-/// system's journal of its own; together they share commits. 240 files and folders took 0.45 to 1.3 s in turn, and 0.04 to 0.11 s by
-/// four threads or sixteen (ext4).
+/// Syncs folders and the named files in them, by several threads. One after the other, each sync waits for a commit of the file system's
+/// journal of its own; concurrent ones share commits. 240 files and folders took 0.45 to 1.3 s in turn, and 0.04 to 0.11 s by four or
+/// sixteen threads (ext4).
 fn sync_folders(root: &OpenFolder, folders: &[(&str, Vec<&str>)]) -> Result<(), DirectoryError> {
     let share = folders.len().div_ceil(SYNC_THREADS).max(1);
     std::thread::scope(|scope| {
@@ -42,7 +42,7 @@ fn sync_folders(root: &OpenFolder, folders: &[(&str, Vec<&str>)]) -> Result<(), 
             folders.iter().try_for_each(|(above, parts)| sync_folder(root, above, parts))
         };
         let syncing: Vec<_> = folders.chunks(share).map(|folders| scope.spawn(move || in_turn(folders))).collect();
-        // Every one is waited for, whichever fails first.
+        // Waits for every thread, whichever fails first.
         let ended = syncing.into_iter().map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         ended.fold(Ok(()), Result::and)
     })
@@ -51,7 +51,7 @@ fn sync_folders(root: &OpenFolder, folders: &[(&str, Vec<&str>)]) -> Result<(), 
 /// Syncs files in a folder, then the folder, which holds their names.
 fn sync_folder(root: &OpenFolder, above: &str, parts: &[&str]) -> Result<(), DirectoryError> {
     let folder = match root.find(above) {
-        // It was removed.
+        // The folder was removed.
         Err(missing) if missing.is_missing() => return Ok(()),
         found => found.map_err(|error| error.into_error("sync"))?,
     };

@@ -1,4 +1,4 @@
-//! The versions of a directory: which there are, which one the map shows, and how old ones go.
+//! The versions of a directory: listed, switched, removed.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -12,11 +12,11 @@ use super::lock::Lock;
 use super::walk::walk;
 use crate::sink::SwitchError;
 use crate::sink::read::MAX_NOTE;
-use crate::sink::tree::notes::{self, Noted};
+use crate::sink::tree::notes::{self, TargetNotes};
 use crate::sink::tree::{Inventory, Latest, Template, Version, new_version};
 use crate::stop::Stop;
 
-/// Where each version keeps its notes.
+/// The folder with a folder for the notes of each version.
 const VERSIONS: &str = ".oar-tiles/versions";
 
 /// `latest.json`, if there is one.
@@ -27,7 +27,7 @@ pub(super) fn latest(root: &OpenFolder) -> Result<Option<Latest>, DirectoryError
     serde_json::from_slice(&body).map(Some).map_err(failed)
 }
 
-/// The name of a new version: neither published nor one whose tiles lie there for another reason.
+/// The name of a new version: not that of a published version, nor of one that was begun or is being removed.
 pub(super) fn unused(files: &Files, latest: Option<&Latest>) -> Result<String, DirectoryError> {
     let left = entries(files, VERSIONS)?.into_iter().map(|version| Version { version, published: 0 });
     let published = latest.map_or_else(Vec::new, |latest| latest.versions.clone());
@@ -35,7 +35,8 @@ pub(super) fn unused(files: &Files, latest: Option<&Latest>) -> Result<String, D
     Ok(new_version(SystemTime::now(), Some(&taken)))
 }
 
-/// Shows a version: its TileJSON, then `latest.json`, which is what counts. `before` is the version shown until now.
+/// Switches clients to the version that `latest` names: writes its TileJSON, then `latest.json`. `before` is the current version until
+/// then.
 pub(super) fn show(files: &mut Files, latest: &Latest, before: Option<&str>) -> Result<(), DirectoryError> {
     let own = tilejson_of(files, &latest.version)?;
     for name in &own {
@@ -46,7 +47,7 @@ pub(super) fn show(files: &mut Files, latest: &Latest, before: Option<&str>) -> 
     let body = serde_json::to_vec_pretty(latest)
         .map_err(|source| DirectoryError::Note { path: files.path(notes::LATEST), source })?;
     files.put_durably(notes::LATEST, &body)?;
-    // A layer that this version has not.
+    // Removes the TileJSON of layers that the new version does not have.
     if let Some(before) = before {
         for gone in tilejson_of(files, before)?.difference(&own) {
             files.remove(gone)?;
@@ -55,14 +56,14 @@ pub(super) fn show(files: &mut Files, latest: &Latest, before: Option<&str>) -> 
     Ok(())
 }
 
-/// The names of a version's TileJSON.
+/// The names of a version's TileJSON files.
 fn tilejson_of(files: &Files, version: &str) -> Result<BTreeSet<String>, DirectoryError> {
     let mut names = entries(files, split(&notes::of_version(version, "")).0)?;
     names.remove(notes::METADATA);
     Ok(names)
 }
 
-/// The names in a folder of ours; none if it is not there.
+/// The names in one of the program's folders; none if it is not there.
 fn entries(files: &Files, folder: &str) -> Result<BTreeSet<String>, DirectoryError> {
     let mut names = BTreeSet::new();
     let read = files.root().find(folder).and_then(|folder| folder.each(|name, _| names.extend([name.to_owned()])));
@@ -72,8 +73,8 @@ fn entries(files: &Files, folder: &str) -> Result<BTreeSet<String>, DirectoryErr
     }
 }
 
-/// Removes every version that `latest` does not name: expired ones, begun ones that nobody will finish, and those whose
-/// removal was interrupted. A stop ends it early; the next run goes on.
+/// Removes every version that `latest` does not list: expired ones, ones that were begun and not finished, and those whose removal was
+/// interrupted. A stop ends the removal early; the next run goes on.
 pub(super) fn remove_others(
     files: &mut Files,
     latest: &Latest,
@@ -92,15 +93,15 @@ pub(super) fn remove_others(
     Ok(())
 }
 
-/// Removes the tiles of a version, then its notes. `template` with its layers is what a version without notes is read by.
+/// Removes the tiles of a version, then its notes. `template`, with its layers, is for a version without notes.
 fn remove(files: &mut Files, version: &str, template: &Template, stop: &Stop) -> Result<(), DirectoryError> {
     let noted = match files.read(&notes::of_version(version, notes::METADATA)) {
         Ok(Some(body)) => notes::read(&body).unwrap_or_default(),
-        // What has the name of a version and is none goes as itself.
-        Ok(None) | Err(DirectoryError::LinkInTheWay { .. }) => Noted::default(),
+        // An entry that is no version, such as a link, is removed itself.
+        Ok(None) | Err(DirectoryError::LinkInTheWay { .. }) => TargetNotes::default(),
         Err(error) => return Err(error),
     };
-    // It may have been written under another template and with other layers than this run's.
+    // The version may have another template and other layers than this run.
     let own = noted.template.as_deref().map(Template::new).and_then(Result::ok).filter(Template::is_versioned);
     let template = match own {
         Some(own) => own.with_layers(noted.layers.iter().map(String::as_str)),
@@ -148,7 +149,8 @@ pub fn directory_versions(root: &Path) -> Result<Latest, DirectoryError> {
     }
 }
 
-/// Switches a directory's map to another version, or to the one before; gives the versions then, or why there is none.
+/// Switches clients to the version `to`, or to the one before the current one. Returns the versions after that, or why there is no such
+/// version.
 ///
 /// # Errors
 /// If the directory cannot be written, or another run writes it.

@@ -1,4 +1,4 @@
-//! Every file below a folder that may be a tile.
+//! The walk over a directory: every file that may be a tile.
 
 use std::io;
 
@@ -8,8 +8,11 @@ use super::folder::{OpenFolder, Unreachable, split};
 use crate::sink::tree::Template;
 use crate::stop::Stop;
 
-/// Hands over the name of every file in the folders below `root` in which tiles of the template may lie; no file is opened. Links to
-/// folders are not followed, and names that are not UTF-8 are left out: they are not ours.
+/// Calls `each` with the name of every file in the folders below `root` that may hold tiles of the template. Opens no file, follows no link
+/// to a folder, and leaves out names that are not UTF-8, which no tile has.
+///
+/// # Errors
+/// The outer result: if a folder cannot be read, or a stop was asked for. The inner result: what `each` returned.
 pub(super) fn walk<E>(
     root: &OpenFolder,
     template: &Template,
@@ -21,7 +24,7 @@ pub(super) fn walk<E>(
     while let Some(name) = waiting.pop() {
         let folder = match root.find(&name) {
             Err(missing) if missing.is_missing() => continue,
-            // Where tiles are read they are not there; where one is written, this is in the way.
+            // There are no tiles below a file or a link. A run that has to write one there reports what is in the way.
             Err(Unreachable::NoFolder(_) | Unreachable::Link(_)) => continue,
             found => found?,
         };

@@ -1,4 +1,4 @@
-//! Several writers of tiles at once: making files costs the system more than the bytes in them.
+//! Several threads that write tiles: creating a file takes longer than writing its bytes.
 
 use super::DirectoryError;
 use super::files::{FileCounts, Files, TileFile};
@@ -6,16 +6,16 @@ use super::files::{FileCounts, Files, TileFile};
 /// The number of threads that write tiles.
 pub(super) const WRITERS: usize = 4;
 
-/// A writer is given at least as many tiles, if there are as many.
+/// The fewest tiles that a writer is given, unless there are fewer.
 const MIN_TILES_PER_WRITER: usize = 32;
 
-/// Brings tiles in line with several writers at once.
+/// Stores tiles by several writers; sorts `wanted` by folder.
 pub(super) fn bring_in_line(
     files: &mut Files,
     others: &mut [Files],
     wanted: &mut [TileFile],
 ) -> Result<FileCounts, DirectoryError> {
-    // With layers of their own, and where names begin with rows, tiles of a folder do not come one after the other.
+    // With `{layer}` in the template, and where names begin with the row, the tiles of a folder do not come one after the other.
     wanted.sort_by(|one, other| one.folder().cmp(other.folder()));
     let mut shares = shares(wanted, others.len() + 1);
     let first = shares.next().unwrap_or_default();
@@ -25,7 +25,7 @@ pub(super) fn bring_in_line(
             .zip(shares)
             .map(|(files, share)| scope.spawn(move || files.bring_in_line(share)))
             .collect();
-        // Every writer is waited for, whichever fails first.
+        // Waits for every writer, whichever fails first.
         let mut all = files.bring_in_line(first);
         for writer in at_once {
             let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -38,7 +38,7 @@ pub(super) fn bring_in_line(
     })
 }
 
-/// About equal shares for some writers. One writer takes the whole of a folder, unless it is far more than its share.
+/// Cuts `wanted` into about equal shares, without cutting a folder unless it is far larger than a share.
 fn shares(wanted: &[TileFile], writers: usize) -> impl Iterator<Item = &[TileFile]> {
     let share = wanted.len().div_ceil(writers).max(MIN_TILES_PER_WRITER);
     let mut left = wanted;

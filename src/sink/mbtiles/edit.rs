@@ -1,12 +1,12 @@
 //! Editing an MBTiles archive in place: differing tiles are collected in a scratch file, then applied in one transaction.
 //!
 //! ```text
-//!  open: lock ─► begin: metadata ─► write: the same bytes? ─► finish: one transaction, synced
-//!                                   else keep them aside       tiles, hash, metadata with the manifest
+//!  open: lock ─► begin: metadata ─► write: compare bytes, ─► finish: one transaction, synced
+//!                                   collect differences               tiles, hash, metadata with the manifest
 //! ```
 //!
-//! Until `finish` the archive is only read. Then SQLite sees to it that readers find the old state or the new one, and that the
-//! next program undoes what a killed one left half written ("Atomic Commit In SQLite", hot journals).
+//! Until `finish` the archive is only read. Then SQLite guarantees that readers see the old state or the new one, and that the next program
+//! that opens the archive undoes what a killed one left half written ("Atomic Commit In SQLite", hot journals).
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -26,15 +26,15 @@ use crate::sink::{
 };
 use crate::stop::Stop;
 
-/// How long the transaction waits for programs that read or write the archive: a server's reads take milliseconds, a copy seconds.
+/// How long the transaction waits for other programs that read or write the archive: a server's reads take milliseconds, a copy seconds.
 const BUSY_LIMIT: Duration = Duration::from_secs(30);
 
 /// The pause between two attempts to lock the archive.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
-/// The most changes that are applied in memory while other programs go on reading; these are shut out only while the pages are written.
-/// A change touches two or three pages of 4 KiB, so this takes less than 100 MB. More changes are applied with readers shut out
-/// from the first one on: pages then go to the file as they are changed.
+/// The most changes that are applied in memory while other programs go on reading, until the pages are written. A change touches two or
+/// three pages of 4 KiB, so this takes less than 100 MB. With more changes, readers are locked out from the first one on: SQLite then
+/// writes pages to the file as they change.
 const MAX_CHANGES_IN_MEMORY: u64 = 8_192;
 
 /// The most bytes of tiles in changes that are applied in memory.
@@ -43,21 +43,22 @@ const MAX_BYTES_IN_MEMORY: u64 = 32 << 20;
 /// An MBTiles archive that is edited.
 #[derive(Debug)]
 pub(super) struct EditedArchive {
-    // Dropped in this order: the connection before the lock is given back.
+    // Fields are dropped in this order: the connection is closed before the lock is released.
     archive: MbtilesReader,
     pending: PendingEdits,
     staging: Staging,
     stop: Stop,
+    /// How long to wait for other programs' locks.
     patience: Duration,
-    /// SQLite's number for the state that was read (`PRAGMA data_version`): others have written if it moves.
+    /// `PRAGMA data_version` when the archive was read first: it differs once another program has written.
     state: Option<i64>,
     deleted: u64,
-    /// Which tiles change, if that is wanted.
+    /// The list of changed tiles, if the run wants one.
     changed: Option<ChangedTiles>,
 }
 
 impl EditedArchive {
-    /// Takes the lock of an archive. Nothing is changed until it is finished.
+    /// Takes the lock of an archive. Changes nothing until `finish`.
     pub(super) fn open(target: &Path, stop: &Stop) -> Result<EditedArchive, MbtilesError> {
         EditedArchive::open_with(target, stop, BUSY_LIMIT)
     }
@@ -75,7 +76,7 @@ impl EditedArchive {
         if connection.is_readonly("main").map_err(failed)? {
             return Err(MbtilesError::ReadOnly { path });
         }
-        // The first look: SQLite undoes what a killed run has left half written.
+        // The first statement: with it, SQLite undoes what a killed program left half written.
         let tiles = "SELECT type FROM sqlite_schema WHERE name = 'tiles' COLLATE NOCASE";
         let tiles = connection.query_row(tiles, [], |row| row.get::<_, String>(0)).optional().map_err(failed)?;
         if tiles.as_deref() == Some("view") {
@@ -95,10 +96,10 @@ impl EditedArchive {
         failed(self.staging.target(), &self.stop, self.patience, error)
     }
 
-    /// Compares edits with what the archive holds, and keeps those that change something.
+    /// Compares edits with what the archive holds, and collects those that change something.
     fn compare(&mut self, edits: &[TileEdit]) -> Result<Written, MbtilesError> {
         let failed = |error| failed(self.staging.target(), &self.stop, self.patience, error);
-        // One transaction spares system calls; without it each look would take and give back a lock.
+        // One transaction for all: without it each query would take and release a lock.
         let transaction = self.archive.connection.unchecked_transaction().map_err(failed)?;
         let mut held = transaction
             .prepare_cached("SELECT tile_data FROM tiles WHERE zoom_level = ?1 AND tile_column = ?2 AND tile_row = ?3")
@@ -223,7 +224,7 @@ fn connect(path: &Path, guard: &Guard, stop: &Stop, patience: Duration) -> rusql
         std::thread::sleep(BUSY_PAUSE);
         asked.asked().is_none() && since.elapsed() < patience
     }))?;
-    // EXTRA: the folder is synced, too, after the journal is gone from it. The journal mode stays as it is found.
+    // EXTRA also syncs the folder after the journal was deleted. The archive's journal mode is not changed.
     connection.execute_batch("PRAGMA synchronous = EXTRA; PRAGMA cell_size_check = ON; PRAGMA cache_size = -16000")?;
     Guard::limit(&connection)?;
     let asked = stop.clone();
@@ -235,7 +236,7 @@ fn state(connection: &Connection) -> rusqlite::Result<Option<i64>> {
     connection.query_row("PRAGMA data_version", [], |row| row.get(0)).map(Some)
 }
 
-/// What SQLite says, in the words of a run.
+/// SQLite's error as that of a sink.
 fn failed(path: &Path, stop: &Stop, patience: Duration, error: rusqlite::Error) -> MbtilesError {
     let path = path.to_owned();
     let code = error.sqlite_error_code();

@@ -3,7 +3,7 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `write` | a new archive beside the target, which replaces it |
-//! | `edit`, `pending` | an archive edited in place; edits that wait for its one transaction |
+//! | `edit`, `pending` | an archive edited in place; the edits that wait for its one transaction |
 //! | `read` | archives of any program, in one read transaction |
 //! | `scan` | all tiles of an archive in order |
 //! | `check` | what MBTiles 1.3 and `SQLite` demand of an archive |
@@ -39,7 +39,7 @@ pub const MBTILES_APPLICATION_ID: i32 = 0x4d50_4258;
 /// The order of rows in the table and its index.
 const ORDER: Order = Order::ZoomColumnTmsRow;
 
-/// What may be replaced, as far as its first bytes tell.
+/// The kind of file that a new archive may replace.
 const KIND: FileKind = FileKind {
     name: "MBTiles file",
     one: "an MBTiles file",
@@ -50,7 +50,7 @@ const KIND: FileKind = FileKind {
 /// Why an archive could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum MbtilesError {
-    /// The file beside the target, and what it may replace.
+    /// The staged file, or the file that it is to replace.
     #[error(transparent)]
     Staging(#[from] StagingError),
     /// A companion of the old target that SQLite would take for the new one's.
@@ -65,31 +65,31 @@ pub enum MbtilesError {
         /// The target.
         target: PathBuf,
     },
-    /// There is nothing to be edited.
+    /// There is no archive to edit.
     #[error("there is no archive {} whose tiles could be brought up to date: seed it first", path.display())]
     Missing {
         /// The target.
         path: PathBuf,
     },
-    /// The tiles of an archive to be edited are no table.
+    /// The archive to edit keeps its tiles in a view.
     #[error("{} keeps its tiles in a view over other tables, which is not changed in place: seed it anew", path.display())]
     View {
         /// The target.
         path: PathBuf,
     },
-    /// An archive to be edited could not be read.
+    /// The archive to edit could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// A scratch file.
     #[error(transparent)]
     ScratchList(#[from] ScratchError),
-    /// An archive to be edited may not be written.
+    /// The archive to edit may not be written.
     #[error("{} may be read and not written: give yourself the right to write it, or choose another --output", path.display())]
     ReadOnly {
         /// The target.
         path: PathBuf,
     },
-    /// Others did not let an archive be edited.
+    /// Other programs held locks on the archive to edit.
     #[error(
         "other programs read or wrote {} for {seconds} s without a break, so nothing was changed in it: have them end their transactions, then run the command again",
         path.display()
@@ -102,7 +102,7 @@ pub enum MbtilesError {
         /// What SQLite said.
         source: SqliteCause,
     },
-    /// Somebody else changed the archive that was edited.
+    /// Another program changed the archive that was edited.
     #[error(
         "{} was changed, replaced or removed by somebody else during the run: it is left alone. See that only one program writes it, then run the command again",
         path.display()
@@ -111,7 +111,7 @@ pub enum MbtilesError {
         /// The target.
         path: PathBuf,
     },
-    /// The run asked for something that the sink is not made for.
+    /// The run broke the sink's contract.
     #[error("{what}: please report this; {} is unchanged", target.display())]
     Contract {
         /// What was asked for.
@@ -150,7 +150,7 @@ impl MbtilesError {
     }
 }
 
-/// What SQLite said, once: its own errors carry a second text beneath the first.
+/// SQLite's error without the source that repeats its text.
 #[derive(Debug)]
 pub struct SqliteCause(rusqlite::Error);
 
@@ -162,7 +162,7 @@ impl std::fmt::Display for SqliteCause {
 
 impl std::error::Error for SqliteCause {}
 
-/// An MBTiles archive that takes tiles.
+/// The sink of an MBTiles file.
 #[derive(Debug)]
 pub struct Mbtiles(OpenedArchive);
 

@@ -1,4 +1,4 @@
-//! Reading an MBTiles archive, whoever wrote it: a flat table of tiles, or a view over tables that hold each image once.
+//! The reader of MBTiles archives of any program, whose tiles are a table, or a view over tables that hold each tile's bytes once.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
@@ -19,23 +19,23 @@ use crate::tile::{LonLatBox, Order, TileCoord, TileId, Zoom};
 
 const KIND: &str = "MBTiles archive of vector tiles";
 
-/// One tile.
+/// The query of one tile.
 pub(super) const POINT: &str =
     "SELECT tile_data FROM tiles WHERE zoom_level = ?1 AND tile_column = ?2 AND tile_row = ?3";
 
-/// An archive that is read, in one transaction: whatever others write meanwhile, it stays one state.
+/// A reader of an archive. It reads in one transaction, so whatever others write meanwhile, it sees one state.
 #[derive(Debug)]
 pub struct MbtilesReader {
     pub(super) connection: Connection,
     pub(super) path: PathBuf,
     pub(super) guard: Guard,
     total: Total,
-    /// Whether it is known that single tiles are found without a look at all.
+    /// True once it is known that an index finds single tiles.
     is_indexed: bool,
 }
 
 impl MbtilesReader {
-    /// Opens an archive. It is only read, unless a killed program has left it half written: then SQLite has to undo that first.
+    /// Opens an archive for reading. If a killed program has left it half written, SQLite undoes that first.
     ///
     /// # Errors
     /// If there is none, or the file is something else.
@@ -50,7 +50,7 @@ impl MbtilesReader {
         }
     }
 
-    /// Opens an archive that nobody is writing, without leaving anything beside it.
+    /// Opens an archive that no program is writing, without creating a file beside it.
     ///
     /// # Errors
     /// If there is none, or the file is something else.
@@ -73,8 +73,9 @@ impl MbtilesReader {
         let opened = Connection::open_with_flags(path, flags).and_then(|mut connection| {
             Guard::limit(&connection)?;
             guard.watch(&mut connection, || false)?;
-            // Broken pages are to be noticed. One transaction also spares three system calls a tile. The cache, 8 MB, holds the inner pages
-            // of the index of ten million tiles; each worker of a reseed has a reader, and pages of tiles are not read twice.
+            // `cell_size_check` detects broken pages. One transaction saves three system calls for each tile. The cache of 8 MB holds the
+            // inner pages of the index of ten million tiles; it is small because each worker of a reseed has a reader, and pages of tiles
+            // are not read twice.
             connection.execute_batch("PRAGMA cell_size_check = ON; PRAGMA cache_size = -8000; BEGIN;")?;
             Ok(connection)
         });
@@ -82,7 +83,7 @@ impl MbtilesReader {
         MbtilesReader::over(connection, path.to_owned(), guard)
     }
 
-    /// Takes a connection to the archive as it is, which the guard watches.
+    /// A reader over a connection to the archive that the guard watches.
     pub(super) fn over(connection: Connection, path: PathBuf, guard: Guard) -> Result<MbtilesReader, ReadError> {
         let total = Total::of(guard.size);
         let reader = MbtilesReader { connection, path, guard, total, is_indexed: false };
@@ -144,7 +145,7 @@ impl MbtilesReader {
         }
     }
 
-    /// The metadata table; of two rows with one name, the last.
+    /// The rows of the metadata table, by name; of two rows with one name, the last.
     pub(super) fn metadata(&self) -> Result<BTreeMap<String, String>, ReadError> {
         self.guard.begin();
         let failed = |error| self.failed(error);
@@ -165,7 +166,7 @@ impl MbtilesReader {
         Ok(metadata)
     }
 
-    /// A value of the metadata, read in some way; `None` if it is not there.
+    /// A value of the metadata, parsed by `read`; `None` if it is not there.
     fn told<T>(
         &self,
         rows: &BTreeMap<String, String>,
@@ -193,12 +194,12 @@ impl MbtilesReader {
     }
 }
 
-/// Kilobytes of pages that a reader which is kept open has in memory: there are several of it, and the system caches the file.
+/// The page cache of a reader that is kept open, in kilobytes: a server has several readers, and the system caches the file, too.
 const KEPT_OPEN_CACHE_KB: u32 = 2_000;
 
 impl TileReader for MbtilesReader {
     fn keep_open(&mut self) -> Result<(), ReadError> {
-        // From here on each statement is a transaction of its own.
+        // Ends the transaction: from here on each statement is one of its own.
         let ended = self.connection.execute_batch(&format!("COMMIT; PRAGMA cache_size = -{KEPT_OPEN_CACHE_KB}"));
         ended.map_err(|error| self.failed(error))?;
         self.total = Total::unlimited();
@@ -269,7 +270,7 @@ impl TileReader for MbtilesReader {
         let mut point = self.connection.prepare_cached(POINT).map_err(|error| self.failed(error))?;
         let (mut allowance, mut found) = (Allowance::new(), Vec::new());
         for id in tiles {
-            // The archive keeps whole tiles only.
+            // An archive holds whole tiles only.
             if id.slice != crate::tile::Slice::Whole {
                 found.push(None);
                 continue;

@@ -1,12 +1,12 @@
-//! Which tables and views of a stranger's archive are read: tables, and views that show nothing but columns of one table or of two that
-//! are joined by one column each (the layouts of Mapbox, tippecanoe and Planetiler). Any other view may compute without end.
+//! Decides which tables and views of another program's archive are read: tables, and views over columns of one table, or of two tables
+//! joined by one column each (the layouts of Mapbox, tippecanoe and Planetiler). Reading any other view may never end.
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-/// The longest definition of a view that is read, in bytes: those that are in use have 300.
+/// The longest definition of a view that is read, in bytes: common ones have 300.
 const MAX_VIEW: usize = 10_000;
 
-/// What has a name in the schema, as it matters here.
+/// What a name stands for in the schema.
 enum Defined {
     Nothing,
     Table,
@@ -15,7 +15,7 @@ enum Defined {
     LongView,
 }
 
-/// Why a table or view of an archive is not read; `None` if it is. Nothing of a view is computed before its definition was looked at.
+/// Why a table or view of an archive is not read; `None` if it is. Looks at the definition only, so no view is evaluated.
 pub(super) fn unfit(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
     let tables = match defined(connection, name)? {
         Defined::Nothing => return Ok(Some(format!("it is an SQLite file without the table {name}"))),
@@ -62,7 +62,7 @@ fn defined(connection: &Connection, name: &str) -> rusqlite::Result<Defined> {
     Ok(found.optional()?.unwrap_or(Defined::Nothing))
 }
 
-/// Why a look at all of an archive's pages would compute what its author wrote; `None` if it would not.
+/// Why checking all of an archive's pages would evaluate expressions that its author wrote; `None` if it would not.
 pub(super) fn computes(connection: &Connection) -> rusqlite::Result<Option<String>> {
     let index = "SELECT l.name FROM sqlite_schema s, pragma_index_list(s.name) l
                  WHERE s.type = 'table' AND (l.partial OR EXISTS (SELECT 1 FROM pragma_index_xinfo(l.name) x WHERE x.cid = -2))
@@ -76,8 +76,8 @@ pub(super) fn computes(connection: &Connection) -> rusqlite::Result<Option<Strin
     Ok(first(table)?.map(|name| format!("its table {name:?} is virtual or has columns that are computed")))
 }
 
-/// The tables of a view that shows nothing but their columns: of one table, or of two joined by one column each. `None` for any other:
-/// then nobody knows what it would take to read it.
+/// The tables of a view over columns of one table, or of two tables joined by one column each. `None` for any other view, which may take
+/// any time to read.
 fn tables_of_view(sql: &str) -> Option<Vec<String>> {
     let mut words = Words { rest: words(sql)?.into_iter().peekable() };
     words.keyword("create")?;
@@ -142,11 +142,11 @@ enum Word {
     Sign(char),
 }
 
-/// Words that end a list or a table's name, so none of them is its second name.
+/// Words that follow a list or a table's name, so none of them is an alias.
 const KEYWORDS: [&str; 12] =
     ["as", "from", "join", "left", "inner", "outer", "cross", "natural", "on", "using", "where", "select"];
 
-/// The words of a view's definition; `None` if there are others than such a view can have.
+/// The words of a view's definition; `None` if it has words that such a view cannot have.
 fn words(sql: &str) -> Option<Vec<Word>> {
     let (mut words, mut rest) = (Vec::new(), sql.trim_start());
     while let Some(first) = rest.chars().next() {
@@ -187,7 +187,7 @@ impl Words {
         self.rest.next_if_eq(&Word::Sign(wanted)).map(drop)
     }
 
-    /// Whether a keyword or a sign follows.
+    /// True if this keyword or sign follows.
     fn is_next(&mut self, wanted: &str) -> bool {
         self.rest.peek().is_some_and(|word| match word {
             Word::Plain(text) => text == wanted,
@@ -204,7 +204,7 @@ impl Words {
         }
     }
 
-    /// A name, or two with a dot between them.
+    /// A column, with or without its table's name.
     fn column(&mut self) -> Option<()> {
         self.name()?;
         if self.sign('.').is_some() {
@@ -213,7 +213,7 @@ impl Words {
         Some(())
     }
 
-    /// A table, with or without a second name.
+    /// A table, with or without an alias; returns its name.
     fn table(&mut self) -> Option<String> {
         let mut table = self.name()?;
         if self.sign('.').is_some() {

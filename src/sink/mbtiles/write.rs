@@ -18,13 +18,13 @@ use crate::stop::Stop;
 /// A new archive, which replaces the target when it is finished.
 #[derive(Debug)]
 pub(super) struct NewArchive {
-    // Dropped in this order: the connection before the file it has open.
+    // Fields are dropped in this order: the connection is closed before its file is removed.
     connection: Connection,
     staging: Staging,
     /// `agg_tiles_hash` as the `mbtiles` tool computes it: MD5 over zoom, column, TMS row and bytes of every tile.
     hash: Md5,
     digits: String,
-    /// With the archive that is replaced, if changed tiles are wanted.
+    /// The comparison with the archive that is replaced, if the run wants a list of changed tiles.
     comparison: Option<ArchiveComparison>,
 }
 
@@ -68,7 +68,7 @@ impl NewArchive {
                     self.hash.update(&bytes);
                     written.stored += 1;
                 }
-                // The archive is new: a tile that was not put is not there.
+                // The archive is new, so there is nothing to delete or to keep.
                 TileEdit::Remove(_) => written.removed += 1,
                 TileEdit::Keep(_, None) => written.missing += 1,
             }
@@ -120,7 +120,7 @@ impl NewArchive {
         });
         describe(&connection, metadata, &hash).map_err(|source| failed(&staging, source))?;
         connection.close().map_err(|(_, source)| failed(&staging, source))?;
-        // A program may have begun to write the old file meanwhile.
+        // Another program may have begun to write the old file meanwhile.
         refuse_companions(staging.target())?;
         let changed = comparison.map(ArchiveComparison::finish).transpose()?;
         Ok(Finished { place: staging.publish()?.display().to_string(), deleted: 0, in_flight: None, changed })
@@ -139,15 +139,15 @@ fn failed(staging: &Staging, source: rusqlite::Error) -> MbtilesError {
 
 fn open(staging: &Staging, stop: &Stop) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    // SQLite then refuses a link in any part of the path, and those above the file are the user's own.
+    // With NOFOLLOW, SQLite refuses a link in any part of the path; links to folders above the file are the user's own.
     let path = without_links(staging.path());
     let mut connection = Connection::open_with_flags(path, flags)?;
-    // SQLite opens the file by its name, and has written nothing yet.
+    // SQLite opened the file by its name: this makes sure that it is the locked one, before anything is written.
     if !staging.is_in_place() {
         return Err(rusqlite::Error::InvalidPath(staging.path().to_owned()));
     }
-    // Nobody reads the staged file and a failed one is thrown away, so it needs neither journal nor locks nor syncs of its
-    // own. The journal mode "off" is not kept in the file: readers find an ordinary one, never WAL.
+    // Nobody reads the staged file, and a failed one is thrown away, so it needs neither journal nor locks nor syncs of its own. The
+    // journal mode "off" is not stored in the file: readers find an ordinary one, never WAL.
     connection.execute_batch(
         "PRAGMA page_size = 4096; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE;
          PRAGMA cache_size = -16000; PRAGMA encoding = 'UTF-8';",

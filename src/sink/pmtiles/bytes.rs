@@ -1,4 +1,4 @@
-//! The bytes of an archive, wherever they are.
+//! Random access to the bytes of an archive, in a file or elsewhere.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -9,13 +9,13 @@ use crate::sink::{ReadError, lock_file};
 
 /// Bytes that can be read anywhere: a file, or an object that is read by range requests.
 pub(in crate::sink) trait ReadAt: Send {
-    /// What messages call it: a path or a URL.
+    /// The path or URL, for messages.
     fn place(&self) -> &str;
 
-    /// How many there are.
+    /// The number of bytes.
     fn length(&self) -> u64;
 
-    /// Exactly those `length` bytes, which the caller has seen to lie inside of [`ReadAt::length`].
+    /// Reads `length` bytes from `offset` on. The caller has checked that they end within [`ReadAt::length`].
     fn read_at(&self, offset: u64, length: usize) -> Result<Vec<u8>, ReadError>;
 }
 
@@ -36,7 +36,7 @@ impl LocalFile {
         };
         let file = match lock_file::open_named(path) {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                return Err(ReadError::Foreign { place, kind: super::read::KIND, what: error.to_string() });
+                return Err(ReadError::Foreign { place, kind: super::ARCHIVE_KIND, what: error.to_string() });
             }
             opened => opened.map_err(failed)?,
         };
@@ -44,7 +44,7 @@ impl LocalFile {
         Ok(LocalFile { path: path.to_owned(), length, place, file: Mutex::new(file) })
     }
 
-    /// Under another name: the file is a copy of what lies there.
+    /// Sets the path or URL for messages: the file is a copy of what is there.
     pub(super) fn called(self, place: String) -> LocalFile {
         LocalFile { place, ..self }
     }
@@ -61,7 +61,7 @@ impl ReadAt for LocalFile {
 
     fn read_at(&self, offset: u64, length: usize) -> Result<Vec<u8>, ReadError> {
         let mut bytes = vec![0; length];
-        // A read that panicked has left nothing but a position, which is set anew.
+        // A thread that panicked while it held the lock left nothing but a file position, which is set anew.
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.seek(SeekFrom::Start(offset))
             .and_then(|_| file.read_exact(&mut bytes))

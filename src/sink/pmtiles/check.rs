@@ -1,34 +1,34 @@
-//! The rules that `pmtiles verify` (go-pmtiles) holds archives to, and those of the specification beside them.
+//! The rules of `pmtiles verify` (go-pmtiles), and further ones of the specification.
 
 use super::layout::{HEADER_LENGTH, Header, ROOT_END};
 use super::read::{PmtilesReader, sections};
 use crate::sink::ReadError;
 use crate::tile::TileCoord;
 
-/// What the entries add up to.
+/// The sums over all entries.
 #[derive(Default)]
 struct Sums {
     addressed: u64,
     entries: u64,
-    /// The places of contents; with repetitions until all are there.
+    /// The offset of each entry's content; repetitions are removed at the end.
     offsets: Vec<u64>,
     first: Option<u64>,
     last: Option<u64>,
-    /// Where the next new content of a clustered archive begins.
+    /// The offset of the next new content, if the archive is clustered.
     next: u64,
-    /// Entries that jump ahead in a clustered archive, and the first of them.
+    /// The number of entries that jump ahead, which a clustered archive has none of, and the tile id of the first.
     jumps: u64,
     jump: Option<u64>,
-    /// Entries outside of the tile data, and the first of them.
+    /// The number of entries outside of the tile data, and the tile id of the first.
     outside: u64,
     stray: Option<u64>,
 }
 
 impl PmtilesReader {
-    /// Every rule that the archive breaks, each as a sentence; none if it is sound. Takes eight bytes of memory an entry.
+    /// The rules that the archive breaks, each as a sentence; none if it is sound. Takes eight bytes of memory for each entry.
     ///
     /// # Errors
-    /// If it cannot be read. What is damaged is named among the rules.
+    /// If the archive cannot be read. Damage is no error: it is listed among the rules.
     pub fn check(&mut self) -> Result<Vec<String>, ReadError> {
         let mut broken = Vec::new();
         check_sections(&self.header, self.bytes.length(), &mut broken);

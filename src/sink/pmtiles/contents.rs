@@ -1,16 +1,16 @@
-//! Deduplication: where each content lies in the tile data, so that equal tiles are stored once.
+//! Deduplication: the offset of each content in the tile data, so that equal tiles are stored once.
 
 use md5::{Digest as _, Md5};
 
-/// 2^20 slots of 32 bytes: 32 MiB, of which the system gives only what is touched.
+/// The slots of the table: 2^20 of 32 bytes are 32 MiB, of which the system allocates only the pages that are used.
 const SLOTS: usize = 1 << 20;
 
-/// A hash table of fixed size without chains: a newer content overwrites an older one in the same slot. Beyond about a million different
-/// contents, one that repeats after its slot was overwritten is stored again: the archive is correct and a little larger. Contents that
-/// repeat often or soon are still found.
+/// A hash table of fixed size without chains: a newer content overwrites an older one in the same slot. With more than about a million
+/// different contents, a content whose slot was overwritten is stored again when it repeats: the archive is correct and a little larger.
+/// Contents that repeat often or soon are still found.
 ///
-/// MD5, because two contents must never be taken for one. It hashes 2.3 million tiles of 194 bytes a second, where gzip
-/// packs 0.14 million.
+/// The hash is MD5, because two contents must never be taken for one. It hashes 2.3 million tiles of 194 bytes a second; gzip packs 0.14
+/// million of them.
 #[derive(Debug)]
 pub(super) struct KnownContents {
     /// Hash in two halves, offset, length; a length of 0 marks an empty slot.
@@ -22,7 +22,7 @@ impl KnownContents {
         KnownContents { slots: vec![[0; 4]; SLOTS] }
     }
 
-    /// The offset at which the same bytes lie already. `None` if they are new: then they are noted to lie at `offset`.
+    /// The offset of the same bytes, if they were stored before. Else `None`, and the bytes count as stored at `offset`.
     pub(super) fn place(&mut self, bytes: &[u8], offset: u64) -> Option<u64> {
         let hash = u128::from_le_bytes(Md5::digest(bytes).into());
         let (low, high, length) = (hash as u64, (hash >> 64) as u64, bytes.len() as u64);

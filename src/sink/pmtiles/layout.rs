@@ -1,4 +1,4 @@
-//! The layout of PMTiles v3, both ways: the header (section 3) and directories (section 4). Nothing else knows it.
+//! The layout of PMTiles v3, written and parsed: the header (section 3) and directories (section 4). No other file knows it.
 
 /// The length of the header (section 3).
 pub(super) const HEADER_LENGTH: usize = 127;
@@ -9,12 +9,12 @@ pub(super) const ROOT_END: usize = 16_384;
 /// The longest root directory, packed (section 4).
 pub(super) const MAX_ROOT_BYTES: usize = ROOT_END - HEADER_LENGTH;
 
-/// How every archive begins (section 3.2); the version follows.
+/// The first bytes of every archive (section 3.2); the version follows.
 pub(super) const MAGIC: &[u8; 7] = b"PMTiles";
 
 const VERSION: u8 = 3;
 
-/// Bytes of the archive.
+/// A range of the archive's bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Section {
     pub(super) offset: u64,
@@ -22,13 +22,13 @@ pub(super) struct Section {
 }
 
 impl Section {
-    /// The first byte behind it; `None` beyond all numbers.
+    /// The offset after its last byte; `None` if that is more than a `u64` holds.
     pub(super) const fn end(self) -> Option<u64> {
         self.offset.checked_add(self.length)
     }
 }
 
-/// How something is packed (section 3.3).
+/// A compression (section 3.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PmtilesCompression {
     None,
@@ -64,7 +64,7 @@ impl PmtilesCompression {
     }
 }
 
-/// What the tiles are (section 3.2, "Tile Type").
+/// The format of the tiles (section 3.2, "Tile Type").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TileType(u8);
 
@@ -96,29 +96,29 @@ pub(super) struct Header {
     pub(super) metadata: Section,
     pub(super) leaves: Section,
     pub(super) tiles: Section,
-    /// Tiles that can be asked for; 0 if unknown, as the next two.
+    /// The number of tiles; 0 if it is unknown, as in the next two.
     pub(super) addressed: u64,
-    /// Entries of tiles in all directories.
+    /// The number of entries of tiles in all directories.
     pub(super) entries: u64,
-    /// Different places in the tile data.
+    /// The number of different contents in the tile data.
     pub(super) contents: u64,
     pub(super) clustered: bool,
-    /// Of directories and metadata.
+    /// The compression of directories and metadata.
     pub(super) internal: PmtilesCompression,
-    /// Of tiles.
+    /// The compression of tiles.
     pub(super) packing: PmtilesCompression,
     pub(super) tile_type: TileType,
     pub(super) min_zoom: u8,
     pub(super) max_zoom: u8,
-    /// West, south, east, north in ten-millionths of a degree. Section 3.4 of one edition of the specification names the
-    /// latitude first; every writer and reader has the longitude first, as the first edition.
+    /// West, south, east, north in ten-millionths of a degree. Section 3.4 of one edition of the specification puts the latitude first; all
+    /// writers and readers put the longitude first, as the first edition does.
     pub(super) bounds: [i32; 4],
     pub(super) center_zoom: u8,
     /// Longitude and latitude in ten-millionths of a degree.
     pub(super) center: [i32; 2],
 }
 
-/// Why bytes are no header or no directory.
+/// Why bytes are no header, or no directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum LayoutError {
     #[error("it does not begin with \"PMTiles\"")]
@@ -200,15 +200,15 @@ impl Header {
 pub(super) struct Entry {
     /// The (first) tile id.
     pub(super) id: u64,
-    /// From the begin of the tile data, or of the leaf directories.
+    /// The offset from the beginning of the tile data, or of the leaf directories.
     pub(super) offset: u64,
-    /// In bytes.
+    /// The length in bytes.
     pub(super) length: u32,
-    /// On how many tile ids the tile lies; 0 for a leaf directory.
+    /// The number of tile ids that have this content; 0 for a leaf directory.
     pub(super) run: u32,
 }
 
-/// A directory, not yet packed (section 4.2).
+/// Serializes a directory; it is not packed yet (section 4.2).
 pub(super) fn directory_to_bytes(entries: &[Entry]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(10 + 6 * entries.len());
     put(&mut bytes, entries.len() as u64);
@@ -231,11 +231,11 @@ pub(super) fn directory_to_bytes(entries: &[Entry]) -> Vec<u8> {
     bytes
 }
 
-/// The entries of a directory, unpacked (section 4.3): their ids ascend, runs do not overlap, no sum overflows.
+/// Parses an unpacked directory (section 4.3). Of its entries, the ids ascend, runs do not overlap, and no sum overflows.
 pub(super) fn directory_from_bytes(bytes: &[u8]) -> Result<Vec<Entry>, LayoutError> {
     let mut numbers = VarintReader(bytes);
     let count = numbers.next()?;
-    // Four numbers an entry, of a byte or more: what the count makes us ask for is there.
+    // An entry has four numbers of a byte or more: a larger count would make us allocate memory for entries that are not there.
     if count > numbers.0.len() as u64 / 4 {
         return Err(LayoutError::Count(count));
     }

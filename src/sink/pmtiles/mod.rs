@@ -1,10 +1,10 @@
-//! The PMTiles v3 archive, by the specification, written and read.
+//! PMTiles v3 archives, written and read by the specification.
 //!
 //! | file | what is in it |
 //! |---|---|
 //! | `layout` | header and directories as bytes, both ways |
 //! | `write` | the archive's bytes from front to back; `contents` and scratch files keep memory bounded |
-//! | `rebuild` | an old archive with edits, as a new one |
+//! | `rebuild` | a new archive made of an old one and edits |
 //! | `read` | an archive behind [`ReadAt`], such as a file |
 //! | `walk` | its entries one by one |
 //! | `check` | the rules that `pmtiles verify` (go-pmtiles) holds archives to |
@@ -46,7 +46,10 @@ pub use read::PmtilesReader;
 use rebuild::Rebuild;
 use write::{Body, WriteFault};
 
-/// What may be replaced, by its first bytes.
+/// What messages call such an archive.
+const ARCHIVE_KIND: &str = "PMTiles archive of vector tiles";
+
+/// The kind of file that a new archive may replace.
 const KIND: FileKind = FileKind {
     name: "PMTiles file",
     one: "a PMTiles file",
@@ -57,7 +60,7 @@ const KIND: FileKind = FileKind {
 /// Why an archive could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum PmtilesError {
-    /// The file beside the target, and what it may replace.
+    /// The staged file, or the file that it is to replace.
     #[error(transparent)]
     Staging(#[from] StagingError),
     /// The system refused.
@@ -70,17 +73,17 @@ pub enum PmtilesError {
         /// The cause.
         source: io::Error,
     },
-    /// There is nothing to be edited.
+    /// There is no archive to edit.
     #[error("there is no archive {place} whose tiles could be brought up to date: seed it first")]
     Missing {
         /// The target.
         place: String,
     },
-    /// The archive to be edited could not be read.
+    /// The archive to edit could not be read.
     #[error(transparent)]
     Old(#[from] ReadError),
-    /// The tiles of the archive to be edited are not packed.
-    #[error("the tiles of {place} are not packed as gzip, and those of one archive are packed alike: seed it anew")]
+    /// The tiles of the archive to edit are not packed.
+    #[error("the tiles of {place} are not packed as gzip, and all tiles of an archive are packed alike: seed it anew")]
     Unpacked {
         /// The target.
         place: String,
@@ -119,17 +122,18 @@ impl PmtilesError {
     }
 }
 
-/// An archive in the making.
+/// The sink of a PMTiles file.
 #[derive(Debug)]
 pub struct Pmtiles {
-    // Dropped in this order: the open file before the staged one is removed.
+    // Fields are dropped in this order: the open file is closed before the staged one is removed.
     body: Body,
-    /// The archive whose other tiles stay.
+    /// The old archive, if this run edits it.
     rebuild: Option<Rebuild>,
     staging: Staging,
     stop: Stop,
-    /// Which tiles change, if that is wanted: told by the rebuild, or by a comparison with the archive that is replaced.
+    /// The list of changed tiles of an edit, if the run wants one.
     changed: Option<ChangedTiles>,
+    /// The comparison with the archive that is replaced, if the run wants a list of changed tiles.
     comparison: Option<ArchiveComparison>,
     /// The id of the last tile that was handed over.
     last: Option<u64>,
@@ -144,14 +148,14 @@ impl Pmtiles {
     /// If the target is something else, its folder is missing or not writable, or another run writes it.
     pub fn create(target: &Path, stop: &Stop) -> Result<Pmtiles, PmtilesError> {
         let staging = Staging::beside(target)?;
-        // An archive or nothing: both give way as a whole.
+        // Refuses what is no archive.
         staging.replaces(&KIND)?;
         let body = staging.file().and_then(Body::begin).map_err(|source| refused(&staging, source))?;
         let (changed, comparison) = (None, None);
         Ok(Pmtiles { body, rebuild: None, staging, stop: stop.clone(), changed, comparison, last: None, deleted: 0 })
     }
 
-    /// Begins to edit an archive: what is not handed over stays as it is in there.
+    /// Begins to edit the archive `old`: tiles that are not handed over are copied from it.
     pub(in crate::sink) fn edit(
         &mut self,
         mut old: PmtilesReader,
@@ -163,7 +167,7 @@ impl Pmtiles {
         Ok(described)
     }
 
-    /// Compares what is written with the archive that is replaced.
+    /// Compares the new archive with `old`, which it replaces.
     pub(in crate::sink) fn compare_with(&mut self, old: Result<PmtilesReader, ReadError>) {
         self.comparison = Some(match old {
             Ok(old) if old.header.packing != PmtilesCompression::Gzip => {
@@ -211,7 +215,7 @@ impl Pmtiles {
         Ok(written)
     }
 
-    /// Refuses what comes out of turn: an archive that holds it would be wrong without anybody seeing it.
+    /// Refuses a tile that comes out of order: the archive would be wrong, and nobody would notice.
     fn turn(&mut self, tile: TileId) -> Result<(), PmtilesError> {
         let place = tile.coord.pmtiles_id();
         let what = match self.last {
@@ -280,8 +284,8 @@ impl Sink for Pmtiles {
         Ok(written)
     }
 
-    /// An archive without tiles has an empty root directory, for which there is no other form, although section 4.2 of the
-    /// specification wants an entry in each.
+    /// An archive without tiles has an empty root directory, although section 4.2 of the specification demands an entry in each directory:
+    /// there is no other form for it.
     fn finish(self, metadata: &Metadata) -> Result<Finished, PmtilesError> {
         let Pmtiles { mut body, rebuild, staging, stop, deleted, changed, comparison, .. } = self;
         if let Some(mut rebuild) = rebuild {

@@ -1,4 +1,4 @@
-//! Reading an archive. Whatever its bytes are, each step ends and takes bounded memory.
+//! The reader of PMTiles archives. Whatever bytes an archive holds, each step ends and takes bounded memory.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -6,34 +6,31 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::ARCHIVE_KIND;
 use super::bytes::{LocalFile, ReadAt};
 use super::layout::{
     Entry, Header, LayoutError, PmtilesCompression, ROOT_END, Section, TileType, directory_from_bytes,
 };
-use super::walk::Walk;
 use crate::encode::{Gunzip, MAX_STORED_TILE, is_gzip};
 use crate::sink::metadata::MANIFEST_KEY;
 use crate::sink::read::{Allowance, Total};
 use crate::sink::{Described, ReadError, TileReader};
 use crate::tile::{LonLatBox, Slice, TileCoord, TileId, Zoom};
 
-/// What messages call it.
-pub(super) const KIND: &str = "PMTiles archive of vector tiles";
-
-/// The longest directory or metadata that is read, in bytes, packed or unpacked. For comparison: a leaf of 4096 entries has 20 KB.
+/// The most bytes of a directory or of metadata, packed or unpacked. For comparison: a leaf of 4096 entries has 20 KB.
 const MAX_SECTION_BYTES: usize = 16 << 20;
 
-/// Directories between header and tile, root included; other readers stop at the same depth.
+/// The most directories between header and tile, including the root; other readers stop at the same depth.
 const MAX_DIRECTORY_DEPTH: usize = 4;
 
-/// Entries of leaf directories in the cache: 24 MB.
+/// The most entries of leaf directories in the cache: 24 MB.
 const MAX_CACHED_ENTRIES: usize = 1 << 20;
 
-/// The most tiles that are listed: their ids take 1 GiB. The run of a single entry can claim four thousand million.
+/// The most tiles that are listed: their ids take 1 GiB. A single entry can claim four thousand million tiles.
 const MAX_LISTED_TILES: u64 = 1 << 26;
 
-/// Tiles that an archive of any size may have. Each further one needs [`MIN_BYTES_PER_TILE`] of the archive: one of 300 bytes that claims
-/// the whole world is refused; one of the world with all of its seas has 300 bytes a tile.
+/// The tiles that an archive of any size may have; each further tile needs [`MIN_BYTES_PER_TILE`] of the archive. So an archive of 300
+/// bytes that claims the whole world is refused; a real one of the world, including the seas, has 300 bytes for each tile.
 const ALWAYS_LISTED_TILES: u64 = 1 << 20;
 const MIN_BYTES_PER_TILE: u64 = 8;
 
@@ -42,10 +39,10 @@ const MIN_BYTES_PER_TILE: u64 = 8;
 const MAX_BYTES_PER_REQUEST: u64 = 8 << 20;
 const MAX_GAP_BYTES: u64 = 4 << 10;
 
-/// A leaf directory: where it begins in the archive, and what it holds.
+/// A leaf directory: its offset in the archive, and its entries.
 type Leaf = (u64, Arc<[Entry]>);
 
-/// A PMTiles v3 archive that is read.
+/// A reader of a PMTiles v3 archive.
 pub struct PmtilesReader {
     pub(super) bytes: Box<dyn ReadAt>,
     pub(super) header: Header,
@@ -65,12 +62,12 @@ impl PmtilesReader {
         PmtilesReader::over(Box::new(LocalFile::open(path)?))
     }
 
-    /// Opens a file that is a copy of what lies at a place.
+    /// Opens a local copy of the archive at `place`, which messages name.
     pub(in crate::sink) fn open_copy(path: &Path, place: String) -> Result<PmtilesReader, ReadError> {
         PmtilesReader::over(Box::new(LocalFile::open(path)?.called(place)))
     }
 
-    /// Opens an archive that lies somewhere else: one request fetches header and root.
+    /// Opens an archive behind any [`ReadAt`]; reads header and root at once.
     pub(in crate::sink) fn over(bytes: Box<dyn ReadAt>) -> Result<PmtilesReader, ReadError> {
         let front = bytes.read_at(0, bytes.length().min(ROOT_END as u64) as usize)?;
         let header = Header::from_bytes(&front).map_err(|error| match error {
@@ -110,30 +107,18 @@ impl PmtilesReader {
         serde_json::from_slice(&json).map_err(|error| self.damaged(format!("its metadata is no JSON object: {error}")))
     }
 
-    /// Gives every entry of a tile to `visit`, in the order of the ids.
-    pub(super) fn walk(
-        &mut self,
-        visit: &mut dyn FnMut(&PmtilesReader, &Entry) -> Result<(), ReadError>,
-    ) -> Result<(), ReadError> {
-        let mut walk = Walk::of(self);
-        while let Some(entry) = walk.next(self)? {
-            visit(self, &entry)?;
-        }
-        Ok(())
-    }
-
     /// The most tiles that an archive of this size may have.
     pub(super) fn max_tiles(&self) -> u64 {
         (ALWAYS_LISTED_TILES + self.bytes.length() / MIN_BYTES_PER_TILE).min(MAX_LISTED_TILES)
     }
 
-    /// The error for an archive that claims more.
+    /// The error for an archive that claims more tiles than [`PmtilesReader::max_tiles`].
     pub(super) fn too_many(&self) -> ReadError {
         let (most, length) = (self.max_tiles(), self.bytes.length());
         foreign(&*self.bytes, format!("it holds more than {most} tiles, the most that are read of {length} bytes"))
     }
 
-    /// The leaf directory that an entry points to, from a directory so deep.
+    /// The leaf directory that an entry points to; `depth` is that of the entry's own directory, 1 for the root.
     pub(super) fn leaf(&mut self, pointer: &Entry, depth: usize) -> Result<Arc<[Entry]>, ReadError> {
         if depth >= MAX_DIRECTORY_DEPTH {
             return Err(self.damaged(format!("its directories are nested more than {MAX_DIRECTORY_DEPTH} deep")));
@@ -160,7 +145,7 @@ impl PmtilesReader {
         Ok(leaf)
     }
 
-    /// Where in the archive an entry's bytes lie, if they lie in the section.
+    /// The range of an entry's bytes in the archive, if they are within the section `whole`.
     pub(super) fn inside(&self, whole: Section, entry: &Entry, what: &str) -> Result<Section, ReadError> {
         let length = u64::from(entry.length);
         match entry.offset.checked_add(length) {
@@ -318,7 +303,7 @@ impl TileReader for PmtilesReader {
     }
 }
 
-/// The sections, by the words of messages.
+/// The sections, with their names in messages.
 pub(super) const fn sections(header: &Header) -> [(&'static str, Section); 4] {
     [
         ("root directory", header.root),
@@ -374,5 +359,5 @@ fn damaged(bytes: &dyn ReadAt, what: String) -> ReadError {
 }
 
 fn foreign(bytes: &dyn ReadAt, what: String) -> ReadError {
-    ReadError::Foreign { place: bytes.place().to_owned(), kind: KIND, what }
+    ReadError::Foreign { place: bytes.place().to_owned(), kind: ARCHIVE_KIND, what }
 }

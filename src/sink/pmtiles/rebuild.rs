@@ -1,14 +1,13 @@
-//! An archive made of an old one and of edits: what was not edited is copied byte for byte, in the order of the ids.
+//! A new archive made of an old one and edits: tiles that were not edited are copied byte for byte, in the order of the ids.
 //!
 //! ```text
-//!  old tile data   │ a b c d e f g h … │      edits: c is new, f vanished
+//!  old tile data   │ a b c d e f g h … │      edits: c is replaced, f deleted
 //!                    └─┬─┘   └┬┘   └┬─┘
-//!  new tile data   │ a b c'd e g h …   │      one copy for what lies together
+//!  new tile data   │ a b c'd e g h …   │      contents that are adjacent are copied at once
 //! ```
 //!
-//! A content that several tiles share is copied with the first of them that stays; where it lies now is known from the pieces
-//! that were copied, of which there is one for each gap. So nothing has to be hashed, and memory grows with the gaps, up to a
-//! bound.
+//! A content that several tiles share is copied with the first of them that stays. Its new offset is computed from the list of copied
+//! ranges, which has one entry for each gap. So nothing is hashed, and memory grows with the number of gaps, up to a bound.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,15 +20,15 @@ use super::write::{Body, WriteFault};
 use crate::stop::Stop;
 use crate::tile::Zoom;
 
-/// Bytes of old tile data per read: large enough that the system call costs nothing beside the copying, and that the data between two edits
-/// are read already.
+/// Bytes of old tile data per read: large enough that the cost of the system call does not matter, and that the data between two edits is
+/// mostly in memory already.
 const BYTES_PER_READ: u64 = 1 << 20;
 
-/// The most copied ranges in memory: about 30 MB. Beyond that all are forgotten, and a content shared with an earlier range is copied
-/// again: the archive is correct and a little larger.
+/// The most copied ranges in memory: about 30 MB. Beyond that the list is cleared, and a content shared with an earlier range is copied a
+/// second time: the archive is correct and a little larger.
 const MAX_PIECES: usize = 1 << 19;
 
-/// Old tile data that lie together in the old archive and in the new one.
+/// A range of old tile data that is in one piece in the new archive, too.
 #[derive(Debug, Clone, Copy)]
 struct CopiedRange {
     old: u64,
@@ -49,18 +48,18 @@ impl CopiedRange {
 pub(super) struct Rebuild {
     old: PmtilesReader,
     walk: Walk,
-    /// The next entry of the old archive, or its rest.
+    /// The next entry of the old archive, or what is left of it.
     ahead: Option<Entry>,
     /// Copied ranges, by old offset.
     copied: BTreeMap<u64, CopiedRange>,
     /// The range to copy next, which may still grow.
     waiting: Option<CopiedRange>,
-    /// No old tile data beyond this offset were copied.
+    /// The end of the old tile data that was copied so far.
     front: u64,
-    /// Old tile data in memory, and their offset.
+    /// Old tile data in memory, and its offset.
     window: Vec<u8>,
     window_at: u64,
-    /// Old tile data of a range that lies before `window`.
+    /// Old tile data of a range before `window`.
     aside: Vec<u8>,
 }
 
@@ -75,7 +74,7 @@ impl Rebuild {
         Ok(Rebuild { old, walk, ahead, copied, waiting: None, front: 0, window, window_at: 0, aside: Vec::new() })
     }
 
-    /// Copies everything before a tile, and takes the tile itself out of the old archive, if it is there.
+    /// Copies all tiles before the tile `id`; returns the entry of the tile itself, if the old archive has it, without copying it.
     pub(super) fn meet(&mut self, id: u64, body: &mut Body, stop: &Stop) -> Result<Option<Entry>, WriteFault> {
         while let Some(entry) = self.ahead.filter(|entry| entry.id < id) {
             let before = u32::try_from(id - entry.id).unwrap_or(u32::MAX);
@@ -87,7 +86,7 @@ impl Rebuild {
         Ok(Some(Entry { run: 1, ..entry }))
     }
 
-    /// Copies everything that is left.
+    /// Copies all tiles that are left.
     pub(super) fn rest(&mut self, body: &mut Body, stop: &Stop) -> Result<(), WriteFault> {
         while let Some(entry) = self.ahead {
             self.ahead = self.walk.next(&mut self.old)?;
@@ -96,7 +95,7 @@ impl Rebuild {
         self.settle(body, stop)
     }
 
-    /// Goes on behind the first tiles of an entry; gives how many are left of it.
+    /// Goes on after the first `first` tiles of an entry; returns how many tiles of it are left.
     fn cut(&mut self, entry: Entry, first: u32) -> Result<u32, WriteFault> {
         let rest = entry.run.saturating_sub(first);
         self.ahead = if rest > 0 {
@@ -107,7 +106,7 @@ impl Rebuild {
         Ok(rest)
     }
 
-    /// Whether a tile of the old archive has exactly these bytes.
+    /// True if a tile of the old archive has exactly these bytes.
     pub(super) fn holds(&mut self, entry: &Entry, bytes: &[u8]) -> Result<bool, WriteFault> {
         if u64::from(entry.length) != bytes.len() as u64 {
             return Ok(false);
@@ -121,7 +120,7 @@ impl Rebuild {
         Ok(self.old.bytes.read_at(place.offset, bytes.len())? == bytes)
     }
 
-    /// Takes tiles of the old archive over as they are.
+    /// Adds the tiles of an entry of the old archive to the new one.
     pub(super) fn keep(&mut self, entry: Entry, body: &mut Body, stop: &Stop) -> Result<(), WriteFault> {
         self.old.inside(self.old.header.tiles, &entry, "tile")?;
         if entry.id + u64::from(entry.run) > Zoom::END_OF_PMTILES_IDS {
@@ -134,7 +133,7 @@ impl Rebuild {
         body.enter(Entry { offset, ..entry })
     }
 
-    /// Where a content lies now, if it was copied.
+    /// The new offset of a content, if it was copied.
     fn place(&self, entry: &Entry) -> Option<u64> {
         if entry.offset >= self.front {
             return None;
@@ -143,7 +142,7 @@ impl Rebuild {
         self.waiting.as_ref().and_then(|piece| piece.place(entry)).or_else(known)
     }
 
-    /// Has a content copied; gives where it will lie.
+    /// Schedules a content to be copied; returns its new offset.
     fn copy(&mut self, entry: &Entry, body: &mut Body, stop: &Stop) -> Result<u64, WriteFault> {
         let length = u64::from(entry.length);
         self.front = self.front.max(entry.offset + length);
@@ -159,7 +158,7 @@ impl Rebuild {
         Ok(piece.new)
     }
 
-    /// Copies what waits for it. Must come before anything else is added to the new tile data.
+    /// Copies the scheduled range. Must be called before anything else is appended to the new tile data.
     pub(super) fn settle(&mut self, body: &mut Body, stop: &Stop) -> Result<(), WriteFault> {
         let Some(piece) = self.waiting.take() else { return Ok(()) };
         let (mut at, end) = (piece.old, piece.old + piece.length);
@@ -178,11 +177,11 @@ impl Rebuild {
         Ok(())
     }
 
-    /// Old tile data from a byte on: one of them or more, up to an end.
+    /// Old tile data from `at` on: at least one byte, at most up to `end`.
     fn look(&mut self, at: u64, end: u64) -> Result<&[u8], WriteFault> {
         let tiles = self.old.header.tiles;
         let read = |length: u64| self.old.bytes.read_at(tiles.offset + at, length as usize);
-        // One step back for a content whose first tile was edited: the window stays where it is.
+        // The first tile of a shared content was edited, so the content is copied later, from before the window. The window stays.
         if at < self.window_at {
             self.aside = read(BYTES_PER_READ.min(end - at))?;
             return Ok(&self.aside);
@@ -196,7 +195,7 @@ impl Rebuild {
     }
 }
 
-/// What there is of bytes that begin at `begin`, from `at` on.
+/// The part of `bytes`, which begin at the offset `begin`, from the offset `at` on; `None` if there is nothing of it.
 fn at_hand(bytes: &[u8], begin: u64, at: u64) -> Option<&[u8]> {
     let within = usize::try_from(at.checked_sub(begin)?).ok()?;
     bytes.get(within..).filter(|rest| !rest.is_empty())

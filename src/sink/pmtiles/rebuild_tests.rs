@@ -178,7 +178,7 @@ fn an_old_archive_that_is_not_for_us_is_refused_and_stays() {
         (
             Archive::sound(PmtilesCompression::Gzip).to_bytes(),
             format!(
-                "the tiles of {shown} are not packed as gzip, and those of one archive are packed alike: seed it anew"
+                "the tiles of {shown} are not packed as gzip, and all tiles of an archive are packed alike: seed it anew"
             ),
         ),
         (

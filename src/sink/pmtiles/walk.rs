@@ -1,4 +1,4 @@
-//! The entries of an archive's tiles one by one, leaf after leaf, in the order of their ids.
+//! The walk over an archive: the entries of its tiles one by one, leaf after leaf, in the order of their ids.
 
 use std::sync::Arc;
 
@@ -8,28 +8,28 @@ use crate::sink::compare::Handover;
 use crate::sink::{ReadError, TileReader as _};
 use crate::tile::{TileCoord, TileId};
 
-/// How far an archive's directories were walked.
+/// The state of a walk over an archive's directories.
 ///
-/// Ids never go back, not even from one directory to another. So no directory is walked twice, whatever the pointers say, and the
-/// walk ends.
+/// The walk fails where ids do not ascend, within a directory or from one to the next. So it never walks a directory twice, wherever the
+/// pointers lead, and ends.
 pub(super) struct Walk {
     levels: Vec<DirectoryLevel>,
-    /// The first id that may still come.
+    /// The smallest id that may still come.
     floor: u64,
-    /// Entries of tiles that came.
+    /// The number of entries of tiles so far.
     count: u64,
 }
 
-/// A directory on the way from the root to where the walk is.
+/// A directory on the path from the root to the current entry.
 struct DirectoryLevel {
     entries: Arc<[Entry]>,
     next: usize,
-    /// The first id that is not of this directory any more.
+    /// The first id after this directory.
     end: u64,
 }
 
 impl Walk {
-    /// From the first tile on.
+    /// Begins at the first tile.
     pub(super) fn of(archive: &PmtilesReader) -> Walk {
         Walk {
             levels: vec![DirectoryLevel { entries: Arc::clone(&archive.root), next: 0, end: u64::MAX }],
@@ -38,7 +38,7 @@ impl Walk {
         }
     }
 
-    /// The next entry of a tile; `None` behind the last.
+    /// The next entry of a tile; `None` after the last.
     pub(super) fn next(&mut self, archive: &mut PmtilesReader) -> Result<Option<Entry>, ReadError> {
         loop {
             let depth = self.levels.len();
@@ -69,6 +69,18 @@ impl Walk {
 }
 
 impl PmtilesReader {
+    /// Calls `visit` with each entry of a tile, in the order of the ids.
+    pub(super) fn walk(
+        &mut self,
+        visit: &mut dyn FnMut(&PmtilesReader, &Entry) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        let mut walk = Walk::of(self);
+        while let Some(entry) = walk.next(self)? {
+            visit(self, &entry)?;
+        }
+        Ok(())
+    }
+
     /// Hands over every tile in the order of the ids, until no more are wanted.
     pub(super) fn hand_over(mut self, handover: &mut Handover) -> Result<(), ReadError> {
         let mut walk = Walk::of(&self);

@@ -1,10 +1,9 @@
-//! The bytes of an archive in the making, written from front to back in bounded memory.
+//! Writes the bytes of an archive from front to back, in bounded memory.
 //!
 //! ```text
 //! 0        127              16,384
-//! │ header │ root │ zeros … │ tiles, each once │ leaf directories │ metadata │
-//!   last     last             as they come       once all tiles     then
-//!                                                are there
+//! │ header │ root │ zeros … │ contents, each once │ leaf directories │ metadata │
+//!   last     last             1. as tiles come      2. after all tiles  3.
 //! ```
 
 use std::fs::File;
@@ -20,16 +19,16 @@ use crate::sink::{Metadata, ReadError};
 use crate::stop::Stop;
 use crate::tile::{LonLatBox, TileCoord, Zoom};
 
-/// Where the tile data begin.
+/// The offset of the tile data.
 const TILES: u64 = ROOT_END as u64;
 
-/// With more entries than this, no root without leaves is tried: 16 KiB hold about 8,000 entries of different tiles.
+/// The most entries with which a root without leaf directories is tried: 16 KiB hold about 8,000 entries of different tiles.
 const MAX_ENTRIES_OF_A_ROOT: u64 = 65_536;
 
-/// Entries of a leaf directory at least, except the last: about 10 KB packed, which a client fetches in one request.
+/// The fewest entries of a leaf directory, except the last: about 10 KB packed, which a client fetches in one request.
 const MIN_ENTRIES_OF_A_LEAF: u64 = 4_096;
 
-/// Leaf directories that fit into a root, roughly.
+/// About the number of leaf directories that fit into a root.
 const MAX_LEAVES_OF_A_ROOT: u64 = 3_500;
 
 /// Why a part of an archive could not be written.
@@ -105,12 +104,12 @@ impl Body {
         })
     }
 
-    /// The length of the tile data so far: where the next content will lie.
+    /// The length of the tile data so far, which is the offset of the next content.
     pub(super) const fn length(&self) -> u64 {
         self.length
     }
 
-    /// Appends a tile. Tiles come in the order of their ids.
+    /// Appends a tile. Tiles must come in the order of their ids.
     pub(super) fn put(&mut self, tile: TileCoord, bytes: &[u8]) -> Result<(), WriteFault> {
         let length = match u32::try_from(bytes.len()) {
             Ok(length) if length > 0 => length,
@@ -139,12 +138,12 @@ impl Body {
         self.stored += 1;
     }
 
-    /// Appends the entry of tiles whose bytes are there. Entries come in the order of their ids.
+    /// Appends the entry of tiles whose content was appended. Entries must come in the order of their ids.
     pub(super) fn enter(&mut self, mut entry: Entry) -> Result<(), WriteFault> {
         loop {
             if entry.id >= self.zoom.1 {
                 self.zoom = Zoom::of_pmtiles_id(entry.id);
-                // A run ends with its zoom: readers take the zooms of an archive from the begins of its entries.
+                // A run must end with its zoom: readers take the zooms of an archive from the first ids of its entries.
                 self.end_run()?;
             }
             let (zoom, end) = (self.zoom.0.get(), self.zoom.1);
@@ -180,7 +179,7 @@ impl Body {
         }
     }
 
-    /// Writes what stands behind the tiles, then what stands before them.
+    /// Writes leaf directories and metadata, then header and root.
     pub(super) fn finish(mut self, metadata: &Metadata, stop: &Stop) -> Result<(), WriteFault> {
         self.end_run()?;
         let mut gzip = Gzip::new(Level::ONCE);
@@ -191,7 +190,7 @@ impl Body {
         let header = Header {
             root: Section { offset: HEADER_LENGTH as u64, length: root.len() as u64 },
             metadata: Section { offset: leaves + leaves_length, length: described.len() as u64 },
-            // Without leaves the section is empty, but its place is named: readers refuse an offset of 0.
+            // Without leaves the section is empty, but has an offset all the same: readers refuse an offset of 0.
             leaves: Section { offset: leaves, length: leaves_length },
             tiles: Section { offset: TILES, length: self.length },
             ..self.header(metadata)
@@ -199,13 +198,13 @@ impl Body {
         self.file.seek(SeekFrom::Start(0))?;
         self.file.write_all(&header.to_bytes())?;
         self.file.write_all(&root)?;
-        // An attempt at smaller leaves may have been longer.
+        // An attempt with smaller leaf directories may have written more bytes.
         let end = leaves + leaves_length + described.len() as u64;
         self.file.into_inner().map_err(io::IntoInnerError::into_error)?.set_len(end)?;
         if stop.asked().is_some() { Err(WriteFault::Stopped) } else { Ok(()) }
     }
 
-    /// Writes the leaf directories, if there have to be any, and gives the root, packed, and the length of the leaves.
+    /// Writes the leaf directories, if any are needed; returns the packed root and the length of all leaves in bytes.
     fn directories(&mut self, begin: u64, gzip: &mut Gzip, stop: &Stop) -> Result<(Box<[u8]>, u64), WriteFault> {
         let count = self.entries.len();
         if count <= MAX_ENTRIES_OF_A_ROOT {
@@ -242,10 +241,10 @@ impl Body {
         }
     }
 
-    /// What the header says apart from sections.
+    /// The header without its sections.
     fn header(&self, metadata: &Metadata) -> Header {
         let asked = (metadata.zooms.min().get(), metadata.zooms.max().get());
-        // Those of the tiles, which may be fewer than were asked for; a check compares them.
+        // The zooms of the tiles, which may be fewer than those of the tileset: checks compare them with the entries.
         let (min_zoom, max_zoom) = self.zooms.unwrap_or(asked);
         let (longitude, latitude, zoom) = metadata.center();
         let LonLatBox { west, south, east, north } = metadata.bounds;
@@ -276,7 +275,7 @@ fn e7(degrees: f64, most: f64) -> i32 {
     (degrees.clamp(-most, most) * 1e7).round() as i32
 }
 
-/// Two bounds of which the second is the larger one: clients show nothing of an area of zero.
+/// Two bounds, the second larger than the first: clients show nothing if the bounds have no area.
 fn wide(low: f64, high: f64, most: f64) -> (i32, i32) {
     let (low, high, most) = (e7(low, most), e7(high, most), e7(most, most));
     match (low < high, high < most) {

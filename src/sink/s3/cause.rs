@@ -1,11 +1,11 @@
-//! What a server or the network said, sorted by what it means for a run.
+//! The errors of servers and of the network, classified by what they mean for a run.
 
 use std::error::Error;
 
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
-/// What was said, once and on one line: the SDK's errors spread it over many.
+/// What a server or the network said, on one line and each part once: the SDK's errors spread and repeat it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3Cause(pub(super) String);
 
@@ -17,38 +17,38 @@ impl std::fmt::Display for S3Cause {
 
 impl Error for S3Cause {}
 
-/// What it means.
+/// What a failed request means for a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// There is no such key.
     Missing,
     /// There is no such bucket.
     NoBucket,
-    /// The condition of the request does not hold.
+    /// The request's condition (`If-Match`, `If-None-Match`) does not hold.
     Condition,
-    /// The server does not know such requests.
+    /// The server does not support such requests.
     Unknown,
     /// The user may not do this.
     Denied,
-    /// The server does not know the keys.
+    /// The server does not know the access key, or the signature is wrong.
     Keys,
-    /// The keys were good once.
+    /// The access keys have expired.
     Expired,
-    /// There are no keys.
+    /// No credentials were found.
     NoKeys,
-    /// The bucket is elsewhere: where, if the server says.
+    /// The bucket is in another region: which, if the server says.
     Region(Option<String>),
-    /// Nobody answers.
+    /// No connection.
     Unreachable,
     /// No answer in time.
     Timeout,
     /// The clocks differ too much.
     Clock,
-    /// The server has too much to do.
+    /// The server asks to slow down.
     Busy,
-    /// The server failed, or broke off.
+    /// The server failed, or its answer broke off.
     Server,
-    /// The object is larger than what is read.
+    /// The object is larger than the program reads.
     TooLarge,
     /// Anything else.
     Other,
@@ -62,7 +62,7 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// Whether every other request would fail as well.
+    /// True if every other request of this run would fail, too.
     pub(super) fn concerns_all(&self) -> bool {
         matches!(
             self.meaning,
@@ -75,7 +75,7 @@ impl Refusal {
         )
     }
 
-    /// A code of an answer that stands in the body of a larger one (`DeleteObjects`).
+    /// From the code and message of one object in the answer to `DeleteObjects`.
     pub(super) fn of_code(code: &str, message: &str) -> Refusal {
         Refusal { meaning: meaning(None, code).unwrap_or(Meaning::Other), cause: S3Cause(said(None, code, message)) }
     }
@@ -120,7 +120,7 @@ impl<E: ProvideErrorMetadata + Error + 'static> From<SdkError<E, HttpResponse>> 
     }
 }
 
-/// The meaning of an answer (Amazon S3 API Reference, "Error responses").
+/// The meaning of an HTTP status and an error code; the code counts first (Amazon S3 API Reference, "Error responses").
 fn meaning(status: Option<u16>, code: &str) -> Option<Meaning> {
     Some(match (code, status) {
         ("NoSuchBucket", _) => Meaning::NoBucket,
@@ -158,12 +158,13 @@ fn meaning(status: Option<u16>, code: &str) -> Option<Meaning> {
     })
 }
 
-/// The region that a message asks for: "… the region 'us-east-1' is wrong; expecting 'eu-west-1'".
+/// The region that a message names: "… the region 'us-east-1' is wrong; expecting 'eu-west-1'".
 fn expected_region(message: &str) -> Option<String> {
     let (_, rest) = message.split_once("expecting '")?;
     rest.split_once('\'').map(|(region, _)| region.to_owned())
 }
 
+/// Status, code and message on one line, as far as the server sent them.
 fn said(status: Option<u16>, code: &str, message: &str) -> String {
     let mut text = status.map_or_else(String::new, |status| format!("HTTP {status}"));
     for part in [code, message.trim_end_matches('.')] {
@@ -181,7 +182,7 @@ fn said(status: Option<u16>, code: &str, message: &str) -> String {
     text
 }
 
-/// An error and its causes on one line, each said once.
+/// An error and its causes on one line, each once.
 pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

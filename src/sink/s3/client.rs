@@ -9,15 +9,15 @@ use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
-use super::error::Where;
+use super::error::RequestContext;
 use super::{S3Error, S3Location, S3Options, without_user};
 
-/// The longest pause between two attempts: a run that waits longer than this looks dead.
-const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+/// The longest pause between two attempts of a request: a run that pauses longer looks dead.
+const MAX_BACKOFF: Duration = Duration::from_secs(20);
 
-/// Makes the client. Nothing is asked of the server yet.
-pub(super) async fn connect(location: &S3Location, options: &S3Options) -> Result<(Client, Where), S3Error> {
-    // The chain of credentials may ask servers over TLS even where the bucket is reached without.
+/// Makes the client. Sends no request yet, except that the chain of credentials may ask its own servers.
+pub(super) async fn connect(location: &S3Location, options: &S3Options) -> Result<(Client, RequestContext), S3Error> {
+    // The chain of credentials may ask servers over TLS even where the bucket is reached without TLS.
     let tls = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
     let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(tls.clone());
     if let Some(region) = &options.region {
@@ -39,17 +39,17 @@ pub(super) async fn connect(location: &S3Location, options: &S3Options) -> Resul
         ));
     }
     let shared = loader.load().await;
-    // The SDK would read the variable for S3 alone by itself, with the user and password that may stand in it, and names it to nobody.
+    // The SDK reads AWS_ENDPOINT_URL_S3 by itself, with the user and password that may stand in it, and does not report what it found.
     let of_s3 =
         || std::env::var("AWS_ENDPOINT_URL_S3").ok().filter(|url| !url.is_empty() && options.endpoint.is_none());
     let endpoint = of_s3().or_else(|| shared.endpoint_url().map(str::to_owned)).map(|url| without_user(&url));
-    // Servers other than Amazon's accept any region, but a signature has to name one.
+    // Servers other than Amazon's accept any region, but a signature must name one.
     let region = match (shared.region(), &endpoint) {
         (Some(region), _) => region.clone(),
         (None, Some(_)) => Region::new("us-east-1"),
         (None, None) => return Err(S3Error::NoRegion { place: location.to_string() }),
     };
-    let place = Where {
+    let place = RequestContext {
         endpoint: endpoint.clone().unwrap_or_else(|| format!("S3 in {region}")),
         region: region.to_string(),
         bucket: location.bucket.clone(),
@@ -61,7 +61,7 @@ pub(super) async fn connect(location: &S3Location, options: &S3Options) -> Resul
         .operation_attempt_timeout(options.attempt_timeout)
         .operation_timeout(options.request_timeout)
         .build();
-    // Reading the system's certificates takes a moment, which a server without TLS need not cost.
+    // Reading the system's certificates takes a moment, which is not spent for a server without TLS.
     let http =
         if place.endpoint.starts_with("http://") { aws_smithy_http_client::Builder::new().build_http() } else { tls };
     let common = || {
@@ -81,15 +81,15 @@ pub(super) async fn connect(location: &S3Location, options: &S3Options) -> Resul
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
     };
-    // Not the SDK's adaptive retries: their limiter takes three tenths of the rate away for each refusal, so one gust over 16
-    // requests in flight left next to nothing, and after a storm of 1.5 s requests still waited when their 60 s were over.
-    // The pauses double for each request by itself instead, which lowers the rate as far as the server refuses.
+    // Not the SDK's adaptive retries: their limiter lowers the rate by 30 % for each refusal. Measured: one burst of refusals over 16
+    // requests in flight left a rate near 0, and after refusals of 1.5 s requests still waited when their 60 s were over. Here each
+    // request doubles its own pause, so the rate falls only as far as the server refuses.
     let retries = RetryConfig::standard()
         .with_max_attempts(options.attempts)
         .with_initial_backoff(options.backoff)
-        .with_max_backoff(LONGEST_PAUSE);
-    // The SDK's ration of retries (500 tokens for all clients of a process) is spent by the first hundred refusals of a
-    // storm; the attempts of each request and the number in flight bound them here.
+        .with_max_backoff(MAX_BACKOFF);
+    // The SDK's retry budget (500 tokens for all clients of a process) is spent after a hundred refusals. Here the attempts of each
+    // request and the number of requests in flight bound the retries.
     let partition = RetryPartition::custom("oar-tiles").token_bucket(TokenBucket::unlimited()).build();
     let client = Client::from_conf(common().retry_config(retries).retry_partition(partition).build());
     Ok((client, place))

@@ -1,4 +1,4 @@
-//! Why a target in S3 could not be written or read: what, where, what next.
+//! Errors of targets in S3: what failed, where, and what to do next.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use crate::sink::scratch::ScratchError;
 use crate::sink::tree::SwitchError;
 use crate::sink::{PmtilesError, ReadError};
 
-/// What was asked of the server.
+/// What a request asks of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Storing an object.
@@ -23,7 +23,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// As a verb.
+    /// The action as a verb.
     const fn verb(self) -> &'static str {
         match self {
             Action::Put => "write",
@@ -34,12 +34,12 @@ impl Action {
         }
     }
 
-    /// The line of a policy that allows it (Amazon S3, "Actions, resources, and condition keys").
+    /// The part of a policy that allows the action (Amazon S3, "Actions, resources, and condition keys").
     fn policy(self, bucket: &str, prefix: &str) -> String {
         let objects = |action: &str| format!("\"{action}\" on \"arn:aws:s3:::{bucket}/{prefix}*\"");
         match self {
             Action::Put => objects("s3:PutObject"),
-            // Without the right to list, a key that is not there is answered as if it were forbidden.
+            // Without the right to list, S3 answers 403 for a key that does not exist.
             Action::Get => format!("{} and {}", objects("s3:GetObject"), Action::List.policy(bucket, prefix)),
             Action::List => format!("\"s3:ListBucket\" on \"arn:aws:s3:::{bucket}\""),
             Action::Delete => objects("s3:DeleteObject"),
@@ -64,7 +64,7 @@ pub enum S3Error {
         place: String,
     },
     /// There is no such bucket.
-    #[error("there is no bucket \"{bucket}\" at {endpoint}: make it, or correct --output or [s3] endpoint")]
+    #[error("there is no bucket \"{bucket}\" at {endpoint}: create it, or correct --output or [s3] endpoint")]
     NoBucket {
         /// The bucket.
         bucket: String,
@@ -73,19 +73,19 @@ pub enum S3Error {
         /// What the server said.
         source: S3Cause,
     },
-    /// The user may not.
+    /// The user may not do this.
     #[error("not allowed to {} {place}: a policy has to allow {policy}", action.verb())]
     Denied {
-        /// What.
+        /// What was tried.
         action: Action,
-        /// Where.
+        /// The target or object.
         place: String,
         /// The line that a policy needs.
         policy: String,
         /// What the server said.
         source: S3Cause,
     },
-    /// The server does not know the keys.
+    /// The server does not accept the access keys.
     #[error("{endpoint} refuses the credentials for {place}: check the access key, its secret and [s3] profile")]
     Keys {
         /// The server.
@@ -95,7 +95,7 @@ pub enum S3Error {
         /// What the server said.
         source: S3Cause,
     },
-    /// There are no keys.
+    /// No credentials were found.
     #[error(
         "no credentials for {place}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile in [s3] profile, or give the machine a role"
     )]
@@ -105,7 +105,7 @@ pub enum S3Error {
         /// What the chain of credentials said.
         source: S3Cause,
     },
-    /// The keys are too old.
+    /// The credentials have expired.
     #[error(
         "the credentials for {place} have expired: log in again, or use ones that last longer, and run the command again; it goes on where it stopped"
     )]
@@ -115,7 +115,7 @@ pub enum S3Error {
         /// What the server said.
         source: S3Cause,
     },
-    /// The bucket lies elsewhere.
+    /// The bucket is in another region.
     #[error("the bucket \"{bucket}\" is not in the region {used}: set [s3] region to {}", right.as_deref().unwrap_or("the bucket's own"))]
     Region {
         /// The bucket.
@@ -127,14 +127,14 @@ pub enum S3Error {
         /// What the server said.
         source: S3Cause,
     },
-    /// Nobody answers.
+    /// No connection to the server.
     #[error("cannot reach {endpoint} to {} {place}: check [s3] endpoint, the network and the proxy", action.verb())]
     Unreachable {
         /// The server.
         endpoint: String,
         /// What was tried.
         action: Action,
-        /// Where.
+        /// The target or object.
         place: String,
         /// The cause.
         source: S3Cause,
@@ -149,7 +149,7 @@ pub enum S3Error {
         endpoint: String,
         /// What was tried.
         action: Action,
-        /// Where.
+        /// The target or object.
         place: String,
         /// The cause.
         source: S3Cause,
@@ -162,7 +162,7 @@ pub enum S3Error {
         /// What the server said.
         source: S3Cause,
     },
-    /// The server has too much to do.
+    /// The server asks to slow down.
     #[error(
         "{endpoint} asks to slow down and did not take the request to {} {place} in {attempts} attempts: run the command again later, or lower [s3] in_flight",
         action.verb()
@@ -172,7 +172,7 @@ pub enum S3Error {
         endpoint: String,
         /// What was tried.
         action: Action,
-        /// Where.
+        /// The target or object.
         place: String,
         /// How often.
         attempts: u32,
@@ -186,12 +186,12 @@ pub enum S3Error {
         endpoint: String,
         /// What was tried.
         action: Action,
-        /// Where.
+        /// The target or object.
         place: String,
         /// What the server said.
         source: S3Cause,
     },
-    /// Somebody else writes the target.
+    /// Another run is writing the target.
     #[error(
         "another run is writing {place}: {holder}; its lease ends at {until} unless it is renewed. Wait until that run is done; if it was killed, run the command again after that time"
     )]
@@ -203,7 +203,7 @@ pub enum S3Error {
         /// Until when.
         until: String,
     },
-    /// Somebody else took the target over.
+    /// Another run took the lease, or it was removed.
     #[error(
         "the lease on {place} was lost ({how}): the manifest is unchanged. See that only one run writes this target, then run the command again"
     )]
@@ -215,15 +215,15 @@ pub enum S3Error {
     },
     /// The target holds another tileset.
     #[error(
-        "{place} holds another tileset (or this one with other settings): nothing was written. Choose another --output, or bring it in line with this one by --force"
+        "{place} holds another tileset (or this one with other settings): nothing was written. Choose another --output, or replace the tiles there with --force"
     )]
     OtherTileset {
         /// The target.
         place: String,
     },
-    /// The target holds somebody's files.
+    /// The target holds objects of another program.
     #[error(
-        "{place} holds {example}, which oar-tiles did not write: nothing was written. Choose another --output, or have it replaced by --force"
+        "{place} holds {example}, which oar-tiles did not write: nothing was written. Choose another --output, or replace what is there with --force"
     )]
     Foreign {
         /// The target.
@@ -231,7 +231,7 @@ pub enum S3Error {
         /// A key of it.
         example: String,
     },
-    /// Its versions are whole.
+    /// A target with versions cannot be edited.
     #[error(
         "{place} is published with publish = \"versioned\", and a version is written as a whole: seed it, or publish in place"
     )]
@@ -239,13 +239,13 @@ pub enum S3Error {
         /// The target.
         place: String,
     },
-    /// There is nothing to be edited.
+    /// The target holds no tileset that could be edited.
     #[error("{place} holds no tileset of oar-tiles that could be brought up to date: seed it first")]
     NoTileset {
         /// The target.
         place: String,
     },
-    /// Something that the run is about to replace was replaced by somebody else.
+    /// Another program replaced an object that the run was about to replace.
     #[error(
         "{place} was changed by somebody else during the run: it is left alone. See that only one program writes this target, then run the command again"
     )]
@@ -274,15 +274,15 @@ pub enum S3Error {
         /// The target.
         place: String,
     },
-    /// An object is larger than what is read.
-    #[error("{place} is too large to be read: see what put it there, and remove it or name another target")]
+    /// An object is larger than the program reads.
+    #[error("{place} is too large to be read: find out which program wrote it, and remove it or name another target")]
     TooLarge {
         /// The object's URL.
         place: String,
         /// The limit.
         source: S3Cause,
     },
-    /// A note of ours is broken.
+    /// A note of this program cannot be parsed.
     #[error(
         "{place} cannot be read: it is damaged, or another version of oar-tiles wrote it. Remove it, then run the command again"
     )]
@@ -292,14 +292,14 @@ pub enum S3Error {
         /// The cause.
         source: serde_json::Error,
     },
-    /// There is nothing to read.
+    /// There is no such object.
     #[error("there is no {place}: name a target that exists")]
     Missing {
         /// The object.
         place: String,
     },
-    /// The local file that is to go up.
-    #[error("cannot read {} to send it to {place}", path.display())]
+    /// The local file that is to be uploaded cannot be read.
+    #[error("cannot read {} to upload it to {place}: run the command again", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -308,22 +308,22 @@ pub enum S3Error {
         /// The cause.
         source: std::io::Error,
     },
-    /// The archive that is to go up.
+    /// The archive that is to be uploaded could not be written.
     #[error(transparent)]
     Archive(#[from] PmtilesError),
-    /// There is no room for it.
-    #[error("cannot keep the archive in {}: make room there, or set TMPDIR to another folder", path.display())]
+    /// The temporary folder cannot hold the archive.
+    #[error("cannot write the archive to {}: make room there, or set TMPDIR to another folder", path.display())]
     Scratch {
         /// The temporary folder.
         path: PathBuf,
         /// The cause.
         source: std::io::Error,
     },
-    /// The list of what is there.
+    /// The scratch file with the list of tiles.
     #[error(transparent)]
     ScratchList(#[from] ScratchError),
-    /// The map cannot be switched.
-    #[error("cannot switch the map of {place}")]
+    /// Clients cannot be switched to the version.
+    #[error("cannot switch clients of {place} to another version")]
     Switch {
         /// The target.
         place: String,
@@ -332,9 +332,9 @@ pub enum S3Error {
     },
 }
 
-/// Where a request went, for its error.
+/// What an error says of the server and the bucket of its request.
 #[derive(Debug, Clone)]
-pub(super) struct Where {
+pub(super) struct RequestContext {
     pub(super) endpoint: String,
     pub(super) region: String,
     pub(super) bucket: String,
@@ -342,10 +342,10 @@ pub(super) struct Where {
     pub(super) attempts: u32,
 }
 
-impl Where {
+impl RequestContext {
     /// The error of a request for a key.
     pub(super) fn error(&self, action: Action, key: &str, refusal: Refusal) -> S3Error {
-        let Where { endpoint, region, bucket, prefix, attempts } = self.clone();
+        let RequestContext { endpoint, region, bucket, prefix, attempts } = self.clone();
         let place = format!("s3://{bucket}/{key}");
         let source = refusal.cause;
         match refusal.meaning {

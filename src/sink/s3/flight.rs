@@ -1,9 +1,9 @@
-//! How many requests were in flight, so that a run can say whether it kept the number that the user set.
+//! Counts requests in flight, so that a run can report whether it kept as many in flight as the user allows.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A count of requests in flight over time. Clones count together.
+/// A count of requests in flight over time. Clones share one count.
 #[derive(Debug, Clone, Default)]
 pub struct Flights(Arc<Mutex<Count>>);
 
@@ -12,20 +12,20 @@ struct Count {
     now: u32,
     peak: u32,
     requests: u64,
-    /// Requests in flight, added up over time, in seconds.
+    /// The integral of the requests in flight over time, in request-seconds.
     area: f64,
     begun: Option<Instant>,
     last: Option<Instant>,
 }
 
-/// What was counted.
+/// The requests of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
 pub struct InFlight {
-    /// The mean over the time from the first request to the last.
+    /// The mean number in flight, from the first request to the last.
     pub mean: f64,
-    /// The most at one moment.
+    /// The largest number in flight at one moment.
     pub peak: u32,
-    /// How many requests there were, each counted once however often it was tried.
+    /// How many requests there were; one that was tried again counts once.
     pub requests: u64,
     /// The time from the first request to the last.
     pub time: Duration,
@@ -36,7 +36,7 @@ pub struct InFlight {
 pub(super) struct Flight(Flights);
 
 impl Flights {
-    /// A request takes off.
+    /// Counts a request as in flight until the returned value is dropped.
     pub(super) fn begin(&self) -> Flight {
         self.change(|count| {
             count.now += 1;
@@ -46,7 +46,7 @@ impl Flights {
         Flight(self.clone())
     }
 
-    /// What was counted until now.
+    /// The figures until now.
     #[must_use]
     pub fn seen(&self) -> InFlight {
         let mut seen = InFlight::default();
@@ -59,9 +59,9 @@ impl Flights {
     }
 
     fn change(&self, change: impl FnOnce(&mut Count)) {
-        // Numbers are whole at any moment: a panic elsewhere does not break them.
+        // Each update leaves consistent numbers: a panic of another thread that held the lock does no harm.
         let mut count = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Time without any request counts, but only until the last one ended.
+        // Time without a request counts if another request follows.
         if count.now > 0 || count.begun.is_none() {
             let now = Instant::now();
             let passed = count.last.map_or(0.0, |last| (now - last).as_secs_f64());

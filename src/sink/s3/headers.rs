@@ -1,4 +1,4 @@
-//! What objects say about themselves (RFC 9110, section 8; Amazon S3 API Reference, `PutObject`).
+//! The headers of stored objects (RFC 9110, section 8; Amazon S3 API Reference, `PutObject`).
 
 use aws_sdk_s3::operation::create_multipart_upload::builders::CreateMultipartUploadFluentBuilder;
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
@@ -25,7 +25,7 @@ fn storage_class(headers: &S3Headers) -> Option<StorageClass> {
     headers.storage_class.as_deref().map(StorageClass::from)
 }
 
-/// A tile of a zoom.
+/// Sets the headers of a tile.
 pub(super) fn of_tile(
     request: PutObjectFluentBuilder,
     headers: &S3Headers,
@@ -36,7 +36,8 @@ pub(super) fn of_tile(
     of_object(request.set_cache_control(headers.cache_control(zoom).map(str::to_owned)), headers)
 }
 
-/// A note: small, replaced in place, always in the standard class, so that it is at hand.
+/// Sets the headers of a note, which is small and replaced in place: always the bucket's standard class, whose objects can be read at
+/// once and replaced without a fee.
 pub(super) fn of_note(request: PutObjectFluentBuilder, headers: &S3Headers) -> PutObjectFluentBuilder {
     let (encryption, key) = headers.encryption.parts();
     request
@@ -46,7 +47,7 @@ pub(super) fn of_note(request: PutObjectFluentBuilder, headers: &S3Headers) -> P
         .set_ssekms_key_id(key)
 }
 
-/// An archive that goes up at once.
+/// Sets the headers of an archive that one request uploads.
 pub(super) fn of_archive(
     request: PutObjectFluentBuilder,
     headers: &S3Headers,
@@ -65,7 +66,7 @@ fn of_object(request: PutObjectFluentBuilder, headers: &S3Headers) -> PutObjectF
         .set_ssekms_key_id(key)
 }
 
-/// An archive that goes up in parts.
+/// Sets the headers of an archive that is uploaded in parts.
 pub(super) fn of_parts(
     request: CreateMultipartUploadFluentBuilder,
     headers: &S3Headers,

@@ -1,4 +1,4 @@
-//! Who holds a lease, as the note in the bucket says it.
+//! The lease as it is written in the bucket: who holds it, and until when.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::sink::metadata::GENERATOR;
 use crate::sink::tree::notes::Begun;
 
-/// The note: who writes the target, until when, and what was begun.
+/// The lease's note: who writes the target, until when, and what was begun.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Document {
-    /// Nobody, once a run has ended.
+    /// `None` after the last run gave the lease back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) holder: Option<Holder>,
     /// The end of the lease, in milliseconds since 1970 (UTC), by the holder's clock.
@@ -21,26 +21,26 @@ pub(super) struct Document {
     pub(super) begun: Begun,
 }
 
-/// A run.
+/// A run that holds a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Holder {
     /// The program and its version.
     program: String,
     host: String,
     pid: u32,
-    /// The boot and the namespace in which the process id means something; empty where that is not known.
+    /// The boot and the process namespace in which `pid` is valid; empty where the system does not tell them.
     #[serde(default)]
     scope: String,
-    /// Random, so that no two runs are alike.
+    /// Random, different for each run.
     pub(super) id: String,
-    /// Since when, RFC 3339.
+    /// When the run took the lease (RFC 3339).
     since: String,
 }
 
 impl Holder {
     /// This run.
     pub(super) fn this_run(now: SystemTime) -> Holder {
-        // Each state is keyed at random by the standard library, from the system's source.
+        // The standard library keys each state at random, from the system's source of randomness.
         let random = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), now);
         Holder {
             program: GENERATOR.to_owned(),
@@ -52,7 +52,7 @@ impl Holder {
         }
     }
 
-    /// Whether the process is certainly gone: it ran in this boot and process namespace, where its id is free now.
+    /// True if the process has certainly ended: it ran in this boot and process namespace, in which no process has its id now.
     fn is_gone(&self) -> bool {
         !self.scope.is_empty() && self.scope == scope() && !Path::new("/proc").join(self.pid.to_string()).exists()
     }
@@ -65,18 +65,18 @@ impl std::fmt::Display for Holder {
 }
 
 impl Document {
-    /// Who holds the lease now, if anybody does.
+    /// The holder, if the lease has not expired and its process is not certainly gone.
     pub(super) fn held(&self, now: SystemTime) -> Option<&Holder> {
         let holder = self.holder.as_ref()?;
         (self.expires > milliseconds(now) && !holder.is_gone()).then_some(holder)
     }
 
-    /// Held for a while longer.
+    /// Moves the end of the lease to `lease` after `now`.
     pub(super) fn prolonged(&mut self, now: SystemTime, lease: Duration) {
         self.expires = milliseconds(now + lease);
     }
 
-    /// The end of the lease, for people.
+    /// The end of the lease as text (RFC 3339).
     pub(super) fn until(&self) -> String {
         humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_millis(self.expires)).to_string()
     }

@@ -1,8 +1,8 @@
-//! One writer a target: a note in the bucket that names who writes, replaced only as long as it is the one that was seen.
+//! One writer a target: a note in the bucket names the run that writes, and is replaced by conditional writes only (Amazon S3 User Guide,
+//! "Conditional requests"), so that of two runs one is first.
 //!
-//! Conditional writes (Amazon S3 User Guide, "Conditional requests") decide who is first. The end of a lease is told by
-//! clocks; where they differ by more than the lease lasts, a living run may be robbed, which its next renewal finds: it ends
-//! before the manifest.
+//! A lease expires by the clock. Where the clocks of two machines differ by more than the lease lasts, the second may take the lease of
+//! a run that is alive. That run notices at its next renewal, and ends before it writes the manifest.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,42 +20,43 @@ use crate::sink::read::MAX_NOTE;
 use crate::sink::tree::OWN_FOLDER;
 use crate::sink::tree::notes::Begun;
 
-/// A lease that is held, and renewed at each third of its time.
+/// A lease that this run holds. A task renews it whenever a third of its time has passed.
 #[derive(Debug)]
 pub(super) struct Lease {
     store: Arc<Store>,
-    note: Arc<Mutex<Note>>,
+    note: Arc<Mutex<LeaseNote>>,
     lost: watch::Receiver<Option<String>>,
     renewing: JoinHandle<()>,
 }
 
-/// The note as it was last written.
+/// The lease's note as this run has last written it.
 #[derive(Debug)]
-struct Note {
+struct LeaseNote {
     store: Arc<Store>,
     name: String,
     document: Document,
-    /// The id of this run, by which it knows its own note.
+    /// The id of this run, by which it recognizes its own note.
     id: String,
+    /// The note's `ETag`.
     tag: String,
-    /// Whether the server knows conditional writes.
+    /// Whether the server supports conditional writes.
     conditional: bool,
 }
 
-/// How a renewal failed.
+/// Why the note could not be written.
 enum Failed {
-    /// Somebody else holds the lease.
+    /// The lease is not this run's any more; the text says why.
     Lost(String),
-    /// The server did not take it.
+    /// The server refused the request.
     Refused(Refusal),
 }
 
-/// The name of the note.
+/// The name of the lease's note.
 fn name() -> String {
     format!("{OWN_FOLDER}/lease.json")
 }
 
-/// What was begun in a target, for a reader; nothing if it may not read the note.
+/// What was begun in a target, for a reader. A reader that may not read the note is warned, and gets nothing.
 pub(super) async fn begun(store: &Store) -> Result<Begun, S3Error> {
     match store.read(&name(), None, MAX_NOTE).await {
         Ok(object) => {
@@ -75,7 +76,10 @@ pub(super) async fn begun(store: &Store) -> Result<Begun, S3Error> {
 }
 
 impl Lease {
-    /// Takes the lease, if nobody has it.
+    /// Takes the lease.
+    ///
+    /// # Errors
+    /// If another run holds it, or the bucket cannot be written.
     pub(super) async fn take(store: &Arc<Store>, runtime: &Handle) -> Result<Lease, S3Error> {
         let name = name();
         let now = SystemTime::now();
@@ -92,7 +96,8 @@ impl Lease {
         let id = holder.id.clone();
         document.holder = Some(holder);
         document.prolonged(now, store.options.lease);
-        let mut note = Note { store: Arc::clone(store), name, document, id, tag: String::new(), conditional: true };
+        let mut note =
+            LeaseNote { store: Arc::clone(store), name, document, id, tag: String::new(), conditional: true };
         let condition = Condition::as_seen(before.as_ref().map(|object| &object.tag));
         match note.write(&condition).await {
             Ok(()) => {}
@@ -106,30 +111,30 @@ impl Lease {
         Ok(Lease { store: Arc::clone(store), note, lost, renewing })
     }
 
-    /// What was begun in the target before.
+    /// What was begun in the target before this run.
     pub(super) async fn begun(&self) -> Begun {
         self.note.lock().await.document.begun.clone()
     }
 
-    /// Notes what is begun now.
+    /// Notes what this run begins, and renews the lease.
     pub(super) async fn note(&self, begun: Begun) -> Result<(), S3Error> {
         let mut note = self.note.lock().await;
         note.document.begun = begun;
         note.hold().await
     }
 
-    /// The run has finished: what stays begun is written when the lease is given back.
+    /// Sets what stays noted as begun; [`Lease::release`] writes it.
     pub(super) async fn finish(&self, begun: Begun) {
         self.note.lock().await.document.begun = begun;
     }
 
-    /// Makes sure that the lease is still held, for as long as it lasts.
+    /// Renews the lease now, so that it is certainly held for its whole time from here on.
     pub(super) async fn confirm(&self) -> Result<(), S3Error> {
         self.check()?;
         self.note.lock().await.hold().await
     }
 
-    /// Whether a renewal has found that the lease is lost.
+    /// Fails if a renewal has found that the lease is lost. Sends no request.
     pub(super) fn check(&self) -> Result<(), S3Error> {
         let lost = |how: &String| S3Error::Lost { place: self.store.location.to_string(), how: how.clone() };
         self.lost.borrow().as_ref().map_or(Ok(()), |how| Err(lost(how)))
@@ -143,7 +148,7 @@ impl Lease {
         note.document.expires = 0;
         match note.rewrite().await {
             Ok(()) => Ok(()),
-            // Who took it over has it now.
+            // Another run has it now.
             Err(Failed::Lost(how)) => {
                 tracing::warn!("the lease on {} was not given back: it was lost ({how})", note.store.location);
                 Ok(())
@@ -159,7 +164,8 @@ impl Drop for Lease {
     }
 }
 
-async fn renew(note: Arc<Mutex<Note>>, lost: watch::Sender<Option<String>>, pause: Duration) {
+/// Renews the lease after each `pause`, until it is lost; then tells `lost` why.
+async fn renew(note: Arc<Mutex<LeaseNote>>, lost: watch::Sender<Option<String>>, pause: Duration) {
     loop {
         tokio::time::sleep(pause).await;
         let mut note = note.lock().await;
@@ -172,7 +178,7 @@ async fn renew(note: Arc<Mutex<Note>>, lost: watch::Sender<Option<String>>, paus
                 lost.send_replace(Some(how));
                 return;
             }
-            // It may be taken at the next try; nobody else may have it before its end.
+            // The next renewal may succeed: nobody else takes the lease before it expires.
             Err(Failed::Refused(refusal)) => {
                 tracing::warn!("cannot renew the lease on {}: {}", note.store.location, refusal.cause);
                 note.document.expires = expires;
@@ -181,8 +187,8 @@ async fn renew(note: Arc<Mutex<Note>>, lost: watch::Sender<Option<String>>, paus
     }
 }
 
-impl Note {
-    /// Writes the note, prolonged.
+impl LeaseNote {
+    /// Renews the lease.
     async fn hold(&mut self) -> Result<(), S3Error> {
         let lease = self.store.options.lease;
         self.document.prolonged(SystemTime::now(), lease);
@@ -218,7 +224,7 @@ impl Note {
                 self.tag = written.map_err(Failed::Refused)?;
                 Ok(())
             }
-            // Our own write may have been stored, its answer lost, and the second attempt refused. Or the note is gone.
+            // The server may have stored the first attempt without its answer arriving, and refused the second. Or the note is gone.
             Err(refusal) if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing) => {
                 match self.store.read(&self.name, None, MAX_NOTE).await {
                     Ok(object) if object.body == body => {
@@ -250,7 +256,7 @@ impl Note {
         S3Error::Lost { place: self.store.location.to_string(), how }
     }
 
-    /// Who was first.
+    /// The error if another run took the lease first: its holder, as far as the note says.
     async fn held_by_another(&self) -> S3Error {
         match self.store.get(&self.name).await {
             Ok(Some(object)) => match serde_json::from_slice::<Document>(&object.body) {

@@ -1,4 +1,4 @@
-//! Where in S3 a target lies.
+//! The bucket and the prefix or key of a target in S3.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,13 +21,13 @@ pub struct S3Key {
     pub key: String,
 }
 
-/// A place that cannot be in S3.
+/// Why a text is no address of a target in S3.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LocationError {
-    /// Not of this form.
+    /// It has another form.
     #[error("\"{0}\" is no place in S3: write s3://bucket/prefix/ or s3://bucket/name.pmtiles")]
     Form(String),
-    /// No bucket is named so (Amazon S3 User Guide, "Bucket naming rules").
+    /// No bucket can have this name (Amazon S3 User Guide, "Bucket naming rules").
     #[error(
         "\"{text}\" names the bucket \"{bucket}\": a bucket's name has 3 to 63 letters, digits, dots, hyphens and underscores"
     )]
@@ -37,7 +37,7 @@ pub enum LocationError {
         /// The bucket.
         bucket: String,
     },
-    /// The key would not do as a URL's path.
+    /// The key cannot be the path of a URL.
     #[error(
         "\"{0}\" has an empty part, a \".\" or \"..\", or a character that a URL cannot hold as it is: write letters, digits, - _ . ~ and single slashes"
     )]
@@ -96,7 +96,7 @@ impl fmt::Display for S3Key {
 }
 
 impl S3Key {
-    /// The bucket as a location, below which the key is a name.
+    /// The whole bucket as a location: the key is a name below it.
     pub(super) fn bucket_as_location(&self) -> S3Location {
         S3Location { bucket: self.bucket.clone(), prefix: String::new() }
     }

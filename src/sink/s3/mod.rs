@@ -1,10 +1,23 @@
-//! A target in S3: a prefix that is brought in line tile by tile, or an archive that is replaced as a whole.
+//! Targets in S3: a prefix with an object for each tile, which a run synchronizes, or a PMTiles object, which a run replaces.
 //!
 //! ```text
-//!  create: lease ─► begin: whose target? what is there? ─► write: same MD5? or PUT ─► finish: wait, delete, notes, release
-//!          lease    list, inventory                        uploads (bounded)          publish
-//!                   or, where the rest stays, nothing      or HEAD first
+//!  create: take the lease ─► begin: read the notes, ─► write: PUT tiles whose MD5 ─► finish: wait for all, delete,
+//!                            list the tiles            differs from the listed one           write the notes, release
+//!          lease             open                      uploads (bounded)             publish
 //! ```
+//!
+//! A run that edits a target ([`Unwritten::Keep`](crate::sink::Unwritten::Keep)) lists nothing: it asks for each tile by HEAD before it
+//! writes it.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `options`, `location`, `headers` | what the user sets, and what becomes of it in a request |
+//! | `client`, `store`, `shared`, `flight` | requests below a prefix, with retries; the client that readers and the sink share |
+//! | `cause`, `error` | what a server's refusal means, and the message with the next step |
+//! | `lease`, `holder` | one writer a target |
+//! | `open`, `uploads`, `note`, `publish` | a run of the sink from its beginning to its notes |
+//! | `upload`, `pmtiles` | an archive that goes up as a whole |
+//! | `read` | tiles and archives read back |
 
 mod cause;
 mod client;
@@ -14,6 +27,7 @@ mod headers;
 mod holder;
 mod lease;
 mod location;
+mod note;
 mod open;
 mod options;
 mod pmtiles;
@@ -49,20 +63,20 @@ pub use read::{S3Object, S3Reader, s3_versions};
 pub use shared::S3Shared;
 pub use upload::S3Archive;
 
-/// The most names of one `DeleteObjects` (Amazon S3 API Reference).
-const MOST_DELETED_AT_ONCE: usize = 1_000;
+/// The most names in one `DeleteObjects` request (Amazon S3 API Reference).
+const MAX_NAMES_PER_DELETE: usize = 1_000;
 
-/// The longest that giving back the lease may hold up the end of a run that failed.
-const PARTING: Duration = Duration::from_secs(5);
+/// How long a run that failed waits for the server to accept that the lease is given back.
+const MAX_RELEASE_TIME: Duration = Duration::from_secs(5);
 
-/// The longest that undoing something in the bucket may hold up the end of a run after a stop was asked for: the process ends
-/// 2 s after a signal.
-const UNDOING: Duration = Duration::from_secs(1);
+/// How long a run waits, after a stop was asked for, for the server to undo something: to give back the lease, to abort an upload. The
+/// process ends 2 s after the signal.
+const MAX_UNDO_TIME: Duration = Duration::from_secs(1);
 
-/// A tileset below a prefix of a bucket, one object for each tile.
+/// The sink of a tileset below a prefix of a bucket, with one object for each tile.
 ///
-/// Tiles go up as they come; how many at once is bounded, and [`Sink::write`] waits for room. Made and used from a thread
-/// that may block, beside a runtime with worker threads.
+/// [`Sink::write`] starts uploads and returns; it waits only while as many as allowed are in flight. To be created and used on a thread
+/// that may block, with a multi-threaded runtime beside it.
 #[derive(Debug)]
 pub struct S3 {
     runtime: Handle,
@@ -73,13 +87,13 @@ pub struct S3 {
     open: Option<Open>,
 }
 
-/// Waits for something asynchronous from a thread that may block.
+/// Runs a future to its end, from a thread that may block.
 fn wait<F: Future>(runtime: &Handle, future: F) -> F::Output {
     tokio::task::block_in_place(|| runtime.block_on(future))
 }
 
 impl S3 {
-    /// Takes the lease on a target. Credentials come from the ordinary chain.
+    /// Takes the lease on a target. Credentials come from the SDK's default chain, unless the options hold keys.
     ///
     /// # Errors
     /// If the bucket cannot be reached or written, or another run holds the lease.
@@ -105,13 +119,13 @@ impl S3 {
         Ok(S3 { runtime, stop: stop.clone(), store, tree, lease: Some(lease), open: None })
     }
 
-    /// How many requests were in flight for tiles; to be kept beyond [`Sink::finish`].
+    /// The count of requests in flight; it stays readable after [`Sink::finish`].
     #[must_use]
     pub fn flights(&self) -> Flights {
         self.store.flights.clone()
     }
 
-    /// Switches the map to another version, or to the one before.
+    /// Switches clients to the version `to`, or to the version before the current one.
     ///
     /// # Errors
     /// If there is no such version, or the bucket cannot be written.
@@ -128,11 +142,11 @@ impl S3 {
         Ok(switched)
     }
 
-    /// Gives the lease back at the end of a run that has done everything. A stop shortens the wait for that; then the lease
-    /// ends by itself.
+    /// Gives the lease back after a run that is complete. After a stop was asked for, waits at most [`MAX_UNDO_TIME`]; a lease that was
+    /// not given back expires.
     fn release(&mut self) -> Result<(), S3Error> {
         let Some(lease) = self.lease.take() else { return Ok(()) };
-        let released = wait(&self.runtime, self.stop.within(UNDOING, lease.release()));
+        let released = wait(&self.runtime, self.stop.within(MAX_UNDO_TIME, lease.release()));
         released.unwrap_or_else(|| {
             self.not_released("no answer before the end");
             Ok(())
@@ -140,7 +154,7 @@ impl S3 {
     }
 
     fn not_released(&self, why: impl std::fmt::Display) {
-        tracing::warn!("the lease on {} ends by itself: {why}", self.store.location);
+        tracing::warn!("the lease on {} could not be given back, and expires by itself: {why}", self.store.location);
     }
 
     fn not_open(&self) -> S3Error {
@@ -149,7 +163,7 @@ impl S3 {
 }
 
 impl Open {
-    /// Edits a target that was listed: what is passed on the way is not there any more.
+    /// Makes edits in a target that was listed. Listed tiles that lie between two edits are not in the tileset any more: they are doomed.
     fn edit_in_order(&mut self, edits: Vec<TileEdit>, packed: bool) -> Result<Written, S3Error> {
         let mut written = Written::default();
         for edit in edits {
@@ -166,7 +180,7 @@ impl Open {
         Ok(written)
     }
 
-    /// Edits a target whose other tiles stay: only the tiles that are handed over are looked at.
+    /// Makes edits in a target whose other tiles stay: asks the server for the edited tiles only.
     fn edit_looked_up(&mut self, edits: Vec<TileEdit>, packed: bool) -> Result<Written, S3Error> {
         let names: Vec<String> = edits.iter().map(|edit| self.template.name(edit.id())).collect();
         let found = self.uploads.look(&names)?;
@@ -177,7 +191,7 @@ impl Open {
         Ok(written)
     }
 
-    /// Has an edit made; `here` is what the target holds.
+    /// Makes one edit; `here` is what the target holds of the tile.
     fn edit(&mut self, edit: TileEdit, here: Option<Tag>, packed: bool) -> Result<Written, S3Error> {
         let mut written = Written::default();
         match edit {
@@ -211,7 +225,7 @@ impl Open {
         Ok(written)
     }
 
-    /// Deletes what vanished; gives how many tiles that were.
+    /// Deletes the tiles that are not in the tileset any more; returns how many there were.
     fn delete_doomed(&mut self) -> Result<u64, S3Error> {
         let (mut names, mut deleted) = (Vec::new(), 0);
         loop {
@@ -227,8 +241,8 @@ impl Open {
                 vanished.iter().try_for_each(|id| changed.add(*id, TileChange::Deleted))?;
             }
             names.extend(vanished.into_iter().map(|id| self.template.name(id)));
-            while names.len() >= MOST_DELETED_AT_ONCE || is_end && !names.is_empty() {
-                let rest = names.split_off(names.len().min(MOST_DELETED_AT_ONCE));
+            while names.len() >= MAX_NAMES_PER_DELETE || is_end && !names.is_empty() {
+                let rest = names.split_off(names.len().min(MAX_NAMES_PER_DELETE));
                 self.uploads.delete(std::mem::replace(&mut names, rest))?;
             }
             if is_end {
@@ -252,7 +266,7 @@ impl Sink for S3 {
             tokio::select! {
                 biased;
                 _ = self.stop.wait() => Err(S3Error::Interrupted { place }),
-                open = open::open(&self.store, lease, &self.tree, tileset, (&self.runtime, &self.stop)) => open,
+                open = open::open(&self.store, lease, &self.tree, tileset, &self.runtime, &self.stop) => open,
             }
         })?;
         if self.tree.public_url.is_none() {
@@ -326,7 +340,7 @@ impl Sink for S3 {
 impl Drop for S3 {
     fn drop(&mut self) {
         self.store.options.shared.drop_tags();
-        // What is in flight ends here; then the lease is given back, so that the next run need not wait for its end.
+        // Dropping `open` aborts the uploads in flight; then the lease is given back, so that the next run need not wait until it expires.
         let open = self.open.take();
         let Some(lease) = self.lease.take() else { return };
         // A run that gives up before its first tile has begun nothing.
@@ -335,9 +349,9 @@ impl Drop for S3 {
             if let Some(begun) = begun {
                 lease.finish(begun).await;
             }
-            tokio::time::timeout(PARTING, lease.release()).await
+            tokio::time::timeout(MAX_RELEASE_TIME, lease.release()).await
         };
-        match wait(&self.runtime, self.stop.within(UNDOING, release)) {
+        match wait(&self.runtime, self.stop.within(MAX_UNDO_TIME, release)) {
             Some(Ok(Ok(()))) => {}
             Some(Ok(Err(error))) => self.not_released(error),
             Some(Err(_)) | None => self.not_released("no answer in time"),

@@ -1,4 +1,4 @@
-//! Opening a target: whose is it, what does it hold?
+//! The beginning of a run: whose target it is, what it holds, and the note of what the run begins.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -7,71 +7,80 @@ use tokio::runtime::Handle;
 
 use super::S3Error;
 use super::lease::Lease;
-use super::store::{Condition, Object, Store};
+use super::note::{BEGUN, read_latest, read_noted, write_note};
+use super::store::{Condition, Store, digest};
 use super::uploads::Uploads;
 use crate::manifest::configuration_of;
 use crate::sink::changed::HeldBefore;
-use crate::sink::tree::notes::{self, Begun, Noted};
+use crate::sink::tree::notes::{self, Begun, TargetNotes};
 use crate::sink::tree::{
-    Doomed, Intent, Inventory, Latest, OpenIntents, Publish, Tag, Template, TreeOptions, new_version,
+    Doomed, Intent, Inventory, Latest, OpenIntents, Publishing, Template, TreeOptions, new_version,
 };
 use crate::sink::{ChangedTiles, Described, Tileset, Unwritten};
 use crate::stop::Stop;
 
-/// A target that takes tiles.
+/// A target between [`Sink::begin`](crate::sink::Sink::begin) and its end.
 #[derive(Debug)]
 pub(super) struct Open {
-    /// What the target holds is of the same tileset: a tile that cannot be rendered stays.
+    /// True if the target holds the same tileset: a tile that cannot be rendered stays.
     pub(super) keeps: bool,
-    /// With layers and version.
+    /// The template with the names of the layers and the version filled in.
     pub(super) template: Template,
     pub(super) layers: Vec<String>,
     pub(super) fingerprint: String,
     /// What was noted as begun before this run.
     pub(super) begun_before: Begun,
-    /// Runs that will not have finished yet when this one has.
+    /// The unfinished runs that stay noted after this run.
     pub(super) unfinished: Vec<Intent>,
+    /// The version that is written, if the target has versions.
     pub(super) version: Option<String>,
-    /// What the target held at the beginning and the run is responsible for; `None` where what is not handed over stays: each tile
-    /// is then asked for by itself.
+    /// The tiles in the run's scope that the target held at the beginning; `None` for a run that keeps unwritten tiles, which asks the
+    /// server for each tile.
     pub(super) inventory: Option<Inventory>,
     pub(super) uploads: Uploads,
-    /// What is deleted at the end, beside what is left of the inventory.
+    /// Tiles to delete at the end, in addition to what is left of the inventory.
     pub(super) doomed: Doomed,
-    /// Which tiles change, if that is wanted.
+    /// The list of changed tiles, if the run wants one.
     pub(super) changed: Option<ChangedTiles>,
-    /// What has to hold for the notes to be replaced: they are as they were at the beginning.
+    /// The condition for replacing `metadata.json`: it is as it was at the beginning.
     pub(super) metadata: Condition,
+    /// The same for `latest.json`.
     pub(super) latest: Condition,
+    /// The published versions, if there are any.
     pub(super) versions: Option<Latest>,
-    /// The address under which clients find the target, as an earlier run was given it.
+    /// The public URL that an earlier run was given.
     pub(super) public_url: Option<String>,
 }
 
 impl Open {
-    /// What stays noted as begun when the run has finished.
+    /// What stays noted as begun once the run has finished.
     pub(super) fn begun_at_the_end(&self) -> Begun {
         Begun { fingerprint: self.fingerprint.clone(), pending: None, unfinished: self.unfinished.clone() }
     }
 }
 
-/// Looks at a target, and notes what is begun; gives also what the target said about itself, if its tiles stay.
+/// Opens a target for a run of `tileset`, and notes the run's intent. Also returns what the target said about itself, if its other tiles
+/// stay.
+///
+/// # Errors
+/// If the target holds another tileset or files of others, or the bucket cannot be read and written.
 pub(super) async fn open(
     store: &Arc<Store>,
     lease: &Lease,
     tree: &TreeOptions,
     tileset: &Tileset,
-    (runtime, stop): (&Handle, &Stop),
+    runtime: &Handle,
+    stop: &Stop,
 ) -> Result<(Open, Option<Described>), S3Error> {
     let metadata = store.get(notes::METADATA).await?;
     let begun = lease.begun().await;
     let noted = metadata.as_ref().map(|object| read_noted(store, object)).transpose()?;
-    let Noted { described, template: template_before, .. } = noted.unwrap_or_default();
+    let TargetNotes { described, template: template_before, .. } = noted.unwrap_or_default();
     let public_url = described.public_url.clone();
     let manifest = described.manifest.as_deref().and_then(notes::fingerprint);
     let unfinished = begun.unfinished(described.manifest.as_deref());
     let owner = Some(begun.fingerprint.clone()).filter(|begun| !begun.is_empty()).or_else(|| manifest.clone());
-    let versioned = matches!(tree.publish, Publish::Versioned { .. });
+    let versioned = matches!(tree.publish, Publishing::Versioned { .. });
     if tileset.unwritten == Unwritten::Keep {
         if versioned {
             return Err(S3Error::Whole { place: store.location.to_string() });
@@ -80,7 +89,7 @@ pub(super) async fn open(
             return Err(S3Error::NoTileset { place: store.location.to_string() });
         }
     }
-    // A new version holds nothing of the tileset before it.
+    // A new version shares no tile with the tileset before it, so it may be another tileset.
     let is_other = |owner: &String| configuration_of(owner) != configuration_of(&tileset.fingerprint);
     if !versioned && !tree.force && owner.as_ref().is_some_and(is_other) {
         return Err(S3Error::OtherTileset { place: store.location.to_string() });
@@ -118,8 +127,8 @@ pub(super) async fn open(
     let fingerprint = tileset.fingerprint.clone();
     lease.note(Begun { fingerprint, pending: version.clone(), unfinished: intents.noted.clone() }).await?;
     if let Some(version) = &version {
-        // By this note a version is found and removed even if it is never published.
-        super::publish::note(store, &notes::of_version(version, BEGUN), b"{}".to_vec(), &Condition::Always).await?;
+        // A later run finds the version by this note and removes it, should it never be published.
+        write_note(store, &notes::of_version(version, BEGUN), b"{}".to_vec(), &Condition::Always).await?;
     }
     let held_before = HeldBefore {
         has_tileset: manifest.is_some(),
@@ -150,20 +159,9 @@ pub(super) async fn open(
     Ok((open, before))
 }
 
-/// A version that was begun.
-pub(super) const BEGUN: &str = "begun.json";
-
-fn read_noted(store: &Store, object: &Object) -> Result<Noted, S3Error> {
-    notes::read(&object.body).map_err(|source| S3Error::Note { place: store.place(notes::METADATA), source })
-}
-
-pub(super) fn read_latest(store: &Store, object: &Object) -> Result<Latest, S3Error> {
-    serde_json::from_slice(&object.body).map_err(|source| S3Error::Note { place: store.place(notes::LATEST), source })
-}
-
-/// Refuses a target that somebody else wrote, as [`open`] does, before the database is asked.
+/// Refuses a target that others wrote, like [`open`], but before the database is asked.
 pub(super) async fn claim(store: &Store, lease: &Lease, tree: &TreeOptions) -> Result<(), S3Error> {
-    // Which layers there are is not known yet.
+    // Tiles are recognized by the names of layers and versions, which are not known yet.
     let is_told_later = tree.template.layers_apart() || tree.template.is_versioned();
     if tree.force || is_told_later || !lease.begun().await.fingerprint.is_empty() {
         return Ok(());
@@ -190,7 +188,7 @@ pub(super) async fn claim(store: &Store, lease: &Lease, tree: &TreeOptions) -> R
     }
 }
 
-/// Lists the tiles that the target holds and the run is responsible for.
+/// Lists the tiles in the run's scope that the target holds, and shows each tile to `intents`.
 async fn inventory(
     store: &Store,
     template: &Template,
@@ -208,7 +206,7 @@ async fn inventory(
             if !foreign_allowed {
                 return Err(S3Error::Foreign { place: store.location.to_string(), example: name });
             }
-            // A version that was begun is continued as a whole.
+            // A version that was begun is continued in whole: all of its tiles count.
             if template.is_versioned() || tileset.scope.holds(id) {
                 inventory.add(id, tag.as_deref().and_then(digest))?;
             }
@@ -217,38 +215,6 @@ async fn inventory(
         from = page.next;
         if from.is_none() {
             return Ok(inventory);
-        }
-    }
-}
-
-/// The MD5 of an object's bytes, if its `ETag` looks like one (Amazon S3 API Reference, "Object"): an object that came in
-/// parts has a `-` in it. One that KMS encrypted looks like one and is none; it never equals a tile's.
-pub(super) fn digest(tag: &str) -> Tag {
-    if tag.len() != 32 || !tag.is_ascii() {
-        return None;
-    }
-    let mut digest = [0; 16];
-    for (place, byte) in digest.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(tag.get(place * 2..place * 2 + 2)?, 16).ok()?;
-    }
-    Some(digest)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_etag_is_a_digest_only_if_it_looks_like_one() {
-        let plain = "d41d8cd98f00b204e9800998ecf8427e";
-        assert_eq!(digest(plain).unwrap()[..3], [0xd4, 0x1d, 0x8c]);
-        for tag in [
-            "",
-            "d41d8cd98f00b204e9800998ecf8427e-2",
-            "x41d8cd98f00b204e9800998ecf8427e",
-            "ü1d8cd98f00b204e9800998ecf8427",
-        ] {
-            assert_eq!(digest(tag), None, "{tag}");
         }
     }
 }

@@ -13,17 +13,17 @@ use crate::tile::{Zoom, ZoomList};
 pub struct S3Options {
     /// The server, if it is not Amazon's: `https://minio.example.org:9000`.
     pub endpoint: Option<String>,
-    /// The region; without it, what the environment or the profile says.
+    /// The region; `None` takes it from the environment or the profile.
     pub region: Option<String>,
-    /// The profile of the shared configuration; without it, what the environment says.
+    /// The profile of the shared AWS configuration; `None` takes it from the environment.
     pub profile: Option<String>,
-    /// Keys instead of the ordinary chain of credentials.
+    /// Access keys; `None` uses the SDK's default chain of credentials.
     pub keys: Option<S3Keys>,
-    /// Write the bucket into the URL's path instead of the host's name, as many servers other than Amazon's want it.
+    /// Put the bucket's name into the URL's path instead of the host name, as many servers other than Amazon's require.
     pub path_style: bool,
     /// The most requests in flight.
     pub in_flight: NonZeroUsize,
-    /// How often a request is tried.
+    /// How often a request is tried, 1 or more.
     pub attempts: u32,
     /// The pause before the second attempt; it doubles with each further one.
     pub backoff: Duration,
@@ -33,20 +33,20 @@ pub struct S3Options {
     pub attempt_timeout: Duration,
     /// The longest wait for a request with all its attempts.
     pub request_timeout: Duration,
-    /// How long a lease on the target lasts without being renewed.
+    /// How long a lease on the target lasts after it was taken or renewed.
     pub lease: Duration,
-    /// Send and ask for checksums beyond `Content-MD5` even where S3 does not require them; not every server knows them.
+    /// Send and request checksums beyond `Content-MD5` even where S3 does not require them; not every server supports them.
     pub checksums: bool,
-    /// The size of a part when an archive goes up in parts, in bytes, 5 MiB at least (Amazon S3 User Guide, "Multipart
+    /// The size of a part of an archive that is uploaded in parts, in bytes; 5 MiB at least (Amazon S3 User Guide, "Multipart
     /// upload limits").
     pub part_size: u64,
-    /// What objects say about themselves.
+    /// The headers of stored objects.
     pub headers: S3Headers,
-    /// The client and its connections, which clones of these options have in common.
+    /// The client and its connections, which all clones of these options share.
     pub shared: S3Shared,
 }
 
-/// Keys that are never printed.
+/// Access keys; their `Debug` text hides them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct S3Keys {
     /// The access key's id.
@@ -63,7 +63,7 @@ impl fmt::Debug for S3Keys {
     }
 }
 
-/// What objects say about themselves.
+/// The headers of stored objects.
 #[derive(Debug, Clone, Default)]
 pub struct S3Headers {
     /// `Cache-Control` of tiles: the first rule that fits a tile's zoom.
@@ -72,7 +72,7 @@ pub struct S3Headers {
     pub notes_cache_control: Option<String>,
     /// `x-amz-meta-NAME` of tiles and archives.
     pub metadata: BTreeMap<String, String>,
-    /// The storage class of tiles and archives, such as `STANDARD_IA`; without it, the bucket's.
+    /// The storage class of tiles and archives, such as `STANDARD_IA`; `None` for the bucket's default.
     pub storage_class: Option<String>,
     /// How objects are encrypted.
     pub encryption: Encryption,
@@ -95,10 +95,10 @@ pub enum Encryption {
     Bucket,
     /// With S3's own key.
     Aes256,
-    /// With a key of KMS. An object's `ETag` is not the MD5 of its bytes then, so tiles cannot be compared: every seed
+    /// With a key of AWS KMS. An object's `ETag` then is not the MD5 of its bytes, so tiles cannot be compared: every seed
     /// writes all of them again.
     Kms {
-        /// The key; without it, the account's own for S3.
+        /// The key; `None` for the account's own key for S3.
         key: Option<String>,
     },
 }
@@ -111,7 +111,7 @@ impl S3Headers {
     }
 }
 
-/// An address without the user and password before its host. No request to S3 uses them: it is signed with the keys.
+/// Removes the user and password from a URL. Requests to S3 do not use them: they are signed with the access keys.
 #[must_use]
 pub fn without_user(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
@@ -124,7 +124,7 @@ pub fn without_user(url: &str) -> String {
 }
 
 impl S3Options {
-    /// Refuses what could not be sent.
+    /// Refuses settings that no request can be made of.
     pub(super) fn check(&self) -> Result<(), S3Error> {
         let wrong = |what: String| Err(S3Error::Setting { what });
         let visible = |text: &str| !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));

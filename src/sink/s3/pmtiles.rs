@@ -1,4 +1,4 @@
-//! A PMTiles archive in S3: written to a temporary file, then sent as a whole; read by ranges.
+//! A PMTiles archive in S3: written to a temporary file and then uploaded; read by range requests.
 
 use tempfile::TempDir;
 use tokio::runtime::Handle;
@@ -11,16 +11,17 @@ use crate::sink::{
 };
 use crate::stop::Stop;
 
-/// Its name in the temporary folder.
+/// The name of the new archive in the temporary folder.
 const ARCHIVE: &str = "archive.pmtiles";
 
-/// The name of the one that is edited: fetched as a whole, because nearly all of it goes into the new one.
+/// The name of the old archive's copy in the temporary folder. An edit downloads all of it, because the new archive takes most of it over.
 const OLD: &str = "old.pmtiles";
 
-/// A PMTiles archive in S3. The archive is made in the temporary folder, and replaces what was there when it was begun.
+/// The sink of a PMTiles archive in S3. Writes a file in the temporary folder, which [`Sink::finish`] uploads if the object is still the
+/// one that was there at the beginning.
 #[derive(Debug)]
 pub struct S3Pmtiles {
-    // Dropped in this order: the staged file before its folder.
+    // Fields are dropped in this order: the staged file before its folder.
     sink: Pmtiles,
     archive: S3Archive,
     scratch: TempDir,
@@ -41,7 +42,7 @@ impl S3Pmtiles {
         Ok(S3Pmtiles { sink, archive, scratch })
     }
 
-    /// How many requests were in flight; to be kept beyond [`Sink::finish`].
+    /// The count of requests in flight; it stays readable after [`Sink::finish`].
     #[must_use]
     pub fn flights(&self) -> Flights {
         self.archive.flights()
@@ -101,10 +102,10 @@ impl ReadAt for S3Object {
 }
 
 impl S3Object {
-    /// Reads it as a PMTiles archive.
+    /// Opens the object as a PMTiles archive.
     ///
     /// # Errors
-    /// If it is none, or cannot be read.
+    /// If it is no PMTiles archive of vector tiles, or cannot be read.
     pub fn pmtiles(self) -> Result<PmtilesReader, ReadError> {
         PmtilesReader::over(Box::new(self))
     }

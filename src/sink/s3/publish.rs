@@ -3,17 +3,17 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use super::cause::Meaning;
 use super::error::Action;
 use super::lease::Lease;
-use super::open::{Open, read_latest};
+use super::note::{BEGUN, read_latest, replace_note, write_note};
+use super::open::Open;
 use super::store::{Condition, Store};
-use super::{MOST_DELETED_AT_ONCE, S3Error};
+use super::{MAX_NAMES_PER_DELETE, S3Error};
 use crate::sink::Metadata;
 use crate::sink::tree::notes;
-use crate::sink::tree::{Latest, OWN_FOLDER, Publish, Template, TreeOptions};
+use crate::sink::tree::{Latest, OWN_FOLDER, Publishing, Template, TreeOptions};
 
-/// Writes the notes of a run whose tiles are all there.
+/// Writes the notes of a run whose tiles are all stored; with versions, switches clients to the new one and deletes expired versions.
 pub(super) async fn finish(
     store: &Store,
     lease: &Lease,
@@ -26,14 +26,14 @@ pub(super) async fn finish(
     if let Some(version) = &open.version {
         for own in &notes {
             let name = notes::of_version(version, &own.name);
-            note(store, &name, own.body.clone(), &Condition::Always).await?;
+            write_note(store, &name, own.body.clone(), &Condition::Always).await?;
         }
     }
     lease.confirm().await?;
     for own in notes.iter().filter(|own| own.name != notes::METADATA) {
-        replace(store, &own.name, &own.body).await?;
+        replace_note(store, &own.name, &own.body).await?;
     }
-    let Publish::Versioned { keep, keep_for } = tree.publish else {
+    let Publishing::Versioned { keep, keep_for } = tree.publish else {
         return manifest(store, &notes, open).await;
     };
     let Some(version) = &open.version else { return Ok(()) };
@@ -41,20 +41,20 @@ pub(super) async fn finish(
     let mut latest = Latest::published(open.versions.clone(), version, now);
     latest.take_expired(keep, keep_for, now);
     let body = serde_json::to_vec_pretty(&latest).map_err(place)?;
-    note(store, notes::LATEST, body, &open.latest).await?;
+    write_note(store, notes::LATEST, body, &open.latest).await?;
     manifest(store, &notes, open).await?;
     lease.note(open.begun_at_the_end()).await?;
     sweep(store, &tree.template.clone().with_layers(open.layers.iter().map(String::as_str)), &latest).await
 }
 
-async fn manifest(store: &Store, notes: &[notes::Note], open: &Open) -> Result<(), S3Error> {
+async fn manifest(store: &Store, notes: &[notes::NoteFile], open: &Open) -> Result<(), S3Error> {
     for own in notes.iter().filter(|own| own.name == notes::METADATA) {
-        note(store, &own.name, own.body.clone(), &open.metadata).await?;
+        write_note(store, &own.name, own.body.clone(), &open.metadata).await?;
     }
     Ok(())
 }
 
-/// Switches to a version that is there.
+/// Switches clients to the version `to`, or to the one before the current one, and copies its notes to where clients look for them.
 pub(super) async fn rollback(store: &Store, lease: &Lease, to: Option<&str>) -> Result<Latest, S3Error> {
     let Some(object) = store.get(notes::LATEST).await? else {
         return Err(S3Error::Missing { place: store.place(notes::LATEST) });
@@ -66,26 +66,26 @@ pub(super) async fn rollback(store: &Store, lease: &Lease, to: Option<&str>) -> 
     let mut own = Vec::new();
     for name in names(store, &begin).await? {
         let short = name.strip_prefix(&begin).unwrap_or_default().to_owned();
-        if short != super::open::BEGUN {
+        if short != BEGUN {
             let body = store.get(&name).await?.ok_or_else(|| S3Error::Missing { place: store.place(&name) })?.body;
             own.push((short, body));
         }
     }
     // The manifest comes last, behind the switch.
     for (short, body) in own.iter().filter(|(short, _)| short != notes::METADATA) {
-        replace(store, short, body).await?;
+        replace_note(store, short, body).await?;
     }
     let body = serde_json::to_vec_pretty(&latest)
         .map_err(|source| S3Error::Note { place: store.place(notes::LATEST), source })?;
-    note(store, notes::LATEST, body, &Condition::Still(object.tag)).await?;
+    write_note(store, notes::LATEST, body, &Condition::Still(object.tag)).await?;
     for (short, body) in own.iter().filter(|(short, _)| short == notes::METADATA) {
-        replace(store, short, body).await?;
+        replace_note(store, short, body).await?;
     }
     Ok(latest)
 }
 
-/// Removes every version that is not among the latest: expired ones, and ones that were begun and never published. Its notes
-/// go last, so that a removal that was interrupted is found again.
+/// Deletes every version that `latest` does not list: expired ones, and ones that were begun and never published. A version's notes go
+/// last, so that the next run finds what an interrupted deletion left.
 async fn sweep(store: &Store, template: &Template, latest: &Latest) -> Result<(), S3Error> {
     let begin = format!("{OWN_FOLDER}/versions/");
     let all = names(store, &begin).await?;
@@ -114,7 +114,7 @@ async fn sweep(store: &Store, template: &Template, latest: &Latest) -> Result<()
 }
 
 async fn remove(store: &Store, names: &[String]) -> Result<(), S3Error> {
-    for names in names.chunks(MOST_DELETED_AT_ONCE) {
+    for names in names.chunks(MAX_NAMES_PER_DELETE) {
         if let Some((name, refusal)) = store.delete(names).await.into_iter().next() {
             return Err(store.error(Action::Delete, &name, refusal));
         }
@@ -131,35 +131,5 @@ async fn names(store: &Store, begin: &str) -> Result<Vec<String>, S3Error> {
         if from.is_none() {
             return Ok(names);
         }
-    }
-}
-
-/// Replaces a note by what it should be now; left alone if it is so already, so that caches keep it.
-async fn replace(store: &Store, name: &str, body: &[u8]) -> Result<(), S3Error> {
-    let before = store.get(name).await?;
-    if before.as_ref().is_some_and(|object| object.body == body) {
-        return Ok(());
-    }
-    note(store, name, body.to_vec(), &Condition::as_seen(before.as_ref().map(|object| &object.tag))).await
-}
-
-/// Writes a note if the condition holds.
-pub(super) async fn note(store: &Store, name: &str, body: Vec<u8>, condition: &Condition) -> Result<(), S3Error> {
-    match store.put_note(name, body.clone(), condition).await {
-        Ok(_) => Ok(()),
-        // A server without conditional writes was warned about when the lease was taken.
-        Err(refusal) if refusal.meaning == Meaning::Unknown && *condition != Condition::Always => {
-            let written = store.put_note(name, body, &Condition::Always).await;
-            written.map(|_| ()).map_err(|refusal| store.error(Action::Put, name, refusal))
-        }
-        // Our own write may have been stored, its answer lost, and the second attempt refused.
-        Err(refusal) if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing) => {
-            match store.get(name).await? {
-                Some(object) if object.body == body => Ok(()),
-                _ if refusal.meaning == Meaning::Condition => Err(S3Error::Changed { place: store.place(name) }),
-                _ => Err(store.error(Action::Put, name, refusal)),
-            }
-        }
-        Err(refusal) => Err(store.error(Action::Put, name, refusal)),
     }
 }

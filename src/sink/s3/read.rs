@@ -1,4 +1,4 @@
-//! Reading a target in S3 back: tiles below a prefix, or ranges of an archive.
+//! Readers of targets in S3: of tiles below a prefix, and of ranges of an archive.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,29 +8,29 @@ use tokio::runtime::Handle;
 
 use super::cause::{Meaning, Refusal};
 use super::error::Action;
-use super::open::{digest, read_latest};
+use super::note::read_latest;
 use super::shared::ReadTile;
-use super::store::Store;
+use super::store::{Store, digest};
 use super::{S3Error, S3Key, S3Location, S3Options, lease, wait};
 use crate::encode::MAX_STORED_TILE;
 use crate::sink::read::Allowance;
 use crate::sink::tree::Latest;
 use crate::sink::tree::Template;
-use crate::sink::tree::notes::{self, Noted};
+use crate::sink::tree::notes::{self, TargetNotes};
 use crate::sink::{Described, ReadError, TileReader};
 use crate::tile::TileId;
 
-/// A tileset below a prefix of a bucket.
+/// A reader of a tileset below a prefix of a bucket.
 #[derive(Debug)]
 pub struct S3Reader {
     runtime: Handle,
     store: Arc<Store>,
-    noted: Noted,
+    noted: TargetNotes,
     template: Template,
 }
 
 impl S3Reader {
-    /// Opens a target. Where tiles lie is read from its metadata; `template` says it for a target that has none.
+    /// Opens a target. The template of its tiles' names comes from its metadata; `template` is for a target without metadata.
     ///
     /// # Errors
     /// If the bucket cannot be read, or its metadata is broken.
@@ -49,7 +49,7 @@ impl S3Reader {
                     place: store.place(notes::METADATA),
                     what: source.to_string(),
                 })?,
-                None => Noted::default(),
+                None => TargetNotes::default(),
             };
             let written = noted.template.as_deref().map(Template::new).transpose();
             let written = written
@@ -101,7 +101,7 @@ impl TileReader for S3Reader {
     fn read(&mut self, tiles: &[TileId]) -> Result<Vec<Option<Box<[u8]>>>, ReadError> {
         let store = &self.store;
         let at_once = stream::iter(tiles.iter().map(|id| self.template.name(*id))).map(|name| async move {
-            let read = fetch(store, &name, MAX_AT_ONCE).await;
+            let read = fetch(store, &name, MAX_CONCURRENT_TILE_BYTES).await;
             (name, read)
         });
         wait(&self.runtime, async {
@@ -109,7 +109,7 @@ impl TileReader for S3Reader {
             let (mut allowance, mut tiles) = (Allowance::new(), Vec::new());
             while let Some((name, read)) = at_once.next().await {
                 let read = match read {
-                    // Large ones come one at a time, whatever may be in flight.
+                    // Larger tiles come one at a time, so that memory stays bounded.
                     Err(refusal) if refusal.meaning == Meaning::TooLarge => fetch(store, &name, MAX_STORED_TILE).await,
                     read => read,
                 };
@@ -124,10 +124,10 @@ impl TileReader for S3Reader {
     }
 }
 
-/// The longest tile of which several are fetched at once, in bytes.
-const MAX_AT_ONCE: usize = 1 << 20;
+/// The size in bytes up to which several tiles are fetched at once.
+const MAX_CONCURRENT_TILE_BYTES: usize = 1 << 20;
 
-/// Fetches a tile of no more than so many bytes; `None` if it is not there.
+/// Fetches a tile of at most `most` bytes; `None` if there is none.
 async fn fetch(store: &Store, name: &str, most: usize) -> Result<Option<Box<[u8]>>, Refusal> {
     let _flight = store.flights.begin();
     match store.read(name, None, most).await {
@@ -143,7 +143,7 @@ async fn fetch(store: &Store, name: &str, most: usize) -> Result<Option<Box<[u8]
     }
 }
 
-/// The versions of a target; `None` if it has none.
+/// The published versions of a target; `None` if there are none.
 ///
 /// # Errors
 /// If the bucket cannot be read.
@@ -157,7 +157,7 @@ pub fn s3_versions(location: S3Location, options: S3Options, runtime: &Handle) -
     })
 }
 
-/// An object of which ranges are read: an archive. All ranges are of the object as it was when it was opened.
+/// A reader of ranges of an object. All ranges are of the object as it was when it was opened.
 #[derive(Debug)]
 pub struct S3Object {
     runtime: Handle,
@@ -185,25 +185,25 @@ impl S3Object {
         Ok(S3Object { runtime, place: store.place(&name), store, name, tag, length })
     }
 
-    /// Its length in bytes.
+    /// The object's length in bytes.
     #[must_use]
     pub const fn len(&self) -> u64 {
         self.length
     }
 
-    /// Whether it has no bytes.
+    /// True if the object has 0 bytes.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// Its URL.
+    /// The object's URL.
     #[must_use]
     pub fn place(&self) -> &str {
         &self.place
     }
 
-    /// Reads a range, or as much of it as there is.
+    /// Reads `length` bytes from `offset` on, or as many as there are.
     ///
     /// # Errors
     /// If the object cannot be read, or was replaced since it was opened.
@@ -215,7 +215,7 @@ impl S3Object {
         wait(&self.runtime, self.read_range(range))
     }
 
-    /// Reads several ranges at once, as many as may be in flight.
+    /// Reads several ranges concurrently, as many at once as may be in flight.
     ///
     /// # Errors
     /// If the object cannot be read, or was replaced since it was opened.

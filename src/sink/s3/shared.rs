@@ -1,4 +1,4 @@
-//! What the readers and the sink of one target have in common: a client with its open connections, and the `ETag`s of tiles that were read.
+//! What the readers and the sink of one target share: a client with its open connections, and the `ETag`s of tiles that were read.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,33 +7,33 @@ use std::time::Duration;
 use aws_sdk_s3::Client;
 
 use super::client::connect;
-use super::error::Where;
+use super::error::RequestContext;
 use super::{S3Error, S3Keys, S3Location, S3Options};
 use crate::sink::tree::Tag;
 
-/// What all clones of some [`S3Options`] share: the client of the bucket that was opened first, with its credentials and open connections,
-/// and the `ETag`s of tiles that were read since a sink began to edit them.
+/// What all clones of one [`S3Options`] share: the client of the bucket opened last, with its credentials and open connections, and the
+/// `ETag`s of tiles that were read since a sink began to edit them.
 #[derive(Debug, Clone, Default)]
 pub struct S3Shared(Arc<Mutex<SharedParts>>);
 
 #[derive(Debug, Default)]
 struct SharedParts {
     bucket: Option<OpenBucket>,
-    /// By their names; `None` unless a sink edits the target.
+    /// The tiles read, by name; `None` unless a sink edits the target.
     read: Option<HashMap<String, ReadTile>>,
 }
 
-/// What a read of a tile has found.
+/// What reading a tile has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReadTile {
-    /// There is none.
+    /// No such tile.
     Absent,
-    /// Its `ETag`.
+    /// A tile with this `ETag`.
     Present(Tag),
 }
 
 impl ReadTile {
-    /// What the target holds; `None` for nothing.
+    /// The digest of the tile that the target holds; `None` if it holds none.
     pub(super) const fn held(self) -> Option<Tag> {
         match self {
             ReadTile::Absent => None,
@@ -42,16 +42,16 @@ impl ReadTile {
     }
 }
 
-/// A client, and what it was made for.
+/// A client, and the bucket and settings that it was made for.
 #[derive(Debug)]
 struct OpenBucket {
     location: S3Location,
     settings: ClientSettings,
     client: Client,
-    place: Where,
+    place: RequestContext,
 }
 
-/// Those of the options that a client is made of. Clones of options may differ in them.
+/// The options that a client depends on. Clones of [`S3Options`] may differ in them.
 #[derive(Debug, PartialEq, Eq)]
 struct ClientSettings {
     endpoint: Option<String>,
@@ -81,13 +81,17 @@ impl ClientSettings {
 }
 
 impl S3Shared {
-    /// Drops the client: the next request looks for credentials and connects anew. For whoever tries again after a failure.
+    /// Drops the client, so that the next request looks for credentials and connects anew. For a retry after a failure.
     pub fn reset(&self) {
         self.contents().bucket = None;
     }
 
-    /// The client of a bucket, made if there is none. Nothing is asked of the server yet.
-    pub(super) async fn client(&self, location: &S3Location, options: &S3Options) -> Result<(Client, Where), S3Error> {
+    /// The client of a bucket; makes one if there is none. Sends no request to the bucket.
+    pub(super) async fn client(
+        &self,
+        location: &S3Location,
+        options: &S3Options,
+    ) -> Result<(Client, RequestContext), S3Error> {
         options.check()?;
         let settings = ClientSettings::of(options);
         if let Some(open) = &self.contents().bucket
@@ -102,30 +106,30 @@ impl S3Shared {
         Ok((client, place))
     }
 
-    /// Begins to keep the `ETag`s of tiles that are read: nobody else writes the target from now on.
+    /// Begins to keep the `ETag`s of tiles that are read. To be called once the lease is held, so that nobody else changes the tiles.
     pub(super) fn keep_tags(&self) {
         self.contents().read = Some(HashMap::new());
     }
 
-    /// Forgets them, and keeps no more.
+    /// Drops the `ETag`s that were kept, and keeps no further ones.
     pub(super) fn drop_tags(&self) {
         self.contents().read = None;
     }
 
-    /// Notes what a read of a tile has found.
+    /// Keeps what reading a tile has found.
     pub(super) fn note(&self, name: &str, found: ReadTile) {
         if let Some(read) = &mut self.contents().read {
             read.insert(name.to_owned(), found);
         }
     }
 
-    /// Takes what a read of a tile has found; `None` if the tile was not read.
+    /// Removes and returns what reading a tile has found; `None` if the tile was not read.
     pub(super) fn take(&self, name: &str) -> Option<ReadTile> {
         self.contents().read.as_mut()?.remove(name)
     }
 
     fn contents(&self) -> MutexGuard<'_, SharedParts> {
-        // Each value is whole at any moment: a panic elsewhere does not break it.
+        // Each update leaves consistent values: a panic of another thread that held the lock does no harm.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! A bucket below a prefix: reading, writing, listing and deleting by name, each failure explained.
+//! Requests for objects below a prefix: read, write, list, delete. Each failure comes with its meaning.
 
 use std::sync::Arc;
 
@@ -8,18 +8,19 @@ use aws_sdk_s3::primitives::{ByteStream, ByteStreamError};
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 
 use super::cause::{Meaning, Refusal, S3Cause};
-use super::error::{Action, Where};
+use super::error::{Action, RequestContext};
 use super::flight::Flights;
 use super::{S3Error, S3Location, S3Options};
 use crate::sink::read::MAX_NOTE;
+use crate::sink::tree::Tag;
 
-/// A bucket below a prefix. Names are relative to the prefix.
+/// The objects below a prefix of a bucket. Names are relative to the prefix.
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) location: S3Location,
     pub(super) options: S3Options,
     pub(super) client: Client,
-    pub(super) requests: Where,
+    pub(super) requests: RequestContext,
     pub(super) flights: Flights,
 }
 
@@ -30,19 +31,19 @@ pub(super) struct Object {
     pub(super) tag: String,
 }
 
-/// What has to hold for an object to be replaced (RFC 9110, section 13.1).
+/// The condition under which an object is written (RFC 9110, section 13.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Condition {
-    /// Nothing.
+    /// No condition.
     Always,
-    /// There is none.
+    /// There is no such object.
     Absent,
-    /// It is still the one with this `ETag`.
+    /// The object still has this `ETag`.
     Still(String),
 }
 
 impl Condition {
-    /// Still as it was seen.
+    /// The object is as it was when it had this `ETag`; `None`: when there was none.
     pub(super) fn as_seen(tag: Option<&String>) -> Condition {
         tag.map_or(Condition::Absent, |tag| Condition::Still(tag.clone()))
     }
@@ -53,7 +54,7 @@ impl Condition {
 pub(super) struct Page {
     /// Names and `ETag`s.
     pub(super) found: Vec<(String, Option<String>)>,
-    /// Where the next page begins.
+    /// The continuation token of the next page; `None` after the last.
     pub(super) next: Option<String>,
 }
 
@@ -63,17 +64,17 @@ impl Store {
         Ok(Arc::new(Store { location, options, client, requests, flights: Flights::default() }))
     }
 
-    /// The key of a name.
+    /// The object's key in the bucket.
     pub(super) fn key(&self, name: &str) -> String {
         format!("{}{name}", self.location.prefix)
     }
 
-    /// The URL of a name.
+    /// The object's URL.
     pub(super) fn place(&self, name: &str) -> String {
         format!("{}{name}", self.location)
     }
 
-    /// The error of a request for a name.
+    /// The error of a request for an object.
     pub(super) fn error(&self, action: Action, name: &str, refusal: Refusal) -> S3Error {
         self.requests.error(action, &self.key(name), refusal)
     }
@@ -87,8 +88,8 @@ impl Store {
         }
     }
 
-    /// Reads an object, or a range of it (RFC 9110, section 14.1.2), of no more than `most` bytes, whatever the server says or
-    /// sends. An answer that breaks off is asked for again: the SDK only tries again what fails before the first byte of the body.
+    /// Reads an object, or a range of it (RFC 9110, section 14.1.2), of at most `most` bytes, whatever length the server announces.
+    /// Repeats a request whose answer breaks off: the SDK repeats only those that fail before the first byte of the body.
     pub(super) async fn read(&self, name: &str, range: Option<&str>, most: usize) -> Result<Object, Refusal> {
         let mut attempt = 1;
         loop {
@@ -110,13 +111,13 @@ impl Store {
         }
     }
 
-    /// Writes an object; gives its new `ETag`.
+    /// Writes an object; returns its new `ETag`.
     pub(super) async fn put(&self, request: PutObjectFluentBuilder, name: &str) -> Result<String, Refusal> {
         let answer = request.bucket(&self.location.bucket).key(self.key(name)).send().await.map_err(Refusal::from)?;
         Ok(answer.e_tag().unwrap_or_default().to_owned())
     }
 
-    /// Writes a note if the condition holds; gives its new `ETag`.
+    /// Writes a note if the condition holds; returns its new `ETag`.
     pub(super) async fn put_note(&self, name: &str, body: Vec<u8>, condition: &Condition) -> Result<String, Refusal> {
         let request = self.client.put_object().body(ByteStream::from(body));
         let request = super::headers::of_note(request, &self.options.headers);
@@ -128,7 +129,7 @@ impl Store {
         self.put(request, name).await
     }
 
-    /// One page of the names that begin with a text.
+    /// Lists one page of the objects whose names start with `begin`; `from` is the continuation token of the page before.
     pub(super) async fn list(&self, begin: &str, from: Option<String>) -> Result<Page, S3Error> {
         let request = self.client.list_objects_v2().bucket(&self.location.bucket).prefix(self.key(begin));
         let answer = request.set_continuation_token(from.clone()).send().await;
@@ -146,7 +147,7 @@ impl Store {
         Ok(Page { found: found.collect(), next: next.map(str::to_owned) })
     }
 
-    /// Deletes up to 1,000 names at once; gives those that are still there.
+    /// Deletes up to [`MAX_NAMES_PER_DELETE`](super::MAX_NAMES_PER_DELETE) objects by one request; returns those that could not be deleted.
     pub(super) async fn delete(&self, names: &[String]) -> Vec<(String, Refusal)> {
         let mut objects = Vec::with_capacity(names.len());
         for name in names {
@@ -190,7 +191,7 @@ impl Store {
     }
 }
 
-/// The bytes of an answer; `None` if there are more than `most`.
+/// The body of an answer; `None` if it has more than `most` bytes.
 async fn body(mut stream: ByteStream, most: usize) -> Result<Option<Vec<u8>>, ByteStreamError> {
     let mut body = Vec::new();
     while let Some(bytes) = stream.try_next().await? {
@@ -209,4 +210,36 @@ fn too_large(most: usize) -> Refusal {
 
 fn all(names: &[String], refusal: &Refusal) -> Vec<(String, Refusal)> {
     names.iter().map(|name| (name.clone(), refusal.clone())).collect()
+}
+
+/// The MD5 of an object's bytes, if its `ETag` looks like one (Amazon S3 API Reference, "Object"). The `ETag` of an object that was
+/// uploaded in parts holds a `-`. That of an object encrypted by KMS looks like an MD5 and is none; it never equals a tile's.
+pub(super) fn digest(tag: &str) -> Tag {
+    if tag.len() != 32 || !tag.is_ascii() {
+        return None;
+    }
+    let mut digest = [0; 16];
+    for (place, byte) in digest.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(tag.get(place * 2..place * 2 + 2)?, 16).ok()?;
+    }
+    Some(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_etag_is_a_digest_only_if_it_looks_like_one() {
+        let plain = "d41d8cd98f00b204e9800998ecf8427e";
+        assert_eq!(digest(plain).unwrap()[..3], [0xd4, 0x1d, 0x8c]);
+        for tag in [
+            "",
+            "d41d8cd98f00b204e9800998ecf8427e-2",
+            "x41d8cd98f00b204e9800998ecf8427e",
+            "ü1d8cd98f00b204e9800998ecf8427",
+        ] {
+            assert_eq!(digest(tag), None, "{tag}");
+        }
+    }
 }

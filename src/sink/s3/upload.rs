@@ -1,4 +1,4 @@
-//! An archive that goes up as a whole: readers see the old one or the new one.
+//! The upload of an archive, by one request or in parts: readers see the old archive or the new one.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -18,35 +18,37 @@ use tokio::runtime::Handle;
 use super::cause::{Meaning, Refusal};
 use super::error::Action;
 use super::store::{Condition, Store};
-use super::{Flights, S3Error, S3Key, S3Options, UNDOING, wait};
+use super::{Flights, MAX_UNDO_TIME, S3Error, S3Key, S3Options, wait};
 use crate::stop::Stop;
 
 /// The media type of PMTiles (PMTiles v3, section 7).
 const PMTILES: &str = "application/vnd.pmtiles";
 
 /// The most parts of an upload (Amazon S3 User Guide, "Multipart upload limits").
-const MOST_PARTS: u64 = 10_000;
+const MAX_PARTS: u64 = 10_000;
 
-/// Memory for parts in flight, in bytes: a part is read whole, so that it can be sent again.
-const MEMORY: u64 = 256 << 20;
+/// The most bytes of parts in flight. A part is held in memory, so that it can be sent again.
+const MAX_PART_BYTES_IN_FLIGHT: u64 = 256 << 20;
 
-/// So much of an archive is fetched by one request: small enough for a retry, large enough for a line's full speed.
-const RANGE: u64 = 8 << 20;
-/// So many are fetched at once.
-const RANGES: usize = 8;
+/// Bytes that one request downloads: few enough to repeat, enough to use the line's full speed.
+const DOWNLOAD_BYTES_PER_REQUEST: u64 = 8 << 20;
+/// The most requests of a download in flight.
+const MAX_DOWNLOADS_IN_FLIGHT: usize = 8;
 
-/// The slowest line that is waited for, in bytes a second: a part may take so much longer than a tile.
-const SLOWEST: u64 = 256 << 10;
+/// The slowest line that the time limits allow for, in bytes a second: an upload may take `bytes / MIN_BYTES_PER_SECOND` longer than the
+/// limits in the settings, which are meant for tiles.
+const MIN_BYTES_PER_SECOND: u64 = 256 << 10;
 
-/// An archive in S3 that is to be replaced.
+/// An archive in S3 that a run is going to replace.
 #[derive(Debug)]
 pub struct S3Archive {
     runtime: Handle,
     stop: Stop,
     store: Arc<Store>,
     name: String,
+    /// The object is as it was at the beginning.
     seen: Condition,
-    /// Of what is there now.
+    /// The length of the object at the beginning, in bytes; `None` if there was none.
     length: Option<u64>,
 }
 
@@ -64,7 +66,7 @@ pub(super) async fn head(store: &Store, name: &str) -> Result<Option<(u64, Optio
 }
 
 impl S3Archive {
-    /// Looks at what is there now; the archive will replace this and nothing else.
+    /// Looks at the object that is there now: the upload will replace this one and no other.
     ///
     /// # Errors
     /// If the bucket cannot be read.
@@ -72,7 +74,7 @@ impl S3Archive {
         let name = key.key.clone();
         let looking = async {
             let store = Store::open(key.bucket_as_location(), options).await?;
-            // The answer to HEAD has no body that could say which bucket is missing.
+            // Lists first: the answer to HEAD has no body that could say that the bucket is missing.
             store.list(&name, None).await?;
             let there = head(&store, &name).await?;
             Ok::<_, S3Error>((store, there))
@@ -90,7 +92,7 @@ impl S3Archive {
         Ok(S3Archive { runtime, stop: stop.clone(), store, name, seen, length })
     }
 
-    /// Fetches what is there now, as it was seen when this was begun; gives its URL, or `None` if there was nothing.
+    /// Downloads the object that was there at the beginning; returns its URL, or `None` if there was none.
     ///
     /// # Errors
     /// If the archive cannot be read or kept, or somebody else replaced it meanwhile.
@@ -99,10 +101,12 @@ impl S3Archive {
         let place = self.store.place(&self.name);
         let unwritable = |source| S3Error::Scratch { path: to.to_owned(), source };
         let mut file = File::create_new(to).map_err(unwritable)?;
-        let at_once = RANGES.min(self.store.options.in_flight.get());
-        let offsets: Vec<u64> = (0..length).step_by(usize::try_from(RANGE).unwrap_or(usize::MAX)).collect();
+        let at_once = MAX_DOWNLOADS_IN_FLIGHT.min(self.store.options.in_flight.get());
+        let offsets: Vec<u64> =
+            (0..length).step_by(usize::try_from(DOWNLOAD_BYTES_PER_REQUEST).unwrap_or(usize::MAX)).collect();
         for offsets in offsets.chunks(at_once) {
-            let ranges = stream::iter(offsets).map(|offset| self.fetch(*offset..length.min(offset + RANGE)));
+            let ranges = stream::iter(offsets)
+                .map(|offset| self.fetch(*offset..length.min(offset + DOWNLOAD_BYTES_PER_REQUEST)));
             let pieces = wait(&self.runtime, async {
                 tokio::select! {
                     biased;
@@ -131,18 +135,18 @@ impl S3Archive {
         Err(S3Error::Changed { place: self.store.place(&self.name) })
     }
 
-    /// How many requests were in flight.
+    /// The count of requests in flight.
     #[must_use]
     pub fn flights(&self) -> Flights {
         self.store.flights.clone()
     }
 
-    /// Its URL.
+    /// The object's URL.
     pub(super) fn place(&self) -> String {
         self.store.place(&self.name)
     }
 
-    /// Sends a finished file; gives the URL of the archive. On failure, and on a stop, nothing of it stays in the bucket.
+    /// Uploads a finished file; returns the archive's URL. If it fails or a stop was asked for, no part stays in the bucket.
     ///
     /// # Errors
     /// If the file cannot be read, the bucket cannot be written, or somebody else replaced the archive meanwhile.
@@ -156,7 +160,7 @@ impl S3Archive {
     }
 }
 
-/// A file on its way.
+/// A file that is being uploaded.
 struct Upload<'a> {
     archive: &'a S3Archive,
     path: &'a Path,
@@ -175,8 +179,9 @@ impl Upload<'_> {
                 sent = self.send_at_once() => sent,
             };
         }
-        // Not cut off by a stop: an upload whose id is not known yet could not be aborted.
-        let id = Box::pin(stop.within(UNDOING, self.begin_parts())).await.unwrap_or_else(|| Err(interrupted()))?;
+        // A stop does not cut this request off at once: an upload whose id did not arrive could not be aborted.
+        let id =
+            Box::pin(stop.within(MAX_UNDO_TIME, self.begin_parts())).await.unwrap_or_else(|| Err(interrupted()))?;
         let sent = tokio::select! {
             biased;
             _ = stop.wait() => Err(interrupted()),
@@ -196,10 +201,10 @@ impl Upload<'_> {
         self.archive.store.error(Action::Put, &self.archive.name, refusal)
     }
 
-    /// The time that so many bytes may take.
-    fn patience(&self, bytes: u64) -> aws_sdk_s3::config::Builder {
+    /// The time limits of a request that sends `bytes`.
+    fn time_limits(&self, bytes: u64) -> aws_sdk_s3::config::Builder {
         let options = &self.archive.store.options;
-        let line = Duration::from_secs(bytes / SLOWEST);
+        let line = Duration::from_secs(bytes / MIN_BYTES_PER_SECOND);
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(options.connect_timeout)
             .operation_attempt_timeout(options.attempt_timeout + line)
@@ -231,14 +236,15 @@ impl Upload<'_> {
             Condition::Still(tag) => request.if_match(tag),
         };
         let _flight = store.flights.begin();
-        let sent = request.key(store.key(name)).customize().config_override(self.patience(self.length)).send().await;
+        let sent = request.key(store.key(name)).customize().config_override(self.time_limits(self.length)).send().await;
         match sent.map_err(Refusal::from) {
             Ok(_) => Ok(()),
             Err(refusal) => self.unless_stored(&hex(digest), refusal).await,
         }
     }
 
-    /// The last request may have been obeyed, its answer lost, and the second attempt refused: then all is well.
+    /// `Ok` if the server has stored the file in spite of the refusal: the answer to the first attempt may have been lost, and the second
+    /// refused because the object had changed.
     async fn unless_stored(&self, digest: &str, refusal: Refusal) -> Result<(), S3Error> {
         if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing)
             && let Some((length, Some(tag))) = head(&self.archive.store, &self.archive.name).await?
@@ -260,8 +266,9 @@ impl Upload<'_> {
 
     async fn send_parts(&self, id: &str) -> Result<(), S3Error> {
         let S3Archive { store, name, seen, .. } = self.archive;
-        let size = store.options.part_size.max(self.length.div_ceil(MOST_PARTS));
-        let at_once = usize::try_from(MEMORY / size).unwrap_or(1).clamp(1, store.options.in_flight.get());
+        let size = store.options.part_size.max(self.length.div_ceil(MAX_PARTS));
+        let at_once =
+            usize::try_from(MAX_PART_BYTES_IN_FLIGHT / size).unwrap_or(1).clamp(1, store.options.in_flight.get());
         let parts = (0..self.length.div_ceil(size)).map(|number| {
             let offset = number * size;
             self.send_part(id, number, offset, size.min(self.length - offset))
@@ -276,8 +283,8 @@ impl Upload<'_> {
             Condition::Absent => request.if_none_match("*"),
             Condition::Still(tag) => request.if_match(tag),
         };
-        // The server puts the parts together before it answers.
-        let sent = request.customize().config_override(self.patience(self.length)).send().await;
+        // The server assembles the parts before it answers.
+        let sent = request.customize().config_override(self.time_limits(self.length)).send().await;
         match sent.map_err(Refusal::from) {
             Ok(_) => Ok(()),
             Err(refusal) => {
@@ -302,18 +309,18 @@ impl Upload<'_> {
         let request = request.upload_id(id).part_number(number).body(ByteStream::from(bytes));
         let request = request.content_md5(aws_smithy_types::base64::encode(digest));
         let _flight = store.flights.begin();
-        let sent = request.customize().config_override(self.patience(length)).send().await;
+        let sent = request.customize().config_override(self.time_limits(length)).send().await;
         let sent = sent.map_err(|error| self.error(error.into()))?;
         let part = CompletedPart::builder().part_number(number).set_e_tag(sent.e_tag().map(str::to_owned)).build();
         Ok((digest, part))
     }
 
-    /// Has the server forget the parts. What still cannot be aborted is named: it costs money until it is.
+    /// Has the server delete the parts. Warns of an upload that could not be aborted: its parts cost money until they are deleted.
     async fn abort(&self, id: &str) {
         let S3Archive { store, name, stop, .. } = self.archive;
         let request = store.client.abort_multipart_upload().bucket(&store.location.bucket);
         let aborting = request.key(store.key(name)).upload_id(id).send();
-        match Box::pin(stop.within(UNDOING, aborting)).await.map(|aborted| aborted.map_err(Refusal::from)) {
+        match Box::pin(stop.within(MAX_UNDO_TIME, aborting)).await.map(|aborted| aborted.map_err(Refusal::from)) {
             Some(Err(refusal)) if refusal.meaning != Meaning::Missing => {
                 let error = store.error(Action::Abort, name, refusal.clone());
                 tracing::warn!("the parts of upload {id} stay in the bucket: {error}: {}", refusal.cause);

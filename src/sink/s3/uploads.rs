@@ -1,4 +1,4 @@
-//! Requests in flight that write tiles and delete them: bounded, and every failure kept.
+//! Tiles that are being uploaded and deleted: a bounded number of requests in flight, with every failure counted.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,32 +10,30 @@ use tokio::task::JoinSet;
 
 use super::cause::{Meaning, Refusal, S3Cause};
 use super::error::Action;
-use super::open::digest;
-use super::store::Store;
+use super::store::{Store, digest};
 use super::upload::head;
 use super::{S3Error, wait};
 use crate::sink::tree::Tag;
 use crate::stop::Stop;
 use crate::tile::Zoom;
 
-/// Names shown of those that failed.
-const SHOWN: usize = 20;
+/// The most names of failed tiles that an error lists.
+const MAX_LISTED_FAILURES: usize = 20;
 
-/// Failures in a row, without any success between, after which a run gives up. A request fails only after all its attempts,
-/// over seconds, so a server that takes none of so many is not about to recover; and one gust that hits everything in flight
-/// (64 by default) stays below it.
-const IN_A_ROW: u64 = 100;
+/// The number of requests that may fail one after the other before the run gives up. A request fails only after all its attempts, over
+/// seconds: a server that fails this many is not about to recover. One interruption that hits all requests in flight (64 by default)
+/// stays below the limit.
+const MAX_FAILURES_IN_A_ROW: u64 = 100;
 
-/// The most bytes of tiles in flight, in KiB; a larger tile goes up alone. 64 requests of common tiles, which have 100 KB at most, have far
-/// less.
+/// The most bytes of tiles in flight, in KiB; a larger tile is uploaded alone. 64 common tiles have far less: at most 100 kB each.
 const MAX_KIB_IN_FLIGHT: u32 = 32 << 10;
 
-/// The room that some bytes take, in KiB.
+/// Bytes in KiB, rounded up, at most [`MAX_KIB_IN_FLIGHT`].
 fn kib(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX).min(MAX_KIB_IN_FLIGHT)
 }
 
-/// What failed.
+/// The requests that failed.
 #[derive(Debug, Default)]
 struct Failures {
     count: u64,
@@ -43,7 +41,7 @@ struct Failures {
     succeeded: u64,
     shown: Vec<String>,
     first: Option<(Action, String, Refusal)>,
-    /// The refusal that makes any further request pointless.
+    /// The refusal after which further requests are pointless.
     end: Option<(Action, String, Refusal)>,
 }
 
@@ -51,7 +49,7 @@ impl Failures {
     fn add(&mut self, limit: u64, action: Action, name: &str, refusal: Refusal) {
         self.count += 1;
         self.in_a_row += 1;
-        if self.shown.len() < SHOWN {
+        if self.shown.len() < MAX_LISTED_FAILURES {
             self.shown.push(format!("{name} ({})", refusal.cause));
         }
         if self.end.is_none() && (refusal.concerns_all() || self.in_a_row >= limit) {
@@ -61,14 +59,14 @@ impl Failures {
     }
 }
 
-/// The requests of a run.
+/// The requests of a run in flight.
 #[derive(Debug)]
 pub(super) struct Uploads {
     store: Arc<Store>,
     runtime: Handle,
     stop: Stop,
     room: Arc<Semaphore>,
-    /// Room for the bytes of tiles, in KiB.
+    /// A permit for each KiB of tiles in flight.
     room_kib: Arc<Semaphore>,
     tasks: JoinSet<()>,
     failures: Arc<Mutex<Failures>>,
@@ -87,12 +85,12 @@ impl Uploads {
             room_kib: Arc::new(Semaphore::new(MAX_KIB_IN_FLIGHT as usize)),
             tasks: JoinSet::new(),
             failures: Arc::default(),
-            limit: IN_A_ROW.max(in_flight as u64 + 1),
+            limit: MAX_FAILURES_IN_A_ROW.max(in_flight as u64 + 1),
             has_sent: false,
         }
     }
 
-    /// Sends a tile, once there is room. `digest` is the MD5 of its bytes, which the server checks (RFC 1864).
+    /// Starts the upload of a tile, once there is room. `digest` is the MD5 of `bytes`, which the server checks (RFC 1864).
     pub(super) fn put(
         &mut self,
         name: String,
@@ -125,7 +123,7 @@ impl Uploads {
         Ok(())
     }
 
-    /// Deletes up to 1,000 names, once there is room.
+    /// Starts to delete up to [`MAX_NAMES_PER_DELETE`](super::MAX_NAMES_PER_DELETE) tiles, once there is room.
     pub(super) fn delete(&mut self, names: Vec<String>) -> Result<(), S3Error> {
         self.check()?;
         let permit = self.permit(&self.room, 1)?;
@@ -153,15 +151,15 @@ impl Uploads {
         Ok(())
     }
 
-    /// What there is under some names: `None` for one that is not there, the MD5 of its bytes if its `ETag` tells it. Asks the server only
-    /// about those that were not read since the run began, as many at once as may be in flight beside what is.
+    /// What the target holds under each name: `None` for no tile, else the MD5 of its bytes if its `ETag` is one. Asks the server only
+    /// about tiles that were not read since the run began; these requests and the uploads share the limit of requests in flight.
     ///
     /// # Errors
     /// If the server does not say, or a stop was asked for.
     pub(super) fn look(&self, names: &[String]) -> Result<Vec<Option<Tag>>, S3Error> {
         let interrupted = || S3Error::Interrupted { place: self.store.location.to_string() };
         let looks = stream::iter(names).map(|name| async move {
-            // A patch has read it, and nobody else may write it.
+            // A patch has read the tile, and nobody else writes it while this run holds the lease.
             if let Some(found) = self.store.options.shared.take(name) {
                 return Ok(found.held());
             }
@@ -179,15 +177,15 @@ impl Uploads {
         })
     }
 
-    /// Whether a tile was sent or deleted.
+    /// True if an upload or a deletion was started.
     pub(super) const fn has_sent(&self) -> bool {
         self.has_sent
     }
 
-    /// Waits until everything has been answered.
+    /// Waits until every request has ended.
     ///
     /// # Errors
-    /// If anything failed, or a stop was asked for.
+    /// If a request failed, or a stop was asked for.
     pub(super) fn settle(&mut self) -> Result<(), S3Error> {
         let (runtime, stop) = (self.runtime.clone(), self.stop.clone());
         let place = self.store.location.to_string();
@@ -214,7 +212,7 @@ impl Uploads {
         if failures.count == 0 { Ok(()) } else { Err(self.failed(&failures)) }
     }
 
-    /// Gives the failures of requests that were answered; an error if there is no use in sending more.
+    /// Fails if further requests are pointless, or a stop was asked for. Does not wait.
     fn check(&mut self) -> Result<(), S3Error> {
         while let Some(done) = self.tasks.try_join_next() {
             if let Err(died) = done {
@@ -236,7 +234,7 @@ impl Uploads {
         }
     }
 
-    /// Waits for room.
+    /// Takes `amount` permits, once they are free.
     fn permit(&self, room: &Arc<Semaphore>, amount: u32) -> Result<OwnedSemaphorePermit, S3Error> {
         if let Ok(permit) = Arc::clone(room).try_acquire_many_owned(amount) {
             return Ok(permit);
@@ -252,7 +250,7 @@ impl Uploads {
         })
     }
 
-    /// The error of what failed: where nothing at all worked, or nothing can work any more, the cause of that.
+    /// The error of the run: the cause itself if no request succeeded or none can succeed any more, else how many failed and which.
     fn failed(&self, failures: &Failures) -> S3Error {
         if let Some((action, name, refusal)) = &failures.end
             && (refusal.concerns_all() || failures.succeeded == 0)

@@ -1,7 +1,8 @@
-//! What a run has begun and not finished in a synchronized target: noted before its first tile, taken out after its manifest.
+//! Intents: what runs have begun to change in a synchronized target. A run notes its intent before it changes the first tile, and removes
+//! it after it has written the manifest.
 //!
-//! Tiles in the scope of an intent may be those of the interrupted run, though the manifest is an older one's. Whoever reads a target
-//! is told of them ([`Described::unfinished`](crate::sink::Described)), and decides whether they matter.
+//! Within the scope of an intent, tiles may come from the interrupted run, though the manifest is an older one. Readers return the intents
+//! ([`Described::unfinished`](crate::sink::Described)); `run/target/unfinished.rs` decides what they mean for a reseed.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,7 +21,7 @@ pub struct Intent {
     pub run: IntentKind,
     /// The fingerprint of its tiles.
     pub fingerprint: String,
-    /// What tells the database and the tables that it reads from others, if it reads any.
+    /// A hash that identifies the database and the tables that it reads, if it reads any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
     /// The zooms that it may change, as a list such as `0-14`.
@@ -33,7 +34,7 @@ pub struct Intent {
     pub began: u64,
 }
 
-/// What a run that has not finished does.
+/// The kind of an unfinished run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IntentKind {
@@ -43,10 +44,10 @@ pub enum IntentKind {
     Reseed,
     /// It copies another target.
     Copy,
-    /// It did finish, but what a finished run of another configuration or version wrote there stays beyond the scope of the one that
-    /// took its place.
+    /// A finished run of another configuration or version, of which tiles stay outside of the scope of the run that replaced its
+    /// manifest.
     Replaced,
-    /// An older version of the program has begun it, which noted no more than its fingerprint.
+    /// A run of an older version of the program, which noted nothing but its fingerprint.
     Unknown,
 }
 
@@ -70,13 +71,13 @@ impl Intent {
         }
     }
 
-    /// What a finished run wrote to a region of which the next manifest says nothing.
+    /// The intent for tiles that a finished run wrote to a region which the next manifest does not speak for.
     pub(in crate::sink) fn replaced(fingerprint: &str, region: Region) -> Intent {
         let (zooms, bbox) = (region.zooms, region.bbox);
         Intent { zooms, bbox, ..Intent::nameless(IntentKind::Replaced, fingerprint) }
     }
 
-    /// Something of which only the fingerprint is known.
+    /// The intent of a run of which only the fingerprint is known.
     pub(in crate::sink) fn unknown(fingerprint: &str) -> Intent {
         Intent::nameless(IntentKind::Unknown, fingerprint)
     }
@@ -86,14 +87,14 @@ impl Intent {
         Intent { run, fingerprint: fingerprint.to_owned(), database: None, zooms, bbox: Vec::new(), began: 0 }
     }
 
-    /// The tiles that the run may have changed: all, if the note cannot be read.
+    /// The tiles that the run may have changed: all tiles if the note's scope cannot be parsed.
     #[must_use]
     pub fn scope(&self) -> Scope {
         let everything = || Scope { zooms: ZoomList::all(), coverage: Coverage::new(&[]) };
         Scope::read(&self.zooms, &self.bbox).unwrap_or_else(everything)
     }
 
-    /// Whether both are the same but for their time.
+    /// True if both are the same except for their time.
     fn is_again(&self, other: &Intent) -> bool {
         Intent { began: 0, ..self.clone() } == Intent { began: 0, ..other.clone() }
     }
@@ -123,30 +124,30 @@ impl fmt::Display for Intent {
     }
 }
 
-/// The last second of the year 9999, which is the last that can be written.
+/// The last second of the year 9999, the last that RFC 3339 can express, in seconds since 1970.
 const LATEST: u64 = 253_402_300_799;
 
-/// Adds an intent to others, in the place of one like it.
+/// Adds an intent; replaces one that differs in nothing but its time.
 fn add(intents: &mut Vec<Intent>, intent: Intent) {
     intents.retain(|other| !other.is_again(&intent));
     intents.push(intent);
 }
 
 impl Scope {
-    /// The scope of a region as it is written; `None` if it cannot be read.
+    /// Parses the scope of a region; `None` if its text has another form.
     #[must_use]
     pub fn read(zooms: &str, bbox: &[String]) -> Option<Scope> {
         let boxes: Result<Vec<LonLatBox>, _> = bbox.iter().map(|text| text.parse()).collect();
         Some(Scope { zooms: zooms.parse().ok()?, coverage: Coverage::new(&boxes.ok()?) })
     }
 
-    /// Whether every tile of the scope lies in one of some others.
+    /// True if every rectangle of tiles in the scope lies in one rectangle of `others`.
     #[must_use]
     pub fn is_within(&self, others: &[Scope]) -> bool {
         self.zooms.iter().all(|zoom| self.coverage.rects(zoom).iter().all(|rect| is_within(rect, others)))
     }
 
-    /// Whether it shares a tile with another one that does not lie in a third.
+    /// True if this scope and `other` share tiles outside of `third`.
     fn meets_beyond(&self, other: &Scope, third: &Scope) -> bool {
         self.zooms.iter().filter(|zoom| other.zooms.contains(*zoom)).any(|zoom| {
             let others = other.coverage.rects(zoom);
@@ -163,19 +164,28 @@ fn is_within(inner: &TileRect, scopes: &[Scope]) -> bool {
     outer.into_iter().any(|outer| outer.common(inner).as_ref() == Some(inner))
 }
 
-/// The intents of a target while a run changes it: what is noted before its first tile, and what stays noted after its manifest.
+/// The intents of a target while a run changes it: those noted before its first tile, and those that stay noted after its manifest.
 #[derive(Debug)]
 pub(in crate::sink) struct OpenIntents {
-    /// To be noted before the first tile: those that were there, and the run's own.
+    /// The intents to note before the first tile: those that were there, and the run's own.
     pub(in crate::sink) noted: Vec<Intent>,
+    /// The run's own scope.
     scope: Scope,
-    /// Those of others, each with its scope, and whether it stays when the run has finished.
-    others: Vec<(Intent, Scope, bool)>,
+    others: Vec<OtherIntent>,
+}
+
+/// The intent of another run.
+#[derive(Debug)]
+struct OtherIntent {
+    intent: Intent,
+    scope: Scope,
+    /// True if it stays noted once this run has finished.
+    stays: bool,
 }
 
 impl OpenIntents {
-    /// `unfinished` are those of the target, `manifest` is its manifest as JSON. `continues` tells whether what the manifest says of parts
-    /// beyond the scope of a run of all tiles goes on to be said, because they are of the same tileset.
+    /// The intents of a run of `tileset`. `unfinished` are those that the target has, `manifest` is its manifest as JSON. `continues` is
+    /// true if the next manifest will go on to speak for regions outside of the run's scope, because they are of the same tileset.
     pub(in crate::sink) fn begin(
         tileset: &Tileset,
         unfinished: Vec<Intent>,
@@ -196,37 +206,37 @@ impl OpenIntents {
         add(&mut noted, Intent::of(tileset));
         let stays = |of: &Scope| match tileset.run {
             RunKind::Reseed { complete, .. } => !complete,
-            // The interrupted run may have changed or deleted what goes on to be there.
+            // Outside of this run's scope, the interrupted run may have changed or deleted tiles that the next manifest speaks for.
             RunKind::Seed { .. } | RunKind::Copy => kept.iter().any(|kept| of.meets_beyond(kept, &tileset.scope)),
         };
         let others = others.into_iter().map(|intent| {
-            let of = intent.scope();
-            let stays = stays(&of);
-            (intent, of, stays)
+            let scope = intent.scope();
+            OtherIntent { stays: stays(&scope), scope, intent }
         });
         OpenIntents { noted, scope: tileset.scope.clone(), others: others.collect() }
     }
 
-    /// The same for a run that writes a new version: it touches nothing of what is there.
+    /// The intents of a run that writes a new version: it changes no tile that is there, so all others stay.
     pub(in crate::sink) fn untouched(tileset: &Tileset, unfinished: Vec<Intent>) -> OpenIntents {
         let noted = unfinished.clone();
-        let others = unfinished.into_iter().map(|intent| (intent.clone(), intent.scope(), true));
+        let others = unfinished.into_iter().map(|intent| OtherIntent { scope: intent.scope(), intent, stays: true });
         OpenIntents { noted, scope: tileset.scope.clone(), others: others.collect() }
     }
 
-    /// The target holds a tile. One beyond the scope of the run stays, so the intents that it may come from do, too.
+    /// To be called for each tile that the target holds. A tile outside of the run's scope stays, so the intents that it may come from
+    /// stay, too.
     pub(in crate::sink) fn see(&mut self, id: TileId) {
-        if self.others.iter().all(|(_, _, stays)| *stays) || self.scope.holds(id) {
+        if self.others.iter().all(|other| other.stays) || self.scope.holds(id) {
             return;
         }
-        for (_, of, stays) in &mut self.others {
-            *stays = *stays || of.holds(id);
+        for other in &mut self.others {
+            other.stays = other.stays || other.scope.holds(id);
         }
     }
 
-    /// The intents that stay when the run has finished.
+    /// The intents that stay noted once the run has finished.
     pub(in crate::sink) fn left(&self) -> Vec<Intent> {
-        self.others.iter().filter(|(_, _, stays)| *stays).map(|(intent, ..)| intent.clone()).collect()
+        self.others.iter().filter(|other| other.stays).map(|other| other.intent.clone()).collect()
     }
 }
 

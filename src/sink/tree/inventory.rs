@@ -1,5 +1,5 @@
-//! What of a tileset a target holds already, in the order in which tiles are written, kept on disk so that memory does not
-//! grow with it.
+//! The tiles that a target holds at the beginning of a run, in the order in which tiles are written. The list is in a scratch file, so
+//! that memory does not grow with it.
 
 use std::collections::VecDeque;
 
@@ -8,20 +8,20 @@ use rusqlite::params;
 use crate::sink::scratch::{Scratch, ScratchError};
 use crate::tile::{Coverage, LayerId, Order, Slice, TileId, ZoomList};
 
-/// What tells the bytes of a stored tile: their MD5, if the target knows it without reading them.
+/// The MD5 of a stored tile's bytes, if the target knows it without reading them.
 pub(in crate::sink) type Tag = Option<[u8; 16]>;
 
-/// Which tiles a run is responsible for: it may delete no others.
+/// The tiles that a run is responsible for: it changes no others.
 #[derive(Debug, Clone)]
 pub struct Scope {
     /// The zooms.
     pub zooms: ZoomList,
-    /// The part of the world.
+    /// The boxes.
     pub coverage: Coverage,
 }
 
 impl Scope {
-    /// Whether a tile lies in it.
+    /// True if a tile lies in the scope.
     #[must_use]
     pub fn holds(&self, id: TileId) -> bool {
         let (zoom, x, y) = (id.coord.zoom(), id.coord.x(), id.coord.y());
@@ -30,45 +30,46 @@ impl Scope {
     }
 }
 
-/// The tiles that a target holds, by their order [`Order::ZoomColumnTmsRow`]: filled in any order, then met in this one.
+/// The tiles that a target holds: added in any order, then met in [`Order::ZoomColumnTmsRow`], as the run writes its tiles.
 #[derive(Debug)]
 pub(in crate::sink) struct Inventory {
     held: Scratch,
     count: u64,
-    /// Where the next rows begin: place and slice.
-    next: (i64, i64),
+    /// Place and slice of the last row that was read.
+    last_read: (i64, i64),
+    /// Rows that were read and not met yet.
     ahead: VecDeque<(TileId, Tag)>,
 }
 
-/// Rows read at a time.
-const PAGE: i64 = 4_096;
+/// Rows that are read at a time.
+const ROWS_PER_READ: i64 = 4_096;
 
-/// What was met on the way to a tile.
+/// The result of [`Inventory::meet`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::sink) struct Met {
-    /// Tiles that were passed: the target holds them, and nobody asked for them.
+    /// The tiles that the target holds between the tile met before and this one: the run does not write them.
     pub(in crate::sink) passed: Vec<TileId>,
-    /// The tile itself, if the target holds it.
+    /// The digest of the tile itself, if the target holds it.
     pub(in crate::sink) here: Option<Tag>,
 }
 
 impl Inventory {
-    /// An empty inventory, in a temporary file that goes with it.
+    /// An empty inventory, in a scratch file that ends with it.
     ///
     /// # Errors
-    /// If there is no room.
+    /// If the temporary folder has no room.
     pub(in crate::sink) fn new() -> Result<Inventory, ScratchError> {
         let held = Scratch::new(
             "the list of tiles that the target holds",
             "CREATE TABLE held (place integer, slice integer, tag blob, PRIMARY KEY (place, slice)) WITHOUT ROWID",
         )?;
-        Ok(Inventory { held, count: 0, next: (i64::MIN, i64::MIN), ahead: VecDeque::new() })
+        Ok(Inventory { held, count: 0, last_read: (i64::MIN, i64::MIN), ahead: VecDeque::new() })
     }
 
-    /// Notes a tile that the target holds.
+    /// Adds a tile that the target holds.
     ///
     /// # Errors
-    /// If there is no room.
+    /// If the temporary folder has no room.
     pub(in crate::sink) fn add(&mut self, id: TileId, tag: Tag) -> Result<(), ScratchError> {
         self.held.run(|connection| {
             let mut insert =
@@ -84,10 +85,10 @@ impl Inventory {
         self.count
     }
 
-    /// Goes on to a tile, which must lie behind the one met before: gives what is passed on the way, and the tile.
+    /// Goes on to a tile, which must come after the one met before.
     ///
     /// # Errors
-    /// If the inventory cannot be read back.
+    /// If the scratch file cannot be read back.
     pub(in crate::sink) fn meet(&mut self, id: TileId) -> Result<Met, ScratchError> {
         let mut met = Met::default();
         let wanted = (place(id), slice(id));
@@ -106,10 +107,10 @@ impl Inventory {
         Ok(met)
     }
 
-    /// The next tiles that nobody asked for, once all tiles were met; none at the end.
+    /// The next tiles after the last one met; none at the end.
     ///
     /// # Errors
-    /// If the inventory cannot be read back.
+    /// If the scratch file cannot be read back.
     pub(in crate::sink) fn rest(&mut self) -> Result<Vec<TileId>, ScratchError> {
         self.first()?;
         Ok(self.ahead.drain(..).map(|(id, _)| id).collect())
@@ -117,17 +118,17 @@ impl Inventory {
 
     fn first(&mut self) -> Result<Option<(TileId, Tag)>, ScratchError> {
         if self.ahead.is_empty() && self.count > 0 {
-            let (next, ahead) = (&mut self.next, &mut self.ahead);
+            let (last_read, ahead) = (&mut self.last_read, &mut self.ahead);
             self.held.run(|connection| {
                 let mut page = connection.prepare_cached(
                     "SELECT place, slice, tag FROM held WHERE (place, slice) > (?1, ?2) ORDER BY place, slice LIMIT ?3",
                 )?;
-                let rows = page.query_map(params![next.0, next.1, PAGE], |row| {
+                let rows = page.query_map(params![last_read.0, last_read.1, ROWS_PER_READ], |row| {
                     Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Option<[u8; 16]>>(2)?))
                 })?;
                 for row in rows {
                     let (place, slice, tag) = row?;
-                    *next = (place, slice);
+                    *last_read = (place, slice);
                     ahead.extend(id(place, slice).map(|id| (id, tag)));
                 }
                 Ok(())
@@ -137,7 +138,7 @@ impl Inventory {
     }
 }
 
-/// Tiles that are to be deleted when a run has finished, and not before: until then it may be given up.
+/// Tiles to delete when a run finishes, and not before: until then it may be given up.
 #[derive(Debug, Default)]
 pub(in crate::sink) struct Doomed(Option<Inventory>);
 
@@ -145,7 +146,7 @@ impl Doomed {
     /// Adds a tile.
     ///
     /// # Errors
-    /// If there is no room.
+    /// If the temporary folder has no room.
     pub(in crate::sink) fn add(&mut self, id: TileId) -> Result<(), ScratchError> {
         match &mut self.0 {
             Some(tiles) => tiles.add(id, None),
@@ -153,16 +154,16 @@ impl Doomed {
         }
     }
 
-    /// The next of them; none at the end.
+    /// The next tiles; none at the end.
     ///
     /// # Errors
-    /// If they cannot be read back.
+    /// If the scratch file cannot be read back.
     pub(in crate::sink) fn next(&mut self) -> Result<Vec<TileId>, ScratchError> {
         self.0.as_mut().map_or_else(|| Ok(Vec::new()), Inventory::rest)
     }
 }
 
-/// Zooms end at 22: the place fits into 63 bits.
+/// A tile's place in the order, as an integer of `SQLite`: zooms end at 22, so it fits into 63 bits.
 fn place(id: TileId) -> i64 {
     Order::ZoomColumnTmsRow.place(id.coord).cast_signed()
 }

@@ -1,5 +1,12 @@
-//! Targets that keep each tile under a name of its own, directories and buckets: how names are built, and what of the
-//! tileset is there already.
+//! What directories and S3 prefixes have in common: each tile has a name of its own, and a run synchronizes what is there.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `template` | the names of tiles, built and read back |
+//! | `options`, `publish` | what the user sets; versions and the current one |
+//! | `inventory` | the tiles that the target holds at the beginning of a run |
+//! | `intent` | runs that have begun to change the target and not finished |
+//! | `notes` | the files beside the tiles: TileJSON, metadata, `latest.json` |
 
 mod intent;
 mod inventory;
@@ -12,7 +19,7 @@ pub(super) use intent::OpenIntents;
 pub use intent::{Intent, IntentKind};
 pub use inventory::Scope;
 pub(super) use inventory::{Doomed, Inventory, Tag};
-pub use options::{Publish, TreeOptions};
+pub use options::{Publishing, TreeOptions};
 pub use publish::{Latest, SwitchError, Version, new_version};
 pub(super) use template::OWN_FOLDER;
 pub use template::{Template, TemplateError, is_own_name};

@@ -1,10 +1,10 @@
-//! What the program itself keeps beside the tiles, and in which words.
+//! The notes that the program keeps beside the tiles: their names, and their contents written and parsed.
 //!
 //! | name | what |
 //! |---|---|
 //! | `tiles.json`, or `NAME.tiles.json` for each layer kept apart | TileJSON 3.0.0 for clients |
 //! | `metadata.json` | MBTiles' metadata as JSON, which GDAL reads, and the manifest: written last |
-//! | `latest.json` | with versions: the version shown and those that there are, switched last |
+//! | `latest.json` | with versions: the current version and all others, written last |
 //! | `.oar-tiles/versions/VERSION/…` | with versions: each version's own `tiles.json` and `metadata.json` |
 //! | `.oar-tiles/…` | lock or lease, and what was begun |
 
@@ -18,33 +18,32 @@ use crate::sink::metadata::MANIFEST_KEY;
 use crate::sink::{Described, Metadata, VectorLayer};
 use crate::tile::{LayerId, LonLatBox, Slice};
 
-/// The metadata with the manifest.
+/// The name of the note with the metadata and the manifest.
 pub(in crate::sink) const METADATA: &str = "metadata.json";
-/// The version shown.
+/// The name of the note with the versions.
 pub(in crate::sink) const LATEST: &str = "latest.json";
-/// TileJSON.
+/// The name of the TileJSON.
 const TILEJSON: &str = "tiles.json";
-/// Where the template stands in the metadata.
+/// The key of the template in the metadata.
 const TEMPLATE_KEY: &str = "oar_tiles_template";
-/// Where the names of all layers, by their numbers, stand in the metadata.
+/// The key of the names of all layers, by their [`LayerId`], in the metadata.
 const LAYERS_KEY: &str = "oar_tiles_layers";
-
-/// Where the address stands in the metadata under which clients find the target; an empty one where addresses stay relative on purpose.
+/// The key of the public URL in the metadata. The value is empty where addresses are relative on purpose.
 const PUBLIC_URL_KEY: &str = "oar_tiles_public_url";
 
-/// A note: its name below the target, and its body.
+/// A note to be written: its name below the target, and its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::sink) struct Note {
+pub(in crate::sink) struct NoteFile {
     pub(in crate::sink) name: String,
     pub(in crate::sink) body: Vec<u8>,
 }
 
-/// What was begun in a target, so that an interrupted run is continued and another tileset is told.
+/// What was begun in a target, so that an interrupted run is continued, and a run of another tileset is recognized.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::sink) struct Begun {
-    /// The tileset's fingerprint.
+    /// The fingerprint of the tileset that was begun.
     pub(in crate::sink) fingerprint: String,
-    /// A version begun and not published.
+    /// A version that was begun and not published.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "pending")]
     pub(in crate::sink) pending: Option<String>,
     /// Runs that have not finished.
@@ -53,8 +52,8 @@ pub(in crate::sink) struct Begun {
 }
 
 impl Begun {
-    /// The runs that have not finished in a target with this manifest, if it has one. Older versions of the program note no intents, but
-    /// whose tiles they have begun to write.
+    /// The unfinished runs of a target with this manifest. An older version of the program noted no intents, only the fingerprint that
+    /// it had begun to write: if that is not the manifest's, it counts as an unknown run.
     pub(in crate::sink) fn unfinished(&self, manifest: Option<&str>) -> Vec<Intent> {
         let mut unfinished = self.unfinished.clone();
         let Some((manifest, now)) = manifest.and_then(|manifest| Some((manifest, fingerprint(manifest)?))) else {
@@ -64,7 +63,7 @@ impl Begun {
         if now != self.fingerprint && !self.fingerprint.is_empty() && self.pending.is_none() && !is_noted {
             unfinished.push(Intent::unknown(&self.fingerprint));
         }
-        // What was to be replaced is there as the manifest says, as long as that is still the old one.
+        // Tiles noted as replaced are no leftovers while the manifest is still the one that speaks for them.
         let parts: Vec<Scope> =
             regions(manifest).iter().filter_map(|region| Scope::read(&region.zooms, &region.bbox)).collect();
         unfinished.retain(|intent| {
@@ -74,13 +73,13 @@ impl Begun {
     }
 }
 
-/// A version that cannot be one was not begun by us.
+/// Ignores a text that cannot be the name of a version: this program did not write it.
 fn pending<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let version = Option::<String>::deserialize(deserializer)?;
     Ok(version.filter(|version| is_version_name(version)))
 }
 
-/// Where a version keeps a note of its own.
+/// The name of a note of one version.
 pub(in crate::sink) fn of_version(version: &str, name: &str) -> String {
     format!("{}/versions/{version}/{name}", super::OWN_FOLDER)
 }
@@ -91,7 +90,7 @@ pub(in crate::sink) fn finished(
     layers: &[String],
     template: &Template,
     options: &TreeOptions,
-) -> Result<Vec<Note>, serde_json::Error> {
+) -> Result<Vec<NoteFile>, serde_json::Error> {
     let base = match options.public_url.as_deref() {
         None | Some("") => String::new(),
         Some(url) => format!("{}/", url.trim_end_matches('/')),
@@ -103,17 +102,17 @@ pub(in crate::sink) fn finished(
             let of_layer: Vec<&VectorLayer> = metadata.vector_layers.iter().filter(|layer| layer.id == *name).collect();
             let Some(layer) = of_layer.first() else { continue };
             let mut body = metadata.tilejson(&address(Slice::Layer(layer_id)), &of_layer);
-            // Its own zooms: a client asks for no tile below or above them, and shows the deepest beyond.
+            // The layer's own zooms: clients ask for no tile outside of them, and enlarge the deepest beyond.
             body["minzoom"] = layer.minzoom.into();
             body["maxzoom"] = layer.maxzoom.into();
             body["center"][2] = layer.minzoom.into();
             let name = format!("{}.{TILEJSON}", super::template::escaped(name));
-            notes.push(Note { name, body: serde_json::to_vec_pretty(&body)? });
+            notes.push(NoteFile { name, body: serde_json::to_vec_pretty(&body)? });
         }
     } else {
         let all: Vec<&VectorLayer> = metadata.vector_layers.iter().collect();
         let body = metadata.tilejson(&address(Slice::Whole), &all);
-        notes.push(Note { name: TILEJSON.to_owned(), body: serde_json::to_vec_pretty(&body)? });
+        notes.push(NoteFile { name: TILEJSON.to_owned(), body: serde_json::to_vec_pretty(&body)? });
     }
     let mut object = Map::new();
     for (name, value) in metadata.rows() {
@@ -124,32 +123,32 @@ pub(in crate::sink) fn finished(
     if let Some(url) = &options.public_url {
         object.insert(PUBLIC_URL_KEY.to_owned(), url.clone().into());
     }
-    notes.push(Note { name: METADATA.to_owned(), body: serde_json::to_vec_pretty(&Value::Object(object))? });
+    notes.push(NoteFile { name: METADATA.to_owned(), body: serde_json::to_vec_pretty(&Value::Object(object))? });
     Ok(notes)
 }
 
-/// Whether a name directly below a target is one of those that the program, or whoever publishes tiles, uses beside them.
+/// True if a name directly below a target is that of a note, of this program or of another that publishes tiles.
 pub(in crate::sink) fn is_note(name: &str) -> bool {
     [METADATA, LATEST, TILEJSON].contains(&name) || name.strip_suffix(TILEJSON).is_some_and(|rest| rest.ends_with('.'))
 }
 
-/// The metadata of a version that is only begun: enough to find its tiles again.
+/// The metadata of a version that was only begun: enough to find its tiles again.
 pub(in crate::sink) fn begun(layers: &[String], template: &Template) -> Result<Vec<u8>, serde_json::Error> {
     serde_json::to_vec(&serde_json::json!({ TEMPLATE_KEY: template.text(), LAYERS_KEY: layers }))
 }
 
-/// What `metadata.json` says.
+/// The contents of `metadata.json`.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(in crate::sink) struct Noted {
+pub(in crate::sink) struct TargetNotes {
     pub(in crate::sink) described: Described,
-    /// The template as written.
+    /// The text of the template.
     pub(in crate::sink) template: Option<String>,
-    /// The names of all layers, by their numbers.
+    /// The names of all layers, by their [`LayerId`].
     pub(in crate::sink) layers: Vec<String>,
 }
 
-/// Reads `metadata.json`, ours or another program's.
-pub(in crate::sink) fn read(body: &[u8]) -> Result<Noted, serde_json::Error> {
+/// Parses `metadata.json`, of this program or another.
+pub(in crate::sink) fn read(body: &[u8]) -> Result<TargetNotes, serde_json::Error> {
     #[derive(Deserialize)]
     struct Layers {
         #[serde(default)]
@@ -162,10 +161,10 @@ pub(in crate::sink) fn read(body: &[u8]) -> Result<Noted, serde_json::Error> {
         let sides: Vec<f64> = text.split(',').map_while(|side| side.trim().parse().ok()).collect();
         <[f64; 4]>::try_from(sides).ok().map(LonLatBox::from_sides)
     });
-    // Another program's layers may be written in a way that we do not know: then there are none to show.
+    // Another program may describe its layers in a form that is not known here: then they are left out.
     let layers = text("json").and_then(|json| serde_json::from_str::<Layers>(&json).ok());
     let names = object.get(LAYERS_KEY).and_then(Value::as_array);
-    Ok(Noted {
+    Ok(TargetNotes {
         described: Described {
             name: text("name"),
             description: text("description"),
@@ -185,7 +184,7 @@ pub(in crate::sink) fn read(body: &[u8]) -> Result<Noted, serde_json::Error> {
     })
 }
 
-/// The parts of the tileset that a manifest speaks for; those that cannot be read are left out.
+/// The regions that a manifest speaks for; none if it has another form.
 pub(in crate::sink) fn regions(manifest: &str) -> Vec<Region> {
     #[derive(Deserialize)]
     struct Regions {
@@ -209,7 +208,7 @@ pub(in crate::sink) fn fingerprint(manifest: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::tree::Publish;
+    use crate::sink::tree::Publishing;
 
     #[test]
     fn metadata_is_read_back_as_it_was_written() {
@@ -227,7 +226,7 @@ mod tests {
         let template = Template::new("{layer}/{z}/{x}/{y}.pbf").unwrap().with_layers(["a", "b c"]);
         let options = TreeOptions {
             template: template.clone(),
-            publish: Publish::InPlace,
+            publish: Publishing::InPlace,
             force: false,
             public_url: Some("https://tiles.example.org/x/".to_owned()),
             packed: true,

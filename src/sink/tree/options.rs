@@ -1,43 +1,43 @@
-//! What the user sets for a target that keeps each tile under a name of its own.
+//! What the user sets for a directory or an S3 prefix.
 
 use std::time::Duration;
 
 use super::Template;
 
-/// How a directory or a bucket is written.
+/// How a directory or an S3 prefix is written.
 #[derive(Debug, Clone)]
 pub struct TreeOptions {
-    /// Where each tile lies below the target.
+    /// The names of tiles below the target.
     pub template: Template,
-    /// How the map gets to see a run's tiles.
-    pub publish: Publish,
-    /// Write into a target that holds another tileset, or files that look like tiles and are not ours.
+    /// How clients get to see a run's tiles.
+    pub publish: Publishing,
+    /// True to write into a target that holds another tileset, or files of other programs.
     pub force: bool,
-    /// The address under which clients find the target, for TileJSON. An empty one: addresses are relative on purpose. Without one, what
-    /// the target was last given; else addresses are relative.
+    /// The URL under which clients find the target, for TileJSON. Empty: the TileJSON has relative addresses on purpose. `None`: the one
+    /// that an earlier run was given, else relative addresses.
     pub public_url: Option<String>,
-    /// Whether tiles are stored as gzip.
+    /// True if tiles are stored as gzip.
     pub packed: bool,
 }
 
 impl TreeOptions {
-    /// The address of tiles as TileJSON gives it, if nobody said where clients find the target. Map clients do not resolve it.
+    /// The relative address of tiles that the TileJSON will have, if no public URL is known. Map clients do not resolve it.
     pub(in crate::sink) fn relative_address(&self) -> Option<String> {
-        // The place of a layer or a version is told as it is written.
+        // `{layer}` and `{version}` stay placeholders in this text, which is shown in a warning.
         self.public_url.is_none().then(|| self.template.text().to_owned())
     }
 }
 
-/// How the map gets to see a run's tiles.
+/// How clients get to see a run's tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Publish {
+pub enum Publishing {
     /// Tiles that differ are replaced one by one.
     InPlace,
-    /// Tiles go under a new version; TileJSON and `latest.json` are switched to it when all are there.
+    /// All tiles are written under the name of a new version; when they are complete, TileJSON and `latest.json` are switched to it.
     Versioned {
-        /// How many old versions stay.
+        /// How many old versions stay, at least.
         keep: usize,
-        /// How long an old version stays at least.
+        /// How long an old version stays, at least.
         keep_for: Duration,
     },
 }

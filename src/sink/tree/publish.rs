@@ -1,21 +1,21 @@
-//! Versions of a tileset: which one the map shows, which ones there are to switch back to.
+//! Versions of a tileset: the current one, which clients see, and those that can be switched back to.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// `latest.json`: the version that the map shows, and those that there are.
+/// `latest.json`: the current version, and all versions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Latest {
-    /// The version shown.
+    /// The current version, which clients see.
     #[serde(deserialize_with = "version_name")]
     pub version: String,
-    /// Every version whose tiles are whole, the newest first.
+    /// Every complete version, the newest first.
     pub versions: Vec<Version>,
 }
 
-/// A version whose tiles are whole.
+/// A complete version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
     /// Its name.
@@ -25,35 +25,35 @@ pub struct Version {
     pub published: u64,
 }
 
-/// Why the map cannot be switched.
+/// Why clients cannot be switched to a version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SwitchError {
-    /// The version is not there.
+    /// There is no such version.
     #[error("there is no version {wanted} (there is {}): name one of these with --to", known.join(", "))]
     Unknown {
         /// The version.
         wanted: String,
-        /// Those that there are.
+        /// The versions that there are.
         known: Vec<String>,
     },
-    /// Nothing is older.
+    /// There is no older version.
     #[error("version {0} is the oldest: there is nothing to switch back to")]
     Oldest(String),
 }
 
-/// Reads the name of a version, which becomes a part of paths: a note that somebody else wrote may not lead out of the target.
+/// Parses the name of a version. It becomes a part of paths, so a note that others wrote must not lead out of the target.
 fn version_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let name = String::deserialize(deserializer)?;
     if is_version_name(&name) { Ok(name) } else { Err(D::Error::custom(format!("{name:?} is no name of a version"))) }
 }
 
-/// Whether a text can be the name of a version.
+/// True if a text can be the name of a version.
 pub(in crate::sink) fn is_version_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains(['/', '\\', '\0'])
 }
 
 impl Latest {
-    /// With a new version, which is then shown.
+    /// Adds a new version and makes it the current one.
     #[must_use]
     pub fn published(before: Option<Latest>, version: &str, now: SystemTime) -> Latest {
         let mut versions = before.map_or_else(Vec::new, |before| before.versions);
@@ -62,10 +62,10 @@ impl Latest {
         Latest { version: version.to_owned(), versions }
     }
 
-    /// Switched to another version, or to the one before.
+    /// Makes `to` the current version, or without it the next older one.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no such version.
     pub fn switched(mut self, to: Option<&str>) -> Result<Latest, SwitchError> {
         let at = |wanted: &str| self.versions.iter().position(|version| version.version == wanted);
         let goal = match to {
@@ -80,8 +80,8 @@ impl Latest {
         Ok(self)
     }
 
-    /// Takes out the old versions that need not stay: beyond `keep` old ones, and older than `keep_for`. The one shown and
-    /// the newest always stay.
+    /// Removes the expired versions and returns their names: those beyond the newest `keep` old ones that were published longer than
+    /// `keep_for` ago. The current version and the newest always stay.
     pub fn take_expired(&mut self, keep: usize, keep_for: Duration, now: SystemTime) -> Vec<String> {
         let mut old = 0;
         let mut expired = Vec::new();
@@ -100,7 +100,7 @@ impl Latest {
     }
 }
 
-/// The name of a version begun now, such as `20261121T131500Z`: names sort by time. Differs from those that there are.
+/// The name of a version that begins now, such as `20261121T131500Z`: names sort by time. Differs from all names in `latest`.
 #[must_use]
 pub fn new_version(now: SystemTime, latest: Option<&Latest>) -> String {
     let name: String = humantime::format_rfc3339_seconds(now).to_string().replace(['-', ':'], "");

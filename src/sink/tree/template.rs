@@ -1,14 +1,17 @@
-//! The names of tiles: a template such as `{z}/{x}/{y}.pbf`, written and read back.
+//! The names of tiles: a template such as `{z}/{x}/{y}.pbf`. Names are written here and read back in `template/read.rs`.
 
-use crate::tile::{LayerId, Slice, TileCoord, TileId, Zoom};
+mod read;
 
-/// Where a tile lies below the target: text with places for z, x, y (or -y), the layer and the version.
+use crate::tile::{Slice, TileId};
+
+/// The name of a tile below the target: text with placeholders for z, x, y (or -y), the layer and the version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
     text: String,
     parts: Vec<Part>,
-    /// The names of the layers by their numbers, as they stand in names; empty if the template has no `{layer}`.
+    /// The escaped names of the layers, by their [`LayerId`](crate::tile::LayerId); empty if the template has no `{layer}`.
     layers: Vec<String>,
+    /// The escaped name of the version.
     version: Option<String>,
 }
 
@@ -27,41 +30,43 @@ enum Part {
 /// Why a template cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// A place that does not exist.
-    #[error("\"{template}\" has the place {{{place}}}: write {{z}}, {{x}}, {{y}}, {{-y}}, {{layer}} or {{version}}")]
+    /// A placeholder that does not exist.
+    #[error(
+        "\"{template}\" has the placeholder {{{placeholder}}}: write {{z}}, {{x}}, {{y}}, {{-y}}, {{layer}} or {{version}}"
+    )]
     Unknown {
         /// The template.
         template: String,
-        /// What stands between the braces.
-        place: String,
+        /// The text between the braces.
+        placeholder: String,
     },
     /// A brace without its partner.
     #[error("\"{0}\" has a brace without its partner: write {{z}}/{{x}}/{{y}}.pbf or the like")]
     Brace(String),
     /// Two tiles would share a name.
     #[error(
-        "\"{template}\" has {count} of {place}: each of {{z}}, {{x}} and one of {{y}} and {{-y}} is needed once, {{layer}} and {{version}} at most once"
+        "\"{template}\" has {count} of {placeholder}: each of {{z}}, {{x}} and one of {{y}} and {{-y}} is needed once, {{layer}} and {{version}} at most once"
     )]
     Count {
         /// The template.
         template: String,
-        /// Which place.
-        place: &'static str,
-        /// How often it stands there.
+        /// The placeholder.
+        placeholder: &'static str,
+        /// How often the template has it.
         count: usize,
     },
-    /// Two places side by side cannot be told apart.
-    #[error("\"{0}\" has two places side by side: put / or - between them, so that names can be read back")]
+    /// Two placeholders side by side cannot be told apart.
+    #[error("\"{0}\" has two placeholders side by side: put / or - between them, so that names can be read back")]
     Touching(String),
-    /// Not a name below the target.
+    /// The name would not be one below the target.
     #[error(
         "\"{0}\" is no name below the target: write no leading /, no empty part, no \".\", no \"..\" and no backslash"
     )]
     Path(String),
-    /// It would be one of the program's own names.
+    /// Tiles would lie in the program's own folder.
     #[error("\"{0}\" begins with .oar-tiles, where the program keeps its own notes: choose another folder")]
     Own(String),
-    /// A folder would have the name of one of the program's own files.
+    /// A folder of tiles would have the name of one of the program's own files.
     #[error("\"{0}\" begins with the name of a file that the program writes itself: choose another folder")]
     OwnFile(String),
 }
@@ -79,8 +84,7 @@ impl Default for Template {
 }
 
 impl Template {
-    /// Reads a template. It may hold `{layer}` and `{version}`, which are filled in by [`Template::with_layers`] and
-    /// [`Template::with_version`].
+    /// Parses a template. [`Template::with_layers`] and [`Template::with_version`] fill in `{layer}` and `{version}`, if it has them.
     ///
     /// # Errors
     /// If two tiles could share a name, or a name could not be read back.
@@ -92,17 +96,22 @@ impl Template {
             if !before.is_empty() {
                 parts.push(Part::Text(before.to_owned()));
             }
-            let Some((place, after)) = from.strip_prefix('{').and_then(|from| from.split_once('}')) else {
+            let Some((placeholder, after)) = from.strip_prefix('{').and_then(|from| from.split_once('}')) else {
                 return Err(TemplateError::Brace(text.to_owned()));
             };
-            parts.push(match place {
+            parts.push(match placeholder {
                 "z" => Part::Zoom,
                 "x" => Part::Column,
                 "y" => Part::Row,
                 "-y" => Part::TmsRow,
                 "layer" => Part::Layer,
                 "version" => Part::Version,
-                _ => return Err(TemplateError::Unknown { template: text.to_owned(), place: place.to_owned() }),
+                _ => {
+                    return Err(TemplateError::Unknown {
+                        template: text.to_owned(),
+                        placeholder: placeholder.to_owned(),
+                    });
+                }
             });
             rest = after;
         }
@@ -124,8 +133,8 @@ impl Template {
         let at_most = [("{layer}", count(&[Part::Layer])), ("{version}", count(&[Part::Version]))];
         let wrong =
             once.into_iter().find(|(_, count)| *count != 1).or(at_most.into_iter().find(|(_, count)| *count > 1));
-        if let Some((place, count)) = wrong {
-            return Err(TemplateError::Count { template: self.text.clone(), place, count });
+        if let Some((placeholder, count)) = wrong {
+            return Err(TemplateError::Count { template: self.text.clone(), placeholder, count });
         }
         if self.parts.windows(2).any(|pair| !pair.iter().any(|part| matches!(part, Part::Text(_)))) {
             return Err(TemplateError::Touching(self.text.clone()));
@@ -148,19 +157,19 @@ impl Template {
         &self.text
     }
 
-    /// Whether each layer of a tile has a name of its own.
+    /// True if each layer of a tile has a name of its own (`{layer}`).
     #[must_use]
     pub fn layers_apart(&self) -> bool {
         self.parts.contains(&Part::Layer)
     }
 
-    /// Whether names hold a version.
+    /// True if names contain a version (`{version}`).
     #[must_use]
     pub fn is_versioned(&self) -> bool {
         self.parts.contains(&Part::Version)
     }
 
-    /// With the names of the layers, by their numbers. A character that means something in a path or a URL is written as
+    /// Fills in the names of the layers, by their [`LayerId`](crate::tile::LayerId). Characters with a meaning in a path or a URL become
     /// `%` and two hexadecimal digits (RFC 3986, section 2.1).
     #[must_use]
     pub fn with_layers<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Template {
@@ -168,14 +177,14 @@ impl Template {
         self
     }
 
-    /// With a version.
+    /// Fills in the version.
     #[must_use]
     pub fn with_version(mut self, version: &str) -> Template {
         self.version = Some(escaped(version));
         self
     }
 
-    /// The name of a tile, parts separated by `/`.
+    /// The name of a tile below the target, with `/` between folders.
     #[must_use]
     pub fn name(&self, id: TileId) -> String {
         let mut name = String::with_capacity(self.text.len() + 16);
@@ -200,128 +209,7 @@ impl Template {
         }
     }
 
-    /// The tile of a name; `None` for a name that is not this template's, with these layers and this version.
-    #[must_use]
-    pub fn read(&self, name: &str) -> Option<TileId> {
-        let (mut zoom, mut column, mut row, mut tms, mut slice) = (None, None, None, None, Slice::Whole);
-        let mut rest = name;
-        for (at, part) in self.parts.iter().enumerate() {
-            let end = match self.parts.get(at + 1) {
-                // A layer's name may hold the text that follows it; its own text decides then.
-                Some(Part::Text(text)) if *part != Part::Layer => rest.find(text.as_str()).unwrap_or(rest.len()),
-                _ => rest.len(),
-            };
-            match part {
-                Part::Text(text) => rest = rest.strip_prefix(text.as_str())?,
-                Part::Layer => {
-                    let next = match self.parts.get(at + 1) {
-                        Some(Part::Text(text)) => text.as_str(),
-                        _ => "",
-                    };
-                    let own = |name: &String| match rest.strip_prefix(name.as_str()) {
-                        Some(left) if next.is_empty() => left.is_empty(),
-                        Some(left) => left.starts_with(next),
-                        None => false,
-                    };
-                    // The longest name that fits: one layer's name may be the beginning of another's.
-                    let fits = self.layers.iter().enumerate().filter(|(_, name)| own(name));
-                    let (number, _) = fits.max_by_key(|(_, name)| name.len())?;
-                    rest = &rest[self.layers[number].len()..];
-                    slice = Slice::Layer(LayerId(u16::try_from(number).ok()?));
-                }
-                Part::Version => rest = rest.strip_prefix(self.version.as_deref()?)?,
-                Part::Zoom | Part::Column | Part::Row | Part::TmsRow => {
-                    let (digits, left) = rest.split_at(end);
-                    rest = left;
-                    let number = plain_number(digits)?;
-                    match part {
-                        Part::Zoom => zoom = Some(number),
-                        Part::Column => column = Some(number),
-                        Part::Row => row = Some(number),
-                        _ => tms = Some(number),
-                    }
-                }
-            }
-        }
-        if !rest.is_empty() {
-            return None;
-        }
-        let zoom = Zoom::new(u8::try_from(zoom?).ok()?)?;
-        let row = match (row, tms) {
-            (Some(row), _) => row,
-            (None, tms) => zoom.last().checked_sub(tms?)?,
-        };
-        Some(TileId { coord: TileCoord::new(zoom, column?, row)?, slice })
-    }
-
-    /// Whether a tile can lie in a folder of this name, or in one below it.
-    #[must_use]
-    pub fn may_hold(&self, folder: &str) -> bool {
-        let name = format!("{folder}/");
-        let mut rest = name.as_str();
-        for (at, part) in self.parts.iter().enumerate() {
-            if rest.is_empty() {
-                return true;
-            }
-            match part {
-                Part::Text(text) => match rest.strip_prefix(text.as_str()) {
-                    Some(left) => rest = left,
-                    None => return text.starts_with(rest),
-                },
-                Part::Layer => {
-                    let follows = match self.parts.get(at + 1) {
-                        Some(Part::Text(text)) => text.as_str(),
-                        _ => "",
-                    };
-                    let begins = |left: &str| left.starts_with(follows) || follows.starts_with(left);
-                    // One layer's name may be the beginning of another's, so no more is said of what follows.
-                    return self.layers.iter().any(|layer| rest.strip_prefix(layer.as_str()).is_some_and(begins));
-                }
-                Part::Version => match self.version.as_deref().map(|version| (version, rest.strip_prefix(version))) {
-                    Some((_, Some(left))) => rest = left,
-                    Some((version, None)) => return version.starts_with(rest),
-                    None => return false,
-                },
-                Part::Zoom | Part::Column | Part::Row | Part::TmsRow => {
-                    let follows = match self.parts.get(at + 1) {
-                        Some(Part::Text(text)) => text.as_str(),
-                        _ => "",
-                    };
-                    // Its digits cannot be told from those of the number.
-                    if follows.starts_with(|c: char| c.is_ascii_digit()) {
-                        return true;
-                    }
-                    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-                    let (digits, left) = rest.split_at(digits);
-                    let most = if *part == Part::Zoom { Zoom::MAX.get().into() } else { Zoom::MAX.last() };
-                    if plain_number(digits).is_none_or(|number| number > most) {
-                        return false;
-                    }
-                    rest = left;
-                }
-            }
-        }
-        rest.is_empty()
-    }
-
-    /// Whether a file or folder of a name directly below the target may hold tiles: whether the name fits the template up to its first
-    /// `/`, with any layer and any version.
-    #[must_use]
-    pub fn may_begin_with(&self, name: &str) -> bool {
-        let mut first = Vec::new();
-        for part in &self.parts {
-            if let Part::Text(text) = part
-                && let Some((before, _)) = text.split_once('/')
-            {
-                first.push(Part::Text(before.to_owned()));
-                break;
-            }
-            first.push(part.clone());
-        }
-        fits(&first, name)
-    }
-
-    /// The text with which the name of every tile begins: where a listing begins.
+    /// The text that the name of every tile begins with: the prefix of a listing.
     #[must_use]
     pub fn prefix(&self) -> String {
         let mut prefix = String::new();
@@ -335,8 +223,8 @@ impl Template {
         prefix
     }
 
-    /// The address below the target as TileJSON writes it, for one layer if the template keeps them apart: z, x and y are
-    /// places again. `{-y}` stays as it is, which few clients know.
+    /// The address of tiles below the target as TileJSON has it, of one layer if the template keeps layers apart: z, x and y stay
+    /// placeholders. `{-y}` stays, too, which few clients know.
     #[must_use]
     pub fn address(&self, slice: Slice) -> String {
         self.parts
@@ -354,44 +242,24 @@ impl Template {
     }
 }
 
-/// Whether a name begins as the program's own folder does; there are file systems on which A is a.
+/// True if a name begins like the program's own folder, in upper or lower case: some file systems do not distinguish them.
 fn begins_own_folder(name: &str) -> bool {
     name.get(..OWN_FOLDER.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(OWN_FOLDER))
 }
 
-/// Whether it is the name of a file that the program writes right below a target.
+/// True if the program writes a file of this name directly below a target.
 fn is_own_file(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     ["metadata.json", "latest.json", "tiles.json"].contains(&name.as_str()) || name.ends_with(".tiles.json")
 }
 
-/// Whether no layer can have a name, because below a target the program keeps it for its own folder and files.
+/// True if no layer can have this name, because the program uses it for its own folder or files below a target.
 #[must_use]
 pub fn is_own_name(name: &str) -> bool {
     begins_own_folder(name) || is_own_file(name)
 }
 
-/// Whether a name fits some parts of a template.
-fn fits(parts: &[Part], name: &str) -> bool {
-    let Some((first, others)) = parts.split_first() else { return name.is_empty() };
-    let ends = |most: usize| (1..=most).filter(|end| name.is_char_boundary(*end));
-    match first {
-        Part::Text(text) => name.strip_prefix(text.as_str()).is_some_and(|rest| fits(others, rest)),
-        Part::Layer | Part::Version => ends(name.len()).any(|end| fits(others, &name[end..])),
-        Part::Zoom | Part::Column | Part::Row | Part::TmsRow => {
-            let digits = name.bytes().take_while(u8::is_ascii_digit).count();
-            ends(digits).any(|end| fits(others, &name[end..]))
-        }
-    }
-}
-
-/// Decimal digits without a sign or leading zeros: each number has one way of writing.
-fn plain_number(digits: &str) -> Option<u32> {
-    let plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
-    if plain { digits.parse().ok() } else { None }
-}
-
-/// A name as one part of a path and of a URL.
+/// A name, escaped to be one part of a path and of a URL.
 pub(super) fn escaped(name: &str) -> String {
     let mut text = String::new();
     for byte in name.bytes() {

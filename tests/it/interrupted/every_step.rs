@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use oar_tiles::sink::{
-    IntentKind, Metadata, Publish, RunKind, S3Options, Sink as _, TileEdit, Tileset, TreeOptions, Unwritten,
+    IntentKind, Metadata, Publishing, RunKind, S3Options, Sink as _, TileEdit, Tileset, TreeOptions, Unwritten,
 };
 
 use crate::support::proxy::{Fault, Proxy};
@@ -103,12 +103,12 @@ fn forced(options: TreeOptions) -> TreeOptions {
 
 #[test]
 fn a_directory_notes_what_is_begun_at_every_step() {
-    is_noted_at_every_step(|| in_folder(forced(tree("{z}/{x}/{y}.pbf", Publish::InPlace))));
+    is_noted_at_every_step(|| in_folder(forced(tree("{z}/{x}/{y}.pbf", Publishing::InPlace))));
 }
 
 #[test]
 fn a_prefix_of_a_bucket_notes_what_is_begun_at_every_step() {
-    is_noted_at_every_step(|| InBucket(Prefix::new(), forced(tree("{z}/{x}/{y}.pbf", Publish::InPlace))));
+    is_noted_at_every_step(|| InBucket(Prefix::new(), forced(tree("{z}/{x}/{y}.pbf", Publishing::InPlace))));
 }
 
 /// The connection is cut before each request of a run in turn, the last ones included: those of the manifest and of the note itself.
@@ -174,7 +174,7 @@ fn a_version_that_a_wider_run_has_begun_holds_nothing_of_it_when_a_narrower_one_
         let (held, described) = look(target);
         assert_eq!((held, described.unfinished), (held_by(&narrow) as Held, Vec::new()));
     }
-    let publish = Publish::Versioned { keep: 1, keep_for: Duration::ZERO };
+    let publish = Publishing::Versioned { keep: 1, keep_for: Duration::ZERO };
     holds_no_ghosts(&in_folder(tree("{version}/{z}/{x}/{y}.pbf", publish)));
     holds_no_ghosts(&InBucket(Prefix::new(), tree("{version}/{z}/{x}/{y}.pbf", publish)));
 }

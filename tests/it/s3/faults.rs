@@ -232,7 +232,7 @@ fn what_is_wrong_is_said_with_the_next_step() {
     assert_eq!(
         create("s3://no-such-bucket/x/", good.clone()),
         format!(
-            "there is no bucket \"no-such-bucket\" at {endpoint}: make it, or correct --output or [s3] endpoint ← HTTP 404 NoSuchBucket: The specified bucket does not exist"
+            "there is no bucket \"no-such-bucket\" at {endpoint}: create it, or correct --output or [s3] endpoint ← HTTP 404 NoSuchBucket: The specified bucket does not exist"
         )
     );
     let keys = S3Keys { key: "nobody".to_owned(), secret: "x".to_owned(), session: None };

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use oar_tiles::sink::{
-    Encryption, Publish, S3Options, S3Reader, Scope, Sink, Template, TileEdit, TileReader, Tileset, TreeOptions,
+    Encryption, Publishing, S3Options, S3Reader, Scope, Sink, Template, TileEdit, TileReader, Tileset, TreeOptions,
 };
 use oar_tiles::tile::{Coverage, LayerId, Slice, TileId};
 
@@ -139,7 +139,7 @@ fn a_target_of_another_tileset_or_of_somebody_else_is_refused() {
     assert_eq!(
         error.to_string(),
         format!(
-            "{place} holds another tileset (or this one with other settings): nothing was written. Choose another --output, or bring it in line with this one by --force"
+            "{place} holds another tileset (or this one with other settings): nothing was written. Choose another --output, or replace the tiles there with --force"
         )
     );
     assert_eq!((prefix.tiles(), prefix.manifest_run()), (named(&tiles(10, 1)), Some(1)));
@@ -155,7 +155,7 @@ fn a_target_of_another_tileset_or_of_somebody_else_is_refused() {
     assert_eq!(
         error.to_string(),
         format!(
-            "{place} holds 3/1/1.pbf, which oar-tiles did not write: nothing was written. Choose another --output, or have it replaced by --force"
+            "{place} holds 3/1/1.pbf, which oar-tiles did not write: nothing was written. Choose another --output, or replace what is there with --force"
         )
     );
     assert_eq!(foreign.tiles().len(), 1);
@@ -252,7 +252,7 @@ fn layers_may_be_kept_apart() {
 fn versions_are_switched_forth_and_back_and_old_ones_go() {
     let prefix = Prefix::new();
     let template = Template::new("{version}/{z}/{x}/{y}.pbf").unwrap();
-    let publish = Publish::Versioned { keep: 1, keep_for: Duration::ZERO };
+    let publish = Publishing::Versioned { keep: 1, keep_for: Duration::ZERO };
     let versioned = TreeOptions { template, publish, ..tree() };
     let sink = || prefix.sink_with(options(&prefix.endpoint), versioned.clone()).unwrap();
     let version = || prefix.note("latest.json").unwrap()["version"].as_str().unwrap().to_owned();
@@ -273,7 +273,7 @@ fn versions_are_switched_forth_and_back_and_old_ones_go() {
     assert_eq!(shown(), format!("{}/{{z}}/{{x}}/{{y}}.pbf", versions[1]));
     assert_eq!(prefix.manifest_run(), Some(2));
     let error = sink().rollback(Some("never")).unwrap_err();
-    assert_eq!(error.to_string(), format!("cannot switch the map of {}", prefix.location));
+    assert_eq!(error.to_string(), format!("cannot switch clients of {} to another version", prefix.location));
     sink().rollback(Some(&versions[2])).unwrap();
     assert_eq!((version(), prefix.manifest_run()), (versions[2].clone(), Some(3)));
 

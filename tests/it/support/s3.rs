@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use oar_tiles::sink::{
-    CacheRule, Encryption, Finished, Metadata, Publish, RunKind, S3, S3Error, S3Headers, S3Keys, S3Location, S3Options,
-    S3Shared, Scope, Sink, Template, TileEdit, Tileset, TreeOptions, Unwritten, Written,
+    CacheRule, Encryption, Finished, Metadata, Publishing, RunKind, S3, S3Error, S3Headers, S3Keys, S3Location,
+    S3Options, S3Shared, Scope, Sink, Template, TileEdit, Tileset, TreeOptions, Unwritten, Written,
 };
 use oar_tiles::stop::Stop;
 use oar_tiles::tile::{Coverage, LonLatBox, Order, TileCoord, Zoom};
@@ -76,7 +76,7 @@ pub(crate) fn options(endpoint: &str) -> S3Options {
 pub(crate) fn tree() -> TreeOptions {
     TreeOptions {
         template: Template::new("{z}/{x}/{y}.pbf").unwrap(),
-        publish: Publish::InPlace,
+        publish: Publishing::InPlace,
         force: false,
         public_url: None,
         packed: true,

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use oar_tiles::sink::{
     Described, Directory, DirectoryError, DirectoryReader, Finished, Mbtiles, MbtilesError, MbtilesReader, Metadata,
-    Needs, OpenMode, Pmtiles, PmtilesError, PmtilesReader, Publish, RunKind, S3, S3Error, S3Key, S3Object, S3Pmtiles,
-    S3Reader, Scope, Sink, Template, TileEdit, TileReader, Tileset, TreeOptions, Unwritten, VectorLayer, Written,
+    Needs, OpenMode, Pmtiles, PmtilesError, PmtilesReader, Publishing, RunKind, S3, S3Error, S3Key, S3Object,
+    S3Pmtiles, S3Reader, Scope, Sink, Template, TileEdit, TileReader, Tileset, TreeOptions, Unwritten, VectorLayer,
+    Written,
 };
 use oar_tiles::stop::Stop;
 use oar_tiles::tile::{Coverage, LayerId, LonLatBox, Slice, TileCoord, TileId, Zoom};
@@ -263,7 +264,7 @@ impl Target for File<TreeOptions> {
         path.exists().then(|| Box::new(DirectoryReader::open(&path, &template).unwrap()) as Box<dyn TileReader>)
     }
     fn in_line(&self) -> bool {
-        self.kind.publish == Publish::InPlace
+        self.kind.publish == Publishing::InPlace
     }
 }
 
@@ -331,7 +332,7 @@ impl Target for InBucket {
         true
     }
     fn in_line(&self) -> bool {
-        self.1.publish == Publish::InPlace
+        self.1.publish == Publishing::InPlace
     }
 }
 
@@ -371,6 +372,6 @@ impl Target for ArchiveInBucket {
 }
 
 /// Tiles under names by a template.
-pub(crate) fn tree(template: &str, publish: Publish) -> TreeOptions {
+pub(crate) fn tree(template: &str, publish: Publishing) -> TreeOptions {
     TreeOptions { template: Template::new(template).unwrap(), publish, force: false, public_url: None, packed: true }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use oar_tiles::sink::{ChangedTiles, Mbtiles, OpenMode, Publish, Sink as _, TileChange, TileEdit, Tileset};
+use oar_tiles::sink::{ChangedTiles, Mbtiles, OpenMode, Publishing, Sink as _, TileChange, TileEdit, Tileset};
 use oar_tiles::stop::Stop;
 
 use crate::support::s3::Prefix;
@@ -129,13 +129,13 @@ fn a_pmtiles_file_says_which_tiles_changed() {
 #[test]
 fn a_directory_says_which_tiles_changed() {
     for template in ["{z}/{x}/{y}.pbf", "t/{layer}/{z}/{x}/{-y}.mvt", "{x}-{y}-{z}"] {
-        says_which_tiles_changed(&in_folder(tree(template, Publish::InPlace)), NO_TILESET, None, true);
+        says_which_tiles_changed(&in_folder(tree(template, Publishing::InPlace)), NO_TILESET, None, true);
     }
 }
 
 #[test]
 fn a_prefix_of_a_bucket_says_which_tiles_changed() {
-    let prefix = InBucket(Prefix::new(), tree("{z}/{x}/{y}.pbf", Publish::InPlace));
+    let prefix = InBucket(Prefix::new(), tree("{z}/{x}/{y}.pbf", Publishing::InPlace));
     says_which_tiles_changed(&prefix, NO_TILESET, None, true);
 }
 
@@ -159,7 +159,7 @@ fn the_sink_in_memory_says_which_tiles_changed() {
 
 #[test]
 fn a_new_version_counts_as_a_change_of_everything() {
-    let publish = Publish::Versioned { keep: 1, keep_for: std::time::Duration::ZERO };
+    let publish = Publishing::Versioned { keep: 1, keep_for: std::time::Duration::ZERO };
     let version = Some("a new version was published, whose tiles have addresses of their own");
     says_which_tiles_changed(&in_folder(tree("{version}/{z}/{x}/{y}.pbf", publish)), version, version, false);
 }
@@ -179,8 +179,8 @@ fn after_a_run_that_did_not_finish_everything_counts_as_changed() {
         assert_eq!(told(target, Some(&tileset("0-7", &[])), &other, "second"), why);
         assert_eq!(told(target, Some(&tileset("0-7", &[])), &all, "third"), None);
     }
-    check(&in_folder(tree("{z}/{x}/{y}.pbf", Publish::InPlace)));
-    check(&InBucket(Prefix::new(), tree("{z}/{x}/{y}.pbf", Publish::InPlace)));
+    check(&in_folder(tree("{z}/{x}/{y}.pbf", Publishing::InPlace)));
+    check(&InBucket(Prefix::new(), tree("{z}/{x}/{y}.pbf", Publishing::InPlace)));
 }
 
 #[test]

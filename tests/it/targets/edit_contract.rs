@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use oar_tiles::sink::{Publish, Sink as _, TileEdit, Written};
+use oar_tiles::sink::{Publishing, Sink as _, TileEdit, Written};
 use oar_tiles::tile::TileCoord;
 
 use crate::support::s3::Prefix;
@@ -209,15 +209,15 @@ fn edits_of_a_pmtiles_file_keep_the_contract() {
 #[test]
 fn edits_of_a_directory_keep_the_contract_under_any_template() {
     for template in ["{z}/{x}/{y}.pbf", "t/{layer}/{z}/{x}/{-y}.mvt", "{x}-{y}-{z}"] {
-        edits_keep_the_contract(|| in_folder(tree(template, Publish::InPlace)));
+        edits_keep_the_contract(|| in_folder(tree(template, Publishing::InPlace)));
     }
 }
 
 #[test]
 fn edits_of_a_prefix_of_a_bucket_keep_the_contract() {
-    edits_keep_the_contract(|| InBucket(Prefix::new(), tree("{z}/{x}/{y}.pbf", Publish::InPlace)));
+    edits_keep_the_contract(|| InBucket(Prefix::new(), tree("{z}/{x}/{y}.pbf", Publishing::InPlace)));
     // Twice as many objects: once is enough.
-    let layers_apart = InBucket(Prefix::new(), tree("t/{layer}/{z}/{x}/{-y}.mvt", Publish::InPlace));
+    let layers_apart = InBucket(Prefix::new(), tree("t/{layer}/{z}/{x}/{-y}.mvt", Publishing::InPlace));
     what_is_not_handed_over_stays_and_the_rest_is_counted(&layers_apart);
 }
 
@@ -234,7 +234,7 @@ fn edits_of_the_sink_in_memory_keep_the_contract() {
 /// A version is written as a whole, and an archive that is not there cannot be edited.
 #[test]
 fn what_cannot_be_edited_is_refused_with_the_advice_to_seed() {
-    let publish = Publish::Versioned { keep: 1, keep_for: std::time::Duration::ZERO };
+    let publish = Publishing::Versioned { keep: 1, keep_for: std::time::Duration::ZERO };
     let of_directory = in_folder(tree("{version}/{z}/{x}/{y}.pbf", publish));
     let of_bucket = InBucket(Prefix::new(), tree("{version}/{z}/{x}/{y}.pbf", publish));
     write(&of_directory, &[], &tileset("0-7", &[]), "first");
@@ -249,12 +249,12 @@ fn what_cannot_be_edited_is_refused_with_the_advice_to_seed() {
     assert_eq!(refused, text(directory.to_str().unwrap()));
     assert_eq!(once_free(|| of_bucket.editor()).begin(&staying()).unwrap_err().to_string(), text(&bucket));
 
-    let empty = in_folder(tree("{z}/{x}/{y}.pbf", Publish::InPlace));
+    let empty = in_folder(tree("{z}/{x}/{y}.pbf", Publishing::InPlace));
     let refused = empty.editor().unwrap().begin(&staying()).unwrap_err().to_string();
     let text =
         |place: &str| format!("{place} holds no tileset of oar-tiles that could be brought up to date: seed it first");
     assert_eq!(refused, text(empty.path("tiles").to_str().unwrap()));
-    let empty = InBucket(Prefix::new(), tree("{z}/{x}/{y}.pbf", Publish::InPlace));
+    let empty = InBucket(Prefix::new(), tree("{z}/{x}/{y}.pbf", Publishing::InPlace));
     assert_eq!(empty.editor().unwrap().begin(&staying()).unwrap_err().to_string(), text(&empty.0.location.to_string()));
 
     let none = in_folder(OfMbtiles);

@@ -1,7 +1,7 @@
 //! The sink's contract (`src/sink/mod.rs`), held by every sink: one suite, the in-memory sink and the fault-injecting one included.
 //! What concerns edits of a target, whose other tiles stay, is in `edit_contract.rs`.
 
-use oar_tiles::sink::{Publish, Sink as _, TileEdit};
+use oar_tiles::sink::{Publishing, Sink as _, TileEdit};
 
 use crate::support::s3::Prefix;
 use crate::support::sinks::{Faulty, MemoryTarget};
@@ -134,13 +134,13 @@ fn an_mbtiles_file_keeps_the_contract() {
 #[test]
 fn a_directory_keeps_the_contract_under_any_template() {
     for template in ["{z}/{x}/{y}.pbf", "t/{layer}/{z}/{x}/{-y}.mvt", "{x}-{y}-{z}"] {
-        keeps_the_contract(|| in_folder(tree(template, Publish::InPlace)));
+        keeps_the_contract(|| in_folder(tree(template, Publishing::InPlace)));
     }
 }
 
 #[test]
 fn a_versioned_directory_keeps_the_contract() {
-    let publish = Publish::Versioned { keep: 1, keep_for: std::time::Duration::ZERO };
+    let publish = Publishing::Versioned { keep: 1, keep_for: std::time::Duration::ZERO };
     keeps_the_contract(|| in_folder(tree("{layer}/{version}/{z}/{x}/{y}.pbf", publish)));
 }
 
@@ -151,13 +151,13 @@ fn a_pmtiles_file_keeps_the_contract() {
 
 #[test]
 fn a_prefix_of_a_bucket_keeps_the_contract() {
-    keeps_the_contract(|| InBucket(Prefix::new(), tree("{z}/{x}/{y}.pbf", Publish::InPlace)));
-    keeps_the_contract(|| InBucket(Prefix::new(), tree("t/{layer}/{z}/{x}/{-y}.mvt", Publish::InPlace)));
+    keeps_the_contract(|| InBucket(Prefix::new(), tree("{z}/{x}/{y}.pbf", Publishing::InPlace)));
+    keeps_the_contract(|| InBucket(Prefix::new(), tree("t/{layer}/{z}/{x}/{-y}.mvt", Publishing::InPlace)));
 }
 
 #[test]
 fn a_versioned_prefix_of_a_bucket_keeps_the_contract() {
-    let publish = Publish::Versioned { keep: 1, keep_for: std::time::Duration::ZERO };
+    let publish = Publishing::Versioned { keep: 1, keep_for: std::time::Duration::ZERO };
     keeps_the_contract(|| InBucket(Prefix::new(), tree("{version}/{z}/{x}/{y}.pbf", publish)));
 }
 

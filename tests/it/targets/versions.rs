@@ -283,7 +283,7 @@ fn templates_and_settings_that_do_not_fit_are_named_before_the_database_is_asked
         ),
         (
             "template = \"{z}/{x}/{y}/{t}\"",
-            "): \"{z}/{x}/{y}/{t}\" has the place {t}: write {z}, {x}, {y}, {-y}, {layer} or {version}",
+            "): \"{z}/{x}/{y}/{t}\" has the placeholder {t}: write {z}, {x}, {y}, {-y}, {layer} or {version}",
         ),
         ("template = \"../{z}/{x}/{y}\"", "): \"../{z}/{x}/{y}\" is no name below the target: write no leading /"),
         ("template = \".oar-tiles/{z}/{x}/{y}\"", "begins with .oar-tiles, where the program keeps its own notes"),

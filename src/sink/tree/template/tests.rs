@@ -1,4 +1,5 @@
 use super::*;
+use crate::tile::{LayerId, TileCoord, Zoom};
 
 fn id(zoom: u8, x: u32, y: u32, slice: Slice) -> TileId {
     TileId { coord: TileCoord::new(Zoom::new(zoom).unwrap(), x, y).unwrap(), slice }
@@ -69,11 +70,11 @@ fn a_template_that_cannot_be_read_back_is_refused() {
         ),
         (
             "{z}/{x}/{y}{layer}",
-            "\"{z}/{x}/{y}{layer}\" has two places side by side: put / or - between them, so that names can be read back",
+            "\"{z}/{x}/{y}{layer}\" has two placeholders side by side: put / or - between them, so that names can be read back",
         ),
         (
             "{z}/{x}/{y}.{ext}",
-            "\"{z}/{x}/{y}.{ext}\" has the place {ext}: write {z}, {x}, {y}, {-y}, {layer} or {version}",
+            "\"{z}/{x}/{y}.{ext}\" has the placeholder {ext}: write {z}, {x}, {y}, {-y}, {layer} or {version}",
         ),
         ("{z}/{x}/{y", "\"{z}/{x}/{y\" has a brace without its partner: write {z}/{x}/{y}.pbf or the like"),
         (

@@ -1,21 +1,27 @@
-//! A layer of the configuration as it is written: every key may be missing.
+//! A configuration as it is written in a file or gathered from several origins: every key may be missing.
+
+mod s3;
+mod serve;
 
 use serde::{Deserialize, Serialize};
 
 use crate::postgis::{Beyond, OnLargeTile, OnTileError};
 use crate::tile::{LonLatBox, ZoomList};
 
-/// All keys.
+pub(super) use s3::{CacheControl, EncryptionName, S3Section};
+pub(super) use serve::{CdnHeaderName, ServeSection};
+
+/// All keys of a configuration.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct ConfigFile {
     pub(super) database: DatabaseSection,
     pub(super) tileset: TilesetSection,
     pub(super) target: TargetSection,
-    pub(super) s3: super::s3::S3Section,
+    pub(super) s3: S3Section,
     pub(super) changes: ChangesSection,
     pub(super) run: RunSection,
-    pub(super) serve: super::serve::ServeSection,
+    pub(super) serve: ServeSection,
     pub(super) layer_defaults: LayerDefaults,
     pub(super) layer: Option<Vec<LayerSection>>,
 }
@@ -69,7 +75,7 @@ pub(super) enum Compression {
     None,
 }
 
-/// How the map gets to see a run's tiles.
+/// How clients get to see a run's tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum PublishMode {
@@ -98,7 +104,7 @@ pub(super) struct RunSection {
     pub(super) progress: Option<Progress>,
 }
 
-/// What a layer says of tiles, or the default for all.
+/// The section `[layer_defaults]`: keys of tiles that each layer may override.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct LayerDefaults {
@@ -113,7 +119,7 @@ pub(super) struct LayerDefaults {
     pub(super) beyond: Option<Beyond>,
 }
 
-/// A limit for all zooms, or one for each list of zooms; 0 is none.
+/// A limit for all zooms, or one for each list of zooms; 0 means no limit.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged, expecting = "a number, or a table of zooms and numbers such as { \"0-6\" = 300000 }")]
 pub(super) enum Limit {
@@ -152,7 +158,7 @@ pub(super) struct LayerSection {
     pub(super) beyond: Option<Beyond>,
 }
 
-/// What the grid of a tile is linear in.
+/// The unit in which the grid of a tile is linear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum TileBoundsName {
@@ -160,7 +166,7 @@ pub(super) enum TileBoundsName {
     Degrees,
 }
 
-/// Cells instead of rows.
+/// The section `[layer.aggregate]`: cells are drawn instead of rows.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AggregateSection {
@@ -173,7 +179,7 @@ pub(super) struct AggregateSection {
     pub(super) zoom: Option<ZoomList>,
 }
 
-/// Rows that lie near each other as one, as map clients do it.
+/// The section `[layer.cluster]`: rows near each other are drawn as one point, as map clients cluster them.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ClusterSection {
@@ -190,7 +196,7 @@ pub(super) enum CellShapeName {
     Hexagon,
 }
 
-/// What stands for a cell.
+/// The geometry that a cell is drawn as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum CellDrawing {
@@ -232,7 +238,7 @@ impl TryFrom<FractionText> for Fraction {
     }
 }
 
-/// A further table that a layer shows something of.
+/// The section `[[layer.track]]`: a further table that a layer's query reads.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TrackSection {
@@ -241,7 +247,7 @@ pub(super) struct TrackSection {
     pub(super) geometry: String,
 }
 
-/// Columns by name, or names with SQL expressions; the order is kept.
+/// A list of columns, or a table of names and SQL expressions; the order is kept.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged, expecting = "a list of columns or a table of names and SQL expressions")]
 pub(super) enum Properties {
@@ -249,23 +255,23 @@ pub(super) enum Properties {
     Expressions(toml::Table),
 }
 
-/// How progress is shown.
+/// How to show progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Progress {
-    /// A bar on a terminal, lines elsewhere.
+    /// A bar on a terminal, lines elsewhere
     Auto,
-    /// A bar.
+    /// A progress bar
     Bar,
-    /// Sparse lines.
+    /// A line for each zoom, and one every ten seconds
     Lines,
-    /// One JSON object a line, on standard output.
+    /// JSON on standard output, one object in each line
     Json,
-    /// Nothing.
+    /// Warnings and restarts only
     None,
 }
 
-/// A text that is not shown: `Debug` hides it.
+/// A text that `Debug` hides.
 #[derive(Clone, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Secret(pub(super) String);
@@ -282,9 +288,7 @@ pub(super) mod duration {
 
     use serde::{Deserialize, Deserializer, de::Error};
 
-    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Duration>, D::Error> {
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
         let text = String::deserialize(deserializer)?;
         match humantime::parse_duration(&text) {
             Ok(duration) => Ok(Some(duration)),

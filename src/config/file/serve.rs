@@ -1,0 +1,49 @@
+//! The section `[serve]` as it is written: every key may be missing.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::duration;
+use super::s3::CacheControl;
+
+/// The section `[serve]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct ServeSection {
+    pub(in crate::config) listen: Option<String>,
+    pub(in crate::config) admin: Option<String>,
+    pub(in crate::config) public_url: Option<String>,
+    pub(in crate::config) base_path: Option<String>,
+    pub(in crate::config) cache_mb: Option<u64>,
+    pub(in crate::config) empty_status: Option<u16>,
+    pub(in crate::config) cache_control: Option<CacheControl>,
+    pub(in crate::config) cdn_cache_control: Option<CacheControl>,
+    pub(in crate::config) cdn_headers: Option<Vec<CdnHeaderName>>,
+    pub(in crate::config) max_connections: Option<usize>,
+    pub(in crate::config) max_connections_of_address: Option<usize>,
+    pub(in crate::config) trusted_proxies: Option<Vec<String>>,
+    #[serde(with = "duration")]
+    pub(in crate::config) drain: Option<Duration>,
+    pub(in crate::config) preview: Option<bool>,
+    pub(in crate::config) assets: Option<PathBuf>,
+    pub(in crate::config) live: Option<bool>,
+    pub(in crate::config) live_workers: Option<usize>,
+    pub(in crate::config) live_queue: Option<usize>,
+    #[serde(with = "duration")]
+    pub(in crate::config) live_timeout: Option<Duration>,
+    #[serde(with = "duration")]
+    pub(in crate::config) live_ttl: Option<Duration>,
+}
+
+/// A header by which CDNs learn how long they may keep a tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(in crate::config) enum CdnHeaderName {
+    #[serde(rename = "CDN-Cache-Control")]
+    CdnCacheControl,
+    #[serde(rename = "Surrogate-Control")]
+    SurrogateControl,
+    #[serde(rename = "s-maxage")]
+    SharedMaxAge,
+}

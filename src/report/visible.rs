@@ -1,0 +1,134 @@
+//! Text that others wrote, such as names of files, layers and tables or a server's messages, made harmless for a terminal.
+//!
+//! Control characters can move the cursor, clear the screen, set the window's title or, in some terminals, type commands. [`print`] and
+//! [`say`] escape them in everything that they write; no other function of the program writes to standard output or standard error,
+//! except the log ([`start_log`](super::start_log)) and the progress bar, which escape them, too.
+
+use std::borrow::Cow;
+use std::io::{self, IsTerminal as _, Write as _};
+
+use serde::Serialize;
+
+/// True for characters that a terminal obeys or that change the direction of text: control characters (Unicode category Cc: C0, DEL and
+/// C1) and bidirectional formatting characters (Unicode Standard Annex 9, section 2).
+pub(super) fn is_steering(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// `text` with each character that steers a terminal escaped, such as `\u{1b}`; line breaks and tabs stay.
+pub(super) fn visible(text: &str) -> Cow<'_, str> {
+    let is_escaped = |c: char| is_steering(c) && !matches!(c, '\n' | '\t');
+    if !text.contains(is_escaped) {
+        return Cow::Borrowed(text);
+    }
+    let escaped = |c: char| if is_escaped(c) { c.escape_default().to_string() } else { c.to_string() };
+    Cow::Owned(text.chars().map(escaped).collect())
+}
+
+/// `text` on one line: like [`visible`], and line breaks and tabs are escaped, too. For names within a table or a list, where a line break
+/// would look like a line of the program's own.
+pub(super) fn visible_line(text: &str) -> String {
+    text.chars().map(|c| if is_steering(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+/// JSON with each character that steers a terminal as `\uXXXX`, which means the same (RFC 8259, section 7). `serde_json` escapes only those
+/// below U+0020. Line breaks stay: outside of texts they are white space, and inside `serde_json` has escaped them.
+fn visible_json(json: &str) -> String {
+    let escaped = |c: char| {
+        if is_steering(c) && c != '\n' { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }
+    };
+    json.chars().map(escaped).collect()
+}
+
+fn write_out(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Writes text for a person to standard output.
+///
+/// # Errors
+/// If standard output is closed or full.
+pub fn print(text: &str) -> io::Result<()> {
+    write_out(&visible(text))
+}
+
+/// Writes JSON to standard output.
+///
+/// # Errors
+/// If standard output is closed or full.
+pub fn print_json(json: &str) -> io::Result<()> {
+    write_out(&visible_json(json))
+}
+
+/// Writes a value to standard output as indented JSON.
+///
+/// # Errors
+/// If standard output is closed or full.
+pub fn print_as_json(value: &impl Serialize) -> io::Result<()> {
+    print_json(&(serde_json::to_string_pretty(value)? + "\n"))
+}
+
+/// Writes a script, such as SQL for psql, to standard output: byte for byte, unless that is a terminal, where nothing would run it.
+///
+/// # Errors
+/// If standard output is closed or full.
+pub fn print_script(script: &str) -> io::Result<()> {
+    if io::stdout().is_terminal() { print(script) } else { write_out(script) }
+}
+
+/// Writes a line for the user to standard error.
+pub fn say(line: &str) {
+    // A closed standard error is no reason to fail a run, and nobody is left to be told.
+    drop(writeln!(io::stderr(), "{}", visible(line)));
+}
+
+/// Writes an error for the user to standard error: its text, and each of its causes once.
+pub fn say_error(error: &dyn std::error::Error) {
+    let mut text = format!("error: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!("\n  cause: {cause}"));
+        source = cause.source();
+    }
+    say(&text);
+}
+
+/// Standard error for the log: everything that is written to it goes through [`visible`]. The log hands over whole events.
+pub(super) struct VisibleStderr;
+
+impl io::Write for VisibleStderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        io::stderr().write_all(visible(&String::from_utf8_lossy(bytes)).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// ESC [ 2 J clears a screen, in its 7-bit and its 8-bit form; BEL; a right-to-left override; a carriage return.
+    const HOSTILE: &str = "a\u{1b}[2Jb\u{9b}2Jc\u{7}d\u{202e}e\rf\u{7f}";
+
+    #[test]
+    fn what_steers_a_terminal_is_shown_instead_of_obeyed() {
+        let shown = "a\\u{1b}[2Jb\\u{9b}2Jc\\u{7}d\\u{202e}e\\rf\\u{7f}";
+        assert_eq!(visible(HOSTILE), shown);
+        assert_eq!(visible("Zürich\t→ 1\nnext"), "Zürich\t→ 1\nnext", "other text stays");
+        assert_eq!(visible_line("a\nb\u{1b}"), "a\\nb\\u{1b}");
+    }
+
+    #[test]
+    fn escaped_json_means_the_same() {
+        let value = serde_json::json!({ "name": HOSTILE, "other": ["Zürich", 1] });
+        let escaped = visible_json(&serde_json::to_string_pretty(&value).unwrap());
+        assert!(!escaped.contains(|c: char| is_steering(c) && c != '\n'), "{escaped}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).unwrap(), value);
+    }
+}
