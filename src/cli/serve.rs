@@ -26,7 +26,7 @@ pub struct Serve {
     /// Path that all URLs of the server begin with, such as /facilities [env: OAR_TILES_BASE_PATH]
     #[arg(long, value_name = "PATH")]
     pub base_path: Option<String>,
-    /// Cache-Control of tiles
+    /// Cache-Control header of tiles
     #[arg(long, value_name = "VALUE")]
     pub cache_control: Option<String>,
     /// Cache-Control of tiles for CDNs, if they may keep tiles longer than browsers

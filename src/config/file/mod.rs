@@ -288,7 +288,9 @@ pub(super) mod duration {
 
     use serde::{Deserialize, Deserializer, de::Error};
 
-    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
         let text = String::deserialize(deserializer)?;
         match humantime::parse_duration(&text) {
             Ok(duration) => Ok(Some(duration)),
