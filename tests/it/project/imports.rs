@@ -58,7 +58,13 @@ const MODULES: Table = &[
     ("signals", &["exit", "report", "stop"]),
     ("serve", &["error", "tile", "stop", "encode", "manifest", "sink"]),
     ("lib", &[]),
-    ("main", &["changes", "cli", "command", "config", "exit", "postgis", "report", "run", "signals", "sink", "stop"]),
+    (
+        "main",
+        &[
+            "changes", "cli", "command", "config", "exit", "postgis", "report", "run", "serve", "signals", "sink",
+            "stop",
+        ],
+    ),
 ];
 
 /// `src/postgis/`.
