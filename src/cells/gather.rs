@@ -5,7 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Mutex;
 
 use super::fold::{Fold, Folded, Folding, MAX_FOLDED_VALUES};
-use super::{Cell, CellGrid, Standing};
+use super::{Cell, CellGeometry, CellGrid};
 use crate::tile::{BoxFootprint, Footprints, LayerFootprints, SourceBox, TileRect, WorldBox, WorldRect, Zoom};
 
 /// Rows that are gathered in cells.
@@ -229,18 +229,22 @@ impl Gathering {
         let counted = |(code, cell): &(i64, GatheredCell)| CountedCell {
             code: *code,
             members: cell.members,
-            world: if grid.standing == Standing::Centroid { cell.mean() } else { grid.shown(zoom, Cell::of(*code)) },
+            world: if grid.geometry == CellGeometry::Centroid {
+                cell.mean()
+            } else {
+                grid.drawn_box(zoom, Cell::of(*code))
+            },
         };
         let counted: Vec<CountedCell> = cells.iter().map(counted).collect();
         let worlds = counted.iter().map(|cell| cell.world);
         let footprints = if cells.iter().any(|(_, cell)| cell.around.min_x.is_finite()) {
             // The members of a cell are searched in the cell's box, because its mean alone would not find all of them.
             let footprint = |(code, cell): &(i64, GatheredCell)| BoxFootprint {
-                world: grid.shown(zoom, Cell::of(*code)),
+                world: grid.drawn_box(zoom, Cell::of(*code)),
                 source: cell.around,
             };
             Footprints::Gathered(cells.iter().map(footprint).collect())
-        } else if grid.standing == Standing::Polygon {
+        } else if grid.geometry == CellGeometry::Polygon {
             Footprints::Cells(worlds.collect())
         } else {
             Footprints::Points(worlds.map(|at| u64::from(at.west) << 32 | u64::from(at.north)).collect())
@@ -324,9 +328,9 @@ mod tests {
         let zooms: Vec<Zoom> = [0, 1, 9].map(|level| Zoom::new(level).unwrap()).into();
         let at = vec![[10.0, 10.5], [30.9, 20.0], [4_000_000_000.0, 7.0]];
         let members = Members { at, ..Members::default() };
-        let grid = |standing| CellGrid { shape: CellShape::Square, size: 0.5, standing };
-        let gathered = |members: &Members, standing| {
-            let mut gathering = Gathering::new(grid(standing), &zooms, None);
+        let grid = |geometry| CellGrid { shape: CellShape::Square, size: 0.5, geometry };
+        let gathered = |members: &Members, geometry| {
+            let mut gathering = Gathering::new(grid(geometry), &zooms, None);
             // One by one, the last one first: the order does not matter.
             for number in [2, 0, 1] {
                 let source = members.source.get(number).copied().into_iter().collect();
@@ -335,28 +339,28 @@ mod tests {
             assert_eq!(gathering.count(), 3);
             gathering.finish()
         };
-        let (places, counts) = gathered(&members, Standing::Centroid);
+        let (places, counts) = gathered(&members, CellGeometry::Centroid);
         let whole = TileRect { zoom: zooms[0], x0: 0, y0: 0, x1: 0, y1: 0 };
         let near: Vec<u64> =
-            counts.near(&grid(Standing::Centroid), &whole, 0, 0).map(|(cell, _)| cell.members).collect();
+            counts.near(&grid(CellGeometry::Centroid), &whole, 0, 0).map(|(cell, _)| cell.members).collect();
         assert_eq!(near, [2, 1]);
         let counts: Vec<usize> = zooms.iter().map(|zoom| places.at(*zoom).len()).collect();
         assert_eq!((counts, places.at(Zoom::MAX).len()), (vec![2, 2, 2], 0));
         assert_eq!(places.at(zooms[0]).world(0), WorldBox::of_unit(20, 15));
-        let (places, _) = gathered(&members, Standing::Center);
+        let (places, _) = gathered(&members, CellGeometry::Center);
         assert_eq!(places.at(zooms[0]).world(0), WorldBox::of_unit(1 << 30, 1 << 30));
-        let (places, _) = gathered(&members, Standing::Polygon);
+        let (places, _) = gathered(&members, CellGeometry::Polygon);
         assert_eq!(places.at(zooms[0]).world(1), WorldBox::new(1 << 31, 0, u32::MAX, 1 << 31));
         let at = SourceBox::<f32>::of_position;
         let members = Members { source: vec![at(1.0, 1.0), at(2.0, 3.0), at(9.0, 9.0)], ..members };
-        let (places, _) = gathered(&members, Standing::Center);
+        let (places, _) = gathered(&members, CellGeometry::Center);
         assert_eq!(places.at(zooms[2]).sources(0, true).collect::<Vec<_>>(), [at(1.0, 1.0), at(2.0, 3.0)]);
     }
 
     #[test]
     fn values_are_folded_where_cells_and_lone_members_are_few() {
         let zooms: Vec<Zoom> = [0, 2, 12].map(|level| Zoom::new(level).unwrap()).into();
-        let grid = CellGrid { shape: CellShape::Square, size: 0.5, standing: Standing::Center };
+        let grid = CellGrid { shape: CellShape::Square, size: 0.5, geometry: CellGeometry::Center };
         // Some members in the middle of the first tile of zoom 2, and one in its corner.
         let gathered = |middle: usize, values: usize, few_lone: bool| {
             let mut at = vec![[8e8, 8e8]; middle];

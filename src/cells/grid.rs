@@ -18,7 +18,7 @@ pub enum CellShape {
 
 /// The geometry by which a cell is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum CellGeometry {
     /// A point in its middle.
     Center,
     /// A point at the mean position of its members.
@@ -35,7 +35,7 @@ pub struct CellGrid {
     /// A cell's width, as a fraction of a tile: [`CellGrid::SMALLEST`] to 1, for squares a power of two.
     pub size: f64,
     /// The geometry by which a cell is drawn.
-    pub standing: Standing,
+    pub geometry: CellGeometry,
 }
 
 /// A cell of a grid at a zoom. Squares are counted from the north-west corner of the world, hexagons in half steps from its
@@ -145,10 +145,10 @@ impl CellGrid {
 
     /// The box in which a cell is drawn, whatever its members are.
     #[must_use]
-    pub fn shown(&self, zoom: Zoom, cell: Cell) -> WorldBox {
-        match self.standing {
-            Standing::Center => WorldBox::of_position(self.middle(zoom, cell)),
-            Standing::Centroid | Standing::Polygon => self.bounds(zoom, cell),
+    pub fn drawn_box(&self, zoom: Zoom, cell: Cell) -> WorldBox {
+        match self.geometry {
+            CellGeometry::Center => WorldBox::of_position(self.middle(zoom, cell)),
+            CellGeometry::Centroid | CellGeometry::Polygon => self.bounds(zoom, cell),
         }
     }
 
@@ -174,7 +174,7 @@ mod tests {
     }
 
     fn grid(shape: CellShape, size: f64) -> CellGrid {
-        CellGrid { shape, size, standing: Standing::Center }
+        CellGrid { shape, size, geometry: CellGeometry::Center }
     }
 
     /// Positions all over the world, the same in every run.

@@ -15,4 +15,4 @@ mod grid;
 
 pub use fold::{Fold, Folded};
 pub use gather::{CellCounts, CountedCell, Gathering, Members, WantedFolds};
-pub use grid::{Cell, CellGrid, CellShape, INVERSE_SQRT_3, MIDDLE, SQRT_3, Standing, THIRD};
+pub use grid::{Cell, CellGeometry, CellGrid, CellShape, INVERSE_SQRT_3, MIDDLE, SQRT_3, THIRD};

@@ -190,7 +190,7 @@ impl Error {
     }
 
     /// The meaning of a failed pruning.
-    pub(in crate::changes) fn of_prune(server: &ServerName, error: postgis::Error) -> Error {
+    pub(in crate::changes) fn from_prune(server: &ServerName, error: postgis::Error) -> Error {
         match &error {
             postgis::Error::Query { source: Cause { code: Some(code), .. }, .. } if code.code() == "42501" => {
                 Error::NoPruning { server: server.clone(), source: error }
@@ -200,7 +200,7 @@ impl Error {
     }
 
     /// The meaning of a failed script.
-    pub(in crate::changes) fn of_script(verb: &'static str, server: &ServerName, error: postgis::Error) -> Error {
+    pub(in crate::changes) fn from_script(verb: &'static str, server: &ServerName, error: postgis::Error) -> Error {
         let code = match &error {
             postgis::Error::Query { source: Cause { code, .. }, .. } => {
                 code.as_ref().map(|code| code.code().to_owned())

@@ -34,6 +34,6 @@ pub use install::{InstallRequest, Installation, plan_install, removal, remove, r
 pub use log::{DecodingMethod, WATCHER_LOCK, identity_key};
 pub use options::{ChangesOptions, TrackOptions, TrackedLayer, WatchOptions};
 pub use read::{
-    Logged, NotifyObstacle, PositionSource, Pruned, UnseenChanges, Waking, Watch, checked, logged, notify_obstacle,
-    prune, tracked, unseen_changes, unseen_positions,
+    NotifyObstacle, PositionSource, Pruned, UnseenChanges, Waking, Watch, WatchBacklog, backlogs, check_safety,
+    notify_obstacle, prune, tracked, unseen_changes, unseen_positions,
 };

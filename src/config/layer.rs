@@ -9,7 +9,7 @@ use super::file::{
     AggregateSection, CellDrawing, CellShapeName, ClusterSection, ConfigFile, LayerDefaults, LayerSection, Properties,
 };
 use super::settings::{Check, LayerSettings};
-use crate::cells::{CellGrid, CellShape, Standing};
+use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::changes::TrackOptions;
 use crate::postgis::{Cells, LayerKind, LayerOptions, Property, PropertySource, TilePart};
 use crate::sink::is_own_name;
@@ -222,12 +222,12 @@ impl Check<'_> {
             CellShapeName::Square => CellShape::Square,
             CellShapeName::Hexagon => CellShape::Hexagon,
         };
-        let standing = match aggregate.draw {
-            CellDrawing::Center => Standing::Center,
-            CellDrawing::Centroid => Standing::Centroid,
-            CellDrawing::Polygon => Standing::Polygon,
+        let geometry = match aggregate.draw {
+            CellDrawing::Center => CellGeometry::Center,
+            CellDrawing::Centroid => CellGeometry::Centroid,
+            CellDrawing::Polygon => CellGeometry::Polygon,
         };
-        let grid = CellGrid { shape, size: aggregate.size.0, standing };
+        let grid = CellGrid { shape, size: aggregate.size.0, geometry };
         self.size(&format!("{key}.size"), &grid, limit)?;
         let having = aggregate.having.clone();
         if let Some(having) = &having {
@@ -249,7 +249,7 @@ impl Check<'_> {
             return Err(self.wrong(key, what));
         };
         let size = cluster.size.map_or(CLUSTER_SIZE, |size| size.0);
-        let grid = CellGrid { shape: CellShape::Square, size, standing: Standing::Centroid };
+        let grid = CellGrid { shape: CellShape::Square, size, geometry: CellGeometry::Centroid };
         self.size(&format!("{key}.size"), &grid, limit)?;
         let aggregate = |(name, sql): (&str, &str)| Property {
             name: name.to_owned(),

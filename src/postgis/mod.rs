@@ -29,7 +29,7 @@ pub use layer::{
 };
 pub use probe::{LayerLocks, NamedLayers, Probed, Reads, Server, probe, probe_names};
 pub use render::{
-    CacheLimits, PreparedLayer, RENDERING_VERSION, Renderer, RunLayers, Worker, checked, with_neighbourhood,
+    CacheLimits, PreparedLayer, RENDERING_VERSION, Renderer, RunLayers, Worker, verify_cached_rows, with_neighbourhood,
 };
 pub use session::{
     Cause, ConnectOptions, Database, Error, Listener, Parts, ServerName, SessionOptions, Snapshot, SslMode,

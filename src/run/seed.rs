@@ -12,7 +12,7 @@ use super::target::{AnySink, Target, TilesBefore, refuse_other};
 use super::{CommandError, Job};
 use crate::manifest::Manifest;
 use crate::pipeline::{self, PipelineError, PipelineOutcome, StoredBatch};
-use crate::postgis::{Reads, Renderer, RunLayers, Snapshot, checked};
+use crate::postgis::{Reads, Renderer, RunLayers, Snapshot, verify_cached_rows};
 use crate::report::{Event, Report, Requests, RunReport, RunZoom};
 use crate::sink::{Described, Finished, OpenMode, RunKind, Scope, Sink, TargetError, Tileset, Unwritten};
 use crate::tile::{Batch, Coverage};
@@ -156,7 +156,7 @@ async fn render(job: &Job, prepared: &mut Prepared, sink: AnySink, planned: u64)
     let begun = Instant::now();
     let mut layers = with_cached_rows(prepared, &batches.iter().collect::<Vec<_>>(), job).await?;
     if let Some(first) = workers.first() {
-        layers = checked(first, layers, &batches).await?;
+        layers = verify_cached_rows(first, layers, &batches).await?;
     }
     let layers = RunLayers::new(&layers);
     let renderers: Vec<Renderer> = workers.into_iter().map(|worker| Renderer::new(worker, &layers)).collect();
@@ -190,7 +190,7 @@ pub(crate) async fn on_what_stood_still<T>(
         Err(_) => return ran,
         Ok(_) => {}
     }
-    snapshot.stood_still(reads).await?;
+    snapshot.check_partitions(reads).await?;
     ran
 }
 

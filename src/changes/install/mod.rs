@@ -18,7 +18,7 @@ use super::cursor::Cursor;
 use super::error::{Error, Untracked};
 use super::log::{Facts, LAYOUT, Presence, SchemaFlaws, literal, of_schema};
 use super::options::{ChangesOptions, TrackedLayer};
-use super::relations::{PlannedWatch, Table, WatchRequest, WatchSource, reads};
+use super::relations::{PlannedWatch, Table, WatchRequest, WatchSource, layer_reads};
 use crate::postgis::{Database, Session, quoted};
 
 use owner::{Installer, LogOwnership};
@@ -59,15 +59,15 @@ pub async fn plan_install(
     let mut warnings = Vec::new();
     let mut needs: Vec<(TrackedLayer<'_>, Vec<WatchRequest>)> = Vec::new();
     for layer in layers {
-        let mut reads = reads(&session, *layer).await?;
+        let mut reads = layer_reads(&session, *layer).await?;
         warnings.append(&mut reads.warnings);
         needs.push((*layer, reads.requests));
     }
     // From here on, names mean PostgreSQL's own objects, whoever owns the other schemas of the search path.
     session.script(CONTEXT, "SET LOCAL search_path = pg_catalog, pg_temp").await?;
     let installer = Installer::look_up(&session, schema, CONTEXT).await?;
-    let mut watched = plan.watched(&session, needs.iter().flat_map(|(_, requests)| requests)).await?;
-    let flaws = plan.trusted(&session, database, &installer).await?;
+    let mut watched = plan.planned_watches(&session, needs.iter().flat_map(|(_, requests)| requests)).await?;
+    let flaws = plan.check_trust(&session, database, &installer).await?;
     let facts = plan.installed(&session, layers, &watched).await?;
     if let Some(facts) = facts.as_ref().filter(|facts| facts.layout < LAYOUT) {
         plan.add_others(&session, facts, &mut watched).await?;
@@ -83,7 +83,7 @@ pub async fn plan_install(
     }
     let mut numbers: BTreeMap<(u32, WatchSource), i32> = BTreeMap::new();
     for watch in &watched {
-        let before = facts.iter().flat_map(|facts| &facts.watches).find(|before| watch.is(before));
+        let before = facts.iter().flat_map(|facts| &facts.watches).find(|before| watch.is_installed_as(before));
         let number = before.map_or_else(|| last + 1, |before| before.id);
         last = last.max(number);
         numbers.insert((watch.request.relation, watch.request.source.clone()), number);
@@ -99,7 +99,7 @@ pub async fn plan_install(
                 let key = (request.relation, request.source.clone());
                 let watch =
                     watched.iter().find(|watch| (watch.request.relation, &watch.request.source) == (key.0, &key.1))?;
-                Some((*numbers.get(&key)?, watch.needed(request)))
+                Some((*numbers.get(&key)?, watch.needed_columns(request)))
             })
             .collect();
         if let Some(sql) = add_needs(schema, *layer, &wanted, facts.as_ref()) {
@@ -128,7 +128,7 @@ impl Plan<'_> {
     }
 
     /// Refuses a schema that other roles can alter. Nothing in it was read before.
-    async fn trusted(
+    async fn check_trust(
         &self,
         session: &Session,
         database: &Database,
@@ -148,7 +148,7 @@ impl Plan<'_> {
     }
 
     /// The watches that all layers request, each table and source once.
-    async fn watched<'w>(
+    async fn planned_watches<'w>(
         &self,
         session: &Session,
         requests: impl Iterator<Item = &'w WatchRequest>,
@@ -159,13 +159,13 @@ impl Plan<'_> {
                 .iter_mut()
                 .find(|watch| watch.request.relation == request.relation && watch.request.source == request.source);
             if let Some(known) = known {
-                let needed = known.needed(request);
+                let needed = known.needed_columns(request);
                 known.columns.extend(needed);
                 continue;
             }
             let table = Table::look_up(session, self.postgis, request.relation, CONTEXT).await?;
             let mut watch = PlannedWatch { request: request.clone(), table, columns: BTreeSet::new() };
-            watch.columns = watch.needed(request).into_iter().collect();
+            watch.columns = watch.needed_columns(request).into_iter().collect();
             watch.columns.extend(watch.table.key.iter().map(|key| key.name.clone()));
             all.push(watch);
         }
@@ -210,7 +210,7 @@ impl Plan<'_> {
     async fn add_others(&self, session: &Session, facts: &Facts, watched: &mut Vec<PlannedWatch>) -> Result<(), Error> {
         for before in &facts.watches {
             let is_where_it_was = before.current_name.as_ref() == Some(&before.name);
-            if !is_where_it_was || watched.iter().any(|watch| watch.is(before)) {
+            if !is_where_it_was || watched.iter().any(|watch| watch.is_installed_as(before)) {
                 continue;
             }
             let table = Table::look_up(session, self.postgis, before.relation, CONTEXT).await?;
@@ -271,11 +271,11 @@ pub async fn remove(database: &Database, schema: &str) -> Result<Vec<String>, Er
         Presence::Nothing => return Err(Error::NotThere { schema: name, server }),
     }
     let ended = session.script("removing the change log", &removal(schema)).await;
-    ended.map_err(|error| Error::of_script("remove", database.server(), error))
+    ended.map_err(|error| Error::from_script("remove", database.server(), error))
 }
 
 async fn script(database: &Database, verb: &'static str, sql: &str) -> Result<(), Error> {
     let session = database.writing().await?;
     let ended = session.script("installing the change log", sql).await;
-    ended.map(drop).map_err(|error| Error::of_script(verb, database.server(), error))
+    ended.map(drop).map_err(|error| Error::from_script(verb, database.server(), error))
 }

@@ -31,7 +31,7 @@ pub enum DecodingMethod {
 }
 
 /// An SQL expression that gives the [`Decoding`] of a type as JSON.
-pub(in crate::changes) fn decoding_of(type_oid: &str, typmod: &str) -> String {
+pub(in crate::changes) fn decoding_expression(type_oid: &str, typmod: &str) -> String {
     include_str!("sql/decoding.sql").trim_end().replace("{type}", type_oid).replace("{typmod}", typmod)
 }
 

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use tokio_postgres::types::Type;
 
-use super::decoding::{Decoding, decoding_of};
+use super::decoding::{Decoding, decoding_expression};
 use super::sql_text::QUALIFIED_NAME;
 use crate::changes::cursor::Cursor;
 use crate::changes::error::Error;
@@ -145,7 +145,7 @@ impl Facts {
             .replace("{triggers}", &triggers("coalesce(m.relation, k.relation)", "w.noter"))
             .replace("{ties}", &ties("k.relation"))
             .replace("{called}", QUALIFIED_NAME)
-            .replace("{decoding}", &decoding_of("a.atttypid", "a.atttypmod"))
+            .replace("{decoding}", &decoding_expression("a.atttypid", "a.atttypmod"))
             .replace("{schema}", &quoted(schema));
         let since = since.to_string();
         let params =

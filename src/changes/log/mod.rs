@@ -11,7 +11,7 @@ mod trust;
 pub use decoding::DecodingMethod;
 pub use identity::identity_key;
 
-pub(super) use decoding::{Decoding, decoding_of};
+pub(super) use decoding::{Decoding, decoding_expression};
 pub(super) use facts::{Facts, MemberFacts, WatchFacts, ties, triggers};
 pub(super) use identity::ADD_KEY;
 pub(super) use presence::Presence;

@@ -9,7 +9,7 @@ use crate::postgis::{Database, Snapshot, quoted};
 
 /// The entries of one watch.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Logged {
+pub struct WatchBacklog {
     /// Schema and table, quoted.
     pub table: String,
     /// The number of changed rows.
@@ -32,7 +32,7 @@ pub struct Pruned {
 ///
 /// # Errors
 /// [`Error::Unsafe`]; [`Error::Mendable`] if another install mends it.
-pub async fn checked(database: &Database, snapshot: &Snapshot, schema: &str) -> Result<(), Error> {
+pub async fn check_safety(database: &Database, snapshot: &Snapshot, schema: &str) -> Result<(), Error> {
     let context = "checking whether the change log is safe";
     let server = database.server();
     let mut flaws = SchemaFlaws::look_up(&snapshot.keeper, schema, context).await?;
@@ -57,7 +57,7 @@ pub async fn checked(database: &Database, snapshot: &Snapshot, schema: &str) -> 
 ///
 /// # Errors
 /// If there is no log, or it cannot be read.
-pub async fn logged(database: &Database, snapshot: &Snapshot, schema: &str) -> Result<Vec<Logged>, Error> {
+pub async fn backlogs(database: &Database, snapshot: &Snapshot, schema: &str) -> Result<Vec<WatchBacklog>, Error> {
     let context = "reading the state of the change log";
     let presence = Presence::look_up(&snapshot.keeper, schema, context).await?;
     let schema = quoted(schema);
@@ -74,7 +74,7 @@ pub async fn logged(database: &Database, snapshot: &Snapshot, schema: &str) -> R
          GROUP BY watch.id, watch.name ORDER BY watch.name, watch.id"
     );
     let rows = snapshot.keeper.all(context, &sql, &[]).await?;
-    let read = |row: &tokio_postgres::Row| Logged {
+    let read = |row: &tokio_postgres::Row| WatchBacklog {
         table: row.get(0),
         rows: row.get::<_, i64>(1).cast_unsigned(),
         oldest: row.get(2),
@@ -95,7 +95,7 @@ pub async fn prune(
 ) -> Result<Pruned, Error> {
     let context = "pruning the change log";
     let snapshot = database.snapshot().await?;
-    logged(database, &snapshot, schema).await?;
+    backlogs(database, &snapshot, schema).await?;
     drop(snapshot);
     let log = quoted(schema);
     let mut conditions = Vec::new();
@@ -108,7 +108,7 @@ pub async fn prune(
     // Without a condition, delete nothing.
     let conditions = if conditions.is_empty() { "false".to_owned() } else { conditions.join(" OR ") };
     let session = database.writing().await?;
-    let failed = |error| Error::of_prune(database.server(), error);
+    let failed = |error| Error::from_prune(database.server(), error);
     session.begin_writing(context).await.map_err(failed)?;
     let sql = format!(
         "WITH gone AS (DELETE FROM {log}.change AS noted WHERE {conditions} RETURNING noted.xid, noted.rows),

@@ -131,7 +131,7 @@ fn watches_of(
                 let Some(track) = track.iter().find(|track| track.geometry == *sql) else {
                     return Err(Untracked::Layer { layer });
                 };
-                let (columns, methods) = decoded(&layer, watch)?.into_iter().unzip();
+                let (columns, methods) = query_columns(&layer, watch)?.into_iter().unzip();
                 (PositionSource::Query { sql: track.geometry.clone(), columns }, methods)
             }
         };
@@ -147,7 +147,7 @@ fn watches_of(
 type DecodedColumn = ((String, String), DecodingMethod);
 
 /// The columns that the query of a watch refers to.
-fn decoded(layer: &str, watch: &WatchFacts) -> Result<Vec<DecodedColumn>, Untracked> {
+fn query_columns(layer: &str, watch: &WatchFacts) -> Result<Vec<DecodedColumn>, Untracked> {
     let mut columns = Vec::new();
     for name in &watch.logged {
         let decoding = watch.column(name).and_then(|column| column.decoding.as_ref());

@@ -5,7 +5,7 @@ mod check;
 mod unseen;
 mod waking;
 
-pub use backlog::{Logged, Pruned, checked, logged, prune};
+pub use backlog::{Pruned, WatchBacklog, backlogs, check_safety, prune};
 pub use check::{PositionSource, Watch, tracked};
 pub use unseen::{UnseenChanges, unseen_changes, unseen_positions};
 pub use waking::{NotifyObstacle, Waking, notify_obstacle};

@@ -110,7 +110,7 @@ impl Waking {
         if waking.obstacle.is_none() {
             waking.listener.ask(CONTEXT, &format!("LISTEN {}", quoted(schema))).await?;
             let begun = Instant::now();
-            while !waking.takes_lock().await? {
+            while !waking.try_lock().await? {
                 if begun.elapsed() >= LOCK_TRIAL {
                     waking.obstacle = Some(NotifyObstacle::Held);
                     break;
@@ -119,7 +119,7 @@ impl Waking {
             }
         }
         if waking.obstacle.is_some() {
-            waking.has_grown().await?;
+            waking.poll().await?;
         }
         Ok(waking)
     }
@@ -145,13 +145,13 @@ impl Waking {
                 },
                 Some(NotifyObstacle::Prepared { .. } | NotifyObstacle::Standby) => tokio::time::sleep(every).await,
             }
-            if self.obstacle == Some(NotifyObstacle::Held) && self.takes_lock().await? {
+            if self.obstacle == Some(NotifyObstacle::Held) && self.try_lock().await? {
                 tracing::info!("the advisory lock is free: notifications wake this run from now on");
                 self.obstacle = None;
                 // Changes since the last poll may have sent no notification.
                 return Ok(());
             }
-            if self.has_grown().await? {
+            if self.poll().await? {
                 return Ok(());
             }
         }
@@ -172,14 +172,14 @@ impl Waking {
     pub async fn forget(&mut self) -> Result<(), Error> {
         self.listener.forget();
         if self.obstacle.is_some() {
-            self.has_grown().await?;
+            self.poll().await?;
         }
         Ok(())
     }
 
     /// Takes the lock by which the triggers see that a process waits, if it is free at once. Waiting for it would let any session that holds it
     /// block this run.
-    async fn takes_lock(&self) -> Result<bool, Error> {
+    async fn try_lock(&self) -> Result<bool, Error> {
         let (class, object) = WATCHER_LOCK;
         let rows =
             self.listener.ask(CONTEXT, &format!("SELECT pg_try_advisory_lock_shared({class}, {object})")).await?;
@@ -188,7 +188,7 @@ impl Waking {
 
     /// Polls: whether the log has grown since the last call. Reads the few entries of the index on `change.xid` from the oldest transaction on that
     /// was running then: 0.1 ms on an idle server.
-    async fn has_grown(&mut self) -> Result<bool, Error> {
+    async fn poll(&mut self) -> Result<bool, Error> {
         let from = self.tail.as_ref().map(|tail| literal(&tail.xmin));
         // The first poll has nothing to compare with. The snapshot of the reseed that follows sees all earlier entries.
         let from = from.unwrap_or_else(|| "pg_snapshot_xmin(pg_current_snapshot())".to_owned());

@@ -36,12 +36,12 @@ struct CatalogRelation {
 const CONTEXT: &str = "asking what a layer reads";
 
 /// Finds what a layer reads. Leaves a temporary view in the session's transaction.
-pub(in crate::changes) async fn reads(session: &Session, layer: TrackedLayer<'_>) -> Result<LayerReads, Error> {
+pub(in crate::changes) async fn layer_reads(session: &Session, layer: TrackedLayer<'_>) -> Result<LayerReads, Error> {
     let reader = DependencyReader { session, layer, may_make_views: may_make_views(session).await? };
-    let own = reader.own().await?;
-    reader.trackable(&layer.layer.relation, &own.kind)?;
+    let own = reader.own_relation().await?;
+    reader.check_trackable(&layer.layer.relation, &own.kind)?;
     let mut reads = LayerReads::default();
-    let depends = reader.layer_depends(&own, &mut reads.warnings).await?;
+    let depends = reader.layer_dependencies(&own, &mut reads.warnings).await?;
     let mut declared = BTreeSet::from([own.oid]);
     if own.kind != "v" {
         let geometry = unquoted(&layer.layer.geometry);
@@ -55,12 +55,12 @@ pub(in crate::changes) async fn reads(session: &Session, layer: TrackedLayer<'_>
         });
     }
     for track in layer.track {
-        let request = reader.declared(track, &depends).await?;
+        let request = reader.declared_watch(track, &depends).await?;
         declared.insert(request.relation);
         reads.requests.push(request);
     }
     let undeclared = depends.iter().filter(|dependency| !declared.contains(&dependency.oid));
-    reads.warnings.extend(undeclared.map(|dependency| reader.undeclared(dependency)));
+    reads.warnings.extend(undeclared.map(|dependency| reader.undeclared_warning(dependency)));
     Ok(reads)
 }
 
@@ -85,7 +85,7 @@ impl DependencyReader<'_> {
     }
 
     /// The layer's relation. A query counts as a view without a name.
-    async fn own(&self) -> Result<CatalogRelation, Error> {
+    async fn own_relation(&self) -> Result<CatalogRelation, Error> {
         if self.layer.layer.is_query() {
             return Ok(CatalogRelation { oid: 0, kind: "v".to_owned() });
         }
@@ -97,7 +97,7 @@ impl DependencyReader<'_> {
     }
 
     /// Refuses a relation whose changes fire no trigger.
-    fn trackable(&self, name: &str, kind: &str) -> Result<(), Error> {
+    fn check_trackable(&self, name: &str, kind: &str) -> Result<(), Error> {
         match kind {
             "m" => Err(self.not_trackable(
                 format!("{name} is a materialized view, and REFRESH fires no trigger: its changes cannot be noted"),
@@ -112,7 +112,11 @@ impl DependencyReader<'_> {
     }
 
     /// The tables that the layer depends on: its relation, and those that its properties, key, feature id and filter refer to.
-    async fn layer_depends(&self, own: &CatalogRelation, warnings: &mut Vec<String>) -> Result<Vec<Dependency>, Error> {
+    async fn layer_dependencies(
+        &self,
+        own: &CatalogRelation,
+        warnings: &mut Vec<String>,
+    ) -> Result<Vec<Dependency>, Error> {
         let layer = self.layer.layer;
         if !self.may_make_views {
             warnings.push(format!(
@@ -120,7 +124,7 @@ impl DependencyReader<'_> {
                 layer.name()
             ));
             let is_view = own.kind == "v" && !layer.is_query();
-            return if is_view { self.depends(&layer.relation).await } else { Ok(Vec::new()) };
+            return if is_view { self.dependencies(&layer.relation).await } else { Ok(Vec::new()) };
         }
         let expressions = std::iter::once(layer.geometry.clone())
             .chain(layer.key.iter().map(|key| key.quoted.clone()))
@@ -141,12 +145,12 @@ impl DependencyReader<'_> {
         } else {
             format!(", (SELECT {} FROM {}) AS gathered", aggregates.join(", "), layer.relation)
         };
-        self.view(&format!("SELECT * FROM (SELECT {columns} FROM {}) AS single{beside}", layer.relation)).await?;
-        self.depends(VIEW).await
+        self.make_view(&format!("SELECT * FROM (SELECT {columns} FROM {}) AS single{beside}", layer.relation)).await?;
+        self.dependencies(VIEW).await
     }
 
     /// The watch for a table that is declared in `[[layer.track]]`.
-    async fn declared(&self, track: &TrackOptions, depends: &[Dependency]) -> Result<WatchRequest, Error> {
+    async fn declared_watch(&self, track: &TrackOptions, depends: &[Dependency]) -> Result<WatchRequest, Error> {
         let name = self.layer.layer.name();
         let wanted = RelationName {
             layer: name,
@@ -156,7 +160,7 @@ impl DependencyReader<'_> {
         };
         let table = look_up(self.session, wanted).await?.quoted();
         let relation = self.relation(&table).await?;
-        self.trackable(&table, &relation.kind)?;
+        self.check_trackable(&table, &relation.kind)?;
         if relation.kind == "v" {
             return Err(self.not_trackable(
                 format!("[[layer.track]] names the view {table}, which has no rows of its own"),
@@ -177,7 +181,7 @@ impl DependencyReader<'_> {
                 }
                 other => other.into(),
             };
-            self.view(&sql).await.map_err(failed)?;
+            self.make_view(&sql).await.map_err(failed)?;
             // A text would be cast to a geometry when the log is read, and fail if it is not one.
             let sql = "SELECT t.typname::text FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
                 WHERE a.attrelid = $1::text::regclass";
@@ -188,7 +192,7 @@ impl DependencyReader<'_> {
                     "Let its query give one column of type geometry or geography",
                 ));
             }
-            let query = self.depends(VIEW).await?;
+            let query = self.dependencies(VIEW).await?;
             logged.extend(query.into_iter().filter(|other| other.oid == relation.oid).flat_map(|other| other.columns));
         } else {
             let sql = "SELECT attname::text FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
@@ -208,7 +212,7 @@ impl DependencyReader<'_> {
     }
 
     /// The warning for a table that the layer reads and does not declare.
-    fn undeclared(&self, dependency: &Dependency) -> String {
+    fn undeclared_warning(&self, dependency: &Dependency) -> String {
         let (layer, table) = (self.layer.layer.name(), &dependency.name);
         match dependency.kind.as_str() {
             "m" | "f" => format!(
@@ -223,13 +227,13 @@ impl DependencyReader<'_> {
     }
 
     /// Makes the view, in place of an earlier one.
-    async fn view(&self, select: &str) -> Result<(), postgis::Error> {
+    async fn make_view(&self, select: &str) -> Result<(), postgis::Error> {
         let sql = format!("DROP VIEW IF EXISTS {VIEW}; CREATE TEMPORARY VIEW oar_tiles_reads AS {select}");
         self.session.script(CONTEXT, &sql).await.map(drop)
     }
 
     /// The tables that a view depends on.
-    async fn depends(&self, view: &str) -> Result<Vec<Dependency>, Error> {
+    async fn dependencies(&self, view: &str) -> Result<Vec<Dependency>, Error> {
         let sql = include_str!("sql/reads.sql").replace("{called}", QUALIFIED_NAME);
         let rows = self.session.all(CONTEXT, &sql, &[(&view, Type::TEXT)]).await?;
         let dependency = |row: &tokio_postgres::Row| Dependency {

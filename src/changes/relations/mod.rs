@@ -4,6 +4,6 @@ mod layer_reads;
 mod table;
 mod watched;
 
-pub(super) use layer_reads::reads;
+pub(super) use layer_reads::layer_reads;
 pub(super) use table::{Table, TableColumn, TableKeyColumn};
 pub(super) use watched::{PlannedWatch, WatchRequest, WatchSource};

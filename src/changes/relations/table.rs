@@ -4,7 +4,7 @@ use serde::Deserialize;
 use tokio_postgres::types::Type;
 
 use crate::changes::error::Error;
-use crate::changes::log::{Decoding, QUALIFIED_NAME, at_postgis, decoding_of, literal};
+use crate::changes::log::{Decoding, QUALIFIED_NAME, at_postgis, decoding_expression, literal};
 use crate::postgis::{Session, quoted};
 
 /// What an install must know of a table. The fields are those of the JSON of `sql/table.sql`.
@@ -81,7 +81,7 @@ impl Table {
     ) -> Result<Table, Error> {
         let sql = at_postgis(include_str!("sql/table.sql"), postgis)
             .replace("{postgis_name}", &literal(&quoted(postgis)))
-            .replace("{decoding}", &decoding_of("a.atttypid", "a.atttypmod"))
+            .replace("{decoding}", &decoding_expression("a.atttypid", "a.atttypmod"))
             .replace("{called}", QUALIFIED_NAME);
         let text: String = session.one(context, &sql, &[(&oid, Type::OID)]).await?.get(0);
         serde_json::from_str(&text).map_err(|source| Error::Unreadable { what: "the catalog's answer", source })

@@ -44,7 +44,7 @@ pub(in crate::changes) struct PlannedWatch {
 
 impl PlannedWatch {
     /// Whether this is the installed watch `known`.
-    pub(in crate::changes) fn is(&self, known: &WatchFacts) -> bool {
+    pub(in crate::changes) fn is_installed_as(&self, known: &WatchFacts) -> bool {
         let (geometry, query) = self.source();
         known.relation == self.request.relation
             && known.geometry.as_deref() == geometry
@@ -60,7 +60,7 @@ impl PlannedWatch {
     }
 
     /// The columns whose changes a layer must learn of.
-    pub(in crate::changes) fn needed(&self, request: &WatchRequest) -> Vec<String> {
+    pub(in crate::changes) fn needed_columns(&self, request: &WatchRequest) -> Vec<String> {
         match &request.columns {
             Some(columns) => columns.iter().cloned().collect(),
             None => self.table.columns.iter().map(|column| column.name.clone()).collect(),

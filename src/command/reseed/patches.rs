@@ -55,6 +55,6 @@ fn patch_layer(prepared: &PreparedLayer) -> PatchLayer {
         extent: layer.margin().extent,
         points: layer.as_points(),
         cached_from: prepared.cached_from(),
-        most_bytes: layer.most_bytes().clone(),
+        most_bytes: layer.max_bytes().clone(),
     }
 }

@@ -49,7 +49,7 @@ pub(super) async fn dry_run(job: &Job) -> Result<PlanReport, CommandError> {
             estimated_seconds: seconds / settings.run.workers.get().min(plan.batches.len().max(1)) as f64,
         });
     }
-    prepared.snapshot.stood_still(&prepared.reads).await?;
+    prepared.snapshot.check_partitions(&prepared.reads).await?;
     let workers = settings.run.workers.get();
     Ok(PlanReport { zooms, reading_seconds, workers, skipped: prepared.skipped, warnings: prepared.warnings })
 }

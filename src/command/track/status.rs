@@ -56,11 +56,11 @@ pub async fn status(
         let schema = &database.changes.schema;
         let database = Database::new(&database.connect, database.session.clone(), stop)?;
         let snapshot = database.snapshot().await?;
-        let safety = match changes::checked(&database, &snapshot, schema).await {
+        let safety = match changes::check_safety(&database, &snapshot, schema).await {
             Err(error) if !matches!(error, changes::Error::Mendable { .. }) => return Err(error.into()),
             safety => safety,
         };
-        let logged = changes::logged(&database, &snapshot, schema).await?;
+        let logged = changes::backlogs(&database, &snapshot, schema).await?;
         Ok((safety, logged, changes::notify_obstacle(&snapshot).await?))
     };
     let (safety, logged, quiet) = restarting(database, report, stop, look).await?;

@@ -26,10 +26,10 @@ pub struct DrawnLayer {
 
 impl DrawnLayer {
     /// The box in which a change shows at a zoom. In a layer of cells, the box of the cell, or of all cells that the change touches.
-    fn seen(&self, zoom: Zoom, spot: Spot) -> WorldBox {
+    fn change_box(&self, zoom: Zoom, spot: Spot) -> WorldBox {
         match (self.grid, spot) {
             (None, spot) => spot.world(),
-            (Some(grid), Spot::Point(at)) => grid.shown(zoom, grid.cell(zoom, at)),
+            (Some(grid), Spot::Point(at)) => grid.drawn_box(zoom, grid.cell(zoom, at)),
             // Any of the cells that the box touches.
             (Some(grid), Spot::Box(WorldBox { west, north, east, south })) => {
                 let reach = u32::try_from(grid.reach(zoom)).unwrap_or(u32::MAX);
@@ -85,7 +85,7 @@ impl Dirty {
     /// # Errors
     /// If there are too many.
     pub fn mark(&mut self, layer: &DrawnLayer, spot: Spot) -> Result<(), TooMany> {
-        self.mark_at_zooms(layer, |zoom| layer.seen(zoom, spot))
+        self.mark_at_zooms(layer, |zoom| layer.change_box(zoom, spot))
     }
 
     /// Marks every tile in which any feature of a layer can be seen.
@@ -332,8 +332,11 @@ mod tests {
             ["0/0/0", "1/0/0", "1/1/0", "2/0/0", "2/3/0", "3/0/0", "3/7/0"]
         );
         // Cells of a whole tile at zoom 1 reach around the world.
-        let grid =
-            CellGrid { shape: crate::cells::CellShape::Square, size: 1.0, standing: crate::cells::Standing::Center };
+        let grid = CellGrid {
+            shape: crate::cells::CellShape::Square,
+            size: 1.0,
+            geometry: crate::cells::CellGeometry::Center,
+        };
         let mut dirty = Dirty::new(&[whole("2")], 100);
         let layer = DrawnLayer { grid: Some(grid), ..drawn("0-22", 0) };
         dirty.mark(&layer, Spot::Box(WorldBox::new(0xa000_0000, 0x1000_0000, 0x6000_0000, 0x1000_0000))).unwrap();

@@ -4,7 +4,7 @@
 //! field cannot change it: another text would have every target seeded again.
 
 use super::{Beyond, BoundProperty, Budget, Cells, ComputedFrom, KeyColumn, Layer, TilePart};
-use crate::cells::{CellGrid, CellShape, Standing};
+use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::tile::{Margin, TileBounds, Zoom};
 
 impl Layer {
@@ -66,18 +66,18 @@ fn margin(margin: Margin) -> String {
 
 impl Cells {
     fn definition(&self) -> String {
-        let Cells { grid: CellGrid { shape, size, standing }, having, keeps_lone } = self;
+        let Cells { grid: CellGrid { shape, size, geometry }, having, keeps_lone } = self;
         let shape = match shape {
             CellShape::Square => "Square",
             CellShape::Hexagon => "Hexagon",
         };
-        let standing = match standing {
-            Standing::Center => "Center",
-            Standing::Centroid => "Centroid",
-            Standing::Polygon => "Polygon",
+        let geometry = match geometry {
+            CellGeometry::Center => "Center",
+            CellGeometry::Centroid => "Centroid",
+            CellGeometry::Polygon => "Polygon",
         };
         format!(
-            "Some(Cells {{ grid: Grid {{ shape: {shape}, size: {size:?}, standing: {standing} }}, having: {having:?}, keeps_lone: {keeps_lone} }})"
+            "Some(Cells {{ grid: Grid {{ shape: {shape}, size: {size:?}, standing: {geometry} }}, having: {having:?}, keeps_lone: {keeps_lone} }})"
         )
     }
 }
@@ -137,7 +137,7 @@ mod tests {
             zooms: "0-2".parse().unwrap(),
             margin: Margin { extent: 4096, buffer: 64, bounds: TileBounds::Degrees, candidates: Some(0.5) },
             kind: LayerKind::Cells(Cells {
-                grid: CellGrid { shape: CellShape::Hexagon, size: 0.25, standing: Standing::Polygon },
+                grid: CellGrid { shape: CellShape::Hexagon, size: 0.25, geometry: CellGeometry::Polygon },
                 having: Some("count(*) > 1".to_owned()),
                 keeps_lone: true,
             }),

@@ -30,7 +30,7 @@ pub(in crate::postgis) const MAX_WRAPPED_HALVES: f64 = 3.0;
 
 impl EdgeUnits {
     /// The coordinate at which the world ends: half its width.
-    pub(in crate::postgis) const fn half(self) -> f64 {
+    pub(in crate::postgis) const fn half_world(self) -> f64 {
         match self {
             EdgeUnits::Degrees => 180.0,
             EdgeUnits::Metres => HALF_WORLD_METRES,
@@ -47,15 +47,15 @@ impl EdgeUnits {
     }
 
     /// The step to which x is snapped before a row is cut: 2^-40 of half the world. Half a step is more than PROJ leaves unwrapped.
-    pub(in crate::postgis) fn snap(self) -> f64 {
-        self.half() * 2.0_f64.powi(-40)
+    pub(in crate::postgis) fn snap_step(self) -> f64 {
+        self.half_world() * 2.0_f64.powi(-40)
     }
 
     /// The least single-precision number that is greater than half the world.
     #[expect(clippy::cast_possible_truncation, reason = "rounded up afterwards")]
     pub(in crate::postgis) fn next_single(self) -> f64 {
-        let half = self.half() as f32;
-        f64::from(if f64::from(half) > self.half() { half } else { half.next_up() })
+        let half = self.half_world() as f32;
+        f64::from(if f64::from(half) > self.half_world() { half } else { half.next_up() })
     }
 }
 
@@ -66,13 +66,13 @@ mod tests {
     #[test]
     fn snap_and_tolerance_fit_the_edge() {
         for units in [EdgeUnits::Degrees, EdgeUnits::Metres] {
-            let half = units.half();
+            let half = units.half_world();
             assert!(units.next_single() > half && (units.next_single() - half) / half < 1.2e-7, "{units:?}");
             // The edge is a multiple of the step, to the bit.
-            assert_eq!((half / units.snap()).to_bits(), 2.0_f64.powi(40).to_bits());
+            assert_eq!((half / units.snap_step()).to_bits(), 2.0_f64.powi(40).to_bits());
         }
         // Positions that PROJ does not wrap are snapped onto the edge.
         assert!(EdgeUnits::Degrees.tolerance().to_radians() < 1e-12);
-        assert!(EdgeUnits::Degrees.snap() / 2.0 > 1e-12_f64.to_degrees());
+        assert!(EdgeUnits::Degrees.snap_step() / 2.0 > 1e-12_f64.to_degrees());
     }
 }

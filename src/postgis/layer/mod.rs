@@ -8,13 +8,13 @@
 //! | `budget` | limits of a tile |
 //! | `query/`, `query_values` | a query as the source of rows, and the values of its placeholders |
 //! | `point_key` | which layers can be patched |
-//! | `explained` | errors of the database, told in terms of the settings |
+//! | `explain` | errors of the database, told in terms of the settings |
 
 mod boxes;
 mod budget;
 mod definition;
 mod edge;
-mod explained;
+mod explain;
 mod options;
 mod placement;
 mod point_key;
@@ -32,7 +32,7 @@ pub use query::{Query, QueryError, placeholder_in};
 pub(super) use boxes::{ROUNDING_UNITS, area_box, search_boxes, world_box};
 pub(super) use budget::{Rank, same_max_features};
 pub(super) use edge::{EdgeUnits, MAX_WRAPPED_HALVES};
-pub(super) use explained::explained;
+pub(super) use explain::explain;
 pub(super) use placement::{Placement, Shape};
 pub(super) use query::{PIXEL_METRES, PlaceholderSql};
 pub(super) use query_values::{QueryValues, pixel, query_box};
@@ -117,7 +117,7 @@ impl Layer {
 
     /// The most bytes that the layer may have in a tile before the run reports the tile.
     #[must_use]
-    pub fn most_bytes(&self) -> &ZoomLimits {
+    pub fn max_bytes(&self) -> &ZoomLimits {
         &self.budget.bytes
     }
 
@@ -158,7 +158,7 @@ impl Layer {
 
     /// The item of a FROM list that gives its rows, with values for the placeholders of a query.
     pub(in crate::postgis) fn rows(&self, values: &PlaceholderSql) -> String {
-        self.query.as_ref().map_or_else(|| self.relation.clone(), |query| query.item(&self.name, values))
+        self.query.as_ref().map_or_else(|| self.relation.clone(), |query| query.sql_item(&self.name, values))
     }
 
     /// How its rows are gathered in cells; `None` if each row is a feature.

@@ -1,7 +1,7 @@
 //! Where the rows of a layer lie: its geometry column, and what is drawn of rows beyond ±180°.
 
 use super::{Beyond, EdgeUnits, Layer};
-use crate::cells::{CellGrid, Standing};
+use crate::cells::{CellGeometry, CellGrid};
 
 /// How a layer's geometries are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,13 +80,13 @@ impl Placement<'_> {
 
     /// Whether every feature in the tiles is a single point.
     pub(in crate::postgis) fn draws_points(&self) -> bool {
-        self.grid.map_or(self.shape.points, |grid| grid.standing != Standing::Polygon && !self.plans_cell_boxes())
+        self.grid.map_or(self.shape.points, |grid| grid.geometry != CellGeometry::Polygon && !self.plans_cell_boxes())
     }
 
     /// Whether cells that stand at the mean of their members are planned by the cells' boxes: no closed formula leads to the members, and
     /// the mean does not tell where to search for all of them.
     pub(in crate::postgis) fn plans_cell_boxes(&self) -> bool {
-        self.grid.is_some_and(|grid| grid.standing == Standing::Centroid) && !self.shape.has_closed_form()
+        self.grid.is_some_and(|grid| grid.geometry == CellGeometry::Centroid) && !self.shape.has_closed_form()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use tokio_postgres::types::Type;
 
-use crate::postgis::layer::{Beyond, EdgeUnits, Layer, PlaceholderSql, QueryValues, explained};
+use crate::postgis::layer::{Beyond, EdgeUnits, Layer, PlaceholderSql, QueryValues, explain};
 use crate::postgis::session::{Error, Param, Session};
 use crate::postgis::sql;
 use crate::tile::{Coverage, Zoom};
@@ -55,8 +55,8 @@ impl RowsBeyond {
         let params: Vec<Param<'_>> = values.params(layer).collect();
         let relation = layer.rows(&PlaceholderSql::parameters(1, layer.shape.srid));
         let context = format!("layer \"{}\", looking for rows beyond ±180°", layer.name);
-        let rows = session.all(&context, &sql::beyond(layer, units, &relation), &params).await;
-        let rows = rows.map_err(|error| explained(error, layer))?;
+        let rows = session.all(&context, &sql::rows_beyond(layer, units, &relation), &params).await;
+        let rows = rows.map_err(|error| explain(error, layer))?;
         let Some(row) = rows.first() else { return Ok(none) };
         let count: i64 = row.get(0);
         Ok(RowsBeyond {
@@ -89,7 +89,7 @@ impl RowsBeyond {
 
 impl Layer {
     /// Notes in the layer whether rows reach beyond ±180°, which decides how rows near a tile are searched. Gives a warning if some do.
-    pub(in crate::postgis) async fn look_beyond(&mut self, session: &Session) -> Result<Option<String>, Error> {
+    pub(in crate::postgis) async fn probe_beyond(&mut self, session: &Session) -> Result<Option<String>, Error> {
         // A geography keeps its longitudes within ±180° by itself.
         if self.shape.geography {
             return Ok(None);

@@ -25,7 +25,8 @@ impl LayerLocks {
     /// The locks of some layers.
     pub(in crate::postgis) fn of<'a>(layers: impl Iterator<Item = &'a Layer>) -> LayerLocks {
         let statement = |layer: &Layer, sql| LockStatement { context: format!("layer \"{}\"", layer.name()), sql };
-        let statements = layers.flat_map(|layer| sql::reading(layer).into_iter().map(move |sql| statement(layer, sql)));
+        let statements =
+            layers.flat_map(|layer| sql::read_statements(layer).into_iter().map(move |sql| statement(layer, sql)));
         LayerLocks(statements.collect())
     }
 
@@ -41,7 +42,7 @@ impl LayerLocks {
     pub(in crate::postgis) async fn session(&self, database: &Database, snapshot: &Snapshot) -> Result<Session, Error> {
         let session = database.on(snapshot).await?;
         self.take(&session).await?;
-        session.save().await?;
+        session.set_savepoint().await?;
         Ok(session)
     }
 }

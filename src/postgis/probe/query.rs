@@ -8,12 +8,18 @@ use crate::postgis::layer::Query;
 use crate::postgis::session::{Error, Session, quoted};
 
 /// The columns of a layer's query, as a relation.
-pub(in crate::postgis) async fn described(session: &Session, layer: &str, query: &Query) -> Result<Relation, Error> {
+pub(in crate::postgis) async fn query_relation(
+    session: &Session,
+    layer: &str,
+    query: &Query,
+) -> Result<Relation, Error> {
     let context = format!("layer \"{layer}\"");
     let role: String = session.one(&context, "SELECT current_user::text", &[]).await?.get(0);
     // One row of NULLs, which has the columns all the same.
-    let nothing =
-        format!("(SELECT) AS one LEFT JOIN (SELECT * FROM {} WHERE false) AS given ON true", query.neutral(layer));
+    let nothing = format!(
+        "(SELECT) AS one LEFT JOIN (SELECT * FROM {} WHERE false) AS given ON true",
+        query.sql_item_without_values(layer)
+    );
     let asking = format!(
         "SELECT ARRAY(SELECT json_object_keys(row_to_json(named)) FROM (SELECT given.* FROM {nothing}) AS named)"
     );

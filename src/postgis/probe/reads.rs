@@ -65,7 +65,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`Error::Appeared`] if one was attached.
-    pub async fn stood_still(&self, reads: &Reads) -> Result<(), Error> {
+    pub async fn check_partitions(&self, reads: &Reads) -> Result<(), Error> {
         if !reads.has_partitions {
             return Ok(());
         }

@@ -36,7 +36,7 @@ pub(in crate::postgis) async fn server(session: &Session) -> Result<Server, Erro
             next: format!("run GRANT USAGE ON SCHEMA {schema} TO {role} as its owner"),
         });
     }
-    session.found_postgis(schema).await?;
+    session.set_postgis_schema(schema).await?;
     let row = session
         .one(
             context,

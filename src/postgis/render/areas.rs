@@ -26,7 +26,7 @@ impl Areas {
         let mut bound = Areas::default();
         for area in areas {
             if layer.asks_each_tile() {
-                for tile in tiles_asked(area, index).iter().flat_map(TileRect::iter) {
+                for tile in query_tiles(area, index).iter().flat_map(TileRect::iter) {
                     let rect = TileRect::from(tile);
                     bound.add_tiles(layer, &rect, query_box(layer, &rect, rect.zoom));
                 }
@@ -86,7 +86,7 @@ pub(in crate::postgis) fn is_searched(area: &Area, index: usize) -> bool {
 }
 
 /// The tiles of an area for each of which the layer's query runs once.
-pub(in crate::postgis) fn tiles_asked(area: &Area, index: usize) -> &[TileRect] {
+pub(in crate::postgis) fn query_tiles(area: &Area, index: usize) -> &[TileRect] {
     match area.search.get(index) {
         Some(SearchBox::Tiles(tiles)) => tiles,
         Some(SearchBox::Area | SearchBox::Source(_) | SearchBox::World(_) | SearchBox::Near(_)) => {

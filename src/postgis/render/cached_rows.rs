@@ -62,7 +62,7 @@ impl Layer {
 }
 
 /// The result of reading rows; `None` if the statement failed, which does not end the run.
-pub(in crate::postgis) async fn unless_failed(
+pub(in crate::postgis) async fn none_if_failed(
     snapshot: &Snapshot,
     layer: &Layer,
     read: Result<Option<CachedRows>, Error>,
@@ -71,7 +71,7 @@ pub(in crate::postgis) async fn unless_failed(
         Err(error @ (Error::Query { .. } | Error::Timeout { .. })) => {
             // The failing row may be one that no tile needs, or the one statement takes too long. Each batch queries the rows that it needs.
             tracing::info!("layer \"{}\": its rows are not cached: {error}", layer.name);
-            snapshot.keeper.restart().await?;
+            snapshot.keeper.return_to_savepoint().await?;
             Ok(None)
         }
         read => read,

@@ -19,7 +19,7 @@ pub(in crate::postgis) const COMPARED_TILES: usize = 3;
 ///
 /// # Errors
 /// If the session is lost, or a stop was asked for.
-pub async fn checked(
+pub async fn verify_cached_rows(
     worker: &Worker,
     layers: Vec<PreparedLayer>,
     batches: &[Batch],
@@ -28,7 +28,7 @@ pub async fn checked(
     let drawing = BatchDrawing::new(worker, &run_layers);
     let mut checked = Vec::new();
     for (index, layer) in layers.into_iter().enumerate() {
-        if !layer.has_cached_rows() || drawing.draws_alike(index, batches).await? {
+        if !layer.has_cached_rows() || drawing.draws_same_bytes(index, batches).await? {
             checked.push(layer);
             continue;
         }
@@ -61,7 +61,7 @@ impl BatchDrawing<'_> {
     }
 
     /// Whether cached rows give the same bytes as the database in [`COMPARED_TILES`] tiles of the batches.
-    async fn draws_alike(self, index: usize, batches: &[Batch]) -> Result<bool, Error> {
+    async fn draws_same_bytes(self, index: usize, batches: &[Batch]) -> Result<bool, Error> {
         let of_layer: Vec<&Batch> = batches.iter().filter(|batch| batch.layers[index].tiles > 0).collect();
         let step = (of_layer.len() / COMPARED_TILES).max(1);
         for batch in of_layer.iter().rev().step_by(step).take(COMPARED_TILES) {
@@ -83,7 +83,7 @@ impl BatchDrawing<'_> {
                 Ok(_) if rendered.values().eq([&tile]) => {}
                 Ok(_) => return Ok(false),
                 Err(Error::Query { .. } | Error::Timeout { .. }) => {
-                    self.session().restart().await?;
+                    self.session().return_to_savepoint().await?;
                     return Ok(false);
                 }
                 Err(other) => return Err(other),

@@ -3,7 +3,7 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::areas::{Areas, tiles_asked};
+use super::areas::{Areas, query_tiles};
 use super::cells::CellColumns;
 use super::miscounted::{miscounted, unselective};
 use super::prepared::PreparedLayer;
@@ -77,7 +77,7 @@ impl<'a> BatchDrawing<'a> {
         };
         let mut found = self.rows(asked, each).await?;
         if self.probed(asked.index).asks_each_tile() {
-            let all = asked.areas.iter().flat_map(|area| tiles_asked(area, asked.index));
+            let all = asked.areas.iter().flat_map(|area| query_tiles(area, asked.index));
             for tile in all.flat_map(TileRect::iter) {
                 let layers = || vec![RenderedLayer { layer, bytes: 0 }];
                 let rendered = || RenderedTile { layers: layers(), ..RenderedTile::empty(tile) };
@@ -155,7 +155,7 @@ impl<'a> BatchDrawing<'a> {
                     join_tiles(tiles, rendered);
                 }
                 Err(error @ (Error::Timeout { .. } | Error::Query { .. })) => {
-                    self.session().restart().await?;
+                    self.session().return_to_savepoint().await?;
                     if candidates == Candidates::Found
                         && statements.has_touching()
                         && matches!(error, Error::Query { .. })
@@ -165,7 +165,7 @@ impl<'a> BatchDrawing<'a> {
                     } else if let Some((first, second)) = halves(&areas) {
                         tracing::debug!("{error}: trying again in two parts");
                         waiting.extend([(second, candidates), (first, candidates)]);
-                    } else if let Some(tile) = failing(layer, &areas, &error) {
+                    } else if let Some(tile) = failed_tile(layer, &areas, &error) {
                         tracing::info!("{error}: leaving the layer out of this tile");
                         found.tiles += 1;
                         let place = Order::ZoomColumnTmsRow.place(tile.tile).cast_signed();
@@ -243,7 +243,7 @@ impl<'a> BatchDrawing<'a> {
 }
 
 /// The tile that remains of some areas, without the layer that failed in it; `None` if such errors end the run.
-fn failing(layer: &Layer, areas: &[Area], error: &Error) -> Option<RenderedTile> {
+fn failed_tile(layer: &Layer, areas: &[Area], error: &Error) -> Option<RenderedTile> {
     if layer.on_tile_error != OnTileError::Skip || !may_be_of_rows(error) {
         return None;
     }

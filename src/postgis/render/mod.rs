@@ -45,7 +45,7 @@ use crate::tile::Batch;
 use drawing::BatchDrawing;
 
 pub use cached_rows::CacheLimits;
-pub use checks::checked;
+pub use checks::verify_cached_rows;
 pub use neighbourhood::with_neighbourhood;
 pub use prepared::PreparedLayer;
 pub use statements::RunLayers;
@@ -83,7 +83,7 @@ impl Worker {
         count: usize,
     ) -> Result<Vec<Worker>, Error> {
         if count > 0 {
-            snapshot.keeper.has_room_for(count).await?;
+            snapshot.keeper.check_lock_room(count).await?;
         }
         let open = async || {
             let session = locks.session(database, snapshot).await?;
@@ -103,7 +103,7 @@ impl Worker {
         locks: &LayerLocks,
         packing: Packing,
     ) -> Result<Worker, Error> {
-        snapshot.keeper.save().await?;
+        snapshot.keeper.set_savepoint().await?;
         Ok(Worker::without_session(database, snapshot, locks, packing))
     }
 
@@ -126,7 +126,7 @@ impl Worker {
         match self.session().all("opening a session", &sql::warm(layer), &[]).await {
             Ok(_) => Ok(()),
             // The first batch reports the same error.
-            Err(Error::Query { .. } | Error::Timeout { .. }) => self.session().restart().await,
+            Err(Error::Query { .. } | Error::Timeout { .. }) => self.session().return_to_savepoint().await,
             Err(other) => Err(other),
         }
     }
@@ -141,7 +141,7 @@ impl Worker {
     /// If a statement fails, the database goes away, or the statements give other tiles than planned.
     pub async fn render(&mut self, layers: &RunLayers, batch: &Batch) -> Result<Vec<RenderedTile>, Error> {
         // Cached rows might still draw this batch without the database, but hardly all that follow.
-        if let Some(gave_way) = self.database.locks.gave_way() {
+        if let Some(gave_way) = self.database.locks.gave_way_error() {
             return Err(gave_way);
         }
         let mut tries = 0;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::areas::Areas;
-use super::cached_rows::{CachedRows, DrawnAreas, MIN_ROW_BYTES, unless_failed};
+use super::cached_rows::{CachedRows, DrawnAreas, MIN_ROW_BYTES, none_if_failed};
 use super::checks::COMPARED_TILES;
 use super::drawing::{BatchDrawing, LayerAreas};
 use super::prepared::PreparedLayer;
@@ -33,10 +33,10 @@ pub async fn with_neighbourhood(
     let layer = layer.layer();
     let Some(points) = layer.as_points() else { return Ok(plain) };
     let read = CachedRows::near(snapshot, layer, near, memory).await;
-    let Some(rows) = unless_failed(snapshot, layer, read).await? else { return Ok(plain) };
+    let Some(rows) = none_if_failed(snapshot, layer, read).await? else { return Ok(plain) };
     let cached = plain.clone().with_cached_rows(Some(Arc::new(rows)));
     let run_layers = RunLayers::new(std::slice::from_ref(&cached));
-    match BatchDrawing::new(worker, &run_layers).draws_alike_near(&near.samples, &points).await {
+    match BatchDrawing::new(worker, &run_layers).draws_same_bytes_near(&near.samples, &points).await {
         Ok(Some(true)) => return Ok(cached),
         Ok(Some(false)) => tracing::warn!(
             "layer \"{}\": the cached rows near changes do not give what the database draws there, so the database draws all of them. Does a property change from one query to the next? If not, please report this",
@@ -48,7 +48,7 @@ pub async fn with_neighbourhood(
         }
         Err(error @ (Error::Query { .. } | Error::Timeout { .. })) => {
             tracing::info!("layer \"{}\": its rows are not cached: {error}", layer.name);
-            snapshot.keeper.restart().await?;
+            snapshot.keeper.return_to_savepoint().await?;
         }
         Err(other) => return Err(other),
     }
@@ -57,7 +57,7 @@ pub async fn with_neighbourhood(
 
 impl BatchDrawing<'_> {
     /// Whether the database and the cached rows draw the same bytes in parts of some tiles; `None` if they draw nothing in any.
-    async fn draws_alike_near(
+    async fn draws_same_bytes_near(
         self,
         samples: &[(TileCoord, Vec<ChangedPart>)],
         points: &PointLayer,

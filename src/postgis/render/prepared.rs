@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::cached_rows::{CacheLimits, CachedRows, unless_failed};
+use super::cached_rows::{CacheLimits, CachedRows, none_if_failed};
 use crate::cells::CellCounts;
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Snapshot};
@@ -48,11 +48,11 @@ impl PreparedLayer {
         zooms: &ZoomList,
         limits: CacheLimits,
     ) -> Result<PreparedLayer, Error> {
-        snapshot.keeper.save().await?;
+        snapshot.keeper.set_savepoint().await?;
         let layer = self.layer();
         let zooms: Vec<Zoom> = zooms.iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
         let read = CachedRows::read_all(snapshot, layer, coverage, &zooms, limits).await;
-        let cached = unless_failed(snapshot, layer, read).await?;
+        let cached = none_if_failed(snapshot, layer, read).await?;
         Ok(self.with_cached_rows(cached.map(Arc::new)))
     }
 

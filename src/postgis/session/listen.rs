@@ -35,7 +35,7 @@ impl Listener {
         let (client, mut connection) = tokio::select! {
             connected = tokio::time::timeout(database.connect_limit(), database.separate_connection()) => match connected {
                 Ok(connected) => connected.map_err(|error| lost(error.into()))?,
-                Err(_elapsed) => return Err(lost(silent())),
+                Err(_elapsed) => return Err(lost(no_answer())),
             },
             _ = database.stop.wait() => return Err(Error::Interrupted),
         };
@@ -68,7 +68,7 @@ impl Listener {
         };
         let messages = match answered {
             Ok(Ok(messages)) => messages,
-            Err(_elapsed) => return Err(self.lost(silent())),
+            Err(_elapsed) => return Err(self.lost(no_answer())),
             Ok(Err(error)) => {
                 let source = Cause::from(error);
                 if source.is_lost() {
@@ -105,6 +105,6 @@ impl Listener {
     }
 }
 
-fn silent() -> Cause {
+fn no_answer() -> Cause {
     std::io::Error::other("it takes the connection, but does not answer").into()
 }

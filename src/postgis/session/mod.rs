@@ -238,7 +238,7 @@ impl Session {
     }
 
     /// Records the schema of PostGIS, and puts it on the search path of this session and all that follow.
-    pub(in crate::postgis) async fn found_postgis(&self, schema: String) -> Result<(), Error> {
+    pub(in crate::postgis) async fn set_postgis_schema(&self, schema: String) -> Result<(), Error> {
         let schema = self.database.postgis.get_or_init(|| schema);
         self.add_to_search_path(schema).await
     }
@@ -300,7 +300,7 @@ impl Session {
         tokio::pin!(work);
         let stopped = tokio::select! {
             biased;
-            done = &mut work => return self.still_holds(done).await,
+            done = &mut work => return self.checked_result(done).await,
             _ = self.database.stop.wait() => true,
             () = self.database.locks.giving_way() => false,
         };
@@ -311,12 +311,16 @@ impl Session {
             Ok(Err(error)) => tracing::warn!("a query could not be cancelled in the server: {error}"),
             Err(_elapsed) => tracing::warn!("a query could not be cancelled in the server within a second"),
         }
-        Err(if stopped { Error::Interrupted } else { self.database.locks.gave_way().unwrap_or(Error::Interrupted) })
+        Err(if stopped {
+            Error::Interrupted
+        } else {
+            self.database.locks.gave_way_error().unwrap_or(Error::Interrupted)
+        })
     }
 
     /// The result of a statement, or the error that the run gave way: a statement that runs after its transaction ended sees another state.
-    async fn still_holds<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
-        if let Some(gave_way) = self.database.locks.gave_way() {
+    async fn checked_result<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
+        if let Some(gave_way) = self.database.locks.gave_way_error() {
             return Err(gave_way);
         }
         match done {
@@ -340,7 +344,7 @@ impl Session {
         if self.transaction.is_some() && source.is_lock_failure() {
             return Error::Locked {
                 context,
-                wait: self.database.options.ended_wait(&source),
+                wait: self.database.options.wait_text(&source),
                 holder: String::new(),
                 source,
             };

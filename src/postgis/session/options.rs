@@ -31,7 +31,7 @@ impl SessionOptions {
     }
 
     /// How a wait for a lock ended, in words.
-    pub(in crate::postgis) fn ended_wait(&self, cause: &Cause) -> String {
+    pub(in crate::postgis) fn wait_text(&self, cause: &Cause) -> String {
         if cause.code == Some(SqlState::T_R_DEADLOCK_DETECTED) {
             return "the server ended a deadlock with others: it waited".to_owned();
         }

@@ -117,19 +117,19 @@ impl Session {
 
     /// Sets the savepoint to which the session returns after a failed statement. Ending the transaction instead would release its locks, and end
     /// the snapshot if the session holds it.
-    pub(in crate::postgis) async fn save(&self) -> Result<(), Error> {
+    pub(in crate::postgis) async fn set_savepoint(&self) -> Result<(), Error> {
         self.transaction_control("SAVEPOINT oar_tiles", "while opening a session").await
     }
 
     /// Returns to the savepoint after a failed statement. The snapshot and the locks that were taken before it stay.
-    pub(in crate::postgis) async fn restart(&self) -> Result<(), Error> {
+    pub(in crate::postgis) async fn return_to_savepoint(&self) -> Result<(), Error> {
         self.transaction_control("ROLLBACK TO SAVEPOINT oar_tiles", "after a failed statement").await
     }
 
     /// Runs a statement that controls the transaction, which fails only if the session is lost.
     async fn transaction_control(&self, sql: &str, during: &str) -> Result<(), Error> {
         let ended = self.client.batch_execute(sql).await;
-        if let Some(gave_way) = self.database.locks.gave_way() {
+        if let Some(gave_way) = self.database.locks.gave_way_error() {
             return Err(gave_way);
         }
         ended.map_err(|error| Error::Lost {

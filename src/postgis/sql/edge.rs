@@ -21,7 +21,7 @@ pub(in crate::postgis) const SURFACES: [&str; 3] = ["TIN", "TRIANGLE", "POLYHEDR
 pub(in crate::postgis) fn is_placeable(placement: Placement<'_>) -> String {
     // A geography lies within ±180° by itself; the same bound applies.
     let units = placement.shape.edge.or_else(|| (placement.shape.srid == 4326).then_some(EdgeUnits::Degrees));
-    is_within(placement, units.map_or(MAX_COORDINATE, |units| units.half() + units.tolerance()))
+    is_within(placement, units.map_or(MAX_COORDINATE, |units| units.half_world() + units.tolerance()))
 }
 
 /// Whether a row that is not placeable can be cut at ±180°.
@@ -30,7 +30,7 @@ pub(in crate::postgis) fn can_be_cut(placement: Placement<'_>, units: EdgeUnits)
     is_within(
         placement,
         if placement.beyond == Beyond::Wrap {
-            MAX_WRAPPED_HALVES * units.half() + units.tolerance()
+            MAX_WRAPPED_HALVES * units.half_world() + units.tolerance()
         } else {
             MAX_COORDINATE
         },
@@ -73,7 +73,7 @@ fn is_within(placement: Placement<'_>, far: f64) -> String {
 pub(in crate::postgis) fn projected(placement: Placement<'_>) -> String {
     let g = without_curves(placement);
     let mut cases = format!("WHEN {} THEN {}", is_placeable(placement), transformed(placement, &g, 3857));
-    if let Some(units) = cutting(placement) {
+    if let Some(units) = cut_units(placement) {
         let mut drawn = transformed(placement, &cut(placement, units, &g), 3857);
         if placement.is_gathered() && !placement.shape.points && placement.beyond == Beyond::Wrap {
             drawn = format!(
@@ -96,7 +96,7 @@ pub(in crate::postgis) fn lonlat(placement: Placement<'_>) -> String {
         return own;
     }
     let mut cases = format!("WHEN {} THEN {own}", is_placeable(placement));
-    if let Some(units) = cutting(placement) {
+    if let Some(units) = cut_units(placement) {
         let drawn = transformed(placement, &cut(placement, units, &g), 4326);
         cases.push_str(&format!("\n            WHEN {} THEN {drawn}", can_be_cut(placement, units)));
     }
@@ -114,14 +114,14 @@ fn transformed(placement: Placement<'_>, g: &str, srid: i32) -> String {
 }
 
 /// The units of the column, if rows beyond ±180° are cut and not skipped.
-fn cutting(placement: Placement<'_>) -> Option<EdgeUnits> {
+fn cut_units(placement: Placement<'_>) -> Option<EdgeUnits> {
     placement.shape.edge.filter(|_| placement.beyond != Beyond::Skip)
 }
 
 /// A geometry cut at ±180°, in the reference system of its column, as docs/world-edge.md documents it.
 fn cut(placement: Placement<'_>, units: EdgeUnits, g: &str) -> String {
     let own = match placement.beyond {
-        Beyond::Wrap => format!("ST_SnapToGrid(ST_Force2D({g}), {:?}, 0)", units.snap()),
+        Beyond::Wrap => format!("ST_SnapToGrid(ST_Force2D({g}), {:?}, 0)", units.snap_step()),
         Beyond::Clip | Beyond::Skip => format!("ST_Force2D({g})"),
     };
     if placement.shape.points {
@@ -136,7 +136,7 @@ fn cut(placement: Placement<'_>, units: EdgeUnits, g: &str) -> String {
 }
 
 fn cut_at_edge(beyond: Beyond, units: EdgeUnits, g: &str) -> String {
-    let half = units.half();
+    let half = units.half_world();
     match beyond {
         Beyond::Wrap => {
             let width = 2.0 * half;
@@ -172,7 +172,7 @@ fn x_range(placement: Placement<'_>) -> [String; 2] {
 /// Whether a box lies on both sides of 180° or of -180°, or begins there (a point at 180° itself is not shifted), and is narrower than the
 /// world by a fraction of at least 2^-20, so that its wrapped sides do not meet in one world unit.
 fn crosses([west, east]: &[String; 2], units: EdgeUnits) -> String {
-    let (half, end) = (units.half(), units.half() + units.tolerance());
+    let (half, end) = (units.half_world(), units.half_world() + units.tolerance());
     let most = 2.0 * half * (1.0 - 2.0_f64.powi(-20));
     format!(
         "({east} - {west} < {most:?} AND ({west} <= {half:?} AND {east} > {end:?} OR {west} < -{end:?} AND {east} >= -{half:?}))"
@@ -183,7 +183,7 @@ fn crosses([west, east]: &[String; 2], units: EdgeUnits) -> String {
 /// that was wrapped around ±180°.
 pub(in crate::postgis) fn wrapped_sides(placement: Placement<'_>, [west, east]: [String; 2]) -> [String; 2] {
     let Some(units) = placement.shape.edge.filter(|_| placement.has_crossing_rows()) else { return [west, east] };
-    let (half, [raw_west, raw_east]) = (units.half(), RAW_SIDES);
+    let (half, [raw_west, raw_east]) = (units.half_world(), RAW_SIDES);
     let crosses = crosses(&RAW_SIDES.map(str::to_owned), units);
     #[expect(clippy::cast_precision_loss, reason = "2^32 is exact in a double")]
     let scale = WORLD_UNITS as f64 / (2.0 * half);
@@ -209,7 +209,7 @@ pub(in crate::postgis) fn source_sides(placement: Placement<'_>, [west, east]: [
     let Some(units) = placement.shape.edge.filter(|_| placement.is_wrapped() && !placement.is_gathered()) else {
         return own;
     };
-    let (half, width, crosses) = (units.half(), 2.0 * units.half(), crosses(&own, units));
+    let (half, width, crosses) = (units.half_world(), 2.0 * units.half_world(), crosses(&own, units));
     let end = half + units.tolerance();
     own.map(|side| {
         format!(
@@ -223,7 +223,7 @@ pub(in crate::postgis) fn source_sides(placement: Placement<'_>, [west, east]: [
 /// The position at which a row that crosses ±180° counts in a grid of cells: the middle of its own box, wrapped. The box of what is drawn
 /// reaches around the world, so its middle is far away.
 fn middle(placement: Placement<'_>, units: EdgeUnits, drawn: &str) -> String {
-    let (half, [west, east]) = (units.half(), x_range(placement));
+    let (half, [west, east]) = (units.half_world(), x_range(placement));
     let (middle, width) = (format!("(({west} + {east}) * 0.5)"), 2.0 * half);
     let metres = HALF_WORLD_METRES / half;
     format!(
@@ -240,7 +240,7 @@ pub(in crate::postgis) fn shifted_boxes(
     [west, south, east, north]: [&str; 4],
 ) -> Vec<String> {
     let Some(units) = placement.shape.edge.filter(|_| placement.is_wrapped()) else { return Vec::new() };
-    let (srid, width) = (placement.shape.srid, 2.0 * units.half());
+    let (srid, width) = (placement.shape.srid, 2.0 * units.half_world());
     let shifted = |sign: char| {
         format!(
             "ST_MakeEnvelope({west} {sign} {width:?}::float8, {south}, {east} {sign} {width:?}::float8, {north}, {srid})"
@@ -251,7 +251,7 @@ pub(in crate::postgis) fn shifted_boxes(
 
 /// How many rows reach beyond ±180° and could be cut there, and the keys of up to three: count, examples. One row. `relation` is the item of
 /// the FROM list. The parameters are the values of a query's placeholders.
-pub(in crate::postgis) fn beyond(layer: &Layer, units: EdgeUnits, relation: &str) -> String {
+pub(in crate::postgis) fn rows_beyond(layer: &Layer, units: EdgeUnits, relation: &str) -> String {
     let placement = layer.placement();
     let g = placement.geometry();
     // The index holds boxes of single precision, rounded outwards. With the next number of that precision as the near side, rows that end

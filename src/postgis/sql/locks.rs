@@ -5,7 +5,7 @@ use crate::postgis::layer::Layer;
 use crate::postgis::session::quoted;
 
 /// One statement over the rows, and one over the rows of a cell if the layer has aggregates.
-pub(in crate::postgis) fn reading(layer: &Layer) -> Vec<String> {
+pub(in crate::postgis) fn read_statements(layer: &Layer) -> Vec<String> {
     let key = layer.key.iter().map(|column| column.quoted.clone());
     let columns = layer.row_sql().map(str::to_owned).chain([layer.geometry.clone()]).chain(key);
     let columns: Vec<String> = columns.chain(layer.feature_id.iter().map(|column| quoted(column))).collect();

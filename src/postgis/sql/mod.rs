@@ -17,9 +17,11 @@ use crate::tile::{HALF_WORLD_METRES, WORLD_UNITS};
 
 pub(super) use cached_rows::{CachedRowsParameters, RowChoice, cached_rows};
 pub(crate) use cells::without_bounds;
-pub(super) use cells::{AggregateFunction, FoldedValue, ValueKind, calls, fold_types, folded_alone, needs_only_counts};
-pub(super) use edge::beyond;
-pub(super) use locks::reading;
+pub(super) use cells::{
+    AggregateFunction, FoldedValue, ValueKind, calls, fold_types, needs_only_counts, needs_only_folds,
+};
+pub(super) use edge::rows_beyond;
+pub(super) use locks::read_statements;
 pub(super) use render::{Candidates, render, warm};
 pub(super) use survey::{positions, skipped, survey};
 

@@ -31,7 +31,7 @@ pub(in crate::postgis) fn render(layer: &Layer, folds: Option<&FoldedValues>, ca
             String::new(),
             {
                 let limits = if candidates == Candidates::Counted { counted::next_parameter(layer, folds) } else { 14 };
-                thin::kept(layer, order, limits)
+                thin::keep_best(layer, order, limits)
             },
             "kept AS drawn",
             left_out,

@@ -21,7 +21,7 @@ struct SurveyedRows<'a> {
 pub(in crate::postgis) fn survey(layer: &Layer, folds: Option<&FoldedValues>, boxes: usize) -> String {
     let relation = layer.rows(&PlaceholderSql::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid));
     let conditions = format!("{} {}", near(layer.placement(), boxes), filter(layer));
-    surveyed(layer.placement(), &SurveyedRows { relation: &relation, conditions: &conditions }, folds)
+    survey_statement(layer.placement(), &SurveyedRows { relation: &relation, conditions: &conditions }, folds)
 }
 
 /// Where the geometries of a relation lie, an item of a FROM list without parameters. The columns, all NULL where a row is skipped:
@@ -31,10 +31,10 @@ pub(in crate::postgis) fn survey(layer: &Layer, folds: Option<&FoldedValues>, bo
 ///   the column's own system.
 /// - Rows that are gathered in cells: the position as two doubles, and, without a closed formula, the box in the column's own system.
 pub(in crate::postgis) fn positions(placement: Placement<'_>, relation: &str) -> String {
-    surveyed(placement, &SurveyedRows { relation, conditions: "" }, None)
+    survey_statement(placement, &SurveyedRows { relation, conditions: "" }, None)
 }
 
-fn surveyed(placement: Placement<'_>, rows: &SurveyedRows<'_>, folds: Option<&FoldedValues>) -> String {
+fn survey_statement(placement: Placement<'_>, rows: &SurveyedRows<'_>, folds: Option<&FoldedValues>) -> String {
     let g = placement.geometry();
     let (box_of, sides) = (
         format!(", ST_XMin({g}) AS x0, ST_YMin({g}) AS y0, ST_XMax({g}) AS x1, ST_YMax({g}) AS y1"),

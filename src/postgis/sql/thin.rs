@@ -10,7 +10,7 @@ pub(in crate::postgis) const RANK: &str = "r0";
 ///
 /// The features that are drawn in a tile are numbered there, the best first: by rank, then by key. Candidates that are not drawn come last
 /// and take no number from others; the first stays in any case, so that the tile is not lost.
-pub(in crate::postgis) fn kept(layer: &Layer, order: &str, limits: usize) -> String {
+pub(in crate::postgis) fn keep_best(layer: &Layer, order: &str, limits: usize) -> String {
     let best = match (&layer.rank, layer.cells()) {
         (Some(rank), _) if rank.collated => format!(", {RANK} COLLATE \"C\" DESC NULLS LAST"),
         (Some(_), _) | (None, Some(_)) => format!(", {RANK} DESC NULLS LAST"),

@@ -61,7 +61,9 @@ impl FoldedValues {
             .flat_map(|call| call.function.folds().iter().map(|fold| (call.function, *fold, call.value(*fold))))
             .collect();
         let values: Vec<&str> = wanted.iter().map(|(.., value)| value.as_str()).collect();
-        let Some(row) = probed(snapshot, &context, &sql::fold_types(layer, &values)).await? else { return Ok(None) };
+        let Some(row) = accepted_row(snapshot, &context, &sql::fold_types(layer, &values)).await? else {
+            return Ok(None);
+        };
         let (types, texts_are_bytes, are_builtin): (Vec<String>, bool, bool) = (row.get(0), row.get(1), row.get(2));
         if !are_builtin {
             tracing::debug!("{context}: the database has other functions with the names of aggregate functions");
@@ -80,7 +82,7 @@ impl FoldedValues {
                 folds.0.push(value);
             }
         }
-        let found = probed(snapshot, &context, &sql::folded_alone(layer, &folds)).await?;
+        let found = accepted_row(snapshot, &context, &sql::needs_only_folds(layer, &folds)).await?;
         if found.is_some() {
             tracing::debug!("layer \"{}\": its aggregates are folded while its rows are read", layer.name);
         }
@@ -88,20 +90,20 @@ impl FoldedValues {
     }
 
     /// The folds that a survey is to compute.
-    pub(in crate::postgis) fn wanted(&self, layer: &Layer) -> WantedFolds {
+    pub(in crate::postgis) fn wanted_folds(&self, layer: &Layer) -> WantedFolds {
         WantedFolds { folds: self.0.iter().map(|value| value.fold).collect(), few_lone: layer.keeps_lone() }
     }
 }
 
 /// The row of a statement; `None` if the server refuses the statement. The snapshot stays usable.
-async fn probed(snapshot: &Snapshot, context: &str, sql: &str) -> Result<Option<Row>, Error> {
+async fn accepted_row(snapshot: &Snapshot, context: &str, sql: &str) -> Result<Option<Row>, Error> {
     let session = &snapshot.keeper;
-    session.save().await?;
+    session.set_savepoint().await?;
     match session.one(context, sql, &[]).await {
         Ok(row) => Ok(Some(row)),
         Err(Error::Query { source, .. }) => {
             tracing::debug!("{context}: {source}");
-            session.restart().await?;
+            session.return_to_savepoint().await?;
             Ok(None)
         }
         Err(other) => Err(other),

@@ -47,7 +47,7 @@ impl Gatherer {
         let (sender, receiver) = mpsc::channel();
         let needs_boxes = !layer.is_found_by_area();
         let reader = folds.map(|folds| FoldReader::new(folds, if needs_boxes { 6 } else { 2 }));
-        let mut gathering = Gathering::new(grid, zooms, folds.map(|folds| folds.wanted(layer)));
+        let mut gathering = Gathering::new(grid, zooms, folds.map(|folds| folds.wanted_folds(layer)));
         let gathering = tokio::task::spawn_blocking(move || {
             for members in receiver {
                 gathering.add(members);

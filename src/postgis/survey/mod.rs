@@ -75,12 +75,12 @@ pub async fn survey(
     }
     let shown: Vec<Zoom> = zooms.iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
     if folds.is_some() {
-        snapshot.keeper.save().await?;
+        snapshot.keeper.set_savepoint().await?;
         match in_passes(SurveyPass { snapshot, layer, folds, coverage }, &shown).await {
             Err(Error::Query { source, .. } | Error::Layer { source: Some(source), .. }) => {
                 // The failing value may be of a row that no tile needs, so the tiles compute the aggregates.
                 tracing::debug!("layer \"{}\": its aggregates are not folded: {source}", layer.name);
-                snapshot.keeper.restart().await?;
+                snapshot.keeper.return_to_savepoint().await?;
             }
             done => return done,
         }

@@ -9,7 +9,7 @@ use super::gatherer::{GatheredCells, Gatherer};
 use super::rows::box_footprint;
 use super::{Skipped, counts_cells};
 use crate::cells::CellCounts;
-use crate::postgis::layer::{Layer, QueryValues, explained, search_boxes};
+use crate::postgis::layer::{Layer, QueryValues, explain, search_boxes};
 use crate::postgis::session::{Error, Param, Snapshot};
 use crate::postgis::sql::{self, FoldedValues};
 use crate::tile::{Coverage, Footprints, LayerFootprints, Zoom};
@@ -67,7 +67,7 @@ impl SurveyPass<'_> {
             .keeper
             .each(&self.context(), &statement, &params, each)
             .await
-            .map_err(|error| explained(error, layer))?;
+            .map_err(|error| explain(error, layer))?;
         let (mut counts, mut gathered) = (None, BTreeMap::new());
         let footprints = match cells {
             Some(cells) => {

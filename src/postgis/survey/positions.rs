@@ -3,7 +3,7 @@
 use tokio_postgres::Row;
 
 use super::rows::{box_footprint, position};
-use crate::postgis::layer::{Layer, Placement, Shape, explained};
+use crate::postgis::layer::{Layer, Placement, Shape, explain};
 use crate::postgis::session::{Error, Snapshot, quoted};
 use crate::postgis::sql;
 use crate::tile::Spot;
@@ -53,5 +53,5 @@ pub async fn changed_positions(
         Ok(())
     };
     let statement = sql::positions(placement, geometries.relation);
-    snapshot.keeper.each(context, &statement, &[], each).await.map_err(|error| explained(error, layer))
+    snapshot.keeper.each(context, &statement, &[], each).await.map_err(|error| explain(error, layer))
 }

@@ -68,8 +68,8 @@ AS {};",
 
     fn body(&self) -> String {
         let (class, object) = WATCHER_LOCK;
-        let (before, after) = self.noting_one_side(StatementSize::Many);
-        let (before_few, after_few) = self.noting_one_side(StatementSize::Few);
+        let (before, after) = self.one_side_statement(StatementSize::Many);
+        let (before_few, after_few) = self.one_side_statement(StatementSize::Few);
         let log = quoted(self.schema);
         format!(
             "
@@ -128,10 +128,10 @@ BEGIN
     RETURN NULL;
 END
 ",
-            missing = self.missing(),
+            missing = self.lacks_a_column(),
             watch = self.watch,
-            update_many = self.noting_both_sides(StatementSize::Many),
-            update_few = self.noting_both_sides(StatementSize::Few),
+            update_many = self.both_sides_statement(StatementSize::Many),
+            update_few = self.both_sides_statement(StatementSize::Few),
             truncate_before = literal(&format!("{before}ONLY ")),
             truncate_after = literal(&after),
             channel = literal(self.schema),
@@ -139,7 +139,7 @@ END
     }
 
     /// SQL for whether the changed table lacks a watched column, or has one in another type where the type matters.
-    fn missing(&self) -> String {
+    fn lacks_a_column(&self) -> String {
         let names: Vec<String> = self.columns.iter().map(|name| literal(name)).collect();
         let geometry = match self.source {
             WatchSource::Column(name) => Some(name),

@@ -73,7 +73,7 @@ struct Pairing {
 
 impl TriggerFunction<'_> {
     /// The statement that logs one position for each row of a table: the text before the table's name, and the text after it.
-    pub(in crate::changes) fn noting_one_side(&self, amount: StatementSize) -> (String, String) {
+    pub(in crate::changes) fn one_side_statement(&self, amount: StatementSize) -> (String, String) {
         let held = self.held();
         let inner: Vec<String> =
             held.iter().map(|held| format!("{} AS old_{}", self.of(*held, "r"), held.target())).collect();
@@ -85,7 +85,7 @@ impl TriggerFunction<'_> {
     }
 
     /// The statement that logs the old position of each updated row, and the new one if it differs.
-    pub(in crate::changes) fn noting_both_sides(&self, amount: StatementSize) -> String {
+    pub(in crate::changes) fn both_sides_statement(&self, amount: StatementSize) -> String {
         let Pairing { old, new, on, old_here, new_here, changed } = self.pairing();
         let held = self.held();
         let sides = |held: &LogColumn| {
@@ -209,8 +209,8 @@ impl TriggerFunction<'_> {
                 old: "oar_tiles_old AS o".to_owned(),
                 new: "oar_tiles_new AS n".to_owned(),
                 on: self.table.key.iter().map(pair).collect::<Vec<_>>().join(" AND "),
-                old_here: is_there("o", first),
-                new_here: is_there("n", first),
+                old_here: row_exists("o", first),
+                new_here: row_exists("n", first),
                 changed: self.changed(),
             };
         }
@@ -306,7 +306,7 @@ fn is_set(row: &str, name: &str) -> String {
 }
 
 /// SQL for whether there is a row, by the first column of its key. A composite column of a key has no `equals`.
-fn is_there(row: &str, first: &TableKeyColumn) -> String {
+fn row_exists(row: &str, first: &TableKeyColumn) -> String {
     match first.equals {
         Some(_) => format!("{row}.{} IS NOT NULL", quoted(&first.name)),
         None => is_set(row, &first.name),

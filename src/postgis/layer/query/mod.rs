@@ -138,7 +138,7 @@ impl Query {
     }
 
     /// The query as an item of a FROM list with the name of the layer.
-    pub(in crate::postgis) fn item(&self, layer: &str, values: &PlaceholderSql) -> String {
+    pub(in crate::postgis) fn sql_item(&self, layer: &str, values: &PlaceholderSql) -> String {
         let pieces = self.pieces.iter().map(|piece| match piece {
             QueryPiece::Text(text) => text.clone(),
             QueryPiece::Value(Placeholder::Box) => format!("({})", values.bbox),
@@ -152,10 +152,10 @@ impl Query {
 
     /// The query as an item of a FROM list, without values. Each placeholder is a subquery that gives NULL, which the planner does not evaluate, so
     /// that it does not remove tables from the plan. The comment with the name keeps queries with different placeholders different.
-    pub(in crate::postgis) fn neutral(&self, layer: &str) -> String {
+    pub(in crate::postgis) fn sql_item_without_values(&self, layer: &str) -> String {
         let nothing = |kind: &str, name: &str| format!("SELECT NULL::{kind} /* {name} */");
         let (bbox, zoom, pixel) = (nothing("geometry", "bbox"), nothing("int4", "zoom"), nothing("float8", "pixel"));
-        self.item(layer, &PlaceholderSql { bbox, zoom, pixel })
+        self.sql_item(layer, &PlaceholderSql { bbox, zoom, pixel })
     }
 }
 

@@ -2,7 +2,7 @@ use super::*;
 
 fn filled(text: &str) -> String {
     let [bbox, zoom, pixel] = ["B", "Z", "P"].map(str::to_owned);
-    let item = Query::new(text).unwrap().item("l", &PlaceholderSql { bbox, zoom, pixel });
+    let item = Query::new(text).unwrap().sql_item("l", &PlaceholderSql { bbox, zoom, pixel });
     item.strip_prefix("(\n").and_then(|item| item.strip_suffix("\n) AS \"l\"")).unwrap().to_owned()
 }
 
@@ -86,7 +86,7 @@ fn the_placeholders_and_limit_of_a_query_are_found() {
 
 #[test]
 fn queries_that_differ_in_a_placeholder_stay_different() {
-    let neutral = |text: &str| Query::new(text).unwrap().neutral("l");
+    let neutral = |text: &str| Query::new(text).unwrap().sql_item_without_values("l");
     let all = ["SELECT !zoom!", "SELECT !pixel_width!", "SELECT !scale_denominator!", "SELECT !bbox!"].map(neutral);
     let distinct: std::collections::BTreeSet<&String> = all.iter().collect();
     assert_eq!(distinct.len(), 4, "{all:?}");

@@ -3,7 +3,7 @@
 use tokio_postgres::error::SqlState;
 
 use super::super::relation::Relation;
-use super::patchable::is_plain;
+use super::patchable::is_plain_type;
 use super::{LayerProbe, list};
 use crate::postgis::layer::{BoundProperty, ComputedFrom, Layer, Rank};
 use crate::postgis::session::{Cause, Error};
@@ -21,7 +21,7 @@ impl LayerProbe<'_> {
                 ComputedFrom::Cell => of_cells.next(),
                 ComputedFrom::Tile(_) => Some("integer".to_owned()),
             };
-            layer.has_plain_values &= kind.as_deref().is_some_and(is_plain);
+            layer.has_plain_values &= kind.as_deref().is_some_and(is_plain_type);
             property.kind = match kind.as_deref() {
                 Some("boolean") => "Boolean",
                 Some("smallint" | "integer" | "bigint" | "real" | "double precision") => "Number",

@@ -5,7 +5,7 @@ use tokio_postgres::types::Type;
 
 use super::super::relation::{Column, Relation};
 use super::LayerProbe;
-use crate::postgis::layer::{Layer, PlaceholderSql, QueryValues, Shape, explained, pixel};
+use crate::postgis::layer::{Layer, PlaceholderSql, QueryValues, Shape, explain, pixel};
 use crate::postgis::session::{Error, Param, quoted};
 use crate::postgis::sql;
 use crate::tile::{Coverage, Zoom};
@@ -132,10 +132,10 @@ impl LayerProbe<'_> {
         for srid in systems {
             layer.shape.srid = *srid;
             let few = if reads_all { "" } else { ROWS_PER_ZOOM };
-            let asked = asked_at(layer, &format!("{g} AS oar_tiles_g"), &format!("{some} {}", filter(layer)), few);
+            let asked = from_at_zooms(layer, &format!("{g} AS oar_tiles_g"), &format!("{some} {}", filter(layer)), few);
             let sql = format!("{} {asked}", kind.replace(&g, "oar_tiles_g"));
-            self.session.save().await?;
-            match self.ask(layer, &sql, &zooms).await {
+            self.session.set_savepoint().await?;
+            match self.run_at_zooms(layer, &sql, &zooms).await {
                 Ok(rows) => {
                     let row = rows.first();
                     let srids = row.and_then(|row| row.get::<_, Option<Vec<i32>>>(0)).unwrap_or_default();
@@ -145,7 +145,7 @@ impl LayerProbe<'_> {
                     return Ok(GeometryKinds { srids, points, curves });
                 }
                 Err(error @ Error::Query { .. }) => {
-                    self.session.restart().await?;
+                    self.session.return_to_savepoint().await?;
                     failed.get_or_insert(error);
                 }
                 Err(other) => return Err(other),
@@ -154,8 +154,8 @@ impl LayerProbe<'_> {
         failed.map_or(Ok(GeometryKinds { srids: Vec::new(), points: false, curves: true }), Err)
     }
 
-    /// The rows of a statement that runs the layer's query at some zooms (see [`asked_at`]).
-    async fn ask(&self, layer: &Layer, sql: &str, zooms: &[Zoom]) -> Result<Vec<Row>, Error> {
+    /// The rows of a statement that runs the layer's query at some zooms (see [`from_at_zooms`]).
+    async fn run_at_zooms(&self, layer: &Layer, sql: &str, zooms: &[Zoom]) -> Result<Vec<Row>, Error> {
         let numbers: Vec<i32> = zooms.iter().map(|zoom| zoom.get().into()).collect();
         let pixels: Vec<f64> = zooms.iter().map(|zoom| pixel(*zoom)).collect();
         let [west, south, east, north] = QueryValues::of_coverage(layer, &Coverage::new(&[]), zooms).sides().sides();
@@ -187,9 +187,9 @@ impl LayerProbe<'_> {
             let some = [all[0], all[all.len() / 2], all[all.len() - 1]];
             let mut zooms = if layer.asks_each_zoom() { some.to_vec() } else { vec![all[0]] };
             zooms.dedup();
-            let asked = asked_at(layer, &key, &format!("true {}", filter(layer)), "");
+            let asked = from_at_zooms(layer, &key, &format!("true {}", filter(layer)), "");
             let sql = format!("SELECT {text}, count(*), {is_null} {asked} GROUP BY oar_tiles_area.z, {key} {twice}");
-            self.ask(layer, &sql, &zooms).await.map_err(|error| explained(error, layer))?
+            self.run_at_zooms(layer, &sql, &zooms).await.map_err(|error| explain(error, layer))?
         } else {
             let sql = format!(
                 "SELECT {text}, count(*), {is_null} FROM {} WHERE true {} GROUP BY {key} {twice}",
@@ -219,7 +219,7 @@ fn filter(layer: &Layer) -> String {
 
 /// The FROM part of a statement that runs a query at some zooms, for the box of the world. The parameters are arrays of the zooms and of the
 /// sides of a pixel, then west, south, east and north of the box.
-fn asked_at(layer: &Layer, columns: &str, condition: &str, few: &str) -> String {
+fn from_at_zooms(layer: &Layer, columns: &str, condition: &str, few: &str) -> String {
     format!(
         "FROM (
             SELECT z, pixel_width, ST_MakeEnvelope($3, $4, $5, $6, {}) AS box FROM unnest($1, $2) AS zooms (z, pixel_width)

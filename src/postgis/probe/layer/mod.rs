@@ -4,7 +4,7 @@ mod expressions;
 mod geometry;
 mod patchable;
 
-use super::query::described;
+use super::query::query_relation;
 use super::relation::{Column, Relation, RelationKind, RelationName, look_up, nearest};
 use crate::postgis::layer::{
     BoundProperty, ComputedFrom, KeyColumn, Layer, LayerOptions, Property, PropertySource, Query, Rows, Shape,
@@ -39,7 +39,7 @@ impl<'a> LayerProbe<'a> {
                 let wanted = RelationName { layer: &options.name, schema: schema.as_deref(), table, of: "the layer" };
                 look_up(self.session, wanted).await?
             }
-            Rows::Query(query) => described(self.session, &options.name, query).await?,
+            Rows::Query(query) => query_relation(self.session, &options.name, query).await?,
         };
         if !relation.schema_usable {
             let (schema, role) = (quoted(&relation.schema), quoted(&relation.role));
@@ -71,7 +71,9 @@ impl<'a> LayerProbe<'a> {
         let mut layer = Layer {
             name: options.name.clone(),
             id: options.id,
-            relation: query.as_ref().map_or_else(|| relation.quoted(), |query| query.neutral(&options.name)),
+            relation: query
+                .as_ref()
+                .map_or_else(|| relation.quoted(), |query| query.sql_item_without_values(&options.name)),
             display_name: relation.quoted(),
             query,
             geometry: quoted(&geometry.name),
@@ -244,7 +246,7 @@ impl NamedLayer<'_> {
             ));
         }
         probe.unique_key(&layer, &relation).await?;
-        warnings.extend(layer.look_beyond(probe.session).await?);
+        warnings.extend(layer.probe_beyond(probe.session).await?);
         if let Some(limit) = layer.query.as_ref().filter(|query| query.asks_box()).and_then(Query::limit) {
             warnings.push(format!(
                 "layer \"{}\": its query has !bbox! and {limit}. Tiles are planned by what the query gives for the whole world, so features beyond the {limit} are in no tile. Leave it out, or write a condition such as !zoom! >= 8 OR rank < 1000",

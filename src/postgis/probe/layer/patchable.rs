@@ -17,7 +17,7 @@ pub(in crate::postgis) fn suits_patches(relation: &Relation, geometry: &Column, 
 
 /// Whether `ST_AsMVT` writes every value of a type under the name of its column. Of a jsonb object, it writes each member under the member's own
 /// name.
-pub(in crate::postgis) fn is_plain(kind: &str) -> bool {
+pub(in crate::postgis) fn is_plain_type(kind: &str) -> bool {
     matches!(
         kind,
         "text"

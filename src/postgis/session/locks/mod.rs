@@ -75,7 +75,7 @@ impl Locks {
     }
 
     /// The error of every statement after the run gave way; `None` if it did not.
-    pub(in crate::postgis) fn gave_way(&self) -> Option<Error> {
+    pub(in crate::postgis) fn gave_way_error(&self) -> Option<Error> {
         let reason = self.gave_way.borrow();
         let GaveWayReason { waiting, limit } = reason.as_ref()?;
         Some(Error::GaveWay { waiting: waiting.clone(), limit: humantime::format_duration(*limit).to_string() })
@@ -111,7 +111,7 @@ impl Locks {
         *self.waits.lock().unwrap_or_else(PoisonError::into_inner) = waits;
     }
 
-    fn wait_of(&self, pid: i32) -> Option<String> {
+    fn holder_of_wait(&self, pid: i32) -> Option<String> {
         self.waits.lock().unwrap_or_else(PoisonError::into_inner).get(&pid).cloned()
     }
 }
@@ -120,7 +120,7 @@ impl Database {
     /// Adds to the error of a statement that waited too long for a lock which lock it was, and which process holds it, as far as known.
     pub(in crate::postgis) async fn with_holder(&self, pid: Option<i32>, error: Error) -> Error {
         let Error::Locked { context, wait, source, .. } = error else { return error };
-        let seen = pid.and_then(|pid| self.locks.wait_of(pid));
+        let seen = pid.and_then(|pid| self.locks.holder_of_wait(pid));
         let holder = match seen {
             Some(seen) => seen,
             None => queue::exclusive_locks(self).await.unwrap_or_default(),

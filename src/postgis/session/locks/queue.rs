@@ -175,11 +175,11 @@ pub(in crate::postgis) async fn exclusive_locks(database: &Database) -> Option<S
     let transactions = database.locks.ids();
     let look = LockQueue::open(database).await.ok()?;
     let waits = look.waits(EXCLUSIVE, &transactions).await.ok()?;
-    waits.first().map(held_by)
+    waits.first().map(holder_text)
 }
 
 /// The lock that a process of the run waits for, in words that follow "a lock".
-pub(in crate::postgis) fn held_by(wait: &LockWait) -> String {
+pub(in crate::postgis) fn holder_text(wait: &LockWait) -> String {
     format!(" on {}, which {} holds or waits for", wait.name, wait.other)
 }
 

@@ -20,7 +20,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Setting`] if it has not.
-    pub(in crate::postgis) async fn has_room_for(&self, sessions: usize) -> Result<(), Error> {
+    pub(in crate::postgis) async fn check_lock_room(&self, sessions: usize) -> Result<(), Error> {
         let row = self.one("counting locks", ROOM, &[]).await?;
         let [own, room, taken] = [0, 1, 2].map(|column| row.get::<_, i64>(column).cast_unsigned());
         let needed = own.saturating_mul(sessions as u64 + 1);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 
 use super::super::Database;
-use super::queue::{LockQueue, LockWait, held_by};
+use super::queue::{LockQueue, LockWait, holder_text};
 use super::{GaveWayReason, Locks};
 
 /// The shortest pause between two reads of the lock queue. Between the limits, the pause is an eighth of `lock_timeout`.
@@ -54,7 +54,7 @@ async fn watch(database: &Database) {
             Ok((opened, waits)) => {
                 (look, seen_at) = (Some(opened), Instant::now());
                 database.locks.set_waits(
-                    waits.iter().filter(|wait| wait.is_ours).map(|wait| (wait.pid, held_by(wait))).collect(),
+                    waits.iter().filter(|wait| wait.is_ours).map(|wait| (wait.pid, holder_text(wait))).collect(),
                 );
                 // A wait may have begun up to one pause before the watcher first saw it.
                 if let Some(wait) = waiting.longer_than(limit.saturating_sub(pause), waits) {

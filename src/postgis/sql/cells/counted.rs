@@ -7,7 +7,7 @@ use super::aggregates::{AggregatePiece, pieces};
 use super::folds::FoldedValues;
 use super::outline::{DecodedCell, unit};
 use super::{PropertiesOf, celled, columns, position, symbol, symbol_at, values, with_bounds, without_bounds};
-use crate::cells::Standing;
+use crate::cells::CellGeometry;
 use crate::postgis::layer::{BoundProperty, Cells, ComputedFrom, Layer, PlaceholderSql};
 
 /// The number of the first parameter with folded values.
@@ -17,7 +17,7 @@ const FIRST_FOLD_PARAMETER: usize = 19;
 const LONE_ROW_PARAMETERS: usize = 6;
 
 /// An expression over aggregates, each aggregate replaced by the column of "cell" that the survey has counted or folded.
-fn counted(sql: &str, folds: Option<&FoldedValues>) -> String {
+fn with_counts(sql: &str, folds: Option<&FoldedValues>) -> String {
     let piece = |piece: AggregatePiece<'_>| match (piece, folds) {
         (AggregatePiece::Text(text), _) => text.to_owned(),
         (AggregatePiece::Rows, _) => "cell.members".to_owned(),
@@ -34,7 +34,7 @@ fn counted(sql: &str, folds: Option<&FoldedValues>) -> String {
 /// and whether the names of the aggregate functions mean the server's own functions for values of the server's own types.
 pub(in crate::postgis) fn fold_types(layer: &Layer, values: &[&str]) -> String {
     let types: Vec<String> = (0..values.len()).map(|number| type_of(&format!("f{number}"))).collect();
-    let values: String = numbered(values.iter().copied());
+    let values: String = numbered_columns(values.iter().copied());
     format!(
         "SELECT ARRAY[{}]::text[], NOT EXISTS (SELECT FROM pg_catalog.pg_collation WHERE NOT collisdeterministic),
     NOT EXISTS (SELECT FROM pg_catalog.pg_proc AS p
@@ -49,13 +49,13 @@ FROM (SELECT) AS one LEFT JOIN (SELECT true{values} FROM {} WHERE false) AS none
 }
 
 /// A statement that the server accepts only if the aggregates need nothing but counted and folded values. Gives one row.
-pub(in crate::postgis) fn folded_alone(layer: &Layer, folds: &FoldedValues) -> String {
+pub(in crate::postgis) fn needs_only_folds(layer: &Layer, folds: &FoldedValues) -> String {
     let types = folds.types().enumerate();
     let columns: String = types.map(|(number, array)| format!(", (NULL::{array})[1] AS f{number}")).collect();
     let values: String = layer
         .aggregates()
         .enumerate()
-        .map(|(number, sql)| format!(", ({}\n) AS p{number}", without_bounds(&counted(sql, Some(folds)))))
+        .map(|(number, sql)| format!(", ({}\n) AS p{number}", without_bounds(&with_counts(sql, Some(folds)))))
         .collect();
     // Beside a plain column the server refuses any aggregate that is left.
     format!(
@@ -67,15 +67,15 @@ pub(in crate::postgis) fn folded_alone(layer: &Layer, folds: &FoldedValues) -> S
 /// The folded values as further columns of a relation, and the names of these columns.
 pub(in crate::postgis) fn folded(folds: Option<&FoldedValues>) -> (String, String) {
     let Some(folds) = folds else { return (String::new(), String::new()) };
-    (numbered(folds.values()), names(folds.values().count()))
+    (numbered_columns(folds.values()), column_names(folds.values().count()))
 }
 
 /// Expressions as further columns called `f0`, `f1`, …
-fn numbered<'a>(values: impl Iterator<Item = &'a str>) -> String {
+fn numbered_columns<'a>(values: impl Iterator<Item = &'a str>) -> String {
     values.enumerate().map(|(number, sql)| format!(", {sql} AS f{number}")).collect()
 }
 
-fn names(count: usize) -> String {
+fn column_names(count: usize) -> String {
     (0..count).map(|number| format!(", f{number}")).collect()
 }
 
@@ -102,20 +102,20 @@ pub(in crate::postgis) fn placed(layer: &Layer, cells: &Cells, folds: Option<&Fo
     let grid = cells.grid;
     let decoded = DecodedCell::of("cell.code", "width", "z");
     let mut symbol = symbol(grid, &decoded);
-    if grid.standing == Standing::Centroid {
+    if grid.geometry == CellGeometry::Centroid {
         symbol = symbol_at(&["cell.x".to_owned(), "cell.y".to_owned()]);
     }
     if layer.placement().plans_cell_boxes() {
         symbol.sides = decoded.bounds(grid).map(|side| unit(&side)).to_vec();
     }
-    let aggregate = |sql: &str| with_bounds(&counted(sql, folds), &decoded, grid);
+    let aggregate = |sql: &str| with_bounds(&with_counts(sql, folds), &decoded, grid);
     let drawn = match &cells.having {
         Some(having) => format!("CASE WHEN ({}\n) THEN {} END", aggregate(having), symbol.geometry),
         None => symbol.geometry,
     };
     let sides = ["west", "north", "east", "south"].iter().zip(&symbol.sides);
     let sides: String = sides.map(|(name, side)| format!(", {side} AS {name}")).collect();
-    let lone = cells.keeps_lone.then(|| lone(layer, cells, FIRST_FOLD_PARAMETER + count(folds)));
+    let lone = cells.keeps_lone.then(|| lone_rows(layer, cells, FIRST_FOLD_PARAMETER + count(folds)));
     let (found, shown) = lone.map_or_else(Default::default, |LoneRows { found, shown }| {
         (found + ",\n", "\n    UNION ALL\n    ".to_owned() + &shown)
     });
@@ -128,7 +128,7 @@ pub(in crate::postgis) fn placed(layer: &Layer, cells: &Cells, folds: Option<&Fo
 )",
         values = values(layer, &PropertiesOf::Cell(&aggregate), "cell.members"),
         params = (0..count(folds)).map(|number| format!(", ${}", FIRST_FOLD_PARAMETER + number)).collect::<String>(),
-        names = names(count(folds)),
+        names = column_names(count(folds)),
     )
 }
 
@@ -141,7 +141,7 @@ struct LoneRows {
 }
 
 /// `first` is the number of their first parameter.
-fn lone(layer: &Layer, cells: &Cells, first: usize) -> LoneRows {
+fn lone_rows(layer: &Layer, cells: &Cells, first: usize) -> LoneRows {
     let (x, y) = ("oar_tiles_x", "oar_tiles_y");
     let placement = layer.placement();
     let [at_x, at_y] = position(placement.shape, "oar_tiles_m");

@@ -9,7 +9,7 @@ mod outline;
 
 use super::edge::projected;
 use super::{AreaSearch, filter, search, thin};
-use crate::cells::{Cell, CellGrid, CellShape, INVERSE_SQRT_3, MIDDLE, Standing, THIRD};
+use crate::cells::{Cell, CellGeometry, CellGrid, CellShape, INVERSE_SQRT_3, MIDDLE, THIRD};
 use crate::postgis::layer::{BoundProperty, Cells, ComputedFrom, KeyColumn, Layer, PlaceholderSql, Shape};
 use crate::tile::{HALF_WORLD_METRES, LAST_UNIT, WORLD_UNITS};
 
@@ -17,7 +17,7 @@ use aggregates::only_counts;
 use outline::{DecodedCell, WORLD_UNITS_F64, point, unit};
 
 pub(in crate::postgis) use aggregates::{AggregateFunction, calls, needs_only_counts};
-pub(in crate::postgis) use counted::{fold_types, folded_alone};
+pub(in crate::postgis) use counted::{fold_types, needs_only_folds};
 pub(in crate::postgis) use folds::{FoldedValue, ValueKind};
 
 pub use folds::FoldedValues;
@@ -189,12 +189,12 @@ fn carried(layer: &Layer) -> String {
 
 /// Whether the geometry of a cell may touch the tiles of the area.
 fn touches_area(grid: CellGrid, cell: &DecodedCell) -> String {
-    let [west, north, east, south] = match grid.standing {
-        Standing::Center => {
+    let [west, north, east, south] = match grid.geometry {
+        CellGeometry::Center => {
             let [x, y] = cell.middle(grid);
             [x.clone(), y.clone(), x, y]
         }
-        Standing::Centroid | Standing::Polygon => cell.bounds(grid),
+        CellGeometry::Centroid | CellGeometry::Polygon => cell.bounds(grid),
     }
     .map(|side| unit(&side));
     let tile = |side: &str, sign: char| format!("({side} {sign} oar_tiles_area.margin) >> oar_tiles_area.shift");
@@ -225,17 +225,17 @@ pub(in crate::postgis) struct CellSymbol {
 }
 
 pub(in crate::postgis) fn symbol(grid: CellGrid, cell: &DecodedCell) -> CellSymbol {
-    match grid.standing {
-        Standing::Center => {
+    match grid.geometry {
+        CellGeometry::Center => {
             let middle = cell.middle(grid);
             CellSymbol { geometry: point(&middle), sides: middle.iter().map(|side| unit(side)).collect() }
         }
-        Standing::Centroid => {
+        CellGeometry::Centroid => {
             // A sum of whole numbers does not depend on their order.
             let mean = |column: &str| format!("div(sum({}), count(*))::int8", unit(column));
             symbol_at(&[mean("oar_tiles_x"), mean("oar_tiles_y")])
         }
-        Standing::Polygon => CellSymbol {
+        CellGeometry::Polygon => CellSymbol {
             geometry: cell.polygon(grid),
             sides: cell.bounds(grid).iter().map(|side| unit(side)).collect(),
         },

@@ -4,7 +4,7 @@ use super::Layer;
 use crate::postgis::session::Error;
 
 /// Adds what to do to errors whose own text does not say it, such as PROJ's refusal of coordinates far outside a projected system.
-pub(in crate::postgis) fn explained(error: Error, layer: &Layer) -> Error {
+pub(in crate::postgis) fn explain(error: Error, layer: &Layer) -> Error {
     match error {
         Error::Query { source, .. } if source.to_string().contains("Cannot find SRID") => Error::Layer {
             layer: layer.name.clone(),
