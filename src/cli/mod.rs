@@ -22,7 +22,7 @@ const GETTING_STARTED: &str = "To begin: write a configuration (sample-config.to
 
 /// Pregenerates static vector tiles from PostGIS: all zooms in seconds, from one snapshot of the database
 #[derive(Debug, Parser)]
-#[command(name = "oar-tiles", version, about, arg_required_else_help = true, max_term_width = 100, after_help = GETTING_STARTED)]
+#[command(name = "oar-tiles", version, arg_required_else_help = true, max_term_width = 100, after_help = GETTING_STARTED)]
 pub struct Cli {
     /// The verb.
     #[command(subcommand)]

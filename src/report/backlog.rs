@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::budgets::counted;
 use super::reseeded::{Reason, UNRENDERED};
 use super::summary::table;
 use super::{grouped, timed, visible_line};
@@ -63,14 +64,19 @@ pub fn render_backlog(backlog: &Backlog) -> String {
         let behind = match (&target.needs_seed, rows, target.dirty) {
             (Some(why), ..) => why.clone(),
             (None, 0, Some(dirty)) if dirty > 0 => {
-                format!("nothing changed, {} tiles that could not be rendered before", grouped(dirty))
+                format!("nothing changed, {} that could not be rendered before", counted(dirty, "tile"))
             }
             (None, 0, _) => "up to date".to_owned(),
             (None, rows, Some(dirty)) => {
-                format!("behind by {} changed rows, {}, {} dirty tiles", grouped(rows), timed(oldest), grouped(dirty))
+                format!(
+                    "behind by {}, {}, {}",
+                    counted(rows, "changed row"),
+                    timed(oldest),
+                    counted(dirty, "dirty tile")
+                )
             }
             (None, rows, None) => {
-                format!("behind by {} changed rows, {}: every tile would be rendered", grouped(rows), timed(oldest))
+                format!("behind by {}, {}: every tile would be rendered", counted(rows, "changed row"), timed(oldest))
             }
         };
         // Why it needs a seed names the target itself.

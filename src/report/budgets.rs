@@ -64,7 +64,8 @@ impl LayerBudget {
     }
 }
 
-fn counted(count: u64, what: &str) -> String {
+/// A count with its noun, such as `1 tile` or `2 tiles`.
+pub(super) fn counted(count: u64, what: &str) -> String {
     format!("{} {what}{}", grouped(count), if count == 1 { "" } else { "s" })
 }
 

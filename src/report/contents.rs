@@ -2,6 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
+use super::budgets::counted;
 use super::summary::table;
 use super::{grouped, sized, visible_line};
 use crate::manifest::Manifest;
@@ -106,7 +107,7 @@ pub fn render_contents(contents: &Contents) -> String {
         line("snapshot", Some(visible_line(&manifest.snapshot)));
         line("seeded", contents.seeded.clone());
         let unrendered = manifest.unrendered.len();
-        line("could not be rendered", (unrendered > 0).then(|| format!("{} tiles", grouped(unrendered as u64))));
+        line("could not be rendered", (unrendered > 0).then(|| counted(unrendered as u64, "tile")));
     } else {
         line("manifest", Some("none: oar-tiles did not seed it, or it is a part of something".to_owned()));
     }

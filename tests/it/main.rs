@@ -29,4 +29,5 @@ mod reseed;
 mod s3;
 mod serve;
 mod targets;
+mod texts;
 mod world_edge;

@@ -24,7 +24,7 @@ const SHORTEST_POLL: Duration = Duration::from_millis(100);
 const LONGEST_LOOK_PAUSE: Duration = Duration::from_millis(500);
 
 /// The grace: how long tiles that are being rendered and stored may take once a stop was asked for. Supervisors wait 30 s before they kill.
-const PARTING: Duration = Duration::from_secs(20);
+const GRACE: Duration = Duration::from_secs(20);
 
 /// Watches one target.
 struct ReseedWatch<'a, F> {
@@ -117,7 +117,7 @@ impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> ReseedWatch<'_, F> {
             tokio::select! {
                 ended = &mut looking => ended,
                 signal = self.job.stop.wait() => {
-                    let parting = if work.is_begun() { PARTING } else { Duration::ZERO };
+                    let parting = if work.is_begun() { GRACE } else { Duration::ZERO };
                     match tokio::time::timeout(parting, &mut looking).await {
                         Ok(ended) => ended,
                         Err(_elapsed) => {
@@ -244,7 +244,7 @@ impl Report for InHand {
     fn event(&self, event: &Event) {
         let begins = matches!(event, Event::Planned { .. }) && !self.is_begun.swap(true, Ordering::Relaxed);
         if begins {
-            *self.grace.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.stop.grant(PARTING));
+            *self.grace.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.stop.grant(GRACE));
         }
         self.report.event(event);
     }

@@ -10,6 +10,8 @@ mod edge;
 mod locks;
 mod render;
 mod survey;
+#[cfg(test)]
+mod tests;
 mod thin;
 
 use super::layer::{Layer, Placement};

@@ -7,6 +7,7 @@ use oar_tiles::sink::{DirectoryReader, MbtilesReader, PmtilesReader, Template, T
 
 use crate::support::program::{program, run};
 use crate::support::tracked::{SOME, Tiles, Tracked, differences, listed};
+use crate::support::watching::Watching;
 
 /// The stored tiles of a target of any kind.
 fn stored(target: &Path) -> Tiles {
@@ -112,4 +113,29 @@ fn a_file_of_changed_tiles_that_cannot_be_written_is_refused_before_the_work() {
     tracked.db.run("UPDATE api_facility SET name = name || '!'");
     tracked.reseed(&target, &changed_out).fails(2, &[&text]);
     assert!(std::fs::read(&target).unwrap() == before);
+}
+
+#[test]
+fn a_watch_lists_the_changes_of_each_of_its_reseeds() {
+    let tracked = Tracked::facilities(300);
+    let file = tracked.path("changed.txt");
+    for name in ["t.mbtiles", "tiles/"] {
+        let target = tracked.seed(name, &["--zoom", "0-6"]);
+        let watching =
+            Watching::start(&tracked.db.url, &target, &["--poll", "1h", "--changed-out", file.to_str().unwrap()]);
+        // Written anew each time: a list holds the changes of the last reseed alone. The second change takes tiles away.
+        for sql in [
+            format!("UPDATE api_facility SET name = name || '!' WHERE {SOME}"),
+            format!("DELETE FROM api_facility WHERE {SOME}"),
+        ] {
+            let before = stored(&target);
+            tracked.db.run(&sql);
+            // Printed after the list was written.
+            watching.says(" dirty tile");
+            let truth = differences(&before, &stored(&target));
+            assert!(truth.len() >= 5, "{name}: {sql}");
+            assert_eq!(listed(&file), truth, "{name}: {sql}");
+        }
+        assert_eq!(watching.end(), 0, "{name}");
+    }
 }

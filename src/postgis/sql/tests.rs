@@ -1,0 +1,121 @@
+//! The statements about features as snapshots, for the kinds of layers that they differ by. A changed statement shows in review.
+
+use super::{CachedRowsParameters, Candidates, RowChoice, cached_rows, reading, render, skipped, survey};
+use crate::cells::{CellGrid, CellShape, Standing};
+use crate::postgis::layer::{
+    Beyond, BoundProperty, Budget, Cells, ComputedFrom, KeyColumn, Layer, LayerKind, OnLargeTile, OnTileError, Rank,
+    Shape,
+};
+use crate::tile::{LayerId, Margin, ZoomLimits};
+
+/// A layer of points in degrees with a key, two properties and a filter.
+fn points() -> Layer {
+    let property = |name: &str, sql: &str, kind| BoundProperty {
+        name: name.to_owned(),
+        of: ComputedFrom::Row,
+        sql: sql.to_owned(),
+        kind,
+    };
+    Layer {
+        name: "facilities".to_owned(),
+        id: LayerId(0),
+        relation: "\"public\".\"api_facility\"".to_owned(),
+        display_name: "\"public\".\"api_facility\"".to_owned(),
+        query: None,
+        geometry: "\"location\"".to_owned(),
+        shape: Shape { srid: 4326, points: true, geography: false, curves: false, edge: None },
+        key: vec![KeyColumn { quoted: "\"id\"".to_owned(), collated: false }],
+        suits_patches: true,
+        has_plain_values: true,
+        properties: vec![property("name", "\"name\"", "String"), property("workers", "(workers * 2\n)", "Number")],
+        feature_id: Some("id".to_owned()),
+        filter: Some("active".to_owned()),
+        zooms: "0-14".parse().unwrap(),
+        margin: Margin::plain(4096, 64),
+        kind: LayerKind::Rows,
+        budget: Budget {
+            features: ZoomLimits::everywhere(None),
+            bytes: ZoomLimits::everywhere(std::num::NonZeroU64::new(500_000)),
+            on_large_tile: OnLargeTile::Warn,
+            rank: None,
+        },
+        rank: None,
+        on_tile_error: OnTileError::Fail,
+        beyond: Beyond::Wrap,
+        reaches_beyond: false,
+        columns: Vec::new(),
+    }
+}
+
+/// Lines and areas in a national system, of which some reach beyond ±180°.
+fn shapes() -> Layer {
+    Layer { shape: Shape::of_any(2056, false), reaches_beyond: true, ..points() }
+}
+
+/// Points of which the ones of the lowest rank are left out of large tiles.
+fn thinned() -> Layer {
+    let budget = Budget {
+        features: ZoomLimits::everywhere(std::num::NonZeroU64::new(1_000)),
+        on_large_tile: OnLargeTile::Thin,
+        rank: Some("workers".to_owned()),
+        ..points().budget
+    };
+    Layer { budget, rank: Some(Rank { sql: "(workers\n)".to_owned(), collated: false }), ..points() }
+}
+
+/// Squares with the number of their rows.
+fn squares() -> Layer {
+    let count = BoundProperty {
+        name: "count".to_owned(),
+        of: ComputedFrom::Cell,
+        sql: "(count(*)\n)".to_owned(),
+        kind: "Number",
+    };
+    let grid = CellGrid { shape: CellShape::Square, size: 0.125, standing: Standing::Polygon };
+    Layer {
+        properties: vec![count],
+        feature_id: None,
+        kind: LayerKind::Cells(Cells { grid, having: None, keeps_lone: false }),
+        ..points()
+    }
+}
+
+fn compare(name: &str, statement: &str) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, statement));
+}
+
+#[test]
+fn the_statements_that_render() {
+    compare("render_points", &render(&points(), None, Candidates::Found));
+    compare("render_points_touching", &render(&points(), None, Candidates::Touching));
+    compare("render_shapes", &render(&shapes(), None, Candidates::Found));
+    compare("render_thinned", &render(&thinned(), None, Candidates::Found));
+    compare("render_squares", &render(&squares(), None, Candidates::Found));
+    compare("render_counted_squares", &render(&squares(), None, Candidates::Counted));
+}
+
+#[test]
+fn the_statements_that_read_rows() {
+    compare("survey_points", &survey(&points(), None, 2));
+    compare("survey_shapes", &survey(&shapes(), None, 0));
+    compare("skipped", &skipped(&points()));
+    compare("locks", &reading(&points()).join(";\n"));
+    let parameters = CachedRowsParameters { name: 5, extent: 6, max_bytes: 7 };
+    compare("cached_rows", &cached_rows(&points(), RowChoice::Boxes { boxes: 1, rows: 1_000 }, parameters));
+    let parameters = CachedRowsParameters { name: 11, extent: 12, max_bytes: 13 };
+    compare("cached_rows_near_changes", &cached_rows(&points(), RowChoice::Cells { limit: 1_000 }, parameters));
+}
+
+#[test]
+fn every_snapshot_is_compared_by_a_test() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/postgis/sql/snapshots");
+    let source = include_str!("tests.rs");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        assert!(source.contains(&format!("\"{name}\"")), "no test compares it: delete {}", path.display());
+    }
+}
