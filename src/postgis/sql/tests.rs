@@ -1,7 +1,7 @@
 //! The statements about features as snapshots, for the kinds of layers that they differ by. A changed statement shows in review.
 
-use super::{CachedRowsParameters, Candidates, RowChoice, cached_rows, reading, render, skipped, survey};
-use crate::cells::{CellGrid, CellShape, Standing};
+use super::{CachedRowsParameters, Candidates, RowChoice, cached_rows, read_statements, render, skipped, survey};
+use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::postgis::layer::{
     Beyond, BoundProperty, Budget, Cells, ComputedFrom, KeyColumn, Layer, LayerKind, OnLargeTile, OnTileError, Rank,
     Shape,
@@ -71,7 +71,7 @@ fn squares() -> Layer {
         sql: "(count(*)\n)".to_owned(),
         kind: "Number",
     };
-    let grid = CellGrid { shape: CellShape::Square, size: 0.125, standing: Standing::Polygon };
+    let grid = CellGrid { shape: CellShape::Square, size: 0.125, geometry: CellGeometry::Polygon };
     Layer {
         properties: vec![count],
         feature_id: None,
@@ -102,7 +102,7 @@ fn the_statements_that_read_rows() {
     compare("survey_points", &survey(&points(), None, 2));
     compare("survey_shapes", &survey(&shapes(), None, 0));
     compare("skipped", &skipped(&points()));
-    compare("locks", &reading(&points()).join(";\n"));
+    compare("locks", &read_statements(&points()).join(";\n"));
     let parameters = CachedRowsParameters { name: 5, extent: 6, max_bytes: 7 };
     compare("cached_rows", &cached_rows(&points(), RowChoice::Boxes { boxes: 1, rows: 1_000 }, parameters));
     let parameters = CachedRowsParameters { name: 11, extent: 12, max_bytes: 13 };

@@ -84,7 +84,7 @@ fn skipped() -> Vec<SkippedRows> {
 fn failed() -> Vec<FailedLayer> {
     let layer = |number: u32| FailedLayer {
         tile: TileCoord::new(Zoom::new(9).unwrap(), number, 180).unwrap(),
-        layer: if number % 2 == 0 { "facilities" } else { "regions" }.to_owned(),
+        layer: if number.is_multiple_of(2) { "facilities" } else { "regions" }.to_owned(),
         cause: "division by zero".to_owned(),
     };
     (0..12).map(layer).collect()
@@ -250,7 +250,9 @@ fn a_verification() {
         FindingKind::Different,
         FindingKind::Unrendered,
     ];
-    kinds.into_iter().for_each(|kind| findings.add(kind, || "tile 9/268/180".to_owned()));
+    for kind in kinds {
+        findings.add(kind, || "tile 9/268/180".to_owned());
+    }
     (0..30).for_each(|number| findings.add(FindingKind::Different, || format!("tile 9/{number}/180")));
     compare("verify", &both(&render_findings(&findings), &findings));
 }
