@@ -287,6 +287,12 @@ fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
     let flags = SettingFlags { config: arguments.config.clone(), ..SettingFlags::default() };
     let settings = resolved_for(&flags, &arguments.target)?;
+    if let Some(file) = &arguments.html {
+        return on_runtime(async || {
+            let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
+            serve::write_page(&job, file, arguments.public_url.clone()).await
+        });
+    }
     let options = ServeOptions::of_preview(arguments.listen.clone(), arguments.assets.clone());
     let then = if arguments.open { OnceReady::OpenBrowser } else { OnceReady::SayWhere };
     on_runtime(async || {

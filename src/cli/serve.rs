@@ -116,6 +116,12 @@ pub struct Preview {
     /// Serve maplibre-gl.js and maplibre-gl.css (version 5) from this folder [default: the page loads them from unpkg.com]
     #[arg(long, value_name = "FOLDER")]
     pub assets: Option<PathBuf>,
+    /// Write the map as a page of your own instead of serving it; the page loads MapLibre GL JS from unpkg.com
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "assets", "open"])]
+    pub html: Option<PathBuf>,
+    /// With --html: where the tiles and their tiles.json are [default: the public URL that the target was seeded with]
+    #[arg(long, value_name = "URL", requires = "html")]
+    pub public_url: Option<String>,
     /// Open the map in the desktop's browser
     #[arg(long)]
     pub open: bool,

@@ -161,17 +161,19 @@ impl Check<'_> {
         let property_zooms = self.property_zooms(&key("property_zooms"), layer, own.as_deref())?;
         let mut bands: Vec<(Vec<Zoom>, Band)> = Vec::new();
         for zoom in zooms.iter() {
-            let band = match &gathered {
-                Some((band, within)) if within.as_ref().is_none_or(|within| within.contains(zoom)) => band.clone(),
-                _ => {
-                    let is_shown = |property: &&Property| {
-                        let list = property_zooms.iter().find(|(name, _)| *name == property.name);
-                        list.is_none_or(|(_, zooms)| zooms.contains(zoom))
-                    };
-                    let shown = own.as_ref().map(|own| own.iter().filter(is_shown).cloned().collect());
-                    Band { kind: LayerKind::Rows, properties: shown }
-                }
+            let is_shown = |property: &&Property| {
+                let list = property_zooms.iter().find(|(name, _)| *name == property.name);
+                matches!(property.source, PropertySource::Aggregate(_))
+                    || list.is_none_or(|(_, zooms)| zooms.contains(zoom))
             };
+            let (kind, properties) = match &gathered {
+                Some((band, within)) if within.as_ref().is_none_or(|within| within.contains(zoom)) => {
+                    (band.kind.clone(), &band.properties)
+                }
+                _ => (LayerKind::Rows, &own),
+            };
+            let properties = properties.as_ref().map(|all| all.iter().filter(is_shown).cloned().collect());
+            let band = Band { kind, properties };
             match bands.iter_mut().find(|(_, other)| *other == band) {
                 Some((zooms, _)) => zooms.push(zoom),
                 None => bands.push((vec![zoom], band)),

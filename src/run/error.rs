@@ -251,6 +251,28 @@ pub enum CommandError {
         /// The cause.
         source: std::io::Error,
     },
+    /// A page with a map cannot know where the tiles will be.
+    #[error(
+        "where clients find the tiles of {target} is not known: give --public-url https://…, below which {{z}}/{{x}}/{{y}} and tiles.json are"
+    )]
+    NoPublicUrl {
+        /// The target.
+        target: String,
+    },
+    /// An address on a page is no URL.
+    #[error("{url:?} is no URL that a page can ask for tiles: give --public-url https://…")]
+    NoUrl {
+        /// What was given.
+        url: String,
+    },
+    /// The page with a map cannot be written.
+    #[error("cannot write the page {}: choose another --html", path.display())]
+    NoPage {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// Changes are not noted, or the log cannot be trusted.
     #[error("{target} cannot be brought up to date: {why}")]
     Untracked {
@@ -328,6 +350,9 @@ impl CommandError {
             | CommandError::NoReport(_)
             | CommandError::NoTileList { .. }
             | CommandError::NoChangedList { .. }
+            | CommandError::NoPublicUrl { .. }
+            | CommandError::NoUrl { .. }
+            | CommandError::NoPage { .. }
             | CommandError::Location(_)
             | CommandError::NoVersions { .. }
             | CommandError::Unversioned { .. }

@@ -57,7 +57,9 @@ use self::http::address::HttpListener;
 use self::http::answer::Freshness;
 use self::live::LiveFlights;
 use self::metrics::Metrics;
-use self::preview::PreviewPage;
+use self::preview::{MapClient, PreviewPage};
+
+pub(crate) use self::preview::standalone;
 use self::public::{Public, Site};
 use self::stored::keep_listed;
 use self::tiles::ServedTiles;
@@ -192,7 +194,7 @@ impl TileServer {
             document_freshness: Freshness::of(HeaderValue::from_static(DOCUMENT_CACHE_CONTROL)),
             base_path: options.base_path.clone(),
             empty_status: options.empty_status,
-            preview: options.preview.then(|| PreviewPage { assets: options.assets.clone() }),
+            preview: options.preview.then(|| PreviewPage { client: MapClient::of(options.assets.clone()) }),
             metrics: Metrics::new(),
         };
         Ok(TileServer { site: Arc::new(site), target, public, admin, options })

@@ -2,11 +2,13 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `page` | the map as a file (`preview --html`) |
 //! | `live` | tiles that the target does not know, rendered on request |
 //! | `snapshot` | the database state that live tiles show for some seconds, and the sessions on it |
 //! | `search` | where the features of a live tile are searched |
 
 mod live;
+mod page;
 mod search;
 mod shared_work;
 mod snapshot;
@@ -21,6 +23,7 @@ use crate::serve::{
 use crate::sink::ReadError;
 
 use live::DatabaseTiles;
+pub use page::write_page;
 
 /// What happens once the server listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

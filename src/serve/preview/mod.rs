@@ -1,7 +1,7 @@
 //! The preview: one page that draws every layer of the target with MapLibre GL JS, over no other map.
 //!
-//! The program holds the page, its script and its style (`page.html`, `preview.js`, `preview.css`). MapLibre itself is not part of it: the
-//! page loads it from a public CDN, with the hash that it must have, or from a folder that the operator names.
+//! The program holds the page, its script and its style (`page.html`, `preview.js`, `preview.css`). Where MapLibre comes from, says
+//! [`MapClient`]. [`standalone`] makes the same page as one file, for a server of the user's own.
 
 use std::path::{Path, PathBuf};
 
@@ -19,27 +19,83 @@ const MAPLIBRE: &str = "https://unpkg.com/maplibre-gl@5.24.1/dist/";
 const SCRIPT_HASH: &str = "sha384-nXMl9YiLoSG5KBPTFgvxVuIqQQcqIvo0bFrvoEaGJC6r7IibIzF1S36Zbf/sKBtL";
 const STYLE_HASH: &str = "sha384-uTttxo/aOKbdE5RlD/SPzSDoDmNvGlUYPjONi2MN/b7c9HPSvW07OIuyP7uL6jxK";
 
+/// Where the page has MapLibre GL JS from: `maplibre-gl.js` and `maplibre-gl.css`.
+#[derive(Debug)]
+pub(crate) enum MapClient {
+    /// The program: it was built with the feature `embedded-map`.
+    #[cfg(feature = "embedded-map")]
+    Program,
+    /// The operator's folder.
+    Folder(PathBuf),
+    /// A public CDN, with the hashes that the files must have.
+    #[cfg_attr(feature = "embedded-map", expect(dead_code, reason = "the program has the files"))]
+    Cdn,
+}
+
+impl MapClient {
+    /// The operator's folder if there is one, else the program's own files if it has them.
+    pub(crate) fn of(assets: Option<PathBuf>) -> MapClient {
+        match assets {
+            Some(folder) => MapClient::Folder(folder),
+            #[cfg(feature = "embedded-map")]
+            None => MapClient::Program,
+            #[cfg(not(feature = "embedded-map"))]
+            None => MapClient::Cdn,
+        }
+    }
+}
+
+/// The files of MapLibre that `scripts/assets` has fetched, with its licence.
+#[cfg(feature = "embedded-map")]
+mod embedded {
+    pub(super) const SCRIPT: &[u8] =
+        include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/target/assets/maplibre-gl.js"));
+    pub(super) const STYLE: &[u8] =
+        include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/target/assets/maplibre-gl.css"));
+    pub(super) const LICENCE: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/target/assets/LICENSE.txt"));
+}
+
+/// The page as one file that somebody else serves. `base` is the URL, with a `/` at the end, below which the tiles and their TileJSON are.
+/// MapLibre comes from the CDN.
+pub(crate) fn standalone(base: &str) -> String {
+    linked(true, base)
+        .replace(
+            "<link rel=\"stylesheet\" href=\"assets/preview.css\">",
+            concat!("<style>\n", include_str!("preview.css"), "</style>"),
+        )
+        .replace(
+            "<script src=\"assets/preview.js\"></script>",
+            concat!("<script>\n", include_str!("preview.js"), "</script>"),
+        )
+}
+
+/// The page, with MapLibre from the CDN or from the server itself.
+fn linked(from_cdn: bool, base: &str) -> String {
+    let hash = |value: &str| format!(" integrity=\"{value}\" crossorigin=\"anonymous\"");
+    let (folder, script, style) = if from_cdn {
+        (MAPLIBRE, hash(SCRIPT_HASH), hash(STYLE_HASH))
+    } else {
+        ("assets/", String::new(), String::new())
+    };
+    include_str!("page.html")
+        .replace("{{MAPLIBRE}}", folder)
+        .replace("{{SCRIPT_INTEGRITY}}", &script)
+        .replace("{{STYLE_INTEGRITY}}", &style)
+        .replace("{{PUBLIC_URL}}", &escaped(base))
+}
+
 /// The page with the map.
 pub(crate) struct PreviewPage {
-    /// The folder with `maplibre-gl.js` and `maplibre-gl.css`; without it the CDN.
-    pub(crate) assets: Option<PathBuf>,
+    pub(crate) client: MapClient,
 }
 
 impl PreviewPage {
     /// The page.
     pub(crate) fn page(&self, public_url: &str) -> Answer {
-        let hash = |value: &str| format!(" integrity=\"{value}\" crossorigin=\"anonymous\"");
-        let (folder, script, style) = match self.assets {
-            Some(_) => ("assets/", String::new(), String::new()),
-            None => (MAPLIBRE, hash(SCRIPT_HASH), hash(STYLE_HASH)),
-        };
-        let page = include_str!("page.html")
-            .replace("{{MAPLIBRE}}", folder)
-            .replace("{{SCRIPT_INTEGRITY}}", &script)
-            .replace("{{STYLE_INTEGRITY}}", &style)
-            .replace("{{PUBLIC_URL}}", &escaped(public_url));
+        let from_cdn = matches!(self.client, MapClient::Cdn);
+        let page = linked(from_cdn, public_url);
         let mut answer = file("text/html; charset=utf-8", page.into());
-        let elsewhere = if self.assets.is_some() { "" } else { " https://unpkg.com" };
+        let elsewhere = if from_cdn { " https://unpkg.com" } else { "" };
         // MapLibre makes its workers from blobs, and draws icons from data.
         let policy = format!(
             "default-src 'none'; script-src 'self'{elsewhere}; style-src 'self' 'unsafe-inline'{elsewhere}; img-src 'self' data: blob:; worker-src blob:; child-src blob:; connect-src 'self' {}; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
@@ -54,12 +110,22 @@ impl PreviewPage {
     /// A file of the page.
     pub(crate) fn asset(&self, name: &str) -> Answer {
         let missing = || answer::error(StatusCode::NOT_FOUND, "there is nothing of this name");
-        match (name, &self.assets) {
+        match (name, &self.client) {
             ("preview.js", _) => file("text/javascript", Bytes::from_static(include_bytes!("preview.js"))),
             ("preview.css", _) => file("text/css", Bytes::from_static(include_bytes!("preview.css"))),
             // These names alone: nothing else of the folder is shown.
-            ("maplibre-gl.js", Some(folder)) => read(folder, name, "text/javascript").unwrap_or_else(missing),
-            ("maplibre-gl.css", Some(folder)) => read(folder, name, "text/css").unwrap_or_else(missing),
+            ("maplibre-gl.js", MapClient::Folder(folder)) => {
+                read(folder, name, "text/javascript").unwrap_or_else(missing)
+            }
+            ("maplibre-gl.css", MapClient::Folder(folder)) => read(folder, name, "text/css").unwrap_or_else(missing),
+            #[cfg(feature = "embedded-map")]
+            ("maplibre-gl.js", MapClient::Program) => file("text/javascript", Bytes::from_static(embedded::SCRIPT)),
+            #[cfg(feature = "embedded-map")]
+            ("maplibre-gl.css", MapClient::Program) => file("text/css", Bytes::from_static(embedded::STYLE)),
+            #[cfg(feature = "embedded-map")]
+            ("maplibre-gl-LICENSE.txt", MapClient::Program) => {
+                file("text/plain", Bytes::from_static(embedded::LICENCE))
+            }
             _ => missing(),
         }
     }

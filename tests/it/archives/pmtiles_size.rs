@@ -1,4 +1,4 @@
-//! Promise 8 for PMTiles: memory does not grow with the number of tiles.
+//! Memory of PMTiles: it does not grow with the number of tiles.
 
 use std::process::Command;
 use std::time::Instant;

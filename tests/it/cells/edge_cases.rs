@@ -162,3 +162,24 @@ fn what_looks_beyond_its_row_or_cell_is_refused_and_what_does_not_is_understood(
         seed(&db.url, &folder.path().join("t.mbtiles"), &["--config", &config, "--zoom", "0-3"]).ok();
     }
 }
+
+#[test]
+fn a_property_of_some_zooms_is_not_shown_by_rows_that_stand_alone_at_others() {
+    let db = Db::with_facilities(1);
+    let folder = tempfile::tempdir().unwrap();
+    let config = written(
+        &folder,
+        "c.toml",
+        "[[layer]]\nname = \"mills\"\ntable = \"api_facility\"\nproperties = [\"id\", \"name\"]\nproperty_zooms = { name = \"1,3\" }\n[layer.cluster]\nzoom = \"0-2\"\n",
+    );
+    let target = folder.path().join("t.mbtiles");
+    seed(&db.url, &target, &["--config", &config, "--zoom", "0-4"]).ok();
+    for (tile, _) in Archive::open(&target).stored() {
+        let (zoom, x, y) = tile;
+        let mut inspect = crate::support::program::program();
+        inspect.arg("inspect").arg(&target).args([&format!("{zoom}/{x}/{y}"), "--geojson"]);
+        let shown = crate::support::program::run(&mut inspect).ok().stdout;
+        assert!(shown.contains("\"id\""), "{tile:?}: {shown}");
+        assert_eq!(shown.contains("\"name\""), zoom == 1 || zoom == 3, "{tile:?}: {shown}");
+    }
+}

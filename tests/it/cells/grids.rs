@@ -1,4 +1,4 @@
-//! Promise 9, and promise 1 for layers of cells: every tile is what a slow query of another making gives, which joins real
+//! Cells: every tile is what a slow query of another making gives, which joins real
 //! polygons with the rows; the counts of each zoom add up; a cell reads the same in every tile that shows it.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Promise 5: kill the process, the database or the disk at any moment; the target is the old file or the new one, and
+//! Kill the process, the database or the disk at any moment; the target is the old file or the new one, and
 //! running the command again converges.
 
 use std::fs;

@@ -1,4 +1,4 @@
-//! Promise 2 and what follows from it: one database state gives one set of bytes, whatever happens meanwhile.
+//! One database state gives one set of bytes, whatever happens meanwhile.
 
 use std::collections::BTreeMap;
 use std::path::Path;

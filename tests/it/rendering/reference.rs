@@ -1,4 +1,4 @@
-//! Promise 1: every stored tile is what the plain one-tile query returns, and the tiles that are not stored are exactly those
+//! Every stored tile is what the plain one-tile query returns, and the tiles that are not stored are exactly those
 //! for which it returns nothing. Every tile of every zoom, not a sample.
 
 use std::collections::BTreeMap;

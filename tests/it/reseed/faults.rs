@@ -1,4 +1,4 @@
-//! Promise 5 for reseeds: kill the process, the database or the S3 server at any moment; running the command again converges,
+//! Reseeds that are interrupted: kill the process, the database or the S3 server at any moment; running the command again converges,
 //! and nothing is missed.
 
 use std::hash::{BuildHasher as _, RandomState};

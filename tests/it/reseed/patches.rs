@@ -1,4 +1,4 @@
-//! Promise 3, for tiles that are patched: what changed is put into the tile that the target holds, and nobody can tell it from a
+//! Patched tiles: what changed is put into the tile that the target holds, and nobody can tell it from a
 //! tile rendered at once.
 
 use std::collections::HashMap;

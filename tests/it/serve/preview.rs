@@ -3,8 +3,11 @@
 use crate::support::Db;
 use crate::support::browser::Browser;
 use crate::support::places::Places;
-use crate::support::program::program;
+use crate::support::program::{program, run};
 use crate::support::served::{Served, status};
+
+/// What is true once features of the layer are drawn.
+const DRAWN: &str = "window.shownMap?.areTilesLoaded() && !window.shownMap?.isMoving() && window.shownMap.queryRenderedFeatures().some((f) => f.layer.metadata?.layer === 'facilities') || null";
 
 /// The folder with the map client's files.
 fn assets() -> String {
@@ -31,8 +34,7 @@ fn the_preview_draws_the_features_of_a_target_without_a_database() {
         ])));
         for zoom in ["0", "2", "6"] {
             browser.open(&format!("{}#{zoom}/23.7/90.4", served.url));
-            let drawn = "window.shownMap?.areTilesLoaded() && !window.shownMap?.isMoving() && window.shownMap.queryRenderedFeatures().some((f) => f.layer.metadata?.layer === 'facilities') || null";
-            browser.value_once_there(drawn);
+            browser.value_once_there(DRAWN);
             assert_eq!(browser.value("document.getElementById('message').value"), "", "{kind} {zoom}");
         }
         assert_eq!(browser.value("document.getElementById('name').textContent"), "facilities");
@@ -70,4 +72,73 @@ fn the_page_names_a_client_with_its_hash_or_the_operators_own_and_nothing_else()
         assert_eq!(status(&served.get(hidden, "")), 404, "{hidden}");
     }
     assert_eq!(served.ends_after("-INT"), Some(130));
+}
+
+#[test]
+fn a_program_with_the_map_client_asks_nobody_else() {
+    let Ok(embedded) = std::env::var("TEST_EMBEDDED_MAP") else {
+        println!("skipped: only scripts/test without arguments builds the program with the map client");
+        return;
+    };
+    let db = Db::with_facilities(100);
+    let places = Places::new();
+    places.seed(&db, "t.mbtiles", &["--zoom", "0-2"]).ok();
+    let served = Served::of(std::process::Command::new(embedded).args(["preview", &places.place("t.mbtiles")]));
+    let page = served.get("/", "");
+    let policy = page.header("content-security-policy").unwrap();
+    let text = String::from_utf8(page.body.clone()).unwrap();
+    assert!(!text.contains("unpkg") && !policy.contains("unpkg"), "{text} {policy}");
+    assert!(String::from_utf8(served.get("/assets/maplibre-gl-LICENSE.txt", "").body).unwrap().contains("MapLibre"));
+    let mut browser = Browser::new();
+    browser.open(&served.url);
+    browser.value_once_there(DRAWN);
+    assert_eq!(browser.value("document.getElementById('message').value"), "");
+    let others = "performance.getEntriesByType('resource').filter((one) => !one.name.startsWith(location.origin) && !one.name.startsWith('blob:') && !one.name.startsWith('data:')).length";
+    assert_eq!(browser.value(others), 0);
+}
+
+#[test]
+fn a_page_of_ones_own_draws_the_tiles_of_a_server() {
+    let db = Db::with_facilities(100);
+    let places = Places::new();
+    places.seed(&db, "t.mbtiles", &["--zoom", "0-2"]).ok();
+    let target = places.place("t.mbtiles");
+    let file = places.folder.path().join("map.html");
+    let html = ["--html", file.to_str().unwrap()];
+    run(program().args(["preview", &target]).args(html))
+        .fails(2, &[&format!("where clients find the tiles of {target} is not known: give --public-url https://…")]);
+    run(program().args(["preview", &target, "--public-url", "tiles/"]).args(html))
+        .fails(2, &["\"tiles/\" is no URL that a page can ask for tiles: give --public-url https://…"]);
+    run(program().args(["preview", &target, "--public-url", "https://example.org", "--html", "/nowhere/map.html"]))
+        .fails(2, &["cannot write the page /nowhere/map.html: choose another --html"]);
+    assert!(!file.exists());
+    let served = Served::of(program().args(["serve", &target]));
+    run(program().args(["preview", &target, "--public-url", &served.url]).args(html)).ok();
+    let page = std::fs::read_to_string(&file).unwrap();
+    assert!(page.contains("https://unpkg.com/maplibre-gl@") && page.contains("integrity=\"sha384-"), "{page}");
+    assert!(!page.contains("assets/"), "it is one file: {page}");
+    // Here there is no way to the CDN: the page takes the same files from beside it, and says where there are none.
+    let mut browser = Browser::new();
+    browser.open(&format!("file://{}", file.display()));
+    browser.value_once_there("document.getElementById('message').value.startsWith('The map client (MapLibre GL JS) could not be loaded') || !!window.shownMap || null");
+    for name in ["maplibre-gl.js", "maplibre-gl.css"] {
+        std::fs::copy(format!("{}/{name}", assets()), places.folder.path().join(name)).unwrap();
+    }
+    let unlinked: String = page
+        .split(" integrity=")
+        .map(|part| part.split_once("crossorigin=\"anonymous\"").map_or(part, |(_, rest)| rest))
+        .collect();
+    let (begin, rest) = unlinked.split_once("https://unpkg.com/maplibre-gl@").unwrap();
+    let (_, rest) = rest.split_once("/dist/").unwrap();
+    let local = format!("{begin}{rest}");
+    let (begin, rest) = local.split_once("https://unpkg.com/maplibre-gl@").unwrap();
+    let (_, rest) = rest.split_once("/dist/").unwrap();
+    std::fs::write(&file, format!("{begin}{rest}")).unwrap();
+    browser.open(&format!("file://{}?local", file.display()));
+    browser.value_once_there(DRAWN);
+    assert_eq!(browser.value("document.getElementById('message').value"), "");
+    // A directory knows its address from its seed.
+    places.seed(&db, "tiles/", &["--zoom", "0-2", "--public-url", "https://tiles.example.org/f"]).ok();
+    run(program().args(["preview", &places.place("tiles/")]).args(html)).ok();
+    assert!(std::fs::read_to_string(&file).unwrap().contains("data-public-url=\"https://tiles.example.org/f/\""));
 }
