@@ -6,7 +6,7 @@ mod budgets;
 mod contents;
 mod copied;
 mod file;
-mod found;
+mod findings;
 mod json;
 mod lines;
 mod log;
@@ -28,7 +28,7 @@ pub use contents::{Contents, ContentsZoom, ShownFeature, render_contents, render
 pub use copied::{CopyReport, render_copy};
 pub(crate) use file::check_writable;
 pub use file::{ReportFile, ReportFileError};
-pub use found::{Finding, FindingKind, Findings, render_findings};
+pub use findings::{Finding, FindingKind, Findings, render_findings};
 pub use log::start_log;
 pub use reseeded::{DirtyReport, DirtyZoom, Reason, ReseedReport, UNRENDERED, render_dirty, render_reseed};
 pub use summary::{PlanReport, PlanZoom, Requests, RunReport, RunZoom, SkippedRows, render_plan, render_run};

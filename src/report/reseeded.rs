@@ -70,7 +70,7 @@ pub struct ReseedReport {
     pub empty: u64,
     /// Bytes of the tiles rendered, packed.
     pub bytes: u64,
-    /// Whether the target shows the database's state of now; not if only some tiles were asked for.
+    /// True if the target shows the current state of the database; false if only some tiles were rendered.
     pub complete: bool,
     /// The snapshot that changes were looked for from.
     pub since: Option<String>,

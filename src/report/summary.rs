@@ -210,7 +210,7 @@ pub fn render_run(report: &RunReport) -> String {
         0 => String::new(),
         failed => format!(", {} could not be rendered", grouped(failed as u64)),
     };
-    let in_line = match (report.unchanged, report.deleted) {
+    let synchronized = match (report.unchanged, report.deleted) {
         (0, 0) => String::new(),
         (unchanged, deleted) => format!(
             " ({} written, {} unchanged, {} deleted)",
@@ -220,7 +220,7 @@ pub fn render_run(report: &RunReport) -> String {
         ),
     };
     format!(
-        "{}time of a zoom: added up over the workers; of all: on the clock\n{}{}{} planned, {} stored{empty}{failed}{in_line}: {}\n",
+        "{}time of a zoom: added up over the workers; of all: on the clock\n{}{}{} planned, {} stored{empty}{failed}{synchronized}: {}\n",
         table(&header, &rows),
         skipped_lines(&report.skipped),
         thinned_lines(&report.budgets),

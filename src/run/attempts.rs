@@ -68,11 +68,11 @@ fn pause(lock_limit: Duration, restarts: u32, obstacle: Obstacle) -> Duration {
     }
 }
 
-/// Makes the error of an interrupted run say what it leaves in a synchronized target.
-pub(crate) fn in_line(error: CommandError, target: &Target) -> CommandError {
+/// Adds to the error of an interrupted run what remains in a synchronized target.
+pub(crate) fn with_what_remains(error: CommandError, target: &Target) -> CommandError {
     match (error, &target.url) {
         (CommandError::Interrupted(signal), TargetUrl::Directory(_) | TargetUrl::S3Prefix { .. }) => {
-            CommandError::InterruptedInLine { target: target.to_string(), signal }
+            CommandError::InterruptedSynchronized { target: target.to_string(), signal }
         }
         (error, _) => error,
     }

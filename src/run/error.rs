@@ -40,7 +40,7 @@ pub enum CommandError {
     },
     /// A text that is neither a path nor a place in S3.
     #[error(
-        "{text:?} is no target that oar-tiles knows: write a file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/ (or s3://bucket/file.pmtiles). Nothing in it is replaced as a shell does it; a folder that is really called so takes a ./ before its name"
+        "{text:?} is no target that oar-tiles knows: write a file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/ (or s3://bucket/file.pmtiles). ~ and $NAME are not expanded; for a folder of this very name write ./ before it"
     )]
     UnknownTarget {
         /// The text.
@@ -296,11 +296,11 @@ pub enum CommandError {
     /// A stop was asked for.
     #[error("interrupted: the target is unchanged")]
     Interrupted(Signal),
-    /// A stop was asked for while a target was brought in line.
+    /// A stop was asked for while a synchronized target was written.
     #[error(
         "interrupted: what was written so far stays in {target}, its manifest is unchanged: run the command again to go on"
     )]
-    InterruptedInLine {
+    InterruptedSynchronized {
         /// The target.
         target: String,
         /// Which one.
@@ -331,7 +331,7 @@ pub fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
     };
     match (stop.asked(), &error) {
         // This says more about what is left.
-        (_, CommandError::InterruptedInLine { .. } | CommandError::Stopped(_)) => error,
+        (_, CommandError::InterruptedSynchronized { .. } | CommandError::Stopped(_)) => error,
         (Some(signal), _) if is_because_of_the_stop => CommandError::Interrupted(signal),
         _ => error,
     }
@@ -342,7 +342,7 @@ impl CommandError {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            CommandError::Interrupted(_) | CommandError::InterruptedInLine { .. } | CommandError::Stopped(_) => {
+            CommandError::Interrupted(_) | CommandError::InterruptedSynchronized { .. } | CommandError::Stopped(_) => {
                 ErrorKind::Interrupted
             }
             CommandError::Config(_)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::attempts::{aside, in_line, restarting};
+use super::attempts::{aside, restarting, with_what_remains};
 use super::describe::{
     Before, IdentityKey, budgets, database, fingerprint, leaves_parts, manifest, metadata, names, vanishing,
 };
@@ -21,7 +21,7 @@ use crate::tile::{Batch, Coverage};
 pub(crate) async fn seed_target(job: &Job) -> Result<RunReport, CommandError> {
     let attempt = async |restarts| Box::pin(attempt(job, restarts)).await;
     let Job { settings, report, stop, .. } = job;
-    restarting(&settings.database, report, stop, attempt).await.map_err(|error| in_line(error, &job.target))
+    restarting(&settings.database, report, stop, attempt).await.map_err(|error| with_what_remains(error, &job.target))
 }
 
 /// One whole seed on one snapshot.
@@ -166,7 +166,7 @@ async fn render(job: &Job, prepared: &mut Prepared, sink: AnySink, planned: u64)
     let begun = Instant::now();
     let stored = stored_events(&job.report);
     let ran = pipeline::run(batches, renderers, sink, job.settings.run.limits, stored).await.map_err(pipeline_error);
-    let (sink, outcome) = on_what_stood_still(ran, &prepared.snapshot, &prepared.reads).await?;
+    let (sink, outcome) = check_tables_unchanged(ran, &prepared.snapshot, &prepared.reads).await?;
     // The last batch may have been rendered before the stop was asked for.
     if let Some(signal) = job.stop.asked() {
         return Err(CommandError::Interrupted(signal));
@@ -179,8 +179,8 @@ fn requests(finished: &Finished) -> Option<Requests> {
     Some(Requests { mean_in_flight: seen.mean, most_in_flight: seen.peak, requests: seen.requests })
 }
 
-/// What a run gave, if the tables that it has read are still those of its beginning. If not, that is why it went wrong.
-pub(crate) async fn on_what_stood_still<T>(
+/// Passes a result on if the tables that the run has read are still the same as at its beginning. If not, that is the cause of a failure.
+pub(crate) async fn check_tables_unchanged<T>(
     ran: Result<T, CommandError>,
     snapshot: &Snapshot,
     reads: &Reads,

@@ -121,7 +121,7 @@ impl ChangedTiles {
     }
 
     /// The list of a run that synchronizes a directory or a prefix; `None` if the run wants none.
-    pub(in crate::sink) fn in_line(tileset: &Tileset, before: &HeldBefore) -> Option<ChangedTiles> {
+    pub(in crate::sink) fn of_synchronized(tileset: &Tileset, before: &HeldBefore) -> Option<ChangedTiles> {
         if !tileset.list_changes {
             return None;
         }

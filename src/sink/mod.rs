@@ -12,8 +12,10 @@
 //! | S3 prefix | [`S3`] | [`S3Reader`] | synchronized, tile by tile | tile by tile, without a listing |
 //! | PMTiles in S3 | [`S3Pmtiles`] | [`S3Object::pmtiles`] | replaced as a whole | downloaded, rebuilt, replaced |
 //!
-//! To add a kind of target: a folder with a [`Sink`] and a [`TileReader`], an arm in `run/target`, and the target in the behaviour tests
-//! `tests/it/targets/`.
+//! To add a kind of target, write a folder with a [`Sink`] and a [`TileReader`], and name it where kinds are told apart: in `run/target/`
+//! (`url.rs`, `sink.rs`, the readers in `mod.rs`, `other_tileset.rs`), `run/describe/vanishing.rs`, `run/attempts.rs`,
+//! `command/serve/mod.rs` (what is watched), `command/publish.rs`, `command/reseed/patches.rs`, and in the texts of `run/error.rs` and
+//! `cli/`. The behaviour tests in `tests/it/targets/` run on every kind.
 
 mod changed;
 mod compare;
@@ -200,13 +202,13 @@ pub struct Finished {
 /// - After `finish` the target holds the tiles put, those outside of the run's responsibility (other zooms, other boxes) as
 ///   they were, and no others; what is not a tile of the tileset was never touched. With [`Unwritten::Keep`] it also holds
 ///   every tile that was not handed over, byte for byte as it was, and what is equal already is not written.
-/// - A tile of [`TileEdit::Keep`] that a target holds stays as it is, unless the target is replaced as a whole: the new one holds nothing
-///   yet.
+/// - A tile of [`TileEdit::Keep`] that a target holds stays as it is. An archive that is replaced as a whole holds nothing yet: there the
+///   bytes of the edit are stored, if it has any.
 /// - What a run may change in a synchronized target is durable in the target's private notes before its first tile is, as an
 ///   [`Intent`]: kind of run, fingerprint, database, scope. It is taken out after the manifest has moved. Readers give all of them
-///   ([`Described::unfinished`]). A later run removes the intents of others whose effects it has repaired: a run of all tiles removes
-///   those from which no tile outside of its own scope can come; a complete reseed removes all, because its caller has looked at them. An
-///   archive needs none: it is replaced, or edited in one transaction, as a whole.
+///   ([`Described::unfinished`]). An archive needs none: it is replaced, or edited in one transaction, as a whole.
+/// - A run of all tiles removes the intents of other runs whose tiles all lie in its own scope: it has written all of these anew.
+/// - A complete reseed removes all intents: its caller has checked that rendering the dirty tiles repairs what those runs left.
 /// - With [`Tileset::list_changes`], `finish` hands out [`ChangedTiles`]: exactly the tiles whose stored bytes are others than the target
 ///   held when the sink was begun, and exactly those that it held then and holds no longer, in the order of [`Sink::needs`]. A tile that
 ///   is written again with equal bytes is not among them. (An object in S3 is equal if its `ETag` is the MD5 of the bytes; encrypted
@@ -216,7 +218,9 @@ pub struct Finished {
 /// - Dropping a sink that was not finished removes whatever was staged. An archive stays as it was; a synchronized target keeps what was
 ///   already right, and the next run goes on from there.
 /// - After an error the sink takes nothing more; it is to be dropped.
-/// - One writer a target: creating a second sink of the same target fails, and the error says who holds it.
+/// - One writer a target, from the creation of its sink on: creating a second sink of the same target fails, and the error says who holds
+///   it. Only a PMTiles object in S3 has no lock: of two writers, the second to finish fails, because the object is not the one that it
+///   has seen.
 pub trait Sink: Send {
     /// What an error looks like.
     type Error: std::error::Error + Send + Sync + 'static;
@@ -226,7 +230,7 @@ pub trait Sink: Send {
 
     /// Prepares the target for a run. Called once, before the first edit. Returns what the target said about itself so far if its other
     /// tiles stay: a synchronized target whose tiles outside of the scope belong to the same tileset, and every target with
-    /// [`Unwritten::Keep`]. From here on no other run of oar-tiles changes it.
+    /// [`Unwritten::Keep`].
     ///
     /// # Errors
     /// If the target holds something else, or cannot be read.

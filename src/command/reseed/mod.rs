@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use crate::changes::WatchOptions;
 use crate::error::ErrorKind;
 use crate::report::{DirtyReport, ReseedReport, RunReport, check_writable};
-use crate::run::attempts::{in_line, restarting};
+use crate::run::attempts::{restarting, with_what_remains};
 use crate::run::describe::budgets;
 use crate::run::look::dirty_file;
 use crate::run::{CommandError, DirtyFilter, Job};
@@ -109,7 +109,7 @@ fn check_dirty_out(job: &Job, options: &ReseedOptions) -> Result<(), CommandErro
 async fn once(job: &Job, options: &ReseedOptions) -> Result<ReseedOutcome, CommandError> {
     let attempt = async |restarts| Box::pin(run::attempt(job, options, restarts)).await;
     let ended = Box::pin(restarting(&job.settings.database, &job.report, &job.stop, attempt)).await;
-    match ended.map_err(|error| in_line(error, &job.target)) {
+    match ended.map_err(|error| with_what_remains(error, &job.target)) {
         Err(error) if options.or_seed && !options.dry_run && error.kind() == ErrorKind::NeedsSeed => {
             or_seed::seed_instead(job, options, &error).await
         }

@@ -18,7 +18,7 @@ use crate::run::attempts::aside;
 use crate::run::describe::{budgets, metadata, names};
 use crate::run::look::dirty_file::{self, DirtyScope};
 use crate::run::look::{DirtyTiles, Look, Work, drawn};
-use crate::run::seed::{on_what_stood_still, pipeline_error, seed_target, stored_events};
+use crate::run::seed::{check_tables_unchanged, pipeline_error, seed_target, stored_events};
 use crate::run::target::{AnySink, refuse_shrink};
 use crate::run::{CommandError, Job, TilesWanted};
 use crate::sink::{Described, OpenMode, Sink as _};
@@ -158,7 +158,7 @@ impl ReseedRun<'_> {
         let layers = self.with_neighbourhoods(&workers, &spots).await?;
         let patches = patches(spots, &layers, &state.unrendered, sink.needs().layers_apart);
         let running = Box::pin(self.rendered(&tiles, &layers, batches, workers, sink, patches.as_ref()));
-        let (sink, outcome) = on_what_stood_still(running.await, &self.look.snapshot, &self.look.reads).await?;
+        let (sink, outcome) = check_tables_unchanged(running.await, &self.look.snapshot, &self.look.reads).await?;
         if let Some(signal) = self.look.job.stop.asked() {
             return Err(CommandError::Interrupted(signal));
         }

@@ -14,7 +14,7 @@ use crate::report::FindingKind;
 use crate::run::attempts::restarting;
 use crate::run::describe::fingerprint;
 use crate::run::prepare::prepare;
-use crate::run::seed::on_what_stood_still;
+use crate::run::seed::check_tables_unchanged;
 use crate::run::{CommandError, Job};
 use crate::sink::{Scope, read_all};
 use crate::source::{RenderedTile, split_layers};
@@ -136,7 +136,7 @@ async fn attempt(target: &mut Option<CheckedTarget>, part: &ComparedPart) -> Res
         }
     }
     let looked = comparing.await.map_err(|error| CommandError::Died(error.to_string()))??;
-    let rendered = on_what_stood_still(failure.map_or(Ok(()), Err), &prepared.snapshot, &prepared.reads).await;
+    let rendered = check_tables_unchanged(failure.map_or(Ok(()), Err), &prepared.snapshot, &prepared.reads).await;
     match rendered {
         Ok(()) => Ok(looked),
         Err(error) => {

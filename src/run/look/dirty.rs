@@ -158,7 +158,7 @@ pub(super) async fn from_log(
         for watch in watches.iter().filter(|watch| rows_of(watch) > 0) {
             let (mut too_many, mut seen) = (false, 0);
             if let changes::PositionSource::Query { .. } = watch.source {
-                // It may name no more than the neighbourhood.
+                // The query may return a larger area than the point itself.
                 changed.spots.forget(LayerIndex(index));
             }
             let each = |spot| {

@@ -4,11 +4,11 @@
 //! |---|---|
 //! | `url` | which target a text names |
 //! | `sink` | a sink of any kind |
-//! | `owner` | whether a target belongs to the tileset of a run |
+//! | `other_tileset` | whether a target belongs to the tileset of a run |
 //! | `shrink` | whether a run would leave too few of a target's tiles |
 //! | `unfinished` | what to do about interrupted runs |
 
-mod owner;
+mod other_tileset;
 mod shrink;
 mod sink;
 mod unfinished;
@@ -28,7 +28,7 @@ use crate::sink::{
 };
 use crate::stop::Stop;
 
-pub(crate) use owner::refuse_other;
+pub(crate) use other_tileset::refuse_other;
 pub(crate) use shrink::{TilesBefore, refuse_shrink};
 pub(crate) use sink::AnySink;
 pub(crate) use unfinished::{regions_to_seed, unmendable};

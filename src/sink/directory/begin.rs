@@ -138,7 +138,7 @@ impl Directory {
             has_same_template: found.has_template(&self.options),
             is_new_version: version.is_some(),
         };
-        let changed = ChangedTiles::in_line(tileset, &held_before);
+        let changed = ChangedTiles::of_synchronized(tileset, &held_before);
         self.run = Some(DirectoryRun {
             keeps,
             fingerprint,

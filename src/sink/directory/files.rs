@@ -132,7 +132,7 @@ impl Files {
     }
 
     /// Stores tiles; does not touch a file that holds the tile's bytes already.
-    pub(super) fn bring_in_line(&mut self, tiles: &[TileFile]) -> Result<FileCounts, DirectoryError> {
+    pub(super) fn synchronize(&mut self, tiles: &[TileFile]) -> Result<FileCounts, DirectoryError> {
         let mut tally = FileCounts::default();
         for of_folder in tiles.chunk_by(|one, next| one.folder() == next.folder()) {
             if self.put_folder(of_folder)? {

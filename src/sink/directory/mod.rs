@@ -39,7 +39,7 @@ pub use versions::{directory_versions, switch_directory};
 use files::{Files, TileFile};
 use found::{BEGUN, DirectoryState};
 use lock::Lock;
-use writers::{WRITERS, bring_in_line};
+use writers::{WRITERS, synchronize};
 
 /// The sink of a directory.
 #[derive(Debug)]
@@ -219,7 +219,7 @@ impl Sink for Directory {
                 }
             }
         }
-        let brought = bring_in_line(&mut self.files, &mut self.others, &mut wanted)?;
+        let brought = synchronize(&mut self.files, &mut self.others, &mut wanted)?;
         if let Some(changed) = &mut run.changed {
             let mut ids: Vec<TileId> = wanted.iter().filter(|tile| tile.is_written()).map(|tile| tile.id).collect();
             ids.sort_by_key(|id| (Order::ZoomColumnTmsRow.place(id.coord), id.slice));

@@ -10,7 +10,7 @@ pub(super) const WRITERS: usize = 4;
 const MIN_TILES_PER_WRITER: usize = 32;
 
 /// Stores tiles by several writers; sorts `wanted` by folder.
-pub(super) fn bring_in_line(
+pub(super) fn synchronize(
     files: &mut Files,
     others: &mut [Files],
     wanted: &mut [TileFile],
@@ -20,13 +20,10 @@ pub(super) fn bring_in_line(
     let mut shares = shares(wanted, others.len() + 1);
     let first = shares.next().unwrap_or_default();
     std::thread::scope(|scope| {
-        let at_once: Vec<_> = others
-            .iter_mut()
-            .zip(shares)
-            .map(|(files, share)| scope.spawn(move || files.bring_in_line(share)))
-            .collect();
+        let at_once: Vec<_> =
+            others.iter_mut().zip(shares).map(|(files, share)| scope.spawn(move || files.synchronize(share))).collect();
         // Waits for every writer, whichever fails first.
-        let mut all = files.bring_in_line(first);
+        let mut all = files.synchronize(first);
         for writer in at_once {
             let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             all = all.and_then(|all| {

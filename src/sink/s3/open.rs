@@ -150,7 +150,7 @@ pub(super) async fn open(
         inventory,
         uploads: Uploads::new(store, runtime, stop),
         doomed: Doomed::default(),
-        changed: ChangedTiles::in_line(tileset, &held_before),
+        changed: ChangedTiles::of_synchronized(tileset, &held_before),
         metadata: Condition::as_seen(metadata.as_ref().map(|object| &object.tag)),
         latest: Condition::as_seen(latest.as_ref().map(|object| &object.tag)),
         versions,

@@ -27,7 +27,7 @@ fn only_the_tiles_of_a_changed_facility_are_rendered_and_written() {
         tracked.is_fresh(&target, &[]);
         let (differing, listed) = (differences(&before, &Archive::open(&target).stored()), listed(&dirty));
         assert!(differing.is_subset(&listed), "{change}");
-        // What differs not was touched by a buffer only: the feature rounds to just outside of it.
+        // A dirty tile without a difference was only touched by the buffer: the feature rounds to just outside of it.
         let explained = if exact { 1 } else { listed.len() };
         assert!(listed.len() - differing.len() <= explained, "{change}: {:?}", listed.difference(&differing));
         assert_eq!(!differing.is_empty(), exact, "{change}");

@@ -44,7 +44,7 @@ pub(crate) trait Target {
     fn is_remote(&self) -> bool {
         false
     }
-    /// Whether a second writer is refused when it begins, not when it ends.
+    /// True if a second writer is refused at open rather than at finish.
     fn is_locked(&self) -> bool {
         true
     }
