@@ -173,7 +173,7 @@ impl Check<'_> {
                 _ => (LayerKind::Rows, &own),
             };
             let properties = properties.as_ref().map(|all| all.iter().filter(is_shown).cloned().collect());
-            let band = Band { kind, properties };
+            let band = Band { properties, kind };
             match bands.iter_mut().find(|(_, other)| *other == band) {
                 Some((zooms, _)) => zooms.push(zoom),
                 None => bands.push((vec![zoom], band)),
