@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser as _;
 use oar_tiles::changes::WatchOptions;
@@ -16,12 +17,12 @@ use oar_tiles::config::{CONFIG_VARIABLE, ConfigValues, JobSettings, Progress, Se
 use oar_tiles::exit::Exit;
 use oar_tiles::postgis::Parts;
 use oar_tiles::report::{
-    Report, ReportFile, ReseedReport, Style, grouped, print, print_as_json, print_json, print_script, render_backlog,
-    render_contents, render_copy, render_dirty, render_features, render_findings, render_plan, render_reseed,
-    render_run, render_versions, report, say, say_error, start_log,
+    Report, ReportFile, ReseedReport, RunMetrics, Style, grouped, print, print_as_json, print_json, print_script,
+    render_backlog, render_contents, render_copy, render_dirty, render_features, render_findings, render_plan,
+    render_reseed, render_run, render_versions, report, say, say_error, start_log,
 };
 use oar_tiles::run::{CommandError, DirtyFilter, Job, TileList, TilesWanted, area, interrupted};
-use oar_tiles::serve::ServeOptions;
+use oar_tiles::serve::{ServeOptions, SettingsReader};
 use oar_tiles::signals;
 use oar_tiles::sink::MaxShrink;
 use oar_tiles::stop::Stop;
@@ -128,6 +129,14 @@ impl Closing {
     }
 }
 
+/// How a run ended, noted in the file of `--metrics` if there is one.
+fn noted(metrics: &RunMetrics, ended: Result<(), CommandError>, stop: &Stop) -> Result<(), CommandError> {
+    let exit = ended.as_ref().map_or_else(|error| Exit::of(error.kind(), stop.asked()), |()| Exit::Done);
+    let written = metrics.end(exit as u8);
+    ended?;
+    Ok(written?)
+}
+
 fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError> {
     start_log(arguments.verbose);
     let mut settings = resolved(&arguments.given, !arguments.dry_run)?;
@@ -137,7 +146,8 @@ fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError> {
     let style = style(&settings, arguments.quiet);
     let prints = !matches!(style, Style::Json | Style::Quiet);
     let closing = Closing::new(prints, arguments.report.as_ref(), &settings.tileset.output)?;
-    on_runtime(async || {
+    let mut metrics = RunMetrics::begin(arguments.metrics.as_deref(), "seed", &settings.tileset.output)?;
+    let ended = on_runtime(async || {
         let job = Job::new(settings, arguments.force, &report(style), stop)?;
         let job = job.with_changed_out(arguments.changed_out.as_deref())?;
         if arguments.dry_run {
@@ -146,8 +156,10 @@ fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError> {
         }
         let done = seed::seed(&job).await?;
         closing.show(&render_run(&done), &done)?;
+        metrics.wrote(done.written, done.bytes);
         seed::complete(&done)
-    })
+    });
+    noted(&metrics, ended, stop)
 }
 
 fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandError> {
@@ -169,7 +181,8 @@ fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandError> {
         debounce: arguments.debounce.unwrap_or(settings.tileset.watch.debounce),
         poll: arguments.poll.unwrap_or(settings.tileset.watch.poll),
     };
-    on_runtime(async || {
+    let mut metrics = RunMetrics::begin(arguments.metrics.as_deref(), "reseed", &settings.tileset.output)?;
+    let ended = on_runtime(async || {
         let job = Job::new(settings, false, &report(style), stop)?;
         let job = job.with_changed_out(arguments.changed_out.as_deref())?;
         if arguments.watch {
@@ -185,8 +198,15 @@ fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandError> {
             ReseedOutcome::Done(done) => closing.show(&render_reseed(done), done)?,
             ReseedOutcome::Seeded(done) => closing.show(&render_run(done), done)?,
         }
+        match &outcome {
+            ReseedOutcome::Nothing => metrics.wrote(0, 0),
+            ReseedOutcome::Planned(_) => {}
+            ReseedOutcome::Done(done) => metrics.wrote(done.written, done.bytes),
+            ReseedOutcome::Seeded(done) => metrics.wrote(done.written, done.bytes),
+        }
         outcome.complete()
-    })
+    });
+    noted(&metrics, ended, stop)
 }
 
 fn reseed_options(arguments: &Reseed) -> Result<ReseedOptions, CommandError> {
@@ -277,9 +297,11 @@ fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandError> {
         None => resolved(&flags, true)?,
     };
     let options = settings.server.clone();
+    let reread: SettingsReader =
+        Arc::new(move || resolved(&flags, false).map(|settings| settings.server).map_err(|error| error.to_string()));
     on_runtime(async || {
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
-        serve::run(&job, &options, OnceReady::SayWhere).await
+        serve::run(&job, &options, OnceReady::SayWhere, Some(reread)).await
     })
 }
 
@@ -297,7 +319,7 @@ fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), CommandError> {
     let then = if arguments.open { OnceReady::OpenBrowser } else { OnceReady::SayWhere };
     on_runtime(async || {
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
-        serve::run(&job, &options, then).await
+        serve::run(&job, &options, then, None).await
     })
 }
 

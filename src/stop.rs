@@ -21,6 +21,8 @@ pub struct Stop {
     asked: Arc<watch::Sender<Option<Signal>>>,
     /// The time that current work may take after a stop was asked for, before the general limit begins.
     grace: Arc<watch::Sender<Duration>>,
+    /// Whether a stop was asked for again, by somebody who does not want to wait for what is still under way.
+    again: Arc<watch::Sender<bool>>,
 }
 
 /// While this value lives, current work may go on for a while after a stop was asked for ([`Stop::grant`]).
@@ -38,16 +40,33 @@ impl Stop {
     #[must_use]
     pub fn new() -> Stop {
         let (asked, seen) = watch::channel(None);
-        Stop { seen, asked: Arc::new(asked), grace: Arc::new(watch::Sender::new(Duration::ZERO)) }
+        Stop {
+            seen,
+            asked: Arc::new(asked),
+            grace: Arc::new(watch::Sender::new(Duration::ZERO)),
+            again: Arc::new(watch::Sender::new(false)),
+        }
     }
 
     /// Asks for a stop. If one was asked for already, its signal stays.
     pub fn ask(&self, signal: Signal) {
-        self.asked.send_if_modified(|asked| {
+        let is_first = self.asked.send_if_modified(|asked| {
             let first = asked.is_none();
             asked.get_or_insert(signal);
             first
         });
+        if !is_first {
+            self.again.send_replace(true);
+        }
+    }
+
+    /// Waits until a stop is asked for a second time.
+    pub async fn wait_again(&self) {
+        let mut again = self.again.subscribe();
+        if again.wait_for(|again| *again).await.is_err() {
+            // The sender lives in `self`.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// The signal that asked for a stop, if any did.
@@ -152,6 +171,18 @@ mod tests {
             let begun = Instant::now();
             assert_eq!(waiting.await, Signal::Interrupt);
             assert!(begun.elapsed() >= LIMIT);
+        });
+    }
+
+    #[test]
+    fn a_second_wish_is_told_from_the_first() {
+        on_runtime(async {
+            let stop = Stop::new();
+            stop.ask(Signal::Terminate);
+            assert!(tokio::time::timeout(LIMIT, stop.wait_again()).await.is_err());
+            stop.clone().ask(Signal::Interrupt);
+            stop.wait_again().await;
+            assert_eq!(stop.asked(), Some(Signal::Terminate), "the first one stays");
         });
     }
 

@@ -14,7 +14,7 @@ use crate::serve::{AddressRange, ListenAddress};
 pub struct Serve {
     /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles [default: the output in the configuration]
     pub target: Option<String>,
-    /// Listen here for clients: an IP address and a port, or unix:PATH [env: OAR_TILES_LISTEN]
+    /// Listen here for clients: an IP address and a port, unix:PATH, or systemd:N [env: OAR_TILES_LISTEN]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<ListenAddress>,
     /// Listen here for /metrics, /livez, /readyz and /status.json [env: OAR_TILES_ADMIN]
@@ -44,6 +44,9 @@ pub struct Serve {
     /// With --preview: serve maplibre-gl.js and maplibre-gl.css (version 5) from this folder [default: the page loads them from unpkg.com]
     #[arg(long, value_name = "FOLDER")]
     pub assets: Option<PathBuf>,
+    /// Write a line to standard output for each request: none, text or json [env: OAR_TILES_ACCESS_LOG]
+    #[arg(long, value_name = "STYLE")]
+    pub access_log: Option<String>,
     /// Render tiles outside of the target's zooms and boxes from the database when clients ask for them [env: OAR_TILES_LIVE]
     #[arg(long)]
     pub live: bool,
@@ -82,6 +85,7 @@ impl Serve {
             ("--empty-status", "serve.empty_status", self.empty_status.map(|flag| flag.number().into())),
             ("--cache-mb", "serve.cache_mb", self.cache_mb.map(|megabytes| i64::from(megabytes).into())),
             ("--preview", "serve.preview", self.preview.then_some(true.into())),
+            ("--access-log", "serve.access_log", text(self.access_log.clone())),
             ("--live", "serve.live", self.live.then_some(true.into())),
             ("--live-workers", "serve.live_workers", self.live_workers.map(|workers| i64::from(workers).into())),
             ("--assets", "serve.assets", text(self.assets.as_ref().map(|path| path.to_string_lossy().into_owned()))),

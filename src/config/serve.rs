@@ -4,9 +4,9 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::file::{CdnHeaderName, ServeSection};
+use super::file::{AccessLogName, CdnHeaderName, ServeSection};
 use super::settings::Check;
-use crate::serve::{AddressRange, CdnHeader, EmptyStatus, ListenAddress, LiveOptions, ServeOptions};
+use crate::serve::{AccessLogStyle, AddressRange, CdnHeader, EmptyStatus, ListenAddress, LiveOptions, ServeOptions};
 
 impl From<CdnHeaderName> for CdnHeader {
     fn from(name: CdnHeaderName) -> CdnHeader {
@@ -48,6 +48,12 @@ impl Check<'_> {
             preview: self.present("serve.preview", given.preview)?,
             assets: given.assets.clone(),
             live: self.live(given)?,
+            access_log: match self.present("serve.access_log", given.access_log)? {
+                AccessLogName::None => None,
+                AccessLogName::Text => Some(AccessLogStyle::Text),
+                AccessLogName::Json => Some(AccessLogStyle::Json),
+            },
+            server_timing: self.present("serve.server_timing", given.server_timing)?,
             drain,
         })
     }

@@ -51,7 +51,7 @@ enum VariableKind {
 }
 
 /// The environment variables and the keys that they set.
-const VARIABLES: [(&str, &str, VariableKind); 40] = [
+const VARIABLES: [(&str, &str, VariableKind); 41] = [
     ("DATABASE_URL", "database.url", VariableKind::Text),
     ("OAR_TILES_STATEMENT_TIMEOUT", "database.statement_timeout", VariableKind::Text),
     ("OAR_TILES_LOCK_TIMEOUT", "database.lock_timeout", VariableKind::Text),
@@ -90,6 +90,7 @@ const VARIABLES: [(&str, &str, VariableKind); 40] = [
     ("OAR_TILES_TRUSTED_PROXIES", "serve.trusted_proxies", VariableKind::List),
     ("OAR_TILES_MAX_CONNECTIONS", "serve.max_connections", VariableKind::Number),
     ("OAR_TILES_DRAIN", "serve.drain", VariableKind::Text),
+    ("OAR_TILES_ACCESS_LOG", "serve.access_log", VariableKind::Text),
     ("OAR_TILES_LIVE", "serve.live", VariableKind::Truth),
     ("OAR_TILES_LIVE_WORKERS", "serve.live_workers", VariableKind::Number),
 ];

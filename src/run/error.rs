@@ -7,7 +7,7 @@ use super::look::TileListError;
 use crate::config::ConfigError;
 use crate::error::{ErrorKind, Obstacle};
 use crate::plan::HeavyTile;
-use crate::report::ReportFileError;
+use crate::report::{MetricsFileError, ReportFileError};
 use crate::sink::{LocationError, MaxShrink, ReadError, SwitchError, TargetError};
 use crate::stop::{Signal, Stop};
 use crate::tile::TileCoord;
@@ -235,6 +235,9 @@ pub enum CommandError {
     /// The report cannot be written.
     #[error(transparent)]
     NoReport(#[from] ReportFileError),
+    /// The file of `--metrics`.
+    #[error(transparent)]
+    NoMetrics(#[from] MetricsFileError),
     /// The dirty tiles cannot be written.
     #[error("cannot write the dirty tiles to {}: choose another --dirty-out; the target is unchanged", path.display())]
     NoTileList {
@@ -348,6 +351,7 @@ impl CommandError {
             CommandError::Config(_)
             | CommandError::LargeTile { .. }
             | CommandError::NoReport(_)
+            | CommandError::NoMetrics(_)
             | CommandError::NoTileList { .. }
             | CommandError::NoChangedList { .. }
             | CommandError::NoPublicUrl { .. }

@@ -55,7 +55,10 @@ impl Admin {
         }
         match self.site.tiles.state().await {
             Err(error) => reasons.push(error.to_string()),
-            Ok(state) => reasons.extend(self.site.tiles.unfit(&state).map(|error| error.to_string())),
+            Ok(state) => {
+                reasons.extend(self.site.tiles.trouble());
+                reasons.extend(self.site.tiles.unfit(&state).map(|error| error.to_string()));
+            }
         }
         reasons
     }
@@ -90,8 +93,15 @@ impl Admin {
     }
 
     fn measured(&self) -> Measured {
-        let started = self.site.tiles.last().manifest.as_ref().map(|manifest| manifest.started);
-        Measured { cached_bytes: self.site.tiles.cached_bytes(), snapshot_age: snapshot_age(started) }
+        let tiles = &self.site.tiles;
+        let state = tiles.last();
+        Measured {
+            cached_bytes: tiles.cached_bytes(),
+            snapshot_age: snapshot_age(state.manifest.as_ref().map(|manifest| manifest.started)),
+            known_tiles: state.stored().map(StoredTiles::count),
+            flights: tiles.live_counts().unwrap_or_default(),
+            sessions: tiles.sessions(),
+        }
     }
 }
 

@@ -4,19 +4,21 @@ use std::fmt::Write as _;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::live::FlightCounts;
+
 /// The upper ends of the buckets for durations, in seconds: from a hit in memory to a request that is given up.
 const SECONDS: [f64; 16] =
     [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// Which kind of thing a request asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RouteLabel {
     /// A tile.
     Tile,
@@ -28,8 +30,19 @@ pub(crate) enum RouteLabel {
     Other,
 }
 
-/// Where the answer to a tile came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+impl RouteLabel {
+    const fn name(self) -> &'static str {
+        match self {
+            RouteLabel::Tile => "tile",
+            RouteLabel::Tilejson => "tilejson",
+            RouteLabel::Preview => "preview",
+            RouteLabel::Other => "other",
+        }
+    }
+}
+
+/// Where the answer to a request came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SourceLabel {
     /// The cache.
     Memory,
@@ -37,33 +50,52 @@ pub(crate) enum SourceLabel {
     Target,
     /// The database.
     Live,
+    /// The database, for another request that came before.
+    Collapsed,
     /// The scope of the target's manifest: nothing is drawn there.
     Empty,
     /// Nothing had to be read: an error, a document, a page.
-    Own,
+    None,
+}
+
+impl SourceLabel {
+    /// The source as metrics and the access log name it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            SourceLabel::Memory => "memory",
+            SourceLabel::Target => "target",
+            SourceLabel::Live | SourceLabel::Collapsed => "live",
+            SourceLabel::Empty => "empty",
+            SourceLabel::None => "none",
+        }
+    }
+
+    /// What it means for the cache; `None` if that was not asked.
+    const fn cache_result(self) -> Option<&'static str> {
+        match self {
+            SourceLabel::Memory => Some("hit"),
+            SourceLabel::Target | SourceLabel::Live => Some("miss"),
+            SourceLabel::Collapsed => Some("collapsed"),
+            SourceLabel::Empty | SourceLabel::None => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
-    route: RouteLabel,
+    route: &'static str,
     status: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SecondsLabels {
-    route: RouteLabel,
-    source: SourceLabel,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-enum CacheResult {
-    Hit,
-    Miss,
+    route: &'static str,
+    source: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CacheLabels {
-    result: CacheResult,
+    result: &'static str,
 }
 
 /// The counters of a server.
@@ -74,6 +106,14 @@ pub(crate) struct Metrics {
     cache: Family<CacheLabels, Counter>,
     cached_bytes: Gauge,
     snapshot_age: Gauge<i64, AtomicI64>,
+    known_tiles: Gauge,
+    render_seconds: Histogram,
+    query_seconds: Histogram,
+    queue_wait: Histogram,
+    sheds: Counter,
+    queue_waiting: Gauge,
+    workers: Gauge,
+    sessions: Gauge,
 }
 
 /// What is measured when the metrics are read, rather than counted.
@@ -83,58 +123,123 @@ pub(crate) struct Measured {
     pub(crate) cached_bytes: u64,
     /// Seconds since the run began that wrote the target; `None` if the target does not say.
     pub(crate) snapshot_age: Option<u64>,
+    /// Tiles that are known to be stored; `None` while that is not known.
+    pub(crate) known_tiles: Option<u64>,
+    /// What is being rendered.
+    pub(crate) flights: FlightCounts,
+    /// Sessions in the database.
+    pub(crate) sessions: usize,
 }
 
 impl Metrics {
     /// All counters at 0.
     pub(crate) fn new() -> Metrics {
-        let mut registry = Registry::with_prefix("oar_tiles");
-        let (requests, cache) = (Family::default(), Family::default());
-        let seconds: Family<SecondsLabels, Histogram, fn() -> Histogram> =
-            Family::new_with_constructor(|| Histogram::new(SECONDS));
-        let (cached_bytes, snapshot_age) = (Gauge::default(), Gauge::default());
-        registry.register("http_requests", "Requests answered, by route and status", Family::clone(&requests));
-        registry.register_with_unit(
-            "http",
-            "Time from a request's header to its answer, by route and source",
-            Unit::Seconds,
-            seconds.clone(),
-        );
-        registry.register("cache", "Tiles asked of the cache, by result", Family::clone(&cache));
-        registry.register_with_unit("cache_size", "Tiles in memory", Unit::Bytes, Gauge::clone(&cached_bytes));
-        registry.register_with_unit(
-            "snapshot_age",
-            "Time since the run began that wrote the target; -1 if the target does not say",
-            Unit::Seconds,
-            snapshot_age.clone(),
-        );
-        Metrics { registry, requests, seconds, cache, cached_bytes, snapshot_age }
+        let metrics = Metrics {
+            registry: Registry::with_prefix("oar_tiles"),
+            requests: Family::default(),
+            seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            cache: Family::default(),
+            cached_bytes: Gauge::default(),
+            snapshot_age: Gauge::default(),
+            known_tiles: Gauge::default(),
+            render_seconds: Histogram::new(SECONDS),
+            query_seconds: Histogram::new(SECONDS),
+            queue_wait: Histogram::new(SECONDS),
+            sheds: Counter::default(),
+            queue_waiting: Gauge::default(),
+            workers: Gauge::default(),
+            sessions: Gauge::default(),
+        };
+        metrics.registered()
+    }
+
+    fn registered(mut self) -> Metrics {
+        let all = &mut self.registry;
+        all.register("http_requests", "Requests answered, by route and status", self.requests.clone());
+        let text = "Time from a request's header to its answer, by route and source";
+        all.register_with_unit("http", text, Unit::Seconds, self.seconds.clone());
+        all.register("cache", "Tiles asked of the cache, by result", self.cache.clone());
+        all.register_with_unit("cache_size", "Tiles in memory", Unit::Bytes, self.cached_bytes.clone());
+        let text = "Time since the run began that wrote the target; -1 if the target does not say";
+        all.register_with_unit("snapshot_age", text, Unit::Seconds, self.snapshot_age.clone());
+        let text = "Tiles known to be stored, so that missing ones need no lookup; -1 while that is not known";
+        all.register("known_tiles", text, self.known_tiles.clone());
+        let text = "Time to render a live tile, queue not counted";
+        all.register_with_unit("render", text, Unit::Seconds, self.render_seconds.clone());
+        let text = "Time that the database took for a live tile";
+        all.register_with_unit("query", text, Unit::Seconds, self.query_seconds.clone());
+        let text = "Time that a live tile waited for a worker";
+        all.register_with_unit("queue_wait", text, Unit::Seconds, self.queue_wait.clone());
+        all.register("sheds", "Requests turned away because too many live tiles waited", self.sheds.clone());
+        all.register("queue_waiting", "Live tiles that wait for a worker", self.queue_waiting.clone());
+        all.register("workers", "Live tiles that are being rendered", self.workers.clone());
+        all.register("sessions", "Sessions in the database", self.sessions.clone());
+        self
     }
 
     /// Counts a request that was answered.
     pub(crate) fn answered(&self, route: RouteLabel, source: SourceLabel, status: u16, took: Duration) {
-        self.requests.get_or_create(&RequestLabels { route, status }).inc();
-        self.seconds.get_or_create(&SecondsLabels { route, source }).observe(took.as_secs_f64());
-        let result = match (route, source) {
-            (RouteLabel::Tile, SourceLabel::Memory) => CacheResult::Hit,
-            (RouteLabel::Tile, SourceLabel::Target | SourceLabel::Live) => CacheResult::Miss,
-            _ => return,
-        };
-        self.cache.get_or_create(&CacheLabels { result }).inc();
+        self.requests.get_or_create(&RequestLabels { route: route.name(), status }).inc();
+        let labels = SecondsLabels { route: route.name(), source: source.name() };
+        self.seconds.get_or_create(&labels).observe(took.as_secs_f64());
+        if let Some(result) = source.cache_result() {
+            self.cache.get_or_create(&CacheLabels { result }).inc();
+        }
+    }
+
+    /// Counts a live tile that a worker has taken out of the queue.
+    pub(crate) fn waited(&self, waited: Duration) {
+        self.queue_wait.observe(waited.as_secs_f64());
+    }
+
+    /// Counts a live tile that was rendered.
+    pub(crate) fn rendered(&self, took: Duration, in_database: Duration) {
+        self.render_seconds.observe(took.as_secs_f64());
+        self.query_seconds.observe(in_database.as_secs_f64());
+    }
+
+    /// Counts a request that was turned away.
+    pub(crate) fn shed(&self) {
+        self.sheds.inc();
     }
 
     /// The metrics as text.
     pub(crate) fn text(&self, measured: Measured) -> String {
+        let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        let known = |value: Option<u64>| value.and_then(|value| i64::try_from(value).ok()).unwrap_or(-1);
         self.cached_bytes.set(i64::try_from(measured.cached_bytes).unwrap_or(i64::MAX));
-        self.snapshot_age.set(measured.snapshot_age.and_then(|age| i64::try_from(age).ok()).unwrap_or(-1));
+        self.snapshot_age.set(known(measured.snapshot_age));
+        self.known_tiles.set(known(measured.known_tiles));
+        self.queue_waiting.set(number(measured.flights.queued));
+        self.workers.set(number(measured.flights.running));
+        self.sessions.set(number(measured.sessions));
         let mut text = String::new();
         if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &self.registry) {
             // Writing to a text does not fail; whoever reads the metrics sees it if it does.
             text.clear();
-            if write!(text, "# {error}\n# EOF\n").is_err() {
+            if writeln!(text, "# {error}").is_err() {
                 text.clear();
             }
         }
-        text
+        as_prometheus_text(&text)
     }
+}
+
+/// Text of `OpenMetrics` as text of version 0.0.4, which every Prometheus reads: counters carry `_total` in their description, too, and there are
+/// neither units nor an end.
+fn as_prometheus_text(text: &str) -> String {
+    let is_counter = |line: &str| line.starts_with("# TYPE ") && line.ends_with(" counter");
+    let name = |line: &str| line.split(' ').nth(2).unwrap_or_default().to_owned();
+    let counters: Vec<String> = text.lines().filter(|line| is_counter(line)).map(name).collect();
+    let mut converted = String::new();
+    for line in text.lines().filter(|line| !line.starts_with("# UNIT ") && *line != "# EOF") {
+        if line.starts_with("# ") && counters.contains(&name(line)) {
+            let own = name(line);
+            converted.push_str(&line.replacen(&own, &format!("{own}_total"), 1));
+        } else {
+            converted.push_str(line);
+        }
+        converted.push('\n');
+    }
+    converted
 }

@@ -22,22 +22,26 @@
 //! while it is served. A request that comes after such a change is answered from the new state, because the system's facts about the
 //! target's files are asked at each request (S3: once a second).
 
+mod access_log;
 mod admin;
 mod cache;
 mod freshness;
 mod http;
 mod live;
 mod metrics;
+mod notify;
 mod options;
 mod preview;
 mod public;
+mod settings;
 mod stored;
 mod tilejson;
 mod tiles;
 mod tileset;
+mod trouble;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use ::http::HeaderValue;
@@ -45,10 +49,12 @@ use tokio::sync::watch;
 
 pub use self::http::address::{ListenAddress, ListenAddressError};
 pub use self::http::peers::{AddressRange, AddressRangeError};
-pub use live::{LiveError, LiveLayer, LiveSource};
-pub use options::{CdnHeader, EmptyStatus, LiveOptions, ServeOptions};
+pub use live::{LiveError, LiveLayer, LiveSource, LiveTile};
+pub use options::{AccessLogStyle, CdnHeader, EmptyStatus, LiveOptions, ServeOptions};
+pub use settings::SettingsReader;
 pub use tileset::{POLL, TargetOpener, TargetWatch, files_of_archive, files_of_directory};
 
+use self::access_log::AccessLog;
 use self::admin::Admin;
 use self::cache::TileCache;
 use self::freshness::TileFreshness;
@@ -57,10 +63,11 @@ use self::http::address::HttpListener;
 use self::http::answer::Freshness;
 use self::live::LiveFlights;
 use self::metrics::Metrics;
+use self::notify::{ServerState, tell};
 use self::preview::{MapClient, PreviewPage};
 
 pub(crate) use self::preview::standalone;
-use self::public::{Public, Site};
+use self::public::{Public, Site, SiteSettings};
 use self::stored::keep_listed;
 use self::tiles::ServedTiles;
 use self::tileset::ServedTarget;
@@ -162,7 +169,7 @@ impl TileServer {
         watched: TargetWatch,
         live: Option<Arc<dyn LiveSource>>,
     ) -> Result<TileServer, ServeError> {
-        let tile_freshness = TileFreshness::new(&options)?;
+        let settings = SiteSettings::new(&options)?;
         let lists_tiles = options.lists_tiles;
         let opening = tokio::task::spawn_blocking(move || {
             let target = ServedTarget::open(open, watched)?;
@@ -186,16 +193,20 @@ impl TileServer {
         };
         let public_url = public_url(&options, &public)?;
         let cache = TileCache::new(options.cache_bytes);
-        let live = live.zip(options.live).map(|(source, options)| LiveFlights::new(source, cache.clone(), options));
+        let metrics = Arc::new(Metrics::new());
+        let flights = |(source, options)| LiveFlights::new(source, cache.clone(), Arc::clone(&metrics), options);
+        let live = live.zip(options.live).map(flights);
+        let access_log = options.access_log.map(AccessLog::start).transpose();
         let site = Site {
             tiles: ServedTiles::new(Arc::clone(&target), cache, live),
             public_url,
-            tile_freshness,
+            settings: RwLock::new(Arc::new(settings)),
             document_freshness: Freshness::of(HeaderValue::from_static(DOCUMENT_CACHE_CONTROL)),
             base_path: options.base_path.clone(),
-            empty_status: options.empty_status,
             preview: options.preview.then(|| PreviewPage { client: MapClient::of(options.assets.clone()) }),
-            metrics: Metrics::new(),
+            metrics,
+            access_log: access_log.map_err(|error| ServeError::Died(error.to_string()))?,
+            trusted_proxies: options.trusted_proxies.clone(),
         };
         Ok(TileServer { site: Arc::new(site), target, public, admin, options })
     }
@@ -213,8 +224,9 @@ impl TileServer {
     }
 
     /// Serves until a stop is asked for and requests in flight are answered: `/readyz` says 503 at once, connections are accepted for
-    /// `drain` more, then the last answers are given. Returns the signal.
-    pub async fn run(self, stop: &Stop) -> Signal {
+    /// `drain` more, then the last answers are given. A second wish to stop cuts both short. At SIGHUP the settings are read again.
+    /// Returns the signal.
+    pub async fn run(self, stop: &Stop, reread: Option<SettingsReader>) -> Signal {
         let (close, closing) = watch::channel(false);
         let draining = Arc::new(AtomicBool::new(false));
         let limits = ConnectionLimits {
@@ -226,21 +238,33 @@ impl TileServer {
         let public = tokio::spawn(accept(self.public, public, limits.clone(), closing.clone(), LAST_ANSWERS));
         let admin = Admin { site: Arc::clone(&self.site), draining: Arc::clone(&draining) };
         let admin = self.admin.map(|listener| tokio::spawn(accept(listener, admin, limits, closing, LAST_ANSWERS)));
-        let polling = self.target.needs_polling().then(|| tokio::spawn(poll(Arc::clone(&self.target))));
+        let polling = self.target.needs_polling().then(|| tokio::spawn(poll(Arc::clone(&self.site))));
+        let rereading = reread.map(|reread| tokio::spawn(settings::reread_at_hangup(Arc::clone(&self.site), reread)));
         let listing = self.options.lists_tiles.then(|| tokio::spawn(keep_listed(Arc::clone(&self.target))));
         // The program ends soon after a stop, unless work in hand has asked for more time.
         let _grace = stop.grant(self.options.drain + LAST_ANSWERS);
+        tell(ServerState::Ready);
         let signal = stop.wait().await;
         draining.store(true, Ordering::Relaxed);
-        tokio::time::sleep(self.options.drain).await;
-        close.send_replace(true);
-        for task in [Some(public), admin].into_iter().flatten() {
-            if let Err(error) = task.await {
-                tracing::warn!("a listener ended early ({error})");
+        tell(ServerState::Stopping);
+        let parting = async {
+            tokio::time::sleep(self.options.drain).await;
+            close.send_replace(true);
+            for task in [Some(public), admin].into_iter().flatten() {
+                if let Err(error) = task.await {
+                    tracing::warn!("a listener ended early ({error})");
+                }
             }
+        };
+        tokio::select! {
+            () = parting => {}
+            () = stop.wait_again() => tracing::warn!("asked to end again: requests in flight are cut off"),
         }
         self.site.tiles.end().await;
-        for task in [polling, listing].into_iter().flatten() {
+        if let Some(log) = &self.site.access_log {
+            log.end();
+        }
+        for task in [polling, listing, rereading].into_iter().flatten() {
             task.abort();
         }
         signal
@@ -257,15 +281,10 @@ fn public_url(options: &ServeOptions, listener: &HttpListener) -> Result<String,
 }
 
 /// Asks a target in a bucket again and again what it says about itself.
-async fn poll(target: Arc<ServedTarget>) {
+async fn poll(site: Arc<Site>) {
     loop {
         tokio::time::sleep(POLL).await;
-        let target = Arc::clone(&target);
-        match tokio::task::spawn_blocking(move || target.poll()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!("the target cannot be read ({error}): what is in memory is answered"),
-            Err(error) => tracing::warn!("a thread died ({error})"),
-        }
+        site.tiles.poll().await;
     }
 }
 

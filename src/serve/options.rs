@@ -54,6 +54,15 @@ pub enum CdnHeader {
     SharedMaxAge,
 }
 
+/// How a line of the access log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessLogStyle {
+    /// Time, client, request, status, bytes, seconds, source.
+    Text,
+    /// The same as a JSON object.
+    Json,
+}
+
 /// How tiles are rendered on request.
 #[derive(Debug, Clone, Copy)]
 pub struct LiveOptions {
@@ -102,6 +111,10 @@ pub struct ServeOptions {
     pub assets: Option<PathBuf>,
     /// Whether and how tiles that the target does not know are rendered on request.
     pub live: Option<LiveOptions>,
+    /// Whether and how requests are logged on standard output.
+    pub access_log: Option<AccessLogStyle>,
+    /// Whether answers say how long they took (`Server-Timing`).
+    pub server_timing: bool,
     /// How long the server goes on after SIGTERM before it accepts no more connections, so that a balancer notices `/readyz`.
     pub drain: Duration,
 }
@@ -134,6 +147,8 @@ impl ServeOptions {
             preview: true,
             assets,
             live: None,
+            access_log: None,
+            server_timing: false,
             drain: Duration::ZERO,
         }
     }

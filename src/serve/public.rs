@@ -1,21 +1,24 @@
 //! The public listener: tiles, TileJSON, and the preview if it was asked for.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use hyper::body::Incoming;
 use sha2::{Digest as _, Sha256};
 
+use super::ServeError;
+use super::access_log::{AccessLine, AccessLog};
 use super::freshness::TileFreshness;
 use super::http::accept::Answers;
 use super::http::answer::{self, Answer, CACHE_STATUS, Content, Freshness, TILE_TYPE};
 use super::http::negotiate::{Encoding, holds};
+use super::http::peers::{AddressRange, Peer, client};
 use super::http::route::{MAX_PATH_BYTES, NoRoute, Route, route};
 use super::live::LiveError;
 use super::metrics::{Metrics, RouteLabel, SourceLabel};
-use super::options::EmptyStatus;
+use super::options::{EmptyStatus, ServeOptions};
 use super::preview::PreviewPage;
 use super::tilejson::tilejson;
 use super::tiles::{ServedTiles, TileError, TileOrigin};
@@ -30,16 +33,40 @@ pub(crate) struct Site {
     pub(crate) public_url: String,
     /// The path below which everything is: empty, or with a slash before it and none behind it.
     pub(crate) base_path: String,
-    /// How long caches may keep a tile.
-    pub(crate) tile_freshness: TileFreshness,
+    /// What may change while the server runs.
+    pub(crate) settings: RwLock<Arc<SiteSettings>>,
     /// How long caches may keep a document.
     pub(crate) document_freshness: Freshness,
-    /// The status of a tile in which nothing is drawn.
-    pub(crate) empty_status: EmptyStatus,
     /// The page with the map.
     pub(crate) preview: Option<PreviewPage>,
     /// What is counted.
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Where requests are logged, if they are.
+    pub(crate) access_log: Option<AccessLog>,
+    /// Proxies that are believed who sent a request.
+    pub(crate) trusted_proxies: Vec<AddressRange>,
+}
+
+/// The settings that are read again at SIGHUP.
+#[derive(Debug, Clone)]
+pub(crate) struct SiteSettings {
+    /// How long caches may keep a tile.
+    pub(crate) tile_freshness: TileFreshness,
+    /// The status of a tile in which nothing is drawn.
+    pub(crate) empty_status: EmptyStatus,
+    /// Whether answers say how long they took.
+    pub(crate) server_timing: bool,
+}
+
+impl SiteSettings {
+    /// The settings in a server's options.
+    ///
+    /// # Errors
+    /// If a value cannot be sent.
+    pub(crate) fn new(options: &ServeOptions) -> Result<SiteSettings, ServeError> {
+        let tile_freshness = TileFreshness::new(options)?;
+        Ok(SiteSettings { tile_freshness, empty_status: options.empty_status, server_timing: options.server_timing })
+    }
 }
 
 /// The public listener.
@@ -55,21 +82,64 @@ struct Counted {
 
 impl Counted {
     const fn own(answer: Answer, route: RouteLabel) -> Counted {
-        Counted { answer, route, source: SourceLabel::Own }
+        Counted { answer, route, source: SourceLabel::None }
     }
 }
 
 impl Answers for Public {
     async fn answer(self, request: Request<Incoming>) -> Answer {
         let begun = Instant::now();
-        let Counted { answer, route, source } = self.0.counted(&request).await;
-        self.0.metrics.answered(route, source, answer.status().as_u16(), begun.elapsed());
+        let settings = self.0.settings();
+        let Counted { mut answer, route, source } = self.0.counted(&request, &settings).await;
+        let took = begun.elapsed();
+        self.0.metrics.answered(route, source, answer.status().as_u16(), took);
+        if settings.server_timing {
+            answer::add_timing(&mut answer, source.name(), took);
+        }
+        if let Some(log) = &self.0.access_log {
+            log.write(&self.0.line(&request, &answer, source, took));
+        }
         if request.method() == http::Method::HEAD { answer::without_body(answer) } else { answer }
     }
 }
 
 impl Site {
-    async fn counted(&self, request: &Request<Incoming>) -> Counted {
+    /// The settings as they are now.
+    fn settings(&self) -> Arc<SiteSettings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes other settings from the next request on.
+    pub(crate) fn replace_settings(&self, settings: SiteSettings) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
+    fn line<'a>(
+        &self,
+        request: &'a Request<Incoming>,
+        answer: &Answer,
+        source: SourceLabel,
+        took: Duration,
+    ) -> AccessLine<'a> {
+        let peer = request.extensions().get::<Peer>().and_then(|peer| peer.0);
+        let protocol = match request.version() {
+            http::Version::HTTP_10 => "HTTP/1.0",
+            http::Version::HTTP_2 => "HTTP/2",
+            _ => "HTTP/1.1",
+        };
+        AccessLine {
+            client: client(peer, request.headers(), &self.trusted_proxies),
+            method: request.method().as_str(),
+            path: request.uri().path_and_query().map_or("", |path| path.as_str()),
+            protocol,
+            status: answer.status().as_u16(),
+            bytes: if request.method() == http::Method::HEAD { 0 } else { answer::body_bytes(answer) },
+            took,
+            source: source.name(),
+        }
+    }
+
+    async fn counted(&self, request: &Request<Incoming>, settings: &SiteSettings) -> Counted {
         if let Some(answer) = answer::of_method(request.method()) {
             return Counted::own(answer, RouteLabel::Other);
         }
@@ -85,7 +155,7 @@ impl Site {
             return Counted::own(unknown(), RouteLabel::Other);
         };
         match route(path, &state.template, self.preview.is_some()) {
-            Ok(Route::Tile(tile)) => self.tile(&state, tile, request.headers()).await,
+            Ok(Route::Tile(tile)) => self.tile(&state, tile, request.headers(), settings).await,
             Ok(Route::TileJson(name)) => {
                 Counted::own(self.tilejson(&state, &name, request.headers()), RouteLabel::Tilejson)
             }
@@ -105,18 +175,28 @@ impl Site {
         }
     }
 
-    async fn tile(&self, state: &Arc<ServedState>, tile: TileId, headers: &HeaderMap) -> Counted {
-        let freshness = self.tile_freshness.at(tile.coord.zoom());
+    async fn tile(
+        &self,
+        state: &Arc<ServedState>,
+        tile: TileId,
+        headers: &HeaderMap,
+        settings: &SiteSettings,
+    ) -> Counted {
+        let freshness = settings.tile_freshness.at(tile.coord.zoom());
         let (read, origin) = self.tiles.tile(state, tile, Encoding::for_client(headers)).await;
         let source = match origin {
             TileOrigin::Memory => SourceLabel::Memory,
             TileOrigin::Target => SourceLabel::Target,
             TileOrigin::Empty => SourceLabel::Empty,
-            TileOrigin::Live | TileOrigin::Collapsed => SourceLabel::Live,
+            TileOrigin::Live => SourceLabel::Live,
+            TileOrigin::Collapsed => SourceLabel::Collapsed,
         };
         let mut answer = match read {
-            Err(error) => no_tile(&error),
-            Ok(None) => answer::empty(self.empty_status.status(), freshness),
+            Err(error) => {
+                let source = if origin == TileOrigin::Empty { SourceLabel::None } else { source };
+                return Counted { answer: no_tile(&error), route: RouteLabel::Tile, source };
+            }
+            Ok(None) => answer::empty(settings.empty_status.status(), freshness),
             Ok(Some(found)) if holds(headers, &found.tag) => answer::not_modified(&found.tag, freshness),
             Ok(Some(found)) => {
                 let content =
@@ -158,11 +238,11 @@ fn no_tile(error: &TileError) -> Answer {
         TileError::Beyond => return answer::error(StatusCode::NOT_FOUND, "the tileset has no tile there"),
         TileError::Unrendered => "this tile could not be rendered yet",
         TileError::Live(LiveError::Overloaded { .. }) => "too many tiles wait to be rendered",
-        // Flights say in the log what became of them.
         TileError::Live(_) => "this tile cannot be rendered at the moment",
-        TileError::Read(_) | TileError::Broken(_) | TileError::Died(_) => {
-            tracing::warn!("a request could not be answered: {error}");
-            "the tiles cannot be read at the moment"
+        TileError::Read(_) | TileError::Died(_) => "the tiles cannot be read at the moment",
+        TileError::Broken(_) => {
+            tracing::warn!("{error}");
+            "this tile cannot be read"
         }
     };
     answer::unavailable(what, error.retry_after())

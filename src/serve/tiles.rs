@@ -10,6 +10,7 @@ use super::cache::{CachedForm, CachedFrom, ServedTile, TileCache};
 use super::http::negotiate::Encoding;
 use super::live::{FlightCounts, FlightKey, Joined, LiveError, LiveFlights, LiveLayer};
 use super::tileset::{ServedState, ServedTarget};
+use super::trouble::Trouble;
 use crate::sink::ReadError;
 use crate::tile::TileId;
 
@@ -67,6 +68,8 @@ pub(crate) struct ServedTiles {
     reads: Arc<Semaphore>,
     unpacks: Arc<Semaphore>,
     live: Option<LiveFlights>,
+    /// Whether the target can be read.
+    reading: Arc<Trouble>,
     /// The last generation of the target beside which live tiles did not fit.
     unfit: Arc<AtomicU64>,
 }
@@ -75,18 +78,44 @@ impl ServedTiles {
     /// The tiles of a target; those beyond its scope from `live`, if there is that.
     pub(crate) fn new(target: Arc<ServedTarget>, cache: TileCache, live: Option<LiveFlights>) -> ServedTiles {
         let reads = if target.needs_polling() { READS_OF_A_BUCKET } else { READS_OF_A_FILE };
+        let reading = Arc::new(Trouble::none("the target cannot be read", "the target can be read again"));
         let (reads, unpacks) = (Arc::new(Semaphore::new(reads)), Arc::new(Semaphore::new(UNPACKS)));
-        ServedTiles { target, cache, reads, unpacks, live, unfit: Arc::default() }
+        ServedTiles { target, cache, reads, unpacks, live, reading, unfit: Arc::default() }
     }
 
     /// The present state of the target.
     pub(crate) async fn state(&self) -> Result<Arc<ServedState>, TileError> {
         let last = self.target.last();
         if self.target.is_current(&last) {
+            // A bucket is known to be there when it has been asked.
+            if !self.target.needs_polling() {
+                self.reading.ends();
+            }
             return Ok(last);
         }
         let target = Arc::clone(&self.target);
-        aside(move || target.current().map_err(read_error)).await
+        self.noted(aside(move || target.current().map_err(read_error)).await)
+    }
+
+    /// Looks again what the target in a bucket says about itself.
+    pub(crate) async fn poll(&self) {
+        let target = Arc::clone(&self.target);
+        // What is wrong stands in the log and in `/readyz`.
+        drop(self.noted(aside(move || target.poll().map_err(read_error)).await));
+    }
+
+    /// A result of reading, from which is known whether the target can be read.
+    fn noted<T>(&self, read: Result<T, TileError>) -> Result<T, TileError> {
+        match &read {
+            Ok(_) => self.reading.ends(),
+            Err(error) => self.reading.begins(error),
+        }
+        read
+    }
+
+    /// Why the target cannot be read, if that is so.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.reading.reason()
     }
 
     /// A tile of a state for a client that takes `encoding`; `None` if nothing is drawn in it.
@@ -210,7 +239,10 @@ impl ServedTiles {
     async fn read(&self, state: &Arc<ServedState>, tile: TileId) -> Result<CachedForm, TileError> {
         let (target, state) = (Arc::clone(&self.target), Arc::clone(state));
         let _permit = self.reads.acquire().await;
-        let stored = aside(move || target.read(&state, tile).map_err(read_error)).await?;
+        let read = aside(move || target.read(&state, tile).map_err(read_error)).await;
+        // A bucket may be away; a file that is there and cannot be read is broken at this tile.
+        let stored =
+            if self.target.needs_polling() { self.noted(read)? } else { read.inspect_err(|error| warn(tile, error))? };
         Ok(CachedForm::of_target(stored.map(ServedTile::as_stored)))
     }
 
@@ -227,6 +259,11 @@ impl ServedTiles {
     /// The layers that are rendered on request; none if nothing is.
     pub(crate) fn live_layers(&self) -> Option<&[LiveLayer]> {
         self.live.as_ref().map(|live| live.source().layers())
+    }
+
+    /// Sessions in the database.
+    pub(crate) fn sessions(&self) -> usize {
+        self.live.as_ref().map_or(0, |live| live.source().sessions())
     }
 
     /// How much is being rendered; `None` if nothing ever is.
@@ -255,6 +292,10 @@ impl TileError {
             _ => Duration::from_secs(1),
         }
     }
+}
+
+fn warn(tile: TileId, error: &TileError) {
+    tracing::warn!("tile {tile}: {error}");
 }
 
 fn read_error(error: ReadError) -> TileError {

@@ -14,7 +14,7 @@ use crate::error::ErrorKind;
 use crate::postgis::{Database, Error, SessionOptions};
 use crate::run::describe::fingerprint;
 use crate::run::{CommandError, Job};
-use crate::serve::{LiveError, LiveLayer, LiveOptions, LiveSource};
+use crate::serve::{LiveError, LiveLayer, LiveOptions, LiveSource, LiveTile};
 use crate::source::{Noted, RenderedTile, bytes_of};
 use crate::stop::Stop;
 use crate::tile::{Slice, TileId};
@@ -103,27 +103,30 @@ impl LiveSource for DatabaseTiles {
         tile: TileId,
         since: Instant,
         stop: &'a Stop,
-    ) -> BoxFuture<'a, Result<Option<Box<[u8]>>, LiveError>> {
+    ) -> BoxFuture<'a, Result<LiveTile, LiveError>> {
         Box::pin(self.0.render(tile, since, stop))
+    }
+
+    fn sessions(&self) -> usize {
+        self.0.database.sessions()
     }
 }
 
 impl DatabaseTilesShared {
     /// Renders a tile; once more on a new snapshot if the first one was lost, or had to give way to others.
-    async fn render(
-        self: &Arc<Self>,
-        tile: TileId,
-        since: Instant,
-        stop: &Stop,
-    ) -> Result<Option<Box<[u8]>>, LiveError> {
+    async fn render(self: &Arc<Self>, tile: TileId, since: Instant, stop: &Stop) -> Result<LiveTile, LiveError> {
         let mut is_second = false;
         loop {
             let snapshot = tokio::select! {
                 taken = self.snapshot(since) => taken?,
                 _ = stop.wait() => return Err(LiveError::Abandoned),
             };
+            let begun = Instant::now();
             let error = match self.on(&snapshot, tile, stop).await {
-                Ok(rendered) => return self.packed(rendered, tile).await,
+                Ok(rendered) => {
+                    let in_database = begun.elapsed();
+                    return Ok(LiveTile { stored: self.packed(rendered, tile).await?, in_database });
+                }
                 Err(error) => error,
             };
             if stop.asked().is_some() {

@@ -18,7 +18,8 @@ use std::sync::Arc;
 use crate::report::{print, say};
 use crate::run::{CommandError, Job, TargetUrl};
 use crate::serve::{
-    LiveSource, ServeError, ServeOptions, TargetOpener, TargetWatch, TileServer, files_of_archive, files_of_directory,
+    LiveSource, ServeError, ServeOptions, SettingsReader, TargetOpener, TargetWatch, TileServer, files_of_archive,
+    files_of_directory,
 };
 use crate::sink::ReadError;
 
@@ -35,11 +36,16 @@ pub enum OnceReady {
 }
 
 /// Serves the job's target until a stop is asked for, and prints where clients find it. The result is always an error: of the start, or
-/// [`CommandError::Stopped`] once the server has ended.
+/// [`CommandError::Stopped`] once the server has ended. `reread` reads the options again, at SIGHUP.
 ///
 /// # Errors
 /// If the target cannot be read, an address cannot be used, live tiles are wanted and cannot be rendered, or the server was stopped.
-pub async fn run(job: &Job, options: &ServeOptions, then: OnceReady) -> Result<(), CommandError> {
+pub async fn run(
+    job: &Job,
+    options: &ServeOptions,
+    then: OnceReady,
+    reread: Option<SettingsReader>,
+) -> Result<(), CommandError> {
     let server = start(job, options).await?;
     let (target, url) = (&job.target, server.public_url());
     let shown = if options.preview { "a map of it at" } else { "its tiles at" };
@@ -50,7 +56,7 @@ pub async fn run(job: &Job, options: &ServeOptions, then: OnceReady) -> Result<(
     if then == OnceReady::OpenBrowser && !is_opened_by_desktop(url) {
         say("warning: the desktop could not be asked to show the map: open the address above in a browser");
     }
-    Err(CommandError::Stopped(server.run(&job.stop).await))
+    Err(CommandError::Stopped(server.run(&job.stop, reread).await))
 }
 
 /// Asks the desktop to open a page; false if there is no program to ask.

@@ -28,6 +28,8 @@ pub(in crate::config) struct ServeSection {
     pub(in crate::config) drain: Option<Duration>,
     pub(in crate::config) preview: Option<bool>,
     pub(in crate::config) assets: Option<PathBuf>,
+    pub(in crate::config) access_log: Option<AccessLogName>,
+    pub(in crate::config) server_timing: Option<bool>,
     pub(in crate::config) live: Option<bool>,
     pub(in crate::config) live_workers: Option<usize>,
     pub(in crate::config) live_queue: Option<usize>,
@@ -46,4 +48,13 @@ pub(in crate::config) enum CdnHeaderName {
     SurrogateControl,
     #[serde(rename = "s-maxage")]
     SharedMaxAge,
+}
+
+/// Whether and how requests are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum AccessLogName {
+    None,
+    Text,
+    Json,
 }

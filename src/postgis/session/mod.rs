@@ -121,6 +121,12 @@ impl Database {
         Database { stop: stop.clone(), ..self.clone() }
     }
 
+    /// How many sessions of the pool are open, in use or not.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.pool.status().size
+    }
+
     /// The server for messages.
     #[must_use]
     pub fn server(&self) -> &ServerName {

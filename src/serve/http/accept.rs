@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 
 use super::address::{HttpConnection, HttpListener};
-use super::peers::AddressRange;
+use super::peers::{AddressRange, Peer};
 use super::stall::StallLimit;
 
 /// How long a client may take from the accept until its first request has come, and from one request's first byte to its last.
@@ -129,14 +129,14 @@ pub(crate) async fn serve(
                     Some(place)
                 };
                 tokio::spawn(async move {
-                    connected(stream, answers, watcher).await;
+                    connected(stream, Some(address), answers, watcher).await;
                     drop((permit, place));
                 });
             }
             #[cfg(unix)]
             HttpConnection::Unix(stream) => {
                 tokio::spawn(async move {
-                    connected(stream, answers, watcher).await;
+                    connected(stream, None, answers, watcher).await;
                     drop(permit);
                 });
             }
@@ -149,16 +149,18 @@ pub(crate) async fn serve(
     }
 }
 
-/// Serves one connection to its end.
+/// Serves one connection to its end. `peer` is the address at its other end; a Unix socket has none.
 async fn connected(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Option<IpAddr>,
     answers: impl Answers,
     watcher: Watcher,
 ) {
     let has_asked = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&has_asked);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         asked.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(Peer(peer));
         let answers = answers.clone();
         async move { Ok::<_, Infallible>(answers.answer(request).await) }
     });

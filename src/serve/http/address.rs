@@ -15,12 +15,14 @@ pub enum ListenAddress {
     Tcp(SocketAddr),
     /// A Unix socket, which is replaced if nobody listens on it any more.
     Unix(PathBuf),
+    /// A socket that systemd has opened (`LISTEN_FDS`, `sd_listen_fds(3)`), by its number among those that it passed, from 0.
+    Inherited(usize),
 }
 
 /// A text that is no address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} is no address to listen on: write an IP address and a port such as 127.0.0.1:8080 or [::1]:8080, or unix:/run/oar-tiles.sock"
+    "{text:?} is no address to listen on: write an IP address and a port such as 127.0.0.1:8080 or [::1]:8080, unix:/run/oar-tiles.sock, or systemd:0"
 )]
 pub struct ListenAddressError {
     /// The text.
@@ -35,6 +37,10 @@ impl FromStr for ListenAddress {
         match text.strip_prefix("unix:") {
             Some("") => Err(wrong()),
             Some(path) => Ok(ListenAddress::Unix(PathBuf::from(path))),
+            None if text.starts_with("systemd:") => {
+                let number = text.trim_start_matches("systemd:").parse();
+                number.map(ListenAddress::Inherited).map_err(|_not_a_number| wrong())
+            }
             None => text.parse().map(ListenAddress::Tcp).map_err(|_not_an_address| wrong()),
         }
     }
@@ -45,6 +51,7 @@ impl fmt::Display for ListenAddress {
         match self {
             ListenAddress::Tcp(address) => address.fmt(f),
             ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+            ListenAddress::Inherited(number) => write!(f, "systemd:{number}"),
         }
     }
 }
@@ -85,8 +92,10 @@ impl HttpListener {
                 }
                 Ok(HttpListener::Unix(tokio::net::UnixListener::bind(path)?))
             }
+            #[cfg(unix)]
+            ListenAddress::Inherited(number) => inherited(*number),
             #[cfg(not(unix))]
-            ListenAddress::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+            ListenAddress::Unix(_) | ListenAddress::Inherited(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -120,21 +129,38 @@ impl HttpListener {
     }
 }
 
+/// A socket that systemd has opened: for IP addresses or a Unix socket, as the unit says.
+#[cfg(unix)]
+fn inherited(number: usize) -> io::Result<HttpListener> {
+    let mut passed = listenfd::ListenFd::from_env();
+    // One that is of the other kind stays there to be taken.
+    if let Ok(Some(listener)) = passed.take_tcp_listener(number) {
+        listener.set_nonblocking(true)?;
+        return Ok(HttpListener::Tcp(tokio::net::TcpListener::from_std(listener)?));
+    }
+    let Some(listener) = passed.take_unix_listener(number)? else {
+        let what = format!("systemd has passed {} sockets (LISTEN_FDS), and no number {number}", passed.len());
+        return Err(io::Error::other(what));
+    };
+    listener.set_nonblocking(true)?;
+    Ok(HttpListener::Unix(tokio::net::UnixListener::from_std(listener)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn addresses_are_read_and_shown() {
-        for text in ["127.0.0.1:8080", "[::1]:0", "0.0.0.0:80", "unix:/run/oar-tiles.sock"] {
+        for text in ["127.0.0.1:8080", "[::1]:0", "0.0.0.0:80", "unix:/run/oar-tiles.sock", "systemd:1"] {
             assert_eq!(text.parse::<ListenAddress>().unwrap().to_string(), text);
         }
-        for text in ["", "8080", "localhost:8080", "127.0.0.1", "unix:", "127.0.0.1:99999"] {
+        for text in ["", "8080", "localhost:8080", "127.0.0.1", "unix:", "127.0.0.1:99999", "systemd:", "systemd:x"] {
             let error = text.parse::<ListenAddress>().unwrap_err().to_string();
             assert_eq!(
                 error,
                 format!(
-                    "{text:?} is no address to listen on: write an IP address and a port such as 127.0.0.1:8080 or [::1]:8080, or unix:/run/oar-tiles.sock"
+                    "{text:?} is no address to listen on: write an IP address and a port such as 127.0.0.1:8080 or [::1]:8080, unix:/run/oar-tiles.sock, or systemd:0"
                 )
             );
         }

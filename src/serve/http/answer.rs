@@ -27,6 +27,8 @@ const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control
 /// Whether the answer came from memory (RFC 9211).
 pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
 const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
 
 /// An answer without a body and headers, but for those that every answer of the public listener has: whoever has a page may show the
@@ -157,6 +159,17 @@ pub(crate) fn of_method(method: &Method) -> Option<Answer> {
 pub(crate) fn without_body(mut answer: Answer) -> Answer {
     *answer.body_mut() = Full::default();
     answer
+}
+
+/// Says how long an answer took, and where it came from (W3C Server Timing).
+pub(crate) fn add_timing(answer: &mut Answer, source: &str, took: Duration) {
+    let value = format!("{source};dur={:.3}", took.as_secs_f64() * 1_000.0);
+    insert(answer.headers_mut(), SERVER_TIMING, &value);
+}
+
+/// Bytes of the body.
+pub(crate) fn body_bytes(answer: &Answer) -> u64 {
+    hyper::body::Body::size_hint(answer.body()).exact().unwrap_or(0)
 }
 
 /// Inserts a header whose value the program made; one that is no header value is left out.

@@ -4,11 +4,37 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use http::HeaderMap;
+
 /// A range of IP addresses: those whose first `prefix` bits are those of `network` (RFC 4632).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AddressRange {
     network: IpAddr,
     prefix: u8,
+}
+
+/// The address at the other end of a connection, which each request carries; a Unix socket has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Peer(pub(crate) Option<IpAddr>);
+
+/// Who sent a request: the peer, or if that is a trusted proxy, the last address in `X-Forwarded-For` that is none. Whatever is at the
+/// other end of a Unix socket is trusted: only programs of this machine reach it.
+pub(crate) fn client(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[AddressRange]) -> Option<IpAddr> {
+    let is_trusted = |address: IpAddr| trusted.iter().any(|range| range.contains(address));
+    if peer.is_some_and(|peer| !is_trusted(peer)) {
+        return peer;
+    }
+    let fields: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|field| field.to_str().ok()).collect();
+    let mut before = peer;
+    for text in fields.iter().flat_map(|field| field.split(',')).rev() {
+        // What is no address says nothing, and nothing before it can be believed.
+        let Ok(address) = text.trim().parse() else { return before };
+        before = Some(address);
+        if !is_trusted(address) {
+            return before;
+        }
+    }
+    before
 }
 
 /// A text that is no range of addresses.
@@ -65,6 +91,30 @@ impl fmt::Display for AddressRange {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_client_is_the_last_address_that_no_trusted_proxy_has() {
+        let trusted: Vec<AddressRange> = ["127.0.0.1", "10.0.0.0/8"].iter().map(|text| text.parse().unwrap()).collect();
+        for (peer, forwarded, expected) in [
+            (Some("203.0.113.7"), &["198.51.100.1"][..], Some("203.0.113.7")),
+            (Some("127.0.0.1"), &["198.51.100.1"], Some("198.51.100.1")),
+            (Some("127.0.0.1"), &["1.1.1.1, 198.51.100.1, 10.1.1.1"], Some("198.51.100.1")),
+            (Some("127.0.0.1"), &["1.1.1.1", "198.51.100.1"], Some("198.51.100.1")),
+            (Some("127.0.0.1"), &["10.1.1.1"], Some("10.1.1.1")),
+            (Some("127.0.0.1"), &["198.51.100.1, unknown"], Some("127.0.0.1")),
+            (Some("127.0.0.1"), &[], Some("127.0.0.1")),
+            (None, &["198.51.100.1"], Some("198.51.100.1")),
+            (None, &[], None),
+        ] {
+            let mut headers = HeaderMap::new();
+            for field in forwarded {
+                headers.append("x-forwarded-for", field.parse().unwrap());
+            }
+            let (peer, expected): (Option<IpAddr>, Option<IpAddr>) =
+                (peer.map(|text| text.parse().unwrap()), expected.map(|text| text.parse().unwrap()));
+            assert_eq!(client(peer, &headers, &trusted), expected, "{peer:?} {forwarded:?}");
+        }
+    }
 
     #[test]
     fn ranges_hold_the_addresses_that_begin_as_they_do() {

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
 
-use super::source::{LiveError, LiveSource};
+use super::source::{LiveError, LiveSource, LiveTile};
 use crate::serve::cache::{CachedForm, TileCache};
+use crate::serve::metrics::Metrics;
 use crate::serve::options::LiveOptions;
 use crate::stop::{Signal, Stop};
 use crate::tile::TileId;
@@ -66,6 +67,7 @@ struct FlightTable {
 struct FlightsShared {
     source: Arc<dyn LiveSource>,
     cache: TileCache,
+    metrics: Arc<Metrics>,
     options: LiveOptions,
     table: Mutex<FlightTable>,
     workers: Arc<Semaphore>,
@@ -125,10 +127,16 @@ impl Drop for Waiter {
 
 impl LiveFlights {
     /// No flight yet. What lands is put into the cache.
-    pub(crate) fn new(source: Arc<dyn LiveSource>, cache: TileCache, options: LiveOptions) -> LiveFlights {
+    pub(crate) fn new(
+        source: Arc<dyn LiveSource>,
+        cache: TileCache,
+        metrics: Arc<Metrics>,
+        options: LiveOptions,
+    ) -> LiveFlights {
         LiveFlights(Arc::new(FlightsShared {
             source,
             cache,
+            metrics,
             options,
             table: Mutex::default(),
             workers: Arc::new(Semaphore::new(options.workers.get())),
@@ -183,6 +191,7 @@ impl LiveFlights {
         let room = shared.options.workers.get() + shared.options.queue;
         let estimate = shared.estimate(table.flights.len());
         if table.flights.len() >= room || estimate > shared.options.timeout {
+            shared.metrics.shed();
             return Err(LiveError::Overloaded { retry_after: estimate });
         }
         table.begun += 1;
@@ -228,12 +237,13 @@ impl FlightsShared {
         if let Some(held) = self.cache.live(key).await {
             return Ok(held);
         }
-        let limit = self.options.timeout;
+        let (limit, queued) = (self.options.timeout, Instant::now());
         let permit = tokio::select! {
             permit = Arc::clone(&self.workers).acquire_owned() => permit,
             _ = stop.wait() => return Err(LiveError::Abandoned),
             () = tokio::time::sleep(limit) => return Err(LiveError::Late(limit)),
         };
+        self.metrics.waited(queued.elapsed());
         let (shared, of_task, begun) = (Arc::clone(self), stop.clone(), Instant::now());
         // The worker is free again only when the database has let go of the tile.
         let mut rendering = tokio::spawn(async move {
@@ -248,12 +258,13 @@ impl FlightsShared {
                 (rendering.await, true)
             }
         };
-        let stored = match done {
+        let LiveTile { stored, in_database } = match done {
             Ok(Err(LiveError::Abandoned)) if is_late => Err(LiveError::Late(limit)),
-            Ok(stored) => stored,
+            Ok(rendered) => rendered,
             Err(error) => Err(LiveError::Failed(format!("a thread died: {error}"))),
         }?;
         self.note_time(begun.elapsed());
+        self.metrics.rendered(begun.elapsed(), in_database);
         let form = CachedForm::of_live(stored, Instant::now() + self.options.ttl);
         self.cache.keep_live(key, form.clone()).await;
         Ok(form)

@@ -17,4 +17,4 @@ mod source;
 
 pub(crate) use flights::{FlightCounts, FlightKey, Joined, LiveFlights};
 pub(crate) use source::draws;
-pub use source::{LiveError, LiveLayer, LiveSource};
+pub use source::{LiveError, LiveLayer, LiveSource, LiveTile};

@@ -54,6 +54,15 @@ pub struct LiveLayer {
     pub zooms: ZoomList,
 }
 
+/// A tile that was rendered on request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveTile {
+    /// The tile as the target would store it; `None` if nothing is drawn in it.
+    pub stored: Option<Box<[u8]>>,
+    /// How long the database took.
+    pub in_database: Duration,
+}
+
 /// Renders tiles on request.
 ///
 /// The promise: [`LiveSource::render`] gives the bytes that a seed of the same database state would store, packed as the target packs. Each
@@ -65,14 +74,13 @@ pub trait LiveSource: Send + Sync + 'static {
     /// The layers, in the order of the configuration.
     fn layers(&self) -> &[LiveLayer];
 
-    /// Renders a tile as the database is at some moment after `since`; `None` if nothing is drawn in it. When `stop` is asked for, it cancels what the database runs for this tile and returns
+    /// Renders a tile as the database is at some moment after `since`. When `stop` is asked for, it cancels what the database runs for this tile and returns
     /// soon. It must be polled to its end.
-    fn render<'a>(
-        &'a self,
-        tile: TileId,
-        since: Instant,
-        stop: &'a Stop,
-    ) -> BoxFuture<'a, Result<Option<Box<[u8]>>, LiveError>>;
+    fn render<'a>(&'a self, tile: TileId, since: Instant, stop: &'a Stop)
+    -> BoxFuture<'a, Result<LiveTile, LiveError>>;
+
+    /// How many sessions it has in the database.
+    fn sessions(&self) -> usize;
 }
 
 /// Whether a slice of a tile has a layer at a zoom.

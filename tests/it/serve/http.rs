@@ -199,10 +199,10 @@ fn health_metrics_and_status_are_on_the_admin_listener_alone() {
     let (code, metrics) = served.admin("/metrics");
     assert_eq!(code, 200);
     for line in [
-        "oar_tiles_http_requests_total{route=\"Tile\",status=\"200\"} 3",
-        "oar_tiles_http_requests_total{route=\"Tile\",status=\"400\"} 1",
-        "oar_tiles_cache_total{result=\"Hit\"} 2",
-        "oar_tiles_cache_total{result=\"Miss\"} 1",
+        "oar_tiles_http_requests_total{route=\"tile\",status=\"200\"} 3",
+        "oar_tiles_http_requests_total{route=\"tile\",status=\"400\"} 1",
+        "oar_tiles_cache_total{result=\"hit\"} 2",
+        "oar_tiles_cache_total{result=\"miss\"} 1",
     ] {
         assert!(metrics.lines().any(|given| given == line), "{line}\n{metrics}");
     }

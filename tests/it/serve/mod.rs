@@ -3,5 +3,6 @@
 pub(crate) mod changes;
 pub(crate) mod http;
 pub(crate) mod live;
+pub(crate) mod operation;
 pub(crate) mod preview;
 pub(crate) mod settings;

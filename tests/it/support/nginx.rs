@@ -36,12 +36,16 @@ impl Nginx {
     pub(crate) fn with_the_manuals_lines(tree: &Tree) -> Nginx {
         let text = manual::text();
         let block = text.split("```nginx\n").nth(1).unwrap().split("```").next().unwrap();
+        fs::set_permissions(tree.beside(""), fs::Permissions::from_mode(0o755)).unwrap();
+        Nginx::with("", &format!("root {};\n{block}\n{PAGES}", tree.beside("").display()))
+    }
+
+    /// nginx with something before its server, and something in it.
+    fn with(before: &str, block: &str) -> Nginx {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let prefix = tempfile::tempdir().unwrap();
         // As root, nginx's workers are another account and have to pass through.
-        for folder in [prefix.path(), &tree.beside("")] {
-            fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
-        }
+        fs::set_permissions(prefix.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let below = |name: &str| prefix.path().join(name).display().to_string();
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .iter()
@@ -49,10 +53,9 @@ impl Nginx {
             .collect();
         let config = format!(
             "daemon off;\nworker_processes 1;\npid {};\nerror_log {};\nevents {{ }}\nhttp {{\naccess_log off;\n{temporary}\
-             server {{\nlisten 127.0.0.1:{port};\nroot {};\n{block}\n{PAGES}\n}}\n}}\n",
+             {before}\nserver {{\nlisten 127.0.0.1:{port};\n{block}\n}}\n}}\n",
             below("pid"),
             below("log"),
-            tree.beside("").display()
         );
         fs::write(prefix.path().join("nginx.conf"), config).unwrap();
         let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap());
@@ -71,6 +74,32 @@ impl Nginx {
 
     pub(crate) fn get(&self, path: &str, headers: &str) -> Answer {
         ask(self.port, "GET", path, headers)
+    }
+}
+
+/// nginx before some servers on Unix sockets, as an operator sets it up: a server that refuses a connection is passed over.
+pub(crate) struct Balancer(Nginx);
+
+impl std::ops::Deref for Balancer {
+    type Target = Nginx;
+
+    fn deref(&self) -> &Nginx {
+        &self.0
+    }
+}
+
+impl Balancer {
+    /// Balances over the sockets.
+    pub(crate) fn of(sockets: &[std::path::PathBuf]) -> Balancer {
+        let servers: String =
+            sockets.iter().map(|socket| format!("server unix:{} max_fails=0;\n", socket.display())).collect();
+        let before = format!("upstream tiles {{\n{servers}keepalive 8;\n}}");
+        let block = "location / { proxy_pass http://tiles; proxy_http_version 1.1; proxy_set_header Connection \"\"; }";
+        // The sockets' folder is for one account alone, unless it is opened.
+        for folder in sockets.iter().filter_map(|socket| socket.parent()) {
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        Balancer(Nginx::with(&before, block))
     }
 }
 

@@ -25,12 +25,11 @@ impl LiveSource for Held {
         &[]
     }
 
-    fn render<'a>(
-        &'a self,
-        _: TileId,
-        _: Instant,
-        stop: &'a Stop,
-    ) -> BoxFuture<'a, Result<Option<Box<[u8]>>, LiveError>> {
+    fn sessions(&self) -> usize {
+        0
+    }
+
+    fn render<'a>(&'a self, _: TileId, _: Instant, stop: &'a Stop) -> BoxFuture<'a, Result<LiveTile, LiveError>> {
         Box::pin(async {
             self.renders.fetch_add(1, Ordering::SeqCst);
             tokio::select! {
@@ -40,7 +39,7 @@ impl LiveSource for Held {
             if self.fails.load(Ordering::SeqCst) {
                 return Err(LiveError::Failed("as it was told".to_owned()));
             }
-            Ok(Some(Box::from([7])))
+            Ok(LiveTile { stored: Some(Box::from([7])), in_database: Duration::ZERO })
         })
     }
 }
@@ -49,7 +48,15 @@ fn flights(workers: usize, queue: usize) -> (LiveFlights, Arc<Held>) {
     let (workers, source) = (NonZeroUsize::new(workers).unwrap(), Arc::new(Held::default()));
     let (timeout, ttl) = (Duration::from_secs(60), Duration::from_secs(60));
     let options = LiveOptions { workers, queue, timeout, ttl };
-    (LiveFlights::new(Arc::clone(&source) as Arc<dyn LiveSource>, TileCache::new(1 << 20), options), source)
+    (
+        LiveFlights::new(
+            Arc::clone(&source) as Arc<dyn LiveSource>,
+            TileCache::new(1 << 20),
+            Arc::new(Metrics::new()),
+            options,
+        ),
+        source,
+    )
 }
 
 fn key(x: u32) -> FlightKey {

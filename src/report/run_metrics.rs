@@ -1,0 +1,164 @@
+//! What a run did, as a file for Prometheus' node exporter (its collector `textfile`): for seeds and reseeds that cron starts.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::file::check_writable;
+
+/// The metrics cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the metrics {}: choose another --metrics", path.display())]
+pub struct MetricsFileError {
+    /// The file.
+    pub path: PathBuf,
+    /// The cause.
+    pub source: io::Error,
+}
+
+/// What a run wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct RunCounts {
+    tiles: u64,
+    bytes: u64,
+}
+
+/// What is measured of a run, for the file of `--metrics` if there is one.
+#[derive(Debug)]
+pub struct RunMetrics {
+    file: Option<MetricsFile>,
+    begun: Instant,
+    counts: Option<RunCounts>,
+}
+
+impl RunMetrics {
+    /// Begins to measure; finds out before the work whether the file can be written after it.
+    ///
+    /// # Errors
+    /// If it cannot, or would replace the output of the run.
+    pub fn begin(path: Option<&Path>, verb: &str, output: &Path) -> Result<RunMetrics, MetricsFileError> {
+        let file = path.map(|path| MetricsFile::new(path, verb, output)).transpose()?;
+        Ok(RunMetrics { file, begun: Instant::now(), counts: None })
+    }
+
+    /// Notes what the run wrote: tiles, and their bytes.
+    pub fn wrote(&mut self, tiles: u64, bytes: u64) {
+        self.counts = Some(RunCounts { tiles, bytes });
+    }
+
+    /// Writes how the run ended: its exit code, of which 0 is a success.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn end(&self, exit: u8) -> Result<(), MetricsFileError> {
+        let counts = self.counts.filter(|_| exit == 0);
+        self.file.iter().try_for_each(|file| file.write(exit, self.begun.elapsed(), counts))
+    }
+}
+
+/// The file of `--metrics`.
+#[derive(Debug, Clone)]
+struct MetricsFile {
+    path: PathBuf,
+    labels: String,
+}
+
+/// A metric's name, what it says, and its value.
+type Metric = (&'static str, &'static str, f64);
+
+/// Metrics of the last run that was successful, which a failed one leaves as they are.
+const OF_SUCCESS: [(&str, &str); 3] = [
+    ("oar_tiles_run_success_timestamp_seconds", "When the last successful run ended, in seconds since 1970"),
+    ("oar_tiles_run_tiles", "Tiles that the last successful run wrote"),
+    ("oar_tiles_run_bytes", "Bytes of the tiles that the last successful run wrote"),
+];
+
+impl MetricsFile {
+    /// Finds out before the work whether the metrics can be written after it.
+    ///
+    /// # Errors
+    /// If they cannot, or would replace the output of the run.
+    fn new(path: &Path, verb: &str, output: &Path) -> Result<MetricsFile, MetricsFileError> {
+        check_writable(path, output).map_err(|source| MetricsFileError { path: path.to_owned(), source })?;
+        let output = output.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        Ok(MetricsFile { path: path.to_owned(), labels: format!("{{verb=\"{verb}\",output=\"{output}\"}}") })
+    }
+
+    /// Writes how a run ended. `counts` are those of a successful one; without them the last success stays as it stands in the file.
+    ///
+    /// # Errors
+    /// If the system refuses. The file is the old one then.
+    fn write(&self, exit: u8, took: Duration, counts: Option<RunCounts>) -> Result<(), MetricsFileError> {
+        let failed = |source| MetricsFileError { path: self.path.clone(), source };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let before = std::fs::read_to_string(&self.path).unwrap_or_default();
+        let text = self.text(exit, now, took, counts, &before);
+        self.replace(&text).map_err(failed)
+    }
+
+    fn text(&self, exit: u8, now: Duration, took: Duration, counts: Option<RunCounts>, before: &str) -> String {
+        #[expect(clippy::cast_precision_loss, reason = "a float is what Prometheus has")]
+        let success = counts.map(|counts| [now.as_secs_f64(), counts.tiles as f64, counts.bytes as f64]);
+        let mut metrics: Vec<Metric> = vec![
+            (
+                "oar_tiles_run_ended_timestamp_seconds",
+                "When the last run ended, in seconds since 1970",
+                now.as_secs_f64(),
+            ),
+            ("oar_tiles_run_exit_code", "The exit code of the last run", f64::from(exit)),
+            ("oar_tiles_run_duration_seconds", "How long the last run took", took.as_secs_f64()),
+        ];
+        for (number, (name, help)) in OF_SUCCESS.iter().enumerate() {
+            let value = success.map(|values| values[number]).or_else(|| self.value_in(before, name));
+            metrics.extend(value.map(|value| (*name, *help, value)));
+        }
+        let one = |(name, help, value): &Metric| {
+            format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name}{} {value}\n", self.labels)
+        };
+        metrics.iter().map(one).collect()
+    }
+
+    /// The value of a metric of this run in an older file.
+    fn value_in(&self, text: &str, name: &str) -> Option<f64> {
+        let begin = format!("{name}{} ", self.labels);
+        text.lines().find_map(|line| line.strip_prefix(&begin)?.trim().parse().ok())
+    }
+
+    /// Replaces the file as a whole: the exporter never reads half of it.
+    fn replace(&self, text: &str) -> io::Result<()> {
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let mut builder = tempfile::Builder::new();
+        // The exporter runs as another user.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+        let mut file = builder.prefix(".oar-tiles-").tempfile_in(folder.unwrap_or(Path::new(".")))?;
+        file.write_all(text.as_bytes())?;
+        file.persist(&self.path).map(drop).map_err(|error| error.error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_leaves_what_the_last_success_did() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("oar.prom");
+        let file = MetricsFile::new(&path, "seed", Path::new("a\"b.mbtiles")).unwrap();
+        let read = || std::fs::read_to_string(&path).unwrap();
+        let value = |name: &str| file.value_in(&read(), name);
+        file.write(2, Duration::from_secs(3), None).unwrap();
+        assert_eq!((value("oar_tiles_run_exit_code"), value("oar_tiles_run_tiles")), (Some(2.0), None));
+        file.write(0, Duration::from_secs(3), Some(RunCounts { tiles: 7, bytes: 900 })).unwrap();
+        let success = value("oar_tiles_run_success_timestamp_seconds");
+        assert!(success > Some(1.7e9) && value("oar_tiles_run_tiles") == Some(7.0), "{}", read());
+        file.write(1, Duration::from_millis(1_500), None).unwrap();
+        assert_eq!(value("oar_tiles_run_exit_code"), Some(1.0));
+        assert_eq!(value("oar_tiles_run_duration_seconds"), Some(1.5));
+        assert_eq!(value("oar_tiles_run_success_timestamp_seconds"), success);
+        assert_eq!((value("oar_tiles_run_tiles"), value("oar_tiles_run_bytes")), (Some(7.0), Some(900.0)));
+        assert!(read().contains("{verb=\"seed\",output=\"a\\\"b.mbtiles\"}"));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+    }
+}

@@ -1,0 +1,157 @@
+//! The access log: a line on standard output for each request of the public listener, as text or as JSON.
+//!
+//! Lines are written by a thread of their own. A reader of standard output that does not keep up costs lines, which are counted, and no
+//! request its time.
+
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, SystemTime};
+
+use serde_json::json;
+
+use super::options::AccessLogStyle;
+
+/// Lines that may wait to be written.
+const MAX_WAITING_LINES: usize = 16_384;
+
+/// Lines that are written at once.
+const MAX_LINES_PER_WRITE: usize = 256;
+
+/// How long the last lines may take.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// A request that was answered.
+#[derive(Debug)]
+pub(crate) struct AccessLine<'a> {
+    /// Who asked, as far as trusted proxies tell; `None` over a Unix socket.
+    pub(crate) client: Option<IpAddr>,
+    /// The method.
+    pub(crate) method: &'a str,
+    /// Path and query, percent-encoded as they came.
+    pub(crate) path: &'a str,
+    /// The version of HTTP, such as `HTTP/1.1`.
+    pub(crate) protocol: &'a str,
+    /// The status.
+    pub(crate) status: u16,
+    /// Bytes of the body.
+    pub(crate) bytes: u64,
+    /// How long the answer took.
+    pub(crate) took: Duration,
+    /// Where the answer came from.
+    pub(crate) source: &'static str,
+}
+
+impl AccessLine<'_> {
+    fn text(&self, style: AccessLogStyle, at: SystemTime) -> String {
+        let time = humantime::format_rfc3339_millis(at);
+        let client = self.client.map_or_else(|| "-".to_owned(), |client| client.to_string());
+        let AccessLine { method, path, protocol, status, bytes, took, source, .. } = self;
+        let seconds = took.as_secs_f64();
+        match style {
+            AccessLogStyle::Json => {
+                let line = json!({
+                    "time": time.to_string(), "client": client, "method": method, "path": path, "protocol": protocol,
+                    "status": status, "bytes": bytes, "seconds": seconds, "source": source,
+                });
+                format!("{line}\n")
+            }
+            AccessLogStyle::Text => {
+                // A quote would end the request in the line.
+                let path = path.replace('\\', "\\\\").replace('"', "\\\"");
+                format!("{time} {client} \"{method} {path} {protocol}\" {status} {bytes} {seconds:.6} {source}\n")
+            }
+        }
+    }
+}
+
+enum LogMessage {
+    Line(String),
+    /// Everything before it is to be written, and then told.
+    End(SyncSender<()>),
+}
+
+/// The access log.
+#[derive(Debug)]
+pub(crate) struct AccessLog {
+    style: AccessLogStyle,
+    lines: SyncSender<LogMessage>,
+    lost: AtomicU64,
+}
+
+impl AccessLog {
+    /// Begins to write.
+    ///
+    /// # Errors
+    /// If there can be no further thread.
+    pub(crate) fn start(style: AccessLogStyle) -> std::io::Result<AccessLog> {
+        let (lines, waiting) = sync_channel(MAX_WAITING_LINES);
+        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write(&waiting))?;
+        Ok(AccessLog { style, lines, lost: AtomicU64::new(0) })
+    }
+
+    /// Writes a line, unless too many wait.
+    pub(crate) fn write(&self, line: &AccessLine<'_>) {
+        let text = line.text(self.style, SystemTime::now());
+        if self.lines.try_send(LogMessage::Line(text)).is_err() && self.lost.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!("standard output is not read fast enough: lines of the access log are lost");
+        }
+    }
+
+    /// Waits until everything is written.
+    pub(crate) fn end(&self) {
+        let (tell, done) = sync_channel(1);
+        if self.lines.try_send(LogMessage::End(tell)).is_ok() {
+            // Nobody may be reading.
+            done.recv_timeout(LAST_LINES).unwrap_or_default();
+        }
+    }
+}
+
+fn write(waiting: &Receiver<LogMessage>) {
+    while let Ok(first) = waiting.recv() {
+        let (mut text, mut end) = (String::new(), None);
+        for message in std::iter::once(first).chain(waiting.try_iter().take(MAX_LINES_PER_WRITE)) {
+            match message {
+                LogMessage::Line(line) => text.push_str(&line),
+                LogMessage::End(tell) => end = Some(tell),
+            }
+        }
+        let mut output = std::io::stdout().lock();
+        if let Err(error) = output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+            return tracing::warn!("the access log cannot be written ({error})");
+        }
+        if let Some(tell) = end {
+            tell.try_send(()).unwrap_or_default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_line_in_either_style() {
+        let line = AccessLine {
+            client: Some("203.0.113.7".parse().unwrap()),
+            method: "GET",
+            path: "/0/0/0.pbf?\"a\\b",
+            protocol: "HTTP/1.1",
+            status: 200,
+            bytes: 3_412,
+            took: Duration::from_micros(412),
+            source: "memory",
+        };
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_390_629_123);
+        assert_eq!(
+            line.text(AccessLogStyle::Text, at),
+            "2026-11-22T23:37:09.123Z 203.0.113.7 \"GET /0/0/0.pbf?\\\"a\\\\b HTTP/1.1\" 200 3412 0.000412 memory\n"
+        );
+        let text = line.text(AccessLogStyle::Json, at);
+        let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&read["path"], &read["seconds"]), (&"/0/0/0.pbf?\"a\\b".into(), &0.000_412.into()));
+        assert_eq!(text.matches('\n').count(), 1);
+    }
+}

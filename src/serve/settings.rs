@@ -1,0 +1,48 @@
+//! Settings that are read again while the server runs.
+
+use std::sync::Arc;
+
+use super::ServeError;
+use super::freshness::TileFreshness;
+use super::notify::{ServerState, tell};
+use super::options::ServeOptions;
+use super::public::{Site, SiteSettings};
+
+/// Reads the options again; an error is a text for the log.
+pub type SettingsReader = Arc<dyn Fn() -> Result<ServeOptions, String> + Send + Sync>;
+
+/// Reads the settings again at each SIGHUP: how long caches may keep tiles, the status of empty ones, `Server-Timing`. What is wrong with them
+/// stands in the log, and the old ones stay. Listeners, memory and workers stay as they are.
+#[cfg(unix)]
+pub(crate) async fn reread_at_hangup(site: Arc<Site>, reread: SettingsReader) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangups = match signal(SignalKind::hangup()) {
+        Ok(hangups) => hangups,
+        Err(error) => return tracing::warn!("SIGHUP cannot be listened to ({error})"),
+    };
+    while hangups.recv().await.is_some() {
+        tell(ServerState::Reloading);
+        let (site, reread) = (Arc::clone(&site), Arc::clone(&reread));
+        match tokio::task::spawn_blocking(move || replaced(&site, &reread)).await {
+            Ok(Ok(())) => tracing::warn!("the settings were read again"),
+            Ok(Err(why)) => tracing::warn!("the settings stay as they were: {why}"),
+            Err(error) => tracing::warn!("a thread died ({error})"),
+        }
+        tell(ServerState::Ready);
+    }
+}
+
+/// There is no SIGHUP here.
+#[cfg(not(unix))]
+pub(crate) async fn reread_at_hangup(_site: Arc<Site>, _reread: SettingsReader) {
+    std::future::pending().await
+}
+
+fn replaced(site: &Site, reread: &SettingsReader) -> Result<(), String> {
+    let options = reread()?;
+    if TileFreshness::is_immutable(&options) && !site.tiles.last().template.is_versioned() {
+        return Err(ServeError::Immutable.to_string());
+    }
+    site.replace_settings(SiteSettings::new(&options).map_err(|error| error.to_string())?);
+    Ok(())
+}
