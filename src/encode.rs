@@ -31,6 +31,17 @@ pub enum Packing {
     Plain,
 }
 
+impl Packing {
+    /// Its part of the text behind the fingerprint, in the form that the first version had: renaming a type must not change it.
+    #[must_use]
+    pub fn definition(self) -> String {
+        match self {
+            Packing::Gzip(Level(level)) => format!("Gzip(Level({level}))"),
+            Packing::Plain => "Plain".to_owned(),
+        }
+    }
+}
+
 /// Packs tiles, one after the other, all in the same way.
 pub enum Packer {
     /// Into gzip.
@@ -219,6 +230,13 @@ mod tests {
     use std::io::Read as _;
 
     use super::*;
+
+    /// As version 1 wrote it: the hash of this text stands in every target.
+    #[test]
+    fn the_definition_of_a_packing_stays_as_it_was() {
+        assert_eq!(Packing::Gzip(Level(6)).definition(), "Gzip(Level(6))");
+        assert_eq!(Packing::Plain.definition(), "Plain");
+    }
 
     #[test]
     fn packed_tiles_unpack_to_themselves_and_are_reproducible() {

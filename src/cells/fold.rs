@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::hash::BuildHasherDefault;
 
-use super::gather::CodeHasher;
+use super::code_hasher::CodeHasher;
 
 /// How the values of rows become one value of their cell. Rows without a value change nothing, as in SQL's aggregates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

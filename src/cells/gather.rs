@@ -1,9 +1,10 @@
 //! Gathering rows in cells, zoom by zoom.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::sync::Mutex;
 
+use super::code_hasher::CodeHasher;
 use super::fold::{Fold, Folded, Folding, MAX_FOLDED_VALUES};
 use super::{Cell, CellGeometry, CellGrid};
 use crate::tile::{BoxFootprint, Footprints, LayerFootprints, SourceBox, TileRect, WorldBox, WorldRect, Zoom};
@@ -290,31 +291,6 @@ impl GatheredCell {
     fn mean(&self) -> WorldBox {
         let [x, y] = self.sum.map(|sum| u32::try_from(sum / self.members).unwrap_or(u32::MAX));
         WorldBox::of_unit(x, y)
-    }
-}
-
-/// Mixes the codes of cells, which differ in few bits, by one multiplication (Knuth, The Art of Computer Programming, section 6.4). Nobody
-/// chooses them, so they need no hasher that guards against chosen keys.
-#[derive(Debug, Default)]
-pub(super) struct CodeHasher(u64);
-
-impl Hasher for CodeHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_i64(i64::from(*byte));
-        }
-    }
-
-    fn write_i64(&mut self, code: i64) {
-        self.write_u64(code.cast_unsigned());
-    }
-
-    fn write_u64(&mut self, code: u64) {
-        self.0 = (self.0 ^ code).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }
 

@@ -9,6 +9,7 @@
 //! - `gather`: [`Gathering`] takes in [`Members`] in any order and gives the cells of each zoom as [`CellCounts`].
 //! - `fold`: how values of rows become one value of their cell ([`Fold`]).
 
+mod code_hasher;
 mod fold;
 mod gather;
 mod grid;

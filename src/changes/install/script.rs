@@ -65,7 +65,7 @@ impl ScriptContext<'_> {
             format!(
                 "BEGIN READ WRITE;
 SET LOCAL search_path = pg_catalog, pg_temp;
-SET LOCAL lock_timeout = '10s';   -- who waits for a table holds up everybody behind
+SET LOCAL lock_timeout = '10s';   -- every later session queues behind one that waits for a table
 SET LOCAL statement_timeout = 0;
 SELECT pg_advisory_xact_lock({}, {}); -- one install at a time",
                 WATCHER_LOCK.0,
@@ -116,7 +116,7 @@ SELECT pg_advisory_xact_lock({}, {}); -- one install at a time",
     fn known_log(&self, facts: &Facts) -> String {
         let schema = quoted(self.schema);
         let check = format!(
-            "-- This was written for the log as it is now.
+            "-- The script fits only the state of the log for which it was written.
 DO $oar_tiles$ BEGIN
     IF (SELECT installs FROM {schema}.state) <> {} THEN
         RAISE EXCEPTION 'something else was installed meanwhile' USING ERRCODE = '{OVERTAKEN}';

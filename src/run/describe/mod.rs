@@ -32,7 +32,7 @@ pub(crate) fn fingerprint(settings: &JobSettings, layers: &[Arc<Layer>]) -> Stri
         hash.update(layer.definition());
         hash.update("\n");
     }
-    hash.update(format!("{:?}", settings.run.limits.packing));
+    hash.update(settings.run.limits.packing.definition());
     let configuration: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     fingerprint_of(&configuration, DrawingVersions { rendering: RENDERING_VERSION, packing: PACKING_VERSION })
 }

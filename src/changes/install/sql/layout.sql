@@ -1,5 +1,5 @@
--- One row. Changes noted by transactions up to "pruned" may be gone; "installs" counts what changed the tables below;
--- numbers of watches are given once. "owner" owns the functions of the triggers; NULL: the owner of each table does.
+-- One row. Entries of transactions up to "pruned" may be gone. "installs" counts the installs that changed the tables below. Ids of watches are
+-- never used again. "owner" owns the trigger functions; NULL: the owner of each table does.
 CREATE TABLE {schema}.state (
     one            boolean PRIMARY KEY DEFAULT true CHECK (one),
     layout         int4 NOT NULL,
@@ -12,23 +12,23 @@ CREATE TABLE {schema}.state (
 COMMENT ON TABLE {schema}.state IS 'oar-tiles change log';
 INSERT INTO {schema}.state (layout) VALUES ({layout});
 
--- What is noted: where the rows of a table are, by a geometry column or by a query over the changed row.
+-- What is logged of each table: the positions of its rows, from a geometry column or from a query over the changed row.
 CREATE TABLE {schema}.watch (
     id             int4 PRIMARY KEY,
     relation       oid NOT NULL,
-    name           text NOT NULL,      -- schema and table, quoted, as they were called
-    geometry       text,               -- the column; NULL where a query tells the places
+    name           text NOT NULL,      -- schema and table, quoted, at the install
+    geometry       text,               -- the column; NULL if a query gives the positions
     query          text,               -- evaluated when the log is read, never by the writer
     logged         text[] NOT NULL,    -- the columns that the query refers to
-    key            text[] NOT NULL,    -- the columns by which old rows find their new ones; none: by all that is watched
-    truncate_rows  int8 NOT NULL,      -- TRUNCATE of more rows notes "everything"
-    noter          oid NOT NULL,       -- the triggers' function
+    key            text[] NOT NULL,    -- the columns that pair an old row with its new version; empty: all watched columns
+    truncate_rows  int8 NOT NULL,      -- a TRUNCATE of more rows is logged as "everything"
+    noter          oid NOT NULL,       -- the trigger function
     noter_xmin     xid NOT NULL,
-    since          xid8 NOT NULL,      -- when the triggers were complete, on this very set of tables
+    since          xid8 NOT NULL,      -- the transaction that completed the triggers on this set of tables
     CHECK ((geometry IS NULL) <> (query IS NULL))
 );
 
--- The columns whose change is noted.
+-- The columns whose changes are logged.
 CREATE TABLE {schema}.watched (
     watch           int4 NOT NULL REFERENCES {schema}.watch ON DELETE CASCADE,
     column_name     text NOT NULL,
@@ -38,26 +38,26 @@ CREATE TABLE {schema}.watched (
     PRIMARY KEY (watch, column_name)
 );
 
--- The table, its partitions, children and parents: each carries the triggers.
+-- The table, its partitions, children and parents: each has the triggers.
 CREATE TABLE {schema}.member (
     watch     int4 NOT NULL REFERENCES {schema}.watch ON DELETE CASCADE,
     relation  oid NOT NULL,
     name      text NOT NULL,
     triggers  text NOT NULL,           -- name, state and xmin of each
-    ties      text NOT NULL,           -- each parent, and the xmin of the tie
+    ties      text NOT NULL,           -- each parent, and the xmin of its row in pg_inherits
     PRIMARY KEY (watch, relation)
 );
 
--- What each layer that was installed needs, by a hash of what it reads. No watch: nothing that it reads can be watched.
+-- What each installed layer needs, by a hash of what it reads. Without a watch, nothing that it reads can be watched.
 CREATE TABLE {schema}.needs (
     definition  text NOT NULL,
-    layer       text NOT NULL,         -- its name when it was installed, for people
+    layer       text NOT NULL,         -- its name at the install, for people
     watch       int4 REFERENCES {schema}.watch ON DELETE CASCADE,
     columns     text[] NOT NULL
 );
 CREATE INDEX needs_definition ON {schema}.needs (definition);
 
--- The log. A row holds up to about 1000 places, so that log and index stay small.
+-- The log. An entry holds up to about 1000 positions, so that log and index stay small.
 CREATE TABLE {schema}.change (
     xid         xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
     at          timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
@@ -65,11 +65,11 @@ CREATE TABLE {schema}.change (
     rows        int4 NOT NULL,         -- changed rows
     x           float8[],              -- points, in the reference system of the column; NaN and infinity may be among them
     y           float8[],
-    places      {postgis}.geometry[],  -- what is no point: its box where a box is as good, else the geometry
+    places      {postgis}.geometry[],  -- other geometries: the box if that is as good, else the geometry
     keys        jsonb[],               -- for a query: the columns that it refers to, each as text
     everything  boolean NOT NULL DEFAULT false
 );
 CREATE INDEX change_xid ON {schema}.change (xid);
 CREATE INDEX change_everything ON {schema}.change (xid) WHERE everything;
--- Coordinates do not shrink: the writer need not try.
+-- Coordinates do not compress, so writers need not try.
 ALTER TABLE {schema}.change ALTER COLUMN x SET STORAGE EXTERNAL, ALTER COLUMN y SET STORAGE EXTERNAL;

@@ -1,4 +1,4 @@
--- What ALTER DEFAULT PRIVILEGES gave others on the tables is taken back, except for reading.
+-- Takes back the rights on the tables that ALTER DEFAULT PRIVILEGES gave to other roles, except for reading.
 DO $oar_tiles$
 DECLARE
     one  record;

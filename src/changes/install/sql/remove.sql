@@ -1,6 +1,6 @@
 BEGIN READ WRITE;
 SET LOCAL search_path = pg_catalog, pg_temp;
-SET LOCAL lock_timeout = '10s';   -- who waits for a table holds up everybody behind
+SET LOCAL lock_timeout = '10s';   -- every later session queues behind one that waits for a table
 SET LOCAL statement_timeout = 0;
 DO $oar_tiles$
 BEGIN
@@ -19,7 +19,7 @@ DECLARE
     is_made  boolean := (SELECT coalesce((to_jsonb(s) ->> 'owner_is_made')::boolean, false) FROM {schema}.state AS s);
     one      record;
 BEGIN
-    -- The triggers go with their functions.
+    -- Dropping the functions drops the triggers.
     FOR noter IN SELECT w.noter FROM {schema}.watch AS w JOIN pg_proc AS p ON p.oid = w.noter LOOP
         EXECUTE format('DROP FUNCTION %s CASCADE', noter);
     END LOOP;
@@ -29,7 +29,7 @@ BEGIN
             EXECUTE format('DROP ROLE %I', owner);
             PERFORM set_config('oar_tiles.step', format('role %I: removed', owner), true);
         EXCEPTION WHEN dependent_objects_still_exist THEN
-            -- Such as in a copy of this database.
+            -- A copy of this database, for example.
             PERFORM set_config('oar_tiles.step', format('role %I: stays, another database needs it', owner), true);
         END;
     ELSIF NOT is_made THEN

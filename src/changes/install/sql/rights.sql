@@ -1,4 +1,4 @@
--- Each function gets its owner, and the owner what the function needs: to append to the log and, for TRUNCATE, to read the tables.
+-- Each function gets its owner, and the owner gets the rights that the function needs: to append to the log and, for TRUNCATE, to read the tables.
 DO $oar_tiles$
 DECLARE
     chosen  text := {chosen};    -- NULL: the owner of each table
@@ -27,7 +27,7 @@ BEGIN
                 CASE other.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(other.grantee)) END);
         END LOOP;
         IF one.proowner <> one.owner THEN
-            -- A function is given only to who may make one there, unless a superuser gives it.
+            -- Unless a superuser does it, only a role that may make functions in the schema can become the owner of one.
             IF has_schema_privilege(one.owner, {name}, 'CREATE') THEN
                 EXECUTE format('ALTER FUNCTION %s OWNER TO %I', one.called, one.owner_name);
             ELSE
@@ -69,7 +69,7 @@ BEGIN
             WHERE w.id = one.id AND p.oid = one.noter AND w.noter_xmin <> p.xmin;
         END IF;
     END LOOP;
-    -- Who owned functions before appends no more.
+    -- Former owners of functions lose the right to append.
     FOR other IN
         SELECT DISTINCT a.grantee FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS a
         WHERE c.oid = (log || '.change')::regclass AND a.privilege_type = 'INSERT' AND a.grantee <> c.relowner AND a.grantee NOT IN (

@@ -1,4 +1,4 @@
--- The role as which the triggers run. It can do no more than append to the log.
+-- The role as which the triggers run. It can only append to the log.
 DO $oar_tiles$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {chosen}) THEN

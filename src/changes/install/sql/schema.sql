@@ -1,11 +1,11 @@
--- A schema that was made for whoever installs is as good as the right to make one.
+-- If the schema exists already, the role needs no right to make one.
 DO $oar_tiles$
 DECLARE
     one  record;
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = {name}) THEN
         CREATE SCHEMA {schema};
-        -- What ALTER DEFAULT PRIVILEGES gave others is taken back, except for reading.
+        -- Takes back the rights that ALTER DEFAULT PRIVILEGES gave to other roles, except for reading.
         FOR one IN
             SELECT a.grantee FROM pg_namespace AS n CROSS JOIN LATERAL aclexplode(n.nspacl) AS a
             WHERE n.nspname = {name} AND a.grantee <> n.nspowner AND a.privilege_type = 'CREATE'

@@ -1,5 +1,5 @@
--- The log's state beside what the catalog says now, as one JSON text: the watches that the definitions $1 need, and those on
--- the tables $2. Of the changes since the snapshot $3 only those that note everything.
+-- The log's state beside the present catalog, as one JSON text: the watches that the definitions $1 need, and those on the tables $2; and
+-- whether "everything" was logged since the snapshot $3.
 WITH RECURSIVE needed AS (
     SELECT definition, watch, columns FROM {schema}.needs WHERE definition = ANY ($1)
 ),

@@ -1,4 +1,4 @@
--- Nobody but superusers and the role that runs this may alter the schema: what they put there would run with its rights.
+-- Only superusers and the role that runs this script may alter the schema: code that others put there would run with the rights of that role.
 DO $oar_tiles$
 DECLARE
     holder  text;

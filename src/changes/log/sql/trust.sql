@@ -1,7 +1,7 @@
--- What is wrong with the schema {name} as the place of a change log, from the catalog alone: no table of it is read.
--- Whoever may alter the schema, its tables or its functions can have statements run as whoever installs, as the owner of the
--- functions, or as a reader. So only superusers and the owner of the schema may, and nothing in it is anybody else's.
--- A row for each finding: what is wrong, and whether another install may put it right.
+-- What is wrong with the schema {name} as the schema of a change log, from the catalog alone: no table in it is read.
+-- A role that can alter the schema, its tables or its functions can have its code run with the rights of the role that installs, of the owner of
+-- the functions, or of a reader. So only superusers and the owner of the schema may alter it, and own what is in it.
+-- A row for each finding: what is wrong, and whether another install may mend it.
 WITH log AS (
     SELECT n.oid, n.nspacl, n.nspowner,
         EXISTS (SELECT FROM pg_class AS state
@@ -15,7 +15,7 @@ who AS (
     SELECT r.oid, '"' || replace(r.rolname, '"', '""') || '"' FROM pg_roles AS r
 ),
 trusted AS (SELECT r.oid FROM pg_roles AS r, log WHERE r.rolsuper OR r.oid = log.nspowner),
--- Superusers, and who can become one (PostgreSQL documentation, section 22.5, "Predefined Roles").
+-- Superusers, and roles whose members can become one (PostgreSQL documentation, section 22.5, "Predefined Roles").
 super AS (
     SELECT r.oid, r.rolname FROM pg_roles AS r
     WHERE r.rolsuper OR r.rolname IN ('pg_execute_server_program', 'pg_write_server_files', 'pg_read_server_files')
@@ -27,13 +27,13 @@ part AS (
 ),
 noter AS (
     SELECT p.oid, p.proowner, p.oid::regprocedure::text AS called,
-        -- What the owner of a table lets run can do no more to it than he himself.
+        -- A function of a table's owner can do no more to the table than the owner can.
         EXISTS (SELECT FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
             WHERE t.tgfoid = p.oid AND c.relowner = p.proowner) AS is_of_table
     FROM log JOIN pg_proc AS p ON p.pronamespace = log.oid
     WHERE log.is_made AND p.proname ~ '^note_[0-9]+$' AND p.pronargs = 0 AND p.prorettype = 'trigger'::regtype
 ),
--- Who owns functions of triggers and no table: a role that is there for nothing else.
+-- Roles that own trigger functions and no table: they exist for nothing else.
 keeper AS (SELECT DISTINCT r.* FROM noter JOIN pg_roles AS r ON r.oid = noter.proowner WHERE NOT noter.is_of_table),
 granted AS (
     SELECT c.relname, a.grantee, a.privilege_type FROM part AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS a
@@ -45,14 +45,14 @@ SELECT format('%1$s may make objects in it: REVOKE CREATE ON SCHEMA %2$s FROM %1
 FROM log CROSS JOIN LATERAL aclexplode(log.nspacl) AS a JOIN who ON who.oid = a.grantee
 WHERE a.privilege_type = 'CREATE' AND a.grantee NOT IN (SELECT oid FROM trusted)
 UNION ALL
--- Every object in a schema depends on it; what belongs to one of its tables depends on that instead.
+-- Every object in a schema depends on the schema; parts of a table depend on the table instead.
 SELECT 'it holds ' || pg_describe_object(d.classid, d.objid, 0), false
 FROM log JOIN pg_depend AS d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = log.oid
 WHERE NOT (d.classid = 'pg_class'::regclass AND d.objid IN (SELECT oid FROM part))
   AND NOT (d.classid = 'pg_proc'::regclass AND d.objid IN (SELECT oid FROM noter))
-  -- Rights of what is made later, which an install takes back, and what is replicated.
+  -- Default privileges, which an install takes back, and publications do no harm.
   AND d.classid::regclass::text NOT IN ('pg_default_acl', 'pg_publication_namespace')
-  -- A new log gets an empty schema. Beside one that is there, what superusers and its owner made can do no harm.
+  -- A new log needs an empty schema. In the schema of an existing log, objects of superusers and of its owner do no harm.
   AND (NOT log.is_made OR EXISTS (
       SELECT FROM pg_shdepend AS s
       WHERE s.classid = d.classid AND s.objid = d.objid AND s.deptype = 'o' AND s.refclassid = 'pg_authid'::regclass
@@ -73,11 +73,11 @@ UNION ALL
 SELECT format('the table "%s" has row level security', relname), false FROM part WHERE relrowsecurity
 UNION ALL
 SELECT format('%1$s may %2$s on the table "%3$s": REVOKE %2$s ON %4$s."%3$s" FROM %1$s', who.called, g.privilege_type, g.relname, {quoted}),
-    -- Such as the role of functions that are gone.
+    -- For example the role of functions that were dropped.
     g.relname = 'change' AND g.privilege_type = 'INSERT'
 FROM granted AS g JOIN who ON who.oid = g.grantee
 WHERE g.grantee NOT IN (SELECT oid FROM trusted)
-  -- Readers; whoever prunes; the triggers' functions.
+  -- Readers, the role that prunes, and the trigger functions have these rights.
   AND g.privilege_type NOT IN ('SELECT', 'MAINTAIN')
   AND (g.relname, g.privilege_type) NOT IN (('change', 'DELETE'), ('state', 'UPDATE'))
   AND NOT (g.relname = 'change' AND g.privilege_type = 'INSERT' AND g.grantee IN (SELECT proowner FROM noter))

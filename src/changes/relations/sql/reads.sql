@@ -1,5 +1,5 @@
--- The stored tables that the view $1 reads, through further views and through functions whose bodies the catalog knows, and
--- the columns of each. The catalog notes no column for a reference to a whole row: such a rule reads all of them.
+-- The stored tables that the view $1 reads, through further views and through functions whose bodies the catalog knows, and the columns of
+-- each. The catalog records no column for a reference to a whole row, so a rule with one reads all columns.
 WITH RECURSIVE part (class, object) AS (
     SELECT 'pg_rewrite'::regclass::oid, r.oid FROM pg_rewrite AS r WHERE r.ev_class = $1::text::regclass
     UNION
@@ -25,7 +25,7 @@ SELECT c.oid, {called}, c.relkind::text,
     ARRAY(
         SELECT a.attname::text FROM pg_attribute AS a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-          -- A column that is worked out when it is read changes with any other.
+          -- A virtual generated column changes with other columns.
           AND (a.attnum = ANY (array_agg(reference.attnum)) OR bool_or(reference.whole) OR EXISTS (
               SELECT FROM pg_attribute AS g
               WHERE g.attrelid = c.oid AND g.attnum = ANY (array_agg(reference.attnum)) AND g.attgenerated = 'v'))

@@ -1,5 +1,5 @@
--- What the triggers on the table $1 have to know: its kin (partitions, children, parents), its columns, and the unique index
--- by which old rows find their new ones, with the equality of its own operator classes where that may be used.
+-- What an install must know of the table $1: its kin (the table, its partitions, children and parents), its columns, and the unique index that
+-- pairs old rows with their new versions, with the equality operators of its operator classes where these are safe to use.
 WITH RECURSIVE below AS (
     SELECT $1::oid AS relation
     UNION
@@ -13,7 +13,7 @@ above AS (
 kin AS (SELECT * FROM below UNION SELECT * FROM above),
 column_type AS (
     SELECT a.attnum, a.attname, a.atttypid, t.typname,
-        -- Not among them: float8 (0 and -0), numeric (1.0 and 1.00), bpchar, interval, timetz, jsonb and whatever is not built in.
+        -- Not exact: float8 (0 and -0), numeric (1.0 and 1.00), bpchar, interval, timetz, jsonb and all types that are not built in.
         t.typnamespace = 'pg_catalog'::regnamespace AND t.typname IN ('bool', 'bytea', 'date', 'int2', 'int4', 'int8', 'oid',
             'text', 'time', 'timestamp', 'timestamptz', 'uuid', 'varchar') AS is_exact,
         a.attcollation <> 0 AS is_collated,
@@ -41,9 +41,9 @@ SELECT json_build_object(
         'is_spatial', is_spatial, 'called', called, 'decoding', decoding)
         ORDER BY attnum) FROM column_type),
     'key', coalesce((SELECT key FROM (
-            -- An operator is found by the types of what it compares, and whoever owns a type may make another that fits better, or
-            -- an implicit cast: only where the types are those of PostgreSQL, or the operator's own and it is written in C, which
-            -- takes a superuser, is it certain which one is meant.
+            -- An operator is looked up by the types of its arguments, and the owner of a type can make another operator that fits better, or an
+            -- implicit cast. The operator is certain only if the types are PostgreSQL's own, or are exactly the operator's and it is written in
+            -- C, which takes a superuser.
             SELECT json_agg(json_build_object('name', a.attname, 'equals', CASE
                     WHEN t.typnamespace = 'pg_catalog'::regnamespace AND n.nspname = 'pg_catalog'
                         OR c.opcintype = a.atttypid AND l.lanname IN ('internal', 'c')
