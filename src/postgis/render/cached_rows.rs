@@ -123,7 +123,7 @@ impl CachedRows {
         let properties: Vec<String> = layer.properties.iter().map(|property| property.name.clone()).collect();
         let (expected, max_rows) = match which {
             RowChoice::Boxes { rows, .. } => (usize::try_from(rows).unwrap_or_default(), usize::MAX),
-            RowChoice::Cells { limit } => (0, usize::try_from(limit).unwrap_or(usize::MAX)),
+            RowChoice::Areas { limit } => (0, usize::try_from(limit).unwrap_or(usize::MAX)),
         };
         let (mut at, mut features) = (Vec::with_capacity(expected), Some(Features::new(properties, expected, memory)));
         let mut fits = true;

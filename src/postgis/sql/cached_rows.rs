@@ -18,9 +18,9 @@ pub(in crate::postgis) enum RowChoice {
     /// Rows near some boxes, the parameters `$1..$4` of the [survey](super::survey); all rows if `boxes` is 0. The values of a query's
     /// placeholders follow. `rows` is the expected number: fewer are read if they take too many bytes.
     Boxes { boxes: usize, rows: u64 },
-    /// Rows in squares of the pyramid, no two of which overlap: areas without a margin, the parameters `$1..$10`. At most `limit` rows are
-    /// read; if that many are found, some may be missing.
-    Cells { limit: u64 },
+    /// Rows in areas without a margin that do not overlap, the parameters `$1..$10`. At most `limit` rows are read; if that many are found, some
+    /// may be missing.
+    Areas { limit: u64 },
 }
 
 /// The numbers of the parameters that follow those of a [`RowChoice`].
@@ -41,15 +41,15 @@ pub(in crate::postgis) fn cached_rows(layer: &Layer, rows: RowChoice, parameters
     let carried = carried(layer);
     let (with, located) = match rows {
         RowChoice::Boxes { boxes, .. } => (String::new(), in_boxes(layer, &carried, boxes)),
-        RowChoice::Cells { limit } => {
+        RowChoice::Areas { limit } => {
             let placed = placed(layer, Candidates::Found, &carried.values, &carried.names);
-            (format!("WITH {},\n{placed}\n", areas(layer)), in_cells(layer, &carried, limit))
+            (format!("WITH {},\n{placed}\n", areas(layer)), in_areas(layer, &carried, limit))
         }
     };
     let is_whole = match rows {
         RowChoice::Boxes { .. } => format!("bytes < ${max_bytes}"),
         // Here nothing would show that rows were left out. The parameter must be mentioned for the server to know its type.
-        RowChoice::Cells { .. } => format!("${max_bytes} > 0"),
+        RowChoice::Areas { .. } => format!("${max_bytes} > 0"),
     };
     let CarriedColumns { names, row, order, arguments, .. } = carried;
     let order = order.trim_start_matches(", ");
@@ -93,8 +93,8 @@ fn in_boxes(layer: &Layer, CarriedColumns { values, names, .. }: &CarriedColumns
     )
 }
 
-/// The boxes of neighbouring squares find a row, too; its position decides which square it lies in.
-fn in_cells(layer: &Layer, CarriedColumns { names, .. }: &CarriedColumns, limit: u64) -> String {
+/// The boxes of neighbouring areas find a row, too; its position decides which area it lies in.
+fn in_areas(layer: &Layer, CarriedColumns { names, .. }: &CarriedColumns, limit: u64) -> String {
     let [west, north, ..] = world_sides(layer.placement());
     format!(
         "SELECT ST_X(m) AS x, ST_Y(m) AS y, west, north{names}
