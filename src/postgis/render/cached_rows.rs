@@ -183,13 +183,13 @@ impl CachedRows {
             self.positions.candidates(&area.rect, layer.margin, &mut candidates);
             if let Some(SearchBox::Near(boxes)) = area.search.get(index) {
                 let boxes = GridBoxes::new(boxes);
-                let is_asked = |one: &Candidate| match one.at {
+                let is_near_change = |one: &Candidate| match one.at {
                     Unit::At(at) => boxes.hold(at.map(i64::from)),
                     Unit::Beyond => false,
                     Unit::Unsure => true,
                 };
-                let asked: Vec<Candidate> = candidates.drain(before..).filter(is_asked).collect();
-                candidates.extend(asked);
+                let near_changes: Vec<Candidate> = candidates.drain(before..).filter(is_near_change).collect();
+                candidates.extend(near_changes);
             }
         }
         candidates.sort_unstable();

@@ -78,8 +78,8 @@ impl BatchDrawing<'_> {
                 .map(|area| area.within(rect))
                 .collect();
             let mut rendered = Tiles::new();
-            let asked = LayerAreas { index, areas: &areas, max_features: &Vec::new(), candidates: Candidates::Found };
-            match self.layer(asked, &mut rendered).await {
+            let work = LayerAreas { index, areas: &areas, max_features: &Vec::new(), candidates: Candidates::Found };
+            match self.layer(work, &mut rendered).await {
                 Ok(_) if rendered.values().eq([&tile]) => {}
                 Ok(_) => return Ok(false),
                 Err(Error::Query { .. } | Error::Timeout { .. }) => {

@@ -58,8 +58,8 @@ impl<'a> BatchDrawing<'a> {
     }
 
     /// One layer's part of some areas. For a query that runs once for each tile, all of these tiles are in the result, empty ones too.
-    pub(in crate::postgis) async fn layer(self, asked: LayerAreas<'_>, tiles: &mut Tiles) -> Result<LayerCount, Error> {
-        let layer = self.probed(asked.index).id;
+    pub(in crate::postgis) async fn layer(self, work: LayerAreas<'_>, tiles: &mut Tiles) -> Result<LayerCount, Error> {
+        let layer = self.probed(work.index).id;
         let mut drawn = 0;
         let each = |row: &Row| {
             let (place, features, mvt, left_out): (i64, i64, &[u8], i64) =
@@ -75,9 +75,9 @@ impl<'a> BatchDrawing<'a> {
                 tile.notes.push(Note { layer, what: Noted::Thinned { left_out: left_out.cast_unsigned() } });
             }
         };
-        let mut found = self.rows(asked, each).await?;
-        if self.probed(asked.index).asks_each_tile() {
-            let all = asked.areas.iter().flat_map(|area| query_tiles(area, asked.index));
+        let mut found = self.rows(work, each).await?;
+        if self.probed(work.index).asks_each_tile() {
+            let all = work.areas.iter().flat_map(|area| query_tiles(area, work.index));
             for tile in all.flat_map(TileRect::iter) {
                 let layers = || vec![RenderedLayer { layer, bytes: 0 }];
                 let rendered = || RenderedTile { layers: layers(), ..RenderedTile::empty(tile) };
@@ -89,8 +89,8 @@ impl<'a> BatchDrawing<'a> {
     }
 
     /// Runs a layer's statement over some areas; gives the number of its rows.
-    async fn rows(self, asked: LayerAreas<'_>, mut each: impl FnMut(&Row)) -> Result<u64, Error> {
-        let LayerAreas { index, areas, max_features, candidates } = asked;
+    async fn rows(self, work: LayerAreas<'_>, mut each: impl FnMut(&Row)) -> Result<u64, Error> {
+        let LayerAreas { index, areas, max_features, candidates } = work;
         let (layer, statement) = (self.probed(index), self.statements(index).statement(candidates));
         let bound = Areas::bind(layer, index, areas);
         let rect = areas.first().map(|area| area.rect);

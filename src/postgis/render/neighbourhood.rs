@@ -76,9 +76,9 @@ impl BatchDrawing<'_> {
         let parts = samples.iter().flat_map(|(tile, parts)| parts.iter().map(|part| (*tile, part.world)));
         let searched: Vec<Area> = parts.map(|(tile, world)| area(tile, SearchBox::World(world))).collect();
         let (mut drawn, max_features) = (Tiles::new(), Vec::new());
-        let asked =
+        let work =
             LayerAreas { index: 0, areas: &searched, max_features: &max_features, candidates: Candidates::Found };
-        self.layer(asked, &mut drawn).await?;
+        self.layer(work, &mut drawn).await?;
         let is_alike = |(tile, parts): &&(TileCoord, Vec<ChangedPart>)| {
             let (own, cached) = (layer_of(&drawn, *tile), layer_of(&cached, *tile));
             mvt::replaced(own, cached, &boxes(parts), points).is_some_and(|(together, _)| together == own)

@@ -115,9 +115,9 @@ impl LayerProbe<'_> {
             "SELECT array_agg(DISTINCT ST_SRID({g})), COALESCE(bool_and(GeometryType({g}) = 'POINT'), true),
                     COALESCE(bool_or(GeometryType({g}) ~ 'CURVE|CIRCULAR|COLLECTION|SURFACE|TIN|TRIANGLE'), false)"
         );
-        let some = format!("{} IS NOT NULL", layer.geometry);
+        let is_set = format!("{} IS NOT NULL", layer.geometry);
         if !layer.is_query() {
-            let sql = format!("{kind} FROM {} WHERE {some} {}", layer.relation, filter(layer));
+            let sql = format!("{kind} FROM {} WHERE {is_set} {}", layer.relation, filter(layer));
             let row = self.session.one(&format!("layer \"{}\"", layer.name), &sql, &[]).await?;
             let srids = row.get::<_, Option<Vec<i32>>>(0).unwrap_or_default();
             return Ok(GeometryKinds { srids, points: row.get(1), curves: row.get(2) });
@@ -131,9 +131,9 @@ impl LayerProbe<'_> {
         let mut failed = None;
         for srid in systems {
             layer.shape.srid = *srid;
-            let few = if reads_all { "" } else { ROWS_PER_ZOOM };
-            let asked = from_at_zooms(layer, &format!("{g} AS oar_tiles_g"), &format!("{some} {}", filter(layer)), few);
-            let sql = format!("{} {asked}", kind.replace(&g, "oar_tiles_g"));
+            let limit = if reads_all { "" } else { ROWS_PER_ZOOM };
+            let source = from_at_zooms(layer, &format!("{g} AS oar_tiles_g"), &format!("{is_set} {}", filter(layer)), limit);
+            let sql = format!("{} {source}", kind.replace(&g, "oar_tiles_g"));
             self.session.set_savepoint().await?;
             match self.run_at_zooms(layer, &sql, &zooms).await {
                 Ok(rows) => {
@@ -184,11 +184,11 @@ impl LayerProbe<'_> {
         let rows = if layer.is_query() {
             // The first zoom, the last, and one in between. Not all, because each costs as much as reading and sorting all rows.
             let all: Vec<Zoom> = layer.zooms.iter().collect();
-            let some = [all[0], all[all.len() / 2], all[all.len() - 1]];
-            let mut zooms = if layer.asks_each_zoom() { some.to_vec() } else { vec![all[0]] };
+            let probed = [all[0], all[all.len() / 2], all[all.len() - 1]];
+            let mut zooms = if layer.asks_each_zoom() { probed.to_vec() } else { vec![all[0]] };
             zooms.dedup();
-            let asked = from_at_zooms(layer, &key, &format!("true {}", filter(layer)), "");
-            let sql = format!("SELECT {text}, count(*), {is_null} {asked} GROUP BY oar_tiles_area.z, {key} {twice}");
+            let source = from_at_zooms(layer, &key, &format!("true {}", filter(layer)), "");
+            let sql = format!("SELECT {text}, count(*), {is_null} {source} GROUP BY oar_tiles_area.z, {key} {twice}");
             self.run_at_zooms(layer, &sql, &zooms).await.map_err(|error| explain(error, layer))?
         } else {
             let sql = format!(
@@ -219,11 +219,11 @@ fn filter(layer: &Layer) -> String {
 
 /// The FROM part of a statement that runs a query at some zooms, for the box of the world. The parameters are arrays of the zooms and of the
 /// sides of a pixel, then west, south, east and north of the box.
-fn from_at_zooms(layer: &Layer, columns: &str, condition: &str, few: &str) -> String {
+fn from_at_zooms(layer: &Layer, columns: &str, condition: &str, limit: &str) -> String {
     format!(
         "FROM (
             SELECT z, pixel_width, ST_MakeEnvelope($3, $4, $5, $6, {}) AS box FROM unnest($1, $2) AS zooms (z, pixel_width)
-        ) AS oar_tiles_area CROSS JOIN LATERAL (SELECT {columns} FROM {} WHERE {condition} {few}) AS asked",
+        ) AS oar_tiles_area CROSS JOIN LATERAL (SELECT {columns} FROM {} WHERE {condition} {limit}) AS asked",
         layer.shape.srid,
         layer.rows(&PlaceholderSql::of_area())
     )
