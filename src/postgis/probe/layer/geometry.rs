@@ -132,7 +132,8 @@ impl LayerProbe<'_> {
         for srid in systems {
             layer.shape.srid = *srid;
             let limit = if reads_all { "" } else { ROWS_PER_ZOOM };
-            let source = from_at_zooms(layer, &format!("{g} AS oar_tiles_g"), &format!("{is_set} {}", filter(layer)), limit);
+            let source =
+                from_at_zooms(layer, &format!("{g} AS oar_tiles_g"), &format!("{is_set} {}", filter(layer)), limit);
             let sql = format!("{} {source}", kind.replace(&g, "oar_tiles_g"));
             self.session.set_savepoint().await?;
             match self.run_at_zooms(layer, &sql, &zooms).await {
