@@ -198,26 +198,46 @@ impl Patches {
         Ok(tiles)
     }
 
-    /// How one layer of a tile is patched.
+    /// Decides whether one layer of a tile is kept, patched from a query or from cached rows, or rendered. Any condition that is not fulfilled has
+    /// the layer rendered; of a layer that can be patched, the log names it.
     fn decide_layer(&self, index: LayerIndex, tile: TileCoord, stored: &StoredLayers) -> LayerPatch {
         let layer = &self.layers[index.0];
-        let has_failed = self.unpatchable[index.0].load(Relaxed) >= MAX_UNPATCHABLE_TILES;
-        let may_patch = layer.points.is_some() && !has_failed && !self.always_rendered.contains(&tile);
-        let stored = stored.as_ref().filter(|_| may_patch);
-        let (Some(stored), Some(positions)) = (stored, self.positions.of(index, tile)) else {
+        if layer.points.is_none() {
             return LayerPatch::Render;
-        };
-        // A tile without the layer shows nothing of it, or has lost it. Rendering tells which.
-        let Some(bytes) = stored.get(&layer.id) else { return LayerPatch::Render };
+        }
+        self.patch_of_layer(index, tile, stored).unwrap_or_else(|why| {
+            tracing::debug!("tile {tile}: the layer with the number {} is rendered: {why}", layer.id);
+            LayerPatch::Render
+        })
+    }
+
+    /// How one layer of points is patched in a tile, or why it has to be rendered.
+    fn patch_of_layer(
+        &self,
+        index: LayerIndex,
+        tile: TileCoord,
+        stored: &StoredLayers,
+    ) -> Result<LayerPatch, &'static str> {
+        let layer = &self.layers[index.0];
+        if self.unpatchable[index.0].load(Relaxed) >= MAX_UNPATCHABLE_TILES {
+            return Err("too many tiles of the layer could not be patched");
+        }
+        if self.always_rendered.contains(&tile) {
+            return Err("the tile is to be rendered in any case");
+        }
+        let stored = stored.as_ref().ok_or("the target does not hold the tile")?;
+        let positions = self.positions.of(index, tile).ok_or("not all positions of the changes are known")?;
+        // The layer may be empty in this tile, or damaged; only rendering can tell.
+        let bytes = stored.get(&layer.id).ok_or("the stored tile does not hold the layer")?;
         if layer.cached_from.is_some_and(|from| tile.zoom() >= from) {
             let boxes = boxes(tile, layer.extent, positions);
-            return if boxes.is_empty() { LayerPatch::Keep } else { LayerPatch::Cached(boxes) };
+            return Ok(if boxes.is_empty() { LayerPatch::Keep } else { LayerPatch::Cached(boxes) });
         }
-        let Some(features) = mvt::count_features(bytes) else { return LayerPatch::Render };
+        let features = mvt::count_features(bytes).ok_or("the stored layer cannot be read")?;
         match parts(tile, layer.extent, features / FEATURES_PER_QUERY, positions) {
-            Some(parts) if parts.is_empty() => LayerPatch::Keep,
-            Some(parts) => LayerPatch::Query(parts),
-            None => LayerPatch::Render,
+            Some(parts) if parts.is_empty() => Ok(LayerPatch::Keep),
+            Some(parts) => Ok(LayerPatch::Query(parts)),
+            None => Err("too many of its features changed"),
         }
     }
 

@@ -1,4 +1,5 @@
-//! Which source draws what: the decisions, on one screen.
+//! Which source draws what. The functions here choose what a run prepares for a layer; the last column of the table says where the choice is made
+//! for each tile or area: `patch` decides for a patch, `postgis/render` for the others.
 //!
 //! | source | draws | prepared | at the first of these that holds |
 //! |---|---|---|---|

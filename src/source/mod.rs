@@ -1,4 +1,4 @@
-//! What renders batches: the promise that every source keeps, and the decision which source draws what (`choice`).
+//! What renders batches: the promise that every source keeps, and what is prepared for which source (`choice`).
 
 mod choice;
 

@@ -7,7 +7,7 @@
 //! | `placement`, `edge`, `boxes` | where rows lie: reference systems, the edge at ±180°, boxes to search |
 //! | `budget` | limits of a tile |
 //! | `query/`, `query_values` | a query as the source of rows, and the values of its placeholders |
-//! | `point_key` | which layers can be patched |
+//! | `patchable` | which layers can be patched |
 //! | `explain` | errors of the database, told in terms of the settings |
 
 mod boxes;
@@ -16,8 +16,8 @@ mod definition;
 mod edge;
 mod explain;
 mod options;
+mod patchable;
 mod placement;
-mod point_key;
 mod query;
 mod query_values;
 

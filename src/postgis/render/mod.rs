@@ -92,8 +92,8 @@ impl Worker {
         try_join_all((0..count).map(|_| open())).await
     }
 
-    /// A worker that uses the session that holds the snapshot, for work that is too little to open another session. No other worker may use that
-    /// session.
+    /// A worker that uses the session that holds the snapshot, for work that is too little to open another session. Several
+    /// such workers may exist, but only one may render at a time.
     ///
     /// # Errors
     /// If the session is lost.

@@ -106,7 +106,7 @@ fn the_statements_that_read_rows() {
     let parameters = CachedRowsParameters { name: 5, extent: 6, max_bytes: 7 };
     compare("cached_rows", &cached_rows(&points(), RowChoice::Boxes { boxes: 1, rows: 1_000 }, parameters));
     let parameters = CachedRowsParameters { name: 11, extent: 12, max_bytes: 13 };
-    compare("cached_rows_near_changes", &cached_rows(&points(), RowChoice::Cells { limit: 1_000 }, parameters));
+    compare("cached_rows_near_changes", &cached_rows(&points(), RowChoice::Areas { limit: 1_000 }, parameters));
 }
 
 #[test]

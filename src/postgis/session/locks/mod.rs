@@ -4,17 +4,17 @@
 //! it, and every later session queues behind them: other readers, and the run's own sessions. PostgreSQL does not see this as a deadlock,
 //! because the session that holds the lock waits in the client, not in the server. Three rules keep such waits short:
 //!
-//! - Every session takes its locks on everything that the layers read before any session of the run reads a row (`probe::LayerLocks`): in a
-//!   seed between the probe of names and the probe of rows, in a reseed before the survey, once the number of sessions is known.
+//! - Every session takes its locks on everything that the layers read before the sessions render (`probe::LayerLocks`): in a seed between the
+//!   probe of names and the probe of rows, so before any session reads a row; in a reseed once the number of sessions is known, which is after
+//!   the session that holds the snapshot looked for the dirty tiles (with `--area`, by a survey).
 //! - No session waits longer than `lock_timeout` for a lock. After a longer wait the run starts over.
 //! - A separate connection watches which processes wait for the run (`watcher`, `queue`). After `lock_timeout` the run gives way: it ends all of
 //!   its transactions, and starts over on a new snapshot if it still needs the database.
 //!
-//! Only the session that holds the snapshot reads the change log, runs the queries of `[[layer.track]]`, and (in a reseed) reads rows for the
-//! probe. It locks these relations at their first statement, which cannot lock out the run. A wait that PostgreSQL does not see takes two
-//! sessions of the run that need the same relation, and no other session of the run needs these. If another process holds one of them and
-//! waits for a layer's table, then the session of the run that holds the table is the one that waits in the server: PostgreSQL sees this circle
-//! as a deadlock and ends it.
+//! Some relations are read by one session only: the session that holds the snapshot reads the change log, runs the queries of `[[layer.track]]`,
+//! and (in a reseed) reads rows for the probe. It locks them at their first statement. Because only this session uses them, any deadlock over
+//! them is visible to PostgreSQL: if another process holds one of them and waits for a layer's table, the session that holds that table is the
+//! one that waits in the server, so PostgreSQL sees the circle and ends it.
 
 mod queue;
 mod room;
