@@ -206,7 +206,7 @@ impl Patches {
             return LayerPatch::Render;
         }
         self.patch_of_layer(index, tile, stored).unwrap_or_else(|why| {
-            tracing::debug!("tile {tile}: the layer with the number {} is rendered: {why}", layer.id);
+            tracing::debug!("layer \"{}\", tile {tile}: rendered, not patched: {why}", layer.name);
             LayerPatch::Render
         })
     }
