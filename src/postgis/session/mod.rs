@@ -7,10 +7,9 @@
 //! | `snapshot`, `transaction` | the state that a run sees, and the read-only transaction of each session |
 //! | `locks/` | locks are taken early and waited for briefly; the run gives way to others |
 //! | `writing`, `listen` | sessions that may write, and connections that receive notifications |
-//! | `options`, `error` | limits, and why the database could not do its part |
-//! | `server_name`, `identifier` | names for messages and for SQL |
+//! | `options`, `error`, `server_name`, `identifier` | limits, errors, names for messages and for SQL |
 //!
-//! Prepared statements have no names, so that they work behind a pooler that assigns connections by transaction.
+//! Prepared statements have no names, so they work behind a pooler that assigns connections by transaction.
 
 mod connect;
 mod error;
@@ -376,8 +375,7 @@ impl Session {
     }
 }
 
-/// Whether a statement that was cancelled `after` this time had reached its `limit`; a limit of zero is none. A tenth is tolerated, because the
-/// clocks of two machines run differently.
+/// Whether a statement that was cancelled `after` this time had reached its `limit` (zero: none), give or take a tenth for two machines' clocks.
 fn took_too_long(after: Duration, limit: Duration) -> bool {
     !limit.is_zero() && after >= limit.mul_f64(0.9)
 }
