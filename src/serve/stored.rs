@@ -78,9 +78,7 @@ impl StoredTiles {
 /// Whether the tiles of a state may be listed: they stand still until the state changes, and are not too many.
 fn can_be_listed(state: &ServedState) -> bool {
     let stored = state.manifest.as_ref().map(|manifest| manifest.stored);
-    state.is_settled
-        && state.described.unfinished.is_empty()
-        && stored.is_some_and(|stored| stored <= MAX_INDEXED_TILES)
+    state.may_be_kept() && stored.is_some_and(|stored| stored <= MAX_INDEXED_TILES)
 }
 
 /// Lists the tiles of the target's present state, and of each later one.

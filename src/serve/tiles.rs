@@ -158,7 +158,7 @@ impl ServedTiles {
         if state.stored().is_some_and(|stored| !stored.holds(tile)) {
             return (Ok(CachedForm::of_target(None)), TileOrigin::Empty);
         }
-        if !state.is_settled {
+        if !state.may_be_kept() {
             let form = match self.read(state, tile).await {
                 Ok(form) => self.in_encoding(&form, encoding).await,
                 error => error,

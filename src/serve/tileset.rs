@@ -75,7 +75,7 @@ pub(crate) struct ServedState {
     pub(crate) template: Template,
     /// The zooms and boxes in which a tile that is not stored is empty; none if the target does not say.
     scopes: Vec<Scope>,
-    /// Whether a tile that is read in this state may be kept in memory.
+    /// Whether the last write of the watched files is so long ago that the next one will have another time.
     pub(crate) is_settled: bool,
     stamp: Stamp,
     /// The tiles that the target holds in this state, once they are listed.
@@ -87,6 +87,12 @@ impl ServedState {
     /// Whether a tile lies in the target's scope, so that it is empty if it is not stored.
     pub(crate) fn covers(&self, tile: TileCoord) -> bool {
         self.scopes.is_empty() || self.scopes.iter().any(|scope| scope.holds(tile.into()))
+    }
+
+    /// Whether a tile that is read in this state may be kept in memory: not while a run replaces the tiles of a directory or a prefix one
+    /// by one, which shows in its notes only when the run begins and when it ends.
+    pub(crate) fn may_be_kept(&self) -> bool {
+        self.is_settled && self.described.unfinished.is_empty()
     }
 
     /// The tiles that the target holds in this state, once they are listed.

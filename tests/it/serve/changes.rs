@@ -220,4 +220,16 @@ fn a_run_that_writes_tiles_one_by_one_makes_the_list_useless_until_it_is_done() 
     std::fs::create_dir_all(folder.join("5/17")).unwrap();
     std::fs::copy(folder.join("0/0/0.pbf"), folder.join("5/17/26.pbf")).unwrap();
     assert_eq!(status(&served.get(path, GZIP)), 200, "what is there is never called empty");
+    // The run goes on and replaces a tile that was asked for since it began, as often as that may be.
+    let whole = std::fs::read(folder.join("0/0/0.pbf")).unwrap();
+    for name in ["1/0/0.pbf", "1/1/0.pbf"] {
+        let other = std::fs::read(folder.join(name)).unwrap();
+        for bytes in [&other, &whole, &other] {
+            std::fs::write(folder.join("new"), bytes).unwrap();
+            std::fs::rename(folder.join("new"), folder.join("0/0/0.pbf")).unwrap();
+            // Long enough for the state of the notes to be settled.
+            std::thread::sleep(std::time::Duration::from_millis(60));
+            assert!(served.get("/0/0/0.pbf", GZIP).body == *bytes, "{name}: each tile is shown as soon as it is there");
+        }
+    }
 }

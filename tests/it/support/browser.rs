@@ -30,6 +30,8 @@ impl Browser {
             .args(["-c", script, "sh", "--headless", "--no-sandbox", "--no-first-run", "--remote-debugging-pipe"])
             .args(["--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update"])
             .args(["--disable-sync", "--disable-dev-shm-usage"])
+            // No test asks the internet, whether or not it is there.
+            .arg("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost")
             // WebGL without a graphics card.
             .args(["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"])
             .arg(format!("--user-data-dir={}", profile.path().display()))
