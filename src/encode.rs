@@ -168,7 +168,7 @@ pub const MAX_STORED_TILE: usize = 64 << 20;
 /// The largest tile, in bytes when unpacked: a million points with five properties each have 100 MB.
 pub const MAX_UNPACKED_TILE: usize = 256 << 20;
 
-/// Whether stored bytes begin as gzip does (RFC 1952, section 2.3.1).
+/// True if stored bytes start with the magic number of gzip (RFC 1952, section 2.3.1).
 #[must_use]
 pub fn is_gzip(stored: &[u8]) -> bool {
     stored.starts_with(&[0x1f, 0x8b])

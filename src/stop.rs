@@ -21,7 +21,7 @@ pub struct Stop {
     asked: Arc<watch::Sender<Option<Signal>>>,
     /// The time that current work may take after a stop was asked for, before the general limit begins.
     grace: Arc<watch::Sender<Duration>>,
-    /// Whether a stop was asked for again, by somebody who does not want to wait for what is still under way.
+    /// True after a stop was requested a second time, by a user who does not want to wait for the work in flight.
     again: Arc<watch::Sender<bool>>,
 }
 

@@ -146,7 +146,7 @@ pub struct Gathering {
 pub struct WantedFolds {
     /// How values are folded.
     pub folds: Vec<Fold>,
-    /// Whether lone rows must be few: they are read one by one later.
+    /// True if there must be few lone rows, because they are read one by one later.
     pub few_lone: bool,
 }
 

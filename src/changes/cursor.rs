@@ -42,13 +42,13 @@ impl Cursor {
         self.xmax
     }
 
-    /// Whether a transaction had ended, as `pg_visible_in_snapshot` decides for transactions that committed.
+    /// True if a transaction had ended at this snapshot, by the rules of `pg_visible_in_snapshot` for committed transactions.
     #[must_use]
     pub fn sees(&self, transaction: u64) -> bool {
         transaction < self.xmin || transaction < self.xmax && self.running.binary_search(&transaction).is_err()
     }
 
-    /// Whether every transaction that `other` sees had ended at this snapshot, too.
+    /// True if every transaction that `other` sees as ended had ended at this snapshot, too.
     #[must_use]
     pub fn sees_all_of(&self, other: &Cursor) -> bool {
         other.xmax <= self.xmax && self.running.iter().all(|transaction| !other.sees(*transaction))

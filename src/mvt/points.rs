@@ -128,7 +128,7 @@ struct Keyed<'a> {
     point: Point<'a>,
 }
 
-/// Whether the keys are of one kind and ascending.
+/// True if all keys are of one kind and in ascending order.
 fn are_in_order(features: &[Keyed<'_>]) -> bool {
     features.is_sorted_by(|one, next| {
         std::mem::discriminant(&one.key) == std::mem::discriminant(&next.key) && one.key < next.key

@@ -63,7 +63,7 @@ pub struct Patches {
     positions: PositionsInTiles,
     /// Tiles that are rendered in full in any case.
     always_rendered: HashSet<TileCoord>,
-    /// Whether the target stores each layer of a tile separately.
+    /// True if the target stores each layer of a tile separately.
     layers_apart: bool,
     /// For each layer, in how many tiles it could not be patched up to now.
     unpatchable: Vec<AtomicU64>,

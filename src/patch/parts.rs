@@ -84,7 +84,7 @@ impl TileGrid {
         }
     }
 
-    /// Whether the world boxes of two boxes might touch.
+    /// True if two grid boxes may come from world boxes that touch.
     fn is_near(&self, one: &GridBox, other: &GridBox) -> bool {
         let gap = 3 + (2.0 * (ROUNDING_SLACK + 2.0 + INDEX_SLACK) / self.unit).ceil() as i64;
         one.west - gap <= other.east

@@ -91,7 +91,7 @@ pub(super) struct Cutter<'a> {
     target: u64,
     /// The weight of a feature, for each layer.
     weights: Vec<u64>,
-    /// Whether any layer is searched by the boxes of its features instead of the tiles' area.
+    /// True if at least one layer is searched by the boxes of its features, not by the area of the tiles.
     searches_by_members: bool,
     column: Vec<ColumnRun>,
     counts: Vec<u64>,

@@ -10,34 +10,34 @@ use super::{grouped, timed, visible_line};
 /// The change log and the targets that follow it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Backlog {
-    /// Each table: its name, the changed rows that the log holds, and how long ago the oldest was changed, in seconds.
+    /// Each table of the log: its name, the number of changed rows in the log, and the age of the oldest change in seconds.
     pub tables: Vec<(String, u64, Option<f64>)>,
-    /// The targets asked about.
+    /// The targets that the user asked about.
     pub targets: Vec<BehindTarget>,
-    /// Why the triggers send no notifications, if they do not: `reseed --watch` looks for changes by itself then.
+    /// Why the triggers send no notifications; `None` if they do. Without them, `reseed --watch` polls the log.
     pub no_notifications: Option<String>,
 }
 
 impl Backlog {
-    /// How many targets need a full seed.
+    /// The number of targets that need a full seed.
     #[must_use]
     pub fn targets_to_seed(&self) -> usize {
         self.targets.iter().filter(|target| target.needs_seed.is_some()).count()
     }
 }
 
-/// How far a target is behind.
+/// How far a target is behind the change log.
 #[derive(Debug, Clone, Serialize)]
 pub struct BehindTarget {
-    /// The target.
+    /// The path or URL of the target.
     pub target: String,
-    /// Why it needs a full seed, if it does.
+    /// Why the target needs a full seed; `None` if a reseed is enough.
     pub needs_seed: Option<String>,
-    /// What it has not seen.
+    /// The changes that the target does not show yet, by table.
     pub reasons: Vec<Reason>,
-    /// Tiles in which that can be seen; `None` if every tile would be rendered.
+    /// The number of dirty tiles; `None` if every tile would be rendered.
     pub dirty: Option<u64>,
-    /// Runs that have begun to change the target and have not finished, in words; the next reseed mends what they left.
+    /// Runs that began to change the target and did not finish, in words. The next reseed repairs what they left.
     pub unfinished: Vec<String>,
 }
 
@@ -57,7 +57,7 @@ pub fn render_backlog(backlog: &Backlog) -> String {
         .collect();
     let mut text = table(&["table", "changed rows", "oldest"], &rows);
     for target in &backlog.targets {
-        // Tiles that failed are no rows; they are dirty tiles like others.
+        // Tiles that could not be rendered are not changed rows; they are counted as dirty tiles.
         let changed = target.reasons.iter().filter(|reason| reason.what != UNRENDERED);
         let rows: u64 = changed.map(|reason| reason.rows).sum();
         let oldest = target.reasons.iter().map(|reason| reason.seconds).fold(0.0, f64::max);
@@ -79,7 +79,7 @@ pub fn render_backlog(backlog: &Backlog) -> String {
                 format!("behind by {}, {}: every tile would be rendered", counted(rows, "changed row"), timed(oldest))
             }
         };
-        // Why it needs a seed names the target itself.
+        // The text of `needs_seed` names the target already.
         let who = if target.needs_seed.is_some() { String::new() } else { format!("{}: ", target.target) };
         text.push_str(&format!("{who}{behind}\n"));
         for run in &target.unfinished {

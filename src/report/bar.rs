@@ -1,4 +1,4 @@
-//! A bar for terminals. It counts features, not tiles: a tile of ten thousand features takes longer than one of two.
+//! A progress bar for terminals. It counts features, not tiles, because a tile of ten thousand features takes longer than one of two.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::{Event, Report, grouped, important, say, sized, visible_line};
 const PLANNING: &str = "{spinner} {msg}";
 const RENDERING: &str = "{wide_bar} {percent:>3} % · {msg} · {eta} left";
 
-/// Tiles and bytes so far.
+/// Tiles and bytes stored so far.
 struct BarFigures {
     tiles: u64,
     bytes: u64,
@@ -30,7 +30,7 @@ impl Bar {
     }
 
     fn style(&self, template: &str) {
-        // The templates are constants, tested below.
+        // This does not fail: the templates are constants, and a test below parses them.
         if let Ok(style) = ProgressStyle::with_template(template) {
             self.bar.set_style(style);
         }

@@ -1,33 +1,33 @@
-//! How the budgets of layers were met, and tiles that could not be rendered, as text and as JSON.
+//! How layers met their budgets, and which tiles could not be rendered, as text and as JSON.
 
 use serde::Serialize;
 
 use super::grouped;
 use crate::tile::TileCoord;
 
-/// How a layer's budget was met.
+/// How a layer met its budget.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LayerBudget {
-    /// The layer.
+    /// The name of the layer.
     pub layer: String,
     /// Tiles in which features were left out.
     pub thinned_tiles: u64,
-    /// Features left out, each counted in each tile.
+    /// The number of features left out; a feature is counted once for each tile that lacks it.
     pub features_left_out: u64,
-    /// Tiles that have more bytes than `max_tile_bytes`.
+    /// Tiles in which the layer still has more bytes than `max_tile_bytes`.
     pub large_tiles: u64,
-    /// The heaviest of those.
+    /// The one with the most bytes; `None` if there is none.
     pub heaviest: Option<LargeTile>,
 }
 
-/// A tile with more bytes than it may have.
+/// A tile in which a layer has more bytes than its budget allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct LargeTile {
-    /// Which one.
+    /// The tile.
     pub tile: TileCoord,
-    /// The bytes of the layer's part, packed by itself.
+    /// Size of the layer's part of the tile, packed by itself, in bytes.
     pub bytes: u64,
-    /// How many it may have.
+    /// The budget (`max_tile_bytes`), in bytes.
     pub limit: u64,
 }
 
@@ -36,17 +36,17 @@ pub struct LargeTile {
 pub struct FailedLayer {
     /// The tile.
     pub tile: TileCoord,
-    /// The layer.
+    /// The name of the layer.
     pub layer: String,
-    /// Why.
+    /// Why it could not be rendered.
     pub cause: String,
 }
 
-/// At most so many tiles are named.
+/// The most tiles that a text names.
 const NAMED: usize = 10;
 
 impl LayerBudget {
-    /// What the user should know of it.
+    /// Sentences for the user about this layer's budget; empty if there is nothing to report.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let layer = &self.layer;
@@ -69,7 +69,7 @@ pub(super) fn counted(count: u64, what: &str) -> String {
     format!("{} {what}{}", grouped(count), if count == 1 { "" } else { "s" })
 }
 
-/// Which layers could not be rendered in which tiles, in words: the first ten tiles.
+/// Says which layers could not be rendered in which tiles; it names the first ten tiles.
 #[must_use]
 pub fn named(failed: &[FailedLayer]) -> String {
     let mut layers: Vec<(&str, Vec<String>)> = Vec::new();
@@ -87,7 +87,7 @@ pub fn named(failed: &[FailedLayer]) -> String {
     layers.collect::<Vec<_>>().join("; ") + &more
 }
 
-/// A line for each layer whose budget was met by leaving features out.
+/// One line for each layer that left out features to meet its budget.
 pub(super) fn thinned_lines(layers: &[LayerBudget]) -> String {
     let thinned = layers.iter().filter(|layer| layer.thinned_tiles > 0);
     thinned

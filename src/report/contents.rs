@@ -1,4 +1,4 @@
-//! What a target holds, and what a tile holds, as tables and as JSON.
+//! The content of a target, and of a tile, as tables and as JSON.
 
 use serde::{Serialize, Serializer};
 
@@ -14,31 +14,31 @@ fn sides<S: Serializer>(bounds: &Option<LonLatBox>, serializer: S) -> Result<S::
     bounds.map(|bounds| bounds.sides()).serialize(serializer)
 }
 
-/// What a target holds.
+/// The content of a target.
 #[derive(Debug, Clone, Serialize)]
 pub struct Contents {
-    /// Where it is.
+    /// The path or URL of the target.
     pub target: String,
-    /// Its name.
+    /// The tileset's name, if the target has one.
     pub name: Option<String>,
-    /// What it shows.
+    /// The tileset's description, if the target has one.
     pub description: Option<String>,
-    /// The box around what it shows; a list of west, south, east, north in JSON.
+    /// The bounds of the tileset, in degrees; in JSON a list of west, south, east, north.
     #[serde(serialize_with = "sides")]
     pub bounds: Option<LonLatBox>,
-    /// The shallowest and deepest zoom that it names.
+    /// The lowest and the highest zoom that the target's metadata names.
     pub zooms_named: Option<(u8, u8)>,
-    /// Its layers, as TileJSON describes them.
+    /// The layers, as TileJSON describes them (`vector_layers`).
     pub vector_layers: serde_json::Value,
-    /// The manifest, if oar-tiles wrote it.
+    /// The manifest; `None` if another program wrote the target.
     pub manifest: Option<Manifest>,
-    /// Runs that have begun to change it and have not finished, in words.
+    /// Runs that began to change the target and did not finish, in words.
     pub unfinished: Vec<String>,
-    /// When the run of the manifest began (RFC 3339, UTC).
+    /// When the run that wrote the manifest began (RFC 3339, UTC).
     pub seeded: Option<String>,
-    /// Tiles.
+    /// The number of tiles.
     pub tiles: u64,
-    /// Stored bytes.
+    /// Stored size of all tiles, in bytes.
     pub bytes: u64,
     /// Figures for each zoom.
     pub zooms: Vec<ContentsZoom>,
@@ -49,13 +49,13 @@ pub struct Contents {
 pub struct ContentsZoom {
     /// The zoom level.
     pub zoom: u8,
-    /// Tiles stored.
+    /// The number of tiles stored.
     pub tiles: u64,
-    /// Stored bytes.
+    /// Stored size of these tiles, in bytes.
     pub bytes: u64,
-    /// Half of the tiles have at most this many bytes.
+    /// The median of the tiles' stored sizes, in bytes.
     pub median: u64,
-    /// Nineteen of twenty tiles have at most this many bytes.
+    /// The 95th percentile of the tiles' stored sizes, in bytes.
     pub p95: u64,
     /// The largest tile.
     pub largest: Option<LargestTile>,
@@ -64,11 +64,11 @@ pub struct ContentsZoom {
 /// A feature of a tile in words.
 #[derive(Debug, Clone)]
 pub struct ShownFeature {
-    /// Its layer.
+    /// The name of its layer.
     pub layer: String,
-    /// Its id, if it has one.
+    /// Its id; empty if it has none.
     pub id: String,
-    /// The kind of its geometry.
+    /// The type of its geometry.
     pub geometry: String,
     /// Its properties as JSON.
     pub properties: String,

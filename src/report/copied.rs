@@ -1,25 +1,25 @@
-//! What a copy has done, as text.
+//! The result of a copy, as text.
 
 use super::{grouped, sized, timed};
 
-/// What a copy has done.
+/// The result of a copy.
 #[derive(Debug, Clone)]
 pub struct CopyReport {
-    /// Where the tiles were.
+    /// The path or URL from which the tiles were read.
     pub source: String,
-    /// Where they went.
+    /// The path or URL to which they were written.
     pub target: String,
-    /// Tiles stored.
+    /// Tiles written.
     pub stored: u64,
-    /// Tiles that were there with the same bytes.
+    /// Tiles not written, because the target held them with the same bytes.
     pub unchanged: u64,
-    /// Tiles that the source does not have.
+    /// Tiles deleted from the target, because the source does not hold them.
     pub deleted: u64,
-    /// Bytes of all tiles.
+    /// Stored size of all tiles copied, in bytes.
     pub bytes: u64,
-    /// Whether zooms or boxes were chosen.
+    /// True if only some zooms or boxes were copied.
     pub is_part: bool,
-    /// How long it took.
+    /// Duration of the copy, in seconds.
     pub seconds: f64,
 }
 

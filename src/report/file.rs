@@ -10,21 +10,21 @@ use serde::Serialize;
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write the report {}: choose another --report", path.display())]
 pub struct ReportFileError {
-    /// The file.
+    /// The path of the file.
     pub path: PathBuf,
     /// The cause.
     pub source: io::Error,
 }
 
-/// A file that a report is to be written to.
+/// A file to which a report will be written.
 #[derive(Debug, Clone)]
 pub struct ReportFile(PathBuf);
 
 impl ReportFile {
-    /// Finds out before the work whether the report can be written after it.
+    /// Checks, before the run does its work, that the report can be written after it.
     ///
     /// # Errors
-    /// If it cannot, or would replace the output of the run.
+    /// If the file cannot be written, or if it is the output of the run.
     pub fn new(path: &Path, output: &Path) -> Result<ReportFile, ReportFileError> {
         match check_writable(path, output) {
             Ok(()) => Ok(ReportFile(path.to_owned())),
@@ -35,7 +35,7 @@ impl ReportFile {
     /// Writes a value as JSON.
     ///
     /// # Errors
-    /// If the system refuses.
+    /// If the file cannot be written.
     pub fn write(&self, value: &impl Serialize) -> Result<(), ReportFileError> {
         serde_json::to_vec_pretty(value)
             .map_err(io::Error::from)
@@ -44,7 +44,7 @@ impl ReportFile {
     }
 }
 
-/// Finds out whether a file can be written, and is not the output. Leaves nothing behind: the run may yet fail.
+/// Checks that a file can be written and is not the output of the run. Leaves no file behind, because the run may still fail.
 pub(crate) fn check_writable(path: &Path, output: &Path) -> io::Result<()> {
     let is_output = matches!((path.canonicalize(), output.canonicalize()), (Ok(path), Ok(output)) if path == output);
     if is_output || path == output {

@@ -1,22 +1,22 @@
-//! What `verify` found, as a table and as JSON.
+//! The findings of `verify`, as a table and as JSON.
 
 use serde::Serialize;
 
 use super::summary::{SkippedRows, skipped_lines};
 use super::{grouped, visible_line};
 
-/// At most so many examples are kept of one kind.
+/// The most examples that are kept for each kind of finding.
 const EXAMPLES: usize = 20;
 
-/// What can be wrong with a target.
+/// The ways in which a target can be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingKind {
-    /// The format's own layout, or what the target says about itself.
+    /// The target breaks its format's rules, or its own metadata is wrong.
     Structure,
-    /// The manifest cannot be read, or does not fit the tiles.
+    /// The manifest cannot be read, or does not agree with the tiles.
     Manifest,
-    /// A run that has not finished may have left tiles that the manifest does not speak for.
+    /// A run that did not finish may have left tiles that the manifest does not cover.
     Unfinished,
     /// A tile cannot be unpacked or decoded.
     Broken,
@@ -24,15 +24,15 @@ pub enum FindingKind {
     Empty,
     /// A tile lies outside of the zooms or bounds that the target names.
     Outside,
-    /// A layer or property that the target does not describe; named once, with its first tile.
+    /// The target's metadata does not describe a layer or property that a tile has. Reported once, with the first such tile.
     Undescribed,
-    /// The database has it, the target has not.
+    /// The database gives this tile, but the target does not hold it.
     Missing,
-    /// The target has it, the database has not.
+    /// The target holds this tile, but the database does not give it.
     Ghost,
-    /// The target's tile is not what the database gives now.
+    /// The database now gives this tile with other content.
     Different,
-    /// A layer of it cannot be rendered now, and the manifest does not say so: nobody knows what it should be.
+    /// A layer of this tile cannot be rendered now, and the manifest does not list the tile as unrendered: its correct content is unknown.
     Unrendered,
 }
 
@@ -59,36 +59,36 @@ impl FindingKind {
 pub struct Finding {
     /// The kind.
     pub kind: FindingKind,
-    /// How many.
+    /// The number of findings.
     pub count: u64,
-    /// The first few, each in words.
+    /// The first few findings, each in words.
     pub examples: Vec<String>,
 }
 
-/// All that was found.
+/// All findings of a `verify`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Findings {
-    /// The target.
+    /// The path or URL of the target.
     pub target: String,
-    /// Tiles that it holds.
+    /// The number of tiles in the target.
     pub tiles: u64,
-    /// Tiles that were unpacked and decoded.
+    /// The number of tiles that were unpacked and decoded.
     pub decoded: u64,
-    /// Tiles that were rendered again, if the database was asked.
+    /// The number of tiles that were rendered again for comparison; `None` if the database was not asked.
     pub rendered: Option<u64>,
-    /// Tiles that the database's plan holds, if it was asked.
+    /// The number of tiles in the plan from the database; `None` if the database was not asked.
     pub planned: Option<u64>,
-    /// Rows of the database that no tile shows, if it was asked.
+    /// Rows of the database that are drawn in no tile; `None` if the database was not asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped: Option<Vec<SkippedRows>>,
-    /// What there is to know that is not wrong in itself, such as a run that has not finished.
+    /// Facts that the user should know and that are no errors, such as a run that has not finished.
     pub notes: Vec<String>,
-    /// What is wrong, by kind.
+    /// The errors, by kind.
     pub findings: Vec<Finding>,
 }
 
 impl Findings {
-    /// Nothing found yet.
+    /// A report without findings.
     #[must_use]
     pub fn new(target: String) -> Findings {
         Findings {
@@ -103,7 +103,7 @@ impl Findings {
         }
     }
 
-    /// Adds one; its text is only made if it is kept.
+    /// Adds a finding. `what` is only called if its text is kept as an example.
     pub fn add(&mut self, kind: FindingKind, what: impl FnOnce() -> String) {
         let place = match self.findings.binary_search_by_key(&kind, |finding| finding.kind) {
             Ok(place) => place,
@@ -119,13 +119,13 @@ impl Findings {
         }
     }
 
-    /// How many there are.
+    /// The number of findings.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.findings.iter().map(|finding| finding.count).sum()
     }
 
-    /// How many there are, in words.
+    /// The number of findings, in words.
     #[must_use]
     pub fn counted(&self) -> String {
         match self.count() {
@@ -135,7 +135,7 @@ impl Findings {
     }
 }
 
-/// The findings as a table, and the verdict as its last line.
+/// The findings as a table; its last line is the verdict.
 #[must_use]
 pub fn render_findings(found: &Findings) -> String {
     let mut text = skipped_lines(found.skipped.as_deref().unwrap_or_default());

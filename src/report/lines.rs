@@ -1,4 +1,4 @@
-//! Sparse lines for pipes and log files: a line when a zoom is left, and one every ten seconds.
+//! Sparse progress lines for pipes and log files: one when the run moves on to another zoom, and one every ten seconds.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use crate::tile::Zoom;
 
 const EVERY: Duration = Duration::from_secs(10);
 
-/// What was seen so far.
+/// The figures of the events seen so far.
 struct LineFigures {
     since: Instant,
     last: Instant,

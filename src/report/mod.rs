@@ -1,4 +1,4 @@
-//! What the user sees of a run: events in, a bar on a terminal, lines in a pipe, JSON for machines.
+//! How a run is shown to the user: it sends events, and they become a bar on a terminal, lines in a pipe or JSON for machines.
 
 mod backlog;
 mod bar;
@@ -43,87 +43,87 @@ use visible::visible_line;
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// Reading where a layer's features lie.
+    /// The survey reads the footprints of a layer's features.
     Surveying {
-        /// The layer.
+        /// The name of the layer.
         layer: String,
     },
-    /// Reading a layer's rows, once for all zooms.
+    /// A layer's rows are read, once for all zooms.
     Reading {
-        /// The layer.
+        /// The name of the layer.
         layer: String,
     },
     /// The plan is made.
     Planned {
-        /// Occupied tiles.
+        /// The number of occupied tiles.
         tiles: u64,
-        /// Pairs of a feature and a tile.
+        /// The number of pairs of a feature and a tile in which it is drawn.
         features: u64,
-        /// Batches.
+        /// The number of batches.
         batches: u64,
     },
-    /// A batch is stored.
+    /// A batch was stored.
     Stored {
-        /// Its zoom.
+        /// The zoom of its tiles.
         zoom: Zoom,
-        /// Its tiles, those that rendered to nothing among them.
+        /// The number of its tiles, including those that turned out to be empty.
         tiles: u64,
-        /// Features that the plan counted in it.
+        /// The features that the plan counted in the batch; a feature counts once for each tile.
         features: u64,
-        /// Its stored bytes.
+        /// Stored size of its tiles, in bytes.
         bytes: u64,
     },
-    /// Every tile is stored; the target is being completed.
+    /// All tiles are stored; the run completes the target.
     Finishing,
-    /// The database went away, or others held the run up; it starts over on a new snapshot.
+    /// The run begins again on a new snapshot, because the database went away or a lock had to be released.
     Restarting {
-        /// Which restart this is, counted from 1.
+        /// The number of this restart, counted from 1.
         attempt: u32,
-        /// How many there may be.
+        /// The most restarts that are allowed.
         of: u32,
-        /// Why.
+        /// Why the run restarts.
         cause: String,
     },
-    /// Rows of a layer are left out; the closing table says so, too.
+    /// Rows of a layer are left out. The closing table lists them, too.
     Skipped(SkippedRows),
     /// Something that the user should know.
     Warning {
-        /// What.
+        /// The text of the warning.
         message: String,
     },
-    /// The run is done.
+    /// The run has finished.
     Done {
-        /// Where the tiles are.
+        /// The path or URL of the target.
         output: String,
-        /// Tiles stored.
+        /// The number of tiles stored.
         tiles: u64,
-        /// Stored bytes.
+        /// Their stored size, in bytes.
         bytes: u64,
-        /// How long it took.
+        /// Duration of the run, in seconds.
         seconds: f64,
     },
 }
 
-/// Sees the events of a run.
+/// Receives the events of a run and shows them.
 pub trait Report: Send + Sync {
-    /// Takes an event. Showing it must not fail the run.
+    /// Shows an event. It returns nothing, because a failure to show an event must not fail the run.
     fn event(&self, event: &Event);
 }
 
-/// How events are shown.
+/// The style in which events are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
-    /// A bar on a terminal, lines elsewhere.
+    /// A bar on a terminal, sparse lines elsewhere.
     Auto,
-    /// A bar.
+    /// A progress bar.
     Bar,
     /// Sparse lines.
     Lines,
     /// One JSON object a line, on standard output.
     Json,
-    /// Warnings and restarts.
+    /// Only warnings and restarts.
     Warnings,
-    /// Warnings only.
+    /// Only warnings and skipped rows.
     Quiet,
     /// Nothing at all.
     Nothing,
@@ -143,7 +143,7 @@ pub fn report(style: Style) -> Arc<dyn Report> {
     }
 }
 
-/// Shows warnings and restarts.
+/// Shows only warnings and restarts.
 struct WarningsOnly;
 
 impl Report for WarningsOnly {
@@ -154,8 +154,8 @@ impl Report for WarningsOnly {
     }
 }
 
-/// Shows warnings, and the skipped rows that otherwise stand in the closing table: whoever wants no progress still has to know what is
-/// wrong with the result.
+/// Shows only warnings and skipped rows. The skipped rows otherwise stand in the closing table; a user who wants no progress still has to
+/// know what is wrong with the result.
 struct Quiet;
 
 impl Report for Quiet {
@@ -175,7 +175,7 @@ impl Report for Nothing {
     fn event(&self, _event: &Event) {}
 }
 
-/// The text of an event that is shown in every style.
+/// The text of an important event, such as a warning; `None` for other events.
 fn important(event: &Event) -> Option<String> {
     match event {
         Event::Warning { message } => Some(format!("warning: {message}")),
@@ -186,7 +186,7 @@ fn important(event: &Event) -> Option<String> {
     }
 }
 
-/// A count with thin groups: 1 234 567.
+/// A count with its digits in groups of three: 1 234 567.
 #[must_use]
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -200,7 +200,7 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-/// Bytes in decimal units.
+/// A number of bytes in decimal units, such as kB.
 #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
 pub(crate) fn sized(bytes: u64) -> String {
     match bytes {
@@ -211,7 +211,7 @@ pub(crate) fn sized(bytes: u64) -> String {
     }
 }
 
-/// Seconds as a person reads them.
+/// A duration in seconds, written in units that suit its length.
 pub(crate) fn timed(seconds: f64) -> String {
     if seconds < 60.0 {
         return format!("{seconds:.1} s");

@@ -1,4 +1,4 @@
-//! What a reseed has done, or would do, as text and as JSON.
+//! The result of a reseed, or the plan of one, as text and as JSON.
 
 use serde::Serialize;
 
@@ -8,14 +8,14 @@ use super::{grouped, sized, timed, visible_line};
 use crate::manifest::Manifest;
 use crate::pipeline::LargestTile;
 
-/// Why tiles are dirty.
+/// One reason why tiles are dirty.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Reason {
-    /// A table, quoted, or the flag that named the tiles.
+    /// The changed table, quoted, or the flag that named the tiles.
     pub what: String,
-    /// Rows changed in it; or tiles named.
+    /// The number of rows changed in the table, or of tiles named by the flag.
     pub rows: u64,
-    /// How long ago the first of them changed, in seconds.
+    /// The age of the oldest of these changes, in seconds.
     pub seconds: f64,
 }
 
@@ -24,82 +24,82 @@ pub struct Reason {
 pub struct DirtyZoom {
     /// The zoom level.
     pub zoom: u8,
-    /// How many.
+    /// The number of dirty tiles.
     pub tiles: u64,
 }
 
-/// What a reseed would do.
+/// The plan of a reseed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DirtyReport {
-    /// Tiles for each zoom; `None` if so much changed that every tile would be rendered.
+    /// The dirty tiles of each zoom; `None` if so much changed that every tile would be rendered.
     pub zooms: Option<Vec<DirtyZoom>>,
-    /// Why.
+    /// Why tiles are dirty.
     pub reasons: Vec<Reason>,
 }
 
 impl DirtyReport {
-    /// Every tile would be rendered.
+    /// True if every tile would be rendered.
     #[must_use]
     pub fn all(reasons: Vec<Reason>) -> DirtyReport {
         DirtyReport { zooms: None, reasons }
     }
 }
 
-/// What a reseed has done.
+/// The result of a reseed.
 #[derive(Debug, Clone, Serialize)]
 pub struct ReseedReport {
-    /// Where the tiles are.
+    /// The path or URL of the target.
     pub output: String,
-    /// Tiles in which a change could be seen.
+    /// The number of dirty tiles.
     pub dirty: u64,
-    /// Of those, the ones in which a layer was brought up to date where something had changed, instead of rendered anew.
+    /// The dirty tiles in which a layer was patched instead of rendered anew.
     pub patched: u64,
-    /// Why.
+    /// Why tiles were dirty.
     pub reasons: Vec<Reason>,
-    /// The dirty tiles of each zoom; none if there was nothing to do.
+    /// The dirty tiles of each zoom; `None` if there was nothing to do.
     pub zooms: Option<Vec<DirtyZoom>>,
-    /// Tiles written: new ones, and ones whose bytes differ.
+    /// Tiles written: new ones, and ones whose bytes changed.
     pub written: u64,
-    /// Of those, new ones.
+    /// The new ones among the tiles written.
     pub added: u64,
-    /// Dirty tiles that turned out to have the same bytes as before.
+    /// Dirty tiles that were rendered to the same bytes as before.
     pub unchanged: u64,
-    /// Tiles in which nothing is drawn any more.
+    /// Tiles deleted, because nothing is drawn in them any more.
     pub deleted: u64,
-    /// Dirty tiles in which nothing was drawn before, and nothing is now.
+    /// Dirty tiles that were empty before and are empty now.
     pub empty: u64,
-    /// Bytes of the tiles rendered, packed.
+    /// Size of the rendered tiles as stored, in bytes.
     pub bytes: u64,
     /// True if the target shows the current state of the database; false if only some tiles were rendered.
     pub complete: bool,
-    /// The snapshot that changes were looked for from.
+    /// The snapshot from which on changes were looked for.
     pub since: Option<String>,
-    /// What the target says about itself now; `None` if there was nothing to do.
+    /// The target's manifest after the run; `None` if there was nothing to do.
     pub manifest: Option<Manifest>,
-    /// The largest tile rendered, packed.
+    /// The rendered tile with the most bytes as stored.
     pub largest: Option<LargestTile>,
-    /// The layer that has the most bytes in it.
+    /// The layer that has the most bytes in the largest tile.
     pub largest_layer: Option<String>,
-    /// How the budgets of layers were met; layers that kept to theirs are missing.
+    /// How layers met their budgets; layers that kept within theirs are not listed.
     pub budgets: Vec<LayerBudget>,
-    /// Tiles in which a layer could not be rendered: what the target held of them stayed as it was.
+    /// Tiles in which a layer could not be rendered; the target keeps the layer's old content of these tiles.
     pub failed: Vec<FailedLayer>,
-    /// What the user should know.
+    /// Sentences that the user should read.
     pub warnings: Vec<String>,
-    /// Seconds for finding the dirty tiles.
+    /// Time to find the dirty tiles, in seconds.
     pub plan_seconds: f64,
-    /// Seconds for rendering and storing.
+    /// Time to render and store them, in seconds.
     pub render_seconds: f64,
-    /// Seconds for making it durable.
+    /// Time to make the result durable, in seconds.
     pub finish_seconds: f64,
-    /// Seconds in all.
+    /// Duration of the whole run, in seconds.
     pub seconds: f64,
-    /// Restarts on a new snapshot.
+    /// How often the run began again on a new snapshot.
     pub restarts: u32,
 }
 
 impl ReseedReport {
-    /// There was nothing to do.
+    /// True if there was nothing to do.
     #[must_use]
     pub fn nothing(output: String) -> ReseedReport {
         ReseedReport {
@@ -131,7 +131,7 @@ impl ReseedReport {
     }
 }
 
-/// The reason of tiles that an earlier run could not render.
+/// The reason given for tiles that an earlier run could not render ([`Reason::what`]).
 pub const UNRENDERED: &str = "could not be rendered before";
 
 fn because(reasons: &[Reason]) -> String {
@@ -149,7 +149,7 @@ fn because(reasons: &[Reason]) -> String {
         .collect()
 }
 
-/// What would be done, for a person.
+/// The plan as text for a person.
 #[must_use]
 pub fn render_dirty(report: &DirtyReport) -> String {
     let because = because(&report.reasons);
@@ -165,7 +165,7 @@ fn dirty(tiles: u64) -> String {
     format!("{} dirty tile{}", grouped(tiles), if tiles == 1 { "" } else { "s" })
 }
 
-/// What was done, for a person.
+/// The result as text for a person.
 #[must_use]
 pub fn render_reseed(report: &ReseedReport) -> String {
     if report.zooms.is_none() {

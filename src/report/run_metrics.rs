@@ -1,4 +1,4 @@
-//! What a run did, as a file for Prometheus' node exporter (its collector `textfile`): for seeds and reseeds that cron starts.
+//! The figures of a run as a file for the `textfile` collector of Prometheus' node exporter: for seeds and reseeds that cron starts.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -10,20 +10,20 @@ use super::file::check_writable;
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write the metrics {}: choose another --metrics", path.display())]
 pub struct MetricsFileError {
-    /// The file.
+    /// The path of the file.
     pub path: PathBuf,
     /// The cause.
     pub source: io::Error,
 }
 
-/// What a run wrote.
+/// How much a run wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct RunCounts {
     tiles: u64,
     bytes: u64,
 }
 
-/// What is measured of a run, for the file of `--metrics` if there is one.
+/// Measures a run, and writes the figures to the file of `--metrics` if there is one.
 #[derive(Debug)]
 pub struct RunMetrics {
     file: Option<MetricsFile>,
@@ -32,21 +32,21 @@ pub struct RunMetrics {
 }
 
 impl RunMetrics {
-    /// Begins to measure; finds out before the work whether the file can be written after it.
+    /// Starts the clock. Checks, before the run does its work, that the file can be written after it.
     ///
     /// # Errors
-    /// If it cannot, or would replace the output of the run.
+    /// If the file cannot be written, or if it is the output of the run.
     pub fn begin(path: Option<&Path>, verb: &str, output: &Path) -> Result<RunMetrics, MetricsFileError> {
         let file = path.map(|path| MetricsFile::new(path, verb, output)).transpose()?;
         Ok(RunMetrics { file, begun: Instant::now(), counts: None })
     }
 
-    /// Notes what the run wrote: tiles, and their bytes.
+    /// Records what the run wrote: the number of tiles, and their size in bytes.
     pub fn wrote(&mut self, tiles: u64, bytes: u64) {
         self.counts = Some(RunCounts { tiles, bytes });
     }
 
-    /// Writes how the run ended: its exit code, of which 0 is a success.
+    /// Writes the metrics with the exit code of the run; 0 means success.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -63,10 +63,10 @@ struct MetricsFile {
     labels: String,
 }
 
-/// A metric's name, what it says, and its value.
+/// A metric's name, its help text and its value.
 type Metric = (&'static str, &'static str, f64);
 
-/// Metrics of the last run that was successful, which a failed one leaves as they are.
+/// The metrics of the last successful run; a failed run leaves their values unchanged.
 const OF_SUCCESS: [(&str, &str); 3] = [
     ("oar_tiles_run_success_timestamp_seconds", "When the last successful run ended, in seconds since 1970"),
     ("oar_tiles_run_tiles", "Tiles that the last successful run wrote"),
@@ -74,20 +74,21 @@ const OF_SUCCESS: [(&str, &str); 3] = [
 ];
 
 impl MetricsFile {
-    /// Finds out before the work whether the metrics can be written after it.
+    /// Checks, before the run does its work, that the metrics can be written after it.
     ///
     /// # Errors
-    /// If they cannot, or would replace the output of the run.
+    /// If the file cannot be written, or if it is the output of the run.
     fn new(path: &Path, verb: &str, output: &Path) -> Result<MetricsFile, MetricsFileError> {
         check_writable(path, output).map_err(|source| MetricsFileError { path: path.to_owned(), source })?;
         let output = output.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
         Ok(MetricsFile { path: path.to_owned(), labels: format!("{{verb=\"{verb}\",output=\"{output}\"}}") })
     }
 
-    /// Writes how a run ended. `counts` are those of a successful one; without them the last success stays as it stands in the file.
+    /// Writes the figures of a run. `counts` are given for a successful run only; without them, the figures of the last success are copied
+    /// from the old file.
     ///
     /// # Errors
-    /// If the system refuses. The file is the old one then.
+    /// If the file cannot be written; the old file then stays.
     fn write(&self, exit: u8, took: Duration, counts: Option<RunCounts>) -> Result<(), MetricsFileError> {
         let failed = |source| MetricsFileError { path: self.path.clone(), source };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -118,17 +119,17 @@ impl MetricsFile {
         metrics.iter().map(one).collect()
     }
 
-    /// The value of a metric of this run in an older file.
+    /// The value that `text`, the content of an older file, has for a metric of this run's command.
     fn value_in(&self, text: &str, name: &str) -> Option<f64> {
         let begin = format!("{name}{} ", self.labels);
         text.lines().find_map(|line| line.strip_prefix(&begin)?.trim().parse().ok())
     }
 
-    /// Replaces the file as a whole: the exporter never reads half of it.
+    /// Replaces the file atomically, so that the exporter never reads half of it.
     fn replace(&self, text: &str) -> io::Result<()> {
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let mut builder = tempfile::Builder::new();
-        // The exporter runs as another user.
+        // The exporter runs as another user, who must be able to read the file.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
         let mut file = builder.prefix(".oar-tiles-").tempfile_in(folder.unwrap_or(Path::new(".")))?;

@@ -1,4 +1,4 @@
-//! The table at the end of a run and the table of a plan, as text and as JSON.
+//! The closing table of a run and the table of a plan, as text and as JSON.
 
 use serde::Serialize;
 
@@ -8,68 +8,68 @@ use crate::manifest::Manifest;
 use crate::pipeline::LargestTile;
 use crate::plan::HeavyTile;
 
-/// Rows of a layer that were left out.
+/// Rows of a layer that were skipped, all for the same reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SkippedRows {
-    /// The layer.
+    /// The name of the layer.
     pub layer: String,
-    /// Why.
+    /// Why they cannot be drawn.
     pub reason: String,
-    /// How many.
+    /// The number of rows.
     pub rows: u64,
-    /// The keys of a few.
+    /// The keys of a few of them.
     pub examples: Vec<String>,
 }
 
-/// What a run has done.
+/// The result of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct RunReport {
-    /// Where the tiles are.
+    /// The path or URL of the target.
     pub output: String,
-    /// Tiles written: new ones, and ones whose bytes differ.
+    /// Tiles written: new ones, and ones whose bytes changed.
     pub written: u64,
-    /// Tiles that the target held already, with the same bytes.
+    /// Tiles not written, because the target held them with the same bytes.
     pub unchanged: u64,
-    /// Tiles that vanished, and were deleted.
+    /// Tiles deleted, because they are no longer part of the tileset.
     pub deleted: u64,
-    /// Requests for tiles, if a server takes them.
+    /// Figures of the requests that stored the tiles; `None` if the target is not on a server.
     pub requests: Option<Requests>,
-    /// The layers, in the order in which they stand in a tile.
+    /// The names of the layers, in the order in which they stand in a tile.
     pub layers: Vec<String>,
-    /// What the target says about the run.
+    /// The target's manifest after the run.
     pub manifest: Manifest,
-    /// Pairs of a feature and a tile drawn.
+    /// The number of pairs of a feature and a tile in which it is drawn.
     pub features: u64,
-    /// Stored bytes of the tiles.
+    /// Stored size of all tiles, in bytes.
     pub bytes: u64,
-    /// Seconds for reading where the features lie, and for planning.
+    /// Time to survey the features and to plan, in seconds.
     pub plan_seconds: f64,
-    /// Seconds for rendering and storing.
+    /// Time to render and store, in seconds.
     pub render_seconds: f64,
-    /// Seconds for completing the file.
+    /// Time to complete the target, in seconds.
     pub finish_seconds: f64,
-    /// Restarts on a new snapshot.
+    /// How often the run began again on a new snapshot.
     pub restarts: u32,
     /// Figures for each zoom.
     pub zooms: Vec<RunZoom>,
-    /// Rows that were left out.
+    /// Rows that were skipped.
     pub skipped: Vec<SkippedRows>,
-    /// How the budgets of layers were met; layers that kept to theirs are missing.
+    /// How layers met their budgets; layers that kept within theirs are not listed.
     pub budgets: Vec<LayerBudget>,
-    /// Tiles in which a layer could not be rendered: what the target held of them stayed as it was.
+    /// Tiles in which a layer could not be rendered; the target keeps the layer's old content of these tiles.
     pub failed: Vec<FailedLayer>,
-    /// What the user should know.
+    /// Sentences that the user should read.
     pub warnings: Vec<String>,
 }
 
-/// How many requests were in flight.
+/// Figures of the requests that stored tiles.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Requests {
-    /// The mean over the time from the first request to the last.
+    /// The mean number of requests in flight, from the start of the first to the end of the last.
     pub mean_in_flight: f64,
-    /// The most at one moment.
+    /// The most requests in flight at one moment.
     pub most_in_flight: u32,
-    /// How many requests there were.
+    /// The number of requests.
     pub requests: u64,
 }
 
@@ -78,36 +78,36 @@ pub struct Requests {
 pub struct RunZoom {
     /// The zoom level.
     pub zoom: u8,
-    /// Tiles stored.
+    /// The number of tiles stored.
     pub tiles: u64,
-    /// Features drawn in them.
+    /// The number of features drawn in them; a feature counts once for each tile.
     pub features: u64,
-    /// Stored bytes.
+    /// Stored size of these tiles, in bytes.
     pub bytes: u64,
-    /// Half of the tiles have at most this many bytes.
+    /// The median of the tiles' stored sizes, in bytes.
     pub median: u64,
-    /// Nineteen of twenty tiles have at most this many bytes.
+    /// The 95th percentile of the tiles' stored sizes, in bytes.
     pub p95: u64,
     /// The largest tile.
     pub largest: Option<LargestTile>,
-    /// The layer that has the most bytes in it.
+    /// The layer that has the most bytes in the largest tile.
     pub largest_layer: Option<String>,
-    /// Seconds that workers spent on the zoom, added up over the workers.
+    /// Time that workers spent on the zoom, summed over all workers, in seconds.
     pub worker_seconds: f64,
 }
 
-/// What a run is going to do.
+/// The plan of a run, with estimates.
 #[derive(Debug, Clone, Serialize)]
 pub struct PlanReport {
     /// Figures for each zoom.
     pub zooms: Vec<PlanZoom>,
-    /// Seconds for reading rows once for all zooms.
+    /// Time to read the rows that are cached for all zooms, in seconds.
     pub reading_seconds: f64,
-    /// Workers that the times are for.
+    /// The number of workers for which the times are estimated.
     pub workers: usize,
-    /// Rows that are left out.
+    /// Rows that will be skipped.
     pub skipped: Vec<SkippedRows>,
-    /// What the user should know.
+    /// Sentences that the user should read.
     pub warnings: Vec<String>,
 }
 
@@ -116,21 +116,21 @@ pub struct PlanReport {
 pub struct PlanZoom {
     /// The zoom level.
     pub zoom: u8,
-    /// Occupied tiles.
+    /// The number of occupied tiles.
     pub tiles: u64,
-    /// Pairs of a feature and a tile.
+    /// The number of pairs of a feature and a tile in which it is drawn.
     pub features: u64,
-    /// Batches.
+    /// The number of batches.
     pub batches: u64,
     /// The heaviest tiles, heaviest first.
     pub heaviest: Vec<HeavyTile>,
-    /// Stored bytes, estimated from a sample.
+    /// Stored size of the tiles in bytes, estimated from a sample.
     pub estimated_bytes: u64,
-    /// Seconds, estimated from a sample.
+    /// Time to render the zoom in seconds, estimated from a sample.
     pub estimated_seconds: f64,
 }
 
-/// Cells as columns, each flush right.
+/// A table with right-aligned columns.
 pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..header.len())
         .map(|column| {
@@ -146,7 +146,7 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 impl SkippedRows {
-    /// Which layer, how many, why and which.
+    /// A sentence that names the layer, the number of rows, the reason and some keys.
     pub(super) fn sentence(&self) -> String {
         let which = match self.reason.as_str() {
             "NULL" => "whose geometry is NULL",
@@ -163,15 +163,15 @@ impl SkippedRows {
     }
 }
 
-/// One line for each layer and reason.
+/// One line for each layer and reason of skipped rows.
 pub(super) fn skipped_lines(skipped: &[SkippedRows]) -> String {
     skipped.iter().map(|rows| rows.sentence() + "\n").collect()
 }
 
-/// The table at the end of a run.
+/// The closing table of a run.
 #[must_use]
 pub fn render_run(report: &RunReport) -> String {
-    // With one layer there is nothing to tell.
+    // With one layer, naming the layer that is largest says nothing.
     let several = report.layers.len() > 1;
     let rows: Vec<Vec<String>> = report
         .zooms

@@ -1,11 +1,11 @@
-//! The versions of a target as `publish` prints them.
+//! The versions of a target, as `publish` prints them.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::visible_line;
 use crate::sink::Latest;
 
-/// The versions, one a line, the one that the map shows marked.
+/// The versions, one per line; the version that the map shows is marked.
 #[must_use]
 pub fn render_versions(latest: &Latest) -> String {
     let mut text = String::new();

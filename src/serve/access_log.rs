@@ -1,7 +1,6 @@
-//! The access log: a line on standard output for each request of the public listener, as text or as JSON.
+//! The access log: one line on standard output for each request of the public listener, as text or as JSON.
 //!
-//! Lines are written by a thread of their own. A reader of standard output that does not keep up costs lines, which are counted, and no
-//! request its time.
+//! A thread of its own writes the lines. If standard output is read too slowly, lines are dropped and counted; requests never wait for it.
 
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -13,29 +12,29 @@ use serde_json::json;
 
 use super::options::AccessLogStyle;
 
-/// Lines that may wait to be written.
+/// The most lines that may wait to be written; further ones are dropped.
 const MAX_WAITING_LINES: usize = 16_384;
 
-/// Lines that are written at once.
+/// The most lines that one write contains.
 const MAX_LINES_PER_WRITE: usize = 256;
 
-/// How long the last lines may take.
+/// How long the server waits at its end until the last lines are written.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// A request that was answered.
+/// An answered request.
 #[derive(Debug)]
 pub(crate) struct AccessLine<'a> {
-    /// Who asked, as far as trusted proxies tell; `None` over a Unix socket.
+    /// The address of the client, as far as trusted proxies tell; `None` over a Unix socket.
     pub(crate) client: Option<IpAddr>,
     /// The method.
     pub(crate) method: &'a str,
-    /// Path and query, percent-encoded as they came.
+    /// Path and query, percent-encoded as the client sent them.
     pub(crate) path: &'a str,
-    /// The version of HTTP, such as `HTTP/1.1`.
+    /// The HTTP version, such as `HTTP/1.1`.
     pub(crate) protocol: &'a str,
-    /// The status.
+    /// The status of the answer.
     pub(crate) status: u16,
-    /// Bytes of the body.
+    /// The length of the answer's body, in bytes.
     pub(crate) bytes: u64,
     /// How long the answer took.
     pub(crate) took: Duration,
@@ -58,7 +57,7 @@ impl AccessLine<'_> {
                 format!("{line}\n")
             }
             AccessLogStyle::Text => {
-                // A quote would end the request in the line.
+                // Escaped, because a quote in the path would end the quoted request in the line.
                 let path = path.replace('\\', "\\\\").replace('"', "\\\"");
                 format!("{time} {client} \"{method} {path} {protocol}\" {status} {bytes} {seconds:.6} {source}\n")
             }
@@ -68,7 +67,7 @@ impl AccessLine<'_> {
 
 enum LogMessage {
     Line(String),
-    /// Everything before it is to be written, and then told.
+    /// Asks the thread to write everything before this message, and to answer when that is done.
     End(SyncSender<()>),
 }
 
@@ -81,17 +80,17 @@ pub(crate) struct AccessLog {
 }
 
 impl AccessLog {
-    /// Begins to write.
+    /// Starts the thread that writes.
     ///
     /// # Errors
-    /// If there can be no further thread.
+    /// If the thread cannot be started.
     pub(crate) fn start(style: AccessLogStyle) -> std::io::Result<AccessLog> {
         let (lines, waiting) = sync_channel(MAX_WAITING_LINES);
         std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write(&waiting))?;
         Ok(AccessLog { style, lines, lost: AtomicU64::new(0) })
     }
 
-    /// Writes a line, unless too many wait.
+    /// Queues a line, or drops it if too many wait.
     pub(crate) fn write(&self, line: &AccessLine<'_>) {
         let text = line.text(self.style, SystemTime::now());
         if self.lines.try_send(LogMessage::Line(text)).is_err() && self.lost.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -99,11 +98,11 @@ impl AccessLog {
         }
     }
 
-    /// Waits until everything is written.
+    /// Waits until all lines are written, at most [`LAST_LINES`].
     pub(crate) fn end(&self) {
         let (tell, done) = sync_channel(1);
         if self.lines.try_send(LogMessage::End(tell)).is_ok() {
-            // Nobody may be reading.
+            // Without a reader the lines cannot be written, so the wait has a limit.
             done.recv_timeout(LAST_LINES).unwrap_or_default();
         }
     }

@@ -1,4 +1,4 @@
-//! The admin listener: health, metrics and status, for supervisors and not for visitors.
+//! The admin listener: health, metrics and status, for supervisors and not for the public.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,9 +18,9 @@ use super::stored::StoredTiles;
 /// The admin listener.
 #[derive(Clone)]
 pub(crate) struct Admin {
-    /// What the public listener answers with.
+    /// The state of the public listener.
     pub(crate) site: Arc<Site>,
-    /// Whether the server was asked to end.
+    /// True if the server was asked to end.
     pub(crate) draining: Arc<AtomicBool>,
 }
 
@@ -47,7 +47,8 @@ impl Answers for Admin {
 }
 
 impl Admin {
-    /// Whether requests can be answered: the target can be read, and the server is not about to end.
+    /// The reasons for `/readyz` to answer 503: the server is about to end, the target cannot be read, or live tiles do not fit it. Empty
+    /// if there are none.
     async fn reasons(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         if self.draining.load(Ordering::Relaxed) {
@@ -105,7 +106,7 @@ impl Admin {
     }
 }
 
-/// Seconds since a moment given in seconds since 1970.
+/// The seconds that have passed since `started`, given in seconds since 1970.
 fn snapshot_age(started: Option<u64>) -> Option<u64> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
     Some(now.saturating_sub(started?))

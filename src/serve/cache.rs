@@ -1,4 +1,4 @@
-//! The cache: tiles in the form in which they are sent, the most wanted of them, within a number of bytes.
+//! The cache: the most requested tiles in the form in which they are sent, up to a limit in bytes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,30 +13,30 @@ use super::live::FlightKey;
 use crate::encode::{DecodeError, Gunzip, is_gzip};
 use crate::tile::TileId;
 
-/// A tile that can be sent.
+/// A tile in the form in which it is sent.
 #[derive(Debug, Clone)]
 pub(crate) struct ServedTile {
     /// The body.
     pub(crate) body: Bytes,
     /// How the body is encoded.
     pub(crate) encoding: Encoding,
-    /// The strong entity tag, with its quotes: 128 bits of SHA-256 over the stored bytes, then the encoding. Equal tiles keep it, whenever
-    /// they were rendered.
+    /// The strong entity tag, with its quotes: 128 bits of SHA-256 over the stored bytes, then the encoding. Tiles with equal bytes have
+    /// the same tag, whenever they were rendered.
     pub(crate) tag: Arc<str>,
 }
 
 impl ServedTile {
-    /// A tile as it is stored: gzip for clients that take it, or unpacked, which all take.
+    /// A tile as it is stored: gzip, for clients that accept it, or not packed, for all clients.
     pub(crate) fn as_stored(stored: Box<[u8]>) -> ServedTile {
         let hash: String = Sha256::digest(&stored).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         let encoding = if is_gzip(&stored) { Encoding::Gzip } else { Encoding::Identity };
         ServedTile { tag: tag(&hash, encoding), body: stored.into(), encoding }
     }
 
-    /// The same tile for clients that take no gzip. May take long.
+    /// The tile for clients that do not accept gzip. Unpacking a large tile may take long.
     ///
     /// # Errors
-    /// If its gzip is broken.
+    /// If the tile's gzip data is broken.
     pub(crate) fn unpacked(&self) -> Result<ServedTile, DecodeError> {
         if self.encoding == Encoding::Identity {
             return Ok(self.clone());
@@ -55,42 +55,42 @@ fn tag(hash: &str, encoding: Encoding) -> Arc<str> {
     Arc::from(format!("\"{hash}-{letter}\""))
 }
 
-/// What the cache holds for a tile in an encoding.
+/// The cached answer for a tile in one encoding.
 #[derive(Debug, Clone)]
 pub(crate) struct CachedForm {
-    /// The tile; `None` if the target does not hold it, or nothing is drawn in it.
+    /// The tile; `None` if the target does not hold it or it is empty.
     pub(crate) tile: Option<ServedTile>,
-    /// When it is forgotten, if not before; stored tiles stay until the target changes.
+    /// When the entry expires; `None` for stored tiles, which stay until the target changes. Either may be evicted earlier.
     expires: Option<Instant>,
 }
 
 impl CachedForm {
-    /// What the target holds.
+    /// The form of a tile that was read from the target.
     pub(crate) const fn of_target(tile: Option<ServedTile>) -> CachedForm {
         CachedForm { tile, expires: None }
     }
 
-    /// A tile that was rendered on request.
+    /// The form of a tile that was rendered on request.
     pub(crate) fn of_live(stored: Option<Box<[u8]>>, expires: Instant) -> CachedForm {
         CachedForm { tile: stored.map(ServedTile::as_stored), expires: Some(expires) }
     }
 
-    /// The same for clients that take no gzip. May take long.
+    /// The form for clients that do not accept gzip. Unpacking a large tile may take long.
     ///
     /// # Errors
-    /// If its gzip is broken.
+    /// If the tile's gzip data is broken.
     pub(crate) fn unpacked(&self) -> Result<CachedForm, DecodeError> {
         let tile = self.tile.as_ref().map(ServedTile::unpacked).transpose()?;
         Ok(CachedForm { tile, expires: self.expires })
     }
 
-    /// Whether it has to be unpacked for clients that take no gzip.
+    /// True if the tile is gzip, so that it has to be unpacked for clients that do not accept gzip.
     pub(crate) fn is_packed(&self) -> bool {
         self.tile.as_ref().is_some_and(|tile| tile.encoding == Encoding::Gzip)
     }
 }
 
-/// Where a cached tile comes from: what changes there makes the entry useless.
+/// The source of a cached tile. A change of the source makes the entry useless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum CachedFrom {
     /// A state of the target.
@@ -110,10 +110,10 @@ struct CacheKey {
     encoding: Encoding,
 }
 
-/// What a cached tile takes beside its bytes: key, tag and the cache's own tables.
+/// The memory that a cached tile takes in addition to its bytes, for its key, its tag and the cache's own tables.
 const ENTRY_BYTES: u32 = 256;
 
-/// Forgets what was rendered on request in time.
+/// Makes tiles that were rendered on request expire.
 struct LiveExpiry;
 
 impl Expiry<CacheKey, CachedForm> for LiveExpiry {
@@ -127,7 +127,7 @@ impl Expiry<CacheKey, CachedForm> for LiveExpiry {
 pub(crate) struct TileCache(Cache<CacheKey, CachedForm>);
 
 impl TileCache {
-    /// A cache of at most so many bytes.
+    /// A cache that holds at most `bytes` bytes.
     pub(crate) fn new(bytes: u64) -> TileCache {
         let weigh = |_: &CacheKey, form: &CachedForm| {
             let bytes = form.tile.as_ref().map_or(0, |tile| tile.body.len());
@@ -136,15 +136,15 @@ impl TileCache {
         TileCache(Cache::builder().max_capacity(bytes).weigher(weigh).expire_after(LiveExpiry).build())
     }
 
-    /// What it holds.
+    /// The cached form of a tile in an encoding.
     pub(crate) async fn get(&self, from: CachedFrom, encoding: Encoding) -> Option<CachedForm> {
         self.0.get(&CacheKey { from, encoding }).await
     }
 
-    /// What it holds, or else what `make` gives. Requests for the same wait for the one that makes it.
+    /// The cached form, or the one that `make` returns. Concurrent requests for the same form wait for the one call of `make`.
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// If `make` fails.
     pub(crate) async fn get_or_make<E: Clone + Send + Sync + 'static>(
         &self,
         from: CachedFrom,
@@ -155,17 +155,17 @@ impl TileCache {
         found.map_err(|failure| E::clone(&failure))
     }
 
-    /// A live tile as it would be stored.
+    /// The cached form of a live tile, as it would be stored.
     pub(crate) async fn live(&self, key: FlightKey) -> Option<CachedForm> {
         self.get(CachedFrom::Live(key), Encoding::Gzip).await
     }
 
-    /// Keeps a live tile as it would be stored.
+    /// Caches a live tile, as it would be stored.
     pub(crate) async fn keep_live(&self, key: FlightKey, form: CachedForm) {
         self.0.insert(CacheKey { from: CachedFrom::Live(key), encoding: Encoding::Gzip }, form).await;
     }
 
-    /// Bytes that it holds, about.
+    /// The approximate size of the cache's content, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.0.weighted_size()
     }

@@ -1,4 +1,4 @@
-//! How long caches may keep a tile, by its zoom: the headers are made once, when the server begins.
+//! How long caches may keep a tile, by its zoom. The headers are made when the settings are read, not at each request.
 
 use http::HeaderValue;
 
@@ -8,7 +8,7 @@ use super::options::{CdnHeader, ServeOptions};
 use crate::sink::CacheRule;
 use crate::tile::Zoom;
 
-/// `Cache-Control` at a zoom that no rule names: it may be kept, and has to be asked for again each time.
+/// `Cache-Control` at a zoom that no rule covers: caches may keep the tile, but must validate it each time.
 const UNNAMED_ZOOM: &str = "no-cache";
 
 /// How long caches may keep tiles, by zoom.
@@ -19,7 +19,7 @@ impl TileFreshness {
     /// The headers of each zoom.
     ///
     /// # Errors
-    /// If a value cannot be a header, or names no `max-age` to make an `s-maxage` of.
+    /// If a value cannot be a header, or has no `max-age` from which to make an `s-maxage`.
     pub(crate) fn new(options: &ServeOptions) -> Result<TileFreshness, ServeError> {
         let of = |zoom: u8| of_zoom(options, Zoom::new(zoom).unwrap_or(Zoom::MAX));
         (0..=Zoom::MAX.get()).map(of).collect::<Result<_, _>>().map(TileFreshness)
@@ -30,7 +30,7 @@ impl TileFreshness {
         &self.0[usize::from(zoom.get())]
     }
 
-    /// Whether a rule says that tiles never change.
+    /// True if a rule says that tiles never change (`immutable`).
     pub(crate) fn is_immutable(options: &ServeOptions) -> bool {
         let is = |rule: &CacheRule| directives(&rule.value).any(|(name, _)| name.eq_ignore_ascii_case("immutable"));
         options.cache_control.iter().chain(&options.cdn_cache_control).any(is)
@@ -66,12 +66,12 @@ fn of_zoom(options: &ServeOptions, zoom: Zoom) -> Result<Freshness, ServeError> 
     Ok(freshness)
 }
 
-/// The directives of a `Cache-Control` with their values (RFC 9111, section 5.2).
+/// The directives of a `Cache-Control` value, each with its argument (RFC 9111, section 5.2).
 fn directives(value: &str) -> impl Iterator<Item = (&str, &str)> {
     value.split(',').map(|part| part.trim().split_once('=').unwrap_or((part.trim(), "")))
 }
 
-/// The seconds of `max-age`.
+/// The seconds of the directive `max-age`.
 fn max_age(value: &str) -> Option<u64> {
     directives(value).find(|(name, _)| name.eq_ignore_ascii_case("max-age"))?.1.trim_matches('"').parse().ok()
 }

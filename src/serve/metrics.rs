@@ -1,4 +1,4 @@
-//! What the server counts, as Prometheus reads it (text exposition format 0.0.4, docs/serving.md has the table).
+//! The server's metrics for Prometheus (text exposition format 0.0.4; the table is in docs/serving.md).
 
 use std::fmt::Write as _;
 use std::sync::atomic::AtomicI64;
@@ -13,11 +13,11 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::live::FlightCounts;
 
-/// The upper ends of the buckets for durations, in seconds: from a hit in memory to a request that is given up.
+/// The upper bounds of the histogram buckets for durations, in seconds: from a cache hit to a request that is given up.
 const SECONDS: [f64; 16] =
     [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// Which kind of thing a request asked for.
+/// The kind of resource that a request asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RouteLabel {
     /// A tile.
@@ -50,16 +50,16 @@ pub(crate) enum SourceLabel {
     Target,
     /// The database.
     Live,
-    /// The database, for another request that came before.
+    /// The database, in a rendering that an earlier request had started.
     Collapsed,
-    /// The scope of the target's manifest: nothing is drawn there.
+    /// No source: the tile is empty according to the scope in the target's manifest.
     Empty,
-    /// Nothing had to be read: an error, a document, a page.
+    /// No source: an error, a document or a page.
     None,
 }
 
 impl SourceLabel {
-    /// The source as metrics and the access log name it.
+    /// The label of the source in metrics and in the access log.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             SourceLabel::Memory => "memory",
@@ -70,7 +70,7 @@ impl SourceLabel {
         }
     }
 
-    /// What it means for the cache; `None` if that was not asked.
+    /// The result of the cache lookup; `None` if there was none.
     const fn cache_result(self) -> Option<&'static str> {
         match self {
             SourceLabel::Memory => Some("hit"),
@@ -116,23 +116,23 @@ pub(crate) struct Metrics {
     sessions: Gauge,
 }
 
-/// What is measured when the metrics are read, rather than counted.
+/// Values that are measured when the metrics are read, not counted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Measured {
-    /// Bytes of tiles in memory.
+    /// The size of the cached tiles, in bytes.
     pub(crate) cached_bytes: u64,
-    /// Seconds since the run began that wrote the target; `None` if the target does not say.
+    /// Seconds since the start of the run that wrote the target; `None` if the target does not say.
     pub(crate) snapshot_age: Option<u64>,
-    /// Tiles that are known to be stored; `None` while that is not known.
+    /// The number of tiles in the list of stored tiles; `None` while there is no list.
     pub(crate) known_tiles: Option<u64>,
-    /// What is being rendered.
+    /// The numbers of tiles and requests in flight.
     pub(crate) flights: FlightCounts,
-    /// Sessions in the database.
+    /// The number of open database sessions.
     pub(crate) sessions: usize,
 }
 
 impl Metrics {
-    /// All counters at 0.
+    /// Metrics with all counters at 0.
     pub(crate) fn new() -> Metrics {
         let metrics = Metrics {
             registry: Registry::with_prefix("oar_tiles"),
@@ -177,7 +177,7 @@ impl Metrics {
         self
     }
 
-    /// Counts a request that was answered.
+    /// Counts an answered request.
     pub(crate) fn answered(&self, route: RouteLabel, source: SourceLabel, status: u16, took: Duration) {
         self.requests.get_or_create(&RequestLabels { route: route.name(), status }).inc();
         let labels = SecondsLabels { route: route.name(), source: source.name() };
@@ -187,23 +187,23 @@ impl Metrics {
         }
     }
 
-    /// Counts a live tile that a worker has taken out of the queue.
+    /// Counts a live tile that a worker has taken from the queue, with its time in the queue.
     pub(crate) fn waited(&self, waited: Duration) {
         self.queue_wait.observe(waited.as_secs_f64());
     }
 
-    /// Counts a live tile that was rendered.
+    /// Counts a live tile that was rendered, with its whole time and the part in the database.
     pub(crate) fn rendered(&self, took: Duration, in_database: Duration) {
         self.render_seconds.observe(took.as_secs_f64());
         self.query_seconds.observe(in_database.as_secs_f64());
     }
 
-    /// Counts a request that was turned away.
+    /// Counts a request that was refused because the queue was full or its tile would have waited too long.
     pub(crate) fn shed(&self) {
         self.sheds.inc();
     }
 
-    /// The metrics as text.
+    /// The metrics in the text format.
     pub(crate) fn text(&self, measured: Measured) -> String {
         let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         let known = |value: Option<u64>| value.and_then(|value| i64::try_from(value).ok()).unwrap_or(-1);
@@ -215,7 +215,7 @@ impl Metrics {
         self.sessions.set(number(measured.sessions));
         let mut text = String::new();
         if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &self.registry) {
-            // Writing to a text does not fail; whoever reads the metrics sees it if it does.
+            // Writing to a string does not fail. If it did, whoever reads the metrics would notice the empty text.
             text.clear();
             if writeln!(text, "# {error}").is_err() {
                 text.clear();
@@ -225,8 +225,8 @@ impl Metrics {
     }
 }
 
-/// Text of `OpenMetrics` as text of version 0.0.4, which every Prometheus reads: counters carry `_total` in their description, too, and there are
-/// neither units nor an end.
+/// Turns the `OpenMetrics` text format into version 0.0.4, which every Prometheus reads: the descriptions of counters have `_total` in
+/// their names, too, and there are no units and no end marker.
 fn as_prometheus_text(text: &str) -> String {
     let is_counter = |line: &str| line.starts_with("# TYPE ") && line.ends_with(" counter");
     let name = |line: &str| line.split(' ').nth(2).unwrap_or_default().to_owned();

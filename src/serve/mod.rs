@@ -1,4 +1,4 @@
-//! The target over HTTP: tiles, TileJSON, a map to look at them, and what a supervisor wants to know.
+//! Serves the target over HTTP: tiles, TileJSON, a map to look at them, and health and metrics for supervisors.
 //!
 //! ```text
 //! listener ─► accept ─► route ─► memory ─ has it ─────────────────────────────────────────────► 200 / 304
@@ -18,9 +18,9 @@
 //! | `public`, `admin` | what the two listeners answer |
 //! | `tilejson`, `preview`, `metrics` | documents, the page with the map, Prometheus |
 //!
-//! A target is never written here, and no lock of it is kept from one read to the next: any other process may seed, reseed or switch it
-//! while it is served. A request that comes after such a change is answered from the new state, because the system's facts about the
-//! target's files are asked at each request (S3: once a second).
+//! The server never writes to the target, and keeps no lock on it between two reads: other processes may seed, reseed or switch it while it
+//! is served. A request after such a change gets the new state, because each request checks the metadata of the target's files (device,
+//! inode, length, time); a target in S3 is checked once a second.
 
 mod access_log;
 mod admin;
@@ -75,19 +75,19 @@ use crate::error::ErrorKind;
 use crate::sink::ReadError;
 use crate::stop::{Signal, Stop};
 
-/// How long requests in flight may take after the server accepts no more connections.
+/// The time for requests in flight after the server has stopped accepting connections.
 const LAST_ANSWERS: Duration = Duration::from_secs(20);
 
-/// How long documents (TileJSON) may be kept: their entity tag is asked for each time.
+/// `Cache-Control` of documents (TileJSON): caches may keep them, but must validate the entity tag each time.
 const DOCUMENT_CACHE_CONTROL: &str = "no-cache";
 
-/// Why a server could not begin.
+/// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The target.
+    /// The target cannot be read.
     #[error(transparent)]
     Target(#[from] ReadError),
-    /// An address.
+    /// An address cannot be listened on.
     #[error("cannot listen on {address}: choose another address, or end the program that uses it")]
     Listen {
         /// The address.
@@ -95,7 +95,7 @@ pub enum ServeError {
         /// The cause.
         source: std::io::Error,
     },
-    /// Clients cannot be told where the tiles are.
+    /// The server does not know a URL under which clients find the tiles.
     #[error(
         "{address} is no address that clients can name, and the TileJSON has to say where the tiles are: give --public-url https://…"
     )]
@@ -103,7 +103,7 @@ pub enum ServeError {
         /// The address.
         address: ListenAddress,
     },
-    /// A value that is no header.
+    /// A configured value cannot be sent as a header.
     #[error("{value:?} cannot be sent as {header}: it has characters that no header may have")]
     Header {
         /// The header.
@@ -111,10 +111,10 @@ pub enum ServeError {
         /// The value.
         value: String,
     },
-    /// Live tiles would not fit beside the target's.
+    /// Live tiles would not fit the target's tiles.
     #[error(transparent)]
     Live(LiveError),
-    /// An age for shared caches that is not there.
+    /// A rule has no `max-age` from which to make an `s-maxage`.
     #[error(
         "cdn_cache_control {value:?} has no max-age, of which cdn_headers is to make an s-maxage: write max-age=SECONDS, or leave \"s-maxage\" out of cdn_headers"
     )]
@@ -122,18 +122,18 @@ pub enum ServeError {
         /// The value.
         value: String,
     },
-    /// Caches would be told that tiles never change, and they do.
+    /// A rule tells caches that tiles never change, but they do.
     #[error(
         "cache_control says immutable, and the tiles of this target change under their names, so that caches would keep old ones: leave immutable out, or publish versions ({{version}} in the template)"
     )]
     Immutable,
-    /// A thread died.
+    /// A thread of the server died.
     #[error("a thread died ({0}): please report this")]
     Died(String),
 }
 
 impl ServeError {
-    /// What kind of failure this is.
+    /// The kind of the failure.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
@@ -149,7 +149,7 @@ impl ServeError {
     }
 }
 
-/// A server that listens.
+/// A server that listens on its addresses.
 pub struct TileServer {
     site: Arc<Site>,
     target: Arc<ServedTarget>,
@@ -159,10 +159,11 @@ pub struct TileServer {
 }
 
 impl TileServer {
-    /// Opens the target and begins to listen. Tiles that the target does not know are rendered by `live`, if there is that. The first connection is accepted by [`TileServer::run`].
+    /// Opens the target and starts to listen. With `live`, tiles outside of the target's scope are rendered on request. [`TileServer::run`]
+    /// accepts the first connection.
     ///
     /// # Errors
-    /// If the target cannot be read, an address cannot be used, or clients could not be told where the tiles are.
+    /// If the target cannot be read, an address cannot be used, or the URL for clients is not known.
     pub async fn start(
         options: ServeOptions,
         open: TargetOpener,
@@ -211,21 +212,21 @@ impl TileServer {
         Ok(TileServer { site: Arc::new(site), target, public, admin, options })
     }
 
-    /// Where clients find the public listener; ends with a slash.
+    /// The URL under which clients find the public listener; ends with a slash.
     #[must_use]
     pub fn public_url(&self) -> &str {
         &self.site.public_url
     }
 
-    /// Where the admin listener is, if there is one that a URL can name.
+    /// The URL of the admin listener; `None` if there is none, or a URL cannot name it.
     #[must_use]
     pub fn admin_url(&self) -> Option<String> {
         Some(format!("{}/", self.admin.as_ref()?.url()?))
     }
 
-    /// Serves until a stop is asked for and requests in flight are answered: `/readyz` says 503 at once, connections are accepted for
-    /// `drain` more, then the last answers are given. A second wish to stop cuts both short. At SIGHUP the settings are read again.
-    /// Returns the signal.
+    /// Serves until a stop is requested and the requests in flight are answered. After the request `/readyz` answers 503 at once,
+    /// connections are accepted for another `drain`, and then the last answers are sent. A second request to stop cuts both short. SIGHUP
+    /// makes the server read its settings again. Returns the signal that stopped it.
     pub async fn run(self, stop: &Stop, reread: Option<SettingsReader>) -> Signal {
         let (close, closing) = watch::channel(false);
         let draining = Arc::new(AtomicBool::new(false));
@@ -241,7 +242,7 @@ impl TileServer {
         let polling = self.target.needs_polling().then(|| tokio::spawn(poll(Arc::clone(&self.site))));
         let rereading = reread.map(|reread| tokio::spawn(settings::reread_at_hangup(Arc::clone(&self.site), reread)));
         let listing = self.options.lists_tiles.then(|| tokio::spawn(keep_listed(Arc::clone(&self.target))));
-        // The program ends soon after a stop, unless work in hand has asked for more time.
+        // The program ends soon after a stop, unless work in flight has asked for more time.
         let _grace = stop.grant(self.options.drain + LAST_ANSWERS);
         tell(ServerState::Ready);
         let signal = stop.wait().await;
@@ -271,7 +272,7 @@ impl TileServer {
     }
 }
 
-/// Where clients find the public listener; ends with a slash.
+/// The URL under which clients find the public listener; ends with a slash.
 fn public_url(options: &ServeOptions, listener: &HttpListener) -> Result<String, ServeError> {
     if let Some(url) = &options.public_url {
         return Ok(format!("{}/", url.trim_end_matches('/')));
@@ -280,7 +281,7 @@ fn public_url(options: &ServeOptions, listener: &HttpListener) -> Result<String,
     Ok(format!("{own}{}/", options.base_path))
 }
 
-/// Asks a target in a bucket again and again what it says about itself.
+/// Polls a target in a bucket for what it says about itself.
 async fn poll(site: Arc<Site>) {
     loop {
         tokio::time::sleep(POLL).await;

@@ -1,5 +1,5 @@
-//! What a supervisor is told: systemd's notification protocol (`sd_notify(3)`), a datagram to the socket that `NOTIFY_SOCKET` names. Without
-//! that variable nobody wants to know.
+//! Notifies a supervisor by systemd's protocol (`sd_notify(3)`): a datagram to the socket that `NOTIFY_SOCKET` names. Without that variable
+//! there is no supervisor to notify.
 
 #[cfg(unix)]
 use std::io;
@@ -9,11 +9,11 @@ use std::os::unix::net::UnixDatagram;
 /// A change of the server's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ServerState {
-    /// It answers requests.
+    /// The server answers requests.
     Ready,
-    /// It reads its settings again.
+    /// The server reads its settings again.
     Reloading,
-    /// It is about to end.
+    /// The server is about to end.
     Stopping,
 }
 
@@ -27,7 +27,7 @@ impl ServerState {
     }
 }
 
-/// Tells the supervisor, if there is one.
+/// Sends a notification to the supervisor, if there is one.
 #[cfg(unix)]
 pub(crate) fn tell(state: ServerState) {
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()) else { return };
@@ -37,7 +37,7 @@ pub(crate) fn tell(state: ServerState) {
     }
 }
 
-/// There is no such supervisor here.
+/// This platform has no such supervisor.
 #[cfg(not(unix))]
 pub(crate) fn tell(state: ServerState) {
     tracing::debug!("{}", state.message());

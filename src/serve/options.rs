@@ -10,20 +10,20 @@ use super::http::address::ListenAddress;
 use super::http::peers::AddressRange;
 use crate::sink::CacheRule;
 
-/// The status of a tile of the scope in which nothing is drawn.
+/// The status of the answer for an empty tile in the scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EmptyStatus {
     /// 204: nothing, and no error in a browser's console.
     #[default]
     NoContent,
-    /// 200 without a byte, which is a valid tile, for clients that take nothing else.
+    /// 200 with an empty body, which is a valid tile, for clients that accept no other status.
     Ok,
-    /// 404, by which some clients draw the tile above instead.
+    /// 404, on which some clients draw the tile of a lower zoom instead.
     NotFound,
 }
 
 impl EmptyStatus {
-    /// The status with this number, if it is one of these.
+    /// The status with this number; `None` if it is not one of these.
     #[must_use]
     pub const fn of(number: u16) -> Option<EmptyStatus> {
         match number {
@@ -43,18 +43,19 @@ impl EmptyStatus {
     }
 }
 
-/// How CDNs are told for how long they may keep a tile.
+/// The header that tells CDNs how long they may keep a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CdnHeader {
     /// `CDN-Cache-Control` (RFC 9213): Cloudflare, Akamai.
     CdnCacheControl,
     /// `Surrogate-Control` (Edge Architecture Specification 1.0): Fastly.
     SurrogateControl,
-    /// `s-maxage` in `Cache-Control` (RFC 9111, section 5.2.2.10), with the seconds of `max-age`: `CloudFront`, and every other shared cache.
+    /// `s-maxage` in `Cache-Control` (RFC 9111, section 5.2.2.10), with the seconds from `max-age` of the CDN's rule: for `CloudFront`, and
+    /// every other shared cache.
     SharedMaxAge,
 }
 
-/// How a line of the access log is written.
+/// The format of the access log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccessLogStyle {
     /// Time, client, request, status, bytes, seconds, source.
@@ -66,68 +67,68 @@ pub enum AccessLogStyle {
 /// How tiles are rendered on request.
 #[derive(Debug, Clone, Copy)]
 pub struct LiveOptions {
-    /// Tiles that are rendered at once, each in a database session of its own.
+    /// The most tiles that are rendered at once, each in a database session of its own.
     pub workers: NonZeroUsize,
-    /// Tiles that may wait for a worker; requests for more are turned away.
+    /// The most tiles that may wait for a worker; requests for further tiles are refused.
     pub queue: usize,
-    /// How long a tile may wait for a worker, and how long it may take then.
+    /// The most time that a tile may wait for a worker, and the most time that its rendering may then take.
     pub timeout: Duration,
-    /// How long a tile is kept in memory. Changes in the database are not noticed before.
+    /// How long a rendered tile is kept in memory. Changes in the database show only after that.
     pub ttl: Duration,
 }
 
 /// The options of a server.
 #[derive(Debug, Clone)]
 pub struct ServeOptions {
-    /// Where the public listener waits.
+    /// The address of the public listener.
     pub listen: ListenAddress,
-    /// Where the admin listener waits (metrics, health, status), if there is to be one.
+    /// The address of the admin listener (metrics, health, status); `None` for no such listener.
     pub admin: Option<ListenAddress>,
-    /// Where clients find the public listener, for TileJSON; without it, its own address and the base path.
+    /// The URL of the public listener as clients see it, for TileJSON; `None` for the listener's own address with the base path.
     pub public_url: Option<String>,
-    /// The path below which the public listener answers: empty, or beginning with a slash and not ending with one.
+    /// The path under which the public listener answers: empty, or with a slash at its start and none at its end.
     pub base_path: String,
-    /// `Cache-Control` of tiles (RFC 9111): the first rule that fits a tile's zoom. At a zoom without one it is `no-cache`.
+    /// `Cache-Control` of tiles (RFC 9111): the first rule that covers the tile's zoom applies. Without such a rule it is `no-cache`.
     pub cache_control: Vec<CacheRule>,
-    /// The same for CDNs, if they may keep tiles for another time than browsers.
+    /// The same for CDNs; empty if they may keep tiles as long as browsers.
     pub cdn_cache_control: Vec<CacheRule>,
-    /// How CDNs are told.
+    /// The headers that carry these rules to CDNs.
     pub cdn_headers: Vec<CdnHeader>,
-    /// The status of a tile in which nothing is drawn.
+    /// The status of the answer for an empty tile.
     pub empty_status: EmptyStatus,
-    /// The most bytes of tiles in memory.
+    /// The size of the tile cache in memory, in bytes.
     pub cache_bytes: u64,
-    /// Whether the tiles that the target holds are listed, so that missing ones are known without a lookup.
+    /// True to list the tiles that the target holds, so that missing ones are known without a lookup.
     pub lists_tiles: bool,
     /// The most connections that a listener serves at once.
     pub max_connections: usize,
-    /// The most connections of one client address.
+    /// The most connections of one client address at once.
     pub max_connections_of_address: usize,
-    /// Proxies: the connections that come from them are not counted by address.
+    /// Trusted proxies: connections from them are not counted by address, and their `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<AddressRange>,
-    /// Whether `/` shows a map.
+    /// True to show a map at `/`.
     pub preview: bool,
-    /// The folder with the map client's files; without it the page loads them from a public CDN.
+    /// The folder with the map client's files; `None` to use those in the program if it has them, otherwise a public CDN.
     pub assets: Option<PathBuf>,
-    /// Whether and how tiles that the target does not know are rendered on request.
+    /// How to render tiles outside of the target's scope on request; `None` to answer 404.
     pub live: Option<LiveOptions>,
-    /// Whether and how requests are logged on standard output.
+    /// The format of the access log on standard output; `None` for no log.
     pub access_log: Option<AccessLogStyle>,
-    /// Whether answers say how long they took (`Server-Timing`).
+    /// True to say in each answer how long it took (`Server-Timing`).
     pub server_timing: bool,
-    /// How long the server goes on after SIGTERM before it accepts no more connections, so that a balancer notices `/readyz`.
+    /// How long the server still accepts connections after SIGTERM, so that a load balancer can notice the 503 of `/readyz` first.
     pub drain: Duration,
 }
 
-/// Bytes of tiles that a preview keeps in memory: one person looks at it.
+/// The size of a preview's tile cache in bytes; a preview has one user.
 const PREVIEW_CACHE_BYTES: u64 = 64 << 20;
 
-/// Connections that a preview serves: several windows of a browser.
+/// The most connections of a preview at once, enough for several browser windows.
 const PREVIEW_CONNECTIONS: usize = 64;
 
 impl ServeOptions {
-    /// The options of a preview: a map at `/`, every tile asked for again each time, because whoever looks at a target that is being made
-    /// wants to see it as it is.
+    /// The options of a preview: a map at `/`, and tiles that browsers ask for again each time, because the user may look at a target that
+    /// is still being written and wants to see its present state.
     #[must_use]
     pub fn of_preview(listen: ListenAddress, assets: Option<PathBuf>) -> ServeOptions {
         ServeOptions {

@@ -25,44 +25,44 @@ use super::tiles::{ServedTiles, TileError, TileOrigin};
 use super::tileset::ServedState;
 use crate::tile::TileId;
 
-/// What the public listener answers with.
+/// The state of the public listener, which all its requests share.
 pub(crate) struct Site {
     /// The tiles.
     pub(crate) tiles: ServedTiles,
-    /// Where clients find the server, ending with a slash.
+    /// The URL under which clients find the server; ends with a slash.
     pub(crate) public_url: String,
-    /// The path below which everything is: empty, or with a slash before it and none behind it.
+    /// The path under which the server answers: empty, or with a slash at its start and none at its end.
     pub(crate) base_path: String,
-    /// What may change while the server runs.
+    /// The settings that may change while the server runs.
     pub(crate) settings: RwLock<Arc<SiteSettings>>,
     /// How long caches may keep a document.
     pub(crate) document_freshness: Freshness,
     /// The page with the map.
     pub(crate) preview: Option<PreviewPage>,
-    /// What is counted.
+    /// The counters.
     pub(crate) metrics: Arc<Metrics>,
-    /// Where requests are logged, if they are.
+    /// The access log, if requests are logged.
     pub(crate) access_log: Option<AccessLog>,
-    /// Proxies that are believed who sent a request.
+    /// Proxies whose `X-Forwarded-For` is believed.
     pub(crate) trusted_proxies: Vec<AddressRange>,
 }
 
 /// The settings that are read again at SIGHUP.
 #[derive(Debug, Clone)]
 pub(crate) struct SiteSettings {
-    /// How long caches may keep a tile.
+    /// How long caches may keep a tile, by its zoom.
     pub(crate) tile_freshness: TileFreshness,
-    /// The status of a tile in which nothing is drawn.
+    /// The status of the answer for an empty tile.
     pub(crate) empty_status: EmptyStatus,
-    /// Whether answers say how long they took.
+    /// True if each answer says how long it took.
     pub(crate) server_timing: bool,
 }
 
 impl SiteSettings {
-    /// The settings in a server's options.
+    /// The part of a server's options that may change.
     ///
     /// # Errors
-    /// If a value cannot be sent.
+    /// If a value cannot be sent as a header.
     pub(crate) fn new(options: &ServeOptions) -> Result<SiteSettings, ServeError> {
         let tile_freshness = TileFreshness::new(options)?;
         Ok(SiteSettings { tile_freshness, empty_status: options.empty_status, server_timing: options.server_timing })
@@ -73,7 +73,7 @@ impl SiteSettings {
 #[derive(Clone)]
 pub(crate) struct Public(pub(crate) Arc<Site>);
 
-/// An answer, and what is counted of it.
+/// An answer, and the labels under which it is counted.
 struct Counted {
     answer: Answer,
     route: RouteLabel,
@@ -104,12 +104,12 @@ impl Answers for Public {
 }
 
 impl Site {
-    /// The settings as they are now.
+    /// The present settings.
     fn settings(&self) -> Arc<SiteSettings> {
         Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes other settings from the next request on.
+    /// Replaces the settings; the next request uses the new ones.
     pub(crate) fn replace_settings(&self, settings: SiteSettings) {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
@@ -232,7 +232,7 @@ fn unknown() -> Answer {
     answer::error(StatusCode::NOT_FOUND, "there is nothing of this name")
 }
 
-/// The answer when there is no tile to send. The client hears no path, no host and nothing of the database; the log does.
+/// The answer if there is no tile to send. It tells the client no path, no host and nothing about the database; the log has the details.
 fn no_tile(error: &TileError) -> Answer {
     let what = match error {
         TileError::Beyond => return answer::error(StatusCode::NOT_FOUND, "the tileset has no tile there"),

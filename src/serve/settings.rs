@@ -8,11 +8,11 @@ use super::notify::{ServerState, tell};
 use super::options::ServeOptions;
 use super::public::{Site, SiteSettings};
 
-/// Reads the options again; an error is a text for the log.
+/// Reads the options again; the error is a message for the log.
 pub type SettingsReader = Arc<dyn Fn() -> Result<ServeOptions, String> + Send + Sync>;
 
-/// Reads the settings again at each SIGHUP: how long caches may keep tiles, the status of empty ones, `Server-Timing`. What is wrong with them
-/// stands in the log, and the old ones stay. Listeners, memory and workers stay as they are.
+/// Reads the settings again at each SIGHUP: how long caches may keep tiles, the status of empty ones, `Server-Timing`. If they have an
+/// error, it is logged and the old settings stay. Listeners, memory and workers never change while the server runs.
 #[cfg(unix)]
 pub(crate) async fn reread_at_hangup(site: Arc<Site>, reread: SettingsReader) {
     use tokio::signal::unix::{SignalKind, signal};
@@ -32,7 +32,7 @@ pub(crate) async fn reread_at_hangup(site: Arc<Site>, reread: SettingsReader) {
     }
 }
 
-/// There is no SIGHUP here.
+/// This platform has no SIGHUP.
 #[cfg(not(unix))]
 pub(crate) async fn reread_at_hangup(_site: Arc<Site>, _reread: SettingsReader) {
     std::future::pending().await

@@ -1,7 +1,8 @@
-//! Which tiles the target holds, in memory: a tile that is not there is known to be missing without a lookup, or a request to a bucket.
+//! An in-memory list of the tiles that the target holds. A tile that is not listed is known to be missing, without a lookup in the target
+//! or a request to a bucket.
 //!
-//! The list is that of one state of the target. It is made by a task of its own and used once it is whole; until then, and while a run
-//! that changes tiles one by one is under way, the target is asked.
+//! The list belongs to one state of the target. A background task makes it, and it is used once it is complete. Until then, and while a run
+//! replaces tiles one by one, the target itself is asked.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,29 +12,29 @@ use super::tileset::{ServedState, ServedTarget};
 use crate::sink::ReadError;
 use crate::tile::{Order, Slice, TileId};
 
-/// The most tiles that are listed. A list takes 16 bytes for each group of neighbours, and while it is made 24 for each tile.
+/// The most tiles that are listed. A list takes 16 bytes for each range of consecutive tiles, and 24 bytes for each tile while it is made.
 const MAX_INDEXED_TILES: u64 = 20_000_000;
 
-/// How often the task looks whether there is something to list.
+/// How often the task checks if there is a state to list.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// After a list was made the task rests this many times as long as that took: a target that is published again and again is not listed all
-/// the time.
+/// After making a list, the task pauses for this many times the time that it took, so that it does not list all the time if the target is
+/// published again and again.
 const REST_BY_LISTING: u32 = 10;
 
-/// Tiles that follow each other on the Hilbert curve of their zoom.
+/// A range of consecutive tiles on the Hilbert curve of their zoom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct StoredRange {
     /// [`Order::place`] of the first tile.
     first: u64,
-    /// One beyond the place of the last.
+    /// One more than the [`Order::place`] of the last tile.
     end: u64,
 }
 
 /// The tiles that a target holds.
 #[derive(Debug, Default)]
 pub(crate) struct StoredTiles {
-    /// By slice, in order, with gaps between them.
+    /// The ranges of each slice, in order, with gaps between them.
     ranges: HashMap<Slice, Vec<StoredRange>>,
     tiles: u64,
 }
@@ -61,7 +62,7 @@ impl StoredTiles {
         StoredTiles { ranges: ranges.collect(), tiles: count }
     }
 
-    /// Whether a tile is among them.
+    /// True if the tile is in the list.
     pub(crate) fn holds(&self, tile: TileId) -> bool {
         let Some(ranges) = self.ranges.get(&tile.slice) else { return false };
         let place = Order::Hilbert.place(tile.coord);
@@ -69,19 +70,19 @@ impl StoredTiles {
         ranges.get(at).is_some_and(|range| range.first <= place)
     }
 
-    /// How many they are.
+    /// The number of tiles in the list.
     pub(crate) const fn count(&self) -> u64 {
         self.tiles
     }
 }
 
-/// Whether the tiles of a state may be listed: they stand still until the state changes, and are not too many.
+/// True if the tiles of a state may be listed: they do not change before the state does, and there are not too many.
 fn can_be_listed(state: &ServedState) -> bool {
     let stored = state.manifest.as_ref().map(|manifest| manifest.stored);
     state.may_be_kept() && stored.is_some_and(|stored| stored <= MAX_INDEXED_TILES)
 }
 
-/// Lists the tiles of the target's present state, and of each later one.
+/// Lists the tiles of the target's present state, and of each later state.
 pub(crate) async fn keep_listed(target: Arc<ServedTarget>) {
     let mut is_failing = false;
     loop {
@@ -100,15 +101,15 @@ pub(crate) async fn keep_listed(target: Arc<ServedTarget>) {
     }
 }
 
-/// Lists the tiles of the target's present state, if they are not yet and can be. Blocks.
+/// Lists the tiles of the target's present state, unless they are listed already or may not be. Blocks.
 fn list(target: &ServedTarget) -> Result<(), ReadError> {
-    // A target that cannot be read is the requests' affair.
+    // If the target cannot be read, the requests report that.
     let Ok(state) = target.current() else { return Ok(()) };
     if state.stored().is_some() || !can_be_listed(&state) {
         return Ok(());
     }
     let stored = StoredTiles::new(target.list()?);
-    // What was written meanwhile made another state: its tiles may be missing here.
+    // A write during the listing began a new state; its tiles may be missing in this list.
     if target.needs_polling() {
         target.poll()?;
     }
@@ -150,7 +151,7 @@ mod tests {
         }
         let deep = TileId::from(TileCoord::new(Zoom::MAX, 7, 7).unwrap());
         assert!(!stored.holds(deep) && !StoredTiles::default().holds(deep));
-        // A whole zoom is one range.
+        // The tiles of a whole zoom form one range.
         assert!(stored.ranges[&Slice::Whole].len() < 700, "{}", stored.ranges[&Slice::Whole].len());
     }
 

@@ -1,4 +1,4 @@
-//! TileJSON 3.0.0 of the target, with the addresses at which this server answers.
+//! TileJSON 3.0.0 of the target, with the URLs of this server.
 
 use serde_json::{Map, Value, json};
 
@@ -7,11 +7,11 @@ use super::tileset::ServedState;
 use crate::sink::VectorLayer;
 use crate::tile::{LayerId, LonLatBox, Slice, Zoom};
 
-/// The ending of the name of a layer's own document, where the target keeps layers apart.
+/// The suffix of a single layer's document, if the target keeps layers apart.
 const OF_A_LAYER: &str = ".tiles.json";
 
-/// The document of a name: `tiles.json`, or `NAME.tiles.json` where the target keeps layers apart. `public_url` ends with a slash. What
-/// is rendered on request (`live`) counts as there: zooms are those of the layers then, and the box is the world.
+/// The document with this name: `tiles.json`, or `NAME.tiles.json` if the target keeps layers apart; `None` for other names. `public_url`
+/// ends with a slash. With `live`, the zooms are those at which the layers are rendered, and the bounds are the world.
 pub(crate) fn tilejson(state: &ServedState, name: &str, public_url: &str, live: Option<&[LiveLayer]>) -> Option<Value> {
     let layers: Vec<VectorLayer> =
         state.described.vector_layers.iter().map(|layer| with_live_zooms(layer, live.unwrap_or_default())).collect();
@@ -25,7 +25,7 @@ pub(crate) fn tilejson(state: &ServedState, name: &str, public_url: &str, live: 
     Some(document(slice, &layers[index..=index]))
 }
 
-/// A layer of the target with the zooms at which it is rendered on request, if it is.
+/// A layer of the target; if it is rendered on request, with the zooms at which that is done.
 fn with_live_zooms(layer: &VectorLayer, live: &[LiveLayer]) -> VectorLayer {
     let zooms = live.iter().filter(|live| live.name == layer.id).flat_map(|live| live.zooms.iter()).map(Zoom::get);
     let (min, max) = zooms.fold((layer.minzoom, layer.maxzoom), |(min, max), zoom| (min.min(zoom), max.max(zoom)));

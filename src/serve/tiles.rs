@@ -1,4 +1,4 @@
-//! Tiles as they are answered: from memory, from the target, or rendered.
+//! Finds the tile for a request: in the cache, in the target, or by rendering it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,46 +21,46 @@ pub(crate) enum TileOrigin {
     Memory,
     /// The target.
     Target,
-    /// Nothing is drawn in it, as the manifest's scope tells.
+    /// The tile is empty: the target does not hold it, and it lies in the scope of the manifest.
     Empty,
-    /// It was rendered for this request.
+    /// The database rendered it for this request.
     Live,
-    /// It was rendered for another request.
+    /// The database rendered it for an earlier request that was still waiting for it.
     Collapsed,
 }
 
 /// Why a tile could not be read or rendered.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum TileError {
-    /// The target.
+    /// The target could not be read.
     #[error(transparent)]
     Read(Arc<ReadError>),
-    /// A stored tile that is no gzip, for a client that takes none.
+    /// The client does not accept gzip, and the stored tile's gzip data is broken.
     #[error("a tile cannot be unpacked: {0}")]
     Broken(String),
-    /// The database.
+    /// The database could not render it.
     #[error(transparent)]
     Live(LiveError),
-    /// The run that wrote the target could not render it.
+    /// The run that wrote the target could not render the tile.
     #[error("the run that wrote the target could not render it")]
     Unrendered,
-    /// The tileset does not reach there.
+    /// The tile lies outside of the tileset.
     #[error("the tileset has no tile there")]
     Beyond,
-    /// A thread died.
+    /// The thread that read or unpacked the tile died.
     #[error("a thread died: {0}")]
     Died(String),
 }
 
-/// Tiles that are read from the target at once, each by a reader of its own. A bucket answers many requests at once; more readers of a
-/// file than cores only take memory.
+/// The most tiles that are read from a bucket at once, each by a reader of its own. A bucket answers many requests at once; for a file,
+/// more readers than cores would only take memory.
 const READS_OF_A_BUCKET: usize = 64;
 const READS_OF_A_FILE: usize = 8;
 
-/// Tiles that are unpacked at once. One may take 256 MB in a stranger's archive.
+/// The most tiles that are unpacked at once. In an archive from an unknown source, one tile may take 256 MB.
 const UNPACKS: usize = 2;
 
-/// The tiles of a target, the most wanted of them in memory.
+/// The tiles of a target, with the most requested ones in memory.
 #[derive(Clone)]
 pub(crate) struct ServedTiles {
     target: Arc<ServedTarget>,
@@ -68,14 +68,14 @@ pub(crate) struct ServedTiles {
     reads: Arc<Semaphore>,
     unpacks: Arc<Semaphore>,
     live: Option<LiveFlights>,
-    /// Whether the target can be read.
+    /// Records if the target can be read, and why not.
     reading: Arc<Trouble>,
-    /// The last generation of the target beside which live tiles did not fit.
+    /// The last generation of the target that live tiles did not fit, so that this is logged once for each generation.
     unfit: Arc<AtomicU64>,
 }
 
 impl ServedTiles {
-    /// The tiles of a target; those beyond its scope from `live`, if there is that.
+    /// The tiles of a target. With `live`, tiles outside of the target's scope are rendered.
     pub(crate) fn new(target: Arc<ServedTarget>, cache: TileCache, live: Option<LiveFlights>) -> ServedTiles {
         let reads = if target.needs_polling() { READS_OF_A_BUCKET } else { READS_OF_A_FILE };
         let reading = Arc::new(Trouble::none("the target cannot be read", "the target can be read again"));
@@ -83,11 +83,11 @@ impl ServedTiles {
         ServedTiles { target, cache, reads, unpacks, live, reading, unfit: Arc::default() }
     }
 
-    /// The present state of the target.
+    /// The target's present state.
     pub(crate) async fn state(&self) -> Result<Arc<ServedState>, TileError> {
         let last = self.target.last();
         if self.target.is_current(&last) {
-            // A bucket is known to be there when it has been asked.
+            // Without a request to the bucket, nothing is known about its being there; only a poll tells.
             if !self.target.needs_polling() {
                 self.reading.ends();
             }
@@ -97,14 +97,14 @@ impl ServedTiles {
         self.noted(aside(move || target.current().map_err(read_error)).await)
     }
 
-    /// Looks again what the target in a bucket says about itself.
+    /// Reads again what a target in a bucket says about itself.
     pub(crate) async fn poll(&self) {
         let target = Arc::clone(&self.target);
-        // What is wrong stands in the log and in `/readyz`.
+        // An error is in the log and in `/readyz` already.
         drop(self.noted(aside(move || target.poll().map_err(read_error)).await));
     }
 
-    /// A result of reading, from which is known whether the target can be read.
+    /// Records from the result of a read if the target can be read, and returns the result.
     fn noted<T>(&self, read: Result<T, TileError>) -> Result<T, TileError> {
         match &read {
             Ok(_) => self.reading.ends(),
@@ -113,12 +113,12 @@ impl ServedTiles {
         read
     }
 
-    /// Why the target cannot be read, if that is so.
+    /// Why the target cannot be read; `None` if it can.
     pub(crate) fn trouble(&self) -> Option<String> {
         self.reading.reason()
     }
 
-    /// A tile of a state for a client that takes `encoding`; `None` if nothing is drawn in it.
+    /// The tile of a state, for a client that accepts `encoding`; `None` if the tile is empty.
     pub(crate) async fn tile(
         &self,
         state: &Arc<ServedState>,
@@ -148,7 +148,7 @@ impl ServedTiles {
         }
     }
 
-    /// A tile as the target holds it.
+    /// The tile as the target stores it.
     async fn stored(
         &self,
         state: &Arc<ServedState>,
@@ -176,7 +176,7 @@ impl ServedTiles {
         (form, TileOrigin::Target)
     }
 
-    /// What the cache holds of a tile, if it is only in another encoding, too.
+    /// The tile from the cache; if the cache holds it in another encoding only, it is converted.
     async fn remembered(&self, from: CachedFrom, encoding: Encoding) -> Option<Result<CachedForm, TileError>> {
         if let Some(held) = self.cache.get(from, encoding).await {
             return Some(Ok(held));
@@ -188,7 +188,7 @@ impl ServedTiles {
         Some(self.cached_in(from, &packed, encoding).await)
     }
 
-    /// A tile that the database renders, or rendered a while ago.
+    /// The tile rendered by the database, now or a short while ago.
     async fn rendered(
         &self,
         live: &LiveFlights,
@@ -215,7 +215,7 @@ impl ServedTiles {
         }
     }
 
-    /// A tile in an encoding, which the cache keeps beside the stored one.
+    /// The tile in another encoding, which the cache keeps beside the stored form.
     async fn cached_in(
         &self,
         from: CachedFrom,
@@ -240,7 +240,7 @@ impl ServedTiles {
         let (target, state) = (Arc::clone(&self.target), Arc::clone(state));
         let _permit = self.reads.acquire().await;
         let read = aside(move || target.read(&state, tile).map_err(read_error)).await;
-        // A bucket may be away; a file that is there and cannot be read is broken at this tile.
+        // A bucket may be unreachable. If a file exists and cannot be read, it is broken at this tile.
         let stored =
             if self.target.needs_polling() { self.noted(read)? } else { read.inspect_err(|error| warn(tile, error))? };
         Ok(CachedForm::of_target(stored.map(ServedTile::as_stored)))
@@ -251,32 +251,32 @@ impl ServedTiles {
         self.target.last()
     }
 
-    /// Why live tiles do not fit beside the target's present ones, if they do not.
+    /// Why live tiles do not fit the target's present tiles; `None` if they do.
     pub(crate) fn unfit(&self, state: &ServedState) -> Option<LiveError> {
         state.is_of(self.live.as_ref()?.source().fingerprint()).err()
     }
 
-    /// The layers that are rendered on request; none if nothing is.
+    /// The layers that are rendered on request; `None` if none are.
     pub(crate) fn live_layers(&self) -> Option<&[LiveLayer]> {
         self.live.as_ref().map(|live| live.source().layers())
     }
 
-    /// Sessions in the database.
+    /// The number of open database sessions.
     pub(crate) fn sessions(&self) -> usize {
         self.live.as_ref().map_or(0, |live| live.source().sessions())
     }
 
-    /// How much is being rendered; `None` if nothing ever is.
+    /// The numbers of tiles and requests in flight; `None` if no tiles are rendered on request.
     pub(crate) fn live_counts(&self) -> Option<FlightCounts> {
         self.live.as_ref().map(LiveFlights::counts)
     }
 
-    /// Bytes that the cache holds, about.
+    /// The approximate size of the cached tiles, in bytes.
     pub(crate) fn cached_bytes(&self) -> u64 {
         self.cache.bytes()
     }
 
-    /// Ends all rendering.
+    /// Ends all renderings.
     pub(crate) async fn end(&self) {
         if let Some(live) = &self.live {
             live.end().await;
@@ -285,7 +285,7 @@ impl ServedTiles {
 }
 
 impl TileError {
-    /// After what time a client may ask again.
+    /// The time after which a client may ask again.
     pub(crate) fn retry_after(&self) -> Duration {
         match self {
             TileError::Live(error) => Duration::from_secs(error.retry_seconds()),
@@ -302,7 +302,7 @@ fn read_error(error: ReadError) -> TileError {
     TileError::Read(Arc::new(error))
 }
 
-/// Does what blocks on a thread for that.
+/// Runs a blocking function on a thread for blocking work.
 async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, TileError> + Send + 'static,
 ) -> Result<T, TileError> {

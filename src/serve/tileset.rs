@@ -11,27 +11,27 @@ use crate::manifest::Manifest;
 use crate::sink::{Described, ReadError, Scope, Template, TileReader};
 use crate::tile::{Coverage, TileCoord, TileId, Zoom, ZoomList};
 
-/// Opens the target; called for each reader, and again after the target was replaced.
+/// Opens the target. It is called for each reader, and again after the target was replaced.
 pub type TargetOpener = Arc<dyn Fn() -> Result<Box<dyn TileReader>, ReadError> + Send + Sync>;
 
-/// How a change of the target is noticed.
+/// How the server notices that the target has changed.
 #[derive(Debug, Clone)]
 pub enum TargetWatch {
-    /// By the system's facts about some files, asked at each request: an archive and what SQLite keeps beside it, or the notes of a
-    /// directory. Which of them exist may change.
+    /// By the metadata of some files, checked at each request: an archive and SQLite's files beside it, or the manifest files of a
+    /// directory. Files may appear and disappear.
     Files(Vec<PathBuf>),
-    /// By reading what it says about itself once every [`POLL`]: a target in a bucket.
+    /// By reading what the target says about itself once every [`POLL`]: for a target in a bucket.
     Description,
 }
 
-/// How often a target in a bucket is asked what it says about itself.
+/// How often a target in a bucket is polled for what it says about itself.
 pub const POLL: Duration = Duration::from_secs(1);
 
-/// A file system notes times in steps of some milliseconds. A file that was written more recently than this may be written again
-/// without another time, so that what was read of it is not kept.
+/// A file system records times in steps of some milliseconds. If a file was written more recently than this, another write may leave its
+/// time unchanged, so what was read from it is not cached.
 const SETTLED: Duration = Duration::from_millis(50);
 
-/// What the system says about the watched files: device, inode, length and time of the last write of each that exists.
+/// The metadata of the watched files: device, inode, length and time of the last write of each file that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stamp(Vec<Option<(u64, u64, u64, SystemTime)>>);
 
@@ -40,10 +40,10 @@ impl Stamp {
         Stamp(paths.iter().map(|path| std::fs::metadata(path).ok().map(|file| facts(&file))).collect())
     }
 
-    /// Whether the last write is so long ago that another one would have another time.
+    /// True if the last write was long enough ago that another write will have another time.
     fn is_settled(&self) -> bool {
         let now = SystemTime::now();
-        // A time in the future is another clock's, which says nothing of now.
+        // A time in the future comes from another clock, so its age is unknown.
         self.0.iter().flatten().all(|(.., written)| now.duration_since(*written).map_or(true, |age| age > SETTLED))
     }
 }
@@ -59,56 +59,56 @@ fn facts(file: &FileMetadata) -> (u64, u64, u64, SystemTime) {
     (0, 0, file.len(), file.modified().unwrap_or(SystemTime::UNIX_EPOCH))
 }
 
-/// One state of the target, from one change to the next.
+/// A state of the target: what it holds between two changes.
 pub(crate) struct ServedState {
-    /// A number that no other state of this process has.
+    /// A number that is unique among the states of this process.
     pub(crate) number: u64,
-    /// A number that changes with what the target says about itself: one for all states between two publishes.
+    /// A number that changes when what the target says about itself changes. All states between two publishes share it.
     pub(crate) generation: u64,
-    /// When the generation was seen first.
+    /// The time when the generation was first seen.
     pub(crate) since: Instant,
     /// What the target says about itself.
     pub(crate) described: Described,
     /// Its manifest; `None` if another program wrote it.
     pub(crate) manifest: Option<Manifest>,
-    /// How the paths of tiles are made.
+    /// The naming rule of the tiles' paths.
     pub(crate) template: Template,
-    /// The zooms and boxes in which a tile that is not stored is empty; none if the target does not say.
+    /// The zooms and boxes in which a tile that is not stored is empty; no element if the target does not say.
     scopes: Vec<Scope>,
-    /// Whether the last write of the watched files is so long ago that the next one will have another time.
+    /// True if the last write of the watched files was long enough ago that the next write will have another time.
     pub(crate) is_settled: bool,
     stamp: Stamp,
-    /// The tiles that the target holds in this state, once they are listed.
+    /// The list of the tiles that the target holds in this state, once it is made.
     stored: OnceLock<StoredTiles>,
     readers: Mutex<Vec<Box<dyn TileReader>>>,
 }
 
 impl ServedState {
-    /// Whether a tile lies in the target's scope, so that it is empty if it is not stored.
+    /// True if a tile lies in the target's scope, so that it is empty if it is not stored.
     pub(crate) fn covers(&self, tile: TileCoord) -> bool {
         self.scopes.is_empty() || self.scopes.iter().any(|scope| scope.holds(tile.into()))
     }
 
-    /// Whether a tile that is read in this state may be kept in memory: not while a run replaces the tiles of a directory or a prefix one
-    /// by one, which shows in its notes only when the run begins and when it ends.
+    /// True if a tile that is read in this state may be cached. It may not while a run replaces the tiles of a directory or prefix one by
+    /// one, because the files that are watched change only when that run begins and when it ends.
     pub(crate) fn may_be_kept(&self) -> bool {
         self.is_settled && self.described.unfinished.is_empty()
     }
 
-    /// The tiles that the target holds in this state, once they are listed.
+    /// The list of the tiles that the target holds in this state, once it is made.
     pub(crate) fn stored(&self) -> Option<&StoredTiles> {
         self.stored.get()
     }
 
-    /// Keeps the list of its tiles, which has to be of this state.
+    /// Keeps the list of the tiles; it must have been made in this state.
     pub(crate) fn keep_stored(&self, stored: StoredTiles) {
         self.stored.get_or_init(|| stored);
     }
 
-    /// Makes sure that tiles with a fingerprint fit beside the stored ones.
+    /// Checks that live tiles with this fingerprint fit the stored ones.
     ///
     /// # Errors
-    /// [`LiveError::OtherTileset`] if not.
+    /// [`LiveError::OtherTileset`] if they do not.
     pub(crate) fn is_of(&self, fingerprint: &str) -> Result<(), LiveError> {
         match &self.manifest {
             Some(manifest) if manifest.fingerprint == fingerprint => Ok(()),
@@ -119,7 +119,7 @@ impl ServedState {
         }
     }
 
-    /// Whether the run that wrote the target could not render a tile.
+    /// True if the run that wrote the target could not render the tile.
     pub(crate) fn is_unrendered(&self, tile: TileCoord) -> bool {
         let unrendered = self.manifest.as_ref().map_or(&[][..], |manifest| &manifest.unrendered);
         !unrendered.is_empty() && unrendered.contains(&tile.to_string())
@@ -141,11 +141,11 @@ pub(crate) struct ServedTarget {
     open: TargetOpener,
     watched: TargetWatch,
     state: RwLock<Arc<ServedState>>,
-    /// Held while the target is opened again, so that one thread does it.
+    /// Locked while the target is opened again, so that only one thread opens it.
     opening: Mutex<()>,
 }
 
-/// A lock's value, also after a thread has panicked while it held the lock: no value here can be left half changed.
+/// Locks a mutex. A lock poisoned by a panic is used all the same: no thread leaves a value here half changed.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -165,10 +165,11 @@ impl ServedTarget {
         Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether the last state is the target's present one, as far as the system's facts about its files say.
+    /// True if the state is the target's present one, as far as the metadata of its files tells.
     pub(crate) fn is_current(&self, state: &ServedState) -> bool {
         match &self.watched {
-            // What is read in an unsettled state is not kept, so that it stays right; once settled, its description is read again.
+            // What is read in an unsettled state is not cached, so it stays correct. Once the files are settled, the description is read
+            // again.
             TargetWatch::Files(paths) => {
                 Stamp::of(paths) == state.stamp && (state.is_settled || !state.stamp.is_settled())
             }
@@ -176,7 +177,7 @@ impl ServedTarget {
         }
     }
 
-    /// The present state of the target, opened again if it has changed. Blocks.
+    /// The target's present state. Opens the target again if it has changed. Blocks.
     ///
     /// # Errors
     /// If it has changed and cannot be read.
@@ -189,7 +190,7 @@ impl ServedTarget {
         Ok(self.replace(read_state(&self.open, &self.watched, Some(&last))?))
     }
 
-    /// Reads what the target says about itself, and takes it as a new state if it says something else than before. Blocks.
+    /// Reads what the target says about itself, and begins a new state if that has changed. Blocks.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -203,23 +204,23 @@ impl ServedTarget {
         Ok(())
     }
 
-    /// Whether the target has to be polled.
+    /// True if changes of the target are noticed by polling only.
     pub(crate) const fn needs_polling(&self) -> bool {
         matches!(self.watched, TargetWatch::Description)
     }
 
-    /// Every tile that the target holds. Blocks.
+    /// Lists every tile that the target holds. Blocks.
     ///
     /// # Errors
-    /// If they cannot be listed.
+    /// If the tiles cannot be listed.
     pub(crate) fn list(&self) -> Result<Vec<TileId>, ReadError> {
         opened(&self.open)?.list()
     }
 
-    /// Makes sure that the tiles of a target in a bucket can be listed. Blocks.
+    /// Checks that the tiles of a target in a bucket can be listed. Blocks.
     ///
     /// # Errors
-    /// If they cannot.
+    /// If they cannot be listed.
     pub(crate) fn can_list(&self) -> Result<(), ReadError> {
         if self.needs_polling() { opened(&self.open)?.can_list() } else { Ok(()) }
     }
@@ -241,7 +242,7 @@ impl ServedTarget {
             None => opened(&self.open)?,
         };
         let read = reader.read(&[tile])?;
-        // A reader that has failed is not used again.
+        // A reader that has failed does not get here and is dropped.
         locked(&state.readers).push(reader);
         Ok(read.into_iter().next().flatten())
     }
@@ -253,7 +254,7 @@ fn opened(open: &TargetOpener) -> Result<Box<dyn TileReader>, ReadError> {
     Ok(reader)
 }
 
-/// The target's present state. `last` is the one before.
+/// Reads the target's present state. `last` is the state before.
 fn read_state(
     open: &TargetOpener,
     watched: &TargetWatch,
@@ -263,13 +264,13 @@ fn read_state(
         TargetWatch::Files(paths) => paths,
         TargetWatch::Description => &[],
     };
-    // Before it is read: whatever changes from here on gives another stamp.
+    // Take the stamp before reading, so that any later change gives another stamp.
     let stamp = Stamp::of(paths);
     let is_settled = stamp.is_settled();
     let mut reader = opened(open)?;
     let described = reader.describe()?;
     let template = reader.template();
-    // A manifest that cannot be read is another program's.
+    // A manifest that cannot be parsed belongs to another program.
     let manifest: Option<Manifest> = described.manifest.as_deref().and_then(|text| serde_json::from_str(text).ok());
     let scopes = scopes(&described, manifest.as_ref());
     let readers = Mutex::new(vec![reader]);
@@ -293,7 +294,8 @@ fn read_state(
     })
 }
 
-/// The files by which a change of an archive is noticed: the archive, and what SQLite writes before it (a write-ahead log in WAL mode).
+/// The files by which a change of an archive is noticed: the archive itself, and the file that SQLite writes first (in WAL mode the
+/// write-ahead log).
 #[must_use]
 pub fn files_of_archive(path: &Path) -> TargetWatch {
     let beside = |ending: &str| {
@@ -304,8 +306,8 @@ pub fn files_of_archive(path: &Path) -> TargetWatch {
     TargetWatch::Files(vec![path.to_owned(), beside("-wal")])
 }
 
-/// The files by which a change of a directory is noticed: every publish writes one of the first two last, and a run that is going to change
-/// tiles one by one writes the third first.
+/// The files by which a change of a directory is noticed. Every publish writes one of the first two as its last step; a run that replaces
+/// tiles one by one writes the third as its first step.
 #[must_use]
 pub fn files_of_directory(path: &Path) -> TargetWatch {
     TargetWatch::Files(["metadata.json", "latest.json", ".oar-tiles/begun.json"].map(|name| path.join(name)).into())

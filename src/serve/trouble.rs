@@ -1,27 +1,27 @@
-//! Something that works or does not: said in the log when that changes, not at each request.
+//! The state of something that can fail. The log reports when it starts to fail and when it works again, not each request that fails.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Whether something works, and why not.
+/// Records if something works, and if not, why.
 #[derive(Debug)]
 pub(crate) struct Trouble {
     /// What does not work, in words, such as "the target cannot be read".
     what: &'static str,
-    /// What to say when it works again.
+    /// The message for the log when it works again.
     mended: &'static str,
-    /// Whether there is a reason in `why`: asked at each request, without a lock.
+    /// True if `why` holds a reason. Each request reads it, without taking a lock.
     is_there: AtomicBool,
     why: Mutex<Option<String>>,
 }
 
 impl Trouble {
-    /// It works until it is said not to.
+    /// The state of something that works.
     pub(crate) const fn none(what: &'static str, mended: &'static str) -> Trouble {
         Trouble { what, mended, is_there: AtomicBool::new(false), why: Mutex::new(None) }
     }
 
-    /// It does not work.
+    /// Records that it does not work, and why.
     pub(crate) fn begins(&self, why: &dyn std::fmt::Display) {
         let mut now = self.why.lock().unwrap_or_else(PoisonError::into_inner);
         if now.is_none() {
@@ -31,7 +31,7 @@ impl Trouble {
         self.is_there.store(true, Ordering::Relaxed);
     }
 
-    /// It works.
+    /// Records that it works.
     pub(crate) fn ends(&self) {
         if !self.is_there.load(Ordering::Relaxed) {
             return;
@@ -43,7 +43,7 @@ impl Trouble {
         }
     }
 
-    /// What does not work, and why, if that is so.
+    /// What does not work, and why; `None` if it works.
     pub(crate) fn reason(&self) -> Option<String> {
         let why = self.why.lock().unwrap_or_else(PoisonError::into_inner);
         why.as_ref().map(|why| format!("{}: {why}", self.what))

@@ -13,9 +13,9 @@
 /// The properties of a layer that decide which sources can draw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerTraits {
-    /// Whether its features are single points with the same properties in every tile of every zoom, so that its rows may be cached.
+    /// True if its features are single points with the same properties in every tile of every zoom, so that its rows may be cached.
     pub has_uniform_points: bool,
-    /// Whether its features are identified, and put in order, by their keys in the tile, so that parts of a tile may be replaced.
+    /// True if its features are identified and sorted by their keys in the tile, so that the tile may be patched.
     pub is_patchable: bool,
 }
 
@@ -26,7 +26,7 @@ pub enum LayerWork {
     Seed(CacheCost),
     /// To draw its dirty tiles.
     Reseed {
-        /// Whether the positions of all changes are known.
+        /// True if the positions of all changes are known.
         knows_positions: bool,
         /// The memory that cached rows may take, in bytes.
         memory: usize,

@@ -30,7 +30,7 @@ impl RenderedTile {
         RenderedTile { tile, mvt: Vec::new(), layers: Vec::new(), features: 0, notes: Vec::new() }
     }
 
-    /// Whether a layer of it could not be rendered, so that it is not known what the tile should hold.
+    /// True if a layer of the tile could not be rendered, so that the tile's correct content is unknown.
     #[must_use]
     pub fn is_failed(&self) -> bool {
         self.notes.iter().any(|note| matches!(note.what, Noted::Failed { .. }))

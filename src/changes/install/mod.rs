@@ -34,7 +34,7 @@ pub struct InstallRequest<'a> {
     pub readers: &'a [String],
     /// The role that is to own the trigger functions; `None` to let the install make one if it may.
     pub owner: Option<&'a str>,
-    /// Whether the statements are printed for another role to run, which may have more rights.
+    /// True if the statements are printed for another role to run, which may have more rights than this one.
     pub is_printed: bool,
 }
 

@@ -25,7 +25,7 @@ pub(in crate::changes) struct ScriptContext<'a> {
     /// The log as installed; `None` if no log is installed.
     pub(in crate::changes) facts: Option<&'a Facts>,
     pub(in crate::changes) owner: &'a FunctionOwner,
-    /// Whether the triggers can do more than append to the log.
+    /// True if the triggers can do more than append to the log.
     pub(in crate::changes) is_unsafe: bool,
     /// The highest id of a watch.
     pub(in crate::changes) last: i32,

@@ -102,7 +102,7 @@ REVOKE ALL ON FUNCTION {function}() FROM PUBLIC;
         Some((sql, step))
     }
 
-    /// Whether the function is the one that was installed, so that it can be replaced.
+    /// True if the function is the one that was installed, so that it may be replaced.
     fn may_replace(&self) -> bool {
         self.before.is_some_and(|before| before.function_is_ours)
     }

@@ -22,9 +22,9 @@ pub(in crate::changes) struct Facts {
     pub(in crate::changes) pruned: u64,
     /// The role that owns the trigger functions; `None` if the owner of each table does.
     pub(in crate::changes) owner: Option<String>,
-    /// Whether an install made that role.
+    /// True if `install` created that role.
     pub(in crate::changes) owner_is_made: bool,
-    /// Whether the log has an identity key.
+    /// True if the log has an identity key.
     pub(in crate::changes) has_key: bool,
     pub(in crate::changes) needs: Vec<Need>,
     pub(in crate::changes) watches: Vec<WatchFacts>,
@@ -65,13 +65,13 @@ pub(in crate::changes) struct WatchFacts {
     /// Schema and table, quoted, now; `None` if the table was dropped.
     #[serde(rename = "now_called")]
     pub(in crate::changes) current_name: Option<String>,
-    /// Whether the trigger function is the one that was installed.
+    /// True if the trigger function is the one that was installed.
     #[serde(rename = "noter_is_ours")]
     pub(in crate::changes) function_is_ours: bool,
     /// MD5 of the function's text.
     #[serde(rename = "noter_hash")]
     pub(in crate::changes) function_hash: Option<String>,
-    /// Whether "everything" was logged since the cursor.
+    /// True if "everything" was logged since the cursor.
     pub(in crate::changes) everything: bool,
     pub(in crate::changes) columns: Vec<ColumnFacts>,
     pub(in crate::changes) members: Vec<MemberFacts>,
@@ -85,7 +85,7 @@ pub(in crate::changes) struct ColumnFacts {
     pub(in crate::changes) number: i16,
     #[serde(deserialize_with = "transaction")]
     pub(in crate::changes) since: u64,
-    /// Whether the column exists and was not altered since.
+    /// True if the column exists and was not altered since the triggers were installed.
     pub(in crate::changes) is_same: bool,
     /// How values of its present type are read from the log.
     pub(in crate::changes) decoding: Option<Decoding>,
@@ -97,24 +97,24 @@ pub(in crate::changes) struct ColumnFacts {
 pub(in crate::changes) struct MemberFacts {
     /// Schema and table, quoted.
     pub(in crate::changes) name: String,
-    /// Whether it was related to the watched table when the triggers were installed.
+    /// True if the table was related to the watched table when the triggers were installed.
     pub(in crate::changes) is_noted: bool,
-    /// Whether it is now.
+    /// True if the table is related to the watched table now.
     pub(in crate::changes) is_kin: bool,
     /// The triggers as installed, a line each: name, state, xmin.
     pub(in crate::changes) noted: Option<String>,
     /// The triggers now, in the same form.
     pub(in crate::changes) found: String,
-    /// Whether it inherits from the same parents, by the same catalog rows, as then.
+    /// True if the table inherits from the same parents as at the installation, by the same catalog rows.
     pub(in crate::changes) is_tied: Option<bool>,
-    /// Whether its rows survive a crash.
+    /// True if the table's rows survive a crash of the server.
     pub(in crate::changes) is_kept: bool,
-    /// Whether logical replication writes it.
+    /// True if logical replication writes the table.
     pub(in crate::changes) is_subscribed: bool,
 }
 
 impl MemberFacts {
-    /// Whether the table and its triggers are as installed.
+    /// True if the table and its triggers are as they were installed.
     pub(in crate::changes) fn is_same(&self) -> bool {
         self.is_noted && self.is_kin && self.is_tied == Some(true) && self.noted.as_deref() == Some(&self.found)
     }
@@ -125,7 +125,7 @@ impl WatchFacts {
         self.columns.iter().find(|column| column.name == name)
     }
 
-    /// Whether the function, the triggers and the tables that have them are as installed.
+    /// True if the function, the triggers and the tables that have them are as they were installed.
     pub(in crate::changes) fn is_intact(&self) -> bool {
         self.function_is_ours && self.members.iter().all(MemberFacts::is_same)
     }

@@ -28,7 +28,7 @@ impl<T: Clone + Send + Sync + 'static> SharedWork<T> {
         self.0.borrow().clone()
     }
 
-    /// Whether its task died, so that nothing will come of it.
+    /// True if its task died, so that it will never have a result.
     pub(super) fn is_dead(&self) -> bool {
         self.0.borrow().is_none() && self.0.has_changed().is_err()
     }

@@ -162,7 +162,7 @@ struct Comparison {
     part: Arc<PartFilter>,
     /// For each of the target's tiles: whether the database has it.
     accounted: Vec<bool>,
-    /// Whether the target keeps layers apart.
+    /// True if the target stores each layer of a tile separately.
     layers_apart: bool,
     gunzip: Gunzip,
     rendered: u64,

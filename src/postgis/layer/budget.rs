@@ -42,7 +42,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Whether features are left out of tiles that hold more.
+    /// True if features are left out of tiles that hold more than the budget.
     #[must_use]
     pub fn thins(&self) -> bool {
         self.on_large_tile == OnLargeTile::Thin
@@ -65,6 +65,6 @@ pub(in crate::postgis) fn same_max_features(features: NonZeroU64) -> Vec<Option<
 pub(crate) struct Rank {
     /// The expression over a row.
     pub sql: String,
-    /// Whether its type has a collation: then `COLLATE "C"` makes the order the same on every server.
+    /// True if its type has a collation; `COLLATE "C"` then makes the order the same on every server.
     pub collated: bool,
 }

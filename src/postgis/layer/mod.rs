@@ -42,7 +42,7 @@ pub(super) use query_values::{QueryValues, pixel, query_box};
 pub(crate) struct KeyColumn {
     /// Its name, quoted.
     pub quoted: String,
-    /// Whether its type has a collation: then `COLLATE "C"` makes the order the same on every server.
+    /// True if its type has a collation; `COLLATE "C"` then makes the order the same on every server.
     pub collated: bool,
 }
 
@@ -85,7 +85,7 @@ pub struct Layer {
     pub(crate) geometry: String,
     pub(crate) shape: Shape,
     pub(crate) key: Vec<KeyColumn>,
-    /// Whether the relation lets a part of a tile be replaced: a spatial index finds the rows, and the database sorts their keys as they
+    /// True if the relation allows patches: a spatial index finds the rows, and the database sorts their keys in the order in which they
     /// stand in a tile.
     pub(in crate::postgis) suits_patches: bool,
     /// Whether `ST_AsMVT` writes each property under its own name, whatever its value.
@@ -102,7 +102,7 @@ pub struct Layer {
     pub(in crate::postgis) on_tile_error: OnTileError,
     /// What is drawn of rows that reach beyond ±180°.
     pub(in crate::postgis) beyond: Beyond,
-    /// Whether the snapshot has such a row, or may have one because not all rows were looked at.
+    /// True if the snapshot has a row that reaches beyond ±180°, or may have one because not all rows were checked.
     pub(in crate::postgis) reaches_beyond: bool,
     /// The columns that this role may read, quoted.
     pub(in crate::postgis) columns: Vec<String>,
@@ -139,19 +139,19 @@ impl Layer {
         self.margin
     }
 
-    /// Whether its rows come from a query.
+    /// True if the layer's rows come from a query.
     #[must_use]
     pub fn is_query(&self) -> bool {
         self.query.is_some()
     }
 
-    /// Whether its query is run once for each tile, because it contains `!bbox!`.
+    /// True if the layer's query is run once for each tile, because it contains `!bbox!`.
     #[must_use]
     pub fn asks_each_tile(&self) -> bool {
         self.query.as_ref().is_some_and(Query::asks_box)
     }
 
-    /// Whether its rows may differ from zoom to zoom.
+    /// True if the layer's rows may differ from zoom to zoom.
     pub(in crate::postgis) fn asks_each_zoom(&self) -> bool {
         self.query.as_ref().is_some_and(Query::asks_zoom)
     }
@@ -175,7 +175,7 @@ impl Layer {
         self.cells().map(|cells| cells.grid)
     }
 
-    /// Whether a row that is alone in its cell is drawn as itself.
+    /// True if a row that is alone in its cell is drawn as itself.
     pub(in crate::postgis) fn keeps_lone(&self) -> bool {
         self.cells().is_some_and(|cells| cells.keeps_lone)
     }
@@ -212,8 +212,8 @@ impl Layer {
         self.shape.srid
     }
 
-    /// Whether a closed formula leads from an area of the world to the box of the layer's reference system in which all of its features
-    /// lie: both axes of EPSG:4326 and EPSG:3857 are monotone in each other.
+    /// True if a closed formula gives, for an area of the world, the box in the layer's reference system that contains all features of the
+    /// area. EPSG:4326 and EPSG:3857 have one: each axis of one is a monotone function of an axis of the other.
     #[must_use]
     pub fn is_found_by_area(&self) -> bool {
         self.shape.has_closed_form()

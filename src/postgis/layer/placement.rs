@@ -24,8 +24,8 @@ impl Shape {
         Shape { srid, points: false, geography, curves: true, edge: None }
     }
 
-    /// Whether a closed formula leads from an area of the world to the box of the reference system in which all features of the area lie:
-    /// both axes of EPSG:4326 and EPSG:3857 are monotone in each other.
+    /// True if a closed formula gives, for an area of the world, the box in the layer's reference system that contains all features of the
+    /// area. EPSG:4326 and EPSG:3857 have one: each axis of one is a monotone function of an axis of the other.
     pub(in crate::postgis) fn has_closed_form(self) -> bool {
         matches!(self.srid, 3857 | 4326)
     }
@@ -46,13 +46,13 @@ pub(in crate::postgis) struct Placement<'a> {
     pub(in crate::postgis) shape: Shape,
     /// What is drawn of rows that reach beyond ±180°.
     pub(in crate::postgis) beyond: Beyond,
-    /// Whether a row may reach beyond ±180°.
+    /// True if a row may reach beyond ±180°.
     pub(in crate::postgis) reaches_beyond: bool,
     /// The grid, if the rows are gathered in cells: then each has one position.
     pub(in crate::postgis) grid: Option<CellGrid>,
-    /// Whether some rows may have another reference system: those of a query that gives other rows at each zoom, which nobody has looked at.
+    /// True if some rows may have another reference system: those of a query with other rows at each zoom, which the probe did not read.
     pub(in crate::postgis) srid_varies: bool,
-    /// Whether only features within a fraction of a tile's side are candidates. The box of the whole feature decides.
+    /// True if only features within a fraction of a tile's side are candidates; the box of the whole feature is compared.
     pub(in crate::postgis) has_candidate_limit: bool,
 }
 
@@ -72,8 +72,8 @@ impl Placement<'_> {
         self.reaches_beyond && self.beyond == Beyond::Wrap && self.shape.edge.is_some()
     }
 
-    /// Whether a drawn row may lie on both sides of ±180° and nowhere in between. Not with a limit for candidates: the box of such a row
-    /// reaches around the world.
+    /// True if a drawn row may lie on both sides of ±180° and nowhere in between. False with a limit for candidates, because the box of
+    /// such a row reaches around the world.
     pub(in crate::postgis) fn has_crossing_rows(&self) -> bool {
         self.is_wrapped() && !self.shape.points && !self.is_gathered() && !self.has_candidate_limit
     }
@@ -83,7 +83,7 @@ impl Placement<'_> {
         self.grid.map_or(self.shape.points, |grid| grid.geometry != CellGeometry::Polygon && !self.plans_cell_boxes())
     }
 
-    /// Whether cells that stand at the mean of their members are planned by the cells' boxes: no closed formula leads to the members, and
+    /// True if the plan uses the boxes of the cells for cells drawn at the mean of their members: no closed formula finds the members, and
     /// the mean does not tell where to search for all of them.
     pub(in crate::postgis) fn plans_cell_boxes(&self) -> bool {
         self.grid.is_some_and(|grid| grid.geometry == CellGeometry::Centroid) && !self.shape.has_closed_form()

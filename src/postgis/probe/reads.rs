@@ -10,7 +10,7 @@ pub struct Reads {
     pub digest: String,
     /// A table of which this role may see only some rows, quoted: a change of its policies hides rows without changing any.
     pub row_security: Option<String>,
-    /// Whether a table among them has partitions.
+    /// True if one of these tables has partitions.
     pub has_partitions: bool,
 }
 

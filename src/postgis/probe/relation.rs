@@ -13,10 +13,10 @@ pub(crate) struct Column {
     pub kind: String,
     /// The schema of its type: `pg_catalog` for the types of PostgreSQL itself.
     pub kind_schema: String,
-    /// Whether its type has a collation.
+    /// True if the column's type has a collation.
     pub collated: bool,
     pub not_null: bool,
-    /// Whether the role may read it.
+    /// True if the role may read the column.
     pub readable: bool,
     /// The SRID that the column's type declares; 0 if it declares none.
     pub srid: i32,
@@ -58,9 +58,9 @@ pub(crate) struct Relation {
     pub unique: Vec<UniqueIndex>,
     /// The first column of each spatial index.
     pub spatial_indexes: Vec<String>,
-    /// Whether the role may read any of its columns.
+    /// True if the role may read at least one column of the relation.
     pub readable: bool,
-    /// Whether the role may use its schema.
+    /// True if the role may use the relation's schema.
     pub schema_usable: bool,
     /// The role that looked it up.
     pub role: String,

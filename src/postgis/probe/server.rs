@@ -8,7 +8,7 @@ use crate::postgis::session::{Error, Session, quoted};
 pub struct Server {
     /// What identifies this database.
     pub identity: DatabaseIdentity,
-    /// Whether it is a standby.
+    /// True if the server is a standby.
     pub in_recovery: bool,
 }
 

@@ -80,7 +80,7 @@ impl Areas {
     }
 }
 
-/// Whether a layer may have features in an area.
+/// True if a layer may have features in an area, so that it is searched there.
 pub(in crate::postgis) fn is_searched(area: &Area, index: usize) -> bool {
     !matches!(area.search.get(index), Some(SearchBox::Nothing) | None)
 }

@@ -161,7 +161,7 @@ impl CachedRows {
         Ok(Some(CachedRows { positions, features, near: None }))
     }
 
-    /// Whether the rows that are searched in an area are all here.
+    /// True if all rows that are searched in an area are cached.
     fn holds(&self, area: &Area, index: usize) -> bool {
         let is_near = |zoom| area.rect.zoom >= zoom && matches!(area.search.get(index), Some(SearchBox::Near(_)));
         self.near.is_none_or(is_near)

@@ -60,7 +60,7 @@ impl BatchDrawing<'_> {
         Ok(Some(drawn))
     }
 
-    /// Whether cached rows give the same bytes as the database in [`COMPARED_TILES`] tiles of the batches.
+    /// True if the cached rows and the database give the same bytes in [`COMPARED_TILES`] tiles of the batches.
     async fn draws_same_bytes(self, index: usize, batches: &[Batch]) -> Result<bool, Error> {
         let of_layer: Vec<&Batch> = batches.iter().filter(|batch| batch.layers[index].tiles > 0).collect();
         let step = (of_layer.len() / COMPARED_TILES).max(1);

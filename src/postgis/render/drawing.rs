@@ -256,7 +256,7 @@ fn failed_tile(layer: &Layer, areas: &[Area], error: &Error) -> Option<RenderedT
     Some(RenderedTile { layers: vec![RenderedLayer { layer: layer.id, bytes: 0 }], notes, ..RenderedTile::empty(tile) })
 }
 
-/// Whether an error may come from a tile's rows. Errors of the statement, the role or the server would come again in every tile.
+/// True if a tile's rows may have caused an error. Errors of the statement, the role or the server would occur in every tile.
 fn may_be_of_rows(error: &Error) -> bool {
     // Classes of SQLSTATE (PostgreSQL documentation, appendix A): rights and syntax, resources, the state of objects, the system, the
     // configuration, authorization, the transaction, unsupported features, the catalog, conflicts with recovery, administrators; damaged data.

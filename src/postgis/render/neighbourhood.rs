@@ -56,7 +56,7 @@ pub async fn with_neighbourhood(
 }
 
 impl BatchDrawing<'_> {
-    /// Whether the database and the cached rows draw the same bytes in parts of some tiles; `None` if they draw nothing in any.
+    /// True if the database and the cached rows draw the same bytes in parts of some tiles; `None` if they draw nothing in any of them.
     async fn draws_same_bytes_near(
         self,
         samples: &[(TileCoord, Vec<ChangedPart>)],

@@ -72,7 +72,7 @@ impl PreparedLayer {
         self.counts.as_deref()
     }
 
-    /// Whether the survey counted its cells at a zoom.
+    /// True if the survey counted the layer's cells at this zoom.
     pub(in crate::postgis) fn is_counted(&self, zoom: Zoom) -> bool {
         self.counts().is_some_and(|counts| counts.has(zoom))
     }
@@ -82,7 +82,7 @@ impl PreparedLayer {
         self.cached_rows.as_ref()
     }
 
-    /// Whether its rows are cached.
+    /// True if the layer's rows are cached.
     #[must_use]
     pub fn has_cached_rows(&self) -> bool {
         self.cached_rows.is_some()

@@ -53,7 +53,7 @@ impl LayerStatements {
         parts.into_iter().filter(|(areas, _)| !areas.is_empty()).collect()
     }
 
-    /// Whether there is a statement over [`Candidates::Touching`].
+    /// True if there is a statement over [`Candidates::Touching`].
     pub(in crate::postgis) fn has_touching(&self) -> bool {
         self.touching.is_some()
     }

@@ -15,7 +15,7 @@ pub struct Cause {
     text: String,
     /// The SQLSTATE; `None` if the server did not report the error.
     pub code: Option<SqlState>,
-    /// Whether TLS failed.
+    /// True if TLS failed.
     pub(in crate::postgis) tls: bool,
 }
 
@@ -57,7 +57,7 @@ impl From<std::io::Error> for Cause {
 }
 
 impl Cause {
-    /// Whether the connection broke or the server ended it, so that nothing is wrong with the statement.
+    /// True if the connection broke or the server ended it, so that the statement is not to blame.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         match &self.code {
@@ -331,12 +331,12 @@ impl Error {
         matches!(self, Error::Lost { .. })
     }
 
-    /// Whether another connection of this run cannot help: a stop was asked for, or locks of others delay the run.
+    /// True if another connection cannot help this run: a stop was requested, or locks of others delay the run.
     pub(in crate::postgis) const fn ends_the_run(&self) -> bool {
         matches!(self.kind(), ErrorKind::Interrupted | ErrorKind::Transient(Obstacle::HeldUp | Obstacle::GaveWay))
     }
 
-    /// Whether the statements gave other tiles or rows than planned.
+    /// True if the statements returned other tiles or rows than planned.
     #[must_use]
     pub fn is_miscounted(&self) -> bool {
         matches!(self, Error::Miscounted { .. } | Error::Unsteady { .. })

@@ -375,7 +375,7 @@ impl Session {
     }
 }
 
-/// Whether a statement that was cancelled `after` this time had reached its `limit` (zero: none), give or take a tenth for two machines' clocks.
+/// True if a statement cancelled `after` this time had reached 90 % of its `limit` (zero: none): two machines' clocks differ.
 fn took_too_long(after: Duration, limit: Duration) -> bool {
     !limit.is_zero() && after >= limit.mul_f64(0.9)
 }

@@ -24,7 +24,7 @@ pub(in crate::postgis) fn is_placeable(placement: Placement<'_>) -> String {
     is_within(placement, units.map_or(MAX_COORDINATE, |units| units.half_world() + units.tolerance()))
 }
 
-/// Whether a row that is not placeable can be cut at ±180°.
+/// True if a row that is not placeable can be cut at ±180°.
 pub(in crate::postgis) fn can_be_cut(placement: Placement<'_>, units: EdgeUnits) -> String {
     // A clipped row may reach any distance beyond the edge; a wrapped one is shifted once.
     is_within(

@@ -185,7 +185,7 @@ placed AS (
     )
 }
 
-/// Whether a row touches a tile of the area, by the arithmetic of the rest of the statement.
+/// A condition: a row touches a tile of the area. It uses the same arithmetic as the rest of the statement.
 fn touches(placement: Placement<'_>) -> String {
     let [west, north, east, south] = world_sides(placement);
     let tile = |end: &str, sign: char| format!("({end} {sign} oar_tiles_area.margin) >> oar_tiles_area.shift");

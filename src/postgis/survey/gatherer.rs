@@ -14,7 +14,7 @@ use crate::tile::{LayerFootprints, Zoom};
 
 /// Gathers rows in cells on its own thread.
 pub(in crate::postgis) struct Gatherer {
-    /// Whether the boxes of rows are kept: without a closed formula, an area alone does not find them.
+    /// True if the boxes of rows are kept, because the layer has no closed formula that finds the rows of an area.
     needs_boxes: bool,
     /// Reads the values that are folded; `None` if rows are only counted.
     reader: Option<FoldReader>,

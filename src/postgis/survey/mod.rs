@@ -128,7 +128,7 @@ pub async fn foldable(snapshot: &Snapshot, layer: &Layer) -> Result<Option<Arc<F
     Ok(FoldedValues::look_up(snapshot, layer).await?.map(Arc::new))
 }
 
-/// Whether the cells of a layer are drawn from what the survey counts and folds.
+/// True if the cells of a layer are drawn from the counts and folded values of the survey.
 #[must_use]
 pub fn counts_cells(layer: &Layer, folds: Option<&FoldedValues>) -> bool {
     folds.is_some() || needs_only_counts(layer)

@@ -95,8 +95,8 @@ impl fmt::Display for TargetUrl {
     }
 }
 
-/// Whether a text is certainly not meant as a path: an address of some other service, standard output, or what a shell would have
-/// replaced. It would make a local folder of that name.
+/// True if a text is certainly not meant as a path: the URL of another service, standard output (`-`), or something that a shell should
+/// have replaced. As a path, it would create a local folder of that name.
 fn is_no_path(text: &str) -> bool {
     let is_scheme = |front: &str| {
         let is_letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '.' | '-');

@@ -1,4 +1,4 @@
-//! The accept loop: connections under limits, each served until its client is done or the server ends.
+//! The accept loop: it limits the number of connections and serves each of them until its client is done or the server ends.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -23,38 +23,39 @@ use super::address::{HttpConnection, HttpListener};
 use super::peers::{AddressRange, Peer};
 use super::stall::StallLimit;
 
-/// How long a client may take from the accept until its first request has come, and from one request's first byte to its last.
+/// The limit for the time from accepting a connection to the end of its first request's header, and from the first byte of a request to its
+/// last.
 const HEADER_TIME: Duration = Duration::from_secs(5);
 
-/// How long a connection may stay open between two requests, and how long the header of a later request may take.
+/// The limit for the time between two requests of a connection, and for receiving the header of a later request.
 const IDLE_TIME: Duration = Duration::from_secs(75);
 
-/// The longest header of a request, in bytes.
+/// The most bytes that the header of a request may have.
 const MAX_HEADER_BYTES: u32 = 16 << 10;
 
-/// Requests that one HTTP/2 connection may have open at once.
+/// The most requests that one HTTP/2 connection may have open at once.
 const MAX_STREAMS: u32 = 128;
 
-/// How long the loop waits after the system refused a connection, for example because too many files are open.
+/// How long the loop waits after accepting a connection failed, for example because the process has too many open files.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(100);
 
-/// What is served to a client.
+/// Answers the requests of clients.
 pub(crate) trait Answers: Clone + Send + Sync + 'static {
-    /// The answer to a request, whatever happens.
+    /// Answers a request; every failure becomes an answer, too.
     fn answer(self, request: Request<Incoming>) -> impl Future<Output = Response<Full<Bytes>>> + Send;
 }
 
-/// Which client addresses have connections, and how many.
+/// The number of open connections of each client address that has any.
 type ConnectionCounts = Arc<Mutex<HashMap<IpAddr, usize>>>;
 
-/// A place of an address among its connections; given back when it is dropped.
+/// The right of an address to one connection; dropping it gives the right back.
 struct AddressSlot {
     counts: ConnectionCounts,
     address: IpAddr,
 }
 
 impl AddressSlot {
-    /// A place, unless the address has `most` already.
+    /// A slot for a connection of `address`; `None` if the address has `most` connections already.
     fn take(counts: &ConnectionCounts, address: IpAddr, most: usize) -> Option<AddressSlot> {
         let mut held = counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = held.entry(address).or_default();
@@ -78,19 +79,19 @@ impl Drop for AddressSlot {
     }
 }
 
-/// How many connections a listener serves.
+/// The limits for the connections of a listener.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionLimits {
-    /// Connections at once; more wait in the system's queue.
+    /// The most open connections; further ones wait in the system's accept queue.
     pub(crate) all: usize,
-    /// Connections of one client address; more are closed. A browser opens six to a host.
+    /// The most open connections of one client address; further ones are closed at once. A browser opens six to a host.
     pub(crate) of_address: usize,
-    /// Proxies, whose connections are those of many clients: they are not counted by address.
+    /// Trusted proxies. Their connections carry many clients' requests, so these are not counted by address.
     pub(crate) trusted_proxies: Vec<AddressRange>,
 }
 
-/// Serves the connections of a listener until `closing` becomes true; then no connection is accepted any more, and requests in flight
-/// are answered, for at most `patience`.
+/// Serves the connections of a listener until `closing` becomes true. From then on it accepts no connection, and waits at most `patience`
+/// until the requests in flight are answered.
 pub(crate) async fn serve(
     listener: HttpListener,
     answers: impl Answers,
@@ -101,7 +102,7 @@ pub(crate) async fn serve(
     let (graceful, permits) = (GracefulShutdown::new(), Arc::new(Semaphore::new(limits.all)));
     let counts = ConnectionCounts::default();
     loop {
-        // The permit first: what cannot be served is not accepted.
+        // Take the permit before accepting, so that no connection is accepted that cannot be served.
         let next = async {
             let permit = Arc::clone(&permits).acquire_owned().await;
             (permit, listener.accept().await)
@@ -143,13 +144,13 @@ pub(crate) async fn serve(
         }
     }
     drop(listener);
-    // Whoever has not taken its answer by then is cut off.
+    // Clients that have not received their answer by then are disconnected.
     if tokio::time::timeout(patience, graceful.shutdown()).await.is_err() {
         tracing::warn!("some clients did not take their answers within {} s", patience.as_secs());
     }
 }
 
-/// Serves one connection to its end. `peer` is the address at its other end; a Unix socket has none.
+/// Serves one connection until it ends. `peer` is the address at its other end; `None` for a Unix socket.
 async fn connected(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Option<IpAddr>,
@@ -175,7 +176,7 @@ async fn connected(
     let connection = builder.serve_connection(TokioIo::new(StallLimit::new(stream)), service).into_owned();
     let served = watcher.watch(connection);
     tokio::pin!(served);
-    // The time limit of the HTTP library begins with the first byte, which may never come.
+    // The HTTP library's time limit starts with the first byte, which may never come.
     let ended = tokio::select! {
         ended = &mut served => ended,
         () = tokio::time::sleep(HEADER_TIME) => {

@@ -11,15 +11,15 @@ use std::str::FromStr;
 /// Where a listener waits for connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenAddress {
-    /// An IP address and a port; port 0 takes any that is free.
+    /// An IP address and a port; with port 0 the system chooses a free port.
     Tcp(SocketAddr),
-    /// A Unix socket, which is replaced if nobody listens on it any more.
+    /// A Unix socket. A socket file that no server listens on any more is replaced.
     Unix(PathBuf),
-    /// A socket that systemd has opened (`LISTEN_FDS`, `sd_listen_fds(3)`), by its number among those that it passed, from 0.
+    /// A socket that systemd has opened (`LISTEN_FDS`, `sd_listen_fds(3)`): its index among the sockets passed, counted from 0.
     Inherited(usize),
 }
 
-/// A text that is no address to listen on.
+/// The text is not an address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text:?} is no address to listen on: write an IP address and a port such as 127.0.0.1:8080 or [::1]:8080, unix:/run/oar-tiles.sock, or systemd:0"
@@ -56,7 +56,7 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// A socket that waits for connections.
+/// A listening socket.
 #[derive(Debug)]
 pub(crate) enum HttpListener {
     Tcp(tokio::net::TcpListener),
@@ -73,17 +73,18 @@ pub(crate) enum HttpConnection {
 }
 
 impl HttpListener {
-    /// Begins to listen.
+    /// Binds the address and starts to listen.
     ///
     /// # Errors
-    /// If the address is in use, is not this machine's, or may not be used.
+    /// If the address is in use, does not belong to this machine, or needs more rights.
     pub(crate) async fn bind(address: &ListenAddress) -> io::Result<HttpListener> {
         match address {
             ListenAddress::Tcp(address) => Ok(HttpListener::Tcp(tokio::net::TcpListener::bind(address).await?)),
             #[cfg(unix)]
             ListenAddress::Unix(path) => {
-                // A socket that a server left behind refuses connections; one that answers belongs to a server that runs.
-                // Any other file refuses them, too, and is somebody's: it stays, and the address is in use.
+                // A socket that an ended server left behind refuses connections and is replaced; one that accepts them belongs to a running
+                // server. Another kind of file refuses connections, too, but belongs to somebody: it stays, and the address counts as in
+                // use.
                 if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
                     && let Err(error) = tokio::net::UnixStream::connect(path).await
                     && error.kind() == io::ErrorKind::ConnectionRefused
@@ -99,7 +100,7 @@ impl HttpListener {
         }
     }
 
-    /// Where it listens, as a URL for clients without a path; `None` for a wildcard address or a socket, which no client can name.
+    /// The listener's address as a URL without a path; `None` for a wildcard address or a Unix socket, which clients cannot name.
     pub(crate) fn url(&self) -> Option<String> {
         match self {
             HttpListener::Tcp(listener) => {
@@ -111,15 +112,15 @@ impl HttpListener {
         }
     }
 
-    /// The next connection.
+    /// Waits for the next connection.
     ///
     /// # Errors
-    /// If none could be accepted, for example because the process has too many files open.
+    /// If a connection could not be accepted, for example because the process has too many open files.
     pub(crate) async fn accept(&self) -> io::Result<HttpConnection> {
         match self {
             HttpListener::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                // Answers are written whole: nothing is gained by waiting for more.
+                // An answer is written in one piece, so waiting for more data (Nagle's algorithm) gains nothing.
                 stream.set_nodelay(true)?;
                 Ok(HttpConnection::Tcp(stream, peer.ip()))
             }
@@ -129,11 +130,11 @@ impl HttpListener {
     }
 }
 
-/// A socket that systemd has opened: for IP addresses or a Unix socket, as the unit says.
+/// Takes a socket that systemd has opened; the unit decides if it is a TCP or a Unix socket.
 #[cfg(unix)]
 fn inherited(number: usize) -> io::Result<HttpListener> {
     let mut passed = listenfd::ListenFd::from_env();
-    // One that is of the other kind stays there to be taken.
+    // If the socket is of another kind, this call leaves it in the list, and the next one can take it.
     if let Ok(Some(listener)) = passed.take_tcp_listener(number) {
         listener.set_nonblocking(true)?;
         return Ok(HttpListener::Tcp(tokio::net::TcpListener::from_std(listener)?));

@@ -18,21 +18,21 @@ pub(crate) type Answer = Response<Full<Bytes>>;
 /// The media type of a tile (registered with IANA).
 pub(crate) const TILE_TYPE: &str = "application/vnd.mapbox-vector-tile";
 
-/// What a shared cache may keep, for caches of CDNs alone (RFC 9213).
+/// How long CDNs, and no other caches, may keep an answer (RFC 9213).
 const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 
-/// The same, as Fastly reads it (Edge Architecture Specification 1.0).
+/// The same for Fastly (Edge Architecture Specification 1.0).
 const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
 
-/// Whether the answer came from memory (RFC 9211).
+/// Says if the answer came from the memory cache (RFC 9211).
 pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
 
-/// An answer without a body and headers, but for those that every answer of the public listener has: whoever has a page may show the
-/// tiles, and how an answer is encoded depends on the request.
+/// An answer without a body, with the headers that every answer of the public listener has: a page of any origin may read it, and its
+/// encoding depends on the request.
 fn public(status: StatusCode) -> Answer {
     let mut answer = Response::new(Full::default());
     *answer.status_mut() = status;
@@ -49,14 +49,14 @@ fn public(status: StatusCode) -> Answer {
 pub(crate) struct Freshness {
     /// `Cache-Control` (RFC 9111).
     pub(crate) browsers: HeaderValue,
-    /// `CDN-Cache-Control` (RFC 9213), where CDNs may keep it for another time than browsers.
+    /// `CDN-Cache-Control` (RFC 9213), if CDNs may keep the answer for another time than browsers.
     pub(crate) cdns: Option<HeaderValue>,
-    /// `Surrogate-Control`, likewise.
+    /// `Surrogate-Control`, under the same condition.
     pub(crate) surrogates: Option<HeaderValue>,
 }
 
 impl Freshness {
-    /// The same for all caches.
+    /// The same time for all caches.
     pub(crate) const fn of(cache_control: HeaderValue) -> Freshness {
         Freshness { browsers: cache_control, cdns: None, surrogates: None }
     }
@@ -72,7 +72,7 @@ impl Freshness {
     }
 }
 
-/// What an answer with a body carries.
+/// The body of an answer and what its headers say about it.
 pub(crate) struct Content<'a> {
     /// The body.
     pub(crate) body: Bytes,
@@ -99,7 +99,7 @@ pub(crate) fn content(content: Content<'_>, freshness: &Freshness) -> Answer {
     answer
 }
 
-/// 304: the client holds the content already. It repeats the headers that a cache has to update (RFC 9110, section 15.4.5).
+/// 304: the client has the content already. The answer repeats the headers that a cache has to update (RFC 9110, section 15.4.5).
 pub(crate) fn not_modified(tag: &str, freshness: &Freshness) -> Answer {
     let mut answer = public(StatusCode::NOT_MODIFIED);
     insert(answer.headers_mut(), ETAG, tag);
@@ -107,7 +107,7 @@ pub(crate) fn not_modified(tag: &str, freshness: &Freshness) -> Answer {
     answer
 }
 
-/// The answer for a tile in which nothing is drawn: no body, and cacheable like a tile.
+/// The answer for an empty tile: it has no body, and caches may keep it like a tile.
 pub(crate) fn empty(status: StatusCode, freshness: &Freshness) -> Answer {
     let mut answer = public(status);
     if status == StatusCode::OK {
@@ -117,7 +117,7 @@ pub(crate) fn empty(status: StatusCode, freshness: &Freshness) -> Answer {
     answer
 }
 
-/// An error as short JSON that no cache keeps. `what` says nothing of the database.
+/// An error as a short JSON document that no cache keeps. `what` must not reveal anything about the database.
 pub(crate) fn error(status: StatusCode, what: &str) -> Answer {
     let mut answer = public(status);
     let body = Bytes::from(format!("{}\n", serde_json::json!({ "error": what })));
@@ -129,7 +129,7 @@ pub(crate) fn error(status: StatusCode, what: &str) -> Answer {
     answer
 }
 
-/// 503: the same request may succeed after some time.
+/// 503: the same request may succeed after `retry_after`.
 pub(crate) fn unavailable(what: &str, retry_after: Duration) -> Answer {
     let mut answer = error(StatusCode::SERVICE_UNAVAILABLE, what);
     answer.headers_mut().insert(RETRY_AFTER, retry_after.as_secs().max(1).into());
@@ -139,7 +139,7 @@ pub(crate) fn unavailable(what: &str, retry_after: Duration) -> Answer {
 /// The methods that the public listener knows.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 
-/// The answer to a method other than GET and HEAD; `None` for those.
+/// The answer to a method other than GET and HEAD; `None` for these two.
 pub(crate) fn of_method(method: &Method) -> Option<Answer> {
     if method == Method::OPTIONS {
         let mut answer = public(StatusCode::NO_CONTENT);
@@ -155,24 +155,24 @@ pub(crate) fn of_method(method: &Method) -> Option<Answer> {
     Some(answer)
 }
 
-/// The answer to HEAD: the headers of the answer to GET (RFC 9110, section 9.3.2).
+/// The answer to HEAD: the headers of the answer to GET, without its body (RFC 9110, section 9.3.2).
 pub(crate) fn without_body(mut answer: Answer) -> Answer {
     *answer.body_mut() = Full::default();
     answer
 }
 
-/// Says how long an answer took, and where it came from (W3C Server Timing).
+/// Adds a header that says how long the answer took and where it came from (W3C Server Timing).
 pub(crate) fn add_timing(answer: &mut Answer, source: &str, took: Duration) {
     let value = format!("{source};dur={:.3}", took.as_secs_f64() * 1_000.0);
     insert(answer.headers_mut(), SERVER_TIMING, &value);
 }
 
-/// Bytes of the body.
+/// The length of the body, in bytes.
 pub(crate) fn body_bytes(answer: &Answer) -> u64 {
     hyper::body::Body::size_hint(answer.body()).exact().unwrap_or(0)
 }
 
-/// Inserts a header whose value the program made; one that is no header value is left out.
+/// Inserts a header whose value the program made; a value that no header may have is left out.
 fn insert(headers: &mut http::HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);

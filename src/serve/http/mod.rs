@@ -1,4 +1,4 @@
-//! HTTP: listeners and connections, what a path asks for, what a client takes.
+//! HTTP: listeners, connections, paths, content negotiation and answers.
 
 pub(crate) mod accept;
 pub(crate) mod address;

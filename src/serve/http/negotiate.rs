@@ -1,4 +1,4 @@
-//! Content negotiation and conditional requests: which encoding a client takes, and whether it holds the answer already.
+//! Content negotiation and conditional requests: which encoding a client accepts, and whether it has the answer already.
 
 use http::HeaderMap;
 use http::header::{ACCEPT_ENCODING, IF_NONE_MATCH};
@@ -6,16 +6,15 @@ use http::header::{ACCEPT_ENCODING, IF_NONE_MATCH};
 /// How the body of an answer is encoded (RFC 9110, section 8.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Encoding {
-    /// As it is.
+    /// Not encoded.
     Identity,
     /// gzip (RFC 1952).
     Gzip,
 }
 
 impl Encoding {
-    /// The encoding of the answer for a client: gzip if its `Accept-Encoding` fields take it, otherwise identity. A request without
-    /// such a field is answered as it is, because clients that take gzip say so (RFC 9110, section 12.5.3 leaves the choice to the
-    /// server).
+    /// The encoding of the answer for a client: gzip if its `Accept-Encoding` fields accept it, otherwise identity. RFC 9110, section
+    /// 12.5.3, leaves the choice to the server if a request has no such field; it gets identity, because clients that accept gzip say so.
     pub(crate) fn for_client(headers: &HeaderMap) -> Encoding {
         let (mut gzip, mut any) = (None, None);
         for field in headers.get_all(ACCEPT_ENCODING) {
@@ -35,15 +34,15 @@ impl Encoding {
     }
 }
 
-/// The weight in a parameter such as `q=0.5` (RFC 9110, section 12.4.2). A weight that cannot be read counts as 0: the client gets the
-/// answer as it is, which every client can read.
+/// The weight in a parameter such as `q=0.5` (RFC 9110, section 12.4.2). A weight that cannot be parsed counts as 0: the client then gets
+/// an answer that is not encoded, which every client can read.
 fn quality(parameter: &str) -> Option<f32> {
     let (name, value) = parameter.split_once('=')?;
     name.trim().eq_ignore_ascii_case("q").then(|| value.trim().parse().unwrap_or(0.0))
 }
 
-/// Whether a request names an entity tag that its client holds already, so that the answer is 304: `If-None-Match` with `*` or a list of
-/// tags, compared weakly (RFC 9110, sections 8.8.3.2 and 13.1.2). `tag` is a strong tag with its quotes.
+/// True if the client has the answer with this entity tag already, so that the answer is 304: its `If-None-Match` is `*` or lists the tag,
+/// compared weakly (RFC 9110, sections 8.8.3.2 and 13.1.2). `tag` is a strong tag with its quotes.
 pub(crate) fn holds(headers: &HeaderMap, tag: &str) -> bool {
     headers.get_all(IF_NONE_MATCH).iter().any(|field| {
         let text = field.as_bytes();
@@ -51,8 +50,8 @@ pub(crate) fn holds(headers: &HeaderMap, tag: &str) -> bool {
     })
 }
 
-/// The entity tags of a field, with their quotes and without `W/`. A comma may stand inside a tag (RFC 9110, section 8.8.3), so the list
-/// is cut at quotes.
+/// The entity tags in a field's value, with their quotes and without `W/`. The list is split at quotes, because a tag may contain a comma
+/// (RFC 9110, section 8.8.3).
 fn entity_tags(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let begin = rest.iter().position(|byte| *byte == b'"')?;

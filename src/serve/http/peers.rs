@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection: ranges of addresses, such as those of proxies that are trusted.
+//! Client addresses, and ranges of addresses, such as those of trusted proxies.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,12 +13,12 @@ pub struct AddressRange {
     prefix: u8,
 }
 
-/// The address at the other end of a connection, which each request carries; a Unix socket has none.
+/// The address at the other end of a request's connection; `None` for a Unix socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Peer(pub(crate) Option<IpAddr>);
 
-/// Who sent a request: the peer, or if that is a trusted proxy, the last address in `X-Forwarded-For` that is none. Whatever is at the
-/// other end of a Unix socket is trusted: only programs of this machine reach it.
+/// The address of the client that sent a request: the peer, or, if the peer is a trusted proxy, the last address in `X-Forwarded-For` that
+/// is not a trusted proxy. The peer of a Unix socket is always trusted, because only programs of this machine can connect to it.
 pub(crate) fn client(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[AddressRange]) -> Option<IpAddr> {
     let is_trusted = |address: IpAddr| trusted.iter().any(|range| range.contains(address));
     if peer.is_some_and(|peer| !is_trusted(peer)) {
@@ -27,7 +27,7 @@ pub(crate) fn client(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[Addre
     let fields: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|field| field.to_str().ok()).collect();
     let mut before = peer;
     for text in fields.iter().flat_map(|field| field.split(',')).rev() {
-        // What is no address says nothing, and nothing before it can be believed.
+        // A field that is not an address identifies nobody, and the fields before it cannot be trusted.
         let Ok(address) = text.trim().parse() else { return before };
         before = Some(address);
         if !is_trusted(address) {
@@ -37,7 +37,7 @@ pub(crate) fn client(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[Addre
     before
 }
 
-/// A text that is no range of addresses.
+/// The text is not a range of addresses.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is no range of addresses: write an IP address, or a network such as 10.0.0.0/8 or fd00::/8")]
 pub struct AddressRangeError {
@@ -46,7 +46,7 @@ pub struct AddressRangeError {
 }
 
 impl AddressRange {
-    /// Whether an address lies in the range. An IPv4 address that came in over IPv6 (`::ffff:10.0.0.1`) counts as IPv4.
+    /// True if the address lies in the range. An IPv4 address in its IPv6 form (`::ffff:10.0.0.1`) counts as IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.network, address.to_canonical()) {

@@ -1,34 +1,34 @@
-//! What a path asks for.
+//! Finds out which resource a path names.
 
 use crate::sink::Template;
 use crate::tile::TileId;
 
-/// What a path of the public listener asks for.
+/// The resource that a path of the public listener names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Route {
     /// The page with the map.
     Page,
-    /// A file that the page needs.
+    /// A file that the page loads.
     Asset(String),
-    /// A TileJSON document, by its name below the target.
+    /// A TileJSON document, by its name.
     TileJson(String),
     /// A tile.
     Tile(TileId),
 }
 
-/// Why a path has no answer.
+/// Why a path names no resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoRoute {
-    /// There is nothing of this name (404).
+    /// Nothing has this name (404).
     Unknown,
-    /// It is the name of a tile, but its numbers are not written as they must be, or no such tile exists (400).
+    /// The path looks like that of a tile, but its numbers are not in canonical notation, or no such tile exists (400).
     NotCanonical,
 }
 
-/// The longest path that is looked at, in bytes; a longer one is answered with 414. A layer's name is the only long part of a tile's path.
+/// The longest path that is parsed, in bytes; a longer one is answered with 414. Only a layer's name can make the path of a tile long.
 pub(crate) const MAX_PATH_BYTES: usize = 2_048;
 
-/// Finds out what a path asks for. `path` begins below the base path, with `/`, and is percent-encoded as it came.
+/// Finds out which resource a path names. `path` starts after the base path, with `/`, and is still percent-encoded.
 pub(crate) fn route(path: &str, template: &Template, is_preview: bool) -> Result<Route, NoRoute> {
     let name = path.strip_prefix('/').ok_or(NoRoute::Unknown)?;
     if name.is_empty() {
@@ -40,7 +40,7 @@ pub(crate) fn route(path: &str, template: &Template, is_preview: bool) -> Result
     if name == "tiles.json" || name.ends_with(".tiles.json") {
         return Ok(Route::TileJson(name.to_owned()));
     }
-    // Map clients know tiles by either ending.
+    // Map clients use either ending for tiles.
     let stem = name.strip_suffix(".mvt").filter(|_| template.text().strip_suffix(".pbf").is_some());
     let renamed = stem.map(|stem| format!("{stem}.pbf"));
     let name = renamed.as_deref().unwrap_or(name);
@@ -51,8 +51,8 @@ pub(crate) fn route(path: &str, template: &Template, is_preview: bool) -> Result
     }
 }
 
-/// Whether a name differs from a tile's only in its numbers, which are written in another notation, such as `01` or `+1`, or name a tile
-/// beyond the pyramid: with 0 in their place it is the name of a tile.
+/// True if a name is that of a tile except for its numbers: they are in another notation, such as `01` or `+1`, or name a tile outside the
+/// pyramid. To find out, the numbers are replaced by 0: the result must be the name of a tile.
 fn looks_like_a_tile(name: &str, template: &Template) -> bool {
     let with_zeros = name.split('/').map(|part| {
         let end = part.find(|c: char| !(c.is_ascii_digit() || matches!(c, '+' | '-' | '.'))).unwrap_or(part.len());

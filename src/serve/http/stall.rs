@@ -1,4 +1,4 @@
-//! A limit on how long a client may take nothing of an answer.
+//! A limit on how long a client may accept no data while an answer is being sent.
 
 use std::io;
 use std::pin::Pin;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// How long a client may leave an answer untaken before its connection ends.
+/// How long a client may accept no data of an answer before its connection is closed.
 const WRITE_STALL: Duration = Duration::from_secs(30);
 
-/// A connection that ends with an error if it takes no byte for [`WRITE_STALL`] while there is something to write.
+/// A connection that fails if its client accepts no byte for [`WRITE_STALL`] while there is data to write.
 pub(crate) struct StallLimit<C> {
     connection: C,
     deadline: Pin<Box<Sleep>>,
@@ -19,7 +19,7 @@ pub(crate) struct StallLimit<C> {
 }
 
 impl<C> StallLimit<C> {
-    /// A connection under the limit.
+    /// Puts a connection under the limit.
     pub(crate) fn new(connection: C) -> StallLimit<C> {
         StallLimit { connection, deadline: Box::pin(tokio::time::sleep(WRITE_STALL)), is_waiting: false }
     }

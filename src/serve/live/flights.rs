@@ -1,4 +1,4 @@
-//! Flights: one rendering a tile, however many requests wait for it, behind a bounded queue.
+//! Flights: each tile is rendered once, however many requests wait for it, with a bounded queue of tiles in front of the workers.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,31 +14,31 @@ use crate::serve::options::LiveOptions;
 use crate::stop::{Signal, Stop};
 use crate::tile::TileId;
 
-/// How long a tile that failed is not tried again.
+/// How long a tile is not tried again after it failed.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// Failures that are remembered before old ones are looked for and forgotten.
+/// The number of failures that are remembered before expired ones are removed.
 const MAX_REMEMBERED_FAILURES: usize = 1_024;
 
-/// How long the flights may take to end when the server does: cancelling a statement takes a round trip.
+/// How long to wait for the flights at the server's end: cancelling a statement takes a round trip to the database.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
-/// The longest time after which a client is told to come back, in seconds.
+/// The longest `Retry-After` that a client is told, in seconds.
 const MAX_RETRY_SECONDS: u64 = 30;
 
-/// What a flight is about.
+/// The tile of a flight, and the generation of the target that it belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct FlightKey {
-    /// The generation of the target beside which the tile is shown.
+    /// The generation of the target with which the tile is shown.
     pub(crate) generation: u64,
     /// The tile.
     pub(crate) tile: TileId,
 }
 
-/// What a flight ends with.
+/// The result of a flight.
 type Landed = Result<CachedForm, LiveError>;
 
-/// A flight about to begin.
+/// What a flight needs to start.
 #[derive(Debug, Clone, Copy)]
 struct FlightPlan {
     key: FlightKey,
@@ -48,9 +48,9 @@ struct FlightPlan {
 
 /// A flight that is queued or running.
 struct LiveFlight {
-    /// Tells it from a later flight of the same key.
+    /// A number that distinguishes it from later flights of the same key.
     number: u64,
-    /// Requests that wait for it.
+    /// The number of requests that wait for it.
     waiters: usize,
     stop: Stop,
     landed: watch::Receiver<Option<Landed>>,
@@ -59,7 +59,7 @@ struct LiveFlight {
 #[derive(Default)]
 struct FlightTable {
     flights: HashMap<FlightKey, LiveFlight>,
-    /// Until when tiles that failed are not tried again.
+    /// Tiles that failed, and the time from which each may be tried again.
     failed: HashMap<FlightKey, Instant>,
     begun: u64,
 }
@@ -71,9 +71,9 @@ struct FlightsShared {
     options: LiveOptions,
     table: Mutex<FlightTable>,
     workers: Arc<Semaphore>,
-    /// How long a rendering takes, in microseconds: a mean in which the last one counts an eighth.
+    /// How long a rendering takes, in microseconds: an exponential moving average, in which the last rendering has the weight 1/8.
     mean_micros: AtomicU64,
-    /// Whether the source was away at the last rendering, so that its state is logged when it changes, not at each tile.
+    /// True if the source was away at the last rendering, so that only changes of this state are logged, not each tile.
     is_away: AtomicBool,
 }
 
@@ -81,15 +81,15 @@ struct FlightsShared {
 #[derive(Clone)]
 pub(crate) struct LiveFlights(Arc<FlightsShared>);
 
-/// How a request came by a live tile.
+/// The result of a request for a live tile.
 pub(crate) struct Joined {
     /// The tile as it would be stored.
     pub(crate) landed: Landed,
-    /// Whether the flight was under way already.
+    /// True if another request had started the flight already.
     pub(crate) is_collapsed: bool,
 }
 
-/// How much is under way.
+/// The numbers of tiles and requests in flight.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct FlightCounts {
     /// Tiles that are being rendered.
@@ -100,7 +100,7 @@ pub(crate) struct FlightCounts {
     pub(crate) requests: usize,
 }
 
-/// A request that waits for a flight. Dropped, it waits no longer.
+/// A request that waits for a flight. Dropping it ends the wait.
 struct Waiter {
     shared: Arc<FlightsShared>,
     key: FlightKey,
@@ -119,14 +119,14 @@ impl Drop for Waiter {
         if flight.waiters == 0
             && let Some(flight) = table.flights.remove(&self.key)
         {
-            // A request that comes now begins another flight: this one is about to end.
+            // The flight is about to end, so the next request for the tile starts another one.
             flight.stop.ask(Signal::Terminate);
         }
     }
 }
 
 impl LiveFlights {
-    /// No flight yet. What lands is put into the cache.
+    /// Flights for tiles of a source; none has started. Their results are put into the cache.
     pub(crate) fn new(
         source: Arc<dyn LiveSource>,
         cache: TileCache,
@@ -145,12 +145,12 @@ impl LiveFlights {
         }))
     }
 
-    /// What renders.
+    /// The source that renders the tiles.
     pub(crate) fn source(&self) -> &dyn LiveSource {
         &*self.0.source
     }
 
-    /// How much is under way.
+    /// The numbers of tiles and requests in flight.
     pub(crate) fn counts(&self) -> FlightCounts {
         let (flights, requests) = {
             let table = self.0.table();
@@ -160,7 +160,8 @@ impl LiveFlights {
         FlightCounts { running, queued: flights.saturating_sub(running), requests }
     }
 
-    /// Renders a tile as the database is after `since`, the moment at which its generation was seen first, or waits for whoever does.
+    /// Renders a tile from a database state after `since`, the moment at which its generation was seen first, or waits for the flight that
+    /// does so already.
     pub(crate) async fn tile(&self, key: FlightKey, since: Instant) -> Joined {
         let mut waiter = match self.join(key, since) {
             Ok(waiter) => waiter,
@@ -203,7 +204,7 @@ impl LiveFlights {
         Ok(Waiter { shared: Arc::clone(shared), key, number, landed, is_collapsed: false })
     }
 
-    /// Ends every flight, and waits until the database has let go of them.
+    /// Ends every flight, and waits at most [`END_LIMIT`] until the database has ended their statements.
     pub(crate) async fn end(&self) {
         let stops: Vec<Stop> = self.0.table().flights.values().map(|flight| flight.stop.clone()).collect();
         for stop in &stops {
@@ -217,12 +218,12 @@ impl LiveFlights {
 }
 
 impl FlightsShared {
-    /// The table. Nothing in it can be left half changed by a thread that panics.
+    /// Locks the table. A lock poisoned by a panic is used all the same: no thread leaves the table half changed.
     fn table(&self) -> MutexGuard<'_, FlightTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long a flight would wait behind so many others.
+    /// How long a flight would wait behind `flights` others.
     fn estimate(&self, flights: usize) -> Duration {
         let mean = Duration::from_micros(self.mean_micros.load(Ordering::Relaxed));
         let workers = self.options.workers.get();
@@ -230,10 +231,10 @@ impl FlightsShared {
         mean.saturating_mul(before)
     }
 
-    /// Renders the tile of a flight once a worker is free, and puts it into the cache.
+    /// Renders the tile of a flight when a worker is free, and puts it into the cache.
     async fn rendered(self: &Arc<Self>, plan: FlightPlan, stop: &Stop) -> Landed {
         let FlightPlan { key, since, .. } = plan;
-        // A flight may have landed between this one's look into the cache and its begin.
+        // Another flight may have put the tile into the cache after this one's request looked there and before it started.
         if let Some(held) = self.cache.live(key).await {
             return Ok(held);
         }
@@ -245,7 +246,7 @@ impl FlightsShared {
         };
         self.metrics.waited(queued.elapsed());
         let (shared, of_task, begun) = (Arc::clone(self), stop.clone(), Instant::now());
-        // The worker is free again only when the database has let go of the tile.
+        // The worker becomes free only when the database has ended the tile's statement.
         let mut rendering = tokio::spawn(async move {
             let rendered = shared.source.render(key.tile, since, &of_task).await;
             drop(permit);
@@ -277,7 +278,7 @@ impl FlightsShared {
         self.mean_micros.store(next, Ordering::Relaxed);
     }
 
-    /// Says what went wrong: a source that is away once, a tile that fails each time.
+    /// Logs a failure: that the source is away once, that a tile fails each time.
     fn log(&self, key: FlightKey, landed: &Landed) {
         match landed {
             Err(LiveError::Away(why)) => {
@@ -296,7 +297,7 @@ impl FlightsShared {
     }
 }
 
-/// One flight, from the queue to its landing.
+/// Runs one flight, from the queue to its result.
 async fn fly(shared: Arc<FlightsShared>, plan: FlightPlan, stop: Stop, tell: watch::Sender<Option<Landed>>) {
     let landed = shared.rendered(plan, &stop).await;
     let FlightPlan { key, number, .. } = plan;
@@ -318,7 +319,7 @@ async fn fly(shared: Arc<FlightsShared>, plan: FlightPlan, stop: Stop, tell: wat
 }
 
 impl LiveError {
-    /// After how many seconds a client may ask again.
+    /// The number of seconds after which a client may ask again.
     pub(crate) fn retry_seconds(&self) -> u64 {
         match self {
             LiveError::Overloaded { retry_after } => retry_after.as_secs().saturating_add(1).min(MAX_RETRY_SECONDS),

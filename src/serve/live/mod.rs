@@ -1,4 +1,4 @@
-//! Tiles that the target does not know, rendered when they are asked for.
+//! Renders tiles outside of the target's scope when they are requested.
 //!
 //! ```text
 //! request ─► memory ─► a flight for the tile: joined, or begun ─► queue ─► worker ─► memory ─► every request that waits
@@ -9,8 +9,8 @@
 //! | `source` | what renders: a trait, because the server knows nothing of databases |
 //! | `flights` | one flight a tile, however many ask; the bounded queue; failures |
 //!
-//! A flight is a task of its own. A client that goes away ends it only if nobody else waits: then it leaves the queue, or what it runs
-//! is cancelled.
+//! A flight is a task of its own. A client that disconnects ends it only if no other request waits for it: then the flight leaves the
+//! queue, or its statement is cancelled.
 
 mod flights;
 mod source;

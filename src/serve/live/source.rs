@@ -1,4 +1,4 @@
-//! What renders live tiles.
+//! The trait for what renders live tiles.
 
 use std::time::{Duration, Instant};
 
@@ -7,38 +7,38 @@ use futures_util::future::BoxFuture;
 use crate::stop::Stop;
 use crate::tile::{LayerId, Slice, TileId, Zoom, ZoomList};
 
-/// Why a tile was not rendered. Clients are told none of it; the log is.
+/// Why a tile was not rendered. The log has it; clients are not told.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LiveError {
     /// The source failed at this tile.
     #[error("{0}")]
     Failed(String),
-    /// The source can render nothing at the moment: the database is away, or others hold it up.
+    /// The source can render no tile at present: the database is away, or locks of others delay it.
     #[error("{0}")]
     Away(String),
-    /// It took too long.
+    /// The rendering took longer than its time limit.
     #[error("it was not rendered within {}", humantime::format_duration(*.0))]
     Late(Duration),
-    /// Everybody who waited for it has gone, or the server ends.
+    /// No request waits for the tile any more, or the server ends.
     #[error("nobody waits for it any more")]
     Abandoned,
-    /// It failed a moment ago, and is not tried again yet.
+    /// The tile failed a moment ago, and is not tried again yet.
     #[error("it failed a moment ago")]
     JustFailed,
-    /// Too many tiles wait.
+    /// Too many tiles wait for a worker.
     #[error("too many tiles wait to be rendered")]
     Overloaded {
-        /// After what time there may be room.
+        /// The time after which there may be room again.
         retry_after: Duration,
     },
-    /// The target was made with another configuration: live tiles would not fit the stored ones.
+    /// The target was made with another configuration, so that live tiles would not fit the stored ones.
     #[error(
         "the target was made with another configuration (its fingerprint is {target}, that of the settings {settings}): tiles beside the stored ones would not fit. Serve it with the configuration that it was seeded with, or seed it again"
     )]
     OtherTileset {
         /// The target's fingerprint.
         target: String,
-        /// That of the settings.
+        /// The fingerprint of the server's settings.
         settings: String,
     },
 }
@@ -48,7 +48,7 @@ pub enum LiveError {
 pub struct LiveLayer {
     /// Its name.
     pub name: String,
-    /// Which layer; layers that are drawn differently at different zooms share it.
+    /// The identity of the layer; layers of the configuration that are one layer drawn differently at different zooms share it.
     pub id: LayerId,
     /// The zooms at which it is drawn.
     pub zooms: ZoomList,
@@ -57,7 +57,7 @@ pub struct LiveLayer {
 /// A tile that was rendered on request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveTile {
-    /// The tile as the target would store it; `None` if nothing is drawn in it.
+    /// The tile in the form in which the target would store it; `None` if it is empty.
     pub stored: Option<Box<[u8]>>,
     /// How long the database took.
     pub in_database: Duration,
@@ -65,25 +65,25 @@ pub struct LiveTile {
 
 /// Renders tiles on request.
 ///
-/// The promise: [`LiveSource::render`] gives the bytes that a seed of the same database state would store, packed as the target packs. Each
-/// call shows one database state, no older than some seconds. Calls run side by side, as many as the server lets.
+/// The promise: [`LiveSource::render`] gives the bytes that a seed of the same database state would store, in the target's packing. Each
+/// call shows one database state, at most a few seconds old. The server limits how many calls run concurrently.
 pub trait LiveSource: Send + Sync + 'static {
-    /// What decides the bytes of its tiles beside the data, to be compared with that of a target's manifest.
+    /// The fingerprint of everything besides the data that decides the tiles' bytes; it is compared with that in a target's manifest.
     fn fingerprint(&self) -> &str;
 
     /// The layers, in the order of the configuration.
     fn layers(&self) -> &[LiveLayer];
 
-    /// Renders a tile as the database is at some moment after `since`. When `stop` is asked for, it cancels what the database runs for this tile and returns
-    /// soon. It must be polled to its end.
+    /// Renders a tile from a database state after `since`. When `stop` is requested, it cancels the statement that the database runs for
+    /// this tile and returns soon. The future must be polled to its end.
     fn render<'a>(&'a self, tile: TileId, since: Instant, stop: &'a Stop)
     -> BoxFuture<'a, Result<LiveTile, LiveError>>;
 
-    /// How many sessions it has in the database.
+    /// The number of its open database sessions.
     fn sessions(&self) -> usize;
 }
 
-/// Whether a slice of a tile has a layer at a zoom.
+/// True if a slice of a tile has a layer that is drawn at a zoom.
 pub(crate) fn draws(layers: &[LiveLayer], slice: Slice, zoom: Zoom) -> bool {
     layers.iter().any(|layer| layer.zooms.contains(zoom) && (slice == Slice::Whole || slice == Slice::Layer(layer.id)))
 }

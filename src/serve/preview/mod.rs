@@ -1,7 +1,7 @@
-//! The preview: one page that draws every layer of the target with MapLibre GL JS, over no other map.
+//! The preview: one page that draws every layer of the target with MapLibre GL JS, without a base map.
 //!
-//! The program holds the page, its script and its style (`page.html`, `preview.js`, `preview.css`). Where MapLibre comes from, says
-//! [`MapClient`]. [`standalone`] makes the same page as one file, for a server of the user's own.
+//! The page, its script and its style are part of the program (`page.html`, `preview.js`, `preview.css`). [`MapClient`] decides where
+//! MapLibre comes from. [`standalone`] makes the same page as one file, for the user's own web server.
 
 use std::path::{Path, PathBuf};
 
@@ -12,28 +12,28 @@ use http_body_util::Full;
 
 use super::http::answer::{self, Answer};
 
-/// The version of MapLibre GL JS for which the page is written, and under which the CDN has it.
+/// The address on the CDN of the MapLibre GL JS version for which the page is written.
 const MAPLIBRE: &str = "https://unpkg.com/maplibre-gl@5.24.1/dist/";
 
-/// What the CDN's files must hash to (Subresource Integrity): `maplibre-gl.js` and `maplibre-gl.css`.
+/// The hashes that the CDN's files must have (Subresource Integrity): of `maplibre-gl.js` and `maplibre-gl.css`.
 const SCRIPT_HASH: &str = "sha384-nXMl9YiLoSG5KBPTFgvxVuIqQQcqIvo0bFrvoEaGJC6r7IibIzF1S36Zbf/sKBtL";
 const STYLE_HASH: &str = "sha384-uTttxo/aOKbdE5RlD/SPzSDoDmNvGlUYPjONi2MN/b7c9HPSvW07OIuyP7uL6jxK";
 
-/// Where the page has MapLibre GL JS from: `maplibre-gl.js` and `maplibre-gl.css`.
+/// Where the page loads MapLibre GL JS from: `maplibre-gl.js` and `maplibre-gl.css`.
 #[derive(Debug)]
 pub(crate) enum MapClient {
-    /// The program: it was built with the feature `embedded-map`.
+    /// The program itself, built with the feature `embedded-map`.
     #[cfg(feature = "embedded-map")]
     Program,
-    /// The operator's folder.
+    /// A folder of the operator.
     Folder(PathBuf),
-    /// A public CDN, with the hashes that the files must have.
+    /// A public CDN; the files must have the known hashes.
     #[cfg_attr(feature = "embedded-map", expect(dead_code, reason = "the program has the files"))]
     Cdn,
 }
 
 impl MapClient {
-    /// The operator's folder if there is one, else the program's own files if it has them.
+    /// The operator's folder if one is given, otherwise the program's own files if it has them, otherwise the CDN.
     pub(crate) fn of(assets: Option<PathBuf>) -> MapClient {
         match assets {
             Some(folder) => MapClient::Folder(folder),
@@ -45,7 +45,7 @@ impl MapClient {
     }
 }
 
-/// The files of MapLibre that `scripts/assets` has fetched, with its licence.
+/// The files of MapLibre, with its licence, that `scripts/assets` has downloaded.
 #[cfg(feature = "embedded-map")]
 mod embedded {
     pub(super) const SCRIPT: &[u8] =
@@ -55,7 +55,7 @@ mod embedded {
     pub(super) const LICENCE: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/target/assets/LICENSE.txt"));
 }
 
-/// The page as one file that somebody else serves. `base` is the URL, with a `/` at the end, below which the tiles and their TileJSON are.
+/// The page as one file, for another web server. `base` is the URL, with a slash at its end, under which the tiles and their TileJSON are.
 /// MapLibre comes from the CDN.
 pub(crate) fn standalone(base: &str) -> String {
     linked(true, base)
@@ -69,7 +69,7 @@ pub(crate) fn standalone(base: &str) -> String {
         )
 }
 
-/// The page, with MapLibre from the CDN or from the server itself.
+/// The page, with links to MapLibre on the CDN or on this server.
 fn linked(from_cdn: bool, base: &str) -> String {
     let hash = |value: &str| format!(" integrity=\"{value}\" crossorigin=\"anonymous\"");
     let (folder, script, style) = if from_cdn {
@@ -96,7 +96,7 @@ impl PreviewPage {
         let page = linked(from_cdn, public_url);
         let mut answer = file("text/html; charset=utf-8", page.into());
         let elsewhere = if from_cdn { " https://unpkg.com" } else { "" };
-        // MapLibre makes its workers from blobs, and draws icons from data.
+        // MapLibre creates its workers from `blob:` URLs and draws icons from `data:` URLs.
         let policy = format!(
             "default-src 'none'; script-src 'self'{elsewhere}; style-src 'self' 'unsafe-inline'{elsewhere}; img-src 'self' data: blob:; worker-src blob:; child-src blob:; connect-src 'self' {}; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
             origin(public_url)
@@ -107,13 +107,13 @@ impl PreviewPage {
         answer
     }
 
-    /// A file of the page.
+    /// A file that the page loads.
     pub(crate) fn asset(&self, name: &str) -> Answer {
         let missing = || answer::error(StatusCode::NOT_FOUND, "there is nothing of this name");
         match (name, &self.client) {
             ("preview.js", _) => file("text/javascript", Bytes::from_static(include_bytes!("preview.js"))),
             ("preview.css", _) => file("text/css", Bytes::from_static(include_bytes!("preview.css"))),
-            // These names alone: nothing else of the folder is shown.
+            // Only these names: no other file of the folder is served.
             ("maplibre-gl.js", MapClient::Folder(folder)) => {
                 read(folder, name, "text/javascript").unwrap_or_else(missing)
             }
@@ -131,7 +131,7 @@ impl PreviewPage {
     }
 }
 
-/// A file of the operator's folder; `None` and a warning if it cannot be read.
+/// A file of the operator's folder; if it cannot be read, `None`, and a warning in the log.
 fn read(folder: &Path, name: &str, media_type: &'static str) -> Option<Answer> {
     match std::fs::read(folder.join(name)) {
         Ok(bytes) => Some(file(media_type, bytes.into())),
@@ -158,7 +158,7 @@ fn origin(url: &str) -> &str {
     &url[..end]
 }
 
-/// A text as it may stand in an attribute between double quotes.
+/// The text, escaped for an attribute in double quotes.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;")
 }

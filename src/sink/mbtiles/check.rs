@@ -11,17 +11,17 @@ use super::{MBTILES_APPLICATION_ID, MbtilesReader};
 use crate::sink::ReadError;
 use crate::sink::read::Total;
 
-/// Tiles that are named for each kind of defect.
+/// The most tiles that are named for each kind of defect; the others are only counted.
 const MAX_NAMED_TILES: u64 = 20;
 
-/// Bytes of tiles that SQLite may put in order, in files of its own.
+/// The most bytes of tiles that SQLite may sort in temporary files, if the archive is smaller than half of that.
 const MAX_SORTED_BYTES: u64 = 256 << 20;
 
-/// Defects, with the tiles that have them.
+/// The defects found so far, in words, each with the tile that has it.
 #[derive(Default)]
 struct ArchiveDefects {
     named: Vec<String>,
-    /// How many tiles have each kind of defect.
+    /// The number of tiles with each kind of defect.
     counts: [u64; 5],
 }
 
@@ -46,7 +46,7 @@ impl MbtilesReader {
     pub(super) fn check_archive(&self) -> Result<Vec<String>, ReadError> {
         let mut found = ArchiveDefects::default();
         self.check_file(&mut found.named).map_err(|error| self.failed(error))?;
-        // What SQLite finds broken would only break the queries below.
+        // A file that fails SQLite's integrity check would make the queries below fail, too.
         if !found.named.is_empty() && found.named.iter().any(|what| what.starts_with("SQLite's integrity check")) {
             return Ok(found.named);
         }
@@ -62,8 +62,9 @@ impl MbtilesReader {
         Ok(found.finish())
     }
 
-    /// Why its tiles are not put in order: without an index SQLite would keep all of their bytes once more, and those of an image as
-    /// often as it is shown. `None` if that is no harm.
+    /// The reason why the tiles cannot be read in order; `None` if they can. Without an index SQLite sorts a copy of all their bytes, and
+    /// copies an image once for each tile that shares it. That is refused if the bytes add up to more than twice the archive's size and
+    /// more than [`MAX_SORTED_BYTES`], or if there are more rows than its size allows.
     fn unsorted(&self) -> rusqlite::Result<Option<String>> {
         if self.is_in_order()? {
             return Ok(None);
@@ -82,7 +83,7 @@ impl MbtilesReader {
         Ok(None)
     }
 
-    /// The file as SQLite sees it.
+    /// Checks the file itself: integrity, journal mode, length and `application_id`.
     fn check_file(&self, found: &mut Vec<String>) -> rusqlite::Result<()> {
         self.guard.begin();
         if let Some(what) = computes(&self.connection)? {
@@ -101,7 +102,7 @@ impl MbtilesReader {
                     .to_owned(),
             );
         }
-        // SQLite takes what is missing of the last page for zeros.
+        // SQLite reads the missing end of a truncated last page as zeros, so its own check does not notice.
         let number = |name| self.connection.pragma_query_value(None, name, |row| row.get::<_, u32>(0)).map(u64::from);
         let size = number("page_count")? * number("page_size")?;
         let there = std::fs::metadata(&self.path).map_or(size, |file| file.len());
@@ -109,7 +110,7 @@ impl MbtilesReader {
             found.push(format!("it is cut off: it has {there} bytes, but should have {size}"));
         }
         let id: i32 = self.connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
-        // MBTiles 1.3, section "Database", lets writers leave it out.
+        // MBTiles 1.3, section "Database", makes the `application_id` optional.
         if id != 0 && id != MBTILES_APPLICATION_ID {
             found.push(format!(
                 "its application_id is {id:#010x}: MBTiles has {MBTILES_APPLICATION_ID:#010x} (or none)"
@@ -118,7 +119,7 @@ impl MbtilesReader {
         Ok(())
     }
 
-    /// The metadata rows (MBTiles 1.3, section "Metadata").
+    /// Checks the metadata rows (MBTiles 1.3, section "Metadata").
     fn check_metadata(&self, found: &mut Vec<String>) -> Result<Expected, ReadError> {
         let rows = self.metadata()?;
         self.guard.begin();
@@ -151,7 +152,8 @@ impl MbtilesReader {
         })
     }
 
-    /// Every row of the tiles, in the order of `agg_tiles_hash`. `false` if they add up to more than is read.
+    /// Checks every row of `tiles`, in the order of `agg_tiles_hash`. Returns `false` if the tiles add up to more bytes than may be read
+    /// from a file of this size.
     fn check_tiles(&self, expected: &Expected, found: &mut ArchiveDefects) -> rusqlite::Result<bool> {
         self.guard.begin();
         let mut rows = self.connection.prepare(IN_ORDER)?;
@@ -187,7 +189,7 @@ impl MbtilesReader {
                 found.tile(3, || format!("tile {tile} is not gzip, which MBTiles 1.3 demands of vector tiles"));
             }
             digits.clear();
-            // Writing to a string does not fail.
+            // Writing to a string never fails.
             if write!(digits, "{zoom}{column}{tms}").is_ok() {
                 hash.update(&digits);
             }
@@ -201,7 +203,7 @@ impl MbtilesReader {
     }
 }
 
-/// What the metadata says about the tiles.
+/// What the metadata says about the tiles: the zooms and the hash.
 struct Expected {
     from: i64,
     to: i64,

@@ -1,4 +1,5 @@
-//! Files that `SQLite` keeps beside a database, which it finds by their names alone: rollback journal, write-ahead log, its index.
+//! The files that `SQLite` keeps beside a database and finds by their names alone: the rollback journal, the write-ahead log and the log's
+//! index.
 
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -9,32 +10,33 @@ use super::{KIND, MbtilesError};
 use crate::sink::lock_file;
 use crate::sink::staging::{Staging, StagingError};
 
-/// Where SQLite keeps the old pages of what it writes, and where, in another mode, the new ones.
+/// The suffix of the rollback journal, in which SQLite keeps the old content of the pages that it overwrites. In WAL mode, the new content
+/// goes to the write-ahead log (`-wal`) instead.
 const JOURNAL: &str = "-journal";
-/// Those that hold changes.
+/// The suffixes of the companions that may hold changes.
 const WITH_CHANGES: [&str; 2] = ["-wal", JOURNAL];
 
-/// The names under which SQLite keeps more of a database.
+/// The suffixes of all companions of a database.
 pub(super) const COMPANIONS: [&str; 3] = ["-wal", "-journal", "-shm"];
 
-/// The name of a companion of a file.
+/// The path of the companion of `target` that has the suffix `end`.
 pub(super) fn beside(target: &Path, end: &str) -> PathBuf {
     let mut companion = target.as_os_str().to_owned();
     companion.push(end);
     companion.into()
 }
 
-/// Whether changes that `SQLite` has not applied may lie beside a database.
+/// True if a companion of `target` exists that may hold changes which `SQLite` has not applied yet.
 pub(super) fn beside_holds_changes(target: &Path) -> bool {
     WITH_CHANGES.iter().any(|end| beside(target, end).exists())
 }
 
-/// Has SQLite undo what a killed program left half written in a file, or finish what it left in a log, and clear that away: any
-/// reader would. What a running program holds stays, and what stays is refused.
+/// Makes SQLite recover a database after its writer was killed: it rolls back a half-written transaction, or applies what is left in the
+/// log, and deletes those files, as it would for any reader. Files that a running program uses stay, and are refused afterwards.
 pub(super) fn clear_away(target: &Path) {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let cleared = Connection::open_with_flags(target, flags).and_then(|connection| {
-        // The writer's lock: nobody else is writing.
+        // This takes the writer's lock, so no other process is writing.
         connection.execute_batch("BEGIN IMMEDIATE; SELECT count(*) FROM sqlite_schema;")?;
         let journal = beside(target, JOURNAL);
         let unused =
@@ -50,8 +52,8 @@ pub(super) fn clear_away(target: &Path) {
     }
 }
 
-/// Whether it is a journal whose writer was killed before it changed anything: SQLite writes its first bytes last, and
-/// leaves it to the next writer.
+/// True if the file is a journal whose writer was killed before it changed the database: SQLite writes the first bytes of a journal last.
+/// It leaves such a journal to the next writer.
 fn is_unused(journal: &Path) -> io::Result<bool> {
     let mut first = [0xff];
     match lock_file::open_named(journal).and_then(|mut file| file.read_exact(&mut first)) {
@@ -62,7 +64,7 @@ fn is_unused(journal: &Path) -> io::Result<bool> {
     }
 }
 
-/// Refuses a companion that is a link, a pipe or a device, before SQLite opens it by its name: a pipe would never let go of it.
+/// Refuses a companion that is a link, a pipe or a device, before SQLite opens it by its name: opening a pipe would block forever.
 pub(super) fn refuse_irregular_companions(target: &Path) -> Result<(), MbtilesError> {
     for companion in WITH_CHANGES.map(|end| beside(target, end)) {
         if std::fs::symlink_metadata(&companion).is_ok_and(|found| !found.is_file()) {
@@ -72,13 +74,14 @@ pub(super) fn refuse_irregular_companions(target: &Path) -> Result<(), MbtilesEr
     Ok(())
 }
 
-/// Refuses to put a file beside changes to another. SQLite finds a log or journal by its name alone ("Write-Ahead Logging"
-/// and "Atomic Commit In SQLite", hot journals): the first reader would apply the old file's to the new one.
+/// Refuses to put a new file where a companion with changes to another file lies. SQLite finds a log or journal by its name alone
+/// ("Write-Ahead Logging" and "Atomic Commit In SQLite", hot journals), so the first reader would apply the old file's changes to the new
+/// file.
 pub(super) fn refuse_companions(target: &Path) -> Result<(), MbtilesError> {
     for end in WITH_CHANGES {
         let companion = beside(target, end);
         match std::fs::symlink_metadata(&companion) {
-            // An empty one holds no changes.
+            // An empty companion holds no changes.
             Ok(found) if found.len() == 0 && found.is_file() => {}
             Ok(_) => return Err(MbtilesError::Companion { companion, target: target.to_owned() }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -88,7 +91,7 @@ pub(super) fn refuse_companions(target: &Path) -> Result<(), MbtilesError> {
     Ok(())
 }
 
-/// Refuses to replace a file that is not an MBTiles archive. An empty file may be replaced.
+/// Refuses to replace an existing file that is not an MBTiles archive; an empty file may be replaced.
 pub(super) fn refuse_foreign(staging: &Staging) -> Result<(), StagingError> {
     if !staging.replaces(&KIND)? {
         return Ok(());
@@ -108,8 +111,8 @@ pub(super) fn refuse_foreign(staging: &Staging) -> Result<(), StagingError> {
     }
 }
 
-/// A file as an SQLite URI ("Uniform Resource Identifiers", immutable) that takes it as it lies: a look at a file in WAL
-/// mode would leave a log and its index beside it, also read-only.
+/// The path as an SQLite URI with `immutable=1` ("Uniform Resource Identifiers"), so that SQLite reads the file and creates no other.
+/// Without it, opening a file in WAL mode leaves a log and its index beside the file, even if the file is opened read-only.
 pub(super) fn as_it_lies(path: &Path) -> String {
     let mut uri = "file:".to_owned();
     for &byte in path.as_os_str().as_encoded_bytes() {
@@ -121,7 +124,7 @@ pub(super) fn as_it_lies(path: &Path) -> String {
     uri + "?immutable=1"
 }
 
-/// The path of a file whose folder is named without links.
+/// The path with all links in its folder resolved; the file's own name stays, even if it is a link.
 pub(super) fn without_links(path: &Path) -> PathBuf {
     match (path.parent(), path.file_name()) {
         (Some(folder), Some(name)) => {

@@ -1,5 +1,5 @@
-//! Limits for strangers' archives: time and memory in proportion to the size of the file. SQL is a language in which a file of 8 KB can ask
-//! for years of work ("Defense Against The Dark Arts" in SQLite's documentation).
+//! Limits for archives from unknown sources: reading one takes time and memory in proportion to its size. Without them, a file of 8 KB can
+//! hold SQL (views, triggers) that runs for years ("Defense Against The Dark Arts" in SQLite's documentation).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,39 +11,40 @@ use rusqlite::limits::Limit;
 use super::companions::beside;
 use crate::encode::MAX_STORED_TILE;
 
-/// Steps of SQLite's virtual machine between two checks of the limit.
+/// Steps of SQLite's virtual machine between two checks of the step limit.
 const STEPS_PER_LOOK: i32 = 10_000;
 
-/// Steps that a statement may take whatever the size of the archive: about a second.
+/// Steps that a statement may take in an archive of any size: about one second.
 const FREE_STEPS: u64 = 50_000_000;
 
-/// Steps that a statement may take for each byte of the archive. A row takes 30 steps and at least nine bytes.
+/// Steps that a statement may take, in addition, for each byte of the archive. Reading a row takes 30 steps, and a row has at least nine
+/// bytes.
 const STEPS_PER_BYTE: u64 = 400;
 
-/// Bytes of a row with four columns at least: lengths, types and its pointer on the page.
+/// The smallest size of a row with four columns, in bytes: its lengths, its types and its pointer on the page.
 const MIN_BYTES_PER_ROW: u64 = 9;
 
-/// Rows that an archive may have beyond those that its size explains.
+/// Rows that an archive may have in addition to one for each [`MIN_BYTES_PER_ROW`] bytes of its size.
 const SPARE_ROWS: u64 = 1_000;
 
-/// Counts the steps of statements on one archive against its limit.
+/// Counts the steps that a statement takes on one archive, and compares them with the limit for the archive's size.
 #[derive(Debug, Clone)]
 pub(super) struct Guard {
     looks: Arc<AtomicU64>,
-    /// Bytes of the file and its write-ahead log.
+    /// Size of the file and its write-ahead log together, in bytes.
     pub(super) size: u64,
 }
 
 impl Guard {
-    /// For the file of a path.
+    /// The guard of the archive at `path`, with no steps counted.
     pub(super) fn of(path: &Path) -> Guard {
         let length = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
         Guard { looks: Arc::default(), size: length(path) + length(&beside(path, "-wal")) }
     }
 
-    /// Sets the limits of a connection.
+    /// Sets the limits that SQLite itself enforces on `connection`.
     pub(super) fn limit(connection: &Connection) -> rusqlite::Result<()> {
-        // Of each value, and of a row.
+        // The longest value, and the longest row, in bytes.
         let longest = i32::try_from(MAX_STORED_TILE + 1_000).unwrap_or(i32::MAX);
         for (limit, most) in [
             (Limit::SQLITE_LIMIT_LENGTH, longest),
@@ -58,7 +59,7 @@ impl Guard {
         connection.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA ignore_check_constraints = ON")
     }
 
-    /// Has `connection` end a statement that takes too many steps, and every statement once `is_stopped` returns true.
+    /// Makes `connection` abort a statement that takes too many steps, and every statement after `is_stopped` has returned true.
     pub(super) fn watch(
         &self,
         connection: &mut Connection,
@@ -72,18 +73,18 @@ impl Guard {
         connection.progress_handler(STEPS_PER_LOOK, Some(look))
     }
 
-    /// Starts counting for a new statement.
+    /// Resets the count of steps. Call it before each statement.
     pub(super) fn begin(&self) {
         self.looks.store(0, Relaxed);
     }
 
-    /// Whether the statement has used up its steps.
+    /// True if the statement has taken more steps than an archive of this size may need.
     pub(super) fn is_spent(&self) -> bool {
         let most = self.size.saturating_mul(STEPS_PER_BYTE).saturating_add(FREE_STEPS);
         self.looks.load(Relaxed).saturating_mul(u64::from(STEPS_PER_LOOK.unsigned_abs())) > most
     }
 
-    /// The most tiles that can be in the archive.
+    /// The most rows that an archive of this size can hold.
     pub(super) const fn max_rows(&self) -> u64 {
         self.size / MIN_BYTES_PER_ROW + SPARE_ROWS
     }

@@ -1,4 +1,4 @@
-//! Edits of an archive that wait for its one transaction, in a scratch file.
+//! Edits of an archive, kept in a scratch file until the archive's single transaction writes them.
 
 use rusqlite::params;
 
@@ -8,15 +8,15 @@ use crate::tile::{Order, TileCoord};
 /// What an edit changes in the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PendingChange {
-    /// Adds a tile that the archive does not hold.
+    /// Adds a tile that the archive does not hold yet.
     Add,
-    /// Replaces the bytes of a tile that it holds.
+    /// Replaces the bytes of a tile that the archive holds.
     Replace,
-    /// Deletes a tile that it holds.
+    /// Deletes a tile that the archive holds.
     Delete,
 }
 
-/// The edits, in the order in which they came.
+/// The pending edits, in the order in which they were pushed.
 #[derive(Debug)]
 pub(super) struct PendingEdits {
     changes: Scratch,
@@ -33,12 +33,12 @@ impl PendingEdits {
         Ok(PendingEdits { changes, count: 0, bytes: 0 })
     }
 
-    /// How many edits wait.
+    /// The number of pending edits.
     pub(super) const fn count(&self) -> u64 {
         self.count
     }
 
-    /// Bytes of their tiles.
+    /// Total size of the pending edits' tiles, in bytes.
     pub(super) const fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -60,7 +60,7 @@ impl PendingEdits {
         Ok(())
     }
 
-    /// Hands all edits to `take`.
+    /// Passes each edit to `take`, in the order in which they were pushed; ends at the first error.
     pub(super) fn each<E: From<ScratchError>>(
         &self,
         mut take: impl FnMut(TileCoord, PendingChange, &[u8]) -> Result<(), E>,

@@ -1,20 +1,20 @@
-//! How an archive's tiles are found: all of them in one ordered scan, or each by an index.
+//! How tiles are read from an archive: all of them in one ordered scan, or single ones by an index.
 
 use super::read::{POINT, bytes};
 use super::{MbtilesReader, ORDER};
 use crate::sink::ReadError;
 use crate::sink::compare::Handover;
 
-/// The tiles in the order of `agg_tiles_hash`.
+/// Selects all tiles in the order over which `agg_tiles_hash` is computed.
 pub(super) const IN_ORDER: &str =
     "SELECT zoom_level, tile_column, tile_row, tile_data FROM tiles ORDER BY zoom_level, tile_column, tile_row";
 
-/// The most tiles that an archive without an index may have, if single ones are read: each look takes all rows, so 2,000 tiles take
-/// 4 million rows or a few seconds, and a million tiles would take weeks.
+/// The most tiles that an archive without an index on the tile's address may have if single tiles are read from it. Each read scans all
+/// rows: reading 2,000 tiles scans 4 million rows and takes a few seconds; a million tiles would take weeks.
 const MAX_UNINDEXED_TILES: u32 = 2_000;
 
 impl MbtilesReader {
-    /// Refuses a large archive in which no index finds a tile by its address.
+    /// Fails if the archive has more than [`MAX_UNINDEXED_TILES`] tiles and no index that finds a tile by its address.
     pub(super) fn refuse_unindexed(&self) -> Result<(), ReadError> {
         let failed = |error| self.failed(error);
         if self.finds_by_index().map_err(failed)? {
@@ -29,8 +29,8 @@ impl MbtilesReader {
         Ok(())
     }
 
-    /// Whether a tile is found by an index over two of the three parts of its address or more. `SQLite` shows each part as `column=?`. An
-    /// automatic index is built anew for each look.
+    /// True if `SQLite` finds a tile by an index that covers at least two of the three parts of its address (the query plan shows each part
+    /// as `column=?`). An automatic index does not count, because `SQLite` builds it anew for each query.
     fn finds_by_index(&self) -> rusqlite::Result<bool> {
         self.guard.begin();
         let mut plan = self.connection.prepare(&format!("EXPLAIN QUERY PLAN {POINT}"))?;
@@ -39,8 +39,8 @@ impl MbtilesReader {
         Ok(!plan.iter().any(takes_all) && plan.iter().any(|step| step.matches("=?").count() >= 2))
     }
 
-    /// Whether an index has the tiles in order. Without one `SQLite` would keep all of their bytes once more to sort them, and those of an
-    /// image as often as it is shown.
+    /// True if `SQLite` reads the tiles in order from an index. Otherwise it would sort them in a temporary copy of all their bytes, and an
+    /// image that many tiles share would be copied once for each of them.
     pub(super) fn is_in_order(&self) -> rusqlite::Result<bool> {
         self.guard.begin();
         let mut plan = self.connection.prepare(&format!("EXPLAIN QUERY PLAN {IN_ORDER}"))?;
@@ -48,7 +48,7 @@ impl MbtilesReader {
         Ok(!plan.iter().any(|step| step.contains("TEMP B-TREE")))
     }
 
-    /// Hands over every tile in order, until no more are wanted.
+    /// Hands over the tiles in order until there are no more, or `handover` wants no more.
     pub(super) fn hand_over(&self, handover: &mut Handover) -> Result<(), ReadError> {
         let failed = |error| self.failed(error);
         if !self.is_in_order().map_err(failed)? {

@@ -39,7 +39,7 @@ struct LeaseNote {
     id: String,
     /// The note's `ETag`.
     tag: String,
-    /// Whether the server supports conditional writes.
+    /// True if the server supports conditional writes.
     conditional: bool,
 }
 

@@ -67,7 +67,7 @@ impl Footprints {
         }
     }
 
-    /// Whether features are found by their boxes in their own reference system: the layer has no closed formula for it.
+    /// True if features are found by their boxes in their own reference system, because the layer has no closed formula for the area.
     #[must_use]
     pub const fn has_sources(&self) -> bool {
         matches!(self, Footprints::Boxes(_) | Footprints::Gathered(_))

@@ -63,11 +63,11 @@ struct Pairing {
     new: String,
     /// The condition of the join.
     on: String,
-    /// Whether a pair has an old row.
+    /// The condition that a pair has an old row.
     old_here: String,
-    /// Whether a pair has a new row.
+    /// The condition that a pair has a new row.
     new_here: String,
-    /// Whether the rows of a pair differ.
+    /// The condition that the rows of a pair differ.
     changed: String,
 }
 

@@ -121,12 +121,12 @@ impl Query {
         self.pieces.contains(&QueryPiece::Value(placeholder))
     }
 
-    /// Whether its rows may differ from zoom to zoom.
+    /// True if the query's rows may differ from zoom to zoom.
     pub(in crate::postgis) fn asks_zoom(&self) -> bool {
         [Placeholder::Zoom, Placeholder::Pixel, Placeholder::Scale].iter().any(|one| self.asks(*one))
     }
 
-    /// Whether it is run once for each tile.
+    /// True if the query is run once for each tile.
     #[must_use]
     pub fn asks_box(&self) -> bool {
         self.asks(Placeholder::Box)

@@ -74,7 +74,7 @@ impl<'a> QueryReader<'a> {
         Ok(())
     }
 
-    /// Whether the letter just read is a whole word, such as the E of E'…'.
+    /// True if the letter just read is a word of its own, such as the E of E'…'.
     fn is_prefix(&self) -> bool {
         self.words.last().is_some_and(|word| word == "e")
     }

@@ -59,7 +59,7 @@ const EXCLUSIVE: &str = "
 /// One wait for a lock on a relation.
 #[derive(Debug)]
 pub(in crate::postgis) struct LockWait {
-    /// Whether a process of the run waits.
+    /// True if the waiting process belongs to the run.
     pub(in crate::postgis) is_ours: bool,
     /// The waiting process.
     pub(in crate::postgis) pid: i32,

@@ -233,7 +233,7 @@ fn without_word<'a>(sql: &'a str, word: &str) -> Option<&'a str> {
     (token == Token::Word && sql[..end].eq_ignore_ascii_case(word)).then(|| sql[end..].trim_start())
 }
 
-/// Whether an aggregate depends on the number of its rows alone.
+/// True if an aggregate depends only on the number of its rows.
 pub(in crate::postgis) fn only_counts(sql: &str) -> bool {
     let is_known = |word: &str| {
         word.parse::<f64>().is_ok()
@@ -255,7 +255,7 @@ pub(in crate::postgis) fn only_counts(sql: &str) -> bool {
         })
 }
 
-/// Whether the cells of a layer are drawn from the number of their rows alone.
+/// True if the features of a layer's cells depend only on the number of their rows.
 pub(in crate::postgis) fn needs_only_counts(layer: &Layer) -> bool {
     layer.cells().is_some_and(|cells| !cells.keeps_lone) && layer.aggregates().all(only_counts)
 }

@@ -64,7 +64,7 @@ impl FoldedValues {
 }
 
 impl FoldedValue {
-    /// Whether the folded value may be greater than a bigint, as a sum of bigints may: it is sent as text.
+    /// True if the folded value may exceed a bigint, as a sum of bigints may; it is then sent as text.
     fn is_numeric(&self) -> bool {
         self.fold == Fold::Sum && self.kind == ValueKind::Int8
     }

@@ -187,7 +187,7 @@ fn carried(layer: &Layer) -> String {
         .collect()
 }
 
-/// Whether the geometry of a cell may touch the tiles of the area.
+/// A condition: the geometry of a cell may touch the tiles of the area.
 fn touches_area(grid: CellGrid, cell: &DecodedCell) -> String {
     let [west, north, east, south] = match grid.geometry {
         CellGeometry::Center => {

@@ -8,7 +8,7 @@ use super::*;
 use crate::serve::live::LiveLayer;
 use crate::tile::{TileCoord, Zoom};
 
-/// Fails or gives one byte, once it is let go.
+/// A source that waits until the test releases it; then it fails or returns one byte.
 #[derive(Default)]
 struct Held {
     renders: AtomicUsize,
@@ -67,7 +67,7 @@ fn on_runtime<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(work)
 }
 
-/// Lets the tasks run until there are so many requests, running and queued tiles.
+/// Lets the tasks run until the numbers of running tiles, queued tiles and requests are those given.
 async fn until(flights: &LiveFlights, running: usize, queued: usize, requests: usize) {
     while flights.counts() != (FlightCounts { running, queued, requests }) {
         tokio::task::yield_now().await;
@@ -112,7 +112,7 @@ fn a_failure_answers_all_and_the_tile_is_left_alone_for_a_while() {
         }
         assert!(matches!(flights.tile(key(1), Instant::now()).await.landed, Err(LiveError::JustFailed)));
         assert_eq!(source.renders.load(Ordering::SeqCst), 1);
-        // Another tile is tried.
+        // A tile that has not failed is tried.
         source.fails.store(false, Ordering::SeqCst);
         source.go.notify_one();
         assert!(flights.tile(key(2), Instant::now()).await.landed.is_ok());
@@ -130,12 +130,12 @@ fn beyond_the_queue_requests_are_turned_away_and_who_leaves_makes_room() {
         let asked: Vec<_> = (0..3).map(|x| spawned(&flights, x)).collect();
         until(&flights, 1, 2, 3).await;
         assert!(matches!(flights.tile(key(9), Instant::now()).await.landed, Err(LiveError::Overloaded { .. })));
-        // One that is under way already can always be joined.
+        // A request can always join a flight that has started already.
         let joined = spawned(&flights, 2);
         until(&flights, 1, 2, 4).await;
         asked[1].abort();
         until(&flights, 1, 1, 3).await;
-        // The one that runs ends when the last who waits for it leaves.
+        // The running flight ends when the last request that waits for it leaves.
         asked[0].abort();
         until(&flights, 1, 0, 2).await;
         source.go.notify_one();
