@@ -85,7 +85,7 @@ pub(in crate::changes) struct ColumnFacts {
     pub(in crate::changes) number: i16,
     #[serde(deserialize_with = "transaction")]
     pub(in crate::changes) since: u64,
-    /// True if the column exists and was not altered since the triggers were installed.
+    /// True if the column exists and was not altered after the transaction `since`.
     pub(in crate::changes) is_same: bool,
     /// How values of its present type are read from the log.
     pub(in crate::changes) decoding: Option<Decoding>,
