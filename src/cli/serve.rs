@@ -65,7 +65,7 @@ pub struct Serve {
     /// Do not limit the connections of this address or network, a proxy; repeat the flag for several proxies [env: OAR_TILES_TRUSTED_PROXIES]
     #[arg(long, value_name = "ADDRESS", action = ArgAction::Append)]
     pub trusted_proxy: Vec<AddressRange>,
-    /// Configuration file, for [serve], [s3] and the output [env: OAR_TILES_CONFIG]
+    /// Configuration file, for its sections serve and s3 and the output [env: OAR_TILES_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }

@@ -8,7 +8,7 @@ use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::tile::{Margin, TileBounds, Zoom};
 
 impl Layer {
-    /// Everything that decides the layer's bytes in a tile, in one text. The layer's [kind of geometries](super::Shape) is left out: it
+    /// Everything that decides the layer's bytes in a tile, in one text. The layer's kind of geometries (`Shape`) is left out: it
     /// follows from the rows of the column, changes with them, and decides no byte.
     #[must_use]
     pub fn definition(&self) -> String {
