@@ -185,7 +185,7 @@ impl DatabaseTilesShared {
         }
     }
 
-    /// The present snapshot, taken if there is none, or none that is newer than `since`.
+    /// The present snapshot. A new one is taken if there is none yet, or if it is not newer than `since`.
     async fn snapshot(self: &Arc<Self>, since: Instant) -> TakenSnapshot {
         let work = {
             let mut present = self.present();

@@ -170,7 +170,7 @@ async fn within_limit<T>(looking: impl Future<Output = Result<T, tokio_postgres:
     }
 }
 
-/// A relation that another process has locked exclusively, and that process, in words; `None` if there is none, or the queue cannot be read.
+/// Names a relation that another process has locked exclusively, and that process. `None` if no relation is, or if the queue cannot be read.
 pub(in crate::postgis) async fn exclusive_locks(database: &Database) -> Option<String> {
     let transactions = database.locks.ids();
     let look = LockQueue::open(database).await.ok()?;
