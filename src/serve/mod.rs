@@ -9,286 +9,42 @@
 //!
 //! | file | subject |
 //! |---|---|
+//! | `options`, `error` | what a server is told; why it could not start |
+//! | `server`, `settings` | start, listeners, tasks and end; what is read again while it runs |
 //! | `http` | addresses, the accept loop and its limits, paths, content negotiation, answers; nothing of tilesets but names of tiles |
-//! | `freshness` | how long caches may keep a tile, by zoom |
-//! | `tileset` | the target: opened, watched for replacement, read by several readers at once |
-//! | `stored` | which tiles the target holds, so that missing ones are known without a lookup |
-//! | `tiles`, `cache` | where a tile comes from; tiles as they are sent, the most wanted of them in memory |
+//! | `target` | the target: opened, watched for replacement, read by several readers at once; which tiles it holds |
+//! | `tiles` | where a tile comes from; tiles as they are sent, the most wanted of them in memory |
 //! | `live` | tiles that are rendered on request: one flight a tile, a bounded queue |
-//! | `public`, `admin` | what the two listeners answer |
-//! | `tilejson`, `preview`, `metrics` | documents, the page with the map, Prometheus |
+//! | `public` | the public listener: tiles and how long caches may keep them, TileJSON |
+//! | `preview` | the page with the map |
+//! | `admin` | the admin listener: health, metrics, status |
+//! | `observe` | what others learn of the server: Prometheus, the access log, systemd, troubles |
 //!
 //! The server never writes to the target, and keeps no lock on it between two reads: other processes may seed, reseed or switch it while it
 //! is served. A request after such a change gets the new state, because each request checks the metadata of the target's files (device,
 //! inode, length, time); a target in S3 is checked once a second.
 
-mod access_log;
 mod admin;
-mod cache;
-mod freshness;
+mod error;
 mod http;
 mod live;
-mod metrics;
-mod notify;
+mod observe;
 mod options;
 mod preview;
 mod public;
+mod server;
 mod settings;
-mod stored;
-mod tilejson;
+mod target;
 mod tiles;
-mod tileset;
-mod trouble;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
-use std::time::Duration;
-
-use ::http::HeaderValue;
-use tokio::sync::watch;
+pub use error::ServeError;
+pub use live::{LiveError, LiveLayer, LiveSource, LiveTile};
+pub use options::{AccessLogStyle, CdnHeader, EmptyStatus, LiveOptions, ServeOptions};
+pub use server::TileServer;
+pub use settings::SettingsReader;
+pub use target::served::{POLL, TargetOpener, TargetWatch, files_of_archive, files_of_directory};
 
 pub use self::http::address::{ListenAddress, ListenAddressError};
 pub use self::http::peers::{AddressRange, AddressRangeError};
-pub use live::{LiveError, LiveLayer, LiveSource, LiveTile};
-pub use options::{AccessLogStyle, CdnHeader, EmptyStatus, LiveOptions, ServeOptions};
-pub use settings::SettingsReader;
-pub use tileset::{POLL, TargetOpener, TargetWatch, files_of_archive, files_of_directory};
 
-use self::access_log::AccessLog;
-use self::admin::Admin;
-use self::cache::TileCache;
-use self::freshness::TileFreshness;
-use self::http::accept::{ConnectionLimits, serve as accept};
-use self::http::address::HttpListener;
-use self::http::answer::Freshness;
-use self::live::LiveFlights;
-use self::metrics::Metrics;
-use self::notify::{ServerState, tell};
-use self::preview::{MapClient, PreviewPage};
-
-pub(crate) use self::preview::standalone;
-use self::public::{Public, Site, SiteSettings};
-use self::stored::keep_listed;
-use self::tiles::ServedTiles;
-use self::tileset::ServedTarget;
-use crate::error::ErrorKind;
-use crate::sink::ReadError;
-use crate::stop::{Signal, Stop};
-
-/// The time for requests in flight after the server has stopped accepting connections.
-const LAST_ANSWERS: Duration = Duration::from_secs(20);
-
-/// `Cache-Control` of documents (TileJSON): caches may keep them, but must validate the entity tag each time.
-const DOCUMENT_CACHE_CONTROL: &str = "no-cache";
-
-/// Why a server could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The target cannot be read.
-    #[error(transparent)]
-    Target(#[from] ReadError),
-    /// An address cannot be listened on.
-    #[error("cannot listen on {address}: choose another address, or end the program that uses it")]
-    Listen {
-        /// The address.
-        address: ListenAddress,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// The server does not know a URL under which clients find the tiles.
-    #[error(
-        "{address} is no address that clients can name, and the TileJSON has to say where the tiles are: give --public-url https://…"
-    )]
-    NoPublicUrl {
-        /// The address.
-        address: ListenAddress,
-    },
-    /// A configured value cannot be sent as a header.
-    #[error("{value:?} cannot be sent as {header}: it has characters that no header may have")]
-    Header {
-        /// The header.
-        header: &'static str,
-        /// The value.
-        value: String,
-    },
-    /// Live tiles would not fit the target's tiles.
-    #[error(transparent)]
-    Live(LiveError),
-    /// A rule has no `max-age` from which to make an `s-maxage`.
-    #[error(
-        "cdn_cache_control {value:?} has no max-age, of which cdn_headers is to make an s-maxage: write max-age=SECONDS, or leave \"s-maxage\" out of cdn_headers"
-    )]
-    NoMaxAge {
-        /// The value.
-        value: String,
-    },
-    /// A rule tells caches that tiles never change, but they do.
-    #[error(
-        "cache_control says immutable, and the tiles of this target change under their names, so that caches would keep old ones: leave immutable out, or publish versions ({{version}} in the template)"
-    )]
-    Immutable,
-    /// A thread of the server died.
-    #[error("a thread died ({0}): please report this")]
-    Died(String),
-}
-
-impl ServeError {
-    /// The kind of the failure.
-    #[must_use]
-    pub const fn kind(&self) -> ErrorKind {
-        match self {
-            ServeError::Target(error) => error.kind(),
-            ServeError::Listen { .. }
-            | ServeError::NoPublicUrl { .. }
-            | ServeError::Header { .. }
-            | ServeError::Live(_)
-            | ServeError::NoMaxAge { .. }
-            | ServeError::Immutable => ErrorKind::Usage,
-            ServeError::Died(_) => ErrorKind::Failed,
-        }
-    }
-}
-
-/// A server that listens on its addresses.
-pub struct TileServer {
-    site: Arc<Site>,
-    target: Arc<ServedTarget>,
-    public: HttpListener,
-    admin: Option<HttpListener>,
-    options: ServeOptions,
-}
-
-impl TileServer {
-    /// Opens the target and starts to listen. With `live`, tiles outside of the target's scope are rendered on request. [`TileServer::run`]
-    /// accepts the first connection.
-    ///
-    /// # Errors
-    /// If the target cannot be read, an address cannot be used, or the URL for clients is not known.
-    pub async fn start(
-        options: ServeOptions,
-        open: TargetOpener,
-        watched: TargetWatch,
-        live: Option<Arc<dyn LiveSource>>,
-    ) -> Result<TileServer, ServeError> {
-        let settings = SiteSettings::new(&options)?;
-        let lists_tiles = options.lists_tiles;
-        let opening = tokio::task::spawn_blocking(move || {
-            let target = ServedTarget::open(open, watched)?;
-            if lists_tiles {
-                target.can_list()?;
-            }
-            Ok::<_, ReadError>(target)
-        });
-        let opened = opening.await;
-        let target = Arc::new(opened.map_err(|error| ServeError::Died(error.to_string()))??);
-        if TileFreshness::is_immutable(&options) && !target.last().template.is_versioned() {
-            return Err(ServeError::Immutable);
-        }
-        if let Some(live) = &live {
-            target.last().is_of(live.fingerprint()).map_err(ServeError::Live)?;
-        }
-        let public = bound(&options.listen).await?;
-        let admin = match &options.admin {
-            Some(address) => Some(bound(address).await?),
-            None => None,
-        };
-        let public_url = public_url(&options, &public)?;
-        let cache = TileCache::new(options.cache_bytes);
-        let metrics = Arc::new(Metrics::new());
-        let flights = |(source, options)| LiveFlights::new(source, cache.clone(), Arc::clone(&metrics), options);
-        let live = live.zip(options.live).map(flights);
-        let access_log = options.access_log.map(AccessLog::start).transpose();
-        let site = Site {
-            tiles: ServedTiles::new(Arc::clone(&target), cache, live),
-            public_url,
-            settings: RwLock::new(Arc::new(settings)),
-            document_freshness: Freshness::of(HeaderValue::from_static(DOCUMENT_CACHE_CONTROL)),
-            base_path: options.base_path.clone(),
-            preview: options.preview.then(|| PreviewPage { client: MapClient::of(options.assets.clone()) }),
-            metrics,
-            access_log: access_log.map_err(|error| ServeError::Died(error.to_string()))?,
-            trusted_proxies: options.trusted_proxies.clone(),
-        };
-        Ok(TileServer { site: Arc::new(site), target, public, admin, options })
-    }
-
-    /// The URL under which clients find the public listener; ends with a slash.
-    #[must_use]
-    pub fn public_url(&self) -> &str {
-        &self.site.public_url
-    }
-
-    /// The URL of the admin listener; `None` if there is none, or a URL cannot name it.
-    #[must_use]
-    pub fn admin_url(&self) -> Option<String> {
-        Some(format!("{}/", self.admin.as_ref()?.url()?))
-    }
-
-    /// Serves until a stop is requested and the requests in flight are answered. After the request `/readyz` answers 503 at once,
-    /// connections are accepted for another `drain`, and then the last answers are sent. A second request to stop cuts both short. SIGHUP
-    /// makes the server read its settings again. Returns the signal that stopped it.
-    pub async fn run(self, stop: &Stop, reread: Option<SettingsReader>) -> Signal {
-        let (close, closing) = watch::channel(false);
-        let draining = Arc::new(AtomicBool::new(false));
-        let limits = ConnectionLimits {
-            all: self.options.max_connections,
-            of_address: self.options.max_connections_of_address,
-            trusted_proxies: self.options.trusted_proxies.clone(),
-        };
-        let public = Public(Arc::clone(&self.site));
-        let public = tokio::spawn(accept(self.public, public, limits.clone(), closing.clone(), LAST_ANSWERS));
-        let admin = Admin { site: Arc::clone(&self.site), draining: Arc::clone(&draining) };
-        let admin = self.admin.map(|listener| tokio::spawn(accept(listener, admin, limits, closing, LAST_ANSWERS)));
-        let polling = self.target.needs_polling().then(|| tokio::spawn(poll(Arc::clone(&self.site))));
-        let rereading = reread.map(|reread| tokio::spawn(settings::reread_at_hangup(Arc::clone(&self.site), reread)));
-        let listing = self.options.lists_tiles.then(|| tokio::spawn(keep_listed(Arc::clone(&self.target))));
-        // The program ends soon after a stop, unless work in flight has asked for more time.
-        let _grace = stop.grant(self.options.drain + LAST_ANSWERS);
-        tell(ServerState::Ready);
-        let signal = stop.wait().await;
-        draining.store(true, Ordering::Relaxed);
-        tell(ServerState::Stopping);
-        let parting = async {
-            tokio::time::sleep(self.options.drain).await;
-            close.send_replace(true);
-            for task in [Some(public), admin].into_iter().flatten() {
-                if let Err(error) = task.await {
-                    tracing::warn!("a listener ended early ({error})");
-                }
-            }
-        };
-        tokio::select! {
-            () = parting => {}
-            () = stop.wait_again() => tracing::warn!("asked to end again: requests in flight are cut off"),
-        }
-        self.site.tiles.end().await;
-        if let Some(log) = &self.site.access_log {
-            log.end();
-        }
-        for task in [polling, listing, rereading].into_iter().flatten() {
-            task.abort();
-        }
-        signal
-    }
-}
-
-/// The URL under which clients find the public listener; ends with a slash.
-fn public_url(options: &ServeOptions, listener: &HttpListener) -> Result<String, ServeError> {
-    if let Some(url) = &options.public_url {
-        return Ok(format!("{}/", url.trim_end_matches('/')));
-    }
-    let own = listener.url().ok_or_else(|| ServeError::NoPublicUrl { address: options.listen.clone() })?;
-    Ok(format!("{own}{}/", options.base_path))
-}
-
-/// Polls a target in a bucket for what it says about itself.
-async fn poll(site: Arc<Site>) {
-    loop {
-        tokio::time::sleep(POLL).await;
-        site.tiles.poll().await;
-    }
-}
-
-async fn bound(address: &ListenAddress) -> Result<HttpListener, ServeError> {
-    HttpListener::bind(address).await.map_err(|source| ServeError::Listen { address: address.clone(), source })
-}
+pub(crate) use preview::standalone;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::http::address::ListenAddress;
-use super::http::peers::AddressRange;
+use crate::serve::http::address::ListenAddress;
+use crate::serve::http::peers::AddressRange;
 use crate::sink::CacheRule;
 
 /// The status of the answer for an empty tile in the scope.

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::ServeError;
-use super::freshness::TileFreshness;
-use super::notify::{ServerState, tell};
-use super::options::ServeOptions;
-use super::public::{Site, SiteSettings};
+use crate::serve::error::ServeError;
+use crate::serve::observe::notify::{ServerState, tell};
+use crate::serve::options::ServeOptions;
+use crate::serve::public::freshness::TileFreshness;
+use crate::serve::public::{Site, SiteSettings};
 
 /// Reads the options again; the error is a message for the log.
 pub type SettingsReader = Arc<dyn Fn() -> Result<ServeOptions, String> + Send + Sync>;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 
-use super::search::NoBatch;
+use super::batch::NoBatch;
 use super::shared_work::SharedWork;
 use super::snapshot::LiveSnapshot;
 use crate::config::LayerSettings;

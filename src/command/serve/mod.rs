@@ -5,8 +5,10 @@
 //! | `page` | the map as a file (`preview --html`) |
 //! | `live` | tiles that the target does not know, rendered on request |
 //! | `snapshot` | the database state that live tiles show for some seconds, and the sessions on it |
-//! | `search` | where the features of a live tile are searched |
+//! | `batch`, `search` | the batch of one live tile; what was found out about where its features are |
+//! | `shared_work` | work that is done once for all who wait for it |
 
+mod batch;
 mod live;
 mod page;
 mod search;

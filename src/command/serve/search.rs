@@ -1,85 +1,33 @@
-//! Where the features of a live tile are searched: in the tile, where a closed formula leads from it to the layer's reference system,
-//! otherwise around the features that a look at all of them has found there.
+//! Where features lie, by layer and zoom: looked for when the first tile needs it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use super::shared_work::SharedWork;
-use super::snapshot::LiveSnapshot;
-use crate::plan::{Dirty, FeatureSearch, ScopePart, batches};
-use crate::postgis::{Error, survey};
-use crate::tile::{
-    Batch, Coverage, LayerCount, LayerFootprints, LayerIndex, SearchBox, Slice, TileId, TileRect, Zoom, ZoomList,
-};
+use crate::postgis::Error;
+use crate::tile::{LayerFootprints, LayerIndex, Zoom};
 
 /// Where the features of a layer lie at a zoom, or why that is not known.
-type Found = Result<Arc<LayerFootprints>, Arc<Error>>;
+pub(super) type PlacesFound = Result<Arc<LayerFootprints>, Arc<Error>>;
 
-/// Where features lie, by layer and zoom: looked for when the first tile needs it.
+/// The looks that were begun.
 #[derive(Default)]
-pub(super) struct FeaturePlaces(Mutex<HashMap<(LayerIndex, Zoom), SharedWork<Found>>>);
+pub(super) struct FeaturePlaces(Mutex<HashMap<(LayerIndex, Zoom), SharedWork<PlacesFound>>>);
 
-/// Why no batch could be made of a tile.
-pub(super) enum NoBatch {
-    /// The look at the features failed.
-    Failed(Arc<Error>),
-    /// Its task died.
-    Died,
-}
-
-impl LiveSnapshot {
-    /// The batch of one tile; `None` if no layer is drawn there.
-    ///
-    /// # Errors
-    /// If the features of a layer cannot be found.
-    pub(super) async fn batch(self: &Arc<Self>, tile: TileId) -> Result<Option<Batch>, NoBatch> {
-        let one = [tile.coord];
-        let made = batches(&one, &self.drawn, std::num::NonZeroUsize::MIN, |_layer, _rect| SearchBox::Area);
-        let Some(mut batch) = made.into_iter().next() else { return Ok(None) };
-        for (index, layer) in self.layers.iter().enumerate() {
-            let is_wanted = tile.slice == Slice::Whole || tile.slice == Slice::Layer(layer.id());
-            let is_drawn = batch.layers[index].tiles > 0;
-            if is_wanted && is_drawn && !layer.is_found_by_area() {
-                let search = self.searched(LayerIndex(index), tile).await?;
-                batch.areas.iter_mut().for_each(|area| area.search[index] = search.clone());
-            } else if !is_wanted {
-                batch.areas.iter_mut().for_each(|area| area.search[index] = SearchBox::Nothing);
-                batch.layers[index] = LayerCount::default();
-            }
-        }
-        Ok(batch.layers.iter().any(|count| count.tiles > 0).then_some(batch))
+impl FeaturePlaces {
+    /// The look for a layer's features at a zoom; `start` begins it if nobody did, or if its task died.
+    pub(super) fn look(
+        &self,
+        layer: LayerIndex,
+        zoom: Zoom,
+        start: impl FnOnce() -> SharedWork<PlacesFound>,
+    ) -> SharedWork<PlacesFound> {
+        let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = looks.get(&(layer, zoom)).filter(|look| !look.is_dead()).cloned();
+        known.unwrap_or_else(|| {
+            let look = start();
+            looks.insert((layer, zoom), look.clone());
+            look
+        })
     }
-
-    /// The boxes of the features that a layer shows in a tile.
-    async fn searched(self: &Arc<Self>, layer: LayerIndex, tile: TileId) -> Result<SearchBox, NoBatch> {
-        let zoom = tile.coord.zoom();
-        let look = {
-            let mut looks = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let known = looks.get(&(layer, zoom)).filter(|look| !look.is_dead()).cloned();
-            known.unwrap_or_else(|| {
-                let look = SharedWork::start(found(Arc::clone(self), layer, zoom));
-                looks.insert((layer, zoom), look.clone());
-                look
-            })
-        };
-        let places = look.done().await.ok_or(NoBatch::Died)?.map_err(NoBatch::Failed)?;
-        let zooms = ZoomList::of([zoom]);
-        let scope = zooms.map(|zooms| ScopePart { zooms, coverage: Coverage::new(&[]) });
-        let mut dirty = Dirty::new(&scope.into_iter().collect::<Vec<_>>(), 1);
-        // One tile is not too many.
-        if dirty.mark_tile(tile.coord).is_err() {
-            return Ok(SearchBox::Nothing);
-        }
-        Ok(FeatureSearch::new(&dirty, &self.drawn[layer.0], &places).search(&TileRect::from(tile.coord)))
-    }
-}
-
-/// Looks where the features of a layer lie.
-async fn found(snapshot: Arc<LiveSnapshot>, layer: LayerIndex, zoom: Zoom) -> Found {
-    let begun = Instant::now();
-    let Some(zooms) = ZoomList::of([zoom]) else { return Err(Arc::new(Error::Interrupted)) };
-    let looked = survey(&snapshot.snapshot, &snapshot.layers[layer.0], None, &Coverage::new(&[]), &zooms).await;
-    snapshot.prepared_for(begun.elapsed());
-    looked.map(|seen| Arc::new(seen.places)).map_err(Arc::new)
 }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, watch};
 
 use super::source::{LiveError, LiveSource, LiveTile};
-use crate::serve::cache::{CachedForm, TileCache};
-use crate::serve::metrics::Metrics;
+use crate::serve::observe::metrics::Metrics;
 use crate::serve::options::LiveOptions;
+use crate::serve::tiles::cache::{CachedForm, TileCache};
 use crate::stop::{Signal, Stop};
 use crate::tile::TileId;
 

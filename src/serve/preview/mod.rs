@@ -10,7 +10,7 @@ use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTE
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
-use super::http::answer::{self, Answer};
+use crate::serve::http::answer::{self, Answer};
 
 /// The address on the CDN of the MapLibre GL JS version for which the page is written.
 const MAPLIBRE: &str = "https://unpkg.com/maplibre-gl@5.24.1/dist/";

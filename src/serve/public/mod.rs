@@ -1,4 +1,8 @@
-//! The public listener: tiles, TileJSON, and the preview if it was asked for.
+//! The public listener: tiles, TileJSON (`tilejson`), and the preview if it was asked for. `freshness` has the headers that tell caches how
+//! long they may keep a tile.
+
+pub(crate) mod freshness;
+mod tilejson;
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -8,21 +12,21 @@ use http::{HeaderMap, Request, StatusCode};
 use hyper::body::Incoming;
 use sha2::{Digest as _, Sha256};
 
-use super::ServeError;
-use super::access_log::{AccessLine, AccessLog};
-use super::freshness::TileFreshness;
-use super::http::accept::Answers;
-use super::http::answer::{self, Answer, CACHE_STATUS, Content, Freshness, TILE_TYPE};
-use super::http::negotiate::{Encoding, holds};
-use super::http::peers::{AddressRange, Peer, client};
-use super::http::route::{MAX_PATH_BYTES, NoRoute, Route, route};
-use super::live::LiveError;
-use super::metrics::{Metrics, RouteLabel, SourceLabel};
-use super::options::{EmptyStatus, ServeOptions};
-use super::preview::PreviewPage;
-use super::tilejson::tilejson;
-use super::tiles::{ServedTiles, TileError, TileOrigin};
-use super::tileset::ServedState;
+use crate::serve::error::ServeError;
+use crate::serve::http::accept::Answers;
+use crate::serve::http::answer::{self, Answer, CACHE_STATUS, Content, Freshness, TILE_TYPE};
+use crate::serve::http::negotiate::{Encoding, holds};
+use crate::serve::http::peers::{AddressRange, Peer, client};
+use crate::serve::http::route::{MAX_PATH_BYTES, NoRoute, Route, route};
+use crate::serve::live::LiveError;
+use crate::serve::observe::access_log::{AccessLine, AccessLog};
+use crate::serve::observe::metrics::{Metrics, RouteLabel, SourceLabel};
+use crate::serve::options::{EmptyStatus, ServeOptions};
+use crate::serve::preview::PreviewPage;
+use crate::serve::public::freshness::TileFreshness;
+use crate::serve::public::tilejson::tilejson;
+use crate::serve::target::served::ServedState;
+use crate::serve::tiles::served::{ServedTiles, TileError, TileOrigin};
 use crate::tile::TileId;
 
 /// The state of the public listener, which all its requests share.

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::live::LiveError;
-use super::stored::StoredTiles;
 use crate::manifest::Manifest;
+use crate::serve::live::LiveError;
+use crate::serve::target::stored::StoredTiles;
 use crate::sink::{Described, ReadError, Scope, Template, TileReader};
 use crate::tile::{Coverage, TileCoord, TileId, Zoom, ZoomList};
 

@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::live::FlightCounts;
+use crate::serve::live::FlightCounts;
 
 /// The upper bounds of the histogram buckets for durations, in seconds: from a cache hit to a request that is given up.
 const SECONDS: [f64; 16] =

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::cache::{CachedForm, CachedFrom, ServedTile, TileCache};
-use super::http::negotiate::Encoding;
-use super::live::{FlightCounts, FlightKey, Joined, LiveError, LiveFlights, LiveLayer};
-use super::tileset::{ServedState, ServedTarget};
-use super::trouble::Trouble;
+use crate::serve::http::negotiate::Encoding;
+use crate::serve::live::{FlightCounts, FlightKey, Joined, LiveError, LiveFlights, LiveLayer, draws};
+use crate::serve::observe::trouble::Trouble;
+use crate::serve::target::served::{ServedState, ServedTarget};
+use crate::serve::tiles::cache::{CachedForm, CachedFrom, ServedTile, TileCache};
 use crate::sink::ReadError;
 use crate::tile::TileId;
 
@@ -139,7 +139,7 @@ impl ServedTiles {
             return (Ok(None), TileOrigin::Empty);
         }
         match &self.live {
-            Some(live) if super::live::draws(live.source().layers(), tile.slice, coord.zoom()) => {
+            Some(live) if draws(live.source().layers(), tile.slice, coord.zoom()) => {
                 let (form, origin) = self.rendered(live, state, tile, encoding).await;
                 (form.map(|form| form.tile), origin)
             }

@@ -2,9 +2,9 @@
 
 use http::HeaderValue;
 
-use super::ServeError;
-use super::http::answer::Freshness;
-use super::options::{CdnHeader, ServeOptions};
+use crate::serve::error::ServeError;
+use crate::serve::http::answer::Freshness;
+use crate::serve::options::{CdnHeader, ServeOptions};
 use crate::sink::CacheRule;
 use crate::tile::Zoom;
 

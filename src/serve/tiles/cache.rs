@@ -8,9 +8,9 @@ use moka::Expiry;
 use moka::future::Cache;
 use sha2::{Digest as _, Sha256};
 
-use super::http::negotiate::Encoding;
-use super::live::FlightKey;
 use crate::encode::{DecodeError, Gunzip, is_gzip};
+use crate::serve::http::negotiate::Encoding;
+use crate::serve::live::FlightKey;
 use crate::tile::TileId;
 
 /// A tile in the form in which it is sent.

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::live::LiveLayer;
-use super::tileset::ServedState;
+use crate::serve::live::LiveLayer;
+use crate::serve::target::served::ServedState;
 use crate::sink::VectorLayer;
 use crate::tile::{LayerId, LonLatBox, Slice, Zoom};
 

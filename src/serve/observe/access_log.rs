@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-use super::options::AccessLogStyle;
+use crate::serve::options::AccessLogStyle;
 
 /// The most lines that may wait to be written; further ones are dropped.
 const MAX_WAITING_LINES: usize = 16_384;

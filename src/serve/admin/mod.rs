@@ -9,11 +9,11 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::http::accept::Answers;
-use super::http::answer::{Answer, without_body};
-use super::metrics::Measured;
-use super::public::Site;
-use super::stored::StoredTiles;
+use crate::serve::http::accept::Answers;
+use crate::serve::http::answer::{Answer, without_body};
+use crate::serve::observe::metrics::Measured;
+use crate::serve::public::Site;
+use crate::serve::target::stored::StoredTiles;
 
 /// The admin listener.
 #[derive(Clone)]

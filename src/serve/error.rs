@@ -1,0 +1,74 @@
+//! Why a server could not start.
+
+use crate::error::ErrorKind;
+use crate::serve::http::address::ListenAddress;
+use crate::serve::live::LiveError;
+use crate::sink::ReadError;
+
+/// Why a server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The target cannot be read.
+    #[error(transparent)]
+    Target(#[from] ReadError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: choose another address, or end the program that uses it")]
+    Listen {
+        /// The address.
+        address: ListenAddress,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The server does not know a URL under which clients find the tiles.
+    #[error(
+        "{address} is no address that clients can name, and the TileJSON has to say where the tiles are: give --public-url https://…"
+    )]
+    NoPublicUrl {
+        /// The address.
+        address: ListenAddress,
+    },
+    /// A configured value cannot be sent as a header.
+    #[error("{value:?} cannot be sent as {header}: it has characters that no header may have")]
+    Header {
+        /// The header.
+        header: &'static str,
+        /// The value.
+        value: String,
+    },
+    /// Live tiles would not fit the target's tiles.
+    #[error(transparent)]
+    Live(LiveError),
+    /// A rule has no `max-age` from which to make an `s-maxage`.
+    #[error(
+        "cdn_cache_control {value:?} has no max-age, of which cdn_headers is to make an s-maxage: write max-age=SECONDS, or leave \"s-maxage\" out of cdn_headers"
+    )]
+    NoMaxAge {
+        /// The value.
+        value: String,
+    },
+    /// A rule tells caches that tiles never change, but they do.
+    #[error(
+        "cache_control says immutable, and the tiles of this target change under their names, so that caches would keep old ones: leave immutable out, or publish versions ({{version}} in the template)"
+    )]
+    Immutable,
+    /// A thread of the server died.
+    #[error("a thread died ({0}): please report this")]
+    Died(String),
+}
+
+impl ServeError {
+    /// The kind of the failure.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            ServeError::Target(error) => error.kind(),
+            ServeError::Listen { .. }
+            | ServeError::NoPublicUrl { .. }
+            | ServeError::Header { .. }
+            | ServeError::Live(_)
+            | ServeError::NoMaxAge { .. }
+            | ServeError::Immutable => ErrorKind::Usage,
+            ServeError::Died(_) => ErrorKind::Failed,
+        }
+    }
+}
