@@ -23,6 +23,7 @@
 //! | [`run`] | what verbs share: a job, its target, restarts, the seed, the look at what changed; names concrete sources and sinks | everything below |
 //! | [`report`] | events in; bar, lines, JSON, tables out | values of `plan`, `pipeline`, `manifest`, `sink`, `tile` |
 //! | [`serve`] | a target over HTTP: tiles, TileJSON, a map, metrics | `encode`, `error`, `manifest`, `sink`, `stop`, `tile` |
+//! | [`purge`] | CDNs: which cached tiles a publish made stale, and how a provider is asked to forget them | `error`, `sink`, `stop`, `tile` |
 //! | [`pipeline`] | plan in, tileset out: workers, packing, one writer in order | `source`, `sink`, `encode`, `tile` |
 //! | [`patch`] | points that changed, put into the tiles that the target holds | `encode`, `mvt`, `plan`, `sink`, `source`, `tile` |
 //! | [`plan`] | occupied tiles and their weights, cut into batches | `cells`, `tile` |
@@ -56,6 +57,7 @@ pub mod patch;
 pub mod pipeline;
 pub mod plan;
 pub mod postgis;
+pub mod purge;
 pub mod report;
 pub mod run;
 pub mod serve;

@@ -36,6 +36,7 @@ const MODULES: Table = &[
     ("patch", &["tile", "encode", "mvt", "source", "sink", "plan"]),
     ("postgis", &["cells", "tile", "stop", "error", "encode", "mvt", "source", "manifest"]),
     ("changes", &["tile", "error", "postgis"]),
+    ("purge", &["tile", "stop", "error", "sink"]),
     ("pipeline", &["tile", "encode", "source", "sink"]),
     ("report", &["tile", "manifest", "plan", "pipeline", "sink"]),
     ("config", &["cells", "tile", "encode", "postgis", "changes", "pipeline", "sink", "serve"]),

@@ -1,0 +1,20 @@
+//! Purging CDNs: which cached tiles a publish made stale, and how a provider is asked to forget them.
+//!
+//! ```text
+//!  changed tiles ─► items (tags, paths, prefixes) ─► batches ─► provider
+//!                   items                            pace, provider
+//! ```
+//!
+//! | folder | what |
+//! |---|---|
+//! | `items` | from changed tiles to the fewest items that hit them, within a limit |
+//! | `pace` | providers' rates, the user's budget, pauses after a refusal |
+
+mod items;
+mod pace;
+
+pub use items::{
+    BandTags, CdnPath, CdnUrl, CdnUrlError, Cover, FullPyramid, ListedCounts, MAX_TILES_TOLD_APART, PlanRules, PurgeBy,
+    PurgeItem, PurgePlan, TileAddresses, TileCounts, TilesToPurge, TilesetTag, band_tags, cheapest_cover, plan,
+};
+pub use pace::{Allowance, PurgeBackoff, PurgeBudget, Rate, SpentItems, TokenBucket, retry_after};

@@ -1,0 +1,197 @@
+//! Budgets: items that cost money, a month's worth of them spread over the month.
+
+use std::num::NonZeroU64;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// What may be spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PurgeBudget {
+    /// Items in a calendar month (UTC), as providers bill; `None` for as many as it takes.
+    pub items_per_month: Option<NonZeroU64>,
+    /// The least time between two purges. What changes meanwhile is merged.
+    pub min_interval: Duration,
+}
+
+/// What was spent: kept with the target, so that the runs of a month share it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SpentItems {
+    /// The month of `items`, counted from the year 0.
+    pub month: u64,
+    /// The items sent in that month.
+    pub items: u64,
+    /// When items were last sent, in seconds since 1970 (UTC).
+    pub last_sent: u64,
+}
+
+/// What a budget allows at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allowance {
+    /// This many items, 1 or more: if more are needed, fewer and larger ones.
+    Items(usize),
+    /// Nothing for this long.
+    Wait(Duration),
+}
+
+/// This part of a month's items may be spent in advance, so that single edits are told at once and exactly.
+const ADVANCE: u64 = 30;
+
+impl PurgeBudget {
+    /// What may be sent now. A month's items accrue evenly over the month, a thirtieth of them (a day's worth) in advance: who edits less
+    /// than the budget waits for nothing, who edits more purges fewer and larger items, the last one on the month's last day.
+    #[must_use]
+    pub fn allowance(&self, spent: &SpentItems, now: SystemTime) -> Allowance {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since_last = now.saturating_sub(Duration::from_secs(spent.last_sent));
+        // A clock that was set back must not hold purges up for long.
+        if spent.last_sent <= now.as_secs() && since_last < self.min_interval {
+            return Allowance::Wait(self.min_interval.saturating_sub(since_last));
+        }
+        let Some(budget) = self.items_per_month.map(NonZeroU64::get) else { return Allowance::Items(usize::MAX) };
+        let month = MonthPosition::of(now);
+        let spent = if spent.month == month.month { spent.items } else { 0 };
+        let accrued = budget.saturating_mul(month.elapsed.as_secs()) / month.length.as_secs();
+        let allowed = accrued.saturating_add((budget / ADVANCE).max(1)).min(budget);
+        match allowed.checked_sub(spent) {
+            Some(items) if items > 0 => Allowance::Items(usize::try_from(items).unwrap_or(usize::MAX)),
+            _ if spent >= budget => Allowance::Wait(month.length.saturating_sub(month.elapsed)),
+            _ => {
+                // The moment at which one more item than was spent has accrued.
+                let accrued = spent + 1 - (budget / ADVANCE).max(1).min(spent + 1);
+                let at = Duration::from_secs(accrued.saturating_mul(month.length.as_secs()).div_ceil(budget));
+                Allowance::Wait(at.saturating_sub(month.elapsed).max(Duration::from_secs(1)))
+            }
+        }
+    }
+
+    /// What is spent after some more items were sent.
+    #[must_use]
+    pub fn after(spent: &SpentItems, items: usize, now: SystemTime) -> SpentItems {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let month = MonthPosition::of(now).month;
+        let before = if spent.month == month { spent.items } else { 0 };
+        SpentItems { month, items: before.saturating_add(items as u64), last_sent: now.as_secs() }
+    }
+}
+
+/// A moment within its calendar month (UTC, proleptic Gregorian calendar).
+struct MonthPosition {
+    /// The month, counted from the year 0.
+    month: u64,
+    elapsed: Duration,
+    length: Duration,
+}
+
+const DAY: u64 = 86_400;
+
+impl MonthPosition {
+    /// The month of a time since 1970.
+    fn of(since_1970: Duration) -> MonthPosition {
+        let day = since_1970.as_secs() / DAY;
+        let (mut month, mut first) = (1970 * 12, 0);
+        while first + days(month) <= day {
+            first += days(month);
+            month += 1;
+        }
+        let elapsed = since_1970.saturating_sub(Duration::from_secs(first * DAY));
+        MonthPosition { month, elapsed, length: Duration::from_secs(days(month) * DAY) }
+    }
+}
+
+/// The days of a month that is counted from the year 0.
+const fn days(month: u64) -> u64 {
+    let year = month / 12;
+    let is_leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    match month % 12 {
+        1 if is_leap => 29,
+        1 => 28,
+        3 | 5 | 8 | 10 => 30,
+        _ => 31,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> SystemTime {
+        humantime::parse_rfc3339(text).unwrap()
+    }
+
+    fn budget(items: u64, min_interval: u64) -> PurgeBudget {
+        PurgeBudget { items_per_month: NonZeroU64::new(items), min_interval: Duration::from_secs(min_interval) }
+    }
+
+    #[test]
+    fn months_have_their_calendar_lengths() {
+        for (text, month, elapsed, length) in [
+            ("1970-01-01T00:00:00Z", 1970 * 12, 0, 31),
+            ("2024-02-29T23:59:59Z", 2024 * 12 + 1, 29 * DAY - 1, 29),
+            ("2026-02-28T12:00:00Z", 2026 * 12 + 1, 27 * DAY + DAY / 2, 28),
+            ("2026-11-30T00:00:00Z", 2026 * 12 + 10, 29 * DAY, 30),
+            ("2100-02-28T00:00:00Z", 2100 * 12 + 1, 27 * DAY, 28),
+        ] {
+            let position = MonthPosition::of(at(text).duration_since(UNIX_EPOCH).unwrap());
+            assert_eq!(
+                (position.month, position.elapsed.as_secs(), position.length.as_secs()),
+                (month, elapsed, length * DAY),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn items_accrue_over_the_month_a_day_in_advance() {
+        let budget = budget(3_000, 0);
+        let spent = SpentItems::default();
+        assert_eq!(budget.allowance(&spent, at("2026-11-01T00:00:00Z")), Allowance::Items(100));
+        assert_eq!(budget.allowance(&spent, at("2026-11-11T00:00:00Z")), Allowance::Items(1_100));
+        let spent = PurgeBudget::after(&spent, 1_100, at("2026-11-11T00:00:00Z"));
+        // One item accrues in 864 s.
+        assert_eq!(budget.allowance(&spent, at("2026-11-11T00:00:00Z")), Allowance::Wait(Duration::from_secs(864)));
+        assert_eq!(budget.allowance(&spent, at("2026-11-11T00:14:24Z")), Allowance::Items(1));
+        assert_eq!(budget.allowance(&spent, at("2026-12-01T00:00:00Z")), Allowance::Items(100));
+    }
+
+    #[test]
+    fn a_spent_budget_waits_for_the_next_month() {
+        let spent = PurgeBudget::after(&SpentItems::default(), 10, at("2026-11-29T00:00:00Z"));
+        assert_eq!(
+            budget(10, 0).allowance(&spent, at("2026-11-30T00:00:00Z")),
+            Allowance::Wait(Duration::from_secs(DAY))
+        );
+        assert_eq!(budget(10, 0).allowance(&spent, at("2026-12-01T00:00:00Z")), Allowance::Items(1));
+    }
+
+    #[test]
+    fn purges_keep_their_distance() {
+        let spent = PurgeBudget::after(&SpentItems::default(), 1, at("2026-11-01T00:00:00Z"));
+        let budget = PurgeBudget { items_per_month: None, min_interval: Duration::from_secs(60) };
+        assert_eq!(budget.allowance(&spent, at("2026-11-01T00:00:20Z")), Allowance::Wait(Duration::from_secs(40)));
+        assert_eq!(budget.allowance(&spent, at("2026-11-01T00:01:00Z")), Allowance::Items(usize::MAX));
+        // The clock was set back.
+        assert_eq!(budget.allowance(&spent, at("2026-10-01T00:00:00Z")), Allowance::Items(usize::MAX));
+    }
+
+    /// Whatever is sent as soon as it is allowed: in no month more than the budget, and the wait that is named suffices.
+    #[test]
+    fn no_month_exceeds_its_budget() {
+        for items in [1, 7, 29, 30, 31, 1_000] {
+            let (budget, mut spent) = (budget(items, 60), SpentItems::default());
+            let (mut now, end) = (at("2026-01-15T00:00:00Z"), at("2026-04-01T00:00:00Z"));
+            while now < end {
+                match budget.allowance(&spent, now) {
+                    Allowance::Items(allowed) => {
+                        spent = PurgeBudget::after(&spent, allowed, now);
+                        assert!(spent.items <= items, "{spent:?}");
+                    }
+                    Allowance::Wait(wait) => {
+                        assert!(wait > Duration::ZERO && wait <= Duration::from_secs(31 * DAY));
+                        now += wait;
+                    }
+                }
+            }
+        }
+    }
+}
