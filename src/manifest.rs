@@ -6,6 +6,37 @@ use serde::{Deserialize, Serialize};
 /// The version of the manifest's layout.
 pub const MANIFEST_VERSION: u32 = 1;
 
+/// A publication: one change of a target, which its manifest made visible.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publication {
+    /// One more than that of the publication before; 1 for the first, and after one that a program without publications wrote.
+    pub number: u64,
+    /// Random, 32 hexadecimal digits: tells it from the publications of another target, of a copy that was put back, and of a run that
+    /// never finished.
+    pub id: String,
+}
+
+impl Publication {
+    /// The publication that follows `before`.
+    #[must_use]
+    pub fn after(before: Option<&Publication>) -> Publication {
+        // The standard library keys each state at random, from the system's source of randomness.
+        let random = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
+        let number = before.map_or(0, |before| before.number).saturating_add(1);
+        Publication { number, id: format!("{:016x}{:016x}", random(), random()) }
+    }
+}
+
+/// The publication that a manifest names; `None` if it names none, or is no manifest.
+#[must_use]
+pub fn publication_of(manifest: &str) -> Option<Publication> {
+    #[derive(Deserialize)]
+    struct Published {
+        publication: Option<Publication>,
+    }
+    serde_json::from_str::<Published>(manifest).ok()?.publication
+}
+
 /// The manifest of a tileset.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -49,6 +80,9 @@ pub struct Manifest {
     pub started: u64,
     /// How long it took, in seconds.
     pub seconds: f64,
+    /// The publication that this manifest made visible; `None` if an older program wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publication: Option<Publication>,
 }
 
 /// A part of a tileset.

@@ -10,6 +10,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use crate::encode::{Gunzip, Level, Packer, Packing, is_gzip};
+use crate::manifest::Publication;
 use crate::report::{CopyReport, Event, Report};
 use crate::run::look::dirty_file::{DirtyScope, write_changed};
 use crate::run::seed::relative;
@@ -83,20 +84,25 @@ fn run(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
         .as_deref()
         .and_then(|text| serde_json::from_str::<crate::manifest::Manifest>(text).ok())
         .map_or_else(|| "copied".to_owned(), |manifest| manifest.fingerprint);
-    let metadata = metadata(described, &source, &tiles, is_part, &scope);
+    let mut metadata = metadata(described, &source, &tiles, is_part, &scope);
     let layers: Vec<String> = metadata.vector_layers.iter().map(|layer| layer.id.clone()).collect();
-    let tileset = Tileset {
+    let mut tileset = Tileset {
         fingerprint,
         layers,
         scope,
         unwritten: Unwritten::Delete,
         run: RunKind::Copy,
         list_changes: job.changed_out.is_some(),
+        dirty: None,
+        before_manifest: Vec::new(),
     };
     let changed_scope = DirtyScope { zooms: tileset.scope.zooms.clone(), bbox: options.bbox.clone() };
     let mut sink = target.sink(OpenMode::Replace)?;
     sink.claim()?;
-    refuse_other(target, &metadata.name, &tileset.layers)?;
+    let before = refuse_other(target, &metadata.name, &tileset.layers)?;
+    let publication = Publication::after(before.as_ref());
+    tileset.before_manifest = target.before_manifest(before.as_ref(), &publication)?;
+    metadata.manifest = published(metadata.manifest, &publication)?;
     let copied =
         Copying { reader, tiles, tileset, metadata, target, report: &*job.report, stop: &job.stop }.fill(sink)?;
     write_changed(job.changed_out.as_deref(), copied.changed.as_ref(), &changed_scope)?;
@@ -110,6 +116,15 @@ fn run(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
         is_part,
         seconds: begun.elapsed().as_secs_f64(),
     })
+}
+
+/// The manifest of the source with the publication of the copy.
+fn published(manifest: String, publication: &Publication) -> Result<String, CommandError> {
+    // A manifest of a newer program may have more in it than this one knows.
+    let Ok(serde_json::Value::Object(mut parts)) = serde_json::from_str(&manifest) else { return Ok(manifest) };
+    let publication = serde_json::to_value(publication).map_err(std::io::Error::from)?;
+    parts.insert("publication".to_owned(), publication);
+    Ok(serde_json::to_string(&parts).map_err(std::io::Error::from)?)
 }
 
 /// The zooms between two levels that have tiles.

@@ -10,11 +10,13 @@ use super::describe::{
 use super::prepare::{Prepared, prepare, with_cached_rows};
 use super::target::{AnySink, Target, TilesBefore, refuse_other};
 use super::{CommandError, Job};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Publication};
 use crate::pipeline::{self, PipelineError, PipelineOutcome, StoredBatch};
 use crate::postgis::{Reads, Renderer, RunLayers, Snapshot, verify_cached_rows};
 use crate::report::{Event, Report, Requests, RunReport, RunZoom};
-use crate::sink::{Described, Finished, OpenMode, RunKind, Scope, Sink, TargetError, Tileset, Unwritten};
+use crate::sink::{
+    BeforeManifest, Described, Finished, OpenMode, RunKind, Scope, Sink, TargetError, Tileset, Unwritten,
+};
 use crate::tile::{Batch, Coverage};
 
 /// Seeds the job's target; starts over on a new snapshot where that helps.
@@ -28,12 +30,14 @@ pub(crate) async fn seed_target(job: &Job) -> Result<RunReport, CommandError> {
 async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     let (begun, started) = (Instant::now(), SystemTime::now());
     // The target first: an hour of work must not end at a folder that is not there.
-    let sink = claim(job).await?;
+    let Claimed { sink, before } = claim(job).await?;
+    let publication = Publication::after(before.as_ref());
     let mut prepared = prepare(job, sink.needs().order, job.settings.run.workers.get()).await?;
     prepared.warn(vanishing(&job.settings), &job.report);
     let key = IdentityKey::of_log(&prepared.snapshot, &job.settings.database.changes.schema).await?;
 
-    let mut open = open(job, sink, &prepared, key.as_ref()).await?;
+    let before_manifest = job.target.before_manifest(before.as_ref(), &publication)?;
+    let mut open = open(job, sink, &prepared, key.as_ref(), before_manifest).await?;
     prepared.warn(relative(&open.sink, &job.target).into_iter().collect(), &job.report);
     let rendered = render(job, &mut prepared, open.sink, open.planned).await?;
     let left = rendered.outcome.written.stored + rendered.outcome.written.unchanged;
@@ -48,6 +52,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     prepared.warnings.append(&mut budgets::warn(&budgets, &job.report));
     let before = Before { described: open.before.as_ref(), outside: open.outside };
     let manifest = manifest(&job.settings, &prepared, key.as_ref(), &outcome, started, before);
+    let manifest = Manifest { publication: Some(publication), ..manifest };
     let stays = open.before.as_ref().filter(|_| !manifest.kept.is_empty());
     let metadata = metadata(&job.settings, &prepared.layers, prepared.bounds, &manifest, stays)?;
     let finished = aside(move || sink.finish(&metadata)).await??;
@@ -74,14 +79,22 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     })
 }
 
-/// A sink for the target, after it was found to be this tileset's.
-async fn claim(job: &Job) -> Result<AnySink, CommandError> {
+/// A target that was found to be this tileset's.
+struct Claimed {
+    sink: AnySink,
+    /// The publication that it shows.
+    before: Option<Publication>,
+}
+
+/// Opens the target for this run, and refuses that of another tileset.
+async fn claim(job: &Job) -> Result<Claimed, CommandError> {
     let (target, name) = (job.target.clone(), job.settings.tileset.name.clone());
     let layers: Vec<String> = job.settings.tileset.layers.iter().map(|layer| layer.options.name.clone()).collect();
     aside(move || {
         let mut sink = target.sink(OpenMode::Replace)?;
         sink.claim()?;
-        refuse_other(&target, &name, &layers).map(|()| sink)
+        let before = refuse_other(&target, &name, &layers)?;
+        Ok(Claimed { sink, before })
     })
     .await?
 }
@@ -104,6 +117,7 @@ async fn open(
     mut sink: AnySink,
     prepared: &Prepared,
     key: Option<&IdentityKey>,
+    before_manifest: Vec<Arc<dyn BeforeManifest>>,
 ) -> Result<OpenTarget, CommandError> {
     let settings = &job.settings;
     let mark = key.map(|key| key.mark(&prepared.server.identity));
@@ -113,6 +127,8 @@ async fn open(
         scope: Scope { zooms: settings.tileset.zooms.clone(), coverage: Coverage::new(&settings.tileset.bbox) },
         unwritten: Unwritten::Delete,
         list_changes: job.changed_out.is_some(),
+        dirty: None,
+        before_manifest,
         run: RunKind::Seed { database: database(mark.as_ref(), Some(&prepared.reads.digest)) },
     };
     let (max_shrink, scope, settings) = (settings.tileset.max_shrink, tileset.scope.clone(), settings.clone());

@@ -1,8 +1,8 @@
 //! The list of the tiles that a finished run changed: for `--changed-out`, the eviction of caches and the purging of CDNs.
 
-use super::Tileset;
 use super::scratch::{Record, Records, ScratchError};
-use crate::tile::{LayerId, Order, Slice, TileCoord, TileId};
+use super::{Intent, Tileset};
+use crate::tile::{LayerId, Order, Slice, TileCoord, TileId, TileRectList};
 
 /// What happened to a tile of the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,14 +82,38 @@ impl Record for PlaceRange {
     }
 }
 
+/// Why a list is not exact.
+const INTERRUPTED: &str = "an earlier run did not finish, so what it changed is not known";
+
+/// What is known of the tiles that runs have changed which did not finish.
+#[derive(Debug)]
+pub(in crate::sink) enum InterruptedRuns {
+    /// There are none.
+    None,
+    /// They have changed some of these tiles at most.
+    Tiles(TileRectList),
+    /// They may have changed every tile.
+    Everything,
+}
+
+impl InterruptedRuns {
+    /// What their intents say.
+    pub(in crate::sink) fn of(intents: &[Intent]) -> InterruptedRuns {
+        if intents.is_empty() {
+            return InterruptedRuns::None;
+        }
+        let lists: Option<Vec<&TileRectList>> = intents.iter().map(|intent| intent.tiles.as_ref()).collect();
+        lists.and_then(TileRectList::union).map_or(InterruptedRuns::Everything, InterruptedRuns::Tiles)
+    }
+}
+
 /// What a directory or a prefix held when a run began: the facts that decide whether the list of changes can be exact.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "four independent facts")]
 pub(in crate::sink) struct HeldBefore {
     /// A run was finished in it.
     pub(in crate::sink) has_tileset: bool,
-    /// Other runs have begun to change it and not finished.
-    pub(in crate::sink) has_unfinished_runs: bool,
+    /// Other runs that have begun to change it and not finished.
+    pub(in crate::sink) interrupted: InterruptedRuns,
     /// Its tiles have the names that this run gives them.
     pub(in crate::sink) has_same_template: bool,
     /// The run writes a version of its own.
@@ -110,6 +134,8 @@ pub struct ChangedTiles {
     deleted: Records<PlaceRange>,
     counts: [u64; 2],
     everything: Option<&'static str>,
+    /// If `everything` is only declared because of interrupted runs: the tiles that these may have changed.
+    interrupted: Option<TileRectList>,
 }
 
 impl ChangedTiles {
@@ -117,12 +143,12 @@ impl ChangedTiles {
     #[must_use]
     pub fn new(order: Order) -> ChangedTiles {
         let (written, deleted) = (Records::new("the list of changed tiles"), Records::new("the list of deleted tiles"));
-        ChangedTiles { order, written, deleted, counts: [0; 2], everything: None }
+        ChangedTiles { order, written, deleted, counts: [0; 2], everything: None, interrupted: None }
     }
 
     /// The list of a run that synchronizes a directory or a prefix; `None` if the run wants none.
-    pub(in crate::sink) fn of_synchronized(tileset: &Tileset, before: &HeldBefore) -> Option<ChangedTiles> {
-        if !tileset.list_changes {
+    pub(in crate::sink) fn of_synchronized(tileset: &Tileset, before: HeldBefore) -> Option<ChangedTiles> {
+        if !tileset.lists_edits() {
             return None;
         }
         let mut changed = ChangedTiles::new(Order::ZoomColumnTmsRow);
@@ -130,10 +156,17 @@ impl ChangedTiles {
             changed.declare_everything("a new version was published, whose tiles have addresses of their own");
         } else if !before.has_tileset {
             changed.declare_everything("the target held no finished tileset before");
-        } else if before.has_unfinished_runs {
-            changed.declare_everything("an earlier run did not finish, so what it changed is not known");
         } else if !before.has_same_template {
             changed.declare_everything("tiles had other names before");
+        } else {
+            match before.interrupted {
+                InterruptedRuns::None => {}
+                InterruptedRuns::Everything => changed.declare_everything(INTERRUPTED),
+                InterruptedRuns::Tiles(tiles) => {
+                    changed.declare_everything(INTERRUPTED);
+                    changed.interrupted = Some(tiles);
+                }
+            }
         }
         Some(changed)
     }
@@ -180,6 +213,23 @@ impl ChangedTiles {
     #[must_use]
     pub const fn deleted(&self) -> u64 {
         self.counts[TileChange::Deleted as usize]
+    }
+
+    /// The tiles of the list as rectangles, with those that interrupted runs may have changed; `None` if everything counts as changed, or
+    /// there are too many for such a list.
+    ///
+    /// # Errors
+    /// If the scratch file cannot be read back.
+    pub fn rects(&self) -> Result<Option<TileRectList>, ScratchError> {
+        let none = TileRectList::default();
+        let interrupted = match (&self.everything, &self.interrupted) {
+            (Some(_), None) => return Ok(None),
+            (_, interrupted) => interrupted.as_ref().unwrap_or(&none),
+        };
+        let mut failed = None;
+        let listed = self.coords().map_while(|tile| tile.map_err(|error| failed = Some(error)).ok());
+        let rects = TileRectList::of(listed.chain(interrupted.tiles()));
+        failed.map_or(Ok(rects), Err)
     }
 
     /// The list, in the order of the sink.

@@ -66,6 +66,7 @@ impl S3Error {
             | S3Error::TooLarge { .. }
             | S3Error::File { .. }
             | S3Error::Scratch { .. }
+            | S3Error::BeforeManifest(_)
             | S3Error::ScratchList(_) => ErrorKind::Failed,
         }
     }

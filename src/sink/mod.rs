@@ -24,7 +24,9 @@ mod error;
 mod lock_file;
 mod mbtiles;
 mod metadata;
+mod note_store;
 mod pmtiles;
+mod publication;
 mod read;
 mod s3;
 mod scratch;
@@ -32,18 +34,22 @@ mod shrink;
 mod staging;
 mod tree;
 
-use crate::tile::{Order, TileId};
+use std::sync::Arc;
+
+use crate::tile::{Order, TileId, TileRectList};
 
 pub use changed::{ChangedRange, ChangedTiles, TileChange};
-pub use directory::{Directory, DirectoryError, DirectoryReader, directory_versions, switch_directory};
+pub use directory::{Directory, DirectoryError, DirectoryReader, FolderNotes, directory_versions, switch_directory};
 pub use error::TargetError;
 pub use mbtiles::{MBTILES_APPLICATION_ID, Mbtiles, MbtilesError, MbtilesReader};
 pub use metadata::{GENERATOR, Metadata, VectorLayer};
+pub use note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore};
 pub use pmtiles::{Pmtiles, PmtilesError, PmtilesReader};
+pub use publication::{BeforeManifest, BeforeManifestError, ChangeList, ChangeListWriter, ChangeLists};
 pub use read::{Described, ReadError, TileReader, read_all};
 pub use s3::{
     Action, CacheRule, Encryption, Flights, InFlight, LocationError, S3, S3Archive, S3Cause, S3Error, S3Headers, S3Key,
-    S3Keys, S3Location, S3Object, S3Options, S3Pmtiles, S3Reader, S3Shared, s3_versions, without_user,
+    S3Keys, S3Location, S3Notes, S3Object, S3Options, S3Pmtiles, S3Reader, S3Shared, s3_versions, without_user,
 };
 pub use scratch::ScratchError;
 pub use shrink::{MaxShrink, MaxShrinkError};
@@ -136,6 +142,18 @@ pub struct Tileset {
     /// True if the run wants [`Finished::changed`]. Only then is an archive that is replaced compared with the old one, which is read
     /// once for that (in S3: downloaded).
     pub list_changes: bool,
+    /// The tiles that a run with [`Unwritten::Keep`] may change; `None` if they are all tiles of its scope, or too many for a list. Noted
+    /// in a synchronized target until the run has finished.
+    pub dirty: Option<TileRectList>,
+    /// Told what changed before the manifest becomes visible.
+    pub before_manifest: Vec<Arc<dyn BeforeManifest>>,
+}
+
+impl Tileset {
+    /// True if a sink has to list the changed tiles where that costs it nothing: everywhere but in an archive that is replaced.
+    fn lists_edits(&self) -> bool {
+        self.list_changes || !self.before_manifest.is_empty()
+    }
 }
 
 /// The kind of a run. `database` identifies the database and the tables that it reads.
@@ -185,7 +203,8 @@ pub struct Finished {
     pub deleted: u64,
     /// The requests for tiles, if the target is on a server.
     pub in_flight: Option<InFlight>,
-    /// Which tiles changed, if [`Tileset::list_changes`] asked for them.
+    /// Which tiles changed, if [`Tileset::list_changes`] asked for them, or [`Tileset::before_manifest`] and they are known without a
+    /// comparison of two archives.
     pub changed: Option<ChangedTiles>,
 }
 
@@ -215,6 +234,8 @@ pub struct Finished {
 ///   with a key of its own it has another `ETag`, and counts as changed.) Where that cannot be told, [`ChangedTiles::everything`] says
 ///   so and why: the target held no tileset or another one; an earlier run did not finish, so its changes are unknown; an archive that is
 ///   replaced cannot be read or is packed otherwise; a new version is published, whose tiles have addresses of their own.
+/// - `finish` tells [`Tileset::before_manifest`] what changed, when all tiles are stored and before the manifest becomes visible. If one of
+///   them fails, so does the run. The list also has the tiles of [`Intent::tiles`] of runs that did not finish.
 /// - Dropping a sink that was not finished removes whatever was staged. An archive stays as it was; a synchronized target keeps what was
 ///   already right, and the next run goes on from there.
 /// - After an error the sink takes nothing more; it is to be dropped.

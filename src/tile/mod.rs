@@ -4,6 +4,7 @@
 //! the north-west corner, so the tile of a position is a shift of its bits.
 //!
 //! - `coord`, `zoom`, `id`, `order`: [`TileCoord`], [`TileRect`], [`Zoom`], [`LayerId`], and the orders in which archives store tiles.
+//! - `rect_list`: many tiles in a short text ([`TileRectList`]).
 //! - `bbox`, `world_box`: boxes in degrees ([`LonLatBox`], [`Coverage`]), in world units ([`WorldBox`], [`WorldRect`]), in a layer's own
 //!   reference system ([`SourceBox`]).
 //! - `margin`: how far beyond a tile's edge its features are searched ([`Margin`]).
@@ -17,6 +18,7 @@ mod feature;
 mod id;
 mod margin;
 mod order;
+mod rect_list;
 mod world_box;
 mod zoom;
 
@@ -27,6 +29,7 @@ pub use feature::{BoxFootprint, Candidate, Footprints, LayerFootprints, Position
 pub use id::{LayerId, LayerIndex, Slice, TileId};
 pub use margin::{Margin, TileBounds, beyond_in_degrees};
 pub use order::Order;
+pub use rect_list::{MAX_RECTS_IN_LIST, MAX_TILES_IN_LIST, TileRectList, TileRectListError};
 pub use world_box::{LAST_UNIT, SourceBox, WorldBox, WorldRect};
 pub use zoom::{Zoom, ZoomError, ZoomLimits, ZoomList};
 

@@ -5,15 +5,17 @@ use std::time::UNIX_EPOCH;
 use super::run::ReseedRun;
 use crate::manifest::{DatabaseMark, MANIFEST_VERSION, Manifest};
 use crate::pipeline;
+use crate::run::CommandError;
 use crate::run::describe::{budgets, database, names};
 use crate::run::look::DirtyTiles;
 use crate::sink::{RunKind, Scope, Tileset, Unwritten};
-use crate::tile::Coverage;
+use crate::tile::{Coverage, TileRectList};
 
 impl ReseedRun<'_> {
     /// What the sink is told about the run.
-    pub(super) fn tileset(&self, changed: &DirtyTiles) -> Tileset {
-        Tileset {
+    pub(super) fn tileset(&self, changed: &DirtyTiles) -> Result<Tileset, CommandError> {
+        let before = self.look.state.manifest.publication.as_ref();
+        Ok(Tileset {
             fingerprint: self.look.state.manifest.fingerprint.clone(),
             layers: names(&self.look.layers),
             scope: Scope {
@@ -26,7 +28,9 @@ impl ReseedRun<'_> {
                 database: database(self.mark(changed).as_ref(), Some(&self.look.reads.digest)),
                 complete: changed.complete,
             },
-        }
+            dirty: TileRectList::of(changed.dirty.iter()),
+            before_manifest: self.look.job.target.before_manifest(before, &self.publication)?,
+        })
     }
 
     /// The mark of the database in the manifest after this run.
@@ -62,6 +66,7 @@ impl ReseedRun<'_> {
             unrendered: budgets::unrendered(&self.look.state.unrendered, |tile| changed.dirty.is_marked(tile), outcome),
             started: self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             seconds: self.begun.elapsed().as_secs_f64(),
+            publication: Some(self.publication.clone()),
             ..parts
         }
     }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::counts::{Counts, counted};
 use super::patches::{patches, spots_in_tiles};
 use super::{ReseedOptions, ReseedOutcome};
+use crate::manifest::Publication;
 use crate::patch::Patches;
 use crate::pipeline;
 use crate::plan::{DrawnLayer, FeatureSearch, batches};
@@ -36,6 +37,8 @@ pub(super) struct ReseedRun<'a> {
     pub(super) look: Look<'a>,
     pub(super) begun: Instant,
     pub(super) started: SystemTime,
+    /// The publication that this run will be.
+    pub(super) publication: Publication,
     restarts: u32,
 }
 
@@ -48,7 +51,8 @@ pub(super) async fn attempt(job: &Job, options: &ReseedOptions, restarts: u32) -
         if options.has_warned || restarts > 0 {
             look.superuser = None;
         }
-        let run = ReseedRun { options, look, begun, started, restarts };
+        let publication = Publication::after(look.state.manifest.publication.as_ref());
+        let run = ReseedRun { options, look, begun, started, publication, restarts };
         if let Some(outcome) = Box::pin(run.through()).await? {
             return Ok(outcome);
         }
@@ -114,7 +118,7 @@ impl ReseedRun<'_> {
     }
 
     async fn render(self, changed: DirtyTiles) -> Result<Option<ReseedOutcome>, CommandError> {
-        let tileset = self.tileset(&changed);
+        let tileset = self.tileset(&changed)?;
         let (report, state) = (Arc::clone(&self.look.job.report), &self.look.state);
         let (target, counts) =
             (self.look.job.target.clone(), state.is_to_be_mended() || !state.manifest.kept.is_empty());

@@ -80,6 +80,7 @@ pub(crate) fn manifest(
         unrendered,
         started: started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         seconds: started.elapsed().unwrap_or_default().as_secs_f64(),
+        publication: None,
     }
 }
 

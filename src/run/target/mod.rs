@@ -15,16 +15,18 @@ mod unfinished;
 mod url;
 
 use std::fmt;
+use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
 use super::CommandError;
 use crate::config::TilesetSettings;
 
+use crate::manifest::Publication;
 use crate::sink::{
-    Directory, DirectoryReader, Latest, LocationError, Mbtiles, MbtilesReader, OpenMode, Pmtiles, PmtilesReader,
-    Publishing, ReadError, S3, S3Object, S3Options, S3Pmtiles, S3Reader, TargetError, TileReader, TreeOptions,
-    s3_versions,
+    BeforeManifest, ChangeListWriter, Directory, DirectoryReader, FolderNotes, Latest, LocationError, Mbtiles,
+    MbtilesReader, NoteStore, OpenMode, Pmtiles, PmtilesReader, Publishing, ReadError, S3, S3Notes, S3Object,
+    S3Options, S3Pmtiles, S3Reader, TargetError, TileReader, TreeOptions, s3_versions,
 };
 use crate::stop::Stop;
 
@@ -73,6 +75,21 @@ impl Target {
     /// The versions of a prefix in S3, after the map was switched if that is wanted.
     pub(crate) fn s3_versions(&self, switch: bool, to: Option<&str>) -> Result<Latest, CommandError> {
         self.targets.s3_versions(&self.url, switch, to)
+    }
+
+    /// The small documents that are kept with the target.
+    pub(crate) fn notes(&self) -> Result<Arc<dyn NoteStore>, CommandError> {
+        self.targets.notes(&self.url)
+    }
+
+    /// Who is told what a run changes before its manifest becomes visible, for a run with this publication.
+    pub(crate) fn before_manifest(
+        &self,
+        before: Option<&Publication>,
+        publication: &Publication,
+    ) -> Result<Vec<Arc<dyn BeforeManifest>>, CommandError> {
+        let (before, publication) = (before.cloned(), publication.clone());
+        Ok(vec![Arc::new(ChangeListWriter { notes: self.notes()?, before, publication })])
     }
 
     /// True if tiles are stored as gzip; archives always do.
@@ -190,6 +207,20 @@ impl Targets {
         }
         s3_versions(location(url)?, self.s3.clone(), &self.runtime)?
             .ok_or_else(|| CommandError::Unversioned { target: url.to_string() })
+    }
+
+    /// The small documents that are kept with a target.
+    pub(crate) fn notes(&self, url: &TargetUrl) -> Result<Arc<dyn NoteStore>, CommandError> {
+        Ok(match url {
+            TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) => Arc::new(FolderNotes::beside(path)),
+            TargetUrl::Directory(path) => Arc::new(FolderNotes::of_directory(path)),
+            TargetUrl::S3Prefix { .. } => {
+                Arc::new(S3Notes::of_prefix(location(url)?, self.s3.clone(), self.runtime.clone()))
+            }
+            TargetUrl::S3Pmtiles { .. } => {
+                Arc::new(S3Notes::beside(&location(url)?, self.s3.clone(), self.runtime.clone()))
+            }
+        })
     }
 
     /// True if the run may overwrite whatever is there.

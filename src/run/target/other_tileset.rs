@@ -1,30 +1,35 @@
 //! Refuses targets of other tilesets and other programs, before the database is asked.
 
 use super::{Target, TargetUrl};
+use crate::manifest::{Publication, publication_of};
 use crate::run::CommandError;
 use crate::sink::{Described, GENERATOR, ReadError};
 
 /// Refuses to replace a target of another tileset than the one called `name` with the layers `layers`, unless that is forced. An archive
 /// is another tileset's if its name differs, or if it has none of the layers. A directory or a prefix is recognized by its fingerprint
-/// when it is opened; here it is refused if it has none of the layers. May wait for a server.
-pub(crate) fn refuse_other(target: &Target, name: &str, layers: &[String]) -> Result<(), CommandError> {
+/// when it is opened; here it is refused if it has none of the layers. Returns the publication that it shows. May wait for a server.
+pub(crate) fn refuse_other(
+    target: &Target,
+    name: &str,
+    layers: &[String],
+) -> Result<Option<Publication>, CommandError> {
     let is_archive = target.is_archive();
     // A new version shares nothing with the one before.
     if target.targets.forces() || !is_archive && target.targets.writes_versions() {
-        return Ok(());
+        return Ok(shown(target));
     }
     let mut reader = match target.reader_of_what_is_there() {
         Ok(Some(reader)) => reader,
-        Ok(None) => return Ok(()),
+        Ok(None) => return Ok(None),
         // Replacing an empty file loses nothing.
-        Err(CommandError::Read(ReadError::Foreign { .. })) if is_empty(&target.url) => return Ok(()),
+        Err(CommandError::Read(ReadError::Foreign { .. })) if is_empty(&target.url) => return Ok(None),
         Err(CommandError::Read(ReadError::Foreign { kind, what, .. })) if is_archive => {
             return Err(CommandError::Foreign { target: target.to_string(), what: format!("it is no {kind}: {what}") });
         }
         Err(other) => return Err(other),
     };
     // A target that cannot be read is damaged, and may be replaced.
-    let Ok(described) = reader.describe() else { return Ok(()) };
+    let Ok(described) = reader.describe() else { return Ok(None) };
     let is_named = described.name.is_some() || !described.vector_layers.is_empty();
     let wanted = in_words(Some(name), layers.iter().map(String::as_str));
     if is_archive && !is_ours(&described) {
@@ -32,7 +37,7 @@ pub(crate) fn refuse_other(target: &Target, name: &str, layers: &[String]) -> Re
             let what = format!("it holds {}, and has no manifest of oar-tiles", tileset_of(&described));
             Err(CommandError::Foreign { target: target.to_string(), what })
         } else {
-            Ok(())
+            Ok(None)
         };
     }
     let has_another_name = is_archive && described.name.as_deref().is_some_and(|theirs| theirs != name);
@@ -42,7 +47,13 @@ pub(crate) fn refuse_other(target: &Target, name: &str, layers: &[String]) -> Re
     if is_ours(&described) && (has_another_name || shares_none) {
         return Err(CommandError::OtherTileset { target: target.to_string(), found: tileset_of(&described), wanted });
     }
-    Ok(())
+    Ok(described.manifest.as_deref().and_then(publication_of))
+}
+
+/// The publication that a target shows, as far as it can be read.
+fn shown(target: &Target) -> Option<Publication> {
+    let mut reader = target.reader_of_what_is_there().ok()??;
+    reader.describe().ok()?.manifest.as_deref().and_then(publication_of)
 }
 
 fn is_empty(url: &TargetUrl) -> bool {

@@ -4,7 +4,7 @@ use super::found::{BEGUN, DirectoryState, Started};
 use super::staged::staged_tile;
 use super::walk::walk;
 use super::{Directory, DirectoryError, DirectoryRun, NewVersion, versions};
-use crate::sink::changed::HeldBefore;
+use crate::sink::changed::{HeldBefore, InterruptedRuns};
 use crate::sink::tree::notes::{self, Begun};
 use crate::sink::tree::{Doomed, Intent, Inventory, OpenIntents, Publishing, Template};
 use crate::sink::{ChangedTiles, Described, Tileset, Unwritten};
@@ -134,11 +134,12 @@ impl Directory {
         let (fingerprint, layers) = (tileset.fingerprint.clone(), tileset.layers.clone());
         let held_before = HeldBefore {
             has_tileset: found.is_finished(),
-            has_unfinished_runs: !found.unfinished().is_empty(),
+            interrupted: InterruptedRuns::of(&found.unfinished()),
             has_same_template: found.has_template(&self.options),
             is_new_version: version.is_some(),
         };
-        let changed = ChangedTiles::of_synchronized(tileset, &held_before);
+        let changed = ChangedTiles::of_synchronized(tileset, held_before);
+        let before_manifest = tileset.before_manifest.clone();
         self.run = Some(DirectoryRun {
             keeps,
             fingerprint,
@@ -149,6 +150,7 @@ impl Directory {
             doomed,
             unfinished,
             changed,
+            before_manifest,
             version,
         });
         Ok(before)

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::ErrorKind;
+use crate::sink::BeforeManifestError;
 use crate::sink::scratch::ScratchError;
 use crate::sink::staging::NoFolder;
 
@@ -139,6 +140,9 @@ pub enum DirectoryError {
     /// The scratch file with the list of tiles.
     #[error(transparent)]
     ScratchList(#[from] ScratchError),
+    /// What has to be written before the manifest.
+    #[error(transparent)]
+    BeforeManifest(#[from] BeforeManifestError),
     /// A stop was asked for.
     #[error("interrupted while writing {}", path.display())]
     Interrupted {
@@ -167,6 +171,7 @@ impl DirectoryError {
             | DirectoryError::DiskFull { .. }
             | DirectoryError::Io { .. }
             | DirectoryError::Note { .. }
+            | DirectoryError::BeforeManifest(_)
             | DirectoryError::ScratchList(_) => ErrorKind::Failed,
         }
     }

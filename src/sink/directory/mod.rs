@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `lock`, `claim`, `found`, `begin` | one writer a directory; whose directory it is; the notes of a run that begins |
 //! | `folder`, `walk`, `staged`, `files`, `writers`, `sync` | file operations that follow no link, by several threads, made durable |
+//! | `folder_notes` | notes that are kept with the directory, or beside an archive |
 //! | `versions` | the versions of a directory: listed, switched, removed |
 //! | `read` | the reader |
 
@@ -13,6 +14,7 @@ mod claim;
 mod error;
 mod files;
 mod folder;
+mod folder_notes;
 mod found;
 mod lock;
 mod read;
@@ -23,16 +25,21 @@ mod walk;
 mod writers;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::publication::tell;
 use super::staging::NoFolder;
 use super::tree::notes;
 use super::tree::{Doomed, Intent, Inventory, Latest, OWN_FOLDER, Publishing, Template, TreeOptions};
-use super::{ChangedTiles, Described, Finished, Metadata, Needs, Sink, TileChange, TileEdit, Tileset, Written};
+use super::{
+    BeforeManifest, ChangedTiles, Described, Finished, Metadata, Needs, Sink, TileChange, TileEdit, Tileset, Written,
+};
 use crate::stop::Stop;
 use crate::tile::{Order, TileId};
 
 pub use error::DirectoryError;
+pub use folder_notes::FolderNotes;
 pub use read::DirectoryReader;
 pub use versions::{directory_versions, switch_directory};
 
@@ -75,6 +82,8 @@ struct DirectoryRun {
     unfinished: Vec<Intent>,
     /// The list of changed tiles, if the run wants one.
     changed: Option<ChangedTiles>,
+    /// Told what changed before the manifest is written.
+    before_manifest: Vec<Arc<dyn BeforeManifest>>,
     /// The version that is written, if the target has versions.
     version: Option<NewVersion>,
 }
@@ -258,6 +267,7 @@ impl Sink for Directory {
         self.files.sync(&mut self.others)?;
         self.stopped()?;
         let changed = run.changed.take();
+        tell(&run.before_manifest, changed.as_ref())?;
         self.publish(run, metadata)?;
         Ok(Finished { place, deleted, in_flight: None, changed })
     }

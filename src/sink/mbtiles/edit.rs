@@ -9,6 +9,7 @@
 //! that opens the archive undoes what a killed one left half written ("Atomic Commit In SQLite", hot journals).
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::types::ValueRef;
@@ -19,10 +20,11 @@ use super::guard::Guard;
 use super::pending::{PendingChange, PendingEdits};
 use super::read::MbtilesReader;
 use super::{KIND, MbtilesError, ORDER, SqliteCause};
+use crate::sink::publication::tell;
 use crate::sink::staging::{Staging, StagingError};
 use crate::sink::{
-    ChangedTiles, Described, Finished, Metadata, ReadError, TileChange, TileEdit, TileReader as _, Tileset, Unwritten,
-    Written,
+    BeforeManifest, ChangedTiles, Described, Finished, Metadata, ReadError, TileChange, TileEdit, TileReader as _,
+    Tileset, Unwritten, Written,
 };
 use crate::stop::Stop;
 
@@ -55,6 +57,8 @@ pub(super) struct EditedArchive {
     deleted: u64,
     /// The list of changed tiles, if the run wants one.
     changed: Option<ChangedTiles>,
+    /// Told what changed before the transaction.
+    before_manifest: Vec<Arc<dyn BeforeManifest>>,
 }
 
 impl EditedArchive {
@@ -85,7 +89,17 @@ impl EditedArchive {
         let archive = MbtilesReader::over(connection, path, guard)?;
         archive.refuse_unindexed()?;
         let (stop, pending) = (stop.clone(), PendingEdits::new()?);
-        Ok(EditedArchive { archive, pending, staging, stop, patience, state: None, deleted: 0, changed: None })
+        Ok(EditedArchive {
+            archive,
+            pending,
+            staging,
+            stop,
+            patience,
+            state: None,
+            deleted: 0,
+            changed: None,
+            before_manifest: Vec::new(),
+        })
     }
 
     fn path(&self) -> PathBuf {
@@ -192,7 +206,8 @@ impl EditedArchive {
             let what = "an archive was to be edited, and not to keep the tiles that are not handed over";
             return Err(MbtilesError::Contract { what, target: self.path() });
         }
-        self.changed = tileset.list_changes.then(|| ChangedTiles::new(ORDER));
+        self.changed = tileset.lists_edits().then(|| ChangedTiles::new(ORDER));
+        self.before_manifest.clone_from(&tileset.before_manifest);
         let begun = self.archive.connection.execute_batch("BEGIN");
         self.state = begun.and_then(|()| state(&self.archive.connection)).map_err(|error| self.failed(error))?;
         let described = self.archive.describe()?;
@@ -207,6 +222,7 @@ impl EditedArchive {
     }
 
     pub(super) fn finish(self, metadata: &Metadata) -> Result<Finished, MbtilesError> {
+        tell(&self.before_manifest, self.changed.as_ref())?;
         self.apply(metadata)?;
         let place = self.path().display().to_string();
         Ok(Finished { place, deleted: self.deleted, in_flight: None, changed: self.changed })
@@ -280,6 +296,8 @@ mod tests {
             unwritten,
             run: RunKind::Copy,
             list_changes: false,
+            dirty: None,
+            before_manifest: Vec::new(),
         }
     }
 

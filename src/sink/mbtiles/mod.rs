@@ -26,7 +26,9 @@ use self::edit::EditedArchive;
 use self::write::NewArchive;
 use super::scratch::ScratchError;
 use super::staging::{FileKind, StagingError};
-use super::{Described, Finished, Metadata, Needs, OpenMode, ReadError, Sink, TileEdit, Tileset, Written};
+use super::{
+    BeforeManifestError, Described, Finished, Metadata, Needs, OpenMode, ReadError, Sink, TileEdit, Tileset, Written,
+};
 use crate::error::ErrorKind;
 use crate::stop::Stop;
 use crate::tile::Order;
@@ -83,6 +85,9 @@ pub enum MbtilesError {
     /// A scratch file.
     #[error(transparent)]
     ScratchList(#[from] ScratchError),
+    /// What has to be written before the archive changes.
+    #[error(transparent)]
+    BeforeManifest(#[from] BeforeManifestError),
     /// The archive to edit may not be written.
     #[error("{} may be read and not written: give yourself the right to write it, or choose another --output", path.display())]
     ReadOnly {
@@ -141,6 +146,7 @@ impl MbtilesError {
             MbtilesError::Missing { .. } | MbtilesError::View { .. } => ErrorKind::NeedsSeed,
             MbtilesError::Companion { .. }
             | MbtilesError::ScratchList(_)
+            | MbtilesError::BeforeManifest(_)
             | MbtilesError::ReadOnly { .. }
             | MbtilesError::Held { .. }
             | MbtilesError::Changed { .. }

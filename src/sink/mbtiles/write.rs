@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use md5::{Digest as _, Md5};
 use rusqlite::{Connection, OpenFlags, params};
@@ -11,8 +12,9 @@ use super::companions::{
 };
 use super::{KIND, MBTILES_APPLICATION_ID, MbtilesError, MbtilesReader, ORDER, SqliteCause};
 use crate::sink::compare::{ArchiveComparison, NO_ARCHIVE};
+use crate::sink::publication::tell;
 use crate::sink::staging::Staging;
-use crate::sink::{Finished, Metadata, TileEdit, Tileset, Unwritten, Written};
+use crate::sink::{BeforeManifest, Finished, Metadata, TileEdit, Tileset, Unwritten, Written};
 use crate::stop::Stop;
 
 /// A new archive, which replaces the target when it is finished.
@@ -26,6 +28,8 @@ pub(super) struct NewArchive {
     digits: String,
     /// The comparison with the archive that is replaced, if the run wants a list of changed tiles.
     comparison: Option<ArchiveComparison>,
+    /// Told what changed before the archive is replaced.
+    before_manifest: Vec<Arc<dyn BeforeManifest>>,
 }
 
 const SCHEMA: &str = "
@@ -48,7 +52,14 @@ impl NewArchive {
         refuse_companions(staging.target())?;
         refuse_foreign(&staging)?;
         let connection = open(&staging, stop).map_err(|source| failed(&staging, source))?;
-        Ok(NewArchive { connection, staging, hash: Md5::new(), digits: String::new(), comparison: None })
+        Ok(NewArchive {
+            connection,
+            staging,
+            hash: Md5::new(),
+            digits: String::new(),
+            comparison: None,
+            before_manifest: Vec::new(),
+        })
     }
 
     fn insert(&mut self, edits: Vec<TileEdit>) -> rusqlite::Result<Written> {
@@ -82,6 +93,7 @@ impl NewArchive {
     pub(super) fn begin(&mut self, tileset: &Tileset) -> Result<(), MbtilesError> {
         match tileset.unwritten {
             Unwritten::Delete => {
+                self.before_manifest.clone_from(&tileset.before_manifest);
                 if tileset.list_changes {
                     self.comparison = Some(if self.staging.replaces(&KIND)? {
                         let old = self.staging.target().to_owned();
@@ -113,7 +125,7 @@ impl NewArchive {
     }
 
     pub(super) fn finish(self, metadata: &Metadata) -> Result<Finished, MbtilesError> {
-        let NewArchive { connection, staging, hash, comparison, .. } = self;
+        let NewArchive { connection, staging, hash, comparison, before_manifest, .. } = self;
         let hash = hash.finalize().iter().fold(String::new(), |mut hex, byte| {
             hex.push_str(&format!("{byte:02X}"));
             hex
@@ -123,6 +135,7 @@ impl NewArchive {
         // Another program may have begun to write the old file meanwhile.
         refuse_companions(staging.target())?;
         let changed = comparison.map(ArchiveComparison::finish).transpose()?;
+        tell(&before_manifest, changed.as_ref())?;
         Ok(Finished { place: staging.publish()?.display().to_string(), deleted: 0, in_flight: None, changed })
     }
 }

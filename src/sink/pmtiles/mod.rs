@@ -28,13 +28,15 @@ mod write;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::compare::{ArchiveComparison, NO_ARCHIVE, PACKED_OTHERWISE};
+use super::publication::tell;
 use super::scratch::ScratchError;
 use super::staging::{FileKind, Staging, StagingError};
 use super::{
-    ChangedTiles, Described, Finished, Metadata, Needs, ReadError, Sink, TileChange, TileEdit, TileReader as _,
-    Tileset, Unwritten, Written,
+    BeforeManifest, BeforeManifestError, ChangedTiles, Described, Finished, Metadata, Needs, ReadError, Sink,
+    TileChange, TileEdit, TileReader as _, Tileset, Unwritten, Written,
 };
 use crate::encode::EncodeError;
 use crate::error::ErrorKind;
@@ -91,6 +93,9 @@ pub enum PmtilesError {
     /// A scratch file.
     #[error(transparent)]
     ScratchList(#[from] ScratchError),
+    /// What has to be written before the archive changes.
+    #[error(transparent)]
+    BeforeManifest(#[from] BeforeManifestError),
     /// A directory or the metadata could not be packed.
     #[error(transparent)]
     Pack(#[from] EncodeError),
@@ -116,6 +121,7 @@ impl PmtilesError {
             PmtilesError::Missing { .. } | PmtilesError::Unpacked { .. } => ErrorKind::NeedsSeed,
             PmtilesError::Io { .. }
             | PmtilesError::ScratchList(_)
+            | PmtilesError::BeforeManifest(_)
             | PmtilesError::Pack(_)
             | PmtilesError::Contract { .. } => ErrorKind::Failed,
         }
@@ -135,6 +141,8 @@ pub struct Pmtiles {
     changed: Option<ChangedTiles>,
     /// The comparison with the archive that is replaced, if the run wants a list of changed tiles.
     comparison: Option<ArchiveComparison>,
+    /// Told what changed before the archive is replaced.
+    before_manifest: Vec<Arc<dyn BeforeManifest>>,
     /// The id of the last tile that was handed over.
     last: Option<u64>,
     deleted: u64,
@@ -152,7 +160,8 @@ impl Pmtiles {
         staging.replaces(&KIND)?;
         let body = staging.file().and_then(Body::begin).map_err(|source| refused(&staging, source))?;
         let (changed, comparison) = (None, None);
-        Ok(Pmtiles { body, rebuild: None, staging, stop: stop.clone(), changed, comparison, last: None, deleted: 0 })
+        let (stop, before_manifest) = (stop.clone(), Vec::new());
+        Ok(Pmtiles { body, rebuild: None, staging, stop, changed, comparison, before_manifest, last: None, deleted: 0 })
     }
 
     /// Begins to edit the archive `old`: tiles that are not handed over are copied from it.
@@ -163,7 +172,8 @@ impl Pmtiles {
     ) -> Result<Described, PmtilesError> {
         let described = old.describe()?;
         self.rebuild = Some(Rebuild::of(old)?);
-        self.changed = tileset.list_changes.then(|| ChangedTiles::new(Order::Hilbert));
+        self.changed = tileset.lists_edits().then(|| ChangedTiles::new(Order::Hilbert));
+        self.before_manifest.clone_from(&tileset.before_manifest);
         Ok(described)
     }
 
@@ -239,6 +249,7 @@ impl Sink for Pmtiles {
     }
 
     fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, PmtilesError> {
+        self.before_manifest.clone_from(&tileset.before_manifest);
         let target = self.staging.target();
         match tileset.unwritten {
             Unwritten::Delete if !tileset.list_changes => Ok(None),
@@ -287,12 +298,13 @@ impl Sink for Pmtiles {
     /// An archive without tiles has an empty root directory, although section 4.2 of the specification demands an entry in each directory:
     /// there is no other form for it.
     fn finish(self, metadata: &Metadata) -> Result<Finished, PmtilesError> {
-        let Pmtiles { mut body, rebuild, staging, stop, deleted, changed, comparison, .. } = self;
+        let Pmtiles { mut body, rebuild, staging, stop, deleted, changed, comparison, before_manifest, .. } = self;
         if let Some(mut rebuild) = rebuild {
             rebuild.rest(&mut body, &stop).map_err(|fault| failed(&staging, None, fault))?;
         }
         body.finish(metadata, &stop).map_err(|fault| failed(&staging, None, fault))?;
         let changed = comparison.map_or(Ok(changed), |comparison| comparison.finish().map(Some))?;
+        tell(&before_manifest, changed.as_ref())?;
         Ok(Finished { place: staging.publish()?.display().to_string(), deleted, in_flight: None, changed })
     }
 }

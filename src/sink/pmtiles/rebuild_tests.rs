@@ -95,6 +95,8 @@ fn tileset() -> Tileset {
         scope,
         unwritten: Unwritten::Keep,
         run: RunKind::Copy,
+        dirty: None,
+        before_manifest: Vec::new(),
         list_changes: false,
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::cause::{Meaning, Refusal, S3Cause};
 use crate::sink::scratch::ScratchError;
 use crate::sink::tree::SwitchError;
-use crate::sink::{PmtilesError, ReadError};
+use crate::sink::{BeforeManifestError, PmtilesError, ReadError};
 
 /// What a request asks of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -322,6 +322,9 @@ pub enum S3Error {
     /// The scratch file with the list of tiles.
     #[error(transparent)]
     ScratchList(#[from] ScratchError),
+    /// What has to be written before the manifest.
+    #[error(transparent)]
+    BeforeManifest(#[from] BeforeManifestError),
     /// Clients cannot be switched to the version.
     #[error("cannot switch clients of {place} to another version")]
     Switch {

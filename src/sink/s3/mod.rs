@@ -16,6 +16,7 @@
 //! | `cause`, `error` | what a server's refusal means, and the message with the next step |
 //! | `lease`, `holder` | one writer a target |
 //! | `open`, `uploads`, `note`, `publish` | a run of the sink from its beginning to its notes |
+//! | `object_notes` | notes that are kept with a prefix or beside an archive |
 //! | `upload`, `pmtiles` | an archive that goes up as a whole |
 //! | `read` | tiles and archives read back |
 
@@ -28,6 +29,7 @@ mod holder;
 mod lease;
 mod location;
 mod note;
+mod object_notes;
 mod open;
 mod options;
 mod pmtiles;
@@ -48,6 +50,7 @@ use tokio::runtime::Handle;
 use self::lease::Lease;
 use self::open::Open;
 use self::store::Store;
+use super::publication::tell;
 use super::tree::{Inventory, Latest, Tag, TreeOptions};
 use super::{Described, Finished, Metadata, Needs, Sink, TileChange, TileEdit, Tileset, Written};
 use crate::stop::Stop;
@@ -57,6 +60,7 @@ pub use cause::S3Cause;
 pub use error::{Action, S3Error};
 pub use flight::{Flights, InFlight};
 pub use location::{LocationError, S3Key, S3Location};
+pub use object_notes::S3Notes;
 pub use options::{CacheRule, Encryption, S3Headers, S3Keys, S3Options, without_user};
 pub use pmtiles::S3Pmtiles;
 pub use read::{S3Object, S3Reader, s3_versions};
@@ -318,6 +322,7 @@ impl Sink for S3 {
         open.uploads.settle()?;
         let deleted = open.delete_doomed()?;
         open.uploads.settle()?;
+        tell(&open.before_manifest, open.changed.as_ref())?;
         let Some(lease) = &self.lease else { return Err(self.not_open()) };
         let place = self.store.location.to_string();
         wait(&self.runtime, async {

@@ -11,12 +11,12 @@ use super::note::{BEGUN, read_latest, read_noted, write_note};
 use super::store::{Condition, Store, digest};
 use super::uploads::Uploads;
 use crate::manifest::configuration_of;
-use crate::sink::changed::HeldBefore;
+use crate::sink::changed::{HeldBefore, InterruptedRuns};
 use crate::sink::tree::notes::{self, Begun, TargetNotes};
 use crate::sink::tree::{
     Doomed, Intent, Inventory, Latest, OpenIntents, Publishing, Template, TreeOptions, new_version,
 };
-use crate::sink::{ChangedTiles, Described, Tileset, Unwritten};
+use crate::sink::{BeforeManifest, ChangedTiles, Described, Tileset, Unwritten};
 use crate::stop::Stop;
 
 /// A target between [`Sink::begin`](crate::sink::Sink::begin) and its end.
@@ -42,6 +42,8 @@ pub(super) struct Open {
     pub(super) doomed: Doomed,
     /// The list of changed tiles, if the run wants one.
     pub(super) changed: Option<ChangedTiles>,
+    /// Told what changed before the manifest is written.
+    pub(super) before_manifest: Vec<Arc<dyn BeforeManifest>>,
     /// The condition for replacing `metadata.json`: it is as it was at the beginning.
     pub(super) metadata: Condition,
     /// The same for `latest.json`.
@@ -132,7 +134,7 @@ pub(super) async fn open(
     }
     let held_before = HeldBefore {
         has_tileset: manifest.is_some(),
-        has_unfinished_runs: !unfinished.is_empty(),
+        interrupted: InterruptedRuns::of(&unfinished),
         has_same_template: template_before.as_deref() == Some(tree.template.text()),
         is_new_version: versioned,
     };
@@ -150,7 +152,8 @@ pub(super) async fn open(
         inventory,
         uploads: Uploads::new(store, runtime, stop),
         doomed: Doomed::default(),
-        changed: ChangedTiles::of_synchronized(tileset, &held_before),
+        changed: ChangedTiles::of_synchronized(tileset, held_before),
+        before_manifest: tileset.before_manifest.clone(),
         metadata: Condition::as_seen(metadata.as_ref().map(|object| &object.tag)),
         latest: Condition::as_seen(latest.as_ref().map(|object| &object.tag)),
         versions,

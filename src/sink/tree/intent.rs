@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::notes::{fingerprint, regions};
 use crate::manifest::Region;
 use crate::sink::{RunKind, Scope, Tileset, Unwritten};
-use crate::tile::{Coverage, LonLatBox, TileId, TileRect, ZoomList};
+use crate::tile::{Coverage, LonLatBox, TileId, TileRect, TileRectList, ZoomList};
 
 /// A run that has begun to change a target and has not finished: it is under way, or was interrupted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub struct Intent {
     /// The boxes that it may change, each `west,south,east,north`; none for the whole world.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bbox: Vec<String>,
+    /// The tiles that it may change at most; `None` if they are all tiles of its zooms and boxes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tiles: Option<TileRectList>,
     /// When it began, in seconds since 1970 (UTC); 0 if that is not known.
     #[serde(default)]
     pub began: u64,
@@ -67,6 +70,7 @@ impl Intent {
             database,
             zooms: zooms.to_string(),
             bbox: boxes.iter().map(LonLatBox::to_string).collect(),
+            tiles: tileset.dirty.clone().filter(|_| tileset.unwritten == Unwritten::Keep),
             began: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         }
     }
@@ -84,7 +88,15 @@ impl Intent {
 
     fn nameless(run: IntentKind, fingerprint: &str) -> Intent {
         let zooms = ZoomList::all().to_string();
-        Intent { run, fingerprint: fingerprint.to_owned(), database: None, zooms, bbox: Vec::new(), began: 0 }
+        Intent {
+            run,
+            fingerprint: fingerprint.to_owned(),
+            database: None,
+            zooms,
+            bbox: Vec::new(),
+            tiles: None,
+            began: 0,
+        }
     }
 
     /// The tiles that the run may have changed: all tiles if the note's scope cannot be parsed.
@@ -256,6 +268,8 @@ mod tests {
             scope: scope(zooms, bbox),
             unwritten: Unwritten::Delete,
             list_changes: false,
+            dirty: None,
+            before_manifest: Vec::new(),
             run: RunKind::Seed { database: "d".to_owned() },
         }
     }

@@ -100,12 +100,14 @@ const SINK: Table = &[
     ("read", &[]),
     ("changed", &["scratch"]),
     ("compare", &[]),
+    ("note_store", &[]),
+    ("publication", &["changed", "note_store", "scratch"]),
     ("staging", &["lock_file"]),
     ("tree", &["metadata", "scratch"]),
-    ("directory", &["changed", "lock_file", "read", "scratch", "staging", "tree"]),
-    ("mbtiles", &["compare", "lock_file", "metadata", "read", "scratch", "staging"]),
-    ("pmtiles", &["compare", "lock_file", "metadata", "read", "scratch", "staging"]),
-    ("s3", &["changed", "metadata", "pmtiles", "read", "scratch", "tree"]),
+    ("directory", &["changed", "lock_file", "note_store", "publication", "read", "scratch", "staging", "tree"]),
+    ("mbtiles", &["compare", "lock_file", "metadata", "publication", "read", "scratch", "staging"]),
+    ("pmtiles", &["compare", "lock_file", "metadata", "publication", "read", "scratch", "staging"]),
+    ("s3", &["changed", "metadata", "note_store", "pmtiles", "publication", "read", "scratch", "tree"]),
 ];
 
 /// A file's place in the tree of modules, such as `["postgis", "sql", "cells"]` for `postgis/sql/cells/mod.rs`.

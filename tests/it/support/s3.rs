@@ -91,6 +91,8 @@ pub(crate) fn tileset(fingerprint: &str) -> Tileset {
         scope: Scope { zooms: "0-14".parse().unwrap(), coverage: Coverage::new(&[]) },
         unwritten: Unwritten::Delete,
         list_changes: false,
+        dirty: None,
+        before_manifest: Vec::new(),
         run: RunKind::Seed { database: "d".to_owned() },
     }
 }

@@ -88,6 +88,8 @@ pub(crate) fn tileset(zooms: &str, bbox: &[&str]) -> Tileset {
         scope: Scope { zooms: zooms.parse().unwrap(), coverage: Coverage::new(&boxes) },
         unwritten: Unwritten::Delete,
         list_changes: true,
+        dirty: None,
+        before_manifest: Vec::new(),
         run: RunKind::Seed { database: "d".to_owned() },
     }
 }

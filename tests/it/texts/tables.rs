@@ -42,6 +42,7 @@ fn manifest(unrendered: &[&str]) -> Manifest {
         unrendered: unrendered.iter().map(|tile| (*tile).to_owned()).collect(),
         started: 1_790_000_000,
         seconds: 83.5,
+        publication: None,
     }
 }
 
