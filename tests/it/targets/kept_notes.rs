@@ -106,13 +106,13 @@ fn a_folder_that_somebody_put_in_the_way_is_not_followed() {
     let target = elsewhere.join("precious");
     std::fs::write(&target, "mine").unwrap();
     for name in [".lock", ".staged", "a.json"] {
+        if own.join(name).symlink_metadata().is_ok() {
+            std::fs::remove_file(own.join(name)).unwrap();
+        }
         std::os::unix::fs::symlink(&target, own.join(name)).unwrap();
         notes.read("a.json").map(drop).unwrap_or_default();
         notes.write("a.json", b"x", &NoteCondition::Always).map(drop).unwrap_or_default();
         assert_eq!(std::fs::read(&target).unwrap(), b"mine", "{name}");
-        if own.join(name).symlink_metadata().is_ok() {
-            std::fs::remove_file(own.join(name)).unwrap();
-        }
     }
 }
 
