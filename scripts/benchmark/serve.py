@@ -24,6 +24,10 @@ from .watch import DEBOUNCE
 CONNECTIONS = 64
 # The size of the hot tile, packed.
 HOT_BYTES = 3_400
+# The size of the hot live tile, packed as `seed` packs it.
+HOT_LIVE_BYTES = 10_000
+# How many tiles are asked for that are known to be empty.
+EMPTY_TILES = 100_000
 # The most tiles among which Zipf's law chooses, and how often it does before the list begins again.
 ZIPF_TILES = 100_000
 ZIPF_REQUESTS = 1_000_000
@@ -59,11 +63,12 @@ def measure(bench):
     compared(bench, servers, "hot tile, gzip", lambda server: load(bench, server, [hot], GZIP))
     compared(bench, servers, "hot tile, no gzip", lambda server: load(bench, server, [hot], {}))
     compared(bench, servers, "304", lambda server: load(bench, server, [hot], {**GZIP, "If-None-Match": etag(server, hot)}))
-    compared(bench, servers, "tile known to be empty", lambda server: load(bench, server, [path_of(tiles.empty)], GZIP))
+    empty = tiles.empty()
+    compared(bench, servers, f"{len(empty):,} tiles known to be empty", lambda server: load(bench, server, empty, GZIP))
     sequence = tiles.by_zipf()
     compared(bench, servers, f"{tiles.chosen:,} tiles by Zipf's law, cold start", lambda server: load(bench, server, sequence, GZIP))
     half(bench, archive, sequence)
-    live(bench, archive, tiles)
+    live(bench, tiles)
     beside_edits(bench, archive, sequence)
     memory(bench, archive, tiles)
 
@@ -74,16 +79,17 @@ class Tiles:
     def __init__(self, archive):
         with sqlite3.connect(f"file:{archive}?mode=ro", uri=True) as tiles:
             rows = tiles.execute("SELECT zoom_level, tile_column, (1 << zoom_level) - 1 - tile_row, length(tile_data) FROM tiles").fetchall()
-            self.hot = min(rows, key=lambda row: abs(row[3] - HOT_BYTES))[:3]
+            self.hot = nearest(rows, HOT_BYTES)
             z, x, y = self.hot
             packed = tiles.execute("SELECT tile_data FROM tiles WHERE (zoom_level, tile_column, tile_row) = (?, ?, ?)",
                                    (z, x, 2**z - 1 - y)).fetchone()[0]
         self.packed, self.raw = len(packed), len(zlib.decompress(packed, 31))
         self.all = [row[:3] for row in rows]
-        stored = set(self.all)
-        deepest = max(z for z, _, _ in self.all)
-        self.empty = next((deepest, x, 0) for x in itertools.count() if (deepest, x, 0) not in stored)
-        self.deepest = [tile for tile in self.all if tile[0] == deepest]
+        self.highest = max(z for z, _, _ in self.all)
+        above = [row for row in rows if row[0] < self.highest]
+        self.hot_live = nearest(above, HOT_LIVE_BYTES)
+        # The zooms that people look at most where tiles are rendered on request.
+        self.above = [row[:3] for row in above if row[0] >= self.highest - 4]
         self.chosen = min(ZIPF_TILES, len(self.all))
 
     def described(self):
@@ -96,9 +102,16 @@ class Tiles:
         sums = list(itertools.accumulate(1 / rank for rank in range(1, len(chosen) + 1)))
         return [path_of(chosen[bisect.bisect_left(sums, chance.random() * sums[-1])]) for _ in range(ZIPF_REQUESTS)]
 
-    def below(self, zooms):
-        """Tiles `zooms` deeper than the archive, in which there may be something."""
-        return [(z + zooms, x << zooms, y << zooms) for z, x, y in self.deepest]
+    def empty(self):
+        """Paths of tiles of the highest zoom that the archive does not hold, all over the world."""
+        chance, stored, side = random.Random(4), set(self.all), 2**self.highest
+        random_tiles = ((self.highest, chance.randrange(side), chance.randrange(side)) for _ in itertools.count())
+        return [path_of(tile) for tile in itertools.islice((tile for tile in random_tiles if tile not in stored), EMPTY_TILES)]
+
+
+def nearest(rows, size):
+    """The tile whose size, the last column, is nearest to `size`."""
+    return min(rows, key=lambda row: abs(row[3] - size))[:3]
 
 
 def path_of(tile):
@@ -169,6 +182,12 @@ def etag(server, path):
         return answer.headers["ETag"]
 
 
+def sent_bytes(server, path):
+    request = urllib.request.Request(server.url + server.paths(path), headers=GZIP)
+    with urllib.request.urlopen(request) as answer:
+        return len(answer.read())
+
+
 class Load:
     """What wrk measured."""
 
@@ -186,11 +205,15 @@ def milliseconds(found):
 
 def load(bench, server, paths, headers, rate=None):
     """Asks for the paths, one after the other and over again: as fast as it goes, or about so many a second."""
-    listed = bench.write("paths", "".join(f"{server.paths(path)}\n" for path in paths))
-    pause = round(CONNECTIONS / rate * 1000) if rate else 0
-    script = bench.write("paths.lua", SCRIPT.format(list=listed, pause=pause))
     command = ["taskset", "-c", "1" if os.cpu_count() > 1 else "0", "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{bench.options.serve_seconds}s",
-               "--latency", "-s", script, *itertools.chain(*(("-H", f"{name}: {value}") for name, value in headers.items())), server.url]
+               "--latency", *itertools.chain(*(("-H", f"{name}: {value}") for name, value in headers.items()))]
+    if len(paths) == 1 and not rate:
+        # A script costs wrk more per request than the request itself.
+        command.append(server.url + server.paths(paths[0]))
+    else:
+        listed = bench.write("paths", "".join(f"{server.paths(path)}\n" for path in paths))
+        pause = round(CONNECTIONS / rate * 1000) if rate else 0
+        command += ["-s", bench.write("paths.lua", SCRIPT.format(list=listed, pause=pause)), server.url]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         fail(f"wrk failed: {done.stdout}{done.stderr}")
@@ -224,17 +247,23 @@ def half(bench, archive, sequence):
         row(bench, "tiles by Zipf's law, half of saturation", [load(bench, server, sequence, GZIP, most.rate / 2)])
 
 
-def live(bench, archive, tiles):
-    """Tiles below the archive, rendered on request: one over and over, then each once."""
+def live(bench, tiles):
+    """Tiles of the zooms above an archive that holds the highest alone, rendered on request: one over and over, then each once."""
     config = bench.write("live.toml", Path(bench.config).read_text())
+    archive = bench.file("highest.mbtiles")
+    bench.timed("seed", "--zoom", str(tiles.highest), "--output", archive)
     more = ["--config", config, "--database-url", bench.url, "--live", "--live-workers", bench.workers]
     servers = [("oar-tiles", lambda: oar_tiles(bench, archive, *more))]
     if shutil.which("martin"):
         servers.append(("martin", lambda: martin(bench, archive, "api_facility")))
-    below = [path_of(tile) for tile in tiles.below(1)]
-    random.Random(2).shuffle(below)
-    compared(bench, servers, "hot live tile, gzip", lambda server: load(bench, server, below[:1], GZIP))
-    compared(bench, servers, f"{len(below):,} cold live tiles", lambda server: load(bench, server, below, GZIP))
+    hot = path_of(tiles.hot_live)
+    for name, start in servers:
+        with start() as server:
+            bench.note(f"serve: {name} sends the hot live tile in {sent_bytes(server, hot):,} bytes.")
+    cold = [path_of(tile) for tile in tiles.above]
+    random.Random(2).shuffle(cold)
+    compared(bench, servers, "hot live tile, gzip", lambda server: load(bench, server, [hot], GZIP))
+    compared(bench, servers, f"{len(cold):,} cold live tiles", lambda server: load(bench, server, cold, GZIP))
 
 
 def beside_edits(bench, archive, sequence):

@@ -156,7 +156,7 @@ impl DatabaseTilesShared {
             Err(NoBatch::Failed(error)) => return Err(error),
             Err(NoBatch::Died) => return Err(Arc::new(Error::Interrupted)),
         };
-        let tiles = snapshot.render(&batch, stop).await.map_err(Arc::new)?;
+        let tiles = Box::pin(snapshot.render(&batch, stop)).await.map_err(Arc::new)?;
         snapshot.snapshot.check_partitions(&snapshot.reads).await.map_err(Arc::new)?;
         let own = tiles.into_iter().find(|rendered| rendered.tile == tile.coord);
         Ok(own.unwrap_or_else(|| RenderedTile::empty(tile.coord)))

@@ -143,7 +143,8 @@ impl LiveSnapshot {
                 opening.await
             }
         };
-        let worker = opened?.pop().ok_or(Error::Interrupted)?;
+        let mut worker = opened?.pop().ok_or(Error::Interrupted)?;
+        worker.keep_statements().await?;
         Ok(LiveSession { worker, stop: own })
     }
 

@@ -117,6 +117,17 @@ impl Worker {
         }
     }
 
+    /// Has the server parse and plan each statement once. For workers that render many small batches.
+    ///
+    /// # Errors
+    /// If the session is lost.
+    pub async fn keep_statements(&mut self) -> Result<(), Error> {
+        match &mut self.session {
+            Some(session) => session.keep_statements().await,
+            None => Ok(()),
+        }
+    }
+
     /// Has the server load PostGIS and what else rendering `layer` takes. A new session takes a while for it, so call this while the run waits for
     /// something else.
     ///

@@ -6,10 +6,11 @@
 //! | `connect/` | where the database is, TLS, cancelling a statement |
 //! | `snapshot`, `transaction` | the state that a run sees, and the read-only transaction of each session |
 //! | `locks/` | locks are taken early and waited for briefly; the run gives way to others |
+//! | `prepared` | statements that are parsed and planned once a session |
 //! | `writing`, `listen` | sessions that may write, and connections that receive notifications |
 //! | `options`, `error`, `server_name`, `identifier` | limits, errors, names for messages and for SQL |
 //!
-//! Prepared statements have no names, so they work behind a pooler that assigns connections by transaction.
+//! Prepared statements have no names, so they work behind a pooler that assigns connections by transaction; but for `prepared`.
 
 mod connect;
 mod error;
@@ -17,6 +18,7 @@ mod identifier;
 mod listen;
 mod locks;
 mod options;
+mod prepared;
 mod server_name;
 mod snapshot;
 mod transaction;
@@ -26,7 +28,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod};
-use futures_util::{Stream, TryStreamExt as _};
+use futures_util::TryStreamExt as _;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{CancelToken, Row};
@@ -37,6 +39,7 @@ use crate::stop::Stop;
 use connect::cancel::cancel;
 use connect::tls;
 use locks::Locks;
+use prepared::PreparedStatements;
 use transaction::Transaction;
 
 pub use connect::{ConnectOptions, Parts, SslMode};
@@ -68,6 +71,8 @@ pub struct Database {
 
 /// One connection of the pool. It is in one read-only transaction, unless it may write.
 pub(crate) struct Session {
+    /// Statements that are parsed and planned once, if the session keeps them. Stands before the transaction, for fields are dropped in order.
+    prepared: Option<PreparedStatements>,
     pub(in crate::postgis) client: Arc<Object>,
     pub(in crate::postgis) cancel: CancelToken,
     pub(in crate::postgis) database: Database,
@@ -167,8 +172,8 @@ impl Database {
         let (cancel, client) = (client.cancel_token(), Arc::new(client));
         let transaction = Transaction::new(&client);
         self.locks.register(&transaction);
-        let session =
-            Session { client, cancel, database: self.clone(), exported, transaction: Some(Arc::clone(&transaction)) };
+        let (database, own) = (self.clone(), Some(Arc::clone(&transaction)));
+        let session = Session { prepared: None, client, cancel, database, exported, transaction: own };
         session.begin(&transaction).await?;
         Ok(session)
     }
@@ -286,10 +291,9 @@ impl Session {
         let begun = Instant::now();
         let failed = |error| self.failed(context, begun, error);
         self.until_stopped(async {
-            let params = params.iter().map(|(value, kind)| (*value, kind.clone()));
-            let rows = self.client.query_typed_raw(sql, params).await.map_err(failed)?;
+            let rows = Box::pin(self.rows(sql, params, failed)).await?;
             tokio::pin!(rows);
-            while let Some(row) = next(&mut rows).await.map_err(failed)? {
+            while let Some(row) = rows.try_next().await.map_err(failed)? {
                 each(&row)?;
             }
             Ok(())
@@ -378,12 +382,6 @@ impl Session {
 /// True if a statement cancelled `after` this time had reached 90 % of its `limit` (zero: none): two machines' clocks differ.
 fn took_too_long(after: Duration, limit: Duration) -> bool {
     !limit.is_zero() && after >= limit.mul_f64(0.9)
-}
-
-async fn next<S: Stream<Item = Result<Row, tokio_postgres::Error>> + Unpin>(
-    rows: &mut S,
-) -> Result<Option<Row>, tokio_postgres::Error> {
-    rows.try_next().await
 }
 
 #[cfg(test)]

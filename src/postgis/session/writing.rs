@@ -16,7 +16,7 @@ impl Database {
             _ = self.stop.wait() => return Err(Error::Interrupted),
         };
         let (cancel, client) = (client.cancel_token(), Arc::new(client));
-        Ok(Session { client, cancel, database: self.clone(), exported: None, transaction: None })
+        Ok(Session { prepared: None, client, cancel, database: self.clone(), exported: None, transaction: None })
     }
 
     /// The schema of PostGIS; `None` before the probe.

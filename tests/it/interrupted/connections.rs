@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::support::gate::gated;
 use crate::support::program::{signal, start_seed, wait};
+use crate::support::served::{Served, status};
 use crate::support::{Archive, Cluster, Db, Gate, Place, database, seed, until};
 
 /// Seeds and gives the tiles.
@@ -57,6 +58,16 @@ struct Pooler {
 
 impl Pooler {
     fn new(connections: u32) -> Pooler {
+        Pooler::with_options(connections, "")
+    }
+
+    /// A pooler on whose connections another client has left prepared statements of the names that this program gives them.
+    fn with_statements_left(connections: u32) -> Pooler {
+        let leave = "DO $$ BEGIN FOR i IN 0..99 LOOP EXECUTE format(''PREPARE s%s AS SELECT 1'', i); END LOOP; END $$";
+        Pooler::with_options(connections, &format!("connect_query='{leave}'"))
+    }
+
+    fn with_options(connections: u32, options: &str) -> Pooler {
         let server = std::env::var("TEST_DATABASE_URL_TCP").expect("run scripts/test");
         // postgresql://oar_tiles:PASSWORD@127.0.0.1:PORT/postgres
         let (user, rest) = server.trim_start_matches("postgresql://").split_once('@').unwrap();
@@ -69,7 +80,7 @@ impl Pooler {
         fs::write(
             &ini,
             format!(
-                "[databases]\n* = host={host} port={server_port} user={user} password={password}\n\
+                "[databases]\n* = host={host} port={server_port} user={user} password={password} {options}\n\
                  [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
                  pool_mode = transaction\ndefault_pool_size = {connections}\nmax_client_conn = 50\n"
             ),
@@ -126,6 +137,24 @@ fn a_pooler_that_lends_connections_by_transaction_gives_the_same_tiles() {
         for (run, path) in runs {
             wait(run).ok();
             assert!(Archive::open(&path).stored() == expected);
+        }
+    }
+}
+
+/// Sessions that render live tiles name their statements.
+#[test]
+fn live_tiles_come_through_a_pooler_even_if_others_have_left_statements_of_the_same_names() {
+    let db = Db::with_facilities(500);
+    let folder = tempfile::tempdir().unwrap();
+    let (all, some) = (folder.path().join("all.mbtiles"), folder.path().join("some.mbtiles"));
+    let expected = tiles(&db.url, &all);
+    seed(&db.url, &some, &["--zoom", "0-1"]).ok();
+    for pooler in [Pooler::new(6), Pooler::with_statements_left(6)] {
+        let (some, url) = (some.to_str().unwrap(), pooler.url(&db));
+        let served = Served::new(some, &["--live", "--live-workers", "2", "--database-url", &url]);
+        for ((z, x, y), bytes) in expected.iter().filter(|((z, ..), _)| (2..=5).contains(z)) {
+            let answer = served.get(&format!("/{z}/{x}/{y}.pbf"), "Accept-Encoding: gzip\r\n");
+            assert!(status(&answer) == 200 && answer.body == *bytes, "{z}/{x}/{y}: {}", answer.head);
         }
     }
 }

@@ -107,6 +107,11 @@ impl Balancer {
 pub(crate) fn ask(port: u16, method: &str, path: &str, headers: &str) -> Answer {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n").unwrap();
+    read_answer(stream)
+}
+
+/// Reads an answer until the server closes the connection.
+pub(crate) fn read_answer(mut stream: TcpStream) -> Answer {
     let mut all = Vec::new();
     stream.read_to_end(&mut all).unwrap();
     let end = all.windows(4).position(|part| part == b"\r\n\r\n").unwrap();
