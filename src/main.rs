@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser as _;
 use oar_tiles::changes::WatchOptions;
@@ -186,7 +187,11 @@ fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandError> {
         let job = Job::new(settings, false, &report(style), stop)?;
         let job = job.with_changed_out(arguments.changed_out.as_deref())?;
         if arguments.watch {
-            return reseed::watch(&job, &options, how, |outcome| show_watched(outcome, prints)).await;
+            return reseed::watch(&job, &options, how, |outcome| {
+                note_watched(&mut metrics, outcome)?;
+                show_watched(outcome, prints)
+            })
+            .await;
         }
         let outcome = reseed::reseed(&job, &options).await?;
         match &outcome {
@@ -233,6 +238,24 @@ fn reseed_options(arguments: &Reseed) -> Result<ReseedOptions, CommandError> {
         dirty_out: arguments.dirty_out.clone(),
         has_warned: false,
     })
+}
+
+/// Notes one outcome of a watch in the file of `--metrics`.
+fn note_watched(metrics: &mut RunMetrics, outcome: &ReseedOutcome) -> Result<(), CommandError> {
+    let seconds = |parts: [f64; 3]| Duration::try_from_secs_f64(parts.iter().sum()).unwrap_or_default();
+    match outcome {
+        ReseedOutcome::Nothing => metrics.unchanged()?,
+        ReseedOutcome::Planned(_) => {}
+        ReseedOutcome::Done(done) => {
+            let took = seconds([done.plan_seconds, done.render_seconds, done.finish_seconds]);
+            metrics.published(done.written, done.bytes, took)?;
+        }
+        ReseedOutcome::Seeded(done) => {
+            let took = seconds([done.plan_seconds, done.render_seconds, done.finish_seconds]);
+            metrics.published(done.written, done.bytes, took)?;
+        }
+    }
+    Ok(())
 }
 
 /// Shows one outcome of a watch.
@@ -307,15 +330,16 @@ fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandError> {
 
 fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
-    let flags = SettingFlags { config: arguments.config.clone(), ..SettingFlags::default() };
-    let settings = resolved_for(&flags, &arguments.target)?;
+    let settings = resolved_for(&arguments.given(), &arguments.target)?;
     if let Some(file) = &arguments.html {
         return on_runtime(async || {
             let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
             serve::write_page(&job, file, arguments.public_url.clone()).await
         });
     }
-    let options = ServeOptions::of_preview(arguments.listen.clone(), arguments.assets.clone());
+    let live = settings.server.live.filter(|_| arguments.live);
+    let preview = ServeOptions::of_preview(arguments.listen.clone(), arguments.assets.clone());
+    let options = ServeOptions { live, ..preview };
     let then = if arguments.open { OnceReady::OpenBrowser } else { OnceReady::SayWhere };
     on_runtime(async || {
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;

@@ -175,8 +175,8 @@ pub struct Reseed {
     /// Also write the closing table (or the plan) as JSON
     #[arg(long, value_name = "FILE.json")]
     pub report: Option<PathBuf>,
-    /// Also write when and how the run ended, as a text file for Prometheus' node exporter
-    #[arg(long, value_name = "FILE.prom", conflicts_with = "watch")]
+    /// Also write when and how the run ended, as a text file for Prometheus' node exporter; with --watch after each publish
+    #[arg(long, value_name = "FILE.prom", conflicts_with = "dry_run")]
     pub metrics: Option<PathBuf>,
     /// Log more (-v: what the run decides; -vv: how each layer is read, and every statement that is retried)
     #[arg(long, short, action = ArgAction::Count, conflicts_with = "quiet")]

@@ -129,9 +129,29 @@ pub struct Preview {
     /// Open the map in the desktop's browser
     #[arg(long)]
     pub open: bool,
-    /// Configuration file, for how to reach S3 [env: OAR_TILES_CONFIG]
+    /// Render tiles outside of the target's zooms and boxes from the database; needs the configuration that the target was seeded with
+    #[arg(long, conflicts_with = "html")]
+    pub live: bool,
+    /// With --live: the database, as a URL or a key=value string [env: DATABASE_URL, PG*]
+    #[arg(long, value_name = "URL", requires = "live")]
+    pub database_url: Option<String>,
+    /// Configuration file, for how to reach S3, and for the layers of --live [env: OAR_TILES_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+impl Preview {
+    /// The flags that override the configuration.
+    #[must_use]
+    pub fn given(&self) -> SettingFlags {
+        let live = self.live.then(|| ("--live", "serve.live", true.into()));
+        SettingFlags {
+            config: self.config.clone(),
+            database_url: self.database_url.clone(),
+            more: live.into_iter().collect(),
+            ..SettingFlags::default()
+        }
+    }
 }
 
 /// The status of an empty tile, as typed.

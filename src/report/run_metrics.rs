@@ -29,7 +29,19 @@ pub struct RunMetrics {
     file: Option<MetricsFile>,
     begun: Instant,
     counts: Option<RunCounts>,
+    /// How long the last publish of a watch took, and when the file was written after the last look.
+    watched: Option<WatchedLook>,
 }
+
+/// What the file says of a watch.
+#[derive(Debug, Clone, Copy)]
+struct WatchedLook {
+    took: Duration,
+    noted: Instant,
+}
+
+/// The shortest time between two writes of the file by looks of a watch that found no change: Prometheus rarely reads more often.
+const UNCHANGED_PAUSE: Duration = Duration::from_secs(10);
 
 impl RunMetrics {
     /// Starts the clock. Checks, before the run does its work, that the file can be written after it.
@@ -38,12 +50,38 @@ impl RunMetrics {
     /// If the file cannot be written, or if it is the output of the run.
     pub fn begin(path: Option<&Path>, verb: &str, output: &Path) -> Result<RunMetrics, MetricsFileError> {
         let file = path.map(|path| MetricsFile::new(path, verb, output)).transpose()?;
-        Ok(RunMetrics { file, begun: Instant::now(), counts: None })
+        Ok(RunMetrics { file, begun: Instant::now(), counts: None, watched: None })
     }
 
     /// Records what the run wrote: the number of tiles, and their size in bytes.
     pub fn wrote(&mut self, tiles: u64, bytes: u64) {
         self.counts = Some(RunCounts { tiles, bytes });
+    }
+
+    /// Records a publish of a watch, which goes on, and writes the metrics: the number of tiles, their size in bytes, how long it took.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn published(&mut self, tiles: u64, bytes: u64, took: Duration) -> Result<(), MetricsFileError> {
+        self.wrote(tiles, bytes);
+        self.looked(took)
+    }
+
+    /// Records a look of a watch that found no change: the target is up to date. The file is written at most every [`UNCHANGED_PAUSE`].
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn unchanged(&mut self) -> Result<(), MetricsFileError> {
+        match self.watched {
+            Some(last) if last.noted.elapsed() < UNCHANGED_PAUSE => Ok(()),
+            last => self.looked(last.map_or(Duration::ZERO, |last| last.took)),
+        }
+    }
+
+    fn looked(&mut self, took: Duration) -> Result<(), MetricsFileError> {
+        self.watched = Some(WatchedLook { took, noted: Instant::now() });
+        let counts = self.counts.unwrap_or(RunCounts { tiles: 0, bytes: 0 });
+        self.file.iter().try_for_each(|file| file.write(0, took, Some(counts)))
     }
 
     /// Writes the metrics with the exit code of the run; 0 means success.

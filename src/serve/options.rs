@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::serve::http::accept::AddressLimits;
 use crate::serve::http::address::ListenAddress;
 use crate::serve::http::peers::AddressRange;
 use crate::sink::CacheRule;
@@ -127,6 +128,11 @@ const PREVIEW_CACHE_BYTES: u64 = 64 << 20;
 const PREVIEW_CONNECTIONS: usize = 64;
 
 impl ServeOptions {
+    /// The limits for the connections of client addresses.
+    pub(crate) fn address_limits(&self) -> AddressLimits {
+        AddressLimits { most: self.max_connections_of_address, trusted_proxies: self.trusted_proxies.clone() }
+    }
+
     /// The options of a preview: a map at `/`, and tiles that browsers ask for again each time, because the user may look at a target that
     /// is still being written and wants to see its present state.
     #[must_use]

@@ -17,10 +17,9 @@ use crate::serve::observe::access_log::AccessLog;
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::observe::notify::{ServerState, tell};
 use crate::serve::options::ServeOptions;
-use crate::serve::preview::{MapClient, PreviewPage};
 use crate::serve::public::freshness::TileFreshness;
 use crate::serve::public::{Public, Site, SiteSettings};
-use crate::serve::settings::{SettingsReader, reread_at_hangup};
+use crate::serve::settings::{Rereading, SettingsReader, reread_at_hangup};
 use crate::serve::target::listing::keep_listed;
 use crate::serve::target::served::{POLL, ServedTarget, TargetOpener, TargetWatch};
 use crate::serve::tiles::cache::TileCache;
@@ -40,6 +39,8 @@ pub struct TileServer {
     target: Arc<ServedTarget>,
     public: HttpListener,
     admin: Option<HttpListener>,
+    /// The address of the public listener as a URL without a path; `None` if clients cannot name it.
+    own_url: Option<String>,
     options: ServeOptions,
 }
 
@@ -55,7 +56,8 @@ impl TileServer {
         watched: TargetWatch,
         live: Option<Arc<dyn LiveSource>>,
     ) -> Result<TileServer, ServeError> {
-        let settings = SiteSettings::new(&options)?;
+        // Before anything is opened: a value may be wrong.
+        TileFreshness::new(&options)?;
         let lists_tiles = options.lists_tiles;
         let opening = tokio::task::spawn_blocking(move || {
             let target = ServedTarget::open(open, watched)?;
@@ -77,30 +79,28 @@ impl TileServer {
             Some(address) => Some(bound(address).await?),
             None => None,
         };
-        let public_url = public_url(&options, &public)?;
+        let own_url = public.url();
+        let settings = SiteSettings::new(&options, own_url.as_deref())?;
         let cache = TileCache::new(options.cache_bytes);
         let metrics = Arc::new(Metrics::new());
         let flights = |(source, options)| LiveFlights::new(source, cache.clone(), Arc::clone(&metrics), options);
         let live = live.zip(options.live).map(flights);
-        let access_log = options.access_log.map(AccessLog::start).transpose();
+        let access_log = AccessLog::start().map_err(|error| ServeError::Died(error.to_string()))?;
         let site = Site {
             tiles: ServedTiles::new(Arc::clone(&target), cache, live),
-            public_url,
             settings: RwLock::new(Arc::new(settings)),
             document_freshness: Freshness::of(HeaderValue::from_static(DOCUMENT_CACHE_CONTROL)),
             base_path: options.base_path.clone(),
-            preview: options.preview.then(|| PreviewPage { client: MapClient::of(options.assets.clone()) }),
             metrics,
-            access_log: access_log.map_err(|error| ServeError::Died(error.to_string()))?,
-            trusted_proxies: options.trusted_proxies.clone(),
+            access_log,
         };
-        Ok(TileServer { site: Arc::new(site), target, public, admin, options })
+        Ok(TileServer { site: Arc::new(site), target, public, admin, own_url, options })
     }
 
     /// The URL under which clients find the public listener; ends with a slash.
     #[must_use]
-    pub fn public_url(&self) -> &str {
-        &self.site.public_url
+    pub fn public_url(&self) -> String {
+        self.site.settings().public_url.clone()
     }
 
     /// The URL of the admin listener; `None` if there is none, or a URL cannot name it.
@@ -115,17 +115,21 @@ impl TileServer {
     pub async fn run(self, stop: &Stop, reread: Option<SettingsReader>) -> Signal {
         let (close, closing) = watch::channel(false);
         let draining = Arc::new(AtomicBool::new(false));
-        let limits = ConnectionLimits {
-            all: self.options.max_connections,
-            of_address: self.options.max_connections_of_address,
-            trusted_proxies: self.options.trusted_proxies.clone(),
-        };
+        let (address_limits, by_address) = watch::channel(self.options.address_limits());
+        let limits = ConnectionLimits { all: self.options.max_connections, by_address };
         let public = Public(Arc::clone(&self.site));
         let public = tokio::spawn(accept(self.public, public, limits.clone(), closing.clone(), LAST_ANSWERS));
         let admin = Admin { site: Arc::clone(&self.site), draining: Arc::clone(&draining) };
         let admin = self.admin.map(|listener| tokio::spawn(accept(listener, admin, limits, closing, LAST_ANSWERS)));
         let polling = self.target.needs_polling().then(|| tokio::spawn(poll(Arc::clone(&self.site))));
-        let rereading = reread.map(|reread| tokio::spawn(reread_at_hangup(Arc::clone(&self.site), reread)));
+        let rereading = reread.map(|reread| Rereading {
+            site: Arc::clone(&self.site),
+            reread,
+            address_limits,
+            own_url: self.own_url.clone(),
+            base_path: self.options.base_path.clone(),
+        });
+        let rereading = rereading.map(|rereading| tokio::spawn(reread_at_hangup(rereading)));
         let listing = self.options.lists_tiles.then(|| tokio::spawn(keep_listed(Arc::clone(&self.target))));
         // The program ends soon after a stop, unless work in flight has asked for more time.
         let _grace = stop.grant(self.options.drain + LAST_ANSWERS);
@@ -147,23 +151,12 @@ impl TileServer {
             () = stop.wait_again() => tracing::warn!("asked to end again: requests in flight are cut off"),
         }
         self.site.tiles.end().await;
-        if let Some(log) = &self.site.access_log {
-            log.end();
-        }
+        self.site.access_log.end();
         for task in [polling, listing, rereading].into_iter().flatten() {
             task.abort();
         }
         signal
     }
-}
-
-/// The URL under which clients find the public listener; ends with a slash.
-fn public_url(options: &ServeOptions, listener: &HttpListener) -> Result<String, ServeError> {
-    if let Some(url) = &options.public_url {
-        return Ok(format!("{}/", url.trim_end_matches('/')));
-    }
-    let own = listener.url().ok_or_else(|| ServeError::NoPublicUrl { address: options.listen.clone() })?;
-    Ok(format!("{own}{}/", options.base_path))
 }
 
 /// Polls a target in a bucket for what it says about itself.

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use crate::serve::error::ServeError;
+use crate::serve::http::accept::AddressLimits;
 use crate::serve::observe::notify::{ServerState, tell};
 use crate::serve::options::ServeOptions;
 use crate::serve::public::freshness::TileFreshness;
@@ -11,10 +14,23 @@ use crate::serve::public::{Site, SiteSettings};
 /// Reads the options again; the error is a message for the log.
 pub type SettingsReader = Arc<dyn Fn() -> Result<ServeOptions, String> + Send + Sync>;
 
-/// Reads the settings again at each SIGHUP: how long caches may keep tiles, the status of empty ones, `Server-Timing`. If they have an
-/// error, it is logged and the old settings stay. Listeners, memory and workers never change while the server runs.
+/// What is read again, and where it goes.
+#[derive(Clone)]
+pub(crate) struct Rereading {
+    pub(crate) site: Arc<Site>,
+    pub(crate) reread: SettingsReader,
+    /// The limits that the listeners apply to connections from now on.
+    pub(crate) address_limits: watch::Sender<AddressLimits>,
+    /// The address of the public listener as a URL without a path; `None` if clients cannot name it.
+    pub(crate) own_url: Option<String>,
+    /// The path of all URLs, which does not change while the server runs.
+    pub(crate) base_path: String,
+}
+
+/// Reads the settings again at each SIGHUP: [`SiteSettings`] and [`AddressLimits`]. If they have an error, it is logged and the old settings
+/// stay. Listeners, paths, memory, workers and the number of all connections never change while the server runs.
 #[cfg(unix)]
-pub(crate) async fn reread_at_hangup(site: Arc<Site>, reread: SettingsReader) {
+pub(crate) async fn reread_at_hangup(rereading: Rereading) {
     use tokio::signal::unix::{SignalKind, signal};
     let mut hangups = match signal(SignalKind::hangup()) {
         Ok(hangups) => hangups,
@@ -22,8 +38,8 @@ pub(crate) async fn reread_at_hangup(site: Arc<Site>, reread: SettingsReader) {
     };
     while hangups.recv().await.is_some() {
         tell(ServerState::Reloading);
-        let (site, reread) = (Arc::clone(&site), Arc::clone(&reread));
-        match tokio::task::spawn_blocking(move || replaced(&site, &reread)).await {
+        let rereading = rereading.clone();
+        match tokio::task::spawn_blocking(move || rereading.replace()).await {
             Ok(Ok(())) => tracing::warn!("the settings were read again"),
             Ok(Err(why)) => tracing::warn!("the settings stay as they were: {why}"),
             Err(error) => tracing::warn!("a thread died ({error})"),
@@ -34,15 +50,19 @@ pub(crate) async fn reread_at_hangup(site: Arc<Site>, reread: SettingsReader) {
 
 /// This platform has no SIGHUP.
 #[cfg(not(unix))]
-pub(crate) async fn reread_at_hangup(_site: Arc<Site>, _reread: SettingsReader) {
+pub(crate) async fn reread_at_hangup(_rereading: Rereading) {
     std::future::pending().await
 }
 
-fn replaced(site: &Site, reread: &SettingsReader) -> Result<(), String> {
-    let options = reread()?;
-    if TileFreshness::is_immutable(&options) && !site.tiles.last().template.is_versioned() {
-        return Err(ServeError::Immutable.to_string());
+impl Rereading {
+    fn replace(&self) -> Result<(), String> {
+        let options = ServeOptions { base_path: self.base_path.clone(), ..(self.reread)()? };
+        if TileFreshness::is_immutable(&options) && !self.site.tiles.last().template.is_versioned() {
+            return Err(ServeError::Immutable.to_string());
+        }
+        let settings = SiteSettings::new(&options, self.own_url.as_deref()).map_err(|error| error.to_string())?;
+        self.site.replace_settings(settings);
+        self.address_limits.send_replace(options.address_limits());
+        Ok(())
     }
-    site.replace_settings(SiteSettings::new(&options).map_err(|error| error.to_string())?);
-    Ok(())
 }

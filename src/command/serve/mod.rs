@@ -55,7 +55,7 @@ pub async fn run(
     if let Some(admin) = server.admin_url() {
         print(&format!("metrics and health: {admin}metrics, {admin}readyz\n"))?;
     }
-    if then == OnceReady::OpenBrowser && !is_opened_by_desktop(url) {
+    if then == OnceReady::OpenBrowser && !is_opened_by_desktop(&url) {
         say("warning: the desktop could not be asked to show the map: open the address above in a browser");
     }
     Err(CommandError::Stopped(server.run(&job.stop, reread).await))

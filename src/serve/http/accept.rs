@@ -84,10 +84,31 @@ impl Drop for AddressSlot {
 pub(crate) struct ConnectionLimits {
     /// The most open connections; further ones wait in the system's accept queue.
     pub(crate) all: usize,
+    /// The limits by address; new ones hold for connections that come later.
+    pub(crate) by_address: watch::Receiver<AddressLimits>,
+}
+
+/// The limits for the connections of client addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AddressLimits {
     /// The most open connections of one client address; further ones are closed at once. A browser opens six to a host.
-    pub(crate) of_address: usize,
+    pub(crate) most: usize,
     /// Trusted proxies. Their connections carry many clients' requests, so these are not counted by address.
     pub(crate) trusted_proxies: Vec<AddressRange>,
+}
+
+/// A client address has as many connections as it may have.
+struct TooManyConnections;
+
+impl ConnectionLimits {
+    /// The slot of a connection of `address`. A trusted proxy needs none.
+    fn admit(&self, counts: &ConnectionCounts, address: IpAddr) -> Result<Option<AddressSlot>, TooManyConnections> {
+        let limits = self.by_address.borrow();
+        if limits.trusted_proxies.iter().any(|range| range.contains(address)) {
+            return Ok(None);
+        }
+        AddressSlot::take(counts, address, limits.most).map(Some).ok_or(TooManyConnections)
+    }
 }
 
 /// Serves the connections of a listener until `closing` becomes true. From then on it accepts no connection, and waits at most `patience`
@@ -123,12 +144,7 @@ pub(crate) async fn serve(
         let (watcher, answers) = (graceful.watcher(), answers.clone());
         match connection {
             HttpConnection::Tcp(stream, address) => {
-                let place = if limits.trusted_proxies.iter().any(|range| range.contains(address)) {
-                    None
-                } else {
-                    let Some(place) = AddressSlot::take(&counts, address, limits.of_address) else { continue };
-                    Some(place)
-                };
+                let Ok(place) = limits.admit(&counts, address) else { continue };
                 tokio::spawn(async move {
                     connected(stream, Some(address), answers, watcher).await;
                     drop((permit, place));

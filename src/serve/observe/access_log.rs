@@ -74,7 +74,6 @@ enum LogMessage {
 /// The access log.
 #[derive(Debug)]
 pub(crate) struct AccessLog {
-    style: AccessLogStyle,
     lines: SyncSender<LogMessage>,
     lost: AtomicU64,
 }
@@ -84,15 +83,15 @@ impl AccessLog {
     ///
     /// # Errors
     /// If the thread cannot be started.
-    pub(crate) fn start(style: AccessLogStyle) -> std::io::Result<AccessLog> {
+    pub(crate) fn start() -> std::io::Result<AccessLog> {
         let (lines, waiting) = sync_channel(MAX_WAITING_LINES);
         std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write(&waiting))?;
-        Ok(AccessLog { style, lines, lost: AtomicU64::new(0) })
+        Ok(AccessLog { lines, lost: AtomicU64::new(0) })
     }
 
     /// Queues a line, or drops it if too many wait.
-    pub(crate) fn write(&self, line: &AccessLine<'_>) {
-        let text = line.text(self.style, SystemTime::now());
+    pub(crate) fn write(&self, line: &AccessLine<'_>, style: AccessLogStyle) {
+        let text = line.text(style, SystemTime::now());
         if self.lines.try_send(LogMessage::Line(text)).is_err() && self.lost.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!("standard output is not read fast enough: lines of the access log are lost");
         }

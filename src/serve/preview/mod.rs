@@ -85,6 +85,7 @@ fn linked(from_cdn: bool, base: &str) -> String {
 }
 
 /// The page with the map.
+#[derive(Debug)]
 pub(crate) struct PreviewPage {
     pub(crate) client: MapClient,
 }

@@ -1,7 +1,8 @@
 //! The public listener: tiles, TileJSON (`tilejson`), and the preview if it was asked for. `freshness` has the headers that tell caches how
-//! long they may keep a tile.
+//! long they may keep a tile, `settings` what may change while the server runs.
 
 pub(crate) mod freshness;
+mod settings;
 mod tilejson;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -12,7 +13,6 @@ use http::{HeaderMap, Request, StatusCode};
 use hyper::body::Incoming;
 use sha2::{Digest as _, Sha256};
 
-use crate::serve::error::ServeError;
 use crate::serve::http::accept::Answers;
 use crate::serve::http::answer::{self, Answer, CACHE_STATUS, Content, Freshness, TILE_TYPE};
 use crate::serve::http::negotiate::{Encoding, holds};
@@ -21,56 +21,27 @@ use crate::serve::http::route::{MAX_PATH_BYTES, NoRoute, Route, route};
 use crate::serve::live::LiveError;
 use crate::serve::observe::access_log::{AccessLine, AccessLog};
 use crate::serve::observe::metrics::{Metrics, RouteLabel, SourceLabel};
-use crate::serve::options::{EmptyStatus, ServeOptions};
-use crate::serve::preview::PreviewPage;
-use crate::serve::public::freshness::TileFreshness;
 use crate::serve::public::tilejson::tilejson;
 use crate::serve::target::served::ServedState;
 use crate::serve::tiles::served::{ServedTiles, TileError, TileOrigin};
 use crate::tile::TileId;
 
+pub(crate) use settings::SiteSettings;
+
 /// The state of the public listener, which all its requests share.
 pub(crate) struct Site {
     /// The tiles.
     pub(crate) tiles: ServedTiles,
-    /// The URL under which clients find the server; ends with a slash.
-    pub(crate) public_url: String,
     /// The path under which the server answers: empty, or with a slash at its start and none at its end.
     pub(crate) base_path: String,
     /// The settings that may change while the server runs.
     pub(crate) settings: RwLock<Arc<SiteSettings>>,
     /// How long caches may keep a document.
     pub(crate) document_freshness: Freshness,
-    /// The page with the map.
-    pub(crate) preview: Option<PreviewPage>,
     /// The counters.
     pub(crate) metrics: Arc<Metrics>,
-    /// The access log, if requests are logged.
-    pub(crate) access_log: Option<AccessLog>,
-    /// Proxies whose `X-Forwarded-For` is believed.
-    pub(crate) trusted_proxies: Vec<AddressRange>,
-}
-
-/// The settings that are read again at SIGHUP.
-#[derive(Debug, Clone)]
-pub(crate) struct SiteSettings {
-    /// How long caches may keep a tile, by its zoom.
-    pub(crate) tile_freshness: TileFreshness,
-    /// The status of the answer for an empty tile.
-    pub(crate) empty_status: EmptyStatus,
-    /// True if each answer says how long it took.
-    pub(crate) server_timing: bool,
-}
-
-impl SiteSettings {
-    /// The part of a server's options that may change.
-    ///
-    /// # Errors
-    /// If a value cannot be sent as a header.
-    pub(crate) fn new(options: &ServeOptions) -> Result<SiteSettings, ServeError> {
-        let tile_freshness = TileFreshness::new(options)?;
-        Ok(SiteSettings { tile_freshness, empty_status: options.empty_status, server_timing: options.server_timing })
-    }
+    /// The access log; the settings say if requests are logged.
+    pub(crate) access_log: AccessLog,
 }
 
 /// The public listener.
@@ -100,8 +71,8 @@ impl Answers for Public {
         if settings.server_timing {
             answer::add_timing(&mut answer, source.name(), took);
         }
-        if let Some(log) = &self.0.access_log {
-            log.write(&self.0.line(&request, &answer, source, took));
+        if let Some(style) = settings.access_log {
+            self.0.access_log.write(&line(&request, &answer, source, took, &settings.trusted_proxies), style);
         }
         if request.method() == http::Method::HEAD { answer::without_body(answer) } else { answer }
     }
@@ -109,38 +80,13 @@ impl Answers for Public {
 
 impl Site {
     /// The present settings.
-    fn settings(&self) -> Arc<SiteSettings> {
+    pub(crate) fn settings(&self) -> Arc<SiteSettings> {
         Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Replaces the settings; the next request uses the new ones.
     pub(crate) fn replace_settings(&self, settings: SiteSettings) {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
-    }
-
-    fn line<'a>(
-        &self,
-        request: &'a Request<Incoming>,
-        answer: &Answer,
-        source: SourceLabel,
-        took: Duration,
-    ) -> AccessLine<'a> {
-        let peer = request.extensions().get::<Peer>().and_then(|peer| peer.0);
-        let protocol = match request.version() {
-            http::Version::HTTP_10 => "HTTP/1.0",
-            http::Version::HTTP_2 => "HTTP/2",
-            _ => "HTTP/1.1",
-        };
-        AccessLine {
-            client: client(peer, request.headers(), &self.trusted_proxies),
-            method: request.method().as_str(),
-            path: request.uri().path_and_query().map_or("", |path| path.as_str()),
-            protocol,
-            status: answer.status().as_u16(),
-            bytes: if request.method() == http::Method::HEAD { 0 } else { answer::body_bytes(answer) },
-            took,
-            source: source.name(),
-        }
     }
 
     async fn counted(&self, request: &Request<Incoming>, settings: &SiteSettings) -> Counted {
@@ -158,17 +104,17 @@ impl Site {
         let Some(path) = path.strip_prefix(&*self.base_path) else {
             return Counted::own(unknown(), RouteLabel::Other);
         };
-        match route(path, &state.template, self.preview.is_some()) {
+        match route(path, &state.template, settings.preview.is_some()) {
             Ok(Route::Tile(tile)) => self.tile(&state, tile, request.headers(), settings).await,
             Ok(Route::TileJson(name)) => {
-                Counted::own(self.tilejson(&state, &name, request.headers()), RouteLabel::Tilejson)
+                Counted::own(self.tilejson(&state, &name, request.headers(), settings), RouteLabel::Tilejson)
             }
             Ok(Route::Page) => {
-                let page = self.preview.as_ref().map_or_else(unknown, |preview| preview.page(&self.public_url));
+                let page = settings.preview.as_ref().map_or_else(unknown, |preview| preview.page(&settings.public_url));
                 Counted::own(page, RouteLabel::Preview)
             }
             Ok(Route::Asset(name)) => {
-                let asset = self.preview.as_ref().map_or_else(unknown, |preview| preview.asset(&name));
+                let asset = settings.preview.as_ref().map_or_else(unknown, |preview| preview.asset(&name));
                 Counted::own(asset, RouteLabel::Preview)
             }
             Err(NoRoute::NotCanonical) => {
@@ -217,8 +163,8 @@ impl Site {
         Counted { answer, route: RouteLabel::Tile, source }
     }
 
-    fn tilejson(&self, state: &ServedState, name: &str, headers: &HeaderMap) -> Answer {
-        let Some(document) = tilejson(state, name, &self.public_url, self.tiles.live_layers()) else {
+    fn tilejson(&self, state: &ServedState, name: &str, headers: &HeaderMap, settings: &SiteSettings) -> Answer {
+        let Some(document) = tilejson(state, name, &settings.public_url, self.tiles.live_layers()) else {
             return unknown();
         };
         let body = Bytes::from(document.to_string());
@@ -229,6 +175,32 @@ impl Site {
         }
         let content = Content { body, media_type: "application/json", encoding: Encoding::Identity, tag: &tag };
         answer::content(content, &self.document_freshness)
+    }
+}
+
+/// The line of the access log for an answered request.
+fn line<'a>(
+    request: &'a Request<Incoming>,
+    answer: &Answer,
+    source: SourceLabel,
+    took: Duration,
+    trusted_proxies: &[AddressRange],
+) -> AccessLine<'a> {
+    let peer = request.extensions().get::<Peer>().and_then(|peer| peer.0);
+    let protocol = match request.version() {
+        http::Version::HTTP_10 => "HTTP/1.0",
+        http::Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    };
+    AccessLine {
+        client: client(peer, request.headers(), trusted_proxies),
+        method: request.method().as_str(),
+        path: request.uri().path_and_query().map_or("", |path| path.as_str()),
+        protocol,
+        status: answer.status().as_u16(),
+        bytes: if request.method() == http::Method::HEAD { 0 } else { answer::body_bytes(answer) },
+        took,
+        source: source.name(),
     }
 }
 

@@ -241,7 +241,14 @@ impl ServedTarget {
             Some(reader) => reader,
             None => opened(&self.open)?,
         };
-        let read = reader.read(&[tile])?;
+        let read = match reader.read(&[tile]) {
+            // A writer was killed in a commit after this reader was opened. Opening rolls that back, if this process may write.
+            Err(ReadError::HalfWritten { .. }) => {
+                reader = opened(&self.open)?;
+                reader.read(&[tile])?
+            }
+            read => read?,
+        };
         // A reader that has failed does not get here and is dropped.
         locked(&state.readers).push(reader);
         Ok(read.into_iter().next().flatten())

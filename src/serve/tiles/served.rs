@@ -70,6 +70,8 @@ pub(crate) struct ServedTiles {
     live: Option<LiveFlights>,
     /// Records if the target can be read, and why not.
     reading: Arc<Trouble>,
+    /// Records if a killed writer has left the target half written, in a commit that this process may not roll back.
+    half_written: Arc<Trouble>,
     /// The last generation of the target that live tiles did not fit, so that this is logged once for each generation.
     unfit: Arc<AtomicU64>,
 }
@@ -80,10 +82,12 @@ impl ServedTiles {
         let reads = if target.needs_polling() { READS_OF_A_BUCKET } else { READS_OF_A_FILE };
         let reading = Arc::new(Trouble::none("the target cannot be read", "the target can be read again"));
         let (reads, unpacks) = (Arc::new(Semaphore::new(reads)), Arc::new(Semaphore::new(UNPACKS)));
-        ServedTiles { target, cache, reads, unpacks, live, reading, unfit: Arc::default() }
+        let half_written = Arc::new(Trouble::none("only memory can answer", "the target is no longer half written"));
+        ServedTiles { target, cache, reads, unpacks, live, reading, half_written, unfit: Arc::default() }
     }
 
-    /// The target's present state.
+    /// The target's present state. While a killed writer's commit cannot be rolled back, that is the state before this commit: cached tiles
+    /// of it stay right, and others cannot be read.
     pub(crate) async fn state(&self) -> Result<Arc<ServedState>, TileError> {
         let last = self.target.last();
         if self.target.is_current(&last) {
@@ -94,7 +98,23 @@ impl ServedTiles {
             return Ok(last);
         }
         let target = Arc::clone(&self.target);
-        self.noted(aside(move || target.current().map_err(read_error)).await)
+        match aside(move || target.current().map_err(read_error)).await {
+            Err(error) if self.is_half_written(&error) => Ok(last),
+            current => {
+                self.half_written.ends();
+                self.noted(current)
+            }
+        }
+    }
+
+    /// True if the error says that a commit is half written; the log and `/readyz` have it then.
+    fn is_half_written(&self, error: &TileError) -> bool {
+        let is_half_written =
+            matches!(error, TileError::Read(error) if matches!(**error, ReadError::HalfWritten { .. }));
+        if is_half_written {
+            self.half_written.begins(error);
+        }
+        is_half_written
     }
 
     /// Reads again what a target in a bucket says about itself.
@@ -115,7 +135,7 @@ impl ServedTiles {
 
     /// Why the target cannot be read; `None` if it can.
     pub(crate) fn trouble(&self) -> Option<String> {
-        self.reading.reason()
+        self.half_written.reason().or_else(|| self.reading.reason())
     }
 
     /// The tile of a state, for a client that accepts `encoding`; `None` if the tile is empty.
@@ -241,8 +261,19 @@ impl ServedTiles {
         let _permit = self.reads.acquire().await;
         let read = aside(move || target.read(&state, tile).map_err(read_error)).await;
         // A bucket may be unreachable. If a file exists and cannot be read, it is broken at this tile.
-        let stored =
-            if self.target.needs_polling() { self.noted(read)? } else { read.inspect_err(|error| warn(tile, error))? };
+        let stored = match read {
+            read if self.target.needs_polling() => self.noted(read)?,
+            Ok(stored) => {
+                self.half_written.ends();
+                stored
+            }
+            Err(error) => {
+                if !self.is_half_written(&error) {
+                    warn(tile, &error);
+                }
+                return Err(error);
+            }
+        };
         Ok(CachedForm::of_target(stored.map(ServedTile::as_stored)))
     }
 

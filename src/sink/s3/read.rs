@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use super::cause::{Meaning, Refusal};
 use super::error::Action;
 use super::note::read_latest;
-use super::shared::ReadTile;
+use super::shared::{MAX_SMALL_READ_BYTES, ReadTile};
 use super::store::{Store, digest};
 use super::{S3Error, S3Key, S3Location, S3Options, lease, wait};
 use crate::encode::MAX_STORED_TILE;
@@ -101,7 +101,7 @@ impl TileReader for S3Reader {
     fn read(&mut self, tiles: &[TileId]) -> Result<Vec<Option<Box<[u8]>>>, ReadError> {
         let store = &self.store;
         let at_once = stream::iter(tiles.iter().map(|id| self.template.name(*id))).map(|name| async move {
-            let read = fetch(store, &name, MAX_CONCURRENT_TILE_BYTES).await;
+            let read = fetch(store, &name, MAX_SMALL_READ_BYTES).await;
             (name, read)
         });
         wait(&self.runtime, async {
@@ -124,11 +124,9 @@ impl TileReader for S3Reader {
     }
 }
 
-/// The size in bytes up to which several tiles are fetched at once.
-const MAX_CONCURRENT_TILE_BYTES: usize = 1 << 20;
-
 /// Fetches a tile of at most `most` bytes; `None` if there is none.
 async fn fetch(store: &Store, name: &str, most: usize) -> Result<Option<Box<[u8]>>, Refusal> {
+    let _permit = store.options.shared.begin_read(most as u64).await;
     let _flight = store.flights.begin();
     match store.read(name, None, most).await {
         Ok(object) => {
@@ -231,6 +229,7 @@ impl S3Object {
         let wanted = range.end - range.start;
         let text = format!("bytes={}-{}", range.start, range.end - 1);
         let most = usize::try_from(wanted).unwrap_or(usize::MAX);
+        let _permit = self.store.options.shared.begin_read(wanted).await;
         let object = self.store.read(&self.name, Some(&text), most).await;
         let object = object.map_err(|refusal| self.store.error(Action::Get, &self.name, refusal))?;
         if self.tag.as_ref().is_some_and(|tag| *tag != object.tag) {

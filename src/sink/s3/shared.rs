@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::client::connect;
 use super::error::RequestContext;
@@ -13,8 +14,24 @@ use crate::sink::tree::Tag;
 
 /// What all clones of one [`S3Options`] share: the client of the bucket opened last, with its credentials and open connections, and the
 /// `ETag`s of tiles that were read since a sink began to edit them.
-#[derive(Debug, Clone, Default)]
-pub struct S3Shared(Arc<Mutex<SharedParts>>);
+#[derive(Debug, Clone)]
+pub struct S3Shared {
+    parts: Arc<Mutex<SharedParts>>,
+    large_reads: Arc<Semaphore>,
+}
+
+impl Default for S3Shared {
+    fn default() -> S3Shared {
+        S3Shared { parts: Arc::default(), large_reads: Arc::new(Semaphore::new(MAX_LARGE_READS)) }
+    }
+}
+
+/// The most bytes that a read may bring without counting as large. Readers of one target may have many such reads in flight.
+pub(super) const MAX_SMALL_READ_BYTES: usize = 1 << 20;
+
+/// The most large reads that are in flight at once for one target, however many readers it has. A stored tile has at most 64 MB, so that
+/// the large tiles in flight take at most 256 MB.
+const MAX_LARGE_READS: usize = 4;
 
 #[derive(Debug, Default)]
 struct SharedParts {
@@ -128,8 +145,17 @@ impl S3Shared {
         self.contents().read.as_mut()?.remove(name)
     }
 
+    /// Waits until a read of up to `bytes` bytes may begin; it may run until the permit is dropped. Small reads need none.
+    pub(super) async fn begin_read(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        if bytes <= MAX_SMALL_READ_BYTES as u64 {
+            return None;
+        }
+        // The semaphore is never closed.
+        Arc::clone(&self.large_reads).acquire_owned().await.ok()
+    }
+
     fn contents(&self) -> MutexGuard<'_, SharedParts> {
         // Each update leaves consistent values: a panic of another thread that held the lock does no harm.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,14 +1,15 @@
 //! A target that other processes seed, reseed, switch or break while it is served.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use crate::support::places::Places;
 use crate::support::program::{program, run};
 use crate::support::proxy::{Fault, Proxy};
-use crate::support::served::{Served, status};
+use crate::support::served::{GZIP, Served, status};
 use crate::support::{Db, until};
-
-const GZIP: &str = "Accept-Encoding: gzip\r\n";
 
 #[test]
 fn what_others_publish_is_answered_from_then_on() {
@@ -231,5 +232,42 @@ fn a_run_that_writes_tiles_one_by_one_makes_the_list_useless_until_it_is_done() 
             std::thread::sleep(std::time::Duration::from_millis(60));
             assert!(served.get("/0/0/0.pbf", GZIP).body == *bytes, "{name}: each tile is shown as soon as it is there");
         }
+    }
+}
+
+#[test]
+fn large_tiles_of_a_bucket_are_read_a_few_at_a_time() {
+    let db = Db::with_facilities(50);
+    let places = Places::new();
+    places.seed(&db, "s3:tiles/", &["--zoom", "0-3", "--public-url", "relative"]).ok();
+    // Tiles of 1.5 MB, as no run of this program would write them.
+    let paths: Vec<String> = (0..8).map(|x| format!("3/{x}/2.pbf")).collect();
+    let body = vec![7; 3 << 19];
+    for path in &paths {
+        places.prefix.put(&format!("tiles/{path}"), &body);
+    }
+    let begun = Instant::now();
+    let (seen, times) = (Mutex::new(BTreeSet::new()), Arc::new(Mutex::new(Vec::new())));
+    let of_rule = Arc::clone(&times);
+    // The first request for a large tile learns its size; the second one brings it, and takes half a second here.
+    let proxy = Proxy::before(&places.prefix.endpoint, move |request| {
+        if !request.target.contains("/2.pbf") || seen.lock().unwrap().insert(request.target.clone()) {
+            return Fault::None;
+        }
+        of_rule.lock().unwrap().push(begun.elapsed());
+        Fault::Slow(Duration::from_millis(500))
+    });
+    let served = &through(&proxy, &places);
+    std::thread::scope(|scope| {
+        let ask = move |path: &String| served.get(&format!("/{path}"), GZIP);
+        let asked: Vec<_> = paths.iter().map(|path| scope.spawn(move || ask(path))).collect();
+        for answer in asked {
+            assert!(answer.join().unwrap().body == body);
+        }
+    });
+    let times = times.lock().unwrap();
+    assert_eq!(times.len(), 8);
+    for (earlier, later) in times.iter().zip(&times[4..]) {
+        assert!(*later > *earlier + Duration::from_millis(400), "no more than four at once: {times:?}");
     }
 }

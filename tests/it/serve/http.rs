@@ -1,8 +1,8 @@
 //! What a request meets: statuses, headers, encodings, conditions, limits.
 
+use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use crate::support::archive::unpacked;
 use crate::support::nginx::ask;
 use crate::support::places::Places;
 use crate::support::program::{program, run, seed};
-use crate::support::served::{Served, status};
+use crate::support::served::{Served, small_target, status};
 use crate::support::{Archive, Db};
 
 /// A place with the same tiles in every kind of target, and their bytes.
@@ -149,42 +149,6 @@ fn what_is_empty_missing_or_wrong_has_a_status_of_its_own() {
 }
 
 #[test]
-fn who_sends_no_request_is_cut_off_and_holds_nobody_up() {
-    let (db, folder) = (Db::with_facilities(50), tempfile::tempdir().unwrap());
-    let target = folder.path().join("t.mbtiles");
-    seed(&db.url, &target, &["--zoom", "0-1"]).ok();
-    let served = Served::new(target.to_str().unwrap(), &[]);
-    let mut silent: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(("127.0.0.1", served.port)).unwrap()).collect();
-    for (number, stream) in silent.iter_mut().enumerate().filter(|(number, _)| number % 2 == 1) {
-        write!(stream, "GET /0/0/0.pbf HTTP/1.1\r\nX-{number}: ").unwrap();
-    }
-    assert_eq!(status(&served.get("/0/0/0.pbf", "")), 200);
-    let begun = Instant::now();
-    for stream in &mut silent {
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        let mut rest = Vec::new();
-        // A reset is an end, too.
-        if let Err(error) = stream.read_to_end(&mut rest) {
-            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-        }
-    }
-    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
-    // One address has 64 connections; the rest are closed, and when some end, others are served again.
-    let held: Vec<TcpStream> = (0..64).map(|_| TcpStream::connect(("127.0.0.1", served.port)).unwrap()).collect();
-    let mut refused = TcpStream::connect(("127.0.0.1", served.port)).unwrap();
-    refused.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    let mut nothing = Vec::new();
-    assert!(refused.read_to_end(&mut nothing).is_err() || nothing.is_empty());
-    drop(held);
-    crate::support::until("connections are free again", || {
-        let mut stream = TcpStream::connect(("127.0.0.1", served.port)).unwrap();
-        let asked = write!(stream, "GET /0/0/0.pbf HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        let mut answer = Vec::new();
-        asked.is_ok() && stream.read_to_end(&mut answer).is_ok() && answer.starts_with(b"HTTP/1.1 200")
-    });
-}
-
-#[test]
 fn health_metrics_and_status_are_on_the_admin_listener_alone() {
     let (db, folder) = (Db::with_facilities(300), tempfile::tempdir().unwrap());
     let target = folder.path().join("t.mbtiles");
@@ -276,5 +240,55 @@ fn a_unix_socket_takes_the_place_of_a_dead_one_and_of_nothing_else() {
         // Killed, it leaves its socket behind.
         drop(served);
         assert!(socket.exists());
+    }
+}
+
+#[test]
+fn curl_sees_the_same_in_every_encoding_condition_method_and_protocol() {
+    let (folder, target) = small_target();
+    let served = Served::new(&target, &[]);
+    let url = format!("{}0/0/0.pbf", served.url);
+    let (body, head) = (folder.path().join("body"), folder.path().join("head"));
+    let curl = |arguments: &[&str]| {
+        let mut command = Command::new("curl");
+        command.args([
+            "--silent",
+            "--show-error",
+            "--output",
+            body.to_str().unwrap(),
+            "--dump-header",
+            head.to_str().unwrap(),
+        ]);
+        let done =
+            command.args(["--write-out", "%{http_code} %{http_version}"]).args(arguments).arg(&url).output().unwrap();
+        assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+        let head = fs::read_to_string(&head).unwrap().to_lowercase();
+        let field = |name: &str| head.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()));
+        let text = String::from_utf8(done.stdout).unwrap();
+        (text, field("etag:"), field("content-encoding:"), fs::read(&body).unwrap_or_default())
+    };
+    let plain = curl(&[]).3;
+    for protocol in ["--http1.1", "--http2-prior-knowledge", "--http1.0"] {
+        let version = if protocol == "--http2-prior-knowledge" { "2" } else { "1.1" };
+        for encoding in ["identity", "gzip", "br", "gzip;q=0"] {
+            let accepts = format!("Accept-Encoding: {encoding}");
+            let (said, tag, found, _) = curl(&[protocol, "-H", &accepts]);
+            assert!(said.starts_with("200 "), "{protocol} {encoding} {said}");
+            assert!(said.ends_with(version) || protocol == "--http1.0", "{protocol}: {said}");
+            assert_eq!(found.as_deref(), (encoding == "gzip").then_some("gzip"), "{protocol} {encoding}");
+            let tag = tag.unwrap();
+            for (condition, expected) in
+                [(tag.clone(), "304"), (format!("W/{tag}"), "304"), ("\"x\"".to_owned(), "200")]
+            {
+                let condition = format!("If-None-Match: {condition}");
+                for method in [&["-X", "GET"][..], &["--head"]] {
+                    let (said, again, ..) = curl(&[&[protocol, "-H", &accepts, "-H", &condition], method].concat());
+                    assert!(said.starts_with(expected), "{protocol} {encoding} {condition} {method:?}: {said}");
+                    assert_eq!(again.as_ref(), Some(&tag));
+                }
+            }
+        }
+        let (_, _, _, unpacked) = curl(&[protocol, "--compressed"]);
+        assert!(unpacked == plain, "{protocol}: what curl unpacks is what it gets unpacked");
     }
 }

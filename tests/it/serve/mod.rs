@@ -1,8 +1,11 @@
 //! `oar-tiles serve` and `preview`: a target over HTTP.
 
 pub(crate) mod changes;
+pub(crate) mod deaths;
+pub(crate) mod hostile;
 pub(crate) mod http;
 pub(crate) mod live;
+pub(crate) mod metrics;
 pub(crate) mod operation;
 pub(crate) mod preview;
 pub(crate) mod settings;

@@ -9,6 +9,11 @@ use crate::support::served::{Served, status};
 /// What is true once features of the layer are drawn.
 const DRAWN: &str = "window.shownMap?.areTilesLoaded() && !window.shownMap?.isMoving() && window.shownMap.queryRenderedFeatures().some((f) => f.layer.metadata?.layer === 'facilities') || null";
 
+/// What is true once they are drawn at a zoom: a change of the address' hash leaves the page, and the map as it was for a moment.
+fn drawn_at(zoom: &str) -> String {
+    format!("window.shownMap?.getZoom() === {zoom} && ({DRAWN}) || null")
+}
+
 /// The folder with the map client's files.
 fn assets() -> String {
     std::env::var("TEST_PREVIEW_MAPLIBRE").expect("scripts/test installs it")
@@ -34,8 +39,9 @@ fn the_preview_draws_the_features_of_a_target_without_a_database() {
         ])));
         for zoom in ["0", "2", "6"] {
             browser.open(&format!("{}#{zoom}/23.7/90.4", served.url));
-            browser.value_once_there(DRAWN);
+            browser.value_once_there(&drawn_at(zoom));
             assert_eq!(browser.value("document.getElementById('message').value"), "", "{kind} {zoom}");
+            assert_eq!(browser.take_errors(), Vec::<String>::new(), "{kind} {zoom}");
         }
         assert_eq!(browser.value("document.getElementById('name').textContent"), "facilities");
         assert_eq!(browser.value("document.querySelectorAll('#layers label').length"), 1);
@@ -48,6 +54,28 @@ fn the_preview_draws_the_features_of_a_target_without_a_database() {
         browser.value_once_there(
             "shownMap.queryRenderedFeatures().every((f) => f.layer.metadata?.layer !== 'facilities') || null",
         );
+    }
+}
+
+#[test]
+fn the_map_goes_on_where_the_target_ends_if_tiles_are_live() {
+    let db = Db::with_facilities(300);
+    let places = Places::new();
+    places.seed(&db, "t.mbtiles", &["--zoom", "0-2"]).ok();
+    let target = places.place("t.mbtiles");
+    let live = ["--assets", &assets(), "--config", &places.config, "--live", "--database-url", &db.url];
+    let mut browser = Browser::new();
+    for verb in [&["preview"][..], &["serve", "--preview", "--listen", "127.0.0.1:0", "--drain", "0s"]] {
+        let served = Served::of(program().args(verb).arg(&target).args(live));
+        // Below, and far above the zooms of the target.
+        for zoom in ["1", "7"] {
+            browser.open(&format!("{}#{zoom}/23.7/90.4", served.url));
+            browser.value_once_there(&drawn_at(zoom));
+            assert_eq!(browser.value("document.getElementById('message').value"), "", "{verb:?} {zoom}");
+            assert_eq!(browser.take_errors(), Vec::<String>::new(), "{verb:?} {zoom}");
+        }
+        let asked = "performance.getEntriesByType('resource').some((one) => one.name.includes('/7/') && one.name.endsWith('.pbf'))";
+        assert_eq!(browser.value(asked), true, "tiles of zoom 7 were asked for");
     }
 }
 

@@ -17,6 +17,8 @@ pub(crate) struct Browser {
     messages: Receiver<Value>,
     session: Option<String>,
     last: u64,
+    /// What pages have reported as errors: exceptions, failed requests, `console.error`.
+    errors: Vec<String>,
     _profile: tempfile::TempDir,
 }
 
@@ -52,11 +54,15 @@ impl Browser {
                 text.clear();
             }
         });
-        let mut browser = Browser { child, commands, messages, session: None, last: 0, _profile: profile };
+        let mut browser =
+            Browser { child, commands, messages, session: None, last: 0, errors: Vec::new(), _profile: profile };
         let target = browser.call("Target.createTarget", &json!({ "url": "about:blank" }));
         let attached =
             browser.call("Target.attachToTarget", &json!({ "targetId": target["targetId"], "flatten": true }));
         browser.session = Some(attached["sessionId"].as_str().unwrap().to_owned());
+        for domain in ["Runtime.enable", "Log.enable"] {
+            browser.call(domain, &json!({}));
+        }
         browser
     }
 
@@ -76,7 +82,25 @@ impl Browser {
                 assert!(message["error"].is_null(), "{method}: {message}");
                 return message["result"].clone();
             }
+            let params = &message["params"];
+            let is_error = match message["method"].as_str() {
+                Some("Runtime.exceptionThrown") => true,
+                Some("Runtime.consoleAPICalled") => params["type"] == "error",
+                Some("Log.entryAdded") => params["entry"]["level"] == "error",
+                _ => false,
+            };
+            if is_error {
+                self.errors.push(params.to_string());
+            }
         }
+    }
+
+    /// Takes what pages have reported as errors until now.
+    #[track_caller]
+    pub(crate) fn take_errors(&mut self) -> Vec<String> {
+        // What comes before an answer was reported before.
+        self.value("0");
+        std::mem::take(&mut self.errors)
     }
 
     /// Goes to a page.

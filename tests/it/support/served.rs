@@ -3,9 +3,22 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
+use super::Db;
 use super::nginx::{Answer, ask};
 use super::places::Places;
-use super::program::program;
+use super::program::{program, seed};
+
+/// The header of clients that take gzip.
+pub(crate) const GZIP: &str = "Accept-Encoding: gzip\r\n";
+
+/// An MBTiles archive of zooms 0 to 3, in a folder of its own.
+pub(crate) fn small_target() -> (tempfile::TempDir, String) {
+    let (db, folder) = (Db::with_facilities(300), tempfile::tempdir().unwrap());
+    let target = folder.path().join("t.mbtiles");
+    seed(&db.url, &target, &["--zoom", "0-3"]).ok();
+    let target = target.to_str().unwrap().to_owned();
+    (folder, target)
+}
 
 /// A server, killed with the value.
 pub(crate) struct Served {
@@ -55,10 +68,14 @@ impl Served {
         (status(&answer), String::from_utf8(answer.body).unwrap())
     }
 
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success());
+    }
+
     /// Sends a signal and waits for the end; the exit code.
     pub(crate) fn ends_after(mut self, signal: &str) -> Option<i32> {
-        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
+        self.signal(signal);
         self.child.wait().unwrap().code()
     }
 }

@@ -1,0 +1,52 @@
+//! The settings of the public listener that may change while the server runs.
+
+use std::sync::Arc;
+
+use crate::serve::error::ServeError;
+use crate::serve::http::peers::AddressRange;
+use crate::serve::options::{AccessLogStyle, EmptyStatus, ServeOptions};
+use crate::serve::preview::{MapClient, PreviewPage};
+use crate::serve::public::freshness::TileFreshness;
+
+/// The settings that are read again at SIGHUP.
+#[derive(Debug, Clone)]
+pub(crate) struct SiteSettings {
+    /// How long caches may keep a tile, by its zoom.
+    pub(crate) tile_freshness: TileFreshness,
+    /// The status of the answer for an empty tile.
+    pub(crate) empty_status: EmptyStatus,
+    /// True if each answer says how long it took.
+    pub(crate) server_timing: bool,
+    /// The URL under which clients find the server; ends with a slash.
+    pub(crate) public_url: String,
+    /// The page with the map, if there is one.
+    pub(crate) preview: Option<Arc<PreviewPage>>,
+    /// The format of the access log; `None` for no log.
+    pub(crate) access_log: Option<AccessLogStyle>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub(crate) trusted_proxies: Vec<AddressRange>,
+}
+
+impl SiteSettings {
+    /// The part of a server's options that may change. `own_url` is the address of the public listener as a URL without a path; `None` if
+    /// clients cannot name it.
+    ///
+    /// # Errors
+    /// If a value cannot be sent as a header, or nobody knows a URL for clients.
+    pub(crate) fn new(options: &ServeOptions, own_url: Option<&str>) -> Result<SiteSettings, ServeError> {
+        let public_url = match (&options.public_url, own_url) {
+            (Some(url), _) => format!("{}/", url.trim_end_matches('/')),
+            (None, Some(own)) => format!("{own}{}/", options.base_path),
+            (None, None) => return Err(ServeError::NoPublicUrl { address: options.listen.clone() }),
+        };
+        Ok(SiteSettings {
+            tile_freshness: TileFreshness::new(options)?,
+            empty_status: options.empty_status,
+            server_timing: options.server_timing,
+            public_url,
+            preview: options.preview.then(|| Arc::new(PreviewPage { client: MapClient::of(options.assets.clone()) })),
+            access_log: options.access_log,
+            trusted_proxies: options.trusted_proxies.clone(),
+        })
+    }
+}

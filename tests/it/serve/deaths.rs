@@ -1,0 +1,189 @@
+//! What dies beside the server: writers in the middle of their work, and the database.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::support::places::Places;
+use crate::support::program::{ROWS_LAYER, humble, program, run, seed};
+use crate::support::served::{GZIP, Served, small_target, status};
+use crate::support::{Archive, Cluster, Db, until};
+
+#[test]
+fn a_writer_that_is_killed_beside_the_server_costs_no_answer() {
+    let db = Db::with_facilities(500);
+    let places = Places::new();
+    for kind in ["t.mbtiles", "tiles/"] {
+        let flags = ["--zoom", "0-5", "--public-url", "relative"];
+        places.seed(&db, kind, &flags).ok();
+        let served = Served::at(&places, kind, &[]);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..3)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut count = 0;
+                        while !done.load(Ordering::Relaxed) {
+                            for path in ["/0/0/0.pbf", "/1/1/0.pbf", "/5/23/13.pbf"] {
+                                let answer = served.get(path, GZIP);
+                                assert!(matches!(status(&answer), 200 | 204), "{kind} {path}: {}", answer.head);
+                                count += 1;
+                            }
+                        }
+                        count
+                    })
+                })
+                .collect();
+            for round in 0..8_u64 {
+                db.run(&format!("UPDATE api_facility SET name = name || '{round}'"));
+                let mut writer = places.seed_command(&db, kind, &flags).spawn().unwrap();
+                // At other moments of its work each time; when is not asserted.
+                std::thread::sleep(Duration::from_millis(40 * round));
+                writer.kill().unwrap();
+                writer.wait().unwrap();
+            }
+            done.store(true, Ordering::Relaxed);
+            assert!(readers.into_iter().map(|reader| reader.join().unwrap()).sum::<u32>() > 50);
+        });
+        let before = served.get("/0/0/0.pbf", GZIP).body;
+        db.run("UPDATE api_facility SET name = name || 'x'");
+        places.seed(&db, kind, &flags).ok();
+        assert!(served.get("/0/0/0.pbf", GZIP).body != before, "{kind}: the next run is noticed");
+    }
+}
+
+/// Dies within a commit: some pages of the archive are written, the old ones are in the journal. With the word `journal`, none is written
+/// yet, and the archive looks untouched.
+const DIES_IN_A_COMMIT: &str = r#"
+import os, signal, sqlite3, sys
+path = sys.argv[1]
+before, times = open(path, "rb").read(), os.stat(path)
+writer = sqlite3.connect(path, isolation_level=None)
+# With a cache of one page SQLite writes pages, and first the journal, before the transaction ends.
+writer.execute("PRAGMA cache_size = 1")
+writer.execute("BEGIN EXCLUSIVE")
+writer.execute("UPDATE tiles SET tile_data = zeroblob(9000)")
+assert open(path, "rb").read() != before
+if "journal" in sys.argv:
+    with open(path, "r+b") as file:
+        file.write(before)
+        file.truncate(len(before))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+os.kill(os.getpid(), signal.SIGKILL)
+"#;
+
+fn dies_in_a_commit(target: &str, how: &str) {
+    let ended = Command::new("python3").args(["-c", DIES_IN_A_COMMIT, target, how]).status().unwrap();
+    assert!(!ended.success());
+    assert!(Path::new(&format!("{target}-journal")).exists(), "{how}: a hot journal is left");
+}
+
+#[test]
+fn a_commit_that_a_killed_writer_left_is_rolled_back() {
+    for how in ["pages", "journal"] {
+        let (_folder, target) = small_target();
+        let stored = Archive::open(Path::new(&target)).stored();
+        let served = Served::new(&target, &[]);
+        assert!(served.get("/0/0/0.pbf", GZIP).body == stored[&(0, 0, 0)]);
+        dies_in_a_commit(&target, how);
+        for ((zoom, x, y), bytes) in &stored {
+            let answer = served.get(&format!("/{zoom}/{x}/{y}.pbf"), GZIP);
+            assert!(answer.body == *bytes, "{how} {zoom}/{x}/{y}: {}", answer.head);
+        }
+        assert_eq!(served.admin("/readyz").0, 200, "{how}");
+        assert!(!Path::new(&format!("{target}-journal")).exists(), "{how}");
+    }
+}
+
+#[test]
+fn where_the_server_may_not_write_memory_answers_until_somebody_has_rolled_back() {
+    for how in ["pages", "journal"] {
+        let (folder, target) = small_target();
+        let stored = Archive::open(Path::new(&target)).stored();
+        let (known, cold) = ("/0/0/0.pbf", "/1/1/0.pbf");
+        let permit = |of_folder: u32, of_file: u32| {
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(of_folder)).unwrap();
+            fs::set_permissions(&target, fs::Permissions::from_mode(of_file)).unwrap();
+        };
+        let mut command = program();
+        command.args(["serve", &target, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--drain", "0s"]);
+        let served = Served::of(&mut humble(&command));
+        assert!(served.get(known, GZIP).body == stored[&(0, 0, 0)]);
+        dies_in_a_commit(&target, how);
+        permit(0o555, 0o444);
+        for _ in 0..2 {
+            let away = served.get(cold, GZIP);
+            assert_eq!((status(&away), away.header("cache-control")), (503, Some("no-store")), "{how}");
+            assert!(served.get(known, GZIP).body == stored[&(0, 0, 0)], "{how}: from memory");
+            let (code, reasons) = served.admin("/readyz");
+            assert!(code == 503 && reasons.contains("was left half written by a program that was killed"), "{reasons}");
+        }
+        permit(0o755, 0o644);
+        run(program().args(["inspect", &target])).ok();
+        assert!(served.get(cold, GZIP).body == stored[&(1, 1, 0)], "{how}");
+        assert_eq!(served.admin("/readyz").0, 200, "{how}");
+    }
+}
+
+#[test]
+fn a_database_that_restarts_under_load_costs_live_tiles_alone() {
+    let mut cluster = Cluster::new();
+    let mut db = Db::with_facilities_on(&cluster.url, 300);
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("c.toml");
+    // Live tiles are kept so shortly that each is rendered again and again.
+    fs::write(&config, format!("{ROWS_LAYER}\n[serve]\nlive_ttl = \"50ms\"\n")).unwrap();
+    let config = config.to_str().unwrap();
+    let whole = folder.path().join("whole.mbtiles");
+    seed(&db.url, &whole, &["--config", config, "--zoom", "0-3"]).ok();
+    let stored = Archive::open(&whole).stored();
+    let target = folder.path().join("t.mbtiles");
+    seed(&db.url, &target, &["--config", config, "--zoom", "0-1"]).ok();
+    let live = ["--config", config, "--live", "--database-url", &db.url];
+    let served = Served::new(target.to_str().unwrap(), &live);
+    let (done, [known, rendered, refused]) = (AtomicBool::new(false), [const { AtomicU32::new(0) }; 3]);
+    let ask = |zoom: u8, x: u32, y: u32| {
+        let answer = served.get(&format!("/{zoom}/{x}/{y}.pbf"), GZIP);
+        let expected = stored.get(&(zoom, x, y));
+        match status(&answer) {
+            200 => assert!(Some(&answer.body) == expected, "{zoom}/{x}/{y}: another tile"),
+            204 => assert!(expected.is_none(), "{zoom}/{x}/{y} is called empty"),
+            503 => assert_eq!(answer.header("cache-control"), Some("no-store")),
+            other => panic!("{zoom}/{x}/{y}: {other}"),
+        }
+        status(&answer)
+    };
+    let ask = &ask;
+    std::thread::scope(|scope| {
+        for offset in 0..4 {
+            let (done, known, rendered, refused) = (&done, &known, &rendered, &refused);
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    assert!(ask(1, offset % 2, 0) < 300, "what the target knows needs no database");
+                    known.fetch_add(1, Ordering::Relaxed);
+                    for (x, y) in (0..8).map(|x| (x, (x + offset) % 8)) {
+                        let counted = if ask(3, x, y) == 503 { refused } else { rendered };
+                        counted.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        let grows = |what: &str, count: &AtomicU32| {
+            let before = count.load(Ordering::Relaxed);
+            until(what, || count.load(Ordering::Relaxed) > before + 20);
+        };
+        for _ in 0..2 {
+            grows("live tiles are rendered", &rendered);
+            cluster.crash();
+            grows("live tiles are refused", &refused);
+            grows("tiles of the target are answered", &known);
+            cluster.start();
+        }
+        grows("live tiles are rendered again", &rendered);
+        done.store(true, Ordering::Relaxed);
+    });
+    db.reconnect();
+}

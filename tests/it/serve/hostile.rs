@@ -1,0 +1,241 @@
+//! Clients that mean harm: slow ones, silent ones, floods, requests that are none.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::Db;
+use crate::support::program::seed;
+use crate::support::served::{GZIP, Served, small_target, status};
+
+#[test]
+fn who_sends_no_request_is_cut_off_and_holds_nobody_up() {
+    let (db, folder) = (Db::with_facilities(50), tempfile::tempdir().unwrap());
+    let target = folder.path().join("t.mbtiles");
+    seed(&db.url, &target, &["--zoom", "0-1"]).ok();
+    let served = Served::new(target.to_str().unwrap(), &[]);
+    let mut silent: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(("127.0.0.1", served.port)).unwrap()).collect();
+    for (number, stream) in silent.iter_mut().enumerate().filter(|(number, _)| number % 2 == 1) {
+        write!(stream, "GET /0/0/0.pbf HTTP/1.1\r\nX-{number}: ").unwrap();
+    }
+    assert_eq!(status(&served.get("/0/0/0.pbf", "")), 200);
+    let begun = Instant::now();
+    for stream in &mut silent {
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut rest = Vec::new();
+        // A reset is an end, too.
+        if let Err(error) = stream.read_to_end(&mut rest) {
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        }
+    }
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    // One address has 64 connections; the rest are closed, and when some end, others are served again.
+    let held: Vec<TcpStream> = (0..64).map(|_| TcpStream::connect(("127.0.0.1", served.port)).unwrap()).collect();
+    let mut refused = TcpStream::connect(("127.0.0.1", served.port)).unwrap();
+    refused.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let mut nothing = Vec::new();
+    assert!(refused.read_to_end(&mut nothing).is_err() || nothing.is_empty());
+    drop(held);
+    crate::support::until("connections are free again", || {
+        let mut stream = TcpStream::connect(("127.0.0.1", served.port)).unwrap();
+        let asked = write!(stream, "GET /0/0/0.pbf HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let mut answer = Vec::new();
+        asked.is_ok() && stream.read_to_end(&mut answer).is_ok() && answer.starts_with(b"HTTP/1.1 200")
+    });
+}
+
+/// A number that follows from the one before (Knuth's MMIX generator).
+fn next(chance: &mut u64) -> u64 {
+    *chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *chance >> 33
+}
+
+#[test]
+fn odd_paths_and_headers_are_answered_and_never_with_an_error_of_the_server() {
+    let (_folder, target) = small_target();
+    let served = Served::new(&target, &["--preview"]);
+    let seed =
+        std::env::var("TEST_FUZZ_SEED").map_or_else(|_| u64::from(std::process::id()), |text| text.parse().unwrap());
+    println!("TEST_FUZZ_SEED={seed}");
+    let mut chance = seed;
+    let pieces = [
+        "/",
+        "0",
+        "1",
+        "3",
+        "7",
+        "22",
+        "23",
+        "-1",
+        "+1",
+        "01",
+        "4294967296",
+        "18446744073709551616",
+        ".pbf",
+        ".mvt",
+        ".json",
+        "tiles",
+        "..",
+        "%2e%2e",
+        "%00",
+        "%2f",
+        "%",
+        "?",
+        "??x=1",
+        "#",
+        "{z}",
+        ";",
+        "\\",
+        "//",
+        "é",
+        "assets/",
+        "preview.js",
+        "a",
+        "*",
+        "~",
+        "e5",
+        "0x1",
+        "metrics",
+        ".",
+        " ",
+        "\t",
+    ];
+    let headers = [
+        "Accept-Encoding: gzip;q=0.5, *;q=0\r\n",
+        "Accept-Encoding: ,,;;q=,gzip;q=1.5;q=2\r\n",
+        "If-None-Match: \"\r\n",
+        "If-None-Match: W/\"a\", *\r\n",
+        "Range: bytes=0-1\r\n",
+        "Host: \r\n",
+        "X-Forwarded-For: ,,\r\n",
+        "Expect: 100-continue\r\n",
+        "Content-Length: 5\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Connection: upgrade\r\nUpgrade: h2c\r\n",
+        ":\r\n",
+        "\r\n",
+        "A\r\n",
+        "Accept-Encoding: \u{1}\r\n",
+        "Content-Length: -1\r\n",
+    ];
+    for _ in 0..1_500 {
+        let path: String = (0..=next(&mut chance) % 6)
+            .map(|_| pieces[usize::try_from(next(&mut chance)).unwrap() % pieces.len()])
+            .collect();
+        let header = headers[usize::try_from(next(&mut chance)).unwrap() % headers.len()];
+        let method =
+            ["GET", "HEAD", "POST", "PUT", "OPTIONS", "TRACE", "BREW"][usize::try_from(next(&mut chance)).unwrap() % 7];
+        let mut stream = TcpStream::connect(("127.0.0.1", served.port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let sent = write!(stream, "{method} /{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}\r\n");
+        let mut answer = Vec::new();
+        // A request that is none may be cut off, before its end or after.
+        let read = sent.and_then(|()| stream.read_to_end(&mut answer));
+        let text = String::from_utf8_lossy(&answer);
+        let Some(code) = text.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse::<u16>().ok()) else {
+            assert!(answer.is_empty(), "{method} /{path} {header:?}: {text} {read:?}");
+            continue;
+        };
+        let known = [200, 204, 304, 400, 404, 405, 408, 411, 413, 414, 417, 431, 501];
+        assert!(known.contains(&code) && code < 500, "{method} /{path} {header:?}: {text}");
+    }
+    assert_eq!(status(&served.get("/0/0/0.pbf", GZIP)), 200);
+    assert_eq!(served.ends_after("-TERM"), Some(143));
+}
+
+/// Runs slowhttptest against a server until it ends; what it says at its end. Meanwhile tiles are answered.
+fn under_slow_clients(served: &Served, arguments: &[&str]) -> String {
+    let mut attack = Command::new("slowhttptest");
+    attack.args(arguments).args(["-c", "200", "-r", "200", "-u", &format!("{}0/0/0.pbf", served.url)]);
+    let mut attack =
+        attack.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("scripts/test installs slowhttptest");
+    let mut answered = 0;
+    while attack.try_wait().unwrap().is_none() {
+        let begun = Instant::now();
+        assert_eq!(status(&served.get("/0/0/0.pbf", GZIP)), 200);
+        assert!(begun.elapsed() < Duration::from_secs(5), "a tile from memory took {:?}", begun.elapsed());
+        answered += 1;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(answered > 20, "{answered}");
+    let mut said = String::new();
+    attack.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    said
+}
+
+#[test]
+fn slow_headers_and_slow_reads_hold_nobody_up() {
+    let (_folder, target) = small_target();
+    // All come from this address, which may have as many connections as it likes.
+    let served = Served::new(&target, &["--trusted-proxy", "127.0.0.1"]);
+    std::thread::scope(|scope| {
+        let headers = scope.spawn(|| under_slow_clients(&served, &["-H", "-i", "1", "-x", "10", "-l", "60"]));
+        under_slow_clients(&served, &["-X", "-w", "1", "-y", "1", "-n", "1", "-z", "1", "-k", "3", "-l", "4"]);
+        // It ends before its time only if every connection was closed by the server.
+        let said = headers.join().unwrap();
+        assert!(said.contains("No open connections left"), "{said}");
+    });
+}
+
+/// A frame of HTTP/2 (RFC 9113, section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// The frames of an answer: their kinds and payloads, until the server ends the connection.
+fn frames(stream: &mut TcpStream) -> Vec<(u8, Vec<u8>)> {
+    let mut found = Vec::new();
+    loop {
+        let mut head = [0; 9];
+        if stream.read_exact(&mut head).is_err() {
+            return found;
+        }
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        if stream.read_exact(&mut payload).is_err() {
+            return found;
+        }
+        found.push((head[3], payload));
+    }
+}
+
+#[test]
+fn requests_that_are_reset_at_once_end_their_connection_and_nobody_elses() {
+    // Kinds of frames, an error code and settings (RFC 9113, sections 6 and 7).
+    let [headers, rst_stream, settings, goaway] = [1_u8, 3, 4, 7];
+    let enhance_your_calm = 11;
+    let [max_concurrent_streams, max_header_list_size] = [3_u16, 6];
+    let (_folder, target) = small_target();
+    let served = Served::new(&target, &[]);
+    // GET, http, the path and the authority as literals without an index (RFC 7541, section 6.2.2 and appendix A).
+    let request = [&[0x82, 0x86, 0x04, 10][..], b"/0/0/0.pbf", &[0x01, 1], b"x"].concat();
+    let mut flood = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    flood.extend(frame(settings, 0, 0, &[]));
+    for number in 0..20_000_u32 {
+        flood.extend(frame(headers, 0x5, 2 * number + 1, &request));
+        // CANCEL.
+        flood.extend(frame(rst_stream, 0, 2 * number + 1, &8_u32.to_be_bytes()));
+    }
+    let mut stream = TcpStream::connect(("127.0.0.1", served.port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let mut writing = stream.try_clone().unwrap();
+    let answered = std::thread::scope(|scope| {
+        // The server may end the connection before all is written.
+        scope.spawn(move || drop(writing.write_all(&flood)));
+        frames(&mut stream)
+    });
+    let announced = &answered.iter().find(|(kind, _)| *kind == settings).unwrap().1;
+    let setting = |name: u16| {
+        let entry = announced.chunks(6).find(|entry| entry[..2] == name.to_be_bytes()).unwrap();
+        u32::from_be_bytes(entry[2..].try_into().unwrap())
+    };
+    assert_eq!((setting(max_concurrent_streams), setting(max_header_list_size)), (128, 16_384));
+    let end = &answered.iter().find(|(kind, _)| *kind == goaway).expect("the connection is ended").1;
+    assert_eq!(u32::from_be_bytes(end[4..8].try_into().unwrap()), enhance_your_calm);
+    let (_, metrics) = served.admin("/metrics");
+    let asked = metrics.lines().find(|line| line.starts_with("oar_tiles_http_seconds_count{route=\"tile\""));
+    let asked: u32 = asked.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap());
+    assert!(asked < 10_000, "{asked} of 20,000 requests were worked on");
+    assert_eq!(status(&served.get("/0/0/0.pbf", GZIP)), 200);
+}
