@@ -50,9 +50,9 @@ pub struct Serve {
     /// Render tiles outside of the target's zooms and boxes from the database when clients ask for them [env: OAR_TILES_LIVE]
     #[arg(long)]
     pub live: bool,
-    /// With --live: render this many tiles at once; 0: one for each CPU [env: OAR_TILES_LIVE_WORKERS]
+    /// Use this many database sessions for live requests and background work together; 0: one for each CPU [env: OAR_TILES_SERVE_WORKERS]
     #[arg(long, value_name = "N")]
-    pub live_workers: Option<u16>,
+    pub workers: Option<u16>,
     /// With --live: the database, as a URL or a key=value string [env: DATABASE_URL, PG*]
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
@@ -87,7 +87,7 @@ impl Serve {
             ("--preview", "serve.preview", self.preview.then_some(true.into())),
             ("--access-log", "serve.access_log", text(self.access_log.clone())),
             ("--live", "serve.live", self.live.then_some(true.into())),
-            ("--live-workers", "serve.live_workers", self.live_workers.map(|workers| i64::from(workers).into())),
+            ("--workers", "serve.workers", self.workers.map(|workers| i64::from(workers).into())),
             ("--assets", "serve.assets", text(self.assets.as_ref().map(|path| path.to_string_lossy().into_owned()))),
             ("--drain", "serve.drain", text(self.drain.map(|drain| humantime::format_duration(drain).to_string()))),
             (

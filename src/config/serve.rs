@@ -6,7 +6,10 @@ use std::time::Duration;
 use super::error::ConfigError;
 use super::file::{AccessLogName, CdnHeaderName, ServeSection};
 use super::settings::Check;
-use crate::serve::{AccessLogStyle, AddressRange, CdnHeader, EmptyStatus, ListenAddress, LiveOptions, ServeOptions};
+use crate::serve::{
+    AccessLogStyle, AddressRange, CdnHeader, EmptyStatus, ListenAddress, LiveOptions, ServeOptions, WorkerShares,
+    WorkerSharesError,
+};
 
 impl From<CdnHeaderName> for CdnHeader {
     fn from(name: CdnHeaderName) -> CdnHeader {
@@ -47,6 +50,7 @@ impl Check<'_> {
             trusted_proxies: self.ranges(self.present("serve.trusted_proxies", given.trusted_proxies.as_deref())?)?,
             preview: self.present("serve.preview", given.preview)?,
             assets: given.assets.clone(),
+            shares: self.shares(given)?,
             live: self.live(given)?,
             access_log: match self.present("serve.access_log", given.access_log)? {
                 AccessLogName::None => None,
@@ -58,14 +62,25 @@ impl Check<'_> {
         })
     }
 
-    fn live(&self, given: &ServeSection) -> Result<Option<LiveOptions>, ConfigError> {
-        let workers = match self.present("serve.live_workers", given.live_workers)? {
+    /// How the workers are shared between live requests and background work.
+    fn shares(&self, given: &ServeSection) -> Result<WorkerShares, ConfigError> {
+        let workers = match self.present("serve.workers", given.workers)? {
             0 => std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             count => {
-                let count = self.within("serve.live_workers", count, 1..=256)?;
+                let count = self.within("serve.workers", count, 1..=256)?;
                 NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN)
             }
         };
+        WorkerShares::new(workers, given.live_reserved, given.background_guaranteed).map_err(|error| {
+            let key = match error {
+                WorkerSharesError::ReservesAll { .. } => "serve.live_reserved",
+                WorkerSharesError::GuaranteesMore { .. } => "serve.background_guaranteed",
+            };
+            self.wrong(key, error.to_string())
+        })
+    }
+
+    fn live(&self, given: &ServeSection) -> Result<Option<LiveOptions>, ConfigError> {
         let queue =
             self.within("serve.live_queue", self.present("serve.live_queue", given.live_queue)?, 0..=100_000)?;
         let timeout = self.present("serve.live_timeout", given.live_timeout)?;
@@ -73,7 +88,7 @@ impl Check<'_> {
             let timeout = humantime::format_duration(timeout);
             return Err(self.wrong("serve.live_timeout", format!("{timeout} must lie between 100ms and 10m")));
         }
-        let options = LiveOptions { workers, queue, timeout, ttl: self.present("serve.live_ttl", given.live_ttl)? };
+        let options = LiveOptions { queue, timeout, ttl: self.present("serve.live_ttl", given.live_ttl)? };
         Ok(self.present("serve.live", given.live)?.then_some(options))
     }
 

@@ -92,7 +92,7 @@ const VARIABLES: [(&str, &str, VariableKind); 41] = [
     ("OAR_TILES_DRAIN", "serve.drain", VariableKind::Text),
     ("OAR_TILES_ACCESS_LOG", "serve.access_log", VariableKind::Text),
     ("OAR_TILES_LIVE", "serve.live", VariableKind::Truth),
-    ("OAR_TILES_LIVE_WORKERS", "serve.live_workers", VariableKind::Number),
+    ("OAR_TILES_SERVE_WORKERS", "serve.workers", VariableKind::Number),
 ];
 
 /// The variable that names the file; it sets no key.

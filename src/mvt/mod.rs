@@ -7,10 +7,12 @@
 //! - `geometry`: command integers to points, lines and polygons ([`MvtGeometry`]).
 //! - `features`: rows that were encoded once ([`Features`]), and tiles drawn from them ([`Drawer`]).
 //! - `points`: replaces some features of a layer of points ([`replaced`]), which is how tiles are patched.
+//! - `overzoom`: what a tile shows of a deeper tile's area ([`overzoomed`]).
 //! - `wire`: the part of Protocol Buffers that tiles use.
 
 mod features;
 mod geometry;
+mod overzoom;
 mod points;
 mod wire;
 
@@ -18,6 +20,7 @@ use std::collections::HashSet;
 
 pub use features::{Drawer, Features};
 pub use geometry::{MvtGeometry, Position};
+pub use overzoom::{TileDescent, overzoomed};
 pub use points::{FeatureKey, PointLayer, count_features, put_layer, replaced, split};
 use wire::{Broken, Fields, numbers, signed};
 

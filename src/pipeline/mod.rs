@@ -8,8 +8,10 @@
 //!
 //! A worker takes a permit first and the next batch second. So the oldest batch that is not stored always holds a permit: the
 //! writer, which stores in order, can never wait for a batch that waits for a permit. The window bounds how many batches are rendered
-//! and not yet stored, however slow the writer or one of the workers is.
+//! and not yet stored, however slow the writer or one of the workers is. Where a run shares the database (`gate`), a worker waits for its
+//! turn with the batch in hand, and holds its turn only while it renders.
 
+mod gate;
 mod layers;
 mod stats;
 mod writer;
@@ -28,6 +30,7 @@ use crate::sink::{Needs, Sink, TileEdit, Written};
 use crate::source::{Note, Noted, RenderedTile, Source, bytes_of, split_layers};
 use crate::tile::{Batch, LayerId, Slice, TileCoord, TileId, Zoom};
 
+pub use gate::{BatchGate, BatchKind, BatchPace, BatchPass};
 pub use layers::{FailedTile, LayerStats, MAX_FAILED_TILES};
 pub use stats::{LargestTile, TileSizes, ZoomStats};
 
@@ -160,7 +163,7 @@ struct EditContents {
 }
 
 /// Renders every batch and stores it. `batches` come in the order that the sink needs; each of `sources` is one worker.
-/// `stored` is called for each batch after it was handed to the sink.
+/// `stored` is called for each batch after it was handed to the sink. With `turns`, each worker waits for its turn before it renders a batch.
 ///
 /// Returns the sink once every planned tile is accounted for; the caller finishes it.
 ///
@@ -171,13 +174,14 @@ pub async fn run<R, W>(
     sources: Vec<R>,
     sink: W,
     limits: Limits,
+    turns: Option<BatchTurns>,
     stored: impl Fn(&StoredBatch) + Send + 'static,
 ) -> Result<(W, PipelineOutcome), PipelineError<R::Error, W::Error>>
 where
     R: Source + 'static,
     W: Sink + 'static,
 {
-    let rules = EditRules { packing: limits.packing, needs: sink.needs(), failed: Arc::default() };
+    let rules = EditRules { packing: limits.packing, needs: sink.needs(), failed: Arc::default(), turns };
     let planned: u64 = batches.iter().map(|batch| batch.tiles).sum();
     let window = Arc::new(Semaphore::new(limits.window.get()));
     let mut queue: Vec<(usize, Batch)> = batches.into_iter().enumerate().collect();
@@ -218,13 +222,34 @@ where
     Ok((sink, outcome))
 }
 
-/// How rendered tiles become edits.
-#[derive(Debug, Clone)]
+/// The turns of a run's batches at a gate.
+#[derive(Clone)]
+pub struct BatchTurns {
+    /// The gate.
+    pub gate: Arc<dyn BatchGate>,
+    /// The kind of the run.
+    pub kind: BatchKind,
+}
+
+impl BatchTurns {
+    /// Renders a batch when it is its turn.
+    async fn rendered<R: Source>(&self, source: &mut R, batch: &Batch) -> Result<Vec<RenderedTile>, R::Error> {
+        let _pass = self.gate.enter(self.kind).await;
+        let begun = Instant::now();
+        let tiles = source.render(batch).await?;
+        self.gate.pace(self.kind).note(batch.features(), begun.elapsed());
+        Ok(tiles)
+    }
+}
+
+/// How batches are rendered, and how rendered tiles become edits.
+#[derive(Clone)]
 struct EditRules {
     packing: Packing,
     needs: Needs,
     /// How many tiles of the run could not be rendered up to now.
     failed: Arc<AtomicU64>,
+    turns: Option<BatchTurns>,
 }
 
 impl EditRules {
@@ -261,7 +286,11 @@ async fn work<R: Source, W: Send + 'static>(
         let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
         let (Ok(permit), Some((index, batch))) = (permit, next) else { break };
         let begun = Instant::now();
-        let tiles = source.render(&batch).await.map_err(PipelineError::Source)?;
+        let tiles = match &rules.turns {
+            Some(turns) => turns.rendered(&mut source, &batch).await,
+            None => source.render(&batch).await,
+        }
+        .map_err(PipelineError::Source)?;
         let Some(zoom) = batch.zoom() else { continue };
         // A tile that failed may or may not have been planned.
         let (found, failed) = (tiles.len() as u64, rules.count_failed(&tiles)?);

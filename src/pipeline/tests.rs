@@ -118,7 +118,7 @@ fn run_with(fault: Fault) -> (Ended, usize) {
     let sink = Memory { fault, waiting: Arc::clone(&waiting), edits: Vec::new() };
     let limits = Limits { window: NonZeroUsize::new(WINDOW).unwrap(), packing: Packing::Gzip(Level::new(1).unwrap()) };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let running = run((0..COLUMNS).map(batch).collect(), (0..3).map(source).collect(), sink, limits, |_| ());
+    let running = run((0..COLUMNS).map(batch).collect(), (0..3).map(source).collect(), sink, limits, None, |_| ());
     let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), running).await });
     (ended.expect("the pipeline hangs"), most.load(SeqCst))
 }
@@ -195,10 +195,86 @@ fn batches_that_have_to_wait_are_rendered_last_and_stored_in_their_order() {
     let sink = Memory { fault: Fault::None, waiting: Arc::new(AtomicUsize::new(100)), edits: Vec::new() };
     let limits = Limits { window: NonZeroUsize::new(30).unwrap(), packing: Packing::Plain };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let running = run(batches, vec![Patient { others }], sink, limits, |_| ());
+    let running = run(batches, vec![Patient { others }], sink, limits, None, |_| ());
     let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), running).await });
     let Ok(ended) = ended else { panic!("a batch that waits is rendered before the others") };
     // The sink counts two tiles a batch, one of them empty; these have none that is.
     let columns: Vec<u32> = ended.map(|(sink, _)| sink.edits.iter().map(|edit| edit.id().coord.x()).collect()).unwrap();
     assert!(columns.is_sorted() && columns.len() == 60);
+}
+
+/// Lets one batch through at a time, and counts.
+struct OneAtATime {
+    turn: Arc<Semaphore>,
+    entered: AtomicUsize,
+    pace: BatchPace,
+}
+
+impl BatchGate for OneAtATime {
+    fn enter(&self, kind: BatchKind) -> futures_util::future::BoxFuture<'_, BatchPass> {
+        assert_eq!(kind, BatchKind::Reseed);
+        Box::pin(async {
+            let turn = Arc::clone(&self.turn).acquire_owned().await.unwrap();
+            self.entered.fetch_add(1, SeqCst);
+            BatchPass::holding(turn)
+        })
+    }
+
+    fn pace(&self, _kind: BatchKind) -> &BatchPace {
+        &self.pace
+    }
+}
+
+/// Counts how many batches are rendered at once.
+struct Counting {
+    now: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+impl Source for Counting {
+    type Error = OnPurpose;
+
+    async fn render(&mut self, batch: &Batch) -> Result<Vec<RenderedTile>, OnPurpose> {
+        self.most.fetch_max(self.now.fetch_add(1, SeqCst) + 1, SeqCst);
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        self.now.fetch_sub(1, SeqCst);
+        let rendered = |tile| RenderedTile {
+            mvt: vec![1],
+            layers: vec![RenderedLayer { layer: LayerId(0), bytes: 1 }],
+            features: 1,
+            ..RenderedTile::empty(tile)
+        };
+        Ok(batch.areas[0].rect.iter().map(rendered).collect())
+    }
+}
+
+#[test]
+fn each_batch_waits_for_its_turn_at_the_gate_and_its_pace_is_noted() {
+    let zoom = Zoom::new(6).unwrap();
+    let batch = |x: u32| Batch {
+        areas: vec![Area { rect: TileRect { zoom, x0: x, y0: 0, x1: x, y1: 1 }, search: vec![SearchBox::Area] }],
+        planned: Planned::Occupied,
+        tiles: 2,
+        layers: vec![LayerCount { tiles: 2, features: 2 }],
+        needs_cell_counts: false,
+    };
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let source = |_| Counting { now: Arc::clone(&now), most: Arc::clone(&most) };
+    let sink = Memory { fault: Fault::None, waiting: Arc::new(AtomicUsize::new(100)), edits: Vec::new() };
+    // The window is smaller than the number of sources: what waits at the gate never waits for the window.
+    let limits = Limits { window: NonZeroUsize::new(2).unwrap(), packing: Packing::Plain };
+    let gate = Arc::new(OneAtATime {
+        turn: Arc::new(Semaphore::new(1)),
+        entered: AtomicUsize::new(0),
+        pace: BatchPace::default(),
+    });
+    let turns = BatchTurns { gate: Arc::<OneAtATime>::clone(&gate), kind: BatchKind::Reseed };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let running = run((0..30).map(batch).collect(), (0..4).map(source).collect(), sink, limits, Some(turns), |_| ());
+    let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), running).await });
+    assert!(ended.expect("the pipeline hangs").is_ok());
+    assert_eq!((most.load(SeqCst), gate.entered.load(SeqCst)), (1, 30));
+    assert_ne!(gate.pace.features(u64::MAX), BatchPace::default().features(u64::MAX));
 }

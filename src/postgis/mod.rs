@@ -32,7 +32,7 @@ pub use render::{
     CacheLimits, PreparedLayer, RENDERING_VERSION, Renderer, RunLayers, Worker, verify_cached_rows, with_neighbourhood,
 };
 pub use session::{
-    Cause, ConnectOptions, Database, Error, Listener, Parts, ServerName, SessionOptions, Snapshot, SslMode,
+    Cause, ConnectOptions, Database, Error, Listener, Parts, ServerName, SessionOptions, SessionRoom, Snapshot, SslMode,
 };
 pub use sql::FoldedValues;
 pub use survey::{ChangedGeometries, Skipped, Surveyed, changed_positions, counts_cells, foldable, survey};

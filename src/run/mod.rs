@@ -20,11 +20,13 @@ pub(crate) mod prepare;
 pub(crate) mod seed;
 pub(crate) mod target;
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::JobSettings;
 use crate::encode::Packing;
+use crate::pipeline::{BatchGate, BatchKind, BatchTurns};
 use crate::report::Report;
 use crate::sink::ChangedTiles;
 use crate::stop::Stop;
@@ -49,6 +51,8 @@ pub struct Job {
     pub report: Arc<dyn Report>,
     /// Tells whether a stop was asked for.
     pub stop: Stop,
+    /// Where the run shares the database's sessions with others: its batches wait there for their turn.
+    pub gate: Option<Arc<dyn BatchGate>>,
 }
 
 impl Job {
@@ -68,7 +72,7 @@ impl Job {
         if !target.is_packed() {
             settings.run.limits.packing = Packing::Plain;
         }
-        Ok(Job { settings, target, changed_out: None, report: Arc::clone(report), stop: stop.clone() })
+        Ok(Job { settings, target, changed_out: None, report: Arc::clone(report), stop: stop.clone(), gate: None })
     }
 
     /// The same run, which also writes the list of changed tiles to a file.
@@ -89,7 +93,25 @@ impl Job {
     /// The same run with another report.
     pub(crate) fn under(&self, report: Arc<dyn Report>, stop: Stop) -> Job {
         let target = Target { url: self.target.url.clone(), targets: self.target.targets.under(&stop) };
-        Job { settings: self.settings.clone(), target, changed_out: self.changed_out.clone(), report, stop }
+        Job { target, report, stop, ..self.clone() }
+    }
+
+    /// The turns of its batches, if it shares the database's sessions with others.
+    pub(crate) fn turns(&self, kind: BatchKind) -> Option<BatchTurns> {
+        self.gate.as_ref().map(|gate| BatchTurns { gate: Arc::clone(gate), kind })
+    }
+
+    /// The features that a batch should have: as set, or fewer where others wait for the session meanwhile.
+    pub(crate) fn batch_features(&self, kind: BatchKind) -> NonZeroU64 {
+        let set = self.settings.run.batch_features;
+        let features = self.gate.as_ref().map(|gate| gate.pace(kind).features(set.get()));
+        features.and_then(NonZeroU64::new).unwrap_or(set)
+    }
+
+    /// The same run, whose batches wait at a gate.
+    #[must_use]
+    pub fn behind(self, gate: Arc<dyn BatchGate>) -> Job {
+        Job { gate: Some(gate), ..self }
     }
 
     /// The same run with other settings.

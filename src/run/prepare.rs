@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{CommandError, Job};
 use crate::config::JobSettings;
+use crate::pipeline::BatchKind;
 use crate::plan::{PlanLayer, ZoomPlan, plan};
 use crate::postgis::{
     CacheLimits, Database, Layer, OnLargeTile, PreparedLayer, Reads, Server, Snapshot, Worker, foldable, probe_names,
@@ -89,7 +90,7 @@ pub(crate) async fn prepare(job: &Job, order: Order, sessions: usize) -> Result<
         LayerFootprints::ByZoom(_) => 0,
     });
     let features = features.collect();
-    let (zooms, batch) = (zooms.clone(), settings.run.batch_features);
+    let (zooms, batch) = (zooms.clone(), job.batch_features(BatchKind::Seed));
     let planning = tokio::task::spawn_blocking(move || plan(&zooms, &planned, &coverage, batch, order));
     let zooms = tokio::select! {
         zooms = planning => zooms.map_err(|error| CommandError::Died(error.to_string()))?,

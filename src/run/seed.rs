@@ -11,7 +11,7 @@ use super::prepare::{Prepared, prepare, with_cached_rows};
 use super::target::{AnySink, Target, TilesBefore, refuse_other};
 use super::{CommandError, Job};
 use crate::manifest::{Manifest, Publication};
-use crate::pipeline::{self, PipelineError, PipelineOutcome, StoredBatch};
+use crate::pipeline::{self, BatchKind, PipelineError, PipelineOutcome, StoredBatch};
 use crate::postgis::{Reads, Renderer, RunLayers, Snapshot, verify_cached_rows};
 use crate::report::{Event, Report, Requests, RunReport, RunZoom};
 use crate::sink::{
@@ -181,7 +181,8 @@ async fn render(job: &Job, prepared: &mut Prepared, sink: AnySink, planned: u64)
 
     let begun = Instant::now();
     let stored = stored_events(&job.report);
-    let ran = pipeline::run(batches, renderers, sink, job.settings.run.limits, stored).await.map_err(pipeline_error);
+    let (limits, turns) = (job.settings.run.limits, job.turns(BatchKind::Seed));
+    let ran = pipeline::run(batches, renderers, sink, limits, turns, stored).await.map_err(pipeline_error);
     let (sink, outcome) = check_tables_unchanged(ran, &prepared.snapshot, &prepared.reads).await?;
     // The last batch may have been rendered before the stop was asked for.
     if let Some(signal) = job.stop.asked() {

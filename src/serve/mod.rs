@@ -14,7 +14,8 @@
 //! | `http` | addresses, the accept loop and its limits, paths, content negotiation, answers; nothing of tilesets but names of tiles |
 //! | `target` | the target: opened, watched for replacement, read by several readers at once; which tiles it holds |
 //! | `tiles` | where a tile comes from; tiles as they are sent, the most wanted of them in memory |
-//! | `live` | tiles that are rendered on request: one flight a tile, a bounded queue |
+//! | `live` | tiles that are rendered on request: one flight a tile |
+//! | `queue` | the workers, shared between live requests and background work |
 //! | `public` | the public listener: tiles and how long caches may keep them, TileJSON |
 //! | `preview` | the page with the map |
 //! | `admin` | the admin listener: health, metrics, status |
@@ -32,6 +33,7 @@ mod observe;
 mod options;
 mod preview;
 mod public;
+mod queue;
 mod server;
 mod settings;
 mod target;
@@ -40,6 +42,9 @@ mod tiles;
 pub use error::ServeError;
 pub use live::{LiveError, LiveLayer, LiveSource, LiveTile};
 pub use options::{AccessLogStyle, CdnHeader, EmptyStatus, LiveOptions, ServeOptions};
+pub use queue::{
+    ClassCounts, QueueCounts, WorkClass, WorkPermit, WorkQueue, WorkTicket, WorkerShares, WorkerSharesError,
+};
 pub use server::TileServer;
 pub use settings::SettingsReader;
 pub use target::served::{POLL, TargetOpener, TargetWatch, files_of_archive, files_of_directory};

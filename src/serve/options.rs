@@ -1,6 +1,5 @@
 //! The options of a server.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use http::StatusCode;
 use crate::serve::http::accept::AddressLimits;
 use crate::serve::http::address::ListenAddress;
 use crate::serve::http::peers::AddressRange;
+use crate::serve::queue::WorkerShares;
 use crate::sink::CacheRule;
 
 /// The status of the answer for an empty tile in the scope.
@@ -68,8 +68,6 @@ pub enum AccessLogStyle {
 /// How tiles are rendered on request.
 #[derive(Debug, Clone, Copy)]
 pub struct LiveOptions {
-    /// The most tiles that are rendered at once, each in a database session of its own.
-    pub workers: NonZeroUsize,
     /// The most tiles that may wait for a worker; requests for further tiles are refused.
     pub queue: usize,
     /// The most time that a tile may wait for a worker, and the most time that its rendering may then take.
@@ -111,6 +109,8 @@ pub struct ServeOptions {
     pub preview: bool,
     /// The folder with the map client's files; `None` to use those in the program if it has them, otherwise a public CDN.
     pub assets: Option<PathBuf>,
+    /// How the workers, each with a database session of its own, are shared between live requests and background work.
+    pub shares: WorkerShares,
     /// How to render tiles outside of the target's scope on request; `None` to answer 404.
     pub live: Option<LiveOptions>,
     /// The format of the access log on standard output; `None` for no log.
@@ -153,6 +153,7 @@ impl ServeOptions {
             trusted_proxies: Vec::new(),
             preview: true,
             assets,
+            shares: WorkerShares::SINGLE,
             live: None,
             access_log: None,
             server_timing: false,

@@ -19,6 +19,7 @@ use crate::serve::observe::notify::{ServerState, tell};
 use crate::serve::options::ServeOptions;
 use crate::serve::public::freshness::TileFreshness;
 use crate::serve::public::{Public, Site, SiteSettings};
+use crate::serve::queue::WorkQueue;
 use crate::serve::settings::{Rereading, SettingsReader, reread_at_hangup};
 use crate::serve::target::listing::keep_listed;
 use crate::serve::target::served::{POLL, ServedTarget, TargetOpener, TargetWatch};
@@ -45,7 +46,8 @@ pub struct TileServer {
 }
 
 impl TileServer {
-    /// Opens the target and starts to listen. With `live`, tiles outside of the target's scope are rendered on request. [`TileServer::run`]
+    /// Opens the target and starts to listen. With `live`, tiles outside of the target's scope are rendered on request, by the workers of
+    /// `queue`. [`TileServer::run`]
     /// accepts the first connection.
     ///
     /// # Errors
@@ -55,6 +57,7 @@ impl TileServer {
         open: TargetOpener,
         watched: TargetWatch,
         live: Option<Arc<dyn LiveSource>>,
+        queue: WorkQueue,
     ) -> Result<TileServer, ServeError> {
         // Before anything is opened: a value may be wrong.
         TileFreshness::new(&options)?;
@@ -83,11 +86,15 @@ impl TileServer {
         let settings = SiteSettings::new(&options, own_url.as_deref())?;
         let cache = TileCache::new(options.cache_bytes);
         let metrics = Arc::new(Metrics::new());
-        let flights = |(source, options)| LiveFlights::new(source, cache.clone(), Arc::clone(&metrics), options);
+        let of_waits = Arc::clone(&metrics);
+        queue.observe_waits(Box::new(move |class, waited| of_waits.waited(class, waited)));
+        let flights =
+            |(source, options)| LiveFlights::new(source, cache.clone(), Arc::clone(&metrics), options, queue.clone());
         let live = live.zip(options.live).map(flights);
         let access_log = AccessLog::start().map_err(|error| ServeError::Died(error.to_string()))?;
         let site = Site {
             tiles: ServedTiles::new(Arc::clone(&target), cache, live),
+            queue,
             settings: RwLock::new(Arc::new(settings)),
             document_freshness: Freshness::of(HeaderValue::from_static(DOCUMENT_CACHE_CONTROL)),
             base_path: options.base_path.clone(),

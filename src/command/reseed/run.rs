@@ -11,7 +11,7 @@ use super::patches::{patches, spots_in_tiles};
 use super::{ReseedOptions, ReseedOutcome};
 use crate::manifest::Publication;
 use crate::patch::Patches;
-use crate::pipeline;
+use crate::pipeline::{self, BatchKind};
 use crate::plan::{DrawnLayer, FeatureSearch, batches};
 use crate::postgis::{Layer, PreparedLayer, RunLayers, Worker, survey};
 use crate::report::{DirtyReport, DirtyZoom, Event, ReseedReport};
@@ -141,7 +141,9 @@ impl ReseedRun<'_> {
         let tiles = changed.dirty.in_order(sink.needs().order);
         let drawn: Vec<DrawnLayer> = self.look.layers.iter().map(|layer| drawn(layer)).collect();
         let run = &self.look.job.settings.run;
-        let mut batches = batches(&tiles, &drawn, run.workers, |_layer, _rect| SearchBox::Area);
+        // Where others wait for a session while a batch is rendered, batches are small.
+        let max_weight = self.look.job.gate.as_ref().map(|_| self.look.job.batch_features(BatchKind::Reseed).get());
+        let mut batches = batches(&tiles, &drawn, run.workers, max_weight, |_layer, _rect| SearchBox::Area);
         // The workers take their locks before any row is read. A session that opened later would queue behind a statement that already
         // waits for the first session's lock.
         let workers = self.workers(batches.len()).await?;
@@ -239,7 +241,8 @@ impl ReseedRun<'_> {
         let (alone, limits) = (batches.len() <= MAX_BATCHES_OF_ONE_SESSION, self.look.job.settings.run.limits);
         let running = async {
             let sources = self.sources(workers, &RunLayers::new(layers), &counts, patches).await?;
-            pipeline::run(batches, sources, sink, limits, stored_events(&self.look.job.report))
+            let turns = self.look.job.turns(BatchKind::Reseed);
+            pipeline::run(batches, sources, sink, limits, turns, stored_events(&self.look.job.report))
                 .await
                 .map_err(pipeline_error)
         };

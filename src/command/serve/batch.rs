@@ -26,7 +26,7 @@ impl LiveSnapshot {
     /// If the features of a layer cannot be found.
     pub(super) async fn batch(self: &Arc<Self>, tile: TileId) -> Result<Option<Batch>, NoBatch> {
         let one = [tile.coord];
-        let made = batches(&one, &self.drawn, std::num::NonZeroUsize::MIN, |_layer, _rect| SearchBox::Area);
+        let made = batches(&one, &self.drawn, std::num::NonZeroUsize::MIN, None, |_layer, _rect| SearchBox::Area);
         let Some(mut batch) = made.into_iter().next() else { return Ok(None) };
         for (index, layer) in self.layers.iter().enumerate() {
             let is_wanted = tile.slice == Slice::Whole || tile.slice == Slice::Layer(layer.id());

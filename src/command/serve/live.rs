@@ -14,13 +14,16 @@ use crate::error::ErrorKind;
 use crate::postgis::{Database, Error, SessionOptions};
 use crate::run::describe::fingerprint;
 use crate::run::{CommandError, Job};
-use crate::serve::{LiveError, LiveLayer, LiveOptions, LiveSource, LiveTile};
+use crate::serve::{LiveError, LiveLayer, LiveSource, LiveTile, WorkerShares};
 use crate::source::{Noted, RenderedTile, bytes_of};
 use crate::stop::Stop;
 use crate::tile::{Slice, TileId};
 
 /// Sessions that hold snapshots: the present one, and the one before as long as tiles of it are being rendered.
 const SNAPSHOTS: usize = 2;
+
+/// Sessions that look whether others wait for the locks of the present snapshot.
+const LOCK_WATCHERS: usize = 1;
 
 /// How long the database is left alone after a snapshot could not be taken.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
@@ -62,14 +65,15 @@ impl DatabaseTiles {
     ///
     /// # Errors
     /// If the database cannot be reached, or the layers do not fit it.
-    pub(super) async fn open(job: &Job, options: &LiveOptions) -> Result<DatabaseTiles, CommandError> {
+    pub(super) async fn open(job: &Job, shares: WorkerShares) -> Result<DatabaseTiles, CommandError> {
         let settings = &job.settings;
-        let connections = options.workers.get() + SNAPSHOTS;
+        let connections = shares.workers().get() + SNAPSHOTS;
         let session = SessionOptions { connections, ..settings.database.session.clone() };
         let stop = Stop::new();
         let database = Database::new(&settings.database.connect, session, &stop)?;
         let (layers, packing) = (settings.tileset.layers.clone(), settings.run.limits.packing);
         let first = LiveSnapshot::take(&database, &layers, packing, &stop).await?;
+        check_room(&first, connections + LOCK_WATCHERS).await?;
         let live_layers = first.layers.iter().map(|layer| LiveLayer {
             name: layer.name().to_owned(),
             id: layer.id(),
@@ -87,6 +91,19 @@ impl DatabaseTiles {
             before: Mutex::default(),
         })))
     }
+}
+
+/// Checks that the server allows as many sessions as the live tiles may need, and warns if there are too many others now.
+async fn check_room(on: &LiveSnapshot, sessions: usize) -> Result<(), CommandError> {
+    let room = on.snapshot.check_session_room(sessions, "serve.workers (--workers)").await?;
+    if room.others.saturating_add(sessions as u64) > room.most {
+        tracing::warn!(
+            "live tiles need up to {sessions} sessions, and {} others are open of {} that the database allows: some tiles may fail",
+            room.others,
+            room.most
+        );
+    }
+    Ok(())
 }
 
 impl LiveSource for DatabaseTiles {

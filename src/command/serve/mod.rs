@@ -20,8 +20,8 @@ use std::sync::Arc;
 use crate::report::{print, say};
 use crate::run::{CommandError, Job, TargetUrl};
 use crate::serve::{
-    LiveSource, ServeError, ServeOptions, SettingsReader, TargetOpener, TargetWatch, TileServer, files_of_archive,
-    files_of_directory,
+    LiveSource, ServeError, ServeOptions, SettingsReader, TargetOpener, TargetWatch, TileServer, WorkQueue,
+    files_of_archive, files_of_directory,
 };
 use crate::sink::ReadError;
 
@@ -81,10 +81,11 @@ pub async fn start(job: &Job, options: &ServeOptions) -> Result<TileServer, Comm
     let open: TargetOpener = Arc::new(move || target.reader().map_err(into_read_error));
     let starting = async {
         let live: Option<Arc<dyn LiveSource>> = match &options.live {
-            Some(live) => Some(Arc::new(DatabaseTiles::open(job, live).await?)),
+            Some(_) => Some(Arc::new(DatabaseTiles::open(job, options.shares).await?)),
             None => None,
         };
-        TileServer::start(options.clone(), open, watched, live).await.map_err(|error| match error {
+        let queue = WorkQueue::new(options.shares);
+        TileServer::start(options.clone(), open, watched, live, queue).await.map_err(|error| match error {
             ServeError::Target(error) => CommandError::Read(error),
             other => CommandError::Serve(other),
         })

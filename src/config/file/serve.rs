@@ -30,8 +30,10 @@ pub(in crate::config) struct ServeSection {
     pub(in crate::config) assets: Option<PathBuf>,
     pub(in crate::config) access_log: Option<AccessLogName>,
     pub(in crate::config) server_timing: Option<bool>,
+    pub(in crate::config) workers: Option<usize>,
+    pub(in crate::config) live_reserved: Option<usize>,
+    pub(in crate::config) background_guaranteed: Option<usize>,
     pub(in crate::config) live: Option<bool>,
-    pub(in crate::config) live_workers: Option<usize>,
     pub(in crate::config) live_queue: Option<usize>,
     #[serde(with = "duration")]
     pub(in crate::config) live_timeout: Option<Duration>,

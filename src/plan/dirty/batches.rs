@@ -21,12 +21,14 @@ const MAX_HEAVY_TILES_PER_BATCH: u64 = 32;
 /// The batches per worker, enough that all workers finish at about the same time.
 const BATCHES_PER_WORKER: usize = 6;
 
-/// Cuts tiles, in their target's order, into batches. `search` says where a layer's features are searched in a rectangle.
+/// Cuts tiles, in their target's order, into batches. A batch ends once it has `max_weight`: a tile of the deepest zoom weighs 1, one
+/// above it four times as much as those below it. `search` says where a layer's features are searched in a rectangle.
 #[must_use]
 pub fn batches(
     tiles: &[TileCoord],
     layers: &[DrawnLayer],
     workers: NonZeroUsize,
+    max_weight: Option<u64>,
     search: impl Fn(LayerIndex, &TileRect) -> SearchBox,
 ) -> Vec<Batch> {
     let deepest = tiles.iter().map(|tile| tile.zoom().get()).max().unwrap_or_default();
@@ -35,6 +37,7 @@ pub fn batches(
     let total: u64 = tiles.iter().map(weight).sum();
     let count = (tiles.len() / MIN_TILES_PER_BATCH).clamp(1, workers.get() * BATCHES_PER_WORKER);
     let target = total.div_ceil(count as u64).min(MAX_HEAVY_TILES_PER_BATCH << (2 * MAX_WEIGHT_ZOOMS));
+    let target = max_weight.map_or(target, |most| target.min(most));
     let mut batches = Vec::new();
     let mut begin = 0;
     let mut heavy = 0;
@@ -112,7 +115,7 @@ mod tests {
             let tiles = dirty.in_order(order);
             let layers = [drawn("0-22", 64), drawn("5-6", 0)];
             let workers = NonZeroUsize::new(2).unwrap();
-            let batches = batches(&tiles, &layers, workers, |_layer, _rect| SearchBox::Area);
+            let batches = batches(&tiles, &layers, workers, None, |_layer, _rect| SearchBox::Area);
             assert!((5..=40).contains(&batches.len()), "{}", batches.len());
             let heavy = |batch: &&Batch| batch.areas.iter().filter(|area| area.rect.zoom.get() <= 5).count() > 65;
             assert_eq!(batches.iter().find(heavy), None);

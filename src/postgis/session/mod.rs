@@ -9,6 +9,7 @@
 //! | `prepared` | statements that are parsed and planned once a session |
 //! | `writing`, `listen` | sessions that may write, and connections that receive notifications |
 //! | `options`, `error`, `server_name`, `identifier` | limits, errors, names for messages and for SQL |
+//! | `session_room` | whether the server allows as many sessions as a program needs |
 //!
 //! Prepared statements have no names, so they work behind a pooler that assigns connections by transaction; but for `prepared`.
 
@@ -20,6 +21,7 @@ mod locks;
 mod options;
 mod prepared;
 mod server_name;
+mod session_room;
 mod snapshot;
 mod transaction;
 mod writing;
@@ -47,6 +49,7 @@ pub use error::{Cause, Error};
 pub use listen::Listener;
 pub use options::SessionOptions;
 pub use server_name::ServerName;
+pub use session_room::SessionRoom;
 pub use snapshot::Snapshot;
 
 pub(super) use error::area_name;

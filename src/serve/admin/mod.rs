@@ -13,6 +13,7 @@ use crate::serve::http::accept::Answers;
 use crate::serve::http::answer::{Answer, without_body};
 use crate::serve::observe::metrics::Measured;
 use crate::serve::public::Site;
+use crate::serve::queue::{ClassCounts, WorkClass};
 use crate::serve::target::stored::StoredTiles;
 
 /// The admin listener.
@@ -90,6 +91,22 @@ impl Admin {
                 "queued": counts.queued,
                 "requests": counts.requests,
             })),
+            "queue": self.queue(),
+        })
+    }
+
+    /// The workers, and the tasks that run and wait.
+    fn queue(&self) -> serde_json::Value {
+        let (shares, counts) = (self.site.queue.shares(), self.site.queue.counts());
+        let by_class = |counts: ClassCounts| -> serde_json::Map<String, serde_json::Value> {
+            WorkClass::ALL.iter().map(|class| (class.name().to_owned(), counts.of(*class).into())).collect()
+        };
+        json!({
+            "workers": shares.workers(),
+            "live_reserved": shares.live_reserved(),
+            "background_guaranteed": shares.background_guaranteed(),
+            "running": by_class(counts.running),
+            "waiting": by_class(counts.waiting),
         })
     }
 
@@ -100,7 +117,7 @@ impl Admin {
             cached_bytes: tiles.cached_bytes(),
             snapshot_age: snapshot_age(state.manifest.as_ref().map(|manifest| manifest.started)),
             known_tiles: state.stored().map(StoredTiles::count),
-            flights: tiles.live_counts().unwrap_or_default(),
+            queue: self.site.queue.counts(),
             sessions: tiles.sessions(),
         }
     }

@@ -1,15 +1,16 @@
-//! Flights: each tile is rendered once, however many requests wait for it, with a bounded queue of tiles in front of the workers.
+//! Flights: each tile is rendered once, however many requests wait for it. A flight waits in the queue of work for its worker.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::source::{LiveError, LiveSource, LiveTile};
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::options::LiveOptions;
+use crate::serve::queue::{WorkClass, WorkQueue, WorkTicket};
 use crate::serve::tiles::cache::{CachedForm, TileCache};
 use crate::stop::{Signal, Stop};
 use crate::tile::TileId;
@@ -22,6 +23,9 @@ const MAX_REMEMBERED_FAILURES: usize = 1_024;
 
 /// How long to wait for the flights at the server's end: cancelling a statement takes a round trip to the database.
 const END_LIMIT: Duration = Duration::from_secs(2);
+
+/// The classes of work that are flights.
+const FLIGHT_CLASSES: [WorkClass; 1] = [WorkClass::Live];
 
 /// The longest `Retry-After` that a client is told, in seconds.
 const MAX_RETRY_SECONDS: u64 = 30;
@@ -39,17 +43,19 @@ pub(crate) struct FlightKey {
 type Landed = Result<CachedForm, LiveError>;
 
 /// What a flight needs to start.
-#[derive(Debug, Clone, Copy)]
 struct FlightPlan {
     key: FlightKey,
     number: u64,
     since: Instant,
+    ticket: WorkTicket,
 }
 
 /// A flight that is queued or running.
 struct LiveFlight {
     /// A number that distinguishes it from later flights of the same key.
     number: u64,
+    /// Its number in the queue of work.
+    ticket: u64,
     /// The number of requests that wait for it.
     waiters: usize,
     stop: Stop,
@@ -70,7 +76,7 @@ struct FlightsShared {
     metrics: Arc<Metrics>,
     options: LiveOptions,
     table: Mutex<FlightTable>,
-    workers: Arc<Semaphore>,
+    queue: WorkQueue,
     /// How long a rendering takes, in microseconds: an exponential moving average, in which the last rendering has the weight 1/8.
     mean_micros: AtomicU64,
     /// True if the source was away at the last rendering, so that only changes of this state are logged, not each tile.
@@ -92,9 +98,9 @@ pub(crate) struct Joined {
 /// The numbers of tiles and requests in flight.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct FlightCounts {
-    /// Tiles that are being rendered.
+    /// Live requests' tiles that are being rendered.
     pub(crate) running: usize,
-    /// Tiles that wait for a worker.
+    /// Live requests' tiles that wait for a worker.
     pub(crate) queued: usize,
     /// Requests that wait for a tile.
     pub(crate) requests: usize,
@@ -132,6 +138,7 @@ impl LiveFlights {
         cache: TileCache,
         metrics: Arc<Metrics>,
         options: LiveOptions,
+        queue: WorkQueue,
     ) -> LiveFlights {
         LiveFlights(Arc::new(FlightsShared {
             source,
@@ -139,7 +146,7 @@ impl LiveFlights {
             metrics,
             options,
             table: Mutex::default(),
-            workers: Arc::new(Semaphore::new(options.workers.get())),
+            queue,
             mean_micros: AtomicU64::new(0),
             is_away: AtomicBool::new(false),
         }))
@@ -152,12 +159,13 @@ impl LiveFlights {
 
     /// The numbers of tiles and requests in flight.
     pub(crate) fn counts(&self) -> FlightCounts {
-        let (flights, requests) = {
-            let table = self.0.table();
-            (table.flights.len(), table.flights.values().map(|flight| flight.waiters).sum())
-        };
-        let running = self.0.options.workers.get() - self.0.workers.available_permits();
-        FlightCounts { running, queued: flights.saturating_sub(running), requests }
+        let requests = self.0.table().flights.values().map(|flight| flight.waiters).sum();
+        let counts = self.0.queue.counts();
+        FlightCounts {
+            running: counts.running.of(WorkClass::Live),
+            queued: counts.waiting.of(WorkClass::Live),
+            requests,
+        }
     }
 
     /// Renders a tile from a database state after `since`, the moment at which its generation was seen first, or waits for the flight that
@@ -180,6 +188,7 @@ impl LiveFlights {
         let mut table = shared.table();
         if let Some(flight) = table.flights.get_mut(&key) {
             flight.waiters += 1;
+            shared.queue.promote(flight.ticket);
             let (number, landed) = (flight.number, flight.landed.clone());
             return Ok(Waiter { shared: Arc::clone(shared), key, number, landed, is_collapsed: true });
         }
@@ -189,17 +198,19 @@ impl LiveFlights {
             }
             table.failed.remove(&key);
         }
-        let room = shared.options.workers.get() + shared.options.queue;
-        let estimate = shared.estimate(table.flights.len());
-        if table.flights.len() >= room || estimate > shared.options.timeout {
+        let estimate = shared.estimate();
+        if !shared.queue.has_room(shared.options.queue) || estimate > shared.options.timeout {
             shared.metrics.shed();
             return Err(LiveError::Overloaded { retry_after: estimate });
         }
         table.begun += 1;
         let (tell, landed) = watch::channel(None);
         let (number, stop) = (table.begun, Stop::new());
-        table.flights.insert(key, LiveFlight { number, waiters: 1, stop: stop.clone(), landed: landed.clone() });
-        let plan = FlightPlan { key, number, since };
+        let ticket = shared.queue.enter(WorkClass::Live);
+        let flight =
+            LiveFlight { number, ticket: ticket.number(), waiters: 1, stop: stop.clone(), landed: landed.clone() };
+        table.flights.insert(key, flight);
+        let plan = FlightPlan { key, number, since, ticket };
         tokio::spawn(fly(Arc::clone(shared), plan, stop, tell));
         Ok(Waiter { shared: Arc::clone(shared), key, number, landed, is_collapsed: false })
     }
@@ -210,8 +221,7 @@ impl LiveFlights {
         for stop in &stops {
             stop.ask(Signal::Terminate);
         }
-        let all = u32::try_from(self.0.options.workers.get()).unwrap_or(u32::MAX);
-        if tokio::time::timeout(END_LIMIT, self.0.workers.acquire_many(all)).await.is_err() {
+        if tokio::time::timeout(END_LIMIT, self.0.queue.idle(&FLIGHT_CLASSES)).await.is_err() {
             tracing::warn!("some tiles are still rendered in the database");
         }
     }
@@ -223,28 +233,32 @@ impl FlightsShared {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long a flight would wait behind `flights` others.
-    fn estimate(&self, flights: usize) -> Duration {
+    /// How long a further flight would wait for its worker.
+    fn estimate(&self) -> Duration {
+        let (counts, shares) = (self.queue.counts(), self.queue.shares());
+        let workers = shares.workers().get();
+        let is_free = counts.running.total() < workers && counts.waiting.of(WorkClass::Live) == 0;
+        // Background work keeps the workers that are guaranteed to it.
+        let for_background =
+            shares.background_guaranteed().min(counts.running.background() + counts.waiting.background());
+        let before = (counts.waiting.of(WorkClass::Live) + usize::from(!is_free)) / (workers - for_background).max(1);
         let mean = Duration::from_micros(self.mean_micros.load(Ordering::Relaxed));
-        let workers = self.options.workers.get();
-        let before = u32::try_from((flights + 1).saturating_sub(workers) / workers).unwrap_or(u32::MAX);
-        mean.saturating_mul(before)
+        mean.saturating_mul(u32::try_from(before).unwrap_or(u32::MAX))
     }
 
     /// Renders the tile of a flight when a worker is free, and puts it into the cache.
     async fn rendered(self: &Arc<Self>, plan: FlightPlan, stop: &Stop) -> Landed {
-        let FlightPlan { key, since, .. } = plan;
+        let FlightPlan { key, since, mut ticket, .. } = plan;
         // Another flight may have put the tile into the cache after this one's request looked there and before it started.
         if let Some(held) = self.cache.live(key).await {
             return Ok(held);
         }
-        let (limit, queued) = (self.options.timeout, Instant::now());
+        let limit = self.options.timeout;
         let permit = tokio::select! {
-            permit = Arc::clone(&self.workers).acquire_owned() => permit,
+            permit = ticket.permit() => permit,
             _ = stop.wait() => return Err(LiveError::Abandoned),
             () = tokio::time::sleep(limit) => return Err(LiveError::Late(limit)),
         };
-        self.metrics.waited(queued.elapsed());
         let (shared, of_task, begun) = (Arc::clone(self), stop.clone(), Instant::now());
         // The worker becomes free only when the database has ended the tile's statement.
         let mut rendering = tokio::spawn(async move {
@@ -299,8 +313,8 @@ impl FlightsShared {
 
 /// Runs one flight, from the queue to its result.
 async fn fly(shared: Arc<FlightsShared>, plan: FlightPlan, stop: Stop, tell: watch::Sender<Option<Landed>>) {
-    let landed = shared.rendered(plan, &stop).await;
     let FlightPlan { key, number, .. } = plan;
+    let landed = shared.rendered(plan, &stop).await;
     shared.log(key, &landed);
     {
         let mut table = shared.table();

@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::serve::live::FlightCounts;
+use crate::serve::queue::{QueueCounts, WorkClass};
 
 /// The upper bounds of the histogram buckets for durations, in seconds: from a cache hit to a request that is given up.
 const SECONDS: [f64; 16] =
@@ -98,6 +98,11 @@ struct CacheLabels {
     result: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClassLabels {
+    class: &'static str,
+}
+
 /// The counters of a server.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -109,10 +114,10 @@ pub(crate) struct Metrics {
     known_tiles: Gauge,
     render_seconds: Histogram,
     query_seconds: Histogram,
-    queue_wait: Histogram,
+    queue_wait: Family<ClassLabels, Histogram, fn() -> Histogram>,
     sheds: Counter,
-    queue_waiting: Gauge,
-    workers: Gauge,
+    queue_waiting: Family<ClassLabels, Gauge>,
+    workers: Family<ClassLabels, Gauge>,
     sessions: Gauge,
 }
 
@@ -125,8 +130,8 @@ pub(crate) struct Measured {
     pub(crate) snapshot_age: Option<u64>,
     /// The number of tiles in the list of stored tiles; `None` while there is no list.
     pub(crate) known_tiles: Option<u64>,
-    /// The numbers of tiles and requests in flight.
-    pub(crate) flights: FlightCounts,
+    /// The tasks that run and wait.
+    pub(crate) queue: QueueCounts,
     /// The number of open database sessions.
     pub(crate) sessions: usize,
 }
@@ -144,10 +149,10 @@ impl Metrics {
             known_tiles: Gauge::default(),
             render_seconds: Histogram::new(SECONDS),
             query_seconds: Histogram::new(SECONDS),
-            queue_wait: Histogram::new(SECONDS),
+            queue_wait: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             sheds: Counter::default(),
-            queue_waiting: Gauge::default(),
-            workers: Gauge::default(),
+            queue_waiting: Family::default(),
+            workers: Family::default(),
             sessions: Gauge::default(),
         };
         metrics.registered()
@@ -168,11 +173,11 @@ impl Metrics {
         all.register_with_unit("render", text, Unit::Seconds, self.render_seconds.clone());
         let text = "Time that the database took for a live tile";
         all.register_with_unit("query", text, Unit::Seconds, self.query_seconds.clone());
-        let text = "Time that a live tile waited for a worker";
+        let text = "Time that a task waited for a worker, by class";
         all.register_with_unit("queue_wait", text, Unit::Seconds, self.queue_wait.clone());
         all.register("sheds", "Requests turned away because too many live tiles waited", self.sheds.clone());
-        all.register("queue_waiting", "Live tiles that wait for a worker", self.queue_waiting.clone());
-        all.register("workers", "Live tiles that are being rendered", self.workers.clone());
+        all.register("queue_waiting", "Tasks that wait for a worker, by class", self.queue_waiting.clone());
+        all.register("workers", "Tasks that run, by class", self.workers.clone());
         all.register("sessions", "Sessions in the database", self.sessions.clone());
         self
     }
@@ -187,9 +192,9 @@ impl Metrics {
         }
     }
 
-    /// Counts a live tile that a worker has taken from the queue, with its time in the queue.
-    pub(crate) fn waited(&self, waited: Duration) {
-        self.queue_wait.observe(waited.as_secs_f64());
+    /// Counts a task that a worker has taken from the queue, with its time in the queue.
+    pub(crate) fn waited(&self, class: WorkClass, waited: Duration) {
+        self.queue_wait.get_or_create(&ClassLabels { class: class.name() }).observe(waited.as_secs_f64());
     }
 
     /// Counts a live tile that was rendered, with its whole time and the part in the database.
@@ -210,8 +215,13 @@ impl Metrics {
         self.cached_bytes.set(i64::try_from(measured.cached_bytes).unwrap_or(i64::MAX));
         self.snapshot_age.set(known(measured.snapshot_age));
         self.known_tiles.set(known(measured.known_tiles));
-        self.queue_waiting.set(number(measured.flights.queued));
-        self.workers.set(number(measured.flights.running));
+        for class in WorkClass::ALL {
+            let labels = ClassLabels { class: class.name() };
+            // A class of which nothing has waited yet is there all the same.
+            drop(self.queue_wait.get_or_create(&labels));
+            self.queue_waiting.get_or_create(&labels).set(number(measured.queue.waiting.of(class)));
+            self.workers.get_or_create(&labels).set(number(measured.queue.running.of(class)));
+        }
         self.sessions.set(number(measured.sessions));
         let mut text = String::new();
         if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &self.registry) {

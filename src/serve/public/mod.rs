@@ -22,6 +22,7 @@ use crate::serve::live::LiveError;
 use crate::serve::observe::access_log::{AccessLine, AccessLog};
 use crate::serve::observe::metrics::{Metrics, RouteLabel, SourceLabel};
 use crate::serve::public::tilejson::tilejson;
+use crate::serve::queue::WorkQueue;
 use crate::serve::target::served::ServedState;
 use crate::serve::tiles::served::{ServedTiles, TileError, TileOrigin};
 use crate::tile::TileId;
@@ -38,6 +39,8 @@ pub(crate) struct Site {
     pub(crate) settings: RwLock<Arc<SiteSettings>>,
     /// How long caches may keep a document.
     pub(crate) document_freshness: Freshness,
+    /// The workers, and the work that waits for them.
+    pub(crate) queue: WorkQueue,
     /// The counters.
     pub(crate) metrics: Arc<Metrics>,
     /// The access log; the settings say if requests are logged.

@@ -159,7 +159,7 @@ fn layers_that_are_kept_apart_are_rendered_apart() {
 #[test]
 fn five_hundred_requests_for_one_cold_tile_make_one_query() {
     let db = Db::with_facilities(300);
-    let live = Live::gated(&db, "live_workers = 4\nlive_timeout = \"10m\"");
+    let live = Live::gated(&db, "workers = 4\nlive_timeout = \"10m\"");
     let gate = Gate::close(&db);
     // One thread sends them all: a connection that has asked for nothing within seconds is closed, and a thread of its own may begin late.
     let asked: Vec<TcpStream> = (0..500).map(|_| live.begin("/4/11/6.pbf")).collect();
@@ -182,7 +182,7 @@ fn five_hundred_requests_for_one_cold_tile_make_one_query() {
 #[test]
 fn beyond_the_queue_requests_are_turned_away_at_once_and_never_cached() {
     let db = Db::with_facilities(300);
-    let live = Live::gated(&db, "live_workers = 1\nlive_queue = 2\nlive_timeout = \"10m\"");
+    let live = Live::gated(&db, "workers = 1\nlive_queue = 2\nlive_timeout = \"10m\"");
     let gate = Gate::close(&db);
     let waiting = [live.begin("/4/11/6.pbf"), live.begin("/4/12/6.pbf"), live.begin("/4/13/6.pbf")];
     until("one is rendered, two wait", || (live.count("running"), live.count("queued")) == (1, 2));
@@ -204,7 +204,7 @@ fn beyond_the_queue_requests_are_turned_away_at_once_and_never_cached() {
 #[test]
 fn who_leaves_frees_the_queue_and_cancels_what_nobody_else_waits_for() {
     let db = Db::with_facilities(300);
-    let live = Live::gated(&db, "live_workers = 1\nlive_timeout = \"10m\"");
+    let live = Live::gated(&db, "workers = 1\nlive_timeout = \"10m\"");
     let gate = Gate::close(&db);
     let (first, second) = (live.begin("/4/11/6.pbf"), live.begin("/4/11/6.pbf"));
     gate.wait_for(1);
@@ -238,7 +238,7 @@ fn who_leaves_frees_the_queue_and_cancels_what_nobody_else_waits_for() {
 #[test]
 fn a_tile_that_takes_too_long_is_given_up_and_cancelled() {
     let db = Db::with_facilities(300);
-    let live = Live::gated(&db, "live_workers = 1\nlive_timeout = \"1s\"");
+    let live = Live::gated(&db, "workers = 1\nlive_timeout = \"1s\"");
     let gate = Gate::close(&db);
     let late = live.tile("/4/11/6.pbf");
     assert_eq!(

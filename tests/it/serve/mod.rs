@@ -8,4 +8,5 @@ pub(crate) mod live;
 pub(crate) mod metrics;
 pub(crate) mod operation;
 pub(crate) mod preview;
+pub(crate) mod queue;
 pub(crate) mod settings;

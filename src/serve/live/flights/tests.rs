@@ -6,6 +6,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::serve::live::LiveLayer;
+use crate::serve::queue::WorkerShares;
 use crate::tile::{TileCoord, Zoom};
 
 /// A source that waits until the test releases it; then it fails or returns one byte.
@@ -46,14 +47,16 @@ impl LiveSource for Held {
 
 fn flights(workers: usize, queue: usize) -> (LiveFlights, Arc<Held>) {
     let (workers, source) = (NonZeroUsize::new(workers).unwrap(), Arc::new(Held::default()));
+    let shares = WorkerShares::new(workers, Some(0), Some(0)).unwrap();
     let (timeout, ttl) = (Duration::from_secs(60), Duration::from_secs(60));
-    let options = LiveOptions { workers, queue, timeout, ttl };
+    let options = LiveOptions { queue, timeout, ttl };
     (
         LiveFlights::new(
             Arc::clone(&source) as Arc<dyn LiveSource>,
             TileCache::new(1 << 20),
             Arc::new(Metrics::new()),
             options,
+            WorkQueue::new(shares),
         ),
         source,
     )

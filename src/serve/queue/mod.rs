@@ -1,0 +1,20 @@
+//! The queue of work for the database: W workers, some reserved for live requests, some guaranteed to background work.
+//!
+//! ```text
+//! live request ─► first in, first out ─────────┐
+//! background ───► by the end of its patience ──┴─► admission rule ─► permit: one worker, one session
+//! ```
+//!
+//! | file | subject |
+//! |---|---|
+//! | `admission` | the rule, as a pure function of what runs and waits |
+//! | `background` | the classes of work, and the order of background tasks |
+//! | `scheduler` | the queue itself: tickets, permits, promotion |
+
+mod admission;
+mod background;
+mod scheduler;
+
+pub use admission::{WorkerShares, WorkerSharesError};
+pub use background::WorkClass;
+pub use scheduler::{ClassCounts, QueueCounts, WorkPermit, WorkQueue, WorkTicket};

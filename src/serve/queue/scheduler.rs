@@ -1,0 +1,280 @@
+//! The queue of work for the database, and the workers that it is admitted to: live requests and background work ask it for a permit.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+
+use super::admission::{NextStart, QueueLoad, WorkerShares, next_start};
+use super::background::{BackgroundQueue, WorkClass};
+
+/// Numbers of tasks by class.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClassCounts([usize; WorkClass::ALL.len()]);
+
+impl ClassCounts {
+    /// The number of a class.
+    #[must_use]
+    pub const fn of(self, class: WorkClass) -> usize {
+        self.0[class as usize]
+    }
+
+    /// The number of all classes.
+    #[must_use]
+    pub fn total(self) -> usize {
+        self.0.iter().sum()
+    }
+
+    /// The number of all classes but [`WorkClass::Live`].
+    #[must_use]
+    pub fn background(self) -> usize {
+        self.total() - self.of(WorkClass::Live)
+    }
+
+    fn add(&mut self, class: WorkClass) {
+        self.0[class as usize] += 1;
+    }
+
+    fn take(&mut self, class: WorkClass) {
+        self.0[class as usize] -= 1;
+    }
+}
+
+/// The tasks of a queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct QueueCounts {
+    /// Tasks that run.
+    pub running: ClassCounts,
+    /// Tasks that wait for a worker.
+    pub waiting: ClassCounts,
+}
+
+/// Told how long a task of a class waited for its worker.
+pub(crate) type WaitObserver = Box<dyn Fn(WorkClass, Duration) + Send + Sync>;
+
+/// A task that waits.
+struct WaitingTask {
+    class: WorkClass,
+    enqueued: Instant,
+    grant: oneshot::Sender<WorkPermit>,
+}
+
+struct QueueState {
+    /// By number, so by arrival.
+    live: BTreeMap<u64, WaitingTask>,
+    background: BackgroundQueue<WaitingTask>,
+    counts: QueueCounts,
+    arrivals: u64,
+    /// True if the task that started last was a background task.
+    was_background: bool,
+}
+
+struct QueueShared {
+    shares: WorkerShares,
+    state: Mutex<QueueState>,
+    /// The numbers of tasks that run.
+    running: watch::Sender<ClassCounts>,
+    observe: OnceLock<WaitObserver>,
+}
+
+/// The queue, and the workers behind it. Clones share them.
+///
+/// The promise: [`WorkTicket::permit`] gives permits by the admission rule; no more than [`WorkerShares::workers`] permits exist at a time.
+/// A ticket that is dropped leaves the queue. A permit that is dropped frees its worker for the next task.
+#[derive(Clone)]
+pub struct WorkQueue(Arc<QueueShared>);
+
+/// A task's place in the queue, until it has its permit.
+pub struct WorkTicket {
+    queue: WorkQueue,
+    number: u64,
+    granted: oneshot::Receiver<WorkPermit>,
+}
+
+/// The right to use one worker. Dropping it gives the worker back.
+pub struct WorkPermit {
+    queue: WorkQueue,
+    class: WorkClass,
+}
+
+impl Drop for WorkPermit {
+    fn drop(&mut self) {
+        let mut state = self.queue.state();
+        state.counts.running.take(self.class);
+        self.queue.admit(state);
+    }
+}
+
+impl Drop for WorkTicket {
+    fn drop(&mut self) {
+        let mut state = self.queue.state();
+        let waiting = state.live.remove(&self.number).or_else(|| state.background.remove(self.number));
+        if let Some(waiting) = waiting {
+            state.counts.waiting.take(waiting.class);
+            // A task that waits no more may be the one that others were held back for.
+            self.queue.admit(state);
+        }
+        // Otherwise a permit was granted; if it was not taken, it is dropped with the channel.
+    }
+}
+
+impl WorkTicket {
+    /// Waits for a worker. It may be called again if it was given up.
+    pub async fn permit(&mut self) -> WorkPermit {
+        match (&mut self.granted).await {
+            Ok(permit) => permit,
+            // A ticket's sender stands in the queue until it grants, and a granted ticket is asked no more.
+            Err(_closed) => std::future::pending().await,
+        }
+    }
+
+    /// The number by which the ticket can be promoted.
+    pub(crate) const fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+impl WorkPermit {
+    /// What the permit was granted for.
+    #[must_use]
+    pub const fn class(&self) -> WorkClass {
+        self.class
+    }
+}
+
+impl WorkQueue {
+    /// A queue in front of free workers.
+    #[must_use]
+    pub fn new(shares: WorkerShares) -> WorkQueue {
+        let state = QueueState {
+            live: BTreeMap::new(),
+            background: BackgroundQueue::new(),
+            counts: QueueCounts::default(),
+            arrivals: 0,
+            was_background: false,
+        };
+        WorkQueue(Arc::new(QueueShared {
+            shares,
+            state: Mutex::new(state),
+            running: watch::Sender::new(ClassCounts::default()),
+            observe: OnceLock::new(),
+        }))
+    }
+
+    /// How the workers are shared.
+    #[must_use]
+    pub fn shares(&self) -> WorkerShares {
+        self.0.shares
+    }
+
+    /// Tells `observe` of each wait from now on; the first observer stays.
+    pub(crate) fn observe_waits(&self, observe: WaitObserver) {
+        self.0.observe.get_or_init(|| observe);
+    }
+
+    /// The numbers of tasks that run and wait.
+    #[must_use]
+    pub fn counts(&self) -> QueueCounts {
+        self.state().counts
+    }
+
+    /// Puts a task into the queue. It starts at once if the rule allows it.
+    #[must_use]
+    pub fn enter(&self, class: WorkClass) -> WorkTicket {
+        self.enter_at(class, Instant::now())
+    }
+
+    fn enter_at(&self, class: WorkClass, enqueued: Instant) -> WorkTicket {
+        let (grant, granted) = oneshot::channel();
+        let mut state = self.state();
+        state.arrivals += 1;
+        let number = state.arrivals;
+        let waiting = WaitingTask { class, enqueued, grant };
+        match class {
+            WorkClass::Live => drop(state.live.insert(number, waiting)),
+            _ => state.background.push(number, class, enqueued, waiting),
+        }
+        state.counts.waiting.add(class);
+        self.admit(state);
+        WorkTicket { queue: self.clone(), number, granted }
+    }
+
+    /// Makes a background task that waits a live request, because a client waits for it now. It stands among the live requests where its
+    /// arrival puts it. Nothing happens if it runs already.
+    pub(crate) fn promote(&self, number: u64) {
+        let mut state = self.state();
+        let Some(waiting) = state.background.remove(number) else { return };
+        state.counts.waiting.take(waiting.class);
+        state.counts.waiting.add(WorkClass::Live);
+        state.live.insert(number, WaitingTask { class: WorkClass::Live, ..waiting });
+        self.admit(state);
+    }
+
+    /// True if a further live request would start at once, or fewer than `limit` of them wait.
+    pub(crate) fn has_room(&self, limit: usize) -> bool {
+        let state = self.state();
+        let waiting = state.counts.waiting.of(WorkClass::Live);
+        let load = QueueLoad { waiting_live: waiting + 1, ..state.load(Instant::now()) };
+        waiting < limit || (waiting == 0 && next_start(self.0.shares, load) == Some(NextStart::Live))
+    }
+
+    /// Waits until no task of these classes runs.
+    pub(crate) async fn idle(&self, classes: &[WorkClass]) {
+        let mut running = self.0.running.subscribe();
+        if running.wait_for(|running| classes.iter().all(|class| running.of(*class) == 0)).await.is_err() {
+            // The sender lives in `self`.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Locks the state. A lock poisoned by a panic is used all the same: no thread leaves the state half changed.
+    fn state(&self) -> MutexGuard<'_, QueueState> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts what the rule allows. A permit whose task is gone is dropped after the lock is released, which asks the rule again.
+    fn admit(&self, mut state: MutexGuard<'_, QueueState>) {
+        let (now, mut granted) = (Instant::now(), Vec::new());
+        while let Some(waiting) = state.start_next(self.0.shares, now) {
+            if let Some(observe) = self.0.observe.get() {
+                observe(waiting.class, now.saturating_duration_since(waiting.enqueued));
+            }
+            granted.push((waiting.grant, WorkPermit { queue: self.clone(), class: waiting.class }));
+        }
+        self.0.running.send_replace(state.counts.running);
+        drop(state);
+        for (grant, permit) in granted {
+            drop(grant.send(permit));
+        }
+    }
+}
+
+impl QueueState {
+    fn load(&self, now: Instant) -> QueueLoad {
+        let QueueCounts { running, waiting } = self.counts;
+        QueueLoad {
+            running_live: running.of(WorkClass::Live),
+            running_background: running.background(),
+            waiting_live: waiting.of(WorkClass::Live),
+            waiting_background: waiting.background(),
+            is_background_due: !self.was_background && self.background.is_due(now),
+        }
+    }
+
+    /// Takes the task out of the queue that starts next; `None` if none may.
+    fn start_next(&mut self, shares: WorkerShares, now: Instant) -> Option<WaitingTask> {
+        let next = next_start(shares, self.load(now))?;
+        let waiting = match next {
+            NextStart::Live => self.live.pop_first().map(|(_, waiting)| waiting),
+            NextStart::Background => self.background.pop(),
+        }?;
+        self.was_background = next == NextStart::Background;
+        self.counts.waiting.take(waiting.class);
+        self.counts.running.add(waiting.class);
+        Some(waiting)
+    }
+}
+
+#[cfg(test)]
+mod tests;

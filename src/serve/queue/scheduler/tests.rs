@@ -1,0 +1,146 @@
+use std::num::NonZeroUsize;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use super::*;
+
+fn queue(workers: usize, reserved: usize, guaranteed: usize) -> WorkQueue {
+    let shares = WorkerShares::new(NonZeroUsize::new(workers).unwrap(), Some(reserved), Some(guaranteed));
+    WorkQueue::new(shares.unwrap())
+}
+
+/// The permit of a ticket, if it was granted.
+fn granted(ticket: &mut WorkTicket) -> Option<WorkPermit> {
+    match pin!(ticket.permit()).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(permit) => Some(permit),
+        Poll::Pending => None,
+    }
+}
+
+/// Running and waiting tasks, live and background each.
+fn counts(queue: &WorkQueue) -> [usize; 4] {
+    let QueueCounts { running, waiting } = queue.counts();
+    let live = WorkClass::Live;
+    [running.of(live), running.background(), waiting.of(live), waiting.background()]
+}
+
+#[test]
+fn renderds_example_runs_as_it_is_told() {
+    let queue = queue(10, 4, 0);
+    let mut seeds: Vec<_> = (0..20).map(|_| queue.enter(WorkClass::Seed)).collect();
+    assert_eq!(counts(&queue), [0, 6, 0, 14]);
+    let mut live: Vec<_> = (0..8).map(|_| queue.enter(WorkClass::Live)).collect();
+    assert_eq!(counts(&queue), [4, 6, 4, 14]);
+    let mut permits: Vec<_> = live.iter_mut().map_while(granted).collect();
+    assert_eq!(permits.len(), 4);
+    // A seed ends: the next live request takes its worker.
+    drop(granted(&mut seeds[0]).unwrap());
+    assert_eq!(counts(&queue), [5, 5, 3, 14]);
+    permits.clear();
+    assert_eq!(counts(&queue), [4, 5, 0, 14], "no seed starts while fewer than five workers are free");
+    drop(live);
+    assert_eq!(counts(&queue), [0, 6, 0, 13]);
+}
+
+#[test]
+fn who_leaves_the_queue_holds_nobody_back() {
+    let queue = queue(2, 1, 1);
+    let first = queue.enter(WorkClass::Live);
+    let seed = queue.enter(WorkClass::Seed);
+    let (mut second, third) = (queue.enter(WorkClass::Live), queue.enter(WorkClass::Seed));
+    assert_eq!(counts(&queue), [1, 1, 1, 1]);
+    drop(third);
+    assert_eq!(counts(&queue), [1, 1, 1, 0]);
+    // The running seed was granted and never asked for its permit.
+    drop(seed);
+    assert_eq!(counts(&queue), [2, 0, 0, 0]);
+    assert!(granted(&mut second).is_some());
+    assert_eq!(counts(&queue), [1, 0, 0, 0]);
+    drop(first);
+    assert_eq!(counts(&queue), [0; 4]);
+}
+
+#[test]
+fn a_background_task_that_a_client_waits_for_is_a_live_request_from_then_on() {
+    let queue = queue(2, 1, 0);
+    let (first, _second) = (queue.enter(WorkClass::Live), queue.enter(WorkClass::Live));
+    let (mut refresh, mut live) = (queue.enter(WorkClass::Refresh), queue.enter(WorkClass::Live));
+    queue.promote(refresh.number());
+    queue.promote(live.number());
+    assert_eq!(counts(&queue), [2, 0, 2, 0]);
+    drop(first);
+    let permit = granted(&mut refresh).unwrap();
+    assert_eq!(permit.class(), WorkClass::Live);
+    assert!(granted(&mut live).is_none());
+    // It runs already.
+    queue.promote(refresh.number());
+    drop(permit);
+    assert!(granted(&mut live).is_some());
+}
+
+#[test]
+fn a_single_worker_gives_every_other_turn_to_background_work_that_is_due() {
+    let queue = queue(1, 0, 0);
+    let mut running = queue.enter(WorkClass::Live);
+    let long_ago = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
+    let mut refreshes: Vec<_> = (0..2).map(|_| queue.enter_at(WorkClass::Refresh, long_ago)).collect();
+    let mut live: Vec<_> = (0..3).map(|_| queue.enter(WorkClass::Live)).collect();
+    drop(granted(&mut running).unwrap());
+    drop(granted(&mut refreshes[0]).unwrap());
+    assert!(granted(&mut refreshes[1]).is_none());
+    drop(granted(&mut live[0]).unwrap());
+    drop(granted(&mut refreshes[1]).unwrap());
+    drop(granted(&mut live[1]).unwrap());
+    drop(granted(&mut live[2]).unwrap());
+    assert_eq!(counts(&queue), [0; 4]);
+}
+
+#[test]
+fn there_is_room_while_a_worker_is_free_or_few_wait() {
+    let queue = queue(2, 1, 1);
+    assert!(queue.has_room(0));
+    let _live = queue.enter(WorkClass::Live);
+    let _seeds = [queue.enter(WorkClass::Seed), queue.enter(WorkClass::Seed)];
+    assert!(!queue.has_room(0) && queue.has_room(1));
+    let _waits = queue.enter(WorkClass::Live);
+    assert!(!queue.has_room(1) && queue.has_room(2));
+}
+
+#[test]
+fn with_many_threads_never_more_run_than_there_are_workers_and_all_get_their_turn() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).build().unwrap();
+    let queue = queue(4, 1, 1);
+    let most = Arc::new(Mutex::new((0_usize, 0_usize)));
+    runtime.block_on(async {
+        let tasks: Vec<_> = (0..2_000_usize)
+            .map(|number| {
+                let (queue, most) = (queue.clone(), Arc::clone(&most));
+                tokio::spawn(async move {
+                    let class = WorkClass::ALL[number % WorkClass::ALL.len()];
+                    let mut ticket = queue.enter(class);
+                    if number % 7 == 0 {
+                        queue.promote(ticket.number());
+                    }
+                    if number % 11 == 0 {
+                        return;
+                    }
+                    let permit = ticket.permit().await;
+                    let running = queue.counts().running;
+                    {
+                        let mut most = most.lock().unwrap();
+                        *most = (most.0.max(running.total()), most.1.max(running.background()));
+                    }
+                    tokio::task::yield_now().await;
+                    drop(permit);
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        queue.idle(&WorkClass::ALL).await;
+    });
+    assert_eq!(counts(&queue), [0; 4]);
+    let (all, background) = *most.lock().unwrap();
+    assert!(all <= 4 && background <= 3 && all > 1, "{all} {background}");
+}
