@@ -15,14 +15,14 @@ const MAX_BYTES_PER_READ: usize = 16 << 20;
 
 /// The bytes that one call of [`TileReader::read`] may still return.
 #[derive(Debug)]
-pub(super) struct Allowance {
+pub(super) struct ReadAllowance {
     left: usize,
     is_first: bool,
 }
 
-impl Allowance {
-    pub(super) const fn new() -> Allowance {
-        Allowance { left: MAX_BYTES_PER_READ, is_first: true }
+impl ReadAllowance {
+    pub(super) const fn new() -> ReadAllowance {
+        ReadAllowance { left: MAX_BYTES_PER_READ, is_first: true }
     }
 
     /// True if another tile may be returned. The first one always may.
@@ -30,7 +30,7 @@ impl Allowance {
         self.take_bytes(tile.map_or(0, <[u8]>::len))
     }
 
-    /// [`Allowance::take`] by the tile's length.
+    /// [`ReadAllowance::take`] by the tile's length.
     pub(super) const fn take_bytes(&mut self, length: usize) -> bool {
         let fits = self.is_first || length <= self.left;
         self.is_first = false;

@@ -6,7 +6,7 @@ use super::folder::{NamedFolder, OpenFolder, Unreachable, split};
 use super::found::{self, Started};
 use super::walk::walk;
 use crate::encode::MAX_STORED_TILE;
-use crate::sink::read::{Allowance, MAX_NOTE};
+use crate::sink::read::{MAX_NOTE, ReadAllowance};
 use crate::sink::tree::notes::{self, TargetNotes};
 use crate::sink::tree::{Latest, Template};
 use crate::sink::{Described, ReadError, TileReader};
@@ -137,7 +137,7 @@ impl TileReader for DirectoryReader {
     }
 
     fn read(&mut self, tiles: &[TileId]) -> Result<Vec<Option<Box<[u8]>>>, ReadError> {
-        let mut allowance = Allowance::new();
+        let mut allowance = ReadAllowance::new();
         let mut read = Vec::new();
         for id in tiles {
             let bytes = self.read_tile(id)?;

@@ -13,7 +13,7 @@ use super::guard::Guard;
 use super::view::unfit;
 use crate::encode::MAX_STORED_TILE;
 use crate::sink::metadata::MANIFEST_KEY;
-use crate::sink::read::{Allowance, MAX_NOTE, Total};
+use crate::sink::read::{MAX_NOTE, ReadAllowance, Total};
 use crate::sink::{Described, ReadError, TileReader, VectorLayer, lock_file};
 use crate::tile::{LonLatBox, Order, TileCoord, TileId, Zoom};
 
@@ -268,7 +268,7 @@ impl TileReader for MbtilesReader {
             self.is_indexed = true;
         }
         let mut point = self.connection.prepare_cached(POINT).map_err(|error| self.failed(error))?;
-        let (mut allowance, mut found) = (Allowance::new(), Vec::new());
+        let (mut allowance, mut found) = (ReadAllowance::new(), Vec::new());
         for id in tiles {
             // An archive holds whole tiles only.
             if id.slice != crate::tile::Slice::Whole {

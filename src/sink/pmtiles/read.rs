@@ -13,7 +13,7 @@ use super::layout::{
 };
 use crate::encode::{Gunzip, MAX_STORED_TILE, is_gzip};
 use crate::sink::metadata::MANIFEST_KEY;
-use crate::sink::read::{Allowance, Total};
+use crate::sink::read::{ReadAllowance, Total};
 use crate::sink::{Described, ReadError, TileReader};
 use crate::tile::{LonLatBox, Slice, TileCoord, TileId, Zoom};
 
@@ -270,7 +270,7 @@ impl TileReader for PmtilesReader {
         for (id, at) in wanted {
             places[at] = self.find(id)?;
         }
-        let mut allowance = Allowance::new();
+        let mut allowance = ReadAllowance::new();
         let length = |place: &Option<Section>| place.map_or(0, |place| place.length as usize);
         let given = places.iter().take_while(|place| allowance.take_bytes(length(place))).count();
         places.truncate(given);

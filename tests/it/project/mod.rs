@@ -1,6 +1,7 @@
-//! The project itself: imports between modules, the manual, licences.
+//! The project itself: imports between modules, the manual, the examples, licences.
 
 pub(crate) mod dependencies;
+pub(crate) mod examples;
 pub(crate) mod imports;
 pub(crate) mod manual;
 pub(crate) mod names;

@@ -1,0 +1,146 @@
+//! The files in `examples/` have the form that the programs for which they are written ask for.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::program::{program, run};
+use crate::support::repository;
+
+/// What Kubernetes would refuse, or start and never find: a selector that no pod's labels fit, a port without a name, a volume that is not
+/// there. Prints the number of objects.
+const KUBERNETES: &str = r#"
+import sys
+from ruamel.yaml import YAML
+
+objects = [one for path in sys.argv[1:] for one in YAML(typ="safe").load_all(open(path))]
+specs = [one["spec"] for one in objects if one["kind"] == "Deployment"]
+templates = [spec["template"] for spec in specs]
+jobs = [one["spec"]["jobTemplate"]["spec"] for one in objects if one["kind"] == "CronJob"]
+
+def fits(selector, labels):
+    return selector and all(labels.get(key) == value for key, value in selector.items())
+
+for spec in specs:
+    assert fits(spec["selector"]["matchLabels"], spec["template"]["metadata"]["labels"]), spec["selector"]
+for one in objects:
+    assert one["apiVersion"] and one["metadata"]["name"], one
+    if one["kind"] in ("Service", "PodDisruptionBudget"):
+        selector = one["spec"]["selector"]
+        selector = selector.get("matchLabels", selector)
+        found = [pod for pod in templates if fits(selector, pod["metadata"]["labels"])]
+        assert len(found) == 1, (one["kind"], selector)
+        ports = {port["name"] for container in found[0]["spec"]["containers"] for port in container["ports"]}
+        assert {port["targetPort"] for port in one["spec"].get("ports", [])} <= ports, one
+for pod in [template["spec"] for template in templates] + [job["template"]["spec"] for job in jobs]:
+    volumes = {volume["name"] for volume in pod["volumes"]}
+    assert pod["securityContext"]["runAsNonRoot"] is True, pod
+    for container in pod["containers"]:
+        assert {mount["name"] for mount in container["volumeMounts"]} == volumes, container["name"]
+        ports = {port["name"] for port in container.get("ports", [])}
+        probes = [container[name] for name in ("startupProbe", "readinessProbe", "livenessProbe") if name in container]
+        assert {probe["httpGet"]["port"] for probe in probes} <= ports, container["name"]
+        assert len(probes) in (0, 3) and container["resources"]["limits"]["memory"], container["name"]
+for job in jobs:
+    names = {container["name"] for container in job["template"]["spec"]["containers"]}
+    rules = job["podFailurePolicy"]["rules"]
+    assert job["template"]["spec"]["restartPolicy"] == "Never", "podFailurePolicy needs it"
+    assert {rule["onExitCodes"]["containerName"] for rule in rules} <= names, rules
+print(len(objects))
+for args in [container["args"] for pod in templates for container in pod["spec"]["containers"]]:
+    print(" ".join(args))
+for job in jobs:
+    print(" ".join(job["template"]["spec"]["containers"][0]["args"]))
+"#;
+
+fn example(name: &str) -> PathBuf {
+    repository("examples").join(name)
+}
+
+/// Runs a command that has to succeed; what it said.
+fn succeeds(command: &mut Command) -> String {
+    let done = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}: scripts/test installs it"));
+    let said = [&done.stdout[..], &done.stderr].concat();
+    assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&said));
+    String::from_utf8(said).unwrap()
+}
+
+/// The program's help knows the verb of a command and its flags.
+fn is_known(command: &str) {
+    let verb = command.split_whitespace().take_while(|word| !word.starts_with('-'));
+    let help = run(program().args(verb).arg("--help")).ok();
+    for flag in command.split_whitespace().filter(|word| word.starts_with("--")) {
+        assert!(help.stdout.contains(flag), "{command}: {flag}");
+    }
+}
+
+#[test]
+fn systemd_takes_the_units() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut copies = Vec::new();
+    for entry in fs::read_dir(example("systemd")).unwrap() {
+        let path = entry.unwrap().path();
+        let unit = fs::read_to_string(&path).unwrap();
+        let started = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/oar-tiles "));
+        started.into_iter().for_each(is_known);
+        let copy = folder.path().join(path.file_name().unwrap());
+        fs::write(&copy, unit.replace("/usr/bin/oar-tiles", env!("CARGO_BIN_EXE_oar-tiles"))).unwrap();
+        copies.push(copy);
+    }
+    assert_eq!(copies.len(), 5);
+    let units = format!("{}:", folder.path().display());
+    let said = succeeds(Command::new("systemd-analyze").arg("verify").args(&copies).env("SYSTEMD_UNIT_PATH", units));
+    let own: Vec<&str> = said.lines().filter(|line| line.contains("oar-tiles-")).collect();
+    assert!(own.is_empty(), "{own:?}");
+}
+
+#[test]
+fn kubernetes_objects_fit_each_other() {
+    let python = std::env::var("TEST_PYTHON").expect("scripts/test installs it");
+    let files = ["kubernetes/tiles.yaml", "kubernetes/seed-cronjob.yaml"].map(example);
+    let said = succeeds(Command::new(python).args(["-c", KUBERNETES]).args(files));
+    let mut lines = said.lines();
+    assert_eq!(lines.next(), Some("5"));
+    lines.for_each(is_known);
+}
+
+#[test]
+fn schemas_take_the_workflow_and_the_composition() {
+    let python = PathBuf::from(std::env::var("TEST_PYTHON").expect("scripts/test installs it"));
+    for (schema, name) in [("vendor.github-workflows", "github-actions.yml"), ("vendor.compose-spec", "compose.yaml")] {
+        let mut check = Command::new(python.with_file_name("check-jsonschema"));
+        succeeds(check.args(["--quiet", "--builtin-schema", schema]).arg(example(name)));
+    }
+    run(program().args(["config", "--config"]).arg(example("map.toml"))).ok();
+}
+
+#[test]
+fn nginx_takes_its_block() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let made = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost";
+    succeeds(Command::new("openssl").args(made.split(' ')).args(["-keyout", &at("key"), "-out", &at("pem")]));
+    let block = fs::read_to_string(example("nginx.conf")).unwrap();
+    let block = block
+        .replace("/etc/ssl/tiles.example.org.pem", &at("pem"))
+        .replace("/etc/ssl/tiles.example.org.key", &at("key"))
+        .replace("/var/cache/nginx/tiles", &at("cache"))
+        .replace("listen 443", "listen 127.0.0.1:44300");
+    fs::write(at("conf"), format!("pid {};\nevents {{ }}\nhttp {{\n{block}\n}}\n", at("pid"))).unwrap();
+    let nginx = if Path::new("/usr/sbin/nginx").exists() { "/usr/sbin/nginx" } else { "nginx" };
+    succeeds(Command::new(nginx).args(["-t", "-q", "-e", &at("log"), "-c", &at("conf")]));
+}
+
+#[test]
+fn the_crontab_runs_commands_that_exist() {
+    let text = fs::read_to_string(example("crontab")).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    let (settings, commands): (Vec<&str>, Vec<&str>) =
+        lines.partition(|line| line.contains('=') && !line.contains('*'));
+    assert_eq!((settings.len(), commands.len()), (3, 2));
+    for line in commands {
+        let times: Vec<&str> = line.split_whitespace().take(5).collect();
+        assert!(times.iter().all(|time| time.chars().all(|c| c.is_ascii_digit() || "*/-,".contains(c))), "{line}");
+        is_known(line.rsplit("oar-tiles ").next().unwrap());
+    }
+}
