@@ -10,7 +10,7 @@ use oar_tiles::changes::WatchOptions;
 use oar_tiles::cli::{
     Cli, Command, Copy, Inspect, Preview, Publish, Reseed, Seed, Serve, SettingFlags, Track, TrackPrune, Verify,
 };
-use oar_tiles::command::reseed::{ReseedOptions, ReseedOutcome};
+use oar_tiles::command::reseed::{ReseedOptions, ReseedOutcome, WatchWriter};
 use oar_tiles::command::serve::OnceReady;
 use oar_tiles::command::track::InstallWork;
 use oar_tiles::command::{config, copy, inspect, publish, reseed, seed, serve, track, verify};
@@ -23,7 +23,7 @@ use oar_tiles::report::{
     render_reseed, render_run, render_versions, report, say, say_error, start_log,
 };
 use oar_tiles::run::{CommandError, DirtyFilter, Job, TileList, TilesWanted, area, interrupted};
-use oar_tiles::serve::{ServeOptions, SettingsReader};
+use oar_tiles::serve::{ServeOptions, SettingsReader, TargetWriter};
 use oar_tiles::signals;
 use oar_tiles::sink::MaxShrink;
 use oar_tiles::stop::Stop;
@@ -237,6 +237,7 @@ fn reseed_options(arguments: &Reseed) -> Result<ReseedOptions, CommandError> {
         or_seed: arguments.or_seed,
         dirty_out: arguments.dirty_out.clone(),
         has_warned: false,
+        on_dirty: None,
     })
 }
 
@@ -324,7 +325,12 @@ fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandError> {
         Arc::new(move || resolved(&flags, false).map(|settings| settings.server).map_err(|error| error.to_string()));
     on_runtime(async || {
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
-        serve::run(&job, &options, OnceReady::SayWhere, Some(reread)).await
+        let how = job.settings.tileset.watch;
+        let writer = options.writer.map(|writer| {
+            let watch = WatchWriter::new(job.clone(), ReseedOptions::default(), how, writer);
+            watch as Arc<dyn TargetWriter>
+        });
+        serve::run(&job, &options, OnceReady::SayWhere, writer, Some(reread)).await
     })
 }
 
@@ -343,7 +349,7 @@ fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), CommandError> {
     let then = if arguments.open { OnceReady::OpenBrowser } else { OnceReady::SayWhere };
     on_runtime(async || {
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
-        serve::run(&job, &options, then, None).await
+        serve::run(&job, &options, then, None, None).await
     })
 }
 

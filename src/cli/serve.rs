@@ -38,6 +38,9 @@ pub struct Serve {
     /// Cache up to N megabytes of tiles in memory [env: OAR_TILES_CACHE_MB]
     #[arg(long, value_name = "N")]
     pub cache_mb: Option<u32>,
+    /// Tell clients at /changes which tiles change (server-sent events); the map of --preview then shows changes by itself
+    #[arg(long)]
+    pub changes: bool,
     /// Show a map at /
     #[arg(long)]
     pub preview: bool,
@@ -59,6 +62,9 @@ pub struct Serve {
     /// With --live: render only this layer, if the target was seeded with the same --layer; repeat the flag for several layers
     #[arg(long, value_name = "NAME", action = ArgAction::Append)]
     pub layer: Vec<String>,
+    /// Keep the target up to date with the database: always, or auto, which stands by while another server does [env: OAR_TILES_WRITER]
+    #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "always")]
+    pub writer: Option<String>,
     /// After SIGTERM, answer for this long while /readyz says 503, then stop accepting connections [env: OAR_TILES_DRAIN]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub drain: Option<Duration>,
@@ -84,10 +90,12 @@ impl Serve {
             ("--cdn-cache-control", "serve.cdn_cache_control", text(self.cdn_cache_control.clone())),
             ("--empty-status", "serve.empty_status", self.empty_status.map(|flag| flag.number().into())),
             ("--cache-mb", "serve.cache_mb", self.cache_mb.map(|megabytes| i64::from(megabytes).into())),
+            ("--changes", "serve.changes", self.changes.then_some(true.into())),
             ("--preview", "serve.preview", self.preview.then_some(true.into())),
             ("--access-log", "serve.access_log", text(self.access_log.clone())),
             ("--live", "serve.live", self.live.then_some(true.into())),
             ("--workers", "serve.workers", self.workers.map(|workers| i64::from(workers).into())),
+            ("--writer", "serve.writer", text(self.writer.clone())),
             ("--assets", "serve.assets", text(self.assets.as_ref().map(|path| path.to_string_lossy().into_owned()))),
             ("--drain", "serve.drain", text(self.drain.map(|drain| humantime::format_duration(drain).to_string()))),
             (

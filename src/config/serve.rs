@@ -4,11 +4,11 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::file::{AccessLogName, CdnHeaderName, ServeSection};
+use super::file::{AccessLogName, CdnHeaderName, ServeSection, WriterName};
 use super::settings::Check;
 use crate::serve::{
     AccessLogStyle, AddressRange, CdnHeader, EmptyStatus, ListenAddress, LiveOptions, ServeOptions, WorkerShares,
-    WorkerSharesError,
+    WorkerSharesError, WriterOptions,
 };
 
 impl From<CdnHeaderName> for CdnHeader {
@@ -48,10 +48,12 @@ impl Check<'_> {
             max_connections: self.within("serve.max_connections", connections, 1..=100_000)?,
             max_connections_of_address: self.within("serve.max_connections_of_address", of_address, 1..=100_000)?,
             trusted_proxies: self.ranges(self.present("serve.trusted_proxies", given.trusted_proxies.as_deref())?)?,
+            changes: self.present("serve.changes", given.changes)?,
             preview: self.present("serve.preview", given.preview)?,
             assets: given.assets.clone(),
             shares: self.shares(given)?,
             live: self.live(given)?,
+            writer: self.writer(given)?,
             access_log: match self.present("serve.access_log", given.access_log)? {
                 AccessLogName::None => None,
                 AccessLogName::Text => Some(AccessLogStyle::Text),
@@ -90,6 +92,19 @@ impl Check<'_> {
         }
         let options = LiveOptions { queue, timeout, ttl: self.present("serve.live_ttl", given.live_ttl)? };
         Ok(self.present("serve.live", given.live)?.then_some(options))
+    }
+
+    fn writer(&self, given: &ServeSection) -> Result<Option<WriterOptions>, ConfigError> {
+        let lease = self.present("serve.writer_lease", given.writer_lease)?;
+        if !(SHORTEST_WRITER_LEASE..=LONGEST_WRITER_LEASE).contains(&lease) {
+            let lease = humantime::format_duration(lease);
+            return Err(self.wrong("serve.writer_lease", format!("{lease} must lie between 1s and 10m")));
+        }
+        Ok(match self.present("serve.writer", given.writer)? {
+            WriterName::Never => None,
+            WriterName::Always => Some(WriterOptions { stands_by: false, lease }),
+            WriterName::Auto => Some(WriterOptions { stands_by: true, lease }),
+        })
     }
 
     fn address(&self, key: &str, text: &str) -> Result<ListenAddress, ConfigError> {
@@ -144,6 +159,10 @@ impl Check<'_> {
 /// What a client may have to wait for a tile that is rendered for it.
 const SHORTEST_LIVE_TIMEOUT: Duration = Duration::from_millis(100);
 const LONGEST_LIVE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// The time of the writer's lease: shorter, and a busy machine loses it; longer, and a standby waits for long.
+const SHORTEST_WRITER_LEASE: Duration = Duration::from_secs(1);
+const LONGEST_WRITER_LEASE: Duration = Duration::from_secs(600);
 
 /// The longest drain. Supervisors kill long before.
 const MAX_DRAIN: Duration = Duration::from_secs(3_600);

@@ -51,7 +51,7 @@ enum VariableKind {
 }
 
 /// The environment variables and the keys that they set.
-const VARIABLES: [(&str, &str, VariableKind); 41] = [
+const VARIABLES: [(&str, &str, VariableKind); 42] = [
     ("DATABASE_URL", "database.url", VariableKind::Text),
     ("OAR_TILES_STATEMENT_TIMEOUT", "database.statement_timeout", VariableKind::Text),
     ("OAR_TILES_LOCK_TIMEOUT", "database.lock_timeout", VariableKind::Text),
@@ -93,6 +93,7 @@ const VARIABLES: [(&str, &str, VariableKind); 41] = [
     ("OAR_TILES_ACCESS_LOG", "serve.access_log", VariableKind::Text),
     ("OAR_TILES_LIVE", "serve.live", VariableKind::Truth),
     ("OAR_TILES_SERVE_WORKERS", "serve.workers", VariableKind::Number),
+    ("OAR_TILES_WRITER", "serve.writer", VariableKind::Text),
 ];
 
 /// The variable that names the file; it sets no key.

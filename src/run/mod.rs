@@ -8,6 +8,7 @@
 //! | `prepare` | snapshot, probe, survey and plan of a seed |
 //! | `seed` | a seed, from the plan to the manifest: for `seed`, and for a `reseed` that has to seed |
 //! | `look/` | the dirty tiles of a target: for `reseed` and `track status` |
+//! | `writer_lease` | which of several servers writes a target |
 //! | `describe/` | what a run says about its result: manifest, metadata, budgets, warnings |
 //!
 //! A verb makes a [`Job`] and returns a value; `main` prints it.
@@ -19,6 +20,7 @@ pub(crate) mod look;
 pub(crate) mod prepare;
 pub(crate) mod seed;
 pub(crate) mod target;
+pub(crate) mod writer_lease;
 
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -28,7 +30,7 @@ use crate::config::JobSettings;
 use crate::encode::Packing;
 use crate::pipeline::{BatchGate, BatchKind, BatchTurns};
 use crate::report::Report;
-use crate::sink::ChangedTiles;
+use crate::sink::{BeforeManifest, ChangedTiles};
 use crate::stop::Stop;
 
 pub use describe::TileCause;
@@ -112,6 +114,11 @@ impl Job {
     #[must_use]
     pub fn behind(self, gate: Arc<dyn BatchGate>) -> Job {
         Job { gate: Some(gate), ..self }
+    }
+
+    /// The same run, which also tells `listener` what it changed before its manifest becomes visible.
+    pub(crate) fn with_listener(self, listener: Arc<dyn BeforeManifest>) -> Job {
+        Job { target: self.target.with_listener(listener), ..self }
     }
 
     /// The same run with other settings.

@@ -38,16 +38,19 @@ mod server;
 mod settings;
 mod target;
 mod tiles;
+mod writer;
 
 pub use error::ServeError;
 pub use live::{LiveError, LiveLayer, LiveSource, LiveTile};
-pub use options::{AccessLogStyle, CdnHeader, EmptyStatus, LiveOptions, ServeOptions};
+pub use options::{AccessLogStyle, CdnHeader, EmptyStatus, LiveOptions, ServeOptions, WriterOptions};
 pub use queue::{
     ClassCounts, QueueCounts, WorkClass, WorkPermit, WorkQueue, WorkTicket, WorkerShares, WorkerSharesError,
 };
 pub use server::TileServer;
 pub use settings::SettingsReader;
-pub use target::served::{POLL, TargetOpener, TargetWatch, files_of_archive, files_of_directory};
+pub use target::served::{ServedSource, TargetOpener};
+pub use target::watch::{POLL, TargetWatch, files_of_archive, files_of_directory};
+pub use writer::{TargetWriter, WriterDesk};
 
 pub use self::http::address::{ListenAddress, ListenAddressError};
 pub use self::http::peers::{AddressRange, AddressRangeError};

@@ -76,8 +76,18 @@ pub struct LiveOptions {
     pub ttl: Duration,
 }
 
+/// How a server keeps its target up to date.
+#[derive(Debug, Clone, Copy)]
+pub struct WriterOptions {
+    /// True if it stands by while another server writes; otherwise that is a failure that it reports.
+    pub stands_by: bool,
+    /// How long the lease lasts after a renewal: a standby takes over after this time without one.
+    pub lease: Duration,
+}
+
 /// The options of a server.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of the configuration")]
 pub struct ServeOptions {
     /// The address of the public listener.
     pub listen: ListenAddress,
@@ -105,6 +115,8 @@ pub struct ServeOptions {
     pub max_connections_of_address: usize,
     /// Trusted proxies: connections from them are not counted by address, and their `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<AddressRange>,
+    /// True to tell clients at `/changes` which tiles change.
+    pub changes: bool,
     /// True to show a map at `/`.
     pub preview: bool,
     /// The folder with the map client's files; `None` to use those in the program if it has them, otherwise a public CDN.
@@ -113,6 +125,8 @@ pub struct ServeOptions {
     pub shares: WorkerShares,
     /// How to render tiles outside of the target's scope on request; `None` to answer 404.
     pub live: Option<LiveOptions>,
+    /// How to keep the target up to date; `None` to leave that to others.
+    pub writer: Option<WriterOptions>,
     /// The format of the access log on standard output; `None` for no log.
     pub access_log: Option<AccessLogStyle>,
     /// True to say in each answer how long it took (`Server-Timing`).
@@ -151,10 +165,12 @@ impl ServeOptions {
             max_connections: PREVIEW_CONNECTIONS,
             max_connections_of_address: PREVIEW_CONNECTIONS,
             trusted_proxies: Vec::new(),
+            changes: true,
             preview: true,
             assets,
             shares: WorkerShares::SINGLE,
             live: None,
+            writer: None,
             access_log: None,
             server_timing: false,
             drain: Duration::ZERO,

@@ -17,14 +17,17 @@ use crate::serve::observe::access_log::AccessLog;
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::observe::notify::{ServerState, tell};
 use crate::serve::options::ServeOptions;
+use crate::serve::public::changes::ChangeEvents;
 use crate::serve::public::freshness::TileFreshness;
 use crate::serve::public::{Public, Site, SiteSettings};
 use crate::serve::queue::WorkQueue;
 use crate::serve::settings::{Rereading, SettingsReader, reread_at_hangup};
 use crate::serve::target::listing::keep_listed;
-use crate::serve::target::served::{POLL, ServedTarget, TargetOpener, TargetWatch};
+use crate::serve::target::served::{ServedSource, ServedTarget};
+use crate::serve::target::watch::POLL;
 use crate::serve::tiles::cache::TileCache;
 use crate::serve::tiles::served::ServedTiles;
+use crate::serve::writer::{TargetWriter, WriterDesk};
 use crate::sink::ReadError;
 use crate::stop::{Signal, Stop};
 
@@ -38,6 +41,7 @@ const DOCUMENT_CACHE_CONTROL: &str = "no-cache";
 pub struct TileServer {
     site: Arc<Site>,
     target: Arc<ServedTarget>,
+    writer: Option<Arc<dyn TargetWriter>>,
     public: HttpListener,
     admin: Option<HttpListener>,
     /// The address of the public listener as a URL without a path; `None` if clients cannot name it.
@@ -47,23 +51,22 @@ pub struct TileServer {
 
 impl TileServer {
     /// Opens the target and starts to listen. With `live`, tiles outside of the target's scope are rendered on request, by the workers of
-    /// `queue`. [`TileServer::run`]
-    /// accepts the first connection.
+    /// `queue`; `writer` keeps the target up to date while the server runs. [`TileServer::run`] accepts the first connection.
     ///
     /// # Errors
     /// If the target cannot be read, an address cannot be used, or the URL for clients is not known.
     pub async fn start(
         options: ServeOptions,
-        open: TargetOpener,
-        watched: TargetWatch,
+        source: ServedSource,
         live: Option<Arc<dyn LiveSource>>,
         queue: WorkQueue,
+        writer: Option<Arc<dyn TargetWriter>>,
     ) -> Result<TileServer, ServeError> {
         // Before anything is opened: a value may be wrong.
         TileFreshness::new(&options)?;
         let lists_tiles = options.lists_tiles;
         let opening = tokio::task::spawn_blocking(move || {
-            let target = ServedTarget::open(open, watched)?;
+            let target = ServedTarget::open(source)?;
             if lists_tiles {
                 target.can_list()?;
             }
@@ -92,8 +95,11 @@ impl TileServer {
             |(source, options)| LiveFlights::new(source, cache.clone(), Arc::clone(&metrics), options, queue.clone());
         let live = live.zip(options.live).map(flights);
         let access_log = AccessLog::start().map_err(|error| ServeError::Died(error.to_string()))?;
+        let tiles = ServedTiles::new(Arc::clone(&target), cache, live);
         let site = Site {
-            tiles: ServedTiles::new(Arc::clone(&target), cache, live),
+            writer: writer.is_some().then(|| WriterDesk::new(tiles.clone())),
+            changes: options.changes.then(ChangeEvents::default),
+            tiles,
             queue,
             settings: RwLock::new(Arc::new(settings)),
             document_freshness: Freshness::of(HeaderValue::from_static(DOCUMENT_CACHE_CONTROL)),
@@ -101,7 +107,7 @@ impl TileServer {
             metrics,
             access_log,
         };
-        Ok(TileServer { site: Arc::new(site), target, public, admin, own_url, options })
+        Ok(TileServer { site: Arc::new(site), target, writer, public, admin, own_url, options })
     }
 
     /// The URL under which clients find the public listener; ends with a slash.
@@ -138,6 +144,10 @@ impl TileServer {
         });
         let rereading = rereading.map(|rereading| tokio::spawn(reread_at_hangup(rereading)));
         let listing = self.options.lists_tiles.then(|| tokio::spawn(keep_listed(Arc::clone(&self.target))));
+        let telling = self.site.changes.clone();
+        let telling = telling.map(|events| tokio::spawn(events.run(self.site.tiles.clone())));
+        let writing = self.writer.zip(self.site.writer.clone());
+        let writing = writing.map(|(writer, desk)| tokio::spawn(writer.run(desk, stop.clone())));
         // The program ends soon after a stop, unless work in flight has asked for more time.
         let _grace = stop.grant(self.options.drain + LAST_ANSWERS);
         tell(ServerState::Ready);
@@ -146,10 +156,12 @@ impl TileServer {
         tell(ServerState::Stopping);
         let parting = async {
             tokio::time::sleep(self.options.drain).await;
+            // Otherwise they would never be done.
+            self.site.changes.iter().for_each(ChangeEvents::end);
             close.send_replace(true);
-            for task in [Some(public), admin].into_iter().flatten() {
+            for task in [Some(public), admin, writing].into_iter().flatten() {
                 if let Err(error) = task.await {
-                    tracing::warn!("a listener ended early ({error})");
+                    tracing::warn!("a listener or the writer ended early ({error})");
                 }
             }
         };
@@ -159,7 +171,7 @@ impl TileServer {
         }
         self.site.tiles.end().await;
         self.site.access_log.end();
-        for task in [polling, listing, rereading].into_iter().flatten() {
+        for task in [polling, listing, rereading, telling].into_iter().flatten() {
             task.abort();
         }
         signal

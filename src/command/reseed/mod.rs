@@ -9,6 +9,7 @@
 //! | `manifest` | what the target says before and after |
 //! | `or_seed` | a seed instead, where the target needs one |
 //! | `watch` | again and again |
+//! | `writer` | the same inside a server, under a lease |
 
 mod counts;
 mod manifest;
@@ -17,8 +18,10 @@ mod patches;
 mod run;
 mod sources;
 mod watch;
+mod writer;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::changes::WatchOptions;
 use crate::error::ErrorKind;
@@ -27,6 +30,9 @@ use crate::run::attempts::{restarting, with_what_remains};
 use crate::run::describe::budgets;
 use crate::run::look::dirty_file;
 use crate::run::{CommandError, DirtyFilter, Job};
+use crate::tile::TileRectList;
+
+pub use writer::WatchWriter;
 
 /// What `reseed` was asked for, beside the settings.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +47,31 @@ pub struct ReseedOptions {
     pub dirty_out: Option<PathBuf>,
     /// An earlier look of the same watch has warned about the role.
     pub has_warned: bool,
+    /// Told which tiles are dirty, before they are rendered.
+    pub on_dirty: Option<DirtyListener>,
+}
+
+/// Told which tiles are dirty; `None` if every tile may be.
+#[derive(Clone)]
+pub struct DirtyListener(Arc<ToldOfDirtyTiles>);
+
+type ToldOfDirtyTiles = dyn Fn(Option<&TileRectList>) + Send + Sync;
+
+impl DirtyListener {
+    /// Calls `told` with the dirty tiles of each run.
+    pub fn new(told: impl Fn(Option<&TileRectList>) + Send + Sync + 'static) -> DirtyListener {
+        DirtyListener(Arc::new(told))
+    }
+
+    fn tell(&self, tiles: Option<&TileRectList>) {
+        (self.0)(tiles);
+    }
+}
+
+impl std::fmt::Debug for DirtyListener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DirtyListener")
+    }
 }
 
 /// How a reseed ended.

@@ -23,7 +23,7 @@ use crate::run::seed::{check_tables_unchanged, pipeline_error, seed_target, stor
 use crate::run::target::{AnySink, refuse_shrink};
 use crate::run::{CommandError, Job, TilesWanted};
 use crate::sink::{Described, OpenMode, Sink as _};
-use crate::tile::{Batch, Coverage, LayerCount, LonLatBox, Order, SearchBox, TileCoord, ZoomList};
+use crate::tile::{Batch, Coverage, LayerCount, LonLatBox, Order, SearchBox, TileCoord, TileRectList, ZoomList};
 
 /// How often a run looks again because another run has brought the target forward meanwhile.
 const MAX_LOOKS: u32 = 3;
@@ -86,6 +86,7 @@ impl ReseedRun<'_> {
                 let rows: u64 = reasons.iter().map(|reason| reason.rows).sum();
                 everything()?;
                 tracing::info!("{rows} changes are more than are worth telling apart: rendering every tile");
+                self.tell_dirty(None);
                 // The seed takes a snapshot of its own.
                 let Look { job, snapshot, .. } = self.look;
                 drop(snapshot);
@@ -99,6 +100,12 @@ impl ReseedRun<'_> {
                 Ok(Some(ReseedOutcome::Planned(plan(&changed))))
             }
             Work::Some(changed) => Box::pin(self.render(changed)).await,
+        }
+    }
+
+    fn tell_dirty(&self, tiles: Option<&TileRectList>) {
+        if let Some(listener) = &self.options.on_dirty {
+            listener.tell(tiles);
         }
     }
 
@@ -119,6 +126,7 @@ impl ReseedRun<'_> {
 
     async fn render(self, changed: DirtyTiles) -> Result<Option<ReseedOutcome>, CommandError> {
         let tileset = self.tileset(&changed)?;
+        self.tell_dirty(tileset.dirty.as_ref());
         let (report, state) = (Arc::clone(&self.look.job.report), &self.look.state);
         let (target, counts) =
             (self.look.job.target.clone(), state.is_to_be_mended() || !state.manifest.kept.is_empty());

@@ -20,8 +20,8 @@ use std::sync::Arc;
 use crate::report::{print, say};
 use crate::run::{CommandError, Job, TargetUrl};
 use crate::serve::{
-    LiveSource, ServeError, ServeOptions, SettingsReader, TargetOpener, TargetWatch, TileServer, WorkQueue,
-    files_of_archive, files_of_directory,
+    LiveSource, ServeError, ServeOptions, ServedSource, SettingsReader, TargetOpener, TargetWatch, TargetWriter,
+    TileServer, WorkQueue, files_of_archive, files_of_directory,
 };
 use crate::sink::ReadError;
 
@@ -38,7 +38,7 @@ pub enum OnceReady {
 }
 
 /// Serves the job's target until a stop is asked for, and prints where clients find it. The result is always an error: of the start, or
-/// [`CommandError::Stopped`] once the server has ended. `reread` reads the options again, at SIGHUP.
+/// [`CommandError::Stopped`] once the server has ended. `writer` keeps the target up to date meanwhile; `reread` reads the options again, at SIGHUP.
 ///
 /// # Errors
 /// If the target cannot be read, an address cannot be used, live tiles are wanted and cannot be rendered, or the server was stopped.
@@ -46,9 +46,10 @@ pub async fn run(
     job: &Job,
     options: &ServeOptions,
     then: OnceReady,
+    writer: Option<Arc<dyn TargetWriter>>,
     reread: Option<SettingsReader>,
 ) -> Result<(), CommandError> {
-    let server = start(job, options).await?;
+    let server = start(job, options, writer).await?;
     let (target, url) = (&job.target, server.public_url());
     let shown = if options.preview { "a map of it at" } else { "its tiles at" };
     print(&format!("{target}: {shown} {url} (TileJSON: {url}tiles.json)\n"))?;
@@ -71,7 +72,11 @@ fn is_opened_by_desktop(url: &str) -> bool {
 ///
 /// # Errors
 /// If the target cannot be read, an address cannot be used, or live tiles are wanted and cannot be rendered.
-pub async fn start(job: &Job, options: &ServeOptions) -> Result<TileServer, CommandError> {
+pub async fn start(
+    job: &Job,
+    options: &ServeOptions,
+    writer: Option<Arc<dyn TargetWriter>>,
+) -> Result<TileServer, CommandError> {
     let watched = match &job.target.url {
         TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) => files_of_archive(path),
         TargetUrl::Directory(path) => files_of_directory(path),
@@ -79,13 +84,14 @@ pub async fn start(job: &Job, options: &ServeOptions) -> Result<TileServer, Comm
     };
     let target = job.target.clone();
     let open: TargetOpener = Arc::new(move || target.reader().map_err(into_read_error));
+    let source = ServedSource { open, watched, notes: job.target.notes()? };
     let starting = async {
         let live: Option<Arc<dyn LiveSource>> = match &options.live {
             Some(_) => Some(Arc::new(DatabaseTiles::open(job, options.shares).await?)),
             None => None,
         };
         let queue = WorkQueue::new(options.shares);
-        TileServer::start(options.clone(), open, watched, live, queue).await.map_err(|error| match error {
+        TileServer::start(options.clone(), source, live, queue, writer).await.map_err(|error| match error {
             ServeError::Target(error) => CommandError::Read(error),
             other => CommandError::Serve(other),
         })

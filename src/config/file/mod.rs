@@ -9,7 +9,7 @@ use crate::postgis::{Beyond, OnLargeTile, OnTileError};
 use crate::tile::{LonLatBox, ZoomList};
 
 pub(super) use s3::{CacheControl, EncryptionName, S3Section};
-pub(super) use serve::{AccessLogName, CdnHeaderName, ServeSection};
+pub(super) use serve::{AccessLogName, CdnHeaderName, ServeSection, WriterName};
 
 /// All keys of a configuration.
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -26,6 +26,7 @@ pub(in crate::config) struct ServeSection {
     pub(in crate::config) trusted_proxies: Option<Vec<String>>,
     #[serde(with = "duration")]
     pub(in crate::config) drain: Option<Duration>,
+    pub(in crate::config) changes: Option<bool>,
     pub(in crate::config) preview: Option<bool>,
     pub(in crate::config) assets: Option<PathBuf>,
     pub(in crate::config) access_log: Option<AccessLogName>,
@@ -37,6 +38,9 @@ pub(in crate::config) struct ServeSection {
     pub(in crate::config) live_queue: Option<usize>,
     #[serde(with = "duration")]
     pub(in crate::config) live_timeout: Option<Duration>,
+    pub(in crate::config) writer: Option<WriterName>,
+    #[serde(with = "duration")]
+    pub(in crate::config) writer_lease: Option<Duration>,
     #[serde(with = "duration")]
     pub(in crate::config) live_ttl: Option<Duration>,
 }
@@ -50,6 +54,15 @@ pub(in crate::config) enum CdnHeaderName {
     SurrogateControl,
     #[serde(rename = "s-maxage")]
     SharedMaxAge,
+}
+
+/// Whether a server writes the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum WriterName {
+    Never,
+    Always,
+    Auto,
 }
 
 /// Whether and how requests are logged.

@@ -89,7 +89,15 @@ impl Target {
         publication: &Publication,
     ) -> Result<Vec<Arc<dyn BeforeManifest>>, CommandError> {
         let (before, publication) = (before.cloned(), publication.clone());
-        Ok(vec![Arc::new(ChangeListWriter { notes: self.notes()?, before, publication })])
+        let mut told: Vec<Arc<dyn BeforeManifest>> = self.targets.listeners.clone();
+        told.push(Arc::new(ChangeListWriter { notes: self.notes()?, before, publication }));
+        Ok(told)
+    }
+
+    /// The same target, whose runs also tell `listener`.
+    pub(crate) fn with_listener(mut self, listener: Arc<dyn BeforeManifest>) -> Target {
+        self.targets.listeners.push(listener);
+        self
     }
 
     /// True if tiles are stored as gzip; archives always do.
@@ -113,6 +121,8 @@ pub(crate) struct Targets {
     s3: S3Options,
     runtime: Handle,
     stop: Stop,
+    /// Told what a run changed before its manifest becomes visible, beside the list that is kept with the target.
+    listeners: Vec<Arc<dyn BeforeManifest>>,
 }
 
 impl Targets {
@@ -120,7 +130,7 @@ impl Targets {
     /// runs requests to servers.
     pub(crate) fn new(settings: &TilesetSettings, force: bool, stop: &Stop) -> Targets {
         let tree = TreeOptions { force, ..settings.tree.clone() };
-        Targets { tree, s3: settings.s3.clone(), runtime: Handle::current(), stop: stop.clone() }
+        Targets { tree, s3: settings.s3.clone(), runtime: Handle::current(), stop: stop.clone(), listeners: Vec::new() }
     }
 
     /// The same options with another stop.

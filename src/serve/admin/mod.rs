@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -11,10 +12,13 @@ use serde_json::json;
 
 use crate::serve::http::accept::Answers;
 use crate::serve::http::answer::{Answer, without_body};
+use crate::serve::http::body::AnswerBody;
 use crate::serve::observe::metrics::Measured;
 use crate::serve::public::Site;
+use crate::serve::public::changes::ChangeEvents;
 use crate::serve::queue::{ClassCounts, WorkClass};
 use crate::serve::target::stored::StoredTiles;
+use crate::serve::writer::WriterDesk;
 
 /// The admin listener.
 #[derive(Clone)]
@@ -84,6 +88,9 @@ impl Admin {
             "snapshot": manifest.map(|manifest| &manifest.snapshot),
             "snapshot_age_seconds": snapshot_age(manifest.map(|manifest| manifest.started)),
             "changes_noticed": state.number - 1,
+            "publication": state.publication().map(|publication| publication.number),
+            "subscribers": self.site.changes.as_ref().map(ChangeEvents::count),
+            "writer": self.site.writer.as_ref().map(WriterDesk::describe),
             "known_tiles": state.stored().map(StoredTiles::count),
             "cached_bytes": self.site.tiles.cached_bytes(),
             "live": self.site.tiles.live_counts().map(|counts| json!({
@@ -119,6 +126,8 @@ impl Admin {
             known_tiles: state.stored().map(StoredTiles::count),
             queue: self.site.queue.counts(),
             sessions: tiles.sessions(),
+            publication: state.publication().map(|publication| publication.number),
+            lag: self.site.writer.as_ref().map(WriterDesk::lag_seconds),
         }
     }
 }
@@ -130,12 +139,12 @@ fn snapshot_age(started: Option<u64>) -> Option<u64> {
 }
 
 fn text(status: StatusCode, media_type: &'static str, body: String) -> Answer {
-    let mut answer = Response::new(http_body_util::Full::default());
+    let mut answer = Response::new(AnswerBody::default());
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(CONTENT_LENGTH, body.len().into());
-    *answer.body_mut() = http_body_util::Full::new(body.into());
+    *answer.body_mut() = Bytes::from(body).into();
     answer
 }

@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::Full;
+use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -20,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 
 use super::address::{HttpConnection, HttpListener};
+use super::answer::Answer;
 use super::peers::{AddressRange, Peer};
 use super::stall::StallLimit;
 
@@ -42,7 +41,7 @@ const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(100);
 /// Answers the requests of clients.
 pub(crate) trait Answers: Clone + Send + Sync + 'static {
     /// Answers a request; every failure becomes an answer, too.
-    fn answer(self, request: Request<Incoming>) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+    fn answer(self, request: Request<Incoming>) -> impl Future<Output = Answer> + Send;
 }
 
 /// The number of open connections of each client address that has any.

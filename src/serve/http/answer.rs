@@ -7,13 +7,15 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH,
     CONTENT_TYPE, ETAG, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
 };
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
-use http_body_util::Full;
+use tokio::sync::mpsc::Receiver;
 
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
+
+use super::body::AnswerBody;
 use super::negotiate::Encoding;
 
 /// An answer on its way to a client.
-pub(crate) type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<AnswerBody>;
 
 /// The media type of a tile (registered with IANA).
 pub(crate) const TILE_TYPE: &str = "application/vnd.mapbox-vector-tile";
@@ -29,12 +31,15 @@ pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-statu
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
+/// Tells nginx whether to collect an answer before it sends it on (`ngx_http_proxy_module`).
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
 const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
 
 /// An answer without a body, with the headers that every answer of the public listener has: a page of any origin may read it, and its
 /// encoding depends on the request.
 fn public(status: StatusCode) -> Answer {
-    let mut answer = Response::new(Full::default());
+    let mut answer = Response::new(AnswerBody::default());
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
@@ -94,8 +99,20 @@ pub(crate) fn content(content: Content<'_>, freshness: &Freshness) -> Answer {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     headers.insert(CONTENT_LENGTH, content.body.len().into());
-    *answer.body_mut() = Full::new(content.body);
+    *answer.body_mut() = content.body.into();
     freshness.apply(&mut answer);
+    answer
+}
+
+/// 200 with server-sent events, which no cache may keep and no proxy may hold back.
+pub(crate) fn events(events: Receiver<Bytes>) -> Answer {
+    let mut answer = public(StatusCode::OK);
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // nginx holds back what it proxies otherwise.
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    *answer.body_mut() = AnswerBody::Events(events);
     answer
 }
 
@@ -125,7 +142,7 @@ pub(crate) fn error(status: StatusCode, what: &str) -> Answer {
     insert(headers, CONTENT_TYPE, "application/json");
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(CONTENT_LENGTH, body.len().into());
-    *answer.body_mut() = Full::new(body);
+    *answer.body_mut() = body.into();
     answer
 }
 
@@ -157,7 +174,7 @@ pub(crate) fn of_method(method: &Method) -> Option<Answer> {
 
 /// The answer to HEAD: the headers of the answer to GET, without its body (RFC 9110, section 9.3.2).
 pub(crate) fn without_body(mut answer: Answer) -> Answer {
-    *answer.body_mut() = Full::default();
+    *answer.body_mut() = AnswerBody::default();
     answer
 }
 

@@ -12,6 +12,8 @@ pub(crate) enum Route {
     Asset(String),
     /// A TileJSON document, by its name.
     TileJson(String),
+    /// The events of changed tiles.
+    Changes,
     /// A tile.
     Tile(TileId),
 }
@@ -36,6 +38,9 @@ pub(crate) fn route(path: &str, template: &Template, is_preview: bool) -> Result
     }
     if let Some(asset) = name.strip_prefix("assets/") {
         return if is_preview { Ok(Route::Asset(asset.to_owned())) } else { Err(NoRoute::Unknown) };
+    }
+    if name == "changes" {
+        return Ok(Route::Changes);
     }
     if name == "tiles.json" || name.ends_with(".tiles.json") {
         return Ok(Route::TileJson(name.to_owned()));

@@ -1,7 +1,7 @@
 //! The server's metrics for Prometheus (text exposition format 0.0.4; the table is in docs/serving.md).
 
 use std::fmt::Write as _;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -24,6 +24,8 @@ pub(crate) enum RouteLabel {
     Tile,
     /// A TileJSON document.
     Tilejson,
+    /// The events of changed tiles.
+    Changes,
     /// The preview and its files.
     Preview,
     /// Anything else.
@@ -35,6 +37,7 @@ impl RouteLabel {
         match self {
             RouteLabel::Tile => "tile",
             RouteLabel::Tilejson => "tilejson",
+            RouteLabel::Changes => "changes",
             RouteLabel::Preview => "preview",
             RouteLabel::Other => "other",
         }
@@ -119,6 +122,8 @@ pub(crate) struct Metrics {
     queue_waiting: Family<ClassLabels, Gauge>,
     workers: Family<ClassLabels, Gauge>,
     sessions: Gauge,
+    publication: Gauge,
+    lag: Gauge<f64, AtomicU64>,
 }
 
 /// Values that are measured when the metrics are read, not counted.
@@ -134,6 +139,10 @@ pub(crate) struct Measured {
     pub(crate) queue: QueueCounts,
     /// The number of open database sessions.
     pub(crate) sessions: usize,
+    /// The number of the publication that the target shows; `None` if it has none.
+    pub(crate) publication: Option<u64>,
+    /// Seconds since the first tile became dirty that is not published yet; `None` if this process does not write.
+    pub(crate) lag: Option<f64>,
 }
 
 impl Metrics {
@@ -154,6 +163,8 @@ impl Metrics {
             queue_waiting: Family::default(),
             workers: Family::default(),
             sessions: Gauge::default(),
+            publication: Gauge::default(),
+            lag: Gauge::default(),
         };
         metrics.registered()
     }
@@ -179,6 +190,10 @@ impl Metrics {
         all.register("queue_waiting", "Tasks that wait for a worker, by class", self.queue_waiting.clone());
         all.register("workers", "Tasks that run, by class", self.workers.clone());
         all.register("sessions", "Sessions in the database", self.sessions.clone());
+        let text = "Number of the publication that the target shows; -1 if it has none";
+        all.register("publication", text, self.publication.clone());
+        let text = "Time since the first tile became dirty that is not published yet; 0 without such tiles, -1 without a writer";
+        all.register_with_unit("generation_lag", text, Unit::Seconds, self.lag.clone());
         self
     }
 
@@ -223,6 +238,8 @@ impl Metrics {
             self.workers.get_or_create(&labels).set(number(measured.queue.running.of(class)));
         }
         self.sessions.set(number(measured.sessions));
+        self.publication.set(known(measured.publication));
+        self.lag.set(measured.lag.unwrap_or(-1.0));
         let mut text = String::new();
         if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &self.registry) {
             // Writing to a string does not fail. If it did, whoever reads the metrics would notice the empty text.

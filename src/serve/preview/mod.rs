@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Response, StatusCode};
-use http_body_util::Full;
 
 use crate::serve::http::answer::{self, Answer};
+use crate::serve::http::body::AnswerBody;
 
 /// The address on the CDN of the MapLibre GL JS version for which the page is written.
 const MAPLIBRE: &str = "https://unpkg.com/maplibre-gl@5.24.1/dist/";
@@ -58,7 +58,7 @@ mod embedded {
 /// The page as one file, for another web server. `base` is the URL, with a slash at its end, under which the tiles and their TileJSON are.
 /// MapLibre comes from the CDN.
 pub(crate) fn standalone(base: &str) -> String {
-    linked(true, base)
+    linked(true, base, false)
         .replace(
             "<link rel=\"stylesheet\" href=\"assets/preview.css\">",
             concat!("<style>\n", include_str!("preview.css"), "</style>"),
@@ -69,8 +69,8 @@ pub(crate) fn standalone(base: &str) -> String {
         )
 }
 
-/// The page, with links to MapLibre on the CDN or on this server.
-fn linked(from_cdn: bool, base: &str) -> String {
+/// The page, with links to MapLibre on the CDN or on this server. With `has_changes` it fetches tiles again that change.
+fn linked(from_cdn: bool, base: &str, has_changes: bool) -> String {
     let hash = |value: &str| format!(" integrity=\"{value}\" crossorigin=\"anonymous\"");
     let (folder, script, style) = if from_cdn {
         (MAPLIBRE, hash(SCRIPT_HASH), hash(STYLE_HASH))
@@ -82,19 +82,22 @@ fn linked(from_cdn: bool, base: &str) -> String {
         .replace("{{SCRIPT_INTEGRITY}}", &script)
         .replace("{{STYLE_INTEGRITY}}", &style)
         .replace("{{PUBLIC_URL}}", &escaped(base))
+        .replace("{{CHANGES}}", if has_changes { "changes" } else { "" })
 }
 
 /// The page with the map.
 #[derive(Debug)]
 pub(crate) struct PreviewPage {
     pub(crate) client: MapClient,
+    /// True if the server tells which tiles change.
+    pub(crate) has_changes: bool,
 }
 
 impl PreviewPage {
     /// The page.
     pub(crate) fn page(&self, public_url: &str) -> Answer {
         let from_cdn = matches!(self.client, MapClient::Cdn);
-        let page = linked(from_cdn, public_url);
+        let page = linked(from_cdn, public_url, self.has_changes);
         let mut answer = file("text/html; charset=utf-8", page.into());
         let elsewhere = if from_cdn { " https://unpkg.com" } else { "" };
         // MapLibre creates its workers from `blob:` URLs and draws icons from `data:` URLs.
@@ -144,7 +147,7 @@ fn read(folder: &Path, name: &str, media_type: &'static str) -> Option<Answer> {
 }
 
 fn file(media_type: &'static str, body: Bytes) -> Answer {
-    let mut answer = Response::new(Full::new(body));
+    let mut answer = Response::new(AnswerBody::from(body));
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));

@@ -25,13 +25,54 @@ const sizes = new Map();
 
 async function load(request, abort) {
   const url = request.url.replace(/^counted:\/\//, "");
-  const answer = await fetch(url, { signal: abort.signal });
+  const [, z, x, y] = url.match(/(\d+)\/(\d+)\/(\d+)\.\w+$/) ?? [];
+  // What the browser keeps of a tile that has changed is validated, however long it may be kept.
+  const cache = everythingChanged || changed.has(`${z}/${x}/${y}`) ? "no-cache" : "default";
+  const answer = await fetch(url, { signal: abort.signal, cache });
   if (!answer.ok) throw new Error(`${url}: HTTP ${answer.status}`);
   const data = await answer.arrayBuffer();
-  const [, z, x, y] = url.match(/(\d+)\/(\d+)\/(\d+)\.\w+$/) ?? [];
   const packed = Number(answer.headers.get("content-length")) || data.byteLength;
   if (z !== undefined) sizes.set(`${z}/${x}/${y}`, data.byteLength === 0 ? 0 : packed);
   return { data };
+}
+
+// The tiles that have changed since the page was opened, by "z/x/y"; every tile, if the server does not know which.
+const changed = new Set();
+let everythingChanged = false;
+const MAX_CHANGED = 100000;
+
+// The tiles of a list such as "3/5/2 14/8712-8713/5333".
+function* listed(text) {
+  for (const rect of text.split(" ").filter(Boolean)) {
+    const [z, columns, rows] = rect.split("/");
+    const [x0, x1 = x0] = columns.split("-").map(Number);
+    const [y0, y1 = y0] = rows.split("-").map(Number);
+    for (let x = x0; x <= x1; x++) for (let y = y0; y <= y1; y++) yield { z: Number(z), x, y };
+  }
+}
+
+// Fetches tiles again when the server says that they have changed.
+function follow(map, sources) {
+  const events = new EventSource(`${base}${document.body.dataset.changes}`);
+  const refresh = (text) => {
+    let tiles;
+    if (typeof text === "string") {
+      tiles = [...listed(text)];
+      for (const { z, x, y } of tiles) changed.add(`${z}/${x}/${y}`);
+    }
+    everythingChanged ||= tiles === undefined || changed.size > MAX_CHANGED;
+    for (const source of sources) map.refreshTiles(source, tiles);
+  };
+  let known;
+  events.addEventListener("state", (event) => {
+    // Subscribed again, and something has changed meanwhile.
+    if (known !== undefined && known !== event.lastEventId) refresh();
+    known = event.lastEventId;
+  });
+  events.addEventListener("changed", (event) => {
+    known = event.lastEventId;
+    refresh(JSON.parse(event.data).tiles);
+  });
 }
 
 function documents() {
@@ -173,6 +214,7 @@ async function start() {
     map.addLayer({ id: "borders", type: "line", source: "borders", paint: { "line-color": heat, "line-width": 2 } });
     map.addLayer({ id: "bytes", type: "symbol", source: "borders", layout: { "text-field": ["get", "label"], "text-size": 12 },
       paint: { "text-color": heat, "text-halo-color": BACKGROUND, "text-halo-width": 1.5 } });
+    if (document.body.dataset.changes) follow(map, tilejsons.map((_, number) => `tiles${number}`));
   });
   const switched = document.getElementById("sizes");
   const redraw = () => {

@@ -1,6 +1,7 @@
 //! The public listener: tiles, TileJSON (`tilejson`), and the preview if it was asked for. `freshness` has the headers that tell caches how
 //! long they may keep a tile, `settings` what may change while the server runs.
 
+pub(crate) mod changes;
 pub(crate) mod freshness;
 mod settings;
 mod tilejson;
@@ -21,10 +22,12 @@ use crate::serve::http::route::{MAX_PATH_BYTES, NoRoute, Route, route};
 use crate::serve::live::LiveError;
 use crate::serve::observe::access_log::{AccessLine, AccessLog};
 use crate::serve::observe::metrics::{Metrics, RouteLabel, SourceLabel};
+use crate::serve::public::changes::ChangeEvents;
 use crate::serve::public::tilejson::tilejson;
 use crate::serve::queue::WorkQueue;
 use crate::serve::target::served::ServedState;
 use crate::serve::tiles::served::{ServedTiles, TileError, TileOrigin};
+use crate::serve::writer::WriterDesk;
 use crate::tile::TileId;
 
 pub(crate) use settings::SiteSettings;
@@ -33,6 +36,10 @@ pub(crate) use settings::SiteSettings;
 pub(crate) struct Site {
     /// The tiles.
     pub(crate) tiles: ServedTiles,
+    /// Who is told which tiles change; `None` if nobody is.
+    pub(crate) changes: Option<ChangeEvents>,
+    /// What the writer of this process tells; `None` if it has none.
+    pub(crate) writer: Option<WriterDesk>,
     /// The path under which the server answers: empty, or with a slash at its start and none at its end.
     pub(crate) base_path: String,
     /// The settings that may change while the server runs.
@@ -112,6 +119,10 @@ impl Site {
             Ok(Route::TileJson(name)) => {
                 Counted::own(self.tilejson(&state, &name, request.headers(), settings), RouteLabel::Tilejson)
             }
+            Ok(Route::Changes) => {
+                let events = self.changes.as_ref().map_or_else(unknown, |changes| subscribed(changes, &state));
+                Counted::own(events, RouteLabel::Changes)
+            }
             Ok(Route::Page) => {
                 let page = settings.preview.as_ref().map_or_else(unknown, |preview| preview.page(&settings.public_url));
                 Counted::own(page, RouteLabel::Preview)
@@ -178,6 +189,16 @@ impl Site {
         }
         let content = Content { body, media_type: "application/json", encoding: Encoding::Identity, tag: &tag };
         answer::content(content, &self.document_freshness)
+    }
+}
+
+/// How long a client may wait before it tries again to subscribe.
+const RETRY_SUBSCRIBING: Duration = Duration::from_secs(10);
+
+fn subscribed(changes: &ChangeEvents, state: &ServedState) -> Answer {
+    match changes.subscribe(state) {
+        Some(events) => answer::events(events),
+        None => answer::unavailable("too many clients wait for changes", RETRY_SUBSCRIBING),
     }
 }
 

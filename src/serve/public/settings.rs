@@ -44,7 +44,10 @@ impl SiteSettings {
             empty_status: options.empty_status,
             server_timing: options.server_timing,
             public_url,
-            preview: options.preview.then(|| Arc::new(PreviewPage { client: MapClient::of(options.assets.clone()) })),
+            preview: options.preview.then(|| {
+                let client = MapClient::of(options.assets.clone());
+                Arc::new(PreviewPage { client, has_changes: options.changes })
+            }),
             access_log: options.access_log,
             trusted_proxies: options.trusted_proxies.clone(),
         })

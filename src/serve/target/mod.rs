@@ -3,9 +3,13 @@
 //! | file | subject |
 //! |---|---|
 //! | `served` | the target: opened, watched for replacement, read by several readers at once |
+//! | `last_changed` | since when each tile is unchanged, by which cached tiles are found or not |
+//! | `watch` | how its changes are noticed |
 //! | `stored` | the set of the tiles that it holds |
 //! | `listing` | the task that makes this set |
 
+pub(crate) mod last_changed;
 pub(crate) mod listing;
 pub(crate) mod served;
 pub(crate) mod stored;
+pub(crate) mod watch;

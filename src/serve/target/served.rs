@@ -1,62 +1,29 @@
 //! The target that is served: opened, watched for replacement, read by several readers at once.
 
-use std::fs::Metadata as FileMetadata;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Publication};
 use crate::serve::live::LiveError;
+use crate::serve::target::last_changed::LastChanged;
 use crate::serve::target::stored::StoredTiles;
-use crate::sink::{Described, ReadError, Scope, Template, TileReader};
-use crate::tile::{Coverage, TileCoord, TileId, Zoom, ZoomList};
+use crate::serve::target::watch::{Stamp, TargetWatch};
+use crate::sink::{ChangeLists, Described, NoteStore, ReadError, Scope, Template, TileReader};
+use crate::tile::{Coverage, TileCoord, TileId, TileRectList, Zoom, ZoomList};
+use tokio::sync::broadcast;
 
 /// Opens the target. It is called for each reader, and again after the target was replaced.
 pub type TargetOpener = Arc<dyn Fn() -> Result<Box<dyn TileReader>, ReadError> + Send + Sync>;
 
-/// How the server notices that the target has changed.
-#[derive(Debug, Clone)]
-pub enum TargetWatch {
-    /// By the metadata of some files, checked at each request: an archive and SQLite's files beside it, or the manifest files of a
-    /// directory. Files may appear and disappear.
-    Files(Vec<PathBuf>),
-    /// By reading what the target says about itself once every [`POLL`]: for a target in a bucket.
-    Description,
-}
-
-/// How often a target in a bucket is polled for what it says about itself.
-pub const POLL: Duration = Duration::from_secs(1);
-
-/// A file system records times in steps of some milliseconds. If a file was written more recently than this, another write may leave its
-/// time unchanged, so what was read from it is not cached.
-const SETTLED: Duration = Duration::from_millis(50);
-
-/// The metadata of the watched files: device, inode, length and time of the last write of each file that exists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Stamp(Vec<Option<(u64, u64, u64, SystemTime)>>);
-
-impl Stamp {
-    fn of(paths: &[PathBuf]) -> Stamp {
-        Stamp(paths.iter().map(|path| std::fs::metadata(path).ok().map(|file| facts(&file))).collect())
-    }
-
-    /// True if the last write was long enough ago that another write will have another time.
-    fn is_settled(&self) -> bool {
-        let now = SystemTime::now();
-        // A time in the future comes from another clock, so its age is unknown.
-        self.0.iter().flatten().all(|(.., written)| now.duration_since(*written).map_or(true, |age| age > SETTLED))
-    }
-}
-
-#[cfg(unix)]
-fn facts(file: &FileMetadata) -> (u64, u64, u64, SystemTime) {
-    use std::os::unix::fs::MetadataExt as _;
-    (file.dev(), file.ino(), file.len(), file.modified().unwrap_or(SystemTime::UNIX_EPOCH))
-}
-
-#[cfg(not(unix))]
-fn facts(file: &FileMetadata) -> (u64, u64, u64, SystemTime) {
-    (0, 0, file.len(), file.modified().unwrap_or(SystemTime::UNIX_EPOCH))
+/// The target of a server, and how it is reached.
+#[derive(Clone)]
+pub struct ServedSource {
+    /// Opens it.
+    pub open: TargetOpener,
+    /// How its changes are noticed.
+    pub watched: TargetWatch,
+    /// What is kept with it: the lists of changed tiles.
+    pub notes: Arc<dyn NoteStore>,
 }
 
 /// A state of the target: what it holds between two changes.
@@ -105,6 +72,17 @@ impl ServedState {
         self.stored.get_or_init(|| stored);
     }
 
+    /// The publication that the target shows.
+    pub(crate) fn publication(&self) -> Option<&Publication> {
+        self.manifest.as_ref()?.publication.as_ref()
+    }
+
+    /// True if what the target says about itself is the same, except for runs that have begun or ended.
+    fn is_described_as(&self, other: &ServedState) -> bool {
+        let finished = |state: &ServedState| Described { unfinished: Vec::new(), ..state.described.clone() };
+        self.template == other.template && finished(self) == finished(other)
+    }
+
     /// Checks that live tiles with this fingerprint fit the stored ones.
     ///
     /// # Errors
@@ -136,11 +114,28 @@ fn scopes(described: &Described, manifest: Option<&Manifest>) -> Vec<Scope> {
     zooms.map(|zooms| Scope { zooms, coverage: Coverage::new(&boxes) }).into_iter().collect()
 }
 
+/// A change of the target that this server has noticed.
+#[derive(Debug, Clone)]
+pub(crate) struct NoticedChange {
+    /// The publication that the target shows now; `None` if its manifest names none.
+    pub(crate) publication: Option<Publication>,
+    /// The database state that its tiles show.
+    pub(crate) snapshot: Option<String>,
+    /// The tiles that changed; `None` if every tile may have.
+    pub(crate) tiles: Option<TileRectList>,
+    /// When it was noticed.
+    pub(crate) time: SystemTime,
+}
+
+/// The most changes that wait for a listener of [`ServedTarget::changes`]; one that is slower misses some.
+const MAX_WAITING_CHANGES: usize = 64;
+
 /// The target that is served.
 pub(crate) struct ServedTarget {
-    open: TargetOpener,
-    watched: TargetWatch,
+    source: ServedSource,
     state: RwLock<Arc<ServedState>>,
+    last_changed: LastChanged,
+    changes: broadcast::Sender<Arc<NoticedChange>>,
     /// Locked while the target is opened again, so that only one thread opens it.
     opening: Mutex<()>,
 }
@@ -155,9 +150,23 @@ impl ServedTarget {
     ///
     /// # Errors
     /// If it cannot be read.
-    pub(crate) fn open(open: TargetOpener, watched: TargetWatch) -> Result<ServedTarget, ReadError> {
-        let state = read_state(&open, &watched, None)?;
-        Ok(ServedTarget { open, watched, state: RwLock::new(Arc::new(state)), opening: Mutex::new(()) })
+    pub(crate) fn open(source: ServedSource) -> Result<ServedTarget, ReadError> {
+        let state = read_state(&source, None)?;
+        let last_changed = LastChanged::since(state.number);
+        let (changes, _) = broadcast::channel(MAX_WAITING_CHANGES);
+        let (state, opening) = (RwLock::new(Arc::new(state)), Mutex::new(()));
+        Ok(ServedTarget { source, state, last_changed, changes, opening })
+    }
+
+    /// The changes from now on.
+    pub(crate) fn changes(&self) -> broadcast::Receiver<Arc<NoticedChange>> {
+        self.changes.subscribe()
+    }
+
+    /// The number of the state since which a tile is unchanged. If it is greater than that of the state in which a request has begun, the
+    /// target has changed since, and the tile may be cached no more.
+    pub(crate) fn unchanged_since(&self, tile: TileCoord) -> u64 {
+        self.last_changed.of(tile)
     }
 
     /// The state that was read last, whether or not the target has changed since.
@@ -167,10 +176,10 @@ impl ServedTarget {
 
     /// True if the state is the target's present one, as far as the metadata of its files tells.
     pub(crate) fn is_current(&self, state: &ServedState) -> bool {
-        match &self.watched {
+        match &self.source.watched {
             // What is read in an unsettled state is not cached, so it stays correct. Once the files are settled, the description is read
             // again.
-            TargetWatch::Files(paths) => {
+            TargetWatch::Archive(paths) | TargetWatch::Notes(paths) => {
                 Stamp::of(paths) == state.stamp && (state.is_settled || !state.stamp.is_settled())
             }
             TargetWatch::Description => true,
@@ -187,7 +196,7 @@ impl ServedTarget {
         if self.is_current(&last) {
             return Ok(last);
         }
-        Ok(self.replace(read_state(&self.open, &self.watched, Some(&last))?))
+        Ok(self.replace(&last, read_state(&self.source, Some(&last))?))
     }
 
     /// Reads what the target says about itself, and begins a new state if that has changed. Blocks.
@@ -197,16 +206,16 @@ impl ServedTarget {
     pub(crate) fn poll(&self) -> Result<(), ReadError> {
         let _opening = locked(&self.opening);
         let last = self.last();
-        let state = read_state(&self.open, &self.watched, Some(&last))?;
+        let state = read_state(&self.source, Some(&last))?;
         if state.described != last.described || state.template != last.template {
-            self.replace(state);
+            self.replace(&last, state);
         }
         Ok(())
     }
 
     /// True if changes of the target are noticed by polling only.
     pub(crate) const fn needs_polling(&self) -> bool {
-        matches!(self.watched, TargetWatch::Description)
+        matches!(self.source.watched, TargetWatch::Description)
     }
 
     /// Lists every tile that the target holds. Blocks.
@@ -214,7 +223,7 @@ impl ServedTarget {
     /// # Errors
     /// If the tiles cannot be listed.
     pub(crate) fn list(&self) -> Result<Vec<TileId>, ReadError> {
-        opened(&self.open)?.list()
+        opened(&self.source.open)?.list()
     }
 
     /// Checks that the tiles of a target in a bucket can be listed. Blocks.
@@ -222,13 +231,52 @@ impl ServedTarget {
     /// # Errors
     /// If they cannot be listed.
     pub(crate) fn can_list(&self) -> Result<(), ReadError> {
-        if self.needs_polling() { opened(&self.open)?.can_list() } else { Ok(()) }
+        if self.needs_polling() { opened(&self.source.open)?.can_list() } else { Ok(()) }
     }
 
-    fn replace(&self, state: ServedState) -> Arc<ServedState> {
+    /// Begins a new state. The tiles that changed are noted before a request sees it.
+    fn replace(&self, last: &ServedState, state: ServedState) -> Arc<ServedState> {
+        let changed = self.changed(last, &state);
+        match &changed {
+            StateChange::Nothing => {}
+            StateChange::Tiles(tiles) => self.last_changed.change(tiles, state.number),
+            StateChange::Everything => self.last_changed.change_all(state.number),
+        }
         let state = Arc::new(state);
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&state);
+        let tiles = match changed {
+            StateChange::Nothing => return state,
+            StateChange::Tiles(tiles) => Some(tiles),
+            StateChange::Everything => None,
+        };
+        let manifest = state.manifest.as_ref();
+        let (publication, snapshot) =
+            (state.publication().cloned(), manifest.map(|manifest| manifest.snapshot.clone()));
+        let noticed = NoticedChange { publication, snapshot, tiles, time: SystemTime::now() };
+        // An error says that nobody waits for it.
+        drop(self.changes.send(Arc::new(noticed)));
         state
+    }
+
+    /// Which tiles changed from one state to the next.
+    fn changed(&self, last: &ServedState, next: &ServedState) -> StateChange {
+        let (Some(from), Some(to)) = (last.publication(), next.publication()) else { return StateChange::Everything };
+        if from == to {
+            // Another program has written an archive, or the notes. If it writes an archive in the same step of the file system's clock as a
+            // run of this program, that is not noticed.
+            let is_rewritten = match self.source.watched {
+                TargetWatch::Archive(_) => last.stamp != next.stamp,
+                TargetWatch::Notes(_) | TargetWatch::Description => !next.is_described_as(last),
+            };
+            return if is_rewritten { StateChange::Everything } else { StateChange::Nothing };
+        }
+        match ChangeLists::read(&*self.source.notes) {
+            Ok(lists) => lists.tiles_between(from, to).map_or(StateChange::Everything, StateChange::Tiles),
+            Err(error) => {
+                tracing::info!("all cached tiles are forgotten: {error}");
+                StateChange::Everything
+            }
+        }
     }
 
     /// The stored bytes of a tile in a state; `None` if the target does not hold it. Blocks.
@@ -239,7 +287,7 @@ impl ServedTarget {
         let idle = locked(&state.readers).pop();
         let mut reader = match idle {
             Some(reader) => reader,
-            None => opened(&self.open)?,
+            None => opened(&self.source.open)?,
         };
         let read = match reader.read(&[tile]) {
             // A writer was killed in a commit after this reader was opened. Opening rolls that back, if this process may write.
@@ -261,18 +309,36 @@ fn opened(open: &TargetOpener) -> Result<Box<dyn TileReader>, ReadError> {
     Ok(reader)
 }
 
-/// Reads the target's present state. `last` is the state before.
-fn read_state(
+/// Which tiles changed from one state to the next.
+enum StateChange {
+    Nothing,
+    Tiles(TileRectList),
+    Everything,
+}
+
+/// How often a target is read again because its files change while it is read.
+const MAX_READS: u32 = 5;
+
+/// Reads the target's present state, of which `last` is the one before. While a program writes the files, reading waits for it and finds
+/// what it has written; then the metadata taken before do not belong to what was read.
+fn read_state(source: &ServedSource, last: Option<&ServedState>) -> Result<ServedState, ReadError> {
+    let mut reads = 1;
+    loop {
+        let state = read_state_once(&source.open, &source.watched, last)?;
+        if reads == MAX_READS || Stamp::of(source.watched.files()) == state.stamp {
+            return Ok(state);
+        }
+        reads += 1;
+    }
+}
+
+fn read_state_once(
     open: &TargetOpener,
     watched: &TargetWatch,
     last: Option<&ServedState>,
 ) -> Result<ServedState, ReadError> {
-    let paths: &[PathBuf] = match watched {
-        TargetWatch::Files(paths) => paths,
-        TargetWatch::Description => &[],
-    };
     // Take the stamp before reading, so that any later change gives another stamp.
-    let stamp = Stamp::of(paths);
+    let stamp = Stamp::of(watched.files());
     let is_settled = stamp.is_settled();
     let mut reader = opened(open)?;
     let described = reader.describe()?;
@@ -299,23 +365,4 @@ fn read_state(
         stored: OnceLock::new(),
         readers,
     })
-}
-
-/// The files by which a change of an archive is noticed: the archive itself, and the file that SQLite writes first (in WAL mode the
-/// write-ahead log).
-#[must_use]
-pub fn files_of_archive(path: &Path) -> TargetWatch {
-    let beside = |ending: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(ending);
-        PathBuf::from(name)
-    };
-    TargetWatch::Files(vec![path.to_owned(), beside("-wal")])
-}
-
-/// The files by which a change of a directory is noticed. Every publish writes one of the first two as its last step; a run that replaces
-/// tiles one by one writes the third as its first step.
-#[must_use]
-pub fn files_of_directory(path: &Path) -> TargetWatch {
-    TargetWatch::Files(["metadata.json", "latest.json", ".oar-tiles/begun.json"].map(|name| path.join(name)).into())
 }

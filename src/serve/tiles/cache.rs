@@ -93,10 +93,10 @@ impl CachedForm {
 /// The source of a cached tile. A change of the source makes the entry useless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum CachedFrom {
-    /// A state of the target.
+    /// The target.
     State {
-        /// The state's number.
-        number: u64,
+        /// The number of the state since which the tile is unchanged.
+        since: u64,
         /// The tile.
         tile: TileId,
     },

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, broadcast};
 
 use crate::serve::http::negotiate::Encoding;
 use crate::serve::live::{FlightCounts, FlightKey, Joined, LiveError, LiveFlights, LiveLayer, draws};
 use crate::serve::observe::trouble::Trouble;
-use crate::serve::target::served::{ServedState, ServedTarget};
+use crate::serve::target::served::{NoticedChange, ServedState, ServedTarget};
 use crate::serve::tiles::cache::{CachedForm, CachedFrom, ServedTile, TileCache};
 use crate::sink::ReadError;
 use crate::tile::TileId;
@@ -124,6 +124,25 @@ impl ServedTiles {
         drop(self.noted(aside(move || target.poll().map_err(read_error)).await));
     }
 
+    /// The changes of the target from now on.
+    pub(crate) fn changes(&self) -> broadcast::Receiver<Arc<NoticedChange>> {
+        self.target.changes()
+    }
+
+    /// True if the target is polled, because nothing else tells that it has changed.
+    pub(crate) fn is_polled(&self) -> bool {
+        self.target.needs_polling()
+    }
+
+    /// Reads the target's present state now.
+    pub(crate) async fn refresh(&self) {
+        if self.target.needs_polling() {
+            return self.poll().await;
+        }
+        // An error is in the log and in `/readyz` already.
+        drop(self.state().await);
+    }
+
     /// Records from the result of a read if the target can be read, and returns the result.
     fn noted<T>(&self, read: Result<T, TileError>) -> Result<T, TileError> {
         match &read {
@@ -178,16 +197,19 @@ impl ServedTiles {
         if state.stored().is_some_and(|stored| !stored.holds(tile)) {
             return (Ok(CachedForm::of_target(None)), TileOrigin::Empty);
         }
-        if !state.may_be_kept() {
+        let since = self.target.unchanged_since(tile.coord);
+        let from = CachedFrom::State { since, tile };
+        // A request that began before a change of its tile neither finds what was cached before nor leaves what it reads.
+        let may_be_found = since <= state.number && state.described.unfinished.is_empty();
+        if may_be_found && let Some(held) = self.remembered(from, encoding).await {
+            return (held, TileOrigin::Memory);
+        }
+        if !may_be_found || !state.may_be_kept() {
             let form = match self.read(state, tile).await {
                 Ok(form) => self.in_encoding(&form, encoding).await,
                 error => error,
             };
             return (form, TileOrigin::Target);
-        }
-        let from = CachedFrom::State { number: state.number, tile };
-        if let Some(held) = self.remembered(from, encoding).await {
-            return (held, TileOrigin::Memory);
         }
         let form = match self.cache.get_or_make(from, Encoding::Gzip, self.read(state, tile)).await {
             Ok(packed) => self.cached_in(from, &packed, encoding).await,

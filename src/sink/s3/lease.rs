@@ -5,7 +5,7 @@
 //! a run that is alive. That run notices at its next renewal, and ends before it writes the manifest.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
@@ -26,6 +26,8 @@ pub(super) struct Lease {
     store: Arc<Store>,
     note: Arc<Mutex<LeaseNote>>,
     lost: watch::Receiver<Option<String>>,
+    /// When the note was last written, by the clock that no one sets.
+    renewed: watch::Receiver<Instant>,
     renewing: JoinHandle<()>,
 }
 
@@ -41,6 +43,8 @@ struct LeaseNote {
     tag: String,
     /// True if the server supports conditional writes.
     conditional: bool,
+    /// Told when the note was last written.
+    renewed: watch::Sender<Instant>,
 }
 
 /// Why the note could not be written.
@@ -96,8 +100,9 @@ impl Lease {
         let id = holder.id.clone();
         document.holder = Some(holder);
         document.prolonged(now, store.options.lease);
-        let mut note =
-            LeaseNote { store: Arc::clone(store), name, document, id, tag: String::new(), conditional: true };
+        let (renewed, of_lease) = watch::channel(Instant::now());
+        let (store_of_note, tag) = (Arc::clone(store), String::new());
+        let mut note = LeaseNote { store: store_of_note, name, document, id, tag, conditional: true, renewed };
         let condition = Condition::as_seen(before.as_ref().map(|object| &object.tag));
         match note.write(&condition).await {
             Ok(()) => {}
@@ -108,7 +113,7 @@ impl Lease {
         let note = Arc::new(Mutex::new(note));
         let (losing, lost) = watch::channel(None);
         let renewing = runtime.spawn(renew(Arc::clone(&note), losing, pause));
-        Ok(Lease { store: Arc::clone(store), note, lost, renewing })
+        Ok(Lease { store: Arc::clone(store), note, lost, renewed: of_lease, renewing })
     }
 
     /// What was begun in the target before this run.
@@ -138,6 +143,12 @@ impl Lease {
     pub(super) fn check(&self) -> Result<(), S3Error> {
         let lost = |how: &String| S3Error::Lost { place: self.store.location.to_string(), how: how.clone() };
         self.lost.borrow().as_ref().map_or(Ok(()), |how| Err(lost(how)))
+    }
+
+    /// True if the lease was not renewed for its whole time: this process was paused, or the server is slow. Then another run may have
+    /// taken it, and [`Lease::confirm`] finds out.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.renewed.borrow().elapsed() >= self.store.options.lease
     }
 
     /// Gives the lease back. What was begun stays noted.
@@ -208,6 +219,15 @@ impl LeaseNote {
         let body = serde_json::to_vec_pretty(&self.document)
             .map_err(|error| Failed::Lost(format!("the note could not be written: {error}")))?;
         let condition = if self.conditional { condition } else { &Condition::Always };
+        let begun = Instant::now();
+        let written = self.put(body, condition).await;
+        if written.is_ok() {
+            self.renewed.send_replace(begun);
+        }
+        written
+    }
+
+    async fn put(&mut self, body: Vec<u8>, condition: &Condition) -> Result<(), Failed> {
         match self.store.put_note(&self.name, body.clone(), condition).await {
             Ok(tag) => {
                 self.tag = tag;

@@ -307,6 +307,9 @@ impl Sink for S3 {
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, S3Error> {
         if let Some(lease) = &self.lease {
             lease.check()?;
+            if lease.is_overdue() {
+                wait(&self.runtime, lease.confirm())?;
+            }
         }
         let packed = self.tree.packed;
         let Some(open) = &mut self.open else { return Err(self.not_open()) };

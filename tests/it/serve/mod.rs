@@ -2,6 +2,7 @@
 
 pub(crate) mod changes;
 pub(crate) mod deaths;
+pub(crate) mod histories;
 pub(crate) mod hostile;
 pub(crate) mod http;
 pub(crate) mod live;
@@ -10,3 +11,4 @@ pub(crate) mod operation;
 pub(crate) mod preview;
 pub(crate) mod queue;
 pub(crate) mod settings;
+pub(crate) mod writer;

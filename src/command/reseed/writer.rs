@@ -1,0 +1,129 @@
+//! The watch as the writer of a server: under a lease, so that of several servers one writes and the others stand by.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
+
+use super::{DirtyListener, ReseedOptions, ReseedOutcome, watch};
+use crate::changes::WatchOptions;
+use crate::run::writer_lease::{LeaseWait, WriterLease};
+use crate::run::{CommandError, Job};
+use crate::serve::{TargetWriter, WriterDesk, WriterOptions};
+use crate::stop::{Signal, Stop};
+
+/// The pause after a watch has ended with an error that does not pass by itself, such as a target that needs a seed: somebody may mend it.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
+
+/// Keeps the target of a job up to date for a server.
+pub struct WatchWriter {
+    job: Job,
+    options: ReseedOptions,
+    how: WatchOptions,
+    writer: WriterOptions,
+}
+
+impl WatchWriter {
+    /// A writer for the job's target.
+    #[must_use]
+    pub fn new(job: Job, options: ReseedOptions, how: WatchOptions, writer: WriterOptions) -> Arc<WatchWriter> {
+        Arc::new(WatchWriter { job, options, how, writer })
+    }
+
+    async fn write(self: Arc<Self>, desk: WriterDesk, stop: Stop) {
+        let notes = match self.job.target.notes() {
+            Ok(notes) => notes,
+            Err(error) => return desk.failed(error.to_string()),
+        };
+        loop {
+            let waiting = LeaseWait::new(Arc::clone(&notes), self.writer.lease);
+            let taken = waiting.taken(|holder| self.is_held(&desk, holder), |why| desk.failed(why));
+            let mut lease = tokio::select! {
+                lease = taken => lease,
+                _ = stop.wait() => return,
+            };
+            desk.begins();
+            let lost = self.under_lease(&mut lease, &desk, &stop).await;
+            if stop.asked().is_some() {
+                return lease.release().await;
+            }
+            tracing::warn!("{} is written by another process now: {lost}", self.job.target);
+            desk.stands_by(lost);
+        }
+    }
+
+    /// Another process has the lease.
+    fn is_held(&self, desk: &WriterDesk, holder: String) {
+        if !self.writer.stands_by {
+            desk.failed(format!("another server writes {}: {holder}", self.job.target));
+        }
+        desk.stands_by(holder);
+    }
+
+    /// Writes until the lease is lost or a stop is asked for; returns why.
+    async fn under_lease(&self, lease: &mut WriterLease, desk: &WriterDesk, stop: &Stop) -> String {
+        let own = Stop::new();
+        let job = self.job.under(Arc::clone(&self.job.report), own.clone()).with_listener(lease.listener());
+        let kept = lease.kept();
+        let watching = self.watched(&job, desk);
+        tokio::pin!(kept, watching);
+        let why = tokio::select! {
+            why = &mut kept => why,
+            () = &mut watching => "the watch has ended".to_owned(),
+            signal = stop.wait() => {
+                own.ask(signal);
+                // The lease is renewed until the work in hand is done.
+                tokio::select! {
+                    () = &mut watching => {}
+                    why = &mut kept => return why,
+                }
+                return "a stop was asked for".to_owned();
+            }
+        };
+        own.ask(Signal::Terminate);
+        watching.await;
+        why
+    }
+
+    /// Watches again and again, until the job's stop is asked for.
+    async fn watched(&self, job: &Job, desk: &WriterDesk) {
+        let told = desk.clone();
+        let on_dirty = DirtyListener::new(move |tiles| told.dirty(tiles));
+        let options = ReseedOptions { on_dirty: Some(on_dirty), ..self.options.clone() };
+        while job.stop.asked().is_none() {
+            let each = |outcome: &ReseedOutcome| -> Result<(), CommandError> {
+                match outcome {
+                    ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => desk.is_up_to_date(),
+                    ReseedOutcome::Done(_) | ReseedOutcome::Seeded(_) => {
+                        // The watch goes on once the server has noticed what was published.
+                        tokio::task::block_in_place(|| Handle::current().block_on(desk.published()));
+                    }
+                }
+                Ok(())
+            };
+            let Err(error) = watch(job, &options, self.how, each).await else { return };
+            if job.stop.asked().is_some() {
+                return;
+            }
+            tracing::warn!("{}: {error}", job.target);
+            desk.failed(error.to_string());
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE_AFTER_FAILURE) => {}
+                _ = job.stop.wait() => return,
+            }
+        }
+    }
+}
+
+impl TargetWriter for WatchWriter {
+    fn run(self: Arc<Self>, desk: WriterDesk, stop: Stop) -> BoxFuture<'static, ()> {
+        // A thread of its own: what it waits for may block it.
+        let writing = tokio::task::spawn_blocking(move || Handle::current().block_on(self.write(desk, stop)));
+        Box::pin(async move {
+            if let Err(error) = writing.await {
+                tracing::error!("the writer has died: {error}");
+            }
+        })
+    }
+}

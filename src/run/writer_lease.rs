@@ -1,0 +1,261 @@
+//! Which of several servers writes a target: a note that is kept with it, which the writer renews, and which another server replaces once
+//! it has not been renewed for the whole time of the lease.
+//!
+//! The lease saves work and nothing else: every run takes the target's own lock and finds out under it whether the manifest is still the
+//! one that it began with. A server measures the time of the others by its own clock, from the first time that it saw their last renewal,
+//! so clocks need not agree.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::attempts::aside;
+use crate::sink::{BeforeManifest, BeforeManifestError, GENERATOR, KeptNote, NoteCondition, NoteError, NoteStore};
+use crate::tile::TileRectList;
+
+/// The name of the note.
+const WRITER: &str = "writer.json";
+
+/// The longest pause between two looks at the lease of another.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// The longest lease that another's note may claim.
+const LONGEST_LEASE: Duration = Duration::from_secs(600);
+
+/// The note.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct WriterNote {
+    /// Random.
+    id: String,
+    /// The holder, for people; empty once it was given back.
+    holder: String,
+    /// How long the lease lasts after a renewal, in milliseconds.
+    lease: u64,
+    /// Counts renewals, so that each gives another content.
+    renewed: u64,
+}
+
+/// The lease of this process. It is held as long as its last renewal is not older than its time.
+#[derive(Debug)]
+pub(crate) struct WriterLease {
+    notes: Arc<dyn NoteStore>,
+    time: Duration,
+    note: WriterNote,
+    tag: String,
+    renewed: Arc<Renewed>,
+}
+
+/// When the lease was renewed last.
+#[derive(Debug)]
+struct Renewed {
+    time: Duration,
+    last: Mutex<Instant>,
+}
+
+impl Renewed {
+    fn is_held(&self) -> bool {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < self.time
+    }
+}
+
+/// Lets a run publish only while the lease is held, so that a process that was paused leaves the target to its successor.
+#[derive(Debug)]
+struct OnlyWhileHeld(Arc<Renewed>);
+
+impl BeforeManifest for OnlyWhileHeld {
+    fn stored(&self, _changed: Option<&TileRectList>) -> Result<(), BeforeManifestError> {
+        if self.0.is_held() {
+            return Ok(());
+        }
+        Err(NoteError::Changed { place: format!("the lease {WRITER}") }.into())
+    }
+}
+
+/// What a look at the lease found.
+enum Looked {
+    Taken(WriterLease),
+    /// Another has it.
+    Held(String),
+}
+
+/// Waits for the lease.
+pub(crate) struct LeaseWait {
+    notes: Arc<dyn NoteStore>,
+    time: Duration,
+    /// The tag of the note when it was seen last, and since when it is the same.
+    seen: Option<KeptNote>,
+    since: Instant,
+}
+
+impl LeaseWait {
+    pub(crate) fn new(notes: Arc<dyn NoteStore>, time: Duration) -> LeaseWait {
+        LeaseWait { notes, time, seen: None, since: Instant::now() }
+    }
+
+    /// Waits until the lease is this process's; `held` is told the holder of each look, `failed` why a look failed.
+    pub(crate) async fn taken(mut self, held: impl Fn(String), failed: impl Fn(String)) -> WriterLease {
+        let pause = (self.time / 8).clamp(Duration::from_millis(20), LONGEST_PAUSE);
+        loop {
+            let looked = aside(move || {
+                let looked = self.look();
+                (self, looked)
+            });
+            match looked.await {
+                Ok((waiting, looked)) => {
+                    self = waiting;
+                    match looked {
+                        Ok(Looked::Taken(lease)) => return lease,
+                        Ok(Looked::Held(holder)) => held(holder),
+                        Err(error) => failed(error.to_string()),
+                    }
+                }
+                Err(error) => {
+                    failed(error.to_string());
+                    return std::future::pending().await;
+                }
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn look(&mut self) -> Result<Looked, NoteError> {
+        let found = self.notes.read(WRITER)?;
+        let Some(found) = found else { return self.take(&NoteCondition::Absent) };
+        // A note that cannot be parsed counts as one of a holder that does not renew it.
+        let note = serde_json::from_slice::<WriterNote>(&found.body).ok();
+        let condition = NoteCondition::Unchanged(found.tag.clone());
+        if note.as_ref().is_some_and(|note| note.holder.is_empty()) {
+            return self.take(&condition);
+        }
+        let theirs = note.as_ref().map_or(Duration::ZERO, |note| Duration::from_millis(note.lease)).min(LONGEST_LEASE);
+        if self.seen.as_ref() != Some(&found) {
+            (self.seen, self.since) = (Some(found), Instant::now());
+        } else if self.since.elapsed() > theirs.max(self.time) {
+            return self.take(&condition);
+        }
+        Ok(Looked::Held(note.map_or_else(|| "an unknown holder".to_owned(), |note| note.holder)))
+    }
+
+    fn take(&self, condition: &NoteCondition) -> Result<Looked, NoteError> {
+        // The standard library keys each state at random, from the system's source of randomness.
+        let random = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
+        let since = humantime::format_rfc3339_seconds(SystemTime::now());
+        let note = WriterNote {
+            id: format!("{:016x}{:016x}", random(), random()),
+            holder: format!("{GENERATOR}, process {} on {}, since {since}", std::process::id(), host()),
+            lease: u64::try_from(self.time.as_millis()).unwrap_or(u64::MAX),
+            renewed: 0,
+        };
+        let begun = Instant::now();
+        match self.notes.write(WRITER, &body(&note), condition) {
+            Ok(tag) => {
+                let renewed = Arc::new(Renewed { time: self.time, last: Mutex::new(begun) });
+                Ok(Looked::Taken(WriterLease { notes: Arc::clone(&self.notes), time: self.time, note, tag, renewed }))
+            }
+            Err(NoteError::Changed { .. }) => Ok(Looked::Held("a process that was faster".to_owned())),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn body(note: &WriterNote) -> Vec<u8> {
+    // Plain data can always be serialized.
+    serde_json::to_vec(note).unwrap_or_default()
+}
+
+fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "an unnamed host".to_owned() } else { name.trim().to_owned() }
+}
+
+impl WriterLease {
+    /// Lets a run publish only while this lease is held.
+    pub(crate) fn listener(&self) -> Arc<dyn BeforeManifest> {
+        Arc::new(OnlyWhileHeld(Arc::clone(&self.renewed)))
+    }
+
+    /// Renews the lease whenever a third of its time has passed; returns once it is lost, and why.
+    pub(crate) async fn kept(&mut self) -> String {
+        loop {
+            tokio::time::sleep(self.time / 3).await;
+            let begun = Instant::now();
+            let note = WriterNote { renewed: self.note.renewed + 1, ..self.note.clone() };
+            let (notes, condition, text) =
+                (Arc::clone(&self.notes), NoteCondition::Unchanged(self.tag.clone()), body(&note));
+            match aside(move || notes.write(WRITER, &text, &condition)).await {
+                Ok(Ok(tag)) => {
+                    (self.note, self.tag) = (note, tag);
+                    *self.renewed.last.lock().unwrap_or_else(PoisonError::into_inner) = begun;
+                }
+                Ok(Err(NoteError::Changed { .. })) => return "another process has taken it over".to_owned(),
+                Ok(Err(error)) if self.renewed.is_held() => {
+                    tracing::warn!("the lease cannot be renewed yet: {error}");
+                }
+                Ok(Err(error)) => return error.to_string(),
+                Err(error) => return error.to_string(),
+            }
+        }
+    }
+
+    /// Gives the lease back, so that another process need not wait for its end.
+    pub(crate) async fn release(self) {
+        let note = WriterNote { holder: String::new(), ..self.note };
+        let condition = NoteCondition::Unchanged(self.tag);
+        let released = aside(move || self.notes.write(WRITER, &body(&note), &condition)).await;
+        if let Ok(Err(error)) = released {
+            tracing::info!("the lease is not given back, and ends by itself: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::FolderNotes;
+
+    fn wait(notes: &Arc<dyn NoteStore>, time: Duration) -> LeaseWait {
+        LeaseWait::new(Arc::clone(notes), time)
+    }
+
+    #[test]
+    fn one_of_several_holds_the_lease_until_it_is_given_back_or_no_longer_renewed() {
+        let folder = tempfile::tempdir().unwrap();
+        let notes: Arc<dyn NoteStore> = Arc::new(FolderNotes::of_directory(folder.path()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let time = Duration::from_millis(200);
+        runtime.block_on(async {
+            let taken = |time| wait(&notes, time).taken(|_| {}, |error| panic!("{error}"));
+            let mut first = taken(time).await;
+            // As long as it is renewed, nobody else gets it.
+            tokio::select! {
+                lost = first.kept() => panic!("{lost}"),
+                _ = taken(time) => panic!("two hold it"),
+                () = tokio::time::sleep(time * 4) => {}
+            }
+            let listener = first.listener();
+            first.release().await;
+            let mut second = taken(Duration::from_secs(60)).await;
+            second.release().await;
+            assert!(listener.stored(None).is_err(), "its time is over");
+            // One that is not renewed goes to the next, and its holder finds out.
+            second = taken(time).await;
+            let listener = second.listener();
+            assert!(listener.stored(None).is_ok());
+            let third = taken(time).await;
+            assert!(listener.stored(None).is_err());
+            assert_eq!(second.kept().await, "another process has taken it over");
+            assert!(third.listener().stored(None).is_ok());
+        });
+    }
+
+    #[test]
+    fn a_note_that_is_none_is_replaced_after_the_time_of_a_lease() {
+        let folder = tempfile::tempdir().unwrap();
+        let notes: Arc<dyn NoteStore> = Arc::new(FolderNotes::of_directory(folder.path()));
+        notes.write(WRITER, b"{\"lease\":\"long\"}", &NoteCondition::Always).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let lease = runtime.block_on(wait(&notes, Duration::from_millis(50)).taken(|_| {}, |error| panic!("{error}")));
+        assert!(lease.listener().stored(None).is_ok());
+    }
+}

@@ -1,0 +1,160 @@
+//! `GET /changes`: which tiles changed, as server-sent events (HTML Standard, section 9.2), so that a map can fetch them again.
+//!
+//! ```text
+//! event: state      the publication at the moment of subscribing; a client that knew an older one has missed events
+//! event: changed    a publication, with its tiles as a list such as "3/5/2 14/8712-8713/5333"; null: every tile may have changed
+//! : comment         every 15 s, so that proxies keep the connection open
+//! ```
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use serde_json::json;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use crate::manifest::Publication;
+use crate::serve::target::served::{NoticedChange, ServedState};
+use crate::serve::tiles::served::ServedTiles;
+
+/// The most subscribers at once; each holds a connection.
+const MAX_SUBSCRIBERS: usize = 256;
+
+/// The most events that wait for a subscriber. One that is slower is dropped, and may subscribe again.
+const MAX_WAITING_EVENTS: usize = 16;
+
+/// The pause between two comments.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// How often the files of a target are looked at while there are subscribers and no requests.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// The subscribers. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ChangeEvents(Arc<Mutex<Subscribers>>);
+
+#[derive(Debug, Default)]
+struct Subscribers {
+    senders: Vec<Sender<Bytes>>,
+    /// True once the server ends: nobody may subscribe any more.
+    is_over: bool,
+}
+
+impl ChangeEvents {
+    fn subscribers(&self) -> MutexGuard<'_, Subscribers> {
+        // Each update leaves consistent values.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The events from now on, the first of which names the state; `None` if there are too many subscribers.
+    pub(crate) fn subscribe(&self, state: &ServedState) -> Option<Receiver<Bytes>> {
+        let (sender, receiver) = channel(MAX_WAITING_EVENTS);
+        let mut subscribers = self.subscribers();
+        subscribers.senders.retain(|sender| !sender.is_closed());
+        if subscribers.is_over || subscribers.senders.len() >= MAX_SUBSCRIBERS {
+            return None;
+        }
+        let publication = state.publication();
+        let data = json!({ "publication": publication.map(|publication| publication.number) });
+        sender.try_send(event("state", publication, &data)).ok()?;
+        subscribers.senders.push(sender);
+        Some(receiver)
+    }
+
+    /// How many subscribers there are.
+    pub(crate) fn count(&self) -> usize {
+        let mut subscribers = self.subscribers();
+        subscribers.senders.retain(|sender| !sender.is_closed());
+        subscribers.senders.len()
+    }
+
+    /// Sends an event to all; drops those for whom too many wait.
+    fn send(&self, text: &Bytes) {
+        self.subscribers().senders.retain(|sender| sender.try_send(text.clone()).is_ok());
+    }
+
+    /// Ends all subscriptions, so that the connections can be closed.
+    pub(crate) fn end(&self) {
+        let mut subscribers = self.subscribers();
+        (subscribers.is_over, subscribers.senders) = (true, Vec::new());
+    }
+
+    /// Sends what changes, as long as it is polled.
+    pub(crate) async fn run(self, tiles: ServedTiles) {
+        let mut changes = tiles.changes();
+        let (mut heartbeat, mut look) = (tokio::time::interval(HEARTBEAT), tokio::time::interval(LOOK));
+        loop {
+            tokio::select! {
+                change = changes.recv() => match change {
+                    Ok(change) => self.send(&changed(&change)),
+                    Err(RecvError::Lagged(_)) => self.send(&changed(&missed(&tiles))),
+                    Err(RecvError::Closed) => return,
+                },
+                _ = heartbeat.tick() => self.send(&Bytes::from_static(b": still here\n\n")),
+                _ = look.tick() => {
+                    // A target in a bucket is polled anyway.
+                    if !tiles.is_polled() && self.count() > 0 {
+                        tiles.refresh().await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What stands for changes that were missed.
+fn missed(tiles: &ServedTiles) -> NoticedChange {
+    let state = tiles.last();
+    let snapshot = state.manifest.as_ref().map(|manifest| manifest.snapshot.clone());
+    NoticedChange { publication: state.publication().cloned(), snapshot, tiles: None, time: SystemTime::now() }
+}
+
+fn changed(change: &NoticedChange) -> Bytes {
+    let publication = change.publication.as_ref();
+    let data = json!({
+        "publication": publication.map(|publication| publication.number),
+        "snapshot": change.snapshot,
+        "time": humantime::format_rfc3339_millis(change.time).to_string(),
+        "tiles": change.tiles,
+    });
+    event("changed", publication, &data)
+}
+
+fn event(name: &str, publication: Option<&Publication>, data: &serde_json::Value) -> Bytes {
+    // A manifest is not trusted: a line break in the id would begin another field.
+    let id =
+        publication.map(|publication| &*publication.id).filter(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let id = id.map_or_else(String::new, |id| format!("id: {id}\n"));
+    Bytes::from(format!("event: {name}\n{id}data: {data}\n\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_subscriber_is_dropped_and_the_others_stay() {
+        let events = ChangeEvents::default();
+        let (slow, mut of_slow) = channel(2);
+        let (quick, mut of_quick) = channel(2);
+        events.subscribers().senders.extend([slow, quick]);
+        for number in 0..3 {
+            events.send(&Bytes::from(format!("{number}")));
+            assert_eq!(of_quick.try_recv().unwrap(), format!("{number}"));
+        }
+        assert_eq!(events.count(), 1);
+        assert!(of_slow.try_recv().is_ok() && of_slow.try_recv().is_ok() && of_slow.try_recv().is_err());
+        events.end();
+        assert_eq!(events.count(), 0);
+    }
+
+    #[test]
+    fn an_event_is_one_event_whatever_a_manifest_says() {
+        let odd = Publication { number: 7, id: "a\n\ndata: x".to_owned() };
+        let text = event("state", Some(&odd), &json!({ "publication": 7 }));
+        assert_eq!(text, "event: state\ndata: {\"publication\":7}\n\n");
+        let good = Publication { id: "0af3".to_owned(), ..odd };
+        assert_eq!(event("x", Some(&good), &json!(null)), "event: x\nid: 0af3\ndata: null\n\n");
+    }
+}

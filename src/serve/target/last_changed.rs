@@ -1,0 +1,76 @@
+//! Since which state of the target a tile is unchanged. A cached tile is valid if it was read in that state or a later one, so nothing is
+//! removed from the cache when the target changes: entries that are not valid any more are no longer found.
+
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::tile::{TileCoord, TileRectList};
+
+/// The number of counters: 1 MiB. Tiles share counters by their hash, so a change of one tile makes the cache forget others, too: of
+/// 100,000 cached tiles, one.
+const COUNTERS: usize = 1 << 17;
+
+/// For each tile, a state since which it is unchanged.
+#[derive(Debug)]
+pub(crate) struct LastChanged {
+    /// The last state in which every tile may have changed.
+    all: AtomicU64,
+    /// The last state in which one of the tiles with this hash may have changed.
+    counters: Box<[AtomicU64]>,
+}
+
+impl LastChanged {
+    /// No tile has changed since the state `first`.
+    pub(crate) fn since(first: u64) -> LastChanged {
+        let counters = std::iter::repeat_with(|| AtomicU64::new(0)).take(COUNTERS);
+        LastChanged { all: AtomicU64::new(first), counters: counters.collect() }
+    }
+
+    /// The state since which the tile is unchanged.
+    pub(crate) fn of(&self, tile: TileCoord) -> u64 {
+        let counter = self.counter(tile).map_or(0, |counter| counter.load(Ordering::Acquire));
+        counter.max(self.all.load(Ordering::Acquire))
+    }
+
+    /// Some tiles change in the state `state`. To be called before the state is visible to requests; the numbers of states only grow.
+    pub(crate) fn change(&self, tiles: &TileRectList, state: u64) {
+        for tile in tiles.tiles() {
+            if let Some(counter) = self.counter(tile) {
+                counter.store(state, Ordering::Release);
+            }
+        }
+    }
+
+    /// Every tile may change in the state `state`. To be called before the state is visible to requests.
+    pub(crate) fn change_all(&self, state: u64) {
+        self.all.store(state, Ordering::Release);
+    }
+
+    fn counter(&self, tile: TileCoord) -> Option<&AtomicU64> {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one((tile.zoom().get(), tile.x(), tile.y()));
+        self.counters.get(usize::try_from(hash % COUNTERS as u64).unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tile::Zoom;
+
+    #[test]
+    fn a_change_of_some_tiles_leaves_nearly_all_others() {
+        let tile = |x, y| TileCoord::new(Zoom::new(9).unwrap(), x, y).unwrap();
+        let known = LastChanged::since(1);
+        known.change(&"9/3/7-8".parse().unwrap(), 2);
+        let since = |state| {
+            (0..512).flat_map(|x| (0..512).map(move |y| tile(x, y))).filter(|tile| known.of(*tile) == state).count()
+        };
+        assert_eq!((known.of(tile(3, 7)), known.of(tile(3, 8))), (2, 2));
+        assert!((2..20).contains(&since(2)), "{}", since(2));
+        assert_eq!(since(1) + since(2), 512 * 512);
+        known.change_all(3);
+        assert_eq!(since(3), 512 * 512);
+        known.change(&"9/3/7".parse().unwrap(), 4);
+        assert_eq!((known.of(tile(3, 7)), known.of(tile(3, 8))), (4, 3));
+    }
+}

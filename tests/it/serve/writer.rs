@@ -1,0 +1,234 @@
+//! Servers that keep their target up to date: one writes, others stand by or read, and each forgets exactly the tiles that changed.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+
+use serde_json::Value;
+
+use crate::support::browser::Browser;
+use crate::support::places::{Places, Tiles};
+use crate::support::program::{program, run, signal};
+use crate::support::served::{Served, status};
+use crate::support::{Db, until};
+
+const GZIP: &str = "Accept-Encoding: gzip\r\n";
+
+/// A tracked database, and places for its targets.
+pub(crate) struct Fleet {
+    pub(crate) db: Db,
+    pub(crate) places: Places,
+}
+
+impl Fleet {
+    pub(crate) fn new() -> Fleet {
+        let fleet = Fleet { db: Db::with_facilities(400), places: Places::new() };
+        let config = std::fs::read_to_string(&fleet.places.config).unwrap();
+        let more = "\n[changes]\ndebounce = \"20ms\"\n\n[serve]\nwriter_lease = \"1s\"\nchanges = true\ncache_control = \"public, max-age=86400\"\n";
+        std::fs::write(&fleet.places.config, config + more).unwrap();
+        let install = ["track", "install", "--database-url", &fleet.db.url, "--config", &fleet.places.config];
+        run(program().args(install)).ok();
+        fleet
+    }
+
+    pub(crate) fn seeded(&self, kind: &str) {
+        self.places.seed(&self.db, kind, &["--zoom", "0-5", "--public-url", "relative"]).ok();
+    }
+
+    pub(crate) fn writer(&self, kind: &str, when: &str) -> Served {
+        Served::at(&self.places, kind, &[when, "--database-url", &self.db.url])
+    }
+
+    /// The tiles of a fresh seed.
+    pub(crate) fn fresh(&self) -> Tiles {
+        self.seeded("fresh.mbtiles");
+        self.places.read_by_others("fresh.mbtiles")
+    }
+
+    /// Moves some facilities, so that tiles come and go.
+    fn change(&self, round: u32) {
+        self.db.run(&format!(
+            "UPDATE api_facility SET name = 'changed {round}' WHERE id = (SELECT min(id) FROM api_facility)"
+        ));
+    }
+}
+
+fn status_of(served: &Served) -> Value {
+    serde_json::from_str(&served.admin("/status.json").1).unwrap()
+}
+
+fn role(served: &Served) -> String {
+    status_of(served)["writer"]["role"].as_str().unwrap_or("none").to_owned()
+}
+
+/// The bodies of some tiles, as a server answers them, with what it says of its cache.
+pub(crate) fn answers(served: &Served, tiles: &Tiles) -> BTreeMap<String, (Vec<u8>, String)> {
+    let paths = tiles.keys().map(|(zoom, x, y)| format!("{zoom}/{x}/{y}"));
+    let answer = |path: String| {
+        let answer = served.get(&format!("/{path}.pbf"), GZIP);
+        let cache = answer.header("cache-status").unwrap_or_default().to_owned();
+        (path, (answer.body, cache))
+    };
+    paths.map(answer).collect()
+}
+
+pub(crate) fn bodies(tiles: &Tiles) -> BTreeMap<String, Vec<u8>> {
+    tiles.iter().map(|((zoom, x, y), bytes)| (format!("{zoom}/{x}/{y}"), bytes.clone())).collect()
+}
+
+/// Subscribes to the changes of a server.
+fn subscribed(served: &Served) -> impl Iterator<Item = (String, Value)> + use<> {
+    let mut stream = TcpStream::connect(("127.0.0.1", served.port)).unwrap();
+    stream.write_all(b"GET /changes HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+    assert!(lines.next().unwrap().contains(" 200 "));
+    let mut event = String::new();
+    lines.filter_map(move |line| {
+        if let Some(name) = line.strip_prefix("event: ") {
+            name.clone_into(&mut event);
+        }
+        Some((event.clone(), serde_json::from_str(line.strip_prefix("data: ")?).unwrap()))
+    })
+}
+
+#[test]
+fn writer_and_reader_forget_exactly_the_tiles_that_changed() {
+    for kind in ["t.mbtiles", "t.pmtiles", "tiles/", "s3:tiles/"] {
+        let fleet = Fleet::new();
+        fleet.seeded(kind);
+        let before = fleet.fresh();
+        let writer = fleet.writer(kind, "--writer");
+        let reader = Served::at(&fleet.places, kind, &[]);
+        until("it writes", || role(&writer) == "writing");
+        let mut events = [&writer, &reader].map(subscribed);
+        for events in &mut events {
+            assert_eq!(events.next().unwrap().0, "state", "{kind}");
+        }
+        fleet.change(0);
+        let changed: Vec<(String, Value)> = events.iter_mut().map(|events| events.next().unwrap()).collect();
+        for served in [&writer, &reader] {
+            answers(served, &before);
+        }
+        // Warm and settled: everything from memory.
+        for served in [&writer, &reader] {
+            until("all tiles are cached", || {
+                answers(served, &before).values().all(|(_, cache)| cache.ends_with("; hit"))
+            });
+        }
+        let warm = fleet.fresh();
+        fleet.change(1);
+        let now: Vec<(String, Value)> = events.iter_mut().map(|events| events.next().unwrap()).collect();
+        let after = fleet.fresh();
+        let differs = |(tile, bytes): &(&(u8, u32, u32), &Vec<u8>)| warm.get(*tile) != Some(*bytes);
+        let expected: Vec<String> =
+            after.iter().filter(differs).map(|((zoom, x, y), _)| format!("{zoom}/{x}/{y}")).collect();
+        assert!((6..12).contains(&expected.len()), "{kind}: {expected:?}");
+        for ((name, event), (_, first)) in now.iter().zip(&changed) {
+            let tiles = event["tiles"].as_str().unwrap_or_else(|| panic!("{kind}: {event}"));
+            assert_eq!(tiles.split(' ').count(), expected.len(), "{kind}: {tiles}");
+            assert!(
+                name == "changed" && expected.iter().all(|tile| tiles.split(' ').any(|one| one == tile)),
+                "{kind}: {tiles}"
+            );
+            assert_eq!(event["publication"].as_u64(), first["publication"].as_u64().map(|number| number + 1), "{kind}");
+        }
+        for served in [&writer, &reader] {
+            let found = answers(served, &after);
+            let told: BTreeMap<String, Vec<u8>> =
+                found.iter().map(|(path, (body, _))| (path.clone(), body.clone())).collect();
+            assert!(told == bodies(&after), "{kind}");
+            let missed = found.iter().filter(|(_, (_, cache))| !cache.ends_with("; hit")).count();
+            assert!((expected.len()..expected.len() + 3).contains(&missed), "{kind}: {missed} of {}", found.len());
+        }
+        let about = status_of(&writer);
+        assert_eq!(
+            (&about["writer"]["published"], &about["writer"]["failure"]),
+            (&2.into(), &Value::Null),
+            "{kind}: {about}"
+        );
+        assert_eq!(about["writer"]["lag_seconds"], 0.0, "{about}");
+        assert!(writer.admin("/metrics").1.contains("\noar_tiles_generation_lag_seconds 0.0\n"));
+        assert!(reader.admin("/metrics").1.contains("\noar_tiles_generation_lag_seconds -1.0\n"));
+        assert_eq!(writer.ends_after("-TERM"), Some(143), "{kind}: its subscribers do not hold it up");
+    }
+}
+
+#[test]
+fn of_two_writers_one_writes_and_the_other_takes_over_when_it_is_killed_or_paused() {
+    for kind in ["t.mbtiles", "s3:tiles/"] {
+        let fleet = Fleet::new();
+        fleet.seeded(kind);
+        let all = fleet.fresh();
+        let mut servers = vec![fleet.writer(kind, "--writer=auto"), fleet.writer(kind, "--writer=auto")];
+        let roles = |servers: &[Served]| servers.iter().map(role).collect::<Vec<_>>();
+        until("one writes and one stands by", || {
+            let mut roles = roles(&servers);
+            roles.sort();
+            roles == ["standby", "writing"]
+        });
+        let same = |served: &Served, wanted: &Tiles| {
+            let told = answers(served, wanted);
+            told.iter().map(|(path, (body, _))| (path.clone(), body.clone())).eq(bodies(wanted))
+        };
+        // Paused for longer than its lease: the other takes over, and it finds out when it wakes.
+        let paused = roles(&servers).iter().position(|role| role == "writing").unwrap();
+        signal(&servers[paused].child, "STOP");
+        fleet.change(0);
+        let other = 1 - paused;
+        until("the other writes", || role(&servers[other]) == "writing");
+        let wanted = fleet.fresh();
+        until("the other shows the change", || same(&servers[other], &wanted));
+        signal(&servers[paused].child, "CONT");
+        until("the paused one stands by", || role(&servers[paused]) == "standby");
+        fleet.change(1);
+        let wanted = fleet.fresh();
+        for served in &servers {
+            until("both show the next change", || same(served, &wanted));
+        }
+        assert_eq!(status_of(&servers[paused])["writer"]["published"], 0, "{kind}");
+        // Killed, with a change that it has not seen.
+        let mut killed = servers.remove(other);
+        killed.child.kill().unwrap();
+        killed.child.wait().unwrap();
+        fleet.change(2);
+        let wanted = fleet.fresh();
+        until("nothing is lost", || same(&servers[0], &wanted));
+        assert_eq!(role(&servers[0]), "writing", "{kind}");
+        assert_eq!(all.len(), wanted.len());
+        // Given back at its end, the lease is free at once.
+        assert_eq!(servers.remove(0).ends_after("-TERM"), Some(143));
+    }
+}
+
+#[test]
+fn an_edit_is_on_the_map_without_a_reload_though_browsers_may_keep_tiles_for_a_day() {
+    let fleet = Fleet::new();
+    fleet.seeded("t.mbtiles");
+    let assets = std::env::var("TEST_PREVIEW_MAPLIBRE").expect("scripts/test installs it");
+    let served = Served::at(
+        &fleet.places,
+        "t.mbtiles",
+        &["--writer", "--database-url", &fleet.db.url, "--preview", "--assets", &assets],
+    );
+    until("it writes", || role(&served) == "writing");
+    let mut browser = Browser::new();
+    browser.open(&format!("{}#2/23.7/90.4", served.url));
+    browser.value_once_there("window.shownMap?.areTilesLoaded() && shownMap.queryRenderedFeatures().some((f) => f.layer.metadata?.layer === 'facilities') || null");
+    until("the page is subscribed", || status_of(&served)["subscribers"] == 1);
+    for round in 0..2 {
+        fleet.db.run(&format!("UPDATE api_facility SET name = 'edited {round}'"));
+        browser.value_once_there(&format!(
+            "shownMap.querySourceFeatures('tiles0', {{ sourceLayer: 'facilities' }}).some((f) => f.properties.name === 'edited {round}') || null"
+        ));
+    }
+    assert_eq!(browser.value("document.getElementById('message').value"), "");
+}
+
+#[test]
+fn changes_are_told_only_where_that_is_wanted() {
+    let db = Db::with_facilities(20);
+    let places = Places::new();
+    places.seed(&db, "t.mbtiles", &["--zoom", "0-1"]).ok();
+    let served = Served::at(&places, "t.mbtiles", &[]);
+    assert_eq!(status(&served.get("/changes", "")), 404);
+}
