@@ -292,7 +292,7 @@ impl ServedTarget {
         let read = match reader.read(&[tile]) {
             // A writer was killed in a commit after this reader was opened. Opening rolls that back, if this process may write.
             Err(ReadError::HalfWritten { .. }) => {
-                reader = opened(&self.open)?;
+                reader = opened(&self.source.open)?;
                 reader.read(&[tile])?
             }
             read => read?,

@@ -13,7 +13,7 @@ use super::shared::{MAX_SMALL_READ_BYTES, ReadTile};
 use super::store::{Store, digest};
 use super::{S3Error, S3Key, S3Location, S3Options, lease, wait};
 use crate::encode::MAX_STORED_TILE;
-use crate::sink::read::Allowance;
+use crate::sink::read::ReadAllowance;
 use crate::sink::tree::Latest;
 use crate::sink::tree::Template;
 use crate::sink::tree::notes::{self, TargetNotes};
@@ -106,7 +106,7 @@ impl TileReader for S3Reader {
         });
         wait(&self.runtime, async {
             let mut at_once = at_once.buffered(store.options.in_flight.get());
-            let (mut allowance, mut tiles) = (Allowance::new(), Vec::new());
+            let (mut allowance, mut tiles) = (ReadAllowance::new(), Vec::new());
             while let Some((name, read)) = at_once.next().await {
                 let read = match read {
                     // Larger tiles come one at a time, so that memory stays bounded.
