@@ -343,9 +343,9 @@ fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), CommandError> {
             serve::write_page(&job, file, arguments.public_url.clone()).await
         });
     }
-    let live = settings.server.live.filter(|_| arguments.live);
+    let (live, shares) = (settings.server.live.clone().filter(|_| arguments.live), settings.server.shares);
     let preview = ServeOptions::of_preview(arguments.listen.clone(), arguments.assets.clone());
-    let options = ServeOptions { live, ..preview };
+    let options = ServeOptions { live, shares, ..preview };
     let then = if arguments.open { OnceReady::OpenBrowser } else { OnceReady::SayWhere };
     on_runtime(async || {
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;

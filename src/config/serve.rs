@@ -4,12 +4,14 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::file::{AccessLogName, CdnHeaderName, ServeSection, WriterName};
+use super::file::{AccessLogName, CdnHeaderName, RefreshName, ServeSection, WriterName};
 use super::settings::Check;
 use crate::serve::{
-    AccessLogStyle, AddressRange, CdnHeader, EmptyStatus, ListenAddress, LiveOptions, ServeOptions, WorkerShares,
-    WorkerSharesError, WriterOptions,
+    AccessLogStyle, AddressRange, CdnHeader, EmptyStatus, ListenAddress, LiveOptions, RedisUrl, RedisUrlError,
+    ServeOptions, WorkerShares, WorkerSharesError, WriterOptions,
 };
+use crate::sink::CacheRule;
+use crate::tile::Zoom;
 
 impl From<CdnHeaderName> for CdnHeader {
     fn from(name: CdnHeaderName) -> CdnHeader {
@@ -90,7 +92,19 @@ impl Check<'_> {
             let timeout = humantime::format_duration(timeout);
             return Err(self.wrong("serve.live_timeout", format!("{timeout} must lie between 100ms and 10m")));
         }
-        let options = LiveOptions { queue, timeout, ttl: self.present("serve.live_ttl", given.live_ttl)? };
+        let options = LiveOptions {
+            queue,
+            timeout,
+            ttl: self.present("serve.live_ttl", given.live_ttl)?,
+            answer_within: given.answer_within,
+            expires: self.expires(given)?,
+            refresh_patience: match self.present("serve.refresh", given.refresh)? {
+                RefreshName::Background => None,
+                RefreshName::Patient => Some(REFRESH_PATIENCE),
+            },
+            redis: self.redis(given)?,
+            neighbours: self.present("serve.neighbours", given.neighbours)?,
+        };
         Ok(self.present("serve.live", given.live)?.then_some(options))
     }
 
@@ -105,6 +119,43 @@ impl Check<'_> {
             WriterName::Always => Some(WriterOptions { stands_by: false, lease }),
             WriterName::Auto => Some(WriterOptions { stands_by: true, lease }),
         })
+    }
+
+    /// How old stored tiles may become, by zoom.
+    fn expires(&self, given: &ServeSection) -> Result<Vec<Option<Duration>>, ConfigError> {
+        let rules = self.cache_rules("serve.expires", given.expires.as_ref())?;
+        let parsed = |rule: &CacheRule| {
+            humantime::parse_duration(&rule.value).map_err(|error| {
+                self.wrong("serve.expires", format!("{:?} is no duration ({error}): write 10m or 1h", rule.value))
+            })
+        };
+        let ages = rules.iter().map(parsed).collect::<Result<Vec<Duration>, _>>()?;
+        let of = |zoom: u8| {
+            let covers = |rule: &CacheRule| {
+                rule.zooms.as_ref().is_none_or(|zooms| Zoom::new(zoom).is_some_and(|zoom| zooms.contains(zoom)))
+            };
+            rules.iter().zip(&ages).find(|(rule, _)| covers(rule)).map(|(_, age)| *age)
+        };
+        Ok((0..=Zoom::MAX.get()).map(of).collect())
+    }
+
+    /// Where tiles are shared: from the configuration, or from a file, so that the configuration need not hold the password.
+    fn redis(&self, given: &ServeSection) -> Result<Option<RedisUrl>, ConfigError> {
+        let (key, text) = match (&given.redis_url, &given.redis_url_file) {
+            (None, None) => return Ok(None),
+            (Some(_), Some(_)) => {
+                let what = "is given beside redis_url_file: one of them is enough".to_owned();
+                return Err(self.wrong("serve.redis_url", what));
+            }
+            (Some(url), None) => ("serve.redis_url", url.0.clone()),
+            (None, Some(path)) => {
+                let failed = |error: std::io::Error| {
+                    self.wrong("serve.redis_url_file", format!("{} cannot be read ({error})", path.display()))
+                };
+                ("serve.redis_url_file", std::fs::read_to_string(path).map_err(failed)?)
+            }
+        };
+        text.parse().map(Some).map_err(|error: RedisUrlError| self.wrong(key, error.to_string()))
     }
 
     fn address(&self, key: &str, text: &str) -> Result<ListenAddress, ConfigError> {
@@ -163,6 +214,9 @@ const LONGEST_LIVE_TIMEOUT: Duration = Duration::from_secs(600);
 /// The time of the writer's lease: shorter, and a busy machine loses it; longer, and a standby waits for long.
 const SHORTEST_WRITER_LEASE: Duration = Duration::from_secs(1);
 const LONGEST_WRITER_LEASE: Duration = Duration::from_secs(600);
+
+/// How long a client waits for the fresh tile with `refresh = "patient"`.
+const REFRESH_PATIENCE: Duration = Duration::from_millis(100);
 
 /// The longest drain. Supervisors kill long before.
 const MAX_DRAIN: Duration = Duration::from_secs(3_600);

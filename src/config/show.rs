@@ -16,7 +16,9 @@ impl ConfigValues {
                 lines.push(format!("\n[{section}]"));
             }
             let value = match key.as_str() {
-                "database.url" => toml::Value::String(value.as_str().map(masked).unwrap_or_default()),
+                "database.url" | "serve.redis_url" => {
+                    toml::Value::String(value.as_str().map(masked).unwrap_or_default())
+                }
                 "s3.endpoint" => toml::Value::String(value.as_str().map(hidden_user).unwrap_or_default()),
                 _ => value.clone(),
             };

@@ -51,7 +51,7 @@ enum VariableKind {
 }
 
 /// The environment variables and the keys that they set.
-const VARIABLES: [(&str, &str, VariableKind); 42] = [
+const VARIABLES: [(&str, &str, VariableKind); 43] = [
     ("DATABASE_URL", "database.url", VariableKind::Text),
     ("OAR_TILES_STATEMENT_TIMEOUT", "database.statement_timeout", VariableKind::Text),
     ("OAR_TILES_LOCK_TIMEOUT", "database.lock_timeout", VariableKind::Text),
@@ -92,6 +92,7 @@ const VARIABLES: [(&str, &str, VariableKind); 42] = [
     ("OAR_TILES_DRAIN", "serve.drain", VariableKind::Text),
     ("OAR_TILES_ACCESS_LOG", "serve.access_log", VariableKind::Text),
     ("OAR_TILES_LIVE", "serve.live", VariableKind::Truth),
+    ("OAR_TILES_REDIS_URL", "serve.redis_url", VariableKind::Text),
     ("OAR_TILES_SERVE_WORKERS", "serve.workers", VariableKind::Number),
     ("OAR_TILES_WRITER", "serve.writer", VariableKind::Text),
 ];

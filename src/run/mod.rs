@@ -6,6 +6,7 @@
 //! | `target/` | the kind of target that a text names, how it is opened, whether a run may replace what is there |
 //! | `attempts` | restarts on a new snapshot; work on threads that may block |
 //! | `prepare` | snapshot, probe, survey and plan of a seed |
+//! | `queue_gate` | batches of a server's own writer wait in its queue |
 //! | `seed` | a seed, from the plan to the manifest: for `seed`, and for a `reseed` that has to seed |
 //! | `look/` | the dirty tiles of a target: for `reseed` and `track status` |
 //! | `writer_lease` | which of several servers writes a target |
@@ -18,6 +19,7 @@ pub(crate) mod describe;
 mod error;
 pub(crate) mod look;
 pub(crate) mod prepare;
+mod queue_gate;
 pub(crate) mod seed;
 pub(crate) mod target;
 pub(crate) mod writer_lease;
@@ -36,6 +38,7 @@ use crate::stop::Stop;
 pub use describe::TileCause;
 pub use error::{CommandError, interrupted};
 pub use look::{DirtyFilter, TileList, TileListError, TilesWanted, area};
+pub use queue_gate::QueueGate;
 pub use target::{Target, TargetUrl};
 
 use target::Targets;

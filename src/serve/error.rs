@@ -3,6 +3,7 @@
 use crate::error::ErrorKind;
 use crate::serve::http::address::ListenAddress;
 use crate::serve::live::LiveError;
+use crate::serve::shared::RedisUrlError;
 use crate::sink::ReadError;
 
 /// Why a server could not start.
@@ -35,6 +36,9 @@ pub enum ServeError {
         /// The value.
         value: String,
     },
+    /// Redis cannot be used.
+    #[error(transparent)]
+    Redis(RedisUrlError),
     /// Live tiles would not fit the target's tiles.
     #[error(transparent)]
     Live(LiveError),
@@ -66,6 +70,7 @@ impl ServeError {
             | ServeError::NoPublicUrl { .. }
             | ServeError::Header { .. }
             | ServeError::Live(_)
+            | ServeError::Redis(_)
             | ServeError::NoMaxAge { .. }
             | ServeError::Immutable => ErrorKind::Usage,
             ServeError::Died(_) => ErrorKind::Failed,

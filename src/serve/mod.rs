@@ -15,6 +15,7 @@
 //! | `target` | the target: opened, watched for replacement, read by several readers at once; which tiles it holds |
 //! | `tiles` | where a tile comes from; tiles as they are sent, the most wanted of them in memory |
 //! | `live` | tiles that are rendered on request: one flight a tile |
+//! | `shared` | tiles that several servers share, in Redis |
 //! | `queue` | the workers, shared between live requests and background work |
 //! | `public` | the public listener: tiles and how long caches may keep them, TileJSON |
 //! | `preview` | the page with the map |
@@ -36,6 +37,7 @@ mod public;
 mod queue;
 mod server;
 mod settings;
+mod shared;
 mod target;
 mod tiles;
 mod writer;
@@ -48,6 +50,7 @@ pub use queue::{
 };
 pub use server::TileServer;
 pub use settings::SettingsReader;
+pub use shared::{RedisUrl, RedisUrlError};
 pub use target::served::{ServedSource, TargetOpener};
 pub use target::watch::{POLL, TargetWatch, files_of_archive, files_of_directory};
 pub use writer::{TargetWriter, WriterDesk};

@@ -9,6 +9,7 @@ use crate::serve::http::accept::AddressLimits;
 use crate::serve::http::address::ListenAddress;
 use crate::serve::http::peers::AddressRange;
 use crate::serve::queue::WorkerShares;
+use crate::serve::shared::RedisUrl;
 use crate::sink::CacheRule;
 
 /// The status of the answer for an empty tile in the scope.
@@ -66,14 +67,24 @@ pub enum AccessLogStyle {
 }
 
 /// How tiles are rendered on request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct LiveOptions {
     /// The most tiles that may wait for a worker; requests for further tiles are refused.
     pub queue: usize,
     /// The most time that a tile may wait for a worker, and the most time that its rendering may then take.
     pub timeout: Duration,
-    /// How long a rendered tile is kept in memory. Changes in the database show only after that.
+    /// How long a rendered tile is fresh. Changes in the database show only after that.
     pub ttl: Duration,
+    /// After this time a client gets what the nearest stored tile above shows; `None` to let it wait.
+    pub answer_within: Option<Duration>,
+    /// By zoom: how old a stored tile may become before it is rendered again, for layers without a change log.
+    pub expires: Vec<Option<Duration>>,
+    /// How long a client waits for the fresh tile where the stored one is stale; `None` to send the stale one at once.
+    pub refresh_patience: Option<Duration>,
+    /// Where tiles that were rendered are shared with other servers; `None` to keep them in this one's memory only.
+    pub redis: Option<RedisUrl>,
+    /// True to render the tiles around one that was asked for, while nothing else waits.
+    pub neighbours: bool,
 }
 
 /// How a server keeps its target up to date.

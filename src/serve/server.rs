@@ -22,6 +22,7 @@ use crate::serve::public::freshness::TileFreshness;
 use crate::serve::public::{Public, Site, SiteSettings};
 use crate::serve::queue::WorkQueue;
 use crate::serve::settings::{Rereading, SettingsReader, reread_at_hangup};
+use crate::serve::shared::SharedCache;
 use crate::serve::target::listing::keep_listed;
 use crate::serve::target::served::{ServedSource, ServedTarget};
 use crate::serve::target::watch::POLL;
@@ -91,13 +92,18 @@ impl TileServer {
         let metrics = Arc::new(Metrics::new());
         let of_waits = Arc::clone(&metrics);
         queue.observe_waits(Box::new(move |class, waited| of_waits.waited(class, waited)));
-        let flights =
-            |(source, options)| LiveFlights::new(source, cache.clone(), Arc::clone(&metrics), options, queue.clone());
-        let live = live.zip(options.live).map(flights);
+        let live = match live.zip(options.live.clone()) {
+            Some((source, options)) => {
+                let shared = options.redis.as_ref().map(|url| SharedCache::new(url, Arc::clone(&metrics))).transpose();
+                let shared = shared.map_err(ServeError::Redis)?;
+                Some(LiveFlights::new(source, cache.clone(), Arc::clone(&metrics), options, queue.clone(), shared))
+            }
+            None => None,
+        };
         let access_log = AccessLog::start().map_err(|error| ServeError::Died(error.to_string()))?;
         let tiles = ServedTiles::new(Arc::clone(&target), cache, live);
         let site = Site {
-            writer: writer.is_some().then(|| WriterDesk::new(tiles.clone())),
+            writer: writer.is_some().then(|| WriterDesk::new(tiles.clone(), queue.clone())),
             changes: options.changes.then(ChangeEvents::default),
             tiles,
             queue,

@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use futures_util::future::BoxFuture;
 use serde_json::json;
 
+use crate::serve::queue::WorkQueue;
 use crate::serve::tiles::served::ServedTiles;
 use crate::stop::Stop;
 use crate::tile::{TileCoord, TileRectList};
@@ -53,15 +54,22 @@ struct WriterStatus {
 #[derive(Clone)]
 pub struct WriterDesk {
     tiles: ServedTiles,
+    queue: WorkQueue,
     status: Arc<Mutex<WriterStatus>>,
 }
 
 impl WriterDesk {
     /// The desk of a server.
-    pub(crate) fn new(tiles: ServedTiles) -> WriterDesk {
+    pub(crate) fn new(tiles: ServedTiles, queue: WorkQueue) -> WriterDesk {
         let role = WriterRole::Starting;
         let status = WriterStatus { role, published: 0, last_published: None, failure: None, pending: None };
-        WriterDesk { tiles, status: Arc::new(Mutex::new(status)) }
+        WriterDesk { tiles, queue, status: Arc::new(Mutex::new(status)) }
+    }
+
+    /// The queue in which batches wait for the server's workers, behind live requests.
+    #[must_use]
+    pub const fn queue(&self) -> &WorkQueue {
+        &self.queue
     }
 
     fn status(&self) -> MutexGuard<'_, WriterStatus> {

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use super::{DirtyListener, ReseedOptions, ReseedOutcome, watch};
 use crate::changes::WatchOptions;
 use crate::run::writer_lease::{LeaseWait, WriterLease};
-use crate::run::{CommandError, Job};
+use crate::run::{CommandError, Job, QueueGate};
 use crate::serve::{TargetWriter, WriterDesk, WriterOptions};
 use crate::stop::{Signal, Stop};
 
@@ -64,7 +64,9 @@ impl WatchWriter {
     /// Writes until the lease is lost or a stop is asked for; returns why.
     async fn under_lease(&self, lease: &mut WriterLease, desk: &WriterDesk, stop: &Stop) -> String {
         let own = Stop::new();
-        let job = self.job.under(Arc::clone(&self.job.report), own.clone()).with_listener(lease.listener());
+        let gate = Arc::new(QueueGate::new(desk.queue().clone(), &own));
+        let job =
+            self.job.under(Arc::clone(&self.job.report), own.clone()).with_listener(lease.listener()).behind(gate);
         let kept = lease.kept();
         let watching = self.watched(&job, desk);
         tokio::pin!(kept, watching);

@@ -9,7 +9,7 @@ use crate::postgis::{Beyond, OnLargeTile, OnTileError};
 use crate::tile::{LonLatBox, ZoomList};
 
 pub(super) use s3::{CacheControl, EncryptionName, S3Section};
-pub(super) use serve::{AccessLogName, CdnHeaderName, ServeSection, WriterName};
+pub(super) use serve::{AccessLogName, CdnHeaderName, RefreshName, ServeSection, WriterName};
 
 /// All keys of a configuration.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -274,7 +274,7 @@ pub enum Progress {
 /// A text that `Debug` hides.
 #[derive(Clone, Deserialize)]
 #[serde(transparent)]
-pub(super) struct Secret(pub(super) String);
+pub(in crate::config) struct Secret(pub(in crate::config) String);
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

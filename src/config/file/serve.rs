@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::duration;
 use super::s3::CacheControl;
+use super::{Secret, duration};
 
 /// The section `[serve]`.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -43,6 +43,13 @@ pub(in crate::config) struct ServeSection {
     pub(in crate::config) writer_lease: Option<Duration>,
     #[serde(with = "duration")]
     pub(in crate::config) live_ttl: Option<Duration>,
+    #[serde(with = "duration")]
+    pub(in crate::config) answer_within: Option<Duration>,
+    pub(in crate::config) expires: Option<CacheControl>,
+    pub(in crate::config) refresh: Option<RefreshName>,
+    pub(in crate::config) neighbours: Option<bool>,
+    pub(in crate::config) redis_url: Option<Secret>,
+    pub(in crate::config) redis_url_file: Option<PathBuf>,
 }
 
 /// A header by which CDNs learn how long they may keep a tile.
@@ -63,6 +70,16 @@ pub(in crate::config) enum WriterName {
     Never,
     Always,
     Auto,
+}
+
+/// What a client gets where the stored tile is stale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum RefreshName {
+    /// The stale tile, at once.
+    Background,
+    /// The fresh tile, if it is there soon.
+    Patient,
 }
 
 /// Whether and how requests are logged.

@@ -9,7 +9,6 @@
 //! | `prepared` | statements that are parsed and planned once a session |
 //! | `writing`, `listen` | sessions that may write, and connections that receive notifications |
 //! | `options`, `error`, `server_name`, `identifier` | limits, errors, names for messages and for SQL |
-//! | `session_room` | whether the server allows as many sessions as a program needs |
 //!
 //! Prepared statements have no names, so they work behind a pooler that assigns connections by transaction; but for `prepared`.
 

@@ -66,6 +66,12 @@ impl Freshness {
         Freshness { browsers: cache_control, cdns: None, surrogates: None }
     }
 
+    /// No cache may keep the answer.
+    pub(crate) const fn none() -> Freshness {
+        let none = HeaderValue::from_static("no-store");
+        Freshness { browsers: none, cdns: Some(HeaderValue::from_static("no-store")), surrogates: None }
+    }
+
     fn apply(&self, answer: &mut Answer) {
         answer.headers_mut().insert(CACHE_CONTROL, self.browsers.clone());
         if let Some(value) = &self.cdns {
@@ -113,6 +119,13 @@ pub(crate) fn events(events: Receiver<Bytes>) -> Answer {
     // nginx holds back what it proxies otherwise.
     headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     *answer.body_mut() = AnswerBody::Events(events);
+    answer
+}
+
+/// 200 with a body that stands for the content while that is not there yet: without an entity tag, and no cache keeps it.
+pub(crate) fn placeholder(body: Bytes, media_type: &str, encoding: Encoding) -> Answer {
+    let mut answer = content(Content { body, media_type, encoding, tag: "" }, &Freshness::none());
+    answer.headers_mut().remove(ETAG);
     answer
 }
 

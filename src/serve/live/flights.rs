@@ -1,73 +1,52 @@
 //! Flights: each tile is rendered once, however many requests wait for it. A flight waits in the queue of work for its worker.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use super::source::{LiveError, LiveSource, LiveTile};
+use super::table::{FlightKey, FlightTable, FlightWaiter, Landed, LiveFlight, SharedTable};
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::options::LiveOptions;
-use crate::serve::queue::{WorkClass, WorkQueue, WorkTicket};
-use crate::serve::tiles::cache::{CachedForm, TileCache};
+use crate::serve::queue::{WorkClass, WorkPermit, WorkQueue, WorkTicket};
+use crate::serve::shared::SharedCache;
+use crate::serve::tiles::cache::{CachedForm, CachedWay, TileCache};
 use crate::stop::{Signal, Stop};
-use crate::tile::TileId;
-
-/// How long a tile is not tried again after it failed.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
-
-/// The number of failures that are remembered before expired ones are removed.
-const MAX_REMEMBERED_FAILURES: usize = 1_024;
 
 /// How long to wait for the flights at the server's end: cancelling a statement takes a round trip to the database.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
 /// The classes of work that are flights.
-const FLIGHT_CLASSES: [WorkClass; 1] = [WorkClass::Live];
+const FLIGHT_CLASSES: [WorkClass; 3] = [WorkClass::Live, WorkClass::Refresh, WorkClass::Neighbour];
+
+/// The most neighbours that wait for each worker.
+const NEIGHBOURS_PER_WORKER: usize = 4;
 
 /// The longest `Retry-After` that a client is told, in seconds.
 const MAX_RETRY_SECONDS: u64 = 30;
-
-/// The tile of a flight, and the generation of the target that it belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct FlightKey {
-    /// The generation of the target with which the tile is shown.
-    pub(crate) generation: u64,
-    /// The tile.
-    pub(crate) tile: TileId,
-}
-
-/// The result of a flight.
-type Landed = Result<CachedForm, LiveError>;
 
 /// What a flight needs to start.
 struct FlightPlan {
     key: FlightKey,
     number: u64,
     since: Instant,
-    ticket: WorkTicket,
+    class: WorkClass,
+    /// Its place in the queue; `None` while it is not there.
+    ticket: Option<WorkTicket>,
+    /// True if the queue has dropped it once.
+    is_dropped: bool,
+    /// Its key in the shared cache.
+    shared_key: Option<String>,
 }
 
-/// A flight that is queued or running.
-struct LiveFlight {
-    /// A number that distinguishes it from later flights of the same key.
-    number: u64,
-    /// Its number in the queue of work.
-    ticket: u64,
-    /// The number of requests that wait for it.
-    waiters: usize,
-    stop: Stop,
-    landed: watch::Receiver<Option<Landed>>,
-}
-
-#[derive(Default)]
-struct FlightTable {
-    flights: HashMap<FlightKey, LiveFlight>,
-    /// Tiles that failed, and the time from which each may be tried again.
-    failed: HashMap<FlightKey, Instant>,
-    begun: u64,
+/// What is to be rendered, and why.
+struct FlightStart {
+    key: FlightKey,
+    since: Instant,
+    class: WorkClass,
+    shared_key: Option<String>,
 }
 
 struct FlightsShared {
@@ -75,8 +54,9 @@ struct FlightsShared {
     cache: TileCache,
     metrics: Arc<Metrics>,
     options: LiveOptions,
-    table: Mutex<FlightTable>,
+    table: SharedTable,
     queue: WorkQueue,
+    shared: Option<SharedCache>,
     /// How long a rendering takes, in microseconds: an exponential moving average, in which the last rendering has the weight 1/8.
     mean_micros: AtomicU64,
     /// True if the source was away at the last rendering, so that only changes of this state are logged, not each tile.
@@ -86,14 +66,6 @@ struct FlightsShared {
 /// The flights of a server. Clones share them.
 #[derive(Clone)]
 pub(crate) struct LiveFlights(Arc<FlightsShared>);
-
-/// The result of a request for a live tile.
-pub(crate) struct Joined {
-    /// The tile as it would be stored.
-    pub(crate) landed: Landed,
-    /// True if another request had started the flight already.
-    pub(crate) is_collapsed: bool,
-}
 
 /// The numbers of tiles and requests in flight.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -106,31 +78,6 @@ pub(crate) struct FlightCounts {
     pub(crate) requests: usize,
 }
 
-/// A request that waits for a flight. Dropping it ends the wait.
-struct Waiter {
-    shared: Arc<FlightsShared>,
-    key: FlightKey,
-    number: u64,
-    landed: watch::Receiver<Option<Landed>>,
-    is_collapsed: bool,
-}
-
-impl Drop for Waiter {
-    fn drop(&mut self) {
-        let mut table = self.shared.table();
-        let Some(flight) = table.flights.get_mut(&self.key).filter(|flight| flight.number == self.number) else {
-            return;
-        };
-        flight.waiters -= 1;
-        if flight.waiters == 0
-            && let Some(flight) = table.flights.remove(&self.key)
-        {
-            // The flight is about to end, so the next request for the tile starts another one.
-            flight.stop.ask(Signal::Terminate);
-        }
-    }
-}
-
 impl LiveFlights {
     /// Flights for tiles of a source; none has started. Their results are put into the cache.
     pub(crate) fn new(
@@ -139,14 +86,16 @@ impl LiveFlights {
         metrics: Arc<Metrics>,
         options: LiveOptions,
         queue: WorkQueue,
+        shared: Option<SharedCache>,
     ) -> LiveFlights {
         LiveFlights(Arc::new(FlightsShared {
             source,
             cache,
             metrics,
             options,
-            table: Mutex::default(),
+            table: SharedTable::default(),
             queue,
+            shared,
             mean_micros: AtomicU64::new(0),
             is_away: AtomicBool::new(false),
         }))
@@ -159,7 +108,7 @@ impl LiveFlights {
 
     /// The numbers of tiles and requests in flight.
     pub(crate) fn counts(&self) -> FlightCounts {
-        let requests = self.0.table().flights.values().map(|flight| flight.waiters).sum();
+        let requests = self.0.table.lock().flights.values().map(|flight| flight.waiters).sum();
         let counts = self.0.queue.counts();
         FlightCounts {
             running: counts.running.of(WorkClass::Live),
@@ -168,56 +117,76 @@ impl LiveFlights {
         }
     }
 
-    /// Renders a tile from a database state after `since`, the moment at which its generation was seen first, or waits for the flight that
-    /// does so already.
-    pub(crate) async fn tile(&self, key: FlightKey, since: Instant) -> Joined {
-        let mut waiter = match self.join(key, since) {
-            Ok(waiter) => waiter,
-            Err(error) => return Joined { landed: Err(error), is_collapsed: false },
-        };
-        let landed = match waiter.landed.wait_for(Option::is_some).await {
-            Ok(landed) => landed.clone(),
-            Err(_gone) => None,
-        };
-        let landed = landed.unwrap_or_else(|| Err(LiveError::Failed("a thread died".to_owned())));
-        Joined { landed, is_collapsed: waiter.is_collapsed }
-    }
-
-    fn join(&self, key: FlightKey, since: Instant) -> Result<Waiter, LiveError> {
+    /// Begins to render a tile from a database state after `since`, the moment at which its generation was seen first, or joins the flight
+    /// that does so already. `shared_key` is its name in the shared cache.
+    ///
+    /// # Errors
+    /// [`LiveError::JustFailed`] and [`LiveError::Overloaded`].
+    pub(crate) fn ask(
+        &self,
+        key: FlightKey,
+        since: Instant,
+        shared_key: Option<String>,
+    ) -> Result<FlightWaiter, LiveError> {
         let shared = &self.0;
-        let mut table = shared.table();
+        let mut table = shared.table.lock();
         if let Some(flight) = table.flights.get_mut(&key) {
             flight.waiters += 1;
-            shared.queue.promote(flight.ticket);
+            flight.ticket.into_iter().for_each(|ticket| shared.queue.promote(ticket));
             let (number, landed) = (flight.number, flight.landed.clone());
-            return Ok(Waiter { shared: Arc::clone(shared), key, number, landed, is_collapsed: true });
+            return Ok(FlightWaiter { table: shared.table.clone(), key, number, landed, is_collapsed: true });
         }
-        if let Some(until) = table.failed.get(&key) {
-            if Instant::now() < *until {
-                return Err(LiveError::JustFailed);
-            }
-            table.failed.remove(&key);
+        if table.has_just_failed(key) {
+            return Err(LiveError::JustFailed);
         }
         let estimate = shared.estimate();
         if !shared.queue.has_room(shared.options.queue) || estimate > shared.options.timeout {
             shared.metrics.shed();
             return Err(LiveError::Overloaded { retry_after: estimate });
         }
-        table.begun += 1;
-        let (tell, landed) = watch::channel(None);
-        let (number, stop) = (table.begun, Stop::new());
-        let ticket = shared.queue.enter(WorkClass::Live);
-        let flight =
-            LiveFlight { number, ticket: ticket.number(), waiters: 1, stop: stop.clone(), landed: landed.clone() };
-        table.flights.insert(key, flight);
-        let plan = FlightPlan { key, number, since, ticket };
-        tokio::spawn(fly(Arc::clone(shared), plan, stop, tell));
-        Ok(Waiter { shared: Arc::clone(shared), key, number, landed, is_collapsed: false })
+        let (number, landed) = shared.begin(&mut table, FlightStart { key, since, class: WorkClass::Live, shared_key });
+        Ok(FlightWaiter { table: shared.table.clone(), key, number, landed, is_collapsed: false })
+    }
+
+    /// Begins to render a tile for which nobody waits, unless it is rendered already, has just failed, or too many tasks of the class wait.
+    pub(crate) fn ask_ahead(&self, key: FlightKey, since: Instant, class: WorkClass, shared_key: Option<String>) {
+        let shared = &self.0;
+        let mut table = shared.table.lock();
+        let limit = if class == WorkClass::Neighbour { shared.max_neighbours() } else { shared.options.queue };
+        let is_full = shared.queue.counts().waiting.of(class) >= limit;
+        if !is_full && !table.flights.contains_key(&key) && !table.has_just_failed(key) {
+            shared.begin(&mut table, FlightStart { key, since, class, shared_key });
+        }
+    }
+
+    /// Joins the flight of a tile, if there is one, without making it more urgent.
+    pub(crate) fn join(&self, key: FlightKey) -> Option<FlightWaiter> {
+        let mut table = self.0.table.lock();
+        let flight = table.flights.get_mut(&key)?;
+        flight.waiters += 1;
+        let (number, landed) = (flight.number, flight.landed.clone());
+        Some(FlightWaiter { table: self.0.table.clone(), key, number, landed, is_collapsed: true })
+    }
+
+    /// The options.
+    pub(crate) fn options(&self) -> &LiveOptions {
+        &self.0.options
+    }
+
+    /// True if tiles are shared with other servers.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.0.shared.is_some()
+    }
+
+    /// True if background work waits, or live requests do: no time for tiles that nobody has asked for.
+    pub(crate) fn is_busy(&self) -> bool {
+        let waiting = self.0.queue.counts().waiting;
+        waiting.total() > waiting.of(WorkClass::Neighbour)
     }
 
     /// Ends every flight, and waits at most [`END_LIMIT`] until the database has ended their statements.
     pub(crate) async fn end(&self) {
-        let stops: Vec<Stop> = self.0.table().flights.values().map(|flight| flight.stop.clone()).collect();
+        let stops: Vec<Stop> = self.0.table.lock().flights.values().map(|flight| flight.stop.clone()).collect();
         for stop in &stops {
             stop.ask(Signal::Terminate);
         }
@@ -228,9 +197,80 @@ impl LiveFlights {
 }
 
 impl FlightsShared {
-    /// Locks the table. A lock poisoned by a panic is used all the same: no thread leaves the table half changed.
-    fn table(&self) -> MutexGuard<'_, FlightTable> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Begins a flight; gives its number, and where its result will be. One of class [`WorkClass::Live`] has one request that waits for it,
+    /// others have none. It enters the queue at once, unless it is looked for in the shared cache first.
+    fn begin(self: &Arc<Self>, table: &mut FlightTable, start: FlightStart) -> (u64, watch::Receiver<Option<Landed>>) {
+        let FlightStart { key, since, class, shared_key } = start;
+        table.begun += 1;
+        let (tell, landed) = watch::channel(None);
+        let (number, stop, is_live) = (table.begun, Stop::new(), class == WorkClass::Live);
+        let ticket = if shared_key.is_some() { None } else { Some(self.queue.enter(class)) };
+        let flight = LiveFlight {
+            number,
+            ticket: ticket.as_ref().map(WorkTicket::number),
+            waiters: usize::from(is_live),
+            goes_on: !is_live,
+            stop: stop.clone(),
+            landed: landed.clone(),
+        };
+        table.flights.insert(key, flight);
+        let plan = FlightPlan { key, number, since, class, ticket, is_dropped: false, shared_key };
+        tokio::spawn(fly(Arc::clone(self), plan, stop, tell));
+        (number, landed)
+    }
+
+    /// The most neighbours that may wait.
+    fn max_neighbours(&self) -> usize {
+        self.queue.shares().workers().get() * NEIGHBOURS_PER_WORKER
+    }
+
+    /// Waits for a worker. A task that the queue has dropped enters it again if somebody waits for its tile by now.
+    async fn permit(&self, plan: &mut FlightPlan) -> Result<WorkPermit, LiveError> {
+        loop {
+            let mut ticket = match plan.ticket.take() {
+                Some(ticket) => ticket,
+                None => self.entered(plan)?,
+            };
+            if let Some(permit) = ticket.permit().await {
+                return Ok(permit);
+            }
+            plan.is_dropped = true;
+        }
+    }
+
+    /// Puts a flight into the queue: as a live request if somebody waits for it.
+    fn entered(&self, plan: &FlightPlan) -> Result<WorkTicket, LiveError> {
+        let mut table = self.table.lock();
+        let flight = table.flights.get_mut(&plan.key).filter(|flight| flight.number == plan.number);
+        let Some(flight) = flight.filter(|flight| flight.waiters > 0 || !plan.is_dropped) else {
+            // The next request for the tile begins another flight.
+            table.remove(plan.key, plan.number);
+            return Err(LiveError::Abandoned);
+        };
+        let ticket = self.queue.enter(if flight.waiters > 0 { WorkClass::Live } else { plan.class });
+        flight.ticket = Some(ticket.number());
+        Ok(ticket)
+    }
+
+    /// The tile from the shared cache, if another server has rendered it a short while ago.
+    async fn found_elsewhere(&self, plan: &FlightPlan) -> Option<CachedForm> {
+        let (shared, name) = self.shared.as_ref().zip(plan.shared_key.as_deref())?;
+        let (entry, age) = shared.get(name, self.options.ttl).await?;
+        let fresh_until = Instant::now() + self.options.ttl.saturating_sub(age);
+        let form = CachedForm::of_live(entry.stored, fresh_until, CachedWay::Shared);
+        self.cache.keep_live(plan.key, form.clone()).await;
+        Some(form)
+    }
+
+    /// Gives up a flight that has waited too long for a worker. That nobody waits for it is no failure of its tile.
+    fn too_late(&self, key: FlightKey, number: u64) -> LiveError {
+        let mut table = self.table.lock();
+        let waits = table.flights.get(&key).is_some_and(|flight| flight.number == number && flight.waiters > 0);
+        if waits {
+            return LiveError::Late(self.options.timeout);
+        }
+        table.remove(key, number);
+        LiveError::Abandoned
     }
 
     /// How long a further flight would wait for its worker.
@@ -247,18 +287,22 @@ impl FlightsShared {
     }
 
     /// Renders the tile of a flight when a worker is free, and puts it into the cache.
-    async fn rendered(self: &Arc<Self>, plan: FlightPlan, stop: &Stop) -> Landed {
-        let FlightPlan { key, since, mut ticket, .. } = plan;
+    async fn rendered(self: &Arc<Self>, mut plan: FlightPlan, stop: &Stop) -> Landed {
+        let FlightPlan { key, number, since, .. } = plan;
         // Another flight may have put the tile into the cache after this one's request looked there and before it started.
         if let Some(held) = self.cache.live(key).await {
             return Ok(held);
         }
+        if let Some(found) = self.found_elsewhere(&plan).await {
+            return Ok(found);
+        }
         let limit = self.options.timeout;
         let permit = tokio::select! {
-            permit = ticket.permit() => permit,
+            permit = self.permit(&mut plan) => permit?,
             _ = stop.wait() => return Err(LiveError::Abandoned),
-            () = tokio::time::sleep(limit) => return Err(LiveError::Late(limit)),
+            () = tokio::time::sleep(limit) => return Err(self.too_late(key, number)),
         };
+        let way = if permit.class() == WorkClass::Neighbour { CachedWay::Ahead } else { CachedWay::Asked };
         let (shared, of_task, begun) = (Arc::clone(self), stop.clone(), Instant::now());
         // The worker becomes free only when the database has ended the tile's statement.
         let mut rendering = tokio::spawn(async move {
@@ -280,7 +324,13 @@ impl FlightsShared {
         }?;
         self.note_time(begun.elapsed());
         self.metrics.rendered(begun.elapsed(), in_database);
-        let form = CachedForm::of_live(stored, Instant::now() + self.options.ttl);
+        if let Some((shared, name)) = self.shared.as_ref().zip(plan.shared_key.take()) {
+            shared.put(name, stored.as_deref(), self.options.ttl);
+        }
+        let form = CachedForm::of_live(stored, Instant::now() + self.options.ttl, way);
+        if way == CachedWay::Ahead {
+            self.metrics.rendered_ahead();
+        }
         self.cache.keep_live(key, form.clone()).await;
         Ok(form)
     }
@@ -317,16 +367,10 @@ async fn fly(shared: Arc<FlightsShared>, plan: FlightPlan, stop: Stop, tell: wat
     let landed = shared.rendered(plan, &stop).await;
     shared.log(key, &landed);
     {
-        let mut table = shared.table();
-        if table.flights.get(&key).is_some_and(|flight| flight.number == number) {
-            table.flights.remove(&key);
-        }
+        let mut table = shared.table.lock();
+        table.remove(key, number);
         if matches!(landed, Err(LiveError::Failed(_) | LiveError::Away(_) | LiveError::Late(_))) {
-            let now = Instant::now();
-            if table.failed.len() >= MAX_REMEMBERED_FAILURES {
-                table.failed.retain(|_, until| *until > now);
-            }
-            table.failed.insert(key, now + PAUSE_AFTER_FAILURE);
+            table.note_failure(key);
         }
     }
     tell.send_replace(Some(landed));

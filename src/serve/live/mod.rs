@@ -7,14 +7,17 @@
 //! | file | what |
 //! |---|---|
 //! | `source` | what renders: a trait, because the server knows nothing of databases |
-//! | `flights` | one flight a tile, however many ask; the bounded queue; failures |
+//! | `flights` | one flight a tile, however many ask; from the queue to its result |
+//! | `table` | the flights under way, those who wait for them, failures |
 //!
 //! A flight is a task of its own. A client that disconnects ends it only if no other request waits for it: then the flight leaves the
 //! queue, or its statement is cancelled.
 
 mod flights;
 mod source;
+mod table;
 
-pub(crate) use flights::{FlightCounts, FlightKey, Joined, LiveFlights};
+pub(crate) use flights::{FlightCounts, LiveFlights};
 pub(crate) use source::draws;
 pub use source::{LiveError, LiveLayer, LiveSource, LiveTile};
+pub(crate) use table::FlightKey;

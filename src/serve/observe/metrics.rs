@@ -55,6 +55,12 @@ pub(crate) enum SourceLabel {
     Live,
     /// The database, in a rendering that an earlier request had started.
     Collapsed,
+    /// Redis.
+    Redis,
+    /// A tile that is stale: the cache or the target.
+    Stale,
+    /// What the nearest stored tile above shows, while the tile itself is rendered.
+    Ancestor,
     /// No source: the tile is empty according to the scope in the target's manifest.
     Empty,
     /// No source: an error, a document or a page.
@@ -68,6 +74,9 @@ impl SourceLabel {
             SourceLabel::Memory => "memory",
             SourceLabel::Target => "target",
             SourceLabel::Live | SourceLabel::Collapsed => "live",
+            SourceLabel::Redis => "redis",
+            SourceLabel::Stale => "stale",
+            SourceLabel::Ancestor => "ancestor",
             SourceLabel::Empty => "empty",
             SourceLabel::None => "none",
         }
@@ -77,7 +86,9 @@ impl SourceLabel {
     const fn cache_result(self) -> Option<&'static str> {
         match self {
             SourceLabel::Memory => Some("hit"),
-            SourceLabel::Target | SourceLabel::Live => Some("miss"),
+            SourceLabel::Target | SourceLabel::Live | SourceLabel::Ancestor => Some("miss"),
+            SourceLabel::Redis => Some("shared"),
+            SourceLabel::Stale => Some("stale"),
             SourceLabel::Collapsed => Some("collapsed"),
             SourceLabel::Empty | SourceLabel::None => None,
         }
@@ -119,6 +130,8 @@ pub(crate) struct Metrics {
     query_seconds: Histogram,
     queue_wait: Family<ClassLabels, Histogram, fn() -> Histogram>,
     sheds: Counter,
+    neighbours: Family<CacheLabels, Counter>,
+    redis: Family<CacheLabels, Counter>,
     queue_waiting: Family<ClassLabels, Gauge>,
     workers: Family<ClassLabels, Gauge>,
     sessions: Gauge,
@@ -160,6 +173,8 @@ impl Metrics {
             query_seconds: Histogram::new(SECONDS),
             queue_wait: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             sheds: Counter::default(),
+            neighbours: Family::default(),
+            redis: Family::default(),
             queue_waiting: Family::default(),
             workers: Family::default(),
             sessions: Gauge::default(),
@@ -187,6 +202,9 @@ impl Metrics {
         let text = "Time that a task waited for a worker, by class";
         all.register_with_unit("queue_wait", text, Unit::Seconds, self.queue_wait.clone());
         all.register("sheds", "Requests turned away because too many live tiles waited", self.sheds.clone());
+        let text = "Tiles that were rendered ahead, next to ones that were asked for, and requests answered with them";
+        all.register("neighbours", text, self.neighbours.clone());
+        all.register("redis", "Tiles asked of Redis, by result", self.redis.clone());
         all.register("queue_waiting", "Tasks that wait for a worker, by class", self.queue_waiting.clone());
         all.register("workers", "Tasks that run, by class", self.workers.clone());
         all.register("sessions", "Sessions in the database", self.sessions.clone());
@@ -218,6 +236,21 @@ impl Metrics {
         self.query_seconds.observe(in_database.as_secs_f64());
     }
 
+    /// Counts a look into Redis.
+    pub(crate) fn asked_redis(&self, result: &'static str) {
+        self.redis.get_or_create(&CacheLabels { result }).inc();
+    }
+
+    /// Counts a tile that was rendered ahead.
+    pub(crate) fn rendered_ahead(&self) {
+        self.neighbours.get_or_create(&CacheLabels { result: "rendered" }).inc();
+    }
+
+    /// Counts a request that was answered with a tile that was rendered ahead.
+    pub(crate) fn hit_ahead(&self) {
+        self.neighbours.get_or_create(&CacheLabels { result: "hit" }).inc();
+    }
+
     /// Counts a request that was refused because the queue was full or its tile would have waited too long.
     pub(crate) fn shed(&self) {
         self.sheds.inc();
@@ -230,6 +263,12 @@ impl Metrics {
         self.cached_bytes.set(i64::try_from(measured.cached_bytes).unwrap_or(i64::MAX));
         self.snapshot_age.set(known(measured.snapshot_age));
         self.known_tiles.set(known(measured.known_tiles));
+        for result in ["hit", "miss", "broken", "error", "skipped"] {
+            drop(self.redis.get_or_create(&CacheLabels { result }));
+        }
+        for result in ["rendered", "hit"] {
+            drop(self.neighbours.get_or_create(&CacheLabels { result }));
+        }
         for class in WorkClass::ALL {
             let labels = ClassLabels { class: class.name() };
             // A class of which nothing has waited yet is there all the same.

@@ -11,9 +11,15 @@ use crate::tile::Zoom;
 /// `Cache-Control` at a zoom that no rule covers: caches may keep the tile, but must validate it each time.
 const UNNAMED_ZOOM: &str = "no-cache";
 
+/// The longest that caches may keep a stale tile, in seconds.
+const MAX_STALE_SECONDS: u64 = 5;
+
 /// How long caches may keep tiles, by zoom.
 #[derive(Debug, Clone)]
-pub(crate) struct TileFreshness(Vec<Freshness>);
+pub(crate) struct TileFreshness {
+    fresh: Vec<Freshness>,
+    stale: Vec<Freshness>,
+}
 
 impl TileFreshness {
     /// The headers of each zoom.
@@ -22,12 +28,19 @@ impl TileFreshness {
     /// If a value cannot be a header, or has no `max-age` from which to make an `s-maxage`.
     pub(crate) fn new(options: &ServeOptions) -> Result<TileFreshness, ServeError> {
         let of = |zoom: u8| of_zoom(options, Zoom::new(zoom).unwrap_or(Zoom::MAX));
-        (0..=Zoom::MAX.get()).map(of).collect::<Result<_, _>>().map(TileFreshness)
+        let fresh: Vec<Freshness> = (0..=Zoom::MAX.get()).map(of).collect::<Result<_, _>>()?;
+        let stale = fresh.iter().map(stale).collect();
+        Ok(TileFreshness { fresh, stale })
     }
 
     /// The headers of a zoom.
     pub(crate) fn at(&self, zoom: Zoom) -> &Freshness {
-        &self.0[usize::from(zoom.get())]
+        &self.fresh[usize::from(zoom.get())]
+    }
+
+    /// The headers of a stale tile of a zoom.
+    pub(crate) fn stale_at(&self, zoom: Zoom) -> &Freshness {
+        &self.stale[usize::from(zoom.get())]
     }
 
     /// True if a rule says that tiles never change (`immutable`).
@@ -64,6 +77,20 @@ fn of_zoom(options: &ServeOptions, zoom: Zoom) -> Result<Freshness, ServeError> 
     }
     freshness.browsers = header("Cache-Control", &cache_control)?;
     Ok(freshness)
+}
+
+/// The headers of a stale tile: no cache may keep it longer than some seconds, because a fresh one is on its way.
+fn stale(fresh: &Freshness) -> Freshness {
+    let short = |value: &HeaderValue| {
+        let age = value.to_str().ok().and_then(max_age)?;
+        HeaderValue::from_str(&format!("max-age={}", age.min(MAX_STALE_SECONDS))).ok()
+    };
+    Freshness {
+        // A rule without an age lets no cache answer by itself.
+        browsers: short(&fresh.browsers).unwrap_or_else(|| HeaderValue::from_static(UNNAMED_ZOOM)),
+        cdns: fresh.cdns.as_ref().and_then(short),
+        surrogates: fresh.surrogates.as_ref().and_then(short),
+    }
 }
 
 /// The directives of a `Cache-Control` value, each with its argument (RFC 9111, section 5.2).
@@ -119,6 +146,12 @@ mod tests {
             assert_eq!(at.cdns.as_ref().unwrap(), cdn, "{zoom}");
             assert_eq!(at.surrogates.as_ref().unwrap(), cdn, "{zoom}");
         }
+        let at = freshness.stale_at(Zoom::new(7).unwrap());
+        assert_eq!(
+            (&at.browsers, at.cdns.as_ref().unwrap()),
+            (&"max-age=5".parse().unwrap(), &"max-age=5".parse().unwrap())
+        );
+        assert_eq!(freshness.stale_at(Zoom::MAX).browsers, "no-cache");
         let alone = TileFreshness::new(&options(&[("", "max-age=5")], &[], &[CdnHeader::CdnCacheControl])).unwrap();
         assert_eq!(alone.at(Zoom::MAX).cdns, None);
         let without_age = options(&[], &[("", "no-store")], &[CdnHeader::SharedMaxAge]);

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use sha2::{Digest as _, Sha256};
 
@@ -146,9 +146,20 @@ impl Site {
         headers: &HeaderMap,
         settings: &SiteSettings,
     ) -> Counted {
-        let freshness = settings.tile_freshness.at(tile.coord.zoom());
         let (read, origin) = self.tiles.tile(state, tile, Encoding::for_client(headers)).await;
+        let freshness = match origin {
+            TileOrigin::Stale(_) => settings.tile_freshness.stale_at(tile.coord.zoom()),
+            TileOrigin::Ancestor => &Freshness::none(),
+            _ => settings.tile_freshness.at(tile.coord.zoom()),
+        };
         let source = match origin {
+            TileOrigin::Stale(_) => SourceLabel::Stale,
+            TileOrigin::Ancestor => SourceLabel::Ancestor,
+            TileOrigin::Shared => SourceLabel::Redis,
+            TileOrigin::Ahead => {
+                self.metrics.hit_ahead();
+                SourceLabel::Memory
+            }
             TileOrigin::Memory => SourceLabel::Memory,
             TileOrigin::Target => SourceLabel::Target,
             TileOrigin::Empty => SourceLabel::Empty,
@@ -161,6 +172,9 @@ impl Site {
                 return Counted { answer: no_tile(&error), route: RouteLabel::Tile, source };
             }
             Ok(None) => answer::empty(settings.empty_status.status(), freshness),
+            Ok(Some(found)) if origin == TileOrigin::Ancestor => {
+                answer::placeholder(found.body, TILE_TYPE, found.encoding)
+            }
             Ok(Some(found)) if holds(headers, &found.tag) => answer::not_modified(&found.tag, freshness),
             Ok(Some(found)) => {
                 let content =
@@ -169,11 +183,16 @@ impl Site {
             }
         };
         let status = match origin {
-            TileOrigin::Memory | TileOrigin::Empty => "oar-tiles; hit",
-            TileOrigin::Target | TileOrigin::Live => "oar-tiles; fwd=uri-miss; stored",
-            TileOrigin::Collapsed => "oar-tiles; fwd=uri-miss; stored; collapsed",
+            TileOrigin::Memory | TileOrigin::Ahead | TileOrigin::Empty => HeaderValue::from_static("oar-tiles; hit"),
+            TileOrigin::Target | TileOrigin::Live => HeaderValue::from_static("oar-tiles; fwd=uri-miss; stored"),
+            TileOrigin::Collapsed => HeaderValue::from_static("oar-tiles; fwd=uri-miss; stored; collapsed"),
+            // A negative time to live is how long the tile has been stale (RFC 9211, section 2.4).
+            TileOrigin::Stale(age) => HeaderValue::from_str(&format!("oar-tiles; hit; ttl=-{}", age.as_secs().max(1)))
+                .unwrap_or_else(|_| HeaderValue::from_static("oar-tiles; hit")),
+            TileOrigin::Shared => HeaderValue::from_static("oar-tiles; hit; detail=redis"),
+            TileOrigin::Ancestor => HeaderValue::from_static("oar-tiles; fwd=uri-miss; detail=ancestor"),
         };
-        answer.headers_mut().insert(CACHE_STATUS, http::HeaderValue::from_static(status));
+        answer.headers_mut().insert(CACHE_STATUS, status);
         Counted { answer, route: RouteLabel::Tile, source }
     }
 

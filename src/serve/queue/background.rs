@@ -86,6 +86,13 @@ impl<T> BackgroundQueue<T> {
         self.order.remove(&(end, number))
     }
 
+    /// Takes out every task that `is_dropped` names, in any order.
+    pub(crate) fn drop_where(&mut self, is_dropped: impl Fn(&T) -> bool) -> Vec<T> {
+        let numbers: Vec<u64> =
+            self.order.iter().filter(|(_, task)| is_dropped(task)).map(|((_, number), _)| *number).collect();
+        numbers.into_iter().filter_map(|number| self.remove(number)).collect()
+    }
+
     /// True if the patience of the task that starts next has ended.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         self.order.first_key_value().is_some_and(|((end, _), _)| *end <= now)

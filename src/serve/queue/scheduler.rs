@@ -81,7 +81,7 @@ struct QueueShared {
 /// The queue, and the workers behind it. Clones share them.
 ///
 /// The promise: [`WorkTicket::permit`] gives permits by the admission rule; no more than [`WorkerShares::workers`] permits exist at a time.
-/// A ticket that is dropped leaves the queue. A permit that is dropped frees its worker for the next task.
+/// A ticket that is dropped leaves the queue. Tasks of [`WorkClass::Neighbour`] are dropped from the queue as soon as other work waits. A permit that is dropped frees its worker for the next task.
 #[derive(Clone)]
 pub struct WorkQueue(Arc<QueueShared>);
 
@@ -120,13 +120,10 @@ impl Drop for WorkTicket {
 }
 
 impl WorkTicket {
-    /// Waits for a worker. It may be called again if it was given up.
-    pub async fn permit(&mut self) -> WorkPermit {
-        match (&mut self.granted).await {
-            Ok(permit) => permit,
-            // A ticket's sender stands in the queue until it grants, and a granted ticket is asked no more.
-            Err(_closed) => std::future::pending().await,
-        }
+    /// Waits for a worker. It may be called again if it was given up. `None` if the task was dropped from the queue, which happens only to
+    /// [`WorkClass::Neighbour`], when other work waits.
+    pub async fn permit(&mut self) -> Option<WorkPermit> {
+        (&mut self.granted).await.ok()
     }
 
     /// The number by which the ticket can be promoted.
@@ -242,8 +239,10 @@ impl WorkQueue {
             }
             granted.push((waiting.grant, WorkPermit { queue: self.clone(), class: waiting.class }));
         }
+        let dropped = state.drop_neighbours();
         self.0.running.send_replace(state.counts.running);
         drop(state);
+        drop(dropped);
         for (grant, permit) in granted {
             drop(grant.send(permit));
         }
@@ -260,6 +259,19 @@ impl QueueState {
             waiting_background: waiting.background(),
             is_background_due: !self.was_background && self.background.is_due(now),
         }
+    }
+
+    /// Takes the neighbours out of the queue if other work waits.
+    fn drop_neighbours(&mut self) -> Vec<WaitingTask> {
+        let neighbours = self.counts.waiting.of(WorkClass::Neighbour);
+        if neighbours == 0 || self.counts.waiting.total() == neighbours {
+            return Vec::new();
+        }
+        let dropped = self.background.drop_where(|task| task.class == WorkClass::Neighbour);
+        for task in &dropped {
+            self.counts.waiting.take(task.class);
+        }
+        dropped
     }
 
     /// Takes the task out of the queue that starts next; `None` if none may.

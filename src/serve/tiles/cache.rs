@@ -60,19 +60,48 @@ fn tag(hash: &str, encoding: Encoding) -> Arc<str> {
 pub(crate) struct CachedForm {
     /// The tile; `None` if the target does not hold it or it is empty.
     pub(crate) tile: Option<ServedTile>,
-    /// When the entry expires; `None` for stored tiles, which stay until the target changes. Either may be evicted earlier.
-    expires: Option<Instant>,
+    /// When the tile becomes stale; `None` for stored tiles, which stay until the target changes. Either may be evicted earlier.
+    fresh_until: Option<Instant>,
+    /// How it came into the cache.
+    pub(crate) way: CachedWay,
 }
+
+/// How a tile came into the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CachedWay {
+    /// A request asked for it.
+    Asked,
+    /// It was rendered before anybody had asked for it.
+    Ahead,
+    /// Another server had rendered it.
+    Shared,
+}
+
+/// How long a live tile is kept after it became stale, for the case that no fresh one can be rendered.
+const STALE_KEPT: Duration = Duration::from_secs(24 * 3_600);
 
 impl CachedForm {
     /// The form of a tile that was read from the target.
     pub(crate) const fn of_target(tile: Option<ServedTile>) -> CachedForm {
-        CachedForm { tile, expires: None }
+        CachedForm { tile, fresh_until: None, way: CachedWay::Asked }
     }
 
-    /// The form of a tile that was rendered on request.
-    pub(crate) fn of_live(stored: Option<Box<[u8]>>, expires: Instant) -> CachedForm {
-        CachedForm { tile: stored.map(ServedTile::as_stored), expires: Some(expires) }
+    /// The form of a tile that was rendered by the database.
+    pub(crate) fn of_live(stored: Option<Box<[u8]>>, fresh_until: Instant, way: CachedWay) -> CachedForm {
+        CachedForm { tile: stored.map(ServedTile::as_stored), fresh_until: Some(fresh_until), way }
+    }
+
+    /// How long the tile has been stale; `None` if it is fresh.
+    pub(crate) fn stale_for(&self) -> Option<Duration> {
+        Instant::now().checked_duration_since(self.fresh_until?)
+    }
+
+    /// True if both have the same content, whatever their encodings.
+    pub(crate) fn shows_the_same(&self, other: &CachedForm) -> bool {
+        fn hash(form: &CachedForm) -> Option<&str> {
+            form.tile.as_ref()?.tag.get(1..33)
+        }
+        hash(self) == hash(other)
     }
 
     /// The form for clients that do not accept gzip. Unpacking a large tile may take long.
@@ -81,7 +110,7 @@ impl CachedForm {
     /// If the tile's gzip data is broken.
     pub(crate) fn unpacked(&self) -> Result<CachedForm, DecodeError> {
         let tile = self.tile.as_ref().map(ServedTile::unpacked).transpose()?;
-        Ok(CachedForm { tile, expires: self.expires })
+        Ok(CachedForm { tile, ..self.clone() })
     }
 
     /// True if the tile is gzip, so that it has to be unpacked for clients that do not accept gzip.
@@ -113,12 +142,12 @@ struct CacheKey {
 /// The memory that a cached tile takes in addition to its bytes, for its key, its tag and the cache's own tables.
 const ENTRY_BYTES: u32 = 256;
 
-/// Makes tiles that were rendered on request expire.
+/// Makes tiles that the database rendered leave the cache some time after they became stale.
 struct LiveExpiry;
 
 impl Expiry<CacheKey, CachedForm> for LiveExpiry {
     fn expire_after_create(&self, _key: &CacheKey, form: &CachedForm, now: Instant) -> Option<Duration> {
-        form.expires.map(|end| end.saturating_duration_since(now))
+        form.fresh_until.map(|end| end.saturating_duration_since(now) + STALE_KEPT)
     }
 }
 
@@ -155,9 +184,14 @@ impl TileCache {
         found.map_err(|failure| E::clone(&failure))
     }
 
-    /// The cached form of a live tile, as it would be stored.
+    /// Caches a form instead of the one that is cached.
+    pub(crate) async fn replace(&self, from: CachedFrom, encoding: Encoding, form: CachedForm) {
+        self.0.insert(CacheKey { from, encoding }, form).await;
+    }
+
+    /// The cached form of a live tile, as it would be stored, unless it is stale.
     pub(crate) async fn live(&self, key: FlightKey) -> Option<CachedForm> {
-        self.get(CachedFrom::Live(key), Encoding::Gzip).await
+        self.get(CachedFrom::Live(key), Encoding::Gzip).await.filter(|held| held.stale_for().is_none())
     }
 
     /// Caches a live tile, as it would be stored.

@@ -1,16 +1,17 @@
 //! Finds the tile for a request: in the cache, in the target, or by rendering it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, broadcast};
 
 use crate::serve::http::negotiate::Encoding;
-use crate::serve::live::{FlightCounts, FlightKey, Joined, LiveError, LiveFlights, LiveLayer, draws};
+use crate::serve::live::{FlightCounts, LiveError, LiveFlights, LiveLayer, draws};
 use crate::serve::observe::trouble::Trouble;
 use crate::serve::target::served::{NoticedChange, ServedState, ServedTarget};
 use crate::serve::tiles::cache::{CachedForm, CachedFrom, ServedTile, TileCache};
+use crate::serve::tiles::staleness::Staleness;
 use crate::sink::ReadError;
 use crate::tile::TileId;
 
@@ -27,6 +28,14 @@ pub(crate) enum TileOrigin {
     Live,
     /// The database rendered it for an earlier request that was still waiting for it.
     Collapsed,
+    /// The cache: it was rendered ahead, next to a tile that was asked for.
+    Ahead,
+    /// Redis: another server had rendered it.
+    Shared,
+    /// The cache, in a state that has been stale for this time.
+    Stale(Duration),
+    /// It is what the nearest stored tile above shows.
+    Ancestor,
 }
 
 /// Why a tile could not be read or rendered.
@@ -52,6 +61,18 @@ pub(crate) enum TileError {
     Died(String),
 }
 
+/// A stored tile that is stale.
+pub(super) struct StaleTile {
+    /// The tile.
+    pub(super) tile: TileId,
+    /// The encoding that the client takes.
+    pub(super) encoding: Encoding,
+    /// What the target stores, in that encoding.
+    pub(super) stored: CachedForm,
+    /// How long it has been stale.
+    pub(super) age: Duration,
+}
+
 /// The most tiles that are read from a bucket at once, each by a reader of its own. A bucket answers many requests at once; for a file,
 /// more readers than cores would only take memory.
 const READS_OF_A_BUCKET: usize = 64;
@@ -64,16 +85,18 @@ const UNPACKS: usize = 2;
 #[derive(Clone)]
 pub(crate) struct ServedTiles {
     target: Arc<ServedTarget>,
-    cache: TileCache,
+    pub(super) cache: TileCache,
     reads: Arc<Semaphore>,
-    unpacks: Arc<Semaphore>,
+    pub(super) unpacks: Arc<Semaphore>,
     live: Option<LiveFlights>,
     /// Records if the target can be read, and why not.
     reading: Arc<Trouble>,
     /// Records if a killed writer has left the target half written, in a commit that this process may not roll back.
     half_written: Arc<Trouble>,
     /// The last generation of the target that live tiles did not fit, so that this is logged once for each generation.
-    unfit: Arc<AtomicU64>,
+    pub(super) unfit: Arc<AtomicU64>,
+    /// Which stored tiles are stale.
+    pub(super) staleness: Arc<Staleness>,
 }
 
 impl ServedTiles {
@@ -82,8 +105,10 @@ impl ServedTiles {
         let reads = if target.needs_polling() { READS_OF_A_BUCKET } else { READS_OF_A_FILE };
         let reading = Arc::new(Trouble::none("the target cannot be read", "the target can be read again"));
         let (reads, unpacks) = (Arc::new(Semaphore::new(reads)), Arc::new(Semaphore::new(UNPACKS)));
+        let expires = live.as_ref().map(|live| live.options().expires.clone());
+        let staleness = Arc::new(Staleness::new(expires.unwrap_or_default()));
         let half_written = Arc::new(Trouble::none("only memory can answer", "the target is no longer half written"));
-        ServedTiles { target, cache, reads, unpacks, live, reading, half_written, unfit: Arc::default() }
+        ServedTiles { target, cache, reads, unpacks, live, reading, half_written, unfit: Arc::default(), staleness }
     }
 
     /// The target's present state. While a killed writer's commit cannot be rolled back, that is the state before this commit: cached tiles
@@ -169,10 +194,19 @@ impl ServedTiles {
             Ok(form) => form,
             Err(error) => return (Err(error), origin),
         };
+        let coord = tile.coord;
+        if (form.tile.is_some() || state.covers(coord))
+            && let Some(live) =
+                self.live.as_ref().filter(|live| draws(live.source().layers(), tile.slice, coord.zoom()))
+            && let Some(age) = self.staleness.age(state, coord.zoom())
+        {
+            let expired = StaleTile { tile, encoding, stored: form, age };
+            let (form, origin) = self.refreshed(live, state, expired).await;
+            return (form.map(|form| form.tile), origin);
+        }
         if form.tile.is_some() {
             return (Ok(form.tile), origin);
         }
-        let coord = tile.coord;
         let is_unrendered = state.is_unrendered(coord);
         if state.covers(coord) && !is_unrendered {
             return (Ok(None), TileOrigin::Empty);
@@ -188,7 +222,7 @@ impl ServedTiles {
     }
 
     /// The tile as the target stores it.
-    async fn stored(
+    pub(super) async fn stored(
         &self,
         state: &Arc<ServedState>,
         tile: TileId,
@@ -230,35 +264,8 @@ impl ServedTiles {
         Some(self.cached_in(from, &packed, encoding).await)
     }
 
-    /// The tile rendered by the database, now or a short while ago.
-    async fn rendered(
-        &self,
-        live: &LiveFlights,
-        state: &Arc<ServedState>,
-        tile: TileId,
-        encoding: Encoding,
-    ) -> (Result<CachedForm, TileError>, TileOrigin) {
-        if let Err(error) = state.is_of(live.source().fingerprint()) {
-            if self.unfit.swap(state.generation, Ordering::Relaxed) != state.generation {
-                tracing::warn!("live tiles are not rendered: {error}");
-            }
-            return (Err(TileError::Live(error)), TileOrigin::Live);
-        }
-        let key = FlightKey { generation: state.generation, tile };
-        let from = CachedFrom::Live(key);
-        if let Some(held) = self.remembered(from, encoding).await {
-            return (held, TileOrigin::Memory);
-        }
-        let Joined { landed, is_collapsed } = live.tile(key, state.since).await;
-        let origin = if is_collapsed { TileOrigin::Collapsed } else { TileOrigin::Live };
-        match landed {
-            Ok(packed) => (self.cached_in(from, &packed, encoding).await, origin),
-            Err(error) => (Err(TileError::Live(error)), origin),
-        }
-    }
-
     /// The tile in another encoding, which the cache keeps beside the stored form.
-    async fn cached_in(
+    pub(super) async fn cached_in(
         &self,
         from: CachedFrom,
         packed: &CachedForm,
@@ -267,10 +274,17 @@ impl ServedTiles {
         if encoding == Encoding::Gzip || !packed.is_packed() {
             return Ok(packed.clone());
         }
-        self.cache.get_or_make(from, encoding, self.in_encoding(packed, encoding)).await
+        let found = self.cache.get_or_make(from, encoding, self.in_encoding(packed, encoding)).await?;
+        if found.shows_the_same(packed) {
+            return Ok(found);
+        }
+        // It is a form of an older tile.
+        let made = self.in_encoding(packed, encoding).await?;
+        self.cache.replace(from, encoding, made.clone()).await;
+        Ok(made)
     }
 
-    async fn in_encoding(&self, packed: &CachedForm, encoding: Encoding) -> Result<CachedForm, TileError> {
+    pub(super) async fn in_encoding(&self, packed: &CachedForm, encoding: Encoding) -> Result<CachedForm, TileError> {
         if encoding == Encoding::Gzip || !packed.is_packed() {
             return Ok(packed.clone());
         }
@@ -356,7 +370,7 @@ fn read_error(error: ReadError) -> TileError {
 }
 
 /// Runs a blocking function on a thread for blocking work.
-async fn aside<T: Send + 'static>(
+pub(super) async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, TileError> + Send + 'static,
 ) -> Result<T, TileError> {
     match tokio::task::spawn_blocking(work).await {

@@ -57,7 +57,7 @@ const MODULES: Table = &[
     ),
     ("exit", &["error", "stop"]),
     ("signals", &["exit", "report", "stop"]),
-    ("serve", &["error", "tile", "stop", "encode", "manifest", "sink"]),
+    ("serve", &["error", "tile", "stop", "encode", "manifest", "mvt", "sink"]),
     ("lib", &[]),
     (
         "main",

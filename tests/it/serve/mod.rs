@@ -9,5 +9,7 @@ pub(crate) mod metrics;
 pub(crate) mod operation;
 pub(crate) mod preview;
 pub(crate) mod queue;
+pub(crate) mod redis;
 pub(crate) mod settings;
+pub(crate) mod stale;
 pub(crate) mod writer;

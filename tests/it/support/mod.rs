@@ -16,6 +16,7 @@ pub(crate) mod others;
 pub(crate) mod places;
 pub(crate) mod program;
 pub(crate) mod proxy;
+pub(crate) mod redis;
 pub(crate) mod refusal;
 pub(crate) mod s3;
 pub(crate) mod s3_server;

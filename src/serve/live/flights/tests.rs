@@ -7,7 +7,8 @@ use tokio::sync::Notify;
 use super::*;
 use crate::serve::live::LiveLayer;
 use crate::serve::queue::WorkerShares;
-use crate::tile::{TileCoord, Zoom};
+use crate::serve::tiles::cache::{CachedForm, CachedWay};
+use crate::tile::{TileCoord, TileId, Zoom};
 
 /// A source that waits until the test releases it; then it fails or returns one byte.
 #[derive(Default)]
@@ -49,7 +50,16 @@ fn flights(workers: usize, queue: usize) -> (LiveFlights, Arc<Held>) {
     let (workers, source) = (NonZeroUsize::new(workers).unwrap(), Arc::new(Held::default()));
     let shares = WorkerShares::new(workers, Some(0), Some(0)).unwrap();
     let (timeout, ttl) = (Duration::from_secs(60), Duration::from_secs(60));
-    let options = LiveOptions { queue, timeout, ttl };
+    let options = LiveOptions {
+        queue,
+        timeout,
+        ttl,
+        answer_within: None,
+        expires: Vec::new(),
+        refresh_patience: None,
+        redis: None,
+        neighbours: true,
+    };
     (
         LiveFlights::new(
             Arc::clone(&source) as Arc<dyn LiveSource>,
@@ -57,6 +67,7 @@ fn flights(workers: usize, queue: usize) -> (LiveFlights, Arc<Held>) {
             Arc::new(Metrics::new()),
             options,
             WorkQueue::new(shares),
+            None,
         ),
         source,
     )
@@ -77,9 +88,22 @@ async fn until(flights: &LiveFlights, running: usize, queued: usize, requests: u
     }
 }
 
+/// The result of a request for a live tile.
+struct Joined {
+    landed: Result<CachedForm, LiveError>,
+    is_collapsed: bool,
+}
+
+async fn tile(flights: &LiveFlights, key: FlightKey, since: Instant) -> Joined {
+    match flights.ask(key, since, None) {
+        Ok(mut waiter) => Joined { landed: waiter.landed().await, is_collapsed: waiter.is_collapsed },
+        Err(error) => Joined { landed: Err(error), is_collapsed: false },
+    }
+}
+
 fn spawned(flights: &LiveFlights, x: u32) -> tokio::task::JoinHandle<Joined> {
     let flights = flights.clone();
-    tokio::spawn(async move { flights.tile(key(x), Instant::now()).await })
+    tokio::spawn(async move { tile(&flights, key(x), Instant::now()).await })
 }
 
 #[test]
@@ -97,7 +121,7 @@ fn a_tile_is_rendered_once_however_many_ask_and_then_remembered() {
         }
         assert_eq!(collapsed, 99);
         until(&flights, 0, 0, 0).await;
-        assert!(flights.tile(key(1), Instant::now()).await.landed.is_ok());
+        assert!(tile(&flights, key(1), Instant::now()).await.landed.is_ok());
         assert_eq!(source.renders.load(Ordering::SeqCst), 1);
     });
 }
@@ -113,14 +137,14 @@ fn a_failure_answers_all_and_the_tile_is_left_alone_for_a_while() {
         for joined in asked {
             assert!(matches!(joined.await.unwrap().landed, Err(LiveError::Failed(_))));
         }
-        assert!(matches!(flights.tile(key(1), Instant::now()).await.landed, Err(LiveError::JustFailed)));
+        assert!(matches!(tile(&flights, key(1), Instant::now()).await.landed, Err(LiveError::JustFailed)));
         assert_eq!(source.renders.load(Ordering::SeqCst), 1);
         // A tile that has not failed is tried.
         source.fails.store(false, Ordering::SeqCst);
         source.go.notify_one();
-        assert!(flights.tile(key(2), Instant::now()).await.landed.is_ok());
+        assert!(tile(&flights, key(2), Instant::now()).await.landed.is_ok());
         source.go.notify_one();
-        while flights.tile(key(1), Instant::now()).await.landed.is_err() {
+        while tile(&flights, key(1), Instant::now()).await.landed.is_err() {
             tokio::task::yield_now().await;
         }
     });
@@ -132,7 +156,7 @@ fn beyond_the_queue_requests_are_turned_away_and_who_leaves_makes_room() {
         let (flights, source) = flights(1, 2);
         let asked: Vec<_> = (0..3).map(|x| spawned(&flights, x)).collect();
         until(&flights, 1, 2, 3).await;
-        assert!(matches!(flights.tile(key(9), Instant::now()).await.landed, Err(LiveError::Overloaded { .. })));
+        assert!(matches!(tile(&flights, key(9), Instant::now()).await.landed, Err(LiveError::Overloaded { .. })));
         // A request can always join a flight that has started already.
         let joined = spawned(&flights, 2);
         until(&flights, 1, 2, 4).await;
@@ -145,5 +169,76 @@ fn beyond_the_queue_requests_are_turned_away_and_who_leaves_makes_room() {
         assert!(joined.await.unwrap().is_collapsed);
         until(&flights, 0, 0, 0).await;
         assert_eq!(source.renders.load(Ordering::SeqCst), 2, "the one that left the queue was not begun");
+    });
+}
+
+#[test]
+fn a_neighbour_that_is_asked_for_meanwhile_becomes_a_live_request_and_one_flight_renders_it() {
+    on_runtime(async {
+        let (flights, source) = flights(1, 8);
+        let first = spawned(&flights, 0);
+        until(&flights, 1, 0, 1).await;
+        for x in [1, 2, 2, 3, 4, 5] {
+            flights.ask_ahead(key(x), Instant::now(), WorkClass::Neighbour, None);
+        }
+        let waiting = |class| flights.0.queue.counts().waiting.of(class);
+        assert_eq!(waiting(WorkClass::Neighbour), 4, "each once, and no more than four for a worker");
+        // It is asked for: it waits as a live request, and the other one is dropped.
+        let second = spawned(&flights, 1);
+        until(&flights, 1, 1, 2).await;
+        assert_eq!(waiting(WorkClass::Neighbour), 0);
+        source.go.notify_one();
+        assert!(!first.await.unwrap().is_collapsed);
+        source.go.notify_one();
+        let second = second.await.unwrap();
+        assert!(second.is_collapsed && second.landed.unwrap().way == CachedWay::Asked);
+        until(&flights, 0, 0, 0).await;
+        assert_eq!(source.renders.load(Ordering::SeqCst), 2);
+        // With nothing else to do a neighbour is rendered, and marked.
+        flights.ask_ahead(key(5), Instant::now(), WorkClass::Neighbour, None);
+        source.go.notify_one();
+        while flights.0.cache.live(key(5)).await.is_none() {
+            tokio::task::yield_now().await;
+        }
+        assert!(flights.0.cache.live(key(5)).await.unwrap().way == CachedWay::Ahead);
+    });
+}
+
+#[test]
+fn a_request_that_joins_a_flight_which_the_queue_has_dropped_gets_its_tile() {
+    on_runtime(async {
+        let (flights, source) = flights(1, 8);
+        let first = spawned(&flights, 0);
+        until(&flights, 1, 0, 1).await;
+        flights.ask_ahead(key(1), Instant::now(), WorkClass::Neighbour, None);
+        // The queue drops it before its flight learns of that: nothing runs between these two lines.
+        let (other, mut joined) =
+            (flights.ask(key(2), Instant::now(), None).unwrap(), flights.ask(key(1), Instant::now(), None).unwrap());
+        until(&flights, 1, 2, 3).await;
+        for _ in 0..3 {
+            source.go.notify_one();
+            tokio::task::yield_now().await;
+        }
+        drop(first.await.unwrap());
+        drop(other);
+        while flights.counts().running > 0 && flights.0.cache.live(key(1)).await.is_none() {
+            source.go.notify_one();
+            tokio::task::yield_now().await;
+        }
+        assert!(joined.landed().await.is_ok());
+    });
+}
+
+#[test]
+fn a_flight_that_goes_on_is_not_ended_when_its_last_request_leaves() {
+    on_runtime(async {
+        let (flights, source) = flights(1, 8);
+        let waiter = flights.ask(key(1), Instant::now(), None).unwrap();
+        waiter.keep_going();
+        drop(waiter);
+        until(&flights, 1, 0, 0).await;
+        source.go.notify_one();
+        until(&flights, 0, 0, 0).await;
+        assert!(flights.0.cache.live(key(1)).await.is_some());
     });
 }

@@ -12,7 +12,7 @@ fn queue(workers: usize, reserved: usize, guaranteed: usize) -> WorkQueue {
 /// The permit of a ticket, if it was granted.
 fn granted(ticket: &mut WorkTicket) -> Option<WorkPermit> {
     match pin!(ticket.permit()).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(permit) => Some(permit),
+        Poll::Ready(permit) => permit,
         Poll::Pending => None,
     }
 }
@@ -96,6 +96,22 @@ fn a_single_worker_gives_every_other_turn_to_background_work_that_is_due() {
 }
 
 #[test]
+fn neighbours_leave_the_queue_as_soon_as_other_work_waits() {
+    let queue = queue(2, 1, 0);
+    let _neighbours: Vec<_> = (0..3).map(|_| queue.enter(WorkClass::Neighbour)).collect();
+    assert_eq!(counts(&queue), [0, 1, 0, 2]);
+    let _live = queue.enter(WorkClass::Live);
+    assert_eq!(counts(&queue), [1, 1, 0, 2], "the live request has not to wait");
+    let mut refresh = queue.enter(WorkClass::Refresh);
+    assert_eq!(counts(&queue), [1, 1, 0, 1]);
+    assert!(granted(&mut refresh).is_none());
+    let mut late = queue.enter(WorkClass::Neighbour);
+    assert_eq!(counts(&queue), [1, 1, 0, 1]);
+    let dropped = pin!(late.permit()).poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(dropped, Poll::Ready(None)));
+}
+
+#[test]
 fn there_is_room_while_a_worker_is_free_or_few_wait() {
     let queue = queue(2, 1, 1);
     assert!(queue.has_room(0));
@@ -124,7 +140,10 @@ fn with_many_threads_never_more_run_than_there_are_workers_and_all_get_their_tur
                     if number % 11 == 0 {
                         return;
                     }
-                    let permit = ticket.permit().await;
+                    let Some(permit) = ticket.permit().await else {
+                        assert_eq!(class, WorkClass::Neighbour);
+                        return;
+                    };
                     let running = queue.counts().running;
                     {
                         let mut most = most.lock().unwrap();

@@ -1,0 +1,141 @@
+//! The flights that are queued or running, and the requests that wait for them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::source::LiveError;
+use crate::serve::tiles::cache::CachedForm;
+use crate::stop::{Signal, Stop};
+use crate::tile::TileId;
+
+/// How long a tile is not tried again after it failed.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// The number of failures that are remembered before expired ones are removed.
+const MAX_REMEMBERED_FAILURES: usize = 1_024;
+
+/// The tile of a flight, and the generation of the target that it belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct FlightKey {
+    /// The generation of the target with which the tile is shown.
+    pub(crate) generation: u64,
+    /// The tile.
+    pub(crate) tile: TileId,
+}
+
+/// The result of a flight.
+pub(super) type Landed = Result<CachedForm, LiveError>;
+
+/// A flight that is queued or running.
+pub(super) struct LiveFlight {
+    /// A number that distinguishes it from later flights of the same key.
+    pub(super) number: u64,
+    /// Its number in the queue of work, once it is there.
+    pub(super) ticket: Option<u64>,
+    /// The number of requests that wait for it.
+    pub(super) waiters: usize,
+    /// True if it goes on when nobody waits for it.
+    pub(super) goes_on: bool,
+    /// Ends it.
+    pub(super) stop: Stop,
+    /// Where its result will be.
+    pub(super) landed: watch::Receiver<Option<Landed>>,
+}
+
+/// The flights that are queued or running, and the tiles that failed a moment ago.
+#[derive(Default)]
+pub(super) struct FlightTable {
+    pub(super) flights: HashMap<FlightKey, LiveFlight>,
+    /// Tiles that failed, and the time from which each may be tried again.
+    failed: HashMap<FlightKey, Instant>,
+    /// The number of flights that were begun.
+    pub(super) begun: u64,
+}
+
+impl FlightTable {
+    /// True if a tile failed a moment ago, so that it is not tried again yet.
+    pub(super) fn has_just_failed(&mut self, key: FlightKey) -> bool {
+        let is_early = self.failed.get(&key).is_some_and(|until| Instant::now() < *until);
+        if !is_early {
+            self.failed.remove(&key);
+        }
+        is_early
+    }
+
+    /// Takes out a flight that has landed, unless another one of the tile has begun.
+    pub(super) fn remove(&mut self, key: FlightKey, number: u64) {
+        if self.flights.get(&key).is_some_and(|flight| flight.number == number) {
+            self.flights.remove(&key);
+        }
+    }
+
+    /// Notes that a tile failed.
+    pub(super) fn note_failure(&mut self, key: FlightKey) {
+        let now = Instant::now();
+        if self.failed.len() >= MAX_REMEMBERED_FAILURES {
+            self.failed.retain(|_, until| *until > now);
+        }
+        self.failed.insert(key, now + PAUSE_AFTER_FAILURE);
+    }
+}
+
+/// The table, shared by the flights and those who wait for them.
+#[derive(Clone, Default)]
+pub(super) struct SharedTable(Arc<Mutex<FlightTable>>);
+
+impl SharedTable {
+    /// Locks the table. A lock poisoned by a panic is used all the same: no thread leaves the table half changed.
+    pub(super) fn lock(&self) -> MutexGuard<'_, FlightTable> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request that waits for a flight. Dropping it ends the wait.
+pub(crate) struct FlightWaiter {
+    pub(super) table: SharedTable,
+    pub(super) key: FlightKey,
+    pub(super) number: u64,
+    pub(super) landed: watch::Receiver<Option<Landed>>,
+    /// True if another request had started the flight already.
+    pub(crate) is_collapsed: bool,
+}
+
+impl FlightWaiter {
+    /// Waits for the tile as it would be stored. It may be called again if it was given up.
+    pub(crate) async fn landed(&mut self) -> Landed {
+        let landed = match self.landed.wait_for(Option::is_some).await {
+            Ok(landed) => landed.clone(),
+            Err(_gone) => None,
+        };
+        landed.unwrap_or_else(|| Err(LiveError::Failed("a thread died".to_owned())))
+    }
+
+    /// Lets the flight go on when nobody waits for it any more.
+    pub(crate) fn keep_going(&self) {
+        if let Some(flight) = self.table.lock().flights.get_mut(&self.key)
+            && flight.number == self.number
+        {
+            flight.goes_on = true;
+        }
+    }
+}
+
+impl Drop for FlightWaiter {
+    fn drop(&mut self) {
+        let mut table = self.table.lock();
+        let Some(flight) = table.flights.get_mut(&self.key).filter(|flight| flight.number == self.number) else {
+            return;
+        };
+        flight.waiters -= 1;
+        if flight.waiters == 0
+            && !flight.goes_on
+            && let Some(flight) = table.flights.remove(&self.key)
+        {
+            // The flight is about to end, so the next request for the tile starts another one.
+            flight.stop.ask(Signal::Terminate);
+        }
+    }
+}

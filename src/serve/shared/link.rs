@@ -1,0 +1,194 @@
+//! The connection to Redis. A build without the feature `redis` has none.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The address of a Redis server, with its password; `Debug` and `Display` hide user and password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisUrl(String);
+
+/// Why an address is none of Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RedisUrlError {
+    /// It has another form.
+    #[error("the address of Redis must have the form redis://USER:PASSWORD@HOST:PORT/DATABASE or unix:///PATH")]
+    Form,
+    /// The program was built without the feature.
+    #[error("this program was built without Redis: build it with the feature \"redis\"")]
+    NotBuilt,
+}
+
+impl FromStr for RedisUrl {
+    type Err = RedisUrlError;
+
+    fn from_str(text: &str) -> Result<RedisUrl, RedisUrlError> {
+        let text = text.trim();
+        let is_known = ["redis://", "unix://", "redis+unix://"].iter().any(|scheme| text.starts_with(scheme));
+        let url = is_known.then(|| RedisUrl(text.to_owned())).ok_or(RedisUrlError::Form)?;
+        imp::check(&url.0).map(|()| url)
+    }
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, rest) = self.0.split_once("://").unwrap_or(("redis", ""));
+        // Queries of unix:// may hold a password.
+        let rest = rest.split('?').next().unwrap_or_default();
+        match rest.rsplit_once('@') {
+            Some((_secret, host)) => write!(f, "{scheme}://(hidden)@{host}"),
+            None => write!(f, "{scheme}://{rest}"),
+        }
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Why an exchange with Redis failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum LinkError {
+    /// It took longer than its budget.
+    #[error("it takes too long")]
+    Slow,
+    /// The connection failed.
+    #[error("{0}")]
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "there is no connection"))]
+    Lost(String),
+    /// The server answered with an error, such as that its memory is full.
+    #[error("it refuses: {0}")]
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "there is no connection"))]
+    Refused(String),
+}
+
+/// A connection that is opened at the first exchange, and again whenever it breaks.
+pub(super) struct RedisLink(imp::Connection);
+
+impl RedisLink {
+    /// A connection to an address. Must be called on a runtime.
+    ///
+    /// # Errors
+    /// If the program was built without Redis, or the address is none of Redis.
+    pub(super) fn new(url: &RedisUrl) -> Result<RedisLink, RedisUrlError> {
+        imp::open(&url.0).map(RedisLink)
+    }
+
+    /// The value of a key.
+    pub(super) async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, LinkError> {
+        imp::get(&self.0, key).await
+    }
+
+    /// Sets the value of a key for a time, unless one that was rendered later is there.
+    pub(super) async fn put(&self, key: &str, value: &[u8], life: Duration) -> Result<(), LinkError> {
+        imp::put(&self.0, key, value, life).await
+    }
+}
+
+#[cfg(feature = "redis")]
+mod imp {
+    use std::time::Duration;
+
+    use redis::aio::ConnectionManagerConfig;
+    use redis::{Client, RedisError};
+
+    use super::{LinkError, RedisUrlError};
+
+    pub(super) use redis::aio::ConnectionManager as Connection;
+
+    /// The longest that opening a connection may take. The exchange that waits for it has its own budget.
+    const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+
+    /// Writes a value unless the one that is there was rendered later: both have the time at the same place, in digits that compare as text.
+    const PUT: &str = "
+        local old = redis.call('GETRANGE', KEYS[1], 4, 19)
+        if #old < 16 or old <= string.sub(ARGV[1], 5, 20) or redis.call('GETRANGE', KEYS[1], 0, 3) ~= 'oar1' then
+            redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+        end
+        return 1";
+
+    /// Checks that an address can be used.
+    pub(super) fn check(url: &str) -> Result<(), RedisUrlError> {
+        Client::open(url).map(drop).map_err(|_unnamed| RedisUrlError::Form)
+    }
+
+    pub(super) fn open(url: &str) -> Result<Connection, RedisUrlError> {
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(CONNECT_LIMIT))
+            .set_response_timeout(Some(CONNECT_LIMIT))
+            .set_number_of_retries(0);
+        let client = Client::open(url).map_err(|_unnamed| RedisUrlError::Form)?;
+        Connection::new_lazy_with_config(client, config).map_err(|_unnamed| RedisUrlError::Form)
+    }
+
+    pub(super) async fn get(link: &Connection, key: &str) -> Result<Option<Vec<u8>>, LinkError> {
+        redis::cmd("GET").arg(key).query_async(&mut link.clone()).await.map_err(link_error)
+    }
+
+    pub(super) async fn put(link: &Connection, key: &str, value: &[u8], life: Duration) -> Result<(), LinkError> {
+        let millis = u64::try_from(life.as_millis()).unwrap_or(u64::MAX).max(1);
+        let mut script = redis::cmd("EVAL");
+        script.arg(PUT).arg(1).arg(key).arg(value).arg(millis);
+        let done: Result<i64, RedisError> = script.query_async(&mut link.clone()).await;
+        done.map(drop).map_err(link_error)
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
+    fn link_error(error: RedisError) -> LinkError {
+        // The text of an error of the connection may name the address, never its password.
+        if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() || error.is_connection_refusal() {
+            return LinkError::Lost(error.to_string());
+        }
+        LinkError::Refused(error.code().map_or_else(|| "it sends another kind of value".to_owned(), str::to_owned))
+    }
+}
+
+#[cfg(not(feature = "redis"))]
+mod imp {
+    use std::time::Duration;
+
+    use super::{LinkError, RedisUrlError};
+
+    pub(super) use std::convert::Infallible as Connection;
+
+    pub(super) const fn check(_url: &str) -> Result<(), RedisUrlError> {
+        Err(RedisUrlError::NotBuilt)
+    }
+
+    pub(super) const fn open(_url: &str) -> Result<Connection, RedisUrlError> {
+        Err(RedisUrlError::NotBuilt)
+    }
+
+    #[expect(clippy::unused_async, reason = "as with the feature")]
+    pub(super) async fn get(link: &Connection, _key: &str) -> Result<Option<Vec<u8>>, LinkError> {
+        match *link {}
+    }
+
+    #[expect(clippy::unused_async, reason = "as with the feature")]
+    pub(super) async fn put(link: &Connection, _: &str, _: &[u8], _: Duration) -> Result<(), LinkError> {
+        match *link {}
+    }
+}
+
+#[cfg(all(test, feature = "redis"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_password_of_an_address_is_shown() {
+        for (url, shown) in [
+            ("redis://:hunter2@cache:6379/1", "redis://(hidden)@cache:6379/1"),
+            ("redis://u:hun%40ter2@cache", "redis://(hidden)@cache"),
+            ("redis://cache:6379", "redis://cache:6379"),
+            ("unix:///run/redis.sock?pass=hunter2", "unix:///run/redis.sock"),
+        ] {
+            let parsed: RedisUrl = url.parse().unwrap();
+            assert_eq!((parsed.to_string().as_str(), format!("{parsed:?}").as_str()), (shown, shown));
+        }
+        for url in ["", "cache:6379", "https://cache", "rediss://cache"] {
+            assert_eq!(url.parse::<RedisUrl>(), Err(RedisUrlError::Form), "{url}");
+        }
+    }
+}

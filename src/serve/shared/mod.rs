@@ -1,0 +1,173 @@
+//! The cache that several servers share, in Redis: tiles that one of them has rendered need not be rendered by the others.
+//!
+//! ```text
+//! flight ─► budget, circuit breaker ─► Redis ─ a sound, fresh entry ─► memory
+//!                                            └ anything else ────────► queue, rendered, told to Redis without waiting for it
+//! ```
+//!
+//! | file | subject |
+//! |---|---|
+//! | `entry` | what a value looks like, so that nothing else is taken for a tile |
+//! | `breaker` | leaves a server alone that fails again and again |
+//! | `link` | the connection to Redis |
+//!
+//! It only saves work: no answer waits longer than [`BUDGET`] for it, and without it every tile is rendered.
+
+mod breaker;
+mod entry;
+mod link;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::Semaphore;
+
+use self::breaker::CircuitBreaker;
+use self::link::{LinkError, RedisLink};
+use crate::serve::observe::metrics::Metrics;
+use crate::serve::observe::trouble::Trouble;
+
+pub(crate) use entry::SharedEntry;
+pub use link::{RedisUrl, RedisUrlError};
+
+/// The longest that a client waits for Redis.
+const BUDGET: Duration = Duration::from_millis(50);
+
+/// The longest that an exchange may take for which no client waits.
+const WRITE_LIMIT: Duration = Duration::from_secs(1);
+
+/// The most tiles that are told to Redis at once; further ones are not told.
+const MAX_WRITES: usize = 64;
+
+/// The largest tile that is told to Redis, in bytes.
+const MAX_ENTRY_BYTES: usize = 8 << 20;
+
+/// By how much another server's clock may be ahead.
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(2);
+
+struct SharedCacheParts {
+    link: RedisLink,
+    breaker: CircuitBreaker,
+    writes: Arc<Semaphore>,
+    trouble: Trouble,
+    metrics: Arc<Metrics>,
+}
+
+/// The shared cache. Clones share the connection.
+#[derive(Clone)]
+pub(crate) struct SharedCache(Arc<SharedCacheParts>);
+
+/// What came of a look into the shared cache, for the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SharedResult {
+    Hit,
+    Miss,
+    /// The value was not one of ours, or broken.
+    Broken,
+    /// Redis did not answer in time, or with an error.
+    Error,
+    /// Redis was not asked, because it had failed before.
+    Skipped,
+}
+
+impl SharedResult {
+    const fn name(self) -> &'static str {
+        match self {
+            SharedResult::Hit => "hit",
+            SharedResult::Miss => "miss",
+            SharedResult::Broken => "broken",
+            SharedResult::Error => "error",
+            SharedResult::Skipped => "skipped",
+        }
+    }
+}
+
+impl SharedCache {
+    /// A cache at an address, to which it begins to connect. Must be called on a runtime.
+    ///
+    /// # Errors
+    /// If the program was built without Redis, or the address is none of Redis.
+    pub(crate) fn new(url: &RedisUrl, metrics: Arc<Metrics>) -> Result<SharedCache, RedisUrlError> {
+        let shared = SharedCache(Arc::new(SharedCacheParts {
+            link: RedisLink::new(url)?,
+            breaker: CircuitBreaker::default(),
+            writes: Arc::new(Semaphore::new(MAX_WRITES)),
+            trouble: Trouble::none("Redis does not answer", "Redis answers again"),
+            metrics,
+        }));
+        let first = shared.clone();
+        tokio::spawn(async move {
+            // The connection is there then, or the log says why not.
+            drop(first.noted(WRITE_LIMIT, first.0.link.get("oar-tiles")).await);
+        });
+        Ok(shared)
+    }
+
+    /// The entry of a key that is younger than `max_age`, with its age. `None` if there is none, or Redis does not say within its budget.
+    pub(crate) async fn get(&self, key: &str, max_age: Duration) -> Option<(SharedEntry, Duration)> {
+        let (found, result) = self.asked(key, max_age).await;
+        self.0.metrics.asked_redis(result.name());
+        found
+    }
+
+    async fn asked(&self, key: &str, max_age: Duration) -> (Option<(SharedEntry, Duration)>, SharedResult) {
+        let parts = &self.0;
+        if !parts.breaker.may_try(Instant::now()) {
+            return (None, SharedResult::Skipped);
+        }
+        let value = match self.noted(BUDGET, parts.link.get(key)).await {
+            Ok(Some(value)) => value,
+            Ok(None) => return (None, SharedResult::Miss),
+            Err(_noted) => return (None, SharedResult::Error),
+        };
+        let Some(entry) = SharedEntry::read(key, &value) else { return (None, SharedResult::Broken) };
+        match entry.age(since_1970()) {
+            Some(age) if age < max_age => (Some((entry, age)), SharedResult::Hit),
+            _ => (None, SharedResult::Miss),
+        }
+    }
+
+    /// Tells Redis a tile that was rendered now, without waiting for it. An entry that was rendered later stays.
+    pub(crate) fn put(&self, key: String, stored: Option<&[u8]>, max_age: Duration) {
+        let parts = Arc::clone(&self.0);
+        let is_too_large = stored.is_some_and(|stored| stored.len() > MAX_ENTRY_BYTES);
+        let Ok(permit) = Arc::clone(&parts.writes).try_acquire_owned() else { return };
+        if is_too_large || !parts.breaker.may_try(Instant::now()) {
+            return;
+        }
+        let value = SharedEntry::written(&key, stored, since_1970());
+        let shared = self.clone();
+        tokio::spawn(async move {
+            // What came of it stands in the log.
+            drop(shared.noted(WRITE_LIMIT, shared.0.link.put(&key, &value, max_age)).await);
+            drop(permit);
+        });
+    }
+
+    /// Runs an exchange within a limit, and notes whether Redis works.
+    async fn noted<T>(
+        &self,
+        limit: Duration,
+        exchange: impl Future<Output = Result<T, LinkError>>,
+    ) -> Result<T, LinkError> {
+        let done = tokio::time::timeout(limit, exchange).await.unwrap_or(Err(LinkError::Slow));
+        match &done {
+            Ok(_) => {
+                self.0.breaker.succeeded();
+                self.0.trouble.ends();
+            }
+            // A server that is full, or still loading, answers at once: it costs no time to ask it again.
+            Err(error @ LinkError::Refused(_)) => self.0.trouble.begins(error),
+            Err(error) => {
+                self.0.breaker.failed(Instant::now());
+                self.0.trouble.begins(error);
+            }
+        }
+        done
+    }
+}
+
+/// The time since 1970.
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}

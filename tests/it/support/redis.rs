@@ -1,0 +1,104 @@
+//! A Redis server of a test's own.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+use super::until;
+
+/// A server that keeps nothing on disk, killed with the value.
+pub(crate) struct Redis {
+    child: Child,
+    port: u16,
+    password: String,
+    arguments: Vec<String>,
+}
+
+impl Redis {
+    /// A server with a password, and more arguments.
+    pub(crate) fn start(password: &str, arguments: &[&str]) -> Redis {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let redis = Redis { child: begun(port, password, &arguments), port, password: password.to_owned(), arguments };
+        redis.wait();
+        redis
+    }
+
+    /// Its address, with the password.
+    pub(crate) fn url(&self) -> String {
+        format!("redis://:{}@127.0.0.1:{}", self.password, self.port)
+    }
+
+    fn wait(&self) {
+        until("Redis answers", || TcpStream::connect(("127.0.0.1", self.port)).is_ok());
+        until("Redis is ready", || self.ask(&[b"PING"]) == b"PONG");
+    }
+
+    /// Sends a command; gives its answer: a text, a number, or the bytes of a value (Redis serialization protocol 2).
+    pub(crate) fn ask(&self, command: &[&[u8]]) -> Vec<u8> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let mut send = |command: &[&[u8]]| {
+            write!(stream, "*{}\r\n", command.len()).unwrap();
+            for part in command {
+                write!(stream, "${}\r\n", part.len()).unwrap();
+                stream.write_all(part).unwrap();
+                stream.write_all(b"\r\n").unwrap();
+            }
+        };
+        send(&[b"AUTH", self.password.as_bytes()]);
+        send(command);
+        let mut answer = BufReader::new(stream);
+        let mut line = String::new();
+        answer.read_line(&mut line).unwrap();
+        line.clear();
+        answer.read_line(&mut line).unwrap();
+        let line = line.trim_end();
+        match line.strip_prefix('$').map(str::parse::<usize>) {
+            Some(Ok(length)) => {
+                let mut value = vec![0; length];
+                answer.read_exact(&mut value).unwrap();
+                value
+            }
+            Some(Err(_none)) => Vec::new(),
+            None => line.as_bytes()[1..].to_vec(),
+        }
+    }
+
+    /// Sends it a signal, such as `-STOP`.
+    pub(crate) fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success());
+    }
+
+    /// Kills it.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again at the same address.
+    pub(crate) fn restart(&mut self) {
+        self.child = begun(self.port, &self.password, &self.arguments);
+        self.wait();
+    }
+}
+
+fn begun(port: u16, password: &str, arguments: &[String]) -> Child {
+    let port = port.to_string();
+    Command::new("redis-server")
+        .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--requirepass", password])
+        .args(arguments)
+        .current_dir(std::env::temp_dir())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("scripts/test installs redis-server")
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait()
+            && let Err(error) = self.child.kill().and_then(|()| self.child.wait())
+        {
+            eprintln!("a Redis server is left behind: {error}");
+        }
+    }
+}
