@@ -8,6 +8,7 @@
 //! | `settings` | the values, checked, as the option structs of the parts |
 //! | `layer`, `rows`, `margin`, `budget`, `placeholders` | the checks of layers |
 //! | `s3` | the checks of the section `[s3]` |
+//! | `purge` | the checks of the sections `[[purge]]` |
 //! | `show` | the output of `oar-tiles config` |
 
 mod budget;
@@ -16,6 +17,7 @@ mod file;
 mod layer;
 mod margin;
 mod placeholders;
+mod purge;
 mod rows;
 mod s3;
 mod serve;

@@ -11,6 +11,7 @@ use crate::changes::{ChangesOptions, TrackOptions, WatchOptions};
 use crate::encode::{Level, Packing};
 use crate::pipeline::Limits;
 use crate::postgis::{ConnectOptions, LayerOptions, Parts, SessionOptions};
+use crate::purge::PurgeOptions;
 use crate::serve::ServeOptions;
 use crate::sink::{MaxShrink, MaxShrinkError, Publishing, S3Options, Template, TreeOptions};
 use crate::tile::{LonLatBox, ZoomList};
@@ -92,6 +93,8 @@ pub struct TilesetSettings {
     pub tree: TreeOptions,
     /// How S3 is reached, and the headers of objects.
     pub s3: S3Options,
+    /// The CDNs that are told what changed.
+    pub purges: Vec<PurgeOptions>,
     /// How `reseed --watch` waits for changes.
     pub watch: WatchOptions,
     /// The layers, in the order in which they stand in a tile.
@@ -233,6 +236,7 @@ impl Check<'_> {
                 .map_err(|error: MaxShrinkError| self.wrong("tileset.max_shrink", error.to_string()))?,
             tree: self.tree(&given.target)?,
             s3: self.s3(&given.s3)?,
+            purges: self.purges(&given.purge)?,
             watch: WatchOptions {
                 debounce: self.present("changes.debounce", given.changes.debounce)?,
                 poll: self.present("changes.poll", given.changes.poll)?,

@@ -24,11 +24,17 @@ impl ConfigValues {
             };
             lines.push(format!("{field} = {value}  # {origin}"));
         }
-        if let Some((toml::Value::Array(layers), origin)) = self.0.get("layer") {
-            for layer in layers {
-                lines.push(format!("\n[[layer]]  # {origin}"));
-                if let toml::Value::Table(fields) = layer {
-                    lines.extend(fields.iter().map(|(field, value)| format!("{field} = {value}")));
+        for list in ["purge", "layer"] {
+            let Some((toml::Value::Array(sections), origin)) = self.0.get(list) else { continue };
+            for section in sections {
+                lines.push(format!("\n[[{list}]]  # {origin}"));
+                if let toml::Value::Table(fields) = section {
+                    lines.extend(fields.iter().map(|(field, value)| match value {
+                        toml::Value::String(url) if list == "purge" => {
+                            format!("{field} = {}", toml::Value::String(hidden_user(url)))
+                        }
+                        value => format!("{field} = {value}"),
+                    }));
                 }
             }
         }

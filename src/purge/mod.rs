@@ -9,12 +9,23 @@
 //! |---|---|
 //! | `items` | from changed tiles to the fewest items that hit them, within a limit |
 //! | `pace` | providers' rates, the user's budget, pauses after a refusal |
+//! | `provider` | who is asked, and how |
+//! | `sender` | batches sent within the rates, until a deadline |
 
 mod items;
 mod pace;
+mod provider;
+mod sender;
 
 pub use items::{
     BandTags, CdnPath, CdnUrl, CdnUrlError, Cover, FullPyramid, ListedCounts, MAX_TILES_TOLD_APART, PlanRules, PurgeBy,
     PurgeItem, PurgePlan, TileAddresses, TileCounts, TilesToPurge, TilesetTag, band_tags, cheapest_cover, plan,
 };
 pub use pace::{Allowance, PurgeBackoff, PurgeBudget, Rate, SpentItems, TokenBucket, retry_after};
+pub use provider::{
+    AkamaiOptions, BatchLimits, BunnyOptions, CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions,
+    EdgeGridSource, FastlyOptions, ItemKind, ItemPrice, NginxOptions, Provider, ProviderError, ProviderFacts,
+    ProviderOptions, PurgeBatch, PurgeName, PurgeOptions, PurgeSecret, SecretSource, SendError, VarnishOptions,
+    batches, names, provider,
+};
+pub use sender::{SendEnd, Sent, send};

@@ -23,6 +23,7 @@ mod input;
 mod interrupted;
 mod locks;
 mod project;
+mod purge;
 mod reading;
 mod rendering;
 mod reseed;

@@ -1,5 +1,6 @@
 //! A configuration as it is written in a file or gathered from several origins: every key may be missing.
 
+mod purge;
 mod s3;
 mod serve;
 
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::postgis::{Beyond, OnLargeTile, OnTileError};
 use crate::tile::{LonLatBox, ZoomList};
 
+pub(super) use purge::{AkamaiNetworkName, CloudflarePlanName, PurgeByName, PurgeProviderName, PurgeSection};
 pub(super) use s3::{CacheControl, EncryptionName, S3Section};
 pub(super) use serve::{AccessLogName, CdnHeaderName, RefreshName, ServeSection, WriterName};
 
@@ -22,6 +24,7 @@ pub(super) struct ConfigFile {
     pub(super) changes: ChangesSection,
     pub(super) run: RunSection,
     pub(super) serve: ServeSection,
+    pub(super) purge: Vec<PurgeSection>,
     pub(super) layer_defaults: LayerDefaults,
     pub(super) layer: Option<Vec<LayerSection>>,
 }

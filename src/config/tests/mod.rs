@@ -4,6 +4,7 @@ use super::*;
 use crate::postgis::Parts;
 
 mod layers;
+mod purge;
 mod values;
 
 fn file(text: &str) -> tempfile::NamedTempFile {

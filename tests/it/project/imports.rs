@@ -39,7 +39,7 @@ const MODULES: Table = &[
     ("purge", &["tile", "stop", "error", "sink"]),
     ("pipeline", &["tile", "encode", "source", "sink"]),
     ("report", &["tile", "manifest", "plan", "pipeline", "sink"]),
-    ("config", &["cells", "tile", "encode", "postgis", "changes", "pipeline", "sink", "serve"]),
+    ("config", &["cells", "tile", "encode", "postgis", "changes", "pipeline", "sink", "serve", "purge"]),
     ("cli", &["tile", "changes", "config", "serve"]),
     (
         "run",

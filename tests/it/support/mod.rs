@@ -23,6 +23,7 @@ pub(crate) mod s3_server;
 pub(crate) mod served;
 pub(crate) mod silent;
 pub(crate) mod sinks;
+pub(crate) mod stub;
 pub(crate) mod targets;
 pub(crate) mod tracked;
 pub(crate) mod tracking;

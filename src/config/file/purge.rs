@@ -1,0 +1,90 @@
+//! The sections `[[purge]]` as they are written.
+
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::duration;
+
+/// A section `[[purge]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct PurgeSection {
+    pub(in crate::config) provider: PurgeProviderName,
+    pub(in crate::config) url: String,
+    pub(in crate::config) by: Option<PurgeByName>,
+    pub(in crate::config) budget_per_month: Option<NonZeroU64>,
+    #[serde(default, with = "duration")]
+    pub(in crate::config) min_interval: Option<Duration>,
+    #[serde(default, with = "duration")]
+    pub(in crate::config) wait: Option<Duration>,
+    pub(in crate::config) required: Option<bool>,
+    #[serde(default, with = "duration")]
+    pub(in crate::config) rebound: Option<Duration>,
+    #[serde(default, with = "duration")]
+    pub(in crate::config) settle: Option<Duration>,
+    pub(in crate::config) soft: Option<bool>,
+    pub(in crate::config) distribution: Option<String>,
+    pub(in crate::config) profile: Option<String>,
+    pub(in crate::config) service: Option<String>,
+    pub(in crate::config) zone: Option<String>,
+    pub(in crate::config) plan: Option<CloudflarePlanName>,
+    pub(in crate::config) origins: Option<Vec<String>>,
+    pub(in crate::config) pull_zone: Option<u64>,
+    pub(in crate::config) network: Option<AkamaiNetworkName>,
+    pub(in crate::config) cp_code: Option<u64>,
+    pub(in crate::config) edgerc: Option<PathBuf>,
+    pub(in crate::config) edgerc_section: Option<String>,
+    pub(in crate::config) caches: Option<Vec<String>>,
+    pub(in crate::config) wildcards: Option<bool>,
+    pub(in crate::config) program: Option<Vec<String>>,
+    pub(in crate::config) max_items: Option<usize>,
+    pub(in crate::config) token_file: Option<PathBuf>,
+    pub(in crate::config) token_variable: Option<String>,
+    pub(in crate::config) endpoint: Option<String>,
+}
+
+/// Who is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum PurgeProviderName {
+    CloudFront,
+    Fastly,
+    Cloudflare,
+    Bunny,
+    Akamai,
+    Varnish,
+    Nginx,
+    Command,
+}
+
+/// By what tiles are purged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum PurgeByName {
+    Auto,
+    Tag,
+    Path,
+    Url,
+    All,
+}
+
+/// Cloudflare's plans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum CloudflarePlanName {
+    Free,
+    Pro,
+    Business,
+    Enterprise,
+}
+
+/// Akamai's networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum AkamaiNetworkName {
+    Production,
+    Staging,
+}

@@ -1,0 +1,200 @@
+//! The sections `[[purge]]`, checked.
+
+use std::time::Duration;
+
+use super::error::ConfigError;
+use super::file::{AkamaiNetworkName, CloudflarePlanName, PurgeByName, PurgeProviderName, PurgeSection};
+use super::settings::Check;
+use crate::purge::{
+    AkamaiOptions, BunnyOptions, CdnUrl, CdnUrlError, CloudFrontOptions, CloudflareOptions, CloudflarePlan,
+    CommandOptions, EdgeGridSource, FastlyOptions, NginxOptions, ProviderOptions, PurgeBudget, PurgeBy, PurgeOptions,
+    SecretSource, VarnishOptions,
+};
+
+/// How long a command waits for a provider.
+const WAIT: Duration = Duration::from_secs(30);
+
+/// After which time items that cost nothing are purged again: an edge may have fetched the old tile again from a shield that was purged
+/// after it.
+const REBOUND: Duration = Duration::from_secs(10);
+
+/// The least time between two purges that cost money.
+const MIN_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The most lines of a list for a program.
+const MAX_LISTED: usize = 10_000;
+
+impl Check<'_> {
+    /// The checked sections.
+    pub(super) fn purges(&self, given: &[PurgeSection]) -> Result<Vec<PurgeOptions>, ConfigError> {
+        given.iter().map(|section| self.purge(section)).collect()
+    }
+
+    fn purge(&self, given: &PurgeSection) -> Result<PurgeOptions, ConfigError> {
+        let url: CdnUrl = given
+            .url
+            .parse()
+            .map_err(|error: CdnUrlError| self.wrong("purge.url", format!("{:?} {error}", given.url)))?;
+        self.purge_keys_fit(given)?;
+        let costs = given.provider == PurgeProviderName::CloudFront;
+        let rebound = given.rebound.unwrap_or(if costs { Duration::ZERO } else { REBOUND });
+        Ok(PurgeOptions {
+            provider: self.purge_provider(given)?,
+            url,
+            by: match given.by.unwrap_or(PurgeByName::Auto) {
+                PurgeByName::Auto => None,
+                PurgeByName::Tag => Some(PurgeBy::Tag),
+                PurgeByName::Path => Some(PurgeBy::Path),
+                PurgeByName::Url => Some(PurgeBy::Url),
+                PurgeByName::All => Some(PurgeBy::All),
+            },
+            budget: PurgeBudget {
+                items_per_month: given.budget_per_month,
+                min_interval: given.min_interval.unwrap_or(if costs { MIN_INTERVAL } else { Duration::ZERO }),
+            },
+            wait: given.wait.unwrap_or(WAIT),
+            required: given.required.unwrap_or(false),
+            rebound: (rebound > Duration::ZERO).then_some(rebound),
+            settle: given.settle.unwrap_or_default(),
+        })
+    }
+
+    fn purge_provider(&self, given: &PurgeSection) -> Result<ProviderOptions, ConfigError> {
+        let endpoint = given.endpoint.as_deref().map(|url| self.server("purge.endpoint", url)).transpose()?;
+        let soft = given.soft.unwrap_or(true);
+        Ok(match given.provider {
+            PurgeProviderName::CloudFront => ProviderOptions::CloudFront(CloudFrontOptions {
+                distribution: self.name_in_path("purge.distribution", given.distribution.as_deref())?,
+                profile: given.profile.clone(),
+                endpoint,
+            }),
+            PurgeProviderName::Fastly => ProviderOptions::Fastly(FastlyOptions {
+                service: self.name_in_path("purge.service", given.service.as_deref())?,
+                token: self.token(given, "FASTLY_API_TOKEN")?,
+                soft,
+                endpoint,
+            }),
+            PurgeProviderName::Cloudflare => ProviderOptions::Cloudflare(CloudflareOptions {
+                zone: self.name_in_path("purge.zone", given.zone.as_deref())?,
+                token: self.token(given, "CLOUDFLARE_API_TOKEN")?,
+                plan: match given.plan.unwrap_or(CloudflarePlanName::Free) {
+                    CloudflarePlanName::Free => CloudflarePlan::Free,
+                    CloudflarePlanName::Pro => CloudflarePlan::Pro,
+                    CloudflarePlanName::Business => CloudflarePlan::Business,
+                    CloudflarePlanName::Enterprise => CloudflarePlan::Enterprise,
+                },
+                origins: given.origins.clone().unwrap_or_default(),
+                endpoint,
+            }),
+            PurgeProviderName::Bunny => ProviderOptions::Bunny(BunnyOptions {
+                pull_zone: self.present("purge.pull_zone", given.pull_zone)?,
+                token: self.token(given, "BUNNY_API_KEY")?,
+                endpoint,
+            }),
+            PurgeProviderName::Akamai => ProviderOptions::Akamai(AkamaiOptions {
+                network: match given.network.unwrap_or(AkamaiNetworkName::Production) {
+                    AkamaiNetworkName::Production => "production".to_owned(),
+                    AkamaiNetworkName::Staging => "staging".to_owned(),
+                },
+                cp_code: given.cp_code,
+                credentials: match &given.edgerc {
+                    Some(path) => EdgeGridSource::File {
+                        path: path.clone(),
+                        section: given.edgerc_section.clone().unwrap_or_else(|| "default".to_owned()),
+                    },
+                    None => EdgeGridSource::Variables,
+                },
+                soft,
+                endpoint,
+            }),
+            PurgeProviderName::Varnish => {
+                ProviderOptions::Varnish(VarnishOptions { caches: self.caches(given)?, soft })
+            }
+            PurgeProviderName::Nginx => ProviderOptions::Nginx(NginxOptions {
+                caches: self.caches(given)?,
+                wildcards: given.wildcards.unwrap_or(false),
+            }),
+            PurgeProviderName::Command => {
+                let program = self.present("purge.program", given.program.clone())?;
+                if program.first().is_none_or(String::is_empty) {
+                    return Err(
+                        self.wrong("purge.program", "names no program: write [\"/path/to/program\"]".to_owned())
+                    );
+                }
+                let max_items = self.within("purge.max_items", given.max_items.unwrap_or(MAX_LISTED), 1..=1_000_000)?;
+                ProviderOptions::Command(CommandOptions { program, max_items })
+            }
+        })
+    }
+
+    /// Refuses keys that another provider has: who writes them expects them to do something.
+    fn purge_keys_fit(&self, given: &PurgeSection) -> Result<(), ConfigError> {
+        use PurgeProviderName::{Akamai, Bunny, CloudFront, Cloudflare, Command, Fastly, Nginx, Varnish};
+        let clouds: &[PurgeProviderName] = &[CloudFront, Fastly, Cloudflare, Bunny, Akamai];
+        let with_token: &[PurgeProviderName] = &[Fastly, Cloudflare, Bunny];
+        let keys: [(&str, bool, &[PurgeProviderName]); 18] = [
+            ("distribution", given.distribution.is_some(), &[CloudFront]),
+            ("profile", given.profile.is_some(), &[CloudFront]),
+            ("service", given.service.is_some(), &[Fastly]),
+            ("zone", given.zone.is_some(), &[Cloudflare]),
+            ("plan", given.plan.is_some(), &[Cloudflare]),
+            ("origins", given.origins.is_some(), &[Cloudflare]),
+            ("pull_zone", given.pull_zone.is_some(), &[Bunny]),
+            ("network", given.network.is_some(), &[Akamai]),
+            ("cp_code", given.cp_code.is_some(), &[Akamai]),
+            ("edgerc", given.edgerc.is_some(), &[Akamai]),
+            ("edgerc_section", given.edgerc_section.is_some(), &[Akamai]),
+            ("caches", given.caches.is_some(), &[Varnish, Nginx]),
+            ("wildcards", given.wildcards.is_some(), &[Nginx]),
+            ("program", given.program.is_some(), &[Command]),
+            ("max_items", given.max_items.is_some(), &[Command]),
+            ("token_file", given.token_file.is_some(), with_token),
+            ("token_variable", given.token_variable.is_some(), with_token),
+            ("endpoint", given.endpoint.is_some(), clouds),
+        ];
+        let odd = keys.into_iter().find(|(_, is_given, fits)| *is_given && !fits.contains(&given.provider));
+        odd.map_or(Ok(()), |(key, _, fits)| {
+            let fits: Vec<String> = fits.iter().map(|name| format!("{name:?}").to_lowercase()).collect();
+            let what = format!("is of provider = \"{}\": leave it out", fits.join("\" or \""));
+            Err(self.wrong(&format!("purge.{key}"), what))
+        })
+    }
+
+    fn token(&self, given: &PurgeSection, usual: &str) -> Result<SecretSource, ConfigError> {
+        match (&given.token_file, &given.token_variable) {
+            (Some(_), Some(_)) => {
+                Err(self.wrong("purge.token_file", "and token_variable are given: write one of them".to_owned()))
+            }
+            (Some(path), None) => Ok(SecretSource::File(path.clone())),
+            (None, variable) => Ok(SecretSource::Variable(variable.clone().unwrap_or_else(|| usual.to_owned()))),
+        }
+    }
+
+    /// A name that becomes a part of a URL's path.
+    fn name_in_path(&self, key: &str, given: Option<&str>) -> Result<String, ConfigError> {
+        let name = self.present(key, given)?;
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')) {
+            return Err(self.wrong(key, format!("{name:?} is no id: write letters and digits")));
+        }
+        Ok(name.to_owned())
+    }
+
+    fn caches(&self, given: &PurgeSection) -> Result<Vec<String>, ConfigError> {
+        let caches = self.present("purge.caches", given.caches.as_deref())?;
+        if caches.is_empty() {
+            return Err(self.wrong("purge.caches", "names no server: write [\"http://127.0.0.1:6081\"]".to_owned()));
+        }
+        caches.iter().map(|url| self.server("purge.caches", url)).collect()
+    }
+
+    /// The address of a server, which gets requests.
+    fn server(&self, key: &str, url: &str) -> Result<String, ConfigError> {
+        let parsed: Result<CdnUrl, CdnUrlError> = url.parse();
+        match parsed {
+            Ok(_) => Ok(url.trim_end_matches('/').to_owned()),
+            // A URL with a user holds a password: the message does not repeat it.
+            Err(CdnUrlError::User) => Err(self.wrong(key, format!("{}", CdnUrlError::User))),
+            Err(error) => Err(self.wrong(key, format!("{url:?} {error}"))),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The sections `[[purge]]`.
+
+use super::*;
+
+/// The section of the sample, as if it were given, with one of the providers.
+fn sample(provider: &str, keys: &str) -> String {
+    let begin = SAMPLE.find("# [[purge]]").unwrap();
+    let lines = SAMPLE[begin..].lines().skip(1).map_while(|line| line.strip_prefix("#   "));
+    let of_provider = lines.filter(|line| {
+        let key = line.split(' ').next().unwrap();
+        keys.split(' ').chain(["url", "by", "budget_per_month", "wait", "required", "rebound"]).any(|name| name == key)
+    });
+    format!("[[purge]]\nprovider = \"{provider}\"\n{}\n", of_provider.collect::<Vec<_>>().join("\n"))
+}
+
+const KEYS: [(&str, &str); 8] = [
+    ("cloudfront", "distribution profile endpoint min_interval settle"),
+    ("fastly", "service token_file endpoint soft"),
+    ("cloudflare", "zone plan origins token_variable"),
+    ("bunny", "pull_zone token_file"),
+    ("akamai", "network cp_code edgerc edgerc_section"),
+    ("varnish", "caches soft"),
+    ("nginx", "caches wildcards"),
+    ("command", "program max_items"),
+];
+
+#[test]
+fn the_sample_holds_every_key_of_every_provider() {
+    for (provider, keys) in KEYS {
+        let text = sample(provider, keys);
+        for key in keys.split(' ') {
+            assert!(text.contains(&format!("\n{key} = ")), "{provider} {key}");
+        }
+        let job = resolve(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        assert_eq!(job.tileset.purges[0].provider.name(), provider);
+    }
+    assert!(resolve("").unwrap().tileset.purges.is_empty());
+}
+
+#[test]
+fn a_wrong_purge_is_answered_with_its_key() {
+    let fastly = "[[purge]]\nprovider = \"fastly\"\nurl = \"https://h/\"\n";
+    for (text, key, message) in [
+        (fastly.to_owned(), "purge.service", "has no value: write one"),
+        (format!("{fastly}service = \"../x\""), "purge.service", "\"../x\" is no id: write letters and digits"),
+        (
+            format!("{fastly}service = \"a\"\nzone = \"b\""),
+            "purge.zone",
+            "is of provider = \"cloudflare\": leave it out",
+        ),
+        (
+            fastly.replace("https://h/", "h"),
+            "purge.url",
+            "\"h\" is no whole address: write https://HOST/PATH/, under which clients find the tiles",
+        ),
+        (
+            format!("{fastly}service = \"a\"\nendpoint = \"https://me:hunter2@h\""),
+            "purge.endpoint",
+            "holds a user or a password, which no cached address has: leave it out",
+        ),
+    ] {
+        answered(&text, key, message);
+    }
+}
+
+#[test]
+fn what_is_shown_of_a_purge_holds_no_password() {
+    let text = "[[purge]]\nprovider = \"varnish\"\nurl = \"https://h/\"\nendpoint = \"http://me:hunter2@h\"";
+    let shown = gather_with(text, &[], Vec::new()).unwrap().show();
+    assert!(shown.contains("[[purge]]") && shown.contains("provider = \"varnish\""), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+}

@@ -1,0 +1,83 @@
+//! nginx with the module `ngx_cache_purge`: `PURGE` of exact URLs; prefixes only with a version that knows `*`.
+
+use futures_util::future::BoxFuture;
+use http::StatusCode;
+
+use super::super::super::items::{CdnUrl, PurgeBy};
+use super::super::http::{HttpClient, empty_request};
+use super::super::{
+    BatchLimits, ItemKind, ItemPrice, NginxOptions, Provider, ProviderFacts, PurgeBatch, SendError, many_at_once,
+};
+use super::OWN_RATE;
+
+/// One or several nginx servers.
+pub(in crate::purge::provider) struct Nginx {
+    options: NginxOptions,
+    url: CdnUrl,
+    http: HttpClient,
+}
+
+impl Nginx {
+    pub(in crate::purge::provider) fn new(options: NginxOptions, url: CdnUrl, http: HttpClient) -> Nginx {
+        Nginx { options, url, http }
+    }
+
+    async fn ask(&self, path: String) -> Result<(), SendError> {
+        for cache in &self.options.caches {
+            let url = format!("{}{path}", cache.trim_end_matches('/'));
+            // nginx keeps a variant for each Accept-Encoding where the answer varies by it (Vary), and purges that of the request.
+            for encoding in ["gzip", "identity"] {
+                let headers = [("host", self.url.host()), ("accept-encoding", encoding)];
+                let answer = self.http.send(empty_request("PURGE", &url, &headers)?).await?;
+                // What is not in the cache is 404 in the module's version 2.3, and 412 from 2.5 on.
+                if !matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::PRECONDITION_FAILED) {
+                    answer.judged(&[])?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl NginxOptions {
+    /// What the provider takes, and what it costs.
+    pub(in crate::purge::provider) fn facts(&self) -> ProviderFacts {
+        ProviderFacts {
+            name: "nginx",
+            takes: if self.wildcards {
+                &[PurgeBy::Path, PurgeBy::Url, PurgeBy::All]
+            } else {
+                &[PurgeBy::Url, PurgeBy::All]
+            },
+            takes_everything: self.wildcards,
+            mixes: false,
+            max_items: if self.wildcards { 20_000 } else { usize::MAX },
+            price: ItemPrice::FREE,
+        }
+    }
+}
+
+impl Provider for Nginx {
+    fn facts(&self) -> ProviderFacts {
+        self.options.facts()
+    }
+
+    fn limits(&self, kind: ItemKind) -> BatchLimits {
+        let max_items = if kind == ItemKind::Url { 1_000 } else { 1 };
+        BatchLimits { max_items, max_bytes: usize::MAX, bytes_around: 0, requests: OWN_RATE, items: OWN_RATE }
+    }
+
+    fn send<'a>(&'a self, batch: &'a PurgeBatch) -> BoxFuture<'a, Result<(), SendError>> {
+        Box::pin(async move {
+            match batch.kind {
+                ItemKind::Url => many_at_once(batch.names.iter().map(|name| self.ask(name.clone())).collect()).await,
+                ItemKind::Prefix | ItemKind::Everything if self.options.wildcards => {
+                    many_at_once(batch.names.iter().map(|name| self.ask(format!("{name}*"))).collect()).await
+                }
+                ItemKind::Tag | ItemKind::Prefix | ItemKind::Everything => Err(SendError::refused(
+                    "everything is to be purged, and this nginx takes exact addresses only: empty its cache folder, then run oar-tiles purge --forget; or set wildcards = true if its purge module is 2.4 or later".to_owned(),
+                )),
+            }
+        })
+    }
+}

@@ -1,0 +1,15 @@
+//! CDNs that are asked over an API of their own. Checked against the documented API, not a live account.
+
+mod akamai;
+mod bunny;
+mod cloudflare;
+mod cloudfront;
+mod edgegrid;
+mod fastly;
+
+pub(super) use akamai::Akamai;
+pub(super) use bunny::Bunny;
+pub(super) use cloudflare::Cloudflare;
+pub(super) use cloudfront::CloudFront;
+pub use edgegrid::EdgeGridSource;
+pub(super) use fastly::Fastly;

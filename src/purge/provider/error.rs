@@ -1,0 +1,73 @@
+//! Why a provider cannot be asked, or does not take what it is asked.
+
+use std::time::Duration;
+
+use crate::error::ErrorKind;
+
+/// Why a provider cannot be asked at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProviderError {
+    /// A secret is missing.
+    #[error("no secret can be read from {place}: {what}")]
+    Secret {
+        /// The file or the variable.
+        place: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The file with Akamai's credentials.
+    #[error("{place} has no credentials of Akamai: {what}")]
+    EdgeRc {
+        /// The file and its section, or the variables.
+        place: String,
+        /// What is missing.
+        what: String,
+    },
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up: {what}")]
+    Tls {
+        /// The cause.
+        what: String,
+    },
+}
+
+impl ProviderError {
+    /// Its kind.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        ErrorKind::Usage
+    }
+}
+
+/// Why a provider did not take a request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// It may take the same request later.
+    #[error("{what}")]
+    Later {
+        /// What it said, without secrets.
+        what: String,
+        /// How long it asks to wait.
+        retry_after: Option<Duration>,
+    },
+    /// It refuses the same request until somebody changes something: a key, a right, the configuration.
+    #[error("{what}")]
+    Refused {
+        /// What it said, without secrets.
+        what: String,
+    },
+}
+
+impl SendError {
+    /// A refusal that passes.
+    #[must_use]
+    pub const fn later(what: String) -> SendError {
+        SendError::Later { what, retry_after: None }
+    }
+
+    /// A refusal that stays.
+    #[must_use]
+    pub const fn refused(what: String) -> SendError {
+        SendError::Refused { what }
+    }
+}

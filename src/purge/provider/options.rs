@@ -1,0 +1,177 @@
+//! What the user sets for a provider. Defaults stand in `sample-config.toml`.
+
+use std::time::Duration;
+
+use super::super::items::{CdnUrl, PurgeBy};
+use super::super::pace::PurgeBudget;
+use super::{EdgeGridSource, ProviderFacts, SecretSource};
+
+/// One `[[purge]]` of the configuration.
+#[derive(Debug, Clone)]
+pub struct PurgeOptions {
+    /// Who is asked.
+    pub provider: ProviderOptions,
+    /// How the CDN knows the target's tiles.
+    pub url: CdnUrl,
+    /// By what tiles are purged; `None` for what suits the provider.
+    pub by: Option<PurgeBy>,
+    /// What may be spent.
+    pub budget: PurgeBudget,
+    /// How long a command waits for a provider before it leaves the rest to the next run.
+    pub wait: Duration,
+    /// True if a purge that is not done makes a run end with exit code 3.
+    pub required: bool,
+    /// After which time the same items are purged again: for caches in two tiers. `None` for never.
+    pub rebound: Option<Duration>,
+    /// How long readers of the target may still hold the old tiles after a publish.
+    pub settle: Duration,
+}
+
+/// A provider and what it needs.
+#[derive(Debug, Clone)]
+pub enum ProviderOptions {
+    /// Amazon CloudFront.
+    CloudFront(CloudFrontOptions),
+    /// Fastly.
+    Fastly(FastlyOptions),
+    /// Cloudflare.
+    Cloudflare(CloudflareOptions),
+    /// Bunny.
+    Bunny(BunnyOptions),
+    /// Akamai.
+    Akamai(AkamaiOptions),
+    /// Varnish.
+    Varnish(VarnishOptions),
+    /// nginx with `ngx_cache_purge`.
+    Nginx(NginxOptions),
+    /// A program.
+    Command(CommandOptions),
+}
+
+impl ProviderOptions {
+    /// Its name in the configuration, in metrics and in messages.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.facts().name
+    }
+
+    /// What the provider takes, and what it costs.
+    #[must_use]
+    pub fn facts(&self) -> ProviderFacts {
+        match self {
+            ProviderOptions::CloudFront(options) => options.facts(),
+            ProviderOptions::Fastly(options) => options.facts(),
+            ProviderOptions::Cloudflare(options) => options.facts(),
+            ProviderOptions::Bunny(options) => options.facts(),
+            ProviderOptions::Akamai(options) => options.facts(),
+            ProviderOptions::Varnish(options) => options.facts(),
+            ProviderOptions::Nginx(options) => options.facts(),
+            ProviderOptions::Command(options) => options.facts(),
+        }
+    }
+}
+
+/// A distribution of CloudFront; credentials come from the AWS SDK's chain.
+#[derive(Debug, Clone)]
+pub struct CloudFrontOptions {
+    /// The distribution's id.
+    pub distribution: String,
+    /// The profile of the shared AWS configuration.
+    pub profile: Option<String>,
+    /// The API, if it is not Amazon's.
+    pub endpoint: Option<String>,
+}
+
+/// A service of Fastly.
+#[derive(Debug, Clone)]
+pub struct FastlyOptions {
+    /// The service's id.
+    pub service: String,
+    /// An API token with the scope `purge_select` (and `purge_all`).
+    pub token: SecretSource,
+    /// Mark as stale rather than remove.
+    pub soft: bool,
+    /// The API, if it is not Fastly's.
+    pub endpoint: Option<String>,
+}
+
+/// A zone of Cloudflare.
+#[derive(Debug, Clone)]
+pub struct CloudflareOptions {
+    /// The zone's id.
+    pub zone: String,
+    /// An API token with the permission "Cache Purge".
+    pub token: SecretSource,
+    /// The plan, which decides the rates.
+    pub plan: CloudflarePlan,
+    /// Sites on which maps show these tiles. With them exact addresses are purged as files, once for each.
+    pub origins: Vec<String>,
+    /// The API, if it is not Cloudflare's.
+    pub endpoint: Option<String>,
+}
+
+/// Cloudflare's plans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloudflarePlan {
+    /// Free.
+    Free,
+    /// Pro.
+    Pro,
+    /// Business.
+    Business,
+    /// Enterprise.
+    Enterprise,
+}
+
+/// A pull zone of Bunny.
+#[derive(Debug, Clone)]
+pub struct BunnyOptions {
+    /// The pull zone's id.
+    pub pull_zone: u64,
+    /// The account's API key.
+    pub token: SecretSource,
+    /// The API, if it is not Bunny's.
+    pub endpoint: Option<String>,
+}
+
+/// A property of Akamai.
+#[derive(Debug, Clone)]
+pub struct AkamaiOptions {
+    /// `production` or `staging`.
+    pub network: String,
+    /// The content provider code that stands for everything.
+    pub cp_code: Option<u64>,
+    /// The API client's credentials.
+    pub credentials: EdgeGridSource,
+    /// Invalidate rather than delete.
+    pub soft: bool,
+    /// The API, if it is not that of the credentials' host.
+    pub endpoint: Option<String>,
+}
+
+/// Varnish servers.
+#[derive(Debug, Clone)]
+pub struct VarnishOptions {
+    /// Their addresses, such as `http://10.0.0.5:6081`.
+    pub caches: Vec<String>,
+    /// Mark as stale rather than remove.
+    pub soft: bool,
+}
+
+/// nginx servers.
+#[derive(Debug, Clone)]
+pub struct NginxOptions {
+    /// Their addresses.
+    pub caches: Vec<String>,
+    /// True if the purge module takes `*` at the end of a key.
+    pub wildcards: bool,
+}
+
+/// A program.
+#[derive(Debug, Clone)]
+pub struct CommandOptions {
+    /// The program and its arguments.
+    pub program: Vec<String>,
+    /// The most lines of a list.
+    pub max_items: usize,
+}

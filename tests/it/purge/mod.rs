@@ -1,0 +1,19 @@
+//! CDNs are told what changed.
+
+mod clouds;
+
+use oar_tiles::purge::{ProviderOptions, PurgeBudget, PurgeOptions};
+
+/// Options for a provider, with nothing but defaults.
+fn options(provider: ProviderOptions) -> PurgeOptions {
+    PurgeOptions {
+        provider,
+        url: "https://tiles.example.org/facilities/".parse().unwrap(),
+        by: None,
+        budget: PurgeBudget { items_per_month: None, min_interval: std::time::Duration::ZERO },
+        wait: std::time::Duration::from_secs(30),
+        required: false,
+        rebound: None,
+        settle: std::time::Duration::ZERO,
+    }
+}

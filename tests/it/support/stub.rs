@@ -1,0 +1,114 @@
+//! A server that stands for a provider's API: it keeps what it was asked, and answers as a function says.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+/// A request as the stub has read it.
+#[derive(Debug, Clone)]
+pub(crate) struct StubRequest {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    /// Names in lower case.
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
+}
+
+impl StubRequest {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The request on one line, without headers.
+    pub(crate) fn line(&self) -> String {
+        format!("{} {} {}", self.method, self.path, self.body).trim_end().to_owned()
+    }
+}
+
+/// What the stub does with a request.
+#[derive(Debug, Clone)]
+pub(crate) enum StubAnswer {
+    /// A status, further header lines, a body.
+    Says(u16, &'static str, String),
+    /// It took the request, and the connection is cut before the answer.
+    Cut,
+}
+
+impl StubAnswer {
+    pub(crate) fn of(status: u16, body: &str) -> StubAnswer {
+        StubAnswer::Says(status, "", body.to_owned())
+    }
+}
+
+/// The server, until the test ends.
+pub(crate) struct Stub {
+    /// Its address, `http://127.0.0.1:PORT`.
+    pub(crate) url: String,
+    asked: Arc<Mutex<Vec<StubRequest>>>,
+}
+
+impl Stub {
+    /// A server that answers as `answer` says, one request after the other.
+    pub(crate) fn new(answer: impl FnMut(&StubRequest) -> StubAnswer + Send + 'static) -> Stub {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (kept, answer) = (Arc::clone(&asked), Arc::new(Mutex::new(answer)));
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let (kept, answer) = (Arc::clone(&kept), Arc::clone(&answer));
+                std::thread::spawn(move || {
+                    let mut reader = BufReader::new(client.try_clone().unwrap());
+                    let mut client = client;
+                    while let Some(request) = read(&mut reader) {
+                        let said = answer.lock().unwrap()(&request);
+                        kept.lock().unwrap().push(request);
+                        if !say(&mut client, &said) {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Stub { url, asked }
+    }
+
+    /// What it was asked so far.
+    pub(crate) fn asked(&self) -> Vec<StubRequest> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.asked().iter().map(StubRequest::line).collect()
+    }
+}
+
+fn read(reader: &mut BufReader<TcpStream>) -> Option<StubRequest> {
+    let mut line = || {
+        let mut line = String::new();
+        (reader.read_line(&mut line).ok()? > 0).then(|| line.trim_end().to_owned())
+    };
+    let first = line()?;
+    let mut words = first.split(' ').map(str::to_owned);
+    let (method, path) = (words.next()?, words.next()?);
+    let mut headers = Vec::new();
+    loop {
+        let line = line()?;
+        if line.is_empty() {
+            break;
+        }
+        let (name, value) = line.split_once(':')?;
+        headers.push((name.to_lowercase(), value.trim().to_owned()));
+    }
+    let length = headers.iter().find(|(name, _)| name == "content-length");
+    let mut body = vec![0; length.map_or(0, |(_, length)| length.parse().unwrap())];
+    reader.read_exact(&mut body).ok()?;
+    Some(StubRequest { method, path, headers, body: String::from_utf8(body).unwrap() })
+}
+
+/// False if the connection is to be cut.
+fn say(client: &mut TcpStream, answer: &StubAnswer) -> bool {
+    let StubAnswer::Says(status, headers, body) = answer else { return false };
+    let text = format!("HTTP/1.1 {status} Said\r\n{headers}content-length: {}\r\n\r\n{body}", body.len());
+    client.write_all(text.as_bytes()).is_ok()
+}
