@@ -22,7 +22,7 @@
 //! | [`command`] | one verb a file; each returns a value, which `main` prints | `run` and everything below |
 //! | [`run`] | what verbs share: a job, its target, restarts, the seed, the look at what changed; names concrete sources and sinks | everything below |
 //! | [`report`] | events in; bar, lines, JSON, tables out | values of `plan`, `pipeline`, `manifest`, `sink`, `tile` |
-//! | [`serve`] | a target over HTTP: tiles, TileJSON, a map, metrics | `encode`, `error`, `manifest`, `mvt`, `sink`, `stop`, `tile` |
+//! | [`serve`] | a target over HTTP: tiles, TileJSON, a map, metrics | `encode`, `error`, `manifest`, `mvt`, `purge`, `sink`, `stop`, `tile` |
 //! | [`purge`] | CDNs: which cached tiles a publish made stale, and how a provider is asked to forget them | `error`, `sink`, `stop`, `tile` |
 //! | [`pipeline`] | plan in, tileset out: workers, packing, one writer in order | `source`, `sink`, `encode`, `tile` |
 //! | [`patch`] | points that changed, put into the tiles that the target holds | `encode`, `mvt`, `plan`, `sink`, `source`, `tile` |

@@ -8,19 +8,21 @@ use std::time::Duration;
 use clap::Parser as _;
 use oar_tiles::changes::WatchOptions;
 use oar_tiles::cli::{
-    Cli, Command, Copy, Inspect, Preview, Publish, Reseed, Seed, Serve, SettingFlags, Track, TrackPrune, Verify,
+    Cli, Command, Copy, Inspect, Preview, Publish, Purge, PurgeVerb, Reseed, Seed, Serve, SettingFlags, Track,
+    TrackPrune, Verify,
 };
 use oar_tiles::command::reseed::{ReseedOptions, ReseedOutcome, WatchWriter};
 use oar_tiles::command::serve::OnceReady;
 use oar_tiles::command::track::InstallWork;
-use oar_tiles::command::{config, copy, inspect, publish, reseed, seed, serve, track, verify};
+use oar_tiles::command::{config, copy, inspect, publish, purge, reseed, seed, serve, track, verify};
 use oar_tiles::config::{CONFIG_VARIABLE, ConfigValues, JobSettings, Progress, Settings, gather};
 use oar_tiles::exit::Exit;
 use oar_tiles::postgis::Parts;
 use oar_tiles::report::{
     Report, ReportFile, ReseedReport, RunMetrics, Style, grouped, print, print_as_json, print_json, print_script,
-    render_backlog, render_contents, render_copy, render_dirty, render_features, render_findings, render_plan,
-    render_reseed, render_run, render_versions, report, say, say_error, start_log,
+    render_backlog, render_contents, render_copy, render_delivered, render_dirty, render_features, render_findings,
+    render_plan, render_planned_purges, render_purge_status, render_reseed, render_run, render_versions, report, say,
+    say_error, start_log,
 };
 use oar_tiles::run::{CommandError, DirtyFilter, Job, TileList, TilesWanted, area, interrupted};
 use oar_tiles::serve::{ServeOptions, SettingsReader, TargetWriter};
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Seed(arguments) => run_seed(arguments, &stop),
         Command::Reseed(arguments) => run_reseed(arguments, &stop),
         Command::Publish(arguments) => run_publish(arguments, &stop),
+        Command::Purge(arguments) => run_purge(arguments, &stop),
         Command::Verify(arguments) => run_verify(arguments, &stop),
         Command::Inspect(arguments) => run_inspect(arguments, &stop),
         Command::Copy(arguments) => run_copy(arguments, &stop),
@@ -158,6 +161,7 @@ fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError> {
         let done = seed::seed(&job).await?;
         closing.show(&render_run(&done), &done)?;
         metrics.wrote(done.written, done.bytes);
+        job.purge_published(false).await?;
         seed::complete(&done)
     });
     noted(&metrics, ended, stop)
@@ -208,6 +212,10 @@ fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandError> {
             ReseedOutcome::Planned(_) => {}
             ReseedOutcome::Done(done) => metrics.wrote(done.written, done.bytes),
             ReseedOutcome::Seeded(done) => metrics.wrote(done.written, done.bytes),
+        }
+        if !arguments.dry_run {
+            // Also where nothing changed: an earlier run may have left something.
+            job.purge_published(false).await?;
         }
         outcome.complete()
     });
@@ -275,7 +283,32 @@ fn run_publish(arguments: &Publish, stop: &Stop) -> Result<(), CommandError> {
     on_runtime(async || {
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
         let latest = tokio::task::block_in_place(|| publish::publish(&job, &options))?;
-        Ok(print(&render_versions(&latest))?)
+        print(&render_versions(&latest))?;
+        job.purge_published(false).await.map(drop)
+    })
+}
+
+fn run_purge(arguments: &Purge, stop: &Stop) -> Result<(), CommandError> {
+    start_log(0);
+    let (flags, target, is_json) = match &arguments.verb {
+        Some(PurgeVerb::Status(status)) => (status.given(), &status.target, Some(status.json)),
+        None => (arguments.what.given(), &arguments.what.target, None),
+    };
+    let settings = match target {
+        Some(target) => resolved_for(&flags, target)?,
+        None => resolved(&flags, true)?,
+    };
+    let what = &arguments.what;
+    let request = purge::PurgeRequest { all: what.all, tiles: what.tiles.clone(), forget: what.forget };
+    on_runtime(async || {
+        let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
+        match is_json {
+            Some(true) => print_as_json(&purge::status(&job).await?)?,
+            Some(false) => print(&render_purge_status(&purge::status(&job).await?))?,
+            None if what.dry_run => print(&render_planned_purges(&purge::dry_run(&job, &request).await?))?,
+            None => print(&render_delivered(&purge::purge(&job, &request).await?))?,
+        }
+        Ok(())
     })
 }
 
@@ -357,12 +390,18 @@ fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
     let Copy { source, target, zoom, bbox, force, changed_out, public_url, config } = arguments;
     let flags = SettingFlags { config: config.clone(), public_url: public_url.clone(), ..SettingFlags::default() };
-    let settings = resolved_for(&flags, target)?;
+    let mut settings = resolved(&flags, false)?;
+    // The CDNs of the configuration stand before its own output.
+    if settings.tileset.output != Path::new(target) {
+        settings.tileset.purges.clear();
+    }
+    settings.tileset.output = PathBuf::from(target);
     let options = copy::CopyOptions { source: source.clone(), zoom: zoom.clone(), bbox: bbox.clone() };
     on_runtime(async || {
         let job = Job::new(settings, *force, &report(Style::Warnings), stop)?;
         let job = job.with_changed_out(changed_out.as_deref())?;
-        Ok(print(&render_copy(&copy::copy(&job, &options).await?))?)
+        print(&render_copy(&copy::copy(&job, &options).await?))?;
+        job.purge_published(false).await.map(drop)
     })
 }
 

@@ -1,5 +1,6 @@
 //! Flags as typed. Nothing is decided here: "not given" stays `None`.
 
+mod purge;
 mod serve;
 mod track;
 
@@ -13,6 +14,7 @@ use crate::changes::Cursor;
 use crate::config::{Flag, Progress};
 use crate::tile::{LonLatBox, ZoomList};
 
+pub use purge::{Purge, PurgeStatusFlags, PurgeVerb, PurgeWhat};
 pub use serve::{EmptyStatusFlag, Preview, Serve};
 pub use track::{Track, TrackInstall, TrackPrune, TrackRemove, TrackStatus, Tracked};
 
@@ -38,6 +40,8 @@ pub enum Command {
     Reseed(Reseed),
     /// List the versions of a target, or switch clients to another version
     Publish(Publish),
+    /// Tell CDNs which tiles changed: what waits since the last publish, or what is named
+    Purge(Purge),
     /// Check a target: structure, counts and tiles; with --database also compare it with the database
     Verify(Verify),
     /// Show what a target holds, or what one of its tiles holds

@@ -92,7 +92,7 @@ fn run(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
         scope,
         unwritten: Unwritten::Delete,
         run: RunKind::Copy,
-        list_changes: job.changed_out.is_some(),
+        list_changes: job.changed_out.is_some() || !job.settings.tileset.purges.is_empty(),
         dirty: None,
         before_manifest: Vec::new(),
     };

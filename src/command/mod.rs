@@ -5,6 +5,7 @@ pub mod copy;
 pub mod floor;
 pub mod inspect;
 pub mod publish;
+pub mod purge;
 pub mod reseed;
 pub mod seed;
 pub mod serve;

@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
+use crate::manifest::Publication;
+use crate::purge::{Outbox, OutboxEntry, queue_name};
 use crate::run::{CommandError, Job, TargetUrl};
 use crate::sink::{Latest, TargetError, directory_versions, switch_directory};
+use crate::tile::TileRectList;
 
 /// What `publish` was asked for, beside the settings.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +22,33 @@ pub struct PublishOptions {
 /// # Errors
 /// If the target has no versions, not the one asked for, or cannot be written.
 pub fn publish(job: &Job, options: &PublishOptions) -> Result<Latest, CommandError> {
+    let switches = options.rollback || options.to.is_some();
+    if switches && !job.settings.tileset.purges.is_empty() {
+        // Before the switch, too: after a kill between the two nobody else would tell the CDNs.
+        add_documents(job)?;
+    }
+    let latest = switched(job, options)?;
+    if switches && !job.settings.tileset.purges.is_empty() {
+        add_documents(job)?;
+    }
+    Ok(latest)
+}
+
+/// Puts the documents that lead to a version into the outbox.
+fn add_documents(job: &Job) -> Result<(), CommandError> {
+    let names: Vec<String> = job.settings.tileset.purges.iter().map(queue_name).collect();
+    let id = Publication::after(None).id;
+    let documents = Outbox::DOCUMENTS.map(str::to_owned).to_vec();
+    let entry = OutboxEntry::new(0, id, Some(TileRectList::default()), documents);
+    Outbox::change(&*job.target.notes()?, |outbox| {
+        for name in &names {
+            outbox.queues.entry(name.clone()).or_default().add(entry.clone());
+        }
+    })?;
+    Ok(())
+}
+
+fn switched(job: &Job, options: &PublishOptions) -> Result<Latest, CommandError> {
     let target = &job.target;
     match &target.url {
         TargetUrl::Directory(path) => directory(path, options),

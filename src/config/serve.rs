@@ -4,11 +4,12 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::file::{AccessLogName, CdnHeaderName, RefreshName, ServeSection, WriterName};
+use super::file::{AccessLogName, CdnHeaderName, RefreshName, ServeSection, TagHeaderName, WriterName};
 use super::settings::Check;
+use crate::purge::TilesetTag;
 use crate::serve::{
     AccessLogStyle, AddressRange, CdnHeader, EmptyStatus, ListenAddress, LiveOptions, RedisUrl, RedisUrlError,
-    ServeOptions, WorkerShares, WorkerSharesError, WriterOptions,
+    ServeOptions, TagHeader, TagOptions, WorkerShares, WorkerSharesError, WriterOptions,
 };
 use crate::sink::CacheRule;
 use crate::tile::Zoom;
@@ -23,9 +24,21 @@ impl From<CdnHeaderName> for CdnHeader {
     }
 }
 
+impl From<TagHeaderName> for TagHeader {
+    fn from(name: TagHeaderName) -> TagHeader {
+        match name {
+            TagHeaderName::CacheTag => TagHeader::CacheTag,
+            TagHeaderName::SurrogateKey => TagHeader::SurrogateKey,
+            TagHeaderName::CdnTag => TagHeader::CdnTag,
+            TagHeaderName::EdgeCacheTag => TagHeader::EdgeCacheTag,
+            TagHeaderName::Xkey => TagHeader::Xkey,
+        }
+    }
+}
+
 impl Check<'_> {
     /// The checked section.
-    pub(super) fn serve(&self, given: &ServeSection) -> Result<ServeOptions, ConfigError> {
+    pub(super) fn serve(&self, given: &ServeSection, tileset: &str) -> Result<ServeOptions, ConfigError> {
         let cache_mb = self.present("serve.cache_mb", given.cache_mb)?;
         let connections = self.present("serve.max_connections", given.max_connections)?;
         let of_address = self.present("serve.max_connections_of_address", given.max_connections_of_address)?;
@@ -36,6 +49,7 @@ impl Check<'_> {
         }
         let listen = self.present("serve.listen", given.listen.as_deref())?;
         let cdn_headers = self.present("serve.cdn_headers", given.cdn_headers.as_deref())?;
+        let tag_headers = self.present("serve.tag_headers", given.tag_headers.as_deref())?;
         Ok(ServeOptions {
             listen: self.address("serve.listen", listen)?,
             admin: given.admin.as_deref().map(|text| self.address("serve.admin", text)).transpose()?,
@@ -44,6 +58,10 @@ impl Check<'_> {
             cache_control: self.cache_rules("serve.cache_control", given.cache_control.as_ref())?,
             cdn_cache_control: self.cache_rules("serve.cdn_cache_control", given.cdn_cache_control.as_ref())?,
             cdn_headers: cdn_headers.iter().map(|name| CdnHeader::from(*name)).collect(),
+            tags: TagOptions {
+                headers: tag_headers.iter().map(|name| TagHeader::from(*name)).collect(),
+                tag: TilesetTag::of(tileset),
+            },
             empty_status: self.empty_status(self.present("serve.empty_status", given.empty_status)?)?,
             cache_bytes: self.within("serve.cache_mb", cache_mb, 0..=1 << 20)? << 20,
             lists_tiles: true,

@@ -166,7 +166,7 @@ impl Settings {
             rows_memory: rows_mb * 1_000_000,
             progress: check.present("run.progress", given.run.progress)?,
         };
-        let server = check.serve(&given.serve)?;
+        let server = check.serve(&given.serve, &check.present("tileset.name", given.tileset.name.clone())?)?;
         let tilesets = vec![check.tileset(&given, only_layers)?];
         Ok(Settings { database, run, server, tilesets })
     }

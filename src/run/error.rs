@@ -7,6 +7,7 @@ use super::look::TileListError;
 use crate::config::ConfigError;
 use crate::error::{ErrorKind, Obstacle};
 use crate::plan::HeavyTile;
+use crate::purge::OutboxError;
 use crate::report::{MetricsFileError, ReportFileError};
 use crate::sink::{LocationError, MaxShrink, ReadError, SwitchError, TargetError};
 use crate::stop::{Signal, Stop};
@@ -72,6 +73,25 @@ pub enum CommandError {
         /// The target.
         target: String,
     },
+    /// A CDN was not told what changed.
+    #[error(
+        "{target} is published, but not every CDN that is required was told: {providers}. What it has to be told is kept: run oar-tiles purge"
+    )]
+    NotPurged {
+        /// The target.
+        target: String,
+        /// The CDNs.
+        providers: String,
+    },
+    /// There is nobody to tell.
+    #[error("the configuration names no CDN for {target}: write a [[purge]] (sample-config.toml shows its keys)")]
+    NoPurges {
+        /// The target.
+        target: String,
+    },
+    /// The outbox.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
     /// A bucket has no versions.
     #[error(
         "{target} has no latest.json: it was not published with publish = \"versioned\", so there is nothing to switch back to"
@@ -359,6 +379,7 @@ impl CommandError {
             | CommandError::NoPage { .. }
             | CommandError::Location(_)
             | CommandError::NoVersions { .. }
+            | CommandError::NoPurges { .. }
             | CommandError::Unversioned { .. }
             | CommandError::Switch(_)
             | CommandError::NoTarget { .. }
@@ -378,7 +399,7 @@ impl CommandError {
             CommandError::NeedsSeed { .. } | CommandError::NeedSeeds { .. } | CommandError::Untracked { .. } => {
                 ErrorKind::NeedsSeed
             }
-            CommandError::Unrendered { .. } => ErrorKind::Partial,
+            CommandError::Unrendered { .. } | CommandError::NotPurged { .. } => ErrorKind::Partial,
             CommandError::Contended { .. } => ErrorKind::Transient(Obstacle::HeldUp),
             // A run ends with these after it has started over as often as it may.
             CommandError::Restarts { .. }
@@ -389,6 +410,7 @@ impl CommandError {
             | CommandError::NotThere { .. }
             | CommandError::BrokenTile { .. }
             | CommandError::Unsound { .. }
+            | CommandError::Outbox(_)
             | CommandError::Died(_) => ErrorKind::Failed,
         }
     }

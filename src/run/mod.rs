@@ -6,6 +6,7 @@
 //! | `target/` | the kind of target that a text names, how it is opened, whether a run may replace what is there |
 //! | `attempts` | restarts on a new snapshot; work on threads that may block |
 //! | `prepare` | snapshot, probe, survey and plan of a seed |
+//! | `purging` | CDNs after a publish |
 //! | `queue_gate` | batches of a server's own writer wait in its queue |
 //! | `seed` | a seed, from the plan to the manifest: for `seed`, and for a `reseed` that has to seed |
 //! | `look/` | the dirty tiles of a target: for `reseed` and `track status` |
@@ -19,6 +20,7 @@ pub(crate) mod describe;
 mod error;
 pub(crate) mod look;
 pub(crate) mod prepare;
+pub(crate) mod purging;
 mod queue_gate;
 pub(crate) mod seed;
 pub(crate) mod target;

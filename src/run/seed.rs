@@ -126,7 +126,7 @@ async fn open(
         layers: names(&prepared.layers),
         scope: Scope { zooms: settings.tileset.zooms.clone(), coverage: Coverage::new(&settings.tileset.bbox) },
         unwritten: Unwritten::Delete,
-        list_changes: job.changed_out.is_some(),
+        list_changes: job.changed_out.is_some() || !job.settings.tileset.purges.is_empty(),
         dirty: None,
         before_manifest,
         run: RunKind::Seed { database: database(mark.as_ref(), Some(&prepared.reads.digest)) },

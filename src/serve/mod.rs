@@ -44,7 +44,9 @@ mod writer;
 
 pub use error::ServeError;
 pub use live::{LiveError, LiveLayer, LiveSource, LiveTile};
-pub use options::{AccessLogStyle, CdnHeader, EmptyStatus, LiveOptions, ServeOptions, WriterOptions};
+pub use options::{
+    AccessLogStyle, CdnHeader, EmptyStatus, LiveOptions, ServeOptions, TagHeader, TagOptions, WriterOptions,
+};
 pub use queue::{
     ClassCounts, QueueCounts, WorkClass, WorkPermit, WorkQueue, WorkTicket, WorkerShares, WorkerSharesError,
 };

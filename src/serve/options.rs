@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::purge::TilesetTag;
 use crate::serve::http::accept::AddressLimits;
 use crate::serve::http::address::ListenAddress;
 use crate::serve::http::peers::AddressRange;
@@ -114,6 +115,8 @@ pub struct ServeOptions {
     pub cdn_cache_control: Vec<CacheRule>,
     /// The headers that carry these rules to CDNs.
     pub cdn_headers: Vec<CdnHeader>,
+    /// The tags of tiles.
+    pub tags: TagOptions,
     /// The status of the answer for an empty tile.
     pub empty_status: EmptyStatus,
     /// The size of the tile cache in memory, in bytes.
@@ -146,6 +149,30 @@ pub struct ServeOptions {
     pub drain: Duration,
 }
 
+/// The tags of tiles, by which CDNs purge them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagOptions {
+    /// The headers that carry them; none for no tags.
+    pub headers: Vec<TagHeader>,
+    /// The tag of the tileset, from which those of bands are made.
+    pub tag: TilesetTag,
+}
+
+/// A header in which a CDN expects tags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TagHeader {
+    /// `Cache-Tag`: Cloudflare, and CloudFront if its `CacheTagConfig` names it.
+    CacheTag,
+    /// `Surrogate-Key`: Fastly.
+    SurrogateKey,
+    /// `CDN-Tag`: Bunny.
+    CdnTag,
+    /// `Edge-Cache-Tag`: Akamai.
+    EdgeCacheTag,
+    /// `xkey`: Varnish.
+    Xkey,
+}
+
 /// The size of a preview's tile cache in bytes; a preview has one user.
 const PREVIEW_CACHE_BYTES: u64 = 64 << 20;
 
@@ -170,6 +197,7 @@ impl ServeOptions {
             cache_control: Vec::new(),
             cdn_cache_control: Vec::new(),
             cdn_headers: Vec::new(),
+            tags: TagOptions { headers: Vec::new(), tag: TilesetTag::of("") },
             empty_status: EmptyStatus::NoContent,
             cache_bytes: PREVIEW_CACHE_BYTES,
             lists_tiles: false,

@@ -10,6 +10,7 @@ use crate::changes::{Waking, WatchOptions};
 use crate::error::ErrorKind;
 use crate::postgis::Database;
 use crate::report::{Event, Report};
+use crate::run::purging::PurgeTask;
 use crate::run::{CommandError, Job};
 use crate::stop::{Grace, Signal, Stop};
 
@@ -35,6 +36,8 @@ struct ReseedWatch<'a, F> {
     how: WatchOptions,
     database: Database,
     waking: Option<Waking>,
+    /// Tells CDNs, if there are any.
+    purging: &'a Option<PurgeTask>,
     /// The last reason why no notifications arrive, so that it is reported once.
     said: String,
 }
@@ -51,7 +54,13 @@ pub(super) async fn watch(
     let mut options = options.clone();
     // Tiles that could not be rendered are not dirty by themselves: otherwise each look would retry them. The next change does.
     options.filter.leaves_unrendered = true;
-    ReseedWatch { job, options, each, how, database, waking: None, said: String::new() }.run().await
+    let purging = PurgeTask::begin(job);
+    let watch = ReseedWatch { job, options, each, how, database, purging: &purging, waking: None, said: String::new() };
+    let ended = watch.run().await;
+    if let (Some(purging), Some(_)) = (purging, job.stop.asked()) {
+        purging.end().await;
+    }
+    ended
 }
 
 impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> ReseedWatch<'_, F> {
@@ -72,7 +81,13 @@ impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> ReseedWatch<'_, F> {
                             "{error}: until notifications can be heard, changes are looked for every {poll}"
                         ));
                     }
-                    (self.each)(&outcome)?;
+                    let shown = (self.each)(&outcome);
+                    // After our own caches have let go of the old tiles: a CDN would fetch these again.
+                    if let (Some(purging), ReseedOutcome::Done(_) | ReseedOutcome::Seeded(_)) = (self.purging, &outcome)
+                    {
+                        purging.wake();
+                    }
+                    shown?;
                     // What could not be rendered is tried again with the next change.
                     if let Err(error) = outcome.complete() {
                         self.warn(with_cause(&error));

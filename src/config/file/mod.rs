@@ -11,7 +11,7 @@ use crate::tile::{LonLatBox, ZoomList};
 
 pub(super) use purge::{AkamaiNetworkName, CloudflarePlanName, PurgeByName, PurgeProviderName, PurgeSection};
 pub(super) use s3::{CacheControl, EncryptionName, S3Section};
-pub(super) use serve::{AccessLogName, CdnHeaderName, RefreshName, ServeSection, WriterName};
+pub(super) use serve::{AccessLogName, CdnHeaderName, RefreshName, ServeSection, TagHeaderName, WriterName};
 
 /// All keys of a configuration.
 #[derive(Debug, Clone, Default, Deserialize)]

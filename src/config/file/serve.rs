@@ -21,6 +21,7 @@ pub(in crate::config) struct ServeSection {
     pub(in crate::config) cache_control: Option<CacheControl>,
     pub(in crate::config) cdn_cache_control: Option<CacheControl>,
     pub(in crate::config) cdn_headers: Option<Vec<CdnHeaderName>>,
+    pub(in crate::config) tag_headers: Option<Vec<TagHeaderName>>,
     pub(in crate::config) max_connections: Option<usize>,
     pub(in crate::config) max_connections_of_address: Option<usize>,
     pub(in crate::config) trusted_proxies: Option<Vec<String>>,
@@ -80,6 +81,21 @@ pub(in crate::config) enum RefreshName {
     Background,
     /// The fresh tile, if it is there soon.
     Patient,
+}
+
+/// A header in which a CDN expects tags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(in crate::config) enum TagHeaderName {
+    #[serde(rename = "Cache-Tag")]
+    CacheTag,
+    #[serde(rename = "Surrogate-Key")]
+    SurrogateKey,
+    #[serde(rename = "CDN-Tag")]
+    CdnTag,
+    #[serde(rename = "Edge-Cache-Tag")]
+    EdgeCacheTag,
+    #[serde(rename = "xkey")]
+    Xkey,
 }
 
 /// Whether and how requests are logged.

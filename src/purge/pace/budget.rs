@@ -27,7 +27,7 @@ pub struct SpentItems {
 
 /// What a budget allows at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Allowance {
+pub enum PurgeAllowance {
     /// This many items, 1 or more: if more are needed, fewer and larger ones.
     Items(usize),
     /// Nothing for this long.
@@ -38,29 +38,30 @@ pub enum Allowance {
 const ADVANCE: u64 = 30;
 
 impl PurgeBudget {
-    /// What may be sent now. A month's items accrue evenly over the month, a thirtieth of them (a day's worth) in advance: who edits less
-    /// than the budget waits for nothing, who edits more purges fewer and larger items, the last one on the month's last day.
+    /// What may be sent now. A thirtieth of a month's items (a day's worth) may be spent in advance, the rest accrues evenly over the month:
+    /// who edits less than the budget waits for nothing, who edits more purges fewer and larger items until the month's end.
     #[must_use]
-    pub fn allowance(&self, spent: &SpentItems, now: SystemTime) -> Allowance {
+    pub fn allowance(&self, spent: &SpentItems, now: SystemTime) -> PurgeAllowance {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let since_last = now.saturating_sub(Duration::from_secs(spent.last_sent));
         // A clock that was set back must not hold purges up for long.
         if spent.last_sent <= now.as_secs() && since_last < self.min_interval {
-            return Allowance::Wait(self.min_interval.saturating_sub(since_last));
+            return PurgeAllowance::Wait(self.min_interval.saturating_sub(since_last));
         }
-        let Some(budget) = self.items_per_month.map(NonZeroU64::get) else { return Allowance::Items(usize::MAX) };
+        let Some(budget) = self.items_per_month.map(NonZeroU64::get) else { return PurgeAllowance::Items(usize::MAX) };
         let month = MonthPosition::of(now);
         let spent = if spent.month == month.month { spent.items } else { 0 };
-        let accrued = budget.saturating_mul(month.elapsed.as_secs()) / month.length.as_secs();
-        let allowed = accrued.saturating_add((budget / ADVANCE).max(1)).min(budget);
+        let advance = (budget / ADVANCE).max(1);
+        let spread = budget - advance;
+        let allowed = advance + spread.saturating_mul(month.elapsed.as_secs()) / month.length.as_secs();
         match allowed.checked_sub(spent) {
-            Some(items) if items > 0 => Allowance::Items(usize::try_from(items).unwrap_or(usize::MAX)),
-            _ if spent >= budget => Allowance::Wait(month.length.saturating_sub(month.elapsed)),
+            Some(items) if items > 0 => PurgeAllowance::Items(usize::try_from(items).unwrap_or(usize::MAX)),
+            _ if spent >= budget => PurgeAllowance::Wait(month.length.saturating_sub(month.elapsed)),
             _ => {
                 // The moment at which one more item than was spent has accrued.
-                let accrued = spent + 1 - (budget / ADVANCE).max(1).min(spent + 1);
-                let at = Duration::from_secs(accrued.saturating_mul(month.length.as_secs()).div_ceil(budget));
-                Allowance::Wait(at.saturating_sub(month.elapsed).max(Duration::from_secs(1)))
+                let accrued = (spent + 1).saturating_sub(advance);
+                let at = Duration::from_secs(accrued.saturating_mul(month.length.as_secs()).div_ceil(spread.max(1)));
+                PurgeAllowance::Wait(at.saturating_sub(month.elapsed).max(Duration::from_secs(1)))
             }
         }
     }
@@ -145,13 +146,15 @@ mod tests {
     fn items_accrue_over_the_month_a_day_in_advance() {
         let budget = budget(3_000, 0);
         let spent = SpentItems::default();
-        assert_eq!(budget.allowance(&spent, at("2026-11-01T00:00:00Z")), Allowance::Items(100));
-        assert_eq!(budget.allowance(&spent, at("2026-11-11T00:00:00Z")), Allowance::Items(1_100));
-        let spent = PurgeBudget::after(&spent, 1_100, at("2026-11-11T00:00:00Z"));
-        // One item accrues in 864 s.
-        assert_eq!(budget.allowance(&spent, at("2026-11-11T00:00:00Z")), Allowance::Wait(Duration::from_secs(864)));
-        assert_eq!(budget.allowance(&spent, at("2026-11-11T00:14:24Z")), Allowance::Items(1));
-        assert_eq!(budget.allowance(&spent, at("2026-12-01T00:00:00Z")), Allowance::Items(100));
+        assert_eq!(budget.allowance(&spent, at("2026-11-01T00:00:00Z")), PurgeAllowance::Items(100));
+        assert_eq!(budget.allowance(&spent, at("2026-11-11T00:00:00Z")), PurgeAllowance::Items(1_066));
+        let spent = PurgeBudget::after(&spent, 1_066, at("2026-11-11T00:00:00Z"));
+        assert_eq!(
+            budget.allowance(&spent, at("2026-11-11T00:00:00Z")),
+            PurgeAllowance::Wait(Duration::from_secs(311))
+        );
+        assert_eq!(budget.allowance(&spent, at("2026-11-11T00:05:11Z")), PurgeAllowance::Items(1));
+        assert_eq!(budget.allowance(&spent, at("2026-12-01T00:00:00Z")), PurgeAllowance::Items(100));
     }
 
     #[test]
@@ -159,19 +162,19 @@ mod tests {
         let spent = PurgeBudget::after(&SpentItems::default(), 10, at("2026-11-29T00:00:00Z"));
         assert_eq!(
             budget(10, 0).allowance(&spent, at("2026-11-30T00:00:00Z")),
-            Allowance::Wait(Duration::from_secs(DAY))
+            PurgeAllowance::Wait(Duration::from_secs(DAY))
         );
-        assert_eq!(budget(10, 0).allowance(&spent, at("2026-12-01T00:00:00Z")), Allowance::Items(1));
+        assert_eq!(budget(10, 0).allowance(&spent, at("2026-12-01T00:00:00Z")), PurgeAllowance::Items(1));
     }
 
     #[test]
     fn purges_keep_their_distance() {
         let spent = PurgeBudget::after(&SpentItems::default(), 1, at("2026-11-01T00:00:00Z"));
         let budget = PurgeBudget { items_per_month: None, min_interval: Duration::from_secs(60) };
-        assert_eq!(budget.allowance(&spent, at("2026-11-01T00:00:20Z")), Allowance::Wait(Duration::from_secs(40)));
-        assert_eq!(budget.allowance(&spent, at("2026-11-01T00:01:00Z")), Allowance::Items(usize::MAX));
+        assert_eq!(budget.allowance(&spent, at("2026-11-01T00:00:20Z")), PurgeAllowance::Wait(Duration::from_secs(40)));
+        assert_eq!(budget.allowance(&spent, at("2026-11-01T00:01:00Z")), PurgeAllowance::Items(usize::MAX));
         // The clock was set back.
-        assert_eq!(budget.allowance(&spent, at("2026-10-01T00:00:00Z")), Allowance::Items(usize::MAX));
+        assert_eq!(budget.allowance(&spent, at("2026-10-01T00:00:00Z")), PurgeAllowance::Items(usize::MAX));
     }
 
     /// Whatever is sent as soon as it is allowed: in no month more than the budget, and the wait that is named suffices.
@@ -182,11 +185,11 @@ mod tests {
             let (mut now, end) = (at("2026-01-15T00:00:00Z"), at("2026-04-01T00:00:00Z"));
             while now < end {
                 match budget.allowance(&spent, now) {
-                    Allowance::Items(allowed) => {
+                    PurgeAllowance::Items(allowed) => {
                         spent = PurgeBudget::after(&spent, allowed, now);
                         assert!(spent.items <= items, "{spent:?}");
                     }
-                    Allowance::Wait(wait) => {
+                    PurgeAllowance::Wait(wait) => {
                         assert!(wait > Duration::ZERO && wait <= Duration::from_secs(31 * DAY));
                         now += wait;
                     }

@@ -6,4 +6,4 @@ mod budget;
 
 pub use backoff::{PurgeBackoff, retry_after};
 pub use bucket::{Rate, TokenBucket};
-pub use budget::{Allowance, PurgeBudget, SpentItems};
+pub use budget::{PurgeAllowance, PurgeBudget, SpentItems};

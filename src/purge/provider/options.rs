@@ -59,12 +59,12 @@ impl ProviderOptions {
     #[must_use]
     pub fn facts(&self) -> ProviderFacts {
         match self {
-            ProviderOptions::CloudFront(options) => options.facts(),
-            ProviderOptions::Fastly(options) => options.facts(),
-            ProviderOptions::Cloudflare(options) => options.facts(),
-            ProviderOptions::Bunny(options) => options.facts(),
+            ProviderOptions::CloudFront(_) => CloudFrontOptions::facts(),
+            ProviderOptions::Fastly(_) => FastlyOptions::facts(),
+            ProviderOptions::Cloudflare(_) => CloudflareOptions::facts(),
+            ProviderOptions::Bunny(_) => BunnyOptions::facts(),
             ProviderOptions::Akamai(options) => options.facts(),
-            ProviderOptions::Varnish(options) => options.facts(),
+            ProviderOptions::Varnish(_) => VarnishOptions::facts(),
             ProviderOptions::Nginx(options) => options.facts(),
             ProviderOptions::Command(options) => options.facts(),
         }

@@ -24,6 +24,7 @@ use crate::tile::{LonLatBox, ZoomList};
 
 pub(crate) use dirty::{DirtyTiles, Work, drawn};
 pub(crate) use state::{TargetState, needs_seed};
+pub(crate) use tile_list::listed;
 pub use tile_list::{TileList, TileListError, area};
 
 /// Which tiles a reseed renders.

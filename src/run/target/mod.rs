@@ -23,6 +23,7 @@ use super::CommandError;
 use crate::config::TilesetSettings;
 
 use crate::manifest::Publication;
+use crate::purge::{Outbox, OutboxWriter, queue_name};
 use crate::sink::{
     BeforeManifest, ChangeListWriter, Directory, DirectoryReader, FolderNotes, Latest, LocationError, Mbtiles,
     MbtilesReader, NoteStore, OpenMode, Pmtiles, PmtilesReader, Publishing, ReadError, S3, S3Notes, S3Object,
@@ -88,9 +89,12 @@ impl Target {
         before: Option<&Publication>,
         publication: &Publication,
     ) -> Result<Vec<Arc<dyn BeforeManifest>>, CommandError> {
+        let notes = self.notes()?;
+        let outbox = self.targets.outbox_writer(Arc::clone(&notes), publication);
         let (before, publication) = (before.cloned(), publication.clone());
         let mut told: Vec<Arc<dyn BeforeManifest>> = self.targets.listeners.clone();
-        told.push(Arc::new(ChangeListWriter { notes: self.notes()?, before, publication }));
+        told.push(Arc::new(ChangeListWriter { notes, before, publication }));
+        told.extend(outbox);
         Ok(told)
     }
 
@@ -119,6 +123,8 @@ impl Target {
 pub(crate) struct Targets {
     tree: TreeOptions,
     s3: S3Options,
+    /// The queues of the CDNs that are told what a run changes.
+    purge_queues: Arc<[String]>,
     runtime: Handle,
     stop: Stop,
     /// Told what a run changed before its manifest becomes visible, beside the list that is kept with the target.
@@ -130,7 +136,16 @@ impl Targets {
     /// runs requests to servers.
     pub(crate) fn new(settings: &TilesetSettings, force: bool, stop: &Stop) -> Targets {
         let tree = TreeOptions { force, ..settings.tree.clone() };
-        Targets { tree, s3: settings.s3.clone(), runtime: Handle::current(), stop: stop.clone(), listeners: Vec::new() }
+        let purge_queues = settings.purges.iter().map(queue_name).collect();
+        let listeners = Vec::new();
+        Targets {
+            tree,
+            s3: settings.s3.clone(),
+            purge_queues,
+            runtime: Handle::current(),
+            stop: stop.clone(),
+            listeners,
+        }
     }
 
     /// The same options with another stop.
@@ -217,6 +232,21 @@ impl Targets {
         }
         s3_versions(location(url)?, self.s3.clone(), &self.runtime)?
             .ok_or_else(|| CommandError::Unversioned { target: url.to_string() })
+    }
+
+    /// Who puts into the outbox what a run changes; nobody if there are no CDNs.
+    fn outbox_writer(&self, notes: Arc<dyn NoteStore>, publication: &Publication) -> Option<Arc<dyn BeforeManifest>> {
+        if self.purge_queues.is_empty() {
+            return None;
+        }
+        Some(Arc::new(OutboxWriter {
+            notes,
+            queues: self.purge_queues.to_vec(),
+            number: publication.number,
+            id: publication.id.clone(),
+            is_versioned: self.tree.template.is_versioned(),
+            documents: Outbox::DOCUMENTS.map(str::to_owned).to_vec(),
+        }))
     }
 
     /// The small documents that are kept with a target.

@@ -4,6 +4,7 @@
 pub(crate) mod changes;
 pub(crate) mod freshness;
 mod settings;
+mod tags;
 mod tilejson;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -23,6 +24,7 @@ use crate::serve::live::LiveError;
 use crate::serve::observe::access_log::{AccessLine, AccessLog};
 use crate::serve::observe::metrics::{Metrics, RouteLabel, SourceLabel};
 use crate::serve::public::changes::ChangeEvents;
+use crate::serve::public::tags::add_tags;
 use crate::serve::public::tilejson::tilejson;
 use crate::serve::queue::WorkQueue;
 use crate::serve::target::served::ServedState;
@@ -192,6 +194,7 @@ impl Site {
             TileOrigin::Shared => HeaderValue::from_static("oar-tiles; hit; detail=redis"),
             TileOrigin::Ancestor => HeaderValue::from_static("oar-tiles; fwd=uri-miss; detail=ancestor"),
         };
+        add_tags(answer.headers_mut(), &settings.tags, tile.coord);
         answer.headers_mut().insert(CACHE_STATUS, status);
         Counted { answer, route: RouteLabel::Tile, source }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::serve::error::ServeError;
 use crate::serve::http::peers::AddressRange;
-use crate::serve::options::{AccessLogStyle, EmptyStatus, ServeOptions};
+use crate::serve::options::{AccessLogStyle, EmptyStatus, ServeOptions, TagOptions};
 use crate::serve::preview::{MapClient, PreviewPage};
 use crate::serve::public::freshness::TileFreshness;
 
@@ -13,6 +13,8 @@ use crate::serve::public::freshness::TileFreshness;
 pub(crate) struct SiteSettings {
     /// How long caches may keep a tile, by its zoom.
     pub(crate) tile_freshness: TileFreshness,
+    /// The tags of tiles.
+    pub(crate) tags: TagOptions,
     /// The status of the answer for an empty tile.
     pub(crate) empty_status: EmptyStatus,
     /// True if each answer says how long it took.
@@ -41,6 +43,7 @@ impl SiteSettings {
         };
         Ok(SiteSettings {
             tile_freshness: TileFreshness::new(options)?,
+            tags: options.tags.clone(),
             empty_status: options.empty_status,
             server_timing: options.server_timing,
             public_url,

@@ -14,6 +14,7 @@ const COMMAND: Table = &[
     ("floor", &[]),
     ("inspect", &[]),
     ("publish", &[]),
+    ("purge", &[]),
     ("reseed", &[]),
     ("seed", &[]),
     ("serve", &[]),
@@ -38,26 +39,26 @@ const MODULES: Table = &[
     ("changes", &["tile", "error", "postgis"]),
     ("purge", &["tile", "stop", "error", "sink"]),
     ("pipeline", &["tile", "encode", "source", "sink"]),
-    ("report", &["tile", "manifest", "plan", "pipeline", "sink"]),
+    ("report", &["tile", "manifest", "plan", "pipeline", "sink", "purge"]),
     ("config", &["cells", "tile", "encode", "postgis", "changes", "pipeline", "sink", "serve", "purge"]),
     ("cli", &["tile", "changes", "config", "serve"]),
     (
         "run",
         &[
             "tile", "stop", "error", "encode", "manifest", "source", "plan", "sink", "postgis", "pipeline", "report",
-            "config", "changes", "patch", "serve",
+            "config", "changes", "patch", "serve", "purge",
         ],
     ),
     (
         "command",
         &[
             "run", "tile", "stop", "error", "encode", "manifest", "mvt", "source", "plan", "sink", "postgis",
-            "pipeline", "report", "config", "changes", "patch", "serve",
+            "pipeline", "report", "config", "changes", "patch", "serve", "purge",
         ],
     ),
     ("exit", &["error", "stop"]),
     ("signals", &["exit", "report", "stop"]),
-    ("serve", &["error", "tile", "stop", "encode", "manifest", "mvt", "sink"]),
+    ("serve", &["error", "tile", "stop", "encode", "manifest", "mvt", "sink", "purge"]),
     ("lib", &[]),
     (
         "main",

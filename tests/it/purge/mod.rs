@@ -1,6 +1,9 @@
 //! CDNs are told what changed.
 
 mod clouds;
+mod command_line;
+mod real_caches;
+mod told;
 
 use oar_tiles::purge::{ProviderOptions, PurgeBudget, PurgeOptions};
 

@@ -28,6 +28,7 @@ pub(crate) mod targets;
 pub(crate) mod tracked;
 pub(crate) mod tracking;
 pub(crate) mod tree;
+pub(crate) mod varnish;
 pub(crate) mod watching;
 
 pub(crate) use archive::Archive;

@@ -11,9 +11,12 @@ fn help(command: &[&str]) -> String {
 #[test]
 fn the_help_of_every_command() {
     compare("help", &help(&[]));
-    for command in ["seed", "reseed", "publish", "verify", "inspect", "copy", "serve", "preview", "track", "config"] {
+    for command in
+        ["seed", "reseed", "publish", "purge", "verify", "inspect", "copy", "serve", "preview", "track", "config"]
+    {
         compare(&format!("help_{command}"), &help(&[command]));
     }
+    compare("help_purge_status", &help(&["purge", "status"]));
     for command in ["install", "status", "prune", "remove"] {
         compare(&format!("help_track_{command}"), &help(&["track", command]));
     }

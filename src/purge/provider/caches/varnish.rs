@@ -36,7 +36,7 @@ impl Varnish {
 
 impl VarnishOptions {
     /// What the provider takes, and what it costs.
-    pub(in crate::purge::provider) fn facts(&self) -> ProviderFacts {
+    pub(in crate::purge::provider) fn facts() -> ProviderFacts {
         ProviderFacts {
             name: "varnish",
             takes: &[PurgeBy::Path, PurgeBy::Tag, PurgeBy::Url, PurgeBy::All],
@@ -51,7 +51,7 @@ impl VarnishOptions {
 
 impl Provider for Varnish {
     fn facts(&self) -> ProviderFacts {
-        self.options.facts()
+        VarnishOptions::facts()
     }
 
     fn limits(&self, kind: ItemKind) -> BatchLimits {

@@ -35,7 +35,7 @@ impl Bunny {
 
 impl BunnyOptions {
     /// What the provider takes, and what it costs.
-    pub(in crate::purge::provider) fn facts(&self) -> ProviderFacts {
+    pub(in crate::purge::provider) fn facts() -> ProviderFacts {
         ProviderFacts {
             name: "bunny",
             takes: &[PurgeBy::Path, PurgeBy::Tag, PurgeBy::Url, PurgeBy::All],
@@ -50,7 +50,7 @@ impl BunnyOptions {
 
 impl Provider for Bunny {
     fn facts(&self) -> ProviderFacts {
-        self.options.facts()
+        BunnyOptions::facts()
     }
 
     fn limits(&self, kind: ItemKind) -> BatchLimits {

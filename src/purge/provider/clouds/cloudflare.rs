@@ -73,7 +73,7 @@ fn judge(answer: &HttpAnswer, token: &PurgeSecret) -> Result<(), SendError> {
 
 impl CloudflareOptions {
     /// What the provider takes, and what it costs.
-    pub(in crate::purge::provider) fn facts(&self) -> ProviderFacts {
+    pub(in crate::purge::provider) fn facts() -> ProviderFacts {
         ProviderFacts {
             name: "cloudflare",
             takes: &[PurgeBy::Path, PurgeBy::Tag, PurgeBy::Url, PurgeBy::All],
@@ -88,7 +88,7 @@ impl CloudflareOptions {
 
 impl Provider for Cloudflare {
     fn facts(&self) -> ProviderFacts {
-        self.options.facts()
+        CloudflareOptions::facts()
     }
 
     fn limits(&self, kind: ItemKind) -> BatchLimits {

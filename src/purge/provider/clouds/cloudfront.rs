@@ -118,7 +118,7 @@ fn judge(answer: &HttpAnswer) -> Result<(), SendError> {
 
 impl CloudFrontOptions {
     /// What the provider takes, and what it costs.
-    pub(in crate::purge::provider) fn facts(&self) -> ProviderFacts {
+    pub(in crate::purge::provider) fn facts() -> ProviderFacts {
         ProviderFacts {
             name: "cloudfront",
             // Tags need CacheTagConfig in the distribution, so they have to be asked for.
@@ -133,7 +133,7 @@ impl CloudFrontOptions {
 
 impl Provider for CloudFront {
     fn facts(&self) -> ProviderFacts {
-        self.options.facts()
+        CloudFrontOptions::facts()
     }
 
     fn limits(&self, kind: ItemKind) -> BatchLimits {

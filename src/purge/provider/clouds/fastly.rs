@@ -53,7 +53,7 @@ impl Fastly {
 
 impl FastlyOptions {
     /// What the provider takes, and what it costs.
-    pub(in crate::purge::provider) fn facts(&self) -> ProviderFacts {
+    pub(in crate::purge::provider) fn facts() -> ProviderFacts {
         ProviderFacts {
             name: "fastly",
             takes: &[PurgeBy::Url, PurgeBy::Tag, PurgeBy::All],
@@ -67,7 +67,7 @@ impl FastlyOptions {
 
 impl Provider for Fastly {
     fn facts(&self) -> ProviderFacts {
-        self.options.facts()
+        FastlyOptions::facts()
     }
 
     fn limits(&self, kind: ItemKind) -> BatchLimits {

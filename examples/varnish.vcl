@@ -1,0 +1,93 @@
+vcl 4.1;
+
+# Varnish before oar-tiles serve, or before a web server of a directory, for [[purge]] provider = "varnish" (docs/cdn.md).
+# Needs the package varnish-modules for tags (xkey).
+
+import purge;
+import std;
+import xkey;
+
+backend tiles {
+    .host = "127.0.0.1";
+    .port = "8080";
+}
+
+# Who may purge: the machine on which oar-tiles runs.
+acl purgers {
+    "127.0.0.1";
+    "::1";
+}
+
+sub vcl_recv {
+    if (req.method == "PURGE" || req.method == "BAN") {
+        if (!client.ip ~ purgers) {
+            return (synth(403, "not a purger"));
+        }
+        # Tags: everything that was sent with one of them.
+        if (req.http.xkey-softpurge) {
+            return (synth(200, "tags: " + xkey.softpurge(req.http.xkey-softpurge)));
+        }
+        if (req.http.xkey-purge) {
+            return (synth(200, "tags: " + xkey.purge(req.http.xkey-purge)));
+        }
+        # A prefix. The lurker compares old objects with it in the background: it needs a condition on obj alone.
+        if (req.method == "BAN") {
+            if (std.ban("obj.http.x-cached-host == " + req.http.host + " && obj.http.x-cached-url ~ ^" + req.url)) {
+                return (synth(200, "banned"));
+            }
+            return (synth(400, std.ban_error()));
+        }
+        # One address with all its variants: see vcl_hit and vcl_miss.
+        return (hash);
+    }
+    # Tiles depend on nothing but their address.
+    unset req.http.Cookie;
+}
+
+sub oar_purge {
+    if (req.method == "PURGE") {
+        if (req.http.x-purge == "soft") {
+            # Stale from now on, and kept: whoever asks next waits for a conditional request, which is cheap if the tile is as it was.
+            purge.soft(0s, 0s);
+        } else {
+            purge.hard();
+        }
+        return (synth(200, "purged"));
+    }
+}
+
+sub vcl_hit {
+    call oar_purge;
+}
+
+sub vcl_miss {
+    call oar_purge;
+}
+
+sub vcl_backend_response {
+    set beresp.http.x-cached-host = bereq.http.host;
+    set beresp.http.x-cached-url = bereq.url;
+    # serve says which tags a tile carries in Surrogate-Key ([serve] headers).
+    if (beresp.http.Surrogate-Key) {
+        set beresp.http.xkey = beresp.http.Surrogate-Key;
+    }
+    # Nobody gets an old tile. With a grace of some seconds the first one after a purge would, instead of waiting.
+    set beresp.grace = 0s;
+    set beresp.keep = 1d;
+    # An error is not kept: the tile may come into being.
+    if (beresp.status >= 400) {
+        set beresp.ttl = 0s;
+        set beresp.uncacheable = true;
+    }
+}
+
+sub vcl_deliver {
+    unset resp.http.x-cached-host;
+    unset resp.http.x-cached-url;
+    unset resp.http.xkey;
+    unset resp.http.Surrogate-Key;
+    set resp.http.X-Cache = "miss";
+    if (obj.hits > 0) {
+        set resp.http.X-Cache = "hit";
+    }
+}

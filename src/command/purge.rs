@@ -1,0 +1,114 @@
+//! `oar-tiles purge`: tells CDNs what waits in a target's outbox, or what the user names.
+
+use std::path::PathBuf;
+
+use crate::purge::{Delivered, Outbox, OutboxEntry, PlannedPurge, PurgeQueue, TilesToPurge, planned, queue_name};
+use crate::report::PurgeStatus;
+use crate::run::attempts::aside;
+use crate::run::look::listed;
+use crate::run::{CommandError, Job};
+use crate::tile::TileRectList;
+
+/// What `purge` was asked for, beside the settings.
+#[derive(Debug, Clone, Default)]
+pub struct PurgeRequest {
+    /// Also purge every tile.
+    pub all: bool,
+    /// Also purge the tiles of this list.
+    pub tiles: Option<PathBuf>,
+    /// Forget what waits, and send nothing.
+    pub forget: bool,
+}
+
+/// Tells the CDNs of the job's target what waits, and what was asked for.
+///
+/// # Errors
+/// If there are no CDNs in the settings, the outbox cannot be used, or a CDN that is required was not told.
+pub async fn purge(job: &Job, request: &PurgeRequest) -> Result<Vec<Delivered>, CommandError> {
+    add(job, request).await?;
+    if request.forget {
+        return Ok(Vec::new());
+    }
+    job.purge_published(true).await
+}
+
+/// What would be sent. Changes nothing.
+///
+/// # Errors
+/// If the outbox cannot be read.
+pub async fn dry_run(job: &Job, request: &PurgeRequest) -> Result<Vec<PlannedPurge>, CommandError> {
+    let entry = entry(request)?;
+    let owned = job.clone();
+    let purges = purges(job)?.to_vec();
+    aside(move || Ok(planned(&owned.purge_target()?, &purges, entry.as_ref())?)).await?
+}
+
+/// What waits for each CDN.
+///
+/// # Errors
+/// If the outbox cannot be read.
+pub async fn status(job: &Job) -> Result<Vec<PurgeStatus>, CommandError> {
+    let names: Vec<String> = purges(job)?.iter().map(queue_name).collect();
+    let notes = job.target.notes()?;
+    let outbox = aside(move || Outbox::read(&*notes)).await??;
+    let of = |name: &String| {
+        let queue = outbox.queues.get(name).cloned().unwrap_or_default();
+        status_of(name, &queue)
+    };
+    Ok(names.iter().map(of).collect())
+}
+
+fn status_of(name: &str, queue: &PurgeQueue) -> PurgeStatus {
+    let tiles = match queue.tiles() {
+        TilesToPurge::Everything => None,
+        TilesToPurge::Listed(tiles) => Some(tiles.len() as u64),
+    };
+    PurgeStatus {
+        provider: name.to_owned(),
+        tiles,
+        items: queue.left.len() as u64,
+        oldest_seconds: queue.oldest(),
+        spent_this_month: queue.spent.items,
+        stopped: queue.stopped.clone(),
+    }
+}
+
+/// The CDNs of the settings.
+fn purges(job: &Job) -> Result<&[crate::purge::PurgeOptions], CommandError> {
+    match &job.settings.tileset.purges[..] {
+        [] => Err(CommandError::NoPurges { target: job.target.to_string() }),
+        purges => Ok(purges),
+    }
+}
+
+/// What the user asked for as an entry of the outbox.
+fn entry(request: &PurgeRequest) -> Result<Option<OutboxEntry>, CommandError> {
+    let tiles = match (&request.tiles, request.all) {
+        (_, true) => None,
+        (Some(path), false) => TileRectList::of(listed(path)?.into_iter().map(|(_, tile)| tile)),
+        (None, false) => return Ok(None),
+    };
+    let id = crate::manifest::Publication::after(None).id;
+    Ok(Some(OutboxEntry::new(0, id, tiles, Vec::new())))
+}
+
+/// Adds what was asked for to the outbox: it is sent even if this command is killed.
+async fn add(job: &Job, request: &PurgeRequest) -> Result<(), CommandError> {
+    let names: Vec<String> = purges(job)?.iter().map(queue_name).collect();
+    let (entry, forgets, notes) = (entry(request)?, request.forget, job.target.notes()?);
+    let changed = move || {
+        Outbox::change(&*notes, |outbox| {
+            for name in &names {
+                let queue = outbox.queues.entry(name.clone()).or_default();
+                if forgets {
+                    *queue = PurgeQueue { spent: queue.spent, ..PurgeQueue::default() };
+                }
+                if let Some(entry) = &entry {
+                    queue.add(entry.clone());
+                }
+            }
+        })
+    };
+    aside(changed).await??;
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! The one that matters: a real cache before `serve`, rows that change, clients that read through the cache, runs that are killed.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::support::nginx::Answer;
+use crate::support::places::{Places, files_below};
+use crate::support::program::{program, run, signal, wait};
+use crate::support::served::{Served, status};
+use crate::support::varnish::Varnish;
+use crate::support::{Db, seed};
+
+const ZOOMS: &str = "0-4";
+
+/// All addresses of the zooms.
+fn addresses() -> Vec<String> {
+    (0..=4_u32)
+        .flat_map(|z| (0..1_u32 << z).flat_map(move |x| (0..1_u32 << z).map(move |y| format!("/{z}/{x}/{y}.pbf"))))
+        .collect()
+}
+
+/// True if a tile lies in the south-west, where no facility changes, and is of a zoom at which that is a tile of its own.
+fn is_untouched(address: &str) -> bool {
+    let mut parts = address.trim_start_matches('/').trim_end_matches(".pbf").split('/');
+    let mut next = || parts.next().unwrap().parse::<u32>().unwrap();
+    let (z, x, y) = (next(), next(), next());
+    z >= 2 && x < (1 << z) / 2 - 1 && y > (1 << z) / 2
+}
+
+/// What a client sees: nothing for an empty tile.
+fn seen(answer: &Answer) -> Vec<u8> {
+    assert!(matches!(status(answer), 200 | 204), "{}", answer.head);
+    answer.body.clone()
+}
+
+/// True if the cache answered by itself.
+fn is_hit(answer: &Answer) -> bool {
+    answer.header("x-cache").is_some_and(|said| said.eq_ignore_ascii_case("hit"))
+}
+
+#[test]
+fn varnish_shows_a_fresh_seed_when_the_outbox_is_empty_and_nothing_else_was_a_miss() {
+    let purge = "provider = \"varnish\"";
+    holds_before(purge, is_untouched);
+}
+
+#[test]
+fn varnish_purges_by_tags_what_serve_has_tagged() {
+    let purge = "provider = \"varnish\"\nby = \"tag\"";
+    // Zooms 0 to 4 are one band: everything is hit.
+    holds_before(purge, |_| false);
+}
+
+/// Whatever is killed: when the outbox is empty, every tile in the cache is that of a fresh seed, and no request for a tile of which
+/// `stays_cached` says so was a miss.
+fn holds_before(purge: &str, stays_cached: fn(&str) -> bool) {
+    let (db, places) = (Db::with_facilities(300), Places::new());
+    let target = places.place("tiles/");
+    let config = std::fs::read_to_string(&places.config).unwrap();
+    std::fs::write(&places.config, config + "[serve]\ntag_headers = [\"Surrogate-Key\"]\n").unwrap();
+    let serving = Served::at(seeded(&db, &places, &target), "tiles/", &["--cache-control", "public, max-age=3600"]);
+    let cache = Varnish::before(serving.port);
+    let purge = format!(
+        "[[purge]]\n{purge}\nurl = \"http://localhost/\"\ncaches = [\"http://127.0.0.1:{}\"]\nrebound = \"0s\"\n",
+        cache.port
+    );
+    let config = std::fs::read_to_string(&places.config).unwrap();
+    std::fs::write(&places.config, config + &purge).unwrap();
+    let reseed = || {
+        let mut command = program();
+        command.args(["reseed", "--progress", "none", "--config", &places.config, "--database-url", &db.url]);
+        command.args(["--output", &target, "--zoom", ZOOMS]);
+        command
+    };
+    // Everything is cached.
+    for address in addresses() {
+        seen(&cache.get(&address));
+    }
+    assert!(addresses().iter().all(|address| is_hit(&cache.get(address))), "the cache is warm");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for first in 0..2 {
+            let (cache, done) = (&cache, &done);
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    for address in addresses().iter().skip(first * 170) {
+                        let answer = cache.get(address);
+                        seen(&answer);
+                        assert!(!stays_cached(address) || is_hit(&answer), "{address} was a miss");
+                    }
+                }
+            });
+        }
+        for round in 0..12 {
+            db.run(&format!(
+                "UPDATE api_facility SET name = name || ' {round}', location = ST_SetSRID(ST_MakePoint(ST_X(location) + 1, ST_Y(location)), 4326) WHERE ST_X(location) > 0 AND id IN (SELECT id FROM api_facility WHERE ST_X(location) BETWEEN 1 AND 170 ORDER BY md5(id::text || {round}) LIMIT 3)"
+            ));
+            let child = reseed()
+                .stdin(std::process::Stdio::null())
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            if round % 3 < 2 {
+                std::thread::sleep(Duration::from_millis(40 + 23 * round));
+                signal(&child, "KILL");
+            }
+            wait(child);
+        }
+        run(&mut reseed()).ok();
+        run(program().args(["purge", &target, "--config", &places.config])).ok();
+        done.store(true, Ordering::Relaxed);
+    });
+    let waits = run(program().args(["purge", "status", &target, "--json", "--config", &places.config])).ok().stdout;
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&waits).unwrap()[0]["tiles"], 0);
+    let fresh = places.folder.path().join("fresh");
+    seed(&db.url, &fresh, &["--zoom", ZOOMS, "--public-url", "relative"]).ok();
+    let fresh: BTreeMap<String, Vec<u8>> =
+        files_below(&fresh).into_iter().map(|((z, x, y), bytes)| (format!("/{z}/{x}/{y}.pbf"), bytes)).collect();
+    for address in addresses() {
+        let expected = fresh.get(&address).cloned().unwrap_or_default();
+        assert!(seen(&cache.get(&address)) == expected, "{address} is an old tile in the cache");
+    }
+}
+
+/// A seeded target with a change log.
+fn seeded<'a>(db: &Db, places: &'a Places, target: &str) -> &'a Places {
+    let database = ["--database-url", &db.url, "--config", &places.config];
+    run(program().args(["track", "install"]).args(database)).ok();
+    run(program().args(["seed", "--output", target, "--zoom", ZOOMS, "--public-url", "relative"]).args(database)).ok();
+    places
+}
