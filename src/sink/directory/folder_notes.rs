@@ -1,8 +1,10 @@
 //! Notes in a folder: of a directory target, or beside an archive.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, OFlags};
 use sha2::{Digest as _, Sha256};
@@ -15,8 +17,18 @@ use crate::sink::tree::OWN_FOLDER;
 /// The file that is locked while a note is written. It holds nothing and stays.
 const LOCK: &str = ".lock";
 
-/// The file that a note is written to before it is renamed. Only the holder of the lock writes it.
+/// What the name of a file begins with that a note is written to before it is renamed. The number of the process and a number of the
+/// write follow.
 const STAGED: &str = ".staged";
+
+/// Counts the writes of this process.
+static WRITES: AtomicU64 = AtomicU64::new(0);
+
+/// How long to wait for the lock of another writer, which takes microseconds unless that one is paused.
+const LOCK_LIMIT: Duration = Duration::from_secs(5);
+
+/// The pause between two attempts to take the lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(2);
 
 /// The notes of a local target.
 #[derive(Debug, Clone)]
@@ -84,6 +96,20 @@ impl FolderNotes {
         }
     }
 
+    /// Checks the condition of a write, under the lock.
+    fn check(&self, root: &OpenFolder, name: &str, condition: &NoteCondition) -> Result<(), NoteError> {
+        if *condition == NoteCondition::Always {
+            return Ok(());
+        }
+        let found = self.read_in(root, name)?.map(|note| note.tag);
+        let holds = match condition {
+            NoteCondition::Always => true,
+            NoteCondition::Absent => found.is_none(),
+            NoteCondition::Unchanged(tag) => found.as_ref() == Some(tag),
+        };
+        if holds { Ok(()) } else { Err(NoteError::Changed { place: self.place(name) }) }
+    }
+
     /// Locks the notes for writing; waits for another writer, which takes milliseconds.
     fn locked(root: &OpenFolder) -> io::Result<File> {
         let lock = match root.create(LOCK) {
@@ -92,8 +118,15 @@ impl FolderNotes {
             }
             created => created?,
         };
-        lock.lock()?;
-        Ok(lock)
+        let begun = Instant::now();
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(lock),
+                Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_LIMIT => std::thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::WouldBlock) => return Err(io::Error::other("another process holds the lock on it")),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
     }
 }
 
@@ -117,32 +150,26 @@ impl NoteStore for FolderNotes {
         let unmade = |error| self.unreachable("write", name, error);
         let root = parent.make(&self.folder).map_err(unmade)?;
         let folder = root.make(above).map_err(unmade)?;
-        let _lock = FolderNotes::locked(&root).map_err(failed)?;
-        if *condition != NoteCondition::Always {
-            let found = self.read_in(&root, name)?.map(|note| note.tag);
-            let holds = match condition {
-                NoteCondition::Always => true,
-                NoteCondition::Absent => found.is_none(),
-                NoteCondition::Unchanged(tag) => found.as_ref() == Some(tag),
-            };
-            if !holds {
-                return Err(NoteError::Changed { place: self.place(name) });
-            }
-        }
-        // A killed writer may have left it.
-        root.remove(STAGED).map_err(failed)?;
-        let staged = root.create(STAGED).and_then(|mut file| {
+        // Filled before the lock is taken: a process that is paused while it holds the lock keeps all others out.
+        let staged = format!("{STAGED}-{}-{}", std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed));
+        // A killed process of the same number may have left it.
+        root.remove(&staged).map_err(failed)?;
+        let filled = root.create(&staged).and_then(|mut file| {
             file.write_all(body)?;
             file.sync_all()
         });
-        let put = staged.and_then(|()| root.rename(STAGED, &folder, leaf)).and_then(|()| folder.sync());
-        if let Err(error) = put {
-            // On a full disk, half a note must not take up space.
-            if let Err(error) = root.remove(STAGED) {
-                tracing::debug!("cannot remove {}: {error}", self.place(STAGED));
-            }
-            return Err(failed(error));
+        let put = filled.map_err(failed).and_then(|()| {
+            let _lock = FolderNotes::locked(&root).map_err(failed)?;
+            self.check(&root, name, condition)?;
+            root.rename(&staged, &folder, leaf).map_err(failed)
+        });
+        if put.is_err()
+            && let Err(error) = root.remove(&staged)
+        {
+            tracing::debug!("cannot remove {}: {error}", self.place(&staged));
         }
+        put?;
+        folder.sync().map_err(failed)?;
         Ok(tag(body))
     }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::open_files::{OpenFile, unless_open};
 use super::{KIND, MbtilesError};
 use crate::sink::lock_file;
 use crate::sink::staging::{Staging, StagingError};
@@ -35,6 +36,7 @@ pub(super) fn beside_holds_changes(target: &Path) -> bool {
 /// log, and deletes those files, as it would for any reader. Files that a running program uses stay, and are refused afterwards.
 pub(super) fn clear_away(target: &Path) {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let _open = OpenFile::of(target);
     let cleared = Connection::open_with_flags(target, flags).and_then(|connection| {
         // This takes the writer's lock, so no other process is writing.
         connection.execute_batch("BEGIN IMMEDIATE; SELECT count(*) FROM sqlite_schema;")?;
@@ -93,7 +95,7 @@ pub(super) fn refuse_companions(target: &Path) -> Result<(), MbtilesError> {
 
 /// Refuses to replace an existing file that is not an MBTiles archive; an empty file may be replaced.
 pub(super) fn refuse_foreign(staging: &Staging) -> Result<(), StagingError> {
-    if !staging.replaces(&KIND)? {
+    if !unless_open(staging.target(), || staging.replaces(&KIND)).unwrap_or(Ok(true))? {
         return Ok(());
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;

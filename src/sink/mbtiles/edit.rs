@@ -17,6 +17,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, ffi, pa
 
 use super::companions::refuse_irregular_companions;
 use super::guard::Guard;
+use super::open_files::{OpenFile, unless_open};
 use super::pending::{PendingChange, PendingEdits};
 use super::read::MbtilesReader;
 use super::{KIND, MbtilesError, ORDER, SqliteCause};
@@ -70,12 +71,13 @@ impl EditedArchive {
     fn open_with(target: &Path, stop: &Stop, patience: Duration) -> Result<EditedArchive, MbtilesError> {
         let staging = Staging::beside(target)?;
         let path = staging.target().to_owned();
-        if !staging.replaces(&KIND)? {
+        if !unless_open(&path, || staging.replaces(&KIND)).unwrap_or(Ok(true))? {
             return Err(MbtilesError::Missing { path });
         }
         refuse_irregular_companions(&path)?;
         let failed = |error| failed(&path, stop, patience, error);
         let guard = Guard::of(&path);
+        let open = OpenFile::of(&path);
         let connection = connect(&path, &guard, stop, patience).map_err(failed)?;
         if connection.is_readonly("main").map_err(failed)? {
             return Err(MbtilesError::ReadOnly { path });
@@ -86,7 +88,7 @@ impl EditedArchive {
         if tiles.as_deref() == Some("view") {
             return Err(MbtilesError::View { path });
         }
-        let archive = MbtilesReader::over(connection, path, guard)?;
+        let archive = MbtilesReader::over(connection, path, guard, open)?;
         archive.refuse_unindexed()?;
         let (stop, pending) = (stop.clone(), PendingEdits::new()?);
         Ok(EditedArchive {

@@ -8,12 +8,14 @@
 //! | `scan` | all tiles of an archive in order |
 //! | `check` | what MBTiles 1.3 and `SQLite` demand of an archive |
 //! | `guard`, `view` | limits for strangers' archives: steps, memory, which views are read |
+//! | `open_files` | which archives this process has open, so that it does not lose SQLite's locks |
 //! | `companions` | journals and logs that `SQLite` keeps beside an archive |
 
 mod check;
 mod companions;
 mod edit;
 mod guard;
+mod open_files;
 mod pending;
 mod read;
 mod scan;

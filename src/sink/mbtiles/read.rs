@@ -10,6 +10,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, ffi};
 use super::SqliteCause;
 use super::companions::{COMPANIONS, as_it_lies, beside, clear_away};
 use super::guard::Guard;
+use super::open_files::{OpenFile, unless_open};
 use super::view::unfit;
 use crate::encode::MAX_STORED_TILE;
 use crate::sink::metadata::MANIFEST_KEY;
@@ -27,6 +28,8 @@ pub(super) const POINT: &str =
 #[derive(Debug)]
 pub struct MbtilesReader {
     pub(super) connection: Connection,
+    // Dropped after the connection.
+    _open: OpenFile,
     pub(super) path: PathBuf,
     pub(super) guard: Guard,
     total: Total,
@@ -64,12 +67,13 @@ impl MbtilesReader {
             connection.execute_batch("PRAGMA cell_size_check = ON; BEGIN;")?;
             Ok(connection)
         });
-        MbtilesReader::over(opened.map_err(|error| failed(path, error))?, path.to_owned(), guard)
+        MbtilesReader::over(opened.map_err(|error| failed(path, error))?, path.to_owned(), guard, OpenFile::of(path))
     }
 
     fn open_read_only(path: &Path) -> Result<MbtilesReader, ReadError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let guard = Guard::of(path);
+        let open = OpenFile::of(path);
         let opened = Connection::open_with_flags(path, flags).and_then(|mut connection| {
             Guard::limit(&connection)?;
             guard.watch(&mut connection, || false)?;
@@ -80,13 +84,18 @@ impl MbtilesReader {
             Ok(connection)
         });
         let connection = opened.map_err(|error| failed(path, error))?;
-        MbtilesReader::over(connection, path.to_owned(), guard)
+        MbtilesReader::over(connection, path.to_owned(), guard, open)
     }
 
     /// A reader over a connection to the archive that the guard watches.
-    pub(super) fn over(connection: Connection, path: PathBuf, guard: Guard) -> Result<MbtilesReader, ReadError> {
+    pub(super) fn over(
+        connection: Connection,
+        path: PathBuf,
+        guard: Guard,
+        open: OpenFile,
+    ) -> Result<MbtilesReader, ReadError> {
         let total = Total::of(guard.size);
-        let reader = MbtilesReader { connection, path, guard, total, is_indexed: false };
+        let reader = MbtilesReader { connection, _open: open, path, guard, total, is_indexed: false };
         reader.is_of_vector_tiles()?;
         Ok(reader)
     }
@@ -320,6 +329,13 @@ pub(super) fn bytes(value: ValueRef<'_>) -> Option<Box<[u8]>> {
     if let ValueRef::Blob(bytes) = value { Some(bytes.into()) } else { None }
 }
 
+/// The first bytes of a file.
+fn begin(path: &Path) -> io::Result<Vec<u8>> {
+    let mut magic = Vec::new();
+    lock_file::open_named(path)?.take(16).read_to_end(&mut magic)?;
+    Ok(magic)
+}
+
 fn begins_as_sqlite(path: &Path) -> Result<(), ReadError> {
     let place = path.display().to_string();
     let foreign = |what: &str| {
@@ -331,12 +347,15 @@ fn begins_as_sqlite(path: &Path) -> Result<(), ReadError> {
         Ok(found) if found.is_dir() => return foreign("it is a directory"),
         // Opening a pipe would wait for a writer.
         Ok(found) if !found.is_file() => return foreign("it is no regular file"),
-        Ok(_) => lock_file::open_named(path),
+        Ok(_) => match unless_open(path, || begin(path)) {
+            Some(begun) => begun,
+            // SQLite has it open already.
+            None => Ok(super::KIND.magic.to_vec()),
+        },
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ReadError::Missing { place }),
         Err(source) => return Err(refused(source)),
     };
-    let mut magic = Vec::new();
-    opened.and_then(|file| file.take(16).read_to_end(&mut magic)).map_err(refused)?;
+    let magic = opened.map_err(refused)?;
     // SQLite opens these by their names alone, beside the file itself.
     let real = path.canonicalize().map_err(refused)?;
     for companion in COMPANIONS.map(|end| beside(&real, end)) {

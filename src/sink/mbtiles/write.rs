@@ -10,10 +10,11 @@ use rusqlite::{Connection, OpenFlags, params};
 use super::companions::{
     beside_holds_changes, clear_away, refuse_companions, refuse_foreign, refuse_irregular_companions, without_links,
 };
+use super::open_files::unless_open;
 use super::{KIND, MBTILES_APPLICATION_ID, MbtilesError, MbtilesReader, ORDER, SqliteCause};
 use crate::sink::compare::{ArchiveComparison, NO_ARCHIVE};
 use crate::sink::publication::tell;
-use crate::sink::staging::Staging;
+use crate::sink::staging::{Staging, StagingError};
 use crate::sink::{BeforeManifest, Finished, Metadata, TileEdit, Tileset, Unwritten, Written};
 use crate::stop::Stop;
 
@@ -46,7 +47,7 @@ impl NewArchive {
     pub(super) fn create(target: &Path, stop: &Stop) -> Result<NewArchive, MbtilesError> {
         let staging = Staging::beside(target)?;
         refuse_irregular_companions(staging.target())?;
-        if staging.replaces(&KIND)? && beside_holds_changes(staging.target()) {
+        if replaces(&staging)? && beside_holds_changes(staging.target()) {
             clear_away(staging.target());
         }
         refuse_companions(staging.target())?;
@@ -95,7 +96,7 @@ impl NewArchive {
             Unwritten::Delete => {
                 self.before_manifest.clone_from(&tileset.before_manifest);
                 if tileset.list_changes {
-                    self.comparison = Some(if self.staging.replaces(&KIND)? {
+                    self.comparison = Some(if replaces(&self.staging)? {
                         let old = self.staging.target().to_owned();
                         ArchiveComparison::with(ORDER, move |handover| {
                             MbtilesReader::as_it_lies(&old)?.hand_over(handover)
@@ -138,6 +139,11 @@ impl NewArchive {
         tell(&before_manifest, changed.as_ref())?;
         Ok(Finished { place: staging.publish()?.display().to_string(), deleted: 0, in_flight: None, changed })
     }
+}
+
+/// True if there is an archive to replace.
+fn replaces(staging: &Staging) -> Result<bool, StagingError> {
+    unless_open(staging.target(), || staging.replaces(&KIND)).unwrap_or(Ok(true))
 }
 
 fn failed(staging: &Staging, source: rusqlite::Error) -> MbtilesError {

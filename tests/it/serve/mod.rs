@@ -2,6 +2,7 @@
 
 pub(crate) mod changes;
 pub(crate) mod deaths;
+pub(crate) mod histories;
 pub(crate) mod hostile;
 pub(crate) mod http;
 pub(crate) mod live;
