@@ -96,7 +96,8 @@ fn a_budget_is_kept_whatever_is_edited() {
             let SimulatedMonth { items, dollars, median, most, everything } = month;
             println!("| {edits} | {name} | {items} | ${dollars:.0} | {median} s | {most} s | {everything} |");
             if limit > 0 {
-                assert!(month.items <= limit, "{month:?}");
+                // The last purge may fall into the next month, a day of which is allowed in advance.
+                assert!(month.items <= limit + limit / 30, "{month:?}");
                 // 30 days over the items, and the minute between two purges.
                 let longest = 31 * 86_400 / limit + 120;
                 assert!(month.most <= longest, "{month:?}, {longest} s");

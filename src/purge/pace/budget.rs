@@ -151,9 +151,9 @@ mod tests {
         let spent = PurgeBudget::after(&spent, 1_066, at("2026-11-11T00:00:00Z"));
         assert_eq!(
             budget.allowance(&spent, at("2026-11-11T00:00:00Z")),
-            PurgeAllowance::Wait(Duration::from_secs(311))
+            PurgeAllowance::Wait(Duration::from_secs(298))
         );
-        assert_eq!(budget.allowance(&spent, at("2026-11-11T00:05:11Z")), PurgeAllowance::Items(1));
+        assert_eq!(budget.allowance(&spent, at("2026-11-11T00:04:58Z")), PurgeAllowance::Items(1));
         assert_eq!(budget.allowance(&spent, at("2026-12-01T00:00:00Z")), PurgeAllowance::Items(100));
     }
 
