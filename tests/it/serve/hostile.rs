@@ -45,6 +45,9 @@ fn who_sends_no_request_is_cut_off_and_holds_nobody_up() {
     });
 }
 
+/// How many of the headers below are well-formed (RFC 9110, section 5.5), though what they say may be nonsense.
+const SOUND_HEADERS: usize = 6;
+
 /// A number that follows from the one before (Knuth's MMIX generator).
 fn next(chance: &mut u64) -> u64 {
     *chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -107,8 +110,8 @@ fn odd_paths_and_headers_are_answered_and_never_with_an_error_of_the_server() {
         "If-None-Match: \"\r\n",
         "If-None-Match: W/\"a\", *\r\n",
         "Range: bytes=0-1\r\n",
-        "Host: \r\n",
         "X-Forwarded-For: ,,\r\n",
+        "Host: \r\n",
         "Expect: 100-continue\r\n",
         "Content-Length: 5\r\n",
         "Transfer-Encoding: chunked\r\n",
@@ -123,7 +126,11 @@ fn odd_paths_and_headers_are_answered_and_never_with_an_error_of_the_server() {
         let path: String = (0..=next(&mut chance) % 6)
             .map(|_| pieces[usize::try_from(next(&mut chance)).unwrap() % pieces.len()])
             .collect();
-        let header = headers[usize::try_from(next(&mut chance)).unwrap() % headers.len()];
+        let number = usize::try_from(next(&mut chance)).unwrap() % headers.len();
+        let header = headers[number];
+        // The first headers are odd, but headers; such a request gets an answer.
+        let is_a_request =
+            number < SOUND_HEADERS && path.chars().all(|c| c.is_ascii_alphanumeric() || "/.%+-~".contains(c));
         let method =
             ["GET", "HEAD", "POST", "PUT", "OPTIONS", "TRACE", "BREW"][usize::try_from(next(&mut chance)).unwrap() % 7];
         let mut stream = TcpStream::connect(("127.0.0.1", served.port)).unwrap();
@@ -134,7 +141,7 @@ fn odd_paths_and_headers_are_answered_and_never_with_an_error_of_the_server() {
         let read = sent.and_then(|()| stream.read_to_end(&mut answer));
         let text = String::from_utf8_lossy(&answer);
         let Some(code) = text.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse::<u16>().ok()) else {
-            assert!(answer.is_empty(), "{method} /{path} {header:?}: {text} {read:?}");
+            assert!(answer.is_empty() && !is_a_request, "{method} /{path} {header:?}: {text} {read:?}");
             continue;
         };
         let known = [200, 204, 304, 400, 404, 405, 408, 411, 413, 414, 417, 431, 501];
