@@ -69,6 +69,7 @@ impl Check<'_> {
             max_connections_of_address: self.within("serve.max_connections_of_address", of_address, 1..=100_000)?,
             trusted_proxies: self.ranges(self.present("serve.trusted_proxies", given.trusted_proxies.as_deref())?)?,
             changes: self.present("serve.changes", given.changes)?,
+            token_file: given.token_file.clone(),
             preview: self.present("serve.preview", given.preview)?,
             assets: given.assets.clone(),
             shares: self.shares(given)?,

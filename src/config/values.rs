@@ -9,6 +9,7 @@ use serde::Deserialize as _;
 
 use super::error::ConfigError;
 use super::file::ConfigFile;
+use crate::serve::TOKEN_VARIABLE;
 
 /// The sample configuration, which holds all defaults.
 pub const SAMPLE: &str = include_str!("../../sample-config.toml");
@@ -89,6 +90,7 @@ const VARIABLES: [(&str, &str, VariableKind); 43] = [
     ("OAR_TILES_EMPTY_STATUS", "serve.empty_status", VariableKind::Number),
     ("OAR_TILES_TRUSTED_PROXIES", "serve.trusted_proxies", VariableKind::List),
     ("OAR_TILES_MAX_CONNECTIONS", "serve.max_connections", VariableKind::Number),
+    ("OAR_TILES_TOKEN_FILE", "serve.token_file", VariableKind::Text),
     ("OAR_TILES_DRAIN", "serve.drain", VariableKind::Text),
     ("OAR_TILES_ACCESS_LOG", "serve.access_log", VariableKind::Text),
     ("OAR_TILES_LIVE", "serve.live", VariableKind::Truth),
@@ -155,7 +157,8 @@ impl ConfigValues {
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<(), ConfigError> {
         for (name, text) in variables {
-            if name == CONFIG_VARIABLE || text.is_empty() {
+            // The token is no setting: nothing shows it.
+            if name == CONFIG_VARIABLE || name == TOKEN_VARIABLE || text.is_empty() {
                 continue;
             }
             let Some((_, key, kind)) = VARIABLES.iter().find(|(variable, _, _)| *variable == name) else {

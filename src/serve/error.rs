@@ -2,6 +2,7 @@
 
 use crate::error::ErrorKind;
 use crate::serve::http::address::ListenAddress;
+use crate::serve::jobs::TokenError;
 use crate::serve::live::LiveError;
 use crate::serve::shared::RedisUrlError;
 use crate::sink::ReadError;
@@ -55,6 +56,9 @@ pub enum ServeError {
         "cache_control says immutable, and the tiles of this target change under their names, so that caches would keep old ones: leave immutable out, or publish versions ({{version}} in the template)"
     )]
     Immutable,
+    /// The token for jobs cannot be used.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// A thread of the server died.
     #[error("a thread died ({0}): please report this")]
     Died(String),
@@ -71,6 +75,7 @@ impl ServeError {
             | ServeError::Header { .. }
             | ServeError::Live(_)
             | ServeError::Redis(_)
+            | ServeError::Token(_)
             | ServeError::NoMaxAge { .. }
             | ServeError::Immutable => ErrorKind::Usage,
             ServeError::Died(_) => ErrorKind::Failed,

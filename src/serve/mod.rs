@@ -20,6 +20,7 @@
 //! | `public` | the public listener: tiles and how long caches may keep them, TileJSON |
 //! | `preview` | the page with the map |
 //! | `admin` | the admin listener: health, metrics, status |
+//! | `jobs` | work for the writer that clients submit to the admin listener |
 //! | `observe` | what others learn of the server: Prometheus, the access log, systemd, troubles |
 //!
 //! The server never writes to the target, and keeps no lock on it between two reads: other processes may seed, reseed or switch it while it
@@ -29,6 +30,7 @@
 mod admin;
 mod error;
 mod http;
+mod jobs;
 mod live;
 mod observe;
 mod options;
@@ -43,6 +45,10 @@ mod tiles;
 mod writer;
 
 pub use error::ServeError;
+pub use jobs::{
+    AdminToken, JobDesk, JobEnd, JobPriority, JobProgress, JobSpec, JobSpecError, JobState, JobWork, MIN_TOKEN_BYTES,
+    StartedJob, TokenError,
+};
 pub use live::{LiveError, LiveLayer, LiveSource, LiveTile};
 pub use options::{
     AccessLogStyle, CdnHeader, EmptyStatus, LiveOptions, ServeOptions, TagHeader, TagOptions, WriterOptions,

@@ -131,6 +131,9 @@ pub struct ServeOptions {
     pub trusted_proxies: Vec<AddressRange>,
     /// True to tell clients at `/changes` which tiles change.
     pub changes: bool,
+    /// The file with what clients of the admin listener need who submit jobs or evict tiles; without it the variable
+    /// [`TOKEN_VARIABLE`](crate::serve::TOKEN_VARIABLE) has it, or nobody may.
+    pub token_file: Option<PathBuf>,
     /// True to show a map at `/`.
     pub preview: bool,
     /// The folder with the map client's files; `None` to use those in the program if it has them, otherwise a public CDN.
@@ -205,6 +208,7 @@ impl ServeOptions {
             max_connections_of_address: PREVIEW_CONNECTIONS,
             trusted_proxies: Vec::new(),
             changes: true,
+            token_file: None,
             preview: true,
             assets,
             shares: WorkerShares::SINGLE,

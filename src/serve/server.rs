@@ -12,6 +12,7 @@ use crate::serve::error::ServeError;
 use crate::serve::http::accept::{ConnectionLimits, serve as accept};
 use crate::serve::http::address::{HttpListener, ListenAddress};
 use crate::serve::http::answer::Freshness;
+use crate::serve::jobs::{JobDesk, JobRoutes};
 use crate::serve::live::{LiveFlights, LiveSource};
 use crate::serve::observe::access_log::AccessLog;
 use crate::serve::observe::metrics::Metrics;
@@ -47,6 +48,7 @@ pub struct TileServer {
     admin: Option<HttpListener>,
     /// The address of the public listener as a URL without a path; `None` if clients cannot name it.
     own_url: Option<String>,
+    jobs: JobDesk,
     options: ServeOptions,
 }
 
@@ -65,6 +67,7 @@ impl TileServer {
     ) -> Result<TileServer, ServeError> {
         // Before anything is opened: a value may be wrong.
         TileFreshness::new(&options)?;
+        let jobs = JobDesk::new(Arc::clone(&source.notes));
         let lists_tiles = options.lists_tiles;
         let opening = tokio::task::spawn_blocking(move || {
             let target = ServedTarget::open(source)?;
@@ -103,7 +106,7 @@ impl TileServer {
         let access_log = AccessLog::start().map_err(|error| ServeError::Died(error.to_string()))?;
         let tiles = ServedTiles::new(Arc::clone(&target), cache, live);
         let site = Site {
-            writer: writer.is_some().then(|| WriterDesk::new(tiles.clone(), queue.clone())),
+            writer: writer.is_some().then(|| WriterDesk::new(tiles.clone(), queue.clone(), jobs.clone())),
             changes: options.changes.then(ChangeEvents::default),
             tiles,
             queue,
@@ -113,7 +116,7 @@ impl TileServer {
             metrics,
             access_log,
         };
-        Ok(TileServer { site: Arc::new(site), target, writer, public, admin, own_url, options })
+        Ok(TileServer { site: Arc::new(site), target, writer, public, admin, own_url, jobs, options })
     }
 
     /// The URL under which clients find the public listener; ends with a slash.
@@ -138,7 +141,8 @@ impl TileServer {
         let limits = ConnectionLimits { all: self.options.max_connections, by_address };
         let public = Public(Arc::clone(&self.site));
         let public = tokio::spawn(accept(self.public, public, limits.clone(), closing.clone(), LAST_ANSWERS));
-        let admin = Admin { site: Arc::clone(&self.site), draining: Arc::clone(&draining) };
+        let jobs = JobRoutes::new(self.jobs, self.site.tiles.clone(), Arc::clone(&draining));
+        let admin = Admin { site: Arc::clone(&self.site), draining: Arc::clone(&draining), jobs };
         let admin = self.admin.map(|listener| tokio::spawn(accept(listener, admin, limits, closing, LAST_ANSWERS)));
         let polling = self.target.needs_polling().then(|| tokio::spawn(poll(Arc::clone(&self.site))));
         let rereading = reread.map(|reread| Rereading {

@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use futures_util::future::BoxFuture;
 use serde_json::json;
 
+use crate::serve::jobs::JobDesk;
 use crate::serve::queue::WorkQueue;
 use crate::serve::tiles::served::ServedTiles;
 use crate::stop::Stop;
@@ -55,21 +56,28 @@ struct WriterStatus {
 pub struct WriterDesk {
     tiles: ServedTiles,
     queue: WorkQueue,
+    jobs: JobDesk,
     status: Arc<Mutex<WriterStatus>>,
 }
 
 impl WriterDesk {
     /// The desk of a server.
-    pub(crate) fn new(tiles: ServedTiles, queue: WorkQueue) -> WriterDesk {
+    pub(crate) fn new(tiles: ServedTiles, queue: WorkQueue, jobs: JobDesk) -> WriterDesk {
         let role = WriterRole::Starting;
         let status = WriterStatus { role, published: 0, last_published: None, failure: None, pending: None };
-        WriterDesk { tiles, queue, status: Arc::new(Mutex::new(status)) }
+        WriterDesk { tiles, queue, jobs, status: Arc::new(Mutex::new(status)) }
     }
 
     /// The queue in which batches wait for the server's workers, behind live requests.
     #[must_use]
     pub const fn queue(&self) -> &WorkQueue {
         &self.queue
+    }
+
+    /// The jobs that wait for the writer.
+    #[must_use]
+    pub const fn jobs(&self) -> &JobDesk {
+        &self.jobs
     }
 
     fn status(&self) -> MutexGuard<'_, WriterStatus> {
@@ -81,6 +89,7 @@ impl WriterDesk {
     pub fn stands_by(&self, holder: String) {
         let mut status = self.status();
         (status.role, status.pending) = (WriterRole::Standby(holder), None);
+        self.jobs.stands_by();
     }
 
     /// From now on this process writes the target.

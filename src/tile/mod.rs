@@ -7,6 +7,7 @@
 //! - `rect_list`: many tiles in a short text ([`TileRectList`]).
 //! - `bbox`, `world_box`: boxes in degrees ([`LonLatBox`], [`Coverage`]), in world units ([`WorldBox`], [`WorldRect`]), in a layer's own
 //!   reference system ([`SourceBox`]).
+//! - `geojson`: the boxes of an area that is written so ([`boxes_of_geojson`]).
 //! - `margin`: how far beyond a tile's edge its features are searched ([`Margin`]).
 //! - `feature`: where the features of a layer lie ([`Footprints`]), and at which grid point a position is drawn ([`Positions`]).
 //! - `batch`: the unit of work between planning and rendering ([`Batch`], [`Area`], [`SearchBox`]).
@@ -15,6 +16,7 @@ mod batch;
 mod bbox;
 mod coord;
 mod feature;
+mod geojson;
 mod id;
 mod margin;
 mod order;
@@ -26,6 +28,7 @@ pub use batch::{Area, Batch, ChangedPart, GridBox, GridBoxes, LayerCount, Neighb
 pub use bbox::{BoxError, Coverage, LonLatBox};
 pub use coord::{NoTile, TileCoord, TileRect};
 pub use feature::{BoxFootprint, Candidate, Footprints, LayerFootprints, Positions, Spot, Unit};
+pub use geojson::boxes_of_geojson;
 pub use id::{LayerId, LayerIndex, Slice, TileId};
 pub use margin::{Margin, TileBounds, beyond_in_degrees};
 pub use order::Order;

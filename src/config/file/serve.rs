@@ -28,6 +28,7 @@ pub(in crate::config) struct ServeSection {
     #[serde(with = "duration")]
     pub(in crate::config) drain: Option<Duration>,
     pub(in crate::config) changes: Option<bool>,
+    pub(in crate::config) token_file: Option<PathBuf>,
     pub(in crate::config) preview: Option<bool>,
     pub(in crate::config) assets: Option<PathBuf>,
     pub(in crate::config) access_log: Option<AccessLogName>,

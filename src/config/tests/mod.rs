@@ -80,7 +80,7 @@ fn the_sample_configuration_holds_every_key() {
         ("run", "batch_features progress rows_mb window workers"),
         (
             "serve",
-            "access_log admin answer_within assets background_guaranteed base_path cache_control cache_mb cdn_cache_control cdn_headers changes drain empty_status expires listen live live_queue live_reserved live_timeout live_ttl max_connections max_connections_of_address neighbours preview public_url redis_url refresh server_timing tag_headers trusted_proxies workers writer writer_lease",
+            "access_log admin answer_within assets background_guaranteed base_path cache_control cache_mb cdn_cache_control cdn_headers changes drain empty_status expires listen live live_queue live_reserved live_timeout live_ttl max_connections max_connections_of_address neighbours preview public_url redis_url refresh server_timing tag_headers token_file trusted_proxies workers writer writer_lease",
         ),
         (
             "layer_defaults",

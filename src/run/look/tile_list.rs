@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::plan::Dirty;
 use crate::run::CommandError;
-use crate::tile::{LonLatBox, NoTile, TileCoord};
+use crate::tile::{LonLatBox, NoTile, TileCoord, boxes_of_geojson};
 
 /// Tiles that the user names.
 #[derive(Debug, Clone, Default)]
@@ -132,8 +132,7 @@ pub fn area(text: &str) -> Result<Vec<LonLatBox>, CommandError> {
     }
     let read = std::fs::read_to_string(path).map_err(|error| no_area(error.to_string()))?;
     let json: serde_json::Value = serde_json::from_str(&read).map_err(|error| no_area(error.to_string()))?;
-    let mut boxes = Vec::new();
-    collect(&json, &mut boxes);
+    let boxes = boxes_of_geojson(&json);
     if boxes.is_empty() {
         return Err(no_area(
             "it holds no geometry with an extent: write a GeoJSON with polygons (RFC 7946)".to_owned(),
@@ -144,36 +143,6 @@ pub fn area(text: &str) -> Result<Vec<LonLatBox>, CommandError> {
         .map(|one| one.to_string().parse())
         .collect::<Result<_, crate::tile::BoxError>>()
         .map_err(|error| no_area(error.to_string()))
-}
-
-/// Collects the box of each polygon, line and point.
-fn collect(json: &serde_json::Value, boxes: &mut Vec<LonLatBox>) {
-    let list = |name: &str| json.get(name).and_then(serde_json::Value::as_array).into_iter().flatten();
-    match json.get("type").and_then(serde_json::Value::as_str) {
-        Some("FeatureCollection") => list("features").for_each(|feature| collect(feature, boxes)),
-        Some("Feature") => json.get("geometry").into_iter().for_each(|geometry| collect(geometry, boxes)),
-        Some("GeometryCollection") => list("geometries").for_each(|geometry| collect(geometry, boxes)),
-        Some("MultiPolygon" | "MultiLineString") => list("coordinates").for_each(|part| around(part, boxes)),
-        Some(_) => json.get("coordinates").into_iter().for_each(|coordinates| around(coordinates, boxes)),
-        None => {}
-    }
-}
-
-fn around(coordinates: &serde_json::Value, boxes: &mut Vec<LonLatBox>) {
-    let nothing =
-        LonLatBox { west: f64::INFINITY, south: f64::INFINITY, east: f64::NEG_INFINITY, north: f64::NEG_INFINITY };
-    let mut all = nothing;
-    let mut waiting = vec![coordinates];
-    while let Some(next) = waiting.pop() {
-        let Some(items) = next.as_array() else { continue };
-        match (items.first().and_then(serde_json::Value::as_f64), items.get(1).and_then(serde_json::Value::as_f64)) {
-            (Some(x), Some(y)) => all = all.joined(LonLatBox { west: x, south: y, east: x, north: y }),
-            _ => waiting.extend(items),
-        }
-    }
-    if all.west < all.east && all.south < all.north {
-        boxes.push(all);
-    }
 }
 
 #[cfg(test)]

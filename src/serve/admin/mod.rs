@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::serve::http::accept::Answers;
 use crate::serve::http::answer::{Answer, without_body};
 use crate::serve::http::body::AnswerBody;
+use crate::serve::jobs::JobRoutes;
 use crate::serve::observe::metrics::Measured;
 use crate::serve::public::Site;
 use crate::serve::public::changes::ChangeEvents;
@@ -27,10 +28,16 @@ pub(crate) struct Admin {
     pub(crate) site: Arc<Site>,
     /// True if the server was asked to end.
     pub(crate) draining: Arc<AtomicBool>,
+    /// The jobs of the target.
+    pub(crate) jobs: JobRoutes,
 }
 
 impl Answers for Admin {
     async fn answer(self, request: Request<Incoming>) -> Answer {
+        if JobRoutes::knows(request.uri().path()) {
+            let settings = self.site.settings();
+            return self.jobs.answer(request, settings.token.as_ref()).await;
+        }
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET and HEAD are answered\n".to_owned());
         }
@@ -43,7 +50,7 @@ impl Answers for Admin {
             }
             "/status.json" => text(StatusCode::OK, "application/json", self.status().await.to_string() + "\n"),
             _ => {
-                let what = "there is /livez, /readyz, /metrics and /status.json\n";
+                let what = "there is /livez, /readyz, /metrics, /status.json, /jobs, /evict and /openapi.json\n";
                 text(StatusCode::NOT_FOUND, "text/plain", what.to_owned())
             }
         };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::serve::error::ServeError;
 use crate::serve::http::peers::AddressRange;
+use crate::serve::jobs::AdminToken;
 use crate::serve::options::{AccessLogStyle, EmptyStatus, ServeOptions, TagOptions};
 use crate::serve::preview::{MapClient, PreviewPage};
 use crate::serve::public::freshness::TileFreshness;
@@ -27,6 +28,8 @@ pub(crate) struct SiteSettings {
     pub(crate) access_log: Option<AccessLogStyle>,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub(crate) trusted_proxies: Vec<AddressRange>,
+    /// What clients of the admin listener need who change something; `None` if nobody may.
+    pub(crate) token: Option<AdminToken>,
 }
 
 impl SiteSettings {
@@ -34,7 +37,7 @@ impl SiteSettings {
     /// clients cannot name it.
     ///
     /// # Errors
-    /// If a value cannot be sent as a header, or nobody knows a URL for clients.
+    /// If a value cannot be sent as a header, nobody knows a URL for clients, or the token cannot be used.
     pub(crate) fn new(options: &ServeOptions, own_url: Option<&str>) -> Result<SiteSettings, ServeError> {
         let public_url = match (&options.public_url, own_url) {
             (Some(url), _) => format!("{}/", url.trim_end_matches('/')),
@@ -53,6 +56,7 @@ impl SiteSettings {
             }),
             access_log: options.access_log,
             trusted_proxies: options.trusted_proxies.clone(),
+            token: AdminToken::find(options.token_file.as_deref())?,
         })
     }
 }

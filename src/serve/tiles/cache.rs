@@ -199,6 +199,18 @@ impl TileCache {
         self.0.insert(CacheKey { from: CachedFrom::Live(key), encoding: Encoding::Gzip }, form).await;
     }
 
+    /// Forgets a tile in every encoding.
+    pub(crate) async fn forget(&self, from: CachedFrom) {
+        for encoding in [Encoding::Gzip, Encoding::Identity] {
+            self.0.invalidate(&CacheKey { from, encoding }).await;
+        }
+    }
+
+    /// Forgets all tiles.
+    pub(crate) fn forget_all(&self) {
+        self.0.invalidate_all();
+    }
+
     /// The approximate size of the cache's content, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.0.weighted_size()

@@ -13,7 +13,7 @@ use crate::serve::target::served::{NoticedChange, ServedState, ServedTarget};
 use crate::serve::tiles::cache::{CachedForm, CachedFrom, ServedTile, TileCache};
 use crate::serve::tiles::staleness::Staleness;
 use crate::sink::ReadError;
-use crate::tile::TileId;
+use crate::tile::{LayerId, Slice, TileCoord, TileId};
 
 /// Where an answer came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -341,6 +341,26 @@ impl ServedTiles {
     /// The approximate size of the cached tiles, in bytes.
     pub(crate) fn cached_bytes(&self) -> u64 {
         self.cache.bytes()
+    }
+
+    /// Forgets cached tiles, stored and live ones.
+    pub(crate) async fn evict(&self, tiles: &[TileCoord]) {
+        let state = self.target.last();
+        let layers = if state.template.layers_apart() { state.described.vector_layers.len() } else { 0 };
+        let layers = (0..layers).filter_map(|layer| Some(Slice::Layer(LayerId(u16::try_from(layer).ok()?))));
+        let slices: Vec<Slice> = std::iter::once(Slice::Whole).chain(layers).collect();
+        for coord in tiles {
+            for slice in &slices {
+                let tile = TileId { coord: *coord, slice: *slice };
+                self.cache.forget(CachedFrom::State { number: state.number, tile }).await;
+                self.cache.forget(CachedFrom::Live(FlightKey { generation: state.generation, tile })).await;
+            }
+        }
+    }
+
+    /// Forgets all cached tiles.
+    pub(crate) fn evict_all(&self) {
+        self.cache.forget_all();
     }
 
     /// Ends all renderings.

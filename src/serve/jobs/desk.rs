@@ -1,0 +1,417 @@
+//! The jobs of a target: kept with it as notes, in memory for who asks, and handed to the writer one after the other.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::record::{JobProgress, JobRecord, JobState};
+use super::spec::JobSpec;
+use crate::sink::{NoteCondition, NoteError, NoteStore};
+use crate::stop::{Signal, Stop};
+
+/// The folder of the notes.
+const FOLDER: &str = "jobs";
+
+/// The most jobs that may wait.
+pub(crate) const MAX_WAITING_JOBS: usize = 100;
+
+/// The most ended jobs that are kept; of more, the oldest are forgotten.
+const MAX_ENDED_JOBS: usize = 100;
+
+/// The most tries to find a free number, where another process submits jobs, too.
+const MAX_NUMBER_TRIES: usize = 10;
+
+/// Why a job was not taken, or not taken back.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JobError {
+    /// Too many wait.
+    #[error("{MAX_WAITING_JOBS} jobs wait already: try again later")]
+    TooMany,
+    /// Another job was submitted with this key.
+    #[error("another job was submitted with this Idempotency-Key")]
+    OtherWithKey,
+    /// It has ended.
+    #[error("the job has ended already")]
+    Ended,
+    /// It could not be kept with the target.
+    #[error(transparent)]
+    Note(#[from] NoteError),
+}
+
+/// A job that was submitted.
+#[derive(Debug)]
+pub(crate) struct Submitted {
+    pub(crate) record: JobRecord,
+    /// False if an equal job waits already, or the request was repeated.
+    pub(crate) is_new: bool,
+}
+
+#[derive(Default)]
+struct JobTable {
+    jobs: BTreeMap<u64, JobRecord>,
+    /// What cancels the job that runs.
+    running: Option<(u64, Stop)>,
+}
+
+struct DeskParts {
+    notes: Arc<dyn NoteStore>,
+    table: Mutex<JobTable>,
+    /// Held while a job is submitted, so that equal ones see each other.
+    submitting: Mutex<()>,
+    /// True while this process writes the target.
+    is_writer: AtomicBool,
+    /// A number that grows with each change of a job.
+    changes: watch::Sender<u64>,
+}
+
+/// The jobs of a target. Clones share them.
+#[derive(Clone)]
+pub struct JobDesk(Arc<DeskParts>);
+
+/// The present time, in seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn name(id: u64) -> String {
+    format!("{FOLDER}/{id:010}.json")
+}
+
+impl JobDesk {
+    /// The jobs that are kept with a target. Nothing is read yet.
+    #[must_use]
+    pub fn new(notes: Arc<dyn NoteStore>) -> JobDesk {
+        let (changes, _) = watch::channel(0);
+        let (table, submitting, is_writer) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        JobDesk(Arc::new(DeskParts { notes, table, submitting, is_writer, changes }))
+    }
+
+    /// True while this process writes the target.
+    pub(crate) fn is_writer(&self) -> bool {
+        self.0.is_writer.load(Ordering::Relaxed)
+    }
+
+    /// From now on another process writes the target, or none.
+    pub fn stands_by(&self) {
+        self.0.is_writer.store(false, Ordering::Relaxed);
+    }
+
+    fn table(&self) -> MutexGuard<'_, JobTable> {
+        // Each update leaves consistent values.
+        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_changed(&self) {
+        self.0.changes.send_modify(|number| *number += 1);
+    }
+
+    /// Tells about each change of a job.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// Reads the jobs as they are kept with the target: on a node that does not write, before each answer. Blocks.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub(crate) fn reload(&self) -> Result<(), NoteError> {
+        let mut jobs = BTreeMap::new();
+        for name in self.0.notes.list(FOLDER)? {
+            let note = self.0.notes.read(&name)?;
+            if let Some(record) = note.and_then(|note| JobRecord::read(&note.body)) {
+                jobs.insert(record.id, record);
+            }
+        }
+        self.table().jobs = jobs;
+        Ok(())
+    }
+
+    /// This process becomes the writer: reads the jobs, and lets those wait again that a writer before was working on. Blocks.
+    ///
+    /// # Errors
+    /// If they cannot be read or kept.
+    pub fn take_over(&self) -> Result<(), NoteError> {
+        self.reload()?;
+        let cut_off: Vec<JobRecord> =
+            self.table().jobs.values().filter(|job| job.state == JobState::Running).cloned().collect();
+        for job in cut_off {
+            self.keep(JobRecord { state: JobState::Queued, started: None, ..job })?;
+        }
+        self.0.is_writer.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Writes a job's note, then shows it. Blocks.
+    fn keep(&self, record: JobRecord) -> Result<(), NoteError> {
+        self.0.notes.write(&name(record.id), &record.note(), &NoteCondition::Always)?;
+        self.table().jobs.insert(record.id, record);
+        self.has_changed();
+        Ok(())
+    }
+
+    /// All jobs, the oldest first.
+    pub(crate) fn all(&self) -> Vec<JobRecord> {
+        self.table().jobs.values().cloned().collect()
+    }
+
+    /// A job.
+    pub(crate) fn get(&self, id: u64) -> Option<JobRecord> {
+        self.table().jobs.get(&id).cloned()
+    }
+
+    /// Submits a job: it is durable when this returns. Blocks.
+    ///
+    /// # Errors
+    /// If it is not taken, or cannot be kept.
+    pub(crate) fn submit(&self, spec: JobSpec, key: Option<String>) -> Result<Submitted, JobError> {
+        let _one = self.0.submitting.lock().unwrap_or_else(PoisonError::into_inner);
+        let (same_key, equal, waiting) = {
+            let table = self.table();
+            let same_key = key.is_some().then(|| table.jobs.values().find(|job| job.key == key).cloned()).flatten();
+            let mut queued = table.jobs.values().filter(|job| job.state == JobState::Queued);
+            let waiting = queued.clone().count();
+            (same_key, queued.find(|job| job.spec == spec).cloned(), waiting)
+        };
+        match (same_key, equal) {
+            (Some(record), _) if record.spec == spec => return Ok(Submitted { record, is_new: false }),
+            (Some(_), _) => return Err(JobError::OtherWithKey),
+            (None, Some(record)) => return Ok(Submitted { record, is_new: false }),
+            (None, None) if waiting >= MAX_WAITING_JOBS => return Err(JobError::TooMany),
+            (None, None) => {}
+        }
+        let mut record = JobRecord {
+            id: self.table().jobs.last_key_value().map_or(1, |(last, _)| last + 1),
+            spec,
+            key,
+            state: JobState::Queued,
+            submitted: now(),
+            started: None,
+            ended: None,
+            report: None,
+            cause: None,
+            progress: JobProgress::default(),
+        };
+        for tries in 1.. {
+            match self.0.notes.write(&name(record.id), &record.note(), &NoteCondition::Absent) {
+                Ok(_tag) => break,
+                Err(NoteError::Changed { .. }) if tries < MAX_NUMBER_TRIES => record.id += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.table().jobs.insert(record.id, record.clone());
+        self.has_changed();
+        Ok(Submitted { record, is_new: true })
+    }
+
+    /// Takes a job back: one that waits is cancelled, one that runs is asked to end. `None` if there is no such job. Blocks.
+    ///
+    /// # Errors
+    /// If it has ended, or this cannot be kept.
+    pub(crate) fn cancel(&self, id: u64) -> Result<Option<JobRecord>, JobError> {
+        let Some(record) = self.get(id) else { return Ok(None) };
+        match record.state {
+            JobState::Queued => {
+                self.keep(JobRecord { state: JobState::Cancelled, ended: Some(now()), ..record })?;
+            }
+            JobState::Running => {
+                if let Some((_, stop)) = self.table().running.as_ref().filter(|(running, _)| *running == id) {
+                    stop.ask(Signal::Terminate);
+                }
+            }
+            _ => return Err(JobError::Ended),
+        }
+        Ok(self.get(id))
+    }
+
+    /// Waits until a job waits for the writer.
+    pub async fn queued(&self) {
+        let mut changes = self.changes();
+        loop {
+            if self.table().jobs.values().any(|job| job.state == JobState::Queued) {
+                return;
+            }
+            if changes.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Begins the job that is next: the most urgent one, of these the oldest. `stop` is asked for if a client takes it back. Blocks.
+    ///
+    /// # Errors
+    /// If this cannot be kept.
+    pub fn begin_next(&self, stop: &Stop) -> Result<Option<StartedJob>, NoteError> {
+        let next = {
+            let table = self.table();
+            let queued = table.jobs.values().filter(|job| job.state == JobState::Queued);
+            queued.min_by_key(|job| (job.spec.priority, job.id)).cloned()
+        };
+        let Some(next) = next else { return Ok(None) };
+        let (id, spec) = (next.id, next.spec.clone());
+        self.table().running = Some((id, stop.clone()));
+        self.keep(JobRecord { state: JobState::Running, started: Some(now()), ..next })?;
+        Ok(Some(StartedJob { desk: self.clone(), id, spec, stop: stop.clone() }))
+    }
+
+    fn end(&self, id: u64, change: impl FnOnce(JobRecord) -> JobRecord) -> Result<(), NoteError> {
+        self.table().running = None;
+        let Some(record) = self.get(id) else { return Ok(()) };
+        self.keep(change(record))?;
+        let ended: Vec<u64> = self.table().jobs.values().filter(|job| job.state.is_final()).map(|job| job.id).collect();
+        for old in &ended[..ended.len().saturating_sub(MAX_ENDED_JOBS)] {
+            self.0.notes.remove(&name(*old))?;
+            self.table().jobs.remove(old);
+        }
+        Ok(())
+    }
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum JobEnd {
+    /// Well, with its closing report.
+    Done(Value),
+    /// It failed, for this cause.
+    Failed(String),
+    /// A client took it back.
+    Cancelled,
+    /// The writer ends or has lost its lease: the job waits for the next one.
+    CutOff,
+}
+
+/// A job that the writer works on.
+pub struct StartedJob {
+    desk: JobDesk,
+    id: u64,
+    spec: JobSpec,
+    stop: Stop,
+}
+
+impl StartedJob {
+    /// Its number.
+    #[must_use]
+    pub const fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// What it is to do.
+    #[must_use]
+    pub const fn spec(&self) -> &JobSpec {
+        &self.spec
+    }
+
+    /// True if a client has taken it back.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.stop.asked().is_some()
+    }
+
+    /// Tells how far it is.
+    pub fn progress(&self, progress: JobProgress) {
+        if let Some(job) = self.desk.table().jobs.get_mut(&self.id) {
+            job.progress = progress;
+        }
+        self.desk.has_changed();
+    }
+
+    /// Ends it. Blocks.
+    ///
+    /// # Errors
+    /// If this cannot be kept: the job is run again by the next writer then.
+    pub fn end(self, end: JobEnd) -> Result<(), NoteError> {
+        let (state, report, cause) = match end {
+            JobEnd::Done(report) => (JobState::Done, Some(report), None),
+            JobEnd::Failed(cause) => (JobState::Failed, None, Some(cause)),
+            JobEnd::Cancelled => (JobState::Cancelled, None, None),
+            JobEnd::CutOff => (JobState::Queued, None, None),
+        };
+        self.desk.end(self.id, |record| {
+            let (started, ended) = if state.is_final() { (record.started, Some(now())) } else { (None, None) };
+            JobRecord { state, report, cause, started, ended, ..record }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::FolderNotes;
+
+    fn desk(folder: &std::path::Path) -> JobDesk {
+        let desk = JobDesk::new(Arc::new(FolderNotes::beside(&folder.join("t.mbtiles"))));
+        desk.take_over().unwrap();
+        desk
+    }
+
+    fn spec(text: &str) -> JobSpec {
+        JobSpec::read(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn jobs_outlive_their_process_and_run_once_more_if_it_died() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = desk(folder.path());
+        let log = first.submit(spec(r#"{"what":"log"}"#), Some("k".to_owned())).unwrap();
+        assert!(log.is_new && log.record.id == 1);
+        // Equal ones that wait are one, and so are repeated requests.
+        let again = first.submit(spec(r#"{"what":"log"}"#), None).unwrap();
+        assert!(!again.is_new && again.record.id == 1);
+        assert!(matches!(first.submit(spec(r#"{"what":"seed"}"#), Some("k".to_owned())), Err(JobError::OtherWithKey)));
+        let seed = first.submit(spec(r#"{"what":"seed"}"#), None).unwrap().record.id;
+        let urgent = spec(r#"{"what":"tiles","tiles":["0/0/0"],"priority":"refresh"}"#);
+        let urgent = first.submit(urgent, None).unwrap().record.id;
+        assert_eq!((seed, urgent), (2, 3));
+        let started = first.begin_next(&Stop::new()).unwrap().unwrap();
+        assert_eq!(started.id(), urgent);
+        // The process dies here.
+        let second = desk(folder.path());
+        assert!(second.all().iter().all(|job| job.state == JobState::Queued) && second.all().len() == 3);
+        for expected in [urgent, 1, seed] {
+            let started = second.begin_next(&Stop::new()).unwrap().unwrap();
+            assert_eq!(started.id(), expected);
+            started.end(JobEnd::Done(serde_json::json!({ "written": 1 }))).unwrap();
+        }
+        assert!(second.begin_next(&Stop::new()).unwrap().is_none());
+        let third = desk(folder.path());
+        assert_eq!(third.get(urgent).unwrap().report, Some(serde_json::json!({ "written": 1 })));
+        // A repeated request finds the job that has ended; without a key it is another job.
+        assert_eq!(third.submit(spec(r#"{"what":"log"}"#), Some("k".to_owned())).unwrap().record.id, 1);
+        assert_eq!(third.submit(spec(r#"{"what":"log"}"#), None).unwrap().record.id, 4);
+    }
+
+    #[test]
+    fn jobs_are_taken_back_and_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let desk = desk(folder.path());
+        let tile = |number: usize| spec(&format!(r#"{{"what":"tiles","tiles":["10/{number}/0"]}}"#));
+        for number in 0..MAX_WAITING_JOBS {
+            assert!(desk.submit(tile(number), None).unwrap().is_new);
+        }
+        assert!(matches!(desk.submit(tile(1_000), None), Err(JobError::TooMany)));
+        assert_eq!(desk.cancel(1).unwrap().unwrap().state, JobState::Cancelled);
+        assert!(matches!(desk.cancel(1), Err(JobError::Ended)));
+        assert!(desk.cancel(999).unwrap().is_none());
+        let stop = Stop::new();
+        let running = desk.begin_next(&stop).unwrap().unwrap();
+        assert_eq!(running.id(), 2);
+        desk.cancel(2).unwrap();
+        assert!(running.is_cancelled());
+        running.end(JobEnd::Cancelled).unwrap();
+        // A job that was cut off waits again.
+        desk.begin_next(&Stop::new()).unwrap().unwrap().end(JobEnd::CutOff).unwrap();
+        assert_eq!(desk.get(3).unwrap().state, JobState::Queued);
+        while let Some(next) = desk.begin_next(&Stop::new()).unwrap() {
+            next.end(JobEnd::Failed("x".to_owned())).unwrap();
+        }
+        for number in 0..50 {
+            desk.submit(tile(number), None).unwrap();
+            desk.begin_next(&Stop::new()).unwrap().unwrap().end(JobEnd::Done(Value::Null)).unwrap();
+        }
+        assert_eq!(desk.all().len(), MAX_ENDED_JOBS);
+        assert_eq!(desk.0.notes.list(FOLDER).unwrap().len(), MAX_ENDED_JOBS);
+    }
+}

@@ -1,0 +1,118 @@
+//! A job as it is kept with the target and shown to clients.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::spec::JobSpec;
+
+/// How far a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobState {
+    /// It waits.
+    Queued,
+    /// The writer works on it.
+    Running,
+    /// It ended well.
+    Done,
+    /// It failed.
+    Failed,
+    /// A client took it back.
+    Cancelled,
+}
+
+impl JobState {
+    /// True if nothing will happen any more.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        matches!(self, JobState::Done | JobState::Failed | JobState::Cancelled)
+    }
+}
+
+/// How far a running job is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct JobProgress {
+    /// Tiles that are stored.
+    pub done: u64,
+    /// Tiles that the job has to render; `None` until they are counted.
+    pub total: Option<u64>,
+}
+
+/// A job.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct JobRecord {
+    pub(crate) id: u64,
+    pub(crate) spec: JobSpec,
+    /// The `Idempotency-Key` of the request.
+    pub(crate) key: Option<String>,
+    pub(crate) state: JobState,
+    /// When it was submitted, in seconds since 1970; likewise when it began last, and when it ended.
+    pub(crate) submitted: u64,
+    pub(crate) started: Option<u64>,
+    pub(crate) ended: Option<u64>,
+    /// The closing report.
+    pub(crate) report: Option<Value>,
+    /// Why it failed.
+    pub(crate) cause: Option<String>,
+    /// Not kept with the target.
+    pub(crate) progress: JobProgress,
+}
+
+/// The form in which a note keeps a job.
+#[derive(Debug, Serialize, Deserialize)]
+struct JobNote {
+    id: u64,
+    spec: Value,
+    key: Option<String>,
+    state: JobState,
+    submitted: u64,
+    started: Option<u64>,
+    ended: Option<u64>,
+    report: Option<Value>,
+    cause: Option<String>,
+}
+
+impl JobRecord {
+    /// The job of a note; `None` if the note holds none, for example one of a later version of this program.
+    pub(crate) fn read(note: &[u8]) -> Option<JobRecord> {
+        let JobNote { id, spec, key, state, submitted, started, ended, report, cause } =
+            serde_json::from_slice(note).ok()?;
+        let spec = JobSpec::read(spec.to_string().as_bytes()).ok()?;
+        let progress = JobProgress::default();
+        Some(JobRecord { id, spec, key, state, submitted, started, ended, report, cause, progress })
+    }
+
+    /// The note that keeps the job.
+    pub(crate) fn note(&self) -> Vec<u8> {
+        let JobRecord { id, spec, key, state, submitted, started, ended, report, cause, .. } = self.clone();
+        let note = JobNote { id, spec: spec.json(), key, state, submitted, started, ended, report, cause };
+        // Numbers, texts and maps with texts as keys can always be written.
+        serde_json::to_vec(&note).unwrap_or_default()
+    }
+
+    /// The job as clients see it at `now`, in seconds since 1970.
+    pub(crate) fn json(&self, now: u64) -> Value {
+        let progress = (self.state == JobState::Running).then(|| {
+            let JobProgress { done, total } = self.progress;
+            json!({ "done": done, "total": total, "eta_seconds": self.eta(now) })
+        });
+        json!({
+            "id": self.id,
+            "state": self.state,
+            "job": self.spec.json(),
+            "submitted": self.submitted,
+            "started": self.started,
+            "ended": self.ended,
+            "progress": progress,
+            "report": self.report,
+            "cause": self.cause,
+        })
+    }
+
+    /// The seconds that are left at the present speed.
+    fn eta(&self, now: u64) -> Option<u64> {
+        let JobProgress { done, total } = self.progress;
+        let (left, passed) = (total?.checked_sub(done)?, now.checked_sub(self.started?)?);
+        (u128::from(left) * u128::from(passed)).checked_div(u128::from(done)).and_then(|eta| u64::try_from(eta).ok())
+    }
+}

@@ -1,0 +1,346 @@
+//! The routes of jobs on the admin listener.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::desk::{JobDesk, JobError, now};
+use super::spec::{JobSpec, JobSpecError};
+use super::token::AdminToken;
+use crate::serve::http::answer::{Answer, without_body};
+use crate::serve::http::body::AnswerBody;
+use crate::serve::tiles::served::ServedTiles;
+use crate::tile::TileCoord;
+
+/// The most bytes of a request's body. A note, which keeps a job, may have 1 MB.
+const MAX_BODY_BYTES: usize = 768 << 10;
+
+/// The longest `Idempotency-Key`, in bytes.
+const MAX_KEY_BYTES: usize = 128;
+
+/// The most clients that follow jobs at once.
+const MAX_FOLLOWERS: usize = 64;
+
+/// How often a job is looked at for who follows it, if nothing tells of a change: another node may be the writer.
+const FOLLOW_POLL: Duration = Duration::from_secs(1);
+
+/// What clients are told to wait while too many jobs wait, in seconds.
+const RETRY_SECONDS: u64 = 10;
+
+/// A request names itself, so that it can be repeated (draft-ietf-httpapi-idempotency-key-header).
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// What browsers say about where a request comes from (W3C Fetch Metadata).
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// What a path names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum JobRoute {
+    /// `/jobs`.
+    All,
+    /// `/jobs/{id}`.
+    One(u64),
+    /// `/jobs/{id}/events`.
+    Events(u64),
+    /// `/evict`.
+    Evict,
+    /// `/openapi.json`.
+    Description,
+}
+
+impl JobRoute {
+    fn of(path: &str) -> Option<JobRoute> {
+        // Numbers have one form only.
+        let id = |text: &str| text.parse().ok().filter(|id: &u64| id.to_string() == text);
+        match path {
+            "/jobs" => Some(JobRoute::All),
+            "/evict" => Some(JobRoute::Evict),
+            "/openapi.json" => Some(JobRoute::Description),
+            path => {
+                let rest = path.strip_prefix("/jobs/")?;
+                match rest.strip_suffix("/events") {
+                    Some(of) => id(of).map(JobRoute::Events),
+                    None => id(rest).map(JobRoute::One),
+                }
+            }
+        }
+    }
+
+    /// The methods that are answered.
+    const fn methods(self) -> &'static str {
+        match self {
+            JobRoute::All => "GET, HEAD, POST",
+            JobRoute::One(_) => "GET, HEAD, DELETE",
+            JobRoute::Events(_) => "GET",
+            JobRoute::Evict => "POST",
+            JobRoute::Description => "GET, HEAD",
+        }
+    }
+}
+
+/// The cached tiles that a client wants to be forgotten.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EvictRequest {
+    #[serde(default)]
+    tiles: Vec<String>,
+    #[serde(default)]
+    all: bool,
+}
+
+/// Answers requests about jobs. Clones share the jobs.
+#[derive(Clone)]
+pub(crate) struct JobRoutes {
+    desk: JobDesk,
+    tiles: ServedTiles,
+    followers: Arc<Semaphore>,
+    /// True if the server was asked to end.
+    draining: Arc<AtomicBool>,
+}
+
+/// An answer that ends the handling of a request early.
+type Refused = Answer;
+
+impl JobRoutes {
+    /// The routes for some jobs, and for the cached ones of `tiles`.
+    pub(crate) fn new(desk: JobDesk, tiles: ServedTiles, draining: Arc<AtomicBool>) -> JobRoutes {
+        JobRoutes { desk, tiles, followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)), draining }
+    }
+
+    /// True if the path is one of these routes.
+    pub(crate) fn knows(path: &str) -> bool {
+        JobRoute::of(path).is_some()
+    }
+
+    /// The answer. `token` is what clients need who change something; `None` if nobody may.
+    pub(crate) async fn answer(&self, request: Request<Incoming>, token: Option<&AdminToken>) -> Answer {
+        let Some(route) = JobRoute::of(request.uri().path()) else {
+            return error(StatusCode::NOT_FOUND, "there is nothing of this name");
+        };
+        let method = request.method().clone();
+        if !route.methods().split(", ").any(|known| known == method.as_str()) {
+            let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, &format!("only {} are answered", route.methods()));
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static(route.methods()));
+            return answer;
+        }
+        let is_read = method == Method::GET || method == Method::HEAD;
+        let allowed = if is_read { Ok(()) } else { may_change(request.headers(), token) };
+        let answered = match (allowed, route) {
+            (Err(refused), _) => Err(refused),
+            (Ok(()), JobRoute::Description) => Ok(text(StatusCode::OK, OPENAPI.to_owned())),
+            (Ok(()), JobRoute::All) if is_read => self.list().await,
+            (Ok(()), JobRoute::All) => self.submit(request).await,
+            (Ok(()), JobRoute::One(id)) if is_read => self.show(id).await,
+            (Ok(()), JobRoute::One(id)) => self.cancel(id).await,
+            (Ok(()), JobRoute::Events(id)) => self.follow(id).await,
+            (Ok(()), JobRoute::Evict) => self.evict(request).await,
+        };
+        let answer = answered.unwrap_or_else(|refused| refused);
+        if method == Method::HEAD { without_body(answer) } else { answer }
+    }
+
+    /// Does something with the jobs on a thread for blocking work. A node that does not write reads them first.
+    async fn with_desk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&JobDesk) -> Result<T, JobError> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let desk = self.desk.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            if !desk.is_writer() {
+                desk.reload()?;
+            }
+            work(&desk)
+        });
+        match done.await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(failure)) => Err(refusal(&failure)),
+            Err(_died) => Err(error(StatusCode::INTERNAL_SERVER_ERROR, "a thread died")),
+        }
+    }
+
+    async fn list(&self) -> Result<Answer, Refused> {
+        let jobs = self.with_desk(|desk| Ok(desk.all())).await?;
+        let now = now();
+        let jobs: Vec<Value> = jobs.iter().map(|job| job.json(now)).collect();
+        Ok(text(StatusCode::OK, json!({ "jobs": jobs }).to_string()))
+    }
+
+    async fn show(&self, id: u64) -> Result<Answer, Refused> {
+        let job = self.with_desk(move |desk| Ok(desk.get(id))).await?.ok_or_else(no_such_job)?;
+        Ok(text(StatusCode::OK, job.json(now()).to_string()))
+    }
+
+    async fn submit(&self, request: Request<Incoming>) -> Result<Answer, Refused> {
+        let key = key_of(request.headers())?;
+        let body = body_of(request).await?;
+        let spec = JobSpec::read(&body).map_err(|failure| match failure {
+            JobSpecError::TooManyTiles => error(StatusCode::PAYLOAD_TOO_LARGE, &failure.to_string()),
+            JobSpecError::Wrong(_) => error(StatusCode::BAD_REQUEST, &failure.to_string()),
+        })?;
+        self.needs_writer()?;
+        let submitted = self.with_desk(move |desk| desk.submit(spec, key)).await?;
+        let status = if submitted.is_new { StatusCode::ACCEPTED } else { StatusCode::OK };
+        let mut answer = text(status, submitted.record.json(now()).to_string());
+        if let Ok(location) = HeaderValue::from_str(&format!("/jobs/{}", submitted.record.id)) {
+            answer.headers_mut().insert(LOCATION, location);
+        }
+        Ok(answer)
+    }
+
+    async fn cancel(&self, id: u64) -> Result<Answer, Refused> {
+        self.needs_writer()?;
+        let job = self.with_desk(move |desk| desk.cancel(id)).await?.ok_or_else(no_such_job)?;
+        Ok(text(StatusCode::OK, job.json(now()).to_string()))
+    }
+
+    async fn evict(&self, request: Request<Incoming>) -> Result<Answer, Refused> {
+        let body = body_of(request).await?;
+        let wrong = |what: &str| error(StatusCode::BAD_REQUEST, what);
+        let wanted: EvictRequest = serde_json::from_slice(&body).map_err(|failure| wrong(&failure.to_string()))?;
+        if wanted.all == !wanted.tiles.is_empty() {
+            return Err(wrong("write either \"all\": true or \"tiles\""));
+        }
+        let tile = |text: &String| text.parse().map_err(|_no_tile| wrong(&format!("{text:?} is no tile: write z/x/y")));
+        let tiles: Vec<TileCoord> = wanted.tiles.iter().map(tile).collect::<Result<_, _>>()?;
+        if wanted.all {
+            self.tiles.evict_all();
+        } else {
+            self.tiles.evict(&tiles).await;
+        }
+        Ok(text(
+            StatusCode::OK,
+            json!({ "evicted": if wanted.all { json!("all") } else { tiles.len().into() } }).to_string(),
+        ))
+    }
+
+    /// A job as server-sent events, from now until it has ended.
+    async fn follow(&self, id: u64) -> Result<Answer, Refused> {
+        self.with_desk(move |desk| Ok(desk.get(id))).await?.ok_or_else(no_such_job)?;
+        let Ok(permit) = Arc::clone(&self.followers).try_acquire_owned() else {
+            return Err(retry_later(StatusCode::SERVICE_UNAVAILABLE, "too many clients follow jobs"));
+        };
+        let (send, events) = mpsc::channel(8);
+        tokio::spawn(self.clone().tell(id, send, permit));
+        let mut answer = Response::new(AnswerBody::Events(events));
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(answer)
+    }
+
+    /// Sends a job at each change, until it has ended, the client is gone or the server ends.
+    async fn tell(self, id: u64, events: mpsc::Sender<Bytes>, _permit: OwnedSemaphorePermit) {
+        let (mut changes, mut last) = (self.desk.changes(), String::new());
+        loop {
+            let Ok(Some(job)) = self.with_desk(move |desk| Ok(desk.get(id))).await else { return };
+            let state = job.json(now()).to_string();
+            // A comment is sent where nothing has changed, so that a client that is gone is noticed.
+            let event = if state == last { ":\n\n".to_owned() } else { format!("event: job\ndata: {state}\n\n") };
+            last = state;
+            if events.send(event.into()).await.is_err() || job.state.is_final() || self.draining.load(Ordering::Relaxed)
+            {
+                return;
+            }
+            // Whether it was told or not, the job is looked at.
+            drop(tokio::time::timeout(FOLLOW_POLL, changes.changed()).await);
+        }
+    }
+
+    fn needs_writer(&self) -> Result<(), Refused> {
+        if self.desk.is_writer() {
+            return Ok(());
+        }
+        Err(error(StatusCode::CONFLICT, "this server does not write the target: submit the job to the one that does"))
+    }
+}
+
+/// Checks that a request may change something.
+fn may_change(headers: &HeaderMap, token: Option<&AdminToken>) -> Result<(), Refused> {
+    // A browser says where its request comes from; other programs send neither header.
+    let is_from_elsewhere = headers.get(SEC_FETCH_SITE).is_some_and(|site| site != "none" && site != "same-origin");
+    if is_from_elsewhere || headers.contains_key(http::header::ORIGIN) {
+        return Err(error(StatusCode::FORBIDDEN, "requests of pages are refused"));
+    }
+    let Some(token) = token else {
+        return Err(error(StatusCode::FORBIDDEN, "the server has no token for jobs: set serve.token_file"));
+    };
+    if token.is_in(headers) {
+        return Ok(());
+    }
+    let mut answer = error(StatusCode::UNAUTHORIZED, "this needs the token: Authorization: Bearer …");
+    answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    Err(answer)
+}
+
+fn key_of(headers: &HeaderMap) -> Result<Option<String>, Refused> {
+    let Some(key) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let text = key.to_str().ok().filter(|text| (1..=MAX_KEY_BYTES).contains(&text.len()));
+    let text =
+        text.ok_or_else(|| error(StatusCode::BAD_REQUEST, "the Idempotency-Key needs 1 to 128 ASCII characters"))?;
+    Ok(Some(text.to_owned()))
+}
+
+/// The body of a request, which must be JSON.
+async fn body_of(request: Request<Incoming>) -> Result<Bytes, Refused> {
+    let media_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let is_json = media_type.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("application/json"));
+    if !is_json {
+        return Err(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the Content-Type must be application/json"));
+    }
+    match Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(failure) if failure.is::<LengthLimitError>() => {
+            Err(error(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body has more than {MAX_BODY_BYTES} bytes")))
+        }
+        Err(_broken) => Err(error(StatusCode::BAD_REQUEST, "the body broke off")),
+    }
+}
+
+fn refusal(failure: &JobError) -> Refused {
+    match failure {
+        JobError::TooMany => retry_later(StatusCode::TOO_MANY_REQUESTS, &failure.to_string()),
+        JobError::OtherWithKey => error(StatusCode::UNPROCESSABLE_ENTITY, &failure.to_string()),
+        JobError::Ended => error(StatusCode::CONFLICT, &failure.to_string()),
+        JobError::Note(cause) => {
+            tracing::warn!("jobs cannot be kept with the target: {cause}");
+            retry_later(StatusCode::SERVICE_UNAVAILABLE, "jobs cannot be kept with the target at the moment")
+        }
+    }
+}
+
+fn no_such_job() -> Refused {
+    error(StatusCode::NOT_FOUND, "there is no such job")
+}
+
+fn retry_later(status: StatusCode, what: &str) -> Answer {
+    let mut answer = error(status, what);
+    answer.headers_mut().insert(RETRY_AFTER, RETRY_SECONDS.into());
+    answer
+}
+
+fn error(status: StatusCode, what: &str) -> Answer {
+    text(status, json!({ "error": what }).to_string())
+}
+
+/// JSON that no cache keeps and no page of another origin may read.
+fn text(status: StatusCode, json: String) -> Answer {
+    let body = Bytes::from(json + "\n");
+    let mut answer = Response::new(AnswerBody::default());
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(CONTENT_LENGTH, body.len().into());
+    *answer.body_mut() = body.into();
+    answer
+}

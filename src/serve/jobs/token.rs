@@ -1,0 +1,130 @@
+//! The token that clients need who change something on the admin listener.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+/// The least bytes of a token.
+pub const MIN_TOKEN_BYTES: usize = 32;
+
+/// The token cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// It is too short to be safe.
+    #[error(
+        "the token for jobs in {place} has {bytes} bytes, and needs at least {MIN_TOKEN_BYTES}: write one such as openssl rand -hex 32 makes"
+    )]
+    Short {
+        /// The file or variable.
+        place: String,
+        /// Its length.
+        bytes: usize,
+    },
+    /// The file cannot be read.
+    #[error("cannot read the token for jobs {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+/// A token. Only its SHA-256 is kept, and nothing shows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AdminToken([u8; 32]);
+
+impl fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AdminToken")
+    }
+}
+
+/// The variable with the token, if no file has it.
+pub const TOKEN_VARIABLE: &str = "OAR_TILES_TOKEN";
+
+impl AdminToken {
+    /// The token in a file, or else in [`TOKEN_VARIABLE`]; `None` if there is neither.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is shorter than [`MIN_TOKEN_BYTES`].
+    pub fn find(file: Option<&Path>) -> Result<Option<AdminToken>, TokenError> {
+        if let Some(file) = file {
+            return AdminToken::of_file(file).map(Some);
+        }
+        let variable = std::env::var_os(TOKEN_VARIABLE).filter(|token| !token.is_empty());
+        variable.map(|token| AdminToken::new(token.as_encoded_bytes(), TOKEN_VARIABLE)).transpose()
+    }
+
+    /// The token in a file. White space at its ends does not count.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or the token is shorter than [`MIN_TOKEN_BYTES`].
+    pub fn of_file(path: &Path) -> Result<AdminToken, TokenError> {
+        let text = std::fs::read(path).map_err(|source| TokenError::Unreadable { path: path.to_owned(), source })?;
+        AdminToken::new(&text, &path.display().to_string())
+    }
+
+    /// The token in a text from `place`, a file or variable. White space at its ends does not count.
+    ///
+    /// # Errors
+    /// If it is shorter than [`MIN_TOKEN_BYTES`].
+    pub fn new(text: &[u8], place: &str) -> Result<AdminToken, TokenError> {
+        let token = text.trim_ascii();
+        if token.len() < MIN_TOKEN_BYTES {
+            return Err(TokenError::Short { place: place.to_owned(), bytes: token.len() });
+        }
+        Ok(AdminToken(Sha256::digest(token).into()))
+    }
+
+    /// True if a request has the token (`Authorization: Bearer`, RFC 6750, section 2.1). How long the comparison takes depends on the
+    /// length of what the client sent, and on nothing of the token: hashes of one length are compared, in constant time.
+    pub(crate) fn is_in(&self, headers: &HeaderMap) -> bool {
+        let mut given = headers.get_all(AUTHORIZATION).iter();
+        let (Some(value), None) = (given.next(), given.next()) else { return false };
+        let Some((scheme, token)) = value.as_bytes().split_at_checked(7) else { return false };
+        scheme.eq_ignore_ascii_case(b"bearer ") && Sha256::digest(token.trim_ascii()).ct_eq(&self.0).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn only_the_token_itself_opens() {
+        let text = "0123456789abcdef0123456789abcdef";
+        let token = AdminToken::new(format!(" {text}\n").as_bytes(), "x").unwrap();
+        let given = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+            }
+            token.is_in(&headers)
+        };
+        assert!(given(&[&format!("Bearer {text}")]) && given(&[&format!("bearer {text}")]));
+        let right = format!("Bearer {text}");
+        for wrong in [
+            &[][..],
+            &[""],
+            &["Bearer "],
+            &["Bearer x"],
+            &[text],
+            &[&format!("Basic {text}")],
+            &[&format!("Bearer {text}0")],
+            &[&format!("Bearer {}", &text[1..])],
+            &[&right, &right],
+        ] {
+            assert!(!given(wrong), "{wrong:?}");
+        }
+        assert!(!format!("{token:?}").contains('0'));
+        let error = AdminToken::new(&[b'x'; 31], "FILE").unwrap_err().to_string();
+        assert!(error.contains("in FILE has 31 bytes"), "{error}");
+    }
+}
