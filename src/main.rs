@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser as _;
+use http::Method;
 use oar_tiles::changes::WatchOptions;
 use oar_tiles::cli::{
-    Cli, Command, Copy, Inspect, Preview, Publish, Purge, PurgeVerb, Reseed, Seed, Serve, SettingFlags, Track,
+    Cli, Command, Copy, Inspect, Jobs, JobsServer, Preview, Publish, Purge, PurgeVerb, Reseed, Seed, Serve, SettingFlags, Track,
     TrackPrune, Verify,
 };
 use oar_tiles::command::reseed::{ReseedOptions, ReseedOutcome, WatchWriter};
 use oar_tiles::command::serve::OnceReady;
 use oar_tiles::command::track::InstallWork;
-use oar_tiles::command::{config, copy, inspect, publish, purge, reseed, seed, serve, track, verify};
+use oar_tiles::command::{config, copy, inspect, jobs, publish, purge, reseed, seed, serve, track, verify};
 use oar_tiles::config::{CONFIG_VARIABLE, ConfigValues, JobSettings, Progress, Settings, gather};
 use oar_tiles::exit::Exit;
 use oar_tiles::postgis::Parts;
@@ -30,6 +31,7 @@ use oar_tiles::signals;
 use oar_tiles::sink::MaxShrink;
 use oar_tiles::stop::Stop;
 use serde::Serialize;
+use serde_json::Value;
 
 /// After a load of `reseed --watch` glibc's allocator keeps most of what the load has taken; jemalloc gives it back within seconds
 /// (docs/benchmarks.md, "Under load").
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::Serve(arguments) => run_serve(arguments, &stop),
         Command::Preview(arguments) => run_preview(arguments, &stop),
         Command::Track(arguments) => run_track(arguments, &stop),
+        Command::Jobs(arguments) => run_jobs(arguments),
         Command::Config(flags) => run_config(flags),
     };
     match ended.map_err(|error| interrupted(error, &stop)) {
@@ -246,6 +249,7 @@ fn reseed_options(arguments: &Reseed) -> Result<ReseedOptions, CommandError> {
         dirty_out: arguments.dirty_out.clone(),
         has_warned: false,
         on_dirty: None,
+        jobs: None,
     })
 }
 
@@ -472,6 +476,36 @@ async fn prune_log(
 
 fn lines(steps: &[String]) -> String {
     steps.iter().map(|step| format!("{step}\n")).collect()
+}
+
+fn run_jobs(arguments: &Jobs) -> Result<(), CommandError> {
+    let server = |server: &JobsServer| jobs::AdminServer::new(&server.admin, server.token_file.as_deref());
+    let shown = |job: &Value| print(&jobs::line(job));
+    on_runtime(async || match arguments {
+        Jobs::Submit(submit) => {
+            let server = server(&submit.server)?;
+            let wanted =
+                jobs::written(submit.what.name(), submit.tiles.as_deref(), &submit.area, submit.zoom.as_ref())?;
+            let job = server.ask(Method::POST, "/jobs", Some(&wanted)).await?;
+            if submit.wait {
+                let id = job["id"].as_u64().unwrap_or_default();
+                return server.wait(id, |job| shown(job).unwrap_or_default()).await;
+            }
+            Ok(shown(&job)?)
+        }
+        Jobs::List(given) => {
+            let all = server(given)?.ask(Method::GET, "/jobs", None).await?;
+            all["jobs"].as_array().into_iter().flatten().try_for_each(|job| Ok(shown(job)?))
+        }
+        Jobs::Show(one) => {
+            let path = format!("/jobs/{}", one.id);
+            Ok(print_as_json(&server(&one.server)?.ask(Method::GET, &path, None).await?)?)
+        }
+        Jobs::Cancel(one) => {
+            let path = format!("/jobs/{}", one.id);
+            Ok(shown(&server(&one.server)?.ask(Method::DELETE, &path, None).await?)?)
+        }
+    })
 }
 
 fn run_config(flags: &SettingFlags) -> Result<(), CommandError> {

@@ -1,5 +1,6 @@
 //! Flags as typed. Nothing is decided here: "not given" stays `None`.
 
+mod jobs;
 mod purge;
 mod serve;
 mod track;
@@ -14,6 +15,7 @@ use crate::changes::Cursor;
 use crate::config::{Flag, Progress};
 use crate::tile::{LonLatBox, ZoomList};
 
+pub use jobs::{Jobs, JobsOne, JobsServer, JobsSubmit, JobsWork};
 pub use purge::{Purge, PurgeStatusFlags, PurgeVerb, PurgeWhat};
 pub use serve::{EmptyStatusFlag, Preview, Serve};
 pub use track::{Track, TrackInstall, TrackPrune, TrackRemove, TrackStatus, Tracked};
@@ -55,6 +57,9 @@ pub enum Command {
     /// Set up and look after the change log in the database, which tells reseed what changed
     #[command(subcommand)]
     Track(Track),
+    /// Submit jobs to a server that writes its target, and look after them
+    #[command(subcommand)]
+    Jobs(Jobs),
     /// Print the settings and where each value came from
     Config(SettingFlags),
 }

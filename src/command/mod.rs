@@ -4,6 +4,7 @@ pub mod config;
 pub mod copy;
 pub mod floor;
 pub mod inspect;
+pub mod jobs;
 pub mod publish;
 pub mod purge;
 pub mod reseed;

@@ -52,7 +52,7 @@ enum VariableKind {
 }
 
 /// The environment variables and the keys that they set.
-const VARIABLES: [(&str, &str, VariableKind); 43] = [
+const VARIABLES: [(&str, &str, VariableKind); 44] = [
     ("DATABASE_URL", "database.url", VariableKind::Text),
     ("OAR_TILES_STATEMENT_TIMEOUT", "database.statement_timeout", VariableKind::Text),
     ("OAR_TILES_LOCK_TIMEOUT", "database.lock_timeout", VariableKind::Text),

@@ -288,6 +288,14 @@ pub enum CommandError {
         /// What was given.
         url: String,
     },
+    /// The admin listener of a server cannot be asked, or refused.
+    #[error("{url} {what}")]
+    Admin {
+        /// Its URL.
+        url: String,
+        /// What happened.
+        what: String,
+    },
     /// The page with a map cannot be written.
     #[error("cannot write the page {}: choose another --html", path.display())]
     NoPage {
@@ -376,6 +384,7 @@ impl CommandError {
             | CommandError::NoChangedList { .. }
             | CommandError::NoPublicUrl { .. }
             | CommandError::NoUrl { .. }
+            | CommandError::Admin { .. }
             | CommandError::NoPage { .. }
             | CommandError::Location(_)
             | CommandError::NoVersions { .. }

@@ -47,7 +47,7 @@ mod writer;
 pub use error::ServeError;
 pub use jobs::{
     AdminToken, JobDesk, JobEnd, JobPriority, JobProgress, JobSpec, JobSpecError, JobState, JobWork, MIN_TOKEN_BYTES,
-    StartedJob, TokenError,
+    StartedJob, TOKEN_VARIABLE, TokenError,
 };
 pub use live::{LiveError, LiveLayer, LiveSource, LiveTile};
 pub use options::{

@@ -9,9 +9,10 @@
 //! | `manifest` | what the target says before and after |
 //! | `or_seed` | a seed instead, where the target needs one |
 //! | `watch` | again and again |
-//! | `writer` | the same inside a server, under a lease |
+//! | `writer`, `jobs` | the same inside a server, under a lease; jobs of clients between two looks |
 
 mod counts;
+mod jobs;
 mod manifest;
 mod or_seed;
 mod patches;
@@ -30,6 +31,7 @@ use crate::run::attempts::{restarting, with_what_remains};
 use crate::run::describe::budgets;
 use crate::run::look::dirty_file;
 use crate::run::{CommandError, DirtyFilter, Job};
+use crate::serve::JobDesk;
 use crate::tile::TileRectList;
 
 pub use writer::WatchWriter;
@@ -49,6 +51,8 @@ pub struct ReseedOptions {
     pub has_warned: bool,
     /// Told which tiles are dirty, before they are rendered.
     pub on_dirty: Option<DirtyListener>,
+    /// Jobs of clients, which a watch runs between two looks.
+    pub jobs: Option<JobDesk>,
 }
 
 /// Told which tiles are dirty; `None` if every tile may be.

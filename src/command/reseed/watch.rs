@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::jobs::run_queued;
 use super::{ReseedOptions, ReseedOutcome, once};
 use crate::changes::{Waking, WatchOptions};
 use crate::error::ErrorKind;
@@ -113,6 +114,9 @@ impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> ReseedWatch<'_, F> {
                     }
                 }
             }
+            if let Some(jobs) = self.options.jobs.clone() {
+                Box::pin(run_queued(self.job, &self.options, &jobs, &mut self.each)).await?;
+            }
             if let Some(_signal) = self.woken().await {
                 return Ok(());
             }
@@ -150,6 +154,13 @@ impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> ReseedWatch<'_, F> {
     /// Waits for the next reason to look: a notification, or the poll. Returns the signal if a stop is asked for.
     async fn woken(&mut self) -> Option<Signal> {
         let (pause, waking) = (self.look_pause(), &mut self.waking);
+        let jobs = self.options.jobs.as_ref();
+        let queued = async {
+            match jobs {
+                Some(jobs) => jobs.queued().await,
+                None => std::future::pending().await,
+            }
+        };
         let change = async {
             match waking {
                 Some(waking) => waking.change(pause).await,
@@ -158,6 +169,7 @@ impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> ReseedWatch<'_, F> {
         };
         let woken = tokio::select! {
             signal = self.job.stop.wait() => return Some(signal),
+            () = queued => return None,
             () = tokio::time::sleep(self.how.poll.max(SHORTEST_POLL)) => None,
             woken = change => Some(woken),
         };

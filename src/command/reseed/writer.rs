@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 
+use super::jobs::run_queued;
 use super::{DirtyListener, ReseedOptions, ReseedOutcome, watch};
 use crate::changes::WatchOptions;
 use crate::run::writer_lease::{LeaseWait, WriterLease};
@@ -44,6 +45,9 @@ impl WatchWriter {
                 _ = stop.wait() => return,
             };
             desk.begins();
+            if let Err(error) = tokio::task::block_in_place(|| desk.jobs().take_over()) {
+                tracing::warn!("the jobs that are kept with {} cannot be read: {error}", self.job.target);
+            }
             let lost = self.under_lease(&mut lease, &desk, &stop).await;
             if stop.asked().is_some() {
                 return lease.release().await;
@@ -92,7 +96,8 @@ impl WatchWriter {
     async fn watched(&self, job: &Job, desk: &WriterDesk) {
         let told = desk.clone();
         let on_dirty = DirtyListener::new(move |tiles| told.dirty(tiles));
-        let options = ReseedOptions { on_dirty: Some(on_dirty), ..self.options.clone() };
+        let options =
+            ReseedOptions { on_dirty: Some(on_dirty), jobs: Some(desk.jobs().clone()), ..self.options.clone() };
         while job.stop.asked().is_none() {
             let each = |outcome: &ReseedOutcome| -> Result<(), CommandError> {
                 match outcome {
@@ -104,6 +109,11 @@ impl WatchWriter {
                 }
                 Ok(())
             };
+            // A job may be what mends a target that the watch cannot write.
+            let mut each = each;
+            if let Err(error) = Box::pin(run_queued(job, &options, desk.jobs(), &mut each)).await {
+                desk.failed(error.to_string());
+            }
             let Err(error) = watch(job, &options, self.how, each).await else { return };
             if job.stop.asked().is_some() {
                 return;
@@ -112,6 +122,7 @@ impl WatchWriter {
             desk.failed(error.to_string());
             tokio::select! {
                 () = tokio::time::sleep(PAUSE_AFTER_FAILURE) => {}
+                () = desk.jobs().queued() => {}
                 _ = job.stop.wait() => return,
             }
         }

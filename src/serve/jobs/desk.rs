@@ -72,6 +72,12 @@ struct DeskParts {
 #[derive(Clone)]
 pub struct JobDesk(Arc<DeskParts>);
 
+impl std::fmt::Debug for JobDesk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JobDesk")
+    }
+}
+
 /// The present time, in seconds since 1970.
 pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
@@ -322,7 +328,7 @@ impl StartedJob {
     ///
     /// # Errors
     /// If this cannot be kept: the job is run again by the next writer then.
-    pub fn end(self, end: JobEnd) -> Result<(), NoteError> {
+    pub fn end(&self, end: JobEnd) -> Result<(), NoteError> {
         let (state, report, cause) = match end {
             JobEnd::Done(report) => (JobState::Done, Some(report), None),
             JobEnd::Failed(cause) => (JobState::Failed, None, Some(cause)),
@@ -331,7 +337,7 @@ impl StartedJob {
         };
         self.desk.end(self.id, |record| {
             let (started, ended) = if state.is_final() { (record.started, Some(now())) } else { (None, None) };
-            JobRecord { state, report, cause, started, ended, ..record }
+            JobRecord { state, started, ended, report, cause, ..record }
         })
     }
 }

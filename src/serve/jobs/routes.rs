@@ -208,7 +208,7 @@ impl JobRoutes {
         let body = body_of(request).await?;
         let wrong = |what: &str| error(StatusCode::BAD_REQUEST, what);
         let wanted: EvictRequest = serde_json::from_slice(&body).map_err(|failure| wrong(&failure.to_string()))?;
-        if wanted.all == !wanted.tiles.is_empty() {
+        if wanted.all != wanted.tiles.is_empty() {
             return Err(wrong("write either \"all\": true or \"tiles\""));
         }
         let tile = |text: &String| text.parse().map_err(|_no_tile| wrong(&format!("{text:?} is no tile: write z/x/y")));

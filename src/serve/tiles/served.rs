@@ -352,7 +352,8 @@ impl ServedTiles {
         for coord in tiles {
             for slice in &slices {
                 let tile = TileId { coord: *coord, slice: *slice };
-                self.cache.forget(CachedFrom::State { number: state.number, tile }).await;
+                let since = self.target.unchanged_since(*coord);
+                self.cache.forget(CachedFrom::State { since, tile }).await;
                 self.cache.forget(CachedFrom::Live(FlightKey { generation: state.generation, tile })).await;
             }
         }

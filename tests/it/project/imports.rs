@@ -13,6 +13,7 @@ const COMMAND: Table = &[
     ("copy", &[]),
     ("floor", &[]),
     ("inspect", &[]),
+    ("jobs", &[]),
     ("publish", &[]),
     ("purge", &[]),
     ("reseed", &[]),

@@ -5,6 +5,7 @@ pub(crate) mod deaths;
 pub(crate) mod histories;
 pub(crate) mod hostile;
 pub(crate) mod http;
+pub(crate) mod jobs;
 pub(crate) mod live;
 pub(crate) mod metrics;
 pub(crate) mod operation;

@@ -1,0 +1,91 @@
+//! `oar-tiles jobs`.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Subcommand, ValueEnum};
+
+use crate::tile::ZoomList;
+
+/// `oar-tiles jobs`.
+#[derive(Debug, Subcommand)]
+pub enum Jobs {
+    /// Submit a job to the server that writes a target
+    Submit(JobsSubmit),
+    /// List the jobs of a server's target, the oldest first
+    List(JobsServer),
+    /// Show a job
+    Show(JobsOne),
+    /// Take a job back: it is cancelled, or asked to end if it runs
+    Cancel(JobsOne),
+}
+
+/// The server that is asked.
+#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
+#[derive(Debug, Clone, Args)]
+pub struct JobsServer {
+    /// URL of the server's admin listener, such as http://127.0.0.1:9180
+    #[arg(long, value_name = "URL")]
+    pub admin: String,
+    /// File with the server's token [default: the variable OAR_TILES_TOKEN has the token]
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// `oar-tiles jobs show` and `cancel`.
+#[derive(Debug, Args)]
+pub struct JobsOne {
+    /// Number of the job
+    pub id: u64,
+    /// The server.
+    #[command(flatten)]
+    pub server: JobsServer,
+}
+
+/// `oar-tiles jobs submit`.
+#[derive(Debug, Args)]
+pub struct JobsSubmit {
+    /// What to render
+    #[arg(value_enum)]
+    pub what: JobsWork,
+    /// With tiles: a file with a line z/x/y for each
+    #[arg(long, value_name = "FILE", required_if_eq("what", "tiles"))]
+    pub tiles: Option<PathBuf>,
+    /// With area: W,S,E,N or a GeoJSON file; repeat the flag for several areas
+    #[arg(long, value_name = "AREA", allow_hyphen_values = true, action = ArgAction::Append, required_if_eq("what", "area"))]
+    pub area: Vec<String>,
+    /// With log or area: only these zooms
+    #[arg(long, value_name = "LIST")]
+    pub zoom: Option<ZoomList>,
+    /// Wait until the job has ended, and show how far it is
+    #[arg(long)]
+    pub wait: bool,
+    /// The server.
+    #[command(flatten)]
+    pub server: JobsServer,
+}
+
+/// What a job renders, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum JobsWork {
+    /// What the change log has made dirty
+    Log,
+    /// The tiles of a list
+    Tiles,
+    /// All tiles of boxes
+    Area,
+    /// Everything, with the target's own zooms and boxes
+    Seed,
+}
+
+impl JobsWork {
+    /// Its name in a request.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            JobsWork::Log => "log",
+            JobsWork::Tiles => "tiles",
+            JobsWork::Area => "area",
+            JobsWork::Seed => "seed",
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! `oar-tiles jobs`: asks the admin listener of a server.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::{Method, Request, Uri};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+use crate::run::{CommandError, area};
+use crate::serve::TOKEN_VARIABLE;
+use crate::tile::ZoomList;
+
+/// The longest wait for an answer: a job is durable before it.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often a job is looked at that is waited for.
+const LOOK_PAUSE: Duration = Duration::from_millis(500);
+
+/// A server's admin listener.
+pub struct AdminServer {
+    url: String,
+    host: String,
+    token: Option<String>,
+}
+
+impl AdminServer {
+    /// The listener at a URL (`http://HOST:PORT`), with the token of a file, or else of the variable.
+    ///
+    /// # Errors
+    /// If the URL is of another form, or the file cannot be read.
+    pub fn new(url: &str, token_file: Option<&Path>) -> Result<AdminServer, CommandError> {
+        let wrong = |what: String| CommandError::Admin { url: url.to_owned(), what };
+        let parsed: Uri = url.parse().map_err(|_no_url| wrong("is no URL: write http://HOST:PORT".to_owned()))?;
+        let host = parsed.authority().map(ToString::to_string).filter(|_| parsed.scheme_str() == Some("http"));
+        let host =
+            host.ok_or_else(|| wrong("is no address of an admin listener: write http://HOST:PORT".to_owned()))?;
+        let token = match token_file {
+            Some(path) => {
+                let read = std::fs::read_to_string(path);
+                Some(read.map_err(|error| wrong(format!("needs the token in {}: {error}", path.display())))?)
+            }
+            None => std::env::var(TOKEN_VARIABLE).ok(),
+        };
+        Ok(AdminServer { url: url.to_owned(), host, token: token.map(|token| token.trim().to_owned()) })
+    }
+
+    /// Sends a request; the JSON of the answer.
+    ///
+    /// # Errors
+    /// If the server cannot be reached, or refuses.
+    pub async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, CommandError> {
+        let failed = |what: String| CommandError::Admin { url: self.url.clone(), what };
+        match tokio::time::timeout(ANSWER_LIMIT, self.answer(method, path, body)).await {
+            Ok(Ok((status, answer))) if status < 300 => Ok(answer),
+            Ok(Ok((status, answer))) => {
+                let why = answer["error"].as_str().unwrap_or("it does not say why");
+                Err(failed(format!("answered {status}: {why}")))
+            }
+            Ok(Err(error)) => Err(failed(format!("cannot be asked: {error}"))),
+            Err(_elapsed) => Err(failed(format!("did not answer within {} s", ANSWER_LIMIT.as_secs()))),
+        }
+    }
+
+    async fn answer(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(u16, Value), Box<dyn std::error::Error + Send + Sync>> {
+        let address = if self.host.contains(':') { self.host.clone() } else { format!("{}:80", self.host) };
+        let stream = TcpStream::connect(address).await?;
+        let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let mut request = Request::builder().method(method).uri(path).header(HOST, &self.host);
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let body = body.map(|json| Bytes::from(json.to_string())).unwrap_or_default();
+        let answer = send.send_request(request.body(Full::new(body))?).await?;
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await?.to_bytes();
+        Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
+    }
+
+    /// Waits until a job has ended, and hands each new state to `shown`.
+    ///
+    /// # Errors
+    /// If the server cannot be asked, or the job does not end well.
+    pub async fn wait(&self, id: u64, mut shown: impl FnMut(&Value)) -> Result<(), CommandError> {
+        let mut last = Value::Null;
+        loop {
+            let job = self.ask(Method::GET, &format!("/jobs/{id}"), None).await?;
+            if job != last {
+                shown(&job);
+            }
+            match job["state"].as_str() {
+                Some("done") => return Ok(()),
+                Some(state @ ("failed" | "cancelled")) => {
+                    let why = job["cause"].as_str().unwrap_or("a client took it back");
+                    let what = format!("says that job {id} is {state}: {why}");
+                    return Err(CommandError::Admin { url: self.url.clone(), what });
+                }
+                _ => {}
+            }
+            last = job;
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+    }
+}
+
+/// A job as a request writes it.
+///
+/// # Errors
+/// If the list or an area cannot be read.
+pub fn written(
+    what: &str,
+    tiles: Option<&Path>,
+    areas: &[String],
+    zooms: Option<&ZoomList>,
+) -> Result<Value, CommandError> {
+    let mut job = json!({ "what": what });
+    if let Some(path) = tiles {
+        let text = std::fs::read_to_string(path).map_err(|error| CommandError::Admin {
+            url: path.display().to_string(),
+            what: format!("cannot be read: {error}"),
+        })?;
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        job["tiles"] = lines.collect();
+    }
+    let areas: Vec<_> = areas.iter().map(|text| area(text)).collect::<Result<Vec<_>, _>>()?.concat();
+    if !areas.is_empty() {
+        job["area"] = areas.iter().map(|area| json!(area.sides())).collect();
+    }
+    if let Some(zooms) = zooms {
+        job["zoom"] = zooms.to_string().into();
+    }
+    Ok(job)
+}
+
+/// A job in one line.
+#[must_use]
+pub fn line(job: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let progress = &job["progress"];
+    let more = match (progress["done"].as_u64(), progress["total"].as_u64()) {
+        (Some(done), Some(total)) => {
+            let left = progress["eta_seconds"].as_u64().map_or_else(String::new, |left| format!(", {left} s left"));
+            format!("  {done} of {total} tiles{left}")
+        }
+        _ => job["cause"].as_str().map_or_else(String::new, |cause| format!("  {cause}")),
+    };
+    format!(
+        "{:>6}  {:<9}  {}{more}\n",
+        job["id"].as_u64().unwrap_or_default(),
+        text(&job["state"]),
+        text(&job["job"]["what"])
+    )
+}
