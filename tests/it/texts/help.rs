@@ -12,13 +12,16 @@ fn help(command: &[&str]) -> String {
 fn the_help_of_every_command() {
     compare("help", &help(&[]));
     for command in
-        ["seed", "reseed", "publish", "purge", "verify", "inspect", "copy", "serve", "preview", "track", "config"]
+        ["seed", "reseed", "publish", "purge", "verify", "inspect", "copy", "serve", "preview", "track", "jobs", "config"]
     {
         compare(&format!("help_{command}"), &help(&[command]));
     }
     compare("help_purge_status", &help(&["purge", "status"]));
     for command in ["install", "status", "prune", "remove"] {
         compare(&format!("help_track_{command}"), &help(&["track", command]));
+    }
+    for command in ["submit", "list", "show", "cancel"] {
+        compare(&format!("help_jobs_{command}"), &help(&["jobs", command]));
     }
 }
 
