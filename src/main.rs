@@ -9,8 +9,8 @@ use clap::Parser as _;
 use http::Method;
 use oar_tiles::changes::WatchOptions;
 use oar_tiles::cli::{
-    Cli, Command, Copy, Inspect, Jobs, JobsServer, Preview, Publish, Purge, PurgeVerb, Reseed, Seed, Serve, SettingFlags, Track,
-    TrackPrune, Verify,
+    Cli, Command, Copy, Inspect, Jobs, JobsServer, Preview, Publish, Purge, PurgeVerb, Reseed, Seed, Serve,
+    SettingFlags, Track, TrackPrune, Verify,
 };
 use oar_tiles::command::reseed::{ReseedOptions, ReseedOutcome, WatchWriter};
 use oar_tiles::command::serve::OnceReady;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, broadcast};
 
 use crate::serve::http::negotiate::Encoding;
-use crate::serve::live::{FlightCounts, LiveError, LiveFlights, LiveLayer, draws};
+use crate::serve::live::{FlightCounts, FlightKey, LiveError, LiveFlights, LiveLayer, draws};
 use crate::serve::observe::trouble::Trouble;
 use crate::serve::target::served::{NoticedChange, ServedState, ServedTarget};
 use crate::serve::tiles::cache::{CachedForm, CachedFrom, ServedTile, TileCache};

@@ -11,9 +11,10 @@ fn help(command: &[&str]) -> String {
 #[test]
 fn the_help_of_every_command() {
     compare("help", &help(&[]));
-    for command in
-        ["seed", "reseed", "publish", "purge", "verify", "inspect", "copy", "serve", "preview", "track", "jobs", "config"]
-    {
+    for command in [
+        "seed", "reseed", "publish", "purge", "verify", "inspect", "copy", "serve", "preview", "track", "jobs",
+        "config",
+    ] {
         compare(&format!("help_{command}"), &help(&[command]));
     }
     compare("help_purge_status", &help(&["purge", "status"]));
