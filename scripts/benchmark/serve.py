@@ -252,7 +252,7 @@ def live(bench, tiles):
     config = bench.write("live.toml", Path(bench.config).read_text())
     archive = bench.file("highest.mbtiles")
     bench.timed("seed", "--zoom", str(tiles.highest), "--output", archive)
-    more = ["--config", config, "--database-url", bench.url, "--live", "--live-workers", bench.workers]
+    more = ["--config", config, "--database-url", bench.url, "--live", "--workers", bench.workers]
     servers = [("oar-tiles", lambda: oar_tiles(bench, archive, *more))]
     if shutil.which("martin"):
         servers.append(("martin", lambda: martin(bench, archive, "api_facility")))

@@ -151,7 +151,7 @@ fn live_tiles_come_through_a_pooler_even_if_others_have_left_statements_of_the_s
     seed(&db.url, &some, &["--zoom", "0-1"]).ok();
     for pooler in [Pooler::new(6), Pooler::with_statements_left(6)] {
         let (some, url) = (some.to_str().unwrap(), pooler.url(&db));
-        let served = Served::new(some, &["--live", "--live-workers", "2", "--database-url", &url]);
+        let served = Served::new(some, &["--live", "--workers", "2", "--database-url", &url]);
         for ((z, x, y), bytes) in expected.iter().filter(|((z, ..), _)| (2..=5).contains(z)) {
             let answer = served.get(&format!("/{z}/{x}/{y}.pbf"), "Accept-Encoding: gzip\r\n");
             assert!(status(&answer) == 200 && answer.body == *bytes, "{z}/{x}/{y}: {}", answer.head);
