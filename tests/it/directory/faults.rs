@@ -20,6 +20,8 @@ use crate::support::{Db, Gate, Place, SmallDisk, seed, until};
 fn content(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = files(root);
     files.insert("metadata.json".to_owned(), Vec::new());
+    // The list of what the last run changed.
+    files.retain(|name, _| !name.starts_with(".oar-tiles/notes/"));
     files
 }
 

@@ -54,6 +54,8 @@ fn the_preview_draws_the_features_of_a_target_without_a_database() {
         browser.value_once_there(
             "shownMap.queryRenderedFeatures().every((f) => f.layer.metadata?.layer !== 'facilities') || null",
         );
+        // The page listens to its server, and would report its end.
+        browser.open("about:blank");
     }
 }
 
@@ -76,6 +78,7 @@ fn the_map_goes_on_where_the_target_ends_if_tiles_are_live() {
         }
         let asked = "performance.getEntriesByType('resource').some((one) => one.name.includes('/7/') && one.name.endsWith('.pbf'))";
         assert_eq!(browser.value(asked), true, "tiles of zoom 7 were asked for");
+        browser.open("about:blank");
     }
 }
 
