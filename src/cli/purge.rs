@@ -43,7 +43,7 @@ pub struct PurgeWhat {
     /// Forget what waits, and send nothing
     #[arg(long, conflicts_with_all = ["all", "tiles", "dry_run"])]
     pub forget: bool,
-    /// Configuration file; its [[purge]] name the CDNs [env: OAR_TILES_CONFIG]
+    /// Configuration file; its purge tables name the CDNs [env: OAR_TILES_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -57,7 +57,7 @@ pub struct PurgeStatusFlags {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Configuration file; its [[purge]] name the CDNs [env: OAR_TILES_CONFIG]
+    /// Configuration file; its purge tables name the CDNs [env: OAR_TILES_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }

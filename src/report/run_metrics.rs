@@ -67,7 +67,7 @@ impl RunMetrics {
         self.looked(took)
     }
 
-    /// Records a look of a watch that found no change: the target is up to date. The file is written at most every [`UNCHANGED_PAUSE`].
+    /// Records a look of a watch that found no change: the target is up to date. The file is written at most every 10 s.
     ///
     /// # Errors
     /// If the file cannot be written.

@@ -63,7 +63,7 @@ impl WorkerShares {
 
     /// Shares `workers`. `live_reserved` of them take live requests only; without a number it is a quarter of the workers, at least 1 of
     /// two or more. `background_guaranteed` of them start background work even if live requests wait; without a number it is 1 of two or
-    /// more. A single worker is shared by [`NextStart`]'s rule for it.
+    /// more. A single worker has a rule of its own.
     ///
     /// # Errors
     /// If the numbers leave no worker for one of the two.
