@@ -81,7 +81,7 @@ fn budget(items: u64, seconds: u64) -> PurgeBudget {
     PurgeBudget { items_per_month: std::num::NonZeroU64::new(items), min_interval: Duration::from_secs(seconds) }
 }
 
-/// Not asserted: the figures of the table, for whoever looks (`--nocapture`).
+/// Prints the figures of the table (`--nocapture` shows them), and asserts the budgets.
 #[test]
 fn a_budget_is_kept_whatever_is_edited() {
     for (edits, between) in [("100 a day", 864), ("10 a minute", 6)] {

@@ -14,7 +14,7 @@ use crate::report::{Event, Report};
 use crate::tile::{LayerId, Slice};
 
 impl Job {
-    /// What is known of the job's target for whoever tells its CDNs. May wait for a disk or a server.
+    /// What a purge has to know about the job's target. May wait for a disk or a server.
     pub(crate) fn purge_target(&self) -> Result<PurgeTarget, CommandError> {
         let tileset = &self.settings.tileset;
         let described = self.target.reader_of_what_is_there()?.map(|mut reader| reader.describe()).transpose()?;

@@ -1,0 +1,91 @@
+//! The kind of each error of a command, and what an error means once a stop was asked for.
+
+use super::CommandError;
+use crate::error::{ErrorKind, Obstacle};
+use crate::stop::Stop;
+
+impl From<crate::changes::Error> for CommandError {
+    /// What the database did stays an error of the database: a run starts over if it was lost, whatever was read from it.
+    fn from(error: crate::changes::Error) -> CommandError {
+        match error {
+            crate::changes::Error::Database(error) => CommandError::Database(error),
+            other => CommandError::Changes(other),
+        }
+    }
+}
+
+/// After a stop was asked for, whatever failed because of it is the interruption.
+#[must_use]
+pub fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
+    let is_because_of_the_stop = match error.kind() {
+        ErrorKind::Interrupted | ErrorKind::Transient(Obstacle::Lost | Obstacle::HeldUp | Obstacle::GaveWay) => true,
+        ErrorKind::Transient(Obstacle::Unreachable)
+        | ErrorKind::Usage
+        | ErrorKind::NeedsSeed
+        | ErrorKind::Partial
+        | ErrorKind::Failed => false,
+    };
+    match (stop.asked(), &error) {
+        // This says more about what is left.
+        (_, CommandError::InterruptedSynchronized { .. } | CommandError::Stopped(_)) => error,
+        (Some(signal), _) if is_because_of_the_stop => CommandError::Interrupted(signal),
+        _ => error,
+    }
+}
+
+impl CommandError {
+    /// What kind of failure this is.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            CommandError::Interrupted(_) | CommandError::InterruptedSynchronized { .. } | CommandError::Stopped(_) => {
+                ErrorKind::Interrupted
+            }
+            CommandError::Config(_)
+            | CommandError::LargeTile { .. }
+            | CommandError::NoReport(_)
+            | CommandError::NoMetrics(_)
+            | CommandError::NoTileList { .. }
+            | CommandError::NoChangedList { .. }
+            | CommandError::NoPublicUrl { .. }
+            | CommandError::NoUrl { .. }
+            | CommandError::Admin { .. }
+            | CommandError::NoPage { .. }
+            | CommandError::Location(_)
+            | CommandError::NoVersions { .. }
+            | CommandError::NoPurges { .. }
+            | CommandError::Unversioned { .. }
+            | CommandError::Switch(_)
+            | CommandError::NoTarget { .. }
+            | CommandError::UnknownTarget { .. }
+            | CommandError::OtherTileset { .. }
+            | CommandError::Foreign { .. }
+            | CommandError::SameTarget { .. }
+            | CommandError::Unfit { .. }
+            | CommandError::NoTile { .. }
+            | CommandError::TileList(_)
+            | CommandError::NoArea { .. } => ErrorKind::Usage,
+            CommandError::Serve(error) => error.kind(),
+            CommandError::Read(error) => error.kind(),
+            CommandError::Database(error) => error.kind(),
+            CommandError::Changes(error) => error.kind(),
+            CommandError::Target(error) => error.kind(),
+            CommandError::NeedsSeed { .. } | CommandError::NeedSeeds { .. } | CommandError::Untracked { .. } => {
+                ErrorKind::NeedsSeed
+            }
+            CommandError::Unrendered { .. } | CommandError::NotPurged { .. } => ErrorKind::Partial,
+            CommandError::Contended { .. } => ErrorKind::Transient(Obstacle::HeldUp),
+            // A run ends with these after it has started over as often as it may.
+            CommandError::Restarts { .. }
+            | CommandError::HeldUp { .. }
+            | CommandError::Pipeline(_)
+            | CommandError::Shrinks { .. }
+            | CommandError::Output(_)
+            | CommandError::NotThere { .. }
+            | CommandError::BrokenTile { .. }
+            | CommandError::Unsound { .. }
+            | CommandError::Outbox(_)
+            | CommandError::Died(_) => ErrorKind::Failed,
+        }
+    }
+}
