@@ -37,7 +37,9 @@ sub vcl_recv {
             }
             return (synth(400, std.ban_error()));
         }
-        # One address with all its variants: see vcl_hit and vcl_miss.
+        # One address with all its variants: see vcl_hit and vcl_miss. Without waiting for an answer that is under way from the server: a
+        # server that hangs would hold up the purge.
+        set req.hash_ignore_busy = true;
         return (hash);
     }
     # Tiles depend on nothing but their address.

@@ -22,12 +22,13 @@
 //! | [`command`] | one verb a file; each returns a value, which `main` prints | `run` and everything below |
 //! | [`run`] | what verbs share: a job, its target, restarts, the seed, the look at what changed; names concrete sources and sinks | everything below |
 //! | [`report`] | events in; bar, lines, JSON, tables out | values of `plan`, `pipeline`, `manifest`, `sink`, `tile` |
-//! | [`serve`] | a target over HTTP: tiles, TileJSON, a map, metrics | `encode`, `error`, `manifest`, `mvt`, `purge`, `sink`, `stop`, `tile` |
+//! | [`serve`] | a target over HTTP: tiles, TileJSON, a map, metrics | `cursor`, `encode`, `error`, `manifest`, `mvt`, `purge`, `sink`, `stop`, `tile` |
 //! | [`purge`] | CDNs: which cached tiles a publish made stale, and how a provider is asked to forget them | `error`, `sink`, `stop`, `tile` |
 //! | [`pipeline`] | plan in, tileset out: workers, packing, one writer in order | `source`, `sink`, `encode`, `tile` |
 //! | [`patch`] | points that changed, put into the tiles that the target holds | `encode`, `mvt`, `plan`, `sink`, `source`, `tile` |
 //! | [`plan`] | occupied tiles and their weights, cut into batches | `cells`, `tile` |
-//! | [`changes`] | the change log: installed, checked, read, pruned; snapshots as cursors | `error`, `postgis`, `tile` |
+//! | [`changes`] | the change log: installed, checked, read, pruned | `cursor`, `error`, `postgis`, `tile` |
+//! | [`cursor`] | a transaction snapshot as a cursor into the change log | nothing |
 //! | [`postgis`] | sessions, probe, survey, layers as SQL, rendering, cached rows | `cells`, `encode`, `error`, `mvt`, `source`, `manifest`, `stop`, `tile` |
 //! | [`source`] | the trait of what renders | `tile` |
 //! | [`sink`] | the traits of what stores and of what is read back; MBTiles, PMTiles, directory, S3; staging | `encode`, `error`, `manifest`, `stop`, `tile` |
@@ -48,6 +49,7 @@ pub mod changes;
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod cursor;
 pub mod encode;
 pub mod error;
 pub mod exit;

@@ -3,8 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The version of the manifest's layout.
-pub const MANIFEST_VERSION: u32 = 1;
+/// The newest version of the manifest's layout that this program knows. 2 has [`Manifest::partial`].
+pub const MANIFEST_VERSION: u32 = 2;
+
+/// The version of a manifest without partial regions, which programs before them read as well.
+const VERSION_WITHOUT_PARTS: u32 = 1;
 
 /// A publication: one change of a target, which its manifest made visible.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +43,8 @@ pub fn publication_of(manifest: &str) -> Option<Publication> {
 /// The manifest of a tileset.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// [`MANIFEST_VERSION`] of the program that wrote it.
+    /// The version of its layout, up to [`MANIFEST_VERSION`]: the lowest that has what it says. A program that knows only lower ones leaves
+    /// the target as it is.
     pub version: u32,
     /// The program and its version.
     pub generator: String,
@@ -66,6 +70,10 @@ pub struct Manifest {
     /// Parts that earlier runs wrote and this run did not cover.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<Region>,
+    /// Partial regions, outside of the scope: a tile that is stored there shows the snapshot, and one that is not stored is unknown. The
+    /// parts of [`Manifest::regions`] that they meet are not partial. Only `serve` stores tiles there (`write_back`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub partial: Vec<Region>,
     /// Tiles that the plan held.
     pub planned: u64,
     /// Tiles that the target holds, parts of older runs included.
@@ -107,6 +115,12 @@ impl Manifest {
     /// Every part of the tileset that the target holds, that of the last seed first.
     pub fn regions(&self) -> impl Iterator<Item = Region> + '_ {
         std::iter::once(self.last_seeded()).chain(self.kept.iter().cloned())
+    }
+
+    /// The version of the layout of a manifest with these partial regions.
+    #[must_use]
+    pub const fn version_with(partial: &[Region]) -> u32 {
+        if partial.is_empty() { VERSION_WITHOUT_PARTS } else { MANIFEST_VERSION }
     }
 
     /// The same parts, which all show the manifest's snapshot now.

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 
-from . import cells, peers, reseed, seed, serve, targets, watch
+from . import cells, daemon, peers, purge, reseed, seed, serve, targets, watch
 from .bench import ROOT, Bench
 
 DESCRIPTION = """\
@@ -62,8 +62,18 @@ def arguments():
     parser.add_argument("--peer-limit", type=number, default=900, metavar="SECONDS", help="stop a peer that takes longer (default 900)")
     parser.add_argument("--serve", action="store_true",
                         help="also oar-tiles serve, and martin if it is on the PATH, on one core, with wrk on another: a hot tile with and without gzip, "
-                        "304, an empty tile, many tiles by Zipf's law, live tiles, reads beside edits, memory")
+                        "304, an empty tile, many tiles by Zipf's law, live tiles, reads beside edits, memory; then --daemon")
     parser.add_argument("--serve-seconds", type=number, default=10, metavar="SECONDS", help="how long each load of --serve lasts (default 10)")
+    parser.add_argument("--daemon", action="store_true",
+                        help="only the part of --serve in which the server writes: live tiles at half of what the workers carry, alone and beside a seed "
+                        "of all facilities, and the seed alone and beside them; the same saturated; and how soon an edit is in an answer, idle and "
+                        "beside 100 edits a second")
+    parser.add_argument("--soak-workers", type=number, default=4, metavar="N", help="workers of that server (default 4)")
+    parser.add_argument("--soak-seconds", type=number, default=60, metavar="SECONDS", help="how long each load of it lasts (default 60)")
+    parser.add_argument("--fresh-edits", type=number, default=100, metavar="N", help="edits whose way into an answer is measured, each (default 100)")
+    parser.add_argument("--purge", action="store_true",
+                        help="also the time from a commit to the purge at a real Varnish beside that from a commit to the target, writer and server "
+                        "in one process; and what it takes to plan a purge of 100,000 tiles")
     parser.add_argument("--servers", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -73,7 +83,7 @@ def main():
     options.watch_targets = options.watch_targets or ["mbtiles", "directory", "s3"]
     if options.servers:
         needs_s3 = options.targets or options.watch and "s3" in options.watch_targets
-        print("postgresql" + " s3" * bool(needs_s3) + " prepared" * options.watch_polling + " wrk" * options.serve)
+        print("postgresql" + " s3" * bool(needs_s3) + " prepared" * options.watch_polling + " wrk" * (options.serve or options.daemon) + " varnish" * options.purge)
         return
     if options.facilities or options.zoom:
         cases = [(options.facilities or 100_000, options.zoom or "0-14")]
@@ -101,6 +111,10 @@ def main():
             watch.measure(bench)
         if options.serve:
             serve.measure(bench)
+        if options.serve or options.daemon:
+            daemon.measure(bench)
+        if options.purge:
+            purge.measure(bench)
     bench.print_table()
 
 

@@ -7,7 +7,9 @@ use std::sync::Mutex;
 use super::code_hasher::CodeHasher;
 use super::fold::{Fold, Folded, Folding, MAX_FOLDED_VALUES};
 use super::{Cell, CellGeometry, CellGrid};
-use crate::tile::{BoxFootprint, Footprints, LayerFootprints, SourceBox, TileRect, WorldBox, WorldRect, Zoom};
+use crate::tile::{
+    BoxFootprint, Footprints, LayerFootprints, SortedPoints, SourceBox, TileRect, WorldBox, WorldRect, Zoom,
+};
 
 /// Rows that are gathered in cells.
 #[derive(Debug, Default)]
@@ -248,7 +250,8 @@ impl Gathering {
         } else if grid.geometry == CellGeometry::Polygon {
             Footprints::Cells(worlds.collect())
         } else {
-            Footprints::Points(worlds.map(|at| u64::from(at.west) << 32 | u64::from(at.north)).collect())
+            let points = worlds.map(|at| u64::from(at.west) << 32 | u64::from(at.north));
+            Footprints::Points(SortedPoints::new(points.collect()))
         };
         let lone = cells.iter().filter(|(_, cell)| cell.members == 1).count() as u64;
         let folded = match (&self.wanted, folding) {

@@ -1,4 +1,4 @@
-//! The change log in the database, and snapshots as cursors into it.
+//! The change log in the database.
 //!
 //! Triggers log the old and new position of each visibly changed row, with the transaction that changed it. A target has not seen the entries
 //! whose transaction is visible to the run's snapshot and not to the target's cursor.
@@ -12,7 +12,7 @@
 //!
 //! | part | subject |
 //! |---|---|
-//! | `cursor`, `options`, `error` | a snapshot as a cursor, settings, errors |
+//! | `options`, `error` | settings, errors |
 //! | `log` | the log as it is: layout, state, trust, how logged values are read back, the database's identity |
 //! | `relations` | which tables and columns a layer reads, and what the catalog says of these tables |
 //! | `install` | what an install writes: tables, functions, triggers, their owner |
@@ -20,7 +20,6 @@
 //!
 //! Imports go down this table; `tests/it/project/imports.rs` holds it.
 
-mod cursor;
 mod error;
 mod install;
 mod log;
@@ -28,12 +27,12 @@ mod options;
 mod read;
 mod relations;
 
-pub use cursor::{Cursor, CursorError};
+pub use crate::cursor::{Cursor, CursorError};
 pub use error::{Error, Untracked};
 pub use install::{InstallRequest, Installation, plan_install, removal, remove, run};
 pub use log::{DecodingMethod, WATCHER_LOCK, identity_key};
 pub use options::{ChangesOptions, TrackOptions, TrackedLayer, WatchOptions};
 pub use read::{
     NotifyObstacle, PositionSource, Pruned, UnseenChanges, Waking, Watch, WatchBacklog, backlogs, check_safety,
-    notify_obstacle, prune, tracked, unseen_changes, unseen_positions,
+    notify_obstacle, prune, tracked, unseen_changes, unseen_positions, unseen_transactions,
 };

@@ -23,7 +23,7 @@ pub enum Jobs {
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Clone, Args)]
 pub struct JobsServer {
-    /// URL of the server's admin listener, such as http://127.0.0.1:9180
+    /// Address of the server's admin listener: http://127.0.0.1:9180, unix:PATH, or https://HOST of a proxy before it
     #[arg(long, value_name = "URL")]
     pub admin: String,
     /// File with the server's token [default: the variable OAR_TILES_TOKEN has the token]

@@ -207,6 +207,9 @@ pub struct Publish {
     /// Switch to this version
     #[arg(long, value_name = "VERSION", conflicts_with = "rollback")]
     pub to: Option<String>,
+    /// Give every tile of an S3 prefix the headers and metadata of the configuration, also tiles that did not change; then purge everything
+    #[arg(long, conflicts_with_all = ["rollback", "to"])]
+    pub rewrite_headers: bool,
 }
 
 /// `oar-tiles verify`.

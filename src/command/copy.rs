@@ -90,6 +90,7 @@ fn run(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
         fingerprint,
         layers,
         scope,
+        partial: target.partial()?,
         unwritten: Unwritten::Delete,
         run: RunKind::Copy,
         list_changes: job.changed_out.is_some() || !job.settings.tileset.purges.is_empty(),

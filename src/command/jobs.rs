@@ -1,15 +1,20 @@
 //! `oar-tiles jobs`: asks the admin listener of a server.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
-use http::{Method, Request, Uri};
+use http::{HeaderValue, Method, Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full};
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::UnixStream;
 
 use crate::run::{CommandError, area};
 use crate::serve::TOKEN_VARIABLE;
@@ -21,24 +26,45 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// How often a job is looked at that is waited for.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
+/// How the listener is reached.
+enum AdminWay {
+    /// Over HTTP, or over HTTPS where a proxy stands before it.
+    Web(Box<Client<HttpsConnector<HttpConnector>, Full<Bytes>>>),
+    /// Over a Unix socket.
+    Socket(PathBuf),
+}
+
 /// A server's admin listener.
 pub struct AdminServer {
+    /// As it was given.
     url: String,
-    host: String,
+    /// What stands before the paths.
+    base: String,
+    way: AdminWay,
     token: Option<String>,
 }
 
 impl AdminServer {
-    /// The listener at a URL (`http://HOST:PORT`), with the token of a file, or else of the variable.
+    /// The listener at a URL (`http://HOST:PORT`, `https://HOST/PATH`) or a socket (`unix:PATH`), with the token of a file, or else of the
+    /// variable.
     ///
     /// # Errors
     /// If the URL is of another form, or the file cannot be read.
     pub fn new(url: &str, token_file: Option<&Path>) -> Result<AdminServer, CommandError> {
         let wrong = |what: String| CommandError::Admin { url: url.to_owned(), what };
-        let parsed: Uri = url.parse().map_err(|_no_url| wrong("is no URL: write http://HOST:PORT".to_owned()))?;
-        let host = parsed.authority().map(ToString::to_string).filter(|_| parsed.scheme_str() == Some("http"));
-        let host =
-            host.ok_or_else(|| wrong("is no address of an admin listener: write http://HOST:PORT".to_owned()))?;
+        let (base, way) = if let Some(path) = url.strip_prefix("unix:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            ("http://localhost".to_owned(), AdminWay::Socket(path.into()))
+        } else {
+            let parsed: Option<Uri> = url.parse().ok();
+            let is_web = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none();
+            if !parsed.as_ref().is_some_and(is_web) {
+                let what = "is no address of an admin listener: write http://HOST:PORT, https://HOST or unix:PATH";
+                return Err(wrong(what.to_owned()));
+            }
+            let client = web_client().map_err(|error| wrong(format!("cannot be asked: {error}")))?;
+            (url.trim_end_matches('/').to_owned(), AdminWay::Web(Box::new(client)))
+        };
         let token = match token_file {
             Some(path) => {
                 let read = std::fs::read_to_string(path);
@@ -46,7 +72,7 @@ impl AdminServer {
             }
             None => std::env::var(TOKEN_VARIABLE).ok(),
         };
-        Ok(AdminServer { url: url.to_owned(), host, token: token.map(|token| token.trim().to_owned()) })
+        Ok(AdminServer { url: url.to_owned(), base, way, token: token.map(|token| token.trim().to_owned()) })
     }
 
     /// Sends a request; the JSON of the answer.
@@ -61,7 +87,7 @@ impl AdminServer {
                 let why = answer["error"].as_str().unwrap_or("it does not say why");
                 Err(failed(format!("answered {status}: {why}")))
             }
-            Ok(Err(error)) => Err(failed(format!("cannot be asked: {error}"))),
+            Ok(Err(error)) => Err(failed(format!("cannot be asked: {}", innermost(&*error)))),
             Err(_elapsed) => Err(failed(format!("did not answer within {} s", ANSWER_LIMIT.as_secs()))),
         }
     }
@@ -72,11 +98,7 @@ impl AdminServer {
         path: &str,
         body: Option<&Value>,
     ) -> Result<(u16, Value), Box<dyn std::error::Error + Send + Sync>> {
-        let address = if self.host.contains(':') { self.host.clone() } else { format!("{}:80", self.host) };
-        let stream = TcpStream::connect(address).await?;
-        let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        let mut request = Request::builder().method(method).uri(path).header(HOST, &self.host);
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
@@ -84,7 +106,11 @@ impl AdminServer {
             request = request.header(CONTENT_TYPE, "application/json");
         }
         let body = body.map(|json| Bytes::from(json.to_string())).unwrap_or_default();
-        let answer = send.send_request(request.body(Full::new(body))?).await?;
+        let request = request.body(Full::new(body))?;
+        let answer = match &self.way {
+            AdminWay::Web(client) => client.request(request).await?,
+            AdminWay::Socket(path) => over_socket(path, request).await?,
+        };
         let status = answer.status().as_u16();
         let body = answer.into_body().collect().await?.to_bytes();
         Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
@@ -114,6 +140,44 @@ impl AdminServer {
             tokio::time::sleep(LOOK_PAUSE).await;
         }
     }
+}
+
+/// The innermost cause of an error: what stands around it says only that there is one.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+/// A client that trusts the system's certificates (or those of `SSL_CERT_FILE`), and follows no redirect: the token is for nobody else.
+fn web_client() -> Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>, rustls::Error> {
+    let mut roots = rustls::RootCertStore::empty();
+    // A certificate that rustls cannot read is one that it would not trust.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+    Ok(Client::builder(TokioExecutor::new()).build(connector))
+}
+
+/// Sends a request to the server behind a Unix socket.
+async fn over_socket(
+    path: &Path,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, Box<dyn std::error::Error + Send + Sync>> {
+    let stream = UnixStream::connect(path).await?;
+    let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let (mut head, body) = request.into_parts();
+    // There is no host: the path alone names what is asked for.
+    head.uri = head.uri.path().parse()?;
+    head.headers.insert(HOST, HeaderValue::from_static("localhost"));
+    Ok(send.send_request(Request::from_parts(head, body)).await?)
 }
 
 /// A job as a request writes it.

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use crate::config::layer_names;
 use crate::manifest::Publication;
 use crate::purge::{Outbox, OutboxEntry, queue_name};
 use crate::run::{CommandError, Job, TargetUrl};
-use crate::sink::{Latest, TargetError, directory_versions, switch_directory};
+use crate::sink::{Latest, RewrittenHeaders, TargetError, directory_versions, switch_directory};
 use crate::tile::TileRectList;
 
 /// What `publish` was asked for, beside the settings.
@@ -34,12 +35,26 @@ pub fn publish(job: &Job, options: &PublishOptions) -> Result<Latest, CommandErr
     Ok(latest)
 }
 
+/// Gives every tile of a prefix in S3 the headers of the settings, and puts everything into the outbox of the CDNs.
+///
+/// # Errors
+/// If the target is no prefix in S3, or cannot be written.
+pub fn rewrite_headers(job: &Job) -> Result<RewrittenHeaders, CommandError> {
+    let rewritten = job.target.rewrite_headers(&layer_names(&job.settings.tileset.layers))?;
+    if !job.settings.tileset.purges.is_empty() {
+        add(job, &OutboxEntry::new(0, Publication::after(None).id, None, Vec::new()))?;
+    }
+    Ok(rewritten)
+}
+
 /// Puts the documents that lead to a version into the outbox.
 fn add_documents(job: &Job) -> Result<(), CommandError> {
-    let names: Vec<String> = job.settings.tileset.purges.iter().map(queue_name).collect();
-    let id = Publication::after(None).id;
     let documents = Outbox::DOCUMENTS.map(str::to_owned).to_vec();
-    let entry = OutboxEntry::new(0, id, Some(TileRectList::default()), documents);
+    add(job, &OutboxEntry::new(0, Publication::after(None).id, Some(TileRectList::default()), documents))
+}
+
+fn add(job: &Job, entry: &OutboxEntry) -> Result<(), CommandError> {
+    let names: Vec<String> = job.settings.tileset.purges.iter().map(queue_name).collect();
     Outbox::change(&*job.target.notes()?, |outbox| {
         for name in &names {
             outbox.queues.entry(name.clone()).or_default().add(entry.clone());

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::purge::{Delivered, Outbox, OutboxEntry, PlannedPurge, PurgeQueue, TilesToPurge, planned, queue_name};
+use crate::purge::{Delivered, Outbox, OutboxEntry, PlannedPurge, PurgeQueue, planned, queue_name};
 use crate::report::PurgeStatus;
 use crate::run::attempts::aside;
 use crate::run::look::listed;
@@ -48,29 +48,8 @@ pub async fn dry_run(job: &Job, request: &PurgeRequest) -> Result<Vec<PlannedPur
 /// # Errors
 /// If the outbox cannot be read.
 pub async fn status(job: &Job) -> Result<Vec<PurgeStatus>, CommandError> {
-    let names: Vec<String> = purges(job)?.iter().map(queue_name).collect();
-    let notes = job.target.notes()?;
-    let outbox = aside(move || Outbox::read(&*notes)).await??;
-    let of = |name: &String| {
-        let queue = outbox.queues.get(name).cloned().unwrap_or_default();
-        status_of(name, &queue)
-    };
-    Ok(names.iter().map(of).collect())
-}
-
-fn status_of(name: &str, queue: &PurgeQueue) -> PurgeStatus {
-    let tiles = match queue.tiles() {
-        TilesToPurge::Everything => None,
-        TilesToPurge::Listed(tiles) => Some(tiles.len() as u64),
-    };
-    PurgeStatus {
-        provider: name.to_owned(),
-        tiles,
-        items: queue.left.len() as u64,
-        oldest_seconds: queue.oldest(),
-        spent_this_month: queue.spent.items,
-        stopped: queue.stopped.clone(),
-    }
+    purges(job)?;
+    job.purge_status().await
 }
 
 /// The CDNs of the settings.

@@ -7,8 +7,10 @@
 //! | `values` | the values of all origins; the last origin that has a value wins |
 //! | `settings` | the values, checked, as the option structs of the parts |
 //! | `layer`, `rows`, `margin`, `budget`, `placeholders` | the checks of layers |
+//! | `memory` | how much memory the process may use |
 //! | `s3` | the checks of the section `[s3]` |
 //! | `purge` | the checks of the sections `[[purge]]` |
+//! | `tile_headers` | headers and metadata with placeholders; who sends tags |
 //! | `show` | the output of `oar-tiles config` |
 
 mod budget;
@@ -16,6 +18,7 @@ mod error;
 mod file;
 mod layer;
 mod margin;
+mod memory;
 mod placeholders;
 mod purge;
 mod rows;
@@ -23,13 +26,14 @@ mod s3;
 mod serve;
 mod settings;
 mod show;
+mod tile_headers;
 mod values;
 
 use std::path::Path;
 
 pub use error::ConfigError;
 pub use file::Progress;
-pub use settings::{DatabaseSettings, JobSettings, LayerSettings, RunSettings, Settings, TilesetSettings};
+pub use settings::{DatabaseSettings, JobSettings, LayerSettings, RunSettings, Settings, TilesetSettings, layer_names};
 pub use values::{CONFIG_VARIABLE, ConfigValues, Origin, SAMPLE};
 
 /// A flag that was given: the flag's name, the key that it sets, and the value.

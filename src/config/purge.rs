@@ -55,7 +55,7 @@ impl Check<'_> {
             wait: given.wait.unwrap_or(WAIT),
             required: given.required.unwrap_or(false),
             rebound: (rebound > Duration::ZERO).then_some(rebound),
-            settle: given.settle.unwrap_or_default(),
+            settle: given.settle,
         })
     }
 

@@ -4,10 +4,11 @@ use super::error::ConfigError;
 use super::file::{CacheControl, EncryptionName, S3Section};
 use super::settings::Check;
 use crate::sink::{CacheRule, Encryption, S3Headers, S3Options, S3Shared, without_user};
+use crate::tile::TileTextNames;
 
 impl Check<'_> {
     /// The checked section.
-    pub(super) fn s3(&self, given: &S3Section) -> Result<S3Options, ConfigError> {
+    pub(super) fn s3(&self, given: &S3Section, names: TileTextNames) -> Result<S3Options, ConfigError> {
         let encryption = match (self.present("s3.encryption", given.encryption)?, &given.kms_key) {
             (EncryptionName::Kms, key) => Encryption::Kms { key: key.clone() },
             (_, Some(_)) => {
@@ -36,7 +37,13 @@ impl Check<'_> {
             headers: S3Headers {
                 cache_control: self.cache_rules("s3.cache_control", given.cache_control.as_ref())?,
                 notes_cache_control: given.notes_cache_control.clone(),
-                metadata: given.metadata.clone().unwrap_or_default(),
+                metadata: given
+                    .metadata
+                    .iter()
+                    .flatten()
+                    .map(|(name, text)| Ok((name.clone(), self.tile_text("s3.metadata", text)?)))
+                    .collect::<Result<_, ConfigError>>()?,
+                names,
                 storage_class: given.storage_class.clone(),
                 encryption,
             },

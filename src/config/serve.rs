@@ -4,15 +4,14 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::file::{AccessLogName, CdnHeaderName, RefreshName, ServeSection, TagHeaderName, WriterName};
+use super::file::{AccessLogName, CdnHeaderName, RefreshName, ServeSection, WriterName};
 use super::settings::Check;
-use crate::purge::TilesetTag;
 use crate::serve::{
-    AccessLogStyle, AddressRange, CdnHeader, EmptyStatus, ListenAddress, LiveOptions, RedisUrl, RedisUrlError,
-    ServeOptions, TagHeader, TagOptions, WorkerShares, WorkerSharesError, WriterOptions,
+    AccessLogStyle, AddressRange, CdnHeader, EmptyStatus, ListenAddress, LiveOptions, RedisUrl, RedisUrlError, SETTLE,
+    ServeOptions, TileHeaders, WorkerShares, WorkerSharesError, WriterOptions,
 };
 use crate::sink::CacheRule;
-use crate::tile::Zoom;
+use crate::tile::{TileTextNames, Zoom};
 
 impl From<CdnHeaderName> for CdnHeader {
     fn from(name: CdnHeaderName) -> CdnHeader {
@@ -24,21 +23,9 @@ impl From<CdnHeaderName> for CdnHeader {
     }
 }
 
-impl From<TagHeaderName> for TagHeader {
-    fn from(name: TagHeaderName) -> TagHeader {
-        match name {
-            TagHeaderName::CacheTag => TagHeader::CacheTag,
-            TagHeaderName::SurrogateKey => TagHeader::SurrogateKey,
-            TagHeaderName::CdnTag => TagHeader::CdnTag,
-            TagHeaderName::EdgeCacheTag => TagHeader::EdgeCacheTag,
-            TagHeaderName::Xkey => TagHeader::Xkey,
-        }
-    }
-}
-
 impl Check<'_> {
     /// The checked section.
-    pub(super) fn serve(&self, given: &ServeSection, tileset: &str) -> Result<ServeOptions, ConfigError> {
+    pub(super) fn serve(&self, given: &ServeSection, names: TileTextNames) -> Result<ServeOptions, ConfigError> {
         let cache_mb = self.present("serve.cache_mb", given.cache_mb)?;
         let connections = self.present("serve.max_connections", given.max_connections)?;
         let of_address = self.present("serve.max_connections_of_address", given.max_connections_of_address)?;
@@ -49,7 +36,6 @@ impl Check<'_> {
         }
         let listen = self.present("serve.listen", given.listen.as_deref())?;
         let cdn_headers = self.present("serve.cdn_headers", given.cdn_headers.as_deref())?;
-        let tag_headers = self.present("serve.tag_headers", given.tag_headers.as_deref())?;
         Ok(ServeOptions {
             listen: self.address("serve.listen", listen)?,
             admin: given.admin.as_deref().map(|text| self.address("serve.admin", text)).transpose()?,
@@ -58,16 +44,15 @@ impl Check<'_> {
             cache_control: self.cache_rules("serve.cache_control", given.cache_control.as_ref())?,
             cdn_cache_control: self.cache_rules("serve.cdn_cache_control", given.cdn_cache_control.as_ref())?,
             cdn_headers: cdn_headers.iter().map(|name| CdnHeader::from(*name)).collect(),
-            tags: TagOptions {
-                headers: tag_headers.iter().map(|name| TagHeader::from(*name)).collect(),
-                tag: TilesetTag::of(tileset),
-            },
+            tile_headers: TileHeaders { headers: self.tile_headers(given)?, names },
+            settle: SETTLE,
             empty_status: self.empty_status(self.present("serve.empty_status", given.empty_status)?)?,
             cache_bytes: self.within("serve.cache_mb", cache_mb, 0..=1 << 20)? << 20,
             lists_tiles: true,
             max_connections: self.within("serve.max_connections", connections, 1..=100_000)?,
             max_connections_of_address: self.within("serve.max_connections_of_address", of_address, 1..=100_000)?,
             trusted_proxies: self.ranges(self.present("serve.trusted_proxies", given.trusted_proxies.as_deref())?)?,
+            redis: self.redis(given)?,
             changes: self.present("serve.changes", given.changes)?,
             token_file: given.token_file.clone(),
             preview: self.present("serve.preview", given.preview)?,
@@ -121,7 +106,6 @@ impl Check<'_> {
                 RefreshName::Background => None,
                 RefreshName::Patient => Some(REFRESH_PATIENCE),
             },
-            redis: self.redis(given)?,
             neighbours: self.present("serve.neighbours", given.neighbours)?,
         };
         Ok(self.present("serve.live", given.live)?.then_some(options))
@@ -133,10 +117,11 @@ impl Check<'_> {
             let lease = humantime::format_duration(lease);
             return Err(self.wrong("serve.writer_lease", format!("{lease} must lie between 1s and 10m")));
         }
+        let write_back = self.present("serve.write_back", given.write_back)?;
         Ok(match self.present("serve.writer", given.writer)? {
             WriterName::Never => None,
-            WriterName::Always => Some(WriterOptions { stands_by: false, lease }),
-            WriterName::Auto => Some(WriterOptions { stands_by: true, lease }),
+            WriterName::Always => Some(WriterOptions { stands_by: false, lease, write_back }),
+            WriterName::Auto => Some(WriterOptions { stands_by: true, lease, write_back }),
         })
     }
 

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::file::{ChangesSection, Compression, ConfigFile, DatabaseSection, Progress, TargetSection};
+use super::file::{
+    AutoWord, ChangesSection, Compression, ConfigFile, DatabaseSection, Progress, RowsMb, TargetSection,
+};
+use super::memory::usable_memory;
 use super::values::{ConfigValues, Origin};
 use crate::changes::{ChangesOptions, TrackOptions, WatchOptions};
 use crate::encode::{Level, Packing};
@@ -14,7 +17,17 @@ use crate::postgis::{ConnectOptions, LayerOptions, Parts, SessionOptions};
 use crate::purge::PurgeOptions;
 use crate::serve::ServeOptions;
 use crate::sink::{MaxShrink, MaxShrinkError, Publishing, S3Options, Template, TreeOptions};
-use crate::tile::{LonLatBox, ZoomList};
+use crate::tile::{LonLatBox, TileTextNames, TilesetTag, ZoomList};
+
+/// The most megabytes that cached rows may take: more than any machine has.
+const MAX_ROWS_MB: usize = 16_000_000;
+
+/// `rows_mb = "auto"`: one part in this many of the memory that the process may use.
+const AUTO_ROWS_SHARE: usize = 4;
+
+/// The memory for cached rows, in bytes, where the system does not say how much there is; and with `rows_mb = "auto"` the most that a reseed
+/// takes, whose rows are few.
+const FALLBACK_ROWS_MEMORY: usize = 160_000_000;
 
 /// All settings: one database, and the tilesets that are made from it.
 #[derive(Debug, Clone)]
@@ -64,8 +77,10 @@ pub struct RunSettings {
     pub batch_features: NonZeroU64,
     /// The limits of the pipeline.
     pub limits: Limits,
-    /// The memory for cached rows, in bytes.
+    /// The memory for the cached rows of a seed, in bytes.
     pub rows_memory: usize,
+    /// The memory for the rows that a reseed caches near changes, in bytes.
+    pub near_rows_memory: usize,
     /// How to show progress.
     pub progress: Progress,
 }
@@ -99,6 +114,18 @@ pub struct TilesetSettings {
     pub watch: WatchOptions,
     /// The layers, in the order in which they stand in a tile.
     pub layers: Vec<LayerSettings>,
+}
+
+/// The names of the layers, by their ids. A layer that is drawn differently at different zooms is there once.
+#[must_use]
+pub fn layer_names(layers: &[LayerSettings]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for layer in layers {
+        if names.last() != Some(&layer.options.name) {
+            names.push(layer.options.name.clone());
+        }
+    }
+    names
 }
 
 /// A layer at the zooms at which it is drawn in one way.
@@ -139,8 +166,16 @@ impl Settings {
         let batch = check.present("run.batch_features", given.run.batch_features)?;
         let batch =
             NonZeroU64::new(check.within("run.batch_features", batch, 1..=10_000_000)?).unwrap_or(NonZeroU64::MIN);
-        let rows_mb = check.present("run.rows_mb", given.run.rows_mb)?;
-        let rows_mb = check.within("run.rows_mb", rows_mb, 0..=4096)?;
+        let (rows_memory, near_rows_memory) = match check.present("run.rows_mb", given.run.rows_mb)? {
+            RowsMb::Megabytes(rows_mb) => {
+                let bytes = check.within("run.rows_mb", rows_mb, 0..=MAX_ROWS_MB)? * 1_000_000;
+                (bytes, bytes)
+            }
+            RowsMb::Word(AutoWord::Auto) => {
+                let bytes = usable_memory().map_or(FALLBACK_ROWS_MEMORY, |bytes| bytes / AUTO_ROWS_SHARE);
+                (bytes, bytes.min(FALLBACK_ROWS_MEMORY))
+            }
+        };
         let level = check.present("tileset.gzip_level", given.tileset.gzip_level)?;
         let Some(level) = Level::new(level) else {
             return Err(
@@ -163,11 +198,14 @@ impl Settings {
             workers,
             batch_features: batch,
             limits: Limits { window, packing: Packing::Gzip(level) },
-            rows_memory: rows_mb * 1_000_000,
+            rows_memory,
+            near_rows_memory,
             progress: check.present("run.progress", given.run.progress)?,
         };
-        let server = check.serve(&given.serve, &check.present("tileset.name", given.tileset.name.clone())?)?;
-        let tilesets = vec![check.tileset(&given, only_layers)?];
+        let tileset = check.tileset(&given, only_layers)?;
+        let server = check.serve(&given.serve, tileset.s3.headers.names.clone())?;
+        check.tags_are_sent(&tileset, &server)?;
+        let tilesets = vec![tileset];
         Ok(Settings { database, run, server, tilesets })
     }
 
@@ -222,8 +260,11 @@ impl Check<'_> {
 
     fn tileset(&self, given: &ConfigFile, only_layers: &[String]) -> Result<TilesetSettings, ConfigError> {
         let tileset = &given.tileset;
+        let name = self.present("tileset.name", tileset.name.clone())?;
+        let layers = self.layers(given, only_layers)?;
+        let names = TileTextNames { tag: TilesetTag::of(&name), layers: layer_names(&layers) };
         Ok(TilesetSettings {
-            name: self.present("tileset.name", tileset.name.clone())?,
+            name,
             description: tileset.description.clone(),
             attribution: tileset.attribution.clone(),
             version: tileset.version.clone(),
@@ -235,13 +276,13 @@ impl Check<'_> {
                 .parse()
                 .map_err(|error: MaxShrinkError| self.wrong("tileset.max_shrink", error.to_string()))?,
             tree: self.tree(&given.target)?,
-            s3: self.s3(&given.s3)?,
+            s3: self.s3(&given.s3, names)?,
             purges: self.purges(&given.purge)?,
             watch: WatchOptions {
                 debounce: self.present("changes.debounce", given.changes.debounce)?,
                 poll: self.present("changes.poll", given.changes.poll)?,
             },
-            layers: self.layers(given, only_layers)?,
+            layers,
         })
     }
 

@@ -47,6 +47,7 @@ pub struct ConfigValues(pub(super) BTreeMap<String, (toml::Value, Origin)>);
 enum VariableKind {
     Text,
     Number,
+    NumberOrWord,
     Truth,
     List,
 }
@@ -80,7 +81,7 @@ const VARIABLES: [(&str, &str, VariableKind); 44] = [
     ("OAR_TILES_WORKERS", "run.workers", VariableKind::Number),
     ("OAR_TILES_BATCH_FEATURES", "run.batch_features", VariableKind::Number),
     ("OAR_TILES_WINDOW", "run.window", VariableKind::Number),
-    ("OAR_TILES_ROWS_MB", "run.rows_mb", VariableKind::Number),
+    ("OAR_TILES_ROWS_MB", "run.rows_mb", VariableKind::NumberOrWord),
     ("OAR_TILES_PROGRESS", "run.progress", VariableKind::Text),
     ("OAR_TILES_LISTEN", "serve.listen", VariableKind::Text),
     ("OAR_TILES_ADMIN", "serve.admin", VariableKind::Text),
@@ -181,6 +182,9 @@ impl ConfigValues {
                 VariableKind::List => toml::Value::Array(
                     text.split(';').filter(|part| !part.trim().is_empty()).map(toml::Value::from).collect(),
                 ),
+                VariableKind::NumberOrWord => {
+                    text.trim().parse::<i64>().map_or_else(|_word| toml::Value::from(text.trim()), toml::Value::Integer)
+                }
                 VariableKind::Number => match text.trim().parse::<i64>() {
                     Ok(number) => toml::Value::Integer(number),
                     Err(source) => return Err(ConfigError::NotANumber { variable: name, text, source }),

@@ -5,6 +5,7 @@
 //! features first have them (`postgis/mvt.c`).
 
 use std::hash::BuildHasher as _;
+use std::ops::Range;
 
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -24,6 +25,8 @@ pub struct Features {
     /// One feature after the other: whether it has an id, its id, then the value of each property as it stands in a layer, or
     /// [`MISSING`].
     bytes: Vec<u8>,
+    /// Where each one begins; empty if each begins where the one before it ends.
+    starts: Vec<u32>,
     /// Where each one ends.
     ends: Vec<u32>,
     /// An upper bound for the bytes of all features.
@@ -79,6 +82,24 @@ impl Features {
         Some(points.features.len())
     }
 
+    /// The same layer with other features: `spans` of `bytes` that [`Features::encoded`] gave, in the order that they have in a tile.
+    #[must_use]
+    pub fn with_encoded(&self, bytes: Vec<u8>, spans: impl ExactSizeIterator<Item = Range<u32>>) -> Features {
+        let (mut starts, mut ends) = (Vec::with_capacity(spans.len()), Vec::with_capacity(spans.len()));
+        for span in spans {
+            starts.push(span.start);
+            ends.push(span.end);
+        }
+        let (name, properties) = (self.name.clone(), self.properties.clone());
+        Features { name, extent: self.extent, properties, bytes, starts, ends, most: 0 }
+    }
+
+    /// A feature by its number, as it is kept here.
+    #[must_use]
+    pub fn encoded(&self, number: u32) -> Option<&[u8]> {
+        self.feature(number).map(|(_, bytes)| bytes)
+    }
+
     /// The number of features.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -94,13 +115,17 @@ impl Features {
     /// The memory in use, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.bytes.len() + self.ends.len() * size_of::<u32>()
+        self.bytes.len() + (self.starts.len() + self.ends.len()) * size_of::<u32>()
     }
 
     /// A feature, and where it begins.
     fn feature(&self, number: u32) -> Option<(u32, &[u8])> {
         let number = number as usize;
-        let start = if number == 0 { 0 } else { *self.ends.get(number - 1)? };
+        let start = match (self.starts.get(number), number) {
+            (Some(start), _) => *start,
+            (None, 0) => 0,
+            (None, number) => *self.ends.get(number - 1)?,
+        };
         Some((start, self.bytes.get(start as usize..*self.ends.get(number)? as usize)?))
     }
 

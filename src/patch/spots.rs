@@ -50,11 +50,11 @@ impl ChangedPositions {
     /// The changed positions that each dirty tile shows.
     #[must_use]
     pub fn in_tiles(&self, dirty: &Dirty, layers: &[DrawnLayer]) -> PositionsInTiles {
-        let (mut tiles, mut count) = (ByTile::new(), 0);
+        let (mut tiles, mut count, zooms) = (ByTile::new(), 0, dirty.marked_zooms());
         for (index, (positions, drawn)) in self.layers.iter().zip(layers).enumerate() {
             for position in positions.iter().flatten() {
                 let [x, y] = *position;
-                for zoom in dirty.zooms().into_iter().filter(|zoom| drawn.zooms.contains(*zoom)) {
+                for zoom in zooms.iter().copied().filter(|zoom| drawn.zooms.contains(*zoom)) {
                     let (touched, _) = touched_tiles(zoom, drawn.margin.units(zoom), WorldBox::of_unit(x, y));
                     for tile in touched.iter().filter(|tile| dirty.is_marked(*tile)) {
                         tiles.entry(tile).or_default().push((LayerIndex(index), *position));

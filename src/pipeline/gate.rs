@@ -1,5 +1,6 @@
 //! The gate before a batch: where a run shares the database with others, each worker asks it before it renders.
 
+use std::num::NonZeroU64;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use futures_util::future::BoxFuture;
 const MAX_HOLD: Duration = Duration::from_millis(250);
 
 /// The features of a batch while no batch was measured: few enough for a slow server.
-const UNMEASURED_FEATURES: u64 = 2_000;
+const UNMEASURED_FEATURES: u64 = 500;
 
 /// The fewest features of a batch, however slow the server is: smaller ones cost more statements than they save time.
 const MIN_FEATURES: u64 = 100;
@@ -58,6 +59,10 @@ impl BatchPass {
 pub struct BatchPace(Mutex<Option<Duration>>);
 
 impl BatchPace {
+    /// The features of the batches in which a seed is planned: as few as a slow server may ask for, for a batch of a seed cannot be cut
+    /// later.
+    pub const SEED_PLAN_FEATURES: NonZeroU64 = NonZeroU64::MIN.saturating_add(MIN_FEATURES - 1);
+
     /// Notes how long a batch with this many features took. Times of a feature are kept in steps of a nanosecond.
     pub fn note(&self, features: u64, took: Duration) {
         let each = took / u32::try_from(features.max(1)).unwrap_or(u32::MAX);

@@ -9,11 +9,14 @@
 //! A worker takes a permit first and the next batch second. So the oldest batch that is not stored always holds a permit: the
 //! writer, which stores in order, can never wait for a batch that waits for a permit. The window bounds how many batches are rendered
 //! and not yet stored, however slow the writer or one of the workers is. Where a run shares the database (`gate`), a worker waits for its
-//! turn with the batch in hand, and holds its turn only while it renders.
+//! turn with the batch in hand, and holds its turn only while it renders; `batch_queue` joins and cuts batches so
+//! that a turn stays short.
 
+mod batch_queue;
 mod gate;
 mod layers;
 mod stats;
+mod turns;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -30,9 +33,12 @@ use crate::sink::{Needs, Sink, TileEdit, Written};
 use crate::source::{Note, Noted, RenderedTile, Source, bytes_of, split_layers};
 use crate::tile::{Batch, LayerId, Slice, TileCoord, TileId, Zoom};
 
+use batch_queue::{BatchQueue, TakenBatch};
+
 pub use gate::{BatchGate, BatchKind, BatchPace, BatchPass};
 pub use layers::{FailedTile, LayerStats, MAX_FAILED_TILES};
 pub use stats::{LargestTile, TileSizes, ZoomStats};
+pub use turns::BatchTurns;
 
 /// How a run is bounded.
 #[derive(Debug, Clone, Copy)]
@@ -129,8 +135,10 @@ pub enum PipelineError<R, W> {
 
 /// A compressed batch on its way to the writer.
 struct PackedBatch {
-    /// Its index in the plan.
+    /// The index of its first batch in the plan.
     index: usize,
+    /// How many batches of the plan it consists of.
+    count: usize,
     zoom: Zoom,
     /// Its planned tiles.
     tiles: u64,
@@ -184,12 +192,7 @@ where
     let rules = EditRules { packing: limits.packing, needs: sink.needs(), failed: Arc::default(), turns };
     let planned: u64 = batches.iter().map(|batch| batch.tiles).sum();
     let window = Arc::new(Semaphore::new(limits.window.get()));
-    let mut queue: Vec<(usize, Batch)> = batches.into_iter().enumerate().collect();
-    // Only if there is a permit for every batch: otherwise batches that are stored first would wait for the permits of later ones.
-    if queue.len() <= limits.window.get() {
-        queue.sort_by_key(|(_, batch)| batch.needs_cell_counts);
-    }
-    let queue = Arc::new(Mutex::new(queue.into_iter()));
+    let queue = Arc::new(Mutex::new(BatchQueue::new(batches, limits.window.get())));
     let (done, packed) = mpsc::channel(limits.window.get());
     let writer = tokio::task::spawn_blocking(move || writer::write(packed, sink, stored));
 
@@ -220,26 +223,6 @@ where
         }
     }
     Ok((sink, outcome))
-}
-
-/// The turns of a run's batches at a gate.
-#[derive(Clone)]
-pub struct BatchTurns {
-    /// The gate.
-    pub gate: Arc<dyn BatchGate>,
-    /// The kind of the run.
-    pub kind: BatchKind,
-}
-
-impl BatchTurns {
-    /// Renders a batch when it is its turn.
-    async fn rendered<R: Source>(&self, source: &mut R, batch: &Batch) -> Result<Vec<RenderedTile>, R::Error> {
-        let _pass = self.gate.enter(self.kind).await;
-        let begun = Instant::now();
-        let tiles = source.render(batch).await?;
-        self.gate.pace(self.kind).note(batch.features(), begun.elapsed());
-        Ok(tiles)
-    }
 }
 
 /// How batches are rendered, and how rendered tiles become edits.
@@ -275,7 +258,7 @@ impl EditRules {
 async fn work<R: Source, W: Send + 'static>(
     mut source: R,
     window: Arc<Semaphore>,
-    queue: Arc<Mutex<impl Iterator<Item = (usize, Batch)>>>,
+    queue: Arc<Mutex<BatchQueue>>,
     rules: EditRules,
     done: mpsc::Sender<PackedBatch>,
 ) -> Result<(), PipelineError<R::Error, W>> {
@@ -283,8 +266,8 @@ async fn work<R: Source, W: Send + 'static>(
     let mut packer = Some(Packer::new(rules.packing));
     loop {
         let permit = Arc::clone(&window).acquire_owned().await;
-        let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
-        let (Ok(permit), Some((index, batch))) = (permit, next) else { break };
+        let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take(rules.turns.as_ref());
+        let (Ok(permit), Some(TakenBatch { index, count, batch })) = (permit, next) else { break };
         let begun = Instant::now();
         let tiles = match &rules.turns {
             Some(turns) => turns.rendered(&mut source, &batch).await,
@@ -309,7 +292,8 @@ async fn work<R: Source, W: Send + 'static>(
             let PackedTiles { edits, contents, notes } = pack(tiles, &mut packer, needs)?;
             let busy = rendering + begun.elapsed();
             let (tiles, planned_features) = (batch.tiles, batch.features());
-            let batch = PackedBatch { index, zoom, tiles, edits, contents, notes, planned_features, busy, permit };
+            let batch =
+                PackedBatch { index, count, zoom, tiles, edits, contents, notes, planned_features, busy, permit };
             // If the writer is gone, it failed, and its error is the cause.
             Ok(done.blocking_send(batch).ok().map(|()| packer))
         }));

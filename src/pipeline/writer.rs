@@ -23,7 +23,7 @@ pub(super) fn write<W: Sink>(
     while let Some(batch) = packed.blocking_recv() {
         early.insert(batch.index, batch);
         while let Some(batch) = early.remove(&next) {
-            next += 1;
+            next += batch.count;
             let bytes = stats.add(&batch);
             let PackedBatch { zoom, tiles, edits, notes, planned_features, permit, .. } = batch;
             for note in notes {

@@ -147,9 +147,10 @@ fn plan_zoom(
     let parts = sweep::distinct_columns(&coverage.rects(zoom));
     match order {
         Order::ZoomColumnTmsRow => {
-            let touches = sweep::touches(zoom, layers, &parts);
             let mut cutter = cut::Cutter::new(zoom, layers, &parts, batch_features.get());
-            sweep::sweep(&touches, layers.len(), |touched| cutter.add(touched));
+            sweep::in_slabs(zoom, layers, &parts, |touches| {
+                sweep::sweep(touches, layers.len(), |touched| cutter.add(touched));
+            });
             cutter.finish()
         }
         Order::Hilbert => quad::Quarterer::plan(zoom, layers, &parts, batch_features.get()),

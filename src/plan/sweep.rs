@@ -2,9 +2,10 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::ops::Range;
 
 use super::PlanLayer;
-use crate::tile::{TileRect, WorldBox, WorldRect, Zoom};
+use crate::tile::{Footprints, SortedPoints, TileRect, WorldBox, WorldRect, Zoom};
 
 /// A run of tiles in one column that one feature touches. Sixteen bytes: there is one for each feature and column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,21 +55,64 @@ impl Touched<'_> {
 /// The features that touch the current tile, by the position at which they end.
 type Active = BinaryHeap<Reverse<(u64, usize, u32)>>;
 
-/// The tiles that every feature touches at a zoom, inside the parts of the coverage (which share no tile), sorted in the archive's order.
-pub(super) fn touches(zoom: Zoom, layers: &[PlanLayer], parts: &[TileRect]) -> Vec<Touch> {
+/// The most points whose touches are in memory at a time, unless more lie in one column.
+const MAX_POINTS_AT_ONCE: usize = if cfg!(test) { 64 } else { 1 << 19 };
+
+/// Calls `each` with the tiles that the features touch at a zoom, inside the parts of the coverage (which share no tile), sorted in the
+/// archive's order: slab by slab of neighbouring columns, from west to east, each with few enough points.
+pub(super) fn in_slabs(zoom: Zoom, layers: &[PlanLayer], parts: &[TileRect], mut each: impl FnMut(&[Touch])) {
+    // A stack of the columns yet to be cut: the western ones are the last.
+    let mut waiting = vec![(0, zoom.last())];
+    while let Some((first, last)) = waiting.pop() {
+        let columns = TileRect { zoom, x0: first, y0: 0, x1: last, y1: zoom.last() };
+        let near: usize = layers.iter().map(|layer| points_near(layer, &columns)).sum();
+        if near > MAX_POINTS_AT_ONCE && first < last {
+            let middle = first + (last - first) / 2;
+            waiting.extend([(middle + 1, last), (first, middle)]);
+            continue;
+        }
+        let parts: Vec<TileRect> = parts.iter().filter_map(|part| part.common(&columns)).collect();
+        if !parts.is_empty() {
+            each(&touches(layers, &columns, &parts));
+        }
+    }
+}
+
+/// The number of a layer's points that may touch some columns; 0 for a layer of other features.
+fn points_near(layer: &PlanLayer, columns: &TileRect) -> usize {
+    match layer.places.at(columns.zoom) {
+        Footprints::Points(points) if layer.zooms.contains(columns.zoom) => near(layer, points, columns).len(),
+        _ => 0,
+    }
+}
+
+/// The indexes of the points that may touch some columns.
+fn near(layer: &PlanLayer, points: &SortedPoints, columns: &TileRect) -> Range<usize> {
+    let WorldRect { west, east, .. } = columns.world(layer.margin.units(columns.zoom));
+    points.between(west, east)
+}
+
+/// The tiles that the features touch in some columns, inside parts of these, sorted in the archive's order.
+fn touches(layers: &[PlanLayer], columns: &TileRect, parts: &[TileRect]) -> Vec<Touch> {
+    let zoom = columns.zoom;
+    let features: Vec<Range<usize>> = layers
+        .iter()
+        .map(|layer| match layer.places.at(zoom) {
+            _ if !layer.zooms.contains(zoom) => 0..0,
+            Footprints::Points(points) => near(layer, points, columns),
+            others => 0..others.len(),
+        })
+        .collect();
     // Most layers need less. Unused capacity costs no memory until it is written, and one large allocation returns to the system at once, while a
     // growing vector would leave pieces that the allocator keeps.
-    let features: usize = layers.iter().map(|layer| layer.places.at(zoom).len()).sum();
-    let mut touches = Vec::with_capacity(features * 9 / 4);
-    for (number, layer) in layers.iter().enumerate() {
-        if layer.zooms.contains(zoom) {
-            let (margin, footprints) = (layer.margin.units(zoom), layer.places.at(zoom));
-            for feature in 0..footprints.len() {
-                let (tiles, others) = touched_tiles(zoom, margin, footprints.world(feature));
-                add_touches(number, feature, &tiles, parts, &mut touches);
-                if let Some(others) = others {
-                    add_touches(number, feature, &others, parts, &mut touches);
-                }
+    let mut touches = Vec::with_capacity(features.iter().map(Range::len).sum::<usize>() * 9 / 4);
+    for ((number, layer), features) in layers.iter().enumerate().zip(features) {
+        let (margin, footprints) = (layer.margin.units(zoom), layer.places.at(zoom));
+        for feature in features {
+            let (tiles, others) = touched_tiles(zoom, margin, footprints.world(feature));
+            add_touches(number, feature, &tiles, parts, &mut touches);
+            if let Some(others) = others {
+                add_touches(number, feature, &others, parts, &mut touches);
             }
         }
     }

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::tile::{
-    Area, BoxFootprint, Footprints, LayerIndex, LonLatBox, SearchBox, SourceBox, TileRect, WorldBox, WorldRect,
+    Area, BoxFootprint, Footprints, LayerIndex, LonLatBox, SearchBox, SortedPoints, SourceBox, TileRect, WorldBox,
+    WorldRect,
 };
 
 /// A small generator of chance (splitmix64), so that a failing case can be run again.
@@ -35,7 +36,8 @@ impl Chance {
 }
 
 fn points(chance: &mut Chance, count: u64) -> Footprints {
-    Footprints::Points((0..count).map(|_| u64::from(chance.position()) << 32 | u64::from(chance.position())).collect())
+    let points = (0..count).map(|_| u64::from(chance.position()) << 32 | u64::from(chance.position()));
+    Footprints::Points(SortedPoints::new(points.collect()))
 }
 
 fn boxes(chance: &mut Chance, count: u64) -> Footprints {
@@ -185,7 +187,7 @@ fn a_dense_city_is_cut_into_batches_of_the_target_size() {
                 | u64::from(1_900_000_000 + chance.below(1 << 27) as u32)
         })
         .collect();
-    let layers = [layer("0-14", 64, Footprints::Points(city))];
+    let layers = [layer("0-14", 64, Footprints::Points(SortedPoints::new(city)))];
     let target = NonZeroU64::new(2_000).unwrap();
     let of_order = |order| plan(&"0-14".parse().unwrap(), &layers, &Coverage::new(&[]), target, order);
     for zoom in [Order::ZoomColumnTmsRow, Order::Hilbert].into_iter().flat_map(of_order) {
@@ -200,7 +202,7 @@ fn a_dense_city_is_cut_into_batches_of_the_target_size() {
 
 #[test]
 fn an_empty_world_is_planned_at_no_cost() {
-    let layers = [layer("0-22", 64, Footprints::Points(Vec::new()))];
+    let layers = [layer("0-22", 64, Footprints::Points(SortedPoints::default()))];
     let plans = plan(&"0-22".parse().unwrap(), &layers, &Coverage::new(&[]), NonZeroU64::MIN, Order::Hilbert);
     assert_eq!(plans.iter().map(|zoom| zoom.tiles).sum::<u64>(), 0);
     assert_eq!(plans.iter().map(|zoom| zoom.batches.len()).sum::<usize>(), 0);

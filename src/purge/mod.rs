@@ -11,22 +11,31 @@
 //! | `pace` | providers' rates, the user's budget, pauses after a refusal |
 //! | `provider` | who is asked, and how |
 //! | `sender` | batches sent within the rates, until a deadline |
-//! | `outbox` | what providers have not been told yet, kept with the target |
+//! | `outbox`, `queue` | what providers have not been told yet, kept with the target |
+//! | `target`, `planning` | what is known of the target; from what waits to items |
 //! | `delivery` | from the outbox to the provider, until it is confirmed |
+//! | `dry_run`, `metrics` | what would be sent; what waits, for Prometheus |
 
 mod delivery;
+mod dry_run;
 mod items;
+mod metrics;
 mod outbox;
 mod pace;
+mod planning;
 mod provider;
+mod queue;
 mod sender;
+mod target;
 
-pub use delivery::{AllTiles, Delivered, DeliveryEnd, PlannedPurge, PurgeTarget, deliver, planned, queue_name};
+pub use delivery::{Delivered, DeliveryEnd, DeliveryPatience, deliver, queue_name};
+pub use dry_run::{PlannedPurge, planned};
 pub use items::{
     BandTags, CdnPath, CdnUrl, CdnUrlError, Cover, FullPyramid, ListedCounts, MAX_TILES_TOLD_APART, PlanRules, PurgeBy,
-    PurgeItem, PurgePlan, TileAddresses, TileCounts, TilesToPurge, TilesetTag, band_tags, cheapest_cover, plan,
+    PurgeItem, PurgePlan, TileAddresses, TileCounts, TilesToPurge, band_tags, cheapest_cover, plan,
 };
-pub use outbox::{Outbox, OutboxEntry, OutboxError, OutboxWriter, PurgeQueue, tiles_of};
+pub use metrics::purge_metrics;
+pub use outbox::{Outbox, OutboxEntry, OutboxError, OutboxWriter};
 pub use pace::{PurgeAllowance, PurgeBackoff, PurgeBudget, Rate, SpentItems, TokenBucket, retry_after};
 pub use provider::{
     AkamaiOptions, BatchLimits, BunnyOptions, CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions,
@@ -34,7 +43,9 @@ pub use provider::{
     ProviderOptions, PurgeBatch, PurgeName, PurgeOptions, PurgeSecret, SecretSource, SendError, VarnishOptions,
     batches, names, provider,
 };
+pub use queue::{PurgeQueue, Rebound, SentEntries, tiles_of};
 pub use sender::{SendEnd, Sent, send};
+pub use target::{AllTiles, PurgeTarget, TagSender};
 
 #[cfg(test)]
 mod simulation;

@@ -13,14 +13,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::items::TilesToPurge;
-use super::pace::SpentItems;
-use super::provider::PurgeName;
-use crate::sink::{BeforeManifest, BeforeManifestError, NoteCondition, NoteError, NoteStore};
+use super::queue::PurgeQueue;
+use crate::sink::{
+    BeforeManifest, BeforeManifestError, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, PublishedTiles,
+};
 use crate::tile::TileRectList;
 
 /// The name of the note.
@@ -29,14 +29,8 @@ const OUTBOX: &str = "purge.json";
 /// How often the note is written again if others write it at the same time.
 const MAX_ATTEMPTS: u32 = 20;
 
-/// The most entries of a queue; beyond it the two oldest are merged.
-const MAX_ENTRIES: usize = 16;
-
-/// The most names that are kept of a purge that was sent in part; with more, all of it is sent again. About 400 kB.
-const MAX_LEFT_NAMES: usize = 5_000;
-
-/// An entry whose publication no manifest has named for this long is sent: the target has been replaced by one that counts anew.
-const ORPHANED_AFTER: Duration = Duration::from_secs(3_600);
+/// The most bytes of the note, so that it can always be read back. What takes the most room in it is told as "everything" beyond that.
+const MAX_OUTBOX_BYTES: usize = MAX_KEPT_NOTE / 4 * 3;
 
 /// What one publication changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,18 +46,26 @@ pub struct OutboxEntry {
     /// Documents beside the tiles, such as `tiles.json`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub documents: Vec<String>,
+    /// Of the tiles, those that were not there before: a CDN may have cached an error for them. `None` for all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub added: Option<TileRectList>,
 }
 
 impl OutboxEntry {
     /// An entry of this moment.
     #[must_use]
     pub fn new(number: u64, id: String, tiles: Option<TileRectList>, documents: Vec<String>) -> OutboxEntry {
-        OutboxEntry { number, id, time: seconds_now(), tiles, documents }
+        OutboxEntry { number, id, time: seconds_now(), tiles, documents, added: None }
     }
 
     /// Both as one.
-    fn merged(self, other: OutboxEntry) -> OutboxEntry {
+    #[must_use]
+    pub(super) fn merged(self, other: OutboxEntry) -> OutboxEntry {
         let tiles = match (&self.tiles, &other.tiles) {
+            (Some(one), Some(two)) => TileRectList::union([one, two]),
+            _ => None,
+        };
+        let added = match (&self.added, &other.added) {
             (Some(one), Some(two)) => TileRectList::union([one, two]),
             _ => None,
         };
@@ -75,6 +77,7 @@ impl OutboxEntry {
             time: self.time.min(other.time),
             tiles,
             documents,
+            added,
         }
     }
 }
@@ -83,79 +86,6 @@ impl OutboxEntry {
 fn short(id: &str) -> String {
     let is_long = id.len() > 32 && id.is_ascii();
     if is_long { format!("{}.{}", &id[..15], &id[id.len() - 16..]) } else { id.to_owned() }
-}
-
-/// What a provider has to be told.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct PurgeQueue {
-    /// The entries that wait, oldest first.
-    pub waiting: Vec<OutboxEntry>,
-    /// What is left of entries that were sent in part.
-    pub left: Vec<PurgeName>,
-    /// To which publishes `left` belongs.
-    pub left_of: String,
-    /// What was sent and is to be sent once more: caches in two tiers may have fetched old tiles again from each other.
-    pub again: Vec<PurgeName>,
-    /// When that is to be sent, in seconds since 1970 (UTC).
-    pub again_at: u64,
-    /// What was spent.
-    pub spent: SpentItems,
-    /// Why the provider refuses for good, if it does.
-    pub stopped: Option<String>,
-}
-
-impl PurgeQueue {
-    /// True if there is nothing to send.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.left.is_empty() && self.again.is_empty()
-    }
-
-    /// The tiles that wait.
-    #[must_use]
-    pub fn tiles(&self) -> TilesToPurge {
-        self.waiting.iter().fold(TilesToPurge::default(), |all, entry| all.joined(tiles_of(entry)))
-    }
-
-    /// The age of the oldest entry in seconds.
-    #[must_use]
-    pub fn oldest(&self) -> Option<u64> {
-        self.waiting.iter().map(|entry| seconds_now().saturating_sub(entry.time)).max()
-    }
-
-    /// Adds an entry.
-    pub fn add(&mut self, entry: OutboxEntry) {
-        self.waiting.push(entry);
-        if self.waiting.len() > MAX_ENTRIES {
-            let (one, other) = (self.waiting.remove(0), self.waiting.remove(0));
-            self.waiting.insert(0, one.merged(other));
-        }
-    }
-
-    /// The entries that may be sent while the target's manifest names a publication; `None` if it names none.
-    #[must_use]
-    pub fn ready(&self, published: Option<u64>) -> Vec<OutboxEntry> {
-        let is_orphan = |entry: &OutboxEntry| seconds_now().saturating_sub(entry.time) > ORPHANED_AFTER.as_secs();
-        let is_ready = |entry: &&OutboxEntry| entry.number <= published.unwrap_or(0) || is_orphan(entry);
-        self.waiting.iter().filter(is_ready).cloned().collect()
-    }
-
-    /// Notes what became of a sending: of these entries and of what was left before, this is left.
-    pub fn sent(&mut self, entries: &[OutboxEntry], left: Vec<PurgeName>, of: &str) {
-        if left.len() > MAX_LEFT_NAMES {
-            return;
-        }
-        self.waiting.retain(|waiting| !entries.iter().any(|entry| entry.id == waiting.id));
-        self.left_of = if left.is_empty() { String::new() } else { of.to_owned() };
-        self.left = left;
-    }
-}
-
-/// The tiles of an entry.
-#[must_use]
-pub fn tiles_of(entry: &OutboxEntry) -> TilesToPurge {
-    entry.tiles.as_ref().map_or(TilesToPurge::Everything, |tiles| TilesToPurge::listed(tiles.tiles()))
 }
 
 /// What all providers of a target have to be told, by [`queue_name`](super::queue_name).
@@ -181,6 +111,11 @@ impl Outbox {
         }
     }
 
+    /// Makes the queue with the longest lists shorter; false if none can be.
+    fn shrink(&mut self) -> bool {
+        self.queues.values_mut().max_by_key(|queue| queue.rects()).is_some_and(PurgeQueue::shrink)
+    }
+
     /// Changes the outbox of a target; returns what it is then. May wait for a disk or a server.
     ///
     /// # Errors
@@ -201,7 +136,10 @@ impl Outbox {
                 return Ok(outbox);
             }
             let condition = note.map_or(NoteCondition::Absent, |note| NoteCondition::Unchanged(note.tag));
-            let body = serde_json::to_vec(&outbox).map_err(|error| OutboxError::Damaged(error.to_string()))?;
+            let mut body = serde_json::to_vec(&outbox).map_err(|error| OutboxError::Damaged(error.to_string()))?;
+            while body.len() > MAX_OUTBOX_BYTES && outbox.shrink() {
+                body = serde_json::to_vec(&outbox).map_err(|error| OutboxError::Damaged(error.to_string()))?;
+            }
             match notes.write(OUTBOX, &body, &condition) {
                 Ok(_) => return Ok(outbox),
                 Err(NoteError::Changed { .. }) if attempt < MAX_ATTEMPTS => attempt += 1,
@@ -243,13 +181,17 @@ pub struct OutboxWriter {
 }
 
 impl BeforeManifest for OutboxWriter {
-    fn stored(&self, changed: Option<&TileRectList>) -> Result<(), BeforeManifestError> {
+    fn stored(&self, stored: &PublishedTiles) -> Result<(), BeforeManifestError> {
+        let changed = stored.changed.as_ref();
         let tiles = if self.is_versioned { Some(TileRectList::default()) } else { changed.cloned() };
         let documents = if self.is_versioned || changed.is_none() { self.documents.clone() } else { Vec::new() };
         if documents.is_empty() && tiles.as_ref().is_some_and(|tiles| tiles.count() == 0) {
             return Ok(());
         }
-        let entry = OutboxEntry::new(self.number, self.id.clone(), tiles, documents);
+        let entry = OutboxEntry {
+            added: stored.added.clone(),
+            ..OutboxEntry::new(self.number, self.id.clone(), tiles, documents)
+        };
         let added = Outbox::change(&*self.notes, |outbox| {
             for name in &self.queues {
                 outbox.queues.entry(name.clone()).or_default().add(entry.clone());

@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use super::budgets::counted;
-use super::reseeded::{Reason, UNRENDERED};
+use super::purges::PurgeStatus;
+use super::reseeded::{ASKED_FOR, Reason, UNRENDERED};
 use super::summary::table;
 use super::{grouped, timed, visible_line};
 
@@ -39,6 +40,8 @@ pub struct BehindTarget {
     pub dirty: Option<u64>,
     /// Runs that began to change the target and did not finish, in words. The next reseed repairs what they left.
     pub unfinished: Vec<String>,
+    /// What waits for the CDNs of the target.
+    pub purges: Vec<PurgeStatus>,
 }
 
 /// The log and the targets, for a person.
@@ -58,7 +61,7 @@ pub fn render_backlog(backlog: &Backlog) -> String {
     let mut text = table(&["table", "changed rows", "oldest"], &rows);
     for target in &backlog.targets {
         // Tiles that could not be rendered are not changed rows; they are counted as dirty tiles.
-        let changed = target.reasons.iter().filter(|reason| reason.what != UNRENDERED);
+        let changed = target.reasons.iter().filter(|reason| ![UNRENDERED, ASKED_FOR].contains(&&*reason.what));
         let rows: u64 = changed.map(|reason| reason.rows).sum();
         let oldest = target.reasons.iter().map(|reason| reason.seconds).fold(0.0, f64::max);
         let behind = match (&target.needs_seed, rows, target.dirty) {
@@ -89,8 +92,25 @@ pub fn render_backlog(backlog: &Backlog) -> String {
             ));
         }
     }
+    for target in &backlog.targets {
+        text.extend(target.purges.iter().filter_map(|purge| told(&target.target, purge)));
+    }
     if let Some(why) = &backlog.no_notifications {
         text.push_str(&format!("no notifications wake reseed --watch ({why}): it looks into the change log instead\n"));
     }
     text
+}
+
+/// What a CDN has not been told of a target; `None` if nothing waits.
+fn told(target: &str, purge: &PurgeStatus) -> Option<String> {
+    let tiles = purge.tiles.map_or_else(|| "every tile".to_owned(), |tiles| counted(tiles, "tile"));
+    match &purge.stopped {
+        Some(why) => Some(format!(
+            "{target}: {} refuses to be told what changed, and {tiles} and {} wait: {why}. Put that right, then run oar-tiles purge\n",
+            purge.provider,
+            counted(purge.items, "item")
+        )),
+        None if purge.tiles == Some(0) && purge.items == 0 => None,
+        None => Some(format!("{target}: {} has not been told of {tiles} yet\n", purge.provider)),
+    }
 }

@@ -33,10 +33,10 @@ pub use file::{ReportFile, ReportFileError};
 pub use findings::{Finding, FindingKind, Findings, render_findings};
 pub use log::start_log;
 pub use purges::{PurgeStatus, render_delivered, render_planned_purges, render_purge_status};
-pub use reseeded::{DirtyReport, DirtyZoom, Reason, ReseedReport, UNRENDERED, render_dirty, render_reseed};
+pub use reseeded::{ASKED_FOR, DirtyReport, DirtyZoom, Reason, ReseedReport, UNRENDERED, render_dirty, render_reseed};
 pub use run_metrics::{MetricsFileError, RunMetrics};
 pub use summary::{PlanReport, PlanZoom, Requests, RunReport, RunZoom, SkippedRows, render_plan, render_run};
-pub use versions::render_versions;
+pub use versions::{render_rewritten, render_versions};
 pub use visible::{print, print_as_json, print_json, print_script, say, say_error};
 
 use visible::visible_line;

@@ -15,6 +15,8 @@ pub struct PurgeStatus {
     pub tiles: Option<u64>,
     /// Items that are left of a purge that was sent in part.
     pub items: u64,
+    /// Tiles that were sent and are to be sent once more; `None` for every tile.
+    pub again: Option<u64>,
     /// The age of the oldest publish that waits.
     pub oldest_seconds: Option<u64>,
     /// Items sent in the last month in which any were.
@@ -51,6 +53,9 @@ pub fn render_delivered(all: &[Delivered]) -> String {
         let end = match &one.end {
             DeliveryEnd::Done => "nothing waits".to_owned(),
             DeliveryEnd::Waits(why) => format!("the rest waits: {why}"),
+            DeliveryEnd::Repeats(wait) => {
+                format!("nothing waits but the same once more, in {}", timed(wait.as_secs_f64()))
+            }
             DeliveryEnd::Stopped(why) => format!("stopped: {why}"),
         };
         let items = if one.sent == 1 { "item" } else { "items" };

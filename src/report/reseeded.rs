@@ -134,12 +134,15 @@ impl ReseedReport {
 /// The reason given for tiles that an earlier run could not render ([`Reason::what`]).
 pub const UNRENDERED: &str = "could not be rendered before";
 
+/// The reason given for tiles outside of the target's scope that a server stores because somebody has asked for them.
+pub const ASKED_FOR: &str = "asked for beyond the target's scope";
+
 fn because(reasons: &[Reason]) -> String {
     reasons
         .iter()
         .map(|reason| {
             let (what, rows) = (visible_line(&reason.what), grouped(reason.rows));
-            match (what.starts_with("--") || what == UNRENDERED, reason.rows) {
+            match (what.starts_with("--") || [UNRENDERED, ASKED_FOR].contains(&&*reason.what), reason.rows) {
                 (true, 1) => format!("{what}: 1 tile\n"),
                 (true, _) => format!("{what}: {rows} tiles\n"),
                 (false, 1) => format!("{what}: 1 row changed\n"),

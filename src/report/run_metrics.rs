@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::file::check_writable;
+use crate::purge::{Outbox, purge_metrics};
 
 /// The metrics cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,8 @@ pub struct RunMetrics {
     file: Option<MetricsFile>,
     begun: Instant,
     counts: Option<RunCounts>,
+    /// What waits for CDNs, in the text format.
+    purges: String,
     /// How long the last publish of a watch took, and when the file was written after the last look.
     watched: Option<WatchedLook>,
 }
@@ -50,12 +53,23 @@ impl RunMetrics {
     /// If the file cannot be written, or if it is the output of the run.
     pub fn begin(path: Option<&Path>, verb: &str, output: &Path) -> Result<RunMetrics, MetricsFileError> {
         let file = path.map(|path| MetricsFile::new(path, verb, output)).transpose()?;
-        Ok(RunMetrics { file, begun: Instant::now(), counts: None, watched: None })
+        Ok(RunMetrics { file, begun: Instant::now(), counts: None, purges: String::new(), watched: None })
     }
 
     /// Records what the run wrote: the number of tiles, and their size in bytes.
     pub fn wrote(&mut self, tiles: u64, bytes: u64) {
         self.counts = Some(RunCounts { tiles, bytes });
+    }
+
+    /// True if there is a file to write to.
+    #[must_use]
+    pub const fn is_wanted(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Records what waits for CDNs.
+    pub fn purges(&mut self, outbox: &Outbox) {
+        self.purges = self.file.as_ref().map_or_else(String::new, |file| purge_metrics(outbox, &file.output));
     }
 
     /// Records a publish of a watch, which goes on, and writes the metrics: the number of tiles, their size in bytes, how long it took.
@@ -81,7 +95,8 @@ impl RunMetrics {
     fn looked(&mut self, took: Duration) -> Result<(), MetricsFileError> {
         self.watched = Some(WatchedLook { took, noted: Instant::now() });
         let counts = self.counts.unwrap_or(RunCounts { tiles: 0, bytes: 0 });
-        self.file.iter().try_for_each(|file| file.write(0, took, Some(counts)))
+        let written = RunWritten { counts: Some(counts), purges: &self.purges };
+        self.file.iter().try_for_each(|file| file.write(0, took, &written))
     }
 
     /// Writes the metrics with the exit code of the run; 0 means success.
@@ -89,8 +104,8 @@ impl RunMetrics {
     /// # Errors
     /// If the file cannot be written.
     pub fn end(&self, exit: u8) -> Result<(), MetricsFileError> {
-        let counts = self.counts.filter(|_| exit == 0);
-        self.file.iter().try_for_each(|file| file.write(exit, self.begun.elapsed(), counts))
+        let written = RunWritten { counts: self.counts.filter(|_| exit == 0), purges: &self.purges };
+        self.file.iter().try_for_each(|file| file.write(exit, self.begun.elapsed(), &written))
     }
 }
 
@@ -99,6 +114,17 @@ impl RunMetrics {
 struct MetricsFile {
     path: PathBuf,
     labels: String,
+    /// The label of the output, with a comma behind it.
+    output: String,
+}
+
+/// What a run has written.
+#[derive(Debug, Default)]
+struct RunWritten<'a> {
+    /// For a successful run.
+    counts: Option<RunCounts>,
+    /// What waits for CDNs, in the text format.
+    purges: &'a str,
 }
 
 /// A metric's name, its help text and its value.
@@ -119,19 +145,19 @@ impl MetricsFile {
     fn new(path: &Path, verb: &str, output: &Path) -> Result<MetricsFile, MetricsFileError> {
         check_writable(path, output).map_err(|source| MetricsFileError { path: path.to_owned(), source })?;
         let output = output.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-        Ok(MetricsFile { path: path.to_owned(), labels: format!("{{verb=\"{verb}\",output=\"{output}\"}}") })
+        let (labels, output) = (format!("{{verb=\"{verb}\",output=\"{output}\"}}"), format!("output=\"{output}\","));
+        Ok(MetricsFile { path: path.to_owned(), labels, output })
     }
 
-    /// Writes the figures of a run. `counts` are given for a successful run only; without them, the figures of the last success are copied
-    /// from the old file.
+    /// Writes the figures of a run. Without counts, the figures of the last success are copied from the old file.
     ///
     /// # Errors
     /// If the file cannot be written; the old file then stays.
-    fn write(&self, exit: u8, took: Duration, counts: Option<RunCounts>) -> Result<(), MetricsFileError> {
+    fn write(&self, exit: u8, took: Duration, written: &RunWritten<'_>) -> Result<(), MetricsFileError> {
         let failed = |source| MetricsFileError { path: self.path.clone(), source };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let before = std::fs::read_to_string(&self.path).unwrap_or_default();
-        let text = self.text(exit, now, took, counts, &before);
+        let text = self.text(exit, now, took, written.counts, &before) + written.purges;
         self.replace(&text).map_err(failed)
     }
 
@@ -187,12 +213,14 @@ mod tests {
         let file = MetricsFile::new(&path, "seed", Path::new("a\"b.mbtiles")).unwrap();
         let read = || std::fs::read_to_string(&path).unwrap();
         let value = |name: &str| file.value_in(&read(), name);
-        file.write(2, Duration::from_secs(3), None).unwrap();
+        file.write(2, Duration::from_secs(3), &RunWritten::default()).unwrap();
         assert_eq!((value("oar_tiles_run_exit_code"), value("oar_tiles_run_tiles")), (Some(2.0), None));
-        file.write(0, Duration::from_secs(3), Some(RunCounts { tiles: 7, bytes: 900 })).unwrap();
+        let written = RunWritten { counts: Some(RunCounts { tiles: 7, bytes: 900 }), purges: "more\n" };
+        file.write(0, Duration::from_secs(3), &written).unwrap();
+        assert!(read().ends_with("\nmore\n"));
         let success = value("oar_tiles_run_success_timestamp_seconds");
         assert!(success > Some(1.7e9) && value("oar_tiles_run_tiles") == Some(7.0), "{}", read());
-        file.write(1, Duration::from_millis(1_500), None).unwrap();
+        file.write(1, Duration::from_millis(1_500), &RunWritten::default()).unwrap();
         assert_eq!(value("oar_tiles_run_exit_code"), Some(1.0));
         assert_eq!(value("oar_tiles_run_duration_seconds"), Some(1.5));
         assert_eq!(value("oar_tiles_run_success_timestamp_seconds"), success);

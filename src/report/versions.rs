@@ -2,8 +2,8 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::visible_line;
-use crate::sink::Latest;
+use super::{grouped, visible_line};
+use crate::sink::{Latest, RewrittenHeaders};
 
 /// The versions, one per line; the version that the map shows is marked.
 #[must_use]
@@ -15,4 +15,14 @@ pub fn render_versions(latest: &Latest) -> String {
         text.push_str(&format!("{mark}  {}  published {published}\n", visible_line(&version.version)));
     }
     text
+}
+
+/// What a pass that rewrites headers did.
+#[must_use]
+pub fn render_rewritten(rewritten: &RewrittenHeaders) -> String {
+    let before = match rewritten.before {
+        0 => String::new(),
+        before => format!(", {} had them from an interrupted pass", grouped(before)),
+    };
+    format!("{} tiles have new headers{before}\n", grouped(rewritten.rewritten))
 }

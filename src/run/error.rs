@@ -76,6 +76,14 @@ pub enum CommandError {
         /// The target.
         target: String,
     },
+    /// Headers that no pass can rewrite.
+    #[error("{target}: {why}")]
+    NoRewrite {
+        /// The target.
+        target: String,
+        /// Why, and what to do.
+        why: &'static str,
+    },
     /// A CDN was not told what changed.
     #[error(
         "{target} is published, but not every CDN that is required was told: {providers}. What it has to be told is kept: run oar-tiles purge"
@@ -306,6 +314,14 @@ pub enum CommandError {
         path: PathBuf,
         /// The cause.
         source: std::io::Error,
+    },
+    /// Live tiles cannot be stored in a target of this kind.
+    #[error(
+        "live tiles cannot be written back into {target}: a PMTiles archive is written anew as a whole for each batch. Serve an MBTiles file, a directory or an S3 prefix, or leave serve.write_back out"
+    )]
+    WrittenAsAWhole {
+        /// The target.
+        target: String,
     },
     /// Changes are not noted, or the log cannot be trusted.
     #[error("{target} cannot be brought up to date: {why}")]

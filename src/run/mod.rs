@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use crate::config::JobSettings;
 use crate::encode::Packing;
-use crate::pipeline::{BatchGate, BatchKind, BatchTurns};
+use crate::pipeline::{BatchGate, BatchKind, BatchPace, BatchTurns};
 use crate::report::Report;
 use crate::sink::{BeforeManifest, ChangedTiles};
 use crate::stop::Stop;
@@ -105,14 +105,18 @@ impl Job {
 
     /// The turns of its batches, if it shares the database's sessions with others.
     pub(crate) fn turns(&self, kind: BatchKind) -> Option<BatchTurns> {
-        self.gate.as_ref().map(|gate| BatchTurns { gate: Arc::clone(gate), kind })
+        let batch_features = self.settings.run.batch_features;
+        self.gate.as_ref().map(|gate| BatchTurns { gate: Arc::clone(gate), kind, batch_features })
     }
 
-    /// The features that a batch should have: as set, or fewer where others wait for the session meanwhile.
+    /// The features of the batches in which a run is planned: as set, or fewer where others wait for the session meanwhile.
     pub(crate) fn batch_features(&self, kind: BatchKind) -> NonZeroU64 {
         let set = self.settings.run.batch_features;
-        let features = self.gate.as_ref().map(|gate| gate.pace(kind).features(set.get()));
-        features.and_then(NonZeroU64::new).unwrap_or(set)
+        match (&self.gate, kind) {
+            (None, _) => set,
+            (Some(_), BatchKind::Seed) => set.min(BatchPace::SEED_PLAN_FEATURES),
+            (Some(gate), BatchKind::Reseed) => NonZeroU64::new(gate.pace(kind).features(set.get())).unwrap_or(set),
+        }
     }
 
     /// The same run, whose batches wait at a gate.

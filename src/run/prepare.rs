@@ -12,7 +12,7 @@ use crate::postgis::{
     survey,
 };
 use crate::report::{Event, Report, SkippedRows};
-use crate::source::{LayerWork, Preparation, preparation};
+use crate::source::{CacheCost, LayerWork, Preparation, preparation};
 use crate::tile::{Batch, Coverage, LayerFootprints, LayerIndex, LonLatBox, Order, WORLD_UNITS, WorldRect};
 
 /// Everything known before the first tile.
@@ -125,7 +125,7 @@ pub(crate) async fn with_cached_rows(
     for (number, (layer, rows)) in prepared.surveyed.iter().zip(&prepared.features).enumerate() {
         let drawn = batches.iter().map(|batch| batch.layers[number].features).sum();
         let mut layer = layer.clone();
-        let cost = Layer::cache_cost(*rows, drawn, job.settings.run.workers.get(), memory);
+        let cost = CacheCost { rows: *rows, features: drawn, memory };
         if preparation(layer.layer().traits(), &LayerWork::Seed(cost)) == Preparation::CacheRows {
             job.report.event(&Event::Reading { layer: layer.layer().name().to_owned() });
             layer = layer.cache_rows(&prepared.snapshot, &coverage, zooms, CacheLimits { rows: *rows, memory }).await?;

@@ -8,9 +8,16 @@ use tokio::task::JoinHandle;
 
 use super::attempts::aside;
 use super::{CommandError, Job};
+use crate::config::layer_names;
 use crate::manifest::publication_of;
-use crate::purge::{AllTiles, Delivered, DeliveryEnd, Outbox, PurgeOptions, PurgeTarget, deliver, queue_name};
-use crate::report::{Event, Report};
+use crate::purge::{
+    AllTiles, Delivered, DeliveryEnd, DeliveryPatience, Outbox, OutboxError, PurgeOptions, PurgeQueue, PurgeTarget,
+    TagSender, TilesToPurge, deliver, queue_name, tiles_of,
+};
+use crate::report::{Event, PurgeStatus, Report};
+use crate::run::TargetUrl;
+use crate::serve::SETTLE;
+use crate::sink::HeaderNote;
 use crate::tile::{LayerId, Slice};
 
 impl Job {
@@ -23,7 +30,7 @@ impl Job {
             manifest.and_then(|text| publication_of(&text)).map_or(u64::MAX, |publication| publication.number)
         };
         let published = described.map(|described| number(described.manifest));
-        let names: Vec<String> = tileset.layers.iter().map(|layer| layer.options.name.clone()).collect();
+        let names = layer_names(&tileset.layers);
         let template = tileset.tree.template.clone().with_layers(names.iter().map(String::as_str));
         let patterns = if template.layers_apart() {
             let slices = (0..names.len()).filter_map(|number| Some(Slice::Layer(LayerId(u16::try_from(number).ok()?))));
@@ -39,11 +46,41 @@ impl Job {
         Ok(PurgeTarget {
             notes: self.target.notes()?,
             published,
-            name: tileset.name.clone(),
+            tag: tileset.s3.headers.names.tag.clone(),
             zooms: tileset.zooms.clone(),
             patterns,
             all_tiles,
+            tags: self.tag_sender()?,
+            // Servers look at files at each request, and poll a target in a bucket.
+            settle: if self.is_in_bucket() { SETTLE } else { Duration::ZERO },
         })
+    }
+
+    fn is_in_bucket(&self) -> bool {
+        matches!(self.target.url, TargetUrl::S3Prefix { .. } | TargetUrl::S3Pmtiles { .. })
+    }
+
+    /// Who sends tags with the tiles. May wait for a server.
+    fn tag_sender(&self) -> Result<TagSender, CommandError> {
+        let tileset = &self.settings.tileset;
+        let headers = &tileset.s3.headers;
+        if matches!(self.target.url, TargetUrl::S3Prefix { .. }) && headers.has_band() {
+            let now = headers.digest();
+            let note = HeaderNote::read(&*self.target.notes()?).map_err(OutboxError::from)?;
+            let is_complete = note.is_some_and(|note| note.is_complete && note.headers == now);
+            return Ok(if is_complete { TagSender::Bucket(now) } else { TagSender::Nobody });
+        }
+        let sent = &self.settings.server.tile_headers;
+        let with_band: Vec<String> = sent
+            .headers
+            .iter()
+            .filter(|header| header.text.has_band())
+            .map(|header| format!("{}: {}", header.name, header.text))
+            .collect();
+        if with_band.is_empty() {
+            return Ok(TagSender::Nobody);
+        }
+        Ok(TagSender::Server(format!("{} of {}", with_band.join(", "), sent.names.tag.as_str())))
     }
 
     /// The same; `None` if no CDN has to be told anything, which one look at the outbox shows.
@@ -60,7 +97,8 @@ impl Job {
     /// # Errors
     /// If the outbox cannot be read or written, or a CDN that is required was not told.
     pub async fn purge_published(&self, retries: bool) -> Result<Vec<Delivered>, CommandError> {
-        let delivered = self.tell_cdns(retries).await?;
+        let patience = DeliveryPatience { retries, repeats: true };
+        let delivered = self.tell_cdns(&self.settings.tileset.purges, patience).await?;
         let mut missing = Vec::new();
         for one in &delivered {
             let Some(message) = warning(one) else { continue };
@@ -75,15 +113,59 @@ impl Job {
         Err(CommandError::NotPurged { target: self.target.to_string(), providers: missing.join(", ") })
     }
 
-    async fn tell_cdns(&self, retries: bool) -> Result<Vec<Delivered>, CommandError> {
+    /// The outbox of the job's target.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub async fn outbox(&self) -> Result<Outbox, CommandError> {
+        let notes = self.target.notes()?;
+        Ok(aside(move || Outbox::read(&*notes)).await??)
+    }
+
+    /// What waits for each CDN of the settings.
+    ///
+    /// # Errors
+    /// If the outbox cannot be read.
+    pub async fn purge_status(&self) -> Result<Vec<PurgeStatus>, CommandError> {
         let purges = &self.settings.tileset.purges;
+        if purges.is_empty() {
+            return Ok(Vec::new());
+        }
+        let outbox = self.outbox().await?;
+        let of = |options: &PurgeOptions| {
+            let name = queue_name(options);
+            let queue = outbox.queues.get(&name).cloned().unwrap_or_default();
+            status_of(name, &queue)
+        };
+        Ok(purges.iter().map(of).collect())
+    }
+
+    async fn tell_cdns(
+        &self,
+        purges: &[PurgeOptions],
+        patience: DeliveryPatience,
+    ) -> Result<Vec<Delivered>, CommandError> {
         if purges.is_empty() {
             return Ok(Vec::new());
         }
         let job = self.clone();
         let target = aside(move || job.purge_target_if_something_waits()).await??;
         let Some(target) = target else { return Ok(Vec::new()) };
-        Ok(deliver(&target, purges, retries, &self.stop).await?)
+        Ok(deliver(&target, purges, patience, &self.stop).await?)
+    }
+}
+
+fn status_of(provider: String, queue: &PurgeQueue) -> PurgeStatus {
+    let counted = |tiles: TilesToPurge| tiles.count().map(|count| count as u64);
+    let again = queue.rebounds.iter().fold(TilesToPurge::default(), |all, one| all.joined(tiles_of(&one.entry)));
+    PurgeStatus {
+        provider,
+        tiles: counted(queue.tiles()),
+        again: counted(again),
+        items: queue.left.len() as u64,
+        oldest_seconds: queue.oldest(),
+        spent_this_month: queue.spent.items,
+        stopped: queue.stopped.clone(),
     }
 }
 
@@ -91,7 +173,7 @@ impl Job {
 fn warning(one: &Delivered) -> Option<String> {
     let (provider, url) = (one.provider, &one.url);
     match &one.end {
-        DeliveryEnd::Done => None,
+        DeliveryEnd::Done | DeliveryEnd::Repeats(_) => None,
         DeliveryEnd::Waits(why) => Some(format!(
             "{provider} ({url}) was not told everything yet: {why}. The next run tells the rest, or oar-tiles purge"
         )),
@@ -104,61 +186,79 @@ fn warning(one: &Delivered) -> Option<String> {
 /// How often a task tries again what waits.
 const PURGE_RETRY: Duration = Duration::from_secs(15);
 
-/// Tells CDNs beside a run that goes on: at its beginning, whenever it is woken, and while something waits.
+/// Tells CDNs beside a run that goes on: at its beginning, whenever it is woken, and while something waits. Each CDN has a task of its own:
+/// one that is slow does not hold up another.
 pub(crate) struct PurgeTask {
-    wake: Arc<Notify>,
-    task: JoinHandle<()>,
+    wake: Vec<Arc<Notify>>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl PurgeTask {
     /// Begins; `None` if there are no CDNs.
     pub(crate) fn begin(job: &Job) -> Option<PurgeTask> {
-        if job.settings.tileset.purges.is_empty() {
+        let purges = &job.settings.tileset.purges;
+        if purges.is_empty() {
             return None;
         }
-        let (wake, job) = (Arc::new(Notify::new()), job.clone());
-        let woken = Arc::clone(&wake);
-        let task = tokio::spawn(async move {
-            let mut said = Vec::new();
-            while job.stop.asked().is_none() {
-                let told = job.tell_cdns(false).await;
-                let (waits, messages) = match &told {
-                    Ok(all) => (
-                        all.iter().any(|one| matches!(one.end, DeliveryEnd::Waits(_))),
-                        all.iter().filter(|one| one.end != DeliveryEnd::Done).filter_map(warning).collect(),
-                    ),
-                    Err(error) => (true, vec![error.to_string()]),
-                };
-                report_new(&*job.report, &mut said, messages);
-                let retry =
-                    async { if waits { tokio::time::sleep(PURGE_RETRY).await } else { std::future::pending().await } };
-                tokio::select! {
-                    () = woken.notified() => {}
-                    () = retry => {}
-                    _ = job.stop.wait() => {}
-                }
-            }
-        });
-        Some(PurgeTask { wake, task })
+        let wake: Vec<Arc<Notify>> = purges.iter().map(|_| Arc::new(Notify::new())).collect();
+        let one = |(options, woken): (&PurgeOptions, &Arc<Notify>)| {
+            tokio::spawn(tell_one(job.clone(), options.clone(), Arc::clone(woken)))
+        };
+        let tasks = purges.iter().zip(&wake).map(one).collect();
+        Some(PurgeTask { wake, tasks })
     }
 
     /// Something was published.
     pub(crate) fn wake(&self) {
-        self.wake.notify_one();
+        self.wake.iter().for_each(|wake| wake.notify_one());
     }
 
     /// Waits for its end, after a stop was asked for: a request that is under way is finished.
     pub(crate) async fn end(mut self) {
-        if let Err(error) = (&mut self.task).await {
-            tracing::warn!("telling CDNs has ended early: {error}");
+        for task in &mut self.tasks {
+            if let Err(error) = task.await {
+                tracing::warn!("telling CDNs has ended early: {error}");
+            }
         }
     }
 }
 
 impl Drop for PurgeTask {
     fn drop(&mut self) {
-        // What it has not told stays in the outbox.
-        self.task.abort();
+        // What they have not told stays in the outbox.
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Tells one CDN until a stop is asked for.
+async fn tell_one(job: Job, options: PurgeOptions, woken: Arc<Notify>) {
+    let mut said = Vec::new();
+    while job.stop.asked().is_none() {
+        let patience = DeliveryPatience { retries: false, repeats: false };
+        let told = job.tell_cdns(std::slice::from_ref(&options), patience).await;
+        let (next, messages) = match &told {
+            Ok(all) => {
+                let next = all.iter().find_map(|one| match &one.end {
+                    DeliveryEnd::Waits(_) => Some(PURGE_RETRY),
+                    DeliveryEnd::Repeats(wait) => Some(*wait),
+                    DeliveryEnd::Done | DeliveryEnd::Stopped(_) => None,
+                });
+                (next, all.iter().filter_map(warning).collect())
+            }
+            Err(error) => (Some(PURGE_RETRY), vec![error.to_string()]),
+        };
+        report_new(&*job.report, &mut said, messages);
+        let again = async {
+            match next {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = woken.notified() => {}
+            () = again => {}
+            _ = job.stop.wait() => {}
+        }
     }
 }
 

@@ -121,10 +121,13 @@ async fn open(
 ) -> Result<OpenTarget, CommandError> {
     let settings = &job.settings;
     let mark = key.map(|key| key.mark(&prepared.server.identity));
+    let target = job.target.clone();
+    let partial = aside(move || target.partial()).await??;
     let tileset = Tileset {
         fingerprint: fingerprint(settings, &prepared.layers),
         layers: names(&prepared.layers),
         scope: Scope { zooms: settings.tileset.zooms.clone(), coverage: Coverage::new(&settings.tileset.bbox) },
+        partial,
         unwritten: Unwritten::Delete,
         list_changes: job.changed_out.is_some() || !job.settings.tileset.purges.is_empty(),
         dirty: None,

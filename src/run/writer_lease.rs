@@ -11,8 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::attempts::aside;
-use crate::sink::{BeforeManifest, BeforeManifestError, GENERATOR, KeptNote, NoteCondition, NoteError, NoteStore};
-use crate::tile::TileRectList;
+use crate::sink::{
+    BeforeManifest, BeforeManifestError, GENERATOR, KeptNote, NoteCondition, NoteError, NoteStore, PublishedTiles,
+};
 
 /// The name of the note.
 const WRITER: &str = "writer.json";
@@ -69,7 +70,7 @@ impl Renewed {
 struct OnlyWhileHeld(Arc<Renewed>);
 
 impl BeforeManifest for OnlyWhileHeld {
-    fn stored(&self, _changed: Option<&TileRectList>) -> Result<(), BeforeManifestError> {
+    fn stored(&self, _stored: &PublishedTiles) -> Result<(), BeforeManifestError> {
         if self.0.is_held() {
             return Ok(());
         }
@@ -244,15 +245,15 @@ mod tests {
             first.release().await;
             let mut second = taken(Duration::from_secs(60)).await;
             second.release().await;
-            assert!(listener.stored(None).is_err(), "it was given back");
+            assert!(listener.stored(&PublishedTiles::default()).is_err(), "it was given back");
             // One that is not renewed goes to the next, and its holder finds out.
             second = taken(time).await;
             let listener = second.listener();
-            assert!(listener.stored(None).is_ok());
+            assert!(listener.stored(&PublishedTiles::default()).is_ok());
             let third = taken(time).await;
-            assert!(listener.stored(None).is_err());
+            assert!(listener.stored(&PublishedTiles::default()).is_err());
             assert_eq!(second.kept().await, "another process has taken it over");
-            assert!(third.listener().stored(None).is_ok());
+            assert!(third.listener().stored(&PublishedTiles::default()).is_ok());
         });
     }
 
@@ -263,6 +264,6 @@ mod tests {
         notes.write(WRITER, b"{\"lease\":\"long\"}", &NoteCondition::Always).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let lease = runtime.block_on(wait(&notes, Duration::from_millis(50)).taken(|_| {}, |error| panic!("{error}")));
-        assert!(lease.listener().stored(None).is_ok());
+        assert!(lease.listener().stored(&PublishedTiles::default()).is_ok());
     }
 }

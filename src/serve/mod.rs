@@ -15,12 +15,14 @@
 //! | `target` | the target: opened, watched for replacement, read by several readers at once; which tiles it holds |
 //! | `tiles` | where a tile comes from; tiles as they are sent, the most wanted of them in memory |
 //! | `live` | tiles that are rendered on request: one flight a tile |
+//! | `change_log` | what is known of changes that the target does not show yet: stale tiles, epochs of live ones |
 //! | `shared` | tiles that several servers share, in Redis |
 //! | `queue` | the workers, shared between live requests and background work |
 //! | `public` | the public listener: tiles and how long caches may keep them, TileJSON |
 //! | `preview` | the page with the map |
 //! | `admin` | the admin listener: health, metrics, status |
 //! | `jobs` | work for the writer that clients submit to the admin listener |
+//! | `writer`, `write_back` | what the writer inside the server tells it; live tiles that the writer is to store |
 //! | `observe` | what others learn of the server: Prometheus, the access log, systemd, troubles |
 //!
 //! The server never writes to the target, and keeps no lock on it between two reads: other processes may seed, reseed or switch it while it
@@ -28,6 +30,7 @@
 //! inode, length, time); a target in S3 is checked once a second.
 
 mod admin;
+mod change_log;
 mod error;
 mod http;
 mod jobs;
@@ -42,8 +45,10 @@ mod settings;
 mod shared;
 mod target;
 mod tiles;
+mod write_back;
 mod writer;
 
+pub use change_log::{KnownChanges, LogLook};
 pub use error::ServeError;
 pub use jobs::{
     AdminToken, JobDesk, JobEnd, JobPriority, JobProgress, JobSpec, JobSpecError, JobState, JobWork, MIN_TOKEN_BYTES,
@@ -51,7 +56,7 @@ pub use jobs::{
 };
 pub use live::{LiveError, LiveLayer, LiveSource, LiveTile};
 pub use options::{
-    AccessLogStyle, CdnHeader, EmptyStatus, LiveOptions, ServeOptions, TagHeader, TagOptions, WriterOptions,
+    AccessLogStyle, CdnHeader, EmptyStatus, LiveOptions, SETTLE, ServeOptions, TileHeader, TileHeaders, WriterOptions,
 };
 pub use queue::{
     ClassCounts, QueueCounts, WorkClass, WorkPermit, WorkQueue, WorkTicket, WorkerShares, WorkerSharesError,
@@ -61,6 +66,7 @@ pub use settings::SettingsReader;
 pub use shared::{RedisUrl, RedisUrlError};
 pub use target::served::{ServedSource, TargetOpener};
 pub use target::watch::{POLL, TargetWatch, files_of_archive, files_of_directory};
+pub use write_back::WriteBackDesk;
 pub use writer::{TargetWriter, WriterDesk};
 
 pub use self::http::address::{ListenAddress, ListenAddressError};

@@ -3,15 +3,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 
-use crate::purge::TilesetTag;
 use crate::serve::http::accept::AddressLimits;
 use crate::serve::http::address::ListenAddress;
 use crate::serve::http::peers::AddressRange;
 use crate::serve::queue::WorkerShares;
 use crate::serve::shared::RedisUrl;
+use crate::serve::target::watch::POLL;
 use crate::sink::CacheRule;
+use crate::tile::{TileText, TileTextNames};
 
 /// The status of the answer for an empty tile in the scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -82,8 +83,6 @@ pub struct LiveOptions {
     pub expires: Vec<Option<Duration>>,
     /// How long a client waits for the fresh tile where the stored one is stale; `None` to send the stale one at once.
     pub refresh_patience: Option<Duration>,
-    /// Where tiles that were rendered are shared with other servers; `None` to keep them in this one's memory only.
-    pub redis: Option<RedisUrl>,
     /// True to render the tiles around one that was asked for, while nothing else waits.
     pub neighbours: bool,
 }
@@ -95,6 +94,8 @@ pub struct WriterOptions {
     pub stands_by: bool,
     /// How long the lease lasts after a renewal: a standby takes over after this time without one.
     pub lease: Duration,
+    /// True to store live tiles in the target.
+    pub write_back: bool,
 }
 
 /// The options of a server.
@@ -115,8 +116,10 @@ pub struct ServeOptions {
     pub cdn_cache_control: Vec<CacheRule>,
     /// The headers that carry these rules to CDNs.
     pub cdn_headers: Vec<CdnHeader>,
-    /// The tags of tiles.
-    pub tags: TagOptions,
+    /// Further headers of tiles.
+    pub tile_headers: TileHeaders,
+    /// An answer that rests on a look at the target that is older than this may be kept by no cache: the CDN may have been purged since.
+    pub settle: Duration,
     /// The status of the answer for an empty tile.
     pub empty_status: EmptyStatus,
     /// The size of the tile cache in memory, in bytes.
@@ -129,6 +132,8 @@ pub struct ServeOptions {
     pub max_connections_of_address: usize,
     /// Trusted proxies: connections from them are not counted by address, and their `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<AddressRange>,
+    /// Where servers share tiles that were rendered, and tell each other of publications; `None` to do neither.
+    pub redis: Option<RedisUrl>,
     /// True to tell clients at `/changes` which tiles change.
     pub changes: bool,
     /// The file with what clients of the admin listener need who submit jobs or evict tiles; without it the variable
@@ -152,29 +157,26 @@ pub struct ServeOptions {
     pub drain: Duration,
 }
 
-/// The tags of tiles, by which CDNs purge them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TagOptions {
-    /// The headers that carry them; none for no tags.
-    pub headers: Vec<TagHeader>,
-    /// The tag of the tileset, from which those of bands are made.
-    pub tag: TilesetTag,
+/// Further headers of tiles, such as the tags by which CDNs purge them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TileHeaders {
+    /// The headers.
+    pub headers: Vec<TileHeader>,
+    /// What their placeholders stand for.
+    pub names: TileTextNames,
 }
 
-/// A header in which a CDN expects tags.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TagHeader {
-    /// `Cache-Tag`: Cloudflare, and CloudFront if its `CacheTagConfig` names it.
-    CacheTag,
-    /// `Surrogate-Key`: Fastly.
-    SurrogateKey,
-    /// `CDN-Tag`: Bunny.
-    CdnTag,
-    /// `Edge-Cache-Tag`: Akamai.
-    EdgeCacheTag,
-    /// `xkey`: Varnish.
-    Xkey,
+/// A header of tiles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TileHeader {
+    /// Its name.
+    pub name: HeaderName,
+    /// Its value.
+    pub text: TileText,
 }
+
+/// The default of [`ServeOptions::settle`]: twice the time between two polls of a target in a bucket.
+pub const SETTLE: Duration = Duration::from_secs(2 * POLL.as_secs());
 
 /// The size of a preview's tile cache in bytes; a preview has one user.
 const PREVIEW_CACHE_BYTES: u64 = 64 << 20;
@@ -200,13 +202,15 @@ impl ServeOptions {
             cache_control: Vec::new(),
             cdn_cache_control: Vec::new(),
             cdn_headers: Vec::new(),
-            tags: TagOptions { headers: Vec::new(), tag: TilesetTag::of("") },
+            tile_headers: TileHeaders::default(),
+            settle: SETTLE,
             empty_status: EmptyStatus::NoContent,
             cache_bytes: PREVIEW_CACHE_BYTES,
             lists_tiles: false,
             max_connections: PREVIEW_CONNECTIONS,
             max_connections_of_address: PREVIEW_CONNECTIONS,
             trusted_proxies: Vec::new(),
+            redis: None,
             changes: true,
             token_file: None,
             preview: true,

@@ -8,12 +8,13 @@ use http::HeaderValue;
 use tokio::sync::watch;
 
 use crate::serve::admin::Admin;
+use crate::serve::change_log::KnownChanges;
 use crate::serve::error::ServeError;
 use crate::serve::http::accept::{ConnectionLimits, serve as accept};
 use crate::serve::http::address::{HttpListener, ListenAddress};
 use crate::serve::http::answer::Freshness;
 use crate::serve::jobs::{JobDesk, JobRoutes};
-use crate::serve::live::{LiveFlights, LiveSource};
+use crate::serve::live::{FlightParts, LiveFlights, LiveSource};
 use crate::serve::observe::access_log::AccessLog;
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::observe::notify::{ServerState, tell};
@@ -43,6 +44,7 @@ const DOCUMENT_CACHE_CONTROL: &str = "no-cache";
 pub struct TileServer {
     site: Arc<Site>,
     target: Arc<ServedTarget>,
+    live: Option<Arc<dyn LiveSource>>,
     writer: Option<Arc<dyn TargetWriter>>,
     public: HttpListener,
     admin: Option<HttpListener>,
@@ -69,8 +71,10 @@ impl TileServer {
         TileFreshness::new(&options)?;
         let jobs = JobDesk::new(Arc::clone(&source.notes));
         let lists_tiles = options.lists_tiles;
+        let known = KnownChanges::default();
+        let of_target = known.clone();
         let opening = tokio::task::spawn_blocking(move || {
-            let target = ServedTarget::open(source)?;
+            let target = ServedTarget::open(source, of_target)?;
             if lists_tiles {
                 target.can_list()?;
             }
@@ -95,18 +99,28 @@ impl TileServer {
         let metrics = Arc::new(Metrics::new());
         let of_waits = Arc::clone(&metrics);
         queue.observe_waits(Box::new(move |class, waited| of_waits.waited(class, waited)));
+        let shared = options.redis.as_ref().map(|url| SharedCache::new(url, Arc::clone(&metrics))).transpose();
+        let shared = shared.map_err(ServeError::Redis)?;
+        let live_source = live.clone();
         let live = match live.zip(options.live.clone()) {
             Some((source, options)) => {
-                let shared = options.redis.as_ref().map(|url| SharedCache::new(url, Arc::clone(&metrics))).transpose();
-                let shared = shared.map_err(ServeError::Redis)?;
-                Some(LiveFlights::new(source, cache.clone(), Arc::clone(&metrics), options, queue.clone(), shared))
+                let (shared, metrics) = (shared.clone(), Arc::clone(&metrics));
+                let (cache, queue) = (cache.clone(), queue.clone());
+                Some(LiveFlights::new(FlightParts { source, cache, metrics, options, queue, shared, known }))
             }
             None => None,
         };
         let access_log = AccessLog::start().map_err(|error| ServeError::Died(error.to_string()))?;
         let tiles = ServedTiles::new(Arc::clone(&target), cache, live);
         let site = Site {
-            writer: writer.is_some().then(|| WriterDesk::new(tiles.clone(), queue.clone(), jobs.clone())),
+            writer: writer.is_some().then(|| WriterDesk {
+                tiles: tiles.clone(),
+                queue: queue.clone(),
+                jobs: jobs.clone(),
+                shared: shared.clone(),
+                status: Arc::default(),
+            }),
+            shared,
             changes: options.changes.then(ChangeEvents::default),
             tiles,
             queue,
@@ -116,7 +130,17 @@ impl TileServer {
             metrics,
             access_log,
         };
-        Ok(TileServer { site: Arc::new(site), target, writer, public, admin, own_url, jobs, options })
+        Ok(TileServer {
+            site: Arc::new(site),
+            target,
+            live: live_source,
+            writer,
+            public,
+            admin,
+            own_url,
+            jobs,
+            options,
+        })
     }
 
     /// The URL under which clients find the public listener; ends with a slash.
@@ -156,6 +180,9 @@ impl TileServer {
         let listing = self.options.lists_tiles.then(|| tokio::spawn(keep_listed(Arc::clone(&self.target))));
         let telling = self.site.changes.clone();
         let telling = telling.map(|events| tokio::spawn(events.run(self.site.tiles.clone())));
+        let listening = self.site.shared.clone();
+        let listening = listening.map(|shared| tokio::spawn(shared.follow(self.site.tiles.clone())));
+        let following = self.live.map(|live| tokio::spawn(live.follow(self.target.known().clone())));
         let writing = self.writer.zip(self.site.writer.clone());
         let writing = writing.map(|(writer, desk)| tokio::spawn(writer.run(desk, stop.clone())));
         // The program ends soon after a stop, unless work in flight has asked for more time.
@@ -181,7 +208,7 @@ impl TileServer {
         }
         self.site.tiles.end().await;
         self.site.access_log.end();
-        for task in [polling, listing, rereading, telling].into_iter().flatten() {
+        for task in [polling, listing, rereading, telling, listening, following].into_iter().flatten() {
             task.abort();
         }
         signal

@@ -1,17 +1,18 @@
 //! The writer inside the server: what keeps the target up to date, and what it tells the server about that.
 
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
 use serde_json::json;
 
 use crate::serve::jobs::JobDesk;
 use crate::serve::queue::WorkQueue;
+use crate::serve::shared::SharedCache;
 use crate::serve::tiles::served::ServedTiles;
+use crate::serve::write_back::WriteBackDesk;
 use crate::stop::Stop;
-use crate::tile::{TileCoord, TileRectList};
+use crate::tile::TileRectList;
 
 /// Keeps the target that is served up to date.
 pub trait TargetWriter: Send + Sync {
@@ -20,9 +21,10 @@ pub trait TargetWriter: Send + Sync {
 }
 
 /// What the writer of this process does.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 enum WriterRole {
     /// It has not begun.
+    #[default]
     Starting,
     /// Another process writes, whose name this is.
     Standby(String),
@@ -30,48 +32,38 @@ enum WriterRole {
     Writing,
 }
 
-/// The tiles that are dirty and not published yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum PendingTiles {
-    /// These.
-    Tiles(HashSet<TileCoord>),
-    /// Any tile may be dirty.
-    Everything,
-}
-
-#[derive(Debug)]
-struct WriterStatus {
+#[derive(Debug, Default)]
+pub(crate) struct WriterStatus {
     role: WriterRole,
     /// How many publications it has made.
     published: u64,
     last_published: Option<SystemTime>,
     /// Why the last look or publication failed; `None` if it did not.
     failure: Option<String>,
-    /// The dirty tiles, and since when they are known to be dirty.
-    pending: Option<(PendingTiles, Instant)>,
 }
 
 /// Where the writer tells the server what it does. Clones share it.
 #[derive(Clone)]
 pub struct WriterDesk {
-    tiles: ServedTiles,
-    queue: WorkQueue,
-    jobs: JobDesk,
-    status: Arc<Mutex<WriterStatus>>,
+    pub(crate) tiles: ServedTiles,
+    pub(crate) queue: WorkQueue,
+    pub(crate) jobs: JobDesk,
+    /// Where other servers are told of publications.
+    pub(crate) shared: Option<SharedCache>,
+    pub(crate) status: Arc<Mutex<WriterStatus>>,
 }
 
 impl WriterDesk {
-    /// The desk of a server.
-    pub(crate) fn new(tiles: ServedTiles, queue: WorkQueue, jobs: JobDesk) -> WriterDesk {
-        let role = WriterRole::Starting;
-        let status = WriterStatus { role, published: 0, last_published: None, failure: None, pending: None };
-        WriterDesk { tiles, queue, jobs, status: Arc::new(Mutex::new(status)) }
-    }
-
     /// The queue in which batches wait for the server's workers, behind live requests.
     #[must_use]
     pub const fn queue(&self) -> &WorkQueue {
         &self.queue
+    }
+
+    /// The live tiles that wait to be stored.
+    #[must_use]
+    pub fn write_back(&self) -> &WriteBackDesk {
+        self.tiles.write_back()
     }
 
     /// The jobs that wait for the writer.
@@ -87,9 +79,10 @@ impl WriterDesk {
 
     /// Another process writes the target; `holder` names it.
     pub fn stands_by(&self, holder: String) {
-        let mut status = self.status();
-        (status.role, status.pending) = (WriterRole::Standby(holder), None);
+        self.status().role = WriterRole::Standby(holder);
+        self.tiles.known().is_clean();
         self.jobs.stands_by();
+        self.write_back().turn(false);
     }
 
     /// From now on this process writes the target.
@@ -100,41 +93,27 @@ impl WriterDesk {
     /// These tiles are dirty and about to be rendered: stored and cached ones are stale until the next [`WriterDesk::published`]. `None` if
     /// every tile may be.
     pub fn dirty(&self, tiles: Option<&TileRectList>) {
-        let mut status = self.status();
-        let since = status.pending.as_ref().map_or_else(Instant::now, |(_, since)| *since);
-        let pending = match (tiles, status.pending.take()) {
-            (None, _) | (_, Some((PendingTiles::Everything, _))) => PendingTiles::Everything,
-            (Some(tiles), None) => PendingTiles::Tiles(tiles.tiles().collect()),
-            (Some(tiles), Some((PendingTiles::Tiles(mut all), _))) => {
-                all.extend(tiles.tiles());
-                PendingTiles::Tiles(all)
-            }
-        };
-        status.pending = Some((pending, since));
-    }
-
-    /// True if a tile is known to be dirty and was not published since.
-    #[must_use]
-    pub fn is_dirty(&self, tile: TileCoord) -> bool {
-        match &self.status().pending {
-            None => false,
-            Some((PendingTiles::Everything, _)) => true,
-            Some((PendingTiles::Tiles(tiles), _)) => tiles.contains(&tile),
-        }
+        self.tiles.known().found_dirty(tiles);
     }
 
     /// The dirty tiles are published, and the manifest names it. When this returns, no request is answered with what was cached before.
     pub async fn published(&self) {
         self.tiles.refresh().await;
+        self.tiles.known().is_clean();
+        let state = self.tiles.last();
+        if let (Some(shared), Some(manifest), Some(publication)) = (&self.shared, &state.manifest, state.publication())
+        {
+            shared.announce(&manifest.fingerprint, publication).await;
+        }
         let mut status = self.status();
         status.published += 1;
-        (status.last_published, status.failure, status.pending) = (Some(SystemTime::now()), None, None);
+        (status.last_published, status.failure) = (Some(SystemTime::now()), None);
     }
 
     /// A look found nothing to do.
     pub fn is_up_to_date(&self) {
-        let mut status = self.status();
-        (status.failure, status.pending) = (None, None);
+        self.tiles.known().is_clean();
+        self.status().failure = None;
     }
 
     /// The writer failed, and will try again.
@@ -144,7 +123,7 @@ impl WriterDesk {
 
     /// Seconds since the first of the tiles became dirty that are not published yet; 0 if there are none.
     pub(crate) fn lag_seconds(&self) -> f64 {
-        self.status().pending.as_ref().map_or(0.0, |(_, since)| since.elapsed().as_secs_f64())
+        self.tiles.known().writers_lag().map_or(0.0, |lag| lag.as_secs_f64())
     }
 
     /// What `/status.json` says.

@@ -120,6 +120,18 @@ pub(in crate::sink) struct HeldBefore {
     pub(in crate::sink) is_new_version: bool,
 }
 
+/// Appends a place to the last range if it follows it.
+fn append(ranges: &mut Records<PlaceRange>, place: PlaceRange) -> Result<(), ScratchError> {
+    if let Some(last) = ranges.last_mut()
+        && (last.first + u64::from(last.count), last.slice) == (place.first, place.slice)
+        && let Some(count) = last.count.checked_add(1)
+    {
+        last.count = count;
+        return Ok(());
+    }
+    ranges.push(place)
+}
+
 /// The tiles whose stored bytes differ from what the target held before the run, and those that it held and holds no longer.
 ///
 /// Kept as ranges in scratch files, in the order of the sink, so memory stays bounded and a region of tiles takes 16 bytes. A tile that
@@ -132,6 +144,8 @@ pub struct ChangedTiles {
     order: Order,
     written: Records<PlaceRange>,
     deleted: Records<PlaceRange>,
+    /// Of the tiles written, those that the target did not hold; `None` if the sink does not say.
+    added: Option<Records<PlaceRange>>,
     counts: [u64; 2],
     everything: Option<&'static str>,
     /// If `everything` is only declared because of interrupted runs: the tiles that these may have changed.
@@ -143,7 +157,7 @@ impl ChangedTiles {
     #[must_use]
     pub fn new(order: Order) -> ChangedTiles {
         let (written, deleted) = (Records::new("the list of changed tiles"), Records::new("the list of deleted tiles"));
-        ChangedTiles { order, written, deleted, counts: [0; 2], everything: None, interrupted: None }
+        ChangedTiles { order, written, deleted, added: None, counts: [0; 2], everything: None, interrupted: None }
     }
 
     /// The list of a run that synchronizes a directory or a prefix; `None` if the run wants none.
@@ -176,20 +190,24 @@ impl ChangedTiles {
     /// # Errors
     /// If the temporary folder has no room.
     pub fn add(&mut self, id: TileId, change: TileChange) -> Result<(), ScratchError> {
-        let (first, slice) = (self.order.place(id.coord), id.slice);
-        let ranges = match change {
-            TileChange::Written => &mut self.written,
-            TileChange::Deleted => &mut self.deleted,
-        };
+        let place = PlaceRange { first: self.order.place(id.coord), count: 1, slice: id.slice };
         self.counts[change as usize] += 1;
-        if let Some(last) = ranges.last_mut()
-            && (last.first + u64::from(last.count), last.slice) == (first, slice)
-            && let Some(count) = last.count.checked_add(1)
-        {
-            last.count = count;
-            return Ok(());
+        match change {
+            TileChange::Written => append(&mut self.written, place),
+            TileChange::Deleted => append(&mut self.deleted, place),
         }
-        ranges.push(PlaceRange { first, count: 1, slice })
+    }
+
+    /// The same list, which also knows the tiles that the target did not hold: each of them is added by [`ChangedTiles::add_new`], too.
+    pub(in crate::sink) fn knowing_new(mut self) -> ChangedTiles {
+        self.added = Some(Records::new("the list of new tiles"));
+        self
+    }
+
+    /// Notes that a tile that was written was not there before.
+    pub(in crate::sink) fn add_new(&mut self, id: TileId) -> Result<(), ScratchError> {
+        let place = PlaceRange { first: self.order.place(id.coord), count: 1, slice: id.slice };
+        self.added.as_mut().map_or(Ok(()), |added| append(added, place))
     }
 
     /// Declares that every tile of the target counts as changed, and why. The first reason stays.
@@ -230,6 +248,21 @@ impl ChangedTiles {
         let listed = self.coords().map_while(|tile| tile.map_err(|error| failed = Some(error)).ok());
         let rects = TileRectList::of(listed.chain(interrupted.tiles()));
         failed.map_or(Ok(rects), Err)
+    }
+
+    /// The tiles that the target did not hold before, with those that interrupted runs may have changed; `None` if that is not known.
+    pub(in crate::sink) fn new_rects(&self) -> Result<Option<TileRectList>, ScratchError> {
+        let none = TileRectList::default();
+        let (Some(added), interrupted) = (&self.added, &self.interrupted) else { return Ok(None) };
+        if self.everything.is_some() && interrupted.is_none() {
+            return Ok(None);
+        }
+        let ranges: Vec<PlaceRange> = added.iter().collect::<Result<_, _>>()?;
+        let order = self.order;
+        let tiles = ranges.iter().flat_map(|range| {
+            (range.first..range.first + u64::from(range.count)).filter_map(move |place| order.tile(place))
+        });
+        Ok(TileRectList::of(tiles.chain(interrupted.as_ref().unwrap_or(&none).tiles())))
     }
 
     /// The list, in the order of the sink.

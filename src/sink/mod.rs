@@ -45,18 +45,19 @@ pub use mbtiles::{MBTILES_APPLICATION_ID, Mbtiles, MbtilesError, MbtilesReader};
 pub use metadata::{GENERATOR, Metadata, VectorLayer};
 pub use note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore};
 pub use pmtiles::{Pmtiles, PmtilesError, PmtilesReader};
-pub use publication::{BeforeManifest, BeforeManifestError, ChangeList, ChangeListWriter, ChangeLists};
+pub use publication::{BeforeManifest, BeforeManifestError, ChangeList, ChangeListWriter, ChangeLists, PublishedTiles};
 pub use read::{Described, ReadError, TileReader, read_all};
 pub use s3::{
-    Action, CacheRule, Encryption, Flights, InFlight, LocationError, S3, S3Archive, S3Cause, S3Error, S3Headers, S3Key,
-    S3Keys, S3Location, S3Notes, S3Object, S3Options, S3Pmtiles, S3Reader, S3Shared, s3_versions, without_user,
+    Action, CacheRule, Encryption, Flights, HeaderNote, InFlight, LocationError, RewrittenHeaders, S3, S3Archive,
+    S3Cause, S3Error, S3Headers, S3Key, S3Keys, S3Location, S3Notes, S3Object, S3Options, S3Pmtiles, S3Reader,
+    S3Shared, s3_versions, without_user,
 };
 pub use scratch::ScratchError;
 pub use shrink::{MaxShrink, MaxShrinkError};
 pub use staging::{NoFolder, StagingError};
 pub use tree::{
-    Intent, IntentKind, Latest, Publishing, Scope, SwitchError, Template, TemplateError, TreeOptions, Version,
-    is_own_name, new_version,
+    Intent, IntentKind, Latest, PartialScope, Publishing, Scope, SwitchError, Template, TemplateError, TreeOptions,
+    Version, is_own_name, new_version,
 };
 
 /// What a run does with one tile, or with one layer of a tile where the target keeps layers apart.
@@ -133,8 +134,11 @@ pub struct Tileset {
     pub fingerprint: String,
     /// The names of the layers, by their indexes.
     pub layers: Vec<String>,
-    /// The zooms and boxes that the run writes: outside of them it changes no tile.
+    /// The zooms and boxes that the run writes: outside of them it changes no tile, but for partial regions.
     pub scope: Scope,
+    /// The partial regions that the target's manifest names so far. A run of all tiles deletes what is stored there: the next manifest does
+    /// not speak for it.
+    pub partial: PartialScope,
     /// What happens to the tiles in its scope that it does not hand over.
     pub unwritten: Unwritten,
     /// What the run does: noted in a synchronized target until it has finished.
@@ -219,7 +223,7 @@ pub struct Finished {
 /// - No reader ever sees half a tile. An archive is the old one until `finish` succeeds, and then the new one, also where it is
 ///   edited in place. A synchronized target shows each tile old or new, and the old manifest until every tile is new.
 /// - After `finish` the target holds the tiles put, those outside of the run's responsibility (other zooms, other boxes) as
-///   they were, and no others; what is not a tile of the tileset was never touched. With [`Unwritten::Keep`] it also holds
+///   they were, but after a run of all tiles none of its partial regions, and no others; what is not a tile of the tileset was never touched. With [`Unwritten::Keep`] it also holds
 ///   every tile that was not handed over, byte for byte as it was, and what is equal already is not written.
 /// - A tile of [`TileEdit::Keep`] that a target holds stays as it is. An archive that is replaced as a whole holds nothing yet: there the
 ///   bytes of the edit are stored, if it has any.

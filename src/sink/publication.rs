@@ -54,12 +54,20 @@ const MAX_ATTEMPTS: u32 = 3;
 ///
 /// If it fails, the run fails, and its manifest stays the old one.
 pub trait BeforeManifest: Send + Sync + fmt::Debug {
-    /// Receives the list of changed tiles. It may be wider than what changed: it also has the tiles that interrupted runs may have changed.
-    /// `None` if everything counts as changed. Called on a thread that may block.
+    /// Receives what changed. Called on a thread that may block.
     ///
     /// # Errors
     /// If what has to be durable before the manifest cannot be written.
-    fn stored(&self, changed: Option<&TileRectList>) -> Result<(), BeforeManifestError>;
+    fn stored(&self, stored: &PublishedTiles) -> Result<(), BeforeManifestError>;
+}
+
+/// What a run has changed. The lists may be wider than that: they also have the tiles that interrupted runs may have changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PublishedTiles {
+    /// The tiles that were written or deleted; `None` if everything counts as changed.
+    pub changed: Option<TileRectList>,
+    /// Of these, the tiles that the target did not hold before; `None` if that is not known.
+    pub added: Option<TileRectList>,
 }
 
 /// Why a run may not publish its manifest.
@@ -81,8 +89,11 @@ pub(in crate::sink) fn tell(
     if listeners.is_empty() {
         return Ok(());
     }
-    let list = changed.map_or(Ok(None), ChangedTiles::rects)?;
-    listeners.iter().try_for_each(|listener| listener.stored(list.as_ref()))
+    let stored = PublishedTiles {
+        added: changed.map_or(Ok(None), ChangedTiles::new_rects)?,
+        changed: changed.map_or(Ok(None), ChangedTiles::rects)?,
+    };
+    listeners.iter().try_for_each(|listener| listener.stored(&stored))
 }
 
 /// The list of one publication.
@@ -205,9 +216,9 @@ impl ChangeListWriter {
 }
 
 impl BeforeManifest for ChangeListWriter {
-    fn stored(&self, changed: Option<&TileRectList>) -> Result<(), BeforeManifestError> {
+    fn stored(&self, stored: &PublishedTiles) -> Result<(), BeforeManifestError> {
         // Without a publication before, there is nobody who could read the list.
-        let done = match (changed, &self.before) {
+        let done = match (&stored.changed, &self.before) {
             (Some(tiles), Some(_)) => self.write(tiles),
             // What lists there are lead nowhere any more.
             _ => self.notes.remove(CHANGES),

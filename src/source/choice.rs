@@ -63,24 +63,20 @@ pub struct CacheCost {
     pub rows: u64,
     /// The number of features that the run draws from them, counted in each tile.
     pub features: u64,
-    /// The number of workers, which would query the rows side by side otherwise.
-    pub workers: usize,
-    /// The least memory that a cached row takes, in bytes.
-    pub min_row_bytes: u64,
-    /// The memory that cached rows may take, in bytes.
+    /// The memory that cached rows may take, in bytes. Rows that take more are kept in a scratch file.
     pub memory: usize,
 }
 
 /// Caching reads each row once more than the survey does. That pays if a row is drawn in at least this many tiles.
 const MIN_TILES_PER_ROW: u64 = 3;
 
-/// True if reading all rows once is cheaper than one query per zoom: each row is drawn in at least `max(3, workers)` tiles (one session
-/// reads the rows, while all workers query), and the rows may fit into `memory`.
+/// True if reading all rows once is cheaper than one query per zoom: each row is drawn in at least three tiles.
+///
+/// The number of workers does not count. They query the rows side by side, but the server works as much for each of them: with 16 workers on
+/// two cores a million points (zooms 6-14) took 35 s from the database and 21 s from cached rows.
 #[must_use]
 pub fn should_cache_rows(cost: &CacheCost) -> bool {
-    cost.rows > 0
-        && cost.features / cost.rows >= MIN_TILES_PER_ROW.max(cost.workers as u64)
-        && cost.rows.saturating_mul(cost.min_row_bytes) < cost.memory as u64
+    cost.memory > 0 && cost.rows > 0 && cost.features / cost.rows >= MIN_TILES_PER_ROW
 }
 
 #[cfg(test)]
@@ -88,13 +84,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_cached_if_they_fit_and_are_drawn_often_enough() {
-        let cost = CacheCost { rows: 1_000, features: 3_000, workers: 2, min_row_bytes: 28, memory: 28_001 };
+    fn rows_are_cached_if_they_are_drawn_often_enough() {
+        let cost = CacheCost { rows: 1_000, features: 3_000, memory: 1 };
         for (cost, expected) in [
             (cost, true),
             (CacheCost { features: 2_999, ..cost }, false),
-            (CacheCost { workers: 4, ..cost }, false),
-            (CacheCost { memory: 28_000, ..cost }, false),
+            (CacheCost { memory: 0, ..cost }, false),
             (CacheCost { rows: 0, ..cost }, false),
         ] {
             assert_eq!(should_cache_rows(&cost), expected, "{cost:?}");
@@ -104,7 +99,7 @@ mod tests {
     #[test]
     fn what_is_prepared_follows_from_the_layer_and_the_work() {
         let points = LayerTraits { has_uniform_points: true, is_patchable: true };
-        let cost = CacheCost { rows: 1, features: 9, workers: 1, min_row_bytes: 28, memory: 100 };
+        let cost = CacheCost { rows: 1, features: 9, memory: 100 };
         let reseed = LayerWork::Reseed { knows_positions: true, memory: 1 };
         for (layer, work, expected) in [
             (points, LayerWork::Seed(cost), Preparation::CacheRows),

@@ -5,6 +5,7 @@
 //!
 //! - `coord`, `zoom`, `id`, `order`: [`TileCoord`], [`TileRect`], [`Zoom`], [`LayerId`], and the orders in which archives store tiles.
 //! - `rect_list`: many tiles in a short text ([`TileRectList`]).
+//! - `tag`, `text`: the tags by which caches purge tiles ([`TilesetTag`]), texts that each tile fills in ([`TileText`]).
 //! - `bbox`, `world_box`: boxes in degrees ([`LonLatBox`], [`Coverage`]), in world units ([`WorldBox`], [`WorldRect`]), in a layer's own
 //!   reference system ([`SourceBox`]).
 //! - `geojson`: the boxes of an area that is written so ([`boxes_of_geojson`]).
@@ -21,18 +22,22 @@ mod id;
 mod margin;
 mod order;
 mod rect_list;
+mod tag;
+mod text;
 mod world_box;
 mod zoom;
 
 pub use batch::{Area, Batch, ChangedPart, GridBox, GridBoxes, LayerCount, Neighbourhood, Planned, SearchBox};
 pub use bbox::{BoxError, Coverage, LonLatBox};
 pub use coord::{NoTile, TileCoord, TileRect};
-pub use feature::{BoxFootprint, Candidate, Footprints, LayerFootprints, Positions, Spot, Unit};
+pub use feature::{BoxFootprint, Candidate, Footprints, LayerFootprints, Positions, SortedPoints, Spot, Unit};
 pub use geojson::boxes_of_geojson;
 pub use id::{LayerId, LayerIndex, Slice, TileId};
 pub use margin::{Margin, TileBounds, beyond_in_degrees};
 pub use order::Order;
 pub use rect_list::{MAX_RECTS_IN_LIST, MAX_TILES_IN_LIST, TileRectList, TileRectListError};
+pub use tag::{BandRoot, TilesetTag};
+pub use text::{TileText, TileTextError, TileTextNames};
 pub use world_box::{LAST_UNIT, SourceBox, WorldBox, WorldRect};
 pub use zoom::{Zoom, ZoomError, ZoomLimits, ZoomList};
 

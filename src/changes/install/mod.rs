@@ -14,11 +14,11 @@ mod watch_script;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::cursor::Cursor;
 use super::error::{Error, Untracked};
 use super::log::{Facts, LAYOUT, Presence, SchemaFlaws, literal, of_schema};
 use super::options::{ChangesOptions, TrackedLayer};
 use super::relations::{PlannedWatch, Table, WatchRequest, WatchSource, layer_reads};
+use crate::cursor::Cursor;
 use crate::postgis::{Database, Session, quoted};
 
 use owner::{Installer, LogOwnership};

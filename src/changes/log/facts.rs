@@ -5,8 +5,8 @@ use tokio_postgres::types::Type;
 
 use super::decoding::{Decoding, decoding_expression};
 use super::sql_text::QUALIFIED_NAME;
-use crate::changes::cursor::Cursor;
 use crate::changes::error::Error;
+use crate::cursor::Cursor;
 use crate::postgis::{Session, quoted};
 
 /// The state of the log. The fields are those of the JSON of `sql/facts.sql`.

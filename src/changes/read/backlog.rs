@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::changes::cursor::Cursor;
 use crate::changes::error::{Error, Untracked};
 use crate::changes::log::{LAYOUT, Presence, SchemaFlaws};
+use crate::cursor::Cursor;
 use crate::postgis::{Database, Snapshot, quoted};
 
 /// The entries of one watch.

@@ -1,9 +1,9 @@
 //! Checks whether the log holds everything that a target has not seen.
 
-use crate::changes::cursor::Cursor;
 use crate::changes::error::{Error, Untracked};
 use crate::changes::log::{DecodingMethod, Facts, LAYOUT, MemberFacts, Presence, WatchFacts};
 use crate::changes::options::TrackedLayer;
+use crate::cursor::Cursor;
 use crate::postgis::{Database, ServerName, Snapshot, quoted};
 
 /// What is logged of one table.

@@ -7,5 +7,5 @@ mod waking;
 
 pub use backlog::{Pruned, WatchBacklog, backlogs, check_safety, prune};
 pub use check::{PositionSource, Watch, tracked};
-pub use unseen::{UnseenChanges, unseen_changes, unseen_positions};
+pub use unseen::{UnseenChanges, unseen_changes, unseen_positions, unseen_transactions};
 pub use waking::{NotifyObstacle, Waking, notify_obstacle};

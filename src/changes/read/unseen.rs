@@ -1,7 +1,7 @@
 //! Reads the log: what changed since a cursor, and where.
 
 use super::check::{PositionSource, Watch};
-use crate::changes::cursor::Cursor;
+use crate::cursor::Cursor;
 use crate::postgis::{ChangedGeometries, Error, Layer, Snapshot, changed_positions, quoted};
 use crate::tile::Spot;
 
@@ -41,6 +41,16 @@ pub async fn unseen_changes(snapshot: &Snapshot, schema: &str, cursor: &Cursor) 
         .iter()
         .map(|row| UnseenChanges { watch: row.get(0), rows: row.get::<_, i64>(1).cast_unsigned(), age: row.get(2) })
         .collect())
+}
+
+/// The transactions that have logged a change since a cursor.
+///
+/// # Errors
+/// If the log cannot be read.
+pub async fn unseen_transactions(snapshot: &Snapshot, schema: &str, cursor: &Cursor) -> Result<Vec<u64>, Error> {
+    let sql = format!("SELECT DISTINCT noted.xid::text::int8 {}", unseen_entries(schema, cursor));
+    let rows = snapshot.all("reading the change log", &sql, &[]).await?;
+    Ok(rows.iter().map(|row| row.get::<_, i64>(0).cast_unsigned()).collect())
 }
 
 /// Calls `each` with the old and new positions of the rows that a watch has logged since a cursor, computed as the survey computes positions.

@@ -3,12 +3,12 @@
 use std::time::UNIX_EPOCH;
 
 use super::run::ReseedRun;
-use crate::manifest::{DatabaseMark, MANIFEST_VERSION, Manifest};
+use crate::manifest::{DatabaseMark, Manifest};
 use crate::pipeline;
 use crate::run::CommandError;
 use crate::run::describe::{budgets, database, names};
 use crate::run::look::DirtyTiles;
-use crate::sink::{RunKind, Scope, Tileset, Unwritten};
+use crate::sink::{PartialScope, RunKind, Scope, Tileset, Unwritten};
 use crate::tile::{Coverage, TileRectList};
 
 impl ReseedRun<'_> {
@@ -22,6 +22,7 @@ impl ReseedRun<'_> {
                 zooms: self.look.job.settings.tileset.zooms.clone(),
                 coverage: Coverage::new(&self.look.job.settings.tileset.bbox),
             },
+            partial: PartialScope::default(),
             unwritten: Unwritten::Keep,
             list_changes: self.look.job.changed_out.is_some(),
             run: RunKind::Reseed {
@@ -57,12 +58,13 @@ impl ReseedRun<'_> {
         let parts =
             if changed.complete { old.clone().brought_forward(self.look.snapshot.cursor()) } else { old.clone() };
         Manifest {
-            version: MANIFEST_VERSION,
+            version: Manifest::version_with(&changed.beyond.partial),
             generator: crate::sink::GENERATOR.to_owned(),
             database: self.mark(changed),
             reads: Some(self.look.reads.digest.clone()),
             planned: stored + old.empty,
             stored,
+            partial: changed.beyond.partial.clone(),
             unrendered: budgets::unrendered(&self.look.state.unrendered, |tile| changed.dirty.is_marked(tile), outcome),
             started: self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             seconds: self.begun.elapsed().as_secs_f64(),

@@ -31,7 +31,7 @@ use crate::run::attempts::{restarting, with_what_remains};
 use crate::run::describe::budgets;
 use crate::run::look::dirty_file;
 use crate::run::{CommandError, DirtyFilter, Job};
-use crate::serve::JobDesk;
+use crate::serve::{JobDesk, WriteBackDesk};
 use crate::tile::TileRectList;
 
 pub use writer::WatchWriter;
@@ -51,6 +51,8 @@ pub struct ReseedOptions {
     pub has_warned: bool,
     /// Told which tiles are dirty, before they are rendered.
     pub on_dirty: Option<DirtyListener>,
+    /// Tiles that clients of a server have asked for outside of the target's scope, which a watch stores.
+    pub write_back: Option<WriteBackDesk>,
     /// Jobs of clients, which a watch runs between two looks.
     pub jobs: Option<JobDesk>,
 }

@@ -126,7 +126,7 @@ impl ReseedRun<'_> {
 
     async fn render(self, changed: DirtyTiles) -> Result<Option<ReseedOutcome>, CommandError> {
         let tileset = self.tileset(&changed)?;
-        self.tell_dirty(tileset.dirty.as_ref());
+        self.tell_dirty(changed.changed().as_ref());
         let (report, state) = (Arc::clone(&self.look.job.report), &self.look.state);
         let (target, counts) =
             (self.look.job.target.clone(), state.is_to_be_mended() || !state.manifest.kept.is_empty());
@@ -170,7 +170,7 @@ impl ReseedRun<'_> {
         let rendering = Instant::now();
         let spots = spots_in_tiles(&changed, &self.look.layers, &self.look.job.target);
         let layers = self.with_neighbourhoods(&workers, &spots).await?;
-        let patches = patches(spots, &layers, &state.unrendered, sink.needs().layers_apart);
+        let patches = patches(spots, &layers, &changed.rendered_whole(state), sink.needs().layers_apart);
         let running = Box::pin(self.rendered(&tiles, &layers, batches, workers, sink, patches.as_ref()));
         let (sink, outcome) = check_tables_unchanged(running.await, &self.look.snapshot, &self.look.reads).await?;
         if let Some(signal) = self.look.job.stop.asked() {
@@ -196,6 +196,9 @@ impl ReseedRun<'_> {
         }
         let finished = aside(move || sink.finish(&metadata)).await??;
         self.look.job.write_changed(finished.changed.as_ref())?;
+        if let Some(desk) = &self.options.write_back {
+            desk.stored(&changed.beyond.wanted);
+        }
         let plan = plan(&changed);
         let largest = outcome.zooms.iter().max_by_key(|zoom| zoom.largest.map(|largest| largest.bytes));
         let done = ReseedReport {

@@ -57,9 +57,9 @@ impl ReseedRun<'_> {
         Ok(layers?)
     }
 
-    /// The layers, those of points with the rows near changed positions cached. All of these take about `rows_memory` at most.
+    /// The layers, those of points with the rows near changed positions cached. All of these take about `near_rows_memory` at most.
     async fn rows_near_changes(&self, worker: &Worker, spots: &PositionsInTiles) -> Result<Vec<PreparedLayer>, Error> {
-        let (mut near, mut memory) = (Vec::new(), self.look.job.settings.run.rows_memory);
+        let (mut near, mut memory) = (Vec::new(), self.look.job.settings.run.near_rows_memory);
         for (number, layer) in self.look.layers.iter().enumerate() {
             let mut prepared = PreparedLayer::new(layer);
             let around = spots.neighbourhood(LayerIndex(number), layer.margin().extent);

@@ -13,6 +13,7 @@ use crate::postgis::Database;
 use crate::report::{Event, Report};
 use crate::run::purging::PurgeTask;
 use crate::run::{CommandError, Job};
+use crate::serve::WriteBackDesk;
 use crate::stop::{Grace, Signal, Stop};
 
 /// The pause after the first failure, which doubles with each further one, and the longest pause.
@@ -127,11 +128,13 @@ impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> ReseedWatch<'_, F> {
     /// had begun to render.
     async fn look(&self) -> (Result<ReseedOutcome, CommandError>, bool) {
         let own = Stop::new();
+        let mut options = self.options.clone();
+        options.filter.written_back = options.write_back.as_ref().map(WriteBackDesk::batch).unwrap_or_default();
         let work = Arc::new(InHand::new(&self.job.report, &self.job.stop));
         let report: Arc<dyn Report> = Arc::<InHand>::clone(&work);
         let ended = {
             let job = self.job.under(report, own.clone());
-            let looking = once(&job, &self.options);
+            let looking = once(&job, &options);
             tokio::pin!(looking);
             tokio::select! {
                 ended = &mut looking => ended,
@@ -147,6 +150,10 @@ impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> ReseedWatch<'_, F> {
                 }
             }
         };
+        if let (Err(_), Some(desk)) = (&ended, &options.write_back) {
+            // A tile that cannot be rendered must not keep others from being published.
+            desk.given_up(&options.filter.written_back);
+        }
         work.end();
         (ended, work.is_begun())
     }
@@ -161,6 +168,13 @@ impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> ReseedWatch<'_, F> {
                 None => std::future::pending().await,
             }
         };
+        let written_back = self.options.write_back.as_ref();
+        let due = async {
+            match written_back {
+                Some(desk) => desk.due().await,
+                None => std::future::pending().await,
+            }
+        };
         let change = async {
             match waking {
                 Some(waking) => waking.change(pause).await,
@@ -170,13 +184,22 @@ impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> ReseedWatch<'_, F> {
         let woken = tokio::select! {
             signal = self.job.stop.wait() => return Some(signal),
             () = queued => return None,
+            () = due => return None,
             () = tokio::time::sleep(self.how.poll.max(SHORTEST_POLL)) => None,
             woken = change => Some(woken),
         };
         let checked = match woken {
             Some(Ok(())) => {
+                let queued = async {
+                    match &self.options.jobs {
+                        Some(jobs) => jobs.queued().await,
+                        None => std::future::pending().await,
+                    }
+                };
                 tokio::select! {
                     () = tokio::time::sleep(self.how.debounce) => {}
+                    // A job need not wait for changes to be gathered; the look before it finds those that there are.
+                    () = queued => {}
                     signal = self.job.stop.wait() => return Some(signal),
                 }
                 // The next look sees whatever changed during the debounce.

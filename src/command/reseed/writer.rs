@@ -1,6 +1,6 @@
 //! The watch as the writer of a server: under a lease, so that of several servers one writes and the others stand by.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -39,12 +39,14 @@ impl WatchWriter {
         };
         loop {
             let waiting = LeaseWait::new(Arc::clone(&notes), self.writer.lease);
-            let taken = waiting.taken(|holder| self.is_held(&desk, holder), |why| desk.failed(why));
+            let said = Mutex::default();
+            let taken = waiting.taken(|holder| self.is_held(&desk, holder, &said), |why| desk.failed(why));
             let mut lease = tokio::select! {
                 lease = taken => lease,
                 _ = stop.wait() => return,
             };
             desk.begins();
+            desk.write_back().turn(self.writer.write_back);
             if let Err(error) = tokio::task::block_in_place(|| desk.jobs().take_over()) {
                 tracing::warn!("the jobs that are kept with {} cannot be read: {error}", self.job.target);
             }
@@ -57,10 +59,20 @@ impl WatchWriter {
         }
     }
 
-    /// Another process has the lease.
-    fn is_held(&self, desk: &WriterDesk, holder: String) {
+    /// Another process has the lease. Whoever was told to write hears of it once for each holder.
+    fn is_held(&self, desk: &WriterDesk, holder: String, said: &Mutex<String>) {
         if !self.writer.stands_by {
-            desk.failed(format!("another server writes {}: {holder}", self.job.target));
+            let what = format!(
+                "another server writes {}: {holder}. This one serves, and writes once that one has ended or not renewed its lease",
+                self.job.target
+            );
+            // A name is replaced as a whole.
+            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+            if *said != holder {
+                tracing::warn!("{what}");
+                said.clone_from(&holder);
+            }
+            desk.failed(what);
         }
         desk.stands_by(holder);
     }
@@ -96,8 +108,12 @@ impl WatchWriter {
     async fn watched(&self, job: &Job, desk: &WriterDesk) {
         let told = desk.clone();
         let on_dirty = DirtyListener::new(move |tiles| told.dirty(tiles));
-        let options =
-            ReseedOptions { on_dirty: Some(on_dirty), jobs: Some(desk.jobs().clone()), ..self.options.clone() };
+        let options = ReseedOptions {
+            on_dirty: Some(on_dirty),
+            jobs: Some(desk.jobs().clone()),
+            write_back: Some(desk.write_back().clone()),
+            ..self.options.clone()
+        };
         while job.stop.asked().is_none() {
             let each = |outcome: &ReseedOutcome| -> Result<(), CommandError> {
                 match outcome {

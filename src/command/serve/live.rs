@@ -6,15 +6,17 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 
 use super::batch::NoBatch;
+use super::follow::{LOG_SESSIONS, follow};
 use super::shared_work::SharedWork;
 use super::snapshot::LiveSnapshot;
+use super::with_causes;
 use crate::config::LayerSettings;
 use crate::encode::{Packer, Packing};
 use crate::error::ErrorKind;
 use crate::postgis::{Database, Error, SessionOptions};
 use crate::run::describe::fingerprint;
 use crate::run::{CommandError, Job};
-use crate::serve::{LiveError, LiveLayer, LiveSource, LiveTile, WorkerShares};
+use crate::serve::{KnownChanges, LiveError, LiveLayer, LiveSource, LiveTile, WorkerShares};
 use crate::source::{Noted, RenderedTile, bytes_of};
 use crate::stop::Stop;
 use crate::tile::{Slice, TileId};
@@ -73,7 +75,7 @@ impl DatabaseTiles {
         let database = Database::new(&settings.database.connect, session, &stop)?;
         let (layers, packing) = (settings.tileset.layers.clone(), settings.run.limits.packing);
         let first = LiveSnapshot::take(&database, &layers, packing, &stop).await?;
-        check_room(&first, connections + LOCK_WATCHERS).await?;
+        check_room(&first, connections + LOCK_WATCHERS + LOG_SESSIONS).await?;
         let live_layers = first.layers.iter().map(|layer| LiveLayer {
             name: layer.name().to_owned(),
             id: layer.id(),
@@ -127,6 +129,10 @@ impl LiveSource for DatabaseTiles {
     fn sessions(&self) -> usize {
         self.0.database.sessions()
     }
+
+    fn follow(self: Arc<Self>, known: KnownChanges) -> BoxFuture<'static, ()> {
+        Box::pin(async move { follow(&self.0.job, &known).await })
+    }
 }
 
 impl DatabaseTilesShared {
@@ -142,7 +148,10 @@ impl DatabaseTilesShared {
             let error = match self.on(&snapshot, tile, stop).await {
                 Ok(rendered) => {
                     let in_database = begun.elapsed();
-                    return Ok(LiveTile { stored: self.packed(rendered, tile).await?, in_database });
+                    let cursor = snapshot.snapshot.cursor().parse();
+                    let cursor =
+                        cursor.map_err(|error: crate::changes::CursorError| LiveError::Failed(error.to_string()))?;
+                    return Ok(LiveTile { stored: self.packed(rendered, tile).await?, in_database, snapshot: cursor });
                 }
                 Err(error) => error,
             };
@@ -269,12 +278,7 @@ async fn retire(source: Arc<DatabaseTilesShared>, snapshot: Weak<LiveSnapshot>) 
 
 /// An error as the server tells it: whether the database or the tile is the cause.
 fn live_error(error: &Error) -> LiveError {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(&format!(" ({cause})"));
-        source = cause.source();
-    }
+    let text = with_causes(error);
     match error.kind() {
         ErrorKind::Transient(_) => LiveError::Away(text),
         _ => LiveError::Failed(text),

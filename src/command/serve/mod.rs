@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `page` | the map as a file (`preview --html`) |
 //! | `live` | tiles that the target does not know, rendered on request |
+//! | `follow` | the change log, followed for stale tiles and for live ones |
 //! | `snapshot` | the database state that live tiles show for some seconds, and the sessions on it |
 //! | `batch`, `search` | the batch of one live tile; what was found out about where its features are |
 //! | `shared_work` | work that is done once for all who wait for it |
 
 mod batch;
+mod follow;
 mod live;
 mod page;
 mod search;
@@ -82,6 +84,9 @@ pub async fn start(
         TargetUrl::Directory(path) => files_of_directory(path),
         TargetUrl::S3Prefix { .. } | TargetUrl::S3Pmtiles { .. } => TargetWatch::Description,
     };
+    if options.live.is_some() && options.writer.is_some_and(|writer| writer.write_back) && job.target.is_pmtiles() {
+        return Err(CommandError::WrittenAsAWhole { target: job.target.to_string() });
+    }
     let target = job.target.clone();
     let open: TargetOpener = Arc::new(move || target.reader().map_err(into_read_error));
     let source = ServedSource { open, watched, notes: job.target.notes()? };
@@ -108,4 +113,15 @@ fn into_read_error(error: CommandError) -> ReadError {
         CommandError::Read(error) => error,
         other => ReadError::Remote { what: "the target cannot be opened".to_owned(), source: Box::new(other) },
     }
+}
+
+/// An error with its causes.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(" ({cause})"));
+        source = cause.source();
+    }
+    text
 }

@@ -76,6 +76,7 @@ pub async fn status(
                 reasons: Vec::new(),
                 dirty: None,
                 unfinished: Vec::new(),
+                purges: job.purge_status().await?,
             },
             Err(error) => return Err(error),
         });
@@ -99,7 +100,8 @@ async fn behind_target(job: &Job) -> Result<BehindTarget, CommandError> {
     let target = job.target.clone();
     let described = aside(move || Ok::<_, CommandError>(target.reader()?.describe()?)).await??;
     let unfinished = described.unfinished.iter().map(ToString::to_string).collect();
-    Ok(BehindTarget { target: job.target.to_string(), needs_seed: None, reasons, dirty, unfinished })
+    let purges = job.purge_status().await?;
+    Ok(BehindTarget { target: job.target.to_string(), needs_seed: None, reasons, dirty, unfinished, purges })
 }
 
 /// The settings for each of the targets, or for the output of the settings if there are none.

@@ -16,9 +16,9 @@ use crate::run::describe::fingerprint;
 use crate::run::prepare::prepare;
 use crate::run::seed::check_tables_unchanged;
 use crate::run::{CommandError, Job};
-use crate::sink::{Scope, read_all};
+use crate::sink::{PartialScope, Scope, read_all};
 use crate::source::{RenderedTile, split_layers};
-use crate::tile::{Batch, LonLatBox, Order, Slice, TileCoord, TileId, TileRect};
+use crate::tile::{Batch, LonLatBox, Order, Slice, TileCoord, TileId, TileRect, ZoomList};
 
 /// Compares a target with the current state of the database, part by part. Starts over on a new snapshot if the database goes away or others
 /// hold the run up.
@@ -38,15 +38,25 @@ pub(super) async fn compare(
         let (settings, scope) = as_seeded(&job.settings, &region)
             .zip(Scope::read(&region.zooms, &region.bbox))
             .ok_or_else(|| unfit("its manifest names zooms or boxes that cannot be read. Seed it again"))?;
-        let tiles = Arc::new(PartFilter { scope: scope.clone(), compared: compared.clone() });
+        let tiles = Arc::new(PartFilter { scope: scope.clone(), compared: compared.clone(), is_partial: false });
         let part = ComparedPart { job: job.with_settings(settings), tiles, amount };
-        let target = tokio::sync::Mutex::new(Some(looked));
-        let attempt = async |_restarts| {
-            let mut target = target.lock().await;
-            Box::pin(attempt(&mut target, &part)).await
-        };
-        looked = restarting(&job.settings.database, &job.report, &job.stop, attempt).await?;
+        looked = compared_with(&part, looked).await?;
         compared.push(scope);
+    }
+    for scope in PartialScope::of(&manifest).regions() {
+        let tiles = PartFilter { scope: scope.clone(), compared: compared.clone(), is_partial: true };
+        // Zooms of which nothing is stored need not be planned.
+        let held = looked.tiles.iter().filter(|id| tiles.holds(**id)).map(|id| id.coord.zoom());
+        if let Some(zooms) = ZoomList::of(held) {
+            let mut settings = job.settings.clone();
+            (settings.tileset.zooms, settings.tileset.bbox) = (zooms, scope.coverage.boxes().to_vec());
+            if scope.coverage.is_world() {
+                settings.tileset.bbox = Vec::new();
+            }
+            let part = ComparedPart { job: job.with_settings(settings), tiles: Arc::new(tiles), amount };
+            looked = compared_with(&part, looked).await?;
+        }
+        compared.push(scope.clone());
     }
     if looked.findings.rendered == looked.findings.planned {
         let is_nobodys = |id: &&TileId| !compared.iter().any(|scope| scope.holds(**id));
@@ -55,6 +65,17 @@ pub(super) async fn compare(
         }
     }
     Ok(looked)
+}
+
+/// Compares a part of a target, and starts over on a new snapshot where that helps.
+async fn compared_with(part: &ComparedPart, looked: CheckedTarget) -> Result<CheckedTarget, CommandError> {
+    let target = tokio::sync::Mutex::new(Some(looked));
+    let attempt = async |_restarts| {
+        let mut target = target.lock().await;
+        Box::pin(attempt(&mut target, part)).await
+    };
+    let Job { settings, report, stop, .. } = &part.job;
+    restarting(&settings.database, report, stop, attempt).await
 }
 
 /// A part of a target that is compared by itself, with the zooms and boxes of the run that seeded it.
@@ -68,11 +89,19 @@ struct ComparedPart {
 struct PartFilter {
     scope: Scope,
     compared: Vec<Scope>,
+    /// True if only the tiles that are stored are compared: what is not stored is unknown.
+    is_partial: bool,
 }
 
 impl PartFilter {
     fn holds(&self, id: TileId) -> bool {
         self.scope.holds(id) && !self.compared.iter().any(|scope| scope.holds(id))
+    }
+
+    /// True if a batch has to be rendered: of a partial region, if the target holds one of its tiles, all in the order of `key`.
+    fn wants(&self, batch: &Batch, held: &[TileId]) -> bool {
+        let in_rect = |rect: &TileRect| held.iter().any(|id| rect.common(&TileRect::from(id.coord)).is_some());
+        !self.is_partial || batch.areas.iter().any(|area| in_rect(&area.rect))
     }
 }
 
@@ -93,8 +122,13 @@ async fn attempt(target: &mut Option<CheckedTarget>, part: &ComparedPart) -> Res
             "it was seeded with another configuration (its fingerprint is {theirs}, that of the settings {ours}). Give the --config and --layer that it was seeded with"
         )));
     }
-    let planned: u64 = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
-    let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
+    let mut batches: Vec<Batch> =
+        prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
+    if part.tiles.is_partial {
+        let held: Vec<TileId> = looked.tiles.iter().copied().filter(|id| part.tiles.holds(*id)).collect();
+        batches.retain(|batch| part.tiles.wants(batch, &held));
+    }
+    let planned: u64 = batches.iter().map(|batch| batch.tiles).sum();
     // A batch is rendered as a whole, so a sample consists of batches.
     let every = planned.div_ceil(amount.of(planned).max(1)).max(1);
     let chosen: Vec<Batch> =
@@ -214,6 +248,7 @@ impl Comparison {
                     self.accounted[place] = true;
                     both.push((id, mvt));
                 }
+                (Err(_), false) if part.is_partial => {}
                 (Err(_), false) => self.looked.findings.add(FindingKind::Missing, || format!("tile {id}")),
                 // A stored tile that renders to nothing is counted later, with all tiles that should not be there.
                 (_, true) => {}

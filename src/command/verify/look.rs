@@ -9,7 +9,7 @@ use crate::mvt;
 use crate::report::{FindingKind, Findings};
 use crate::run::CommandError;
 use crate::run::target::{Target, unmendable};
-use crate::sink::{Described, ReadError, TileReader, VectorLayer, read_all};
+use crate::sink::{Described, PartialScope, ReadError, TileReader, VectorLayer, read_all};
 use crate::stop::Stop;
 use crate::tile::{LonLatBox, Order, Slice, TileId, TileRect, beyond_in_degrees};
 
@@ -93,16 +93,18 @@ impl CheckedTarget {
 
     /// Unpacks and decodes the tiles, or a sample spread evenly over them.
     fn tiles(&mut self, described: &Described, amount: TilesToCheck, stop: &Stop) -> Result<(), CommandError> {
+        let partial = self.manifest.as_ref().map_or_else(PartialScope::default, PartialScope::of);
         let CheckedTarget { reader, tiles, findings, .. } = self;
         if let Some((from, to)) = described.zooms {
-            for id in tiles.iter().filter(|id| !(from..=to).contains(&id.coord.zoom().get())) {
+            let is_within = |id: &TileId| (from..=to).contains(&id.coord.zoom().get()) || partial.holds(*id);
+            for id in tiles.iter().filter(|id| !is_within(id)) {
                 findings.add(FindingKind::Outside, || format!("tile {id} is not of the zooms {from}-{to}"));
             }
         }
         let (total, count) = (tiles.len() as u128, u128::from(amount.of(tiles.len() as u64)));
         let spread = (0..count).filter_map(|i| tiles.get(usize::try_from(i * total / count).ok()?));
         let chosen: Vec<TileId> = spread.copied().collect();
-        let mut told = DescribedTiles::new(described);
+        let mut told = DescribedTiles::new(described, &partial);
         let mut gunzip = Gunzip::new();
         for chunk in chosen.chunks(TILES_PER_CHUNK) {
             if let Some(signal) = stop.asked() {
@@ -130,15 +132,17 @@ impl CheckedTarget {
 /// What a target says about its tiles.
 struct DescribedTiles<'a> {
     bounds: Option<LonLatBox>,
+    /// Bounds and zooms are those of the scope alone: map clients ask for all tiles in them.
+    partial: &'a PartialScope,
     layers: HashMap<&'a str, &'a VectorLayer>,
     /// What was reported for earlier tiles: a layer that is not described would otherwise be reported for every tile.
     named: HashSet<String>,
 }
 
 impl DescribedTiles<'_> {
-    fn new(described: &Described) -> DescribedTiles<'_> {
+    fn new<'a>(described: &'a Described, partial: &'a PartialScope) -> DescribedTiles<'a> {
         let layers = described.vector_layers.iter().map(|layer| (layer.id.as_str(), layer)).collect();
-        DescribedTiles { bounds: described.bounds, layers, named: HashSet::new() }
+        DescribedTiles { bounds: described.bounds, partial, layers, named: HashSet::new() }
     }
 
     /// Decodes a tile and compares it with the metadata.
@@ -150,7 +154,8 @@ impl DescribedTiles<'_> {
         if layers.iter().all(|layer| layer.features.is_empty()) {
             return findings.add(FindingKind::Empty, || format!("tile {id}"));
         }
-        if self.bounds.is_some_and(|bounds| !touches(id, &layers, bounds)) {
+        let is_partial = self.partial.holds(*id);
+        if !is_partial && self.bounds.is_some_and(|bounds| !touches(id, &layers, bounds)) {
             findings.add(FindingKind::Outside, || format!("tile {id} does not touch the bounds"));
         }
         // The format's own check has reported a target that describes no layer at all.
@@ -169,7 +174,7 @@ impl DescribedTiles<'_> {
         let (name, zoom) = (layer.name, id.coord.zoom().get());
         let Some(told) = self.layers.get(name) else { return vec![format!("layer {name:?} is not described")] };
         let mut found = Vec::new();
-        if !(told.minzoom..=told.maxzoom).contains(&zoom) {
+        if !(told.minzoom..=told.maxzoom).contains(&zoom) && !self.partial.holds(*id) {
             found.push(format!("layer {name:?} is described for the zooms {}-{} only", told.minzoom, told.maxzoom));
         }
         let mut seen = HashSet::new();

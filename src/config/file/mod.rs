@@ -103,8 +103,23 @@ pub(super) struct RunSection {
     pub(super) workers: Option<usize>,
     pub(super) batch_features: Option<u64>,
     pub(super) window: Option<usize>,
-    pub(super) rows_mb: Option<usize>,
+    pub(super) rows_mb: Option<RowsMb>,
     pub(super) progress: Option<Progress>,
+}
+
+/// The memory for cached rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "a number of megabytes, or \"auto\"")]
+pub(super) enum RowsMb {
+    Megabytes(usize),
+    Word(AutoWord),
+}
+
+/// The one word that stands for a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum AutoWord {
+    Auto,
 }
 
 /// The section `[layer_defaults]`: keys of tiles that each layer may override.

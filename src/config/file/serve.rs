@@ -1,5 +1,6 @@
 //! The section `[serve]` as it is written: every key may be missing.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ pub(in crate::config) struct ServeSection {
     pub(in crate::config) cdn_cache_control: Option<CacheControl>,
     pub(in crate::config) cdn_headers: Option<Vec<CdnHeaderName>>,
     pub(in crate::config) tag_headers: Option<Vec<TagHeaderName>>,
+    pub(in crate::config) headers: Option<BTreeMap<String, String>>,
     pub(in crate::config) max_connections: Option<usize>,
     pub(in crate::config) max_connections_of_address: Option<usize>,
     pub(in crate::config) trusted_proxies: Option<Vec<String>>,
@@ -41,6 +43,7 @@ pub(in crate::config) struct ServeSection {
     #[serde(with = "duration")]
     pub(in crate::config) live_timeout: Option<Duration>,
     pub(in crate::config) writer: Option<WriterName>,
+    pub(in crate::config) write_back: Option<bool>,
     #[serde(with = "duration")]
     pub(in crate::config) writer_lease: Option<Duration>,
     #[serde(with = "duration")]

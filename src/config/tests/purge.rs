@@ -70,3 +70,51 @@ fn what_is_shown_of_a_purge_holds_no_password() {
     assert!(shown.contains("[[purge]]") && shown.contains("provider = \"varnish\""), "{shown}");
     assert!(!shown.contains("hunter2"), "{shown}");
 }
+
+const BY_TAG: &str =
+    "[[purge]]\nprovider = \"varnish\"\nurl = \"https://h/\"\ncaches = [\"http://127.0.0.1:6081\"]\nby = \"tag\"\n";
+
+#[test]
+fn tags_that_nobody_sends_are_refused() {
+    let refusal = "is \"tag\", and nobody sends tags: name the CDN's header in tag_headers of [serve] (before serve), or write [s3] metadata = { \"cache-tag\" = \"{name},{band}\" } (before a bucket), or purge by = \"path\"";
+    for more in ["", "[s3]\nmetadata = { a = \"{name}\" }", "[serve]\nheaders = { X-Tile = \"{z}\" }"] {
+        answered(&format!("{BY_TAG}{more}"), "purge.by", refusal);
+    }
+    for more in [
+        "[serve]\ntag_headers = [\"xkey\"]",
+        "[serve]\nheaders = { X-Tags = \"{band}\" }",
+        "[s3]\nmetadata = { cache-tag = \"{name},{band}\" }",
+    ] {
+        resolve(&format!("{BY_TAG}{more}")).unwrap_or_else(|error| panic!("{error}: {more}"));
+    }
+}
+
+#[test]
+fn a_header_that_no_tile_can_have_is_answered_with_its_key() {
+    for (text, key, message) in [
+        (
+            "[s3]\nmetadata = { a = \"{zoom}\" }",
+            "s3.metadata",
+            "\"{zoom}\" has {zoom}, and no tile has that: write {name}, {band}, {z}, {x}, {y} or {layer}",
+        ),
+        (
+            "[serve]\nheaders = { X-Tile = \"{z\" }",
+            "serve.headers",
+            "\"{z\" has a brace that stands alone: placeholders are written {name}",
+        ),
+        ("[serve]\nheaders = { X-Tile = \"\" }", "serve.headers", "\"\" is no header: write letters of ASCII"),
+        ("[serve]\nheaders = { \"X Tile\" = \"a\" }", "serve.headers", "\"x tile\" is no name of a header"),
+        (
+            "[serve]\nheaders = { Content-Type = \"a\" }",
+            "serve.headers",
+            "\"Content-Type\" is a header that the server sets itself: leave it out",
+        ),
+        (
+            "[serve]\ntag_headers = [\"Cache-Tag\"]\nheaders = { cache-tag = \"a\" }",
+            "serve.headers",
+            "\"cache-tag\" is given twice, or in tag_headers, too: write it once",
+        ),
+    ] {
+        answered(text, key, message);
+    }
+}

@@ -43,6 +43,7 @@ fn a_bad_file_is_answered_with_line_and_nearest_name() {
             "[[layer]]\nname = \"a\"\ntable = \"t\"\ncandidates = \"a fifth\"",
             "line 4: \"a fifth\" is no fraction: write 0.125 or \"1/8\"",
         ),
+        ("[run]\nrows_mb = \"much\"", "line 2: a number of megabytes, or \"auto\""),
         ("[run]\nworkers = \"many\"", "line 2: invalid type: string \"many\", expected usize"),
         (
             "[database]\nstatement_timeout = \"soon\"",

@@ -2,7 +2,7 @@
 
 mod batches;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::cut::Touching;
 use super::sweep::{distinct_columns, touched_tiles};
@@ -131,6 +131,11 @@ impl Dirty {
         Ok(belongs)
     }
 
+    /// Marks a tile wherever it lies, also beyond the scope, and however many there are: the caller has chosen it.
+    pub fn mark_chosen(&mut self, tile: TileCoord) {
+        self.tiles.insert(tile);
+    }
+
     /// Marks all tiles of a deeper `zoom` that lie in `tile`; returns whether any of them is in the scope.
     ///
     /// # Errors
@@ -153,6 +158,12 @@ impl Dirty {
     #[must_use]
     pub fn zooms(&self) -> Vec<Zoom> {
         self.parts.keys().copied().collect()
+    }
+
+    /// The zooms of the dirty tiles, those of chosen ones beyond the scope included.
+    #[must_use]
+    pub fn marked_zooms(&self) -> BTreeSet<Zoom> {
+        self.tiles.iter().map(|tile| tile.zoom()).collect()
     }
 
     /// Narrows the scope to some zooms (`None` for all) and a coverage.
@@ -213,7 +224,8 @@ impl FeatureSearch {
     #[must_use]
     pub fn new(dirty: &Dirty, layer: &DrawnLayer, places: &LayerFootprints) -> FeatureSearch {
         let mut found: HashMap<TileCoord, Touching> = HashMap::new();
-        let zooms: Vec<Zoom> = dirty.parts.keys().copied().filter(|zoom| layer.zooms.contains(*zoom)).collect();
+        let zooms: BTreeSet<Zoom> =
+            dirty.marked_zooms().into_iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
         for zoom in &zooms {
             let footprints = places.at(*zoom);
             let features = if footprints.has_sources() { footprints.len() } else { 0 };

@@ -224,6 +224,18 @@ pub enum Error {
         /// The cause.
         source: Cause,
     },
+    /// The sessions of a run are on different servers, or see different snapshots.
+    #[error(
+        "{server} stands for several servers, and the sessions of a run need one: {first}, and {other}. Name one server, such as an instance instead of the reader address of a cluster; nothing was published"
+    )]
+    OtherServer {
+        /// The address of both.
+        server: ServerName,
+        /// The server with the run's snapshot.
+        first: String,
+        /// The server of another session.
+        other: String,
+    },
     /// A table was rewritten or truncated after the snapshot was taken.
     #[error("{table} was rewritten or truncated just after the snapshot was taken, which cannot see its rows any more")]
     Rewritten {
@@ -316,6 +328,7 @@ impl Error {
             Error::Interrupted => ErrorKind::Interrupted,
             Error::Refused { .. }
             | Error::NotAccepted { .. }
+            | Error::OtherServer { .. }
             | Error::Timeout { .. }
             | Error::Query { .. }
             | Error::Miscounted { .. }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `connect/` | where the database is, TLS, cancelling a statement |
 //! | `snapshot`, `transaction` | the state that a run sees, and the read-only transaction of each session |
+//! | `origin` | whether all sessions of a run are on one server |
 //! | `locks/` | locks are taken early and waited for briefly; the run gives way to others |
 //! | `prepared` | statements that are parsed and planned once a session |
 //! | `writing`, `listen` | sessions that may write, and connections that receive notifications |
@@ -18,6 +19,7 @@ mod identifier;
 mod listen;
 mod locks;
 mod options;
+mod origin;
 mod prepared;
 mod server_name;
 mod session_room;
@@ -40,6 +42,7 @@ use crate::stop::Stop;
 use connect::cancel::cancel;
 use connect::tls;
 use locks::Locks;
+use origin::ExportedSnapshot;
 use prepared::PreparedStatements;
 use transaction::Transaction;
 
@@ -78,8 +81,8 @@ pub(crate) struct Session {
     pub(in crate::postgis) client: Arc<Object>,
     pub(in crate::postgis) cancel: CancelToken,
     pub(in crate::postgis) database: Database,
-    /// The id of the exported snapshot that its transaction imports; `None` for a snapshot of its own.
-    pub(in crate::postgis) exported: Option<String>,
+    /// The exported snapshot that its transaction imports; `None` for a snapshot of its own.
+    pub(in crate::postgis) exported: Option<ExportedSnapshot>,
     /// Its read-only transaction; `None` for a session that may write.
     pub(in crate::postgis) transaction: Option<Arc<Transaction>>,
 }
@@ -157,16 +160,21 @@ impl Database {
 
     /// A session on a snapshot. The database was reached when the snapshot was taken, so no answer now means that it went away.
     pub(in crate::postgis) async fn on(&self, snapshot: &Snapshot) -> Result<Session, Error> {
-        self.session(Some(snapshot.exported.clone())).await.map_err(|error| match error {
-            Error::Unreachable { server, source } => {
-                Error::Lost { server, during: "while connecting again".to_owned(), source }
+        match self.session(Some(snapshot.exported.clone())).await {
+            Err(Error::Unreachable { server, source }) => {
+                Err(Error::Lost { server, during: "while connecting again".to_owned(), source })
             }
-            other => other,
-        })
+            // Another server, too, if the one with the snapshot was restarted or replaced: then its session is lost, which is the cause.
+            Err(error @ Error::OtherServer { .. }) => {
+                snapshot.all("looking for the server of the snapshot", "SELECT", &[]).await?;
+                Err(error)
+            }
+            opened => opened,
+        }
     }
 
     /// A session in a new transaction, on an exported snapshot if there is one yet.
-    pub(in crate::postgis) async fn session(&self, exported: Option<String>) -> Result<Session, Error> {
+    pub(in crate::postgis) async fn session(&self, exported: Option<ExportedSnapshot>) -> Result<Session, Error> {
         let client = tokio::select! {
             client = self.connection() => client?,
             _ = self.stop.wait() => return Err(Error::Interrupted),
@@ -370,31 +378,14 @@ impl Session {
             };
         }
         if source.is_cancelled() {
-            let limit = self.database.options.statement_timeout;
-            if took_too_long(begun.elapsed(), limit) {
+            let options = &self.database.options;
+            if options.is_statement_limit(begun.elapsed()) {
+                let limit = options.statement_timeout;
                 return Error::Timeout { context, after: humantime::format_duration(limit).to_string(), source };
             }
             let next = "Somebody cancelled it in the server (pg_cancel_backend): run the command again";
             return Error::Query { context, next, source };
         }
         Error::Query { context, next: "Mend what the cause names, and run the command again", source }
-    }
-}
-
-/// True if a statement cancelled `after` this time had reached 90 % of its `limit` (zero: none): two machines' clocks differ.
-fn took_too_long(after: Duration, limit: Duration) -> bool {
-    !limit.is_zero() && after >= limit.mul_f64(0.9)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_statement_that_ran_as_long_as_its_limit_took_too_long() {
-        let seconds = Duration::from_secs;
-        for (after, limit, expected) in [(600, 600, true), (599, 600, true), (500, 600, false), (900, 0, false)] {
-            assert_eq!(took_too_long(seconds(after), seconds(limit)), expected, "{after} s of {limit} s");
-        }
     }
 }

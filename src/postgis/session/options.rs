@@ -30,11 +30,35 @@ impl SessionOptions {
         self.lock_timeout.min(self.statement_timeout / 2).max(Duration::from_millis(1))
     }
 
+    /// True if a statement that was cancelled after this time had reached 90 % of its limit (zero: none): two machines' clocks differ.
+    pub(in crate::postgis) fn is_statement_limit(&self, after: Duration) -> bool {
+        !self.statement_timeout.is_zero() && after >= self.statement_timeout.mul_f64(0.9)
+    }
+
     /// How a wait for a lock ended, in words.
     pub(in crate::postgis) fn wait_text(&self, cause: &Cause) -> String {
         if cause.code == Some(SqlState::T_R_DEADLOCK_DETECTED) {
             return "the server ended a deadlock with others: it waited".to_owned();
         }
         format!("it waited longer than lock_timeout ({})", humantime::format_duration(self.lock_limit()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_statement_that_ran_as_long_as_its_limit_took_too_long() {
+        let seconds = Duration::from_secs;
+        for (after, limit, expected) in [(600, 600, true), (599, 600, true), (500, 600, false), (900, 0, false)] {
+            let options = SessionOptions {
+                statement_timeout: seconds(limit),
+                lock_timeout: seconds(1),
+                work_mem: String::new(),
+                connections: 1,
+            };
+            assert_eq!(options.is_statement_limit(seconds(after)), expected, "{after} s of {limit} s");
+        }
     }
 }

@@ -4,6 +4,7 @@ use tokio_postgres::Row;
 
 use super::error::Error;
 use super::locks::LockWatcher;
+use super::origin::ExportedSnapshot;
 use super::{Database, Param, Session};
 
 /// The oldest PostgreSQL that works, as `server_version_num`: 13 brought `pg_current_snapshot()`.
@@ -14,8 +15,8 @@ const OLDEST_POSTGRES: i32 = 130_000;
 pub struct Snapshot {
     /// The session that exported the snapshot.
     pub(crate) keeper: Session,
-    /// The id by which other sessions import it.
-    pub(in crate::postgis) exported: String,
+    /// What other sessions import.
+    pub(in crate::postgis) exported: ExportedSnapshot,
     cursor: String,
     /// Watches for others that wait for the run.
     _watcher: LockWatcher,
@@ -50,6 +51,7 @@ impl Database {
         let sql = "SELECT pg_export_snapshot(), CASE WHEN pg_is_in_recovery() THEN format('%1$s:%1$s:', pg_snapshot_xmin(seen))
                        ELSE seen::text END FROM pg_current_snapshot() AS seen";
         let row = keeper.one("taking the snapshot", sql, &[]).await?;
-        Ok(Snapshot { exported: row.get(0), cursor: row.get(1), keeper, _watcher: LockWatcher::start(self) })
+        let exported = ExportedSnapshot { id: row.get(0), origin: keeper.origin().await? };
+        Ok(Snapshot { exported, cursor: row.get(1), keeper, _watcher: LockWatcher::start(self) })
     }
 }

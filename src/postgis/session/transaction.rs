@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use deadpool_postgres::Object;
 use tokio_postgres::SimpleQueryMessage;
@@ -9,6 +10,7 @@ use tokio_postgres::error::SqlState;
 
 use super::Session;
 use super::error::{Cause, Error};
+use super::origin::{ExportedSnapshot, ORIGIN_COLUMNS, SessionOrigin};
 
 /// A transaction on a connection of the pool. Dropping it rolls it back, so that a connection in the pool holds no lock.
 pub(in crate::postgis) struct Transaction {
@@ -67,7 +69,7 @@ impl Session {
     pub(in crate::postgis) async fn begin(&self, transaction: &Transaction) -> Result<(), Error> {
         let options = &self.database.options;
         let snapshot =
-            self.exported.as_ref().map(|id| format!("SET TRANSACTION SNAPSHOT '{}';", id.replace('\'', "''")));
+            self.exported.as_ref().map(|from| format!("SET TRANSACTION SNAPSHOT '{}';", from.id.replace('\'', "''")));
         let sql = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {snapshot}
              SET LOCAL statement_timeout = {timeout};
@@ -82,7 +84,7 @@ impl Session {
              SET LOCAL intervalstyle = 'postgres';
              SET LOCAL extra_float_digits = 1;
              SET LOCAL bytea_output = 'hex';
-             SELECT pid, virtualxid FROM pg_catalog.pg_locks WHERE pid = pg_catalog.pg_backend_pid() AND locktype = 'virtualxid'",
+             SELECT pid, virtualxid, {ORIGIN_COLUMNS} FROM pg_catalog.pg_locks WHERE pid = pg_catalog.pg_backend_pid() AND locktype = 'virtualxid'",
             snapshot = snapshot.unwrap_or_default(),
             timeout = options.statement_timeout.as_millis(),
             lock_timeout = options.lock_limit().as_millis(),
@@ -90,9 +92,17 @@ impl Session {
         );
         // Behind a pooler even this may have to wait for a free connection.
         let begin = async { Ok(self.client.simple_query(&sql).await) };
-        let messages = self.until_stopped(begin).await?.map_err(|error| self.not_begun(error.into()))?;
+        let messages = match self.until_stopped(begin).await? {
+            Ok(messages) => messages,
+            Err(error) => return Err(self.not_begun(error.into()).await),
+        };
         if let Some(backend) = messages.iter().find_map(backend) {
             transaction.backend.get_or_init(|| backend);
+        }
+        if let (Some(from), Some(origin)) = (&self.exported, messages.iter().find_map(origin))
+            && !from.origin.is_same(&origin)
+        {
+            return Err(self.other_server(from, &origin));
         }
         match self.database.postgis.get() {
             Some(schema) => self.add_to_search_path(schema).await,
@@ -100,10 +110,36 @@ impl Session {
         }
     }
 
-    fn not_begun(&self, source: Cause) -> Error {
+    /// Where the session is.
+    pub(in crate::postgis) async fn origin(&self) -> Result<SessionOrigin, Error> {
+        let context = "asking the server which one it is";
+        let asked = async { Ok(self.client.simple_query(&format!("SELECT {ORIGIN_COLUMNS}")).await) };
+        let messages = self.until_stopped(asked).await?;
+        let messages = messages.map_err(|error| self.failed(context, Instant::now(), error))?;
+        messages.iter().find_map(origin).ok_or_else(|| Error::Query {
+            context: context.to_owned(),
+            next: "look into the cause",
+            source: std::io::Error::other("it gives no answer").into(),
+        })
+    }
+
+    fn other_server(&self, expected: &ExportedSnapshot, found: &SessionOrigin) -> Error {
+        let (first, other) = (expected.origin.to_string(), found.to_string());
+        Error::OtherServer { server: self.server().clone(), first, other }
+    }
+
+    async fn not_begun(&self, source: Cause) -> Error {
         // The server does not know the snapshot any more, because the session that exported it has ended.
         let snapshot_gone = self.exported.is_some()
             && matches!(source.code, Some(SqlState::INVALID_PARAMETER_VALUE | SqlState::UNDEFINED_OBJECT));
+        if !source.is_lost()
+            && let Some(from) = &self.exported
+            && self.client.batch_execute("ROLLBACK").await.is_ok()
+            && let Ok(found) = self.origin().await
+            && !from.origin.is_same_server(&found)
+        {
+            return self.other_server(from, &found);
+        }
         if source.is_lost() || snapshot_gone {
             let during = "while opening a session".to_owned();
             return Error::Lost { server: self.server().clone(), during, source };
@@ -138,6 +174,12 @@ impl Session {
             source: error.into(),
         })
     }
+}
+
+/// Where the session is, if `message` is the answer with its origin.
+fn origin(message: &SimpleQueryMessage) -> Option<SessionOrigin> {
+    let SimpleQueryMessage::Row(row) = message else { return None };
+    SessionOrigin::of(row)
 }
 
 /// The answer of the server that identifies the transaction, if `message` is that answer.

@@ -12,7 +12,7 @@ use crate::cells::CellCounts;
 use crate::postgis::layer::{Layer, QueryValues, explain, search_boxes};
 use crate::postgis::session::{Error, Param, Snapshot};
 use crate::postgis::sql::{self, FoldedValues};
-use crate::tile::{Coverage, Footprints, LayerFootprints, Zoom};
+use crate::tile::{Coverage, Footprints, LayerFootprints, SortedPoints, Zoom};
 
 /// The result of one pass.
 pub(in crate::postgis) struct PassResult {
@@ -77,7 +77,11 @@ impl SurveyPass<'_> {
                 gathered = zooms.iter().filter(|zoom| !is_counted(zoom)).map(|zoom| (*zoom, rows)).collect();
                 footprints
             }
-            None if has_packed_points => LayerFootprints::Same(Footprints::Points(points)),
+            None if has_packed_points => {
+                let sorting = tokio::task::spawn_blocking(move || SortedPoints::new(points));
+                let points = sorting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+                LayerFootprints::Same(Footprints::Points(points))
+            }
             None => LayerFootprints::Same(Footprints::Boxes(boxes)),
         };
         Ok(PassResult { footprints, counts, gathered, skipped })

@@ -84,9 +84,10 @@ pub fn cheapest_cover(tiles: &[TileCoord], counts: &impl TileCounts, max_items: 
     }
     let everything = CoverCost::of_wildcard(counts.total(), tiles.len());
     let all = Cover { items: vec![PurgeItem::Everything], beyond: everything.beyond };
-    let zooms = zooms(tiles, counts);
     // Each zoom takes an item at least.
-    let Some(spare) = max_items.checked_sub(zooms.len()) else { return all };
+    let zooms = tiles.chunk_by(|one, other| one.zoom() == other.zoom()).count();
+    let Some(spare) = max_items.checked_sub(zooms) else { return all };
+    let zooms = self::zooms(tiles, counts);
     let mut tables = Vec::new();
     let mut reached = vec![CoverCost::default()];
     for zoom in &zooms {

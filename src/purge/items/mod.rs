@@ -23,4 +23,4 @@ pub use counts::{FullPyramid, ListedCounts, TileCounts};
 pub use cover::{Cover, cheapest_cover};
 pub use item::PurgeItem;
 pub use plan::{PlanRules, PurgeBy, PurgePlan, plan};
-pub use tags::{BandTags, TilesetTag, band_tags};
+pub use tags::{BandTags, band_tags};

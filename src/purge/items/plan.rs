@@ -3,9 +3,9 @@
 use super::address::TileAddresses;
 use super::cover::cheapest_cover;
 use super::item::PurgeItem;
-use super::tags::{TilesetTag, band_tags};
+use super::tags::band_tags;
 use super::{TileCounts, TilesToPurge};
-use crate::tile::ZoomList;
+use crate::tile::{TilesetTag, ZoomList};
 
 /// By what tiles are purged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct PlanRules {
     pub tag: TilesetTag,
     /// The zooms of the target.
     pub zooms: ZoomList,
+    /// By tag: tiles that are purged by their addresses, too, because a CDN may have cached an error for them, which carries no tag.
+    pub untagged: TilesToPurge,
 }
 
 /// What is sent.
@@ -62,7 +64,7 @@ pub fn plan(
         let beyond = counts.total().saturating_sub(tiles.count().map_or(u64::MAX, |count| count as u64));
         // The tag spares what else the CDN keeps at this address, and documents carry no tag.
         match rules.by {
-            PurgeBy::Tag => {
+            PurgeBy::Tag if rules.untagged.is_empty() => {
                 let tag = PurgeItem::Tag(rules.tag.as_str().to_owned());
                 PurgePlan { items: std::iter::once(tag).chain(documents.clone()).collect(), beyond }
             }
@@ -79,8 +81,13 @@ pub fn plan(
     let found = match rules.by {
         PurgeBy::Tag => {
             let found = band_tags(tiles, &rules.tag, &rules.zooms);
-            if found.tags.len() <= room {
-                let items = found.tags.into_iter().map(PurgeItem::Tag).collect();
+            let untagged = match &rules.untagged {
+                TilesToPurge::Everything => listed,
+                TilesToPurge::Listed(untagged) => untagged,
+            };
+            if found.tags.len() + untagged.len() * addresses.paths_per_tile() <= room {
+                let tags = found.tags.into_iter().map(PurgeItem::Tag);
+                let items = tags.chain(untagged.iter().copied().map(PurgeItem::Tile)).collect();
                 Some(PurgePlan { items, beyond: found.beyond })
             } else if rules.mixes {
                 covered(listed, addresses, counts, room_for_paths)
@@ -123,7 +130,14 @@ mod tests {
     use super::*;
 
     fn rules(by: PurgeBy, max_items: usize) -> PlanRules {
-        PlanRules { by, mixes: true, max_items, tag: TilesetTag::of("n"), zooms: "0-5".parse().unwrap() }
+        PlanRules {
+            by,
+            mixes: true,
+            max_items,
+            tag: TilesetTag::of("n"),
+            zooms: "0-5".parse().unwrap(),
+            untagged: TilesToPurge::default(),
+        }
     }
 
     fn shown(tiles: &TilesToPurge, documents: &[&str], url: &str, rules: &PlanRules) -> String {

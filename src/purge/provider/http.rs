@@ -85,18 +85,26 @@ impl HttpClient {
 
 /// A server that cannot be reached may be back soon; one whose certificate is wrong is not the one that was meant.
 fn unreachable(host: &str, error: &hyper_util::client::legacy::Error) -> SendError {
+    if let Some(why) = bad_certificate(error) {
+        return SendError::refused(format!("the certificate of {host} is not trusted ({why:?})"));
+    }
     let mut cause: Option<&(dyn std::error::Error + 'static)> = error.source();
     let mut deepest = error.to_string();
     while let Some(error) = cause {
         deepest = error.to_string();
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        if let Some(rustls::Error::InvalidCertificate(why)) = tls.or_else(|| error.downcast_ref()) {
-            return SendError::refused(format!("the certificate of {host} is not trusted ({why:?})"));
-        }
         cause = error.source();
     }
     SendError::later(format!("{host} cannot be reached: {deepest}"))
+}
+
+/// What is wrong with the server's certificate, if that is the cause. An `io::Error` does not name what it wraps among its sources.
+fn bad_certificate<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::CertificateError> {
+    if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() {
+        return Some(why);
+    }
+    let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let wrapped = wrapped.and_then(|wrapped| bad_certificate(wrapped));
+    wrapped.or_else(|| error.source().and_then(|cause| bad_certificate(cause)))
 }
 
 impl HttpAnswer {

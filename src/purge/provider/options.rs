@@ -23,8 +23,8 @@ pub struct PurgeOptions {
     pub required: bool,
     /// After which time the same items are purged again: for caches in two tiers. `None` for never.
     pub rebound: Option<Duration>,
-    /// How long readers of the target may still hold the old tiles after a publish.
-    pub settle: Duration,
+    /// How long servers of the target may answer with old tiles after a publish; `None` for what the kind of target needs.
+    pub settle: Option<Duration>,
 }
 
 /// A provider and what it needs.

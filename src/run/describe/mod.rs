@@ -15,7 +15,7 @@ use super::prepare::Prepared;
 use crate::changes::Cursor;
 use crate::config::JobSettings;
 use crate::encode::PACKING_VERSION;
-use crate::manifest::{DatabaseMark, DrawingVersions, MANIFEST_VERSION, Manifest, Region, fingerprint_of};
+use crate::manifest::{DatabaseMark, DrawingVersions, Manifest, Region, fingerprint_of};
 use crate::pipeline::PipelineOutcome;
 use crate::postgis::{Layer, RENDERING_VERSION};
 use crate::sink::{Described, GENERATOR, Metadata, Scope, VectorLayer};
@@ -64,7 +64,7 @@ pub(crate) fn manifest(
     let unrendered = budgets::unrendered(&failed_before, |tile| scope.holds(tile.into()), outcome);
     let written = outcome.written;
     Manifest {
-        version: MANIFEST_VERSION,
+        version: Manifest::version_with(&[]),
         generator: GENERATOR.to_owned(),
         snapshot: parts.snapshot,
         seed_snapshot: parts.seed_snapshot,
@@ -74,6 +74,8 @@ pub(crate) fn manifest(
         zooms: tileset.zooms.to_string(),
         bbox: tileset.bbox.iter().map(LonLatBox::to_string).collect(),
         kept: parts.kept,
+        // A seed deletes the tiles there.
+        partial: Vec::new(),
         planned: prepared.zooms.iter().map(|zoom| zoom.tiles).sum(),
         stored: written.stored + written.unchanged + before.outside,
         empty: written.removed,

@@ -51,8 +51,10 @@ impl CommandError {
             | CommandError::NoUrl { .. }
             | CommandError::Admin { .. }
             | CommandError::NoPage { .. }
+            | CommandError::WrittenAsAWhole { .. }
             | CommandError::Location(_)
             | CommandError::NoVersions { .. }
+            | CommandError::NoRewrite { .. }
             | CommandError::NoPurges { .. }
             | CommandError::Unversioned { .. }
             | CommandError::Switch(_)

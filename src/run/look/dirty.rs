@@ -1,15 +1,18 @@
 //! Which tiles are dirty, and why.
 
+use std::collections::HashSet;
+
+use super::beyond::FoundBeyondScope;
 use super::tile_list::{MAX_LISTED_TILES, TileList, TileListError};
-use super::{DirtyFilter, Look, TargetState};
+use super::{DirtyFilter, Look, TargetState, WorkBeyondScope};
 use crate::changes::{self, Watch, unseen_changes, unseen_positions};
 use crate::patch::ChangedPositions;
 use crate::plan::{Dirty, DrawnLayer, ScopePart};
 use crate::postgis::{Layer, survey};
-use crate::report::{Reason, UNRENDERED};
+use crate::report::{ASKED_FOR, Reason, UNRENDERED};
 use crate::run::CommandError;
 use crate::run::attempts::aside;
-use crate::tile::{Coverage, LayerIndex, LonLatBox, Spot, WorldRect, ZoomList};
+use crate::tile::{Coverage, LayerIndex, LonLatBox, Spot, TileCoord, TileRectList, WorldRect, ZoomList};
 
 /// What a reseed has to do.
 pub(crate) enum Work {
@@ -31,22 +34,38 @@ pub(crate) struct DirtyTiles {
     pub(crate) around: Option<WorldRect>,
     /// True if the target is up to date once these tiles are rendered.
     pub(crate) complete: bool,
+    /// What becomes of tiles outside of the scope.
+    pub(crate) beyond: Box<FoundBeyondScope>,
 }
 
 impl DirtyTiles {
-    fn new(dirty: Dirty, complete: bool) -> DirtyTiles {
-        DirtyTiles { dirty, reasons: Vec::new(), spots: ChangedPositions::default(), around: None, complete }
+    fn new(dirty: Dirty, complete: bool, state: &TargetState) -> DirtyTiles {
+        let (reasons, partial) = (Vec::new(), state.manifest.partial.clone());
+        let beyond = Box::new(FoundBeyondScope { held: Vec::new(), wanted: Vec::new(), partial });
+        DirtyTiles { dirty, reasons, spots: ChangedPositions::default(), around: None, complete, beyond }
     }
 
     /// The tiles that a flag names.
-    fn named_by(flag: &str, dirty: Dirty) -> DirtyTiles {
+    fn named_by(flag: &str, dirty: Dirty, state: &TargetState) -> DirtyTiles {
         let reasons = vec![Reason { what: flag.to_owned(), rows: dirty.len() as u64, seconds: 0.0 }];
-        DirtyTiles { reasons, ..DirtyTiles::new(dirty, false) }
+        DirtyTiles { reasons, ..DirtyTiles::new(dirty, false, state) }
+    }
+
+    /// Dirty tiles whose stored bytes are no beginning for a patch: those that the target does not hold though they are not empty, and those
+    /// that could not be rendered before.
+    pub(crate) fn rendered_whole(&self, state: &TargetState) -> Vec<TileCoord> {
+        state.unrendered.iter().chain(&self.beyond.wanted).copied().collect()
+    }
+
+    /// Dirty tiles that have changed, unlike those that are stored for the first time; `None` if they are too many for a list.
+    pub(crate) fn changed(&self) -> Option<TileRectList> {
+        let is_new: HashSet<TileCoord> = self.beyond.wanted.iter().copied().collect();
+        TileRectList::of(self.dirty.iter().filter(|tile| !is_new.contains(tile)))
     }
 
     /// No dirty tile.
     pub(crate) fn nothing(state: &TargetState) -> DirtyTiles {
-        DirtyTiles::new(Dirty::new(&state.parts, usize::MAX), true)
+        DirtyTiles::new(Dirty::new(&state.parts, usize::MAX), true, state)
     }
 
     fn note(&mut self, spot: Spot) {
@@ -124,7 +143,8 @@ pub(super) async fn from_log(
         |watch: &Watch| pending.iter().find(|pending| pending.watch == watch.id).map_or(0, |noted| noted.rows);
     let mut reasons = reasons(&pending, watches);
     let retried = if filter.leaves_unrendered && reasons.is_empty() { &[][..] } else { &state.unrendered };
-    if reasons.is_empty() && retried.is_empty() {
+    let mut beyond = WorkBeyondScope::of(state, filter);
+    if reasons.is_empty() && retried.is_empty() && !beyond.has_work() {
         return Ok(Work::Nothing);
     }
     let narrowed = filter.is_narrowed();
@@ -141,16 +161,23 @@ pub(super) async fn from_log(
     let mut once_more = 0;
     for tile in retried {
         match dirty.mark_tile(*tile) {
+            Ok(false) if !narrowed && state.partial.holds((*tile).into()) => {
+                dirty.mark_chosen(*tile);
+                once_more += 1;
+            }
             Ok(belongs) => once_more += u64::from(belongs),
             Err(_too_many) => return Ok(Work::All(reasons)),
         }
     }
     if once_more > 0 {
         reasons.push(Reason { what: UNRENDERED.to_owned(), rows: once_more, seconds: 0.0 });
-    } else if reasons.is_empty() {
+    } else if reasons.is_empty() && !beyond.has_work() {
         return Ok(Work::Nothing);
     }
-    let mut changed = DirtyTiles::new(dirty, !narrowed);
+    if beyond.has_work() {
+        reasons.push(Reason { what: ASKED_FOR.to_owned(), rows: beyond.wanted(), seconds: 0.0 });
+    }
+    let mut changed = DirtyTiles::new(dirty, !narrowed, state);
     changed.reasons = reasons;
     changed.spots = ChangedPositions::new(layers.iter().map(|layer| layer.as_points().is_some()));
     for (index, (layer, watches)) in layers.iter().zip(watches).enumerate() {
@@ -167,6 +194,7 @@ pub(super) async fn from_log(
                 }
                 changed.note(spot);
                 changed.spots.add(LayerIndex(index), spot);
+                beyond.mark(&drawn, spot);
                 seen += 1;
                 too_many = changed.dirty.mark(&drawn, spot).is_err()
                     || seen == POSITIONS_TO_EXTRAPOLATE
@@ -178,6 +206,9 @@ pub(super) async fn from_log(
             }
         }
     }
+    let beyond = beyond.found(state, &look.job.target).await?;
+    beyond.held.iter().chain(&beyond.wanted).for_each(|tile| changed.dirty.mark_chosen(*tile));
+    changed.beyond = Box::new(beyond);
     Ok(Work::Some(changed))
 }
 
@@ -189,7 +220,7 @@ pub(super) async fn from_list(state: &TargetState, list: &TileList) -> Result<Wo
         Ok::<_, TileListError>(dirty)
     })
     .await??;
-    Ok(Work::Some(DirtyTiles::named_by("--tiles", dirty)))
+    Ok(Work::Some(DirtyTiles::named_by("--tiles", dirty, state)))
 }
 
 /// The tiles of an area.
@@ -212,7 +243,7 @@ pub(super) async fn from_area(look: &Look<'_>, boxes: &[LonLatBox]) -> Result<Wo
     for id in held.await?? {
         dirty.mark_tile(id.coord).map_err(too_many)?;
     }
-    Ok(Work::Some(DirtyTiles::named_by("--area", dirty)))
+    Ok(Work::Some(DirtyTiles::named_by("--area", dirty, state)))
 }
 
 /// All zooms of a tileset.

@@ -4,11 +4,15 @@
 //! |---|---|
 //! | `state` | what the target says about itself, and whether it fits the database and the settings |
 //! | `dirty` | which tiles are dirty, and why |
+//! | `beyond` | the same in partial regions, and the tiles that are to be stored there |
 //! | `tile_list` | tiles and areas that the user names |
 //! | `dirty_file` | dirty tiles as a file |
+//! | `follow` | look after look, for a server |
 
+mod beyond;
 mod dirty;
 pub(crate) mod dirty_file;
+mod follow;
 mod state;
 mod tile_list;
 
@@ -17,12 +21,14 @@ use std::sync::Arc;
 use super::attempts::{aside, reading};
 use super::describe::{IdentityKey, SameDatabase, fingerprint};
 use super::{CommandError, Job};
-use crate::changes::{self, Cursor, TrackedLayer, tracked};
+use crate::changes::{self, Cursor, TrackedLayer, Watch, tracked};
 use crate::postgis::{Database, Layer, LayerLocks, Reads, Server, Snapshot, probe};
 use crate::sink::OpenMode;
-use crate::tile::{LonLatBox, ZoomList};
+use crate::tile::{LonLatBox, TileCoord, ZoomList};
 
+pub(crate) use beyond::WorkBeyondScope;
 pub(crate) use dirty::{DirtyTiles, Work, drawn};
+pub(crate) use follow::LogFollower;
 pub(crate) use state::{TargetState, needs_seed};
 pub(crate) use tile_list::listed;
 pub use tile_list::{TileList, TileListError, area};
@@ -52,6 +58,8 @@ pub struct DirtyFilter {
     pub bbox: Vec<LonLatBox>,
     /// Do not retry tiles that earlier runs could not render, unless something else changed.
     pub leaves_unrendered: bool,
+    /// Tiles outside of the target's scope that are to be stored in it, because somebody has asked for them.
+    pub written_back: Vec<TileCoord>,
 }
 
 impl DirtyFilter {
@@ -124,19 +132,10 @@ impl<'a> Look<'a> {
 
     /// Finds the dirty tiles.
     pub(crate) async fn work(&self) -> Result<Work, CommandError> {
-        let (Look { job, state, snapshot, layers, filter, .. }, target) = (self, &self.job.target);
+        let Look { state, filter, .. } = self;
         match &filter.tiles {
             TilesWanted::Changed => {
-                let schema = &job.settings.database.changes.schema;
-                let reading: Vec<TrackedLayer<'_>> = (layers.iter().zip(&job.settings.tileset.layers))
-                    .map(|(layer, settings)| TrackedLayer { layer, track: &settings.track })
-                    .collect();
-                let watches = tracked(&self.database, snapshot, schema, &reading, &state.cursor).await;
-                let watches = watches.map_err(|error| match error {
-                    changes::Error::Untracked(why) => CommandError::Untracked { target: target.to_string(), why },
-                    other => other.into(),
-                })?;
-                self.is_of_this_database()?;
+                let watches = self.watches(&state.cursor).await?;
                 dirty::from_log(self, &watches, filter).await
             }
             TilesWanted::List(list) => {
@@ -148,6 +147,22 @@ impl<'a> Look<'a> {
                 dirty::from_area(self, boxes).await
             }
         }
+    }
+
+    /// What the log holds for each layer, if it holds all changes since a cursor.
+    async fn watches(&self, since: &Cursor) -> Result<Vec<Vec<Watch>>, CommandError> {
+        let Look { job, snapshot, layers, .. } = self;
+        let schema = &job.settings.database.changes.schema;
+        let reading: Vec<TrackedLayer<'_>> = (layers.iter().zip(&job.settings.tileset.layers))
+            .map(|(layer, settings)| TrackedLayer { layer, track: &settings.track })
+            .collect();
+        let watches = tracked(&self.database, snapshot, schema, &reading, since).await;
+        let watches = watches.map_err(|error| match error {
+            changes::Error::Untracked(why) => CommandError::Untracked { target: job.target.to_string(), why },
+            other => other.into(),
+        })?;
+        self.is_of_this_database()?;
+        Ok(watches)
     }
 
     /// Refuses a target that may show another database. Reasons against the log itself are reported first.

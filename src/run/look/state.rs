@@ -8,7 +8,7 @@ use crate::postgis::Reads;
 use crate::run::CommandError;
 use crate::run::describe::{IdentityKey, SameDatabase, compare};
 use crate::run::target::{Target, regions_to_seed, unmendable};
-use crate::sink::{Described, ReadError};
+use crate::sink::{Described, PartialScope, ReadError};
 use crate::tile::{Coverage, LonLatBox, NoTile, TileCoord, ZoomList};
 
 /// A target that a reseed may bring up to date, according to its manifest.
@@ -20,6 +20,8 @@ pub(crate) struct TargetState {
     pub(crate) cursor: Cursor,
     /// The regions of the tileset that it holds.
     pub(crate) parts: Vec<ScopePart>,
+    /// The partial regions.
+    pub(crate) partial: PartialScope,
     /// Tiles that earlier runs could not render.
     pub(crate) unrendered: Vec<TileCoord>,
 }
@@ -62,7 +64,11 @@ impl TargetState {
             .map_err(unreadable)?;
         let tile = |text: &String| text.parse().map_err(|NoTile| unreadable(format!("{text:?} is no tile")));
         let unrendered = manifest.unrendered.iter().map(tile).collect::<Result<_, CommandError>>()?;
-        Ok(TargetState { described, manifest, cursor, parts, unrendered })
+        let partial = PartialScope::of(&manifest);
+        if partial.regions().len() != manifest.partial.len() {
+            return Err(unreadable("a partial region".to_owned()));
+        }
+        Ok(TargetState { described, manifest, cursor, parts, partial, unrendered })
     }
 
     /// Sets an older snapshot than the target's, from which on changes are looked for.

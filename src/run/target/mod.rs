@@ -26,8 +26,8 @@ use crate::manifest::Publication;
 use crate::purge::{Outbox, OutboxWriter, queue_name};
 use crate::sink::{
     BeforeManifest, ChangeListWriter, Directory, DirectoryReader, FolderNotes, Latest, LocationError, Mbtiles,
-    MbtilesReader, NoteStore, OpenMode, Pmtiles, PmtilesReader, Publishing, ReadError, S3, S3Notes, S3Object,
-    S3Options, S3Pmtiles, S3Reader, TargetError, TileReader, TreeOptions, s3_versions,
+    MbtilesReader, NoteStore, OpenMode, PartialScope, Pmtiles, PmtilesReader, Publishing, ReadError, RewrittenHeaders,
+    S3, S3Notes, S3Object, S3Options, S3Pmtiles, S3Reader, TargetError, TileReader, TreeOptions, s3_versions,
 };
 use crate::stop::Stop;
 
@@ -68,6 +68,21 @@ impl Target {
         self.targets.reader_of_what_is_there(&self.url)
     }
 
+    /// The partial regions that a run of all tiles gives up; none of an archive, which is replaced as a whole. May wait for a server.
+    pub(crate) fn partial(&self) -> Result<PartialScope, CommandError> {
+        if self.is_archive() {
+            return Ok(PartialScope::default());
+        }
+        let reader = match self.reader_of_what_is_there() {
+            // What is there is refused, or replaced, when the sink is begun.
+            Err(CommandError::Read(ReadError::Foreign { .. })) => None,
+            reader => reader?,
+        };
+        let described = reader.and_then(|mut reader| reader.describe().ok());
+        let manifest = described.and_then(|described| serde_json::from_str(&described.manifest?).ok());
+        Ok(manifest.map_or_else(PartialScope::default, |manifest| PartialScope::of(&manifest)))
+    }
+
     /// Opens the target for writing. May wait for a server.
     pub(crate) fn sink(&self, mode: OpenMode) -> Result<AnySink, CommandError> {
         self.targets.sink(&self.url, mode)
@@ -76,6 +91,11 @@ impl Target {
     /// The versions of a prefix in S3, after the map was switched if that is wanted.
     pub(crate) fn s3_versions(&self, switch: bool, to: Option<&str>) -> Result<Latest, CommandError> {
         self.targets.s3_versions(&self.url, switch, to)
+    }
+
+    /// Gives every tile of a prefix in S3 the headers of the settings. May wait for a server.
+    pub(crate) fn rewrite_headers(&self, layers: &[String]) -> Result<RewrittenHeaders, CommandError> {
+        self.targets.rewrite_headers(&self.url, layers)
     }
 
     /// The small documents that are kept with the target.
@@ -107,6 +127,11 @@ impl Target {
     /// True if tiles are stored as gzip; archives always do.
     pub(crate) fn is_packed(&self) -> bool {
         self.targets.packed(&self.url)
+    }
+
+    /// True if the target is a PMTiles archive.
+    pub(crate) const fn is_pmtiles(&self) -> bool {
+        matches!(self.url, TargetUrl::Pmtiles(_) | TargetUrl::S3Pmtiles { .. })
     }
 
     /// True if the target is one file or object.
@@ -232,6 +257,21 @@ impl Targets {
         }
         s3_versions(location(url)?, self.s3.clone(), &self.runtime)?
             .ok_or_else(|| CommandError::Unversioned { target: url.to_string() })
+    }
+
+    /// Gives every tile of a prefix in S3 the headers of the settings.
+    fn rewrite_headers(&self, url: &TargetUrl, layers: &[String]) -> Result<RewrittenHeaders, CommandError> {
+        let no = |why| CommandError::NoRewrite { target: url.to_string(), why };
+        if !matches!(url, TargetUrl::S3Prefix { .. }) {
+            return Err(no(
+                "only tiles in an s3://bucket/prefix/ have headers of their own: leave --rewrite-headers out",
+            ));
+        }
+        if self.writes_versions() {
+            return Err(no("the tiles of a version never change: seed, and the next version has the headers"));
+        }
+        let s3 = S3::create(location(url)?, self.s3.clone(), self.tree.clone(), self.runtime.clone(), &self.stop);
+        Ok(s3.and_then(|s3| s3.rewrite_headers(layers)).map_err(TargetError::from)?)
     }
 
     /// Who puts into the outbox what a run changes; nobody if there are no CDNs.

@@ -37,7 +37,7 @@ impl TilesBefore {
                 // No manifest speaks for all of the scope, so the tiles have to be counted.
                 let Ok(described) = reader.describe() else { return None };
                 let Ok(manifest) = serde_json::from_str::<Manifest>(&described.manifest?) else { return None };
-                manifest.kept.is_empty().then_some(manifest.stored)
+                (manifest.kept.is_empty() && manifest.partial.is_empty()).then_some(manifest.stored)
             });
         }
         Ok(before)

@@ -18,6 +18,7 @@ use crate::serve::observe::metrics::Measured;
 use crate::serve::public::Site;
 use crate::serve::public::changes::ChangeEvents;
 use crate::serve::queue::{ClassCounts, WorkClass};
+use crate::serve::shared::SharedCache;
 use crate::serve::target::stored::StoredTiles;
 use crate::serve::writer::WriterDesk;
 
@@ -45,7 +46,7 @@ impl Answers for Admin {
             "/livez" => text(StatusCode::OK, "text/plain", "ok\n".to_owned()),
             "/readyz" => self.ready().await,
             "/metrics" => {
-                let metrics = self.site.metrics.text(self.measured());
+                let metrics = self.site.metrics.text(self.measured()) + &self.site.tiles.purge_metrics().await;
                 text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics)
             }
             "/status.json" => text(StatusCode::OK, "application/json", self.status().await.to_string() + "\n"),
@@ -94,10 +95,12 @@ impl Admin {
             "zooms": manifest.map(|manifest| &manifest.zooms),
             "snapshot": manifest.map(|manifest| &manifest.snapshot),
             "snapshot_age_seconds": snapshot_age(manifest.map(|manifest| manifest.started)),
-            "changes_noticed": state.number - 1,
+            "changes_noticed": state.generation - 1,
             "publication": state.publication().map(|publication| publication.number),
             "subscribers": self.site.changes.as_ref().map(ChangeEvents::count),
             "writer": self.site.writer.as_ref().map(WriterDesk::describe),
+            "change_log": self.site.tiles.live_layers().map(|_| self.site.tiles.known().describe()),
+            "redis": self.site.shared.as_ref().map(SharedCache::describe),
             "known_tiles": state.stored().map(StoredTiles::count),
             "cached_bytes": self.site.tiles.cached_bytes(),
             "live": self.site.tiles.live_counts().map(|counts| json!({

@@ -83,6 +83,15 @@ impl Freshness {
     }
 }
 
+/// Forbids caches to keep an answer.
+pub(crate) fn forbid_keeping(answer: &mut Answer) {
+    let headers = answer.headers_mut();
+    headers.remove(SURROGATE_CONTROL);
+    for name in [CACHE_CONTROL, CDN_CACHE_CONTROL] {
+        headers.insert(name, HeaderValue::from_static("no-store"));
+    }
+}
+
 /// The body of an answer and what its headers say about it.
 pub(crate) struct Content<'a> {
     /// The body.

@@ -1,18 +1,22 @@
 //! Flights: each tile is rendered once, however many requests wait for it. A flight waits in the queue of work for its worker.
 
+mod flying;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::source::{LiveError, LiveSource, LiveTile};
+use super::source::{LiveError, LiveSource};
 use super::table::{FlightKey, FlightTable, FlightWaiter, Landed, LiveFlight, SharedTable};
+use crate::serve::change_log::KnownChanges;
+use crate::serve::http::negotiate::Encoding;
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::options::LiveOptions;
-use crate::serve::queue::{WorkClass, WorkPermit, WorkQueue, WorkTicket};
+use crate::serve::queue::{WorkClass, WorkQueue, WorkTicket};
 use crate::serve::shared::SharedCache;
-use crate::serve::tiles::cache::{CachedForm, CachedWay, TileCache};
+use crate::serve::tiles::cache::{CachedForm, CachedFrom, TileCache};
 use crate::stop::{Signal, Stop};
 
 /// How long to wait for the flights at the server's end: cancelling a statement takes a round trip to the database.
@@ -31,7 +35,6 @@ const MAX_RETRY_SECONDS: u64 = 30;
 struct FlightPlan {
     key: FlightKey,
     number: u64,
-    since: Instant,
     class: WorkClass,
     /// Its place in the queue; `None` while it is not there.
     ticket: Option<WorkTicket>,
@@ -44,7 +47,6 @@ struct FlightPlan {
 /// What is to be rendered, and why.
 struct FlightStart {
     key: FlightKey,
-    since: Instant,
     class: WorkClass,
     shared_key: Option<String>,
 }
@@ -57,10 +59,26 @@ struct FlightsShared {
     table: SharedTable,
     queue: WorkQueue,
     shared: Option<SharedCache>,
+    known: KnownChanges,
     /// How long a rendering takes, in microseconds: an exponential moving average, in which the last rendering has the weight 1/8.
     mean_micros: AtomicU64,
     /// True if the source was away at the last rendering, so that only changes of this state are logged, not each tile.
     is_away: AtomicBool,
+}
+
+/// What flights need.
+pub(crate) struct FlightParts {
+    pub(crate) source: Arc<dyn LiveSource>,
+    /// Takes the rendered tiles.
+    pub(crate) cache: TileCache,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) options: LiveOptions,
+    /// The workers.
+    pub(crate) queue: WorkQueue,
+    /// The cache that servers share.
+    pub(crate) shared: Option<SharedCache>,
+    /// Since when tiles may be cached.
+    pub(crate) known: KnownChanges,
 }
 
 /// The flights of a server. Clones share them.
@@ -80,14 +98,8 @@ pub(crate) struct FlightCounts {
 
 impl LiveFlights {
     /// Flights for tiles of a source; none has started. Their results are put into the cache.
-    pub(crate) fn new(
-        source: Arc<dyn LiveSource>,
-        cache: TileCache,
-        metrics: Arc<Metrics>,
-        options: LiveOptions,
-        queue: WorkQueue,
-        shared: Option<SharedCache>,
-    ) -> LiveFlights {
+    pub(crate) fn new(parts: FlightParts) -> LiveFlights {
+        let FlightParts { source, cache, metrics, options, queue, shared, known } = parts;
         LiveFlights(Arc::new(FlightsShared {
             source,
             cache,
@@ -96,6 +108,7 @@ impl LiveFlights {
             table: SharedTable::default(),
             queue,
             shared,
+            known,
             mean_micros: AtomicU64::new(0),
             is_away: AtomicBool::new(false),
         }))
@@ -117,17 +130,22 @@ impl LiveFlights {
         }
     }
 
-    /// Begins to render a tile from a database state after `since`, the moment at which its generation was seen first, or joins the flight
-    /// that does so already. `shared_key` is its name in the shared cache.
+    /// The cached tile of a flight, if it is fresh: of that epoch, and where no change log is followed not older than its time.
+    pub(crate) async fn fresh(&self, key: FlightKey) -> Option<CachedForm> {
+        self.0.fresh(key).await
+    }
+
+    /// True if a cached live tile is fresh.
+    pub(crate) fn is_fresh(&self, key: FlightKey, held: &CachedForm) -> bool {
+        self.0.is_fresh(key, held)
+    }
+
+    /// Begins to render a tile from a database state that shows every change that was known at its epoch, or joins the flight that does so
+    /// already. `shared_key` is its name in the shared cache.
     ///
     /// # Errors
     /// [`LiveError::JustFailed`] and [`LiveError::Overloaded`].
-    pub(crate) fn ask(
-        &self,
-        key: FlightKey,
-        since: Instant,
-        shared_key: Option<String>,
-    ) -> Result<FlightWaiter, LiveError> {
+    pub(crate) fn ask(&self, key: FlightKey, shared_key: Option<String>) -> Result<FlightWaiter, LiveError> {
         let shared = &self.0;
         let mut table = shared.table.lock();
         if let Some(flight) = table.flights.get_mut(&key) {
@@ -144,18 +162,18 @@ impl LiveFlights {
             shared.metrics.shed();
             return Err(LiveError::Overloaded { retry_after: estimate });
         }
-        let (number, landed) = shared.begin(&mut table, FlightStart { key, since, class: WorkClass::Live, shared_key });
+        let (number, landed) = shared.begin(&mut table, FlightStart { key, class: WorkClass::Live, shared_key });
         Ok(FlightWaiter { table: shared.table.clone(), key, number, landed, is_collapsed: false })
     }
 
     /// Begins to render a tile for which nobody waits, unless it is rendered already, has just failed, or too many tasks of the class wait.
-    pub(crate) fn ask_ahead(&self, key: FlightKey, since: Instant, class: WorkClass, shared_key: Option<String>) {
+    pub(crate) fn ask_ahead(&self, key: FlightKey, class: WorkClass, shared_key: Option<String>) {
         let shared = &self.0;
         let mut table = shared.table.lock();
         let limit = if class == WorkClass::Neighbour { shared.max_neighbours() } else { shared.options.queue };
         let is_full = shared.queue.counts().waiting.of(class) >= limit;
         if !is_full && !table.flights.contains_key(&key) && !table.has_just_failed(key) {
-            shared.begin(&mut table, FlightStart { key, since, class, shared_key });
+            shared.begin(&mut table, FlightStart { key, class, shared_key });
         }
     }
 
@@ -200,7 +218,7 @@ impl FlightsShared {
     /// Begins a flight; gives its number, and where its result will be. One of class [`WorkClass::Live`] has one request that waits for it,
     /// others have none. It enters the queue at once, unless it is looked for in the shared cache first.
     fn begin(self: &Arc<Self>, table: &mut FlightTable, start: FlightStart) -> (u64, watch::Receiver<Option<Landed>>) {
-        let FlightStart { key, since, class, shared_key } = start;
+        let FlightStart { key, class, shared_key } = start;
         table.begun += 1;
         let (tell, landed) = watch::channel(None);
         let (number, stop, is_live) = (table.begun, Stop::new(), class == WorkClass::Live);
@@ -214,8 +232,8 @@ impl FlightsShared {
             landed: landed.clone(),
         };
         table.flights.insert(key, flight);
-        let plan = FlightPlan { key, number, since, class, ticket, is_dropped: false, shared_key };
-        tokio::spawn(fly(Arc::clone(self), plan, stop, tell));
+        let plan = FlightPlan { key, number, class, ticket, is_dropped: false, shared_key };
+        tokio::spawn(flying::fly(Arc::clone(self), plan, stop, tell));
         (number, landed)
     }
 
@@ -224,53 +242,13 @@ impl FlightsShared {
         self.queue.shares().workers().get() * NEIGHBOURS_PER_WORKER
     }
 
-    /// Waits for a worker. A task that the queue has dropped enters it again if somebody waits for its tile by now.
-    async fn permit(&self, plan: &mut FlightPlan) -> Result<WorkPermit, LiveError> {
-        loop {
-            let mut ticket = match plan.ticket.take() {
-                Some(ticket) => ticket,
-                None => self.entered(plan)?,
-            };
-            if let Some(permit) = ticket.permit().await {
-                return Ok(permit);
-            }
-            plan.is_dropped = true;
-        }
+    async fn fresh(&self, key: FlightKey) -> Option<CachedForm> {
+        let held = self.cache.get(CachedFrom::Live(key.tile), Encoding::Gzip).await?;
+        self.is_fresh(key, &held).then_some(held)
     }
 
-    /// Puts a flight into the queue: as a live request if somebody waits for it.
-    fn entered(&self, plan: &FlightPlan) -> Result<WorkTicket, LiveError> {
-        let mut table = self.table.lock();
-        let flight = table.flights.get_mut(&plan.key).filter(|flight| flight.number == plan.number);
-        let Some(flight) = flight.filter(|flight| flight.waiters > 0 || !plan.is_dropped) else {
-            // The next request for the tile begins another flight.
-            table.remove(plan.key, plan.number);
-            return Err(LiveError::Abandoned);
-        };
-        let ticket = self.queue.enter(if flight.waiters > 0 { WorkClass::Live } else { plan.class });
-        flight.ticket = Some(ticket.number());
-        Ok(ticket)
-    }
-
-    /// The tile from the shared cache, if another server has rendered it a short while ago.
-    async fn found_elsewhere(&self, plan: &FlightPlan) -> Option<CachedForm> {
-        let (shared, name) = self.shared.as_ref().zip(plan.shared_key.as_deref())?;
-        let (entry, age) = shared.get(name, self.options.ttl).await?;
-        let fresh_until = Instant::now() + self.options.ttl.saturating_sub(age);
-        let form = CachedForm::of_live(entry.stored, fresh_until, CachedWay::Shared);
-        self.cache.keep_live(plan.key, form.clone()).await;
-        Some(form)
-    }
-
-    /// Gives up a flight that has waited too long for a worker. That nobody waits for it is no failure of its tile.
-    fn too_late(&self, key: FlightKey, number: u64) -> LiveError {
-        let mut table = self.table.lock();
-        let waits = table.flights.get(&key).is_some_and(|flight| flight.number == number && flight.waiters > 0);
-        if waits {
-            return LiveError::Late(self.options.timeout);
-        }
-        table.remove(key, number);
-        LiveError::Abandoned
+    fn is_fresh(&self, key: FlightKey, held: &CachedForm) -> bool {
+        held.epoch() >= Some(key.epoch) && (held.stale_for().is_none() || self.known.is_followed())
     }
 
     /// How long a further flight would wait for its worker.
@@ -285,95 +263,6 @@ impl FlightsShared {
         let mean = Duration::from_micros(self.mean_micros.load(Ordering::Relaxed));
         mean.saturating_mul(u32::try_from(before).unwrap_or(u32::MAX))
     }
-
-    /// Renders the tile of a flight when a worker is free, and puts it into the cache.
-    async fn rendered(self: &Arc<Self>, mut plan: FlightPlan, stop: &Stop) -> Landed {
-        let FlightPlan { key, number, since, .. } = plan;
-        // Another flight may have put the tile into the cache after this one's request looked there and before it started.
-        if let Some(held) = self.cache.live(key).await {
-            return Ok(held);
-        }
-        if let Some(found) = self.found_elsewhere(&plan).await {
-            return Ok(found);
-        }
-        let limit = self.options.timeout;
-        let permit = tokio::select! {
-            permit = self.permit(&mut plan) => permit?,
-            _ = stop.wait() => return Err(LiveError::Abandoned),
-            () = tokio::time::sleep(limit) => return Err(self.too_late(key, number)),
-        };
-        let way = if permit.class() == WorkClass::Neighbour { CachedWay::Ahead } else { CachedWay::Asked };
-        let (shared, of_task, begun) = (Arc::clone(self), stop.clone(), Instant::now());
-        // The worker becomes free only when the database has ended the tile's statement.
-        let mut rendering = tokio::spawn(async move {
-            let rendered = shared.source.render(key.tile, since, &of_task).await;
-            drop(permit);
-            rendered
-        });
-        let (done, is_late) = tokio::select! {
-            done = &mut rendering => (done, false),
-            () = tokio::time::sleep(limit) => {
-                stop.ask(Signal::Terminate);
-                (rendering.await, true)
-            }
-        };
-        let LiveTile { stored, in_database } = match done {
-            Ok(Err(LiveError::Abandoned)) if is_late => Err(LiveError::Late(limit)),
-            Ok(rendered) => rendered,
-            Err(error) => Err(LiveError::Failed(format!("a thread died: {error}"))),
-        }?;
-        self.note_time(begun.elapsed());
-        self.metrics.rendered(begun.elapsed(), in_database);
-        if let Some((shared, name)) = self.shared.as_ref().zip(plan.shared_key.take()) {
-            shared.put(name, stored.as_deref(), self.options.ttl);
-        }
-        let form = CachedForm::of_live(stored, Instant::now() + self.options.ttl, way);
-        if way == CachedWay::Ahead {
-            self.metrics.rendered_ahead();
-        }
-        self.cache.keep_live(key, form.clone()).await;
-        Ok(form)
-    }
-
-    fn note_time(&self, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX / 8);
-        let mean = self.mean_micros.load(Ordering::Relaxed);
-        let next = if mean == 0 { micros } else { mean - mean / 8 + micros / 8 };
-        self.mean_micros.store(next, Ordering::Relaxed);
-    }
-
-    /// Logs a failure: that the source is away once, that a tile fails each time.
-    fn log(&self, key: FlightKey, landed: &Landed) {
-        match landed {
-            Err(LiveError::Away(why)) => {
-                if !self.is_away.swap(true, Ordering::Relaxed) {
-                    tracing::warn!("live tiles cannot be rendered: {why}");
-                }
-            }
-            Err(LiveError::Abandoned) => {}
-            Err(error) => tracing::warn!("tile {}: {error}", key.tile),
-            Ok(_) => {
-                if self.is_away.swap(false, Ordering::Relaxed) {
-                    tracing::warn!("live tiles are rendered again");
-                }
-            }
-        }
-    }
-}
-
-/// Runs one flight, from the queue to its result.
-async fn fly(shared: Arc<FlightsShared>, plan: FlightPlan, stop: Stop, tell: watch::Sender<Option<Landed>>) {
-    let FlightPlan { key, number, .. } = plan;
-    let landed = shared.rendered(plan, &stop).await;
-    shared.log(key, &landed);
-    {
-        let mut table = shared.table.lock();
-        table.remove(key, number);
-        if matches!(landed, Err(LiveError::Failed(_) | LiveError::Away(_) | LiveError::Late(_))) {
-            table.note_failure(key);
-        }
-    }
-    tell.send_replace(Some(landed));
 }
 
 impl LiveError {

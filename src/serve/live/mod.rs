@@ -17,7 +17,7 @@ mod flights;
 mod source;
 mod table;
 
-pub(crate) use flights::{FlightCounts, LiveFlights};
+pub(crate) use flights::{FlightCounts, FlightParts, LiveFlights};
 pub(crate) use source::draws;
 pub use source::{LiveError, LiveLayer, LiveSource, LiveTile};
 pub(crate) use table::FlightKey;

@@ -1,9 +1,12 @@
 //! The trait for what renders live tiles.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 
+use crate::cursor::Cursor;
+use crate::serve::change_log::KnownChanges;
 use crate::stop::Stop;
 use crate::tile::{LayerId, Slice, TileId, Zoom, ZoomList};
 
@@ -61,6 +64,8 @@ pub struct LiveTile {
     pub stored: Option<Box<[u8]>>,
     /// How long the database took.
     pub in_database: Duration,
+    /// The database state that it shows.
+    pub snapshot: Cursor,
 }
 
 /// Renders tiles on request.
@@ -81,6 +86,10 @@ pub trait LiveSource: Send + Sync + 'static {
 
     /// The number of its open database sessions.
     fn sessions(&self) -> usize;
+
+    /// Follows the change log, and tells `known` what it finds, as long as the future is polled. Without a log it never ends, and tells
+    /// `known` why nothing is known.
+    fn follow(self: Arc<Self>, known: KnownChanges) -> BoxFuture<'static, ()>;
 }
 
 /// True if a slice of a tile has a layer that is drawn at a zoom.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::source::LiveError;
+use crate::serve::change_log::LiveEpoch;
 use crate::serve::tiles::cache::CachedForm;
 use crate::stop::{Signal, Stop};
 use crate::tile::TileId;
@@ -17,11 +18,11 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// The number of failures that are remembered before expired ones are removed.
 const MAX_REMEMBERED_FAILURES: usize = 1_024;
 
-/// The tile of a flight, and the generation of the target that it belongs to.
+/// The tile of a flight, and its epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct FlightKey {
-    /// The generation of the target with which the tile is shown.
-    pub(crate) generation: u64,
+    /// The epoch: the tile shows every change that was known then.
+    pub(crate) epoch: LiveEpoch,
     /// The tile.
     pub(crate) tile: TileId,
 }

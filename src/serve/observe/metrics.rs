@@ -263,7 +263,7 @@ impl Metrics {
         self.cached_bytes.set(i64::try_from(measured.cached_bytes).unwrap_or(i64::MAX));
         self.snapshot_age.set(known(measured.snapshot_age));
         self.known_tiles.set(known(measured.known_tiles));
-        for result in ["hit", "miss", "broken", "error", "skipped"] {
+        for result in ["hit", "miss", "old", "broken", "error", "skipped"] {
             drop(self.redis.get_or_create(&CacheLabels { result }));
         }
         for result in ["rendered", "hit"] {

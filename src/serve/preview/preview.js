@@ -23,16 +23,34 @@ function network() {
 // Bytes of the tiles that were loaded, by "z/x/y": the client does not tell them otherwise.
 const sizes = new Map();
 
+// What reads zoom, column and row from the addresses of each source.
+const readers = [];
+
+function readerOf(address) {
+  const escaped = address.replace(/[.*+?^$()|[\]\\]/g, "\\$&");
+  const pattern = escaped.replace("{z}", "(?<z>\\d+)").replace("{x}", "(?<x>\\d+)").replace(/\{-?y\}/, "(?<y>\\d+)");
+  return { pattern: new RegExp(`^${pattern}$`), fromSouth: address.includes("{-y}") };
+}
+
+// The tile of an address, as "z/x/y" with rows from the north.
+function tileOf(url) {
+  for (const { pattern, fromSouth } of readers) {
+    const found = url.match(pattern)?.groups;
+    if (found) return `${found.z}/${found.x}/${fromSouth ? 2 ** found.z - 1 - found.y : found.y}`;
+  }
+  return undefined;
+}
+
 async function load(request, abort) {
   const url = request.url.replace(/^counted:\/\//, "");
-  const [, z, x, y] = url.match(/(\d+)\/(\d+)\/(\d+)\.\w+$/) ?? [];
+  const tile = tileOf(url);
   // What the browser keeps of a tile that has changed is validated, however long it may be kept.
-  const cache = everythingChanged || changed.has(`${z}/${x}/${y}`) ? "no-cache" : "default";
+  const cache = everythingChanged || changed.has(tile) ? "no-cache" : "default";
   const answer = await fetch(url, { signal: abort.signal, cache });
   if (!answer.ok) throw new Error(`${url}: HTTP ${answer.status}`);
   const data = await answer.arrayBuffer();
   const packed = Number(answer.headers.get("content-length")) || data.byteLength;
-  if (z !== undefined) sizes.set(`${z}/${x}/${y}`, data.byteLength === 0 ? 0 : packed);
+  if (tile !== undefined) sizes.set(tile, data.byteLength === 0 ? 0 : packed);
   return { data };
 }
 
@@ -176,8 +194,11 @@ async function start() {
   let index = 0;
   for (const [number, tilejson] of tilejsons.entries()) {
     const source = `tiles${number}`;
-    const tiles = tilejson.tiles.map((address) => `counted://${address}`);
-    style.sources[source] = { type: "vector", tiles, minzoom: tilejson.minzoom ?? 0, maxzoom: tilejson.maxzoom ?? 22,
+    readers.push(...tilejson.tiles.map(readerOf));
+    // The map client knows rows from the south by a scheme only.
+    const scheme = tilejson.tiles.some((address) => address.includes("{-y}")) ? "tms" : "xyz";
+    const tiles = tilejson.tiles.map((address) => `counted://${address.replace("{-y}", "{y}")}`);
+    style.sources[source] = { type: "vector", tiles, scheme, minzoom: tilejson.minzoom ?? 0, maxzoom: tilejson.maxzoom ?? 22,
       attribution: tilejson.attribution, ...(tilejson.bounds && { bounds: tilejson.bounds }) };
     deepest = tilejson.maxzoom ?? 22;
     for (const layer of tilejson.vector_layers) {

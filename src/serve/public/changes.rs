@@ -15,7 +15,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::manifest::Publication;
-use crate::serve::target::served::{NoticedChange, ServedState};
+use crate::serve::target::served::NoticedChange;
+use crate::serve::target::state::ServedState;
 use crate::serve::tiles::served::ServedTiles;
 
 /// The most subscribers at once; each holds a connection.

@@ -24,11 +24,13 @@ use crate::serve::live::LiveError;
 use crate::serve::observe::access_log::{AccessLine, AccessLog};
 use crate::serve::observe::metrics::{Metrics, RouteLabel, SourceLabel};
 use crate::serve::public::changes::ChangeEvents;
-use crate::serve::public::tags::add_tags;
+use crate::serve::public::tags::add_tile_headers;
 use crate::serve::public::tilejson::tilejson;
 use crate::serve::queue::WorkQueue;
-use crate::serve::target::served::ServedState;
-use crate::serve::tiles::served::{ServedTiles, TileError, TileOrigin};
+use crate::serve::shared::SharedCache;
+use crate::serve::target::state::ServedState;
+use crate::serve::tiles::origin::{TileError, TileOrigin};
+use crate::serve::tiles::served::ServedTiles;
 use crate::serve::writer::WriterDesk;
 use crate::tile::TileId;
 
@@ -42,6 +44,8 @@ pub(crate) struct Site {
     pub(crate) changes: Option<ChangeEvents>,
     /// What the writer of this process tells; `None` if it has none.
     pub(crate) writer: Option<WriterDesk>,
+    /// Redis; `None` if none is used.
+    pub(crate) shared: Option<SharedCache>,
     /// The path under which the server answers: empty, or with a slash at its start and none at its end.
     pub(crate) base_path: String,
     /// The settings that may change while the server runs.
@@ -109,6 +113,7 @@ impl Site {
         if path.len() > MAX_PATH_BYTES {
             return Counted::own(answer::error(StatusCode::URI_TOO_LONG, "the path is too long"), RouteLabel::Other);
         }
+        let looked = self.tiles.look();
         let state = match self.tiles.state().await {
             Ok(state) => state,
             Err(error) => return Counted::own(no_tile(&error), RouteLabel::Other),
@@ -117,7 +122,16 @@ impl Site {
             return Counted::own(unknown(), RouteLabel::Other);
         };
         match route(path, &state.template, settings.preview.is_some()) {
-            Ok(Route::Tile(tile)) => self.tile(&state, tile, request.headers(), settings).await,
+            Ok(Route::Tile(tile)) => {
+                let mut counted = self.tile(&state, tile, request.headers(), settings).await;
+                let is_stored =
+                    matches!(counted.source, SourceLabel::Memory | SourceLabel::Target | SourceLabel::Empty);
+                if is_stored && looked.elapsed() > settings.settle {
+                    // The target may have changed since, and a CDN may have been purged: it would keep this answer for long.
+                    answer::forbid_keeping(&mut counted.answer);
+                }
+                counted
+            }
             Ok(Route::TileJson(name)) => {
                 Counted::own(self.tilejson(&state, &name, request.headers(), settings), RouteLabel::Tilejson)
             }
@@ -194,7 +208,7 @@ impl Site {
             TileOrigin::Shared => HeaderValue::from_static("oar-tiles; hit; detail=redis"),
             TileOrigin::Ancestor => HeaderValue::from_static("oar-tiles; fwd=uri-miss; detail=ancestor"),
         };
-        add_tags(answer.headers_mut(), &settings.tags, tile.coord);
+        add_tile_headers(answer.headers_mut(), &settings.tile_headers, tile);
         answer.headers_mut().insert(CACHE_STATUS, status);
         Counted { answer, route: RouteLabel::Tile, source }
     }

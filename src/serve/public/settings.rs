@@ -1,11 +1,12 @@
 //! The settings of the public listener that may change while the server runs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::serve::error::ServeError;
 use crate::serve::http::peers::AddressRange;
 use crate::serve::jobs::AdminToken;
-use crate::serve::options::{AccessLogStyle, EmptyStatus, ServeOptions, TagOptions};
+use crate::serve::options::{AccessLogStyle, EmptyStatus, ServeOptions, TileHeaders};
 use crate::serve::preview::{MapClient, PreviewPage};
 use crate::serve::public::freshness::TileFreshness;
 
@@ -14,8 +15,10 @@ use crate::serve::public::freshness::TileFreshness;
 pub(crate) struct SiteSettings {
     /// How long caches may keep a tile, by its zoom.
     pub(crate) tile_freshness: TileFreshness,
-    /// The tags of tiles.
-    pub(crate) tags: TagOptions,
+    /// Further headers of tiles.
+    pub(crate) tile_headers: TileHeaders,
+    /// An answer that rests on an older look at the target may be kept by no cache.
+    pub(crate) settle: Duration,
     /// The status of the answer for an empty tile.
     pub(crate) empty_status: EmptyStatus,
     /// True if each answer says how long it took.
@@ -46,7 +49,8 @@ impl SiteSettings {
         };
         Ok(SiteSettings {
             tile_freshness: TileFreshness::new(options)?,
-            tags: options.tags.clone(),
+            tile_headers: options.tile_headers.clone(),
+            settle: options.settle,
             empty_status: options.empty_status,
             server_timing: options.server_timing,
             public_url,

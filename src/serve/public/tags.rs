@@ -1,56 +1,40 @@
-//! Tags of tiles, by which CDNs purge them (docs/cdn.md): the tileset's tag, and that of the band of zooms.
+//! Further headers of tiles, such as the tags by which CDNs purge them (docs/cdn.md).
 
-use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 
-use crate::serve::options::{TagHeader, TagOptions};
-use crate::tile::TileCoord;
+use crate::serve::options::TileHeaders;
+use crate::tile::TileId;
 
-impl TagHeader {
-    /// The header, and what stands between two tags.
-    const fn parts(self) -> (HeaderName, &'static str) {
-        match self {
-            TagHeader::CacheTag => (HeaderName::from_static("cache-tag"), ","),
-            TagHeader::SurrogateKey => (HeaderName::from_static("surrogate-key"), " "),
-            TagHeader::CdnTag => (HeaderName::from_static("cdn-tag"), ","),
-            TagHeader::EdgeCacheTag => (HeaderName::from_static("edge-cache-tag"), ","),
-            TagHeader::Xkey => (HeaderName::from_static("xkey"), " "),
-        }
-    }
-}
-
-/// Adds the tags of a tile, also to the answer for an empty one and to a 304, whose headers a cache takes over.
-pub(crate) fn add_tags(headers: &mut HeaderMap, tags: &TagOptions, tile: TileCoord) {
-    for header in &tags.headers {
-        let (name, between) = header.parts();
-        let value = format!("{}{between}{}", tags.tag.as_str(), tags.tag.of_band(tile));
-        // Tags are made of letters, digits and hyphens.
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            headers.insert(name, value);
+/// Adds the headers of a tile, also to the answer for an empty one and to a 304, whose headers a cache takes over.
+pub(crate) fn add_tile_headers(headers: &mut HeaderMap, tile_headers: &TileHeaders, tile: TileId) {
+    for header in &tile_headers.headers {
+        // The settings were checked: each value is printable ASCII.
+        if let Ok(value) = HeaderValue::from_str(&header.text.of_tile(tile, &tile_headers.names)) {
+            headers.insert(header.name.clone(), value);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::header::HeaderName;
+
     use super::*;
-    use crate::purge::TilesetTag;
+    use crate::serve::options::TileHeader;
+    use crate::tile::{TileTextNames, TilesetTag};
 
     #[test]
-    fn each_provider_finds_the_tags_in_its_own_header() {
-        let headers =
-            [TagHeader::CacheTag, TagHeader::SurrogateKey, TagHeader::CdnTag, TagHeader::EdgeCacheTag, TagHeader::Xkey];
-        let tags = TagOptions { headers: headers.to_vec(), tag: TilesetTag::of("n") };
+    fn each_header_is_filled_in() {
+        let header = |name, text: &str| TileHeader { name: HeaderName::from_static(name), text: text.parse().unwrap() };
+        let headers = vec![header("cache-tag", "{name},{band}"), header("x-tile", "{z}/{x}/{y}")];
+        let names = TileTextNames { tag: TilesetTag::of("n"), layers: Vec::new() };
         let mut found = HeaderMap::new();
-        add_tags(&mut found, &tags, "14/8712/5333".parse().unwrap());
-        for (name, value) in [
-            ("cache-tag", "n,n-12-2178-1333"),
-            ("surrogate-key", "n n-12-2178-1333"),
-            ("cdn-tag", "n,n-12-2178-1333"),
-            ("edge-cache-tag", "n,n-12-2178-1333"),
-            ("xkey", "n n-12-2178-1333"),
-        ] {
-            assert_eq!(found.get(name).unwrap(), value);
-        }
+        add_tile_headers(
+            &mut found,
+            &TileHeaders { headers, names },
+            TileId::from("14/8712/5333".parse::<crate::tile::TileCoord>().unwrap()),
+        );
+        assert_eq!(found.get("cache-tag").unwrap(), "n,n-12-2178-1333");
+        assert_eq!(found.get("x-tile").unwrap(), "14/8712/5333");
     }
 }

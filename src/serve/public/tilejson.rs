@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::serve::live::LiveLayer;
-use crate::serve::target::served::ServedState;
+use crate::serve::target::state::ServedState;
 use crate::sink::VectorLayer;
 use crate::tile::{LayerId, LonLatBox, Slice, Zoom};
 

@@ -12,7 +12,9 @@ pub struct RedisUrl(String);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RedisUrlError {
     /// It has another form.
-    #[error("the address of Redis must have the form redis://USER:PASSWORD@HOST:PORT/DATABASE or unix:///PATH")]
+    #[error(
+        "the address of Redis must have the form redis://USER:PASSWORD@HOST:PORT/DATABASE, the same with rediss:// for TLS, or unix:///PATH"
+    )]
     Form,
     /// The program was built without the feature.
     #[error("this program was built without Redis: build it with the feature \"redis\"")]
@@ -24,7 +26,10 @@ impl FromStr for RedisUrl {
 
     fn from_str(text: &str) -> Result<RedisUrl, RedisUrlError> {
         let text = text.trim();
-        let is_known = ["redis://", "unix://", "redis+unix://"].iter().any(|scheme| text.starts_with(scheme));
+        let is_known =
+            ["redis://", "rediss://", "unix://", "redis+unix://"].iter().any(|scheme| text.starts_with(scheme));
+        // "#insecure" would believe any certificate.
+        let is_known = is_known && !text.contains('#');
         let url = is_known.then(|| RedisUrl(text.to_owned())).ok_or(RedisUrlError::Form)?;
         imp::check(&url.0).map(|()| url)
     }
@@ -81,30 +86,54 @@ impl RedisLink {
         imp::get(&self.0, key).await
     }
 
-    /// Sets the value of a key for a time, unless one that was rendered later is there.
+    /// Sets the value of a key for a time, unless one that shows a later database state is there.
     pub(super) async fn put(&self, key: &str, value: &[u8], life: Duration) -> Result<(), LinkError> {
         imp::put(&self.0, key, value, life).await
+    }
+
+    /// Sends a message to all who listen at a channel.
+    pub(super) async fn publish(&self, channel: &str, message: &str) -> Result<(), LinkError> {
+        imp::publish(&self.0, channel, message).await
+    }
+
+    /// Listens at a channel, through a connection of its own: hands `None` to `heard` once it listens, then each message. Ends when the
+    /// connection does.
+    pub(super) async fn listen(&self, channel: &str, heard: impl Fn(Option<String>)) -> LinkError {
+        match imp::listen(&self.0, channel, heard).await {
+            Ok(never) => match never {},
+            Err(error) => error,
+        }
     }
 }
 
 #[cfg(feature = "redis")]
 mod imp {
+    use std::convert::Infallible;
     use std::time::Duration;
 
-    use redis::aio::ConnectionManagerConfig;
+    use futures_util::StreamExt as _;
+    use redis::aio::{ConnectionManager, ConnectionManagerConfig};
     use redis::{Client, RedisError};
 
     use super::{LinkError, RedisUrlError};
 
-    pub(super) use redis::aio::ConnectionManager as Connection;
+    /// The connection of exchanges, and what opens further ones.
+    pub(super) struct Connection {
+        manager: ConnectionManager,
+        client: Client,
+    }
 
     /// The longest that opening a connection may take. The exchange that waits for it has its own budget.
     const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
-    /// Writes a value unless the one that is there was rendered later: both have the time at the same place, in digits that compare as text.
+    /// How long a silent connection that listens is believed to be there.
+    const SILENCE: Duration = Duration::from_secs(30);
+
+    /// Writes a value unless the one that is there shows a later database state: both have its xmax at the same place, in digits that compare
+    /// as text.
     const PUT: &str = "
         local old = redis.call('GETRANGE', KEYS[1], 4, 19)
-        if #old < 16 or old <= string.sub(ARGV[1], 5, 20) or redis.call('GETRANGE', KEYS[1], 0, 3) ~= 'oar1' then
+        if #old < 16 or old <= string.sub(ARGV[1], 5, 20) or redis.call('GETRANGE', KEYS[1], 0, 3) ~= 'oar2' then
             redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
         end
         return 1";
@@ -119,19 +148,54 @@ mod imp {
             .set_connection_timeout(Some(CONNECT_LIMIT))
             .set_response_timeout(Some(CONNECT_LIMIT))
             .set_number_of_retries(0);
+        // TLS needs it; whoever was faster has taken the same one.
+        drop(rustls::crypto::ring::default_provider().install_default());
         let client = Client::open(url).map_err(|_unnamed| RedisUrlError::Form)?;
-        Connection::new_lazy_with_config(client, config).map_err(|_unnamed| RedisUrlError::Form)
+        let manager = ConnectionManager::new_lazy_with_config(client.clone(), config);
+        Ok(Connection { manager: manager.map_err(|_unnamed| RedisUrlError::Form)?, client })
     }
 
     pub(super) async fn get(link: &Connection, key: &str) -> Result<Option<Vec<u8>>, LinkError> {
-        redis::cmd("GET").arg(key).query_async(&mut link.clone()).await.map_err(link_error)
+        redis::cmd("GET").arg(key).query_async(&mut link.manager.clone()).await.map_err(link_error)
+    }
+
+    pub(super) async fn publish(link: &Connection, channel: &str, message: &str) -> Result<(), LinkError> {
+        let mut command = redis::cmd("PUBLISH");
+        let done: Result<i64, RedisError> =
+            command.arg(channel).arg(message).query_async(&mut link.manager.clone()).await;
+        done.map(drop).map_err(link_error)
+    }
+
+    pub(super) async fn listen(
+        link: &Connection,
+        channel: &str,
+        heard: impl Fn(Option<String>),
+    ) -> Result<Infallible, LinkError> {
+        let opening = async {
+            let mut listening = link.client.get_async_pubsub().await?;
+            listening.subscribe(channel).await?;
+            Ok(listening)
+        };
+        let opened = tokio::time::timeout(CONNECT_LIMIT, opening).await.map_err(|_elapsed| LinkError::Slow)?;
+        let (mut sink, mut messages) = opened.map_err(link_error)?.split();
+        heard(None);
+        loop {
+            match tokio::time::timeout(SILENCE, messages.next()).await {
+                Ok(Some(message)) => heard(Some(message.get_payload().unwrap_or_default())),
+                Ok(None) => return Err(LinkError::Lost("the connection that listens has ended".to_owned())),
+                Err(_silent) => {
+                    let answered = tokio::time::timeout(CONNECT_LIMIT, sink.ping::<String>()).await;
+                    answered.map_err(|_elapsed| LinkError::Slow)?.map_err(link_error)?;
+                }
+            }
+        }
     }
 
     pub(super) async fn put(link: &Connection, key: &str, value: &[u8], life: Duration) -> Result<(), LinkError> {
         let millis = u64::try_from(life.as_millis()).unwrap_or(u64::MAX).max(1);
         let mut script = redis::cmd("EVAL");
         script.arg(PUT).arg(1).arg(key).arg(value).arg(millis);
-        let done: Result<i64, RedisError> = script.query_async(&mut link.clone()).await;
+        let done: Result<i64, RedisError> = script.query_async(&mut link.manager.clone()).await;
         done.map(drop).map_err(link_error)
     }
 
@@ -170,6 +234,20 @@ mod imp {
     pub(super) async fn put(link: &Connection, _: &str, _: &[u8], _: Duration) -> Result<(), LinkError> {
         match *link {}
     }
+
+    #[expect(clippy::unused_async, reason = "as with the feature")]
+    pub(super) async fn publish(link: &Connection, _: &str, _: &str) -> Result<(), LinkError> {
+        match *link {}
+    }
+
+    #[expect(clippy::unused_async, reason = "as with the feature")]
+    pub(super) async fn listen(
+        link: &Connection,
+        _: &str,
+        _: impl Fn(Option<String>),
+    ) -> Result<std::convert::Infallible, LinkError> {
+        match *link {}
+    }
 }
 
 #[cfg(all(test, feature = "redis"))]
@@ -182,12 +260,13 @@ mod tests {
             ("redis://:hunter2@cache:6379/1", "redis://(hidden)@cache:6379/1"),
             ("redis://u:hun%40ter2@cache", "redis://(hidden)@cache"),
             ("redis://cache:6379", "redis://cache:6379"),
+            ("rediss://:hunter2@cache:6379", "rediss://(hidden)@cache:6379"),
             ("unix:///run/redis.sock?pass=hunter2", "unix:///run/redis.sock"),
         ] {
             let parsed: RedisUrl = url.parse().unwrap();
             assert_eq!((parsed.to_string().as_str(), format!("{parsed:?}").as_str()), (shown, shown));
         }
-        for url in ["", "cache:6379", "https://cache", "rediss://cache"] {
+        for url in ["", "cache:6379", "https://cache", "rediss://cache/#insecure"] {
             assert_eq!(url.parse::<RedisUrl>(), Err(RedisUrlError::Form), "{url}");
         }
     }

@@ -10,20 +10,25 @@
 //! | `entry` | what a value looks like, so that nothing else is taken for a tile |
 //! | `breaker` | leaves a server alone that fails again and again |
 //! | `link` | the connection to Redis |
+//! | `announce` | servers tell each other of publications |
 //!
-//! It only saves work: no answer waits longer than [`BUDGET`] for it, and without it every tile is rendered.
+//! It only saves work and time: no answer waits longer than [`BUDGET`] for it, without it every tile is rendered, and publications are found
+//! by polling.
 
+mod announce;
 mod breaker;
 mod entry;
 mod link;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Semaphore;
 
 use self::breaker::CircuitBreaker;
 use self::link::{LinkError, RedisLink};
+use crate::cursor::Cursor;
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::observe::trouble::Trouble;
 
@@ -51,16 +56,19 @@ struct SharedCacheParts {
     writes: Arc<Semaphore>,
     trouble: Trouble,
     metrics: Arc<Metrics>,
+    /// True while announcements are heard.
+    is_heard: AtomicBool,
+    /// The publications that were found because they were announced.
+    announced: AtomicU64,
 }
 
 /// The shared cache. Clones share the connection.
 #[derive(Clone)]
 pub(crate) struct SharedCache(Arc<SharedCacheParts>);
 
-/// What came of a look into the shared cache, for the metrics.
+/// Why a look into the shared cache has found nothing, for the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SharedResult {
-    Hit,
     Miss,
     /// The value was not one of ours, or broken.
     Broken,
@@ -73,7 +81,6 @@ enum SharedResult {
 impl SharedResult {
     const fn name(self) -> &'static str {
         match self {
-            SharedResult::Hit => "hit",
             SharedResult::Miss => "miss",
             SharedResult::Broken => "broken",
             SharedResult::Error => "error",
@@ -94,6 +101,8 @@ impl SharedCache {
             writes: Arc::new(Semaphore::new(MAX_WRITES)),
             trouble: Trouble::none("Redis does not answer", "Redis answers again"),
             metrics,
+            is_heard: AtomicBool::new(false),
+            announced: AtomicU64::new(0),
         }));
         let first = shared.clone();
         tokio::spawn(async move {
@@ -103,43 +112,51 @@ impl SharedCache {
         Ok(shared)
     }
 
-    /// The entry of a key that is younger than `max_age`, with its age. `None` if there is none, or Redis does not say within its budget.
-    pub(crate) async fn get(&self, key: &str, max_age: Duration) -> Option<(SharedEntry, Duration)> {
-        let (found, result) = self.asked(key, max_age).await;
-        self.0.metrics.asked_redis(result.name());
-        found
+    /// The entry of a key that is younger than `max_age` (`None` for any age), with its age. `None` if there is none, or Redis does not say
+    /// within its budget. What is found is counted by the caller, who knows whether it is new enough.
+    pub(crate) async fn get(&self, key: &str, max_age: Option<Duration>) -> Option<(SharedEntry, Duration)> {
+        match self.asked(key, max_age).await {
+            Ok(found) => Some(found),
+            Err(result) => {
+                self.0.metrics.asked_redis(result.name());
+                None
+            }
+        }
     }
 
-    async fn asked(&self, key: &str, max_age: Duration) -> (Option<(SharedEntry, Duration)>, SharedResult) {
+    async fn asked(&self, key: &str, max_age: Option<Duration>) -> Result<(SharedEntry, Duration), SharedResult> {
         let parts = &self.0;
         if !parts.breaker.may_try(Instant::now()) {
-            return (None, SharedResult::Skipped);
+            return Err(SharedResult::Skipped);
         }
         let value = match self.noted(BUDGET, parts.link.get(key)).await {
             Ok(Some(value)) => value,
-            Ok(None) => return (None, SharedResult::Miss),
-            Err(_noted) => return (None, SharedResult::Error),
+            Ok(None) => return Err(SharedResult::Miss),
+            Err(_noted) => return Err(SharedResult::Error),
         };
-        let Some(entry) = SharedEntry::read(key, &value) else { return (None, SharedResult::Broken) };
+        let entry = SharedEntry::read(key, &value).ok_or(SharedResult::Broken)?;
         match entry.age(since_1970()) {
-            Some(age) if age < max_age => (Some((entry, age)), SharedResult::Hit),
-            _ => (None, SharedResult::Miss),
+            Some(age) if max_age.is_none_or(|max_age| age < max_age) => Ok((entry, age)),
+            // Where the age does not matter, neither does the clock.
+            None if max_age.is_none() => Ok((entry, Duration::ZERO)),
+            _ => Err(SharedResult::Miss),
         }
     }
 
-    /// Tells Redis a tile that was rendered now, without waiting for it. An entry that was rendered later stays.
-    pub(crate) fn put(&self, key: String, stored: Option<&[u8]>, max_age: Duration) {
+    /// Tells Redis a tile that was rendered now from a database state, without waiting for it. An entry that shows a later one stays.
+    pub(crate) fn put(&self, key: String, stored: Option<&[u8]>, snapshot: &Cursor, life: Duration) {
         let parts = Arc::clone(&self.0);
         let is_too_large = stored.is_some_and(|stored| stored.len() > MAX_ENTRY_BYTES);
         let Ok(permit) = Arc::clone(&parts.writes).try_acquire_owned() else { return };
         if is_too_large || !parts.breaker.may_try(Instant::now()) {
             return;
         }
-        let value = SharedEntry::written(&key, stored, since_1970());
+        let (stored, snapshot, rendered) = (stored.map(Into::into), snapshot.clone(), since_1970());
+        let Some(value) = (SharedEntry { stored, snapshot, rendered }).value(&key) else { return };
         let shared = self.clone();
         tokio::spawn(async move {
             // What came of it stands in the log.
-            drop(shared.noted(WRITE_LIMIT, shared.0.link.put(&key, &value, max_age)).await);
+            drop(shared.noted(WRITE_LIMIT, shared.0.link.put(&key, &value, life)).await);
             drop(permit);
         });
     }

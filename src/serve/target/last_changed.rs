@@ -4,11 +4,7 @@
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::tile::{TileCoord, TileRectList};
-
-/// The number of counters: 1 MiB. Tiles share counters by their hash, so a change of one tile makes the cache forget others, too: of
-/// 100,000 cached tiles, one.
-const COUNTERS: usize = 1 << 17;
+use crate::tile::TileCoord;
 
 /// For each tile, a state since which it is unchanged.
 #[derive(Debug)]
@@ -20,9 +16,13 @@ pub(crate) struct LastChanged {
 }
 
 impl LastChanged {
+    /// The number of counters: 1 MiB. Tiles share counters by their hash, so a change of one tile makes the cache forget others, too: of
+    /// 100,000 cached tiles, one.
+    const COUNTERS: usize = 1 << 17;
+
     /// No tile has changed since the state `first`.
     pub(crate) fn since(first: u64) -> LastChanged {
-        let counters = std::iter::repeat_with(|| AtomicU64::new(0)).take(COUNTERS);
+        let counters = std::iter::repeat_with(|| AtomicU64::new(0)).take(LastChanged::COUNTERS);
         LastChanged { all: AtomicU64::new(first), counters: counters.collect() }
     }
 
@@ -33,35 +33,40 @@ impl LastChanged {
     }
 
     /// Some tiles change in the state `state`. To be called before the state is visible to requests; the numbers of states only grow.
-    pub(crate) fn change(&self, tiles: &TileRectList, state: u64) {
-        for tile in tiles.tiles() {
+    pub(crate) fn change(&self, tiles: impl IntoIterator<Item = TileCoord>, state: u64) {
+        for tile in tiles {
             if let Some(counter) = self.counter(tile) {
-                counter.store(state, Ordering::Release);
+                counter.fetch_max(state, Ordering::AcqRel);
             }
         }
     }
 
     /// Every tile may change in the state `state`. To be called before the state is visible to requests.
     pub(crate) fn change_all(&self, state: u64) {
-        self.all.store(state, Ordering::Release);
+        self.all.fetch_max(state, Ordering::AcqRel);
     }
 
     fn counter(&self, tile: TileCoord) -> Option<&AtomicU64> {
+        self.counters.get(LastChanged::slot(tile))
+    }
+
+    /// The number of the counter that a tile shares with some others.
+    pub(crate) fn slot(tile: TileCoord) -> usize {
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one((tile.zoom().get(), tile.x(), tile.y()));
-        self.counters.get(usize::try_from(hash % COUNTERS as u64).unwrap_or(0))
+        usize::try_from(hash % LastChanged::COUNTERS as u64).unwrap_or(0)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tile::Zoom;
+    use crate::tile::{TileRectList, Zoom};
 
     #[test]
     fn a_change_of_some_tiles_leaves_nearly_all_others() {
         let tile = |x, y| TileCoord::new(Zoom::new(9).unwrap(), x, y).unwrap();
         let known = LastChanged::since(1);
-        known.change(&"9/3/7-8".parse().unwrap(), 2);
+        known.change("9/3/7-8".parse::<TileRectList>().unwrap().tiles(), 2);
         let since = |state| {
             (0..512).flat_map(|x| (0..512).map(move |y| tile(x, y))).filter(|tile| known.of(*tile) == state).count()
         };
@@ -70,7 +75,7 @@ mod tests {
         assert_eq!(since(1) + since(2), 512 * 512);
         known.change_all(3);
         assert_eq!(since(3), 512 * 512);
-        known.change(&"9/3/7".parse().unwrap(), 4);
+        known.change([tile(3, 7)], 4);
         assert_eq!((known.of(tile(3, 7)), known.of(tile(3, 8))), (4, 3));
     }
 }

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::serve::target::served::{ServedState, ServedTarget};
+use crate::serve::target::served::ServedTarget;
+use crate::serve::target::state::ServedState;
 use crate::serve::target::stored::StoredTiles;
 use crate::sink::ReadError;
 

@@ -3,6 +3,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `served` | the target: opened, watched for replacement, read by several readers at once |
+//! | `state` | what it holds between two changes |
 //! | `last_changed` | since when each tile is unchanged, by which cached tiles are found or not |
 //! | `watch` | how its changes are noticed |
 //! | `stored` | the set of the tiles that it holds |
@@ -11,5 +12,6 @@
 pub(crate) mod last_changed;
 pub(crate) mod listing;
 pub(crate) mod served;
+pub(crate) mod state;
 pub(crate) mod stored;
 pub(crate) mod watch;

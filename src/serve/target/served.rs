@@ -4,12 +4,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Instant, SystemTime};
 
 use crate::manifest::{Manifest, Publication};
-use crate::serve::live::LiveError;
+use crate::serve::change_log::{KnownChanges, LiveSince};
 use crate::serve::target::last_changed::LastChanged;
-use crate::serve::target::stored::StoredTiles;
+use crate::serve::target::state::{ServedState, scopes};
 use crate::serve::target::watch::{Stamp, TargetWatch};
-use crate::sink::{ChangeLists, Described, NoteStore, ReadError, Scope, Template, TileReader};
-use crate::tile::{Coverage, TileCoord, TileId, TileRectList, Zoom, ZoomList};
+use crate::sink::{ChangeLists, NoteStore, ReadError, TileReader};
+use crate::tile::{TileCoord, TileId, TileRectList};
 use tokio::sync::broadcast;
 
 /// Opens the target. It is called for each reader, and again after the target was replaced.
@@ -24,94 +24,6 @@ pub struct ServedSource {
     pub watched: TargetWatch,
     /// What is kept with it: the lists of changed tiles.
     pub notes: Arc<dyn NoteStore>,
-}
-
-/// A state of the target: what it holds between two changes.
-pub(crate) struct ServedState {
-    /// A number that is unique among the states of this process.
-    pub(crate) number: u64,
-    /// A number that changes when what the target says about itself changes. All states between two publishes share it.
-    pub(crate) generation: u64,
-    /// The time when the generation was first seen.
-    pub(crate) since: Instant,
-    /// What the target says about itself.
-    pub(crate) described: Described,
-    /// Its manifest; `None` if another program wrote it.
-    pub(crate) manifest: Option<Manifest>,
-    /// The naming rule of the tiles' paths.
-    pub(crate) template: Template,
-    /// The zooms and boxes in which a tile that is not stored is empty; no element if the target does not say.
-    scopes: Vec<Scope>,
-    /// True if the last write of the watched files was long enough ago that the next write will have another time.
-    pub(crate) is_settled: bool,
-    stamp: Stamp,
-    /// The list of the tiles that the target holds in this state, once it is made.
-    stored: OnceLock<StoredTiles>,
-    readers: Mutex<Vec<Box<dyn TileReader>>>,
-}
-
-impl ServedState {
-    /// True if a tile lies in the target's scope, so that it is empty if it is not stored.
-    pub(crate) fn covers(&self, tile: TileCoord) -> bool {
-        self.scopes.is_empty() || self.scopes.iter().any(|scope| scope.holds(tile.into()))
-    }
-
-    /// True if a tile that is read in this state may be cached. It may not while a run replaces the tiles of a directory or prefix one by
-    /// one, because the files that are watched change only when that run begins and when it ends.
-    pub(crate) fn may_be_kept(&self) -> bool {
-        self.is_settled && self.described.unfinished.is_empty()
-    }
-
-    /// The list of the tiles that the target holds in this state, once it is made.
-    pub(crate) fn stored(&self) -> Option<&StoredTiles> {
-        self.stored.get()
-    }
-
-    /// Keeps the list of the tiles; it must have been made in this state.
-    pub(crate) fn keep_stored(&self, stored: StoredTiles) {
-        self.stored.get_or_init(|| stored);
-    }
-
-    /// The publication that the target shows.
-    pub(crate) fn publication(&self) -> Option<&Publication> {
-        self.manifest.as_ref()?.publication.as_ref()
-    }
-
-    /// True if what the target says about itself is the same, except for runs that have begun or ended.
-    fn is_described_as(&self, other: &ServedState) -> bool {
-        let finished = |state: &ServedState| Described { unfinished: Vec::new(), ..state.described.clone() };
-        self.template == other.template && finished(self) == finished(other)
-    }
-
-    /// Checks that live tiles with this fingerprint fit the stored ones.
-    ///
-    /// # Errors
-    /// [`LiveError::OtherTileset`] if they do not.
-    pub(crate) fn is_of(&self, fingerprint: &str) -> Result<(), LiveError> {
-        match &self.manifest {
-            Some(manifest) if manifest.fingerprint == fingerprint => Ok(()),
-            manifest => Err(LiveError::OtherTileset {
-                target: manifest.as_ref().map_or_else(|| "unknown".to_owned(), |manifest| manifest.fingerprint.clone()),
-                settings: fingerprint.to_owned(),
-            }),
-        }
-    }
-
-    /// True if the run that wrote the target could not render the tile.
-    pub(crate) fn is_unrendered(&self, tile: TileCoord) -> bool {
-        let unrendered = self.manifest.as_ref().map_or(&[][..], |manifest| &manifest.unrendered);
-        !unrendered.is_empty() && unrendered.contains(&tile.to_string())
-    }
-}
-
-/// The scopes of a target: those of its manifest, otherwise its zooms and bounds.
-fn scopes(described: &Described, manifest: Option<&Manifest>) -> Vec<Scope> {
-    if let Some(manifest) = manifest {
-        return manifest.regions().filter_map(|region| Scope::read(&region.zooms, &region.bbox)).collect();
-    }
-    let zooms = described.zooms.and_then(|(min, max)| ZoomList::of((min..=max).filter_map(Zoom::new)));
-    let boxes: Vec<_> = described.bounds.into_iter().collect();
-    zooms.map(|zooms| Scope { zooms, coverage: Coverage::new(&boxes) }).into_iter().collect()
 }
 
 /// A change of the target that this server has noticed.
@@ -133,11 +45,14 @@ const MAX_WAITING_CHANGES: usize = 64;
 /// The target that is served.
 pub(crate) struct ServedTarget {
     source: ServedSource,
+    known: KnownChanges,
     state: RwLock<Arc<ServedState>>,
     last_changed: LastChanged,
     changes: broadcast::Sender<Arc<NoticedChange>>,
     /// Locked while the target is opened again, so that only one thread opens it.
     opening: Mutex<()>,
+    /// When the last successful poll began.
+    polled: Mutex<Instant>,
 }
 
 /// Locks a mutex. A lock poisoned by a panic is used all the same: no thread leaves a value here half changed.
@@ -150,12 +65,15 @@ impl ServedTarget {
     ///
     /// # Errors
     /// If it cannot be read.
-    pub(crate) fn open(source: ServedSource) -> Result<ServedTarget, ReadError> {
-        let state = read_state(&source, None)?;
+    pub(crate) fn open(source: ServedSource, known: KnownChanges) -> Result<ServedTarget, ReadError> {
+        let polled = Mutex::new(Instant::now());
+        let mut state = read_state(&source, None)?;
+        state.live_since = known.beside(state.cursor.as_ref(), &state.live_since);
+        known.shows(state.cursor.clone(), &state.kept_scopes());
         let last_changed = LastChanged::since(state.number);
         let (changes, _) = broadcast::channel(MAX_WAITING_CHANGES);
         let (state, opening) = (RwLock::new(Arc::new(state)), Mutex::new(()));
-        Ok(ServedTarget { source, state, last_changed, changes, opening })
+        Ok(ServedTarget { source, known, state, last_changed, changes, opening, polled })
     }
 
     /// The changes from now on.
@@ -205,12 +123,23 @@ impl ServedTarget {
     /// If it cannot be read.
     pub(crate) fn poll(&self) -> Result<(), ReadError> {
         let _opening = locked(&self.opening);
-        let last = self.last();
+        let (last, begun) = (self.last(), Instant::now());
         let state = read_state(&self.source, Some(&last))?;
         if state.described != last.described || state.template != last.template {
             self.replace(&last, state);
         }
+        *locked(&self.polled) = begun;
         Ok(())
+    }
+
+    /// When the last successful poll of a target in a bucket began; `None` for files, which each request looks at.
+    pub(crate) fn polled(&self) -> Option<Instant> {
+        self.needs_polling().then(|| *locked(&self.polled))
+    }
+
+    /// What is kept with the target.
+    pub(crate) fn notes(&self) -> &dyn NoteStore {
+        &*self.source.notes
     }
 
     /// True if changes of the target are noticed by polling only.
@@ -234,16 +163,25 @@ impl ServedTarget {
         if self.needs_polling() { opened(&self.source.open)?.can_list() } else { Ok(()) }
     }
 
+    /// What this server knows of the change log.
+    pub(crate) const fn known(&self) -> &KnownChanges {
+        &self.known
+    }
+
     /// Begins a new state. The tiles that changed are noted before a request sees it.
-    fn replace(&self, last: &ServedState, state: ServedState) -> Arc<ServedState> {
+    fn replace(&self, last: &ServedState, mut state: ServedState) -> Arc<ServedState> {
         let changed = self.changed(last, &state);
         match &changed {
             StateChange::Nothing => {}
-            StateChange::Tiles(tiles) => self.last_changed.change(tiles, state.number),
+            StateChange::Tiles(tiles) => self.last_changed.change(tiles.tiles(), state.number),
             StateChange::Everything => self.last_changed.change_all(state.number),
+        }
+        if !matches!(changed, StateChange::Nothing) {
+            state.live_since = self.known.beside(state.cursor.as_ref(), &last.live_since);
         }
         let state = Arc::new(state);
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&state);
+        self.known.shows(state.cursor.clone(), &state.kept_scopes());
         let tiles = match changed {
             StateChange::Nothing => return state,
             StateChange::Tiles(tiles) => Some(tiles),
@@ -347,17 +285,19 @@ fn read_state_once(
     let manifest: Option<Manifest> = described.manifest.as_deref().and_then(|text| serde_json::from_str(text).ok());
     let scopes = scopes(&described, manifest.as_ref());
     let readers = Mutex::new(vec![reader]);
-    let (number, generation, since) = match last {
-        None => (1, 1, Instant::now()),
-        Some(last) if last.described == described => (last.number + 1, last.generation, last.since),
-        Some(last) => (last.number + 1, last.generation + 1, Instant::now()),
+    let (number, generation, live_since) = match last {
+        None => (1, 1, LiveSince::default()),
+        Some(last) if last.described == described => (last.number + 1, last.generation, last.live_since.clone()),
+        Some(last) => (last.number + 1, last.generation + 1, last.live_since.clone()),
     };
+    let cursor = manifest.as_ref().and_then(|manifest| manifest.snapshot.parse().ok());
     Ok(ServedState {
         number,
         generation,
-        since,
+        live_since,
         described,
         manifest,
+        cursor,
         template,
         scopes,
         is_settled,

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use moka::Expiry;
 use moka::future::Cache;
+use moka::{Entry, Expiry};
 use sha2::{Digest as _, Sha256};
 
+use crate::cursor::Cursor;
 use crate::encode::{DecodeError, Gunzip, is_gzip};
+use crate::serve::change_log::LiveEpoch;
 use crate::serve::http::negotiate::Encoding;
 use crate::serve::live::FlightKey;
 use crate::tile::TileId;
@@ -60,10 +62,20 @@ fn tag(hash: &str, encoding: Encoding) -> Arc<str> {
 pub(crate) struct CachedForm {
     /// The tile; `None` if the target does not hold it or it is empty.
     pub(crate) tile: Option<ServedTile>,
-    /// When the tile becomes stale; `None` for stored tiles, which stay until the target changes. Either may be evicted earlier.
-    fresh_until: Option<Instant>,
+    /// What is known of a tile that the database rendered; `None` for stored tiles, which stay until the target changes.
+    live: Option<LiveFacts>,
     /// How it came into the cache.
     pub(crate) way: CachedWay,
+}
+
+/// What is known of a tile that the database rendered.
+#[derive(Debug, Clone)]
+struct LiveFacts {
+    epoch: LiveEpoch,
+    /// The database state that it shows.
+    snapshot: Arc<Cursor>,
+    /// When it becomes stale where no change log tells.
+    fresh_until: Instant,
 }
 
 /// How a tile came into the cache.
@@ -83,17 +95,36 @@ const STALE_KEPT: Duration = Duration::from_secs(24 * 3_600);
 impl CachedForm {
     /// The form of a tile that was read from the target.
     pub(crate) const fn of_target(tile: Option<ServedTile>) -> CachedForm {
-        CachedForm { tile, fresh_until: None, way: CachedWay::Asked }
+        CachedForm { tile, live: None, way: CachedWay::Asked }
     }
 
-    /// The form of a tile that was rendered by the database.
-    pub(crate) fn of_live(stored: Option<Box<[u8]>>, fresh_until: Instant, way: CachedWay) -> CachedForm {
-        CachedForm { tile: stored.map(ServedTile::as_stored), fresh_until: Some(fresh_until), way }
+    /// The form of a tile that the database rendered for a flight, from a database state.
+    pub(crate) fn of_live(stored: Option<Box<[u8]>>, key: FlightKey, snapshot: Cursor) -> CachedForm {
+        let live = LiveFacts { epoch: key.epoch, snapshot: Arc::new(snapshot), fresh_until: Instant::now() };
+        CachedForm { tile: stored.map(ServedTile::as_stored), live: Some(live), way: CachedWay::Asked }
     }
 
-    /// How long the tile has been stale; `None` if it is fresh.
+    /// The same, which is fresh for a time where no change log tells, and came into the cache in another way.
+    pub(crate) fn kept_for(mut self, time: Duration, way: CachedWay) -> CachedForm {
+        if let Some(live) = &mut self.live {
+            live.fresh_until = Instant::now() + time;
+        }
+        CachedForm { way, ..self }
+    }
+
+    /// How long the tile has been stale by its age; `None` if it is not.
     pub(crate) fn stale_for(&self) -> Option<Duration> {
-        Instant::now().checked_duration_since(self.fresh_until?)
+        Instant::now().checked_duration_since(self.live.as_ref()?.fresh_until)
+    }
+
+    /// The epoch of a live tile.
+    pub(crate) fn epoch(&self) -> Option<LiveEpoch> {
+        Some(self.live.as_ref()?.epoch)
+    }
+
+    /// The database state that a live tile shows.
+    pub(crate) fn snapshot(&self) -> Option<&Arc<Cursor>> {
+        Some(&self.live.as_ref()?.snapshot)
     }
 
     /// True if both have the same content, whatever their encodings.
@@ -129,8 +160,8 @@ pub(crate) enum CachedFrom {
         /// The tile.
         tile: TileId,
     },
-    /// The database.
-    Live(FlightKey),
+    /// The database, in whichever epoch.
+    Live(TileId),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -147,7 +178,7 @@ struct LiveExpiry;
 
 impl Expiry<CacheKey, CachedForm> for LiveExpiry {
     fn expire_after_create(&self, _key: &CacheKey, form: &CachedForm, now: Instant) -> Option<Duration> {
-        form.fresh_until.map(|end| end.saturating_duration_since(now) + STALE_KEPT)
+        form.live.as_ref().map(|live| live.fresh_until.saturating_duration_since(now) + STALE_KEPT)
     }
 }
 
@@ -189,14 +220,14 @@ impl TileCache {
         self.0.insert(CacheKey { from, encoding }, form).await;
     }
 
-    /// The cached form of a live tile, as it would be stored, unless it is stale.
-    pub(crate) async fn live(&self, key: FlightKey) -> Option<CachedForm> {
-        self.get(CachedFrom::Live(key), Encoding::Gzip).await.filter(|held| held.stale_for().is_none())
-    }
-
-    /// Caches a live tile, as it would be stored.
-    pub(crate) async fn keep_live(&self, key: FlightKey, form: CachedForm) {
-        self.0.insert(CacheKey { from: CachedFrom::Live(key), encoding: Encoding::Gzip }, form).await;
+    /// Caches a live tile, as it would be stored, unless one of a later epoch is cached.
+    pub(crate) async fn keep_live(&self, tile: TileId, form: CachedForm) {
+        let entry = self.0.entry(CacheKey { from: CachedFrom::Live(tile), encoding: Encoding::Gzip });
+        let newest = |held: Option<Entry<CacheKey, CachedForm>>| {
+            let held = held.map(Entry::into_value).filter(|held| held.epoch() > form.epoch());
+            std::future::ready(held.unwrap_or(form))
+        };
+        entry.and_upsert_with(newest).await;
     }
 
     /// Forgets a tile in every encoding.

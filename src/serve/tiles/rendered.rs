@@ -10,10 +10,11 @@ use crate::mvt::{TileDescent, overzoomed};
 use crate::serve::http::negotiate::Encoding;
 use crate::serve::live::{FlightKey, LiveFlights, draws};
 use crate::serve::queue::WorkClass;
-use crate::serve::target::served::ServedState;
+use crate::serve::target::state::ServedState;
 use crate::serve::tiles::around::Around;
 use crate::serve::tiles::cache::{CachedForm, CachedFrom, CachedWay, ServedTile};
-use crate::serve::tiles::served::{ServedTiles, StaleTile, TileError, TileOrigin, aside};
+use crate::serve::tiles::origin::{TileError, TileOrigin};
+use crate::serve::tiles::served::{ServedTiles, StaleTile, aside};
 use crate::tile::{Slice, TileId};
 
 impl ServedTiles {
@@ -31,16 +32,17 @@ impl ServedTiles {
             }
             return (Err(TileError::Live(error)), TileOrigin::Live);
         }
-        let key = FlightKey { generation: state.generation, tile };
-        let from = CachedFrom::Live(key);
+        let (key, from) = (self.live_key(state, tile), CachedFrom::Live(tile));
         let held = self.cache.get(from, Encoding::Gzip).await;
-        let age = held.as_ref().and_then(CachedForm::stale_for);
-        if let (Some(held), None) = (&held, age) {
+        if let Some(held) = held.as_ref().filter(|held| live.is_fresh(key, held)) {
             let origin = if held.way == CachedWay::Ahead { TileOrigin::Ahead } else { TileOrigin::Memory };
             return (self.cached_in(from, held, encoding).await, origin);
         }
-        let older = held.zip(age);
-        let (landed, origin) = match live.ask(key, state.since, shared_key(live, state, tile)) {
+        let older = held.map(|held| {
+            let age = self.live_age(key, &held);
+            (held, age)
+        });
+        let (landed, origin) = match live.ask(key, shared_key(live, state, tile)) {
             Ok(mut waiter) => {
                 let origin = if waiter.is_collapsed { TileOrigin::Collapsed } else { TileOrigin::Live };
                 if let Some(landed) = within(live.options().answer_within, waiter.landed()).await {
@@ -57,6 +59,9 @@ impl ServedTiles {
         };
         match (landed, older) {
             (Ok(packed), _) => {
+                if packed.tile.is_some() && !state.covers(tile.coord) {
+                    self.write_back().note(tile.coord);
+                }
                 if origin == TileOrigin::Live && live.options().neighbours {
                     self.render_neighbours(live, state, tile).await;
                 }
@@ -69,41 +74,59 @@ impl ServedTiles {
         }
     }
 
-    /// A stored tile that is stale: the refreshed one, if there is one; otherwise the stored one at once, while it is rendered anew.
+    /// How long a cached live tile has been stale.
+    fn live_age(&self, key: FlightKey, held: &CachedForm) -> Duration {
+        let outdated = self.known().epochs().moment(key.epoch).elapsed();
+        let outdated = (held.epoch() < Some(key.epoch)).then_some(outdated);
+        outdated.max(held.stale_for()).unwrap_or_default()
+    }
+
+    /// A stored tile that is stale: the refreshed one, if there is one; otherwise at once the latest that clients have seen, which is the stored
+    /// one or an older refreshed one, while it is rendered anew.
     pub(super) async fn refreshed(
         &self,
         live: &LiveFlights,
         state: &Arc<ServedState>,
-        expired: StaleTile,
+        outdated: StaleTile,
     ) -> (Result<CachedForm, TileError>, TileOrigin) {
-        let StaleTile { tile, encoding, stored, age } = expired;
+        let StaleTile { tile, encoding, stored, age } = outdated;
+        let as_stored = |stored| (Ok(stored), TileOrigin::Stale(age.unwrap_or_default()));
         if state.is_of(live.source().fingerprint()).is_err() {
-            return (Ok(stored), TileOrigin::Stale(age));
+            return as_stored(stored);
         }
-        let key = FlightKey { generation: state.generation, tile };
-        let from = CachedFrom::Live(key);
-        let held = self.cache.get(from, Encoding::Gzip).await;
-        let held_age = held.as_ref().and_then(CachedForm::stale_for);
-        if held.is_none() && self.staleness.was_refreshed(key) {
+        let (key, from) = (self.live_key(state, tile), CachedFrom::Live(tile));
+        let (mut held, mut is_fresh) = (self.cache.get(from, Encoding::Gzip).await, false);
+        let was_refreshed = self.staleness.was_refreshed(state, tile);
+        if let Some(fresh) = held.as_ref().filter(|held| live.is_fresh(key, held)) {
+            is_fresh = was_refreshed || self.may_see(tile, fresh);
+        } else if held.is_none() && was_refreshed {
             // Memory has lost it, and the stored one is older than what clients have seen.
             return self.rendered(live, state, tile, encoding).await;
-        }
-        if held.is_none() || held_age.is_some() {
-            live.ask_ahead(key, state.since, WorkClass::Refresh, shared_key(live, state, tile));
+        } else {
+            live.ask_ahead(key, WorkClass::Refresh, shared_key(live, state, tile));
             if let Some(patience) = live.options().refresh_patience
                 && let Some(mut waiter) = live.join(key)
                 && let Some(Ok(packed)) = within(Some(patience), waiter.landed()).await
+                && self.may_see(tile, &packed)
             {
-                self.staleness.note_refreshed(key);
                 return (self.cached_in(from, &packed, encoding).await, TileOrigin::Live);
             }
+            // What was rendered earlier may be older than what is stored by now.
+            held = held.filter(|_| was_refreshed);
         }
-        let Some(held) = held else { return (Ok(stored), TileOrigin::Stale(age)) };
-        self.staleness.note_refreshed(key);
-        match held_age {
-            None => (self.cached_in(from, &held, encoding).await, TileOrigin::Memory),
-            Some(age) => (self.in_encoding(&held, encoding).await, TileOrigin::Stale(age)),
+        match held {
+            Some(held) if is_fresh => (self.cached_in(from, &held, encoding).await, TileOrigin::Memory),
+            Some(held) if was_refreshed => {
+                let age = self.live_age(key, &held);
+                (self.in_encoding(&held, encoding).await, TileOrigin::Stale(age))
+            }
+            _ => as_stored(stored),
         }
+    }
+
+    /// Notes that a client sees a live tile instead of the stored one; false if it must not.
+    fn may_see(&self, tile: TileId, live: &CachedForm) -> bool {
+        live.snapshot().is_some_and(|shown| self.staleness.may_see(tile, shown))
     }
 
     /// What a client gets that does not wait for the tile any longer: the stale tile, or what the nearest stored tile above shows. `None` if
@@ -137,28 +160,30 @@ impl ServedTiles {
             if live.is_busy() {
                 return;
             }
-            let key = FlightKey { generation: state.generation, tile: next };
+            let key = self.live_key(state, next);
             let is_live = !state.covers(next.coord) && draws(live.source().layers(), next.slice, next.coord.zoom());
-            if is_live && self.cache.live(key).await.is_none() {
-                live.ask_ahead(key, state.since, WorkClass::Neighbour, shared_key(live, state, next));
+            if is_live && live.fresh(key).await.is_none() {
+                live.ask_ahead(key, WorkClass::Neighbour, shared_key(live, state, next));
             }
         }
     }
 }
 
 /// The name of a tile in the cache that servers share; `None` if they share none. It tells configurations apart by their fingerprint, and
-/// publications of the target by a hash of what it says about itself: a tile is rendered after the publication that it stands beside.
+/// databases by a hash of what the target says about its own; if that does not say which one it is, by its whole manifest, which each
+/// publication changes.
 fn shared_key(live: &LiveFlights, state: &ServedState, tile: TileId) -> Option<String> {
     if !live.is_shared() {
         return None;
     }
-    let published = Sha256::digest(state.described.manifest.as_deref().unwrap_or_default());
-    let published: String = published.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let database = state.manifest.as_ref().and_then(|manifest| serde_json::to_string(manifest.database.as_ref()?).ok());
+    let origin = database.as_deref().or(state.described.manifest.as_deref()).unwrap_or_default();
+    let origin: String = Sha256::digest(origin).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let slice = match tile.slice {
         Slice::Whole => "all".to_owned(),
         Slice::Layer(layer) => layer.0.to_string(),
     };
-    Some(format!("oar-tiles:{}:{published}:{slice}:{}", live.source().fingerprint(), tile.coord))
+    Some(format!("oar-tiles:{}:{origin}:{slice}:{}", live.source().fingerprint(), tile.coord))
 }
 
 /// The result of some work, unless it takes longer than a limit.

@@ -6,62 +6,20 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, broadcast};
 
+use crate::serve::change_log::KnownChanges;
 use crate::serve::http::negotiate::Encoding;
 use crate::serve::live::{FlightCounts, FlightKey, LiveError, LiveFlights, LiveLayer, draws};
 use crate::serve::observe::trouble::Trouble;
-use crate::serve::target::served::{NoticedChange, ServedState, ServedTarget};
+use crate::serve::target::served::{NoticedChange, ServedTarget};
+use crate::serve::target::state::ServedState;
 use crate::serve::tiles::cache::{CachedForm, CachedFrom, ServedTile, TileCache};
+use crate::serve::tiles::origin::{TileError, TileOrigin};
 use crate::serve::tiles::staleness::Staleness;
+use crate::serve::write_back::WriteBackDesk;
 use crate::sink::ReadError;
 use crate::tile::{LayerId, Slice, TileCoord, TileId};
 
-/// Where an answer came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TileOrigin {
-    /// The cache.
-    Memory,
-    /// The target.
-    Target,
-    /// The tile is empty: the target does not hold it, and it lies in the scope of the manifest.
-    Empty,
-    /// The database rendered it for this request.
-    Live,
-    /// The database rendered it for an earlier request that was still waiting for it.
-    Collapsed,
-    /// The cache: it was rendered ahead, next to a tile that was asked for.
-    Ahead,
-    /// Redis: another server had rendered it.
-    Shared,
-    /// The cache, in a state that has been stale for this time.
-    Stale(Duration),
-    /// It is what the nearest stored tile above shows.
-    Ancestor,
-}
-
-/// Why a tile could not be read or rendered.
-#[derive(Debug, Clone, thiserror::Error)]
-pub(crate) enum TileError {
-    /// The target could not be read.
-    #[error(transparent)]
-    Read(Arc<ReadError>),
-    /// The client does not accept gzip, and the stored tile's gzip data is broken.
-    #[error("a tile cannot be unpacked: {0}")]
-    Broken(String),
-    /// The database could not render it.
-    #[error(transparent)]
-    Live(LiveError),
-    /// The run that wrote the target could not render the tile.
-    #[error("the run that wrote the target could not render it")]
-    Unrendered,
-    /// The tile lies outside of the tileset.
-    #[error("the tileset has no tile there")]
-    Beyond,
-    /// The thread that read or unpacked the tile died.
-    #[error("a thread died: {0}")]
-    Died(String),
-}
-
-/// A stored tile that is stale.
+/// A stored tile that is stale, or of which clients have seen a later state.
 pub(super) struct StaleTile {
     /// The tile.
     pub(super) tile: TileId,
@@ -69,8 +27,8 @@ pub(super) struct StaleTile {
     pub(super) encoding: Encoding,
     /// What the target stores, in that encoding.
     pub(super) stored: CachedForm,
-    /// How long it has been stale.
-    pub(super) age: Duration,
+    /// How long it has been stale; `None` if it is as the target should have it, and clients have seen a later one.
+    pub(super) age: Option<Duration>,
 }
 
 /// The most tiles that are read from a bucket at once, each by a reader of its own. A bucket answers many requests at once; for a file,
@@ -84,7 +42,7 @@ const UNPACKS: usize = 2;
 /// The tiles of a target, with the most requested ones in memory.
 #[derive(Clone)]
 pub(crate) struct ServedTiles {
-    target: Arc<ServedTarget>,
+    pub(super) target: Arc<ServedTarget>,
     pub(super) cache: TileCache,
     reads: Arc<Semaphore>,
     pub(super) unpacks: Arc<Semaphore>,
@@ -97,6 +55,8 @@ pub(crate) struct ServedTiles {
     pub(super) unfit: Arc<AtomicU64>,
     /// Which stored tiles are stale.
     pub(super) staleness: Arc<Staleness>,
+    /// Tiles that the writer is to store.
+    write_back: WriteBackDesk,
 }
 
 impl ServedTiles {
@@ -106,9 +66,20 @@ impl ServedTiles {
         let reading = Arc::new(Trouble::none("the target cannot be read", "the target can be read again"));
         let (reads, unpacks) = (Arc::new(Semaphore::new(reads)), Arc::new(Semaphore::new(UNPACKS)));
         let expires = live.as_ref().map(|live| live.options().expires.clone());
-        let staleness = Arc::new(Staleness::new(expires.unwrap_or_default()));
+        let staleness = Arc::new(Staleness::new(expires.unwrap_or_default(), target.known().clone()));
         let half_written = Arc::new(Trouble::none("only memory can answer", "the target is no longer half written"));
-        ServedTiles { target, cache, reads, unpacks, live, reading, half_written, unfit: Arc::default(), staleness }
+        ServedTiles {
+            target,
+            cache,
+            reads,
+            unpacks,
+            live,
+            reading,
+            half_written,
+            unfit: Arc::default(),
+            staleness,
+            write_back: WriteBackDesk::default(),
+        }
     }
 
     /// The target's present state. While a killed writer's commit cannot be rolled back, that is the state before this commit: cached tiles
@@ -195,24 +166,25 @@ impl ServedTiles {
             Err(error) => return (Err(error), origin),
         };
         let coord = tile.coord;
-        if (form.tile.is_some() || state.covers(coord))
-            && let Some(live) =
-                self.live.as_ref().filter(|live| draws(live.source().layers(), tile.slice, coord.zoom()))
-            && let Some(age) = self.staleness.age(state, coord.zoom())
-        {
-            let expired = StaleTile { tile, encoding, stored: form, age };
-            let (form, origin) = self.refreshed(live, state, expired).await;
-            return (form.map(|form| form.tile), origin);
-        }
-        if form.tile.is_some() {
-            return (Ok(form.tile), origin);
-        }
         let is_unrendered = state.is_unrendered(coord);
-        if state.covers(coord) && !is_unrendered {
-            return (Ok(None), TileOrigin::Empty);
+        let live = self.live.as_ref().filter(|live| draws(live.source().layers(), tile.slice, coord.zoom()));
+        let is_behind =
+            live.is_some() && !state.covers(coord) && self.known().was_seen_later(coord, state.cursor.as_ref());
+        if !is_behind && form.tile.is_some() || state.covers(coord) && !is_unrendered {
+            let age = self.staleness.age(state, coord);
+            return match (live, age) {
+                (Some(live), age) if age.is_some() || self.staleness.was_refreshed(state, tile) => {
+                    let (form, origin) =
+                        self.refreshed(live, state, StaleTile { tile, encoding, stored: form, age }).await;
+                    (form.map(|form| form.tile), origin)
+                }
+                (None, Some(age)) => (Ok(form.tile), TileOrigin::Stale(age)),
+                _ if form.tile.is_some() => (Ok(form.tile), origin),
+                _ => (Ok(None), TileOrigin::Empty),
+            };
         }
-        match &self.live {
-            Some(live) if draws(live.source().layers(), tile.slice, coord.zoom()) => {
+        match live {
+            Some(live) => {
                 let (form, origin) = self.rendered(live, state, tile, encoding).await;
                 (form.map(|form| form.tile), origin)
             }
@@ -313,6 +285,21 @@ impl ServedTiles {
         Ok(CachedForm::of_target(stored.map(ServedTile::as_stored)))
     }
 
+    /// The live tiles that wait to be stored.
+    pub(crate) const fn write_back(&self) -> &WriteBackDesk {
+        &self.write_back
+    }
+
+    /// What this server knows of the change log.
+    pub(crate) fn known(&self) -> &KnownChanges {
+        self.target.known()
+    }
+
+    /// What a live tile beside a state of the target must show.
+    pub(super) fn live_key(&self, state: &ServedState, tile: TileId) -> FlightKey {
+        FlightKey { epoch: self.known().epochs().of(tile.coord, &state.live_since), tile }
+    }
+
     /// The state that was read last.
     pub(crate) fn last(&self) -> Arc<ServedState> {
         self.target.last()
@@ -354,7 +341,7 @@ impl ServedTiles {
                 let tile = TileId { coord: *coord, slice: *slice };
                 let since = self.target.unchanged_since(*coord);
                 self.cache.forget(CachedFrom::State { since, tile }).await;
-                self.cache.forget(CachedFrom::Live(FlightKey { generation: state.generation, tile })).await;
+                self.cache.forget(CachedFrom::Live(tile)).await;
             }
         }
     }
@@ -368,16 +355,6 @@ impl ServedTiles {
     pub(crate) async fn end(&self) {
         if let Some(live) = &self.live {
             live.end().await;
-        }
-    }
-}
-
-impl TileError {
-    /// The time after which a client may ask again.
-    pub(crate) fn retry_after(&self) -> Duration {
-        match self {
-            TileError::Live(error) => Duration::from_secs(error.retry_seconds()),
-            _ => Duration::from_secs(1),
         }
     }
 }

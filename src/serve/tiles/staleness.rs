@@ -1,91 +1,86 @@
-//! Which stored tiles are stale: those whose run is older than `expires` says, and that no refreshed one stands for.
+//! Which stored tiles are stale: those in which the change log knows a change that the target does not show, and those whose run is older
+//! than `expires` says. And of which tiles clients have seen a later state than the stored one.
 
-use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::serve::live::FlightKey;
-use crate::serve::target::served::ServedState;
-use crate::tile::{TileId, Zoom};
+use crate::cursor::Cursor;
+use crate::serve::change_log::KnownChanges;
+use crate::serve::target::state::ServedState;
+use crate::tile::{TileCoord, TileId};
 
-/// The most tiles that are known to have been refreshed. With more, every stale tile counts as refreshed.
+/// The most tiles of which a later state than the stored one is sent. Of further ones the stored one is sent until the target shows their
+/// changes.
 const MAX_REFRESHED: usize = 200_000;
 
-/// The tiles of a generation of which clients have seen a refreshed state.
-#[derive(Debug, Default)]
-struct RefreshedTiles {
-    generation: u64,
-    tiles: HashSet<TileId>,
-    is_full: bool,
-}
-
-/// Tells whether a stored tile is stale.
-#[derive(Debug)]
+/// Tells whether a stored tile is stale, and whether it may be sent.
 pub(crate) struct Staleness {
     /// By zoom: how old a stored tile may become.
     expires: Vec<Option<Duration>>,
-    refreshed: Mutex<RefreshedTiles>,
+    known: KnownChanges,
+    /// The database states in which clients have seen tiles that are stored in an older one.
+    refreshed: Mutex<HashMap<TileId, Arc<Cursor>>>,
+    /// False as long as there are none, so that requests need not lock them.
+    any_is_refreshed: AtomicBool,
 }
 
 impl Staleness {
-    /// Tiles become stale by their age, by zoom.
-    pub(crate) fn new(expires: Vec<Option<Duration>>) -> Staleness {
-        Staleness { expires, refreshed: Mutex::default() }
+    /// Tiles become stale by what is known of the log, and by their age, by zoom.
+    pub(crate) fn new(expires: Vec<Option<Duration>>, known: KnownChanges) -> Staleness {
+        Staleness { expires, known, refreshed: Mutex::default(), any_is_refreshed: AtomicBool::new(false) }
+    }
+
+    fn refreshed(&self) -> MutexGuard<'_, HashMap<TileId, Arc<Cursor>>> {
+        // Each update leaves consistent values.
+        self.refreshed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How long a stored tile has been stale; `None` if it is not.
-    pub(crate) fn age(&self, state: &ServedState, zoom: Zoom) -> Option<Duration> {
-        let expires = (*self.expires.get(usize::from(zoom.get()))?)?;
+    pub(crate) fn age(&self, state: &ServedState, tile: TileCoord) -> Option<Duration> {
+        self.known.dirty_for(tile).max(self.expired_for(state, tile))
+    }
+
+    /// How long it has been older than `expires`.
+    fn expired_for(&self, state: &ServedState, tile: TileCoord) -> Option<Duration> {
+        let expires = (*self.expires.get(usize::from(tile.zoom().get()))?)?;
         let started = Duration::from_secs(state.manifest.as_ref()?.started);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         now.checked_sub(started + expires)
     }
 
-    /// Notes that a client sees a refreshed state of a tile: it must not see the stored one again.
-    pub(super) fn note_refreshed(&self, key: FlightKey) {
-        let mut refreshed = self.of_generation(key.generation);
-        if refreshed.tiles.len() < MAX_REFRESHED {
-            refreshed.tiles.insert(key.tile);
-        } else {
-            refreshed.is_full = true;
+    /// Notes that a client sees a tile in a later database state: it must not see the stored one again before that shows as much. False if
+    /// there is no room for a further tile: then the client must not see it.
+    pub(super) fn may_see(&self, tile: TileId, shown: &Arc<Cursor>) -> bool {
+        let mut refreshed = self.refreshed();
+        if refreshed.len() >= MAX_REFRESHED && !refreshed.contains_key(&tile) {
+            return false;
         }
+        let seen = refreshed.entry(tile).or_insert_with(|| Arc::clone(shown));
+        if !seen.sees_all_of(shown) {
+            *seen = Arc::clone(shown);
+        }
+        self.any_is_refreshed.store(true, Ordering::Release);
+        true
     }
 
-    /// True if a client may have seen a refreshed state of a tile.
-    pub(super) fn was_refreshed(&self, key: FlightKey) -> bool {
-        let refreshed = self.of_generation(key.generation);
-        refreshed.is_full || refreshed.tiles.contains(&key.tile)
-    }
-
-    /// The refreshed tiles of a generation; those of an older one are forgotten.
-    fn of_generation(&self, generation: u64) -> std::sync::MutexGuard<'_, RefreshedTiles> {
-        let mut refreshed = self.refreshed.lock().unwrap_or_else(PoisonError::into_inner);
-        if refreshed.generation < generation {
-            *refreshed = RefreshedTiles { generation, ..RefreshedTiles::default() };
+    /// True if a client may have seen a tile in a later state than the stored one.
+    pub(super) fn was_refreshed(&self, state: &ServedState, tile: TileId) -> bool {
+        if !self.any_is_refreshed.load(Ordering::Acquire) {
+            return false;
         }
-        refreshed
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tile::TileCoord;
-
-    #[test]
-    fn what_a_client_has_seen_refreshed_is_known_until_the_next_publication() {
-        let staleness = Staleness::new(Vec::new());
-        let key = |generation, x| FlightKey {
-            generation,
-            tile: TileCoord::new(Zoom::new(20).unwrap(), x, 0).unwrap().into(),
-        };
-        staleness.note_refreshed(key(1, 5));
-        assert!(staleness.was_refreshed(key(1, 5)) && !staleness.was_refreshed(key(1, 6)));
-        assert!(!staleness.was_refreshed(key(2, 5)));
-        for x in 0..=u32::try_from(MAX_REFRESHED).unwrap() {
-            staleness.note_refreshed(key(2, x));
+        let mut refreshed = self.refreshed();
+        let Some(seen) = refreshed.get(&tile) else { return false };
+        let is_as_new = state.cursor.as_ref().is_some_and(|stored| {
+            // The target may show less of the database than the client has seen, and all of it that touches the tile.
+            stored.sees_all_of(seen) || self.known.is_unchanged(tile.coord, stored, seen)
+        });
+        if is_as_new {
+            refreshed.remove(&tile);
+            self.any_is_refreshed.store(!refreshed.is_empty(), Ordering::Release);
+            return false;
         }
-        assert!(staleness.was_refreshed(key(2, 900_000)), "there are too many to tell");
-        assert!(!staleness.was_refreshed(key(3, 900_000)));
+        true
     }
 }

@@ -62,8 +62,10 @@ impl Directory {
             if !ours {
                 return Err(DirectoryError::NotOurs { path: self.root.clone(), example: name.to_owned() });
             }
-            if template.is_versioned() || tileset.scope.holds(id) {
+            if template.is_versioned() {
                 inventory.add(id, None)?;
+            } else {
+                inventory.add_of(tileset, id, None)?;
             }
             intents.see(id);
             Ok(())

@@ -9,7 +9,9 @@ use super::scan::IN_ORDER;
 use super::view::computes;
 use super::{MBTILES_APPLICATION_ID, MbtilesReader};
 use crate::sink::ReadError;
+use crate::sink::metadata::MANIFEST_KEY;
 use crate::sink::read::Total;
+use crate::sink::{PartialScope, Scope};
 
 /// The most tiles that are named for each kind of defect; the others are only counted.
 const MAX_NAMED_TILES: u64 = 20;
@@ -145,11 +147,15 @@ impl MbtilesReader {
         {
             found.push(format!("its metadata has minzoom {from} above maxzoom {to}"));
         }
-        Ok(Expected {
-            from: zoom("minzoom").unwrap_or(i64::MIN),
-            to: zoom("maxzoom").unwrap_or(i64::MAX),
-            hash: rows.get("agg_tiles_hash").cloned(),
-        })
+        // The zooms of partial regions are not told to map clients, which would ask for tiles that are not there.
+        let partial = rows.get(MANIFEST_KEY).and_then(|text| serde_json::from_str(text).ok());
+        let partial = partial.map_or_else(PartialScope::default, |manifest| PartialScope::of(&manifest));
+        let zooms = |of: &Scope| (i64::from(of.zooms.min().get()), i64::from(of.zooms.max().get()));
+        let (from, to) = partial.regions().iter().map(zooms).fold(
+            (zoom("minzoom").unwrap_or(i64::MIN), zoom("maxzoom").unwrap_or(i64::MAX)),
+            |(from, to), (min, max)| (from.min(min), to.max(max)),
+        );
+        Ok(Expected { from, to, hash: rows.get("agg_tiles_hash").cloned() })
     }
 
     /// Checks every row of `tiles`, in the order of `agg_tiles_hash`. Returns `false` if the tiles add up to more bytes than may be read

@@ -295,6 +295,7 @@ mod tests {
             fingerprint: "f".to_owned(),
             layers: Vec::new(),
             scope,
+            partial: crate::sink::PartialScope::default(),
             unwritten,
             run: RunKind::Copy,
             list_changes: false,

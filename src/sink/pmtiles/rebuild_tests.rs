@@ -93,6 +93,7 @@ fn tileset() -> Tileset {
         fingerprint: "f".to_owned(),
         layers: Vec::new(),
         scope,
+        partial: crate::sink::PartialScope::default(),
         unwritten: Unwritten::Keep,
         run: RunKind::Copy,
         dirty: None,

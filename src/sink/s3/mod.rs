@@ -16,6 +16,7 @@
 //! | `cause`, `error` | what a server's refusal means, and the message with the next step |
 //! | `lease`, `holder` | one writer a target |
 //! | `open`, `uploads`, `note`, `publish` | a run of the sink from its beginning to its notes |
+//! | `header_note`, `rewrite` | which headers tiles carry; the pass that gives all tiles those of the configuration |
 //! | `object_notes` | notes that are kept with a prefix or beside an archive |
 //! | `upload`, `pmtiles` | an archive that goes up as a whole |
 //! | `read` | tiles and archives read back |
@@ -24,6 +25,7 @@ mod cause;
 mod client;
 mod error;
 mod flight;
+mod header_note;
 mod headers;
 mod holder;
 mod lease;
@@ -35,6 +37,7 @@ mod options;
 mod pmtiles;
 mod publish;
 mod read;
+mod rewrite;
 mod shared;
 mod store;
 mod upload;
@@ -59,11 +62,13 @@ use crate::tile::Order;
 pub use cause::S3Cause;
 pub use error::{Action, S3Error};
 pub use flight::{Flights, InFlight};
+pub use header_note::HeaderNote;
 pub use location::{LocationError, S3Key, S3Location};
 pub use object_notes::S3Notes;
 pub use options::{CacheRule, Encryption, S3Headers, S3Keys, S3Options, without_user};
 pub use pmtiles::S3Pmtiles;
 pub use read::{S3Object, S3Reader, s3_versions};
+pub use rewrite::RewrittenHeaders;
 pub use shared::S3Shared;
 pub use upload::S3Archive;
 
@@ -212,10 +217,15 @@ impl Open {
                 if here == Some(Some(digest)) {
                     written.unchanged = 1;
                 } else {
-                    self.uploads.put(self.template.name(id), id.coord.zoom(), bytes, digest, packed)?;
+                    self.uploads.put(self.template.name(id), id, bytes, digest, packed)?;
                     written.stored = 1;
                     written.added = here.is_none().into();
-                    self.changed.as_mut().map_or(Ok(()), |changed| changed.add(id, TileChange::Written))?;
+                    if let Some(changed) = &mut self.changed {
+                        changed.add(id, TileChange::Written)?;
+                        if here.is_none() {
+                            changed.add_new(id)?;
+                        }
+                    }
                 }
             }
             TileEdit::Remove(id) => {

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use tokio::runtime::Handle;
 
 use super::S3Error;
+use super::header_note;
 use super::lease::Lease;
 use super::note::{BEGUN, read_latest, read_noted, write_note};
 use super::store::{Condition, Store, digest};
@@ -128,6 +129,10 @@ pub(super) async fn open(
     };
     let fingerprint = tileset.fingerprint.clone();
     lease.note(Begun { fingerprint, pending: version.clone(), unfinished: intents.noted.clone() }).await?;
+    if version.is_none() {
+        let is_empty = owner.is_none() && inventory.as_ref().is_some_and(|inventory| inventory.count() == 0);
+        header_note::begin(store, is_empty).await?;
+    }
     if let Some(version) = &version {
         // A later run finds the version by this note and removes it, should it never be published.
         write_note(store, &notes::of_version(version, BEGUN), b"{}".to_vec(), &Condition::Always).await?;
@@ -152,7 +157,7 @@ pub(super) async fn open(
         inventory,
         uploads: Uploads::new(store, runtime, stop),
         doomed: Doomed::default(),
-        changed: ChangedTiles::of_synchronized(tileset, held_before),
+        changed: ChangedTiles::of_synchronized(tileset, held_before).map(ChangedTiles::knowing_new),
         before_manifest: tileset.before_manifest.clone(),
         metadata: Condition::as_seen(metadata.as_ref().map(|object| &object.tag)),
         latest: Condition::as_seen(latest.as_ref().map(|object| &object.tag)),
@@ -210,8 +215,11 @@ async fn inventory(
                 return Err(S3Error::Foreign { place: store.location.to_string(), example: name });
             }
             // A version that was begun is continued in whole: all of its tiles count.
-            if template.is_versioned() || tileset.scope.holds(id) {
-                inventory.add(id, tag.as_deref().and_then(digest))?;
+            let tag = tag.as_deref().and_then(digest);
+            if template.is_versioned() {
+                inventory.add(id, tag)?;
+            } else {
+                inventory.add_of(tileset, id, tag)?;
             }
             intents.see(id);
         }

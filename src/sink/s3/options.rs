@@ -1,12 +1,14 @@
 //! What the user sets for S3. Defaults stand in `sample-config.toml`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
+
 use super::{S3Error, S3Shared};
-use crate::tile::{Zoom, ZoomList};
+use crate::tile::{TileId, TileText, TileTextNames, Zoom, ZoomList};
 
 /// How a bucket is reached and how objects are stored.
 #[derive(Debug, Clone)]
@@ -70,8 +72,10 @@ pub struct S3Headers {
     pub cache_control: Vec<CacheRule>,
     /// `Cache-Control` of TileJSON, metadata and `latest.json`, which change in place.
     pub notes_cache_control: Option<String>,
-    /// `x-amz-meta-NAME` of tiles and archives.
-    pub metadata: BTreeMap<String, String>,
+    /// `x-amz-meta-NAME` of tiles, and of archives where no tile's placeholder is in the text.
+    pub metadata: BTreeMap<String, TileText>,
+    /// What the placeholders in `metadata` stand for.
+    pub names: TileTextNames,
     /// The storage class of tiles and archives, such as `STANDARD_IA`; `None` for the bucket's default.
     pub storage_class: Option<String>,
     /// How objects are encrypted.
@@ -109,6 +113,38 @@ impl S3Headers {
         let fits = |rule: &&CacheRule| rule.zooms.as_ref().is_none_or(|zooms| zooms.contains(zoom));
         self.cache_control.iter().find(fits).map(|rule| rule.value.as_str())
     }
+
+    /// The metadata of a tile.
+    pub(super) fn metadata(&self, tile: TileId) -> HashMap<String, String> {
+        self.metadata.iter().map(|(name, text)| (name.clone(), text.of_tile(tile, &self.names))).collect()
+    }
+
+    /// The metadata of an archive.
+    pub(super) fn archive_metadata(&self) -> HashMap<String, String> {
+        let of_all = |(name, text): (&String, &TileText)| Some((name.clone(), text.of_tileset(&self.names)?));
+        self.metadata.iter().filter_map(of_all).collect()
+    }
+
+    /// True if tiles carry the tag of their band of zooms, by which CDNs can purge them.
+    #[must_use]
+    pub fn has_band(&self) -> bool {
+        self.metadata.values().any(TileText::has_band)
+    }
+
+    /// Identifies what is sent with each tile: 32 hexadecimal digits, others for other headers, names or layers.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let metadata: Vec<String> = self.metadata.iter().map(|(name, text)| format!("{name}={text}")).collect();
+        let rules: Vec<String> = self
+            .cache_control
+            .iter()
+            .map(|rule| format!("{}={}", rule.zooms.as_ref().map(ToString::to_string).unwrap_or_default(), rule.value))
+            .collect();
+        let parts =
+            [metadata.join("\n"), rules.join("\n"), self.names.tag.as_str().to_owned(), self.names.layers.join("\n")];
+        let text = format!("{}\n\n{:?}\n{:?}", parts.join("\n\n"), self.storage_class, self.encryption);
+        Sha256::digest(text).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 /// Removes the user and password from a URL. Requests to S3 do not use them: they are signed with the access keys.
@@ -128,12 +164,11 @@ impl S3Options {
     pub(super) fn check(&self) -> Result<(), S3Error> {
         let wrong = |what: String| Err(S3Error::Setting { what });
         let visible = |text: &str| !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-        let values = self.headers.cache_control.iter().map(|rule| ("cache_control", rule.value.as_str()));
-        let values =
-            values.chain(self.headers.notes_cache_control.as_deref().map(|value| ("notes_cache_control", value)));
-        let values = values.chain(self.headers.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let values = self.headers.cache_control.iter().map(|rule| ("cache_control", rule.value.clone()));
+        let values = values.chain(self.headers.notes_cache_control.clone().map(|value| ("notes_cache_control", value)));
+        let values = values.chain(self.headers.metadata.iter().map(|(name, text)| (name.as_str(), text.to_string())));
         for (name, value) in values {
-            if !visible(value) {
+            if !visible(&value) {
                 return wrong(format!("{name} = \"{}\" is no header: write letters of ASCII", value.escape_debug()));
             }
         }

@@ -15,7 +15,7 @@ use super::upload::head;
 use super::{S3Error, wait};
 use crate::sink::tree::Tag;
 use crate::stop::Stop;
-use crate::tile::Zoom;
+use crate::tile::TileId;
 
 /// The most names of failed tiles that an error lists.
 const MAX_LISTED_FAILURES: usize = 20;
@@ -94,7 +94,7 @@ impl Uploads {
     pub(super) fn put(
         &mut self,
         name: String,
-        zoom: Zoom,
+        tile: TileId,
         bytes: Box<[u8]>,
         digest: [u8; 16],
         packed: bool,
@@ -107,7 +107,7 @@ impl Uploads {
             async move {
                 let flight = store.flights.begin();
                 let request = store.client.put_object().body(ByteStream::from(bytes.into_vec()));
-                let request = super::headers::of_tile(request, &store.options.headers, zoom, packed)
+                let request = super::headers::of_tile(request, &store.options.headers, tile, packed)
                     .content_md5(aws_smithy_types::base64::encode(digest));
                 let outcome = store.put(request, &name).await;
                 drop(flight);

@@ -266,6 +266,7 @@ mod tests {
             fingerprint: "f".to_owned(),
             layers: Vec::new(),
             scope: scope(zooms, bbox),
+            partial: crate::sink::PartialScope::default(),
             unwritten: Unwritten::Delete,
             list_changes: false,
             dirty: None,

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 
 use rusqlite::params;
 
+use crate::manifest::{Manifest, Region};
+use crate::sink::Tileset;
 use crate::sink::scratch::{Scratch, ScratchError};
 use crate::tile::{Coverage, LayerId, Order, Slice, TileId, ZoomList};
 
@@ -30,11 +32,52 @@ impl Scope {
     }
 }
 
+/// The partial regions of a target, outside of its scope: what is stored there is valid, and what is not stored is unknown.
+#[derive(Debug, Clone, Default)]
+pub struct PartialScope {
+    /// What the manifest names.
+    partial: Vec<Scope>,
+    /// The target's scope, which goes before.
+    whole: Vec<Scope>,
+}
+
+impl PartialScope {
+    /// The partial regions that a manifest names. Regions that cannot be read are left out.
+    #[must_use]
+    pub fn of(manifest: &Manifest) -> PartialScope {
+        let scopes = |regions: &mut dyn Iterator<Item = Region>| {
+            regions.filter_map(|region| Scope::read(&region.zooms, &region.bbox)).collect()
+        };
+        PartialScope { partial: scopes(&mut manifest.partial.iter().cloned()), whole: scopes(&mut manifest.regions()) }
+    }
+
+    /// True if a tile lies in a partial region.
+    #[must_use]
+    pub fn holds(&self, id: TileId) -> bool {
+        let lies_in = |scopes: &[Scope]| scopes.iter().any(|scope| scope.holds(id));
+        lies_in(&self.partial) && !lies_in(&self.whole)
+    }
+
+    /// True if there is no partial region.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.partial.is_empty()
+    }
+
+    /// The partial regions, which may meet the scope.
+    #[must_use]
+    pub fn regions(&self) -> &[Scope] {
+        &self.partial
+    }
+}
+
 /// The tiles that a target holds: added in any order, then met in [`Order::ZoomColumnTmsRow`], as the run writes its tiles.
 #[derive(Debug)]
 pub(in crate::sink) struct Inventory {
     held: Scratch,
     count: u64,
+    /// Tiles of partial regions, which are not counted.
+    uncounted: u64,
     /// Place and slice of the last row that was read.
     last_read: (i64, i64),
     /// Rows that were read and not met yet.
@@ -63,7 +106,23 @@ impl Inventory {
             "the list of tiles that the target holds",
             "CREATE TABLE held (place integer, slice integer, tag blob, PRIMARY KEY (place, slice)) WITHOUT ROWID",
         )?;
-        Ok(Inventory { held, count: 0, last_read: (i64::MIN, i64::MIN), ahead: VecDeque::new() })
+        Ok(Inventory { held, count: 0, uncounted: 0, last_read: (i64::MIN, i64::MIN), ahead: VecDeque::new() })
+    }
+
+    /// Adds a tile of a run's own scope, or, uncounted, one of the partial regions that the run gives up; others are left out.
+    ///
+    /// # Errors
+    /// If the temporary folder has no room.
+    pub(in crate::sink) fn add_of(&mut self, tileset: &Tileset, id: TileId, tag: Tag) -> Result<(), ScratchError> {
+        if tileset.scope.holds(id) {
+            self.add(id, tag)
+        } else if tileset.partial.holds(id) {
+            self.add(id, tag)?;
+            (self.count, self.uncounted) = (self.count - 1, self.uncounted + 1);
+            Ok(())
+        } else {
+            Ok(())
+        }
     }
 
     /// Adds a tile that the target holds.
@@ -80,7 +139,7 @@ impl Inventory {
         Ok(())
     }
 
-    /// How many tiles were added.
+    /// How many tiles were added and counted.
     pub(in crate::sink) const fn count(&self) -> u64 {
         self.count
     }
@@ -117,7 +176,7 @@ impl Inventory {
     }
 
     fn first(&mut self) -> Result<Option<(TileId, Tag)>, ScratchError> {
-        if self.ahead.is_empty() && self.count > 0 {
+        if self.ahead.is_empty() && self.count + self.uncounted > 0 {
             let (last_read, ahead) = (&mut self.last_read, &mut self.ahead);
             self.held.run(|connection| {
                 let mut page = connection.prepare_cached(
@@ -222,6 +281,19 @@ mod tests {
             assert_eq!((met.passed, met.here), (vec![tile(14, x, x, Some(0))], Some(None)));
         }
         assert_eq!(inventory.rest().unwrap(), []);
+    }
+
+    #[test]
+    fn a_partial_region_is_no_part_of_the_scope_and_gives_way_to_it() {
+        let text = r#"{"version":2,"generator":"g","snapshot":"1:1:","fingerprint":"f","zooms":"0-3","bbox":["0,0,90,60"],
+            "kept":[{"zooms":"4","bbox":[]}],"partial":[{"zooms":"3-6","bbox":[]}],"planned":1,"stored":1,"empty":0,"started":1,"seconds":1}"#;
+        let manifest: Manifest = serde_json::from_str(text).unwrap();
+        assert_eq!(manifest.regions().map(|part| part.zooms).collect::<Vec<_>>(), ["0-3", "4"]);
+        assert_eq!((Manifest::version_with(&manifest.partial), Manifest::version_with(&[])), (2, 1));
+        let partial = PartialScope::of(&manifest);
+        assert!(partial.holds(tile(5, 1, 1, None)) && partial.holds(tile(3, 0, 7, None)), "outside of the boxes");
+        assert!(!partial.holds(tile(3, 5, 4, None)) && !partial.holds(tile(4, 1, 1, None)), "of the scope");
+        assert!(!partial.holds(tile(2, 0, 0, None)) && !PartialScope::default().holds(tile(5, 1, 1, None)));
     }
 
     #[test]

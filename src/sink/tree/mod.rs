@@ -17,8 +17,8 @@ mod template;
 
 pub(super) use intent::OpenIntents;
 pub use intent::{Intent, IntentKind};
-pub use inventory::Scope;
 pub(super) use inventory::{Doomed, Inventory, Tag};
+pub use inventory::{PartialScope, Scope};
 pub use options::{Publishing, TreeOptions};
 pub use publish::{Latest, SwitchError, Version, new_version};
 pub(super) use template::OWN_FOLDER;

@@ -85,6 +85,50 @@ impl Batch {
         }
     }
 
+    /// The batch in two: one with about `most` features, but at least a tile, and the others. The second is `None` if there are no others,
+    /// or with [`Planned::Occupied`]: which tiles of a part are planned is not known.
+    #[must_use]
+    pub fn cut(self, most: u64) -> (Batch, Option<Batch>) {
+        let (features, tiles) = (self.features(), self.tiles.max(1));
+        if self.planned == Planned::Occupied || features <= most || tiles == 1 {
+            return (self, None);
+        }
+        // Features are estimated for the whole batch, not for each tile.
+        let scaled = u128::from(most) * u128::from(tiles) / u128::from(features);
+        let mut left = u64::try_from(scaled).unwrap_or(u64::MAX).clamp(1, tiles - 1);
+        let (mut first, mut others) = (Vec::new(), Vec::new());
+        for area in self.areas {
+            let own = area.rect.tiles();
+            if own <= left {
+                left -= own;
+                first.push(area);
+                continue;
+            }
+            let (mut taken, rest) = area.split(left);
+            left = 0;
+            first.append(&mut taken);
+            others.extend(rest);
+        }
+        let part = |areas: Vec<Area>| {
+            let own: u64 = areas.iter().map(|area| area.rect.tiles()).sum();
+            let scaled =
+                |count: u64| u64::try_from(u128::from(count) * u128::from(own) / u128::from(tiles)).unwrap_or(count);
+            // A layer that is planned for the batch is planned for each of its parts.
+            let layers = self.layers.iter().map(|layer| LayerCount {
+                tiles: if layer.tiles == 0 { 0 } else { scaled(layer.tiles).max(1) },
+                features: scaled(layer.features),
+            });
+            Batch {
+                areas,
+                planned: self.planned,
+                tiles: own,
+                layers: layers.collect(),
+                needs_cell_counts: self.needs_cell_counts,
+            }
+        };
+        (part(first), Some(part(others)))
+    }
+
     /// Pairs of a candidate and a tile over all layers: the size of the batch.
     #[must_use]
     pub fn features(&self) -> u64 {
@@ -98,6 +142,27 @@ impl Area {
     pub fn halves(&self) -> Option<(Area, Area)> {
         let (a, b) = self.rect.halves()?;
         Some((self.within(a), self.within(b)))
+    }
+
+    /// The first `tiles` tiles of the area and the others, as rectangles: whole rows, or a part of the only row.
+    fn split(&self, tiles: u64) -> (Vec<Area>, Vec<Area>) {
+        let rect = self.rect;
+        let wide = u64::from(rect.x1 - rect.x0) + 1;
+        let part = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        if tiles == 0 {
+            return (Vec::new(), vec![self.clone()]);
+        }
+        if rect.y0 == rect.y1 {
+            let end = rect.x0 + part(tiles) - 1;
+            return (
+                vec![self.within(TileRect { x1: end, ..rect })],
+                vec![self.within(TileRect { x0: end + 1, ..rect })],
+            );
+        }
+        // At least one row: a few tiles more than asked for do no harm.
+        let rows = part((tiles / wide).max(1)).min(rect.y1 - rect.y0);
+        let end = rect.y0 + rows - 1;
+        (vec![self.within(TileRect { y1: end, ..rect })], vec![self.within(TileRect { y0: end + 1, ..rect })])
     }
 
     /// Where a layer's features are searched.

@@ -1,6 +1,7 @@
 //! Footprints: the boxes of features, from which tiles are planned.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::tile::{SourceBox, WorldBox, Zoom};
 
@@ -14,11 +15,31 @@ pub struct BoxFootprint {
     pub source: SourceBox<f32>,
 }
 
+/// Points in world units, eight bytes each, from west to east.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SortedPoints(Vec<u64>);
+
+impl SortedPoints {
+    /// Sorts points: x in the upper half, y in the lower half.
+    #[must_use]
+    pub fn new(mut points: Vec<u64>) -> SortedPoints {
+        points.sort_unstable();
+        SortedPoints(points)
+    }
+
+    /// The indexes of the points from one x up to and including another. Both may lie beyond the world.
+    #[must_use]
+    pub fn between(&self, west: i64, east: i64) -> Range<usize> {
+        let x = |point: &u64| (point >> 32).cast_signed();
+        self.0.partition_point(|point| x(point) < west)..self.0.partition_point(|point| x(point) <= east)
+    }
+}
+
 /// The footprints of all features of one layer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Footprints {
-    /// Points in EPSG:4326 or EPSG:3857: x in the upper half, y in the lower half, in world units. Eight bytes each.
-    Points(Vec<u64>),
+    /// Points in EPSG:4326 or EPSG:3857, from west to east.
+    Points(SortedPoints),
     /// Boxes in world units of features that are found by the tile's area, as points are.
     Cells(Vec<WorldBox>),
     /// Features that are found by their boxes in the layer's reference system.
@@ -32,7 +53,7 @@ impl Footprints {
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
-            Footprints::Points(points) => points.len(),
+            Footprints::Points(points) => points.0.len(),
             Footprints::Cells(cells) => cells.len(),
             Footprints::Boxes(boxes) | Footprints::Gathered(boxes) => boxes.len(),
         }
@@ -44,7 +65,7 @@ impl Footprints {
         match self {
             Footprints::Boxes(boxes) if boxes.iter().all(|one| one.world.is_position()) => {
                 let point = |one: &BoxFootprint| u64::from(one.world.west) << 32 | u64::from(one.world.north);
-                Footprints::Points(boxes.iter().map(point).collect())
+                Footprints::Points(SortedPoints::new(boxes.iter().map(point).collect()))
             }
             other => other,
         }
@@ -61,7 +82,7 @@ impl Footprints {
     #[expect(clippy::cast_possible_truncation, reason = "the halves of the code are 32 bits wide")]
     pub fn world(&self, index: usize) -> WorldBox {
         match self {
-            Footprints::Points(points) => WorldBox::of_unit((points[index] >> 32) as u32, points[index] as u32),
+            Footprints::Points(points) => WorldBox::of_unit((points.0[index] >> 32) as u32, points.0[index] as u32),
             Footprints::Cells(cells) => cells[index],
             Footprints::Boxes(boxes) | Footprints::Gathered(boxes) => boxes[index].world,
         }
@@ -107,7 +128,7 @@ pub enum LayerFootprints {
 }
 
 /// No feature.
-static NOTHING: Footprints = Footprints::Points(Vec::new());
+static NOTHING: Footprints = Footprints::Points(SortedPoints(Vec::new()));
 
 impl LayerFootprints {
     /// The footprints at a zoom.

@@ -3,5 +3,5 @@
 mod footprint;
 mod positions;
 
-pub use footprint::{BoxFootprint, Footprints, LayerFootprints, Spot};
+pub use footprint::{BoxFootprint, Footprints, LayerFootprints, SortedPoints, Spot};
 pub use positions::{Candidate, Positions, Unit};

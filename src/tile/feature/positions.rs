@@ -46,6 +46,12 @@ impl Positions {
     /// The memory of a position, in bytes.
     pub const SIZE: usize = size_of::<[f64; 2]>() + size_of::<u32>();
 
+    /// The world units of a position in metres: x from the west, y from the north.
+    #[must_use]
+    pub fn world(at: [f64; 2]) -> [i64; 2] {
+        [world_unit(at[0]), world_unit(-at[1])]
+    }
+
     /// The number of positions.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -1,10 +1,12 @@
 //! Other servers than one's own: a hot standby, a pooler, TLS, and a role that may only read.
 
 use std::fs;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use crate::support::certificates::certificates;
 use crate::support::gate::gated;
 use crate::support::program::{signal, start_seed, wait};
 use crate::support::served::{Served, status};
@@ -49,6 +51,77 @@ fn a_role_that_may_only_select_from_the_table_can_seed() {
     db.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
 }
 
+/// An address that stands for several servers, as the reader address of a cluster does: each further connection goes to the next of them.
+/// `before` is called with the number of each connection first. Gives the port.
+fn spread(servers: Vec<String>, before: impl Fn(usize) + Send + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for (number, client) in listener.incoming().enumerate() {
+            before(number);
+            let (client, server) = (client.unwrap(), TcpStream::connect(&servers[number % servers.len()]).unwrap());
+            for (mut from, mut to) in [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)] {
+                std::thread::spawn(move || {
+                    // Either side may end at any time.
+                    let copied = std::io::copy(&mut from, &mut to);
+                    to.shutdown(Shutdown::Both).and(copied.map(drop)).unwrap_or_default();
+                });
+            }
+        }
+    });
+    port
+}
+
+/// The address in a URL over TCP, as `host:port`.
+fn address(url: &str) -> String {
+    url.split_once('@').unwrap().1.split_once('/').unwrap().0.to_owned()
+}
+
+#[test]
+fn an_address_that_stands_for_a_primary_and_a_standby_ends_the_run_with_both_names() {
+    let primary = Cluster::new();
+    let db = Db::with_facilities_on(&primary.url, 100);
+    let standby = Cluster::standby_of(&primary);
+    let url = database::with_database(&primary.url_tcp, &db.name);
+    let (first, second) = (address(&primary.url_tcp), address(&standby.url_tcp));
+    let folder = tempfile::tempdir().unwrap();
+    let seeded = |before: Box<dyn Fn(usize) + Send>| {
+        let port = spread(vec![first.clone(), second.clone()], before);
+        let url = url.replace(&first, &format!("127.0.0.1:{port}"));
+        let output = folder.path().join("a.mbtiles");
+        let server = format!("127.0.0.1:{port}");
+        let run = seed(&url, &output, &[]).fails(
+            1,
+            &[
+                &server,
+                "stands for several servers, and the sessions of a run need one",
+                &format!("{first} (started "),
+                &format!("{second} (started "),
+                "Name one server, such as an instance instead of the reader address of a cluster; nothing was published",
+            ],
+        );
+        assert!(!run.stderr.contains("starting over"), "{}", run.stderr);
+        assert!(!output.exists());
+    };
+    // The standby does not know the name of the primary's snapshot.
+    seeded(Box::new(|_| ()));
+    // It knows one of that name, another's.
+    let (from, to) = (primary.path().join("data/pg_snapshots"), standby.path().join("data/pg_snapshots"));
+    assert!(from.exists() && to.exists());
+    seeded(Box::new(move |number| {
+        if number > 0 {
+            for file in fs::read_dir(&from).unwrap() {
+                let file = file.unwrap();
+                fs::copy(file.path(), to.join(file.file_name())).unwrap();
+            }
+        }
+    }));
+    // Either server alone is enough.
+    let port = spread(vec![second.clone()], |_| ());
+    let url = url.replace(&first, &format!("127.0.0.1:{port}"));
+    seed(&url, &folder.path().join("b.mbtiles"), &[]).ok();
+}
+
 /// `PgBouncer` that lends a server's connection for one transaction. Stopped with the value.
 struct Pooler {
     child: Child,
@@ -76,7 +149,7 @@ impl Pooler {
         let folder = tempfile::tempdir().unwrap();
         let ini = folder.path().join("pgbouncer.ini");
         // A port that is free now; the pooler ends if another takes it first.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         fs::write(
             &ini,
             format!(
@@ -185,27 +258,6 @@ fn a_stop_works_behind_a_pooler_even_while_it_has_no_connection_to_lend() {
         gate.open();
         assert!(!output.exists());
     }
-}
-
-/// Runs openssl in a folder.
-fn openssl(folder: &Path, arguments: &str) {
-    let done = Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output().unwrap();
-    assert!(done.status.success(), "{arguments}: {}", String::from_utf8_lossy(&done.stderr));
-}
-
-/// A certificate authority of that name, and a server's certificate for "localhost" by it.
-fn certificates(folder: &Path, name: &str) -> PathBuf {
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    openssl(folder, &format!("req -x509 {key} -days 30 -subj /CN={name} -keyout {name}.key -out {name}.crt"));
-    openssl(folder, &format!("req {key} -subj /CN=localhost -keyout server.key -out server.csr"));
-    fs::write(folder.join("server.ext"), "subjectAltName = DNS:localhost\n").unwrap();
-    openssl(
-        folder,
-        &format!(
-            "x509 -req -in server.csr -CA {name}.crt -CAkey {name}.key -CAcreateserial -days 30 -extfile server.ext -out server.crt"
-        ),
-    );
-    folder.join(format!("{name}.crt"))
 }
 
 #[test]

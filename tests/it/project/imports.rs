@@ -27,6 +27,7 @@ const COMMAND: Table = &[
 const MODULES: Table = &[
     ("tile", &[]),
     ("error", &[]),
+    ("cursor", &[]),
     ("stop", &[]),
     ("encode", &[]),
     ("manifest", &[]),
@@ -37,7 +38,7 @@ const MODULES: Table = &[
     ("sink", &["tile", "stop", "error", "encode", "manifest"]),
     ("patch", &["tile", "encode", "mvt", "source", "sink", "plan"]),
     ("postgis", &["cells", "tile", "stop", "error", "encode", "mvt", "source", "manifest"]),
-    ("changes", &["tile", "error", "postgis"]),
+    ("changes", &["tile", "error", "cursor", "postgis"]),
     ("purge", &["tile", "stop", "error", "sink"]),
     ("pipeline", &["tile", "encode", "source", "sink"]),
     ("report", &["tile", "manifest", "plan", "pipeline", "sink", "purge"]),
@@ -59,10 +60,10 @@ const MODULES: Table = &[
     ),
     ("exit", &["error", "stop"]),
     ("signals", &["exit", "report", "stop"]),
-    ("serve", &["error", "tile", "stop", "encode", "manifest", "mvt", "sink", "purge"]),
+    ("serve", &["error", "tile", "cursor", "stop", "encode", "manifest", "mvt", "sink", "purge"]),
     ("lib", &[]),
     (
-        "main",
+        "bin",
         &[
             "changes", "cli", "command", "config", "exit", "postgis", "report", "run", "serve", "signals", "sink",
             "stop",
@@ -82,13 +83,12 @@ const POSTGIS: Table = &[
 
 /// `src/changes/`.
 const CHANGES: Table = &[
-    ("cursor", &[]),
     ("error", &[]),
     ("options", &[]),
-    ("log", &["cursor", "error"]),
+    ("log", &["error"]),
     ("relations", &["log", "options", "error"]),
-    ("install", &["relations", "log", "options", "cursor", "error"]),
-    ("read", &["log", "options", "cursor", "error"]),
+    ("install", &["relations", "log", "options", "error"]),
+    ("read", &["log", "options", "error"]),
 ];
 
 /// `src/sink/`. `tree` is what directories and buckets have in common; a kind of target imports another only where it stores it: a PMTiles

@@ -7,38 +7,39 @@ use crate::support::program::{program, run, seed};
 use crate::support::stub::{Stub, StubAnswer};
 
 /// A seeded target and a configuration with a section `[[purge]]`.
-struct Purged {
+pub(super) struct Purged {
+    db: Db,
     folder: tempfile::TempDir,
-    target: String,
-    config: String,
+    pub(super) target: String,
+    pub(super) config: String,
 }
 
 impl Purged {
-    fn new(purge: &str) -> Purged {
+    pub(super) fn new(purge: &str) -> Purged {
         let (db, folder) = (Db::with_facilities(20), tempfile::tempdir().unwrap());
         let below = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         let (target, config) = (below("t.mbtiles"), below("c.toml"));
         seed(&db.url, std::path::Path::new(&target), &["--zoom", "0-8"]).ok();
         let text = format!("[tileset]\nzoom = \"0-8\"\n[[purge]]\nurl = \"https://tiles.test/a/\"\n{purge}\n");
         std::fs::write(&config, crate::support::program::ROWS_LAYER.to_owned() + &text).unwrap();
-        Purged { folder, target, config }
+        Purged { db, folder, target, config }
     }
 
-    fn purge(&self, arguments: &[&str]) -> crate::support::program::Run {
+    pub(super) fn purge(&self, arguments: &[&str]) -> crate::support::program::Run {
         let mut command = program();
         command.args(["purge"]).args(arguments).args([&self.target, "--config", &self.config]);
         command.env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE").env("AWS_SECRET_ACCESS_KEY", AWS_SECRET);
         run(&mut command)
     }
 
-    fn list(&self, tiles: impl Iterator<Item = String>) -> String {
+    pub(super) fn list(&self, tiles: impl Iterator<Item = String>) -> String {
         let path = self.folder.path().join("list.txt");
         std::fs::write(&path, tiles.collect::<Vec<_>>().join("\n")).unwrap();
         path.to_str().unwrap().to_owned()
     }
 }
 
-const AWS_SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
+pub(super) const AWS_SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 
 const REFUSED: &str =
     "<ErrorResponse><Error><Type>Sender</Type><Code>TooManyInvalidationsInProgress</Code></Error></ErrorResponse>";
@@ -106,14 +107,24 @@ fn no_secret_stands_in_outputs_errors_or_notes() {
     let stub = Stub::new(|request| StubAnswer::of(403, &format!("{:?} may not do this", request.headers)));
     let token = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(token.path(), TOKEN).unwrap();
+    let edgerc = tempfile::NamedTempFile::new().unwrap();
+    let keys = format!(
+        "[tiles]\nhost = akaa.luna.akamaiapis.net\nclient_token = akab-1\nclient_secret = {TOKEN}\naccess_token = akab-2\n"
+    );
+    std::fs::write(edgerc.path(), keys).unwrap();
     for provider in [
         "provider = \"fastly\"\nservice = \"S1\"",
         "provider = \"cloudflare\"\nzone = \"z1\"",
         "provider = \"bunny\"\npull_zone = 1",
         "provider = \"cloudfront\"\ndistribution = \"E1\"",
+        "provider = \"akamai\"\nedgerc_section = \"tiles\"",
     ] {
         let file = token.path().display();
-        let token = if provider.contains("cloudfront") { String::new() } else { format!("token_file = '{file}'\n") };
+        let token = match provider {
+            provider if provider.contains("cloudfront") => String::new(),
+            provider if provider.contains("akamai") => format!("edgerc = '{}'\n", edgerc.path().display()),
+            _ => format!("token_file = '{file}'\n"),
+        };
         let purged = Purged::new(&format!("{provider}\nendpoint = \"{}\"\n{token}", stub.url));
         let list = purged.list(["1/0/0".to_owned()].into_iter());
         let refused = purged.purge(&["--tiles", &list]).ok();
@@ -122,6 +133,14 @@ fn no_secret_stands_in_outputs_errors_or_notes() {
         let config = run(program().args(["config", "--config", &purged.config])).ok().stdout;
         let status = run(program().args(["purge", "status", &purged.target, "--config", &purged.config])).ok().stdout;
         assert!(status.contains("stopped"), "{status}");
+        // A run that publishes says as much as it can, in its log and in its metrics.
+        let metrics = purged.folder.path().join("run.prom");
+        let mut seeding = program();
+        seeding.args(["seed", "--force", "-vv", "--output", &purged.target, "--config", &purged.config]);
+        seeding.args(["--database-url", &purged.db.url, "--metrics"]).arg(&metrics);
+        let seeded = run(seeding.env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE").env("AWS_SECRET_ACCESS_KEY", AWS_SECRET)).ok();
+        assert!(seeded.stderr.contains("refuses to be told what changed"), "{}", seeded.stderr);
+        assert!(std::fs::read_to_string(&metrics).unwrap().contains("oar_tiles_purge_stopped"));
         let mut notes = String::new();
         let mut folders = vec![purged.folder.path().to_owned()];
         while let Some(folder) = folders.pop() {
@@ -135,7 +154,8 @@ fn no_secret_stands_in_outputs_errors_or_notes() {
             }
         }
         assert!(notes.contains("\"stopped\""), "the outbox was read: {notes}");
-        for text in [&refused.stdout, &refused.stderr, &shown, &config, &status, &notes] {
+        for text in [&refused.stdout, &refused.stderr, &seeded.stdout, &seeded.stderr, &shown, &config, &status, &notes]
+        {
             assert!(!text.contains(TOKEN) && !text.contains(AWS_SECRET), "{text}");
         }
     }

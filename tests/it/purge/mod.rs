@@ -1,9 +1,16 @@
 //! CDNs are told what changed.
 
+mod bucket_tags;
 mod clouds;
 mod command_line;
+mod moto_cloudfront;
+mod planning;
 mod real_caches;
+mod stopped;
+mod tiers;
+mod tls;
 mod told;
+mod told_elsewhere;
 
 use oar_tiles::purge::{ProviderOptions, PurgeBudget, PurgeOptions};
 
@@ -17,6 +24,6 @@ fn options(provider: ProviderOptions) -> PurgeOptions {
         wait: std::time::Duration::from_secs(30),
         required: false,
         rebound: None,
-        settle: std::time::Duration::ZERO,
+        settle: Some(std::time::Duration::ZERO),
     }
 }

@@ -7,9 +7,9 @@ use crate::support::places::Places;
 use crate::support::program::{Run, program, run};
 
 /// A target whose CDN is a script: it appends what it is told to `told`, and ends as `ends` says.
-struct ToldPlaces {
-    db: Db,
-    places: Places,
+pub(super) struct ToldPlaces {
+    pub(super) db: Db,
+    pub(super) places: Places,
     kind: &'static str,
 }
 
@@ -17,7 +17,12 @@ const SCRIPT: &str =
     r#"cd "$0"; cat "$OAR_TILES_PURGE_LIST" >>told; echo "$OAR_TILES_PURGE_REFERENCE" >>references; . ./ends"#;
 
 impl ToldPlaces {
-    fn new(kind: &'static str, more: &str) -> ToldPlaces {
+    pub(super) fn new(kind: &'static str, more: &str) -> ToldPlaces {
+        ToldPlaces::with(kind, &format!("settle = \"0s\"\n{}", more.replace("settle = \"0s\"", "")), |config| config)
+    }
+
+    /// The same with another configuration from the beginning.
+    pub(super) fn with(kind: &'static str, more: &str, change: impl Fn(String) -> String) -> ToldPlaces {
         let (db, places) = (Db::with_facilities(60), Places::new());
         let told = ToldPlaces { db, places, kind };
         told.end_with("exit 0");
@@ -27,12 +32,20 @@ impl ToldPlaces {
             told.places.place(kind)
         );
         let config = std::fs::read_to_string(&told.places.config).unwrap();
-        std::fs::write(&told.places.config, config + &purge).unwrap();
+        std::fs::write(&told.places.config, change(config + &purge)).unwrap();
         told.verb("track", &["install"]).ok();
         told
     }
 
-    fn verb(&self, verb: &str, arguments: &[&str]) -> Run {
+    /// Changes the configuration.
+    pub(super) fn configure(&self, change: impl Fn(String) -> String) {
+        let config = std::fs::read_to_string(&self.places.config).unwrap();
+        let changed = change(config.clone());
+        assert_ne!(changed, config);
+        std::fs::write(&self.places.config, changed).unwrap();
+    }
+
+    pub(super) fn verb(&self, verb: &str, arguments: &[&str]) -> Run {
         let mut command = program();
         command.arg(verb).args(arguments).args(["--config", &self.places.config]);
         if matches!(verb, "seed" | "reseed" | "track") {
@@ -41,17 +54,17 @@ impl ToldPlaces {
         run(self.places.with_keys(&mut command))
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(super) fn file(&self, name: &str) -> PathBuf {
         self.places.folder.path().join(name)
     }
 
     /// How the script ends from now on.
-    fn end_with(&self, script: &str) {
+    pub(super) fn end_with(&self, script: &str) {
         std::fs::write(self.file("ends"), script).unwrap();
     }
 
     /// What was told since the last question, sorted.
-    fn told(&self) -> Vec<String> {
+    pub(super) fn told(&self) -> Vec<String> {
         let file = self.file("told");
         let mut lines: Vec<String> =
             std::fs::read_to_string(&file).unwrap_or_default().lines().map(str::to_owned).collect();
@@ -61,7 +74,7 @@ impl ToldPlaces {
     }
 
     /// A change of some rows, and a reseed; gives what `--changed-out` says, as the script is told it.
-    fn change(&self, rows: &str) -> (Run, Vec<String>) {
+    pub(super) fn change(&self, rows: &str) -> (Run, Vec<String>) {
         self.db.run(&format!("UPDATE api_facility SET name = name || '!' WHERE {rows}"));
         let out = self.file("changed.txt");
         let ran = self.verb("reseed", &["--changed-out", out.to_str().unwrap()]);
@@ -74,13 +87,13 @@ impl ToldPlaces {
         (ran, expected)
     }
 
-    fn status(&self) -> serde_json::Value {
+    pub(super) fn status(&self) -> serde_json::Value {
         serde_json::from_str(&self.verb("purge", &["status", "--json"]).ok().stdout).unwrap()
     }
 }
 
-const ONE: &str = "id = (SELECT min(id) FROM api_facility)";
-const OTHER: &str = "id = (SELECT max(id) FROM api_facility)";
+pub(super) const ONE: &str = "id = (SELECT min(id) FROM api_facility)";
+pub(super) const OTHER: &str = "id = (SELECT max(id) FROM api_facility)";
 
 #[test]
 fn each_publish_of_every_kind_of_target_is_told_exactly() {
@@ -184,4 +197,20 @@ fn tiles_that_the_user_names_are_purged_and_what_waits_can_be_forgotten() {
     assert!(told.told().is_empty());
     let none = run(program().args(["purge", "status", &told.places.place(told.kind)]));
     none.fails(2, &["names no CDN", "[[purge]]"]);
+}
+
+#[test]
+fn what_is_sent_once_more_is_paid_from_the_same_budget() {
+    let rebound = |config: String| config.replace("rebound = \"0s\"", "rebound = \"1s\"");
+    let told = ToldPlaces::with("tiles/", "settle = \"0s\"", rebound);
+    told.verb("seed", &[]).ok();
+    assert_eq!(told.told(), ["https://tiles.test/*"; 2]);
+    assert_eq!((&told.status()[0]["spent_this_month"], &told.status()[0]["again"]), (&2.into(), &0.into()));
+    // Of a budget of one item a day in advance nothing is left for it.
+    told.configure(|config| config.replace("provider = \"command\"", "provider = \"command\"\nbudget_per_month = 3"));
+    told.verb("purge", &["--forget"]).ok();
+    let (ran, _) = told.change(ONE);
+    let waits = ran.ok().stderr;
+    assert!(waits.contains("the budget allows the next item in"), "{waits}");
+    assert!(told.told().len() <= 1, "fewer and larger items, and none beyond the budget");
 }

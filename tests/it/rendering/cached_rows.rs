@@ -110,7 +110,51 @@ fn what_is_not_the_same_in_every_tile_is_left_to_the_database() {
 }
 
 #[test]
-fn rows_take_no_more_memory_than_they_may() {
+fn rows_beyond_the_memory_are_drawn_from_a_scratch_file() {
+    let db = Db::new();
+    db.run(ROWS);
+    // Towns of many rows, whose keys say nothing of where they lie, beside rows all over the world.
+    db.run(
+        "CREATE TABLE many AS SELECT i AS id, md5(i::text) AS word, i % 7 AS kind,
+             ST_SetSRID(ST_MakePoint(90 + (hashint4(i) % 1000) * 3e-5 + (i % 5) * 20, 23 + (hashint4(-i) % 1000) * 3e-5 - (i % 3) * 30), 4326) AS degrees
+         FROM generate_series(1, 17000) AS i;
+         INSERT INTO many SELECT 100000 + id, word, 8, degrees FROM rows WHERE word IS NOT NULL AND ST_X(degrees) BETWEEN -180 AND 180 AND ST_Y(degrees) BETWEEN -85 AND 85;
+         ALTER TABLE many ADD PRIMARY KEY (word, id)",
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let config = written(
+        folder.path(),
+        "[[layer]]\nname = \"many\"\ntable = \"many\"\nkey = [\"word\", \"id\"]\nproperties = [\"id\", \"word\", \"kind\"]\n",
+    );
+    let seeded = |name: &str, rows_mb: &str| {
+        let output = folder.path().join(name);
+        let zooms = ["--config", &config, "--zoom", "3-8", "-vv", "--workers", "5"];
+        let run = run(seed_command(&db.url, &output, &zooms).env("OAR_TILES_ROWS_MB", rows_mb)).ok();
+        (folder.path().join(name), run.stderr)
+    };
+    let (plain, _) = seeded("plain.mbtiles", "0");
+    let expected = Archive::open(&plain).tiles();
+    for (name, rows_mb) in [("spilled.mbtiles", "1"), ("spilled.pmtiles", "1"), ("memory.mbtiles", "auto")] {
+        let (output, stderr) = seeded(name, rows_mb);
+        assert_eq!(stderr.contains("rows are cached, in a scratch file"), rows_mb == "1", "{stderr}");
+        assert!(stderr.contains(" rows are cached, "), "however many the workers: {stderr}");
+        // Half of the memory does not hold the rows of the lowest zooms.
+        assert_eq!(
+            stderr.contains("left to the database, for more rows than rows_mb allows"),
+            rows_mb == "1",
+            "{stderr}"
+        );
+        let target = output.to_str().unwrap();
+        let copy = folder.path().join(format!("{name}.copy.mbtiles"));
+        run(bare_program().args(["copy", target, copy.to_str().unwrap()])).ok();
+        let found = Archive::open(&copy).tiles();
+        assert_eq!(found.len(), expected.len());
+        assert!(found == expected, "{name}");
+    }
+}
+
+#[test]
+fn a_temporary_folder_that_takes_no_rows_is_named_and_the_database_draws() {
     let db = Db::new();
     db.run(ROWS);
     db.run("CREATE TABLE wide AS SELECT id, degrees, repeat(hash, 200) AS text FROM rows WHERE id < 1500; ALTER TABLE wide ADD PRIMARY KEY (id)");
@@ -120,13 +164,18 @@ fn rows_take_no_more_memory_than_they_may() {
     compare(&db, "0-5", wide, &[], 1);
     let config = written(folder.path(), &format!("[run]\nrows_mb = 1\n{wide}"));
     let output = folder.path().join("a.mbtiles");
-    let stderr = seed(&db.url, &output, &["--config", &config, "--zoom", "0-5", "-vv"]).ok().stderr;
-    let expected = "layer \"wide\": its rows are not cached: they take more memory than rows_mb allows";
+    let missing = folder.path().join("missing");
+    let mut command = seed_command(&db.url, &output, &["--config", &config, "--zoom", "0-5"]);
+    // SQLite's own scratch lists go elsewhere.
+    command.env("TMPDIR", &missing).env("SQLITE_TMPDIR", folder.path());
+    let stderr = run(&mut command).ok().stderr;
+    let expected = "layer \"wide\": its rows are not cached: they take more memory than rows_mb allows, and the temporary folder does not take them (No such file or directory (os error 2)";
     assert!(stderr.contains(expected), "{stderr}");
+    assert!(stderr.contains("Make room there, set TMPDIR to another one, or raise rows_mb"), "{stderr}");
     assert!(Archive::open(&output).tiles().len() > 10);
 
-    let config = written(folder.path(), "[run]\nrows_mb = 5000\n");
-    let expected = format!("run.rows_mb (from {config}): 5000 must lie between 0 and 4096");
+    let config = written(folder.path(), "[run]\nrows_mb = 50000000\n");
+    let expected = format!("run.rows_mb (from {config}): 50000000 must lie between 0 and 16000000");
     run(bare_program().args(["seed", "--config", &config])).fails(2, &[&expected]);
 }
 

@@ -46,7 +46,7 @@ fn a_target_that_nobody_can_bring_up_to_date_needs_a_seed() {
         (
             "\"version\":1",
             "\"version\":9",
-            "its manifest is of version 9 and this program knows 1: a newer oar-tiles wrote it",
+            "its manifest is of version 9 and this program knows 2: a newer oar-tiles wrote it",
         ),
         ("\"fingerprint\"", "\"footprint\"", "its manifest cannot be read (missing field `fingerprint`"),
         ("\"oid\":", "\"oid\":1", "it shows another database (\"test_"),

@@ -3,6 +3,7 @@
 pub(crate) mod archives;
 pub(crate) mod edits;
 pub(crate) mod faults;
+mod headers;
 pub(crate) mod keys;
 pub(crate) mod lease;
 pub(crate) mod prefixes;

@@ -1,5 +1,6 @@
 //! What dies beside the server: writers in the middle of their work, and the database.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -7,8 +8,11 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use super::writer::Fleet;
 use crate::support::places::Places;
 use crate::support::program::{ROWS_LAYER, humble, program, run, seed};
+use crate::support::s3::Prefix;
+use crate::support::s3_server::S3Server;
 use crate::support::served::{GZIP, Served, small_target, status};
 use crate::support::{Archive, Cluster, Db, until};
 
@@ -205,4 +209,39 @@ fn a_database_that_restarts_under_load_costs_live_tiles_alone() {
         grows("live tiles are rendered again", &rendered);
     });
     db.reconnect();
+}
+
+#[test]
+fn a_writer_outlives_its_database_and_its_bucket() {
+    let (mut cluster, bucket) = (Cluster::new(), S3Server::new());
+    let places = Places::with(Prefix::on(&bucket.endpoint, bucket.keys.clone()));
+    let mut fleet = Fleet::of(Db::with_facilities_on(&cluster.url, 300), places);
+    let kind = "s3:tiles/";
+    fleet.seeded(kind);
+    let served = fleet.writer(kind, "--writer");
+    let renamed = |fleet: &Fleet, name: &str| fleet.db.run(&format!("UPDATE api_facility SET name = '{name}'"));
+    let shows = |name: &str| {
+        let answer = served.get("/1/1/0.pbf", GZIP);
+        assert_eq!(status(&answer), 200, "{name}: {}", answer.head);
+        String::from_utf8_lossy(&crate::support::archive::unpacked(&answer.body)).contains(name)
+    };
+    renamed(&fleet, "first");
+    until("the first change is shown", || shows("first"));
+    until("it is in memory", || served.get("/1/1/0.pbf", GZIP).header("cache-status") == Some("oar-tiles; hit"));
+    // Without its bucket the writer can neither publish nor renew its lease.
+    bucket.kill();
+    renamed(&fleet, "while the bucket is away");
+    assert!(shows("first"), "from memory");
+    bucket.start();
+    until("the change is shown once the bucket is back", || shows("while the bucket is away"));
+    cluster.crash();
+    assert!(shows("while the bucket is away"));
+    cluster.start();
+    fleet.db.reconnect();
+    renamed(&fleet, "after the crash");
+    until("the change is shown once the database is back", || shows("after the crash"));
+    let wanted = fleet.fresh();
+    let told = super::writer::answers(&served, &wanted);
+    let told: BTreeMap<String, Vec<u8>> = told.into_iter().map(|(path, (body, _))| (path, body)).collect();
+    assert!(told == super::writer::bodies(&wanted), "nothing is lost");
 }

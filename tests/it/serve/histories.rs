@@ -1,5 +1,5 @@
-//! Random histories of a fleet: writers change rows, two servers that want to write and one that reads answer clients, and all of them are
-//! killed now and then. After quiet every server answers every tile as a fresh seed would. Meanwhile no client of one server sees a tile go
+//! Random histories of a fleet: writers change rows, two servers that want to write and one that reads answer clients, from the target,
+//! memory, Redis and the database, and all of them are killed now and then. After quiet every server answers every tile as a fresh seed would. Meanwhile no client of one server sees a tile go
 //! back in time, and entity tags change exactly if bytes do.
 //!
 //! `OAR_TILES_TEST_ROUNDS` says how many changes are made to each kind of target (2 if it is not set), `OAR_TILES_TEST_SEED` begins another
@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, RwLock};
 
 use super::writer::{Fleet, answers, bodies};
+use crate::support::redis::Redis;
 use crate::support::served::{Served, status};
 use crate::support::until;
 
@@ -99,10 +100,14 @@ fn history(kind: &str, rounds: u64, seed: u64) {
     let _seed = Seed(seed);
     let mut chance = Chance(seed);
     let fleet = Fleet::new();
+    let redis = Redis::start("hunter2", &[]);
+    fleet.serves_with(&format!("redis_url = \"{}\"\n", redis.url()));
     fleet.seeded(kind);
-    let start = |number: usize| match number {
-        0 | 1 => fleet.writer(kind, "--writer=auto"),
-        _ => Served::at(&fleet.places, kind, &[]),
+    // All of them render what the target does not hold, and share it; the last one only reads.
+    let start = |number: usize| {
+        let writer = if number < 2 { &["--writer=auto"][..] } else { &[] };
+        let live = ["--live", "--database-url", &fleet.db.url, "--trusted-proxy", "127.0.0.1"];
+        Served::at(&fleet.places, kind, &[&live[..], writer].concat())
     };
     let servers: Vec<RwLock<Served>> = (0..3).map(|number| RwLock::new(start(number))).collect();
     let rename = |round: u64| {
@@ -116,8 +121,13 @@ fn history(kind: &str, rounds: u64, seed: u64) {
         let named = tiles.iter().filter(|(_, body)| round_of(body).is_some());
         named.map(|((zoom, x, y), _)| format!("/{zoom}/{x}/{y}.pbf")).collect()
     };
-    let paths = marked(&fleet.fresh());
+    let mut paths = marked(&fleet.fresh());
     assert!(paths.len() >= 6, "{paths:?}");
+    let beyond = || {
+        fleet.places.seed(&fleet.db, "beyond.mbtiles", &["--zoom", "6-8"]).ok();
+        fleet.places.read_by_others("beyond.mbtiles")
+    };
+    paths.extend(marked(&beyond()));
     let (tags, is_over) = (Tags::default(), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let end = EndsClients(&is_over);
@@ -139,7 +149,9 @@ fn history(kind: &str, rounds: u64, seed: u64) {
             }
             std::thread::sleep(std::time::Duration::from_millis(chance.below(300)));
         }
-        let wanted = fleet.fresh();
+        let mut wanted = fleet.fresh();
+        // All of them would take long.
+        wanted.extend(beyond().into_iter().filter(|(_, body)| round_of(body).is_some()));
         for server in &servers {
             let server = server.read().unwrap();
             until("every server answers as a fresh seed would", || {

@@ -1,11 +1,13 @@
 //! Clients that mean harm: slow ones, silent ones, floods, requests that are none.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::jobs::{Answers, fleet_with, writer};
 use crate::support::Db;
+use crate::support::nginx::{ask, read_answer};
 use crate::support::program::seed;
 use crate::support::served::{GZIP, Served, small_target, status};
 
@@ -245,4 +247,66 @@ fn requests_that_are_reset_at_once_end_their_connection_and_nobody_elses() {
     let asked: u32 = asked.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap());
     assert!(asked < 10_000, "{asked} of 20,000 requests were worked on");
     assert_eq!(status(&served.get("/0/0/0.pbf", GZIP)), 200);
+}
+
+#[test]
+fn no_url_of_a_request_is_fetched_and_headers_that_lie_change_no_answer() {
+    let fleet = fleet_with("t.mbtiles", str::to_owned);
+    let served = writer(&fleet, "t.mbtiles");
+    // Whoever fetches one of these is heard here.
+    let trap = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = trap.local_addr().unwrap().to_string();
+    let url = format!("http://{host}/trap");
+    trap.set_nonblocking(true).unwrap();
+    let lies = format!(
+        "X-Forwarded-Host: {host}\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Prefix: /evil\r\nForwarded: host={host};proto=https;for=127.0.0.1\r\n\
+         X-Forwarded-For: 127.0.0.1\r\nX-Original-URL: /metrics\r\nX-Rewrite-URL: {url}\r\nX-HTTP-Method-Override: DELETE\r\nReferer: {url}\r\nVia: 1.1 {host}\r\n"
+    );
+    for port in [served.port, served.admin] {
+        for path in [
+            &*url,
+            "/tiles.json",
+            "/0/0/0.pbf",
+            "/jobs",
+            "/livez",
+            &format!("/?url={url}"),
+            &format!("//{host}/0/0/0.pbf"),
+        ] {
+            let (plain, twisted) = (ask(port, "GET", path, ""), ask(port, "GET", path, &lies));
+            assert_eq!(status(&plain), status(&twisted), "{path}");
+            // The admin listener's answers about the process change by themselves.
+            assert!(plain.body == twisted.body, "{path}: {}", String::from_utf8_lossy(&twisted.body));
+            assert!(!twisted.head.contains(&host) && !String::from_utf8_lossy(&twisted.body).contains(&host), "{path}");
+        }
+        ask(port, "CONNECT", &host, "");
+        // Another name of the host, as a page gives it whose name points here.
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        write!(stream, "GET /tiles.json HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+        assert!(!String::from_utf8_lossy(&read_answer(stream).body).contains(&host));
+    }
+    let polygon = serde_json::json!({ "type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]],
+        "crs": { "type": "link", "properties": { "href": url } } });
+    let mut answers = Answers::default();
+    for (number, (job, expected)) in [
+        (serde_json::json!({ "what": "area", "area": url }), 400),
+        (serde_json::json!({ "what": "area", "area": { "$ref": url } }), 400),
+        (serde_json::json!({ "what": "tiles", "tiles": [url] }), 400),
+        (serde_json::json!({ "what": "seed", "output": url }), 400),
+        (serde_json::json!({ "what": "log", "callback": url }), 400),
+        (serde_json::json!({ "what": "area", "area": polygon, "zoom": "0" }), 202),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (code, answer, head) = answers.submit(&served, &format!("{lies}Idempotency-Key: {url}?{number}\r\n"), &job);
+        assert_eq!(code, expected, "{job}: {answer}");
+        assert!(head.header("location").is_none_or(|location| location.starts_with("/jobs/")));
+    }
+    // Who says that they come from here has no token for that.
+    let body = format!("{lies}Content-Type: application/json\r\nContent-Length: 14\r\n\r\n{{\"what\":\"log\"}}");
+    assert_eq!(status(&ask(served.admin, "POST", "/jobs", &body)), 401);
+    assert_eq!(trap.accept().map(drop).unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "somebody has fetched it");
+    // It would have been heard.
+    let _caller = TcpStream::connect(trap.local_addr().unwrap()).unwrap();
+    crate::support::until("the trap hears", || trap.accept().is_ok());
 }

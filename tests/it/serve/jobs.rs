@@ -12,32 +12,43 @@ use crate::support::program::{program, run};
 use crate::support::served::{GZIP, Served, status};
 use crate::support::until;
 
-const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// A fleet whose servers take jobs with [`TOKEN`], and a seeded target.
 fn fleet() -> Fleet {
-    let fleet = Fleet::new();
+    fleet_with("t.mbtiles", str::to_owned)
+}
+
+/// The same with a configuration that is changed before anything is installed or seeded.
+pub(crate) fn fleet_with(kind: &str, change: impl Fn(&str) -> String) -> Fleet {
+    let fleet = Fleet::configured(change);
     let token = fleet.places.folder.path().join("token");
     std::fs::write(&token, format!("{TOKEN}\n")).unwrap();
-    let config = std::fs::read_to_string(&fleet.places.config).unwrap();
-    std::fs::write(&fleet.places.config, format!("{config}token_file = {:?}\n", token.to_str().unwrap())).unwrap();
-    fleet.seeded("t.mbtiles");
+    fleet.serves_with(&format!("token_file = {:?}\n", token.to_str().unwrap()));
+    fleet.seeded(kind);
     fleet
 }
 
 /// A server that writes, once it does.
-fn writer(fleet: &Fleet) -> Served {
-    let served = fleet.writer("t.mbtiles", "--writer");
+pub(crate) fn writer(fleet: &Fleet, kind: &str) -> Served {
+    let served = fleet.writer(kind, "--writer");
     until("it writes", || served.admin("/status.json").1.contains("\"role\":\"writing\""));
     served
 }
 
 /// Answers of the admin listener, kept to be compared with the description: method, path, status, body.
 #[derive(Default)]
-struct Answers(Vec<(String, String, u16, Value)>);
+pub(crate) struct Answers(Vec<(String, String, u16, Value)>);
 
 impl Answers {
-    fn ask(&mut self, served: &Served, method: &str, path: &str, headers: &str, body: &str) -> (u16, Value, Answer) {
+    pub(crate) fn ask(
+        &mut self,
+        served: &Served,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> (u16, Value, Answer) {
         let whole = format!("{headers}Content-Length: {}\r\n\r\n{body}", body.len());
         let answer = ask(served.admin, method, path, if body.is_empty() { headers } else { &whole });
         let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
@@ -47,17 +58,17 @@ impl Answers {
     }
 
     /// Submits a job with the token.
-    fn submit(&mut self, served: &Served, headers: &str, job: &Value) -> (u16, Value, Answer) {
+    pub(crate) fn submit(&mut self, served: &Served, headers: &str, job: &Value) -> (u16, Value, Answer) {
         self.ask(served, "POST", "/jobs", &format!("{}{headers}", with_token()), &job.to_string())
     }
 }
 
-fn with_token() -> String {
+pub(crate) fn with_token() -> String {
     format!("Authorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n")
 }
 
 /// The events of a job until the server ends them.
-fn followed(served: &Served, id: u64) -> Vec<Value> {
+pub(crate) fn followed(served: &Served, id: u64) -> Vec<Value> {
     let mut stream = TcpStream::connect(("127.0.0.1", served.admin)).unwrap();
     write!(stream, "GET /jobs/{id}/events HTTP/1.0\r\n\r\n").unwrap();
     let mut text = String::new();
@@ -78,7 +89,7 @@ for method, path, status, body in json.load(sys.stdin):
 #[test]
 fn jobs_are_taken_from_who_has_the_token_done_and_told_as_described() {
     let fleet = fleet();
-    let served = writer(&fleet);
+    let served = writer(&fleet, "t.mbtiles");
     let mut answers = Answers::default();
     let tile = || served.get("/0/0/0.pbf", GZIP);
     let jobs = [
@@ -171,7 +182,7 @@ fn jobs_are_taken_from_who_has_the_token_done_and_told_as_described() {
 #[test]
 fn a_job_that_was_taken_is_done_though_its_writer_is_killed() {
     let fleet = fleet();
-    let served = writer(&fleet);
+    let served = writer(&fleet, "t.mbtiles");
     let mut answers = Answers::default();
     let ids: Vec<u64> =
         [json!({ "what": "seed" }), json!({ "what": "tiles", "tiles": ["1/1/0"] }), json!({ "what": "log" })]
@@ -184,7 +195,7 @@ fn a_job_that_was_taken_is_done_though_its_writer_is_killed() {
             .collect();
     // Killed; its lease runs out, and the next one takes over.
     drop(served);
-    let next = writer(&fleet);
+    let next = writer(&fleet, "t.mbtiles");
     for id in ids {
         assert_eq!(followed(&next, id).last().unwrap()["state"], "done");
     }

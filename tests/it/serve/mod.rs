@@ -1,12 +1,15 @@
 //! `oar-tiles serve` and `preview`: a target over HTTP.
 
+pub(crate) mod admission;
 pub(crate) mod changes;
 pub(crate) mod deaths;
 pub(crate) mod histories;
 pub(crate) mod hostile;
 pub(crate) mod http;
+pub(crate) mod job_effects;
 pub(crate) mod jobs;
 pub(crate) mod live;
+pub(crate) mod log;
 pub(crate) mod metrics;
 pub(crate) mod operation;
 pub(crate) mod preview;
@@ -14,4 +17,6 @@ pub(crate) mod queue;
 pub(crate) mod redis;
 pub(crate) mod settings;
 pub(crate) mod stale;
+pub(crate) mod steps;
+pub(crate) mod write_back;
 pub(crate) mod writer;

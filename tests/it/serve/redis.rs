@@ -7,6 +7,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::writer::Fleet;
+use crate::support::certificates::certificates;
 use crate::support::nginx::ask;
 use crate::support::program::{ROWS_LAYER, program, run, seed};
 use crate::support::redis::Redis;
@@ -165,6 +167,96 @@ fn a_redis_that_hangs_dies_or_is_full_costs_no_request() {
         }
     });
     assert_eq!(served.admin("/readyz").0, 200);
+}
+
+#[test]
+fn redis_is_reached_over_tls_and_believed_only_with_a_trusted_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = certificates(folder.path(), "authority");
+    let (redis, url) = Redis::start_with_tls("hunter2", folder.path());
+    let shared = Shared::new(&redis, "live_ttl = \"10m\"");
+    fs::write(shared.path("redis"), url).unwrap();
+    let server = |trusted: &Path| {
+        let mut command = program();
+        command.args(["serve", &shared.path("t.mbtiles"), "--config", &shared.path("c.toml"), "--live"]);
+        command.args([
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--drain",
+            "0s",
+            "--database-url",
+            &shared.db.url,
+        ]);
+        Served::of(command.env("SSL_CERT_FILE", trusted))
+    };
+    let path = "/4/11/6.pbf";
+    let rendered = server(&authority).get(path, GZIP);
+    // On a busy machine Redis may be asked in vain.
+    until("it is in Redis", || {
+        redis.ask(&[b"DBSIZE"]) == b"1" || {
+            server(&authority).get(path, GZIP);
+            false
+        }
+    });
+    until("another server has it", || {
+        let found = server(&authority).get(path, GZIP);
+        assert!(found.body == rendered.body);
+        found.header("cache-status") == Some("oar-tiles; hit; detail=redis")
+    });
+    // A server whose certificate nobody vouches for is not asked for tiles, and costs no answer.
+    let other = tempfile::tempdir().unwrap();
+    let stranger = server(&certificates(other.path(), "other"));
+    let alone = stranger.get(path, GZIP);
+    assert!(status(&alone) == 200 && alone.body == rendered.body);
+    assert_eq!(alone.header("cache-status"), Some("oar-tiles; fwd=uri-miss; stored"));
+    assert!(count(&stranger, "error") + count(&stranger, "skipped") > 0 && count(&stranger, "hit") == 0);
+}
+
+#[test]
+fn readers_learn_of_a_publish_from_redis_and_without_it_by_polling() {
+    let mut redis = Redis::start("hunter2", &[]);
+    let fleet = Fleet::new();
+    fleet.serves_with(&format!("redis_url = \"{}\"\n", redis.url()));
+    let kind = "s3:tiles/";
+    fleet.seeded(kind);
+    let writer = fleet.writer(kind, "--writer");
+    let reader = Served::at(&fleet.places, kind, &[]);
+    let about = |name: &str| -> serde_json::Value {
+        let status: serde_json::Value = serde_json::from_str(&reader.admin("/status.json").1).unwrap();
+        status["redis"][name].clone()
+    };
+    until("it writes", || writer.admin("/status.json").1.contains("\"role\":\"writing\""));
+    until("the reader listens", || about("listens") == true);
+    let mut round = 0;
+    let mut edit = || {
+        round += 1;
+        let before = reader.get("/0/0/0.pbf", GZIP).body;
+        fleet.change(round);
+        until("the reader has it", || reader.get("/0/0/0.pbf", GZIP).body != before);
+    };
+    // Now and then its poll is faster.
+    until("some were announced", || {
+        edit();
+        about("publications_announced").as_u64() >= Some(2)
+    });
+    redis.kill();
+    until("nobody is heard", || about("listens") == false);
+    let announced = about("publications_announced");
+    edit();
+    edit();
+    assert_eq!(about("publications_announced"), announced);
+    redis.restart();
+    until("the reader listens again", || about("listens") == true);
+    // What strangers say does no harm.
+    for message in [&b"x"[..], b"", b"a b c", &[0xff; 1_000]] {
+        redis.ask(&[b"PUBLISH", b"oar-tiles:published", message]);
+    }
+    until("some were announced", || {
+        edit();
+        about("publications_announced").as_u64() > announced.as_u64()
+    });
 }
 
 #[test]

@@ -1,12 +1,11 @@
 //! Stored tiles that are older than `expires`: sent at once, rendered anew, and never again after a client has seen the fresh one.
 
-use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
 
 use crate::support::gate::{Gate, Place, gated};
-use crate::support::program::{ROWS_LAYER, seed};
+use crate::support::program::seed;
 use crate::support::served::{Served, status};
 use crate::support::{Db, until};
 
@@ -50,11 +49,11 @@ fn a_tile_that_has_expired_is_sent_at_once_and_rendered_for_the_next() {
 fn who_has_seen_the_fresh_tile_never_sees_the_stored_one_again_and_a_patient_client_gets_it_at_once() {
     let db = Db::with_facilities(300);
     let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("c.toml");
     // Memory keeps nothing: what was refreshed is lost at once.
-    let lines = "expires = \"1s\"\nrefresh = \"patient\"\ncache_mb = 0\nlive_ttl = \"10m\"\n";
-    fs::write(&config, format!("{ROWS_LAYER}\n[serve]\n{lines}")).unwrap();
-    let served = expiring(&db, folder.path(), config.to_str().unwrap());
+    let lines =
+        "[serve]\nexpires = \"1s\"\nrefresh = \"patient\"\ncache_mb = 0\nlive_ttl = \"10m\"\nlive_timeout = \"10m\"\n";
+    let config = gated(folder.path(), Place::Render, lines);
+    let served = expiring(&db, folder.path(), &config);
     let stored = served.get("/0/0/0.pbf", "");
     db.run("UPDATE api_facility SET name = name || '!'");
     // On a busy machine a patient client may wait in vain, but not for ever.
@@ -66,4 +65,13 @@ fn who_has_seen_the_fresh_tile_never_sees_the_stored_one_again_and_a_patient_cli
     for _ in 0..20 {
         assert!(served.get("/0/0/0.pbf", "").body != stored.body);
     }
+    // Nor if it takes longer than a client's patience.
+    let gate = Gate::close(&db);
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| served.get("/0/0/0.pbf", ""));
+        gate.wait_for(1);
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        gate.open();
+        assert!(asked.join().unwrap().body != stored.body);
+    });
 }

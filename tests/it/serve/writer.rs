@@ -22,13 +22,32 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     pub(crate) fn new() -> Fleet {
-        let fleet = Fleet { db: Db::with_facilities(400), places: Places::new() };
+        Fleet::of(Db::with_facilities(400), Places::new())
+    }
+
+    /// The same on servers of its own.
+    pub(crate) fn of(db: Db, places: Places) -> Fleet {
+        Fleet::made(Fleet { db, places }, str::to_owned)
+    }
+
+    /// With another configuration.
+    pub(crate) fn configured(change: impl Fn(&str) -> String) -> Fleet {
+        Fleet::made(Fleet { db: Db::with_facilities(400), places: Places::new() }, change)
+    }
+
+    fn made(fleet: Fleet, change: impl Fn(&str) -> String) -> Fleet {
         let config = std::fs::read_to_string(&fleet.places.config).unwrap();
         let more = "\n[changes]\ndebounce = \"20ms\"\n\n[serve]\nwriter_lease = \"1s\"\nchanges = true\ncache_control = \"public, max-age=86400\"\n";
-        std::fs::write(&fleet.places.config, config + more).unwrap();
+        std::fs::write(&fleet.places.config, change(&(config + more))).unwrap();
         let install = ["track", "install", "--database-url", &fleet.db.url, "--config", &fleet.places.config];
         run(program().args(install)).ok();
         fleet
+    }
+
+    /// Adds lines to `[serve]`.
+    pub(crate) fn serves_with(&self, lines: &str) {
+        let config = std::fs::read_to_string(&self.places.config).unwrap();
+        std::fs::write(&self.places.config, config + lines).unwrap();
     }
 
     pub(crate) fn seeded(&self, kind: &str) {
@@ -46,7 +65,7 @@ impl Fleet {
     }
 
     /// Moves some facilities, so that tiles come and go.
-    fn change(&self, round: u32) {
+    pub(crate) fn change(&self, round: u32) {
         self.db.run(&format!(
             "UPDATE api_facility SET name = 'changed {round}' WHERE id = (SELECT min(id) FROM api_facility)"
         ));
@@ -201,27 +220,102 @@ fn of_two_writers_one_writes_and_the_other_takes_over_when_it_is_killed_or_pause
 }
 
 #[test]
-fn an_edit_is_on_the_map_without_a_reload_though_browsers_may_keep_tiles_for_a_day() {
+fn who_was_told_to_write_waits_for_another_writer_and_says_so() {
     let fleet = Fleet::new();
     fleet.seeded("t.mbtiles");
-    let assets = std::env::var("TEST_PREVIEW_MAPLIBRE").expect("scripts/test installs it");
-    let served = Served::at(
-        &fleet.places,
-        "t.mbtiles",
-        &["--writer", "--database-url", &fleet.db.url, "--preview", "--assets", &assets],
-    );
-    until("it writes", || role(&served) == "writing");
-    let mut browser = Browser::new();
-    browser.open(&format!("{}#2/23.7/90.4", served.url));
-    browser.value_once_there("window.shownMap?.areTilesLoaded() && shownMap.queryRenderedFeatures().some((f) => f.layer.metadata?.layer === 'facilities') || null");
-    until("the page is subscribed", || status_of(&served)["subscribers"] == 1);
-    for round in 0..2 {
-        fleet.db.run(&format!("UPDATE api_facility SET name = 'edited {round}'"));
-        browser.value_once_there(&format!(
-            "shownMap.querySourceFeatures('tiles0', {{ sourceLayer: 'facilities' }}).some((f) => f.properties.name === 'edited {round}') || null"
-        ));
+    let first = fleet.writer("t.mbtiles", "--writer");
+    until("it writes", || role(&first) == "writing");
+    let second = fleet.writer("t.mbtiles", "--writer=always");
+    until("it waits", || role(&second) == "standby");
+    let about = status_of(&second);
+    let failure = about["writer"]["failure"].as_str().unwrap();
+    assert!(failure.contains("another server writes") && failure.contains("This one serves"), "{about}");
+    assert!(about["writer"]["held_by"].as_str().unwrap().contains("process"), "{about}");
+    assert_eq!(second.admin("/readyz").0, 200, "it serves");
+    let wanted = fleet.fresh();
+    let told = answers(&second, &wanted);
+    assert!(told.iter().map(|(path, (body, _))| (path.clone(), body.clone())).eq(bodies(&wanted)));
+    assert_eq!(first.ends_after("-TERM"), Some(143));
+    until("it writes and has nothing to complain of", || {
+        let about = status_of(&second);
+        (about["writer"]["role"].as_str(), &about["writer"]["failure"]) == (Some("writing"), &Value::Null)
+    });
+}
+
+#[test]
+fn a_watch_from_a_shell_beside_a_writer_does_no_harm() {
+    for kind in ["t.mbtiles", "s3:tiles/"] {
+        let fleet = Fleet::new();
+        fleet.seeded(kind);
+        let served = fleet.writer(kind, "--writer");
+        until("it writes", || role(&served) == "writing");
+        let mut command = program();
+        command.args(["reseed", "--watch", "--progress", "none", "--config", &fleet.places.config]);
+        command.args(["--database-url", &fleet.db.url, "--output", &fleet.places.place(kind)]);
+        let mut watch = fleet.places.with_keys(&mut command).stdout(std::process::Stdio::null()).spawn().unwrap();
+        for round in 0..4 {
+            fleet.change(round);
+        }
+        let wanted = fleet.fresh();
+        until("all changes are there", || {
+            let told = answers(&served, &wanted);
+            told.iter().map(|(path, (body, _))| (path.clone(), body.clone())).eq(bodies(&wanted))
+        });
+        assert!(watch.try_wait().unwrap().is_none(), "{kind}: the watch goes on");
+        until("the writer has nothing to complain of", || status_of(&served)["writer"]["failure"].is_null());
+        watch.kill().unwrap();
+        watch.wait().unwrap();
+        assert!(fleet.places.read_by_others_or_copy(kind) == wanted, "{kind}");
     }
-    assert_eq!(browser.value("document.getElementById('message').value"), "");
+}
+
+/// The most looks at the page until an edit shows, each with a request to the server and a pause of 20 ms: two seconds on a quiet machine,
+/// more where everything takes longer.
+const MOST_LOOKS: u32 = 90;
+
+#[test]
+fn an_edit_is_on_the_map_without_a_reload_though_browsers_may_keep_tiles_for_a_day() {
+    let assets = std::env::var("TEST_PREVIEW_MAPLIBRE").expect("scripts/test installs it");
+    let mut browser = Browser::new();
+    // The second one counts rows from the south.
+    for (kind, template, tile) in [("t.mbtiles", "", "2/2/1.pbf"), ("tiles/", "{z}-{x}/{-y}.pbf", "2-2/2.pbf")] {
+        let fleet = Fleet::configured(|config| match template {
+            "" => config.to_owned(),
+            _ => format!("{config}[target]\ntemplate = \"{template}\"\n"),
+        });
+        fleet.seeded(kind);
+        let arguments = ["--writer", "--database-url", &fleet.db.url, "--preview", "--assets", &assets];
+        let served = Served::at(&fleet.places, kind, &arguments);
+        until("it writes", || role(&served) == "writing");
+        browser.open(&format!("{}#2/23.7/90.4", served.url));
+        browser.value_once_there("window.shownMap?.areTilesLoaded() && shownMap.queryRenderedFeatures().some((f) => f.layer.metadata?.layer === 'facilities') || null");
+        until("the page is subscribed", || status_of(&served)["subscribers"] == 1);
+        browser.value("window.isTheSamePage = true");
+        // The browser does keep tiles: it asks for this one once.
+        let kept = format!(
+            "(async () => {{ for (const _ of [0, 1]) await (await fetch('{}{tile}')).arrayBuffer(); return performance.getEntriesByType('resource').filter((one) => one.name.endsWith('{tile}')).at(-1).transferSize; }})()",
+            served.url
+        );
+        assert_eq!(browser.value(&kept), 0, "{kind}");
+        for round in 0..3 {
+            let shown = format!(
+                "shownMap.querySourceFeatures('tiles0', {{ sourceLayer: 'facilities' }}).some((f) => f.properties.name === 'edited {round}')"
+            );
+            fleet.db.run(&format!("UPDATE api_facility SET name = 'edited {round}'"));
+            let mut looks = 0;
+            while browser.value(&shown) != true {
+                looks += 1;
+                assert!(looks <= MOST_LOOKS, "{kind} {round}: the edit does not show");
+                assert_eq!(status_of(&served)["subscribers"], 1);
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            println!("{kind}: edit {round} shows after {looks} looks");
+        }
+        assert_eq!(browser.value("window.isTheSamePage"), true, "{kind}: it was not loaded again");
+        assert_eq!(browser.value("document.getElementById('message').value"), "", "{kind}");
+        // The page would report the end of its server.
+        browser.open("about:blank");
+    }
 }
 
 #[test]

@@ -22,6 +22,31 @@ pub(crate) enum Place {
 /// long statement, so it has no limit as one for a lock.
 pub(crate) const PASS: &str = "(SELECT left(concat(set_config('lock_timeout', '0', true), pg_advisory_xact_lock_shared(1)::text, set_config('lock_timeout', before, true)), 0) FROM (SELECT current_setting('lock_timeout') AS before OFFSET 0) AS gate)";
 
+/// Creates the function `public.pass(door)`: each statement that calls it takes the next number of the door and waits until nobody holds the
+/// exclusive advisory lock `(door + 100, number)`. So a test that holds these locks lets statements through one by one. Sessions of the
+/// program only read, so numbers are advisory locks, too: the first that no other session has, and that this session has not had.
+pub(crate) const PASSES_DOORS: &str = "
+CREATE FUNCTION public.pass(door int) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    number int := coalesce(nullif(current_setting('doors.last', true), ''), '0')::int;
+    before text := current_setting('lock_timeout');
+BEGIN
+    IF current_setting('doors.passed', true) IS NOT DISTINCT FROM statement_timestamp()::text THEN
+        RETURN '';
+    END IF;
+    LOOP
+        number := number + 1;
+        EXIT WHEN pg_try_advisory_xact_lock(door, number);
+    END LOOP;
+    PERFORM set_config('doors.last', number::text, false);
+    -- The wait stands for a long statement, so it has no limit as one for a lock.
+    PERFORM set_config('lock_timeout', '0', true);
+    PERFORM pg_advisory_xact_lock_shared(door + 100, number);
+    PERFORM set_config('lock_timeout', before, true);
+    PERFORM set_config('doors.passed', statement_timestamp()::text, false);
+    RETURN '';
+END $$";
+
 /// Writes a configuration whose statements come to the gate, with more settings; gives its path.
 pub(crate) fn gated(folder: &Path, place: Place, more: &str) -> String {
     let path = folder.join(format!("{place:?}.toml"));

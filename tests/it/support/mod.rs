@@ -2,6 +2,7 @@
 
 pub(crate) mod archive;
 pub(crate) mod browser;
+pub(crate) mod certificates;
 pub(crate) mod cluster;
 pub(crate) mod damaged;
 pub(crate) mod database;
@@ -31,7 +32,7 @@ pub(crate) mod tree;
 pub(crate) mod varnish;
 pub(crate) mod watching;
 
-pub(crate) use archive::Archive;
+pub(crate) use archive::{Archive, unpacked};
 pub(crate) use cluster::Cluster;
 pub(crate) use database::Db;
 pub(crate) use disk::SmallDisk;

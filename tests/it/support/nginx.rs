@@ -40,10 +40,58 @@ impl Nginx {
         Nginx::with("", &format!("root {};\n{block}\n{PAGES}", tree.beside("").display()))
     }
 
+    /// Serves a folder with tiles as the manual has it, without a path of its own.
+    pub(crate) fn of_folder(folder: &Path) -> Nginx {
+        let text = manual::text();
+        let block = text.split("```nginx\n").nth(1).unwrap().split("```").next().unwrap();
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(folder.parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
+        let block = block.replace("location /tiles/ {", "location / {");
+        Nginx::with("", &format!("root {};\n{block}", folder.display()))
+    }
+
+    /// The cache of `examples/nginx-purge.conf` before a server of this machine.
+    pub(crate) fn purging(backend: u16) -> Nginx {
+        const MODULE: &str = "load_module /usr/lib/nginx/modules/ngx_http_cache_purge_module.so;";
+        let example = fs::read_to_string(super::repository("examples/nginx-purge.conf")).unwrap();
+        Nginx::start(MODULE, |port, prefix| {
+            [
+                ("listen 80;", format!("listen 127.0.0.1:{port};")),
+                ("/var/cache/nginx/tiles", prefix.join("cache").display().to_string()),
+                ("http://127.0.0.1:8080", format!("http://127.0.0.1:{backend}")),
+            ]
+            .into_iter()
+            .fold(example.clone(), |text, (from, to)| {
+                assert!(text.contains(from), "{from}");
+                text.replace(from, &to)
+            })
+        })
+    }
+
+    /// Speaks TLS for `localhost` at a port of its own before a server, whose paths it has below `/admin/`, with the certificate of a folder.
+    pub(crate) fn with_tls_before(server: &str, folder: &Path) -> Nginx {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let file = |name: &str| folder.join(name).display().to_string();
+        let (certificate, key) = (file("server.crt"), file("server.key"));
+        let block = format!(
+            "listen 127.0.0.1:{port} ssl; ssl_certificate {certificate}; ssl_certificate_key {key};\n\
+             location /admin/ {{ proxy_pass {server}; }}"
+        );
+        let mut nginx = Nginx::with("", &block);
+        nginx.port = port;
+        nginx
+    }
+
     /// nginx with something before its server, and something in it.
     fn with(before: &str, block: &str) -> Nginx {
+        Nginx::start("", |port, _| format!("{before}\nserver {{\nlisten 127.0.0.1:{port};\n{block}\n}}"))
+    }
+
+    /// nginx with its modules, and what stands in the context `http` for a port and a folder of its own.
+    fn start(modules: &str, http: impl FnOnce(u16, &Path) -> String) -> Nginx {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let prefix = tempfile::tempdir().unwrap();
+        let http = http(port, prefix.path());
         // As root, nginx's workers are another account and have to pass through.
         fs::set_permissions(prefix.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let below = |name: &str| prefix.path().join(name).display().to_string();
@@ -52,8 +100,7 @@ impl Nginx {
             .map(|name| format!("{name}_temp_path {};\n", below(name)))
             .collect();
         let config = format!(
-            "daemon off;\nworker_processes 1;\npid {};\nerror_log {};\nevents {{ }}\nhttp {{\naccess_log off;\n{temporary}\
-             {before}\nserver {{\nlisten 127.0.0.1:{port};\n{block}\n}}\n}}\n",
+            "{modules}\ndaemon off;\nworker_processes 1;\npid {};\nerror_log {};\nevents {{ }}\nhttp {{\naccess_log off;\n{temporary}{http}\n}}\n",
             below("pid"),
             below("log"),
         );
@@ -120,7 +167,24 @@ pub(crate) fn read_answer(mut stream: TcpStream) -> Answer {
         Some((name, value)) => format!("{}: {value}\n", name.to_lowercase()),
         None => format!("{line}\n"),
     };
-    Answer { head: lines.lines().map(lower).collect(), body: all[end + 4..].to_vec() }
+    let head: String = lines.lines().map(lower).collect();
+    let body = &all[end + 4..];
+    let is_chunked = head.contains("transfer-encoding: chunked");
+    Answer { body: if is_chunked { joined(body) } else { body.to_vec() }, head }
+}
+
+/// The chunks of a body as one (RFC 9112, section 7.1).
+fn joined(mut chunks: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(end) = chunks.windows(2).position(|two| two == b"\r\n") {
+        let length = usize::from_str_radix(std::str::from_utf8(&chunks[..end]).unwrap(), 16).unwrap();
+        body.extend_from_slice(&chunks[end + 2..][..length]);
+        chunks = &chunks[end + 2 + length + 2..];
+        if length == 0 {
+            break;
+        }
+    }
+    body
 }
 
 /// Puts a page with a map below `pages` in the tree's folder; gives its name. It shows the points of a layer of the TileJSON that `?` names,

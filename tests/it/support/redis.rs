@@ -24,6 +24,17 @@ impl Redis {
         redis
     }
 
+    /// The same, which also speaks TLS at a port of its own, with the certificate of a folder; gives its address for that.
+    pub(crate) fn start_with_tls(password: &str, folder: &std::path::Path) -> (Redis, String) {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+        let file = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+        let (certificate, key) = (file("server.crt"), file("server.key"));
+        let tls = ["--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key];
+        let clients = ["--tls-ca-cert-file", &certificate, "--tls-auth-clients", "no"];
+        let redis = Redis::start(password, &[&tls[..], &clients].concat());
+        (redis, format!("rediss://:{password}@localhost:{port}"))
+    }
+
     /// Its address, with the password.
     pub(crate) fn url(&self) -> String {
         format!("redis://:{}@127.0.0.1:{}", self.password, self.port)

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use futures_util::StreamExt as _;
 use oar_tiles::sink::{
-    CacheRule, Encryption, Finished, Metadata, Publishing, RunKind, S3, S3Error, S3Headers, S3Keys, S3Location,
-    S3Options, S3Shared, Scope, Sink, Template, TileEdit, Tileset, TreeOptions, Unwritten, Written,
+    CacheRule, Encryption, Finished, Metadata, PartialScope, Publishing, RunKind, S3, S3Error, S3Headers, S3Keys,
+    S3Location, S3Options, S3Shared, Scope, Sink, Template, TileEdit, Tileset, TreeOptions, Unwritten, Written,
 };
 use oar_tiles::stop::Stop;
-use oar_tiles::tile::{Coverage, LonLatBox, Order, TileCoord, Zoom};
+use oar_tiles::tile::{Coverage, LonLatBox, Order, TileCoord, TileTextNames, Zoom};
 use tokio::runtime::Runtime;
 
 /// The one bucket: each costs the server volumes of its own.
@@ -64,7 +65,8 @@ pub(crate) fn options(endpoint: &str) -> S3Options {
                 CacheRule { zooms: None, value: "public, max-age=86400".to_owned() },
             ],
             notes_cache_control: Some("public, max-age=5".to_owned()),
-            metadata: BTreeMap::from([("owner".to_owned(), "maps".to_owned())]),
+            metadata: BTreeMap::from([("owner".to_owned(), "maps".parse().unwrap())]),
+            names: TileTextNames::default(),
             storage_class: Some("STANDARD_IA".to_owned()),
             encryption: Encryption::Bucket,
         },
@@ -89,6 +91,7 @@ pub(crate) fn tileset(fingerprint: &str) -> Tileset {
         fingerprint: fingerprint.to_owned(),
         layers: vec!["facilities".to_owned()],
         scope: Scope { zooms: "0-14".parse().unwrap(), coverage: Coverage::new(&[]) },
+        partial: PartialScope::default(),
         unwritten: Unwritten::Delete,
         list_changes: false,
         dirty: None,
@@ -237,6 +240,21 @@ impl Prefix {
             assert!(Instant::now() < deadline, "the server does not come back");
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// The headers of every tile, as `HEAD` tells them: media type, encoding, `Cache-Control` and metadata, sorted.
+    pub(crate) fn tile_headers(&self) -> BTreeMap<String, String> {
+        let names: Vec<String> = self.tiles().into_keys().collect();
+        let head = |name: String| async move {
+            let key = format!("{}{name}", self.location.prefix);
+            let head = self.client.head_object().bucket(BUCKET).key(key).send().await.unwrap();
+            let mut metadata: Vec<String> =
+                head.metadata().unwrap().iter().map(|(name, value)| format!("{name}={value}")).collect();
+            metadata.sort();
+            let plain = [head.content_type(), head.content_encoding(), head.cache_control()];
+            (name, format!("{} {}", plain.map(Option::unwrap_or_default).join("|"), metadata.join(" ")))
+        };
+        self.runtime.block_on(futures_util::stream::iter(names).map(head).buffer_unordered(32).collect())
     }
 
     /// Puts an object there by other means.

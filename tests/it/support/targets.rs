@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use oar_tiles::sink::{
     Described, Directory, DirectoryError, DirectoryReader, Finished, Mbtiles, MbtilesError, MbtilesReader, Metadata,
-    Needs, OpenMode, Pmtiles, PmtilesError, PmtilesReader, Publishing, RunKind, S3, S3Error, S3Key, S3Object,
-    S3Pmtiles, S3Reader, Scope, Sink, Template, TileEdit, TileReader, Tileset, TreeOptions, Unwritten, VectorLayer,
-    Written,
+    Needs, OpenMode, PartialScope, Pmtiles, PmtilesError, PmtilesReader, Publishing, RunKind, S3, S3Error, S3Key,
+    S3Object, S3Pmtiles, S3Reader, Scope, Sink, Template, TileEdit, TileReader, Tileset, TreeOptions, Unwritten,
+    VectorLayer, Written,
 };
 use oar_tiles::stop::Stop;
 use oar_tiles::tile::{Coverage, LayerId, LonLatBox, Slice, TileCoord, TileId, Zoom};
@@ -86,6 +86,7 @@ pub(crate) fn tileset(zooms: &str, bbox: &[&str]) -> Tileset {
         fingerprint: "contract".to_owned(),
         layers: vec!["a".to_owned(), "b/ü".to_owned()],
         scope: Scope { zooms: zooms.parse().unwrap(), coverage: Coverage::new(&boxes) },
+        partial: PartialScope::default(),
         unwritten: Unwritten::Delete,
         list_changes: true,
         dirty: None,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use oar_tiles::manifest::{Publication, publication_of};
 use oar_tiles::sink::{
     BeforeManifest, BeforeManifestError, ChangeListWriter, ChangeLists, FolderNotes, Metadata, NoteCondition,
-    NoteError, NoteStore, Publishing, RunKind, S3Notes, Sink, TileEdit, Tileset,
+    NoteError, NoteStore, PublishedTiles, Publishing, RunKind, S3Notes, Sink, TileEdit, Tileset,
 };
 use oar_tiles::tile::{TileCoord, TileRectList};
 
@@ -31,7 +31,7 @@ enum End {
 struct Killed;
 
 impl BeforeManifest for Killed {
-    fn stored(&self, _changed: Option<&TileRectList>) -> Result<(), BeforeManifestError> {
+    fn stored(&self, _published: &PublishedTiles) -> Result<(), BeforeManifestError> {
         Err(NoteError::Name { name: "killed".to_owned() }.into())
     }
 }

@@ -5,8 +5,8 @@ use oar_tiles::pipeline::LargestTile;
 use oar_tiles::plan::HeavyTile;
 use oar_tiles::report::{
     Backlog, BehindTarget, Contents, ContentsZoom, CopyReport, DirtyReport, DirtyZoom, Event, FailedLayer, FindingKind,
-    Findings, LargeTile, LayerBudget, PlanReport, PlanZoom, Reason, Requests, ReseedReport, RunReport, RunZoom,
-    ShownFeature, SkippedRows, render_backlog, render_contents, render_copy, render_dirty, render_features,
+    Findings, LargeTile, LayerBudget, PlanReport, PlanZoom, PurgeStatus, Reason, Requests, ReseedReport, RunReport,
+    RunZoom, ShownFeature, SkippedRows, render_backlog, render_contents, render_copy, render_dirty, render_features,
     render_findings, render_plan, render_reseed, render_run, render_versions,
 };
 use oar_tiles::sink::{Latest, Version};
@@ -36,6 +36,7 @@ fn manifest(unrendered: &[&str]) -> Manifest {
         zooms: "0-14".to_owned(),
         bbox: vec!["5.9,45.8,10.5,47.8".to_owned()],
         kept: Vec::new(),
+        partial: Vec::new(),
         planned: 12_346,
         stored: 12_340,
         empty: 4,
@@ -266,6 +267,7 @@ fn the_state_of_the_change_log() {
         reasons,
         dirty,
         unfinished: Vec::new(),
+        purges: Vec::new(),
     };
     let failed = vec![Reason { what: "could not be rendered before".to_owned(), rows: 1, seconds: 0.0 }];
     let mut backlog = Backlog {
@@ -283,6 +285,19 @@ fn the_state_of_the_change_log() {
         no_notifications: Some("a pooler does not pass them on".to_owned()),
     };
     backlog.targets[0].unfinished.push("a seed of zooms 0-8 that began 2026-11-22T18:00:00Z".to_owned());
+    let purge = |provider: &str, tiles, stopped: Option<&str>| PurgeStatus {
+        provider: provider.to_owned(),
+        tiles,
+        again: Some(0),
+        items: 3,
+        oldest_seconds: Some(95),
+        spent_this_month: 7,
+        stopped: stopped.map(str::to_owned),
+    };
+    backlog.targets[1].purges = vec![
+        purge("fastly https://tiles.example.org/", Some(1_204), Some("403 Forbidden")),
+        purge("varnish https://tiles.example.org/", None, None),
+    ];
     compare("backlog", &both(&render_backlog(&backlog), &backlog));
 }
 

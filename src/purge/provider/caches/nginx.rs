@@ -1,4 +1,8 @@
 //! nginx with the module `ngx_cache_purge`: `PURGE` of exact URLs; prefixes only with a version that knows `*`.
+//!
+//! nginx must keep one copy of a tile (`proxy_ignore_headers Vary`, as `examples/nginx-purge.conf` has it). Where it keeps one for each
+//! `Accept-Encoding`, the copies hang on the one that was cached first: once a purge has removed that one, the others are not found by any
+//! further purge, and are answered again as soon as a new first one is there.
 
 use futures_util::future::BoxFuture;
 use http::StatusCode;
@@ -25,14 +29,10 @@ impl Nginx {
     async fn ask(&self, path: String) -> Result<(), SendError> {
         for cache in &self.options.caches {
             let url = format!("{}{path}", cache.trim_end_matches('/'));
-            // nginx keeps a variant for each Accept-Encoding where the answer varies by it (Vary), and purges that of the request.
-            for encoding in ["gzip", "identity"] {
-                let headers = [("host", self.url.host()), ("accept-encoding", encoding)];
-                let answer = self.http.send(empty_request("PURGE", &url, &headers)?).await?;
-                // What is not in the cache is 404 in the module's version 2.3, and 412 from 2.5 on.
-                if !matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::PRECONDITION_FAILED) {
-                    answer.judged(&[])?;
-                }
+            let answer = self.http.send(empty_request("PURGE", &url, &[("host", self.url.host())])?).await?;
+            // What is not in the cache is 404 in the module's version 2.3, and 412 from 2.5 on.
+            if !matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::PRECONDITION_FAILED) {
+                answer.judged(&[])?;
             }
         }
         Ok(())

@@ -1,11 +1,14 @@
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicUsize;
+use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::serve::live::LiveLayer;
+use crate::cursor::Cursor;
+use crate::serve::change_log::LiveEpoch;
+use crate::serve::live::{LiveLayer, LiveTile};
 use crate::serve::queue::WorkerShares;
 use crate::serve::tiles::cache::{CachedForm, CachedWay};
 use crate::tile::{TileCoord, TileId, Zoom};
@@ -31,6 +34,10 @@ impl LiveSource for Held {
         0
     }
 
+    fn follow(self: Arc<Self>, _: KnownChanges) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
+
     fn render<'a>(&'a self, _: TileId, _: Instant, stop: &'a Stop) -> BoxFuture<'a, Result<LiveTile, LiveError>> {
         Box::pin(async {
             self.renders.fetch_add(1, Ordering::SeqCst);
@@ -41,7 +48,7 @@ impl LiveSource for Held {
             if self.fails.load(Ordering::SeqCst) {
                 return Err(LiveError::Failed("as it was told".to_owned()));
             }
-            Ok(LiveTile { stored: Some(Box::from([7])), in_database: Duration::ZERO })
+            Ok(LiveTile { stored: Some(Box::from([7])), in_database: Duration::ZERO, snapshot: Cursor::default() })
         })
     }
 }
@@ -57,24 +64,22 @@ fn flights(workers: usize, queue: usize) -> (LiveFlights, Arc<Held>) {
         answer_within: None,
         expires: Vec::new(),
         refresh_patience: None,
-        redis: None,
         neighbours: true,
     };
-    (
-        LiveFlights::new(
-            Arc::clone(&source) as Arc<dyn LiveSource>,
-            TileCache::new(1 << 20),
-            Arc::new(Metrics::new()),
-            options,
-            WorkQueue::new(shares),
-            None,
-        ),
-        source,
-    )
+    let parts = FlightParts {
+        source: Arc::clone(&source) as Arc<dyn LiveSource>,
+        cache: TileCache::new(1 << 20),
+        metrics: Arc::new(Metrics::new()),
+        options,
+        queue: WorkQueue::new(shares),
+        shared: None,
+        known: KnownChanges::default(),
+    };
+    (LiveFlights::new(parts), source)
 }
 
 fn key(x: u32) -> FlightKey {
-    FlightKey { generation: 1, tile: TileCoord::new(Zoom::new(9).unwrap(), x, 0).unwrap().into() }
+    FlightKey { epoch: LiveEpoch::default(), tile: TileCoord::new(Zoom::new(9).unwrap(), x, 0).unwrap().into() }
 }
 
 fn on_runtime<T>(work: impl Future<Output = T>) -> T {
@@ -94,8 +99,8 @@ struct Joined {
     is_collapsed: bool,
 }
 
-async fn tile(flights: &LiveFlights, key: FlightKey, since: Instant) -> Joined {
-    match flights.ask(key, since, None) {
+async fn tile(flights: &LiveFlights, key: FlightKey) -> Joined {
+    match flights.ask(key, None) {
         Ok(mut waiter) => Joined { landed: waiter.landed().await, is_collapsed: waiter.is_collapsed },
         Err(error) => Joined { landed: Err(error), is_collapsed: false },
     }
@@ -103,7 +108,7 @@ async fn tile(flights: &LiveFlights, key: FlightKey, since: Instant) -> Joined {
 
 fn spawned(flights: &LiveFlights, x: u32) -> tokio::task::JoinHandle<Joined> {
     let flights = flights.clone();
-    tokio::spawn(async move { tile(&flights, key(x), Instant::now()).await })
+    tokio::spawn(async move { tile(&flights, key(x)).await })
 }
 
 #[test]
@@ -121,7 +126,7 @@ fn a_tile_is_rendered_once_however_many_ask_and_then_remembered() {
         }
         assert_eq!(collapsed, 99);
         until(&flights, 0, 0, 0).await;
-        assert!(tile(&flights, key(1), Instant::now()).await.landed.is_ok());
+        assert!(tile(&flights, key(1)).await.landed.is_ok());
         assert_eq!(source.renders.load(Ordering::SeqCst), 1);
     });
 }
@@ -137,14 +142,14 @@ fn a_failure_answers_all_and_the_tile_is_left_alone_for_a_while() {
         for joined in asked {
             assert!(matches!(joined.await.unwrap().landed, Err(LiveError::Failed(_))));
         }
-        assert!(matches!(tile(&flights, key(1), Instant::now()).await.landed, Err(LiveError::JustFailed)));
+        assert!(matches!(tile(&flights, key(1)).await.landed, Err(LiveError::JustFailed)));
         assert_eq!(source.renders.load(Ordering::SeqCst), 1);
         // A tile that has not failed is tried.
         source.fails.store(false, Ordering::SeqCst);
         source.go.notify_one();
-        assert!(tile(&flights, key(2), Instant::now()).await.landed.is_ok());
+        assert!(tile(&flights, key(2)).await.landed.is_ok());
         source.go.notify_one();
-        while tile(&flights, key(1), Instant::now()).await.landed.is_err() {
+        while tile(&flights, key(1)).await.landed.is_err() {
             tokio::task::yield_now().await;
         }
     });
@@ -156,7 +161,7 @@ fn beyond_the_queue_requests_are_turned_away_and_who_leaves_makes_room() {
         let (flights, source) = flights(1, 2);
         let asked: Vec<_> = (0..3).map(|x| spawned(&flights, x)).collect();
         until(&flights, 1, 2, 3).await;
-        assert!(matches!(tile(&flights, key(9), Instant::now()).await.landed, Err(LiveError::Overloaded { .. })));
+        assert!(matches!(tile(&flights, key(9)).await.landed, Err(LiveError::Overloaded { .. })));
         // A request can always join a flight that has started already.
         let joined = spawned(&flights, 2);
         until(&flights, 1, 2, 4).await;
@@ -179,7 +184,7 @@ fn a_neighbour_that_is_asked_for_meanwhile_becomes_a_live_request_and_one_flight
         let first = spawned(&flights, 0);
         until(&flights, 1, 0, 1).await;
         for x in [1, 2, 2, 3, 4, 5] {
-            flights.ask_ahead(key(x), Instant::now(), WorkClass::Neighbour, None);
+            flights.ask_ahead(key(x), WorkClass::Neighbour, None);
         }
         let waiting = |class| flights.0.queue.counts().waiting.of(class);
         assert_eq!(waiting(WorkClass::Neighbour), 4, "each once, and no more than four for a worker");
@@ -195,12 +200,12 @@ fn a_neighbour_that_is_asked_for_meanwhile_becomes_a_live_request_and_one_flight
         until(&flights, 0, 0, 0).await;
         assert_eq!(source.renders.load(Ordering::SeqCst), 2);
         // With nothing else to do a neighbour is rendered, and marked.
-        flights.ask_ahead(key(5), Instant::now(), WorkClass::Neighbour, None);
+        flights.ask_ahead(key(5), WorkClass::Neighbour, None);
         source.go.notify_one();
-        while flights.0.cache.live(key(5)).await.is_none() {
+        while flights.fresh(key(5)).await.is_none() {
             tokio::task::yield_now().await;
         }
-        assert!(flights.0.cache.live(key(5)).await.unwrap().way == CachedWay::Ahead);
+        assert!(flights.fresh(key(5)).await.unwrap().way == CachedWay::Ahead);
     });
 }
 
@@ -210,10 +215,9 @@ fn a_request_that_joins_a_flight_which_the_queue_has_dropped_gets_its_tile() {
         let (flights, source) = flights(1, 8);
         let first = spawned(&flights, 0);
         until(&flights, 1, 0, 1).await;
-        flights.ask_ahead(key(1), Instant::now(), WorkClass::Neighbour, None);
+        flights.ask_ahead(key(1), WorkClass::Neighbour, None);
         // The queue drops it before its flight learns of that: nothing runs between these two lines.
-        let (other, mut joined) =
-            (flights.ask(key(2), Instant::now(), None).unwrap(), flights.ask(key(1), Instant::now(), None).unwrap());
+        let (other, mut joined) = (flights.ask(key(2), None).unwrap(), flights.ask(key(1), None).unwrap());
         until(&flights, 1, 2, 3).await;
         for _ in 0..3 {
             source.go.notify_one();
@@ -221,7 +225,7 @@ fn a_request_that_joins_a_flight_which_the_queue_has_dropped_gets_its_tile() {
         }
         drop(first.await.unwrap());
         drop(other);
-        while flights.counts().running > 0 && flights.0.cache.live(key(1)).await.is_none() {
+        while flights.counts().running > 0 && flights.fresh(key(1)).await.is_none() {
             source.go.notify_one();
             tokio::task::yield_now().await;
         }
@@ -233,12 +237,12 @@ fn a_request_that_joins_a_flight_which_the_queue_has_dropped_gets_its_tile() {
 fn a_flight_that_goes_on_is_not_ended_when_its_last_request_leaves() {
     on_runtime(async {
         let (flights, source) = flights(1, 8);
-        let waiter = flights.ask(key(1), Instant::now(), None).unwrap();
+        let waiter = flights.ask(key(1), None).unwrap();
         waiter.keep_going();
         drop(waiter);
         until(&flights, 1, 0, 0).await;
         source.go.notify_one();
         until(&flights, 0, 0, 0).await;
-        assert!(flights.0.cache.live(key(1)).await.is_some());
+        assert!(flights.fresh(key(1)).await.is_some());
     });
 }

@@ -4,30 +4,48 @@
 //! row once and gives its position. The program computes which tiles the row touches, and at which grid unit, with the arithmetic of the plan
 //! and of `ST_AsMVTGeom`. The database draws the tiles of points that are ambiguous: so close to the boundary of two grid units that rounding
 //! decides.
+//!
+//! - `read`: from the statement's rows to cached rows, in memory or in a scratch file.
+//! - `row_file`: the scratch file of a layer whose rows take more memory than they may; `memory_limit`: what its batches take together.
+
+mod memory_limit;
+mod read;
+mod row_file;
 
 use std::collections::BTreeSet;
-
-use tokio_postgres::Row;
-use tokio_postgres::types::Type;
 
 use super::Tiles;
 use super::areas::is_searched;
 use crate::mvt::{Drawer, Features};
-use crate::postgis::layer::{Layer, QueryValues, search_boxes};
-use crate::postgis::session::{Error, Param, Snapshot};
-use crate::postgis::sql::{self, CachedRowsParameters, RowChoice};
-use crate::source::{CacheCost, RenderedLayer, RenderedTile};
+use crate::postgis::layer::Layer;
+use crate::postgis::session::{Error, Snapshot};
+use crate::source::{RenderedLayer, RenderedTile};
 use crate::tile::{
-    Area, Candidate, Coverage, GridBoxes, LayerCount, Order, Positions, SearchBox, TileCoord, TileRect, Unit, Zoom,
+    Area, Candidate, GridBoxes, LayerCount, Order, Positions, SearchBox, TileCoord, TileRect, Unit, WorldRect, Zoom,
 };
 
+use row_file::RowFile;
+
 /// The encoded rows of a layer with their positions: all rows, or those near changes.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(in crate::postgis) struct CachedRows {
-    positions: Positions,
-    features: Features,
+    rows: RowStore,
     /// The zoom from which on the rows serve areas near changes; `None` if all rows of the layer are here.
     pub(in crate::postgis) near: Option<Zoom>,
+}
+
+/// Where cached rows are kept.
+#[derive(Debug)]
+enum RowStore {
+    Memory(EncodedRows),
+    File(RowFile),
+}
+
+/// Encoded rows, numbered in the order that they have in a tile.
+#[derive(Debug)]
+struct EncodedRows {
+    positions: Positions,
+    features: Features,
 }
 
 /// The result of drawing areas from cached rows.
@@ -46,20 +64,12 @@ const MAX_AMBIGUOUS_SHARE: u64 = 8;
 pub struct CacheLimits {
     /// The number of rows that the survey found.
     pub rows: u64,
-    /// The most memory, in bytes.
+    /// The most memory, in bytes. Rows that take more are kept in a scratch file, and half as much memory serves to read them back.
     pub memory: usize,
 }
 
 /// The least memory that a cached row takes, in bytes.
 pub(in crate::postgis) const MIN_ROW_BYTES: u64 = Positions::SIZE as u64 + 8;
-
-impl Layer {
-    /// The cost of caching all rows of the layer: `rows` rows that `workers` workers draw `features` times, in at most `memory` bytes.
-    #[must_use]
-    pub fn cache_cost(rows: u64, features: u64, workers: usize, memory: usize) -> CacheCost {
-        CacheCost { rows, features, workers, min_row_bytes: MIN_ROW_BYTES, memory }
-    }
-}
 
 /// The result of reading rows; `None` if the statement failed, which does not end the run.
 pub(in crate::postgis) async fn none_if_failed(
@@ -81,84 +91,15 @@ pub(in crate::postgis) async fn none_if_failed(
 impl CachedRows {
     /// The memory that the rows take, in bytes.
     pub(in crate::postgis) fn bytes(&self) -> usize {
-        self.features.size() + self.positions.len() * Positions::SIZE
+        match &self.rows {
+            RowStore::Memory(rows) => rows.bytes(),
+            RowStore::File(rows) => rows.bytes(),
+        }
     }
 
     /// The rows as those near changes, which serve areas from a zoom on.
     pub(super) fn for_changes(self, from: Zoom) -> CachedRows {
         CachedRows { near: Some(from), ..self }
-    }
-
-    /// Reads all rows that the coverage shows at some zooms; `None` if there are not as many rows as the limits expect, or they take more
-    /// memory.
-    pub(in crate::postgis) async fn read_all(
-        snapshot: &Snapshot,
-        layer: &Layer,
-        coverage: &Coverage,
-        zooms: &[Zoom],
-        limits: CacheLimits,
-    ) -> Result<Option<CachedRows>, Error> {
-        let CacheLimits { rows, memory } = limits;
-        let boxes = search_boxes(layer, coverage, zooms);
-        let values = QueryValues::of_coverage(layer, coverage, zooms);
-        let near = boxes.iter().flatten().map(|column| -> Param<'_> { (column as _, Type::FLOAT8_ARRAY) });
-        let params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();
-        let boxes = boxes.as_ref().map_or(0, |columns| columns[0].len());
-        CachedRows::read(snapshot, layer, RowChoice::Boxes { boxes, rows }, params, memory).await
-    }
-
-    /// Reads some rows; `None` if their number is not as expected, or they take more than `memory` bytes.
-    pub(in crate::postgis) async fn read(
-        snapshot: &Snapshot,
-        layer: &Layer,
-        which: RowChoice,
-        mut params: Vec<Param<'_>>,
-        memory: usize,
-    ) -> Result<Option<CachedRows>, Error> {
-        let (name, extent, max_bytes) = (params.len() + 1, params.len() + 2, params.len() + 3);
-        let statement = sql::cached_rows(layer, which, CachedRowsParameters { name, extent, max_bytes });
-        let (extent, max_bytes) = (layer.margin.extent.cast_signed(), i64::try_from(memory).unwrap_or(i64::MAX));
-        let own: [Param<'_>; 3] = [(&layer.name, Type::TEXT), (&extent, Type::INT4), (&max_bytes, Type::INT8)];
-        params.extend(own);
-        let properties: Vec<String> = layer.properties.iter().map(|property| property.name.clone()).collect();
-        let (expected, max_rows) = match which {
-            RowChoice::Boxes { rows, .. } => (usize::try_from(rows).unwrap_or_default(), usize::MAX),
-            RowChoice::Areas { limit } => (0, usize::try_from(limit).unwrap_or(usize::MAX)),
-        };
-        let (mut at, mut features) = (Vec::with_capacity(expected), Some(Features::new(properties, expected, memory)));
-        let mut fits = true;
-        let each = |row: &Row| {
-            let (x, y, mvt): (Vec<f64>, Vec<f64>, &[u8]) = (row.get(0), row.get(1), row.get(2));
-            let Some(own) = features.as_mut().filter(|_| fits) else { return Ok(()) };
-            let is_whole = own.add(mvt) == Some(x.len());
-            at.extend(x.into_iter().zip(y).map(|(x, y)| [x, y]));
-            fits = own.size() + at.len() * Positions::SIZE <= memory;
-            if !is_whole {
-                features = None;
-            }
-            Ok(())
-        };
-        let context = format!("layer \"{}\", reading its rows", layer.name);
-        snapshot.keeper.each(&context, &statement, &params, each).await?;
-        let features = match features {
-            None => Err("ST_AsMVT does not write them as plain points"),
-            Some(features) if features.len() >= max_rows => Err("they are too many"),
-            // The statement stops where the memory ends, so a row less than expected means too little memory.
-            Some(features) if fits && (expected == features.len() || max_rows < usize::MAX) => Ok(features),
-            Some(_) => Err("they take more memory than rows_mb allows, or are others with each query"),
-        };
-        let features = match features {
-            Ok(features) => features,
-            Err(why) => {
-                tracing::info!("layer \"{}\": its rows are not cached: {why}", layer.name);
-                return Ok(None);
-            }
-        };
-        let size = features.size() + at.len() * Positions::SIZE;
-        tracing::debug!("layer \"{}\": {} rows are cached, in {size} bytes", layer.name, at.len());
-        let sorting = tokio::task::spawn_blocking(move || Positions::new(at));
-        let positions = sorting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-        Ok(Some(CachedRows { positions, features, near: None }))
     }
 
     /// True if all rows that are searched in an area are cached.
@@ -171,12 +112,48 @@ impl CachedRows {
     pub(in crate::postgis) fn draw(&self, layer: &Layer, index: usize, areas: &[Area]) -> DrawnAreas {
         let searched = areas.iter().filter(|area| is_searched(area, index)).cloned();
         let (areas, others): (Vec<Area>, Vec<Area>) = searched.partition(|area| self.holds(area, index));
-        let mut drawn = self.draw_all(layer, index, areas);
+        let mut drawn = match &self.rows {
+            RowStore::Memory(rows) => rows.draw(layer, index, areas),
+            RowStore::File(rows) => drawn_from_file(rows, layer, index, &areas),
+        };
         drawn.left.extend(others);
         drawn
     }
+}
 
-    fn draw_all(&self, layer: &Layer, index: usize, areas: Vec<Area>) -> DrawnAreas {
+/// Draws areas from the rows in a scratch file. Areas with too many rows for the memory are left to the database, and all if the file cannot be
+/// read.
+fn drawn_from_file(rows: &RowFile, layer: &Layer, index: usize, areas: &[Area]) -> DrawnAreas {
+    let none_drawn =
+        |areas: &[Area]| DrawnAreas { tiles: Tiles::new(), count: LayerCount::default(), left: areas.to_vec() };
+    let parts: Vec<WorldRect> = areas.iter().map(|area| area.rect.world(layer.margin.units(area.rect.zoom))).collect();
+    match rows.within(&parts, |rows| rows.draw(layer, index, areas.to_vec())) {
+        Ok(Some(drawn)) => drawn,
+        Ok(None) => {
+            let name = &layer.name;
+            tracing::debug!(
+                "layer \"{name}\": areas left to the database, for more rows than rows_mb allows: {}",
+                areas.len()
+            );
+            none_drawn(areas)
+        }
+        Err(error) => {
+            tracing::warn!(
+                "layer \"{}\": its cached rows cannot be read back from the temporary folder ({error}), so the database draws what they would. Look into the disk of the folder, or set TMPDIR to another one",
+                layer.name
+            );
+            none_drawn(areas)
+        }
+    }
+}
+
+impl EncodedRows {
+    /// The memory that they take, in bytes.
+    fn bytes(&self) -> usize {
+        self.features.size() + self.positions.len() * Positions::SIZE
+    }
+
+    fn draw(&self, layer: &Layer, index: usize, areas: Vec<Area>) -> DrawnAreas {
         let mut candidates = Vec::new();
         for area in &areas {
             let before = candidates.len();

@@ -1,0 +1,46 @@
+//! The settings that a verb was given: by flags, the environment, and a file.
+
+use std::path::PathBuf;
+
+use oar_tiles::cli::SettingFlags;
+use oar_tiles::command::config;
+use oar_tiles::config::{CONFIG_VARIABLE, ConfigValues, JobSettings, Settings, gather};
+use oar_tiles::postgis::Parts;
+use oar_tiles::report::print;
+use oar_tiles::run::CommandError;
+
+pub(super) fn environment() -> Parts {
+    Parts::from_environment(|name| std::env::var(name).ok())
+}
+
+pub(super) fn gathered(flags: &SettingFlags) -> Result<ConfigValues, CommandError> {
+    let file = flags
+        .config
+        .clone()
+        .or_else(|| std::env::var_os(CONFIG_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from));
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    Ok(gather(file.as_deref(), variables, flags.flags())?)
+}
+
+/// The settings of a command. One that `writes` a target needs its name.
+pub(super) fn resolved(flags: &SettingFlags, writes: bool) -> Result<JobSettings, CommandError> {
+    let values = gathered(flags)?;
+    let settings = Settings::resolve(&values, &environment(), &flags.layer)?.job()?;
+    if writes {
+        values.names_output()?;
+    }
+    Ok(settings)
+}
+
+/// The settings of a command whose target is an argument.
+pub(super) fn resolved_for(flags: &SettingFlags, target: &str) -> Result<JobSettings, CommandError> {
+    let mut settings = resolved(flags, false)?;
+    settings.tileset.output = PathBuf::from(target);
+    Ok(settings)
+}
+
+pub(super) fn run_config(flags: &SettingFlags) -> Result<(), CommandError> {
+    let values = gathered(flags)?;
+    Ok(print(&config::config(&values, &environment(), &flags.layer)?)?)
+}

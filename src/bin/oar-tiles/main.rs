@@ -1,0 +1,80 @@
+//! Parses, starts logging, runs the command, ends with an exit code.
+//!
+//! | file | verbs |
+//! |---|---|
+//! | `seeding` | `seed`, `reseed` |
+//! | `targets` | `publish`, `purge`, `verify`, `inspect`, `copy` |
+//! | `serving` | `serve`, `preview`, `jobs` |
+//! | `tracking` | `track` |
+//! | `given` | the settings that a verb was given; `config` |
+//! | `shown` | how a run is shown, and its closing table |
+
+mod given;
+mod seeding;
+mod serving;
+mod shown;
+mod targets;
+mod tracking;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use oar_tiles::cli::{Cli, Command};
+use oar_tiles::exit::Exit;
+use oar_tiles::report::{say, say_error};
+use oar_tiles::run::{CommandError, interrupted};
+use oar_tiles::signals;
+use oar_tiles::stop::Stop;
+
+use given::run_config;
+use seeding::{run_reseed, run_seed};
+use serving::{run_jobs, run_preview, run_serve};
+use targets::{run_copy, run_inspect, run_publish, run_purge, run_verify};
+use tracking::run_track;
+
+/// After a load of `reseed --watch` glibc's allocator keeps most of what the load has taken; jemalloc gives it back within seconds
+/// (docs/benchmarks.md, "Under load").
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Before anything that may wait: reading a configuration can.
+    let stop = Stop::new();
+    signals::listen(&stop);
+    let ended = match &cli.command {
+        Command::Seed(arguments) => run_seed(arguments, &stop),
+        Command::Reseed(arguments) => run_reseed(arguments, &stop),
+        Command::Publish(arguments) => run_publish(arguments, &stop),
+        Command::Purge(arguments) => run_purge(arguments, &stop),
+        Command::Verify(arguments) => run_verify(arguments, &stop),
+        Command::Inspect(arguments) => run_inspect(arguments, &stop),
+        Command::Copy(arguments) => run_copy(arguments, &stop),
+        Command::Serve(arguments) => run_serve(arguments, &stop),
+        Command::Preview(arguments) => run_preview(arguments, &stop),
+        Command::Track(arguments) => run_track(arguments, &stop),
+        Command::Jobs(arguments) => run_jobs(arguments),
+        Command::Config(flags) => run_config(flags),
+    };
+    match ended.map_err(|error| interrupted(error, &stop)) {
+        Ok(()) => Exit::Done.into(),
+        Err(error) => {
+            // A server that was asked to end did what it was asked.
+            if matches!(error, CommandError::Stopped(_)) {
+                say(&error.to_string());
+            } else {
+                say_error(&error);
+            }
+            Exit::of(error.kind(), stop.asked()).into()
+        }
+    }
+}
+
+/// Runs a command to its end.
+fn on_runtime(command: impl AsyncFnOnce() -> Result<(), CommandError>) -> Result<(), CommandError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CommandError::Output)?;
+    let done = runtime.block_on(command());
+    // Nothing is left to wait for: an idle connection must not hold the end up.
+    runtime.shutdown_background();
+    done
+}

@@ -1,0 +1,170 @@
+//! `seed` and `reseed`.
+
+use std::time::Duration;
+
+use oar_tiles::changes::WatchOptions;
+use oar_tiles::cli::{Reseed, Seed};
+use oar_tiles::command::reseed::{ReseedOptions, ReseedOutcome};
+use oar_tiles::command::{reseed, seed};
+use oar_tiles::report::{
+    ReseedReport, RunMetrics, Style, print, render_dirty, render_plan, render_reseed, render_run, report, start_log,
+};
+use oar_tiles::run::{CommandError, DirtyFilter, Job, TileList, TilesWanted, area};
+use oar_tiles::sink::MaxShrink;
+use oar_tiles::stop::Stop;
+use tokio::runtime::Handle;
+
+use super::given::resolved;
+use super::on_runtime;
+use super::shown::{Closing, noted, style};
+
+pub(super) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError> {
+    start_log(arguments.verbose);
+    let mut settings = resolved(&arguments.given, !arguments.dry_run)?;
+    if arguments.allow_shrink {
+        settings.tileset.max_shrink = MaxShrink::ALL;
+    }
+    let style = style(&settings, arguments.quiet);
+    let prints = !matches!(style, Style::Json | Style::Quiet);
+    let closing = Closing::new(prints, arguments.report.as_ref(), &settings.tileset.output)?;
+    let mut metrics = RunMetrics::begin(arguments.metrics.as_deref(), "seed", &settings.tileset.output)?;
+    let ended = on_runtime(async || {
+        let job = Job::new(settings, arguments.force, &report(style), stop)?;
+        let job = job.with_changed_out(arguments.changed_out.as_deref())?;
+        if arguments.dry_run {
+            let plan = seed::plan_seed(&job).await?;
+            return closing.show(&render_plan(&plan), &plan);
+        }
+        let done = seed::seed(&job).await?;
+        closing.show(&render_run(&done), &done)?;
+        metrics.wrote(done.written, done.bytes);
+        let told = job.purge_published(false).await;
+        note_purges(&mut metrics, &job).await?;
+        told?;
+        seed::complete(&done)
+    });
+    noted(&metrics, ended, stop)
+}
+
+pub(super) fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandError> {
+    start_log(arguments.verbose);
+    let mut settings = resolved(&arguments.given, true)?;
+    if arguments.allow_shrink {
+        settings.tileset.max_shrink = MaxShrink::ALL;
+    }
+    let style = match style(&settings, arguments.quiet) {
+        // A bar of a few milliseconds, again and again, is of no use.
+        Style::Auto | Style::Bar | Style::Lines if arguments.watch => Style::Warnings,
+        style => style,
+    };
+    let options = reseed_options(arguments)?;
+    let prints = !matches!(style, Style::Json | Style::Quiet);
+    let output = settings.tileset.output.clone();
+    let closing = Closing::new(prints, arguments.report.as_ref(), &output)?;
+    let how = WatchOptions {
+        debounce: arguments.debounce.unwrap_or(settings.tileset.watch.debounce),
+        poll: arguments.poll.unwrap_or(settings.tileset.watch.poll),
+    };
+    let mut metrics = RunMetrics::begin(arguments.metrics.as_deref(), "reseed", &settings.tileset.output)?;
+    let ended = on_runtime(async || {
+        let job = Job::new(settings, false, &report(style), stop)?;
+        let job = job.with_changed_out(arguments.changed_out.as_deref())?;
+        if arguments.watch {
+            return reseed::watch(&job, &options, how, |outcome| {
+                tokio::task::block_in_place(|| Handle::current().block_on(note_purges(&mut metrics, &job)))?;
+                note_watched(&mut metrics, outcome)?;
+                show_watched(outcome, prints)
+            })
+            .await;
+        }
+        let outcome = reseed::reseed(&job, &options).await?;
+        match &outcome {
+            ReseedOutcome::Nothing => {
+                let nothing = ReseedReport::nothing(output.display().to_string());
+                closing.show(&render_reseed(&nothing), &nothing)?;
+            }
+            ReseedOutcome::Planned(plan) => closing.show(&render_dirty(plan), plan)?,
+            ReseedOutcome::Done(done) => closing.show(&render_reseed(done), done)?,
+            ReseedOutcome::Seeded(done) => closing.show(&render_run(done), done)?,
+        }
+        match &outcome {
+            ReseedOutcome::Nothing => metrics.wrote(0, 0),
+            ReseedOutcome::Planned(_) => {}
+            ReseedOutcome::Done(done) => metrics.wrote(done.written, done.bytes),
+            ReseedOutcome::Seeded(done) => metrics.wrote(done.written, done.bytes),
+        }
+        if !arguments.dry_run {
+            // Also where nothing changed: an earlier run may have left something.
+            let told = job.purge_published(false).await;
+            note_purges(&mut metrics, &job).await?;
+            told?;
+        }
+        outcome.complete()
+    });
+    noted(&metrics, ended, stop)
+}
+
+fn reseed_options(arguments: &Reseed) -> Result<ReseedOptions, CommandError> {
+    let tiles = match (&arguments.tiles, &*arguments.area) {
+        (Some(path), _) => {
+            TilesWanted::List(TileList { path: path.clone(), parents: arguments.parents, children: arguments.children })
+        }
+        (None, []) => TilesWanted::Changed,
+        (None, areas) => {
+            TilesWanted::Area(areas.iter().map(|text| area(text)).collect::<Result<Vec<_>, _>>()?.concat())
+        }
+    };
+    let filter = DirtyFilter {
+        tiles,
+        since: arguments.since.clone(),
+        zoom: arguments.given.zoom.clone(),
+        bbox: arguments.given.bbox.clone(),
+        leaves_unrendered: false,
+        written_back: Vec::new(),
+    };
+    Ok(ReseedOptions {
+        filter,
+        dry_run: arguments.dry_run,
+        or_seed: arguments.or_seed,
+        dirty_out: arguments.dirty_out.clone(),
+        has_warned: false,
+        on_dirty: None,
+        write_back: None,
+        jobs: None,
+    })
+}
+
+/// Notes in the file of `--metrics` what waits for CDNs.
+async fn note_purges(metrics: &mut RunMetrics, job: &Job) -> Result<(), CommandError> {
+    if metrics.is_wanted() && !job.settings.tileset.purges.is_empty() {
+        metrics.purges(&job.outbox().await?);
+    }
+    Ok(())
+}
+
+/// Notes one outcome of a watch in the file of `--metrics`.
+fn note_watched(metrics: &mut RunMetrics, outcome: &ReseedOutcome) -> Result<(), CommandError> {
+    let seconds = |parts: [f64; 3]| Duration::try_from_secs_f64(parts.iter().sum()).unwrap_or_default();
+    match outcome {
+        ReseedOutcome::Nothing => metrics.unchanged()?,
+        ReseedOutcome::Planned(_) => {}
+        ReseedOutcome::Done(done) => {
+            let took = seconds([done.plan_seconds, done.render_seconds, done.finish_seconds]);
+            metrics.published(done.written, done.bytes, took)?;
+        }
+        ReseedOutcome::Seeded(done) => {
+            let took = seconds([done.plan_seconds, done.render_seconds, done.finish_seconds]);
+            metrics.published(done.written, done.bytes, took)?;
+        }
+    }
+    Ok(())
+}
+
+/// Shows one outcome of a watch.
+fn show_watched(outcome: &ReseedOutcome, prints: bool) -> Result<(), CommandError> {
+    match outcome {
+        ReseedOutcome::Done(done) if prints => Ok(print(&render_reseed(done))?),
+        ReseedOutcome::Seeded(done) if prints => Ok(print(&render_run(done))?),
+        _ => Ok(()),
+    }
+}

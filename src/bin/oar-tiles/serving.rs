@@ -1,0 +1,87 @@
+//! `serve`, `preview`, and `jobs`, which talks to a server.
+
+use std::sync::Arc;
+
+use http::Method;
+use oar_tiles::cli::{Jobs, JobsServer, Preview, Serve};
+use oar_tiles::command::reseed::{ReseedOptions, WatchWriter};
+use oar_tiles::command::serve::OnceReady;
+use oar_tiles::command::{jobs, serve};
+use oar_tiles::report::{Style, print, print_as_json, report, start_log};
+use oar_tiles::run::{CommandError, Job};
+use oar_tiles::serve::{ServeOptions, SettingsReader, TargetWriter};
+use oar_tiles::stop::Stop;
+use serde_json::Value;
+
+use super::given::{resolved, resolved_for};
+use super::on_runtime;
+
+pub(super) fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandError> {
+    start_log(0);
+    let flags = arguments.given();
+    let settings = match &arguments.target {
+        Some(target) => resolved_for(&flags, target)?,
+        None => resolved(&flags, true)?,
+    };
+    let options = settings.server.clone();
+    let reread: SettingsReader =
+        Arc::new(move || resolved(&flags, false).map(|settings| settings.server).map_err(|error| error.to_string()));
+    on_runtime(async || {
+        let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
+        let how = job.settings.tileset.watch;
+        let writer = options.writer.map(|writer| {
+            let watch = WatchWriter::new(job.clone(), ReseedOptions::default(), how, writer);
+            watch as Arc<dyn TargetWriter>
+        });
+        serve::run(&job, &options, OnceReady::SayWhere, writer, Some(reread)).await
+    })
+}
+
+pub(super) fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), CommandError> {
+    start_log(0);
+    let settings = resolved_for(&arguments.given(), &arguments.target)?;
+    if let Some(file) = &arguments.html {
+        return on_runtime(async || {
+            let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
+            serve::write_page(&job, file, arguments.public_url.clone()).await
+        });
+    }
+    let (live, shares) = (settings.server.live.clone().filter(|_| arguments.live), settings.server.shares);
+    let preview = ServeOptions::of_preview(arguments.listen.clone(), arguments.assets.clone());
+    let options = ServeOptions { live, shares, ..preview };
+    let then = if arguments.open { OnceReady::OpenBrowser } else { OnceReady::SayWhere };
+    on_runtime(async || {
+        let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
+        serve::run(&job, &options, then, None, None).await
+    })
+}
+
+pub(super) fn run_jobs(arguments: &Jobs) -> Result<(), CommandError> {
+    let server = |server: &JobsServer| jobs::AdminServer::new(&server.admin, server.token_file.as_deref());
+    let shown = |job: &Value| print(&jobs::line(job));
+    on_runtime(async || match arguments {
+        Jobs::Submit(submit) => {
+            let server = server(&submit.server)?;
+            let wanted =
+                jobs::written(submit.what.name(), submit.tiles.as_deref(), &submit.area, submit.zoom.as_ref())?;
+            let job = server.ask(Method::POST, "/jobs", Some(&wanted)).await?;
+            if submit.wait {
+                let id = job["id"].as_u64().unwrap_or_default();
+                return server.wait(id, |job| shown(job).unwrap_or_default()).await;
+            }
+            Ok(shown(&job)?)
+        }
+        Jobs::List(given) => {
+            let all = server(given)?.ask(Method::GET, "/jobs", None).await?;
+            all["jobs"].as_array().into_iter().flatten().try_for_each(|job| Ok(shown(job)?))
+        }
+        Jobs::Show(one) => {
+            let path = format!("/jobs/{}", one.id);
+            Ok(print_as_json(&server(&one.server)?.ask(Method::GET, &path, None).await?)?)
+        }
+        Jobs::Cancel(one) => {
+            let path = format!("/jobs/{}", one.id);
+            Ok(shown(&server(&one.server)?.ask(Method::DELETE, &path, None).await?)?)
+        }
+    })
+}

@@ -1,0 +1,110 @@
+//! The verbs on a target that stands: `publish`, `purge`, `verify`, `inspect`, `copy`.
+
+use std::path::{Path, PathBuf};
+
+use oar_tiles::cli::{Copy, Inspect, Publish, Purge, PurgeVerb, SettingFlags, Verify};
+use oar_tiles::command::{copy, inspect, publish, purge, verify};
+use oar_tiles::report::{
+    Style, print, print_as_json, print_json, render_contents, render_copy, render_delivered, render_features,
+    render_findings, render_planned_purges, render_purge_status, render_rewritten, render_versions, report, start_log,
+};
+use oar_tiles::run::{CommandError, Job};
+use oar_tiles::stop::Stop;
+
+use super::given::{resolved, resolved_for};
+use super::on_runtime;
+use super::shown::Closing;
+
+pub(super) fn run_publish(arguments: &Publish, stop: &Stop) -> Result<(), CommandError> {
+    start_log(0);
+    let settings = resolved(&arguments.given, true)?;
+    let options = publish::PublishOptions { rollback: arguments.rollback, to: arguments.to.clone() };
+    on_runtime(async || {
+        let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
+        if arguments.rewrite_headers {
+            let rewritten = tokio::task::block_in_place(|| publish::rewrite_headers(&job))?;
+            print(&render_rewritten(&rewritten))?;
+        } else {
+            let latest = tokio::task::block_in_place(|| publish::publish(&job, &options))?;
+            print(&render_versions(&latest))?;
+        }
+        job.purge_published(false).await.map(drop)
+    })
+}
+
+pub(super) fn run_purge(arguments: &Purge, stop: &Stop) -> Result<(), CommandError> {
+    start_log(0);
+    let (flags, target, is_json) = match &arguments.verb {
+        Some(PurgeVerb::Status(status)) => (status.given(), &status.target, Some(status.json)),
+        None => (arguments.what.given(), &arguments.what.target, None),
+    };
+    let settings = match target {
+        Some(target) => resolved_for(&flags, target)?,
+        None => resolved(&flags, true)?,
+    };
+    let what = &arguments.what;
+    let request = purge::PurgeRequest { all: what.all, tiles: what.tiles.clone(), forget: what.forget };
+    on_runtime(async || {
+        let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
+        match is_json {
+            Some(true) => print_as_json(&purge::status(&job).await?)?,
+            Some(false) => print(&render_purge_status(&purge::status(&job).await?))?,
+            None if what.dry_run => print(&render_planned_purges(&purge::dry_run(&job, &request).await?))?,
+            None => print(&render_delivered(&purge::purge(&job, &request).await?))?,
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn run_verify(arguments: &Verify, stop: &Stop) -> Result<(), CommandError> {
+    start_log(0);
+    let settings = resolved_for(&arguments.given(), &arguments.target)?;
+    let amount = match (arguments.sample, arguments.all) {
+        (Some(count), _) => verify::TilesToCheck::Sample(count),
+        (None, true) => verify::TilesToCheck::All,
+        (None, false) => verify::TilesToCheck::Fitting,
+    };
+    let options = verify::VerifyOptions { amount, database: arguments.database };
+    let closing = Closing::new(true, arguments.report.as_ref(), &settings.tileset.output)?;
+    on_runtime(async || {
+        let found = verify::verify(&Job::new(settings, false, &report(Style::Warnings), stop)?, &options).await?;
+        closing.show(&render_findings(&found), &found)?;
+        verify::sound(&found)
+    })
+}
+
+pub(super) fn run_inspect(arguments: &Inspect, stop: &Stop) -> Result<(), CommandError> {
+    let Inspect { target, tile, layer, geojson, json, config } = arguments;
+    let flags = SettingFlags { config: config.clone(), ..SettingFlags::default() };
+    let settings = resolved_for(&flags, target)?;
+    let options = inspect::InspectOptions { tile: tile.clone(), layer: layer.clone(), geojson: *geojson };
+    on_runtime(async || {
+        let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
+        match inspect::inspect(&job, options).await? {
+            inspect::Inspection::Summary(contents) if *json => print_as_json(&*contents)?,
+            inspect::Inspection::Summary(contents) => print(&render_contents(&contents))?,
+            inspect::Inspection::Features(features) => print(&render_features(&features))?,
+            inspect::Inspection::GeoJson(text) => print_json(&text)?,
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError> {
+    start_log(0);
+    let Copy { source, target, zoom, bbox, force, changed_out, public_url, config } = arguments;
+    let flags = SettingFlags { config: config.clone(), public_url: public_url.clone(), ..SettingFlags::default() };
+    let mut settings = resolved(&flags, false)?;
+    // The CDNs of the configuration stand before its own output.
+    if settings.tileset.output != Path::new(target) {
+        settings.tileset.purges.clear();
+    }
+    settings.tileset.output = PathBuf::from(target);
+    let options = copy::CopyOptions { source: source.clone(), zoom: zoom.clone(), bbox: bbox.clone() };
+    on_runtime(async || {
+        let job = Job::new(settings, *force, &report(Style::Warnings), stop)?;
+        let job = job.with_changed_out(changed_out.as_deref())?;
+        print(&render_copy(&copy::copy(&job, &options).await?))?;
+        job.purge_published(false).await.map(drop)
+    })
+}

@@ -1,0 +1,85 @@
+//! `track`: the change log.
+
+use std::sync::Arc;
+
+use oar_tiles::cli::{SettingFlags, Track, TrackPrune};
+use oar_tiles::command::track;
+use oar_tiles::command::track::InstallWork;
+use oar_tiles::config::JobSettings;
+use oar_tiles::report::{
+    Report, Style, grouped, print, print_as_json, print_script, render_backlog, report, say, start_log,
+};
+use oar_tiles::run::CommandError;
+use oar_tiles::stop::Stop;
+
+use super::given::resolved;
+use super::on_runtime;
+
+pub(super) fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandError> {
+    start_log(0);
+    let (tracked, layers, needs_target) = match arguments {
+        Track::Install(install) => (&install.tracked, &install.layer[..], false),
+        Track::Status(status) => (&status.tracked, &status.layer[..], status.target.is_empty()),
+        Track::Prune(prune) => (&prune.tracked, &[][..], prune.target.is_empty() && prune.older_than.is_none()),
+        Track::Remove(remove) => (&remove.tracked, &[][..], false),
+    };
+    let settings = resolved(&SettingFlags { layer: layers.to_vec(), ..tracked.given() }, needs_target)?;
+    let shown = report(Style::Warnings);
+    match arguments {
+        Track::Install(install) => {
+            let options = track::InstallOptions {
+                sql: install.sql,
+                readers: install.reader.clone(),
+                owner: install.owner.clone(),
+            };
+            on_runtime(async || install_log(&settings, &options, stop).await)
+        }
+        Track::Status(status) => on_runtime(async || {
+            let found = track::status(&settings, &status.target, &shown, stop).await?;
+            if status.json {
+                print_as_json(&found.backlog)?;
+            } else {
+                print(&render_backlog(&found.backlog))?;
+            }
+            found.warning().iter().for_each(|warning| say(&format!("warning: {warning}")));
+            found.sound()
+        }),
+        Track::Prune(prune) => on_runtime(async || prune_log(&settings, prune, &shown, stop).await),
+        Track::Remove(remove) if remove.sql => Ok(print_script(&track::removal(&settings.database))?),
+        Track::Remove(_) => on_runtime(async || {
+            let steps = lines(&track::remove(&settings.database, stop).await?);
+            Ok(print(&format!("{steps}The change log is gone from {}.\n", settings.database.connect.server()))?)
+        }),
+    }
+}
+
+async fn install_log(settings: &JobSettings, options: &track::InstallOptions, stop: &Stop) -> Result<(), CommandError> {
+    let done = track::install(settings, options, stop).await?;
+    done.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
+    let server = &done.server;
+    match &done.work {
+        InstallWork::Sql(sql) => print_script(sql)?,
+        InstallWork::Nothing => print(&format!("everything is installed in {server}\n"))?,
+        InstallWork::Steps(steps) => print(&format!(
+            "{}From now on changes are noted in {server}. Run oar-tiles seed once: a target has to be younger than this.\n",
+            lines(steps)
+        ))?,
+    }
+    Ok(())
+}
+
+async fn prune_log(
+    settings: &JobSettings,
+    arguments: &TrackPrune,
+    shown: &Arc<dyn Report>,
+    stop: &Stop,
+) -> Result<(), CommandError> {
+    let track::PrunedLog { server, rows, left } =
+        track::prune(settings, &arguments.target, arguments.older_than, shown, stop).await?;
+    let (rows, left) = (grouped(rows), grouped(left));
+    Ok(print(&format!("{rows} changed rows taken out of the change log of {server}, {left} left\n"))?)
+}
+
+fn lines(steps: &[String]) -> String {
+    steps.iter().map(|step| format!("{step}\n")).collect()
+}

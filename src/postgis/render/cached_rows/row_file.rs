@@ -1,0 +1,376 @@
+//! Cached rows that take more memory than they may, in a scratch file.
+//!
+//! ```text
+//!  rows, by their keys ─► chunk of half the memory ─► sorted from west to east ─► run of blocks ─┐
+//!                                                                                  …             ├─► scratch file
+//!  a batch's areas ─► blocks of each run that may hold rows there ─► rows, by their numbers ─► EncodedRows
+//! ```
+//!
+//! A row's number is its position in the order of the keys, which is its order in a tile. Within a run the rows follow the columns of the
+//! deepest tiles that are common, so that a batch, which is a few columns or a square, reads a few long pieces. The file has no name: it
+//! ends with its owner, and a killed run leaves nothing behind.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+
+use super::EncodedRows;
+use super::memory_limit::MemoryLimit;
+use crate::mvt::Features;
+use crate::tile::{Positions, WorldRect};
+
+/// The bytes of a block. Smaller ones read less that a batch does not need, and need a longer index.
+const BLOCK_BYTES: usize = 16 << 10;
+
+/// The number of a row, its position, and the length of its features' bytes come before these.
+const HEADER_BYTES: usize = 24;
+
+/// The memory of a row of a batch beside its own bytes: its number, its place among the bytes, and its position twice.
+const BATCH_ROW_BYTES: usize = 64;
+
+/// The most bytes of a chunk: places in it have 32 bits.
+const MAX_CHUNK_BYTES: usize = 1 << 30;
+
+/// Rows are sorted by columns of this zoom, and by their latitude within a column.
+const COLUMN_ZOOM: u32 = 14;
+
+/// Where a row lies in the order of a run: its column above 32 bits of its distance from the northern edge, in world units.
+fn code(at: [f64; 2]) -> u64 {
+    let [x, y] = Positions::world(at);
+    (x.cast_unsigned() >> (32 - COLUMN_ZOOM)) << 32 | y.cast_unsigned()
+}
+
+/// Rows that follow each other in the file.
+#[derive(Debug, Clone, Copy)]
+struct RowBlock {
+    /// The code of its first row.
+    first: u64,
+    offset: u64,
+    bytes: u32,
+    rows: u32,
+}
+
+/// A row of a batch.
+struct FoundRow {
+    number: u32,
+    at: [f64; 2],
+    /// Its place among the bytes read.
+    span: Range<u32>,
+}
+
+/// Encoded rows in a scratch file.
+#[derive(Debug)]
+pub(super) struct RowFile {
+    file: File,
+    /// The blocks of each run, from west to east.
+    runs: Vec<Vec<RowBlock>>,
+    /// The layer without rows.
+    layer: Features,
+    memory: MemoryLimit,
+}
+
+impl RowFile {
+    /// The memory that the rows take at most: the index of the blocks, and the rows of the batches in work.
+    pub(super) fn bytes(&self) -> usize {
+        self.runs.iter().map(|run| run.len() * size_of::<RowBlock>()).sum::<usize>() + self.memory.limit
+    }
+
+    /// Calls `work` with the rows in some parts of the world. It may find more rows. `None` if the rows would take more memory than they may.
+    /// Waits while other batches use the memory.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub(super) fn within<T>(&self, parts: &[WorldRect], work: impl FnOnce(&EncodedRows) -> T) -> io::Result<Option<T>> {
+        let blocks: Vec<RowBlock> = self.runs.iter().flat_map(|run| blocks_of(run, parts)).collect();
+        let rows: usize = blocks.iter().map(|block| block.rows as usize).sum();
+        let bytes = blocks.iter().map(|block| block.bytes as usize).sum::<usize>();
+        let Some(_held) = self.memory.take(bytes + rows * BATCH_ROW_BYTES) else { return Ok(None) };
+        let mut raw = vec![0; bytes];
+        let mut rest = &mut raw[..];
+        for piece in blocks.chunk_by(|one, next| one.offset + u64::from(one.bytes) == next.offset) {
+            let Some(first) = piece.first() else { continue };
+            let (own, others) = rest.split_at_mut(piece.iter().map(|block| block.bytes as usize).sum());
+            self.file.read_exact_at(own, first.offset)?;
+            rest = others;
+        }
+        let mut found = rows_within(&raw, rows, parts)?;
+        found.sort_unstable_by_key(|row| row.number);
+        let positions = Positions::new(found.iter().map(|row| row.at).collect());
+        let features = self.layer.with_encoded(raw, found.into_iter().map(|row| row.span));
+        Ok(Some(work(&EncodedRows { positions, features })))
+    }
+}
+
+/// The blocks of a run that may hold rows in some parts of the world.
+#[expect(clippy::cast_possible_truncation, reason = "the lower half of a code is a distance")]
+fn blocks_of(run: &[RowBlock], parts: &[WorldRect]) -> Vec<RowBlock> {
+    let (column, row) = (|code: u64| (code >> 32).cast_signed(), |code: u64| i64::from(code as u32));
+    let mut wanted: Vec<usize> = Vec::new();
+    for part in parts {
+        let columns = [part.west, part.east - 1].map(|x| x.max(0) >> (32 - COLUMN_ZOOM));
+        let begin = run.partition_point(|block| column(block.first) < columns[0]).saturating_sub(1);
+        let end = run.partition_point(|block| column(block.first) <= columns[1]);
+        let may_hold = |number: &usize| {
+            let first = run[*number].first;
+            let last = run.get(number + 1).map_or(u64::MAX, |next| next.first);
+            match column(last) - column(first) {
+                0 => row(first) < part.south && row(last) >= part.north,
+                1 => row(first) < part.south || row(last) >= part.north,
+                _ => true,
+            }
+        };
+        wanted.extend((begin..end).filter(may_hold));
+    }
+    wanted.sort_unstable();
+    wanted.dedup();
+    wanted.into_iter().map(|number| run[number]).collect()
+}
+
+/// The rows in some parts of the world among the bytes of some blocks.
+fn rows_within(raw: &[u8], rows: usize, parts: &[WorldRect]) -> io::Result<Vec<FoundRow>> {
+    let mut found = Vec::with_capacity(rows);
+    let mut start = 0;
+    while start < raw.len() {
+        let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the scratch file of cached rows was changed");
+        let header = raw.get(start..start + HEADER_BYTES).ok_or_else(damaged)?;
+        let (number, x, y, bytes) = (word(header, 0), wide(header, 4), wide(header, 12), word(header, 20));
+        start += HEADER_BYTES;
+        let end = start + bytes as usize;
+        let [west, north] = Positions::world([x, y]);
+        let is_in =
+            |part: &WorldRect| (part.west..part.east).contains(&west) && (part.north..part.south).contains(&north);
+        if parts.iter().any(is_in) {
+            let place = |at: usize| u32::try_from(at).map_err(|_too_far| damaged());
+            found.push(FoundRow { number, at: [x, y], span: place(start)?..place(end)? });
+        }
+        start = end;
+    }
+    Ok(found)
+}
+
+/// Four bytes of a header.
+fn word(header: &[u8], at: usize) -> u32 {
+    header[at..].first_chunk().copied().map_or(0, u32::from_le_bytes)
+}
+
+/// Eight bytes of a header.
+fn wide(header: &[u8], at: usize) -> f64 {
+    header[at..].first_chunk().copied().map_or(0.0, f64::from_le_bytes)
+}
+
+/// Writes rows to a scratch file, in runs.
+pub(super) struct RowFileWriter {
+    file: File,
+    runs: Vec<Vec<RowBlock>>,
+    /// The memory that the rows of the batches in work may take later, and a chunk until then.
+    limit: usize,
+    /// Rows that are not written yet.
+    chunk: Vec<u8>,
+    /// The code of each of them, and its place in the chunk.
+    order: Vec<(u64, u32)>,
+    rows: u64,
+    written: u64,
+}
+
+impl RowFileWriter {
+    /// A writer to a new scratch file, which uses at most `limit` bytes of memory.
+    ///
+    /// # Errors
+    /// If the temporary folder does not take a file.
+    pub(super) fn new(limit: usize) -> io::Result<RowFileWriter> {
+        let file = tempfile::tempfile_in(temporary_folder())?;
+        let (runs, chunk, order) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(RowFileWriter { file, runs, limit, chunk, order, rows: 0, written: 0 })
+    }
+
+    /// The number of rows that were added.
+    pub(super) const fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Adds the next row: its position, and its bytes as [`Features::encoded`] gives them.
+    ///
+    /// # Errors
+    /// If the file cannot be written, such as on a full disk.
+    #[expect(clippy::cast_possible_truncation, reason = "a layer has fewer than 2^32 rows; a chunk is bounded")]
+    pub(super) fn add(&mut self, at: [f64; 2], encoded: &[u8]) -> io::Result<()> {
+        let taken = self.chunk.len() + self.order.len() * size_of::<(u64, u32)>();
+        if taken + HEADER_BYTES + encoded.len() > self.limit.min(MAX_CHUNK_BYTES) {
+            self.end_run()?;
+        }
+        self.order.push((code(at), self.chunk.len() as u32));
+        self.chunk.extend((self.rows as u32).to_le_bytes());
+        self.chunk.extend(at[0].to_le_bytes());
+        self.chunk.extend(at[1].to_le_bytes());
+        self.chunk.extend((encoded.len() as u32).to_le_bytes());
+        self.chunk.extend_from_slice(encoded);
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// Writes the chunk as a run.
+    #[expect(clippy::cast_possible_truncation, reason = "a chunk is bounded")]
+    fn end_run(&mut self) -> io::Result<()> {
+        self.order.sort_unstable();
+        let (mut run, mut block, mut rows, mut first) = (Vec::new(), Vec::with_capacity(2 * BLOCK_BYTES), 0, 0);
+        for (number, (code, start)) in self.order.iter().enumerate() {
+            let header = &self.chunk[*start as usize..][..HEADER_BYTES];
+            let row = &self.chunk[*start as usize..][..HEADER_BYTES + word(header, 20) as usize];
+            if rows == 0 {
+                first = *code;
+            }
+            block.extend_from_slice(row);
+            rows += 1;
+            if block.len() >= BLOCK_BYTES || number + 1 == self.order.len() {
+                self.file.write_all_at(&block, self.written)?;
+                run.push(RowBlock { first, offset: self.written, bytes: block.len() as u32, rows });
+                self.written += block.len() as u64;
+                block.clear();
+                rows = 0;
+            }
+        }
+        self.chunk.clear();
+        self.order.clear();
+        if !run.is_empty() {
+            self.runs.push(run);
+        }
+        Ok(())
+    }
+
+    /// The file with all rows; `layer` is their layer, with or without rows.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(super) fn finish(mut self, layer: &Features) -> io::Result<RowFile> {
+        self.end_run()?;
+        let RowFileWriter { file, runs, limit, rows, .. } = self;
+        tracing::debug!("{rows} rows are in the scratch file, in {} runs of {} bytes", runs.len(), self.written);
+        let layer = layer.with_encoded(Vec::new(), std::iter::empty());
+        Ok(RowFile { file, runs, layer, memory: MemoryLimit::new(limit) })
+    }
+}
+
+/// Where scratch files lie: `TMPDIR`, or `/var/tmp`, which is on a disk where `/tmp` may be in memory.
+fn temporary_folder() -> PathBuf {
+    std::env::var_os("TMPDIR").filter(|folder| !folder.is_empty()).map_or_else(|| "/var/tmp".into(), PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tile::{HALF_WORLD_METRES, WORLD_UNITS};
+
+    /// A linear congruential generator (Knuth's MMIX constants).
+    fn chance(state: &mut u64) -> u64 {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *state >> 33
+    }
+
+    /// Positions in a town, all over the world, and on its edges.
+    #[expect(clippy::cast_precision_loss, reason = "31 bits are exact in a double")]
+    fn positions(count: usize) -> Vec<[f64; 2]> {
+        let mut state = 1;
+        let mut metres = |reach: f64| (chance(&mut state) as f64 / f64::from(1_u32 << 31) * 2.0 - 1.0) * reach;
+        let town = [9_000_000.0, 2_500_000.0];
+        let edges = [[-HALF_WORLD_METRES, HALF_WORLD_METRES], [HALF_WORLD_METRES, -HALF_WORLD_METRES]];
+        let mut at: Vec<[f64; 2]> = (0..count)
+            .map(|number| match number % 3 {
+                0 => [metres(HALF_WORLD_METRES), metres(HALF_WORLD_METRES)],
+                _ => [town[0] + metres(3_000.0), town[1] + metres(3_000.0)],
+            })
+            .collect();
+        at.extend(edges);
+        at
+    }
+
+    fn encoded(number: usize) -> Vec<u8> {
+        format!("row {number} {}", "x".repeat(number % 40)).into_bytes()
+    }
+
+    fn written(at: &[[f64; 2]], limit: usize) -> RowFile {
+        let mut writer = RowFileWriter::new(limit).unwrap();
+        for (number, at) in at.iter().enumerate() {
+            writer.add(*at, &encoded(number)).unwrap();
+        }
+        assert_eq!(writer.rows(), at.len() as u64);
+        writer.finish(&Features::default()).unwrap()
+    }
+
+    /// Parts of the world: single tiles of all sizes around positions, columns, everything, and nothing.
+    fn parts(at: &[[f64; 2]]) -> Vec<WorldRect> {
+        let mut state = 2;
+        let mut parts = vec![
+            WorldRect { west: -64, north: -64, east: WORLD_UNITS + 64, south: WORLD_UNITS + 64 },
+            WorldRect { west: 5, north: 5, east: 6, south: 6 },
+        ];
+        for zoom in 0..=22 {
+            let number = usize::try_from(chance(&mut state)).unwrap() % at.len();
+            let [x, y] = Positions::world(at[number]);
+            let (side, margin) = (WORLD_UNITS >> zoom, WORLD_UNITS >> (zoom + 5));
+            let [west, north] = [x, y].map(|unit| unit / side * side - margin);
+            parts.push(WorldRect { west, north, east: west + side + margin, south: north + side + margin });
+            parts.push(WorldRect { west, north: 0, east: west + side, south: WORLD_UNITS });
+        }
+        parts
+    }
+
+    #[test]
+    fn the_rows_of_any_part_of_the_world_are_found_in_their_order() {
+        let at = positions(3_000);
+        for limit in [300_000, 1_000_000] {
+            let file = written(&at, limit);
+            let parts = parts(&at);
+            for parts in parts.iter().map(std::slice::from_ref).chain([&parts[2..5], &parts[40..]]) {
+                let is_in = |at: &[f64; 2]| {
+                    let [x, y] = Positions::world(*at);
+                    parts
+                        .iter()
+                        .any(|part| (part.west..part.east).contains(&x) && (part.north..part.south).contains(&y))
+                };
+                let expected: Vec<Vec<u8>> =
+                    at.iter().enumerate().filter(|(_, at)| is_in(at)).map(|(number, _)| encoded(number)).collect();
+                let found = file.within(parts, |rows| {
+                    assert_eq!(rows.positions.len(), rows.features.len());
+                    (0..).map_while(|number| rows.features.encoded(number).map(<[u8]>::to_vec)).collect::<Vec<_>>()
+                });
+                match found.unwrap() {
+                    Some(found) => assert_eq!(found, expected, "{parts:?}"),
+                    None => assert!(expected.len() * 200 > limit, "{} rows of {parts:?}", expected.len()),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_go_to_the_file_in_several_runs_and_no_batch_takes_more_memory_than_it_may() {
+        let at = positions(3_000);
+        let file = written(&at, 40_000);
+        assert!(file.runs.len() > 3, "{} runs", file.runs.len());
+        let everything = WorldRect { west: 0, north: 0, east: WORLD_UNITS, south: WORLD_UNITS };
+        assert!(file.within(&[everything], |_| ()).unwrap().is_none());
+        // Threads that together want more than there is take turns.
+        let file = written(&at, 400_000);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let found = file.within(&[everything], |rows| {
+                        assert!(*file.memory.taken.lock().unwrap() <= file.memory.limit);
+                        rows.features.len()
+                    });
+                    assert_eq!(found.unwrap(), Some(at.len()));
+                });
+            }
+        });
+        assert_eq!(*file.memory.taken.lock().unwrap(), 0);
+    }
+
+    #[test]
+    fn a_file_that_was_cut_off_is_an_error() {
+        let file = written(&positions(100), 1_000_000);
+        file.file.set_len(50).unwrap();
+        let everything = WorldRect { west: 0, north: 0, east: WORLD_UNITS, south: WORLD_UNITS };
+        assert!(file.within(&[everything], |_| ()).is_err());
+    }
+}

@@ -1,0 +1,63 @@
+//! On which server, and on which snapshot, a session is.
+//!
+//! An address may stand for several servers: a reader address of a cluster picks one for each connection. The name of an exported snapshot
+//! means nothing on another server, or is the name of another snapshot there, so the sessions of a run are compared.
+
+use std::fmt;
+
+use tokio_postgres::SimpleQueryRow;
+
+/// Columns that give the origin of a session: where its server waits, when that server started (which no two servers share), the
+/// database's oid, and the transaction's snapshot.
+pub(in crate::postgis) const ORIGIN_COLUMNS: &str =
+    "coalesce(host(inet_server_addr()) || ':' || inet_server_port(), 'a local socket') AS origin_address,
+    pg_postmaster_start_time()::timestamptz(6)::text AS origin_started,
+    (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) AS origin_database,
+    pg_current_snapshot()::text AS origin_snapshot";
+
+/// The server of a session, and its snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::postgis) struct SessionOrigin {
+    address: String,
+    started: String,
+    database: String,
+    snapshot: String,
+}
+
+/// A snapshot that sessions import.
+#[derive(Debug, Clone)]
+pub(in crate::postgis) struct ExportedSnapshot {
+    /// The id that `pg_export_snapshot()` gave.
+    pub(in crate::postgis) id: String,
+    /// Where it was exported.
+    pub(in crate::postgis) origin: SessionOrigin,
+}
+
+impl SessionOrigin {
+    /// The origin in a row that has the [`ORIGIN_COLUMNS`].
+    pub(in crate::postgis) fn of(row: &SimpleQueryRow) -> Option<SessionOrigin> {
+        let column = |name| row.get(name).map(str::to_owned);
+        Some(SessionOrigin {
+            address: column("origin_address")?,
+            started: column("origin_started")?,
+            database: column("origin_database")?,
+            snapshot: column("origin_snapshot")?,
+        })
+    }
+
+    /// True if both sessions see the same snapshot of the same database of the same server. Addresses may differ: a server waits at several.
+    pub(in crate::postgis) fn is_same(&self, other: &SessionOrigin) -> bool {
+        self.is_same_server(other) && self.snapshot == other.snapshot
+    }
+
+    /// True if both sessions are in the same database of the same server, whatever they see of it.
+    pub(in crate::postgis) fn is_same_server(&self, other: &SessionOrigin) -> bool {
+        (&self.started, &self.database) == (&other.started, &other.database)
+    }
+}
+
+impl fmt::Display for SessionOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (started {}, snapshot {})", self.address, self.started, self.snapshot)
+    }
+}

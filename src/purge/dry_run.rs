@@ -1,0 +1,64 @@
+//! What would be sent, without sending it.
+
+use std::time::SystemTime;
+
+use super::delivery::queue_name;
+use super::outbox::{Outbox, OutboxEntry, OutboxError};
+use super::pace::{PurgeAllowance, PurgeBudget};
+use super::planning::Planning;
+use super::provider::{PurgeName, PurgeOptions, names};
+use super::target::PurgeTarget;
+
+/// What would be sent to one provider.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedPurge {
+    /// The provider.
+    pub provider: &'static str,
+    /// How the CDN knows the target.
+    pub url: String,
+    /// How many tiles wait; `None` for everything.
+    pub tiles: Option<usize>,
+    /// The names, as they would be sent.
+    pub names: Vec<PurgeName>,
+    /// How many tiles they hit at most that did not change.
+    pub beyond: u64,
+    /// What they cost in US dollars, with what was sent this month.
+    pub dollars: f64,
+}
+
+/// What would be sent, with `more` in the outbox. May wait for a disk or a server.
+///
+/// # Errors
+/// If the outbox cannot be read.
+pub fn planned(
+    target: &PurgeTarget,
+    purges: &[PurgeOptions],
+    more: Option<&OutboxEntry>,
+) -> Result<Vec<PlannedPurge>, OutboxError> {
+    let outbox = Outbox::read(&*target.notes)?;
+    let one = |options: &PurgeOptions| {
+        let mut queue = outbox.queues.get(&queue_name(options)).cloned().unwrap_or_default();
+        queue.waiting.extend(more.cloned());
+        // Nothing is sent, so a secret that is not there is no obstacle.
+        let facts = options.provider.facts();
+        let planning = Planning { target, options, facts };
+        let max_items = match options.budget.allowance(&queue.spent, SystemTime::now()) {
+            PurgeAllowance::Items(items) => items,
+            PurgeAllowance::Wait(_) => 1,
+        };
+        let plan = planning.plan(&queue.waiting, max_items, &planning.by(&queue));
+        let tiles = queue.tiles().count();
+        let mut names = queue.left;
+        names.extend(self::names(&plan.items, &planning.addresses()));
+        let spent = PurgeBudget::after(&queue.spent, names.len(), SystemTime::now()).items;
+        PlannedPurge {
+            provider: facts.name,
+            url: options.url.whole(options.url.path()),
+            tiles,
+            names,
+            beyond: plan.beyond,
+            dollars: facts.price.dollars_of(spent),
+        }
+    };
+    Ok(purges.iter().map(one).collect())
+}

@@ -1,0 +1,174 @@
+//! From what waits for a provider to the items that it is sent.
+
+use std::collections::HashSet;
+
+use super::items::{FullPyramid, PlanRules, PurgeBy, PurgeItem, PurgePlan, TileAddresses, TilesToPurge, plan};
+use super::outbox::OutboxEntry;
+use super::provider::{ItemKind, ProviderFacts, PurgeName, PurgeOptions};
+use super::queue::{PurgeQueue, tiles_of_all};
+use super::target::{PurgeTarget, TagSender};
+use crate::tile::{TileCoord, TileRectList, Zoom};
+
+/// Plans for one provider.
+pub(super) struct Planning<'a> {
+    pub(super) target: &'a PurgeTarget,
+    pub(super) options: &'a PurgeOptions,
+    pub(super) facts: ProviderFacts,
+}
+
+/// By what entries are purged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PlannedBy {
+    by: PurgeBy,
+    /// The tags that can be relied on once this was sent: everything is purged by address, and what is cached from then on carries them.
+    pub(super) establishes: Option<String>,
+}
+
+impl Planning<'_> {
+    /// By what the entries of a queue are purged. Tags are relied on only where nothing without them can be in the CDN's cache.
+    pub(super) fn by(&self, queue: &PurgeQueue) -> PlannedBy {
+        let by = self.options.by.or(self.facts.takes.first().copied()).unwrap_or(PurgeBy::All);
+        let sent = match &self.target.tags {
+            _ if by != PurgeBy::Tag => return PlannedBy { by, establishes: None },
+            TagSender::Nobody => return PlannedBy { by: self.by_address(), establishes: None },
+            TagSender::Server(sent) | TagSender::Bucket(sent) => sent,
+        };
+        if queue.tags.as_ref() == Some(sent) {
+            PlannedBy { by, establishes: None }
+        } else {
+            PlannedBy { by: PurgeBy::All, establishes: Some(sent.clone()) }
+        }
+    }
+
+    /// Everything by address, whatever waits.
+    pub(super) const fn everything() -> PlannedBy {
+        PlannedBy { by: PurgeBy::All, establishes: None }
+    }
+
+    /// The kind of addresses that the provider takes.
+    fn by_address(&self) -> PurgeBy {
+        let is_address = |by: &&PurgeBy| matches!(by, PurgeBy::Path | PurgeBy::Url);
+        self.facts.takes.iter().find(is_address).copied().unwrap_or(PurgeBy::All)
+    }
+
+    /// The items for some entries, at most `max_items` if that is possible.
+    pub(super) fn plan(&self, entries: &[OutboxEntry], max_items: usize, by: &PlannedBy) -> PurgePlan {
+        let rules = self.rules(entries, max_items, by.by);
+        plan(&tiles_of_all(entries), &documents(entries), &self.addresses(), &self.counts(), &rules)
+    }
+
+    /// The same, with a list of all tiles where the provider knows no other way to purge everything. May wait for a disk or a server.
+    pub(super) fn plan_listed(&self, entries: &[OutboxEntry], max_items: usize, by: &PlannedBy) -> PurgePlan {
+        let planned = self.plan(entries, max_items, by);
+        if self.facts.takes_everything || !planned.items.contains(&PurgeItem::Everything) {
+            return planned;
+        }
+        match (self.target.all_tiles)() {
+            Ok(tiles) => {
+                let rules = self.rules(entries, max_items, PurgeBy::Url);
+                plan(&TilesToPurge::listed(tiles), &documents(entries), &self.addresses(), &self.counts(), &rules)
+            }
+            Err(error) => {
+                tracing::info!("the tiles of the target cannot be listed for {}: {error}", self.facts.name);
+                planned
+            }
+        }
+    }
+
+    fn rules(&self, entries: &[OutboxEntry], max_items: usize, by: PurgeBy) -> PlanRules {
+        PlanRules {
+            by,
+            mixes: self.facts.mixes,
+            max_items: max_items.min(self.facts.max_items).max(1),
+            tag: self.target.tag.clone(),
+            zooms: self.target.zooms.clone(),
+            untagged: match self.target.tags {
+                TagSender::Bucket(_) if by == PurgeBy::Tag => new_tiles(entries),
+                _ => TilesToPurge::default(),
+            },
+        }
+    }
+
+    fn counts(&self) -> FullPyramid {
+        FullPyramid(self.target.zooms.clone())
+    }
+
+    pub(super) fn addresses(&self) -> TileAddresses {
+        TileAddresses::new(self.options.url.clone(), self.target.patterns.clone())
+    }
+
+    /// What is left of some entries, by the names that were not taken.
+    pub(super) fn rest(&self, entries: &[OutboxEntry], left: &[PurgeName], of: &str) -> OutboxEntry {
+        let number = entries.iter().map(|entry| entry.number).max().unwrap_or(0);
+        let time = entries.iter().map(|entry| entry.time).min();
+        let left = LeftNames::of(left);
+        let addresses = self.addresses();
+        let tiles = match tiles_of_all(entries) {
+            TilesToPurge::Everything => None,
+            TilesToPurge::Listed(tiles) => {
+                TileRectList::of(tiles.into_iter().filter(|tile| left.hit(*tile, &addresses, &self.target.tag)))
+            }
+        };
+        let is_left = |name: &String| {
+            addresses
+                .paths(&PurgeItem::Document(name.clone()))
+                .iter()
+                .any(|path| left.urls.contains(path.path.as_str()))
+        };
+        let documents = documents(entries).into_iter().filter(is_left).collect();
+        let entry = OutboxEntry::new(number, format!("{of}-rest"), tiles, documents);
+        OutboxEntry { time: time.unwrap_or(entry.time), ..entry }
+    }
+}
+
+/// The tiles of entries that were not there before.
+fn new_tiles(entries: &[OutboxEntry]) -> TilesToPurge {
+    let of = |entry: &OutboxEntry| match (&entry.added, &entry.tiles) {
+        (Some(added), _) => TilesToPurge::listed(added.tiles()),
+        (None, Some(tiles)) => TilesToPurge::listed(tiles.tiles()),
+        (None, None) => TilesToPurge::Everything,
+    };
+    entries.iter().fold(TilesToPurge::default(), |all, entry| all.joined(of(entry)))
+}
+
+/// The documents of entries, each once.
+fn documents(entries: &[OutboxEntry]) -> Vec<String> {
+    let mut documents: Vec<String> = entries.iter().flat_map(|entry| entry.documents.clone()).collect();
+    documents.sort();
+    documents.dedup();
+    documents
+}
+
+/// Names that were not taken.
+struct LeftNames<'a> {
+    urls: HashSet<&'a str>,
+    prefixes: HashSet<&'a str>,
+    tags: HashSet<&'a str>,
+    is_everything: bool,
+}
+
+impl LeftNames<'_> {
+    fn of(left: &[PurgeName]) -> LeftNames<'_> {
+        let of_kind = |kind| left.iter().filter(|name| name.kind == kind).map(|name| name.name.as_str()).collect();
+        LeftNames {
+            urls: of_kind(ItemKind::Url),
+            prefixes: of_kind(ItemKind::Prefix),
+            tags: of_kind(ItemKind::Tag),
+            is_everything: left.iter().any(|name| name.kind == ItemKind::Everything),
+        }
+    }
+
+    /// True if one of the names hits a tile.
+    fn hit(&self, tile: TileCoord, addresses: &TileAddresses, tag: &crate::tile::TilesetTag) -> bool {
+        let zoom: Zoom = tile.zoom();
+        let among = |names: &HashSet<&str>, item: PurgeItem| {
+            !names.is_empty() && addresses.paths(&item).iter().any(|path| names.contains(path.path.as_str()))
+        };
+        self.is_everything
+            || among(&self.urls, PurgeItem::Tile(tile))
+            || among(&self.prefixes, PurgeItem::Column { zoom, x: tile.x() })
+            || among(&self.prefixes, PurgeItem::Zoom(zoom))
+            || !self.tags.is_empty()
+                && (self.tags.contains(tag.as_str()) || self.tags.contains(tag.of_band(tile).as_str()))
+    }
+}

@@ -1,0 +1,96 @@
+//! The stored tiles that are dirty by the change log: a look has found a change in them that the target does not show yet.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use super::LogLook;
+use crate::cursor::Cursor;
+use crate::sink::Scope;
+use crate::tile::TileCoord;
+
+/// The most dirty tiles that are kept apart, about 40 bytes each. With more, every tile counts as dirty.
+const MAX_DIRTY_TILES: usize = 1 << 18;
+
+/// When a tile was found dirty first, and the number of the last look that did.
+#[derive(Debug, Clone, Copy)]
+struct FoundDirty {
+    since: Instant,
+    look: u64,
+}
+
+/// The dirty tiles. A look's tiles are dirty until the target shows all transactions of it: database states are ordered by time, so a target
+/// that shows the transactions of a look shows those of all looks before, too.
+#[derive(Debug, Default)]
+pub(super) struct DirtyByLog {
+    tiles: HashMap<TileCoord, FoundDirty>,
+    /// If every tile may be dirty.
+    all: Option<FoundDirty>,
+    /// The looks that the target does not show yet, and their transactions.
+    looks: VecDeque<(u64, Vec<u64>)>,
+    /// The number of the last look.
+    last: u64,
+    /// What the target shows.
+    shown: Option<Cursor>,
+    scopes: Vec<Scope>,
+}
+
+impl DirtyByLog {
+    /// Adds what a look has found.
+    pub(super) fn add(&mut self, look: &LogLook) {
+        let is_shown = |transaction: &u64| self.shown.as_ref().is_some_and(|shown| shown.sees(*transaction));
+        if look.transactions.iter().all(is_shown) {
+            return;
+        }
+        self.last += 1;
+        self.looks.push_back((self.last, look.transactions.clone()));
+        let found = FoundDirty { since: Instant::now(), look: self.last };
+        let mut is_all = look.dirty.is_none();
+        for tile in
+            look.dirty.iter().flatten().filter(|tile| self.scopes.iter().any(|scope| scope.holds((**tile).into())))
+        {
+            if self.tiles.len() >= MAX_DIRTY_TILES {
+                is_all = true;
+                break;
+            }
+            self.tiles.entry(*tile).or_insert(found).look = found.look;
+        }
+        if is_all {
+            self.all.get_or_insert(found).look = found.look;
+            self.tiles = HashMap::new();
+        }
+    }
+
+    /// The target shows a database state within some scopes.
+    pub(super) fn shows(&mut self, snapshot: Option<Cursor>, scopes: &[Scope]) {
+        (self.shown, self.scopes) = (snapshot, scopes.to_vec());
+        let Some(shown) = &self.shown else { return };
+        let mut through = 0;
+        while let Some((look, _)) = self.looks.front().filter(|(_, ended)| ended.iter().all(|one| shown.sees(*one))) {
+            through = *look;
+            self.looks.pop_front();
+        }
+        self.tiles.retain(|_, found| found.look > through);
+        self.all = self.all.filter(|found| found.look > through);
+    }
+
+    /// True if a state of the target is not older than the one that it shows.
+    pub(super) fn is_shown_by(&self, stored: &Cursor) -> bool {
+        self.shown.as_ref().is_some_and(|shown| stored.sees_all_of(shown))
+    }
+
+    /// Since when a tile is known to be dirty; `None` if it is not.
+    pub(super) fn since(&self, tile: TileCoord) -> Option<Instant> {
+        let all = self.all.filter(|_| self.scopes.iter().any(|scope| scope.holds(tile.into())));
+        self.tiles.get(&tile).or(all.as_ref()).map(|found| found.since)
+    }
+
+    /// True if no tile is dirty.
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_none() && self.tiles.is_empty()
+    }
+
+    /// How many tiles are dirty; `None` if every tile may be.
+    pub(super) fn count(&self) -> Option<usize> {
+        self.all.is_none().then_some(self.tiles.len())
+    }
+}

@@ -1,0 +1,188 @@
+//! Since when a live tile may be cached, and which database state one must show that another server has rendered.
+//!
+//! The epoch of a tile is the moment after which a change of it was known: what was rendered from an older database state is of an older
+//! epoch. Of servers that share tiles, each has its own moments. Between them, database states are compared (`Cursor`): they are ordered by
+//! the time at which they were taken.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::cursor::Cursor;
+use crate::serve::target::last_changed::LastChanged;
+use crate::tile::TileCoord;
+
+/// A moment, in microseconds since the server began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub(crate) struct LiveEpoch(u64);
+
+/// The least epoch of the live tiles beside a publication. It falls back to that of the publication before once the log has told what changed
+/// up to this one. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LiveSince(Arc<AtomicU64>);
+
+impl LiveSince {
+    pub(super) fn get(&self) -> LiveEpoch {
+        LiveEpoch(self.0.load(Ordering::Acquire))
+    }
+}
+
+/// A publication of which the log has not told yet what changed up to it.
+#[derive(Debug)]
+struct Untold {
+    since: LiveSince,
+    before: LiveSince,
+    shows: Arc<Cursor>,
+}
+
+/// The most publications that wait for the log. The live tiles beside the oldest of more stay evicted.
+const MAX_UNTOLD: usize = 16;
+
+#[derive(Debug, Default)]
+struct LeastStates {
+    untold: VecDeque<Untold>,
+    /// What every tile must show.
+    all: Option<Arc<Cursor>>,
+    /// What a tile must show, by the counter that it shares with others in [`LastChanged`].
+    by_slot: HashMap<usize, Arc<Cursor>>,
+}
+
+/// The epochs of live tiles.
+#[derive(Debug)]
+pub(crate) struct LiveEpochs {
+    begun: Instant,
+    changed: LastChanged,
+    /// When a tile was taken over from another server. What is rendered here afterwards must not be older.
+    taken: LastChanged,
+    least: Mutex<LeastStates>,
+}
+
+impl LeastStates {
+    /// Takes out the oldest publication, if a look has seen all that it shows.
+    fn next_told(&mut self, seen: &Cursor) -> Option<Untold> {
+        if seen.sees_all_of(&self.untold.front()?.shows) { self.untold.pop_front() } else { None }
+    }
+
+    /// Every tile must show at least this database state.
+    fn raise_all(&mut self, shown: &Arc<Cursor>) {
+        self.all = Some(later(self.all.as_ref(), shown));
+    }
+
+    /// A tile must show at least this database state.
+    fn raise(&mut self, tile: TileCoord, shown: &Arc<Cursor>) {
+        let slot = self.by_slot.entry(LastChanged::slot(tile)).or_insert_with(|| Arc::clone(shown));
+        *slot = later(Some(slot), shown);
+    }
+}
+
+/// The later one of two database states.
+fn later(one: Option<&Arc<Cursor>>, other: &Arc<Cursor>) -> Arc<Cursor> {
+    match one {
+        Some(one) if one.sees_all_of(other) => Arc::clone(one),
+        _ => Arc::clone(other),
+    }
+}
+
+impl LiveEpochs {
+    pub(super) fn new() -> LiveEpochs {
+        let least = Mutex::new(LeastStates::default());
+        LiveEpochs { begun: Instant::now(), changed: LastChanged::since(0), taken: LastChanged::since(0), least }
+    }
+
+    fn least(&self) -> MutexGuard<'_, LeastStates> {
+        // Each update leaves consistent values.
+        self.least.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The present moment: what is rendered from a database state that is taken from now on is of this epoch.
+    pub(super) fn now(&self) -> LiveEpoch {
+        // Rounded up.
+        LiveEpoch(u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX - 1) + 1)
+    }
+
+    /// The epoch of a tile beside a publication.
+    pub(crate) fn of(&self, tile: TileCoord, beside: &LiveSince) -> LiveEpoch {
+        LiveEpoch(self.changed.of(tile)).max(beside.get())
+    }
+
+    /// The moment of a epoch.
+    pub(crate) fn moment(&self, epoch: LiveEpoch) -> Instant {
+        self.begun + Duration::from_micros(epoch.0)
+    }
+
+    /// The moment after which the database state of a tile must be taken that is rendered here.
+    pub(crate) fn since(&self, tile: TileCoord, epoch: LiveEpoch) -> Instant {
+        self.moment(epoch.max(LiveEpoch(self.taken.of(tile))))
+    }
+
+    /// These tiles have changed (`None` for every tile); `seen` shows it.
+    pub(super) fn changed(&self, tiles: Option<&[TileCoord]>, seen: &Arc<Cursor>) {
+        let LiveEpoch(now) = self.now();
+        let mut least = self.least();
+        match tiles {
+            None => {
+                least.raise_all(seen);
+                self.changed.change_all(now);
+            }
+            Some(tiles) => {
+                for tile in tiles {
+                    least.raise(*tile, seen);
+                }
+                self.changed.change(tiles.iter().copied(), now);
+            }
+        }
+    }
+
+    /// A publication is about to be seen by requests, which shows a database state (`None` if it does not say): live tiles beside it must not be
+    /// older. `is_told_later` says that a look into the log is to tell which tiles have changed up to it.
+    pub(super) fn published(&self, shows: Option<&Cursor>, before: &LiveSince, is_told_later: bool) -> LiveSince {
+        let since = LiveSince(Arc::new(AtomicU64::new(self.now().0)));
+        let Some(shows) = shows.cloned().map(Arc::new) else { return since };
+        let mut least = self.least();
+        if !is_told_later {
+            least.raise_all(&shows);
+            return since;
+        }
+        least.untold.push_back(Untold { since: since.clone(), before: before.clone(), shows });
+        if least.untold.len() > MAX_UNTOLD
+            && let Some(oldest) = least.untold.pop_front()
+        {
+            least.raise_all(&oldest.shows);
+        }
+        since
+    }
+
+    /// The log has told what changed up to a database state.
+    pub(super) fn told(&self, seen: &Cursor) {
+        let mut least = self.least();
+        while let Some(Untold { since, before, .. }) = least.next_told(seen) {
+            since.0.store(before.get().0, Ordering::Release);
+        }
+    }
+
+    /// The latest database state that a tile must show; `None` if nothing is known of it.
+    pub(super) fn least_state(&self, tile: TileCoord) -> Option<Arc<Cursor>> {
+        self.least().by_slot.get(&LastChanged::slot(tile)).cloned()
+    }
+
+    /// A client may have seen a tile in this database state: it must not see it in an older one.
+    pub(crate) fn answered(&self, tile: TileCoord, shown: &Arc<Cursor>) {
+        self.least().raise(tile, shown);
+    }
+
+    /// True if a tile that another server has rendered from this database state may be answered: it shows every known change, and all that
+    /// clients have seen here. It counts as answered then.
+    pub(crate) fn takes(&self, tile: TileCoord, shown: &Arc<Cursor>) -> bool {
+        let LiveEpoch(now) = self.now();
+        let mut least = self.least();
+        let of_tile = least.by_slot.get(&LastChanged::slot(tile));
+        let untold = least.untold.iter().map(|untold| &untold.shows);
+        let is_new = least.all.iter().chain(of_tile).chain(untold).all(|least| shown.sees_all_of(least));
+        if is_new {
+            least.raise(tile, shown);
+            self.taken.change([tile], now);
+        }
+        is_new
+    }
+}

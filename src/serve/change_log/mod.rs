@@ -1,0 +1,242 @@
+//! What a server knows of the change log: which stored tiles are stale, and since when each live tile may be cached.
+//!
+//! ```text
+//! a server with live tiles looks into the log ─► looked ──────► stored tiles are stale, live ones leave memory and Redis
+//! the writer of this process finds dirty tiles ─► found_dirty ─► stored tiles are stale until it has published
+//! the target shows another publication ─────────► shows ───────► stored tiles that it has brought up to date are fresh
+//! ```
+//!
+//! | file | subject |
+//! |---|---|
+//! | `dirty` | the stored tiles that are dirty by the log |
+//! | `epochs` | since when a live tile may be cached, and which database state a shared one must show |
+
+mod dirty;
+mod epochs;
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::cursor::Cursor;
+use crate::sink::Scope;
+use crate::tile::{TileCoord, TileRectList};
+
+use dirty::DirtyByLog;
+use epochs::LiveEpochs;
+
+pub(crate) use epochs::{LiveEpoch, LiveSince};
+
+/// How long a look into the log holds: without a sign of the database for this long, nobody knows whether it goes on.
+const LONGEST_SILENCE: Duration = Duration::from_secs(15);
+
+/// A look into the change log.
+#[derive(Debug, Clone)]
+pub struct LogLook {
+    /// The database state from which on it found changes.
+    pub since: Cursor,
+    /// The database state up to which it did.
+    pub seen: Cursor,
+    /// The transactions of these changes.
+    pub transactions: Vec<u64>,
+    /// The tiles at every zoom of the layers in which one of the changes can be seen; `None` if there are too many to list.
+    pub dirty: Option<Vec<TileCoord>>,
+}
+
+/// The tiles that the writer of this process is about to render.
+#[derive(Debug)]
+enum WritersTiles {
+    These(HashSet<TileCoord>),
+    Everything,
+}
+
+#[derive(Debug, Default)]
+struct ChangeLogState {
+    /// The state of the last look; `None` while the log is not followed.
+    seen: Option<Cursor>,
+    /// The last sign of the database after which nothing had changed that the looks have not found.
+    confirmed: Option<Instant>,
+    /// Why the log is not followed.
+    failure: Option<String>,
+    by_log: DirtyByLog,
+    by_writer: Option<(WritersTiles, Instant)>,
+}
+
+struct ChangeLogParts {
+    state: Mutex<ChangeLogState>,
+    /// True if a stored tile may be dirty, so that requests need not lock the state as long as none is.
+    any_is_dirty: AtomicBool,
+    epochs: LiveEpochs,
+    look_wanted: Notify,
+}
+
+/// What a server knows of the change log. Clones share it.
+#[derive(Clone)]
+pub struct KnownChanges(Arc<ChangeLogParts>);
+
+impl Default for KnownChanges {
+    /// Nothing is known.
+    fn default() -> KnownChanges {
+        let epochs = LiveEpochs::new();
+        KnownChanges(Arc::new(ChangeLogParts {
+            state: Mutex::default(),
+            any_is_dirty: AtomicBool::new(false),
+            epochs,
+            look_wanted: Notify::new(),
+        }))
+    }
+}
+
+impl KnownChanges {
+    fn state(&self) -> MutexGuard<'_, ChangeLogState> {
+        // Each update leaves consistent values.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is known of dirty tiles.
+    fn change(&self, change: impl FnOnce(&mut ChangeLogState)) {
+        let mut state = self.state();
+        change(&mut state);
+        let any = !state.by_log.is_empty() || state.by_writer.is_some();
+        self.0.any_is_dirty.store(any, Ordering::Release);
+    }
+
+    /// A look into the log has found what changed. Looks follow each other: each begins at the state of the one before, or at the
+    /// target's.
+    pub fn looked(&self, look: LogLook) {
+        let seen = Arc::new(look.seen.clone());
+        if !look.transactions.is_empty() {
+            self.0.epochs.changed(look.dirty.as_deref(), &seen);
+        }
+        self.change(|state| {
+            state.by_log.add(&look);
+            (state.seen, state.confirmed, state.failure) = (Some(look.seen), Some(Instant::now()), None);
+        });
+        self.0.epochs.told(&seen);
+    }
+
+    /// The database was asked whether it is there, and had nothing new.
+    pub fn confirmed(&self) {
+        self.state().confirmed = Some(Instant::now());
+    }
+
+    /// The log cannot be followed. `is_lost` says that changes may be missed that no later look finds.
+    pub fn failed(&self, why: String, is_lost: bool) {
+        let mut state = self.state();
+        (state.confirmed, state.failure) = (None, Some(why));
+        if is_lost {
+            state.seen = None;
+        }
+    }
+
+    /// True if the log is followed: what a look has not found has not changed.
+    pub(crate) fn is_followed(&self) -> bool {
+        let state = self.state();
+        state.seen.is_some() && state.confirmed.is_some_and(|confirmed| confirmed.elapsed() < LONGEST_SILENCE)
+    }
+
+    /// True if the log is followed, and a look has seen everything that a database state shows.
+    fn has_seen(&self, cursor: &Cursor) -> bool {
+        self.is_followed() && self.state().seen.as_ref().is_some_and(|seen| seen.sees_all_of(cursor))
+    }
+
+    /// The target shows a database state within some scopes, from now on. To be called once requests see it.
+    pub(crate) fn shows(&self, snapshot: Option<Cursor>, scopes: &[Scope]) {
+        self.change(|state| state.by_log.shows(snapshot, scopes));
+    }
+
+    /// The least epoch of live tiles beside a publication that is about to be seen by requests. They stay as they are if the log has told
+    /// already what changed up to the database state that it shows; otherwise until it has.
+    pub(crate) fn beside(&self, snapshot: Option<&Cursor>, last: &LiveSince) -> LiveSince {
+        if snapshot.is_some_and(|snapshot| self.has_seen(snapshot)) {
+            return last.clone();
+        }
+        let is_told_later = self.is_followed();
+        let since = self.0.epochs.published(snapshot, last, is_told_later);
+        self.0.look_wanted.notify_one();
+        since
+    }
+
+    /// Waits until a look into the log is wanted, because the target shows more than was seen.
+    pub async fn look_wanted(&self) {
+        self.0.look_wanted.notified().await;
+    }
+
+    /// What live tiles must show, and may be cached by.
+    pub(crate) fn epochs(&self) -> &LiveEpochs {
+        &self.0.epochs
+    }
+
+    /// The writer of this process is about to render these tiles; `None` if every tile may be.
+    pub(crate) fn found_dirty(&self, tiles: Option<&TileRectList>) {
+        self.change(|state| {
+            let since = state.by_writer.as_ref().map_or_else(Instant::now, |(_, since)| *since);
+            let all = match (tiles, state.by_writer.take()) {
+                (None, _) | (_, Some((WritersTiles::Everything, _))) => WritersTiles::Everything,
+                (Some(tiles), None) => WritersTiles::These(tiles.tiles().collect()),
+                (Some(tiles), Some((WritersTiles::These(mut all), _))) => {
+                    all.extend(tiles.tiles());
+                    WritersTiles::These(all)
+                }
+            };
+            state.by_writer = Some((all, since));
+        });
+    }
+
+    /// What the writer of this process found dirty is published, or another process writes.
+    pub(crate) fn is_clean(&self) {
+        self.change(|state| state.by_writer = None);
+    }
+
+    /// How long the writer of this process has known dirty tiles that are not published; `None` if there are none.
+    pub(crate) fn writers_lag(&self) -> Option<Duration> {
+        self.state().by_writer.as_ref().map(|(_, since)| since.elapsed())
+    }
+
+    /// How long a stored tile has been known to be dirty; `None` if it is not.
+    pub(crate) fn dirty_for(&self, tile: TileCoord) -> Option<Duration> {
+        if !self.0.any_is_dirty.load(Ordering::Acquire) {
+            return None;
+        }
+        let state = self.state();
+        let by_writer = state.by_writer.as_ref().and_then(|(tiles, since)| match tiles {
+            WritersTiles::These(tiles) => tiles.contains(&tile).then(|| since.elapsed()),
+            WritersTiles::Everything => Some(since.elapsed()),
+        });
+        state.by_log.since(tile).map(|since| since.elapsed()).max(by_writer)
+    }
+
+    /// True if a tile has not changed between what the target shows, which is `stored` at least, and a later database state: then the stored
+    /// tile is as new.
+    pub(crate) fn is_unchanged(&self, tile: TileCoord, stored: &Cursor, later: &Cursor) -> bool {
+        if !self.has_seen(later) {
+            return false;
+        }
+        let state = self.state();
+        state.by_log.is_shown_by(stored) && state.by_log.since(tile).is_none()
+    }
+
+    /// True if a client may have seen a tile in a later database state than the stored one, as a live tile before it was stored.
+    pub(crate) fn was_seen_later(&self, tile: TileCoord, stored: Option<&Cursor>) -> bool {
+        let Some(seen) = self.0.epochs.least_state(tile) else { return false };
+        !stored.is_some_and(|stored| stored.sees_all_of(&seen) || self.is_unchanged(tile, stored, &seen))
+    }
+
+    /// What `/status.json` says.
+    pub(crate) fn describe(&self) -> serde_json::Value {
+        let is_followed = self.is_followed();
+        let state = self.state();
+        serde_json::json!({
+            "followed": is_followed,
+            "snapshot": state.seen.as_ref().map(ToString::to_string),
+            "dirty_tiles": state.by_log.count(),
+            "failure": state.failure,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! A state of the target that is served: what it holds between two changes.
+
+use std::sync::{Mutex, OnceLock};
+
+use crate::cursor::Cursor;
+use crate::manifest::{Manifest, Publication};
+use crate::serve::change_log::LiveSince;
+use crate::serve::live::LiveError;
+use crate::serve::target::stored::StoredTiles;
+use crate::serve::target::watch::Stamp;
+use crate::sink::{Described, Scope, Template, TileReader};
+use crate::tile::{Coverage, TileCoord, Zoom, ZoomList};
+
+/// A state of the target: what it holds between two changes.
+pub(crate) struct ServedState {
+    /// A number that is unique among the states of this process.
+    pub(crate) number: u64,
+    /// A number that changes when what the target says about itself changes. All states between two publishes share it.
+    pub(crate) generation: u64,
+    /// The least epoch of the live tiles beside it.
+    pub(crate) live_since: LiveSince,
+    /// What the target says about itself.
+    pub(crate) described: Described,
+    /// Its manifest; `None` if another program wrote it.
+    pub(crate) manifest: Option<Manifest>,
+    /// The database state that its tiles show; `None` if it does not say.
+    pub(crate) cursor: Option<Cursor>,
+    /// The naming rule of the tiles' paths.
+    pub(crate) template: Template,
+    /// The zooms and boxes in which a tile that is not stored is empty; no element if the target does not say.
+    pub(super) scopes: Vec<Scope>,
+    /// True if the last write of the watched files was long enough ago that the next write will have another time.
+    pub(crate) is_settled: bool,
+    pub(super) stamp: Stamp,
+    /// The list of the tiles that the target holds in this state, once it is made.
+    pub(super) stored: OnceLock<StoredTiles>,
+    pub(super) readers: Mutex<Vec<Box<dyn TileReader>>>,
+}
+
+impl ServedState {
+    /// True if a tile lies in the target's scope, so that it is empty if it is not stored.
+    pub(crate) fn covers(&self, tile: TileCoord) -> bool {
+        self.scopes.is_empty() || self.scopes.iter().any(|scope| scope.holds(tile.into()))
+    }
+
+    /// The zooms and boxes in which the target may hold tiles: its scopes and its partial regions.
+    pub(super) fn kept_scopes(&self) -> Vec<Scope> {
+        let partial = self.manifest.as_ref().map_or(&[][..], |manifest| &manifest.partial);
+        let partial = partial.iter().filter_map(|region| Scope::read(&region.zooms, &region.bbox));
+        self.scopes.iter().cloned().chain(partial).collect()
+    }
+
+    /// True if a tile that is read in this state may be cached. It may not while a run replaces the tiles of a directory or prefix one by
+    /// one, because the files that are watched change only when that run begins and when it ends.
+    pub(crate) fn may_be_kept(&self) -> bool {
+        self.is_settled && self.described.unfinished.is_empty()
+    }
+
+    /// The list of the tiles that the target holds in this state, once it is made.
+    pub(crate) fn stored(&self) -> Option<&StoredTiles> {
+        self.stored.get()
+    }
+
+    /// Keeps the list of the tiles; it must have been made in this state.
+    pub(crate) fn keep_stored(&self, stored: StoredTiles) {
+        self.stored.get_or_init(|| stored);
+    }
+
+    /// The publication that the target shows.
+    pub(crate) fn publication(&self) -> Option<&Publication> {
+        self.manifest.as_ref()?.publication.as_ref()
+    }
+
+    /// True if what the target says about itself is the same, except for runs that have begun or ended.
+    pub(super) fn is_described_as(&self, other: &ServedState) -> bool {
+        let finished = |state: &ServedState| Described { unfinished: Vec::new(), ..state.described.clone() };
+        self.template == other.template && finished(self) == finished(other)
+    }
+
+    /// Checks that live tiles with this fingerprint fit the stored ones.
+    ///
+    /// # Errors
+    /// [`LiveError::OtherTileset`] if they do not.
+    pub(crate) fn is_of(&self, fingerprint: &str) -> Result<(), LiveError> {
+        match &self.manifest {
+            Some(manifest) if manifest.fingerprint == fingerprint => Ok(()),
+            manifest => Err(LiveError::OtherTileset {
+                target: manifest.as_ref().map_or_else(|| "unknown".to_owned(), |manifest| manifest.fingerprint.clone()),
+                settings: fingerprint.to_owned(),
+            }),
+        }
+    }
+
+    /// True if the run that wrote the target could not render the tile.
+    pub(crate) fn is_unrendered(&self, tile: TileCoord) -> bool {
+        let unrendered = self.manifest.as_ref().map_or(&[][..], |manifest| &manifest.unrendered);
+        !unrendered.is_empty() && unrendered.contains(&tile.to_string())
+    }
+}
+
+/// The scopes of a target: those of its manifest, otherwise its zooms and bounds.
+pub(super) fn scopes(described: &Described, manifest: Option<&Manifest>) -> Vec<Scope> {
+    if let Some(manifest) = manifest {
+        return manifest.regions().filter_map(|region| Scope::read(&region.zooms, &region.bbox)).collect();
+    }
+    let zooms = described.zooms.and_then(|(min, max)| ZoomList::of((min..=max).filter_map(Zoom::new)));
+    let boxes: Vec<_> = described.bounds.into_iter().collect();
+    zooms.map(|zooms| Scope { zooms, coverage: Coverage::new(&boxes) }).into_iter().collect()
+}

@@ -1,0 +1,63 @@
+//! Where a tile came from, or why there is none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::serve::live::LiveError;
+use crate::sink::ReadError;
+
+/// Where an answer came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TileOrigin {
+    /// The cache.
+    Memory,
+    /// The target.
+    Target,
+    /// The tile is empty: the target does not hold it, and it lies in the scope of the manifest.
+    Empty,
+    /// The database rendered it for this request.
+    Live,
+    /// The database rendered it for an earlier request that was still waiting for it.
+    Collapsed,
+    /// The cache: it was rendered ahead, next to a tile that was asked for.
+    Ahead,
+    /// Redis: another server had rendered it.
+    Shared,
+    /// The cache, in a state that has been stale for this time.
+    Stale(Duration),
+    /// It is what the nearest stored tile above shows.
+    Ancestor,
+}
+
+/// Why a tile could not be read or rendered.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum TileError {
+    /// The target could not be read.
+    #[error(transparent)]
+    Read(Arc<ReadError>),
+    /// The client does not accept gzip, and the stored tile's gzip data is broken.
+    #[error("a tile cannot be unpacked: {0}")]
+    Broken(String),
+    /// The database could not render it.
+    #[error(transparent)]
+    Live(LiveError),
+    /// The run that wrote the target could not render the tile.
+    #[error("the run that wrote the target could not render it")]
+    Unrendered,
+    /// The tile lies outside of the tileset.
+    #[error("the tileset has no tile there")]
+    Beyond,
+    /// The thread that read or unpacked the tile died.
+    #[error("a thread died: {0}")]
+    Died(String),
+}
+
+impl TileError {
+    /// The time after which a client may ask again.
+    pub(crate) fn retry_after(&self) -> Duration {
+        match self {
+            TileError::Live(error) => Duration::from_secs(error.retry_seconds()),
+            _ => Duration::from_secs(1),
+        }
+    }
+}
