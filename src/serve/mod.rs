@@ -62,7 +62,7 @@ pub use queue::{
     ClassCounts, QueueCounts, WorkClass, WorkPermit, WorkQueue, WorkTicket, WorkerShares, WorkerSharesError,
 };
 pub use server::TileServer;
-pub use settings::SettingsReader;
+pub use settings::{Rereader, SettingsReader};
 pub use shared::{RedisUrl, RedisUrlError};
 pub use target::served::{ServedSource, TargetOpener};
 pub use target::watch::{POLL, TargetWatch, files_of_archive, files_of_directory};

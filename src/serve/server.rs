@@ -23,7 +23,7 @@ use crate::serve::public::changes::ChangeEvents;
 use crate::serve::public::freshness::TileFreshness;
 use crate::serve::public::{Public, Site, SiteSettings};
 use crate::serve::queue::WorkQueue;
-use crate::serve::settings::{Rereading, SettingsReader, reread_at_hangup};
+use crate::serve::settings::{Rereader, Rereading, reread_at_hangup};
 use crate::serve::shared::SharedCache;
 use crate::serve::target::listing::keep_listed;
 use crate::serve::target::served::{ServedSource, ServedTarget};
@@ -158,7 +158,7 @@ impl TileServer {
     /// Serves until a stop is requested and the requests in flight are answered. After the request `/readyz` answers 503 at once,
     /// connections are accepted for another `drain`, and then the last answers are sent. A second request to stop cuts both short. SIGHUP
     /// makes the server read its settings again. Returns the signal that stopped it.
-    pub async fn run(self, stop: &Stop, reread: Option<SettingsReader>) -> Signal {
+    pub async fn run(self, stop: &Stop, rereader: Option<Rereader>) -> Signal {
         let (close, closing) = watch::channel(false);
         let draining = Arc::new(AtomicBool::new(false));
         let (address_limits, by_address) = watch::channel(self.options.address_limits());
@@ -169,14 +169,13 @@ impl TileServer {
         let admin = Admin { site: Arc::clone(&self.site), draining: Arc::clone(&draining), jobs };
         let admin = self.admin.map(|listener| tokio::spawn(accept(listener, admin, limits, closing, LAST_ANSWERS)));
         let polling = self.target.needs_polling().then(|| tokio::spawn(poll(Arc::clone(&self.site))));
-        let rereading = reread.map(|reread| Rereading {
+        let rereading = Rereading {
             site: Arc::clone(&self.site),
-            reread,
             address_limits,
             own_url: self.own_url.clone(),
             base_path: self.options.base_path.clone(),
-        });
-        let rereading = rereading.map(|rereading| tokio::spawn(reread_at_hangup(rereading)));
+        };
+        let rereading = rereader.map(|rereader| tokio::spawn(reread_at_hangup(rereader, rereading)));
         let listing = self.options.lists_tiles.then(|| tokio::spawn(keep_listed(Arc::clone(&self.target))));
         let telling = self.site.changes.clone();
         let telling = telling.map(|events| tokio::spawn(events.run(self.site.tiles.clone())));

@@ -14,11 +14,46 @@ use crate::serve::public::{Site, SiteSettings};
 /// Reads the options again; the error is a message for the log.
 pub type SettingsReader = Arc<dyn Fn() -> Result<ServeOptions, String> + Send + Sync>;
 
-/// What is read again, and where it goes.
+/// Settings that are read again at each SIGHUP. From its making on, the signal no longer ends the program, and one that comes before the
+/// server runs is not lost.
+pub struct Rereader {
+    read: SettingsReader,
+    #[cfg(unix)]
+    hangups: tokio::signal::unix::Signal,
+}
+
+impl Rereader {
+    /// Listens to SIGHUP, on platforms that have it. `None`, with a warning in the log, if the system does not let the program listen.
+    #[must_use]
+    pub fn listening(read: SettingsReader) -> Option<Rereader> {
+        #[cfg(unix)]
+        let hangups = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
+            .inspect_err(|error| tracing::warn!("SIGHUP cannot be listened to ({error})"))
+            .ok()?;
+        Some(Rereader {
+            read,
+            #[cfg(unix)]
+            hangups,
+        })
+    }
+
+    /// The next request to read the settings again.
+    #[cfg(unix)]
+    async fn next(&mut self) -> Option<()> {
+        self.hangups.recv().await
+    }
+
+    /// This platform has no SIGHUP.
+    #[cfg(not(unix))]
+    async fn next(&mut self) -> Option<()> {
+        std::future::pending().await
+    }
+}
+
+/// Where the settings that are read again go.
 #[derive(Clone)]
 pub(crate) struct Rereading {
     pub(crate) site: Arc<Site>,
-    pub(crate) reread: SettingsReader,
     /// The limits that the listeners apply to connections from now on.
     pub(crate) address_limits: watch::Sender<AddressLimits>,
     /// The address of the public listener as a URL without a path; `None` if clients cannot name it.
@@ -29,17 +64,11 @@ pub(crate) struct Rereading {
 
 /// Reads the settings again at each SIGHUP: [`SiteSettings`] and [`AddressLimits`]. If they have an error, it is logged and the old settings
 /// stay. Listeners, paths, memory, workers and the number of all connections never change while the server runs.
-#[cfg(unix)]
-pub(crate) async fn reread_at_hangup(rereading: Rereading) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut hangups = match signal(SignalKind::hangup()) {
-        Ok(hangups) => hangups,
-        Err(error) => return tracing::warn!("SIGHUP cannot be listened to ({error})"),
-    };
-    while hangups.recv().await.is_some() {
+pub(crate) async fn reread_at_hangup(mut rereader: Rereader, rereading: Rereading) {
+    while rereader.next().await.is_some() {
         tell(ServerState::Reloading);
-        let rereading = rereading.clone();
-        match tokio::task::spawn_blocking(move || rereading.replace()).await {
+        let (rereading, read) = (rereading.clone(), Arc::clone(&rereader.read));
+        match tokio::task::spawn_blocking(move || rereading.replace(&read)).await {
             Ok(Ok(())) => tracing::warn!("the settings were read again"),
             Ok(Err(why)) => tracing::warn!("the settings stay as they were: {why}"),
             Err(error) => tracing::warn!("a thread died ({error})"),
@@ -48,15 +77,9 @@ pub(crate) async fn reread_at_hangup(rereading: Rereading) {
     }
 }
 
-/// This platform has no SIGHUP.
-#[cfg(not(unix))]
-pub(crate) async fn reread_at_hangup(_rereading: Rereading) {
-    std::future::pending().await
-}
-
 impl Rereading {
-    fn replace(&self) -> Result<(), String> {
-        let options = ServeOptions { base_path: self.base_path.clone(), ..(self.reread)()? };
+    fn replace(&self, read: &SettingsReader) -> Result<(), String> {
+        let options = ServeOptions { base_path: self.base_path.clone(), ..read()? };
         if TileFreshness::is_immutable(&options) && !self.site.tiles.last().template.is_versioned() {
             return Err(ServeError::Immutable.to_string());
         }

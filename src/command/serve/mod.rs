@@ -22,8 +22,8 @@ use std::sync::Arc;
 use crate::report::{print, say};
 use crate::run::{CommandError, Job, TargetUrl};
 use crate::serve::{
-    LiveSource, ServeError, ServeOptions, ServedSource, SettingsReader, TargetOpener, TargetWatch, TargetWriter,
-    TileServer, WorkQueue, files_of_archive, files_of_directory,
+    LiveSource, Rereader, ServeError, ServeOptions, ServedSource, SettingsReader, TargetOpener, TargetWatch,
+    TargetWriter, TileServer, WorkQueue, files_of_archive, files_of_directory,
 };
 use crate::sink::ReadError;
 
@@ -51,6 +51,8 @@ pub async fn run(
     writer: Option<Arc<dyn TargetWriter>>,
     reread: Option<SettingsReader>,
 ) -> Result<(), CommandError> {
+    // Before anybody is told where the server is: from then on, somebody may send it a signal.
+    let rereader = reread.and_then(Rereader::listening);
     let server = start(job, options, writer).await?;
     let (target, url) = (&job.target, server.public_url());
     let shown = if options.preview { "a map of it at" } else { "its tiles at" };
@@ -61,7 +63,7 @@ pub async fn run(
     if then == OnceReady::OpenBrowser && !is_opened_by_desktop(&url) {
         say("warning: the desktop could not be asked to show the map: open the address above in a browser");
     }
-    Err(CommandError::Stopped(server.run(&job.stop, reread).await))
+    Err(CommandError::Stopped(server.run(&job.stop, rereader).await))
 }
 
 /// Asks the desktop to open a page; false if there is no program to ask.
