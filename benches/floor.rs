@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         writeln!(std::io::stderr(), "the floor needs a database: see scripts/bench")?;
         return Ok(());
     }
-    let values = gather(given.config.as_deref(), std::env::vars(), given.flags())?;
+    let values = gather(given.config.as_deref(), None, std::env::vars(), given.flags())?;
     let settings =
         Settings::resolve(&values, &Parts::from_environment(|name| std::env::var(name).ok()), &given.layer)?.job()?;
     let measured = tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {

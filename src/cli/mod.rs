@@ -1,5 +1,6 @@
 //! Flags as typed. Nothing is decided here: "not given" stays `None`.
 
+mod init;
 mod jobs;
 mod purge;
 mod serve;
@@ -15,14 +16,15 @@ use crate::changes::Cursor;
 use crate::config::{Flag, Progress};
 use crate::tile::{LonLatBox, ZoomList};
 
+pub use init::Init;
 pub use jobs::{Jobs, JobsOne, JobsServer, JobsSubmit, JobsWork};
 pub use purge::{Purge, PurgeStatusFlags, PurgeVerb, PurgeWhat};
 pub use serve::{EmptyStatusFlag, Preview, Serve};
 pub use track::{Track, TrackInstall, TrackPrune, TrackRemove, TrackStatus, Tracked};
 
 /// What stands below the help of the whole program.
-const GETTING_STARTED: &str = "To begin: write a configuration (sample-config.toml shows every key with its default), then run \
-                               oar-tiles seed, then oar-tiles preview TARGET.";
+const GETTING_STARTED: &str = "To begin: oar-tiles init --database-url URL writes a configuration for the tables that it finds, oar-tiles seed \
+                               --config FILE makes the tiles, oar-tiles preview TARGET shows them.";
 
 /// Pregenerates static vector tiles from PostGIS: all zooms in seconds, from one snapshot of the database
 #[derive(Debug, Parser)]
@@ -36,6 +38,8 @@ pub struct Cli {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Look for tables with a geometry in a database, and write a configuration for them
+    Init(Init),
     /// Render every tile in which a feature falls, at all zooms, into the target
     Seed(Seed),
     /// Bring a target up to date: render only the tiles that changed since its snapshot
@@ -108,6 +112,9 @@ pub struct Seed {
     /// Flags that override the configuration.
     #[command(flatten)]
     pub given: SettingFlags,
+    /// Draw these tables instead of the configuration's layers, as init would write them: a name, schema.name, or a pattern with * and ?; repeat the flag for several
+    #[arg(long, value_name = "GLOB", action = ArgAction::Append)]
+    pub table: Vec<String>,
     /// Print the plan with estimated sizes and times; write nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod copy;
 pub mod floor;
+pub mod init;
 pub mod inspect;
 pub mod jobs;
 pub mod publish;

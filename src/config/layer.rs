@@ -121,6 +121,7 @@ impl Check<'_> {
                 budget: budget.clone(),
                 on_tile_error,
                 beyond,
+                is_sample: self.is_sample(),
             },
             track: track.clone(),
         });

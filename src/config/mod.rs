@@ -39,18 +39,23 @@ pub use values::{CONFIG_VARIABLE, ConfigValues, Origin, SAMPLE};
 /// A flag that was given: the flag's name, the key that it sets, and the value.
 pub type Flag = (&'static str, &'static str, toml::Value);
 
-/// Gathers the values of all origins: the defaults, then the file, then the environment, then the flags.
+/// Gathers the values of all origins: the defaults, then the file, then a draft for tables of the database, then the environment, then the
+/// flags.
 ///
 /// # Errors
 /// If an origin cannot be read or has an unknown key.
 pub fn gather(
     file: Option<&Path>,
+    draft: Option<&str>,
     environment: impl IntoIterator<Item = (String, String)>,
     flags: Vec<Flag>,
 ) -> Result<ConfigValues, ConfigError> {
     let mut values = ConfigValues::defaults()?;
     if let Some(file) = file {
         values.add_file(file)?;
+    }
+    if let Some(draft) = draft {
+        values.add_draft(draft)?;
     }
     values.add_environment(environment)?;
     for (flag, key, value) in flags {

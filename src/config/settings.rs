@@ -242,6 +242,11 @@ impl Check<'_> {
         }
     }
 
+    /// True if the layers are those of the sample.
+    pub(super) fn is_sample(&self) -> bool {
+        self.values.origin("layer") == Some(&Origin::Default)
+    }
+
     pub(super) fn present<T>(&self, key: &str, value: Option<T>) -> Result<T, ConfigError> {
         value.ok_or_else(|| self.wrong(key, "has no value: write one".to_owned()))
     }

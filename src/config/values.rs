@@ -21,6 +21,8 @@ pub enum Origin {
     Default,
     /// A file.
     File(PathBuf),
+    /// A draft for the tables of the database, as `init` writes it.
+    Draft,
     /// An environment variable.
     Environment(String),
     /// A flag.
@@ -32,6 +34,7 @@ impl fmt::Display for Origin {
         match self {
             Origin::Default => f.write_str("default"),
             Origin::File(path) => write!(f, "{}", path.display()),
+            Origin::Draft => f.write_str("the tables of the database"),
             Origin::Environment(variable) => f.write_str(variable),
             Origin::Flag(flag) => f.write_str(flag),
         }
@@ -127,6 +130,21 @@ impl ConfigValues {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
         self.add_text(&text, &Origin::File(path.to_owned()), path)
+    }
+
+    /// The defaults with a draft over them.
+    ///
+    /// # Errors
+    /// If the draft is no configuration, which is a defect.
+    pub fn of_draft(text: &str) -> Result<ConfigValues, ConfigError> {
+        let mut values = ConfigValues::defaults()?;
+        values.add_draft(text)?;
+        Ok(values)
+    }
+
+    /// Adds a draft.
+    pub(super) fn add_draft(&mut self, text: &str) -> Result<(), ConfigError> {
+        self.add_text(text, &Origin::Draft, Path::new("the draft for the tables of the database"))
     }
 
     fn add_text(&mut self, text: &str, origin: &Origin, path: &Path) -> Result<(), ConfigError> {

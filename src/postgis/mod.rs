@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  session ◄─ layer ◄─ sql ◄─┬─ probe  ◄─┬─ render
-//!                            └─ survey ◄─┘
+//!                            └─ survey ◄─┘     probe ◄── discover
 //! ```
 //!
 //! | folder | what |
@@ -13,9 +13,11 @@
 //! | `probe` | whether everything is there that the configuration names; takes the locks |
 //! | `survey` | where every feature lies, and the cells that are counted on the way |
 //! | `render` | batches become tiles |
+//! | `discover` | the tables and views with a geometry, for those who have no configuration yet |
 //!
 //! Imports go down these levels; `tests/it/project/imports.rs` holds the table.
 
+mod discover;
 mod layer;
 mod probe;
 mod render;
@@ -23,6 +25,10 @@ mod session;
 mod sql;
 mod survey;
 
+pub use discover::{
+    CatalogColumn, CatalogKey, ColumnExtent, ColumnLink, DiscoveredRelation, Discovery, GeometryColumn, GeometryRows,
+    LayerTrial, SpatialKind, SpatialRelation, TableLink, ViewGeometry, ViewRead, discover, try_layers,
+};
 pub use layer::{
     Beyond, Budget, Cells, Layer, LayerKind, LayerOptions, OnLargeTile, OnTileError, Property, PropertySource, Query,
     QueryError, Rows, TilePart, placeholder_in,

@@ -263,6 +263,26 @@ pub enum CommandError {
         /// The last cause.
         source: crate::postgis::Error,
     },
+    /// The database has no table that can be drawn, or none that was asked for.
+    #[error("{what}")]
+    NothingToDraw {
+        /// What there is, and what to do.
+        what: String,
+    },
+    /// `init` would overwrite a file.
+    #[error("{} is there already, and init overwrites nothing: name another file with --output, or move this one away", path.display())]
+    DraftExists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The configuration that `init` makes cannot be written.
+    #[error("cannot write {}: name another file with --output", path.display())]
+    NoDraft {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// The report cannot be written.
     #[error(transparent)]
     NoReport(#[from] ReportFileError),

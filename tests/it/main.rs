@@ -19,6 +19,7 @@ mod archives;
 mod cells;
 mod change_log;
 mod directory;
+mod init;
 mod input;
 mod interrupted;
 mod locks;

@@ -6,9 +6,11 @@
 //! | `targets` | `publish`, `purge`, `verify`, `inspect`, `copy` |
 //! | `serving` | `serve`, `preview`, `jobs` |
 //! | `tracking` | `track` |
+//! | `drafting` | `init`; the layers of `seed --table` |
 //! | `given` | the settings that a verb was given; `config` |
 //! | `shown` | how a run is shown, and its closing table |
 
+mod drafting;
 mod given;
 mod seeding;
 mod serving;
@@ -26,6 +28,7 @@ use oar_tiles::run::{CommandError, interrupted};
 use oar_tiles::signals;
 use oar_tiles::stop::Stop;
 
+use drafting::run_init;
 use given::run_config;
 use seeding::{run_reseed, run_seed};
 use serving::{run_jobs, run_preview, run_serve};
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
     let stop = Stop::new();
     signals::listen(&stop);
     let ended = match &cli.command {
+        Command::Init(arguments) => run_init(arguments, &stop),
         Command::Seed(arguments) => run_seed(arguments, &stop),
         Command::Reseed(arguments) => run_reseed(arguments, &stop),
         Command::Publish(arguments) => run_publish(arguments, &stop),
@@ -71,7 +75,7 @@ fn main() -> ExitCode {
 }
 
 /// Runs a command to its end.
-fn on_runtime(command: impl AsyncFnOnce() -> Result<(), CommandError>) -> Result<(), CommandError> {
+fn on_runtime<T>(command: impl AsyncFnOnce() -> Result<T, CommandError>) -> Result<T, CommandError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CommandError::Output)?;
     let done = runtime.block_on(command());
     // Nothing is left to wait for: an idle connection must not hold the end up.

@@ -14,13 +14,18 @@ use oar_tiles::sink::MaxShrink;
 use oar_tiles::stop::Stop;
 use tokio::runtime::Handle;
 
+use super::drafting::drafted_settings;
 use super::given::resolved;
 use super::on_runtime;
 use super::shown::{Closing, noted, style};
 
 pub(super) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError> {
     start_log(arguments.verbose);
-    let mut settings = resolved(&arguments.given, !arguments.dry_run)?;
+    let mut settings = if arguments.table.is_empty() {
+        resolved(&arguments.given, !arguments.dry_run)?
+    } else {
+        drafted_settings(arguments, stop)?
+    };
     if arguments.allow_shrink {
         settings.tileset.max_shrink = MaxShrink::ALL;
     }

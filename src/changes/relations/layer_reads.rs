@@ -157,6 +157,7 @@ impl DependencyReader<'_> {
             schema: track.schema.as_deref(),
             table: &track.table,
             of: "its [[layer.track]]",
+            is_sample: false,
         };
         let table = look_up(self.session, wanted).await?.quoted();
         let relation = self.relation(&table).await?;

@@ -63,7 +63,7 @@ fn what_only_looks_like_a_placeholder_is_sql() {
 
 #[test]
 fn an_unknown_layer_is_answered_with_the_nearest() {
-    let values = gather(None, [], Vec::new()).unwrap();
+    let values = gather(None, None, [], Vec::new()).unwrap();
     let error = |name: &str| job_of(&values, &[name.to_owned()]).unwrap_err().to_string();
     assert_eq!(error("facility"), "there is no layer \"facility\": Did you mean \"facilities\"?");
     assert_eq!(error("roads"), "there is no layer \"roads\": there is facilities");
@@ -82,7 +82,7 @@ fn the_order_of_expressions_is_kept() {
 fn a_layer_is_not_called_as_what_the_program_keeps_beside_the_tiles() {
     for name in [".oar-tiles", ".OAR-tiles.old", "Metadata.json", "latest.json", "tiles.json", "a.tiles.json"] {
         let file = file(&format!("[[layer]]\nname = \"{name}\"\ntable = \"t\""));
-        let values = gather(Some(file.path()), [], Vec::new()).unwrap();
+        let values = gather(Some(file.path()), None, [], Vec::new()).unwrap();
         let error = job_of(&values, &[]).unwrap_err().to_string();
         let what = format!(
             "a layer is named \"{name}\", as what the program keeps beside the tiles (.oar-tiles…, metadata.json, latest.json, tiles.json, ….tiles.json): give it another name"

@@ -16,7 +16,7 @@ fn file(text: &str) -> tempfile::NamedTempFile {
 fn gather_with(text: &str, environment: &[(&str, &str)], flags: Vec<Flag>) -> Result<ConfigValues, ConfigError> {
     let file = file(text);
     let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    gather(Some(file.path()), environment, flags)
+    gather(Some(file.path()), None, environment, flags)
 }
 
 fn job_of(values: &ConfigValues, layers: &[String]) -> Result<JobSettings, ConfigError> {
@@ -30,14 +30,14 @@ fn resolve(text: &str) -> Result<JobSettings, ConfigError> {
 #[track_caller]
 fn answered(text: &str, key: &str, message: &str) {
     let file = file(text);
-    let values = gather(Some(file.path()), [], Vec::new()).unwrap();
+    let values = gather(Some(file.path()), None, [], Vec::new()).unwrap();
     let error = Settings::resolve(&values, &Parts::default(), &[]).unwrap_err().to_string();
     assert_eq!(error, format!("{key} (from {}): {message}", file.path().display()));
 }
 
 #[test]
 fn the_sample_configuration_is_the_defaults() {
-    let values = gather(None, [], Vec::new()).unwrap();
+    let values = gather(None, None, [], Vec::new()).unwrap();
     let settings = job_of(&values, &[]).unwrap();
     assert_eq!(settings.tileset.zooms.to_string(), "0-14");
     let table = crate::postgis::Rows::Relation { schema: None, table: "api_facility".to_owned() };

@@ -107,4 +107,6 @@ pub struct LayerOptions {
     pub on_tile_error: OnTileError,
     /// What is drawn of rows that reach beyond ±180°.
     pub beyond: Beyond,
+    /// True for the layer of the sample configuration, which is drawn if nobody names another.
+    pub is_sample: bool,
 }

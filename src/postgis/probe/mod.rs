@@ -20,15 +20,16 @@ use std::sync::Arc;
 
 use super::layer::{Layer, LayerOptions};
 use super::session::{Error, Snapshot};
-use layer::{LayerProbe, NamedLayer};
 use reads::reads;
-use server::{server, superuser};
+use server::superuser;
 
 pub use locks::LayerLocks;
 pub use reads::Reads;
 pub use server::Server;
 
+pub(in crate::postgis) use layer::{LayerProbe, NamedLayer};
 pub(crate) use relation::{RelationName, look_up};
+pub(in crate::postgis) use server::server;
 
 /// The result of the probe.
 #[derive(Debug)]

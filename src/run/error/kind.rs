@@ -43,6 +43,9 @@ impl CommandError {
             }
             CommandError::Config(_)
             | CommandError::LargeTile { .. }
+            | CommandError::NothingToDraw { .. }
+            | CommandError::DraftExists { .. }
+            | CommandError::NoDraft { .. }
             | CommandError::NoReport(_)
             | CommandError::NoMetrics(_)
             | CommandError::NoTileList { .. }

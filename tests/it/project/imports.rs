@@ -12,6 +12,7 @@ const COMMAND: Table = &[
     ("config", &[]),
     ("copy", &[]),
     ("floor", &[]),
+    ("init", &[]),
     ("inspect", &[]),
     ("jobs", &[]),
     ("publish", &[]),
@@ -79,6 +80,7 @@ const POSTGIS: Table = &[
     ("probe", &["sql", "layer", "session"]),
     ("survey", &["sql", "layer", "session"]),
     ("render", &["survey", "probe", "sql", "layer", "session"]),
+    ("discover", &["probe", "layer", "session"]),
 ];
 
 /// `src/changes/`.

@@ -147,7 +147,7 @@ impl Tracking {
     pub(crate) fn check_as(&self, role: &str, since: &Cursor) -> Result<Vec<Vec<Watch>>, String> {
         let url = self.db.url.replace("oar_tiles@", &format!("{role}@"));
         let flags = vec![("--database-url", "database.url", url.as_str().into())];
-        let values = gather(Some(&self.config()), [], flags).unwrap();
+        let values = gather(Some(&self.config()), None, [], flags).unwrap();
         let settings = Settings::resolve(&values, &Parts::default(), &[]).unwrap().job().unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {

@@ -12,7 +12,7 @@ fn help(command: &[&str]) -> String {
 fn the_help_of_every_command() {
     compare("help", &help(&[]));
     for command in [
-        "seed", "reseed", "publish", "purge", "verify", "inspect", "copy", "serve", "preview", "track", "jobs",
+        "init", "seed", "reseed", "publish", "purge", "verify", "inspect", "copy", "serve", "preview", "track", "jobs",
         "config",
     ] {
         compare(&format!("help_{command}"), &help(&[command]));

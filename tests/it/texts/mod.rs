@@ -5,6 +5,7 @@
 pub(crate) mod config;
 pub(crate) mod errors;
 pub(crate) mod help;
+pub(crate) mod init;
 pub(crate) mod snapshots;
 pub(crate) mod tables;
 

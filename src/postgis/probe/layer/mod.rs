@@ -36,7 +36,13 @@ impl<'a> LayerProbe<'a> {
         let options = self.options;
         let relation = match &options.rows {
             Rows::Relation { schema, table } => {
-                let wanted = RelationName { layer: &options.name, schema: schema.as_deref(), table, of: "the layer" };
+                let wanted = RelationName {
+                    layer: &options.name,
+                    schema: schema.as_deref(),
+                    table,
+                    of: "the layer",
+                    is_sample: options.is_sample,
+                };
                 look_up(self.session, wanted).await?
             }
             Rows::Query(query) => query_relation(self.session, &options.name, query).await?,

@@ -127,7 +127,7 @@ impl World {
             ("--database-url", "database.url", self.db.url.clone().into()),
             ("--output", "tileset.output", output.to_str().unwrap().into()),
         ];
-        let values = gather(Some(&self.config), [], flags).unwrap();
+        let values = gather(Some(&self.config), None, [], flags).unwrap();
         let mut settings = Settings::resolve(&values, &Parts::default(), &[]).unwrap().job().unwrap();
         settings.tileset.s3 = options(&self.prefix.endpoint);
         settings

@@ -1,0 +1,35 @@
+//! `init`, and the layers of `seed --table`.
+
+use oar_tiles::cli::{Init, Seed};
+use oar_tiles::command::init;
+use oar_tiles::config::JobSettings;
+use oar_tiles::report::{print, render_discovered, render_drafted, render_undrawn, say, start_log};
+use oar_tiles::run::CommandError;
+use oar_tiles::stop::Stop;
+
+use super::given::{environment, resolved_over, resolved_without_file, resolved_without_layers};
+use super::on_runtime;
+
+pub(super) fn run_init(arguments: &Init, stop: &Stop) -> Result<(), CommandError> {
+    start_log(0);
+    init::is_free(&arguments.output)?;
+    let settings = resolved_without_file(&arguments.given())?;
+    let draft = async || init::draft(&settings.database, &environment(), &arguments.table, stop).await;
+    let drafted = on_runtime(draft)?;
+    print(&render_discovered(&drafted.found))?;
+    init::has_layers(&drafted)?;
+    init::write(&drafted, &arguments.output)?;
+    Ok(print(&render_drafted(&drafted.found, &arguments.output.display().to_string()))?)
+}
+
+/// The settings of `seed --table`.
+pub(super) fn drafted_settings(arguments: &Seed, stop: &Stop) -> Result<JobSettings, CommandError> {
+    let settings = resolved_without_layers(&arguments.given)?;
+    let draft = async || init::draft(&settings.database, &environment(), &arguments.table, stop).await;
+    let drafted = on_runtime(draft)?;
+    if !arguments.quiet {
+        render_undrawn(&drafted.found).lines().for_each(say);
+    }
+    init::has_layers(&drafted)?;
+    resolved_over(&arguments.given, &drafted.text)
+}

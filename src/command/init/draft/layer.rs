@@ -1,0 +1,247 @@
+//! One layer of a draft: its lines, and what the user should know of it.
+
+use super::properties::{DraftProperties, names};
+use super::text::{list, string, value};
+use super::tracks::{ShownPlace, own_track, view_tracks};
+use super::zooms::DraftZooms;
+use crate::postgis::{DiscoveredRelation, GeometryColumn, GeometryRows, SpatialKind, quoted};
+
+/// The most features of a tile above the last zoom.
+const MAX_TILE_FEATURES: u32 = 20_000;
+
+/// The most bytes of a layer's part of a tile above the last zoom.
+const MAX_TILE_BYTES: u32 = 500_000;
+
+/// Where the geometries of a column lie, as far as the layer has to say it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reference {
+    /// The column says it, or all rows do.
+    Known,
+    /// No row says it, and the coordinates can be longitudes and latitudes.
+    TakenAsDegrees,
+    /// The rows are in several systems.
+    Mixed(Vec<i32>),
+}
+
+/// What tells the rows of a layer apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum RowKey {
+    /// Columns of a unique index.
+    Columns(Vec<String>),
+    /// A column that happens to be different in each row.
+    Today(String),
+    /// The rows' content: two columns with free names.
+    Content { digest: String, copy: String },
+}
+
+/// A layer over one column with geometries.
+#[derive(Debug)]
+pub(super) struct LayerDraft<'a> {
+    pub(super) name: String,
+    pub(super) found: &'a DiscoveredRelation,
+    pub(super) geometry: &'a GeometryColumn,
+    pub(super) reference: Reference,
+    pub(super) zooms: DraftZooms,
+    /// The last zoom of the tileset.
+    pub(super) last_zoom: u8,
+}
+
+/// How a column's geometries are read, or why they cannot be drawn and what would change that.
+pub(super) fn reference(
+    found: &DiscoveredRelation,
+    geometry: &GeometryColumn,
+    rows: &GeometryRows,
+) -> Result<Reference, String> {
+    let (table, column) = (found.relation.quoted(), quoted(&geometry.column));
+    if let [unknown, ..] = rows.unknown_srids.iter().filter(|srid| **srid != 0).collect::<Vec<_>>()[..] {
+        return Err(format!(
+            "PostGIS does not know the reference system {unknown}: insert it into spatial_ref_sys, or give the geometries another one: UPDATE {table} SET {column} = ST_SetSRID({column}, …)"
+        ));
+    }
+    match rows.srids[..] {
+        [0] => {
+            let is_degrees = rows.extent.as_ref().is_some_and(|extent| extent.degrees.is_some());
+            if is_degrees {
+                Ok(Reference::TakenAsDegrees)
+            } else {
+                Err(format!(
+                    "its geometries have SRID 0, and their coordinates are no longitudes and latitudes. If you know their reference system: {}",
+                    set_srid(found, geometry, "SRID")
+                ))
+            }
+        }
+        [] | [_] => Ok(Reference::Known),
+        _ if rows.srids.contains(&0) => Err(format!(
+            "its geometries have several SRIDs ({}), and 0 among them says nothing: give these rows the right one with UPDATE {table} SET {column} = ST_SetSRID({column}, …) WHERE ST_SRID({column}) = 0",
+            rows.srids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        )),
+        _ => Ok(Reference::Mixed(rows.srids.clone())),
+    }
+}
+
+/// The statement that declares a reference system.
+fn set_srid(found: &DiscoveredRelation, geometry: &GeometryColumn, srid: &str) -> String {
+    let (table, column) = (found.relation.quoted(), quoted(&geometry.column));
+    match found.relation.kind {
+        SpatialKind::Table | SpatialKind::PartitionedTable => {
+            let shape = if geometry.shape.is_empty() { "Geometry" } else { &geometry.shape };
+            format!(
+                "ALTER TABLE {table} ALTER COLUMN {column} TYPE geometry({shape}, {srid}) USING ST_SetSRID({column}, {srid});"
+            )
+        }
+        _ => format!("write ST_SetSRID({column}, {srid}) in its definition"),
+    }
+}
+
+impl LayerDraft<'_> {
+    fn row_key(&self) -> RowKey {
+        if let Some(key) = self.found.relation.key() {
+            return RowKey::Columns(key.columns.clone());
+        }
+        if let Some(column) = &self.found.distinct {
+            return RowKey::Today(column.clone());
+        }
+        let free = |name: &str| {
+            let is_free = |name: &String| self.found.relation.column(name).is_none();
+            let further = (2..).map(|number| format!("{name}_{number}"));
+            std::iter::once(name.to_owned()).chain(further).find(is_free).unwrap_or_default()
+        };
+        RowKey::Content { digest: free("row_digest"), copy: free("row_copy") }
+    }
+
+    /// True if a unique index is over this column alone. The columns of a materialized view are never declared as not NULL.
+    fn has_unique_index(&self, column: &str) -> bool {
+        self.found.relation.keys.iter().any(|key| key.columns == [column])
+    }
+
+    /// What the user should know, with the SQL that helps.
+    pub(super) fn remarks(&self) -> Vec<String> {
+        let relation = &self.found.relation;
+        let (table, column) = (relation.quoted(), quoted(&self.geometry.column));
+        let mut remarks = Vec::new();
+        if relation.kind.is_stored() && !self.geometry.is_indexed {
+            remarks.push(format!("{table} has no spatial index on {column}, so every batch reads the whole table. Mend it: CREATE INDEX ON {table} USING gist ({column});"));
+        }
+        match (self.row_key(), relation.kind) {
+            (RowKey::Today(name), SpatialKind::Table | SpatialKind::PartitionedTable) => remarks.push(format!(
+                "{table} has no key. The values of {} are all different today, and each run checks that. Make sure of it: ALTER TABLE {table} ADD PRIMARY KEY ({});",
+                quoted(&name), quoted(&name)
+            )),
+            (RowKey::Today(name), SpatialKind::MaterializedView) if !self.has_unique_index(&name) => remarks.push(format!(
+                "{table} has no key. The values of {} are all different today, and each run checks that. Make sure of it: CREATE UNIQUE INDEX ON {table} ({});",
+                quoted(&name), quoted(&name)
+            )),
+            (RowKey::Columns(_) | RowKey::Today(_), _) => {}
+            (RowKey::Content { .. }, SpatialKind::Table | SpatialKind::PartitionedTable) => {
+                let id = ["id", "row_id", "oar_tiles_id"].into_iter().find(|id| relation.column(id).is_none()).unwrap_or("…");
+                remarks.push(format!("{table} has no key, so its rows are told apart by their whole content, which costs time. Mend it: ALTER TABLE {table} ADD COLUMN {id} bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY;"));
+            }
+            (RowKey::Content { .. }, _) => remarks.push(format!("no column of {table} tells its rows apart, so their whole content does, which costs time. Let it give a key")),
+        }
+        match &self.reference {
+            Reference::Known => {}
+            Reference::TakenAsDegrees => remarks.push(format!("the geometries in {column} of {table} have SRID 0; they are taken as longitudes and latitudes, since all lie within ±180 and ±90. Say so: {}", set_srid(self.found, self.geometry, "4326"))),
+            Reference::Mixed(srids) => {
+                let srids: Vec<String> = srids.iter().map(ToString::to_string).collect();
+                remarks.push(format!("the geometries in {column} of {table} have several SRIDs ({}): each is transformed when it is read, and no index serves that", srids.join(", ")));
+            }
+        }
+        match relation.kind {
+            SpatialKind::MaterializedView => remarks.push(format!("{table} is a materialized view, whose changes no trigger notes: run oar-tiles seed after each REFRESH, reseed is not possible")),
+            SpatialKind::ForeignTable => remarks.push(format!("{table} is a foreign table, whose changes no trigger notes: run oar-tiles seed after it changes, reseed is not possible")),
+            _ => {}
+        }
+        remarks
+    }
+
+    /// The geometry of a row as SQL, in the one reference system of the layer.
+    fn place(&self, row: &str) -> String {
+        match &self.reference {
+            Reference::Known => format!("{row}.{}", quoted(&self.geometry.column)),
+            Reference::TakenAsDegrees => ShownPlace { srid: Some(4326) }.of(row, &self.geometry.column, false, 0),
+            Reference::Mixed(_) => format!("ST_Transform({row}.{}, 4326)", quoted(&self.geometry.column)),
+        }
+    }
+
+    /// The layer's lines.
+    pub(super) fn body(&self) -> String {
+        let relation = &self.found.relation;
+        let key = self.row_key();
+        let properties = DraftProperties::of(relation, &self.geometry.column, self.zooms.clusters_to.is_some());
+        let mut text = format!("[[layer]]\nname = {}\n", value(&self.name));
+        let needs_query = self.reference != Reference::Known || matches!(key, RowKey::Content { .. });
+        if needs_query {
+            text.push_str(&format!("sql = {}\n", string(&self.query(&key, &properties))));
+        } else {
+            text.push_str(&format!("table = {}\nschema = {}\n", value(&relation.name), value(&relation.schema)));
+        }
+        text.push_str(&format!("geometry = {}\n", value(&self.geometry.column)));
+        text.push_str(&match &key {
+            RowKey::Columns(columns) => format!("key = {}\n", list(columns)),
+            RowKey::Today(column) => format!("key = {}\n", list([column])),
+            RowKey::Content { digest, copy } => format!("key = {}\n", list([digest, copy])),
+        });
+        text.push_str(&properties.inline());
+        text.push_str(&format!("zoom = \"{}-22\"\n", self.zooms.first));
+        if let Some(before) = self.last_zoom.checked_sub(1) {
+            text.push_str(&format!(
+                "# Below the last zoom, features are left out of tiles that would be too large; \"warn\" draws all.\nmax_tile_features = {{ \"0-{before}\" = {MAX_TILE_FEATURES} }}\nmax_tile_bytes = {{ \"0-{before}\" = {MAX_TILE_BYTES} }}\non_large_tile = \"thin\"\n"
+            ));
+        }
+        text.push_str(&properties.table());
+        if let Some(zoom) = self.zooms.clusters_to {
+            text.push_str(&format!(
+                "# Points near each other are drawn as one at these zooms.\n[layer.cluster]\nzoom = \"0-{zoom}\"\n"
+            ));
+        }
+        if relation.kind == SpatialKind::View {
+            text.push_str(&view_tracks(self.found, self.geometry));
+        } else if needs_query {
+            text.push_str(&own_track(self.found, self.geometry, &self.place("drawn")));
+        }
+        text
+    }
+
+    /// The query that gives each row its geometry and key.
+    fn query(&self, key: &RowKey, properties: &DraftProperties) -> String {
+        let relation = &self.found.relation;
+        let row = |column: &String| format!("drawn.{}", quoted(column));
+        let geometry = &self.geometry.column;
+        let mut columns: Vec<String> = properties.columns().to_vec();
+        match key {
+            RowKey::Columns(names) => {
+                columns.extend(names.iter().filter(|name| !properties.columns().contains(name)).cloned());
+            }
+            RowKey::Today(name) if !columns.contains(name) => columns.push(name.clone()),
+            RowKey::Today(_) | RowKey::Content { .. } => {}
+        }
+        let mut select: Vec<String> = columns.iter().map(row).collect();
+        select.push(format!("{} AS {}", self.place("drawn"), quoted(geometry)));
+        if let RowKey::Content { digest, copy } = key {
+            // Partitions of one geometry each, so that PostgreSQL can look for the rows of a box first and number them then.
+            let readable = relation.columns.iter().filter(|column| column.readable);
+            let content: Vec<String> = readable.map(|column| row(&column.name)).collect();
+            let content = format!("md5(ROW({})::text)", content.join(", "));
+            select.push(format!("{content} AS {}", quoted(digest)));
+            let place = row(geometry);
+            select.push(format!("row_number() OVER (PARTITION BY {place}, {content}) AS {}", quoted(copy)));
+        }
+        format!("SELECT {} FROM {} AS drawn", select.join(", "), relation.quoted())
+    }
+
+    /// What was found, in a line.
+    pub(super) fn summary(&self) -> String {
+        let relation = &self.found.relation;
+        let key = match self.row_key() {
+            RowKey::Columns(columns) => format!("key {}", names(&columns)),
+            RowKey::Today(column) => format!("no key, {} is different in each row", names([&column])),
+            RowKey::Content { .. } => "no key".to_owned(),
+        };
+        let index = match (relation.kind.is_stored(), self.geometry.is_indexed) {
+            (true, true) => ", spatial index",
+            (true, false) => ", no spatial index",
+            (false, _) => "",
+        };
+        format!("{}.{}: {}, {key}{index}", relation.schema, relation.name, relation.kind.called())
+    }
+}

@@ -1,0 +1,203 @@
+//! A configuration for what was discovered.
+//!
+//! | file | what |
+//! |---|---|
+//! | `layer` | one layer: table or query, key, budget, and remarks with the SQL that mends what is missing |
+//! | `properties` | its properties: columns as they are, cast, or left out |
+//! | `zooms` | the zooms of the tileset, of layers and of clusters |
+//! | `tracks` | `[[layer.track]]` for the tables beneath views and queries |
+//! | `text` | TOML as text, in which no name ends a string or a comment |
+
+mod layer;
+mod properties;
+mod text;
+mod tracks;
+mod zooms;
+
+use std::collections::BTreeMap;
+
+use crate::postgis::{Discovery, GeometryColumn};
+use crate::sink::is_own_name;
+use layer::{LayerDraft, Reference, reference};
+use text::{comment, commented, value};
+use zooms::{DraftZooms, LayerSize, last_zoom};
+
+/// The most layers of a tileset.
+const MAX_LAYERS: usize = 255;
+
+/// A configuration that can still lose layers.
+#[derive(Debug)]
+pub(super) struct Draft {
+    database: String,
+    name: String,
+    last_zoom: u8,
+    parts: Vec<DraftPart>,
+}
+
+/// A layer of a draft, or a column that no layer can draw.
+#[derive(Debug)]
+pub(super) struct DraftPart {
+    /// Why it is not drawn, and what to do.
+    pub(super) problem: Option<String>,
+    /// What the user should know.
+    pub(super) remarks: Vec<String>,
+    summary: String,
+    body: String,
+}
+
+/// A name of a file that every system takes; "tiles" if nothing is left of the text.
+fn file_name(text: &str) -> String {
+    let fitting = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' };
+    let name: String = text.chars().map(fitting).take(60).collect();
+    if name.chars().any(char::is_alphanumeric) { name } else { "tiles".to_owned() }
+}
+
+/// A name for each column's layer: that of its table, with the column and the schema where they are needed to tell layers apart.
+fn layer_names(discovery: &Discovery) -> BTreeMap<(usize, usize), String> {
+    let (mut names, mut taken) = (BTreeMap::new(), Vec::new());
+    let relations = &discovery.relations;
+    for (number, found) in relations.iter().enumerate() {
+        let relation = &found.relation;
+        let is_alone = relations.iter().filter(|other| other.relation.name == relation.name).count() == 1;
+        let table = if is_alone { relation.name.clone() } else { format!("{}_{}", relation.schema, relation.name) };
+        for (place, geometry) in found.geometries.iter().enumerate() {
+            let several = found.geometries.len() > 1;
+            let mut name = if several { format!("{table}_{}", geometry.column) } else { table.clone() };
+            if is_own_name(&name) {
+                name = format!("layer_{name}");
+            }
+            let further = (2..).map(|number| format!("{name}_{number}"));
+            let free = std::iter::once(name.clone()).chain(further).find(|name| !taken.contains(name));
+            let name = free.unwrap_or(name);
+            taken.push(name.clone());
+            names.insert((number, place), name);
+        }
+    }
+    names
+}
+
+/// Why a column cannot be drawn, beyond what its rows say.
+fn denied(relation: &crate::postgis::SpatialRelation, geometry: &GeometryColumn, why: &str) -> String {
+    use crate::postgis::quoted;
+    let (table, role) = (relation.quoted(), quoted(&relation.role));
+    if !relation.schema_usable {
+        let schema = quoted(&relation.schema);
+        return format!("{why}: GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON {table} TO {role};");
+    }
+    if relation.column(&geometry.column).is_some_and(|column| !column.readable) {
+        return format!("{why}: GRANT SELECT ON {table} TO {role};");
+    }
+    if !relation.is_populated {
+        return format!("{why}: REFRESH MATERIALIZED VIEW {table};");
+    }
+    format!("it cannot be read: {why}")
+}
+
+impl Draft {
+    pub(super) fn new(discovery: &Discovery) -> Draft {
+        let names = layer_names(discovery);
+        let rows = discovery.relations.iter().flat_map(|found| &found.geometries);
+        let sizes: Vec<LayerSize<'_>> =
+            rows.filter_map(|geometry| geometry.rows.as_ref().ok()).map(LayerSize::of).collect();
+        let last_zoom = last_zoom(&sizes);
+        let mut parts = Vec::new();
+        for (number, found) in discovery.relations.iter().enumerate() {
+            for (place, geometry) in found.geometries.iter().enumerate() {
+                let mut part =
+                    DraftPart { problem: None, remarks: Vec::new(), summary: String::new(), body: String::new() };
+                let (read, zooms) = match &geometry.rows {
+                    Ok(rows) => (reference(found, geometry, rows), LayerSize::of(rows).zooms(last_zoom)),
+                    Err(why) => {
+                        let problem = denied(&found.relation, geometry, why);
+                        (Err(problem), DraftZooms { first: 0, clusters_to: None })
+                    }
+                };
+                part.problem = read.as_ref().err().cloned();
+                let name = names.get(&(number, place)).cloned().unwrap_or_default();
+                let reference = read.unwrap_or(Reference::Known);
+                let layer = LayerDraft { name, found, geometry, reference, zooms, last_zoom };
+                (part.summary, part.body) = (layer.summary(), layer.body());
+                if part.problem.is_none() {
+                    part.remarks = layer.remarks();
+                }
+                parts.push(part);
+            }
+        }
+        for part in parts.iter_mut().filter(|part| part.problem.is_none()).skip(MAX_LAYERS) {
+            part.problem = Some(format!("a tileset has at most {MAX_LAYERS} layers: choose some with --table"));
+        }
+        let name = match &discovery.relations[..] {
+            [one] => one.relation.name.clone(),
+            _ => discovery.database.clone(),
+        };
+        Draft { database: discovery.database.clone(), name, last_zoom, parts }
+    }
+
+    /// All parts, drawn or not.
+    pub(super) fn parts(&self) -> &[DraftPart] {
+        &self.parts
+    }
+
+    /// The number of layers that are drawn.
+    pub(super) fn layers(&self) -> usize {
+        self.parts.iter().filter(|part| part.problem.is_none()).count()
+    }
+
+    /// Where the tiles go.
+    pub(super) fn output(&self) -> String {
+        format!("{}.mbtiles", file_name(&self.name))
+    }
+
+    /// The numbers of the parts that are drawn: those of the configuration's layers, in their order.
+    pub(super) fn drawn(&self) -> Vec<usize> {
+        (0..self.parts.len()).filter(|part| self.parts[*part].problem.is_none()).collect()
+    }
+
+    /// Notes that a part cannot be drawn.
+    pub(super) fn refuse(&mut self, part: usize, why: &str) {
+        let part = &mut self.parts[part];
+        part.problem.get_or_insert_with(|| why.to_owned());
+        part.remarks.clear();
+    }
+
+    /// The configuration. Layers with a problem are comments.
+    pub(super) fn text(&self) -> String {
+        let mut text = comment(&format!(
+            "Written by oar-tiles init for the database {}. The manual describes every key; without a key its default holds.",
+            value(&self.database)
+        ));
+        text.push_str(
+            "# The database itself comes from --database-url, DATABASE_URL or the PG* variables, or stands here:\n",
+        );
+        text.push_str("# [database]\n# url = \"postgresql://${DB_USER}:${DB_PASSWORD}@db.example.org/gis\"\n\n");
+        text.push_str(&format!("[tileset]\nname = {}\nzoom = \"0-{}\"\n", value(&self.name), self.last_zoom));
+        text.push_str(&format!("output = {}\n", value(&self.output())));
+        for part in &self.parts {
+            text.push('\n');
+            text.push_str(&comment(&part.summary));
+            for remark in &part.remarks {
+                text.push_str(&comment(&format!("Note: {remark}")));
+            }
+            match &part.problem {
+                Some(problem) => {
+                    text.push_str(&comment(&format!("Not drawn: {problem}")));
+                    text.push_str(&commented(&part.body));
+                }
+                None => text.push_str(&part.body),
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::file_name;
+
+    #[test]
+    fn files_have_names_that_every_system_takes() {
+        for (name, file) in [("places", "places"), ("a/../b c", "a____b_c"), ("Größe", "Größe"), ("..", "tiles")] {
+            assert_eq!(file_name(name), file);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The properties of a layer, from the columns of its relation: what MVT cannot hold is cast, or left out with a comment.
+
+use super::text::{comment, key, list, value};
+use crate::postgis::{CatalogColumn, SpatialRelation, quoted};
+
+/// The properties of clusters, which those of rows may not have.
+const CLUSTER_NAMES: [&str; 4] = ["cluster", "cluster_id", "point_count", "point_count_abbreviated"];
+
+/// What becomes of a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Treatment {
+    /// It is a property as it is.
+    Plain,
+    /// It is a property once it is cast to this type.
+    Cast(&'static str),
+    /// It is left out, for this reason.
+    LeftOut(&'static str),
+}
+
+/// The properties of a layer.
+#[derive(Debug)]
+pub(super) struct DraftProperties {
+    /// Name and SQL expression of each; `None` if the expression is the column of this name.
+    named: Vec<(String, Option<String>)>,
+    /// The columns that the properties come from.
+    columns: Vec<String>,
+    /// The columns that are left out, and why.
+    left_out: Vec<String>,
+}
+
+fn treatment(column: &CatalogColumn, geometry: &str) -> Treatment {
+    if column.name == geometry {
+        return Treatment::LeftOut("");
+    }
+    if !column.readable {
+        return Treatment::LeftOut("the role may not read it");
+    }
+    if column.is_spatial {
+        return Treatment::LeftOut("another geometry");
+    }
+    if column.is_enum {
+        return Treatment::Plain;
+    }
+    match column.base.as_str() {
+        "bool" | "int2" | "int4" | "int8" | "float4" | "float8" | "text" | "varchar" | "bpchar" | "name" | "citext"
+        | "date" | "timestamp" | "timestamptz" | "time" | "timetz" | "interval" | "uuid" | "inet" | "cidr"
+        | "macaddr" | "money" => Treatment::Plain,
+        "numeric" => Treatment::Cast("float8"),
+        "bytea" | "_bytea" => Treatment::LeftOut("binary data"),
+        "tsvector" | "tsquery" => Treatment::LeftOut("an index of words"),
+        "xml" | "raster" | "topogeometry" | "box2d" | "box3d" => Treatment::LeftOut("not a value of a map"),
+        base if base.starts_with("_geom") || base.starts_with("_geog") || base.starts_with("_raster") => {
+            Treatment::LeftOut("geometries")
+        }
+        _ if column.is_composite => Treatment::LeftOut("a row of its own"),
+        _ if column.category == "G" => Treatment::LeftOut("a geometry that PostGIS does not draw"),
+        _ => Treatment::Cast("text"),
+    }
+}
+
+impl DraftProperties {
+    /// The properties of a layer that draws the column `geometry`, `in_clusters` or not.
+    pub(super) fn of(relation: &SpatialRelation, geometry: &str, in_clusters: bool) -> DraftProperties {
+        let (mut named, mut columns, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
+        for column in &relation.columns {
+            let name = if in_clusters && CLUSTER_NAMES.contains(&column.name.as_str()) {
+                format!("{}_of_row", column.name)
+            } else {
+                column.name.clone()
+            };
+            let sql = match treatment(column, geometry) {
+                Treatment::Plain if name == column.name => None,
+                Treatment::Plain => Some(quoted(&column.name)),
+                Treatment::Cast(kind) => Some(format!("{}::{kind}", quoted(&column.name))),
+                Treatment::LeftOut("") => continue,
+                Treatment::LeftOut(why) => {
+                    left_out.push(format!("{} ({}, {why})", column.name, column.called));
+                    continue;
+                }
+            };
+            named.push((name, sql));
+            columns.push(column.name.clone());
+        }
+        DraftProperties { named, columns, left_out }
+    }
+
+    /// The columns that the properties come from.
+    pub(super) fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    /// The line that stands among the layer's own keys.
+    pub(super) fn inline(&self) -> String {
+        let mut text = String::new();
+        if !self.left_out.is_empty() {
+            text.push_str(&comment(&format!("Left out: {}.", self.left_out.join(", "))));
+        }
+        if self.named.iter().all(|(_, sql)| sql.is_none()) {
+            text.push_str(&format!("properties = {}\n", list(self.named.iter().map(|(name, _)| name))));
+        }
+        text
+    }
+
+    /// The table that follows the layer's own keys; empty if they are all plain columns.
+    pub(super) fn table(&self) -> String {
+        if self.named.iter().all(|(_, sql)| sql.is_none()) {
+            return String::new();
+        }
+        let line = |(name, sql): &(String, Option<String>)| {
+            let sql = sql.clone().unwrap_or_else(|| quoted(name));
+            format!("{} = {}\n", key(name), super::text::string(&sql))
+        };
+        format!("[layer.properties]\n{}", self.named.iter().map(line).collect::<String>())
+    }
+}
+
+/// A list of names for a person.
+pub(super) fn names<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
+    names.into_iter().map(|name| value(name)).collect::<Vec<_>>().join(", ")
+}

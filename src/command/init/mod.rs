@@ -1,0 +1,175 @@
+//! `oar-tiles init`: from a database to a configuration that can be seeded as it is.
+//!
+//! The discovery (`postgis/discover`) says what there is, the draft (`draft/`) writes it as TOML, and each of its layers is probed as a seed would
+//! probe it: what the probe refuses stays in the file as a comment that says why. `seed --table` uses the same draft without a file.
+
+mod draft;
+mod glob;
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::Path;
+
+use crate::config::{ConfigValues, DatabaseSettings, Settings};
+use crate::postgis::{Database, DiscoveredRelation, Discovery, GeometryColumn, Parts, Snapshot, discover, try_layers};
+use crate::report::{DiscoveredColumn, DiscoveredTables};
+use crate::run::CommandError;
+use crate::stop::Stop;
+use draft::Draft;
+use glob::is_meant;
+
+/// The longest that reading one relation may take: who begins wants an answer.
+const LONGEST_READ: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// A configuration for some tables of a database.
+#[derive(Debug)]
+pub struct Drafted {
+    /// The configuration, as TOML.
+    pub text: String,
+    /// What was found, for the user.
+    pub found: DiscoveredTables,
+}
+
+/// Looks at the tables that the patterns name, or at all, and drafts a configuration for them.
+///
+/// # Errors
+/// If nothing is there that can be drawn, or the database is lost.
+pub async fn draft(
+    settings: &DatabaseSettings,
+    environment: &Parts,
+    tables: &[String],
+    stop: &Stop,
+) -> Result<Drafted, CommandError> {
+    let mut session = settings.session.clone();
+    session.statement_timeout = match session.statement_timeout {
+        none if none.is_zero() => LONGEST_READ,
+        set => set.min(LONGEST_READ),
+    };
+    let database = Database::new(&settings.connect, session, stop)?;
+    let snapshot = database.snapshot().await?;
+    let is_wanted = |schema: &str, name: &str| is_meant(tables, schema, name);
+    let discovery = Box::pin(discover(&snapshot, &settings.changes.schema, is_wanted)).await?;
+    if discovery.relations.is_empty() {
+        return Err(nothing(&database, tables, &discovery));
+    }
+    let mut draft = Draft::new(&discovery);
+    refuse_undrawable(&mut draft, &snapshot, environment).await?;
+    let found = DiscoveredTables {
+        columns: columns(&discovery, &draft),
+        remarks: draft.parts().iter().flat_map(|part| part.remarks.clone()).collect(),
+        output: draft.output(),
+        layers: draft.layers(),
+    };
+    Ok(Drafted { text: draft.text(), found })
+}
+
+/// Makes comments of the layers that a seed would refuse.
+async fn refuse_undrawable(draft: &mut Draft, snapshot: &Snapshot, environment: &Parts) -> Result<(), CommandError> {
+    if draft.layers() == 0 {
+        return Ok(());
+    }
+    let values = ConfigValues::of_draft(&draft.text())?;
+    let settings = Settings::resolve(&values, environment, &[])?.job()?;
+    let layers: Vec<_> = settings.tileset.layers.into_iter().map(|layer| layer.options).collect();
+    let drawn = draft.drawn();
+    for trial in try_layers(snapshot, &layers).await? {
+        if let Some(error) = trial.error {
+            let cause = std::error::Error::source(&error).map(|cause| format!(" ({cause})")).unwrap_or_default();
+            let text = error.to_string();
+            let said = text.strip_prefix(&format!("layer \"{}\": ", trial.layer)).unwrap_or(&text);
+            draft.refuse(drawn[usize::from(trial.id.0)], &format!("{said}{cause}"));
+        }
+    }
+    Ok(())
+}
+
+/// The error for a database, or patterns, without a table.
+fn nothing(database: &Database, tables: &[String], discovery: &Discovery) -> CommandError {
+    let server = database.server();
+    let what = if discovery.names.is_empty() {
+        format!(
+            "no table or view in {server} has a column of type geometry or geography. Is it the right database? ogr2ogr and shp2pgsql load files into it"
+        )
+    } else {
+        let wanted: Vec<String> = tables.iter().map(|table| format!("{table:?}")).collect();
+        format!(
+            "no table or view with a geometry in {server} is called {}: there is {}",
+            wanted.join(" or "),
+            discovery.names.join(", ")
+        )
+    };
+    CommandError::NothingToDraw { what }
+}
+
+/// What was found, a line for each column with geometries.
+fn columns(discovery: &Discovery, draft: &Draft) -> Vec<DiscoveredColumn> {
+    let found =
+        discovery.relations.iter().flat_map(|found| found.geometries.iter().map(move |geometry| (found, geometry)));
+    found.zip(draft.parts()).map(|((found, geometry), part)| column(found, geometry, part.problem.clone())).collect()
+}
+
+fn column(found: &DiscoveredRelation, geometry: &GeometryColumn, problem: Option<String>) -> DiscoveredColumn {
+    let relation = &found.relation;
+    let rows = geometry.rows.as_ref().ok();
+    let srids = rows.map_or(vec![geometry.srid], |rows| rows.srids.clone());
+    let srids = if srids.is_empty() { vec![geometry.srid] } else { srids };
+    let shapes = rows.map(|rows| rows.shapes.join(", ")).filter(|shapes| !shapes.is_empty());
+    let shape = shapes.unwrap_or_else(|| geometry.shape.to_uppercase());
+    DiscoveredColumn {
+        table: relation.name_for_people(),
+        kind: relation.kind.called().to_owned(),
+        column: geometry.column.clone(),
+        shape: if geometry.is_geography { format!("{shape} (geography)") } else { shape },
+        srid: srids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        rows: rows.map(|rows| rows.rows),
+        is_estimate: rows.is_some_and(|rows| rows.is_sample),
+        extent: rows.and_then(|rows| rows.extent.as_ref()?.degrees),
+        key: match (relation.key(), &found.distinct) {
+            (Some(key), _) => Some(key.columns.join(", ")),
+            (None, Some(column)) => Some(format!("{column}?")),
+            (None, None) => None,
+        },
+        is_indexed: relation.kind.is_stored().then_some(geometry.is_indexed),
+        may_read: relation.schema_usable && relation.column(&geometry.column).is_some_and(|column| column.readable),
+        problem,
+    }
+}
+
+/// Refuses a draft without a layer.
+///
+/// # Errors
+/// If nothing that was found can be drawn.
+pub fn has_layers(drafted: &Drafted) -> Result<(), CommandError> {
+    if drafted.found.layers > 0 {
+        return Ok(());
+    }
+    let columns = drafted.found.columns.len();
+    let what = format!(
+        "nothing of what was found can be drawn ({columns} looked at): mend what stands above, and run the command again"
+    );
+    Err(CommandError::NothingToDraw { what })
+}
+
+/// Refuses a file that is there already, before any work.
+///
+/// # Errors
+/// If it is there.
+pub fn is_free(file: &Path) -> Result<(), CommandError> {
+    match file.symlink_metadata() {
+        Ok(_) => Err(CommandError::DraftExists { path: file.to_owned() }),
+        Err(_absent) => Ok(()),
+    }
+}
+
+/// Writes a configuration into a new file.
+///
+/// # Errors
+/// If it is there already, or cannot be written.
+pub fn write(drafted: &Drafted, file: &Path) -> Result<(), CommandError> {
+    let failed = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::AlreadyExists => CommandError::DraftExists { path: file.to_owned() },
+        _ => CommandError::NoDraft { path: file.to_owned(), source },
+    };
+    let mut open = OpenOptions::new().write(true).create_new(true).open(file).map_err(failed)?;
+    open.write_all(drafted.text.as_bytes()).and_then(|()| open.sync_all()).map_err(failed)
+}

@@ -1,0 +1,223 @@
+//! What the catalog says of relations with a geometry.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio_postgres::types::Type;
+
+use crate::postgis::session::{Cause, Error, Param, Session, quoted};
+
+/// The kinds of relations, as `pg_class.relkind` tells them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum SpatialKind {
+    /// A table.
+    #[serde(rename = "r")]
+    Table,
+    /// A partitioned table.
+    #[serde(rename = "p")]
+    PartitionedTable,
+    /// A view.
+    #[serde(rename = "v")]
+    View,
+    /// A materialized view.
+    #[serde(rename = "m")]
+    MaterializedView,
+    /// A foreign table.
+    #[serde(rename = "f")]
+    ForeignTable,
+}
+
+impl SpatialKind {
+    /// Its name for people.
+    #[must_use]
+    pub const fn called(self) -> &'static str {
+        match self {
+            SpatialKind::Table => "table",
+            SpatialKind::PartitionedTable => "partitioned table",
+            SpatialKind::View => "view",
+            SpatialKind::MaterializedView => "materialized view",
+            SpatialKind::ForeignTable => "foreign table",
+        }
+    }
+
+    /// True if it can have indexes, and rows of its own that can be sampled.
+    #[must_use]
+    pub const fn is_stored(self) -> bool {
+        matches!(self, SpatialKind::Table | SpatialKind::PartitionedTable | SpatialKind::MaterializedView)
+    }
+}
+
+/// A relation with a geometry. The fields are those of the JSON of `sql/relations.sql`.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of the catalog")]
+#[derive(Debug, Clone, Deserialize)]
+pub struct SpatialRelation {
+    /// Its OID.
+    pub(in crate::postgis) oid: u32,
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: SpatialKind,
+    /// The role that looked it up.
+    pub role: String,
+    /// True if the search path finds it by its name alone.
+    pub is_visible: bool,
+    /// True if the role may use its schema.
+    pub schema_usable: bool,
+    /// True if the role may read some column of it.
+    pub readable: bool,
+    /// The rows that ANALYZE has counted; `None` if it never did, and for views.
+    pub estimated_rows: Option<f64>,
+    /// The size of its rows on disk; `None` for views and foreign tables.
+    pub bytes: Option<u64>,
+    /// False for a materialized view that was never filled.
+    pub is_populated: bool,
+    /// Its columns in their order.
+    pub columns: Vec<CatalogColumn>,
+    /// Its unique indexes over plain columns, the primary key first.
+    pub keys: Vec<CatalogKey>,
+    /// The first columns of its spatial indexes.
+    pub(in crate::postgis) indexed: Vec<String>,
+}
+
+/// A column of such a relation.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of the catalog")]
+#[derive(Debug, Clone, Deserialize)]
+pub struct CatalogColumn {
+    /// Its name.
+    pub name: String,
+    /// The name of its type, or of the type beneath a domain.
+    pub base: String,
+    /// Its type, as SQL names it.
+    pub called: String,
+    /// The category of its type (`pg_type.typcategory`).
+    pub category: String,
+    /// True if its type is an enum.
+    pub is_enum: bool,
+    /// True if its values are rows.
+    pub is_composite: bool,
+    /// True if it is never NULL.
+    pub not_null: bool,
+    /// True if the role may read it.
+    pub readable: bool,
+    /// True if its type is geometry or geography.
+    pub is_spatial: bool,
+    /// The SRID that it declares; 0 if it declares none.
+    pub srid: i32,
+    /// The geometry type that it declares, such as "Point"; "Geometry" for any.
+    pub shape: String,
+}
+
+/// Columns that are unique together.
+#[derive(Debug, Clone, Deserialize)]
+pub struct CatalogKey {
+    /// Their names.
+    pub columns: Vec<String>,
+    /// True for the primary key.
+    pub is_primary: bool,
+}
+
+/// A table that a view reads. The fields are those of the JSON of `sql/view_reads.sql`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ViewRead {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: SpatialKind,
+    /// Its columns with geometries that the view reads.
+    pub geometries: Vec<ViewGeometry>,
+    /// The columns of its primary key; empty if it has none.
+    pub key: Vec<String>,
+    /// Its foreign keys to other tables that the view reads.
+    pub links: Vec<TableLink>,
+}
+
+/// A column with geometries of a table that a view reads.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ViewGeometry {
+    /// Its name.
+    pub column: String,
+    /// True if its type is geography.
+    pub is_geography: bool,
+    /// The SRID that it declares; 0 if it declares none.
+    pub srid: i32,
+}
+
+/// A foreign key.
+#[derive(Debug, Clone, Deserialize)]
+pub struct TableLink {
+    /// The schema of the table that it refers to.
+    pub to_schema: String,
+    /// The name of that table.
+    pub to_name: String,
+    /// Its columns, each with the column that it refers to.
+    pub pairs: Vec<ColumnLink>,
+}
+
+/// One column of a foreign key.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ColumnLink {
+    /// The column of the table with the foreign key.
+    pub own: String,
+    /// The column that it refers to.
+    pub other: String,
+}
+
+impl SpatialRelation {
+    /// Schema and name, quoted.
+    #[must_use]
+    pub fn quoted(&self) -> String {
+        format!("{}.{}", quoted(&self.schema), quoted(&self.name))
+    }
+
+    /// The name as a person would write it: with its schema unless the search path finds it without.
+    #[must_use]
+    pub fn name_for_people(&self) -> String {
+        if self.is_visible { self.name.clone() } else { format!("{}.{}", self.schema, self.name) }
+    }
+
+    /// A column.
+    #[must_use]
+    pub fn column(&self, name: &str) -> Option<&CatalogColumn> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// The primary key, or else a unique index over columns that are never NULL, if the role may read its columns.
+    #[must_use]
+    pub fn key(&self) -> Option<&CatalogKey> {
+        let is_usable = |name: &String| self.column(name).is_some_and(|column| column.not_null && column.readable);
+        self.keys.iter().find(|key| !key.columns.is_empty() && key.columns.iter().all(is_usable))
+    }
+
+    /// True if the role may read it, and it holds anything that can be read.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        self.schema_usable && self.readable && self.is_populated
+    }
+}
+
+/// All relations with a geometry, by schema and name.
+pub(in crate::postgis) async fn relations(session: &Session, change_log: &str) -> Result<Vec<SpatialRelation>, Error> {
+    objects(session, include_str!("sql/relations.sql"), &[(&change_log, Type::TEXT)]).await
+}
+
+/// The tables that a view reads.
+pub(in crate::postgis) async fn view_reads(session: &Session, view: u32) -> Result<Vec<ViewRead>, Error> {
+    objects(session, include_str!("sql/view_reads.sql"), &[(&view, Type::OID)]).await
+}
+
+/// The rows of a statement that gives JSON.
+async fn objects<T: DeserializeOwned>(session: &Session, sql: &str, params: &[Param<'_>]) -> Result<Vec<T>, Error> {
+    let context = "looking for tables with a geometry";
+    let rows = session.all(context, sql, params).await?;
+    let read = |row: &tokio_postgres::Row| {
+        serde_json::from_str(row.get(0)).map_err(|error| Error::Query {
+            context: context.to_owned(),
+            next: "This is a defect of oar-tiles: please report it",
+            source: Cause::from(std::io::Error::other(error)),
+        })
+    };
+    rows.iter().map(read).collect()
+}

@@ -1,0 +1,107 @@
+//! What a database has to draw: the tables and views with a geometry, as the catalog and their rows describe them.
+//!
+//! | file | what |
+//! |---|---|
+//! | `catalog` | the relations, their columns, keys, indexes and rights; the tables beneath a view |
+//! | `rows` | what only rows can tell: reference systems, types, extent, which columns tell them apart |
+//! | `usable` | whether layers over them can be drawn: the probe of each, alone |
+//!
+//! `oar-tiles init` writes what is found as a configuration, `seed --table` uses it at once.
+
+mod catalog;
+mod rows;
+mod usable;
+
+use super::session::{Error, Snapshot};
+use crate::postgis::probe::server;
+use catalog::{relations, view_reads};
+use rows::{distinct_column, look_at};
+
+pub use catalog::{
+    CatalogColumn, CatalogKey, ColumnLink, SpatialKind, SpatialRelation, TableLink, ViewGeometry, ViewRead,
+};
+pub use rows::{ColumnExtent, GeometryRows};
+pub use usable::{LayerTrial, try_layers};
+
+/// A column with geometries, as a layer would draw it.
+#[derive(Debug, Clone)]
+pub struct GeometryColumn {
+    /// Its name.
+    pub column: String,
+    /// True if its type is geography.
+    pub is_geography: bool,
+    /// The geometry type that the column declares, such as "Point"; "Geometry" for any.
+    pub shape: String,
+    /// The SRID that the column declares; 0 if it declares none.
+    pub srid: i32,
+    /// True if it has a spatial index.
+    pub is_indexed: bool,
+    /// What its rows say, or why they cannot be read.
+    pub rows: Result<GeometryRows, String>,
+}
+
+/// A relation with all that is known of it.
+#[derive(Debug, Clone)]
+pub struct DiscoveredRelation {
+    /// What the catalog says.
+    pub relation: SpatialRelation,
+    /// Its columns with geometries that the role may read.
+    pub geometries: Vec<GeometryColumn>,
+    /// For a relation without a key: the one column that tells today's rows apart.
+    pub distinct: Option<String>,
+    /// For a view: the tables that it reads.
+    pub reads: Vec<ViewRead>,
+}
+
+/// What a database has to draw.
+#[derive(Debug, Clone)]
+pub struct Discovery {
+    /// The name of the database.
+    pub database: String,
+    /// The relations that were wanted, by schema and name.
+    pub relations: Vec<DiscoveredRelation>,
+    /// The names of all relations with a geometry, wanted or not.
+    pub names: Vec<String>,
+}
+
+/// Looks at every relation with a geometry that `is_wanted` by its schema and name, without those in the schema `change_log`.
+///
+/// # Errors
+/// If PostGIS is missing or too old, or the database is lost.
+pub async fn discover(
+    snapshot: &Snapshot,
+    change_log: &str,
+    is_wanted: impl Fn(&str, &str) -> bool,
+) -> Result<Discovery, Error> {
+    let session = &snapshot.keeper;
+    let database = server(session).await?.identity.name;
+    let found = relations(session, change_log).await?;
+    let names = found.iter().map(SpatialRelation::name_for_people).collect();
+    let mut discovered = Vec::new();
+    for relation in found {
+        if !is_wanted(&relation.schema, &relation.name) {
+            continue;
+        }
+        let mut geometries = Vec::new();
+        for column in relation.columns.iter().filter(|column| column.is_spatial) {
+            let rows = look_at(session, &relation, column).await?;
+            geometries.push(GeometryColumn {
+                column: column.name.clone(),
+                is_geography: column.base == "geography",
+                shape: column.shape.trim_end_matches(['Z', 'M']).to_owned(),
+                srid: column.srid,
+                is_indexed: relation.indexed.contains(&column.name),
+                rows,
+            });
+        }
+        let reads =
+            if relation.kind == SpatialKind::View { view_reads(session, relation.oid).await? } else { Vec::new() };
+        let distinct = if relation.key().is_none() && relation.is_readable() {
+            distinct_column(session, &relation, &reads).await?
+        } else {
+            None
+        };
+        discovered.push(DiscoveredRelation { relation, geometries, distinct, reads });
+    }
+    Ok(Discovery { database, relations: discovered, names })
+}

@@ -1,0 +1,237 @@
+//! What only the rows of a relation can tell. What cannot be read is an answer, too: the text of the database's error.
+
+use tokio_postgres::types::Type;
+
+use super::catalog::{CatalogColumn, SpatialKind, SpatialRelation, ViewRead};
+use crate::postgis::session::{Error, Param, Session, quoted};
+use crate::tile::{LonLatBox, SourceBox};
+
+/// The bytes of a table beyond which a part of its pages is read.
+const MAX_BYTES_READ_WHOLE: u64 = 256_000_000;
+
+/// The bytes that are read of a larger table.
+const SAMPLE_BYTES: u64 = 32_000_000;
+
+/// The most columns of which it is asked whether they tell the rows apart.
+const MAX_KEY_CANDIDATES: usize = 8;
+
+/// Names that a key often has, in lower case.
+const KEY_NAMES: [&str; 10] = ["id", "gid", "fid", "ogc_fid", "objectid", "osm_id", "pk", "uuid", "guid", "key"];
+
+/// What the rows say of a column with geometries.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GeometryRows {
+    /// The rows: counted, or extrapolated from a sample.
+    pub rows: u64,
+    /// True if only a sample was read.
+    pub is_sample: bool,
+    /// True if some row has a geometry.
+    pub has_geometry: bool,
+    /// The SRIDs of the geometries.
+    pub srids: Vec<i32>,
+    /// Those of them that PostGIS does not know.
+    pub unknown_srids: Vec<i32>,
+    /// The types of the geometries, such as "POINT".
+    pub shapes: Vec<String>,
+    /// Where they lie, and how large they are.
+    pub extent: Option<ColumnExtent>,
+}
+
+/// Where the geometries of a column lie.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ColumnExtent {
+    /// The box around them in their own reference system.
+    pub own: SourceBox,
+    /// The same in degrees; `None` if the reference system is not known, or the box has no place on the globe.
+    pub degrees: Option<LonLatBox>,
+    /// The area of all boxes of geometries as a share of the area of `own`; it may exceed 1.
+    pub share_of_area: f64,
+    /// The mean side of a geometry's box as a share of the width and height of `own`.
+    pub mean_side: f64,
+}
+
+impl GeometryRows {
+    /// True if there are geometries, and all of them are single points.
+    #[must_use]
+    pub fn are_points(&self) -> bool {
+        !self.shapes.is_empty() && self.shapes.iter().all(|shape| shape == "POINT")
+    }
+}
+
+/// Reads the rows of a column. An error of the database about the rows is the answer; another error is an error.
+pub(in crate::postgis) async fn look_at(
+    session: &Session,
+    relation: &SpatialRelation,
+    column: &CatalogColumn,
+) -> Result<Result<GeometryRows, String>, Error> {
+    if !relation.schema_usable {
+        return Ok(Err(format!("the role may not use the schema {}", quoted(&relation.schema))));
+    }
+    if !column.readable {
+        return Ok(Err("the role may not read it".to_owned()));
+    }
+    if !relation.is_populated {
+        return Ok(Err("it was never refreshed".to_owned()));
+    }
+    Box::pin(attempt(session, scan(session, relation, column))).await
+}
+
+/// The result of some statements, or the database's objection. The transaction goes on after it.
+async fn attempt<T>(
+    session: &Session,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<Result<T, String>, Error> {
+    session.set_savepoint().await?;
+    match work.await {
+        Ok(found) => Ok(Ok(found)),
+        Err(Error::Query { source, .. }) => {
+            session.return_to_savepoint().await?;
+            Ok(Err(source.to_string()))
+        }
+        Err(Error::Timeout { after, .. }) => {
+            session.return_to_savepoint().await?;
+            Ok(Err(format!("reading it takes longer than {after}")))
+        }
+        Err(other) => Err(other),
+    }
+}
+
+async fn scan(session: &Session, relation: &SpatialRelation, column: &CatalogColumn) -> Result<GeometryRows, Error> {
+    let context = format!("reading {}", relation.quoted());
+    let is_declared = column.srid > 0 && !matches!(column.shape.trim_end_matches(['Z', 'M']), "Geometry" | "");
+    // A sample cannot tell that all rows are points, or in one reference system.
+    let bytes = relation.bytes.filter(|bytes| is_declared && *bytes > MAX_BYTES_READ_WHOLE);
+    #[expect(clippy::cast_precision_loss, reason = "a share of a table")]
+    let percent = bytes.map(|bytes| SAMPLE_BYTES as f64 * 100.0 / bytes as f64);
+    let sample = percent.map(|percent| format!("TABLESAMPLE SYSTEM ({percent:.4})")).unwrap_or_default();
+    // The columns of a view are computed, and one that fails in a row would fail in a tile.
+    let values = relation.columns.iter().filter(|column| column.readable && !column.is_spatial);
+    let values: Vec<String> = values.map(|column| quoted(&column.name)).collect();
+    let (whole_row, count_rows) = match relation.kind {
+        SpatialKind::View | SpatialKind::ForeignTable => {
+            (format!(", ROW({})::text AS content", values.join(", ")), ", count(content)")
+        }
+        _ => (String::new(), ""),
+    };
+    let sql = format!(
+        "SELECT count(*), count(g), array_agg(DISTINCT ST_SRID(g)) FILTER (WHERE g IS NOT NULL),
+                array_agg(DISTINCT GeometryType(g)) FILTER (WHERE g IS NOT NULL),
+                min(ST_XMin(g)), min(ST_YMin(g)), max(ST_XMax(g)), max(ST_YMax(g)),
+                sum((ST_XMax(g) - ST_XMin(g)) * (ST_YMax(g) - ST_YMin(g))),
+                avg(ST_XMax(g) - ST_XMin(g)), avg(ST_YMax(g) - ST_YMin(g)){count_rows}
+         FROM (SELECT {}::geometry AS g{whole_row} FROM {} {sample}) AS drawn",
+        quoted(&column.name),
+        relation.quoted()
+    );
+    let row = session.one(&context, &sql, &[]).await?;
+    let (rows, drawn): (i64, i64) = (row.get(0), row.get(1));
+    let srids = row.get::<_, Option<Vec<i32>>>(2).unwrap_or_default();
+    let known = "SELECT ARRAY(SELECT asked FROM unnest($1::int4[]) AS asked
+                 WHERE NOT EXISTS (SELECT FROM spatial_ref_sys AS known WHERE known.srid = asked))";
+    let unknown_srids: Vec<i32> = session.one(&context, known, &[(&srids, Type::INT4_ARRAY)]).await?.get(0);
+    let mut found = GeometryRows {
+        rows: rows.unsigned_abs(),
+        is_sample: percent.is_some(),
+        has_geometry: drawn > 0,
+        shapes: row.get::<_, Option<Vec<String>>>(3).unwrap_or_default(),
+        extent: None,
+        unknown_srids,
+        srids,
+    };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an estimate"
+    )]
+    if let Some(percent) = percent {
+        found.rows = relation.estimated_rows.unwrap_or(rows as f64 * 100.0 / percent) as u64;
+    }
+    let sides: [Option<f64>; 4] = [row.get(4), row.get(5), row.get(6), row.get(7)];
+    let sums: [Option<f64>; 3] = [row.get(8), row.get(9), row.get(10)];
+    if let [Some(west), Some(south), Some(east), Some(north)] = sides
+        && let [Some(area), Some(width), Some(height)] = sums
+        && sides.iter().flatten().all(|side| side.is_finite())
+    {
+        let own = SourceBox { min_x: west, min_y: south, max_x: east, max_y: north };
+        let degrees = match found.srids[..] {
+            // What nobody has said, but can be read so.
+            [0] if is_degrees(&own) => Some(LonLatBox::from_sides(own.sides())),
+            [0] => None,
+            [srid, ..] if !found.unknown_srids.contains(&srid) => {
+                attempt(session, in_degrees(session, &context, own, srid)).await?.ok().flatten()
+            }
+            _ => None,
+        };
+        let own_area = (east - west) * (north - south);
+        // The sample's share of the rows has the same share of the area.
+        let all = if drawn > 0 && percent.is_some() { 100.0 / percent.unwrap_or(100.0) } else { 1.0 };
+        found.extent = Some(ColumnExtent {
+            own,
+            degrees,
+            share_of_area: if own_area > 0.0 { area * all / own_area } else { 1.0 },
+            mean_side: f64::max(part(width, east - west), part(height, north - south)),
+        });
+    }
+    Ok(found)
+}
+
+/// One length as a part of another; 1 if the other has none.
+fn part(length: f64, whole: f64) -> f64 {
+    if whole > 0.0 { length / whole } else { 1.0 }
+}
+
+/// True if a box can be one of longitudes and latitudes.
+pub(in crate::postgis) fn is_degrees(own: &SourceBox) -> bool {
+    own.min_x >= -180.0 && own.max_x <= 180.0 && own.min_y >= -90.0 && own.max_y <= 90.0
+}
+
+async fn in_degrees(session: &Session, context: &str, own: SourceBox, srid: i32) -> Result<Option<LonLatBox>, Error> {
+    let sql = "SELECT ST_XMin(g), ST_YMin(g), ST_XMax(g), ST_YMax(g)
+               FROM (SELECT ST_Transform(ST_MakeEnvelope($1, $2, $3, $4, $5), 4326) AS g) AS turned";
+    let [west, south, east, north] = own.sides();
+    let params: [Param<'_>; 5] = [
+        (&west, Type::FLOAT8),
+        (&south, Type::FLOAT8),
+        (&east, Type::FLOAT8),
+        (&north, Type::FLOAT8),
+        (&srid, Type::INT4),
+    ];
+    let row = session.one(context, sql, &params).await?;
+    let sides: [Option<f64>; 4] = [row.get(0), row.get(1), row.get(2), row.get(3)];
+    let sides: Vec<f64> = sides.into_iter().flatten().filter(|side| side.is_finite()).collect();
+    Ok(<[f64; 4]>::try_from(sides).ok().map(LonLatBox::from_sides))
+}
+
+/// The first column that tells today's rows apart: one that has the name of a key here or in a table that a view reads.
+pub(in crate::postgis) async fn distinct_column(
+    session: &Session,
+    relation: &SpatialRelation,
+    reads: &[ViewRead],
+) -> Result<Option<String>, Error> {
+    let of_tables: Vec<&String> = reads.iter().filter(|read| read.key.len() == 1).flat_map(|read| &read.key).collect();
+    let is_named = |column: &&CatalogColumn| {
+        let name = column.name.to_lowercase();
+        of_tables.contains(&&column.name) || KEY_NAMES.contains(&name.as_str()) || name.ends_with("_id")
+    };
+    let has_order = |column: &&CatalogColumn| {
+        column.readable && (matches!(column.category.as_str(), "N" | "S") || column.base == "uuid")
+    };
+    let mut candidates: Vec<&CatalogColumn> = relation.columns.iter().filter(has_order).filter(is_named).collect();
+    candidates.sort_by_key(|column| column.name.to_lowercase().ends_with("_id"));
+    candidates.truncate(MAX_KEY_CANDIDATES);
+    if candidates.is_empty() {
+        return Ok(None);
+    }
+    let is_key = |column: &&CatalogColumn| {
+        let name = quoted(&column.name);
+        format!("count({name}) = count(*) AND count(DISTINCT {name}) = count(*)")
+    };
+    let asked: Vec<String> = candidates.iter().map(is_key).collect();
+    let sql = format!("SELECT ARRAY[{}] FROM {}", asked.join(", "), relation.quoted());
+    let context = format!("looking for a key of {}", relation.quoted());
+    let one = async { Ok(session.one(&context, &sql, &[]).await?.get::<_, Vec<bool>>(0)) };
+    let are_keys = attempt(session, one).await?.unwrap_or_default();
+    let found = candidates.iter().zip(are_keys).find(|(_, is_key)| *is_key);
+    Ok(found.map(|(column, _)| column.name.clone()))
+}

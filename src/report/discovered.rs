@@ -1,0 +1,118 @@
+//! What `init` has found in a database, as a table, and what to do next.
+
+use super::budgets::counted;
+use super::{grouped, visible_line};
+use crate::tile::LonLatBox;
+
+/// What was found.
+#[derive(Debug, Clone)]
+pub struct DiscoveredTables {
+    /// The columns with geometries.
+    pub columns: Vec<DiscoveredColumn>,
+    /// What the user should know, with the SQL that helps.
+    pub remarks: Vec<String>,
+    /// Where the tiles of these layers go.
+    pub output: String,
+    /// The number of layers that can be drawn.
+    pub layers: usize,
+}
+
+/// A column with geometries.
+#[derive(Debug, Clone)]
+pub struct DiscoveredColumn {
+    /// Its relation, as a person would write it.
+    pub table: String,
+    /// The kind of the relation.
+    pub kind: String,
+    /// Its name.
+    pub column: String,
+    /// The types of its geometries.
+    pub shape: String,
+    /// Their SRIDs.
+    pub srid: String,
+    /// The rows; `None` if they cannot be read.
+    pub rows: Option<u64>,
+    /// True if the number of rows is an estimate.
+    pub is_estimate: bool,
+    /// The box around them in degrees, if it is known.
+    pub extent: Option<LonLatBox>,
+    /// The columns that tell rows apart; with a question mark if nothing enforces it.
+    pub key: Option<String>,
+    /// Whether it has a spatial index; `None` for what can have none.
+    pub is_indexed: Option<bool>,
+    /// Whether the role may read it.
+    pub may_read: bool,
+    /// Why it is not drawn.
+    pub problem: Option<String>,
+}
+
+impl DiscoveredColumn {
+    fn cells(&self) -> [String; 9] {
+        let rows = self.rows.map(|rows| format!("{}{}", if self.is_estimate { "~" } else { "" }, grouped(rows)));
+        let degrees = |extent: LonLatBox| extent.sides().map(|side| format!("{side:.2}")).join(",");
+        let index = match self.is_indexed {
+            Some(true) => "yes",
+            Some(false) => "no",
+            None => "-",
+        };
+        let unknown = || "-".to_owned();
+        [
+            visible_line(&self.table),
+            self.kind.clone(),
+            visible_line(&self.column),
+            self.shape.clone(),
+            self.srid.clone(),
+            rows.unwrap_or_else(unknown),
+            self.extent.map_or_else(unknown, degrees),
+            self.key.as_deref().map_or_else(unknown, visible_line),
+            format!("{index}{}", if self.may_read { "" } else { ", no right to read" }),
+        ]
+    }
+}
+
+/// A table of what was found, then what the user should know.
+#[must_use]
+pub fn render_discovered(found: &DiscoveredTables) -> String {
+    let header = ["table", "kind", "column", "type", "SRID", "rows", "extent", "key", "index"].map(str::to_owned);
+    let lines: Vec<[String; 9]> =
+        std::iter::once(header).chain(found.columns.iter().map(DiscoveredColumn::cells)).collect();
+    let mut widths = [0; 9];
+    for line in &lines {
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut text = String::new();
+    for line in &lines {
+        let cells: Vec<String> = line.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    for remark in &found.remarks {
+        text.push_str(&format!("note: {}\n", visible_line(remark)));
+    }
+    text + &render_undrawn(found)
+}
+
+/// The columns that are not drawn, a line each.
+#[must_use]
+pub fn render_undrawn(found: &DiscoveredTables) -> String {
+    let line = |column: &DiscoveredColumn| {
+        let problem = column.problem.as_ref()?;
+        Some(format!(
+            "not drawn: {} of {}: {}\n",
+            visible_line(&column.column),
+            visible_line(&column.table),
+            visible_line(problem)
+        ))
+    };
+    found.columns.iter().filter_map(line).collect()
+}
+
+/// What was written, and the commands to go on with.
+#[must_use]
+pub fn render_drafted(found: &DiscoveredTables, file: &str) -> String {
+    let layers = counted(found.layers as u64, "layer");
+    let (file, output) = (visible_line(file), visible_line(&found.output));
+    format!("{file}: {layers}. Next:\n  oar-tiles seed --config {file}\n  oar-tiles preview {output}\n")
+}

@@ -1,0 +1,182 @@
+//! What `init` writes for databases of other people is seeded as it is.
+
+use crate::support::database::Db;
+use crate::support::program::{Run, bare_program, run};
+use crate::support::{Archive, folder::Folder};
+
+/// A part of `databases.sql`.
+pub(crate) fn part(name: &str) -> String {
+    let all = include_str!("databases.sql");
+    let found = all.split("-- part ").find_map(|part| part.strip_prefix(name)?.strip_prefix('\n'));
+    found.unwrap_or_else(|| panic!("{name} is not there")).to_owned()
+}
+
+/// A database with a part of `databases.sql`.
+pub(crate) fn database(name: &str) -> Db {
+    let db = Db::new();
+    db.run("SET search_path = public");
+    db.run(&part(name));
+    db
+}
+
+/// `oar-tiles init` with more arguments; the file is `oar-tiles.toml` in the folder.
+pub(crate) fn init(db: &Db, folder: &Folder, arguments: &[&str]) -> Run {
+    let mut command = bare_program();
+    command.args(["init", "--database-url", &db.url]).args(arguments).current_dir(folder.beside(""));
+    run(&mut command)
+}
+
+/// The text of the file that `init` wrote.
+pub(crate) fn written(folder: &Folder) -> String {
+    std::fs::read_to_string(folder.beside("oar-tiles.toml")).unwrap()
+}
+
+/// A command with the file, in its folder.
+pub(crate) fn with_file(db: &Db, folder: &Folder, arguments: &[&str]) -> Run {
+    let mut command = bare_program();
+    command.args(arguments).args(["--config", "oar-tiles.toml", "--database-url", &db.url]);
+    run(command.current_dir(folder.beside("")))
+}
+
+/// The layers of an archive, by the names in its metadata.
+pub(crate) fn layers(archive: &Archive) -> Vec<String> {
+    let json: serde_json::Value = serde_json::from_str(&archive.metadata("json").unwrap()).unwrap();
+    json["vector_layers"].as_array().unwrap().iter().map(|layer| layer["id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Seeds what `init` has written, at low zooms; every layer that the file has must be there.
+#[track_caller]
+fn seeds(db: &Db, folder: &Folder, output: &str) -> Archive {
+    with_file(db, folder, &["seed", "--zoom", "0-5", "--progress", "none"]).ok();
+    let archive = Archive::open(&folder.beside(output));
+    assert!(!archive.tiles().is_empty());
+    archive
+}
+
+#[test]
+fn natural_earth_is_seeded_as_it_is() {
+    let (db, folder) = (database("natural_earth"), Folder::new());
+    let said = init(&db, &folder, &[]).ok().stdout;
+    let archive = seeds(&db, &folder, &format!("{}.mbtiles", db.name));
+    let expected = ["empty_table", "ne_countries", "ne_mixed", "ne_places", "ne_rivers", "os_sites", "two_systems"];
+    assert_eq!(layers(&archive), expected);
+    let text = written(&folder);
+    for line in [
+        "ALTER TABLE \"public\".\"ne_places\" ALTER COLUMN \"geom\" TYPE geometry(Point, 4326) USING ST_SetSRID(\"geom\", 4326);",
+        "CREATE INDEX ON \"public\".\"ne_rivers\" USING gist (\"geom\");",
+    ] {
+        assert!(said.contains(line), "{said}");
+        assert!(text.replace("\n#  ", "").contains(line), "{text}");
+    }
+    assert!(!said.contains("CREATE INDEX ON \"public\".\"ne_countries\""), "{said}");
+    // A client that asks for places finds clusters at low zooms.
+    assert!(text.contains("[layer.cluster]"), "{text}");
+    for line in ["ne_countries  table", "27700", "-180.00,-80.00,179.00,79.00", "ogc_fid"] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+}
+
+#[test]
+fn a_schema_of_django_is_seeded_as_it_is_and_kept_up_to_date() {
+    let (db, folder) = (database("django"), Folder::new());
+    init(&db, &folder, &[]).ok();
+    let output = format!("{}.mbtiles", db.name);
+    let archive = seeds(&db, &folder, &output);
+    assert_eq!(
+        layers(&archive),
+        ["places_place_location", "places_place_outline", "places_place_reach", "places_with_owner"]
+    );
+    let text = written(&folder);
+    for line in [
+        "photo (bytea, binary data)",
+        "search (tsvector, an index of words)",
+        "spot (point, a geometry that PostGIS does not draw)",
+        "tags = '\"tags\"::text'",
+        "codes = '\"codes\"::text'",
+        "'Größe in m²' = '\"Größe in m²\"::float8'",
+        "select = '\"select\"'",
+        "point_count_of_row = '\"point_count\"'",
+        "SELECT placed.\"location\" FROM \"public\".\"places_place\" AS placed WHERE placed.\"owner_id\" = changed.\"id\"",
+    ] {
+        let text = text.replace("\n#  ", "").replace("\"Größe in m²\" =", "'Größe in m²' =");
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    // What a view shows of two tables follows both.
+    let installed = with_file(&db, &folder, &["track", "install"]).ok();
+    assert!(!installed.stderr.contains("nobody has said"), "{}", installed.stderr);
+    seeds(&db, &folder, &output);
+    db.run("UPDATE auth_user SET username = 'somebody else' WHERE id = 2; DELETE FROM places_place WHERE \"point_count\" = 7");
+    with_file(&db, &folder, &["reseed"]).ok();
+    let reseeded = Archive::open(&folder.beside(&output)).tiles();
+    std::fs::remove_file(folder.beside(&output)).unwrap();
+    assert_eq!(reseeded, seeds(&db, &folder, &output).tiles());
+}
+
+#[test]
+fn tables_as_martin_tests_them_are_seeded_as_they_are() {
+    let (db, folder) = (database("martin"), Folder::new());
+    let said = init(&db, &folder, &[]).ok().stdout;
+    let archive = seeds(&db, &folder, &format!("{}.mbtiles", db.name));
+    let found = layers(&archive);
+    for layer in [
+        "MixPoints",
+        "table_source",
+        "no_key",
+        "points1_vw",
+        "points1_mv",
+        "only_places",
+        "geographies",
+        "parts",
+        "public_points1",
+        "other_points1",
+        "line\n[[layer]] '''\" # ${HOME}",
+        "breaks",
+    ] {
+        assert_eq!(found.contains(&layer.to_owned()), layer != "breaks", "{layer}: {found:?}");
+    }
+    // Twins are told apart.
+    let tile = archive.tiles().remove(&(0, 0, 0)).unwrap();
+    let tile = oar_tiles::mvt::decode(&tile).unwrap();
+    let rows = |layer: &str| tile.iter().find(|one| one.name == layer).unwrap().features.len();
+    assert_eq!((rows("no_key"), rows("only_places")), (23, 23));
+    for line in [
+        "not drawn: geom of unknown_system: its geometries have SRID 0",
+        "not drawn: geom of never_filled: it was never refreshed: REFRESH MATERIALIZED VIEW \"public\".\"never_filled\";",
+        "not drawn: geom of breaks_everywhere: it cannot be read: division by zero",
+        "not drawn: geom of breaks: it cannot be read: division by zero",
+        "note: \"public\".\"no_key\" has no key",
+        "ALTER TABLE \"public\".\"no_key\" ADD COLUMN id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY;",
+        "note: \"public\".\"table_source\" has no key. The values of \"gid\" are all different today",
+        "note: \"public\".\"points1_mv\" is a materialized view, whose changes no trigger notes",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+}
+
+#[test]
+fn a_table_without_a_key_is_kept_up_to_date() {
+    let (db, folder) = (database("martin"), Folder::new());
+    init(&db, &folder, &["--table", "no_key", "--table", "only_*"]).ok();
+    with_file(&db, &folder, &["track", "install"]).ok();
+    let output = format!("{}.mbtiles", db.name);
+    seeds(&db, &folder, &output);
+    db.run("DELETE FROM no_key WHERE ctid IN (SELECT ctid FROM no_key WHERE name = 'same' LIMIT 1); UPDATE no_key SET name = 'only one' WHERE ctid IN (SELECT ctid FROM no_key WHERE name = 'twin' LIMIT 1)");
+    with_file(&db, &folder, &["reseed"]).ok();
+    let reseeded = Archive::open(&folder.beside(&output)).tiles();
+    std::fs::remove_file(folder.beside(&output)).unwrap();
+    assert_eq!(reseeded, seeds(&db, &folder, &output).tiles());
+}
+
+#[test]
+fn the_box_of_a_batch_uses_the_index_of_a_table_without_a_key() {
+    let (db, folder) = (database("martin"), Folder::new());
+    db.run("INSERT INTO no_key SELECT 'far', ST_SetSRID(ST_MakePoint(i * 10, 9000000), 900913) FROM generate_series(1, 20000) AS i; ANALYZE no_key");
+    init(&db, &folder, &["--table", "no_key"]).ok();
+    let file: toml::Table = toml::from_str(&written(&folder)).unwrap();
+    let sql = file["layer"][0]["sql"].as_str().unwrap();
+    let plan = db.rows(&format!(
+        "EXPLAIN SELECT * FROM ({sql}) AS q WHERE geom && ST_MakeEnvelope(0, 0, 100000, 100000, 900913)"
+    ));
+    let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
+    assert!(plan.iter().any(|line| line.contains("no_key_geom_idx")), "{plan:#?}");
+}

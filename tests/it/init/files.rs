@@ -1,0 +1,35 @@
+//! The file that `init` writes: never over another, and readable by people.
+
+use super::databases::{database, init, written};
+use crate::support::folder::Folder;
+use crate::texts::init::{compare_said, compare_written};
+
+#[test]
+fn no_file_is_ever_overwritten() {
+    let (db, folder) = (database("natural_earth"), Folder::new());
+    std::fs::write(folder.beside("mine.toml"), "mine").unwrap();
+    std::os::unix::fs::symlink("nowhere", folder.beside("link.toml")).unwrap();
+    for name in ["mine.toml", "link.toml"] {
+        init(&db, &folder, &["--output", name]).fails(
+            2,
+            &[&format!("error: {name} is there already, and init overwrites nothing: name another file with --output, or move this one away")],
+        );
+    }
+    assert_eq!(std::fs::read_to_string(folder.beside("mine.toml")).unwrap(), "mine");
+    assert!(!folder.beside("nowhere").exists());
+    init(&db, &folder, &["--output", "no/folder.toml"]).fails(
+        2,
+        &["error: cannot write no/folder.toml: name another file with --output\n  cause: No such file or directory"],
+    );
+    init(&db, &folder, &["-o", "other.toml", "--table", "ne_mixed"]).ok();
+    assert!(folder.beside("other.toml").exists());
+}
+
+#[test]
+fn the_file_and_what_is_said_of_it() {
+    let (db, folder) = (database("martin"), Folder::new());
+    let said =
+        init(&db, &folder, &["--table", "no_key", "--table", "points1_*", "--table", "unknown_system"]).ok().stdout;
+    compare_said(&said.replace(&db.name, "DATABASE"));
+    compare_written(&written(&folder).replace(&db.name, "DATABASE"));
+}

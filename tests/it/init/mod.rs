@@ -1,0 +1,6 @@
+//! `init` and `seed --table`: from a database to tiles without a line of configuration.
+
+pub(crate) mod databases;
+mod files;
+mod refused;
+mod tables;

@@ -1,0 +1,81 @@
+//! Databases in which nothing can be drawn, and the sample's layer in a database that is not the sample's.
+
+use super::databases::{database, init};
+use crate::support::database::Db;
+use crate::support::folder::Folder;
+use crate::support::program::{bare_program, run};
+
+#[test]
+fn a_database_without_geometries_is_named() {
+    let (db, folder) = (Db::new(), Folder::new());
+    let seed =
+        || run(bare_program().args(["seed", "--table", "*", "--database-url", &db.url]).current_dir(folder.beside("")));
+    let none = "has a column of type geometry or geography. Is it the right database? ogr2ogr and shp2pgsql load files into it";
+    init(&db, &folder, &[]).fails(2, &["error: no table or view in ", none]);
+    seed().fails(2, &[none]);
+    db.run("CREATE TABLE public.places (id int PRIMARY KEY, geom geometry); INSERT INTO public.places VALUES (1, ST_MakePoint(500000, 1))");
+    init(&db, &folder, &["--table", "x*", "--table", "y"])
+        .fails(2, &["error: no table or view with a geometry in ", "is called \"x*\" or \"y\": there is places"]);
+    let nothing = "error: nothing of what was found can be drawn (1 looked at): mend what stands above, and run the command again";
+    init(&db, &folder, &[]).fails(2, &[nothing]);
+    seed().fails(2, &["not drawn: geom of places: its geometries have SRID 0", nothing]);
+    assert!(!folder.beside("oar-tiles.toml").exists());
+    init(&Db::empty(), &folder, &[]).fails(2, &["has no PostGIS"]);
+}
+
+#[test]
+fn what_the_role_may_not_read_is_named_with_the_grant() {
+    let (db, folder) = (database("natural_earth"), Folder::new());
+    let role = format!("{}_reader", db.name);
+    db.run(&format!(
+        "CREATE ROLE {role} LOGIN; GRANT SELECT (gid, geom) ON ne_places TO {role}; GRANT SELECT ON ne_rivers TO {role};
+         CREATE SCHEMA hidden; CREATE TABLE hidden.t (id int PRIMARY KEY, geom geometry(Point, 4326))"
+    ));
+    let url = db.url.replacen("oar_tiles@", &format!("{role}@"), 1);
+    let mut command = bare_program();
+    command.args(["init", "--database-url", &url]).current_dir(folder.beside(""));
+    let said = run(&mut command).ok().stdout;
+    let mut seed = bare_program();
+    seed.args(["seed", "--config", "oar-tiles.toml", "--zoom", "0-2", "--database-url", &url])
+        .current_dir(folder.beside(""));
+    let seeded = run(&mut seed);
+    db.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+    for line in [
+        format!(
+            "not drawn: wkb_geometry of ne_countries: the role may not read it: GRANT SELECT ON \"public\".\"ne_countries\" TO \"{role}\";"
+        ),
+        format!(
+            "not drawn: geom of hidden.t: the role may not use the schema \"hidden\": GRANT USAGE ON SCHEMA \"hidden\" TO \"{role}\"; GRANT SELECT ON \"hidden\".\"t\" TO \"{role}\";"
+        ),
+        "no, no right to read".to_owned(),
+    ] {
+        assert!(said.contains(&line), "{line}: {said}");
+    }
+    seeded.ok();
+    let text = super::databases::written(&folder);
+    assert!(text.contains("name (text, the role may not read it)"), "{text}");
+}
+
+#[test]
+fn the_layer_of_the_sample_in_another_database_says_where_it_comes_from() {
+    let (db, folder) = (database("natural_earth"), Folder::new());
+    let expected = "layer \"facilities\": no configuration names a layer, so that of the sample configuration was looked for, and the database ";
+    let next = "has no table \"api_facility\". With a geometry there is \"empty_table\", \"ne_countries\", \"ne_mixed\", \"ne_places\", \"ne_rivers\", \"os_sites\", \"two_systems\". Run oar-tiles init, which writes a configuration for them, or draw one at once with oar-tiles seed --table NAME";
+    for verb in [&["seed"][..], &["seed", "--dry-run"], &["track", "install"]] {
+        let mut command = bare_program();
+        command.args(verb).args(["--database-url", &db.url]).current_dir(folder.beside(""));
+        run(&mut command).fails(2, &[expected, next]);
+    }
+    db.run("DO $$ BEGIN FOR i IN 1..9 LOOP EXECUTE format('CREATE TABLE a%s (g geometry)', i); END LOOP; END $$");
+    let seed = |url: &str| run(bare_program().args(["seed", "--database-url", url]).current_dir(folder.beside("")));
+    seed(&db.url).fails(2, &["\"a9\", \"empty_table\" and 6 more. Run"]);
+    seed(&Db::new().url).fails(
+        2,
+        &["No table or view there has a column of type geometry or geography either: is it the right database?"],
+    );
+    // A table that somebody has named is an error of its own.
+    let config = folder
+        .config("[[layer]]\nname = \"facilities\"\ntable = \"api_facility\"\n[tileset]\noutput = \"a.mbtiles\"\n");
+    let named = run(bare_program().args(["seed", "--config", &config, "--database-url", &db.url]));
+    named.fails(2, &["has no table or view \"api_facility\". Set table (and schema) of the layer"]);
+}
