@@ -96,7 +96,7 @@ def after_commits(bench):
     port = free_port()
     with varnish(bench, port) as cache:
         command = [bench.oar_tiles, "serve", target, "--listen", f"127.0.0.1:{port}", "--trusted-proxy", "127.0.0.1", "--drain", "0s",
-                   "--cache-control", "public, max-age=3600", "--writer=always", "--zoom", bench.zooms, "--database-url", bench.url,
+                   "--cache-control", "public, max-age=3600", "--writer=always", "--database-url", bench.url,
                    "--config", config(bench, cache)]
         log = open(bench.file("purge.log"), "w")
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True)
