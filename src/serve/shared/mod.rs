@@ -188,3 +188,21 @@ impl SharedCache {
 fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
+
+#[cfg(all(test, feature = "redis"))]
+mod tests {
+    use super::*;
+
+    /// The client's own limit for an answer is twenty times the budget.
+    #[tokio::test]
+    async fn a_redis_that_never_answers_is_given_up_within_the_budget_and_not_only_when_its_client_gives_up() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("redis://{}", silent.local_addr().unwrap()).parse().unwrap();
+        let shared = SharedCache::new(&url, Arc::new(Metrics::new())).unwrap();
+        tokio::select! {
+            biased;
+            given_up = shared.0.link.get("key") => panic!("the client came first: {given_up:?}"),
+            found = shared.get("key", None) => assert!(found.is_none()),
+        }
+    }
+}

@@ -3,6 +3,7 @@
 mod bucket_tags;
 mod clouds;
 mod command_line;
+mod killed;
 mod moto_cloudfront;
 mod planning;
 mod real_caches;

@@ -1,6 +1,7 @@
 //! What a publish changed is told, once it is durable, and never lost.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use crate::support::Db;
 use crate::support::places::Places;
@@ -45,13 +46,18 @@ impl ToldPlaces {
         std::fs::write(&self.places.config, changed).unwrap();
     }
 
-    pub(super) fn verb(&self, verb: &str, arguments: &[&str]) -> Run {
+    pub(super) fn command(&self, verb: &str, arguments: &[&str]) -> Command {
         let mut command = program();
         command.arg(verb).args(arguments).args(["--config", &self.places.config]);
         if matches!(verb, "seed" | "reseed" | "track") {
             command.args(["--database-url", &self.db.url]);
         }
-        run(self.places.with_keys(&mut command))
+        self.places.with_keys(&mut command);
+        command
+    }
+
+    pub(super) fn verb(&self, verb: &str, arguments: &[&str]) -> Run {
+        run(&mut self.command(verb, arguments))
     }
 
     pub(super) fn file(&self, name: &str) -> PathBuf {
