@@ -43,7 +43,7 @@ pub async fn dry_run(job: &Job, request: &PurgeRequest) -> Result<Vec<PlannedPur
     aside(move || Ok(planned(&owned.purge_target()?, &purges, entry.as_ref())?)).await?
 }
 
-/// What waits for each CDN.
+/// What waits for each CDN, also for those that are no longer in the settings.
 ///
 /// # Errors
 /// If the outbox cannot be read.
@@ -77,6 +77,10 @@ async fn add(job: &Job, request: &PurgeRequest) -> Result<(), CommandError> {
     let (entry, forgets, notes) = (entry(request)?, request.forget, job.target.notes()?);
     let changed = move || {
         Outbox::change(&*notes, |outbox| {
+            if forgets {
+                // Also what waits for CDNs that are no longer in the settings.
+                outbox.queues.retain(|name, _| names.contains(name));
+            }
             for name in &names {
                 let queue = outbox.queues.entry(name.clone()).or_default();
                 if forgets {

@@ -101,12 +101,12 @@ pub fn render_backlog(backlog: &Backlog) -> String {
     text
 }
 
-/// What a CDN has not been told of a target; `None` if nothing waits.
+/// What waits for a CDN before a target; `None` if nothing does.
 fn told(target: &str, purge: &PurgeStatus) -> Option<String> {
     let tiles = purge.tiles.map_or_else(|| "every tile".to_owned(), |tiles| counted(tiles, "tile"));
     match &purge.stopped {
         Some(why) => Some(format!(
-            "{target}: {} refuses to be told what changed, and {tiles} and {} wait: {why}. Put that right, then run oar-tiles purge\n",
+            "{target}: {} is not purged, and {tiles} and {} wait: {why}. Put that right, then run oar-tiles purge\n",
             purge.provider,
             counted(purge.items, "item")
         )),

@@ -100,6 +100,16 @@ impl Job {
         let patience = DeliveryPatience { retries, repeats: true };
         let delivered = self.tell_cdns(&self.settings.tileset.purges, patience).await?;
         let mut missing = Vec::new();
+        if !self.settings.tileset.purges.is_empty() {
+            let status = self.purge_status().await?;
+            for left in status.iter().filter(|left| !is_configured(&left.provider, &self.settings.tileset.purges)) {
+                let message = format!(
+                    "what changed waits for {}, and no [[purge]] has this address: put it back, or run oar-tiles purge --forget when that cache is no longer used",
+                    left.provider
+                );
+                self.report.event(&Event::Warning { message });
+            }
+        }
         for one in &delivered {
             let Some(message) = warning(one) else { continue };
             self.report.event(&Event::Warning { message });
@@ -122,7 +132,7 @@ impl Job {
         Ok(aside(move || Outbox::read(&*notes)).await??)
     }
 
-    /// What waits for each CDN of the settings.
+    /// What waits for each CDN of the settings, and for those that were in the settings when it was published.
     ///
     /// # Errors
     /// If the outbox cannot be read.
@@ -137,7 +147,12 @@ impl Job {
             let queue = outbox.queues.get(&name).cloned().unwrap_or_default();
             status_of(name, &queue)
         };
-        Ok(purges.iter().map(of).collect())
+        let removed = outbox.queues.iter().filter(|(name, queue)| !queue.is_empty() && !is_configured(name, purges));
+        let of_removed = |(name, queue): (&String, &PurgeQueue)| PurgeStatus {
+            stopped: Some("no [[purge]] has this address".to_owned()),
+            ..status_of(name.clone(), queue)
+        };
+        Ok(purges.iter().map(of).chain(removed.map(of_removed)).collect())
     }
 
     async fn tell_cdns(
@@ -167,6 +182,12 @@ fn status_of(provider: String, queue: &PurgeQueue) -> PurgeStatus {
         spent_this_month: queue.spent.items,
         stopped: queue.stopped.clone(),
     }
+}
+
+/// True if one of the settings' CDNs has the queue with this name.
+#[must_use]
+fn is_configured(queue: &str, purges: &[PurgeOptions]) -> bool {
+    purges.iter().any(|options| queue_name(options) == queue)
 }
 
 /// What the user has to know of a CDN that was not told everything.

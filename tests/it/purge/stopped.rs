@@ -24,7 +24,7 @@ fn a_provider_that_refuses_is_named_by_status_metrics_and_the_change_log() {
     assert!(file.contains(&format!("oar_tiles_purge_stopped{{{of_file} 1\n")), "{file}");
     assert!(file.contains(&format!("oar_tiles_purge_waiting_tiles{{{of_file} {waits}\n")), "{file}");
     let log = told.verb("track", &["status"]).ok().stdout;
-    let said = format!("command https://tiles.test/ refuses to be told what changed, and {waits} tiles");
+    let said = format!("command https://tiles.test/ is not purged, and {waits} tiles");
     assert!(log.contains(&said) && log.contains("exit code 78") && log.contains("run oar-tiles purge"), "{log}");
     let served = Served::at(&told.places, "tiles/", &[]);
     let (status, text) = served.admin("/metrics");
@@ -41,4 +41,36 @@ fn a_provider_that_refuses_is_named_by_status_metrics_and_the_change_log() {
     told.verb("reseed", &["--metrics", metrics]).ok();
     let file = std::fs::read_to_string(metrics).unwrap();
     assert!(file.contains(&format!("oar_tiles_purge_waiting_tiles{{{of_file} 0\n")), "{file}");
+}
+
+#[test]
+fn what_waits_for_a_cache_that_was_removed_from_the_settings_is_shown_until_it_is_forgotten() {
+    let told = ToldPlaces::new("tiles/", "");
+    told.verb("seed", &[]).ok();
+    told.end_with("exit 75");
+    told.change(ONE).0.ok();
+    told.end_with("exit 0");
+    told.told();
+    let moved = "https://other.test/";
+    told.configure(|text| text.replace("https://tiles.test/", moved));
+    told.db.run(&format!("UPDATE api_facility SET name = name || '?' WHERE {ONE}"));
+    let warned = told.verb("reseed", &[]).ok().stderr;
+    let message = "what changed waits for command https://tiles.test/, and no [[purge]] has this address: put it back, or run oar-tiles purge --forget";
+    assert!(warned.contains(message), "{warned}");
+    assert!(told.told().iter().all(|line| line.starts_with(moved)));
+    let status = told.status();
+    assert_eq!(
+        (&status[0]["tiles"], &status[1]["tiles"], &status[1]["provider"], &status[1]["stopped"]),
+        (&0.into(), &4.into(), &"command https://tiles.test/".into(), &"no [[purge]] has this address".into())
+    );
+    // The address is back: nothing was lost.
+    told.configure(|text| text.replace(moved, "https://tiles.test/"));
+    told.verb("purge", &[]).ok();
+    assert_eq!(told.told().len(), 4);
+    // And forgotten.
+    told.end_with("exit 75");
+    told.change(ONE).0.ok();
+    told.configure(|text| text.replace("https://tiles.test/", moved));
+    told.verb("purge", &["--forget"]).ok();
+    assert_eq!(told.status().as_array().unwrap().len(), 1);
 }
