@@ -168,6 +168,17 @@ fn writer_and_reader_forget_exactly_the_tiles_that_changed() {
         assert_eq!(about["writer"]["lag_seconds"], 0.0, "{about}");
         assert!(writer.admin("/metrics").1.contains("\noar_tiles_generation_lag_seconds 0.0\n"));
         assert!(reader.admin("/metrics").1.contains("\noar_tiles_generation_lag_seconds -1.0\n"));
+        // A server that has published sends nothing older from then on, also before it would have polled.
+        fleet.change(2);
+        until("it is published", || status_of(&writer)["writer"]["published"] == 3);
+        let at_once = answers(&writer, &after);
+        let wanted = bodies(&fleet.fresh());
+        for (path, (body, _)) in &at_once {
+            assert!(
+                *body == wanted.get(path).cloned().unwrap_or_default(),
+                "{kind}: {path} is older than what is published"
+            );
+        }
         assert_eq!(writer.ends_after("-TERM"), Some(143), "{kind}: its subscribers do not hold it up");
     }
 }
