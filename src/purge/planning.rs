@@ -28,16 +28,7 @@ impl Planning<'_> {
     /// By what the entries of a queue are purged. Tags are relied on only where nothing without them can be in the CDN's cache.
     pub(super) fn by(&self, queue: &PurgeQueue) -> PlannedBy {
         let by = self.options.by.or(self.facts.takes.first().copied()).unwrap_or(PurgeBy::All);
-        let sent = match &self.target.tags {
-            _ if by != PurgeBy::Tag => return PlannedBy { by, establishes: None },
-            TagSender::Nobody => return PlannedBy { by: self.by_address(), establishes: None },
-            TagSender::Server(sent) | TagSender::Bucket(sent) => sent,
-        };
-        if queue.tags.as_ref() == Some(sent) {
-            PlannedBy { by, establishes: None }
-        } else {
-            PlannedBy { by: PurgeBy::All, establishes: Some(sent.clone()) }
-        }
+        planned_by(by, self.by_address(), queue, &self.target.tags)
     }
 
     /// Everything by address, whatever waits.
@@ -121,6 +112,20 @@ impl Planning<'_> {
     }
 }
 
+/// By what the entries of a queue are purged, if the settings say `by`: where nobody sends tags, by `by_address` instead of tags.
+fn planned_by(by: PurgeBy, by_address: PurgeBy, queue: &PurgeQueue, tags: &TagSender) -> PlannedBy {
+    let sent = match tags {
+        _ if by != PurgeBy::Tag => return PlannedBy { by, establishes: None },
+        TagSender::Nobody => return PlannedBy { by: by_address, establishes: None },
+        TagSender::Server(sent) | TagSender::Bucket(sent) => sent,
+    };
+    if queue.tags.as_ref() == Some(sent) {
+        PlannedBy { by, establishes: None }
+    } else {
+        PlannedBy { by: PurgeBy::All, establishes: Some(sent.clone()) }
+    }
+}
+
 /// The tiles of entries that were not there before.
 fn new_tiles(entries: &[OutboxEntry]) -> TilesToPurge {
     let of = |entry: &OutboxEntry| match (&entry.added, &entry.tiles) {
@@ -170,5 +175,24 @@ impl LeftNames<'_> {
             || among(&self.prefixes, PurgeItem::Zoom(zoom))
             || !self.tags.is_empty()
                 && (self.tags.contains(tag.as_str()) || self.tags.contains(tag.of_band(tile).as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_relied_on_once_everything_was_purged_while_they_were_sent() {
+        let sent = TagSender::Server("xkey: {band} of facilities".to_owned());
+        let by = |queue: &PurgeQueue, tags: &TagSender| planned_by(PurgeBy::Tag, PurgeBy::Url, queue, tags);
+        let fresh = by(&PurgeQueue::default(), &sent);
+        assert_eq!((fresh.by, fresh.establishes.as_deref()), (PurgeBy::All, Some("xkey: {band} of facilities")));
+        let queue = PurgeQueue { tags: fresh.establishes, ..PurgeQueue::default() };
+        assert_eq!(by(&queue, &sent), PlannedBy { by: PurgeBy::Tag, establishes: None });
+        // Other tags from now on.
+        let other = TagSender::Bucket("cache-tag: {band}".to_owned());
+        assert_eq!(by(&queue, &other).by, PurgeBy::All);
+        assert_eq!(by(&queue, &TagSender::Nobody), PlannedBy { by: PurgeBy::Url, establishes: None });
     }
 }

@@ -220,3 +220,16 @@ fn what_is_sent_once_more_is_paid_from_the_same_budget() {
     assert!(waits.contains("the budget allows the next item in"), "{waits}");
     assert!(told.told().len() <= 1, "fewer and larger items, and none beyond the budget");
 }
+
+#[test]
+fn what_is_sent_once_more_keeps_the_least_time_between_two_purges() {
+    let rebound = |config: String| config.replace("rebound = \"0s\"", "rebound = \"1s\"");
+    let told = ToldPlaces::with("tiles/", "settle = \"0s\"\nmin_interval = \"1h\"", rebound);
+    let warned = told.verb("seed", &[]).ok().stderr;
+    assert_eq!(told.told(), ["https://tiles.test/*"], "{warned}");
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    let warned = told.verb("purge", &[]).ok().stderr;
+    assert!(warned.contains("the budget allows the next item in 59m"), "{warned}");
+    assert!(told.told().is_empty());
+    assert!(told.status()[0]["again"].is_null(), "every tile is sent once more later");
+}
