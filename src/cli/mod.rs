@@ -1,5 +1,6 @@
 //! Flags as typed. Nothing is decided here: "not given" stays `None`.
 
+mod config;
 mod init;
 mod jobs;
 mod purge;
@@ -16,6 +17,7 @@ use crate::changes::Cursor;
 use crate::config::{Flag, Progress};
 use crate::tile::{LonLatBox, ZoomList};
 
+pub use config::ConfigFlags;
 pub use init::Init;
 pub use jobs::{Jobs, JobsOne, JobsServer, JobsSubmit, JobsWork};
 pub use purge::{Purge, PurgeStatusFlags, PurgeVerb, PurgeWhat};
@@ -64,8 +66,8 @@ pub enum Command {
     /// Submit jobs to a server that writes its target, and look after them
     #[command(subcommand)]
     Jobs(Jobs),
-    /// Print the settings and where each value came from
-    Config(SettingFlags),
+    /// Print the settings and where each value came from, or check them
+    Config(ConfigFlags),
 }
 
 /// Flags that override the configuration.

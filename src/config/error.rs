@@ -83,6 +83,12 @@ pub enum ConfigError {
         /// What there is.
         hint: String,
     },
+    /// The number of problems that `config --check` has named.
+    #[error("the configuration has problems: {problems}, each named above")]
+    Problems {
+        /// How many.
+        problems: usize,
+    },
     /// The database URL.
     #[error(transparent)]
     Connection(#[from] crate::postgis::Error),

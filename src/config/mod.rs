@@ -11,9 +11,13 @@
 //! | `s3` | the checks of the section `[s3]` |
 //! | `purge` | the checks of the sections `[[purge]]` |
 //! | `tile_headers` | headers and metadata with placeholders; who sends tags |
+//! | `variables` | `${NAME}` in the strings of a file |
 //! | `show` | the output of `oar-tiles config` |
+//! | `check` | all problems of a configuration at once |
+//! | `schema` | the JSON Schema of a file |
 
 mod budget;
+mod check;
 mod error;
 mod file;
 mod layer;
@@ -23,16 +27,20 @@ mod placeholders;
 mod purge;
 mod rows;
 mod s3;
+mod schema;
 mod serve;
 mod settings;
 mod show;
 mod tile_headers;
 mod values;
+mod variables;
 
 use std::path::Path;
 
+pub use check::{Checked, CheckedSources, check};
 pub use error::ConfigError;
 pub use file::Progress;
+pub use schema::schema;
 pub use settings::{DatabaseSettings, JobSettings, LayerSettings, RunSettings, Settings, TilesetSettings, layer_names};
 pub use values::{CONFIG_VARIABLE, ConfigValues, Origin, SAMPLE};
 
@@ -51,8 +59,10 @@ pub fn gather(
     flags: Vec<Flag>,
 ) -> Result<ConfigValues, ConfigError> {
     let mut values = ConfigValues::defaults()?;
+    let environment: Vec<(String, String)> = environment.into_iter().collect();
+    let look_up = |name: &str| environment.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone());
     if let Some(file) = file {
-        values.add_file(file)?;
+        values.add_file(file, &look_up)?;
     }
     if let Some(draft) = draft {
         values.add_draft(draft)?;

@@ -151,7 +151,8 @@ impl Settings {
         let check = Check { values };
         let application_name = check.present("database.application_name", given.database.application_name.clone())?;
         let connect_timeout = check.present("database.connect_timeout", given.database.connect_timeout)?;
-        let url = given.database.url.as_ref().map(|url| url.0.as_str());
+        let url = check.database_url(&given.database)?;
+        let url = url.as_deref();
         // The PG* variables override a URL from a file; a URL from a flag or from DATABASE_URL they only complete.
         let url_is_weak = matches!(values.origin("database.url"), Some(Origin::File(_) | Origin::Default) | None);
         let connect = ConnectOptions::new(url, environment, url_is_weak, &application_name, connect_timeout)?;
@@ -289,6 +290,28 @@ impl Check<'_> {
             },
             layers,
         })
+    }
+
+    /// The database's address. A flag and the environment win over the file, whichever of its two keys that has.
+    fn database_url(&self, database: &DatabaseSection) -> Result<Option<String>, ConfigError> {
+        let url = database.url.as_ref().map(|url| url.0.clone());
+        let Some(path) = &database.url_file else { return Ok(url) };
+        match self.values.origin("database.url") {
+            Some(Origin::Flag(_) | Origin::Environment(_)) => return Ok(url),
+            None => {}
+            Some(_) => {
+                let what = "is given beside url_file: one of them is enough".to_owned();
+                return Err(self.wrong("database.url", what));
+            }
+        }
+        let failed = |error: std::io::Error| {
+            self.wrong("database.url_file", format!("{} cannot be read ({error})", path.display()))
+        };
+        let text = std::fs::read_to_string(path).map_err(failed)?;
+        match text.trim() {
+            "" => Err(self.wrong("database.url_file", format!("{} is empty: write the URL into it", path.display()))),
+            url => Ok(Some(url.to_owned())),
+        }
     }
 
     fn lock_timeout(&self, database: &DatabaseSection) -> Result<Duration, ConfigError> {

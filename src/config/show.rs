@@ -4,6 +4,25 @@ use super::values::ConfigValues;
 use crate::sink::without_user;
 
 impl ConfigValues {
+    /// JSON with the value of each key, its secrets hidden, and its origin.
+    #[must_use]
+    pub fn show_json(&self) -> serde_json::Value {
+        let mut sections = serde_json::Map::new();
+        for (key, (value, origin)) in &self.0 {
+            let (section, field) = key.split_once('.').unwrap_or((key, ""));
+            let value = if field.is_empty() { shown_list(section, value) } else { shown_value(key, value) };
+            let shown = serde_json::json!({ "value": value, "origin": origin.to_string() });
+            if field.is_empty() {
+                sections.insert(section.to_owned(), shown);
+            } else if let serde_json::Value::Object(fields) =
+                sections.entry(section).or_insert_with(|| serde_json::json!({}))
+            {
+                fields.insert(field.to_owned(), shown);
+            }
+        }
+        serde_json::json!({ "version": 1, "settings": sections })
+    }
+
     /// TOML with a line for each value, and its origin as a comment.
     #[must_use]
     pub fn show(&self) -> String {
@@ -15,31 +34,45 @@ impl ConfigValues {
                 section = front;
                 lines.push(format!("\n[{section}]"));
             }
-            let value = match key.as_str() {
-                "database.url" | "serve.redis_url" => {
-                    toml::Value::String(value.as_str().map(masked).unwrap_or_default())
-                }
-                "s3.endpoint" => toml::Value::String(value.as_str().map(hidden_user).unwrap_or_default()),
-                _ => value.clone(),
-            };
-            lines.push(format!("{field} = {value}  # {origin}"));
+            lines.push(format!("{field} = {}  # {origin}", shown_value(key, value)));
         }
         for list in ["purge", "layer"] {
-            let Some((toml::Value::Array(sections), origin)) = self.0.get(list) else { continue };
+            let Some((sections, origin)) = self.0.get(list) else { continue };
+            let toml::Value::Array(sections) = shown_list(list, sections) else { continue };
             for section in sections {
                 lines.push(format!("\n[[{list}]]  # {origin}"));
                 if let toml::Value::Table(fields) = section {
-                    lines.extend(fields.iter().map(|(field, value)| match value {
-                        toml::Value::String(url) if list == "purge" => {
-                            format!("{field} = {}", toml::Value::String(hidden_user(url)))
-                        }
-                        value => format!("{field} = {value}"),
-                    }));
+                    lines.extend(fields.iter().map(|(field, value)| format!("{field} = {value}")));
                 }
             }
         }
         lines.join("\n").trim_start().to_owned() + "\n"
     }
+}
+
+/// A value without its secrets.
+fn shown_value(key: &str, value: &toml::Value) -> toml::Value {
+    match key {
+        "database.url" | "serve.redis_url" => toml::Value::String(value.as_str().map(masked).unwrap_or_default()),
+        "s3.endpoint" => toml::Value::String(value.as_str().map(hidden_user).unwrap_or_default()),
+        _ => value.clone(),
+    }
+}
+
+/// The tables of a list without their secrets.
+fn shown_list(list: &str, value: &toml::Value) -> toml::Value {
+    let mut value = value.clone();
+    if list == "purge"
+        && let toml::Value::Array(sections) = &mut value
+    {
+        let texts = sections.iter_mut().filter_map(toml::Value::as_table_mut).flat_map(|fields| fields.iter_mut());
+        for (_, text) in texts {
+            if let toml::Value::String(url) = text {
+                *url = hidden_user(url);
+            }
+        }
+    }
+    value
 }
 
 /// A URL with `(hidden)` instead of user and password.

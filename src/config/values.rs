@@ -9,6 +9,7 @@ use serde::Deserialize as _;
 
 use super::error::ConfigError;
 use super::file::ConfigFile;
+use super::variables::expanded;
 use crate::serve::TOKEN_VARIABLE;
 
 /// The sample configuration, which holds all defaults.
@@ -126,10 +127,19 @@ impl ConfigValues {
     }
 
     /// Adds a file.
-    pub(super) fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
+    pub(super) fn add_file(
+        &mut self,
+        path: &Path,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<(), ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        self.add_text(&text, &Origin::File(path.to_owned()), path)
+        self.add_file_text(&expanded(path, &text, environment)?, path)
+    }
+
+    /// Adds the text of a file, whose variables are replaced.
+    pub(super) fn add_file_text(&mut self, text: &str, path: &Path) -> Result<(), ConfigError> {
+        self.add_text(text, &Origin::File(path.to_owned()), path)
     }
 
     /// The defaults with a draft over them.
@@ -144,7 +154,8 @@ impl ConfigValues {
 
     /// Adds a draft.
     pub(super) fn add_draft(&mut self, text: &str) -> Result<(), ConfigError> {
-        self.add_text(text, &Origin::Draft, Path::new("the draft for the tables of the database"))
+        let path = Path::new("the draft for the tables of the database");
+        self.add_text(&expanded(path, text, &|_no_variable| None)?, &Origin::Draft, path)
     }
 
     fn add_text(&mut self, text: &str, origin: &Origin, path: &Path) -> Result<(), ConfigError> {

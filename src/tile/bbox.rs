@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{TileRect, WORLD_UNITS, WorldRect, Zoom, latitude, longitude};
@@ -58,6 +59,20 @@ pub enum BoxError {
     /// West and east are the same meridian.
     #[error("the box {0} is empty: west and east are the same (for the whole world write -180,-85.0511,180,85.0511)")]
     Empty(String),
+}
+
+impl JsonSchema for LonLatBox {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "LonLatBox".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        String::json_schema(generator)
+    }
 }
 
 impl LonLatBox {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A zoom level, 0..=22. At zoom z the world is 2^z by 2^z tiles.
@@ -46,11 +47,25 @@ impl fmt::Display for Zoom {
 pub struct ZoomList(BTreeSet<Zoom>);
 
 /// A configuration file may say `zoom = 7` as well as `zoom = "0-7"`.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum ZoomText {
     Number(u64),
     Text(String),
+}
+
+impl JsonSchema for ZoomList {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ZoomList".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        ZoomText::json_schema(generator)
+    }
 }
 
 impl TryFrom<ZoomText> for ZoomList {

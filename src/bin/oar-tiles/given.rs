@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 
-use oar_tiles::cli::SettingFlags;
+use oar_tiles::cli::{ConfigFlags, SettingFlags};
 use oar_tiles::command::config;
-use oar_tiles::config::{CONFIG_VARIABLE, ConfigValues, JobSettings, Settings, gather};
+use oar_tiles::config::{CONFIG_VARIABLE, CheckedSources, ConfigValues, JobSettings, Settings, gather, schema};
 use oar_tiles::postgis::Parts;
-use oar_tiles::report::print;
+use oar_tiles::report::{print, print_as_json, say, say_error};
 use oar_tiles::run::CommandError;
+use oar_tiles::stop::Stop;
+
+use super::on_runtime;
 
 pub(super) fn environment() -> Parts {
     Parts::from_environment(|name| std::env::var(name).ok())
@@ -23,11 +26,13 @@ pub(super) fn gathered(flags: &SettingFlags) -> Result<ConfigValues, CommandErro
 
 /// The values of a command; the layers of a draft replace those of the file.
 fn gathered_over(flags: &SettingFlags, draft: Option<&str>) -> Result<ConfigValues, CommandError> {
-    let file = flags
-        .config
-        .clone()
-        .or_else(|| std::env::var_os(CONFIG_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from));
-    Ok(gather(file.as_deref(), draft, variables(), flags.flags())?)
+    Ok(gather(config_file(flags).as_deref(), draft, variables(), flags.flags())?)
+}
+
+/// The configuration file of a command.
+fn config_file(flags: &SettingFlags) -> Option<PathBuf> {
+    let of_environment = || std::env::var_os(CONFIG_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    flags.config.clone().or_else(of_environment)
 }
 
 /// The settings of a command that has no file.
@@ -64,7 +69,35 @@ pub(super) fn resolved_for(flags: &SettingFlags, target: &str) -> Result<JobSett
     Ok(settings)
 }
 
-pub(super) fn run_config(flags: &SettingFlags) -> Result<(), CommandError> {
+pub(super) fn run_config(arguments: &ConfigFlags, stop: &Stop) -> Result<(), CommandError> {
+    let flags = &arguments.given;
+    if arguments.schema {
+        return Ok(print_as_json(&schema())?);
+    }
+    if arguments.check {
+        return run_check(arguments, stop);
+    }
     let values = gathered(flags)?;
+    if arguments.json {
+        return Ok(print_as_json(&config::config_json(&values, &environment(), &flags.layer)?)?);
+    }
     Ok(print(&config::config(&values, &environment(), &flags.layer)?)?)
+}
+
+fn run_check(arguments: &ConfigFlags, stop: &Stop) -> Result<(), CommandError> {
+    let flags = &arguments.given;
+    let (file, variables): (_, Vec<_>) = (config_file(flags), variables().collect());
+    let sources = CheckedSources {
+        file: file.as_deref(),
+        variables: &variables,
+        flags: &flags.flags(),
+        connection: &environment(),
+        layers: &flags.layer,
+    };
+    let found = on_runtime(async || config::check_config(sources, arguments.database, stop).await)?;
+    found.problems.iter().for_each(|problem| say_error(problem));
+    found.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
+    config::without_problems(&found)?;
+    let name = file.map_or_else(|| "the configuration".to_owned(), |file| file.display().to_string());
+    Ok(print(&format!("{name}: no problem found\n"))?)
 }

@@ -58,7 +58,7 @@ fn main() -> ExitCode {
         Command::Preview(arguments) => run_preview(arguments, &stop),
         Command::Track(arguments) => run_track(arguments, &stop),
         Command::Jobs(arguments) => run_jobs(arguments),
-        Command::Config(flags) => run_config(flags),
+        Command::Config(arguments) => run_config(arguments, &stop),
     };
     match ended.map_err(|error| interrupted(error, &stop)) {
         Ok(()) => Exit::Done.into(),

@@ -4,6 +4,9 @@ mod purge;
 mod s3;
 mod serve;
 
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::postgis::{Beyond, OnLargeTile, OnTileError};
@@ -14,7 +17,7 @@ pub(super) use s3::{CacheControl, EncryptionName, S3Section};
 pub(super) use serve::{AccessLogName, CdnHeaderName, RefreshName, ServeSection, TagHeaderName, WriterName};
 
 /// All keys of a configuration.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct ConfigFile {
     pub(super) database: DatabaseSection,
@@ -29,22 +32,26 @@ pub(super) struct ConfigFile {
     pub(super) layer: Option<Vec<LayerSection>>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct DatabaseSection {
     pub(super) url: Option<Secret>,
-    #[serde(with = "duration")]
+    pub(super) url_file: Option<std::path::PathBuf>,
+    #[serde(deserialize_with = "duration::deserialize")]
+    #[schemars(with = "Option<String>")]
     pub(super) statement_timeout: Option<std::time::Duration>,
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
+    #[schemars(with = "Option<String>")]
     pub(super) lock_timeout: Option<std::time::Duration>,
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
+    #[schemars(with = "Option<String>")]
     pub(super) connect_timeout: Option<std::time::Duration>,
     pub(super) application_name: Option<String>,
     pub(super) work_mem: Option<String>,
     pub(super) restarts: Option<u32>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct TilesetSection {
     pub(super) name: Option<String>,
@@ -58,20 +65,21 @@ pub(super) struct TilesetSection {
     pub(super) max_shrink: Option<String>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct TargetSection {
     pub(super) template: Option<String>,
     pub(super) compression: Option<Compression>,
     pub(super) publish: Option<PublishMode>,
     pub(super) keep_versions: Option<usize>,
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
+    #[schemars(with = "Option<String>")]
     pub(super) keep_for: Option<std::time::Duration>,
     pub(super) public_url: Option<String>,
 }
 
 /// How a directory or a bucket stores tiles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Compression {
     Gzip,
@@ -79,25 +87,27 @@ pub(super) enum Compression {
 }
 
 /// How clients get to see a run's tiles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum PublishMode {
     InPlace,
     Versioned,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct ChangesSection {
     pub(super) schema: Option<String>,
     pub(super) truncate_rows: Option<u32>,
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
+    #[schemars(with = "Option<String>")]
     pub(super) debounce: Option<std::time::Duration>,
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
+    #[schemars(with = "Option<String>")]
     pub(super) poll: Option<std::time::Duration>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RunSection {
     pub(super) workers: Option<usize>,
@@ -108,7 +118,7 @@ pub(super) struct RunSection {
 }
 
 /// The memory for cached rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a number of megabytes, or \"auto\"")]
 pub(super) enum RowsMb {
     Megabytes(usize),
@@ -116,14 +126,14 @@ pub(super) enum RowsMb {
 }
 
 /// The one word that stands for a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum AutoWord {
     Auto,
 }
 
 /// The section `[layer_defaults]`: keys of tiles that each layer may override.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct LayerDefaults {
     pub(super) extent: Option<u32>,
@@ -138,14 +148,14 @@ pub(super) struct LayerDefaults {
 }
 
 /// A limit for all zooms, or one for each list of zooms; 0 means no limit.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a number, or a table of zooms and numbers such as { \"0-6\" = 300000 }")]
 pub(super) enum Limit {
     All(u64),
-    ByZoom(toml::Table),
+    ByZoom(#[schemars(with = "BTreeMap<String, u64>")] toml::Table),
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LayerSection {
     pub(super) name: String,
@@ -158,6 +168,7 @@ pub(super) struct LayerSection {
     pub(super) feature_id: Option<String>,
     #[serde(rename = "where")]
     pub(super) filter: Option<String>,
+    #[schemars(with = "Option<BTreeMap<String, ZoomList>>")]
     pub(super) property_zooms: Option<toml::Table>,
     pub(super) aggregate: Option<AggregateSection>,
     pub(super) cluster: Option<ClusterSection>,
@@ -177,7 +188,7 @@ pub(super) struct LayerSection {
 }
 
 /// The unit in which the grid of a tile is linear.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum TileBoundsName {
     Mercator,
@@ -185,7 +196,7 @@ pub(super) enum TileBoundsName {
 }
 
 /// The section `[layer.aggregate]`: cells are drawn instead of rows.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AggregateSection {
     pub(super) cell: CellShapeName,
@@ -193,21 +204,23 @@ pub(super) struct AggregateSection {
     #[serde(default)]
     pub(super) draw: CellDrawing,
     pub(super) having: Option<String>,
+    #[schemars(with = "BTreeMap<String, String>")]
     pub(super) properties: toml::Table,
     pub(super) zoom: Option<ZoomList>,
 }
 
 /// The section `[layer.cluster]`: rows near each other are drawn as one point, as map clients cluster them.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ClusterSection {
     pub(super) size: Option<Fraction>,
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
     pub(super) properties: Option<toml::Table>,
     pub(super) zoom: Option<ZoomList>,
 }
 
 /// The shape of a cell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum CellShapeName {
     Square,
@@ -215,7 +228,7 @@ pub(super) enum CellShapeName {
 }
 
 /// The geometry that a cell is drawn as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum CellDrawing {
     #[default]
@@ -229,12 +242,26 @@ pub(super) enum CellDrawing {
 #[serde(try_from = "FractionText")]
 pub(super) struct Fraction(pub(super) f64);
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a fraction such as 0.125 or \"1/8\"")]
 enum FractionText {
     Whole(i64),
     Number(f64),
     Text(String),
+}
+
+impl JsonSchema for Fraction {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Fraction".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        FractionText::json_schema(generator)
+    }
 }
 
 impl TryFrom<FractionText> for Fraction {
@@ -257,7 +284,7 @@ impl TryFrom<FractionText> for Fraction {
 }
 
 /// The section `[[layer.track]]`: a further table that a layer's query reads.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TrackSection {
     pub(super) table: String,
@@ -266,15 +293,15 @@ pub(super) struct TrackSection {
 }
 
 /// A list of columns, or a table of names and SQL expressions; the order is kept.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a list of columns or a table of names and SQL expressions")]
 pub(super) enum Properties {
     Columns(Vec<String>),
-    Expressions(toml::Table),
+    Expressions(#[schemars(with = "BTreeMap<String, String>")] toml::Table),
 }
 
 /// How to show progress.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Progress {
     /// A bar on a terminal, lines elsewhere
@@ -290,7 +317,7 @@ pub enum Progress {
 }
 
 /// A text that `Debug` hides.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub(in crate::config) struct Secret(pub(in crate::config) String);
 

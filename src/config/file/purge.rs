@@ -4,26 +4,31 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::duration;
 
 /// A section `[[purge]]`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct PurgeSection {
     pub(in crate::config) provider: PurgeProviderName,
     pub(in crate::config) url: String,
     pub(in crate::config) by: Option<PurgeByName>,
     pub(in crate::config) budget_per_month: Option<NonZeroU64>,
-    #[serde(default, with = "duration")]
+    #[serde(default, deserialize_with = "duration::deserialize")]
+    #[schemars(with = "Option<String>")]
     pub(in crate::config) min_interval: Option<Duration>,
-    #[serde(default, with = "duration")]
+    #[serde(default, deserialize_with = "duration::deserialize")]
+    #[schemars(with = "Option<String>")]
     pub(in crate::config) wait: Option<Duration>,
     pub(in crate::config) required: Option<bool>,
-    #[serde(default, with = "duration")]
+    #[serde(default, deserialize_with = "duration::deserialize")]
+    #[schemars(with = "Option<String>")]
     pub(in crate::config) rebound: Option<Duration>,
-    #[serde(default, with = "duration")]
+    #[serde(default, deserialize_with = "duration::deserialize")]
+    #[schemars(with = "Option<String>")]
     pub(in crate::config) settle: Option<Duration>,
     pub(in crate::config) soft: Option<bool>,
     pub(in crate::config) distribution: Option<String>,
@@ -47,7 +52,7 @@ pub(in crate::config) struct PurgeSection {
 }
 
 /// Who is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::config) enum PurgeProviderName {
     CloudFront,
@@ -61,7 +66,7 @@ pub(in crate::config) enum PurgeProviderName {
 }
 
 /// By what tiles are purged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::config) enum PurgeByName {
     Auto,
@@ -72,7 +77,7 @@ pub(in crate::config) enum PurgeByName {
 }
 
 /// Cloudflare's plans.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::config) enum CloudflarePlanName {
     Free,
@@ -82,7 +87,7 @@ pub(in crate::config) enum CloudflarePlanName {
 }
 
 /// Akamai's networks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::config) enum AkamaiNetworkName {
     Production,

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::s3::CacheControl;
 use super::{Secret, duration};
 
 /// The section `[serve]`.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct ServeSection {
     pub(in crate::config) listen: Option<String>,
@@ -27,7 +28,8 @@ pub(in crate::config) struct ServeSection {
     pub(in crate::config) max_connections: Option<usize>,
     pub(in crate::config) max_connections_of_address: Option<usize>,
     pub(in crate::config) trusted_proxies: Option<Vec<String>>,
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
+    #[schemars(with = "Option<String>")]
     pub(in crate::config) drain: Option<Duration>,
     pub(in crate::config) changes: Option<bool>,
     pub(in crate::config) token_file: Option<PathBuf>,
@@ -40,15 +42,19 @@ pub(in crate::config) struct ServeSection {
     pub(in crate::config) background_guaranteed: Option<usize>,
     pub(in crate::config) live: Option<bool>,
     pub(in crate::config) live_queue: Option<usize>,
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
+    #[schemars(with = "Option<String>")]
     pub(in crate::config) live_timeout: Option<Duration>,
     pub(in crate::config) writer: Option<WriterName>,
     pub(in crate::config) write_back: Option<bool>,
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
+    #[schemars(with = "Option<String>")]
     pub(in crate::config) writer_lease: Option<Duration>,
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
+    #[schemars(with = "Option<String>")]
     pub(in crate::config) live_ttl: Option<Duration>,
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
+    #[schemars(with = "Option<String>")]
     pub(in crate::config) answer_within: Option<Duration>,
     pub(in crate::config) expires: Option<CacheControl>,
     pub(in crate::config) refresh: Option<RefreshName>,
@@ -58,7 +64,7 @@ pub(in crate::config) struct ServeSection {
 }
 
 /// A header by which CDNs learn how long they may keep a tile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 pub(in crate::config) enum CdnHeaderName {
     #[serde(rename = "CDN-Cache-Control")]
     CdnCacheControl,
@@ -69,7 +75,7 @@ pub(in crate::config) enum CdnHeaderName {
 }
 
 /// Whether a server writes the target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::config) enum WriterName {
     Never,
@@ -78,7 +84,7 @@ pub(in crate::config) enum WriterName {
 }
 
 /// What a client gets where the stored tile is stale.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::config) enum RefreshName {
     /// The stale tile, at once.
@@ -88,7 +94,7 @@ pub(in crate::config) enum RefreshName {
 }
 
 /// A header in which a CDN expects tags.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 pub(in crate::config) enum TagHeaderName {
     #[serde(rename = "Cache-Tag")]
     CacheTag,
@@ -103,7 +109,7 @@ pub(in crate::config) enum TagHeaderName {
 }
 
 /// Whether and how requests are logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::config) enum AccessLogName {
     None,

@@ -2,12 +2,13 @@
 
 use std::num::NonZeroU64;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::tile::{Zoom, ZoomLimits};
 
 /// What happens when a tile holds more of a layer than allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnLargeTile {
     /// The run names the tile and goes on.
@@ -19,7 +20,7 @@ pub enum OnLargeTile {
 }
 
 /// What happens when a layer cannot be rendered in one tile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnTileError {
     /// The run ends.

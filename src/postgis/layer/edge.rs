@@ -1,11 +1,12 @@
 //! The edge of the world at ±180°, and the rows of a layer that reach beyond it.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::tile::HALF_WORLD_METRES;
 
 /// What is drawn of rows that reach beyond ±180°.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Beyond {
     /// They are cut at the edge, and the part beyond is drawn on the other side of the world.

@@ -2,6 +2,7 @@
 
 pub(crate) mod cells;
 pub(crate) mod command_line;
+pub(crate) mod config_check;
 pub(crate) mod control_characters;
 pub(crate) mod database;
 pub(crate) mod layers;

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use crate::postgis::{Discovery, GeometryColumn};
 use crate::sink::is_own_name;
 use layer::{LayerDraft, Reference, reference};
-use text::{comment, commented, value};
+use text::{comment, commented, string, value};
 use zooms::{DraftZooms, LayerSize, last_zoom};
 
 /// The most layers of a tileset.
@@ -164,7 +164,7 @@ impl Draft {
     pub(super) fn text(&self) -> String {
         let mut text = comment(&format!(
             "Written by oar-tiles init for the database {}. The manual describes every key; without a key its default holds.",
-            value(&self.database)
+            string(&self.database)
         ));
         text.push_str(
             "# The database itself comes from --database-url, DATABASE_URL or the PG* variables, or stands here:\n",

@@ -1,6 +1,6 @@
 //! The properties of a layer, from the columns of its relation: what MVT cannot hold is cast, or left out with a comment.
 
-use super::text::{comment, key, list, value};
+use super::text::{comment, key, plain_list, string};
 use crate::postgis::{CatalogColumn, SpatialRelation, quoted};
 
 /// The properties of clusters, which those of rows may not have.
@@ -96,7 +96,7 @@ impl DraftProperties {
             text.push_str(&comment(&format!("Left out: {}.", self.left_out.join(", "))));
         }
         if self.named.iter().all(|(_, sql)| sql.is_none()) {
-            text.push_str(&format!("properties = {}\n", list(self.named.iter().map(|(name, _)| name))));
+            text.push_str(&format!("properties = {}\n", plain_list(self.named.iter().map(|(name, _)| name))));
         }
         text
     }
@@ -108,7 +108,7 @@ impl DraftProperties {
         }
         let line = |(name, sql): &(String, Option<String>)| {
             let sql = sql.clone().unwrap_or_else(|| quoted(name));
-            format!("{} = {}\n", key(name), super::text::string(&sql))
+            format!("{} = {}\n", key(name), string(&sql))
         };
         format!("[layer.properties]\n{}", self.named.iter().map(line).collect::<String>())
     }
@@ -116,5 +116,5 @@ impl DraftProperties {
 
 /// A list of names for a person.
 pub(super) fn names<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
-    names.into_iter().map(|name| value(name)).collect::<Vec<_>>().join(", ")
+    names.into_iter().map(|name| string(name)).collect::<Vec<_>>().join(", ")
 }

@@ -18,9 +18,9 @@ pub(super) fn string(text: &str) -> String {
     quoted + "\""
 }
 
-/// A name.
+/// A string in which `${` stands for itself.
 pub(super) fn value(text: &str) -> String {
-    string(text)
+    string(&text.replace("${", "$${"))
 }
 
 /// A key.
@@ -29,9 +29,14 @@ pub(super) fn key(name: &str) -> String {
     if is_bare { name.to_owned() } else { string(name) }
 }
 
-/// A list of strings.
+/// A list of strings in which `${` stands for itself.
 pub(super) fn list<'a>(texts: impl IntoIterator<Item = &'a String>) -> String {
     format!("[{}]", texts.into_iter().map(|text| value(text)).collect::<Vec<_>>().join(", "))
+}
+
+/// A list of strings at a key without variables.
+pub(super) fn plain_list<'a>(texts: impl IntoIterator<Item = &'a String>) -> String {
+    format!("[{}]", texts.into_iter().map(|text| string(text)).collect::<Vec<_>>().join(", "))
 }
 
 /// A text as comment lines of at most 120 characters, unless a word is longer.

@@ -1,0 +1,26 @@
+//! The flags of `oar-tiles config`.
+
+use clap::Args;
+
+use super::SettingFlags;
+
+/// `oar-tiles config`.
+#[expect(clippy::struct_excessive_bools, reason = "flags as typed; which go together is told to clap")]
+#[derive(Debug, Args)]
+pub struct ConfigFlags {
+    /// Flags that override the configuration.
+    #[command(flatten)]
+    pub given: SettingFlags,
+    /// Check the settings and name every problem, not only the first; nothing is rendered
+    #[arg(long)]
+    pub check: bool,
+    /// With --check: also ask the database whether the layers can be drawn
+    #[arg(long, requires = "check")]
+    pub database: bool,
+    /// Print the JSON Schema of a configuration file, for editors
+    #[arg(long, conflicts_with_all = ["check", "json"])]
+    pub schema: bool,
+    /// Print the settings as JSON
+    #[arg(long, conflicts_with = "check")]
+    pub json: bool,
+}

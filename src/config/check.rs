@@ -1,0 +1,244 @@
+//! All problems of a configuration, not only the first: what is wrong is noted and taken out, and the rest is read again.
+
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+
+use super::error::ConfigError;
+use super::file::ConfigFile;
+use super::settings::Settings;
+use super::values::{ConfigValues, Origin};
+use super::{Flag, variables};
+use crate::postgis::Parts;
+
+/// The most problems that are looked for: a file that is no configuration at all has enough with these.
+const MAX_PROBLEMS: usize = 100;
+
+/// What a check of the values has found.
+#[derive(Debug)]
+pub struct Checked {
+    /// The problems.
+    pub problems: Vec<ConfigError>,
+    /// The settings without what is wrong; `None` if nothing is left.
+    pub settings: Option<Settings>,
+}
+
+/// Where values come from, as [`gather`](super::gather) takes them.
+#[derive(Clone, Copy)]
+pub struct CheckedSources<'a> {
+    /// The file.
+    pub file: Option<&'a Path>,
+    /// The variables of the environment.
+    pub variables: &'a [(String, String)],
+    /// The flags.
+    pub flags: &'a [Flag],
+    /// What the environment says of the connection.
+    pub connection: &'a Parts,
+    /// The layers that are wanted; none for all.
+    pub layers: &'a [String],
+}
+
+/// Checks all values.
+///
+/// # Errors
+/// If the compiled-in sample is wrong, which a test excludes.
+pub fn check(sources: CheckedSources<'_>) -> Result<Checked, ConfigError> {
+    let mut problems = Vec::new();
+    let mut values = ConfigValues::defaults()?;
+    if let Some(path) = sources.file {
+        match std::fs::read_to_string(path) {
+            Ok(text) => {
+                let text = mended(path, text, sources.variables, &mut problems);
+                if let Err(error) = values.add_file_text(&text, path) {
+                    problems.push(error);
+                }
+            }
+            Err(source) => problems.push(ConfigError::Unreadable { path: path.to_owned(), source }),
+        }
+    }
+    for variable in sources.variables {
+        problems.extend(values.add_environment([variable.clone()]).err());
+    }
+    for (flag, key, value) in sources.flags {
+        values.add_flag(flag, key, value.clone());
+    }
+    problems.extend(values.names_output().err());
+    let settings = resolved(&mut values, sources, &mut problems)?;
+    let mut texts = Vec::new();
+    problems.retain(|problem| {
+        let text = problem.to_string();
+        let is_new = !texts.contains(&text);
+        texts.push(text);
+        is_new
+    });
+    Ok(Checked { problems, settings })
+}
+
+/// The text of a file with its variables replaced, and without what cannot be read.
+fn mended(path: &Path, mut text: String, variables: &[(String, String)], problems: &mut Vec<ConfigError>) -> String {
+    let look_up = |name: &str| variables.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone());
+    while problems.len() < MAX_PROBLEMS {
+        match variables::expanded(path, &text, &look_up) {
+            Ok(expanded) => {
+                text = expanded;
+                break;
+            }
+            Err(error) => {
+                let line = if let ConfigError::InFile { line, .. } = &error { *line } else { 0 };
+                let start = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+                let at = text[start..].find("${").map_or(start, |found| start + found);
+                problems.push(error);
+                if !blank(&mut text, at) {
+                    break;
+                }
+            }
+        }
+    }
+    while problems.len() < MAX_PROBLEMS {
+        let Err(error) = toml::from_str::<ConfigFile>(&text) else { break };
+        problems.push(ConfigError::in_file(path, &text, &error));
+        if !error.span().is_some_and(|span| blank(&mut text, span.start)) {
+            // Nothing of it can be read.
+            return String::new();
+        }
+    }
+    text
+}
+
+/// Replaces the key and value, or the table, at a place by blanks. Lines keep their numbers. False if there is none.
+fn blank(text: &mut String, at: usize) -> bool {
+    let Ok(table) = DeTable::parse(text) else { return false };
+    let Some(entry) = smallest(table.get_ref(), at) else { return false };
+    let is_header = text
+        .get(..entry.start)
+        .is_some_and(|before| before.rsplit('\n').next().is_some_and(|line| line.trim_start().starts_with('[')))
+        || text[entry.start..].starts_with('[') && entry.is_table;
+    let (start, end) = if is_header { section(text, entry.start) } else { (entry.start, entry.end) };
+    // A comma of a list or inline table, after it or before it.
+    let end = match text[end..].trim_start_matches([' ', '\t']).strip_prefix(',') {
+        Some(rest) if !is_header => text.len() - rest.len(),
+        _ => end,
+    };
+    let blanks: String = text[start..end].bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' }).collect();
+    if blanks.trim() == text[start..end].trim() {
+        return false;
+    }
+    text.replace_range(start..end, &blanks);
+    true
+}
+
+/// The bytes of a key with its value.
+struct FileEntry {
+    start: usize,
+    end: usize,
+    is_table: bool,
+}
+
+/// The smallest entry around a place.
+fn smallest(table: &DeTable<'_>, at: usize) -> Option<FileEntry> {
+    let mut best: Option<FileEntry> = None;
+    let mut consider = |entry: FileEntry| {
+        let holds = (entry.start..=entry.end).contains(&at);
+        if holds && best.as_ref().is_none_or(|best| entry.end - entry.start < best.end - best.start) {
+            best = Some(entry);
+        }
+    };
+    for (key, value) in table {
+        let is_table = matches!(value.get_ref(), DeValue::Table(_) | DeValue::Array(_));
+        // The span of a table with a header is that of the header.
+        let (start, end) = (key.span().start.min(value.span().start), key.span().end.max(value.span().end));
+        consider(FileEntry { start, end, is_table });
+        let mut inner: Vec<&DeTable<'_>> = Vec::new();
+        match value.get_ref() {
+            DeValue::Table(table) => inner.push(table),
+            DeValue::Array(values) => {
+                for value in values {
+                    if let DeValue::Table(table) = value.get_ref() {
+                        consider(FileEntry { start: value.span().start, end: value.span().end, is_table: true });
+                        inner.push(table);
+                    }
+                }
+            }
+            _ => {}
+        }
+        inner.into_iter().filter_map(|table| smallest(table, at)).for_each(&mut consider);
+    }
+    best
+}
+
+/// The lines of the section whose header stands at a place: to the next header that is none of its own.
+fn section(text: &str, at: usize) -> (usize, usize) {
+    let start = text[..at].rfind('\n').map_or(0, |line| line + 1);
+    let header = text[start..].lines().next().unwrap_or_default().trim();
+    let own = header.trim_matches(['[', ']', ' ']).to_owned() + ".";
+    let mut end = start + text[start..].find('\n').map_or(text.len() - start, |line| line + 1);
+    for line in text[end..].split_inclusive('\n') {
+        let trimmed = line.trim_start();
+        if trimmed.starts_with('[') && !trimmed.trim_start_matches('[').starts_with(&own) {
+            break;
+        }
+        end += line.len();
+    }
+    (start, end)
+}
+
+/// The settings, without the values that do not fit.
+fn resolved(
+    values: &mut ConfigValues,
+    sources: CheckedSources<'_>,
+    problems: &mut Vec<ConfigError>,
+) -> Result<Option<Settings>, ConfigError> {
+    let defaults = ConfigValues::defaults()?;
+    let mut layers = sources.layers.to_vec();
+    while problems.len() < MAX_PROBLEMS {
+        let error = match Settings::resolve(values, sources.connection, &layers) {
+            Ok(settings) => return Ok(Some(settings)),
+            Err(error) => error,
+        };
+        let is_mended = match &error {
+            ConfigError::Setting { key, .. } => drop_value(values, &defaults, key),
+            ConfigError::Connection(_) => drop_value(values, &defaults, "database.url"),
+            ConfigError::UnknownLayer { .. } => !std::mem::take(&mut layers).is_empty(),
+            _ => false,
+        };
+        problems.push(error);
+        if !is_mended {
+            break;
+        }
+    }
+    Ok(None)
+}
+
+/// Takes out the value that an error names, or puts the default in its place. False if there is none.
+fn drop_value(values: &mut ConfigValues, defaults: &ConfigValues, key: &str) -> bool {
+    if let Some(rest) = key.strip_prefix("layer[") {
+        // The name may hold a bracket; a field does not.
+        let Some((name, field)) = rest.rsplit_once("].").or_else(|| Some((rest.strip_suffix(']')?, ""))) else {
+            return false;
+        };
+        let field = field.split(['.', '[']).next().unwrap_or_default();
+        return drop_field(values, name, field);
+    }
+    let key = key.split('[').next().unwrap_or(key);
+    let section = key.split('.').next().unwrap_or(key);
+    // The sections of a list have no values of their own.
+    let place = [key, section].into_iter().find(|place| values.0.contains_key(*place));
+    let Some(place) = place.map(str::to_owned) else { return false };
+    let old = values.0.remove(&place);
+    if let Some(default) = defaults.0.get(&place).filter(|_| !matches!(old, Some((_, Origin::Default)))) {
+        values.0.insert(place, default.clone());
+    }
+    old.is_some_and(|(_, origin)| origin != Origin::Default)
+}
+
+/// Takes a field out of a layer, or the whole layer if the field is not there.
+fn drop_field(values: &mut ConfigValues, name: &str, field: &str) -> bool {
+    let Some((toml::Value::Array(layers), origin)) = values.0.get_mut("layer") else { return false };
+    let is_it = |layer: &toml::Value| layer.get("name").and_then(toml::Value::as_str) == Some(name);
+    let Some(at) = layers.iter().position(is_it).filter(|_| *origin != Origin::Default) else { return false };
+    let is_gone = layers[at].as_table_mut().is_some_and(|layer| layer.remove(field).is_some());
+    if !is_gone {
+        layers.remove(at);
+    }
+    !layers.is_empty()
+}
