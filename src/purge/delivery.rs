@@ -54,7 +54,7 @@ pub fn queue_name(options: &PurgeOptions) -> String {
 pub struct DeliveryPatience {
     /// True to ask providers again that have refused for good before.
     pub retries: bool,
-    /// True to wait for what is to be sent once more, as long as a provider's options say.
+    /// True to wait for purges that are repeated later, at most for the `wait` of a provider's options.
     pub repeats: bool,
 }
 

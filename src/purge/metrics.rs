@@ -8,14 +8,12 @@ type QueueMetric = (&'static str, &'static str, fn(&PurgeQueue) -> f64);
 
 #[expect(clippy::cast_precision_loss, reason = "a float is what Prometheus has")]
 const METRICS: [QueueMetric; 4] = [
-    ("oar_tiles_purge_waiting_tiles", "Tiles that the CDN has not been told of; -1 for every tile", |queue| {
+    ("oar_tiles_purge_waiting_tiles", "Changed tiles whose purge waits; -1 if all tiles of the target wait", |queue| {
         queue.tiles().count().map_or(-1.0, |count| count as f64)
     }),
-    (
-        "oar_tiles_purge_oldest_seconds",
-        "Age of the oldest publish that the CDN has not been told of; 0 for none",
-        |queue| queue.oldest().unwrap_or(0) as f64,
-    ),
+    ("oar_tiles_purge_oldest_seconds", "Age of the oldest publish whose purge waits; 0 if no purge waits", |queue| {
+        queue.oldest().unwrap_or(0) as f64
+    }),
     ("oar_tiles_purge_month_items", "Items sent to the CDN in the last month in which any were", |queue| {
         queue.spent.items as f64
     }),
@@ -24,7 +22,7 @@ const METRICS: [QueueMetric; 4] = [
     }),
 ];
 
-/// The metrics of an outbox; empty if no CDN was ever told anything. `labels` stand before those of the CDN, each with a comma behind it.
+/// The metrics of an outbox; empty if it has no queue. `labels` stand before those of the CDN, each with a comma behind it.
 #[must_use]
 pub fn purge_metrics(outbox: &Outbox, labels: &str) -> String {
     let escaped = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");

@@ -91,7 +91,7 @@ impl PurgeQueue {
         }
     }
 
-    /// Adds what is to be sent once more. If there is too much, the two newest are merged: the older ones are not put off.
+    /// Adds a purge that is repeated later. If the queue has [`MAX_ENTRIES`] of them, it is merged with the newest one, so that the older ones are repeated in time.
     pub fn add_rebound(&mut self, rebound: Rebound) {
         let is_full = self.rebounds.len() >= MAX_ENTRIES;
         match self.rebounds.pop_if(|_| is_full) {

@@ -9,7 +9,7 @@ use tempfile::NamedTempFile;
 
 use super::or_seed::seed_instead;
 use super::{ReseedOptions, ReseedOutcome, once};
-use crate::report::{Event, Report, ReseedReport};
+use crate::report::{Event, Report, ReseedReport, with_causes};
 use crate::run::{CommandError, DirtyFilter, Job, TileList, TilesWanted};
 use crate::serve::{JobDesk, JobEnd, JobProgress, JobSpec, JobWork, StartedJob};
 use crate::stop::Stop;
@@ -146,14 +146,4 @@ fn report_of(job: &Job, outcome: &ReseedOutcome) -> Value {
         }
     };
     report.unwrap_or_default()
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(" ({cause})"));
-        source = cause.source();
-    }
-    text
 }

@@ -124,7 +124,7 @@ pub async fn reseed(job: &Job, options: &ReseedOptions) -> Result<ReseedOutcome,
 /// Runs `reseed --watch`: reseeds until a stop is asked for, and hands each outcome to `each`.
 ///
 /// # Errors
-/// If a reseed fails in a way that does not pass by itself.
+/// If a reseed fails with an error that a retry does not mend.
 pub async fn watch(
     job: &Job,
     options: &ReseedOptions,

@@ -14,7 +14,8 @@ use crate::run::{CommandError, Job, QueueGate};
 use crate::serve::{TargetWriter, WriterDesk, WriterOptions};
 use crate::stop::{Signal, Stop};
 
-/// The pause after a watch has ended with an error that does not pass by itself, such as a target that needs a seed. The watch then begins again, because an operator may have mended the cause.
+/// The pause after a watch has ended with an error that a retry does not mend, such as a target that needs a seed. The watch then begins again,
+/// because an operator may have mended the cause.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 /// Keeps the target of a job up to date for a server.

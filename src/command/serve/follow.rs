@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::with_causes;
 use crate::changes::Waking;
 use crate::error::ErrorKind;
 use crate::postgis::{Database, SessionOptions};
+use crate::report::with_causes;
 use crate::run::look::LogFollower;
 use crate::run::{CommandError, Job};
 use crate::serve::KnownChanges;

@@ -116,14 +116,3 @@ fn into_read_error(error: CommandError) -> ReadError {
         other => ReadError::Remote { what: "the target cannot be opened".to_owned(), source: Box::new(other) },
     }
 }
-
-/// An error with its causes.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(" ({cause})"));
-        source = cause.source();
-    }
-    text
-}

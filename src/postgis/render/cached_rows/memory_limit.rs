@@ -15,7 +15,7 @@ impl MemoryLimit {
         MemoryLimit { limit, taken: Mutex::new(0), given_back: Condvar::new() }
     }
 
-    /// Waits until so many bytes are free; `None` if they never will be.
+    /// Waits until `bytes` are free; `None` if they are more than the limit.
     pub(super) fn take(&self, bytes: usize) -> Option<TakenMemory<'_>> {
         if bytes > self.limit {
             return None;
