@@ -37,7 +37,7 @@ use batch_queue::{BatchQueue, TakenBatch};
 
 pub use gate::{BatchGate, BatchKind, BatchPace, BatchPass};
 pub use layers::{FailedTile, LayerStats, MAX_FAILED_TILES};
-pub use stats::{LargestTile, TileSizes, ZoomStats};
+pub use stats::{LargestTile, StageTimes, TileSizes, ZoomStats};
 pub use turns::BatchTurns;
 
 /// How a run is bounded.
@@ -71,6 +71,8 @@ pub struct PipelineOutcome {
     pub zooms: Vec<ZoomStats>,
     /// Layers that exceeded their budgets.
     pub layers: BTreeMap<LayerId, LayerStats>,
+    /// What the time went into.
+    pub stages: StageTimes,
     /// Tiles in which a layer could not be rendered, in the order of the plan.
     pub failed: Vec<FailedTile>,
     /// Planned tiles that were rendered and handed to the sink.
@@ -147,8 +149,10 @@ struct PackedBatch {
     contents: Vec<EditContents>,
     notes: Vec<TileNote>,
     planned_features: u64,
-    /// Time spent on rendering and compressing it.
-    busy: Duration,
+    /// Time spent on rendering it.
+    rendering: Duration,
+    /// Time spent on compressing it.
+    packing: Duration,
     permit: OwnedSemaphorePermit,
 }
 
@@ -290,10 +294,21 @@ async fn work<R: Source, W: Send + 'static>(
         packing = Some(tokio::task::spawn_blocking(move || {
             let begun = Instant::now();
             let PackedTiles { edits, contents, notes } = pack(tiles, &mut packer, needs)?;
-            let busy = rendering + begun.elapsed();
+            let packing = begun.elapsed();
             let (tiles, planned_features) = (batch.tiles, batch.features());
-            let batch =
-                PackedBatch { index, count, zoom, tiles, edits, contents, notes, planned_features, busy, permit };
+            let batch = PackedBatch {
+                index,
+                count,
+                zoom,
+                tiles,
+                edits,
+                contents,
+                notes,
+                planned_features,
+                rendering,
+                packing,
+                permit,
+            };
             // If the writer is gone, it failed, and its error is the cause.
             Ok(done.blocking_send(batch).ok().map(|()| packer))
         }));

@@ -60,6 +60,17 @@ impl TileSizes {
     }
 }
 
+/// The time that the stages of a run took, each added up over its threads. Stages work at the same time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StageTimes {
+    /// Rendering: waiting for the database, and drawing from cached rows.
+    pub rendering: Duration,
+    /// Compressing.
+    pub packing: Duration,
+    /// Handing tiles to the target, which one thread does.
+    pub writing: Duration,
+}
+
 /// Figures of one zoom.
 #[derive(Debug, Clone)]
 pub struct ZoomStats {
@@ -83,13 +94,18 @@ pub struct ZoomStats {
 
 /// Collects the figures of all zooms.
 #[derive(Debug, Default)]
-pub(super) struct Stats(BTreeMap<Zoom, ZoomStats>);
+pub(super) struct Stats {
+    zooms: BTreeMap<Zoom, ZoomStats>,
+    pub(super) stages: StageTimes,
+}
 
 impl Stats {
     /// Counts a batch; returns its stored bytes.
     pub(super) fn add(&mut self, batch: &PackedBatch) -> u64 {
         let mut stored = 0;
-        self.zoom(batch.zoom).busy += batch.busy;
+        self.zoom(batch.zoom).busy += batch.rendering + batch.packing;
+        self.stages.rendering += batch.rendering;
+        self.stages.packing += batch.packing;
         for (edit, contents) in batch.edits.iter().zip(&batch.contents) {
             let TileEdit::Put(id, bytes) = edit else { continue };
             let bytes = bytes.len() as u64;
@@ -108,7 +124,7 @@ impl Stats {
     }
 
     fn zoom(&mut self, zoom: Zoom) -> &mut ZoomStats {
-        self.0.entry(zoom).or_insert_with(|| ZoomStats {
+        self.zooms.entry(zoom).or_insert_with(|| ZoomStats {
             zoom,
             tiles: 0,
             features: 0,
@@ -121,7 +137,7 @@ impl Stats {
     }
 
     pub(super) fn finish(self) -> Vec<ZoomStats> {
-        self.0.into_values().collect()
+        self.zooms.into_values().collect()
     }
 }
 

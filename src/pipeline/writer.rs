@@ -1,6 +1,7 @@
 //! The one writer: puts batches back in order and hands them to the sink.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
@@ -31,7 +32,9 @@ pub(super) fn write<W: Sink>(
             }
             all_tiles += tiles;
             all_edits += edits.len() as u64;
+            let begun = Instant::now();
             let written = sink.write(edits)?;
+            stats.stages.writing += begun.elapsed();
             drop(permit);
             total += written;
             stored(&StoredBatch { zoom, written, planned_features, bytes });
@@ -40,6 +43,14 @@ pub(super) fn write<W: Sink>(
     let LayerFigures { stats: layers, failed } = layers;
     Ok((
         sink,
-        PipelineOutcome { written: total, zooms: stats.finish(), layers, failed, tiles: all_tiles, edits: all_edits },
+        PipelineOutcome {
+            written: total,
+            stages: stats.stages,
+            zooms: stats.finish(),
+            layers,
+            failed,
+            tiles: all_tiles,
+            edits: all_edits,
+        },
     ))
 }

@@ -14,6 +14,7 @@ mod log;
 mod purges;
 mod reseeded;
 mod run_metrics;
+mod stages;
 mod summary;
 mod versions;
 mod visible;
@@ -37,6 +38,7 @@ pub use log::start_log;
 pub use purges::{PurgeStatus, render_delivered, render_planned_purges, render_purge_status};
 pub use reseeded::{ASKED_FOR, DirtyReport, DirtyZoom, Reason, ReseedReport, UNRENDERED, render_dirty, render_reseed};
 pub use run_metrics::{MetricsFileError, RunMetrics};
+pub use stages::RunStages;
 pub use summary::{PlanReport, PlanZoom, Requests, RunReport, RunZoom, SkippedRows, render_plan, render_run};
 pub use versions::{render_rewritten, render_versions};
 pub use visible::{print, print_as_json, print_json, print_script, say, say_error};
@@ -229,6 +231,18 @@ pub(crate) fn timed(seconds: f64) -> String {
     }
 }
 
+/// An error with its causes on one line, each in brackets.
+#[must_use]
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(" ({cause})"));
+        source = cause.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -248,16 +262,4 @@ mod tests {
             ("1.2 s", "1 min 01 s", "2 h 01 min")
         );
     }
-}
-
-/// An error with its causes on one line, each in brackets.
-#[must_use]
-pub fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(" ({cause})"));
-        source = cause.source();
-    }
-    text
 }

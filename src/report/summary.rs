@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::budgets::{FailedLayer, LayerBudget, thinned_lines};
+use super::stages::{RunStages, stage_lines};
 use super::{grouped, sized, timed, visible_line};
 use crate::manifest::Manifest;
 use crate::pipeline::LargestTile;
@@ -42,12 +43,16 @@ pub struct RunReport {
     pub features: u64,
     /// Stored size of all tiles, in bytes.
     pub bytes: u64,
-    /// Time to survey the features and to plan, in seconds.
+    /// Time to survey the features, to plan and to read rows, in seconds.
     pub plan_seconds: f64,
+    /// Time to read the rows that are cached, in seconds: a part of `plan_seconds`.
+    pub reading_seconds: f64,
     /// Time to render and store, in seconds.
     pub render_seconds: f64,
     /// Time to complete the target, in seconds.
     pub finish_seconds: f64,
+    /// What the time to render went into.
+    pub stages: RunStages,
     /// How often the run began again on a new snapshot.
     pub restarts: u32,
     /// Figures for each zoom.
@@ -220,8 +225,15 @@ pub fn render_run(report: &RunReport) -> String {
         ),
     };
     format!(
-        "{}time of a zoom: added up over the workers; of all: on the clock\n{}{}{} planned, {} stored{empty}{failed}{synchronized}: {}\n",
+        "{}time of a zoom: added up over the workers; of all: on the clock\n{}{}{}{} planned, {} stored{empty}{failed}{synchronized}: {}\n",
         table(&header, &rows),
+        stage_lines(
+            report.plan_seconds - report.reading_seconds,
+            report.reading_seconds,
+            report.render_seconds,
+            report.finish_seconds,
+            &report.stages
+        ),
         skipped_lines(&report.skipped),
         thinned_lines(&report.budgets),
         grouped(report.manifest.planned),

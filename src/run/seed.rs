@@ -13,7 +13,7 @@ use super::{CommandError, Job};
 use crate::manifest::{Manifest, Publication};
 use crate::pipeline::{self, BatchKind, PipelineError, PipelineOutcome, StoredBatch};
 use crate::postgis::{Reads, Renderer, RunLayers, Snapshot, verify_cached_rows};
-use crate::report::{Event, Report, Requests, RunReport, RunZoom};
+use crate::report::{Event, Report, Requests, RunReport, RunStages, RunZoom};
 use crate::sink::{
     BeforeManifest, Described, Finished, OpenMode, RunKind, Scope, Sink, TargetError, Tileset, Unwritten,
 };
@@ -46,7 +46,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
 
     job.report.event(&Event::Finishing);
     let finishing = Instant::now();
-    let Rendered { sink, outcome, reading, rendering } = rendered;
+    let Rendered { sink, outcome, reading, rendering, workers, drawing } = rendered;
     let names = names(&prepared.layers);
     let budgets = budgets::budgets(&outcome, &names);
     prepared.warnings.append(&mut budgets::warn(&budgets, &job.report));
@@ -67,8 +67,10 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
         features: outcome.zooms.iter().map(|zoom| zoom.features).sum(),
         bytes: outcome.zooms.iter().map(|zoom| zoom.bytes).sum(),
         plan_seconds: (prepared.took + reading).as_secs_f64(),
+        reading_seconds: reading.as_secs_f64(),
         render_seconds: rendering.as_secs_f64(),
         finish_seconds: finishing.elapsed().as_secs_f64(),
+        stages: RunStages::new(&outcome.stages, drawing, rendering, workers),
         restarts,
         zooms: zooms(&outcome, &names),
         skipped: prepared.skipped,
@@ -164,6 +166,10 @@ struct Rendered {
     reading: Duration,
     /// How long rendering and storing took.
     rendering: Duration,
+    /// The number of workers.
+    workers: usize,
+    /// How much of the workers' time drawing from cached rows took.
+    drawing: Duration,
 }
 
 /// Renders every planned tile and hands it to the sink.
@@ -179,7 +185,7 @@ async fn render(job: &Job, prepared: &mut Prepared, sink: AnySink, planned: u64)
     }
     let layers = RunLayers::new(&layers);
     let renderers: Vec<Renderer> = workers.into_iter().map(|worker| Renderer::new(worker, &layers)).collect();
-    let reading = begun.elapsed();
+    let (reading, workers) = (begun.elapsed(), renderers.len());
     job.report.event(&Event::Planned { tiles: planned, features, batches: batches.len() as u64 });
 
     let begun = Instant::now();
@@ -191,7 +197,7 @@ async fn render(job: &Job, prepared: &mut Prepared, sink: AnySink, planned: u64)
     if let Some(signal) = job.stop.asked() {
         return Err(CommandError::Interrupted(signal));
     }
-    Ok(Rendered { sink, outcome, reading, rendering: begun.elapsed() })
+    Ok(Rendered { sink, outcome, reading, rendering: begun.elapsed(), workers, drawing: layers.drawing_time() })
 }
 
 fn requests(finished: &Finished) -> Option<Requests> {

@@ -1,6 +1,7 @@
 //! Compares tiles drawn from cached rows with those that the database draws, before a run relies on cached rows.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::cached_rows::DrawnAreas;
 use super::drawing::{BatchDrawing, LayerAreas};
@@ -51,12 +52,14 @@ impl BatchDrawing<'_> {
         let prepared = self.prepared(index);
         let Some(rows) = prepared.cached_rows() else { return Ok(None) };
         let (layer, rows, areas) = (Arc::clone(prepared.layer()), Arc::clone(rows), areas.to_vec());
+        let begun = Instant::now();
         let drawing = tokio::task::spawn_blocking(move || rows.draw(&layer, index, &areas));
         let drawn = tokio::select! {
             biased;
             _ = self.worker.database.stop.wait() => return Err(Error::Interrupted),
             drawn = drawing => drawn.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())),
         };
+        self.layers.note_drawing(begun.elapsed());
         Ok(Some(drawn))
     }
 

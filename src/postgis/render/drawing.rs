@@ -30,7 +30,7 @@ pub(in crate::postgis) struct LayerAreas<'a> {
 #[derive(Clone, Copy)]
 pub(in crate::postgis) struct BatchDrawing<'a> {
     pub(in crate::postgis) worker: &'a Worker,
-    layers: &'a RunLayers,
+    pub(in crate::postgis) layers: &'a RunLayers,
 }
 
 impl<'a> BatchDrawing<'a> {

@@ -1,24 +1,41 @@
 //! The statements that render the layers of a run, and which of them serves which area.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::prepared::PreparedLayer;
 use crate::postgis::sql::{self, Candidates};
 use crate::tile::Area;
 
 /// The layers of a run with their statements, in the order of the configuration. Made once; all workers share them.
-pub struct RunLayers(Vec<LayerStatements>);
+pub struct RunLayers {
+    layers: Vec<LayerStatements>,
+    /// Time that workers spent on drawing tiles from cached rows, in microseconds.
+    drawing: AtomicU64,
+}
 
 impl RunLayers {
     /// Writes the statements.
     #[must_use]
     pub fn new(layers: &[PreparedLayer]) -> Arc<RunLayers> {
-        Arc::new(RunLayers(layers.iter().map(LayerStatements::new).collect()))
+        let layers = layers.iter().map(LayerStatements::new).collect();
+        Arc::new(RunLayers { layers, drawing: AtomicU64::new(0) })
     }
 
     /// All layers.
     pub(in crate::postgis) fn all(&self) -> &[LayerStatements] {
-        &self.0
+        &self.layers
+    }
+
+    /// Time that workers spent on drawing tiles from cached rows, added up over the workers. The rest of their rendering is the database's.
+    #[must_use]
+    pub fn drawing_time(&self) -> Duration {
+        Duration::from_micros(self.drawing.load(Ordering::Relaxed))
+    }
+
+    pub(in crate::postgis) fn note_drawing(&self, took: Duration) {
+        self.drawing.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
 

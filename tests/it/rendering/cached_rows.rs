@@ -189,3 +189,26 @@ fn a_property_that_changes_from_query_to_query_is_noticed() {
     let expected = "layer \"odd\": its cached rows do not give the tiles that the database draws, so the database draws all of them. Does a property change from one query to the next? If not, please report this";
     assert!(run.stderr.contains(expected), "{}", run.stderr);
 }
+
+#[test]
+fn a_seed_says_what_its_time_went_into() {
+    let db = Db::with_facilities(3_000);
+    let folder = tempfile::tempdir().unwrap();
+    let stages = |rows_mb: &str| {
+        let (output, report) = (folder.path().join("t.mbtiles"), folder.path().join("r.json"));
+        let mut command = seed_command(&db.url, &output, &["--zoom", "0-9", "--force", "--report"]);
+        let ran = run(command.arg(&report).env("OAR_TILES_ROWS_MB", rows_mb)).ok();
+        assert!(ran.stdout.contains(" limits the speed\n"), "{}", ran.stdout);
+        let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
+        let of = |name: &str| report["stages"][name].as_f64().unwrap();
+        let all = ["database", "drawing", "packing", "writing"].map(of);
+        assert!(all.iter().all(|share| (0.0..=1.0).contains(share)) && of("packing") > 0.0 && of("writing") > 0.0);
+        let busiest = report["stages"]["bottleneck"].as_str().unwrap();
+        assert!(all.iter().all(|share| *share <= of(busiest)), "{report}");
+        assert!(report["reading_seconds"].as_f64() <= report["plan_seconds"].as_f64());
+        [of("database"), of("drawing")]
+    };
+    assert!(stages("100")[1] > 0.0, "points are drawn without the database");
+    let [database, drawing] = stages("0");
+    assert!(database > 0.0 && drawing == 0.0, "the database draws everything");
+}

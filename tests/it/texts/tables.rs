@@ -6,8 +6,8 @@ use oar_tiles::plan::HeavyTile;
 use oar_tiles::report::{
     Backlog, BehindTarget, Contents, ContentsZoom, CopyReport, DirtyReport, DirtyZoom, Event, FailedLayer, FindingKind,
     Findings, LargeTile, LayerBudget, PlanReport, PlanZoom, PurgeStatus, Reason, Requests, ReseedReport, RunReport,
-    RunZoom, ShownFeature, SkippedRows, render_backlog, render_contents, render_copy, render_dirty, render_features,
-    render_findings, render_plan, render_reseed, render_run, render_versions,
+    RunStages, RunZoom, ShownFeature, SkippedRows, render_backlog, render_contents, render_copy, render_dirty,
+    render_features, render_findings, render_plan, render_reseed, render_run, render_versions,
 };
 use oar_tiles::sink::{Latest, Version};
 use oar_tiles::tile::{LonLatBox, TileCoord, Zoom};
@@ -115,8 +115,17 @@ fn run_report() -> RunReport {
         features: 308_500,
         bytes: 43_190_000,
         plan_seconds: 4.25,
+        reading_seconds: 1.5,
         render_seconds: 78.0,
         finish_seconds: 1.25,
+        stages: RunStages {
+            workers: 2,
+            database: 0.12,
+            drawing: 0.71,
+            packing: 0.544,
+            writing: 0.08,
+            bottleneck: "drawing",
+        },
         restarts: 1,
         zooms: vec![
             zoom(0, 1, LargestTile { tile: tile("0/0/0"), bytes: 91_234 }),
