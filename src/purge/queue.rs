@@ -91,7 +91,7 @@ impl PurgeQueue {
         }
     }
 
-    /// Adds a purge that is repeated later. If the queue has [`MAX_ENTRIES`] of them, it is merged with the newest one, so that the older ones are repeated in time.
+    /// Adds a purge that is repeated later. If the queue is full (`MAX_ENTRIES`), it is merged with the newest one, so that the older ones are repeated in time.
     pub fn add_rebound(&mut self, rebound: Rebound) {
         let is_full = self.rebounds.len() >= MAX_ENTRIES;
         match self.rebounds.pop_if(|_| is_full) {
