@@ -127,4 +127,27 @@ mod tests {
         let error = AdminToken::new(&[b'x'; 31], "FILE").unwrap_err().to_string();
         assert!(error.contains("in FILE has 31 bytes"), "{error}");
     }
+
+    /// A comparison that ends at the first wrong byte would take a hundred times as long for a token whose last byte is the wrong one.
+    #[test]
+    fn how_much_of_a_token_is_right_does_not_show_in_the_time() {
+        let text = "a".repeat(64 << 10);
+        let token = AdminToken::new(text.as_bytes(), "x").unwrap();
+        let with = |token: String| {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {token}")).unwrap());
+            headers
+        };
+        let wrong = [with(format!("b{}", &text[1..])), with(format!("{}b", &text[1..]))];
+        let mut fastest = [std::time::Duration::MAX; 2];
+        for _ in 0..300 {
+            for (headers, fastest) in wrong.iter().zip(&mut fastest) {
+                let begun = std::time::Instant::now();
+                assert!(!token.is_in(headers));
+                *fastest = begun.elapsed().min(*fastest);
+            }
+        }
+        let [first, last] = fastest;
+        assert!(last < first * 2 && first < last * 2, "wrong at the first byte {first:?}, at the last {last:?}");
+    }
 }
