@@ -123,6 +123,42 @@ fn live_tiles_are_kept_in_a_bucket() {
 }
 
 #[test]
+fn cells_and_tiles_beside_a_box_are_kept_and_brought_up_to_date() {
+    let cells = "[[layer]]\nname = \"cells\"\ntable = \"api_facility\"\ngeometry = \"location\"\nkey = [\"id\"]\n[layer.aggregate]\n\
+                 cell = \"square\"\nsize = \"1/8\"\ndraw = \"center\"\nproperties = { count = \"count(*)\" }\n\n[s3]";
+    let fleet = Fleet::configured(|config| config.replace("[s3]", cells) + "write_back = true\nlive = true\n");
+    let kind = "tiles/";
+    let east = ["--zoom", "0-5", "--bbox", "0,-85,180,85", "--public-url", "relative"];
+    fleet.places.seed(&fleet.db, kind, &east).ok();
+    // Far from the box, or deeper than it.
+    let is_outside = |(zoom, x, _): (u8, u32, u32)| zoom == 7 || zoom == 5 && x < 13;
+    let whole = || {
+        fleet.places.seed(&fleet.db, "deep.mbtiles", &["--zoom", "5,7"]).ok();
+        fleet.places.read_by_others("deep.mbtiles")
+    };
+    let stored = || -> Tiles {
+        let all = fleet.places.read_by_others(kind).into_iter();
+        all.filter(|(tile, _)| is_outside(*tile)).collect()
+    };
+    let served = writer(&fleet, kind);
+    let all = whole();
+    let some = |zoom| all.keys().copied().filter(move |tile| tile.0 == zoom && is_outside(*tile)).step_by(4).take(4);
+    let asked: Vec<(u8, u32, u32)> = some(5).chain(some(7)).collect();
+    assert!(asked.len() >= 5, "{asked:?}");
+    let of_asked =
+        |all: &Tiles| -> Tiles { asked.iter().filter_map(|tile| Some((*tile, all.get(tile)?.clone()))).collect() };
+    for tile in &asked {
+        assert!(get(&served, *tile) == all[tile], "{tile:?}: live");
+    }
+    until("they are stored", || stored() == of_asked(&all));
+    // Most cells have another count now, and some tiles are empty.
+    fleet.db.run("DELETE FROM api_facility WHERE id IN (SELECT id FROM (SELECT id, row_number() OVER (ORDER BY id) AS n FROM api_facility) AS r WHERE n % 3 > 0)");
+    let all = whole();
+    until("they are brought up to date", || stored() == of_asked(&all));
+    is_sound(&fleet, kind);
+}
+
+#[test]
 fn no_tile_is_stored_that_is_older_than_the_manifest() {
     let fleet = fleet();
     let kind = "t.mbtiles";

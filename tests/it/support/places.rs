@@ -28,7 +28,10 @@ else:
         for item in page.get("Contents", []):
             name = item["Key"].removeprefix(prefix)
             if name.endswith(".pbf"):
-                got = s3.get_object(Bucket=bucket, Key=item["Key"])
+                try:
+                    got = s3.get_object(Bucket=bucket, Key=item["Key"])
+                except s3.exceptions.NoSuchKey:
+                    continue  # deleted since it was listed
                 assert got["ContentType"] == "application/vnd.mapbox-vector-tile", got["ContentType"]
                 assert got["ContentEncoding"] == "gzip" and got["CacheControl"] == "public, max-age=7", got
                 print(name.removesuffix(".pbf"), got["Body"].read().hex())
