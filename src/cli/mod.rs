@@ -1,6 +1,7 @@
 //! Flags as typed. Nothing is decided here: "not given" stays `None`.
 
 mod config;
+mod copy;
 mod init;
 mod jobs;
 mod purge;
@@ -18,6 +19,7 @@ use crate::config::{Flag, Progress};
 use crate::tile::{LonLatBox, ZoomList};
 
 pub use config::ConfigFlags;
+pub use copy::Copy;
 pub use init::Init;
 pub use jobs::{Jobs, JobsOne, JobsServer, JobsSubmit, JobsWork};
 pub use purge::{Purge, PurgeStatusFlags, PurgeVerb, PurgeWhat};
@@ -117,6 +119,9 @@ pub struct Seed {
     /// Draw these tables instead of the configuration's layers, as init would write them: a name, schema.name, or a pattern with * and ?; repeat the flag for several
     #[arg(long, value_name = "GLOB", action = ArgAction::Append)]
     pub table: Vec<String>,
+    /// Only tiles that this area touches: a GeoJSON file with polygons, or W,S,E,N
+    #[arg(long, value_name = "AREA", allow_hyphen_values = true, conflicts_with = "bbox")]
+    pub area: Option<String>,
     /// Print the plan with estimated sizes and times; write nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -169,7 +174,7 @@ pub struct Reseed {
     /// With --tiles: also render the tiles of higher zooms within them
     #[arg(long, requires = "tiles")]
     pub children: bool,
-    /// Render this area instead of the tiles that changed: W,S,E,N or a GeoJSON file; repeat the flag for several areas
+    /// Render this area instead of the tiles that changed: W,S,E,N or a GeoJSON file with polygons; repeat the flag for several areas
     #[arg(long, value_name = "AREA", allow_hyphen_values = true, action = ArgAction::Append)]
     pub area: Vec<String>,
     /// Render what changed since this snapshot (pg_current_snapshot()) instead of the target's snapshot
@@ -286,34 +291,6 @@ pub struct Inspect {
     /// Print the summary as JSON
     #[arg(long, conflicts_with = "tile")]
     pub json: bool,
-    /// Configuration file [env: OAR_TILES_CONFIG]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-}
-
-/// `oar-tiles copy`.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
-#[derive(Debug, Args)]
-pub struct Copy {
-    /// Copy from: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles
-    pub source: String,
-    /// Copy to: the same kinds
-    pub target: String,
-    /// Copy only these zooms, such as 0-14, 7 or 0-4,8,10-12
-    #[arg(long, value_name = "LIST")]
-    pub zoom: Option<ZoomList>,
-    /// Copy only tiles that this box touches, in degrees; repeat the flag for several boxes
-    #[arg(long, value_name = "W,S,E,N", allow_hyphen_values = true, action = ArgAction::Append)]
-    pub bbox: Vec<LonLatBox>,
-    /// Overwrite the target even if it holds another tileset or was made by another program
-    #[arg(long)]
-    pub force: bool,
-    /// After publishing, list the tiles that changed in FILE: .json, .geojson, else a line z/x/y for each; only * if that is not known
-    #[arg(long, value_name = "FILE")]
-    pub changed_out: Option<PathBuf>,
-    /// URL under which clients find the directory or bucket, such as https://host/path; tiles.json refers to it [env: OAR_TILES_PUBLIC_URL]
-    #[arg(long, value_name = "URL")]
-    pub public_url: Option<String>,
     /// Configuration file [env: OAR_TILES_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

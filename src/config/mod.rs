@@ -7,6 +7,7 @@
 //! | `values` | the values of all origins; the last origin that has a value wins |
 //! | `settings` | the values, checked, as the option structs of the parts |
 //! | `layer`, `rows`, `margin`, `budget`, `placeholders` | the checks of layers |
+//! | `area` | the area of a tileset |
 //! | `memory` | how much memory the process may use |
 //! | `s3` | the checks of the section `[s3]` |
 //! | `purge` | the checks of the sections `[[purge]]` |
@@ -16,6 +17,7 @@
 //! | `check` | all problems of a configuration at once |
 //! | `schema` | the JSON Schema of a file |
 
+mod area;
 mod budget;
 mod check;
 mod error;
@@ -37,6 +39,7 @@ mod variables;
 
 use std::path::Path;
 
+pub use area::area_boxes;
 pub use check::{Checked, CheckedSources, check};
 pub use error::ConfigError;
 pub use file::Progress;

@@ -233,6 +233,11 @@ pub(super) struct Check<'a> {
 }
 
 impl Check<'_> {
+    /// Where a key's value came from.
+    pub(super) fn origin(&self, key: &str) -> Option<&Origin> {
+        self.values.origin(key)
+    }
+
     pub(super) fn wrong(&self, key: &str, what: String) -> ConfigError {
         let section = key.split(['.', '[']).next().unwrap_or(key);
         let origin = self.values.origin(key).or_else(|| self.values.origin(section));
@@ -268,14 +273,15 @@ impl Check<'_> {
         let tileset = &given.tileset;
         let name = self.present("tileset.name", tileset.name.clone())?;
         let layers = self.layers(given, only_layers)?;
+        let zooms = self.present("tileset.zoom", tileset.zoom.clone())?;
         let names = TileTextNames { tag: TilesetTag::of(&name), layers: layer_names(&layers) };
         Ok(TilesetSettings {
             name,
             description: tileset.description.clone(),
             attribution: tileset.attribution.clone(),
             version: tileset.version.clone(),
-            zooms: self.present("tileset.zoom", tileset.zoom.clone())?,
-            bbox: self.present("tileset.bbox", tileset.bbox.clone())?,
+            zooms: zooms.clone(),
+            bbox: self.boxes(self.present("tileset.bbox", tileset.bbox.clone())?, tileset.area.as_ref(), &zooms)?,
             output: self.present("tileset.output", tileset.output.clone())?,
             max_shrink: self
                 .present("tileset.max_shrink", tileset.max_shrink.clone())?

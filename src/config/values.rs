@@ -57,7 +57,7 @@ enum VariableKind {
 }
 
 /// The environment variables and the keys that they set.
-const VARIABLES: [(&str, &str, VariableKind); 44] = [
+const VARIABLES: [(&str, &str, VariableKind); 45] = [
     ("DATABASE_URL", "database.url", VariableKind::Text),
     ("OAR_TILES_STATEMENT_TIMEOUT", "database.statement_timeout", VariableKind::Text),
     ("OAR_TILES_LOCK_TIMEOUT", "database.lock_timeout", VariableKind::Text),
@@ -67,6 +67,7 @@ const VARIABLES: [(&str, &str, VariableKind); 44] = [
     ("OAR_TILES_RESTARTS", "database.restarts", VariableKind::Number),
     ("OAR_TILES_ZOOM", "tileset.zoom", VariableKind::Text),
     ("OAR_TILES_BBOX", "tileset.bbox", VariableKind::List),
+    ("OAR_TILES_AREA", "tileset.area", VariableKind::Text),
     ("OAR_TILES_OUTPUT", "tileset.output", VariableKind::Text),
     ("OAR_TILES_MAX_SHRINK", "tileset.max_shrink", VariableKind::Text),
     ("OAR_TILES_GZIP_LEVEL", "tileset.gzip_level", VariableKind::Number),

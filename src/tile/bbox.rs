@@ -6,7 +6,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{TileRect, WORLD_UNITS, WorldRect, Zoom, latitude, longitude};
+use super::{TileCoord, TileRect, WORLD_UNITS, WorldRect, Zoom, latitude, longitude};
 
 /// A box in WGS 84 degrees, written `west,south,east,north`. It crosses the antimeridian where west is greater than
 /// east. Reading one from text checks that longitudes are -180..=180 and latitudes -90..=90; the bounds in a foreign archive's metadata
@@ -197,6 +197,17 @@ impl Serialize for LonLatBox {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Coverage {
     boxes: Vec<LonLatBox>,
+    /// The same in shares of the world, for an area of many boxes is asked about each tile.
+    shares: Vec<WorldShares>,
+}
+
+/// The sides of a box in shares of the world, 0..=1 from its north-western corner.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct WorldShares {
+    west: f64,
+    north: f64,
+    east: f64,
+    south: f64,
 }
 
 impl Coverage {
@@ -204,7 +215,14 @@ impl Coverage {
     #[must_use]
     pub fn new(boxes: &[LonLatBox]) -> Coverage {
         let boxes = if boxes.is_empty() { &[LonLatBox::WORLD] } else { boxes };
-        Coverage { boxes: boxes.iter().flat_map(LonLatBox::unwrapped).collect() }
+        let boxes: Vec<LonLatBox> = boxes.iter().flat_map(LonLatBox::unwrapped).collect();
+        let shares = |b: &LonLatBox| WorldShares {
+            west: unit_x(b.west),
+            north: unit_y(b.north),
+            east: unit_x(b.east),
+            south: unit_y(b.south),
+        };
+        Coverage { shares: boxes.iter().map(shares).collect(), boxes }
     }
 
     /// The boxes, none of which crosses the antimeridian.
@@ -219,18 +237,28 @@ impl Coverage {
         self.boxes.iter().any(|b| b.west <= -180.0 && b.east >= 180.0 && b.south <= -85.051 && b.north >= 85.051)
     }
 
-    /// The tiles of a zoom that the boxes touch, one rectangle a box; rectangles may overlap. A box that ends exactly
+    /// The tiles of a zoom that the boxes touch, a rectangle for each box, equal ones once; rectangles may overlap. A box that ends exactly
     /// where a tile begins does not touch that tile.
     #[must_use]
     pub fn rects(&self, zoom: Zoom) -> Vec<TileRect> {
-        self.boxes
-            .iter()
-            .map(|b| {
-                let (x0, x1) = tile_range(unit_x(b.west), unit_x(b.east), zoom);
-                let (y0, y1) = tile_range(unit_y(b.north), unit_y(b.south), zoom);
-                TileRect { zoom, x0, y0, x1, y1 }
-            })
-            .collect()
+        let rect = |b: &WorldShares| {
+            let (x0, x1) = tile_range(b.west, b.east, zoom);
+            let (y0, y1) = tile_range(b.north, b.south, zoom);
+            TileRect { zoom, x0, y0, x1, y1 }
+        };
+        let mut seen = std::collections::HashSet::new();
+        let is_new = |rect: &TileRect| seen.insert((rect.x0, rect.y0, rect.x1, rect.y1));
+        self.shares.iter().map(rect).filter(is_new).collect()
+    }
+
+    /// True if a box touches a tile.
+    #[must_use]
+    pub fn touches(&self, tile: TileCoord) -> bool {
+        let zoom = tile.zoom();
+        self.shares.iter().any(|b| {
+            let ((x0, x1), (y0, y1)) = (tile_range(b.west, b.east, zoom), tile_range(b.north, b.south, zoom));
+            (x0..=x1).contains(&tile.x()) && (y0..=y1).contains(&tile.y())
+        })
     }
 
     /// The smallest box that holds all of it, cut to the latitudes of the tiles, ignoring the antimeridian.
@@ -245,12 +273,12 @@ impl Coverage {
 }
 
 /// The world's share, 0..=1, west of a longitude.
-fn unit_x(longitude: f64) -> f64 {
+pub(super) fn unit_x(longitude: f64) -> f64 {
     (longitude + 180.0) / 360.0
 }
 
 /// The world's share, 0..=1, north of a latitude; latitudes beyond the square are taken to its edge.
-fn unit_y(latitude: f64) -> f64 {
+pub(super) fn unit_y(latitude: f64) -> f64 {
     let sine = latitude.to_radians().sin();
     (0.5 - ((1.0 + sine) / (1.0 - sine)).ln() / (4.0 * std::f64::consts::PI)).clamp(0.0, 1.0)
 }

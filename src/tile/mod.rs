@@ -8,16 +8,16 @@
 //! - `tag`, `text`: the tags by which caches purge tiles ([`TilesetTag`]), texts that each tile fills in ([`TileText`]).
 //! - `bbox`, `world_box`: boxes in degrees ([`LonLatBox`], [`Coverage`]), in world units ([`WorldBox`], [`WorldRect`]), in a layer's own
 //!   reference system ([`SourceBox`]).
-//! - `geojson`: the boxes of an area that is written so ([`boxes_of_geojson`]).
+//! - `area`: polygons as the tiles that they touch ([`boxes_of_area`]).
 //! - `margin`: how far beyond a tile's edge its features are searched ([`Margin`]).
 //! - `feature`: where the features of a layer lie ([`Footprints`]), and at which grid point a position is drawn ([`Positions`]).
 //! - `batch`: the unit of work between planning and rendering ([`Batch`], [`Area`], [`SearchBox`]).
 
+mod area;
 mod batch;
 mod bbox;
 mod coord;
 mod feature;
-mod geojson;
 mod id;
 mod margin;
 mod order;
@@ -27,11 +27,11 @@ mod text;
 mod world_box;
 mod zoom;
 
+pub use area::boxes_of_area;
 pub use batch::{Area, Batch, ChangedPart, GridBox, GridBoxes, LayerCount, Neighbourhood, Planned, SearchBox};
 pub use bbox::{BoxError, Coverage, LonLatBox};
 pub use coord::{NoTile, TileCoord, TileRect};
 pub use feature::{BoxFootprint, Candidate, Footprints, LayerFootprints, Positions, SortedPoints, Spot, Unit};
-pub use geojson::boxes_of_geojson;
 pub use id::{LayerId, LayerIndex, Slice, TileId};
 pub use margin::{Margin, TileBounds, beyond_in_degrees};
 pub use order::Order;

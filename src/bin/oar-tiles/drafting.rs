@@ -1,6 +1,6 @@
 //! `init`, and the layers of `seed --table`.
 
-use oar_tiles::cli::{Init, Seed};
+use oar_tiles::cli::{Init, Seed, SettingFlags};
 use oar_tiles::command::init;
 use oar_tiles::config::JobSettings;
 use oar_tiles::report::{print, render_discovered, render_drafted, render_undrawn, say, start_log};
@@ -23,13 +23,17 @@ pub(super) fn run_init(arguments: &Init, stop: &Stop) -> Result<(), CommandError
 }
 
 /// The settings of `seed --table`.
-pub(super) fn drafted_settings(arguments: &Seed, stop: &Stop) -> Result<JobSettings, CommandError> {
-    let settings = resolved_without_layers(&arguments.given)?;
+pub(super) fn drafted_settings(
+    arguments: &Seed,
+    given: &SettingFlags,
+    stop: &Stop,
+) -> Result<JobSettings, CommandError> {
+    let settings = resolved_without_layers(given)?;
     let draft = async || init::draft(&settings.database, &environment(), &arguments.table, stop).await;
     let drafted = on_runtime(draft)?;
     if !arguments.quiet {
         render_undrawn(&drafted.found).lines().for_each(say);
     }
     init::has_layers(&drafted)?;
-    resolved_over(&arguments.given, &drafted.text)
+    resolved_over(given, &drafted.text)
 }

@@ -21,10 +21,12 @@ use super::shown::{Closing, noted, style};
 
 pub(super) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError> {
     start_log(arguments.verbose);
+    let mut given = arguments.given.clone();
+    given.more.extend(arguments.area.iter().map(|area| ("--area", "tileset.area", area.as_str().into())));
     let mut settings = if arguments.table.is_empty() {
-        resolved(&arguments.given, !arguments.dry_run)?
+        resolved(&given, !arguments.dry_run)?
     } else {
-        drafted_settings(arguments, stop)?
+        drafted_settings(arguments, &given, stop)?
     };
     if arguments.allow_shrink {
         settings.tileset.max_shrink = MaxShrink::ALL;

@@ -8,7 +8,7 @@ use oar_tiles::report::{
     Style, print, print_as_json, print_json, render_contents, render_copy, render_delivered, render_features,
     render_findings, render_planned_purges, render_purge_status, render_rewritten, render_versions, report, start_log,
 };
-use oar_tiles::run::{CommandError, Job};
+use oar_tiles::run::{CommandError, Job, area};
 use oar_tiles::stop::Stop;
 
 use super::given::{resolved, resolved_for};
@@ -92,7 +92,7 @@ pub(super) fn run_inspect(arguments: &Inspect, stop: &Stop) -> Result<(), Comman
 
 pub(super) fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
-    let Copy { source, target, zoom, bbox, force, changed_out, public_url, config } = arguments;
+    let Copy { source, target, zoom, bbox, area: wanted, force, changed_out, public_url, config } = arguments;
     let flags = SettingFlags { config: config.clone(), public_url: public_url.clone(), ..SettingFlags::default() };
     let mut settings = resolved(&flags, false)?;
     // The CDNs of the configuration stand before its own output.
@@ -100,7 +100,8 @@ pub(super) fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError
         settings.tileset.purges.clear();
     }
     settings.tileset.output = PathBuf::from(target);
-    let options = copy::CopyOptions { source: source.clone(), zoom: zoom.clone(), bbox: bbox.clone() };
+    let bbox = wanted.as_ref().map_or_else(|| Ok(bbox.clone()), |text| area(text))?;
+    let options = copy::CopyOptions { source: source.clone(), zoom: zoom.clone(), bbox };
     on_runtime(async || {
         let job = Job::new(settings, *force, &report(Style::Warnings), stop)?;
         let job = job.with_changed_out(changed_out.as_deref())?;

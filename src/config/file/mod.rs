@@ -60,6 +60,7 @@ pub(super) struct TilesetSection {
     pub(super) version: Option<String>,
     pub(super) zoom: Option<ZoomList>,
     pub(super) bbox: Option<Vec<LonLatBox>>,
+    pub(super) area: Option<String>,
     pub(super) output: Option<std::path::PathBuf>,
     pub(super) gzip_level: Option<u32>,
     pub(super) max_shrink: Option<String>,

@@ -3,9 +3,13 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use crate::config::area_boxes;
 use crate::plan::Dirty;
 use crate::run::CommandError;
-use crate::tile::{LonLatBox, NoTile, TileCoord, boxes_of_geojson};
+use crate::tile::{LonLatBox, NoTile, TileCoord, Zoom};
+
+/// The deepest zoom at which the borders of an area are followed.
+const DEEPEST_OF_AREA: Zoom = Zoom::MAX;
 
 /// Tiles that the user names.
 #[derive(Debug, Clone, Default)]
@@ -122,27 +126,7 @@ impl TileList {
 /// # Errors
 /// If the text is neither.
 pub fn area(text: &str) -> Result<Vec<LonLatBox>, CommandError> {
-    let path = Path::new(text);
-    let no_area = |what: String| CommandError::NoArea { text: text.to_owned(), what };
-    if !path.exists() {
-        return match text.parse() {
-            Ok(one) => Ok(vec![one]),
-            Err(error) => Err(no_area(format!("there is no such file, and as a box: {error}"))),
-        };
-    }
-    let read = std::fs::read_to_string(path).map_err(|error| no_area(error.to_string()))?;
-    let json: serde_json::Value = serde_json::from_str(&read).map_err(|error| no_area(error.to_string()))?;
-    let boxes = boxes_of_geojson(&json);
-    if boxes.is_empty() {
-        return Err(no_area(
-            "it holds no geometry with an extent: write a GeoJSON with polygons (RFC 7946)".to_owned(),
-        ));
-    }
-    boxes
-        .iter()
-        .map(|one| one.to_string().parse())
-        .collect::<Result<_, crate::tile::BoxError>>()
-        .map_err(|error| no_area(error.to_string()))
+    area_boxes(text, DEEPEST_OF_AREA).map_err(|what| CommandError::NoArea { text: text.to_owned(), what })
 }
 
 #[cfg(test)]
@@ -166,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn each_polygon_of_an_area_gives_its_box() {
+    fn each_polygon_of_an_area_gives_its_tiles_and_no_others() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("area.geojson");
         let json = r#"{"type": "FeatureCollection", "features": [
@@ -175,8 +159,16 @@ mod tests {
             {"type": "Feature", "properties": {}, "geometry": {"type": "GeometryCollection", "geometries": [
                 {"type": "Polygon", "coordinates": [[[-5, -5], [-4, -5], [-4, -4], [-5, -5]]]}]}}]}"#;
         std::fs::write(&path, json).unwrap();
-        let boxes: Vec<String> = area(path.to_str().unwrap()).unwrap().iter().map(ToString::to_string).collect();
-        assert_eq!(boxes, ["0,0,2,1", "10,10,12,11", "-5,-5,-4,-4"]);
+        let boxes = area(path.to_str().unwrap()).unwrap();
+        assert!((100..=400).contains(&boxes.len()), "{}", boxes.len());
+        let holds = |x: f64, y: f64| boxes.iter().any(|b| b.west <= x && x <= b.east && b.south <= y && y <= b.north);
+        for [x, y] in [[0.1, 0.01], [1.9, 0.5], [11.5, 10.5], [-4.9, -4.99], [-4.1, -4.2]] {
+            assert!(holds(x, y), "{x} {y}");
+        }
+        // Within their boxes, and beside them.
+        for [x, y] in [[0.2, 0.9], [10.2, 10.9], [-4.9, -4.1], [5.0, 5.0], [0.5, -0.5]] {
+            assert!(!holds(x, y), "{x} {y}");
+        }
         assert_eq!(area("1,2,3,4").unwrap().len(), 1);
         let error = area("nowhere.geojson").unwrap_err().to_string();
         assert!(error.starts_with("the area \"nowhere.geojson\" cannot be read: there is no such file"), "{error}");

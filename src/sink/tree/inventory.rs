@@ -26,9 +26,7 @@ impl Scope {
     /// True if a tile lies in the scope.
     #[must_use]
     pub fn holds(&self, id: TileId) -> bool {
-        let (zoom, x, y) = (id.coord.zoom(), id.coord.x(), id.coord.y());
-        self.zooms.contains(zoom)
-            && self.coverage.rects(zoom).iter().any(|r| (r.x0..=r.x1).contains(&x) && (r.y0..=r.y1).contains(&y))
+        self.zooms.contains(id.coord.zoom()) && self.coverage.touches(id.coord)
     }
 }
 

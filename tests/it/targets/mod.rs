@@ -1,5 +1,6 @@
 //! What every kind of target promises.
 
+pub(crate) mod areas;
 pub(crate) mod changed_tiles;
 pub(crate) mod copy;
 pub(crate) mod edit_contract;
