@@ -5,7 +5,7 @@ import os
 import re
 import sys
 
-from . import cells, daemon, peers, purge, reseed, seed, serve, targets, watch
+from . import cells, daemon, limits, peers, purge, reseed, seed, serve, targets, watch
 from .bench import ROOT, Bench
 
 DESCRIPTION = """\
@@ -58,6 +58,10 @@ def arguments():
                         "updates a second")
     parser.add_argument("--cells", action="store_true",
                         help="also layers of cells and clusters beside plain zooms of the same data, and reseed of a map of both")
+    parser.add_argument("--cores", action="store_true",
+                        help="also the seed with 1 to 16 workers, in turns: how much is lost with more workers than cores")
+    parser.add_argument("--rows", action="store_true",
+                        help="also the seed with rows_mb = 160, with the default and with all rows in memory, in turns: time and peak memory")
     parser.add_argument("--peers", action="store_true", help="also martin-cp and tippecanoe, those that are on the PATH, once each")
     parser.add_argument("--peer-limit", type=number, default=900, metavar="SECONDS", help="stop a peer that takes longer (default 900)")
     parser.add_argument("--serve", action="store_true",
@@ -101,6 +105,10 @@ def main():
         seeded = seed.measure(bench)
         if options.targets:
             targets.measure(bench)
+        if options.cores:
+            limits.cores(bench)
+        if options.rows:
+            limits.memory(bench)
         if options.peers:
             peers.measure(bench, seeded)
         if options.cells:

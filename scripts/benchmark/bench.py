@@ -105,12 +105,20 @@ class Bench:
 
     def command(self, verb, *arguments):
         """The command line of oar-tiles for this run's database and workers."""
-        return [self.oar_tiles, verb, "--database-url", self.url, "--workers", self.workers, "--progress", "none", *arguments]
+        return self.command_with(["--workers", self.workers], verb, *arguments)
+
+    def command_with(self, workers, verb, *arguments):
+        """The same with other flags for the workers."""
+        return [self.oar_tiles, verb, "--database-url", self.url, *workers, "--progress", "none", *arguments]
 
     def timed(self, verb, *arguments):
         """Runs oar-tiles: seconds, and its report."""
+        return self.timed_with(["--workers", self.workers], verb, *arguments)
+
+    def timed_with(self, workers, verb, *arguments):
+        """The same with other flags for the workers."""
         report = self.file("report.json")
-        seconds, memory = self.measured(self.command(verb, "--report", report, *arguments))
+        seconds, memory = self.measured(self.command_with(workers, verb, "--report", report, *arguments))
         told = json.loads(Path(report).read_text())
         told["peak_mb"] = memory
         return seconds, told

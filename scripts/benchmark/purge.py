@@ -14,7 +14,6 @@ from pathlib import Path
 
 from .bench import ROOT, fail
 
-EDITS = 200
 # A tile whose answer does not change within this time is an error.
 PATIENCE_SECONDS = 30
 # Tiles of the change-set that is planned, in squares of a hundred.
@@ -73,7 +72,7 @@ def config(bench, cache):
     path = Path(bench.file("purge.toml"))
     own = Path(os.environ["OAR_TILES_CONFIG"]).read_text()
     purge = f'[[purge]]\nprovider = "varnish"\nurl = "http://127.0.0.1/"\ncaches = ["http://127.0.0.1:{cache}"]\n'
-    path.write_text(f"{own}\n{purge}")
+    path.write_text(f"{own}\n[changes]\ndebounce = \"200ms\"\n{purge}")
     return str(path)
 
 
@@ -106,14 +105,14 @@ def after_commits(bench):
             target_times, purge_times = edits(bench, Viewer(port), Viewer(cache))
     between = sorted(purged - shown for shown, purged in zip(target_times, purge_times))
     ninety_fifth = lambda times: sorted(times)[math.ceil(len(times) * 0.95) - 1]
-    bench.row("commit to target (serve --writer)", f"p95 {ninety_fifth(target_times) * 1e3:.0f} ms", zooms=bench.zooms, ratio=f"{EDITS} edits, one by one")
+    bench.row("commit to target (serve --writer)", f"p95 {ninety_fifth(target_times) * 1e3:.0f} ms", zooms=bench.zooms, ratio=f"{len(target_times)} edits, one by one, debounce 200 ms")
     bench.row("commit to Varnish's fresh tile", f"p95 {ninety_fifth(purge_times) * 1e3:.0f} ms", zooms=bench.zooms,
               ratio=f"after the target: median {between[len(between) // 2] * 1e3:.0f} ms, p95 {ninety_fifth(between) * 1e3:.0f} ms, at most {between[-1] * 1e3:.0f} ms")
 
 
 def edits(bench, server, cache):
     """Seconds from each commit until the server, and the cache, show it."""
-    rows = bench.sql(f"SELECT id || ' ' || ST_X(location) || ' ' || ST_Y(location) FROM api_facility WHERE abs(ST_Y(location)) < 80 ORDER BY id LIMIT {EDITS}")
+    rows = bench.sql(f"SELECT id || ' ' || ST_X(location) || ' ' || ST_Y(location) FROM api_facility WHERE abs(ST_Y(location)) < 80 ORDER BY id LIMIT {bench.options.fresh_edits}")
     target_times, purge_times = [], []
     for line in rows.splitlines():
         key, longitude, latitude = line.split()
