@@ -299,21 +299,28 @@ fn a_request_promotes_the_tile_that_waits_in_the_background_and_joins_the_one_th
         write!(client, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
         client
     };
-    let requests = |number: u64| until("the requests are known", || shown()["live"]["requests"] == number);
+    let tasks = |class: &str| [count(running, class), count(waiting, class)];
+    // A request is counted before it has found its place in the queue.
+    let shows = |requests: u64, live: [u64; 2], neighbour: [u64; 2]| {
+        let begun = std::time::Instant::now();
+        loop {
+            let seen = (shown()["live"]["requests"].as_u64().unwrap(), tasks("live"), tasks("neighbour"));
+            if seen == (requests, live, neighbour) {
+                break;
+            }
+            assert!(begun.elapsed().as_secs() < 30, "{seen:?} and not {:?}", (requests, live, neighbour));
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    };
     // The last of the ring: it takes the worker that is reserved for live requests.
     let mut clients = vec![asks(path(1, 1))];
-    requests(1);
-    assert_eq!((count(running, "live"), count(waiting, "live")), (1, 0));
-    assert_eq!((count(running, "neighbour"), count(waiting, "neighbour")), (1, 6));
-    // The same once more, and the first of the ring, which is rendered already.
+    shows(1, [1, 0], [1, 6]);
+    // The same once more, and the first of the ring, which is rendered already: nothing is rendered twice.
     clients.extend([asks(path(1, 1)), asks(path(-1, -1))]);
-    requests(3);
-    let tasks = |class: &str| [count(running, class), count(waiting, class)];
-    assert_eq!((tasks("live"), tasks("neighbour")), ([1, 0], [1, 6]), "nothing is rendered twice");
+    shows(3, [1, 0], [1, 6]);
     // A third one has to wait, and tiles that nobody has asked for are given up.
     clients.push(asks(path(1, 0)));
-    requests(4);
-    assert_eq!((tasks("live"), tasks("neighbour")), ([1, 1], [1, 0]));
+    shows(4, [1, 1], [1, 0]);
     stage.db.run("SELECT pg_advisory_unlock_all()");
     for client in clients {
         let answer = read_answer(client);

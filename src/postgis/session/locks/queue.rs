@@ -18,6 +18,8 @@ const PROCESS: &str = "who.pid, who.application_name, who.usename::text, who.que
 /// Waits for relations of this database in which the transactions `$1` of the run take part: waits of other processes for a lock of the run, and
 /// the run's own waits, with the process that holds the lock or is ahead in the queue.
 ///
+/// A process whose wait has ended since `pg_locks` was read is blocked by nobody, and left out.
+///
 /// `pg_blocking_pids` does not cover the process that replays the log on a standby: that one waits for the run if it asks for an exclusive lock.
 const QUEUE: &str = "
     WITH held AS MATERIALIZED (
@@ -36,7 +38,7 @@ const QUEUE: &str = "
         LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
         LEFT JOIN pg_catalog.pg_stat_activity AS who ON who.pid = CASE WHEN NOT waiting.is_ours THEN waiting.pid ELSE (
             SELECT min(blocker) FROM unnest(waiting.blockers) AS blocker WHERE blocker <> ALL (ours.pids)) END
-    WHERE waiting.is_ours OR waiting.blockers && ours.pids
+    WHERE waiting.is_ours AND waiting.blockers <> '{}' OR waiting.blockers && ours.pids
         OR waiting.mode = 'AccessExclusiveLock' AND EXISTS (
             SELECT FROM held AS mine
             WHERE mine.granted AND mine.pid = ANY (ours.pids) AND mine.locktype = 'relation'
