@@ -289,6 +289,8 @@ fn a_request_promotes_the_tile_that_waits_in_the_background_and_joins_the_one_th
     let shown = || -> Value { serde_json::from_str(&served.admin("/status.json").1).unwrap() };
     let [running, waiting] = ["running", "waiting"];
     let count = |what: &str, class: &str| shown()["queue"][what][class].as_u64().unwrap();
+    // What it finds of the rows above would otherwise make the tiles that wait older than those that are asked for.
+    until("it follows the log", || shown()["change_log"]["followed"] == true);
     let path = |right: i32, down: i32| format!("/14/{}/{}.pbf", x + right, y + down);
     assert_eq!(status(&served.get(&path(0, 0), "")), 200);
     until("a neighbour is rendered and seven wait", || {
