@@ -303,7 +303,7 @@ fn a_request_promotes_the_tile_that_waits_in_the_background_and_joins_the_one_th
     };
     let tasks = |class: &str| [count(running, class), count(waiting, class)];
     // A request is counted before it has found its place in the queue.
-    let shows = |requests: u64, live: [u64; 2], neighbour: [u64; 2]| {
+    let queue_shows = |requests: u64, live: [u64; 2], neighbour: [u64; 2]| {
         let begun = std::time::Instant::now();
         loop {
             let seen = (shown()["live"]["requests"].as_u64().unwrap(), tasks("live"), tasks("neighbour"));
@@ -316,13 +316,13 @@ fn a_request_promotes_the_tile_that_waits_in_the_background_and_joins_the_one_th
     };
     // The last of the ring: it takes the worker that is reserved for live requests.
     let mut clients = vec![asks(path(1, 1))];
-    shows(1, [1, 0], [1, 6]);
+    queue_shows(1, [1, 0], [1, 6]);
     // The same once more, and the first of the ring, which is rendered already: nothing is rendered twice.
     clients.extend([asks(path(1, 1)), asks(path(-1, -1))]);
-    shows(3, [1, 0], [1, 6]);
+    queue_shows(3, [1, 0], [1, 6]);
     // A third one has to wait, and tiles that nobody has asked for are given up.
     clients.push(asks(path(1, 0)));
-    shows(4, [1, 1], [1, 0]);
+    queue_shows(4, [1, 1], [1, 0]);
     stage.db.run("SELECT pg_advisory_unlock_all()");
     for client in clients {
         let answer = read_answer(client);
