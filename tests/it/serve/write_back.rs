@@ -49,9 +49,14 @@ fn manifest(fleet: &Fleet, kind: &str) -> Value {
     told["manifest"].clone()
 }
 
+/// Waits until the target is sound: its tiles are there before its manifest is.
 fn is_sound(fleet: &Fleet, kind: &str) {
-    fleet.places.run("verify", &[&fleet.places.place(kind)]).ok();
-    fleet.places.run("verify", &[&fleet.places.place(kind), "--database", "--database-url", &fleet.db.url]).ok();
+    let place = fleet.places.place(kind);
+    until("the target is sound", || {
+        let database = ["--database", "--database-url", &fleet.db.url];
+        let beside = fleet.places.run("verify", &[&[&*place], &database[..]].concat());
+        beside.code == 0 && fleet.places.run("verify", &[&place]).code == 0
+    });
 }
 
 /// Live tiles are stored, brought up to date, deleted, and become part of the scope.
