@@ -105,7 +105,7 @@ fn mended(path: &Path, mut text: String, variables: &[(String, String)], problem
     text
 }
 
-/// Replaces the key and value, or the table, at a place by blanks. Lines keep their numbers. False if there is none.
+/// Replaces the key and value, or the table, at a position by blanks. Lines keep their numbers. False if nothing stands there.
 fn blank(text: &mut String, at: usize) -> bool {
     let Ok(table) = DeTable::parse(text) else { return false };
     let Some(entry) = smallest(table.get_ref(), at) else { return false };
@@ -166,7 +166,7 @@ fn smallest(table: &DeTable<'_>, at: usize) -> Option<FileEntry> {
     best
 }
 
-/// The lines of the section whose header stands at a place: to the next header that is none of its own.
+/// The lines of the section whose header stands at a place: up to the next header of another section.
 fn section(text: &str, at: usize) -> (usize, usize) {
     let start = text[..at].rfind('\n').map_or(0, |line| line + 1);
     let header = text[start..].lines().next().unwrap_or_default().trim();
@@ -209,7 +209,7 @@ fn resolved(
     Ok(None)
 }
 
-/// Takes out the value that an error names, or puts the default in its place. False if there is none.
+/// Takes out the value that an error names, or replaces it by the default. False if the error names no value.
 fn drop_value(values: &mut ConfigValues, defaults: &ConfigValues, key: &str) -> bool {
     if let Some(rest) = key.strip_prefix("layer[") {
         // The name may hold a bracket; a field does not.

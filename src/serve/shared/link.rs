@@ -148,7 +148,7 @@ mod imp {
             .set_connection_timeout(Some(CONNECT_LIMIT))
             .set_response_timeout(Some(CONNECT_LIMIT))
             .set_number_of_retries(0);
-        // TLS needs it; whoever was faster has taken the same one.
+        // TLS needs a provider. An error says that another thread has installed the same one.
         drop(rustls::crypto::ring::default_provider().install_default());
         let client = Client::open(url).map_err(|_unnamed| RedisUrlError::Form)?;
         let manager = ConnectionManager::new_lazy_with_config(client.clone(), config);

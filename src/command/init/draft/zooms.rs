@@ -18,7 +18,7 @@ const MIN_CLUSTERED_POINTS: u64 = 1_000;
 /// Points a tile, on the average over the extent, above which they are drawn in clusters.
 const MAX_POINTS_OF_TILE: f64 = 100.0;
 
-/// Places are crowded in cities: so many more zooms have clusters than the average says.
+/// The most rows lie in cities, so clusters are useful at this many zooms more than the average density says.
 const ZOOMS_FOR_CITIES: u8 = 3;
 
 /// Lines and polygons below this number are drawn at every zoom, however small they are.
