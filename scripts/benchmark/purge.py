@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from .bench import ROOT, fail
+from .serve import ended
 
 # A tile whose answer does not change within this time is an error.
 PATIENCE_SECONDS = 30
@@ -37,15 +38,6 @@ def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
-
-
-@contextlib.contextmanager
-def ended(process):
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @contextlib.contextmanager

@@ -48,7 +48,7 @@ pub struct WriterDesk {
     pub(crate) tiles: ServedTiles,
     pub(crate) queue: WorkQueue,
     pub(crate) jobs: JobDesk,
-    /// Where other servers are told of publications.
+    /// Announces publications to other servers.
     pub(crate) shared: Option<SharedCache>,
     pub(crate) status: Arc<Mutex<WriterStatus>>,
 }

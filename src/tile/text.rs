@@ -56,7 +56,7 @@ pub struct TileTextNames {
     pub layers: Vec<String>,
 }
 
-/// Why a text is none.
+/// Why a text cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TileTextError {
     /// An unknown placeholder.
