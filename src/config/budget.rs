@@ -3,11 +3,12 @@
 
 use std::num::NonZeroU64;
 
+use super::by_zoom::{ZoomValue, ZoomValues};
 use super::error::ConfigError;
 use super::file::{LayerDefaults, LayerSection, Limit};
 use super::settings::Check;
 use crate::postgis::{Budget, OnLargeTile, OnTileError};
-use crate::tile::{ZoomError, ZoomLimits, ZoomList};
+use crate::tile::{ZoomLimits, ZoomList};
 
 impl Check<'_> {
     /// A layer's budget.
@@ -59,19 +60,11 @@ impl Check<'_> {
             Limit::All(limit) => return Ok(ZoomLimits::everywhere(NonZeroU64::new(*limit))),
             Limit::ByZoom(table) => table,
         };
-        let (mut limits, mut named) = (ZoomLimits::default(), Vec::new());
-        for (text, value) in table {
-            let zooms: ZoomList =
-                text.parse().map_err(|error: ZoomError| self.wrong(key, format!("\"{text}\": {error}")))?;
-            let Some(limit) = value.as_integer().and_then(|limit| u64::try_from(limit).ok()) else {
-                let what = format!("\"{text}\": its value is no number: write how many, or 0 for no limit");
-                return Err(self.wrong(key, what));
-            };
-            if let Some(twice) = zooms.iter().find(|zoom| named.contains(zoom)) {
-                return Err(self.wrong(key, format!("names zoom {twice} twice: give each zoom one limit")));
-            }
-            named.extend(zooms.iter());
-            limits.set(&zooms, NonZeroU64::new(limit));
+        let values = ZoomValues { misfit: "no number: write how many, or 0 for no limit", noun: "limit" };
+        let number = |value: &toml::Value| value.as_integer().and_then(|limit| u64::try_from(limit).ok());
+        let mut limits = ZoomLimits::default();
+        for ZoomValue { zooms, value } in self.by_zoom(key, table, number, &values)? {
+            limits.set(&zooms, NonZeroU64::new(value));
         }
         Ok(limits)
     }

@@ -39,6 +39,7 @@ const CLUSTER_SIZE: f64 = 1.0 / 8.0;
 struct Band {
     properties: Option<Vec<Property>>,
     kind: LayerKind,
+    filter: Option<String>,
 }
 
 impl Check<'_> {
@@ -114,7 +115,7 @@ impl Check<'_> {
                 key: columns.clone(),
                 properties: band.properties,
                 feature_id: layer.feature_id.clone(),
-                filter: layer.filter.clone(),
+                filter: band.filter,
                 zooms,
                 margin,
                 kind: band.kind,
@@ -148,11 +149,11 @@ impl Check<'_> {
             (Some(aggregate), None) => {
                 let (cells, properties) = self.aggregate(&key("aggregate"), aggregate, limit)?;
                 let within = aggregate.zoom.clone();
-                Some((Band { kind: LayerKind::Cells(cells), properties: Some(properties) }, within))
+                Some((LayerKind::Cells(cells), properties, within))
             }
             (None, Some(cluster)) => {
                 let (cells, properties) = self.cluster(&key("cluster"), cluster, own.as_deref(), limit)?;
-                Some((Band { kind: LayerKind::Cells(cells), properties: Some(properties) }, cluster.zoom.clone()))
+                Some((LayerKind::Cells(cells), properties, cluster.zoom.clone()))
             }
         };
         if let Some(column) = layer.feature_id.as_ref().filter(|_| gathered.is_some()) {
@@ -160,6 +161,7 @@ impl Check<'_> {
             return Err(self.wrong(&key("feature_id"), what));
         }
         let property_zooms = self.property_zooms(&key("property_zooms"), layer, own.as_deref())?;
+        let conditions = self.conditions(layer)?;
         let mut bands: Vec<(Vec<Zoom>, Band)> = Vec::new();
         for zoom in zooms.iter() {
             let is_shown = |property: &&Property| {
@@ -168,13 +170,13 @@ impl Check<'_> {
                     || list.is_none_or(|(_, zooms)| zooms.contains(zoom))
             };
             let (kind, properties) = match &gathered {
-                Some((band, within)) if within.as_ref().is_none_or(|within| within.contains(zoom)) => {
-                    (band.kind.clone(), &band.properties)
+                Some((kind, properties, within)) if within.as_ref().is_none_or(|within| within.contains(zoom)) => {
+                    (kind.clone(), Some(properties))
                 }
-                _ => (LayerKind::Rows, &own),
+                _ => (LayerKind::Rows, own.as_ref()),
             };
-            let properties = properties.as_ref().map(|all| all.iter().filter(is_shown).cloned().collect());
-            let band = Band { properties, kind };
+            let properties = properties.map(|all| all.iter().filter(is_shown).cloned().collect());
+            let band = Band { properties, kind, filter: conditions.at(zoom) };
             match bands.iter_mut().find(|(_, other)| *other == band) {
                 Some((zooms, _)) => zooms.push(zoom),
                 None => bands.push((vec![zoom], band)),

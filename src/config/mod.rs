@@ -6,7 +6,7 @@
 //! | `file` | the keys of a configuration file |
 //! | `values` | the values of all origins; the last origin that has a value wins |
 //! | `settings` | the values, checked, as the option structs of the parts |
-//! | `layer`, `rows`, `margin`, `budget`, `placeholders` | the checks of layers |
+//! | `layer`, `rows`, `margin`, `budget`, `by_zoom`, `placeholders` | the checks of layers |
 //! | `area` | the area of a tileset |
 //! | `memory` | how much memory the process may use |
 //! | `s3` | the checks of the section `[s3]` |
@@ -19,6 +19,7 @@
 
 mod area;
 mod budget;
+mod by_zoom;
 mod check;
 mod error;
 mod file;

@@ -1,7 +1,7 @@
 //! Refuses placeholders such as `!zoom!` where they have no value; the message says where they have one.
 
 use super::error::ConfigError;
-use super::file::LayerSection;
+use super::file::{Condition, LayerSection};
 use super::settings::Check;
 use crate::postgis::{Property, PropertySource, placeholder_in};
 
@@ -10,13 +10,14 @@ impl Check<'_> {
     /// expressions, and the queries of `[[layer.track]]`.
     pub(super) fn no_placeholders(&self, layer: &LayerSection, own: Option<&[Property]>) -> Result<(), ConfigError> {
         let wrong = |field: &str, what: String| Err(self.wrong(&format!("layer[{}].{field}", layer.name), what));
-        if let Some(found) = layer.filter.as_deref().and_then(placeholder_in) {
-            let next = match (&layer.table, &layer.filter) {
-                (Some(table), Some(filter)) => {
+        let mut conditions = layer.filter.iter().flat_map(Condition::texts);
+        if let Some((filter, found)) = conditions.find_map(|filter| Some((filter, placeholder_in(filter)?))) {
+            let next = match &layer.table {
+                Some(table) => {
                     let query = format!("sql = \"\"\"SELECT * FROM {table} WHERE {}\"\"\"", filter.trim());
                     format!("Write {query} and a key instead of table and where")
                 }
-                _ => "Move the condition into the query".to_owned(),
+                None => "Move the condition into the query".to_owned(),
             };
             let whole = if is_zoom(&found) { "; for whole zooms, zoom = \"5-22\" or the like is enough" } else { "" };
             return wrong("where", format!("has {found}, but placeholders have values only in sql. {next}{whole}"));

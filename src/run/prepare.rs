@@ -1,5 +1,6 @@
 //! The beginning of `seed` and of its dry run: snapshot, probe, survey and plan.
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use crate::postgis::{
 };
 use crate::report::{Event, Report, SkippedRows};
 use crate::source::{CacheCost, LayerWork, Preparation, preparation};
-use crate::tile::{Batch, Coverage, LayerFootprints, LayerIndex, LonLatBox, Order, WORLD_UNITS, WorldRect};
+use crate::tile::{Batch, Coverage, LayerFootprints, LayerId, LayerIndex, LonLatBox, Order, WORLD_UNITS, WorldRect};
 
 /// Everything known before the first tile.
 pub(crate) struct Prepared {
@@ -52,27 +53,30 @@ pub(crate) async fn prepare(job: &Job, order: Order, sessions: usize) -> Result<
     let workers = Worker::open(&database, &snapshot, named.locks(), packing, sessions).await?;
     let probed = named.probe_rows().await?;
     let mut warnings = Warnings { report, seen: Vec::new() };
-    probed.warnings.into_iter().for_each(|warning| warnings.add(warning));
+    // Parts of one layer, each for its own zooms, are warned of alike.
+    let mut said = HashSet::new();
+    probed
+        .warnings
+        .into_iter()
+        .filter(|warning| said.insert(warning.clone()))
+        .for_each(|warning| warnings.add(warning));
     if probed.server.in_recovery {
         tracing::info!("the database is a standby");
     }
     let (coverage, zooms) = (Coverage::new(&settings.tileset.bbox), &settings.tileset.zooms);
     let (mut planned, mut skipped, mut surveyed) = (Vec::new(), Vec::new(), Vec::new());
+    let mut has_features: BTreeMap<LayerId, bool> = BTreeMap::new();
     for (layer, settings) in probed.layers.iter().zip(&settings.tileset.layers) {
         report.event(&Event::Surveying { layer: layer.name().to_owned() });
         let folds = foldable(&snapshot, layer).await?;
         let seen = survey(&snapshot, layer, folds.as_deref(), &coverage, zooms).await?;
-        if seen.places.is_empty() && zooms.iter().any(|zoom| layer.zooms().contains(zoom)) {
-            warnings.add(format!(
-                "layer \"{}\" has no feature to draw: is its table filled, and its where right?",
-                layer.name()
-            ));
+        if zooms.iter().any(|zoom| layer.zooms().contains(zoom)) {
+            *has_features.entry(layer.id()).or_default() |= !seen.places.is_empty();
         }
         for rows in seen.skipped {
             let layer = layer.name().to_owned();
             let rows = SkippedRows { layer, reason: rows.reason, rows: rows.rows, examples: rows.examples };
-            report.event(&Event::Skipped(rows.clone()));
-            skipped.push(rows);
+            add_skipped(&mut skipped, rows);
         }
         planned.push(PlanLayer {
             zooms: layer.zooms().clone(),
@@ -83,6 +87,13 @@ pub(crate) async fn prepare(job: &Job, order: Order, sessions: usize) -> Result<
             rows: seen.gathered,
         });
         surveyed.push(PreparedLayer::new(layer).with_cells(folds, seen.counted));
+    }
+    for layer in probed.layers.iter().filter(|layer| has_features.remove(&layer.id()) == Some(false)) {
+        let name = layer.name();
+        warnings.add(format!("layer \"{name}\" has no feature to draw: is its table filled, and its where right?"));
+    }
+    for rows in &skipped {
+        report.event(&Event::Skipped(rows.clone()));
     }
     let bounds = bounds(&planned, &coverage);
     let features = planned.iter().map(|layer| match &layer.places {
@@ -185,6 +196,16 @@ fn check_limits(
         }
     }
     Ok(thinned)
+}
+
+/// Adds rows that were skipped. Of a layer in several parts, each for its own zooms, the most rows for each reason are kept: mostly these are
+/// the same rows in each.
+fn add_skipped(skipped: &mut Vec<SkippedRows>, rows: SkippedRows) {
+    match skipped.iter_mut().find(|known| (&known.layer, &known.reason) == (&rows.layer, &rows.reason)) {
+        Some(known) if known.rows < rows.rows => *known = rows,
+        Some(_fewer) => {}
+        None => skipped.push(rows),
+    }
 }
 
 /// The box around all features within the coverage; the box of the coverage if there are no features.

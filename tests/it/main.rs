@@ -16,6 +16,7 @@
 mod support;
 
 mod archives;
+mod by_zoom;
 mod cells;
 mod change_log;
 mod directory;

@@ -156,6 +156,17 @@ pub(super) enum Limit {
     ByZoom(#[schemars(with = "BTreeMap<String, u64>")] toml::Table),
 }
 
+/// A condition for all zooms, or one for each list of zooms.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "an SQL condition, or a table of zooms and conditions such as { \"0-6\" = \"population > 100000\" }"
+)]
+pub(super) enum Condition {
+    All(String),
+    ByZoom(#[schemars(with = "BTreeMap<String, String>")] toml::Table),
+}
+
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LayerSection {
@@ -168,7 +179,7 @@ pub(super) struct LayerSection {
     pub(super) properties: Option<Properties>,
     pub(super) feature_id: Option<String>,
     #[serde(rename = "where")]
-    pub(super) filter: Option<String>,
+    pub(super) filter: Option<Condition>,
     #[schemars(with = "Option<BTreeMap<String, ZoomList>>")]
     pub(super) property_zooms: Option<toml::Table>,
     pub(super) aggregate: Option<AggregateSection>,

@@ -46,6 +46,39 @@ fn a_placeholder_without_a_value_is_answered_with_where_it_has_one() {
 }
 
 #[test]
+fn a_condition_that_does_not_fit_its_zooms_is_answered_with_what_to_write() {
+    let layer = |condition: &str| format!("[[layer]]\nname=\"a\"\ntable=\"t\"\nwhere = {condition}");
+    for (condition, message) in [
+        ("{ \"0-\" = \"n > 4\" }", "\"0-\": \"0-\" is no zoom list: write 0-14, 7 or 0-4,8,10-12"),
+        ("{ \"0-6\" = 4 }", "\"0-6\": its value is no text: write an SQL condition in quotes"),
+        ("{ \"0-6\" = \"n > 4\", \"6-7\" = \"n > 3\" }", "names zoom 6 twice: give each zoom one condition"),
+        (
+            "{ \"0-6\" = \"n > !zoom!\" }",
+            "has !zoom!, but placeholders have values only in sql. Write sql = \"\"\"SELECT * FROM t WHERE n > !zoom!\"\"\" and a key instead of table and where; for whole zooms, zoom = \"5-22\" or the like is enough",
+        ),
+    ] {
+        answered(&layer(condition), "layer[a].where", message);
+    }
+    let error = gather_with(&layer("4"), &[], Vec::new()).unwrap_err().to_string();
+    let expected = "an SQL condition, or a table of zooms and conditions such as { \"0-6\" = \"population > 100000\" }";
+    assert!(error.ends_with(expected), "{error}");
+}
+
+#[test]
+fn a_condition_by_zoom_is_that_of_each_zoom() {
+    let text =
+        "[[layer]]\nname=\"a\"\ntable=\"t\"\nzoom=\"1-9\"\nwhere = { \"0-4\" = \"n > ${N}\", \"7,8\" = \"true\" }";
+    let values = gather_with(text, &[], Vec::new()).unwrap();
+    assert!(values.show().contains("where = { 0-4 = \"n > ${N}\", \"7,8\" = \"true\" }\n"), "{}", values.show());
+    let settings = job_of(&values, &[]).unwrap();
+    let parts: Vec<(String, Option<&str>)> = (settings.tileset.layers.iter())
+        .map(|layer| (layer.options.zooms.to_string(), layer.options.filter.as_deref()))
+        .collect();
+    let expected = [("1-4", Some("n > ${N}")), ("5-6,9", None), ("7-8", Some("true"))];
+    assert_eq!(parts, expected.map(|(zooms, filter)| (zooms.to_owned(), filter)));
+}
+
+#[test]
 fn what_only_looks_like_a_placeholder_is_sql() {
     for filter in [
         "name !~ 'a' AND name != 'b' AND NOT !!true",

@@ -258,12 +258,15 @@ pub(in crate::postgis) fn rows_beyond(layer: &Layer, units: EdgeUnits, relation:
     // at ±180° are not even visited.
     let (near, far, srid) = (units.next_single(), "1e30", layer.shape.srid);
     let filter = super::filter(layer);
+    // A column of any type may hold other geometries than points, which the layer's condition leaves out.
+    let other =
+        if layer.shape.points { format!("WHEN GeometryType({g}) <> 'POINT' THEN false ") } else { String::new() };
     format!(
         "SELECT count(*), (array_agg(key ORDER BY key))[1:3] FROM (
     SELECT {key} AS key FROM {relation}
     WHERE ({g} && ST_MakeEnvelope({near:?}, -{far}, {far}, {far}, {srid}) OR {g} && ST_MakeEnvelope(-{far}, -{far}, -{near:?}, {far}, {srid}))
         -- The layer's own condition is asked of rows beyond alone: of others it may raise an error.
-        AND CASE WHEN {} THEN false WHEN {} THEN true {filter} ELSE false END
+        AND CASE {other}WHEN {} THEN false WHEN {} THEN true {filter} ELSE false END
 ) AS beyond",
         is_placeable(placement),
         can_be_cut(placement, units),

@@ -23,9 +23,9 @@ pub(crate) struct Plain<'a> {
 /// on them. Farther ones cannot hold it, for no buffer here is wider than a tile.
 fn plainly(db: &Db, layers: &[Plain<'_>], zooms: std::ops::RangeInclusive<u8>) -> BTreeMap<Address, Vec<u8>> {
     let mut tiles: BTreeMap<Address, Vec<u8>> = BTreeMap::new();
-    for layer in layers {
+    for (number, layer) in layers.iter().enumerate() {
         let Plain { name, rows, properties, extent, buffer, .. } = layer;
-        let table = format!("plain_{name}");
+        let table = format!("plain_{name} {number}");
         let mut sql = format!(
             "CREATE TABLE \"{table}\" AS SELECT * FROM ({rows}) AS rows;
              CREATE INDEX ON \"{table}\" USING gist (m); ANALYZE \"{table}\";"

@@ -1,0 +1,82 @@
+//! Values that differ by zoom: tables whose keys are lists of zooms.
+
+use super::error::ConfigError;
+use super::file::{Condition, LayerSection};
+use super::settings::Check;
+use crate::tile::{Zoom, ZoomError, ZoomList};
+
+/// What the values of a table by zoom are, for messages.
+pub(super) struct ZoomValues {
+    /// What is wrong with a value of another type, and what to write.
+    pub(super) misfit: &'static str,
+    /// One value.
+    pub(super) noun: &'static str,
+}
+
+/// A value, and the zooms at which it is in force.
+pub(super) struct ZoomValue<T> {
+    pub(super) zooms: ZoomList,
+    pub(super) value: T,
+}
+
+/// The condition of a layer's rows at each of its zooms.
+pub(super) struct Conditions<'a> {
+    everywhere: Option<&'a str>,
+    by_zoom: Vec<ZoomValue<&'a str>>,
+}
+
+impl Conditions<'_> {
+    /// The condition at a zoom.
+    pub(super) fn at(&self, zoom: Zoom) -> Option<String> {
+        let own = self.by_zoom.iter().find(|own| own.zooms.contains(zoom)).map(|own| own.value);
+        own.or(self.everywhere).map(str::to_owned)
+    }
+}
+
+impl Condition {
+    /// The SQL of all zooms.
+    pub(super) fn texts(&self) -> Vec<&str> {
+        match self {
+            Condition::All(sql) => vec![sql],
+            Condition::ByZoom(table) => table.values().filter_map(toml::Value::as_str).collect(),
+        }
+    }
+}
+
+impl Check<'_> {
+    /// The entries of a table by zoom. Each zoom stands in one of them at most.
+    pub(super) fn by_zoom<'t, T>(
+        &self,
+        key: &str,
+        table: &'t toml::Table,
+        value: impl Fn(&'t toml::Value) -> Option<T>,
+        values: &ZoomValues,
+    ) -> Result<Vec<ZoomValue<T>>, ConfigError> {
+        let mut found: Vec<ZoomValue<T>> = Vec::new();
+        for (text, given) in table {
+            let zooms: ZoomList =
+                text.parse().map_err(|error: ZoomError| self.wrong(key, format!("\"{text}\": {error}")))?;
+            let Some(value) = value(given) else {
+                return Err(self.wrong(key, format!("\"{text}\": its value is {}", values.misfit)));
+            };
+            if let Some(twice) = zooms.iter().find(|zoom| found.iter().any(|other| other.zooms.contains(*zoom))) {
+                return Err(self.wrong(key, format!("names zoom {twice} twice: give each zoom one {}", values.noun)));
+            }
+            found.push(ZoomValue { zooms, value });
+        }
+        Ok(found)
+    }
+
+    /// The layer's conditions.
+    pub(super) fn conditions<'t>(&self, layer: &'t LayerSection) -> Result<Conditions<'t>, ConfigError> {
+        let (everywhere, table) = match &layer.filter {
+            None => (None, None),
+            Some(Condition::All(sql)) => (Some(sql.as_str()), None),
+            Some(Condition::ByZoom(table)) => (None, Some(table)),
+        };
+        let values = ZoomValues { misfit: "no text: write an SQL condition in quotes", noun: "condition" };
+        let key = format!("layer[{}].where", layer.name);
+        let by_zoom = table.map(|table| self.by_zoom(&key, table, toml::Value::as_str, &values)).transpose()?;
+        Ok(Conditions { everywhere, by_zoom: by_zoom.unwrap_or_default() })
+    }
+}
