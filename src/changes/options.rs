@@ -58,6 +58,7 @@ impl TrackedLayer<'_> {
         parts.extend(layer.feature_id.as_deref());
         parts.push("where");
         parts.extend(layer.filter.as_deref());
+        parts.extend(layer.row_zooms.sql().flat_map(|sql| ["zoom", sql]));
         let having = layer.cells().and_then(|cells| cells.having.as_deref());
         parts.extend(having.iter().flat_map(|having| ["having", having]));
         for track in self.track {

@@ -11,7 +11,7 @@ use super::file::{
 use super::settings::{Check, LayerSettings};
 use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::changes::TrackOptions;
-use crate::postgis::{Cells, LayerKind, LayerOptions, Property, PropertySource, TilePart};
+use crate::postgis::{Cells, LayerKind, LayerOptions, Property, PropertySource, RowZooms, TilePart};
 use crate::sink::is_own_name;
 use crate::tile::{LayerId, Zoom, ZoomList};
 
@@ -101,6 +101,7 @@ impl Check<'_> {
             .collect();
         let (budget, on_tile_error) = (self.budget(layer, defaults)?, self.on_tile_error(layer, defaults)?);
         let beyond = self.present("layer_defaults.beyond", layer.beyond.or(defaults.beyond))?;
+        let row_zooms = RowZooms { min: layer.min_zoom.clone(), max: layer.max_zoom.clone() };
         let limit = fewest_features(layer, &zooms, &budget);
         let bands = self.bands(layer, &zooms, limit)?;
         if bands.iter().all(|(_, band)| band.kind != LayerKind::Rows) {
@@ -116,6 +117,7 @@ impl Check<'_> {
                 properties: band.properties,
                 feature_id: layer.feature_id.clone(),
                 filter: band.filter,
+                row_zooms: row_zooms.clone(),
                 zooms,
                 margin,
                 kind: band.kind,

@@ -6,7 +6,7 @@ use super::settings::Check;
 use crate::postgis::{Property, PropertySource, placeholder_in};
 
 impl Check<'_> {
-    /// Refuses placeholders in the SQL of a layer that is read once for all zooms and tiles: `where`, `rank`, properties that are
+    /// Refuses placeholders in the SQL of a layer that is read once for all zooms and tiles: `where`, `min_zoom`, `max_zoom`, `rank`, properties that are
     /// expressions, and the queries of `[[layer.track]]`.
     pub(super) fn no_placeholders(&self, layer: &LayerSection, own: Option<&[Property]>) -> Result<(), ConfigError> {
         let wrong = |field: &str, what: String| Err(self.wrong(&format!("layer[{}].{field}", layer.name), what));
@@ -21,6 +21,12 @@ impl Check<'_> {
             };
             let whole = if is_zoom(&found) { "; for whole zooms, zoom = \"5-22\" or the like is enough" } else { "" };
             return wrong("where", format!("has {found}, but placeholders have values only in sql. {next}{whole}"));
+        }
+        for (key, sql) in [("min_zoom", &layer.min_zoom), ("max_zoom", &layer.max_zoom)] {
+            if let Some(found) = sql.as_deref().and_then(placeholder_in) {
+                let next = "let it give a zoom for each row";
+                return wrong(key, format!("has {found}, but placeholders have values only in sql: {next}"));
+            }
         }
         if let Some(found) = layer.rank.as_deref().and_then(placeholder_in) {
             let next = "let the query give a column to rank by";

@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::error::ConfigError;
 
 /// The keys of a layer whose strings are SQL, or columns.
-const SQL_KEYS: [&str; 5] = ["sql", "where", "rank", "having", "properties"];
+const SQL_KEYS: [&str; 7] = ["sql", "where", "min_zoom", "max_zoom", "rank", "having", "properties"];
 
 /// A string of the file that holds a variable.
 struct Replacement {

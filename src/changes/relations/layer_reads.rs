@@ -130,7 +130,7 @@ impl DependencyReader<'_> {
             .chain(layer.key.iter().map(|key| key.quoted.clone()))
             .chain(layer.row_sql().map(str::to_owned))
             .chain(layer.feature_id.iter().map(|column| quoted(column)))
-            .chain(layer.filter.iter().map(|filter| format!("({filter}\n)")));
+            .chain(layer.filter.as_deref().into_iter().chain(layer.row_zooms.sql()).map(|sql| format!("({sql}\n)")));
         // As booleans, because a view cannot have columns of every type.
         let columns = expressions.enumerate().map(|(n, sql)| format!("({sql}) IS NULL AS c{n}"));
         let columns = columns.collect::<Vec<_>>().join(", ");

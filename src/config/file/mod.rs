@@ -180,6 +180,8 @@ pub(super) struct LayerSection {
     pub(super) feature_id: Option<String>,
     #[serde(rename = "where")]
     pub(super) filter: Option<Condition>,
+    pub(super) min_zoom: Option<String>,
+    pub(super) max_zoom: Option<String>,
     #[schemars(with = "Option<BTreeMap<String, ZoomList>>")]
     pub(super) property_zooms: Option<toml::Table>,
     pub(super) aggregate: Option<AggregateSection>,

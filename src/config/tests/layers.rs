@@ -31,6 +31,11 @@ fn a_placeholder_without_a_value_is_answered_with_where_it_has_one() {
             "\"n\" has !z! inside of an expression: \"!x!\", \"!y!\" and \"!zoom!\" are properties each by itself, and other placeholders have values only in sql. Write sql = \"\"\"SELECT …\"\"\" that gives n as a column",
         ),
         (
+            "[[layer]]\nname=\"a\"\ntable=\"t\"\nmax_zoom=\"!zoom! + 1\"",
+            "layer[a].max_zoom",
+            "has !zoom!, but placeholders have values only in sql: let it give a zoom for each row",
+        ),
+        (
             "[[layer]]\nname=\"a\"\ntable=\"t\"\non_large_tile=\"thin\"\nrank=\"n * !pixel_width!\"",
             "layer[a].rank",
             "has !pixel_width!, but placeholders have values only in sql: let the query give a column to rank by",

@@ -91,7 +91,10 @@ fn the_sample_configuration_holds_every_key() {
             "layer_defaults",
             "beyond buffer extent max_tile_bytes max_tile_features on_large_tile on_tile_error tile_bounds zoom",
         ),
-        ("layer", "candidates cluster feature_id geometry key name properties rank schema table where"),
+        (
+            "layer",
+            "candidates cluster feature_id geometry key max_zoom min_zoom name properties rank schema table where",
+        ),
     ] {
         let section = match &table[section] {
             toml::Value::Array(layers) => layers[0].as_table().unwrap(),

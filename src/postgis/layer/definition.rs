@@ -3,7 +3,7 @@
 //! Every target holds a hash of this text. It is written out by hand, in the form that the first version had, so that renaming a type or a
 //! field cannot change it: another text would have every target seeded again.
 
-use super::{Beyond, BoundProperty, Budget, Cells, ComputedFrom, KeyColumn, Layer, TilePart};
+use super::{Beyond, BoundProperty, Budget, Cells, ComputedFrom, KeyColumn, Layer, RowZooms, TilePart};
 use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::tile::{Margin, TileBounds, Zoom};
 
@@ -27,6 +27,7 @@ impl Layer {
             self.cells().map_or_else(|| "None".to_owned(), Cells::definition),
             self.beyond.definition(),
         ) + &self.budget.definition(self.zooms.iter())
+            + &self.row_zooms.definition()
     }
 }
 
@@ -92,6 +93,14 @@ impl Beyond {
     }
 }
 
+impl RowZooms {
+    /// Nothing if every row is drawn at every zoom.
+    fn definition(&self) -> String {
+        let RowZooms { min, max } = self;
+        if *self == RowZooms::default() { String::new() } else { format!("rows from {min:?} to {max:?}") }
+    }
+}
+
 impl Budget {
     /// What decides bytes in tiles at some zooms: nothing unless features are left out.
     fn definition(&self, zooms: impl Iterator<Item = Zoom>) -> String {
@@ -134,6 +143,7 @@ mod tests {
             ],
             feature_id: Some("id".to_owned()),
             filter: Some("name <> ''".to_owned()),
+            row_zooms: RowZooms::default(),
             zooms: "0-2".parse().unwrap(),
             margin: Margin { extent: 4096, buffer: 64, bounds: TileBounds::Degrees, candidates: Some(0.5) },
             kind: LayerKind::Cells(Cells {
@@ -182,5 +192,8 @@ mod tests {
             [KeyColumn { quoted: \"\\\"id\\\"\", collated: true }, KeyColumn { quoted: \"\\\"part\\\"\", collated: false }], []), \
             (None, None, [0, 1, 2], Margin { extent: 512, buffer: 8, bounds: Mercator, candidates: None }, None, Skip))";
         assert_eq!(plain.definition(), expected);
+        let row_zooms = RowZooms { min: Some("first".to_owned()), max: None };
+        let drawn = Layer { row_zooms, ..plain };
+        assert_eq!(drawn.definition(), format!("{expected}rows from Some(\"first\") to None"));
     }
 }

@@ -26,7 +26,7 @@ use crate::tile::{LayerId, Margin, Zoom, ZoomLimits, ZoomList};
 
 pub use budget::{Budget, OnLargeTile, OnTileError};
 pub use edge::Beyond;
-pub use options::{Cells, LayerKind, LayerOptions, Property, PropertySource, Rows, TilePart};
+pub use options::{Cells, LayerKind, LayerOptions, Property, PropertySource, RowZooms, Rows, TilePart};
 pub use query::{Query, QueryError, placeholder_in};
 
 pub(super) use boxes::{ROUNDING_UNITS, area_box, search_boxes, world_box};
@@ -93,6 +93,8 @@ pub struct Layer {
     pub(crate) properties: Vec<BoundProperty>,
     pub(crate) feature_id: Option<String>,
     pub(crate) filter: Option<String>,
+    /// The zooms at which a row is drawn.
+    pub(crate) row_zooms: RowZooms,
     pub(in crate::postgis) zooms: ZoomList,
     pub(in crate::postgis) margin: Margin,
     pub(in crate::postgis) kind: LayerKind,
@@ -151,9 +153,14 @@ impl Layer {
         self.query.as_ref().is_some_and(Query::asks_box)
     }
 
-    /// True if the layer's rows may differ from zoom to zoom.
+    /// True if the layer's query contains the zoom.
     pub(in crate::postgis) fn asks_each_zoom(&self) -> bool {
         self.query.as_ref().is_some_and(Query::asks_zoom)
+    }
+
+    /// True if the layer's rows may differ from zoom to zoom.
+    pub(in crate::postgis) fn differs_by_zoom(&self) -> bool {
+        self.asks_each_zoom() || self.row_zooms != RowZooms::default()
     }
 
     /// The item of a FROM list that gives its rows, with values for the placeholders of a query.

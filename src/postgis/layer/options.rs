@@ -53,6 +53,29 @@ pub struct Property {
     pub source: PropertySource,
 }
 
+/// The zooms at which a row is drawn, as SQL expressions over the row, trusted as the configuration is. NULL sets no bound.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RowZooms {
+    /// The first zoom.
+    pub min: Option<String>,
+    /// The last zoom.
+    pub max: Option<String>,
+}
+
+impl RowZooms {
+    /// The expressions.
+    pub(crate) fn sql(&self) -> impl Iterator<Item = &str> {
+        self.min.iter().chain(&self.max).map(String::as_str)
+    }
+
+    /// The condition that a row is drawn at a zoom, which is SQL, to follow another condition.
+    pub(in crate::postgis) fn condition(&self, zoom: &str) -> String {
+        let min = self.min.iter().map(|min| format!(" AND (({min}\n) <= {zoom}) IS NOT FALSE"));
+        let max = self.max.iter().map(|max| format!(" AND (({max}\n) >= {zoom}) IS NOT FALSE"));
+        min.chain(max).collect()
+    }
+}
+
 /// How the rows of a layer are gathered in cells.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cells {
@@ -95,6 +118,8 @@ pub struct LayerOptions {
     pub feature_id: Option<String>,
     /// An SQL condition that rows must fulfil.
     pub filter: Option<String>,
+    /// The zooms at which a row is drawn.
+    pub row_zooms: RowZooms,
     /// The zooms at which the layer is drawn.
     pub zooms: ZoomList,
     /// The tile's grid, and how far beyond its tiles the layer is drawn.

@@ -21,7 +21,7 @@ impl Layer {
         self.shape.points
             && self.cells().is_none()
             && !self.asks_each_tile()
-            && !self.asks_each_zoom()
+            && !self.differs_by_zoom()
             && self.margin.bounds == TileBounds::Mercator
             && self.margin.candidates.is_none()
             && !self.budget.thins()

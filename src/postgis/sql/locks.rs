@@ -1,6 +1,6 @@
 //! Statements that read everything a layer reads. Planning them takes the locks.
 
-use super::{filter, without_bounds};
+use super::{filter_at, without_bounds};
 use crate::postgis::layer::Layer;
 use crate::postgis::session::quoted;
 
@@ -11,6 +11,6 @@ pub(in crate::postgis) fn read_statements(layer: &Layer) -> Vec<String> {
     let columns: Vec<String> = columns.chain(layer.feature_id.iter().map(|column| quoted(column))).collect();
     let aggregates: Vec<String> = layer.aggregates().map(|sql| format!("({}\n)", without_bounds(sql))).collect();
     let lists = [columns, aggregates].into_iter().filter(|list| !list.is_empty());
-    let condition = format!("WHERE true {}", filter(layer));
+    let condition = format!("WHERE true {}", filter_at(layer, "0"));
     lists.map(|list| format!("SELECT {} FROM {} {condition}", list.join(", "), layer.relation)).collect()
 }

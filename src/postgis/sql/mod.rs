@@ -29,6 +29,9 @@ pub(super) use survey::{positions, skipped, survey};
 
 pub use cells::FoldedValues;
 
+/// The zoom of an area, beside a row of `oar_tiles_area`.
+const AREA_ZOOM: &str = "oar_tiles_area.z";
+
 /// A world unit in metres, rounded up.
 const WORLD_UNIT_METRES: f64 = 0.01;
 
@@ -114,6 +117,11 @@ pub(in crate::postgis) fn key_text(layer: &Layer) -> String {
     let text = |key: &str| format!("CASE WHEN {key} IS NULL THEN 'NULL' ELSE pg_catalog.concat({key}) END");
     let columns = layer.key.iter().map(|key| text(&key.quoted));
     format!("pg_catalog.concat_ws('/', {})", columns.collect::<Vec<_>>().join(", "))
+}
+
+/// The condition that a row is drawn at a zoom, which is SQL, to follow another condition: the layer's own, and the zooms of the row.
+fn filter_at(layer: &Layer, zoom: &str) -> String {
+    format!("{}{}", filter(layer), layer.row_zooms.condition(zoom))
 }
 
 /// The layer's own condition, to follow another one; empty if it has none.

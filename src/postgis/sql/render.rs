@@ -2,7 +2,7 @@
 
 use super::cells::{self, FoldedValues, counted};
 use super::edge::{projected, raw_sides};
-use super::{AreaSearch, bounds, filter, is_in_world, search, thin, world_columns, world_sides};
+use super::{AREA_ZOOM, AreaSearch, bounds, filter_at, is_in_world, search, thin, world_columns, world_sides};
 use crate::postgis::layer::{ComputedFrom, Layer, PIXEL_METRES, PlaceholderSql, Placement, TilePart};
 use crate::postgis::session::quoted;
 use crate::tile::HALF_WORLD_METRES;
@@ -159,7 +159,7 @@ pub(in crate::postgis) enum Candidates {
 /// The candidates of a layer whose rows are its features.
 pub(in crate::postgis) fn placed(layer: &Layer, candidates: Candidates, values: &str, names: &str) -> String {
     let placement = layer.placement();
-    let (AreaSearch { condition: search, .. }, filter) = (search(placement), filter(layer));
+    let (AreaSearch { condition: search, .. }, filter) = (search(placement), filter_at(layer, AREA_ZOOM));
     let condition = match candidates {
         Candidates::Found | Candidates::Counted => format!("{search} {filter}"),
         // CASE has the server check whether a row touches a tile before it checks the layer's condition (PostgreSQL documentation, section

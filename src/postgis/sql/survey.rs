@@ -2,8 +2,9 @@
 
 use super::cells::{FoldedValues, counted};
 use super::edge::{self, SURFACES, projected, raw_sides};
-use super::{filter, is_in_world, key_text, world_columns, world_sides};
+use super::{filter, filter_at, is_in_world, key_text, world_columns, world_sides};
 use crate::postgis::layer::{Layer, PlaceholderSql, Placement};
+use crate::tile::Zoom;
 
 /// The rows whose positions are read.
 struct SurveyedRows<'a> {
@@ -15,12 +16,12 @@ struct SurveyedRows<'a> {
 
 /// Where every feature of a layer lies, for planning. If `boxes` is greater than 0, only rows near that many boxes are read; the parameters
 /// `$1..$4` are then arrays of their west, south, east and north in the column's reference system. The values of a query's placeholders
-/// follow.
+/// follow. `zoom` is the zoom for which rows are read, if the layer's rows differ from zoom to zoom.
 ///
 /// The statement gives the columns of [`positions`], then those of `folds`.
-pub(in crate::postgis) fn survey(layer: &Layer, folds: Option<&FoldedValues>, boxes: usize) -> String {
+pub(in crate::postgis) fn survey(layer: &Layer, folds: Option<&FoldedValues>, boxes: usize, zoom: Zoom) -> String {
     let relation = layer.rows(&PlaceholderSql::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid));
-    let conditions = format!("{} {}", near(layer.placement(), boxes), filter(layer));
+    let conditions = format!("{} {}", near(layer.placement(), boxes), filter_at(layer, &zoom.get().to_string()));
     survey_statement(layer.placement(), &SurveyedRows { relation: &relation, conditions: &conditions }, folds)
 }
 

@@ -4,9 +4,9 @@ use super::{CachedRowsParameters, Candidates, RowChoice, cached_rows, read_state
 use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::postgis::layer::{
     Beyond, BoundProperty, Budget, Cells, ComputedFrom, KeyColumn, Layer, LayerKind, OnLargeTile, OnTileError, Rank,
-    Shape,
+    RowZooms, Shape,
 };
-use crate::tile::{LayerId, Margin, ZoomLimits};
+use crate::tile::{LayerId, Margin, Zoom, ZoomLimits};
 
 /// A layer of points in degrees with a key, two properties and a filter.
 fn points() -> Layer {
@@ -30,6 +30,7 @@ fn points() -> Layer {
         properties: vec![property("name", "\"name\"", "String"), property("workers", "(workers * 2\n)", "Number")],
         feature_id: Some("id".to_owned()),
         filter: Some("active".to_owned()),
+        row_zooms: RowZooms::default(),
         zooms: "0-14".parse().unwrap(),
         margin: Margin::plain(4096, 64),
         kind: LayerKind::Rows,
@@ -99,8 +100,8 @@ fn the_statements_that_render() {
 
 #[test]
 fn the_statements_that_read_rows() {
-    compare("survey_points", &survey(&points(), None, 2));
-    compare("survey_shapes", &survey(&shapes(), None, 0));
+    compare("survey_points", &survey(&points(), None, 2, Zoom::MAX));
+    compare("survey_shapes", &survey(&shapes(), None, 0, Zoom::MAX));
     compare("skipped", &skipped(&points()));
     compare("locks", &read_statements(&points()).join(";\n"));
     let parameters = CachedRowsParameters { name: 5, extent: 6, max_bytes: 7 };

@@ -91,7 +91,7 @@ pub async fn survey(
 /// One pass for all zooms, or one for each zoom if the layer's rows differ from zoom to zoom.
 async fn in_passes(pass: SurveyPass<'_>, shown: &[Zoom]) -> Result<Surveyed, Error> {
     let layer = pass.layer;
-    if !layer.asks_each_zoom() {
+    if !layer.differs_by_zoom() {
         let PassResult { footprints, counts, gathered, skipped } = pass.at(shown).await?;
         let skipped = if skipped > 0 { pass.skipped(shown).await? } else { Vec::new() };
         return Ok(Surveyed { places: footprints, counted: counts.map(Arc::new), gathered, skipped });

@@ -44,7 +44,12 @@ impl SurveyPass<'_> {
     pub(in crate::postgis) async fn at(&self, zooms: &[Zoom]) -> Result<PassResult, Error> {
         let SurveyPass { snapshot, layer, folds, coverage } = *self;
         let boxes = search_boxes(layer, coverage, zooms);
-        let statement = sql::survey(layer, folds, boxes.as_ref().map_or(0, |columns| columns[0].len()));
+        let statement = sql::survey(
+            layer,
+            folds,
+            boxes.as_ref().map_or(0, |columns| columns[0].len()),
+            zooms.first().copied().unwrap_or(layer.zooms.min()),
+        );
         let values = QueryValues::of_coverage(layer, coverage, zooms);
         let near = boxes.iter().flatten().map(|column| (column as _, Type::FLOAT8_ARRAY));
         let params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();

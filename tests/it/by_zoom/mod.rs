@@ -1,6 +1,7 @@
 //! What a layer draws differs by zoom: conditions, zooms of a row, simplified shapes.
 
 pub(crate) mod conditions;
+pub(crate) mod row_zooms;
 
 use std::path::PathBuf;
 

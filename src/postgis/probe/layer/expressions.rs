@@ -5,7 +5,7 @@ use tokio_postgres::error::SqlState;
 use super::super::relation::Relation;
 use super::patchable::is_plain_type;
 use super::{LayerProbe, list};
-use crate::postgis::layer::{BoundProperty, ComputedFrom, Layer, Rank};
+use crate::postgis::layer::{BoundProperty, ComputedFrom, Layer, Rank, RowZooms};
 use crate::postgis::session::{Cause, Error};
 use crate::postgis::sql;
 
@@ -119,6 +119,33 @@ impl LayerProbe<'_> {
             other => other,
         })?;
         Ok(row.get(0))
+    }
+
+    /// Has the server check the zooms of rows: numbers, each of one row.
+    pub(in crate::postgis) async fn row_zooms(&self, layer: &Layer, relation: &Relation) -> Result<(), Error> {
+        let RowZooms { min, max } = &layer.row_zooms;
+        for (key, sql) in [("min_zoom", min), ("max_zoom", max)] {
+            let Some(sql) = sql else { continue };
+            let statement = format!("SELECT FROM {} WHERE false AND ({sql}\n) <= 0", layer.relation);
+            let checked = self.session.all(&format!("layer \"{}\"", layer.name), &statement, &[]).await;
+            checked.map_err(|error| match error {
+                Error::Query { source, .. } if source.code == Some(SqlState::INSUFFICIENT_PRIVILEGE) => {
+                    self.no_right(relation)
+                }
+                Error::Query { source, .. } => {
+                    let (what, columns) = if needs_other_rows(source.code.as_ref()) {
+                        (format!("{key} looks at other rows or gives several values"), list(&relation.columns))
+                    } else {
+                        (format!("the database does not understand {key} as a number"), list(&relation.columns))
+                    };
+                    let next =
+                        format!("It is SQL over the columns of {}, a zoom for each row: {columns}", layer.display_name);
+                    Error::Layer { layer: layer.name.clone(), what, next, source: Some(source) }
+                }
+                other => other,
+            })?;
+        }
+        Ok(())
     }
 
     /// Has the server check the rank: its values must have an order.

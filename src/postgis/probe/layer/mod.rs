@@ -90,6 +90,7 @@ impl<'a> LayerProbe<'a> {
             properties,
             feature_id: options.feature_id.clone(),
             filter: options.filter.clone(),
+            row_zooms: options.row_zooms.clone(),
             zooms: options.zooms.clone(),
             margin: options.margin,
             kind: options.kind.clone(),
@@ -105,6 +106,7 @@ impl<'a> LayerProbe<'a> {
                 .map(|column| quoted(&column.name))
                 .collect(),
         };
+        self.row_zooms(&layer, &relation).await?;
         self.types(&mut layer, &relation).await?;
         if let Some(rank) = options.budget.rank.as_ref().filter(|_| layer.cells().is_none()) {
             layer.rank = Some(self.rank(&layer, &relation, rank).await?);

@@ -2,7 +2,7 @@
 //! their cells.
 
 use super::super::edge::{projected, shifted_boxes};
-use super::super::{filter, thin, type_of};
+use super::super::{AREA_ZOOM, filter_at, thin, type_of};
 use super::aggregates::{AggregatePiece, pieces};
 use super::folds::FoldedValues;
 use super::outline::{DecodedCell, unit};
@@ -169,7 +169,7 @@ fn lone_rows(layer: &Layer, cells: &Cells, first: usize) -> LoneRows {
         projected = projected(placement),
         relation = layer.rows(&PlaceholderSql::of_area()),
         found = boxes.join(" OR "),
-        filter = filter(layer),
+        filter = filter_at(layer, AREA_ZOOM),
         celled = celled(cells.grid, x, y),
     );
     // The box may also find rows of the next cell. The values are computed apart from the areas: a column of the relation may have the name of

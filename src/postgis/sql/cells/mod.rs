@@ -8,7 +8,7 @@ mod folds;
 mod outline;
 
 use super::edge::projected;
-use super::{AreaSearch, filter, search, thin};
+use super::{AREA_ZOOM, AreaSearch, filter_at, search, thin};
 use crate::cells::{Cell, CellGeometry, CellGrid, CellShape, INVERSE_SQRT_3, MIDDLE, THIRD};
 use crate::postgis::layer::{BoundProperty, Cells, ComputedFrom, KeyColumn, Layer, PlaceholderSql, Shape};
 use crate::tile::{HALF_WORLD_METRES, LAST_UNIT, WORLD_UNITS};
@@ -145,7 +145,7 @@ placed AS (
         columns = columns(layer),
         projected = projected(placement),
         relation = layer.rows(&PlaceholderSql::of_area()),
-        filter = filter(layer),
+        filter = filter_at(layer, AREA_ZOOM),
         touches_area = touches_area(grid, &single),
         celled = celled(grid, x, y),
         east_south = if symbol.sides.len() == 4 { ", east, south" } else { "" },

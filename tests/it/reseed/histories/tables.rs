@@ -126,7 +126,7 @@ impl Table {
             ),
             "6" => ("", format!("[layer.aggregate]\ncell = \"hexagon\"\nsize = \"1/8\"\ndraw = \"polygon\"\n{count}")),
             "7" => (
-                "properties = { id = \"id\", name = \"name\", z = \"!zoom!\" }\nproperty_zooms = { name = \"11-22\" }",
+                "properties = { id = \"id\", name = \"name\", z = \"!zoom!\" }\nproperty_zooms = { name = \"11-22\" }\nmin_zoom = \"4 * price\"",
                 String::new(),
             ),
             _ => return String::new(),
