@@ -1,6 +1,6 @@
 //! Text that others wrote, such as names of files, layers and tables or a server's messages, made harmless for a terminal.
 //!
-//! Control characters can move the cursor, clear the screen, set the window's title or, in some terminals, type commands. [`print`] and
+//! Control characters can move the cursor, clear the screen, set the window's title or, in some terminals, type commands. [`print()`] and
 //! [`say`] escape them in everything that they write; no other function of the program writes to standard output or standard error,
 //! except the log ([`start_log`](super::start_log)) and the progress bar, which escape them, too.
 

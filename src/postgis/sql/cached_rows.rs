@@ -15,7 +15,7 @@ const MAX_BYTES_PER_GROUP: u32 = 1_000_000;
 /// Which rows are read.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::postgis) enum RowChoice {
-    /// Rows near some boxes, the parameters `$1..$4` of the [survey](super::survey); all rows if `boxes` is 0. The values of a query's
+    /// Rows near some boxes, the parameters `$1..$4` of the [survey](mod@super::survey); all rows if `boxes` is 0. The values of a query's
     /// placeholders follow. `rows` is the expected number: fewer are read if they take too many bytes.
     Boxes { boxes: usize, rows: u64 },
     /// Rows in areas without a margin that do not overlap, the parameters `$1..$10`. At most `limit` rows are read; if that many are found, some
