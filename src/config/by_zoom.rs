@@ -1,7 +1,7 @@
 //! Values that differ by zoom: tables whose keys are lists of zooms.
 
 use super::error::ConfigError;
-use super::file::{Condition, LayerSection};
+use super::file::{LayerSection, RowCondition};
 use super::settings::Check;
 use crate::tile::{Zoom, ZoomError, ZoomList};
 
@@ -33,12 +33,12 @@ impl Conditions<'_> {
     }
 }
 
-impl Condition {
+impl RowCondition {
     /// The SQL of all zooms.
     pub(super) fn texts(&self) -> Vec<&str> {
         match self {
-            Condition::All(sql) => vec![sql],
-            Condition::ByZoom(table) => table.values().filter_map(toml::Value::as_str).collect(),
+            RowCondition::All(sql) => vec![sql],
+            RowCondition::ByZoom(table) => table.values().filter_map(toml::Value::as_str).collect(),
         }
     }
 }
@@ -71,8 +71,8 @@ impl Check<'_> {
     pub(super) fn conditions<'t>(&self, layer: &'t LayerSection) -> Result<Conditions<'t>, ConfigError> {
         let (everywhere, table) = match &layer.filter {
             None => (None, None),
-            Some(Condition::All(sql)) => (Some(sql.as_str()), None),
-            Some(Condition::ByZoom(table)) => (None, Some(table)),
+            Some(RowCondition::All(sql)) => (Some(sql.as_str()), None),
+            Some(RowCondition::ByZoom(table)) => (None, Some(table)),
         };
         let values = ZoomValues { misfit: "no text: write an SQL condition in quotes", noun: "condition" };
         let key = format!("layer[{}].where", layer.name);

@@ -1,7 +1,7 @@
 //! Refuses placeholders such as `!zoom!` where they have no value; the message says where they have one.
 
 use super::error::ConfigError;
-use super::file::{Condition, LayerSection};
+use super::file::{LayerSection, RowCondition};
 use super::settings::Check;
 use crate::postgis::{Property, PropertySource, placeholder_in};
 
@@ -10,7 +10,7 @@ impl Check<'_> {
     /// expressions, and the queries of `[[layer.track]]`.
     pub(super) fn no_placeholders(&self, layer: &LayerSection, own: Option<&[Property]>) -> Result<(), ConfigError> {
         let wrong = |field: &str, what: String| Err(self.wrong(&format!("layer[{}].{field}", layer.name), what));
-        let mut conditions = layer.filter.iter().flat_map(Condition::texts);
+        let mut conditions = layer.filter.iter().flat_map(RowCondition::texts);
         if let Some((filter, found)) = conditions.find_map(|filter| Some((filter, placeholder_in(filter)?))) {
             let next = match &layer.table {
                 Some(table) => {

@@ -162,7 +162,7 @@ pub(super) enum Limit {
     untagged,
     expecting = "an SQL condition, or a table of zooms and conditions such as { \"0-6\" = \"population > 100000\" }"
 )]
-pub(super) enum Condition {
+pub(super) enum RowCondition {
     All(String),
     ByZoom(#[schemars(with = "BTreeMap<String, String>")] toml::Table),
 }
@@ -179,7 +179,7 @@ pub(super) struct LayerSection {
     pub(super) properties: Option<Properties>,
     pub(super) feature_id: Option<String>,
     #[serde(rename = "where")]
-    pub(super) filter: Option<Condition>,
+    pub(super) filter: Option<RowCondition>,
     pub(super) min_zoom: Option<String>,
     pub(super) max_zoom: Option<String>,
     #[schemars(with = "Option<BTreeMap<String, ZoomList>>")]
