@@ -1,6 +1,7 @@
 //! The manifest: what a target says about the run that made it. It decides whether a reseed can bring the target up to date, and from
 //! which snapshot.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The newest version of the manifest's layout that this program knows. 2 has [`Manifest::partial`].
@@ -10,7 +11,7 @@ pub const MANIFEST_VERSION: u32 = 2;
 const VERSION_WITHOUT_PARTS: u32 = 1;
 
 /// A publication: one change of a target, which its manifest made visible.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Publication {
     /// One more than that of the publication before; 1 for the first, and after one that a program without publications wrote.
     pub number: u64,
@@ -41,7 +42,7 @@ pub fn publication_of(manifest: &str) -> Option<Publication> {
 }
 
 /// The manifest of a tileset.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Manifest {
     /// The version of its layout, up to [`MANIFEST_VERSION`]: the lowest that has what it says. A program that knows only lower ones leaves
     /// the target as it is.
@@ -94,7 +95,7 @@ pub struct Manifest {
 }
 
 /// A part of a tileset.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Region {
     /// The zooms, as a list such as `0-14`.
     pub zooms: String,
@@ -132,7 +133,7 @@ impl Manifest {
 }
 
 /// The identity of a database in a manifest. Manifests are public.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum DatabaseMark {
     /// HMACs: they identify the database only to those who have the key.
@@ -142,7 +143,7 @@ pub enum DatabaseMark {
 }
 
 /// The identity of a database: HMACs (RFC 2104) with SHA-256 and a random key that stays in the database.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KeyedIdentity {
     /// HMAC of the empty message: identifies the key itself.
     pub key: String,
@@ -159,7 +160,7 @@ pub struct KeyedIdentity {
 }
 
 /// The identity of a database in plain text.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DatabaseIdentity {
     /// The cluster's system identifier (`pg_control_system()`), if the role may read it.
     pub system_identifier: Option<String>,

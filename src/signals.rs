@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::exit::Exit;
-use crate::report::say;
+use crate::report::{say_problem_text, say_warning};
 use crate::stop::{Signal, Stop};
 
 /// The longest time between a signal and the end of the process, unless work has a grace. With [`LAST_MESSAGE_LIMIT`] it makes the 2 s that
@@ -47,15 +47,15 @@ pub fn listen(stop: &Stop) {
 }
 
 fn unheard(error: &std::io::Error) {
-    say(&format!("warning: signals cannot be listened to ({error}): Ctrl-C ends the process at once"));
+    say_warning(&format!("signals cannot be listened to ({error}): Ctrl-C ends the process at once"));
 }
 
 /// Ends the process. No destructor runs and nothing is flushed.
 fn end(signal: Signal) {
     let (tell, said) = mpsc::channel();
     let saying = std::thread::Builder::new().spawn(move || {
-        say(
-            "error: interrupted while something did not answer (a server, a file or a reader): the process was ended. \
+        say_problem_text(
+            "interrupted while something did not answer (a server, a file or a reader): the process was ended. \
              No target is damaged by that; run the command again to go on",
         );
         tell.send(()).unwrap_or_default();
@@ -74,7 +74,7 @@ fn forward(stop: &Stop) -> std::io::Result<()> {
     // fails like one on a full disk, and is reported as such.
     const SIGXFSZ: i32 = 25;
     if let Err(error) = signal(SignalKind::from_raw(SIGXFSZ)) {
-        say(&format!("warning: a file-size limit will end the process at once ({error})"));
+        say_warning(&format!("a file-size limit will end the process at once ({error})"));
     }
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let stop = stop.clone();

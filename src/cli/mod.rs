@@ -12,7 +12,7 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::changes::Cursor;
 use crate::config::{Flag, Progress};
@@ -34,9 +34,25 @@ const GETTING_STARTED: &str = "To begin: oar-tiles init --database-url URL write
 #[derive(Debug, Parser)]
 #[command(name = "oar-tiles", version, arg_required_else_help = true, max_term_width = 100, after_help = GETTING_STARTED)]
 pub struct Cli {
+    /// Form of the log on standard error: plain, timed (time and level before each line), json, or auto: plain on a terminal, timed elsewhere [env: OAR_TILES_LOG]
+    #[arg(long, global = true, value_name = "FORM", value_enum, hide_possible_values = true, display_order = 900)]
+    pub log: Option<LogFlag>,
     /// The verb.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// The form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFlag {
+    /// Plain on a terminal, timed elsewhere
+    Auto,
+    /// The text alone
+    Plain,
+    /// Time and level before each line
+    Timed,
+    /// A JSON object a line
+    Json,
 }
 
 /// The verbs.
@@ -241,6 +257,9 @@ pub struct Verify {
     /// Also render the tiles from the database and compare; needs the settings with which the target was seeded
     #[arg(long)]
     pub database: bool,
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub json: bool,
     /// Also write the findings as JSON
     #[arg(long, value_name = "FILE.json")]
     pub report: Option<PathBuf>,

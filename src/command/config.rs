@@ -1,6 +1,6 @@
 //! `oar-tiles config`: the settings and where each value came from; what is wrong with them.
 
-use crate::config::{Checked, CheckedSources, ConfigError, ConfigValues, Settings, check};
+use crate::config::{Checked, CheckedSources, ConfigError, ConfigValues, Settings, ShownConfig, check};
 use crate::postgis::{Database, Parts, try_layers};
 use crate::run::CommandError;
 use crate::stop::Stop;
@@ -14,17 +14,13 @@ pub fn config(values: &ConfigValues, environment: &Parts, layers: &[String]) -> 
     Ok(format!("# database: {}\n{}", settings.database.connect.server(), values.show()))
 }
 
-/// The values as JSON, each with its origin.
+/// The values for programs, each with its origin.
 ///
 /// # Errors
 /// If they do not make valid settings.
-pub fn config_json(
-    values: &ConfigValues,
-    environment: &Parts,
-    layers: &[String],
-) -> Result<serde_json::Value, CommandError> {
+pub fn config_json(values: &ConfigValues, environment: &Parts, layers: &[String]) -> Result<ShownConfig, CommandError> {
     Settings::resolve(values, environment, layers)?;
-    Ok(values.show_json())
+    Ok(values.shown())
 }
 
 /// Everything that is wrong with a configuration.

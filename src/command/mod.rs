@@ -9,6 +9,7 @@ pub mod jobs;
 pub mod publish;
 pub mod purge;
 pub mod reseed;
+pub mod schemas;
 pub mod seed;
 pub mod serve;
 pub mod track;

@@ -46,7 +46,8 @@ pub use error::ConfigError;
 pub use file::Progress;
 pub use schema::schema;
 pub use settings::{DatabaseSettings, JobSettings, LayerSettings, RunSettings, Settings, TilesetSettings, layer_names};
-pub use values::{CONFIG_VARIABLE, ConfigValues, Origin, SAMPLE};
+pub use show::ShownConfig;
+pub use values::{CONFIG_VARIABLE, ConfigValues, LOG_VARIABLE, Origin, SAMPLE};
 
 /// A flag that was given: the flag's name, the key that it sets, and the value.
 pub type Flag = (&'static str, &'static str, toml::Value);

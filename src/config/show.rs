@@ -1,12 +1,22 @@
 //! The output of `oar-tiles config`: every value with its origin, secrets hidden.
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use super::values::ConfigValues;
 use crate::sink::without_user;
 
+/// The output of `config --json`.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct ShownConfig {
+    /// The sections of a configuration file, with `{"value": …, "origin": …}` for each key; `purge` and `layer` are such a pair with a list.
+    pub settings: serde_json::Map<String, serde_json::Value>,
+}
+
 impl ConfigValues {
-    /// JSON with the value of each key, its secrets hidden, and its origin.
+    /// The value of each key, its secrets hidden, and its origin.
     #[must_use]
-    pub fn show_json(&self) -> serde_json::Value {
+    pub fn shown(&self) -> ShownConfig {
         let mut sections = serde_json::Map::new();
         for (key, (value, origin)) in &self.0 {
             let (section, field) = key.split_once('.').unwrap_or((key, ""));
@@ -20,7 +30,7 @@ impl ConfigValues {
                 fields.insert(field.to_owned(), shown);
             }
         }
-        serde_json::json!({ "version": 1, "settings": sections })
+        ShownConfig { settings: sections }
     }
 
     /// TOML with a line for each value, and its origin as a comment.

@@ -108,6 +108,9 @@ const VARIABLES: [(&str, &str, VariableKind); 45] = [
 /// The variable that names the file; it sets no key.
 pub const CONFIG_VARIABLE: &str = "OAR_TILES_CONFIG";
 
+/// The variable that stands for `--log`; it sets no key, because a configuration that cannot be read is logged, too.
+pub const LOG_VARIABLE: &str = "OAR_TILES_LOG";
+
 /// The line, counted from 1, in which a list of tilesets begins; `None` if the file has none.
 fn several_tilesets(text: &str) -> Option<usize> {
     let is_a_list = toml::from_str::<toml::Table>(text)
@@ -189,12 +192,13 @@ impl ConfigValues {
     ) -> Result<(), ConfigError> {
         for (name, text) in variables {
             // The token is no setting: nothing shows it.
-            if name == CONFIG_VARIABLE || name == TOKEN_VARIABLE || text.is_empty() {
+            if [CONFIG_VARIABLE, LOG_VARIABLE, TOKEN_VARIABLE].contains(&&*name) || text.is_empty() {
                 continue;
             }
             let Some((_, key, kind)) = VARIABLES.iter().find(|(variable, _, _)| *variable == name) else {
                 if name.starts_with("OAR_TILES_") {
-                    let known = VARIABLES.iter().map(|(variable, _, _)| *variable).chain([CONFIG_VARIABLE]);
+                    let known =
+                        VARIABLES.iter().map(|(variable, _, _)| *variable).chain([CONFIG_VARIABLE, LOG_VARIABLE]);
                     return Err(ConfigError::unknown_variable(name, known));
                 }
                 continue;

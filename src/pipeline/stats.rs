@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::PackedBatch;
@@ -10,7 +11,7 @@ use crate::sink::TileEdit;
 use crate::tile::{LayerId, TileCoord, Zoom};
 
 /// The largest tile of a zoom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct LargestTile {
     /// Which one.
     pub tile: TileCoord,

@@ -1,22 +1,34 @@
 //! What the change log holds and how far targets are behind, as text and as JSON.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::budgets::counted;
 use super::purges::PurgeStatus;
-use super::reseeded::{ASKED_FOR, Reason, UNRENDERED};
+use super::reseeded::{Reason, changed_rows};
 use super::summary::table;
 use super::{grouped, timed, visible_line};
 
 /// The change log and the targets that follow it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Backlog {
-    /// Each table of the log: its name, the number of changed rows in the log, and the age of the oldest change in seconds.
-    pub tables: Vec<(String, u64, Option<f64>)>,
+    /// What the log holds of each table.
+    pub tables: Vec<LoggedTable>,
     /// The targets that the user asked about.
     pub targets: Vec<BehindTarget>,
     /// Why the triggers send no notifications; `None` if they do. Without them, `reseed --watch` polls the log.
     pub no_notifications: Option<String>,
+}
+
+/// What the change log holds of a table.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct LoggedTable {
+    /// Schema and table, quoted.
+    pub table: String,
+    /// The number of changed rows in the log.
+    pub rows: u64,
+    /// The age of the oldest change, in seconds; `None` if there is none.
+    pub oldest_seconds: Option<f64>,
 }
 
 impl Backlog {
@@ -28,7 +40,7 @@ impl Backlog {
 }
 
 /// How far a target is behind the change log.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct BehindTarget {
     /// The path or URL of the target.
     pub target: String,
@@ -50,19 +62,18 @@ pub fn render_backlog(backlog: &Backlog) -> String {
     let rows: Vec<Vec<String>> = backlog
         .tables
         .iter()
-        .map(|(name, rows, oldest)| {
+        .map(|LoggedTable { table, rows, oldest_seconds }| {
             vec![
-                visible_line(name),
+                visible_line(table),
                 grouped(*rows),
-                oldest.map_or_else(String::new, |oldest| format!("{} ago", timed(oldest))),
+                oldest_seconds.map_or_else(String::new, |oldest| format!("{} ago", timed(oldest))),
             ]
         })
         .collect();
     let mut text = table(&["table", "changed rows", "oldest"], &rows);
     for target in &backlog.targets {
         // Tiles that could not be rendered are not changed rows; they are counted as dirty tiles.
-        let changed = target.reasons.iter().filter(|reason| ![UNRENDERED, ASKED_FOR].contains(&&*reason.what));
-        let rows: u64 = changed.map(|reason| reason.rows).sum();
+        let rows = changed_rows(&target.reasons);
         let oldest = target.reasons.iter().map(|reason| reason.seconds).fold(0.0, f64::max);
         let behind = match (&target.needs_seed, rows, target.dirty) {
             (Some(why), ..) => why.clone(),

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Event, Report, grouped, important, say, sized, visible_line};
+use super::record::log;
+use super::{Event, Report, grouped, sized, visible_line};
 
 const PLANNING: &str = "{spinner} {msg}";
 const RENDERING: &str = "{wide_bar} {percent:>3} % · {msg} · {eta} left";
@@ -48,7 +49,7 @@ impl Bar {
         seen.bytes += bytes;
         let rate = seen.tiles as f64 / seen.since.elapsed().as_secs_f64().max(0.001);
         format!(
-            "zoom {zoom} · {} tiles · {} tiles/s · {}",
+            "at zoom {zoom} · {} tiles so far · {} tiles/s · {}",
             grouped(seen.tiles),
             grouped(rate as u64),
             sized(seen.bytes)
@@ -81,10 +82,8 @@ impl Report for Bar {
             }
             Event::Finishing => self.bar.set_message("completing the file"),
             Event::Done { .. } => self.bar.finish_and_clear(),
-            Event::Skipped(_) => {}
-            Event::Warning { .. } | Event::Restarting { .. } => {
-                self.bar.suspend(|| important(event).iter().for_each(|text| say(text)));
-            }
+            _ if event.is_logged() => self.bar.suspend(|| log(event)),
+            _ => {}
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The content of a target, and of a tile, as tables and as JSON.
 
-use serde::{Serialize, Serializer};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::budgets::counted;
 use super::summary::table;
@@ -9,13 +10,8 @@ use crate::manifest::Manifest;
 use crate::pipeline::LargestTile;
 use crate::tile::LonLatBox;
 
-#[expect(clippy::ref_option, reason = "serde calls it this way")]
-fn sides<S: Serializer>(bounds: &Option<LonLatBox>, serializer: S) -> Result<S::Ok, S::Error> {
-    bounds.map(|bounds| bounds.sides()).serialize(serializer)
-}
-
 /// The content of a target.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Contents {
     /// The path or URL of the target.
     pub target: String,
@@ -23,11 +19,12 @@ pub struct Contents {
     pub name: Option<String>,
     /// The tileset's description, if the target has one.
     pub description: Option<String>,
-    /// The bounds of the tileset, in degrees; in JSON a list of west, south, east, north.
-    #[serde(serialize_with = "sides")]
-    pub bounds: Option<LonLatBox>,
-    /// The lowest and the highest zoom that the target's metadata names.
-    pub zooms_named: Option<(u8, u8)>,
+    /// The bounds of the tileset.
+    pub bounds: Option<ContentsBounds>,
+    /// The lowest zoom that the target's metadata names.
+    pub min_zoom: Option<u8>,
+    /// The highest zoom that the target's metadata names.
+    pub max_zoom: Option<u8>,
     /// The layers, as TileJSON describes them (`vector_layers`).
     pub vector_layers: serde_json::Value,
     /// The manifest; `None` if another program wrote the target.
@@ -44,8 +41,28 @@ pub struct Contents {
     pub zooms: Vec<ContentsZoom>,
 }
 
+/// The bounds of a tileset, in degrees.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
+pub struct ContentsBounds {
+    /// The western longitude.
+    pub west: f64,
+    /// The southern latitude.
+    pub south: f64,
+    /// The eastern longitude.
+    pub east: f64,
+    /// The northern latitude.
+    pub north: f64,
+}
+
+impl From<LonLatBox> for ContentsBounds {
+    fn from(bounds: LonLatBox) -> ContentsBounds {
+        let LonLatBox { west, south, east, north } = bounds;
+        ContentsBounds { west, south, east, north }
+    }
+}
+
 /// Figures of one zoom.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ContentsZoom {
     /// The zoom level.
     pub zoom: u8,
@@ -93,8 +110,14 @@ pub fn render_contents(contents: &Contents) -> String {
     };
     line("name", contents.name.as_ref().map(|name| visible_line(name)));
     line("description", contents.description.as_ref().map(|text| visible_line(text)));
-    line("bounds", contents.bounds.map(|bounds| bounds.to_string()));
-    line("zooms", contents.zooms_named.map(|(from, to)| format!("{from}-{to}")));
+    line(
+        "bounds",
+        contents.bounds.map(|bounds| {
+            let ContentsBounds { west, south, east, north } = bounds;
+            LonLatBox { west, south, east, north }.to_string()
+        }),
+    );
+    line("zooms", contents.min_zoom.zip(contents.max_zoom).map(|(from, to)| format!("{from}-{to}")));
     for layer in contents.vector_layers.as_array().into_iter().flatten() {
         let fields = layer["fields"].as_object().into_iter().flatten();
         let fields: Vec<String> =

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::document::JsonDocument;
+
 /// The report cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write the report {}: choose another --report", path.display())]
@@ -32,12 +34,12 @@ impl ReportFile {
         }
     }
 
-    /// Writes a value as JSON.
+    /// Writes a value, which has to be an object, as JSON with the version of its form.
     ///
     /// # Errors
     /// If the file cannot be written.
     pub fn write(&self, value: &impl Serialize) -> Result<(), ReportFileError> {
-        serde_json::to_vec_pretty(value)
+        serde_json::to_vec_pretty(&JsonDocument::new(value))
             .map_err(io::Error::from)
             .and_then(|json| std::fs::write(&self.0, json))
             .map_err(|source| ReportFileError { path: self.0.clone(), source })

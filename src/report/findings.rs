@@ -1,5 +1,6 @@
 //! The findings of `verify`, as a table and as JSON.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::summary::{SkippedRows, skipped_lines};
@@ -9,7 +10,7 @@ use super::{grouped, visible_line};
 const EXAMPLES: usize = 20;
 
 /// The ways in which a target can be wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingKind {
     /// The target breaks its format's rules, or its own metadata is wrong.
@@ -55,7 +56,7 @@ impl FindingKind {
 }
 
 /// Findings of one kind.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Finding {
     /// The kind.
     pub kind: FindingKind,
@@ -66,7 +67,7 @@ pub struct Finding {
 }
 
 /// All findings of a `verify`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Findings {
     /// The path or URL of the target.
     pub target: String,

@@ -3,7 +3,8 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::{Event, Report, grouped, important, say, sized, timed};
+use super::record::log;
+use super::{Event, Report, counted, say, sized, timed};
 use crate::tile::Zoom;
 
 const EVERY: Duration = Duration::from_secs(10);
@@ -41,8 +42,8 @@ impl LineFigures {
         let share = self.features as f64 / self.of.max(1) as f64;
         let left = if share > 0.0 { timed(seconds / share - seconds) } else { "?".to_owned() };
         let zoom = self.zoom.map(|zoom| zoom.to_string()).unwrap_or_default();
-        let (tiles, bytes) = (grouped(self.tiles), sized(self.bytes));
-        format!("zoom {zoom}: {tiles} tiles, {bytes}, {:.0} % of the features, {left} left", share * 100.0)
+        let (tiles, bytes) = (counted(self.tiles, "tile"), sized(self.bytes));
+        format!("at zoom {zoom}: {tiles} so far, {bytes}, {:.0} % of the features, {left} left", share * 100.0)
     }
 }
 
@@ -50,14 +51,9 @@ impl Report for Lines {
     fn event(&self, event: &Event) {
         let mut seen = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match event {
-            Event::Surveying { layer } => say(&format!("reading where the features of \"{layer}\" lie")),
-            Event::Reading { layer } => say(&format!("reading the rows of \"{layer}\"")),
-            Event::Planned { tiles, features, batches } => {
-                let (tiles, features, batches) = (grouped(*tiles), grouped(*features), grouped(*batches));
-                say(&format!("planned {tiles} tiles with {features} features in {batches} batches"));
-            }
-            Event::Finishing => say("all tiles stored, completing the file"),
-            _ => important(event).iter().for_each(|text| say(text)),
+            Event::Surveying { .. } | Event::Reading { .. } | Event::Planned { .. } | Event::Finishing => log(event),
+            _ if event.is_logged() => log(event),
+            _ => {}
         }
         match event {
             Event::Planned { features, .. } => seen.start(*features),

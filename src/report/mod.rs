@@ -6,12 +6,15 @@ mod budgets;
 mod contents;
 mod copied;
 mod discovered;
+mod document;
+mod event;
 mod file;
 mod findings;
 mod json;
 mod lines;
 mod log;
 mod purges;
+mod record;
 mod reseeded;
 mod run_metrics;
 mod stages;
@@ -22,93 +25,28 @@ mod visible;
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 
-use serde::Serialize;
-
-use crate::tile::Zoom;
-
-pub use backlog::{Backlog, BehindTarget, render_backlog};
+pub use backlog::{Backlog, BehindTarget, LoggedTable, render_backlog};
 pub use budgets::{FailedLayer, LargeTile, LayerBudget, named};
-pub use contents::{Contents, ContentsZoom, ShownFeature, render_contents, render_features};
+pub use contents::{Contents, ContentsBounds, ContentsZoom, ShownFeature, render_contents, render_features};
 pub use copied::{CopyReport, render_copy};
 pub use discovered::{DiscoveredColumn, DiscoveredTables, render_discovered, render_drafted, render_undrawn};
+pub use document::{DocumentSchema, JSON_VERSION, JsonDocument, PurgeStatusList, report_schemas};
+pub use event::{Event, FailureKind, LogLevel};
 pub(crate) use file::check_writable;
 pub use file::{ReportFile, ReportFileError};
 pub use findings::{Finding, FindingKind, Findings, render_findings};
 pub use log::start_log;
 pub use purges::{PurgeStatus, render_delivered, render_planned_purges, render_purge_status};
+pub use record::{EventRecord, LogForm, say, say_failure, say_problem, say_problem_text, say_warning, set_log_form};
 pub use reseeded::{ASKED_FOR, DirtyReport, DirtyZoom, Reason, ReseedReport, UNRENDERED, render_dirty, render_reseed};
 pub use run_metrics::{MetricsFileError, RunMetrics};
 pub use stages::RunStages;
 pub use summary::{PlanReport, PlanZoom, Requests, RunReport, RunZoom, SkippedRows, render_plan, render_run};
 pub use versions::{render_rewritten, render_versions};
-pub use visible::{print, print_as_json, print_json, print_script, say, say_error};
+pub use visible::{print, print_as_json, print_document, print_json, print_script};
 
+use budgets::counted;
 use visible::visible_line;
-
-/// Something that happened in a run.
-#[derive(Debug, Clone, Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event {
-    /// The survey reads the footprints of a layer's features.
-    Surveying {
-        /// The name of the layer.
-        layer: String,
-    },
-    /// A layer's rows are read, once for all zooms.
-    Reading {
-        /// The name of the layer.
-        layer: String,
-    },
-    /// The plan is made.
-    Planned {
-        /// The number of occupied tiles.
-        tiles: u64,
-        /// The number of pairs of a feature and a tile in which it is drawn.
-        features: u64,
-        /// The number of batches.
-        batches: u64,
-    },
-    /// A batch was stored.
-    Stored {
-        /// The zoom of its tiles.
-        zoom: Zoom,
-        /// The number of its tiles, including those that turned out to be empty.
-        tiles: u64,
-        /// The features that the plan counted in the batch; a feature counts once for each tile.
-        features: u64,
-        /// Stored size of its tiles, in bytes.
-        bytes: u64,
-    },
-    /// All tiles are stored; the run completes the target.
-    Finishing,
-    /// The run begins again on a new snapshot, because the database went away or a lock had to be released.
-    Restarting {
-        /// The number of this restart, counted from 1.
-        attempt: u32,
-        /// The most restarts that are allowed.
-        of: u32,
-        /// Why the run restarts.
-        cause: String,
-    },
-    /// Rows of a layer are left out. The closing table lists them, too.
-    Skipped(SkippedRows),
-    /// Something that the user should know.
-    Warning {
-        /// The text of the warning.
-        message: String,
-    },
-    /// The run has finished.
-    Done {
-        /// The path or URL of the target.
-        output: String,
-        /// The number of tiles stored.
-        tiles: u64,
-        /// Their stored size, in bytes.
-        bytes: u64,
-        /// Duration of the run, in seconds.
-        seconds: f64,
-    },
-}
 
 /// Receives the events of a run and shows them.
 pub trait Report: Send + Sync {
@@ -139,23 +77,27 @@ pub enum Style {
 #[must_use]
 pub fn report(style: Style) -> Arc<dyn Report> {
     match style {
-        Style::Auto if io::stderr().is_terminal() => Arc::new(bar::Bar::new()),
+        // A bar beside lines of JSON would be of no use to either reader.
+        Style::Auto if io::stderr().is_terminal() && !record::is_json() => Arc::new(bar::Bar::new()),
         Style::Bar => Arc::new(bar::Bar::new()),
         Style::Auto | Style::Lines => Arc::new(lines::Lines::new()),
-        Style::Json => Arc::new(json::Json),
+        Style::Json => {
+            record::copy_to_stdout();
+            Arc::new(json::Json)
+        }
         Style::Warnings => Arc::new(WarningsOnly),
         Style::Quiet => Arc::new(Quiet),
         Style::Nothing => Arc::new(Nothing),
     }
 }
 
-/// Shows only warnings and restarts.
+/// Shows only warnings, restarts, and what a watch follows and publishes.
 struct WarningsOnly;
 
 impl Report for WarningsOnly {
     fn event(&self, event: &Event) {
-        if let Some(text) = important(event) {
-            say(&text);
+        if event.is_logged() {
+            record::log(event);
         }
     }
 }
@@ -166,10 +108,8 @@ struct Quiet;
 
 impl Report for Quiet {
     fn event(&self, event: &Event) {
-        match event {
-            Event::Skipped(rows) => say(&format!("warning: {}", rows.sentence())),
-            Event::Warning { .. } => important(event).iter().for_each(|text| say(text)),
-            _ => {}
+        if matches!(event, Event::Skipped(_) | Event::Warning { .. }) {
+            record::log(event);
         }
     }
 }
@@ -179,17 +119,6 @@ struct Nothing;
 
 impl Report for Nothing {
     fn event(&self, _event: &Event) {}
-}
-
-/// The text of an important event, such as a warning; `None` for other events.
-fn important(event: &Event) -> Option<String> {
-    match event {
-        Event::Warning { message } => Some(format!("warning: {message}")),
-        Event::Restarting { attempt, of, cause } => {
-            Some(format!("{cause}: starting over on a new snapshot ({attempt} of {of})"))
-        }
-        _ => None,
-    }
 }
 
 /// A count with its digits in groups of three: 1 234 567.

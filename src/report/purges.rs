@@ -1,5 +1,6 @@
 //! What CDNs were told, and what waits for them, as text.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::summary::table;
@@ -7,7 +8,7 @@ use super::{grouped, timed};
 use crate::purge::{Delivered, DeliveryEnd, PlannedPurge};
 
 /// What waits for one CDN.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PurgeStatus {
     /// The provider and how it knows the target.
     pub provider: String,

@@ -1,5 +1,6 @@
 //! The result of a reseed, or the plan of one, as text and as JSON.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::budgets::{FailedLayer, LayerBudget, thinned_lines};
@@ -9,7 +10,7 @@ use crate::manifest::Manifest;
 use crate::pipeline::LargestTile;
 
 /// One reason why tiles are dirty.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Reason {
     /// The changed table, quoted, or the flag that named the tiles.
     pub what: String,
@@ -20,7 +21,7 @@ pub struct Reason {
 }
 
 /// Dirty tiles of one zoom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct DirtyZoom {
     /// The zoom level.
     pub zoom: u8,
@@ -29,7 +30,7 @@ pub struct DirtyZoom {
 }
 
 /// The plan of a reseed.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct DirtyReport {
     /// The dirty tiles of each zoom; `None` if so much changed that every tile would be rendered.
     pub zooms: Option<Vec<DirtyZoom>>,
@@ -46,7 +47,7 @@ impl DirtyReport {
 }
 
 /// The result of a reseed.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ReseedReport {
     /// The path or URL of the target.
     pub output: String,
@@ -94,12 +95,20 @@ pub struct ReseedReport {
     pub finish_seconds: f64,
     /// Duration of the whole run, in seconds.
     pub seconds: f64,
+    /// Time from the oldest of the changes to the moment at which the target showed it durably, in seconds; `None` if no row changed.
+    pub latency_seconds: Option<f64>,
     /// How often the run began again on a new snapshot.
     pub restarts: u32,
 }
 
 impl ReseedReport {
-    /// True if there was nothing to do.
+    /// The number of changed rows that the run shows. Tiles that could not be rendered, or that somebody asked for, are none.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        changed_rows(&self.reasons)
+    }
+
+    /// The report of a run that had nothing to do.
     #[must_use]
     pub fn nothing(output: String) -> ReseedReport {
         ReseedReport {
@@ -126,6 +135,7 @@ impl ReseedReport {
             render_seconds: 0.0,
             finish_seconds: 0.0,
             seconds: 0.0,
+            latency_seconds: None,
             restarts: 0,
         }
     }
@@ -136,6 +146,12 @@ pub const UNRENDERED: &str = "could not be rendered before";
 
 /// The reason given for tiles outside of the target's scope that a server stores because somebody has asked for them.
 pub const ASKED_FOR: &str = "asked for beyond the target's scope";
+
+/// The number of changed rows among some reasons.
+pub(super) fn changed_rows(reasons: &[Reason]) -> u64 {
+    let changed = reasons.iter().filter(|reason| ![UNRENDERED, ASKED_FOR].contains(&&*reason.what));
+    changed.map(|reason| reason.rows).sum()
+}
 
 fn because(reasons: &[Reason]) -> String {
     reasons

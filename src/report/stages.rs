@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::timed;
 use crate::pipeline::StageTimes;
 
 /// How busy the stages were while tiles were rendered, each as a share of the time that it could have worked: from 0 to 1.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub struct RunStages {
     /// The workers that rendered.
     pub workers: usize,

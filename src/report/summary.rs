@@ -1,5 +1,6 @@
 //! The closing table of a run and the table of a plan, as text and as JSON.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::budgets::{FailedLayer, LayerBudget, thinned_lines};
@@ -10,7 +11,7 @@ use crate::pipeline::LargestTile;
 use crate::plan::HeavyTile;
 
 /// Rows of a layer that were skipped, all for the same reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct SkippedRows {
     /// The name of the layer.
     pub layer: String,
@@ -23,7 +24,7 @@ pub struct SkippedRows {
 }
 
 /// The result of a run.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct RunReport {
     /// The path or URL of the target.
     pub output: String,
@@ -68,7 +69,7 @@ pub struct RunReport {
 }
 
 /// Figures of the requests that stored tiles.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub struct Requests {
     /// The mean number of requests in flight, from the start of the first to the end of the last.
     pub mean_in_flight: f64,
@@ -79,7 +80,7 @@ pub struct Requests {
 }
 
 /// Figures of one zoom.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct RunZoom {
     /// The zoom level.
     pub zoom: u8,
@@ -102,7 +103,7 @@ pub struct RunZoom {
 }
 
 /// The plan of a run, with estimates.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct PlanReport {
     /// Figures for each zoom.
     pub zooms: Vec<PlanZoom>,
@@ -117,7 +118,7 @@ pub struct PlanReport {
 }
 
 /// The plan of one zoom.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct PlanZoom {
     /// The zoom level.
     pub zoom: u8,

@@ -1,13 +1,15 @@
 //! Text that others wrote, such as names of files, layers and tables or a server's messages, made harmless for a terminal.
 //!
-//! Control characters can move the cursor, clear the screen, set the window's title or, in some terminals, type commands. [`print()`] and
-//! [`say`] escape them in everything that they write; no other function of the program writes to standard output or standard error,
-//! except the log ([`start_log`](super::start_log)) and the progress bar, which escape them, too.
+//! Control characters can move the cursor, clear the screen, set the window's title or, in some terminals, type commands. [`print()`] and the
+//! log (`record`) escape them in everything that they write; no other function of the program writes to standard output or standard error,
+//! except the progress bar, which escapes them, too.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use serde::Serialize;
+
+use super::document::JsonDocument;
 
 /// True for characters that a terminal obeys or that change the direction of text: control characters (Unicode category Cc: C0, DEL and
 /// C1) and bidirectional formatting characters (Unicode Standard Annex 9, section 2).
@@ -33,7 +35,7 @@ pub(super) fn visible_line(text: &str) -> String {
 
 /// JSON with each character that steers a terminal as `\uXXXX`, which means the same (RFC 8259, section 7). `serde_json` escapes only those
 /// below U+0020. Line breaks stay: outside of texts they are white space, and inside `serde_json` has escaped them.
-fn visible_json(json: &str) -> String {
+pub(super) fn visible_json(json: &str) -> String {
     let escaped = |c: char| {
         if is_steering(c) && c != '\n' { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }
     };
@@ -70,6 +72,14 @@ pub fn print_as_json(value: &impl Serialize) -> io::Result<()> {
     print_json(&(serde_json::to_string_pretty(value)? + "\n"))
 }
 
+/// Writes a JSON document to standard output: an object, with the version of its form.
+///
+/// # Errors
+/// If standard output is closed or full.
+pub fn print_document(content: &impl Serialize) -> io::Result<()> {
+    print_as_json(&JsonDocument::new(content))
+}
+
 /// Writes a script, such as SQL for psql, to standard output: byte for byte, unless that is a terminal, where nothing would run it.
 ///
 /// # Errors
@@ -78,35 +88,10 @@ pub fn print_script(script: &str) -> io::Result<()> {
     if io::stdout().is_terminal() { print(script) } else { write_out(script) }
 }
 
-/// Writes a line for the user to standard error.
-pub fn say(line: &str) {
+/// Writes text to standard error.
+pub(super) fn write_err(text: &str) {
     // A closed standard error is no reason to fail a run, and nobody is left to be told.
-    drop(writeln!(io::stderr(), "{}", visible(line)));
-}
-
-/// Writes an error for the user to standard error: its text, and each of its causes once.
-pub fn say_error(error: &dyn std::error::Error) {
-    let mut text = format!("error: {error}");
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!("\n  cause: {cause}"));
-        source = cause.source();
-    }
-    say(&text);
-}
-
-/// Standard error for the log: everything that is written to it goes through [`visible`]. The log hands over whole events.
-pub(super) struct VisibleStderr;
-
-impl io::Write for VisibleStderr {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        io::stderr().write_all(visible(&String::from_utf8_lossy(bytes)).as_bytes())?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
-    }
+    drop(io::stderr().lock().write_all(text.as_bytes()));
 }
 
 #[cfg(test)]

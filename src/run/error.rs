@@ -50,6 +50,14 @@ pub enum CommandError {
         /// The text.
         text: String,
     },
+    /// There is no schema of this name.
+    #[error("there is no schema {name:?}: write one of {names}")]
+    NoSuchSchema {
+        /// The name.
+        name: String,
+        /// The names that there are.
+        names: String,
+    },
     /// A target holds another tileset.
     #[error(
         "{target} holds another tileset ({found}), and this run writes {wanted}: choose another target, or write over it with --force"

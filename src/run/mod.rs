@@ -39,7 +39,7 @@ use crate::stop::Stop;
 
 pub use describe::TileCause;
 pub use error::{CommandError, interrupted};
-pub use look::{DirtyFilter, TileList, TileListError, TilesWanted, area};
+pub use look::{DirtyFilter, TileList, TileListDocument, TileListError, TilesWanted, area};
 pub use queue_gate::QueueGate;
 pub use target::{Target, TargetUrl};
 

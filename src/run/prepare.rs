@@ -67,7 +67,10 @@ pub(crate) async fn prepare(job: &Job, order: Order, sessions: usize) -> Result<
     let (mut planned, mut skipped, mut surveyed) = (Vec::new(), Vec::new(), Vec::new());
     let mut has_features: BTreeMap<LayerId, bool> = BTreeMap::new();
     for (layer, settings) in probed.layers.iter().zip(&settings.tileset.layers) {
-        report.event(&Event::Surveying { layer: layer.name().to_owned() });
+        // A layer that is drawn differently at different zooms is surveyed once for each way of drawing.
+        if surveyed.last().is_none_or(|before: &PreparedLayer| before.layer().name() != layer.name()) {
+            report.event(&Event::Surveying { layer: layer.name().to_owned() });
+        }
         let folds = foldable(&snapshot, layer).await?;
         let seen = survey(&snapshot, layer, folds.as_deref(), &coverage, zooms).await?;
         if zooms.iter().any(|zoom| layer.zooms().contains(zoom)) {

@@ -55,9 +55,11 @@ pub use jobs::{
     StartedJob, TOKEN_VARIABLE, TokenError,
 };
 pub use live::{LiveError, LiveLayer, LiveSource, LiveTile};
+pub use observe::access_log::AccessRecord;
 pub use options::{
     AccessLogStyle, CdnHeader, EmptyStatus, LiveOptions, SETTLE, ServeOptions, TileHeader, TileHeaders, WriterOptions,
 };
+pub use public::changes::{ChangedEvent, StateEvent};
 pub use queue::{
     ClassCounts, QueueCounts, WorkClass, WorkPermit, WorkQueue, WorkTicket, WorkerShares, WorkerSharesError,
 };

@@ -1,8 +1,10 @@
 //! Addresses of tiles, and rectangles of them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
 use super::{WORLD_UNITS, WorldRect, Zoom};
@@ -75,6 +77,20 @@ impl FromStr for TileCoord {
         }
         let zoom = u8::try_from(zoom).ok().and_then(Zoom::new).ok_or(NoTile)?;
         TileCoord::new(zoom, x, y).ok_or(NoTile)
+    }
+}
+
+impl JsonSchema for TileCoord {
+    fn schema_name() -> Cow<'static, str> {
+        "Tile".into()
+    }
+
+    fn json_schema(_generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A tile, z/x/y in the XYZ scheme.",
+            "type": "string",
+            "pattern": "^[0-9]+/[0-9]+/[0-9]+$",
+        })
     }
 }
 

@@ -2,15 +2,35 @@
 
 use std::path::PathBuf;
 
-use oar_tiles::cli::{ConfigFlags, SettingFlags};
-use oar_tiles::command::config;
-use oar_tiles::config::{CONFIG_VARIABLE, CheckedSources, ConfigValues, JobSettings, Settings, gather, schema};
+use clap::ValueEnum as _;
+use oar_tiles::cli::{ConfigFlags, LogFlag, SettingFlags};
+use oar_tiles::command::{config, schemas};
+use oar_tiles::config::{
+    CONFIG_VARIABLE, CheckedSources, ConfigError, ConfigValues, JobSettings, LOG_VARIABLE, Settings, gather,
+};
 use oar_tiles::postgis::Parts;
-use oar_tiles::report::{print, print_as_json, say, say_error};
+use oar_tiles::report::{LogForm, print, print_as_json, print_document, say_problem, say_warning};
 use oar_tiles::run::CommandError;
 use oar_tiles::stop::Stop;
 
 use super::on_runtime;
+
+/// The form of the log: as the flag says, else as the environment says.
+pub(super) fn log_form(flag: Option<LogFlag>) -> Result<LogForm, CommandError> {
+    let flag = match (flag, std::env::var(LOG_VARIABLE)) {
+        (None, Ok(value)) if !value.is_empty() => LogFlag::from_str(&value, false).map_err(|_unknown| {
+            let message = format!("\"{value}\" is no form of the log: write auto, plain, timed or json");
+            ConfigError::BadVariable { variable: LOG_VARIABLE.to_owned(), message }
+        })?,
+        (flag, _) => flag.unwrap_or(LogFlag::Auto),
+    };
+    Ok(match flag {
+        LogFlag::Auto => LogForm::Auto,
+        LogFlag::Plain => LogForm::Plain,
+        LogFlag::Timed => LogForm::Timed,
+        LogFlag::Json => LogForm::Json,
+    })
+}
 
 pub(super) fn environment() -> Parts {
     Parts::from_environment(|name| std::env::var(name).ok())
@@ -71,17 +91,28 @@ pub(super) fn resolved_for(flags: &SettingFlags, target: &str) -> Result<JobSett
 
 pub(super) fn run_config(arguments: &ConfigFlags, stop: &Stop) -> Result<(), CommandError> {
     let flags = &arguments.given;
-    if arguments.schema {
-        return Ok(print_as_json(&schema())?);
+    if let Some(name) = &arguments.schema {
+        return Ok(print_as_json(&schema_of(name)?)?);
     }
     if arguments.check {
         return run_check(arguments, stop);
     }
     let values = gathered(flags)?;
     if arguments.json {
-        return Ok(print_as_json(&config::config_json(&values, &environment(), &flags.layer)?)?);
+        return Ok(print_document(&config::config_json(&values, &environment(), &flags.layer)?)?);
     }
     Ok(print(&config::config(&values, &environment(), &flags.layer)?)?)
+}
+
+/// The schema of this name.
+fn schema_of(name: &str) -> Result<serde_json::Value, CommandError> {
+    let all = schemas::schemas();
+    if name == schemas::ALL {
+        return Ok(schemas::by_name(all));
+    }
+    let names: Vec<&str> = all.iter().map(|one| one.name).collect();
+    let unknown = || CommandError::NoSuchSchema { name: name.to_owned(), names: names.join(", ") };
+    Ok(all.iter().find(|one| one.name == name).ok_or_else(unknown)?.schema.clone())
 }
 
 fn run_check(arguments: &ConfigFlags, stop: &Stop) -> Result<(), CommandError> {
@@ -95,8 +126,8 @@ fn run_check(arguments: &ConfigFlags, stop: &Stop) -> Result<(), CommandError> {
         layers: &flags.layer,
     };
     let found = on_runtime(async || config::check_config(sources, arguments.database, stop).await)?;
-    found.problems.iter().for_each(|problem| say_error(problem));
-    found.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
+    found.problems.iter().for_each(|problem| say_problem(problem));
+    found.warnings.iter().for_each(|warning| say_warning(warning));
     config::without_problems(&found)?;
     let name = file.map_or_else(|| "the configuration".to_owned(), |file| file.display().to_string());
     Ok(print(&format!("{name}: no problem found\n"))?)

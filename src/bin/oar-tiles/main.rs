@@ -23,13 +23,13 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use oar_tiles::cli::{Cli, Command};
 use oar_tiles::exit::Exit;
-use oar_tiles::report::{say, say_error};
+use oar_tiles::report::{say, say_failure, set_log_form};
 use oar_tiles::run::{CommandError, interrupted};
 use oar_tiles::signals;
-use oar_tiles::stop::Stop;
+use oar_tiles::stop::{Signal, Stop};
 
 use drafting::run_init;
-use given::run_config;
+use given::{log_form, run_config};
 use seeding::{run_reseed, run_seed};
 use serving::{run_jobs, run_preview, run_serve};
 use targets::{run_copy, run_inspect, run_publish, run_purge, run_verify};
@@ -42,6 +42,10 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    match log_form(cli.log) {
+        Ok(form) => set_log_form(form),
+        Err(error) => return failed(&error, None),
+    }
     // Before anything that may wait: reading a configuration can.
     let stop = Stop::new();
     signals::listen(&stop);
@@ -67,11 +71,18 @@ fn main() -> ExitCode {
             if matches!(error, CommandError::Stopped(_)) {
                 say(&error.to_string());
             } else {
-                say_error(&error);
+                return failed(&error, stop.asked());
             }
             Exit::of(error.kind(), stop.asked()).into()
         }
     }
+}
+
+/// Says why a command failed, and returns its exit code.
+fn failed(error: &CommandError, stop: Option<Signal>) -> ExitCode {
+    let exit = Exit::of(error.kind(), stop);
+    say_failure(error, error.failure_kind(), exit as u8);
+    exit.into()
 }
 
 /// Runs a command to its end.

@@ -7,7 +7,7 @@ use oar_tiles::cli::{Reseed, Seed};
 use oar_tiles::command::reseed::{ReseedOptions, ReseedOutcome};
 use oar_tiles::command::{reseed, seed};
 use oar_tiles::report::{
-    ReseedReport, RunMetrics, Style, print, render_dirty, render_plan, render_reseed, render_run, report, start_log,
+    ReseedReport, RunMetrics, Style, render_dirty, render_plan, render_reseed, render_run, report, start_log,
 };
 use oar_tiles::run::{CommandError, DirtyFilter, Job, TileList, TilesWanted, area};
 use oar_tiles::sink::MaxShrink;
@@ -79,8 +79,7 @@ pub(super) fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandE
         if arguments.watch {
             return reseed::watch(&job, &options, how, |outcome| {
                 tokio::task::block_in_place(|| Handle::current().block_on(note_purges(&mut metrics, &job)))?;
-                note_watched(&mut metrics, outcome)?;
-                show_watched(outcome, prints)
+                note_watched(&mut metrics, outcome)
             })
             .await;
         }
@@ -165,13 +164,4 @@ fn note_watched(metrics: &mut RunMetrics, outcome: &ReseedOutcome) -> Result<(),
         }
     }
     Ok(())
-}
-
-/// Shows one outcome of a watch.
-fn show_watched(outcome: &ReseedOutcome, prints: bool) -> Result<(), CommandError> {
-    match outcome {
-        ReseedOutcome::Done(done) if prints => Ok(print(&render_reseed(done))?),
-        ReseedOutcome::Seeded(done) if prints => Ok(print(&render_run(done))?),
-        _ => Ok(()),
-    }
 }

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use oar_tiles::cli::{Copy, Inspect, Publish, Purge, PurgeVerb, SettingFlags, Verify};
 use oar_tiles::command::{copy, inspect, publish, purge, verify};
 use oar_tiles::report::{
-    Style, print, print_as_json, print_json, render_contents, render_copy, render_delivered, render_features,
-    render_findings, render_planned_purges, render_purge_status, render_rewritten, render_versions, report, start_log,
+    PurgeStatusList, Style, print, print_document, print_json, render_contents, render_copy, render_delivered,
+    render_features, render_findings, render_planned_purges, render_purge_status, render_rewritten, render_versions,
+    report, start_log,
 };
 use oar_tiles::run::{CommandError, Job, area};
 use oar_tiles::stop::Stop;
@@ -47,7 +48,7 @@ pub(super) fn run_purge(arguments: &Purge, stop: &Stop) -> Result<(), CommandErr
     on_runtime(async || {
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
         match is_json {
-            Some(true) => print_as_json(&purge::status(&job).await?)?,
+            Some(true) => print_document(&PurgeStatusList { cdns: &purge::status(&job).await? })?,
             Some(false) => print(&render_purge_status(&purge::status(&job).await?))?,
             None if what.dry_run => print(&render_planned_purges(&purge::dry_run(&job, &request).await?))?,
             None => print(&render_delivered(&purge::purge(&job, &request).await?))?,
@@ -65,9 +66,12 @@ pub(super) fn run_verify(arguments: &Verify, stop: &Stop) -> Result<(), CommandE
         (None, false) => verify::TilesToCheck::Fitting,
     };
     let options = verify::VerifyOptions { amount, database: arguments.database };
-    let closing = Closing::new(true, arguments.report.as_ref(), &settings.tileset.output)?;
+    let closing = Closing::new(!arguments.json, arguments.report.as_ref(), &settings.tileset.output)?;
     on_runtime(async || {
         let found = verify::verify(&Job::new(settings, false, &report(Style::Warnings), stop)?, &options).await?;
+        if arguments.json {
+            print_document(&found)?;
+        }
         closing.show(&render_findings(&found), &found)?;
         verify::sound(&found)
     })
@@ -81,7 +85,7 @@ pub(super) fn run_inspect(arguments: &Inspect, stop: &Stop) -> Result<(), Comman
     on_runtime(async || {
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
         match inspect::inspect(&job, options).await? {
-            inspect::Inspection::Summary(contents) if *json => print_as_json(&*contents)?,
+            inspect::Inspection::Summary(contents) if *json => print_document(&*contents)?,
             inspect::Inspection::Summary(contents) => print(&render_contents(&contents))?,
             inspect::Inspection::Features(features) => print(&render_features(&features))?,
             inspect::Inspection::GeoJson(text) => print_json(&text)?,

@@ -7,7 +7,7 @@ use oar_tiles::command::track;
 use oar_tiles::command::track::InstallWork;
 use oar_tiles::config::JobSettings;
 use oar_tiles::report::{
-    Report, Style, grouped, print, print_as_json, print_script, render_backlog, report, say, start_log,
+    Report, Style, grouped, print, print_document, print_script, render_backlog, report, say_warning, start_log,
 };
 use oar_tiles::run::CommandError;
 use oar_tiles::stop::Stop;
@@ -37,11 +37,11 @@ pub(super) fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandErr
         Track::Status(status) => on_runtime(async || {
             let found = track::status(&settings, &status.target, &shown, stop).await?;
             if status.json {
-                print_as_json(&found.backlog)?;
+                print_document(&found.backlog)?;
             } else {
                 print(&render_backlog(&found.backlog))?;
             }
-            found.warning().iter().for_each(|warning| say(&format!("warning: {warning}")));
+            found.warning().iter().for_each(|warning| say_warning(warning));
             found.sound()
         }),
         Track::Prune(prune) => on_runtime(async || prune_log(&settings, prune, &shown, stop).await),
@@ -55,7 +55,7 @@ pub(super) fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandErr
 
 async fn install_log(settings: &JobSettings, options: &track::InstallOptions, stop: &Stop) -> Result<(), CommandError> {
     let done = track::install(settings, options, stop).await?;
-    done.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
+    done.warnings.iter().for_each(|warning| say_warning(warning));
     let server = &done.server;
     match &done.work {
         InstallWork::Sql(sql) => print_script(sql)?,

@@ -9,7 +9,7 @@ use crate::encode::{Gunzip, MAX_UNPACKED_TILE};
 use crate::manifest::Manifest;
 use crate::mvt;
 use crate::pipeline::{LargestTile, TileSizes};
-use crate::report::{Contents, ContentsZoom, ShownFeature};
+use crate::report::{Contents, ContentsBounds, ContentsZoom, ShownFeature};
 use crate::run::{CommandError, Job, Target};
 use crate::sink::{Described, TileReader, read_all};
 use crate::tile::{LayerId, Order, Slice, TileCoord, TileId, Zoom};
@@ -190,8 +190,9 @@ fn contents(reader: &mut dyn TileReader, target: String) -> Result<Contents, Com
         target,
         name,
         description,
-        bounds,
-        zooms_named: zooms,
+        bounds: bounds.map(ContentsBounds::from),
+        min_zoom: zooms.map(|(from, _)| from),
+        max_zoom: zooms.map(|(_, to)| to),
         vector_layers: serde_json::to_value(vector_layers).map_err(std::io::Error::from)?,
         manifest,
         unfinished: unfinished.iter().map(ToString::to_string).collect(),

@@ -11,6 +11,8 @@ use crate::changes::{Waking, WatchOptions};
 use crate::error::ErrorKind;
 use crate::postgis::Database;
 use crate::report::{Event, Report};
+use crate::run::attempts::reading;
+use crate::run::look::TargetState;
 use crate::run::purging::PurgeTask;
 use crate::run::{CommandError, Job};
 use crate::serve::WriteBackDesk;
@@ -68,6 +70,7 @@ pub(super) async fn watch(
 impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> ReseedWatch<'_, F> {
     async fn run(mut self) -> Result<(), CommandError> {
         let (mut failures, mut has_looked) = (0, false);
+        self.say_what_it_follows().await;
         loop {
             // Listens before it looks: a change after the look sends a notification, and one before it is seen by the look.
             let unheard = self.begin_waking().await;
@@ -83,6 +86,7 @@ impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> ReseedWatch<'_, F> {
                             "{error}: until notifications can be heard, changes are looked for every {poll}"
                         ));
                     }
+                    published(&outcome).iter().for_each(|event| self.job.report.event(event));
                     let shown = (self.each)(&outcome);
                     // After our own caches have let go of the old tiles: a CDN would fetch these again.
                     if let (Some(purging), ReseedOutcome::Done(_) | ReseedOutcome::Seeded(_)) = (self.purging, &outcome)
@@ -122,6 +126,22 @@ impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> ReseedWatch<'_, F> {
                 return Ok(());
             }
         }
+    }
+
+    async fn say_what_it_follows(&self) {
+        let Job { settings, target, stop, .. } = self.job;
+        let read = target.clone();
+        // A target that cannot be read is reported by the look.
+        let state = reading(stop, move || TargetState::read(&read)).await.ok();
+        self.job.report.event(&Event::Watching {
+            database: self.database.server().to_string(),
+            target: target.to_string(),
+            layers: crate::config::layer_names(&settings.tileset.layers),
+            cursor: state.map(|state| state.cursor.to_string()),
+            debounce_seconds: self.how.debounce.as_secs_f64(),
+            poll_seconds: self.how.poll.as_secs_f64(),
+            cdns: settings.tileset.purges.iter().map(|purge| purge.provider.name().to_owned()).collect(),
+        });
     }
 
     /// One reseed. A stop ends it at once, unless it has begun to render tiles: then it has [`GRACE`] to finish. Also returns whether it
@@ -297,6 +317,33 @@ impl Report for InHand {
             *self.grace.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.stop.grant(GRACE));
         }
         self.report.event(event);
+    }
+}
+
+/// The event of an outcome that changed the target.
+fn published(outcome: &ReseedOutcome) -> Option<Event> {
+    match outcome {
+        ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => None,
+        ReseedOutcome::Done(done) => Some(Event::Published {
+            target: done.output.clone(),
+            rows: Some(done.rows()),
+            dirty: Some(done.dirty),
+            tiles: done.written,
+            deleted: done.deleted,
+            bytes: done.bytes,
+            latency_seconds: done.latency_seconds,
+            seconds: done.seconds,
+        }),
+        ReseedOutcome::Seeded(done) => Some(Event::Published {
+            target: done.output.clone(),
+            rows: None,
+            dirty: None,
+            tiles: done.written,
+            deleted: done.deleted,
+            bytes: done.bytes,
+            latency_seconds: None,
+            seconds: done.plan_seconds + done.render_seconds + done.finish_seconds,
+        }),
     }
 }
 

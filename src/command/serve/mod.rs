@@ -19,7 +19,7 @@ mod snapshot;
 
 use std::sync::Arc;
 
-use crate::report::{print, say};
+use crate::report::{print, say_warning};
 use crate::run::{CommandError, Job, TargetUrl};
 use crate::serve::{
     LiveSource, Rereader, ServeError, ServeOptions, ServedSource, SettingsReader, TargetOpener, TargetWatch,
@@ -61,7 +61,7 @@ pub async fn run(
         print(&format!("metrics and health: {admin}metrics, {admin}readyz\n"))?;
     }
     if then == OnceReady::OpenBrowser && !is_opened_by_desktop(&url) {
-        say("warning: the desktop could not be asked to show the map: open the address above in a browser");
+        say_warning("the desktop could not be asked to show the map: open the address above in a browser");
     }
     Err(CommandError::Stopped(server.run(&job.stop, rereader).await))
 }

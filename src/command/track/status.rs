@@ -9,7 +9,7 @@ use crate::changes::{self, Cursor};
 use crate::config::JobSettings;
 use crate::error::ErrorKind;
 use crate::postgis::Database;
-use crate::report::{Backlog, BehindTarget, Report};
+use crate::report::{Backlog, BehindTarget, LoggedTable, Report};
 use crate::run::attempts::{aside, reading, restarting};
 use crate::run::look::{Look, TargetState, Work};
 use crate::run::{CommandError, DirtyFilter, Job};
@@ -82,11 +82,15 @@ pub async fn status(
         });
     }
     let backlog = Backlog {
-        tables: logged.into_iter().map(|one| (one.table, one.rows, one.oldest)).collect(),
+        tables: logged.into_iter().map(logged_table).collect(),
         targets: behind,
         no_notifications: quiet.map(|quiet| quiet.to_string()),
     };
     Ok(LogStatus { backlog, safety })
+}
+
+fn logged_table(one: changes::WatchBacklog) -> LoggedTable {
+    LoggedTable { table: one.table, rows: one.rows, oldest_seconds: one.oldest }
 }
 
 /// How far a target is behind.

@@ -2,6 +2,7 @@
 
 use super::CommandError;
 use crate::error::{ErrorKind, Obstacle};
+use crate::report::FailureKind;
 use crate::stop::Stop;
 
 impl From<crate::changes::Error> for CommandError {
@@ -34,6 +35,19 @@ pub fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
 }
 
 impl CommandError {
+    /// What kind of failure this is, as the log tells programs.
+    #[must_use]
+    pub const fn failure_kind(&self) -> FailureKind {
+        match self.kind() {
+            ErrorKind::Usage => FailureKind::Usage,
+            ErrorKind::NeedsSeed => FailureKind::NeedsSeed,
+            ErrorKind::Partial => FailureKind::Partial,
+            ErrorKind::Interrupted => FailureKind::Interrupted,
+            ErrorKind::Transient(_) => FailureKind::Transient,
+            ErrorKind::Failed => FailureKind::Failed,
+        }
+    }
+
     /// What kind of failure this is.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
@@ -56,6 +70,7 @@ impl CommandError {
             | CommandError::NoPage { .. }
             | CommandError::WrittenAsAWhole { .. }
             | CommandError::Location(_)
+            | CommandError::NoSuchSchema { .. }
             | CommandError::NoVersions { .. }
             | CommandError::NoRewrite { .. }
             | CommandError::NoPurges { .. }

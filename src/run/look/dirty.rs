@@ -1,6 +1,7 @@
 //! Which tiles are dirty, and why.
 
 use std::collections::HashSet;
+use std::time::Instant;
 
 use super::beyond::FoundBeyondScope;
 use super::tile_list::{MAX_LISTED_TILES, TileList, TileListError};
@@ -36,13 +37,16 @@ pub(crate) struct DirtyTiles {
     pub(crate) complete: bool,
     /// What becomes of tiles outside of the scope.
     pub(crate) beyond: Box<FoundBeyondScope>,
+    /// When the ages of the reasons were read.
+    looked: Instant,
 }
 
 impl DirtyTiles {
     fn new(dirty: Dirty, complete: bool, state: &TargetState) -> DirtyTiles {
         let (reasons, partial) = (Vec::new(), state.manifest.partial.clone());
         let beyond = Box::new(FoundBeyondScope { held: Vec::new(), wanted: Vec::new(), partial });
-        DirtyTiles { dirty, reasons, spots: ChangedPositions::default(), around: None, complete, beyond }
+        let looked = Instant::now();
+        DirtyTiles { dirty, reasons, spots: ChangedPositions::default(), around: None, complete, beyond, looked }
     }
 
     /// The tiles that a flag names.
@@ -66,6 +70,12 @@ impl DirtyTiles {
     /// No dirty tile.
     pub(crate) fn nothing(state: &TargetState) -> DirtyTiles {
         DirtyTiles::new(Dirty::new(&state.parts, usize::MAX), true, state)
+    }
+
+    /// The time since the oldest of the changes was written, in seconds; `None` if no row changed.
+    pub(crate) fn oldest(&self) -> Option<f64> {
+        let ages = self.reasons.iter().map(|reason| reason.seconds).filter(|age| *age > 0.0);
+        ages.reduce(f64::max).map(|age| age + self.looked.elapsed().as_secs_f64())
     }
 
     fn note(&mut self, spot: Spot) {

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::json;
 
 use crate::config::JobSettings;
@@ -12,6 +14,47 @@ use crate::report::check_writable;
 use crate::run::CommandError;
 use crate::sink::ChangedTiles;
 use crate::tile::{Coverage, LonLatBox, TileCoord, TileRect, ZoomList};
+
+/// What stands before and after the tiles in JSON: [`TileListDocument::Tiles`].
+const JSON_BEGIN: &str = "{\"everything\":false,\"schema_version\":1,\"tiles\":[";
+const JSON_END: &str = "]}\n";
+
+/// A list of tiles as JSON.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum TileListDocument {
+    /// These tiles.
+    Tiles {
+        /// The version of this form: 1.
+        schema_version: u32,
+        /// False.
+        everything: bool,
+        /// The tiles.
+        tiles: Vec<TileInList>,
+    },
+    /// Every tile of some zooms and boxes.
+    Everything {
+        /// The version of this form: 1.
+        schema_version: u32,
+        /// True.
+        everything: bool,
+        /// The zooms, such as `0-14`.
+        zooms: String,
+        /// The boxes, each `west,south,east,north`; none for the whole world.
+        bbox: Vec<String>,
+    },
+}
+
+/// A tile of a list, in the XYZ scheme.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct TileInList {
+    /// The zoom.
+    z: u8,
+    /// The column.
+    x: u32,
+    /// The row; it grows to the south.
+    y: u32,
+}
 
 /// Writes dirty tiles in the format that the file's name tells: `.json`, `.geojson`, or lines.
 pub(crate) fn write(path: &Path, tiles: &[TileCoord]) -> Result<(), CommandError> {
@@ -21,7 +64,10 @@ pub(crate) fn write(path: &Path, tiles: &[TileCoord]) -> Result<(), CommandError
 
 fn list(form: &Form, tiles: &[TileCoord]) -> String {
     match form {
-        Form::Json => tiles.iter().map(json).collect::<serde_json::Value>().to_string() + "\n",
+        Form::Json => {
+            let tiles: Vec<String> = tiles.iter().map(|tile| json(tile).to_string()).collect();
+            format!("{JSON_BEGIN}{}{JSON_END}", tiles.join(","))
+        }
         Form::GeoJson => {
             let features: Vec<serde_json::Value> = tiles.iter().map(geojson).collect();
             json!({ "type": "FeatureCollection", "features": features }).to_string() + "\n"
@@ -47,7 +93,7 @@ pub(crate) fn write_changed(
         let mut file = BufWriter::new(File::create(path)?);
         let form = Form::of(path);
         let (begin, end) = match form {
-            Form::Json => ("[", "]\n"),
+            Form::Json => (JSON_BEGIN, JSON_END),
             // The keys are in the order in which the whole object is written elsewhere.
             Form::GeoJson => ("{\"features\":[", "],\"type\":\"FeatureCollection\"}\n"),
             Form::Lines => ("", ""),
@@ -114,7 +160,10 @@ fn everything(form: &Form, scope: &DirtyScope) -> String {
     let zooms = scope.zooms.to_string();
     let boxes: Vec<String> = scope.bbox.iter().map(LonLatBox::to_string).collect();
     match form {
-        Form::Json => json!({ "everything": true, "zooms": zooms, "bbox": boxes }).to_string() + "\n",
+        Form::Json => {
+            let all = json!({ "schema_version": 1, "everything": true, "zooms": zooms, "bbox": boxes });
+            all.to_string() + "\n"
+        }
         Form::GeoJson => {
             let boxes: Vec<LonLatBox> = if scope.bbox.is_empty() {
                 vec![Coverage::new(&[]).bounds()]
@@ -154,7 +203,7 @@ impl Form {
 }
 
 fn json(tile: &TileCoord) -> serde_json::Value {
-    json!({ "z": tile.zoom().get(), "x": tile.x(), "y": tile.y() })
+    json!(TileInList { z: tile.zoom().get(), x: tile.x(), y: tile.y() })
 }
 
 /// A tile's square as a GeoJSON feature (RFC 7946).
@@ -190,7 +239,10 @@ mod tests {
             std::fs::read_to_string(path).unwrap()
         };
         assert_eq!(written("dirty.txt"), "0/0/0\n12/3345/1782\n");
-        assert_eq!(written("d.json"), "[{\"x\":0,\"y\":0,\"z\":0},{\"x\":3345,\"y\":1782,\"z\":12}]\n");
+        assert_eq!(
+            written("d.json"),
+            "{\"everything\":false,\"schema_version\":1,\"tiles\":[{\"x\":0,\"y\":0,\"z\":0},{\"x\":3345,\"y\":1782,\"z\":12}]}\n"
+        );
         let map: serde_json::Value = serde_json::from_str(&written("d.geojson")).unwrap();
         assert_eq!(map["features"][1]["properties"]["tile"], "12/3345/1782");
         let ring = map["features"][0]["geometry"]["coordinates"][0].as_array().unwrap();
@@ -235,7 +287,10 @@ mod tests {
         };
         assert_eq!(written("dirty.txt", &scope), "*\n");
         assert_eq!(written("dirty.list", &scope), "*\n");
-        assert_eq!(written("d.json", &scope), "{\"bbox\":[],\"everything\":true,\"zooms\":\"0-4,8\"}\n");
+        assert_eq!(
+            written("d.json", &scope),
+            "{\"bbox\":[],\"everything\":true,\"schema_version\":1,\"zooms\":\"0-4,8\"}\n"
+        );
         let parsed = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap();
         let map = parsed(written("d.geojson", &scope));
         assert_eq!(map["features"].as_array().unwrap().len(), 1);

@@ -28,6 +28,7 @@ use crate::tile::{LonLatBox, TileCoord, ZoomList};
 
 pub(crate) use beyond::WorkBeyondScope;
 pub(crate) use dirty::{DirtyTiles, Work, drawn};
+pub use dirty_file::TileListDocument;
 pub(crate) use follow::LogFollower;
 pub(crate) use state::{TargetState, needs_seed};
 pub(crate) use tile_list::listed;

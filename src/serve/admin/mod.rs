@@ -88,6 +88,7 @@ impl Admin {
         let (reasons, state) = (self.reasons().await, self.site.tiles.last());
         let manifest = state.manifest.as_ref();
         json!({
+            "schema_version": 1,
             "program": crate::sink::GENERATOR,
             "ready": reasons.is_empty(),
             "reasons": reasons,

@@ -97,6 +97,7 @@ impl JobRecord {
             json!({ "done": done, "total": total, "eta_seconds": self.eta(now) })
         });
         json!({
+            "schema_version": 1,
             "id": self.id,
             "state": self.state,
             "job": self.spec.json(),

@@ -173,7 +173,7 @@ impl JobRoutes {
         let jobs = self.with_desk(|desk| Ok(desk.all())).await?;
         let now = now();
         let jobs: Vec<Value> = jobs.iter().map(|job| job.json(now)).collect();
-        Ok(text(StatusCode::OK, json!({ "jobs": jobs }).to_string()))
+        Ok(text(StatusCode::OK, json!({ "schema_version": 1, "jobs": jobs }).to_string()))
     }
 
     async fn show(&self, id: u64) -> Result<Answer, Refused> {

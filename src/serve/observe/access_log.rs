@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, SystemTime};
 
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::serve::options::AccessLogStyle;
 
@@ -42,6 +43,31 @@ pub(crate) struct AccessLine<'a> {
     pub(crate) source: &'static str,
 }
 
+/// A line of the access log as JSON.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct AccessRecord<'a> {
+    /// The version of this form: 1.
+    schema_version: u32,
+    /// When the answer was complete (RFC 3339, UTC).
+    time: String,
+    /// The address of the client, as far as trusted proxies tell; `-` over a Unix socket.
+    client: String,
+    /// The method.
+    method: &'a str,
+    /// Path and query, percent-encoded as the client sent them.
+    path: &'a str,
+    /// The HTTP version, such as `HTTP/1.1`.
+    protocol: &'a str,
+    /// The status of the answer.
+    status: u16,
+    /// The length of the answer's body, in bytes.
+    bytes: u64,
+    /// How long the answer took, in seconds.
+    seconds: f64,
+    /// Where the answer came from.
+    source: &'a str,
+}
+
 impl AccessLine<'_> {
     fn text(&self, style: AccessLogStyle, at: SystemTime) -> String {
         let time = humantime::format_rfc3339_millis(at);
@@ -50,11 +76,21 @@ impl AccessLine<'_> {
         let seconds = took.as_secs_f64();
         match style {
             AccessLogStyle::Json => {
-                let line = json!({
-                    "time": time.to_string(), "client": client, "method": method, "path": path, "protocol": protocol,
-                    "status": status, "bytes": bytes, "seconds": seconds, "source": source,
-                });
-                format!("{line}\n")
+                let (status, bytes) = (*status, *bytes);
+                let record = AccessRecord {
+                    schema_version: 1,
+                    time: time.to_string(),
+                    client,
+                    method,
+                    path,
+                    protocol,
+                    status,
+                    bytes,
+                    seconds,
+                    source,
+                };
+                // This does not fail: all keys are texts.
+                serde_json::to_string(&record).unwrap_or_default() + "\n"
             }
             AccessLogStyle::Text => {
                 // Escaped, because a quote in the path would end the quoted request in the line.

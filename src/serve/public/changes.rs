@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
@@ -30,6 +31,33 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// How often the files of a target are looked at while there are subscribers and no requests.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// The version of the form of the events (docs/json.md).
+const JSON_VERSION: u32 = 1;
+
+/// The data of the event `state`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct StateEvent {
+    /// The version of this form: 1.
+    schema_version: u32,
+    /// The number of the publication that is served; `None` if the target names none.
+    publication: Option<u64>,
+}
+
+/// The data of the event `changed`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ChangedEvent {
+    /// The version of this form: 1.
+    schema_version: u32,
+    /// The number of the publication; `None` if the target names none.
+    publication: Option<u64>,
+    /// The database state that the tiles show (`pg_current_snapshot()`).
+    snapshot: Option<String>,
+    /// When the server noticed it (RFC 3339, UTC).
+    time: String,
+    /// The tiles that changed, such as `3/5/2 14/8712-8713/5333`; `None` if every tile may have changed.
+    tiles: Option<String>,
+}
 
 /// The subscribers. Clones share them.
 #[derive(Debug, Clone, Default)]
@@ -57,7 +85,8 @@ impl ChangeEvents {
             return None;
         }
         let publication = state.publication();
-        let data = json!({ "publication": publication.map(|publication| publication.number) });
+        let data =
+            StateEvent { schema_version: JSON_VERSION, publication: publication.map(|publication| publication.number) };
         sender.try_send(event("state", publication, &data)).ok()?;
         subscribers.senders.push(sender);
         Some(receiver)
@@ -113,16 +142,19 @@ fn missed(tiles: &ServedTiles) -> NoticedChange {
 
 fn changed(change: &NoticedChange) -> Bytes {
     let publication = change.publication.as_ref();
-    let data = json!({
-        "publication": publication.map(|publication| publication.number),
-        "snapshot": change.snapshot,
-        "time": humantime::format_rfc3339_millis(change.time).to_string(),
-        "tiles": change.tiles,
-    });
+    let data = ChangedEvent {
+        schema_version: JSON_VERSION,
+        publication: publication.map(|publication| publication.number),
+        snapshot: change.snapshot.clone(),
+        time: humantime::format_rfc3339_millis(change.time).to_string(),
+        tiles: change.tiles.as_ref().map(ToString::to_string),
+    };
     event("changed", publication, &data)
 }
 
-fn event(name: &str, publication: Option<&Publication>, data: &serde_json::Value) -> Bytes {
+fn event(name: &str, publication: Option<&Publication>, data: &impl Serialize) -> Bytes {
+    // This does not fail: all keys are texts.
+    let data = serde_json::to_string(data).unwrap_or_default();
     // A manifest is not trusted: a line break in the id would begin another field.
     let id =
         publication.map(|publication| &*publication.id).filter(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit()));
@@ -132,6 +164,8 @@ fn event(name: &str, publication: Option<&Publication>, data: &serde_json::Value
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

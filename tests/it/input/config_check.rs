@@ -214,7 +214,7 @@ fn the_settings_are_json_without_their_secrets() {
     };
     assert!(!shown.contains("hunter2"), "{shown}");
     let json: serde_json::Value = serde_json::from_str(&shown).unwrap();
-    assert_eq!(json["version"], 1);
+    assert_eq!(json["schema_version"], 1);
     let settings = &json["settings"];
     assert_eq!(settings["database"]["url"]["value"], "postgresql://me:(hidden)@h/d");
     assert_eq!(settings["tileset"]["zoom"], serde_json::json!({ "value": "3", "origin": "--zoom" }));

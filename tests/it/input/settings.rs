@@ -272,7 +272,8 @@ fn an_output_that_cannot_be_written_is_refused_before_the_work() {
     let mut command = Command::new("timeout");
     command
         .args(["-s", "KILL", "20", env!("CARGO_BIN_EXE_oar-tiles"), "seed", "--database-url", NOWHERE, "--output"])
-        .arg(&pipe);
+        .arg(&pipe)
+        .env("OAR_TILES_LOG", "plain");
     let text = format!("error: {} is no MBTiles file (it is no regular file): it is left alone.", pipe.display());
     old.refuses_command(&mut command, 2, &[&text]);
     assert_eq!(names(&old.beside("")).len(), 3, "nothing is left beside the pipe");

@@ -210,7 +210,7 @@ fn a_reader_that_does_not_read() {
         "seed --progress json --zoom 0-2 --output {new} --database-url {url}",
         "seed --dry-run --zoom 0-2 --output {new} --database-url {url}",
         "reseed --dry-run --output {old} --database-url {url}",
-        "reseed --watch --output {old} --database-url {url}",
+        "reseed --watch --progress json --output {old} --database-url {url}",
         "verify {old}",
         "inspect {old}",
         "inspect {old} 0/0/0 --geojson",

@@ -18,6 +18,7 @@ const COMMAND: Table = &[
     ("publish", &[]),
     ("purge", &[]),
     ("reseed", &[]),
+    ("schemas", &[]),
     ("seed", &[]),
     ("serve", &[]),
     ("track", &[]),

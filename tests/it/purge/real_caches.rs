@@ -175,7 +175,7 @@ fn holds(purge: &str, origin: fn(&Places) -> Origin, cache: fn(u16) -> Cache, st
     });
     let waits = run(program().args(["purge", "status", &target, "--json", "--config", &places.config])).ok().stdout;
     let waits: serde_json::Value = serde_json::from_str(&waits).unwrap();
-    assert_eq!((&waits[0]["tiles"], &waits[0]["stopped"]), (&0.into(), &serde_json::Value::Null));
+    assert_eq!((&waits["cdns"][0]["tiles"], &waits["cdns"][0]["stopped"]), (&0.into(), &serde_json::Value::Null));
     let fresh = places.folder.path().join("fresh");
     seed(&db.url, &fresh, &["--zoom", ZOOMS, "--public-url", "relative"]).ok();
     let fresh: BTreeMap<String, Vec<u8>> = files_below(&fresh)

@@ -91,7 +91,7 @@ fn a_rebound_mends_an_edge_that_was_purged_before_its_shield() {
     assert!(edge.get(TILE).body == old, "the purge in the wrong order leaves the old tile at the edge");
     let told = changing.places.run("purge", &["status", &changing.places.place("tiles/"), "--json"]).ok().stdout;
     let told: serde_json::Value = serde_json::from_str(&told).unwrap();
-    assert_eq!((&told[0]["tiles"], &told[0]["again"]), (&0.into(), &4.into()), "{told}");
+    assert_eq!((&told["cdns"][0]["tiles"], &told["cdns"][0]["again"]), (&0.into(), &4.into()), "{told}");
     until("the same was sent once more", || changing.tell().ok().stdout.contains(", nothing waits\n"));
     assert!(edge.get(TILE).body == new);
 }

@@ -94,7 +94,9 @@ impl ToldPlaces {
     }
 
     pub(super) fn status(&self) -> serde_json::Value {
-        serde_json::from_str(&self.verb("purge", &["status", "--json"]).ok().stdout).unwrap()
+        let all: serde_json::Value =
+            serde_json::from_str(&self.verb("purge", &["status", "--json"]).ok().stdout).unwrap();
+        all["cdns"].clone()
     }
 }
 

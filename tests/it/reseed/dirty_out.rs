@@ -23,11 +23,17 @@ fn a_full_seed_says_everything_in_every_form() {
     let world: Value = json!([[[-180.0, -85.051_128_779_806_6]], [[180.0, 85.051_128_779_806_6]]]);
     for (name, bbox, is_everything) in [
         ("dirty.txt", None, Box::new(|text: &str| text == "*\n") as Box<dyn Fn(&str) -> bool>),
-        ("dirty.json", None, Box::new(|text| text == "{\"bbox\":[],\"everything\":true,\"zooms\":\"0-4\"}\n")),
+        (
+            "dirty.json",
+            None,
+            Box::new(|text| text == "{\"bbox\":[],\"everything\":true,\"schema_version\":1,\"zooms\":\"0-4\"}\n"),
+        ),
         (
             "boxes.json",
             Some("-100,0,100,80"),
-            Box::new(|text| text == "{\"bbox\":[\"-100,0,100,80\"],\"everything\":true,\"zooms\":\"0-4\"}\n"),
+            Box::new(|text| {
+                text == "{\"bbox\":[\"-100,0,100,80\"],\"everything\":true,\"schema_version\":1,\"zooms\":\"0-4\"}\n"
+            }),
         ),
         (
             "dirty.geojson",

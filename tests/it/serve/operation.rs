@@ -242,6 +242,7 @@ fn each_request_is_a_line_of_the_access_log() {
                 let words = format!(" {client} \"{request} HTTP/1.1\" {code} {bytes} ");
                 assert!(line.contains(&words) && line.ends_with(source) && line.starts_with("20"), "{line}");
             } else {
+                crate::support::schemas::text_fits("access-log", line);
                 let read: Value = serde_json::from_str(line).unwrap();
                 let asked = format!("{} {}", read["method"].as_str().unwrap(), read["path"].as_str().unwrap());
                 assert_eq!((&read["client"], asked.as_str(), &read["status"]), (&client.into(), request, &code.into()));

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::support::browser::Browser;
 use crate::support::places::{Places, Tiles};
 use crate::support::program::{program, run, signal};
+use crate::support::schemas::text_fits;
 use crate::support::served::{Served, status};
 use crate::support::{Db, until};
 
@@ -121,10 +122,13 @@ fn writer_and_reader_forget_exactly_the_tiles_that_changed() {
         until("it writes", || role(&writer) == "writing");
         let mut events = [&writer, &reader].map(subscribed);
         for events in &mut events {
-            assert_eq!(events.next().unwrap().0, "state", "{kind}");
+            let (name, state) = events.next().unwrap();
+            assert_eq!(name, "state", "{kind}");
+            text_fits("changes-state", &state.to_string());
         }
         fleet.change(0);
         let changed: Vec<(String, Value)> = events.iter_mut().map(|events| events.next().unwrap()).collect();
+        text_fits("changes-changed", &changed[0].1.to_string());
         for served in [&writer, &reader] {
             answers(served, &before);
         }

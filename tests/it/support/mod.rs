@@ -21,6 +21,7 @@ pub(crate) mod redis;
 pub(crate) mod refusal;
 pub(crate) mod s3;
 pub(crate) mod s3_server;
+pub(crate) mod schemas;
 pub(crate) mod served;
 pub(crate) mod silent;
 pub(crate) mod sinks;

@@ -65,6 +65,8 @@ pub(crate) fn bare_program() -> Command {
             command.env_remove(name);
         }
     }
+    // What a terminal shows. The form in a pipe has tests of its own.
+    command.env("OAR_TILES_LOG", "plain");
     command
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod config;
 pub(crate) mod errors;
 pub(crate) mod help;
 pub(crate) mod init;
+pub(crate) mod schemas;
 pub(crate) mod snapshots;
 pub(crate) mod tables;
 

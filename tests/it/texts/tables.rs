@@ -4,10 +4,11 @@ use oar_tiles::manifest::Manifest;
 use oar_tiles::pipeline::LargestTile;
 use oar_tiles::plan::HeavyTile;
 use oar_tiles::report::{
-    Backlog, BehindTarget, Contents, ContentsZoom, CopyReport, DirtyReport, DirtyZoom, Event, FailedLayer, FindingKind,
-    Findings, LargeTile, LayerBudget, PlanReport, PlanZoom, PurgeStatus, Reason, Requests, ReseedReport, RunReport,
-    RunStages, RunZoom, ShownFeature, SkippedRows, render_backlog, render_contents, render_copy, render_dirty,
-    render_features, render_findings, render_plan, render_reseed, render_run, render_versions,
+    Backlog, BehindTarget, Contents, ContentsZoom, CopyReport, DirtyReport, DirtyZoom, Event, EventRecord, FailedLayer,
+    FailureKind, FindingKind, Findings, LargeTile, LayerBudget, LoggedTable, PlanReport, PlanZoom, PurgeStatus, Reason,
+    Requests, ReseedReport, RunReport, RunStages, RunZoom, ShownFeature, SkippedRows, render_backlog, render_contents,
+    render_copy, render_dirty, render_features, render_findings, render_plan, render_reseed, render_run,
+    render_versions,
 };
 use oar_tiles::sink::{Latest, Version};
 use oar_tiles::tile::{LonLatBox, TileCoord, Zoom};
@@ -208,6 +209,7 @@ fn a_reseed() {
         render_seconds: 0.2,
         finish_seconds: 0.05,
         seconds: 0.29,
+        latency_seconds: Some(1.5),
         restarts: 0,
     };
     compare("reseed", &both(&render_reseed(&report), &report));
@@ -281,8 +283,8 @@ fn the_state_of_the_change_log() {
     let failed = vec![Reason { what: "could not be rendered before".to_owned(), rows: 1, seconds: 0.0 }];
     let mut backlog = Backlog {
         tables: vec![
-            ("\"public\".\"api_facility\"".to_owned(), 1_204, Some(95.0)),
-            ("\"public\".\"region\"".to_owned(), 0, None),
+            LoggedTable { table: "\"public\".\"api_facility\"".to_owned(), rows: 1_204, oldest_seconds: Some(95.0) },
+            LoggedTable { table: "\"public\".\"region\"".to_owned(), rows: 0, oldest_seconds: None },
         ],
         targets: vec![
             target("a.mbtiles", None, Vec::new(), Some(0)),
@@ -327,8 +329,9 @@ fn what_a_target_holds() {
         target: "facilities.mbtiles".to_owned(),
         name: Some("Facilities".to_owned()),
         description: Some("Where things are made".to_owned()),
-        bounds: Some(LonLatBox::from_sides([5.9, 45.8, 10.5, 47.8])),
-        zooms_named: Some((0, 14)),
+        bounds: Some(LonLatBox::from_sides([5.9, 45.8, 10.5, 47.8]).into()),
+        min_zoom: Some(0),
+        max_zoom: Some(14),
         vector_layers: layers,
         manifest: Some(manifest(&["9/268/180"])),
         unfinished: vec!["a seed of zooms 0-8 that began 2026-11-22T18:00:00Z".to_owned()],
@@ -377,7 +380,34 @@ fn the_events_of_a_run_as_json() {
         Event::Restarting { attempt: 1, of: 3, cause: "the database went away".to_owned() },
         Event::Finishing,
         Event::Done { output: "facilities.mbtiles".to_owned(), tiles: 12_340, bytes: 43_190_000, seconds: 83.5 },
+        Event::Watching {
+            database: "database oar at db.example".to_owned(),
+            target: "facilities.mbtiles".to_owned(),
+            layers: vec!["facilities".to_owned()],
+            cursor: Some("120:124:122".to_owned()),
+            debounce_seconds: 0.5,
+            poll_seconds: 30.0,
+            cdns: vec!["cloudfront".to_owned()],
+        },
+        Event::Published {
+            target: "facilities.mbtiles".to_owned(),
+            rows: Some(3),
+            dirty: Some(14),
+            tiles: 12,
+            deleted: 1,
+            bytes: 43_190,
+            latency_seconds: Some(0.62),
+            seconds: 0.11,
+        },
+        Event::Failed {
+            kind: FailureKind::NeedsSeed,
+            exit_code: 4,
+            causes: Vec::new(),
+            message: "facilities.mbtiles needs a full seed".to_owned(),
+        },
     ];
-    let lines: Vec<String> = events.iter().map(|event| serde_json::to_string(event).unwrap()).collect();
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_795_370_400);
+    let json = |event| serde_json::to_string(&EventRecord::at(time, event)).unwrap();
+    let lines: Vec<String> = events.iter().map(json).collect();
     compare("events", &lines.join("\n"));
 }

@@ -1,0 +1,265 @@
+//! What happens in a run, as the log and `--progress json` show it.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{SkippedRows, counted, grouped, sized, timed};
+use crate::tile::Zoom;
+
+/// Something that happened in a run. [`EventRecord`](super::EventRecord) adds the time, the level and the message.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The survey reads the footprints of a layer's features.
+    Surveying {
+        /// The name of the layer.
+        layer: String,
+    },
+    /// A layer's rows are read, once for all zooms.
+    Reading {
+        /// The name of the layer.
+        layer: String,
+    },
+    /// The plan is made.
+    Planned {
+        /// The number of occupied tiles.
+        tiles: u64,
+        /// The number of pairs of a feature and a tile in which it is drawn.
+        features: u64,
+        /// The number of batches.
+        batches: u64,
+    },
+    /// A batch was stored.
+    Stored {
+        /// The zoom of its tiles.
+        zoom: Zoom,
+        /// The number of its tiles, including those that turned out to be empty.
+        tiles: u64,
+        /// The features that the plan counted in the batch; a feature counts once for each tile.
+        features: u64,
+        /// Stored size of its tiles, in bytes.
+        bytes: u64,
+    },
+    /// All tiles are stored; the run completes the target.
+    Finishing,
+    /// The run begins again on a new snapshot, because the database went away or a lock had to be released.
+    Restarting {
+        /// The number of this restart, counted from 1.
+        attempt: u32,
+        /// The most restarts that are allowed.
+        of: u32,
+        /// Why the run restarts.
+        cause: String,
+    },
+    /// Rows of a layer are left out. The closing table lists them, too.
+    Skipped(SkippedRows),
+    /// Something that the user should know.
+    Warning {
+        /// The text of the warning.
+        #[serde(skip)]
+        message: String,
+    },
+    /// The run has finished.
+    Done {
+        /// The path or URL of the target.
+        output: String,
+        /// The number of tiles stored.
+        tiles: u64,
+        /// Their stored size, in bytes.
+        bytes: u64,
+        /// Duration of the run, in seconds.
+        seconds: f64,
+    },
+    /// A watch begins.
+    Watching {
+        /// The database whose change log it follows.
+        database: String,
+        /// The path or URL of the target.
+        target: String,
+        /// The names of the layers.
+        layers: Vec<String>,
+        /// The snapshot from which on changes are looked for; `None` if the target holds no tileset yet.
+        cursor: Option<String>,
+        /// How long changes are collected after the first one, in seconds.
+        debounce_seconds: f64,
+        /// How often the log is looked into without a notification, in seconds.
+        poll_seconds: f64,
+        /// The CDNs that are told of each publish.
+        cdns: Vec<String>,
+    },
+    /// A watch has published.
+    Published {
+        /// The path or URL of the target.
+        target: String,
+        /// The number of changed rows; `None` if the target was seeded.
+        rows: Option<u64>,
+        /// The number of dirty tiles; `None` if the target was seeded.
+        dirty: Option<u64>,
+        /// Tiles written: new ones, and ones whose bytes changed.
+        tiles: u64,
+        /// Tiles deleted.
+        deleted: u64,
+        /// Stored size of the tiles that were rendered, in bytes.
+        bytes: u64,
+        /// Time from the oldest of the changes to the moment at which the target showed it durably, in seconds; `None` if that is not known.
+        latency_seconds: Option<f64>,
+        /// Duration of the run, in seconds.
+        seconds: f64,
+    },
+    /// A line of the program's log, which `-v` extends.
+    Note {
+        /// The library that it comes from; `None` if it is the program itself.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        library: Option<String>,
+        /// What a library says beside its message.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        fields: BTreeMap<String, String>,
+        /// The text.
+        #[serde(skip)]
+        message: String,
+        /// How much it matters.
+        #[serde(skip)]
+        level: LogLevel,
+    },
+    /// A problem of the configuration, beside others.
+    Problem {
+        /// The causes, outermost first.
+        causes: Vec<String>,
+        /// What is wrong.
+        #[serde(skip)]
+        message: String,
+    },
+    /// The command has failed. It is the last event.
+    Failed {
+        /// What kind of failure it is.
+        kind: FailureKind,
+        /// The exit code of the process.
+        exit_code: u8,
+        /// The causes, outermost first.
+        causes: Vec<String>,
+        /// What is wrong, and what to do.
+        #[serde(skip)]
+        message: String,
+    },
+}
+
+/// How much a record matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    /// The command fails.
+    Error,
+    /// The user should know it.
+    Warn,
+    /// What happens.
+    Info,
+    /// What `-vv` adds.
+    Debug,
+}
+
+/// The kind of a failure, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// Wrong usage, configuration or rights: the same command fails again until somebody changes one of them.
+    Usage,
+    /// The target needs a full seed.
+    NeedsSeed,
+    /// A part is done, and the message says what is missing.
+    Partial,
+    /// A stop was asked for.
+    Interrupted,
+    /// The same may succeed a moment later.
+    Transient,
+    /// Anything else.
+    Failed,
+}
+
+impl Event {
+    /// How much it matters.
+    pub(super) const fn level(&self) -> LogLevel {
+        match self {
+            Event::Note { level, .. } => *level,
+            Event::Skipped(_) | Event::Warning { .. } | Event::Restarting { .. } => LogLevel::Warn,
+            Event::Problem { .. } | Event::Failed { .. } => LogLevel::Error,
+            _ => LogLevel::Info,
+        }
+    }
+
+    /// True if it is shown however little progress the user wants to see.
+    pub(super) const fn is_logged(&self) -> bool {
+        matches!(
+            self,
+            Event::Warning { .. } | Event::Restarting { .. } | Event::Watching { .. } | Event::Published { .. }
+        )
+    }
+
+    /// The causes of a failure, outermost first.
+    pub(super) fn causes(&self) -> &[String] {
+        match self {
+            Event::Problem { causes, .. } | Event::Failed { causes, .. } => causes,
+            _ => &[],
+        }
+    }
+
+    /// The event in words.
+    pub(super) fn message(&self) -> String {
+        match self {
+            Event::Surveying { layer } => format!("reading where the features of \"{layer}\" lie"),
+            Event::Reading { layer } => format!("reading the rows of \"{layer}\""),
+            Event::Planned { tiles, features, batches } => {
+                let (tiles, features, batches) = (grouped(*tiles), grouped(*features), grouped(*batches));
+                format!("planned {tiles} tiles with {features} features in {batches} batches")
+            }
+            Event::Stored { zoom, tiles, .. } => format!("stored {} of zoom {zoom}", counted(*tiles, "tile")),
+            Event::Finishing => "all tiles stored, completing the file".to_owned(),
+            Event::Restarting { attempt, of, cause } => {
+                format!("{cause}: starting over on a new snapshot ({attempt} of {of})")
+            }
+            Event::Skipped(rows) => rows.sentence(),
+            Event::Warning { message }
+            | Event::Note { message, .. }
+            | Event::Problem { message, .. }
+            | Event::Failed { message, .. } => message.clone(),
+            Event::Done { output, tiles, bytes, seconds } => {
+                format!("{} written to {output} ({}) in {}", counted(*tiles, "tile"), sized(*bytes), timed(*seconds))
+            }
+            Event::Watching { database, target, layers, cursor, debounce_seconds, poll_seconds, cdns } => {
+                let from = match cursor {
+                    Some(cursor) => format!("from snapshot {cursor} on"),
+                    None => "which holds no tileset yet".to_owned(),
+                };
+                let cdns = if cdns.is_empty() { String::new() } else { format!(", tells {}", cdns.join(", ")) };
+                let (debounce, poll) = (timed(*debounce_seconds), timed(*poll_seconds));
+                let layers: Vec<String> = layers.iter().map(|layer| format!("\"{layer}\"")).collect();
+                format!(
+                    "follows the change log of {database} for {target}, {from}: layers {}; collects changes for {debounce}, looks every {poll} without a notification{cdns}",
+                    layers.join(", ")
+                )
+            }
+            Event::Published { target, rows, dirty, tiles, deleted, bytes, latency_seconds, seconds } => {
+                let changed = match (rows, dirty) {
+                    (Some(rows), Some(dirty)) => {
+                        format!("{}, {}", counted(*rows, "changed row"), counted(*dirty, "dirty tile"))
+                    }
+                    _ => "every tile".to_owned(),
+                };
+                let (tiles, deleted, bytes) = (grouped(*tiles), grouped(*deleted), sized(*bytes));
+                let latency = latency_seconds
+                    .map(|latency| format!("; {} after the oldest change", timed_exactly(latency)))
+                    .unwrap_or_default();
+                let seconds = timed_exactly(*seconds);
+                format!(
+                    "published {target}: {changed}, {tiles} written, {deleted} deleted ({bytes}) in {seconds}{latency}"
+                )
+            }
+        }
+    }
+}
+
+/// A short time with its hundredths.
+fn timed_exactly(seconds: f64) -> String {
+    if seconds < 10.0 { format!("{seconds:.2} s") } else { timed(seconds) }
+}
