@@ -5,7 +5,6 @@ use clap::Args;
 use super::SettingFlags;
 
 /// `oar-tiles config`.
-#[expect(clippy::struct_excessive_bools, reason = "flags as typed; which go together is told to clap")]
 #[derive(Debug, Args)]
 pub struct ConfigFlags {
     /// Flags that override the configuration.

@@ -31,6 +31,7 @@ const GETTING_STARTED: &str = "To begin: oar-tiles init --database-url URL write
                                --config FILE makes the tiles, oar-tiles preview TARGET shows them.";
 
 /// Pregenerates static vector tiles from PostGIS: all zooms in seconds, from one snapshot of the database
+#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Parser)]
 #[command(name = "oar-tiles", version, arg_required_else_help = true, max_term_width = 100, after_help = GETTING_STARTED)]
 pub struct Cli {

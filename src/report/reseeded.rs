@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::budgets::{FailedLayer, LayerBudget, thinned_lines};
 use super::summary::table;
-use super::{grouped, sized, timed, visible_line};
+use super::{Event, grouped, sized, timed, visible_line};
 use crate::manifest::Manifest;
 use crate::pipeline::LargestTile;
 
@@ -102,6 +102,13 @@ pub struct ReseedReport {
 }
 
 impl ReseedReport {
+    /// The event that ends the run.
+    #[must_use]
+    pub fn event(&self) -> Event {
+        let ReseedReport { written, bytes, seconds, .. } = *self;
+        Event::Done { output: self.output.clone(), tiles: written, bytes, seconds }
+    }
+
     /// The number of changed rows that the run shows. Tiles that could not be rendered, or that somebody asked for, are none.
     #[must_use]
     pub fn rows(&self) -> u64 {

@@ -195,7 +195,6 @@ impl ReseedRun<'_> {
             dirty_file::write(path, &tiles)?;
         }
         let finished = aside(move || sink.finish(&metadata)).await??;
-        let latency = changed.oldest();
         self.look.job.write_changed(finished.changed.as_ref())?;
         if let Some(desk) = &self.options.write_back {
             desk.stored(&changed.beyond.wanted);
@@ -226,11 +225,10 @@ impl ReseedRun<'_> {
             render_seconds: rendered.as_secs_f64(),
             finish_seconds: finishing.elapsed().as_secs_f64(),
             seconds: self.begun.elapsed().as_secs_f64(),
-            latency_seconds: latency,
+            latency_seconds: changed.oldest(),
             restarts: self.restarts,
         };
-        let (tiles, bytes, seconds) = (done.written, done.bytes, done.seconds);
-        report.event(&Event::Done { output: done.output.clone(), tiles, bytes, seconds });
+        report.event(&done.event());
         Ok(Some(ReseedOutcome::Done(Box::new(done))))
     }
 

@@ -86,7 +86,9 @@ impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> ReseedWatch<'_, F> {
                             "{error}: until notifications can be heard, changes are looked for every {poll}"
                         ));
                     }
-                    published(&outcome).iter().for_each(|event| self.job.report.event(event));
+                    if let Some(event) = published(&outcome) {
+                        self.job.report.event(&event);
+                    }
                     let shown = (self.each)(&outcome);
                     // After our own caches have let go of the old tiles: a CDN would fetch these again.
                     if let (Some(purging), ReseedOutcome::Done(_) | ReseedOutcome::Seeded(_)) = (self.purging, &outcome)
