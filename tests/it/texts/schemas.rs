@@ -66,7 +66,8 @@ impl Outputs {
     }
 }
 
-const PURGE: &str = "[[purge]]\nprovider = \"command\"\nprogram = [\"/bin/true\"]\nurl = \"https://tiles.example.org/t\"\n";
+const PURGE: &str =
+    "[[purge]]\nprovider = \"command\"\nprogram = [\"/bin/true\"]\nurl = \"https://tiles.example.org/t\"\n";
 
 #[test]
 fn real_outputs_fit_their_schemas() {
