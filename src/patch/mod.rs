@@ -245,6 +245,7 @@ impl Patches {
     fn to_render(&self, tiles: &[TilePatch], needs_cell_counts: bool) -> Batch {
         let mut batch = Batch {
             areas: Vec::new(),
+            repeats: Vec::new(),
             planned: Planned::Every,
             tiles: 0,
             layers: vec![LayerCount::default(); self.layers.len()],

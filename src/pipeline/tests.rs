@@ -109,6 +109,7 @@ fn run_with(fault: Fault) -> (Ended, usize) {
     let zoom = Zoom::new(6).unwrap();
     let batch = |x| Batch {
         areas: vec![Area { rect: TileRect { zoom, x0: x, y0: 0, x1: x, y1: 1 }, search: vec![SearchBox::Area] }],
+        repeats: Vec::new(),
         planned: Planned::Occupied,
         tiles: 2,
         layers: vec![LayerCount { tiles: 2, features: 2 }],
@@ -186,6 +187,7 @@ fn batches_that_have_to_wait_are_rendered_last_and_stored_in_their_order() {
     let zoom = Zoom::new(6).unwrap();
     let batch = |x: u32| Batch {
         areas: vec![Area { rect: TileRect { zoom, x0: x, y0: 0, x1: x, y1: 1 }, search: vec![SearchBox::Area] }],
+        repeats: Vec::new(),
         planned: Planned::Occupied,
         tiles: 2,
         layers: vec![LayerCount { tiles: 2, features: 2 }],
@@ -256,6 +258,7 @@ fn each_batch_waits_for_its_turn_at_the_gate_and_its_pace_is_noted() {
     let zoom = Zoom::new(6).unwrap();
     let batch = |x: u32| Batch {
         areas: vec![Area { rect: TileRect { zoom, x0: x, y0: 0, x1: x, y1: 1 }, search: vec![SearchBox::Area] }],
+        repeats: Vec::new(),
         planned: Planned::Occupied,
         tiles: 2,
         layers: vec![LayerCount { tiles: 2, features: 2 }],
@@ -347,6 +350,7 @@ fn rendered_at_a_pace(each: Duration, planned: Planned, count: u32, tiles: u32, 
             rect: TileRect { zoom, x0: x, y0: 0, x1: x, y1: tiles - 1 },
             search: vec![SearchBox::Area],
         }],
+        repeats: Vec::new(),
         planned,
         tiles: tiles.into(),
         layers: vec![LayerCount { tiles: tiles.into(), features }],

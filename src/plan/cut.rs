@@ -1,8 +1,13 @@
 //! Cuts the sweep into batches of about equal weight. A batch has one rectangle in each part of the coverage: whole columns side by side, or a
 //! piece of one column if the column alone is too heavy. Batches follow each other in the archive's order without gaps.
 
+use std::sync::Arc;
+
+use super::outlines::{ContentNumber, SharedContents};
 use super::{HeavyTile, MAX_HEAVIEST_TILES, OverLimit, PlanLayer, Touched, ZoomPlan};
-use crate::tile::{Area, Batch, LayerCount, LayerIndex, Planned, SearchBox, SourceBox, TileCoord, TileRect, Zoom};
+use crate::tile::{
+    Area, Batch, LayerCount, LayerIndex, Planned, Repeat, SearchBox, SourceBox, TileCoord, TileRect, Zoom,
+};
 
 /// The smallest box that touches the boxes of all features that were added: along each axis, from the least upper side to the greatest lower
 /// side. A feature that is larger than the area does not enlarge it.
@@ -30,16 +35,18 @@ impl Touching {
         }
     }
 
-    pub(super) fn search(&self) -> SearchBox {
+    /// The box; `None` if no feature was added.
+    fn source(&self) -> Option<SourceBox> {
         let [[min_x, max_x], [min_y, max_y]] = [0, 1].map(|axis| {
             let (a, b) = (f64::from(self.least_upper[axis]), f64::from(self.greatest_lower[axis]));
             [a.min(b), a.max(b)]
         });
-        if min_x.is_finite() && min_y.is_finite() {
-            SearchBox::Source(SourceBox { min_x, min_y, max_x, max_y })
-        } else {
-            SearchBox::Nothing
-        }
+        (min_x.is_finite() && min_y.is_finite()).then_some(SourceBox { min_x, min_y, max_x, max_y })
+    }
+
+    /// Where to search.
+    pub(super) fn search(&self) -> SearchBox {
+        self.source().map_or(SearchBox::Nothing, SearchBox::Source)
     }
 }
 
@@ -50,6 +57,8 @@ struct ColumnRun {
     tiles: u64,
     /// The weight of each tile: the number of its features, each multiplied by the weight of a feature of its layer.
     weight: u64,
+    /// The content that the tiles share with others.
+    content: Option<ContentNumber>,
 }
 
 /// A rectangle of the current batch.
@@ -60,7 +69,7 @@ struct OpenArea {
     columns: (u32, u32),
     rows: (u32, u32),
     touching: Vec<Touching>,
-    /// For each layer whose query runs once for each tile: its occupied tiles.
+    /// For each layer that is told its tiles: those that are occupied.
     tiles: Vec<Vec<TileRect>>,
 }
 
@@ -68,15 +77,33 @@ struct OpenArea {
 #[derive(Debug)]
 struct OpenBatch {
     areas: Vec<OpenArea>,
+    repeats: Vec<OpenRepeat>,
     tiles: u64,
     weight: u64,
     layers: Vec<LayerCount>,
 }
 
+/// Tiles of the current batch with the same content.
+#[derive(Debug)]
+struct OpenRepeat {
+    content: ContentNumber,
+    repeat: Repeat,
+}
+
+/// Some tiles of one column, and the features that touch each of them, layer by layer.
+#[derive(Clone, Copy)]
+struct ColumnPiece<'a> {
+    start: u64,
+    tiles: u64,
+    content: Option<ContentNumber>,
+    counts: &'a [u64],
+    touching: &'a [Touching],
+}
+
 /// Adds a piece of a column, joined to the piece south of it if they touch. Pieces of a column come from south to north.
 fn add_rows(tiles: &mut Vec<TileRect>, piece: TileRect) {
     match tiles.last_mut() {
-        Some(below) if below.x0 == piece.x0 && below.y0 == piece.y1 + 1 => below.y0 = piece.y0,
+        Some(below) if (below.x0, below.x1) == (piece.x0, piece.x1) && below.y0 == piece.y1 + 1 => below.y0 = piece.y0,
         _ => tiles.push(piece),
     }
 }
@@ -87,6 +114,10 @@ pub(super) struct Cutter<'a> {
     layers: &'a [PlanLayer],
     /// The coverage as rectangles that share no tile.
     parts: &'a [TileRect],
+    /// The contents that enough tiles share.
+    contents: &'a SharedContents,
+    /// Room for the features of a run.
+    members: Vec<(usize, u32)>,
     /// The weight that a batch should have, in pairs of a feature and a tile.
     target: u64,
     /// The weight of a feature, for each layer.
@@ -100,12 +131,27 @@ pub(super) struct Cutter<'a> {
     plan: ZoomPlan,
 }
 
+impl OpenBatch {
+    fn new(layers: usize) -> OpenBatch {
+        let layers = vec![LayerCount::default(); layers];
+        OpenBatch { areas: Vec::new(), repeats: Vec::new(), tiles: 0, weight: 0, layers }
+    }
+}
+
 impl<'a> Cutter<'a> {
-    pub(super) fn new(zoom: Zoom, layers: &'a [PlanLayer], parts: &'a [TileRect], target: u64) -> Cutter<'a> {
+    pub(super) fn new(
+        zoom: Zoom,
+        layers: &'a [PlanLayer],
+        contents: &'a SharedContents,
+        parts: &'a [TileRect],
+        target: u64,
+    ) -> Cutter<'a> {
         Cutter {
             zoom,
             layers,
             parts,
+            contents,
+            members: Vec::new(),
             target,
             weights: layers.iter().map(|layer| layer.weight(zoom)).collect(),
             searches_by_members: layers.iter().any(|layer| layer.places.at(zoom).has_sources()),
@@ -124,7 +170,8 @@ impl<'a> Cutter<'a> {
         }
         let features = touched.counts.iter().sum();
         let weight = touched.counts.iter().zip(&self.weights).map(|(count, weight)| count * weight).sum();
-        self.column.push(ColumnRun { start: touched.start, tiles: touched.tiles, weight });
+        let content = self.contents.of(touched, &mut self.members);
+        self.column.push(ColumnRun { start: touched.start, tiles: touched.tiles, weight, content });
         self.counts.extend_from_slice(touched.counts);
         let first = self.touching.len();
         self.touching.resize(first + self.layers.len(), Touching::NONE);
@@ -209,7 +256,8 @@ impl<'a> Cutter<'a> {
                 if split && self.open.as_ref().is_some_and(full) {
                     self.close();
                 }
-                self.take(run.start + done, tiles, counts, touching);
+                let (start, content) = (run.start + done, run.content);
+                self.take(ColumnPiece { start, tiles, content, counts, touching });
                 done += tiles;
             }
         }
@@ -223,15 +271,14 @@ impl<'a> Cutter<'a> {
     }
 
     /// Adds tiles of one column to the current batch.
-    fn take(&mut self, start: u64, tiles: u64, counts: &[u64], touching: &[Touching]) {
+    fn take(&mut self, piece: ColumnPiece<'_>) {
+        if let Some(content) = piece.content {
+            return self.repeat(content, piece);
+        }
+        let ColumnPiece { start, tiles, counts, touching, .. } = piece;
         let (column, first, last) = (self.column_of(start), self.row_of(start), self.row_of(start + tiles - 1));
         let part = self.part_of(column, first);
-        let open = self.open.get_or_insert_with(|| OpenBatch {
-            areas: Vec::new(),
-            tiles: 0,
-            weight: 0,
-            layers: vec![LayerCount::default(); counts.len()],
-        });
+        let open = self.open.get_or_insert_with(|| OpenBatch::new(counts.len()));
         let at = open.areas.iter().position(|area| area.part == part).unwrap_or_else(|| {
             let (touching, tiles) = (vec![Touching::NONE; counts.len()], vec![Vec::new(); counts.len()]);
             open.areas.push(OpenArea { part, columns: (column, column), rows: (first, last), touching, tiles });
@@ -247,11 +294,40 @@ impl<'a> Cutter<'a> {
                 open.layers[layer].tiles += tiles;
                 open.layers[layer].features += tiles * count;
                 area.touching[layer].join(&touching[layer]);
-                if self.layers[layer].asks_each_tile {
+                if self.layers[layer].asks_each_tile || self.layers[layer].lists_tiles {
                     let (y0, y1) = (self.zoom.last() - last, self.zoom.last() - first);
                     add_rows(&mut area.tiles[layer], TileRect { zoom: self.zoom, x0: column, y0, x1: column, y1 });
                 }
             }
+        }
+    }
+
+    /// Adds tiles of one column whose content others have, too.
+    fn repeat(&mut self, content: ContentNumber, piece: ColumnPiece<'_>) {
+        let ColumnPiece { start, tiles, counts, touching, .. } = piece;
+        let (column, first, last) = (self.column_of(start), self.row_of(start), self.row_of(start + tiles - 1));
+        let (y0, y1) = (self.zoom.last() - last, self.zoom.last() - first);
+        let rect = TileRect { zoom: self.zoom, x0: column, y0, x1: column, y1 };
+        let like = self.contents.like(content, || {
+            let rect = TileRect { y1: y0, ..rect };
+            let listed = |source| SearchBox::Listed(source, vec![rect]);
+            let search = touching.iter().map(|touching| touching.source().map_or(SearchBox::Nothing, listed));
+            Area { rect, search: search.collect() }
+        });
+        let open = self.open.get_or_insert_with(|| OpenBatch::new(counts.len()));
+        let at = open.repeats.iter().rposition(|known| known.content == content).unwrap_or_else(|| {
+            open.repeats.push(OpenRepeat { content, repeat: Repeat { like: Arc::clone(&like), tiles: Vec::new() } });
+            open.repeats.len() - 1
+        });
+        let known = &mut open.repeats[at].repeat.tiles;
+        match known.last_mut() {
+            Some(west) if west.x1 + 1 == column && (west.y0, west.y1) == (y0, y1) => west.x1 = column,
+            _ => add_rows(known, rect),
+        }
+        open.tiles += tiles;
+        for (layer, count) in counts.iter().enumerate() {
+            open.weight += tiles * count * self.weights[layer];
+            open.layers[layer].features += tiles * count;
         }
     }
 
@@ -278,6 +354,11 @@ impl<'a> Cutter<'a> {
                 .map(|layer| match (open.layers[layer].tiles, self.layers[layer].places.at(self.zoom).has_sources()) {
                     (0, _) => SearchBox::Nothing,
                     _ if self.layers[layer].asks_each_tile => SearchBox::Tiles(std::mem::take(&mut area.tiles[layer])),
+                    _ if self.layers[layer].lists_tiles => {
+                        let tiles = std::mem::take(&mut area.tiles[layer]);
+                        let listed = |source| SearchBox::Listed(source, tiles);
+                        area.touching[layer].source().map_or(SearchBox::Nothing, listed)
+                    }
                     (_, false) => SearchBox::Area,
                     (_, true) => area.touching[layer].search(),
                 })
@@ -286,6 +367,7 @@ impl<'a> Cutter<'a> {
         let areas = open.areas.into_iter().map(area).collect();
         self.plan.batches.push(Batch {
             areas,
+            repeats: open.repeats.into_iter().map(|open| open.repeat).collect(),
             planned: Planned::Occupied,
             tiles: open.tiles,
             layers: open.layers,

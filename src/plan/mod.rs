@@ -7,11 +7,13 @@
 //!
 //! - `sweep`: walks the tiles of a zoom column by column and knows at each tile how many features of each layer touch it.
 //! - `cut`: closes a batch as soon as it holds enough pairs of a feature and a tile.
+//! - `outlines`: the tiles that lines and polygons touch, and those that lie wholly inside the same polygons.
 //! - `quad`: for targets along the Hilbert curve, quarters the square until a block holds few enough features, and sweeps each block.
 //! - `dirty`: the tiles in which a change can be seen ([`Dirty`]), and their batches.
 
 mod cut;
 mod dirty;
+mod outlines;
 mod quad;
 mod sweep;
 
@@ -38,6 +40,8 @@ pub struct PlanLayer {
     pub max_tile_features: ZoomLimits,
     /// The layer's query runs once for each tile, so batches list its tiles.
     pub asks_each_tile: bool,
+    /// The layer's statement is told its tiles, because the boxes of its features touch others, too.
+    pub lists_tiles: bool,
     /// The footprints of its features.
     pub places: LayerFootprints,
     /// At zooms where features are cells that the survey did not count: the number of rows to gather.
@@ -146,15 +150,20 @@ fn plan_zoom(
     order: Order,
 ) -> ZoomPlan {
     let parts = sweep::distinct_columns(&coverage.rects(zoom));
+    let outlines = outlines::OutlineRuns::new(zoom, layers);
+    let contents = outlines::SharedContents::new(zoom, layers, &outlines, &parts);
     match order {
         Order::ZoomColumnTmsRow => {
-            let mut cutter = cut::Cutter::new(zoom, layers, &parts, batch_features.get());
-            sweep::in_slabs(zoom, layers, &parts, |touches| {
+            let mut cutter = cut::Cutter::new(zoom, layers, &contents, &parts, batch_features.get());
+            sweep::in_slabs(zoom, layers, &outlines, &parts, |touches| {
                 sweep::sweep(touches, layers.len(), |touched| cutter.add(touched));
             });
             cutter.finish()
         }
-        Order::Hilbert => quad::Quarterer::plan(zoom, layers, &parts, batch_features.get()),
+        Order::Hilbert => {
+            let tiles = quad::ZoomTiles { zoom, layers, outlines: &outlines, contents: &contents, parts: &parts };
+            quad::Quarterer::plan(tiles, batch_features.get())
+        }
     }
 }
 

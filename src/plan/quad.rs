@@ -2,6 +2,7 @@
 //! features; neighbours on the curve share a batch while there is room.
 
 use super::cut::Cutter;
+use super::outlines::{FeatureRun, OutlineRuns, SharedContents};
 use super::sweep::{add_touches, sweep, touched_tiles};
 use super::{MAX_HEAVIEST_TILES, PlanLayer, ZoomPlan};
 use crate::tile::{Batch, Footprints, TileCoord, TileRect, Zoom};
@@ -25,13 +26,28 @@ struct LayerReach<'a> {
 struct Block {
     bits: u8,
     rect: TileRect,
+    /// Those of which the box is known only.
     members: Vec<Member>,
+    /// What the outlines of the others touch of the square.
+    runs: Vec<FeatureRun>,
+}
+
+/// What is planned: the tiles of a zoom.
+#[derive(Clone, Copy)]
+pub(super) struct ZoomTiles<'a> {
+    pub(super) zoom: Zoom,
+    pub(super) layers: &'a [PlanLayer],
+    pub(super) outlines: &'a OutlineRuns,
+    pub(super) contents: &'a SharedContents,
+    /// The coverage as rectangles that share no tile.
+    pub(super) parts: &'a [TileRect],
 }
 
 /// Makes the plan of one zoom along the Hilbert curve.
 pub(super) struct Quarterer<'a> {
     zoom: Zoom,
     layers: &'a [PlanLayer],
+    contents: &'a SharedContents,
     /// One for each layer.
     reach: Vec<LayerReach<'a>>,
     /// The weight that a batch should have, in pairs of a feature and a tile.
@@ -41,13 +57,15 @@ pub(super) struct Quarterer<'a> {
 
 impl<'a> Quarterer<'a> {
     /// The plan of a zoom, its batches along the curve.
-    pub(super) fn plan(zoom: Zoom, layers: &'a [PlanLayer], parts: &[TileRect], target: u64) -> ZoomPlan {
+    pub(super) fn plan(tiles: ZoomTiles<'a>, target: u64) -> ZoomPlan {
+        let ZoomTiles { zoom, layers, outlines, contents, parts } = tiles;
         let whole = TileRect { zoom, x0: 0, y0: 0, x1: zoom.last(), y1: zoom.last() };
         #[expect(clippy::cast_possible_truncation, reason = "there are at most 255 layers of fewer than 2^32 features")]
         let members = (layers.iter().enumerate())
             .filter(|(_, layer)| layer.zooms.contains(zoom))
             .flat_map(|(number, layer)| {
                 (0..layer.places.at(zoom).len())
+                    .filter(move |feature| !outlines.has(number, *feature))
                     .map(move |feature| Member { layer: number as u8, feature: feature as u32 })
             })
             .collect();
@@ -57,13 +75,13 @@ impl<'a> Quarterer<'a> {
             footprints: layer.places.at(zoom),
         };
         let reach = layers.iter().map(reach).collect();
-        let mut quarterer = Quarterer { zoom, layers, reach, target, plan: ZoomPlan::empty(zoom) };
+        let mut quarterer = Quarterer { zoom, layers, contents, reach, target, plan: ZoomPlan::empty(zoom) };
         // A stack of the blocks yet to be cut: the first on the curve is the last.
-        let mut waiting = vec![Block { bits: zoom.get(), rect: whole, members }];
+        let mut waiting = vec![Block { bits: zoom.get(), rect: whole, members, runs: outlines.all().to_vec() }];
         while let Some(block) = waiting.pop() {
             let parts: Vec<TileRect> = parts.iter().filter_map(|part| part.common(&block.rect)).collect();
-            if block.bits == 0 || quarterer.pairs(&block.members, &parts) <= target {
-                quarterer.batch(&block.members, &parts);
+            if block.bits == 0 || quarterer.pairs(&block, &parts) <= target {
+                quarterer.batch(&block, &parts);
             } else {
                 waiting.extend(quarterer.quarters(block));
             }
@@ -77,26 +95,28 @@ impl<'a> Quarterer<'a> {
     }
 
     /// Pairs of a feature and a tile inside the parts.
-    fn pairs(&self, members: &[Member], parts: &[TileRect]) -> u64 {
+    fn pairs(&self, block: &Block, parts: &[TileRect]) -> u64 {
+        let inside = |tiles: TileRect| {
+            parts.iter().filter_map(|part| part.common(&tiles)).map(|inside| inside.tiles()).sum::<u64>()
+        };
         let of_one = |member: &Member| {
             let (tiles, others) = self.tiles(*member);
-            let inside = |tiles: TileRect| {
-                parts.iter().filter_map(|part| part.common(&tiles)).map(|inside| inside.tiles()).sum::<u64>()
-            };
             let pairs = inside(tiles) + others.map_or(0, inside);
             pairs * self.reach[usize::from(member.layer)].weight
         };
-        members.iter().map(of_one).sum()
+        let of_run = |run: &FeatureRun| inside(run.rect()) * self.reach[usize::from(run.layer)].weight;
+        block.members.iter().map(of_one).sum::<u64>() + block.runs.iter().map(of_run).sum::<u64>()
     }
 
     /// The four quarters, the first on the curve last.
     fn quarters(&self, block: Block) -> impl Iterator<Item = Block> {
-        let Block { bits, rect, members } = block;
+        let Block { bits, rect, members, runs } = block;
         let (bits, side) = (bits - 1, 1_u32 << (bits - 1));
         let mut quarters = [(0, 0), (0, side), (side, 0), (side, side)].map(|(right, down)| {
             let (x0, y0) = (rect.x0 + right, rect.y0 + down);
             let rect = TileRect { zoom: self.zoom, x0, y0, x1: x0 + side - 1, y1: y0 + side - 1 };
-            Block { bits, rect, members: Vec::new() }
+            let runs = runs.iter().filter_map(|run| run.within(&rect)).collect();
+            Block { bits, rect, members: Vec::new(), runs }
         });
         let (middle_x, middle_y) = (rect.x0 + side, rect.y0 + side);
         for member in members {
@@ -121,11 +141,12 @@ impl<'a> Quarterer<'a> {
     }
 
     /// Plans the tiles of a block; adds them to the batch before if there is room.
-    fn batch(&mut self, members: &[Member], parts: &[TileRect]) {
-        if members.is_empty() || parts.is_empty() {
+    fn batch(&mut self, Block { members, runs, .. }: &Block, parts: &[TileRect]) {
+        if members.is_empty() && runs.is_empty() || parts.is_empty() {
             return;
         }
-        let mut touches = Vec::with_capacity(members.len());
+        let mut touches = Vec::with_capacity(members.len() + runs.len());
+        runs.iter().for_each(|run| run.add_touches(parts, &mut touches));
         for member in members {
             let (tiles, others) = self.tiles(*member);
             for tiles in std::iter::once(tiles).chain(others) {
@@ -133,7 +154,7 @@ impl<'a> Quarterer<'a> {
             }
         }
         touches.sort_unstable();
-        let mut cutter = Cutter::new(self.zoom, self.layers, parts, u64::MAX / 2);
+        let mut cutter = Cutter::new(self.zoom, self.layers, self.contents, parts, u64::MAX / 2);
         sweep(&touches, self.layers.len(), |touched| cutter.add(touched));
         let block = cutter.finish();
         for batch in block.batches {

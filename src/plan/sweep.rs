@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 use std::ops::Range;
 
 use super::PlanLayer;
+use super::outlines::{FeatureRun, OutlineRuns};
 use crate::tile::{Footprints, SortedPoints, TileRect, WorldBox, WorldRect, Zoom};
 
 /// A run of tiles in one column that one feature touches. Sixteen bytes: there is one for each feature and column.
@@ -14,9 +15,12 @@ pub(super) struct Touch {
     key: u64,
     /// The number of tiles.
     length: u32,
-    /// The feature's index within its layer.
+    /// The feature's index within its layer; [`INTERIOR`] is added if the tiles lie wholly inside the feature.
     feature: u32,
 }
+
+/// The bit of a touch for tiles that lie wholly inside the feature.
+const INTERIOR: u32 = 1 << 31;
 
 impl Touch {
     const fn start(self) -> u64 {
@@ -41,6 +45,8 @@ pub struct Touched<'a> {
     pub tiles: u64,
     /// For each layer, the number of features that touch each of the tiles.
     pub counts: &'a [u64],
+    /// Whether the tiles lie wholly inside each of these features.
+    pub is_interior: bool,
     /// Every feature that touches the run.
     active: &'a Active,
 }
@@ -48,7 +54,7 @@ pub struct Touched<'a> {
 impl Touched<'_> {
     /// The index of the layer and of the feature within it, for every feature that touches the run; not sorted.
     pub fn members(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
-        self.active.iter().map(|Reverse((_, layer, feature))| (*layer, *feature))
+        self.active.iter().map(|Reverse((_, layer, feature))| (*layer, *feature & !INTERIOR))
     }
 }
 
@@ -60,7 +66,13 @@ const MAX_POINTS_AT_ONCE: usize = if cfg!(test) { 64 } else { 1 << 19 };
 
 /// Calls `each` with the tiles that the features touch at a zoom, inside the parts of the coverage (which share no tile), sorted in the
 /// archive's order: slab by slab of neighbouring columns, from west to east, each with few enough points.
-pub(super) fn in_slabs(zoom: Zoom, layers: &[PlanLayer], parts: &[TileRect], mut each: impl FnMut(&[Touch])) {
+pub(super) fn in_slabs(
+    zoom: Zoom,
+    layers: &[PlanLayer],
+    outlines: &OutlineRuns,
+    parts: &[TileRect],
+    mut each: impl FnMut(&[Touch]),
+) {
     // A stack of the columns yet to be cut: the western ones are the last.
     let mut waiting = vec![(0, zoom.last())];
     while let Some((first, last)) = waiting.pop() {
@@ -73,7 +85,7 @@ pub(super) fn in_slabs(zoom: Zoom, layers: &[PlanLayer], parts: &[TileRect], mut
         }
         let parts: Vec<TileRect> = parts.iter().filter_map(|part| part.common(&columns)).collect();
         if !parts.is_empty() {
-            each(&touches(layers, &columns, &parts));
+            each(&touches(layers, outlines, &columns, &parts));
         }
     }
 }
@@ -93,7 +105,7 @@ fn near(layer: &PlanLayer, points: &SortedPoints, columns: &TileRect) -> Range<u
 }
 
 /// The tiles that the features touch in some columns, inside parts of these, sorted in the archive's order.
-fn touches(layers: &[PlanLayer], columns: &TileRect, parts: &[TileRect]) -> Vec<Touch> {
+fn touches(layers: &[PlanLayer], outlines: &OutlineRuns, columns: &TileRect, parts: &[TileRect]) -> Vec<Touch> {
     let zoom = columns.zoom;
     let features: Vec<Range<usize>> = layers
         .iter()
@@ -108,13 +120,16 @@ fn touches(layers: &[PlanLayer], columns: &TileRect, parts: &[TileRect]) -> Vec<
     let mut touches = Vec::with_capacity(features.iter().map(Range::len).sum::<usize>() * 9 / 4);
     for ((number, layer), features) in layers.iter().enumerate().zip(features) {
         let (margin, footprints) = (layer.margin.units(zoom), layer.places.at(zoom));
-        for feature in features {
+        for feature in features.filter(|feature| !outlines.has(number, *feature)) {
             let (tiles, others) = touched_tiles(zoom, margin, footprints.world(feature));
             add_touches(number, feature, &tiles, parts, &mut touches);
             if let Some(others) = others {
                 add_touches(number, feature, &others, parts, &mut touches);
             }
         }
+    }
+    for run in outlines.of_columns(columns) {
+        run.add_touches(parts, &mut touches);
     }
     touches.sort_unstable();
     touches
@@ -160,6 +175,14 @@ pub(super) fn add_touches(
     }
 }
 
+impl FeatureRun {
+    /// The touches of the run inside some parts.
+    pub(super) fn add_touches(&self, parts: &[TileRect], touches: &mut Vec<Touch>) {
+        let feature = self.feature | if self.run.is_interior { INTERIOR } else { 0 };
+        add_touches(usize::from(self.layer), feature as usize, &self.rect(), parts, touches);
+    }
+}
+
 /// The same tiles as rectangles that share no tile, so that overlapping boxes are planned once: columns are cut wherever a rectangle begins or
 /// ends, and the rows of each strip are joined.
 pub(super) fn distinct_columns(rects: &[TileRect]) -> Vec<TileRect> {
@@ -189,13 +212,16 @@ pub(super) fn sweep(touches: &[Touch], layers: usize, mut each: impl FnMut(&Touc
     let mut active = Active::new();
     let mut left = touches;
     let mut place = 0;
+    // How many of the active features the tiles lie wholly inside of.
+    let mut around = 0;
     loop {
-        while let Some(Reverse((end, layer, _))) = active.peek().copied() {
+        while let Some(Reverse((end, layer, feature))) = active.peek().copied() {
             if end > place {
                 break;
             }
             active.pop();
             counts[layer] -= 1;
+            around -= usize::from(feature & INTERIOR != 0);
         }
         if active.is_empty() {
             match left.first() {
@@ -208,12 +234,14 @@ pub(super) fn sweep(touches: &[Touch], layers: usize, mut each: impl FnMut(&Touc
                 break;
             }
             counts[touch.layer()] += 1;
+            around += usize::from(touch.feature & INTERIOR != 0);
             active.push(Reverse((touch.end(), touch.layer(), touch.feature)));
             left = rest;
         }
         let Some(Reverse((first_end, _, _))) = active.peek() else { return };
         let next = left.first().map_or(*first_end, |touch| touch.start().min(*first_end));
-        each(&Touched { start: place, tiles: next - place, counts: &counts, active: &active });
+        let is_interior = around == active.len();
+        each(&Touched { start: place, tiles: next - place, counts: &counts, is_interior, active: &active });
         place = next;
     }
 }

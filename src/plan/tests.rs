@@ -61,6 +61,7 @@ fn layer(zooms: &str, buffer: u32, footprints: Footprints) -> PlanLayer {
         places: LayerFootprints::Same(footprints),
         rows: BTreeMap::new(),
         asks_each_tile: false,
+        lists_tiles: false,
     }
 }
 

@@ -86,6 +86,7 @@ pub(crate) async fn prepare(job: &Job, order: Order, sessions: usize) -> Result<
             margin: layer.margin(),
             max_tile_features: settings.options.budget.features.clone(),
             asks_each_tile: layer.asks_each_tile(),
+            lists_tiles: layer.lists_tiles(),
             places: seen.places,
             rows: seen.gathered,
         });

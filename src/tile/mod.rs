@@ -28,10 +28,13 @@ mod world_box;
 mod zoom;
 
 pub use area::boxes_of_area;
-pub use batch::{Area, Batch, ChangedPart, GridBox, GridBoxes, LayerCount, Neighbourhood, Planned, SearchBox};
+pub use batch::{Area, Batch, ChangedPart, GridBox, GridBoxes, LayerCount, Neighbourhood, Planned, Repeat, SearchBox};
 pub use bbox::{BoxError, Coverage, LonLatBox};
 pub use coord::{NoTile, TileCoord, TileRect};
-pub use feature::{BoxFootprint, Candidate, Footprints, LayerFootprints, Positions, SortedPoints, Spot, Unit};
+pub use feature::{
+    BoxFootprint, Candidate, Footprints, LayerFootprints, Outline, OutlineRun, OutlinedBoxes, Positions, SortedPoints,
+    Spot, Unit, outline_reach,
+};
 pub use id::{LayerId, LayerIndex, Slice, TileId};
 pub use margin::{Margin, TileBounds, beyond_in_degrees};
 pub use order::Order;

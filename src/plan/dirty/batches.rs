@@ -73,7 +73,14 @@ fn batch(
     if let Some(first) = counts.iter_mut().find(|count| count.tiles > 0) {
         first.features = weight;
     }
-    Batch { areas, planned: Planned::Every, tiles: tiles.len() as u64, layers: counts, needs_cell_counts: false }
+    Batch {
+        areas,
+        repeats: Vec::new(),
+        planned: Planned::Every,
+        tiles: tiles.len() as u64,
+        layers: counts,
+        needs_cell_counts: false,
+    }
 }
 
 /// The tiles as pieces of columns, so that neighbours are searched together.

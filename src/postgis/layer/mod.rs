@@ -22,7 +22,7 @@ mod query;
 mod query_values;
 
 use crate::cells::CellGrid;
-use crate::tile::{LayerId, Margin, Zoom, ZoomLimits, ZoomList};
+use crate::tile::{LayerId, Margin, TileBounds, Zoom, ZoomLimits, ZoomList};
 
 pub use budget::{Budget, OnLargeTile, OnTileError};
 pub use edge::Beyond;
@@ -151,6 +151,20 @@ impl Layer {
     #[must_use]
     pub fn asks_each_tile(&self) -> bool {
         self.query.as_ref().is_some_and(Query::asks_box)
+    }
+
+    /// True if the statement that renders the layer is told which tiles are planned: its features are lines and polygons, whose boxes touch
+    /// other tiles, too. Not for a layer that is thinned, which counts the candidates of a tile.
+    #[must_use]
+    pub fn lists_tiles(&self) -> bool {
+        let is_plain = self.margin.bounds == TileBounds::Mercator && self.margin.candidates.is_none();
+        let is_read_once = !self.differs_by_zoom() && !self.asks_each_tile();
+        is_plain && is_read_once && !self.shape.points && self.cells().is_none() && !self.budget.thins()
+    }
+
+    /// True if no property depends on the tile, so that a feature which fills several tiles looks the same in them.
+    pub(in crate::postgis) fn is_same_in_each_tile(&self) -> bool {
+        self.properties.iter().all(|property| !matches!(property.of, ComputedFrom::Tile(_)))
     }
 
     /// True if the layer's query contains the zoom.

@@ -17,6 +17,28 @@ pub(in crate::postgis) struct Areas {
     y1: Vec<i64>,
     /// West, south, east, north of the search boxes.
     sides: [Vec<f64>; 4],
+    /// For a layer that lists its tiles: rectangles of tiles, by the number of their area, counted from 1.
+    listed: ListedTiles,
+}
+
+/// Rectangles of tiles as arrays.
+#[derive(Default)]
+struct ListedTiles {
+    areas: Vec<i64>,
+    x0: Vec<i64>,
+    y0: Vec<i64>,
+    x1: Vec<i64>,
+    y1: Vec<i64>,
+}
+
+impl ListedTiles {
+    fn add(&mut self, area: i64, rect: &TileRect) {
+        self.areas.push(area);
+        self.x0.push(rect.x0.into());
+        self.y0.push(rect.y0.into());
+        self.x1.push(rect.x1.into());
+        self.y1.push(rect.y1.into());
+    }
 }
 
 impl Areas {
@@ -33,6 +55,11 @@ impl Areas {
                 continue;
             }
             match area.search.get(index) {
+                Some(SearchBox::Listed(sides, tiles)) => {
+                    bound.add(&area.rect, layer.margin.units(area.rect.zoom), *sides);
+                    let number = bound.last_number();
+                    tiles.iter().for_each(|rect| bound.listed.add(number, rect));
+                }
                 Some(SearchBox::Area | SearchBox::Tiles(_) | SearchBox::Near(_)) => {
                     bound.add_tiles(layer, &area.rect, area_box(layer, &area.rect, area.rect.zoom));
                 }
@@ -62,8 +89,22 @@ impl Areas {
         params
     }
 
+    /// The rectangles of tiles, for a layer that [lists its tiles](Layer::lists_tiles).
+    pub(in crate::postgis) fn listed_params(&self) -> [Param<'_>; 5] {
+        let ListedTiles { areas, x0, y0, x1, y1 } = &self.listed;
+        [areas, x0, y0, x1, y1].map(|column| -> Param<'_> { (column, Type::INT8_ARRAY) })
+    }
+
+    /// The number of the last area, counted from 1.
+    fn last_number(&self) -> i64 {
+        i64::try_from(self.zooms.len()).unwrap_or(i64::MAX)
+    }
+
     fn add_tiles(&mut self, layer: &Layer, rect: &TileRect, sides: SourceBox) {
         self.add(rect, layer.margin.units(rect.zoom), sides);
+        if layer.lists_tiles() {
+            self.listed.add(self.last_number(), rect);
+        }
     }
 
     fn add(&mut self, rect: &TileRect, margin: i64, sides: SourceBox) {
@@ -89,9 +130,9 @@ pub(in crate::postgis) fn is_searched(area: &Area, index: usize) -> bool {
 pub(in crate::postgis) fn query_tiles(area: &Area, index: usize) -> &[TileRect] {
     match area.search.get(index) {
         Some(SearchBox::Tiles(tiles)) => tiles,
-        Some(SearchBox::Area | SearchBox::Source(_) | SearchBox::World(_) | SearchBox::Near(_)) => {
-            std::slice::from_ref(&area.rect)
-        }
+        Some(
+            SearchBox::Area | SearchBox::Source(_) | SearchBox::Listed(..) | SearchBox::World(_) | SearchBox::Near(_),
+        ) => std::slice::from_ref(&area.rect),
         Some(SearchBox::Nothing) | None => &[],
     }
 }

@@ -110,6 +110,9 @@ impl<'a> BatchDrawing<'a> {
         if let Some(cells) = &cells {
             params.extend(cells.params());
         }
+        if layer.lists_tiles() {
+            params.extend(bound.listed_params());
+        }
         // The last parameter, after those of counted cells.
         if layer.budget.thins() {
             params.push((max_features as _, Type::INT8_ARRAY));
@@ -222,6 +225,7 @@ impl<'a> BatchDrawing<'a> {
                 return Err(unselective(layer, *planned, found, &near()));
             }
         }
+        self.repeats(batch, &mut tiles).await?;
         Ok(tiles.into_values().collect())
     }
 
@@ -273,7 +277,7 @@ fn may_be_of_rows(error: &Error) -> bool {
 }
 
 /// Adds the tiles of a part, or of the next layer, to those already there.
-fn join_tiles(tiles: &mut Tiles, more: Tiles) {
+pub(super) fn join_tiles(tiles: &mut Tiles, more: Tiles) {
     if tiles.is_empty() {
         *tiles = more;
         return;

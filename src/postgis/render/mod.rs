@@ -14,6 +14,7 @@
 //! | `cached_rows` | tiles drawn from cached rows |
 //! | `checks` | such tiles compared with those that the database draws |
 //! | `neighbourhood` | caching the rows near changed positions |
+//! | `repeats` | tiles with the same content as another one |
 //! | `fit` | tiles thinned to their budget of bytes |
 //! | `miscounted`, `version` | errors for other tiles than planned; the rendering version |
 
@@ -26,6 +27,7 @@ mod fit;
 mod miscounted;
 mod neighbourhood;
 mod prepared;
+mod repeats;
 mod statements;
 mod version;
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::prepared::PreparedLayer;
+use super::repeats::RepeatedTiles;
 use crate::postgis::sql::{self, Candidates};
 use crate::tile::Area;
 
@@ -13,6 +14,8 @@ pub struct RunLayers {
     layers: Vec<LayerStatements>,
     /// Time that workers spent on drawing tiles from cached rows, in microseconds.
     drawing: AtomicU64,
+    /// Tiles whose content others repeat.
+    repeated: RepeatedTiles,
 }
 
 impl RunLayers {
@@ -20,12 +23,17 @@ impl RunLayers {
     #[must_use]
     pub fn new(layers: &[PreparedLayer]) -> Arc<RunLayers> {
         let layers = layers.iter().map(LayerStatements::new).collect();
-        Arc::new(RunLayers { layers, drawing: AtomicU64::new(0) })
+        Arc::new(RunLayers { layers, drawing: AtomicU64::new(0), repeated: RepeatedTiles::default() })
     }
 
     /// All layers.
     pub(in crate::postgis) fn all(&self) -> &[LayerStatements] {
         &self.layers
+    }
+
+    /// Tiles whose content others repeat.
+    pub(super) fn repeated(&self) -> &RepeatedTiles {
+        &self.repeated
     }
 
     /// Time that workers spent on drawing tiles from cached rows, added up over the workers. The rest of their rendering is the database's.

@@ -25,11 +25,18 @@ pub(in crate::postgis) struct TileDrawing {
     pub(in crate::postgis) feature: &'static str,
     /// The tile's box.
     pub(in crate::postgis) envelope: String,
-    /// The tile's box grown by the buffer (`$13`) and, for rounding, two more units of the grid (`$12` along a side).
+    /// How far beyond the tile a feature may lie that is drawn, in metres: the buffer (`$13`) and four units of the grid (`$12`
+    /// along a side). For tiles in metres only.
+    pub(in crate::postgis) reach: String,
+    /// The tile's box grown as far, in its own reference system.
     pub(in crate::postgis) grown: String,
     /// The condition that a feature is a candidate; `None` if every feature inside the buffer is.
     pub(in crate::postgis) near: Option<String>,
 }
+
+/// The buffer, three units by which simplifying and rounding move an edge at most
+/// ([`outline_reach`](crate::tile::outline_reach)), and one for the rounding of positions.
+const REACH: &str = "side * ($13 + 4) / $12";
 
 /// The sides of a tile in metres: west, south, east, north. The arithmetic of `ST_TileEnvelope`, bit for bit, without its clipping to the
 /// world (from PostGIS 3.6 on), and as fast: `side`, the width of a tile, is computed once for each area.
@@ -60,7 +67,8 @@ pub(in crate::postgis) fn drawing(layer: &Layer) -> TileDrawing {
                 from: "touched".to_owned(),
                 feature: "m",
                 envelope: in_metres.clone(),
-                grown: format!("ST_Expand({in_metres}, side * ($13 + 2) / $12)"),
+                grown: format!("ST_Expand({in_metres}, {REACH})"),
+                reach: REACH.to_owned(),
                 near: None,
             };
         }
@@ -81,7 +89,8 @@ pub(in crate::postgis) fn drawing(layer: &Layer) -> TileDrawing {
     TileDrawing {
         from: format!("(\n    SELECT *, {sides}\n    FROM touched\n    OFFSET 0\n) AS touched"),
         feature,
-        grown: format!("ST_Expand({envelope}, (east - west) * ($13 + 2) / $12, (north - south) * ($13 + 2) / $12)"),
+        grown: format!("ST_Expand({envelope}, (east - west) * ($13 + 4) / $12, (north - south) * ($13 + 4) / $12)"),
+        reach: REACH.to_owned(),
         envelope,
         near: margin.candidates.map(|fraction| near(feature, layer.placement().draws_points(), fraction)),
     }

@@ -15,7 +15,7 @@ use crate::tile::HALF_WORLD_METRES;
 /// | `$3..$6` | first column, first row, last column, last row (XYZ) |
 /// | `$7..$10` | west, south, east, north of the search box |
 /// | `$11`, `$12`, `$13` | the layer's name, its extent, its buffer |
-/// | `$14…` | for counted cells, those of [`counted::placed`] |
+/// | `$14…` | for counted cells, those of [`counted::placed`]; for a layer that [lists its tiles](Layer::lists_tiles), rectangles of tiles: the number of the area, first column, first row, last column, last row |
 /// | the last | for a layer that is thinned, the most features of a tile by zoom |
 ///
 /// Gives one row for each tile that has a candidate: the tile (zoom above bit 58, column above bit 29, TMS row), the number of features that
@@ -42,17 +42,35 @@ pub(in crate::postgis) fn render(layer: &Layer, folds: Option<&FoldedValues>, ca
     let DrawnFeature { geometry, few, from } = draw(layer);
     let [_, north, _, south] = world_sides(placement);
     let columns = columns(placement);
+    let (listed, area) = if layer.lists_tiles() { (LISTED, "area, ") } else { ("", "") };
+    let touched = if layer.lists_tiles() {
+        format!(
+            "ARRAY(
+        SELECT (x << 29) | y
+        FROM oar_tiles_listed AS listed, generate_series(greatest(ranged.x0, lx0), least(ranged.x1, lx1)) AS x,
+            generate_series(greatest(ranged.y0, ly0), least(ranged.y1, ly1)) AS y
+        WHERE listed.area = ranged.area{})",
+            columns.around.replace("\n        WHERE ", " AND (") + if columns.around.is_empty() { "" } else { ")" }
+        )
+    } else {
+        format!(
+            "CASE WHEN x0 = x1 AND y0 = y1{no_gap} THEN ARRAY[(x0 << 29) | y0] ELSE ARRAY(
+        SELECT (x << 29) | y FROM generate_series(x0, x1) AS x, generate_series(y0, y1) AS y{around}) END",
+            no_gap = columns.no_gap,
+            around = columns.around,
+        )
+    };
     let (placed, in_world) = match layer.cells() {
         None => (placed(layer, candidates, values, names), is_in_world(placement)),
         Some(cells) if candidates == Candidates::Counted => (counted::placed(layer, cells, folds), "true".to_owned()),
         Some(cells) => (cells::placed(layer, cells, folds.is_some()), "true".to_owned()),
     };
     format!(
-        "WITH {areas},
+        "WITH {areas},{listed}
 {placed},
 -- The tiles of the area that a candidate touches: the planner's arithmetic, bit for bit.
 ranged AS (
-    SELECT z, side, m,
+    SELECT {area}z, side, {near} AS m,
         {x0} AS x0, greatest(({north} - margin) >> shift, ay0) AS y0,
         {x1} AS x1, least(({south} + margin) >> shift, ay1) AS y1{gap}{names}
     FROM placed
@@ -61,8 +79,7 @@ ranged AS (
 ),
 -- One row for each candidate and tile. Nearly all points touch one tile: they are spared a subquery.
 touched AS (
-    SELECT z, side, m, unnest(CASE WHEN x0 = x1 AND y0 = y1{no_gap} THEN ARRAY[(x0 << 29) | y0] ELSE ARRAY(
-        SELECT (x << 29) | y FROM generate_series(x0, x1) AS x, generate_series(y0, y1) AS y{around}) END) AS xy{few}{names}
+    SELECT z, side, m, unnest({touched}) AS xy{few}{names}
     FROM ranged
 ),
 -- The shifts stand in parentheses: SQL gives << and | the same rank.
@@ -79,13 +96,35 @@ SELECT drawn.tile, count(drawn.mvt_geometry), ST_AsMVT(feature.*, $11, $12, {arg
 FROM {last} CROSS JOIN LATERAL (SELECT {row}) AS feature
 GROUP BY drawn.tile",
         areas = areas(layer),
+        near = if layer.lists_tiles() { parts_near(layer) } else { "m".to_owned() },
         x0 = columns.first,
         x1 = columns.last,
         gap = columns.gap,
-        no_gap = columns.no_gap,
-        around = columns.around,
     )
 }
+
+/// The parts of a geometry near the area, if it has more than a few: `ST_AsMVTGeom` looks at each vertex, for each tile. It simplifies, rounds
+/// and clips each part by itself, so those beyond the tile leave no trace.
+fn parts_near(layer: &Layer) -> String {
+    let bounds::TileDrawing { reach, .. } = bounds::drawing(layer);
+    let half = HALF_WORLD_METRES;
+    format!(
+        "CASE WHEN GeometryType(m) IN ('MULTIPOLYGON', 'MULTILINESTRING') AND ST_NumGeometries(m) > {MOST_PARTS_KEPT} THEN (
+            SELECT ST_Collect(ARRAY(
+                SELECT geom FROM ST_Dump(m) WHERE geom && ST_MakeEnvelope(
+                    -{half:?} + ax0 * side - {reach}, {half:?} - (ay1 + 1) * side - {reach}, -{half:?} + (ax1 + 1) * side + {reach}, {half:?} - ay0 * side + {reach}, 3857)))
+        ) ELSE m END"
+    )
+}
+
+/// The most parts of a geometry that are handed on without looking where each lies.
+const MOST_PARTS_KEPT: u32 = 4;
+
+/// The tiles that are planned in each area.
+const LISTED: &str = "
+oar_tiles_listed AS MATERIALIZED (
+    SELECT area, lx0, ly0, lx1, ly1 FROM unnest($14, $15, $16, $17, $18) AS listed (area, lx0, ly0, lx1, ly1)
+),";
 
 /// The columns of tiles that a candidate touches, as pieces of the statement.
 struct TileColumns {
@@ -172,12 +211,13 @@ pub(in crate::postgis) fn placed(layer: &Layer, candidates: Candidates, values: 
         "-- Candidates: every feature near an area, projected once, its place as whole numbers. OFFSET 0 keeps the planner from
 -- working an expression out again wherever it is used.
 placed AS (
-    SELECT z, shift, margin, ax0, ay0, ax1, ay1, side, m, {world}{names}
+    SELECT {area}z, shift, margin, ax0, ay0, ax1, ay1, side, m, {world}{names}
     FROM oar_tiles_area CROSS JOIN LATERAL (
         SELECT {projected} AS m{raw_sides}{values} FROM {relation} WHERE {condition} OFFSET 0
     ) AS near
     OFFSET 0
 )",
+        area = if layer.lists_tiles() { "area, " } else { "" },
         world = world_columns(placement),
         projected = projected(placement),
         raw_sides = raw_sides(placement),
@@ -297,7 +337,7 @@ struct DrawnFeature {
 }
 
 fn draw(layer: &Layer) -> DrawnFeature {
-    let bounds::TileDrawing { from, feature, envelope, grown, near } = bounds::drawing(layer);
+    let bounds::TileDrawing { from, feature, envelope, grown, near, .. } = bounds::drawing(layer);
     let draw = format!("ST_AsMVTGeom({feature}, {envelope}, $12, $13, true)");
     // A large feature is a candidate in every tile of its box, and clipping it costs far more than finding that it is not there.
     let clipped = (!layer.placement().draws_points()).then(|| format!("(few OR ST_Intersects({feature}, {grown}))"));

@@ -12,18 +12,44 @@ struct SurveyedRows<'a> {
     relation: &'a str,
     /// What follows `WHERE true`.
     conditions: &'a str,
+    /// Further columns, over `m` and the columns of its place; empty if there are none.
+    outlines: &'a str,
 }
 
 /// Where every feature of a layer lies, for planning. If `boxes` is greater than 0, only rows near that many boxes are read; the parameters
 /// `$1..$4` are then arrays of their west, south, east and north in the column's reference system. The values of a query's placeholders
-/// follow. `zoom` is the zoom for which rows are read, if the layer's rows differ from zoom to zoom.
+/// follow. `zoom` is the zoom for which rows are read, if the layer's rows differ from zoom to zoom; else the deepest.
 ///
-/// The statement gives the columns of [`positions`], then those of `folds`.
+/// The statement gives the columns of [`positions`], then those of `folds`, and, for a layer that [lists its tiles](Layer::lists_tiles), those
+/// of [`outlines`].
 pub(in crate::postgis) fn survey(layer: &Layer, folds: Option<&FoldedValues>, boxes: usize, zoom: Zoom) -> String {
     let relation = layer.rows(&PlaceholderSql::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid));
     let conditions = format!("{} {}", near(layer.placement(), boxes), filter_at(layer, &zoom.get().to_string()));
-    survey_statement(layer.placement(), &SurveyedRows { relation: &relation, conditions: &conditions }, folds)
+    let outlines = if layer.lists_tiles() { outlines(layer, zoom) } else { String::new() };
+    let rows = SurveyedRows { relation: &relation, conditions: &conditions, outlines: &outlines };
+    survey_statement(layer.placement(), &rows, folds)
 }
+
+/// The columns with a row's geometry in EPSG:3857 as WKB, and whether it is a valid area, where its box touches more than a few tiles of the
+/// deepest zoom; else NULL.
+fn outlines(layer: &Layer, deepest: Zoom) -> String {
+    let shift = 32 - deepest.get();
+    let large = format!(
+        "inside AND west <= east AND ((east >> {shift}) - (west >> {shift}) + 1) * ((south >> {shift}) - (north >> {shift}) + 1) > {MOST_TILES_OF_BOX}"
+    );
+    let valid = if layer.is_same_in_each_tile() { "ST_Dimension(m) = 2 AND ST_IsValid(m)" } else { "false" };
+    format!(
+        ",
+    CASE WHEN {large} AND ST_NPoints(m) <= {MAX_OUTLINE_VERTICES} THEN ST_AsBinary(ST_Force2D(m), 'NDR') END,
+    CASE WHEN {large} AND ST_NPoints(m) <= {MAX_OUTLINE_VERTICES} THEN {valid} END"
+    )
+}
+
+/// The most tiles of the deepest zoom that a feature's box may touch without its outline being read.
+const MOST_TILES_OF_BOX: u32 = 8;
+
+/// The most vertices of a geometry whose outline is read.
+const MAX_OUTLINE_VERTICES: u32 = 4_000_000;
 
 /// Where the geometries of a relation lie, an item of a FROM list without parameters. The columns, all NULL where a row is skipped:
 ///
@@ -32,7 +58,7 @@ pub(in crate::postgis) fn survey(layer: &Layer, folds: Option<&FoldedValues>, bo
 ///   the column's own system.
 /// - Rows that are gathered in cells: the position as two doubles, and, without a closed formula, the box in the column's own system.
 pub(in crate::postgis) fn positions(placement: Placement<'_>, relation: &str) -> String {
-    survey_statement(placement, &SurveyedRows { relation, conditions: "" }, None)
+    survey_statement(placement, &SurveyedRows { relation, conditions: "", outlines: "" }, None)
 }
 
 fn survey_statement(placement: Placement<'_>, rows: &SurveyedRows<'_>, folds: Option<&FoldedValues>) -> String {
@@ -53,14 +79,16 @@ fn survey_statement(placement: Placement<'_>, rows: &SurveyedRows<'_>, folds: Op
     let kept = if kept.is_empty() { String::new() } else { format!(", {x0} AS x0, y0, {x1} AS x1, y1") };
     let (values, names) = counted::folded(folds);
     format!(
-        "SELECT CASE WHEN {in_world} THEN {first} END{columns}{names}
+        "SELECT CASE WHEN {in_world} THEN {first} END{columns}{names}{outlines}
 FROM (
-    SELECT {world}{kept}{names}
+    SELECT {world}{kept}{names}{m}
     FROM (SELECT {projected} AS m{raw_sides}{inner}{values} FROM {relation} WHERE true {conditions} OFFSET 0) AS placed
     OFFSET 0
 ) AS located",
         projected = projected(placement),
         raw_sides = raw_sides(placement),
+        outlines = rows.outlines,
+        m = if rows.outlines.is_empty() { "" } else { ", m" },
         relation = rows.relation,
         conditions = rows.conditions,
         world = world_columns(placement),

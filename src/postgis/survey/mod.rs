@@ -3,6 +3,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `pass` | one pass over a layer |
+//! | `outline` | from a geometry as WKB to its outline |
 //! | `rows` | from a row to a position or box |
 //! | `gatherer` | rows gathered in cells on the way |
 //! | `folding`, `fold_reader` | which aggregates are computed on the way, and the values that they take |
@@ -11,6 +12,7 @@
 mod fold_reader;
 mod folding;
 mod gatherer;
+mod outline;
 mod pass;
 mod positions;
 mod rows;

@@ -6,6 +6,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::gatherer::{GatheredCells, Gatherer};
+use super::outline::Outlines;
 use super::rows::box_footprint;
 use super::{Skipped, counts_cells};
 use crate::cells::CellCounts;
@@ -44,17 +45,14 @@ impl SurveyPass<'_> {
     pub(in crate::postgis) async fn at(&self, zooms: &[Zoom]) -> Result<PassResult, Error> {
         let SurveyPass { snapshot, layer, folds, coverage } = *self;
         let boxes = search_boxes(layer, coverage, zooms);
-        let statement = sql::survey(
-            layer,
-            folds,
-            boxes.as_ref().map_or(0, |columns| columns[0].len()),
-            zooms.first().copied().unwrap_or(layer.zooms.min()),
-        );
+        let near = boxes.as_ref().map_or(0, |columns| columns[0].len());
+        let statement = sql::survey(layer, folds, near, zooms.last().copied().unwrap_or(layer.zooms.max()));
         let values = QueryValues::of_coverage(layer, coverage, zooms);
         let near = boxes.iter().flatten().map(|column| (column as _, Type::FLOAT8_ARRAY));
         let params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();
         let mut skipped = 0_u64;
         let (mut points, mut boxes) = (Vec::new(), Vec::new());
+        let mut outlines = Outlines::default();
         let mut cells = layer.grid().map(|grid| Gatherer::start(layer, folds, grid, zooms));
         let has_packed_points = layer.shape.has_closed_form_points();
         let each = |row: &Row| {
@@ -63,7 +61,12 @@ impl SurveyPass<'_> {
             } else if has_packed_points {
                 row.get::<_, Option<i64>>(0).map(|position| points.push(position.cast_unsigned()))
             } else {
-                box_footprint(row).map(|footprint| boxes.push(footprint))
+                box_footprint(row).map(|footprint| {
+                    if layer.lists_tiles() {
+                        outlines.add(boxes.len(), row);
+                    }
+                    boxes.push(footprint);
+                })
             };
             skipped += u64::from(position.is_none());
             Ok(())
@@ -87,7 +90,7 @@ impl SurveyPass<'_> {
                 let points = sorting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
                 LayerFootprints::Same(Footprints::Points(points))
             }
-            None => LayerFootprints::Same(Footprints::Boxes(boxes)),
+            None => LayerFootprints::Same(outlines.with(boxes)),
         };
         Ok(PassResult { footprints, counts, gathered, skipped })
     }

@@ -2,6 +2,8 @@
 
 mod near;
 
+use std::sync::Arc;
+
 use super::{LayerIndex, SourceBox, TileRect, WorldRect, Zoom};
 
 pub use near::{ChangedPart, GridBox, GridBoxes, Neighbourhood};
@@ -19,6 +21,8 @@ pub enum SearchBox {
     Near(Vec<GridBox>),
     /// In each of these tiles by itself, because the layer's query depends on the tile. The rectangles are one tile wide.
     Tiles(Vec<TileRect>),
+    /// In this box, which touches the box of every feature of the area, for these tiles only: the boxes of its features touch others, too.
+    Listed(SourceBox, Vec<TileRect>),
     /// Nowhere: the layer has no feature in the area.
     Nothing,
 }
@@ -30,6 +34,15 @@ pub struct Area {
     pub rect: TileRect,
     /// One for each layer of the batch.
     pub search: Vec<SearchBox>,
+}
+
+/// Tiles with the same content as another one, because all of them lie wholly inside the same polygons.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Repeat {
+    /// One of these tiles, to be rendered.
+    pub like: Arc<Area>,
+    /// The tiles.
+    pub tiles: Vec<TileRect>,
 }
 
 /// What one layer is expected to contribute to a batch.
@@ -55,11 +68,13 @@ pub enum Planned {
 pub struct Batch {
     /// The rectangles; no tile lies in two of them.
     pub areas: Vec<Area>,
+    /// Further tiles, which are not rendered one by one. None of them is planned in the areas.
+    pub repeats: Vec<Repeat>,
     /// Which of their tiles are planned.
     pub planned: Planned,
-    /// How many tiles are planned.
+    /// How many tiles are planned, repeated ones included.
     pub tiles: u64,
-    /// What each layer is expected to contribute, in the order of the layers. With [`Planned::Every`], the tiles in which the layer may be
+    /// What each layer is expected to contribute to the areas, in the order of the layers. With [`Planned::Every`], the tiles in which the layer may be
     /// drawn and an estimate of features.
     pub layers: Vec<LayerCount>,
     /// Its source waits for cell counts that are still being computed. Such batches are rendered after the others if the pipeline's window
@@ -71,12 +86,19 @@ impl Batch {
     /// The zoom of the first area; with [`Planned::Occupied`] all areas have the same.
     #[must_use]
     pub fn zoom(&self) -> Option<Zoom> {
-        self.areas.first().map(|area| area.rect.zoom)
+        let repeated = self.repeats.first().map(|repeat| &*repeat.like);
+        self.areas.first().or(repeated).map(|area| area.rect.zoom)
     }
 
     /// Adds another batch of the same layers, whose rectangles share no tile with these.
     pub fn join(&mut self, other: Batch) {
         self.areas.extend(other.areas);
+        for repeat in other.repeats {
+            match self.repeats.iter_mut().find(|own| Arc::ptr_eq(&own.like, &repeat.like)) {
+                Some(own) => own.tiles.extend(repeat.tiles),
+                None => self.repeats.push(repeat),
+            }
+        }
         self.tiles += other.tiles;
         self.needs_cell_counts |= other.needs_cell_counts;
         for (own, others) in self.layers.iter_mut().zip(other.layers) {
@@ -120,6 +142,7 @@ impl Batch {
             });
             Batch {
                 areas,
+                repeats: Vec::new(),
                 planned: self.planned,
                 tiles: own,
                 layers: layers.collect(),
@@ -176,6 +199,9 @@ impl Area {
     pub fn within(&self, rect: TileRect) -> Area {
         let search = self.search.iter().map(|search| match search {
             SearchBox::Tiles(tiles) => SearchBox::Tiles(tiles.iter().filter_map(|one| one.common(&rect)).collect()),
+            SearchBox::Listed(source, tiles) => {
+                SearchBox::Listed(*source, tiles.iter().filter_map(|one| one.common(&rect)).collect())
+            }
             other => other.clone(),
         });
         Area { rect, search: search.collect() }

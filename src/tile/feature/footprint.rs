@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::Outline;
 use crate::tile::{SourceBox, WorldBox, Zoom};
 
 /// The box of a feature that is no single point, or whose reference system has no closed formula.
@@ -35,6 +36,15 @@ impl SortedPoints {
     }
 }
 
+/// The boxes of features, and the outlines of some.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutlinedBoxes {
+    /// The boxes of all features.
+    pub boxes: Vec<BoxFootprint>,
+    /// The outlines, by the index of the feature.
+    pub outlines: BTreeMap<u32, Outline>,
+}
+
 /// The footprints of all features of one layer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Footprints {
@@ -44,6 +54,8 @@ pub enum Footprints {
     Cells(Vec<WorldBox>),
     /// Features that are found by their boxes in the layer's reference system.
     Boxes(Vec<BoxFootprint>),
+    /// The same, with the outlines of those that touch fewer tiles than their boxes.
+    Outlined(OutlinedBoxes),
     /// Cells whose members are found by a box in the layer's reference system: the box around all members.
     Gathered(Vec<BoxFootprint>),
 }
@@ -55,7 +67,9 @@ impl Footprints {
         match self {
             Footprints::Points(points) => points.0.len(),
             Footprints::Cells(cells) => cells.len(),
-            Footprints::Boxes(boxes) | Footprints::Gathered(boxes) => boxes.len(),
+            Footprints::Boxes(boxes)
+            | Footprints::Outlined(OutlinedBoxes { boxes, .. })
+            | Footprints::Gathered(boxes) => boxes.len(),
         }
     }
 
@@ -84,14 +98,25 @@ impl Footprints {
         match self {
             Footprints::Points(points) => WorldBox::of_unit((points.0[index] >> 32) as u32, points.0[index] as u32),
             Footprints::Cells(cells) => cells[index],
-            Footprints::Boxes(boxes) | Footprints::Gathered(boxes) => boxes[index].world,
+            Footprints::Boxes(boxes)
+            | Footprints::Outlined(OutlinedBoxes { boxes, .. })
+            | Footprints::Gathered(boxes) => boxes[index].world,
         }
+    }
+
+    /// The outlines that are known, by the index of the feature.
+    pub fn outlines(&self) -> impl Iterator<Item = (u32, &Outline)> {
+        let known = match self {
+            Footprints::Outlined(outlined) => Some(&outlined.outlines),
+            _ => None,
+        };
+        known.into_iter().flatten().map(|(index, outline)| (*index, outline))
     }
 
     /// True if features are found by their boxes in their own reference system, because the layer has no closed formula for the area.
     #[must_use]
     pub const fn has_sources(&self) -> bool {
-        matches!(self, Footprints::Boxes(_) | Footprints::Gathered(_))
+        matches!(self, Footprints::Boxes(_) | Footprints::Outlined(_) | Footprints::Gathered(_))
     }
 
     /// What a search has to touch to find a feature, in its own reference system: its box, or both ends of the box around the
@@ -100,7 +125,7 @@ impl Footprints {
     pub fn sources(&self, index: usize, in_west: bool) -> impl Iterator<Item = SourceBox<f32>> {
         let (first, second) = match self {
             Footprints::Points(_) | Footprints::Cells(_) => (None, None),
-            Footprints::Boxes(boxes) => {
+            Footprints::Boxes(boxes) | Footprints::Outlined(OutlinedBoxes { boxes, .. }) => {
                 let source = boxes[index].source;
                 let half = match (source.min_x > source.max_x, in_west) {
                     (false, _) => source,

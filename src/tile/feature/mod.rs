@@ -1,7 +1,9 @@
-//! Where features lie: boxes for planning, exact positions for cached rows.
+//! Where features lie: boxes and outlines for planning, exact positions for cached rows.
 
 mod footprint;
+mod outline;
 mod positions;
 
-pub use footprint::{BoxFootprint, Footprints, LayerFootprints, SortedPoints, Spot};
+pub use footprint::{BoxFootprint, Footprints, LayerFootprints, OutlinedBoxes, SortedPoints, Spot};
+pub use outline::{Outline, OutlineRun, outline_reach};
 pub use positions::{Candidate, Positions, Unit};

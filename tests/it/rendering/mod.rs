@@ -11,5 +11,6 @@ pub(crate) mod query_layers;
 pub(crate) mod query_plan;
 pub(crate) mod reference;
 pub(crate) mod registry_map;
+pub(crate) mod shapes;
 pub(crate) mod tile_bounds;
 pub(crate) mod undrawable_rows;

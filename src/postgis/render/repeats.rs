@@ -1,0 +1,126 @@
+//! Tiles with the same content: one is rendered, and stored for all.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Tiles;
+use super::drawing::{BatchDrawing, join_tiles};
+use super::miscounted::miscounted;
+use crate::postgis::session::{Error, area_name};
+use crate::source::RenderedTile;
+use crate::tile::{Area, Batch, Order, Repeat, SearchBox, TileCoord, TileRect};
+
+/// The contents that were rendered up to now, by the tile that was rendered for each. `None` where another tile came out with other
+/// bytes, so that each of them is rendered by itself.
+#[derive(Default)]
+pub(super) struct RepeatedTiles(Mutex<HashMap<TileCoord, Option<Arc<RenderedTile>>>>);
+
+impl RepeatedTiles {
+    fn get(&self, like: TileCoord) -> Option<Option<Arc<RenderedTile>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&like).cloned()
+    }
+
+    fn insert(&self, like: TileCoord, tile: Option<Arc<RenderedTile>>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(like, tile);
+    }
+}
+
+/// Two tiles with the same content: the one that is rendered for all, and the farthest of the batch, to compare.
+struct Compared {
+    like: TileCoord,
+    other: TileCoord,
+}
+
+impl BatchDrawing<'_> {
+    /// Adds the repeated tiles of a batch.
+    pub(super) async fn repeats(self, batch: &Batch, tiles: &mut Tiles) -> Result<(), Error> {
+        self.render_missing(&batch.repeats).await?;
+        let mut plain = Vec::new();
+        for Repeat { like, tiles: rects } in &batch.repeats {
+            match like.rect.first().and_then(|like| self.layers.repeated().get(like)).flatten() {
+                Some(content) => {
+                    for tile in rects.iter().flat_map(TileRect::iter) {
+                        tiles.insert(place(tile), RenderedTile { tile, ..(*content).clone() });
+                    }
+                }
+                None => plain.extend(rects.iter().map(|rect| moved(like, *rect))),
+            }
+        }
+        if !plain.is_empty() {
+            let drawn = self.areas(&plain).await?;
+            join_tiles(tiles, drawn);
+        }
+        Ok(())
+    }
+
+    /// Renders the contents that no batch before had.
+    async fn render_missing(self, repeats: &[Repeat]) -> Result<(), Error> {
+        let (mut areas, mut compared) = (Vec::new(), Vec::new());
+        for Repeat { like, tiles } in repeats {
+            let (Some(first), Some(last)) = (like.rect.first(), tiles.iter().flat_map(TileRect::iter).last()) else {
+                continue;
+            };
+            if self.layers.repeated().get(first).is_none() {
+                areas.push((**like).clone());
+                if last != first {
+                    areas.push(moved(like, TileRect::from(last)));
+                }
+                compared.push(Compared { like: first, other: last });
+            }
+        }
+        if areas.is_empty() {
+            return Ok(());
+        }
+        let drawn = self.areas(&areas).await?;
+        for Compared { like, other } in compared {
+            let other = drawn.get(&place(other)).cloned();
+            let tile = drawn.get(&place(like)).cloned();
+            let (Some(tile), Some(other)) = (tile, other) else {
+                let layer = self.probed(0);
+                return Err(miscounted(layer, 1, 0, area_name(&TileRect::from(like))));
+            };
+            let is_alike = tile.mvt == other.mvt && !tile.is_failed() && !other.is_failed();
+            if !is_alike {
+                tracing::debug!(
+                    "{like} and {} differ: tiles inside of the same features are rendered one by one",
+                    other.tile
+                );
+            }
+            self.layers.repeated().insert(like, is_alike.then(|| Arc::new(tile)));
+        }
+        Ok(())
+    }
+
+    /// All layers of some areas.
+    async fn areas(self, areas: &[Area]) -> Result<Tiles, Error> {
+        let mut tiles = Tiles::new();
+        for index in 0..self.layers.all().len() {
+            let searched: Vec<Area> = areas
+                .iter()
+                .filter(|area| area.search.get(index).is_some_and(|search| *search != SearchBox::Nothing))
+                .cloned()
+                .collect();
+            if searched.is_empty() {
+                continue;
+            }
+            let (mut part, max_features) = (Tiles::new(), self.probed(index).budget.max_features());
+            self.layer_or_parts(index, &searched, &max_features, &mut part).await?;
+            self.fit(index, &searched, &mut part).await?;
+            join_tiles(&mut tiles, part);
+        }
+        Ok(tiles)
+    }
+}
+
+/// The area of other tiles with the same features.
+fn moved(like: &Area, rect: TileRect) -> Area {
+    let search = like.search.iter().map(|search| match search {
+        SearchBox::Listed(source, _) => SearchBox::Listed(*source, vec![rect]),
+        other => other.clone(),
+    });
+    Area { rect, search: search.collect() }
+}
+
+fn place(tile: TileCoord) -> i64 {
+    Order::ZoomColumnTmsRow.place(tile).cast_signed()
+}

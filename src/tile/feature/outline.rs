@@ -1,0 +1,282 @@
+//! The outline of a line or polygon, and the tiles that it touches: fewer than its box does.
+
+use crate::tile::{TileRect, Zoom};
+
+/// Grid points of an outline along one side of the world. Fewer than there are world units, so that positions a few worlds away fit in 32 bits.
+const OUTLINE_BITS: u8 = 28;
+
+/// The vertices of a geometry in EPSG:3857, part by part. Positions are rounded to 15 cm at the equator.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Outline {
+    vertices: Vec<[i32; 2]>,
+    parts: Vec<OutlinePart>,
+    /// Whether the geometry is a valid area (OGC Simple Features, `ST_IsValid`), so that it is known what its inside looks like in a tile.
+    pub is_valid_area: bool,
+}
+
+/// A line, a ring of a polygon, or some single positions.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct OutlinePart {
+    /// One beyond the index of its last vertex.
+    end: usize,
+    /// The number of the polygon that it is a ring of.
+    polygon: Option<u32>,
+}
+
+/// Tiles of one column, from north to south, which one feature touches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OutlineRun {
+    /// The column.
+    pub x: u32,
+    /// The first row.
+    pub y0: u32,
+    /// The last row.
+    pub y1: u32,
+    /// Whether these tiles, with their buffers, lie wholly inside one ring of the area and touch no other.
+    pub is_interior: bool,
+}
+
+impl Outline {
+    /// The memory of a vertex, in bytes.
+    pub const VERTEX_SIZE: usize = size_of::<[i32; 2]>();
+
+    /// Begins a line (`None`) or a ring of the polygon with this number.
+    pub fn begin(&mut self, polygon: Option<u32>) {
+        self.parts.push(OutlinePart { end: self.vertices.len(), polygon });
+    }
+
+    /// Adds a vertex to the current part: shares of the world from its north-western corner. False if it lies too far from the world.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "compared before")]
+    pub fn add(&mut self, at: [f64; 2]) -> bool {
+        let units = at.map(|share| (share * f64::from(1_u32 << OUTLINE_BITS)).round());
+        if !units.iter().all(|unit| unit.abs() < f64::from(i32::MAX)) {
+            return false;
+        }
+        let vertex = units.map(|unit| unit as i32);
+        let Some(part) = self.parts.last_mut() else { return false };
+        // Neighbours at the same grid point say nothing more.
+        if part.end < self.vertices.len() && self.vertices.last() == Some(&vertex) {
+            return true;
+        }
+        self.vertices.push(vertex);
+        true
+    }
+
+    /// Ends the current part.
+    pub fn end(&mut self) {
+        if let Some(part) = self.parts.last_mut() {
+            part.end = self.vertices.len();
+        }
+    }
+
+    /// Its memory in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.vertices.len() * Outline::VERTEX_SIZE + self.parts.len() * size_of::<OutlinePart>()
+    }
+
+    /// The tiles of `within` that the outline or its inside touches, sorted by column and row, no tile twice. A tile reaches `reach` sides of a
+    /// tile beyond its edges; one or two more may be given that the outline just misses.
+    #[must_use]
+    pub fn tiles(&self, reach: f64, within: &TileRect) -> Vec<OutlineRun> {
+        let scale = f64::from(1_u32 << within.zoom.get()) / f64::from(1_u32 << OUTLINE_BITS);
+        // A vertex may have been rounded by half a grid point.
+        let walk = OutlineWalk { outline: self, reach: reach + scale, within: *within, scale };
+        let (mut edges, mut crossings) = (Vec::new(), Vec::new());
+        walk.each_segment(|ring, from, to| {
+            walk.touched_by(from, to, &mut edges);
+            if let Some(ring) = ring {
+                walk.crossings_of(ring, from, to, &mut crossings);
+            }
+        });
+        edges.sort_unstable();
+        crossings.sort_unstable_by(|a, b| {
+            (a.column, a.y).partial_cmp(&(b.column, b.y)).unwrap_or(std::cmp::Ordering::Equal)
+        });
+        walk.joined(&edges, &crossings)
+    }
+}
+
+/// An outline on its way through the tiles of a zoom.
+struct OutlineWalk<'a> {
+    outline: &'a Outline,
+    reach: f64,
+    within: TileRect,
+    /// Tiles per grid point.
+    scale: f64,
+}
+
+/// Where a ring crosses the middle of a column.
+#[derive(Debug, Clone, Copy)]
+struct Crossing {
+    column: u32,
+    /// In tiles from the north.
+    y: f64,
+    /// The index of the ring's part.
+    ring: u32,
+}
+
+/// Tiles of a column that an edge touches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct EdgeRun {
+    x: u32,
+    y0: u32,
+    y1: u32,
+}
+
+impl OutlineWalk<'_> {
+    /// Calls `each` with every segment, and the index of the ring that it belongs to. A single position is a segment without length.
+    fn each_segment(&self, mut each: impl FnMut(Option<u32>, [f64; 2], [f64; 2])) {
+        let mut begin = 0;
+        for (number, part) in self.outline.parts.iter().enumerate() {
+            let own = &self.outline.vertices[begin..part.end];
+            begin = part.end;
+            let ring = part.polygon.and_then(|_| u32::try_from(number).ok());
+            let place = |vertex: &[i32; 2]| vertex.map(|unit| f64::from(unit) * self.scale);
+            let Some((first, last)) = own.first().zip(own.last()) else { continue };
+            if own.len() == 1 {
+                each(None, place(first), place(first));
+            }
+            own.windows(2).for_each(|pair| each(ring, place(&pair[0]), place(&pair[1])));
+            if ring.is_some() && first != last {
+                each(ring, place(last), place(first));
+            }
+        }
+    }
+
+    /// The tiles from one place to another along an axis, cut to a first and last one; `None` if none is left.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "cut to the rectangle before")]
+    fn cut(from: f64, to: f64, first: u32, last: u32) -> Option<(u32, u32)> {
+        let (from, to) = (from.floor().max(f64::from(first)), to.floor().min(f64::from(last)));
+        (from <= to).then_some((from as u32, to as u32))
+    }
+
+    /// The tiles that a segment touches.
+    fn touched_by(&self, from: [f64; 2], to: [f64; 2], edges: &mut Vec<EdgeRun>) {
+        let TileRect { x0, y0, x1, y1, .. } = self.within;
+        let (west, east) = if from[0] <= to[0] { (from, to) } else { (to, from) };
+        let (north, south) = (from[1].min(to[1]), from[1].max(to[1]));
+        let Some((first, last)) = OutlineWalk::cut(west[0] - self.reach, east[0] + self.reach, x0, x1) else { return };
+        if OutlineWalk::cut(north - self.reach, south + self.reach, y0, y1).is_none() {
+            return;
+        }
+        let slope = if east[0] > west[0] { (east[1] - west[1]) / (east[0] - west[0]) } else { 0.0 };
+        for x in first..=last {
+            let (mut top, mut bottom) = (north, south);
+            // Only the piece of the segment that lies in the column and its margin counts.
+            if last > first && east[0] > west[0] {
+                let at = |side: f64| west[1] + (side.clamp(west[0], east[0]) - west[0]) * slope;
+                let (left, right) = (at(f64::from(x) - self.reach), at(f64::from(x) + 1.0 + self.reach));
+                (top, bottom) = (left.min(right).max(north), left.max(right).min(south));
+            }
+            let Some((y0, y1)) = OutlineWalk::cut(top - self.reach, bottom + self.reach, y0, y1) else { continue };
+            match edges.last_mut() {
+                Some(same) if same.x == x && same.y0 <= y0 && y1 <= same.y1 => {}
+                Some(near) if near.x == x && near.y0 <= y1 + 1 && y0 <= near.y1 + 1 => {
+                    (near.y0, near.y1) = (near.y0.min(y0), near.y1.max(y1));
+                }
+                _ => edges.push(EdgeRun { x, y0, y1 }),
+            }
+        }
+    }
+
+    /// Where a segment of a ring crosses the middles of columns.
+    fn crossings_of(&self, ring: u32, from: [f64; 2], to: [f64; 2], crossings: &mut Vec<Crossing>) {
+        let (west, east) = if from[0] <= to[0] { (from, to) } else { (to, from) };
+        // The western end counts and the eastern one does not, so that a vertex in the middle of a column counts once.
+        let (first, end) = ((west[0] - 0.5).ceil(), (east[0] - 0.5).ceil());
+        let Some((first, last)) = OutlineWalk::cut(first, end - 1.0, self.within.x0, self.within.x1) else { return };
+        for column in first..=last {
+            let share = (f64::from(column) + 0.5 - west[0]) / (east[0] - west[0]);
+            crossings.push(Crossing { column, y: west[1] + share * (east[1] - west[1]), ring });
+        }
+    }
+
+    /// The tiles of all edges, and between them those inside.
+    fn joined(&self, edges: &[EdgeRun], crossings: &[Crossing]) -> Vec<OutlineRun> {
+        let mut runs = Vec::with_capacity(edges.len());
+        let (mut edges, mut crossings) = (edges, crossings);
+        let mut inside = Inside { parts: &self.outline.parts, open: Vec::new() };
+        loop {
+            let next = [edges.first().map(|edge| edge.x), crossings.first().map(|crossing| crossing.column)];
+            let Some(x) = next.into_iter().flatten().min() else { return runs };
+            let (own_edges, other_edges) = edges.split_at(edges.partition_point(|edge| edge.x == x));
+            let (own, others) = crossings.split_at(crossings.partition_point(|crossing| crossing.column == x));
+            (edges, crossings) = (other_edges, others);
+            inside.open.clear();
+            let mut crossed = 0;
+            let mut row = self.within.y0;
+            let mut free = |row: u32, end: u32, runs: &mut Vec<OutlineRun>| {
+                // No edge touches these rows, so all of them lie on the same side of every ring.
+                let middle = f64::from(row) + 0.5;
+                while let Some(crossing) = own.get(crossed).filter(|crossing| crossing.y < middle) {
+                    inside.cross(crossing.ring);
+                    crossed += 1;
+                }
+                if row <= end && inside.is_inside() {
+                    let is_interior = self.outline.is_valid_area && inside.open.len() == 1;
+                    runs.push(OutlineRun { x, y0: row, y1: end, is_interior });
+                }
+            };
+            for edge in own_edges {
+                if edge.y0 > row {
+                    free(row, edge.y0 - 1, &mut runs);
+                }
+                let first = edge.y0.max(row);
+                if first <= edge.y1 {
+                    match runs.last_mut() {
+                        Some(last) if last.x == x && !last.is_interior && last.y1 + 1 == first => last.y1 = edge.y1,
+                        _ => runs.push(OutlineRun { x, y0: first, y1: edge.y1, is_interior: false }),
+                    }
+                }
+                row = row.max(edge.y1 + 1);
+            }
+            if row <= self.within.y1 {
+                free(row, self.within.y1, &mut runs);
+            }
+        }
+    }
+}
+
+/// The rings around a position.
+struct Inside<'a> {
+    parts: &'a [OutlinePart],
+    /// Their indexes.
+    open: Vec<u32>,
+}
+
+impl Inside<'_> {
+    /// Passes a ring's edge.
+    fn cross(&mut self, ring: u32) {
+        match self.open.iter().position(|open| *open == ring) {
+            Some(at) => drop(self.open.swap_remove(at)),
+            None => self.open.push(ring),
+        }
+    }
+
+    /// Whether an odd number of the rings of some polygon is around the position.
+    fn is_inside(&self) -> bool {
+        match self.open.as_slice() {
+            [] => false,
+            [_] => true,
+            open => {
+                let mut polygons: Vec<Option<u32>> =
+                    open.iter().map(|ring| self.parts[*ring as usize].polygon).collect();
+                polygons.sort_unstable();
+                polygons.chunk_by(|a, b| a == b).any(|rings| rings.len() % 2 == 1)
+            }
+        }
+    }
+}
+
+/// How far beyond its edges a tile is grown for outlines, in sides of a tile.
+#[must_use]
+pub fn outline_reach(margin_units: i64, extent: u32, zoom: Zoom) -> f64 {
+    // `ST_AsMVTGeom` leaves out vertices within one grid unit of the line, twice (repeated points, then Douglas-Peucker), and rounds
+    // the others to the grid: an edge moves by less than three units. One of them is in the margin already.
+    const MOVED_UNITS: f64 = 3.0;
+    #[expect(clippy::cast_precision_loss, reason = "margins are far below 2^52")]
+    let margin = margin_units as f64 / (1_u64 << (32 - zoom.get())) as f64;
+    margin + MOVED_UNITS / f64::from(extent)
+}

@@ -1,0 +1,63 @@
+//! Lines and polygons that fill many tiles: planned by what they touch, rendered once where tiles lie inside of the same polygons. Every tile is
+//! what the plain one-tile query returns.
+
+use std::path::Path;
+
+use super::reference::{Plain, compare};
+use crate::support::program::{program, run};
+use crate::support::{Archive, Db, seed};
+
+const SHAPES: &str = include_str!("shapes.sql");
+
+/// Seeds the layer `shapes` with further settings.
+fn seed_shapes(db: &Db, output: &Path, settings: &str, zooms: &str) {
+    let config = output.with_extension("toml");
+    std::fs::write(
+        &config,
+        format!("[[layer]]\nname = \"shapes\"\ntable = \"shapes\"\nproperties = [\"name\"]\n{settings}\n[tileset]\nzoom = \"{zooms}\"\n"),
+    )
+    .unwrap();
+    seed(&db.url, output, &["--config", config.to_str().unwrap()]).ok();
+}
+
+fn plain(rows: &str, extent: u32, buffer: u32, deepest: u8) -> Plain<'_> {
+    Plain { name: "shapes", rows, properties: "name", extent, buffer, zooms: 0..=deepest }
+}
+
+const ROWS: &str = "SELECT ST_Transform(g, 3857) AS m, id AS key, name FROM shapes";
+
+#[test]
+fn large_shapes_are_what_the_plain_query_returns() {
+    let db = Db::new();
+    db.run(SHAPES);
+    let folder = tempfile::tempdir().unwrap();
+    for (extent, buffer, batch) in [(4096, 64, 2_000), (512, 0, 37), (4096, 600, 300)] {
+        let output = folder.path().join(format!("{extent}-{buffer}.mbtiles"));
+        let settings = format!("extent = {extent}\nbuffer = {buffer}\n[run]\nbatch_features = {batch}");
+        seed_shapes(&db, &output, &settings, "0-9");
+        let tiles = compare(&db, &output, &[plain(ROWS, extent, buffer, 9)], 0..=9);
+        assert!(tiles > 10_000, "{tiles}");
+        db.run("DROP TABLE \"plain_shapes\", \"plain_shapes tiles\"");
+        // Along the Hilbert curve: the same tiles.
+        let other = output.with_extension("pmtiles");
+        seed_shapes(&db, &other, &settings, "0-9");
+        let back = folder.path().join(format!("{extent}-{buffer}-back.mbtiles"));
+        run(program().arg("copy").args([&other, &back])).ok();
+        assert_eq!(Archive::open(&back).tiles(), Archive::open(&output).tiles());
+    }
+}
+
+#[test]
+fn large_shapes_in_other_reference_systems_are_what_the_plain_query_returns() {
+    let db = Db::new();
+    db.run(SHAPES);
+    db.run(
+        "CREATE TABLE other AS SELECT id, name, ST_Transform(g, 3035) AS g FROM shapes WHERE name ~ '^(star|small)';
+         DROP TABLE shapes; ALTER TABLE other RENAME TO shapes; ALTER TABLE shapes ADD PRIMARY KEY (id); CREATE INDEX ON shapes USING gist (g)",
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("t.mbtiles");
+    seed_shapes(&db, &output, "", "0-9");
+    let tiles = compare(&db, &output, &[plain(ROWS, 4096, 64, 9)], 0..=9);
+    assert!(tiles > 2_000, "{tiles}");
+}
