@@ -146,7 +146,9 @@ impl<'a> Quarterer<'a> {
             return;
         }
         let mut touches = Vec::with_capacity(members.len() + runs.len());
-        runs.iter().for_each(|run| run.add_touches(parts, &mut touches));
+        for run in runs {
+            run.add_touches(parts, &mut touches);
+        }
         for member in members {
             let (tiles, others) = self.tiles(*member);
             for tiles in std::iter::once(tiles).chain(others) {

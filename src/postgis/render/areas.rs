@@ -58,7 +58,9 @@ impl Areas {
                 Some(SearchBox::Listed(sides, tiles)) => {
                     bound.add(&area.rect, layer.margin.units(area.rect.zoom), *sides);
                     let number = bound.last_number();
-                    tiles.iter().for_each(|rect| bound.listed.add(number, rect));
+                    for rect in tiles {
+                        bound.listed.add(number, rect);
+                    }
                 }
                 Some(SearchBox::Area | SearchBox::Tiles(_) | SearchBox::Near(_)) => {
                     bound.add_tiles(layer, &area.rect, area_box(layer, &area.rect, area.rect.zoom));

@@ -10,18 +10,26 @@ use crate::postgis::session::{Error, area_name};
 use crate::source::RenderedTile;
 use crate::tile::{Area, Batch, Order, Repeat, SearchBox, TileCoord, TileRect};
 
-/// The contents that were rendered up to now, by the tile that was rendered for each. `None` where another tile came out with other
-/// bytes, so that each of them is rendered by itself.
+/// The contents that were rendered up to now, by the tile that was rendered for each.
 #[derive(Default)]
-pub(super) struct RepeatedTiles(Mutex<HashMap<TileCoord, Option<Arc<RenderedTile>>>>);
+pub(super) struct RepeatedTiles(Mutex<HashMap<TileCoord, RepeatedContent>>);
+
+/// What tiles inside of the same polygons hold.
+#[derive(Clone)]
+enum RepeatedContent {
+    /// The same as this tile.
+    Same(Arc<RenderedTile>),
+    /// Another tile came out with other bytes, so each of them is rendered by itself.
+    Differs,
+}
 
 impl RepeatedTiles {
-    fn get(&self, like: TileCoord) -> Option<Option<Arc<RenderedTile>>> {
+    fn get(&self, like: TileCoord) -> Option<RepeatedContent> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&like).cloned()
     }
 
-    fn insert(&self, like: TileCoord, tile: Option<Arc<RenderedTile>>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(like, tile);
+    fn insert(&self, like: TileCoord, content: RepeatedContent) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(like, content);
     }
 }
 
@@ -37,13 +45,13 @@ impl BatchDrawing<'_> {
         self.render_missing(&batch.repeats).await?;
         let mut plain = Vec::new();
         for Repeat { like, tiles: rects } in &batch.repeats {
-            match like.rect.first().and_then(|like| self.layers.repeated().get(like)).flatten() {
-                Some(content) => {
+            match like.rect.first().and_then(|like| self.layers.repeated().get(like)) {
+                Some(RepeatedContent::Same(content)) => {
                     for tile in rects.iter().flat_map(TileRect::iter) {
                         tiles.insert(place(tile), RenderedTile { tile, ..(*content).clone() });
                     }
                 }
-                None => plain.extend(rects.iter().map(|rect| moved(like, *rect))),
+                Some(RepeatedContent::Differs) | None => plain.extend(rects.iter().map(|rect| moved(like, *rect))),
             }
         }
         if !plain.is_empty() {
@@ -86,7 +94,8 @@ impl BatchDrawing<'_> {
                     other.tile
                 );
             }
-            self.layers.repeated().insert(like, is_alike.then(|| Arc::new(tile)));
+            let content = if is_alike { RepeatedContent::Same(Arc::new(tile)) } else { RepeatedContent::Differs };
+            self.layers.repeated().insert(like, content);
         }
         Ok(())
     }
