@@ -5,7 +5,7 @@ import os
 import re
 import sys
 
-from . import cells, daemon, limits, peers, purge, reseed, seed, serve, targets, watch
+from . import cells, daemon, limits, peers, purge, reseed, seed, serve, shapes, targets, watch
 from .bench import ROOT, Bench
 
 DESCRIPTION = """\
@@ -62,6 +62,9 @@ def arguments():
                         help="also the seed with 1 to 16 workers, in turns: how much is lost with more workers than cores")
     parser.add_argument("--rows", action="store_true",
                         help="also the seed with rows_mb = 160, with the default and with all rows in memory, in turns: time and peak memory")
+    parser.add_argument("--shapes", action="store_true",
+                        help="only countries, land and counties instead of facilities (npm packages; needs npm and ogr2ogr), beside the floor and, "
+                        "if it is on the PATH, tippecanoe")
     parser.add_argument("--peers", action="store_true", help="also martin-cp and tippecanoe, those that are on the PATH, once each")
     parser.add_argument("--peer-limit", type=number, default=900, metavar="SECONDS", help="stop a peer that takes longer (default 900)")
     parser.add_argument("--serve", action="store_true",
@@ -96,6 +99,9 @@ def main():
     bench = Bench(options)
     version = bench.sql("SELECT current_setting('server_version')")
     bench.say(f"PostgreSQL {version}, {os.cpu_count()} cores, {options.workers} workers, {options.runs} runs of floor and seed")
+    if options.shapes:
+        shapes.measure(bench)
+        cases = []
     for count, zooms_of_case in cases:
         bench.begin_case(count, zooms_of_case)
         bench.say(f"{count} facilities, zooms {zooms_of_case} …")

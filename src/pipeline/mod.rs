@@ -334,6 +334,9 @@ struct PackedTiles {
     notes: Vec<TileNote>,
 }
 
+/// The most bytes of a tile that is kept to compare the next one with: larger ones are hardly ever alike.
+const MAX_KEPT_FOR_NEXT: usize = 1 << 10;
+
 /// Compresses tiles and puts them in the order that the target needs.
 fn pack<R, W>(
     mut tiles: Vec<RenderedTile>,
@@ -343,12 +346,23 @@ fn pack<R, W>(
     tiles.sort_by_key(|rendered| needs.order.place(rendered.tile));
     let mut edits = Vec::with_capacity(tiles.len());
     let (mut contents, mut all_notes) = (Vec::with_capacity(tiles.len()), Vec::new());
+    // Tiles inside of the same polygons are alike, and mostly follow each other.
+    let mut last: (Vec<u8>, Box<[u8]>) = Default::default();
     for RenderedTile { tile, mvt, layers, features, notes } in tiles {
         let first = contents.len();
         let mut add = |slice, mvt: &[u8], is_known: bool| {
             let id = TileId { coord: tile, slice };
-            let bytes = if mvt.is_empty() { None } else { Some(packer.pack(mvt)) };
-            let bytes = bytes.transpose().map_err(|source| PipelineError::Encode { tile, source })?;
+            let bytes = if mvt.is_empty() {
+                None
+            } else if mvt == last.0 {
+                Some(last.1.clone())
+            } else {
+                let packed = packer.pack(mvt).map_err(|source| PipelineError::Encode { tile, source })?;
+                if mvt.len() <= MAX_KEPT_FOR_NEXT {
+                    last = (mvt.to_vec(), packed.clone());
+                }
+                Some(packed)
+            };
             edits.push(match bytes {
                 Some(bytes) if is_known => TileEdit::Put(id, bytes),
                 None if is_known => TileEdit::Remove(id),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::outlines::{ContentNumber, SharedContents};
+use super::contents::{ContentNumber, SharedContents};
 use super::{HeavyTile, MAX_HEAVIEST_TILES, OverLimit, PlanLayer, Touched, ZoomPlan};
 use crate::tile::{
     Area, Batch, LayerCount, LayerIndex, Planned, Repeat, SearchBox, SourceBox, TileCoord, TileRect, Zoom,

@@ -7,15 +7,17 @@
 //!
 //! - `sweep`: walks the tiles of a zoom column by column and knows at each tile how many features of each layer touch it.
 //! - `cut`: closes a batch as soon as it holds enough pairs of a feature and a tile.
-//! - `outlines`: the tiles that lines and polygons touch, and those that lie wholly inside the same polygons.
+//! - `outlines`: the tiles that lines and polygons touch; `contents`: those that lie wholly inside of the same polygons; `touched`: those of a box.
 //! - `quad`: for targets along the Hilbert curve, quarters the square until a block holds few enough features, and sweeps each block.
 //! - `dirty`: the tiles in which a change can be seen ([`Dirty`]), and their batches.
 
+mod contents;
 mod cut;
 mod dirty;
 mod outlines;
 mod quad;
 mod sweep;
+mod touched;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
@@ -27,7 +29,8 @@ use serde::Serialize;
 use crate::tile::{Batch, Coverage, LayerFootprints, LayerIndex, Margin, Order, TileCoord, Zoom, ZoomLimits, ZoomList};
 
 pub use dirty::{Dirty, DrawnLayer, FeatureSearch, ScopePart, TooMany, batches};
-pub use sweep::{Touched, touched_tiles};
+pub use sweep::Touched;
+pub use touched::touched_tiles;
 
 /// What planning needs of a layer.
 #[derive(Debug)]
@@ -151,7 +154,7 @@ fn plan_zoom(
 ) -> ZoomPlan {
     let parts = sweep::distinct_columns(&coverage.rects(zoom));
     let outlines = outlines::OutlineRuns::new(zoom, layers);
-    let contents = outlines::SharedContents::new(zoom, layers, &outlines, &parts);
+    let contents = contents::SharedContents::new(zoom, layers, &outlines, &parts);
     match order {
         Order::ZoomColumnTmsRow => {
             let mut cutter = cut::Cutter::new(zoom, layers, &contents, &parts, batch_features.get());

@@ -1,9 +1,11 @@
 //! Plans along the Hilbert curve. Square blocks of tiles, each a contiguous piece of the curve, are quartered until they hold few enough
 //! features; neighbours on the curve share a batch while there is room.
 
+use super::contents::SharedContents;
 use super::cut::Cutter;
-use super::outlines::{FeatureRun, OutlineRuns, SharedContents};
-use super::sweep::{add_touches, sweep, touched_tiles};
+use super::outlines::{FeatureRun, OutlineRuns};
+use super::sweep::{add_touches, sweep};
+use super::touched::touched_tiles;
 use super::{MAX_HEAVIEST_TILES, PlanLayer, ZoomPlan};
 use crate::tile::{Batch, Footprints, TileCoord, TileRect, Zoom};
 

@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use super::PlanLayer;
 use super::outlines::{FeatureRun, OutlineRuns};
-use crate::tile::{Footprints, SortedPoints, TileRect, WorldBox, WorldRect, Zoom};
+use super::touched::touched_tiles;
+use crate::tile::{Footprints, SortedPoints, TileRect, WorldRect, Zoom};
 
 /// A run of tiles in one column that one feature touches. Sixteen bytes: there is one for each feature and column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,25 +134,6 @@ fn touches(layers: &[PlanLayer], outlines: &OutlineRuns, columns: &TileRect, par
     }
     touches.sort_unstable();
     touches
-}
-
-/// The tiles that a box, grown by a margin in world units, touches at a zoom. A box over ±180° touches the tiles up to the world's eastern
-/// edge, and those from its western edge on as a second rectangle; one rectangle if they meet.
-#[must_use]
-pub fn touched_tiles(zoom: Zoom, margin: i64, world: WorldBox) -> (TileRect, Option<TileRect>) {
-    let (shift, last) = (32 - zoom.get(), i64::from(zoom.last()));
-    let WorldRect { west, north, east, south } = WorldRect::from(world);
-    #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "clamped into the zoom")]
-    let tile = |units: i64| (units >> shift).clamp(0, last) as u32;
-    let (x0, x1) = (tile(west - margin), tile(east + margin));
-    let rect = TileRect { zoom, x0, y0: tile(north - margin), x1, y1: tile(south + margin) };
-    if west <= east {
-        return (rect, None);
-    }
-    if x0 <= x1 + 1 {
-        return (TileRect { x0: 0, x1: zoom.last(), ..rect }, None);
-    }
-    (TileRect { x1: zoom.last(), ..rect }, Some(TileRect { x0: 0, ..rect }))
 }
 
 /// The touches of one feature inside some parts.

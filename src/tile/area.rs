@@ -10,7 +10,7 @@ const MAX_BOXES_OF_AREA: usize = 400;
 
 /// A line of positions in shares of the world: x grows east and may leave 0..=1 where the line crosses the antimeridian, y grows south.
 #[derive(Debug, Clone)]
-struct Outline(Vec<Spot2>);
+struct AreaBorder(Vec<Spot2>);
 
 /// A position in shares of the world.
 #[derive(Debug, Clone, Copy)]
@@ -45,20 +45,20 @@ pub fn boxes_of_area(json: &Value, deepest: Zoom) -> Vec<LonLatBox> {
 }
 
 /// A geometry: outlines whose inside is what an odd number of them surrounds.
-type AreaShape = Vec<Outline>;
+type AreaShape = Vec<AreaBorder>;
 
 fn collect(json: &Value, shapes: &mut Vec<AreaShape>) {
     let list = |name: &str| json.get(name).and_then(Value::as_array).into_iter().flatten();
-    let outline = |positions: &Value| Outline::of(positions);
+    let outline = |positions: &Value| AreaBorder::of(positions);
     match json.get("type").and_then(Value::as_str) {
         Some("FeatureCollection") => list("features").for_each(|feature| collect(feature, shapes)),
         Some("Feature") => json.get("geometry").into_iter().for_each(|geometry| collect(geometry, shapes)),
         Some("GeometryCollection") => list("geometries").for_each(|geometry| collect(geometry, shapes)),
-        Some("Polygon") => shapes.push(Outline::aligned(list("coordinates").map(outline).collect())),
+        Some("Polygon") => shapes.push(AreaBorder::aligned(list("coordinates").map(outline).collect())),
         Some("MultiPolygon") => {
             for polygon in list("coordinates") {
                 let rings = polygon.as_array().into_iter().flatten().map(outline);
-                shapes.push(Outline::aligned(rings.collect()));
+                shapes.push(AreaBorder::aligned(rings.collect()));
             }
         }
         // What a line surrounds is none of it: each is there twice.
@@ -70,8 +70,8 @@ fn collect(json: &Value, shapes: &mut Vec<AreaShape>) {
     }
 }
 
-impl Outline {
-    fn of(positions: &Value) -> Outline {
+impl AreaBorder {
+    fn of(positions: &Value) -> AreaBorder {
         let mut spots: Vec<Spot2> = Vec::new();
         for position in positions.as_array().into_iter().flatten() {
             let number = |at: usize| position.get(at).and_then(Value::as_f64);
@@ -83,12 +83,12 @@ impl Outline {
             }
             spots.push(Spot2 { x, y: unit_y(north.clamp(-90.0, 90.0)) });
         }
-        Outline(spots)
+        AreaBorder(spots)
     }
 
     /// Rings of a polygon, on the same side of the antimeridian as the first.
-    fn aligned(mut rings: Vec<Outline>) -> Vec<Outline> {
-        let start = |ring: &Outline| ring.0.first().map(|spot| spot.x);
+    fn aligned(mut rings: Vec<AreaBorder>) -> Vec<AreaBorder> {
+        let start = |ring: &AreaBorder| ring.0.first().map(|spot| spot.x);
         let first = rings.first().and_then(start);
         for ring in &mut rings {
             let Some(by) = first.zip(start(ring)).map(|(first, own)| (first - own).round()) else { continue };
@@ -159,7 +159,7 @@ fn runs(shape: &AreaShape, row: i64, scale: f64) -> Vec<TileRun> {
     let (top, bottom) = (row as f64, (row + 1) as f64);
     let middle = f64::midpoint(top, bottom);
     let (mut runs, mut crossings) = (Vec::new(), Vec::new());
-    for (one, other) in shape.iter().flat_map(Outline::edges) {
+    for (one, other) in shape.iter().flat_map(AreaBorder::edges) {
         let (one, other) = if one.y <= other.y { (one, other) } else { (other, one) };
         let (upper, lower) = (one.y * scale, other.y * scale);
         if lower < top || upper > bottom {

@@ -5,7 +5,8 @@ mod batches;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::cut::Touching;
-use super::sweep::{distinct_columns, touched_tiles};
+use super::sweep::distinct_columns;
+use super::touched::touched_tiles;
 use crate::cells::CellGrid;
 use crate::tile::{
     Coverage, LayerFootprints, Margin, Order, SearchBox, Spot, TileCoord, TileRect, WorldBox, Zoom, ZoomList,

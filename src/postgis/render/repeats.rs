@@ -1,37 +1,14 @@
 //! Tiles with the same content: one is rendered, and stored for all.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::Tiles;
 use super::drawing::{BatchDrawing, join_tiles};
 use super::miscounted::miscounted;
+use super::statements::RepeatedContent;
 use crate::postgis::session::{Error, area_name};
 use crate::source::RenderedTile;
 use crate::tile::{Area, Batch, Order, Repeat, SearchBox, TileCoord, TileRect};
-
-/// The contents that were rendered up to now, by the tile that was rendered for each.
-#[derive(Default)]
-pub(super) struct RepeatedTiles(Mutex<HashMap<TileCoord, RepeatedContent>>);
-
-/// What tiles inside of the same polygons hold.
-#[derive(Clone)]
-enum RepeatedContent {
-    /// The same as this tile.
-    Same(Arc<RenderedTile>),
-    /// Another tile came out with other bytes, so each of them is rendered by itself.
-    Differs,
-}
-
-impl RepeatedTiles {
-    fn get(&self, like: TileCoord) -> Option<RepeatedContent> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&like).cloned()
-    }
-
-    fn insert(&self, like: TileCoord, content: RepeatedContent) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(like, content);
-    }
-}
 
 /// Two tiles with the same content: the one that is rendered for all, and the farthest of the batch, to compare.
 struct Compared {

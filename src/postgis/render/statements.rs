@@ -1,13 +1,14 @@
 //! The statements that render the layers of a run, and which of them serves which area.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::prepared::PreparedLayer;
-use super::repeats::RepeatedTiles;
 use crate::postgis::sql::{self, Candidates};
-use crate::tile::Area;
+use crate::source::RenderedTile;
+use crate::tile::{Area, TileCoord};
 
 /// The layers of a run with their statements, in the order of the configuration. Made once; all workers share them.
 pub struct RunLayers {
@@ -44,6 +45,29 @@ impl RunLayers {
 
     pub(in crate::postgis) fn note_drawing(&self, took: Duration) {
         self.drawing.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+/// The contents that were rendered up to now, by the tile that was rendered for each.
+#[derive(Default)]
+pub(super) struct RepeatedTiles(Mutex<HashMap<TileCoord, RepeatedContent>>);
+
+/// What tiles inside of the same polygons hold.
+#[derive(Clone)]
+pub(super) enum RepeatedContent {
+    /// The same as this tile.
+    Same(Arc<RenderedTile>),
+    /// Another tile came out with other bytes, so each of them is rendered by itself.
+    Differs,
+}
+
+impl RepeatedTiles {
+    pub(super) fn get(&self, like: TileCoord) -> Option<RepeatedContent> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&like).cloned()
+    }
+
+    pub(super) fn insert(&self, like: TileCoord, content: RepeatedContent) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(like, content);
     }
 }
 

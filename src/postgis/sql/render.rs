@@ -70,7 +70,7 @@ pub(in crate::postgis) fn render(layer: &Layer, folds: Option<&FoldedValues>, ca
 {placed},
 -- The tiles of the area that a candidate touches: the planner's arithmetic, bit for bit.
 ranged AS (
-    SELECT {area}z, side, {near} AS m,
+    SELECT {area}z, side, {near},
         {x0} AS x0, greatest(({north} - margin) >> shift, ay0) AS y0,
         {x1} AS x1, least(({south} + margin) >> shift, ay1) AS y1{gap}{names}
     FROM placed
@@ -96,7 +96,7 @@ SELECT drawn.tile, count(drawn.mvt_geometry), ST_AsMVT(feature.*, $11, $12, {arg
 FROM {last} CROSS JOIN LATERAL (SELECT {row}) AS feature
 GROUP BY drawn.tile",
         areas = areas(layer),
-        near = if layer.lists_tiles() { parts_near(layer) } else { "m".to_owned() },
+        near = if layer.lists_tiles() { format!("{} AS m", parts_near(layer)) } else { "m".to_owned() },
         x0 = columns.first,
         x1 = columns.last,
         gap = columns.gap,

@@ -1,0 +1,69 @@
+//! Tiles with the same content: those that lie wholly inside of the same polygons.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::PlanLayer;
+use super::outlines::OutlineRuns;
+use super::sweep::{Touched, in_slabs, sweep};
+use crate::tile::{Area, TileRect, Zoom};
+
+/// The fewest tiles with the same content of which one is rendered for all.
+const MIN_REPEATS: u64 = 8;
+
+/// The number of a content: the features that tiles lie wholly inside of.
+pub(super) type ContentNumber = u32;
+
+/// The contents that enough tiles of a zoom share.
+#[derive(Debug, Default)]
+pub(super) struct SharedContents {
+    numbers: HashMap<Box<[(usize, u32)]>, ContentNumber>,
+    /// The tile that is rendered for each, once one was met.
+    likes: RefCell<HashMap<ContentNumber, Arc<Area>>>,
+}
+
+impl SharedContents {
+    /// Looks through the tiles of a zoom.
+    pub(super) fn new(zoom: Zoom, layers: &[PlanLayer], outlines: &OutlineRuns, parts: &[TileRect]) -> SharedContents {
+        let mut tiles: HashMap<Box<[(usize, u32)]>, u64> = HashMap::new();
+        if outlines.all().iter().any(|run| run.run.is_interior) {
+            let mut members = Vec::new();
+            in_slabs(zoom, layers, outlines, parts, |touches| {
+                sweep(touches, layers.len(), |touched| {
+                    if !touched.is_interior {
+                        return;
+                    }
+                    collect(touched, &mut members);
+                    match tiles.get_mut(members.as_slice()) {
+                        Some(known) => *known += touched.tiles,
+                        None => drop(tiles.insert(members.as_slice().into(), touched.tiles)),
+                    }
+                });
+            });
+        }
+        let shared = tiles.into_iter().filter(|(_, tiles)| *tiles >= MIN_REPEATS).map(|(members, _)| members);
+        let numbers = shared.zip(0..).collect();
+        SharedContents { numbers, likes: RefCell::default() }
+    }
+
+    /// The tile that is rendered for a content: `first`, if none was named before.
+    pub(super) fn like(&self, content: ContentNumber, first: impl FnOnce() -> Area) -> Arc<Area> {
+        Arc::clone(self.likes.borrow_mut().entry(content).or_insert_with(|| Arc::new(first())))
+    }
+
+    /// The content of some tiles, if it is shared. `members` is room for the features.
+    pub(super) fn of(&self, touched: &Touched<'_>, members: &mut Vec<(usize, u32)>) -> Option<ContentNumber> {
+        if !touched.is_interior || self.numbers.is_empty() {
+            return None;
+        }
+        collect(touched, members);
+        self.numbers.get(members.as_slice()).copied()
+    }
+}
+
+fn collect(touched: &Touched<'_>, members: &mut Vec<(usize, u32)>) {
+    members.clear();
+    members.extend(touched.members());
+    members.sort_unstable();
+}
