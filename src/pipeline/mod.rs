@@ -357,11 +357,11 @@ fn pack<R, W>(
             } else if mvt == last.0 {
                 Some(last.1.clone())
             } else {
-                let packed = packer.pack(mvt).map_err(|source| PipelineError::Encode { tile, source })?;
+                let stored = packer.pack(mvt).map_err(|source| PipelineError::Encode { tile, source })?;
                 if mvt.len() <= MAX_KEPT_FOR_NEXT {
-                    last = (mvt.to_vec(), packed.clone());
+                    last = (mvt.to_vec(), stored.clone());
                 }
-                Some(packed)
+                Some(stored)
             };
             edits.push(match bytes {
                 Some(bytes) if is_known => TileEdit::Put(id, bytes),
