@@ -1,8 +1,9 @@
 //! Values that differ by zoom: tables whose keys are lists of zooms.
 
-use super::error::ConfigError;
+use super::error::{ConfigError, nearest};
 use super::file::{LayerSection, RowCondition};
 use super::settings::Check;
+use crate::postgis::Property;
 use crate::tile::{Zoom, ZoomError, ZoomList};
 
 /// What the values of a table by zoom are, for messages.
@@ -78,5 +79,32 @@ impl Check<'_> {
         let key = format!("layer[{}].where", layer.name);
         let by_zoom = table.map(|table| self.by_zoom(&key, table, toml::Value::as_str, &values)).transpose()?;
         Ok(Conditions { everywhere, by_zoom: by_zoom.unwrap_or_default() })
+    }
+
+    /// The zooms of properties that are not drawn at all zooms of the layer.
+    pub(super) fn property_zooms(
+        &self,
+        key: &str,
+        layer: &LayerSection,
+        own: Option<&[Property]>,
+    ) -> Result<Vec<(String, ZoomList)>, ConfigError> {
+        let Some(table) = &layer.property_zooms else { return Ok(Vec::new()) };
+        let Some(own) = own else {
+            return Err(self.wrong(key, "needs properties: name those of the layer, too".to_owned()));
+        };
+        let mut found = Vec::new();
+        for (name, zooms) in table {
+            if !own.iter().any(|property| property.name == *name) {
+                let hint = nearest(name, own.iter().map(|property| property.name.as_str())).unwrap_or_default();
+                return Err(self.wrong(key, format!("names \"{name}\", which is none of the layer's properties{hint}")));
+            }
+            let text = match zooms {
+                toml::Value::String(text) => text.clone(),
+                toml::Value::Integer(number) => number.to_string(),
+                _ => return Err(self.wrong(key, format!("the value of \"{name}\" is no zoom list: write \"10-22\""))),
+            };
+            found.push((name.clone(), text.parse().map_err(|error| self.wrong(key, format!("\"{name}\": {error}")))?));
+        }
+        Ok(found)
     }
 }

@@ -11,9 +11,9 @@ use super::file::{
 use super::settings::{Check, LayerSettings};
 use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::changes::TrackOptions;
-use crate::postgis::{Cells, LayerKind, LayerOptions, Property, PropertySource, RowZooms, TilePart};
+use crate::postgis::{Cells, LayerKind, LayerOptions, Property, PropertySource, RowZooms, Simplify, TilePart};
 use crate::sink::is_own_name;
-use crate::tile::{LayerId, Zoom, ZoomList};
+use crate::tile::{LayerId, Margin, Zoom, ZoomList};
 
 /// The most layers in one tile.
 const MOST_LAYERS: usize = 255;
@@ -40,6 +40,7 @@ struct Band {
     properties: Option<Vec<Property>>,
     kind: LayerKind,
     filter: Option<String>,
+    simplify: Option<Simplify>,
 }
 
 impl Check<'_> {
@@ -103,7 +104,7 @@ impl Check<'_> {
         let beyond = self.present("layer_defaults.beyond", layer.beyond.or(defaults.beyond))?;
         let row_zooms = RowZooms { min: layer.min_zoom.clone(), max: layer.max_zoom.clone() };
         let limit = fewest_features(layer, &zooms, &budget);
-        let bands = self.bands(layer, &zooms, limit)?;
+        let bands = self.bands(layer, &zooms, limit, margin)?;
         if bands.iter().all(|(_, band)| band.kind != LayerKind::Rows) {
             self.no_rank(layer)?;
         }
@@ -119,8 +120,9 @@ impl Check<'_> {
                 filter: band.filter,
                 row_zooms: row_zooms.clone(),
                 zooms,
-                margin,
+                margin: Margin { moved: band.simplify.as_ref().map_or(0.0, Simplify::moved), ..margin },
                 kind: band.kind,
+                simplify: band.simplify,
                 budget: budget.clone(),
                 on_tile_error,
                 beyond,
@@ -137,6 +139,7 @@ impl Check<'_> {
         layer: &LayerSection,
         zooms: &ZoomList,
         limit: Option<NonZeroU64>,
+        margin: Margin,
     ) -> Result<Vec<(ZoomList, Band)>, ConfigError> {
         let key = |field: &str| format!("layer[{}].{field}", layer.name);
         let own =
@@ -163,7 +166,7 @@ impl Check<'_> {
             return Err(self.wrong(&key("feature_id"), what));
         }
         let property_zooms = self.property_zooms(&key("property_zooms"), layer, own.as_deref())?;
-        let conditions = self.conditions(layer)?;
+        let (conditions, simplify) = (self.conditions(layer)?, self.simplify(layer, margin)?);
         let mut bands: Vec<(Vec<Zoom>, Band)> = Vec::new();
         for zoom in zooms.iter() {
             let is_shown = |property: &&Property| {
@@ -178,45 +181,20 @@ impl Check<'_> {
                 _ => (LayerKind::Rows, own.as_ref()),
             };
             let properties = properties.map(|all| all.iter().filter(is_shown).cloned().collect());
-            let band = Band { properties, kind, filter: conditions.at(zoom) };
+            let simplify = simplify.at(zoom).filter(|_| kind == LayerKind::Rows);
+            let band = Band { properties, kind, filter: conditions.at(zoom), simplify };
             match bands.iter_mut().find(|(_, other)| *other == band) {
                 Some((zooms, _)) => zooms.push(zoom),
                 None => bands.push((vec![zoom], band)),
             }
         }
+        self.simplifies_some(layer, bands.iter().any(|(_, band)| band.simplify.is_some()))?;
         let plain = bands.iter().any(|(_, band)| band.kind == LayerKind::Rows);
         if layer.aggregate.is_some() && own.is_some() && !plain {
             let what = "are those of single rows, and the layer is aggregated at all its zooms: write them into [layer.aggregate], or give that a zoom of its own";
             return Err(self.wrong(&key("properties"), what.to_owned()));
         }
         Ok(bands.into_iter().filter_map(|(zooms, band)| Some((ZoomList::of(zooms)?, band))).collect())
-    }
-
-    /// The zooms of properties that are not drawn at all zooms of the layer.
-    fn property_zooms(
-        &self,
-        key: &str,
-        layer: &LayerSection,
-        own: Option<&[Property]>,
-    ) -> Result<Vec<(String, ZoomList)>, ConfigError> {
-        let Some(table) = &layer.property_zooms else { return Ok(Vec::new()) };
-        let Some(own) = own else {
-            return Err(self.wrong(key, "needs properties: name those of the layer, too".to_owned()));
-        };
-        let mut found = Vec::new();
-        for (name, zooms) in table {
-            if !own.iter().any(|property| property.name == *name) {
-                let hint = nearest(name, own.iter().map(|property| property.name.as_str())).unwrap_or_default();
-                return Err(self.wrong(key, format!("names \"{name}\", which is none of the layer's properties{hint}")));
-            }
-            let text = match zooms {
-                toml::Value::String(text) => text.clone(),
-                toml::Value::Integer(number) => number.to_string(),
-                _ => return Err(self.wrong(key, format!("the value of \"{name}\" is no zoom list: write \"10-22\""))),
-            };
-            found.push((name.clone(), text.parse().map_err(|error| self.wrong(key, format!("\"{name}\": {error}")))?));
-        }
-        Ok(found)
     }
 
     fn aggregate(

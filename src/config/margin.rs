@@ -31,6 +31,6 @@ impl Check<'_> {
             );
             return Err(self.wrong(&field("candidates", true), what));
         }
-        Ok(Margin { extent, buffer, bounds, candidates })
+        Ok(Margin { extent, buffer, bounds, candidates, moved: 0.0 })
     }
 }

@@ -6,7 +6,7 @@
 //! | `file` | the keys of a configuration file |
 //! | `values` | the values of all origins; the last origin that has a value wins |
 //! | `settings` | the values, checked, as the option structs of the parts |
-//! | `layer`, `rows`, `margin`, `budget`, `by_zoom`, `placeholders` | the checks of layers |
+//! | `layer`, `rows`, `margin`, `budget`, `by_zoom`, `simplify`, `placeholders` | the checks of layers |
 //! | `area` | the area of a tileset |
 //! | `memory` | how much memory the process may use |
 //! | `s3` | the checks of the section `[s3]` |
@@ -34,6 +34,7 @@ mod schema;
 mod serve;
 mod settings;
 mod show;
+mod simplify;
 mod tile_headers;
 mod values;
 mod variables;

@@ -31,7 +31,7 @@ pub use discover::{
 };
 pub use layer::{
     Beyond, Budget, Cells, Layer, LayerKind, LayerOptions, OnLargeTile, OnTileError, Property, PropertySource, Query,
-    QueryError, RowZooms, Rows, TilePart, placeholder_in,
+    QueryError, RowZooms, Rows, Simplify, TilePart, placeholder_in,
 };
 pub use probe::{LayerLocks, NamedLayers, Probed, Reads, Server, probe, probe_names};
 pub use render::{

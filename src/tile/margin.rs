@@ -25,27 +25,30 @@ pub struct Margin {
     pub bounds: TileBounds,
     /// How far beyond the tile a feature may lie and still be drawn, as a fraction of the tile's sides; `None` for the whole buffer.
     pub candidates: Option<f64>,
+    /// How far a feature may reach beyond its own box when it is drawn, as a fraction of the tile's sides.
+    pub moved: f64,
 }
 
 impl Margin {
     /// A margin in Mercator metres that takes in the whole buffer.
     #[must_use]
     pub const fn plain(extent: u32, buffer: u32) -> Margin {
-        Margin { extent, buffer, bounds: TileBounds::Mercator, candidates: None }
+        Margin { extent, buffer, bounds: TileBounds::Mercator, candidates: None, moved: 0.0 }
     }
 
     /// The margin in world units: the buffer, one more grid unit because `ST_AsMVTGeom` rounds positions onto the buffer's edge, and two
-    /// world units for the rounding of positions. With `candidates`, only that fraction of the tile's side.
+    /// world units for the rounding of positions. With `candidates`, only that fraction of the tile's side. What `moved` says is added.
     #[must_use]
     pub fn units(self, zoom: Zoom) -> i64 {
         let tile = WORLD_UNITS >> zoom.get();
         let buffer = f64::from(self.buffer + 1) / f64::from(self.extent);
         let fraction = self.candidates.map_or(buffer, |candidates| candidates.min(buffer));
-        match (self.bounds, self.candidates) {
+        let own = match (self.bounds, self.candidates) {
             (TileBounds::Mercator, None) => (i64::from(self.buffer) + 1) * tile / i64::from(self.extent) + 2,
             (TileBounds::Mercator, Some(_)) => rounded_up(fraction * side(zoom)),
             (TileBounds::Degrees, _) => beyond_in_degrees(zoom, fraction),
-        }
+        };
+        if self.moved > 0.0 { own + rounded_up(self.moved * side(zoom)) } else { own }
     }
 }
 
@@ -126,9 +129,12 @@ mod tests {
     fn candidates_and_bounds_decide_how_far_is_looked() {
         let zoom = Zoom::new(12).unwrap();
         let tile = WORLD_UNITS >> 12;
-        let margin = |bounds, candidates| Margin { extent: 4096, buffer: 1024, bounds, candidates }.units(zoom);
+        let margin =
+            |bounds, candidates| Margin { extent: 4096, buffer: 1024, bounds, candidates, moved: 0.0 }.units(zoom);
         assert_eq!(margin(TileBounds::Mercator, None), 1025 * tile / 4096 + 2);
         assert_eq!(margin(TileBounds::Mercator, Some(0.125)), tile / 8 + 2);
+        let moved = Margin { moved: 1.0 / 64.0, ..Margin::plain(4096, 1024) };
+        assert_eq!(moved.units(zoom), 1025 * tile / 4096 + 2 + tile / 64 + 2);
         // The buffer ends before.
         assert_eq!(margin(TileBounds::Mercator, Some(2.0)), 1025 * tile / 4096 + 2);
         assert_eq!(margin(TileBounds::Degrees, Some(2.0)), margin(TileBounds::Degrees, None));

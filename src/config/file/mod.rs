@@ -186,6 +186,7 @@ pub(super) struct LayerSection {
     pub(super) property_zooms: Option<toml::Table>,
     pub(super) aggregate: Option<AggregateSection>,
     pub(super) cluster: Option<ClusterSection>,
+    pub(super) simplify: Option<SimplifySection>,
     #[serde(default)]
     pub(super) track: Vec<TrackSection>,
     pub(super) extent: Option<u32>,
@@ -230,6 +231,17 @@ pub(super) struct ClusterSection {
     pub(super) size: Option<Fraction>,
     #[schemars(with = "Option<BTreeMap<String, String>>")]
     pub(super) properties: Option<toml::Table>,
+    pub(super) zoom: Option<ZoomList>,
+}
+
+/// The section `[layer.simplify]`: lines and polygons are drawn simpler.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SimplifySection {
+    pub(super) tolerance: Option<f64>,
+    pub(super) snap: Option<f64>,
+    pub(super) min_area: Option<f64>,
+    pub(super) min_length: Option<f64>,
     pub(super) zoom: Option<ZoomList>,
 }
 

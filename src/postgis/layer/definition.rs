@@ -3,7 +3,7 @@
 //! Every target holds a hash of this text. It is written out by hand, in the form that the first version had, so that renaming a type or a
 //! field cannot change it: another text would have every target seeded again.
 
-use super::{Beyond, BoundProperty, Budget, Cells, ComputedFrom, KeyColumn, Layer, RowZooms, TilePart};
+use super::{Beyond, BoundProperty, Budget, Cells, ComputedFrom, KeyColumn, Layer, RowZooms, Simplify, TilePart};
 use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::tile::{Margin, TileBounds, Zoom};
 
@@ -28,6 +28,7 @@ impl Layer {
             self.beyond.definition(),
         ) + &self.budget.definition(self.zooms.iter())
             + &self.row_zooms.definition()
+            + &self.simplify.as_ref().map_or_else(String::new, Simplify::definition)
     }
 }
 
@@ -57,7 +58,8 @@ impl BoundProperty {
 }
 
 fn margin(margin: Margin) -> String {
-    let Margin { extent, buffer, bounds, candidates } = margin;
+    // What `moved` says follows from how the layer is simplified.
+    let Margin { extent, buffer, bounds, candidates, moved: _ } = margin;
     let bounds = match bounds {
         TileBounds::Mercator => "Mercator",
         TileBounds::Degrees => "Degrees",
@@ -98,6 +100,13 @@ impl RowZooms {
     fn definition(&self) -> String {
         let RowZooms { min, max } = self;
         if *self == RowZooms::default() { String::new() } else { format!("rows from {min:?} to {max:?}") }
+    }
+}
+
+impl Simplify {
+    fn definition(&self) -> String {
+        let Simplify { tolerance, snap, min_area, min_length } = self;
+        format!("simplified by {tolerance:?}, snapped to {snap:?}, at least {min_area:?} or {min_length:?}")
     }
 }
 
@@ -144,8 +153,9 @@ mod tests {
             feature_id: Some("id".to_owned()),
             filter: Some("name <> ''".to_owned()),
             row_zooms: RowZooms::default(),
+            simplify: None,
             zooms: "0-2".parse().unwrap(),
-            margin: Margin { extent: 4096, buffer: 64, bounds: TileBounds::Degrees, candidates: Some(0.5) },
+            margin: Margin { extent: 4096, buffer: 64, bounds: TileBounds::Degrees, candidates: Some(0.5), moved: 0.0 },
             kind: LayerKind::Cells(Cells {
                 grid: CellGrid { shape: CellShape::Hexagon, size: 0.25, geometry: CellGeometry::Polygon },
                 having: Some("count(*) > 1".to_owned()),
@@ -192,6 +202,10 @@ mod tests {
             [KeyColumn { quoted: \"\\\"id\\\"\", collated: true }, KeyColumn { quoted: \"\\\"part\\\"\", collated: false }], []), \
             (None, None, [0, 1, 2], Margin { extent: 512, buffer: 8, bounds: Mercator, candidates: None }, None, Skip))";
         assert_eq!(plain.definition(), expected);
+        let simplify = Simplify { tolerance: Some(0.5), snap: None, min_area: Some(1.0), min_length: None };
+        let simplified = Layer { simplify: Some(simplify), ..plain.clone() };
+        let said = "simplified by Some(0.5), snapped to None, at least Some(1.0) or None";
+        assert_eq!(simplified.definition(), format!("{expected}{said}"));
         let row_zooms = RowZooms { min: Some("first".to_owned()), max: None };
         let drawn = Layer { row_zooms, ..plain };
         assert_eq!(drawn.definition(), format!("{expected}rows from Some(\"first\") to None"));

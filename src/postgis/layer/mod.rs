@@ -26,7 +26,7 @@ use crate::tile::{LayerId, Margin, TileBounds, Zoom, ZoomLimits, ZoomList};
 
 pub use budget::{Budget, OnLargeTile, OnTileError};
 pub use edge::Beyond;
-pub use options::{Cells, LayerKind, LayerOptions, Property, PropertySource, RowZooms, Rows, TilePart};
+pub use options::{Cells, LayerKind, LayerOptions, Property, PropertySource, RowZooms, Rows, Simplify, TilePart};
 pub use query::{Query, QueryError, placeholder_in};
 
 pub(super) use boxes::{ROUNDING_UNITS, area_box, search_boxes, world_box};
@@ -98,6 +98,8 @@ pub struct Layer {
     pub(in crate::postgis) zooms: ZoomList,
     pub(in crate::postgis) margin: Margin,
     pub(in crate::postgis) kind: LayerKind,
+    /// How its lines and polygons are simplified; `None` if they are drawn as they are.
+    pub(in crate::postgis) simplify: Option<Simplify>,
     pub(in crate::postgis) budget: Budget,
     /// The budget's rank. `None` for cells: those with the most rows stay.
     pub(crate) rank: Option<Rank>,
@@ -154,12 +156,13 @@ impl Layer {
     }
 
     /// True if the statement that renders the layer is told which tiles are planned: its features are lines and polygons, whose boxes touch
-    /// other tiles, too. Not for a layer that is thinned, which counts the candidates of a tile.
+    /// other tiles, too. Not for a layer that is thinned, which counts the candidates of a tile, or simplified, which moves its edges.
     #[must_use]
     pub fn lists_tiles(&self) -> bool {
         let is_plain = self.margin.bounds == TileBounds::Mercator && self.margin.candidates.is_none();
         let is_read_once = !self.differs_by_zoom() && !self.asks_each_tile();
-        is_plain && is_read_once && !self.shape.points && self.cells().is_none() && !self.budget.thins()
+        let is_drawn_as_is = self.simplify.is_none() && !self.budget.thins();
+        is_plain && is_read_once && is_drawn_as_is && !self.shape.points && self.cells().is_none()
     }
 
     /// True if no property depends on the tile, so that a feature which fills several tiles looks the same in them.

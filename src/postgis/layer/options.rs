@@ -76,6 +76,28 @@ impl RowZooms {
     }
 }
 
+/// How lines and polygons are simplified at a zoom. Lengths are in pixels, of which a tile has 256 along a side.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Simplify {
+    /// The tolerance of `ST_SimplifyPreserveTopology`.
+    pub tolerance: Option<f64>,
+    /// The cell of `ST_SnapToGrid`.
+    pub snap: Option<f64>,
+    /// Polygons of a smaller area, in square pixels, are left out.
+    pub min_area: Option<f64>,
+    /// Shorter lines are left out.
+    pub min_length: Option<f64>,
+}
+
+impl Simplify {
+    /// How far a feature may reach beyond the box of its row, as a fraction of a tile's side: half a cell of the grid. A simplified line keeps
+    /// some of its own points, so it lies within its own box.
+    #[must_use]
+    pub fn moved(&self) -> f64 {
+        self.snap.map_or(0.0, |cell| cell / 2.0 / 256.0)
+    }
+}
+
 /// How the rows of a layer are gathered in cells.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cells {
@@ -126,6 +148,8 @@ pub struct LayerOptions {
     pub margin: Margin,
     /// What it draws as one feature.
     pub kind: LayerKind,
+    /// How its lines and polygons are simplified; `None` if they are drawn as they are.
+    pub simplify: Option<Simplify>,
     /// How much of the layer a tile may hold.
     pub budget: Budget,
     /// What happens when the layer cannot be rendered in one tile.

@@ -9,6 +9,7 @@ mod cells;
 mod edge;
 mod locks;
 mod render;
+mod simplify;
 mod survey;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 use super::cells::{self, FoldedValues, counted};
 use super::edge::{projected, raw_sides};
+use super::simplify::drawn_geometry;
 use super::{AREA_ZOOM, AreaSearch, bounds, filter_at, is_in_world, search, thin, world_columns, world_sides};
 use crate::postgis::layer::{ComputedFrom, Layer, PIXEL_METRES, PlaceholderSql, Placement, TilePart};
 use crate::postgis::session::quoted;
@@ -167,7 +168,7 @@ pub(in crate::postgis) fn warm(layer: &Layer) -> String {
 pub(in crate::postgis) fn areas(layer: &Layer) -> String {
     let AreaSearch { area_columns, .. } = search(layer.placement());
     let width = layer.grid().map_or(0.0, |grid| grid.size);
-    let pixel = if layer.is_query() {
+    let pixel = if layer.is_query() || layer.simplify.is_some() {
         format!(", {PIXEL_METRES:?}::float8 / (1::int8 << z) AS pixel_width")
     } else {
         String::new()
@@ -211,13 +212,14 @@ pub(in crate::postgis) fn placed(layer: &Layer, candidates: Candidates, values: 
         "-- Candidates: every feature near an area, projected once, its place as whole numbers. OFFSET 0 keeps the planner from
 -- working an expression out again wherever it is used.
 placed AS (
-    SELECT {area}z, shift, margin, ax0, ay0, ax1, ay1, side, m, {world}{names}
+    SELECT {area}z, shift, margin, ax0, ay0, ax1, ay1, side, {drawn}, {world}{names}
     FROM oar_tiles_area CROSS JOIN LATERAL (
         SELECT {projected} AS m{raw_sides}{values} FROM {relation} WHERE {condition} OFFSET 0
     ) AS near
     OFFSET 0
 )",
         area = if layer.lists_tiles() { "area, " } else { "" },
+        drawn = drawn_geometry(layer),
         world = world_columns(placement),
         projected = projected(placement),
         raw_sides = raw_sides(placement),

@@ -4,7 +4,7 @@ use super::{CachedRowsParameters, Candidates, RowChoice, cached_rows, read_state
 use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::postgis::layer::{
     Beyond, BoundProperty, Budget, Cells, ComputedFrom, KeyColumn, Layer, LayerKind, OnLargeTile, OnTileError, Rank,
-    RowZooms, Shape,
+    RowZooms, Shape, Simplify,
 };
 use crate::tile::{LayerId, Margin, Zoom, ZoomLimits};
 
@@ -31,6 +31,7 @@ fn points() -> Layer {
         feature_id: Some("id".to_owned()),
         filter: Some("active".to_owned()),
         row_zooms: RowZooms::default(),
+        simplify: None,
         zooms: "0-14".parse().unwrap(),
         margin: Margin::plain(4096, 64),
         kind: LayerKind::Rows,
@@ -51,6 +52,13 @@ fn points() -> Layer {
 /// Lines and areas in a national system, of which some reach beyond ±180°.
 fn shapes() -> Layer {
     Layer { shape: Shape::of_any(2056, false), reaches_beyond: true, ..points() }
+}
+
+/// The same, simplified, each from a zoom of its own on.
+fn simplified() -> Layer {
+    let simplify = Simplify { tolerance: Some(0.5), snap: Some(0.25), min_area: Some(1.0), min_length: Some(2.0) };
+    let row_zooms = RowZooms { min: Some("first".to_owned()), max: None };
+    Layer { simplify: Some(simplify), row_zooms, ..shapes() }
 }
 
 /// Points of which the ones of the lowest rank are left out of large tiles.
@@ -93,6 +101,7 @@ fn the_statements_that_render() {
     compare("render_points", &render(&points(), None, Candidates::Found));
     compare("render_points_touching", &render(&points(), None, Candidates::Touching));
     compare("render_shapes", &render(&shapes(), None, Candidates::Found));
+    compare("render_simplified", &render(&simplified(), None, Candidates::Found));
     compare("render_thinned", &render(&thinned(), None, Candidates::Found));
     compare("render_squares", &render(&squares(), None, Candidates::Found));
     compare("render_counted_squares", &render(&squares(), None, Candidates::Counted));

@@ -2,6 +2,7 @@
 
 pub(crate) mod conditions;
 pub(crate) mod row_zooms;
+pub(crate) mod simplified;
 
 use std::path::PathBuf;
 
@@ -24,8 +25,14 @@ struct World {
 impl World {
     /// A configuration over the tables, and the change log for it.
     fn new(layers: &str) -> World {
+        World::with("", layers)
+    }
+
+    /// The same with more tables.
+    fn with(more: &str, layers: &str) -> World {
         let db = Db::new();
         db.run(TABLES);
+        db.run(more);
         let folder = tempfile::tempdir().unwrap();
         let world = World {
             config: folder.path().join("c.toml").to_str().unwrap().to_owned(),

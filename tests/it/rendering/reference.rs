@@ -27,7 +27,8 @@ fn plainly(db: &Db, layers: &[Plain<'_>], zooms: std::ops::RangeInclusive<u8>) -
         let Plain { name, rows, properties, extent, buffer, .. } = layer;
         let table = format!("plain_{name} {number}");
         let mut sql = format!(
-            "CREATE TABLE \"{table}\" AS SELECT * FROM ({rows}) AS rows;
+            "DROP TABLE IF EXISTS \"{table}\", \"{table} tiles\";
+             CREATE TABLE \"{table}\" AS SELECT * FROM ({rows}) AS rows;
              CREATE INDEX ON \"{table}\" USING gist (m); ANALYZE \"{table}\";"
         );
         let (from, to) = (*layer.zooms.start().max(zooms.start()), *layer.zooms.end().min(zooms.end()));

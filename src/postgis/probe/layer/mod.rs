@@ -94,6 +94,7 @@ impl<'a> LayerProbe<'a> {
             zooms: options.zooms.clone(),
             margin: options.margin,
             kind: options.kind.clone(),
+            simplify: options.simplify.clone(),
             budget: options.budget.clone(),
             rank: None,
             on_tile_error: options.on_tile_error,
