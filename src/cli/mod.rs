@@ -2,10 +2,13 @@
 
 mod config;
 mod copy;
+mod help;
 mod init;
 mod jobs;
+mod publish;
 mod purge;
 mod serve;
+mod shell;
 mod track;
 
 use std::num::NonZeroU64;
@@ -20,20 +23,22 @@ use crate::tile::{LonLatBox, ZoomList};
 
 pub use config::ConfigFlags;
 pub use copy::Copy;
+pub use help::command;
 pub use init::Init;
 pub use jobs::{Jobs, JobsOne, JobsServer, JobsSubmit, JobsWork};
+pub use publish::Publish;
 pub use purge::{Purge, PurgeStatusFlags, PurgeVerb, PurgeWhat};
 pub use serve::{EmptyStatusFlag, Preview, Serve};
+pub use shell::{Completions, Man};
 pub use track::{Track, TrackInstall, TrackPrune, TrackRemove, TrackStatus, Tracked};
 
-/// What stands below the help of the whole program.
-const GETTING_STARTED: &str = "To begin: oar-tiles init --database-url URL writes a configuration for the tables that it finds, oar-tiles seed \
-                               --config FILE makes the tiles, oar-tiles preview TARGET shows them.";
+/// What `--version` prints: the number, and in a release build the commit and its date (`build.rs`).
+pub const VERSION: &str = env!("BUILD_VERSION");
 
 /// Pregenerates static vector tiles from PostGIS: all zooms in seconds, from one snapshot of the database
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Parser)]
-#[command(name = "oar-tiles", version, arg_required_else_help = true, max_term_width = 100, after_help = GETTING_STARTED)]
+#[command(name = "oar-tiles", version = VERSION, arg_required_else_help = true, max_term_width = 100)]
 pub struct Cli {
     /// Form of the log on standard error: plain, timed (time and level before each line), json, or auto: plain on a terminal, timed elsewhere [env: OAR_TILES_LOG]
     #[arg(long, global = true, value_name = "FORM", value_enum, hide_possible_values = true, display_order = 900)]
@@ -87,6 +92,10 @@ pub enum Command {
     Jobs(Jobs),
     /// Print the settings and where each value came from, or check them
     Config(ConfigFlags),
+    /// Print what a shell needs to complete commands and flags
+    Completions(Completions),
+    /// Print the manual page, or write the pages of all commands into a folder
+    Man(Man),
 }
 
 /// Flags that override the configuration.
@@ -226,23 +235,6 @@ pub struct Reseed {
     pub quiet: bool,
 }
 
-/// `oar-tiles publish`.
-#[derive(Debug, Args)]
-pub struct Publish {
-    /// Flags that override the configuration.
-    #[command(flatten)]
-    pub given: SettingFlags,
-    /// Switch back to the version before the current one
-    #[arg(long)]
-    pub rollback: bool,
-    /// Switch to this version
-    #[arg(long, value_name = "VERSION", conflicts_with = "rollback")]
-    pub to: Option<String>,
-    /// Give every tile of an S3 prefix the headers and metadata of the configuration, also tiles that did not change; then purge everything
-    #[arg(long, conflicts_with_all = ["rollback", "to"])]
-    pub rewrite_headers: bool,
-}
-
 /// `oar-tiles verify`.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
@@ -352,13 +344,11 @@ impl SettingFlags {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_sound() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

@@ -71,6 +71,9 @@ pub struct Serve {
     /// Do not limit the connections of this address or network, a proxy; repeat the flag for several proxies [env: OAR_TILES_TRUSTED_PROXIES]
     #[arg(long, value_name = "ADDRESS", action = ArgAction::Append)]
     pub trusted_proxy: Vec<AddressRange>,
+    /// Ask the server that runs with these settings whether it is ready, and end: with exit code 0 if it is
+    #[arg(long)]
+    pub check: bool,
     /// Configuration file, for its sections serve and s3 and the output [env: OAR_TILES_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -335,10 +335,26 @@ pub enum CommandError {
         /// What happened.
         what: String,
     },
+    /// A server is not ready, or does not answer.
+    #[error("{url} {what}")]
+    NotReady {
+        /// The URL of its admin listener.
+        url: String,
+        /// What happened.
+        what: String,
+    },
     /// The page with a map cannot be written.
     #[error("cannot write the page {}: choose another --html", path.display())]
     NoPage {
         /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The manual pages cannot be written.
+    #[error("cannot write manual pages into {}: name another folder with --output", path.display())]
+    NoManualPages {
+        /// The folder.
         path: PathBuf,
         /// The cause.
         source: std::io::Error,

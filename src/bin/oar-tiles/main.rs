@@ -7,6 +7,7 @@
 //! | `serving` | `serve`, `preview`, `jobs` |
 //! | `tracking` | `track` |
 //! | `drafting` | `init`; the layers of `seed --table` |
+//! | `shell` | `completions`, `man` |
 //! | `given` | the settings that a verb was given; `config` |
 //! | `shown` | how a run is shown, and its closing table |
 
@@ -14,14 +15,15 @@ mod drafting;
 mod given;
 mod seeding;
 mod serving;
+mod shell;
 mod shown;
 mod targets;
 mod tracking;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use oar_tiles::cli::{Cli, Command};
+use clap::FromArgMatches as _;
+use oar_tiles::cli::{Cli, Command, command};
 use oar_tiles::exit::Exit;
 use oar_tiles::report::{say, say_failure, set_log_form};
 use oar_tiles::run::{CommandError, interrupted};
@@ -32,6 +34,7 @@ use drafting::run_init;
 use given::{log_form, run_config};
 use seeding::{run_reseed, run_seed};
 use serving::{run_jobs, run_preview, run_serve};
+use shell::{run_completions, run_man};
 use targets::{run_copy, run_inspect, run_publish, run_purge, run_verify};
 use tracking::run_track;
 
@@ -41,11 +44,8 @@ use tracking::run_track;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match log_form(cli.log) {
-        Ok(form) => set_log_form(form),
-        Err(error) => return failed(&error, None),
-    }
+    let typed = command().get_matches();
+    let cli = Cli::from_arg_matches(&typed).unwrap_or_else(|error| error.format(&mut command()).exit());
     // Before anything that may wait: reading a configuration can.
     let stop = Stop::new();
     signals::listen(&stop);
@@ -63,6 +63,8 @@ fn main() -> ExitCode {
         Command::Track(arguments) => run_track(arguments, &stop),
         Command::Jobs(arguments) => run_jobs(arguments),
         Command::Config(arguments) => run_config(arguments, &stop),
+        Command::Completions(arguments) => run_completions(arguments),
+        Command::Man(arguments) => run_man(arguments),
     };
     match ended.map_err(|error| interrupted(error, &stop)) {
         Ok(()) => Exit::Done.into(),

@@ -9,7 +9,7 @@ use oar_tiles::command::serve::OnceReady;
 use oar_tiles::command::{jobs, serve};
 use oar_tiles::report::{Style, print, print_as_json, report, start_log};
 use oar_tiles::run::{CommandError, Job};
-use oar_tiles::serve::{ServeOptions, SettingsReader, TargetWriter};
+use oar_tiles::serve::{ListenAddress, ServeOptions, SettingsReader, TargetWriter};
 use oar_tiles::stop::Stop;
 use serde_json::Value;
 
@@ -19,6 +19,9 @@ use super::on_runtime;
 pub(super) fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
     let flags = arguments.given();
+    if arguments.check {
+        return check_ready(&resolved(&flags, false)?.server);
+    }
     let settings = match &arguments.target {
         Some(target) => resolved_for(&flags, target)?,
         None => resolved(&flags, true)?,
@@ -35,6 +38,31 @@ pub(super) fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandErr
         });
         serve::run(&job, &options, OnceReady::SayWhere, writer, Some(reread)).await
     })
+}
+
+/// Asks the admin listener of a server that runs with these settings whether it is ready.
+fn check_ready(options: &ServeOptions) -> Result<(), CommandError> {
+    let refused = |what: &str| {
+        let what = format!("{what}: give --admin the address of the server's admin listener, such as 127.0.0.1:9180");
+        Err(CommandError::Admin { url: "serve --check".to_owned(), what })
+    };
+    let url = match &options.admin {
+        None => return refused("knows no address to ask"),
+        Some(ListenAddress::Inherited(_)) => return refused("cannot ask a socket that systemd has opened"),
+        // Nobody can be reached at "every address".
+        Some(ListenAddress::Tcp(address)) if address.ip().is_unspecified() => {
+            let loopback = if address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
+            format!("http://{loopback}:{}", address.port())
+        }
+        Some(ListenAddress::Tcp(address)) => format!("http://{address}"),
+        Some(socket @ ListenAddress::Unix(_)) => socket.to_string(),
+    };
+    let server = jobs::AdminServer::new(&url, None)?;
+    on_runtime(async || server.ask(Method::GET, "/readyz", None).await).map_err(|error| match error {
+        CommandError::Admin { url, what } => CommandError::NotReady { url, what },
+        other => other,
+    })?;
+    Ok(print("ready\n")?)
 }
 
 pub(super) fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), CommandError> {

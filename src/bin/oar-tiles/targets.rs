@@ -18,7 +18,7 @@ use super::shown::Closing;
 
 pub(super) fn run_publish(arguments: &Publish, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
-    let settings = resolved(&arguments.given, true)?;
+    let settings = resolved(&arguments.given(), true)?;
     let options = publish::PublishOptions { rollback: arguments.rollback, to: arguments.to.clone() };
     on_runtime(async || {
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;

@@ -100,6 +100,8 @@ impl CommandError {
             | CommandError::HeldUp { .. }
             | CommandError::Pipeline(_)
             | CommandError::Shrinks { .. }
+            | CommandError::NoManualPages { .. }
+            | CommandError::NotReady { .. }
             | CommandError::Output(_)
             | CommandError::NotThere { .. }
             | CommandError::BrokenTile { .. }

@@ -2,6 +2,8 @@
 
 pub(crate) mod dependencies;
 pub(crate) mod examples;
+pub(crate) mod image;
 pub(crate) mod imports;
 pub(crate) mod manual;
 pub(crate) mod names;
+pub(crate) mod version;

@@ -16,7 +16,7 @@ fn every_snapshot_is_compared_by_a_test() {
     for snapshot in snapshots {
         let name = snapshot.file_stem().unwrap().to_str().unwrap();
         // The names of helps are composed of those of commands.
-        let is_named = match name.strip_prefix("help_") {
+        let is_named = match name.strip_prefix("short_").unwrap_or(name).strip_prefix("help_") {
             Some(command) => command.split('_').all(|part| sources.contains(&format!("\"{part}\""))),
             None => sources.contains(&format!("\"{name}\"")),
         };
