@@ -335,14 +335,9 @@ pub enum CommandError {
         /// What happened.
         what: String,
     },
-    /// A server is not ready, or does not answer.
-    #[error("{url} {what}")]
-    NotReady {
-        /// The URL of its admin listener.
-        url: String,
-        /// What happened.
-        what: String,
-    },
+    /// A server is not ready, or does not answer: its URL and what happened.
+    #[error("{0}")]
+    NotReady(String),
     /// The page with a map cannot be written.
     #[error("cannot write the page {}: choose another --html", path.display())]
     NoPage {

@@ -46,6 +46,10 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     let typed = command().get_matches();
     let cli = Cli::from_arg_matches(&typed).unwrap_or_else(|error| error.format(&mut command()).exit());
+    match log_form(cli.log) {
+        Ok(form) => set_log_form(form),
+        Err(error) => return failed(&error, None),
+    }
     // Before anything that may wait: reading a configuration can.
     let stop = Stop::new();
     signals::listen(&stop);

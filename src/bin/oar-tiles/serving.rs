@@ -59,7 +59,7 @@ fn check_ready(options: &ServeOptions) -> Result<(), CommandError> {
     };
     let server = jobs::AdminServer::new(&url, None)?;
     on_runtime(async || server.ask(Method::GET, "/readyz", None).await).map_err(|error| match error {
-        CommandError::Admin { url, what } => CommandError::NotReady { url, what },
+        CommandError::Admin { url, what } => CommandError::NotReady(format!("{url} {what}")),
         other => other,
     })?;
     Ok(print("ready\n")?)

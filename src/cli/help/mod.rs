@@ -38,6 +38,7 @@ const HEADINGS: &[(&str, &[&str])] = &[
             "access-log",
             "wait",
             "forget",
+            "log",
         ],
     ),
 ];
@@ -122,7 +123,7 @@ const STYLES: Styles = Styles::styled()
 pub fn command() -> Command {
     let whole = Cli::command().styles(STYLES).after_help(GETTING_STARTED);
     let whole = whole.after_long_help(format!("{GETTING_STARTED}\n\n{EXIT_CODES}"));
-    whole.mut_subcommands(|verb| with_help(verb, ""))
+    whole.mut_args(|arg| with_heading(arg, "")).mut_subcommands(|verb| with_help(verb, ""))
 }
 
 /// A verb, below those that it belongs to, with headings and examples.
@@ -175,7 +176,8 @@ mod tests {
 
     #[test]
     fn each_flag_has_a_heading_and_each_heading_its_flags() {
-        let verbs = verbs(&command(), "");
+        let mut verbs = verbs(&command(), "");
+        verbs.push((String::new(), command()));
         let flags = |verb: &Command| -> Vec<String> {
             verb.get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect()
         };

@@ -101,7 +101,7 @@ impl CommandError {
             | CommandError::Pipeline(_)
             | CommandError::Shrinks { .. }
             | CommandError::NoManualPages { .. }
-            | CommandError::NotReady { .. }
+            | CommandError::NotReady(_)
             | CommandError::Output(_)
             | CommandError::NotThere { .. }
             | CommandError::BrokenTile { .. }
