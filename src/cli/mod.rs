@@ -2,6 +2,7 @@
 
 mod config;
 mod copy;
+mod doctor;
 mod help;
 mod init;
 mod jobs;
@@ -23,6 +24,7 @@ use crate::tile::{LonLatBox, ZoomList};
 
 pub use config::ConfigFlags;
 pub use copy::Copy;
+pub use doctor::Doctor;
 pub use help::command;
 pub use init::Init;
 pub use jobs::{Jobs, JobsOne, JobsServer, JobsSubmit, JobsWork};
@@ -92,6 +94,8 @@ pub enum Command {
     Jobs(Jobs),
     /// Print the settings and where each value came from, or check them
     Config(ConfigFlags),
+    /// Look for what stands in the way of runs, or will one day, in the database, the change log and the target
+    Doctor(Doctor),
     /// Print what a shell needs to complete commands and flags
     Completions(Completions),
     /// Print the manual page, or write the pages of all commands into a folder

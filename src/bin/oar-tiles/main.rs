@@ -5,7 +5,7 @@
 //! | `seeding` | `seed`, `reseed` |
 //! | `targets` | `publish`, `purge`, `verify`, `inspect`, `copy` |
 //! | `serving` | `serve`, `preview`, `jobs` |
-//! | `tracking` | `track` |
+//! | `tracking` | `track`, `doctor` |
 //! | `drafting` | `init`; the layers of `seed --table` |
 //! | `shell` | `completions`, `man` |
 //! | `given` | the settings that a verb was given; `config` |
@@ -36,7 +36,7 @@ use seeding::{run_reseed, run_seed};
 use serving::{run_jobs, run_preview, run_serve};
 use shell::{run_completions, run_man};
 use targets::{run_copy, run_inspect, run_publish, run_purge, run_verify};
-use tracking::run_track;
+use tracking::{run_doctor, run_track};
 
 /// After a load of `reseed --watch` glibc's allocator keeps most of what the load has taken; jemalloc gives it back within seconds
 /// (docs/benchmarks.md, "Under load").
@@ -67,6 +67,7 @@ fn main() -> ExitCode {
         Command::Track(arguments) => run_track(arguments, &stop),
         Command::Jobs(arguments) => run_jobs(arguments),
         Command::Config(arguments) => run_config(arguments, &stop),
+        Command::Doctor(arguments) => run_doctor(arguments, &stop),
         Command::Completions(arguments) => run_completions(arguments),
         Command::Man(arguments) => run_man(arguments),
     };

@@ -105,6 +105,7 @@ impl CommandError {
             | CommandError::Output(_)
             | CommandError::NotThere { .. }
             | CommandError::BrokenTile { .. }
+            | CommandError::Unhealthy { .. }
             | CommandError::Unsound { .. }
             | CommandError::Outbox(_)
             | CommandError::Died(_) => ErrorKind::Failed,

@@ -34,6 +34,7 @@ fn the_help_of_every_command() {
         "config",
         "completions",
         "man",
+        "doctor",
     ] {
         compare(&format!("help_{command}"), &help(&[command]));
     }
