@@ -10,6 +10,7 @@ use crate::serve::{AddressRange, ListenAddress};
 
 /// `oar-tiles serve`. The section `[serve]` of the configuration has a value for each flag that is not given.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
+#[expect(clippy::struct_excessive_bools, reason = "flags as typed; which go together is told to clap")]
 #[derive(Debug, Args)]
 pub struct Serve {
     /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles [default: the output in the configuration]
