@@ -112,6 +112,8 @@ pub(super) const EXAMPLES: &[Example] = &[
         "Every problem, also those of the database",
         "oar-tiles config --check --database --config oar-tiles.toml",
     ),
+    example("doctor", "Database, change log and target", "oar-tiles doctor --config oar-tiles.toml"),
+    example("doctor", "For a program", "oar-tiles doctor --config oar-tiles.toml --json"),
     example(
         "completions",
         "For bash",
