@@ -17,6 +17,7 @@ const HEADINGS: &[(&str, &[&str])] = &[
     ("Keep running", &["watch", "debounce", "poll"]),
     ("Checks", &["sample", "all", "database", "check"]),
     ("Change log", &["reader", "owner", "older-than"]),
+    ("What is a finding", &["transaction-age", "clock-difference"]),
     ("Server", &["listen", "admin", "token-file", "base-path", "trusted-proxy", "drain", "open"]),
     ("Answers", &["cache-control", "cdn-cache-control", "empty-status", "cache-mb", "changes", "preview", "assets"]),
     ("Live tiles and updates", &["live", "writer"]),
