@@ -2,6 +2,7 @@
 
 mod config;
 mod copy;
+mod doctor;
 mod init;
 mod jobs;
 mod purge;
@@ -20,6 +21,7 @@ use crate::tile::{LonLatBox, ZoomList};
 
 pub use config::ConfigFlags;
 pub use copy::Copy;
+pub use doctor::Doctor;
 pub use init::Init;
 pub use jobs::{Jobs, JobsOne, JobsServer, JobsSubmit, JobsWork};
 pub use purge::{Purge, PurgeStatusFlags, PurgeVerb, PurgeWhat};
@@ -87,6 +89,8 @@ pub enum Command {
     Jobs(Jobs),
     /// Print the settings and where each value came from, or check them
     Config(ConfigFlags),
+    /// Look for what stands in the way of runs, or will one day, in the database, the change log and the target
+    Doctor(Doctor),
 }
 
 /// Flags that override the configuration.

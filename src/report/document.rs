@@ -5,7 +5,9 @@ use schemars::{JsonSchema, Schema};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Backlog, Contents, DirtyReport, EventRecord, Findings, PlanReport, PurgeStatus, ReseedReport, RunReport};
+use super::{
+    Backlog, Checkup, Contents, DirtyReport, EventRecord, Findings, PlanReport, PurgeStatus, ReseedReport, RunReport,
+};
 
 /// The version of the form of everything that the program prints as JSON. It grows when a field goes away or means something else; a new field
 /// does not change it.
@@ -66,6 +68,7 @@ pub fn report_schemas() -> Vec<DocumentSchema> {
         DocumentSchema::of::<JsonDocument<ReseedReport>>("reseed-report", "reseed --report"),
         DocumentSchema::of::<JsonDocument<DirtyReport>>("reseed-plan", "reseed --dry-run --report"),
         DocumentSchema::of::<JsonDocument<Findings>>("findings", "verify --report and verify --json"),
+        DocumentSchema::of::<JsonDocument<Checkup>>("doctor", "doctor --json"),
         DocumentSchema::of::<JsonDocument<Contents>>("contents", "inspect --json"),
         DocumentSchema::of::<JsonDocument<Backlog>>("track-status", "track status --json"),
         DocumentSchema::of::<JsonDocument<PurgeStatusList<'_>>>("purge-status", "purge status --json"),

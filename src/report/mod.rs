@@ -3,6 +3,7 @@
 mod backlog;
 mod bar;
 mod budgets;
+mod checkup;
 mod contents;
 mod copied;
 mod discovered;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 
 pub use backlog::{Backlog, BehindTarget, LoggedTable, render_backlog};
 pub use budgets::{FailedLayer, LargeTile, LayerBudget, named};
+pub use checkup::{CheckArea, CheckLevel, CheckResult, Checkup, render_checkup};
 pub use contents::{Contents, ContentsBounds, ContentsZoom, ShownFeature, render_contents, render_features};
 pub use copied::{CopyReport, render_copy};
 pub use discovered::{DiscoveredColumn, DiscoveredTables, render_discovered, render_drafted, render_undrawn};

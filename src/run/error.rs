@@ -50,6 +50,12 @@ pub enum CommandError {
         /// The text.
         text: String,
     },
+    /// `doctor` has found errors.
+    #[error("something is in the way: {errors} of the findings above {}", if *errors == 1 { "is an error" } else { "are errors" })]
+    Unhealthy {
+        /// How many.
+        errors: u64,
+    },
     /// There is no schema of this name.
     #[error("there is no schema {name:?}: write one of {names}")]
     NoSuchSchema {

@@ -21,6 +21,18 @@ pub enum TargetError {
 }
 
 impl TargetError {
+    /// True if another run is writing the target.
+    #[must_use]
+    pub const fn is_held(&self) -> bool {
+        match self {
+            TargetError::Mbtiles(MbtilesError::Staging(error)) | TargetError::Pmtiles(PmtilesError::Staging(error)) => {
+                error.is_busy()
+            }
+            TargetError::Directory(DirectoryError::Busy { .. }) | TargetError::S3(S3Error::Held { .. }) => true,
+            _ => false,
+        }
+    }
+
     /// What kind of failure this is.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {

@@ -101,6 +101,11 @@ pub enum StagingError {
 }
 
 impl StagingError {
+    /// True if another run is writing the target.
+    pub(super) const fn is_busy(&self) -> bool {
+        matches!(self, StagingError::Busy { .. })
+    }
+
     /// What kind of failure this is.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {

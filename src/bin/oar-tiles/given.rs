@@ -82,6 +82,11 @@ pub(super) fn resolved(flags: &SettingFlags, writes: bool) -> Result<JobSettings
     Ok(settings)
 }
 
+/// True if the settings of a command name an output.
+pub(super) fn names_output(flags: &SettingFlags) -> Result<bool, CommandError> {
+    Ok(gathered(flags)?.names_output().is_ok())
+}
+
 /// The settings of a command whose target is an argument.
 pub(super) fn resolved_for(flags: &SettingFlags, target: &str) -> Result<JobSettings, CommandError> {
     let mut settings = resolved(flags, false)?;

@@ -5,7 +5,7 @@
 //! | `seeding` | `seed`, `reseed` |
 //! | `targets` | `publish`, `purge`, `verify`, `inspect`, `copy` |
 //! | `serving` | `serve`, `preview`, `jobs` |
-//! | `tracking` | `track` |
+//! | `tracking` | `track`, `doctor` |
 //! | `drafting` | `init`; the layers of `seed --table` |
 //! | `given` | the settings that a verb was given; `config` |
 //! | `shown` | how a run is shown, and its closing table |
@@ -33,7 +33,7 @@ use given::{log_form, run_config};
 use seeding::{run_reseed, run_seed};
 use serving::{run_jobs, run_preview, run_serve};
 use targets::{run_copy, run_inspect, run_publish, run_purge, run_verify};
-use tracking::run_track;
+use tracking::{run_doctor, run_track};
 
 /// After a load of `reseed --watch` glibc's allocator keeps most of what the load has taken; jemalloc gives it back within seconds
 /// (docs/benchmarks.md, "Under load").
@@ -63,6 +63,7 @@ fn main() -> ExitCode {
         Command::Track(arguments) => run_track(arguments, &stop),
         Command::Jobs(arguments) => run_jobs(arguments),
         Command::Config(arguments) => run_config(arguments, &stop),
+        Command::Doctor(arguments) => run_doctor(arguments, &stop),
     };
     match ended.map_err(|error| interrupted(error, &stop)) {
         Ok(()) => Exit::Done.into(),

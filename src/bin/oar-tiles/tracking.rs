@@ -1,18 +1,19 @@
-//! `track`: the change log.
+//! `track`: the change log; `doctor`: what stands in the way.
 
 use std::sync::Arc;
 
-use oar_tiles::cli::{SettingFlags, Track, TrackPrune};
-use oar_tiles::command::track;
+use oar_tiles::cli::{Doctor, SettingFlags, Track, TrackPrune};
 use oar_tiles::command::track::InstallWork;
+use oar_tiles::command::{doctor, track};
 use oar_tiles::config::JobSettings;
 use oar_tiles::report::{
-    Report, Style, grouped, print, print_document, print_script, render_backlog, report, say_warning, start_log,
+    Report, Style, grouped, print, print_document, print_script, render_backlog, render_checkup, report, say_warning,
+    start_log,
 };
-use oar_tiles::run::CommandError;
+use oar_tiles::run::{CommandError, Job};
 use oar_tiles::stop::Stop;
 
-use super::given::resolved;
+use super::given::{names_output, resolved, resolved_for};
 use super::on_runtime;
 
 pub(super) fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandError> {
@@ -51,6 +52,30 @@ pub(super) fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandErr
             Ok(print(&format!("{steps}The change log is gone from {}.\n", settings.database.connect.server()))?)
         }),
     }
+}
+
+pub(super) fn run_doctor(arguments: &Doctor, stop: &Stop) -> Result<(), CommandError> {
+    start_log(0);
+    let flags = arguments.given();
+    let settings = match &arguments.target {
+        Some(target) => resolved_for(&flags, target)?,
+        None => resolved(&flags, false)?,
+    };
+    let options = doctor::DoctorOptions {
+        transaction_age: arguments.transaction_age,
+        clock_difference: arguments.clock_difference,
+        has_target: arguments.target.is_some() || names_output(&flags)?,
+    };
+    on_runtime(async || {
+        let job = Job::new(settings, false, &report(Style::Nothing), stop)?;
+        let checkup = doctor::doctor(&job, &options).await?;
+        if arguments.json {
+            print_document(&checkup)?;
+        } else {
+            print(&render_checkup(&checkup))?;
+        }
+        doctor::healthy(&checkup)
+    })
 }
 
 async fn install_log(settings: &JobSettings, options: &track::InstallOptions, stop: &Stop) -> Result<(), CommandError> {

@@ -103,6 +103,7 @@ impl CommandError {
             | CommandError::Output(_)
             | CommandError::NotThere { .. }
             | CommandError::BrokenTile { .. }
+            | CommandError::Unhealthy { .. }
             | CommandError::Unsound { .. }
             | CommandError::Outbox(_)
             | CommandError::Died(_) => ErrorKind::Failed,

@@ -5,6 +5,7 @@ pub(crate) mod command_line;
 pub(crate) mod config_check;
 pub(crate) mod control_characters;
 pub(crate) mod database;
+pub(crate) mod doctor;
 pub(crate) mod layers;
 pub(crate) mod log;
 pub(crate) mod queries;

@@ -147,7 +147,7 @@ fn the_log_is_pruned_up_to_what_every_target_has_seen() {
     let status: serde_json::Value =
         serde_json::from_str(&tracked.oar_tiles(&["track", "status", "--json", one_text]).fails(4, &[]).stdout)
             .unwrap();
-    assert_eq!(status["tables"][0][1], 0);
+    assert_eq!(status["tables"][0]["rows"], 0);
     tracked.reseed(&one, &["--or-seed", "--zoom", "0-6"]).ok();
     tracked.is_fresh(&one, &zoom);
     assert!(tracked.reseed(&one, &[]).ok().stdout.starts_with("nothing to do"));

@@ -13,7 +13,7 @@ fn the_help_of_every_command() {
     compare("help", &help(&[]));
     for command in [
         "init", "seed", "reseed", "publish", "purge", "verify", "inspect", "copy", "serve", "preview", "track", "jobs",
-        "config",
+        "config", "doctor",
     ] {
         compare(&format!("help_{command}"), &help(&[command]));
     }

@@ -189,6 +189,16 @@ impl ConnectOptions {
     pub fn server(&self) -> &ServerName {
         &self.server
     }
+
+    /// The port that is asked; `None` if there are several hosts, of which any may answer.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        match (self.config.get_hosts().len(), self.config.get_ports()) {
+            (0 | 1, []) => Some(5432),
+            (0 | 1, [port, ..]) => Some(*port),
+            _ => None,
+        }
+    }
 }
 
 /// A copy of the configuration without its hosts: the driver can add hosts, but not replace them.

@@ -1,0 +1,40 @@
+//! The flags of `oar-tiles doctor`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::SettingFlags;
+
+/// `oar-tiles doctor`.
+#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Target to look at [default: the output in the configuration]
+    pub target: Option<String>,
+    /// Configuration file [env: OAR_TILES_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Database, as a URL or a key=value string [env: DATABASE_URL, PG*]
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<String>,
+    /// Warn of transactions of others that are older than this
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
+    pub transaction_age: Duration,
+    /// Warn if the clocks of the database and of this machine differ by more than this
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub clock_difference: Duration,
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Doctor {
+    /// The flags that override the configuration.
+    #[must_use]
+    pub fn given(&self) -> SettingFlags {
+        let (config, database_url) = (self.config.clone(), self.database_url.clone());
+        SettingFlags { config, database_url, ..SettingFlags::default() }
+    }
+}
