@@ -299,7 +299,8 @@ fn versions_lie_in_the_target() {
 
 /// Where the source names files by their paths to make, change or remove them, and why that is right. Everything else goes by handles
 /// of folders (`src/sink/directory/folder.rs`, `src/sink/lock_file.rs`), which follow no link.
-const BY_PATH: [(&str, &str); 10] = [
+const BY_PATH: [(&str, &str); 11] = [
+    ("src/bin/oar-tiles/shell.rs", "man --output: pages in a folder that the user named"),
     ("src/command/init/mod.rs", "init --output: a new file that the user named; one that is there is not replaced"),
     ("src/command/serve/page.rs", "preview --html: the user named it"),
     ("src/report/file.rs", "--report: the user named it, and links are followed"),

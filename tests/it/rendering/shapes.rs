@@ -37,7 +37,6 @@ fn large_shapes_are_what_the_plain_query_returns() {
         seed_shapes(&db, &output, &settings, "0-9");
         let tiles = compare(&db, &output, &[plain(ROWS, extent, buffer, 9)], 0..=9);
         assert!(tiles > 10_000, "{tiles}");
-        db.run("DROP TABLE \"plain_shapes\", \"plain_shapes tiles\"");
         // Along the Hilbert curve: the same tiles.
         let other = output.with_extension("pmtiles");
         seed_shapes(&db, &other, &settings, "0-9");
