@@ -152,7 +152,7 @@ fn a_failing_disk_or_source_leaves_the_target_as_it_was() {
     seed(&db.url, &source, &["--zoom", "0-9"]).ok();
     let limited = format!("ulimit -f 64; exec \"$0\" copy '{}' '{}'", source.display(), old.path.display());
     let mut shell = Command::new("bash");
-    shell.args(["-c", &limited]).arg(env!("CARGO_BIN_EXE_oar-tiles"));
+    shell.args(["-c", &limited]).arg(env!("CARGO_BIN_EXE_oar-tiles")).env("OAR_TILES_LOG", "plain");
     old.refuses_command(&mut shell, 1, &["no room to write ", "t.mbtiles is unchanged"]);
     let text = changed(&source, "text", "UPDATE tiles SET tile_data = 'text' WHERE zoom_level = 9");
     old.refuses_command(
