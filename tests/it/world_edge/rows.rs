@@ -159,7 +159,7 @@ fn rows_beyond_180_degrees_are_clipped_or_skipped_where_the_layer_says_so() {
     assert_eq!(done.stderr, format!("warning: {}\n", warned("18 rows reach", "not drawn (beyond = \"skip\")")));
     let skipped = json!([{ "layer": "l", "reason": "outside", "rows": 18, "examples": ["100", "101", "102"] }]);
     assert_eq!(told["skipped"], skipped);
-    edge.db.run("DROP TABLE plain_l, \"plain_l tiles\"");
+    edge.db.run("DROP TABLE IF EXISTS plain_l, \"plain_l tiles\"");
     let rows = "SELECT ST_Transform(g, 3857) AS m, id, id AS key FROM shapes WHERE id < 100";
     compare(&edge.db, &output, &[plain(rows, 0..=7)], 0..=7);
 }
