@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -91,8 +92,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 fn dies_in_a_commit(target: &str, how: &str) {
     let ended = Command::new("python3").args(["-c", DIES_IN_A_COMMIT, target, how]).status().unwrap();
-    assert!(!ended.success());
-    assert!(Path::new(&format!("{target}-journal")).exists(), "{how}: a hot journal is left");
+    // The hot journal that it leaves may be rolled back by a server before anybody else sees it.
+    assert_eq!(ended.signal(), Some(9), "{how}");
 }
 
 #[test]

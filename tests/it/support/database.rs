@@ -34,6 +34,7 @@ pub(crate) fn with_database(url: &str, name: &str) -> String {
 impl Db {
     /// A new database with PostGIS.
     pub(crate) fn new() -> Db {
+        super::say_failures_at_once();
         // Copied from one that has it: a fifth of the time.
         static TEMPLATE: OnceLock<String> = OnceLock::new();
         let template = TEMPLATE.get_or_init(|| {

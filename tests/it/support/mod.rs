@@ -43,14 +43,31 @@ pub(crate) use program::seed;
 pub(crate) use refusal::OldTarget;
 pub(crate) use tree::Tree;
 
-/// Waits until something holds; half a minute is the end of all patience.
+use std::io::Write as _;
+
+/// Waits until something holds. Two minutes are long enough on a machine that is busy with other tests.
 #[track_caller]
 pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = std::time::Instant::now();
     while !holds() {
-        assert!(begun.elapsed().as_secs() < 30, "still waiting: {what}");
+        assert!(begun.elapsed().as_secs() < 120, "still waiting: {what}");
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
+}
+
+/// Writes what a failing test says to standard error at once, beside what the test harness prints at its end: a log that was cut off
+/// shows it, too.
+pub(crate) fn say_failures_at_once() {
+    static HOOK: std::sync::Once = std::sync::Once::new();
+    HOOK.call_once(|| {
+        let default = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let thread = std::thread::current();
+            // Not by eprintln!, which the harness captures.
+            let _ = writeln!(std::io::stderr(), "FAILURE in {}: {panic}", thread.name().unwrap_or("a thread"));
+            default(panic);
+        }));
+    });
 }
 
 /// The folder of real facilities, if it is there; tests on it say when they skip.

@@ -59,6 +59,7 @@ pub(crate) const ROWS_LAYER: &str = include_str!("../../../scripts/every-facilit
 
 /// The same without any configuration: the defaults.
 pub(crate) fn bare_program() -> Command {
+    super::say_failures_at_once();
     let mut command = Command::new(env!("CARGO_BIN_EXE_oar-tiles"));
     for (name, _) in std::env::vars() {
         if name.starts_with("PG") || name.starts_with("OAR_TILES_") || name == "DATABASE_URL" {
