@@ -14,7 +14,7 @@ use crate::manifest::Publication;
 use crate::report::{CopyReport, Event, Report};
 use crate::run::look::dirty_file::{DirtyScope, write_changed};
 use crate::run::seed::relative;
-use crate::run::target::{Target, refuse_other};
+use crate::run::target::{Target, TilesetNames, refuse_other};
 use crate::run::{CommandError, Job, interrupted};
 use crate::sink::{
     ChangedTiles, Described, Metadata, OpenMode, RunKind, Scope, Sink, TargetError, TileEdit, TileReader, Tileset,
@@ -100,7 +100,8 @@ fn run(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
     let changed_scope = DirtyScope { zooms: tileset.scope.zooms.clone(), bbox: options.bbox.clone() };
     let mut sink = target.sink(OpenMode::Replace)?;
     sink.claim()?;
-    let before = refuse_other(target, &metadata.name, &tileset.layers)?;
+    let names = TilesetNames { name: metadata.name.clone(), layers: tileset.layers.clone(), may_have_more: false };
+    let before = refuse_other(target, &names)?;
     let publication = Publication::after(before.as_ref());
     tileset.before_manifest = target.before_manifest(before.as_ref(), &publication)?;
     metadata.manifest = published(metadata.manifest, &publication)?;

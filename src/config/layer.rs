@@ -11,7 +11,9 @@ use super::file::{
 use super::settings::{Check, LayerSettings};
 use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::changes::TrackOptions;
-use crate::postgis::{Cells, LayerKind, LayerOptions, Property, PropertySource, RowZooms, Simplify, TilePart};
+use crate::postgis::{
+    Cells, LayerKind, LayerOptions, Property, PropertySource, RowZooms, Simplify, TileFunction, TilePart,
+};
 use crate::sink::is_own_name;
 use crate::tile::{LayerId, Margin, Zoom, ZoomList};
 
@@ -41,6 +43,12 @@ struct Band {
     kind: LayerKind,
     filter: Option<String>,
     simplify: Option<Simplify>,
+}
+
+impl Band {
+    fn of_function(function: TileFunction) -> Band {
+        Band { properties: Some(Vec::new()), kind: LayerKind::Function(function), filter: None, simplify: None }
+    }
 }
 
 impl Check<'_> {
@@ -87,8 +95,11 @@ impl Check<'_> {
     ) -> Result<Vec<LayerSettings>, ConfigError> {
         let key = |field: &str| format!("layer[{}].{field}", layer.name);
         let margin = self.margin(layer, defaults)?;
-        let rows = self.rows(layer)?;
-        let columns = layer.key.clone().unwrap_or_default();
+        let function = self.function(layer)?;
+        let (rows, columns) = match &function {
+            Some(_) => (self.occupied(layer)?, Self::occupied_key()),
+            None => (self.rows(layer)?, layer.key.clone().unwrap_or_default()),
+        };
         if let Some(twice) = first_repeated(columns.iter()) {
             return Err(self.wrong(&key("key"), format!("names the column \"{twice}\" twice: name each column once")));
         }
@@ -100,11 +111,17 @@ impl Check<'_> {
                 geometry: track.geometry.clone(),
             })
             .collect();
-        let (budget, on_tile_error) = (self.budget(layer, defaults)?, self.on_tile_error(layer, defaults)?);
+        let (mut budget, on_tile_error) = (self.budget(layer, defaults)?, self.on_tile_error(layer, defaults)?);
+        if function.is_some() {
+            budget = budget.of_whole_tiles();
+        }
         let beyond = self.present("layer_defaults.beyond", layer.beyond.or(defaults.beyond))?;
         let row_zooms = RowZooms { min: layer.min_zoom.clone(), max: layer.max_zoom.clone() };
         let limit = fewest_features(layer, &zooms, &budget);
-        let bands = self.bands(layer, &zooms, limit, margin)?;
+        let bands = match function {
+            Some(function) => vec![(zooms, Band::of_function(function))],
+            None => self.bands(layer, &zooms, limit, margin)?,
+        };
         if bands.iter().all(|(_, band)| band.kind != LayerKind::Rows) {
             self.no_rank(layer)?;
         }

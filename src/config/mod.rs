@@ -6,7 +6,7 @@
 //! | `file` | the keys of a configuration file |
 //! | `values` | the values of all origins; the last origin that has a value wins |
 //! | `settings` | the values, checked, as the option structs of the parts |
-//! | `layer`, `rows`, `margin`, `budget`, `by_zoom`, `simplify`, `placeholders` | the checks of layers |
+//! | `layer`, `rows`, `function`, `margin`, `budget`, `by_zoom`, `simplify`, `placeholders` | the checks of layers |
 //! | `area` | the area of a tileset |
 //! | `memory` | how much memory the process may use |
 //! | `s3` | the checks of the section `[s3]` |
@@ -23,6 +23,7 @@ mod by_zoom;
 mod check;
 mod error;
 mod file;
+mod function;
 mod layer;
 mod margin;
 mod memory;

@@ -13,7 +13,7 @@ impl Check<'_> {
             (Some(table), None) => return Ok(Rows::Relation { schema: layer.schema.clone(), table: table.clone() }),
             (None, Some(sql)) => sql,
             (None, None) => {
-                let what = "is missing, and there is no sql: write table = \"…\", or sql = \"\"\"SELECT …\"\"\"";
+                let what = "is missing, and there is no sql and no function: write table = \"…\", sql = \"\"\"SELECT …\"\"\" or function = \"…\"";
                 return Err(self.wrong(&key("table"), what.to_owned()));
             }
             (Some(_), Some(_)) => {

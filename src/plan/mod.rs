@@ -45,6 +45,8 @@ pub struct PlanLayer {
     pub asks_each_tile: bool,
     /// The layer's statement is told its tiles, because the boxes of its features touch others, too.
     pub lists_tiles: bool,
+    /// What drawing a feature costs, compared with one that is a row of a table: at least 1.
+    pub feature_cost: u64,
     /// The footprints of its features.
     pub places: LayerFootprints,
     /// At zooms where features are cells that the survey did not count: the number of rows to gather.
@@ -58,7 +60,7 @@ impl PlanLayer {
     /// The cost of a feature at a zoom; a feature that is a row costs 1.
     fn weight(&self, zoom: Zoom) -> u64 {
         let cells = self.places.at(zoom).len().max(1) as u64;
-        self.rows.get(&zoom).map_or(1, |rows| rows / (GATHERED_ROWS_PER_FEATURE * cells)).max(1)
+        self.rows.get(&zoom).map_or(1, |rows| rows / (GATHERED_ROWS_PER_FEATURE * cells)).max(self.feature_cost)
     }
 }
 

@@ -58,6 +58,7 @@ fn layer(zooms: &str, buffer: u32, footprints: Footprints) -> PlanLayer {
         zooms: zooms.parse().unwrap(),
         margin: Margin::plain(4096, buffer),
         max_tile_features: ZoomLimits::everywhere(NonZeroU64::new(20)),
+        feature_cost: 1,
         places: LayerFootprints::Same(footprints),
         rows: BTreeMap::new(),
         asks_each_tile: false,

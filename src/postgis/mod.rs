@@ -31,8 +31,9 @@ pub use discover::{
 };
 pub use layer::{
     Beyond, Budget, Cells, Layer, LayerKind, LayerOptions, OnLargeTile, OnTileError, Property, PropertySource, Query,
-    QueryError, RowZooms, Rows, Simplify, TilePart, placeholder_in,
+    QueryError, ROW_NUMBER, RowZooms, Rows, Simplify, TileFunction, TilePart, placeholder_in,
 };
+pub(crate) use layer::{FunctionComment, ToldLayer};
 pub use probe::{LayerLocks, NamedLayers, Probed, Reads, Server, probe, probe_names};
 pub use render::{
     CacheLimits, PreparedLayer, RENDERING_VERSION, Renderer, RunLayers, Worker, verify_cached_rows, with_neighbourhood,

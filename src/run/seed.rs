@@ -8,11 +8,11 @@ use super::describe::{
     Before, IdentityKey, budgets, database, fingerprint, leaves_parts, manifest, metadata, names, vanishing,
 };
 use super::prepare::{Prepared, prepare, with_cached_rows};
-use super::target::{AnySink, Target, TilesBefore, refuse_other};
+use super::target::{AnySink, Target, TilesBefore, TilesetNames, refuse_other};
 use super::{CommandError, Job};
 use crate::manifest::{Manifest, Publication};
 use crate::pipeline::{self, BatchKind, PipelineError, PipelineOutcome, StoredBatch};
-use crate::postgis::{Reads, Renderer, RunLayers, Snapshot, verify_cached_rows};
+use crate::postgis::{LayerKind, Reads, Renderer, RunLayers, Snapshot, verify_cached_rows};
 use crate::report::{Event, Report, Requests, RunReport, RunStages, RunZoom};
 use crate::sink::{
     BeforeManifest, Described, Finished, OpenMode, RunKind, Scope, Sink, TargetError, Tileset, Unwritten,
@@ -90,12 +90,16 @@ struct Claimed {
 
 /// Opens the target for this run, and refuses that of another tileset.
 async fn claim(job: &Job) -> Result<Claimed, CommandError> {
-    let (target, name) = (job.target.clone(), job.settings.tileset.name.clone());
-    let layers: Vec<String> = job.settings.tileset.layers.iter().map(|layer| layer.options.name.clone()).collect();
+    let (target, tileset) = (job.target.clone(), &job.settings.tileset);
+    let names = TilesetNames {
+        name: tileset.name.clone(),
+        layers: tileset.layers.iter().map(|layer| layer.options.name.clone()).collect(),
+        may_have_more: tileset.layers.iter().any(|layer| matches!(layer.options.kind, LayerKind::Function(_))),
+    };
     aside(move || {
         let mut sink = target.sink(OpenMode::Replace)?;
         sink.claim()?;
-        let before = refuse_other(&target, &name, &layers)?;
+        let before = refuse_other(&target, &names)?;
         Ok(Claimed { sink, before })
     })
     .await?

@@ -20,6 +20,7 @@ mod by_zoom;
 mod cells;
 mod change_log;
 mod directory;
+mod functions;
 mod init;
 mod input;
 mod interrupted;

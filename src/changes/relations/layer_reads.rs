@@ -38,6 +38,12 @@ const CONTEXT: &str = "asking what a layer reads";
 /// Finds what a layer reads. Leaves a temporary view in the session's transaction.
 pub(in crate::changes) async fn layer_reads(session: &Session, layer: TrackedLayer<'_>) -> Result<LayerReads, Error> {
     let reader = DependencyReader { session, layer, may_make_views: may_make_views(session).await? };
+    if let Some(function) = layer.layer.function().filter(|_| layer.track.is_empty()) {
+        return Err(reader.not_trackable(
+            format!("PostgreSQL does not record what a function reads, so nobody can tell which changes show in what {} gives", function.signature()),
+            "Declare each table that it reads in [[layer.track]], with table and geometry, or run oar-tiles seed each time",
+        ));
+    }
     let own = reader.own_relation().await?;
     reader.check_trackable(&layer.layer.relation, &own.kind)?;
     let mut reads = LayerReads::default();
@@ -55,7 +61,9 @@ pub(in crate::changes) async fn layer_reads(session: &Session, layer: TrackedLay
         });
     }
     for track in layer.track {
-        let request = reader.declared_watch(track, &depends).await?;
+        // Of a table that a function reads, any column may decide what it gives.
+        let known = if layer.layer.function().is_some() { &[][..] } else { &depends };
+        let request = reader.declared_watch(track, known).await?;
         declared.insert(request.relation);
         reads.requests.push(request);
     }

@@ -174,6 +174,10 @@ pub(super) struct LayerSection {
     pub(super) table: Option<String>,
     pub(super) schema: Option<String>,
     pub(super) sql: Option<String>,
+    pub(super) function: Option<String>,
+    #[schemars(with = "Option<BTreeMap<String, serde_json::Value>>")]
+    pub(super) query: Option<toml::Table>,
+    pub(super) occupied: Option<String>,
     pub(super) geometry: Option<String>,
     pub(super) key: Option<Vec<String>>,
     pub(super) properties: Option<Properties>,

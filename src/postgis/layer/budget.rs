@@ -49,6 +49,13 @@ impl Budget {
         self.on_large_tile == OnLargeTile::Thin
     }
 
+    /// The budget of a layer whose tiles are stored as they come: no limit of features, and none are left out.
+    #[must_use]
+    pub fn of_whole_tiles(self) -> Budget {
+        let on_large_tile = if self.thins() { OnLargeTile::Warn } else { self.on_large_tile };
+        Budget { features: ZoomLimits::everywhere(None), on_large_tile, rank: None, ..self }
+    }
+
     /// The most features at each zoom, as an array parameter: zoom 0 first, NULL where a zoom has no limit.
     pub(in crate::postgis) fn max_features(&self) -> Vec<Option<i64>> {
         let limit = |zoom: Zoom| self.features.at(zoom).and_then(|limit| i64::try_from(limit.get()).ok());

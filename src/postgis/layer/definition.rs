@@ -3,7 +3,9 @@
 //! Every target holds a hash of this text. It is written out by hand, in the form that the first version had, so that renaming a type or a
 //! field cannot change it: another text would have every target seeded again.
 
-use super::{Beyond, BoundProperty, Budget, Cells, ComputedFrom, KeyColumn, Layer, RowZooms, Simplify, TilePart};
+use super::{
+    Beyond, BoundProperty, Budget, CalledFunction, Cells, ComputedFrom, KeyColumn, Layer, RowZooms, Simplify, TilePart,
+};
 use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::tile::{Margin, TileBounds, Zoom};
 
@@ -29,6 +31,7 @@ impl Layer {
         ) + &self.budget.definition(self.zooms.iter())
             + &self.row_zooms.definition()
             + &self.simplify.as_ref().map_or_else(String::new, Simplify::definition)
+            + &self.function.as_ref().map_or_else(String::new, CalledFunction::definition)
     }
 }
 
@@ -161,6 +164,7 @@ mod tests {
                 having: Some("count(*) > 1".to_owned()),
                 keeps_lone: true,
             }),
+            function: None,
             budget: Budget {
                 features: ZoomLimits::everywhere(None),
                 bytes: ZoomLimits::everywhere(std::num::NonZeroU64::new(500_000)),

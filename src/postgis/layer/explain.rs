@@ -24,17 +24,15 @@ pub(in crate::postgis) fn explain(error: Error, layer: &Layer) -> Error {
             ),
             source: Some(source),
         },
-        Error::Query { source, .. } if layer.asks_each_tile() && source.to_string().contains("mixed SRID") => {
-            Error::Layer {
-                layer: layer.name.clone(),
-                what: format!(
-                    "its query compares !bbox!, which is in EPSG:{} as its geometry {} is, with a geometry in another system",
-                    layer.shape.srid, layer.geometry
-                ),
-                next: "Bring it there: ST_Transform(!bbox!, …)".to_owned(),
-                source: Some(source),
-            }
-        }
+        Error::Query { source, .. } if layer.asks_box() && source.to_string().contains("mixed SRID") => Error::Layer {
+            layer: layer.name.clone(),
+            what: format!(
+                "its query compares !bbox!, which is in EPSG:{} as its geometry {} is, with a geometry in another system",
+                layer.shape.srid, layer.geometry
+            ),
+            next: "Bring it there: ST_Transform(!bbox!, …)".to_owned(),
+            source: Some(source),
+        },
         other => other,
     }
 }

@@ -7,6 +7,7 @@
 //! | `placement`, `edge`, `boxes` | where rows lie: reference systems, the edge at ±180°, boxes to search |
 //! | `budget` | limits of a tile |
 //! | `query/`, `query_values` | a query as the source of rows, and the values of its placeholders |
+//! | `function` | a function of the database that gives whole tiles |
 //! | `patchable` | which layers can be patched |
 //! | `explain` | errors of the database, told in terms of the settings |
 
@@ -15,6 +16,7 @@ mod budget;
 mod definition;
 mod edge;
 mod explain;
+mod function;
 mod options;
 mod patchable;
 mod placement;
@@ -26,13 +28,16 @@ use crate::tile::{LayerId, Margin, TileBounds, Zoom, ZoomLimits, ZoomList};
 
 pub use budget::{Budget, OnLargeTile, OnTileError};
 pub use edge::Beyond;
-pub use options::{Cells, LayerKind, LayerOptions, Property, PropertySource, RowZooms, Rows, Simplify, TilePart};
-pub use query::{Query, QueryError, placeholder_in};
+pub use options::{
+    Cells, LayerKind, LayerOptions, Property, PropertySource, RowZooms, Rows, Simplify, TileFunction, TilePart,
+};
+pub use query::{Query, QueryError, ROW_NUMBER, placeholder_in};
 
 pub(super) use boxes::{ROUNDING_UNITS, area_box, search_boxes, world_box};
 pub(super) use budget::{Rank, same_max_features};
 pub(super) use edge::{EdgeUnits, MAX_WRAPPED_HALVES};
 pub(super) use explain::explain;
+pub(crate) use function::{CalledFunction, FunctionComment, ToldLayer};
 pub(super) use placement::{Placement, Shape};
 pub(super) use query::{PIXEL_METRES, PlaceholderSql};
 pub(super) use query_values::{QueryValues, pixel, query_box};
@@ -98,6 +103,8 @@ pub struct Layer {
     pub(in crate::postgis) zooms: ZoomList,
     pub(in crate::postgis) margin: Margin,
     pub(in crate::postgis) kind: LayerKind,
+    /// The function that gives its tiles, if one does.
+    pub(in crate::postgis) function: Option<CalledFunction>,
     /// How its lines and polygons are simplified; `None` if they are drawn as they are.
     pub(in crate::postgis) simplify: Option<Simplify>,
     pub(in crate::postgis) budget: Budget,
@@ -149,10 +156,21 @@ impl Layer {
         self.query.is_some()
     }
 
-    /// True if the layer's query is run once for each tile, because it contains `!bbox!`.
+    /// True if the database is asked once for each tile: the layer's query contains `!bbox!`, or a function gives the tile.
     #[must_use]
     pub fn asks_each_tile(&self) -> bool {
+        self.asks_box() || self.function.is_some()
+    }
+
+    /// True if the layer's query contains `!bbox!`.
+    pub(in crate::postgis) fn asks_box(&self) -> bool {
         self.query.as_ref().is_some_and(Query::asks_box)
+    }
+
+    /// The function that gives its tiles; `None` if they are drawn from rows.
+    #[must_use]
+    pub(crate) fn function(&self) -> Option<&CalledFunction> {
+        self.function.as_ref()
     }
 
     /// True if the statement that renders the layer is told which tiles are planned: its features are lines and polygons, whose boxes touch
@@ -188,7 +206,7 @@ impl Layer {
     /// How its rows are gathered in cells; `None` if each row is a feature.
     pub(crate) fn cells(&self) -> Option<&Cells> {
         match &self.kind {
-            LayerKind::Rows => None,
+            LayerKind::Rows | LayerKind::Function(_) => None,
             LayerKind::Cells(cells) => Some(cells),
         }
     }

@@ -109,16 +109,26 @@ pub struct Cells {
     pub keeps_lone: bool,
 }
 
-/// What a layer draws as one feature.
-///
-/// A function in the database that returns MVT would be a third kind, `Function`: it replaces [`Rows`], needs no geometry column, key or
-/// properties, and is called once a tile.
+/// A function of the database that gives the MVT bytes of a tile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TileFunction {
+    /// Its name as SQL, with its schema or without; with the types of its arguments in parentheses if several functions have the name.
+    pub name: String,
+    /// What it is called with after the tile's address: an object as JSON text. `None` if nothing was configured.
+    pub query: Option<String>,
+    /// Whether the layer's rows say where tiles may be; if not, there is one row, which covers the world.
+    pub is_bounded: bool,
+}
+
+/// What a layer draws.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LayerKind {
-    /// Each row.
+    /// Each row as one feature.
     Rows,
-    /// The rows that lie in one cell of a grid.
+    /// The rows that lie in one cell of a grid as one feature.
     Cells(Cells),
+    /// Whatever a function gives, which is called once a tile. The layer's rows only say where tiles may be.
+    Function(TileFunction),
 }
 
 /// A layer as it is configured, at zooms at which it is drawn in the same way.

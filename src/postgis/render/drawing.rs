@@ -5,6 +5,7 @@ use tokio_postgres::types::Type;
 
 use super::areas::{Areas, query_tiles};
 use super::cells::CellColumns;
+use super::function::check_names;
 use super::miscounted::{miscounted, unselective};
 use super::prepared::PreparedLayer;
 use super::statements::{LayerStatements, RunLayers};
@@ -59,6 +60,9 @@ impl<'a> BatchDrawing<'a> {
 
     /// One layer's part of some areas. For a query that runs once for each tile, all of these tiles are in the result, empty ones too.
     pub(in crate::postgis) async fn layer(self, work: LayerAreas<'_>, tiles: &mut Tiles) -> Result<LayerCount, Error> {
+        if let Some(function) = self.probed(work.index).function() {
+            return self.call(work, function, tiles).await;
+        }
         let layer = self.probed(work.index).id;
         let mut drawn = 0;
         let each = |row: &Row| {
@@ -188,6 +192,11 @@ impl<'a> BatchDrawing<'a> {
         for (index, planned) in batch.layers.iter().enumerate().filter(|(_, planned)| planned.tiles > 0) {
             let max_features = &self.probed(index).budget.max_features();
             let mut found = 0;
+            if let Some(function) = self.probed(index).function() {
+                let work = LayerAreas { index, areas: &batch.areas, max_features, candidates: Candidates::Found };
+                self.call(work, function, &mut Tiles::new()).await?;
+                continue;
+            }
             for (areas, candidates) in self.statements(index).parts(&batch.areas) {
                 found += self.rows(LayerAreas { index, areas: &areas, max_features, candidates }, |_row| ()).await?;
             }
@@ -221,11 +230,12 @@ impl<'a> BatchDrawing<'a> {
             if !right {
                 return Err(miscounted(layer, planned.tiles, found.tiles, near()));
             }
-            if layer.asks_each_tile() && batch.planned == Planned::Occupied && found.features > planned.features {
+            if layer.asks_box() && batch.planned == Planned::Occupied && found.features > planned.features {
                 return Err(unselective(layer, *planned, found, &near()));
             }
         }
         self.repeats(batch, &mut tiles).await?;
+        check_names(self.layers.all(), &tiles)?;
         Ok(tiles.into_values().collect())
     }
 
@@ -314,7 +324,7 @@ fn halves(areas: &[Area]) -> Option<(Vec<Area>, Vec<Area>)> {
 
 /// The tile with a number in the statements: zoom above bit 58, column above bit 29, TMS row.
 #[expect(clippy::cast_sign_loss, reason = "each part is masked to its bits")]
-fn coord(place: i64) -> TileCoord {
+pub(super) fn coord(place: i64) -> TileCoord {
     const LOW: i64 = (1 << 29) - 1;
     let zoom = Zoom::new((place >> 58) as u8 & 0x1f).unwrap_or(Zoom::MAX);
     TileCoord::from_tms(zoom, (place >> 29 & LOW) as u32, (place & LOW) as u32)

@@ -15,6 +15,7 @@
 //! | `checks` | such tiles compared with those that the database draws |
 //! | `neighbourhood` | caching the rows near changed positions |
 //! | `repeats` | tiles with the same content as another one |
+//! | `function` | tiles that a function of the database gives |
 //! | `fit` | tiles thinned to their budget of bytes |
 //! | `miscounted`, `version` | errors for other tiles than planned; the rendering version |
 
@@ -24,6 +25,7 @@ mod cells;
 mod checks;
 mod drawing;
 mod fit;
+mod function;
 mod miscounted;
 mod neighbourhood;
 mod prepared;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::prepared::PreparedLayer;
+use crate::postgis::layer::Layer;
 use crate::postgis::sql::{self, Candidates};
 use crate::source::RenderedTile;
 use crate::tile::{Area, TileCoord};
@@ -76,7 +77,7 @@ pub(in crate::postgis) struct LayerStatements {
     pub(in crate::postgis) prepared: PreparedLayer,
     /// The statement over [`Candidates::Found`].
     found: String,
-    /// The statement over [`Candidates::Touching`]; `None` for cells.
+    /// The statement over [`Candidates::Touching`]; `None` for cells and functions.
     touching: Option<String>,
     /// The statement over [`Candidates::Counted`]; `None` if no cells were counted.
     counted: Option<String>,
@@ -88,7 +89,7 @@ impl LayerStatements {
         LayerStatements {
             prepared: prepared.clone(),
             found: statement(Candidates::Found),
-            touching: prepared.layer().cells().is_none().then(|| statement(Candidates::Touching)),
+            touching: is_drawn_by_row(prepared.layer()).then(|| statement(Candidates::Touching)),
             counted: prepared.counts().map(|_| statement(Candidates::Counted)),
         }
     }
@@ -116,4 +117,8 @@ impl LayerStatements {
         };
         other.unwrap_or(&self.found)
     }
+}
+
+fn is_drawn_by_row(layer: &Layer) -> bool {
+    layer.cells().is_none() && layer.function().is_none()
 }

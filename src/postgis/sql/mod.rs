@@ -7,6 +7,7 @@ mod bounds;
 mod cached_rows;
 mod cells;
 mod edge;
+mod function;
 mod locks;
 mod render;
 mod simplify;
@@ -24,6 +25,7 @@ pub(super) use cells::{
     AggregateFunction, FoldedValue, ValueKind, calls, fold_types, needs_only_counts, needs_only_folds,
 };
 pub(super) use edge::rows_beyond;
+pub(super) use function::call;
 pub(super) use locks::read_statements;
 pub(super) use render::{Candidates, render, warm};
 pub(super) use survey::{positions, skipped, survey};

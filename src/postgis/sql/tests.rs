@@ -35,6 +35,7 @@ fn points() -> Layer {
         zooms: "0-14".parse().unwrap(),
         margin: Margin::plain(4096, 64),
         kind: LayerKind::Rows,
+        function: None,
         budget: Budget {
             features: ZoomLimits::everywhere(None),
             bytes: ZoomLimits::everywhere(std::num::NonZeroU64::new(500_000)),

@@ -17,7 +17,7 @@ use crate::config::JobSettings;
 use crate::encode::PACKING_VERSION;
 use crate::manifest::{DatabaseMark, DrawingVersions, Manifest, Region, fingerprint_of};
 use crate::pipeline::PipelineOutcome;
-use crate::postgis::{Layer, RENDERING_VERSION};
+use crate::postgis::{FunctionComment, Layer, RENDERING_VERSION, ToldLayer};
 use crate::sink::{Described, GENERATOR, Metadata, Scope, VectorLayer};
 use crate::tile::{Coverage, LayerId, LonLatBox, TileCoord, ZoomList};
 
@@ -218,18 +218,33 @@ pub(crate) fn metadata(
         let zooms = || zooms.iter().filter(|zoom| layer.zooms().contains(*zoom));
         Some((zooms().next()?.get(), zooms().next_back()?.get()))
     };
-    let vector_layer = |layer: &Layer| {
-        let (minzoom, maxzoom) = drawn(layer)?;
+    let vector_layers = |layer: &Layer| {
+        let Some((minzoom, maxzoom)) = drawn(layer) else { return Vec::new() };
+        let told = layer.function().map_or(&[][..], |function| &function.told().vector_layers);
+        if !told.is_empty() {
+            let within = |zoom: u8| zoom.clamp(minzoom, maxzoom);
+            let one = |told: &ToldLayer| VectorLayer {
+                id: told.id.clone(),
+                description: told.description.clone(),
+                minzoom: within(told.minzoom.unwrap_or(minzoom)),
+                maxzoom: within(told.maxzoom.unwrap_or(maxzoom)),
+                fields: told.fields.iter().map(|(name, kind)| (name.clone(), kind.clone().into())).collect(),
+            };
+            return told.iter().map(one).collect();
+        }
         let fields = layer.fields().map(|(name, kind)| (name.to_owned(), kind.into())).collect();
-        Some(VectorLayer { id: layer.name().to_owned(), description: String::new(), minzoom, maxzoom, fields })
+        vec![VectorLayer { id: layer.name().to_owned(), description: String::new(), minzoom, maxzoom, fields }]
+    };
+    let told = |of: fn(&FunctionComment) -> &Option<String>| {
+        layers.iter().filter_map(|layer| of(layer.function()?.told()).clone()).next()
     };
     let bounds = before.and_then(|before| before.bounds).map_or(bounds, |old| bounds.joined(old));
     Ok(Metadata {
         name: tileset.name.clone(),
-        description: tileset.description.clone(),
-        attribution: tileset.attribution.clone(),
+        description: tileset.description.clone().or_else(|| told(|comment| &comment.description)),
+        attribution: tileset.attribution.clone().or_else(|| told(|comment| &comment.attribution)),
         version: tileset.version.clone(),
-        vector_layers: merged(layers.iter().filter_map(|layer| vector_layer(layer))),
+        vector_layers: merged(layers.iter().flat_map(|layer| vector_layers(layer))),
         zooms,
         bounds,
         manifest: serde_json::to_string(manifest).map_err(std::io::Error::from)?,

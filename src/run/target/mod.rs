@@ -31,7 +31,7 @@ use crate::sink::{
 };
 use crate::stop::Stop;
 
-pub(crate) use other_tileset::refuse_other;
+pub(crate) use other_tileset::{TilesetNames, refuse_other};
 pub(crate) use shrink::{TilesBefore, refuse_shrink};
 pub(crate) use sink::AnySink;
 pub(crate) use unfinished::{regions_to_seed, unmendable};

@@ -5,14 +5,22 @@ use crate::manifest::{Publication, publication_of};
 use crate::run::CommandError;
 use crate::sink::{Described, GENERATOR, ReadError};
 
-/// Refuses to replace a target of another tileset than the one called `name` with the layers `layers`, unless that is forced. An archive
+/// What a run calls its tileset.
+#[derive(Debug, Clone)]
+pub(crate) struct TilesetNames {
+    /// Its name.
+    pub(crate) name: String,
+    /// The names of its layers.
+    pub(crate) layers: Vec<String>,
+    /// True if tiles may have layers of other names, because a function of the database gives them.
+    pub(crate) may_have_more: bool,
+}
+
+/// Refuses to replace a target of another tileset than the wanted one, unless that is forced. An archive
 /// is another tileset's if its name differs, or if it has none of the layers. A directory or a prefix is recognized by its fingerprint
 /// when it is opened; here it is refused if it has none of the layers. Returns the publication that it shows. May wait for a server.
-pub(crate) fn refuse_other(
-    target: &Target,
-    name: &str,
-    layers: &[String],
-) -> Result<Option<Publication>, CommandError> {
+pub(crate) fn refuse_other(target: &Target, wanted: &TilesetNames) -> Result<Option<Publication>, CommandError> {
+    let TilesetNames { name, layers, may_have_more } = wanted;
     let is_archive = target.is_archive();
     // A new version shares nothing with the one before.
     if target.targets.forces() || !is_archive && target.targets.writes_versions() {
@@ -40,10 +48,12 @@ pub(crate) fn refuse_other(
             Ok(None)
         };
     }
-    let has_another_name = is_archive && described.name.as_deref().is_some_and(|theirs| theirs != name);
+    let has_another_name = is_archive && described.name.as_deref().is_some_and(|theirs| theirs != *name);
     let theirs = &described.vector_layers;
-    let shares_none =
-        !layers.is_empty() && !theirs.is_empty() && !theirs.iter().any(|layer| layers.contains(&layer.id));
+    let shares_none = !may_have_more
+        && !layers.is_empty()
+        && !theirs.is_empty()
+        && !theirs.iter().any(|layer| layers.contains(&layer.id));
     if is_ours(&described) && (has_another_name || shares_none) {
         return Err(CommandError::OtherTileset { target: target.to_string(), found: tileset_of(&described), wanted });
     }

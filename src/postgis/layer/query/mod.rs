@@ -85,6 +85,9 @@ pub enum QueryError {
     },
 }
 
+/// The column of a [numbered](Query::numbered) query.
+pub const ROW_NUMBER: &str = "oar_tiles_row";
+
 /// The placeholders, for messages.
 const KNOWN: &str = "!bbox!, !zoom!, !pixel_width!, !pixel_height!, !scale_denominator!";
 
@@ -115,6 +118,15 @@ impl Query {
             () => None,
         };
         Ok(Query { pieces, limit })
+    }
+
+    /// The same query with a column [`ROW_NUMBER`] before its own, which tells its rows apart.
+    #[must_use]
+    pub fn numbered(self) -> Query {
+        let begin = format!("SELECT row_number() OVER () AS {ROW_NUMBER}, oar_tiles_given.* FROM (\n");
+        let end = "\n) AS oar_tiles_given".to_owned();
+        let pieces = std::iter::once(QueryPiece::Text(begin)).chain(self.pieces).chain([QueryPiece::Text(end)]);
+        Query { pieces: pieces.collect(), limit: self.limit }
     }
 
     fn asks(&self, placeholder: Placeholder) -> bool {

@@ -90,7 +90,7 @@ impl LayerProbe<'_> {
                 ));
             }
         };
-        if layer.asks_each_tile() && layer.shape.geography {
+        if layer.asks_box() && layer.shape.geography {
             return Err(self.error(
                 format!(
                     "its query has !bbox!, and {} is of type geography, whose boxes are no boxes of tiles",
@@ -99,7 +99,7 @@ impl LayerProbe<'_> {
                 "Give geometries, such as location::geometry, and compare !bbox! with them".to_owned(),
             ));
         }
-        if layer.asks_each_tile() && !matches!(srid, 3857 | 4326) {
+        if layer.asks_box() && !matches!(srid, 3857 | 4326) {
             return Err(self.error(
                 format!("its query has !bbox!, and {} is in EPSG:{srid}: a tile is a box in EPSG:3857 and EPSG:4326 only", layer.geometry),
                 format!("Give ST_Transform({}, 3857). Without !bbox!, any system will do, and the index is used all the same", layer.geometry),
@@ -127,7 +127,7 @@ impl LayerProbe<'_> {
         let reads_all = !asks_zoom || layer.cells().is_some_and(|cells| cells.keeps_lone);
         let zooms: Vec<Zoom> = layer.zooms.iter().take(if asks_zoom { usize::MAX } else { 1 }).collect();
         // !bbox! has to be in the reference system of the geometries, which is not known yet: one system is tried after the other.
-        let systems: &[i32] = if layer.asks_each_tile() { &[3857, 4326] } else { &[3857] };
+        let systems: &[i32] = if layer.asks_box() { &[3857, 4326] } else { &[3857] };
         let mut failed = None;
         for srid in systems {
             layer.shape.srid = *srid;

@@ -1,13 +1,15 @@
 //! Probes one layer: whether its relation, columns, key and expressions exist and fit.
 
 mod expressions;
+mod function;
 mod geometry;
 mod patchable;
 
 use super::query::query_relation;
 use super::relation::{Column, Relation, RelationKind, RelationName, look_up, nearest};
 use crate::postgis::layer::{
-    BoundProperty, ComputedFrom, KeyColumn, Layer, LayerOptions, Property, PropertySource, Query, Rows, Shape,
+    BoundProperty, ComputedFrom, KeyColumn, Layer, LayerKind, LayerOptions, Property, PropertySource, Query, Rows,
+    Shape,
 };
 use crate::postgis::session::{Error, Session, quoted};
 
@@ -74,6 +76,10 @@ impl<'a> LayerProbe<'a> {
             Rows::Relation { .. } => None,
             Rows::Query(query) => Some(query.clone()),
         };
+        let function = match &options.kind {
+            LayerKind::Function(function) => Some(self.function(function).await?),
+            LayerKind::Rows | LayerKind::Cells(_) => None,
+        };
         let mut layer = Layer {
             name: options.name.clone(),
             id: options.id,
@@ -94,6 +100,7 @@ impl<'a> LayerProbe<'a> {
             zooms: options.zooms.clone(),
             margin: options.margin,
             kind: options.kind.clone(),
+            function,
             simplify: options.simplify.clone(),
             budget: options.budget.clone(),
             rank: None,
@@ -254,7 +261,11 @@ impl NamedLayer<'_> {
                 "Leave the others out with where, or draw the layer in cells with [layer.aggregate]".to_owned(),
             ));
         }
-        probe.unique_key(&layer, &relation).await?;
+        if let Some(function) = layer.function() {
+            warnings.extend(probe.volatile(function).await?);
+        } else {
+            probe.unique_key(&layer, &relation).await?;
+        }
         warnings.extend(layer.probe_beyond(probe.session).await?);
         if let Some(limit) = layer.query.as_ref().filter(|query| query.asks_box()).and_then(Query::limit) {
             warnings.push(format!(

@@ -1,0 +1,98 @@
+//! A function of the database that gives whole tiles, as it was found there.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// A function that is called once a tile.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct CalledFunction {
+    /// Its schema and name, quoted.
+    pub(in crate::postgis) name: String,
+    /// The types of its arguments.
+    pub(in crate::postgis) arguments: Vec<String>,
+    /// What it is called with after the tile's address, as JSON text; `None` if it takes nothing more.
+    pub(in crate::postgis) query: Option<String>,
+    /// A hash of its text in the database.
+    pub(in crate::postgis) body: String,
+    /// What its comment says of its tiles.
+    pub(in crate::postgis) told: FunctionComment,
+    /// Whether the layer's rows say where tiles may be.
+    pub(in crate::postgis) is_bounded: bool,
+}
+
+/// The comment of a function, if it is an object in the form of TileJSON. Members that are not read are left out.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(crate) struct FunctionComment {
+    /// What the tiles show.
+    pub(crate) description: Option<String>,
+    /// Whom to credit.
+    pub(crate) attribution: Option<String>,
+    /// The layers in its tiles (TileJSON 3.0.0, section 3.3).
+    pub(crate) vector_layers: Vec<ToldLayer>,
+    /// The kind of its tiles, as HTTP calls it.
+    pub(crate) content_type: Option<String>,
+}
+
+/// A layer that a function's comment describes.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(crate) struct ToldLayer {
+    /// Its name in the tile.
+    pub(crate) id: String,
+    /// What it shows.
+    pub(crate) description: String,
+    /// The first zoom at which it is drawn.
+    pub(crate) minzoom: Option<u8>,
+    /// The last one.
+    pub(crate) maxzoom: Option<u8>,
+    /// The names of its properties, each with its type or another description.
+    pub(crate) fields: BTreeMap<String, String>,
+}
+
+impl FunctionComment {
+    /// Reads a comment; one that is no such object says nothing.
+    pub(in crate::postgis) fn read(comment: Option<&str>) -> FunctionComment {
+        comment.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    }
+}
+
+impl CalledFunction {
+    /// What its comment says of its tiles.
+    pub(crate) fn told(&self) -> &FunctionComment {
+        &self.told
+    }
+
+    /// Whether the layer's rows say where tiles may be; if not, it is called for every tile.
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.is_bounded
+    }
+
+    /// Its name and the types of its arguments.
+    pub(crate) fn signature(&self) -> String {
+        format!("{}({})", self.name, self.arguments.join(", "))
+    }
+
+    /// Everything of the function that decides the bytes of its tiles, for the fingerprint.
+    pub(in crate::postgis) fn definition(&self) -> String {
+        let CalledFunction { query, body, .. } = self;
+        format!("given by {} with {query:?}, whose text is {body}", self.signature())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comment_is_read_if_it_is_an_object_of_tilejson() {
+        let text =
+            r#"{"description": "Trees", "tiles": [1], "vector_layers": [{"id": "trees", "fields": {"n": "Number"}}]}"#;
+        let told = FunctionComment::read(Some(text));
+        assert_eq!((told.description.as_deref(), told.vector_layers[0].id.as_str()), (Some("Trees"), "trees"));
+        for nothing in [None, Some("Trees of the town"), Some("[1]"), Some(r#"{"vector_layers": 3}"#)] {
+            assert_eq!(FunctionComment::read(nothing), FunctionComment::default(), "{nothing:?}");
+        }
+    }
+}
