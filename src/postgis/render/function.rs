@@ -84,7 +84,7 @@ fn given_tile(layer: &Layer, function: &CalledFunction, tile: TileCoord, bytes: 
     let what = match unpacked(bytes) {
         Ok((mvt, features)) => {
             let layers = vec![RenderedLayer { layer: layer.id(), bytes: mvt.len() }];
-            return Ok(RenderedTile { layers, features, mvt, ..RenderedTile::empty(tile) });
+            return Ok(RenderedTile { mvt, layers, features, ..RenderedTile::empty(tile) });
         }
         Err(what) => what,
     };

@@ -236,7 +236,7 @@ pub(crate) fn metadata(
         vec![VectorLayer { id: layer.name().to_owned(), description: String::new(), minzoom, maxzoom, fields }]
     };
     let told = |of: fn(&FunctionComment) -> &Option<String>| {
-        layers.iter().filter_map(|layer| of(layer.function()?.told()).clone()).next()
+        layers.iter().find_map(|layer| of(layer.function()?.told()).clone())
     };
     let bounds = before.and_then(|before| before.bounds).map_or(bounds, |old| bounds.joined(old));
     Ok(Metadata {
