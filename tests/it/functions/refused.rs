@@ -84,7 +84,7 @@ fn a_role_needs_execute_and_usage_alone() {
     let as_role = || {
         let mut command = program();
         command.args(["seed", "--progress", "none", "--config", &config, "--output"]).arg(&target);
-        run(command.env("DATABASE_URL", &world.db.url.replace("oar_tiles@", &format!("{role}@"))))
+        run(command.env("DATABASE_URL", world.db.url.replace("oar_tiles@", &format!("{role}@"))))
     };
     let signature = "\"hidden\".\"places\"(int4, int4, int4)";
     as_role().fails(2, &["may not use the schema \"hidden\"", "Run GRANT USAGE ON SCHEMA \"hidden\" TO "]);

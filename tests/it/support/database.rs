@@ -34,9 +34,9 @@ pub(crate) fn with_database(url: &str, name: &str) -> String {
 impl Db {
     /// A new database with PostGIS.
     pub(crate) fn new() -> Db {
-        super::say_failures_at_once();
         // Copied from one that has it: a fifth of the time.
         static TEMPLATE: OnceLock<String> = OnceLock::new();
+        super::say_failures_at_once();
         let template = TEMPLATE.get_or_init(|| {
             let name = format!("test_{}_postgis", std::process::id());
             let runtime = runtime();

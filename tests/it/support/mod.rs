@@ -64,7 +64,7 @@ pub(crate) fn say_failures_at_once() {
         std::panic::set_hook(Box::new(move |panic| {
             let thread = std::thread::current();
             // Not by eprintln!, which the harness captures.
-            let _ = writeln!(std::io::stderr(), "FAILURE in {}: {panic}", thread.name().unwrap_or("a thread"));
+            drop(writeln!(std::io::stderr(), "FAILURE in {}: {panic}", thread.name().unwrap_or("a thread")));
             default(panic);
         }));
     });
