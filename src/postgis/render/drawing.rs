@@ -5,7 +5,7 @@ use tokio_postgres::types::Type;
 
 use super::areas::{Areas, query_tiles};
 use super::cells::CellColumns;
-use super::function::check_names;
+use super::function::{call, check_names};
 use super::miscounted::{miscounted, unselective};
 use super::prepared::PreparedLayer;
 use super::statements::{LayerStatements, RunLayers};
@@ -60,8 +60,8 @@ impl<'a> BatchDrawing<'a> {
 
     /// One layer's part of some areas. For a query that runs once for each tile, all of these tiles are in the result, empty ones too.
     pub(in crate::postgis) async fn layer(self, work: LayerAreas<'_>, tiles: &mut Tiles) -> Result<LayerCount, Error> {
-        if let Some(function) = self.probed(work.index).function() {
-            return self.call(work, function, tiles).await;
+        if self.probed(work.index).function().is_some() {
+            return call(self.session(), self.probed(work.index), work.index, work.areas, tiles).await;
         }
         let layer = self.probed(work.index).id;
         let mut drawn = 0;
@@ -192,9 +192,8 @@ impl<'a> BatchDrawing<'a> {
         for (index, planned) in batch.layers.iter().enumerate().filter(|(_, planned)| planned.tiles > 0) {
             let max_features = &self.probed(index).budget.max_features();
             let mut found = 0;
-            if let Some(function) = self.probed(index).function() {
-                let work = LayerAreas { index, areas: &batch.areas, max_features, candidates: Candidates::Found };
-                self.call(work, function, &mut Tiles::new()).await?;
+            if self.probed(index).function().is_some() {
+                call(self.session(), self.probed(index), index, &batch.areas, &mut Tiles::new()).await?;
                 continue;
             }
             for (areas, candidates) in self.statements(index).parts(&batch.areas) {
@@ -324,7 +323,7 @@ fn halves(areas: &[Area]) -> Option<(Vec<Area>, Vec<Area>)> {
 
 /// The tile with a number in the statements: zoom above bit 58, column above bit 29, TMS row.
 #[expect(clippy::cast_sign_loss, reason = "each part is masked to its bits")]
-pub(super) fn coord(place: i64) -> TileCoord {
+fn coord(place: i64) -> TileCoord {
     const LOW: i64 = (1 << 29) - 1;
     let zoom = Zoom::new((place >> 58) as u8 & 0x1f).unwrap_or(Zoom::MAX);
     TileCoord::from_tms(zoom, (place >> 29 & LOW) as u32, (place & LOW) as u32)

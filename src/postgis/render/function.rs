@@ -7,28 +7,29 @@ use tokio_postgres::types::Type;
 
 use super::Tiles;
 use super::areas::query_tiles;
-use super::drawing::{BatchDrawing, LayerAreas, coord};
 use super::statements::LayerStatements;
 use crate::encode::Gunzip;
 use crate::mvt;
 use crate::postgis::layer::{CalledFunction, Layer, OnTileError};
-use crate::postgis::session::{Error, Param, area_name};
+use crate::postgis::session::{Error, Param, Session, area_name};
 use crate::postgis::sql;
 use crate::source::{Note, Noted, RenderedLayer, RenderedTile};
-use crate::tile::{LayerCount, Order, TileCoord};
+use crate::tile::{Area, LayerCount, Order, TileCoord};
 
-/// The tiles of a statement as arrays: zoom, column, row.
+/// The tiles of a statement, and the same as arrays.
 #[derive(Default)]
-struct TileColumns {
-    places: Vec<i64>,
+struct CalledTiles {
+    tiles: Vec<TileCoord>,
+    numbers: Vec<i32>,
     zooms: Vec<i32>,
     x: Vec<i32>,
     y: Vec<i32>,
 }
 
-impl TileColumns {
+impl CalledTiles {
     fn add(&mut self, tile: TileCoord) {
-        self.places.push(Order::ZoomColumnTmsRow.place(tile).cast_signed());
+        self.numbers.push(i32::try_from(self.tiles.len()).unwrap_or(i32::MAX));
+        self.tiles.push(tile);
         self.zooms.push(tile.zoom().get().into());
         // Below 2^22 at every zoom.
         self.x.push(tile.x().cast_signed());
@@ -36,47 +37,49 @@ impl TileColumns {
     }
 }
 
-impl BatchDrawing<'_> {
-    /// Calls the layer's function for each tile of some areas. All of these tiles are in the result, empty ones too.
-    pub(super) async fn call(
-        self,
-        work: LayerAreas<'_>,
-        function: &CalledFunction,
-        tiles: &mut Tiles,
-    ) -> Result<LayerCount, Error> {
-        let layer = self.probed(work.index);
-        let mut columns = TileColumns::default();
-        for rect in work.areas.iter().flat_map(|area| query_tiles(area, work.index)) {
-            rect.iter().for_each(|tile| columns.add(tile));
-        }
-        let mut params: Vec<Param<'_>> = vec![
-            (&columns.places, Type::INT8_ARRAY),
-            (&columns.zooms, Type::INT4_ARRAY),
-            (&columns.x, Type::INT4_ARRAY),
-            (&columns.y, Type::INT4_ARRAY),
-        ];
-        if let Some(query) = &function.query {
-            params.push((query, Type::TEXT));
-        }
-        let context = || match (work.areas, work.areas.first()) {
-            ([_], Some(area)) => format!("layer \"{}\", {}", layer.name(), area_name(&area.rect)),
-            (_, Some(area)) => format!("layer \"{}\", {} and others", layer.name(), area_name(&area.rect)),
-            _ => format!("layer \"{}\"", layer.name()),
-        };
-        let mut count = LayerCount::default();
-        let each = |row: &Row| {
-            let (place, bytes): (i64, Option<&[u8]>) = (row.get(0), row.get(1));
-            let tile = given_tile(layer, function, coord(place), bytes.unwrap_or_default())?;
-            count.features += tile.features;
-            count.tiles += 1;
-            match tiles.insert(place, tile) {
-                None => Ok(()),
-                Some(_) => Err(wrong_tile(layer, function, coord(place), "gave several rows")),
-            }
-        };
-        self.session().each(&context(), &sql::call(function), &params, each).await?;
-        Ok(count)
+/// Calls a layer's function for each tile of some areas. `index` is that of the layer. All of these tiles are in the result, empty ones too.
+pub(super) async fn call(
+    session: &Session,
+    layer: &Layer,
+    index: usize,
+    areas: &[Area],
+    tiles: &mut Tiles,
+) -> Result<LayerCount, Error> {
+    let Some(function) = layer.function() else { return Ok(LayerCount::default()) };
+    let mut called = CalledTiles::default();
+    for rect in areas.iter().flat_map(|area| query_tiles(area, index)) {
+        rect.iter().for_each(|tile| called.add(tile));
     }
+    let mut params: Vec<Param<'_>> = vec![
+        (&called.numbers, Type::INT4_ARRAY),
+        (&called.zooms, Type::INT4_ARRAY),
+        (&called.x, Type::INT4_ARRAY),
+        (&called.y, Type::INT4_ARRAY),
+    ];
+    if let Some(query) = &function.query {
+        params.push((query, Type::TEXT));
+    }
+    let context = || match (areas, areas.first()) {
+        ([_], Some(area)) => format!("layer \"{}\", {}", layer.name(), area_name(&area.rect)),
+        (_, Some(area)) => format!("layer \"{}\", {} and others", layer.name(), area_name(&area.rect)),
+        _ => format!("layer \"{}\"", layer.name()),
+    };
+    let mut count = LayerCount::default();
+    let each = |row: &Row| {
+        let (number, bytes): (i32, Option<&[u8]>) = (row.get(0), row.get(1));
+        let Some(coord) = usize::try_from(number).ok().and_then(|number| called.tiles.get(number)) else {
+            return Ok(());
+        };
+        let tile = given_tile(layer, function, *coord, bytes.unwrap_or_default())?;
+        count.features += tile.features;
+        count.tiles += 1;
+        match tiles.insert(Order::ZoomColumnTmsRow.place(*coord).cast_signed(), tile) {
+            None => Ok(()),
+            Some(_) => Err(wrong_tile(layer, function, *coord, "gave several rows")),
+        }
+    };
+    session.each(&context(), &sql::call(function), &params, each).await?;
+    Ok(count)
 }
 
 /// The tile that a function gave.
