@@ -84,7 +84,7 @@ fn a_bad_value_is_answered_with_its_key_and_origin() {
         (
             "[[layer]]\nname=\"a\"",
             "layer[a].table",
-            "is missing, and there is no sql: write table = \"…\", or sql = \"\"\"SELECT …\"\"\"",
+            "is missing, and there is no sql and no function: write table = \"…\", sql = \"\"\"SELECT …\"\"\" or function = \"…\"",
         ),
         (
             "[[layer]]\nname=\"a\"\ntable=\"t\"\nsql=\"SELECT 1\"",

@@ -27,7 +27,7 @@ fn a_query_that_is_none_or_not_one_is_refused() {
             "",
             &[
                 "layer[mills].table (from ",
-                "): is missing, and there is no sql: write table = \"…\", or sql = \"\"\"SELECT …\"\"\"\n",
+                "): is missing, and there is no sql and no function: write table = \"…\", sql = \"\"\"SELECT …\"\"\" or function = \"…\"\n",
             ],
         ),
         (
