@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgAction, Args};
 
 use super::SettingFlags;
 
@@ -13,6 +13,9 @@ use super::SettingFlags;
 pub struct Doctor {
     /// Target to look at [default: the output in the configuration]
     pub target: Option<String>,
+    /// Only this tileset, if the configuration has several; repeat the flag for several tilesets [default: all]
+    #[arg(long, value_name = "NAME", action = ArgAction::Append, conflicts_with = "target")]
+    pub tileset: Vec<String>,
     /// Configuration file [env: OAR_TILES_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -35,6 +38,6 @@ impl Doctor {
     #[must_use]
     pub fn given(&self) -> SettingFlags {
         let (config, database_url) = (self.config.clone(), self.database_url.clone());
-        SettingFlags { config, database_url, ..SettingFlags::default() }
+        SettingFlags { config, database_url, tileset: self.tileset.clone(), ..SettingFlags::default() }
     }
 }

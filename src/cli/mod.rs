@@ -127,6 +127,9 @@ pub struct SettingFlags {
     /// Use only this layer; repeat the flag for several layers
     #[arg(long, value_name = "NAME", action = ArgAction::Append)]
     pub layer: Vec<String>,
+    /// Only this tileset, if the configuration has several; repeat the flag for several tilesets [default: all]
+    #[arg(long, value_name = "NAME", action = ArgAction::Append)]
+    pub tileset: Vec<String>,
     /// Database sessions that render in parallel; 0: one for each CPU [env: OAR_TILES_WORKERS]
     #[arg(long, value_name = "N")]
     pub workers: Option<u16>,
@@ -269,6 +272,9 @@ pub struct Verify {
     /// Compare only this layer, if the target was seeded with the same --layer; repeat the flag for several layers
     #[arg(long, value_name = "NAME", action = ArgAction::Append, requires = "database")]
     pub layer: Vec<String>,
+    /// Compare with this tileset, if the configuration has several [default: the one whose output the target is]
+    #[arg(long, value_name = "NAME")]
+    pub tileset: Option<String>,
     /// Database sessions that render in parallel; 0: one for each CPU [env: OAR_TILES_WORKERS]
     #[arg(long, value_name = "N", requires = "database")]
     pub workers: Option<u16>,
@@ -283,6 +289,7 @@ impl Verify {
             config,
             database_url,
             layer: self.layer.clone(),
+            tileset: self.tileset.iter().cloned().collect(),
             workers: self.workers,
             ..SettingFlags::default()
         }

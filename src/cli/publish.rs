@@ -19,6 +19,9 @@ pub struct Publish {
     /// Use only this layer, if the target was seeded with the same --layer; repeat the flag for several layers
     #[arg(long, value_name = "NAME", action = ArgAction::Append)]
     pub layer: Vec<String>,
+    /// Only this tileset, if the configuration has several; repeat the flag for several tilesets [default: all]
+    #[arg(long, value_name = "NAME", action = ArgAction::Append)]
+    pub tileset: Vec<String>,
     /// Switch back to the version before the current one
     #[arg(long)]
     pub rollback: bool,
@@ -38,6 +41,7 @@ impl Publish {
             config: self.config.clone(),
             output: self.output.clone(),
             layer: self.layer.clone(),
+            tileset: self.tileset.clone(),
             ..SettingFlags::default()
         }
     }

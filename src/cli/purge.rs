@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{ArgAction, Args, Subcommand};
 
 use super::SettingFlags;
 
@@ -31,6 +31,9 @@ pub enum PurgeVerb {
 pub struct PurgeWhat {
     /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles [default: the output in the configuration]
     pub target: Option<String>,
+    /// Only this tileset, if the configuration has several; repeat the flag for several tilesets [default: all]
+    #[arg(long, value_name = "NAME", action = ArgAction::Append, conflicts_with = "target")]
+    pub tileset: Vec<String>,
     /// Also purge every tile
     #[arg(long, conflicts_with = "tiles")]
     pub all: bool,
@@ -54,6 +57,9 @@ pub struct PurgeWhat {
 pub struct PurgeStatusFlags {
     /// Target [default: the output in the configuration]
     pub target: Option<String>,
+    /// Only this tileset, if the configuration has several; repeat the flag for several tilesets [default: all]
+    #[arg(long, value_name = "NAME", action = ArgAction::Append, conflicts_with = "target")]
+    pub tileset: Vec<String>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -66,7 +72,7 @@ impl PurgeWhat {
     /// The flags that override the configuration.
     #[must_use]
     pub fn given(&self) -> SettingFlags {
-        SettingFlags { config: self.config.clone(), ..SettingFlags::default() }
+        SettingFlags { config: self.config.clone(), tileset: self.tileset.clone(), ..SettingFlags::default() }
     }
 }
 
@@ -74,6 +80,6 @@ impl PurgeStatusFlags {
     /// The flags that override the configuration.
     #[must_use]
     pub fn given(&self) -> SettingFlags {
-        SettingFlags { config: self.config.clone(), ..SettingFlags::default() }
+        SettingFlags { config: self.config.clone(), tileset: self.tileset.clone(), ..SettingFlags::default() }
     }
 }

@@ -60,6 +60,9 @@ pub struct Serve {
     /// With --live: the database, as a URL or a key=value string [env: DATABASE_URL, PG*]
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
+    /// Serve this tileset, if the configuration has several [default: the one whose output the target is]
+    #[arg(long, value_name = "NAME")]
+    pub tileset: Option<String>,
     /// With --live: render only this layer, if the target was seeded with the same --layer; repeat the flag for several layers
     #[arg(long, value_name = "NAME", action = ArgAction::Append)]
     pub layer: Vec<String>,
@@ -114,6 +117,7 @@ impl Serve {
             config: self.config.clone(),
             database_url: self.database_url.clone(),
             layer: self.layer.clone(),
+            tileset: self.tileset.iter().cloned().collect(),
             more,
             ..SettingFlags::default()
         }
@@ -147,6 +151,9 @@ pub struct Preview {
     /// With --live: the database, as a URL or a key=value string [env: DATABASE_URL, PG*]
     #[arg(long, value_name = "URL", requires = "live")]
     pub database_url: Option<String>,
+    /// With --live: the tileset, if the configuration has several [default: the one whose output the target is]
+    #[arg(long, value_name = "NAME", requires = "live")]
+    pub tileset: Option<String>,
     /// Configuration file, for how to reach S3, and for the layers of --live [env: OAR_TILES_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -160,6 +167,7 @@ impl Preview {
         SettingFlags {
             config: self.config.clone(),
             database_url: self.database_url.clone(),
+            tileset: self.tileset.iter().cloned().collect(),
             more: live.into_iter().collect(),
             ..SettingFlags::default()
         }

@@ -71,6 +71,9 @@ pub struct TrackStatus {
     /// Look only at this layer, if the targets were seeded with the same --layer; repeat the flag for several layers
     #[arg(long, value_name = "NAME", action = ArgAction::Append)]
     pub layer: Vec<String>,
+    /// Only this tileset, if the configuration has several; repeat the flag for several tilesets [default: all]
+    #[arg(long, value_name = "NAME", action = ArgAction::Append)]
+    pub tileset: Vec<String>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -1,6 +1,8 @@
 //! `oar-tiles config`: the settings and where each value came from; what is wrong with them.
 
-use crate::config::{Checked, CheckedSources, ConfigError, ConfigValues, Settings, ShownConfig, check};
+use crate::config::{
+    Checked, CheckedSources, ConfigError, ConfigValues, DatabaseSettings, JobSettings, ShownConfig, check,
+};
 use crate::postgis::{Database, Parts, try_layers};
 use crate::run::CommandError;
 use crate::stop::Stop;
@@ -10,8 +12,8 @@ use crate::stop::Stop;
 /// # Errors
 /// If they do not make valid settings.
 pub fn config(values: &ConfigValues, environment: &Parts, layers: &[String]) -> Result<String, CommandError> {
-    let settings = Settings::resolve(values, environment, layers)?;
-    Ok(format!("# database: {}\n{}", settings.database.connect.server(), values.show()))
+    let server = server_of(values, environment, layers)?;
+    Ok(format!("# database: {server}\n{}", values.show()))
 }
 
 /// The values for programs, each with its origin.
@@ -19,8 +21,17 @@ pub fn config(values: &ConfigValues, environment: &Parts, layers: &[String]) -> 
 /// # Errors
 /// If they do not make valid settings.
 pub fn config_json(values: &ConfigValues, environment: &Parts, layers: &[String]) -> Result<ShownConfig, CommandError> {
-    Settings::resolve(values, environment, layers)?;
+    server_of(values, environment, layers)?;
     Ok(values.shown())
+}
+
+/// The database of the settings, if those of every tileset are valid.
+fn server_of(values: &ConfigValues, environment: &Parts, layers: &[String]) -> Result<String, ConfigError> {
+    let mut server = String::new();
+    for values in values.tilesets(&[])? {
+        server = JobSettings::resolve(&values, environment, layers)?.database.connect.server().to_string();
+    }
+    Ok(server)
 }
 
 /// Everything that is wrong with a configuration.
@@ -44,8 +55,8 @@ pub async fn check_config(
     let Checked { problems, settings } = check(sources)?;
     let mut found =
         ConfigProblems { problems: problems.into_iter().map(CommandError::from).collect(), warnings: Vec::new() };
-    if let Some(settings) = settings.filter(|_| database) {
-        match ask_database(settings, stop, &mut found).await {
+    if let Some(first) = settings.first().filter(|_| database) {
+        match ask_database(&first.database, &settings, stop, &mut found).await {
             Err(error @ CommandError::Interrupted(_)) => return Err(error),
             Err(error) => found.problems.push(error),
             Ok(()) => {}
@@ -54,11 +65,16 @@ pub async fn check_config(
     Ok(found)
 }
 
-async fn ask_database(settings: Settings, stop: &Stop, found: &mut ConfigProblems) -> Result<(), CommandError> {
-    let database = Database::new(&settings.database.connect, settings.database.session.clone(), stop)?;
+async fn ask_database(
+    database: &DatabaseSettings,
+    tilesets: &[JobSettings],
+    stop: &Stop,
+    found: &mut ConfigProblems,
+) -> Result<(), CommandError> {
+    let database = Database::new(&database.connect, database.session.clone(), stop)?;
     let snapshot = database.snapshot().await?;
-    let tilesets = settings.tilesets.into_iter();
-    let layers: Vec<_> = tilesets.flat_map(|tileset| tileset.layers).map(|layer| layer.options).collect();
+    let layers = tilesets.iter().flat_map(|settings| &settings.tileset.layers);
+    let layers: Vec<_> = layers.map(|layer| layer.options.clone()).collect();
     // A layer that is drawn in several ways has the same problem in each.
     let mut texts = Vec::new();
     for trial in Box::pin(try_layers(&snapshot, &layers)).await? {

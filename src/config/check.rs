@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::ConfigError;
 use super::file::ConfigFile;
-use super::settings::Settings;
+use super::settings::JobSettings;
 use super::values::{ConfigValues, Origin};
 use super::{Flag, variables};
 use crate::postgis::Parts;
@@ -19,8 +19,8 @@ const MAX_PROBLEMS: usize = 100;
 pub struct Checked {
     /// The problems.
     pub problems: Vec<ConfigError>,
-    /// The settings without what is wrong; `None` if nothing is left.
-    pub settings: Option<Settings>,
+    /// The settings of each tileset, without what is wrong; none of a tileset of which nothing is left.
+    pub settings: Vec<JobSettings>,
 }
 
 /// Where values come from, as [`gather`](super::gather) takes them.
@@ -36,6 +36,8 @@ pub struct CheckedSources<'a> {
     pub connection: &'a Parts,
     /// The layers that are wanted; none for all.
     pub layers: &'a [String],
+    /// The tilesets that are wanted; none for all.
+    pub tilesets: &'a [String],
 }
 
 /// Checks all values.
@@ -62,8 +64,15 @@ pub fn check(sources: CheckedSources<'_>) -> Result<Checked, ConfigError> {
     for (flag, key, value) in sources.flags {
         values.add_flag(flag, key, value.clone());
     }
-    problems.extend(values.names_output().err());
-    let settings = resolved(&mut values, sources, &mut problems)?;
+    let tilesets = values.tilesets(sources.tilesets).unwrap_or_else(|error| {
+        problems.push(error);
+        Vec::new()
+    });
+    let mut settings = Vec::new();
+    for mut values in tilesets {
+        problems.extend(values.names_output().err());
+        settings.extend(resolved(&mut values, sources, &mut problems)?);
+    }
     let mut texts = Vec::new();
     problems.retain(|problem| {
         let text = problem.to_string();
@@ -187,11 +196,11 @@ fn resolved(
     values: &mut ConfigValues,
     sources: CheckedSources<'_>,
     problems: &mut Vec<ConfigError>,
-) -> Result<Option<Settings>, ConfigError> {
+) -> Result<Option<JobSettings>, ConfigError> {
     let defaults = ConfigValues::defaults()?;
     let mut layers = sources.layers.to_vec();
     while problems.len() < MAX_PROBLEMS {
-        let error = match Settings::resolve(values, sources.connection, &layers) {
+        let error = match JobSettings::resolve(values, sources.connection, &layers) {
             Ok(settings) => return Ok(Some(settings)),
             Err(error) => error,
         };
@@ -219,21 +228,27 @@ fn drop_value(values: &mut ConfigValues, defaults: &ConfigValues, key: &str) -> 
         let field = field.split(['.', '[']).next().unwrap_or_default();
         return drop_field(values, name, field);
     }
+    // The values of one of several tilesets are those of the section [tileset].
+    let of_tileset = key
+        .strip_prefix("tileset[")
+        .and_then(|rest| rest.rsplit_once("]."))
+        .map(|(_, field)| format!("tileset.{field}"));
+    let key = of_tileset.as_deref().unwrap_or(key);
     let key = key.split('[').next().unwrap_or(key);
     let section = key.split('.').next().unwrap_or(key);
     // The sections of a list have no values of their own.
-    let place = [key, section].into_iter().find(|place| values.0.contains_key(*place));
+    let place = [key, section].into_iter().find(|place| values.values.contains_key(*place));
     let Some(place) = place.map(str::to_owned) else { return false };
-    let old = values.0.remove(&place);
-    if let Some(default) = defaults.0.get(&place).filter(|_| !matches!(old, Some((_, Origin::Default)))) {
-        values.0.insert(place, default.clone());
+    let old = values.values.remove(&place);
+    if let Some(default) = defaults.values.get(&place).filter(|_| !matches!(old, Some((_, Origin::Default)))) {
+        values.values.insert(place, default.clone());
     }
     old.is_some_and(|(_, origin)| origin != Origin::Default)
 }
 
 /// Takes a field out of a layer, or the whole layer if the field is not there.
 fn drop_field(values: &mut ConfigValues, name: &str, field: &str) -> bool {
-    let Some((toml::Value::Array(layers), origin)) = values.0.get_mut("layer") else { return false };
+    let Some((toml::Value::Array(layers), origin)) = values.values.get_mut("layer") else { return false };
     let is_it = |layer: &toml::Value| layer.get("name").and_then(toml::Value::as_str) == Some(name);
     let Some(at) = layers.iter().position(is_it).filter(|_| *origin != Origin::Default) else { return false };
     let is_gone = layers[at].as_table_mut().is_some_and(|layer| layer.remove(field).is_some());

@@ -67,13 +67,21 @@ pub enum ConfigError {
         /// Where the layers come from.
         layers: String,
     },
-    /// Several tilesets in one configuration.
-    #[error(
-        "this configuration has {tilesets} tilesets, and a run makes one: write one [tileset], and a configuration for each further tileset"
-    )]
+    /// Several tilesets in one configuration, where one is needed.
+    #[error("{what} is for one tileset, and this configuration has several: choose it with --tileset ({})", names.join(", "))]
     NotOneTileset {
-        /// How many there are.
-        tilesets: usize,
+        /// The command or flag.
+        what: &'static str,
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// `--tileset` names a tileset that is not there.
+    #[error("there is no tileset \"{wanted}\": {hint}")]
+    UnknownTileset {
+        /// The name.
+        wanted: String,
+        /// Those that are there.
+        hint: String,
     },
     /// `--layer` names a layer that is not there.
     #[error("there is no layer \"{wanted}\": {hint}")]

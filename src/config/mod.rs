@@ -4,6 +4,7 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `file` | the keys of a configuration file |
+//! | `tilesets` | the values of each of several tilesets |
 //! | `values` | the values of all origins; the last origin that has a value wins |
 //! | `settings` | the values, checked, as the option structs of the parts |
 //! | `layer`, `rows`, `function`, `margin`, `budget`, `by_zoom`, `simplify`, `placeholders` | the checks of layers |
@@ -37,6 +38,7 @@ mod settings;
 mod show;
 mod simplify;
 mod tile_headers;
+mod tilesets;
 mod values;
 mod variables;
 
@@ -47,7 +49,7 @@ pub use check::{Checked, CheckedSources, check};
 pub use error::ConfigError;
 pub use file::Progress;
 pub use schema::schema;
-pub use settings::{DatabaseSettings, JobSettings, LayerSettings, RunSettings, Settings, TilesetSettings, layer_names};
+pub use settings::{DatabaseSettings, JobSettings, LayerSettings, RunSettings, TilesetSettings, layer_names};
 pub use show::ShownConfig;
 pub use values::{CONFIG_VARIABLE, ConfigValues, LOG_VARIABLE, Origin, SAMPLE};
 

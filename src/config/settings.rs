@@ -29,20 +29,7 @@ const AUTO_ROWS_SHARE: usize = 4;
 /// takes, whose rows are few.
 const FALLBACK_ROWS_MEMORY: usize = 160_000_000;
 
-/// All settings: one database, and the tilesets that are made from it.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The database of all tilesets.
-    pub database: DatabaseSettings,
-    /// The settings of runs of all tilesets.
-    pub run: RunSettings,
-    /// How tiles are served.
-    pub server: ServeOptions,
-    /// The tilesets; so far exactly one.
-    pub tilesets: Vec<TilesetSettings>,
-}
-
-/// The settings of one run: [`Settings`] with one tileset.
+/// All settings of a run of one tileset.
 #[derive(Debug, Clone)]
 pub struct JobSettings {
     /// The database.
@@ -137,16 +124,21 @@ pub struct LayerSettings {
     pub track: Vec<TrackOptions>,
 }
 
-impl Settings {
-    /// Checks the values and resolves them.
+impl JobSettings {
+    /// Checks the values of one tileset and resolves them.
     ///
     /// # Errors
-    /// If a value does not fit; the message names the key and where the value came from.
+    /// If a value does not fit; the message names the key and where the value came from. If the values are those of several tilesets
+    /// ([`ConfigValues::tilesets`]).
     pub fn resolve(
         values: &ConfigValues,
         environment: &Parts,
         only_layers: &[String],
-    ) -> Result<Settings, ConfigError> {
+    ) -> Result<JobSettings, ConfigError> {
+        if values.lists_tilesets() {
+            let names = values.tileset_names().into_iter().map(str::to_owned).collect();
+            return Err(ConfigError::NotOneTileset { what: "this command", names });
+        }
         let given = values.together()?;
         let check = Check { values };
         let application_name = check.present("database.application_name", given.database.application_name.clone())?;
@@ -177,7 +169,7 @@ impl Settings {
                 (bytes, bytes.min(FALLBACK_ROWS_MEMORY))
             }
         };
-        let level = check.present("tileset.gzip_level", given.tileset.gzip_level)?;
+        let level = check.present("tileset.gzip_level", given.tileset.one().gzip_level)?;
         let Some(level) = Level::new(level) else {
             return Err(
                 check.wrong("tileset.gzip_level", format!("{level} is no gzip level: write 1 (fast) to 12 (small)"))
@@ -206,24 +198,7 @@ impl Settings {
         let tileset = check.tileset(&given, only_layers)?;
         let server = check.serve(&given.serve, tileset.s3.headers.names.clone())?;
         check.tags_are_sent(&tileset, &server)?;
-        let tilesets = vec![tileset];
-        Ok(Settings { database, run, server, tilesets })
-    }
-
-    /// The settings of a run of the one tileset.
-    ///
-    /// # Errors
-    /// If there is not exactly one tileset.
-    pub fn job(&self) -> Result<JobSettings, ConfigError> {
-        let [tileset] = &self.tilesets[..] else {
-            return Err(ConfigError::NotOneTileset { tilesets: self.tilesets.len() });
-        };
-        Ok(JobSettings {
-            database: self.database.clone(),
-            run: self.run.clone(),
-            server: self.server.clone(),
-            tileset: tileset.clone(),
-        })
+        Ok(JobSettings { database, run, server, tileset })
     }
 }
 
@@ -241,8 +216,9 @@ impl Check<'_> {
     pub(super) fn wrong(&self, key: &str, what: String) -> ConfigError {
         let section = key.split(['.', '[']).next().unwrap_or(key);
         let origin = self.values.origin(key).or_else(|| self.values.origin(section));
+        let of_tileset = key.strip_prefix("tileset.").zip(self.values.tileset.as_ref());
         ConfigError::Setting {
-            key: key.to_owned(),
+            key: of_tileset.map_or_else(|| key.to_owned(), |(field, name)| format!("tileset[{name}].{field}")),
             origin: origin.map_or_else(|| "nowhere".to_owned(), ToString::to_string),
             what,
         }
@@ -270,9 +246,10 @@ impl Check<'_> {
     }
 
     fn tileset(&self, given: &ConfigFile, only_layers: &[String]) -> Result<TilesetSettings, ConfigError> {
-        let tileset = &given.tileset;
+        let tileset = given.tileset.one();
         let name = self.present("tileset.name", tileset.name.clone())?;
-        let layers = self.layers(given, only_layers)?;
+        let chosen = tileset.layers.as_deref().filter(|_| only_layers.is_empty()).unwrap_or(only_layers);
+        let layers = self.layers(given, chosen)?;
         let zooms = self.present("tileset.zoom", tileset.zoom.clone())?;
         let names = TileTextNames { tag: TilesetTag::of(&name), layers: layer_names(&layers) };
         Ok(TilesetSettings {

@@ -3,13 +3,14 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::values::ConfigValues;
+use super::values::{ConfigValues, Origin};
 use crate::sink::without_user;
 
 /// The output of `config --json`.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ShownConfig {
-    /// The sections of a configuration file, with `{"value": …, "origin": …}` for each key; `purge` and `layer` are such a pair with a list.
+    /// The sections of a configuration file, with `{"value": …, "origin": …}` for each key; `purge` and `layer` are such a pair with a
+    /// list; `tilesets` is a list of such sections, if the file has several tilesets.
     pub settings: serde_json::Map<String, serde_json::Value>,
 }
 
@@ -18,7 +19,7 @@ impl ConfigValues {
     #[must_use]
     pub fn shown(&self) -> ShownConfig {
         let mut sections = serde_json::Map::new();
-        for (key, (value, origin)) in &self.0 {
+        for (key, (value, origin)) in &self.values {
             let (section, field) = key.split_once('.').unwrap_or((key, ""));
             let value = if field.is_empty() { shown_list(section, value) } else { shown_value(key, value) };
             let shown = serde_json::json!({ "value": value, "origin": origin.to_string() });
@@ -30,6 +31,15 @@ impl ConfigValues {
                 fields.insert(field.to_owned(), shown);
             }
         }
+        if !self.tilesets.is_empty() {
+            let shown = |(table, origin): &(toml::Table, Origin)| {
+                let fields = table.iter().map(|(key, value)| {
+                    (key.clone(), serde_json::json!({ "value": value, "origin": origin.to_string() }))
+                });
+                serde_json::Value::Object(fields.collect())
+            };
+            sections.insert("tilesets".to_owned(), self.tilesets.iter().map(shown).collect());
+        }
         ShownConfig { settings: sections }
     }
 
@@ -38,7 +48,7 @@ impl ConfigValues {
     pub fn show(&self) -> String {
         let mut lines = Vec::new();
         let mut section = "";
-        for (key, (value, origin)) in &self.0 {
+        for (key, (value, origin)) in &self.values {
             let Some((front, field)) = key.split_once('.') else { continue };
             if front != section {
                 section = front;
@@ -46,8 +56,12 @@ impl ConfigValues {
             }
             lines.push(format!("{field} = {}  # {origin}", shown_value(key, value)));
         }
+        for (table, origin) in &self.tilesets {
+            lines.push(format!("\n[[tileset]]  # {origin}"));
+            lines.extend(table.iter().map(|(field, value)| format!("{field} = {value}")));
+        }
         for list in ["purge", "layer"] {
-            let Some((sections, origin)) = self.0.get(list) else { continue };
+            let Some((sections, origin)) = self.values.get(list) else { continue };
             let toml::Value::Array(sections) = shown_list(list, sections) else { continue };
             for section in sections {
                 lines.push(format!("\n[[{list}]]  # {origin}"));

@@ -44,7 +44,13 @@ impl fmt::Display for Origin {
 
 /// Values by key, such as `tileset.zoom`, each with its origin.
 #[derive(Debug, Clone, Default)]
-pub struct ConfigValues(pub(super) BTreeMap<String, (toml::Value, Origin)>);
+pub struct ConfigValues {
+    pub(super) values: BTreeMap<String, (toml::Value, Origin)>,
+    /// The list of tilesets, if a file has one.
+    pub(super) tilesets: Vec<(toml::Table, Origin)>,
+    /// The name of the tileset of such a list whose values these are.
+    pub(super) tileset: Option<String>,
+}
 
 /// How the text of an environment variable becomes a value.
 #[derive(Clone, Copy)]
@@ -111,14 +117,6 @@ pub const CONFIG_VARIABLE: &str = "OAR_TILES_CONFIG";
 /// The variable that stands for `--log`; it sets no key, because a configuration that cannot be read is logged, too.
 pub const LOG_VARIABLE: &str = "OAR_TILES_LOG";
 
-/// The line, counted from 1, in which a list of tilesets begins; `None` if the file has none.
-fn several_tilesets(text: &str) -> Option<usize> {
-    let is_a_list = toml::from_str::<toml::Table>(text)
-        .is_ok_and(|table| matches!(table.get("tileset"), Some(toml::Value::Array(_))));
-    let line = text.lines().position(|line| line.trim_start().starts_with("[[tileset]]")).unwrap_or(0);
-    is_a_list.then_some(line + 1)
-}
-
 impl ConfigValues {
     /// The compiled-in defaults.
     ///
@@ -164,25 +162,44 @@ impl ConfigValues {
 
     fn add_text(&mut self, text: &str, origin: &Origin, path: &Path) -> Result<(), ConfigError> {
         let wrong = |error| ConfigError::in_file(path, text, &error);
-        if let Some(line) = several_tilesets(text) {
-            let message = "[[tileset]] lists tilesets, and a configuration has one so far: write [tileset], and a configuration for each further tileset";
-            return Err(ConfigError::InFile { path: path.to_owned(), line, message: message.to_owned() });
-        }
         toml::from_str::<ConfigFile>(text).map_err(wrong)?;
         let table: toml::Table = toml::from_str(text).map_err(wrong)?;
         for (section, value) in table {
             match value {
-                toml::Value::Table(keys) => {
-                    for (key, value) in keys {
-                        self.0.insert(format!("{section}.{key}"), (value, origin.clone()));
-                    }
+                toml::Value::Array(tables) if section == "tileset" => {
+                    let tables = tables.into_iter().filter_map(|table| table.try_into().ok());
+                    self.tilesets = tables.map(|table| (table, origin.clone())).collect();
                 }
+                toml::Value::Table(keys) => self.add_section(&section, keys, origin, |_old| true),
                 other => {
-                    self.0.insert(section, (other, origin.clone()));
+                    self.values.insert(section, (other, origin.clone()));
                 }
             }
         }
         Ok(())
+    }
+
+    /// Adds the keys of a section where the present value `may_go`. The sub-table `target` of a tileset stands for the section `[target]`.
+    pub(super) fn add_section(
+        &mut self,
+        section: &str,
+        keys: toml::Table,
+        origin: &Origin,
+        may_go: impl Fn(&Origin) -> bool + Copy,
+    ) {
+        for (key, value) in keys {
+            match value {
+                toml::Value::Table(keys) if (section, &*key) == ("tileset", "target") => {
+                    self.add_section("target", keys, origin, may_go);
+                }
+                value => {
+                    let key = format!("{section}.{key}");
+                    if self.values.get(&key).is_none_or(|(_, old)| may_go(old)) {
+                        self.values.insert(key, (value, origin.clone()));
+                    }
+                }
+            }
+        }
     }
 
     /// Adds environment variables. One that begins with `OAR_TILES_` and is not known is an error.
@@ -233,20 +250,20 @@ impl ConfigValues {
                 variable: name.clone(),
                 message: error.message().to_owned(),
             })?;
-            self.0.insert((*key).to_owned(), (value, Origin::Environment(name)));
+            self.values.insert((*key).to_owned(), (value, Origin::Environment(name)));
         }
         Ok(())
     }
 
     /// Adds a flag, whose value was checked when it was parsed.
     pub(super) fn add_flag(&mut self, flag: &'static str, key: &str, value: toml::Value) {
-        self.0.insert(key.to_owned(), (value, Origin::Flag(flag)));
+        self.values.insert(key.to_owned(), (value, Origin::Flag(flag)));
     }
 
     /// All values as one configuration.
     pub(super) fn together(&self) -> Result<ConfigFile, ConfigError> {
         let mut table = toml::Table::new();
-        for (key, (value, _)) in &self.0 {
+        for (key, (value, _)) in &self.values {
             match key.split_once('.') {
                 Some((section, field)) => {
                     let section = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
@@ -283,6 +300,6 @@ impl ConfigValues {
     /// Where a key's value came from.
     #[must_use]
     pub fn origin(&self, key: &str) -> Option<&Origin> {
-        self.0.get(key).map(|(_, origin)| origin)
+        self.values.get(key).map(|(_, origin)| origin)
     }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::describe::TileCause;
 use super::look::TileListError;
 use crate::config::ConfigError;
+use crate::error::ErrorKind;
 use crate::plan::HeavyTile;
 use crate::purge::OutboxError;
 use crate::report::{MetricsFileError, ReportFileError};
@@ -297,6 +298,25 @@ pub enum CommandError {
         /// The cause.
         source: std::io::Error,
     },
+    /// Some of several tilesets failed.
+    #[error("tilesets that failed: {} of {of} ({}), each for the reason given above. Run the command again for them alone, with {}",
+        tilesets.len(), tilesets.join(", "), again(tilesets))]
+    Tilesets {
+        /// Their names.
+        tilesets: Vec<String>,
+        /// How many tilesets the command was run for.
+        of: usize,
+        /// What kind of failure this is altogether.
+        kind: ErrorKind,
+    },
+    /// Several tilesets would write one file.
+    #[error("{flag} {}: each tileset writes its own file; write {{tileset}} into its name, such as run-{{tileset}}.json", path.display())]
+    OneFile {
+        /// The flag.
+        flag: &'static str,
+        /// The path.
+        path: PathBuf,
+    },
     /// The report cannot be written.
     #[error(transparent)]
     NoReport(#[from] ReportFileError),
@@ -401,4 +421,9 @@ pub enum CommandError {
         /// Which one.
         signal: Signal,
     },
+}
+
+/// The flags that choose tilesets.
+fn again(tilesets: &[String]) -> String {
+    tilesets.iter().map(|name| format!("--tileset {name}")).collect::<Vec<_>>().join(" ")
 }

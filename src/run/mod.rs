@@ -11,6 +11,7 @@
 //! | `seed` | a seed, from the plan to the manifest: for `seed`, and for a `reseed` that has to seed |
 //! | `look/` | the dirty tiles of a target: for `reseed` and `track status` |
 //! | `writer_lease` | which of several servers writes a target |
+//! | `tilesets` | several tilesets in one command: one snapshot, one end |
 //! | `describe/` | what a run says about its result: manifest, metadata, budgets, warnings |
 //!
 //! A verb makes a [`Job`] and returns a value; `main` prints it.
@@ -24,6 +25,7 @@ pub(crate) mod purging;
 mod queue_gate;
 pub(crate) mod seed;
 pub(crate) mod target;
+mod tilesets;
 pub(crate) mod writer_lease;
 
 use std::num::NonZeroU64;
@@ -33,6 +35,7 @@ use std::sync::Arc;
 use crate::config::JobSettings;
 use crate::encode::Packing;
 use crate::pipeline::{BatchGate, BatchKind, BatchPace, BatchTurns};
+use crate::postgis::{Database, Snapshot};
 use crate::report::Report;
 use crate::sink::{BeforeManifest, ChangedTiles};
 use crate::stop::Stop;
@@ -42,6 +45,7 @@ pub use error::{CommandError, interrupted};
 pub use look::{DirtyFilter, TileList, TileListDocument, TileListError, TilesWanted, area};
 pub use queue_gate::QueueGate;
 pub use target::{Target, TargetUrl};
+pub use tilesets::{FailedTilesets, SharedSnapshot};
 
 use target::Targets;
 
@@ -60,6 +64,8 @@ pub struct Job {
     pub stop: Stop,
     /// Where the run shares the database's sessions with others: its batches wait there for their turn.
     pub gate: Option<Arc<dyn BatchGate>>,
+    /// The snapshot, if the run shares it with the runs of other tilesets.
+    pub snapshot: Option<SharedSnapshot>,
 }
 
 impl Job {
@@ -79,7 +85,15 @@ impl Job {
         if !target.is_packed() {
             settings.run.limits.packing = Packing::Plain;
         }
-        Ok(Job { settings, target, changed_out: None, report: Arc::clone(report), stop: stop.clone(), gate: None })
+        Ok(Job {
+            settings,
+            target,
+            changed_out: None,
+            report: Arc::clone(report),
+            stop: stop.clone(),
+            gate: None,
+            snapshot: None,
+        })
     }
 
     /// The same run, which also writes the list of changed tiles to a file.
@@ -123,6 +137,25 @@ impl Job {
     #[must_use]
     pub fn behind(self, gate: Arc<dyn BatchGate>) -> Job {
         Job { gate: Some(gate), ..self }
+    }
+
+    /// The same run, on a snapshot that it shares with the seeds of other tilesets.
+    #[must_use]
+    pub fn sharing(self, snapshot: &SharedSnapshot) -> Job {
+        Job { snapshot: Some(snapshot.clone()), ..self }
+    }
+
+    /// The snapshot of an attempt.
+    pub(crate) async fn take_snapshot(&self, database: &Database) -> Result<Arc<Snapshot>, CommandError> {
+        Ok(match &self.snapshot {
+            Some(shared) => shared.get(database).await?,
+            None => Arc::new(database.snapshot().await?),
+        })
+    }
+
+    /// Gives a shared snapshot up after an attempt that failed.
+    pub(crate) fn release_snapshot(&self) {
+        self.snapshot.iter().for_each(SharedSnapshot::release);
     }
 
     /// The same run, which also tells `listener` what it changed before its manifest becomes visible.

@@ -47,7 +47,7 @@ pub(crate) async fn prepare(job: &Job, order: Order, sessions: usize) -> Result<
     let Job { settings, report, stop, .. } = job;
     let begun = Instant::now();
     let database = Database::new(&settings.database.connect, settings.database.session.clone(), stop)?;
-    let snapshot = Arc::new(database.snapshot().await?);
+    let snapshot = job.take_snapshot(&database).await?;
     let options: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
     let named = probe_names(&snapshot, &options).await?;
     // The workers take their locks before rows are read, which takes long: a session that opened later would queue behind a statement that

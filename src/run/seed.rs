@@ -21,7 +21,7 @@ use crate::tile::{Batch, Coverage};
 
 /// Seeds the job's target; starts over on a new snapshot where that helps.
 pub(crate) async fn seed_target(job: &Job) -> Result<RunReport, CommandError> {
-    let attempt = async |restarts| Box::pin(attempt(job, restarts)).await;
+    let attempt = async |restarts| Box::pin(attempt(job, restarts)).await.inspect_err(|_error| job.release_snapshot());
     let Job { settings, report, stop, .. } = job;
     restarting(&settings.database, report, stop, attempt).await.map_err(|error| with_what_remains(error, &job.target))
 }

@@ -1,12 +1,12 @@
 //! The settings that a verb was given: by flags, the environment, and a file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum as _;
 use oar_tiles::cli::{ConfigFlags, LogFlag, SettingFlags};
 use oar_tiles::command::{config, schemas};
 use oar_tiles::config::{
-    CONFIG_VARIABLE, CheckedSources, ConfigError, ConfigValues, JobSettings, LOG_VARIABLE, Settings, gather,
+    CONFIG_VARIABLE, CheckedSources, ConfigError, ConfigValues, JobSettings, LOG_VARIABLE, gather,
 };
 use oar_tiles::postgis::Parts;
 use oar_tiles::report::{LogForm, print, print_as_json, print_document, say_problem, say_warning};
@@ -58,40 +58,96 @@ fn config_file(flags: &SettingFlags) -> Option<PathBuf> {
 /// The settings of a command that has no file.
 pub(super) fn resolved_without_file(flags: &SettingFlags) -> Result<JobSettings, CommandError> {
     let values = gather(None, None, variables(), flags.flags())?;
-    Ok(Settings::resolve(&values, &environment(), &[])?.job()?)
+    Ok(JobSettings::resolve(&values, &environment(), &[])?)
 }
 
 /// The settings with which the tables of the database are looked for: the layers do not matter.
 pub(super) fn resolved_without_layers(flags: &SettingFlags) -> Result<JobSettings, CommandError> {
-    Ok(Settings::resolve(&gathered(flags)?, &environment(), &[])?.job()?)
+    Ok(JobSettings::resolve(&one_of(&gathered(flags)?, flags, "this command")?, &environment(), &[])?)
 }
 
 /// The settings with the layers, zooms and output of a draft.
 pub(super) fn resolved_over(flags: &SettingFlags, draft: &str) -> Result<JobSettings, CommandError> {
     let values = gathered_over(flags, Some(draft))?;
-    Ok(Settings::resolve(&values, &environment(), &flags.layer)?.job()?)
+    Ok(JobSettings::resolve(&one_of(&values, flags, "seed --table")?, &environment(), &flags.layer)?)
 }
 
-/// The settings of a command. One that `writes` a target needs its name.
-pub(super) fn resolved(flags: &SettingFlags, writes: bool) -> Result<JobSettings, CommandError> {
-    let values = gathered(flags)?;
-    let settings = Settings::resolve(&values, &environment(), &flags.layer)?.job()?;
+/// The settings of each tileset that a command was asked for. One that `writes` targets needs their names.
+pub(super) fn resolved_all(flags: &SettingFlags, writes: bool) -> Result<Vec<JobSettings>, CommandError> {
+    let tilesets = gathered(flags)?.tilesets(&flags.tileset)?;
+    tilesets.iter().map(|values| resolved_one(values, flags, writes)).collect()
+}
+
+/// The settings of a command for one tileset, which `what` names. One that `writes` a target needs its name.
+pub(super) fn resolved(flags: &SettingFlags, writes: bool, what: &'static str) -> Result<JobSettings, CommandError> {
+    resolved_one(&one_of(&gathered(flags)?, flags, what)?, flags, writes)
+}
+
+fn resolved_one(values: &ConfigValues, flags: &SettingFlags, writes: bool) -> Result<JobSettings, CommandError> {
+    let settings = JobSettings::resolve(values, &environment(), &flags.layer)?;
     if writes {
         values.names_output()?;
     }
     Ok(settings)
 }
 
-/// True if the settings of a command name an output.
-pub(super) fn names_output(flags: &SettingFlags) -> Result<bool, CommandError> {
-    Ok(gathered(flags)?.names_output().is_ok())
+/// The values of the one tileset that there is, or that the flags choose.
+fn one_of(values: &ConfigValues, flags: &SettingFlags, what: &'static str) -> Result<ConfigValues, ConfigError> {
+    let mut tilesets = values.tilesets(&flags.tileset)?;
+    match (tilesets.pop(), tilesets.is_empty()) {
+        (Some(one), true) => Ok(one),
+        _ => Err(ConfigError::NotOneTileset {
+            what,
+            names: values.tileset_names().into_iter().map(str::to_owned).collect(),
+        }),
+    }
 }
 
-/// The settings of a command whose target is an argument.
-pub(super) fn resolved_for(flags: &SettingFlags, target: &str) -> Result<JobSettings, CommandError> {
-    let mut settings = resolved(flags, false)?;
+/// True if the settings of a command name an output.
+pub(super) fn names_output(flags: &SettingFlags) -> Result<bool, CommandError> {
+    let tilesets = gathered(flags)?.tilesets(&flags.tileset)?;
+    Ok(tilesets.iter().all(|values| values.names_output().is_ok()))
+}
+
+/// The settings of a command whose target is an argument: of several tilesets, those of the one whose output it is.
+pub(super) fn resolved_for(
+    flags: &SettingFlags,
+    target: &str,
+    what: &'static str,
+) -> Result<JobSettings, CommandError> {
+    let settings = match resolved_by_output(flags, target)? {
+        Some(settings) => settings,
+        None => resolved(flags, false, what)?,
+    };
+    Ok(with_output(settings, target))
+}
+
+/// The settings of a command to which the layers do not matter, and whose target is an argument: of several tilesets, those of the one whose
+/// output it is, else those of the first.
+pub(super) fn resolved_to_read(flags: &SettingFlags, target: &str) -> Result<JobSettings, CommandError> {
+    resolved_to_write(flags, target).map(|(settings, _is_own)| settings)
+}
+
+/// The same for a target that is written, and whether it is the output of a tileset.
+pub(super) fn resolved_to_write(flags: &SettingFlags, target: &str) -> Result<(JobSettings, bool), CommandError> {
+    let own = resolved_by_output(flags, target)?;
+    let is_own = own.is_some();
+    let settings = match own.or(resolved_all(flags, false)?.into_iter().next()) {
+        Some(settings) => settings,
+        None => resolved(flags, false, "this command")?,
+    };
+    Ok((with_output(settings, target), is_own))
+}
+
+/// The settings of the tileset whose output is a target, if there is one.
+fn resolved_by_output(flags: &SettingFlags, target: &str) -> Result<Option<JobSettings>, CommandError> {
+    let all = resolved_all(flags, false)?;
+    Ok(all.into_iter().find(|settings| settings.tileset.output == Path::new(target)))
+}
+
+pub(super) fn with_output(mut settings: JobSettings, target: &str) -> JobSettings {
     settings.tileset.output = PathBuf::from(target);
-    Ok(settings)
+    settings
 }
 
 pub(super) fn run_config(arguments: &ConfigFlags, stop: &Stop) -> Result<(), CommandError> {
@@ -102,7 +158,10 @@ pub(super) fn run_config(arguments: &ConfigFlags, stop: &Stop) -> Result<(), Com
     if arguments.check {
         return run_check(arguments, stop);
     }
-    let values = gathered(flags)?;
+    let mut values = gathered(flags)?;
+    if !flags.tileset.is_empty() {
+        values = one_of(&values, flags, "config --tileset")?;
+    }
     if arguments.json {
         return Ok(print_document(&config::config_json(&values, &environment(), &flags.layer)?)?);
     }
@@ -129,6 +188,7 @@ fn run_check(arguments: &ConfigFlags, stop: &Stop) -> Result<(), CommandError> {
         flags: &flags.flags(),
         connection: &environment(),
         layers: &flags.layer,
+        tilesets: &flags.tileset,
     };
     let found = on_runtime(async || config::check_config(sources, arguments.database, stop).await)?;
     found.problems.iter().for_each(|problem| say_problem(problem));

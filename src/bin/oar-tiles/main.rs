@@ -9,6 +9,7 @@
 //! | `drafting` | `init`; the layers of `seed --table` |
 //! | `shell` | `completions`, `man` |
 //! | `given` | the settings that a verb was given; `config` |
+//! | `tilesets` | a verb for each of several tilesets |
 //! | `shown` | how a run is shown, and its closing table |
 
 mod drafting;
@@ -18,6 +19,7 @@ mod serving;
 mod shell;
 mod shown;
 mod targets;
+mod tilesets;
 mod tracking;
 
 use std::process::ExitCode;

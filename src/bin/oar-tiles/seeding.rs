@@ -1,43 +1,78 @@
 //! `seed` and `reseed`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use oar_tiles::changes::WatchOptions;
 use oar_tiles::cli::{Reseed, Seed};
 use oar_tiles::command::reseed::{ReseedOptions, ReseedOutcome};
 use oar_tiles::command::{reseed, seed};
+use oar_tiles::config::{ConfigError, JobSettings};
 use oar_tiles::report::{
     ReseedReport, RunMetrics, Style, render_dirty, render_plan, render_reseed, render_run, report, start_log,
 };
-use oar_tiles::run::{CommandError, DirtyFilter, Job, TileList, TilesWanted, area};
+use oar_tiles::run::{CommandError, DirtyFilter, Job, SharedSnapshot, TileList, TilesWanted, area};
 use oar_tiles::sink::MaxShrink;
 use oar_tiles::stop::Stop;
 use tokio::runtime::Handle;
 
 use super::drafting::drafted_settings;
-use super::given::resolved;
+use super::given::resolved_all;
 use super::on_runtime;
 use super::shown::{Closing, noted, style};
+use super::tilesets::{file_of, for_each, have_own_files};
 
 pub(super) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError> {
     start_log(arguments.verbose);
     let mut given = arguments.given.clone();
     given.more.extend(arguments.area.iter().map(|area| ("--area", "tileset.area", area.as_str().into())));
-    let mut settings = if arguments.table.is_empty() {
-        resolved(&given, !arguments.dry_run)?
+    let tilesets = if arguments.table.is_empty() {
+        resolved_all(&given, !arguments.dry_run)?
     } else {
-        drafted_settings(arguments, &given, stop)?
+        vec![drafted_settings(arguments, &given, stop)?]
     };
+    have_own_files(
+        &tilesets,
+        &[
+            ("--report", arguments.report.as_deref()),
+            ("--metrics", arguments.metrics.as_deref()),
+            ("--changed-out", arguments.changed_out.as_deref()),
+        ],
+    )?;
+    let snapshot = SharedSnapshot::default();
+    let is_shared = tilesets.len() > 1;
+    on_runtime(async || {
+        for_each(tilesets, stop, async |settings| {
+            let snapshot = is_shared.then_some(&snapshot);
+            seed_one(arguments, settings, snapshot, stop).await
+        })
+        .await
+    })
+}
+
+/// Seeds one tileset.
+async fn seed_one(
+    arguments: &Seed,
+    mut settings: JobSettings,
+    snapshot: Option<&SharedSnapshot>,
+    stop: &Stop,
+) -> Result<(), CommandError> {
     if arguments.allow_shrink {
         settings.tileset.max_shrink = MaxShrink::ALL;
     }
     let style = style(&settings, arguments.quiet);
     let prints = !matches!(style, Style::Json | Style::Quiet);
-    let closing = Closing::new(prints, arguments.report.as_ref(), &settings.tileset.output)?;
-    let mut metrics = RunMetrics::begin(arguments.metrics.as_deref(), "seed", &settings.tileset.output)?;
-    let ended = on_runtime(async || {
+    let (name, output) = (settings.tileset.name.clone(), settings.tileset.output.clone());
+    let own = |path: &Option<PathBuf>| file_of(path.as_ref(), &name);
+    let closing = Closing::new(prints, own(&arguments.report).as_ref(), &output)?;
+    let mut metrics = RunMetrics::begin(own(&arguments.metrics).as_deref(), "seed", &output)?;
+    let run = async || {
         let job = Job::new(settings, arguments.force, &report(style), stop)?;
-        let job = job.with_changed_out(arguments.changed_out.as_deref())?;
+        let job = job.with_changed_out(own(&arguments.changed_out).as_deref())?;
+        let job = match snapshot {
+            Some(snapshot) => job.sharing(snapshot),
+            None => job,
+        };
         if arguments.dry_run {
             let plan = seed::plan_seed(&job).await?;
             return closing.show(&render_plan(&plan), &plan);
@@ -49,13 +84,40 @@ pub(super) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError
         note_purges(&mut metrics, &job).await?;
         told?;
         seed::complete(&done)
-    });
+    };
+    let ended = run().await;
     noted(&metrics, ended, stop)
 }
 
 pub(super) fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandError> {
     start_log(arguments.verbose);
-    let mut settings = resolved(&arguments.given, true)?;
+    let tilesets = resolved_all(&arguments.given, true)?;
+    if arguments.watch && tilesets.len() > 1 {
+        let names = tilesets.into_iter().map(|settings| settings.tileset.name).collect();
+        return Err(ConfigError::NotOneTileset { what: "--watch", names }.into());
+    }
+    have_own_files(
+        &tilesets,
+        &[
+            ("--report", arguments.report.as_deref()),
+            ("--metrics", arguments.metrics.as_deref()),
+            ("--dirty-out", arguments.dirty_out.as_deref()),
+            ("--changed-out", arguments.changed_out.as_deref()),
+        ],
+    )?;
+    let options = reseed_options(arguments)?;
+    on_runtime(async || {
+        for_each(tilesets, stop, async |settings| reseed_one(arguments, &options, settings, stop).await).await
+    })
+}
+
+/// Brings the target of one tileset up to date.
+async fn reseed_one(
+    arguments: &Reseed,
+    options: &ReseedOptions,
+    mut settings: JobSettings,
+    stop: &Stop,
+) -> Result<(), CommandError> {
     if arguments.allow_shrink {
         settings.tileset.max_shrink = MaxShrink::ALL;
     }
@@ -64,18 +126,19 @@ pub(super) fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandE
         Style::Auto | Style::Bar | Style::Lines if arguments.watch => Style::Warnings,
         style => style,
     };
-    let options = reseed_options(arguments)?;
     let prints = !matches!(style, Style::Json | Style::Quiet);
-    let output = settings.tileset.output.clone();
-    let closing = Closing::new(prints, arguments.report.as_ref(), &output)?;
+    let (name, output) = (settings.tileset.name.clone(), settings.tileset.output.clone());
+    let own = |path: &Option<PathBuf>| file_of(path.as_ref(), &name);
+    let options = ReseedOptions { dirty_out: own(&arguments.dirty_out), ..options.clone() };
+    let closing = Closing::new(prints, own(&arguments.report).as_ref(), &output)?;
     let how = WatchOptions {
         debounce: arguments.debounce.unwrap_or(settings.tileset.watch.debounce),
         poll: arguments.poll.unwrap_or(settings.tileset.watch.poll),
     };
-    let mut metrics = RunMetrics::begin(arguments.metrics.as_deref(), "reseed", &settings.tileset.output)?;
-    let ended = on_runtime(async || {
+    let mut metrics = RunMetrics::begin(own(&arguments.metrics).as_deref(), "reseed", &output)?;
+    let run = async || {
         let job = Job::new(settings, false, &report(style), stop)?;
-        let job = job.with_changed_out(arguments.changed_out.as_deref())?;
+        let job = job.with_changed_out(own(&arguments.changed_out).as_deref())?;
         if arguments.watch {
             return reseed::watch(&job, &options, how, |outcome| {
                 tokio::task::block_in_place(|| Handle::current().block_on(note_purges(&mut metrics, &job)))?;
@@ -106,7 +169,8 @@ pub(super) fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandE
             told?;
         }
         outcome.complete()
-    });
+    };
+    let ended = run().await;
     noted(&metrics, ended, stop)
 }
 

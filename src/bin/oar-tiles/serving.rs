@@ -7,28 +7,31 @@ use oar_tiles::cli::{Jobs, JobsServer, Preview, Serve};
 use oar_tiles::command::reseed::{ReseedOptions, WatchWriter};
 use oar_tiles::command::serve::OnceReady;
 use oar_tiles::command::{jobs, serve};
+use oar_tiles::config::JobSettings;
 use oar_tiles::report::{Style, print, print_as_json, report, start_log};
 use oar_tiles::run::{CommandError, Job};
 use oar_tiles::serve::{ListenAddress, ServeOptions, SettingsReader, TargetWriter};
 use oar_tiles::stop::Stop;
 use serde_json::Value;
 
-use super::given::{resolved, resolved_for};
+use super::given::{resolved, resolved_for, resolved_to_read};
 use super::on_runtime;
 
 pub(super) fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
     let flags = arguments.given();
     if arguments.check {
-        return check_ready(&resolved(&flags, false)?.server);
+        return check_ready(&resolved(&flags, false, "serve")?.server);
     }
     let settings = match &arguments.target {
-        Some(target) => resolved_for(&flags, target)?,
-        None => resolved(&flags, true)?,
+        Some(target) => resolved_for(&flags, target, "serve")?,
+        None => resolved(&flags, true, "serve")?,
     };
     let options = settings.server.clone();
-    let reread: SettingsReader =
-        Arc::new(move || resolved(&flags, false).map(|settings| settings.server).map_err(|error| error.to_string()));
+    let reread: SettingsReader = Arc::new(move || {
+        let settings = resolved(&flags, false, "serve");
+        settings.map(|settings| settings.server).map_err(|error| error.to_string())
+    });
     on_runtime(async || {
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
         let how = job.settings.tileset.watch;
@@ -67,7 +70,7 @@ fn check_ready(options: &ServeOptions) -> Result<(), CommandError> {
 
 pub(super) fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
-    let settings = resolved_for(&arguments.given(), &arguments.target)?;
+    let settings = preview_settings(arguments)?;
     if let Some(file) = &arguments.html {
         return on_runtime(async || {
             let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
@@ -82,6 +85,14 @@ pub(super) fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), Comman
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
         serve::run(&job, &options, then, None, None).await
     })
+}
+
+/// The settings of a preview. Only live tiles need those of the tileset that was drawn.
+fn preview_settings(arguments: &Preview) -> Result<JobSettings, CommandError> {
+    match arguments.live {
+        true => resolved_for(&arguments.given(), &arguments.target, "preview --live"),
+        false => resolved_to_read(&arguments.given(), &arguments.target),
+    }
 }
 
 pub(super) fn run_jobs(arguments: &Jobs) -> Result<(), CommandError> {

@@ -1,9 +1,8 @@
 //! The verbs on a target that stands: `publish`, `purge`, `verify`, `inspect`, `copy`.
 
-use std::path::{Path, PathBuf};
-
 use oar_tiles::cli::{Copy, Inspect, Publish, Purge, PurgeVerb, SettingFlags, Verify};
 use oar_tiles::command::{copy, inspect, publish, purge, verify};
+use oar_tiles::config::ConfigError;
 use oar_tiles::report::{
     PurgeStatusList, Style, print, print_document, print_json, render_contents, render_copy, render_delivered,
     render_features, render_findings, render_planned_purges, render_purge_status, render_rewritten, render_versions,
@@ -12,15 +11,16 @@ use oar_tiles::report::{
 use oar_tiles::run::{CommandError, Job, area};
 use oar_tiles::stop::Stop;
 
-use super::given::{resolved, resolved_for};
+use super::given::{resolved_all, resolved_for, resolved_to_read, resolved_to_write};
 use super::on_runtime;
 use super::shown::Closing;
+use super::tilesets::for_each;
 
 pub(super) fn run_publish(arguments: &Publish, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
-    let settings = resolved(&arguments.given(), true)?;
+    let tilesets = resolved_all(&arguments.given(), true)?;
     let options = publish::PublishOptions { rollback: arguments.rollback, to: arguments.to.clone() };
-    on_runtime(async || {
+    let publish_one = async |settings| {
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
         if arguments.rewrite_headers {
             let rewritten = tokio::task::block_in_place(|| publish::rewrite_headers(&job))?;
@@ -30,7 +30,8 @@ pub(super) fn run_publish(arguments: &Publish, stop: &Stop) -> Result<(), Comman
             print(&render_versions(&latest))?;
         }
         job.purge_published(false).await.map(drop)
-    })
+    };
+    on_runtime(async || for_each(tilesets, stop, publish_one).await)
 }
 
 pub(super) fn run_purge(arguments: &Purge, stop: &Stop) -> Result<(), CommandError> {
@@ -39,13 +40,17 @@ pub(super) fn run_purge(arguments: &Purge, stop: &Stop) -> Result<(), CommandErr
         Some(PurgeVerb::Status(status)) => (status.given(), &status.target, Some(status.json)),
         None => (arguments.what.given(), &arguments.what.target, None),
     };
-    let settings = match target {
-        Some(target) => resolved_for(&flags, target)?,
-        None => resolved(&flags, true)?,
+    let tilesets = match target {
+        Some(target) => vec![resolved_for(&flags, target, "purge")?],
+        None => resolved_all(&flags, true)?,
     };
+    if is_json == Some(true) && tilesets.len() > 1 {
+        let names = tilesets.into_iter().map(|settings| settings.tileset.name).collect();
+        return Err(ConfigError::NotOneTileset { what: "--json", names }.into());
+    }
     let what = &arguments.what;
     let request = purge::PurgeRequest { all: what.all, tiles: what.tiles.clone(), forget: what.forget };
-    on_runtime(async || {
+    let purge_one = async |settings| {
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
         match is_json {
             Some(true) => print_document(&PurgeStatusList { cdns: &purge::status(&job).await? })?,
@@ -54,12 +59,17 @@ pub(super) fn run_purge(arguments: &Purge, stop: &Stop) -> Result<(), CommandErr
             None => print(&render_delivered(&purge::purge(&job, &request).await?))?,
         }
         Ok(())
-    })
+    };
+    on_runtime(async || for_each(tilesets, stop, purge_one).await)
 }
 
 pub(super) fn run_verify(arguments: &Verify, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
-    let settings = resolved_for(&arguments.given(), &arguments.target)?;
+    let settings = if arguments.database {
+        resolved_for(&arguments.given(), &arguments.target, "verify --database")?
+    } else {
+        resolved_to_read(&arguments.given(), &arguments.target)?
+    };
     let amount = match (arguments.sample, arguments.all) {
         (Some(count), _) => verify::TilesToCheck::Sample(count),
         (None, true) => verify::TilesToCheck::All,
@@ -80,7 +90,7 @@ pub(super) fn run_verify(arguments: &Verify, stop: &Stop) -> Result<(), CommandE
 pub(super) fn run_inspect(arguments: &Inspect, stop: &Stop) -> Result<(), CommandError> {
     let Inspect { target, tile, layer, geojson, json, config } = arguments;
     let flags = SettingFlags { config: config.clone(), ..SettingFlags::default() };
-    let settings = resolved_for(&flags, target)?;
+    let settings = resolved_to_read(&flags, target)?;
     let options = inspect::InspectOptions { tile: tile.clone(), layer: layer.clone(), geojson: *geojson };
     on_runtime(async || {
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
@@ -98,12 +108,11 @@ pub(super) fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError
     start_log(0);
     let Copy { source, target, zoom, bbox, area: wanted, force, changed_out, public_url, config } = arguments;
     let flags = SettingFlags { config: config.clone(), public_url: public_url.clone(), ..SettingFlags::default() };
-    let mut settings = resolved(&flags, false)?;
+    let (mut settings, is_own) = resolved_to_write(&flags, target)?;
     // The CDNs of the configuration stand before its own output.
-    if settings.tileset.output != Path::new(target) {
+    if !is_own {
         settings.tileset.purges.clear();
     }
-    settings.tileset.output = PathBuf::from(target);
     let bbox = wanted.as_ref().map_or_else(|| Ok(bbox.clone()), |text| area(text))?;
     let options = copy::CopyOptions { source: source.clone(), zoom: zoom.clone(), bbox };
     on_runtime(async || {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use oar_tiles::cli::{Doctor, SettingFlags, Track, TrackPrune};
 use oar_tiles::command::track::InstallWork;
 use oar_tiles::command::{doctor, track};
-use oar_tiles::config::JobSettings;
+use oar_tiles::config::{ConfigError, JobSettings};
 use oar_tiles::report::{
     Report, Style, grouped, print, print_document, print_script, render_backlog, render_checkup, report, say_warning,
     start_log,
@@ -13,18 +13,24 @@ use oar_tiles::report::{
 use oar_tiles::run::{CommandError, Job};
 use oar_tiles::stop::Stop;
 
-use super::given::{names_output, resolved, resolved_for};
+use super::given::{names_output, resolved_all, resolved_for};
 use super::on_runtime;
+use super::tilesets::for_each;
 
 pub(super) fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
-    let (tracked, layers, needs_target) = match arguments {
-        Track::Install(install) => (&install.tracked, &install.layer[..], false),
-        Track::Status(status) => (&status.tracked, &status.layer[..], status.target.is_empty()),
-        Track::Prune(prune) => (&prune.tracked, &[][..], prune.target.is_empty() && prune.older_than.is_none()),
-        Track::Remove(remove) => (&remove.tracked, &[][..], false),
+    let (tracked, layers, tilesets, needs_target) = match arguments {
+        Track::Install(install) => (&install.tracked, &install.layer[..], &[][..], false),
+        Track::Status(status) => (&status.tracked, &status.layer[..], &status.tileset[..], status.target.is_empty()),
+        Track::Prune(prune) => {
+            (&prune.tracked, &[][..], &[][..], prune.target.is_empty() && prune.older_than.is_none())
+        }
+        Track::Remove(remove) => (&remove.tracked, &[][..], &[][..], false),
     };
-    let settings = resolved(&SettingFlags { layer: layers.to_vec(), ..tracked.given() }, needs_target)?;
+    let flags = SettingFlags { layer: layers.to_vec(), tileset: tilesets.to_vec(), ..tracked.given() };
+    let tilesets = resolved_all(&flags, needs_target)?;
+    // The change log is one for all tilesets.
+    let Some(settings) = JobSettings::with_all_layers(tilesets.clone()) else { return Ok(()) };
     let shown = report(Style::Warnings);
     match arguments {
         Track::Install(install) => {
@@ -36,7 +42,7 @@ pub(super) fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandErr
             on_runtime(async || install_log(&settings, &options, stop).await)
         }
         Track::Status(status) => on_runtime(async || {
-            let found = track::status(&settings, &status.target, &shown, stop).await?;
+            let found = track::status(&tilesets, &status.target, &shown, stop).await?;
             if status.json {
                 print_document(&found.backlog)?;
             } else {
@@ -45,7 +51,7 @@ pub(super) fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandErr
             found.warning().iter().for_each(|warning| say_warning(warning));
             found.sound()
         }),
-        Track::Prune(prune) => on_runtime(async || prune_log(&settings, prune, &shown, stop).await),
+        Track::Prune(prune) => on_runtime(async || prune_log(&settings, &tilesets, prune, &shown, stop).await),
         Track::Remove(remove) if remove.sql => Ok(print_script(&track::removal(&settings.database))?),
         Track::Remove(_) => on_runtime(async || {
             let steps = lines(&track::remove(&settings.database, stop).await?);
@@ -57,16 +63,20 @@ pub(super) fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandErr
 pub(super) fn run_doctor(arguments: &Doctor, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
     let flags = arguments.given();
-    let settings = match &arguments.target {
-        Some(target) => resolved_for(&flags, target)?,
-        None => resolved(&flags, false)?,
+    let tilesets = match &arguments.target {
+        Some(target) => vec![resolved_for(&flags, target, "doctor")?],
+        None => resolved_all(&flags, false)?,
     };
+    if arguments.json && tilesets.len() > 1 {
+        let names = tilesets.into_iter().map(|settings| settings.tileset.name).collect();
+        return Err(ConfigError::NotOneTileset { what: "--json", names }.into());
+    }
     let options = doctor::DoctorOptions {
         transaction_age: arguments.transaction_age,
         clock_difference: arguments.clock_difference,
         has_target: arguments.target.is_some() || names_output(&flags)?,
     };
-    on_runtime(async || {
+    let examine = async |settings| {
         let job = Job::new(settings, false, &report(Style::Nothing), stop)?;
         let checkup = doctor::doctor(&job, &options).await?;
         if arguments.json {
@@ -75,7 +85,8 @@ pub(super) fn run_doctor(arguments: &Doctor, stop: &Stop) -> Result<(), CommandE
             print(&render_checkup(&checkup))?;
         }
         doctor::healthy(&checkup)
-    })
+    };
+    on_runtime(async || for_each(tilesets, stop, examine).await)
 }
 
 async fn install_log(settings: &JobSettings, options: &track::InstallOptions, stop: &Stop) -> Result<(), CommandError> {
@@ -95,12 +106,18 @@ async fn install_log(settings: &JobSettings, options: &track::InstallOptions, st
 
 async fn prune_log(
     settings: &JobSettings,
+    tilesets: &[JobSettings],
     arguments: &TrackPrune,
     shown: &Arc<dyn Report>,
     stop: &Stop,
 ) -> Result<(), CommandError> {
+    // With `older_than` alone, no target is read.
+    let targets = match (arguments.older_than, &arguments.target[..]) {
+        (Some(_), []) => Vec::new(),
+        (_, named) => track::settings_of(tilesets, named),
+    };
     let track::PrunedLog { server, rows, left } =
-        track::prune(settings, &arguments.target, arguments.older_than, shown, stop).await?;
+        track::prune(&settings.database, &targets, arguments.older_than, shown, stop).await?;
     let (rows, left) = (grouped(rows), grouped(left));
     Ok(print(&format!("{rows} changed rows taken out of the change log of {server}, {left} left\n"))?)
 }

@@ -11,7 +11,7 @@ use super::Cli;
 
 /// The headings, and the flags below each, by their names on the command line. A flag has the same heading at each verb, but for [`OF_ONE_VERB`].
 const HEADINGS: &[(&str, &[&str])] = &[
-    ("Input", &["config", "database-url", "layer", "table", "workers", "target", "source", "html"]),
+    ("Input", &["config", "database-url", "tileset", "layer", "table", "workers", "target", "source", "html"]),
     ("Which tiles", &["zoom", "bbox", "area", "tiles", "parents", "children", "since", "or-seed"]),
     ("Target", &["output", "public-url", "force", "allow-shrink", "rollback", "to", "rewrite-headers"]),
     ("Keep running", &["watch", "debounce", "poll"]),
@@ -51,6 +51,7 @@ const OF_ONE_VERB: &[(&str, &str, &str)] = &[
     ("serve", "workers", "Live tiles and updates"),
     ("serve", "database-url", "Live tiles and updates"),
     ("serve", "layer", "Live tiles and updates"),
+    ("preview", "tileset", "Live tiles and updates"),
     ("preview", "database-url", "Live tiles and updates"),
     ("preview", "public-url", "Output"),
     ("preview", "html", "Output"),
@@ -62,7 +63,7 @@ const OF_ONE_VERB: &[(&str, &str, &str)] = &[
 const ONLY_IN_LONG_HELP: &[(&str, &[&str])] = &[
     // Of every verb.
     ("", &["log"]),
-    ("seed", &["public-url", "force", "allow-shrink", "changed-out", "metrics", "progress"]),
+    ("seed", &["tileset", "public-url", "force", "allow-shrink", "changed-out", "metrics", "progress"]),
     (
         "reseed",
         &[
@@ -78,6 +79,7 @@ const ONLY_IN_LONG_HELP: &[(&str, &[&str])] = &[
             "metrics",
             "progress",
             "layer",
+            "tileset",
             "zoom",
             "bbox",
         ],
@@ -94,6 +96,7 @@ const ONLY_IN_LONG_HELP: &[(&str, &[&str])] = &[
             "drain",
             "trusted-proxy",
             "layer",
+            "tileset",
             "workers",
         ],
     ),

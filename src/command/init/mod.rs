@@ -10,7 +10,7 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::Path;
 
-use crate::config::{ConfigValues, DatabaseSettings, Settings};
+use crate::config::{ConfigValues, DatabaseSettings, JobSettings};
 use crate::postgis::{Database, DiscoveredRelation, Discovery, GeometryColumn, Parts, Snapshot, discover, try_layers};
 use crate::report::{DiscoveredColumn, DiscoveredTables};
 use crate::run::CommandError;
@@ -69,7 +69,7 @@ async fn refuse_undrawable(draft: &mut Draft, snapshot: &Snapshot, environment: 
         return Ok(());
     }
     let values = ConfigValues::of_draft(&draft.text())?;
-    let settings = Settings::resolve(&values, environment, &[])?.job()?;
+    let settings = JobSettings::resolve(&values, environment, &[])?;
     let layers: Vec<_> = settings.tileset.layers.into_iter().map(|layer| layer.options).collect();
     let drawn = draft.drawn();
     for trial in try_layers(snapshot, &layers).await? {

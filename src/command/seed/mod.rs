@@ -32,6 +32,6 @@ pub fn complete(done: &RunReport) -> Result<(), CommandError> {
 /// # Errors
 /// The errors of a seed.
 pub async fn plan_seed(job: &Job) -> Result<PlanReport, CommandError> {
-    let plan = async |_restarts| Box::pin(dry_run::dry_run(job)).await;
+    let plan = async |_restarts| Box::pin(dry_run::dry_run(job)).await.inspect_err(|_error| job.release_snapshot());
     restarting(&job.settings.database, &job.report, &job.stop, plan).await
 }

@@ -8,7 +8,7 @@ use crate::postgis::{Database, probe};
 use crate::run::CommandError;
 use crate::stop::Stop;
 
-pub use status::{LogStatus, PrunedLog, prune, status};
+pub use status::{LogStatus, PrunedLog, prune, settings_of, status};
 
 /// What `track install` was asked for, beside the settings.
 #[derive(Debug, Clone, Default)]

@@ -1,12 +1,12 @@
 //! `oar-tiles track status` and `track prune`: what the change log holds, how far targets are behind it, and the deletion of what all
 //! targets have seen.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::changes::{self, Cursor};
-use crate::config::JobSettings;
+use crate::config::{DatabaseSettings, JobSettings};
 use crate::error::ErrorKind;
 use crate::postgis::Database;
 use crate::report::{Backlog, BehindTarget, LoggedTable, Report};
@@ -25,6 +25,12 @@ pub struct LogStatus {
 }
 
 impl LogStatus {
+    /// That of no tileset.
+    const fn empty() -> LogStatus {
+        let backlog = Backlog { tables: Vec::new(), targets: Vec::new(), no_notifications: None };
+        LogStatus { backlog, safety: Ok(()) }
+    }
+
     /// The warning about triggers that are not safe, if a more important error is reported instead.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
@@ -46,12 +52,12 @@ impl LogStatus {
 /// # Errors
 /// If there is no log, it cannot be read, or others can alter it.
 pub async fn status(
-    settings: &JobSettings,
+    tilesets: &[JobSettings],
     targets: &[String],
     report: &Arc<dyn Report>,
     stop: &Stop,
 ) -> Result<LogStatus, CommandError> {
-    let database = &settings.database;
+    let Some(JobSettings { database, .. }) = tilesets.first() else { return Ok(LogStatus::empty()) };
     let look = async |_restarts| {
         let schema = &database.changes.schema;
         let database = Database::new(&database.connect, database.session.clone(), stop)?;
@@ -65,7 +71,7 @@ pub async fn status(
     };
     let (safety, logged, quiet) = restarting(database, report, stop, look).await?;
     let mut behind = Vec::new();
-    for settings in settings_of(settings, targets) {
+    for settings in settings_of(tilesets, targets) {
         let job = Job::new(settings, false, report, stop)?;
         let attempt = async |_restarts| Box::pin(behind_target(&job)).await;
         behind.push(match restarting(database, report, stop, attempt).await {
@@ -108,17 +114,20 @@ async fn behind_target(job: &Job) -> Result<BehindTarget, CommandError> {
     Ok(BehindTarget { target: job.target.to_string(), needs_seed: None, reasons, dirty, unfinished, purges })
 }
 
-/// The settings for each of the targets, or for the output of the settings if there are none.
-fn settings_of(settings: &JobSettings, targets: &[String]) -> Vec<JobSettings> {
+/// The settings for each of the targets, or for the outputs of all tilesets if there are none. A target that is nobody's output is taken for one of
+/// the first tileset.
+#[must_use]
+pub fn settings_of(tilesets: &[JobSettings], targets: &[String]) -> Vec<JobSettings> {
     if targets.is_empty() {
-        return vec![settings.clone()];
+        return tilesets.to_vec();
     }
-    let with_output = |target: &String| {
-        let mut settings = settings.clone();
+    let of_target = |target: &String| {
+        let own = tilesets.iter().find(|settings| settings.tileset.output == Path::new(target));
+        let mut settings = own.or(tilesets.first())?.clone();
         settings.tileset.output = PathBuf::from(target);
-        settings
+        Some(settings)
     };
-    targets.iter().map(with_output).collect()
+    targets.iter().filter_map(of_target).collect()
 }
 
 /// What `track prune` has deleted from the change log.
@@ -137,21 +146,19 @@ pub struct PrunedLog {
 /// # Errors
 /// If a target cannot be read, or the role may not write the log.
 pub async fn prune(
-    settings: &JobSettings,
-    targets: &[String],
+    database: &DatabaseSettings,
+    targets: &[JobSettings],
     older: Option<Duration>,
     report: &Arc<dyn Report>,
     stop: &Stop,
 ) -> Result<PrunedLog, CommandError> {
-    let database = Database::new(&settings.database.connect, settings.database.session.clone(), stop)?;
+    let schema = &database.changes.schema;
+    let database = Database::new(&database.connect, database.session.clone(), stop)?;
     let mut seen: Vec<Cursor> = Vec::new();
-    // With `older_than` alone, no target is read.
-    if older.is_none() || !targets.is_empty() {
-        for settings in settings_of(settings, targets) {
-            let target = Job::new(settings, false, report, stop)?.target;
-            seen.push(reading(stop, move || Ok(TargetState::read(&target)?.cursor)).await?);
-        }
+    for settings in targets {
+        let target = Job::new(settings.clone(), false, report, stop)?.target;
+        seen.push(reading(stop, move || Ok(TargetState::read(&target)?.cursor)).await?);
     }
-    let pruned = changes::prune(&database, &settings.database.changes.schema, &seen, older).await?;
+    let pruned = changes::prune(&database, schema, &seen, older).await?;
     Ok(PrunedLog { server: database.server().to_string(), rows: pruned.rows, left: pruned.left })
 }

@@ -3,6 +3,7 @@
 mod purge;
 mod s3;
 mod serve;
+mod tileset;
 
 use std::collections::BTreeMap;
 
@@ -10,18 +11,20 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::postgis::{Beyond, OnLargeTile, OnTileError};
-use crate::tile::{LonLatBox, ZoomList};
+use crate::tile::ZoomList;
 
 pub(super) use purge::{AkamaiNetworkName, CloudflarePlanName, PurgeByName, PurgeProviderName, PurgeSection};
 pub(super) use s3::{CacheControl, EncryptionName, S3Section};
 pub(super) use serve::{AccessLogName, CdnHeaderName, RefreshName, ServeSection, TagHeaderName, WriterName};
+pub(super) use tileset::{TilesetSection, TilesetTables};
 
 /// All keys of a configuration.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct ConfigFile {
     pub(super) database: DatabaseSection,
-    pub(super) tileset: TilesetSection,
+    pub(super) tileset: TilesetTables,
+    pub(super) tileset_defaults: TilesetSection,
     pub(super) target: TargetSection,
     pub(super) s3: S3Section,
     pub(super) changes: ChangesSection,
@@ -49,21 +52,6 @@ pub(super) struct DatabaseSection {
     pub(super) application_name: Option<String>,
     pub(super) work_mem: Option<String>,
     pub(super) restarts: Option<u32>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct TilesetSection {
-    pub(super) name: Option<String>,
-    pub(super) description: Option<String>,
-    pub(super) attribution: Option<String>,
-    pub(super) version: Option<String>,
-    pub(super) zoom: Option<ZoomList>,
-    pub(super) bbox: Option<Vec<LonLatBox>>,
-    pub(super) area: Option<String>,
-    pub(super) output: Option<std::path::PathBuf>,
-    pub(super) gzip_level: Option<u32>,
-    pub(super) max_shrink: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]

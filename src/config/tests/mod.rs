@@ -20,7 +20,7 @@ fn gather_with(text: &str, environment: &[(&str, &str)], flags: Vec<Flag>) -> Re
 }
 
 fn job_of(values: &ConfigValues, layers: &[String]) -> Result<JobSettings, ConfigError> {
-    Settings::resolve(values, &Parts::default(), layers)?.job()
+    JobSettings::resolve(values, &Parts::default(), layers)
 }
 
 fn resolve(text: &str) -> Result<JobSettings, ConfigError> {
@@ -31,7 +31,7 @@ fn resolve(text: &str) -> Result<JobSettings, ConfigError> {
 fn answered(text: &str, key: &str, message: &str) {
     let file = file(text);
     let values = gather(Some(file.path()), None, [], Vec::new()).unwrap();
-    let error = Settings::resolve(&values, &Parts::default(), &[]).unwrap_err().to_string();
+    let error = JobSettings::resolve(&values, &Parts::default(), &[]).unwrap_err().to_string();
     assert_eq!(error, format!("{key} (from {}): {message}", file.path().display()));
 }
 

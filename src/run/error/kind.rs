@@ -84,7 +84,9 @@ impl CommandError {
             | CommandError::Unfit { .. }
             | CommandError::NoTile { .. }
             | CommandError::TileList(_)
+            | CommandError::OneFile { .. }
             | CommandError::NoArea { .. } => ErrorKind::Usage,
+            CommandError::Tilesets { kind, .. } => *kind,
             CommandError::Serve(error) => error.kind(),
             CommandError::Read(error) => error.kind(),
             CommandError::Database(error) => error.kind(),

@@ -1,0 +1,57 @@
+//! A verb for each of several tilesets, one after the other.
+
+use std::path::{Path, PathBuf};
+
+use oar_tiles::config::JobSettings;
+use oar_tiles::report::{say, say_problem};
+use oar_tiles::run::{CommandError, FailedTilesets, interrupted};
+use oar_tiles::stop::Stop;
+
+/// Runs a verb for each tileset. One that fails does not stop the others, but a signal does.
+pub(super) async fn for_each(
+    tilesets: Vec<JobSettings>,
+    stop: &Stop,
+    mut run: impl AsyncFnMut(JobSettings) -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
+    let of = tilesets.len();
+    let mut failed = FailedTilesets::of(of);
+    for settings in tilesets {
+        let name = settings.tileset.name.clone();
+        if of > 1 {
+            say(&format!("tileset {name}"));
+        }
+        match run(settings).await.map_err(|error| interrupted(error, stop)) {
+            Ok(()) => {}
+            Err(error) if of == 1 || stop.asked().is_some() => return Err(error),
+            Err(error) => {
+                say_problem(&error);
+                failed.add(name, &error);
+            }
+        }
+    }
+    failed.into_result()
+}
+
+/// Checks that each tileset has its own file of those that flags name: with several tilesets, a path has to have a `{tileset}`.
+pub(super) fn have_own_files(
+    tilesets: &[JobSettings],
+    files: &[(&'static str, Option<&Path>)],
+) -> Result<(), CommandError> {
+    for (flag, path) in files {
+        if let Some(path) = path.filter(|path| tilesets.len() > 1 && !has_place(path)) {
+            return Err(CommandError::OneFile { flag, path: path.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// The path of a tileset's own file.
+pub(super) fn file_of(path: Option<&PathBuf>, tileset: &str) -> Option<PathBuf> {
+    path.map(|path| if has_place(path) { path.to_string_lossy().replace(PLACE, tileset).into() } else { path.clone() })
+}
+
+const PLACE: &str = "{tileset}";
+
+fn has_place(path: &Path) -> bool {
+    path.to_string_lossy().contains(PLACE)
+}

@@ -1,0 +1,126 @@
+//! Several tilesets in one configuration: the values of each.
+
+use super::error::{ConfigError, nearest};
+use super::settings::{JobSettings, layer_names};
+use super::values::{ConfigValues, Origin};
+
+/// What stands for the name of a tileset in addresses.
+const TILESET_PLACE: &str = "{tileset}";
+
+impl ConfigValues {
+    /// True if the file lists several tilesets, and none of them was chosen yet.
+    pub(super) fn lists_tilesets(&self) -> bool {
+        !self.tilesets.is_empty()
+    }
+
+    /// The names of the listed tilesets.
+    #[must_use]
+    pub fn tileset_names(&self) -> Vec<&str> {
+        self.tilesets.iter().map(|(table, _)| name_of(table)).collect()
+    }
+
+    /// The values of each tileset: of those called `only`, or of all if that is empty. A configuration with one `[tileset]` has its own values
+    /// alone.
+    ///
+    /// # Errors
+    /// If there is no such tileset, or two of the list have the same name, or one has none.
+    pub fn tilesets(&self, only: &[String]) -> Result<Vec<ConfigValues>, ConfigError> {
+        if !self.lists_tilesets() {
+            let own = self.values.get("tileset.name").and_then(|(name, _)| name.as_str()).unwrap_or_default();
+            return match only.iter().find(|wanted| *wanted != own) {
+                None => Ok(vec![self.clone()]),
+                Some(wanted) => Err(unknown(wanted, &[own])),
+            };
+        }
+        let names = self.tileset_names();
+        if let Some(at) = names.iter().position(|name| name.is_empty()) {
+            return Err(self.wrong_list(format!("number {} has no name: write name = \"…\"", at + 1)));
+        }
+        if let Some((_, twice)) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+            return Err(self.wrong_list(format!("two are called \"{twice}\": give each its own name")));
+        }
+        if let Some(wanted) = only.iter().find(|wanted| !names.contains(&wanted.as_str())) {
+            return Err(unknown(wanted, &names));
+        }
+        let chosen = self
+            .tilesets
+            .iter()
+            .filter(|(table, _)| only.is_empty() || only.iter().any(|wanted| wanted == name_of(table)));
+        let tilesets: Vec<ConfigValues> = chosen.map(|(table, origin)| self.of_tileset(table, origin)).collect();
+        let output = |values: &ConfigValues| values.values.get("tileset.output").map(|(output, _)| output.clone());
+        for (at, values) in tilesets.iter().enumerate() {
+            if let Some(other) = tilesets[..at].iter().find(|other| output(other) == output(values)) {
+                let both = [other, values].map(|values| values.tileset.clone().unwrap_or_default());
+                let output = output(values).map(|output| output.to_string()).unwrap_or_default();
+                return Err(self.wrong_list(format!(
+                    "\"{}\" and \"{}\" have the same output, {output}: give each its own; a flag or variable for all of them needs --tileset",
+                    both[0], both[1]
+                )));
+            }
+        }
+        Ok(tilesets)
+    }
+
+    /// The values of a listed tileset: its own keys and those of `[tileset_defaults]` over the defaults, below environment and flags.
+    fn of_tileset(&self, table: &toml::Table, origin: &Origin) -> ConfigValues {
+        let may_go = |old: &Origin| !matches!(old, Origin::Environment(_) | Origin::Flag(_));
+        let mut values =
+            ConfigValues { tilesets: Vec::new(), tileset: Some(name_of(table).to_owned()), ..self.clone() };
+        for (key, (value, origin)) in &self.values {
+            if let Some(key) = key.strip_prefix("tileset_defaults.") {
+                values.add_section("tileset", [(key.to_owned(), value.clone())].into_iter().collect(), origin, may_go);
+            }
+        }
+        values.add_section("tileset", table.clone(), origin, may_go);
+        values.fill_in_name(name_of(table));
+        values
+    }
+
+    /// Fills the name of a tileset in for `{tileset}` in the addresses that it does not share with others.
+    fn fill_in_name(&mut self, name: &str) {
+        let fill_in = |value: &mut toml::Value| {
+            if let toml::Value::String(text) = value {
+                *text = text.replace(TILESET_PLACE, name);
+            }
+        };
+        for key in ["tileset.output", "target.public_url"] {
+            self.values.get_mut(key).into_iter().for_each(|(value, _)| fill_in(value));
+        }
+        let Some((toml::Value::Array(purges), _)) = self.values.get_mut("purge") else { return };
+        purges.iter_mut().filter_map(|purge| purge.get_mut("url")).for_each(fill_in);
+    }
+
+    fn wrong_list(&self, what: String) -> ConfigError {
+        let origin = self.tilesets.first().map_or_else(String::new, |(_, origin)| origin.to_string());
+        ConfigError::Setting { key: "tileset".to_owned(), origin, what }
+    }
+}
+
+fn name_of(table: &toml::Table) -> &str {
+    table.get("name").and_then(toml::Value::as_str).unwrap_or_default()
+}
+
+fn unknown(wanted: &str, names: &[&str]) -> ConfigError {
+    let hint = nearest(wanted, names.iter().copied());
+    let hint = hint.map_or_else(|| format!("there is {}", names.join(", ")), |hint| hint[2..].to_owned());
+    ConfigError::UnknownTileset { wanted: wanted.to_owned(), hint }
+}
+
+impl JobSettings {
+    /// The settings of what concerns all tilesets, such as the change log: those of the first one, with the layers of all. `None` if there is no
+    /// tileset.
+    #[must_use]
+    pub fn with_all_layers(tilesets: Vec<JobSettings>) -> Option<JobSettings> {
+        let all: Vec<_> = tilesets.iter().flat_map(|settings| &settings.tileset.layers).cloned().collect();
+        let mut first = tilesets.into_iter().next()?;
+        first.tileset.layers.clear();
+        // The parts of a layer stand one after the other.
+        let mut names = layer_names(&all);
+        names.sort_unstable();
+        names.dedup();
+        for name in names {
+            first.tileset.layers.extend(all.iter().filter(|layer| layer.options.name == name).cloned());
+        }
+        Some(first)
+    }
+}
