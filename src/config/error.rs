@@ -76,7 +76,7 @@ pub enum ConfigError {
         names: Vec<String>,
     },
     /// `--tileset` names a tileset that is not there.
-    #[error("there is no tileset \"{wanted}\": {hint}")]
+    #[error("there is no tileset \"{wanted}\"{hint}")]
     UnknownTileset {
         /// The name.
         wanted: String,

@@ -36,6 +36,14 @@ impl ConfigValues {
         if let Some(at) = names.iter().position(|name| name.is_empty()) {
             return Err(self.wrong_list(format!("number {} has no name: write name = \"…\"", at + 1)));
         }
+        let is_safe = |name: &str| {
+            !name.starts_with('.') && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        };
+        if let Some(odd) = names.iter().find(|name| !is_safe(name)) {
+            return Err(self.wrong_list(format!(
+                "\"{odd}\" is no name that files and URLs can have: write letters, digits, -, _ and . (not first)"
+            )));
+        }
         if let Some((_, twice)) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
             return Err(self.wrong_list(format!("two are called \"{twice}\": give each its own name")));
         }
@@ -101,8 +109,7 @@ fn name_of(table: &toml::Table) -> &str {
 }
 
 fn unknown(wanted: &str, names: &[&str]) -> ConfigError {
-    let hint = nearest(wanted, names.iter().copied());
-    let hint = hint.map_or_else(|| format!("there is {}", names.join(", ")), |hint| hint[2..].to_owned());
+    let hint = nearest(wanted, names.iter().copied()).unwrap_or_else(|| format!(": there is {}", names.join(", ")));
     ConfigError::UnknownTileset { wanted: wanted.to_owned(), hint }
 }
 

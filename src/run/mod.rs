@@ -147,10 +147,10 @@ impl Job {
 
     /// The snapshot of an attempt.
     pub(crate) async fn take_snapshot(&self, database: &Database) -> Result<Arc<Snapshot>, CommandError> {
-        Ok(match &self.snapshot {
-            Some(shared) => shared.get(database).await?,
-            None => Arc::new(database.snapshot().await?),
-        })
+        Ok(Arc::new(match &self.snapshot {
+            Some(shared) => shared.get(&self.settings.database, database, &self.stop).await?,
+            None => database.snapshot().await?,
+        }))
     }
 
     /// Gives a shared snapshot up after an attempt that failed.

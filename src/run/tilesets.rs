@@ -1,10 +1,12 @@
 //! Several tilesets in one command: the snapshot that their seeds share, and how the command ends.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::CommandError;
+use crate::config::DatabaseSettings;
 use crate::error::ErrorKind;
-use crate::postgis::{Database, Error, Snapshot};
+use crate::postgis::{Database, Error, SessionOptions, Snapshot};
+use crate::stop::Stop;
 
 /// The snapshot that the seeds of several tilesets share, so that all of them show one state of the database. A seed that has to start over takes
 /// a new one for itself and for those after it.
@@ -12,20 +14,34 @@ use crate::postgis::{Database, Error, Snapshot};
 pub struct SharedSnapshot(Arc<Mutex<Option<Arc<Snapshot>>>>);
 
 impl SharedSnapshot {
-    /// The snapshot; taken now if there is none.
-    pub(crate) async fn get(&self, database: &Database) -> Result<Arc<Snapshot>, Error> {
-        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(snapshot) = held {
-            return Ok(snapshot);
-        }
-        let snapshot = Arc::new(database.snapshot().await?);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&snapshot));
-        Ok(snapshot)
+    /// The snapshot for one run, in a session of its own: what a run reads is known by the locks of its session.
+    pub(crate) async fn get(
+        &self,
+        settings: &DatabaseSettings,
+        database: &Database,
+        stop: &Stop,
+    ) -> Result<Snapshot, Error> {
+        let held = self.lock().clone();
+        let held = match held {
+            Some(held) => held,
+            None => {
+                // Beyond the sessions of the run's pool.
+                let session = SessionOptions { connections: 1, ..settings.session.clone() };
+                let taken = Arc::new(Database::new(&settings.connect, session, stop)?.snapshot().await?);
+                self.lock().insert(taken).clone()
+            }
+        };
+        database.snapshot_of(&held).await
     }
 
-    /// Gives the snapshot up with its locks: its session may be lost, or others may wait for it.
+    /// Gives the snapshot up: its session may be lost.
     pub(crate) fn release(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.lock().take();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Snapshot>>> {
+        // It is replaced as a whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -34,4 +34,5 @@ mod s3;
 mod serve;
 mod targets;
 mod texts;
+mod tilesets;
 mod world_edge;

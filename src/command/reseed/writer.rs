@@ -46,11 +46,12 @@ impl WatchWriter {
                 lease = taken => lease,
                 _ = stop.wait() => return,
             };
-            desk.begins();
             desk.write_back().turn(self.writer.write_back);
             if let Err(error) = tokio::task::block_in_place(|| desk.jobs().take_over()) {
                 tracing::warn!("the jobs that are kept with {} cannot be read: {error}", self.job.target);
             }
+            // Last: whoever reads that this server writes submits jobs to it.
+            desk.begins();
             let lost = self.under_lease(&mut lease, &desk, &stop).await;
             if stop.asked().is_some() {
                 return lease.release().await;

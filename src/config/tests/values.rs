@@ -1,6 +1,7 @@
 //! Wrong values: the answer names the line or the key, and what to write.
 
-use super::{answered, resolve};
+use super::{answered, gather_with, job_of, resolve};
+use crate::config::TilesetSettings;
 
 #[test]
 fn a_bad_file_is_answered_with_line_and_nearest_name() {
@@ -200,13 +201,64 @@ fn settings_of_targets_that_do_not_fit_are_named() {
 }
 
 #[test]
-fn a_list_of_tilesets_is_answered_with_what_to_write() {
-    let several = "layer = []\n\n[[tileset]]\nzoom = 3\n[[tileset]]\nzoom = 4";
-    for (text, line) in [(several, 3), ("[[tileset]]\nname = \"one\"", 1), ("tileset = []", 1)] {
-        let error = resolve(text).unwrap_err().to_string();
-        let message = format!(
-            ", line {line}: [[tileset]] lists tilesets, and a configuration has one so far: write [tileset], and a configuration for each further tileset"
-        );
-        assert!(error.ends_with(&message), "{error}");
+fn a_list_of_tilesets_is_checked() {
+    let (one, other) = ("[[tileset]]\nname = \"a\"\noutput = \"a.mbtiles\"\n", "[[tileset]]\nname = \"b\"\n");
+    for (text, message) in [
+        ("[[tileset]]\nzoom = 3\n".to_owned(), "number 1 has no name: write name = \"…\""),
+        (format!("{one}[[tileset]]\n"), "number 2 has no name: write name = \"…\""),
+        (format!("{one}{one}"), "two are called \"a\": give each its own name"),
+        (
+            format!("{one}{other}output = \"a.mbtiles\""),
+            "\"a\" and \"b\" have the same output, \"a.mbtiles\": give each its own; a flag or variable for all of them needs --tileset",
+        ),
+        (
+            "[[tileset]]\nname = \"../a\"".to_owned(),
+            "\"../a\" is no name that files and URLs can have: write letters, digits, -, _ and . (not first)",
+        ),
+    ] {
+        let error = gather_with(&text, &[], Vec::new()).unwrap().tilesets(&[]).unwrap_err().to_string();
+        assert!(error.starts_with("tileset (from ") && error.ends_with(&format!("): {message}")), "{error}");
     }
+    let several = format!("{one}{other}zoom = 30");
+    let error = gather_with(&several, &[], Vec::new()).unwrap_err().to_string();
+    assert!(error.ends_with("line 6: zoom 30 is too deep: the deepest zoom is 22"), "{error}");
+    let values = gather_with(&format!("{one}max_shrink = \"x\""), &[], Vec::new()).unwrap();
+    let error = job_of(&values.tilesets(&[]).unwrap()[0], &[]).unwrap_err().to_string();
+    assert!(error.starts_with("tileset[a].max_shrink (from "), "{error}");
+    let error = job_of(&values, &[]).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "this command is for one tileset, and this configuration has several: choose it with --tileset (a)"
+    );
+}
+
+#[test]
+fn a_tileset_of_a_list_has_its_own_values_and_those_of_all() {
+    let text = "[tileset_defaults]\nzoom = \"0-3\"\noutput = \"{tileset}.mbtiles\"\n[target]\npublic_url = \"https://example.org/{tileset}\"
+        [[purge]]\nprovider = \"varnish\"\nurl = \"https://example.org/{tileset}/\"\ncaches = [\"http://127.0.0.1:1\"]
+        [[tileset]]\nname = \"a\"\n[[tileset]]\nname = \"b\"\nzoom = \"0-5\"\n[tileset.target]\ncompression = \"none\"";
+    let tilesets = |environment: &[(&str, &str)]| {
+        let values = gather_with(text, environment, Vec::new()).unwrap();
+        values.tilesets(&[]).unwrap().iter().map(|values| job_of(values, &[]).unwrap().tileset).collect::<Vec<_>>()
+    };
+    let found = tilesets(&[]);
+    let seen = |tileset: &TilesetSettings| {
+        (
+            tileset.name.clone(),
+            tileset.zooms.to_string(),
+            tileset.output.display().to_string(),
+            tileset.tree.public_url.clone().unwrap(),
+            tileset.tree.packed,
+        )
+    };
+    let expected = |name: &str, zooms: &str, packed| {
+        let url = format!("https://example.org/{name}");
+        (name.to_owned(), zooms.to_owned(), format!("{name}.mbtiles"), url, packed)
+    };
+    assert_eq!(found.iter().map(seen).collect::<Vec<_>>(), [expected("a", "0-3", true), expected("b", "0-5", false)]);
+    // The environment wins over the file, whoever's value it is.
+    let found = tilesets(&[("OAR_TILES_ZOOM", "7")]);
+    assert_eq!(found.iter().map(|tileset| tileset.zooms.to_string()).collect::<Vec<_>>(), ["7", "7"]);
+    let urls: Vec<String> = found.iter().map(|tileset| format!("{:?}", tileset.purges)).collect();
+    assert!(urls[1].contains("path: \"/b/\""), "{}", urls[1]);
 }

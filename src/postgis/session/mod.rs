@@ -57,6 +57,10 @@ pub use snapshot::Snapshot;
 pub(super) use error::area_name;
 pub(crate) use identifier::quoted;
 
+/// How often the server is asked to cancel a statement, and how long each time the statement may take to end.
+const CANCEL_REQUESTS: u32 = 6;
+const CANCEL_PAUSE: Duration = Duration::from_millis(500);
+
 /// A parameter of a statement, and its type.
 pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
@@ -323,12 +327,17 @@ impl Session {
             _ = self.database.stop.wait() => true,
             () = self.database.locks.giving_way() => false,
         };
-        let cancelled = cancel(&self.cancel, &self.database.config, &self.database.tls);
-        match tokio::time::timeout(Duration::from_secs(1), cancelled).await {
-            // The statement then ends with an error, which shows that the server has cancelled it.
-            Ok(Ok(())) => drop(tokio::time::timeout(Duration::from_millis(500), work).await),
-            Ok(Err(error)) => tracing::warn!("a query could not be cancelled in the server: {error}"),
-            Err(_elapsed) => tracing::warn!("a query could not be cancelled in the server within a second"),
+        // A server ignores a request that comes before it has begun with the statement, so it is repeated.
+        for _ in 0..CANCEL_REQUESTS {
+            let cancelled = cancel(&self.cancel, &self.database.config, &self.database.tls);
+            match tokio::time::timeout(Duration::from_secs(1), cancelled).await {
+                // The statement then ends with an error, which shows that the server has cancelled it.
+                Ok(Ok(())) if tokio::time::timeout(CANCEL_PAUSE, &mut work).await.is_ok() => break,
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => tracing::warn!("a query could not be cancelled in the server: {error}"),
+                Err(_elapsed) => tracing::warn!("a query could not be cancelled in the server within a second"),
+            }
+            break;
         }
         Err(if stopped {
             Error::Interrupted

@@ -1,5 +1,7 @@
 //! The one database state that a whole run sees. It is exported to every session, and a cursor for changes.
 
+use std::sync::Arc;
+
 use tokio_postgres::Row;
 
 use super::error::Error;
@@ -13,11 +15,13 @@ const OLDEST_POSTGRES: i32 = 130_000;
 /// The database state that a whole run sees. It lasts as long as this value: the session that exported it stays in its
 /// transaction.
 pub struct Snapshot {
-    /// The session that exported the snapshot.
+    /// The session that exported the snapshot, or imported it from another one.
     pub(crate) keeper: Session,
     /// What other sessions import.
     pub(in crate::postgis) exported: ExportedSnapshot,
     cursor: String,
+    /// The snapshot that this one was imported from, which has to last as long.
+    _source: Option<Arc<Snapshot>>,
     /// Watches for others that wait for the run.
     _watcher: LockWatcher,
 }
@@ -52,6 +56,17 @@ impl Database {
                        ELSE seen::text END FROM pg_current_snapshot() AS seen";
         let row = keeper.one("taking the snapshot", sql, &[]).await?;
         let exported = ExportedSnapshot { id: row.get(0), origin: keeper.origin().await? };
-        Ok(Snapshot { exported, cursor: row.get(1), keeper, _watcher: LockWatcher::start(self) })
+        Ok(Snapshot { exported, cursor: row.get(1), _source: None, keeper, _watcher: LockWatcher::start(self) })
+    }
+
+    /// The same database state for another run, in a session with locks of its own.
+    ///
+    /// # Errors
+    /// If the session of `source` is lost, or there can be no further one.
+    pub async fn snapshot_of(&self, source: &Arc<Snapshot>) -> Result<Snapshot, Error> {
+        let keeper = self.on(source).await?;
+        let (exported, cursor) = (source.exported.clone(), source.cursor.clone());
+        let source = Some(Arc::clone(source));
+        Ok(Snapshot { exported, cursor, _source: source, keeper, _watcher: LockWatcher::start(self) })
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use oar_tiles::changes::{Cursor, TrackedLayer, Watch, tracked};
-use oar_tiles::config::{Settings, gather};
+use oar_tiles::config::{JobSettings, gather};
 use oar_tiles::postgis::{Database, Parts, probe};
 use oar_tiles::stop::Stop;
 
@@ -148,7 +148,7 @@ impl Tracking {
         let url = self.db.url.replace("oar_tiles@", &format!("{role}@"));
         let flags = vec![("--database-url", "database.url", url.as_str().into())];
         let values = gather(Some(&self.config()), None, [], flags).unwrap();
-        let settings = Settings::resolve(&values, &Parts::default(), &[]).unwrap().job().unwrap();
+        let settings = JobSettings::resolve(&values, &Parts::default(), &[]).unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
             let database =

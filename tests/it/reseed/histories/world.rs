@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::SinkExt as _;
 use oar_tiles::command::reseed::{ReseedOptions, reseed};
 use oar_tiles::command::seed::seed;
-use oar_tiles::config::{JobSettings, Settings, gather};
+use oar_tiles::config::{JobSettings, gather};
 use oar_tiles::postgis::Parts;
 use oar_tiles::report::{Report, Style, report};
 use oar_tiles::run::Job;
@@ -128,7 +128,7 @@ impl World {
             ("--output", "tileset.output", output.to_str().unwrap().into()),
         ];
         let values = gather(Some(&self.config), None, [], flags).unwrap();
-        let mut settings = Settings::resolve(&values, &Parts::default(), &[]).unwrap().job().unwrap();
+        let mut settings = JobSettings::resolve(&values, &Parts::default(), &[]).unwrap();
         settings.tileset.s3 = options(&self.prefix.endpoint);
         settings
     }

@@ -1,0 +1,44 @@
+//! Changes: one change log for all tilesets, and each target with its own cursor.
+
+use super::{NAMES, World};
+use crate::support::Archive;
+
+#[test]
+fn a_reseed_brings_every_tileset_up_to_date() {
+    let world = World::new();
+    let config = world.several();
+    let all = |arguments: &[&str]| world.oar_tiles(&config, arguments);
+    // The change log has what the layers of every tileset read.
+    all(&["track", "install"]).ok();
+    all(&["seed", "--progress", "none"]).ok();
+    world.db.run("UPDATE api_facility SET location = ST_Translate(location, 3, 2) WHERE id IN (SELECT id FROM api_facility ORDER BY md5(id) LIMIT 5)");
+    let status = all(&["track", "status"]);
+    assert_eq!(status.code, 0, "{}{}", status.stdout, status.stderr);
+    for target in NAMES {
+        assert!(status.stdout.contains(target), "{}", status.stdout);
+    }
+    assert_eq!(status.stdout.matches("dirty").count(), 3, "{}", status.stdout);
+    // One is brought up to date alone; what the others have not seen stays in the log.
+    all(&["reseed", "--progress", "none", "--tileset", "low"]).ok();
+    let pruned = all(&["track", "prune"]).ok();
+    assert!(!pruned.stdout.contains(" 0 left"), "{}", pruned.stdout);
+    all(&["reseed", "--progress", "none"]).ok();
+    let fresh = world.file(
+        "fresh.toml",
+        &std::fs::read_to_string(&config)
+            .unwrap()
+            .replace("/whole.", "/fresh-whole.")
+            .replace("/low.", "/fresh-low.")
+            .replace("/part\"", "/fresh-part\""),
+    );
+    world.oar_tiles(&fresh, &["seed", "--progress", "none"]).ok();
+    for target in NAMES {
+        let found = Archive::open(&world.archive_of(target, "found.mbtiles")).stored();
+        let fresh = Archive::open(&world.archive_of(&format!("fresh-{target}"), "fresh.mbtiles")).stored();
+        assert_eq!(found, fresh, "{target}");
+        let verified = world.path(target);
+        all(&["verify", verified.to_str().unwrap(), "--database"]).ok();
+    }
+    let pruned = all(&["track", "prune"]).ok();
+    assert!(pruned.stdout.contains(" 0 left"), "{}", pruned.stdout);
+}
