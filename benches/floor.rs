@@ -7,7 +7,7 @@ use std::io::Write as _;
 use clap::Parser;
 use oar_tiles::cli::SettingFlags;
 use oar_tiles::command::floor::floor;
-use oar_tiles::config::{Settings, gather};
+use oar_tiles::config::{JobSettings, gather};
 use oar_tiles::postgis::Parts;
 use oar_tiles::report::{Style, report};
 use oar_tiles::run::Job;
@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let values = gather(given.config.as_deref(), None, std::env::vars(), given.flags())?;
     let settings =
-        Settings::resolve(&values, &Parts::from_environment(|name| std::env::var(name).ok()), &given.layer)?.job()?;
+        JobSettings::resolve(&values, &Parts::from_environment(|name| std::env::var(name).ok()), &given.layer)?;
     let measured = tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let job = Job::new(settings, false, &report(Style::Warnings), &Stop::new())?;
         floor(&job).await

@@ -22,14 +22,13 @@ impl SharedSnapshot {
         stop: &Stop,
     ) -> Result<Snapshot, Error> {
         let held = self.lock().clone();
-        let held = match held {
-            Some(held) => held,
-            None => {
-                // Beyond the sessions of the run's pool.
-                let session = SessionOptions { connections: 1, ..settings.session.clone() };
-                let taken = Arc::new(Database::new(&settings.connect, session, stop)?.snapshot().await?);
-                self.lock().insert(taken).clone()
-            }
+        let held = if let Some(held) = held {
+            held
+        } else {
+            // Beyond the sessions of the run's pool.
+            let session = SessionOptions { connections: 1, ..settings.session.clone() };
+            let taken = Arc::new(Database::new(&settings.connect, session, stop)?.snapshot().await?);
+            self.lock().insert(taken).clone()
         };
         database.snapshot_of(&held).await
     }

@@ -44,7 +44,7 @@ pub(super) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError
     on_runtime(async || {
         for_each(tilesets, stop, async |settings| {
             let snapshot = is_shared.then_some(&snapshot);
-            seed_one(arguments, settings, snapshot, stop).await
+            Box::pin(seed_one(arguments, settings, snapshot, stop)).await
         })
         .await
     })
@@ -107,7 +107,7 @@ pub(super) fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandE
     )?;
     let options = reseed_options(arguments)?;
     on_runtime(async || {
-        for_each(tilesets, stop, async |settings| reseed_one(arguments, &options, settings, stop).await).await
+        for_each(tilesets, stop, async |settings| Box::pin(reseed_one(arguments, &options, settings, stop)).await).await
     })
 }
 

@@ -89,9 +89,10 @@ pub(super) fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), Comman
 
 /// The settings of a preview. Only live tiles need those of the tileset that was drawn.
 fn preview_settings(arguments: &Preview) -> Result<JobSettings, CommandError> {
-    match arguments.live {
-        true => resolved_for(&arguments.given(), &arguments.target, "preview --live"),
-        false => resolved_to_read(&arguments.given(), &arguments.target),
+    if arguments.live {
+        resolved_for(&arguments.given(), &arguments.target, "preview --live")
+    } else {
+        resolved_to_read(&arguments.given(), &arguments.target)
     }
 }
 

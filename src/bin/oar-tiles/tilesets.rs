@@ -20,7 +20,7 @@ pub(super) async fn for_each(
         if of > 1 {
             say(&format!("tileset {name}"));
         }
-        match run(settings).await.map_err(|error| interrupted(error, stop)) {
+        match Box::pin(run(settings)).await.map_err(|error| interrupted(error, stop)) {
             Ok(()) => {}
             Err(error) if of == 1 || stop.asked().is_some() => return Err(error),
             Err(error) => {
