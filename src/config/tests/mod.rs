@@ -75,7 +75,7 @@ fn the_sample_configuration_holds_every_key() {
     resolve(&text).unwrap();
     for (section, keys) in [
         ("database", "application_name connect_timeout lock_timeout restarts statement_timeout url url_file work_mem"),
-        ("tileset", "area attribution bbox description gzip_level max_shrink name output version zoom"),
+        ("tileset", "area attribution bbox description gzip_level layers max_shrink name output version zoom"),
         ("target", "compression keep_for keep_versions public_url publish template"),
         (
             "s3",
