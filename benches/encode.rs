@@ -83,6 +83,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         version: None,
         zooms: "14".parse()?,
         bounds: LonLatBox::from_sides([-180.0, -85.0, 180.0, 85.0]),
+        center: None,
         vector_layers: Vec::new(),
         manifest: String::new(),
     };

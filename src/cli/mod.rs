@@ -2,6 +2,7 @@
 
 mod config;
 mod copy;
+mod diff;
 mod doctor;
 mod help;
 mod init;
@@ -24,6 +25,7 @@ use crate::tile::{LonLatBox, ZoomList};
 
 pub use config::ConfigFlags;
 pub use copy::Copy;
+pub use diff::Diff;
 pub use doctor::Doctor;
 pub use help::command;
 pub use init::Init;
@@ -82,6 +84,8 @@ pub enum Command {
     Inspect(Inspect),
     /// Copy the tiles of a target, byte for byte, to another target of any kind
     Copy(Copy),
+    /// Compare the tiles of two targets of any kinds; exit code 1 if they differ
+    Diff(Diff),
     /// Serve a target over HTTP: tiles, TileJSON, metrics
     Serve(Serve),
     /// Show a target on a map in the browser; no database is needed
@@ -158,6 +162,9 @@ pub struct Seed {
     /// Print the plan with estimated sizes and times; write nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Then show the result on a map in the browser, as preview does, until Ctrl-C
+    #[arg(long, conflicts_with = "dry_run")]
+    pub preview: bool,
     /// Overwrite the target even if it holds another tileset or was made by another program
     #[arg(long)]
     pub force: bool,
@@ -198,7 +205,7 @@ pub struct Reseed {
     /// Publish even if the target would lose more tiles than max_shrink in the configuration allows
     #[arg(long)]
     pub allow_shrink: bool,
-    /// Render these tiles instead of those that changed: a file with a line z/x/y for each, or - for standard input
+    /// Render these tiles instead of those that changed: a file with a line z/x/y for each, - for standard input, or postgresql:TABLE, a table with the columns zoom, x and y (osm2pgsql)
     #[arg(long, value_name = "FILE", conflicts_with = "area")]
     pub tiles: Option<PathBuf>,
     /// With --tiles: also render the tiles of lower zooms that contain them

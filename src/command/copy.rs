@@ -154,6 +154,7 @@ fn metadata(described: Described, source: &Target, tiles: &[TileId], part: bool,
         version: described.version,
         zooms,
         bounds,
+        center: described.center.filter(|_| !part),
         vector_layers: described.vector_layers,
         // A copy of a part gets no manifest: the source's manifest speaks for more than the part.
         manifest: described.manifest.filter(|_| !part).unwrap_or_default(),

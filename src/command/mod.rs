@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod copy;
+pub mod diff;
 pub mod doctor;
 pub mod floor;
 pub mod init;

@@ -8,7 +8,7 @@ use super::error::{ConfigError, nearest};
 use super::file::{
     AggregateSection, CellDrawing, CellShapeName, ClusterSection, ConfigFile, LayerDefaults, LayerSection, Properties,
 };
-use super::settings::{Check, LayerSettings};
+use super::settings::{Check, LayerSettings, LayerTexts};
 use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::changes::TrackOptions;
 use crate::postgis::{
@@ -148,6 +148,23 @@ impl Check<'_> {
             track: track.clone(),
         });
         Ok(bands.collect())
+    }
+
+    /// What the layers show, for people.
+    pub(super) fn layer_texts(&self, given: &ConfigFile) -> Result<Vec<LayerTexts>, ConfigError> {
+        let texts = |layer: &LayerSection| {
+            let of_properties = layer.property_descriptions.clone().unwrap_or_default();
+            // The columns of a table are known to the database only, and clusters have properties of their own.
+            let own = layer.properties.as_ref().filter(|_| layer.aggregate.is_none() && layer.cluster.is_none());
+            let known = own.map(Properties::names);
+            let unknown = |name: &&String| known.as_ref().is_some_and(|known| !known.contains(&name.as_str()));
+            if let Some(unknown) = of_properties.keys().find(unknown) {
+                let key = format!("layer[{}].property_descriptions", layer.name);
+                return Err(self.wrong(&key, format!("describes \"{unknown}\", which is no property of the layer")));
+            }
+            Ok(LayerTexts { name: layer.name.clone(), description: layer.description.clone(), of_properties })
+        };
+        given.layer.iter().flatten().map(texts).collect()
     }
 
     /// What the layer draws at which zooms, ordered by the first zoom; together these are all of its zooms.

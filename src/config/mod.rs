@@ -49,7 +49,9 @@ pub use check::{Checked, CheckedSources, check};
 pub use error::ConfigError;
 pub use file::Progress;
 pub use schema::schema;
-pub use settings::{DatabaseSettings, JobSettings, LayerSettings, RunSettings, TilesetSettings, layer_names};
+pub use settings::{
+    DatabaseSettings, JobSettings, LayerSettings, LayerTexts, RunSettings, TilesetSettings, layer_names,
+};
 pub use show::ShownConfig;
 pub use values::{CONFIG_VARIABLE, ConfigValues, LOG_VARIABLE, Origin, SAMPLE};
 

@@ -1,5 +1,6 @@
 //! The checked settings.
 
+use std::collections::BTreeMap;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::postgis::{ConnectOptions, LayerOptions, Parts, SessionOptions};
 use crate::purge::PurgeOptions;
 use crate::serve::ServeOptions;
 use crate::sink::{MaxShrink, MaxShrinkError, Publishing, S3Options, Template, TreeOptions};
-use crate::tile::{LonLatBox, TileTextNames, TilesetTag, ZoomList};
+use crate::tile::{LonLatBox, MapCenter, TileTextNames, TilesetTag, ZoomList};
 
 /// The most megabytes that cached rows may take: more than any machine has.
 const MAX_ROWS_MB: usize = 16_000_000;
@@ -85,6 +86,10 @@ pub struct TilesetSettings {
     pub version: Option<String>,
     /// The zooms.
     pub zooms: ZoomList,
+    /// Where a map begins; `None` for the middle of what is drawn.
+    pub center: Option<MapCenter>,
+    /// What the layers show, for people.
+    pub layer_texts: Vec<LayerTexts>,
     /// The boxes; empty for the whole world.
     pub bbox: Vec<LonLatBox>,
     /// The target, as a path or an address.
@@ -101,6 +106,17 @@ pub struct TilesetSettings {
     pub watch: WatchOptions,
     /// The layers, in the order in which they stand in a tile.
     pub layers: Vec<LayerSettings>,
+}
+
+/// What a layer and its properties show, for people who read its TileJSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerTexts {
+    /// The name of the layer.
+    pub name: String,
+    /// What it shows.
+    pub description: Option<String>,
+    /// What its properties are, by name; they stand in `fields` of the TileJSON instead of the property's type.
+    pub of_properties: BTreeMap<String, String>,
 }
 
 /// The names of the layers, by their ids. A layer that is drawn differently at different zooms is there once.
@@ -258,6 +274,8 @@ impl Check<'_> {
             attribution: tileset.attribution.clone(),
             version: tileset.version.clone(),
             zooms: zooms.clone(),
+            center: tileset.center,
+            layer_texts: self.layer_texts(given)?,
             bbox: self.boxes(self.present("tileset.bbox", tileset.bbox.clone())?, tileset.area.as_ref(), &zooms)?,
             output: self.present("tileset.output", tileset.output.clone())?,
             max_shrink: self

@@ -37,7 +37,7 @@ use batch_queue::{BatchQueue, TakenBatch};
 
 pub use gate::{BatchGate, BatchKind, BatchPace, BatchPass};
 pub use layers::{FailedTile, LayerStats, MAX_FAILED_TILES};
-pub use stats::{LargestTile, StageTimes, TileSizes, ZoomStats};
+pub use stats::{LargestTile, SlowBatch, StageTimes, TileSizes, ZoomStats};
 pub use turns::BatchTurns;
 
 /// How a run is bounded.
@@ -73,6 +73,8 @@ pub struct PipelineOutcome {
     pub layers: BTreeMap<LayerId, LayerStats>,
     /// What the time went into.
     pub stages: StageTimes,
+    /// The slowest batches, the slowest first.
+    pub slowest: Vec<SlowBatch>,
     /// Tiles in which a layer could not be rendered, in the order of the plan.
     pub failed: Vec<FailedTile>,
     /// Planned tiles that were rendered and handed to the sink.

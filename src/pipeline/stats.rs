@@ -93,17 +93,75 @@ pub struct ZoomStats {
     pub busy: Duration,
 }
 
+/// A batch that took long, and where its tiles lie.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct SlowBatch {
+    /// The zoom level.
+    pub zoom: u8,
+    /// The first and the last column of its tiles.
+    pub x: [u32; 2],
+    /// The first and the last row of its tiles.
+    pub y: [u32; 2],
+    /// The number of its tiles, empty ones included.
+    pub tiles: u64,
+    /// The number of pairs of a feature and a tile, as planned.
+    pub features: u64,
+    /// Time until its tiles were there: in the database, and drawing from cached rows, in seconds.
+    pub render_seconds: f64,
+    /// Time to compress them, in seconds.
+    pub pack_seconds: f64,
+}
+
+impl SlowBatch {
+    fn of(batch: &PackedBatch) -> SlowBatch {
+        let mut tiles = batch.edits.iter().map(|edit| edit.id().coord);
+        let first = tiles.next().map_or(([0, 0], [0, 0]), |tile| ([tile.x(); 2], [tile.y(); 2]));
+        let (x, y) = tiles.fold(first, |(x, y), tile| {
+            ([x[0].min(tile.x()), x[1].max(tile.x())], [y[0].min(tile.y()), y[1].max(tile.y())])
+        });
+        SlowBatch {
+            zoom: batch.zoom.get(),
+            x,
+            y,
+            tiles: batch.tiles,
+            features: batch.planned_features,
+            render_seconds: batch.rendering.as_secs_f64(),
+            pack_seconds: batch.packing.as_secs_f64(),
+        }
+    }
+
+    fn seconds(&self) -> f64 {
+        self.render_seconds + self.pack_seconds
+    }
+}
+
+/// How many of the slowest batches are kept.
+const SLOWEST: usize = 10;
+
 /// Collects the figures of all zooms.
 #[derive(Debug, Default)]
 pub(super) struct Stats {
     zooms: BTreeMap<Zoom, ZoomStats>,
     pub(super) stages: StageTimes,
+    /// The slowest batches, the slowest first.
+    pub(super) slowest: Vec<SlowBatch>,
 }
 
 impl Stats {
+    /// Keeps a batch if it is one of the slowest.
+    fn consider(&mut self, batch: &PackedBatch) {
+        let seconds = (batch.rendering + batch.packing).as_secs_f64();
+        let place = self.slowest.partition_point(|slower| slower.seconds() >= seconds);
+        if place < SLOWEST {
+            self.slowest.truncate(SLOWEST - 1);
+            self.slowest.insert(place, SlowBatch::of(batch));
+        }
+    }
+
     /// Counts a batch; returns its stored bytes.
     pub(super) fn add(&mut self, batch: &PackedBatch) -> u64 {
         let mut stored = 0;
+        self.consider(batch);
         self.zoom(batch.zoom).busy += batch.rendering + batch.packing;
         self.stages.rendering += batch.rendering;
         self.stages.packing += batch.packing;

@@ -46,6 +46,7 @@ pub(super) fn write<W: Sink>(
         PipelineOutcome {
             written: total,
             stages: stats.stages,
+            slowest: std::mem::take(&mut stats.slowest),
             zooms: stats.finish(),
             layers,
             failed,

@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Backlog, Checkup, Contents, DirtyReport, EventRecord, Findings, PlanReport, PurgeStatus, ReseedReport, RunReport,
+    Backlog, Checkup, Contents, DiffReport, DirtyReport, EventRecord, Findings, PlanReport, PurgeStatus, ReseedReport,
+    RunReport,
 };
 
 /// The version of the form of everything that the program prints as JSON. It grows when a field goes away or means something else; a new field
@@ -70,6 +71,7 @@ pub fn report_schemas() -> Vec<DocumentSchema> {
         DocumentSchema::of::<JsonDocument<Findings>>("findings", "verify --report and verify --json"),
         DocumentSchema::of::<JsonDocument<Checkup>>("doctor", "doctor --json"),
         DocumentSchema::of::<JsonDocument<Contents>>("contents", "inspect --json"),
+        DocumentSchema::of::<JsonDocument<DiffReport>>("diff", "diff --json"),
         DocumentSchema::of::<JsonDocument<Backlog>>("track-status", "track status --json"),
         DocumentSchema::of::<JsonDocument<PurgeStatusList<'_>>>("purge-status", "purge status --json"),
     ]

@@ -7,7 +7,7 @@ use super::budgets::{FailedLayer, LayerBudget, thinned_lines};
 use super::stages::{RunStages, stage_lines};
 use super::{grouped, sized, timed, visible_line};
 use crate::manifest::Manifest;
-use crate::pipeline::LargestTile;
+use crate::pipeline::{LargestTile, SlowBatch};
 use crate::plan::HeavyTile;
 
 /// Rows of a layer that were skipped, all for the same reason.
@@ -58,6 +58,8 @@ pub struct RunReport {
     pub restarts: u32,
     /// Figures for each zoom.
     pub zooms: Vec<RunZoom>,
+    /// The batches of tiles that took longest, up to ten, the slowest first. Workers render batches side by side.
+    pub slowest: Vec<SlowBatch>,
     /// Rows that were skipped.
     pub skipped: Vec<SkippedRows>,
     /// How layers met their budgets; layers that kept within theirs are not listed.

@@ -231,6 +231,16 @@ pub enum CommandError {
         /// How many findings, in words.
         findings: String,
     },
+    /// Two targets differ.
+    #[error("{a} and {b} differ in {} {}", crate::report::grouped(*tiles), if *tiles == 1 { "tile" } else { "tiles" })]
+    Differ {
+        /// The first.
+        a: String,
+        /// The second.
+        b: String,
+        /// In how many tiles.
+        tiles: u64,
+    },
     /// Tiles that could not be rendered.
     #[error(
         "not every tile could be rendered: {tiles}. What {target} held of them stays as it was, everything else is done. Mend what the cause names, then run oar-tiles reseed, which renders them again (or seed)"

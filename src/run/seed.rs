@@ -73,6 +73,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
         stages: RunStages::new(&outcome.stages, drawing, rendering, workers),
         restarts,
         zooms: zooms(&outcome, &names),
+        slowest: outcome.slowest.clone(),
         skipped: prepared.skipped,
         budgets,
         failed: budgets::failed(&outcome, &names),

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::tile::{LonLatBox, ZoomList};
+use crate::tile::{LonLatBox, MapCenter, ZoomList};
 
 /// What a target says about itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +20,8 @@ pub struct Metadata {
     pub zooms: ZoomList,
     /// The box around all features.
     pub bounds: LonLatBox,
+    /// Where a map begins; `None` for the middle of the bounds at the shallowest zoom.
+    pub center: Option<MapCenter>,
     /// The layers and the types of their properties.
     pub vector_layers: Vec<VectorLayer>,
     /// The manifest as JSON; empty if there is none, as in the copy of another program's target. Then none is written.
@@ -52,11 +54,15 @@ pub(super) const MANIFEST_KEY: &str = "oar_tiles_manifest";
 pub const GENERATOR: &str = concat!("oar-tiles ", env!("CARGO_PKG_VERSION"));
 
 impl Metadata {
-    /// Longitude, latitude and zoom that a map may start with.
+    /// Where a map may begin.
     #[must_use]
-    pub fn center(&self) -> (f64, f64, u8) {
+    pub fn center(&self) -> MapCenter {
         let LonLatBox { west, south, east, north } = self.bounds;
-        (f64::midpoint(west, east), f64::midpoint(south, north), self.zooms.min().get())
+        self.center.unwrap_or_else(|| MapCenter {
+            longitude: f64::midpoint(west, east),
+            latitude: f64::midpoint(south, north),
+            zoom: self.zooms.min().get(),
+        })
     }
 
     /// The names and values of MBTiles 1.3, section "Metadata", which GDAL also reads from a directory's `metadata.json`.
@@ -68,12 +74,11 @@ impl Metadata {
     /// The same rows, including names without a value: an edit deletes what the target had under them.
     pub(super) fn every_row(&self) -> [(&'static str, Option<String>); 13] {
         let LonLatBox { west, south, east, north } = self.bounds;
-        let (longitude, latitude, zoom) = self.center();
         [
             ("name", Some(self.name.clone())),
             ("format", Some("pbf".to_owned())),
             ("bounds", Some(format!("{west:.6},{south:.6},{east:.6},{north:.6}"))),
-            ("center", Some(format!("{longitude:.6},{latitude:.6},{zoom}"))),
+            ("center", Some(self.center().to_string())),
             ("minzoom", Some(self.zooms.min().to_string())),
             ("maxzoom", Some(self.zooms.max().to_string())),
             ("attribution", self.attribution.clone()),
@@ -109,7 +114,7 @@ impl Metadata {
 
     /// TileJSON 3.0.0; `addresses` are the URLs of tiles with placeholders, from which clients make their requests.
     pub(super) fn tilejson(&self, addresses: &[String], layers: &[&VectorLayer]) -> Value {
-        let (longitude, latitude, zoom) = self.center();
+        let MapCenter { longitude, latitude, zoom } = self.center();
         let mut object = json!({
             "tilejson": "3.0.0",
             "name": self.name,

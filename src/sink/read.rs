@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{Intent, Template, VectorLayer};
 use crate::error::ErrorKind;
-use crate::tile::{LonLatBox, TileId};
+use crate::tile::{LonLatBox, MapCenter, TileId};
 
 /// The longest note that is read from a target, in bytes: metadata, a manifest, a list of versions, a directory of an archive. For
 /// comparison: a manifest with a thousand boxes has 60 KB.
@@ -89,6 +89,8 @@ pub struct Described {
     pub zooms: Option<(u8, u8)>,
     /// West, south, east, north in degrees.
     pub bounds: Option<LonLatBox>,
+    /// Where a map begins.
+    pub center: Option<MapCenter>,
     /// The layers and the types of their properties.
     pub vector_layers: Vec<VectorLayer>,
     /// The program that wrote the target.

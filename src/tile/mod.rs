@@ -16,6 +16,7 @@
 mod area;
 mod batch;
 mod bbox;
+mod center;
 mod coord;
 mod feature;
 mod id;
@@ -30,6 +31,7 @@ mod zoom;
 pub use area::boxes_of_area;
 pub use batch::{Area, Batch, ChangedPart, GridBox, GridBoxes, LayerCount, Neighbourhood, Planned, Repeat, SearchBox};
 pub use bbox::{BoxError, Coverage, LonLatBox};
+pub use center::{MapCenter, NoCenter};
 pub use coord::{NoTile, TileCoord, TileRect};
 pub use feature::{
     BoxFootprint, Candidate, Footprints, LayerFootprints, Outline, OutlineRun, OutlinedBoxes, Positions, SortedPoints,

@@ -3,7 +3,7 @@
 //! | file | verbs |
 //! |---|---|
 //! | `seeding` | `seed`, `reseed` |
-//! | `targets` | `publish`, `purge`, `verify`, `inspect`, `copy` |
+//! | `targets` | `publish`, `purge`, `verify`, `inspect`, `copy`, `diff` |
 //! | `serving` | `serve`, `preview`, `jobs` |
 //! | `tracking` | `track`, `doctor` |
 //! | `drafting` | `init`; the layers of `seed --table` |
@@ -37,7 +37,7 @@ use given::{log_form, run_config};
 use seeding::{run_reseed, run_seed};
 use serving::{run_jobs, run_preview, run_serve};
 use shell::{run_completions, run_man};
-use targets::{run_copy, run_inspect, run_publish, run_purge, run_verify};
+use targets::{run_copy, run_diff, run_inspect, run_publish, run_purge, run_verify};
 use tracking::{run_doctor, run_track};
 
 /// After a load of `reseed --watch` glibc's allocator keeps most of what the load has taken; jemalloc gives it back within seconds
@@ -64,6 +64,7 @@ fn main() -> ExitCode {
         Command::Verify(arguments) => run_verify(arguments, &stop),
         Command::Inspect(arguments) => run_inspect(arguments, &stop),
         Command::Copy(arguments) => run_copy(arguments, &stop),
+        Command::Diff(arguments) => run_diff(arguments, &stop),
         Command::Serve(arguments) => run_serve(arguments, &stop),
         Command::Preview(arguments) => run_preview(arguments, &stop),
         Command::Track(arguments) => run_track(arguments, &stop),

@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 use super::drafting::drafted_settings;
 use super::given::resolved_all;
 use super::on_runtime;
+use super::serving::preview;
 use super::shown::{Closing, noted, style};
 use super::tilesets::{file_of, for_each, have_own_files};
 
@@ -39,6 +40,11 @@ pub(super) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError
             ("--changed-out", arguments.changed_out.as_deref()),
         ],
     )?;
+    let shown = tilesets.first().filter(|_| arguments.preview).cloned();
+    if shown.is_some() && tilesets.len() > 1 {
+        let names = tilesets.into_iter().map(|settings| settings.tileset.name).collect();
+        return Err(ConfigError::NotOneTileset { what: "--preview", names }.into());
+    }
     let snapshot = SharedSnapshot::default();
     let is_shared = tilesets.len() > 1;
     on_runtime(async || {
@@ -47,7 +53,11 @@ pub(super) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError
             Box::pin(seed_one(arguments, settings, snapshot, stop)).await
         })
         .await
-    })
+    })?;
+    match shown {
+        Some(settings) => preview(settings, stop),
+        None => Ok(()),
+    }
 }
 
 /// Seeds one tileset.

@@ -79,11 +79,20 @@ pub(super) fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), Comman
     }
     let (live, shares) = (settings.server.live.clone().filter(|_| arguments.live), settings.server.shares);
     let preview = ServeOptions::of_preview(arguments.listen.clone(), arguments.assets.clone());
-    let options = ServeOptions { live, shares, ..preview };
     let then = if arguments.open { OnceReady::OpenBrowser } else { OnceReady::SayWhere };
+    show(settings, &ServeOptions { live, shares, ..preview }, then, stop)
+}
+
+/// Shows the target of a run that has ended, on any free port of this machine.
+pub(super) fn preview(settings: JobSettings, stop: &Stop) -> Result<(), CommandError> {
+    let options = ServeOptions::of_preview(ListenAddress::ANY_LOCAL, None);
+    show(settings, &options, OnceReady::SayWhere, stop)
+}
+
+fn show(settings: JobSettings, options: &ServeOptions, then: OnceReady, stop: &Stop) -> Result<(), CommandError> {
     on_runtime(async || {
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
-        serve::run(&job, &options, then, None, None).await
+        serve::run(&job, options, then, None, None).await
     })
 }
 

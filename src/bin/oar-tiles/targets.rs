@@ -1,12 +1,12 @@
-//! The verbs on a target that stands: `publish`, `purge`, `verify`, `inspect`, `copy`.
+//! The verbs on a target that stands: `publish`, `purge`, `verify`, `inspect`, `copy`, `diff`.
 
-use oar_tiles::cli::{Copy, Inspect, Publish, Purge, PurgeVerb, SettingFlags, Verify};
-use oar_tiles::command::{copy, inspect, publish, purge, verify};
+use oar_tiles::cli::{Copy, Diff, Inspect, Publish, Purge, PurgeVerb, SettingFlags, Verify};
+use oar_tiles::command::{copy, diff, inspect, publish, purge, verify};
 use oar_tiles::config::ConfigError;
 use oar_tiles::report::{
     PurgeStatusList, Style, print, print_document, print_json, render_contents, render_copy, render_delivered,
-    render_features, render_findings, render_planned_purges, render_purge_status, render_rewritten, render_versions,
-    report, start_log,
+    render_diff, render_features, render_findings, render_planned_purges, render_purge_status, render_rewritten,
+    render_versions, report, start_log,
 };
 use oar_tiles::run::{CommandError, Job, area};
 use oar_tiles::stop::Stop;
@@ -120,5 +120,26 @@ pub(super) fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError
         let job = job.with_changed_out(changed_out.as_deref())?;
         print(&render_copy(&copy::copy(&job, &options).await?))?;
         job.purge_published(false).await.map(drop)
+    })
+}
+
+pub(super) fn run_diff(arguments: &Diff, stop: &Stop) -> Result<(), CommandError> {
+    start_log(0);
+    let Diff { a, b, zoom, bbox, area: wanted, geojson, json, config } = arguments;
+    let flags = SettingFlags { config: config.clone(), ..SettingFlags::default() };
+    let settings = resolved_to_read(&flags, a)?;
+    let bbox = wanted.as_ref().map_or_else(|| Ok(bbox.clone()), |text| area(text))?;
+    let options = diff::DiffOptions { other: b.clone(), zoom: zoom.clone(), bbox };
+    on_runtime(async || {
+        let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
+        let found = diff::diff(&job, &options).await?;
+        if *geojson {
+            print_json(&diff::geojson(&found))?;
+        } else if *json {
+            print_document(&found.report)?;
+        } else {
+            print(&render_diff(&found.report))?;
+        }
+        diff::equal(&found)
     })
 }

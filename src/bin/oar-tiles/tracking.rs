@@ -118,8 +118,14 @@ async fn prune_log(
     };
     let track::PrunedLog { server, rows, left } =
         track::prune(&settings.database, &targets, arguments.older_than, shown, stop).await?;
+    let why = if left == 0 { "" } else { ", which not every target has seen yet (track status)" };
+    let space = if rows == 0 {
+        ""
+    } else {
+        "PostgreSQL uses their disk space again after a vacuum of the log's tables, which autovacuum does by itself\n"
+    };
     let (rows, left) = (grouped(rows), grouped(left));
-    Ok(print(&format!("{rows} changed rows taken out of the change log of {server}, {left} left\n"))?)
+    Ok(print(&format!("{rows} changed rows taken out of the change log of {server}, {left} left{why}\n{space}"))?)
 }
 
 fn lines(steps: &[String]) -> String {

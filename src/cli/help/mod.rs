@@ -11,7 +11,10 @@ use super::Cli;
 
 /// The headings, and the flags below each, by their names on the command line. A flag has the same heading at each verb, but for [`OF_ONE_VERB`].
 const HEADINGS: &[(&str, &[&str])] = &[
-    ("Input", &["config", "database-url", "tileset", "layer", "table", "workers", "target", "source", "html"]),
+    (
+        "Input",
+        &["config", "database-url", "tileset", "layer", "table", "workers", "target", "source", "a", "b", "html"],
+    ),
     ("Which tiles", &["zoom", "bbox", "area", "tiles", "parents", "children", "since", "or-seed"]),
     ("Target", &["output", "public-url", "force", "allow-shrink", "rollback", "to", "rewrite-headers"]),
     ("Keep running", &["watch", "debounce", "poll"]),
@@ -54,6 +57,7 @@ const OF_ONE_VERB: &[(&str, &str, &str)] = &[
     ("preview", "tileset", "Live tiles and updates"),
     ("preview", "database-url", "Live tiles and updates"),
     ("preview", "public-url", "Output"),
+    ("seed", "preview", "Output"),
     ("preview", "html", "Output"),
     ("preview", "assets", "Server"),
     ("purge", "all", "Which tiles"),

@@ -159,6 +159,8 @@ pub(super) enum RowCondition {
 #[serde(deny_unknown_fields)]
 pub(super) struct LayerSection {
     pub(super) name: String,
+    pub(super) description: Option<String>,
+    pub(super) property_descriptions: Option<BTreeMap<String, String>>,
     pub(super) table: Option<String>,
     pub(super) schema: Option<String>,
     pub(super) sql: Option<String>,
@@ -316,6 +318,16 @@ pub(super) struct TrackSection {
 pub(super) enum Properties {
     Columns(Vec<String>),
     Expressions(#[schemars(with = "BTreeMap<String, String>")] toml::Table),
+}
+
+impl Properties {
+    /// The names of the properties.
+    pub(super) fn names(&self) -> Vec<&str> {
+        match self {
+            Properties::Columns(names) => names.iter().map(String::as_str).collect(),
+            Properties::Expressions(table) => table.keys().map(String::as_str).collect(),
+        }
+    }
 }
 
 /// How to show progress.

@@ -8,7 +8,7 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::TargetSection;
-use crate::tile::{LonLatBox, ZoomList};
+use crate::tile::{LonLatBox, MapCenter, ZoomList};
 
 /// The keys of a tileset.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -20,6 +20,7 @@ pub(in crate::config) struct TilesetSection {
     pub(in crate::config) attribution: Option<String>,
     pub(in crate::config) version: Option<String>,
     pub(in crate::config) zoom: Option<ZoomList>,
+    pub(in crate::config) center: Option<MapCenter>,
     pub(in crate::config) bbox: Option<Vec<LonLatBox>>,
     pub(in crate::config) area: Option<String>,
     pub(in crate::config) output: Option<std::path::PathBuf>,

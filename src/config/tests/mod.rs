@@ -75,7 +75,7 @@ fn the_sample_configuration_holds_every_key() {
     resolve(&text).unwrap();
     for (section, keys) in [
         ("database", "application_name connect_timeout lock_timeout restarts statement_timeout url url_file work_mem"),
-        ("tileset", "area attribution bbox description gzip_level layers max_shrink name output version zoom"),
+        ("tileset", "area attribution bbox center description gzip_level layers max_shrink name output version zoom"),
         ("target", "compression keep_for keep_versions public_url publish template"),
         (
             "s3",
@@ -93,7 +93,7 @@ fn the_sample_configuration_holds_every_key() {
         ),
         (
             "layer",
-            "candidates cluster feature_id geometry key max_zoom min_zoom name properties rank schema table where",
+            "candidates cluster description feature_id geometry key max_zoom min_zoom name properties rank schema table where",
         ),
     ] {
         let section = match &table[section] {

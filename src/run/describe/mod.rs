@@ -211,7 +211,7 @@ pub(crate) fn metadata(
     manifest: &Manifest,
     before: Option<&Described>,
 ) -> Result<Metadata, CommandError> {
-    let tileset = &settings.tileset;
+    let (tileset, texts) = (&settings.tileset, &settings.tileset.layer_texts);
     let kept: Vec<ZoomList> = manifest.kept.iter().filter_map(|region| region.zooms.parse().ok()).collect();
     let zooms = kept.iter().fold(tileset.zooms.clone(), |all, zooms| all.union(zooms));
     let drawn = |layer: &Layer| {
@@ -232,8 +232,12 @@ pub(crate) fn metadata(
             };
             return told.iter().map(one).collect();
         }
-        let fields = layer.fields().map(|(name, kind)| (name.to_owned(), kind.into())).collect();
-        vec![VectorLayer { id: layer.name().to_owned(), description: String::new(), minzoom, maxzoom, fields }]
+        let text = texts.iter().find(|text| text.name == layer.name());
+        let of_property = |name: &str| text.and_then(|text| text.of_properties.get(name)).cloned();
+        let fields = layer.fields();
+        let fields = fields.map(|(name, kind)| (name.to_owned(), of_property(name).map_or(kind.into(), Into::into)));
+        let description = text.and_then(|text| text.description.clone()).unwrap_or_default();
+        vec![VectorLayer { id: layer.name().to_owned(), description, minzoom, maxzoom, fields: fields.collect() }]
     };
     let told = |of: fn(&FunctionComment) -> &Option<String>| {
         layers.iter().find_map(|layer| of(layer.function()?.told()).clone())
@@ -247,6 +251,7 @@ pub(crate) fn metadata(
         vector_layers: merged(layers.iter().flat_map(|layer| vector_layers(layer))),
         zooms,
         bounds,
+        center: tileset.center,
         manifest: serde_json::to_string(manifest).map_err(std::io::Error::from)?,
     })
 }

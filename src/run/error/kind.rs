@@ -108,6 +108,7 @@ impl CommandError {
             | CommandError::NotThere { .. }
             | CommandError::BrokenTile { .. }
             | CommandError::Unhealthy { .. }
+            | CommandError::Differ { .. }
             | CommandError::Unsound { .. }
             | CommandError::Outbox(_)
             | CommandError::Died(_) => ErrorKind::Failed,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use super::beyond::FoundBeyondScope;
-use super::tile_list::{MAX_LISTED_TILES, TileList, TileListError};
+use super::tile_list::{MAX_LISTED_TILES, TileList, TileListError, listed, listed_in_table};
 use super::{DirtyFilter, Look, TargetState, WorkBeyondScope};
 use crate::changes::{self, Watch, unseen_changes, unseen_positions};
 use crate::patch::ChangedPositions;
@@ -223,10 +223,15 @@ pub(super) async fn from_log(
 }
 
 /// The tiles of a list.
-pub(super) async fn from_list(state: &TargetState, list: &TileList) -> Result<Work, CommandError> {
-    let (list, mut dirty) = (list.clone(), Dirty::new(&state.parts, MAX_LISTED_TILES));
+pub(super) async fn from_list(look: &Look<'_>, list: &TileList) -> Result<Work, CommandError> {
+    let state = &look.state;
+    let (path, list, mut dirty) = (list.path.clone(), list.clone(), Dirty::new(&state.parts, MAX_LISTED_TILES));
+    let tiles = match list.table() {
+        Some(table) => listed_in_table(&look.snapshot, &path, table).await?,
+        None => aside(move || listed(&path)).await??,
+    };
     let dirty = aside(move || {
-        list.mark(&mut dirty)?;
+        list.mark(tiles, &mut dirty)?;
         Ok::<_, TileListError>(dirty)
     })
     .await??;

@@ -69,7 +69,7 @@ fn list(form: &Form, tiles: &[TileCoord]) -> String {
             format!("{JSON_BEGIN}{}{JSON_END}", tiles.join(","))
         }
         Form::GeoJson => {
-            let features: Vec<serde_json::Value> = tiles.iter().map(geojson).collect();
+            let features: Vec<serde_json::Value> = tiles.iter().map(feature).collect();
             json!({ "type": "FeatureCollection", "features": features }).to_string() + "\n"
         }
         Form::Lines => tiles.iter().map(|tile| format!("{tile}\n")).collect(),
@@ -104,7 +104,7 @@ pub(crate) fn write_changed(
             let comma = if number > 0 { "," } else { "" };
             match form {
                 Form::Json => write!(file, "{comma}{}", json(&tile))?,
-                Form::GeoJson => write!(file, "{comma}{}", geojson(&tile))?,
+                Form::GeoJson => write!(file, "{comma}{}", feature(&tile))?,
                 Form::Lines => writeln!(file, "{tile}")?,
             }
         }
@@ -207,7 +207,7 @@ fn json(tile: &TileCoord) -> serde_json::Value {
 }
 
 /// A tile's square as a GeoJSON feature (RFC 7946).
-fn geojson(tile: &TileCoord) -> serde_json::Value {
+pub(crate) fn feature(tile: &TileCoord) -> serde_json::Value {
     json!({
         "type": "Feature",
         "properties": { "tile": tile.to_string(), "z": tile.zoom().get(), "x": tile.x(), "y": tile.y() },

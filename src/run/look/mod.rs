@@ -141,7 +141,7 @@ impl<'a> Look<'a> {
             }
             TilesWanted::List(list) => {
                 self.is_of_this_database()?;
-                dirty::from_list(state, list).await
+                dirty::from_list(self, list).await
             }
             TilesWanted::Area(boxes) => {
                 self.is_of_this_database()?;

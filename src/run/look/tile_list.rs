@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::area_boxes;
 use crate::plan::Dirty;
+use crate::postgis::{Snapshot, quoted};
 use crate::run::CommandError;
 use crate::tile::{LonLatBox, NoTile, TileCoord, Zoom};
 
@@ -14,7 +15,7 @@ const DEEPEST_OF_AREA: Zoom = Zoom::MAX;
 /// Tiles that the user names.
 #[derive(Debug, Clone, Default)]
 pub struct TileList {
-    /// The file, or `-` for standard input.
+    /// The file, `-` for standard input, or `postgresql:TABLE`.
     pub path: PathBuf,
     /// Take the tiles above the named ones, too.
     pub parents: bool,
@@ -91,11 +92,40 @@ pub(crate) fn listed(path: &Path) -> Result<Vec<(usize, TileCoord)>, TileListErr
     Ok(tiles)
 }
 
+/// The tiles of a table of the database, each with the number of its row: columns `zoom`, `x` and `y` of integers, as osm2pgsql writes the tables of
+/// its expire outputs. Read on the run's snapshot, so that no tile is listed whose change the run does not see.
+pub(crate) async fn listed_in_table(
+    snapshot: &Snapshot,
+    path: &Path,
+    table: &str,
+) -> Result<Vec<(usize, TileCoord)>, CommandError> {
+    let name: Vec<String> = table.splitn(2, '.').map(quoted).collect();
+    let sql = format!(
+        "SELECT zoom::pg_catalog.int8, x::pg_catalog.int8, y::pg_catalog.int8 FROM {} ORDER BY 1, 2, 3 LIMIT {}",
+        name.join("."),
+        MAX_LISTED_TILES + 1
+    );
+    let rows = snapshot.all(&format!("reading the tiles that {table} lists (columns zoom, x, y)"), &sql, &[]).await?;
+    let tile = |(number, row): (usize, &tokio_postgres::Row)| {
+        let [zoom, x, y] = [0, 1, 2].map(|column| row.get::<_, Option<i64>>(column));
+        let text = [zoom, x, y].map(|part| part.map_or_else(|| "NULL".to_owned(), |part| part.to_string())).join("/");
+        let line = number + 1;
+        let no_tile = |NoTile| TileListError::NoTile { path: path.to_owned(), line, text: text.clone() };
+        Ok((line, text.parse().map_err(no_tile)?))
+    };
+    rows.iter().enumerate().map(tile).collect()
+}
+
 impl TileList {
+    /// The name of the table that holds the list, if it is one of the database.
+    pub(crate) fn table(&self) -> Option<&str> {
+        self.path.to_str().and_then(|path| path.strip_prefix("postgresql:"))
+    }
+
     /// Marks the tiles of the list as dirty.
-    pub(crate) fn mark(&self, dirty: &mut Dirty) -> Result<(), TileListError> {
+    pub(crate) fn mark(&self, tiles: Vec<(usize, TileCoord)>, dirty: &mut Dirty) -> Result<(), TileListError> {
         let too_many = |_too_many| TileListError::TooMany { path: self.path.clone(), most: MAX_LISTED_TILES };
-        for (line, tile) in listed(&self.path)? {
+        for (line, tile) in tiles {
             let mut belongs = dirty.mark_tile(tile).map_err(too_many)?;
             for zoom in dirty.zooms() {
                 if zoom < tile.zoom() && self.parents {

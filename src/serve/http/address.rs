@@ -19,6 +19,12 @@ pub enum ListenAddress {
     Inherited(usize),
 }
 
+impl ListenAddress {
+    /// Any free port of this machine, for programs of this machine.
+    pub const ANY_LOCAL: ListenAddress =
+        ListenAddress::Tcp(SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 0)));
+}
+
 /// The text is not an address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(

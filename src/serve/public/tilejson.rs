@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::serve::live::LiveLayer;
 use crate::serve::target::state::ServedState;
 use crate::sink::VectorLayer;
-use crate::tile::{LayerId, LonLatBox, Slice, Zoom};
+use crate::tile::{LayerId, LonLatBox, MapCenter, Slice, Zoom};
 
 /// The suffix of a single layer's document, if the target keeps layers apart.
 const OF_A_LAYER: &str = ".tiles.json";
@@ -50,8 +50,13 @@ fn document(state: &ServedState, slice: Slice, layers: &[VectorLayer], public_ur
     if let Some(LonLatBox { west, south, east, north }) = described.bounds {
         let bounds = if is_live { LonLatBox::WORLD.sides() } else { [west, south, east, north] };
         object.insert("bounds".to_owned(), json!(bounds));
-        let zoom = described.zooms.map_or(0, |(min, _)| min);
-        object.insert("center".to_owned(), json!([f64::midpoint(west, east), f64::midpoint(south, north), zoom]));
+        let middle = MapCenter {
+            longitude: f64::midpoint(west, east),
+            latitude: f64::midpoint(south, north),
+            zoom: described.zooms.map_or(0, |(min, _)| min),
+        };
+        let MapCenter { longitude, latitude, zoom } = described.center.unwrap_or(middle);
+        object.insert("center".to_owned(), json!([longitude, latitude, zoom]));
     }
     for (name, value) in [
         ("name", &described.name),

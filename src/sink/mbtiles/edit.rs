@@ -312,6 +312,7 @@ mod tests {
             version: None,
             zooms: "0".parse().unwrap(),
             bounds: LonLatBox::from_sides([-1.0, -1.0, 1.0, 1.0]),
+            center: None,
             vector_layers: Vec::new(),
             manifest: String::new(),
         }

@@ -224,6 +224,7 @@ impl TileReader for MbtilesReader {
             let sides = <[f64; 4]>::try_from(sides).ok().filter(|sides| sides.iter().all(|side| side.is_finite()));
             sides.map(LonLatBox::from_sides)
         })?;
+        let center = self.told(&rows, "center", |text| text.parse().ok())?;
         let vector_layers = self.told(&rows, "json", vector_layers)?.unwrap_or_default();
         let mut taken = |name: &str| rows.remove(name);
         Ok(Described {
@@ -233,6 +234,7 @@ impl TileReader for MbtilesReader {
             version: taken("version"),
             zooms,
             bounds,
+            center,
             vector_layers,
             generator: taken("generator"),
             manifest: taken(MANIFEST_KEY),

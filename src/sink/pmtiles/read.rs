@@ -15,7 +15,7 @@ use crate::encode::{Gunzip, MAX_STORED_TILE, is_gzip};
 use crate::sink::metadata::MANIFEST_KEY;
 use crate::sink::read::{ReadAllowance, Total};
 use crate::sink::{Described, ReadError, TileReader};
-use crate::tile::{LonLatBox, Slice, TileCoord, TileId, Zoom};
+use crate::tile::{LonLatBox, MapCenter, Slice, TileCoord, TileId, Zoom};
 
 /// The most bytes of a directory or of metadata, packed or unpacked. For comparison: a leaf of 4096 entries has 20 KB.
 const MAX_SECTION_BYTES: usize = 16 << 20;
@@ -225,6 +225,11 @@ impl TileReader for PmtilesReader {
             version,
             zooms: Some((self.header.min_zoom, self.header.max_zoom)),
             bounds: Some(LonLatBox::from_sides(self.header.bounds.map(|degrees| f64::from(degrees) / 1e7))),
+            center: Some(MapCenter {
+                longitude: f64::from(self.header.center[0]) / 1e7,
+                latitude: f64::from(self.header.center[1]) / 1e7,
+                zoom: self.header.center_zoom,
+            }),
             vector_layers,
             generator,
             manifest,

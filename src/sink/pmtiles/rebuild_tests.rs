@@ -82,6 +82,7 @@ fn metadata() -> Metadata {
         version: None,
         zooms: "0-5".parse().unwrap(),
         bounds: LonLatBox::from_sides([-1.0, -1.0, 1.0, 1.0]),
+        center: None,
         vector_layers: Vec::new(),
         manifest: "{}".to_owned(),
     }

@@ -17,7 +17,7 @@ use crate::encode::{EncodeError, Gzip, Level};
 use crate::sink::scratch::{Record, Records, ScratchError};
 use crate::sink::{Metadata, ReadError};
 use crate::stop::Stop;
-use crate::tile::{LonLatBox, TileCoord, Zoom};
+use crate::tile::{LonLatBox, MapCenter, TileCoord, Zoom};
 
 /// The offset of the tile data.
 const TILES: u64 = ROOT_END as u64;
@@ -246,7 +246,7 @@ impl Body {
         let asked = (metadata.zooms.min().get(), metadata.zooms.max().get());
         // The zooms of the tiles, which may be fewer than those of the tileset: checks compare them with the entries.
         let (min_zoom, max_zoom) = self.zooms.unwrap_or(asked);
-        let (longitude, latitude, zoom) = metadata.center();
+        let MapCenter { longitude, latitude, zoom } = metadata.center();
         let LonLatBox { west, south, east, north } = metadata.bounds;
         let ((west, east), (south, north)) = (wide(west, east, 180.0), wide(south, north, 90.0));
         Header {

@@ -105,7 +105,9 @@ pub(in crate::sink) fn finished(
             // The layer's own zooms: clients ask for no tile outside of them, and enlarge the deepest beyond.
             body["minzoom"] = layer.minzoom.into();
             body["maxzoom"] = layer.maxzoom.into();
-            body["center"][2] = layer.minzoom.into();
+            if metadata.center.is_none() {
+                body["center"][2] = layer.minzoom.into();
+            }
             let name = format!("{}.{TILEJSON}", super::template::escaped(name));
             notes.push(NoteFile { name, body: serde_json::to_vec_pretty(&body)? });
         }
@@ -172,6 +174,7 @@ pub(in crate::sink) fn read(body: &[u8]) -> Result<TargetNotes, serde_json::Erro
             version: text("version"),
             zooms: number("minzoom").zip(number("maxzoom")),
             bounds,
+            center: text("center").and_then(|text| text.parse().ok()),
             vector_layers: layers.map_or_else(Vec::new, |layers| layers.vector_layers),
             generator: text("generator"),
             manifest: text(MANIFEST_KEY),
@@ -220,6 +223,7 @@ mod tests {
             version: None,
             zooms: "0-3".parse().unwrap(),
             bounds: LonLatBox::from_sides([-10.0, -5.5, 10.0, 5.5]),
+            center: None,
             vector_layers: vec![layer("a"), layer("b c")],
             manifest: "{\"fingerprint\":\"f\"}".to_owned(),
         };

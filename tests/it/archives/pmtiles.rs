@@ -64,6 +64,7 @@ pub(crate) fn metadata(zooms: &str, manifest: &str) -> Metadata {
         version: None,
         zooms: zooms.parse().unwrap(),
         bounds: LonLatBox::from_sides([-180.0, -85.051_129, 180.0, 85.051_129]),
+        center: None,
         vector_layers: vec![layer],
         manifest: manifest.to_owned(),
     }

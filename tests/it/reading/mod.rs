@@ -1,4 +1,5 @@
 //! Commands that read targets.
 
+pub(crate) mod diff;
 pub(crate) mod inspect;
 pub(crate) mod verify;

@@ -99,3 +99,43 @@ fn narrowed_to_some_zooms_the_other_changes_stay_to_be_found() {
     assert!(done.stdout.contains(" unchanged"), "{}", done.stdout);
     tracked.is_fresh(&target, &["--zoom", "0-8"]);
 }
+
+#[test]
+fn tiles_of_a_table_of_expired_tiles_are_rendered() {
+    let tracked = Tracked::facilities(500);
+    let target = tracked.seed("t.mbtiles", &["--zoom", "2-8"]);
+    let before = Archive::open(&target).stored();
+    tracked.db.run("ALTER TABLE api_facility DISABLE TRIGGER ALL; UPDATE api_facility SET name = 'secret'");
+    let one = *before.keys().find(|tile| tile.0 == 6).unwrap();
+    // As osm2pgsql makes it.
+    tracked.db.run(&format!(
+        "CREATE SCHEMA osm; CREATE TABLE osm.\"Expired\" (zoom int4 NOT NULL, x int4 NOT NULL, y int4 NOT NULL,
+             first timestamptz DEFAULT now(), last timestamptz DEFAULT now(), PRIMARY KEY (zoom, x, y));
+         INSERT INTO osm.\"Expired\" VALUES ({}, {}, {})",
+        one.0, one.1, one.2
+    ));
+    let list = ["--tiles", "postgresql:osm.Expired"];
+    let done = tracked.reseed(&target, &list).ok();
+    assert!(done.stdout.contains("1 dirty tile, 1 written"), "{}", done.stdout);
+    assert_eq!(differences(&before, &Archive::open(&target).stored()), BTreeSet::from([one]));
+    let rows = tracked.db.value::<i64>("SELECT count(*) FROM osm.\"Expired\"");
+    assert_eq!(rows, 1, "the table is read only");
+    tracked.reseed(&target, &[&list[..], &["--parents"]].concat()).ok();
+    assert!(differences(&before, &Archive::open(&target).stored()).len() > 3);
+    for (sql, texts) in [
+        ("UPDATE osm.\"Expired\" SET zoom = 3, x = 9", ["postgresql:osm.Expired line 1: \"3/9/", "is no tile"]),
+        (
+            "ALTER TABLE osm.\"Expired\" RENAME zoom TO z",
+            ["reading the tiles that osm.Expired lists (columns zoom, x, y)", "column \"zoom\" does not exist"],
+        ),
+        (
+            "DROP TABLE osm.\"Expired\"",
+            ["reading the tiles that osm.Expired lists", "relation \"osm.Expired\" does not exist"],
+        ),
+    ] {
+        tracked.db.run(sql);
+        let ended = tracked.reseed(&target, &list);
+        assert_ne!(ended.code, 0);
+        assert!(texts.iter().all(|text| ended.stderr.contains(text)), "{}", ended.stderr);
+    }
+}

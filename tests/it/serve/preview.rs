@@ -1,10 +1,10 @@
 //! The preview in a real browser: every layer drawn, without an error, from every kind of target.
 
-use crate::support::Db;
 use crate::support::browser::Browser;
 use crate::support::places::Places;
 use crate::support::program::{program, run};
 use crate::support::served::{Served, status};
+use crate::support::{Archive, Db};
 
 /// What is true once features of the layer are drawn.
 const DRAWN: &str = "window.shownMap?.areTilesLoaded() && !window.shownMap?.isMoving() && window.shownMap.queryRenderedFeatures().some((f) => f.layer.metadata?.layer === 'facilities') || null";
@@ -172,4 +172,17 @@ fn a_page_of_ones_own_draws_the_tiles_of_a_server() {
     places.seed(&db, "tiles/", &["--zoom", "0-2", "--public-url", "https://tiles.example.org/f"]).ok();
     run(program().args(["preview", &places.place("tiles/")]).args(html)).ok();
     assert!(std::fs::read_to_string(&file).unwrap().contains("data-public-url=\"https://tiles.example.org/f/\""));
+}
+
+#[test]
+fn a_seed_may_end_with_the_map() {
+    let db = Db::with_facilities(100);
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("t.mbtiles");
+    let mut command = program();
+    command.args(["seed", "--quiet", "--preview", "--zoom", "0-3", "--database-url", &db.url, "--output"]).arg(&target);
+    let served = Served::of(&mut command);
+    assert_eq!(served.get("/0/0/0.pbf", "Accept-Encoding: gzip\r\n").body, Archive::open(&target).stored()[&(0, 0, 0)]);
+    assert!(String::from_utf8_lossy(&served.get("/", "").body).contains("maplibre"));
+    assert_eq!(served.ends_after("-INT"), Some(130));
 }

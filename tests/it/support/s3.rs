@@ -109,6 +109,7 @@ pub(crate) fn metadata(fingerprint: &str, run: u32) -> Metadata {
         version: None,
         zooms: "0-14".parse().unwrap(),
         bounds: LonLatBox::from_sides([-180.0, -85.0, 180.0, 85.0]),
+        center: None,
         vector_layers: Vec::new(),
         manifest: format!("{{\"fingerprint\":\"{fingerprint}\",\"run\":{run}}}"),
     }

@@ -75,6 +75,7 @@ pub(crate) fn metadata(manifest: &str) -> Metadata {
         version: None,
         zooms: "0-7".parse().unwrap(),
         bounds: LonLatBox::from_sides([-10.0, -20.0, 30.0, 40.0]),
+        center: None,
         vector_layers: vec![layer("a"), layer("b/ü")],
         manifest: format!("{{\"fingerprint\":\"contract\",\"run\":\"{manifest}\"}}"),
     }

@@ -3,6 +3,7 @@
 pub(crate) mod areas;
 pub(crate) mod changed_tiles;
 pub(crate) mod copy;
+pub(crate) mod descriptions;
 pub(crate) mod edit_contract;
 pub(crate) mod equal_tiles;
 pub(crate) mod kept_notes;

@@ -102,6 +102,8 @@ fn real_outputs_fit_their_schemas() {
     run(seed_command(&db.url, &outputs.folder.path().join("new.mbtiles"), &zooms).args(["--changed-out", &all])).ok();
     let inspected = run(program().args(["inspect", "--json"]).arg(&target)).ok();
     outputs.text("contents", &inspected.stdout);
+    let equal = run(program().args(["diff", "--json"]).arg(&target).arg(&target)).ok();
+    outputs.text("diff", &equal.stdout);
     let doctor = run(program().args(["doctor", "--json", "--database-url", &db.url]).arg(&target)).ok();
     outputs.text("doctor", &doctor.stdout);
     let findings = outputs.file("findings");

@@ -1,7 +1,7 @@
 //! The tables and lines at the end of commands, and the same as JSON, from made-up figures.
 
 use oar_tiles::manifest::Manifest;
-use oar_tiles::pipeline::LargestTile;
+use oar_tiles::pipeline::{LargestTile, SlowBatch};
 use oar_tiles::plan::HeavyTile;
 use oar_tiles::report::{
     Backlog, BehindTarget, Contents, ContentsZoom, CopyReport, DirtyReport, DirtyZoom, Event, EventRecord, FailedLayer,
@@ -132,6 +132,15 @@ fn run_report() -> RunReport {
             zoom(0, 1, LargestTile { tile: tile("0/0/0"), bytes: 91_234 }),
             zoom(14, 12_339, LargestTile { tile: tile("14/8541/5747"), bytes: 412_345 }),
         ],
+        slowest: vec![SlowBatch {
+            zoom: 9,
+            x: [264, 271],
+            y: [176, 183],
+            tiles: 64,
+            features: 12_000,
+            render_seconds: 1.25,
+            pack_seconds: 0.5,
+        }],
         skipped: skipped(),
         budgets: budgets(),
         failed: failed(),
