@@ -142,12 +142,12 @@ fn run(job: &Job, options: &DiffOptions) -> Result<Difference, CommandError> {
     compare(&mut *a, &mut *b, &both, &job.stop, |id, compared| {
         let counts = counts(&mut zooms, id.coord);
         match compared {
-            Compared::SameBytes => counts.equal += 1,
-            Compared::SameContent => {
+            TileComparison::SameBytes => counts.equal += 1,
+            TileComparison::SameContent => {
                 counts.equal += 1;
                 counts.packed_otherwise += 1;
             }
-            Compared::Differs => {
+            TileComparison::Differs => {
                 counts.differ += 1;
                 tiles.push((id.coord, TileDifference::Content));
             }
@@ -181,7 +181,7 @@ fn place(id: &TileId) -> (u8, u32, u32, Slice) {
 }
 
 /// How the two tiles of an address compare.
-enum Compared {
+enum TileComparison {
     SameBytes,
     /// The same tile, packed by another program or at another level.
     SameContent,
@@ -194,7 +194,7 @@ fn compare(
     b: &mut dyn TileReader,
     ids: &[TileId],
     stop: &Stop,
-    mut each: impl FnMut(&TileId, Compared),
+    mut each: impl FnMut(&TileId, TileComparison),
 ) -> Result<(), CommandError> {
     let mut gunzip = Gunzip::new();
     for chunk in ids.chunks(TILES_AT_A_TIME) {
@@ -221,11 +221,11 @@ fn compare(
                 gunzip.unpack(tile).map_err(|error| CommandError::Pipeline(format!("tile {id}: {error}")))
             };
             let compared = if one == other {
-                Compared::SameBytes
+                TileComparison::SameBytes
             } else if unpacked(&one)? == unpacked(&other)? {
-                Compared::SameContent
+                TileComparison::SameContent
             } else {
-                Compared::Differs
+                TileComparison::Differs
             };
             each(id, compared);
             Ok(())

@@ -11,6 +11,7 @@ type Table = &'static [(&'static str, &'static [&'static str])];
 const COMMAND: Table = &[
     ("config", &[]),
     ("copy", &[]),
+    ("diff", &[]),
     ("doctor", &[]),
     ("floor", &[]),
     ("init", &[]),

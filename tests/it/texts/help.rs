@@ -27,6 +27,7 @@ fn the_help_of_every_command() {
         "verify",
         "inspect",
         "copy",
+        "diff",
         "serve",
         "preview",
         "track",
