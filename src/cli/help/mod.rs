@@ -196,7 +196,9 @@ mod tests {
                 assert!(heading(path, &flag).is_some(), "{path} --{flag} has no heading");
             }
         }
-        for flag in HEADINGS.iter().flat_map(|(_, names)| *names).filter(|flag| !["target", "source", "a", "b"].contains(flag)) {
+        for flag in
+            HEADINGS.iter().flat_map(|(_, names)| *names).filter(|flag| !["target", "source", "a", "b"].contains(flag))
+        {
             assert!(verbs.iter().any(|(_, verb)| flags(verb).iter().any(|name| name == flag)), "no verb has --{flag}");
         }
         let at_verbs = OF_ONE_VERB.iter().map(|(verb, flag, _)| (*verb, *flag));
