@@ -10,8 +10,9 @@ use crate::tile::{LonLatBox, ZoomList};
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub struct Copy {
-    /// Copy from: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles
-    pub source: String,
+    /// Copy from: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles; several are joined, tiles that are in more than one of them by their layers
+    #[arg(required = true, num_args = 1..)]
+    pub source: Vec<String>,
     /// Copy to: the same kinds
     pub target: String,
     /// Copy only these zooms, such as 0-14, 7 or 0-4,8,10-12
@@ -20,6 +21,9 @@ pub struct Copy {
     /// Copy only tiles that this box touches, in degrees; repeat the flag for several boxes
     #[arg(long, value_name = "W,S,E,N", allow_hyphen_values = true, action = ArgAction::Append)]
     pub bbox: Vec<LonLatBox>,
+    /// Copy only this layer of each tile; repeat the flag for several layers
+    #[arg(long, value_name = "NAME", action = ArgAction::Append)]
+    pub layer: Vec<String>,
     /// Copy only tiles that this area touches: a GeoJSON file with polygons, or W,S,E,N
     #[arg(long, value_name = "AREA", allow_hyphen_values = true, conflicts_with = "bbox")]
     pub area: Option<String>,

@@ -264,6 +264,9 @@ pub struct Verify {
     /// Also render the tiles from the database and compare; needs the settings with which the target was seeded
     #[arg(long)]
     pub database: bool,
+    /// Decode and compare only tiles that this area touches: a GeoJSON file with polygons, or W,S,E,N; the structure is checked as a whole
+    #[arg(long, value_name = "AREA", allow_hyphen_values = true)]
+    pub area: Option<String>,
     /// Print the findings as JSON
     #[arg(long)]
     pub json: bool,

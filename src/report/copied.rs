@@ -2,6 +2,17 @@
 
 use super::{grouped, sized, timed};
 
+/// What of its sources a copy holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopiedPart {
+    /// Some zooms or boxes.
+    Tiles,
+    /// Some layers.
+    Layers,
+    /// Several sources.
+    Joined,
+}
+
 /// The result of a copy.
 #[derive(Debug, Clone)]
 pub struct CopyReport {
@@ -17,8 +28,8 @@ pub struct CopyReport {
     pub deleted: u64,
     /// Stored size of all tiles copied, in bytes.
     pub bytes: u64,
-    /// True if only some zooms or boxes were copied.
-    pub is_part: bool,
+    /// What was copied, if it was not all of one source.
+    pub part: Option<CopiedPart>,
     /// Duration of the copy, in seconds.
     pub seconds: f64,
 }
@@ -39,8 +50,12 @@ pub fn render_copy(copy: &CopyReport) -> String {
             more.push_str(&format!(", {} {what}", grouped(count)));
         }
     }
-    if copy.is_part {
-        more.push_str(", a part without manifest");
+    if let Some(part) = copy.part {
+        more.push_str(match part {
+            CopiedPart::Tiles => ", a part without manifest",
+            CopiedPart::Layers => ", some layers without manifest",
+            CopiedPart::Joined => ", joined without manifest",
+        });
     }
     let (stored, bytes, time) = (grouped(copy.stored), sized(copy.bytes), timed(copy.seconds));
     format!("{stored} tiles stored{more}: {bytes} in {time} ({rate} tiles/s): {} → {}\n", copy.source, copy.target)

@@ -31,7 +31,7 @@ pub use backlog::{Backlog, BehindTarget, LoggedTable, render_backlog};
 pub use budgets::{FailedLayer, LargeTile, LayerBudget, named};
 pub use checkup::{CheckArea, CheckLevel, CheckResult, Checkup, render_checkup};
 pub use contents::{Contents, ContentsBounds, ContentsZoom, ShownFeature, render_contents, render_features};
-pub use copied::{CopyReport, render_copy};
+pub use copied::{CopiedPart, CopyReport, render_copy};
 pub use differing::{DiffReport, DiffZoom, render_diff};
 pub use discovered::{DiscoveredColumn, DiscoveredTables, render_discovered, render_drafted, render_undrawn};
 pub use document::{DocumentSchema, JSON_VERSION, JsonDocument, PurgeStatusList, report_schemas};

@@ -75,7 +75,8 @@ pub(super) fn run_verify(arguments: &Verify, stop: &Stop) -> Result<(), CommandE
         (None, true) => verify::TilesToCheck::All,
         (None, false) => verify::TilesToCheck::Fitting,
     };
-    let options = verify::VerifyOptions { amount, database: arguments.database };
+    let area = arguments.area.as_ref().map(|text| area(text)).transpose()?.unwrap_or_default();
+    let options = verify::VerifyOptions { amount, database: arguments.database, area };
     let closing = Closing::new(!arguments.json, arguments.report.as_ref(), &settings.tileset.output)?;
     on_runtime(async || {
         let found = verify::verify(&Job::new(settings, false, &report(Style::Warnings), stop)?, &options).await?;
@@ -106,7 +107,7 @@ pub(super) fn run_inspect(arguments: &Inspect, stop: &Stop) -> Result<(), Comman
 
 pub(super) fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
-    let Copy { source, target, zoom, bbox, area: wanted, force, changed_out, public_url, config } = arguments;
+    let Copy { source, target, zoom, bbox, layer, area: wanted, force, changed_out, public_url, config } = arguments;
     let flags = SettingFlags { config: config.clone(), public_url: public_url.clone(), ..SettingFlags::default() };
     let (mut settings, is_own) = resolved_to_write(&flags, target)?;
     // The CDNs of the configuration stand before its own output.
@@ -114,7 +115,7 @@ pub(super) fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError
         settings.tileset.purges.clear();
     }
     let bbox = wanted.as_ref().map_or_else(|| Ok(bbox.clone()), |text| area(text))?;
-    let options = copy::CopyOptions { source: source.clone(), zoom: zoom.clone(), bbox };
+    let options = copy::CopyOptions { sources: source.clone(), layers: layer.clone(), zoom: zoom.clone(), bbox };
     on_runtime(async || {
         let job = Job::new(settings, *force, &report(Style::Warnings), stop)?;
         let job = job.with_changed_out(changed_out.as_deref())?;

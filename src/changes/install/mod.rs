@@ -19,6 +19,8 @@ use super::log::{Facts, LAYOUT, Presence, SchemaFlaws, literal, of_schema};
 use super::options::{ChangesOptions, TrackedLayer};
 use super::relations::{PlannedWatch, Table, WatchRequest, WatchSource, layer_reads};
 use crate::cursor::Cursor;
+use tokio_postgres::types::Type;
+
 use crate::postgis::{Database, Session, quoted};
 
 use owner::{Installer, LogOwnership};
@@ -67,6 +69,7 @@ pub async fn plan_install(
     session.script(CONTEXT, "SET LOCAL search_path = pg_catalog, pg_temp").await?;
     let installer = Installer::look_up(&session, schema, CONTEXT).await?;
     let mut watched = plan.planned_watches(&session, needs.iter().flat_map(|(_, requests)| requests)).await?;
+    warnings.append(&mut replicated(&session, &watched).await?);
     let flaws = plan.check_trust(&session, database, &installer).await?;
     let facts = plan.installed(&session, layers, &watched).await?;
     if let Some(facts) = facts.as_ref().filter(|facts| facts.layout < LAYOUT) {
@@ -278,4 +281,20 @@ async fn script(database: &Database, verb: &'static str, sql: &str) -> Result<()
     let session = database.writing().await?;
     let ended = session.script("installing the change log", sql).await;
     ended.map(drop).map_err(|error| Error::from_script(verb, database.server(), error))
+}
+
+/// A warning for each watched table that logical replication writes, which fires no triggers of statements.
+async fn replicated(session: &Session, watched: &[PlannedWatch]) -> Result<Vec<String>, Error> {
+    let relations: Vec<u32> = watched.iter().map(|watch| watch.request.relation).collect();
+    let sql = "SELECT DISTINCT format('%I.%I', n.nspname, c.relname)
+               FROM pg_subscription_rel AS s JOIN pg_class AS c ON c.oid = s.srrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+               WHERE s.srrelid = ANY ($1) OR EXISTS (SELECT FROM pg_partition_ancestors(s.srrelid) AS a WHERE a::oid = ANY ($1))
+               ORDER BY 1";
+    let rows = session.all(CONTEXT, sql, &[(&relations, Type::OID_ARRAY)]).await?;
+    let warning = |table: String| {
+        format!(
+            "{table} is written by logical replication, which fires no triggers of statements: what it changes will not be noted, and reseed refuses its layers. Track the changes in the database that publishes it, or run oar-tiles seed each time"
+        )
+    };
+    Ok(rows.iter().map(|row| warning(row.get(0))).collect())
 }

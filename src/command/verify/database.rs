@@ -18,13 +18,14 @@ use crate::run::seed::check_tables_unchanged;
 use crate::run::{CommandError, Job};
 use crate::sink::{PartialScope, Scope, read_all};
 use crate::source::{RenderedTile, split_layers};
-use crate::tile::{Batch, LonLatBox, Order, Slice, TileCoord, TileId, TileRect, ZoomList};
+use crate::tile::{Batch, Coverage, LonLatBox, Order, Slice, TileCoord, TileId, TileRect, ZoomList};
 
 /// Compares a target with the current state of the database, part by part. Starts over on a new snapshot if the database goes away or others
 /// hold the run up.
 pub(super) async fn compare(
     looked: CheckedTarget,
     amount: TilesToCheck,
+    area: &[LonLatBox],
     job: &Job,
 ) -> Result<CheckedTarget, CommandError> {
     let name = looked.findings.target.clone();
@@ -38,33 +39,54 @@ pub(super) async fn compare(
         let (settings, scope) = as_seeded(&job.settings, &region)
             .zip(Scope::read(&region.zooms, &region.bbox))
             .ok_or_else(|| unfit("its manifest names zooms or boxes that cannot be read. Seed it again"))?;
-        let tiles = Arc::new(PartFilter { scope: scope.clone(), compared: compared.clone(), is_partial: false });
-        let part = ComparedPart { job: job.with_settings(settings), tiles, amount };
-        looked = compared_with(&part, looked).await?;
+        if let Some(bbox) = common(&settings.tileset.bbox, area) {
+            let scope = Scope { coverage: Coverage::new(&bbox), ..scope.clone() };
+            let tiles = Arc::new(PartFilter { scope, compared: compared.clone(), is_partial: false });
+            let mut settings = settings;
+            settings.tileset.bbox = bbox;
+            let part = ComparedPart { job: job.with_settings(settings), tiles, amount };
+            looked = compared_with(&part, looked).await?;
+        }
         compared.push(scope);
     }
     for scope in PartialScope::of(&manifest).regions() {
-        let tiles = PartFilter { scope: scope.clone(), compared: compared.clone(), is_partial: true };
+        let own = if scope.coverage.is_world() { &[][..] } else { scope.coverage.boxes() };
+        let Some(bbox) = common(own, area) else {
+            compared.push(scope.clone());
+            continue;
+        };
+        let within = Scope { coverage: Coverage::new(&bbox), ..scope.clone() };
+        let tiles = PartFilter { scope: within, compared: compared.clone(), is_partial: true };
         // Zooms of which nothing is stored need not be planned.
         let held = looked.tiles.iter().filter(|id| tiles.holds(**id)).map(|id| id.coord.zoom());
         if let Some(zooms) = ZoomList::of(held) {
             let mut settings = job.settings.clone();
-            (settings.tileset.zooms, settings.tileset.bbox) = (zooms, scope.coverage.boxes().to_vec());
-            if scope.coverage.is_world() {
-                settings.tileset.bbox = Vec::new();
-            }
+            (settings.tileset.zooms, settings.tileset.bbox) = (zooms, bbox);
             let part = ComparedPart { job: job.with_settings(settings), tiles: Arc::new(tiles), amount };
             looked = compared_with(&part, looked).await?;
         }
         compared.push(scope.clone());
     }
     if looked.findings.rendered == looked.findings.planned {
-        let is_nobodys = |id: &&TileId| !compared.iter().any(|scope| scope.holds(**id));
+        let area = Scope { zooms: ZoomList::all(), coverage: Coverage::new(area) };
+        let is_nobodys = |id: &&TileId| area.holds(**id) && !compared.iter().any(|scope| scope.holds(**id));
         for id in looked.tiles.iter().filter(is_nobodys) {
             looked.findings.add(FindingKind::Ghost, || format!("tile {id}"));
         }
     }
     Ok(looked)
+}
+
+/// What lies both in the boxes of a part and in an area, none of which stand for the world; `None` if nothing does.
+fn common(part: &[LonLatBox], area: &[LonLatBox]) -> Option<Vec<LonLatBox>> {
+    if part.is_empty() || area.is_empty() {
+        return Some(if part.is_empty() { area } else { part }.to_vec());
+    }
+    let pieces = |boxes: &[LonLatBox]| boxes.iter().flat_map(LonLatBox::unwrapped).collect::<Vec<_>>();
+    let area = pieces(area);
+    let common: Vec<LonLatBox> =
+        pieces(part).into_iter().flat_map(|one| area.iter().filter_map(move |other| one.common(*other))).collect();
+    (!common.is_empty()).then_some(common)
 }
 
 /// Compares a part of a target, and starts over on a new snapshot where that helps.

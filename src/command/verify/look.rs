@@ -9,9 +9,9 @@ use crate::mvt;
 use crate::report::{FindingKind, Findings};
 use crate::run::CommandError;
 use crate::run::target::{Target, unmendable};
-use crate::sink::{Described, PartialScope, ReadError, TileReader, VectorLayer, read_all};
+use crate::sink::{Described, PartialScope, ReadError, Scope, TileReader, VectorLayer, read_all};
 use crate::stop::Stop;
-use crate::tile::{LonLatBox, Order, Slice, TileId, TileRect, beyond_in_degrees};
+use crate::tile::{Coverage, LonLatBox, Order, Slice, TileId, TileRect, ZoomList, beyond_in_degrees};
 
 /// The tiles that are read at a time, which bounds the memory.
 pub(super) const TILES_PER_CHUNK: usize = 1_000;
@@ -34,7 +34,12 @@ pub(super) fn key(id: &TileId) -> (u64, Slice) {
 }
 
 /// Checks a target's structure and lists its tiles.
-pub(super) fn look(target: &Target, amount: TilesToCheck, stop: &Stop) -> Result<CheckedTarget, CommandError> {
+pub(super) fn look(
+    target: &Target,
+    amount: TilesToCheck,
+    area: Coverage,
+    stop: &Stop,
+) -> Result<CheckedTarget, CommandError> {
     let mut reader = target.reader()?;
     let mut findings = Findings::new(target.to_string());
     for what in reader.check()? {
@@ -47,7 +52,8 @@ pub(super) fn look(target: &Target, amount: TilesToCheck, stop: &Stop) -> Result
     looked.findings.tiles = looked.tiles.len() as u64;
     if let Some(described) = described {
         looked.manifest(&described);
-        looked.tiles(&described, amount, stop)?;
+        let area = Scope { zooms: ZoomList::all(), coverage: area };
+        looked.tiles(&described, amount, &area, stop)?;
     }
     Ok(looked)
 }
@@ -92,7 +98,13 @@ impl CheckedTarget {
     }
 
     /// Unpacks and decodes the tiles, or a sample spread evenly over them.
-    fn tiles(&mut self, described: &Described, amount: TilesToCheck, stop: &Stop) -> Result<(), CommandError> {
+    fn tiles(
+        &mut self,
+        described: &Described,
+        amount: TilesToCheck,
+        area: &Scope,
+        stop: &Stop,
+    ) -> Result<(), CommandError> {
         let partial = self.manifest.as_ref().map_or_else(PartialScope::default, PartialScope::of);
         let CheckedTarget { reader, tiles, findings, .. } = self;
         if let Some((from, to)) = described.zooms {
@@ -101,8 +113,9 @@ impl CheckedTarget {
                 findings.add(FindingKind::Outside, || format!("tile {id} is not of the zooms {from}-{to}"));
             }
         }
-        let (total, count) = (tiles.len() as u128, u128::from(amount.of(tiles.len() as u64)));
-        let spread = (0..count).filter_map(|i| tiles.get(usize::try_from(i * total / count).ok()?));
+        let wanted: Vec<TileId> = tiles.iter().copied().filter(|id| area.holds(*id)).collect();
+        let (total, count) = (wanted.len() as u128, u128::from(amount.of(wanted.len() as u64)));
+        let spread = (0..count).filter_map(|i| wanted.get(usize::try_from(i * total / count).ok()?));
         let chosen: Vec<TileId> = spread.copied().collect();
         let mut told = DescribedTiles::new(described, &partial);
         let mut gunzip = Gunzip::new();

@@ -7,6 +7,7 @@ use std::num::NonZeroU64;
 
 use crate::report::Findings;
 use crate::run::{CommandError, Job, interrupted};
+use crate::tile::{Coverage, LonLatBox};
 
 /// How many tiles are decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,12 +21,14 @@ pub enum TilesToCheck {
 }
 
 /// What `verify` was asked for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct VerifyOptions {
     /// How many tiles are looked into.
     pub amount: TilesToCheck,
     /// Compare the target with the database.
     pub database: bool,
+    /// Decode and compare only tiles that these boxes touch; none for all.
+    pub area: Vec<LonLatBox>,
 }
 
 impl TilesToCheck {
@@ -45,13 +48,16 @@ impl TilesToCheck {
 /// If the target cannot be read.
 pub async fn verify(job: &Job, options: &VerifyOptions) -> Result<Findings, CommandError> {
     let (amount, target, stop) = (options.amount, job.target.clone(), job.stop.clone());
-    let looking = tokio::task::spawn_blocking(move || look::look(&target, amount, &stop));
+    let area = Coverage::new(&options.area);
+    let looking = tokio::task::spawn_blocking(move || look::look(&target, amount, area, &stop));
     let mut looked = tokio::select! {
         looked = looking => looked.map_err(|error| CommandError::Died(error.to_string()))??,
         signal = job.stop.wait() => return Err(CommandError::Interrupted(signal)),
     };
     if options.database {
-        looked = database::compare(looked, amount, job).await.map_err(|error| interrupted(error, &job.stop))?;
+        looked = database::compare(looked, amount, &options.area, job)
+            .await
+            .map_err(|error| interrupted(error, &job.stop))?;
     }
     Ok(looked.findings)
 }

@@ -192,6 +192,14 @@ fn a_table_that_replication_writes_is_not_trusted() {
          WHERE subname = 's' AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())",
     );
     let message = other.check(&there).unwrap_err();
+    let installed = other.install(&[]).ok();
+    assert!(
+        installed.stderr.contains(
+            "warning: public.mill_1 is written by logical replication, which fires no triggers of statements"
+        ),
+        "{}",
+        installed.stderr
+    );
     other.db.run("ALTER SUBSCRIPTION s DISABLE; ALTER SUBSCRIPTION s SET (slot_name = NONE); DROP SUBSCRIPTION s");
     assert!(
         message.starts_with(

@@ -43,6 +43,28 @@ const TWO_LAYERS: &str = "
     batch_features = 50";
 
 #[test]
+fn an_area_is_verified_by_itself() {
+    let db = Db::with_facilities(400);
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("t.mbtiles");
+    seed(&db.url, &target, &["--zoom", "0-7", "--bbox=-170,-80,170,80"]).ok();
+    let verify = |arguments: &[&str]| {
+        run(program().arg("verify").arg(&target).args(["--database", "--database-url", &db.url]).args(arguments))
+    };
+    verify(&["--area", "60,5,100,35"]).ok();
+    // A change on the other side of the world is seen in the tiles of low zooms only, and in the whole.
+    db.run("UPDATE api_facility SET location = ST_SetSRID(ST_MakePoint(-100, 40), 4326) WHERE ST_X(location) < 0");
+    let found = verify(&["--area", "60,5,100,35"]).fails(1, &["is not sound"]);
+    let far = verify(&[]).fails(1, &["is not sound"]);
+    let tiles = |text: &str| -> usize { text.matches("tile ").count() };
+    assert!(tiles(&found.stdout) < tiles(&far.stdout), "{}{}", found.stdout, far.stdout);
+    assert!(!found.stdout.contains("should not be there"), "{}", found.stdout);
+    verify(&["--area", "171,-10,179,10"]).ok();
+    verify(&["--area", "nowhere.geojson"])
+        .fails(2, &["the area \"nowhere.geojson\" cannot be read: there is no such file"]);
+}
+
+#[test]
 fn what_was_seeded_is_sound_and_shows_the_database() {
     let db = Db::with_facilities(1_000);
     db.run(SHAPES);

@@ -2,6 +2,7 @@
 
 pub(crate) mod areas;
 pub(crate) mod changed_tiles;
+pub(crate) mod copied_parts;
 pub(crate) mod copy;
 pub(crate) mod descriptions;
 pub(crate) mod edit_contract;

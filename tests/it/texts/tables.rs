@@ -4,11 +4,11 @@ use oar_tiles::manifest::Manifest;
 use oar_tiles::pipeline::{LargestTile, SlowBatch};
 use oar_tiles::plan::HeavyTile;
 use oar_tiles::report::{
-    Backlog, BehindTarget, Contents, ContentsZoom, CopyReport, DirtyReport, DirtyZoom, Event, EventRecord, FailedLayer,
-    FailureKind, FindingKind, Findings, LargeTile, LayerBudget, LoggedTable, PlanReport, PlanZoom, PurgeStatus, Reason,
-    Requests, ReseedReport, RunReport, RunStages, RunZoom, ShownFeature, SkippedRows, render_backlog, render_contents,
-    render_copy, render_dirty, render_features, render_findings, render_plan, render_reseed, render_run,
-    render_versions,
+    Backlog, BehindTarget, Contents, ContentsZoom, CopiedPart, CopyReport, DirtyReport, DirtyZoom, Event, EventRecord,
+    FailedLayer, FailureKind, FindingKind, Findings, LargeTile, LayerBudget, LoggedTable, PlanReport, PlanZoom,
+    PurgeStatus, Reason, Requests, ReseedReport, RunReport, RunStages, RunZoom, ShownFeature, SkippedRows,
+    render_backlog, render_contents, render_copy, render_dirty, render_features, render_findings, render_plan,
+    render_reseed, render_run, render_versions,
 };
 use oar_tiles::sink::{Latest, Version};
 use oar_tiles::tile::{LonLatBox, TileCoord, Zoom};
@@ -246,7 +246,7 @@ fn a_copy() {
         unchanged: 340,
         deleted: 6,
         bytes: 43_190_000,
-        is_part: true,
+        part: Some(CopiedPart::Tiles),
         seconds: 12.3,
     };
     compare("copy", &render_copy(&copy));

@@ -1,44 +1,43 @@
-//! `oar-tiles copy`: copies the tiles of a target of any kind to another, byte for byte.
+//! `oar-tiles copy`: copies the tiles of targets of any kinds to another, byte for byte.
 //!
 //! ```text
-//! reader: list ─► in the sink's order ─► read in chunks ─► (packed if they were plain) ─┐ a few chunks at most
+//! sources: list ─► in the sink's order ─► read in chunks ─► (packed if they were plain) ─┐ a few chunks at most
 //!                                                                  sink: write ◄────────┘ ─► finish
 //! ```
+
+mod sources;
 
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use crate::encode::{Gunzip, Level, Packer, Packing, is_gzip};
 use crate::manifest::Publication;
-use crate::report::{CopyReport, Event, Report};
+use crate::report::{CopiedPart, CopyReport, Event, Report};
 use crate::run::look::dirty_file::{DirtyScope, write_changed};
 use crate::run::seed::relative;
 use crate::run::target::{Target, TilesetNames, refuse_other};
 use crate::run::{CommandError, Job, interrupted};
 use crate::sink::{
-    ChangedTiles, Described, Metadata, OpenMode, RunKind, Scope, Sink, TargetError, TileEdit, TileReader, Tileset,
-    Unwritten, Written, read_all,
+    ChangedTiles, Described, Metadata, OpenMode, RunKind, Scope, Sink, TargetError, TileEdit, Tileset, Unwritten,
+    VectorLayer, Written,
 };
 use crate::stop::Stop;
-use crate::tile::{Coverage, LonLatBox, Order, Slice, TileId, TileRect, Zoom, ZoomList};
+use crate::tile::{Coverage, LonLatBox, Slice, TileRect, Zoom, ZoomList};
+
+use sources::{SourceTile, Sources};
 
 /// What `copy` was asked for.
 #[derive(Debug, Clone)]
 pub struct CopyOptions {
-    /// The target to copy from.
-    pub source: String,
+    /// The targets to copy from.
+    pub sources: Vec<String>,
+    /// Only these layers; none for all.
+    pub layers: Vec<String>,
     /// Only these zooms.
     pub zoom: Option<ZoomList>,
     /// Only the tiles that these boxes touch.
     pub bbox: Vec<LonLatBox>,
 }
-
-/// The most tiles that are handed to the sink at a time.
-const MAX_TILES_PER_CHUNK: usize = 500;
-
-/// The most bytes of tiles that are handed to the sink at a time, unless one tile alone has more.
-const MAX_BYTES_PER_CHUNK: usize = 8 << 20;
 
 /// The most chunks that wait for the sink: with the bytes of a chunk the bound on memory.
 const MAX_WAITING_CHUNKS: usize = 2;
@@ -60,31 +59,50 @@ pub async fn copy(job: &Job, options: &CopyOptions) -> Result<CopyReport, Comman
 fn run(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
     let begun = Instant::now();
     let target = &job.target;
-    let source = target.beside(&options.source)?;
-    if source.url.is(&target.url) {
-        return Err(CommandError::SameTarget { target: source.to_string() });
-    }
-    let mut reader = source.reader()?;
-    let described = reader.describe()?;
-    let is_part = options.zoom.is_some() || !options.bbox.is_empty();
     let scope =
         Scope { zooms: options.zoom.clone().unwrap_or_else(ZoomList::all), coverage: Coverage::new(&options.bbox) };
-    let mut tiles = reader.list()?;
-    if is_part {
-        tiles.retain(|id| scope.holds(*id));
+    let mut sources =
+        Sources { readers: Vec::new(), names: Vec::new(), tiles: Vec::new(), layers: options.layers.clone() };
+    let mut described = Vec::new();
+    for (number, text) in options.sources.iter().enumerate() {
+        let source = target.beside(text)?;
+        if source.url.is(&target.url) {
+            return Err(CommandError::SameTarget { target: source.to_string() });
+        }
+        let mut reader = source.reader()?;
+        let mut own = reader.describe()?;
+        own.name = own.name.filter(|name| !name.is_empty()).or_else(|| Some(source.url.stem()));
+        described.push(own);
+        let mut tiles = reader.list()?;
+        if options.zoom.is_some() || !options.bbox.is_empty() {
+            tiles.retain(|id| scope.holds(*id));
+        }
+        if let Some(apart) = tiles.iter().find(|id| id.slice != Slice::Whole) {
+            let what = format!(
+                "it keeps the layers of a tile apart (such as tile {apart}), and only whole tiles can be copied. Seed the target instead"
+            );
+            return Err(CommandError::Unfit { target: source.to_string(), what });
+        }
+        sources.tiles.extend(tiles.into_iter().map(|id| SourceTile { id, source: number }));
+        sources.readers.push(reader);
+        sources.names.push(source.to_string());
     }
-    if let Some(apart) = tiles.iter().find(|id| id.slice != Slice::Whole) {
-        let what = format!(
-            "it keeps the layers of a tile apart (such as tile {apart}), and only whole tiles can be copied. Seed the target instead"
-        );
-        return Err(CommandError::Unfit { target: source.to_string(), what });
-    }
-    let fingerprint = described
-        .manifest
-        .as_deref()
+    let part = match options {
+        CopyOptions { sources, .. } if sources.len() > 1 => Some(CopiedPart::Joined),
+        CopyOptions { layers, .. } if !layers.is_empty() => Some(CopiedPart::Layers),
+        CopyOptions { zoom, bbox, .. } if zoom.is_some() || !bbox.is_empty() => Some(CopiedPart::Tiles),
+        _ => None,
+    };
+    knows_layers(&described, &sources)?;
+    let source = sources.names.join(" + ");
+    let fingerprint = match (&described[..], part) {
+        ([one], None | Some(CopiedPart::Tiles)) => one.manifest.as_deref(),
+        _ => None,
+    };
+    let fingerprint = fingerprint
         .and_then(|text| serde_json::from_str::<crate::manifest::Manifest>(text).ok())
         .map_or_else(|| "copied".to_owned(), |manifest| manifest.fingerprint);
-    let mut metadata = metadata(described, &source, &tiles, is_part, &scope);
+    let mut metadata = metadata(described, &sources, part.is_some(), &scope);
     let layers: Vec<String> = metadata.vector_layers.iter().map(|layer| layer.id.clone()).collect();
     let mut tileset = Tileset {
         fingerprint,
@@ -105,17 +123,16 @@ fn run(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
     let publication = Publication::after(before.as_ref());
     tileset.before_manifest = target.before_manifest(before.as_ref(), &publication)?;
     metadata.manifest = published(metadata.manifest, &publication)?;
-    let copied =
-        Copying { reader, tiles, tileset, metadata, target, report: &*job.report, stop: &job.stop }.fill(sink)?;
+    let copied = Copying { sources, tileset, metadata, target, report: &*job.report, stop: &job.stop }.fill(sink)?;
     write_changed(job.changed_out.as_deref(), copied.changed.as_ref(), &changed_scope)?;
     Ok(CopyReport {
-        source: source.to_string(),
+        source,
         target: copied.target,
         stored: copied.written.stored,
         unchanged: copied.written.unchanged,
         deleted: copied.deleted,
         bytes: copied.bytes,
-        is_part,
+        part,
         seconds: begun.elapsed().as_secs_f64(),
     })
 }
@@ -135,36 +152,72 @@ fn zooms(from: u8, to: u8) -> ZoomList {
     ZoomList::range(zoom(from.min(to)), zoom(to))
 }
 
-/// The metadata of the copy: that of the source, and where it has none, what the tiles show.
-fn metadata(described: Described, source: &Target, tiles: &[TileId], part: bool, scope: &Scope) -> Metadata {
-    let levels = || tiles.iter().map(|id| id.coord.zoom());
-    let zooms = match described.zooms {
-        Some((from, to)) if !part => zooms(from, to),
+/// Refuses a layer that no source describes.
+fn knows_layers(described: &[Described], sources: &Sources) -> Result<(), CommandError> {
+    let mut known: Vec<&str> = described.iter().flat_map(|one| &one.vector_layers).map(|layer| &*layer.id).collect();
+    known.dedup();
+    match sources.layers.iter().find(|wanted| !known.is_empty() && !known.contains(&wanted.as_str())) {
+        None => Ok(()),
+        Some(unknown) => Err(CommandError::NotThere {
+            target: sources.names.join(" + "),
+            what: format!("layer \"{unknown}\": it has {}", known.join(", ")),
+        }),
+    }
+}
+
+/// The metadata of the copy: that of the sources, and where they have none, what the tiles show.
+fn metadata(described: Vec<Described>, sources: &Sources, is_part: bool, scope: &Scope) -> Metadata {
+    let levels = || sources.tiles.iter().map(|tile| tile.id.coord.zoom());
+    let told = described.iter().try_fold(None::<(u8, u8)>, |all, one| {
+        let (from, to) = one.zooms?;
+        Some(Some(all.map_or((from, to), |(first, last)| (first.min(from), last.max(to)))))
+    });
+    let zooms = match told.flatten() {
+        Some((from, to)) if !is_part => zooms(from, to),
         _ => zooms(levels().min().map_or(0, Zoom::get), levels().max().map_or(0, Zoom::get)),
     };
-    let bounds = match described.bounds {
-        Some(bounds) if !part => bounds,
-        Some(bounds) => bounds.common(scope.coverage.bounds()).unwrap_or_else(|| around(tiles)),
-        None => around(tiles),
+    let bounds = described.iter().try_fold(None::<LonLatBox>, |all, one| {
+        let own = one.bounds?;
+        Some(Some(all.map_or(own, |all| all.joined(own))))
+    });
+    let bounds = match bounds.flatten() {
+        Some(bounds) if !is_part => bounds,
+        Some(bounds) => bounds.common(scope.coverage.bounds()).unwrap_or_else(|| around(&sources.tiles)),
+        None => around(&sources.tiles),
     };
+    let mut vector_layers: Vec<VectorLayer> = Vec::new();
+    let wanted = |layer: &&VectorLayer| sources.layers.is_empty() || sources.layers.contains(&layer.id);
+    for layer in described.iter().flat_map(|one| &one.vector_layers).filter(wanted) {
+        match vector_layers.iter_mut().find(|known| known.id == layer.id) {
+            None => vector_layers.push(layer.clone()),
+            Some(known) => {
+                known.minzoom = known.minzoom.min(layer.minzoom);
+                known.maxzoom = known.maxzoom.max(layer.maxzoom);
+                for (name, kind) in &layer.fields {
+                    known.fields.entry(name.clone()).or_insert_with(|| kind.clone());
+                }
+            }
+        }
+    }
+    let first = described.into_iter().next().unwrap_or_default();
     Metadata {
-        name: described.name.filter(|name| !name.is_empty()).unwrap_or_else(|| source.url.stem()),
-        description: described.description,
-        attribution: described.attribution,
-        version: described.version,
+        name: first.name.unwrap_or_default(),
+        description: first.description,
+        attribution: first.attribution,
+        version: first.version,
         zooms,
         bounds,
-        center: described.center.filter(|_| !part),
-        vector_layers: described.vector_layers,
-        // A copy of a part gets no manifest: the source's manifest speaks for more than the part.
-        manifest: described.manifest.filter(|_| !part).unwrap_or_default(),
+        center: first.center.filter(|_| !is_part),
+        vector_layers,
+        // A copy of a part gets no manifest: the source's manifest speaks for more than the part, and nobody has seeded what several make together.
+        manifest: first.manifest.filter(|_| !is_part).unwrap_or_default(),
     }
 }
 
 /// The box around the tiles of the deepest zoom; the whole world if `tiles` is empty.
-fn around(tiles: &[TileId]) -> LonLatBox {
-    let deepest = tiles.iter().map(|id| id.coord.zoom()).max();
-    let there = tiles.iter().map(|id| id.coord).filter(|tile| Some(tile.zoom()) == deepest);
+fn around(tiles: &[SourceTile]) -> LonLatBox {
+    let deepest = tiles.iter().map(|tile| tile.id.coord.zoom()).max();
+    let there = tiles.iter().map(|tile| tile.id.coord).filter(|tile| Some(tile.zoom()) == deepest);
     let rect = there.fold(None, |rect: Option<TileRect>, tile| {
         let (zoom, x, y) = (tile.zoom(), tile.x(), tile.y());
         let rect = rect.unwrap_or(TileRect { zoom, x0: x, y0: y, x1: x, y1: y });
@@ -176,8 +229,7 @@ fn around(tiles: &[TileId]) -> LonLatBox {
 
 /// A copy in progress.
 struct Copying<'a> {
-    reader: Box<dyn TileReader>,
-    tiles: Vec<TileId>,
+    sources: Sources,
     tileset: Tileset,
     metadata: Metadata,
     target: &'a Target,
@@ -196,7 +248,7 @@ struct Copied {
 
 impl Copying<'_> {
     fn fill(self, mut sink: impl Sink<Error = TargetError>) -> Result<Copied, CommandError> {
-        let Copying { reader, mut tiles, tileset, metadata, target, report, stop } = self;
+        let Copying { mut sources, tileset, metadata, target, report, stop } = self;
         let needs = sink.needs();
         if needs.layers_apart {
             let what = "it keeps the layers of a tile apart, and only whole tiles can be copied".to_owned();
@@ -210,17 +262,16 @@ impl Copying<'_> {
             let what = "it has a manifest, which a copy of a part, or of a source without one, would take away. Copy into another target".to_owned();
             return Err(CommandError::Unfit { target: target.to_string(), what });
         }
-        in_order(&mut tiles, needs.order);
-        let handed = tiles.len() as u64;
+        sources.sort(needs.order);
         let (read, mut chunks) = mpsc::channel(MAX_WAITING_CHUNKS);
         let (asked, packed) = (stop.clone(), target.is_packed());
-        let reading = std::thread::spawn(move || read_chunks(reader, &tiles, packed, &asked, &read));
+        let reading = std::thread::spawn(move || sources.hand_on(packed, &asked, &read));
         let (mut written, mut bytes) = (Written::default(), 0);
         while let Some(edits) = chunks.blocking_recv() {
             bytes += edits.iter().map(size).sum::<u64>();
             written += sink.write(edits)?;
         }
-        reading.join().map_err(|_panic| CommandError::Died("the one that reads".to_owned()))??;
+        let handed = reading.join().map_err(|_panic| CommandError::Died("the one that reads".to_owned()))??;
         if let Some(signal) = stop.asked() {
             return Err(CommandError::Interrupted(signal));
         }
@@ -240,59 +291,4 @@ fn size(edit: &TileEdit) -> u64 {
         TileEdit::Put(_, bytes) => bytes.len() as u64,
         TileEdit::Remove(_) | TileEdit::Keep(..) => 0,
     }
-}
-
-/// Sorts tiles, unless the reader has listed them in this order already.
-fn in_order(tiles: &mut [TileId], order: Order) {
-    let place = |id: &TileId| order.place(id.coord);
-    if !tiles.is_sorted_by_key(place) {
-        tiles.sort_by_cached_key(place);
-    }
-}
-
-/// Reads chunk after chunk until all are read, a stop is asked for, or the receiver is gone.
-fn read_chunks(
-    mut reader: Box<dyn TileReader>,
-    tiles: &[TileId],
-    packed: bool,
-    stop: &Stop,
-    chunks: &mpsc::Sender<Vec<TileEdit>>,
-) -> Result<(), CommandError> {
-    // Level 6, gzip's default: a copy packs only tiles that another program stored unpacked.
-    let mut unpacker = Gunzip::new();
-    let mut gzip = Packer::new(Level::new(6).map_or(Packing::Plain, Packing::Gzip));
-    for chunk in tiles.chunks(MAX_TILES_PER_CHUNK) {
-        if let Some(signal) = stop.asked() {
-            return Err(CommandError::Interrupted(signal));
-        }
-        let (mut edits, mut bytes_in_edits, mut is_taken) = (Vec::new(), 0, true);
-        read_all(&mut *reader, chunk, |id, stored| {
-            let stored = stored.ok_or_else(|| {
-                CommandError::Pipeline(format!("tile {id} is listed, but it cannot be found: has the source changed?"))
-            })?;
-            let repacked = match (packed, is_gzip(&stored)) {
-                (true, false) => Some(gzip.pack(&stored).map_err(|error| CommandError::Pipeline(error.to_string()))?),
-                (false, true) => Some(
-                    unpacker
-                        .unpack(&stored)
-                        .map_err(|error| CommandError::Pipeline(format!("tile {id}: {error}")))?
-                        .into_boxed_slice(),
-                ),
-                _ => None,
-            };
-            let bytes = repacked.unwrap_or(stored);
-            bytes_in_edits += bytes.len();
-            edits.push(TileEdit::Put(*id, bytes));
-            if bytes_in_edits >= MAX_BYTES_PER_CHUNK {
-                bytes_in_edits = 0;
-                is_taken &= chunks.blocking_send(std::mem::take(&mut edits)).is_ok();
-            }
-            Ok::<(), CommandError>(())
-        })?;
-        if !is_taken || chunks.blocking_send(edits).is_err() {
-            // The sink has failed: its error is the cause.
-            return Ok(());
-        }
-    }
-    Ok(())
 }
