@@ -173,8 +173,8 @@ struct Repacking {
 impl Repacking {
     fn new(packed: bool) -> Repacking {
         // Level 6, gzip's default: a copy packs only tiles that another program stored unpacked, or that are put together.
-        let packer = Packer::new(Level::new(6).map_or(Packing::Plain, Packing::Gzip));
-        Repacking { packed, unpacker: Gunzip::new(), packer }
+        let gzip = Level::new(6).map_or(Packing::Plain, Packing::Gzip);
+        Repacking { packed, unpacker: Gunzip::new(), packer: Packer::new(gzip) }
     }
 
     fn unpacked(&mut self, id: TileId, stored: &[u8]) -> Result<Vec<u8>, CommandError> {
