@@ -32,6 +32,7 @@ impl Check<'_> {
             attempt_timeout: self.present("s3.attempt_timeout", given.attempt_timeout)?,
             request_timeout: self.present("s3.request_timeout", given.request_timeout)?,
             lease: self.present("s3.lease", given.lease)?,
+            conditional_writes: self.present("s3.conditional_writes", given.conditional_writes)?,
             checksums: self.present("s3.checksums", given.checksums)?,
             part_size: self.within("s3.part_size_mb", part_size, 5..=5_000)? << 20,
             headers: S3Headers {

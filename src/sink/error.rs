@@ -71,6 +71,7 @@ impl S3Error {
             | S3Error::Expired { .. }
             | S3Error::Clock { .. }
             | S3Error::Refused { .. }
+            | S3Error::NoConditions { .. }
             | S3Error::Held { .. }
             | S3Error::Lost { .. }
             | S3Error::Changed { .. }

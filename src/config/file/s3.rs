@@ -34,6 +34,7 @@ pub(in crate::config) struct S3Section {
     #[serde(deserialize_with = "duration::deserialize")]
     #[schemars(with = "Option<String>")]
     pub(in crate::config) lease: Option<Duration>,
+    pub(in crate::config) conditional_writes: Option<bool>,
     pub(in crate::config) checksums: Option<bool>,
     pub(in crate::config) part_size_mb: Option<u64>,
     pub(in crate::config) cache_control: Option<CacheControl>,

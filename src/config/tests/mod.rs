@@ -79,7 +79,7 @@ fn the_sample_configuration_holds_every_key() {
         ("target", "compression keep_for keep_versions public_url publish template"),
         (
             "s3",
-            "attempt_timeout attempts backoff cache_control checksums connect_timeout encryption endpoint in_flight kms_key lease metadata notes_cache_control part_size_mb path_style profile region request_timeout storage_class",
+            "attempt_timeout attempts backoff cache_control checksums conditional_writes connect_timeout encryption endpoint in_flight kms_key lease metadata notes_cache_control part_size_mb path_style profile region request_timeout storage_class",
         ),
         ("changes", "debounce poll schema truncate_rows"),
         ("run", "batch_features progress rows_mb window workers"),

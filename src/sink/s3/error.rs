@@ -63,6 +63,18 @@ pub enum S3Error {
         /// The target.
         place: String,
     },
+    /// The server does not honour conditional writes.
+    #[error(
+        "{endpoint} does not honour conditional writes ({what}), so nothing would keep two runs from writing {place} at once: nothing was written but the lease. Where nobody else writes it, set conditional_writes = false in [s3]"
+    )]
+    NoConditions {
+        /// The server.
+        endpoint: String,
+        /// The target.
+        place: String,
+        /// What the server did.
+        what: String,
+    },
     /// There is no such bucket.
     #[error("there is no bucket \"{bucket}\" at {endpoint}: create it, or correct --output or [s3] endpoint")]
     NoBucket {

@@ -4,7 +4,8 @@
 //! A lease expires by the clock. Where the clocks of two machines differ by more than the lease lasts, the second may take the lease of
 //! a run that is alive. That run notices at its next renewal, and ends before it writes the manifest.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::runtime::Handle;
@@ -41,7 +42,7 @@ struct LeaseNote {
     id: String,
     /// The note's `ETag`.
     tag: String,
-    /// True if the server supports conditional writes.
+    /// True if the note is written under conditions.
     conditional: bool,
     /// Told when the note was last written.
     renewed: watch::Sender<Instant>,
@@ -54,6 +55,12 @@ enum Failed {
     /// The server refused the request.
     Refused(Refusal),
 }
+
+/// An `ETag` that no object has.
+const NO_TAG: &str = "\"00000000000000000000000000000000\"";
+
+/// The buckets, each with its server, of which this process knows that conditions are honoured.
+static PROVEN: std::sync::Mutex<BTreeSet<String>> = std::sync::Mutex::new(BTreeSet::new());
 
 /// The name of the lease's note.
 fn name() -> String {
@@ -102,12 +109,29 @@ impl Lease {
         document.prolonged(now, store.options.lease);
         let (renewed, of_lease) = watch::channel(Instant::now());
         let (store_of_note, tag) = (Arc::clone(store), String::new());
-        let mut note = LeaseNote { store: store_of_note, name, document, id, tag, conditional: true, renewed };
+        let mut note = LeaseNote {
+            store: store_of_note,
+            name,
+            document,
+            id,
+            tag,
+            conditional: store.options.conditional_writes,
+            renewed,
+        };
         let condition = Condition::as_seen(before.as_ref().map(|object| &object.tag));
         match note.write(&condition).await {
             Ok(()) => {}
             Err(Failed::Lost(_)) => return Err(note.held_by_another().await),
+            Err(Failed::Refused(refusal)) if refusal.meaning == Meaning::Unknown && note.conditional => {
+                return Err(no_conditions(store, format!("it refuses them: {}", refusal.cause)));
+            }
             Err(Failed::Refused(refusal)) => return Err(store.error(Action::Put, &note.name, refusal)),
+        }
+        if note.conditional {
+            note.prove_conditions().await?;
+        } else {
+            let place = &store.location;
+            tracing::warn!("conditional_writes is false: nothing keeps two runs from writing {place} at once");
         }
         let pause = store.options.lease / 3;
         let note = Arc::new(Mutex::new(note));
@@ -227,21 +251,55 @@ impl LeaseNote {
         written
     }
 
+    /// Proves once for each bucket that the server refuses writes whose condition does not hold: a server that takes them all would let two runs
+    /// write at once. The note that this run has just written is what the conditions are tried on.
+    async fn prove_conditions(&self) -> Result<(), S3Error> {
+        let bucket = format!("{}/{}", self.store.requests.endpoint, self.store.location.bucket);
+        if PROVEN.lock().unwrap_or_else(PoisonError::into_inner).contains(&bucket) {
+            return Ok(());
+        }
+        let body = serde_json::to_vec_pretty(&self.document)
+            .map_err(|source| S3Error::Note { place: self.store.place(&self.name), source })?;
+        for (condition, name) in
+            [(Condition::Absent, "If-None-Match"), (Condition::Still(NO_TAG.to_owned()), "If-Match")]
+        {
+            match self.store.put_note(&self.name, body.clone(), &condition).await {
+                Err(refusal) if refusal.meaning == Meaning::Condition => {}
+                Err(refusal) if refusal.meaning != Meaning::Unknown => {
+                    return Err(self.store.error(Action::Put, &self.name, refusal));
+                }
+                refused => {
+                    let what = match refused {
+                        Ok(_) => format!("it takes a write whose {name} does not hold"),
+                        Err(refusal) => format!("it refuses {name}: {}", refusal.cause),
+                    };
+                    self.give_back().await?;
+                    return Err(no_conditions(&self.store, what));
+                }
+            }
+        }
+        PROVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(bucket);
+        Ok(())
+    }
+
+    /// Gives the lease back on a server without conditions, if it is still this run's.
+    async fn give_back(&self) -> Result<(), S3Error> {
+        let Some(object) = self.store.get(&self.name).await? else { return Ok(()) };
+        let Ok(mut document) = serde_json::from_slice::<Document>(&object.body) else { return Ok(()) };
+        if document.holder.as_ref().is_none_or(|holder| holder.id != self.id) {
+            return Ok(());
+        }
+        (document.holder, document.expires) = (None, 0);
+        let body = serde_json::to_vec_pretty(&document)
+            .map_err(|source| S3Error::Note { place: self.store.place(&self.name), source })?;
+        let written = self.store.put_note(&self.name, body, &Condition::Always).await;
+        written.map(drop).map_err(|refusal| self.store.error(Action::Put, &self.name, refusal))
+    }
+
     async fn put(&mut self, body: Vec<u8>, condition: &Condition) -> Result<(), Failed> {
         match self.store.put_note(&self.name, body.clone(), condition).await {
             Ok(tag) => {
                 self.tag = tag;
-                Ok(())
-            }
-            Err(refusal) if refusal.meaning == Meaning::Unknown && self.conditional => {
-                tracing::warn!(
-                    "{} does not know conditional writes: nothing keeps two runs from writing {} at once",
-                    self.store.requests.endpoint,
-                    self.store.location
-                );
-                self.conditional = false;
-                let written = self.store.put_note(&self.name, body, &Condition::Always).await;
-                self.tag = written.map_err(Failed::Refused)?;
                 Ok(())
             }
             // The server may have stored the first attempt without its answer arriving, and refused the second. Or the note is gone.
@@ -290,6 +348,10 @@ impl LeaseNote {
             Err(error) => error,
         }
     }
+}
+
+fn no_conditions(store: &Store, what: String) -> S3Error {
+    S3Error::NoConditions { endpoint: store.requests.endpoint.clone(), place: store.location.to_string(), what }
 }
 
 fn held(store: &Store, holder: &Holder, document: &Document) -> S3Error {

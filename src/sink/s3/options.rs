@@ -37,6 +37,9 @@ pub struct S3Options {
     pub request_timeout: Duration,
     /// How long a lease on the target lasts after it was taken or renewed.
     pub lease: Duration,
+    /// Whether the server honours conditional writes, by which a lease is taken. A run proves that it does; with `false` nothing keeps two runs
+    /// from writing a target at once.
+    pub conditional_writes: bool,
     /// Send and request checksums beyond `Content-MD5` even where S3 does not require them; not every server supports them.
     pub checksums: bool,
     /// The size of a part of an archive that is uploaded in parts, in bytes; 5 MiB at least (Amazon S3 User Guide, "Multipart

@@ -1,13 +1,13 @@
 //! One writer a target in S3: the lease, and what becomes of it.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use oar_tiles::sink::{S3Error, S3Options, Sink as _};
 use oar_tiles::stop::Stop;
 
-use crate::support::proxy::{Fault, Proxy};
+use crate::support::proxy::{Fault, Proxy, Seen};
 use crate::support::s3::{Prefix, edits, metadata, named, options, run, tiles, tileset, tree};
 
 #[test]
@@ -99,28 +99,62 @@ fn a_run_whose_lease_was_stolen_ends_before_the_manifest() {
     }
 }
 
+/// True for a request that is to be served only under a condition.
+fn is_conditional(seen: &Seen) -> bool {
+    let head = seen.head.to_lowercase();
+    head.contains("\r\nif-none-match:") || head.contains("\r\nif-match:")
+}
+
 #[test]
-fn a_server_without_conditional_writes_is_used_with_a_warning() {
+fn a_server_without_conditional_writes_is_refused_unless_the_settings_allow_it() {
     let prefix = Prefix::new();
-    let unconditional = Arc::new(AtomicBool::new(false));
-    let seen_plain = Arc::clone(&unconditional);
-    let proxy = Proxy::before(&prefix.endpoint, move |seen| {
-        let head = seen.head.to_lowercase();
-        if head.contains("\r\nif-none-match:") || head.contains("\r\nif-match:") {
-            return Fault::Error(
-                501,
-                "NotImplemented",
-                "A header you provided implies functionality that is not implemented",
-            );
+    let proxy = Proxy::before(&prefix.endpoint, |seen| {
+        if is_conditional(seen) {
+            let what = "A header you provided implies functionality that is not implemented";
+            Fault::Error(501, "NotImplemented", what)
+        } else {
+            Fault::None
         }
-        if seen.method == "PUT" && seen.target.contains("lease.json") {
-            seen_plain.store(true, Ordering::Relaxed);
-        }
-        Fault::None
     });
     let all = tiles(20, 1);
-    let sink = prefix.sink_with(options(&proxy.endpoint), tree()).unwrap();
-    run(sink, &all, 1).unwrap();
+    let refused = prefix.sink_with(options(&proxy.endpoint), tree()).map(drop).unwrap_err().to_string();
+    let says = format!("{} does not honour conditional writes (it refuses them: ", proxy.endpoint);
+    assert!(refused.starts_with(&says) && refused.contains("set conditional_writes = false in [s3]"), "{refused}");
+    assert_eq!((prefix.tiles().len(), prefix.manifest_run()), (0, None));
+    let allowed = S3Options { conditional_writes: false, ..options(&proxy.endpoint) };
+    run(prefix.sink_with(allowed, tree()).unwrap(), &all, 1).unwrap();
     assert_eq!((prefix.tiles(), prefix.manifest_run()), (named(&all), Some(1)));
-    assert!(unconditional.load(Ordering::Relaxed));
+}
+
+#[test]
+fn a_server_that_ignores_a_condition_is_found_out_before_anything_is_written() {
+    for header in ["if-none-match", "if-match"] {
+        let prefix = Prefix::new();
+        let first = AtomicBool::new(true);
+        let ignored = format!("\r\n{header}:");
+        // The first write of the lease holds its condition; what the server then takes does not.
+        let proxy = Proxy::before(&prefix.endpoint, move |seen| {
+            let is_ignored = seen.method == "PUT" && seen.head.to_lowercase().contains(&ignored);
+            let holds = header == "if-none-match" && is_ignored && first.swap(false, Ordering::Relaxed);
+            if is_ignored && !holds { Fault::Taken } else { Fault::None }
+        });
+        let all = tiles(20, 1);
+        for _ in 0..2 {
+            let refused = prefix.sink_with(options(&proxy.endpoint), tree()).map(drop).unwrap_err().to_string();
+            let name = if header == "if-match" { "If-Match" } else { "If-None-Match" };
+            assert!(refused.contains(&format!("(it takes a write whose {name} does not hold)")), "{refused}");
+            assert_eq!((prefix.tiles().len(), prefix.manifest_run()), (0, None));
+            assert_eq!(
+                prefix.note(".oar-tiles/lease.json").unwrap()["holder"],
+                serde_json::Value::Null,
+                "it is given back"
+            );
+            if header == "if-none-match" {
+                break;
+            }
+        }
+        // The server itself honours them.
+        run(prefix.sink_with(options(&prefix.endpoint), tree()).unwrap(), &all, 1).unwrap();
+        assert_eq!((prefix.tiles(), prefix.manifest_run()), (named(&all), Some(1)));
+    }
 }

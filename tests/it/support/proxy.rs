@@ -33,6 +33,8 @@ pub(crate) enum Fault {
     None,
     /// It is served later.
     Slow(Duration),
+    /// It is answered as if the server had stored the object, which it has not.
+    Taken,
     /// It is answered with an S3 error.
     Error(u16, &'static str, &'static str),
     /// The connection is reset before the request is read.
@@ -156,6 +158,12 @@ fn serve(client: &TcpStream, shared: &Shared) -> std::io::Result<()> {
                 body.len()
             );
             to_client.write_all(answer.as_bytes())?;
+            continue;
+        }
+        if matches!(fault, Fault::Taken) {
+            to_client.write_all(
+                b"HTTP/1.1 200 OK\r\netag: \"0123456789abcdef0123456789abcdef\"\r\ncontent-length: 0\r\n\r\n",
+            )?;
             continue;
         }
         let server = if let Some(server) = &mut upstream {

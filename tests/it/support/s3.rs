@@ -57,6 +57,7 @@ pub(crate) fn options(endpoint: &str) -> S3Options {
         attempt_timeout: Duration::from_secs(10),
         request_timeout: Duration::from_secs(60),
         lease: Duration::from_secs(60),
+        conditional_writes: true,
         checksums: false,
         part_size: 5 << 20,
         headers: S3Headers {
