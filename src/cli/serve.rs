@@ -127,6 +127,7 @@ impl Serve {
 /// `oar-tiles preview`.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("written").args(["html", "style"])))]
 pub struct Preview {
     /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles
     pub target: String,
@@ -139,8 +140,14 @@ pub struct Preview {
     /// Write the map as a page of your own instead of serving it; the page loads MapLibre GL JS from unpkg.com
     #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "assets", "open"])]
     pub html: Option<PathBuf>,
-    /// With --html: where the tiles and their tiles.json are [default: the public URL that the target was seeded with]
-    #[arg(long, value_name = "URL", requires = "html")]
+    /// Write the map's style as a file for a map of your own (MapLibre style), and serve nothing
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "assets", "open", "html", "live"])]
+    pub style: Option<PathBuf>,
+    /// With --style: label features with this property
+    #[arg(long, value_name = "PROPERTY", requires = "style")]
+    pub label: Option<String>,
+    /// With --html or --style: where the tiles and their tiles.json are [default: the public URL that the target was seeded with]
+    #[arg(long, value_name = "URL", requires = "written")]
     pub public_url: Option<String>,
     /// Open the map in the desktop's browser
     #[arg(long)]

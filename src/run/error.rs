@@ -382,6 +382,14 @@ pub enum CommandError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The style of a map cannot be written.
+    #[error("cannot write the style {}: choose another --style", path.display())]
+    NoStyle {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// The manual pages cannot be written.
     #[error("cannot write manual pages into {}: name another folder with --output", path.display())]
     NoManualPages {

@@ -74,4 +74,4 @@ pub use writer::{TargetWriter, WriterDesk};
 pub use self::http::address::{ListenAddress, ListenAddressError};
 pub use self::http::peers::{AddressRange, AddressRangeError};
 
-pub(crate) use preview::standalone;
+pub(crate) use preview::{standalone, style};

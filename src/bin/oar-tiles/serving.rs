@@ -77,6 +77,12 @@ pub(super) fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), Comman
             serve::write_page(&job, file, arguments.public_url.clone()).await
         });
     }
+    if let Some(file) = &arguments.style {
+        return on_runtime(async || {
+            let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
+            serve::write_style(&job, file, arguments.public_url.clone(), arguments.label.as_deref()).await
+        });
+    }
     let (live, shares) = (settings.server.live.clone().filter(|_| arguments.live), settings.server.shares);
     let preview = ServeOptions::of_preview(arguments.listen.clone(), arguments.assets.clone());
     let then = if arguments.open { OnceReady::OpenBrowser } else { OnceReady::SayWhere };

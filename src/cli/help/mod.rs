@@ -42,6 +42,8 @@ const HEADINGS: &[(&str, &[&str])] = &[
             "access-log",
             "wait",
             "forget",
+            "style",
+            "label",
             "log",
         ],
     ),

@@ -28,7 +28,7 @@ use crate::serve::{
 use crate::sink::ReadError;
 
 use live::DatabaseTiles;
-pub use page::write_page;
+pub use page::{write_page, write_style};
 
 /// What happens once the server listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

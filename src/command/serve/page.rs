@@ -1,18 +1,50 @@
-//! `oar-tiles preview --html`: the map as a page of the user's own.
+//! `oar-tiles preview --html` and `--style`: the map as a page of the user's own, and its style for a map of theirs.
 
 use std::path::Path;
 
 use crate::run::attempts::reading;
 use crate::run::{CommandError, Job};
-use crate::serve::standalone;
+use crate::serve::{standalone, style};
+use crate::sink::Described;
 
 /// Writes the page. `public_url` is where the target's tiles and their TileJSON are; without it, the URL that the target was seeded with.
 ///
 /// # Errors
 /// If the target cannot be read, nobody knows where its tiles are, or the file cannot be written.
 pub async fn write_page(job: &Job, file: &Path, public_url: Option<String>) -> Result<(), CommandError> {
+    let (_, base) = base_of(job, public_url).await?;
+    std::fs::write(file, standalone(&base)).map_err(|source| CommandError::NoPage { path: file.to_owned(), source })
+}
+
+/// Writes the map's style.
+///
+/// # Errors
+/// If it is not known where clients find the tiles, no layer has the property of the labels, or the file cannot be written.
+pub async fn write_style(
+    job: &Job,
+    file: &Path,
+    public_url: Option<String>,
+    label: Option<&str>,
+) -> Result<(), CommandError> {
+    let (described, base) = base_of(job, public_url).await?;
+    if let Some(label) =
+        label.filter(|label| described.vector_layers.iter().all(|layer| !layer.fields.contains_key(*label)))
+    {
+        let mut names: Vec<&str> =
+            described.vector_layers.iter().flat_map(|layer| layer.fields.keys()).map(String::as_str).collect();
+        names.dedup();
+        let what = format!("property \"{label}\": it has {}", names.join(", "));
+        return Err(CommandError::NotThere { target: job.target.to_string(), what });
+    }
+    let text = serde_json::to_string_pretty(&style(&described, &base, label)).map_err(std::io::Error::from)?;
+    std::fs::write(file, text + "\n").map_err(|source| CommandError::NoStyle { path: file.to_owned(), source })
+}
+
+/// What the target says, and the URL, with a slash at its end, under which its tiles are.
+async fn base_of(job: &Job, public_url: Option<String>) -> Result<(Described, String), CommandError> {
     let target = job.target.clone();
-    let seeded = reading(&job.stop, move || Ok(target.reader()?.describe()?.public_url)).await?;
+    let described = reading(&job.stop, move || Ok(target.reader()?.describe()?)).await?;
+    let seeded = described.public_url.clone();
     let Some(url) = public_url.or(seeded).filter(|url| !url.is_empty()) else {
         return Err(CommandError::NoPublicUrl { target: job.target.to_string() });
     };
@@ -20,5 +52,5 @@ pub async fn write_page(job: &Job, file: &Path, public_url: Option<String>) -> R
         return Err(CommandError::NoUrl { url });
     }
     let base = if url.ends_with('/') { url } else { format!("{url}/") };
-    std::fs::write(file, standalone(&base)).map_err(|source| CommandError::NoPage { path: file.to_owned(), source })
+    Ok((described, base))
 }

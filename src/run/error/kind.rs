@@ -68,6 +68,7 @@ impl CommandError {
             | CommandError::NoUrl { .. }
             | CommandError::Admin { .. }
             | CommandError::NoPage { .. }
+            | CommandError::NoStyle { .. }
             | CommandError::WrittenAsAWhole { .. }
             | CommandError::Location(_)
             | CommandError::NoSuchSchema { .. }

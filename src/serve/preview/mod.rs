@@ -1,7 +1,9 @@
 //! The preview: one page that draws every layer of the target with MapLibre GL JS, without a base map.
 //!
-//! The page, its script and its style are part of the program (`page.html`, `preview.js`, `preview.css`). [`MapClient`] decides where
+//! The page, its script and its style are part of the program (`page.html`, `preview.js`, `preview.css`, and `layers.json`: how layers are drawn). [`MapClient`] decides where
 //! MapLibre comes from. [`standalone`] makes the same page as one file, for the user's own web server.
+
+mod style;
 
 use std::path::{Path, PathBuf};
 
@@ -11,6 +13,8 @@ use http::{HeaderValue, Response, StatusCode};
 
 use crate::serve::http::answer::{self, Answer};
 use crate::serve::http::body::AnswerBody;
+
+pub(crate) use style::style;
 
 /// The address on the CDN of the MapLibre GL JS version for which the page is written.
 const MAPLIBRE: &str = "https://unpkg.com/maplibre-gl@5.24.1/dist/";
@@ -63,10 +67,15 @@ pub(crate) fn standalone(base: &str) -> String {
             "<link rel=\"stylesheet\" href=\"assets/preview.css\">",
             concat!("<style>\n", include_str!("preview.css"), "</style>"),
         )
-        .replace(
-            "<script src=\"assets/preview.js\"></script>",
-            concat!("<script>\n", include_str!("preview.js"), "</script>"),
-        )
+        .replace("<script src=\"assets/preview.js\"></script>", &format!("<script>\n{}</script>", script()))
+}
+
+/// The page's script.
+fn script() -> String {
+    include_str!("preview.js")
+        .replace("{{COLOURS}}", &serde_json::json!(style::COLOURS).to_string())
+        .replace("{{BACKGROUND}}", &serde_json::json!(style::BACKGROUND).to_string())
+        .replace("{{STYLE_LAYERS}}", style::LAYERS.trim())
 }
 
 /// The page, with links to MapLibre on the CDN or on this server. With `has_changes` it fetches tiles again that change.
@@ -115,7 +124,7 @@ impl PreviewPage {
     pub(crate) fn asset(&self, name: &str) -> Answer {
         let missing = || answer::error(StatusCode::NOT_FOUND, "there is nothing of this name");
         match (name, &self.client) {
-            ("preview.js", _) => file("text/javascript", Bytes::from_static(include_bytes!("preview.js"))),
+            ("preview.js", _) => file("text/javascript", script().into()),
             ("preview.css", _) => file("text/css", Bytes::from_static(include_bytes!("preview.css"))),
             // Only these names: no other file of the folder is served.
             ("maplibre-gl.js", MapClient::Folder(folder)) => {

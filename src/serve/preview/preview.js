@@ -1,8 +1,10 @@
 // The preview: every layer of the TileJSON, coloured, with the properties of what is clicked.
 "use strict";
 
-const COLOURS = ["#ffd166", "#06d6a0", "#4cc9f0", "#ef476f", "#b388eb", "#f78c6b", "#90be6d", "#f15bb5"];
-const BACKGROUND = "#0b1524";
+// These three stand in the program (style.rs), which writes the same style into a file.
+const COLOURS = {{COLOURS}};
+const BACKGROUND = {{BACKGROUND}};
+const STYLE_LAYERS = {{STYLE_LAYERS}};
 const NETWORK = "#24364f";
 // Bytes of a packed tile at which its border is drawn in the last colour.
 const LARGE_TILE_BYTES = 500000;
@@ -104,23 +106,9 @@ function documents() {
 }
 
 function layersOf(source, layer, colour) {
-  const own = { source, "source-layer": layer.id, metadata: { layer: layer.id } };
-  const count = ["to-number", ["coalesce", ["get", "point_count"], ["get", "count"], 1], 1];
-  const clustered = ["any", ["has", "point_count"], ["has", "count"]];
-  const byCount = ["interpolate", ["linear"], ["log10", count], 0, 5, 2, 9, 5, 30];
-  const radius = (single) => ["case", clustered, byCount, single];
-  return [
-    { ...own, id: `${layer.id}/fill`, type: "fill", filter: ["==", ["geometry-type"], "Polygon"],
-      paint: { "fill-color": colour, "fill-opacity": 0.35 } },
-    { ...own, id: `${layer.id}/line`, type: "line", filter: ["!=", ["geometry-type"], "Point"],
-      paint: { "line-color": colour, "line-width": 1.2 } },
-    { ...own, id: `${layer.id}/circle`, type: "circle", filter: ["==", ["geometry-type"], "Point"],
-      paint: { "circle-color": colour, "circle-opacity": 0.75,
-        "circle-radius": ["interpolate", ["linear"], ["zoom"], 0, radius(1.5), 10, radius(2.5), 16, radius(6)] } },
-    { ...own, id: `${layer.id}/count`, type: "symbol", filter: ["all", ["==", ["geometry-type"], "Point"], clustered, [">", count, 1]],
-      layout: { "text-field": ["to-string", count], "text-size": 11, "symbol-sort-key": ["-", count] },
-      paint: { "text-color": "#000000" } },
-  ];
+  const places = { $LAYER: layer.id, $SOURCE: source, $COLOUR: colour };
+  const filled = (key, value) => typeof value === "string" ? value.replace(/\$[A-Z]+/g, (place) => places[place]) : value;
+  return JSON.parse(JSON.stringify(STYLE_LAYERS), filled);
 }
 
 function corner(z, x, y) {

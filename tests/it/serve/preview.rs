@@ -186,3 +186,44 @@ fn a_seed_may_end_with_the_map() {
     assert!(String::from_utf8_lossy(&served.get("/", "").body).contains("maplibre"));
     assert_eq!(served.ends_after("-INT"), Some(130));
 }
+
+#[test]
+fn the_style_of_the_map_is_written_for_a_map_of_ones_own() {
+    let db = Db::with_facilities(300);
+    let folder = tempfile::tempdir().unwrap();
+    let (target, file) = (folder.path().join("t.mbtiles"), folder.path().join("style.json"));
+    let mut seed = program();
+    seed.args(["seed", "--progress", "none", "--zoom", "0-10", "--database-url", &db.url, "--output"]).arg(&target);
+    run(&mut seed).ok();
+    let preview = |arguments: &[&str]| {
+        let mut command = program();
+        command.arg("preview").arg(&target).arg("--style").arg(&file).args(arguments);
+        command
+    };
+    let says = "where clients find the tiles of ";
+    run(&mut preview(&[])).fails(2, &[says]);
+    let url = ["--public-url", "https://tiles.example.org/facilities"];
+    let unknown = run(preview(&url).args(["--label", "nam"]));
+    unknown.fails(1, &["has no property \"nam\": it has ", "name"]);
+    let mut served = program();
+    let served = Served::of(served.arg("preview").arg(&target).args(["--assets", &assets()]));
+    run(preview(&["--public-url", &served.url]).args(["--label", "name"])).ok();
+    let style = std::fs::read_to_string(&file).unwrap();
+    let told: serde_json::Value = serde_json::from_str(&style).unwrap();
+    assert_eq!(told["sources"]["tiles"]["url"], format!("{}tiles.json", served.url));
+    let kinds: Vec<&str> = told["layers"].as_array().unwrap().iter().map(|one| one["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["background", "fill", "line", "circle", "symbol", "symbol"]);
+    // MapLibre itself takes it, and draws features and labels.
+    let mut browser = Browser::new();
+    browser.open(&format!("{}#10/23.7/90.4", served.url));
+    browser.value_once_there(DRAWN);
+    let label =
+        "shownMap.querySourceFeatures('tiles', { sourceLayer: 'facilities' }).some((f) => f.properties.name) || null";
+    browser.value(&format!("shownMap.setStyle({style}), true"));
+    browser.value_once_there("shownMap.isStyleLoaded() && shownMap.getLayer('facilities/label') && true || null");
+    browser.value("shownMap.jumpTo({ center: [90.4, 23.7], zoom: 5 }), true");
+    browser.value_once_there(label);
+    browser.value_once_there(DRAWN);
+    assert_eq!(browser.take_errors(), Vec::<String>::new());
+    assert_eq!(browser.value("document.getElementById('message').value"), "");
+}
