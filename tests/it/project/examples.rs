@@ -144,3 +144,29 @@ fn the_crontab_runs_commands_that_exist() {
         is_known(line.rsplit("oar-tiles ").next().unwrap());
     }
 }
+
+/// Prints the resources of a Terraform file, and ends with an error if an expression names one that is not there.
+const TERRAFORM: &str = r##"
+import re
+import sys
+import hcl2
+
+text = open(sys.argv[1]).read()
+parsed = hcl2.loads(text)
+names = {(kind.strip('"'), name.strip('"')) for one in parsed["resource"] for kind, of in one.items() for name in of}
+data = {(kind.strip('"'), name.strip('"')) for one in parsed["data"] for kind, of in one.items() for name in of}
+code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+for prefix, kind, name in re.findall(r"(data\.)?\b(aws_\w+)\.(\w+)\.", code):
+    assert (kind, name) in (data if prefix else names), f"{prefix}{kind}.{name} is not there"
+for name in re.findall(r"\bvar\.(\w+)", code):
+    assert any(name == one.strip('"') for variable in parsed["variable"] for one in variable), name
+print(len(names))
+"##;
+
+#[test]
+fn the_files_for_aws_have_the_right_form() {
+    let python = PathBuf::from(std::env::var("TEST_PYTHON").expect("scripts/test installs it"));
+    succeeds(Command::new(python.with_file_name("cfn-lint")).arg(example("aws/cloudfront.yaml")));
+    let said = succeeds(Command::new(python).args(["-c", TERRAFORM]).arg(example("aws/cloudfront.tf")));
+    assert_eq!(said.trim(), "8");
+}

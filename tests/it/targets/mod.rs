@@ -1,6 +1,7 @@
 //! What every kind of target promises.
 
 pub(crate) mod areas;
+pub(crate) mod caddy;
 pub(crate) mod changed_tiles;
 pub(crate) mod copied_parts;
 pub(crate) mod copy;
