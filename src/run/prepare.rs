@@ -19,6 +19,17 @@ use crate::tile::{Batch, Coverage, LayerFootprints, LayerId, LayerIndex, LonLatB
 /// What a call of a function costs, compared with drawing a row: nobody knows, so a statement has 400 calls where it would draw 10,000 rows.
 const CALL_COST: u64 = 25;
 
+/// The number of planned tiles from which on it takes time that more are planned than needed.
+const MANY_TILES: u64 = 10_000;
+
+/// The warning about large areas that are not valid polygons.
+fn invalid_areas(layer: &str, count: u64) -> String {
+    let (areas, are) = if count == 1 { ("area is", "a valid polygon") } else { ("areas are", "valid polygons") };
+    format!(
+        "layer \"{layer}\": {count} large {areas} not {are}: PostGIS may draw anything of them, so the tiles within are rendered one by one, some of them for nothing. ST_IsValid finds them; after an UPDATE with ST_MakeValid a seed is faster"
+    )
+}
+
 /// Everything known before the first tile.
 pub(crate) struct Prepared {
     pub(crate) snapshot: Arc<Snapshot>,
@@ -69,6 +80,7 @@ pub(crate) async fn prepare(job: &Job, order: Order, sessions: usize) -> Result<
     let (coverage, zooms) = (Coverage::new(&settings.tileset.bbox), &settings.tileset.zooms);
     let (mut planned, mut skipped, mut surveyed) = (Vec::new(), Vec::new(), Vec::new());
     let mut has_features: BTreeMap<LayerId, bool> = BTreeMap::new();
+    let mut invalid: BTreeMap<String, u64> = BTreeMap::new();
     for (layer, settings) in probed.layers.iter().zip(&settings.tileset.layers) {
         // A layer that is drawn differently at different zooms is surveyed once for each way of drawing.
         if surveyed.last().is_none_or(|before: &PreparedLayer| before.layer().name() != layer.name()) {
@@ -78,6 +90,10 @@ pub(crate) async fn prepare(job: &Job, order: Order, sessions: usize) -> Result<
         let seen = survey(&snapshot, layer, folds.as_deref(), &coverage, zooms).await?;
         if zooms.iter().any(|zoom| layer.zooms().contains(zoom)) {
             *has_features.entry(layer.id()).or_default() |= !seen.places.is_empty();
+        }
+        if seen.invalid_areas > 0 {
+            let most = invalid.entry(layer.name().to_owned()).or_default();
+            *most = (*most).max(seen.invalid_areas);
         }
         for rows in seen.skipped {
             let layer = layer.name().to_owned();
@@ -115,6 +131,11 @@ pub(crate) async fn prepare(job: &Job, order: Order, sessions: usize) -> Result<
         zooms = planning => zooms.map_err(|error| CommandError::Died(error.to_string()))?,
         signal = stop.wait() => return Err(CommandError::Interrupted(signal)),
     };
+    if zooms.iter().map(|zoom| zoom.tiles).sum::<u64>() >= MANY_TILES {
+        for (layer, count) in &invalid {
+            warnings.add(invalid_areas(layer, *count));
+        }
+    }
     let thinned = check_limits(settings, &zooms, &mut warnings)?;
     for (number, layer) in probed.layers.iter().enumerate() {
         if let Some(function) = layer.function().filter(|function| !function.is_bounded()) {

@@ -48,7 +48,7 @@ pub(super) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError
     let snapshot = SharedSnapshot::default();
     let is_shared = tilesets.len() > 1;
     on_runtime(async || {
-        for_each(tilesets, stop, async |settings| {
+        for_each(tilesets, arguments.quiet, stop, async |settings| {
             let snapshot = is_shared.then_some(&snapshot);
             Box::pin(seed_one(arguments, settings, snapshot, stop)).await
         })
@@ -117,7 +117,10 @@ pub(super) fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandE
     )?;
     let options = reseed_options(arguments)?;
     on_runtime(async || {
-        for_each(tilesets, stop, async |settings| Box::pin(reseed_one(arguments, &options, settings, stop)).await).await
+        for_each(tilesets, arguments.quiet, stop, async |settings| {
+            Box::pin(reseed_one(arguments, &options, settings, stop)).await
+        })
+        .await
     })
 }
 

@@ -31,7 +31,7 @@ pub(super) fn run_publish(arguments: &Publish, stop: &Stop) -> Result<(), Comman
         }
         job.purge_published(false).await.map(drop)
     };
-    on_runtime(async || for_each(tilesets, stop, publish_one).await)
+    on_runtime(async || for_each(tilesets, false, stop, publish_one).await)
 }
 
 pub(super) fn run_purge(arguments: &Purge, stop: &Stop) -> Result<(), CommandError> {
@@ -60,7 +60,7 @@ pub(super) fn run_purge(arguments: &Purge, stop: &Stop) -> Result<(), CommandErr
         }
         Ok(())
     };
-    on_runtime(async || for_each(tilesets, stop, purge_one).await)
+    on_runtime(async || for_each(tilesets, false, stop, purge_one).await)
 }
 
 pub(super) fn run_verify(arguments: &Verify, stop: &Stop) -> Result<(), CommandError> {

@@ -7,9 +7,10 @@ use oar_tiles::report::{say, say_problem};
 use oar_tiles::run::{CommandError, FailedTilesets, interrupted};
 use oar_tiles::stop::Stop;
 
-/// Runs a verb for each tileset. One that fails does not stop the others, but a signal does.
+/// Runs a verb for each tileset, and says which one unless it has to be `quiet`. One that fails does not stop the others, but a signal does.
 pub(super) async fn for_each(
     tilesets: Vec<JobSettings>,
+    quiet: bool,
     stop: &Stop,
     mut run: impl AsyncFnMut(JobSettings) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
@@ -17,7 +18,7 @@ pub(super) async fn for_each(
     let mut failed = FailedTilesets::of(of);
     for settings in tilesets {
         let name = settings.tileset.name.clone();
-        if of > 1 {
+        if of > 1 && !quiet {
             say(&format!("tileset {name}"));
         }
         match Box::pin(run(settings)).await.map_err(|error| interrupted(error, stop)) {

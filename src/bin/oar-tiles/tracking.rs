@@ -86,7 +86,7 @@ pub(super) fn run_doctor(arguments: &Doctor, stop: &Stop) -> Result<(), CommandE
         }
         doctor::healthy(&checkup)
     };
-    on_runtime(async || for_each(tilesets, stop, examine).await)
+    on_runtime(async || for_each(tilesets, false, stop, examine).await)
 }
 
 async fn install_log(settings: &JobSettings, options: &track::InstallOptions, stop: &Stop) -> Result<(), CommandError> {

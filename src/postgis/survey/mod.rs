@@ -53,6 +53,8 @@ pub struct Surveyed {
     pub gathered: BTreeMap<Zoom, u64>,
     /// Rows that cannot be drawn.
     pub skipped: Vec<Skipped>,
+    /// The number of large areas that are not valid polygons: of these nobody knows without rendering which tiles they fill.
+    pub invalid_areas: u64,
 }
 
 /// Reads where a layer's features lie. Features that no tile of the coverage shows at one of the zooms may be left out. `folds` are the
@@ -73,6 +75,7 @@ pub async fn survey(
             counted: None,
             gathered: BTreeMap::new(),
             skipped: Vec::new(),
+            invalid_areas: 0,
         });
     }
     let shown: Vec<Zoom> = zooms.iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
@@ -94,13 +97,13 @@ pub async fn survey(
 async fn in_passes(pass: SurveyPass<'_>, shown: &[Zoom]) -> Result<Surveyed, Error> {
     let layer = pass.layer;
     if !layer.differs_by_zoom() {
-        let PassResult { footprints, counts, gathered, skipped } = pass.at(shown).await?;
+        let PassResult { footprints, counts, gathered, skipped, invalid_areas } = pass.at(shown).await?;
         let skipped = if skipped > 0 { pass.skipped(shown).await? } else { Vec::new() };
-        return Ok(Surveyed { places: footprints, counted: counts.map(Arc::new), gathered, skipped });
+        return Ok(Surveyed { places: footprints, counted: counts.map(Arc::new), gathered, skipped, invalid_areas });
     }
     let (mut all, mut counted, mut gathered, mut most_skipped) = (BTreeMap::new(), None, BTreeMap::new(), (0, None));
     for &zoom in shown {
-        let PassResult { footprints, counts, gathered: rows, skipped } = pass.at(&[zoom]).await?;
+        let PassResult { footprints, counts, gathered: rows, skipped, .. } = pass.at(&[zoom]).await?;
         gathered.extend(rows);
         if let Some(counts) = counts {
             counted.get_or_insert_with(CellCounts::default).join(counts);
@@ -119,7 +122,13 @@ async fn in_passes(pass: SurveyPass<'_>, shown: &[Zoom]) -> Result<Surveyed, Err
         (1.., Some(zoom)) => pass.skipped(&[zoom]).await?,
         _ => Vec::new(),
     };
-    Ok(Surveyed { places: LayerFootprints::ByZoom(all), counted: counted.map(Arc::new), gathered, skipped })
+    Ok(Surveyed {
+        places: LayerFootprints::ByZoom(all),
+        counted: counted.map(Arc::new),
+        gathered,
+        skipped,
+        invalid_areas: 0,
+    })
 }
 
 /// The values from which all aggregates of a layer's cells can be folded while its rows are read; `None` if not all can be, or there are none.

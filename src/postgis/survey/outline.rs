@@ -14,6 +14,8 @@ const MAX_OUTLINES_BYTES: usize = 64 << 20;
 pub(super) struct Outlines {
     known: BTreeMap<u32, Outline>,
     bytes: usize,
+    /// How many of them are of areas that are not valid.
+    invalid: u64,
 }
 
 impl Outlines {
@@ -24,10 +26,16 @@ impl Outlines {
         if self.bytes + wkb.len() / 16 * Outline::VERTEX_SIZE > MAX_OUTLINES_BYTES {
             return;
         }
-        let Some(mut outline) = outline(wkb) else { return };
+        let Some((mut outline, polygons)) = outline(wkb) else { return };
         outline.is_valid_area = row.get::<_, Option<bool>>(7) == Some(true);
+        self.invalid += u64::from(polygons > 0 && !outline.is_valid_area);
         self.bytes += outline.bytes();
         self.known.insert(index, outline);
+    }
+
+    /// How many of the outlines are of areas that are not valid polygons, if that was asked for.
+    pub(super) const fn invalid(&self) -> u64 {
+        self.invalid
     }
 
     /// The boxes of all features with these outlines.
@@ -39,12 +47,12 @@ impl Outlines {
     }
 }
 
-/// The outline of a geometry in EPSG:3857, as little-endian WKB of two dimensions (OGC 06-103r4, section 8). `None` if it has a type without
-/// straight edges, or lies far outside of the world.
-fn outline(wkb: &[u8]) -> Option<Outline> {
+/// The outline of a geometry in EPSG:3857, as little-endian WKB of two dimensions (OGC 06-103r4, section 8), and how many polygons it has. `None`
+/// if it has a type without straight edges, or lies far outside of the world.
+fn outline(wkb: &[u8]) -> Option<(Outline, u32)> {
     let mut reader = Wkb { bytes: wkb, polygons: 0, outline: Outline::default() };
     reader.geometry(0)?;
-    Some(reader.outline)
+    Some((reader.outline, reader.polygons))
 }
 
 /// WKB that is read.
@@ -137,7 +145,8 @@ mod tests {
     fn a_polygon_with_a_hole_touches_its_edges_and_its_inside() {
         let ring = |from: f64, to: f64| [[from, from], [to, from], [to, to], [from, to], [from, from]];
         let (outer, hole) = (ring(0.06, 0.94), ring(0.32, 0.68));
-        let mut outline = outline(&polygon(&[&outer, &hole])).unwrap();
+        let (mut outline, polygons) = outline(&polygon(&[&outer, &hole])).unwrap();
+        assert_eq!(polygons, 1);
         outline.is_valid_area = true;
         let zoom = Zoom::new(3).unwrap();
         let tiles = outline.tiles(0.02, &TileRect { zoom, x0: 0, y0: 0, x1: 7, y1: 7 });

@@ -25,6 +25,8 @@ pub(in crate::postgis) struct PassResult {
     pub(in crate::postgis) gathered: BTreeMap<Zoom, u64>,
     /// The number of rows that cannot be drawn.
     pub(in crate::postgis) skipped: u64,
+    /// The number of large areas that are not valid polygons.
+    pub(in crate::postgis) invalid_areas: u64,
 }
 
 /// One pass over a layer.
@@ -77,6 +79,7 @@ impl SurveyPass<'_> {
             .await
             .map_err(|error| explain(error, layer))?;
         let (mut counts, mut gathered) = (None, BTreeMap::new());
+        let invalid_areas = if layer.is_same_in_each_tile() { outlines.invalid() } else { 0 };
         let footprints = match cells {
             Some(cells) => {
                 let GatheredCells { rows, footprints, counts: counted } = cells.finish().await;
@@ -92,7 +95,7 @@ impl SurveyPass<'_> {
             }
             None => LayerFootprints::Same(outlines.with(boxes)),
         };
-        Ok(PassResult { footprints, counts, gathered, skipped })
+        Ok(PassResult { footprints, counts, gathered, skipped, invalid_areas })
     }
 
     /// Reads which rows cannot be drawn, and why.

@@ -60,3 +60,30 @@ fn large_shapes_in_other_reference_systems_are_what_the_plain_query_returns() {
     let tiles = compare(&db, &output, &[plain(ROWS, 4096, 64, 9)], 0..=9);
     assert!(tiles > 2_000, "{tiles}");
 }
+
+#[test]
+fn large_areas_that_are_not_valid_are_named_where_they_take_time() {
+    let db = Db::new();
+    db.run(
+        "CREATE TABLE area (id int PRIMARY KEY, g geometry(Polygon, 4326));
+            INSERT INTO area VALUES
+                (1, ST_GeomFromText('POLYGON((0 0, 60 60, 60 0, 0 60, 0 0))', 4326)),
+                (2, ST_MakeEnvelope(-100, 0, -40, 60, 4326)),
+                (3, ST_GeomFromText('POLYGON((0.001 0, 0.002 0.001, 0.002 0, 0.001 0.001, 0.001 0))', 4326))",
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("c.toml");
+    std::fs::write(&config, "[[layer]]\nname = \"areas\"\ntable = \"area\"\nproperties = [\"id\"]\n").unwrap();
+    let planned = |zoom: &str| {
+        let target = folder.path().join("t.mbtiles");
+        seed(&db.url, &target, &["--config", config.to_str().unwrap(), "--zoom", zoom, "--dry-run"]).ok()
+    };
+    let says = "warning: layer \"areas\": 1 large area is not a valid polygon: PostGIS may draw anything of them, so the tiles within are rendered one by one, some of them for nothing. ST_IsValid finds them; after an UPDATE with ST_MakeValid a seed is faster";
+    let many = planned("9");
+    assert!(many.stderr.contains(says), "{}", many.stderr);
+    let few = planned("0-5");
+    assert!(!few.stderr.contains("valid polygon"), "{}", few.stderr);
+    db.run("UPDATE area SET g = ST_MakeEnvelope(0, 0, 60, 60, 4326) WHERE id = 1");
+    let mended = planned("9");
+    assert!(!mended.stderr.contains("valid polygon"), "{}", mended.stderr);
+}
