@@ -20,6 +20,20 @@ pub(crate) fn small_target() -> (tempfile::TempDir, String) {
     (folder, target)
 }
 
+/// Waits until the files of a target are old enough for a server to cache what it reads: on a fast machine it would be there within that moment.
+/// Not for long, because somebody may write them all the time.
+fn settles(target: &str) {
+    let files = [target.to_owned(), format!("{target}/metadata.json"), format!("{target}/latest.json")];
+    let is_old = |file: &String| {
+        let written = std::fs::metadata(file).and_then(|file| file.modified());
+        written.map_or(true, |written| written.elapsed().map_or(true, |age| age.as_millis() > 100))
+    };
+    let begun = std::time::Instant::now();
+    while begun.elapsed().as_millis() < 500 && !files.iter().all(is_old) {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
 /// A server, killed with the value.
 pub(crate) struct Served {
     pub(crate) child: Child,
@@ -33,6 +47,7 @@ pub(crate) struct Served {
 impl Served {
     /// `oar-tiles serve TARGET` with ports of its own and more arguments.
     pub(crate) fn new(target: &str, arguments: &[&str]) -> Served {
+        settles(target);
         let mut command = program();
         command.args(["serve", target, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--drain", "0s"]);
         Served::of(command.args(arguments))
@@ -40,6 +55,7 @@ impl Served {
 
     /// The same for a target of some places, with their keys for S3.
     pub(crate) fn at(places: &Places, name: &str, arguments: &[&str]) -> Served {
+        settles(&places.place(name));
         let mut command = program();
         command.args(["serve", &places.place(name), "--config", &places.config]);
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--drain", "0s"]);
