@@ -137,17 +137,7 @@ pub(crate) async fn prepare(job: &Job, order: Order, sessions: usize) -> Result<
         }
     }
     let thinned = check_limits(settings, &zooms, &mut warnings)?;
-    for (number, layer) in probed.layers.iter().enumerate() {
-        if let Some(function) = layer.function().filter(|function| !function.is_bounded()) {
-            let batches = zooms.iter().flat_map(|zoom| &zoom.batches);
-            let tiles: u64 = batches.map(|batch| batch.layers[number].tiles).sum();
-            warnings.add(format!(
-                "layer \"{}\": {} is called for every tile of its zooms and boxes, {tiles} times, because the layer has no occupied: a query that gives where tiles can be, such as occupied = \"SELECT location FROM api_facility\"",
-                layer.name(),
-                function.signature()
-            ));
-        }
-    }
+    warn_of_calls(&probed.layers, &zooms, &mut warnings);
     Ok(Prepared {
         snapshot,
         server: probed.server,
@@ -163,6 +153,21 @@ pub(crate) async fn prepare(job: &Job, order: Order, sessions: usize) -> Result<
         thinned,
         took: begun.elapsed(),
     })
+}
+
+/// Warns of functions that are called for every tile, because nothing says where their tiles can be.
+fn warn_of_calls(layers: &[Arc<Layer>], zooms: &[ZoomPlan], warnings: &mut Warnings<'_>) {
+    for (number, layer) in layers.iter().enumerate() {
+        if let Some(function) = layer.function().filter(|function| !function.is_bounded()) {
+            let batches = zooms.iter().flat_map(|zoom| &zoom.batches);
+            let tiles: u64 = batches.map(|batch| batch.layers[number].tiles).sum();
+            warnings.add(format!(
+                "layer \"{}\": {} is called for every tile of its zooms and boxes, {tiles} times, because the layer has no occupied: a query that gives where tiles can be, such as occupied = \"SELECT location FROM api_facility\"",
+                layer.name(),
+                function.signature()
+            ));
+        }
+    }
 }
 
 /// The layers, with rows cached where one query per zoom would cost more.
