@@ -73,8 +73,7 @@ pub async fn unseen_positions(
             "(SELECT ST_SetSRID(ST_MakePoint(point.x, point.y), {srid}) AS place
               {from}, unnest(noted.x, noted.y) AS point (x, y) WHERE {conditions}
               UNION ALL
-              SELECT CASE WHEN ST_SRID(other.place) IN (0, {srid}) THEN other.place ELSE ST_Transform(other.place, {srid}) END
-              {from}, unnest(noted.places) AS other (place) WHERE {conditions}) AS changed_place",
+              SELECT other.place {from}, unnest(noted.places) AS other (place) WHERE {conditions}) AS changed_place",
             srid = layer.srid()
         ),
         PositionSource::Query { sql, columns } => {
@@ -89,7 +88,9 @@ pub async fn unseen_positions(
               {from}, unnest(noted.keys) AS row_of (keys),
                   LATERAL (SELECT {}) AS changed,
                   LATERAL ({sql}
-                  ) AS found (place) WHERE {conditions}) AS changed_place",
+                  ) AS found (place) WHERE {conditions}
+              -- So that the query runs once for each row, wherever its result is asked for.
+              OFFSET 0) AS changed_place",
                 columns.join(", ")
             )
         }

@@ -28,7 +28,7 @@ pub(super) use edge::rows_beyond;
 pub(super) use function::call;
 pub(super) use locks::read_statements;
 pub(super) use render::{Candidates, render, warm};
-pub(super) use survey::{positions, skipped, survey};
+pub(super) use survey::{of_one_system, other_systems, positions, skipped, survey};
 
 pub use cells::FoldedValues;
 

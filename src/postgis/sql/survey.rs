@@ -96,6 +96,24 @@ FROM (
     )
 }
 
+/// The reference systems of geometries other than `srid`. One that the database does not know is left out: nothing in it was ever drawn.
+pub(in crate::postgis) fn other_systems(relation: &str, column: &str, srid: i32) -> String {
+    format!(
+        "SELECT srid FROM (SELECT DISTINCT ST_SRID({column}::geometry) AS srid FROM {relation} WHERE {column} IS NOT NULL) AS systems
+JOIN spatial_ref_sys USING (srid) WHERE srid NOT IN (0, {srid}) ORDER BY srid"
+    )
+}
+
+/// The geometries of one reference system, as an item of a FROM list; with `with_unknown`, also those with SRID 0, as if they were in it.
+pub(in crate::postgis) fn of_one_system(relation: &str, column: &str, srid: i32, with_unknown: bool) -> String {
+    let (geometry, systems) = if with_unknown {
+        (format!("ST_SetSRID({column}::geometry, {srid})"), format!("0, {srid}"))
+    } else {
+        (format!("{column}::geometry"), srid.to_string())
+    };
+    format!("(SELECT {geometry} AS {column} FROM {relation} WHERE ST_SRID({column}::geometry) IN ({systems})) AS in_system")
+}
+
 /// The condition that a row is near one of the boxes of the parameters `$1..$4`; empty if there are no boxes.
 pub(in crate::postgis) fn near(placement: Placement<'_>, boxes: usize) -> String {
     let (g, srid) = (placement.geometry(), placement.shape.srid);

@@ -3,12 +3,12 @@
 use tokio_postgres::Row;
 
 use super::rows::{box_footprint, position};
-use crate::postgis::layer::{Layer, Placement, Shape, explain};
+use crate::postgis::layer::{EdgeUnits, Layer, Placement, Shape, explain};
 use crate::postgis::session::{Error, Snapshot, quoted};
 use crate::postgis::sql;
 use crate::tile::Spot;
 
-/// Geometries of any kind, in the reference system of a layer's column.
+/// Geometries of any kind, each in any reference system.
 #[derive(Debug, Clone, Copy)]
 pub struct ChangedGeometries<'a> {
     /// The relation: an item of a FROM list.
@@ -23,6 +23,9 @@ pub struct ChangedGeometries<'a> {
 /// Calls `each` with the positions of geometries, computed as the survey computes those of the layer's own rows. `context` says what the run
 /// does, for messages.
 ///
+/// A column that declares no reference system may have held rows of another one, and an emptied one tells none at all. So each geometry is
+/// placed in the system that it has itself, as it was when it was drawn; one with SRID 0 is taken to be in the layer's.
+///
 /// # Errors
 /// If the database fails, or a stop was asked for.
 pub async fn changed_positions(
@@ -32,10 +35,31 @@ pub async fn changed_positions(
     geometries: ChangedGeometries<'_>,
     mut each: impl FnMut(Spot),
 ) -> Result<(), Error> {
+    let own = Shape { points: false, geography: false, ..layer.shape };
+    in_one_system(snapshot, layer, context, geometries, own, &mut each).await?;
+    let systems = sql::other_systems(geometries.relation, &quoted(geometries.column), own.srid);
+    let systems = snapshot.all(context, &systems, &[]).await.map_err(|error| explain(error, layer))?;
+    for srid in systems.iter().map(|row| row.get(0)) {
+        let edge = EdgeUnits::of(&snapshot.keeper, context, srid).await?;
+        let other = Shape { edge, ..Shape::of_any(srid, false) };
+        in_one_system(snapshot, layer, context, geometries, other, &mut each).await?;
+    }
+    Ok(())
+}
+
+/// The positions of those geometries that are in the reference system of `shape`, and, if that is the layer's own, of those without one.
+async fn in_one_system(
+    snapshot: &Snapshot,
+    layer: &Layer,
+    context: &str,
+    geometries: ChangedGeometries<'_>,
+    shape: Shape,
+    each: &mut impl FnMut(Spot),
+) -> Result<(), Error> {
     let column = quoted(geometries.column);
     let placement = Placement {
         column: &column,
-        shape: Shape { points: false, geography: false, ..layer.shape },
+        shape,
         grid: layer.grid().filter(|_| geometries.are_rows),
         // A row beyond ±180° may have been deleted since.
         reaches_beyond: true,
@@ -52,6 +76,7 @@ pub async fn changed_positions(
         }
         Ok(())
     };
-    let statement = sql::positions(placement, geometries.relation);
+    let relation = sql::of_one_system(geometries.relation, &column, shape.srid, shape.srid == layer.shape.srid);
+    let statement = sql::positions(placement, &relation);
     snapshot.keeper.each(context, &statement, &[], each).await.map_err(|error| explain(error, layer))
 }

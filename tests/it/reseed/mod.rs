@@ -10,6 +10,7 @@ pub(crate) mod given_tiles;
 pub(crate) mod histories;
 pub(crate) mod patches;
 pub(crate) mod query_layers;
+pub(crate) mod reference_systems;
 pub(crate) mod refused;
 pub(crate) mod seeded_in_parts;
 pub(crate) mod watch;
