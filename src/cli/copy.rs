@@ -27,6 +27,9 @@ pub struct Copy {
     /// Copy only tiles that this area touches: a GeoJSON file with polygons, or W,S,E,N
     #[arg(long, value_name = "AREA", allow_hyphen_values = true, conflicts_with = "bbox")]
     pub area: Option<String>,
+    /// Write only what differs from this older target, as a patch in MBTiles that `mbtiles apply-patch` (of Martin) brings into a copy of it
+    #[arg(long, value_name = "TARGET", conflicts_with_all = ["zoom", "bbox", "layer", "area", "changed_out"])]
+    pub since: Option<String>,
     /// Overwrite the target even if it holds another tileset or was made by another program
     #[arg(long)]
     pub force: bool,

@@ -11,6 +11,8 @@ pub enum CopiedPart {
     Layers,
     /// Several sources.
     Joined,
+    /// What differs from another target.
+    Patch,
 }
 
 /// The result of a copy.
@@ -45,7 +47,10 @@ pub fn render_copy(copy: &CopyReport) -> String {
     )]
     let rate = grouped(((copy.stored + copy.unchanged) as f64 / copy.seconds.max(1e-3)) as u64);
     let mut more = String::new();
-    for (count, what) in [(copy.unchanged, "unchanged"), (copy.deleted, "deleted")] {
+    for (count, what) in [
+        (copy.unchanged, "unchanged"),
+        (copy.deleted, if copy.part == Some(CopiedPart::Patch) { "removed" } else { "deleted" }),
+    ] {
         if count > 0 {
             more.push_str(&format!(", {} {what}", grouped(count)));
         }
@@ -55,6 +60,7 @@ pub fn render_copy(copy: &CopyReport) -> String {
             CopiedPart::Tiles => ", a part without manifest",
             CopiedPart::Layers => ", some layers without manifest",
             CopiedPart::Joined => ", joined without manifest",
+            CopiedPart::Patch => ", a patch",
         });
     }
     let (stored, bytes, time) = (grouped(copy.stored), sized(copy.bytes), timed(copy.seconds));

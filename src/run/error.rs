@@ -191,6 +191,11 @@ pub enum CommandError {
         /// What does not fit, and what to do.
         what: String,
     },
+    /// `copy --since` of several sources.
+    #[error(
+        "--since compares one target with an older one: join them first (oar-tiles copy A B joined.mbtiles), and copy that one"
+    )]
+    NoPatchOfSeveral,
     /// Other runs changed the target again and again while this one looked at it.
     #[error("{target}: other runs keep changing it. Run the command again when they are done")]
     Contended {

@@ -41,7 +41,7 @@ use crate::tile::{Order, TileId, TileRectList};
 pub use changed::{ChangedRange, ChangedTiles, TileChange};
 pub use directory::{Directory, DirectoryError, DirectoryReader, FolderNotes, directory_versions, switch_directory};
 pub use error::TargetError;
-pub use mbtiles::{MBTILES_APPLICATION_ID, Mbtiles, MbtilesError, MbtilesReader};
+pub use mbtiles::{MBTILES_APPLICATION_ID, Mbtiles, MbtilesError, MbtilesPatch, MbtilesReader};
 pub use metadata::{GENERATOR, Metadata, VectorLayer};
 pub use note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore};
 pub use pmtiles::{Pmtiles, PmtilesError, PmtilesReader};

@@ -107,7 +107,11 @@ pub(super) fn run_inspect(arguments: &Inspect, stop: &Stop) -> Result<(), Comman
 
 pub(super) fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
-    let Copy { source, target, zoom, bbox, layer, area: wanted, force, changed_out, public_url, config } = arguments;
+    let Copy { source, target, zoom, bbox, layer, area: wanted, since, force, changed_out, public_url, config } =
+        arguments;
+    if since.is_some() && source.len() > 1 {
+        return Err(CommandError::NoPatchOfSeveral);
+    }
     let flags = SettingFlags { config: config.clone(), public_url: public_url.clone(), ..SettingFlags::default() };
     let (mut settings, is_own) = resolved_to_write(&flags, target)?;
     // The CDNs of the configuration stand before its own output.
@@ -115,7 +119,13 @@ pub(super) fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError
         settings.tileset.purges.clear();
     }
     let bbox = wanted.as_ref().map_or_else(|| Ok(bbox.clone()), |text| area(text))?;
-    let options = copy::CopyOptions { sources: source.clone(), layers: layer.clone(), zoom: zoom.clone(), bbox };
+    let options = copy::CopyOptions {
+        sources: source.clone(),
+        layers: layer.clone(),
+        zoom: zoom.clone(),
+        bbox,
+        since: since.clone(),
+    };
     on_runtime(async || {
         let job = Job::new(settings, *force, &report(Style::Warnings), stop)?;
         let job = job.with_changed_out(changed_out.as_deref())?;

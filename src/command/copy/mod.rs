@@ -5,6 +5,7 @@
 //!                                                                  sink: write ◄────────┘ ─► finish
 //! ```
 
+mod since;
 mod sources;
 
 use std::time::Instant;
@@ -37,6 +38,8 @@ pub struct CopyOptions {
     pub zoom: Option<ZoomList>,
     /// Only the tiles that these boxes touch.
     pub bbox: Vec<LonLatBox>,
+    /// Only what differs from this target, as a patch.
+    pub since: Option<String>,
 }
 
 /// The most chunks that wait for the sink: with the bytes of a chunk the bound on memory.
@@ -57,6 +60,9 @@ pub async fn copy(job: &Job, options: &CopyOptions) -> Result<CopyReport, Comman
 }
 
 fn run(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
+    if let (Some(old), [new]) = (&options.since, &options.sources[..]) {
+        return since::since(job, new, old);
+    }
     let begun = Instant::now();
     let target = &job.target;
     let scope =

@@ -159,19 +159,19 @@ impl Sources {
     }
 }
 
-fn lost(id: TileId) -> CommandError {
+pub(super) fn lost(id: TileId) -> CommandError {
     CommandError::Pipeline(format!("tile {id} is listed, but it cannot be found: has the source changed?"))
 }
 
 /// Packs or unpacks tiles as the target stores them.
-struct Repacking {
+pub(super) struct Repacking {
     packed: bool,
     unpacker: Gunzip,
     packer: Packer,
 }
 
 impl Repacking {
-    fn new(packed: bool) -> Repacking {
+    pub(super) fn new(packed: bool) -> Repacking {
         // Level 6, gzip's default: a copy packs only tiles that another program stored unpacked, or that are put together.
         let gzip = Level::new(6).map_or(Packing::Plain, Packing::Gzip);
         Repacking { packed, unpacker: Gunzip::new(), packer: Packer::new(gzip) }
@@ -184,7 +184,7 @@ impl Repacking {
         self.unpacker.unpack(stored).map_err(|error| CommandError::Pipeline(format!("tile {id}: {error}")))
     }
 
-    fn repacked(&mut self, id: TileId, stored: Box<[u8]>) -> Result<Box<[u8]>, CommandError> {
+    pub(super) fn repacked(&mut self, id: TileId, stored: Box<[u8]>) -> Result<Box<[u8]>, CommandError> {
         match (self.packed, is_gzip(&stored)) {
             (true, false) => self.packer.pack(&stored).map_err(|error| CommandError::Pipeline(error.to_string())),
             (false, true) => Ok(self.unpacked(id, &stored)?.into_boxed_slice()),

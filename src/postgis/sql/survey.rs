@@ -111,7 +111,9 @@ pub(in crate::postgis) fn of_one_system(relation: &str, column: &str, srid: i32,
     } else {
         (format!("{column}::geometry"), srid.to_string())
     };
-    format!("(SELECT {geometry} AS {column} FROM {relation} WHERE ST_SRID({column}::geometry) IN ({systems})) AS in_system")
+    format!(
+        "(SELECT {geometry} AS {column} FROM {relation} WHERE ST_SRID({column}::geometry) IN ({systems})) AS in_system"
+    )
 }
 
 /// The condition that a row is near one of the boxes of the parameters `$1..$4`; empty if there are no boxes.

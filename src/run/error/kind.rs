@@ -83,6 +83,7 @@ impl CommandError {
             | CommandError::Foreign { .. }
             | CommandError::SameTarget { .. }
             | CommandError::Unfit { .. }
+            | CommandError::NoPatchOfSeveral
             | CommandError::NoTile { .. }
             | CommandError::TileList(_)
             | CommandError::OneFile { .. }

@@ -1,11 +1,8 @@
 //! Checks an MBTiles archive against MBTiles 1.3 and with `SQLite`'s own checks.
 
-use std::fmt::Write as _;
-
-use md5::{Digest as _, Md5};
-
 use super::read::bytes;
 use super::scan::IN_ORDER;
+use super::tiles_hash::TilesHash;
 use super::view::computes;
 use super::{MBTILES_APPLICATION_ID, MbtilesReader};
 use crate::sink::ReadError;
@@ -165,7 +162,7 @@ impl MbtilesReader {
         let mut rows = self.connection.prepare(IN_ORDER)?;
         let mut rows = rows.query([])?;
         let mut total = Total::of(self.guard.size);
-        let (mut hash, mut digits, mut before) = (Md5::new(), String::new(), None);
+        let (mut hash, mut before) = (TilesHash::new(), None);
         while let Some(row) = rows.next()? {
             let (zoom, column, tms): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
             let Ok(tile) = self.coord(zoom, column, tms) else {
@@ -194,14 +191,9 @@ impl MbtilesReader {
             if !data.starts_with(&[0x1f, 0x8b]) {
                 found.tile(3, || format!("tile {tile} is not gzip, which MBTiles 1.3 demands of vector tiles"));
             }
-            digits.clear();
-            // Writing to a string never fails.
-            if write!(digits, "{zoom}{column}{tms}").is_ok() {
-                hash.update(&digits);
-            }
-            hash.update(&data);
+            hash.add(tile, Some(&data));
         }
-        let hash: String = hash.finalize().iter().map(|byte| format!("{byte:02X}")).collect();
+        let hash = hash.finish();
         if let Some(told) = expected.hash.as_ref().filter(|told| !told.eq_ignore_ascii_case(&hash)) {
             found.named.push(format!("its agg_tiles_hash is {told}, but its tiles have {hash}: they were changed"));
         }

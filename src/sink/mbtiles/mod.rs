@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `write` | a new archive beside the target, which replaces it |
 //! | `edit`, `pending` | an archive edited in place; the edits that wait for its one transaction |
+//! | `patch` | what differs between two archives, for another program to apply |
+//! | `tiles_hash` | `agg_tiles_hash` |
 //! | `read` | archives of any program, in one read transaction |
 //! | `scan` | all tiles of an archive in order |
 //! | `check` | what MBTiles 1.3 and `SQLite` demand of an archive |
@@ -16,9 +18,11 @@ mod companions;
 mod edit;
 mod guard;
 mod open_files;
+mod patch;
 mod pending;
 mod read;
 mod scan;
+mod tiles_hash;
 mod view;
 mod write;
 
@@ -35,6 +39,7 @@ use crate::error::ErrorKind;
 use crate::stop::Stop;
 use crate::tile::Order;
 
+pub use self::patch::MbtilesPatch;
 pub use self::read::MbtilesReader;
 
 /// "MPBX" in the header of the file: SQLite's list of application ids (magic.txt) and MBTiles 1.3, section "Database".

@@ -11,6 +11,7 @@ use super::SqliteCause;
 use super::companions::{COMPANIONS, as_it_lies, beside, clear_away};
 use super::guard::Guard;
 use super::open_files::{OpenFile, unless_open};
+use super::patch::BEFORE_KEY;
 use super::view::unfit;
 use crate::encode::MAX_STORED_TILE;
 use crate::sink::metadata::MANIFEST_KEY;
@@ -145,6 +146,12 @@ impl MbtilesReader {
         let format = self.connection.query_row("SELECT value FROM metadata WHERE name = 'format'", [], |row| {
             Ok(text(row.get_ref(0)?).unwrap_or_default())
         });
+        let is_patch = "SELECT 1 FROM metadata WHERE name = ?1";
+        let is_patch = self.connection.query_row(is_patch, [BEFORE_KEY], |_row| Ok(())).optional();
+        if is_patch.map_err(|error| self.failed(error))?.is_some() {
+            let what = "it is a patch, which holds changes alone: apply it to the archive that it was made for (mbtiles apply-patch)";
+            return Err(self.foreign(what.to_owned()));
+        }
         match format.optional().map_err(|error| self.failed(error))? {
             Some(format) if format != "pbf" => {
                 let shown: String = format.chars().take(60).collect();

@@ -1,16 +1,15 @@
 //! A new MBTiles archive, written beside its target.
 
-use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use md5::{Digest as _, Md5};
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::companions::{
     beside_holds_changes, clear_away, refuse_companions, refuse_foreign, refuse_irregular_companions, without_links,
 };
 use super::open_files::unless_open;
+use super::tiles_hash::TilesHash;
 use super::{KIND, MBTILES_APPLICATION_ID, MbtilesError, MbtilesReader, ORDER, SqliteCause};
 use crate::sink::compare::{ArchiveComparison, NO_ARCHIVE};
 use crate::sink::publication::tell;
@@ -24,9 +23,10 @@ pub(super) struct NewArchive {
     // Fields are dropped in this order: the connection is closed before its file is removed.
     connection: Connection,
     staging: Staging,
-    /// `agg_tiles_hash` as the `mbtiles` tool computes it: MD5 over zoom, column, TMS row and bytes of every tile.
-    hash: Md5,
-    digits: String,
+    /// `agg_tiles_hash` of what is written.
+    hash: TilesHash,
+    /// Whether tiles that are to be removed are noted, as a patch does.
+    notes_removals: bool,
     /// The comparison with the archive that is replaced, if the run wants a list of changed tiles.
     comparison: Option<ArchiveComparison>,
     /// Told what changed before the archive is replaced.
@@ -37,6 +37,14 @@ const SCHEMA: &str = "
     CREATE TABLE metadata (name text NOT NULL PRIMARY KEY, value text);
     CREATE TABLE tiles (
         zoom_level integer NOT NULL, tile_column integer NOT NULL, tile_row integer NOT NULL, tile_data blob NOT NULL
+    );
+    CREATE UNIQUE INDEX tile_index ON tiles (zoom_level, tile_column, tile_row);";
+
+/// The tiles of a patch: NULL says that a tile is removed.
+const TILES_OF_PATCH: &str = "
+    DROP TABLE tiles;
+    CREATE TABLE tiles (
+        zoom_level integer NOT NULL, tile_column integer NOT NULL, tile_row integer NOT NULL, tile_data blob
     );
     CREATE UNIQUE INDEX tile_index ON tiles (zoom_level, tile_column, tile_row);";
 
@@ -56,11 +64,19 @@ impl NewArchive {
         Ok(NewArchive {
             connection,
             staging,
-            hash: Md5::new(),
-            digits: String::new(),
+            hash: TilesHash::new(),
+            notes_removals: false,
             comparison: None,
             before_manifest: Vec::new(),
         })
+    }
+
+    /// Begins a patch beside `target`.
+    pub(super) fn of_changes(target: &Path, stop: &Stop) -> Result<NewArchive, MbtilesError> {
+        let mut archive = NewArchive::create(target, stop)?;
+        archive.connection.execute_batch(TILES_OF_PATCH).map_err(|source| failed(&archive.staging, source))?;
+        archive.notes_removals = true;
+        Ok(archive)
     }
 
     fn insert(&mut self, edits: Vec<TileEdit>) -> rusqlite::Result<Written> {
@@ -72,13 +88,14 @@ impl NewArchive {
                 TileEdit::Put(id, bytes) | TileEdit::Keep(id, Some(bytes)) => {
                     let tile = id.coord;
                     insert.execute(params![tile.zoom().get(), tile.x(), tile.tms_row(), &*bytes])?;
-                    self.digits.clear();
-                    // Writing to a string does not fail.
-                    if write!(self.digits, "{}{}{}", tile.zoom(), tile.x(), tile.tms_row()).is_ok() {
-                        self.hash.update(&self.digits);
-                    }
-                    self.hash.update(&bytes);
+                    self.hash.add(tile, Some(&bytes));
                     written.stored += 1;
+                }
+                TileEdit::Remove(id) if self.notes_removals => {
+                    let tile = id.coord;
+                    insert.execute(params![tile.zoom().get(), tile.x(), tile.tms_row(), None::<&[u8]>])?;
+                    self.hash.add(tile, None);
+                    written.removed += 1;
                 }
                 // The archive is new, so there is nothing to delete or to keep.
                 TileEdit::Remove(_) => written.removed += 1,
@@ -126,12 +143,17 @@ impl NewArchive {
     }
 
     pub(super) fn finish(self, metadata: &Metadata) -> Result<Finished, MbtilesError> {
+        self.finish_with(metadata, &[])
+    }
+
+    /// Completes the archive with further rows in its metadata.
+    pub(super) fn finish_with(
+        self,
+        metadata: &Metadata,
+        more: &[(&str, Option<String>)],
+    ) -> Result<Finished, MbtilesError> {
         let NewArchive { connection, staging, hash, comparison, before_manifest, .. } = self;
-        let hash = hash.finalize().iter().fold(String::new(), |mut hex, byte| {
-            hex.push_str(&format!("{byte:02X}"));
-            hex
-        });
-        describe(&connection, metadata, &hash).map_err(|source| failed(&staging, source))?;
+        describe(&connection, metadata, hash.finish(), more).map_err(|source| failed(&staging, source))?;
         connection.close().map_err(|(_, source)| failed(&staging, source))?;
         // Another program may have begun to write the old file meanwhile.
         refuse_companions(staging.target())?;
@@ -179,10 +201,17 @@ fn open(staging: &Staging, stop: &Stop) -> rusqlite::Result<Connection> {
 }
 
 /// Fills the metadata table (MBTiles 1.3, section "Metadata").
-fn describe(connection: &Connection, metadata: &Metadata, hash: &str) -> rusqlite::Result<()> {
-    let mut rows = metadata.rows();
-    rows.push(("scheme", "tms".to_owned()));
-    rows.push(("agg_tiles_hash", hash.to_owned()));
+fn describe(
+    connection: &Connection,
+    metadata: &Metadata,
+    hash: String,
+    more: &[(&str, Option<String>)],
+) -> rusqlite::Result<()> {
+    let mut rows: Vec<(&str, Option<String>)> =
+        metadata.rows().into_iter().map(|(name, value)| (name, Some(value))).collect();
+    rows.push(("scheme", Some("tms".to_owned())));
+    rows.push(("agg_tiles_hash", Some(hash)));
+    rows.extend_from_slice(more);
     let transaction = connection.unchecked_transaction()?;
     for (name, value) in rows {
         transaction.execute("INSERT INTO metadata (name, value) VALUES (?1, ?2)", params![name, value])?;

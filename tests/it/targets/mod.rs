@@ -15,5 +15,6 @@ pub(crate) mod other_tilesets;
 pub(crate) mod public_url;
 pub(crate) mod publications;
 pub(crate) mod shrink;
+pub(crate) mod since;
 pub(crate) mod sink_contract;
 pub(crate) mod versions;
