@@ -14,7 +14,7 @@ use crate::tile::{Coverage, Order, Slice, TileId, ZoomList};
 const TILES_AT_A_TIME: usize = 500;
 
 /// One of the two tilesets.
-struct Side {
+struct ComparedTileset {
     name: String,
     reader: Box<dyn TileReader>,
     /// Its tiles, in the order of a patch.
@@ -22,8 +22,8 @@ struct Side {
     metadata: Metadata,
 }
 
-impl Side {
-    fn open(target: &Target) -> Result<Side, CommandError> {
+impl ComparedTileset {
+    fn open(target: &Target) -> Result<ComparedTileset, CommandError> {
         let name = target.to_string();
         let mut reader = target.reader()?;
         let mut described = reader.describe()?;
@@ -42,7 +42,7 @@ impl Side {
         };
         let everything = Scope { zooms: ZoomList::all(), coverage: Coverage::new(&[]) };
         let metadata = super::metadata(vec![described], &listed, false, &everything);
-        Ok(Side { name, reader, tiles, metadata })
+        Ok(ComparedTileset { name, reader, tiles, metadata })
     }
 
     /// The bytes of those of `ids` that are among its tiles, as an archive stores them.
@@ -69,18 +69,18 @@ fn place(id: &TileId) -> impl Ord + use<> {
 pub(super) fn since(job: &Job, new: &str, old: &str) -> Result<CopyReport, CommandError> {
     let begun = Instant::now();
     let target = &job.target;
-    let path = patch_file(target)?;
+    let file = patch_file(target)?;
     let [older, newer] = [target.beside(old)?, target.beside(new)?];
     for source in [&older, &newer] {
         if source.url.is(&target.url) {
             return Err(CommandError::SameTarget { target: source.to_string() });
         }
     }
-    let (mut older, mut newer) = (Side::open(&older)?, Side::open(&newer)?);
+    let (mut older, mut newer) = (ComparedTileset::open(&older)?, ComparedTileset::open(&newer)?);
     let mut ids = [&older.tiles[..], &newer.tiles[..]].concat();
     ids.sort_unstable_by_key(place);
     ids.dedup();
-    let mut patch = MbtilesPatch::create(path, &job.stop).map_err(TargetError::from)?;
+    let mut patch = MbtilesPatch::create(file, &job.stop).map_err(TargetError::from)?;
     let mut packing = Repacking::new(true);
     let (mut stored, mut removed, mut unchanged, mut bytes) = (0, 0, 0, 0);
     for chunk in ids.chunks(TILES_AT_A_TIME) {
