@@ -50,11 +50,6 @@ pub(super) const EXAMPLES: &[Example] = &[
         "A part of it",
         "oar-tiles copy facilities.mbtiles portugal.pmtiles --zoom 0-10 --area portugal.geojson",
     ),
-    example(
-        "copy",
-        "What changed since yesterday, for Martin's mbtiles apply-patch",
-        "oar-tiles copy facilities.mbtiles changes.mbtiles --since yesterday.mbtiles",
-    ),
     example("diff", "Two targets, by zoom", "oar-tiles diff yesterday.mbtiles today.pmtiles"),
     example("diff", "The tiles that differ, for a map", "oar-tiles diff tiles/ s3://bucket/tiles/ --zoom 10 --geojson"),
     example("serve", "A file to this machine", "oar-tiles serve facilities.mbtiles"),
