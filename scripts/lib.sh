@@ -68,11 +68,11 @@ need_compiler() {
   if ! have cc || ! have make; then install_packages "a C compiler" build-essential; fi
 }
 
-# build KIND NAME: builds the program (bin oar-tiles) or a benchmark (bench NAME), as release unless BUILD_PROFILE says
+# build KIND NAME [CARGO-ARGUMENT…]: builds the program (bin oar-tiles) or a benchmark (bench NAME), as release unless BUILD_PROFILE says
 # otherwise (scripts/test: what it has built already); sets built to its path.
 build() {
   local messages
-  messages=$(cd "$root" && cargo build --profile "${BUILD_PROFILE:-release}" --locked "--$1" "$2" --message-format json-render-diagnostics) \
+  messages=$(cd "$root" && cargo build --profile "${BUILD_PROFILE:-release}" --locked "--$1" "$2" "${@:3}" --message-format json-render-diagnostics) \
     || die "the build failed (see above)."
   # A bench needs the program itself, too, and which of the two cargo names last is a matter of chance.
   built=$(sed -n "/\"kind\":\[\"$1\"\][^}]*\"name\":\"$2\"/s/.*\"executable\":\"\([^\"]*\)\".*/\1/p" <<<"$messages" | tail -n 1)

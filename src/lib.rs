@@ -23,7 +23,7 @@
 //! | [`run`] | what verbs share: a job, its target, restarts, the seed, the look at what changed; names concrete sources and sinks | everything below |
 //! | [`report`] | events in; bar, lines, JSON, tables out | values of `plan`, `pipeline`, `manifest`, `sink`, `tile` |
 //! | [`serve`] | a target over HTTP: tiles, TileJSON, a map, metrics | `cursor`, `encode`, `error`, `manifest`, `mvt`, `purge`, `sink`, `stop`, `tile` |
-//! | [`purge`] | CDNs: which cached tiles a publish made stale, and how a provider is asked to forget them | `error`, `sink`, `stop`, `tile` |
+//! | [`purge`] | CDNs: which cached tiles a publish made stale, and how a provider is asked to forget them | `error`, `https`, `sink`, `stop`, `tile` |
 //! | [`pipeline`] | plan in, tileset out: workers, packing, one writer in order | `source`, `sink`, `encode`, `tile` |
 //! | [`patch`] | points that changed, put into the tiles that the target holds | `encode`, `mvt`, `plan`, `sink`, `source`, `tile` |
 //! | [`plan`] | occupied tiles and their weights, cut into batches | `cells`, `tile` |
@@ -34,6 +34,7 @@
 //! | [`sink`] | the traits of what stores and of what is read back; MBTiles, PMTiles, directory, S3; staging | `encode`, `error`, `manifest`, `stop`, `tile` |
 //! | [`encode`] | compression of tiles | nothing |
 //! | [`error`] | the kinds of failure, which decide about exit codes, restarts and full seeds | nothing |
+//! | [`https`] | a client for HTTP and HTTPS | nothing |
 //! | [`mvt`] | MVT as values: layers, features, geometries | `tile` |
 //! | [`manifest`] | what a target says about its run | nothing |
 //! | [`stop`] | whether a stop was asked for | nothing |
@@ -53,6 +54,7 @@ pub mod cursor;
 pub mod encode;
 pub mod error;
 pub mod exit;
+pub mod https;
 pub mod manifest;
 pub mod mvt;
 pub mod patch;

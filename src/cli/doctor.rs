@@ -22,6 +22,9 @@ pub struct Doctor {
     /// Database, as a URL or a key=value string [env: DATABASE_URL, PG*]
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
+    /// Where clients find the TileJSON, or the folder that it lies in [default: public_url in the configuration]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
     /// Warn of transactions of others that are older than this
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
     pub transaction_age: Duration,

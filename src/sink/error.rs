@@ -51,6 +51,7 @@ impl S3Error {
     pub const fn kind(&self) -> ErrorKind {
         match self {
             S3Error::Setting { .. }
+            | S3Error::NotBuilt { .. }
             | S3Error::NoRegion { .. }
             | S3Error::NoBucket { .. }
             | S3Error::NoKeys { .. }

@@ -163,8 +163,8 @@ pub enum ReadError {
     Remote {
         /// What, where and what next.
         what: String,
-        /// The cause.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        /// The cause, if `what` does not say it all.
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
 }
 

@@ -42,6 +42,7 @@ use tracking::{run_doctor, run_track};
 
 /// After a load of `reseed --watch` glibc's allocator keeps most of what the load has taken; jemalloc gives it back within seconds
 /// (docs/benchmarks.md, "Under load").
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

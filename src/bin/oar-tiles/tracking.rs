@@ -75,6 +75,7 @@ pub(super) fn run_doctor(arguments: &Doctor, stop: &Stop) -> Result<(), CommandE
         transaction_age: arguments.transaction_age,
         clock_difference: arguments.clock_difference,
         has_target: arguments.target.is_some() || names_output(&flags)?,
+        url: arguments.url.clone(),
     };
     let examine = async |settings| {
         let job = Job::new(settings, false, &report(Style::Nothing), stop)?;

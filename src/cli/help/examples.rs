@@ -115,7 +115,7 @@ pub(super) const EXAMPLES: &[Example] = &[
         "oar-tiles config --check --database --config oar-tiles.toml",
     ),
     example("doctor", "Database, change log and target", "oar-tiles doctor --config oar-tiles.toml"),
-    example("doctor", "For a program", "oar-tiles doctor --config oar-tiles.toml --json"),
+    example("doctor", "What browsers get, too", "oar-tiles doctor --url https://tiles.example.org/facilities"),
     example(
         "completions",
         "For bash",

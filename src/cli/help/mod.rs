@@ -13,7 +13,20 @@ use super::Cli;
 const HEADINGS: &[(&str, &[&str])] = &[
     (
         "Input",
-        &["config", "database-url", "tileset", "layer", "table", "workers", "target", "source", "a", "b", "html"],
+        &[
+            "config",
+            "database-url",
+            "tileset",
+            "layer",
+            "table",
+            "workers",
+            "target",
+            "source",
+            "a",
+            "b",
+            "html",
+            "url",
+        ],
     ),
     ("Which tiles", &["zoom", "bbox", "area", "tiles", "parents", "children", "since", "or-seed"]),
     ("Target", &["output", "public-url", "force", "allow-shrink", "rollback", "to", "rewrite-headers"]),

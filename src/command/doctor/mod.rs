@@ -6,7 +6,9 @@
 //! | `database` | server, layers, sessions, transactions, clock |
 //! | `change_log` | the log, and how far the target is behind |
 //! | `target` | rights, space, lock |
+//! | `address` | what clients get where they find the tiles |
 
+mod address;
 mod change_log;
 mod database;
 mod target;
@@ -19,7 +21,7 @@ use crate::report::{CheckArea, CheckLevel, Checkup, with_causes};
 use crate::run::{CommandError, Job};
 
 /// What `doctor` was asked for, beside the settings.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct DoctorOptions {
     /// Transactions that are older are warned of.
     pub transaction_age: Duration,
@@ -27,6 +29,8 @@ pub struct DoctorOptions {
     pub clock_difference: Duration,
     /// False if the settings name no target.
     pub has_target: bool,
+    /// Where clients find the TileJSON, or the folder that it lies in; `None` for the target's public URL, if the settings name one.
+    pub url: Option<String>,
 }
 
 /// Checks everything that the settings name.
@@ -49,6 +53,10 @@ pub async fn doctor(job: &Job, options: &DoctorOptions) -> Result<Checkup, Comma
         && let Err(error) = target::check(job, &mut checkup).await
     {
         note(&mut checkup, CheckArea::Target, error)?;
+    }
+    let public_url = job.settings.tileset.tree.public_url.as_ref().filter(|url| !url.is_empty());
+    if let Some(url) = options.url.as_ref().or(public_url) {
+        address::check(url, &job.stop, &mut checkup).await?;
     }
     Ok(checkup)
 }

@@ -113,6 +113,6 @@ pub async fn start(
 fn into_read_error(error: CommandError) -> ReadError {
     match error {
         CommandError::Read(error) => error,
-        other => ReadError::Remote { what: "the target cannot be opened".to_owned(), source: Box::new(other) },
+        other => ReadError::Remote { what: "the target cannot be opened".to_owned(), source: Some(Box::new(other)) },
     }
 }

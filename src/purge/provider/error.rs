@@ -23,6 +23,14 @@ pub enum ProviderError {
         /// What is missing.
         what: String,
     },
+    /// This program was built without what signs requests to the provider.
+    #[error(
+        "{provider} cannot be asked: this oar-tiles was built without S3. Use a released program, or build one with --features s3"
+    )]
+    NotBuilt {
+        /// The provider's name in the configuration.
+        provider: &'static str,
+    },
     /// TLS cannot be set up.
     #[error("TLS cannot be set up: {what}")]
     Tls {

@@ -1,20 +1,16 @@
 //! Requests to providers: TLS is verified, redirects are not followed, every request has a time limit.
 
-use std::error::Error as _;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 
 use super::super::pace::retry_after;
 use super::secret::PurgeSecret;
 use super::{ProviderError, SendError};
+pub(super) use crate::https::RequestBody;
+use crate::https::{HttpsClient, NoAnswer, https_client};
 
 /// The longest wait for an answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -25,12 +21,9 @@ const MAX_ANSWER_BYTES: usize = 64 << 10;
 /// The most characters of an answer that an error repeats.
 const MAX_SHOWN_CHARS: usize = 200;
 
-/// The body of a request.
-pub(super) type RequestBody = Full<Bytes>;
-
 /// A client with connections of its own. Clones share them.
 #[derive(Clone)]
-pub(super) struct HttpClient(Client<HttpsConnector<HttpConnector>, RequestBody>);
+pub(super) struct HttpClient(HttpsClient);
 
 /// What a server answered.
 #[derive(Debug, Clone)]
@@ -42,30 +35,17 @@ pub(super) struct HttpAnswer {
 }
 
 impl HttpClient {
-    /// A client that trusts the system's certificates (or those of `SSL_CERT_FILE`).
+    /// A client that trusts the system's certificates.
     pub(super) fn new() -> Result<HttpClient, ProviderError> {
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in rustls_native_certs::load_native_certs().certs {
-            // A certificate that rustls cannot read is one that it would not trust.
-            if let Err(error) = roots.add(certificate) {
-                tracing::debug!("a system certificate is not used: {error}");
-            }
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| ProviderError::Tls { what: error.to_string() })?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-        Ok(HttpClient(Client::builder(TokioExecutor::new()).build(connector)))
+        let client = https_client().map_err(|error| ProviderError::Tls { what: error.to_string() })?;
+        Ok(HttpClient(client))
     }
 
     /// Sends a request.
     pub(super) async fn send(&self, request: Request<RequestBody>) -> Result<HttpAnswer, SendError> {
         let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
         let exchange = async {
-            let answer = self.0.request(request).await.map_err(|error| unreachable(&host, &error))?;
+            let answer = self.0.request(request).await.map_err(|error| no_answer(&host, &error))?;
             let (head, body) = answer.into_parts();
             let text = match Limited::new(body, MAX_ANSWER_BYTES).collect().await {
                 Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
@@ -84,27 +64,11 @@ impl HttpClient {
 }
 
 /// A server that cannot be reached may be back soon; one whose certificate is wrong is not the one that was meant.
-fn unreachable(host: &str, error: &hyper_util::client::legacy::Error) -> SendError {
-    if let Some(why) = bad_certificate(error) {
-        return SendError::refused(format!("the certificate of {host} is not trusted ({why:?})"));
+fn no_answer(host: &str, error: &hyper_util::client::legacy::Error) -> SendError {
+    match NoAnswer::of(error) {
+        NoAnswer::Certificate(why) => SendError::refused(format!("the certificate of {host} is not trusted ({why})")),
+        NoAnswer::Unreachable(why) => SendError::later(format!("{host} cannot be reached: {why}")),
     }
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = error.source();
-    let mut deepest = error.to_string();
-    while let Some(error) = cause {
-        deepest = error.to_string();
-        cause = error.source();
-    }
-    SendError::later(format!("{host} cannot be reached: {deepest}"))
-}
-
-/// What is wrong with the server's certificate, if that is the cause. An `io::Error` does not name what it wraps among its sources.
-fn bad_certificate<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::CertificateError> {
-    if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() {
-        return Some(why);
-    }
-    let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    let wrapped = wrapped.and_then(|wrapped| bad_certificate(wrapped));
-    wrapped.or_else(|| error.source().and_then(|cause| bad_certificate(cause)))
 }
 
 impl HttpAnswer {

@@ -21,7 +21,9 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::items::PurgeBy;
 use caches::{Nginx, UserProgram, Varnish};
-use clouds::{Akamai, Bunny, CloudFront, Cloudflare, Fastly};
+#[cfg(feature = "s3")]
+use clouds::CloudFront;
+use clouds::{Akamai, Bunny, Cloudflare, Fastly};
 use http::HttpClient;
 
 pub use batch::{BatchLimits, ItemKind, PurgeBatch, PurgeName, batches, names};
@@ -99,7 +101,10 @@ pub trait Provider: Send + Sync {
 pub async fn provider(options: &PurgeOptions) -> Result<Box<dyn Provider>, ProviderError> {
     let (url, http) = (options.url.clone(), HttpClient::new()?);
     Ok(match options.provider.clone() {
+        #[cfg(feature = "s3")]
         ProviderOptions::CloudFront(options) => Box::new(CloudFront::new(options, http).await?),
+        #[cfg(not(feature = "s3"))]
+        ProviderOptions::CloudFront(_) => return Err(ProviderError::NotBuilt { provider: "cloudfront" }),
         ProviderOptions::Fastly(options) => Box::new(Fastly::new(options, url, http)?),
         ProviderOptions::Cloudflare(options) => Box::new(Cloudflare::new(options, url, http)?),
         ProviderOptions::Bunny(options) => Box::new(Bunny::new(options, url, http)?),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::items::{CdnUrl, PurgeBy};
 use super::super::pace::PurgeBudget;
-use super::{EdgeGridSource, ProviderFacts, SecretSource};
+use super::{EdgeGridSource, ItemPrice, ProviderFacts, SecretSource};
 
 /// One `[[purge]]` of the configuration.
 #[derive(Debug, Clone)]
@@ -71,6 +71,9 @@ impl ProviderOptions {
     }
 }
 
+/// Paths and tags of invalidations in progress (Developer Guide, "Concurrent invalidation request maximum").
+pub(super) const MAX_CLOUDFRONT_PATHS: usize = 3_000;
+
 /// A distribution of CloudFront; credentials come from the AWS SDK's chain.
 #[derive(Debug, Clone)]
 pub struct CloudFrontOptions {
@@ -80,6 +83,21 @@ pub struct CloudFrontOptions {
     pub profile: Option<String>,
     /// The API, if it is not Amazon's.
     pub endpoint: Option<String>,
+}
+
+impl CloudFrontOptions {
+    /// What the provider takes, and what it costs.
+    pub(in crate::purge::provider) fn facts() -> ProviderFacts {
+        ProviderFacts {
+            name: "cloudfront",
+            // Tags need CacheTagConfig in the distribution, so they have to be asked for.
+            takes: &[PurgeBy::Path, PurgeBy::Tag, PurgeBy::Url, PurgeBy::All],
+            takes_everything: true,
+            mixes: true,
+            max_items: MAX_CLOUDFRONT_PATHS,
+            price: ItemPrice { free_per_month: 1_000, dollars: 0.005 },
+        }
+    }
 }
 
 /// A service of Fastly.

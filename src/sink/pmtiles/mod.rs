@@ -42,6 +42,7 @@ use crate::encode::EncodeError;
 use crate::error::ErrorKind;
 use crate::stop::Stop;
 use crate::tile::{Order, Slice, TileId};
+#[cfg(feature = "s3")]
 pub(in crate::sink) use bytes::ReadAt;
 use layout::PmtilesCompression;
 pub use read::PmtilesReader;

@@ -9,7 +9,7 @@ use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
-use super::error::RequestContext;
+use super::refusal::RequestContext;
 use super::{S3Error, S3Location, S3Options, without_user};
 
 /// The longest pause between two attempts of a request: a run that pauses longer looks dead.

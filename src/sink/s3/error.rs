@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::cause::{Meaning, Refusal, S3Cause};
+use super::cause::S3Cause;
 use crate::sink::scratch::ScratchError;
 use crate::sink::tree::SwitchError;
 use crate::sink::{BeforeManifestError, PmtilesError, ReadError};
@@ -33,19 +33,6 @@ impl Action {
             Action::Abort => "abort the upload of",
         }
     }
-
-    /// The part of a policy that allows the action (Amazon S3, "Actions, resources, and condition keys").
-    fn policy(self, bucket: &str, prefix: &str) -> String {
-        let objects = |action: &str| format!("\"{action}\" on \"arn:aws:s3:::{bucket}/{prefix}*\"");
-        match self {
-            Action::Put => objects("s3:PutObject"),
-            // Without the right to list, S3 answers 403 for a key that does not exist.
-            Action::Get => format!("{} and {}", objects("s3:GetObject"), Action::List.policy(bucket, prefix)),
-            Action::List => format!("\"s3:ListBucket\" on \"arn:aws:s3:::{bucket}\""),
-            Action::Delete => objects("s3:DeleteObject"),
-            Action::Abort => objects("s3:AbortMultipartUpload"),
-        }
-    }
 }
 
 /// Why a target in S3 could not be written or read.
@@ -60,6 +47,14 @@ pub enum S3Error {
     /// No region is known.
     #[error("{place}: no region is set: set [s3] region or AWS_REGION, such as eu-west-1")]
     NoRegion {
+        /// The target.
+        place: String,
+    },
+    /// This program was built without S3.
+    #[error(
+        "{place} is in S3, and this oar-tiles was built without S3: use a released program, or build one with --features s3"
+    )]
+    NotBuilt {
         /// The target.
         place: String,
     },
@@ -347,52 +342,14 @@ pub enum S3Error {
     },
 }
 
-/// What an error says of the server and the bucket of its request.
-#[derive(Debug, Clone)]
-pub(super) struct RequestContext {
-    pub(super) endpoint: String,
-    pub(super) region: String,
-    pub(super) bucket: String,
-    pub(super) prefix: String,
-    pub(super) attempts: u32,
-}
-
-impl RequestContext {
-    /// The error of a request for a key.
-    pub(super) fn error(&self, action: Action, key: &str, refusal: Refusal) -> S3Error {
-        let RequestContext { endpoint, region, bucket, prefix, attempts } = self.clone();
-        let place = format!("s3://{bucket}/{key}");
-        let source = refusal.cause;
-        match refusal.meaning {
-            Meaning::Missing => S3Error::Missing { place },
-            Meaning::NoBucket => S3Error::NoBucket { bucket, endpoint, source },
-            Meaning::Condition => S3Error::Changed { place },
-            Meaning::Denied => {
-                let policy = action.policy(&bucket, &prefix);
-                S3Error::Denied { action, place, policy, source }
-            }
-            Meaning::Keys => S3Error::Keys { endpoint, place, source },
-            Meaning::NoKeys => S3Error::NoKeys { place, source },
-            Meaning::Expired => S3Error::Expired { place, source },
-            Meaning::Region(right) => S3Error::Region { bucket, used: region, right, source },
-            Meaning::Unreachable => S3Error::Unreachable { endpoint, action, place, source },
-            Meaning::Timeout => S3Error::Timeout { endpoint, action, place, source },
-            Meaning::Clock => S3Error::Clock { endpoint, source },
-            Meaning::Busy => S3Error::Busy { endpoint, action, place, attempts, source },
-            Meaning::TooLarge => S3Error::TooLarge { place, source },
-            Meaning::Unknown | Meaning::Server | Meaning::Other => S3Error::Refused { endpoint, action, place, source },
-        }
-    }
-}
-
 impl From<S3Error> for ReadError {
     fn from(error: S3Error) -> ReadError {
         match error {
             S3Error::Missing { place } => ReadError::Missing { place },
             other => {
                 let what = other.to_string();
-                let cause = std::error::Error::source(&other).map_or_else(String::new, super::cause::chain);
-                ReadError::Remote { what, source: Box::new(S3Cause(cause)) }
+                let cause = std::error::Error::source(&other).map(super::cause::chain);
+                ReadError::Remote { what, source: cause.map(|cause| S3Cause(cause).into()) }
             }
         }
     }

@@ -33,11 +33,12 @@ pub struct InFlight {
 
 /// A request in flight, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Flight(Flights);
+pub struct Flight(Flights);
 
 impl Flights {
     /// Counts a request as in flight until the returned value is dropped.
-    pub(super) fn begin(&self) -> Flight {
+    #[must_use]
+    pub fn begin(&self) -> Flight {
         self.change(|count| {
             count.now += 1;
             count.requests += 1;

@@ -3,14 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::S3Error;
-use super::note::write_note;
-use super::store::{Condition, Store};
 use crate::sink::note_store::{NoteError, NoteStore};
-use crate::sink::tree::OWN_FOLDER;
 
 /// The name of the note.
-const HEADERS: &str = "headers.json";
+pub(super) const HEADERS: &str = "headers.json";
 
 /// Which headers the tiles of a prefix carry.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,28 +31,11 @@ impl HeaderNote {
     }
 }
 
-fn name() -> String {
-    format!("{OWN_FOLDER}/notes/{HEADERS}")
-}
-
-/// The note of a prefix.
-pub(super) async fn read(store: &Store) -> Result<Option<HeaderNote>, S3Error> {
-    Ok(store.get(&name()).await?.and_then(|object| serde_json::from_slice(&object.body).ok()))
-}
-
-/// Writes the note; the caller holds the lease.
-pub(super) async fn write(store: &Store, note: &HeaderNote) -> Result<(), S3Error> {
-    let body = serde_json::to_vec(note).map_err(|source| S3Error::Note { place: store.place(&name()), source })?;
-    write_note(store, &name(), body, &Condition::Always).await
-}
-
-/// Notes the headers that a run is going to write, before its first tile. `is_empty` if the prefix holds no tile yet.
-pub(super) async fn begin(store: &Store, is_empty: bool) -> Result<(), S3Error> {
-    let headers = store.options.headers.digest();
-    let found = read(store).await?;
-    let is_wanted = found.is_some() || store.options.headers.has_band();
-    if !is_wanted || found.is_some_and(|note| note.headers == headers && (note.is_complete || !is_empty)) {
-        return Ok(());
-    }
-    write(store, &HeaderNote { headers, is_complete: is_empty, after: None }).await
+/// What a pass did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RewrittenHeaders {
+    /// The tiles that were given the headers.
+    pub rewritten: u64,
+    /// The tiles that an interrupted pass had given them before.
+    pub before: u64,
 }

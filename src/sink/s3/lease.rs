@@ -12,10 +12,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
+use super::Action;
 use super::S3Error;
-use super::cause::{Meaning, Refusal};
-use super::error::Action;
 use super::holder::{Document, Holder};
+use super::refusal::{Meaning, Refusal};
 use super::store::{Condition, Store};
 use crate::sink::read::MAX_NOTE;
 use crate::sink::tree::OWN_FOLDER;

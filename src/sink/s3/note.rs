@@ -1,11 +1,11 @@
 //! The notes of a target in a bucket: parsed, and written on a condition.
 
-use super::S3Error;
-use super::cause::Meaning;
-use super::error::Action;
+use super::header_note::{HEADERS, HeaderNote};
+use super::refusal::Meaning;
 use super::store::{Condition, Object, Store};
-use crate::sink::tree::Latest;
+use super::{Action, S3Error};
 use crate::sink::tree::notes::{self, TargetNotes};
+use crate::sink::tree::{Latest, OWN_FOLDER};
 
 /// The note of a version that was begun.
 pub(super) const BEGUN: &str = "begun.json";
@@ -49,4 +49,32 @@ pub(super) async fn write_note(store: &Store, name: &str, body: Vec<u8>, conditi
         }
         Err(refusal) => Err(store.error(Action::Put, name, refusal)),
     }
+}
+
+/// The name of the note on headers, below the prefix.
+fn header_note_name() -> String {
+    format!("{OWN_FOLDER}/notes/{HEADERS}")
+}
+
+/// The note of a prefix.
+pub(super) async fn read_header_note(store: &Store) -> Result<Option<HeaderNote>, S3Error> {
+    Ok(store.get(&header_note_name()).await?.and_then(|object| serde_json::from_slice(&object.body).ok()))
+}
+
+/// Writes the note; the caller holds the lease.
+pub(super) async fn write_header_note(store: &Store, note: &HeaderNote) -> Result<(), S3Error> {
+    let body =
+        serde_json::to_vec(note).map_err(|source| S3Error::Note { place: store.place(&header_note_name()), source })?;
+    write_note(store, &header_note_name(), body, &Condition::Always).await
+}
+
+/// Notes the headers that a run is going to write, before its first tile. `is_empty` if the prefix holds no tile yet.
+pub(super) async fn begin_header_note(store: &Store, is_empty: bool) -> Result<(), S3Error> {
+    let headers = store.options.headers.digest();
+    let found = read_header_note(store).await?;
+    let is_wanted = found.is_some() || store.options.headers.has_band();
+    if !is_wanted || found.is_some_and(|note| note.headers == headers && (note.is_complete || !is_empty)) {
+        return Ok(());
+    }
+    write_header_note(store, &HeaderNote { headers, is_complete: is_empty, after: None }).await
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use super::cause::{Meaning, Refusal};
-use super::error::Action;
+use super::Action;
+use super::refusal::{Meaning, Refusal};
 use super::store::{Condition, Store};
 use super::{S3Error, S3Key, S3Location, S3Options, wait};
 use crate::sink::note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, folder_beside, parts};

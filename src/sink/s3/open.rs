@@ -6,9 +6,8 @@ use std::time::SystemTime;
 use tokio::runtime::Handle;
 
 use super::S3Error;
-use super::header_note;
 use super::lease::Lease;
-use super::note::{BEGUN, read_latest, read_noted, write_note};
+use super::note::{BEGUN, begin_header_note, read_latest, read_noted, write_note};
 use super::store::{Condition, Store, digest};
 use super::uploads::Uploads;
 use crate::manifest::configuration_of;
@@ -131,7 +130,7 @@ pub(super) async fn open(
     lease.note(Begun { fingerprint, pending: version.clone(), unfinished: intents.noted.clone() }).await?;
     if version.is_none() {
         let is_empty = owner.is_none() && inventory.as_ref().is_some_and(|inventory| inventory.count() == 0);
-        header_note::begin(store, is_empty).await?;
+        begin_header_note(store, is_empty).await?;
     }
     if let Some(version) = &version {
         // A later run finds the version by this note and removes it, should it never be published.

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use super::error::Action;
+use super::Action;
+use super::S3Error;
 use super::lease::Lease;
 use super::note::{BEGUN, read_latest, replace_note, write_note};
 use super::open::Open;
-use super::store::{Condition, Store};
-use super::{MAX_NAMES_PER_DELETE, S3Error};
+use super::store::{Condition, MAX_NAMES_PER_DELETE, Store};
 use crate::sink::Metadata;
 use crate::sink::tree::notes;
 use crate::sink::tree::{Latest, OWN_FOLDER, Publishing, Template, TreeOptions};

@@ -5,13 +5,13 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::cause::{Meaning, Refusal};
-use super::error::Action;
-use super::header_note::{self, HeaderNote};
+use super::Action;
 use super::lease::Lease;
+use super::note::{read_header_note, write_header_note};
+use super::refusal::{Meaning, Refusal};
 use super::store::Store;
 use super::upload::head;
-use super::{S3, S3Error, wait};
+use super::{HeaderNote, RewrittenHeaders, S3, S3Error, wait};
 use crate::sink::tree::Template;
 use crate::tile::TileId;
 
@@ -20,15 +20,6 @@ const IN_KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_
 
 /// How often a copy is tried whose object was replaced meanwhile.
 const MAX_COPIES: u32 = 5;
-
-/// What a pass did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RewrittenHeaders {
-    /// The tiles that were given the headers.
-    pub rewritten: u64,
-    /// The tiles that an interrupted pass had given them before.
-    pub before: u64,
-}
 
 impl S3 {
     /// Gives every tile of the prefix the headers of the options, and notes that each has them. Goes on where an interrupted pass with the
@@ -71,10 +62,10 @@ struct ListedTile {
 impl HeaderPass<'_> {
     async fn run(&self) -> Result<RewrittenHeaders, S3Error> {
         let (store, headers) = (self.store, self.store.options.headers.digest());
-        let found = header_note::read(store).await?;
+        let found = read_header_note(store).await?;
         let before = found.filter(|note| note.headers == headers && !note.is_complete).and_then(|note| note.after);
         let note = |after| HeaderNote { headers: headers.clone(), is_complete: false, after };
-        header_note::write(store, &note(before.clone())).await?;
+        write_header_note(store, &note(before.clone())).await?;
         let mut done = RewrittenHeaders::default();
         let (mut from, mut last, mut is_ordered) = (None, String::new(), true);
         loop {
@@ -104,11 +95,11 @@ impl HeaderPass<'_> {
                 break;
             }
             if count > 0 {
-                header_note::write(store, &note(is_ordered.then(|| last.clone()))).await?;
+                write_header_note(store, &note(is_ordered.then(|| last.clone()))).await?;
             }
         }
         self.lease.confirm().await?;
-        header_note::write(store, &HeaderNote { headers, is_complete: true, after: None }).await?;
+        write_header_note(store, &HeaderNote { headers, is_complete: true, after: None }).await?;
         Ok(done)
     }
 

@@ -8,7 +8,7 @@ use aws_sdk_s3::Client;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::client::connect;
-use super::error::RequestContext;
+use super::refusal::RequestContext;
 use super::{S3Error, S3Keys, S3Location, S3Options};
 use crate::sink::tree::Tag;
 

@@ -7,12 +7,17 @@ use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::{ByteStream, ByteStreamError};
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 
-use super::cause::{Meaning, Refusal, S3Cause};
-use super::error::{Action, RequestContext};
+use super::Action;
+use super::S3Cause;
 use super::flight::Flights;
+use super::refusal::RequestContext;
+use super::refusal::{Meaning, Refusal};
 use super::{S3Error, S3Location, S3Options};
 use crate::sink::read::MAX_NOTE;
 use crate::sink::tree::Tag;
+
+/// The most names in one `DeleteObjects` request (Amazon S3 API Reference).
+pub(super) const MAX_NAMES_PER_DELETE: usize = 1_000;
 
 /// The objects below a prefix of a bucket. Names are relative to the prefix.
 #[derive(Debug)]

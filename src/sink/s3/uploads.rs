@@ -8,8 +8,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::cause::{Meaning, Refusal, S3Cause};
-use super::error::Action;
+use super::Action;
+use super::S3Cause;
+use super::refusal::{Meaning, Refusal};
 use super::store::{Store, digest};
 use super::upload::head;
 use super::{S3Error, wait};

@@ -17,7 +17,9 @@ mod template;
 
 pub(super) use intent::OpenIntents;
 pub use intent::{Intent, IntentKind};
-pub(super) use inventory::{Doomed, Inventory, Tag};
+#[cfg(feature = "s3")]
+pub(super) use inventory::Tag;
+pub(super) use inventory::{Doomed, Inventory};
 pub use inventory::{PartialScope, Scope};
 pub use options::{Publishing, TreeOptions};
 pub use publish::{Latest, SwitchError, Version, new_version};

@@ -6,6 +6,7 @@ pub(crate) mod config_check;
 pub(crate) mod control_characters;
 pub(crate) mod database;
 pub(crate) mod doctor;
+pub(crate) mod doctor_of_addresses;
 pub(crate) mod layers;
 pub(crate) mod log;
 pub(crate) mod queries;

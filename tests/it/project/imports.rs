@@ -35,6 +35,7 @@ const MODULES: Table = &[
     ("stop", &[]),
     ("encode", &[]),
     ("manifest", &[]),
+    ("https", &[]),
     ("mvt", &["tile"]),
     ("cells", &["tile"]),
     ("source", &["tile"]),
@@ -43,7 +44,7 @@ const MODULES: Table = &[
     ("patch", &["tile", "encode", "mvt", "source", "sink", "plan"]),
     ("postgis", &["cells", "tile", "stop", "error", "encode", "mvt", "source", "manifest"]),
     ("changes", &["tile", "error", "cursor", "postgis"]),
-    ("purge", &["tile", "stop", "error", "sink"]),
+    ("purge", &["tile", "stop", "error", "https", "sink"]),
     ("pipeline", &["tile", "encode", "source", "sink"]),
     ("report", &["tile", "manifest", "plan", "pipeline", "sink", "purge"]),
     ("config", &["cells", "tile", "encode", "postgis", "changes", "pipeline", "sink", "serve", "purge"]),
@@ -58,7 +59,7 @@ const MODULES: Table = &[
     (
         "command",
         &[
-            "run", "tile", "stop", "error", "encode", "manifest", "mvt", "source", "plan", "sink", "postgis",
+            "run", "tile", "stop", "error", "encode", "https", "manifest", "mvt", "source", "plan", "sink", "postgis",
             "pipeline", "report", "config", "changes", "patch", "serve", "purge",
         ],
     ),

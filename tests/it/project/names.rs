@@ -45,7 +45,8 @@ fn declared<'t>(line: &'t str, keywords: &[&str]) -> Option<&'t str> {
 #[test]
 fn a_type_name_occurs_once() {
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (file, text) in sources() {
+    // What stands for S3 in a program without it is never built beside S3 itself.
+    for (file, text) in sources().into_iter().filter(|(file, _)| file != "sink/s3/absent.rs") {
         // Associated types stand inside of an `impl` or a `trait`: their line is indented.
         let lines = text.lines().filter(|line| !line.trim_start().starts_with("type ") || line.starts_with("type "));
         for name in lines.filter_map(|line| declared(line, &["struct", "enum", "trait", "type", "union"])) {

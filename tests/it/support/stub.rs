@@ -30,6 +30,8 @@ impl StubRequest {
 pub(crate) enum StubAnswer {
     /// A status, further header lines, a body.
     Says(u16, &'static str, String),
+    /// The same with a body of bytes.
+    Sends(u16, String, Vec<u8>),
     /// It took the request, and the connection is cut before the answer.
     Cut,
 }
@@ -108,7 +110,13 @@ fn read(reader: &mut BufReader<TcpStream>) -> Option<StubRequest> {
 
 /// False if the connection is to be cut.
 fn say(client: &mut TcpStream, answer: &StubAnswer) -> bool {
-    let StubAnswer::Says(status, headers, body) = answer else { return false };
-    let text = format!("HTTP/1.1 {status} Said\r\n{headers}content-length: {}\r\n\r\n{body}", body.len());
-    client.write_all(text.as_bytes()).is_ok()
+    let (status, headers, body) = match answer {
+        StubAnswer::Says(status, headers, body) => (status, *headers, body.as_bytes()),
+        StubAnswer::Sends(status, headers, body) => (status, headers.as_str(), body.as_slice()),
+        StubAnswer::Cut => return false,
+    };
+    // A 304 has no body (RFC 9112, 6.3).
+    let length = if *status == 304 { String::new() } else { format!("content-length: {}\r\n", body.len()) };
+    let head = format!("HTTP/1.1 {status} Said\r\n{headers}{length}\r\n");
+    client.write_all(&[head.as_bytes(), body].concat()).is_ok()
 }

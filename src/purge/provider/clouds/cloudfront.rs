@@ -12,11 +12,11 @@ use futures_util::future::BoxFuture;
 use http::{Request, StatusCode, header};
 use http_body_util::Full;
 
-use super::super::super::items::PurgeBy;
 use super::super::super::pace::Rate;
 use super::super::http::{HttpAnswer, HttpClient, RequestBody, USER_AGENT};
+use super::super::options::MAX_CLOUDFRONT_PATHS;
 use super::super::{
-    BatchLimits, CloudFrontOptions, ItemKind, ItemPrice, Provider, ProviderError, ProviderFacts, PurgeBatch, SendError,
+    BatchLimits, CloudFrontOptions, ItemKind, Provider, ProviderError, ProviderFacts, PurgeBatch, SendError,
 };
 
 /// Where the API is (AWS General Reference, "Amazon CloudFront endpoints").
@@ -24,9 +24,6 @@ const ENDPOINT: &str = "https://cloudfront.amazonaws.com";
 
 /// The region that requests are signed for: the service is global.
 const REGION: &str = "us-east-1";
-
-/// Paths and tags of invalidations in progress (Developer Guide, "Concurrent invalidation request maximum").
-const MAX_PATHS: usize = 3_000;
 
 /// Of the 15 wildcards in progress two are left to others.
 const MAX_WILDCARDS: usize = 13;
@@ -116,21 +113,6 @@ fn judge(answer: &HttpAnswer) -> Result<(), SendError> {
     answer.judged(&[])
 }
 
-impl CloudFrontOptions {
-    /// What the provider takes, and what it costs.
-    pub(in crate::purge::provider) fn facts() -> ProviderFacts {
-        ProviderFacts {
-            name: "cloudfront",
-            // Tags need CacheTagConfig in the distribution, so they have to be asked for.
-            takes: &[PurgeBy::Path, PurgeBy::Tag, PurgeBy::Url, PurgeBy::All],
-            takes_everything: true,
-            mixes: true,
-            max_items: MAX_PATHS,
-            price: ItemPrice { free_per_month: 1_000, dollars: 0.005 },
-        }
-    }
-}
-
 impl Provider for CloudFront {
     fn facts(&self) -> ProviderFacts {
         CloudFrontOptions::facts()
@@ -138,7 +120,7 @@ impl Provider for CloudFront {
 
     fn limits(&self, kind: ItemKind) -> BatchLimits {
         let max_items = match kind {
-            ItemKind::Tag | ItemKind::Url => MAX_PATHS,
+            ItemKind::Tag | ItemKind::Url => MAX_CLOUDFRONT_PATHS,
             ItemKind::Prefix | ItemKind::Everything => MAX_WILDCARDS,
         };
         BatchLimits {

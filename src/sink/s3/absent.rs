@@ -1,0 +1,219 @@
+//! What stands for targets in S3 in a program that was built without the feature `s3`: none can be opened, so that no value of these types exists.
+
+use std::convert::Infallible;
+
+use tokio::runtime::Handle;
+
+use super::{RewrittenHeaders, S3Error, S3Key, S3Location, S3Options};
+use crate::sink::note_store::{KeptNote, NoteCondition, NoteError, NoteStore};
+use crate::sink::tree::{Latest, Template, TreeOptions};
+use crate::sink::{
+    Described, Finished, Metadata, Needs, PmtilesReader, ReadError, Sink, TileEdit, TileReader, Tileset, Written,
+};
+use crate::stop::Stop;
+use crate::tile::TileId;
+
+fn not_built(place: &dyn std::fmt::Display) -> S3Error {
+    S3Error::NotBuilt { place: place.to_string() }
+}
+
+/// What clients of a bucket share: nothing.
+#[derive(Debug, Clone, Default)]
+pub struct S3Shared;
+
+impl S3Shared {
+    /// Does nothing.
+    pub fn reset(&self) {}
+}
+
+/// The sink of a prefix.
+#[derive(Debug)]
+pub struct S3(Infallible);
+
+impl S3 {
+    /// Refuses.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn create(
+        location: S3Location,
+        options: S3Options,
+        _: TreeOptions,
+        _: Handle,
+        _: &Stop,
+    ) -> Result<S3, S3Error> {
+        options.check()?;
+        Err(not_built(&location))
+    }
+
+    /// Cannot be called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn rollback(self, _: Option<&str>) -> Result<Latest, S3Error> {
+        match self.0 {}
+    }
+
+    /// Cannot be called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn rewrite_headers(self, _: &[String]) -> Result<RewrittenHeaders, S3Error> {
+        match self.0 {}
+    }
+}
+
+impl Sink for S3 {
+    type Error = S3Error;
+
+    fn needs(&self) -> Needs {
+        match self.0 {}
+    }
+
+    fn begin(&mut self, _: &Tileset) -> Result<Option<Described>, S3Error> {
+        match self.0 {}
+    }
+
+    fn write(&mut self, _: Vec<TileEdit>) -> Result<Written, S3Error> {
+        match self.0 {}
+    }
+
+    fn finish(self, _: &Metadata) -> Result<Finished, S3Error> {
+        match self.0 {}
+    }
+}
+
+/// The sink of an archive.
+#[derive(Debug)]
+pub struct S3Pmtiles(Infallible);
+
+impl S3Pmtiles {
+    /// Refuses.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn create(key: &S3Key, options: S3Options, _: Handle, _: &Stop) -> Result<S3Pmtiles, S3Error> {
+        options.check()?;
+        Err(not_built(key))
+    }
+}
+
+impl Sink for S3Pmtiles {
+    type Error = S3Error;
+
+    fn needs(&self) -> Needs {
+        match self.0 {}
+    }
+
+    fn begin(&mut self, _: &Tileset) -> Result<Option<Described>, S3Error> {
+        match self.0 {}
+    }
+
+    fn write(&mut self, _: Vec<TileEdit>) -> Result<Written, S3Error> {
+        match self.0 {}
+    }
+
+    fn finish(self, _: &Metadata) -> Result<Finished, S3Error> {
+        match self.0 {}
+    }
+}
+
+/// A reader of a prefix.
+#[derive(Debug)]
+pub struct S3Reader(Infallible);
+
+impl S3Reader {
+    /// Refuses.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn open(location: S3Location, _: S3Options, _: &Template, _: Handle) -> Result<S3Reader, ReadError> {
+        Err(not_built(&location).into())
+    }
+}
+
+impl TileReader for S3Reader {
+    fn describe(&mut self) -> Result<Described, ReadError> {
+        match self.0 {}
+    }
+
+    fn list(&mut self) -> Result<Vec<TileId>, ReadError> {
+        match self.0 {}
+    }
+
+    fn read(&mut self, _: &[TileId]) -> Result<Vec<Option<Box<[u8]>>>, ReadError> {
+        match self.0 {}
+    }
+}
+
+/// A reader of an object.
+#[derive(Debug)]
+pub struct S3Object(Infallible);
+
+impl S3Object {
+    /// Refuses.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn open(key: &S3Key, _: S3Options, _: Handle) -> Result<S3Object, ReadError> {
+        Err(not_built(key).into())
+    }
+
+    /// Cannot be called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn pmtiles(self) -> Result<PmtilesReader, ReadError> {
+        match self.0 {}
+    }
+}
+
+/// The published versions of a target.
+///
+/// # Errors
+/// Always.
+pub fn s3_versions(location: S3Location, _: S3Options, _: &Handle) -> Result<Option<Latest>, ReadError> {
+    Err(not_built(&location).into())
+}
+
+/// The notes of a target.
+#[derive(Debug)]
+pub struct S3Notes {
+    place: String,
+}
+
+impl S3Notes {
+    /// The notes of a prefix, which cannot be read.
+    #[must_use]
+    pub fn of_prefix(location: S3Location, _: S3Options, _: Handle) -> S3Notes {
+        S3Notes { place: location.to_string() }
+    }
+
+    /// The notes beside an archive, which cannot be read.
+    #[must_use]
+    pub fn beside(archive: &S3Key, _: S3Options, _: Handle) -> S3Notes {
+        S3Notes { place: archive.to_string() }
+    }
+
+    fn refused(&self, action: &'static str) -> NoteError {
+        NoteError::Refused { action, place: self.place.clone(), source: not_built(&self.place).into() }
+    }
+}
+
+impl NoteStore for S3Notes {
+    fn read(&self, _: &str) -> Result<Option<KeptNote>, NoteError> {
+        Err(self.refused("read"))
+    }
+
+    fn write(&self, _: &str, _: &[u8], _: &NoteCondition) -> Result<String, NoteError> {
+        Err(self.refused("write"))
+    }
+
+    fn list(&self, _: &str) -> Result<Vec<String>, NoteError> {
+        Err(self.refused("list"))
+    }
+
+    fn remove(&self, _: &str) -> Result<(), NoteError> {
+        Err(self.refused("remove"))
+    }
+}
