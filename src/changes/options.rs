@@ -42,6 +42,8 @@ pub struct TrackedLayer<'a> {
     pub layer: &'a Layer,
     /// The further tables that it reads.
     pub track: &'a [TrackOptions],
+    /// True if its relation is a materialized view that each run refreshes.
+    pub refreshes: bool,
 }
 
 impl TrackedLayer<'_> {

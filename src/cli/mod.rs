@@ -321,6 +321,9 @@ pub struct Inspect {
     /// Print the tile as GeoJSON, in degrees
     #[arg(long, requires = "tile")]
     pub geojson: bool,
+    /// Draw the tile as a picture, into this file or, with -, onto standard output
+    #[arg(long, value_name = "FILE", requires = "tile", conflicts_with = "geojson")]
+    pub png: Option<PathBuf>,
     /// Print the summary as JSON
     #[arg(long, conflicts_with = "tile")]
     pub json: bool,

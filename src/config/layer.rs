@@ -12,7 +12,7 @@ use super::settings::{Check, LayerSettings, LayerTexts};
 use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::changes::TrackOptions;
 use crate::postgis::{
-    Cells, LayerKind, LayerOptions, Property, PropertySource, RowZooms, Simplify, TileFunction, TilePart,
+    Cells, LayerKind, LayerOptions, Property, PropertySource, RowZooms, Rows, Simplify, TileFunction, TilePart,
 };
 use crate::sink::is_own_name;
 use crate::tile::{LayerId, Margin, Zoom, ZoomList};
@@ -117,6 +117,11 @@ impl Check<'_> {
         }
         let beyond = self.present("layer_defaults.beyond", layer.beyond.or(defaults.beyond))?;
         let row_zooms = RowZooms { min: layer.min_zoom.clone(), max: layer.max_zoom.clone() };
+        let refresh = layer.refresh.unwrap_or(false);
+        if refresh && matches!(rows, Rows::Query(_)) {
+            let what = "is for a layer that names a materialized view with table: leave it out".to_owned();
+            return Err(self.wrong(&key("refresh"), what));
+        }
         let limit = fewest_features(layer, &zooms, &budget);
         let bands = match function {
             Some(function) => vec![(zooms, Band::of_function(function))],
@@ -143,6 +148,7 @@ impl Check<'_> {
                 budget: budget.clone(),
                 on_tile_error,
                 beyond,
+                refresh,
                 is_sample: self.is_sample(),
             },
             track: track.clone(),

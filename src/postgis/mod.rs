@@ -11,6 +11,7 @@
 //! | `layer` | a layer as configured ([`LayerOptions`]) and as probed ([`Layer`]), its query, its boxes |
 //! | `sql` | every statement about features |
 //! | `probe` | whether everything is there that the configuration names; takes the locks |
+//! | `refresh` | materialized views that a run refreshes before its snapshot |
 //! | `survey` | where every feature lies, and the cells that are counted on the way |
 //! | `render` | batches become tiles |
 //! | `discover` | the tables and views with a geometry, for those who have no configuration yet |
@@ -20,6 +21,7 @@
 mod discover;
 mod layer;
 mod probe;
+mod refresh;
 mod render;
 mod session;
 mod sql;
@@ -35,6 +37,7 @@ pub use layer::{
 };
 pub(crate) use layer::{FunctionComment, ToldLayer};
 pub use probe::{LayerLocks, NamedLayers, Probed, Reads, Server, probe, probe_names};
+pub use refresh::refresh_views;
 pub use render::{
     CacheLimits, PreparedLayer, RENDERING_VERSION, Renderer, RunLayers, Worker, verify_cached_rows, with_neighbourhood,
 };

@@ -47,7 +47,7 @@ pub use run_metrics::{MetricsFileError, RunMetrics};
 pub use stages::RunStages;
 pub use summary::{PlanReport, PlanZoom, Requests, RunReport, RunZoom, SkippedRows, render_plan, render_run};
 pub use versions::{render_rewritten, render_versions};
-pub use visible::{print, print_as_json, print_document, print_json, print_script};
+pub use visible::{print, print_as_json, print_bytes, print_document, print_json, print_script};
 
 use budgets::counted;
 use visible::visible_line;

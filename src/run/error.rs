@@ -395,6 +395,19 @@ pub enum CommandError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The picture of a tile cannot be written.
+    #[error("cannot write the picture {}: choose another --png", path.display())]
+    NoPicture {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A picture would be written onto a terminal.
+    #[error(
+        "a picture is no text for a terminal: name a file with --png, or pipe it into a program that shows pictures there, such as kitten icat or img2sixel"
+    )]
+    PictureOnTerminal,
     /// The manual pages cannot be written.
     #[error("cannot write manual pages into {}: name another folder with --output", path.display())]
     NoManualPages {

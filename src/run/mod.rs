@@ -35,7 +35,7 @@ use std::sync::Arc;
 use crate::config::JobSettings;
 use crate::encode::Packing;
 use crate::pipeline::{BatchGate, BatchKind, BatchPace, BatchTurns};
-use crate::postgis::{Database, Snapshot};
+use crate::postgis::{Database, Snapshot, refresh_views};
 use crate::report::Report;
 use crate::sink::{BeforeManifest, ChangedTiles};
 use crate::stop::Stop;
@@ -145,12 +145,34 @@ impl Job {
         Job { snapshot: Some(snapshot.clone()), ..self }
     }
 
-    /// The snapshot of an attempt.
-    pub(crate) async fn take_snapshot(&self, database: &Database) -> Result<Arc<Snapshot>, CommandError> {
+    /// The database of the run, without a connection yet.
+    pub(crate) fn database(&self) -> Result<Database, CommandError> {
+        let settings = &self.settings.database;
+        Ok(Database::new(&settings.connect, settings.session.clone(), &self.stop)?)
+    }
+
+    /// The snapshot of an attempt, after materialized views were refreshed if `refreshes`.
+    pub(crate) async fn take_snapshot(
+        &self,
+        database: &Database,
+        refreshes: bool,
+    ) -> Result<Arc<Snapshot>, CommandError> {
         Ok(Arc::new(match &self.snapshot {
             Some(shared) => shared.get(&self.settings.database, database, &self.stop).await?,
+            None if refreshes => self.refreshed_snapshot(database).await?,
             None => database.snapshot().await?,
         }))
+    }
+
+    /// Refreshes the materialized views that layers ask for, and takes a snapshot. Its cursor is of the time before.
+    pub(crate) async fn refreshed_snapshot(&self, database: &Database) -> Result<Snapshot, CommandError> {
+        let layers: Vec<_> = self.settings.tileset.layers.iter().map(|layer| &layer.options).collect();
+        let before = refresh_views(database, &layers).await?;
+        let snapshot = database.snapshot().await?;
+        Ok(match before {
+            Some(cursor) => snapshot.known_since(cursor),
+            None => snapshot,
+        })
     }
 
     /// Gives a shared snapshot up after an attempt that failed.

@@ -55,16 +55,33 @@ pub(crate) struct Prepared {
 
 /// Takes a snapshot, probes and surveys the layers, opens `sessions` sessions, and plans batches in `order`.
 pub(crate) async fn prepare(job: &Job, order: Order, sessions: usize) -> Result<Prepared, CommandError> {
+    let (begun, database) = (Instant::now(), job.database()?);
+    let snapshot = job.take_snapshot(&database, false).await?;
+    prepare_on(job, &database, snapshot, order, sessions, begun).await
+}
+
+/// The same, after materialized views were refreshed.
+pub(crate) async fn prepare_refreshed(job: &Job, order: Order, sessions: usize) -> Result<Prepared, CommandError> {
+    let (begun, database) = (Instant::now(), job.database()?);
+    let snapshot = job.take_snapshot(&database, true).await?;
+    prepare_on(job, &database, snapshot, order, sessions, begun).await
+}
+
+async fn prepare_on(
+    job: &Job,
+    database: &Database,
+    snapshot: Arc<Snapshot>,
+    order: Order,
+    sessions: usize,
+    begun: Instant,
+) -> Result<Prepared, CommandError> {
     let Job { settings, report, stop, .. } = job;
-    let begun = Instant::now();
-    let database = Database::new(&settings.database.connect, settings.database.session.clone(), stop)?;
-    let snapshot = job.take_snapshot(&database).await?;
     let options: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
     let named = probe_names(&snapshot, &options).await?;
     // The workers take their locks before rows are read, which takes long: a session that opened later would queue behind a statement that
     // waits for a lock of the first session.
     let packing = settings.run.limits.packing;
-    let workers = Worker::open(&database, &snapshot, named.locks(), packing, sessions).await?;
+    let workers = Worker::open(database, &snapshot, named.locks(), packing, sessions).await?;
     let probed = named.probe_rows().await?;
     let mut warnings = Warnings { report, seen: Vec::new() };
     // Parts of one layer, each for its own zooms, are warned of alike.

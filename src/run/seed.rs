@@ -7,7 +7,7 @@ use super::attempts::{aside, restarting, with_what_remains};
 use super::describe::{
     Before, IdentityKey, budgets, database, fingerprint, leaves_parts, manifest, metadata, names, vanishing,
 };
-use super::prepare::{Prepared, prepare, with_cached_rows};
+use super::prepare::{Prepared, prepare_refreshed, with_cached_rows};
 use super::target::{AnySink, Target, TilesBefore, TilesetNames, refuse_other};
 use super::{CommandError, Job};
 use crate::manifest::{Manifest, Publication};
@@ -32,7 +32,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     // The target first: an hour of work must not end at a folder that is not there.
     let Claimed { sink, before } = claim(job).await?;
     let publication = Publication::after(before.as_ref());
-    let mut prepared = prepare(job, sink.needs().order, job.settings.run.workers.get()).await?;
+    let mut prepared = prepare_refreshed(job, sink.needs().order, job.settings.run.workers.get()).await?;
     prepared.warn(vanishing(&job.settings), &job.report);
     let key = IdentityKey::of_log(&prepared.snapshot, &job.settings.database.changes.schema).await?;
 

@@ -5,15 +5,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::CommandError;
 use crate::config::DatabaseSettings;
 use crate::error::ErrorKind;
-use crate::postgis::{Database, Error, SessionOptions, Snapshot};
+use crate::postgis::{Database, Error, LayerOptions, SessionOptions, Snapshot, refresh_views};
 use crate::stop::Stop;
 
 /// The snapshot that the seeds of several tilesets share, so that all of them show one state of the database. A seed that has to start over takes
 /// a new one for itself and for those after it.
 #[derive(Clone, Default)]
-pub struct SharedSnapshot(Arc<Mutex<Option<Arc<Snapshot>>>>);
+pub struct SharedSnapshot {
+    held: Arc<Mutex<Option<Arc<Snapshot>>>>,
+    /// The layers whose materialized views are refreshed before the snapshot is taken.
+    refreshed: Arc<[LayerOptions]>,
+}
 
 impl SharedSnapshot {
+    /// One that is taken after the materialized views of layers were refreshed, as far as these ask for it.
+    #[must_use]
+    pub fn after_refreshing(layers: impl IntoIterator<Item = LayerOptions>) -> SharedSnapshot {
+        SharedSnapshot { held: Arc::default(), refreshed: layers.into_iter().collect() }
+    }
+
     /// The snapshot for one run, in a session of its own: what a run reads is known by the locks of its session.
     pub(crate) async fn get(
         &self,
@@ -27,8 +37,14 @@ impl SharedSnapshot {
         } else {
             // Beyond the sessions of the run's pool.
             let session = SessionOptions { connections: 1, ..settings.session.clone() };
-            let taken = Arc::new(Database::new(&settings.connect, session, stop)?.snapshot().await?);
-            self.lock().insert(taken).clone()
+            let own = Database::new(&settings.connect, session, stop)?;
+            let before = refresh_views(database, &self.refreshed.iter().collect::<Vec<_>>()).await?;
+            let taken = own.snapshot().await?;
+            let taken = match before {
+                Some(cursor) => taken.known_since(cursor),
+                None => taken,
+            };
+            self.lock().insert(Arc::new(taken)).clone()
         };
         database.snapshot_of(&held).await
     }
@@ -40,7 +56,7 @@ impl SharedSnapshot {
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Snapshot>>> {
         // It is replaced as a whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -45,7 +45,8 @@ pub(super) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError
         let names = tilesets.into_iter().map(|settings| settings.tileset.name).collect();
         return Err(ConfigError::NotOneTileset { what: "--preview", names }.into());
     }
-    let snapshot = SharedSnapshot::default();
+    let layers = tilesets.iter().filter(|_| !arguments.dry_run).flat_map(|settings| &settings.tileset.layers);
+    let snapshot = SharedSnapshot::after_refreshing(layers.map(|layer| layer.options.clone()));
     let is_shared = tilesets.len() > 1;
     on_runtime(async || {
         for_each(tilesets, arguments.quiet, stop, async |settings| {

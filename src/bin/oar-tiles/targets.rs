@@ -1,12 +1,15 @@
 //! The verbs on a target that stands: `publish`, `purge`, `verify`, `inspect`, `copy`, `diff`.
 
+use std::io::IsTerminal as _;
+use std::path::Path;
+
 use oar_tiles::cli::{Copy, Diff, Inspect, Publish, Purge, PurgeVerb, SettingFlags, Verify};
 use oar_tiles::command::{copy, diff, inspect, publish, purge, verify};
 use oar_tiles::config::ConfigError;
 use oar_tiles::report::{
-    PurgeStatusList, Style, print, print_document, print_json, render_contents, render_copy, render_delivered,
-    render_diff, render_features, render_findings, render_planned_purges, render_purge_status, render_rewritten,
-    render_versions, report, start_log,
+    PurgeStatusList, Style, print, print_bytes, print_document, print_json, render_contents, render_copy,
+    render_delivered, render_diff, render_features, render_findings, render_planned_purges, render_purge_status,
+    render_rewritten, render_versions, report, start_log,
 };
 use oar_tiles::run::{CommandError, Job, area};
 use oar_tiles::stop::Stop;
@@ -89,10 +92,11 @@ pub(super) fn run_verify(arguments: &Verify, stop: &Stop) -> Result<(), CommandE
 }
 
 pub(super) fn run_inspect(arguments: &Inspect, stop: &Stop) -> Result<(), CommandError> {
-    let Inspect { target, tile, layer, geojson, json, config } = arguments;
+    let Inspect { target, tile, layer, geojson, png, json, config } = arguments;
     let flags = SettingFlags { config: config.clone(), ..SettingFlags::default() };
     let settings = resolved_to_read(&flags, target)?;
-    let options = inspect::InspectOptions { tile: tile.clone(), layer: layer.clone(), geojson: *geojson };
+    let options =
+        inspect::InspectOptions { tile: tile.clone(), layer: layer.clone(), geojson: *geojson, png: png.is_some() };
     on_runtime(async || {
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
         match inspect::inspect(&job, options).await? {
@@ -100,9 +104,23 @@ pub(super) fn run_inspect(arguments: &Inspect, stop: &Stop) -> Result<(), Comman
             inspect::Inspection::Summary(contents) => print(&render_contents(&contents))?,
             inspect::Inspection::Features(features) => print(&render_features(&features))?,
             inspect::Inspection::GeoJson(text) => print_json(&text)?,
+            inspect::Inspection::Picture(bytes) => write_picture(&bytes, png.as_deref())?,
         }
         Ok(())
     })
+}
+
+/// Writes a picture into a file; onto standard output for `-`, unless that is a terminal.
+fn write_picture(bytes: &[u8], path: Option<&Path>) -> Result<(), CommandError> {
+    match path.filter(|path| *path != Path::new("-")) {
+        Some(path) => {
+            inspect::write_picture(path, bytes)?;
+            print(&format!("{}\n", path.display()))?;
+        }
+        None if std::io::stdout().is_terminal() => return Err(CommandError::PictureOnTerminal),
+        None => print_bytes(bytes)?,
+    }
+    Ok(())
 }
 
 pub(super) fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError> {

@@ -45,11 +45,18 @@ pub(in crate::changes) async fn layer_reads(session: &Session, layer: TrackedLay
         ));
     }
     let own = reader.own_relation().await?;
-    reader.check_trackable(&layer.layer.relation, &own.kind)?;
+    // A view that each run refreshes changes with the tables beneath it.
+    let is_refreshed = own.kind == "m" && layer.refreshes && !layer.track.is_empty();
+    if !is_refreshed {
+        reader.check_trackable(&layer.layer.relation, &own.kind)?;
+    }
     let mut reads = LayerReads::default();
-    let depends = reader.layer_dependencies(&own, &mut reads.warnings).await?;
+    let mut depends = reader.layer_dependencies(&own, &mut reads.warnings).await?;
+    if is_refreshed {
+        depends.extend(reader.dependencies(&layer.layer.relation).await?);
+    }
     let mut declared = BTreeSet::from([own.oid]);
-    if own.kind != "v" {
+    if own.kind != "v" && !is_refreshed {
         let geometry = unquoted(&layer.layer.geometry);
         let columns = depends.iter().find(|dependency| dependency.oid == own.oid);
         reads.requests.push(WatchRequest {
@@ -109,7 +116,7 @@ impl DependencyReader<'_> {
         match kind {
             "m" => Err(self.not_trackable(
                 format!("{name} is a materialized view, and REFRESH fires no trigger: its changes cannot be noted"),
-                "Draw the layer from the tables beneath it, or run oar-tiles seed after each REFRESH",
+                "Set refresh = true and declare the tables beneath it with [[layer.track]], draw the layer from these tables, or run oar-tiles seed after each REFRESH",
             )),
             "f" => Err(self.not_trackable(
                 format!("{name} is a foreign table: it is changed elsewhere, and its changes cannot be noted"),

@@ -50,6 +50,7 @@ const HEADINGS: &[(&str, &[&str])] = &[
             "quiet",
             "json",
             "geojson",
+            "png",
             "sql",
             "schema",
             "access-log",

@@ -1,8 +1,10 @@
 //! `oar-tiles inspect`: what a target holds, or what one of its tiles holds.
 
 mod geojson;
+mod png;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::encode::{Gunzip, MAX_UNPACKED_TILE};
@@ -23,6 +25,8 @@ pub struct InspectOptions {
     pub layer: Option<String>,
     /// The tile as GeoJSON.
     pub geojson: bool,
+    /// The tile as a picture.
+    pub png: bool,
 }
 
 /// What `inspect` has found.
@@ -34,6 +38,8 @@ pub enum Inspection {
     Features(Vec<ShownFeature>),
     /// The features of a tile as a GeoJSON text.
     GeoJson(String),
+    /// A tile as a picture: a PNG.
+    Picture(Vec<u8>),
 }
 
 /// The tiles that are read at a time.
@@ -54,6 +60,14 @@ pub async fn inspect(job: &Job, options: InspectOptions) -> Result<Inspection, C
         shown = looking => shown.unwrap_or_else(|error| Err(CommandError::Died(error.to_string()))),
         signal = job.stop.wait() => Err(CommandError::Interrupted(signal)),
     }
+}
+
+/// Writes a picture into a file.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_picture(path: &Path, picture: &[u8]) -> Result<(), CommandError> {
+    std::fs::write(path, picture).map_err(|source| CommandError::NoPicture { path: path.to_owned(), source })
 }
 
 fn run(options: &InspectOptions, target: &Target) -> Result<Inspection, CommandError> {
@@ -128,6 +142,10 @@ fn features(
             let what = format!("layer {wanted:?} in tile {tile}: there is {there}");
             return Err(CommandError::NotThere { target: target.to_string(), what });
         }
+    }
+    if options.png {
+        let picture = png::picture(&layers).ok_or_else(|| std::io::Error::from(std::io::ErrorKind::OutOfMemory))?;
+        return Ok(Inspection::Picture(picture));
     }
     if memory_to_show(&layers) > MAX_BYTES_SHOWN {
         let what = format!(

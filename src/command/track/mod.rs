@@ -4,7 +4,7 @@ mod status;
 
 use crate::changes::{self, InstallRequest, TrackedLayer};
 use crate::config::{DatabaseSettings, JobSettings};
-use crate::postgis::{Database, probe};
+use crate::postgis::{Database, probe, refresh_views};
 use crate::run::CommandError;
 use crate::stop::Stop;
 
@@ -54,12 +54,16 @@ pub async fn install(
 ) -> Result<InstallOutcome, CommandError> {
     let database = Database::new(&settings.database.connect, settings.database.session.clone(), stop)?;
     let layers: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
+    // A materialized view that was never filled cannot be probed.
+    if !options.sql {
+        refresh_views(&database, &layers.iter().collect::<Vec<_>>()).await?;
+    }
     let probed = probe(&database.snapshot().await?, &layers).await?;
     let tracked: Vec<TrackedLayer<'_>> = probed
         .layers
         .iter()
         .zip(&settings.tileset.layers)
-        .map(|(layer, settings)| TrackedLayer { layer, track: &settings.track })
+        .map(|(layer, settings)| TrackedLayer { layer, track: &settings.track, refreshes: settings.options.refresh })
         .collect();
     let request =
         InstallRequest { readers: &options.readers, owner: options.owner.as_deref(), is_printed: options.sql };

@@ -181,6 +181,7 @@ pub(super) struct LayerSection {
     pub(super) aggregate: Option<AggregateSection>,
     pub(super) cluster: Option<ClusterSection>,
     pub(super) simplify: Option<SimplifySection>,
+    pub(super) refresh: Option<bool>,
     #[serde(default)]
     pub(super) track: Vec<TrackSection>,
     pub(super) extent: Option<u32>,

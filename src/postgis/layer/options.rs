@@ -166,6 +166,8 @@ pub struct LayerOptions {
     pub on_tile_error: OnTileError,
     /// What is drawn of rows that reach beyond ±180°.
     pub beyond: Beyond,
+    /// True if its relation is a materialized view that a run refreshes before it takes its snapshot.
+    pub refresh: bool,
     /// True for the layer of the sample configuration, which is drawn if nobody names another.
     pub is_sample: bool,
 }

@@ -33,6 +33,12 @@ impl Snapshot {
         &self.cursor
     }
 
+    /// The same state with an earlier cursor: what a run reads was computed before the snapshot, so changes after that count as not seen.
+    #[must_use]
+    pub fn known_since(self, cursor: String) -> Snapshot {
+        Snapshot { cursor, ..self }
+    }
+
     /// All rows of a statement on this snapshot.
     pub(crate) async fn all(&self, context: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
         self.keeper.all(context, sql, params).await

@@ -69,6 +69,8 @@ impl CommandError {
             | CommandError::Admin { .. }
             | CommandError::NoPage { .. }
             | CommandError::NoStyle { .. }
+            | CommandError::NoPicture { .. }
+            | CommandError::PictureOnTerminal
             | CommandError::WrittenAsAWhole { .. }
             | CommandError::Location(_)
             | CommandError::NoSuchSchema { .. }

@@ -92,15 +92,19 @@ impl<'a> Look<'a> {
     /// Reads the target's manifest and the database. `writes` is true if the run is going to write the target.
     pub(crate) async fn begin(job: &Job, filter: &'a DirtyFilter, writes: bool) -> Result<Look<'a>, CommandError> {
         let (settings, target, stop) = (&job.settings, &job.target, &job.stop);
-        let database = Database::new(&settings.database.connect, settings.database.session.clone(), stop)?;
-        // Both at once: each may wait for a server.
+        let database = job.database()?;
         let state = {
             let target = target.clone();
             reading(stop, move || TargetState::read(&target))
         };
-        let (state, snapshot) = tokio::join!(state, database.snapshot());
-        let mut state = state?;
-        let snapshot = snapshot?;
+        let (mut state, snapshot) = if writes && settings.tileset.layers.iter().any(|layer| layer.options.refresh) {
+            // A refresh may take long: not for a target that needs a seed.
+            (state.await?, job.refreshed_snapshot(&database).await?)
+        } else {
+            // Both at once: each may wait for a server.
+            let (state, snapshot) = tokio::join!(state, database.snapshot());
+            (state?, snapshot?)
+        };
         let settings = state.settings(settings, target)?;
         if let Some(since) = &filter.since {
             state.look_since(since, target)?;
@@ -155,7 +159,11 @@ impl<'a> Look<'a> {
         let Look { job, snapshot, layers, .. } = self;
         let schema = &job.settings.database.changes.schema;
         let reading: Vec<TrackedLayer<'_>> = (layers.iter().zip(&job.settings.tileset.layers))
-            .map(|(layer, settings)| TrackedLayer { layer, track: &settings.track })
+            .map(|(layer, settings)| TrackedLayer {
+                layer,
+                track: &settings.track,
+                refreshes: settings.options.refresh,
+            })
             .collect();
         let watches = tracked(&self.database, snapshot, schema, &reading, since).await;
         let watches = watches.map_err(|error| match error {

@@ -83,6 +83,7 @@ const POSTGIS: Table = &[
     ("sql", &["layer", "session"]),
     ("probe", &["sql", "layer", "session"]),
     ("survey", &["sql", "layer", "session"]),
+    ("refresh", &["probe", "layer", "session"]),
     ("render", &["survey", "probe", "sql", "layer", "session"]),
     ("discover", &["probe", "layer", "session"]),
 ];

@@ -260,3 +260,34 @@ fn an_archive_that_is_being_written_is_read_with_its_log() {
     let json: Value = serde_json::from_str(&inspect(&path, &["--json"]).ok().stdout).unwrap();
     assert_eq!((json["name"].as_str(), json["tiles"].as_u64()), (Some("in the log"), Some(1)));
 }
+
+/// Width and height of a PNG (W3C, "Portable Network Graphics", 11.2.1).
+fn size_of(picture: &[u8]) -> (u32, u32) {
+    assert_eq!(&picture[..8], b"\x89PNG\r\n\x1a\n");
+    let number = |at: usize| u32::from_be_bytes(picture[at..at + 4].try_into().unwrap());
+    (number(16), number(20))
+}
+
+#[test]
+fn a_tile_is_drawn_as_a_picture() {
+    let db = Db::with_facilities(500);
+    let folder = tempfile::tempdir().unwrap();
+    let (output, picture) = (folder.path().join("t.mbtiles"), folder.path().join("tile.png"));
+    seed(&db.url, &output, &["--zoom", "0-1"]).ok();
+    let drawn = |tile: &str, arguments: &[&str]| {
+        let arguments: Vec<&str> =
+            [tile, "--png", picture.to_str().unwrap()].iter().chain(arguments).copied().collect();
+        assert_eq!(inspect(&output, &arguments).ok().stdout, format!("{}\n", picture.display()));
+        std::fs::read(&picture).unwrap()
+    };
+    let whole = drawn("0/0/0", &[]);
+    assert_eq!(size_of(&whole), (1_024, 1_024));
+    assert!(whole.len() > 2_000, "a white picture has {} bytes", whole.len());
+    assert_eq!(drawn("0/0/0", &["--layer", "facilities"]), whole);
+    assert_ne!(drawn("1/1/0", &[]), whole);
+    let piped = program().args(["inspect", output.to_str().unwrap(), "0/0/0", "--png", "-"]).output().unwrap();
+    assert_eq!(piped.stdout, whole);
+    let missing = folder.path().join("missing/tile.png");
+    let refused = inspect(&output, &["0/0/0", "--png", missing.to_str().unwrap()]);
+    refused.fails(2, &["cannot write the picture ", "choose another --png", "No such file"]);
+}

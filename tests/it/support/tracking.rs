@@ -160,7 +160,11 @@ impl Tracking {
                 .layers
                 .iter()
                 .zip(&settings.tileset.layers)
-                .map(|(layer, settings)| TrackedLayer { layer, track: &settings.track })
+                .map(|(layer, settings)| TrackedLayer {
+                    layer,
+                    track: &settings.track,
+                    refreshes: settings.options.refresh,
+                })
                 .collect();
             let found = tracked(&database, &snapshot, &settings.database.changes.schema, &layers, since).await;
             found.map_err(|error| error.to_string())

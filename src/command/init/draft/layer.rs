@@ -147,7 +147,7 @@ impl LayerDraft<'_> {
             }
         }
         match relation.kind {
-            SpatialKind::MaterializedView => remarks.push(format!("{table} is a materialized view, whose changes no trigger notes: run oar-tiles seed after each REFRESH, reseed is not possible")),
+            SpatialKind::MaterializedView => remarks.push(format!("{table} is a materialized view, whose changes no trigger notes: run oar-tiles seed after each REFRESH, or set refresh = true (seed then refreshes it) and declare the tables beneath it with [[layer.track]] (reseed does, too)")),
             SpatialKind::ForeignTable => remarks.push(format!("{table} is a foreign table, whose changes no trigger notes: run oar-tiles seed after it changes, reseed is not possible")),
             _ => {}
         }

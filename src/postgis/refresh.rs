@@ -1,0 +1,94 @@
+//! Materialized views that a run refreshes before it takes its snapshot (`refresh = true`), each in a session of its own.
+//!
+//! The server computes a view with the rights of its owner, whoever asks for it (PostgreSQL, "REFRESH MATERIALIZED VIEW"). A view with a unique
+//! index is refreshed beside its readers; another one is locked meanwhile.
+
+use std::collections::BTreeSet;
+
+use tokio_postgres::types::Type;
+
+use super::layer::{LayerOptions, Rows};
+use super::probe::{RelationName, look_up};
+use super::session::{Database, Error, Session};
+
+const CONTEXT: &str = "refreshing materialized views";
+
+/// What the catalog says of a relation that is to be refreshed: its kind, whether the role may refresh it, whether that can be done beside readers,
+/// its owner and the role.
+const FACTS: &str = "
+    SELECT c.relkind::text,
+        pg_has_role(c.relowner, 'USAGE')
+            OR CASE WHEN current_setting('server_version_num')::int4 >= 170000 THEN has_table_privilege(c.oid, 'MAINTAIN') ELSE false END,
+        c.relispopulated AND EXISTS (
+            SELECT FROM pg_index AS i
+            WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL),
+        pg_get_userbyid(c.relowner)::text, current_user::text, pg_is_in_recovery()
+    FROM pg_class AS c WHERE c.oid = $1::text::regclass";
+
+/// Refreshes the materialized views of the layers that ask for it, each once. Gives the state of the database before the first of them began, as a
+/// cursor (`pg_current_snapshot()`): every change that it sees is in the views. `None` if no layer asks.
+///
+/// # Errors
+/// If a layer names no materialized view, the role may not refresh it, or the server cannot.
+pub async fn refresh_views(database: &Database, layers: &[&LayerOptions]) -> Result<Option<String>, Error> {
+    let wanted: Vec<&LayerOptions> = layers.iter().copied().filter(|layer| layer.refresh).collect();
+    if wanted.is_empty() {
+        return Ok(None);
+    }
+    let session = database.writing().await?;
+    let cursor = session.one(CONTEXT, "SELECT pg_current_snapshot()::text", &[]).await?.get(0);
+    let mut refreshed = BTreeSet::new();
+    for layer in wanted {
+        refresh(&session, layer, &mut refreshed).await?;
+    }
+    Ok(Some(cursor))
+}
+
+/// Refreshes the view of a layer, unless it is among those that were refreshed.
+async fn refresh(session: &Session, layer: &LayerOptions, refreshed: &mut BTreeSet<String>) -> Result<(), Error> {
+    let wrong = |what: String, next: String| Error::Layer { layer: layer.name.clone(), what, next, source: None };
+    let Rows::Relation { schema, table } = &layer.rows else { return Ok(()) };
+    let name = RelationName {
+        layer: &layer.name,
+        schema: schema.as_deref(),
+        table,
+        of: "the layer",
+        is_sample: layer.is_sample,
+    };
+    let view = look_up(session, name).await?.quoted();
+    if !refreshed.insert(view.clone()) {
+        return Ok(());
+    }
+    let row = session.one(CONTEXT, FACTS, &[(&view, Type::TEXT)]).await?;
+    let (kind, may, beside): (String, bool, bool) = (row.get(0), row.get(1), row.get(2));
+    let (owner, role, in_recovery): (String, String, bool) = (row.get(3), row.get(4), row.get(5));
+    if kind != "m" {
+        return Err(wrong(
+            format!("it has refresh = true, and {view} is no materialized view"),
+            "Leave refresh out".to_owned(),
+        ));
+    }
+    if in_recovery {
+        return Err(wrong(
+            format!("{view} cannot be refreshed: this server is a standby"),
+            "Name the primary server, or leave refresh out and refresh there".to_owned(),
+        ));
+    }
+    if !may {
+        return Err(wrong(
+            format!("{view} is refreshed by its owner \"{owner}\" only, and this role is \"{role}\""),
+            format!(
+                "Run GRANT \"{owner}\" TO \"{role}\" (from PostgreSQL 17 on, GRANT MAINTAIN ON {view} TO \"{role}\" is enough), or leave refresh out"
+            ),
+        ));
+    }
+    let context = format!("layer \"{}\": refreshing {view}", layer.name);
+    session.begin_writing(&context).await?;
+    let way = if beside { "CONCURRENTLY " } else { "" };
+    session.script(&context, &format!("REFRESH MATERIALIZED VIEW {way}{view}; COMMIT")).await?;
+    tracing::info!(
+        "refreshed {view}{}",
+        if beside { "" } else { ", which has no unique index: its readers had to wait" }
+    );
+    Ok(())
+}
