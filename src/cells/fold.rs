@@ -74,6 +74,35 @@ impl Folding {
         }
     }
 
+    /// Adds the folded values of cells to those of others: `into` names for each cell, by its number, the cell that it belongs to, which belongs to
+    /// itself. A cell without values may be missing at the end.
+    pub(super) fn merge(&mut self, into: &[usize]) {
+        let many = self.folds.len();
+        let target = |cell: usize| into.get(cell).copied().unwrap_or(cell);
+        for (place, fold) in self.folds.iter().enumerate() {
+            if *fold == Fold::Distinct {
+                // How many values are different in two cells together follows from the values, not from how many each has.
+                self.cells.iter_mut().skip(place).step_by(many).for_each(|count| *count = Some(0));
+                let moved = |key: u64| (target((key >> 32) as usize) as u64) << 32 | key & u64::from(u32::MAX);
+                self.seen[place] = self.seen[place].iter().map(|key| moved(*key)).collect();
+                for key in &self.seen[place] {
+                    let count = &mut self.cells[(key >> 32) as usize * many + place];
+                    *count = count.map(|count| count + 1);
+                }
+                continue;
+            }
+            for cell in (0..self.cells.len() / many).filter(|cell| target(*cell) != *cell) {
+                let (one, other) = (self.cells[target(cell) * many + place], self.cells[cell * many + place]);
+                self.cells[target(cell) * many + place] = match (fold, one, other) {
+                    (_, known, None) | (_, None, known) => known,
+                    (Fold::Least, Some(one), Some(other)) => Some(one.min(other)),
+                    (Fold::Greatest, Some(one), Some(other)) => Some(one.max(other)),
+                    (Fold::Values | Fold::Sum | Fold::Distinct, Some(one), Some(other)) => Some(one + other),
+                };
+            }
+        }
+    }
+
     /// The number of values kept.
     pub(super) fn kept(&self) -> usize {
         self.cells.len() + self.seen.iter().map(HashSet::len).sum::<usize>()
@@ -102,6 +131,25 @@ mod tests {
         assert_eq!(folding.of(0), [Some(3), Some(2), Some(-2), Some(7), Some(12)]);
         assert_eq!(folding.of(1), [Some(0), Some(0), None, None, None]);
         assert_eq!(folding.kept(), 2 * 5 + 2);
+    }
+
+    #[test]
+    fn values_of_merged_cells_are_those_of_all_their_rows() {
+        let folds = [Fold::Values, Fold::Distinct, Fold::Least, Fold::Greatest, Fold::Sum];
+        let rows = [(0, Some(7)), (1, Some(9)), (2, Some(7)), (2, Some(-2)), (3, None), (1, Some(9))];
+        let folded = |into: &[usize]| {
+            let mut folding = Folding::new(&folds);
+            for (cell, value) in rows {
+                let number = value.map(|value: i64| value + 2);
+                folding.add(into[cell], &[value, number, value, value, value]);
+            }
+            folding
+        };
+        let mut merged = folded(&[0, 1, 2, 3]);
+        merged.merge(&[0, 1, 0, 1]);
+        let expected = folded(&[0, 1, 0, 1]);
+        assert_eq!((merged.of(0), merged.of(1)), (expected.of(0), expected.of(1)));
+        assert_eq!(merged.of(0), [Some(3), Some(2), Some(-2), Some(7), Some(12)]);
     }
 
     #[test]

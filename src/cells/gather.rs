@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use super::code_hasher::CodeHasher;
 use super::fold::{Fold, Folded, Folding, MAX_FOLDED_VALUES};
+use super::merge::{MembersByCode, peaks};
 use super::{Cell, CellGeometry, CellGrid};
 use crate::tile::{
     BoxFootprint, Footprints, LayerFootprints, SortedPoints, SourceBox, TileRect, WorldBox, WorldRect, Zoom,
@@ -128,6 +129,24 @@ impl ZoomGathering {
     }
 }
 
+impl ZoomGathering {
+    /// The clusters that the cells are merged into.
+    fn merged(mut self, grid: &CellGrid) -> ZoomGathering {
+        let members: MembersByCode = self.all.iter().map(|(code, cell)| (*code, cell.members)).collect();
+        let mut into: Vec<usize> = (0..self.all.len()).collect();
+        for (code, peak) in peaks(&members, grid.shape) {
+            let Some(cell) = self.all.remove(&code) else { continue };
+            let Some(cluster) = self.all.get_mut(&peak) else { continue };
+            cluster.join(&cell);
+            into[cell.number] = cluster.number;
+        }
+        if let Some(folding) = &mut self.folding {
+            folding.merge(&into);
+        }
+        self
+    }
+}
+
 /// Gathers rows in the cells of some zooms. Rows may be added in any order.
 #[derive(Debug)]
 pub struct Gathering {
@@ -226,6 +245,7 @@ impl Gathering {
 
     fn at_zoom(&self, zoom: Zoom, cells: ZoomGathering) -> (Zoom, Footprints, Option<ZoomCells>) {
         let grid = &self.grid;
+        let cells = if grid.merges { cells.merged(grid) } else { cells };
         let folding = cells.folding;
         let mut cells: Vec<(i64, GatheredCell)> = cells.all.into_iter().collect();
         cells.sort_unstable_by_key(|(code, _)| *code);
@@ -290,6 +310,13 @@ impl GatheredCell {
         }
     }
 
+    /// Adds the members of another cell.
+    fn join(&mut self, other: &GatheredCell) {
+        self.members += other.members;
+        self.sum = [self.sum[0] + other.sum[0], self.sum[1] + other.sum[1]];
+        self.around = self.around.joined(other.around);
+    }
+
     /// The mean of the members, as a box in world units.
     fn mean(&self) -> WorldBox {
         let [x, y] = self.sum.map(|sum| u32::try_from(sum / self.members).unwrap_or(u32::MAX));
@@ -307,7 +334,7 @@ mod tests {
         let zooms: Vec<Zoom> = [0, 1, 9].map(|level| Zoom::new(level).unwrap()).into();
         let at = vec![[10.0, 10.5], [30.9, 20.0], [4_000_000_000.0, 7.0]];
         let members = Members { at, ..Members::default() };
-        let grid = |geometry| CellGrid { shape: CellShape::Square, size: 0.5, geometry };
+        let grid = |geometry| CellGrid { shape: CellShape::Square, size: 0.5, geometry, merges: false };
         let gathered = |members: &Members, geometry| {
             let mut gathering = Gathering::new(grid(geometry), &zooms, None);
             // One by one, the last one first: the order does not matter.
@@ -339,7 +366,7 @@ mod tests {
     #[test]
     fn values_are_folded_where_cells_and_lone_members_are_few() {
         let zooms: Vec<Zoom> = [0, 2, 12].map(|level| Zoom::new(level).unwrap()).into();
-        let grid = CellGrid { shape: CellShape::Square, size: 0.5, geometry: CellGeometry::Center };
+        let grid = CellGrid { shape: CellShape::Square, size: 0.5, geometry: CellGeometry::Center, merges: false };
         // Some members in the middle of the first tile of zoom 2, and one in its corner.
         let gathered = |middle: usize, values: usize, few_lone: bool| {
             let mut at = vec![[8e8, 8e8]; middle];

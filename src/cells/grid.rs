@@ -36,6 +36,10 @@ pub struct CellGrid {
     pub size: f64,
     /// The geometry by which a cell is drawn.
     pub geometry: CellGeometry,
+    /// Whether cells are merged into clusters: a cell that has the most members among its neighbours, the first by its code of equal ones,
+    /// is a *peak*; each other cell belongs to the peak with the most members among its neighbours, or stands alone if none of them is a peak.
+    /// What is drawn, counted and planned then are the clusters, each under the code of its peak.
+    pub merges: bool,
 }
 
 /// A cell of a grid at a zoom. Squares are counted from the north-west corner of the world, hexagons in half steps from its
@@ -47,6 +51,39 @@ pub struct Cell {
     /// Row; of squares growing south, of hexagons growing north.
     pub b: i64,
 }
+
+impl CellShape {
+    /// The steps from a cell to its neighbours: those that share a side or a corner with a square, those that share a side with a hexagon.
+    #[must_use]
+    pub const fn steps(self) -> &'static [[i64; 2]] {
+        match self {
+            CellShape::Square => &[[-1, -1], [-1, 0], [-1, 1], [0, -1], [0, 1], [1, -1], [1, 0], [1, 1]],
+            CellShape::Hexagon => &[[-2, 0], [-1, -1], [-1, 1], [1, -1], [1, 1], [2, 0]],
+        }
+    }
+
+    /// Half the width and height of the box around a cell and everything up to a number of steps from it, in widths of a cell.
+    #[must_use]
+    pub(crate) fn half_box(self, steps: f64) -> [f64; 2] {
+        match self {
+            CellShape::Square => [0.5 + steps, 0.5 + steps],
+            CellShape::Hexagon => [0.5 + steps, INVERSE_SQRT_3 + steps * (SQRT_3 * 0.5)],
+        }
+    }
+}
+
+/// What a step adds to the code of a cell.
+#[must_use]
+pub const fn code_step([a, b]: [i64; 2]) -> i64 {
+    (a << 32) + b
+}
+
+/// How many steps from its peak the members of a merged cluster lie.
+const CLUSTER_STEPS: f64 = 1.0;
+
+/// How many steps from a cell the clusters are drawn that a change in it may alter: whether a cell is a peak depends on its neighbours, where a cell
+/// belongs on theirs, and its peak is drawn at the mean of what belongs to it.
+const CHANGE_STEPS: f64 = 4.0;
 
 impl Cell {
     /// Added to both numbers to make them positive.
@@ -131,14 +168,21 @@ impl CellGrid {
         }
     }
 
-    /// The box around a cell, cut to the world.
+    /// The box around a cell, or around a cluster with this peak, cut to the world.
     #[must_use]
     pub fn bounds(&self, zoom: Zoom, cell: Cell) -> WorldBox {
+        self.around(zoom, cell, self.cluster_steps())
+    }
+
+    /// How many steps from the cell whose code they have the members of what is drawn may lie.
+    pub(crate) const fn cluster_steps(&self) -> f64 {
+        if self.merges { CLUSTER_STEPS } else { 0.0 }
+    }
+
+    /// The box around everything up to a number of steps from a cell, cut to the world.
+    fn around(&self, zoom: Zoom, cell: Cell, steps: f64) -> WorldBox {
         let ([x, y], width) = (self.middle(zoom, cell), self.width(zoom));
-        let (across, along) = match self.shape {
-            CellShape::Square => (width * 0.5, width * 0.5),
-            CellShape::Hexagon => (width * 0.5, width * INVERSE_SQRT_3),
-        };
+        let [across, along] = self.shape.half_box(steps).map(|half| width * half);
         let [west, north, east, south] = [x - across, y - along, x + across, y + along].map(WorldBox::unit);
         WorldBox { west, north, east, south }
     }
@@ -152,7 +196,14 @@ impl CellGrid {
         }
     }
 
-    /// An upper bound, in world units, for the distance between members of a cell, and between a member and the drawn geometry.
+    /// The box in which everything is drawn that a change at a position may alter.
+    #[must_use]
+    pub fn change_box(&self, zoom: Zoom, position: [f64; 2]) -> WorldBox {
+        let cell = self.cell(zoom, position);
+        if self.merges { self.around(zoom, cell, CHANGE_STEPS) } else { self.drawn_box(zoom, cell) }
+    }
+
+    /// An upper bound, in world units, for the distance between members of a cell, and between a drawn geometry and whatever decides about it.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "a cell is no larger than the world")]
     pub fn reach(&self, zoom: Zoom) -> i64 {
@@ -161,6 +212,7 @@ impl CellGrid {
             CellShape::Square => width,
             CellShape::Hexagon => width * 2.0 * INVERSE_SQRT_3,
         };
+        let longest = if self.merges { longest * (CHANGE_STEPS + 1.0) } else { longest };
         longest.ceil() as i64 + 1
     }
 }
@@ -174,7 +226,7 @@ mod tests {
     }
 
     fn grid(shape: CellShape, size: f64) -> CellGrid {
-        CellGrid { shape, size, geometry: CellGeometry::Center }
+        CellGrid { shape, size, geometry: CellGeometry::Center, merges: false }
     }
 
     /// Positions all over the world, the same in every run.

@@ -6,6 +6,7 @@
 //! ```
 //!
 //! - `grid`: [`CellGrid`] and [`Cell`], the arithmetic of squares and hexagons; `postgis/sql` does the same in SQL, bit for bit.
+//! - `merge`: cells merged into clusters around those with the most members.
 //! - `gather`: [`Gathering`] takes in [`Members`] in any order and gives the cells of each zoom as [`CellCounts`].
 //! - `fold`: how values of rows become one value of their cell ([`Fold`]).
 
@@ -13,7 +14,8 @@ mod code_hasher;
 mod fold;
 mod gather;
 mod grid;
+mod merge;
 
 pub use fold::{Fold, Folded};
 pub use gather::{CellCounts, CountedCell, Gathering, Members, WantedFolds};
-pub use grid::{Cell, CellGeometry, CellGrid, CellShape, INVERSE_SQRT_3, MIDDLE, SQRT_3, THIRD};
+pub use grid::{Cell, CellGeometry, CellGrid, CellShape, INVERSE_SQRT_3, MIDDLE, SQRT_3, THIRD, code_step};

@@ -243,22 +243,19 @@ impl Check<'_> {
         aggregate: &AggregateSection,
         limit: Option<NonZeroU64>,
     ) -> Result<(Cells, Vec<Property>), ConfigError> {
-        let shape = match aggregate.cell {
-            CellShapeName::Square => CellShape::Square,
-            CellShapeName::Hexagon => CellShape::Hexagon,
-        };
+        let shape = shape_of(aggregate.cell);
         let geometry = match aggregate.draw {
             CellDrawing::Center => CellGeometry::Center,
             CellDrawing::Centroid => CellGeometry::Centroid,
             CellDrawing::Polygon => CellGeometry::Polygon,
         };
-        let grid = CellGrid { shape, size: aggregate.size.0, geometry };
+        let grid = CellGrid { shape, size: aggregate.size.0, geometry, merges: false };
         self.size(&format!("{key}.size"), &grid, limit)?;
         let having = aggregate.having.clone();
         if let Some(having) = &having {
-            self.placeholders(&format!("{key}.having"), having, known(shape))?;
+            self.placeholders(&format!("{key}.having"), having, &CELL)?;
         }
-        let properties = self.aggregates(&format!("{key}.properties"), &aggregate.properties, shape)?;
+        let properties = self.aggregates(&format!("{key}.properties"), &aggregate.properties)?;
         Ok((Cells { grid, having, keeps_lone: false }, properties))
     }
 
@@ -274,7 +271,9 @@ impl Check<'_> {
             return Err(self.wrong(key, what));
         };
         let size = cluster.size.map_or(CLUSTER_SIZE, |size| size.0);
-        let grid = CellGrid { shape: CellShape::Square, size, geometry: CellGeometry::Centroid };
+        let shape = cluster.cell.map_or(CellShape::Square, shape_of);
+        let merges = cluster.merge.unwrap_or(false);
+        let grid = CellGrid { shape, size, geometry: CellGeometry::Centroid, merges };
         self.size(&format!("{key}.size"), &grid, limit)?;
         let aggregate = |(name, sql): (&str, &str)| Property {
             name: name.to_owned(),
@@ -282,7 +281,7 @@ impl Check<'_> {
         };
         let mut properties: Vec<Property> = CLUSTER.into_iter().map(aggregate).collect();
         if let Some(further) = &cluster.properties {
-            properties.append(&mut self.aggregates(&format!("{key}.properties"), further, CellShape::Square)?);
+            properties.append(&mut self.aggregates(&format!("{key}.properties"), further)?);
         }
         properties.extend_from_slice(own);
         if let Some(twice) = first_repeated(properties.iter().map(|property| &property.name)) {
@@ -328,11 +327,11 @@ impl Check<'_> {
     }
 
     /// Properties that are aggregates.
-    fn aggregates(&self, key: &str, table: &toml::Table, shape: CellShape) -> Result<Vec<Property>, ConfigError> {
+    fn aggregates(&self, key: &str, table: &toml::Table) -> Result<Vec<Property>, ConfigError> {
         let mut properties = self.properties(key, &Properties::Expressions(table.clone()))?;
         for property in &mut properties {
             if let PropertySource::Expression(sql) = &property.source {
-                self.placeholders(key, sql, known(shape))?;
+                self.placeholders(key, sql, &CELL)?;
                 property.source = PropertySource::Aggregate(sql.clone());
             }
         }
@@ -377,13 +376,13 @@ impl Check<'_> {
     }
 }
 
-/// The placeholders of an aggregate: the bounds of its cell, and the number of a square.
+/// The placeholders of an aggregate: the bounds of its cell, and the cell's number.
 const CELL: [&str; 5] = ["xmin", "ymin", "xmax", "ymax", "cell"];
 
-fn known(shape: CellShape) -> &'static [&'static str] {
-    match shape {
-        CellShape::Square => &CELL,
-        CellShape::Hexagon => &CELL[..4],
+const fn shape_of(name: CellShapeName) -> CellShape {
+    match name {
+        CellShapeName::Square => CellShape::Square,
+        CellShapeName::Hexagon => CellShape::Hexagon,
     }
 }
 

@@ -223,6 +223,8 @@ pub(super) struct AggregateSection {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ClusterSection {
+    pub(super) cell: Option<CellShapeName>,
+    pub(super) merge: Option<bool>,
     pub(super) size: Option<Fraction>,
     #[schemars(with = "Option<BTreeMap<String, String>>")]
     pub(super) properties: Option<toml::Table>,

@@ -26,11 +26,11 @@ pub struct DrawnLayer {
 }
 
 impl DrawnLayer {
-    /// The box in which a change shows at a zoom. In a layer of cells, the box of the cell, or of all cells that the change touches.
+    /// The box in which a change shows at a zoom. In a layer of cells, the box of what is drawn of the cell, or of all cells that the change touches.
     fn change_box(&self, zoom: Zoom, spot: Spot) -> WorldBox {
         match (self.grid, spot) {
             (None, spot) => spot.world(),
-            (Some(grid), Spot::Point(at)) => grid.drawn_box(zoom, grid.cell(zoom, at)),
+            (Some(grid), Spot::Point(at)) => grid.change_box(zoom, at),
             // Any of the cells that the box touches.
             (Some(grid), Spot::Box(WorldBox { west, north, east, south })) => {
                 let reach = u32::try_from(grid.reach(zoom)).unwrap_or(u32::MAX);
@@ -349,6 +349,7 @@ mod tests {
             shape: crate::cells::CellShape::Square,
             size: 1.0,
             geometry: crate::cells::CellGeometry::Center,
+            merges: false,
         };
         let mut dirty = Dirty::new(&[whole("2")], 100);
         let layer = DrawnLayer { grid: Some(grid), ..drawn("0-22", 0) };

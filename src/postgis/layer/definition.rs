@@ -72,7 +72,7 @@ fn margin(margin: Margin) -> String {
 
 impl Cells {
     fn definition(&self) -> String {
-        let Cells { grid: CellGrid { shape, size, geometry }, having, keeps_lone } = self;
+        let Cells { grid: CellGrid { shape, size, geometry, merges }, having, keeps_lone } = self;
         let shape = match shape {
             CellShape::Square => "Square",
             CellShape::Hexagon => "Hexagon",
@@ -82,8 +82,9 @@ impl Cells {
             CellGeometry::Centroid => "Centroid",
             CellGeometry::Polygon => "Polygon",
         };
+        let merges = if *merges { ", merges" } else { "" };
         format!(
-            "Some(Cells {{ grid: Grid {{ shape: {shape}, size: {size:?}, standing: {geometry} }}, having: {having:?}, keeps_lone: {keeps_lone} }})"
+            "Some(Cells {{ grid: Grid {{ shape: {shape}, size: {size:?}, standing: {geometry}{merges} }}, having: {having:?}, keeps_lone: {keeps_lone} }})"
         )
     }
 }
@@ -160,7 +161,12 @@ mod tests {
             zooms: "0-2".parse().unwrap(),
             margin: Margin { extent: 4096, buffer: 64, bounds: TileBounds::Degrees, candidates: Some(0.5), moved: 0.0 },
             kind: LayerKind::Cells(Cells {
-                grid: CellGrid { shape: CellShape::Hexagon, size: 0.25, geometry: CellGeometry::Polygon },
+                grid: CellGrid {
+                    shape: CellShape::Hexagon,
+                    size: 0.25,
+                    geometry: CellGeometry::Polygon,
+                    merges: false,
+                },
                 having: Some("count(*) > 1".to_owned()),
                 keeps_lone: true,
             }),

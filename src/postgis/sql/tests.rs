@@ -81,7 +81,7 @@ fn squares() -> Layer {
         sql: "(count(*)\n)".to_owned(),
         kind: "Number",
     };
-    let grid = CellGrid { shape: CellShape::Square, size: 0.125, geometry: CellGeometry::Polygon };
+    let grid = CellGrid { shape: CellShape::Square, size: 0.125, geometry: CellGeometry::Polygon, merges: false };
     Layer {
         properties: vec![count],
         feature_id: None,

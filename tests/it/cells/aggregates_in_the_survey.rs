@@ -144,6 +144,34 @@ fn clusters_are_folded_and_lone_rows_are_drawn_as_they_are() {
 }
 
 /// The only tile of zoom 0: the values of one property by the number of rows.
+#[test]
+fn clusters_are_merged_by_the_survey_as_the_database_merges_them() {
+    let db = Db::new();
+    db.run(ROWS);
+    let layer = |geometry: &str, cell: &str, size: &str, more: &str, as_rows: bool| {
+        format!(
+            "[[layer]]\nname = \"{geometry} {cell} {size}\"\ntable = \"rows\"\ngeometry = \"{geometry}\"\n
+             properties = [\"id\", \"word\"]\n{more}\n
+             [layer.cluster]\nzoom = \"0-9\"\nmerge = true\ncell = \"{cell}\"\nsize = {size}\nproperties = {}\n",
+            properties(&FOLDED[1..21], as_rows)
+        )
+    };
+    let kinds = |as_rows: bool| {
+        [
+            layer("degrees", "square", "0.125", "", as_rows),
+            layer("mercator", "hexagon", "0.3", "where = \"id % 3 > 0\"", as_rows),
+            layer("lambert", "square", "0.25", "buffer = 300", as_rows),
+            layer("lambert", "hexagon", "0.1", "", as_rows),
+            layer("mercator", "square", "0.0625", "max_tile_features = 7\non_large_tile = \"thin\"", as_rows)
+                .replace("max_tile_features = 7", "max_tile_features = { 0-22 = 300 }"),
+        ]
+        .concat()
+    };
+    let tiles = compare(&db, "0-10", &kinds, &[]);
+    assert!(tiles > 3_000, "{tiles}");
+    compare(&db, "2-9", &kinds, &["--bbox", "20,5,60,30", "--bbox", "170,-90,-170,90"]);
+}
+
 fn whole_world(output: &Path, name: &str) -> BTreeMap<String, String> {
     let tiles = Archive::open(output).tiles();
     let layers = decode(&tiles[&(0, 0, 0)]).unwrap();

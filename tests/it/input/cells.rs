@@ -75,10 +75,10 @@ fn cells_that_do_not_fit_are_refused_with_what_to_write() {
         ),
         (
             LAYER,
-            "[layer.aggregate]\ncell = \"hexagon\"\nsize = 1\nproperties = { id = \"!cell!\" }\n".to_owned(),
+            "[layer.aggregate]\ncell = \"hexagon\"\nsize = 1\nproperties = { id = \"!cel!\" }\n".to_owned(),
             &[
                 "layer[mills].aggregate.properties",
-                "!cell! is no placeholder here: there is !xmin!, !ymin!, !xmax!, !ymax!\n",
+                "!cel! is no placeholder here: there is !xmin!, !ymin!, !xmax!, !ymax!, !cell!\n",
             ],
         ),
         (

@@ -45,6 +45,7 @@ table = \"metres\"
 properties = [\"id\"]
 [layer.cluster]
 size = \"1/64\"
+merge = true
 [[layer]]
 name = \"shape cells\"
 table = \"shapes\"

@@ -22,7 +22,7 @@ const TABLES: &str = "
     END LOOP; END $$;";
 
 /// Layers, each over what stands for a table in it.
-const LAYERS: [(&str, &[&str]); 9] = [
+const LAYERS: [(&str, &[&str]); 10] = [
     ("properties = [\"id\", \"name\"]", &["points", "shapes", "metres"]),
     ("properties = [\"id\"]\nbuffer = 512\ntile_bounds = \"degrees\"", &["points", "shapes", "metres"]),
     ("properties = [\"id\"]\nbuffer = 512\ncandidates = 0.03", &["points", "shapes"]),
@@ -43,6 +43,10 @@ const LAYERS: [(&str, &[&str]); 9] = [
         &["points"],
     ),
     ("properties = [\"id\", \"name\"]\n[layer.cluster]\nsize = \"1/32\"\nzoom = \"0-5\"", &["points", "metres"]),
+    (
+        "properties = [\"id\", \"name\"]\n[layer.cluster]\nmerge = true\ncell = \"hexagon\"\nzoom = \"0-5\"",
+        &["points", "metres"],
+    ),
     (
         "properties = [\"id\", \"name\"]\n[layer.cluster]\nsize = \"1/64\"\nproperties = { names = \"string_agg(name, ',' ORDER BY id)\" }",
         &["points"],

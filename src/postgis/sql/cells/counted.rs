@@ -170,7 +170,7 @@ fn lone_rows(layer: &Layer, cells: &Cells, first: usize) -> LoneRows {
         relation = layer.rows(&PlaceholderSql::of_area()),
         found = boxes.join(" OR "),
         filter = filter_at(layer, AREA_ZOOM),
-        celled = celled(cells.grid, x, y),
+        celled = celled(cells.grid, x, y, "oar_tiles_cell"),
     );
     // The box may also find rows of the next cell. The values are computed apart from the areas: a column of the relation may have the name of
     // a column of theirs.

@@ -9,7 +9,7 @@ mod outline;
 
 use super::edge::projected;
 use super::{AREA_ZOOM, AreaSearch, filter_at, search, thin};
-use crate::cells::{Cell, CellGeometry, CellGrid, CellShape, INVERSE_SQRT_3, MIDDLE, THIRD};
+use crate::cells::{Cell, CellGeometry, CellGrid, CellShape, INVERSE_SQRT_3, MIDDLE, THIRD, code_step};
 use crate::postgis::layer::{BoundProperty, Cells, ComputedFrom, KeyColumn, Layer, PlaceholderSql, Shape};
 use crate::tile::{HALF_WORLD_METRES, LAST_UNIT, WORLD_UNITS};
 
@@ -44,11 +44,20 @@ pub(in crate::postgis) fn is_in_world(x: &str, y: &str) -> String {
 pub(in crate::postgis) fn with_bounds(sql: &str, cell: &DecodedCell, grid: CellGrid) -> String {
     let DecodedCell { zoom, .. } = cell;
     let [west, north, east, south] = cell.bounds(grid);
-    // Squares are numbered as the tiles of a deeper zoom: after the tiles of all zooms above, row by row.
+    // Squares are numbered as the tiles of a deeper zoom: after the tiles of all zooms above, row by row. Hexagons, which are counted in half
+    // steps from the middle of the world, as tiles two zooms deeper.
     #[expect(clippy::cast_possible_truncation, reason = "at most 7")]
-    let deeper = -grid.size.log2() as i32;
-    let level = format!("({zoom} + {deeper})");
-    let number = format!("(((1::int8 << (2 * {level})) - 1) / 3 + ({} << {level}) + {})", cell.b, cell.a);
+    let deeper = -grid.size.log2().floor() as i32;
+    let (level, first) = match grid.shape {
+        CellShape::Square => (format!("({zoom} + {deeper})"), String::new()),
+        CellShape::Hexagon => {
+            let level = format!("({zoom} + {})", deeper + 2);
+            let first = format!(" + (1::int8 << ({level} - 1))");
+            (level, first)
+        }
+    };
+    let number =
+        format!("(((1::int8 << (2 * {level})) - 1) / 3 + (({}{first}) << {level}) + {}{first})", cell.b, cell.a);
     let world = format!("{WORLD_UNITS_F64:?}::float8");
     let longitude = |x: &str| format!("({x} / {world} * 360 - 180)");
     let latitude = |y: &str| format!("degrees(atan(sinh(pi() * (1 - 2 * ({y} / {world})))))");
@@ -129,10 +138,10 @@ located AS (
     ) AS near
     OFFSET 0
 ),
-{celled},
+{celled},{merged}
 -- Only of cells that the area may show: of others not all members are here.
 sorted AS (
-    SELECT celled.* FROM celled JOIN oar_tiles_area ON oar_tiles_area.area = oar_tiles_n
+    SELECT {members}.* FROM {members} JOIN oar_tiles_area ON oar_tiles_area.area = oar_tiles_n
     WHERE {touches_area}
     ORDER BY oar_tiles_cell, oar_tiles_n{order} OFFSET 0
 ),
@@ -147,7 +156,9 @@ placed AS (
         relation = layer.rows(&PlaceholderSql::of_area()),
         filter = filter_at(layer, AREA_ZOOM),
         touches_area = touches_area(grid, &single),
-        celled = celled(grid, x, y),
+        celled = celled(grid, x, y, if grid.merges { "oar_tiles_own" } else { "oar_tiles_cell" }),
+        merged = if grid.merges { merged(grid.shape) } else { String::new() },
+        members = if grid.merges { "merged" } else { "celled" },
         east_south = if symbol.sides.len() == 4 { ", east, south" } else { "" },
     )
 }
@@ -248,8 +259,41 @@ pub(in crate::postgis) fn symbol_at(unit: &[String; 2]) -> CellSymbol {
     CellSymbol { geometry: point(&[format!("{x} + 0.5"), format!("{y} + 0.5")]), sides: unit.to_vec() }
 }
 
-/// The `WITH` items that give each member its cell: [`CellGrid::cell`], step by step, so that nothing is computed twice.
-pub(in crate::postgis) fn celled(grid: CellGrid, x: &str, y: &str) -> String {
+/// The `WITH` items that give each member its cluster, whose code is that of its peak ([`CellGrid::merges`]), from "celled", where the member's own cell
+/// is called `oar_tiles_own`. Peaks are right where all rows are known up to two steps away.
+///
+/// The planner knows nothing of how many cells there are, and joins of cells with their neighbours as nested loops took minutes. So cells tell their
+/// neighbours what they are, which is one aggregation; and a full join is never a nested loop.
+fn merged(shape: CellShape) -> String {
+    let steps = std::iter::once(0).chain(shape.steps().iter().map(|step| code_step(*step)));
+    let steps: Vec<String> = steps.map(|step| format!("({step}::int8)")).collect();
+    format!(
+        "
+counted AS (
+    SELECT oar_tiles_n AS n, oar_tiles_own AS cell, count(*) AS members FROM celled GROUP BY oar_tiles_n, oar_tiles_own OFFSET 0
+),
+step (by) AS (VALUES {}),
+-- The cells that have the most members of themselves and their neighbours, the first by its code of equal ones.
+peaks AS (
+    SELECT n, cell + by AS cell, max(members) FILTER (WHERE by = 0) AS members
+    FROM counted CROSS JOIN step GROUP BY n, cell + by
+    HAVING max(ARRAY[members, -cell]) = max(ARRAY[members, -cell]) FILTER (WHERE by = 0) OFFSET 0
+),
+-- The largest peak of each cell and its neighbours.
+climbed AS (
+    SELECT n, cell + by AS cell, -(max(ARRAY[members, -cell]))[2] AS peak FROM peaks CROSS JOIN step GROUP BY n, cell + by OFFSET 0
+),
+merged AS (
+    SELECT celled.*, coalesce(climbed.peak, oar_tiles_own) AS oar_tiles_cell
+    FROM celled FULL JOIN climbed ON climbed.n = oar_tiles_n AND climbed.cell = oar_tiles_own
+    OFFSET 0
+),",
+        steps.join(", ")
+    )
+}
+
+/// The `WITH` items that give each member its cell, as a column of this name: [`CellGrid::cell`], step by step, so that nothing is computed twice.
+pub(in crate::postgis) fn celled(grid: CellGrid, x: &str, y: &str, name: &str) -> String {
     let in_world = is_in_world(x, y);
     let code = |a: &str, b: &str| {
         let offset = Cell::OFFSET;
@@ -260,7 +304,7 @@ pub(in crate::postgis) fn celled(grid: CellGrid, x: &str, y: &str) -> String {
         CellShape::Square => {
             let number = |column: &str| format!("floor({} / oar_tiles_width)::int8", clamped(column));
             format!(
-                "celled AS (SELECT *, {} AS oar_tiles_cell FROM located WHERE {in_world} OFFSET 0)",
+                "celled AS (SELECT *, {} AS {name} FROM located WHERE {in_world} OFFSET 0)",
                 code(&number(x), &number(y))
             )
         }
@@ -277,7 +321,7 @@ stepped AS (
     FROM skewed OFFSET 0
 ),
 celled AS (
-    SELECT *, CASE WHEN {first} <= {second} THEN {one} ELSE {other} END AS oar_tiles_cell FROM stepped OFFSET 0
+    SELECT *, CASE WHEN {first} <= {second} THEN {one} ELSE {other} END AS {name} FROM stepped OFFSET 0
 )",
             cut_x = clamped(x),
             cut_y = clamped(y),

@@ -1,6 +1,6 @@
 //! The middle, sides and outline of a cell, computed from its code as [`CellGrid`] does.
 
-use crate::cells::{Cell, CellGrid, CellShape, INVERSE_SQRT_3, MIDDLE, SQRT_3, THIRD};
+use crate::cells::{Cell, CellGrid, CellShape, MIDDLE, SQRT_3, THIRD};
 use crate::tile::{HALF_WORLD_METRES, LAST_UNIT};
 
 /// Metres of a world unit.
@@ -45,14 +45,11 @@ impl DecodedCell {
         }
     }
 
-    /// The cell's box, not cut to the world.
+    /// [`CellGrid::bounds`], not cut to the world.
     pub(in crate::postgis) fn bounds(&self, grid: CellGrid) -> BoxSides {
         let ([x, y], width) = (self.middle(grid), &self.width);
-        let across = format!("{width} * 0.5::float8");
-        let along = match grid.shape {
-            CellShape::Square => across.clone(),
-            CellShape::Hexagon => format!("{width} * {INVERSE_SQRT_3:?}::float8"),
-        };
+        let [across, along] =
+            grid.shape.half_box(grid.cluster_steps()).map(|half| format!("{width} * {half:?}::float8"));
         [
             format!("({x} - {across})"),
             format!("({y} - {along})"),

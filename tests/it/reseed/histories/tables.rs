@@ -131,7 +131,16 @@ impl Table {
             ),
             _ => return String::new(),
         };
-        format!("[[layer]]\nname = \"{name} cells\"\n{rows}{properties}\n{cells}\n{track}")
+        let merged = match number {
+            "0" => "size = \"1/16\"",
+            "5" => "cell = \"hexagon\"\nsize = \"1/10\"\nproperties = { words = \"count(words)\" }",
+            "6" => "cell = \"hexagon\"\nsize = \"1/8\"\nzoom = \"0-9\"",
+            _ => return format!("[[layer]]\nname = \"{name} cells\"\n{rows}{properties}\n{cells}\n{track}"),
+        };
+        format!(
+            "[[layer]]\nname = \"{name} cells\"\n{rows}{properties}\n{cells}\n{track}
+             [[layer]]\nname = \"{name} merged\"\n{rows}properties = [\"id\"]\n[layer.cluster]\nmerge = true\n{merged}\n{track}"
+        )
     }
 
     /// A place, now and then an odd one.
