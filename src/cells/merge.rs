@@ -51,4 +51,49 @@ mod tests {
         found.sort_unstable();
         assert_eq!(found, [(code(0, 0), code(2, 0)), (code(1, 1), code(2, 0))]);
     }
+
+    #[test]
+    fn a_change_alters_clusters_up_to_three_steps_away() {
+        // Positions in steps, for both shapes the largest coordinate of a walk of as many steps.
+        let far = |shape: CellShape, code: i64| {
+            let Cell { a, b } = Cell::of(code);
+            match shape {
+                CellShape::Square => a.abs().max(b.abs()),
+                CellShape::Hexagon => b.abs() + (a.abs() - b.abs()).max(0) / 2,
+            }
+        };
+        let mut random = 7_u64;
+        let mut below = |most: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % most
+        };
+        for shape in [CellShape::Square, CellShape::Hexagon] {
+            let mut farthest = 0;
+            for _ in 0..2_000 {
+                let around = (-6..=6).flat_map(|a| (-6..=6).map(move |b| Cell { a, b }));
+                let cells = around.filter(|cell| shape == CellShape::Square || (cell.a ^ cell.b) & 1 == 0);
+                let before: MembersByCode =
+                    cells.map(|cell| (cell.code(), below(4))).filter(|(_, count)| *count > 0).collect();
+                let middle = Cell { a: 0, b: 0 }.code();
+                let mut after = before.clone();
+                *after.entry(middle).or_default() += 1;
+                let of = |members: &MembersByCode| {
+                    let peaks = peaks(members, shape);
+                    let cluster = |code: i64| peaks.get(&code).copied().unwrap_or(code);
+                    let mut clusters: std::collections::BTreeMap<i64, std::collections::BTreeMap<i64, u64>> =
+                        std::collections::BTreeMap::new();
+                    for (code, count) in members {
+                        clusters.entry(cluster(*code)).or_default().insert(*code, *count);
+                    }
+                    clusters
+                };
+                let (before, after) = (of(&before), of(&after));
+                let differ = |code: &&i64| before.get(*code) != after.get(*code);
+                let altered = before.keys().chain(after.keys()).filter(differ);
+                farthest = altered.map(|code| far(shape, *code)).fold(farthest, i64::max);
+            }
+            // A cluster is drawn up to one step from its peak (`CHANGE_STEPS`).
+            assert_eq!(farthest, 3, "{shape:?}");
+        }
+    }
 }
