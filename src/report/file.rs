@@ -46,6 +46,15 @@ impl ReportFile {
     }
 }
 
+/// Writes a document into a file that the user has named. `output` is the target that was read for it.
+///
+/// # Errors
+/// If the file cannot be written, or is the target.
+pub(crate) fn write_document(path: &Path, output: &Path, document: &[u8]) -> io::Result<()> {
+    check_writable(path, output)?;
+    std::fs::write(path, document)
+}
+
 /// Checks that a file can be written and is not the output of the run. Leaves no file behind, because the run may still fail.
 pub(crate) fn check_writable(path: &Path, output: &Path) -> io::Result<()> {
     let is_output = matches!((path.canonicalize(), output.canonicalize()), (Ok(path), Ok(output)) if path == output);

@@ -104,17 +104,17 @@ pub(super) fn run_inspect(arguments: &Inspect, stop: &Stop) -> Result<(), Comman
             inspect::Inspection::Summary(contents) => print(&render_contents(&contents))?,
             inspect::Inspection::Features(features) => print(&render_features(&features))?,
             inspect::Inspection::GeoJson(text) => print_json(&text)?,
-            inspect::Inspection::Picture(bytes) => write_picture(&bytes, png.as_deref())?,
+            inspect::Inspection::Picture(bytes) => write_picture(&bytes, png.as_deref(), Path::new(target))?,
         }
         Ok(())
     })
 }
 
-/// Writes a picture into a file; onto standard output for `-`, unless that is a terminal.
-fn write_picture(bytes: &[u8], path: Option<&Path>) -> Result<(), CommandError> {
+/// Writes a picture of a tile of `target` into a file; onto standard output for `-`, unless that is a terminal.
+fn write_picture(bytes: &[u8], path: Option<&Path>, target: &Path) -> Result<(), CommandError> {
     match path.filter(|path| *path != Path::new("-")) {
         Some(path) => {
-            inspect::write_picture(path, bytes)?;
+            inspect::write_picture(path, target, bytes)?;
             print(&format!("{}\n", path.display()))?;
         }
         None if std::io::stdout().is_terminal() => return Err(CommandError::PictureOnTerminal),

@@ -11,7 +11,7 @@ use crate::encode::{Gunzip, MAX_UNPACKED_TILE};
 use crate::manifest::Manifest;
 use crate::mvt;
 use crate::pipeline::{LargestTile, TileSizes};
-use crate::report::{Contents, ContentsBounds, ContentsZoom, ShownFeature};
+use crate::report::{Contents, ContentsBounds, ContentsZoom, ShownFeature, write_document};
 use crate::run::{CommandError, Job, Target};
 use crate::sink::{Described, TileReader, read_all};
 use crate::tile::{LayerId, Order, Slice, TileCoord, TileId, Zoom};
@@ -62,12 +62,12 @@ pub async fn inspect(job: &Job, options: InspectOptions) -> Result<Inspection, C
     }
 }
 
-/// Writes a picture into a file.
+/// Writes a picture of a tile of `target` into a file.
 ///
 /// # Errors
-/// If the file cannot be written.
-pub fn write_picture(path: &Path, picture: &[u8]) -> Result<(), CommandError> {
-    std::fs::write(path, picture).map_err(|source| CommandError::NoPicture { path: path.to_owned(), source })
+/// If the file cannot be written, or is the target.
+pub fn write_picture(path: &Path, target: &Path, picture: &[u8]) -> Result<(), CommandError> {
+    write_document(path, target, picture).map_err(|source| CommandError::NoPicture { path: path.to_owned(), source })
 }
 
 fn run(options: &InspectOptions, target: &Target) -> Result<Inspection, CommandError> {

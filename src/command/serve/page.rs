@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::report::write_document;
 use crate::run::attempts::reading;
 use crate::run::{CommandError, Job};
 use crate::serve::{standalone, style};
@@ -13,7 +14,8 @@ use crate::sink::Described;
 /// If the target cannot be read, nobody knows where its tiles are, or the file cannot be written.
 pub async fn write_page(job: &Job, file: &Path, public_url: Option<String>) -> Result<(), CommandError> {
     let (_, base) = base_of(job, public_url).await?;
-    std::fs::write(file, standalone(&base)).map_err(|source| CommandError::NoPage { path: file.to_owned(), source })
+    write_document(file, &job.settings.tileset.output, standalone(&base).as_bytes())
+        .map_err(|source| CommandError::NoPage { path: file.to_owned(), source })
 }
 
 /// Writes the map's style.
@@ -37,7 +39,8 @@ pub async fn write_style(
         return Err(CommandError::NotThere { target: job.target.to_string(), what });
     }
     let text = serde_json::to_string_pretty(&style(&described, &base, label)).map_err(std::io::Error::from)?;
-    std::fs::write(file, text + "\n").map_err(|source| CommandError::NoStyle { path: file.to_owned(), source })
+    write_document(file, &job.settings.tileset.output, (text + "\n").as_bytes())
+        .map_err(|source| CommandError::NoStyle { path: file.to_owned(), source })
 }
 
 /// What the target says, and the URL, with a slash at its end, under which its tiles are.

@@ -149,7 +149,7 @@ fn what_no_trigger_sees_is_refused_with_the_next_step() {
     for (layer, text) in [
         (
             "table = \"still\"\nkey = [\"id\"]",
-            "\"public\".\"still\" is a materialized view, and REFRESH fires no trigger: its changes cannot be noted. Draw the layer from the tables beneath it, or run oar-tiles seed after each REFRESH\n",
+            "\"public\".\"still\" is a materialized view, and REFRESH fires no trigger: its changes cannot be noted. Set refresh = true and declare the tables beneath it with [[layer.track]], draw the layer from these tables, or run oar-tiles seed after each REFRESH\n",
         ),
         (
             "table = \"far\"\nkey = [\"id\"]",

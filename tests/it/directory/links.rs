@@ -299,11 +299,13 @@ fn versions_lie_in_the_target() {
 
 /// Where the source names files by their paths to make, change or remove them, and why that is right. Everything else goes by handles
 /// of folders (`src/sink/directory/folder.rs`, `src/sink/lock_file.rs`), which follow no link.
-const BY_PATH: [(&str, &str); 11] = [
+const BY_PATH: [(&str, &str); 10] = [
     ("src/bin/oar-tiles/shell.rs", "man --output: pages in a folder that the user named"),
     ("src/command/init/mod.rs", "init --output: a new file that the user named; one that is there is not replaced"),
-    ("src/command/serve/page.rs", "preview --html: the user named it"),
-    ("src/report/file.rs", "--report: the user named it, and links are followed"),
+    (
+        "src/report/file.rs",
+        "--report, --png, --html, --style: the user named it, links are followed, and the target is not replaced",
+    ),
     ("src/run/look/dirty_file.rs", "--dirty-out and --changed-out"),
     ("src/serve/http/address.rs", "a socket that the user named, on which nobody listens any more"),
     ("src/sink/directory/lock.rs", "the target itself is made, and removed if nothing was begun"),

@@ -290,4 +290,12 @@ fn a_tile_is_drawn_as_a_picture() {
     let missing = folder.path().join("missing/tile.png");
     let refused = inspect(&output, &["0/0/0", "--png", missing.to_str().unwrap()]);
     refused.fails(2, &["cannot write the picture ", "choose another --png", "No such file"]);
+    // The target itself, under its own name or another one, is not replaced by a picture of it.
+    let (link, before) = (folder.path().join("link.png"), std::fs::read(&output).unwrap());
+    std::os::unix::fs::symlink(&output, &link).unwrap();
+    for path in [&output, &link] {
+        let refused = inspect(&output, &["0/0/0", "--png", path.to_str().unwrap()]);
+        refused.fails(2, &["cannot write the picture ", "it would replace the output"]);
+    }
+    assert!(std::fs::read(&output).unwrap() == before);
 }

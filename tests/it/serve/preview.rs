@@ -142,6 +142,10 @@ fn a_page_of_ones_own_draws_the_tiles_of_a_server() {
         .fails(2, &["\"tiles/\" is no URL that a page can ask for tiles: give --public-url https://…"]);
     run(program().args(["preview", &target, "--public-url", "https://example.org", "--html", "/nowhere/map.html"]))
         .fails(2, &["cannot write the page /nowhere/map.html: choose another --html"]);
+    for flag in ["--html", "--style"] {
+        run(program().args(["preview", &target, "--public-url", "https://example.org", flag, &target]))
+            .fails(2, &["cannot write the ", "it would replace the output"]);
+    }
     assert!(!file.exists());
     let served = Served::of(program().args(["serve", &target, "--listen", "127.0.0.1:0"]));
     run(program().args(["preview", &target, "--public-url", &served.url]).args(html)).ok();
