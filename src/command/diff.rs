@@ -10,7 +10,7 @@ use crate::run::target::Target;
 use crate::run::{CommandError, Job, interrupted};
 use crate::sink::{Scope, TileReader, read_all};
 use crate::stop::Stop;
-use crate::tile::{Coverage, LonLatBox, Slice, TileCoord, TileId, ZoomList};
+use crate::tile::{AreaPart, Coverage, Slice, TileCoord, TileId, ZoomList};
 
 /// What `diff` was asked for.
 #[derive(Debug, Clone)]
@@ -20,7 +20,7 @@ pub struct DiffOptions {
     /// Only these zooms.
     pub zoom: Option<ZoomList>,
     /// Only the tiles that these boxes touch.
-    pub bbox: Vec<LonLatBox>,
+    pub bbox: Vec<AreaPart>,
 }
 
 /// How two targets differ.

@@ -18,7 +18,7 @@ use tokio::net::UnixStream;
 
 use crate::run::{CommandError, area};
 use crate::serve::TOKEN_VARIABLE;
-use crate::tile::ZoomList;
+use crate::tile::{AreaPart, ZoomList};
 
 /// The longest wait for an answer: a job is durable before it.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
@@ -201,7 +201,7 @@ pub fn written(
     }
     let areas: Vec<_> = areas.iter().map(|text| area(text)).collect::<Result<Vec<_>, _>>()?.concat();
     if !areas.is_empty() {
-        job["area"] = areas.iter().map(|area| json!(area.sides())).collect();
+        job["area"] = areas.iter().map(AreaPart::json).collect();
     }
     if let Some(zooms) = zooms {
         job["zoom"] = zooms.to_string().into();

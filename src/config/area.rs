@@ -5,40 +5,37 @@ use std::path::Path;
 use super::error::ConfigError;
 use super::settings::Check;
 use super::values::Origin;
-use crate::tile::{LonLatBox, Zoom, ZoomList, boxes_of_area};
+use crate::tile::{AreaPart, LonLatBox, Zoom, ZoomList, parts_of_area};
 
-/// The boxes of an area, exact down to `deepest` or to the zoom at which they would be too many.
+/// The parts of an area; one with very many positions becomes boxes, exact down to `deepest` or to the zoom at which they would be too many.
 ///
 /// # Errors
 /// If the text is neither a box nor a file with polygons; the message says why, and what to write.
-pub fn area_boxes(text: &str, deepest: Zoom) -> Result<Vec<LonLatBox>, String> {
+pub fn area_parts(text: &str, deepest: Zoom) -> Result<Vec<AreaPart>, String> {
     let path = Path::new(text);
     if !path.exists() {
-        let one = text.parse().map_err(|error| format!("there is no such file, and as a box: {error}"))?;
-        return Ok(vec![one]);
+        let one: LonLatBox = text.parse().map_err(|error| format!("there is no such file, and as a box: {error}"))?;
+        return Ok(vec![one.into()]);
     }
     let read = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     let json: serde_json::Value = serde_json::from_str(&read).map_err(|error| error.to_string())?;
-    let boxes = boxes_of_area(&json, deepest);
-    if boxes.is_empty() {
+    let parts = parts_of_area(&json, deepest);
+    if parts.is_empty() {
         return Err("it holds no geometry with an extent: write a GeoJSON with polygons (RFC 7946)".to_owned());
     }
-    boxes
-        .iter()
-        .map(|one| one.to_string().parse())
-        .collect::<Result<_, crate::tile::BoxError>>()
-        .map_err(|error| error.to_string())
+    Ok(parts)
 }
 
 impl Check<'_> {
-    /// The boxes of the tileset: those of its area, if it has one.
+    /// The part of the world of the tileset: its area, if it has one, else its boxes.
     pub(super) fn boxes(
         &self,
         bbox: Vec<LonLatBox>,
         area: Option<&String>,
         zooms: &ZoomList,
-    ) -> Result<Vec<LonLatBox>, ConfigError> {
-        let Some(area) = area else { return Ok(bbox) };
+    ) -> Result<Vec<AreaPart>, ConfigError> {
+        let boxes = |boxes: Vec<LonLatBox>| boxes.into_iter().map(AreaPart::from).collect();
+        let Some(area) = area else { return Ok(boxes(bbox)) };
         let strength = |key: &str| match self.origin(key) {
             Some(Origin::Flag(_)) => 3,
             Some(Origin::Environment(_)) => 2,
@@ -50,8 +47,8 @@ impl Check<'_> {
             return Err(self.wrong("tileset.area", "is given beside bbox: one of them is enough".to_owned()));
         }
         if of_boxes > of_area {
-            return Ok(bbox);
+            return Ok(boxes(bbox));
         }
-        area_boxes(area, zooms.max()).map_err(|what| self.wrong("tileset.area", format!("{area:?}: {what}")))
+        area_parts(area, zooms.max()).map_err(|what| self.wrong("tileset.area", format!("{area:?}: {what}")))
     }
 }

@@ -44,7 +44,7 @@ mod variables;
 
 use std::path::Path;
 
-pub use area::area_boxes;
+pub use area::area_parts;
 pub use check::{Checked, CheckedSources, check};
 pub use error::ConfigError;
 pub use file::Progress;

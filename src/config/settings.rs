@@ -18,7 +18,7 @@ use crate::postgis::{ConnectOptions, LayerOptions, Parts, SessionOptions};
 use crate::purge::PurgeOptions;
 use crate::serve::ServeOptions;
 use crate::sink::{MaxShrink, MaxShrinkError, Publishing, S3Options, Template, TreeOptions};
-use crate::tile::{LonLatBox, MapCenter, TileTextNames, TilesetTag, ZoomList};
+use crate::tile::{AreaPart, MapCenter, TileTextNames, TilesetTag, ZoomList};
 
 /// The most megabytes that cached rows may take: more than any machine has.
 const MAX_ROWS_MB: usize = 16_000_000;
@@ -91,7 +91,7 @@ pub struct TilesetSettings {
     /// What the layers show, for people.
     pub layer_texts: Vec<LayerTexts>,
     /// The boxes; empty for the whole world.
-    pub bbox: Vec<LonLatBox>,
+    pub bbox: Vec<AreaPart>,
     /// The target, as a path or an address.
     pub output: PathBuf,
     /// The share of the target's tiles that a run may delete.

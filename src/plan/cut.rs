@@ -334,8 +334,9 @@ impl<'a> Cutter<'a> {
     /// The part of the coverage that a tile lies in.
     fn part_of(&self, column: u32, row: u32) -> usize {
         let y = self.zoom.last() - row;
-        let holds = |part: &TileRect| (part.x0..=part.x1).contains(&column) && (part.y0..=part.y1).contains(&y);
-        self.parts.iter().position(holds).unwrap_or_default()
+        let first = self.parts.partition_point(|part| part.x1 < column);
+        let holds = |part: &TileRect| part.x0 <= column && (part.y0..=part.y1).contains(&y);
+        first + self.parts[first..].iter().position(holds).unwrap_or_default()
     }
 
     /// Closes the current batch.

@@ -4,7 +4,7 @@
 use super::contents::SharedContents;
 use super::cut::Cutter;
 use super::outlines::{FeatureRun, OutlineRuns};
-use super::sweep::{add_touches, sweep};
+use super::sweep::{add_touches, common_parts, sweep};
 use super::touched::touched_tiles;
 use super::{MAX_HEAVIEST_TILES, PlanLayer, ZoomPlan};
 use crate::tile::{Batch, Footprints, TileCoord, TileRect, Zoom};
@@ -98,9 +98,7 @@ impl<'a> Quarterer<'a> {
 
     /// Pairs of a feature and a tile inside the parts.
     fn pairs(&self, block: &Block, parts: &[TileRect]) -> u64 {
-        let inside = |tiles: TileRect| {
-            parts.iter().filter_map(|part| part.common(&tiles)).map(|inside| inside.tiles()).sum::<u64>()
-        };
+        let inside = |tiles: TileRect| common_parts(parts, &tiles).map(|inside| inside.tiles()).sum::<u64>();
         let of_one = |member: &Member| {
             let (tiles, others) = self.tiles(*member);
             let pairs = inside(tiles) + others.map_or(0, inside);

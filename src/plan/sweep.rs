@@ -145,7 +145,7 @@ pub(super) fn add_touches(
     touches: &mut Vec<Touch>,
 ) {
     let (zoom, last) = (tiles.zoom.get(), tiles.zoom.last());
-    for inside in parts.iter().filter_map(|part| tiles.common(part)) {
+    for inside in common_parts(parts, tiles) {
         for x in inside.x0..=inside.x1 {
             #[expect(clippy::cast_possible_truncation, reason = "a layer holds fewer than 2^32 features")]
             touches.push(Touch {
@@ -163,6 +163,13 @@ impl FeatureRun {
         let feature = self.feature | if self.run.is_interior { INTERIOR } else { 0 };
         add_touches(usize::from(self.layer), feature as usize, &self.rect(), parts, touches);
     }
+}
+
+/// What lies both in some tiles and in parts as [`distinct_columns`] gives them. An area with a winding border has thousands of parts.
+pub(super) fn common_parts<'a>(parts: &'a [TileRect], tiles: &'a TileRect) -> impl Iterator<Item = TileRect> + 'a {
+    let first = parts.partition_point(|part| part.x1 < tiles.x0);
+    let near = parts[first..].iter().take_while(|part| part.x0 <= tiles.x1);
+    near.filter_map(|part| part.common(tiles))
 }
 
 /// The same tiles as rectangles that share no tile, so that overlapping boxes are planned once: columns are cut wherever a rectangle begins or

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::tile::{
-    Area, BoxFootprint, Footprints, LayerIndex, LonLatBox, SearchBox, SortedPoints, SourceBox, TileRect, WorldBox,
+    Area, AreaPart, BoxFootprint, Footprints, LayerIndex, SearchBox, SortedPoints, SourceBox, TileRect, WorldBox,
     WorldRect,
 };
 
@@ -101,7 +101,7 @@ fn every_occupied_tile_is_planned_once_with_its_exact_count() {
             layer("2-5", 4096 * 2, boxes(chance, count / 4)),
             layer("3-4", 0, points(chance, 3)),
         ];
-        let wanted: &[LonLatBox] =
+        let wanted: &[AreaPart] =
             &["170,-50,-170,50".parse().unwrap(), "-20,-60,160,70".parse().unwrap(), "-20,75,160,80".parse().unwrap()];
         let coverage = Coverage::new(match seed % 3 {
             0 => &[],

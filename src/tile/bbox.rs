@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{TileCoord, TileRect, WORLD_UNITS, WorldRect, Zoom, latitude, longitude};
+use super::{AreaPart, AreaShape, TileCoord, TileRect, WORLD_UNITS, WorldRect, Zoom, latitude, longitude};
 
 /// A box in WGS 84 degrees, written `west,south,east,north`. It crosses the antimeridian where west is greater than
 /// east. Reading one from text checks that longitudes are -180..=180 and latitudes -90..=90; the bounds in a foreign archive's metadata
@@ -193,12 +194,14 @@ impl Serialize for LonLatBox {
     }
 }
 
-/// The part of the world that a run is about: the union of some boxes.
+/// The part of the world that a run is about: the union of some boxes and shapes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Coverage {
-    boxes: Vec<LonLatBox>,
-    /// The same in shares of the world, for an area of many boxes is asked about each tile.
-    shares: Vec<WorldShares>,
+    /// Boxes of which none crosses the antimeridian, and shapes.
+    parts: Vec<AreaPart>,
+    /// The boxes in shares of the world, for an area of many boxes is asked about each tile.
+    boxes: Vec<WorldShares>,
+    shapes: Vec<Arc<AreaShape>>,
 }
 
 /// The sides of a box in shares of the world, 0..=1 from its north-western corner.
@@ -211,34 +214,45 @@ struct WorldShares {
 }
 
 impl Coverage {
-    /// The union of the boxes. No box at all means the whole world.
+    /// The union of the parts. No part at all means the whole world.
     #[must_use]
-    pub fn new(boxes: &[LonLatBox]) -> Coverage {
-        let boxes = if boxes.is_empty() { &[LonLatBox::WORLD] } else { boxes };
-        let boxes: Vec<LonLatBox> = boxes.iter().flat_map(LonLatBox::unwrapped).collect();
-        let shares = |b: &LonLatBox| WorldShares {
-            west: unit_x(b.west),
-            north: unit_y(b.north),
-            east: unit_x(b.east),
-            south: unit_y(b.south),
-        };
-        Coverage { shares: boxes.iter().map(shares).collect(), boxes }
+    pub fn new(parts: &[AreaPart]) -> Coverage {
+        let whole = [AreaPart::Box(LonLatBox::WORLD)];
+        let given = if parts.is_empty() { &whole } else { parts };
+        let (mut parts, mut boxes, mut shapes) = (Vec::new(), Vec::new(), Vec::new());
+        for part in given {
+            match part {
+                AreaPart::Box(one) => {
+                    for b in one.unwrapped() {
+                        let (west, east) = (unit_x(b.west), unit_x(b.east));
+                        boxes.push(WorldShares { west, north: unit_y(b.north), east, south: unit_y(b.south) });
+                        parts.push(AreaPart::Box(b));
+                    }
+                }
+                AreaPart::Shape(shape) => {
+                    shapes.push(Arc::clone(shape));
+                    parts.push(part.clone());
+                }
+            }
+        }
+        Coverage { parts, boxes, shapes }
     }
 
-    /// The boxes, none of which crosses the antimeridian.
+    /// The parts: boxes of which none crosses the antimeridian, and shapes.
     #[must_use]
-    pub fn boxes(&self) -> &[LonLatBox] {
-        &self.boxes
+    pub fn parts(&self) -> &[AreaPart] {
+        &self.parts
     }
 
     /// Whether one of the boxes is the whole world.
     #[must_use]
     pub fn is_world(&self) -> bool {
-        self.boxes.iter().any(|b| b.west <= -180.0 && b.east >= 180.0 && b.south <= -85.051 && b.north >= 85.051)
+        let mut boxes = self.parts.iter().filter_map(AreaPart::as_box);
+        boxes.any(|b| b.west <= -180.0 && b.east >= 180.0 && b.south <= -85.051 && b.north >= 85.051)
     }
 
-    /// The tiles of a zoom that the boxes touch, a rectangle for each box, equal ones once; rectangles may overlap. A box that ends exactly
-    /// where a tile begins does not touch that tile.
+    /// The tiles of a zoom that it touches, as rectangles, equal ones once; rectangles may overlap. A box or a shape that ends exactly where a tile
+    /// begins does not touch that tile.
     #[must_use]
     pub fn rects(&self, zoom: Zoom) -> Vec<TileRect> {
         let rect = |b: &WorldShares| {
@@ -248,17 +262,19 @@ impl Coverage {
         };
         let mut seen = std::collections::HashSet::new();
         let is_new = |rect: &TileRect| seen.insert((rect.x0, rect.y0, rect.x1, rect.y1));
-        self.shares.iter().map(rect).filter(is_new).collect()
+        let of_shapes = self.shapes.iter().flat_map(|shape| shape.rects(zoom));
+        self.boxes.iter().map(rect).chain(of_shapes).filter(is_new).collect()
     }
 
-    /// True if a box touches a tile.
+    /// True if it touches a tile.
     #[must_use]
     pub fn touches(&self, tile: TileCoord) -> bool {
         let zoom = tile.zoom();
-        self.shares.iter().any(|b| {
+        let is_in_box = |b: &WorldShares| {
             let ((x0, x1), (y0, y1)) = (tile_range(b.west, b.east, zoom), tile_range(b.north, b.south, zoom));
             (x0..=x1).contains(&tile.x()) && (y0..=y1).contains(&tile.y())
-        })
+        };
+        self.boxes.iter().any(is_in_box) || self.shapes.iter().any(|shape| shape.touches(tile))
     }
 
     /// The smallest box that holds all of it, cut to the latitudes of the tiles, ignoring the antimeridian.
@@ -266,8 +282,8 @@ impl Coverage {
     pub fn bounds(&self) -> LonLatBox {
         let (most_north, most_south) = (latitude(0), latitude(WORLD_UNITS));
         let nothing = LonLatBox { west: 180.0, south: most_north, east: -180.0, north: most_south };
-        self.boxes.iter().fold(nothing, |all, one| {
-            all.joined(LonLatBox { south: one.south.max(-most_north), north: one.north.min(most_north), ..*one })
+        self.parts.iter().flat_map(AreaPart::bounds).fold(nothing, |all, one| {
+            all.joined(LonLatBox { south: one.south.max(-most_north), north: one.north.min(most_north), ..one })
         })
     }
 }
@@ -301,7 +317,7 @@ fn tile_range(from: f64, to: f64, zoom: Zoom) -> (u32, u32) {
 mod tests {
     use super::*;
 
-    fn boxed(text: &str) -> LonLatBox {
+    fn boxed(text: &str) -> AreaPart {
         text.parse().unwrap()
     }
 

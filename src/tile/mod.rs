@@ -8,7 +8,7 @@
 //! - `tag`, `text`: the tags by which caches purge tiles ([`TilesetTag`]), texts that each tile fills in ([`TileText`]).
 //! - `bbox`, `world_box`: boxes in degrees ([`LonLatBox`], [`Coverage`]), in world units ([`WorldBox`], [`WorldRect`]), in a layer's own
 //!   reference system ([`SourceBox`]).
-//! - `area`: polygons as the tiles that they touch ([`boxes_of_area`]).
+//! - `area`: polygons as the tiles that they touch ([`AreaPart`]).
 //! - `margin`: how far beyond a tile's edge its features are searched ([`Margin`]).
 //! - `feature`: where the features of a layer lie ([`Footprints`]), and at which grid point a position is drawn ([`Positions`]).
 //! - `batch`: the unit of work between planning and rendering ([`Batch`], [`Area`], [`SearchBox`]).
@@ -28,7 +28,7 @@ mod text;
 mod world_box;
 mod zoom;
 
-pub use area::boxes_of_area;
+pub use area::{AreaPart, AreaShape, area_for_people, parts_of_area};
 pub use batch::{Area, Batch, ChangedPart, GridBox, GridBoxes, LayerCount, Neighbourhood, Planned, Repeat, SearchBox};
 pub use bbox::{BoxError, Coverage, LonLatBox};
 pub use center::{MapCenter, NoCenter};

@@ -16,6 +16,9 @@ impl Zoom {
     /// The deepest zoom that tiles are rendered for.
     pub const MAX: Zoom = Zoom(22);
 
+    /// The shallowest.
+    pub const MIN: Zoom = Zoom(0);
+
     /// A zoom level, if it is in range.
     #[must_use]
     pub const fn new(level: u8) -> Option<Zoom> {

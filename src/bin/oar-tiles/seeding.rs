@@ -14,6 +14,7 @@ use oar_tiles::report::{
 use oar_tiles::run::{CommandError, DirtyFilter, Job, SharedSnapshot, TileList, TilesWanted, area};
 use oar_tiles::sink::MaxShrink;
 use oar_tiles::stop::Stop;
+use oar_tiles::tile::AreaPart;
 use tokio::runtime::Handle;
 
 use super::drafting::drafted_settings;
@@ -202,7 +203,7 @@ fn reseed_options(arguments: &Reseed) -> Result<ReseedOptions, CommandError> {
         tiles,
         since: arguments.since.clone(),
         zoom: arguments.given.zoom.clone(),
-        bbox: arguments.given.bbox.clone(),
+        bbox: arguments.given.bbox.iter().copied().map(AreaPart::from).collect(),
         leaves_unrendered: false,
         written_back: Vec::new(),
     };

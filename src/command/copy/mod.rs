@@ -23,7 +23,7 @@ use crate::sink::{
     VectorLayer, Written,
 };
 use crate::stop::Stop;
-use crate::tile::{Coverage, LonLatBox, Slice, TileRect, Zoom, ZoomList};
+use crate::tile::{AreaPart, Coverage, LonLatBox, Slice, TileRect, Zoom, ZoomList};
 
 use sources::{SourceTile, Sources};
 
@@ -37,7 +37,7 @@ pub struct CopyOptions {
     /// Only these zooms.
     pub zoom: Option<ZoomList>,
     /// Only the tiles that these boxes touch.
-    pub bbox: Vec<LonLatBox>,
+    pub bbox: Vec<AreaPart>,
     /// Only what differs from this target, as a patch.
     pub since: Option<String>,
 }

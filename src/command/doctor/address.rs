@@ -355,7 +355,7 @@ fn bounds(json: &Value) -> LonLatBox {
 impl NamedTiles {
     /// Tiles of the shallowest zoom within the bounds.
     fn candidates(&self) -> Vec<TileCoord> {
-        let rects = Coverage::new(&[self.bounds]).rects(self.zoom);
+        let rects = Coverage::new(&[self.bounds.into()]).rects(self.zoom);
         rects.iter().flat_map(TileRect::iter).take(MAX_TRIED_TILES).collect()
     }
 

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::postgis::{Error, PreparedLayer, RunLayers, Snapshot, Worker, counts_cells, foldable, survey};
 use crate::source::{RenderedTile, Source};
-use crate::tile::{Batch, Coverage, LonLatBox, TileCoord, TileRect, ZoomList};
+use crate::tile::{AreaPart, Batch, Coverage, LonLatBox, TileCoord, TileRect, ZoomList};
 
 /// The most boxes that are surveyed one by one; of more, the whole world is surveyed.
 const MAX_BOXES: usize = 64;
@@ -91,6 +91,6 @@ fn around(tiles: &[TileCoord]) -> Coverage {
             return Coverage::new(&[]);
         }
     }
-    let boxes: Vec<LonLatBox> = outer.into_iter().map(LonLatBox::from).collect();
+    let boxes: Vec<AreaPart> = outer.into_iter().map(|rect| LonLatBox::from(rect).into()).collect();
     Coverage::new(&boxes)
 }

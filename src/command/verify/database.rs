@@ -18,14 +18,14 @@ use crate::run::seed::check_tables_unchanged;
 use crate::run::{CommandError, Job};
 use crate::sink::{PartialScope, Scope, read_all};
 use crate::source::{RenderedTile, split_layers};
-use crate::tile::{Batch, Coverage, LonLatBox, Order, Slice, TileCoord, TileId, TileRect, ZoomList};
+use crate::tile::{AreaPart, Batch, Coverage, LonLatBox, Order, Slice, TileCoord, TileId, TileRect, ZoomList};
 
 /// Compares a target with the current state of the database, part by part. Starts over on a new snapshot if the database goes away or others
 /// hold the run up.
 pub(super) async fn compare(
     looked: CheckedTarget,
     amount: TilesToCheck,
-    area: &[LonLatBox],
+    area: &[AreaPart],
     job: &Job,
 ) -> Result<CheckedTarget, CommandError> {
     let name = looked.findings.target.clone();
@@ -40,8 +40,8 @@ pub(super) async fn compare(
             .zip(Scope::read(&region.zooms, &region.bbox))
             .ok_or_else(|| unfit("its manifest names zooms or boxes that cannot be read. Seed it again"))?;
         if let Some(bbox) = common(&settings.tileset.bbox, area) {
-            let scope = Scope { coverage: Coverage::new(&bbox), ..scope.clone() };
-            let tiles = Arc::new(PartFilter { scope, compared: compared.clone(), is_partial: false });
+            let (scope, area) = (scope.clone(), Coverage::new(area));
+            let tiles = Arc::new(PartFilter { scope, area, compared: compared.clone(), is_partial: false });
             let mut settings = settings;
             settings.tileset.bbox = bbox;
             let part = ComparedPart { job: job.with_settings(settings), tiles, amount };
@@ -50,13 +50,14 @@ pub(super) async fn compare(
         compared.push(scope);
     }
     for scope in PartialScope::of(&manifest).regions() {
-        let own = if scope.coverage.is_world() { &[][..] } else { scope.coverage.boxes() };
+        let own = if scope.coverage.is_world() { &[][..] } else { scope.coverage.parts() };
         let Some(bbox) = common(own, area) else {
             compared.push(scope.clone());
             continue;
         };
-        let within = Scope { coverage: Coverage::new(&bbox), ..scope.clone() };
-        let tiles = PartFilter { scope: within, compared: compared.clone(), is_partial: true };
+        let (within, compared_before) = (scope.clone(), compared.clone());
+        let tiles =
+            PartFilter { scope: within, area: Coverage::new(area), compared: compared_before, is_partial: true };
         // Zooms of which nothing is stored need not be planned.
         let held = looked.tiles.iter().filter(|id| tiles.holds(**id)).map(|id| id.coord.zoom());
         if let Some(zooms) = ZoomList::of(held) {
@@ -77,16 +78,21 @@ pub(super) async fn compare(
     Ok(looked)
 }
 
-/// What lies both in the boxes of a part and in an area, none of which stand for the world; `None` if nothing does.
-fn common(part: &[LonLatBox], area: &[LonLatBox]) -> Option<Vec<LonLatBox>> {
+/// What lies both in a part and in an area, of which an empty one stands for the world; `None` if nothing does. Of shapes it may be more: the smaller
+/// of both.
+fn common(part: &[AreaPart], area: &[AreaPart]) -> Option<Vec<AreaPart>> {
     if part.is_empty() || area.is_empty() {
         return Some(if part.is_empty() { area } else { part }.to_vec());
     }
-    let pieces = |boxes: &[LonLatBox]| boxes.iter().flat_map(LonLatBox::unwrapped).collect::<Vec<_>>();
-    let area = pieces(area);
+    let bounds = |parts: &[AreaPart]| parts.iter().flat_map(AreaPart::bounds).collect::<Vec<_>>();
+    let others = bounds(area);
     let common: Vec<LonLatBox> =
-        pieces(part).into_iter().flat_map(|one| area.iter().filter_map(move |other| one.common(*other))).collect();
-    (!common.is_empty()).then_some(common)
+        bounds(part).into_iter().flat_map(|one| others.iter().filter_map(move |other| one.common(*other))).collect();
+    if common.is_empty() {
+        return None;
+    }
+    // Shapes are not cut by each other: the boxes around what is common are enough to plan by, and the filter of tiles is exact.
+    Some(common.into_iter().map(AreaPart::from).collect())
 }
 
 /// Compares a part of a target, and starts over on a new snapshot where that helps.
@@ -110,6 +116,8 @@ struct ComparedPart {
 /// Which tiles are compared with a part: those of its scope that were not compared with another one before.
 struct PartFilter {
     scope: Scope,
+    /// The area that the user asked for.
+    area: Coverage,
     compared: Vec<Scope>,
     /// True if only the tiles that are stored are compared: what is not stored is unknown.
     is_partial: bool,
@@ -117,7 +125,7 @@ struct PartFilter {
 
 impl PartFilter {
     fn holds(&self, id: TileId) -> bool {
-        self.scope.holds(id) && !self.compared.iter().any(|scope| scope.holds(id))
+        self.scope.holds(id) && self.area.touches(id.coord) && !self.compared.iter().any(|scope| scope.holds(id))
     }
 
     /// True if a batch has to be rendered: of a partial region, if the target holds one of its tiles, all in the order of `key`.
@@ -206,8 +214,7 @@ async fn attempt(target: &mut Option<CheckedTarget>, part: &ComparedPart) -> Res
 fn as_seeded(settings: &JobSettings, region: &Region) -> Option<JobSettings> {
     let mut settings = settings.clone();
     settings.tileset.zooms = region.zooms.parse().ok()?;
-    settings.tileset.bbox =
-        region.bbox.iter().map(|bbox| bbox.parse::<LonLatBox>().ok()).collect::<Option<Vec<_>>>()?;
+    settings.tileset.bbox = region.bbox.iter().map(|bbox| bbox.parse::<AreaPart>().ok()).collect::<Option<Vec<_>>>()?;
     Some(settings)
 }
 

@@ -7,7 +7,7 @@ use std::num::NonZeroU64;
 
 use crate::report::Findings;
 use crate::run::{CommandError, Job, interrupted};
-use crate::tile::{Coverage, LonLatBox};
+use crate::tile::{AreaPart, Coverage};
 
 /// How many tiles are decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +27,8 @@ pub struct VerifyOptions {
     pub amount: TilesToCheck,
     /// Compare the target with the database.
     pub database: bool,
-    /// Decode and compare only tiles that these boxes touch; none for all.
-    pub area: Vec<LonLatBox>,
+    /// Decode and compare only tiles that these parts of the world touch; none for all.
+    pub area: Vec<AreaPart>,
 }
 
 impl TilesToCheck {

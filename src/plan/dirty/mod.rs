@@ -5,7 +5,7 @@ mod batches;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::cut::Touching;
-use super::sweep::distinct_columns;
+use super::sweep::{common_parts, distinct_columns};
 use super::touched::touched_tiles;
 use crate::cells::CellGrid;
 use crate::tile::{
@@ -148,7 +148,7 @@ impl Dirty {
         let below = TileRect { zoom, x0, y0, x1: x0 + last, y1: y0 + last };
         let parts = self.parts.get(&zoom).map_or(&[][..], Vec::as_slice);
         let mut belongs = false;
-        for inside in parts.iter().filter_map(|part| part.common(&below)) {
+        for inside in common_parts(parts, &below) {
             belongs = true;
             add(&mut self.tiles, self.most, &inside)?;
         }
@@ -171,7 +171,8 @@ impl Dirty {
     pub fn narrow(&mut self, zooms: Option<&ZoomList>, coverage: &Coverage) {
         self.parts.retain(|zoom, parts| {
             let within = distinct_columns(&coverage.rects(*zoom));
-            *parts = parts.iter().flat_map(|part| within.iter().filter_map(|other| part.common(other))).collect();
+            *parts = parts.iter().flat_map(|part| common_parts(&within, part)).collect();
+            parts.sort_unstable_by_key(|part| (part.x0, part.y0));
             zooms.is_none_or(|zooms| zooms.contains(*zoom)) && !parts.is_empty()
         });
     }
@@ -180,7 +181,7 @@ impl Dirty {
     #[must_use]
     pub fn holds(&self, tile: TileCoord) -> bool {
         let one = TileRect::from(tile);
-        self.parts.get(&tile.zoom()).is_some_and(|parts| parts.iter().any(|part| part.common(&one).is_some()))
+        self.parts.get(&tile.zoom()).is_some_and(|parts| common_parts(parts, &one).next().is_some())
     }
 
     /// The number of dirty tiles.
@@ -268,7 +269,7 @@ fn add_within(
     parts: &[TileRect],
     touched: &TileRect,
 ) -> Result<(), TooMany> {
-    for inside in parts.iter().filter_map(|part| part.common(touched)) {
+    for inside in common_parts(parts, touched) {
         add(tiles, most, &inside)?;
     }
     Ok(())

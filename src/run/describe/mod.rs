@@ -19,7 +19,7 @@ use crate::manifest::{DatabaseMark, DrawingVersions, Manifest, Region, fingerpri
 use crate::pipeline::PipelineOutcome;
 use crate::postgis::{FunctionComment, Layer, RENDERING_VERSION, ToldLayer};
 use crate::sink::{Described, GENERATOR, Metadata, Scope, VectorLayer};
-use crate::tile::{Coverage, LayerId, LonLatBox, TileCoord, ZoomList};
+use crate::tile::{AreaPart, Coverage, LayerId, LonLatBox, TileCoord, ZoomList};
 
 pub use budgets::TileCause;
 pub(crate) use identity::{IdentityKey, SameDatabase, compare};
@@ -72,7 +72,7 @@ pub(crate) fn manifest(
         fingerprint: fingerprint(settings, &prepared.layers),
         reads: Some(prepared.reads.digest.clone()),
         zooms: tileset.zooms.to_string(),
-        bbox: tileset.bbox.iter().map(LonLatBox::to_string).collect(),
+        bbox: tileset.bbox.iter().map(AreaPart::to_string).collect(),
         kept: parts.kept,
         // A seed deletes the tiles there.
         partial: Vec::new(),
@@ -147,7 +147,7 @@ pub(crate) fn database_of(manifest: &Manifest) -> String {
 /// Drops regions that lie within another one, so that the manifest does not grow with every run over a box.
 fn without_repeats(regions: impl Iterator<Item = Region>) -> Vec<Region> {
     let holds = |outer: &Region, inner: &Region| {
-        let boxes: Result<Vec<LonLatBox>, _> = outer.bbox.iter().map(|text| text.parse()).collect();
+        let boxes: Result<Vec<AreaPart>, _> = outer.bbox.iter().map(|text| text.parse()).collect();
         matches!((outer.zooms.parse(), boxes), (Ok(zooms), Ok(boxes)) if covers(&zooms, &boxes, inner))
     };
     let mut kept: Vec<Region> = Vec::new();
@@ -185,21 +185,25 @@ fn merged(layers: impl Iterator<Item = VectorLayer>) -> Vec<VectorLayer> {
 }
 
 /// True if a run over these zooms and boxes renders all of a region.
-fn covers(zooms: &ZoomList, boxes: &[LonLatBox], region: &Region) -> bool {
+fn covers(zooms: &ZoomList, parts: &[AreaPart], region: &Region) -> bool {
     let Ok(old) = region.zooms.parse::<ZoomList>() else { return false };
     let within = |old: &String| {
-        boxes.iter().any(|new| {
-            let Ok(old) = old.parse::<LonLatBox>() else { return false };
-            old == *new
-                || (!old.crosses_antimeridian() && !new.crosses_antimeridian())
-                    && (new.west <= old.west
-                        && new.south <= old.south
-                        && old.east <= new.east
-                        && old.north <= new.north)
+        let Ok(old) = old.parse::<AreaPart>() else { return false };
+        parts.iter().any(|new| {
+            if old == *new {
+                return true;
+            }
+            let Some(new) = new.as_box() else { return false };
+            let bounds = old.bounds();
+            !new.crosses_antimeridian()
+                && old.as_box().is_none_or(|old| !old.crosses_antimeridian())
+                && bounds.iter().all(|old| {
+                    new.west <= old.west && new.south <= old.south && old.east <= new.east && old.north <= new.north
+                })
         })
     };
     old.iter().all(|zoom| zooms.contains(zoom))
-        && (boxes.is_empty() || !region.bbox.is_empty() && region.bbox.iter().all(within))
+        && (parts.is_empty() || !region.bbox.is_empty() && region.bbox.iter().all(within))
 }
 
 /// The metadata of the target after the run. `bounds` is the box of the features that the run has seen; `before` is what the target said
@@ -262,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_run_covers_what_lies_within_its_zooms_and_boxes() {
-        let boxes = |text: &[&str]| text.iter().map(|text| text.parse().unwrap()).collect::<Vec<LonLatBox>>();
+        let boxes = |text: &[&str]| text.iter().map(|text| text.parse().unwrap()).collect::<Vec<AreaPart>>();
         for (zooms, bbox, old_zooms, old_bbox, covered) in [
             ("0-14", vec![], "0-14", vec![], true),
             ("0-14", vec![], "3", vec!["0,0,1,1"], true),

@@ -13,7 +13,9 @@ use crate::postgis::{Layer, survey};
 use crate::report::{ASKED_FOR, Reason, UNRENDERED};
 use crate::run::CommandError;
 use crate::run::attempts::aside;
-use crate::tile::{Coverage, LayerIndex, LonLatBox, Spot, TileCoord, TileRectList, WorldRect, ZoomList};
+use crate::tile::{
+    AreaPart, Coverage, LayerIndex, LonLatBox, Spot, TileCoord, TileRectList, WorldRect, ZoomList, area_for_people,
+};
 
 /// What a reseed has to do.
 pub(crate) enum Work {
@@ -239,12 +241,12 @@ pub(super) async fn from_list(look: &Look<'_>, list: &TileList) -> Result<Work, 
 }
 
 /// The tiles of an area.
-pub(super) async fn from_area(look: &Look<'_>, boxes: &[LonLatBox]) -> Result<Work, CommandError> {
-    let (coverage, state) = (Coverage::new(boxes), &look.state);
+pub(super) async fn from_area(look: &Look<'_>, parts: &[AreaPart]) -> Result<Work, CommandError> {
+    let (coverage, state) = (Coverage::new(parts), &look.state);
     let mut dirty = Dirty::new(&state.parts, MAX_LISTED_TILES);
     dirty.narrow(None, &coverage);
     let too_many = |_too_many| CommandError::NoArea {
-        text: boxes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+        text: area_for_people(&parts.iter().map(ToString::to_string).collect::<Vec<_>>()),
         what: format!("it has more than {MAX_LISTED_TILES} tiles: seed the target instead"),
     };
     let zooms = zooms(&state.parts, &state.manifest.zooms)?;

@@ -13,7 +13,7 @@ use crate::config::JobSettings;
 use crate::report::check_writable;
 use crate::run::CommandError;
 use crate::sink::ChangedTiles;
-use crate::tile::{Coverage, LonLatBox, TileCoord, TileRect, ZoomList};
+use crate::tile::{AreaPart, Coverage, LonLatBox, TileCoord, TileRect, ZoomList};
 
 /// What stands before and after the tiles in JSON: [`TileListDocument::Tiles`].
 const JSON_BEGIN: &str = "{\"everything\":false,\"schema_version\":1,\"tiles\":[";
@@ -132,7 +132,7 @@ pub(crate) fn can_write_changed(path: Option<&Path>, output: &Path) -> Result<()
 pub(crate) struct DirtyScope {
     pub(crate) zooms: ZoomList,
     /// Empty for the whole world.
-    pub(crate) bbox: Vec<LonLatBox>,
+    pub(crate) bbox: Vec<AreaPart>,
 }
 
 impl DirtyScope {
@@ -158,23 +158,24 @@ pub(crate) fn write_everything(path: Option<&Path>, scope: &DirtyScope) -> Resul
 
 fn everything(form: &Form, scope: &DirtyScope) -> String {
     let zooms = scope.zooms.to_string();
-    let boxes: Vec<String> = scope.bbox.iter().map(LonLatBox::to_string).collect();
+    let boxes: Vec<String> = scope.bbox.iter().map(AreaPart::to_string).collect();
     match form {
         Form::Json => {
             let all = json!({ "schema_version": 1, "everything": true, "zooms": zooms, "bbox": boxes });
             all.to_string() + "\n"
         }
         Form::GeoJson => {
-            let boxes: Vec<LonLatBox> = if scope.bbox.is_empty() {
-                vec![Coverage::new(&[]).bounds()]
-            } else {
-                scope.bbox.iter().flat_map(LonLatBox::unwrapped).collect()
-            };
-            let feature = |bbox: &LonLatBox| {
+            let whole = [AreaPart::Box(Coverage::new(&[]).bounds())];
+            let parts = if scope.bbox.is_empty() { &whole } else { &*scope.bbox };
+            let geometries = parts.iter().flat_map(|part| match part {
+                AreaPart::Box(one) => one.unwrapped().map(|one| rectangle(&one)).collect(),
+                AreaPart::Shape(shape) => vec![shape.geometry()],
+            });
+            let feature = |geometry: serde_json::Value| {
                 let properties = json!({ "everything": true, "zooms": zooms });
-                json!({ "type": "Feature", "properties": properties, "geometry": rectangle(bbox) })
+                json!({ "type": "Feature", "properties": properties, "geometry": geometry })
             };
-            let features: Vec<serde_json::Value> = boxes.iter().map(feature).collect();
+            let features: Vec<serde_json::Value> = geometries.map(feature).collect();
             json!({ "type": "FeatureCollection", "features": features }).to_string() + "\n"
         }
         Form::Lines => "*\n".to_owned(),

@@ -24,7 +24,7 @@ use super::{CommandError, Job};
 use crate::changes::{self, Cursor, TrackedLayer, Watch, tracked};
 use crate::postgis::{Database, Layer, LayerLocks, Reads, Server, Snapshot, probe};
 use crate::sink::OpenMode;
-use crate::tile::{LonLatBox, TileCoord, ZoomList};
+use crate::tile::{AreaPart, TileCoord, ZoomList};
 
 pub(crate) use beyond::WorkBeyondScope;
 pub(crate) use dirty::{DirtyTiles, Work, drawn};
@@ -43,7 +43,7 @@ pub enum TilesWanted {
     /// The tiles of a list.
     List(TileList),
     /// The tiles that some boxes touch.
-    Area(Vec<LonLatBox>),
+    Area(Vec<AreaPart>),
 }
 
 /// The options of a look for dirty tiles.
@@ -56,7 +56,7 @@ pub struct DirtyFilter {
     /// Only these zooms; the target's snapshot then stays as it is.
     pub zoom: Option<ZoomList>,
     /// Only these boxes; the target's snapshot then stays as it is.
-    pub bbox: Vec<LonLatBox>,
+    pub bbox: Vec<AreaPart>,
     /// Do not retry tiles that earlier runs could not render, unless something else changed.
     pub leaves_unrendered: bool,
     /// Tiles outside of the target's scope that are to be stored in it, because somebody has asked for them.

@@ -9,7 +9,7 @@ use crate::run::CommandError;
 use crate::run::describe::{IdentityKey, SameDatabase, compare};
 use crate::run::target::{Target, regions_to_seed, unmendable};
 use crate::sink::{Described, PartialScope, ReadError};
-use crate::tile::{Coverage, LonLatBox, NoTile, TileCoord, ZoomList};
+use crate::tile::{AreaPart, Coverage, NoTile, TileCoord, ZoomList};
 
 /// A target that a reseed may bring up to date, according to its manifest.
 #[derive(Debug, Clone)]
@@ -163,7 +163,7 @@ struct ManifestVersion {
     version: u32,
 }
 
-fn boxes(texts: &[String]) -> Result<Vec<LonLatBox>, String> {
+fn boxes(texts: &[String]) -> Result<Vec<AreaPart>, String> {
     texts.iter().map(|text| text.parse().map_err(|error: crate::tile::BoxError| error.to_string())).collect()
 }
 

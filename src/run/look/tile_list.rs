@@ -3,11 +3,11 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use crate::config::area_boxes;
+use crate::config::area_parts;
 use crate::plan::Dirty;
 use crate::postgis::{Snapshot, quoted};
 use crate::run::CommandError;
-use crate::tile::{LonLatBox, NoTile, TileCoord, Zoom};
+use crate::tile::{AreaPart, NoTile, TileCoord, Zoom};
 
 /// The deepest zoom at which the borders of an area are followed.
 const DEEPEST_OF_AREA: Zoom = Zoom::MAX;
@@ -151,17 +151,18 @@ impl TileList {
     }
 }
 
-/// The boxes of an area: `text` is `W,S,E,N`, or the name of a GeoJSON file, of whose polygons, lines and points the boxes are taken.
+/// The parts of an area: `text` is `W,S,E,N`, or the name of a GeoJSON file, whose polygons and lines are taken.
 ///
 /// # Errors
 /// If the text is neither.
-pub fn area(text: &str) -> Result<Vec<LonLatBox>, CommandError> {
-    area_boxes(text, DEEPEST_OF_AREA).map_err(|what| CommandError::NoArea { text: text.to_owned(), what })
+pub fn area(text: &str) -> Result<Vec<AreaPart>, CommandError> {
+    area_parts(text, DEEPEST_OF_AREA).map_err(|what| CommandError::NoArea { text: text.to_owned(), what })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tile::{Coverage, LonLatBox, TileRect};
 
     #[test]
     fn tiles_are_read_as_other_programs_write_them() {
@@ -189,9 +190,13 @@ mod tests {
             {"type": "Feature", "properties": {}, "geometry": {"type": "GeometryCollection", "geometries": [
                 {"type": "Polygon", "coordinates": [[[-5, -5], [-4, -5], [-4, -4], [-5, -5]]]}]}}]}"#;
         std::fs::write(&path, json).unwrap();
-        let boxes = area(path.to_str().unwrap()).unwrap();
-        assert!((100..=400).contains(&boxes.len()), "{}", boxes.len());
-        let holds = |x: f64, y: f64| boxes.iter().any(|b| b.west <= x && x <= b.east && b.south <= y && y <= b.north);
+        let parts = area(path.to_str().unwrap()).unwrap();
+        assert_eq!(parts.len(), 3);
+        let holds = |x: f64, y: f64| {
+            let around = LonLatBox::from_sides([x, y, x + 1e-7, y + 1e-7]);
+            let tiles = Coverage::new(&[around.into()]).rects(Zoom::MAX);
+            tiles.iter().flat_map(TileRect::iter).any(|tile| Coverage::new(&parts).touches(tile))
+        };
         for [x, y] in [[0.1, 0.01], [1.9, 0.5], [11.5, 10.5], [-4.9, -4.99], [-4.1, -4.2]] {
             assert!(holds(x, y), "{x} {y}");
         }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::tile::{LonLatBox, TileCoord, Zoom, ZoomList, boxes_of_area};
+use crate::tile::{AreaPart, LonLatBox, TileCoord, Zoom, ZoomList, parts_of_area};
 
 /// The most tiles that one job lists. More are an area.
 pub(crate) const MAX_JOB_TILES: usize = 50_000;
@@ -41,8 +41,8 @@ pub struct JobSpec {
     pub work: JobWork,
     /// The tiles, for [`JobWork::Tiles`]; sorted, each once.
     pub tiles: Vec<TileCoord>,
-    /// The boxes, for [`JobWork::Area`].
-    pub area: Vec<LonLatBox>,
+    /// The part of the world, for [`JobWork::Area`].
+    pub area: Vec<AreaPart>,
     /// Only these zooms; `None` for all of the target.
     pub zooms: Option<ZoomList>,
     /// How soon it begins.
@@ -120,7 +120,7 @@ impl JobSpec {
             json["tiles"] = self.tiles.iter().map(ToString::to_string).collect();
         }
         if !self.area.is_empty() {
-            json["area"] = self.area.iter().map(|area| json!(area.sides())).collect();
+            json["area"] = self.area.iter().map(AreaPart::json).collect();
         }
         if let Some(zooms) = &self.zooms {
             json["zoom"] = zooms.to_string().into();
@@ -129,29 +129,29 @@ impl JobSpec {
     }
 }
 
-/// The boxes of an area: one `[west, south, east, north]`, a list of them, or GeoJSON.
-fn boxes(area: &Value) -> Result<Vec<LonLatBox>, JobSpecError> {
-    let one = |value: &Value| -> Result<LonLatBox, JobSpecError> {
+/// The parts of an area: one `[west, south, east, north]`, a list of them and of what notes keep, or GeoJSON.
+fn boxes(area: &Value) -> Result<Vec<AreaPart>, JobSpecError> {
+    let one = |value: &Value| -> Result<AreaPart, JobSpecError> {
+        if let Some(text) = value.as_str() {
+            return text.parse().map_err(wrong);
+        }
         let sides: [f64; 4] = serde_json::from_value(value.clone())
             .map_err(|_other| wrong("area is no box: write [west, south, east, north] in degrees, or GeoJSON"))?;
-        checked(LonLatBox::from_sides(sides))
+        LonLatBox::from_sides(sides).to_string().parse().map_err(wrong)
     };
     match area.as_array() {
-        Some(list) if list.first().is_some_and(Value::is_array) => list.iter().map(one).collect(),
+        Some(list) if list.first().is_some_and(|first| first.is_array() || first.is_string()) => {
+            list.iter().map(one).collect()
+        }
         Some(_) => Ok(vec![one(area)?]),
         None => {
-            let found = boxes_of_area(area, Zoom::MAX);
+            let found = parts_of_area(area, Zoom::MAX);
             if found.is_empty() {
                 return Err(wrong("area holds no geometry with an extent: write GeoJSON with polygons (RFC 7946)"));
             }
-            found.into_iter().map(checked).collect()
+            Ok(found)
         }
     }
-}
-
-/// The box, if its sides are degrees in order.
-fn checked(area: LonLatBox) -> Result<LonLatBox, JobSpecError> {
-    area.to_string().parse().map_err(wrong)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::serve::live::LiveError;
 use crate::serve::target::stored::StoredTiles;
 use crate::serve::target::watch::Stamp;
 use crate::sink::{Described, Scope, Template, TileReader};
-use crate::tile::{Coverage, TileCoord, Zoom, ZoomList};
+use crate::tile::{AreaPart, Coverage, TileCoord, Zoom, ZoomList};
 
 /// A state of the target: what it holds between two changes.
 pub(crate) struct ServedState {
@@ -104,6 +104,6 @@ pub(super) fn scopes(described: &Described, manifest: Option<&Manifest>) -> Vec<
         return manifest.regions().filter_map(|region| Scope::read(&region.zooms, &region.bbox)).collect();
     }
     let zooms = described.zooms.and_then(|(min, max)| ZoomList::of((min..=max).filter_map(Zoom::new)));
-    let boxes: Vec<_> = described.bounds.into_iter().collect();
+    let boxes: Vec<AreaPart> = described.bounds.into_iter().map(AreaPart::from).collect();
     zooms.map(|zooms| Scope { zooms, coverage: Coverage::new(&boxes) }).into_iter().collect()
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::notes::{fingerprint, regions};
 use crate::manifest::Region;
 use crate::sink::{RunKind, Scope, Tileset, Unwritten};
-use crate::tile::{Coverage, LonLatBox, TileId, TileRect, TileRectList, ZoomList};
+use crate::tile::{AreaPart, Coverage, TileId, TileRect, TileRectList, Zoom, ZoomList, area_for_people};
 
 /// A run that has begun to change a target and has not finished: it is under way, or was interrupted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,13 +63,13 @@ impl Intent {
             RunKind::Copy => (IntentKind::Copy, None),
         };
         let Scope { zooms, coverage } = &tileset.scope;
-        let boxes = if coverage.is_world() { &[] } else { coverage.boxes() };
+        let parts = if coverage.is_world() { &[] } else { coverage.parts() };
         Intent {
             run,
             fingerprint: tileset.fingerprint.clone(),
             database,
             zooms: zooms.to_string(),
-            bbox: boxes.iter().map(LonLatBox::to_string).collect(),
+            bbox: parts.iter().map(AreaPart::to_string).collect(),
             tiles: tileset.dirty.clone().filter(|_| tileset.unwritten == Unwritten::Keep),
             began: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         }
@@ -123,10 +123,8 @@ impl fmt::Display for Intent {
             IntentKind::Unknown => "a run of an older oar-tiles",
         })?;
         write!(f, " of zooms {}", self.zooms)?;
-        match &*self.bbox {
-            [] => {}
-            [bbox] => write!(f, " in the box {bbox}")?,
-            boxes => write!(f, " in the boxes {}", boxes.join(" and "))?,
+        if !self.bbox.is_empty() {
+            write!(f, " in {}", area_for_people(&self.bbox))?;
         }
         if self.began > 0 {
             let began = UNIX_EPOCH + Duration::from_secs(self.began.min(LATEST));
@@ -149,19 +147,26 @@ impl Scope {
     /// Parses the scope of a region; `None` if its text has another form.
     #[must_use]
     pub fn read(zooms: &str, bbox: &[String]) -> Option<Scope> {
-        let boxes: Result<Vec<LonLatBox>, _> = bbox.iter().map(|text| text.parse()).collect();
-        Some(Scope { zooms: zooms.parse().ok()?, coverage: Coverage::new(&boxes.ok()?) })
+        let parts: Result<Vec<AreaPart>, _> = bbox.iter().map(|text| text.parse()).collect();
+        Some(Scope { zooms: zooms.parse().ok()?, coverage: Coverage::new(&parts.ok()?) })
     }
 
     /// True if every rectangle of tiles in the scope lies in one rectangle of `others`.
     #[must_use]
     pub fn is_within(&self, others: &[Scope]) -> bool {
-        self.zooms.iter().all(|zoom| self.coverage.rects(zoom).iter().all(|rect| is_within(rect, others)))
+        // An area with a long border has many rectangles at deep zooms: mostly the other one is the same.
+        let is_same =
+            |zoom: Zoom| others.iter().any(|other| other.zooms.contains(zoom) && other.coverage == self.coverage);
+        let fits = |zoom: Zoom| self.coverage.rects(zoom).iter().all(|rect| is_within(rect, others));
+        self.zooms.iter().all(|zoom| is_same(zoom) || fits(zoom))
     }
 
     /// True if this scope and `other` share tiles outside of `third`.
     fn meets_beyond(&self, other: &Scope, third: &Scope) -> bool {
-        self.zooms.iter().filter(|zoom| other.zooms.contains(*zoom)).any(|zoom| {
+        let is_third = |zoom: Zoom| {
+            third.zooms.contains(zoom) && [self, other].into_iter().any(|scope| scope.coverage == third.coverage)
+        };
+        self.zooms.iter().filter(|zoom| other.zooms.contains(*zoom) && !is_third(*zoom)).any(|zoom| {
             let others = other.coverage.rects(zoom);
             let mine = self.coverage.rects(zoom);
             let shared = mine.iter().flat_map(|one| others.iter().filter_map(|other| one.common(other)));

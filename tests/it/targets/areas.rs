@@ -28,9 +28,13 @@ fn seeded(db: &Db, output: &Path, arguments: &[&str]) -> BTreeMap<Address, Vec<u
 
 /// Whether PostGIS says that the area touches a tile; a hair within its sides, for the sides themselves are nobody's.
 fn is_touched(db: &Db, tiles: &BTreeMap<Address, Vec<u8>>) -> BTreeMap<Address, Vec<u8>> {
+    touched_by(db, tiles, AREA_SQL)
+}
+
+fn touched_by(db: &Db, tiles: &BTreeMap<Address, Vec<u8>>, area: &str) -> BTreeMap<Address, Vec<u8>> {
     let list: Vec<String> = tiles.keys().map(|(z, x, y)| format!("({z}, {x}, {y})")).collect();
     let sql = format!(
-        "WITH area AS (SELECT geom AS g FROM ST_Dump({AREA_SQL})),
+        "WITH area AS (SELECT geom AS g FROM ST_Dump({area})),
          world AS (SELECT 2 * 20037508.342789244 AS width)
          SELECT z, x, y FROM (VALUES {}) AS t (z, x, y), world
          WHERE EXISTS (SELECT FROM area, generate_series(-1, 1) AS by WHERE ST_Intersects(
@@ -71,6 +75,48 @@ fn a_seed_of_an_area_makes_exactly_the_tiles_that_it_touches() {
     run(&mut copied).ok();
     assert_eq!(Archive::open(&copy).stored(), expected);
     run(program().args(["verify", "--database", "--database-url", &db.url]).arg(folder.beside("part.mbtiles"))).ok();
+}
+
+/// A star with 360 tips across the antimeridian, as GeoJSON and as SQL. Boxes of tiles that follow its border are thousands from zoom 7 on.
+#[test]
+fn a_border_with_many_bends_is_followed_at_every_zoom() {
+    let (db, folder) = (Db::with_facilities(10), Folder::new());
+    db.run("INSERT INTO api_facility (id, name, address, country_code, location, is_closed, created_at, updated_at) SELECT 'X' || i, 'n', 'a', 'FR', ST_SetSRID(ST_MakePoint((i * 7919 % 9000) / 100.0 - 45 + CASE WHEN i % 9000 * 7919 % 9000 < 4500 THEN 180 ELSE -180 END, (i * 104729 % 8000) / 100.0 - 40), 4326), false, now(), now() FROM generate_series(1, 3000) AS i");
+    let spots = |middle: f64| {
+        let spot = |step: u32| {
+            let angle = f64::from(step % 720).to_radians() / 2.0;
+            let reach = if step.is_multiple_of(2) { 40.0 } else { 15.0 };
+            [middle + reach * angle.cos(), reach * angle.sin()]
+        };
+        (0..=720).map(spot).collect::<Vec<_>>()
+    };
+    let area = folder.beside("star.geojson");
+    let json = |middle| serde_json::json!({ "type": "Polygon", "coordinates": [spots(middle)] }).to_string();
+    std::fs::write(&area, json(180.0)).unwrap();
+    let sql = format!(
+        "ST_Translate(ST_Transform(ST_SetSRID(ST_GeomFromGeoJSON('{}'), 4326), 3857), 20037508.342789244, 0)",
+        json(0.0)
+    );
+    let zooms = ["--zoom", "3,7-10"];
+    let whole = seeded(&db, &folder.beside("whole.mbtiles"), &zooms);
+    let expected = touched_by(&db, &whole, &sql);
+    let output = folder.beside("part.mbtiles");
+    let area = ["--area", area.to_str().unwrap()];
+    let found = seeded(&db, &output, &[&zooms[..], &area].concat());
+    let keys = |tiles: &BTreeMap<Address, Vec<u8>>| tiles.keys().copied().collect::<Vec<_>>();
+    assert_eq!(keys(&found), keys(&expected));
+    assert_eq!(found, expected);
+    assert!(found.len() * 2 < whole.len() && found.len() > 1_000, "{} of {}", found.len(), whole.len());
+    // The target's area and one that is asked for.
+    let verify = |target: &str, arguments: &[&str]| {
+        let mut verify = program();
+        verify.args(["verify", "--database", "--database-url", &db.url]).arg(folder.beside(target)).args(arguments);
+        run(&mut verify).ok()
+    };
+    verify("part.mbtiles", &[]);
+    verify("part.mbtiles", &area);
+    verify("whole.mbtiles", &area);
+    verify("part.mbtiles", &["--area=150,-20,-170,20"]);
 }
 
 #[test]

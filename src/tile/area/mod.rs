@@ -1,0 +1,271 @@
+//! Areas with borders of any form, as the tiles that they touch.
+//!
+//! - `part`: a box, a polygon or a line ([`AreaPart`]).
+//! - `shape`: the tiles that a polygon or a line touches ([`AreaShape`]).
+//! - `runs`: rows of tiles.
+
+mod part;
+mod runs;
+mod shape;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{LonLatBox, WORLD_UNITS, Zoom, latitude, longitude};
+pub use part::{AreaPart, area_for_people};
+use runs::{joined, rects_of};
+pub use shape::AreaShape;
+use shape::{MAX_LONGITUDE, Position, ShapeKind};
+
+/// The most boxes that an area with too many positions becomes: each run looks at all of them.
+const MAX_BOXES_OF_AREA: usize = 400;
+
+/// The most positions of an area whose shapes are kept with the target: 10,000 are about 200 kB of its manifest.
+const MAX_POSITIONS_OF_AREA: usize = 10_000;
+
+/// The polygons (holes left out) and lines of a GeoJSON (RFC 7946). Of an area with more than 10,000 positions, boxes that together are its tiles at
+/// the deepest zoom, up to `deepest`, at which they are at most 400. Empty if nothing has an extent.
+#[must_use]
+pub fn parts_of_area(json: &Value, deepest: Zoom) -> Vec<AreaPart> {
+    let (mut shapes, mut positions) = (Vec::new(), 0);
+    collect(json, &mut |kind, rings: Vec<Vec<Position>>| {
+        positions += rings.iter().map(Vec::len).sum::<usize>();
+        let shape = AreaShape::new(kind, rings);
+        if shape.has_extent() {
+            shapes.push(shape);
+        }
+    });
+    if positions <= MAX_POSITIONS_OF_AREA {
+        return shapes.into_iter().map(|shape| AreaPart::Shape(Arc::new(shape))).collect();
+    }
+    boxes_of(&shapes, deepest).into_iter().map(AreaPart::Box).collect()
+}
+
+/// Boxes that hold the shapes' tiles.
+fn boxes_of(shapes: &[AreaShape], deepest: Zoom) -> Vec<LonLatBox> {
+    let mut best = Vec::new();
+    for zoom in (0..=deepest.get()).filter_map(Zoom::new) {
+        let boxes = boxes_at(shapes, zoom);
+        if boxes.len() > MAX_BOXES_OF_AREA && !best.is_empty() {
+            break;
+        }
+        best = boxes;
+    }
+    best
+}
+
+fn boxes_at(shapes: &[AreaShape], zoom: Zoom) -> Vec<LonLatBox> {
+    let side = i64::from(zoom.last()) + 1;
+    let mut rows: BTreeMap<u32, Vec<runs::TileRun>> = BTreeMap::new();
+    for rect in shapes.iter().flat_map(|shape| shape.rects(zoom)) {
+        for row in rect.y0..=rect.y1 {
+            rows.entry(row).or_default().push(runs::TileRun { first: rect.x0, last: rect.x1 });
+        }
+    }
+    let rows = rows.into_iter().map(|(row, runs)| (row, joined(runs))).collect();
+    // A tenth of a millimetre: short to write, exact to read again, and far less than what [`Coverage::rects`](super::Coverage::rects) forgives.
+    let rounded = |degrees: f64| (degrees * 1e9).round() / 1e9;
+    let degrees = |tile: i64, of: fn(i64) -> f64| rounded(of(tile * (WORLD_UNITS / side)));
+    let boxed = |rect: super::TileRect| LonLatBox {
+        west: degrees(rect.x0.into(), longitude),
+        south: degrees(i64::from(rect.y1) + 1, latitude),
+        east: degrees(i64::from(rect.x1) + 1, longitude),
+        north: degrees(rect.y0.into(), latitude),
+    };
+    rects_of(&rows, zoom).into_iter().map(boxed).collect()
+}
+
+/// Calls `each` with the polygons and lines of a GeoJSON.
+fn collect(json: &Value, each: &mut impl FnMut(ShapeKind, Vec<Vec<Position>>)) {
+    let list = |name: &str| json.get(name).and_then(Value::as_array).into_iter().flatten();
+    match json.get("type").and_then(Value::as_str) {
+        Some("FeatureCollection") => list("features").for_each(|feature| collect(feature, each)),
+        Some("Feature") => json.get("geometry").into_iter().for_each(|geometry| collect(geometry, each)),
+        Some("GeometryCollection") => list("geometries").for_each(|geometry| collect(geometry, each)),
+        Some("Polygon") => each(ShapeKind::Polygon, list("coordinates").map(positions).collect()),
+        Some("MultiPolygon") => {
+            for polygon in list("coordinates") {
+                let rings = polygon.as_array().into_iter().flatten().map(positions);
+                each(ShapeKind::Polygon, rings.collect());
+            }
+        }
+        Some("LineString") => {
+            json.get("coordinates").into_iter().for_each(|line| each(ShapeKind::Line, vec![positions(line)]));
+        }
+        Some("MultiLineString") => list("coordinates").for_each(|line| each(ShapeKind::Line, vec![positions(line)])),
+        _ => {}
+    }
+}
+
+/// The positions of a line, to a centimetre.
+fn positions(line: &Value) -> Vec<Position> {
+    let number = |position: &Value, at: usize, limit: f64| {
+        let degrees = position.get(at).and_then(Value::as_f64)?;
+        Some((degrees.clamp(-limit, limit) * 1e7).round() / 1e7)
+    };
+    let position = |position: &Value| Some([number(position, 0, MAX_LONGITUDE)?, number(position, 1, 90.0)?]);
+    line.as_array().into_iter().flatten().filter_map(position).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::bbox::{unit_x, unit_y};
+    use super::*;
+    use crate::tile::{Coverage, TileCoord};
+
+    fn tiles(geometry: &Value, deepest: u8, zoom: u8) -> BTreeSet<(u32, u32)> {
+        let parts = parts_of_area(geometry, Zoom::new(deepest).unwrap());
+        assert!(!parts.is_empty());
+        tiles_of(&parts, zoom)
+    }
+
+    fn tiles_of(parts: &[AreaPart], zoom: u8) -> BTreeSet<(u32, u32)> {
+        let mut found = BTreeSet::new();
+        let (coverage, zoom) = (Coverage::new(parts), Zoom::new(zoom).unwrap());
+        for rect in coverage.rects(zoom) {
+            for tile in rect.iter() {
+                assert!(coverage.touches(tile), "{tile}");
+                found.insert((tile.x(), tile.y()));
+            }
+        }
+        let around: BTreeSet<(u32, u32)> =
+            found.iter().flat_map(|(x, y)| [(x + 1, *y), (x.saturating_sub(1), *y), (*x, y + 1)]).collect();
+        for (x, y) in around.difference(&found) {
+            let touches = TileCoord::new(zoom, *x, *y).is_some_and(|tile| coverage.touches(tile));
+            assert!(!touches, "{zoom}/{x}/{y}");
+        }
+        // What a manifest keeps is the same.
+        let read: Vec<AreaPart> = parts.iter().map(|part| part.to_string().parse().unwrap()).collect();
+        assert_eq!(read, parts);
+        found
+    }
+
+    fn polygon(rings: &[&[[f64; 2]]]) -> Value {
+        serde_json::json!({ "type": "Polygon", "coordinates": rings })
+    }
+
+    /// Positions on a fine grid: which tiles have one inside of a triangle.
+    #[test]
+    fn a_triangle_is_not_its_box() {
+        let triangle: &[[f64; 2]] = &[[0.5, 0.5], [44.5, 0.5], [0.5, 40.0], [0.5, 0.5]];
+        let found = tiles(&polygon(&[triangle]), 6, 6);
+        let side = 64.0;
+        let mut inside = BTreeSet::new();
+        for step in 0..400 {
+            for part in 0..400 {
+                let (a, b) = (f64::from(step) / 400.0, f64::from(part) / 400.0);
+                if a + b <= 1.0 {
+                    let (x, y) = (unit_x(0.5 + 44.0 * a), unit_y(0.5) + (unit_y(40.0) - unit_y(0.5)) * b);
+                    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers")]
+                    inside.insert(((x * side) as u32, (y * side) as u32));
+                }
+            }
+        }
+        assert!(inside.is_subset(&found), "{:?}", inside.difference(&found));
+        // Beside those that the grid missed by a hair.
+        assert!(found.len() - inside.len() <= 2, "{:?}", found.difference(&inside));
+        assert!(found.len() < 60, "{}", found.len());
+        for zoom in 0..6 {
+            let above: BTreeSet<_> = found.iter().map(|(x, y)| (x >> (6 - zoom), y >> (6 - zoom))).collect();
+            assert_eq!(tiles(&polygon(&[triangle]), 6, zoom), above, "{zoom}");
+        }
+    }
+
+    #[test]
+    fn holes_are_left_out() {
+        let outer: &[[f64; 2]] = &[[-80.0, -60.0], [80.0, -60.0], [80.0, 60.0], [-80.0, 60.0], [-80.0, -60.0]];
+        let hole: &[[f64; 2]] = &[[-40.0, -40.0], [-40.0, 40.0], [40.0, 40.0], [40.0, -40.0], [-40.0, -40.0]];
+        let (whole, holed) = (tiles(&polygon(&[outer]), 5, 5), tiles(&polygon(&[outer, hole]), 5, 5));
+        assert!(whole.contains(&(16, 16)) && !holed.contains(&(16, 16)) && holed.contains(&(10, 16)));
+        assert!(holed.is_subset(&whole));
+    }
+
+    #[test]
+    fn an_area_may_cross_the_antimeridian() {
+        let expected: BTreeSet<(u32, u32)> = [0, 1, 30, 31].into_iter().flat_map(|x| [(x, 14), (x, 15)]).collect();
+        for sides in [[165.0, -165.0], [165.0, 195.0], [-195.0, -165.0]] {
+            let [west, east] = sides;
+            let ring: &[[f64; 2]] = &[[west, 1.0], [east, 1.0], [east, 15.0], [west, 15.0], [west, 1.0]];
+            assert_eq!(tiles(&polygon(&[ring]), 5, 5), expected, "{sides:?}");
+        }
+        let split = serde_json::json!({ "type": "MultiPolygon", "coordinates": [
+            [[[165.0, 1.0], [180.0, 1.0], [180.0, 15.0], [165.0, 15.0], [165.0, 1.0]]],
+            [[[-180.0, 1.0], [-165.0, 1.0], [-165.0, 15.0], [-180.0, 15.0], [-180.0, 1.0]]]] });
+        assert_eq!(tiles(&split, 5, 5), expected);
+    }
+
+    fn star(points: u32) -> Vec<[f64; 2]> {
+        (0..=points)
+            .map(|step| {
+                let angle = f64::from(step % points) / f64::from(points) * std::f64::consts::TAU;
+                let reach = if step % 2 == 0 { 30.0 } else { 12.0 };
+                [reach * angle.cos(), reach * angle.sin()]
+            })
+            .collect()
+    }
+
+    /// True if a position lies in a ring.
+    fn is_in(ring: &[[f64; 2]], at: [f64; 2]) -> bool {
+        let crosses = |two: &&[[f64; 2]]| {
+            let ([ax, ay], [bx, by]) = (two[0], two[1]);
+            (ay > at[1]) != (by > at[1]) && at[0] < ax + (at[1] - ay) / (by - ay) * (bx - ax)
+        };
+        ring.windows(2).filter(crosses).count() % 2 == 1
+    }
+
+    #[test]
+    fn a_border_with_many_bends_is_followed_at_deep_zooms() {
+        let star = star(720);
+        let parts = parts_of_area(&polygon(&[&star]), Zoom::MIN);
+        assert!(matches!(&parts[..], [AreaPart::Shape(_)]));
+        for zoom in [8, 11, 14, 18, 22] {
+            let coverage = Coverage::new(&parts);
+            let zoom = Zoom::new(zoom).unwrap();
+            // Middles of tiles in which the border does not lie: 720 edges, and a tile is far smaller than the places between them near the tips.
+            for step in 0..2_000 {
+                let at = [f64::from(step % 50) * 1.3 - 32.5 + 0.011, f64::from(step / 50) * 1.55 - 31.0 + 0.013];
+                let side = f64::from(zoom.last()) + 1.0;
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "tiles of a zoom")]
+                let (x, y) = ((unit_x(at[0]) * side) as u32, (unit_y(at[1]) * side) as u32);
+                let tile = TileCoord::new(zoom, x, y).unwrap();
+                let is_within = is_in(&star, at);
+                assert!(coverage.touches(tile) || !is_within, "{tile} {at:?}");
+                // At these zooms a tile is a point for the eye, and beside the border it is either inside or outside.
+                let corners = LonLatBox::from(super::super::TileRect::from(tile)).sides();
+                let [west, south, east, north] = corners;
+                let is_near = star.windows(2).any(|two| {
+                    let ([ax, ay], [bx, by]) = (two[0], two[1]);
+                    ax.min(bx) <= east && ax.max(bx) >= west && ay.min(by) <= north && ay.max(by) >= south
+                });
+                assert!(is_near || coverage.touches(tile) == is_within, "{tile} {at:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_area_with_too_many_positions_becomes_few_boxes_and_a_line_is_its_own_tiles() {
+        let parts = parts_of_area(&polygon(&[&star(20_000)]), Zoom::new(14).unwrap());
+        assert!((100..=MAX_BOXES_OF_AREA).contains(&parts.len()), "{}", parts.len());
+        assert!(!tiles_of(&parts, 3).is_empty());
+        let line = serde_json::json!({ "type": "LineString", "coordinates": [[-100.0, 50.0], [100.0, -50.0]] });
+        assert!(tiles(&line, 6, 6).len() < 70);
+        for nothing in [
+            serde_json::json!({ "type": "Point", "coordinates": [1, 2] }),
+            serde_json::json!({}),
+            serde_json::json!([1]),
+        ] {
+            assert!(parts_of_area(&nothing, Zoom::MAX).is_empty());
+        }
+    }
+
+    /// What only borders on a tile does not touch it.
+    #[test]
+    fn an_area_that_ends_where_a_tile_begins_does_not_touch_it() {
+        let square: &[[f64; 2]] = &[[-90.0, 0.0], [0.0, 0.0], [0.0, 66.513_260_4], [-90.0, 66.513_260_4], [-90.0, 0.0]];
+        assert_eq!(tiles(&polygon(&[square]), 2, 2), BTreeSet::from([(1, 1)]));
+    }
+}
