@@ -82,12 +82,22 @@ async fn ask_database(
             .warnings
             .extend(trial.warnings.into_iter().filter(|warning| !texts.contains(warning)).collect::<Vec<_>>());
         texts.clone_from(&found.warnings);
-        let Some(error) = trial.error else { continue };
-        if !found.problems.iter().any(|problem| problem.to_string() == error.to_string()) {
-            found.problems.push(CommandError::Database(error));
+        for error in trial.errors.into_iter().map(CommandError::Database) {
+            if !found.problems.iter().any(|problem| same_text(problem, &error)) {
+                found.problems.push(error);
+            }
         }
     }
     Ok(())
+}
+
+/// True if a user reads the same, with the cause.
+fn same_text(one: &CommandError, other: &CommandError) -> bool {
+    let text = |error: &CommandError| {
+        let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+        std::iter::once(error.to_string()).chain(causes.map(ToString::to_string)).collect::<Vec<_>>()
+    };
+    text(one) == text(other)
 }
 
 /// The error that counts the problems, if there are any.

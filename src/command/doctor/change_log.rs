@@ -49,8 +49,10 @@ pub(super) async fn check(
             "run oar-tiles track prune with all targets that follow it, each day",
         );
     } else {
-        checkup
-            .fine(AREA, format!("{} tables are tracked, {} changed rows are in the log", logged.len(), grouped(rows)));
+        checkup.fine(
+            AREA,
+            format!("tables that are tracked: {}; changed rows in the log: {}", logged.len(), grouped(rows)),
+        );
     }
     let sql = format!(
         "SELECT n_dead_tup, n_live_tup FROM pg_stat_all_tables WHERE relid = '{}.change'::regclass",

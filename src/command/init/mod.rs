@@ -72,8 +72,8 @@ async fn refuse_undrawable(draft: &mut Draft, snapshot: &Snapshot, environment: 
     let settings = JobSettings::resolve(&values, environment, &[])?;
     let layers: Vec<_> = settings.tileset.layers.into_iter().map(|layer| layer.options).collect();
     let drawn = draft.drawn();
-    for trial in try_layers(snapshot, &layers).await? {
-        if let Some(error) = trial.error {
+    for trial in Box::pin(try_layers(snapshot, &layers)).await? {
+        if let Some(error) = trial.errors.into_iter().next() {
             let cause = std::error::Error::source(&error).map(|cause| format!(" ({cause})")).unwrap_or_default();
             let text = error.to_string();
             let said = text.strip_prefix(&format!("layer \"{}\": ", trial.layer)).unwrap_or(&text);

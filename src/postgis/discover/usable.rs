@@ -1,7 +1,7 @@
 //! Whether layers can be drawn: each is probed by itself, and an error of one does not hide those of the others.
 
 use crate::error::ErrorKind;
-use crate::postgis::layer::LayerOptions;
+use crate::postgis::layer::{LayerOptions, RowZooms};
 use crate::postgis::probe::{LayerLocks, LayerProbe, NamedLayer};
 use crate::postgis::session::{Error, Session, Snapshot};
 use crate::tile::LayerId;
@@ -15,8 +15,8 @@ pub struct LayerTrial {
     pub layer: String,
     /// Warnings for the user.
     pub warnings: Vec<String>,
-    /// Why it cannot be drawn.
-    pub error: Option<Error>,
+    /// Why it cannot be drawn; empty if it can. The first is what a run would say, the others are what it would say once that is mended.
+    pub errors: Vec<Error>,
 }
 
 /// Probes each layer.
@@ -28,19 +28,64 @@ pub async fn try_layers(snapshot: &Snapshot, layers: &[LayerOptions]) -> Result<
     crate::postgis::probe::server(session).await?;
     let mut trials = Vec::new();
     for options in layers {
-        session.set_savepoint().await?;
         let mut warnings = Vec::new();
-        let error = match try_layer(session, options, &mut warnings).await {
-            Ok(()) => None,
-            Err(error) if matches!(error.kind(), ErrorKind::Usage | ErrorKind::Failed) => {
-                session.return_to_savepoint().await?;
-                Some(error)
+        let mut errors = Vec::new();
+        if let Some(error) = Box::pin(objection(session, try_layer(session, options, &mut warnings))).await? {
+            errors.push(error);
+            let mut wrong = Vec::new();
+            let columns = async { LayerProbe { session, options }.wrong_columns().await.map(|found| wrong = found) };
+            errors.extend(Box::pin(objection(session, columns)).await?);
+            errors.append(&mut wrong);
+            for alone in parts_alone(options) {
+                let named = async { LayerProbe { session, options: &alone }.names().await.map(drop) };
+                errors.extend(Box::pin(objection(session, named)).await?);
             }
-            Err(error) => return Err(error),
-        };
-        trials.push(LayerTrial { id: options.id, layer: options.name.clone(), warnings, error });
+            keep_different(&mut errors);
+        }
+        trials.push(LayerTrial { id: options.id, layer: options.name.clone(), warnings, errors });
     }
     Ok(trials)
+}
+
+/// What the probe or the database objects to. The transaction goes on after it.
+async fn objection(session: &Session, work: impl Future<Output = Result<(), Error>>) -> Result<Option<Error>, Error> {
+    session.set_savepoint().await?;
+    match work.await {
+        Ok(()) => Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::Usage | ErrorKind::Failed) => {
+            session.return_to_savepoint().await?;
+            Ok(Some(error))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The same layer without the expressions that the database checks, and with one of them: the database names the first that is wrong only.
+fn parts_alone(options: &LayerOptions) -> Vec<LayerOptions> {
+    let mut bare = options.clone();
+    (bare.properties, bare.filter, bare.row_zooms) = (Some(Vec::new()), None, RowZooms::default());
+    bare.budget.rank = None;
+    let mut parts: Vec<LayerOptions> = Vec::new();
+    for property in options.properties.iter().flatten() {
+        parts.push(LayerOptions { properties: Some(vec![property.clone()]), ..bare.clone() });
+    }
+    parts.push(LayerOptions { filter: options.filter.clone(), ..bare.clone() });
+    let RowZooms { min, max } = options.row_zooms.clone();
+    parts.push(LayerOptions { row_zooms: RowZooms { min, max: None }, ..bare.clone() });
+    parts.push(LayerOptions { row_zooms: RowZooms { min: None, max }, ..bare.clone() });
+    parts.push(LayerOptions { budget: options.budget.clone(), ..bare });
+    parts
+}
+
+/// Leaves each error once.
+fn keep_different(errors: &mut Vec<Error>) {
+    let mut seen = Vec::new();
+    errors.retain(|error| {
+        let cause = std::error::Error::source(error).map(ToString::to_string);
+        let is_new = !seen.contains(&(error.to_string(), cause.clone()));
+        seen.push((error.to_string(), cause));
+        is_new
+    });
 }
 
 async fn try_layer(session: &Session, options: &LayerOptions, warnings: &mut Vec<String>) -> Result<(), Error> {

@@ -162,6 +162,29 @@ fn the_database_is_asked_for_every_layer() {
 }
 
 #[test]
+fn every_problem_of_a_layer_is_named_at_once() {
+    let (db, folder) = (Db::new(), Folder::new());
+    db.run("CREATE TABLE public.mill (id int PRIMARY KEY, name text, g geometry(Point, 4326))");
+    let text = "[tileset]\noutput = \"a.mbtiles\"\n[[layer]]\nname = \"columns\"\ntable = \"mill\"\ngeometry = \"gg\"\nkey = [\"idd\", \"ida\"]\nproperties = [\"nane\", \"id\"]\nfeature_id = \"name\"\n[[layer]]\nname = \"expressions\"\ntable = \"mill\"\nproperties = { a = \"absent + 1\", b = \"id\", c = \"missing || name\" }\nwhere = \"nowhere > 1\"\nmin_zoom = \"nozoom\"\n";
+    let checked = config(&folder, text, &["--check", "--database", "--database-url", &db.url]).fails(
+        2,
+        &[
+            "error: layer \"columns\": geometry names the column \"gg\", which \"public\".\"mill\" does not have. Did you mean \"g\"?",
+            "error: layer \"columns\": key names the column \"idd\"",
+            "error: layer \"columns\": key names the column \"ida\"",
+            "error: layer \"columns\": properties names the column \"nane\"",
+            "error: layer \"columns\": feature_id names the column \"name\", which is of type text",
+            "cause: column \"absent\" does not exist",
+            "cause: column \"missing\" does not exist",
+            "cause: column \"nowhere\" does not exist",
+            "cause: column \"nozoom\" does not exist",
+            "error: the configuration has problems: 9, each named above",
+        ],
+    );
+    assert_eq!(problems(&checked).len(), 10, "{}", checked.stderr);
+}
+
+#[test]
 fn the_schema_takes_the_sample_and_refuses_what_the_program_refuses() {
     let folder = Folder::new();
     let schema = run(bare_program().args(["config", "--schema"])).ok().stdout;

@@ -33,8 +33,8 @@ pub(in crate::postgis) struct NamedLayer<'a> {
 }
 
 impl<'a> LayerProbe<'a> {
-    /// Looks up the names of the layer in the catalog, and has the server check its expressions by statements over no row.
-    pub(in crate::postgis) async fn names(self) -> Result<NamedLayer<'a>, Error> {
+    /// The relation of the layer, which the role may read.
+    async fn relation(&self) -> Result<Relation, Error> {
         let options = self.options;
         let relation = match &options.rows {
             Rows::Relation { schema, table } => {
@@ -59,11 +59,26 @@ impl<'a> LayerProbe<'a> {
         if !relation.readable {
             return Err(self.no_right(&relation));
         }
-        let geometry = self.geometry_column(&relation)?;
-        let key = self.key(&relation)?;
-        let properties = self.properties(&relation)?;
-        if let Some(column) = &options.feature_id {
-            let kind = &self.column(&relation, column, "feature_id")?.kind;
+        Ok(relation)
+    }
+
+    /// Every column that the layer names and that is missing or unfit.
+    pub(in crate::postgis) async fn wrong_columns(&self) -> Result<Vec<Error>, Error> {
+        let relation = self.relation().await?;
+        let mut wrong: Vec<Error> = self.geometry_column(&relation).err().into_iter().collect();
+        wrong.extend(self.key(&relation).err());
+        wrong.extend(self.options.key.iter().filter_map(|name| self.column(&relation, name, "key").err()));
+        wrong.extend(self.options.properties.iter().flatten().filter_map(|property| match &property.source {
+            PropertySource::Column(name) => self.column(&relation, name, "properties").err(),
+            PropertySource::Expression(_) | PropertySource::Aggregate(_) | PropertySource::Tile(_) => None,
+        }));
+        wrong.extend(self.check_feature_id(&relation).err());
+        Ok(wrong)
+    }
+
+    fn check_feature_id(&self, relation: &Relation) -> Result<(), Error> {
+        if let Some(column) = &self.options.feature_id {
+            let kind = &self.column(relation, column, "feature_id")?.kind;
             if !matches!(kind.as_str(), "int2" | "int4" | "int8") {
                 return Err(self.error(
                     format!("feature_id names the column {}, which is of type {kind}", quoted(column)),
@@ -72,6 +87,17 @@ impl<'a> LayerProbe<'a> {
                 ));
             }
         }
+        Ok(())
+    }
+
+    /// Looks up the names of the layer in the catalog, and has the server check its expressions by statements over no row.
+    pub(in crate::postgis) async fn names(self) -> Result<NamedLayer<'a>, Error> {
+        let options = self.options;
+        let relation = self.relation().await?;
+        let geometry = self.geometry_column(&relation)?;
+        let key = self.key(&relation)?;
+        let properties = self.properties(&relation)?;
+        self.check_feature_id(&relation)?;
         let query = match &options.rows {
             Rows::Relation { .. } => None,
             Rows::Query(query) => Some(query.clone()),
