@@ -12,10 +12,12 @@ mod catalog;
 mod rows;
 mod usable;
 
+use std::collections::BTreeMap;
+
 use super::session::{Error, Snapshot};
 use crate::postgis::probe::server;
 use catalog::{relations, view_reads};
-use rows::{distinct_column, look_at};
+use rows::{distinct_column, filled_columns, look_at};
 
 pub use catalog::{
     CatalogColumn, CatalogKey, ColumnLink, SpatialKind, SpatialRelation, TableLink, ViewGeometry, ViewRead,
@@ -49,6 +51,8 @@ pub struct DiscoveredRelation {
     pub geometries: Vec<GeometryColumn>,
     /// For a relation without a key: the one column that tells today's rows apart.
     pub distinct: Option<String>,
+    /// For a relation with many columns: in how many of some rows each has a value; else empty.
+    pub filled: BTreeMap<String, u64>,
     /// For a view: the tables that it reads.
     pub reads: Vec<ViewRead>,
 }
@@ -101,7 +105,8 @@ pub async fn discover(
         } else {
             None
         };
-        discovered.push(DiscoveredRelation { relation, geometries, distinct, reads });
+        let filled = filled_columns(session, &relation).await?;
+        discovered.push(DiscoveredRelation { relation, geometries, distinct, filled, reads });
     }
     Ok(Discovery { database, relations: discovered, names })
 }

@@ -1,5 +1,7 @@
 //! What only the rows of a relation can tell. What cannot be read is an answer, too: the text of the database's error.
 
+use std::collections::BTreeMap;
+
 use tokio_postgres::types::Type;
 
 use super::catalog::{CatalogColumn, SpatialKind, SpatialRelation, ViewRead};
@@ -14,6 +16,12 @@ const SAMPLE_BYTES: u64 = 32_000_000;
 
 /// The most columns of which it is asked whether they tell the rows apart.
 const MAX_KEY_CANDIDATES: usize = 8;
+
+/// The rows that are looked at to see which of many columns have values.
+const ROWS_FOR_FILLED_COLUMNS: u32 = 20_000;
+
+/// The columns beyond which it is looked how many rows have a value in each. OpenStreetMap's tables have a column for each of 60 tags.
+const MANY_COLUMNS: usize = 20;
 
 /// Names that a key often has, in lower case.
 const KEY_NAMES: [&str; 10] = ["id", "gid", "fid", "ogc_fid", "objectid", "osm_id", "pk", "uuid", "guid", "key"];
@@ -96,14 +104,49 @@ async fn attempt<T>(
     }
 }
 
+/// The part of a large relation that is read; empty for all of it.
+fn sample(percent: Option<f64>) -> String {
+    percent.map(|percent| format!("TABLESAMPLE SYSTEM ({percent:.4})")).unwrap_or_default()
+}
+
+/// The share of a relation's pages that is read, in per cent, if it is larger than is read as a whole.
+fn percent_of(bytes: Option<u64>) -> Option<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "a share of a table")]
+    let percent = |bytes: u64| SAMPLE_BYTES as f64 * 100.0 / bytes as f64;
+    bytes.filter(|bytes| *bytes > MAX_BYTES_READ_WHOLE).map(percent)
+}
+
+/// Of a relation with many columns: in how many of some rows each has a value. Empty for a relation with few, and for one that cannot be read.
+pub(in crate::postgis) async fn filled_columns(
+    session: &Session,
+    relation: &SpatialRelation,
+) -> Result<BTreeMap<String, u64>, Error> {
+    let columns = relation.columns.iter().filter(|column| column.readable && !column.is_spatial);
+    let names: Vec<&String> = columns.map(|column| &column.name).collect();
+    if names.len() <= MANY_COLUMNS || !relation.is_readable() {
+        return Ok(BTreeMap::new());
+    }
+    let names_in_sql: Vec<String> = names.iter().map(|name| quoted(name)).collect();
+    let counts: Vec<String> = names_in_sql.iter().map(|name| format!("count({name})")).collect();
+    let sql = format!(
+        "SELECT ARRAY[{}] FROM (SELECT {} FROM {} {} LIMIT {ROWS_FOR_FILLED_COLUMNS}) AS some",
+        counts.join(", "),
+        names_in_sql.join(", "),
+        relation.quoted(),
+        sample(percent_of(relation.bytes))
+    );
+    let context = format!("looking which columns of {} have values", relation.quoted());
+    let one = async { Ok(session.one(&context, &sql, &[]).await?.get::<_, Vec<i64>>(0)) };
+    let found = attempt(session, one).await?.unwrap_or_default();
+    Ok(names.into_iter().cloned().zip(found.into_iter().map(i64::unsigned_abs)).collect())
+}
+
 async fn scan(session: &Session, relation: &SpatialRelation, column: &CatalogColumn) -> Result<GeometryRows, Error> {
     let context = format!("reading {}", relation.quoted());
     let is_declared = column.srid > 0 && !matches!(column.shape.trim_end_matches(['Z', 'M']), "Geometry" | "");
     // A sample cannot tell that all rows are points, or in one reference system.
-    let bytes = relation.bytes.filter(|bytes| is_declared && *bytes > MAX_BYTES_READ_WHOLE);
-    #[expect(clippy::cast_precision_loss, reason = "a share of a table")]
-    let percent = bytes.map(|bytes| SAMPLE_BYTES as f64 * 100.0 / bytes as f64);
-    let sample = percent.map(|percent| format!("TABLESAMPLE SYSTEM ({percent:.4})")).unwrap_or_default();
+    let percent = percent_of(relation.bytes.filter(|_| is_declared));
+    let sample = sample(percent);
     // The columns of a view are computed, and one that fails in a row would fail in a tile.
     let values = relation.columns.iter().filter(|column| column.readable && !column.is_spatial);
     let values: Vec<String> = values.map(|column| quoted(&column.name)).collect();

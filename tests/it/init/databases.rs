@@ -180,3 +180,66 @@ fn the_box_of_a_batch_uses_the_index_of_a_table_without_a_key() {
     let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
     assert!(plan.iter().any(|line| line.contains("no_key_geom_idx")), "{plan:#?}");
 }
+
+#[test]
+fn of_the_columns_of_openstreetmap_those_with_values_become_properties() {
+    let (db, folder) = (database("osm2pgsql"), Folder::new());
+    init(&db, &folder, &[]).ok();
+    seeds(&db, &folder, "planet_osm_point.mbtiles");
+    let text = written(&folder);
+    let file: toml::Table = toml::from_str(&text).unwrap();
+    let layer = file["layer"][0].as_table().unwrap();
+    let properties: Vec<&str> = layer["properties"].as_array().unwrap().iter().filter_map(|one| one.as_str()).collect();
+    assert_eq!(properties, ["osm_id", "amenity", "highway", "name", "shop"]);
+    let text = text.replace("\n#  ", "");
+    for part in
+        ["# Of 69 columns these have a value in the most rows", "Add what the map needs", "surface", "wetland", "tags"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn a_foreign_table_is_drawn_and_its_limits_are_said() {
+    let (db, folder) = (Db::new(), Folder::new());
+    db.run("SET search_path = public");
+    db.run("CREATE TABLE far (id int PRIMARY KEY, name text, geom geometry(Point, 4326));
+        INSERT INTO far SELECT i, 'n' || i, ST_SetSRID(ST_MakePoint(i % 360 - 180, i % 160 - 80), 4326) FROM generate_series(1, 200) AS i;
+        CREATE EXTENSION postgres_fdw");
+    let server = format!(
+        "CREATE SERVER here FOREIGN DATA WRAPPER postgres_fdw OPTIONS (dbname '{}', {})",
+        db.name,
+        own_server(&db)
+    );
+    db.run(&format!("{server}; CREATE USER MAPPING FOR CURRENT_USER SERVER here;
+        CREATE FOREIGN TABLE near (id int, name text, geom geometry(Point, 4326)) SERVER here OPTIONS (schema_name 'public', table_name 'far')"));
+    let said = init(&db, &folder, &["--table", "near"]).ok().stdout;
+    for line in ["near   foreign table  geom    POINT  4326  200", "is a foreign table, whose changes no trigger notes"]
+    {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    assert_eq!(layers(&seeds(&db, &folder, "near.mbtiles")), ["near"]);
+}
+
+/// The options by which a server reaches itself.
+fn own_server(db: &Db) -> String {
+    let row =
+        &db.rows("SELECT current_setting('port'), split_part(current_setting('unix_socket_directories'), ',', 1)")[0];
+    format!("port '{}', host '{}'", row.get::<_, String>(0), row.get::<_, String>(1).trim())
+}
+
+/// A table of more than a quarter of a gigabyte is read in part: its rows are estimated.
+#[test]
+fn of_a_large_table_a_sample_is_read() {
+    let (db, folder) = (Db::new(), Folder::new());
+    db.run("SET search_path = public");
+    // Pages that hold one row each.
+    db.run("CREATE UNLOGGED TABLE wide (id int PRIMARY KEY, padding text, geom geometry(Point, 4326)) WITH (fillfactor = 10);
+        ALTER TABLE wide ALTER padding SET STORAGE PLAIN;
+        INSERT INTO wide SELECT i, repeat('x', 7000), ST_SetSRID(ST_MakePoint(i % 360 - 180, i % 160 - 80), 4326) FROM generate_series(1, 34000) AS i;
+        CREATE INDEX ON wide USING gist (geom); ANALYZE wide");
+    let said = init(&db, &folder, &[]).ok().stdout;
+    assert!(said.contains("  ~34"), "{said}");
+    let text = written(&folder);
+    assert!(text.contains("[layer.cluster]"), "{text}");
+}

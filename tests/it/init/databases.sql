@@ -71,3 +71,22 @@ CREATE TABLE unknown_system (id int PRIMARY KEY, geom geometry(Point));
 INSERT INTO unknown_system VALUES (1, ST_MakePoint(500000, 180000));
 CREATE VIEW breaks AS SELECT gid, 1 / (gid - gid) AS never, geom FROM points1;
 CREATE VIEW breaks_everywhere AS SELECT gid, ST_Buffer(geom, 1 / (gid - gid)) AS geom FROM points1;
+-- part osm2pgsql
+-- As osm2pgsql's default style makes it: a column for each tag, no key, metres.
+DO $$
+DECLARE
+    tags text[] := ARRAY['access', 'addr:housename', 'addr:housenumber', 'addr:interpolation', 'admin_level', 'aerialway', 'aeroway', 'amenity', 'area',
+        'barrier', 'bicycle', 'brand', 'bridge', 'boundary', 'building', 'capital', 'construction', 'covered', 'culvert', 'cutting', 'denomination',
+        'disused', 'ele', 'embankment', 'foot', 'generator:source', 'harbour', 'highway', 'historic', 'horse', 'intermittent', 'junction', 'landuse',
+        'layer', 'leisure', 'lock', 'man_made', 'military', 'motorcar', 'name', 'natural', 'office', 'oneway', 'operator', 'place', 'population',
+        'power', 'power_source', 'public_transport', 'railway', 'ref', 'religion', 'route', 'service', 'shop', 'sport', 'surface', 'toll', 'tourism',
+        'tower:type', 'tunnel', 'water', 'waterway', 'wetland', 'width', 'wood'];
+BEGIN
+    EXECUTE 'CREATE TABLE planet_osm_point (osm_id int8, '
+        || (SELECT string_agg(format('%I text', tag), ', ') FROM unnest(tags) AS tag) || ', z_order int4, tags jsonb, way geometry(Point, 3857))';
+END $$;
+INSERT INTO planet_osm_point (osm_id, amenity, name, shop, highway, tags, way)
+SELECT i, CASE WHEN i % 2 = 0 THEN 'bench' END, CASE WHEN i % 10 = 0 THEN 'name ' || i END, CASE WHEN i % 3 = 0 THEN 'bakery' END,
+    CASE WHEN i % 5 = 0 THEN 'crossing' END, '{"source": "survey"}', ST_SetSRID(ST_MakePoint(950000 + i * 40, 6000000 + i * 7919 % 30000), 3857)
+FROM generate_series(1, 2500) AS i;
+CREATE INDEX ON planet_osm_point USING gist (way);

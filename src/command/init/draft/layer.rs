@@ -124,11 +124,11 @@ impl LayerDraft<'_> {
         }
         match (self.row_key(), relation.kind) {
             (RowKey::Today(name), SpatialKind::Table | SpatialKind::PartitionedTable) => remarks.push(format!(
-                "{table} has no key. The values of {} are all different today, and each run checks that. Make sure of it: ALTER TABLE {table} ADD PRIMARY KEY ({});",
+                "{table} has no key. The values of {} are all different today, and each run checks that. If they have to be different at all times, say so: ALTER TABLE {table} ADD PRIMARY KEY ({});",
                 quoted(&name), quoted(&name)
             )),
             (RowKey::Today(name), SpatialKind::MaterializedView) if !self.has_unique_index(&name) => remarks.push(format!(
-                "{table} has no key. The values of {} are all different today, and each run checks that. Make sure of it: CREATE UNIQUE INDEX ON {table} ({});",
+                "{table} has no key. The values of {} are all different today, and each run checks that. If they have to be different at all times, say so: CREATE UNIQUE INDEX ON {table} ({});",
                 quoted(&name), quoted(&name)
             )),
             (RowKey::Columns(_) | RowKey::Today(_), _) => {}
@@ -167,7 +167,7 @@ impl LayerDraft<'_> {
     pub(super) fn body(&self) -> String {
         let relation = &self.found.relation;
         let key = self.row_key();
-        let properties = DraftProperties::of(relation, &self.geometry.column, self.zooms.clusters_to.is_some());
+        let properties = DraftProperties::of(self.found, &self.geometry.column, self.zooms.clusters_to.is_some());
         let mut text = format!("[[layer]]\nname = {}\n", value(&self.name));
         let needs_query = self.reference != Reference::Known || matches!(key, RowKey::Content { .. });
         if needs_query {
@@ -191,7 +191,7 @@ impl LayerDraft<'_> {
         text.push_str(&properties.table());
         if let Some(zoom) = self.zooms.clusters_to {
             text.push_str(&format!(
-                "# Points near each other are drawn as one at these zooms.\n[layer.cluster]\nzoom = \"0-{zoom}\"\n"
+                "# Points near each other are drawn as one at these zooms. Without cell and merge, clusters stand in rows and cost less.\n[layer.cluster]\nzoom = \"0-{zoom}\"\ncell = \"hexagon\"\nmerge = true\n"
             ));
         }
         if relation.kind == SpatialKind::View {

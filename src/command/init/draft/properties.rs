@@ -1,10 +1,15 @@
 //! The properties of a layer, from the columns of its relation: what MVT cannot hold is cast, or left out with a comment.
 
+use std::collections::BTreeSet;
+
 use super::text::{comment, key, plain_list, string};
-use crate::postgis::{CatalogColumn, SpatialRelation, quoted};
+use crate::postgis::{CatalogColumn, DiscoveredRelation, quoted};
 
 /// The properties of clusters, which those of rows may not have.
 const CLUSTER_NAMES: [&str; 4] = ["cluster", "cluster_id", "point_count", "point_count_abbreviated"];
+
+/// The most properties that are chosen from many columns: each row of each tile carries all of them.
+const MAX_CHOSEN_PROPERTIES: usize = 12;
 
 /// What becomes of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +31,28 @@ pub(super) struct DraftProperties {
     columns: Vec<String>,
     /// The columns that are left out, and why.
     left_out: Vec<String>,
+    /// Those that are left out because there are many, and what they could be properties as.
+    not_chosen: Vec<String>,
+}
+
+/// The columns that become properties where there are many: those of the key, a name, and those with a value in the most rows. `None` if all do.
+fn chosen<'a>(found: &'a DiscoveredRelation, geometry: &str) -> Option<BTreeSet<&'a String>> {
+    let relation = &found.relation;
+    let key = relation.key().map_or(&[][..], |key| &key.columns);
+    let is_key = |column: &CatalogColumn| key.contains(&column.name) || found.distinct.as_ref() == Some(&column.name);
+    let filled = |column: &CatalogColumn| found.filled.get(&column.name).copied().unwrap_or_default();
+    // Texts of whole documents are long, and nothing that a map shows.
+    let is_long = |column: &CatalogColumn| matches!(treatment(column, geometry), Treatment::Cast("text"));
+    let is_name = |column: &CatalogColumn| matches!(&*column.name.to_lowercase(), "name" | "title" | "label");
+    let mut columns: Vec<&CatalogColumn> = relation.columns.iter().collect();
+    columns.retain(|column| !matches!(treatment(column, geometry), Treatment::LeftOut(_)));
+    if found.filled.is_empty() || columns.len() <= MAX_CHOSEN_PROPERTIES {
+        return None;
+    }
+    columns.retain(|column| is_key(column) || filled(column) > 0 && !is_long(column));
+    columns.sort_by_key(|column| (!is_key(column), !is_name(column), std::cmp::Reverse(filled(column))));
+    columns.truncate(MAX_CHOSEN_PROPERTIES);
+    Some(columns.into_iter().map(|column| &column.name).collect())
 }
 
 fn treatment(column: &CatalogColumn, geometry: &str) -> Treatment {
@@ -60,9 +87,10 @@ fn treatment(column: &CatalogColumn, geometry: &str) -> Treatment {
 
 impl DraftProperties {
     /// The properties of a layer that draws the column `geometry`, `in_clusters` or not.
-    pub(super) fn of(relation: &SpatialRelation, geometry: &str, in_clusters: bool) -> DraftProperties {
-        let (mut named, mut columns, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
-        for column in &relation.columns {
+    pub(super) fn of(found: &DiscoveredRelation, geometry: &str, in_clusters: bool) -> DraftProperties {
+        let (mut named, mut columns, mut left_out, mut not_chosen) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let chosen = chosen(found, geometry);
+        for column in &found.relation.columns {
             let name = if in_clusters && CLUSTER_NAMES.contains(&column.name.as_str()) {
                 format!("{}_of_row", column.name)
             } else {
@@ -78,10 +106,14 @@ impl DraftProperties {
                     continue;
                 }
             };
+            if chosen.as_ref().is_some_and(|chosen| !chosen.contains(&column.name)) {
+                not_chosen.push(column.name.clone());
+                continue;
+            }
             named.push((name, sql));
             columns.push(column.name.clone());
         }
-        DraftProperties { named, columns, left_out }
+        DraftProperties { named, columns, left_out, not_chosen }
     }
 
     /// The columns that the properties come from.
@@ -94,6 +126,13 @@ impl DraftProperties {
         let mut text = String::new();
         if !self.left_out.is_empty() {
             text.push_str(&comment(&format!("Left out: {}.", self.left_out.join(", "))));
+        }
+        if !self.not_chosen.is_empty() {
+            text.push_str(&comment(&format!(
+                "Of {} columns these have a value in the most rows; each feature of each tile carries them. Add what the map needs, take out the rest. The others: {}.",
+                self.named.len() + self.not_chosen.len(),
+                self.not_chosen.join(", ")
+            )));
         }
         if self.named.iter().all(|(_, sql)| sql.is_none()) {
             text.push_str(&format!("properties = {}\n", plain_list(self.named.iter().map(|(name, _)| name))));
