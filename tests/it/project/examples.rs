@@ -170,3 +170,18 @@ fn the_files_for_aws_have_the_right_form() {
     let said = succeeds(Command::new(python).args(["-c", TERRAFORM]).arg(example("aws/cloudfront.tf")));
     assert_eq!(said.trim(), "8");
 }
+
+/// tileserver-gl takes minutes to be installed; it was tried by hand with this file. Here: every source is an archive of the kind that it is named as, in a
+/// folder that the options name.
+#[test]
+fn the_configuration_of_tileserver_gl_names_archives() {
+    let text = fs::read_to_string(example("tileserver-gl.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let sources = json["data"].as_object().unwrap();
+    assert_eq!(sources.len(), 2);
+    for source in sources.values() {
+        let (kind, file) = source.as_object().unwrap().iter().next().unwrap();
+        assert!(file.as_str().unwrap().ends_with(&format!(".{kind}")), "{source}");
+        assert!(json["options"]["paths"][kind].as_str().unwrap().starts_with('/'), "{kind}");
+    }
+}
