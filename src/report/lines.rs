@@ -9,6 +9,9 @@ use crate::tile::Zoom;
 
 const EVERY: Duration = Duration::from_secs(10);
 
+/// The share of the features after which the time left is guessed: the first tiles are the slowest, and would say hours.
+const LEAST_SHARE_TO_GUESS_BY: f64 = 0.03;
+
 /// The figures of the events seen so far.
 struct LineFigures {
     since: Instant,
@@ -40,10 +43,14 @@ impl LineFigures {
         self.last = Instant::now();
         let seconds = self.since.elapsed().as_secs_f64().max(0.001);
         let share = self.features as f64 / self.of.max(1) as f64;
-        let left = if share > 0.0 { timed(seconds / share - seconds) } else { "?".to_owned() };
+        let left = if share >= LEAST_SHARE_TO_GUESS_BY {
+            format!(", {} left", timed(seconds / share - seconds))
+        } else {
+            String::new()
+        };
         let zoom = self.zoom.map(|zoom| zoom.to_string()).unwrap_or_default();
         let (tiles, bytes) = (counted(self.tiles, "tile"), sized(self.bytes));
-        format!("at zoom {zoom}: {tiles} so far, {bytes}, {:.0} % of the features, {left} left", share * 100.0)
+        format!("at zoom {zoom}: {tiles} so far, {bytes}, {:.0} % of the features{left}", share * 100.0)
     }
 }
 

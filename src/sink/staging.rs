@@ -159,7 +159,11 @@ impl Staging {
     /// Creates and locks `.NAME.partial` beside a target. If the target is a symbolic link, the file it leads to is replaced; a symbolic
     /// link with the name of the staged file is refused. The staged file of a killed run is removed; that of a running one is not touched.
     pub(super) fn beside(target: &Path) -> Result<Staging, StagingError> {
-        let target = fs::canonicalize(target).unwrap_or_else(|_missing| followed(target));
+        // A path that leads nowhere else stays as the user wrote it, also in messages.
+        let target = match target.is_symlink() {
+            true => fs::canonicalize(target).unwrap_or_else(|_missing| followed(target)),
+            false => target.to_owned(),
+        };
         if target.is_dir() {
             return Err(StagingError::IsDirectory { target });
         }

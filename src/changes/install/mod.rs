@@ -127,7 +127,10 @@ impl Plan<'_> {
         // The name of a table may contain a line break, which would end the comment.
         let remark: String = step.chars().map(|one| if one.is_control() { ' ' } else { one }).collect();
         self.statements.push(format!("-- {remark}\n{sql}"));
-        self.steps.push(step);
+        // A layer that is drawn in several ways needs the same for each.
+        if self.steps.last() != Some(&step) {
+            self.steps.push(step);
+        }
     }
 
     /// Refuses a schema that other roles can alter. Nothing in it was read before.

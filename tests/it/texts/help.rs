@@ -51,6 +51,21 @@ fn the_help_of_every_command() {
     }
 }
 
+/// A terminal of 40 lines.
+#[test]
+fn the_short_help_of_every_command_fits_a_screen() {
+    let folder = crate::support::repository("tests/it/texts/snapshots");
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut seen = 0;
+    for name in names.filter_map(|name| Some(name.strip_prefix("help_")?.strip_suffix(".snap")?.to_owned())) {
+        let command: Vec<&str> = name.split('_').collect();
+        let lines = short_help(&command).lines().count();
+        assert!((5..=40).contains(&lines), "{name}: {lines}");
+        seen += 1;
+    }
+    assert!(seen > 20, "{seen}");
+}
+
 #[test]
 fn every_command_has_a_snapshot_of_its_help() {
     // As clap lists them: a line that begins with two blanks and a name below "Commands:".
