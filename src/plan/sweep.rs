@@ -1,7 +1,7 @@
 //! The sweep: which tiles each feature touches, and how many features touch each tile, in the archive's order.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::Range;
 
 use super::PlanLayer;
@@ -175,24 +175,54 @@ pub(super) fn common_parts<'a>(parts: &'a [TileRect], tiles: &'a TileRect) -> im
 /// The same tiles as rectangles that share no tile, so that overlapping boxes are planned once: columns are cut wherever a rectangle begins or
 /// ends, and the rows of each strip are joined.
 pub(super) fn distinct_columns(rects: &[TileRect]) -> Vec<TileRect> {
-    let mut cuts: Vec<u32> = rects.iter().flat_map(|rect| [rect.x0, rect.x1 + 1]).collect();
-    cuts.sort_unstable();
-    cuts.dedup();
+    let Some(zoom) = rects.first().map(|rect| rect.zoom) else { return Vec::new() };
+    let mut sides: Vec<RectSide> = rects
+        .iter()
+        .flat_map(|rect| {
+            let side = |column, open| RectSide { column, top: rect.y0, below: rect.y1 + 1, open };
+            [side(rect.x0, 1), side(rect.x1 + 1, -1)]
+        })
+        .collect();
+    sides.sort_unstable_by_key(|side| side.column);
     let mut distinct = Vec::new();
-    for strip in cuts.windows(2) {
-        let (x0, x1) = (strip[0], strip[1] - 1);
-        let mut rows: Vec<&TileRect> = rects.iter().filter(|rect| rect.x0 <= x0 && x1 <= rect.x1).collect();
-        rows.sort_by_key(|rect| rect.y0);
-        let mut joined: Vec<TileRect> = Vec::new();
-        for rect in rows {
-            match joined.last_mut() {
-                Some(last) if rect.y0 <= last.y1 + 1 => last.y1 = last.y1.max(rect.y1),
-                _ => joined.push(TileRect { x0, x1, ..*rect }),
+    // By how many rectangles a row of the strip has more than the row above, where that is not 0.
+    let mut steps: BTreeMap<u32, i32> = BTreeMap::new();
+    let mut first = 0;
+    for at_column in sides.chunk_by(|one, other| one.column == other.column) {
+        let column = at_column[0].column;
+        let (mut open, mut top) = (0, 0);
+        for (row, step) in &steps {
+            if open == 0 {
+                top = *row;
+            }
+            open += step;
+            if open == 0 {
+                distinct.push(TileRect { zoom, x0: first, y0: top, x1: column - 1, y1: row - 1 });
             }
         }
-        distinct.append(&mut joined);
+        for RectSide { top, below, open, .. } in at_column {
+            for (row, step) in [(*top, *open), (*below, -open)] {
+                let sum = steps.entry(row).or_default();
+                *sum += step;
+                if *sum == 0 {
+                    steps.remove(&row);
+                }
+            }
+        }
+        first = column;
     }
     distinct
+}
+
+/// The western or eastern side of a rectangle.
+struct RectSide {
+    /// The first column that the rectangle has, or the first that it has no more.
+    column: u32,
+    top: u32,
+    /// The row below its last.
+    below: u32,
+    /// 1 where it begins, -1 where it ends.
+    open: i32,
 }
 
 /// Walks the touched tiles in the archive's order and calls `each` with every run of tiles that the same features touch.

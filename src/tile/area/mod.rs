@@ -217,33 +217,46 @@ mod tests {
         ring.windows(2).filter(crosses).count() % 2 == 1
     }
 
+    /// True if a line has a part inside of a square (Liang and Barsky, "A new concept and method for line clipping", 1984).
+    fn is_cut(line: &[[f64; 2]], corner: [f64; 2], side: f64) -> bool {
+        let (mut from, mut to) = (0.0_f64, 1.0_f64);
+        for axis in [0, 1] {
+            let (start, way) = (line[0][axis] - corner[axis], line[1][axis] - line[0][axis]);
+            let (one, other) = (-start / way, (side - start) / way);
+            (from, to) = (from.max(one.min(other)), to.min(one.max(other)));
+        }
+        from < to
+    }
+
     #[test]
     fn a_border_with_many_bends_is_followed_at_deep_zooms() {
         let star = star(720);
         let parts = parts_of_area(&polygon(&[&star]), Zoom::MIN);
         assert!(matches!(&parts[..], [AreaPart::Shape(_)]));
-        for zoom in [8, 11, 14, 18, 22] {
-            let coverage = Coverage::new(&parts);
+        let coverage = Coverage::new(&parts);
+        let rounded = |degrees: f64| (degrees * 1e7).round() / 1e7;
+        let world: Vec<[f64; 2]> =
+            star.iter().map(|[east, north]| [unit_x(rounded(*east)), unit_y(rounded(*north))]).collect();
+        let mut counts = [0, 0];
+        for zoom in [3, 8, 11, 13] {
             let zoom = Zoom::new(zoom).unwrap();
-            // Middles of tiles in which the border does not lie: 720 edges, and a tile is far smaller than the places between them near the tips.
+            let side = 1.0 / (f64::from(zoom.last()) + 1.0);
             for step in 0..2_000 {
                 let at = [f64::from(step % 50) * 1.3 - 32.5 + 0.011, f64::from(step / 50) * 1.55 - 31.0 + 0.013];
-                let side = f64::from(zoom.last()) + 1.0;
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "tiles of a zoom")]
-                let (x, y) = ((unit_x(at[0]) * side) as u32, (unit_y(at[1]) * side) as u32);
+                let (x, y) = ((unit_x(at[0]) / side) as u32, (unit_y(at[1]) / side) as u32);
+                let corner = [f64::from(x) * side, f64::from(y) * side];
+                let expected = is_in(&world, corner.map(|from| from + side / 2.0))
+                    || world.windows(2).any(|line| is_cut(line, corner, side));
                 let tile = TileCoord::new(zoom, x, y).unwrap();
-                let is_within = is_in(&star, at);
-                assert!(coverage.touches(tile) || !is_within, "{tile} {at:?}");
-                // At these zooms a tile is a point for the eye, and beside the border it is either inside or outside.
-                let corners = LonLatBox::from(super::super::TileRect::from(tile)).sides();
-                let [west, south, east, north] = corners;
-                let is_near = star.windows(2).any(|two| {
-                    let ([ax, ay], [bx, by]) = (two[0], two[1]);
-                    ax.min(bx) <= east && ax.max(bx) >= west && ay.min(by) <= north && ay.max(by) >= south
-                });
-                assert!(is_near || coverage.touches(tile) == is_within, "{tile} {at:?}");
+                assert_eq!(coverage.touches(tile), expected, "{tile}");
+                counts[usize::from(expected)] += 1;
             }
         }
+        assert!(counts.iter().all(|count| *count > 1_000), "{counts:?}");
+        // Below, what lies within those tiles.
+        let deep = TileCoord::new(Zoom::new(22).unwrap(), 1 << 21, 1 << 21).unwrap();
+        assert!(coverage.touches(deep));
     }
 
     #[test]

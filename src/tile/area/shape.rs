@@ -8,9 +8,9 @@ use super::runs::{TileRun, merged, rects_of};
 use crate::tile::bbox::{unit_x, unit_y};
 use crate::tile::{LonLatBox, TileCoord, TileRect, Zoom};
 
-/// The most rows of tiles that the edges of a shape cross, all added up, at the deepest zoom at which its tiles are worked out: planning cuts
-/// columns wherever a run of tiles ends, which takes half a second for as many runs.
-const MAX_CROSSED_ROWS: f64 = 32_768.0;
+/// The most rows of tiles that the edges of a shape cross, all added up, at the deepest zoom at which its tiles are worked out: as many runs of
+/// tiles take some megabytes.
+const MAX_CROSSED_ROWS: f64 = 262_144.0;
 
 /// A part of the world's width by which borders of tiles and shapes may differ by rounding, as for boxes.
 const HAIR: f64 = 1e-9;
@@ -28,7 +28,7 @@ pub(super) enum ShapeKind {
 pub(super) type Position = [f64; 2];
 
 /// A polygon, holes left out, or a line. Exactly the tiles that it touches are its own, down to a zoom that depends on how long and winding its
-/// border is (17 for a large country); below, those within its tiles of that zoom.
+/// border is (20 for a country); below, those within its tiles of that zoom.
 #[derive(Debug)]
 pub struct AreaShape {
     kind: ShapeKind,
