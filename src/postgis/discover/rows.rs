@@ -20,6 +20,12 @@ const MAX_KEY_CANDIDATES: usize = 8;
 /// The rows that are looked at to see which of many columns have values.
 const ROWS_FOR_FILLED_COLUMNS: u32 = 20_000;
 
+/// The points from which on a polygon that is not valid is worth a word.
+const MANY_POINTS: u32 = 500;
+
+/// The most polygons that are checked.
+const MAX_VALIDATED: u32 = 2_000;
+
 /// The columns beyond which it is looked how many rows have a value in each. OpenStreetMap's tables have a column for each of 60 tags.
 const MANY_COLUMNS: usize = 20;
 
@@ -43,6 +49,8 @@ pub struct GeometryRows {
     pub shapes: Vec<String>,
     /// Where they lie, and how large they are.
     pub extent: Option<ColumnExtent>,
+    /// How many of the polygons with many points that were looked at are not valid. Their tiles are planned by their boxes, and none stands for another.
+    pub invalid_areas: u64,
 }
 
 /// Where the geometries of a column lie.
@@ -178,6 +186,7 @@ async fn scan(session: &Session, relation: &SpatialRelation, column: &CatalogCol
         has_geometry: drawn > 0,
         shapes: row.get::<_, Option<Vec<String>>>(3).unwrap_or_default(),
         extent: None,
+        invalid_areas: 0,
         unknown_srids,
         srids,
     };
@@ -189,6 +198,9 @@ async fn scan(session: &Session, relation: &SpatialRelation, column: &CatalogCol
     )]
     if let Some(percent) = percent {
         found.rows = relation.estimated_rows.unwrap_or(rows as f64 * 100.0 / percent) as u64;
+    }
+    if found.shapes.iter().any(|shape| shape.ends_with("POLYGON")) {
+        found.invalid_areas = attempt(session, invalid_areas(session, relation, column)).await?.unwrap_or_default();
     }
     let sides: [Option<f64>; 4] = [row.get(4), row.get(5), row.get(6), row.get(7)];
     let sums: [Option<f64>; 3] = [row.get(8), row.get(9), row.get(10)];
@@ -217,6 +229,21 @@ async fn scan(session: &Session, relation: &SpatialRelation, column: &CatalogCol
         });
     }
     Ok(found)
+}
+
+/// How many of some polygons with many points are not valid.
+async fn invalid_areas(session: &Session, relation: &SpatialRelation, column: &CatalogColumn) -> Result<u64, Error> {
+    let sql = format!(
+        "SELECT count(*) FROM (
+            SELECT g FROM (SELECT {}::geometry AS g FROM {} {}) AS drawn
+            WHERE ST_Dimension(g) = 2 AND ST_NPoints(g) >= {MANY_POINTS} LIMIT {MAX_VALIDATED}
+        ) AS large WHERE NOT ST_IsValid(g)",
+        quoted(&column.name),
+        relation.quoted(),
+        sample(percent_of(relation.bytes))
+    );
+    let context = format!("looking for polygons of {} that are not valid", relation.quoted());
+    Ok(session.one(&context, &sql, &[]).await?.get::<_, i64>(0).unsigned_abs())
 }
 
 /// One length as a part of another; 1 if the other has none.

@@ -243,3 +243,24 @@ fn of_a_large_table_a_sample_is_read() {
     let text = written(&folder);
     assert!(text.contains("[layer.cluster]"), "{text}");
 }
+
+#[test]
+fn large_polygons_that_are_not_valid_are_named_with_the_remedy() {
+    let (db, folder) = (Db::new(), Folder::new());
+    db.run("SET search_path = public");
+    // A ring that crosses itself, with many points; another that is valid, and a small one that is not.
+    db.run(
+        "CREATE TABLE lands (id int PRIMARY KEY, geom geometry(Geometry, 4326));
+        INSERT INTO lands SELECT 1, ST_Segmentize('SRID=4326;POLYGON((0 0, 40 40, 40 0, 0 40, 0 0))'::geometry, 0.1);
+        INSERT INTO lands SELECT 2, ST_Buffer('SRID=4326;POINT(-50 0)'::geometry, 20, 400);
+        INSERT INTO lands VALUES (3, 'SRID=4326;POLYGON((-100 0, -60 40, -60 0, -100 40, -100 0))');
+        CREATE INDEX ON lands USING gist (geom)",
+    );
+    let said = init(&db, &folder, &[]).ok().stdout;
+    let remedy = "UPDATE \"public\".\"lands\" SET \"geom\" = ST_CollectionExtract(ST_MakeValid(\"geom\"), 3) WHERE NOT ST_IsValid(\"geom\");";
+    for part in ["has large polygons that are not valid (1 of those looked at)", remedy] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    db.run(&remedy.replace("\"public\".", ""));
+    assert!(!init(&db, &folder, &["--output", "again.toml"]).ok().stdout.contains("not valid"));
+}

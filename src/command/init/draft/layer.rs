@@ -122,6 +122,18 @@ impl LayerDraft<'_> {
         if relation.kind.is_stored() && !self.geometry.is_indexed {
             remarks.push(format!("{table} has no spatial index on {column}, so every batch reads the whole table. Mend it: CREATE INDEX ON {table} USING gist ({column});"));
         }
+        if let Some(count) = self.geometry.rows.as_ref().ok().map(|rows| rows.invalid_areas).filter(|count| *count > 0)
+        {
+            let mend = match relation.kind {
+                SpatialKind::Table | SpatialKind::PartitionedTable => format!(
+                    "UPDATE {table} SET {column} = {} WHERE NOT ST_IsValid({});",
+                    self.made_valid(),
+                    self.as_geometry()
+                ),
+                _ => format!("give {} in its definition", self.made_valid()),
+            };
+            remarks.push(format!("{table} has large polygons that are not valid ({count} of those looked at), such as rings that cross each other: a seed then takes several times as long. Mend it: {mend}"));
+        }
         match (self.row_key(), relation.kind) {
             (RowKey::Today(name), SpatialKind::Table | SpatialKind::PartitionedTable) => remarks.push(format!(
                 "{table} has no key. The values of {} are all different today, and each run checks that. If they have to be different at all times, say so: ALTER TABLE {table} ADD PRIMARY KEY ({});",
@@ -152,6 +164,19 @@ impl LayerDraft<'_> {
             _ => {}
         }
         remarks
+    }
+
+    /// The column as a geometry.
+    fn as_geometry(&self) -> String {
+        let cast = if self.geometry.is_geography { "::geometry" } else { "" };
+        format!("{}{cast}", quoted(&self.geometry.column))
+    }
+
+    /// The column as valid polygons, of the type that it declares.
+    fn made_valid(&self) -> String {
+        let valid = format!("ST_CollectionExtract(ST_MakeValid({}), 3)", self.as_geometry());
+        let valid = if self.geometry.shape == "MultiPolygon" { format!("ST_Multi({valid})") } else { valid };
+        if self.geometry.is_geography { format!("{valid}::geography") } else { valid }
     }
 
     /// The geometry of a row as SQL, in the one reference system of the layer.

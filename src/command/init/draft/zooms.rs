@@ -146,6 +146,7 @@ mod tests {
             unknown_srids: Vec::new(),
             shapes: vec![shape.to_owned()],
             extent: Some(ColumnExtent { own, degrees: Some(degrees), share_of_area, mean_side }),
+            invalid_areas: 0,
         }
     }
 
