@@ -42,7 +42,7 @@ use crate::stop::Stop;
 
 pub use describe::TileCause;
 pub use error::{CommandError, interrupted};
-pub use look::{DirtyFilter, TileList, TileListDocument, TileListError, TilesWanted, area};
+pub use look::{DirtyFilter, TileList, TileListDocument, TileListError, TilesWanted, area, area_or_boxes};
 pub use queue_gate::QueueGate;
 pub use target::{Target, TargetUrl};
 pub use tilesets::{FailedTilesets, SharedSnapshot};

@@ -160,9 +160,10 @@ impl Staging {
     /// link with the name of the staged file is refused. The staged file of a killed run is removed; that of a running one is not touched.
     pub(super) fn beside(target: &Path) -> Result<Staging, StagingError> {
         // A path that leads nowhere else stays as the user wrote it, also in messages.
-        let target = match target.is_symlink() {
-            true => fs::canonicalize(target).unwrap_or_else(|_missing| followed(target)),
-            false => target.to_owned(),
+        let target = if target.is_symlink() {
+            fs::canonicalize(target).unwrap_or_else(|_missing| followed(target))
+        } else {
+            target.to_owned()
         };
         if target.is_dir() {
             return Err(StagingError::IsDirectory { target });

@@ -11,10 +11,9 @@ use oar_tiles::config::{ConfigError, JobSettings};
 use oar_tiles::report::{
     ReseedReport, RunMetrics, Style, render_dirty, render_plan, render_reseed, render_run, report, start_log,
 };
-use oar_tiles::run::{CommandError, DirtyFilter, Job, SharedSnapshot, TileList, TilesWanted, area};
+use oar_tiles::run::{CommandError, DirtyFilter, Job, SharedSnapshot, TileList, TilesWanted, area, area_or_boxes};
 use oar_tiles::sink::MaxShrink;
 use oar_tiles::stop::Stop;
-use oar_tiles::tile::AreaPart;
 use tokio::runtime::Handle;
 
 use super::drafting::drafted_settings;
@@ -203,7 +202,7 @@ fn reseed_options(arguments: &Reseed) -> Result<ReseedOptions, CommandError> {
         tiles,
         since: arguments.since.clone(),
         zoom: arguments.given.zoom.clone(),
-        bbox: arguments.given.bbox.iter().copied().map(AreaPart::from).collect(),
+        bbox: area_or_boxes(None, &arguments.given.bbox)?,
         leaves_unrendered: false,
         written_back: Vec::new(),
     };

@@ -11,9 +11,8 @@ use oar_tiles::report::{
     render_delivered, render_diff, render_features, render_findings, render_planned_purges, render_purge_status,
     render_rewritten, render_versions, report, start_log,
 };
-use oar_tiles::run::{CommandError, Job, area};
+use oar_tiles::run::{CommandError, Job, area, area_or_boxes};
 use oar_tiles::stop::Stop;
-use oar_tiles::tile::AreaPart;
 
 use super::given::{resolved_all, resolved_for, resolved_to_read, resolved_to_write};
 use super::on_runtime;
@@ -137,8 +136,7 @@ pub(super) fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError
     if !is_own {
         settings.tileset.purges.clear();
     }
-    let bbox =
-        wanted.as_ref().map_or_else(|| Ok(bbox.iter().copied().map(AreaPart::from).collect()), |text| area(text))?;
+    let bbox = area_or_boxes(wanted.as_ref(), bbox)?;
     let options = copy::CopyOptions {
         sources: source.clone(),
         layers: layer.clone(),
@@ -159,8 +157,7 @@ pub(super) fn run_diff(arguments: &Diff, stop: &Stop) -> Result<(), CommandError
     let Diff { a, b, zoom, bbox, area: wanted, geojson, json, config } = arguments;
     let flags = SettingFlags { config: config.clone(), ..SettingFlags::default() };
     let settings = resolved_to_read(&flags, a)?;
-    let bbox =
-        wanted.as_ref().map_or_else(|| Ok(bbox.iter().copied().map(AreaPart::from).collect()), |text| area(text))?;
+    let bbox = area_or_boxes(wanted.as_ref(), bbox)?;
     let options = diff::DiffOptions { other: b.clone(), zoom: zoom.clone(), bbox };
     on_runtime(async || {
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;

@@ -137,7 +137,7 @@ pub(in crate::postgis) async fn filled_columns(
     let names_in_sql: Vec<String> = names.iter().map(|name| quoted(name)).collect();
     let counts: Vec<String> = names_in_sql.iter().map(|name| format!("count({name})")).collect();
     let sql = format!(
-        "SELECT ARRAY[{}] FROM (SELECT {} FROM {} {} LIMIT {ROWS_FOR_FILLED_COLUMNS}) AS some",
+        "SELECT ARRAY[{}] FROM (SELECT {} FROM {} {} LIMIT {ROWS_FOR_FILLED_COLUMNS}) AS looked_at",
         counts.join(", "),
         names_in_sql.join(", "),
         relation.quoted(),

@@ -62,7 +62,11 @@ impl Cause {
     pub fn is_lost(&self) -> bool {
         match &self.code {
             None => true,
-            Some(code) => code.code().starts_with("57P") || code.code().starts_with("08"),
+            // 08001 is said of the server of a foreign table: the own one answers.
+            Some(code) => {
+                let code = code.code();
+                code.starts_with("57P") || code.starts_with("08") && code != "08001"
+            }
         }
     }
 

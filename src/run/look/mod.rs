@@ -32,7 +32,7 @@ pub use dirty_file::TileListDocument;
 pub(crate) use follow::LogFollower;
 pub(crate) use state::{TargetState, needs_seed};
 pub(crate) use tile_list::listed;
-pub use tile_list::{TileList, TileListError, area};
+pub use tile_list::{TileList, TileListError, area, area_or_boxes};
 
 /// Which tiles a reseed renders.
 #[derive(Debug, Clone, Default)]

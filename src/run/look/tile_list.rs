@@ -7,7 +7,7 @@ use crate::config::area_parts;
 use crate::plan::Dirty;
 use crate::postgis::{Snapshot, quoted};
 use crate::run::CommandError;
-use crate::tile::{AreaPart, NoTile, TileCoord, Zoom};
+use crate::tile::{AreaPart, LonLatBox, NoTile, TileCoord, Zoom};
 
 /// The deepest zoom at which the borders of an area are followed.
 const DEEPEST_OF_AREA: Zoom = Zoom::MAX;
@@ -151,6 +151,14 @@ impl TileList {
     }
 }
 
+/// The parts of an area that is given as text, see [`area`], or else as boxes.
+///
+/// # Errors
+/// If the text is neither a box nor a file.
+pub fn area_or_boxes(text: Option<&String>, boxes: &[LonLatBox]) -> Result<Vec<AreaPart>, CommandError> {
+    text.map_or_else(|| Ok(boxes.iter().copied().map(AreaPart::from).collect()), |text| area(text))
+}
+
 /// The parts of an area: `text` is `W,S,E,N`, or the name of a GeoJSON file, whose polygons and lines are taken.
 ///
 /// # Errors
@@ -162,7 +170,7 @@ pub fn area(text: &str) -> Result<Vec<AreaPart>, CommandError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tile::{Coverage, LonLatBox, TileRect};
+    use crate::tile::{Coverage, TileRect};
 
     #[test]
     fn tiles_are_read_as_other_programs_write_them() {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::shape::CrossedColumns;
 use crate::tile::{TileRect, Zoom};
 
 /// Columns of tiles in a row.
@@ -10,6 +9,13 @@ use crate::tile::{TileRect, Zoom};
 pub(super) struct TileRun {
     pub(super) first: u32,
     pub(super) last: u32,
+}
+
+/// Columns of tiles, counted on beyond the antimeridian.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CrossedColumns {
+    pub(super) first: i64,
+    pub(super) last: i64,
 }
 
 /// Runs without overlaps, in order, in the world's own columns.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::OnceLock;
 
-use super::runs::{TileRun, merged, rects_of};
+use super::runs::{CrossedColumns, TileRun, merged, rects_of};
 use crate::tile::bbox::{unit_x, unit_y};
 use crate::tile::{LonLatBox, TileCoord, TileRect, Zoom};
 
@@ -25,14 +25,14 @@ pub(super) enum ShapeKind {
 }
 
 /// A longitude and a latitude in degrees.
-pub(super) type Position = [f64; 2];
+pub(super) type AreaPosition = [f64; 2];
 
 /// A polygon, holes left out, or a line. Exactly the tiles that it touches are its own, down to a zoom that depends on how long and winding its
 /// border is (20 for a country); below, those within its tiles of that zoom.
 #[derive(Debug)]
 pub struct AreaShape {
     kind: ShapeKind,
-    rings: Vec<Vec<Position>>,
+    rings: Vec<Vec<AreaPosition>>,
     borders: Vec<Border>,
     deepest: Zoom,
     zooms: [OnceLock<ZoomRows>; Zoom::MAX.get() as usize + 1],
@@ -53,7 +53,7 @@ struct WorldSpot {
 pub(super) type ZoomRows = BTreeMap<u32, Vec<TileRun>>;
 
 impl AreaShape {
-    pub(super) fn new(kind: ShapeKind, rings: Vec<Vec<Position>>) -> AreaShape {
+    pub(super) fn new(kind: ShapeKind, rings: Vec<Vec<AreaPosition>>) -> AreaShape {
         let borders = Border::aligned(rings.iter().map(|ring| Border::of(ring)).collect());
         let edges = borders.iter().flat_map(Border::edges);
         let (count, height) =
@@ -70,7 +70,7 @@ impl AreaShape {
             let (east, north) = text.trim().split_once(' ')?;
             Some([number(east, MAX_LONGITUDE)?, number(north.trim(), 90.0)?])
         };
-        let line = |text: &str| text.split(',').map(position).collect::<Option<Vec<Position>>>();
+        let line = |text: &str| text.split(',').map(position).collect::<Option<Vec<AreaPosition>>>();
         if let Some(inner) = text.strip_prefix("LINESTRING(") {
             return Some(AreaShape::new(ShapeKind::Line, vec![line(inner.strip_suffix(')')?)?]));
         }
@@ -88,9 +88,11 @@ impl AreaShape {
         }
     }
 
-    /// True if it touches tiles.
+    /// True if it is more than a single position.
     pub(super) fn has_extent(&self) -> bool {
-        !self.rows(self.deepest).is_empty()
+        let mut positions = self.rings.iter().flatten();
+        let first = positions.next();
+        positions.any(|position| Some(position) != first)
     }
 
     /// The tiles that it touches, as rectangles that share no tile.
@@ -201,15 +203,8 @@ struct CrossedRow {
     crossings: Vec<f64>,
 }
 
-/// Columns of tiles, counted on beyond the antimeridian.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct CrossedColumns {
-    pub(super) first: i64,
-    pub(super) last: i64,
-}
-
 impl Border {
-    fn of(positions: &[Position]) -> Border {
+    fn of(positions: &[AreaPosition]) -> Border {
         let mut spots: Vec<WorldSpot> = Vec::with_capacity(positions.len());
         for [east, north] in positions {
             let mut x = unit_x(*east);
@@ -241,7 +236,7 @@ impl Border {
 /// As WKT.
 impl std::fmt::Display for AreaShape {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let line = |ring: &Vec<Position>| {
+        let line = |ring: &Vec<AreaPosition>| {
             let mut text = String::new();
             for [east, north] in ring {
                 let comma = if text.is_empty() { "" } else { "," };

@@ -211,14 +211,20 @@ fn a_foreign_table_is_drawn_and_its_limits_are_said() {
         db.name,
         own_server(&db)
     );
-    db.run(&format!("{server}; CREATE USER MAPPING FOR CURRENT_USER SERVER here;
-        CREATE FOREIGN TABLE near (id int, name text, geom geometry(Point, 4326)) SERVER here OPTIONS (schema_name 'public', table_name 'far')"));
+    db.run(&format!("{server}; CREATE USER MAPPING FOR CURRENT_USER SERVER here OPTIONS ({});
+        CREATE FOREIGN TABLE near (id int, name text, geom geometry(Point, 4326)) SERVER here OPTIONS (schema_name 'public', table_name 'far')", own_role(&db)));
     let said = init(&db, &folder, &["--table", "near"]).ok().stdout;
     for line in ["near   foreign table  geom    POINT  4326  200", "is a foreign table, whose changes no trigger notes"]
     {
         assert!(said.contains(line), "{line}: {said}");
     }
     assert_eq!(layers(&seeds(&db, &folder, "near.mbtiles")), ["near"]);
+    // One whose server is gone does not keep the others from being drawn.
+    db.run("CREATE SERVER gone FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '1'); CREATE USER MAPPING FOR CURRENT_USER SERVER gone;
+        CREATE FOREIGN TABLE absent (id int, geom geometry(Point, 4326)) SERVER gone");
+    let said = init(&db, &folder, &["--output", "all.toml"]).ok().stdout;
+    assert!(said.contains("not drawn: geom of absent: it cannot be read: could not connect to server"), "{said}");
+    assert!(said.contains("all.toml: 2 layers"), "{said}");
 }
 
 /// The options by which a server reaches itself.
@@ -226,6 +232,11 @@ fn own_server(db: &Db) -> String {
     let row =
         &db.rows("SELECT current_setting('port'), split_part(current_setting('unix_socket_directories'), ',', 1)")[0];
     format!("port '{}', host '{}'", row.get::<_, String>(0), row.get::<_, String>(1).trim())
+}
+
+/// The option by which it lets itself in.
+fn own_role(db: &Db) -> String {
+    format!("user '{}'", db.rows("SELECT current_user::text")[0].get::<_, String>(0))
 }
 
 /// A table of more than a quarter of a gigabyte is read in part: its rows are estimated.

@@ -148,8 +148,9 @@ fn the_database_is_asked_for_every_layer() {
             "has no table or view \"absent\"",
             "error: layer \"b\": the database does not understand properties or where",
             "error: layer \"c\": \"public\".\"bare\" has no column of type geometry or geography",
+            "error: layer \"c\": \"public\".\"bare\" has no primary key",
             "warning: layer \"d\": \"public\".\"mill\" has no spatial index",
-            "error: the configuration has problems: 3, each named above",
+            "error: the configuration has problems: 4, each named above",
         ],
     );
     assert_eq!(checked.stderr.matches("no spatial index").count(), 1, "{}", checked.stderr);
