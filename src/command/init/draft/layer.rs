@@ -134,6 +134,13 @@ impl LayerDraft<'_> {
             };
             remarks.push(format!("{table} has large polygons that are not valid ({count} of those looked at), such as rings that cross each other: a seed then takes several times as long. Mend it: {mend}"));
         }
+        if let Some(points) =
+            self.geometry.rows.as_ref().ok().map(|rows| rows.points_in_parts).filter(|count| *count > 0)
+        {
+            let parts = format!("{}.{}", quoted(&relation.schema), quoted(&format!("{}_parts", relation.name)));
+            let geometry = self.as_geometry();
+            remarks.push(format!("a row of {table} has {points} points in many parts, and each tile that it touches reads all of them. Its parts are drawn several times as fast: CREATE TABLE {parts} AS SELECT row_number() OVER () AS id, part.geom FROM {table}, ST_Dump({geometry}) AS part; ALTER TABLE {parts} ADD PRIMARY KEY (id); CREATE INDEX ON {parts} USING gist (geom);"));
+        }
         match (self.row_key(), relation.kind) {
             (RowKey::Today(name), SpatialKind::Table | SpatialKind::PartitionedTable) => remarks.push(format!(
                 "{table} has no key. The values of {} are all different today, and each run checks that. If they have to be different at all times, say so: ALTER TABLE {table} ADD PRIMARY KEY ({});",

@@ -147,6 +147,7 @@ mod tests {
             shapes: vec![shape.to_owned()],
             extent: Some(ColumnExtent { own, degrees: Some(degrees), share_of_area, mean_side }),
             invalid_areas: 0,
+            points_in_parts: 0,
         }
     }
 
