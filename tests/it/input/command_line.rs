@@ -196,3 +196,15 @@ fn the_environment_alone_is_enough() {
     run(command.env("PGHOST", socket).env("PGPORT", port).env("PGUSER", "oar_tiles").env("PGDATABASE", &db.name)).ok();
     assert!(addresses(&folder.path().join("facilities.mbtiles")).len() > 5);
 }
+
+/// Also when the file is there already, and is replaced.
+#[test]
+fn an_output_is_called_as_the_user_wrote_it() {
+    let (db, folder) = (Db::with_facilities(50), crate::support::folder::Folder::new());
+    for output in ["tiles.mbtiles", "tiles.mbtiles", "tiles.pmtiles", "tiles.pmtiles"] {
+        let mut seed = crate::support::program::bare_program();
+        seed.args(["seed", "--zoom", "0-2", "--database-url", &db.url, "--output", output]);
+        let said = run(seed.current_dir(folder.beside(""))).ok().stdout;
+        assert!(said.trim_end().ends_with(&format!(": {output}")), "{said}");
+    }
+}
