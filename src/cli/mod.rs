@@ -171,6 +171,9 @@ pub struct Seed {
     /// Publish even if the target would lose more tiles than max_shrink in the configuration allows
     #[arg(long)]
     pub allow_shrink: bool,
+    /// Delete the targets of variants whose values are gone
+    #[arg(long, conflicts_with = "dry_run")]
+    pub prune_variants: bool,
     /// After publishing, list the tiles that changed in FILE: .json, .geojson, else a line z/x/y for each; only * if that is not known
     #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
     pub changed_out: Option<PathBuf>,
@@ -205,6 +208,9 @@ pub struct Reseed {
     /// Publish even if the target would lose more tiles than max_shrink in the configuration allows
     #[arg(long)]
     pub allow_shrink: bool,
+    /// Delete the targets of variants whose values are gone
+    #[arg(long, conflicts_with = "dry_run")]
+    pub prune_variants: bool,
     /// Render these tiles instead of those that changed: a file with a line z/x/y for each, - for standard input, or postgresql:TABLE, a table with the columns zoom, x and y (osm2pgsql)
     #[arg(long, value_name = "FILE", conflicts_with = "area")]
     pub tiles: Option<PathBuf>,

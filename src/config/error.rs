@@ -97,6 +97,14 @@ pub enum ConfigError {
         /// How many.
         problems: usize,
     },
+    /// The variants of a tileset do not fit their values.
+    #[error("{key} {what}")]
+    Variants {
+        /// The key.
+        key: String,
+        /// What is wrong, and what to write.
+        what: String,
+    },
     /// The database URL.
     #[error(transparent)]
     Connection(#[from] crate::postgis::Error),

@@ -8,6 +8,7 @@
 //! | `values` | the values of all origins; the last origin that has a value wins |
 //! | `settings` | the values, checked, as the option structs of the parts |
 //! | `layer`, `rows`, `function`, `margin`, `budget`, `by_zoom`, `simplify`, `placeholders` | the checks of layers |
+//! | `variants` | families of tilesets that differ in the values of parameters |
 //! | `area` | the area of a tileset |
 //! | `memory` | how much memory the process may use |
 //! | `s3` | the checks of the section `[s3]` |
@@ -41,6 +42,7 @@ mod tile_headers;
 mod tilesets;
 mod values;
 mod variables;
+mod variants;
 
 use std::path::Path;
 
@@ -54,6 +56,9 @@ pub use settings::{
 };
 pub use show::ShownConfig;
 pub use values::{CONFIG_VARIABLE, ConfigValues, LOG_VARIABLE, Origin, SAMPLE};
+pub use variants::{
+    BoundValue, OutputTemplate, ValueSegment, Variant, VariantCondition, VariantSettings, VariantValues,
+};
 
 /// A flag that was given: the flag's name, the key that it sets, and the value.
 pub type Flag = (&'static str, &'static str, toml::Value);

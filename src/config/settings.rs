@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::ConfigError;
@@ -11,6 +12,7 @@ use super::file::{
 };
 use super::memory::usable_memory;
 use super::values::{ConfigValues, Origin};
+use super::variants::{Variant, VariantSettings, without_names};
 use crate::changes::{ChangesOptions, TrackOptions, WatchOptions};
 use crate::encode::{Level, Packing};
 use crate::pipeline::Limits;
@@ -106,6 +108,10 @@ pub struct TilesetSettings {
     pub watch: WatchOptions,
     /// The layers, in the order in which they stand in a tile.
     pub layers: Vec<LayerSettings>,
+    /// The variants that the tileset is made in; `None` if it is one tileset.
+    pub variants: Option<Arc<VariantSettings>>,
+    /// What makes the tileset a variant, if it is one.
+    pub variant: Option<Variant>,
 }
 
 /// What a layer and its properties show, for people who read its TileJSON.
@@ -199,6 +205,7 @@ impl JobSettings {
                 work_mem: check.present("database.work_mem", given.database.work_mem.clone())?,
                 // One more: the keeper, which holds the snapshot.
                 connections: workers.get() + 1,
+                parameters: Vec::new(),
             },
             restarts: check.present("database.restarts", given.database.restarts)?,
             changes: check.changes(&given.changes)?,
@@ -266,6 +273,12 @@ impl Check<'_> {
         let name = self.present("tileset.name", tileset.name.clone())?;
         let chosen = tileset.layers.as_deref().filter(|_| only_layers.is_empty()).unwrap_or(only_layers);
         let layers = self.layers(given, chosen)?;
+        let variants = self.variants(given, &layers)?.map(Arc::new);
+        let (mut target, mut purges) = (given.target.clone(), given.purge.clone());
+        if variants.is_some() {
+            let urls = target.public_url.iter_mut().chain(purges.iter_mut().map(|purge| &mut purge.url));
+            urls.for_each(|url| *url = without_names(url));
+        }
         let zooms = self.present("tileset.zoom", tileset.zoom.clone())?;
         let names = TileTextNames { tag: TilesetTag::of(&name), layers: layer_names(&layers) };
         Ok(TilesetSettings {
@@ -282,14 +295,16 @@ impl Check<'_> {
                 .present("tileset.max_shrink", tileset.max_shrink.clone())?
                 .parse()
                 .map_err(|error: MaxShrinkError| self.wrong("tileset.max_shrink", error.to_string()))?,
-            tree: self.tree(&given.target)?,
+            tree: self.tree(&target)?,
             s3: self.s3(&given.s3, names)?,
-            purges: self.purges(&given.purge)?,
+            purges: self.purges(&purges)?,
             watch: WatchOptions {
                 debounce: self.present("changes.debounce", given.changes.debounce)?,
                 poll: self.present("changes.poll", given.changes.poll)?,
             },
             layers,
+            variants,
+            variant: None,
         })
     }
 

@@ -55,7 +55,10 @@ impl ConfigValues {
             .iter()
             .filter(|(table, _)| only.is_empty() || only.iter().any(|wanted| wanted == name_of(table)));
         let tilesets: Vec<ConfigValues> = chosen.map(|(table, origin)| self.of_tileset(table, origin)).collect();
-        let output = |values: &ConfigValues| values.values.get("tileset.output").map(|(output, _)| output.clone());
+        let output = |values: &ConfigValues| {
+            let (variants, output) = (values.values.get("tileset.variants"), values.values.get("tileset.output"));
+            variants.and_then(|(variants, _)| variants.get("output").cloned()).or(output.map(|(output, _)| output.clone()))
+        };
         for (at, values) in tilesets.iter().enumerate() {
             if let Some(other) = tilesets[..at].iter().find(|other| output(other) == output(values)) {
                 let both = [other, values].map(|values| values.tileset.clone().unwrap_or_default());
@@ -93,6 +96,11 @@ impl ConfigValues {
         };
         for key in ["tileset.output", "target.public_url"] {
             self.values.get_mut(key).into_iter().for_each(|(value, _)| fill_in(value));
+        }
+        if let Some((toml::Value::Table(variants), _)) = self.values.get_mut("tileset.variants") {
+            for key in ["output", "all"] {
+                variants.get_mut(key).into_iter().for_each(fill_in);
+            }
         }
         let Some((toml::Value::Array(purges), _)) = self.values.get_mut("purge") else { return };
         purges.iter_mut().filter_map(|purge| purge.get_mut("url")).for_each(fill_in);

@@ -289,6 +289,9 @@ impl ConfigValues {
     /// # Errors
     /// If the layers are not those of the sample, and the output is.
     pub fn names_output(&self) -> Result<(), ConfigError> {
+        if self.values.contains_key("tileset.variants") {
+            return Ok(());
+        }
         match (self.origin("layer"), self.origin("tileset.output")) {
             (Some(layers), Some(Origin::Default)) if *layers != Origin::Default => {
                 Err(ConfigError::NoOutput { layers: layers.to_string() })

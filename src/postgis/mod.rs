@@ -14,6 +14,7 @@
 //! | `refresh` | materialized views that a run refreshes before its snapshot |
 //! | `survey` | where every feature lies, and the cells that are counted on the way |
 //! | `render` | batches become tiles |
+//! | `variants` | the values of the variants of a tileset |
 //! | `discover` | the tables and views with a geometry, for those who have no configuration yet |
 //!
 //! Imports go down these levels; `tests/it/project/imports.rs` holds the table.
@@ -26,6 +27,7 @@ mod render;
 mod session;
 mod sql;
 mod survey;
+mod variants;
 
 pub use discover::{
     CatalogColumn, CatalogKey, ColumnExtent, ColumnLink, DiscoveredRelation, Discovery, GeometryColumn, GeometryRows,
@@ -36,7 +38,7 @@ pub use layer::{
     QueryError, ROW_NUMBER, RowZooms, Rows, Simplify, TileFunction, TilePart, placeholder_in,
 };
 pub(crate) use layer::{FunctionComment, ToldLayer};
-pub use probe::{LayerLocks, NamedLayers, Probed, Reads, Server, probe, probe_names};
+pub use probe::{LayerLocks, NamedLayers, Probed, Reads, Server, probe, probe_names, server_of};
 pub use refresh::refresh_views;
 pub use render::{
     CacheLimits, PreparedLayer, RENDERING_VERSION, Renderer, RunLayers, Worker, verify_cached_rows, with_neighbourhood,
@@ -46,6 +48,7 @@ pub use session::{
 };
 pub use sql::FoldedValues;
 pub use survey::{ChangedGeometries, Skipped, Surveyed, changed_positions, counts_cells, foldable, survey};
+pub use variants::{MAX_VARIANTS, VariantParameter, VariantTable, bound_condition, variant_table};
 
 pub(crate) use probe::{RelationName, look_up};
 pub(crate) use session::{Session, quoted};

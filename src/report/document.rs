@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Backlog, Checkup, Contents, DiffReport, DirtyReport, EventRecord, Findings, PlanReport, PurgeStatus, ReseedReport,
+    Backlog, Checkup, Contents, DiffReport, DirtyReport, EventRecord, FamilyReport, Findings, PlanReport, PurgeStatus, ReseedReport,
     RunReport,
 };
 
@@ -68,6 +68,10 @@ pub fn report_schemas() -> Vec<DocumentSchema> {
         DocumentSchema::of::<JsonDocument<PlanReport>>("seed-plan", "seed --dry-run --report"),
         DocumentSchema::of::<JsonDocument<ReseedReport>>("reseed-report", "reseed --report"),
         DocumentSchema::of::<JsonDocument<DirtyReport>>("reseed-plan", "reseed --dry-run --report"),
+        DocumentSchema::of::<JsonDocument<FamilyReport>>(
+            "variants-report",
+            "seed --report and reseed --report of a tileset with variants",
+        ),
         DocumentSchema::of::<JsonDocument<Findings>>("findings", "verify --report and verify --json"),
         DocumentSchema::of::<JsonDocument<Checkup>>("doctor", "doctor --json"),
         DocumentSchema::of::<JsonDocument<Contents>>("contents", "inspect --json"),

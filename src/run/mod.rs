@@ -12,6 +12,7 @@
 //! | `look/` | the dirty tiles of a target: for `reseed` and `track status` |
 //! | `writer_lease` | which of several servers writes a target |
 //! | `tilesets` | several tilesets in one command: one snapshot, one end |
+//! | `variants/` | families: the variants of a tileset, and their own manifest |
 //! | `describe/` | what a run says about its result: manifest, metadata, budgets, warnings |
 //!
 //! A verb makes a [`Job`] and returns a value; `main` prints it.
@@ -26,12 +27,14 @@ mod queue_gate;
 pub(crate) mod seed;
 pub(crate) mod target;
 mod tilesets;
+pub(crate) mod variants;
 pub(crate) mod writer_lease;
 
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::changes::Cursor;
 use crate::config::JobSettings;
 use crate::encode::Packing;
 use crate::pipeline::{BatchGate, BatchKind, BatchPace, BatchTurns};
@@ -46,6 +49,9 @@ pub use look::{DirtyFilter, TileList, TileListDocument, TileListError, TilesWant
 pub use queue_gate::QueueGate;
 pub use target::{Target, TargetUrl};
 pub use tilesets::{FailedTilesets, SharedSnapshot};
+pub use variants::{
+    Family, FamilyMembers, FamilyOptions, FamilyOutcome, FamilyParameter, FamilyRecord, RecordedVariant,
+};
 
 use target::Targets;
 
@@ -66,6 +72,16 @@ pub struct Job {
     pub gate: Option<Arc<dyn BatchGate>>,
     /// The snapshot, if the run shares it with the runs of other tilesets.
     pub snapshot: Option<SharedSnapshot>,
+    /// What the family's manifest says that the target shows, if it is a variant.
+    pub(crate) known: Option<KnownState>,
+}
+
+/// The state of the database that a publication of a target is known to show, beside what its own manifest says.
+#[derive(Debug, Clone)]
+pub(crate) struct KnownState {
+    pub(crate) cursor: Cursor,
+    /// The id of the publication.
+    pub(crate) publication: String,
 }
 
 impl Job {
@@ -93,6 +109,7 @@ impl Job {
             stop: stop.clone(),
             gate: None,
             snapshot: None,
+            known: None,
         })
     }
 

@@ -56,7 +56,7 @@ impl Job {
         })
     }
 
-    fn is_in_bucket(&self) -> bool {
+    pub(crate) fn is_in_bucket(&self) -> bool {
         matches!(self.target.url, TargetUrl::S3Prefix { .. } | TargetUrl::S3Pmtiles { .. })
     }
 

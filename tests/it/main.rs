@@ -35,4 +35,5 @@ mod serve;
 mod targets;
 mod texts;
 mod tilesets;
+mod variants;
 mod world_edge;

@@ -10,6 +10,7 @@
 //! | `shell` | `completions`, `man` |
 //! | `given` | the settings that a verb was given; `config` |
 //! | `tilesets` | a verb for each of several tilesets |
+//! | `variants` | verbs on a tileset with variants |
 //! | `shown` | how a run is shown, and its closing table |
 
 mod drafting;
@@ -21,6 +22,7 @@ mod shown;
 mod targets;
 mod tilesets;
 mod tracking;
+mod variants;
 
 use std::process::ExitCode;
 

@@ -11,7 +11,7 @@ use oar_tiles::config::{ConfigError, JobSettings};
 use oar_tiles::report::{
     ReseedReport, RunMetrics, Style, render_dirty, render_plan, render_reseed, render_run, report, start_log,
 };
-use oar_tiles::run::{CommandError, DirtyFilter, Job, SharedSnapshot, TileList, TilesWanted, area, area_or_boxes};
+use oar_tiles::run::{CommandError, DirtyFilter, Family, Job, SharedSnapshot, TileList, TilesWanted, area, area_or_boxes};
 use oar_tiles::sink::MaxShrink;
 use oar_tiles::stop::Stop;
 use tokio::runtime::Handle;
@@ -22,6 +22,7 @@ use super::on_runtime;
 use super::serving::preview;
 use super::shown::{Closing, noted, style};
 use super::tilesets::{file_of, for_each, have_own_files};
+use super::variants::{not_for_variants, reseed_variants, seed_variants};
 
 pub(super) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError> {
     start_log(arguments.verbose);
@@ -45,11 +46,17 @@ pub(super) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError
         let names = tilesets.into_iter().map(|settings| settings.tileset.name).collect();
         return Err(ConfigError::NotOneTileset { what: "--preview", names }.into());
     }
+    if let Some(shown) = &shown {
+        not_for_variants(shown, "--preview", "run oar-tiles preview with the output of one variant")?;
+    }
     let layers = tilesets.iter().filter(|_| !arguments.dry_run).flat_map(|settings| &settings.tileset.layers);
     let snapshot = SharedSnapshot::after_refreshing(layers.map(|layer| layer.options.clone()));
     let is_shared = tilesets.len() > 1;
     on_runtime(async || {
         for_each(tilesets, arguments.quiet, stop, async |settings| {
+            if let Some(family) = Family::of(&settings) {
+                return Box::pin(seed_variants(arguments, family, &snapshot, stop)).await;
+            }
             let snapshot = is_shared.then_some(&snapshot);
             Box::pin(seed_one(arguments, settings, snapshot, stop)).await
         })
@@ -119,6 +126,9 @@ pub(super) fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandE
     let options = reseed_options(arguments)?;
     on_runtime(async || {
         for_each(tilesets, arguments.quiet, stop, async |settings| {
+            if let Some(family) = Family::of(&settings) {
+                return Box::pin(reseed_variants(arguments, family, stop)).await;
+            }
             Box::pin(reseed_one(arguments, &options, settings, stop)).await
         })
         .await
@@ -188,7 +198,7 @@ async fn reseed_one(
     noted(&metrics, ended, stop)
 }
 
-fn reseed_options(arguments: &Reseed) -> Result<ReseedOptions, CommandError> {
+pub(super) fn reseed_options(arguments: &Reseed) -> Result<ReseedOptions, CommandError> {
     let tiles = match (&arguments.tiles, &*arguments.area) {
         (Some(path), _) => {
             TilesWanted::List(TileList { path: path.clone(), parents: arguments.parents, children: arguments.children })

@@ -18,6 +18,7 @@ use super::given::{resolved_all, resolved_for, resolved_to_read, resolved_to_wri
 use super::on_runtime;
 use super::shown::Closing;
 use super::tilesets::for_each;
+use super::variants::{targets_of, variant_of_target};
 
 pub(super) fn run_publish(arguments: &Publish, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
@@ -34,7 +35,7 @@ pub(super) fn run_publish(arguments: &Publish, stop: &Stop) -> Result<(), Comman
         }
         job.purge_published(false).await.map(drop)
     };
-    on_runtime(async || for_each(tilesets, false, stop, publish_one).await)
+    on_runtime(async || for_each(targets_of(tilesets, stop).await?, false, stop, publish_one).await)
 }
 
 pub(super) fn run_purge(arguments: &Purge, stop: &Stop) -> Result<(), CommandError> {
@@ -63,7 +64,10 @@ pub(super) fn run_purge(arguments: &Purge, stop: &Stop) -> Result<(), CommandErr
         }
         Ok(())
     };
-    on_runtime(async || for_each(tilesets, false, stop, purge_one).await)
+    on_runtime(async || {
+        let targets = if target.is_some() { tilesets } else { targets_of(tilesets, stop).await? };
+        for_each(targets, false, stop, purge_one).await
+    })
 }
 
 pub(super) fn run_verify(arguments: &Verify, stop: &Stop) -> Result<(), CommandError> {
@@ -82,6 +86,7 @@ pub(super) fn run_verify(arguments: &Verify, stop: &Stop) -> Result<(), CommandE
     let options = verify::VerifyOptions { amount, database: arguments.database, area };
     let closing = Closing::new(!arguments.json, arguments.report.as_ref(), &settings.tileset.output)?;
     on_runtime(async || {
+        let settings = if arguments.database { variant_of_target(settings, stop).await? } else { settings };
         let found = verify::verify(&Job::new(settings, false, &report(Style::Warnings), stop)?, &options).await?;
         if arguments.json {
             print_document(&found)?;

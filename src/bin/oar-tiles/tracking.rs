@@ -16,6 +16,7 @@ use oar_tiles::stop::Stop;
 use super::given::{names_output, resolved_all, resolved_for};
 use super::on_runtime;
 use super::tilesets::for_each;
+use super::variants::variant_of_target;
 
 pub(super) fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
@@ -39,7 +40,14 @@ pub(super) fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandErr
                 readers: install.reader.clone(),
                 owner: install.owner.clone(),
             };
-            on_runtime(async || install_log(&settings, &options, stop).await)
+            on_runtime(async || {
+                let mut layers = Vec::new();
+                for settings in &tilesets {
+                    layers.append(&mut settings.tracked(&shown, stop).await?);
+                }
+                let Some(settings) = JobSettings::with_all_layers(layers) else { return Ok(()) };
+                install_log(&settings, &options, stop).await
+            })
         }
         Track::Status(status) => on_runtime(async || {
             let found = track::status(&tilesets, &status.target, &shown, stop).await?;
@@ -77,7 +85,13 @@ pub(super) fn run_doctor(arguments: &Doctor, stop: &Stop) -> Result<(), CommandE
         has_target: arguments.target.is_some() || names_output(&flags)?,
         url: arguments.url.clone(),
     };
-    let examine = async |settings| {
+    let examine = async |settings: JobSettings| {
+        let settings = if arguments.target.is_some() {
+            variant_of_target(settings, stop).await?
+        } else {
+            let tracked = settings.tracked(&report(Style::Nothing), stop).await?;
+            tracked.into_iter().next_back().unwrap_or(settings)
+        };
         let job = Job::new(settings, false, &report(Style::Nothing), stop)?;
         let checkup = doctor::doctor(&job, &options).await?;
         if arguments.json {

@@ -7,11 +7,13 @@
 //! | `counts` | the counts of cells |
 //! | `patches` | which layers can be patched |
 //! | `manifest` | what the target says before and after |
+//! | `family` | all variants of a tileset |
 //! | `or_seed` | a seed instead, where the target needs one |
 //! | `watch` | again and again |
 //! | `writer`, `jobs` | the same inside a server, under a lease; jobs of clients between two looks |
 
 mod counts;
+mod family;
 mod jobs;
 mod manifest;
 mod or_seed;
@@ -34,6 +36,7 @@ use crate::run::{CommandError, DirtyFilter, Job};
 use crate::serve::{JobDesk, WriteBackDesk};
 use crate::tile::TileRectList;
 
+pub use family::reseed_family;
 pub use writer::WatchWriter;
 
 /// What `reseed` was asked for, beside the settings.

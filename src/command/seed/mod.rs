@@ -3,12 +3,15 @@
 //! The run itself is `src/run/seed.rs`: claim the target, plan, render, store, the manifest last.
 
 mod dry_run;
+mod family;
 
 use crate::report::{Event, PlanReport, RunReport};
 use crate::run::attempts::restarting;
 use crate::run::describe::budgets;
 use crate::run::seed::seed_target;
 use crate::run::{CommandError, Job};
+
+pub use family::{plan_family, seed_family};
 
 /// Seeds the job's target.
 ///

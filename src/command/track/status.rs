@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::changes::{self, Cursor};
+use crate::changes::{self, Cursor, CursorError};
 use crate::config::{DatabaseSettings, JobSettings};
 use crate::error::ErrorKind;
 use crate::postgis::Database;
 use crate::report::{Backlog, BehindTarget, LoggedTable, Report};
 use crate::run::attempts::{aside, reading, restarting};
 use crate::run::look::{Look, TargetState, Work};
-use crate::run::{CommandError, DirtyFilter, Job};
+use crate::run::{CommandError, DirtyFilter, Family, Job};
 use crate::stop::Stop;
 
 /// The change log and its targets.
@@ -72,6 +72,16 @@ pub async fn status(
     let (safety, logged, quiet) = restarting(database, report, stop, look).await?;
     let mut behind = Vec::new();
     for settings in settings_of(tilesets, targets) {
+        let settings = match Family::of(&settings) {
+            None => settings,
+            Some(family) => {
+                behind.push(behind_family(&family, report, stop).await?);
+                match family.all()? {
+                    Some(all) => all,
+                    None => continue,
+                }
+            }
+        };
         let job = Job::new(settings, false, report, stop)?;
         let attempt = async |_restarts| Box::pin(behind_target(&job)).await;
         behind.push(match restarting(database, report, stop, attempt).await {
@@ -97,6 +107,39 @@ pub async fn status(
 
 fn logged_table(one: changes::WatchBacklog) -> LoggedTable {
     LoggedTable { table: one.table, rows: one.rows, oldest_seconds: one.oldest }
+}
+
+/// How far the variants of a tileset are behind, of which one stands for all: the log has the places of changes, whosoever they are.
+async fn behind_family(
+    family: &Family,
+    report: &Arc<dyn Report>,
+    stop: &Stop,
+) -> Result<BehindTarget, CommandError> {
+    let seen = async {
+        let nothing = BehindTarget {
+            target: String::new(),
+            needs_seed: None,
+            reasons: Vec::new(),
+            dirty: Some(0),
+            unfinished: Vec::new(),
+            purges: Vec::new(),
+        };
+        let Some(job) = family.sample(report, stop).await? else { return Ok(nothing) };
+        let attempt = async |_restarts| Box::pin(behind_target(&job)).await;
+        restarting(&family.settings().database, report, stop, attempt).await
+    };
+    let behind = match seen.await {
+        Err(error) if error.kind() == ErrorKind::NeedsSeed => BehindTarget {
+            target: String::new(),
+            needs_seed: Some(error.to_string()),
+            reasons: Vec::new(),
+            dirty: None,
+            unfinished: Vec::new(),
+            purges: Vec::new(),
+        },
+        seen => seen?,
+    };
+    Ok(BehindTarget { target: family.output(), ..behind })
 }
 
 /// How far a target is behind.
@@ -156,6 +199,17 @@ pub async fn prune(
     let database = Database::new(&database.connect, database.session.clone(), stop)?;
     let mut seen: Vec<Cursor> = Vec::new();
     for settings in targets {
+        let settings = match Family::of(settings) {
+            None => settings.clone(),
+            Some(family) => {
+                let record = family.recorded(report, stop).await?;
+                seen.push(record.snapshot.parse().map_err(|error: CursorError| CommandError::Pipeline(error.to_string()))?);
+                match family.all()? {
+                    Some(all) => all,
+                    None => continue,
+                }
+            }
+        };
         let target = Job::new(settings.clone(), false, report, stop)?.target;
         seen.push(reading(stop, move || Ok(TargetState::read(&target)?.cursor)).await?);
     }

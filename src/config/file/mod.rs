@@ -4,6 +4,7 @@ mod purge;
 mod s3;
 mod serve;
 mod tileset;
+mod variants;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,7 @@ pub(super) use purge::{AkamaiNetworkName, CloudflarePlanName, PurgeByName, Purge
 pub(super) use s3::{CacheControl, EncryptionName, S3Section};
 pub(super) use serve::{AccessLogName, CdnHeaderName, RefreshName, ServeSection, TagHeaderName, WriterName};
 pub(super) use tileset::{TilesetSection, TilesetTables};
+pub(super) use variants::{VariantList, VariantsSection};
 
 /// All keys of a configuration.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]

@@ -7,7 +7,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::TargetSection;
+use super::{TargetSection, VariantsSection};
 use crate::tile::{LonLatBox, MapCenter, ZoomList};
 
 /// The keys of a tileset.
@@ -27,6 +27,7 @@ pub(in crate::config) struct TilesetSection {
     pub(in crate::config) gzip_level: Option<u32>,
     pub(in crate::config) max_shrink: Option<String>,
     pub(in crate::config) target: Option<TargetSection>,
+    pub(in crate::config) variants: Option<VariantsSection>,
 }
 
 /// One tileset, or a list of them.

@@ -39,7 +39,7 @@ pub(super) use edge::{EdgeUnits, MAX_WRAPPED_HALVES};
 pub(super) use explain::explain;
 pub(crate) use function::{CalledFunction, FunctionComment, ToldLayer};
 pub(super) use placement::{Placement, Shape};
-pub(super) use query::{PIXEL_METRES, PlaceholderSql};
+pub(super) use query::{PIXEL_METRES, PlaceholderSql, filled_parameters};
 pub(super) use query_values::{QueryValues, pixel, query_box};
 
 /// A column of the key.

@@ -25,7 +25,7 @@ use server::superuser;
 
 pub use locks::LayerLocks;
 pub use reads::Reads;
-pub use server::Server;
+pub use server::{Server, server_of};
 
 pub(in crate::postgis) use layer::{LayerProbe, NamedLayer};
 pub(crate) use relation::{RelationName, look_up};

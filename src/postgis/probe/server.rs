@@ -1,7 +1,7 @@
 //! The server and database: their identity, and whether they are new enough.
 
 use crate::manifest::DatabaseIdentity;
-use crate::postgis::session::{Error, Session, quoted};
+use crate::postgis::session::{Error, Session, Snapshot, quoted};
 
 /// The server and database.
 #[derive(Debug)]
@@ -14,6 +14,14 @@ pub struct Server {
 
 /// The oldest PostGIS that works, major and minor version: it has `ST_TileEnvelope` with a margin, and `ST_AsMVT` with feature ids.
 const OLDEST_POSTGIS: (u32, u32) = (3, 1);
+
+/// The server and database of a snapshot.
+///
+/// # Errors
+/// If PostGIS is missing, too old or out of reach.
+pub async fn server_of(snapshot: &Snapshot) -> Result<Server, Error> {
+    server(&snapshot.keeper).await
+}
 
 /// Probes the server, and puts the schema of PostGIS on the session's search path.
 pub(in crate::postgis) async fn server(session: &Session) -> Result<Server, Error> {

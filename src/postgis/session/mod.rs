@@ -20,6 +20,7 @@ mod listen;
 mod locks;
 mod options;
 mod origin;
+mod parameters;
 mod prepared;
 mod server_name;
 mod session_room;
@@ -55,6 +56,7 @@ pub use session_room::SessionRoom;
 pub use snapshot::Snapshot;
 
 pub(super) use error::area_name;
+pub(super) use parameters::setting_of;
 pub(crate) use identifier::quoted;
 
 /// How often the server is asked to cancel a statement, and how long each time the statement may take to end.

@@ -17,6 +17,8 @@ pub struct SessionOptions {
     pub work_mem: String,
     /// The most sessions at once: the workers and the session that holds the snapshot. The lock watcher has another connection.
     pub connections: usize,
+    /// The values of the variant that the sessions read for, by the number of the parameter; none without variants.
+    pub parameters: Vec<String>,
 }
 
 impl SessionOptions {
@@ -57,6 +59,7 @@ mod tests {
                 lock_timeout: seconds(1),
                 work_mem: String::new(),
                 connections: 1,
+                parameters: Vec::new(),
             };
             assert_eq!(options.is_statement_limit(seconds(after)), expected, "{after} s of {limit} s");
         }

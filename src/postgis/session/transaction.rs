@@ -104,6 +104,7 @@ impl Session {
         {
             return Err(self.other_server(from, &origin));
         }
+        self.set_parameters(&options.parameters).await?;
         match self.database.postgis.get() {
             Some(schema) => self.add_to_search_path(schema).await,
             None => Ok(()),

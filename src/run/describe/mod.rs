@@ -33,6 +33,9 @@ pub(crate) fn fingerprint(settings: &JobSettings, layers: &[Arc<Layer>]) -> Stri
         hash.update("\n");
     }
     hash.update(settings.run.limits.packing.definition());
+    if let Some(variant) = &settings.tileset.variant {
+        hash.update(variant.definition());
+    }
     let configuration: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     fingerprint_of(&configuration, DrawingVersions { rendering: RENDERING_VERSION, packing: PACKING_VERSION })
 }

@@ -89,8 +89,11 @@ impl CommandError {
             | CommandError::NoTile { .. }
             | CommandError::TileList(_)
             | CommandError::OneFile { .. }
+            | CommandError::NoVariant { .. }
+            | CommandError::NoVariantFolder { .. }
+            | CommandError::NotForVariants { .. }
             | CommandError::NoArea { .. } => ErrorKind::Usage,
-            CommandError::Tilesets { kind, .. } => *kind,
+            CommandError::Tilesets { kind, .. } | CommandError::Variants { kind, .. } => *kind,
             CommandError::Serve(error) => error.kind(),
             CommandError::Read(error) => error.kind(),
             CommandError::Database(error) => error.kind(),
@@ -114,6 +117,7 @@ impl CommandError {
             | CommandError::Unhealthy { .. }
             | CommandError::Differ { .. }
             | CommandError::Unsound { .. }
+            | CommandError::NotRemoved { .. }
             | CommandError::Outbox(_)
             | CommandError::Died(_) => ErrorKind::Failed,
         }

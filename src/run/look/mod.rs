@@ -99,13 +99,16 @@ impl<'a> Look<'a> {
         };
         let (mut state, snapshot) = if writes && settings.tileset.layers.iter().any(|layer| layer.options.refresh) {
             // A refresh may take long: not for a target that needs a seed.
-            (state.await?, job.refreshed_snapshot(&database).await?)
+            (state.await?, job.take_snapshot(&database, true).await?)
         } else {
             // Both at once: each may wait for a server.
-            let (state, snapshot) = tokio::join!(state, database.snapshot());
+            let (state, snapshot) = tokio::join!(state, job.take_snapshot(&database, false));
             (state?, snapshot?)
         };
         let settings = state.settings(settings, target)?;
+        if let Some(known) = &job.known {
+            state.know(known);
+        }
         if let Some(since) = &filter.since {
             state.look_since(since, target)?;
         }
@@ -124,7 +127,7 @@ impl<'a> Look<'a> {
             filter,
             state,
             database,
-            snapshot: Arc::new(snapshot),
+            snapshot,
             server: probed.server,
             key,
             same,

@@ -5,7 +5,7 @@ use crate::config::JobSettings;
 use crate::manifest::{DatabaseIdentity, MANIFEST_VERSION, Manifest, Region, drawn_otherwise};
 use crate::plan::ScopePart;
 use crate::postgis::Reads;
-use crate::run::CommandError;
+use crate::run::{CommandError, KnownState};
 use crate::run::describe::{IdentityKey, SameDatabase, compare};
 use crate::run::target::{Target, regions_to_seed, unmendable};
 use crate::sink::{Described, PartialScope, ReadError};
@@ -69,6 +69,14 @@ impl TargetState {
             return Err(unreadable("a partial region".to_owned()));
         }
         Ok(TargetState { described, manifest, cursor, parts, partial, unrendered })
+    }
+
+    /// Takes over what the manifest of a family says of the target, if it speaks of what is there.
+    pub(crate) fn know(&mut self, known: &KnownState) {
+        let publication = self.manifest.publication.as_ref();
+        if publication.is_some_and(|own| own.id == known.publication) && known.cursor.sees_all_of(&self.cursor) {
+            self.cursor = known.cursor.clone();
+        }
     }
 
     /// Sets an older snapshot than the target's, from which on changes are looked for.

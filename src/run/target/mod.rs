@@ -27,7 +27,8 @@ use crate::purge::{Outbox, OutboxWriter, queue_name};
 use crate::sink::{
     BeforeManifest, ChangeListWriter, Directory, DirectoryReader, FolderNotes, Latest, LocationError, Mbtiles,
     MbtilesReader, NoteStore, OpenMode, PartialScope, Pmtiles, PmtilesReader, Publishing, ReadError, RewrittenHeaders,
-    S3, S3Notes, S3Object, S3Options, S3Pmtiles, S3Reader, TargetError, TileReader, TreeOptions, s3_versions,
+    S3, S3Notes, S3Object, S3Options, S3Pmtiles, S3Reader, TargetError, TileReader, TreeOptions, remove_archive,
+    remove_prefix, s3_versions,
 };
 use crate::stop::Stop;
 
@@ -96,6 +97,17 @@ impl Target {
     /// Gives every tile of a prefix in S3 the headers of the settings. May wait for a server.
     pub(crate) fn rewrite_headers(&self, layers: &[String]) -> Result<RewrittenHeaders, CommandError> {
         self.targets.rewrite_headers(&self.url, layers)
+    }
+
+    /// Deletes every object of a target in S3. May wait for a server.
+    pub(crate) fn remove_objects(&self) -> Result<(), CommandError> {
+        let Targets { s3, runtime, .. } = &self.targets;
+        match &self.url {
+            TargetUrl::S3Prefix { .. } => remove_prefix(location(&self.url)?, s3.clone(), runtime),
+            TargetUrl::S3Pmtiles { .. } => remove_archive(&location(&self.url)?, s3.clone(), runtime),
+            TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::Directory(_) => Ok(()),
+        }
+        .map_err(|error| TargetError::from(error).into())
     }
 
     /// The small documents that are kept with the target.

@@ -26,6 +26,22 @@ impl S3Shared {
     pub fn reset(&self) {}
 }
 
+/// Refuses.
+///
+/// # Errors
+/// Always.
+pub fn remove_prefix(location: S3Location, _: S3Options, _: &Handle) -> Result<(), S3Error> {
+    Err(not_built(&location))
+}
+
+/// Refuses.
+///
+/// # Errors
+/// Always.
+pub fn remove_archive(archive: &S3Key, _: S3Options, _: &Handle) -> Result<(), S3Error> {
+    Err(not_built(archive))
+}
+
 /// The sink of a prefix.
 #[derive(Debug)]
 pub struct S3(Infallible);

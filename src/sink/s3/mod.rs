@@ -19,6 +19,7 @@
 //! | `header_note`, `rewrite` | which headers tiles carry; the pass that gives all tiles those of the configuration |
 //! | `object_notes` | notes that are kept with a prefix or beside an archive |
 //! | `upload`, `pmtiles` | an archive that goes up as a whole |
+//! | `removal` | whole targets are deleted |
 //! | `read` | tiles and archives read back |
 //! | `absent` | what stands for all of it in a program that was built without the feature `s3`: each target is refused |
 
@@ -55,6 +56,8 @@ mod read;
 #[cfg(feature = "s3")]
 mod refusal;
 #[cfg(feature = "s3")]
+mod removal;
+#[cfg(feature = "s3")]
 mod rewrite;
 #[cfg(feature = "s3")]
 mod shared;
@@ -74,7 +77,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 #[cfg(not(feature = "s3"))]
-pub use absent::{S3, S3Notes, S3Object, S3Pmtiles, S3Reader, S3Shared, s3_versions};
+pub use absent::{S3, S3Notes, S3Object, S3Pmtiles, S3Reader, S3Shared, remove_archive, remove_prefix, s3_versions};
 pub use cause::S3Cause;
 pub use error::{Action, S3Error};
 pub use flight::{Flight, Flights, InFlight};
@@ -89,6 +92,8 @@ pub use pmtiles::S3Pmtiles;
 pub use prefix::S3;
 #[cfg(feature = "s3")]
 pub use read::{S3Object, S3Reader, s3_versions};
+#[cfg(feature = "s3")]
+pub use removal::{remove_archive, remove_prefix};
 #[cfg(feature = "s3")]
 pub use shared::S3Shared;
 #[cfg(feature = "s3")]

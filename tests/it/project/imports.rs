@@ -84,6 +84,7 @@ const POSTGIS: Table = &[
     ("probe", &["sql", "layer", "session"]),
     ("survey", &["sql", "layer", "session"]),
     ("refresh", &["probe", "layer", "session"]),
+    ("variants", &["layer", "session"]),
     ("render", &["survey", "probe", "sql", "layer", "session"]),
     ("discover", &["probe", "layer", "session"]),
 ];

@@ -57,6 +57,12 @@ pub enum QueryError {
         /// The text as written.
         found: String,
     },
+    /// A parameter of variants that does not exist.
+    #[error("has {found}, which is no parameter: a parameter is written !name!, by the name of a column of values")]
+    UnknownParameter {
+        /// The text as written.
+        found: String,
+    },
     /// Half a placeholder.
     #[error("has {found}, which lacks an exclamation mark: there is {KNOWN}")]
     Unbalanced {
@@ -134,7 +140,8 @@ impl Query {
     }
 
     /// True if the query's rows may differ from zoom to zoom.
-    pub(in crate::postgis) fn asks_zoom(&self) -> bool {
+    #[must_use]
+    pub fn asks_zoom(&self) -> bool {
         [Placeholder::Zoom, Placeholder::Pixel, Placeholder::Scale].iter().any(|one| self.asks(*one))
     }
 
@@ -169,6 +176,17 @@ impl Query {
         let (bbox, zoom, pixel) = (nothing("geometry", "bbox"), nothing("int4", "zoom"), nothing("float8", "pixel"));
         self.sql_item(layer, &PlaceholderSql { bbox, zoom, pixel })
     }
+}
+
+/// A piece of SQL whose parameters, written `!name!`, are replaced by what `sql_of` gives for their names.
+///
+/// # Errors
+/// If there is no parameter of a name, or the SQL has a parameter of a statement, or a semicolon before its end.
+pub(in crate::postgis) fn filled_parameters(
+    sql: &str,
+    sql_of: impl Fn(&str) -> Option<String>,
+) -> Result<String, QueryError> {
+    QueryReader::read_filled(sql, &sql_of)
 }
 
 /// The first placeholder in a piece of SQL, as it is written: outside of text literals, comments and quoted names. A placeholder that lacks one of

@@ -11,15 +11,31 @@ pub(in crate::postgis) struct QueryReader<'a> {
     plain: String,
     /// Unquoted names and keywords, in lower case.
     words: Vec<String>,
+    /// What replaces `!name!` in a text that has parameters instead of placeholders.
+    parameters: Option<&'a SqlOfParameter<'a>>,
 }
+
+/// The SQL of a parameter, if there is one of this name.
+type SqlOfParameter<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
 impl<'a> QueryReader<'a> {
     /// The pieces of a query, and the words in it.
     pub(in crate::postgis) fn read_all(text: &'a str) -> Result<(Vec<QueryPiece>, Vec<String>), QueryError> {
-        let mut reader = QueryReader { left: text, pieces: Vec::new(), plain: String::new(), words: Vec::new() };
+        let mut reader = QueryReader::of(text);
         reader.read()?;
         reader.pieces.push(QueryPiece::Text(reader.plain));
         Ok((reader.pieces, reader.words))
+    }
+
+    /// The text with its parameters replaced.
+    pub(super) fn read_filled(text: &'a str, parameters: &'a SqlOfParameter<'a>) -> Result<String, QueryError> {
+        let mut reader = QueryReader { parameters: Some(parameters), ..QueryReader::of(text) };
+        reader.read()?;
+        Ok(reader.plain)
+    }
+
+    fn of(left: &'a str) -> QueryReader<'a> {
+        QueryReader { left, pieces: Vec::new(), plain: String::new(), words: Vec::new(), parameters: None }
     }
 
     /// Reads some bytes as plain text.
@@ -138,6 +154,9 @@ impl<'a> QueryReader<'a> {
         let inner = &self.left[1..];
         let length = if inner.starts_with(is_name_start) { name_length(inner) } else { 0 };
         let (name, behind) = inner.split_at(length);
+        if let Some(sql_of) = self.parameters {
+            return self.parameter(name, behind, sql_of);
+        }
         // "bbox!" lacks the first exclamation mark.
         let before = self.plain.len() - self.plain.trim_end_matches(is_name).len();
         let before = &self.plain[self.plain.len() - before..];
@@ -163,6 +182,21 @@ impl<'a> QueryReader<'a> {
             None if matches!(name.to_lowercase().as_str(), "x" | "y") => Err(QueryError::TileAddress { found }),
             None => Err(QueryError::Unknown { found }),
         }
+    }
+
+    /// Reads a parameter or an operator.
+    fn parameter(&mut self, name: &str, behind: &'a str, sql_of: &SqlOfParameter<'_>) -> Result<(), QueryError> {
+        if name.is_empty() || self.plain.ends_with('!') {
+            self.take(1);
+            return Ok(());
+        }
+        if !behind.starts_with('!') {
+            return Err(QueryError::UnknownParameter { found: format!("!{name}") });
+        }
+        let sql = sql_of(name).ok_or_else(|| QueryError::UnknownParameter { found: format!("!{name}!") })?;
+        self.plain.push_str(&sql);
+        self.left = &behind[1..];
+        Ok(())
     }
 }
 

@@ -1,0 +1,147 @@
+//! Verbs on a tileset with variants.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use oar_tiles::cli::{Reseed, Seed};
+use oar_tiles::command::{reseed, seed};
+use oar_tiles::config::JobSettings;
+use oar_tiles::report::{Report, RunMetrics, Style, print, render_family, report};
+use oar_tiles::run::{CommandError, Family, FamilyOptions, FamilyOutcome, SharedSnapshot};
+use oar_tiles::stop::Stop;
+
+use super::seeding::reseed_options;
+use super::shown::{Closing, noted, style};
+use super::tilesets::file_of;
+
+/// How the events of each variant are shown: thousands of bars are of no use.
+fn quiet_report() -> Arc<dyn Report> {
+    report(Style::Warnings)
+}
+
+/// Seeds the variants of a tileset.
+pub(super) async fn seed_variants(
+    arguments: &Seed,
+    family: Family,
+    snapshot: &SharedSnapshot,
+    stop: &Stop,
+) -> Result<(), CommandError> {
+    refuse(&family, "--changed-out", arguments.changed_out.is_some(), NO_LIST)?;
+    let options = FamilyOptions {
+        force: arguments.force,
+        prunes: arguments.prune_variants,
+        dry_run: arguments.dry_run,
+        report: quiet_report(),
+        stop: stop.clone(),
+        snapshot: snapshot.clone(),
+    };
+    if arguments.dry_run {
+        let planned = seed::plan_family(&family, &options).await?;
+        return Ok(print(&planned)?);
+    }
+    let files = FamilyFiles { name: family.name().to_owned(), report: &arguments.report, metrics: &arguments.metrics };
+    let closing = files.closing(family.settings(), arguments.quiet)?;
+    let mut metrics = RunMetrics::begin(files.metrics().as_deref(), "seed", Path::new(&family.output()))?;
+    let ended = seed::seed_family(&family, &options).await;
+    noted_family(&closing, &mut metrics, ended, stop)
+}
+
+/// Brings the variants of a tileset up to date.
+pub(super) async fn reseed_variants(arguments: &Reseed, family: Family, stop: &Stop) -> Result<(), CommandError> {
+    let named = "reseed the target of one variant with its own configuration, or seed";
+    refuse(&family, "--watch", arguments.watch, "run reseed again and again, such as from cron")?;
+    refuse(&family, "--tiles", arguments.tiles.is_some(), named)?;
+    refuse(&family, "--area", !arguments.area.is_empty(), named)?;
+    refuse(&family, "--since", arguments.since.is_some(), "run seed")?;
+    refuse(&family, "--zoom", arguments.given.zoom.is_some(), "leave it out")?;
+    refuse(&family, "--bbox", !arguments.given.bbox.is_empty(), "leave it out")?;
+    refuse(&family, "--dirty-out", arguments.dirty_out.is_some(), NO_LIST)?;
+    refuse(&family, "--changed-out", arguments.changed_out.is_some(), NO_LIST)?;
+    let options = FamilyOptions {
+        force: false,
+        prunes: arguments.prune_variants,
+        dry_run: arguments.dry_run,
+        report: quiet_report(),
+        stop: stop.clone(),
+        snapshot: SharedSnapshot::after_refreshing(
+            (family.settings().tileset.layers.iter().filter(|_| !arguments.dry_run)).map(|layer| layer.options.clone()),
+        ),
+    };
+    let reseeding = reseed_options(arguments)?;
+    let files = FamilyFiles { name: family.name().to_owned(), report: &arguments.report, metrics: &arguments.metrics };
+    let closing = files.closing(family.settings(), arguments.quiet)?;
+    let mut metrics = RunMetrics::begin(files.metrics().as_deref(), "reseed", Path::new(&family.output()))?;
+    let ended = reseed::reseed_family(&family, &options, &reseeding).await;
+    noted_family(&closing, &mut metrics, ended, stop)
+}
+
+/// The lists of changed tiles are those of one target.
+const NO_LIST: &str = "the notes beside each target have its changed tiles";
+
+/// The files that flags of a run name.
+struct FamilyFiles<'a> {
+    name: String,
+    report: &'a Option<std::path::PathBuf>,
+    metrics: &'a Option<std::path::PathBuf>,
+}
+
+impl FamilyFiles<'_> {
+    fn closing(&self, settings: &JobSettings, quiet: bool) -> Result<Closing, CommandError> {
+        let prints = !matches!(style(settings, quiet), Style::Json | Style::Quiet);
+        Closing::new(prints, file_of(self.report.as_ref(), &self.name).as_ref(), &settings.tileset.output)
+    }
+
+    fn metrics(&self) -> Option<std::path::PathBuf> {
+        file_of(self.metrics.as_ref(), &self.name)
+    }
+}
+
+/// Shows how a run has ended.
+fn noted_family(
+    closing: &Closing,
+    metrics: &mut RunMetrics,
+    ended: Result<FamilyOutcome, CommandError>,
+    stop: &Stop,
+) -> Result<(), CommandError> {
+    let ended = ended.and_then(|done| {
+        closing.show(&render_family(&done.report), &done.report)?;
+        metrics.wrote(done.report.written, done.report.bytes);
+        done.complete
+    });
+    noted(metrics, ended, stop)
+}
+
+/// Refuses a flag that one target has, and a family has not.
+fn refuse(family: &Family, what: &'static str, is_given: bool, next: &'static str) -> Result<(), CommandError> {
+    if is_given {
+        return Err(CommandError::NotForVariants { what, tileset: family.name().to_owned(), next });
+    }
+    Ok(())
+}
+
+/// Refuses a command or flag for tilesets with variants.
+pub(super) fn not_for_variants(
+    settings: &JobSettings,
+    what: &'static str,
+    next: &'static str,
+) -> Result<(), CommandError> {
+    Family::of(settings).map_or(Ok(()), |family| refuse(&family, what, true, next))
+}
+
+/// The targets of tilesets: those of variants, as the manifests of their families list them.
+pub(super) async fn targets_of(tilesets: Vec<JobSettings>, stop: &Stop) -> Result<Vec<JobSettings>, CommandError> {
+    let mut all = Vec::new();
+    for settings in tilesets {
+        all.append(&mut settings.targets(&quiet_report(), stop).await?);
+    }
+    Ok(all)
+}
+
+/// The settings of the variant whose output a target is, with the values that the database gives now; the settings themselves if the tileset has
+/// no variants.
+pub(super) async fn variant_of_target(settings: JobSettings, stop: &Stop) -> Result<JobSettings, CommandError> {
+    match Family::of(&settings) {
+        None => Ok(settings),
+        Some(family) => family.variant_with_output(&settings.tileset.output, &quiet_report(), stop).await,
+    }
+}

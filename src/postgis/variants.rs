@@ -1,0 +1,108 @@
+//! The values of the variants of a tileset, asked of the database, and how SQL gets them.
+//!
+//! A session knows the values of its variant as settings of its transaction (`set_config`, with the values as parameters), and the conditions of the
+//! layers read these settings. So the text of every statement is the same for all variants, and no value is ever part of it.
+
+use super::layer::{Query, QueryError, filled_parameters};
+use super::session::{Error, Session, Snapshot, quoted, setting_of};
+
+/// The most variants that a tileset may have.
+pub const MAX_VARIANTS: usize = 10_000;
+
+/// A parameter of a tileset's variants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VariantParameter {
+    /// Its name.
+    pub name: String,
+    /// Its type, as PostgreSQL writes it.
+    pub kind: String,
+}
+
+/// The values of all variants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VariantTable {
+    /// The parameters.
+    pub parameters: Vec<VariantParameter>,
+    /// The values of each variant as text, in the order of the parameters. No two variants have the same.
+    pub rows: Vec<Vec<String>>,
+}
+
+/// A condition with `!name!` in it as SQL, which reads the values from the session. Without a value the setting is NULL.
+///
+/// # Errors
+/// If it names a parameter that is not there.
+pub fn bound_condition(sql: &str, parameters: &[VariantParameter]) -> Result<String, QueryError> {
+    filled_parameters(sql, |name| {
+        let number = parameters.iter().position(|parameter| parameter.name == name)?;
+        let setting = setting_of(number);
+        Some(format!("(current_setting('{setting}', true)::{})", parameters[number].kind))
+    })
+}
+
+/// Asks the database for the values of the variants.
+///
+/// # Errors
+/// If the query is none, or gives NULL, or gives more than [`MAX_VARIANTS`] rows.
+pub async fn variant_table(snapshot: &Snapshot, tileset: &str, query: &Query) -> Result<VariantTable, Error> {
+    read(&snapshot.keeper, tileset, query).await
+}
+
+async fn read(session: &Session, tileset: &str, query: &Query) -> Result<VariantTable, Error> {
+    let context = format!("the values of the variants of tileset \"{tileset}\"");
+    let wrong = |what: String, next: &str| Error::Setting {
+        what: format!("the query values of the variants of tileset \"{tileset}\" {what}"),
+        next: next.to_owned(),
+    };
+    let item = query.sql_item_without_values("given");
+    // One row of NULLs, which has the columns all the same.
+    let nothing = format!("(SELECT) AS one LEFT JOIN (SELECT * FROM {item} WHERE false) AS given ON true");
+    let asking = format!(
+        "SELECT ARRAY(SELECT json_object_keys(row_to_json(named)) FROM (SELECT given.* FROM {nothing}) AS named)"
+    );
+    let names: Vec<String> = session.one(&context, &asking, &[]).await?.get(0);
+    if let Some((_, twice)) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+        return Err(wrong(format!("gives two columns {}", quoted(twice)), "Rename one of them with AS"));
+    }
+    if names.is_empty() {
+        return Err(wrong("gives no column".to_owned(), "Write SELECT DISTINCT column FROM table"));
+    }
+    let columns: Vec<String> = names.iter().map(|name| format!("given.{}", quoted(name))).collect();
+    let types: Vec<String> = columns.iter().map(|column| format!("pg_typeof({column})::text")).collect();
+    let types = format!("SELECT ARRAY[{}] FROM {nothing}", types.join(", "));
+    let kinds: Vec<String> = session.one(&context, &types, &[]).await?.get(0);
+    let parameters: Vec<VariantParameter> =
+        names.into_iter().zip(kinds).map(|(name, kind)| VariantParameter { name, kind }).collect();
+    // NULLs come first, so that they are found whatever the number of rows.
+    let texts: Vec<String> = columns.iter().map(|column| format!("{column}::text COLLATE \"C\"")).collect();
+    let order: Vec<String> = (1..=texts.len()).map(|n| format!("{n} NULLS FIRST")).collect();
+    let sql = format!(
+        "SELECT DISTINCT {} FROM {} ORDER BY {} LIMIT {}",
+        texts.join(", "),
+        item,
+        order.join(", "),
+        MAX_VARIANTS + 1
+    );
+    let rows = session.all(&context, &sql, &[]).await?;
+    if rows.len() > MAX_VARIANTS {
+        return Err(wrong(
+            format!("gives more than {MAX_VARIANTS} rows"),
+            "Let it give fewer, or serve these tiles live, with a parameter of the tileset",
+        ));
+    }
+    let mut table = VariantTable { parameters, rows: Vec::with_capacity(rows.len()) };
+    for row in rows {
+        let mut values = Vec::with_capacity(table.parameters.len());
+        for (number, parameter) in table.parameters.iter().enumerate() {
+            let Some(value) = row.get::<_, Option<String>>(number) else {
+                let name = &parameter.name;
+                return Err(wrong(
+                    format!("gives a NULL in {name}, with which no condition is true"),
+                    &format!("Add WHERE {} IS NOT NULL to it, or let coalesce name these rows", quoted(name)),
+                ));
+            };
+            values.push(value);
+        }
+        table.rows.push(values);
+    }
+    Ok(table)
+}

@@ -1,0 +1,328 @@
+//! Families: the variants of a tileset, which one configuration makes, and what a family keeps beside its outputs.
+//!
+//! | file | what |
+//! |---|---|
+//! | `record` | the family's own manifest: its variants, and the state of the database that they show |
+//! | `run` | a run of a family: it begins with the values, and ends with the manifest |
+//! | `tally` | what a run has done so far |
+//! | `removal` | the deletion of a variant whose value has vanished |
+
+mod record;
+mod removal;
+mod run;
+mod tally;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::attempts::{aside, reading, restarting};
+use super::look::needs_seed;
+use super::{CommandError, Job, KnownState, Target};
+use crate::config::{ConfigError, JobSettings, ValueSegment, VariantSettings, VariantValues};
+use crate::postgis::{Snapshot, VariantParameter, VariantTable, variant_table};
+use crate::report::Report;
+use crate::stop::Stop;
+
+pub use record::{FamilyParameter, FamilyRecord, RecordedVariant};
+pub(crate) use record::{StoredFamily, WrittenFamily};
+pub(crate) use removal::remove_target;
+pub(crate) use run::FamilyRun;
+pub use run::{FamilyOptions, FamilyOutcome};
+pub(crate) use tally::FamilyTally;
+
+/// The variants of a tileset.
+#[derive(Clone)]
+pub struct Family {
+    settings: JobSettings,
+    variants: Arc<VariantSettings>,
+}
+
+/// The values of a family's variants, checked: each has an output of its own.
+pub struct FamilyMembers {
+    /// The values.
+    pub table: VariantTable,
+    /// The values in the output, by variant.
+    pub segments: Vec<Vec<ValueSegment>>,
+}
+
+impl Family {
+    /// The variants of a tileset; `None` if it is one tileset.
+    #[must_use]
+    pub fn of(settings: &JobSettings) -> Option<Family> {
+        let variants = settings.tileset.variants.clone()?;
+        Some(Family { settings: settings.clone(), variants })
+    }
+
+    /// The name of the tileset.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.settings.tileset.name
+    }
+
+    /// The settings of the whole family.
+    #[must_use]
+    pub fn settings(&self) -> &JobSettings {
+        &self.settings
+    }
+
+    /// The output of the variants, with `{name}` for the values.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.variants.output.to_string()
+    }
+
+    /// The values of all variants at a snapshot.
+    ///
+    /// # Errors
+    /// If the query fails, or values do not fit.
+    pub(crate) async fn members(&self, snapshot: &Snapshot) -> Result<FamilyMembers, CommandError> {
+        let table = match &self.variants.values {
+            VariantValues::Listed(table) => table.clone(),
+            VariantValues::Query(query) => variant_table(snapshot, self.name(), query).await?,
+        };
+        Ok(self.checked(table)?)
+    }
+
+    fn checked(&self, table: VariantTable) -> Result<FamilyMembers, ConfigError> {
+        // An empty list in the file has no names.
+        if !table.rows.is_empty() || !table.parameters.is_empty() {
+            self.variants.check_parameters(&table.parameters)?;
+        }
+        let mut segments: Vec<Vec<ValueSegment>> = Vec::with_capacity(table.rows.len());
+        let mut outputs: HashMap<String, usize> = HashMap::with_capacity(table.rows.len());
+        let wrong = |what: String| ConfigError::Variants { key: "tileset.variants.values".to_owned(), what };
+        for (number, row) in table.rows.iter().enumerate() {
+            let own = self.variants.segments(&table.parameters, row)?;
+            let output = self.variants.output_of(&own).display().to_string();
+            // Some file systems take names that differ in case only for one.
+            if let Some(other) = outputs.insert(output.to_lowercase(), number) {
+                let other_output = self.variants.output_of(&segments[other]).display().to_string();
+                let what = if other_output == output {
+                    format!("give two variants ({}) and ({}) with the same output {output}: write a value that tells them apart into it", table.rows[other].join(", "), row.join(", "))
+                } else {
+                    format!("give {other_output} and {output}, whose names differ in case only, which some file systems take for one: use lower() in values and in where")
+                };
+                return Err(wrong(what));
+            }
+            if self.variants.all.as_deref().is_some_and(|all| is_same_place(all, Path::new(&output))) {
+                return Err(wrong(format!("give the output {output}, which is that of all: choose another one for all")));
+            }
+            segments.push(own);
+        }
+        Ok(FamilyMembers { table, segments })
+    }
+
+    /// The settings of a variant.
+    ///
+    /// # Errors
+    /// If its values do not fit.
+    pub fn variant(&self, parameters: &[VariantParameter], row: &[String]) -> Result<JobSettings, CommandError> {
+        Ok(self.settings.of_variant(parameters, row)?)
+    }
+
+    /// The settings of the tileset without conditions, if it is wanted beside the variants.
+    ///
+    /// # Errors
+    /// If an address is none.
+    pub fn all(&self) -> Result<Option<JobSettings>, CommandError> {
+        Ok(self.settings.of_all_variants()?)
+    }
+
+    /// The output of the variant with these segments.
+    pub(crate) fn output_of(&self, segments: &[ValueSegment]) -> PathBuf {
+        self.variants.output_of(segments)
+    }
+
+    /// The target that is not there, and beside which the family's own manifest lies. Must be called on a runtime.
+    pub(crate) fn place(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Target, CommandError> {
+        let mut settings = self.settings.clone();
+        let folder = self.variants.output.folder();
+        settings.tileset.output = PathBuf::from(format!("{folder}{}.variants.pmtiles", self.name()));
+        Ok(Job::new(settings, false, report, stop)?.target)
+    }
+
+    /// A run with the family's settings, whose target is no target of a variant.
+    fn job(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Job, CommandError> {
+        let mut settings = self.settings.clone();
+        settings.tileset.output = PathBuf::from(self.output());
+        Job::new(settings, false, report, stop)
+    }
+
+    /// What the family's manifest says; `None` if there is none. Must be called on a runtime.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(crate) async fn stored(
+        &self,
+        report: &Arc<dyn Report>,
+        stop: &Stop,
+    ) -> Result<Option<StoredFamily>, CommandError> {
+        let place = self.place(report, stop)?;
+        reading(stop, move || record::read(&place)).await
+    }
+
+    /// What the family's manifest says. Must be called on a runtime.
+    ///
+    /// # Errors
+    /// If it cannot be read, or there is none.
+    pub async fn recorded(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<FamilyRecord, CommandError> {
+        match self.stored(report, stop).await? {
+            Some(stored) => Ok(stored.record),
+            None => Err(self.needs_seed(report, stop, "its variants were never seeded")?),
+        }
+    }
+
+    /// The error that the family has to be seeded.
+    pub(crate) fn needs_seed(
+        &self,
+        report: &Arc<dyn Report>,
+        stop: &Stop,
+        why: &str,
+    ) -> Result<CommandError, CommandError> {
+        Ok(needs_seed(&self.job(report, stop)?.target, why))
+    }
+
+    /// Writes the family's manifest, if it is still the one that was read.
+    pub(crate) async fn write(
+        &self,
+        written: WrittenFamily,
+        report: &Arc<dyn Report>,
+        stop: &Stop,
+    ) -> Result<(), CommandError> {
+        let place = self.place(report, stop)?;
+        aside(move || record::write(&place, &written)).await?
+    }
+
+    /// The settings of the variant with these values in its address, decoded, in the order in which the output names them; `None` if there is no
+    /// such variant. Reads the family's manifest, and no database.
+    ///
+    /// # Errors
+    /// If the manifest cannot be read, or there is none.
+    pub async fn variant_at(
+        &self,
+        values: &[&str],
+        report: &Arc<dyn Report>,
+        stop: &Stop,
+    ) -> Result<Option<JobSettings>, CommandError> {
+        let record = self.recorded(report, stop).await?;
+        self.variant_in(&record, values)
+    }
+
+    /// The same, of a manifest that was read before.
+    ///
+    /// # Errors
+    /// If the values of the manifest do not fit the settings.
+    pub fn variant_in(&self, record: &FamilyRecord, values: &[&str]) -> Result<Option<JobSettings>, CommandError> {
+        let Some(segments) = ValueSegment::all_of(values) else { return Ok(None) };
+        let found = record.variants.iter().find(|variant| !variant.vanished && variant.segments == segments);
+        found.map(|variant| self.variant(&record.parameters(), &variant.values)).transpose()
+    }
+
+    /// The settings of all variants in a manifest, and those of the tileset without conditions.
+    ///
+    /// # Errors
+    /// If the values of the manifest do not fit the settings.
+    pub fn settings_in(&self, record: &FamilyRecord) -> Result<Vec<JobSettings>, CommandError> {
+        let parameters = record.parameters();
+        let variants = record.variants.iter().filter(|variant| !variant.vanished);
+        let mut all: Vec<JobSettings> = self.all()?.into_iter().collect();
+        for variant in variants {
+            all.push(self.variant(&parameters, &variant.values)?);
+        }
+        Ok(all)
+    }
+}
+
+impl Family {
+    /// The settings of the variant with this output, with the values that the database gives now, or of the tileset without conditions. Must be called
+    /// on a runtime.
+    ///
+    /// # Errors
+    /// If there is no such variant, or the values cannot be read.
+    pub async fn variant_with_output(
+        &self,
+        output: &Path,
+        report: &Arc<dyn Report>,
+        stop: &Stop,
+    ) -> Result<JobSettings, CommandError> {
+        if let Some(all) = self.all()?
+            && is_same_place(&all.tileset.output, output)
+        {
+            return Ok(all);
+        }
+        let members = self.members_now(report, stop).await?;
+        let is_it = |segments: &Vec<ValueSegment>| self.output_of(segments) == output;
+        match members.segments.iter().position(is_it) {
+            Some(number) => self.variant(&members.table.parameters, &members.table.rows[number]),
+            None => Err(CommandError::NoVariant {
+                target: output.display().to_string(),
+                tileset: self.name().to_owned(),
+                output: self.output(),
+            }),
+        }
+    }
+
+    /// A run of one variant that stands for all, and shows what the family's manifest says; `None` if there is no variant.
+    ///
+    /// # Errors
+    /// If the family was never seeded.
+    pub(crate) async fn sample(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Option<Job>, CommandError> {
+        let record = self.recorded(report, stop).await?;
+        let Some(first) = record.variants.iter().find(|variant| !variant.vanished) else { return Ok(None) };
+        let settings = self.variant(&record.parameters(), &first.values)?;
+        let job = Job::new(settings, false, report, stop)?;
+        let cursor = record.snapshot.parse().ok();
+        let known = cursor.zip(first.publication.clone()).map(|(cursor, publication)| KnownState { cursor, publication });
+        Ok(Some(Job { known, ..job }))
+    }
+
+    /// The values that the database gives now. Must be called on a runtime.
+    pub(crate) async fn members_now(
+        &self,
+        report: &Arc<dyn Report>,
+        stop: &Stop,
+    ) -> Result<FamilyMembers, CommandError> {
+        let job = self.job(report, stop)?;
+        let look = async |_restarts| {
+            let snapshot = job.database()?.snapshot().await?;
+            self.members(&snapshot).await
+        };
+        restarting(&self.settings.database, report, stop, look).await
+    }
+}
+
+impl JobSettings {
+    /// The settings whose layers the change log has to watch: those of one variant stand for all, if the tileset has variants. Must be called on a
+    /// runtime.
+    ///
+    /// # Errors
+    /// If the values cannot be read.
+    pub async fn tracked(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Vec<JobSettings>, CommandError> {
+        let Some(family) = Family::of(self) else { return Ok(vec![self.clone()]) };
+        let members = family.members_now(report, stop).await?;
+        let parameters = &members.table.parameters;
+        let one = match members.table.rows.first() {
+            Some(row) => family.variant(parameters, row)?,
+            None => self.with_variant_conditions(parameters)?,
+        };
+        Ok(family.all()?.into_iter().chain([one]).collect())
+    }
+
+    /// The settings of every target of the tileset: of the variants that its family's manifest lists, if it has variants. Must be called on a
+    /// runtime.
+    ///
+    /// # Errors
+    /// If the manifest cannot be read, or there is none.
+    pub async fn targets(self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Vec<JobSettings>, CommandError> {
+        match Family::of(&self) {
+            None => Ok(vec![self]),
+            Some(family) => family.settings_in(&family.recorded(report, stop).await?),
+        }
+    }
+}
+
+fn is_same_place(one: &Path, other: &Path) -> bool {
+    let text = |path: &Path| path.display().to_string().trim_end_matches('/').to_lowercase();
+    text(one) == text(other)
+}

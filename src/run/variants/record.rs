@@ -1,0 +1,174 @@
+//! The manifest of a family: its variants, and the state of the database that all of them show. It lies as notes beside the outputs, in the folder
+//! that all of them share (`.NAME.variants.pmtiles.oar-tiles/`), and is written last. The list of variants has notes of its own, for a note may
+//! not be long; the manifest names them.
+
+use serde::{Deserialize, Serialize};
+
+use super::super::look::needs_seed;
+use super::super::{CommandError, Target};
+use crate::config::ValueSegment;
+use crate::manifest::{DatabaseMark, Publication};
+use crate::postgis::VariantParameter;
+use crate::purge::OutboxError;
+use crate::sink::{GENERATOR, NoteCondition, NoteError, NoteStore};
+
+/// The newest version of the manifest's layout.
+const FAMILY_VERSION: u32 = 1;
+
+/// The note with the manifest.
+const MANIFEST: &str = "family.json";
+
+/// The folder of the lists of variants.
+const LISTS: &str = "variants";
+
+/// The most variants in one list, of at most 400 bytes each.
+const MAX_LISTED: usize = 2_000;
+
+/// What a family says about itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FamilyRecord {
+    /// `pg_current_snapshot()`: the state of the database that all variants show.
+    pub snapshot: String,
+    /// The identity of the database, as in a manifest.
+    pub database: Option<DatabaseMark>,
+    /// The hash of what all variants have in common.
+    pub fingerprint: String,
+    /// The parameters.
+    pub kinds: Vec<FamilyParameter>,
+    /// The variants.
+    pub variants: Vec<RecordedVariant>,
+}
+
+/// A parameter of a family.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FamilyParameter {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub kind: String,
+}
+
+/// A variant in the manifest of its family.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedVariant {
+    /// The values in its output.
+    pub segments: Vec<ValueSegment>,
+    /// The values of the parameters, as text.
+    pub values: Vec<String>,
+    /// The id of the publication of its target that shows the state of the family.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publication: Option<String>,
+    /// True if its values are not among those of the family any more, and its target still stands.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub vanished: bool,
+}
+
+/// A record that was read, and what identifies it.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredFamily {
+    pub(crate) record: FamilyRecord,
+    tag: String,
+}
+
+/// A record that is to be written instead of the one that was read.
+#[derive(Debug, Clone)]
+pub(crate) struct WrittenFamily {
+    pub(crate) record: FamilyRecord,
+    pub(crate) before: Option<StoredFamily>,
+}
+
+/// The form of the manifest in its note.
+#[derive(Debug, Serialize, Deserialize)]
+struct FamilyManifest {
+    version: u32,
+    generator: String,
+    snapshot: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    database: Option<DatabaseMark>,
+    fingerprint: String,
+    parameters: Vec<FamilyParameter>,
+    /// The notes with the variants.
+    lists: Vec<String>,
+}
+
+impl FamilyRecord {
+    /// The parameters.
+    #[must_use]
+    pub fn parameters(&self) -> Vec<VariantParameter> {
+        let parameter = |one: &FamilyParameter| VariantParameter { name: one.name.clone(), kind: one.kind.clone() };
+        self.kinds.iter().map(parameter).collect()
+    }
+}
+
+impl From<NoteError> for CommandError {
+    fn from(error: NoteError) -> CommandError {
+        CommandError::Outbox(OutboxError::from(error))
+    }
+}
+
+/// Reads the manifest beside a target that is not there. May wait for a server.
+pub(super) fn read(place: &Target) -> Result<Option<StoredFamily>, CommandError> {
+    let notes = place.notes()?;
+    let Some(note) = notes.read(MANIFEST)? else { return Ok(None) };
+    let unreadable = |what: String| needs_seed(place, format!("the manifest of its variants cannot be read ({what})"));
+    let manifest: FamilyManifest =
+        serde_json::from_slice(&note.body).map_err(|error| unreadable(error.to_string()))?;
+    if manifest.version > FAMILY_VERSION {
+        return Err(unreadable(format!("it is of version {}, and a newer oar-tiles wrote it", manifest.version)));
+    }
+    let mut variants = Vec::new();
+    for list in &manifest.lists {
+        let note = notes.read(list)?.ok_or_else(|| unreadable(format!("{list} is missing")))?;
+        let mut listed: Vec<RecordedVariant> =
+            serde_json::from_slice(&note.body).map_err(|error| unreadable(error.to_string()))?;
+        variants.append(&mut listed);
+    }
+    let FamilyManifest { snapshot, database, fingerprint, parameters: kinds, .. } = manifest;
+    Ok(Some(StoredFamily { record: FamilyRecord { snapshot, database, fingerprint, kinds, variants }, tag: note.tag }))
+}
+
+/// Writes the manifest, and removes the lists that it does not name. May wait for a server.
+pub(super) fn write(place: &Target, written: &WrittenFamily) -> Result<(), CommandError> {
+    let (notes, record) = (place.notes()?, &written.record);
+    let mut lists = Vec::new();
+    let old = written.before.as_ref().map(|before| &before.record.variants);
+    let is_as_before = old == Some(&record.variants);
+    if is_as_before && let Some(note) = notes.read(MANIFEST)? {
+        // A reseed mostly moves the cursor alone.
+        lists = serde_json::from_slice::<FamilyManifest>(&note.body).map_or_else(|_| Vec::new(), |old| old.lists);
+    }
+    if lists.is_empty() {
+        let id = Publication::after(None).id;
+        for (number, chunk) in record.variants.chunks(MAX_LISTED).enumerate() {
+            let name = format!("{LISTS}/{id}-{number}.json");
+            let body = serde_json::to_vec(chunk).map_err(std::io::Error::from)?;
+            notes.write(&name, &body, &NoteCondition::Always)?;
+            lists.push(name);
+        }
+    }
+    let manifest = FamilyManifest {
+        version: FAMILY_VERSION,
+        generator: GENERATOR.to_owned(),
+        snapshot: record.snapshot.clone(),
+        database: record.database.clone(),
+        fingerprint: record.fingerprint.clone(),
+        parameters: record.kinds.clone(),
+        lists,
+    };
+    let body = serde_json::to_vec_pretty(&manifest).map_err(std::io::Error::from)?;
+    let condition = match &written.before {
+        Some(before) => NoteCondition::Unchanged(before.tag.clone()),
+        None => NoteCondition::Absent,
+    };
+    notes.write(MANIFEST, &body, &condition)?;
+    tidy(&*notes, &manifest.lists)?;
+    Ok(())
+}
+
+/// Removes lists that are not among those of the manifest.
+fn tidy(notes: &dyn NoteStore, lists: &[String]) -> Result<(), NoteError> {
+    for left in notes.list(LISTS)?.into_iter().filter(|name| !lists.contains(name)) {
+        notes.remove(&left)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! What is refused, each with what to do.
+
+use super::{LAYER, World};
+
+/// A configuration with these keys below `[tileset.variants]`, and others of the tileset before them.
+fn config(world: &World, tileset: &str, variants: &str) -> String {
+    world.file("odd.toml", &format!("[tileset]\nzoom = \"0-3\"\n{tileset}\n[tileset.variants]\n{variants}\n{LAYER}"))
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let world = World::new(20, 3);
+    let says = |tileset: &str, variants: &str, text: &str| {
+        world.oar_tiles(&config(&world, tileset, variants), &["seed", "--progress", "none"]).fails(2, &[text]);
+    };
+    let values = "values = \"SELECT slug FROM contributor\"\n";
+    let output = "output = \"FOLDER/by/{slug}.mbtiles\"\n";
+    let both = format!("{values}{output}");
+    says("", &format!("{values}output = \"FOLDER/by.mbtiles\""), "by.mbtiles\" has no {name}, so that every variant would go to one place");
+    says("", &format!("{values}output = \"FOLDER/by/{{slug.mbtiles\""), "has a brace that belongs to no {name}");
+    says("", &format!("{values}output = \"FOLDER/by/{{slag}}.mbtiles\""), "tileset.variants.output has {slag}, which is no value: there is slug");
+    says("output = \"x.mbtiles\"", &both, "stands beside variants, which have an output of their own");
+    says("", &format!("{both}where = {{ facilitys = \"true\" }}"), "names \"facilitys\", which is no layer of the tileset. Did you mean \"facilities\"?");
+    says("", &format!("{both}where = {{ facilities = \"id = !slag!\" }}"), "for layer \"facilities\" has !slag!, which is no parameter: a parameter is written !name!, by the name of a column of values (values: slug)");
+    says("", &format!("{both}where = {{ facilities = \"id = !slug\" }}"), "has !slug, which is no parameter");
+    says("", &format!("{both}where = {{ facilities = \"id = $1\" }}"), "has the parameter $1");
+    says("", &format!("{output}values = \"SELECT NULL::text AS slug\""), "gives a NULL in slug, with which no condition is true");
+    says("", &format!("{output}values = \"SELECT ''::text AS slug\""), "give an empty text for slug, which is a part of the output");
+    says("", &format!("{output}values = \"SELECT repeat('x', 300) AS slug\""), "give a slug of 300 bytes, which is too long for the name of a file");
+    says("", &format!("{output}values = \"SELECT 'BD' AS slug UNION SELECT 'bd'\""), "whose names differ in case only");
+    says("", &format!("{output}values = \"SELECT 'a' AS slug, n FROM generate_series(1, 2) AS n\""), "give two variants (a, 1) and (a, 2) with the same output");
+    says("", &format!("{output}values = \"SELECT n::text AS slug FROM generate_series(1, 10001) AS n\""), "gives more than 10000 rows");
+    says("", &format!("{output}values = \"SELECT 1 AS slug, 2 AS slug\""), "gives two columns \"slug\"");
+    says("", &format!("{output}values = \"SELEC 1\""), "the values of the variants of tileset \"facilities\"");
+    says("", &format!("{output}values = \"SELECT !zoom! AS slug\""), "has a placeholder, and is asked once");
+    says("", &format!("{output}values = [{{ slug = \"a\" }}, {{ slug = 2 }}]"), "has 2 for slug in its table 2, and the first has a value of type text");
+    says("", &format!("{both}all = \"FOLDER/by/c2.mbtiles\""), "which is that of all");
+    let url = "[target]\npublic_url = \"https://tiles.example.org/all/\"\n[tileset.variants]";
+    let text = format!("[tileset]\nzoom = \"0-3\"\n{url}\n{both}\n{LAYER}");
+    let config = world.file("url.toml", &text);
+    world.oar_tiles(&config, &["seed"]).fails(2, &["has no {slug}, so that every variant would have one address"]);
+    assert!(!world.path("by").exists());
+}
+
+#[test]
+fn flags_of_one_target_are_refused() {
+    let world = World::new(20, 3);
+    let config = world.contributors(".mbtiles");
+    let says = |arguments: &[&str], text: &str| {
+        let what = "is not for a tileset with variants (facilities): ";
+        world.oar_tiles(&config, arguments).fails(2, &[&format!("{} {what}{text}", arguments[1])]);
+    };
+    says(&["reseed", "--watch"], "run reseed again and again");
+    says(&["reseed", "--area", "0,0,1,1"], "reseed the target of one variant");
+    says(&["reseed", "--zoom", "0-2"], "leave it out");
+    says(&["seed", "--changed-out", "x.txt"], "the notes beside each target");
+    says(&["seed", "--preview"], "run oar-tiles preview with the output of one variant");
+    world.oar_tiles(&config, &["seed", "--output", "x.mbtiles"]).fails(2, &["stands beside variants"]);
+}
