@@ -8,7 +8,7 @@
 //! | `values` | the values of all origins; the last origin that has a value wins |
 //! | `settings` | the values, checked, as the option structs of the parts |
 //! | `layer`, `rows`, `function`, `margin`, `budget`, `by_zoom`, `simplify`, `placeholders` | the checks of layers |
-//! | `variants` | families of tilesets that differ in the values of parameters |
+//! | `variants`, `variant_checks`, `variant_settings` | families of tilesets that differ in the values of parameters |
 //! | `area` | the area of a tileset |
 //! | `memory` | how much memory the process may use |
 //! | `s3` | the checks of the section `[s3]` |
@@ -42,6 +42,8 @@ mod tile_headers;
 mod tilesets;
 mod values;
 mod variables;
+mod variant_checks;
+mod variant_settings;
 mod variants;
 
 use std::path::Path;

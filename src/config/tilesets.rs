@@ -57,7 +57,9 @@ impl ConfigValues {
         let tilesets: Vec<ConfigValues> = chosen.map(|(table, origin)| self.of_tileset(table, origin)).collect();
         let output = |values: &ConfigValues| {
             let (variants, output) = (values.values.get("tileset.variants"), values.values.get("tileset.output"));
-            variants.and_then(|(variants, _)| variants.get("output").cloned()).or(output.map(|(output, _)| output.clone()))
+            variants
+                .and_then(|(variants, _)| variants.get("output").cloned())
+                .or(output.map(|(output, _)| output.clone()))
         };
         for (at, values) in tilesets.iter().enumerate() {
             if let Some(other) = tilesets[..at].iter().find(|other| output(other) == output(values)) {

@@ -59,7 +59,16 @@ async fn read(session: &Session, tileset: &str, query: &Query) -> Result<Variant
     let asking = format!(
         "SELECT ARRAY(SELECT json_object_keys(row_to_json(named)) FROM (SELECT given.* FROM {nothing}) AS named)"
     );
-    let names: Vec<String> = session.one(&context, &asking, &[]).await?.get(0);
+    let asked = session.one(&context, &asking, &[]).await;
+    let names: Vec<String> = match asked {
+        Err(Error::Query { source, .. }) if source.code.as_ref().is_some_and(|code| code.code().starts_with("42")) => {
+            return Err(wrong(
+                format!("is not understood by the database ({source})"),
+                "Write one SELECT, as psql takes it",
+            ));
+        }
+        asked => asked?.get(0),
+    };
     if let Some((_, twice)) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
         return Err(wrong(format!("gives two columns {}", quoted(twice)), "Rename one of them with AS"));
     }

@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Backlog, Checkup, Contents, DiffReport, DirtyReport, EventRecord, FamilyReport, Findings, PlanReport, PurgeStatus, ReseedReport,
-    RunReport,
+    Backlog, Checkup, Contents, DiffReport, DirtyReport, EventRecord, FamilyReport, Findings, PlanReport, PurgeStatus,
+    ReseedReport, RunReport,
 };
 
 /// The version of the form of everything that the program prints as JSON. It grows when a field goes away or means something else; a new field

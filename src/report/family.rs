@@ -71,15 +71,12 @@ pub fn render_family(report: &FamilyReport) -> String {
             text.push_str(&format!("and {} more: {what}\n", grouped(more as u64)));
         }
     }
-    let counts: Vec<String> = [
-        (report.seeded, "seeded"),
-        (report.reseeded, "brought up to date"),
-        (report.failed.len() as u64, "failed"),
-    ]
-    .iter()
-    .filter(|(count, _)| *count > 0)
-    .map(|(count, what)| format!(", {} {what}", grouped(*count)))
-    .collect();
+    let counts: Vec<String> =
+        [(report.seeded, "seeded"), (report.reseeded, "brought up to date"), (report.failed.len() as u64, "failed")]
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!(", {} {what}", grouped(*count)))
+            .collect();
     let tiles: Vec<String> = [(report.unchanged, "unchanged"), (report.deleted, "deleted")]
         .iter()
         .filter(|(count, _)| *count > 0)

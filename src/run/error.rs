@@ -340,7 +340,9 @@ pub enum CommandError {
         kind: ErrorKind,
     },
     /// A target is no variant.
-    #[error("{target} is no output of a variant of {tileset}: its variants go to {output}, for the values that its query gives now")]
+    #[error(
+        "{target} is no output of a variant of {tileset}: its variants go to {output}, for the values that its query gives now"
+    )]
     NoVariant {
         /// The target.
         target: String,

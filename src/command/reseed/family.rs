@@ -21,7 +21,13 @@ pub async fn reseed_family(
     let mut run = FamilyRun::begin(family, options).await?;
     let known: HashSet<Vec<ValueSegment>> = match &run.before {
         // One that had vanished was not kept up to date.
-        Some(before) => before.record.variants.iter().filter(|variant| !variant.vanished).map(|variant| variant.segments.clone()).collect(),
+        Some(before) => before
+            .record
+            .variants
+            .iter()
+            .filter(|variant| !variant.vanished)
+            .map(|variant| variant.segments.clone())
+            .collect(),
         None if reseeding.or_seed => HashSet::new(),
         None => return Err(family.needs_seed(&options.report, &options.stop, "its variants were never seeded")?),
     };

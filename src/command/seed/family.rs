@@ -50,12 +50,15 @@ async fn one(run: &mut FamilyRun<'_>, settings: JobSettings) -> Result<(), Comma
 /// If the values cannot be read.
 pub async fn plan_family(family: &Family, options: &FamilyOptions) -> Result<String, CommandError> {
     let run = FamilyRun::begin(family, options).await?;
-    let mut lines: Vec<String> =
-        run.all.iter().map(|all| format!("{}: all\n", all.tileset.output.display())).collect();
+    let mut lines: Vec<String> = run.all.iter().map(|all| format!("{}: all\n", all.tileset.output.display())).collect();
     let table = &run.members.table;
     for (segments, row) in run.members.segments.iter().zip(&table.rows) {
-        let values: Vec<String> =
-            table.parameters.iter().zip(row).map(|(parameter, value)| format!("{} = {value}", parameter.name)).collect();
+        let values: Vec<String> = table
+            .parameters
+            .iter()
+            .zip(row)
+            .map(|(parameter, value)| format!("{} = {value}", parameter.name))
+            .collect();
         lines.push(format!("{}: {}\n", family.output_of(segments).display(), values.join(", ")));
     }
     lines.push(format!("{} variants; nothing was written\n", table.rows.len()));

@@ -110,11 +110,7 @@ fn logged_table(one: changes::WatchBacklog) -> LoggedTable {
 }
 
 /// How far the variants of a tileset are behind, of which one stands for all: the log has the places of changes, whosoever they are.
-async fn behind_family(
-    family: &Family,
-    report: &Arc<dyn Report>,
-    stop: &Stop,
-) -> Result<BehindTarget, CommandError> {
+async fn behind_family(family: &Family, report: &Arc<dyn Report>, stop: &Stop) -> Result<BehindTarget, CommandError> {
     let seen = async {
         let nothing = BehindTarget {
             target: String::new(),
@@ -203,7 +199,9 @@ pub async fn prune(
             None => settings.clone(),
             Some(family) => {
                 let record = family.recorded(report, stop).await?;
-                seen.push(record.snapshot.parse().map_err(|error: CursorError| CommandError::Pipeline(error.to_string()))?);
+                seen.push(
+                    record.snapshot.parse().map_err(|error: CursorError| CommandError::Pipeline(error.to_string()))?,
+                );
                 match family.all()? {
                     Some(all) => all,
                     None => continue,

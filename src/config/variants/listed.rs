@@ -5,7 +5,7 @@ use crate::postgis::{VariantParameter, VariantTable};
 use super::template::is_parameter_name;
 
 /// The table of values, or what is wrong with it.
-pub(super) fn table_of(tables: &[toml::Table]) -> Result<VariantTable, String> {
+pub(in crate::config) fn table_of(tables: &[toml::Table]) -> Result<VariantTable, String> {
     let Some(first) = tables.first() else { return Ok(VariantTable { parameters: Vec::new(), rows: Vec::new() }) };
     let mut parameters = Vec::new();
     for (name, value) in first {
@@ -13,7 +13,9 @@ pub(super) fn table_of(tables: &[toml::Table]) -> Result<VariantTable, String> {
             return Err(format!("has the name {name:?}: write letters, digits and _"));
         }
         let Some(kind) = kind_of(value) else {
-            return Err(format!("has {value} for {name}: write a text, a number, true or false, or a list of one of them"));
+            return Err(format!(
+                "has {value} for {name}: write a text, a number, true or false, or a list of one of them"
+            ));
         };
         parameters.push(VariantParameter { name: name.clone(), kind });
     }
@@ -21,7 +23,9 @@ pub(super) fn table_of(tables: &[toml::Table]) -> Result<VariantTable, String> {
     for (number, table) in tables.iter().enumerate() {
         let place = number + 1;
         if let Some(other) = table.keys().find(|name| !first.contains_key(*name)) {
-            return Err(format!("has {other} in its table {place} and not in the first: give all tables the same names"));
+            return Err(format!(
+                "has {other} in its table {place} and not in the first: give all tables the same names"
+            ));
         }
         let mut row = Vec::new();
         for VariantParameter { name, kind } in &parameters {
@@ -29,7 +33,9 @@ pub(super) fn table_of(tables: &[toml::Table]) -> Result<VariantTable, String> {
                 return Err(format!("lacks {name} in its table {place}: give all tables the same names"));
             };
             if kind_of(value).as_ref() != Some(kind) {
-                return Err(format!("has {value} for {name} in its table {place}, and the first has a value of type {kind}: give all values one type"));
+                return Err(format!(
+                    "has {value} for {name} in its table {place}, and the first has a value of type {kind}: give all values one type"
+                ));
             }
             row.push(text_of(value));
         }
@@ -65,9 +71,8 @@ fn text_of(value: &toml::Value) -> String {
     match value {
         toml::Value::String(text) => text.clone(),
         toml::Value::Array(values) => {
-            let quoted = |value: &toml::Value| {
-                format!("\"{}\"", text_of(value).replace('\\', "\\\\").replace('"', "\\\""))
-            };
+            let quoted =
+                |value: &toml::Value| format!("\"{}\"", text_of(value).replace('\\', "\\\\").replace('"', "\\\""));
             format!("{{{}}}", values.iter().map(quoted).collect::<Vec<_>>().join(","))
         }
         other => other.to_string(),
@@ -86,7 +91,9 @@ mod tests {
 
     #[test]
     fn values_have_the_types_of_the_file() {
-        let table = of(r#"[{ a = "x", n = 3, l = ["p\"q", "r\\"] }, { a = "a", n = 4, l = ["s"] }, { a = "x", n = 3, l = ["p\"q", "r\\"] }]"#);
+        let table = of(
+            r#"[{ a = "x", n = 3, l = ["p\"q", "r\\"] }, { a = "a", n = 4, l = ["s"] }, { a = "x", n = 3, l = ["p\"q", "r\\"] }]"#,
+        );
         let table = table.unwrap();
         let kinds: Vec<_> = table.parameters.iter().map(|one| format!("{} {}", one.name, one.kind)).collect();
         assert_eq!(kinds, ["a text", "l text[]", "n bigint"]);

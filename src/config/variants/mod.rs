@@ -4,24 +4,20 @@
 //! |---|---|
 //! | `template` | the output, with `{name}` for the values |
 //! | `listed` | values that the file lists |
-//! | `member` | the settings of one variant |
 
 mod listed;
-mod member;
 mod template;
 
 use std::path::PathBuf;
 
-use super::error::{ConfigError, nearest};
-use super::file::{ConfigFile, VariantList, VariantsSection};
-use super::settings::{Check, LayerSettings};
-use super::values::Origin;
-use crate::postgis::{LayerKind, Query, VariantTable};
+use super::error::ConfigError;
+use crate::postgis::{Query, VariantParameter, VariantTable, bound_condition};
 
-pub use member::{BoundValue, Variant};
+pub(super) use listed::table_of;
+pub(super) use template::NoTemplate;
 pub use template::{OutputTemplate, ValueSegment};
 
-use template::{NoTemplate, is_parameter_name};
+use template::{NoSegment, is_parameter_name};
 
 /// The variants of a tileset.
 #[derive(Debug, Clone)]
@@ -35,9 +31,9 @@ pub struct VariantSettings {
     /// Where the tileset without conditions goes, if it is wanted.
     pub all: Option<PathBuf>,
     /// The address under which clients find a variant, with `{name}` in it.
-    public_url: Option<String>,
+    pub(super) public_url: Option<String>,
     /// The addresses under which CDNs know a variant, with `{name}` in it.
-    purge_urls: Vec<String>,
+    pub(super) purge_urls: Vec<String>,
 }
 
 /// Where the values come from.
@@ -59,83 +55,96 @@ pub struct VariantCondition {
 }
 
 /// What stands for `{name}` in the addresses of the tileset without conditions.
-const ALL_SEGMENT: &str = "all";
+pub(super) const ALL_SEGMENT: &str = "all";
 
-impl Check<'_> {
-    /// The variants of the tileset, if it has any.
-    pub(super) fn variants(
-        &self,
-        given: &ConfigFile,
-        layers: &[LayerSettings],
-    ) -> Result<Option<VariantSettings>, ConfigError> {
-        let Some(section) = given.tileset.one().variants else { return Ok(None) };
-        let wrong = |field: &str, what: String| Err(self.wrong(&format!("tileset.variants.{field}"), what));
-        if let Some(Origin::File(_) | Origin::Flag(_) | Origin::Environment(_)) = self.origin("tileset.output") {
-            let what = "stands beside variants, which have an output of their own: leave it out, or write all = \"…\" below [tileset.variants] for a tileset of everything";
-            return Err(self.wrong("tileset.output", what.to_owned()));
-        }
-        let output = match OutputTemplate::new(&section.output) {
-            Ok(output) => output,
-            Err(NoTemplate::Brace) => {
-                return wrong("output", format!("\"{}\" has a brace that belongs to no {{name}}: write the names of values in braces, such as by-country/{{country}}.pmtiles", section.output));
-            }
-            Err(NoTemplate::Constant) => {
-                return wrong("output", format!("\"{}\" has no {{name}}, so that every variant would go to one place: write the name of a value in braces, such as by-country/{{country}}.pmtiles", section.output));
-            }
-        };
-        let conditions = self.variant_conditions(&section, layers)?;
-        let values = match section.values {
-            VariantList::Query(text) => match Query::new(&text) {
-                Ok(query) if query.asks_box() || query.asks_zoom() => {
-                    return wrong("values", "has a placeholder, and is asked once, for no tile: leave it out".to_owned());
-                }
-                Ok(query) => VariantValues::Query(query),
-                Err(error) => return wrong("values", error.to_string()),
-            },
-            VariantList::Listed(tables) => match listed::table_of(&tables) {
-                Ok(table) => VariantValues::Listed(table),
-                Err(what) => return wrong("values", what),
-            },
-        };
-        for (key, url) in (given.target.public_url.iter().map(|url| ("target.public_url", url)))
-            .chain(given.purge.iter().map(|purge| ("purge.url", &purge.url)))
-            .filter(|(_, url)| *url != "relative")
-        {
-            if let Some(lacks) = output.names().into_iter().find(|name| !url.contains(&format!("{{{name}}}"))) {
-                let what = format!("{url:?} has no {{{lacks}}}, so that every variant would have one address: write it where the output has it");
-                return Err(self.wrong(key, what));
-            }
-        }
-        Ok(Some(VariantSettings {
-            values,
-            conditions,
-            output,
-            all: section.all,
-            public_url: given.target.public_url.clone().filter(|url| url != "relative"),
-            purge_urls: given.purge.iter().map(|purge| purge.url.clone()).collect(),
-        }))
+/// What makes a tileset a variant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variant {
+    /// Its values.
+    pub values: Vec<BoundValue>,
+    /// The values in its output, as segments.
+    pub segments: Vec<ValueSegment>,
+}
+
+/// The value of a parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoundValue {
+    /// The parameter.
+    pub parameter: VariantParameter,
+    /// The value as text.
+    pub text: String,
+}
+
+impl Variant {
+    /// Everything that decides the variant's bytes beside its layers, for the fingerprint.
+    #[must_use]
+    pub fn definition(&self) -> String {
+        let one = |value: &BoundValue| (value.parameter.name.clone(), value.parameter.kind.clone(), value.text.clone());
+        format!("variant {:?}", self.values.iter().map(one).collect::<Vec<_>>())
     }
 
-    fn variant_conditions(
-        &self,
-        section: &VariantsSection,
-        layers: &[LayerSettings],
-    ) -> Result<Vec<VariantCondition>, ConfigError> {
-        let mut conditions = Vec::new();
-        for (layer, sql) in &section.filter {
-            let wrong = |what: String| Err(self.wrong("tileset.variants.where", what));
-            let Some(known) = layers.iter().find(|known| known.options.name == *layer) else {
-                let hint = nearest(layer, layers.iter().map(|known| known.options.name.as_str())).unwrap_or_default();
-                return wrong(format!("names \"{layer}\", which is no layer of the tileset{hint}"));
-            };
-            if matches!(known.options.kind, LayerKind::Function(_)) {
-                return wrong(format!(
-                    "names \"{layer}\", whose tiles a function gives: write query = {{ name = \"!name!\" }} in the layer instead"
-                ));
-            }
-            conditions.push(VariantCondition { layer: layer.clone(), sql: sql.clone() });
+    /// The values in its output, as a path.
+    #[must_use]
+    pub fn key(&self) -> String {
+        joined(&self.segments)
+    }
+}
+
+pub(super) fn joined(segments: &[ValueSegment]) -> String {
+    segments.iter().map(ValueSegment::as_str).collect::<Vec<_>>().join("/")
+}
+
+impl VariantSettings {
+    pub(super) fn wrong(field: &str, what: String) -> ConfigError {
+        ConfigError::Variants {
+            key: if field.contains('.') { field.to_owned() } else { format!("tileset.variants.{field}") },
+            what,
         }
-        Ok(conditions)
+    }
+
+    /// Checks that the output and the conditions name parameters that are there.
+    ///
+    /// # Errors
+    /// If they do not.
+    pub fn check_parameters(&self, parameters: &[VariantParameter]) -> Result<(), ConfigError> {
+        let known = || parameters.iter().map(|parameter| parameter.name.as_str()).collect::<Vec<_>>().join(", ");
+        let is_known = |name: &str| parameters.iter().any(|parameter| parameter.name == name);
+        if let Some(other) = self.output.names().into_iter().find(|name| !is_known(name)) {
+            let what = format!("has {{{other}}}, which is no value: there is {}", known());
+            return Err(VariantSettings::wrong("output", what));
+        }
+        for condition in &self.conditions {
+            bound_condition(&condition.sql, parameters).map_err(|error| {
+                let what = format!("for layer \"{}\" {error} (values: {})", condition.layer, known());
+                VariantSettings::wrong("where", what)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The segments of a variant in the output.
+    ///
+    /// # Errors
+    /// If a value cannot be a part of a path.
+    pub fn segments(&self, parameters: &[VariantParameter], row: &[String]) -> Result<Vec<ValueSegment>, ConfigError> {
+        let of = |name: &&str| {
+            let number = parameters.iter().position(|parameter| parameter.name == **name);
+            let value = number.and_then(|number| row.get(number)).map_or("", String::as_str);
+            ValueSegment::of(value).map_err(|why| {
+                let what = match why {
+                    NoSegment::Empty => format!("give an empty text for {name}, which is a part of the output: leave such rows out, or let coalesce name them"),
+                    NoSegment::Long => format!("give a {name} of {} bytes, which is too long for the name of a file: add a short value, such as a number, and write that into the output", value.len()),
+                };
+                VariantSettings::wrong("values", what)
+            })
+        };
+        self.output.names().iter().map(of).collect()
+    }
+
+    /// The output of a variant.
+    #[must_use]
+    pub fn output_of(&self, segments: &[ValueSegment]) -> PathBuf {
+        PathBuf::from(self.output.filled(segments))
     }
 }
 

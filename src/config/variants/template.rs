@@ -34,7 +34,7 @@ pub(super) enum NoSegment {
 
 /// Why a text is no template.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum NoTemplate {
+pub(in crate::config) enum NoTemplate {
     /// A brace has no counterpart, or there is no name between two of them.
     Brace,
     /// It has no `{name}`.
@@ -74,7 +74,7 @@ impl ValueSegment {
 
 impl OutputTemplate {
     /// Reads a template.
-    pub(super) fn new(text: &str) -> Result<OutputTemplate, NoTemplate> {
+    pub(in crate::config) fn new(text: &str) -> Result<OutputTemplate, NoTemplate> {
         let (mut pieces, mut rest) = (Vec::new(), text);
         while let Some((plain, behind)) = rest.split_once('{') {
             let (name, after) = behind.split_once('}').ok_or(NoTemplate::Brace)?;
@@ -96,6 +96,7 @@ impl OutputTemplate {
     }
 
     /// The names in it, each once, in their order.
+    #[must_use]
     pub fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
         for piece in &self.pieces {
@@ -224,7 +225,9 @@ mod tests {
             let found = found.map(|all| all.iter().map(|one| one.as_str().to_owned()).collect::<Vec<_>>());
             assert_eq!(found, expected.map(|all| all.into_iter().map(str::to_owned).collect()), "{template} {text}");
         }
-        for (template, folder) in [("t/{c}.pmtiles", "t/"), ("{c}/x/", ""), ("s3://b/p-{c}/", "s3://b/"), ("a/b{c}/", "a/")] {
+        for (template, folder) in
+            [("t/{c}.pmtiles", "t/"), ("{c}/x/", ""), ("s3://b/p-{c}/", "s3://b/"), ("a/b{c}/", "a/")]
+        {
             assert_eq!(OutputTemplate::new(template).unwrap().folder(), folder);
         }
         for odd in ["t/{c.pmtiles", "t/c}.pmtiles", "t/{}.pmtiles", "t/{a b}/", "t/{1}/", "t}{a}/"] {

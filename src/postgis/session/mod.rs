@@ -56,8 +56,8 @@ pub use session_room::SessionRoom;
 pub use snapshot::Snapshot;
 
 pub(super) use error::area_name;
-pub(super) use parameters::setting_of;
 pub(crate) use identifier::quoted;
+pub(super) use parameters::setting_of;
 
 /// How often the server is asked to cancel a statement, and how long each time the statement may take to end.
 const CANCEL_REQUESTS: u32 = 6;

@@ -5,9 +5,9 @@ use crate::config::JobSettings;
 use crate::manifest::{DatabaseIdentity, MANIFEST_VERSION, Manifest, Region, drawn_otherwise};
 use crate::plan::ScopePart;
 use crate::postgis::Reads;
-use crate::run::{CommandError, KnownState};
 use crate::run::describe::{IdentityKey, SameDatabase, compare};
 use crate::run::target::{Target, regions_to_seed, unmendable};
+use crate::run::{CommandError, KnownState};
 use crate::sink::{Described, PartialScope, ReadError};
 use crate::tile::{AreaPart, Coverage, NoTile, TileCoord, ZoomList};
 

@@ -99,14 +99,22 @@ impl Family {
             if let Some(other) = outputs.insert(output.to_lowercase(), number) {
                 let other_output = self.variants.output_of(&segments[other]).display().to_string();
                 let what = if other_output == output {
-                    format!("give two variants ({}) and ({}) with the same output {output}: write a value that tells them apart into it", table.rows[other].join(", "), row.join(", "))
+                    format!(
+                        "give two variants ({}) and ({}) with the same output {output}: write a value that tells them apart into it",
+                        table.rows[other].join(", "),
+                        row.join(", ")
+                    )
                 } else {
-                    format!("give {other_output} and {output}, whose names differ in case only, which some file systems take for one: use lower() in values and in where")
+                    format!(
+                        "give {other_output} and {output}, whose names differ in case only, which some file systems take for one: use lower() in values and in where"
+                    )
                 };
                 return Err(wrong(what));
             }
             if self.variants.all.as_deref().is_some_and(|all| is_same_place(all, Path::new(&output))) {
-                return Err(wrong(format!("give the output {output}, which is that of all: choose another one for all")));
+                return Err(wrong(format!(
+                    "give the output {output}, which is that of all: choose another one for all"
+                )));
             }
             segments.push(own);
         }
@@ -273,7 +281,8 @@ impl Family {
         let settings = self.variant(&record.parameters(), &first.values)?;
         let job = Job::new(settings, false, report, stop)?;
         let cursor = record.snapshot.parse().ok();
-        let known = cursor.zip(first.publication.clone()).map(|(cursor, publication)| KnownState { cursor, publication });
+        let known =
+            cursor.zip(first.publication.clone()).map(|(cursor, publication)| KnownState { cursor, publication });
         Ok(Some(Job { known, ..job }))
     }
 

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::look::needs_seed;
-use super::super::{CommandError, Target};
+use super::super::{CommandError, Target, TargetUrl};
 use crate::config::ValueSegment;
 use crate::manifest::{DatabaseMark, Publication};
 use crate::postgis::VariantParameter;
@@ -111,8 +111,7 @@ pub(super) fn read(place: &Target) -> Result<Option<StoredFamily>, CommandError>
     let notes = place.notes()?;
     let Some(note) = notes.read(MANIFEST)? else { return Ok(None) };
     let unreadable = |what: String| needs_seed(place, format!("the manifest of its variants cannot be read ({what})"));
-    let manifest: FamilyManifest =
-        serde_json::from_slice(&note.body).map_err(|error| unreadable(error.to_string()))?;
+    let manifest: FamilyManifest = serde_json::from_slice(&note.body).map_err(|error| unreadable(error.to_string()))?;
     if manifest.version > FAMILY_VERSION {
         return Err(unreadable(format!("it is of version {}, and a newer oar-tiles wrote it", manifest.version)));
     }
@@ -129,6 +128,12 @@ pub(super) fn read(place: &Target) -> Result<Option<StoredFamily>, CommandError>
 
 /// Writes the manifest, and removes the lists that it does not name. May wait for a server.
 pub(super) fn write(place: &Target, written: &WrittenFamily) -> Result<(), CommandError> {
+    if let TargetUrl::Pmtiles(path) = &place.url
+        && let Some(folder) = path.parent()
+    {
+        let failed = |source| CommandError::NoVariantFolder { path: folder.to_owned(), source };
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
     let (notes, record) = (place.notes()?, &written.record);
     let mut lists = Vec::new();
     let old = written.before.as_ref().map(|before| &before.record.variants);

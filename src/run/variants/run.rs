@@ -13,8 +13,8 @@ use super::{
     remove_target,
 };
 use crate::config::{JobSettings, ValueSegment};
-use crate::postgis::{VariantParameter, server_of};
 use crate::manifest::Publication;
+use crate::postgis::{VariantParameter, server_of};
 use crate::report::{FamilyReport, Report};
 use crate::stop::Stop;
 
@@ -116,7 +116,8 @@ impl<'a> FamilyRun<'a> {
             && !job.is_in_bucket()
             && let Some(folder) = output.parent()
         {
-            std::fs::create_dir_all(folder).map_err(|source| CommandError::NoVariantFolder { path: folder.to_owned(), source })?;
+            std::fs::create_dir_all(folder)
+                .map_err(|source| CommandError::NoVariantFolder { path: folder.to_owned(), source })?;
         }
         Ok(job)
     }
@@ -139,8 +140,7 @@ impl<'a> FamilyRun<'a> {
         let FamilyOptions { prunes, dry_run, report, stop, .. } = self.options;
         let now: HashSet<&Vec<ValueSegment>> = self.record.variants.iter().map(|variant| &variant.segments).collect();
         let before = self.before.iter().flat_map(|before| &before.record.variants);
-        let gone: Vec<RecordedVariant> =
-            before.filter(|variant| !now.contains(&variant.segments)).cloned().collect();
+        let gone: Vec<RecordedVariant> = before.filter(|variant| !now.contains(&variant.segments)).cloned().collect();
         for variant in gone {
             let mut settings = self.family.settings().clone();
             settings.tileset.output = self.family.output_of(&variant.segments);

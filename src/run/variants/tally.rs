@@ -68,13 +68,6 @@ impl FamilyTally {
         Ok(())
     }
 
-    /// True if no target has failed.
-    pub(crate) fn is_whole(&self) -> bool {
-        self.kinds.is_empty()
-    }
-}
-
-impl FamilyTally {
     /// The error of the run, if targets have failed.
     pub(crate) fn complete(&self) -> Result<(), CommandError> {
         let Some(first) = self.kinds.first() else { return Ok(()) };

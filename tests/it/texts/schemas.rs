@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::support::program::{program, run, seed_command};
+use crate::support::program::{bare_program, program, run, seed_command};
 use crate::support::schemas::fits;
 use crate::support::{Db, repository};
 
@@ -118,6 +118,14 @@ fn real_outputs_fit_their_schemas() {
     fs::write(&config, format!("[tileset]\noutput = \"{}\"\n{PURGE}", target.display())).unwrap();
     let waits = run(program().args(["purge", "status", "--json", "--config"]).arg(&config)).ok();
     outputs.text("purge-status", &waits.stdout);
+    let family = format!(
+        "[tileset]\nzoom = \"0-3\"\n[tileset.variants]\nvalues = [{{ code = \"BD\" }}]\nwhere = {{ facilities = \"country_code = !code!\" }}\noutput = \"{}/{{code}}.mbtiles\"\n",
+        outputs.folder.path().display()
+    );
+    fs::write(&config, family).unwrap();
+    let report = outputs.file("variants-report");
+    let seed = ["seed", "--progress", "none", "--report", &report, "--database-url", &db.url, "--config"];
+    run(bare_program().args(seed).arg(&config)).ok();
     let mut names: Vec<&str> = outputs.written.iter().map(|(name, _)| *name).collect();
     names.sort_unstable();
     names.dedup();

@@ -11,9 +11,9 @@ fn changes(n: u32) -> [String; 6] {
         format!("UPDATE api_facility SET location = ST_Translate(location, 2, 1) WHERE {some}"),
         format!("UPDATE api_facility SET name = name || '{n}' WHERE {some}"),
         format!("DELETE FROM api_facility WHERE {some}"),
-        format!("DELETE FROM member WHERE md5(facility || '{n}') < '08'"),
-        format!("INSERT INTO member SELECT 1 + {n} % 5, id FROM api_facility WHERE {some}"),
-        format!("UPDATE member SET contributor = 1 + ({n} + contributor) % 5 WHERE md5(facility || '{n}') < '08'"),
+        format!("DELETE FROM membership WHERE md5(facility || '{n}') < '08'"),
+        format!("INSERT INTO membership SELECT 1 + {n} % 5, id FROM api_facility WHERE {some}"),
+        format!("UPDATE membership SET contributor = 1 + ({n} + contributor) % 5 WHERE md5(facility || '{n}') < '08'"),
     ]
 }
 
@@ -45,9 +45,13 @@ fn values_that_come_are_seeded_and_values_that_go_are_named() {
     let config = world.contributors(".pmtiles");
     world.oar_tiles(&config, &["track", "install"]).ok();
     world.oar_tiles(&config, &["seed", "--progress", "none"]).ok();
-    world.db.run("DELETE FROM contributor WHERE number = 3; INSERT INTO contributor VALUES (9, 'new'); INSERT INTO member SELECT 9, id FROM api_facility LIMIT 30");
+    world.db.run("DELETE FROM contributor WHERE number = 3; INSERT INTO contributor VALUES (9, 'new'); INSERT INTO membership SELECT 9, id FROM api_facility LIMIT 30");
     let done = world.oar_tiles(&config, &RESEED).ok();
-    for text in ["by/new.pmtiles: new", "by/c3.pmtiles: still there, and its values are gone: --prune-variants deletes it", "1 seeded"] {
+    for text in [
+        "by/new.pmtiles: new",
+        "by/c3.pmtiles: still there, and its values are gone: --prune-variants deletes it",
+        "1 seeded",
+    ] {
         assert!(done.stdout.contains(text), "«{text}» in {}", done.stdout);
     }
     world.variants_are_single_runs(".pmtiles");
@@ -69,7 +73,7 @@ fn a_value_that_returns_finds_no_old_tiles() {
     world.oar_tiles(&config, &["seed", "--progress", "none"]).ok();
     world.db.run("DELETE FROM contributor WHERE number = 3");
     world.oar_tiles(&config, &RESEED).ok();
-    world.db.run("UPDATE api_facility SET location = ST_Translate(location, 3, 1), name = 'moved' WHERE id IN (SELECT facility FROM member WHERE contributor = 3 LIMIT 5)");
+    world.db.run("UPDATE api_facility SET location = ST_Translate(location, 3, 1), name = 'moved' WHERE id IN (SELECT facility FROM membership WHERE contributor = 3 LIMIT 5)");
     world.oar_tiles(&config, &RESEED).ok();
     world.db.run("INSERT INTO contributor VALUES (3, 'c3')");
     world.oar_tiles(&config, &RESEED).ok();

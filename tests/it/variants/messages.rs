@@ -16,24 +16,68 @@ fn what_does_not_fit_is_refused() {
     let values = "values = \"SELECT slug FROM contributor\"\n";
     let output = "output = \"FOLDER/by/{slug}.mbtiles\"\n";
     let both = format!("{values}{output}");
-    says("", &format!("{values}output = \"FOLDER/by.mbtiles\""), "by.mbtiles\" has no {name}, so that every variant would go to one place");
+    says(
+        "",
+        &format!("{values}output = \"FOLDER/by.mbtiles\""),
+        "by.mbtiles\" has no {name}, so that every variant would go to one place",
+    );
     says("", &format!("{values}output = \"FOLDER/by/{{slug.mbtiles\""), "has a brace that belongs to no {name}");
-    says("", &format!("{values}output = \"FOLDER/by/{{slag}}.mbtiles\""), "tileset.variants.output has {slag}, which is no value: there is slug");
+    says(
+        "",
+        &format!("{values}output = \"FOLDER/by/{{slag}}.mbtiles\""),
+        "tileset.variants.output has {slag}, which is no value: there is slug",
+    );
     says("output = \"x.mbtiles\"", &both, "stands beside variants, which have an output of their own");
-    says("", &format!("{both}where = {{ facilitys = \"true\" }}"), "names \"facilitys\", which is no layer of the tileset. Did you mean \"facilities\"?");
-    says("", &format!("{both}where = {{ facilities = \"id = !slag!\" }}"), "for layer \"facilities\" has !slag!, which is no parameter: a parameter is written !name!, by the name of a column of values (values: slug)");
+    says(
+        "",
+        &format!("{both}where = {{ facilitys = \"true\" }}"),
+        "names \"facilitys\", which is no layer of the tileset. Did you mean \"facilities\"?",
+    );
+    says(
+        "",
+        &format!("{both}where = {{ facilities = \"id = !slag!\" }}"),
+        "for layer \"facilities\" has !slag!, which is no parameter: a parameter is written !name!, by the name of a column of values (values: slug)",
+    );
     says("", &format!("{both}where = {{ facilities = \"id = !slug\" }}"), "has !slug, which is no parameter");
     says("", &format!("{both}where = {{ facilities = \"id = $1\" }}"), "has the parameter $1");
-    says("", &format!("{output}values = \"SELECT NULL::text AS slug\""), "gives a NULL in slug, with which no condition is true");
-    says("", &format!("{output}values = \"SELECT ''::text AS slug\""), "give an empty text for slug, which is a part of the output");
-    says("", &format!("{output}values = \"SELECT repeat('x', 300) AS slug\""), "give a slug of 300 bytes, which is too long for the name of a file");
+    says(
+        "",
+        &format!("{output}values = \"SELECT NULL::text AS slug\""),
+        "gives a NULL in slug, with which no condition is true",
+    );
+    says(
+        "",
+        &format!("{output}values = \"SELECT ''::text AS slug\""),
+        "give an empty text for slug, which is a part of the output",
+    );
+    says(
+        "",
+        &format!("{output}values = \"SELECT repeat('x', 300) AS slug\""),
+        "give a slug of 300 bytes, which is too long for the name of a file",
+    );
     says("", &format!("{output}values = \"SELECT 'BD' AS slug UNION SELECT 'bd'\""), "whose names differ in case only");
-    says("", &format!("{output}values = \"SELECT 'a' AS slug, n FROM generate_series(1, 2) AS n\""), "give two variants (a, 1) and (a, 2) with the same output");
-    says("", &format!("{output}values = \"SELECT n::text AS slug FROM generate_series(1, 10001) AS n\""), "gives more than 10000 rows");
+    says(
+        "",
+        &format!("{output}values = \"SELECT 'a' AS slug, n FROM generate_series(1, 2) AS n\""),
+        "give two variants (a, 1) and (a, 2) with the same output",
+    );
+    says(
+        "",
+        &format!("{output}values = \"SELECT n::text AS slug FROM generate_series(1, 10001) AS n\""),
+        "gives more than 10000 rows",
+    );
     says("", &format!("{output}values = \"SELECT 1 AS slug, 2 AS slug\""), "gives two columns \"slug\"");
-    says("", &format!("{output}values = \"SELEC 1\""), "the values of the variants of tileset \"facilities\"");
+    says(
+        "",
+        &format!("{output}values = \"SELEC 1\""),
+        "the query values of the variants of tileset \"facilities\" is not understood by the database (",
+    );
     says("", &format!("{output}values = \"SELECT !zoom! AS slug\""), "has a placeholder, and is asked once");
-    says("", &format!("{output}values = [{{ slug = \"a\" }}, {{ slug = 2 }}]"), "has 2 for slug in its table 2, and the first has a value of type text");
+    says(
+        "",
+        &format!("{output}values = [{{ slug = \"a\" }}, {{ slug = 2 }}]"),
+        "has 2 for slug in its table 2, and the first has a value of type text",
+    );
     says("", &format!("{both}all = \"FOLDER/by/c2.mbtiles\""), "which is that of all");
     let url = "[target]\npublic_url = \"https://tiles.example.org/all/\"\n[tileset.variants]";
     let text = format!("[tileset]\nzoom = \"0-3\"\n{url}\n{both}\n{LAYER}");

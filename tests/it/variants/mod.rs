@@ -21,15 +21,15 @@ geometry = \"location\"
 key = [\"id\"]
 properties = [\"id\", \"name\"]
 [[layer.track]]
-table = \"member\"
+table = \"membership\"
 geometry = \"SELECT location FROM api_facility WHERE id = changed.facility\"
 [[layer.track]]
 table = \"contributor\"
-geometry = \"SELECT f.location FROM api_facility AS f JOIN member AS m ON m.facility = f.id WHERE m.contributor = changed.number\"
+geometry = \"SELECT f.location FROM api_facility AS f JOIN membership AS m ON m.facility = f.id WHERE m.contributor = changed.number\"
 ";
 
 /// The condition of a contributor's facilities.
-const CONDITION: &str = "id IN (SELECT facility FROM member WHERE contributor = !number!)";
+const CONDITION: &str = "id IN (SELECT facility FROM membership WHERE contributor = !number!)";
 
 /// A database with facilities and contributors whose sets overlap, and a folder.
 struct World {
@@ -42,13 +42,13 @@ impl World {
         let db = Db::with_facilities(facilities);
         db.run(&format!(
             "CREATE TABLE contributor (number int PRIMARY KEY, slug text);
-             CREATE TABLE member (contributor int, facility varchar(32));
+             CREATE TABLE membership (contributor int, facility varchar(32));
              INSERT INTO contributor SELECT n, 'c' || n FROM generate_series(1, {contributors}) AS n;
              -- The first has nothing; NULLs are nobody's.
-             INSERT INTO member SELECT 2 + abs(hashtext(id)) % {contributors}, id FROM api_facility WHERE abs(hashtext(id)) % {contributors} < {contributors} - 1;
-             INSERT INTO member SELECT 2 + abs(hashtext(name)) % ({contributors} - 1), id FROM api_facility WHERE abs(hashtext(id || 'x')) % 3 = 0;
-             INSERT INTO member SELECT NULL, id FROM api_facility LIMIT 3;
-             INSERT INTO member SELECT {contributors}, NULL;"
+             INSERT INTO membership SELECT 2 + abs(hashtext(id)) % {contributors}, id FROM api_facility WHERE abs(hashtext(id)) % {contributors} < {contributors} - 1;
+             INSERT INTO membership SELECT 2 + abs(hashtext(name)) % ({contributors} - 1), id FROM api_facility WHERE abs(hashtext(id || 'x')) % 3 = 0;
+             INSERT INTO membership SELECT NULL, id FROM api_facility LIMIT 3;
+             INSERT INTO membership SELECT {contributors}, NULL;"
         ));
         World { db, folder: Folder::new() }
     }

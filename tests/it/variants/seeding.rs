@@ -31,9 +31,7 @@ fn values_become_names_of_files_and_stay_values() {
         ),
     );
     world.oar_tiles(&config, &SEED).ok();
-    let names = [
-        "$1", "!word!", "..", ".hidden", "100 %", "O'Neill; DROP TABLE tag", "a/b", "ärger",
-    ];
+    let names = ["$1", "!word!", "..", ".hidden", "100 %", "O'Neill; DROP TABLE tag", "a/b", "ärger"];
     let escaped = [
         "100~20~25.mbtiles",
         "O~27Neill~3B~20DROP~20TABLE~20tag.mbtiles",
@@ -62,7 +60,9 @@ fn values_become_names_of_files_and_stay_values() {
                 "[tileset]\nzoom = \"0-4\"\noutput = \"FOLDER/one.mbtiles\"\n{}",
                 super::LAYER.replace(
                     "properties =",
-                    &format!("where = \"\"\"id IN (SELECT facility FROM tag WHERE word = '{literal}')\"\"\"\nproperties =")
+                    &format!(
+                        "where = \"\"\"id IN (SELECT facility FROM tag WHERE word = '{literal}')\"\"\"\nproperties ="
+                    )
                 )
             ),
         );
@@ -90,14 +90,14 @@ fn listed_values_have_the_types_of_the_file() {
     let config = world.file(
         "listed.toml",
         &format!(
-            "[tileset]\nzoom = \"0-4\"\n[tileset.variants]\nvalues = [{{ name = \"east\", of = [2, 3] }}, {{ name = \"west\", of = [4] }}]\nwhere = {{ facilities = \"id IN (SELECT facility FROM member WHERE contributor = ANY (!of!))\" }}\noutput = \"FOLDER/parts/{{name}}/tiles.pmtiles\"\n{}",
+            "[tileset]\nzoom = \"0-4\"\n[tileset.variants]\nvalues = [{{ name = \"east\", of = [2, 3] }}, {{ name = \"west\", of = [4] }}]\nwhere = {{ facilities = \"id IN (SELECT facility FROM membership WHERE contributor = ANY (!of!))\" }}\noutput = \"FOLDER/parts/{{name}}/tiles.pmtiles\"\n{}",
             super::LAYER
         ),
     );
     world.oar_tiles(&config, &SEED).ok();
     let east = world.held("parts/east/tiles.pmtiles");
     world.file("single.toml", "");
-    let single = world.single("id IN (SELECT facility FROM member WHERE contributor IN (2, 3))");
+    let single = world.single("id IN (SELECT facility FROM membership WHERE contributor IN (2, 3))");
     world.oar_tiles(&single, &["seed", "--progress", "none", "--zoom", "0-4"]).ok();
     assert_eq!(east, world.held("single.mbtiles"));
     assert!(east != world.held("parts/west/tiles.pmtiles"));
@@ -111,7 +111,11 @@ fn one_that_fails_does_not_stop_the_others() {
     std::fs::write(world.path("by/c2/letter.txt"), "dear").unwrap();
     world.oar_tiles(&config, &SEED).fails(
         3,
-        &["holds other files, such as letter.txt", "variants of facilities that failed: 1 of 5", "by/c2/. Run the command again"],
+        &[
+            "holds other files, such as letter.txt",
+            "variants of facilities that failed: 1 of 5",
+            "by/c2/. Run the command again",
+        ],
     );
     for name in ["by/c3/", "by/c4/", "all/"] {
         assert!(!world.held(name).is_empty(), "{name}");

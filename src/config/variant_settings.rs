@@ -1,102 +1,11 @@
-//! The settings of one variant.
+//! The settings of one variant of a tileset.
 
-use std::path::PathBuf;
-
-use super::template::NoSegment;
-use super::{ALL_SEGMENT, ValueSegment, VariantSettings};
-use crate::config::error::ConfigError;
-use crate::config::settings::JobSettings;
+use super::error::ConfigError;
+use super::settings::JobSettings;
+use super::variants::{ALL_SEGMENT, BoundValue, ValueSegment, Variant, VariantSettings, joined};
 use crate::postgis::{LayerKind, VariantParameter, bound_condition};
 use crate::purge::CdnUrlError;
 use crate::tile::TilesetTag;
-
-/// What makes a tileset a variant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Variant {
-    /// Its values.
-    pub values: Vec<BoundValue>,
-    /// The values in its output, as segments.
-    pub segments: Vec<ValueSegment>,
-}
-
-/// The value of a parameter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BoundValue {
-    /// The parameter.
-    pub parameter: VariantParameter,
-    /// The value as text.
-    pub text: String,
-}
-
-impl Variant {
-    /// Everything that decides the variant's bytes beside its layers, for the fingerprint.
-    #[must_use]
-    pub fn definition(&self) -> String {
-        let one = |value: &BoundValue| (value.parameter.name.clone(), value.parameter.kind.clone(), value.text.clone());
-        format!("variant {:?}", self.values.iter().map(one).collect::<Vec<_>>())
-    }
-
-    /// The values in its output, as a path.
-    #[must_use]
-    pub fn key(&self) -> String {
-        joined(&self.segments)
-    }
-}
-
-fn joined(segments: &[ValueSegment]) -> String {
-    segments.iter().map(ValueSegment::as_str).collect::<Vec<_>>().join("/")
-}
-
-impl VariantSettings {
-    fn wrong(field: &str, what: String) -> ConfigError {
-        ConfigError::Variants { key: if field.contains('.') { field.to_owned() } else { format!("tileset.variants.{field}") }, what }
-    }
-
-    /// Checks that the output and the conditions name parameters that are there.
-    ///
-    /// # Errors
-    /// If they do not.
-    pub fn check_parameters(&self, parameters: &[VariantParameter]) -> Result<(), ConfigError> {
-        let known = || parameters.iter().map(|parameter| parameter.name.as_str()).collect::<Vec<_>>().join(", ");
-        let is_known = |name: &str| parameters.iter().any(|parameter| parameter.name == name);
-        if let Some(other) = self.output.names().into_iter().find(|name| !is_known(name)) {
-            let what = format!("has {{{other}}}, which is no value: there is {}", known());
-            return Err(VariantSettings::wrong("output", what));
-        }
-        for condition in &self.conditions {
-            bound_condition(&condition.sql, parameters).map_err(|error| {
-                let what = format!("for layer \"{}\" {error} (values: {})", condition.layer, known());
-                VariantSettings::wrong("where", what)
-            })?;
-        }
-        Ok(())
-    }
-
-    /// The segments of a variant in the output.
-    ///
-    /// # Errors
-    /// If a value cannot be a part of a path.
-    pub fn segments(&self, parameters: &[VariantParameter], row: &[String]) -> Result<Vec<ValueSegment>, ConfigError> {
-        let of = |name: &&str| {
-            let number = parameters.iter().position(|parameter| parameter.name == **name);
-            let value = number.and_then(|number| row.get(number)).map_or("", String::as_str);
-            ValueSegment::of(value).map_err(|why| {
-                let what = match why {
-                    NoSegment::Empty => format!("give an empty text for {name}, which is a part of the output: leave such rows out, or let coalesce name them"),
-                    NoSegment::Long => format!("give a {name} of {} bytes, which is too long for the name of a file: add a short value, such as a number, and write that into the output", value.len()),
-                };
-                VariantSettings::wrong("values", what)
-            })
-        };
-        self.output.names().iter().map(of).collect()
-    }
-
-    /// The output of a variant.
-    #[must_use]
-    pub fn output_of(&self, segments: &[ValueSegment]) -> PathBuf {
-        PathBuf::from(self.output.filled(segments))
-    }
-}
 
 impl JobSettings {
     /// The settings of a variant of the tileset.
@@ -136,7 +45,9 @@ impl JobSettings {
         let mut settings = self.clone();
         let Some(variants) = settings.tileset.variants.take() else { return Ok(settings) };
         for layer in &mut settings.tileset.layers {
-            let Some(condition) = variants.conditions.iter().find(|one| one.layer == layer.options.name) else { continue };
+            let Some(condition) = variants.conditions.iter().find(|one| one.layer == layer.options.name) else {
+                continue;
+            };
             let sql = bound_condition(&condition.sql, parameters)
                 .map_err(|error| VariantSettings::wrong("where", error.to_string()))?;
             let own = layer.options.filter.take();
@@ -171,8 +82,9 @@ impl JobSettings {
         }
         for (purge, url) in self.tileset.purges.iter_mut().zip(&variants.purge_urls) {
             let url = filled(url);
-            purge.url =
-                url.parse().map_err(|error: CdnUrlError| VariantSettings::wrong("purge.url", format!("{url:?} {error}")))?;
+            purge.url = url
+                .parse()
+                .map_err(|error: CdnUrlError| VariantSettings::wrong("purge.url", format!("{url:?} {error}")))?;
         }
         name.clone_into(&mut self.tileset.name);
         self.tileset.s3.headers.names.tag = TilesetTag::of(name);
