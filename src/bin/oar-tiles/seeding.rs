@@ -11,7 +11,9 @@ use oar_tiles::config::{ConfigError, JobSettings};
 use oar_tiles::report::{
     ReseedReport, RunMetrics, Style, render_dirty, render_plan, render_reseed, render_run, report, start_log,
 };
-use oar_tiles::run::{CommandError, DirtyFilter, Family, Job, SharedSnapshot, TileList, TilesWanted, area, area_or_boxes};
+use oar_tiles::run::{
+    CommandError, DirtyFilter, Family, Job, SharedSnapshot, TileList, TilesWanted, area, area_or_boxes,
+};
 use oar_tiles::sink::MaxShrink;
 use oar_tiles::stop::Stop;
 use tokio::runtime::Handle;
