@@ -86,7 +86,7 @@ pub(super) fn run_verify(arguments: &Verify, stop: &Stop) -> Result<(), CommandE
     let options = verify::VerifyOptions { amount, database: arguments.database, area };
     let closing = Closing::new(!arguments.json, arguments.report.as_ref(), &settings.tileset.output)?;
     on_runtime(async || {
-        let settings = if arguments.database { variant_of_target(settings, stop).await? } else { settings };
+        let settings = if arguments.database { Box::pin(variant_of_target(settings, stop)).await? } else { settings };
         let found = verify::verify(&Job::new(settings, false, &report(Style::Warnings), stop)?, &options).await?;
         if arguments.json {
             print_document(&found)?;

@@ -87,7 +87,7 @@ pub(super) fn run_doctor(arguments: &Doctor, stop: &Stop) -> Result<(), CommandE
     };
     let examine = async |settings: JobSettings| {
         let settings = if arguments.target.is_some() {
-            variant_of_target(settings, stop).await?
+            Box::pin(variant_of_target(settings, stop)).await?
         } else {
             let tracked = settings.tracked(&report(Style::Nothing), stop).await?;
             tracked.into_iter().next_back().unwrap_or(settings)

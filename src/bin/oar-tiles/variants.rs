@@ -36,13 +36,13 @@ pub(super) async fn seed_variants(
         snapshot: snapshot.clone(),
     };
     if arguments.dry_run {
-        let planned = seed::plan_family(&family, &options).await?;
+        let planned = Box::pin(seed::plan_family(&family, &options)).await?;
         return Ok(print(&planned)?);
     }
     let files = FamilyFiles { name: family.name().to_owned(), report: &arguments.report, metrics: &arguments.metrics };
     let closing = files.closing(family.settings(), arguments.quiet)?;
     let mut metrics = RunMetrics::begin(files.metrics().as_deref(), "seed", Path::new(&family.output()))?;
-    let ended = seed::seed_family(&family, &options).await;
+    let ended = Box::pin(seed::seed_family(&family, &options)).await;
     noted_family(&closing, &mut metrics, ended, stop)
 }
 
@@ -71,7 +71,7 @@ pub(super) async fn reseed_variants(arguments: &Reseed, family: Family, stop: &S
     let files = FamilyFiles { name: family.name().to_owned(), report: &arguments.report, metrics: &arguments.metrics };
     let closing = files.closing(family.settings(), arguments.quiet)?;
     let mut metrics = RunMetrics::begin(files.metrics().as_deref(), "reseed", Path::new(&family.output()))?;
-    let ended = reseed::reseed_family(&family, &options, &reseeding).await;
+    let ended = Box::pin(reseed::reseed_family(&family, &options, &reseeding)).await;
     noted_family(&closing, &mut metrics, ended, stop)
 }
 
