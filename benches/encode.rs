@@ -1,12 +1,14 @@
 //! What the program does beside the database, alone: packing and storing small tiles. `cargo bench --bench encode` prints
-//! tiles a second and bytes for each gzip level, and for the archives.
+//! tiles a second and bytes for each gzip level, for other encoders of deflate, and for the archives. `cargo bench --bench encode -- FILE.mbtiles`
+//! packs the tiles of an archive instead of generated ones.
 
 use std::error::Error;
 use std::hint::black_box;
 use std::io::Write as _;
 use std::time::Instant;
 
-use oar_tiles::encode::{Gzip, Level};
+use libdeflater::{CompressionLvl, Compressor};
+use oar_tiles::encode::{Gunzip, Gzip, Level};
 use oar_tiles::sink::{Mbtiles, Metadata, OpenMode, Pmtiles, Sink as _, TileEdit};
 use oar_tiles::stop::Stop;
 use oar_tiles::tile::{LonLatBox, Order, TileCoord, Zoom};
@@ -44,6 +46,48 @@ fn tile(number: u32) -> Vec<u8> {
     tile
 }
 
+/// The tiles of an archive, unpacked.
+fn tiles_of(archive: &str) -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
+    let archive = rusqlite::Connection::open(archive)?;
+    let mut tiles = archive.prepare("SELECT tile_data FROM tiles")?;
+    let packed = tiles.query_map([], |row| row.get::<_, Vec<u8>>(0))?;
+    let mut gunzip = Gunzip::new();
+    packed.map(|packed| Ok(gunzip.unpack(&packed?)?)).collect()
+}
+
+/// An encoder of deflate and its name; gives the bytes of a packed tile.
+type Encoder = (String, Box<dyn FnMut(&[u8]) -> Result<usize, Box<dyn Error>>>);
+
+/// What tiles could be packed with: this program's levels, libdeflate alone, and zlib-rs, whose levels 1 and 2 write what those of zlib-ng do.
+fn encoders() -> Result<Vec<Encoder>, Box<dyn Error>> {
+    let mut all: Vec<Encoder> = Vec::new();
+    for level in (1..=12).filter_map(Level::new) {
+        let mut gzip = Gzip::new(level);
+        all.push((format!("gzip {level:?}"), Box::new(move |tile| Ok(gzip.pack(tile)?.len()))));
+    }
+    for level in [1, 6] {
+        let mut compressor = Compressor::new(CompressionLvl::new(level).map_err(|error| format!("{error:?}"))?);
+        let mut out = Vec::new();
+        let pack = move |tile: &[u8]| {
+            out.resize(compressor.gzip_compress_bound(tile.len()).max(out.len()), 0);
+            Ok(compressor.gzip_compress(tile, &mut out)?)
+        };
+        all.push((format!("libdeflate {level}"), Box::new(pack)));
+    }
+    for level in [1, 2] {
+        let (mut deflate, mut out) = (zlib_rs::Deflate::new(level, false, 15), Vec::new());
+        let pack = move |tile: &[u8]| {
+            out.resize((tile.len() * 2 + 64).max(out.len()), 0);
+            deflate.reset();
+            deflate.compress(tile, &mut out, zlib_rs::DeflateFlush::Finish).map_err(|error| format!("{error:?}"))?;
+            // Header, checksum and length of gzip, which it is not asked for.
+            Ok(usize::try_from(deflate.total_out())? + 18)
+        };
+        all.push((format!("zlib-rs {level}"), Box::new(pack)));
+    }
+    Ok(all)
+}
+
 fn fastest(mut work: impl FnMut() -> Result<(), Box<dyn Error>>) -> Result<f64, Box<dyn Error>> {
     let mut best = f64::INFINITY;
     for _ in 0..REPEATS {
@@ -56,25 +100,22 @@ fn fastest(mut work: impl FnMut() -> Result<(), Box<dyn Error>>) -> Result<f64, 
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut out = std::io::stdout();
-    let tiles: Vec<Vec<u8>> = (0..TILES).map(tile).collect();
+    let generated: Vec<Vec<u8>> = (0..TILES).map(tile).collect();
+    // cargo adds an argument of its own.
+    let archive = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let tiles = archive.map_or_else(|| Ok(generated.clone()), |archive| tiles_of(&archive))?;
     let raw: usize = tiles.iter().map(Vec::len).sum();
-    writeln!(out, "{TILES} tiles, {} bytes each", raw / tiles.len())?;
-    for level in (1..=12).filter_map(Level::new) {
-        let mut gzip = Gzip::new(level);
+    writeln!(out, "{} tiles, {} bytes each", tiles.len(), raw / tiles.len().max(1))?;
+    for (name, mut pack) in encoders()? {
         let mut bytes = 0;
         let seconds = fastest(|| {
             bytes = 0;
             for tile in &tiles {
-                bytes += black_box(gzip.pack(tile)?).len();
+                bytes += black_box(pack(tile)?);
             }
             Ok(())
         })?;
-        writeln!(
-            out,
-            "gzip {level:?}: {:>9.0} tiles/s, {:.1} % of the bytes",
-            f64::from(TILES) / seconds,
-            share(bytes, raw)
-        )?;
+        writeln!(out, "{name}: {seconds:.2} s, {bytes} bytes, {:.1} % of the tiles'", share(bytes, raw))?;
     }
     let metadata = Metadata {
         name: "bench".to_owned(),
@@ -93,7 +134,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .map(|i| {
             Ok(TileEdit::Put(
                 TileCoord::from_tms(zoom, i / 100 * 7, i % 100 * 11).into(),
-                gzip.pack(&tiles[i as usize])?,
+                gzip.pack(&generated[i as usize])?,
             ))
         })
         .collect::<Result<_, Box<dyn Error>>>()?;

@@ -1,11 +1,14 @@
 //! MVT bytes to stored bytes and back: gzip (RFC 1952) without name or time, so that equal tiles give equal bytes.
 
-use libdeflater::{CompressionError, CompressionLvl, Compressor, DecompressionError, Decompressor};
+mod small;
+
+use libdeflater::{CompressionError, CompressionLvl, Compressor, Crc, DecompressionError, Decompressor};
+use small::{MAX_SMALL_TILE, SmallDeflate};
 
 /// The version of how tiles are packed; it stands in the fingerprint of every target. Raise it with every change after which some tile
 /// packs to other bytes than before at some level, such as an update of libdeflate: targets from before then need a full seed, rather
 /// than being called up to date or holding both kinds of bytes. A test compares the bytes with those of this number.
-pub const PACKING_VERSION: u32 = 1;
+pub const PACKING_VERSION: u32 = 2;
 
 /// The compression level of gzip: 1 (fast) to 12 (small).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +17,9 @@ pub struct Level(i32);
 impl Level {
     /// The level for what is compressed once in a run, such as the directories of an archive.
     pub const ONCE: Level = Level(9);
+
+    /// The fastest level.
+    const FASTEST: Level = Level(1);
 
     /// A level, if it lies in 1..=12.
     #[must_use]
@@ -104,11 +110,12 @@ pub enum EncodeError {
 
 /// A compressor that is used again for tile after tile: making one costs more than packing a small tile.
 ///
-/// libdeflate, because a tile is packed whole: on 195,585 tiles of facilities (158 MB) its level 1 took 2.0 s for 76.0 MB,
-/// zlib-ng 1.1 s for 84.7 MB at level 1 and 3.6 s for 76.9 MB at level 2. Its output does not depend on the processor.
+/// libdeflate, because a tile is packed whole, and at the fastest level an encoder of our own for the smallest tiles. Their output does not depend
+/// on the processor. docs/benchmarks.md compares them with zlib-ng, zlib-rs and ISA-L.
 pub struct Gzip {
     compressor: Compressor,
     packed: Vec<u8>,
+    small: Option<SmallGzip>,
 }
 
 /// Tiles of this many bytes or more begin with a buffer of half their size, not with the bound for bytes that cannot be packed: MVT
@@ -120,8 +127,9 @@ impl Gzip {
     #[must_use]
     pub fn new(level: Level) -> Gzip {
         // Every `Level` is one of the library's; its default would stand in for one that is not.
-        let level = CompressionLvl::new(level.0).unwrap_or_default();
-        Gzip { compressor: Compressor::new(level), packed: Vec::new() }
+        let compression = CompressionLvl::new(level.0).unwrap_or_default();
+        let small = (level == Level::FASTEST).then(SmallGzip::new);
+        Gzip { compressor: Compressor::new(compression), packed: Vec::new(), small }
     }
 
     /// Packs one tile.
@@ -129,6 +137,9 @@ impl Gzip {
     /// # Errors
     /// Only if the compression library breaks its contract.
     pub fn pack(&mut self, raw: &[u8]) -> Result<Box<[u8]>, EncodeError> {
+        if let Some(small) = self.small.as_mut().filter(|_| raw.len() <= MAX_SMALL_TILE) {
+            return Ok(small.pack(raw).into());
+        }
         let bound = self.compressor.gzip_compress_bound(raw.len());
         let room = if raw.len() < MIN_BYTES_FOR_HALF_BUFFER { bound } else { raw.len() / 2 };
         if self.packed.len() < room {
@@ -141,6 +152,33 @@ impl Gzip {
         }
         let packed = packed.map_err(|source| EncodeError::Broken { bytes: raw.len(), source })?;
         Ok(self.packed[..packed].into())
+    }
+}
+
+/// Packs the smallest tiles.
+struct SmallGzip {
+    deflate: SmallDeflate,
+    packed: Vec<u8>,
+}
+
+impl SmallGzip {
+    /// What libdeflate writes at its fastest level: the magic number, deflate, no name and no time, fastest, of an unknown system (RFC 1952,
+    /// section 2.3.1).
+    const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255];
+
+    fn new() -> SmallGzip {
+        SmallGzip { deflate: SmallDeflate::new(), packed: Vec::new() }
+    }
+
+    fn pack(&mut self, raw: &[u8]) -> &[u8] {
+        self.packed.clear();
+        self.packed.extend(SmallGzip::HEADER);
+        self.deflate.pack(raw, &mut self.packed);
+        let mut crc = Crc::new();
+        crc.update(raw);
+        self.packed.extend(crc.sum().to_le_bytes());
+        self.packed.extend(u32::try_from(raw.len()).unwrap_or_default().to_le_bytes());
+        &self.packed
     }
 }
 
@@ -262,7 +300,7 @@ mod tests {
     }
 
     /// Each packing version and the MD5 of what [`packed_by_all_levels`] gives with it.
-    const PACKED: [(u32, &str); 1] = [(1, "f873d317a0a1a3bea12f14876e469116")];
+    const PACKED: [(u32, &str); 2] = [(1, "f873d317a0a1a3bea12f14876e469116"), (2, "4f46a30e33e1acdeba701939e1c0da23")];
 
     /// Texts, repetitions and noise from 0 to 1.5 million bytes, packed at every level.
     fn packed_by_all_levels() -> Vec<u8> {
@@ -278,7 +316,7 @@ mod tests {
         let mut packed = Vec::new();
         for level in 1..=12 {
             let mut gzip = Gzip::new(Level::new(level).unwrap());
-            for bytes in [0, 1, 10, 300, 5_000, 70_000, raw.len()] {
+            for bytes in [0, 1, 10, 300, 640, 641, 5_000, 70_000, raw.len()] {
                 packed.extend(gzip.pack(&raw[..bytes]).unwrap());
             }
         }
