@@ -29,7 +29,7 @@ impl ChangedPositions {
 
     /// Adds a changed position of a layer, by its index. If `spot` is not a single point, or there are too many positions, the layer's
     /// positions are no longer known.
-    pub fn add(&mut self, layer: LayerIndex, spot: Spot) {
+    pub fn add(&mut self, layer: LayerIndex, spot: &Spot) {
         let at = spot.world();
         let Some(Some(positions)) = self.layers.get_mut(layer.0) else { return };
         self.count += 1;
@@ -262,15 +262,15 @@ mod tests {
     fn too_many_positions_are_not_kept() {
         let mut spots = ChangedPositions::new([true, false, true].into_iter());
         let at = |x: u32| Spot::Box(WorldBox::new(x, 1, x, 1));
-        spots.add(LayerIndex(1), at(1));
+        spots.add(LayerIndex(1), &at(1));
         for x in 0..50_000 {
-            spots.add(LayerIndex(0), at(x));
+            spots.add(LayerIndex(0), &at(x));
         }
         assert!(spots.layers[0].is_some() && spots.layers[1].is_none());
-        spots.add(LayerIndex(2), at(1));
+        spots.add(LayerIndex(2), &at(1));
         assert!(spots.layers[2].is_none());
         assert!(spots.layers[0].is_some());
-        spots.add(LayerIndex(0), Spot::Box(WorldBox::new(1, 1, 2, 1)));
+        spots.add(LayerIndex(0), &Spot::Box(WorldBox::new(1, 1, 2, 1)));
         assert!(spots.layers[0].is_none());
     }
 }

@@ -84,4 +84,4 @@ impl OutlineRuns {
 }
 
 /// The fewest tiles of a box for which the outline is asked.
-const MIN_TILES_OF_BOX: u64 = 4;
+pub(super) const MIN_TILES_OF_BOX: u64 = 4;

@@ -18,6 +18,19 @@ pub(in crate::changes) struct WatchScript<'a> {
     pub(in crate::changes) before: Option<&'a WatchFacts>,
 }
 
+/// A log of an earlier version compresses shapes, which takes a writer more time than all the rest.
+fn uncompressed_places(schema: &str) -> String {
+    let log = literal(&format!("{schema}.change"));
+    format!(
+        "DO $oar_tiles$ BEGIN
+    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = {log}::regclass AND attname = 'places' AND attstorage <> 'e') THEN
+        ALTER TABLE {schema}.change ALTER COLUMN places SET STORAGE EXTERNAL;
+    END IF;
+END $oar_tiles$;
+"
+    )
+}
+
 impl WatchScript<'_> {
     /// The statements, and what they do in words; `None` if everything is installed.
     pub(in crate::changes) fn write(&self) -> Option<(String, String)> {
@@ -89,6 +102,9 @@ REVOKE ALL ON FUNCTION {function}() FROM PUBLIC;
             logged = texts(&logged),
             key = texts(&key),
         ));
+        if trigger_function.logs_shapes() {
+            sql.push_str(&uncompressed_places(&schema));
+        }
         sql.push_str(&self.triggers(&function));
         sql.push_str(&self.records(&function, &fresh, &gone, is_intact));
         let step = format!(

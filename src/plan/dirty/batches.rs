@@ -116,7 +116,7 @@ mod tests {
         let mut dirty = Dirty::new(&[whole("0-9")], 100_000);
         for place in 0..400_u32 {
             let (x, y) = (place.wrapping_mul(2_654_435_761), place.wrapping_mul(40_503_971));
-            dirty.mark(&drawn("0-22", 64), Spot::Box(WorldBox::new(x, y, x, y))).unwrap();
+            dirty.mark(&drawn("0-22", 64), &Spot::Box(WorldBox::new(x, y, x, y))).unwrap();
         }
         for order in [Order::ZoomColumnTmsRow, Order::Hilbert] {
             let tiles = dirty.in_order(order);

@@ -1,8 +1,11 @@
 //! Dirty tiles: the tiles in which a change can be seen.
 
 mod batches;
+mod shape;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use shape::DirtyShape;
 
 use super::cut::Touching;
 use super::sweep::{common_parts, distinct_columns};
@@ -27,12 +30,13 @@ pub struct DrawnLayer {
 
 impl DrawnLayer {
     /// The box in which a change shows at a zoom. In a layer of cells, the box of what is drawn of the cell, or of all cells that the change touches.
-    fn change_box(&self, zoom: Zoom, spot: Spot) -> WorldBox {
+    fn change_box(&self, zoom: Zoom, spot: &Spot) -> WorldBox {
         match (self.grid, spot) {
             (None, spot) => spot.world(),
-            (Some(grid), Spot::Point(at)) => grid.change_box(zoom, at),
+            (Some(grid), Spot::Point(at)) => grid.change_box(zoom, *at),
             // Any of the cells that the box touches.
-            (Some(grid), Spot::Box(WorldBox { west, north, east, south })) => {
+            (Some(grid), Spot::Box(world) | Spot::Shape { world, .. }) => {
+                let WorldBox { west, north, east, south } = *world;
                 let reach = u32::try_from(grid.reach(zoom)).unwrap_or(u32::MAX);
                 let (less, more) = (|end: u32| end.saturating_sub(reach), |end: u32| end.saturating_add(reach));
                 // The sides of a box that crosses ±180° may meet.
@@ -85,8 +89,23 @@ impl Dirty {
     ///
     /// # Errors
     /// If there are too many.
-    pub fn mark(&mut self, layer: &DrawnLayer, spot: Spot) -> Result<(), TooMany> {
-        self.mark_at_zooms(layer, |zoom| layer.change_box(zoom, spot))
+    pub fn mark(&mut self, layer: &DrawnLayer, spot: &Spot) -> Result<(), TooMany> {
+        for (zoom, parts) in &self.parts {
+            if !layer.zooms.contains(*zoom) {
+                continue;
+            }
+            let (touched, others) = touched_tiles(*zoom, layer.margin.units(*zoom), layer.change_box(*zoom, spot));
+            let rects = match (spot, others) {
+                (Spot::Shape { outline, .. }, None) if layer.grid.is_none() => {
+                    DirtyShape { outline, layer, most: self.most }.rects(parts, &touched)?
+                }
+                _ => std::iter::once(touched).chain(others).collect(),
+            };
+            for touched in rects {
+                add_within(&mut self.tiles, self.most, parts, &touched)?;
+            }
+        }
+        Ok(())
     }
 
     /// Marks every tile in which any feature of a layer can be seen.
@@ -102,18 +121,6 @@ impl Dirty {
                     for touched in std::iter::once(touched).chain(others) {
                         add_within(&mut self.tiles, self.most, parts, &touched)?;
                     }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn mark_at_zooms(&mut self, layer: &DrawnLayer, world: impl Fn(Zoom) -> WorldBox) -> Result<(), TooMany> {
-        for (zoom, parts) in &self.parts {
-            if layer.zooms.contains(*zoom) {
-                let (touched, others) = touched_tiles(*zoom, layer.margin.units(*zoom), world(*zoom));
-                for touched in std::iter::once(touched).chain(others) {
-                    add_within(&mut self.tiles, self.most, parts, &touched)?;
                 }
             }
         }
@@ -309,7 +316,7 @@ mod tests {
         let mut dirty = Dirty::new(&[whole("0-3")], 100);
         // One unit east of the middle of the world, ten south of it.
         dirty
-            .mark(&drawn("1-2", 64), Spot::Box(WorldBox::new(0x8000_0001, 0x8000_000a, 0x8000_0001, 0x8000_000a)))
+            .mark(&drawn("1-2", 64), &Spot::Box(WorldBox::new(0x8000_0001, 0x8000_000a, 0x8000_0001, 0x8000_000a)))
             .unwrap();
         assert_eq!(
             names(&dirty.in_order(Order::ZoomColumnTmsRow)),
@@ -317,7 +324,7 @@ mod tests {
         );
         let mut dirty = Dirty::new(&[whole("3")], 100);
         dirty
-            .mark(&drawn("0-22", 64), Spot::Box(WorldBox::new(0x9000_0000, 0x1000_0000, 0x9000_0000, 0x1000_0000)))
+            .mark(&drawn("0-22", 64), &Spot::Box(WorldBox::new(0x9000_0000, 0x1000_0000, 0x9000_0000, 0x1000_0000)))
             .unwrap();
         assert_eq!(names(&dirty.in_order(Order::Hilbert)), ["3/4/0"]);
     }
@@ -327,7 +334,7 @@ mod tests {
         let west =
             ScopePart { zooms: "2".parse().unwrap(), coverage: Coverage::new(&["-180,-85,0,85".parse().unwrap()]) };
         let mut dirty = Dirty::new(&[west, whole("1")], 100);
-        dirty.mark(&drawn("0-22", 64), Spot::Box(WorldBox::new(0, 0, u32::MAX, u32::MAX))).unwrap();
+        dirty.mark(&drawn("0-22", 64), &Spot::Box(WorldBox::new(0, 0, u32::MAX, u32::MAX))).unwrap();
         assert_eq!(dirty.len(), 4 + 8);
         let tile = |z, x, y| TileCoord::new(zoom(z), x, y).unwrap();
         assert_eq!(dirty.mark_tile(tile(2, 3, 0)), Ok(false));
@@ -340,7 +347,7 @@ mod tests {
     fn a_box_over_the_antimeridian_dirties_the_tiles_at_both_ends() {
         let mut dirty = Dirty::new(&[whole("0-3")], 100);
         let (west, east) = (0xf000_0000, 0x0800_0000);
-        dirty.mark(&drawn("0-22", 0), Spot::Box(WorldBox::new(west, 0x1000_0000, east, 0x1000_0000))).unwrap();
+        dirty.mark(&drawn("0-22", 0), &Spot::Box(WorldBox::new(west, 0x1000_0000, east, 0x1000_0000))).unwrap();
         assert_eq!(
             names(&dirty.in_order(Order::ZoomColumnTmsRow)),
             ["0/0/0", "1/0/0", "1/1/0", "2/0/0", "2/3/0", "3/0/0", "3/7/0"]
@@ -354,14 +361,14 @@ mod tests {
         };
         let mut dirty = Dirty::new(&[whole("2")], 100);
         let layer = DrawnLayer { grid: Some(grid), ..drawn("0-22", 0) };
-        dirty.mark(&layer, Spot::Box(WorldBox::new(0xa000_0000, 0x1000_0000, 0x6000_0000, 0x1000_0000))).unwrap();
+        dirty.mark(&layer, &Spot::Box(WorldBox::new(0xa000_0000, 0x1000_0000, 0x6000_0000, 0x1000_0000))).unwrap();
         assert_eq!(names(&dirty.in_order(Order::ZoomColumnTmsRow)).len(), 8);
     }
 
     #[test]
     fn too_many_tiles_are_an_error_before_they_fill_the_memory() {
         let mut dirty = Dirty::new(&[whole("0-22")], 1_000);
-        assert_eq!(dirty.mark(&drawn("0-22", 0), Spot::Box(WorldBox::new(0, 0, u32::MAX, u32::MAX))), Err(TooMany));
+        assert_eq!(dirty.mark(&drawn("0-22", 0), &Spot::Box(WorldBox::new(0, 0, u32::MAX, u32::MAX))), Err(TooMany));
         assert!(dirty.len() <= 2_000);
     }
 
@@ -369,7 +376,7 @@ mod tests {
     fn a_feature_is_searched_in_the_dirty_tiles_that_show_it() {
         let mut dirty = Dirty::new(&[whole("1-4")], 100);
         let layer = drawn("0-22", 0);
-        dirty.mark(&layer, Spot::Box(WorldBox::new(0x9000_0000, 0x1800_0000, 0x9000_0000, 0x1800_0000))).unwrap();
+        dirty.mark(&layer, &Spot::Box(WorldBox::new(0x9000_0000, 0x1800_0000, 0x9000_0000, 0x1800_0000))).unwrap();
         let feature = |world: WorldBox, at: f32| BoxFootprint {
             world,
             source: SourceBox { min_x: at, min_y: at, max_x: at + 1.0, max_y: at + 1.0 },

@@ -33,11 +33,16 @@ pub(in crate::postgis) fn survey(layer: &Layer, folds: Option<&FoldedValues>, bo
 /// The columns with a row's geometry in EPSG:3857 as WKB, and whether it is a valid area, where its box touches more than a few tiles of the
 /// deepest zoom; else NULL.
 fn outlines(layer: &Layer, deepest: Zoom) -> String {
+    let valid = if layer.is_same_in_each_tile() { "ST_Dimension(m) = 2 AND ST_IsValid(m)" } else { "false" };
+    outlines_of(deepest, valid)
+}
+
+/// The columns of [`outlines`], where `valid` is SQL for whether `m` is a valid area.
+fn outlines_of(deepest: Zoom, valid: &str) -> String {
     let shift = 32 - deepest.get();
     let large = format!(
         "inside AND west <= east AND ((east >> {shift}) - (west >> {shift}) + 1) * ((south >> {shift}) - (north >> {shift}) + 1) > {MOST_TILES_OF_BOX}"
     );
-    let valid = if layer.is_same_in_each_tile() { "ST_Dimension(m) = 2 AND ST_IsValid(m)" } else { "false" };
     format!(
         ",
     CASE WHEN {large} AND ST_NPoints(m) <= {MAX_OUTLINE_VERTICES} THEN ST_AsBinary(ST_Force2D(m), 'NDR') END,
@@ -57,8 +62,11 @@ const MAX_OUTLINE_VERTICES: u32 = 4_000_000;
 /// - Other geometries: the two corners of the box, packed in the same way (west is greater than east where it crosses ±180°), and the box in
 ///   the column's own system.
 /// - Rows that are gathered in cells: the position as two doubles, and, without a closed formula, the box in the column's own system.
-pub(in crate::postgis) fn positions(placement: Placement<'_>, relation: &str) -> String {
-    survey_statement(placement, &SurveyedRows { relation, conditions: "", outlines: "" }, None)
+///
+/// With `outlined`, the deepest zoom at which lines and polygons are told apart from their boxes, the columns of a survey's outlines follow.
+pub(in crate::postgis) fn positions(placement: Placement<'_>, relation: &str, outlined: Option<Zoom>) -> String {
+    let columns = outlined.map_or_else(String::new, |deepest| outlines_of(deepest, "false"));
+    survey_statement(placement, &SurveyedRows { relation, conditions: "", outlines: &columns }, None)
 }
 
 fn survey_statement(placement: Placement<'_>, rows: &SurveyedRows<'_>, folds: Option<&FoldedValues>) -> String {

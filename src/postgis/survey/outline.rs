@@ -49,7 +49,7 @@ impl Outlines {
 
 /// The outline of a geometry in EPSG:3857, as little-endian WKB of two dimensions (OGC 06-103r4, section 8), and how many polygons it has. `None`
 /// if it has a type without straight edges, or lies far outside of the world.
-fn outline(wkb: &[u8]) -> Option<(Outline, u32)> {
+pub(super) fn outline(wkb: &[u8]) -> Option<(Outline, u32)> {
     let mut reader = Wkb { bytes: wkb, polygons: 0, outline: Outline::default() };
     reader.geometry(0)?;
     Some((reader.outline, reader.polygons))

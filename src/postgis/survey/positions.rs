@@ -2,6 +2,7 @@
 
 use tokio_postgres::Row;
 
+use super::outline::outline;
 use super::rows::{box_footprint, position};
 use crate::postgis::layer::{EdgeUnits, Layer, Placement, Shape, explain};
 use crate::postgis::session::{Error, Snapshot, quoted};
@@ -66,17 +67,23 @@ async fn in_one_system(
         srid_varies: false,
         ..layer.placement()
     };
+    // The geometry of a declared query stands for whatever lies in its box.
+    let outlined = (geometries.are_rows && layer.lists_tiles()).then(|| layer.zooms.max());
     let each = |row: &Row| {
         if placement.is_gathered() {
             if let Some(at) = position(row) {
                 each(Spot::Point(at));
             }
         } else if let Some(footprint) = box_footprint(row) {
-            each(Spot::Box(footprint.world));
+            let wkb = outlined.and_then(|_| row.get::<_, Option<&[u8]>>(6));
+            each(match wkb.and_then(outline) {
+                Some((outline, _)) => Spot::Shape { world: footprint.world, outline },
+                None => Spot::Box(footprint.world),
+            });
         }
         Ok(())
     };
     let relation = sql::of_one_system(geometries.relation, &column, shape.srid, shape.srid == layer.shape.srid);
-    let statement = sql::positions(placement, &relation);
+    let statement = sql::positions(placement, &relation, outlined);
     snapshot.keeper.each(context, &statement, &[], each).await.map_err(|error| explain(error, layer))
 }

@@ -71,7 +71,7 @@ impl WorkBeyondScope {
     }
 
     /// Marks the tiles in which a change of a layer can be seen.
-    pub(crate) fn mark(&mut self, layer: &DrawnLayer, spot: Spot) {
+    pub(crate) fn mark(&mut self, layer: &DrawnLayer, spot: &Spot) {
         if self.touched.as_mut().is_some_and(|touched| touched.mark(layer, spot).is_err()) {
             self.touched = None;
         }

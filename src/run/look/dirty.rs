@@ -80,7 +80,7 @@ impl DirtyTiles {
         ages.reduce(f64::max).map(|age| age + self.looked.elapsed().as_secs_f64())
     }
 
-    fn note(&mut self, spot: Spot) {
+    fn note(&mut self, spot: &Spot) {
         let mut world = spot.world();
         // Bounds do not cross ±180°.
         if world.crosses_antimeridian() {
@@ -204,11 +204,11 @@ pub(super) async fn from_log(
                 if too_many {
                     return;
                 }
-                changed.note(spot);
-                changed.spots.add(LayerIndex(index), spot);
-                beyond.mark(&drawn, spot);
+                changed.note(&spot);
+                changed.spots.add(LayerIndex(index), &spot);
+                beyond.mark(&drawn, &spot);
                 seen += 1;
-                too_many = changed.dirty.mark(&drawn, spot).is_err()
+                too_many = changed.dirty.mark(&drawn, &spot).is_err()
                     || seen == POSITIONS_TO_EXTRAPOLATE
                         && extrapolated(changed.dirty.len() as u64, rows_of(watch)) > (most as u64).saturating_mul(2);
             };

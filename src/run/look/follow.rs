@@ -64,7 +64,7 @@ impl Look<'_> {
         for (layer, watches) in self.layers.iter().zip(&watches) {
             let drawn = drawn(layer);
             for watch in watches {
-                let each = |spot| too_many = too_many || dirty.mark(&drawn, spot).is_err();
+                let each = |spot| too_many = too_many || dirty.mark(&drawn, &spot).is_err();
                 unseen_positions(&self.snapshot, schema, &found.since, watch, layer, each).await?;
             }
         }

@@ -182,10 +182,17 @@ impl LayerFootprints {
 }
 
 /// The place of a change: where a row was before it, or is after it.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Spot {
     /// A box in world units.
     Box(WorldBox),
+    /// A line or polygon.
+    Shape {
+        /// Its box in world units.
+        world: WorldBox,
+        /// Its outline, for the tiles that it touches.
+        outline: Outline,
+    },
     /// A position in world units, as exact as the database knows it: x, y.
     Point([f64; 2]),
 }
@@ -193,10 +200,10 @@ pub enum Spot {
 impl Spot {
     /// The box in world units.
     #[must_use]
-    pub fn world(self) -> WorldBox {
+    pub fn world(&self) -> WorldBox {
         match self {
-            Spot::Box(world) => world,
-            Spot::Point(at) => WorldBox::of_position(at),
+            Spot::Box(world) | Spot::Shape { world, .. } => *world,
+            Spot::Point(at) => WorldBox::of_position(*at),
         }
     }
 }

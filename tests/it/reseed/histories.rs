@@ -3,7 +3,7 @@
 //! A history is what happens to one table. Many tables, of every kind that is tracked, live side by side in one database and
 //! one tileset, so that each reseed is about many histories.
 
-mod chance;
+pub(super) mod chance;
 mod tables;
 mod world;
 

@@ -1,6 +1,7 @@
 //! What tests stand on: a database of their own, the program, its archives.
 
 pub(crate) mod archive;
+pub(crate) mod atlas;
 pub(crate) mod browser;
 pub(crate) mod certificates;
 pub(crate) mod cluster;

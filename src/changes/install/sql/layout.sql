@@ -65,11 +65,12 @@ CREATE TABLE {schema}.change (
     rows        int4 NOT NULL,         -- changed rows
     x           float8[],              -- points, in the reference system of the column; NaN and infinity may be among them
     y           float8[],
-    places      {postgis}.geometry[],  -- other geometries: the box if that is as good, else the geometry
+    places      {postgis}.geometry[],  -- other geometries: the geometry, or its box
     keys        jsonb[],               -- for a query: the columns that it refers to, each as text
     everything  boolean NOT NULL DEFAULT false
 );
 CREATE INDEX change_xid ON {schema}.change (xid);
 CREATE INDEX change_everything ON {schema}.change (xid) WHERE everything;
 -- Coordinates do not compress, so writers need not try.
-ALTER TABLE {schema}.change ALTER COLUMN x SET STORAGE EXTERNAL, ALTER COLUMN y SET STORAGE EXTERNAL;
+ALTER TABLE {schema}.change
+    ALTER COLUMN x SET STORAGE EXTERNAL, ALTER COLUMN y SET STORAGE EXTERNAL, ALTER COLUMN places SET STORAGE EXTERNAL;

@@ -14,7 +14,7 @@ use md5::{Digest as _, Md5};
 use crate::changes::log::{WATCHER_LOCK, literal};
 use crate::changes::relations::{Table, WatchSource};
 use crate::postgis::quoted;
-use statements::{MAX_ROWS_PER_LOG_ENTRY, StatementSize};
+use statements::{MAX_ROWS_PER_LOG_ENTRY, MAX_ROWS_WITH_SHAPES, StatementSize};
 
 /// The trigger function of a watch.
 pub(in crate::changes) struct TriggerFunction<'a> {
@@ -70,6 +70,19 @@ AS {};",
         let (class, object) = WATCHER_LOCK;
         let (before, after) = self.one_side_statement(StatementSize::Many);
         let (before_few, after_few) = self.one_side_statement(StatementSize::Few);
+        let (before_shapes, after_shapes) = self.one_side_statement(StatementSize::Shapes);
+        // A branch for statements that are logged with shapes.
+        let with_shapes = |rows: &str, statement: &str| {
+            if self.logs_shapes() {
+                format!(
+                    "
+        ELSIF NOT EXISTS (SELECT FROM {rows} OFFSET {MAX_ROWS_WITH_SHAPES}) THEN
+        {statement};"
+                )
+            } else {
+                String::new()
+            }
+        };
         let log = quoted(self.schema);
         format!(
             "
@@ -85,19 +98,19 @@ BEGIN
         INSERT INTO {log}.change (watch, rows, everything) VALUES ({watch}, 0, true);
     ELSIF TG_OP = 'UPDATE' THEN
         IF EXISTS (SELECT FROM oar_tiles_new OFFSET {MAX_ROWS_PER_LOG_ENTRY}) THEN
-        {update_many};
+        {update_many};{update_shapes}
         ELSE
         {update_few};
         END IF;
     ELSIF TG_OP = 'INSERT' THEN
         IF EXISTS (SELECT FROM oar_tiles_new OFFSET {MAX_ROWS_PER_LOG_ENTRY}) THEN
-        {before}oar_tiles_new{after};
+        {before}oar_tiles_new{after};{insert_shapes}
         ELSE
         {before_few}oar_tiles_new{after_few};
         END IF;
     ELSIF TG_OP = 'DELETE' THEN
         IF EXISTS (SELECT FROM oar_tiles_old OFFSET {MAX_ROWS_PER_LOG_ENTRY}) THEN
-        {before}oar_tiles_old{after};
+        {before}oar_tiles_old{after};{delete_shapes}
         ELSE
         {before_few}oar_tiles_old{after_few};
         END IF;
@@ -131,6 +144,9 @@ END
             missing = self.lacks_a_column(),
             watch = self.watch,
             update_many = self.both_sides_statement(StatementSize::Many),
+            update_shapes = with_shapes("oar_tiles_new", &self.both_sides_statement(StatementSize::Shapes)),
+            insert_shapes = with_shapes("oar_tiles_new", &format!("{before_shapes}oar_tiles_new{after_shapes}")),
+            delete_shapes = with_shapes("oar_tiles_old", &format!("{before_shapes}oar_tiles_old{after_shapes}")),
             update_few = self.both_sides_statement(StatementSize::Few),
             truncate_before = literal(&format!("{before}ONLY ")),
             truncate_after = literal(&after),

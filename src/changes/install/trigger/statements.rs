@@ -15,9 +15,19 @@ pub(in crate::changes) const MAX_ROWS_PER_LOG_ENTRY: u32 = 10_000;
 /// The changed rows in one entry if a statement changed more than [`MAX_ROWS_PER_LOG_ENTRY`]. An updated row has at most two positions.
 const ROWS_PER_ENTRY_OF_MANY: u32 = 1000;
 
+/// A statement that changed at most this many lines or polygons is logged with their shapes, any other with their boxes: so an entry of shapes
+/// takes less than 10 MB.
+pub(in crate::changes) const MAX_ROWS_WITH_SHAPES: u32 = 100;
+
+/// The most bytes of a geometry that is logged as it is. To look at the parts of a larger one takes a writer three times as long as the whole
+/// statement.
+const MAX_SHAPE_BYTES: u32 = 32 << 10;
+
 /// How many rows a statement changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::changes) enum StatementSize {
+    /// Up to [`MAX_ROWS_WITH_SHAPES`] rows.
+    Shapes,
     /// Up to [`MAX_ROWS_PER_LOG_ENTRY`] rows.
     Few,
     /// More.
@@ -76,7 +86,7 @@ impl TriggerFunction<'_> {
     pub(in crate::changes) fn one_side_statement(&self, amount: StatementSize) -> (String, String) {
         let held = self.held();
         let inner: Vec<String> =
-            held.iter().map(|held| format!("{} AS old_{}", self.of(*held, "r"), held.target())).collect();
+            held.iter().map(|held| format!("{} AS old_{}", self.of(*held, "r", amount), held.target())).collect();
         let (before, after) = self.statement_around(&["old"], amount);
         (
             format!("{before}\n        FROM (SELECT {}{} FROM ", inner.join(", "), part(amount)),
@@ -89,7 +99,7 @@ impl TriggerFunction<'_> {
         let Pairing { old, new, on, old_here, new_here, changed } = self.pairing();
         let held = self.held();
         let sides = |held: &LogColumn| {
-            let (target, old, new) = (held.target(), self.of(*held, "o"), self.of(*held, "n"));
+            let (target, old, new) = (held.target(), self.of(*held, "o", amount), self.of(*held, "n", amount));
             if *held == LogColumn::Keys {
                 return format!(
                     "CASE WHEN {old_here} THEN {old} END AS old_{target}, CASE WHEN {new_here} THEN {new} END AS new_{target}"
@@ -133,6 +143,11 @@ impl TriggerFunction<'_> {
         )
     }
 
+    /// Whether shapes of a few changed rows are logged, where boxes would be for many.
+    pub(in crate::changes) fn logs_shapes(&self) -> bool {
+        self.held().contains(&LogColumn::Shape) && matches!(self.geometry().srid, 0 | 3857 | 4326)
+    }
+
     /// The columns of the log that hold the positions of this watch.
     fn held(&self) -> &'static [LogColumn] {
         match (self.source, self.geometry()) {
@@ -146,7 +161,7 @@ impl TriggerFunction<'_> {
     }
 
     /// SQL for the value of a column of the log, for a row: NULL if the row has no position.
-    fn of(&self, held: LogColumn, row: &str) -> String {
+    fn of(&self, held: LogColumn, row: &str, amount: StatementSize) -> String {
         if let WatchSource::Query { logged, .. } = self.source {
             let names: Vec<String> = logged.iter().map(|name| literal(name)).collect();
             let values: Vec<String> = logged
@@ -165,11 +180,14 @@ impl TriggerFunction<'_> {
             "Point" => format!("{postgis}.{function}({g})"),
             _ => format!("CASE WHEN {is_point} THEN {postgis}.{function}({g}) END"),
         };
-        // Both axes of 4326 and 3857 are monotone in each other, so the box of the projected geometry is the projection of its box.
-        let around = format!("{postgis}.ST_Envelope({g})");
+        let bounded = match amount {
+            StatementSize::Shapes => shape_or_box(&postgis, &g),
+            // Both axes of 4326 and 3857 are monotone in each other, so the box of the projected geometry is the projection of its box.
+            StatementSize::Few | StatementSize::Many => format!("{postgis}.ST_Envelope({g})"),
+        };
         let place = match srid {
-            4326 | 3857 => around,
-            0 => format!("CASE WHEN {postgis}.ST_SRID({g}) IN (4326, 3857) THEN {around} ELSE {g} END"),
+            4326 | 3857 => bounded,
+            0 => format!("CASE WHEN {postgis}.ST_SRID({g}) IN (4326, 3857) THEN {bounded} ELSE {g} END"),
             _ => g.clone(),
         };
         match held {
@@ -269,7 +287,7 @@ impl TriggerFunction<'_> {
             sides.iter().map(array).collect::<Vec<_>>().join(" || ")
         });
         let group = match amount {
-            StatementSize::Few => "",
+            StatementSize::Shapes | StatementSize::Few => "",
             StatementSize::Many => " GROUP BY part",
         };
         (
@@ -287,10 +305,21 @@ impl TriggerFunction<'_> {
     }
 }
 
+/// SQL for the shape of a line or polygon `g`, if it is small; else its box, which is read without the rest of the geometry. Nothing here raises an
+/// error, whether the geometry is valid or not.
+fn shape_or_box(postgis: &str, g: &str) -> String {
+    // The first size is known without reading the geometry, but may be that of compressed bytes.
+    format!(
+        "CASE WHEN pg_column_size({g}) > {MAX_SHAPE_BYTES} THEN {postgis}.ST_Envelope({g})
+            WHEN {postgis}.GeometryType({g}) IN ('LINESTRING', 'POLYGON', 'MULTILINESTRING', 'MULTIPOLYGON') AND {postgis}.ST_MemSize({g}) <= {MAX_SHAPE_BYTES} THEN {g}
+            ELSE {postgis}.ST_Envelope({g}) END"
+    )
+}
+
 /// A further column with the number of the log entry that a changed row goes to.
 fn part(amount: StatementSize) -> String {
     match amount {
-        StatementSize::Few => String::new(),
+        StatementSize::Shapes | StatementSize::Few => String::new(),
         StatementSize::Many => format!(", (row_number() OVER () - 1) / {ROWS_PER_ENTRY_OF_MANY} AS part"),
     }
 }

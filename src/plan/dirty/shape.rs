@@ -1,0 +1,59 @@
+//! The dirty tiles of a line or polygon: those that it touches, not all of its box.
+
+use super::{DrawnLayer, TooMany};
+use crate::plan::outlines::MIN_TILES_OF_BOX;
+use crate::plan::sweep::common_parts;
+use crate::tile::{Outline, OutlineRun, TileRect, Zoom, outline_reach};
+
+/// A changed line or polygon of a layer.
+pub(super) struct DirtyShape<'a> {
+    pub(super) outline: &'a Outline,
+    pub(super) layer: &'a DrawnLayer,
+    /// The most tiles that may be dirty.
+    pub(super) most: usize,
+}
+
+impl DirtyShape<'_> {
+    /// The tiles of a scope that it touches, and some others between the scope's parts. `touched` are those of its box.
+    ///
+    /// # Errors
+    /// If there are more than may be dirty.
+    pub(super) fn rects(&self, parts: &[TileRect], touched: &TileRect) -> Result<Vec<TileRect>, TooMany> {
+        if touched.tiles() < MIN_TILES_OF_BOX {
+            return Ok(vec![*touched]);
+        }
+        let around = |one: TileRect, other: TileRect| TileRect {
+            zoom: one.zoom,
+            x0: one.x0.min(other.x0),
+            y0: one.y0.min(other.y0),
+            x1: one.x1.max(other.x1),
+            y1: one.y1.max(other.y1),
+        };
+        let Some(within) = common_parts(parts, touched).reduce(around) else { return Ok(Vec::new()) };
+        let rect = |OutlineRun { x, y0, y1, .. }| TileRect { x0: x, y0, x1: x, y1, ..within };
+        Ok(self.tiles(within)?.into_iter().map(rect).collect())
+    }
+
+    /// The tiles of `within` that it touches.
+    fn tiles(&self, within: TileRect) -> Result<Vec<OutlineRun>, TooMany> {
+        let zoom = within.zoom.get();
+        // A tile that is touched has tiles below it that are. Their number is known before the runs of a deep zoom fill the memory.
+        if let Some(above) = zoom.checked_sub(ZOOMS_LOOKED_ABOVE).and_then(Zoom::new)
+            && within.tiles() > (self.most as u64).saturating_mul(1 << (2 * ZOOMS_LOOKED_ABOVE))
+        {
+            let up = |number: u32| number >> ZOOMS_LOOKED_ABOVE;
+            let TileRect { x0, y0, x1, y1, .. } = within;
+            let runs = self.tiles(TileRect { zoom: above, x0: up(x0), y0: up(y0), x1: up(x1), y1: up(y1) })?;
+            let tiles: u64 = runs.iter().map(|run| u64::from(run.y1 - run.y0) + 1).sum();
+            // At a lower zoom, the margin is wider.
+            if tiles > (self.most as u64).saturating_mul(4) {
+                return Err(TooMany);
+            }
+        }
+        let margin = self.layer.margin;
+        Ok(self.outline.tiles(outline_reach(margin.units(within.zoom), margin.extent, within.zoom), &within))
+    }
+}
+
+/// How many zooms above a deep one the tiles of a shape are counted first.
+const ZOOMS_LOOKED_ABOVE: u8 = 3;

@@ -1,0 +1,179 @@
+//! Changed lines and polygons: dirty is what their old and new shapes touch, not all tiles of their boxes.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::histories::chance::Chance;
+use crate::support::archive::Address;
+use crate::support::program::{program, run};
+use crate::support::tracked::{Tracked, differences, listed};
+use crate::support::{Archive, Db};
+
+/// A table of shapes, the log of its changes, and a target that follows it.
+struct Shapes {
+    tracked: Tracked,
+    config: String,
+    target: PathBuf,
+}
+
+/// A change's tiles.
+struct Changed {
+    /// Those that a reseed rendered.
+    dirty: BTreeSet<Address>,
+    /// Those that differ after it.
+    differing: BTreeSet<Address>,
+}
+
+impl Shapes {
+    /// With a rectangle around the world, so that the target has many tiles.
+    fn new(column: &str, zooms: &str) -> Shapes {
+        let tracked = Tracked { db: Db::new(), folder: tempfile::tempdir().unwrap() };
+        tracked.db.run(&format!(
+            "CREATE TABLE shape (id int PRIMARY KEY, name text, g {column}); CREATE INDEX ON shape USING gist (g);
+             INSERT INTO shape VALUES (0, 'world', ST_MakeEnvelope(-170, -80, 170, 80, 4326))"
+        ));
+        let config = tracked.path("c.toml");
+        let text = format!(
+            "[[layer]]\nname = \"shapes\"\ntable = \"shape\"\nproperties = [\"name\"]\n[tileset]\nzoom = \"{zooms}\"\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let (config, target) = (config.to_str().unwrap().to_owned(), tracked.path("t.mbtiles"));
+        Shapes { tracked, config, target }
+    }
+
+    fn install(&self) -> String {
+        let url = &self.tracked.db.url;
+        run(program().args(["track", "install", "--config", &self.config, "--database-url", url])).ok().stdout
+    }
+
+    fn seed(&self) {
+        self.tracked.seed("t.mbtiles", &["--config", &self.config]);
+    }
+
+    /// Runs a statement, and a reseed that leaves what a fresh seed would.
+    #[track_caller]
+    fn change(&self, statement: &str) -> Changed {
+        let before = Archive::open(&self.target).stored();
+        self.tracked.db.run(statement);
+        let dirty = self.tracked.path("dirty.txt");
+        let arguments = ["--config", &self.config, "--dirty-out", dirty.to_str().unwrap()];
+        self.tracked.reseed(&self.target, &arguments).ok();
+        self.tracked.is_fresh(&self.target, &["--config", &self.config]);
+        Changed { dirty: listed(&dirty), differing: differences(&before, &Archive::open(&self.target).stored()) }
+    }
+}
+
+const LINE: &str = "ST_GeomFromText('LINESTRING(-120 -60, 120 60)', 4326)";
+const L: &str = "ST_GeomFromText('POLYGON((-120 -60, -120 60, -117 60, -117 -57, 120 -57, 120 -60, -120 -60))', 4326)";
+const CROSSED: &str = "ST_GeomFromText('POLYGON((-120 -60, 120 60, 120 57, -120 -57, -120 -60))', 4326)";
+/// Islands along a diagonal.
+const ISLANDS: &str = "(SELECT ST_Collect(ST_Buffer(ST_SetSRID(ST_MakePoint(n * 6, n * 3), 4326), 1, 8)) FROM generate_series(-19, 19) AS n)";
+
+#[test]
+fn a_change_dirties_the_tiles_of_the_shape_and_not_of_its_box() {
+    let shapes = Shapes::new("geometry(Geometry, 4326)", "0-7");
+    shapes.install();
+    shapes.seed();
+    for (number, shape) in (1..).zip([LINE, L, CROSSED, ISLANDS]) {
+        for statement in [
+            format!("INSERT INTO shape VALUES ({number}, 'a', {shape})"),
+            format!("UPDATE shape SET name = 'b' WHERE id = {number}"),
+            format!("UPDATE shape SET g = ST_Translate(g, 20, 3) WHERE id = {number}"),
+            format!("DELETE FROM shape WHERE id = {number}"),
+        ] {
+            let Changed { dirty, differing } = shapes.change(&statement);
+            assert!(differing.is_subset(&dirty), "{statement}");
+            assert!(differing.len() > 100, "{statement}: {}", differing.len());
+            assert!(dirty.len() < differing.len() * 6 / 5, "{statement}: {} for {}", dirty.len(), differing.len());
+        }
+    }
+    // Many rows in one statement are noted with their boxes.
+    shapes.change(&format!("INSERT INTO shape SELECT n, 'many', ST_Translate(ST_Scale({L}, 0.02, 0.02), n, 0) FROM generate_series(1, 101) AS n"));
+    let vertices = "SELECT max(ST_NPoints(place)) FROM oar_tiles.change, unnest(places) AS place WHERE rows > 100";
+    assert_eq!(shapes.tracked.db.value::<i32>(vertices), 5);
+    shapes.change("UPDATE shape SET name = 'more' WHERE id BETWEEN 1 AND 100");
+    // So is a shape of more than 32 kB.
+    shapes.change(&format!("INSERT INTO shape VALUES (200, 'large', ST_Segmentize({LINE}, 0.1))"));
+    let large = "SELECT max(ST_NPoints(place)) FROM oar_tiles.change, unnest(places) AS place WHERE xid = (SELECT max(xid::text::int8)::text::xid8 FROM oar_tiles.change)";
+    assert_eq!(shapes.tracked.db.value::<i32>(large), 5);
+}
+
+#[test]
+fn a_log_of_before_shapes_were_noted_is_read_and_upgraded() {
+    let shapes = Shapes::new("geometry", "0-6");
+    shapes.install();
+    // As it was: the branch that notes shapes is never taken.
+    shapes.tracked.db.run(
+        "DO $$ DECLARE text text := pg_get_functiondef('oar_tiles.note_1'::regproc); BEGIN
+             EXECUTE replace(replace(text, 'NOT EXISTS (SELECT FROM oar_tiles_new OFFSET 100)', 'false'), 'NOT EXISTS (SELECT FROM oar_tiles_old OFFSET 100)', 'false');
+             UPDATE oar_tiles.watch SET noter_xmin = (SELECT xmin FROM pg_proc WHERE oid = noter);
+         END $$",
+    );
+    shapes.seed();
+    let insert = format!("INSERT INTO shape VALUES (1, 'a', {LINE})");
+    let by_box = shapes.change(&insert);
+    assert!(by_box.dirty.len() > 3 * by_box.differing.len(), "{} {}", by_box.dirty.len(), by_box.differing.len());
+    // Noted before the upgrade, read after it.
+    shapes.tracked.db.run("UPDATE shape SET name = 'b' WHERE id = 1");
+    let upgraded = shapes.install();
+    assert!(upgraded.contains("the triggers stay"), "{upgraded}");
+    let both = shapes.change(&format!("INSERT INTO shape VALUES (2, 'a', {L})"));
+    assert!(both.dirty.len() > by_box.differing.len());
+    let by_shape = shapes.change("UPDATE shape SET name = 'c' WHERE id = 1");
+    assert!(by_shape.dirty.len() < by_box.dirty.len() / 3, "{} {}", by_shape.dirty.len(), by_box.dirty.len());
+    assert!(shapes.install().contains("nothing to do") || shapes.install().contains("installed"));
+}
+
+/// Some shape: a star, a line, a ring that crosses itself or is turned round, parts, holes; small, large, beyond the edges of the world.
+fn some_shape(chance: &mut Chance) -> String {
+    let (x, y) = (chance.between(-185.0, 185.0), chance.between(-84.0, 84.0));
+    let size = *chance.one_of(&[0.3, 5.0, 40.0]);
+    let corners = 3 + chance.below(9);
+    let places: Vec<String> = (0..corners)
+        .map(|_| {
+            format!("{} {}", x + chance.between(-size, size), (y + chance.between(-size, size)).clamp(-89.0, 89.0))
+        })
+        .collect();
+    let ring = format!("({}, {})", places.join(", "), places[0]);
+    let hull = format!("ST_ConvexHull(ST_GeomFromText('MULTIPOINT({})', 4326))", places.join(", "));
+    match chance.below(7) {
+        0 => format!("ST_GeomFromText('LINESTRING({})', 4326)", places.join(", ")),
+        1 | 2 => format!("ST_GeomFromText('POLYGON({ring})', 4326)"),
+        3 => hull,
+        4 => format!("ST_Difference({hull}, ST_Scale({hull}, '0.5 0.5'::geometry, ST_Centroid({hull})))")
+            .replace("'0.5 0.5'::geometry", "ST_MakePoint(0.5, 0.5)"),
+        5 => format!("ST_Collect({hull}, ST_Translate({hull}, {}, 1))", 2.0 * size),
+        _ => format!("ST_Segmentize({hull}, {})", size / 800.0),
+    }
+}
+
+#[test]
+fn after_any_change_of_shapes_a_reseed_equals_a_fresh_seed() {
+    let begin = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let seed = std::env::var("TEST_SHAPES_SEED").map_or(begin, |seed| seed.parse().unwrap());
+    let mut chance = Chance::new(seed);
+    let shapes = Shapes::new(*chance.one_of(&["geometry", "geometry(Geometry, 4326)"]), "0-6");
+    shapes.install();
+    shapes.seed();
+    for round in 0..8 {
+        let statements: Vec<String> = (0..5)
+            .map(|_| {
+                let (id, shape) = (1 + chance.below(12), some_shape(&mut chance));
+                match chance.below(6) {
+                    0..=2 => format!(
+                        "INSERT INTO shape VALUES ({id}, 'a', {shape}) ON CONFLICT (id) DO UPDATE SET g = excluded.g"
+                    ),
+                    3 => format!("UPDATE shape SET g = ST_Translate(g, 1, 0.5) WHERE id = {id}"),
+                    4 => format!("UPDATE shape SET name = name || '+' WHERE id = {id}"),
+                    _ => format!("DELETE FROM shape WHERE id = {id}"),
+                }
+            })
+            .collect();
+        shapes.tracked.db.run(&statements.join(";\n"));
+        shapes.tracked.reseed(&shapes.target, &["--config", &shapes.config]).ok();
+        let fresh = shapes.tracked.seed("fresh.mbtiles", &["--config", &shapes.config]);
+        let (found, fresh) = (Archive::open(&shapes.target).stored(), Archive::open(&fresh).stored());
+        let wrong = differences(&found, &fresh);
+        assert!(wrong.is_empty(), "TEST_SHAPES_SEED={seed}, round {round}: {wrong:?}\n{}", statements.join(";\n"));
+    }
+}
