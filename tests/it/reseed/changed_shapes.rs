@@ -152,8 +152,8 @@ fn after_any_change_of_shapes_a_reseed_equals_a_fresh_seed() {
     let begin = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let seed = std::env::var("TEST_SHAPES_SEED").map_or(begin, |seed| seed.parse().unwrap());
     let mut chance = Chance::new(seed);
-    let columns = ["geometry", "geometry(Geometry, 4326)"];
-    let shapes = Shapes::new(chance.one_of(&columns), "0-6");
+    let column = chance.one_of(&["geometry", "geometry(Geometry, 4326)"]);
+    let shapes = Shapes::new(column, "0-6");
     shapes.install();
     shapes.seed();
     for round in 0..8 {
