@@ -3,7 +3,7 @@
 use super::error::ConfigError;
 use super::settings::JobSettings;
 use super::variants::{ALL_SEGMENT, BoundValue, ValueSegment, Variant, VariantSettings, joined};
-use crate::postgis::{LayerKind, VariantParameter, bound_condition};
+use crate::postgis::{LayerKind, VariantParameter, bound_condition, joined_conditions};
 use crate::purge::CdnUrlError;
 use crate::tile::TilesetTag;
 
@@ -50,8 +50,7 @@ impl JobSettings {
             };
             let sql = bound_condition(&condition.sql, parameters)
                 .map_err(|error| VariantSettings::wrong("where", error.to_string()))?;
-            let own = layer.options.filter.take();
-            layer.options.filter = Some(own.map_or_else(|| sql.clone(), |own| format!("({own}\n) AND ({sql}\n)")));
+            layer.options.filter = Some(joined_conditions(layer.options.filter.as_deref(), &sql));
         }
         Ok(settings)
     }

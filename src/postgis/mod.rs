@@ -35,13 +35,14 @@ pub use discover::{
 };
 pub use layer::{
     Beyond, Budget, Cells, Layer, LayerKind, LayerOptions, OnLargeTile, OnTileError, Property, PropertySource, Query,
-    QueryError, ROW_NUMBER, RowZooms, Rows, Simplify, TileFunction, TilePart, placeholder_in,
+    QueryError, ROW_NUMBER, RowZooms, Rows, Simplify, TileFunction, TilePart, joined_conditions, placeholder_in,
 };
 pub(crate) use layer::{FunctionComment, ToldLayer};
 pub use probe::{LayerLocks, NamedLayers, Probed, Reads, Server, probe, probe_names, server_of};
 pub use refresh::refresh_views;
 pub use render::{
-    CacheLimits, PreparedLayer, RENDERING_VERSION, Renderer, RunLayers, Worker, verify_cached_rows, with_neighbourhood,
+    CacheLimits, CachedRenderer, FamilyCondition, FamilyRows, PreparedLayer, RENDERING_VERSION, Renderer, RunLayers,
+    VariantLayer, Worker, verify_cached_rows, with_neighbourhood,
 };
 pub use session::{
     Cause, ConnectOptions, Database, Error, Listener, Parts, ServerName, SessionOptions, SessionRoom, Snapshot, SslMode,

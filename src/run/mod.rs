@@ -54,6 +54,7 @@ pub use variants::{
 };
 
 use target::Targets;
+use variants::StockPart;
 
 /// One run: its settings, its target, its report, and the stop that ends it.
 #[derive(Clone)]
@@ -74,6 +75,8 @@ pub struct Job {
     pub snapshot: Option<SharedSnapshot>,
     /// What the family's manifest says that the target shows, if it is a variant.
     pub(crate) known: Option<KnownState>,
+    /// The rows of its family, which the run draws from, if it is a variant that is seeded with others.
+    pub(crate) stock: Option<StockPart>,
 }
 
 /// The state of the database that a publication of a target is known to show, beside what its own manifest says.
@@ -110,6 +113,7 @@ impl Job {
             gate: None,
             snapshot: None,
             known: None,
+            stock: None,
         })
     }
 

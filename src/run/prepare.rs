@@ -210,9 +210,9 @@ pub(crate) async fn with_cached_rows(
 }
 
 /// Warnings, reported as they come and kept for the closing report.
-struct Warnings<'a> {
-    report: &'a Arc<dyn Report>,
-    seen: Vec<String>,
+pub(crate) struct Warnings<'a> {
+    pub(crate) report: &'a Arc<dyn Report>,
+    pub(crate) seen: Vec<String>,
 }
 
 impl Prepared {
@@ -234,7 +234,7 @@ impl Warnings<'_> {
 
 /// Reports the tiles that hold too many features, or refuses the run because of them, as `on_large_tile` says. Returns the layers of which
 /// features will be left out.
-fn check_limits(
+pub(crate) fn check_limits(
     settings: &JobSettings,
     zooms: &[ZoomPlan],
     warnings: &mut Warnings<'_>,
@@ -271,7 +271,7 @@ fn add_skipped(skipped: &mut Vec<SkippedRows>, rows: SkippedRows) {
 }
 
 /// The box around all features within the coverage; the box of the coverage if there are no features.
-fn bounds(layers: &[PlanLayer], coverage: &Coverage) -> LonLatBox {
+pub(crate) fn bounds(layers: &[PlanLayer], coverage: &Coverage) -> LonLatBox {
     let mut all = WorldRect { west: WORLD_UNITS, north: WORLD_UNITS, east: 0, south: 0 };
     for layer in layers {
         for footprints in layer.places.all() {

@@ -9,6 +9,7 @@ use super::describe::{
 };
 use super::prepare::{Prepared, prepare_refreshed, with_cached_rows};
 use super::target::{AnySink, Target, TilesBefore, TilesetNames, refuse_other};
+use super::variants::StockPart;
 use super::{CommandError, Job};
 use crate::manifest::{Manifest, Publication};
 use crate::pipeline::{self, BatchKind, PipelineError, PipelineOutcome, StoredBatch};
@@ -32,13 +33,25 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     // The target first: an hour of work must not end at a folder that is not there.
     let Claimed { sink, before } = claim(job).await?;
     let publication = Publication::after(before.as_ref());
-    let mut prepared = prepare_refreshed(job, sink.needs().order, job.settings.run.workers.get()).await?;
-    prepared.warn(vanishing(&job.settings), &job.report);
-    let key = IdentityKey::of_log(&prepared.snapshot, &job.settings.database.changes.schema).await?;
+    let mut prepared = match &job.stock {
+        Some(stock) => stock.prepared(job, sink.needs().order).await?,
+        None => prepare_refreshed(job, sink.needs().order, job.settings.run.workers.get()).await?,
+    };
+    // Of thousands of variants one says it for all.
+    let is_told = job.stock.as_ref().is_some_and(|stock| stock.variant.is_some_and(|number| number > 0));
+    if !is_told {
+        prepared.warn(vanishing(&job.settings), &job.report);
+    }
+    let key = match &job.stock {
+        Some(stock) => stock.key(),
+        None => IdentityKey::of_log(&prepared.snapshot, &job.settings.database.changes.schema).await?,
+    };
 
     let before_manifest = job.target.before_manifest(before.as_ref(), &publication)?;
     let mut open = open(job, sink, &prepared, key.as_ref(), before_manifest).await?;
-    prepared.warn(relative(&open.sink, &job.target).into_iter().collect(), &job.report);
+    if !is_told {
+        prepared.warn(relative(&open.sink, &job.target).into_iter().collect(), &job.report);
+    }
     let rendered = render(job, &mut prepared, open.sink, open.planned).await?;
     let left = rendered.outcome.written.stored + rendered.outcome.written.unchanged;
     let report = Arc::clone(&job.report);
@@ -181,6 +194,9 @@ struct Rendered {
 async fn render(job: &Job, prepared: &mut Prepared, sink: AnySink, planned: u64) -> Result<Rendered, CommandError> {
     let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
     let features = prepared.zooms.iter().map(|zoom| zoom.features).sum();
+    if job.stock.is_some() {
+        return render_from_stock(job, prepared, sink, batches).await;
+    }
     let mut workers = std::mem::take(&mut prepared.workers);
     workers.truncate(batches.len());
     let begun = Instant::now();
@@ -203,6 +219,26 @@ async fn render(job: &Job, prepared: &mut Prepared, sink: AnySink, planned: u64)
         return Err(CommandError::Interrupted(signal));
     }
     Ok(Rendered { sink, outcome, reading, rendering: begun.elapsed(), workers, drawing: layers.drawing_time() })
+}
+
+/// The same from the rows of a family, which were all read before.
+async fn render_from_stock(
+    job: &Job,
+    prepared: &Prepared,
+    sink: AnySink,
+    batches: Vec<Batch>,
+) -> Result<Rendered, CommandError> {
+    let begun = Instant::now();
+    let mut sources = StockPart::sources(job, &prepared.surveyed);
+    sources.truncate(batches.len());
+    let workers = sources.len();
+    let (limits, stored) = (job.settings.run.limits, stored_events(&job.report));
+    let (sink, outcome) = pipeline::run(batches, sources, sink, limits, None, stored).await.map_err(pipeline_error)?;
+    if let Some(signal) = job.stop.asked() {
+        return Err(CommandError::Interrupted(signal));
+    }
+    let rendering = begun.elapsed();
+    Ok(Rendered { sink, outcome, reading: Duration::ZERO, rendering, workers, drawing: Duration::ZERO })
 }
 
 fn requests(finished: &Finished) -> Option<Requests> {

@@ -56,7 +56,7 @@ async fn one(
     let path = settings.tileset.output.clone();
     let output = path.display().to_string();
     let reseeded = async {
-        let job = run.job(settings)?;
+        let job = run.targets.job(settings)?;
         let outcome = if options.dry_run && !is_known {
             ReseedOutcome::Nothing
         } else if is_known {
@@ -76,12 +76,13 @@ async fn one(
         Ok(ReseedOutcome::Nothing) => {}
         Ok(ReseedOutcome::Planned(plan)) => run.tally.planned(&plan),
         Ok(ReseedOutcome::Done(done)) => {
-            run.published(path, done.manifest.as_ref().and_then(|manifest| manifest.publication.as_ref()));
             run.tally.reseeded(&done);
+            let publication = done.manifest.and_then(|manifest| manifest.publication);
+            run.published.extend(publication.map(|publication| (path, publication.id)));
         }
         Ok(ReseedOutcome::Seeded(done)) => {
-            run.published(path, done.manifest.publication.as_ref());
             run.tally.seeded(&done);
+            run.published.extend(done.manifest.publication.map(|publication| (path, publication.id)));
         }
         Err(error) => run.tally.failed(output, error, &run.options.stop)?,
     }

@@ -119,7 +119,20 @@ pub struct Layer {
     pub(in crate::postgis) columns: Vec<String>,
 }
 
+/// A condition, and a further one.
+#[must_use]
+pub fn joined_conditions(own: Option<&str>, further: &str) -> String {
+    own.map_or_else(|| further.to_owned(), |own| format!("({own}\n) AND ({further}\n)"))
+}
+
 impl Layer {
+    /// The layer with a further condition of its rows.
+    #[must_use]
+    pub fn with_condition(&self, sql: &str) -> Layer {
+        let filter = joined_conditions(self.filter.as_deref(), sql);
+        Layer { filter: Some(filter), ..self.clone() }
+    }
+
     /// The layer's name in the tile.
     #[must_use]
     pub fn name(&self) -> &str {

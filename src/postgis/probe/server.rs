@@ -4,7 +4,7 @@ use crate::manifest::DatabaseIdentity;
 use crate::postgis::session::{Error, Session, Snapshot, quoted};
 
 /// The server and database.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Server {
     /// What identifies this database.
     pub identity: DatabaseIdentity,

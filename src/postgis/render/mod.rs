@@ -10,6 +10,7 @@
 //! | `prepared` | a layer with its counted cells and cached rows |
 //! | `statements` | its statements, and which of them serves which area |
 //! | `drawing` | one batch, layer by layer |
+//! | `family` | the rows of all variants of a tileset, read once |
 //! | `areas`, `cells` | areas and counted cells as parameters |
 //! | `cached_rows` | tiles drawn from cached rows |
 //! | `checks` | such tiles compared with those that the database draws |
@@ -24,6 +25,7 @@ mod cached_rows;
 mod cells;
 mod checks;
 mod drawing;
+mod family;
 mod fit;
 mod function;
 mod miscounted;
@@ -50,6 +52,7 @@ use drawing::BatchDrawing;
 
 pub use cached_rows::CacheLimits;
 pub use checks::verify_cached_rows;
+pub use family::{CachedRenderer, FamilyCondition, FamilyRows, VariantLayer};
 pub use neighbourhood::with_neighbourhood;
 pub use prepared::PreparedLayer;
 pub use statements::RunLayers;

@@ -308,6 +308,14 @@ pub enum Error {
         /// What to write.
         next: &'static str,
     },
+    /// A tile cannot be drawn from the rows of its variant alone: a point lies too close to the boundary between two grid units.
+    #[error(
+        "layer \"{layer}\": a tile has to be rendered by the database, which this run did not ask: please report this"
+    )]
+    NeedsDatabase {
+        /// Which layer.
+        layer: String,
+    },
     /// A stop was asked for.
     #[error("interrupted")]
     Interrupted,
@@ -337,6 +345,7 @@ impl Error {
             | Error::Query { .. }
             | Error::Miscounted { .. }
             | Error::Unsteady { .. }
+            | Error::NeedsDatabase { .. }
             | Error::LargeTile { .. }
             | Error::Pack { .. } => ErrorKind::Failed,
         }

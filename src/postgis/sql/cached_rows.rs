@@ -80,7 +80,7 @@ GROUP BY drawn.part",
     )
 }
 
-fn in_boxes(layer: &Layer, CarriedColumns { values, names, .. }: &CarriedColumns, boxes: usize) -> String {
+pub(super) fn in_boxes(layer: &Layer, CarriedColumns { values, names, .. }: &CarriedColumns, boxes: usize) -> String {
     let placement = layer.placement();
     format!(
         "SELECT ST_X(m) AS x, ST_Y(m) AS y, {world}{names}

@@ -9,6 +9,7 @@ mod cells;
 mod edge;
 mod function;
 mod locks;
+mod members;
 mod render;
 mod simplify;
 mod survey;
@@ -27,6 +28,7 @@ pub(super) use cells::{
 pub(super) use edge::rows_beyond;
 pub(super) use function::call;
 pub(super) use locks::read_statements;
+pub(super) use members::{first_value, members, members_of_one, row_keys, value_column};
 pub(super) use render::{Candidates, render, warm};
 pub(super) use survey::{of_one_system, other_systems, positions, skipped, survey};
 

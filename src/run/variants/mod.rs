@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `record` | the family's own manifest: its variants, and the state of the database that they show |
 //! | `run` | a run of a family: it begins with the values, and ends with the manifest |
+//! | `stock` | the rows of all variants, read once |
 //! | `tally` | what a run has done so far |
 //! | `removal` | the deletion of a variant whose value has vanished |
 
 mod record;
 mod removal;
 mod run;
+mod stock;
 mod tally;
 
 use std::collections::HashMap;
@@ -27,8 +29,9 @@ use crate::stop::Stop;
 pub use record::{FamilyParameter, FamilyRecord, RecordedVariant};
 pub(crate) use record::{StoredFamily, WrittenFamily};
 pub(crate) use removal::remove_target;
-pub(crate) use run::FamilyRun;
 pub use run::{FamilyOptions, FamilyOutcome};
+pub(crate) use run::{FamilyRun, FamilyTargets};
+pub(crate) use stock::{FamilyStock, StockPart};
 pub(crate) use tally::FamilyTally;
 
 /// The variants of a tileset.
@@ -70,6 +73,15 @@ impl Family {
     #[must_use]
     pub fn output(&self) -> String {
         self.variants.output.to_string()
+    }
+
+    /// The condition of a layer's rows, with `!name!` for the values; `None` if every variant has all of them.
+    pub(crate) fn condition(&self, layer: &str) -> Option<&str> {
+        self.variants
+            .conditions
+            .iter()
+            .find(|condition| condition.layer == layer)
+            .map(|condition| condition.sql.as_str())
     }
 
     /// The values of all variants at a snapshot.
@@ -151,7 +163,7 @@ impl Family {
     }
 
     /// A run with the family's settings, whose target is no target of a variant.
-    fn job(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Job, CommandError> {
+    pub(crate) fn job(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Job, CommandError> {
         let mut settings = self.settings.clone();
         settings.tileset.output = PathBuf::from(self.output());
         Job::new(settings, false, report, stop)

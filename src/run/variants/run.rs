@@ -9,11 +9,11 @@ use super::super::attempts::{aside, restarting};
 use super::super::describe::IdentityKey;
 use super::super::{CommandError, Job, KnownState, SharedSnapshot};
 use super::{
-    Family, FamilyMembers, FamilyParameter, FamilyRecord, FamilyTally, RecordedVariant, StoredFamily, WrittenFamily,
-    remove_target,
+    Family, FamilyMembers, FamilyParameter, FamilyRecord, FamilyStock, FamilyTally, RecordedVariant, StoredFamily,
+    WrittenFamily, remove_target,
 };
+use crate::changes::Cursor;
 use crate::config::{JobSettings, ValueSegment};
-use crate::manifest::Publication;
 use crate::postgis::{VariantParameter, server_of};
 use crate::report::{FamilyReport, Report};
 use crate::stop::Stop;
@@ -54,11 +54,22 @@ pub(crate) struct FamilyRun<'a> {
     pub(crate) members: FamilyMembers,
     /// The settings of the tileset without conditions, if it is wanted.
     pub(crate) all: Option<JobSettings>,
+    /// How targets are opened.
+    pub(crate) targets: FamilyTargets<'a>,
     pub(crate) tally: FamilyTally,
+    /// The publications of the targets that this run has written, by their outputs.
+    pub(crate) published: HashMap<PathBuf, String>,
     record: FamilyRecord,
+    begun: Instant,
+}
+
+/// How the targets of a run are opened, and what the family's manifest says of them.
+pub(crate) struct FamilyTargets<'a> {
+    options: &'a FamilyOptions,
+    /// The state of the database that all of them show.
+    cursor: Option<Cursor>,
     /// The publication of each target, by its output.
     publications: HashMap<PathBuf, String>,
-    begun: Instant,
 }
 
 impl<'a> FamilyRun<'a> {
@@ -101,38 +112,32 @@ impl<'a> FamilyRun<'a> {
         let old = before.iter().flat_map(|before| &before.record.variants);
         let old = old.filter_map(|old| Some((family.output_of(&old.segments), old.publication.clone()?)));
         let publications = old.collect();
+        let cursor = before.as_ref().and_then(|before| before.record.snapshot.parse().ok());
+        let targets = FamilyTargets { options, cursor, publications };
         let count = record.variants.len();
         let tally = FamilyTally::new(family, count, count + usize::from(all.is_some()));
-        Ok(FamilyRun { family, options, before, members, all, tally, record, publications, begun })
+        Ok(FamilyRun {
+            family,
+            options,
+            before,
+            members,
+            all,
+            targets,
+            tally,
+            published: HashMap::new(),
+            record,
+            begun,
+        })
     }
 
-    /// The run of one target. The folder that it lies in is made.
-    pub(crate) fn job(&self, settings: JobSettings) -> Result<Job, CommandError> {
-        let FamilyOptions { force, report, stop, snapshot, .. } = self.options;
-        let output = settings.tileset.output.clone();
-        let known = self.known(&output);
-        let job = Job { known, ..Job::new(settings, *force, report, stop)?.sharing(snapshot) };
-        if !self.options.dry_run
-            && !job.is_in_bucket()
-            && let Some(folder) = output.parent()
-        {
-            std::fs::create_dir_all(folder)
-                .map_err(|source| CommandError::NoVariantFolder { path: folder.to_owned(), source })?;
-        }
-        Ok(job)
-    }
-
-    /// What the family's manifest says of a target.
-    fn known(&self, output: &PathBuf) -> Option<KnownState> {
-        let cursor = self.before.as_ref()?.record.snapshot.parse().ok()?;
-        Some(KnownState { cursor, publication: self.publications.get(output)?.clone() })
-    }
-
-    /// Notes the publication of a target that shows the state of the run.
-    pub(crate) fn published(&mut self, output: PathBuf, publication: Option<&Publication>) {
-        if let Some(publication) = publication {
-            self.publications.insert(output, publication.id.clone());
-        }
+    /// The rows of all variants, read once; `None` if each variant has to read its own.
+    pub(crate) async fn stock(&self) -> Result<Option<FamilyStock>, CommandError> {
+        let FamilyOptions { report, stop, snapshot, .. } = self.options;
+        let job = self.family.job(report, stop)?.sharing(snapshot);
+        let read = async |_restarts| {
+            Box::pin(FamilyStock::read(self, &job)).await.inspect_err(|_error| job.release_snapshot())
+        };
+        restarting(&job.settings.database, report, stop, read).await
     }
 
     /// Ends the run: vanished variants, and the manifest, which is left as it was if a variant failed.
@@ -161,7 +166,9 @@ impl<'a> FamilyRun<'a> {
             }
         }
         for variant in self.record.variants.iter_mut().filter(|variant| !variant.vanished) {
-            variant.publication = self.publications.get(&self.family.output_of(&variant.segments)).cloned();
+            let output = self.family.output_of(&variant.segments);
+            let publication = self.published.get(&output).or_else(|| self.targets.publications.get(&output));
+            variant.publication = publication.cloned();
         }
         let FamilyRun { family, before, tally, record, begun, .. } = self;
         let complete = tally.complete();
@@ -178,5 +185,24 @@ impl<'a> FamilyRun<'a> {
         }
         done.seconds = begun.elapsed().as_secs_f64();
         Ok(FamilyOutcome { report: done, complete })
+    }
+}
+
+impl FamilyTargets<'_> {
+    /// The run of one target. The folder that it lies in is made.
+    pub(crate) fn job(&self, settings: JobSettings) -> Result<Job, CommandError> {
+        let FamilyOptions { force, dry_run, report, stop, snapshot, .. } = self.options;
+        let output = settings.tileset.output.clone();
+        let known = self.cursor.clone().zip(self.publications.get(&output).cloned());
+        let known = known.map(|(cursor, publication)| KnownState { cursor, publication });
+        let job = Job { known, ..Job::new(settings, *force, report, stop)?.sharing(snapshot) };
+        if !dry_run
+            && !job.is_in_bucket()
+            && let Some(folder) = output.parent()
+        {
+            let failed = |source| CommandError::NoVariantFolder { path: folder.to_owned(), source };
+            std::fs::create_dir_all(folder).map_err(failed)?;
+        }
+        Ok(job)
     }
 }

@@ -52,6 +52,20 @@ impl Positions {
         [world_unit(at[0]), world_unit(-at[1])]
     }
 
+    /// Some of the positions, by their numbers, numbered anew in the same order.
+    #[must_use]
+    pub fn some(&self, numbers: &[u32]) -> Positions {
+        Positions::new(numbers.iter().filter_map(|number| self.at.get(*number as usize).copied()).collect())
+    }
+
+    /// The world units of all positions: x in the upper half, y in the lower half.
+    pub fn worlds(&self) -> impl Iterator<Item = u64> {
+        self.at.iter().map(|at| {
+            let [x, y] = Positions::world(*at);
+            x.cast_unsigned() << 32 | y.cast_unsigned()
+        })
+    }
+
     /// The number of positions.
     #[must_use]
     pub fn len(&self) -> usize {

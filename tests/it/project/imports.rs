@@ -85,7 +85,7 @@ const POSTGIS: Table = &[
     ("survey", &["sql", "layer", "session"]),
     ("refresh", &["probe", "layer", "session"]),
     ("variants", &["layer", "session"]),
-    ("render", &["survey", "probe", "sql", "layer", "session"]),
+    ("render", &["variants", "survey", "probe", "sql", "layer", "session"]),
     ("discover", &["probe", "layer", "session"]),
 ];
 

@@ -13,6 +13,7 @@ mod read;
 mod row_file;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::Tiles;
 use super::areas::is_searched;
@@ -45,7 +46,9 @@ enum RowStore {
 #[derive(Debug)]
 struct EncodedRows {
     positions: Positions,
-    features: Features,
+    features: Arc<Features>,
+    /// The numbers of the rows among the features; `None` if each row has the number of its feature.
+    numbers: Option<Vec<u32>>,
 }
 
 /// The result of drawing areas from cached rows.
@@ -94,6 +97,42 @@ impl CachedRows {
         match &self.rows {
             RowStore::Memory(rows) => rows.bytes(),
             RowStore::File(rows) => rows.bytes(),
+        }
+    }
+
+    /// True if they are in memory, and not in a scratch file.
+    pub(super) fn are_in_memory(&self) -> bool {
+        matches!(self.rows, RowStore::Memory(_))
+    }
+
+    /// The number of rows; 0 if they are in a scratch file.
+    pub(super) fn count(&self) -> usize {
+        match &self.rows {
+            RowStore::Memory(rows) => rows.positions.len(),
+            RowStore::File(_) => 0,
+        }
+    }
+
+    /// Some of the rows, by their numbers in ascending order. They share what the rows are encoded in. Only of rows in memory.
+    pub(super) fn some(&self, numbers: &[u32]) -> CachedRows {
+        let rows = match &self.rows {
+            RowStore::Memory(rows) => EncodedRows {
+                positions: rows.positions.some(numbers),
+                features: Arc::clone(&rows.features),
+                numbers: Some(numbers.to_vec()),
+            },
+            RowStore::File(_) => {
+                EncodedRows { positions: Positions::default(), features: Arc::default(), numbers: None }
+            }
+        };
+        CachedRows { rows: RowStore::Memory(rows), near: None }
+    }
+
+    /// Where the rows lie, in world units: x in the upper half, y in the lower half. Only of rows in memory.
+    pub(super) fn worlds(&self) -> Vec<u64> {
+        match &self.rows {
+            RowStore::Memory(rows) => rows.positions.worlds().collect(),
+            RowStore::File(_) => Vec::new(),
         }
     }
 
@@ -175,11 +214,12 @@ impl EncodedRows {
         for of_tile in candidates.chunk_by(|one, next| one.tile == next.tile) {
             let Some(tile) = of_tile.first().and_then(|one| Order::ZoomColumnTmsRow.tile(one.tile)) else { continue };
             let is_sure = of_tile.iter().all(|one| one.at != Unit::Unsure);
-            let Some(mvt) = is_sure.then(|| drawer.tile(of_tile.iter().filter_map(drawn_at))).flatten() else {
+            let features_at = of_tile.iter().filter_map(|candidate| self.drawn_at(candidate));
+            let Some(mvt) = is_sure.then(|| drawer.tile(features_at)).flatten() else {
                 ambiguous.insert(of_tile[0].tile);
                 continue;
             };
-            let features = of_tile.iter().filter_map(drawn_at).count() as u64;
+            let features = of_tile.iter().filter_map(|candidate| self.drawn_at(candidate)).count() as u64;
             count.tiles += 1;
             count.features += features;
             let layers = vec![RenderedLayer { layer: layer.id, bytes: mvt.len() }];
@@ -206,9 +246,16 @@ impl EncodedRows {
     }
 }
 
-fn drawn_at(candidate: &Candidate) -> Option<(u32, [i32; 2])> {
-    match candidate.at {
-        Unit::At(at) => Some((candidate.number, at)),
-        Unit::Beyond | Unit::Unsure => None,
+impl EncodedRows {
+    /// The number of the feature, and where it is drawn.
+    fn drawn_at(&self, candidate: &Candidate) -> Option<(u32, [i32; 2])> {
+        let number = match &self.numbers {
+            None => candidate.number,
+            Some(numbers) => *numbers.get(candidate.number as usize)?,
+        };
+        match candidate.at {
+            Unit::At(at) => Some((number, at)),
+            Unit::Beyond | Unit::Unsure => None,
+        }
     }
 }

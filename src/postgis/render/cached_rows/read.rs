@@ -1,6 +1,7 @@
 //! Reads rows to be cached: into memory, and from there into a scratch file once they take too much.
 
 use std::io;
+use std::sync::Arc;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -110,7 +111,11 @@ impl Reading {
         let Reading { features, at, file, .. } = self;
         let finishing = tokio::task::spawn_blocking(move || match file {
             Some(file) => Ok(RowStore::File(file.finish(&features).map_err(RowsRefused::NoRoom)?)),
-            None => Ok(RowStore::Memory(EncodedRows { positions: Positions::new(at), features })),
+            None => Ok(RowStore::Memory(EncodedRows {
+                positions: Positions::new(at),
+                features: Arc::new(features),
+                numbers: None,
+            })),
         });
         finishing.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }

@@ -99,7 +99,7 @@ impl RowFile {
         found.sort_unstable_by_key(|row| row.number);
         let positions = Positions::new(found.iter().map(|row| row.at).collect());
         let features = self.layer.with_encoded(raw, found.into_iter().map(|row| row.span));
-        Ok(Some(work(&EncodedRows { positions, features })))
+        Ok(Some(work(&EncodedRows { positions, features: features.into(), numbers: None })))
     }
 }
 

@@ -1,0 +1,179 @@
+//! The rows of all variants of a family, read once.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::super::describe::IdentityKey;
+use super::super::prepare::{Prepared, Warnings, bounds, check_limits};
+use super::super::{CommandError, Job};
+use super::FamilyRun;
+use crate::pipeline::BatchKind;
+use crate::plan::{PlanLayer, plan};
+use crate::postgis::{
+    CacheLimits, CachedRenderer, FamilyCondition, FamilyRows, Layer, PreparedLayer, Reads, Server, Snapshot,
+    VariantLayer, Worker, bound_condition, probe_names, survey, verify_cached_rows,
+};
+use crate::report::{Event, SkippedRows};
+use crate::tile::{Batch, Coverage, Order, ZoomList};
+
+/// The rows of all layers of a family, on the snapshot of its run.
+pub(crate) struct FamilyStock {
+    snapshot: Arc<Snapshot>,
+    server: Server,
+    key: Option<IdentityKey>,
+    reads: Reads,
+    /// Those of the tileset without conditions.
+    all: Vec<FamilyRows>,
+    /// Those of the variants.
+    layers: Vec<FamilyRows>,
+    skipped: Vec<SkippedRows>,
+}
+
+/// The part of a stock that one target draws from.
+#[derive(Clone)]
+pub(crate) struct StockPart {
+    pub(crate) stock: Arc<FamilyStock>,
+    /// The number of the variant; `None` for the tileset without conditions.
+    pub(crate) variant: Option<usize>,
+}
+
+impl FamilyStock {
+    /// Reads the rows; `None` if a layer cannot be drawn from cached rows, so that each variant has to read its own.
+    pub(crate) async fn read(run: &FamilyRun<'_>, job: &Job) -> Result<Option<FamilyStock>, CommandError> {
+        let (family, settings) = (run.family, &job.settings);
+        if run.members.table.rows.len() < 2 || settings.run.rows_memory == 0 {
+            return Ok(None);
+        }
+        let database = job.database()?;
+        let snapshot = job.take_snapshot(&database, false).await?;
+        let options: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
+        let named = probe_names(&snapshot, &options).await?;
+        let workers = Worker::open(&database, &snapshot, named.locks(), settings.run.limits.packing, 1).await?;
+        let probed = named.probe_rows().await?;
+        let is_suited = |layer: &Arc<Layer>| layer.traits().has_uniform_points && layer.is_found_by_area();
+        if !probed.layers.iter().all(is_suited) {
+            return Ok(None);
+        }
+        let (coverage, zooms) = (Coverage::new(&settings.tileset.bbox), &settings.tileset.zooms);
+        let (mut prepared, mut planned, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
+        let mut memory = settings.run.rows_memory;
+        for (layer, settings) in probed.layers.iter().zip(&settings.tileset.layers) {
+            let seen = survey(&snapshot, layer, None, &coverage, zooms).await?;
+            let rows = seen.places.all().map(|places| places.len() as u64).sum();
+            for rows in seen.skipped {
+                let layer = layer.name().to_owned();
+                skipped.push(SkippedRows { layer, reason: rows.reason, rows: rows.rows, examples: rows.examples });
+            }
+            planned.push(plan_layer(layer, &settings.options.budget.features, seen.places));
+            let limits = CacheLimits { rows, memory };
+            let cached = PreparedLayer::new(layer).cache_rows(&snapshot, &coverage, zooms, limits).await?;
+            if !cached.has_cached_rows() {
+                return Ok(None);
+            }
+            memory = memory.saturating_sub(cached.cached_bytes());
+            prepared.push(cached);
+        }
+        // A few tiles of the deepest zoom, which has the fewest features in each.
+        if let Some(deepest) = ZoomList::of(zooms.iter().next_back()) {
+            let batches = plan(&deepest, &planned, &coverage, settings.run.batch_features, Order::ZoomColumnTmsRow);
+            let batches: Vec<Batch> = batches.into_iter().flat_map(|zoom| zoom.batches).collect();
+            if let Some(worker) = workers.first() {
+                prepared = verify_cached_rows(worker, prepared, &batches).await?;
+            }
+        }
+        drop(workers);
+        let (mut all, mut layers) = (Vec::new(), Vec::new());
+        for layer in &prepared {
+            let condition = family.condition(layer.layer().name());
+            let table = &run.members.table;
+            let own = match condition {
+                None => Arc::clone(layer.layer()),
+                Some(sql) => {
+                    let bound = bound_condition(sql, &table.parameters)
+                        .map_err(|error| CommandError::Pipeline(error.to_string()))?;
+                    Arc::new(layer.layer().with_condition(&bound))
+                }
+            };
+            let condition = condition.map(|sql| FamilyCondition { sql, table });
+            let whole = layer.for_variants(&snapshot, Arc::clone(layer.layer()), None, &coverage, zooms).await?;
+            let rows = layer.for_variants(&snapshot, own, condition, &coverage, zooms).await?;
+            let (Some(whole), Some(rows)) = (whole, rows) else { return Ok(None) };
+            all.push(whole);
+            layers.push(rows);
+        }
+        snapshot.check_partitions(&probed.reads).await?;
+        let key = IdentityKey::of_log(&snapshot, &settings.database.changes.schema).await?;
+        for rows in &skipped {
+            job.report.event(&Event::Skipped(rows.clone()));
+        }
+        Ok(Some(FamilyStock { snapshot, server: probed.server, key, reads: probed.reads, all, layers, skipped }))
+    }
+}
+
+impl StockPart {
+    /// The key of the change log.
+    pub(crate) fn key(&self) -> Option<IdentityKey> {
+        self.stock.key.clone()
+    }
+
+    /// Plans the tiles of the target, which no session has to render.
+    pub(crate) async fn prepared(&self, job: &Job, order: Order) -> Result<Prepared, CommandError> {
+        let (begun, stock) = (Instant::now(), &self.stock);
+        let mut warnings = Warnings { report: &job.report, seen: Vec::new() };
+        let (coverage, zooms) = (Coverage::new(&job.settings.tileset.bbox), job.settings.tileset.zooms.clone());
+        let limits: Vec<_> =
+            job.settings.tileset.layers.iter().map(|layer| layer.options.budget.features.clone()).collect();
+        let (part, batch) = (self.clone(), job.batch_features(BatchKind::Seed));
+        let planning = tokio::task::spawn_blocking(move || {
+            let layers: Vec<VariantLayer> = match part.variant {
+                None => part.stock.all.iter().map(|rows| rows.of_variant(0)).collect(),
+                Some(number) => part.stock.layers.iter().map(|rows| rows.of_variant(number)).collect(),
+            };
+            let (mut planned, mut surveyed, mut features) = (Vec::new(), Vec::new(), Vec::new());
+            for (VariantLayer { prepared, places, rows }, limits) in layers.into_iter().zip(limits) {
+                planned.push(plan_layer(prepared.layer(), &limits, places));
+                surveyed.push(prepared);
+                features.push(rows);
+            }
+            let zooms = plan(&zooms, &planned, &coverage, batch, order);
+            (surveyed, features, bounds(&planned, &coverage), zooms)
+        });
+        let (surveyed, features, bounds, zooms) =
+            planning.await.map_err(|error| CommandError::Died(error.to_string()))?;
+        let thinned = check_limits(&job.settings, &zooms, &mut warnings)?;
+        Ok(Prepared {
+            snapshot: Arc::clone(&stock.snapshot),
+            server: stock.server.clone(),
+            layers: surveyed.iter().map(|layer| Arc::clone(layer.layer())).collect(),
+            surveyed,
+            features,
+            reads: stock.reads.clone(),
+            workers: Vec::new(),
+            zooms,
+            bounds,
+            skipped: if self.variant.is_none() { stock.skipped.clone() } else { Vec::new() },
+            warnings: warnings.seen,
+            thinned,
+            took: begun.elapsed(),
+        })
+    }
+
+    /// What draws the target.
+    pub(crate) fn sources(job: &Job, layers: &[PreparedLayer]) -> Vec<CachedRenderer> {
+        let layers = Arc::new(layers.to_vec());
+        (0..job.settings.run.workers.get()).map(|_| CachedRenderer::new(&layers, &job.stop)).collect()
+    }
+}
+
+fn plan_layer(layer: &Layer, limits: &crate::tile::ZoomLimits, places: crate::tile::LayerFootprints) -> PlanLayer {
+    PlanLayer {
+        zooms: layer.zooms().clone(),
+        margin: layer.margin(),
+        max_tile_features: limits.clone(),
+        asks_each_tile: false,
+        lists_tiles: false,
+        feature_cost: 1,
+        places,
+        rows: std::collections::BTreeMap::new(),
+    }
+}
