@@ -56,7 +56,7 @@ pub(super) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError
     let is_shared = tilesets.len() > 1;
     on_runtime(async || {
         for_each(tilesets, arguments.quiet, stop, async |settings| {
-            if let Some(family) = Family::of(&settings) {
+            if let Some(family) = Family::of(&shrinking(settings.clone(), arguments.allow_shrink)) {
                 return Box::pin(seed_variants(arguments, family, &snapshot, stop)).await;
             }
             let snapshot = is_shared.then_some(&snapshot);
@@ -68,6 +68,14 @@ pub(super) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError
         Some(settings) => preview(settings, stop),
         None => Ok(()),
     }
+}
+
+/// The settings of a run that may take any tiles away, if it may.
+fn shrinking(mut settings: JobSettings, allowed: bool) -> JobSettings {
+    if allowed {
+        settings.tileset.max_shrink = MaxShrink::ALL;
+    }
+    settings
 }
 
 /// Seeds one tileset.
@@ -128,7 +136,7 @@ pub(super) fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandE
     let options = reseed_options(arguments)?;
     on_runtime(async || {
         for_each(tilesets, arguments.quiet, stop, async |settings| {
-            if let Some(family) = Family::of(&settings) {
+            if let Some(family) = Family::of(&shrinking(settings.clone(), arguments.allow_shrink)) {
                 return Box::pin(reseed_variants(arguments, family, stop)).await;
             }
             Box::pin(reseed_one(arguments, &options, settings, stop)).await

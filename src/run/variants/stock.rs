@@ -21,6 +21,8 @@ pub(crate) struct FamilyStock {
     snapshot: Arc<Snapshot>,
     server: Server,
     key: Option<IdentityKey>,
+    /// What the tileset without conditions reads, and what a variant reads.
+    reads_of_all: Reads,
     reads: Reads,
     /// Those of the tileset without conditions.
     all: Vec<FamilyRows>,
@@ -54,6 +56,10 @@ impl FamilyStock {
         if !probed.layers.iter().all(is_suited) {
             return Ok(None);
         }
+        // No row fulfils a condition on values that are not set. This locks what the conditions read.
+        let conditioned = settings.with_variant_conditions(&run.members.table.parameters)?;
+        let conditioned: Vec<_> = conditioned.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
+        let Ok(conditioned) = probe_names(&snapshot, &conditioned).await?.probe_rows().await else { return Ok(None) };
         let (coverage, zooms) = (Coverage::new(&settings.tileset.bbox), &settings.tileset.zooms);
         let (mut prepared, mut planned, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
         let mut memory = settings.run.rows_memory;
@@ -101,12 +107,21 @@ impl FamilyStock {
             all.push(whole);
             layers.push(rows);
         }
-        snapshot.check_partitions(&probed.reads).await?;
+        snapshot.check_partitions(&conditioned.reads).await?;
         let key = IdentityKey::of_log(&snapshot, &settings.database.changes.schema).await?;
         for rows in &skipped {
             job.report.event(&Event::Skipped(rows.clone()));
         }
-        Ok(Some(FamilyStock { snapshot, server: probed.server, key, reads: probed.reads, all, layers, skipped }))
+        Ok(Some(FamilyStock {
+            snapshot,
+            server: probed.server,
+            key,
+            reads_of_all: probed.reads,
+            reads: conditioned.reads,
+            all,
+            layers,
+            skipped,
+        }))
     }
 }
 
@@ -147,7 +162,7 @@ impl StockPart {
             layers: surveyed.iter().map(|layer| Arc::clone(layer.layer())).collect(),
             surveyed,
             features,
-            reads: stock.reads.clone(),
+            reads: if self.variant.is_none() { stock.reads_of_all.clone() } else { stock.reads.clone() },
             workers: Vec::new(),
             zooms,
             bounds,

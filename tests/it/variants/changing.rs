@@ -33,6 +33,15 @@ fn after_any_changes_a_reseed_leaves_what_a_seed_makes() {
             world.variants_are_single_runs(".mbtiles");
         }
     }
+    // A run refuses to take most tiles away, unless it is allowed to.
+    world.db.run("DELETE FROM membership WHERE contributor = 2");
+    let strict = |arguments: &[&str]| {
+        let mut command = crate::support::program::program();
+        command.args(arguments).args(["--config", &config, "--database-url", &world.db.url]);
+        crate::support::program::run(command.env("OAR_TILES_MAX_SHRINK", "10%"))
+    };
+    strict(&RESEED).fails(3, &["by/c2.mbtiles holds", "max_shrink is 10%"]);
+    strict(&["reseed", "--progress", "none", "--allow-shrink"]).ok();
     let before = bytes_of(&world, "by");
     let nothing = world.oar_tiles(&config, &RESEED).ok();
     assert!(nothing.stdout.contains("5 variants: 0 tiles written"), "{}", nothing.stdout);

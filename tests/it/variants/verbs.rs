@@ -23,7 +23,8 @@ fn verbs_on_one_target_find_its_variant() {
     all(&["verify", world.path("by/c9.mbtiles").to_str().unwrap(), "--database"]).fails(2, &["c9.mbtiles"]);
     all(&["reseed", "--progress", "none"])
         .fails(3, &["c2.mbtiles needs a full seed: it was seeded with another configuration"]);
-    all(&["seed", "--progress", "none"]).ok();
+    all(&["seed", "--progress", "none"]).fails(3, &["c2.mbtiles holds another tileset (\"facilities/c3\""]);
+    all(&["seed", "--progress", "none", "--force"]).ok();
     let status = all(&["track", "status"]).ok();
     for target in ["by/{slug}.mbtiles", "all.mbtiles"] {
         assert!(status.stdout.contains(target), "{}", status.stdout);
