@@ -9,7 +9,20 @@ use super::record::log;
 use super::{Event, Report, grouped, sized, visible_line};
 
 const PLANNING: &str = "{spinner} {msg}";
+const BEGUN: &str = "{wide_bar} {percent:>3} % · {msg}";
 const RENDERING: &str = "{wide_bar} {percent:>3} % · {msg} · {eta} left";
+
+/// The time left is shown from this share of the features on, in percent, and not in the first seconds: the first batches are of the lowest zooms,
+/// whose tiles take longer than all others.
+const MIN_PERCENT_FOR_TIME_LEFT: u64 = 3;
+
+/// The first seconds.
+const MIN_TIME_FOR_TIME_LEFT: Duration = Duration::from_secs(2);
+
+/// Whether the time left can be told from what was done in some time.
+fn tells_time_left(done: u64, all: u64, elapsed: Duration) -> bool {
+    done.saturating_mul(100) >= all.saturating_mul(MIN_PERCENT_FOR_TIME_LEFT) && elapsed >= MIN_TIME_FOR_TIME_LEFT
+}
 
 /// Tiles and bytes stored so far.
 struct BarFigures {
@@ -74,11 +87,14 @@ impl Report for Bar {
                 drop(seen);
                 self.bar.reset();
                 self.bar.set_length(*features);
-                self.style(RENDERING);
+                self.style(BEGUN);
             }
             Event::Stored { zoom, tiles, features, bytes } => {
                 self.bar.set_message(self.stored(*zoom, *tiles, *bytes));
                 self.bar.inc(*features);
+                if tells_time_left(self.bar.position(), self.bar.length().unwrap_or(0), self.bar.elapsed()) {
+                    self.style(RENDERING);
+                }
             }
             Event::Finishing => self.bar.set_message("completing the file"),
             Event::Done { .. } => self.bar.finish_and_clear(),
@@ -101,6 +117,15 @@ mod tests {
     #[test]
     fn the_templates_are_valid() {
         ProgressStyle::with_template(PLANNING).unwrap();
+        ProgressStyle::with_template(BEGUN).unwrap();
         ProgressStyle::with_template(RENDERING).unwrap();
+    }
+
+    #[test]
+    fn the_time_left_is_shown_when_it_means_something() {
+        let after = Duration::from_secs(10);
+        assert!(!tells_time_left(29, 1_000, after));
+        assert!(tells_time_left(30, 1_000, after));
+        assert!(!tells_time_left(999, 1_000, Duration::from_millis(1_999)));
     }
 }

@@ -1,4 +1,4 @@
-//! `oar-tiles seed --dry-run`: the plan, with sizes and times estimated from one batch of each zoom.
+//! `oar-tiles seed --dry-run`: the plan, with sizes and times estimated from one batch of each zoom, and from one of its repeated tiles.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::report::{PlanReport, PlanZoom};
 use crate::run::describe::vanishing;
 use crate::run::prepare::{prepare, with_cached_rows};
 use crate::run::{CommandError, Job};
-use crate::tile::{Batch, Order};
+use crate::tile::{Batch, LayerCount, Order, TileRect};
 
 /// Plans and samples; writes nothing.
 pub(super) async fn dry_run(job: &Job) -> Result<PlanReport, CommandError> {
@@ -27,11 +27,15 @@ pub(super) async fn dry_run(job: &Job) -> Result<PlanReport, CommandError> {
     let reading_seconds = if has_cached_rows { reading.elapsed().as_secs_f64() } else { 0.0 };
     let mut packer = Packer::new(settings.run.limits.packing);
     let mut zooms = Vec::new();
+    let (mut tiles, mut empty) = (0, 0.0);
     for plan in &prepared.zooms {
-        let (bytes, seconds) = match sample(plan).zip(workers.first_mut()) {
-            Some((batch, worker)) => measure(batch, plan, worker, &layers, &mut packer).await?,
-            None => (0.0, 0.0),
+        let estimate = match workers.first_mut() {
+            Some(worker) => Sampler { worker, layers: &layers, packer: &mut packer }.estimate(plan).await?,
+            None => ZoomEstimate::default(),
         };
+        let ZoomEstimate { bytes, seconds, .. } = estimate;
+        tiles += plan.tiles;
+        empty += estimate.empty;
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -49,32 +53,115 @@ pub(super) async fn dry_run(job: &Job) -> Result<PlanReport, CommandError> {
             estimated_seconds: seconds / settings.run.workers.get().min(plan.batches.len().max(1)) as f64,
         });
     }
+    prepared.warn(mostly_empty(tiles, empty).into_iter().collect(), report);
     prepared.snapshot.check_partitions(&prepared.reads).await?;
     let workers = settings.run.workers.get();
     Ok(PlanReport { zooms, reading_seconds, workers, skipped: prepared.skipped, warnings: prepared.warnings })
 }
 
-/// The batch of median size, which is neither the one with a huge tile nor the remainder.
+/// The warning if more than half of the planned tiles will be empty.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "an estimate, and never negative"
+)]
+fn mostly_empty(tiles: u64, empty: f64) -> Option<String> {
+    let is_worth_a_word = tiles >= MIN_TILES_FOR_A_WARNING && empty > tiles as f64 / 2.0;
+    is_worth_a_word.then(|| {
+        format!(
+            "about {} of {tiles} planned tiles will be empty: they take time and nothing is stored of them. Mend polygons that are not valid (ST_IsValid, ST_MakeValid), give functions their occupied, or name the boxes or the area that the features fill",
+            empty as u64
+        )
+    })
+}
+
+/// The fewest planned tiles for which it is worth a word that most are empty.
+const MIN_TILES_FOR_A_WARNING: u64 = 1_000;
+
+/// What a zoom is estimated to be.
+#[derive(Debug, Default, Clone, Copy)]
+struct ZoomEstimate {
+    /// Stored bytes.
+    bytes: f64,
+    /// The time of a worker.
+    seconds: f64,
+    /// Planned tiles in which nothing is drawn.
+    empty: f64,
+}
+
+impl ZoomEstimate {
+    fn add(&mut self, sample: ZoomEstimate, scale: f64) {
+        self.bytes += sample.bytes * scale;
+        self.seconds += sample.seconds * scale;
+        self.empty += sample.empty * scale;
+    }
+}
+
+/// The batch of median size, which is neither the one with a huge tile nor the remainder, among those in which tiles are drawn one by one.
 fn sample(plan: &ZoomPlan) -> Option<&Batch> {
-    let mut batches: Vec<&Batch> = plan.batches.iter().collect();
+    let mut batches: Vec<&Batch> = plan.batches.iter().filter(|batch| !batch.areas.is_empty()).collect();
     batches.sort_by_key(|batch| batch.features());
     batches.get(batches.len() / 2).copied()
 }
 
-/// Stored bytes and worker seconds of a zoom, extrapolated from one of its batches.
-#[expect(clippy::cast_precision_loss, reason = "an estimate")]
-async fn measure(
-    batch: &Batch,
-    plan: &ZoomPlan,
-    worker: &mut Worker,
-    layers: &RunLayers,
-    packer: &mut Packer,
-) -> Result<(f64, f64), CommandError> {
-    let begun = Instant::now();
-    let mut bytes = 0;
-    for tile in worker.render(layers, batch).await?.iter().filter(|tile| !tile.mvt.is_empty()) {
-        bytes += packer.pack(&tile.mvt).map_err(|error| CommandError::Pipeline(error.to_string()))?.len();
+/// The tiles of a batch that are rendered once for all.
+fn repeated(batch: &Batch) -> u64 {
+    batch.repeats.iter().flat_map(|repeat| &repeat.tiles).map(TileRect::tiles).sum()
+}
+
+/// Renders samples.
+struct Sampler<'a> {
+    worker: &'a mut Worker,
+    layers: &'a RunLayers,
+    packer: &'a mut Packer,
+}
+
+impl Sampler<'_> {
+    /// A zoom, extrapolated from one of its batches, and from the repeated tiles of one.
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    async fn estimate(&mut self, plan: &ZoomPlan) -> Result<ZoomEstimate, CommandError> {
+        let mut all = ZoomEstimate::default();
+        let repeats: u64 = plan.batches.iter().map(repeated).sum();
+        if let Some(batch) = sample(plan) {
+            let drawn = Batch { repeats: Vec::new(), tiles: batch.tiles - repeated(batch), ..batch.clone() };
+            // The features of repeated tiles are counted with the others.
+            let scale = if repeats > 0 {
+                (plan.tiles - repeats) as f64 / drawn.tiles.max(1) as f64
+            } else {
+                plan.features as f64 / batch.features().max(1) as f64
+            };
+            all.add(self.measure(&drawn).await?, scale);
+        }
+        if let Some(batch) = plan.batches.iter().find(|batch| !batch.repeats.is_empty()) {
+            let layers = batch.layers.iter().map(|_| LayerCount::default()).collect();
+            let alike = Batch { areas: Vec::new(), tiles: repeated(batch), layers, ..batch.clone() };
+            // The first time, the tiles that stand for the others are rendered.
+            self.measure(&alike).await?;
+            all.add(self.measure(&alike).await?, repeats as f64 / alike.tiles.max(1) as f64);
+        }
+        Ok(all)
     }
-    let scale = plan.features as f64 / batch.features().max(1) as f64;
-    Ok((bytes as f64 * scale, begun.elapsed().as_secs_f64() * scale))
+
+    /// Renders and packs a batch.
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    async fn measure(&mut self, batch: &Batch) -> Result<ZoomEstimate, CommandError> {
+        let begun = Instant::now();
+        let (mut bytes, mut empty) = (0, 0);
+        let mut last: (&[u8], usize) = (&[], 0);
+        let tiles = self.worker.render(self.layers, batch).await?;
+        for tile in &tiles {
+            if tile.mvt.is_empty() {
+                empty += 1;
+                continue;
+            }
+            // Equal neighbours are packed once.
+            if last.0 != tile.mvt.as_slice() {
+                let packed = self.packer.pack(&tile.mvt).map_err(|error| CommandError::Pipeline(error.to_string()))?;
+                last = (&tile.mvt, packed.len());
+            }
+            bytes += last.1;
+        }
+        Ok(ZoomEstimate { bytes: bytes as f64, seconds: begun.elapsed().as_secs_f64(), empty: f64::from(empty) })
+    }
 }

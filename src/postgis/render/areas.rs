@@ -138,3 +138,12 @@ pub(in crate::postgis) fn query_tiles(area: &Area, index: usize) -> &[TileRect] 
         Some(SearchBox::Nothing) | None => &[],
     }
 }
+
+/// The area of other tiles with the same features.
+pub(super) fn moved(like: &Area, rect: TileRect) -> Area {
+    let search = like.search.iter().map(|search| match search {
+        SearchBox::Listed(source, _) => SearchBox::Listed(*source, vec![rect]),
+        other => other.clone(),
+    });
+    Area { rect, search: search.collect() }
+}

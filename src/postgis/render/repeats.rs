@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Tiles;
+use super::areas::moved;
 use super::drawing::{BatchDrawing, join_tiles};
 use super::miscounted::miscounted;
 use super::statements::RepeatedContent;
@@ -96,15 +97,6 @@ impl BatchDrawing<'_> {
         }
         Ok(tiles)
     }
-}
-
-/// The area of other tiles with the same features.
-fn moved(like: &Area, rect: TileRect) -> Area {
-    let search = like.search.iter().map(|search| match search {
-        SearchBox::Listed(source, _) => SearchBox::Listed(*source, vec![rect]),
-        other => other.clone(),
-    });
-    Area { rect, search: search.collect() }
 }
 
 fn place(tile: TileCoord) -> i64 {

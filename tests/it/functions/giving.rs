@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{World, text};
 use crate::support::Archive;
-use crate::support::program::{program, run};
+use crate::support::program::{program, run, seed};
 use crate::support::tracked::differences;
 
 #[test]
@@ -37,6 +37,21 @@ fn every_tile_is_what_the_function_gives_however_it_is_declared() {
         assert!(given.len() > 100 || layer.contains("it's"), "{layer}: {}", given.len());
         assert_eq!(differences(&found, &given).first(), None, "{layer}");
     }
+}
+
+#[test]
+fn a_dry_run_says_that_most_planned_tiles_will_be_empty() {
+    let world = World::new();
+    let planned = |layer: &str| {
+        let target = world.folder.beside("t.mbtiles");
+        let config = world.config(layer);
+        seed(&world.db.url, &target, &["--config", &config, "--zoom", "5-6", "--dry-run"]).ok().stderr
+    };
+    let says = "of 5120 planned tiles will be empty: they take time and nothing is stored of them";
+    let everywhere = planned("function = \"places\"");
+    assert!(everywhere.contains(says), "{everywhere}");
+    let occupied = planned("function = \"places\"\noccupied = \"SELECT g FROM place\"");
+    assert!(!occupied.contains("will be empty"), "{occupied}");
 }
 
 #[test]
