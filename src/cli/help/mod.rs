@@ -29,7 +29,10 @@ const HEADINGS: &[(&str, &[&str])] = &[
         ],
     ),
     ("Which tiles", &["zoom", "bbox", "area", "tiles", "parents", "children", "since", "or-seed"]),
-    ("Target", &["output", "public-url", "force", "allow-shrink", "rollback", "to", "rewrite-headers"]),
+    (
+        "Target",
+        &["output", "public-url", "force", "allow-shrink", "prune-variants", "rollback", "to", "rewrite-headers"],
+    ),
     ("Keep running", &["watch", "debounce", "poll"]),
     ("Checks", &["sample", "all", "database", "check"]),
     ("Change log", &["reader", "owner", "older-than"]),
@@ -83,12 +86,16 @@ const OF_ONE_VERB: &[(&str, &str, &str)] = &[
 const ONLY_IN_LONG_HELP: &[(&str, &[&str])] = &[
     // Of every verb.
     ("", &["log"]),
-    ("seed", &["tileset", "public-url", "force", "allow-shrink", "changed-out", "metrics", "progress"]),
+    (
+        "seed",
+        &["tileset", "public-url", "force", "allow-shrink", "prune-variants", "changed-out", "metrics", "progress"],
+    ),
     (
         "reseed",
         &[
             "public-url",
             "allow-shrink",
+            "prune-variants",
             "parents",
             "children",
             "since",

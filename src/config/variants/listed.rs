@@ -96,8 +96,8 @@ mod tests {
         );
         let table = table.unwrap();
         let kinds: Vec<_> = table.parameters.iter().map(|one| format!("{} {}", one.name, one.kind)).collect();
-        assert_eq!(kinds, ["a text", "l text[]", "n bigint"]);
-        assert_eq!(table.rows, [vec!["a", "{\"s\"}", "4"], vec!["x", "{\"p\\\"q\",\"r\\\\\"}", "3"]]);
+        assert_eq!(kinds, ["a text", "n bigint", "l text[]"]);
+        assert_eq!(table.rows, [vec!["a", "4", "{\"s\"}"], vec!["x", "3", "{\"p\\\"q\",\"r\\\\\"}"]]);
         assert_eq!(of("[]").unwrap().rows.len(), 0);
     }
 
