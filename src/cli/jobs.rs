@@ -26,6 +26,9 @@ pub struct JobsServer {
     /// Address of the server's admin listener: http://127.0.0.1:9180, unix:PATH, or https://HOST of a proxy before it
     #[arg(long, value_name = "URL")]
     pub admin: String,
+    /// Tileset whose jobs are meant, if the server has several
+    #[arg(long, value_name = "NAME")]
+    pub tileset: Option<String>,
     /// File with the server's token [default: the variable OAR_TILES_TOKEN has the token]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,

@@ -11,7 +11,7 @@ use crate::serve::{AddressRange, ListenAddress};
 /// `oar-tiles serve`. The section `[serve]` of the configuration has a value for each flag that is not given.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[expect(clippy::struct_excessive_bools, reason = "flags as typed; which go together is told to clap")]
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Serve {
     /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles [default: the output in the configuration]
     pub target: Option<String>,
@@ -60,7 +60,7 @@ pub struct Serve {
     /// With --live: the database, as a URL or a key=value string [env: DATABASE_URL, PG*]
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
-    /// Serve this tileset, if the configuration has several [default: the one whose output the target is]
+    /// Serve this tileset alone, if the configuration has several [default: the one whose output TARGET is, or all of them, each below its name]
     #[arg(long, value_name = "NAME")]
     pub tileset: Option<String>,
     /// With --live: render only this layer, if the target was seeded with the same --layer; repeat the flag for several layers

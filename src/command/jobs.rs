@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
 use crate::run::{CommandError, area};
-use crate::serve::TOKEN_VARIABLE;
+use crate::serve::{TOKEN_VARIABLE, tileset_segment};
 use crate::tile::{AreaPart, ZoomList};
 
 /// The longest wait for an answer: a job is durable before it.
@@ -73,6 +73,12 @@ impl AdminServer {
             None => std::env::var(TOKEN_VARIABLE).ok(),
         };
         Ok(AdminServer { url: url.to_owned(), base, way, token: token.map(|token| token.trim().to_owned()) })
+    }
+
+    /// The same listener for the jobs of one of its tilesets.
+    #[must_use]
+    pub fn for_tileset(self, name: &str) -> AdminServer {
+        AdminServer { base: format!("{}/{}", self.base, tileset_segment(name)), ..self }
     }
 
     /// Sends a request; the JSON of the answer.

@@ -4,11 +4,11 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::file::{AccessLogName, CdnHeaderName, RefreshName, ServeSection, WriterName};
+use super::file::{AccessLogName, CdnHeaderName, RefreshName, ServeSection, UndeclaredName, WriterName};
 use super::settings::Check;
 use crate::serve::{
     AccessLogStyle, AddressRange, CdnHeader, EmptyStatus, ListenAddress, LiveOptions, RedisUrl, RedisUrlError, SETTLE,
-    ServeOptions, TileHeaders, WorkerShares, WorkerSharesError, WriterOptions,
+    ServeOptions, TileHeaders, UndeclaredNames, WorkerShares, WorkerSharesError, WriterOptions,
 };
 use crate::sink::CacheRule;
 use crate::tile::{TileTextNames, Zoom};
@@ -59,6 +59,15 @@ impl Check<'_> {
             assets: given.assets.clone(),
             shares: self.shares(given)?,
             live: self.live(given)?,
+            undeclared: match self.present("serve.undeclared_parameters", given.undeclared_parameters)? {
+                UndeclaredName::Drop => UndeclaredNames::Drop,
+                UndeclaredName::Refuse => UndeclaredNames::Refuse,
+            },
+            parameter_keys: self.within(
+                "serve.parameter_keys",
+                self.present("serve.parameter_keys", given.parameter_keys)?,
+                1..=1_000_000,
+            )?,
             writer: self.writer(given)?,
             access_log: match self.present("serve.access_log", given.access_log)? {
                 AccessLogName::None => None,
@@ -107,6 +116,7 @@ impl Check<'_> {
                 RefreshName::Patient => Some(REFRESH_PATIENCE),
             },
             neighbours: self.present("serve.neighbours", given.neighbours)?,
+            explain_after: given.explain_after,
         };
         Ok(self.present("serve.live", given.live)?.then_some(options))
     }

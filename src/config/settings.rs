@@ -11,6 +11,7 @@ use super::file::{
     AutoWord, ChangesSection, Compression, ConfigFile, DatabaseSection, Progress, RowsMb, TargetSection,
 };
 use super::memory::usable_memory;
+use super::parameters::ParameterSettings;
 use super::values::{ConfigValues, Origin};
 use super::variants::{Variant, VariantSettings, without_names};
 use crate::changes::{ChangesOptions, TrackOptions, WatchOptions};
@@ -106,6 +107,8 @@ pub struct TilesetSettings {
     pub purges: Vec<PurgeOptions>,
     /// How `reseed --watch` waits for changes.
     pub watch: WatchOptions,
+    /// What requests for live tiles may ask.
+    pub parameters: Vec<ParameterSettings>,
     /// The layers, in the order in which they stand in a tile.
     pub layers: Vec<LayerSettings>,
     /// The variants that the tileset is made in; `None` if it is one tileset.
@@ -302,6 +305,11 @@ impl Check<'_> {
                 debounce: self.present("changes.debounce", given.changes.debounce)?,
                 poll: self.present("changes.poll", given.changes.poll)?,
             },
+            parameters: self.parameters(
+                tileset.parameter.as_deref().unwrap_or_default(),
+                &layers,
+                &given.layer.iter().flatten().map(|layer| layer.name.clone()).collect::<Vec<_>>(),
+            )?,
             layers,
             variants,
             variant: None,

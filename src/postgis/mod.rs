@@ -35,17 +35,19 @@ pub use discover::{
 };
 pub use layer::{
     Beyond, Budget, Cells, Layer, LayerKind, LayerOptions, OnLargeTile, OnTileError, Property, PropertySource, Query,
-    QueryError, ROW_NUMBER, RowZooms, Rows, Simplify, TileFunction, TilePart, joined_conditions, placeholder_in,
+    QueryError, ROW_NUMBER, RowZooms, Rows, Simplify, TileFunction, TilePart, joined_conditions, parameter_array,
+    placeholder_in,
 };
 pub(crate) use layer::{FunctionComment, ToldLayer};
 pub use probe::{LayerLocks, NamedLayers, Probed, Reads, Server, probe, probe_names, server_of};
 pub use refresh::refresh_views;
 pub use render::{
-    CacheLimits, CachedRenderer, FamilyCondition, FamilyRows, PreparedLayer, RENDERING_VERSION, Renderer, RunLayers,
-    VariantLayer, Worker, verify_cached_rows, with_neighbourhood,
+    CacheLimits, CachedRenderer, FamilyCondition, FamilyRows, LayerPlan, PreparedLayer, RENDERING_VERSION, Renderer,
+    RunLayers, VariantLayer, Worker, check_narrowed, session_value, verify_cached_rows, with_neighbourhood,
 };
 pub use session::{
-    Cause, ConnectOptions, Database, Error, Listener, Parts, ServerName, SessionOptions, SessionRoom, Snapshot, SslMode,
+    Cause, ConnectOptions, Database, Error, Listener, Parts, ServerName, SessionOptions, SessionRoom, SessionValue,
+    Snapshot, SslMode,
 };
 pub use sql::FoldedValues;
 pub use survey::{ChangedGeometries, Skipped, Surveyed, changed_positions, counts_cells, foldable, survey};

@@ -13,6 +13,16 @@ pub enum ServeError {
     /// The target cannot be read.
     #[error(transparent)]
     Target(#[from] ReadError),
+    /// One of several tilesets cannot be served.
+    #[error("tileset \"{name}\" cannot be served")]
+    Tileset {
+        /// Its name.
+        name: String,
+        /// The kind of the cause.
+        kind: ErrorKind,
+        /// The cause.
+        source: Box<ServeError>,
+    },
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: choose another address, or end the program that uses it")]
     Listen {
@@ -69,6 +79,7 @@ impl ServeError {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
+            ServeError::Tileset { kind, .. } => *kind,
             ServeError::Target(error) => error.kind(),
             ServeError::Listen { .. }
             | ServeError::NoPublicUrl { .. }

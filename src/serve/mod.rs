@@ -14,7 +14,9 @@
 //! | `http` | addresses, the accept loop and its limits, paths, content negotiation, answers; nothing of tilesets but names of tiles |
 //! | `target` | the target: opened, watched for replacement, read by several readers at once; which tiles it holds |
 //! | `tiles` | where a tile comes from; tiles as they are sent, the most wanted of them in memory |
+//! | `tilesets` | the tilesets, which of them a path names, and their catalogue |
 //! | `live` | tiles that are rendered on request: one flight a tile |
+//! | `parameters` | what requests for live tiles may ask beside the address |
 //! | `change_log` | what is known of changes that the target does not show yet: stale tiles, epochs of live ones |
 //! | `shared` | tiles that several servers share, in Redis |
 //! | `queue` | the workers, shared between live requests and background work |
@@ -37,6 +39,7 @@ mod jobs;
 mod live;
 mod observe;
 mod options;
+mod parameters;
 mod preview;
 mod public;
 mod queue;
@@ -45,6 +48,7 @@ mod settings;
 mod shared;
 mod target;
 mod tiles;
+mod tilesets;
 mod write_back;
 mod writer;
 
@@ -54,7 +58,7 @@ pub use jobs::{
     AdminToken, JobDesk, JobEnd, JobPriority, JobProgress, JobSpec, JobSpecError, JobState, JobWork, MIN_TOKEN_BYTES,
     StartedJob, TOKEN_VARIABLE, TokenError,
 };
-pub use live::{LiveError, LiveLayer, LiveSource, LiveTile};
+pub use live::{LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile};
 pub use observe::access_log::AccessRecord;
 pub use options::{
     AccessLogStyle, CdnHeader, EmptyStatus, LiveOptions, SETTLE, ServeOptions, TileHeader, TileHeaders, WriterOptions,
@@ -63,11 +67,20 @@ pub use public::changes::{ChangedEvent, StateEvent};
 pub use queue::{
     ClassCounts, QueueCounts, WorkClass, WorkPermit, WorkQueue, WorkTicket, WorkerShares, WorkerSharesError,
 };
+pub use parameters::{
+    GivenParameter, GivenParameters, LetterCase, Parameter, ParameterBounds, ParameterType, ParameterValue, ParametersKey,
+    TilesetParameters, UndeclaredNames,
+};
+pub use public::TilesetHeaders;
 pub use server::TileServer;
-pub use settings::{Rereader, SettingsReader};
+pub use settings::{RereadSettings, Rereader, SettingsReader};
 pub use shared::{RedisUrl, RedisUrlError};
 pub use target::served::{ServedSource, TargetOpener};
 pub use target::watch::{POLL, TargetWatch, files_of_archive, files_of_directory};
+pub use tilesets::Addressing;
+pub use tilesets::catalogue::{CatalogueDocument, CatalogueTileset};
+pub use tilesets::opening::TilesetParts;
+pub use tilesets::tileset::tileset_segment;
 pub use write_back::WriteBackDesk;
 pub use writer::{TargetWriter, WriterDesk};
 

@@ -8,6 +8,7 @@ use http::{HeaderName, StatusCode};
 use crate::serve::http::accept::AddressLimits;
 use crate::serve::http::address::ListenAddress;
 use crate::serve::http::peers::AddressRange;
+use crate::serve::parameters::UndeclaredNames;
 use crate::serve::queue::WorkerShares;
 use crate::serve::shared::RedisUrl;
 use crate::serve::target::watch::POLL;
@@ -85,6 +86,8 @@ pub struct LiveOptions {
     pub refresh_patience: Option<Duration>,
     /// True to render the tiles around one that was asked for, while nothing else waits.
     pub neighbours: bool,
+    /// The plans of statements are logged that take longer than this; `None` to log none.
+    pub explain_after: Option<Duration>,
 }
 
 /// How a server keeps its target up to date.
@@ -147,6 +150,10 @@ pub struct ServeOptions {
     pub shares: WorkerShares,
     /// How to render tiles outside of the target's scope on request; `None` to answer 404.
     pub live: Option<LiveOptions>,
+    /// What becomes of names in a tile's query that its tileset does not declare.
+    pub undeclared: UndeclaredNames,
+    /// The most sets of values that may be new within a minute, of each tileset.
+    pub parameter_keys: usize,
     /// How to keep the target up to date; `None` to leave that to others.
     pub writer: Option<WriterOptions>,
     /// The format of the access log on standard output; `None` for no log.
@@ -180,6 +187,9 @@ pub const SETTLE: Duration = Duration::from_secs(2 * POLL.as_secs());
 
 /// The size of a preview's tile cache in bytes; a preview has one user.
 const PREVIEW_CACHE_BYTES: u64 = 64 << 20;
+
+/// The most sets of values for parameters that may be new in a preview within a minute.
+const PREVIEW_PARAMETER_KEYS: usize = 1_000;
 
 /// The most connections of a preview at once, enough for several browser windows.
 const PREVIEW_CONNECTIONS: usize = 64;
@@ -217,6 +227,8 @@ impl ServeOptions {
             assets,
             shares: WorkerShares::SINGLE,
             live: None,
+            undeclared: UndeclaredNames::Drop,
+            parameter_keys: PREVIEW_PARAMETER_KEYS,
             writer: None,
             access_log: None,
             server_timing: false,

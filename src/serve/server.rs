@@ -4,34 +4,32 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use http::HeaderValue;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::serve::admin::Admin;
-use crate::serve::change_log::KnownChanges;
 use crate::serve::error::ServeError;
 use crate::serve::http::accept::{ConnectionLimits, serve as accept};
 use crate::serve::http::address::{HttpListener, ListenAddress};
 use crate::serve::http::answer::Freshness;
-use crate::serve::jobs::{JobDesk, JobRoutes};
-use crate::serve::live::{FlightParts, LiveFlights, LiveSource};
 use crate::serve::observe::access_log::AccessLog;
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::observe::notify::{ServerState, tell};
 use crate::serve::options::ServeOptions;
 use crate::serve::public::changes::ChangeEvents;
 use crate::serve::public::freshness::TileFreshness;
-use crate::serve::public::{Public, Site, SiteSettings};
+use crate::serve::public::{Public, Site, SiteSettings, TilesetHeaders};
 use crate::serve::queue::WorkQueue;
 use crate::serve::settings::{Rereader, Rereading, reread_at_hangup};
 use crate::serve::shared::SharedCache;
 use crate::serve::target::listing::keep_listed;
-use crate::serve::target::served::{ServedSource, ServedTarget};
 use crate::serve::target::watch::POLL;
 use crate::serve::tiles::cache::TileCache;
-use crate::serve::tiles::served::ServedTiles;
-use crate::serve::writer::{TargetWriter, WriterDesk};
-use crate::sink::ReadError;
+use crate::serve::tilesets::opening::{OpenedTarget, SharedParts, TilesetParts};
+use crate::serve::tilesets::tileset::SiteTileset;
+use crate::serve::tilesets::{Addressing, SiteTilesets};
 use crate::stop::{Signal, Stop};
 
 /// The time for requests in flight after the server has stopped accepting connections.
@@ -43,50 +41,36 @@ const DOCUMENT_CACHE_CONTROL: &str = "no-cache";
 /// A server that listens on its addresses.
 pub struct TileServer {
     site: Arc<Site>,
-    target: Arc<ServedTarget>,
-    live: Option<Arc<dyn LiveSource>>,
-    writer: Option<Arc<dyn TargetWriter>>,
     public: HttpListener,
     admin: Option<HttpListener>,
     /// The address of the public listener as a URL without a path; `None` if clients cannot name it.
     own_url: Option<String>,
-    jobs: JobDesk,
     options: ServeOptions,
 }
 
 impl TileServer {
-    /// Opens the target and starts to listen. With `live`, tiles outside of the target's scope are rendered on request, by the workers of
-    /// `queue`; `writer` keeps the target up to date while the server runs. [`TileServer::run`] accepts the first connection.
+    /// Opens the targets of some tilesets and starts to listen. Live tiles are rendered by the workers of `queue`, and all tilesets share the
+    /// memory. [`TileServer::run`] accepts the first connection. With [`Addressing::Root`] there is one tileset.
     ///
     /// # Errors
-    /// If the target cannot be read, an address cannot be used, or the URL for clients is not known.
+    /// If a target cannot be read, an address cannot be used, or the URL for clients is not known.
     pub async fn start(
         options: ServeOptions,
-        source: ServedSource,
-        live: Option<Arc<dyn LiveSource>>,
+        tilesets: Vec<TilesetParts>,
+        addressing: Addressing,
         queue: WorkQueue,
-        writer: Option<Arc<dyn TargetWriter>>,
     ) -> Result<TileServer, ServeError> {
         // Before anything is opened: a value may be wrong.
         TileFreshness::new(&options)?;
-        let jobs = JobDesk::new(Arc::clone(&source.notes));
-        let lists_tiles = options.lists_tiles;
-        let known = KnownChanges::default();
-        let of_target = known.clone();
-        let opening = tokio::task::spawn_blocking(move || {
-            let target = ServedTarget::open(source, of_target)?;
-            if lists_tiles {
-                target.can_list()?;
-            }
-            Ok::<_, ReadError>(target)
-        });
-        let opened = opening.await;
-        let target = Arc::new(opened.map_err(|error| ServeError::Died(error.to_string()))??);
-        if TileFreshness::is_immutable(&options) && !target.last().template.is_versioned() {
-            return Err(ServeError::Immutable);
-        }
-        if let Some(live) = &live {
-            target.last().is_of(live.fingerprint()).map_err(ServeError::Live)?;
+        let mut opened = Vec::new();
+        for parts in tilesets {
+            let name = parts.name.clone();
+            let headers = TilesetHeaders { tileset: name.as_str().into(), headers: parts.headers.clone() };
+            let target = OpenedTarget::open(parts, &options).await.map_err(|error| match addressing {
+                Addressing::Root => error,
+                Addressing::ByName => ServeError::Tileset { name, kind: error.kind(), source: Box::new(error) },
+            })?;
+            opened.push((headers, target));
         }
         let public = bound(&options.listen).await?;
         let admin = match &options.admin {
@@ -94,53 +78,38 @@ impl TileServer {
             None => None,
         };
         let own_url = public.url();
-        let settings = SiteSettings::new(&options, own_url.as_deref())?;
-        let cache = TileCache::new(options.cache_bytes);
-        let metrics = Arc::new(Metrics::new());
-        let of_waits = Arc::clone(&metrics);
+        let headers = opened.iter().map(|(headers, _)| headers.clone()).collect();
+        let settings = SiteSettings::new(&options, headers, own_url.as_deref())?;
+        let metrics = Metrics::new();
+        let (of_waits, of_redis) = (metrics.clone(), Arc::new(metrics.clone()));
         queue.observe_waits(Box::new(move |class, waited| of_waits.waited(class, waited)));
-        let shared = options.redis.as_ref().map(|url| SharedCache::new(url, Arc::clone(&metrics))).transpose();
-        let shared = shared.map_err(ServeError::Redis)?;
-        let live_source = live.clone();
-        let live = match live.zip(options.live.clone()) {
-            Some((source, options)) => {
-                let (shared, metrics) = (shared.clone(), Arc::clone(&metrics));
-                let (cache, queue) = (cache.clone(), queue.clone());
-                Some(LiveFlights::new(FlightParts { source, cache, metrics, options, queue, shared, known }))
-            }
-            None => None,
+        let redis = options.redis.as_ref().map(|url| SharedCache::new(url, of_redis)).transpose();
+        let shared = SharedParts {
+            cache: TileCache::new(options.cache_bytes),
+            queue,
+            redis: redis.map_err(ServeError::Redis)?,
+            options: options.clone(),
         };
         let access_log = AccessLog::start().map_err(|error| ServeError::Died(error.to_string()))?;
-        let tiles = ServedTiles::new(Arc::clone(&target), cache, live);
+        let all = opened.into_iter().map(|(headers, target)| {
+            let name = &headers.tileset;
+            Arc::new(match addressing {
+                Addressing::Root => target.served(String::new(), metrics.clone(), &shared),
+                Addressing::ByName => target.served(SiteTileset::path_of(name), metrics.of_tileset(name), &shared),
+            })
+        });
         let site = Site {
-            writer: writer.is_some().then(|| WriterDesk {
-                tiles: tiles.clone(),
-                queue: queue.clone(),
-                jobs: jobs.clone(),
-                shared: shared.clone(),
-                status: Arc::default(),
-            }),
-            shared,
-            changes: options.changes.then(ChangeEvents::default),
-            tiles,
-            queue,
+            tilesets: SiteTilesets::new(addressing, all.collect()),
+            shared: shared.redis,
+            cache: shared.cache,
+            queue: shared.queue,
             settings: RwLock::new(Arc::new(settings)),
             document_freshness: Freshness::of(HeaderValue::from_static(DOCUMENT_CACHE_CONTROL)),
             base_path: options.base_path.clone(),
             metrics,
             access_log,
         };
-        Ok(TileServer {
-            site: Arc::new(site),
-            target,
-            live: live_source,
-            writer,
-            public,
-            admin,
-            own_url,
-            jobs,
-            options,
-        })
+        Ok(TileServer { site: Arc::new(site), public, admin, own_url, options })
     }
 
     /// The URL under which clients find the public listener; ends with a slash.
@@ -159,31 +128,28 @@ impl TileServer {
     /// connections are accepted for another `drain`, and then the last answers are sent. A second request to stop cuts both short. SIGHUP
     /// makes the server read its settings again. Returns the signal that stopped it.
     pub async fn run(self, stop: &Stop, rereader: Option<Rereader>) -> Signal {
+        let site = self.site;
         let (close, closing) = watch::channel(false);
         let draining = Arc::new(AtomicBool::new(false));
         let (address_limits, by_address) = watch::channel(self.options.address_limits());
         let limits = ConnectionLimits { all: self.options.max_connections, by_address };
-        let public = Public(Arc::clone(&self.site));
+        let public = Public(Arc::clone(&site));
         let public = tokio::spawn(accept(self.public, public, limits.clone(), closing.clone(), LAST_ANSWERS));
-        let jobs = JobRoutes::new(self.jobs, self.site.tiles.clone(), Arc::clone(&draining));
-        let admin = Admin { site: Arc::clone(&self.site), draining: Arc::clone(&draining), jobs };
+        let admin = Admin::new(Arc::clone(&site), Arc::clone(&draining));
         let admin = self.admin.map(|listener| tokio::spawn(accept(listener, admin, limits, closing, LAST_ANSWERS)));
-        let polling = self.target.needs_polling().then(|| tokio::spawn(poll(Arc::clone(&self.site))));
         let rereading = Rereading {
-            site: Arc::clone(&self.site),
+            site: Arc::clone(&site),
             address_limits,
             own_url: self.own_url.clone(),
             base_path: self.options.base_path.clone(),
         };
         let rereading = rereader.map(|rereader| tokio::spawn(reread_at_hangup(rereader, rereading)));
-        let listing = self.options.lists_tiles.then(|| tokio::spawn(keep_listed(Arc::clone(&self.target))));
-        let telling = self.site.changes.clone();
-        let telling = telling.map(|events| tokio::spawn(events.run(self.site.tiles.clone())));
-        let listening = self.site.shared.clone();
-        let listening = listening.map(|shared| tokio::spawn(shared.follow(self.site.tiles.clone())));
-        let following = self.live.map(|live| tokio::spawn(live.follow(self.target.known().clone())));
-        let writing = self.writer.zip(self.site.writer.clone());
-        let writing = writing.map(|(writer, desk)| tokio::spawn(writer.run(desk, stop.clone())));
+        let lists_tiles = self.options.lists_tiles;
+        let tasks: Vec<_> = site.tilesets.all().iter().flat_map(|tileset| tasks(&site, tileset, lists_tiles)).collect();
+        let writers = site.tilesets.all().iter().filter_map(|tileset| tileset.writer.as_ref());
+        let writers: Vec<_> = writers
+            .map(|writer| tokio::spawn(Arc::clone(&writer.writer).run(writer.desk.clone(), stop.clone())))
+            .collect();
         // The program ends soon after a stop, unless work in flight has asked for more time.
         let _grace = stop.grant(self.options.drain + LAST_ANSWERS);
         tell(ServerState::Ready);
@@ -193,9 +159,9 @@ impl TileServer {
         let parting = async {
             tokio::time::sleep(self.options.drain).await;
             // Otherwise they would never be done.
-            self.site.changes.iter().for_each(ChangeEvents::end);
+            site.tilesets.all().iter().filter_map(|tileset| tileset.changes.as_ref()).for_each(ChangeEvents::end);
             close.send_replace(true);
-            for task in [Some(public), admin, writing].into_iter().flatten() {
+            for task in [Some(public), admin].into_iter().flatten().chain(writers) {
                 if let Err(error) = task.await {
                     tracing::warn!("a listener or the writer ended early ({error})");
                 }
@@ -205,20 +171,31 @@ impl TileServer {
             () = parting => {}
             () = stop.wait_again() => tracing::warn!("asked to end again: requests in flight are cut off"),
         }
-        self.site.tiles.end().await;
-        self.site.access_log.end();
-        for task in [polling, listing, rereading, telling, listening, following].into_iter().flatten() {
+        join_all(site.tilesets.all().iter().map(|tileset| tileset.tiles.end())).await;
+        site.access_log.end();
+        for task in tasks.into_iter().chain(rereading) {
             task.abort();
         }
         signal
     }
 }
 
+/// Starts what goes on for a tileset as long as the server runs.
+fn tasks(site: &Site, tileset: &Arc<SiteTileset>, lists_tiles: bool) -> Vec<JoinHandle<()>> {
+    let tiles = &tileset.tiles;
+    let polling = tileset.target.needs_polling().then(|| tokio::spawn(poll(Arc::clone(tileset))));
+    let listing = lists_tiles.then(|| tokio::spawn(keep_listed(Arc::clone(&tileset.target))));
+    let telling = tileset.changes.clone().map(|events| tokio::spawn(events.run(tiles.clone())));
+    let listening = site.shared.clone().map(|shared| tokio::spawn(shared.follow(tiles.clone())));
+    let following = tileset.live.clone().map(|live| tokio::spawn(live.follow(tiles.known().clone())));
+    [polling, listing, telling, listening, following].into_iter().flatten().collect()
+}
+
 /// Polls a target in a bucket for what it says about itself.
-async fn poll(site: Arc<Site>) {
+async fn poll(tileset: Arc<SiteTileset>) {
     loop {
         tokio::time::sleep(POLL).await;
-        site.tiles.poll().await;
+        tileset.tiles.poll().await;
     }
 }
 

@@ -9,10 +9,19 @@ use crate::serve::http::accept::AddressLimits;
 use crate::serve::observe::notify::{ServerState, tell};
 use crate::serve::options::ServeOptions;
 use crate::serve::public::freshness::TileFreshness;
-use crate::serve::public::{Site, SiteSettings};
+use crate::serve::public::{Site, SiteSettings, TilesetHeaders};
+use crate::serve::tilesets::tileset::SiteTileset;
 
-/// Reads the options again; the error is a message for the log.
-pub type SettingsReader = Arc<dyn Fn() -> Result<ServeOptions, String> + Send + Sync>;
+/// The settings that were read again.
+pub struct RereadSettings {
+    /// Those of the server.
+    pub options: ServeOptions,
+    /// The further headers of each tileset's tiles.
+    pub headers: Vec<TilesetHeaders>,
+}
+
+/// Reads the settings again; the error is a message for the log.
+pub type SettingsReader = Arc<dyn Fn() -> Result<RereadSettings, String> + Send + Sync>;
 
 /// Settings that are read again at each SIGHUP. From its making on, the signal no longer ends the program, and one that comes before the
 /// server runs is not lost.
@@ -79,11 +88,13 @@ pub(crate) async fn reread_at_hangup(mut rereader: Rereader, rereading: Rereadin
 
 impl Rereading {
     fn replace(&self, read: &SettingsReader) -> Result<(), String> {
-        let options = ServeOptions { base_path: self.base_path.clone(), ..read()? };
-        if TileFreshness::is_immutable(&options) && !self.site.tiles.last().template.is_versioned() {
+        let RereadSettings { options, headers } = read()?;
+        let options = ServeOptions { base_path: self.base_path.clone(), ..options };
+        let is_versioned = |tileset: &Arc<SiteTileset>| tileset.tiles.last().template.is_versioned();
+        if TileFreshness::is_immutable(&options) && !self.site.tilesets.all().iter().all(is_versioned) {
             return Err(ServeError::Immutable.to_string());
         }
-        let settings = SiteSettings::new(&options, self.own_url.as_deref()).map_err(|error| error.to_string())?;
+        let settings = SiteSettings::new(&options, headers, self.own_url.as_deref()).map_err(|error| error.to_string())?;
         self.site.replace_settings(settings);
         self.address_limits.send_replace(options.address_limits());
         Ok(())

@@ -78,6 +78,11 @@ pub(super) fn resolved_all(flags: &SettingFlags, writes: bool) -> Result<Vec<Job
     tilesets.iter().map(|values| resolved_one(values, flags, writes)).collect()
 }
 
+/// True if the configuration lists tilesets, and the flags choose none of them.
+pub(super) fn lists_tilesets(flags: &SettingFlags) -> Result<bool, CommandError> {
+    Ok(flags.tileset.is_empty() && !gathered(flags)?.tileset_names().is_empty())
+}
+
 /// The settings of a command for one tileset, which `what` names. One that `writes` a target needs its name.
 pub(super) fn resolved(flags: &SettingFlags, writes: bool, what: &'static str) -> Result<JobSettings, CommandError> {
     resolved_one(&one_of(&gathered(flags)?, flags, what)?, flags, writes)

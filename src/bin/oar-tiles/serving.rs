@@ -3,44 +3,82 @@
 use std::sync::Arc;
 
 use http::Method;
-use oar_tiles::cli::{Jobs, JobsServer, Preview, Serve};
+use oar_tiles::cli::{Jobs, JobsServer, Preview, Serve, SettingFlags};
 use oar_tiles::command::reseed::{ReseedOptions, WatchWriter};
-use oar_tiles::command::serve::OnceReady;
+use oar_tiles::command::serve::{OnceReady, ServedJob, ServedJobs};
 use oar_tiles::command::{jobs, serve};
-use oar_tiles::config::JobSettings;
+use oar_tiles::config::{ConfigError, JobSettings};
 use oar_tiles::report::{Style, print, print_as_json, report, start_log};
 use oar_tiles::run::{CommandError, Job};
-use oar_tiles::serve::{ListenAddress, ServeOptions, SettingsReader, TargetWriter};
+use oar_tiles::serve::{
+    ListenAddress, RereadSettings, ServeOptions, SettingsReader, TargetWriter, TilesetHeaders,
+};
 use oar_tiles::stop::Stop;
 use serde_json::Value;
 
-use super::given::{resolved, resolved_for, resolved_to_read};
+use super::given::{lists_tilesets, resolved, resolved_all, resolved_for, resolved_to_read};
 use super::on_runtime;
 
 pub(super) fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
     let flags = arguments.given();
+    let is_listed = arguments.target.is_none() && lists_tilesets(&flags)?;
     if arguments.check {
-        return check_ready(&resolved(&flags, false, "serve")?.server);
+        return check_ready(&first_of(served_settings(arguments, &flags, is_listed, false)?)?.server);
     }
-    let settings = match &arguments.target {
-        Some(target) => resolved_for(&flags, target, "serve")?,
-        None => resolved(&flags, true, "serve")?,
-    };
-    let options = settings.server.clone();
-    let reread: SettingsReader = Arc::new(move || {
-        let settings = resolved(&flags, false, "serve");
-        settings.map(|settings| settings.server).map_err(|error| error.to_string())
+    let settings = served_settings(arguments, &flags, is_listed, true)?;
+    let options = first_of(settings.clone())?.server;
+    let reread: SettingsReader = Arc::new({
+        let arguments = arguments.clone();
+        move || reread(&arguments, &flags, is_listed).map_err(|error| error.to_string())
     });
     on_runtime(async || {
-        let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
-        let how = job.settings.tileset.watch;
-        let writer = options.writer.map(|writer| {
-            let watch = WatchWriter::new(job.clone(), ReseedOptions::default(), how, writer);
-            watch as Arc<dyn TargetWriter>
+        let served = settings.into_iter().map(|settings| {
+            let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
+            let how = job.settings.tileset.watch;
+            let writer = options.writer.map(|writer| {
+                let watch = WatchWriter::new(job.clone(), ReseedOptions::default(), how, writer);
+                watch as Arc<dyn TargetWriter>
+            });
+            Ok(ServedJob { job, writer })
         });
-        serve::run(&job, &options, OnceReady::SayWhere, writer, Some(reread)).await
+        let mut served = served.collect::<Result<Vec<_>, CommandError>>()?;
+        let served = match served.pop() {
+            Some(one) if !is_listed => ServedJobs::One(Box::new(one)),
+            last => ServedJobs::ByName(served.into_iter().chain(last).collect()),
+        };
+        serve::run(&served, &options, OnceReady::SayWhere, Some(reread), stop).await
     })
+}
+
+/// The settings of each tileset that is served: of all that are listed, or of one.
+fn served_settings(
+    arguments: &Serve,
+    flags: &SettingFlags,
+    is_listed: bool,
+    names_output: bool,
+) -> Result<Vec<JobSettings>, CommandError> {
+    match &arguments.target {
+        Some(target) if names_output => Ok(vec![resolved_for(flags, target, "serve")?]),
+        None if is_listed => resolved_all(flags, names_output),
+        _ => Ok(vec![resolved(flags, names_output, "serve")?]),
+    }
+}
+
+/// The settings of the first tileset: those of the server are the same in all.
+fn first_of(settings: Vec<JobSettings>) -> Result<JobSettings, CommandError> {
+    let none = || ConfigError::NotOneTileset { what: "serve", names: Vec::new() };
+    Ok(settings.into_iter().next().ok_or_else(none)?)
+}
+
+/// Reads the settings of a server again.
+fn reread(arguments: &Serve, flags: &SettingFlags, is_listed: bool) -> Result<RereadSettings, CommandError> {
+    let settings = served_settings(arguments, flags, is_listed, false)?;
+    let headers = settings.iter().map(|settings| TilesetHeaders {
+        tileset: settings.tileset.name.as_str().into(),
+        headers: settings.server.tile_headers.clone(),
+    });
+    Ok(RereadSettings { headers: headers.collect(), options: first_of(settings)?.server })
 }
 
 /// Asks the admin listener of a server that runs with these settings whether it is ready.
@@ -98,7 +136,8 @@ pub(super) fn preview(settings: JobSettings, stop: &Stop) -> Result<(), CommandE
 fn show(settings: JobSettings, options: &ServeOptions, then: OnceReady, stop: &Stop) -> Result<(), CommandError> {
     on_runtime(async || {
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
-        serve::run(&job, options, then, None, None).await
+        let served = ServedJobs::One(Box::new(ServedJob::read_only(job)));
+        serve::run(&served, options, then, None, stop).await
     })
 }
 
@@ -112,7 +151,13 @@ fn preview_settings(arguments: &Preview) -> Result<JobSettings, CommandError> {
 }
 
 pub(super) fn run_jobs(arguments: &Jobs) -> Result<(), CommandError> {
-    let server = |server: &JobsServer| jobs::AdminServer::new(&server.admin, server.token_file.as_deref());
+    let server = |given: &JobsServer| {
+        let server = jobs::AdminServer::new(&given.admin, given.token_file.as_deref())?;
+        Ok::<_, CommandError>(match &given.tileset {
+            Some(name) => server.for_tileset(name),
+            None => server,
+        })
+    };
     let shown = |job: &Value| print(&jobs::line(job));
     on_runtime(async || match arguments {
         Jobs::Submit(submit) => {

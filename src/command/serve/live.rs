@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 
 use super::batch::NoBatch;
-use super::follow::{LOG_SESSIONS, follow};
+use super::bounds::{LiveBounds, SNAPSHOTS};
+use super::follow::follow;
+use super::narrowed::check_conditions;
 use super::shared_work::SharedWork;
 use super::snapshot::LiveSnapshot;
 use crate::config::LayerSettings;
@@ -16,16 +18,10 @@ use crate::postgis::{Database, Error, SessionOptions};
 use crate::report::with_causes;
 use crate::run::describe::fingerprint;
 use crate::run::{CommandError, Job};
-use crate::serve::{KnownChanges, LiveError, LiveLayer, LiveSource, LiveTile, WorkerShares};
+use crate::serve::{GivenParameters, KnownChanges, LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile, WorkerShares};
 use crate::source::{Noted, RenderedTile, bytes_of};
 use crate::stop::Stop;
 use crate::tile::{Slice, TileId};
-
-/// Sessions that hold snapshots: the present one, and the one before as long as tiles of it are being rendered.
-const SNAPSHOTS: usize = 2;
-
-/// Sessions that look whether others wait for the locks of the present snapshot.
-const LOCK_WATCHERS: usize = 1;
 
 /// How long the database is left alone after a snapshot could not be taken.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
@@ -52,6 +48,8 @@ struct DatabaseTilesShared {
     database: Database,
     layers: Vec<LayerSettings>,
     packing: Packing,
+    /// What all tilesets may take of the database together.
+    bounds: Arc<LiveBounds>,
     /// What the fingerprint was when the server began: of another one, tiles would not fit the target's.
     fingerprint: String,
     live_layers: Vec<LiveLayer>,
@@ -67,15 +65,20 @@ impl DatabaseTiles {
     ///
     /// # Errors
     /// If the database cannot be reached, or the layers do not fit it.
-    pub(super) async fn open(job: &Job, shares: WorkerShares) -> Result<DatabaseTiles, CommandError> {
+    pub(super) async fn open(
+        job: &Job,
+        shares: WorkerShares,
+        bounds: &Arc<LiveBounds>,
+    ) -> Result<DatabaseTiles, CommandError> {
         let settings = &job.settings;
         let connections = shares.workers().get() + SNAPSHOTS;
         let session = SessionOptions { connections, ..settings.database.session.clone() };
         let stop = Stop::new();
         let database = Database::new(&settings.database.connect, session, &stop)?;
         let (layers, packing) = (settings.tileset.layers.clone(), settings.run.limits.packing);
-        let first = LiveSnapshot::take(&database, &layers, packing, &stop).await?;
-        check_room(&first, connections + LOCK_WATCHERS + LOG_SESSIONS).await?;
+        let first = LiveSnapshot::take(&database, &layers, packing, &stop, bounds).await?;
+        check_room(&first, bounds.sessions()).await?;
+        check_conditions(&first.snapshot, &layers, &settings.tileset.parameters).await?;
         let live_layers = first.layers.iter().map(|layer| LiveLayer {
             name: layer.name().to_owned(),
             id: layer.id(),
@@ -89,6 +92,7 @@ impl DatabaseTiles {
             layers,
             packing,
             stop,
+            bounds: Arc::clone(bounds),
             present: Mutex::new(Present::None),
             before: Mutex::default(),
         })))
@@ -117,13 +121,8 @@ impl LiveSource for DatabaseTiles {
         &self.0.live_layers
     }
 
-    fn render<'a>(
-        &'a self,
-        tile: TileId,
-        since: Instant,
-        stop: &'a Stop,
-    ) -> BoxFuture<'a, Result<LiveTile, LiveError>> {
-        Box::pin(self.0.render(tile, since, stop))
+    fn render<'a>(&'a self, request: LiveRequest, stop: &'a Stop) -> BoxFuture<'a, Result<LiveTile, LiveError>> {
+        Box::pin(self.0.render(request, stop))
     }
 
     fn sessions(&self) -> usize {
@@ -137,7 +136,8 @@ impl LiveSource for DatabaseTiles {
 
 impl DatabaseTilesShared {
     /// Renders a tile; once more on a new snapshot if the first one was lost, or had to give way to others.
-    async fn render(self: &Arc<Self>, tile: TileId, since: Instant, stop: &Stop) -> Result<LiveTile, LiveError> {
+    async fn render(self: &Arc<Self>, request: LiveRequest, stop: &Stop) -> Result<LiveTile, LiveError> {
+        let LiveRequest { tile, given, since } = request;
         let mut is_second = false;
         loop {
             let snapshot = tokio::select! {
@@ -145,7 +145,7 @@ impl DatabaseTilesShared {
                 _ = stop.wait() => return Err(LiveError::Abandoned),
             };
             let begun = Instant::now();
-            let error = match self.on(&snapshot, tile, stop).await {
+            let error = match self.on(&snapshot, tile, given.as_deref(), stop).await {
                 Ok(rendered) => {
                     let in_database = begun.elapsed();
                     let cursor = snapshot.snapshot.cursor().parse();
@@ -171,7 +171,13 @@ impl DatabaseTilesShared {
         }
     }
 
-    async fn on(&self, snapshot: &Arc<LiveSnapshot>, tile: TileId, stop: &Stop) -> Result<RenderedTile, Arc<Error>> {
+    async fn on(
+        &self,
+        snapshot: &Arc<LiveSnapshot>,
+        tile: TileId,
+        given: Option<&GivenParameters>,
+        stop: &Stop,
+    ) -> Result<RenderedTile, Arc<Error>> {
         let batch = tokio::select! {
             batch = snapshot.batch(tile) => batch,
             _ = stop.wait() => return Err(Arc::new(Error::Interrupted)),
@@ -182,7 +188,8 @@ impl DatabaseTilesShared {
             Err(NoBatch::Failed(error)) => return Err(error),
             Err(NoBatch::Died) => return Err(Arc::new(Error::Interrupted)),
         };
-        let tiles = Box::pin(snapshot.render(&batch, stop)).await.map_err(Arc::new)?;
+        let narrowed = given.map(|given| snapshot.narrowed(&self.job.settings.tileset.parameters, given));
+        let tiles = Box::pin(snapshot.render(&batch, narrowed.as_ref(), stop)).await.map_err(Arc::new)?;
         snapshot.snapshot.check_partitions(&snapshot.reads).await.map_err(Arc::new)?;
         let own = tiles.into_iter().find(|rendered| rendered.tile == tile.coord);
         Ok(own.unwrap_or_else(|| RenderedTile::empty(tile.coord)))
@@ -230,7 +237,7 @@ impl DatabaseTilesShared {
 
     /// Takes a snapshot, and sees to its end.
     async fn take(self: Arc<Self>) -> TakenSnapshot {
-        let taken = LiveSnapshot::take(&self.database, &self.layers, self.packing, &self.stop).await;
+        let taken = LiveSnapshot::take(&self.database, &self.layers, self.packing, &self.stop, &self.bounds).await;
         let taken = taken.map_err(|error| live_error(&error)).and_then(|snapshot| {
             let found = fingerprint(&self.job.settings, &snapshot.layers);
             if found == self.fingerprint {

@@ -6,12 +6,16 @@
 //! | `live` | tiles that the target does not know, rendered on request |
 //! | `follow` | the change log, followed for stale tiles and for live ones |
 //! | `snapshot` | the database state that live tiles show for some seconds, and the sessions on it |
+//! | `bounds` | what the live tiles of several tilesets may take of the database together |
+//! | `narrowed` | tiles of requests that give values for parameters |
 //! | `batch`, `search` | the batch of one live tile; what was found out about where its features are |
 //! | `shared_work` | work that is done once for all who wait for it |
 
 mod batch;
+mod bounds;
 mod follow;
 mod live;
+mod narrowed;
 mod page;
 mod search;
 mod shared_work;
@@ -20,13 +24,15 @@ mod snapshot;
 use std::sync::Arc;
 
 use crate::report::{print, say_warning};
-use crate::run::{CommandError, Job, TargetUrl};
+use crate::run::{CommandError, Job, Target, TargetUrl};
 use crate::serve::{
-    LiveSource, Rereader, ServeError, ServeOptions, ServedSource, SettingsReader, TargetOpener, TargetWatch,
-    TargetWriter, TileServer, WorkQueue, files_of_archive, files_of_directory,
+    Addressing, LiveSource, Rereader, ServeError, ServeOptions, ServedSource, SettingsReader, TargetOpener, TargetWatch,
+    TargetWriter, TileServer, TilesetParameters, TilesetParts, WorkQueue, files_of_archive, files_of_directory,
 };
 use crate::sink::ReadError;
+use crate::stop::Stop;
 
+use bounds::LiveBounds;
 use live::DatabaseTiles;
 pub use page::{write_page, write_style};
 
@@ -39,31 +45,79 @@ pub enum OnceReady {
     OpenBrowser,
 }
 
-/// Serves the job's target until a stop is asked for, and prints where clients find it. The result is always an error: of the start, or
-/// [`CommandError::Stopped`] once the server has ended. `writer` keeps the target up to date meanwhile; `reread` reads the options again, at SIGHUP.
+/// A tileset that is served, and what keeps its target up to date meanwhile.
+pub struct ServedJob {
+    /// The tileset.
+    pub job: Job,
+    /// What writes; `None` to leave that to others.
+    pub writer: Option<Arc<dyn TargetWriter>>,
+}
+
+impl ServedJob {
+    /// A tileset that others write.
+    #[must_use]
+    pub const fn read_only(job: Job) -> ServedJob {
+        ServedJob { job, writer: None }
+    }
+}
+
+/// The tilesets of a server.
+pub enum ServedJobs {
+    /// One, which has all paths.
+    One(Box<ServedJob>),
+    /// Some, each below its name.
+    ByName(Vec<ServedJob>),
+}
+
+impl ServedJobs {
+    fn all(&self) -> &[ServedJob] {
+        match self {
+            ServedJobs::One(one) => std::slice::from_ref(one),
+            ServedJobs::ByName(all) => all,
+        }
+    }
+
+    const fn addressing(&self) -> Addressing {
+        match self {
+            ServedJobs::One(_) => Addressing::Root,
+            ServedJobs::ByName(_) => Addressing::ByName,
+        }
+    }
+}
+
+/// Serves tilesets until `stop` is asked for, and prints where clients find them. The result is always an error: of the start, or
+/// [`CommandError::Stopped`] once the server has ended. `reread` reads the settings again, at SIGHUP.
 ///
 /// # Errors
-/// If the target cannot be read, an address cannot be used, live tiles are wanted and cannot be rendered, or the server was stopped.
+/// If a target cannot be read, an address cannot be used, live tiles are wanted and cannot be rendered, or the server was stopped.
 pub async fn run(
-    job: &Job,
+    served: &ServedJobs,
     options: &ServeOptions,
     then: OnceReady,
-    writer: Option<Arc<dyn TargetWriter>>,
     reread: Option<SettingsReader>,
+    stop: &Stop,
 ) -> Result<(), CommandError> {
     // Before anybody is told where the server is: from then on, somebody may send it a signal.
     let rereader = reread.and_then(Rereader::listening);
-    let server = start(job, options, writer).await?;
-    let (target, url) = (&job.target, server.public_url());
-    let shown = if options.preview { "a map of it at" } else { "its tiles at" };
-    print(&format!("{target}: {shown} {url} (TileJSON: {url}tiles.json)\n"))?;
+    let server = start(served, options, stop).await?;
+    let url = server.public_url();
+    match served {
+        ServedJobs::One(one) => {
+            let shown = if options.preview { "a map of it at" } else { "its tiles at" };
+            print(&format!("{}: {shown} {url} (TileJSON: {url}tiles.json)\n", one.job.target))?;
+        }
+        ServedJobs::ByName(all) => {
+            let maps = if options.preview { format!(", maps of them at {url}") } else { String::new() };
+            print(&format!("{} tilesets: listed at {url}catalog{maps}\n", all.len()))?;
+        }
+    }
     if let Some(admin) = server.admin_url() {
         print(&format!("metrics and health: {admin}metrics, {admin}readyz\n"))?;
     }
     if then == OnceReady::OpenBrowser && !is_opened_by_desktop(&url) {
         say_warning("the desktop could not be asked to show the map: open the address above in a browser");
     }
-    Err(CommandError::Stopped(server.run(&job.stop, rereader).await))
+    Err(CommandError::Stopped(server.run(stop, rereader).await))
 }
 
 /// Asks the desktop to open a page; false if there is no program to ask.
@@ -72,41 +126,68 @@ fn is_opened_by_desktop(url: &str) -> bool {
     std::process::Command::new(program).arg(url).spawn().is_ok()
 }
 
-/// Opens the job's target and begins to listen.
+/// Opens the targets and begins to listen.
 ///
 /// # Errors
-/// If the target cannot be read, an address cannot be used, or live tiles are wanted and cannot be rendered.
-pub async fn start(
-    job: &Job,
-    options: &ServeOptions,
-    writer: Option<Arc<dyn TargetWriter>>,
-) -> Result<TileServer, CommandError> {
-    let watched = match &job.target.url {
-        TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) => files_of_archive(path),
-        TargetUrl::Directory(path) => files_of_directory(path),
-        TargetUrl::S3Prefix { .. } | TargetUrl::S3Pmtiles { .. } => TargetWatch::Description,
-    };
-    if options.live.is_some() && options.writer.is_some_and(|writer| writer.write_back) && job.target.is_pmtiles() {
-        return Err(CommandError::WrittenAsAWhole { target: job.target.to_string() });
-    }
-    let target = job.target.clone();
-    let open: TargetOpener = Arc::new(move || target.reader().map_err(into_read_error));
-    let source = ServedSource { open, watched, notes: job.target.notes()? };
+/// If a target cannot be read, an address cannot be used, or live tiles are wanted and cannot be rendered.
+pub async fn start(served: &ServedJobs, options: &ServeOptions, stop: &Stop) -> Result<TileServer, CommandError> {
     let starting = async {
-        let live: Option<Arc<dyn LiveSource>> = match &options.live {
-            Some(_) => Some(Arc::new(DatabaseTiles::open(job, options.shares).await?)),
-            None => None,
-        };
+        let all = served.all();
+        let bounds = Arc::new(LiveBounds::new(all.len(), options.shares, options.live.as_ref().and_then(|live| live.explain_after)));
+        let mut tilesets = Vec::new();
+        for served in all {
+            tilesets.push(parts(served, options, &bounds).await?);
+        }
         let queue = WorkQueue::new(options.shares);
-        TileServer::start(options.clone(), source, live, queue, writer).await.map_err(|error| match error {
+        let started = TileServer::start(options.clone(), tilesets, served.addressing(), queue).await;
+        started.map_err(|error| match error {
             ServeError::Target(error) => CommandError::Read(error),
             other => CommandError::Serve(other),
         })
     };
     tokio::select! {
         started = starting => started,
-        signal = job.stop.wait() => Err(CommandError::Interrupted(signal)),
+        signal = stop.wait() => Err(CommandError::Interrupted(signal)),
     }
+}
+
+/// A tileset as the server takes it.
+async fn parts(
+    served: &ServedJob,
+    options: &ServeOptions,
+    bounds: &Arc<LiveBounds>,
+) -> Result<TilesetParts, CommandError> {
+    let job = &served.job;
+    if options.live.is_some() && options.writer.is_some_and(|writer| writer.write_back) && job.target.is_pmtiles() {
+        return Err(CommandError::WrittenAsAWhole { target: job.target.to_string() });
+    }
+    let live: Option<Arc<dyn LiveSource>> = match &options.live {
+        Some(_) => Some(Arc::new(DatabaseTiles::open(job, options.shares, bounds).await?)),
+        None => None,
+    };
+    Ok(TilesetParts {
+        name: job.settings.tileset.name.clone(),
+        source: source(&job.target)?,
+        headers: job.settings.server.tile_headers.clone(),
+        parameters: TilesetParameters(
+            job.settings.tileset.parameters.iter().map(|settings| settings.parameter.clone()).collect(),
+        ),
+        live,
+        writer: served.writer.clone(),
+    })
+}
+
+/// How the server reaches a target.
+fn source(target: &Target) -> Result<ServedSource, CommandError> {
+    let watched = match &target.url {
+        TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) => files_of_archive(path),
+        TargetUrl::Directory(path) => files_of_directory(path),
+        TargetUrl::S3Prefix { .. } | TargetUrl::S3Pmtiles { .. } => TargetWatch::Description,
+    };
+    let notes = target.notes()?;
+    let target = target.clone();
+    let open: TargetOpener = Arc::new(move || target.reader().map_err(into_read_error));
+    Ok(ServedSource { open, watched, notes })
 }
 
 /// A target that cannot be opened, as an error of reading.

@@ -6,12 +6,16 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::bounds::LiveBounds;
+use super::narrowed::NarrowedLayers;
 use super::search::FeaturePlaces;
 use crate::config::LayerSettings;
 use crate::encode::Packing;
 use crate::plan::DrawnLayer;
 use crate::postgis::{
-    Database, Error, Layer, LayerLocks, LayerOptions, PreparedLayer, Reads, RunLayers, Snapshot, Worker, probe,
+    Database, Error, Layer, LayerLocks, LayerPlan, LayerOptions, PreparedLayer, Reads, RunLayers, Snapshot, Worker, probe,
 };
 use crate::source::RenderedTile;
 use crate::stop::{Signal, Stop};
@@ -27,6 +31,8 @@ const LIFE_BY_PREPARATION: u32 = 10;
 struct LiveSession {
     worker: Worker,
     stop: Stop,
+    /// Its right to wait for its next tile.
+    idle: Option<OwnedSemaphorePermit>,
 }
 
 /// One database state, the layers as they are in it, and the sessions on it that have nothing to do.
@@ -45,6 +51,11 @@ pub(super) struct LiveSnapshot {
     /// Where features lie, for layers of which no formula tells it.
     pub(super) places: FeaturePlaces,
     idle: Mutex<Vec<LiveSession>>,
+    bounds: Arc<LiveBounds>,
+    /// The plans of statements are logged that take longer.
+    explain_after: Option<Duration>,
+    /// The right to hold it.
+    _held: Option<OwnedSemaphorePermit>,
     /// How long it took to take it, and to look for features since.
     prepared_in: Mutex<Duration>,
 }
@@ -59,7 +70,9 @@ impl LiveSnapshot {
         layers: &[LayerSettings],
         packing: Packing,
         stop: &Stop,
+        bounds: &Arc<LiveBounds>,
     ) -> Result<LiveSnapshot, Error> {
+        let held = bounds.snapshot().await;
         let begun = Instant::now();
         let run = database.for_another_run(stop);
         let snapshot = Arc::new(run.snapshot().await?);
@@ -82,6 +95,9 @@ impl LiveSnapshot {
             packing,
             places: FeaturePlaces::default(),
             idle: Mutex::default(),
+            bounds: Arc::clone(bounds),
+            explain_after: bounds.explain_after,
+            _held: held,
             prepared_in: Mutex::new(begun.elapsed()),
         })
     }
@@ -102,11 +118,23 @@ impl LiveSnapshot {
     ///
     /// # Errors
     /// If a statement fails or is stopped.
-    pub(super) async fn render(&self, batch: &Batch, stop: &Stop) -> Result<Vec<RenderedTile>, Error> {
+    pub(super) async fn render(
+        &self,
+        batch: &Batch,
+        narrowed: Option<&NarrowedLayers>,
+        stop: &Stop,
+    ) -> Result<Vec<RenderedTile>, Error> {
         let mut session = self.session(stop).await?;
         let own = session.stop.clone();
+        let statements = narrowed.map_or(&self.statements, |narrowed| &narrowed.statements);
+        let begun = Instant::now();
         let rendered = {
-            let rendering = session.worker.render(&self.statements, batch);
+            let rendering = async {
+                if let Some(narrowed) = narrowed {
+                    session.worker.set_values(&narrowed.values).await?;
+                }
+                session.worker.render(statements, batch).await
+            };
             tokio::pin!(rendering);
             tokio::select! {
                 done = &mut rendering => done,
@@ -116,21 +144,41 @@ impl LiveSnapshot {
                 }
             }
         };
+        if let Some(limit) = self.explain_after.filter(|limit| rendered.is_ok() && begun.elapsed() > *limit) {
+            self.explain(&session, statements, batch, limit).await;
+        }
         // A session in which a statement failed has gone back to its savepoint; one that lost its connection has none.
         let is_usable = match &rendered {
             Ok(_) => own.asked().is_none(),
             Err(_) => false,
         };
-        if is_usable {
+        session.idle = self.bounds.idle().filter(|_| is_usable);
+        if session.idle.is_some() {
             self.idle().push(session);
         }
         rendered
     }
 
+    /// Logs how the database runs the statements of a tile that took long.
+    async fn explain(&self, session: &LiveSession, statements: &RunLayers, batch: &Batch, limit: Duration) {
+        let tile = batch.areas.first().and_then(|area| area.rect.first());
+        let tile = tile.map(|tile| tile.to_string()).unwrap_or_default();
+        let limit = humantime::format_duration(limit);
+        match session.worker.explain(statements, batch).await {
+            Ok(plans) => {
+                for LayerPlan { layer, plan } in plans {
+                    tracing::warn!("tile {tile} took longer than {limit}; the plan of layer \"{layer}\":\n{plan}");
+                }
+            }
+            Err(error) => tracing::info!("the plans of tile {tile} cannot be shown: {error}"),
+        }
+    }
+
     /// A session on the snapshot.
     async fn session(&self, stop: &Stop) -> Result<LiveSession, Error> {
-        if let Some(idle) = self.idle().pop() {
-            return Ok(idle);
+        let idle = self.idle().pop();
+        if let Some(idle) = idle {
+            return Ok(LiveSession { idle: None, ..idle });
         }
         let own = Stop::new();
         let database = self.run.stopped_by(&own);
@@ -145,7 +193,7 @@ impl LiveSnapshot {
         };
         let mut worker = opened?.pop().ok_or(Error::Interrupted)?;
         worker.keep_statements().await?;
-        Ok(LiveSession { worker, stop: own })
+        Ok(LiveSession { worker, stop: own, idle: None })
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<LiveSession>> {

@@ -1,5 +1,6 @@
 //! A configuration as it is written in a file or gathered from several origins: every key may be missing.
 
+mod parameter;
 mod purge;
 mod s3;
 mod serve;
@@ -16,7 +17,10 @@ use crate::tile::ZoomList;
 
 pub(super) use purge::{AkamaiNetworkName, CloudflarePlanName, PurgeByName, PurgeProviderName, PurgeSection};
 pub(super) use s3::{CacheControl, EncryptionName, S3Section};
-pub(super) use serve::{AccessLogName, CdnHeaderName, RefreshName, ServeSection, TagHeaderName, WriterName};
+pub(super) use parameter::{CaseName, ParameterSection, ParameterTypeName};
+pub(super) use serve::{
+    AccessLogName, CdnHeaderName, RefreshName, ServeSection, TagHeaderName, UndeclaredName, WriterName,
+};
 pub(super) use tileset::{TilesetSection, TilesetTables};
 pub(super) use variants::{VariantList, VariantsSection};
 

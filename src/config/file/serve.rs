@@ -59,6 +59,11 @@ pub(in crate::config) struct ServeSection {
     pub(in crate::config) expires: Option<CacheControl>,
     pub(in crate::config) refresh: Option<RefreshName>,
     pub(in crate::config) neighbours: Option<bool>,
+    #[serde(deserialize_with = "duration::deserialize")]
+    #[schemars(with = "Option<String>")]
+    pub(in crate::config) explain_after: Option<Duration>,
+    pub(in crate::config) undeclared_parameters: Option<UndeclaredName>,
+    pub(in crate::config) parameter_keys: Option<usize>,
     pub(in crate::config) redis_url: Option<Secret>,
     pub(in crate::config) redis_url_file: Option<PathBuf>,
 }
@@ -91,6 +96,14 @@ pub(in crate::config) enum RefreshName {
     Background,
     /// The fresh tile, if it is there soon.
     Patient,
+}
+
+/// What becomes of names in a query that a tileset does not declare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum UndeclaredName {
+    Drop,
+    Refuse,
 }
 
 /// A header in which a CDN expects tags.

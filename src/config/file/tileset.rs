@@ -7,7 +7,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::{TargetSection, VariantsSection};
+use super::{ParameterSection, TargetSection, VariantsSection};
 use crate::tile::{LonLatBox, MapCenter, ZoomList};
 
 /// The keys of a tileset.
@@ -28,6 +28,7 @@ pub(in crate::config) struct TilesetSection {
     pub(in crate::config) max_shrink: Option<String>,
     pub(in crate::config) target: Option<TargetSection>,
     pub(in crate::config) variants: Option<VariantsSection>,
+    pub(in crate::config) parameter: Option<Vec<ParameterSection>>,
 }
 
 /// One tileset, or a list of them.

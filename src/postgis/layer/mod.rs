@@ -8,6 +8,7 @@
 //! | `budget` | limits of a tile |
 //! | `query/`, `query_values` | a query as the source of rows, and the values of its placeholders |
 //! | `function` | a function of the database that gives whole tiles |
+//! | `narrowed` | a layer of which a request wants some rows only |
 //! | `patchable` | which layers can be patched |
 //! | `explain` | errors of the database, told in terms of the settings |
 
@@ -17,6 +18,7 @@ mod definition;
 mod edge;
 mod explain;
 mod function;
+mod narrowed;
 mod options;
 mod patchable;
 mod placement;
@@ -28,6 +30,7 @@ use crate::tile::{LayerId, Margin, TileBounds, Zoom, ZoomLimits, ZoomList};
 
 pub use budget::{Budget, OnLargeTile, OnTileError};
 pub use edge::Beyond;
+pub use narrowed::parameter_array;
 pub use options::{
     Cells, LayerKind, LayerOptions, Property, PropertySource, RowZooms, Rows, Simplify, TileFunction, TilePart,
 };
@@ -38,6 +41,7 @@ pub(super) use budget::{Rank, same_max_features};
 pub(super) use edge::{EdgeUnits, MAX_WRAPPED_HALVES};
 pub(super) use explain::explain;
 pub(crate) use function::{CalledFunction, FunctionComment, ToldLayer};
+pub(super) use narrowed::setting;
 pub(super) use placement::{Placement, Shape};
 pub(super) use query::{PIXEL_METRES, PlaceholderSql, filled_parameters};
 pub(super) use query_values::{QueryValues, pixel, query_box};

@@ -7,6 +7,7 @@ use super::areas::{Areas, moved, query_tiles};
 use super::cells::CellColumns;
 use super::function::{call, check_names};
 use super::miscounted::{miscounted, unselective};
+use super::narrowed::LayerPlan;
 use super::prepared::PreparedLayer;
 use super::statements::{LayerStatements, RunLayers};
 use super::{Tiles, Worker};
@@ -93,9 +94,14 @@ impl<'a> BatchDrawing<'a> {
     }
 
     /// Runs a layer's statement over some areas; gives the number of its rows.
-    async fn rows(self, work: LayerAreas<'_>, mut each: impl FnMut(&Row)) -> Result<u64, Error> {
+    async fn rows(self, work: LayerAreas<'_>, each: impl FnMut(&Row)) -> Result<u64, Error> {
+        self.run(self.statements(work.index).statement(work.candidates), work, each).await
+    }
+
+    /// Runs a statement with the parameters of a layer's own.
+    async fn run(self, statement: &str, work: LayerAreas<'_>, mut each: impl FnMut(&Row)) -> Result<u64, Error> {
         let LayerAreas { index, areas, max_features, candidates } = work;
-        let (layer, statement) = (self.probed(index), self.statements(index).statement(candidates));
+        let layer = self.probed(index);
         let bound = Areas::bind(layer, index, areas);
         let rect = areas.first().map(|area| area.rect);
         let context = || match (areas, rect) {
@@ -214,6 +220,25 @@ impl<'a> BatchDrawing<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The plans of the statements of a batch.
+    pub(in crate::postgis) async fn explain(self, batch: &Batch) -> Result<Vec<LayerPlan>, Error> {
+        let mut plans = Vec::new();
+        for (index, _) in batch.layers.iter().enumerate().filter(|(_, planned)| planned.tiles > 0) {
+            let (layer, max_features) = (self.probed(index), &self.probed(index).budget.max_features());
+            if layer.function().is_some() {
+                continue;
+            }
+            for (areas, candidates) in self.statements(index).parts(&batch.areas) {
+                let statement = format!("EXPLAIN {}", self.statements(index).statement(candidates));
+                let mut lines: Vec<String> = Vec::new();
+                let work = LayerAreas { index, areas: &areas, max_features, candidates };
+                self.run(&statement, work, |row| lines.push(row.get(0))).await?;
+                plans.push(LayerPlan { layer: layer.name.clone(), plan: lines.join("\n") });
+            }
+        }
+        Ok(plans)
     }
 
     /// Every planned tile of a batch.

@@ -17,6 +17,7 @@
 //! | `neighbourhood` | caching the rows near changed positions |
 //! | `repeats` | tiles with the same content as another one |
 //! | `function` | tiles that a function of the database gives |
+//! | `narrowed` | tiles of some rows only, and the plans of statements |
 //! | `fit` | tiles thinned to their budget of bytes |
 //! | `miscounted`, `version` | errors for other tiles than planned; the rendering version |
 
@@ -29,6 +30,7 @@ mod family;
 mod fit;
 mod function;
 mod miscounted;
+mod narrowed;
 mod neighbourhood;
 mod prepared;
 mod repeats;
@@ -53,6 +55,7 @@ use drawing::BatchDrawing;
 pub use cached_rows::CacheLimits;
 pub use checks::verify_cached_rows;
 pub use family::{CachedRenderer, FamilyCondition, FamilyRows, VariantLayer};
+pub use narrowed::{LayerPlan, check_narrowed, session_value};
 pub use neighbourhood::with_neighbourhood;
 pub use prepared::PreparedLayer;
 pub use statements::RunLayers;

@@ -26,6 +26,7 @@ mod server_name;
 mod session_room;
 mod snapshot;
 mod transaction;
+mod values;
 mod writing;
 
 use std::sync::{Arc, OnceLock};
@@ -54,6 +55,7 @@ pub use options::SessionOptions;
 pub use server_name::ServerName;
 pub use session_room::SessionRoom;
 pub use snapshot::Snapshot;
+pub use values::SessionValue;
 
 pub(super) use error::area_name;
 pub(crate) use identifier::quoted;

@@ -158,6 +158,11 @@ impl Session {
         self.transaction_control("SAVEPOINT oar_tiles", "while opening a session").await
     }
 
+    /// Gives the savepoint up, and keeps what was set after it.
+    pub(in crate::postgis) async fn release_savepoint(&self) -> Result<(), Error> {
+        self.transaction_control("RELEASE SAVEPOINT oar_tiles", "while setting values").await
+    }
+
     /// Returns to the savepoint after a failed statement. The snapshot and the locks that were taken before it stay.
     pub(in crate::postgis) async fn return_to_savepoint(&self) -> Result<(), Error> {
         self.transaction_control("ROLLBACK TO SAVEPOINT oar_tiles", "after a failed statement").await

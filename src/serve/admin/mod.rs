@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::serve::http::accept::Answers;
 use crate::serve::http::answer::{Answer, without_body};
@@ -16,42 +15,46 @@ use crate::serve::http::body::AnswerBody;
 use crate::serve::jobs::JobRoutes;
 use crate::serve::observe::metrics::Measured;
 use crate::serve::public::Site;
-use crate::serve::public::changes::ChangeEvents;
 use crate::serve::queue::{ClassCounts, WorkClass};
 use crate::serve::shared::SharedCache;
-use crate::serve::target::stored::StoredTiles;
-use crate::serve::writer::WriterDesk;
+use crate::serve::tilesets::tileset::SiteTileset;
 
 /// The admin listener.
 #[derive(Clone)]
 pub(crate) struct Admin {
     /// The state of the public listener.
-    pub(crate) site: Arc<Site>,
+    site: Arc<Site>,
     /// True if the server was asked to end.
-    pub(crate) draining: Arc<AtomicBool>,
-    /// The jobs of the target.
-    pub(crate) jobs: JobRoutes,
+    draining: Arc<AtomicBool>,
+    /// The jobs of each tileset, in their order.
+    jobs: Arc<[JobRoutes]>,
 }
 
 impl Answers for Admin {
     async fn answer(self, request: Request<Incoming>) -> Answer {
-        if JobRoutes::knows(request.uri().path()) {
+        let path = request.uri().path().to_owned();
+        if let Some((jobs, path)) = self.jobs_of(&path) {
             let settings = self.site.settings();
-            return self.jobs.answer(request, settings.token.as_ref()).await;
+            return jobs.answer(request, path, settings.token.as_ref()).await;
         }
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET and HEAD are answered\n".to_owned());
         }
-        let answer = match request.uri().path() {
+        let answer = match &*path {
             "/livez" => text(StatusCode::OK, "text/plain", "ok\n".to_owned()),
             "/readyz" => self.ready().await,
             "/metrics" => {
-                let metrics = self.site.metrics.text(self.measured()) + &self.site.tiles.purge_metrics().await;
-                text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics)
+                text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.metrics().await)
             }
             "/status.json" => text(StatusCode::OK, "application/json", self.status().await.to_string() + "\n"),
+            "/jobs" => self.all_jobs().await,
             _ => {
-                let what = "there is /livez, /readyz, /metrics, /status.json, /jobs, /evict and /openapi.json\n";
+                let what = match self.site.tilesets.at_root() {
+                    Some(_) => "there is /livez, /readyz, /metrics, /status.json, /jobs, /evict and /openapi.json\n",
+                    None => {
+                        "there is /livez, /readyz, /metrics, /status.json and /jobs, and for each tileset /TILESET/jobs, /TILESET/evict and /TILESET/openapi.json\n"
+                    }
+                };
                 text(StatusCode::NOT_FOUND, "text/plain", what.to_owned())
             }
         };
@@ -60,18 +63,55 @@ impl Answers for Admin {
 }
 
 impl Admin {
-    /// The reasons for `/readyz` to answer 503: the server is about to end, the target cannot be read, or live tiles do not fit it. Empty
+    /// The admin listener of a server.
+    pub(crate) fn new(site: Arc<Site>, draining: Arc<AtomicBool>) -> Admin {
+        let followers = JobRoutes::followers();
+        let routes = |tileset: &Arc<SiteTileset>| {
+            let base = tileset.path.strip_suffix('/').map_or_else(String::new, |path| format!("/{path}"));
+            JobRoutes::new(tileset.jobs.clone(), tileset.tiles.clone(), Arc::clone(&draining), base)
+                .sharing(Arc::clone(&followers))
+        };
+        let jobs = site.tilesets.all().iter().map(routes).collect();
+        Admin { site, draining, jobs }
+    }
+
+    /// The jobs of the tileset that a path names, and the path below the tileset.
+    fn jobs_of<'a>(&'a self, path: &'a str) -> Option<(&'a JobRoutes, &'a str)> {
+        let below = |jobs: &'a JobRoutes| {
+            let rest = path.strip_prefix(jobs.base()).filter(|rest| JobRoutes::knows(rest))?;
+            Some((jobs, rest))
+        };
+        self.jobs.iter().find_map(below)
+    }
+
+    /// The jobs of all tilesets, each with its tileset.
+    async fn all_jobs(&self) -> Answer {
+        let mut all = Vec::new();
+        for (tileset, routes) in self.site.tilesets.all().iter().zip(&*self.jobs) {
+            match routes.listed().await {
+                Ok(jobs) => all.extend(jobs.into_iter().map(|mut job| {
+                    job["tileset"] = (*tileset.name).into();
+                    job
+                })),
+                Err(refused) => return refused,
+            }
+        }
+        let body = json!({ "schema_version": 1, "jobs": all });
+        text(StatusCode::OK, "application/json", body.to_string() + "\n")
+    }
+
+    /// The reasons for `/readyz` to answer 503: the server is about to end, a target cannot be read, or live tiles do not fit it. Empty
     /// if there are none.
     async fn reasons(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         if self.draining.load(Ordering::Relaxed) {
             reasons.push("the server was asked to end".to_owned());
         }
-        match self.site.tiles.state().await {
-            Err(error) => reasons.push(error.to_string()),
-            Ok(state) => {
-                reasons.extend(self.site.tiles.trouble());
-                reasons.extend(self.site.tiles.unfit(&state).map(|error| error.to_string()));
+        for tileset in self.site.tilesets.all() {
+            let of_tileset = tileset.reasons().await;
+            match self.site.tilesets.at_root() {
+                Some(_) => reasons.extend(of_tileset),
+                None => reasons.extend(of_tileset.iter().map(|reason| format!("{}: {reason}", tileset.name))),
             }
         }
         reasons
@@ -84,39 +124,66 @@ impl Admin {
         text(status, "application/json", body.to_string() + "\n")
     }
 
-    async fn status(&self) -> serde_json::Value {
-        let (reasons, state) = (self.reasons().await, self.site.tiles.last());
-        let manifest = state.manifest.as_ref();
-        json!({
+    async fn metrics(&self) -> String {
+        let tilesets = &self.site.tilesets;
+        let mut of_purges = Vec::new();
+        for tileset in tilesets.all() {
+            tileset.metrics.measured(tileset.measured());
+            let label = match tilesets.at_root() {
+                Some(_) => String::new(),
+                None => format!("tileset=\"{}\",", tileset.name),
+            };
+            of_purges.push(tileset.tiles.purge_metrics(&label).await);
+        }
+        let measured = Measured {
+            cached_bytes: self.site.cache.bytes(),
+            queue: self.site.queue.counts(),
+            sessions: tilesets.all().iter().map(|tileset| tileset.tiles.sessions()).sum(),
+        };
+        self.site.metrics.text(measured) + &gathered(&of_purges)
+    }
+
+    async fn status(&self) -> Value {
+        let reasons = self.reasons().await;
+        let mut status = json!({
             "schema_version": 1,
             "program": crate::sink::GENERATOR,
             "ready": reasons.is_empty(),
             "reasons": reasons,
-            "name": state.described.name,
-            "zooms": manifest.map(|manifest| &manifest.zooms),
-            "snapshot": manifest.map(|manifest| &manifest.snapshot),
-            "snapshot_age_seconds": snapshot_age(manifest.map(|manifest| manifest.started)),
-            "changes_noticed": state.generation - 1,
-            "publication": state.publication().map(|publication| publication.number),
-            "subscribers": self.site.changes.as_ref().map(ChangeEvents::count),
-            "writer": self.site.writer.as_ref().map(WriterDesk::describe),
-            "change_log": self.site.tiles.live_layers().map(|_| self.site.tiles.known().describe()),
             "redis": self.site.shared.as_ref().map(SharedCache::describe),
-            "known_tiles": state.stored().map(StoredTiles::count),
-            "cached_bytes": self.site.tiles.cached_bytes(),
-            "live": self.site.tiles.live_counts().map(|counts| json!({
-                "running": counts.running,
-                "queued": counts.queued,
-                "requests": counts.requests,
-            })),
+            "cached_bytes": self.site.cache.bytes(),
+            "live": self.live(),
             "queue": self.queue(),
+        });
+        match self.site.tilesets.at_root() {
+            Some(tileset) => tileset.describe().into_iter().for_each(|(name, value)| status[name] = value),
+            None => {
+                let one = |tileset: &Arc<SiteTileset>| {
+                    let mut described = tileset.describe();
+                    described.insert("name".to_owned(), (*tileset.name).into());
+                    described
+                };
+                status["tilesets"] = self.site.tilesets.all().iter().map(one).collect();
+            }
+        }
+        status
+    }
+
+    /// The live tiles and requests in flight; null if no tiles are rendered on request.
+    fn live(&self) -> Value {
+        let counts: Vec<_> =
+            self.site.tilesets.all().iter().filter_map(|tileset| tileset.tiles.live_counts()).collect();
+        // The queue is that of all tilesets, the requests are each one's.
+        counts.first().map_or(Value::Null, |first| {
+            let requests: usize = counts.iter().map(|counts| counts.requests).sum();
+            json!({ "running": first.running, "queued": first.queued, "requests": requests })
         })
     }
 
     /// The workers, and the tasks that run and wait.
-    fn queue(&self) -> serde_json::Value {
+    fn queue(&self) -> Value {
         let (shares, counts) = (self.site.queue.shares(), self.site.queue.counts());
-        let by_class = |counts: ClassCounts| -> serde_json::Map<String, serde_json::Value> {
+        let by_class = |counts: ClassCounts| -> serde_json::Map<String, Value> {
             WorkClass::ALL.iter().map(|class| (class.name().to_owned(), counts.of(*class).into())).collect()
         };
         json!({
@@ -127,26 +194,29 @@ impl Admin {
             "waiting": by_class(counts.waiting),
         })
     }
-
-    fn measured(&self) -> Measured {
-        let tiles = &self.site.tiles;
-        let state = tiles.last();
-        Measured {
-            cached_bytes: tiles.cached_bytes(),
-            snapshot_age: snapshot_age(state.manifest.as_ref().map(|manifest| manifest.started)),
-            known_tiles: state.stored().map(StoredTiles::count),
-            queue: self.site.queue.counts(),
-            sessions: tiles.sessions(),
-            publication: state.publication().map(|publication| publication.number),
-            lag: self.site.writer.as_ref().map(WriterDesk::lag_seconds),
-        }
-    }
 }
 
-/// The seconds that have passed since `started`, given in seconds since 1970.
-fn snapshot_age(started: Option<u64>) -> Option<u64> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
-    Some(now.saturating_sub(started?))
+/// The metrics of several tilesets, each of which stands there once, with the lines of all.
+fn gathered(texts: &[String]) -> String {
+    let mut gathered: Vec<(&str, Vec<&str>)> = Vec::new();
+    for text in texts {
+        let mut head = "";
+        for line in text.lines() {
+            if line.starts_with("# HELP ") {
+                head = line;
+                if !gathered.iter().any(|(other, _)| *other == head) {
+                    gathered.push((head, Vec::new()));
+                }
+                continue;
+            }
+            let Some((_, lines)) = gathered.iter_mut().find(|(other, _)| *other == head) else { continue };
+            if !line.starts_with('#') || !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+    }
+    let lines = gathered.into_iter().flat_map(|(head, lines)| std::iter::once(head).chain(lines));
+    lines.flat_map(|line| [line, "\n"]).collect()
 }
 
 fn text(status: StatusCode, media_type: &'static str, body: String) -> Answer {

@@ -134,6 +134,12 @@ impl LiveEpochs {
         }
     }
 
+    /// The live tiles of these addresses, whatever their parameters, are rendered anew.
+    pub(crate) fn evicted(&self, tiles: &[TileCoord]) {
+        let LiveEpoch(now) = self.now();
+        self.changed.change(tiles.iter().copied(), now);
+    }
+
     /// A publication is about to be seen by requests, which shows a database state (`None` if it does not say): live tiles beside it must not be
     /// older. `is_told_later` says that a look into the log is to tell which tiles have changed up to it.
     pub(super) fn published(&self, shows: Option<&Cursor>, before: &LiveSince, is_told_later: bool) -> LiveSince {

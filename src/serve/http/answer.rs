@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH,
-    CONTENT_TYPE, ETAG, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_TYPE, ETAG, LOCATION, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use tokio::sync::mpsc::Receiver;
 
@@ -116,6 +116,23 @@ pub(crate) fn content(content: Content<'_>, freshness: &Freshness) -> Answer {
     headers.insert(CONTENT_LENGTH, content.body.len().into());
     *answer.body_mut() = content.body.into();
     freshness.apply(&mut answer);
+    answer
+}
+
+/// 308: the resource has another address.
+pub(crate) fn moved(url: &str) -> Answer {
+    let mut answer = public(StatusCode::PERMANENT_REDIRECT);
+    let headers = answer.headers_mut();
+    insert(headers, LOCATION, url);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(CONTENT_LENGTH, 0.into());
+    answer
+}
+
+/// 429: the client, or all of them together, asked for too much.
+pub(crate) fn too_many(what: &str, retry_after: Duration) -> Answer {
+    let mut answer = unavailable(what, retry_after);
+    *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
     answer
 }
 

@@ -107,15 +107,32 @@ pub(crate) struct JobRoutes {
     followers: Arc<Semaphore>,
     /// True if the server was asked to end.
     draining: Arc<AtomicBool>,
+    /// What stands before the paths: empty, or a slash and the name of the tileset.
+    base: String,
 }
 
 /// An answer that ends the handling of a request early.
-type Refused = Answer;
+pub(super) type Refused = Answer;
 
 impl JobRoutes {
-    /// The routes for some jobs, and for the cached ones of `tiles`.
-    pub(crate) fn new(desk: JobDesk, tiles: ServedTiles, draining: Arc<AtomicBool>) -> JobRoutes {
-        JobRoutes { desk, tiles, followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)), draining }
+    /// The routes below `base` for some jobs, and for the cached ones of `tiles`.
+    pub(crate) fn new(desk: JobDesk, tiles: ServedTiles, draining: Arc<AtomicBool>, base: String) -> JobRoutes {
+        JobRoutes { desk, tiles, followers: JobRoutes::followers(), draining, base }
+    }
+
+    /// Room for clients that follow jobs.
+    pub(crate) fn followers() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(MAX_FOLLOWERS))
+    }
+
+    /// The same, whose followers take the room of others, too.
+    pub(crate) fn sharing(self, followers: Arc<Semaphore>) -> JobRoutes {
+        JobRoutes { followers, ..self }
+    }
+
+    /// What stands before the paths.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
     }
 
     /// True if the path is one of these routes.
@@ -123,9 +140,9 @@ impl JobRoutes {
         JobRoute::of(path).is_some()
     }
 
-    /// The answer. `token` is what clients need who change something; `None` if nobody may.
-    pub(crate) async fn answer(&self, request: Request<Incoming>, token: Option<&AdminToken>) -> Answer {
-        let Some(route) = JobRoute::of(request.uri().path()) else {
+    /// The answer to a request for `path` below the base. `token` is what clients need who change something; `None` if nobody may.
+    pub(crate) async fn answer(&self, request: Request<Incoming>, path: &str, token: Option<&AdminToken>) -> Answer {
+        let Some(route) = JobRoute::of(path) else {
             return error(StatusCode::NOT_FOUND, "there is nothing of this name");
         };
         let method = request.method().clone();
@@ -169,10 +186,15 @@ impl JobRoutes {
         }
     }
 
-    async fn list(&self) -> Result<Answer, Refused> {
+    /// The jobs as JSON.
+    pub(crate) async fn listed(&self) -> Result<Vec<Value>, Refused> {
         let jobs = self.with_desk(|desk| Ok(desk.all())).await?;
         let now = now();
-        let jobs: Vec<Value> = jobs.iter().map(|job| job.json(now)).collect();
+        Ok(jobs.iter().map(|job| job.json(now)).collect())
+    }
+
+    async fn list(&self) -> Result<Answer, Refused> {
+        let jobs = self.listed().await?;
         Ok(text(StatusCode::OK, json!({ "schema_version": 1, "jobs": jobs }).to_string()))
     }
 
@@ -192,7 +214,7 @@ impl JobRoutes {
         let submitted = self.with_desk(move |desk| desk.submit(spec, key)).await?;
         let status = if submitted.is_new { StatusCode::ACCEPTED } else { StatusCode::OK };
         let mut answer = text(status, submitted.record.json(now()).to_string());
-        if let Ok(location) = HeaderValue::from_str(&format!("/jobs/{}", submitted.record.id)) {
+        if let Ok(location) = HeaderValue::from_str(&format!("{}/jobs/{}", self.base, submitted.record.id)) {
             answer.headers_mut().insert(LOCATION, location);
         }
         Ok(answer)

@@ -16,7 +16,8 @@ use crate::serve::observe::metrics::Metrics;
 use crate::serve::options::LiveOptions;
 use crate::serve::queue::{WorkClass, WorkQueue, WorkTicket};
 use crate::serve::shared::SharedCache;
-use crate::serve::tiles::cache::{CachedForm, CachedFrom, TileCache};
+use crate::serve::parameters::GivenParameters;
+use crate::serve::tiles::cache::{CachedForm, TileCache};
 use crate::stop::{Signal, Stop};
 
 /// How long to wait for the flights at the server's end: cancelling a statement takes a round trip to the database.
@@ -42,6 +43,8 @@ struct FlightPlan {
     is_dropped: bool,
     /// Its key in the shared cache.
     shared_key: Option<String>,
+    /// The values that the request gives.
+    given: Option<Arc<GivenParameters>>,
 }
 
 /// What is to be rendered, and why.
@@ -49,6 +52,16 @@ struct FlightStart {
     key: FlightKey,
     class: WorkClass,
     shared_key: Option<String>,
+    given: Option<Arc<GivenParameters>>,
+}
+
+/// What a request knows of its tile beside the key.
+#[derive(Default)]
+pub(crate) struct FlightNotes {
+    /// Its name in the cache that servers share.
+    pub(crate) shared_key: Option<String>,
+    /// The values that the request gives; `None` if it gives none.
+    pub(crate) given: Option<Arc<GivenParameters>>,
 }
 
 struct FlightsShared {
@@ -141,11 +154,11 @@ impl LiveFlights {
     }
 
     /// Begins to render a tile from a database state that shows every change that was known at its epoch, or joins the flight that does so
-    /// already. `shared_key` is its name in the shared cache.
+    /// already.
     ///
     /// # Errors
     /// [`LiveError::JustFailed`] and [`LiveError::Overloaded`].
-    pub(crate) fn ask(&self, key: FlightKey, shared_key: Option<String>) -> Result<FlightWaiter, LiveError> {
+    pub(crate) fn ask(&self, key: FlightKey, notes: FlightNotes) -> Result<FlightWaiter, LiveError> {
         let shared = &self.0;
         let mut table = shared.table.lock();
         if let Some(flight) = table.flights.get_mut(&key) {
@@ -162,7 +175,9 @@ impl LiveFlights {
             shared.metrics.shed();
             return Err(LiveError::Overloaded { retry_after: estimate });
         }
-        let (number, landed) = shared.begin(&mut table, FlightStart { key, class: WorkClass::Live, shared_key });
+        let FlightNotes { shared_key, given } = notes;
+        let start = FlightStart { key, class: WorkClass::Live, shared_key, given };
+        let (number, landed) = shared.begin(&mut table, start);
         Ok(FlightWaiter { table: shared.table.clone(), key, number, landed, is_collapsed: false })
     }
 
@@ -173,7 +188,7 @@ impl LiveFlights {
         let limit = if class == WorkClass::Neighbour { shared.max_neighbours() } else { shared.options.queue };
         let is_full = shared.queue.counts().waiting.of(class) >= limit;
         if !is_full && !table.flights.contains_key(&key) && !table.has_just_failed(key) {
-            shared.begin(&mut table, FlightStart { key, class, shared_key });
+            shared.begin(&mut table, FlightStart { key, class, shared_key, given: None });
         }
     }
 
@@ -218,7 +233,7 @@ impl FlightsShared {
     /// Begins a flight; gives its number, and where its result will be. One of class [`WorkClass::Live`] has one request that waits for it,
     /// others have none. It enters the queue at once, unless it is looked for in the shared cache first.
     fn begin(self: &Arc<Self>, table: &mut FlightTable, start: FlightStart) -> (u64, watch::Receiver<Option<Landed>>) {
-        let FlightStart { key, class, shared_key } = start;
+        let FlightStart { key, class, shared_key, given } = start;
         table.begun += 1;
         let (tell, landed) = watch::channel(None);
         let (number, stop, is_live) = (table.begun, Stop::new(), class == WorkClass::Live);
@@ -232,7 +247,7 @@ impl FlightsShared {
             landed: landed.clone(),
         };
         table.flights.insert(key, flight);
-        let plan = FlightPlan { key, number, class, ticket, is_dropped: false, shared_key };
+        let plan = FlightPlan { key, number, class, ticket, is_dropped: false, shared_key, given };
         tokio::spawn(flying::fly(Arc::clone(self), plan, stop, tell));
         (number, landed)
     }
@@ -243,7 +258,7 @@ impl FlightsShared {
     }
 
     async fn fresh(&self, key: FlightKey) -> Option<CachedForm> {
-        let held = self.cache.get(CachedFrom::Live(key.tile), Encoding::Gzip).await?;
+        let held = self.cache.get(key.cached(), Encoding::Gzip).await?;
         self.is_fresh(key, &held).then_some(held)
     }
 

@@ -17,7 +17,7 @@ mod flights;
 mod source;
 mod table;
 
-pub(crate) use flights::{FlightCounts, FlightParts, LiveFlights};
+pub(crate) use flights::{FlightCounts, FlightNotes, FlightParts, LiveFlights};
 pub(crate) use source::draws;
-pub use source::{LiveError, LiveLayer, LiveSource, LiveTile};
+pub use source::{LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile};
 pub(crate) use table::FlightKey;

@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 
 use crate::cursor::Cursor;
 use crate::serve::change_log::KnownChanges;
+use crate::serve::parameters::GivenParameters;
 use crate::stop::Stop;
 use crate::tile::{LayerId, Slice, TileId, Zoom, ZoomList};
 
@@ -57,6 +58,17 @@ pub struct LiveLayer {
     pub zooms: ZoomList,
 }
 
+/// A tile that is to be rendered.
+#[derive(Debug, Clone)]
+pub struct LiveRequest {
+    /// The tile.
+    pub tile: TileId,
+    /// The values of parameters that its rows must fulfil; `None` for all rows.
+    pub given: Option<Arc<GivenParameters>>,
+    /// It shows a database state after this moment.
+    pub since: Instant,
+}
+
 /// A tile that was rendered on request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveTile {
@@ -79,10 +91,9 @@ pub trait LiveSource: Send + Sync + 'static {
     /// The layers, in the order of the configuration.
     fn layers(&self) -> &[LiveLayer];
 
-    /// Renders a tile from a database state after `since`. When `stop` is requested, it cancels the statement that the database runs for
-    /// this tile and returns soon. The future must be polled to its end.
-    fn render<'a>(&'a self, tile: TileId, since: Instant, stop: &'a Stop)
-    -> BoxFuture<'a, Result<LiveTile, LiveError>>;
+    /// Renders a tile. When `stop` is requested, it cancels the statement that the database runs for this tile and returns soon. The future
+    /// must be polled to its end.
+    fn render<'a>(&'a self, request: LiveRequest, stop: &'a Stop) -> BoxFuture<'a, Result<LiveTile, LiveError>>;
 
     /// The number of its open database sessions.
     fn sessions(&self) -> usize;

@@ -8,7 +8,8 @@ use tokio::sync::watch;
 
 use super::source::LiveError;
 use crate::serve::change_log::LiveEpoch;
-use crate::serve::tiles::cache::CachedForm;
+use crate::serve::parameters::ParametersKey;
+use crate::serve::tiles::cache::{CachedForm, CachedFrom};
 use crate::stop::{Signal, Stop};
 use crate::tile::TileId;
 
@@ -25,6 +26,15 @@ pub(crate) struct FlightKey {
     pub(crate) epoch: LiveEpoch,
     /// The tile.
     pub(crate) tile: TileId,
+    /// The values that the request gives.
+    pub(crate) parameters: ParametersKey,
+}
+
+impl FlightKey {
+    /// Where the cache has its result.
+    pub(crate) const fn cached(self) -> CachedFrom {
+        CachedFrom::Live { tile: self.tile, parameters: self.parameters }
+    }
 }
 
 /// The result of a flight.

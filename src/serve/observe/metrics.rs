@@ -1,10 +1,11 @@
 //! The server's metrics for Prometheus (text exposition format 0.0.4; the table is in docs/serving.md).
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::{EncodeLabel as _, EncodeLabelSet, LabelSetEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -117,74 +118,112 @@ struct ClassLabels {
     class: &'static str,
 }
 
+/// The labels of a value that has none of its own.
+type NoLabels = [(&'static str, &'static str); 0];
+
+/// Labels, behind the name of the tileset where a server has several.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct TilesetLabels<L> {
+    tileset: Option<Arc<str>>,
+    own: L,
+}
+
+impl<L: EncodeLabelSet> EncodeLabelSet for TilesetLabels<L> {
+    fn encode(&self, encoder: &mut LabelSetEncoder) -> Result<(), fmt::Error> {
+        if let Some(tileset) = &self.tileset {
+            ("tileset", &**tileset).encode(encoder.encode_label())?;
+        }
+        self.own.encode(encoder)
+    }
+}
+
+/// A counter or histogram for each tileset and each set of further labels.
+type ByTileset<L, M, C = fn() -> M> = Family<TilesetLabels<L>, M, C>;
+
+fn histogram() -> Histogram {
+    Histogram::new(SECONDS)
+}
+
 /// The counters of a server.
-pub(crate) struct Metrics {
+struct MetricFamilies {
     registry: Registry,
-    requests: Family<RequestLabels, Counter>,
-    seconds: Family<SecondsLabels, Histogram, fn() -> Histogram>,
-    cache: Family<CacheLabels, Counter>,
+    requests: ByTileset<RequestLabels, Counter>,
+    seconds: ByTileset<SecondsLabels, Histogram>,
+    cache: ByTileset<CacheLabels, Counter>,
     cached_bytes: Gauge,
-    snapshot_age: Gauge<i64, AtomicI64>,
-    known_tiles: Gauge,
-    render_seconds: Histogram,
-    query_seconds: Histogram,
+    snapshot_age: ByTileset<NoLabels, Gauge<i64, AtomicI64>>,
+    known_tiles: ByTileset<NoLabels, Gauge>,
+    render_seconds: ByTileset<NoLabels, Histogram>,
+    query_seconds: ByTileset<NoLabels, Histogram>,
     queue_wait: Family<ClassLabels, Histogram, fn() -> Histogram>,
-    sheds: Counter,
-    neighbours: Family<CacheLabels, Counter>,
+    sheds: ByTileset<NoLabels, Counter>,
+    neighbours: ByTileset<CacheLabels, Counter>,
     redis: Family<CacheLabels, Counter>,
     queue_waiting: Family<ClassLabels, Gauge>,
     workers: Family<ClassLabels, Gauge>,
     sessions: Gauge,
-    publication: Gauge,
-    lag: Gauge<f64, AtomicU64>,
+    publication: ByTileset<NoLabels, Gauge>,
+    lag: ByTileset<NoLabels, Gauge<f64, AtomicU64>>,
 }
 
-/// Values that are measured when the metrics are read, not counted.
+/// The counters of a server, as one of its tilesets counts. Clones, and those of other tilesets, share them.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    families: Arc<MetricFamilies>,
+    /// The name of the tileset; `None` if the server has one alone.
+    tileset: Option<Arc<str>>,
+}
+
+/// Values of a server that are measured when the metrics are read, not counted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Measured {
     /// The size of the cached tiles, in bytes.
     pub(crate) cached_bytes: u64,
-    /// Seconds since the start of the run that wrote the target; `None` if the target does not say.
-    pub(crate) snapshot_age: Option<u64>,
-    /// The number of tiles in the list of stored tiles; `None` while there is no list.
-    pub(crate) known_tiles: Option<u64>,
     /// The tasks that run and wait.
     pub(crate) queue: QueueCounts,
     /// The number of open database sessions.
     pub(crate) sessions: usize,
+}
+
+/// The same of a tileset.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MeasuredTileset {
+    /// Seconds since the start of the run that wrote the target; `None` if the target does not say.
+    pub(crate) snapshot_age: Option<u64>,
+    /// The number of tiles in the list of stored tiles; `None` while there is no list.
+    pub(crate) known_tiles: Option<u64>,
     /// The number of the publication that the target shows; `None` if it has none.
     pub(crate) publication: Option<u64>,
     /// Seconds since the first tile became dirty that is not published yet; `None` if this process does not write.
     pub(crate) lag: Option<f64>,
 }
 
-impl Metrics {
-    /// Metrics with all counters at 0.
-    pub(crate) fn new() -> Metrics {
-        let metrics = Metrics {
+impl MetricFamilies {
+    fn new() -> MetricFamilies {
+        let families = MetricFamilies {
             registry: Registry::with_prefix("oar_tiles"),
-            requests: Family::default(),
-            seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
-            cache: Family::default(),
+            requests: Family::new_with_constructor(Counter::default),
+            seconds: Family::new_with_constructor(histogram),
+            cache: Family::new_with_constructor(Counter::default),
             cached_bytes: Gauge::default(),
-            snapshot_age: Gauge::default(),
-            known_tiles: Gauge::default(),
-            render_seconds: Histogram::new(SECONDS),
-            query_seconds: Histogram::new(SECONDS),
-            queue_wait: Family::new_with_constructor(|| Histogram::new(SECONDS)),
-            sheds: Counter::default(),
-            neighbours: Family::default(),
+            snapshot_age: Family::new_with_constructor(Gauge::default),
+            known_tiles: Family::new_with_constructor(Gauge::default),
+            render_seconds: Family::new_with_constructor(histogram),
+            query_seconds: Family::new_with_constructor(histogram),
+            queue_wait: Family::new_with_constructor(histogram),
+            sheds: Family::new_with_constructor(Counter::default),
+            neighbours: Family::new_with_constructor(Counter::default),
             redis: Family::default(),
             queue_waiting: Family::default(),
             workers: Family::default(),
             sessions: Gauge::default(),
-            publication: Gauge::default(),
-            lag: Gauge::default(),
+            publication: Family::new_with_constructor(Gauge::default),
+            lag: Family::new_with_constructor(Gauge::default),
         };
-        metrics.registered()
+        families.registered()
     }
 
-    fn registered(mut self) -> Metrics {
+    fn registered(mut self) -> MetricFamilies {
         let all = &mut self.registry;
         all.register("http_requests", "Requests answered, by route and status", self.requests.clone());
         let text = "Time from a request's header to its answer, by route and source";
@@ -214,73 +253,100 @@ impl Metrics {
         all.register_with_unit("generation_lag", text, Unit::Seconds, self.lag.clone());
         self
     }
+}
+
+impl Metrics {
+    /// Metrics with all counters at 0, of a server with one tileset.
+    pub(crate) fn new() -> Metrics {
+        Metrics { families: Arc::new(MetricFamilies::new()), tileset: None }
+    }
+
+    /// The same counters for a tileset of several.
+    pub(crate) fn of_tileset(&self, name: &str) -> Metrics {
+        Metrics { families: Arc::clone(&self.families), tileset: Some(Arc::from(name)) }
+    }
+
+    fn labels<L>(&self, own: L) -> TilesetLabels<L> {
+        TilesetLabels { tileset: self.tileset.clone(), own }
+    }
 
     /// Counts an answered request.
     pub(crate) fn answered(&self, route: RouteLabel, source: SourceLabel, status: u16, took: Duration) {
-        self.requests.get_or_create(&RequestLabels { route: route.name(), status }).inc();
-        let labels = SecondsLabels { route: route.name(), source: source.name() };
-        self.seconds.get_or_create(&labels).observe(took.as_secs_f64());
+        let families = &self.families;
+        families.requests.get_or_create(&self.labels(RequestLabels { route: route.name(), status })).inc();
+        let labels = self.labels(SecondsLabels { route: route.name(), source: source.name() });
+        families.seconds.get_or_create(&labels).observe(took.as_secs_f64());
         if let Some(result) = source.cache_result() {
-            self.cache.get_or_create(&CacheLabels { result }).inc();
+            families.cache.get_or_create(&self.labels(CacheLabels { result })).inc();
         }
     }
 
     /// Counts a task that a worker has taken from the queue, with its time in the queue.
     pub(crate) fn waited(&self, class: WorkClass, waited: Duration) {
-        self.queue_wait.get_or_create(&ClassLabels { class: class.name() }).observe(waited.as_secs_f64());
+        self.families.queue_wait.get_or_create(&ClassLabels { class: class.name() }).observe(waited.as_secs_f64());
     }
 
     /// Counts a live tile that was rendered, with its whole time and the part in the database.
     pub(crate) fn rendered(&self, took: Duration, in_database: Duration) {
-        self.render_seconds.observe(took.as_secs_f64());
-        self.query_seconds.observe(in_database.as_secs_f64());
+        self.families.render_seconds.get_or_create(&self.labels([])).observe(took.as_secs_f64());
+        self.families.query_seconds.get_or_create(&self.labels([])).observe(in_database.as_secs_f64());
     }
 
     /// Counts a look into Redis.
     pub(crate) fn asked_redis(&self, result: &'static str) {
-        self.redis.get_or_create(&CacheLabels { result }).inc();
+        self.families.redis.get_or_create(&CacheLabels { result }).inc();
     }
 
     /// Counts a tile that was rendered ahead.
     pub(crate) fn rendered_ahead(&self) {
-        self.neighbours.get_or_create(&CacheLabels { result: "rendered" }).inc();
+        self.families.neighbours.get_or_create(&self.labels(CacheLabels { result: "rendered" })).inc();
     }
 
     /// Counts a request that was answered with a tile that was rendered ahead.
     pub(crate) fn hit_ahead(&self) {
-        self.neighbours.get_or_create(&CacheLabels { result: "hit" }).inc();
+        self.families.neighbours.get_or_create(&self.labels(CacheLabels { result: "hit" })).inc();
     }
 
     /// Counts a request that was refused because the queue was full or its tile would have waited too long.
     pub(crate) fn shed(&self) {
-        self.sheds.inc();
+        self.families.sheds.get_or_create(&self.labels([])).inc();
     }
 
-    /// The metrics in the text format.
+    /// Notes what was measured of the tileset.
+    pub(crate) fn measured(&self, measured: MeasuredTileset) {
+        let known = |value: Option<u64>| value.and_then(|value| i64::try_from(value).ok()).unwrap_or(-1);
+        let families = &self.families;
+        families.snapshot_age.get_or_create(&self.labels([])).set(known(measured.snapshot_age));
+        families.known_tiles.get_or_create(&self.labels([])).set(known(measured.known_tiles));
+        families.publication.get_or_create(&self.labels([])).set(known(measured.publication));
+        families.lag.get_or_create(&self.labels([])).set(measured.lag.unwrap_or(-1.0));
+        for result in ["rendered", "hit"] {
+            drop(families.neighbours.get_or_create(&self.labels(CacheLabels { result })));
+        }
+        // What has not been counted yet is there all the same.
+        drop(families.sheds.get_or_create(&self.labels([])));
+        drop(families.render_seconds.get_or_create(&self.labels([])));
+        drop(families.query_seconds.get_or_create(&self.labels([])));
+    }
+
+    /// The metrics of all tilesets in the text format, with what was measured of the server.
     pub(crate) fn text(&self, measured: Measured) -> String {
         let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
-        let known = |value: Option<u64>| value.and_then(|value| i64::try_from(value).ok()).unwrap_or(-1);
-        self.cached_bytes.set(i64::try_from(measured.cached_bytes).unwrap_or(i64::MAX));
-        self.snapshot_age.set(known(measured.snapshot_age));
-        self.known_tiles.set(known(measured.known_tiles));
+        let families = &self.families;
+        families.cached_bytes.set(i64::try_from(measured.cached_bytes).unwrap_or(i64::MAX));
         for result in ["hit", "miss", "old", "broken", "error", "skipped"] {
-            drop(self.redis.get_or_create(&CacheLabels { result }));
-        }
-        for result in ["rendered", "hit"] {
-            drop(self.neighbours.get_or_create(&CacheLabels { result }));
+            drop(families.redis.get_or_create(&CacheLabels { result }));
         }
         for class in WorkClass::ALL {
             let labels = ClassLabels { class: class.name() };
             // A class of which nothing has waited yet is there all the same.
-            drop(self.queue_wait.get_or_create(&labels));
-            self.queue_waiting.get_or_create(&labels).set(number(measured.queue.waiting.of(class)));
-            self.workers.get_or_create(&labels).set(number(measured.queue.running.of(class)));
+            drop(families.queue_wait.get_or_create(&labels));
+            families.queue_waiting.get_or_create(&labels).set(number(measured.queue.waiting.of(class)));
+            families.workers.get_or_create(&labels).set(number(measured.queue.running.of(class)));
         }
-        self.sessions.set(number(measured.sessions));
-        self.publication.set(known(measured.publication));
-        self.lag.set(measured.lag.unwrap_or(-1.0));
+        families.sessions.set(number(measured.sessions));
         let mut text = String::new();
-        if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &self.registry) {
+        if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &families.registry) {
             // Writing to a string does not fail. If it did, whoever reads the metrics would notice the empty text.
             text.clear();
             if writeln!(text, "# {error}").is_err() {

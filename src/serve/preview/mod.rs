@@ -144,6 +144,16 @@ impl PreviewPage {
     }
 }
 
+/// The page that leads to the maps of several tilesets. It loads nothing.
+pub(crate) fn index(page: String) -> Answer {
+    let mut answer = file("text/html; charset=utf-8", page.into());
+    let policy = HeaderValue::from_static(
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
+    );
+    answer.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+    answer
+}
+
 /// A file of the operator's folder; if it cannot be read, `None`, and a warning in the log.
 fn read(folder: &Path, name: &str, media_type: &'static str) -> Option<Answer> {
     match std::fs::read(folder.join(name)) {

@@ -28,8 +28,12 @@ const sizes = new Map();
 // What reads zoom, column and row from the addresses of each source.
 const readers = [];
 
+function withoutQuery(url) {
+  return url.split("?")[0];
+}
+
 function readerOf(address) {
-  const escaped = address.replace(/[.*+?^$()|[\]\\]/g, "\\$&");
+  const escaped = withoutQuery(address).replace(/[.*+?^$()|[\]\\]/g, "\\$&");
   const pattern = escaped.replace("{z}", "(?<z>\\d+)").replace("{x}", "(?<x>\\d+)").replace(/\{-?y\}/, "(?<y>\\d+)");
   return { pattern: new RegExp(`^${pattern}$`), fromSouth: address.includes("{-y}") };
 }
@@ -37,7 +41,7 @@ function readerOf(address) {
 // The tile of an address, as "z/x/y" with rows from the north.
 function tileOf(url) {
   for (const { pattern, fromSouth } of readers) {
-    const found = url.match(pattern)?.groups;
+    const found = withoutQuery(url).match(pattern)?.groups;
     if (found) return `${found.z}/${found.x}/${fromSouth ? 2 ** found.z - 1 - found.y : found.y}`;
   }
   return undefined;
@@ -109,6 +113,50 @@ function layersOf(source, layer, colour) {
   const places = { $LAYER: layer.id, $SOURCE: source, $COLOUR: colour };
   const filled = (key, value) => typeof value === "string" ? value.replace(/\$[A-Z]+/g, (place) => places[place]) : value;
   return JSON.parse(JSON.stringify(STYLE_LAYERS), filled);
+}
+
+// What the user has typed for the parameters of live tiles, as a query.
+function queryOf(parameters) {
+  const query = new URLSearchParams();
+  for (const { name, type } of parameters) {
+    const text = document.getElementById(`parameter-${name}`).value;
+    const values = type.endsWith("[]") ? text.split(",") : [text];
+    for (const value of values.map((one) => one.trim()).filter(Boolean)) query.append(name, value);
+  }
+  return query.toString();
+}
+
+// An input for a parameter; one to choose from where few values are allowed.
+function inputFor({ name, type, description, allowed }) {
+  const choices = type === "boolean" ? ["true", "false"] : type.endsWith("[]") ? undefined : allowed;
+  const input = document.createElement(choices ? "select" : "input");
+  for (const choice of choices ? ["", ...choices] : []) input.append(new Option(choice, choice));
+  input.id = `parameter-${name}`;
+  if (!choices) {
+    input.size = 16;
+    input.autocomplete = "off";
+    input.placeholder = type === "box" ? "west,south,east,north" : type.endsWith("[]") ? "one,another" : "";
+  }
+  const label = document.createElement("label");
+  label.title = description ?? "";
+  label.append(`${name} `, input);
+  return { label, input };
+}
+
+// Inputs for the parameters of a source, whose tiles are asked for anew when one changes.
+function parametersOf(map, source, addresses, parameters) {
+  const list = document.getElementById("parameters");
+  list.hidden = false;
+  for (const parameter of parameters) {
+    const { label, input } = inputFor(parameter);
+    input.addEventListener("change", () => {
+      say("");
+      sizes.clear();
+      const query = queryOf(parameters);
+      map.getSource(source).setTiles(addresses.map((address) => withoutQuery(address) + (query && `?${query}`)));
+    });
+    list.append(label);
+  }
 }
 
 function corner(z, x, y) {
@@ -223,6 +271,10 @@ async function start() {
     map.addLayer({ id: "borders", type: "line", source: "borders", paint: { "line-color": heat, "line-width": 2 } });
     map.addLayer({ id: "bytes", type: "symbol", source: "borders", layout: { "text-field": ["get", "label"], "text-size": 12 },
       paint: { "text-color": heat, "text-halo-color": BACKGROUND, "text-halo-width": 1.5 } });
+    for (const [number, { parameters = [] }] of tilejsons.entries()) {
+      const source = `tiles${number}`;
+      if (parameters.length > 0) parametersOf(map, source, style.sources[source].tiles, parameters);
+    }
     if (document.body.dataset.changes) follow(map, tilejsons.map((_, number) => `tiles${number}`));
   });
   const switched = document.getElementById("sizes");

@@ -5,7 +5,7 @@ pub(crate) mod changes;
 pub(crate) mod freshness;
 mod settings;
 mod tags;
-mod tilejson;
+pub(crate) mod tilejson;
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -23,27 +23,29 @@ use crate::serve::http::route::{MAX_PATH_BYTES, NoRoute, Route, route};
 use crate::serve::live::LiveError;
 use crate::serve::observe::access_log::{AccessLine, AccessLog};
 use crate::serve::observe::metrics::{Metrics, RouteLabel, SourceLabel};
+use crate::serve::parameters::{GivenParameters, TooManyKeys, UndeclaredNames, given};
+use crate::serve::preview;
 use crate::serve::public::changes::ChangeEvents;
 use crate::serve::public::tags::add_tile_headers;
-use crate::serve::public::tilejson::tilejson;
+use crate::serve::public::tilejson::{TileJsonWanted, tilejson};
 use crate::serve::queue::WorkQueue;
 use crate::serve::shared::SharedCache;
 use crate::serve::target::state::ServedState;
+use crate::serve::tiles::cache::TileCache;
 use crate::serve::tiles::origin::{TileError, TileOrigin};
-use crate::serve::tiles::served::ServedTiles;
-use crate::serve::writer::WriterDesk;
+use crate::serve::tilesets::tileset::SiteTileset;
+use crate::serve::tilesets::{NamedByPath, SiteTilesets, catalogue};
 use crate::tile::TileId;
 
 pub(crate) use settings::SiteSettings;
+pub use settings::TilesetHeaders;
 
 /// The state of the public listener, which all its requests share.
 pub(crate) struct Site {
-    /// The tiles.
-    pub(crate) tiles: ServedTiles,
-    /// Who is told which tiles change; `None` if nobody is.
-    pub(crate) changes: Option<ChangeEvents>,
-    /// What the writer of this process tells; `None` if it has none.
-    pub(crate) writer: Option<WriterDesk>,
+    /// The tilesets.
+    pub(crate) tilesets: SiteTilesets,
+    /// The memory that the tilesets share.
+    pub(crate) cache: TileCache,
     /// Redis; `None` if none is used.
     pub(crate) shared: Option<SharedCache>,
     /// The path under which the server answers: empty, or with a slash at its start and none at its end.
@@ -55,7 +57,7 @@ pub(crate) struct Site {
     /// The workers, and the work that waits for them.
     pub(crate) queue: WorkQueue,
     /// The counters.
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) metrics: Metrics,
     /// The access log; the settings say if requests are logged.
     pub(crate) access_log: AccessLog,
 }
@@ -69,11 +71,13 @@ struct Counted {
     answer: Answer,
     route: RouteLabel,
     source: SourceLabel,
+    /// The tileset whose counters count it; `None` for the server's own.
+    tileset: Option<Arc<SiteTileset>>,
 }
 
 impl Counted {
     const fn own(answer: Answer, route: RouteLabel) -> Counted {
-        Counted { answer, route, source: SourceLabel::None }
+        Counted { answer, route, source: SourceLabel::None, tileset: None }
     }
 }
 
@@ -81,9 +85,10 @@ impl Answers for Public {
     async fn answer(self, request: Request<Incoming>) -> Answer {
         let begun = Instant::now();
         let settings = self.0.settings();
-        let Counted { mut answer, route, source } = self.0.counted(&request, &settings).await;
+        let Counted { mut answer, route, source, tileset } = self.0.counted(&request, &settings).await;
         let took = begun.elapsed();
-        self.0.metrics.answered(route, source, answer.status().as_u16(), took);
+        let metrics = tileset.as_ref().map_or(&self.0.metrics, |tileset| &tileset.metrics);
+        metrics.answered(route, source, answer.status().as_u16(), took);
         if settings.server_timing {
             answer::add_timing(&mut answer, source.name(), took);
         }
@@ -113,17 +118,47 @@ impl Site {
         if path.len() > MAX_PATH_BYTES {
             return Counted::own(answer::error(StatusCode::URI_TOO_LONG, "the path is too long"), RouteLabel::Other);
         }
-        let looked = self.tiles.look();
-        let state = match self.tiles.state().await {
-            Ok(state) => state,
-            Err(error) => return Counted::own(no_tile(&error), RouteLabel::Other),
-        };
         let Some(path) = path.strip_prefix(&*self.base_path) else {
             return Counted::own(unknown(), RouteLabel::Other);
         };
+        match self.tilesets.find(path) {
+            NamedByPath::Tileset { tileset, rest } => {
+                let counted = self.of_tileset(&tileset, rest, request, settings).await;
+                Counted { tileset: Some(tileset), ..counted }
+            }
+            NamedByPath::Catalogue => Counted::own(self.catalogue(request.headers(), settings), RouteLabel::Tilejson),
+            NamedByPath::Index if settings.preview.is_some() => {
+                let page = catalogue::document(&self.tilesets, &settings.public_url, true).page();
+                Counted::own(preview::index(page), RouteLabel::Preview)
+            }
+            NamedByPath::WithoutSlash(tileset) if settings.preview.is_some() => {
+                Counted::own(answer::moved(&tileset.url(&settings.public_url)), RouteLabel::Preview)
+            }
+            _ => Counted::own(unknown(), RouteLabel::Other),
+        }
+    }
+
+    /// The answer to a request for something of a tileset. `path` is below the tileset.
+    async fn of_tileset(
+        &self,
+        tileset: &SiteTileset,
+        path: &str,
+        request: &Request<Incoming>,
+        settings: &SiteSettings,
+    ) -> Counted {
+        let looked = tileset.tiles.look();
+        let state = match tileset.tiles.state().await {
+            Ok(state) => state,
+            Err(error) => return Counted::own(no_tile(&error), RouteLabel::Other),
+        };
         match route(path, &state.template, settings.preview.is_some()) {
             Ok(Route::Tile(tile)) => {
-                let mut counted = self.tile(&state, tile, request.headers(), settings).await;
+                let given = match with_parameters(tileset, request, settings.undeclared) {
+                    Ok(given) => given,
+                    Err(refused) => return Counted::own(refused, RouteLabel::Tile),
+                };
+                let wanted = WantedTile { state: &state, tile, given };
+                let mut counted = self.tile(tileset, wanted, request.headers(), settings).await;
                 let is_stored =
                     matches!(counted.source, SourceLabel::Memory | SourceLabel::Target | SourceLabel::Empty);
                 if is_stored && looked.elapsed() > settings.settle {
@@ -133,14 +168,30 @@ impl Site {
                 counted
             }
             Ok(Route::TileJson(name)) => {
-                Counted::own(self.tilejson(&state, &name, request.headers(), settings), RouteLabel::Tilejson)
+                let given = match given_parameters(tileset, request.uri().query(), UndeclaredNames::Drop) {
+                    Ok(given) => given.map(|given| given.query()),
+                    Err(refused) => return Counted::own(refused, RouteLabel::Tilejson),
+                };
+                let wanted = TileJsonWanted {
+                    name: &name,
+                    url: &tileset.url(&settings.public_url),
+                    live: tileset.tiles.live_layers(),
+                    parameters: &tileset.parameters.declared,
+                    query: given.as_deref(),
+                };
+                let answer = match tilejson(&state, wanted) {
+                    Some(document) => self.document(document.to_string(), request.headers()),
+                    None => unknown(),
+                };
+                Counted::own(answer, RouteLabel::Tilejson)
             }
             Ok(Route::Changes) => {
-                let events = self.changes.as_ref().map_or_else(unknown, |changes| subscribed(changes, &state));
+                let events = tileset.changes.as_ref().map_or_else(unknown, |changes| subscribed(changes, &state));
                 Counted::own(events, RouteLabel::Changes)
             }
             Ok(Route::Page) => {
-                let page = settings.preview.as_ref().map_or_else(unknown, |preview| preview.page(&settings.public_url));
+                let url = tileset.url(&settings.public_url);
+                let page = settings.preview.as_ref().map_or_else(unknown, |preview| preview.page(&url));
                 Counted::own(page, RouteLabel::Preview)
             }
             Ok(Route::Asset(name)) => {
@@ -157,13 +208,19 @@ impl Site {
 
     async fn tile(
         &self,
-        state: &Arc<ServedState>,
-        tile: TileId,
+        tileset: &SiteTileset,
+        wanted: WantedTile<'_>,
         headers: &HeaderMap,
         settings: &SiteSettings,
     ) -> Counted {
-        let (read, origin) = self.tiles.tile(state, tile, Encoding::for_client(headers)).await;
+        let (WantedTile { state, tile, given }, encoding) = (wanted, Encoding::for_client(headers));
+        let (read, origin) = match &given {
+            Some(given) => tileset.tiles.tile_with(state, tile, given, encoding).await,
+            None => tileset.tiles.tile(state, tile, encoding).await,
+        };
         let freshness = match origin {
+            // A purge by path or URL does not reach what stands in a cache beside it, under a query.
+            _ if given.is_some() => settings.tile_freshness.stale_at(tile.coord.zoom()),
             TileOrigin::Stale(_) => settings.tile_freshness.stale_at(tile.coord.zoom()),
             TileOrigin::Ancestor => &Freshness::none(),
             _ => settings.tile_freshness.at(tile.coord.zoom()),
@@ -173,7 +230,7 @@ impl Site {
             TileOrigin::Ancestor => SourceLabel::Ancestor,
             TileOrigin::Shared => SourceLabel::Redis,
             TileOrigin::Ahead => {
-                self.metrics.hit_ahead();
+                tileset.metrics.hit_ahead();
                 SourceLabel::Memory
             }
             TileOrigin::Memory => SourceLabel::Memory,
@@ -185,7 +242,7 @@ impl Site {
         let mut answer = match read {
             Err(error) => {
                 let source = if origin == TileOrigin::Empty { SourceLabel::None } else { source };
-                return Counted { answer: no_tile(&error), route: RouteLabel::Tile, source };
+                return Counted { answer: no_tile(&error), route: RouteLabel::Tile, source, tileset: None };
             }
             Ok(None) => answer::empty(settings.empty_status.status(), freshness),
             Ok(Some(found)) if origin == TileOrigin::Ancestor => {
@@ -208,16 +265,26 @@ impl Site {
             TileOrigin::Shared => HeaderValue::from_static("oar-tiles; hit; detail=redis"),
             TileOrigin::Ancestor => HeaderValue::from_static("oar-tiles; fwd=uri-miss; detail=ancestor"),
         };
-        add_tile_headers(answer.headers_mut(), &settings.tile_headers, tile);
+        if let Some(headers) = settings.headers_of(&tileset.name) {
+            add_tile_headers(answer.headers_mut(), headers, tile);
+        }
         answer.headers_mut().insert(CACHE_STATUS, status);
-        Counted { answer, route: RouteLabel::Tile, source }
+        Counted { answer, route: RouteLabel::Tile, source, tileset: None }
     }
 
-    fn tilejson(&self, state: &ServedState, name: &str, headers: &HeaderMap, settings: &SiteSettings) -> Answer {
-        let Some(document) = tilejson(state, name, &settings.public_url, self.tiles.live_layers()) else {
-            return unknown();
-        };
-        let body = Bytes::from(document.to_string());
+    /// The list of the tilesets.
+    fn catalogue(&self, headers: &HeaderMap, settings: &SiteSettings) -> Answer {
+        let document = catalogue::document(&self.tilesets, &settings.public_url, settings.preview.is_some());
+        match serde_json::to_string(&document) {
+            Ok(text) => self.document(text, headers),
+            // All keys are texts, so this does not happen.
+            Err(_no_text) => unknown(),
+        }
+    }
+
+    /// A JSON document, unless the client has it already.
+    fn document(&self, text: String, headers: &HeaderMap) -> Answer {
+        let body = Bytes::from(text);
         let hash: String = Sha256::digest(&body).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         let tag = format!("\"{hash}\"");
         if holds(headers, &tag) {
@@ -226,6 +293,37 @@ impl Site {
         let content = Content { body, media_type: "application/json", encoding: Encoding::Identity, tag: &tag };
         answer::content(content, &self.document_freshness)
     }
+}
+
+/// A tile that a client wants.
+struct WantedTile<'a> {
+    state: &'a Arc<ServedState>,
+    tile: TileId,
+    /// The values that the request gives.
+    given: Option<Arc<GivenParameters>>,
+}
+
+/// The parameters that a query gives, or the answer that says what is wrong with it.
+fn given_parameters(
+    tileset: &SiteTileset,
+    query: Option<&str>,
+    undeclared: UndeclaredNames,
+) -> Result<Option<GivenParameters>, Answer> {
+    given(&tileset.parameters.declared, query, undeclared)
+        .map_err(|error| answer::error(StatusCode::BAD_REQUEST, &error.to_string()))
+}
+
+/// The parameters of a request for a tile, if there is room for their values.
+fn with_parameters(
+    tileset: &SiteTileset,
+    request: &Request<Incoming>,
+    undeclared: UndeclaredNames,
+) -> Result<Option<Arc<GivenParameters>>, Answer> {
+    let Some(given) = given_parameters(tileset, request.uri().query(), undeclared)? else { return Ok(None) };
+    tileset.parameters.gate.pass(given.key).map_err(|TooManyKeys { retry_after }| {
+        answer::too_many("too many different values of parameters were asked for within a minute", retry_after)
+    })?;
+    Ok(Some(Arc::new(given)))
 }
 
 /// How long a client may wait before it tries again to subscribe.

@@ -7,8 +7,18 @@ use crate::serve::error::ServeError;
 use crate::serve::http::peers::AddressRange;
 use crate::serve::jobs::AdminToken;
 use crate::serve::options::{AccessLogStyle, EmptyStatus, ServeOptions, TileHeaders};
+use crate::serve::parameters::UndeclaredNames;
 use crate::serve::preview::{MapClient, PreviewPage};
 use crate::serve::public::freshness::TileFreshness;
+
+/// The further headers of a tileset's tiles.
+#[derive(Debug, Clone)]
+pub struct TilesetHeaders {
+    /// The name of the tileset.
+    pub tileset: Arc<str>,
+    /// The headers.
+    pub headers: TileHeaders,
+}
 
 /// The settings that are read again at SIGHUP.
 #[derive(Debug, Clone)]
@@ -16,11 +26,13 @@ pub(crate) struct SiteSettings {
     /// How long caches may keep a tile, by its zoom.
     pub(crate) tile_freshness: TileFreshness,
     /// Further headers of tiles.
-    pub(crate) tile_headers: TileHeaders,
+    tile_headers: Vec<TilesetHeaders>,
     /// An answer that rests on an older look at the target may be kept by no cache.
     pub(crate) settle: Duration,
     /// The status of the answer for an empty tile.
     pub(crate) empty_status: EmptyStatus,
+    /// What becomes of names in a tile's query that its tileset does not declare.
+    pub(crate) undeclared: UndeclaredNames,
     /// True if each answer says how long it took.
     pub(crate) server_timing: bool,
     /// The URL under which clients find the server; ends with a slash.
@@ -41,7 +53,11 @@ impl SiteSettings {
     ///
     /// # Errors
     /// If a value cannot be sent as a header, nobody knows a URL for clients, or the token cannot be used.
-    pub(crate) fn new(options: &ServeOptions, own_url: Option<&str>) -> Result<SiteSettings, ServeError> {
+    pub(crate) fn new(
+        options: &ServeOptions,
+        tile_headers: Vec<TilesetHeaders>,
+        own_url: Option<&str>,
+    ) -> Result<SiteSettings, ServeError> {
         let public_url = match (&options.public_url, own_url) {
             (Some(url), _) => format!("{}/", url.trim_end_matches('/')),
             (None, Some(own)) => format!("{own}{}/", options.base_path),
@@ -49,9 +65,10 @@ impl SiteSettings {
         };
         Ok(SiteSettings {
             tile_freshness: TileFreshness::new(options)?,
-            tile_headers: options.tile_headers.clone(),
+            tile_headers,
             settle: options.settle,
             empty_status: options.empty_status,
+            undeclared: options.undeclared,
             server_timing: options.server_timing,
             public_url,
             preview: options.preview.then(|| {
@@ -62,5 +79,10 @@ impl SiteSettings {
             trusted_proxies: options.trusted_proxies.clone(),
             token: AdminToken::find(options.token_file.as_deref())?,
         })
+    }
+
+    /// The further headers of a tileset's tiles.
+    pub(crate) fn headers_of(&self, tileset: &str) -> Option<&TileHeaders> {
+        self.tile_headers.iter().find(|of| *of.tileset == *tileset).map(|of| &of.headers)
     }
 }

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::serve::live::LiveLayer;
+use crate::serve::parameters::{TilesetParameters, parameters_json};
 use crate::serve::target::state::ServedState;
 use crate::sink::VectorLayer;
 use crate::tile::{LayerId, LonLatBox, MapCenter, Slice, Zoom};
@@ -10,12 +11,27 @@ use crate::tile::{LayerId, LonLatBox, MapCenter, Slice, Zoom};
 /// The suffix of a single layer's document, if the target keeps layers apart.
 const OF_A_LAYER: &str = ".tiles.json";
 
-/// The document with this name: `tiles.json`, or `NAME.tiles.json` if the target keeps layers apart; `None` for other names. `public_url`
-/// ends with a slash. With `live`, the zooms are those at which the layers are rendered, and the bounds are the world.
-pub(crate) fn tilejson(state: &ServedState, name: &str, public_url: &str, live: Option<&[LiveLayer]>) -> Option<Value> {
+/// A document that a client wants.
+#[derive(Clone, Copy)]
+pub(crate) struct TileJsonWanted<'a> {
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// The URL of the tileset; ends with a slash.
+    pub(crate) url: &'a str,
+    /// The layers that are rendered on request: the zooms are theirs then, and the bounds are the world.
+    pub(crate) live: Option<&'a [LiveLayer]>,
+    /// The parameters of the tileset.
+    pub(crate) parameters: &'a TilesetParameters,
+    /// The values that the client has given, which its tiles get, too: a query in its one form.
+    pub(crate) query: Option<&'a str>,
+}
+
+/// The document with this name: `tiles.json`, or `NAME.tiles.json` if the target keeps layers apart; `None` for other names.
+pub(crate) fn tilejson(state: &ServedState, wanted: TileJsonWanted<'_>) -> Option<Value> {
+    let TileJsonWanted { name, live, .. } = wanted;
     let layers: Vec<VectorLayer> =
         state.described.vector_layers.iter().map(|layer| with_live_zooms(layer, live.unwrap_or_default())).collect();
-    let document = |slice, layers: &[VectorLayer]| document(state, slice, layers, public_url, live.is_some());
+    let document = |slice, layers: &[VectorLayer]| document(state, slice, layers, wanted);
     if !state.template.layers_apart() {
         return (name == "tiles.json").then(|| document(Slice::Whole, &layers));
     }
@@ -25,6 +41,14 @@ pub(crate) fn tilejson(state: &ServedState, name: &str, public_url: &str, live: 
     Some(document(slice, &layers[index..=index]))
 }
 
+/// The names of the documents of a target: one, or one for each layer if it keeps layers apart.
+pub(crate) fn document_names(state: &ServedState) -> Vec<String> {
+    if !state.template.layers_apart() {
+        return vec!["tiles.json".to_owned()];
+    }
+    state.described.vector_layers.iter().map(|layer| format!("{}{OF_A_LAYER}", layer.id)).collect()
+}
+
 /// A layer of the target; if it is rendered on request, with the zooms at which that is done.
 fn with_live_zooms(layer: &VectorLayer, live: &[LiveLayer]) -> VectorLayer {
     let zooms = live.iter().filter(|live| live.name == layer.id).flat_map(|live| live.zooms.iter()).map(Zoom::get);
@@ -32,15 +56,18 @@ fn with_live_zooms(layer: &VectorLayer, live: &[LiveLayer]) -> VectorLayer {
     VectorLayer { minzoom: min, maxzoom: max, ..layer.clone() }
 }
 
-fn document(state: &ServedState, slice: Slice, layers: &[VectorLayer], public_url: &str, is_live: bool) -> Value {
+fn document(state: &ServedState, slice: Slice, layers: &[VectorLayer], wanted: TileJsonWanted<'_>) -> Value {
+    let TileJsonWanted { url, parameters, query, .. } = wanted;
+    let is_live = wanted.live.is_some();
     let described = &state.described;
     let ends = described.zooms.map(|(min, max)| {
         let ends = layers.iter().filter(|_| is_live).map(|layer| (layer.minzoom, layer.maxzoom));
         ends.fold((min, max), |(min, max), (first, last)| (min.min(first), max.max(last)))
     });
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     let mut object = Map::new();
     object.insert("tilejson".to_owned(), "3.0.0".into());
-    object.insert("tiles".to_owned(), json!([format!("{public_url}{}", state.template.address(slice))]));
+    object.insert("tiles".to_owned(), json!([format!("{url}{}{query}", state.template.address(slice))]));
     object.insert("vector_layers".to_owned(), json!(layers));
     object.insert("scheme".to_owned(), "xyz".into());
     if let Some((min, max)) = ends {
@@ -67,6 +94,9 @@ fn document(state: &ServedState, slice: Slice, layers: &[VectorLayer], public_ur
         if let Some(value) = value {
             object.insert(name.to_owned(), value.clone().into());
         }
+    }
+    if !parameters.0.is_empty() {
+        object.insert("parameters".to_owned(), parameters_json(parameters));
     }
     Value::Object(object)
 }

@@ -1,6 +1,7 @@
 //! The cache: the most requested tiles in the form in which they are sent, up to a limit in bytes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use crate::encode::{DecodeError, Gunzip, is_gzip};
 use crate::serve::change_log::LiveEpoch;
 use crate::serve::http::negotiate::Encoding;
 use crate::serve::live::FlightKey;
+use crate::serve::parameters::ParametersKey;
 use crate::tile::TileId;
 
 /// A tile in the form in which it is sent.
@@ -161,11 +163,18 @@ pub(crate) enum CachedFrom {
         tile: TileId,
     },
     /// The database, in whichever epoch.
-    Live(TileId),
+    Live {
+        /// The tile.
+        tile: TileId,
+        /// The values that its request gives.
+        parameters: ParametersKey,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct CacheKey {
+    /// The number of the tileset.
+    tileset: u64,
     from: CachedFrom,
     encoding: Encoding,
 }
@@ -182,9 +191,15 @@ impl Expiry<CacheKey, CachedForm> for LiveExpiry {
     }
 }
 
-/// The cache. Clones share it.
+/// The cache, as one of the tilesets sees it that share its memory. Clones are of the same tileset.
 #[derive(Clone)]
-pub(crate) struct TileCache(Cache<CacheKey, CachedForm>);
+pub(crate) struct TileCache {
+    tiles: Cache<CacheKey, CachedForm>,
+    /// The number that tells its tiles from those of other tilesets.
+    tileset: Arc<AtomicU64>,
+    /// The last number that was given to a tileset.
+    numbers: Arc<AtomicU64>,
+}
 
 impl TileCache {
     /// A cache that holds at most `bytes` bytes.
@@ -193,12 +208,27 @@ impl TileCache {
             let bytes = form.tile.as_ref().map_or(0, |tile| tile.body.len());
             u32::try_from(bytes).unwrap_or(u32::MAX).saturating_add(ENTRY_BYTES)
         };
-        TileCache(Cache::builder().max_capacity(bytes).weigher(weigh).expire_after(LiveExpiry).build())
+        let tiles = Cache::builder().max_capacity(bytes).weigher(weigh).expire_after(LiveExpiry).build();
+        TileCache { tiles, tileset: Arc::default(), numbers: Arc::default() }
+    }
+
+    /// The same memory for another tileset.
+    pub(crate) fn for_tileset(&self) -> TileCache {
+        let number = self.next_number();
+        TileCache { tileset: Arc::new(AtomicU64::new(number)), ..self.clone() }
+    }
+
+    fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn key(&self, from: CachedFrom, encoding: Encoding) -> CacheKey {
+        CacheKey { tileset: self.tileset.load(Ordering::Relaxed), from, encoding }
     }
 
     /// The cached form of a tile in an encoding.
     pub(crate) async fn get(&self, from: CachedFrom, encoding: Encoding) -> Option<CachedForm> {
-        self.0.get(&CacheKey { from, encoding }).await
+        self.tiles.get(&self.key(from, encoding)).await
     }
 
     /// The cached form, or the one that `make` returns. Concurrent requests for the same form wait for the one call of `make`.
@@ -211,18 +241,18 @@ impl TileCache {
         encoding: Encoding,
         make: impl Future<Output = Result<CachedForm, E>>,
     ) -> Result<CachedForm, E> {
-        let found = self.0.try_get_with(CacheKey { from, encoding }, make).await;
+        let found = self.tiles.try_get_with(self.key(from, encoding), make).await;
         found.map_err(|failure| E::clone(&failure))
     }
 
     /// Caches a form instead of the one that is cached.
     pub(crate) async fn replace(&self, from: CachedFrom, encoding: Encoding, form: CachedForm) {
-        self.0.insert(CacheKey { from, encoding }, form).await;
+        self.tiles.insert(self.key(from, encoding), form).await;
     }
 
     /// Caches a live tile, as it would be stored, unless one of a later epoch is cached.
-    pub(crate) async fn keep_live(&self, tile: TileId, form: CachedForm) {
-        let entry = self.0.entry(CacheKey { from: CachedFrom::Live(tile), encoding: Encoding::Gzip });
+    pub(crate) async fn keep_live(&self, key: FlightKey, form: CachedForm) {
+        let entry = self.tiles.entry(self.key(key.cached(), Encoding::Gzip));
         let newest = |held: Option<Entry<CacheKey, CachedForm>>| {
             let held = held.map(Entry::into_value).filter(|held| held.epoch() > form.epoch());
             std::future::ready(held.unwrap_or(form))
@@ -233,18 +263,19 @@ impl TileCache {
     /// Forgets a tile in every encoding.
     pub(crate) async fn forget(&self, from: CachedFrom) {
         for encoding in [Encoding::Gzip, Encoding::Identity] {
-            self.0.invalidate(&CacheKey { from, encoding }).await;
+            self.tiles.invalidate(&self.key(from, encoding)).await;
         }
     }
 
-    /// Forgets all tiles.
+    /// Forgets all tiles of the tileset: from now on they have another number, under which none is found. What is cached under the old one
+    /// leaves as tiles do that nobody wants.
     pub(crate) fn forget_all(&self) {
-        self.0.invalidate_all();
+        self.tileset.store(self.next_number(), Ordering::Relaxed);
     }
 
-    /// The approximate size of the cache's content, in bytes.
+    /// The approximate size of the cache's content, in bytes, of all tilesets.
     pub(crate) fn bytes(&self) -> u64 {
-        self.0.weighted_size()
+        self.tiles.weighted_size()
     }
 }
 

@@ -13,12 +13,12 @@ impl ServedTiles {
         self.target.polled().unwrap_or_else(Instant::now)
     }
 
-    /// What waits for the CDNs of the target, for Prometheus; empty if that cannot be read.
-    pub(crate) async fn purge_metrics(&self) -> String {
+    /// What waits for the CDNs of the target, for Prometheus, each value with some further labels; empty if that cannot be read.
+    pub(crate) async fn purge_metrics(&self, labels: &str) -> String {
         let target = Arc::clone(&self.target);
         let read = tokio::task::spawn_blocking(move || Outbox::read(target.notes())).await;
         match read {
-            Ok(Ok(outbox)) => purge_metrics(&outbox, ""),
+            Ok(Ok(outbox)) => purge_metrics(&outbox, labels),
             Ok(Err(error)) => {
                 tracing::info!("the metrics do not say what waits for CDNs: {error}");
                 String::new()

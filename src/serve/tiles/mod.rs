@@ -5,6 +5,7 @@
 //! | `origin` | where a tile came from, or why there is none |
 //! | `served` | the cache, then the target, then the database |
 //! | `rendered` | tiles that the database renders, and what a client gets that cannot wait for one |
+//! | `with_parameters` | tiles of requests that give values for parameters |
 //! | `staleness` | which stored tiles are stale, and of which clients have seen a refreshed one |
 //! | `cache` | the most wanted tiles in memory, as they are sent |
 //! | `looks` | how old the last look at the target is, and what its CDNs have not been told |
@@ -17,3 +18,4 @@ pub(crate) mod origin;
 mod rendered;
 pub(crate) mod served;
 pub(crate) mod staleness;
+mod with_parameters;

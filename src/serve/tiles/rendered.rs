@@ -8,11 +8,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::mvt::{TileDescent, overzoomed};
 use crate::serve::http::negotiate::Encoding;
-use crate::serve::live::{FlightKey, LiveFlights, draws};
+use crate::serve::live::{FlightKey, FlightNotes, LiveFlights, draws};
 use crate::serve::queue::WorkClass;
 use crate::serve::target::state::ServedState;
 use crate::serve::tiles::around::Around;
-use crate::serve::tiles::cache::{CachedForm, CachedFrom, CachedWay, ServedTile};
+use crate::serve::tiles::cache::{CachedForm, CachedWay, ServedTile};
 use crate::serve::tiles::origin::{TileError, TileOrigin};
 use crate::serve::tiles::served::{ServedTiles, StaleTile, aside};
 use crate::tile::{Slice, TileId};
@@ -32,7 +32,8 @@ impl ServedTiles {
             }
             return (Err(TileError::Live(error)), TileOrigin::Live);
         }
-        let (key, from) = (self.live_key(state, tile), CachedFrom::Live(tile));
+        let key = self.live_key(state, tile);
+        let from = key.cached();
         let held = self.cache.get(from, Encoding::Gzip).await;
         if let Some(held) = held.as_ref().filter(|held| live.is_fresh(key, held)) {
             let origin = if held.way == CachedWay::Ahead { TileOrigin::Ahead } else { TileOrigin::Memory };
@@ -42,7 +43,7 @@ impl ServedTiles {
             let age = self.live_age(key, &held);
             (held, age)
         });
-        let (landed, origin) = match live.ask(key, shared_key(live, state, tile)) {
+        let (landed, origin) = match live.ask(key, FlightNotes { shared_key: shared_key(live, state, key), given: None }) {
             Ok(mut waiter) => {
                 let origin = if waiter.is_collapsed { TileOrigin::Collapsed } else { TileOrigin::Live };
                 if let Some(landed) = within(live.options().answer_within, waiter.landed()).await {
@@ -75,7 +76,7 @@ impl ServedTiles {
     }
 
     /// How long a cached live tile has been stale.
-    fn live_age(&self, key: FlightKey, held: &CachedForm) -> Duration {
+    pub(super) fn live_age(&self, key: FlightKey, held: &CachedForm) -> Duration {
         let outdated = self.known().epochs().moment(key.epoch).elapsed();
         let outdated = (held.epoch() < Some(key.epoch)).then_some(outdated);
         outdated.max(held.stale_for()).unwrap_or_default()
@@ -94,7 +95,8 @@ impl ServedTiles {
         if state.is_of(live.source().fingerprint()).is_err() {
             return as_stored(stored);
         }
-        let (key, from) = (self.live_key(state, tile), CachedFrom::Live(tile));
+        let key = self.live_key(state, tile);
+        let from = key.cached();
         let (mut held, mut is_fresh) = (self.cache.get(from, Encoding::Gzip).await, false);
         let was_refreshed = self.staleness.was_refreshed(state, tile);
         if let Some(fresh) = held.as_ref().filter(|held| live.is_fresh(key, held)) {
@@ -103,7 +105,7 @@ impl ServedTiles {
             // Memory has lost it, and the stored one is older than what clients have seen.
             return self.rendered(live, state, tile, encoding).await;
         } else {
-            live.ask_ahead(key, WorkClass::Refresh, shared_key(live, state, tile));
+            live.ask_ahead(key, WorkClass::Refresh, shared_key(live, state, key));
             if let Some(patience) = live.options().refresh_patience
                 && let Some(mut waiter) = live.join(key)
                 && let Some(Ok(packed)) = within(Some(patience), waiter.landed()).await
@@ -163,7 +165,7 @@ impl ServedTiles {
             let key = self.live_key(state, next);
             let is_live = !state.covers(next.coord) && draws(live.source().layers(), next.slice, next.coord.zoom());
             if is_live && live.fresh(key).await.is_none() {
-                live.ask_ahead(key, WorkClass::Neighbour, shared_key(live, state, next));
+                live.ask_ahead(key, WorkClass::Neighbour, shared_key(live, state, key));
             }
         }
     }
@@ -172,18 +174,21 @@ impl ServedTiles {
 /// The name of a tile in the cache that servers share; `None` if they share none. It tells configurations apart by their fingerprint, and
 /// databases by a hash of what the target says about its own; if that does not say which one it is, by its whole manifest, which each
 /// publication changes.
-fn shared_key(live: &LiveFlights, state: &ServedState, tile: TileId) -> Option<String> {
+pub(super) fn shared_key(live: &LiveFlights, state: &ServedState, key: FlightKey) -> Option<String> {
     if !live.is_shared() {
         return None;
     }
     let database = state.manifest.as_ref().and_then(|manifest| serde_json::to_string(manifest.database.as_ref()?).ok());
     let origin = database.as_deref().or(state.described.manifest.as_deref()).unwrap_or_default();
     let origin: String = Sha256::digest(origin).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let FlightKey { tile, parameters, .. } = key;
     let slice = match tile.slice {
         Slice::Whole => "all".to_owned(),
         Slice::Layer(layer) => layer.0.to_string(),
     };
-    Some(format!("oar-tiles:{}:{origin}:{slice}:{}", live.source().fingerprint(), tile.coord))
+    // The key of the one form of the values, so that servers find what others have rendered however it was asked for.
+    let with = if parameters.is_some() { format!(":{:032x}", parameters.0) } else { String::new() };
+    Some(format!("oar-tiles:{}:{origin}:{slice}:{}{with}", live.source().fingerprint(), tile.coord))
 }
 
 /// The result of some work, unless it takes longer than a limit.

@@ -10,6 +10,7 @@ use crate::serve::change_log::KnownChanges;
 use crate::serve::http::negotiate::Encoding;
 use crate::serve::live::{FlightCounts, FlightKey, LiveError, LiveFlights, LiveLayer, draws};
 use crate::serve::observe::trouble::Trouble;
+use crate::serve::parameters::ParametersKey;
 use crate::serve::target::served::{NoticedChange, ServedTarget};
 use crate::serve::target::state::ServedState;
 use crate::serve::tiles::cache::{CachedForm, CachedFrom, ServedTile, TileCache};
@@ -46,7 +47,7 @@ pub(crate) struct ServedTiles {
     pub(super) cache: TileCache,
     reads: Arc<Semaphore>,
     pub(super) unpacks: Arc<Semaphore>,
-    live: Option<LiveFlights>,
+    pub(super) live: Option<LiveFlights>,
     /// Records if the target can be read, and why not.
     reading: Arc<Trouble>,
     /// Records if a killed writer has left the target half written, in a commit that this process may not roll back.
@@ -297,7 +298,8 @@ impl ServedTiles {
 
     /// What a live tile beside a state of the target must show.
     pub(super) fn live_key(&self, state: &ServedState, tile: TileId) -> FlightKey {
-        FlightKey { epoch: self.known().epochs().of(tile.coord, &state.live_since), tile }
+        let epoch = self.known().epochs().of(tile.coord, &state.live_since);
+        FlightKey { epoch, tile, parameters: ParametersKey::default() }
     }
 
     /// The state that was read last.
@@ -336,12 +338,14 @@ impl ServedTiles {
         let layers = if state.template.layers_apart() { state.described.vector_layers.len() } else { 0 };
         let layers = (0..layers).filter_map(|layer| Some(Slice::Layer(LayerId(u16::try_from(layer).ok()?))));
         let slices: Vec<Slice> = std::iter::once(Slice::Whole).chain(layers).collect();
+        // Nobody knows with which values tiles were asked for.
+        self.known().epochs().evicted(tiles);
         for coord in tiles {
             for slice in &slices {
                 let tile = TileId { coord: *coord, slice: *slice };
                 let since = self.target.unchanged_since(*coord);
                 self.cache.forget(CachedFrom::State { since, tile }).await;
-                self.cache.forget(CachedFrom::Live(tile)).await;
+                self.cache.forget(CachedFrom::Live { tile, parameters: ParametersKey::default() }).await;
             }
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::{FlightPlan, FlightsShared};
-use crate::serve::live::source::{LiveError, LiveTile};
+use crate::serve::live::source::{LiveError, LiveRequest, LiveTile};
 use crate::serve::live::table::{FlightKey, Landed};
 use crate::serve::queue::{WorkClass, WorkPermit, WorkTicket};
 use crate::serve::tiles::cache::{CachedForm, CachedWay};
@@ -59,7 +59,7 @@ impl FlightsShared {
         self.metrics.asked_redis("hit");
         let form = CachedForm::of_live(entry.stored, plan.key, entry.snapshot);
         let form = form.kept_for(self.options.ttl.saturating_sub(age), CachedWay::Shared);
-        self.cache.keep_live(tile, form.clone()).await;
+        self.cache.keep_live(plan.key, form.clone()).await;
         Some(form)
     }
 
@@ -92,10 +92,11 @@ impl FlightsShared {
         };
         let way = if permit.class() == WorkClass::Neighbour { CachedWay::Ahead } else { CachedWay::Asked };
         let (shared, of_task, begun) = (Arc::clone(self), stop.clone(), Instant::now());
+        let given = plan.given.take();
         let since = self.known.epochs().since(key.tile.coord, key.epoch);
         // The worker becomes free only when the database has ended the tile's statement.
         let mut rendering = tokio::spawn(async move {
-            let rendered = shared.source.render(key.tile, since, &of_task).await;
+            let rendered = shared.source.render(LiveRequest { tile: key.tile, given, since }, &of_task).await;
             drop(permit);
             rendered
         });
@@ -123,7 +124,7 @@ impl FlightsShared {
         if way == CachedWay::Ahead {
             self.metrics.rendered_ahead();
         }
-        self.cache.keep_live(key.tile, form.clone()).await;
+        self.cache.keep_live(key, form.clone()).await;
         Ok(form)
     }
 

@@ -1,6 +1,5 @@
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicUsize;
-use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
@@ -8,10 +7,11 @@ use tokio::sync::Notify;
 use super::*;
 use crate::cursor::Cursor;
 use crate::serve::change_log::LiveEpoch;
-use crate::serve::live::{LiveLayer, LiveTile};
+use crate::serve::live::{LiveLayer, LiveRequest, LiveTile};
+use crate::serve::parameters::ParametersKey;
 use crate::serve::queue::WorkerShares;
 use crate::serve::tiles::cache::{CachedForm, CachedWay};
-use crate::tile::{TileCoord, TileId, Zoom};
+use crate::tile::{TileCoord, Zoom};
 
 /// A source that waits until the test releases it; then it fails or returns one byte.
 #[derive(Default)]
@@ -38,7 +38,7 @@ impl LiveSource for Held {
         Box::pin(std::future::pending())
     }
 
-    fn render<'a>(&'a self, _: TileId, _: Instant, stop: &'a Stop) -> BoxFuture<'a, Result<LiveTile, LiveError>> {
+    fn render<'a>(&'a self, _: LiveRequest, stop: &'a Stop) -> BoxFuture<'a, Result<LiveTile, LiveError>> {
         Box::pin(async {
             self.renders.fetch_add(1, Ordering::SeqCst);
             tokio::select! {
@@ -65,6 +65,7 @@ fn flights(workers: usize, queue: usize) -> (LiveFlights, Arc<Held>) {
         expires: Vec::new(),
         refresh_patience: None,
         neighbours: true,
+        explain_after: None,
     };
     let parts = FlightParts {
         source: Arc::clone(&source) as Arc<dyn LiveSource>,
@@ -79,7 +80,8 @@ fn flights(workers: usize, queue: usize) -> (LiveFlights, Arc<Held>) {
 }
 
 fn key(x: u32) -> FlightKey {
-    FlightKey { epoch: LiveEpoch::default(), tile: TileCoord::new(Zoom::new(9).unwrap(), x, 0).unwrap().into() }
+    let tile = TileCoord::new(Zoom::new(9).unwrap(), x, 0).unwrap().into();
+    FlightKey { epoch: LiveEpoch::default(), tile, parameters: ParametersKey::default() }
 }
 
 fn on_runtime<T>(work: impl Future<Output = T>) -> T {
@@ -100,7 +102,7 @@ struct Joined {
 }
 
 async fn tile(flights: &LiveFlights, key: FlightKey) -> Joined {
-    match flights.ask(key, None) {
+    match flights.ask(key, FlightNotes::default()) {
         Ok(mut waiter) => Joined { landed: waiter.landed().await, is_collapsed: waiter.is_collapsed },
         Err(error) => Joined { landed: Err(error), is_collapsed: false },
     }
@@ -217,7 +219,7 @@ fn a_request_that_joins_a_flight_which_the_queue_has_dropped_gets_its_tile() {
         until(&flights, 1, 0, 1).await;
         flights.ask_ahead(key(1), WorkClass::Neighbour, None);
         // The queue drops it before its flight learns of that: nothing runs between these two lines.
-        let (other, mut joined) = (flights.ask(key(2), None).unwrap(), flights.ask(key(1), None).unwrap());
+        let (other, mut joined) = (flights.ask(key(2), FlightNotes::default()).unwrap(), flights.ask(key(1), FlightNotes::default()).unwrap());
         until(&flights, 1, 2, 3).await;
         for _ in 0..3 {
             source.go.notify_one();
@@ -237,7 +239,7 @@ fn a_request_that_joins_a_flight_which_the_queue_has_dropped_gets_its_tile() {
 fn a_flight_that_goes_on_is_not_ended_when_its_last_request_leaves() {
     on_runtime(async {
         let (flights, source) = flights(1, 8);
-        let waiter = flights.ask(key(1), None).unwrap();
+        let waiter = flights.ask(key(1), FlightNotes::default()).unwrap();
         waiter.keep_going();
         drop(waiter);
         until(&flights, 1, 0, 0).await;

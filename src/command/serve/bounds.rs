@@ -1,0 +1,88 @@
+//! What the live tiles of several tilesets may take of the database together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::follow::LOG_SESSIONS;
+use crate::serve::WorkerShares;
+
+/// Sessions that hold snapshots, of one tileset: the present one, and the one before as long as tiles of it are being rendered.
+pub(super) const SNAPSHOTS: usize = 2;
+
+/// The most snapshots of all tilesets. With more tilesets in use at once, some wait until a snapshot of another one has had its time, which is
+/// a second or a little more.
+const MAX_SNAPSHOTS: usize = 16;
+
+/// Sessions that look whether others wait for the locks of a snapshot.
+const LOCK_WATCHERS: usize = 1;
+
+/// The bounds.
+pub(super) struct LiveBounds {
+    tilesets: usize,
+    workers: usize,
+    snapshots: Arc<Semaphore>,
+    idle: Arc<Semaphore>,
+    /// The plans of statements are logged that take longer.
+    pub(super) explain_after: Option<Duration>,
+}
+
+impl LiveBounds {
+    /// The bounds of some tilesets.
+    pub(super) fn new(tilesets: usize, shares: WorkerShares, explain_after: Option<Duration>) -> LiveBounds {
+        let workers = shares.workers().get();
+        // A tileset that is alone has at most these anyway.
+        let idle = if tilesets > 1 { workers } else { workers * SNAPSHOTS };
+        LiveBounds {
+            tilesets,
+            workers,
+            snapshots: Arc::new(Semaphore::new(LiveBounds::most_snapshots(tilesets))),
+            idle: Arc::new(Semaphore::new(idle)),
+            explain_after,
+        }
+    }
+
+    fn most_snapshots(tilesets: usize) -> usize {
+        (tilesets * SNAPSHOTS).min(MAX_SNAPSHOTS)
+    }
+
+    /// Waits for the right to hold a snapshot; `None` never comes, for nobody closes this.
+    pub(super) async fn snapshot(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.snapshots).acquire_owned().await.ok()
+    }
+
+    /// The right of a session to wait for its next tile; `None` if others have taken it, and the session is to be closed.
+    pub(super) fn idle(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.idle).try_acquire_owned().ok()
+    }
+
+    /// The most sessions that all of them have at once.
+    pub(super) fn sessions(&self) -> usize {
+        let followers = self.tilesets * LOG_SESSIONS;
+        if self.tilesets == 1 {
+            return self.workers + SNAPSHOTS + LOCK_WATCHERS + followers;
+        }
+        // Those that render, and those that wait for their next tile.
+        2 * self.workers + LiveBounds::most_snapshots(self.tilesets) * (1 + LOCK_WATCHERS) + followers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_tilesets_take_no_more_of_the_database_than_the_bounds_say() {
+        let workers = std::num::NonZeroUsize::new(4).unwrap();
+        let shares = WorkerShares::new(workers, None, None).unwrap();
+        let sessions = |tilesets| LiveBounds::new(tilesets, shares, None).sessions();
+        assert_eq!((sessions(1), sessions(2), sessions(50)), (9, 20, 140));
+        let bounds = LiveBounds::new(50, shares, None);
+        let held: Vec<_> = std::iter::from_fn(|| Arc::clone(&bounds.snapshots).try_acquire_owned().ok()).collect();
+        let idle: Vec<_> = std::iter::from_fn(|| bounds.idle()).collect();
+        assert_eq!((held.len(), idle.len()), (16, 4));
+        drop(idle);
+        assert!(bounds.idle().is_some());
+    }
+}

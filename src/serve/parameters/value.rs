@@ -1,0 +1,119 @@
+//! One value of a parameter: checked, and in the one form that equal values share.
+
+use serde_json::Value;
+
+use super::declared::{LetterCase, Parameter, ParameterType};
+
+/// The most digits and signs of a number: more than any number needs.
+const MAX_NUMBER_BYTES: usize = 64;
+
+/// A value in its one form. The order is that of values in a key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ParameterValue {
+    /// The form in which the database reads it as the type of the parameter; of a box, each side.
+    pub texts: Vec<String>,
+}
+
+impl ParameterValue {
+    /// Reads a value, which is decoded already; the error says what is wrong with it.
+    pub(super) fn read(parameter: &Parameter, text: &str) -> Result<ParameterValue, String> {
+        let one = |text: String| ParameterValue { texts: vec![text] };
+        match parameter.kind {
+            ParameterType::Text => text_of(parameter, text).map(one),
+            ParameterType::Boolean => match text {
+                "true" => Ok(one("true".to_owned())),
+                "false" => Ok(one("false".to_owned())),
+                _ => Err("is neither true nor false".to_owned()),
+            },
+            ParameterType::Integer => {
+                let is_short = text.len() <= MAX_NUMBER_BYTES;
+                let Some(number) = text.parse::<i64>().ok().filter(|_| is_short) else {
+                    return Err("is no whole number of 64 bits".to_owned());
+                };
+                #[expect(clippy::cast_precision_loss, reason = "bounds that are larger than 2^53 are rough")]
+                within(parameter, number as f64)?;
+                is_allowed(parameter, number.to_string()).map(one)
+            }
+            ParameterType::Number => {
+                let number = number(text)?;
+                within(parameter, number)?;
+                is_allowed(parameter, number.to_string()).map(one)
+            }
+            ParameterType::Box => sides(text).map(|texts| ParameterValue { texts }),
+        }
+    }
+
+    /// The value as JSON, which a function of the database gets.
+    pub(super) fn json(&self, kind: ParameterType) -> Value {
+        let number = |text: &String| -> Value {
+            text.parse::<i64>().map(Value::from).or_else(|_fraction| text.parse::<f64>().map(Value::from)).unwrap_or_default()
+        };
+        match kind {
+            ParameterType::Text => self.texts.first().map_or(Value::Null, |text| text.clone().into()),
+            ParameterType::Boolean => self.texts.first().is_some_and(|text| text == "true").into(),
+            ParameterType::Integer | ParameterType::Number => self.texts.first().map_or(Value::Null, number),
+            ParameterType::Box => self.texts.iter().map(number).collect(),
+        }
+    }
+}
+
+fn text_of(parameter: &Parameter, text: &str) -> Result<String, String> {
+    let bounds = &parameter.bounds;
+    // Before anything is done that takes longer with a longer text.
+    if text.chars().nth(bounds.max_length).is_some() {
+        return Err(format!("has more than {} characters", bounds.max_length));
+    }
+    if text.chars().any(char::is_control) {
+        return Err("has control characters".to_owned());
+    }
+    let text = match bounds.case {
+        LetterCase::Keep => text.to_owned(),
+        LetterCase::Lower => text.to_lowercase(),
+        LetterCase::Upper => text.to_uppercase(),
+    };
+    if bounds.pattern.as_ref().is_some_and(|pattern| !pattern.is_match(&text)) {
+        return Err("does not match the pattern".to_owned());
+    }
+    is_allowed(parameter, text)
+}
+
+fn is_allowed(parameter: &Parameter, text: String) -> Result<String, String> {
+    let allowed = &parameter.bounds.allowed;
+    if allowed.is_empty() || allowed.contains(&text) { Ok(text) } else { Err("is not one of those allowed".to_owned()) }
+}
+
+/// A finite number. What `f64` reads beside digits, a point and an exponent, such as `inf` and `nan`, is none.
+fn number(text: &str) -> Result<f64, String> {
+    let is_plain = |c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.' | 'e' | 'E');
+    let read = text.parse::<f64>().ok().filter(|number| number.is_finite());
+    match read.filter(|_| text.len() <= MAX_NUMBER_BYTES && text.chars().all(is_plain)) {
+        // There is one zero.
+        Some(number) => Ok(if number == 0.0 { 0.0 } else { number }),
+        None => Err("is no number".to_owned()),
+    }
+}
+
+fn within(parameter: &Parameter, number: f64) -> Result<(), String> {
+    let bounds = &parameter.bounds;
+    match (bounds.min.filter(|min| number < *min), bounds.max.filter(|max| number > *max)) {
+        (Some(min), _) => Err(format!("is less than {min}")),
+        (_, Some(max)) => Err(format!("is more than {max}")),
+        _ => Ok(()),
+    }
+}
+
+/// The sides of a box.
+fn sides(text: &str) -> Result<Vec<String>, String> {
+    let wrong = || "is no box: write west,south,east,north in degrees".to_owned();
+    let sides = text.split(',').map(|side| number(side).map_err(|_no_number| wrong())).collect::<Result<Vec<_>, _>>()?;
+    let [west, south, east, north] = sides[..] else { return Err(wrong()) };
+    let is_longitude = |side: f64| (-180.0..=180.0).contains(&side);
+    let is_latitude = |side: f64| (-90.0..=90.0).contains(&side);
+    if !is_longitude(west) || !is_longitude(east) || !is_latitude(south) || !is_latitude(north) {
+        return Err(wrong());
+    }
+    if west > east || south > north {
+        return Err("is no box: west must not be greater than east, nor south than north".to_owned());
+    }
+    Ok([west, south, east, north].iter().map(ToString::to_string).collect())
+}

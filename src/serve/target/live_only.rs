@@ -1,0 +1,55 @@
+//! A target that is not there: it stores nothing and says nothing of any tile, so that each is rendered on request.
+
+use std::sync::Arc;
+
+use crate::serve::target::served::{ServedSource, TargetOpener};
+use crate::serve::target::watch::TargetWatch;
+use crate::sink::{Described, KeptNote, NoteCondition, NoteError, NoteStore, ReadError, TileReader};
+use crate::tile::TileId;
+
+/// A target without tiles.
+struct LiveOnly(Described);
+
+impl TileReader for LiveOnly {
+    fn describe(&mut self) -> Result<Described, ReadError> {
+        Ok(self.0.clone())
+    }
+
+    fn list(&mut self) -> Result<Vec<TileId>, ReadError> {
+        Ok(Vec::new())
+    }
+
+    fn read(&mut self, tiles: &[TileId]) -> Result<Vec<Option<Box<[u8]>>>, ReadError> {
+        Ok(tiles.iter().map(|_| None).collect())
+    }
+}
+
+/// Notes of which there are none.
+#[derive(Debug)]
+struct NoNotes;
+
+impl NoteStore for NoNotes {
+    fn read(&self, _name: &str) -> Result<Option<KeptNote>, NoteError> {
+        Ok(None)
+    }
+
+    fn write(&self, name: &str, _body: &[u8], _condition: &NoteCondition) -> Result<String, NoteError> {
+        let source = "the tileset has no target".into();
+        Err(NoteError::Refused { action: "write", place: name.to_owned(), source })
+    }
+
+    fn list(&self, _folder: &str) -> Result<Vec<String>, NoteError> {
+        Ok(Vec::new())
+    }
+
+    fn remove(&self, _name: &str) -> Result<(), NoteError> {
+        Ok(())
+    }
+}
+
+/// What a tileset without a target is served from. Its manifest names no zooms.
+#[must_use]
+pub fn live_only(described: Described) -> ServedSource {
+    let open: TargetOpener = Arc::new(move || Ok(Box::new(LiveOnly(described.clone()))));
+    ServedSource { open, watched: TargetWatch::Notes(Vec::new()), notes: Arc::new(NoNotes) }
+}

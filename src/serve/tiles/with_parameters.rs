@@ -1,0 +1,66 @@
+//! Tiles of requests that give values for parameters: always rendered by the database, for the target holds tiles of all rows only.
+
+use std::sync::Arc;
+
+use super::rendered::shared_key;
+use crate::serve::http::negotiate::Encoding;
+use crate::serve::live::{FlightKey, FlightNotes, draws};
+use crate::serve::parameters::GivenParameters;
+use crate::serve::target::state::ServedState;
+use crate::serve::tiles::cache::{CachedForm, CachedWay, ServedTile};
+use crate::serve::tiles::origin::{TileError, TileOrigin};
+use crate::serve::tiles::served::ServedTiles;
+use crate::tile::TileId;
+
+impl ServedTiles {
+    /// The tile with the rows that fulfil some conditions, for a client that accepts `encoding`; `None` if it is empty.
+    pub(crate) async fn tile_with(
+        &self,
+        state: &Arc<ServedState>,
+        tile: TileId,
+        given: &Arc<GivenParameters>,
+        encoding: Encoding,
+    ) -> (Result<Option<ServedTile>, TileError>, TileOrigin) {
+        let (form, origin) = self.form_with(state, tile, given, encoding).await;
+        (form.map(|form| form.tile), origin)
+    }
+
+    async fn form_with(
+        &self,
+        state: &Arc<ServedState>,
+        tile: TileId,
+        given: &Arc<GivenParameters>,
+        encoding: Encoding,
+    ) -> (Result<CachedForm, TileError>, TileOrigin) {
+        let drawn = |live: &&crate::serve::live::LiveFlights| draws(live.source().layers(), tile.slice, tile.coord.zoom());
+        let Some(live) = self.live.as_ref().filter(drawn) else { return (Err(TileError::Beyond), TileOrigin::Empty) };
+        if let Some(unfit) = self.unfit(state) {
+            return (Err(TileError::Live(unfit)), TileOrigin::Live);
+        }
+        let key = FlightKey { parameters: given.key, ..self.live_key(state, tile) };
+        let held = self.cache.get(key.cached(), Encoding::Gzip).await;
+        if let Some(held) = held.as_ref().filter(|held| live.is_fresh(key, held)) {
+            return (self.cached_in(key.cached(), held, encoding).await, TileOrigin::Memory);
+        }
+        let notes = FlightNotes { shared_key: shared_key(live, state, key), given: Some(Arc::clone(given)) };
+        let (landed, origin) = match live.ask(key, notes) {
+            Ok(mut waiter) => {
+                let origin = if waiter.is_collapsed { TileOrigin::Collapsed } else { TileOrigin::Live };
+                (waiter.landed().await, origin)
+            }
+            Err(error) => (Err(error), TileOrigin::Live),
+        };
+        match (landed, held) {
+            (Ok(packed), _) => {
+                let origin = if packed.way == CachedWay::Shared { TileOrigin::Shared } else { origin };
+                (self.cached_in(key.cached(), &packed, encoding).await, origin)
+            }
+            // A tile that was right a while ago is better than none.
+            (Err(_), Some(held)) => {
+                let age = self.live_age(key, &held);
+                (self.in_encoding(&held, encoding).await, TileOrigin::Stale(age))
+            }
+            (Err(error), None) => (Err(TileError::Live(error)), origin),
+        }
+    }
+}

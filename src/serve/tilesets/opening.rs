@@ -1,0 +1,124 @@
+//! Opens a tileset of a server.
+
+use std::sync::Arc;
+
+use super::tileset::{SiteParameters, SiteTileset, SiteWriter};
+use crate::serve::change_log::KnownChanges;
+use crate::serve::error::ServeError;
+use crate::serve::jobs::JobDesk;
+use crate::serve::live::{FlightParts, LiveFlights, LiveSource};
+use crate::serve::observe::metrics::Metrics;
+use crate::serve::options::{ServeOptions, TileHeaders};
+use crate::serve::parameters::{KeyGate, TilesetParameters};
+use crate::serve::public::changes::ChangeEvents;
+use crate::serve::public::freshness::TileFreshness;
+use crate::serve::queue::WorkQueue;
+use crate::serve::shared::SharedCache;
+use crate::serve::target::served::{ServedSource, ServedTarget};
+use crate::serve::tiles::cache::TileCache;
+use crate::serve::tiles::served::ServedTiles;
+use crate::serve::writer::{TargetWriter, WriterDesk};
+use crate::sink::ReadError;
+
+/// A tileset that a server is to serve.
+pub struct TilesetParts {
+    /// Its name.
+    pub name: String,
+    /// Its target.
+    pub source: ServedSource,
+    /// The further headers of its tiles.
+    pub headers: TileHeaders,
+    /// What requests for live tiles may ask.
+    pub parameters: TilesetParameters,
+    /// What renders tiles outside of the target's scope; `None` to answer 404 there.
+    pub live: Option<Arc<dyn LiveSource>>,
+    /// What keeps the target up to date while the server runs; `None` to leave that to others.
+    pub writer: Option<Arc<dyn TargetWriter>>,
+}
+
+/// What the tilesets of a server share.
+pub(crate) struct SharedParts {
+    pub(crate) options: ServeOptions,
+    pub(crate) cache: TileCache,
+    pub(crate) queue: WorkQueue,
+    pub(crate) redis: Option<SharedCache>,
+}
+
+/// The target of a tileset, opened.
+pub(crate) struct OpenedTarget {
+    parts: TilesetParts,
+    target: Arc<ServedTarget>,
+    known: KnownChanges,
+}
+
+impl OpenedTarget {
+    /// Opens the target, and checks that the live tiles fit it.
+    ///
+    /// # Errors
+    /// If it cannot be read, or the live tiles do not fit.
+    pub(crate) async fn open(parts: TilesetParts, options: &ServeOptions) -> Result<OpenedTarget, ServeError> {
+        let (lists_tiles, known) = (options.lists_tiles, KnownChanges::default());
+        let (source, of_target) = (parts.source.clone(), known.clone());
+        let opening = tokio::task::spawn_blocking(move || {
+            let target = ServedTarget::open(source, of_target)?;
+            if lists_tiles {
+                target.can_list()?;
+            }
+            Ok::<_, ReadError>(target)
+        });
+        let opened = opening.await;
+        let target = Arc::new(opened.map_err(|error| ServeError::Died(error.to_string()))??);
+        if TileFreshness::is_immutable(options) && !target.last().template.is_versioned() {
+            return Err(ServeError::Immutable);
+        }
+        if let Some(live) = &parts.live {
+            target.last().is_of(live.fingerprint()).map_err(ServeError::Live)?;
+        }
+        Ok(OpenedTarget { parts, target, known })
+    }
+
+    /// The tileset, at `path` below the server.
+    pub(crate) fn served(self, path: String, metrics: Metrics, shared: &SharedParts) -> SiteTileset {
+        let OpenedTarget { parts, target, known } = self;
+        let (metrics, cache) = (Arc::new(metrics), shared.cache.for_tileset());
+        let flights = parts.live.clone().zip(shared.options.live.clone()).map(|(source, options)| {
+            let (metrics, queue, shared_cache) = (Arc::clone(&metrics), shared.queue.clone(), shared.redis.clone());
+            LiveFlights::new(FlightParts {
+                source,
+                cache: cache.clone(),
+                metrics,
+                options,
+                queue,
+                shared: shared_cache,
+                known,
+            })
+        });
+        let (tiles, jobs) =
+            (ServedTiles::new(Arc::clone(&target), cache, flights), JobDesk::new(Arc::clone(&parts.source.notes)));
+        let writer = parts.writer.map(|writer| {
+            let desk = WriterDesk {
+                tiles: tiles.clone(),
+                queue: shared.queue.clone(),
+                jobs: jobs.clone(),
+                shared: shared.redis.clone(),
+                status: Arc::default(),
+            };
+            SiteWriter { writer, desk }
+        });
+        let declared = parts.live.as_ref().map(|_| parts.parameters).unwrap_or_default();
+        let parameters = SiteParameters { declared, gate: KeyGate::new(shared.options.parameter_keys) };
+        let changes = shared.options.changes.then(ChangeEvents::default);
+        SiteTileset {
+            name: parts.name.into(),
+            path,
+            tiles,
+            target,
+            live: parts.live,
+            changes,
+            writer,
+            jobs,
+            parameters,
+            metrics,
+        }
+    }
+}
